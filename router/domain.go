@@ -1,0 +1,229 @@
+// Package router owns the domain: jobs, runners and deliveries with their
+// states, the worker that turns decided jobs into Nomad jobs, the claim, and
+// the App that runs them. Technology lives in the packages below it.
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"switchyard/rules"
+)
+
+// A JobState is where a job stands. States only move forward, except that
+// retrying and queued change places while an outage lasts, and a job whose
+// runner was lost before it came online is retried.
+type JobState string
+
+// The states of a job. Held, Queued, Retrying and Dispatched lead to Running
+// and Completed; Ignored, Denied and Unroutable are decided ends.
+const (
+	Held       JobState = "held"       // known, but must not start yet; the reason says what it waits for
+	Queued     JobState = "queued"     // to be decided and dispatched
+	Retrying   JobState = "retrying"   // as queued, after a failure; due again at DueAt
+	Dispatched JobState = "dispatched" // its Nomad job is registered
+	Running    JobState = "running"    // a runner has taken it
+	Completed  JobState = "completed"  // GitHub says it ended; the conclusion says how
+	Ignored    JobState = "ignored"    // out of scope
+	Denied     JobState = "denied"     // a rule refused it
+	Unroutable JobState = "unroutable" // nothing can serve it
+)
+
+// A Job is a GitHub workflow job that GitHub told us of. A job on Nomad is
+// always called a Nomad job. The strings are a stranger's, bounded by the
+// webhook.
+type Job struct {
+	ID       int64 // GitHub's workflow_job.id; unique
+	RunID    int64
+	Attempt  int // run attempt, from 1
+	Repo     rules.Repo
+	Name     string
+	Workflow string
+	Branch   string
+	Sender   string
+	Labels   []string // as they came
+	URL      string   // GitHub's page for the job; "" when GitHub did not say
+
+	State      JobState
+	Reason     string          // why it is in State, for people; never empty
+	Decision   *rules.Decision // nil until decided
+	Try        int             // the number of its current runner, from 1
+	Failures   int             // failed attempts in a row, for the back-off
+	DueAt      time.Time       // when the worker may next take it, in Queued and Retrying
+	ReceivedAt time.Time       // when we first heard of it
+	UpdatedAt  time.Time
+	RunnerName string // the runner GitHub says took it; "" before
+	Conclusion string // GitHub's conclusion; "" before Completed
+}
+
+// Facts is what the rules see of the job.
+func (j Job) Facts() rules.Facts {
+	return rules.Facts{
+		Labels: j.Labels,
+		Repo:   j.Repo,
+		Job:    rules.Job{Name: j.Name, Workflow: j.Workflow, Branch: j.Branch, Attempt: j.Attempt, Sender: j.Sender},
+	}
+}
+
+// RunnerID is the ID of the runner for the job's current try, which is also
+// the ID of its Nomad job: gha-<job id>-<try>.
+func (j Job) RunnerID() string { return fmt.Sprintf("gha-%d-%d", j.ID, j.Try) }
+
+// A Delivery is one workflow_job webhook request from GitHub, checked and
+// decoded.
+type Delivery struct {
+	ID         string // X-GitHub-Delivery; the same when GitHub redelivers
+	Action     string // queued, waiting, in_progress or completed
+	Status     string // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
+	Job        Job    // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
+	ReceivedAt time.Time
+}
+
+// A RunnerState is where a runner stands. States only move forward.
+type RunnerState string
+
+// The states of a runner.
+const (
+	RunnerDispatched RunnerState = "dispatched" // its Nomad job is registered, or about to be
+	RunnerClaimed    RunnerState = "claimed"    // its allocation asked for its configuration
+	RunnerBusy       RunnerState = "busy"       // GitHub gave it a job
+	RunnerFinished   RunnerState = "finished"   // that job ended
+	RunnerLost       RunnerState = "lost"       // it could not be configured
+	RunnerStopped    RunnerState = "stopped"    // nothing was left for it to do
+)
+
+// A Runner is one registered Nomad job: one ephemeral GitHub runner.
+type Runner struct {
+	ID       string // Job.RunnerID: the ID of the Nomad job, or the idempotency token of a dispatch
+	JobID    int64  // the job it was started for; GitHub may give it another
+	Try      int
+	State    RunnerState
+	Name     string // the runner's name on GitHub; the ID until it is claimed
+	GitHubID int64  // GitHub's runner ID; 0 until it is configured
+	NomadJob string // ID of the Nomad job; differs from ID for a dispatched one; "" until registered
+}
+
+// A Secret is a string that never shows itself in logs, errors or JSON.
+type Secret string
+
+const redacted = "[redacted]"
+
+// String, GoString, LogValue and MarshalJSON hide the secret; string(s) is the way to it.
+func (Secret) String() string               { return redacted }
+func (Secret) GoString() string             { return redacted }
+func (Secret) LogValue() slog.Value         { return slog.StringValue(redacted) }
+func (Secret) MarshalJSON() ([]byte, error) { return json.Marshal(redacted) }
+
+// A StartRequest asks Nomad for one runner.
+type StartRequest struct {
+	Runner     Runner
+	Job        Job
+	Rule       string // name of the rule that took the job
+	Placement  rules.Placement
+	ClaimURL   string
+	ClaimToken Secret
+}
+
+// Started says what Nomad has for a StartRequest.
+type Started struct {
+	NomadJob   string   // ID of the Nomad job
+	ClaimToken Secret   // the token in that job's meta: an earlier attempt's when Existed
+	Existed    bool     // an earlier attempt had registered it
+	Warnings   []string // Nomad's own warnings, for the log
+}
+
+// A ConfigRequest asks GitHub for a just-in-time runner configuration.
+type ConfigRequest struct {
+	Repo   rules.Repo // Owner and Name are used
+	Runner rules.Runner
+	Name   string   // the runner's name
+	Labels []string // exactly the job's labels
+}
+
+// A RunnerConfig is GitHub's answer: one registered, single-use runner.
+type RunnerConfig struct {
+	GitHubID int64
+	JIT      Secret // encoded_jit_config
+}
+
+// The Nomad side, as the worker uses it. *nomad.Client is the implementation.
+type Nomad interface {
+	// Start registers the runner's Nomad job once: called again for the same
+	// runner it finds what the earlier call made. Errors are sorted by
+	// GiveUpError, FixError and RetryAtError; any other is worth a retry.
+	// Safe for concurrent use.
+	Start(ctx context.Context, r StartRequest) (Started, error)
+}
+
+// The GitHub side, as the claim uses it. *gh.Client is the implementation.
+type GitHub interface {
+	// RunnerConfig registers a just-in-time runner and returns its
+	// configuration. It fails with ErrNameTaken when a runner has the name
+	// already; errors are otherwise sorted as for Nomad.Start. It never
+	// retries by itself. Safe for concurrent use.
+	RunnerConfig(ctx context.Context, r ConfigRequest) (RunnerConfig, error)
+}
+
+// The Store, as the App uses it. Every method that changes something returns
+// after the change is durable, is one transaction, and is safe for concurrent
+// use. An unknown job or runner is ErrNotFound.
+type Store interface {
+	// Receive records a delivery and what it says of its job, and reports
+	// whether it changed anything: false for a delivery or a fact known
+	// already. It takes deliveries in any order; a job's state only moves forward.
+	Receive(ctx context.Context, d Delivery) (changed bool, err error)
+
+	// Due returns up to limit jobs in Queued or Retrying whose DueAt has come,
+	// longest due first, and when the next one after those falls due (zero: none known).
+	Due(ctx context.Context, now time.Time, limit int) (jobs []Job, next time.Time, err error)
+
+	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
+	Settle(ctx context.Context, jobID int64, to JobState, reason string, d *rules.Decision, now time.Time) error
+
+	// Prepare makes the runner known, before Nomad is asked for it, and lets
+	// the holder of the token with this SHA-256 hash claim it. Preparing again,
+	// with the same hash or another, is no error: all of them are good until Dispatched.
+	Prepare(ctx context.Context, r Runner, tokenHash [32]byte, now time.Time) error
+
+	// Dispatched records that Nomad has the runner, whose token has this hash;
+	// other hashes of the runner stop being good. The job moves on from Queued
+	// or Retrying; if it went further meanwhile it stays there.
+	Dispatched(ctx context.Context, r Runner, tokenHash [32]byte, d *rules.Decision, now time.Time) error
+
+	// Retry puts a job that is still Queued or Retrying into Retrying, due at at.
+	// d may be nil: the decision is then left as it is.
+	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *rules.Decision, now time.Time) error
+
+	// Claim takes the one use of a token: the runner moves from Dispatched to
+	// Claimed under the name given. If its job needs no runner any more
+	// it moves to Stopped instead and needed is false. An unknown
+	// token is ErrNotFound, a used one ErrClaimed.
+	Claim(ctx context.Context, tokenHash [32]byte, runnerName string, now time.Time) (c Claimed, err error)
+
+	// Configured records GitHub's answer to a claimed runner; its final name is given.
+	Configured(ctx context.Context, runnerID, name string, gitHubID int64, now time.Time) error
+
+	// Lost gives a claimed runner up and puts its job, if it still waits, into
+	// Retrying with the next try, due at at.
+	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) error
+
+	// Recover gives up the runners that were claimed but not configured when
+	// the last process ended, as Lost does, and returns how many.
+	Recover(ctx context.Context, now time.Time) (int, error)
+
+	// Job returns one job.
+	Job(ctx context.Context, id int64) (Job, error)
+
+	// Counts returns how many jobs are in each state.
+	Counts(ctx context.Context) (map[JobState]int, error)
+}
+
+// Claimed is what a claim found.
+type Claimed struct {
+	Runner Runner
+	Job    Job  // with its decision
+	Needed bool // false: the job needs no runner any more
+}

@@ -1,0 +1,126 @@
+package rules
+
+// An Outcome is what the rules file says of one job.
+type Outcome string
+
+// The four outcomes. Every job gets exactly one.
+const (
+	Routed     Outcome = "routed"     // a rule took the job; the decision holds its placement
+	Ignored    Outcome = "ignored"    // out of scope: the job is someone else's
+	Denied     Outcome = "denied"     // a deny rule took the job
+	Unroutable Outcome = "unroutable" // in scope, but nothing can serve it; the reason says why
+)
+
+// Facts is what is known about a job when it is decided. Every string in it
+// comes from a stranger; Decide bounds and checks it.
+type Facts struct {
+	Labels []string // as the job's runs-on gave them, in any case
+	Repo   Repo
+	Job    Job
+}
+
+// Repo is the repository the job belongs to, as conditions see it (repo.…).
+type Repo struct {
+	Owner      string `expr:"owner" json:"owner"`           // organization or user
+	Name       string `expr:"name" json:"name"`             // without the owner
+	FullName   string `expr:"full_name" json:"full_name"`   // owner/name
+	Private    bool   `expr:"private" json:"private"`       // true for private and internal repositories
+	Visibility string `expr:"visibility" json:"visibility"` // public, private or internal; "" when GitHub did not say
+	Fork       bool   `expr:"fork" json:"fork"`             // the repository itself is a fork
+}
+
+// Job is the GitHub workflow job, as conditions see it (job.…).
+type Job struct {
+	Name     string `expr:"name" json:"name"`         // the job's name in the run, matrix values included
+	Workflow string `expr:"workflow" json:"workflow"` // the workflow's name; "" when GitHub did not say
+	Branch   string `expr:"branch" json:"branch"`     // head branch; "" when GitHub did not say
+	Attempt  int    `expr:"attempt" json:"attempt"`   // run attempt, from 1
+	Sender   string `expr:"sender" json:"sender"`     // login of whoever caused the delivery
+}
+
+// A Decision is the outcome for one job. For a routed job the placement is
+// filled in; otherwise it is zero. Its JSON form is a contract.
+type Decision struct {
+	Outcome Outcome  `json:"outcome"`
+	Rule    string   `json:"rule"`   // the rule that took or denied the job; "" when none did
+	Reason  string   `json:"reason"` // one sentence for people; never empty
+	Labels  []string `json:"labels"` // the labels the rules saw: lower case, without doubles, compound ones taken apart
+	Placement
+	Trace []Step `json:"trace,omitempty"` // nil unless asked for
+}
+
+// A Placement is what Nomad is asked for.
+type Placement struct {
+	Jobspec     string       `json:"jobspec"`  // name of a jobspec; "" when Dispatch is set
+	Dispatch    string       `json:"dispatch"` // ID of an existing parameterized Nomad job, run as it is; "" otherwise
+	Constraints []Constraint `json:"constraints"`
+	Affinities  []Affinity   `json:"affinities"`
+	Devices     []Device     `json:"devices"`
+	Resources   Resources    `json:"resources"`
+	NodePool    string       `json:"node_pool"`   // "": the jobspec's own
+	Datacenters []string     `json:"datacenters"` // empty: the jobspec's own
+	Namespace   string       `json:"namespace"`   // "": the jobspec's own, then the Nomad client's
+	Priority    int          `json:"priority"`    // 1 to 100; 0: the jobspec's own
+	Task        Task         `json:"task"`
+	Runner      Runner       `json:"runner"`
+
+	// From says where each single value came from ("label gpu", "rule linux",
+	// "defaults"), by its JSON path: "resources.cpu", "node_pool",
+	// "task.env.FOO". List entries carry theirs themselves.
+	From map[string]string `json:"from"`
+}
+
+// A Constraint is one Nomad constraint. Operator is in Nomad's own spelling,
+// with "=" for "==" and "is" and "!=" for "not".
+type Constraint struct {
+	Attribute string `json:"attribute"` // "${attr.cpu.arch}"; "" for distinct_hosts
+	Operator  string `json:"operator"`
+	Value     string `json:"value"` // "" for is_set and is_not_set
+	From      string `json:"from"`
+}
+
+// An Affinity is one Nomad affinity. Weight is -100 to 100, never 0.
+type Affinity struct {
+	Attribute string `json:"attribute"`
+	Operator  string `json:"operator"`
+	Value     string `json:"value"`
+	Weight    int    `json:"weight"`
+	From      string `json:"from"`
+}
+
+// A Device is one Nomad device request of the runner task.
+type Device struct {
+	Name        string       `json:"name"`  // "nvidia/gpu", "gpu", "nvidia/gpu/1080ti"
+	Count       int          `json:"count"` // at least 1
+	Constraints []Constraint `json:"constraints,omitempty"`
+	From        string       `json:"from"`
+}
+
+// Resources are the sizes of the runner task. 0 leaves the jobspec's own.
+// At most one of CPU and Cores is set: Nomad takes one of them.
+type Resources struct {
+	CPU         int `json:"cpu"`           // MHz
+	Cores       int `json:"cores"`         // whole reserved cores
+	MemoryMB    int `json:"memory_mb"`     // MiB, what Nomad calls MB
+	MemoryMaxMB int `json:"memory_max_mb"` // MiB; the limit where the cluster allows oversubscription
+	DiskMB      int `json:"disk_mb"`       // MiB of the group's ephemeral disk
+}
+
+// Task holds what is merged into the runner task.
+type Task struct {
+	Env    map[string]string `json:"env,omitempty"`
+	Config map[string]any    `json:"config,omitempty"` // the driver's config; values are JSON values
+}
+
+// Runner says how the runner is registered on GitHub.
+type Runner struct {
+	Scope string `json:"scope"` // repository or organization
+	Group int64  `json:"group"` // runner group ID; 1 is GitHub's Default
+}
+
+// A Step is one line of a trace: one rule, whether it held, and why.
+type Step struct {
+	Rule string `json:"rule"`
+	Held bool   `json:"held"`
+	Why  string `json:"why"`
+}
