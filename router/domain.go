@@ -185,7 +185,8 @@ type Store interface {
 
 	// Prepare makes the runner known, before Nomad is asked for it, and lets
 	// the holder of the token with this SHA-256 hash claim it. Preparing again,
-	// with the same hash or another, is no error: all of them are good until Dispatched.
+	// with the same hash or another, is no error: all of them are good until
+	// Dispatched. A job that is no longer Queued or Retrying is ErrNotWaiting.
 	Prepare(ctx context.Context, r Runner, tokenHash [32]byte, now time.Time) error
 
 	// Dispatched records that Nomad has the runner, whose token has this hash;
@@ -198,12 +199,12 @@ type Store interface {
 	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *rules.Decision, now time.Time) error
 
 	// Claim takes the one use of a token: the runner moves from Dispatched to
-	// Claimed under the name given. If its job needs no runner any more
-	// it moves to Stopped instead and needed is false. An unknown
-	// token is ErrNotFound, a used one ErrClaimed.
-	Claim(ctx context.Context, tokenHash [32]byte, runnerName string, now time.Time) (c Claimed, err error)
+	// Claimed. If its job needs no runner any more it moves to Stopped
+	// instead and Needed is false. An unknown token is ErrNotFound (and writes
+	// nothing), a used one ErrClaimed.
+	Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (Claimed, error)
 
-	// Configured records GitHub's answer to a claimed runner; its final name is given.
+	// Configured records GitHub's answer to a claimed runner: its name there and its ID.
 	Configured(ctx context.Context, runnerID, name string, gitHubID int64, now time.Time) error
 
 	// Lost gives a claimed runner up and puts its job, if it still waits, into

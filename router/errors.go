@@ -8,9 +8,10 @@ import (
 
 // What callers branch on.
 var (
-	ErrNotFound  = errors.New("not found")
-	ErrClaimed   = errors.New("claimed already")                  // Store.Claim: the token was used
-	ErrNameTaken = errors.New("a runner has this name already") // GitHub.RunnerConfig
+	ErrNotFound   = errors.New("not found")
+	ErrNotWaiting = errors.New("the job waits for no runner")    // Store.Prepare
+	ErrClaimed    = errors.New("claimed already")                // Store.Claim: the token was used
+	ErrNameTaken  = errors.New("a runner has this name already") // GitHub.RunnerConfig
 )
 
 // A GiveUpError is one that no later attempt mends: the job cannot be served.
