@@ -1,0 +1,324 @@
+// Package gh owns Switchyard's calls to GitHub's REST API. It sorts GitHub's
+// answers by what to do about them: see router.GitHub.
+package gh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-github/v60/github"
+
+	"switchyard/router"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	workFolder     = "_work"  // GitHub's own default, relative to the runner's directory
+	maxAnswer      = 1 << 20  // bytes of one answer's body; a configuration has about 5 kB
+	maxConfig      = 64 << 10 // bytes of one configuration
+	maxTokenFile   = 4 << 10  // bytes
+	maxRedirects   = 3
+)
+
+// Config says how GitHub is reached.
+type Config struct {
+	// Token returns the token for the next request. Required. It is called for
+	// each one, from several goroutines, so that a rotated token takes effect.
+	Token func() (router.Secret, error)
+
+	// BaseURL is the root of the REST API: https://HOST/api/v3/ for GitHub
+	// Enterprise Server. Plain http is taken for loopback addresses alone.
+	// "": https://api.github.com/.
+	BaseURL string
+
+	HTTPClient *http.Client     // nil: one with http.DefaultTransport
+	Timeout    time.Duration    // of one request; 0: 10 s
+	Now        func() time.Time // nil: time.Now
+}
+
+// A Client calls GitHub. Its methods are safe for concurrent use.
+type Client struct {
+	token   func() (router.Secret, error)
+	base    *url.URL
+	http    http.Client
+	timeout time.Duration
+	now     func() time.Time
+
+	mu  sync.Mutex
+	cur *session // for the last token seen; nil at first
+}
+
+var _ router.GitHub = (*Client)(nil)
+
+// A session is what belongs to one token: limits are counted by token, and
+// go-github's client remembers those that it is told of.
+type session struct {
+	token router.Secret
+	api   *github.Client
+
+	mu    sync.Mutex
+	until time.Time // GitHub asked for no requests before
+}
+
+// New returns a client. It makes no request; it fails when cfg is wrong.
+func New(cfg Config) (*Client, error) {
+	if cfg.Token == nil {
+		return nil, errors.New("a GitHub token is required")
+	}
+	if cfg.BaseURL == "" {
+		cfg.BaseURL = "https://api.github.com/"
+	}
+	base, err := baseURL(cfg.BaseURL)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{token: cfg.Token, base: base, timeout: cfg.Timeout, now: cfg.Now}
+	if cfg.HTTPClient != nil {
+		c.http = *cfg.HTTPClient
+	}
+	if c.http.Transport == nil {
+		c.http.Transport = http.DefaultTransport
+	}
+	c.http.CheckRedirect = c.redirect
+	if c.timeout == 0 {
+		c.timeout = defaultTimeout
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	return c, nil
+}
+
+// baseURL checks the root of the REST API and gives it the final slash that go-github needs.
+func baseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("GitHub's base URL: %w", err)
+	}
+	switch {
+	case u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("GitHub's base URL %q must be https://HOST/…", u.Redacted())
+	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("GitHub's base URL %q must be scheme, host and path alone", u.Redacted())
+	case u.Scheme == "http" && !loopback(u.Hostname()):
+		return nil, fmt.Errorf("GitHub's base URL %q would send the token in clear: use https", s)
+	}
+	if !strings.HasSuffix(u.Path, "/") {
+		u.Path += "/"
+	}
+	return u, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// redirect follows GitHub to where a renamed repository is now, but carries
+// neither the token elsewhere nor turns a POST into a GET.
+func (c *Client) redirect(req *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects || req.Method != via[0].Method || req.URL.Scheme != c.base.Scheme || req.URL.Host != c.base.Host {
+		return http.ErrUseLastResponse
+	}
+	return nil
+}
+
+// session returns the one for the current token.
+func (c *Client) session() (*session, error) {
+	token, err := c.token()
+	if err == nil && token == "" {
+		err = errors.New("the token is empty")
+	}
+	if err != nil {
+		return nil, &router.FixError{Fix: "give Switchyard a GitHub token that it can read", Err: fmt.Errorf("read the GitHub token: %w", err)}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cur == nil || c.cur.token != token {
+		client := c.http
+		client.Transport = &transport{token: token, next: c.http.Transport}
+		api := github.NewClient(&client)
+		api.BaseURL, api.UserAgent = c.base, "switchyard"
+		c.cur = &session{token: token, api: api}
+	}
+	return c.cur, nil
+}
+
+// transport adds the token to requests and bounds the answers to them.
+type transport struct {
+	token router.Secret
+	next  http.RoundTripper
+}
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set("Authorization", "Bearer "+string(t.token))
+	resp, err := t.next.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer}
+	return resp, nil
+}
+
+// boundedBody fails once more than left bytes were read.
+type boundedBody struct {
+	io.ReadCloser
+	left int
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
+	if b.left -= n; b.left < 0 {
+		return 0, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+	}
+	return n, err
+}
+
+// StaticToken is a token that never changes.
+func StaticToken(token router.Secret) func() (router.Secret, error) {
+	return func() (router.Secret, error) { return token, nil }
+}
+
+// TokenFile reads the token from a file, each time, without the white space
+// around it. The errors name the file and never its content.
+func TokenFile(path string) func() (router.Secret, error) {
+	return func() (router.Secret, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return "", err // names the file
+		}
+		defer f.Close()
+		b, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
+		if err != nil {
+			return "", err
+		}
+		token := strings.TrimSpace(string(b))
+		switch {
+		case token == "":
+			return "", fmt.Errorf("%s is empty", path)
+		case len(b) > maxTokenFile:
+			return "", fmt.Errorf("%s is larger than %d bytes", path, maxTokenFile)
+		case !printable(token):
+			return "", fmt.Errorf("%s must hold one token and nothing else", path)
+		}
+		return router.Secret(token), nil
+	}
+}
+
+// printable reports whether s is of visible ASCII characters alone.
+func printable(s string) bool {
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// RunnerConfig registers a just-in-time runner in the repository or the
+// organization of r, as r.Runner.Scope says, with r's labels and no others.
+// It makes one request.
+func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
+	t, err := targetOf(r)
+	if err != nil {
+		return router.RunnerConfig{}, &router.GiveUpError{Err: err}
+	}
+	s, err := c.session()
+	if err != nil {
+		return router.RunnerConfig{}, err
+	}
+	if err := s.blocked(c.now()); err != nil {
+		return router.RunnerConfig{}, err
+	}
+
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	body := &github.GenerateJITConfigRequest{
+		Name: r.Name, RunnerGroupID: r.Runner.Group, WorkFolder: github.String(workFolder), Labels: r.Labels,
+	}
+	var cfg *github.JITRunnerConfig
+	var resp *github.Response
+	if t.organization {
+		cfg, resp, err = s.api.Actions.GenerateOrgJITConfig(ctx, t.owner, body)
+	} else {
+		cfg, resp, err = s.api.Actions.GenerateRepoJITConfig(ctx, t.owner, t.repo, body)
+	}
+	if err == nil {
+		err = checkConfig(cfg)
+	}
+	if err != nil {
+		return router.RunnerConfig{}, s.sorted(err, resp, t, c.now())
+	}
+	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
+}
+
+// A target is where a runner is registered.
+type target struct {
+	owner, repo  string
+	organization bool
+}
+
+func (t target) kind() string {
+	if t.organization {
+		return "organization"
+	}
+	return "repository"
+}
+
+func (t target) String() string {
+	if t.organization {
+		return t.kind() + " " + t.owner
+	}
+	return t.kind() + " " + t.owner + "/" + t.repo
+}
+
+// targetOf checks what go-github would put into a URL as it is.
+func targetOf(r router.ConfigRequest) (target, error) {
+	t := target{owner: r.Repo.Owner, repo: r.Repo.Name}
+	switch r.Runner.Scope {
+	case "repository":
+	case "organization":
+		t.organization = true
+	default:
+		return t, fmt.Errorf("runner scope %q must be repository or organization", r.Runner.Scope)
+	}
+	if !pathName(t.owner) || !t.organization && !pathName(t.repo) {
+		return t, fmt.Errorf("%q is no name of a repository on GitHub", t.owner+"/"+t.repo)
+	}
+	return t, nil
+}
+
+// pathName reports whether s is one name of an owner or a repository.
+func pathName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 100 && s != "." && s != ".."
+}
+
+// checkConfig refuses an answer that no runner could start with.
+func checkConfig(cfg *github.JITRunnerConfig) error {
+	jit := cfg.GetEncodedJITConfig()
+	switch {
+	case jit == "":
+		return errors.New("GitHub's answer holds no runner configuration")
+	case len(jit) > maxConfig || !printable(jit):
+		return errors.New("GitHub's answer holds no usable runner configuration")
+	case cfg.GetRunner().GetID() <= 0:
+		return errors.New("GitHub's answer holds no runner ID")
+	}
+	return nil
+}

@@ -1,0 +1,495 @@
+package gh_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/githubsim"
+	"switchyard/rules"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const token = "ghs_very_secret"
+
+// client returns a Client of a server that answers with h.
+func client(t *testing.T, h http.Handler, change func(*gh.Config)) *gh.Client {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	cfg := gh.Config{Token: gh.StaticToken(token), BaseURL: server.URL, HTTPClient: server.Client()}
+	if change != nil {
+		change(&cfg)
+	}
+	c, err := gh.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// simulated returns a Client of a simulated GitHub that knows acme/web.
+func simulated(t *testing.T, cfg githubsim.Config) (*gh.Client, *githubsim.Server) {
+	t.Helper()
+	s := githubsim.New(cfg)
+	t.Cleanup(s.Close)
+	s.AddRepo(githubsim.Repo{Owner: "acme", Name: "web"})
+	return client(t, s, nil), s
+}
+
+func request(scope, name string, labels ...string) router.ConfigRequest {
+	return router.ConfigRequest{
+		Repo:   rules.Repo{Owner: "acme", Name: "web"},
+		Runner: rules.Runner{Scope: scope, Group: 1},
+		Name:   name,
+		Labels: labels,
+	}
+}
+
+func TestAConfiguredRunnerTakesTheJobInItsScope(t *testing.T) {
+	for _, scope := range []string{"repository", "organization"} {
+		t.Run(scope, func(t *testing.T) {
+			c, s := simulated(t, githubsim.Config{Token: token})
+			id := s.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Labels: []string{"self-hosted", "gpu"}})
+			cfg, err := c.RunnerConfig(t.Context(), request(scope, "gha-1-1-abc", "self-hosted", "gpu"))
+			if err != nil {
+				t.Fatalf("RunnerConfig: %v", err)
+			}
+			if err := s.Connect(t.Context(), string(cfg.JIT)); err != nil {
+				t.Fatalf("Connect: %v", err)
+			}
+			if j, _ := s.Job(id); j.RunnerName != "gha-1-1-abc" || j.RunnerID != cfg.GitHubID {
+				t.Errorf("the job's runner is %s (%d), want gha-1-1-abc (%d)", j.RunnerName, j.RunnerID, cfg.GitHubID)
+			}
+		})
+	}
+}
+
+func TestTheRequestIsGitHubs(t *testing.T) {
+	for _, tt := range []struct{ scope, path string }{
+		{"repository", "/api/v3/repos/acme/web/actions/runners/generate-jitconfig"},
+		{"organization", "/api/v3/orgs/acme/actions/runners/generate-jitconfig"},
+	} {
+		t.Run(tt.scope, func(t *testing.T) {
+			var got struct {
+				Path, Auth string
+				Body       map[string]any
+			}
+			c := client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got.Path, got.Auth = r.URL.Path, r.Header.Get("Authorization")
+				_ = json.NewDecoder(r.Body).Decode(&got.Body)
+				answer(w, http.StatusCreated, `{"runner": {"id": 23}, "encoded_jit_config": "eyJ9"}`)
+			}), func(cfg *gh.Config) { cfg.BaseURL += "/api/v3" })
+			req := request(tt.scope, "gha-1-1", "Self-Hosted", "a, b", "${x}")
+			req.Runner.Group = 7
+			cfg, err := c.RunnerConfig(t.Context(), req)
+			if err != nil {
+				t.Fatalf("RunnerConfig: %v", err)
+			}
+			if diff := cmp.Diff(router.RunnerConfig{GitHubID: 23, JIT: "eyJ9"}, cfg); diff != "" {
+				t.Errorf("RunnerConfig (-want +got):\n%s", diff)
+			}
+			if got.Path != tt.path || got.Auth != "Bearer "+token {
+				t.Errorf("path %s with %q, want %s with the token", got.Path, got.Auth, tt.path)
+			}
+			want := map[string]any{
+				"name": "gha-1-1", "runner_group_id": 7.0, "work_folder": "_work", "labels": []any{"Self-Hosted", "a, b", "${x}"},
+			}
+			if diff := cmp.Diff(want, got.Body); diff != "" {
+				t.Errorf("body (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func answer(w http.ResponseWriter, status int, body string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, body)
+}
+
+// kind is the way that router.Retry sees an error.
+func kind(err error) string {
+	var giveUp *router.GiveUpError
+	var fix *router.FixError
+	var retryAt *router.RetryAtError
+	switch {
+	case err == nil:
+		return "none"
+	case errors.Is(err, router.ErrNameTaken):
+		return "name taken"
+	case errors.As(err, &giveUp):
+		return "give up"
+	case errors.As(err, &fix):
+		return "fix"
+	case errors.As(err, &retryAt):
+		return "retry at"
+	}
+	return "retry"
+}
+
+func TestAnswersOfTheSimulatedGitHubAreSorted(t *testing.T) {
+	change := func(f func(*router.ConfigRequest)) router.ConfigRequest {
+		r := request("repository", "taken", "x")
+		f(&r)
+		return r
+	}
+	for _, tt := range []struct {
+		name, token string
+		req         router.ConfigRequest
+		kind, says  string
+	}{
+		{"a taken name", token, request("repository", "taken", "x"), "name taken", "name taken already exists"},
+		{"a wrong token", "other", request("repository", "new", "x"), "fix", "valid"},
+		{
+			"an unknown repository", token, change(func(r *router.ConfigRequest) { r.Repo.Name = "none" }),
+			"fix", "Administration (write) on acme/none",
+		},
+		{
+			"an unknown organization", token, change(func(r *router.ConfigRequest) { r.Repo.Owner, r.Runner.Scope = "none", "organization" }),
+			"fix", "Self-hosted runners (write) on none",
+		},
+		{
+			"an unknown runner group", token, change(func(r *router.ConfigRequest) { r.Runner.Group = 99 }),
+			"fix", "runner group",
+		},
+		{"no labels", token, request("repository", "new"), "give up", "labels"},
+		{"a blank label", token, request("repository", "new", " "), "give up", "blank"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := githubsim.New(githubsim.Config{Token: token})
+			t.Cleanup(s.Close)
+			s.AddRepo(githubsim.Repo{Owner: "acme", Name: "web"})
+			c := client(t, s, func(cfg *gh.Config) {
+				first := true // registers the name; the rest is with the test's token
+				cfg.Token = func() (router.Secret, error) {
+					if first {
+						first = false
+						return token, nil
+					}
+					return router.Secret(tt.token), nil
+				}
+			})
+			if _, err := c.RunnerConfig(t.Context(), request("repository", "taken", "x")); err != nil {
+				t.Fatal(err)
+			}
+			_, err := c.RunnerConfig(t.Context(), tt.req)
+			if kind(err) != tt.kind || !strings.Contains(fmt.Sprint(err), tt.says) {
+				t.Errorf("RunnerConfig = %s: %v, want %s with %q", kind(err), err, tt.kind, tt.says)
+			}
+		})
+	}
+}
+
+func TestOddAnswersAreSorted(t *testing.T) {
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	const secondary = `{"message": "You have exceeded a secondary rate limit.", "documentation_url": "https://docs.github.com/rest/overview/rate-limits-for-the-rest-api#about-secondary-rate-limits"}`
+	reset := map[string]string{"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": fmt.Sprint(now.Add(20 * time.Minute).Unix())}
+	for _, tt := range []struct {
+		name    string
+		status  int
+		headers map[string]string
+		body    string
+		kind    string
+		at      time.Duration // from now, for retry at
+	}{
+		{"an HTML 502", 502, nil, "<html><body>Unicorn!</body></html>", "retry", 0},
+		{"a 503", 503, nil, `{"message": "Service unavailable"}`, "retry", 0},
+		{"a 429 with Retry-After", 429, map[string]string{"Retry-After": "90"}, secondary, "retry at", 90 * time.Second},
+		{"a 429 for the primary limit", 429, reset, `{"message": "API rate limit exceeded"}`, "retry at", 20 * time.Minute},
+		{"a 429 that says nothing", 429, nil, "slow down", "retry at", time.Minute},
+		{"a 429 with requests left", 429, map[string]string{"X-RateLimit-Remaining": "4000", "X-RateLimit-Reset": reset["X-RateLimit-Reset"]}, secondary, "retry at", time.Minute},
+		{"a 429 that asks for a year", 429, map[string]string{"Retry-After": "31536000"}, "", "retry at", time.Hour},
+		{"a 429 with a negative Retry-After", 429, map[string]string{"Retry-After": "-5"}, "", "retry at", time.Minute},
+		{"a 403 for the primary limit", 403, reset, `{"message": "API rate limit exceeded"}`, "retry at", 20 * time.Minute},
+		{"a 403 for a secondary limit", 403, map[string]string{"Retry-After": "30"}, secondary, "retry at", 30 * time.Second},
+		{"a 403 for a secondary limit without a time", 403, nil, secondary, "retry at", time.Minute},
+		{"a 403 with Retry-After alone", 403, map[string]string{"Retry-After": "45"}, "{}", "retry at", 45 * time.Second},
+		{"a 403 for a permission", 403, map[string]string{"X-RateLimit-Remaining": "4000"}, `{"message": "Resource not accessible by integration"}`, "fix", 0},
+		{"a 422 with plain faults", 422, nil, `{"message": "Validation Failed", "errors": ["Labels can't be blank."]}`, "give up", 0},
+		{"a 422 with structured faults", 422, nil, `{"message": "Validation Failed", "errors": [{"resource": "Runner", "field": "labels", "code": "invalid"}]}`, "give up", 0},
+		{"a 201 without a configuration", 201, nil, `{"runner": {"id": 1}, "encoded_jit_config": ""}`, "retry", 0},
+		{"a 201 without a body", 201, nil, "", "retry", 0},
+		{"a 201 without a runner", 201, nil, `{"encoded_jit_config": "abc"}`, "retry", 0},
+		{"a 201 with a configuration of two lines", 201, nil, `{"runner": {"id": 1}, "encoded_jit_config": "abc\ndef"}`, "retry", 0},
+		{"a 201 of HTML", 201, nil, "<html>", "retry", 0},
+		{"a 201 of the wrong type", 201, nil, `{"runner": {"id": "one"}, "encoded_jit_config": 5}`, "retry", 0},
+		{"a 201 of 2 MB", 201, nil, `{"runner": {"id": 1}, "encoded_jit_config": "` + strings.Repeat("A", 2<<20) + `"}`, "retry", 0},
+		{"a 500 of 2 MB", 500, nil, `{"message": "` + strings.Repeat("A", 2<<20) + `"}`, "retry", 0},
+		{"a 202", 202, nil, "{}", "retry", 0},
+		{"a 301 to elsewhere", 301, map[string]string{"Location": "http://127.0.0.1:1/"}, "", "retry", 0},
+		{"a 307 to elsewhere", 307, map[string]string{"Location": "http://127.0.0.1:1/"}, "", "retry", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var calls atomic.Int32
+			c := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				calls.Add(1)
+				for k, v := range tt.headers {
+					w.Header().Set(k, v)
+				}
+				answer(w, tt.status, tt.body)
+			}), func(cfg *gh.Config) { cfg.Now = func() time.Time { return now } })
+			_, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x"))
+			if kind(err) != tt.kind {
+				t.Fatalf("RunnerConfig = %s: %v, want %s", kind(err), err, tt.kind)
+			}
+			if s := err.Error(); len(s) > 600 || strings.ContainsAny(s, "\n\x1b") || strings.Contains(s, token) {
+				t.Errorf("the error is no short line without secrets: %.700q", s)
+			}
+			if calls.Load() != 1 {
+				t.Errorf("GitHub was asked %d times, want 1", calls.Load())
+			}
+			var retryAt *router.RetryAtError
+			if errors.As(err, &retryAt) && !retryAt.At.Equal(now.Add(tt.at)) {
+				t.Errorf("At = %s, want %s", retryAt.At, now.Add(tt.at))
+			}
+		})
+	}
+}
+
+func TestGitHubsOwnWordsAreShown(t *testing.T) {
+	c := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, 422, `{"message": "Validation Failed", "errors": ["Labels \u001b[31mcan't be blank.", {"resource": "Runner", "field": "name", "code": "invalid"}]}`)
+	}), nil)
+	_, err := c.RunnerConfig(t.Context(), request("organization", "gha-1", "x"))
+	want := "register a runner in organization acme: GitHub answered 422 (Validation Failed; Labels  [31mcan't be blank.; Runner name invalid)"
+	if fmt.Sprint(err) != want {
+		t.Errorf("RunnerConfig = %v, want %s", err, want)
+	}
+}
+
+func TestALimitHoldsRequestsBackUntilItEndsOrTheTokenChanges(t *testing.T) {
+	for _, status := range []int{403, 429} {
+		t.Run(fmt.Sprint(status), func(t *testing.T) {
+			now := time.Now()
+			var calls atomic.Int32
+			current := router.Secret("one")
+			c := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if calls.Add(1) > 1 {
+					answer(w, 201, `{"runner": {"id": 1}, "encoded_jit_config": "abc"}`)
+					return
+				}
+				w.Header().Set("Retry-After", "120")
+				answer(w, status, `{}`)
+			}), func(cfg *gh.Config) {
+				cfg.Now = func() time.Time { return now }
+				cfg.Token = func() (router.Secret, error) { return current, nil }
+			})
+			ask := func() string {
+				_, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x"))
+				return fmt.Sprint(kind(err), ", call ", calls.Load())
+			}
+			if got, want := ask(), "retry at, call 1"; got != want {
+				t.Errorf("at the limit: %s, want %s", got, want)
+			}
+			now = now.Add(119 * time.Second)
+			if got, want := ask(), "retry at, call 1"; got != want {
+				t.Errorf("a second before its end: %s, want %s", got, want)
+			}
+			current = "two"
+			if got, want := ask(), "none, call 2"; got != want {
+				t.Errorf("with another token: %s, want %s", got, want)
+			}
+			current = "one"
+			now = now.Add(time.Second)
+			if got, want := ask(), "none, call 3"; got != want {
+				t.Errorf("after its end: %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestThePrimaryLimitOfTheSimulatedGitHubIsKept(t *testing.T) {
+	s := githubsim.New(githubsim.Config{RateLimit: 1})
+	t.Cleanup(s.Close)
+	s.AddRepo(githubsim.Repo{Owner: "acme", Name: "web"})
+	c := client(t, s, nil)
+	if _, err := c.RunnerConfig(t.Context(), request("repository", "one", "x")); err != nil {
+		t.Fatal(err)
+	}
+	// go-github knows from the first answer that none remains, and asks nobody.
+	_, err := c.RunnerConfig(t.Context(), request("repository", "two", "x"))
+	var retryAt *router.RetryAtError
+	if !errors.As(err, &retryAt) || time.Until(retryAt.At) < 50*time.Minute {
+		t.Errorf("RunnerConfig = %v, want a *router.RetryAtError for the end of the hour", err)
+	}
+}
+
+func TestASlowGitHubIsLeftAtTheTimeout(t *testing.T) {
+	release := make(chan struct{})
+	c := client(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}), func(cfg *gh.Config) { cfg.Timeout = 20 * time.Millisecond })
+	t.Cleanup(func() { close(release) })
+	_, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x"))
+	if kind(err) != "retry" || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("RunnerConfig = %s: %v, want retry: deadline exceeded", kind(err), err)
+	}
+}
+
+func TestARefusedConnectionIsRetried(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	url := server.URL
+	server.Close()
+	c, err := gh.New(gh.Config{Token: gh.StaticToken(token), BaseURL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x")); kind(err) != "retry" {
+		t.Errorf("RunnerConfig = %s: %v, want retry", kind(err), err)
+	}
+}
+
+func TestARedirectWithinGitHubKeepsThePost(t *testing.T) {
+	c := client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/repos/") {
+			http.Redirect(w, r, "/repositories/1/actions/runners/generate-jitconfig", http.StatusTemporaryRedirect)
+			return
+		}
+		if body, _ := io.ReadAll(r.Body); r.Method != http.MethodPost || r.Header.Get("Authorization") == "" || len(body) == 0 {
+			t.Errorf("redirected as %s with %q and %d bytes, want the POST as it was", r.Method, r.Header.Get("Authorization"), len(body))
+		}
+		answer(w, 201, `{"runner": {"id": 1}, "encoded_jit_config": "abc"}`)
+	}), nil)
+	if _, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x")); err != nil {
+		t.Errorf("RunnerConfig = %v", err)
+	}
+}
+
+func TestTheTokenNeverGoesToAnotherHost(t *testing.T) {
+	other := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("another host got %s %s with %q", r.Method, r.URL, r.Header.Get("Authorization"))
+	}))
+	t.Cleanup(other.Close)
+	for _, status := range []int{301, 302, 307, 308} {
+		c := client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, other.URL, status)
+		}), nil)
+		if _, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x")); kind(err) != "retry" {
+			t.Errorf("RunnerConfig after %d = %s: %v, want retry", status, kind(err), err)
+		}
+	}
+}
+
+func TestAStrangersNamesNeverReachAURL(t *testing.T) {
+	c := client(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("GitHub was asked: %s", r.URL)
+	}), nil)
+	for _, name := range []string{"", ".", "..", "a/b", "a?b", "a%2fb", "a#b", "ä", "a b", strings.Repeat("x", 101)} {
+		for _, scope := range []string{"repository", "organization"} {
+			req := request(scope, "gha-1", "x")
+			req.Repo.Owner = name
+			if _, err := c.RunnerConfig(t.Context(), req); kind(err) != "give up" {
+				t.Errorf("RunnerConfig for owner %q = %v, want a *router.GiveUpError", name, err)
+			}
+		}
+		req := request("repository", "gha-1", "x")
+		req.Repo.Name = name
+		if _, err := c.RunnerConfig(t.Context(), req); kind(err) != "give up" {
+			t.Errorf("RunnerConfig for repository %q = %v, want a *router.GiveUpError", name, err)
+		}
+	}
+	if _, err := c.RunnerConfig(t.Context(), request("planet", "gha-1", "x")); kind(err) != "give up" {
+		t.Errorf("RunnerConfig for scope planet = %v, want a *router.GiveUpError", err)
+	}
+}
+
+func TestNewRefusesAWrongConfig(t *testing.T) {
+	good := gh.StaticToken(token)
+	for _, tt := range []struct {
+		name string
+		cfg  gh.Config
+		says string // "": it is taken
+	}{
+		{"no token", gh.Config{}, "token is required"},
+		{"github.com", gh.Config{Token: good}, ""},
+		{"an Enterprise Server", gh.Config{Token: good, BaseURL: "https://github.acme.example/api/v3/"}, ""},
+		{"a loopback address in clear", gh.Config{Token: good, BaseURL: "http://[::1]:8080"}, ""},
+		{"another address in clear", gh.Config{Token: good, BaseURL: "http://github.acme.example/api/v3/"}, "use https"},
+		{"no scheme", gh.Config{Token: good, BaseURL: "github.acme.example"}, "https://HOST"},
+		{"another scheme", gh.Config{Token: good, BaseURL: "ftp://github.acme.example"}, "https://HOST"},
+		{"a password in the URL", gh.Config{Token: good, BaseURL: "https://u:hunter2@github.acme.example"}, "alone"},
+		{"a query", gh.Config{Token: good, BaseURL: "https://github.acme.example/?x=y"}, "alone"},
+		{"no URL", gh.Config{Token: good, BaseURL: "https://%zz"}, "base URL"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := gh.New(tt.cfg)
+			if tt.says == "" {
+				if err != nil {
+					t.Errorf("New = %v, want no error", err)
+				}
+				return
+			}
+			if s := fmt.Sprint(err); !strings.Contains(s, tt.says) || strings.Contains(s, "hunter2") {
+				t.Errorf("New = %v, want an error with %q", err, tt.says)
+			}
+		})
+	}
+}
+
+func TestTokenFileIsReadEachTime(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "token")
+	read := gh.TokenFile(path)
+	for _, tt := range []struct{ name, content, want, says string }{
+		{"a token", "ghp_one", "ghp_one", ""},
+		{"a rotated one with white space around it", " ghp_two\r\n", "ghp_two", ""},
+		{"nothing", " \n", "", "is empty"},
+		{"two words", "ghp_one ghp_two", "", "one token and nothing else"},
+		{"binary", "ghp\x00one", "", "one token and nothing else"},
+		{"far too much", strings.Repeat("ghp_one", 1000), "", "larger than"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := read()
+			if string(got) != tt.want || (err == nil) != (tt.says == "") {
+				t.Fatalf("TokenFile = %q, %v, want %q and %q", string(got), err, tt.want, tt.says)
+			}
+			if err != nil && (!strings.Contains(err.Error(), tt.says) || strings.Contains(err.Error(), "ghp")) {
+				t.Errorf("TokenFile = %v, want an error with %q, without the content", err, tt.says)
+			}
+		})
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	c := client(t, http.NotFoundHandler(), func(cfg *gh.Config) { cfg.Token = read })
+	_, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x"))
+	if kind(err) != "fix" || !strings.Contains(err.Error(), path) {
+		t.Errorf("RunnerConfig without the file = %v, want a *router.FixError that names it", err)
+	}
+}
+
+func TestConcurrentRequestsShareTheClient(t *testing.T) {
+	c, _ := simulated(t, githubsim.Config{Token: token})
+	var wg sync.WaitGroup
+	for i := range 32 {
+		wg.Go(func() {
+			if _, err := c.RunnerConfig(t.Context(), request("repository", fmt.Sprint("gha-", i), "x")); err != nil {
+				t.Errorf("RunnerConfig %d = %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+}

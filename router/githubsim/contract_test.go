@@ -1,0 +1,240 @@
+package githubsim
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/gorillamux"
+	"github.com/google/go-cmp/cmp"
+	"github.com/santhosh-tekuri/jsonschema/v6"
+)
+
+// GitHub's own descriptions, which do not lie in the repository.
+const shared = "../../../shared/github/"
+
+// openAPI returns a router over GitHub's OpenAPI description; nil, and a line
+// in the log, when it is absent.
+var openAPI = sync.OnceValues(func() (routers.Router, error) {
+	loader := openapi3.NewLoader()
+	doc, err := loader.LoadFromFile(shared + "api.github.com.openapi.json")
+	if err != nil {
+		return nil, err
+	}
+	doc.Servers = nil // the tests' hosts differ
+	if err := doc.Validate(loader.Context, openapi3.DisableExamplesValidation()); err != nil {
+		return nil, err
+	}
+	return gorillamux.NewRouter(doc)
+})
+
+// contract wraps the server's REST API so that every request and response in
+// the test is held against GitHub's description.
+func contract(t *testing.T, next http.Handler) http.Handler {
+	t.Helper()
+	router, err := openAPI()
+	if os.IsNotExist(err) {
+		t.Logf("not checked against GitHub's API description: %v", err)
+		return next
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Errorf("read the body of %s %s: %v", r.Method, r.URL, err)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		rec := httptest.NewRecorder()
+		next.ServeHTTP(rec, r)
+		defer func() {
+			maps.Copy(w.Header(), rec.Header())
+			w.WriteHeader(rec.Code)
+			_, _ = w.Write(rec.Body.Bytes())
+		}()
+
+		described := r.Clone(r.Context())
+		described.URL.Path = strings.TrimPrefix(described.URL.Path, "/api/v3")
+		described.Body = io.NopCloser(bytes.NewReader(body))
+		route, params, err := router.FindRoute(described)
+		if err != nil {
+			if rec.Code != http.StatusNotFound && r.URL.Path != ConnectPath {
+				t.Errorf("%s %s is not GitHub's: %v", r.Method, r.URL, err)
+			}
+			return
+		}
+		in := &openapi3filter.RequestValidationInput{Request: described, PathParams: params, Route: route}
+		if err := openapi3filter.ValidateRequest(r.Context(), in); (err != nil) != badRequest(rec.Code) {
+			t.Errorf("%s %s was answered %d, but GitHub's description says of the request: %v", r.Method, r.URL, rec.Code, err)
+		}
+		out := &openapi3filter.ResponseValidationInput{
+			RequestValidationInput: in, Status: rec.Code, Header: rec.Header(), Body: io.NopCloser(bytes.NewReader(rec.Body.Bytes())),
+		}
+		if err := openapi3filter.ValidateResponse(r.Context(), out); err != nil {
+			t.Errorf("the answer to %s %s is not GitHub's: %v", r.Method, r.URL, err)
+		}
+	})
+}
+
+// badRequest: of what the description of a request forbids, the server must
+// refuse all. (It refuses blank names, too, which the description allows:
+// tests do that on their own.)
+func badRequest(code int) bool {
+	return code == http.StatusUnprocessableEntity || code == http.StatusBadRequest
+}
+
+// hookSchema returns the schema of the workflow_job event; nil, and a line in
+// the log, when it is absent.
+func hookSchema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	file, err := filepath.Abs(shared + "workflow_job.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Logf("payloads are not checked against GitHub's schema: %v", err)
+		return nil
+	}
+	c := jsonschema.NewCompiler()
+	// The library's own check of this format takes none with an operator, such as {/id}.
+	c.RegisterFormat(&jsonschema.Format{Name: "uri-template", Validate: func(v any) error {
+		if u, ok := v.(string); ok && (!strings.HasPrefix(u, "https://") || strings.Count(u, "{") != strings.Count(u, "}")) {
+			return fmt.Errorf("%q is no URI template", u)
+		}
+		return nil
+	}})
+	schema, err := c.Compile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return schema
+}
+
+// checkPayload holds a payload against the schema, if there is one.
+func checkPayload(t *testing.T, schema *jsonschema.Schema, body []byte) {
+	t.Helper()
+	if schema == nil {
+		return
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(body))
+	if err != nil {
+		t.Errorf("payload: %v", err)
+		return
+	}
+	if err := schema.Validate(v); err != nil {
+		t.Errorf("the payload is not GitHub's: %v\n%s", err, body)
+	}
+}
+
+func TestGitHubsExamplesPassThePayloadCheck(t *testing.T) {
+	schema := hookSchema(t)
+	examples, err := filepath.Glob(shared + "payloads/workflow_job.*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, example := range examples {
+		if strings.HasSuffix(example, "in_progress.api.github.com.0.json") {
+			continue // an old shape that its own schema refuses
+		}
+		body, err := os.ReadFile(example)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkPayload(t, schema, body)
+	}
+}
+
+func TestPayloadsHaveTheKeysOfGitHubsExamples(t *testing.T) {
+	job := Job{
+		JobSpec: JobSpec{Owner: "acme", Repo: "web", RunID: 10, Labels: []string{"self-hosted", "linux"}},
+		ID:      11,
+	}
+	waiting := job
+	waiting.Waiting, waiting.Status = true, "waiting"
+	running := job
+	running.Status, running.RunnerID, running.RunnerName, running.RunnerGroupID, running.RunnerGroupName = "in_progress", 5, "r", 1, "Default"
+	completed := running
+	completed.Status, completed.Conclusion = "completed", "success"
+
+	for _, tt := range []struct {
+		name, example, action string
+		job                   Job
+	}{
+		{"a queued job", "workflow_job.queued.api.github.com.5.json", "queued", job},
+		{"a queued job that waits", "workflow_job.queued.api.github.com.6.json", "queued", waiting},
+		{"a waiting job", "workflow_job.waiting.api.github.com.7.json", "waiting", waiting},
+		{"a job in progress", "workflow_job.in_progress.api.github.com.3.json", "in_progress", running},
+		{"a completed job", "workflow_job.completed.api.github.com.1.json", "completed", completed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			example, err := os.ReadFile(shared + "payloads/" + tt.example)
+			if os.IsNotExist(err) {
+				t.Skipf("GitHub's example is absent: %v", err)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, want := decode(t, Payload(tt.job, tt.action)), decode(t, example)
+			// GitHub's examples leave the owner's kind and the hook's to chance.
+			for _, m := range []map[string]any{got, want} {
+				delete(m, "organization")
+				delete(m, "installation")
+			}
+			if want["deployment"] == nil {
+				delete(got, "deployment")
+			}
+			// These came to GitHub's payloads later than to some of its examples.
+			for _, key := range []string{"has_discussions", "allow_forking"} {
+				delete(got["repository"].(map[string]any), key)
+				delete(want["repository"].(map[string]any), key)
+			}
+			if diff := cmp.Diff(keys("", want), keys("", got)); diff != "" {
+				t.Errorf("keys differ from GitHub's (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// keys lists the paths of all keys in v, leaving out what is below a value
+// that differs from one deployment to the next.
+func keys(path string, v any) []string {
+	var all []string
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			all = append(all, path+key)
+			if key != "performed_via_github_app" && key != "payload" && key != "license" {
+				all = append(all, keys(path+key+".", value)...)
+			}
+		}
+	case []any:
+		for _, value := range v {
+			all = append(all, keys(path+"[].", value)...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func decode(t *testing.T, body []byte) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal(body, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}

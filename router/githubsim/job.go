@@ -1,0 +1,237 @@
+package githubsim
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A JobSpec is a job to queue. Owner and Repo are required.
+type JobSpec struct {
+	Owner, Repo string
+	Private     bool // the repository is private
+	Fork        bool // the repository is a fork
+	User        bool // the owner is a user, not an organization
+
+	RunID    int64  // the workflow run it belongs to, one of another job in the same repository; 0: a run of its own
+	Name     string // ""  "build"
+	Workflow string // ""  "CI"
+	Branch   string // ""  "main"
+	Sender   string // ""  "octocat"
+	Event    string // what started the run; ""  "push"
+	Labels   []string
+
+	Duration   time.Duration // how long a runner takes for it
+	Conclusion string        // how it ends when nothing cuts it short; "": success
+	Hosted     bool          // one of GitHub's own runners takes it at once
+	Waiting    bool          // it waits for an approval, see Approve
+}
+
+func (s JobSpec) withDefaults() JobSpec {
+	for p, v := range map[*string]string{
+		&s.Name: "build", &s.Workflow: "CI", &s.Branch: "main", &s.Sender: "octocat", &s.Event: "push",
+	} {
+		if *p == "" {
+			*p = v
+		}
+	}
+	return s
+}
+
+// A Job is a snapshot of a job. The Conclusion in it is the one it has, ""
+// until it is completed.
+type Job struct {
+	JobSpec
+	ID     int64
+	Status string // waiting, queued, in_progress or completed
+
+	RunnerID        int64 // of the runner that has or had it; 0: none
+	RunnerName      string
+	RunnerGroupID   int64
+	RunnerGroupName string
+
+	CreatedAt   time.Time
+	StartedAt   time.Time // zero until a runner takes it
+	CompletedAt time.Time // zero until then
+}
+
+// job is the Server's own view of a job, guarded by Server.mu.
+type job struct {
+	Job
+	ending    string        // the conclusion it will have
+	labels    []string      // lower case
+	cancelled chan struct{} // closed by Cancel
+	outbox    []*delivery   // still to be sent, in this order
+	sending   bool          // a goroutine empties outbox
+}
+
+// Queue makes a job, in a new repository and a new run unless they exist, and
+// sends its queued delivery. It returns the job's ID, which is never 0, or 0
+// when ctx has ended or the Server is closed.
+func (s *Server) Queue(ctx context.Context, spec JobSpec) (jobID int64) {
+	if ctx.Err() != nil {
+		return 0
+	}
+	spec = spec.withDefaults()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0
+	}
+	s.addRepo(Repo{Owner: spec.Owner, Name: spec.Repo, Private: spec.Private, User: spec.User})
+	if spec.RunID == 0 {
+		spec.RunID = s.newID()
+	}
+	j := &job{
+		Job:       Job{JobSpec: spec, ID: s.newID(), Status: "queued", CreatedAt: s.cfg.Now()},
+		ending:    spec.Conclusion,
+		labels:    lower(spec.Labels),
+		cancelled: make(chan struct{}),
+	}
+	j.Conclusion = ""
+	if j.ending == "" {
+		j.ending = "success"
+	}
+	s.jobs[j.ID] = j
+	s.runs[j.RunID] = append(s.runs[j.RunID], j)
+	if j.Waiting {
+		// GitHub sends both for a job behind an environment's protection.
+		j.Status = "waiting"
+		s.send(j, "queued")
+		s.send(j, "waiting")
+		return j.ID
+	}
+	s.send(j, "queued")
+	s.offer(j)
+	return j.ID
+}
+
+// Approve lets a waiting job be queued.
+func (s *Server) Approve(jobID int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, err := s.job(jobID)
+	if err != nil {
+		return err
+	}
+	if j.Status != "waiting" {
+		return fmt.Errorf("job %d is %s, not waiting", jobID, j.Status)
+	}
+	j.Status = "queued"
+	s.send(j, "queued")
+	s.offer(j)
+	return nil
+}
+
+// Cancel ends a job with the conclusion cancelled: at once, and without a
+// runner, when none has it; else as soon as its runner notices.
+func (s *Server) Cancel(jobID int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, err := s.job(jobID)
+	if err != nil {
+		return err
+	}
+	switch j.Status {
+	case "completed":
+		return fmt.Errorf("job %d is completed", jobID)
+	case "in_progress":
+		select {
+		case <-j.cancelled:
+		default:
+			close(j.cancelled)
+		}
+	default:
+		s.queued = slices.DeleteFunc(s.queued, func(q *job) bool { return q == j })
+		s.complete(j, "cancelled")
+	}
+	return nil
+}
+
+// Job returns a snapshot of a job; false when there is none with this ID.
+func (s *Server) Job(jobID int64) (Job, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, ok := s.jobs[jobID]
+	if !ok {
+		return Job{}, false
+	}
+	return j.Job, true
+}
+
+// Jobs returns a snapshot of every job, oldest first.
+func (s *Server) Jobs() []Job {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	jobs := make([]Job, 0, len(s.jobs))
+	for _, j := range s.jobs {
+		jobs = append(jobs, j.Job)
+	}
+	slices.SortFunc(jobs, func(a, b Job) int { return int(a.ID - b.ID) })
+	return jobs
+}
+
+// job returns a job by its ID. s.mu is held.
+func (s *Server) job(id int64) (*job, error) {
+	j, ok := s.jobs[id]
+	if !ok {
+		return nil, fmt.Errorf("there is no job %d", id)
+	}
+	return j, nil
+}
+
+// start gives the job to a runner. s.mu is held.
+func (s *Server) start(j *job, runnerID int64, name string, groupID int64, group string) {
+	j.Status, j.StartedAt = "in_progress", s.cfg.Now()
+	j.RunnerID, j.RunnerName, j.RunnerGroupID, j.RunnerGroupName = runnerID, name, groupID, group
+	s.send(j, "in_progress")
+}
+
+// complete ends the job. s.mu is held.
+func (s *Server) complete(j *job, conclusion string) {
+	j.Status, j.Conclusion, j.CompletedAt = "completed", conclusion, s.cfg.Now()
+	s.send(j, "completed")
+}
+
+// work takes as long as the job does and returns how it ended: as it was told
+// to, or cancelled. It returns false when the Server was closed meanwhile.
+func (s *Server) work(ctx context.Context, j *job) (conclusion string, ok bool) {
+	timer := time.NewTimer(j.Duration)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return j.ending, true
+	case <-j.cancelled:
+	case <-ctx.Done():
+	case <-s.closing:
+		return "", false
+	}
+	return "cancelled", true
+}
+
+// host runs the job on one of GitHub's own runners. s.mu is held.
+func (s *Server) host(j *job) {
+	if !s.begin() {
+		return
+	}
+	id := s.newID()
+	s.start(j, id, fmt.Sprintf("GitHub Actions %d", id), 0, "GitHub Actions")
+	go func() {
+		defer s.wg.Done()
+		if conclusion, ok := s.work(context.Background(), j); ok {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.complete(j, conclusion)
+		}
+	}()
+}
+
+func lower(labels []string) []string {
+	l := make([]string, len(labels))
+	for i := range labels {
+		l[i] = strings.ToLower(labels[i])
+	}
+	return l
+}

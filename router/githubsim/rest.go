@@ -1,0 +1,438 @@
+package githubsim
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxBody = 1 << 20 // bytes of a request
+	docsURL = "https://docs.github.com/rest"
+
+	// ConnectPath is where a runner process that cannot call Connect does so:
+	// POST with its just-in-time configuration as the body. It is answered when
+	// the job has ended: 200, else the reason as text.
+	ConnectPath = "/_sim/runners/connect"
+)
+
+// ServeHTTP answers GitHub's REST API, and ConnectPath.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+func (s *Server) routes() http.Handler {
+	api := http.NewServeMux()
+	for _, scope := range []string{"/repos/{owner}/{repo}", "/orgs/{owner}"} {
+		runners := scope + "/actions/runners"
+		api.HandleFunc("POST "+runners+"/generate-jitconfig", s.scoped(s.generateJIT))
+		api.HandleFunc("GET "+runners, s.scoped(s.listRunners))
+		api.HandleFunc("GET "+runners+"/{id}", s.scoped(s.getRunner))
+		api.HandleFunc("DELETE "+runners+"/{id}", s.scoped(s.deleteRunner))
+	}
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped(s.getJob))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped(s.getRun))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped(s.listRunJobs))
+	api.HandleFunc("GET /app/hook/deliveries", s.listDeliveries)
+	api.HandleFunc("POST /app/hook/deliveries/{id}/attempts", s.redeliver)
+	api.HandleFunc("GET /rate_limit", s.rateLimit)
+	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })
+
+	checked := s.authorized(s.limited(api))
+	all := http.NewServeMux()
+	all.HandleFunc("POST "+ConnectPath, s.connect)
+	all.Handle("/api/v3/", http.StripPrefix("/api/v3", checked))
+	all.Handle("/", checked)
+	return all
+}
+
+// authorized refuses requests without the Server's token.
+func (s *Server) authorized(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-GitHub-Media-Type", "github.v3; format=json")
+		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+		ours := (strings.EqualFold(scheme, "Bearer") || strings.EqualFold(scheme, "token")) && token == s.cfg.Token
+		if s.cfg.Token != "" && !ours {
+			message := "Bad credentials"
+			if r.Header.Get("Authorization") == "" {
+				message = "Requires authentication"
+			}
+			fault(w, http.StatusUnauthorized, message)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// limited counts requests against the primary rate limit:
+// https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api (read 2026-11-24).
+func (s *Server) limited(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		limit := s.count(r.URL.Path != "/rate_limit")
+		h := w.Header()
+		h.Set("X-RateLimit-Limit", strconv.Itoa(limit.limit))
+		h.Set("X-RateLimit-Used", strconv.Itoa(limit.used))
+		h.Set("X-RateLimit-Remaining", strconv.Itoa(limit.limit-limit.used))
+		h.Set("X-RateLimit-Reset", strconv.FormatInt(limit.reset.Unix(), 10))
+		h.Set("X-RateLimit-Resource", "core")
+		if limit.refused {
+			fault(w, http.StatusForbidden, "API rate limit exceeded for installation.")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+type limit struct {
+	limit, used int
+	reset       time.Time
+	refused     bool
+}
+
+// count takes one request from what is left of the hour, if spend is true.
+func (s *Server) count(spend bool) limit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := s.cfg.Now(); !now.Before(s.limitReset) {
+		s.limitUsed, s.limitReset = 0, now.Add(time.Hour).Truncate(time.Second)
+	}
+	refused := spend && s.limitUsed >= s.cfg.RateLimit
+	if spend && !refused {
+		s.limitUsed++
+	}
+	return limit{limit: s.cfg.RateLimit, used: s.limitUsed, reset: s.limitReset, refused: refused}
+}
+
+func (s *Server) rateLimit(w http.ResponseWriter, _ *http.Request) {
+	l := s.count(false)
+	core := object{"limit": l.limit, "used": l.used, "remaining": l.limit - l.used, "reset": l.reset.Unix()}
+	answer(w, http.StatusOK, object{"resources": object{"core": core, "search": core}, "rate": core})
+}
+
+// scope is the repository or, with repo "", the organization of a request, in
+// the spelling that GitHub knows it by.
+type scope struct{ owner, repo string }
+
+// has reports whether the runner is registered in just this scope.
+func (sc scope) has(r *runner) bool {
+	return strings.EqualFold(r.owner, sc.owner) && strings.EqualFold(r.repo, sc.repo)
+}
+
+// scoped answers 404 for a repository or an organization that does not exist.
+// The handler runs with s.mu held.
+func (s *Server) scoped(handle func(http.ResponseWriter, *http.Request, scope)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)) // not under the lock
+		if err != nil {
+			fault(w, http.StatusBadRequest, "Problems reading the body")
+			return
+		}
+		r.Body = io.NopCloser(strings.NewReader(string(body)))
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		sc := scope{owner: r.PathValue("owner"), repo: r.PathValue("repo")}
+		if sc.repo == "" && s.orgs[strings.ToLower(sc.owner)] {
+			handle(w, r, sc)
+			return
+		}
+		repo, ok := s.repos[repoKey(sc.owner, sc.repo)]
+		if !ok {
+			notFound(w)
+			return
+		}
+		handle(w, r, scope{owner: repo.Owner, repo: repo.Name})
+	}
+}
+
+func (s *Server) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
+	body, _ := io.ReadAll(r.Body) // is in memory
+	req, faults, err := decodeJITRequest(body)
+	switch {
+	case err != nil:
+		fault(w, http.StatusBadRequest, "Problems parsing JSON")
+		return
+	case len(faults) > 0:
+		invalid(w, "Validation Failed", faults...)
+		return
+	case s.cfg.Groups[req.GroupID] == "":
+		notFound(w)
+		return
+	}
+	for _, other := range s.runners {
+		if sc.has(other) && strings.EqualFold(other.name, req.Name) {
+			fault(w, http.StatusConflict, fmt.Sprintf("Already exists - A runner with the name %s already exists.", req.Name))
+			return
+		}
+	}
+	made, encoded := s.register(sc.owner, sc.repo, req)
+	answer(w, http.StatusCreated, object{"runner": runnerObject(made), "encoded_jit_config": encoded})
+}
+
+func (s *Server) listRunners(w http.ResponseWriter, r *http.Request, sc scope) {
+	name := r.URL.Query().Get("name")
+	var found []object
+	for _, one := range s.runners {
+		if sc.has(one) && (name == "" || strings.EqualFold(one.name, name)) {
+			found = append(found, runnerObject(one))
+		}
+	}
+	slices.SortFunc(found, func(a, b object) int { return cmp.Compare(a["id"].(int64), b["id"].(int64)) })
+	answer(w, http.StatusOK, object{"total_count": len(found), "runners": page(w, r, found)})
+}
+
+// runner finds the runner of a request; without one it has answered 404.
+func (s *Server) runner(w http.ResponseWriter, r *http.Request, sc scope) *runner {
+	one := s.runners[pathID(r)]
+	if one == nil || !sc.has(one) {
+		notFound(w)
+		return nil
+	}
+	return one
+}
+
+func (s *Server) getRunner(w http.ResponseWriter, r *http.Request, sc scope) {
+	if one := s.runner(w, r, sc); one != nil {
+		answer(w, http.StatusOK, runnerObject(one))
+	}
+}
+
+func (s *Server) deleteRunner(w http.ResponseWriter, r *http.Request, sc scope) {
+	one := s.runner(w, r, sc)
+	switch {
+	case one == nil:
+	case one.job != nil:
+		invalid(w, fmt.Sprintf("Bad request - Runner %q is still running a job", one.name))
+	default:
+		s.remove(one)
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+func runnerObject(r *runner) object {
+	labels := make([]object, len(r.labels))
+	for i, l := range r.labels {
+		labels[i] = object{"id": number("label", l), "name": l, "type": "custom"}
+	}
+	status, system, version := "offline", "unknown", any(nil)
+	if r.online {
+		status = "online"
+	}
+	if r.used {
+		system, version = "linux", "2.336.0"
+	}
+	return object{
+		"id": r.id, "runner_group_id": r.groupID, "name": r.name, "os": system, "status": status,
+		"busy": r.job != nil, "ephemeral": true, "version": version, "labels": labels,
+	}
+}
+
+func (s *Server) getJob(w http.ResponseWriter, r *http.Request, sc scope) {
+	j := s.jobs[pathID(r)]
+	if j == nil || repoKey(j.Owner, j.Repo) != repoKey(sc.owner, sc.repo) {
+		notFound(w)
+		return
+	}
+	answer(w, http.StatusOK, jobObject(j.Job))
+}
+
+// run finds the jobs of a request's run; without any it has answered 404.
+func (s *Server) run(w http.ResponseWriter, r *http.Request, sc scope) []*job {
+	jobs := s.runs[pathID(r)]
+	if len(jobs) == 0 || repoKey(jobs[0].Owner, jobs[0].Repo) != repoKey(sc.owner, sc.repo) {
+		notFound(w)
+		return nil
+	}
+	return jobs
+}
+
+func (s *Server) getRun(w http.ResponseWriter, r *http.Request, sc scope) {
+	if jobs := s.run(w, r, sc); jobs != nil {
+		answer(w, http.StatusOK, runObject(jobs))
+	}
+}
+
+func (s *Server) listRunJobs(w http.ResponseWriter, r *http.Request, sc scope) {
+	jobs := s.run(w, r, sc)
+	if jobs == nil {
+		return
+	}
+	objects := make([]object, len(jobs))
+	for i, j := range jobs {
+		objects[i] = jobObject(j.Job)
+	}
+	answer(w, http.StatusOK, object{"total_count": len(jobs), "jobs": page(w, r, objects)})
+}
+
+func runObject(jobs []*job) object {
+	j := jobs[0].Job
+	repo := apiURL + "/repos/" + j.Owner + "/" + j.Repo
+	workflow := number("workflow", j.Owner+"/"+j.Repo+"/"+j.Workflow)
+	api := fmt.Sprintf("%s/actions/runs/%d", repo, j.RunID)
+	status, conclusion, updated := runState(jobs)
+	author := object{"name": j.Sender, "email": j.Sender + "@users.noreply.github.com"}
+	path := ".github/workflows/" + strings.ToLower(strings.ReplaceAll(j.Workflow, " ", "-")) + ".yml"
+	return object{
+		"id": j.RunID, "node_id": nodeID("WorkflowRun", j.RunID), "name": j.Workflow, "display_title": j.Name,
+		"check_suite_id": j.RunID, "check_suite_node_id": nodeID("CheckSuite", j.RunID),
+		"head_branch": j.Branch, "head_sha": sha(j.RunID), "path": path,
+		"run_number": 1, "run_attempt": 1, "referenced_workflows": []object{},
+		"event": j.Event, "status": status, "conclusion": orNull(conclusion), "workflow_id": workflow,
+		"url": api, "html_url": fmt.Sprintf("%s/%s/%s/actions/runs/%d", webURL, j.Owner, j.Repo, j.RunID),
+		"pull_requests": []object{}, "created_at": stamp(j.CreatedAt), "updated_at": stamp(updated), "run_started_at": stamp(j.CreatedAt),
+		"actor": user(j.Sender, "User"), "triggering_actor": user(j.Sender, "User"),
+		"jobs_url": api + "/jobs", "logs_url": api + "/logs", "artifacts_url": api + "/artifacts",
+		"cancel_url": api + "/cancel", "rerun_url": api + "/rerun", "previous_attempt_url": nil,
+		"check_suite_url": fmt.Sprintf("%s/check-suites/%d", repo, j.RunID),
+		"workflow_url":    fmt.Sprintf("%s/actions/workflows/%d", repo, workflow),
+		"head_commit": object{
+			"id": sha(j.RunID), "tree_id": sha(-j.RunID), "message": j.Name, "timestamp": stamp(j.CreatedAt),
+			"author": author, "committer": author,
+		},
+		"repository": repository(j.JobSpec), "head_repository": repository(j.JobSpec),
+	}
+}
+
+// runState sums up the jobs of a run.
+func runState(jobs []*job) (status, conclusion string, updated time.Time) {
+	status, conclusion = "completed", "success"
+	for _, j := range jobs {
+		for _, t := range []time.Time{j.CreatedAt, j.StartedAt, j.CompletedAt} {
+			if t.After(updated) {
+				updated = t
+			}
+		}
+		switch {
+		case j.Status == "in_progress":
+			status = "in_progress"
+		case j.Status != "completed" && status == "completed":
+			status = j.Status
+		case j.Conclusion != "success":
+			conclusion = j.Conclusion
+		}
+	}
+	if status != "completed" {
+		conclusion = ""
+	}
+	return status, conclusion, updated
+}
+
+func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	items := make([]object, 0, len(s.deliveries))
+	for _, d := range slices.Backward(s.deliveries) {
+		if d.Status == "" {
+			continue // GitHub lists a delivery when it knows how it went
+		}
+		items = append(items, object{
+			"id": d.ID, "guid": d.GUID, "delivered_at": stamp(d.DeliveredAt), "redelivery": d.Redelivery,
+			"duration": d.Duration.Seconds(), "status": d.Status, "status_code": d.StatusCode,
+			"event": d.Event, "action": d.Action, "installation_id": nil,
+			"repository_id": number("repo", d.job.Owner+"/"+d.job.Repo), "throttled_at": nil,
+		})
+	}
+	// The cursor is the ID of the next delivery to list: IDs fall.
+	q := r.URL.Query()
+	if cursor, err := strconv.ParseInt(q.Get("cursor"), 10, 64); err == nil {
+		items = slices.DeleteFunc(items, func(o object) bool { return o["id"].(int64) > cursor })
+	}
+	if size := pageSize(r); len(items) > size {
+		q.Set("cursor", fmt.Sprint(items[size]["id"]))
+		w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, apiURL, r.URL.Path, q.Encode()))
+		items = items[:size]
+	}
+	answer(w, http.StatusOK, items)
+}
+
+func (s *Server) redeliver(w http.ResponseWriter, r *http.Request) {
+	if _, err := s.Redeliver(pathID(r)); err != nil {
+		notFound(w)
+		return
+	}
+	answer(w, http.StatusAccepted, object{})
+}
+
+// connect answers ConnectPath. The configuration is its own credential.
+func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		http.Error(w, "cannot read the configuration", http.StatusBadRequest)
+		return
+	}
+	switch err := s.Connect(r.Context(), string(body)); {
+	case err == nil:
+		_, _ = io.WriteString(w, "the job ended\n")
+	case errors.Is(err, ErrUnknownJIT):
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+	case errors.Is(err, ErrUsedJIT):
+		http.Error(w, err.Error(), http.StatusConflict)
+	case errors.Is(err, ErrRemoved):
+		http.Error(w, err.Error(), http.StatusGone)
+	case errors.Is(err, context.Canceled):
+		// The runner process went away.
+	default:
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
+}
+
+// page returns the part of all that the request asks for, and links to the next.
+func page(w http.ResponseWriter, r *http.Request, all []object) []object {
+	q := r.URL.Query()
+	number, err := strconv.Atoi(q.Get("page"))
+	if err != nil || number < 1 {
+		number = 1
+	}
+	size := pageSize(r)
+	number = min(number, len(all)+1) // a page beyond the last is empty, however far
+	from := min((number-1)*size, len(all))
+	to := min(from+size, len(all))
+	if to < len(all) {
+		q.Set("page", strconv.Itoa(number+1))
+		w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, apiURL, r.URL.Path, q.Encode()))
+	}
+	return append([]object{}, all[from:to]...)
+}
+
+func pageSize(r *http.Request) int {
+	size, err := strconv.Atoi(r.URL.Query().Get("per_page"))
+	if err != nil || size < 1 {
+		return 30
+	}
+	return min(size, 100)
+}
+
+// pathID is the request's {id}, 0 when it is no number.
+func pathID(r *http.Request) int64 {
+	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return id
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(mustJSON(body))
+}
+
+// fault answers an error as GitHub does.
+func fault(w http.ResponseWriter, status int, message string) {
+	answer(w, status, object{"message": message, "documentation_url": docsURL, "status": strconv.Itoa(status)})
+}
+
+func notFound(w http.ResponseWriter) { fault(w, http.StatusNotFound, "Not Found") }
+
+// invalid answers 422 with the single faults.
+func invalid(w http.ResponseWriter, message string, faults ...string) {
+	body := object{"message": message, "documentation_url": docsURL, "status": "422"}
+	if len(faults) > 0 {
+		body["errors"] = faults
+	}
+	answer(w, http.StatusUnprocessableEntity, body)
+}

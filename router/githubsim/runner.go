@@ -1,0 +1,256 @@
+package githubsim
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// What Connect says when there is no job for the runner.
+var (
+	ErrUnknownJIT = errors.New("this just-in-time configuration is none of this GitHub's")
+	ErrUsedJIT    = errors.New("this just-in-time configuration was used already")
+	ErrRemoved    = errors.New("the runner registration was deleted")
+)
+
+// runner is one registered runner, guarded by Server.mu.
+type runner struct {
+	id          int64
+	name        string
+	owner, repo string // repo is "" for an organization's runner
+	groupID     int64
+	labels      []string // as they were given
+	covers      map[string]bool
+	used        bool // a process connected with its configuration
+	online      bool
+	job         *job          // nil until it has one; never another
+	assigned    chan struct{} // closed with job set
+	removed     chan struct{} // closed when it is deleted
+}
+
+// Connect behaves as a runner process that was started with a just-in-time
+// configuration: it comes online, waits for a job, works on it and returns nil
+// when that ended, with the runner gone. It fails with ErrUnknownJIT or
+// ErrUsedJIT, with ErrRemoved when the runner is deleted while it waits, with
+// ErrClosed, and with the cause of ctx: ctx ends the process as a signal does,
+// which cancels a job in hand and leaves a runner without one offline.
+func (s *Server) Connect(ctx context.Context, encodedJIT string) error {
+	r, err := s.online(strings.TrimSpace(encodedJIT))
+	if err != nil {
+		return err
+	}
+	defer s.wg.Done()
+
+	var end error
+	select {
+	case <-r.assigned:
+	case <-r.removed:
+		end = ErrRemoved
+	case <-ctx.Done():
+		end = context.Cause(ctx)
+	case <-s.closing:
+		end = ErrClosed
+	}
+
+	s.mu.Lock()
+	j := r.job // it may have come at the last moment
+	if j == nil {
+		s.offline(r)
+		s.mu.Unlock()
+		return end
+	}
+	s.mu.Unlock()
+
+	conclusion, ok := s.work(ctx, j)
+	if !ok {
+		return ErrClosed
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complete(j, conclusion)
+	s.remove(r)
+	return context.Cause(ctx)
+}
+
+// online lets the runner with this configuration have a job. Unless it fails,
+// the caller must call s.wg.Done.
+func (s *Server) online(encodedJIT string) (*runner, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.byJIT[encodedJIT]
+	switch {
+	case !ok:
+		return nil, ErrUnknownJIT
+	case r.used:
+		return nil, ErrUsedJIT
+	case s.runners[r.id] == nil:
+		return nil, ErrRemoved
+	case !s.begin():
+		return nil, ErrClosed
+	}
+	r.used, r.online = true, true
+	s.idle = append(s.idle, r)
+	for i, j := range s.queued {
+		if r.fits(j) {
+			s.queued = slices.Delete(s.queued, i, i+1)
+			s.assign(j, r)
+			break
+		}
+	}
+	return r, nil
+}
+
+func (s *Server) offline(r *runner) {
+	r.online = false
+	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
+}
+
+// remove deletes the runner's registration. s.mu is held.
+func (s *Server) remove(r *runner) {
+	s.offline(r)
+	delete(s.runners, r.id)
+	close(r.removed)
+}
+
+// offer gives a queued job to one of the idle runners that fit, any of them:
+// to GitHub they are the same. Else it waits for the next one. s.mu is held.
+func (s *Server) offer(j *job) {
+	if j.Hosted {
+		s.host(j)
+		return
+	}
+	var fitting []*runner
+	for _, r := range s.idle {
+		if r.fits(j) {
+			fitting = append(fitting, r)
+		}
+	}
+	if len(fitting) == 0 {
+		s.queued = append(s.queued, j)
+		return
+	}
+	s.assign(j, fitting[s.rand.IntN(len(fitting))])
+}
+
+// assign gives a job to an idle runner. s.mu is held.
+func (s *Server) assign(j *job, r *runner) {
+	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
+	r.job = j
+	s.start(j, r.id, r.name, r.groupID, s.cfg.Groups[r.groupID])
+	close(r.assigned)
+}
+
+// fits reports whether GitHub may give the job to the runner: it is in the
+// runner's repository or organization, and the runner has all its labels. It
+// may have more:
+// https://docs.github.com/en/actions/reference/runners/self-hosted-runners (read 2026-11-24).
+func (r *runner) fits(j *job) bool {
+	if !strings.EqualFold(r.owner, j.Owner) || r.repo != "" && !strings.EqualFold(r.repo, j.Repo) {
+		return false
+	}
+	for _, l := range j.labels {
+		if !r.covers[l] {
+			return false
+		}
+	}
+	return true
+}
+
+// register makes a runner and its just-in-time configuration. s.mu is held.
+func (s *Server) register(owner, repo string, req jitRequest) (*runner, string) {
+	r := &runner{
+		id: s.newID(), name: req.Name, owner: owner, repo: repo, groupID: req.GroupID,
+		labels: req.Labels, covers: make(map[string]bool),
+		assigned: make(chan struct{}), removed: make(chan struct{}),
+	}
+	for _, l := range lower(req.Labels) {
+		r.covers[l] = true
+	}
+	encoded := s.encodeJIT(r, req.WorkFolder)
+	s.runners[r.id] = r
+	s.byJIT[encoded] = r
+	return r, encoded
+}
+
+// encodeJIT makes a configuration of the shape of GitHub's own: base64 of a
+// JSON object from file names to base64 of the files that the runner writes
+// into its directory. Only this Server can read it. s.mu is held.
+func (s *Server) encodeJIT(r *runner, workFolder string) string {
+	url := webURL + "/" + r.owner
+	if r.repo != "" {
+		url += "/" + r.repo
+	}
+	secret := make([]byte, 256) // the size of an RSA key's modulus
+	for i := range secret {
+		secret[i] = byte(s.rand.Uint32())
+	}
+	file := func(v object) string { return base64.StdEncoding.EncodeToString(mustJSON(v)) }
+	return file(object{
+		".runner": file(object{
+			"AgentId": fmt.Sprint(r.id), "AgentName": r.name, "Ephemeral": "True", "DisableUpdate": "False",
+			"PoolId": fmt.Sprint(r.groupID), "PoolName": s.cfg.Groups[r.groupID],
+			"GitHubUrl": url, "ServerUrl": "https://pipelines.actions.githubusercontent.com/", "WorkFolder": workFolder,
+		}),
+		".credentials": file(object{
+			"Scheme": "OAuth",
+			"Data":   object{"ClientId": s.guid(), "AuthorizationUrl": "https://vstoken.actions.githubusercontent.com/", "RequireFipsCryptography": "True"},
+		}),
+		".credentials_rsaparams": file(object{"exponent": "AQAB", "modulus": base64.StdEncoding.EncodeToString(secret)}),
+	})
+}
+
+// jitRequest is the body of generate-jitconfig.
+type jitRequest struct {
+	Name       string
+	GroupID    int64
+	Labels     []string
+	WorkFolder string
+}
+
+// decodeJITRequest reads a body and returns what GitHub would find wrong with
+// it, in its words as far as they are known.
+func decodeJITRequest(body []byte) (r jitRequest, faults []string, err error) {
+	var raw struct {
+		Name       *string   `json:"name"`
+		GroupID    *int64    `json:"runner_group_id"`
+		Labels     *[]string `json:"labels"`
+		WorkFolder *string   `json:"work_folder"`
+	}
+	if err := json.Unmarshal(body, &raw); err != nil {
+		var wrongType *json.UnmarshalTypeError
+		if errors.As(err, &wrongType) {
+			return r, []string{fmt.Sprintf("For '%s', a %s is of the wrong type.", wrongType.Field, wrongType.Value)}, nil
+		}
+		return r, nil, err
+	}
+	r.WorkFolder = "_work"
+	if raw.WorkFolder != nil {
+		r.WorkFolder = *raw.WorkFolder
+	}
+	if raw.Name == nil {
+		faults = append(faults, `"name" wasn't supplied.`)
+	} else if r.Name = *raw.Name; strings.TrimSpace(r.Name) == "" {
+		faults = append(faults, "Name can't be blank.")
+	}
+	if raw.GroupID == nil {
+		faults = append(faults, `"runner_group_id" wasn't supplied.`)
+	} else {
+		r.GroupID = *raw.GroupID
+	}
+	if raw.Labels == nil {
+		faults = append(faults, `"labels" wasn't supplied.`)
+		return r, faults, nil
+	}
+	r.Labels = *raw.Labels
+	if n := len(r.Labels); n < 1 || n > 100 {
+		faults = append(faults, fmt.Sprintf("Labels must have between 1 and 100 items, not %d.", n))
+	}
+	if slices.ContainsFunc(r.Labels, func(l string) bool { return strings.TrimSpace(l) == "" }) {
+		faults = append(faults, "Labels can't be blank.")
+	}
+	return r, faults, nil
+}

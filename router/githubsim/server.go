@@ -1,0 +1,161 @@
+// Package githubsim owns a simulated GitHub: a server that speaks the part of
+// GitHub's REST API that runners need, sends signed webhooks, and gives queued
+// jobs to the runners that connect to it. It is for the demo and for tests;
+// what it answers is checked against GitHub's own OpenAPI description.
+//
+// It differs from GitHub in this: runner groups have no policies, a runner
+// offline is never cleaned up, a job waits for a runner for ever, and the
+// deliveries of one job arrive in order.
+package githubsim
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Config says what the simulated GitHub is like.
+type Config struct {
+	WebhookURL string        // where deliveries go; "": they are recorded as failed
+	Secret     string        // of the webhook; "": deliveries are not signed
+	Client     *http.Client  // sends deliveries; nil: one of its own, closed by Close
+	Timeout    time.Duration // of one delivery; 0: 10 s, GitHub's own
+	Senders    int           // deliveries under way at once; 0: 32
+
+	Token     string           // the bearer token that the REST API takes; "": any, or none
+	RateLimit int              // REST requests an hour; 0: 5000
+	Groups    map[int64]string // runner groups by ID; nil: 1, "Default"
+	Now       func() time.Time // nil: time.Now
+	RandSeed  uint64           // of the choice among idle runners and of what goes into secrets
+}
+
+// Repo is a repository that exists before a job is queued in it.
+type Repo struct {
+	Owner, Name string
+	Private     bool
+	User        bool // the owner is a user, so has no organization runners
+}
+
+// ErrClosed is what a closed Server says.
+var ErrClosed = errors.New("the simulated GitHub is closed")
+
+// A Server is a simulated GitHub. It is the http.Handler of its REST API, which
+// it serves at / and, as GitHub Enterprise Server does, at /api/v3/. All its
+// methods are safe for concurrent use.
+type Server struct {
+	cfg     Config
+	handler http.Handler
+	stop    context.CancelFunc
+	closing <-chan struct{} // closed by stop
+	// deliveryContext makes the context of one delivery, which ends with Close.
+	deliveryContext func() (context.Context, context.CancelFunc)
+	senders         chan struct{} // one token for each delivery under way
+	wg              sync.WaitGroup
+
+	mu         sync.Mutex
+	closed     bool
+	rand       *rand.Rand
+	lastID     int64
+	repos      map[string]Repo // by lower-case owner/name
+	orgs       map[string]bool // by lower-case name
+	jobs       map[int64]*job
+	runs       map[int64][]*job // in the order they were queued
+	queued     []*job           // without a runner; oldest first
+	runners    map[int64]*runner
+	byJIT      map[string]*runner // by encoded configuration; runners that are gone stay
+	idle       []*runner          // online without a job
+	deliveries []*delivery        // by ID, from 1
+	pending    int                // deliveries recorded and not yet answered
+	flushed    chan struct{}      // closed when pending falls to 0; nil: nobody waits
+	limitUsed  int
+	limitReset time.Time
+}
+
+// New returns a running Server, which Close ends.
+func New(cfg Config) *Server {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 10 * time.Second
+	}
+	if cfg.Senders == 0 {
+		cfg.Senders = 32
+	}
+	if cfg.Client == nil {
+		cfg.Client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Senders}}
+	}
+	if cfg.RateLimit == 0 {
+		cfg.RateLimit = 5000
+	}
+	if cfg.Groups == nil {
+		cfg.Groups = map[int64]string{1: "Default"}
+	}
+	base, stop := context.WithCancel(context.Background())
+	s := &Server{
+		cfg:     cfg,
+		stop:    stop,
+		closing: base.Done(),
+		deliveryContext: func() (context.Context, context.CancelFunc) {
+			return context.WithTimeout(base, cfg.Timeout)
+		},
+		senders: make(chan struct{}, cfg.Senders),
+		rand:    rand.New(rand.NewPCG(cfg.RandSeed, 0)),
+		repos:   make(map[string]Repo),
+		orgs:    make(map[string]bool),
+		jobs:    make(map[int64]*job),
+		runs:    make(map[int64][]*job),
+		runners: make(map[int64]*runner),
+		byJIT:   make(map[string]*runner),
+	}
+	s.handler = s.routes()
+	return s
+}
+
+// Close cuts off deliveries and runners and waits for every goroutine of the
+// Server. The REST API still answers afterwards, but nothing moves any more.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.stop()
+	s.wg.Wait()
+	s.cfg.Client.CloseIdleConnections()
+}
+
+// AddRepo makes a repository, and its owner, known to the REST API. Queue does
+// so too.
+func (s *Server) AddRepo(r Repo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.addRepo(r)
+}
+
+func (s *Server) addRepo(r Repo) {
+	s.repos[repoKey(r.Owner, r.Name)] = r
+	if !r.User {
+		s.orgs[strings.ToLower(r.Owner)] = true
+	}
+}
+
+func repoKey(owner, name string) string { return strings.ToLower(owner + "/" + name) }
+
+// begin admits one goroutine that Close waits for; it must call s.wg.Done.
+// s.mu is held.
+func (s *Server) begin() bool {
+	if s.closed {
+		return false
+	}
+	s.wg.Add(1)
+	return true
+}
+
+// newID returns an ID that nothing else has. s.mu is held.
+func (s *Server) newID() int64 {
+	s.lastID++
+	return s.lastID
+}
