@@ -13,6 +13,17 @@ import (
 	"switchyard/rules"
 )
 
+// The words of the rules file that cross the router's own interfaces, so that
+// the packages below need not import rules for their names.
+type (
+	Decision   = rules.Decision
+	Placement  = rules.Placement
+	Constraint = rules.Constraint
+	Affinity   = rules.Affinity
+	Device     = rules.Device
+	Repo       = rules.Repo
+)
+
 // A JobState is where a job stands. States only move forward, except that
 // retrying and queued change places while an outage lasts, and a job whose
 // runner was lost before it came online is retried.
@@ -39,7 +50,7 @@ type Job struct {
 	ID       int64 // GitHub's workflow_job.id; unique
 	RunID    int64
 	Attempt  int // run attempt, from 1
-	Repo     rules.Repo
+	Repo     Repo
 	Name     string
 	Workflow string
 	Branch   string
@@ -48,12 +59,12 @@ type Job struct {
 	URL      string   // GitHub's page for the job; "" when GitHub did not say
 
 	State      JobState
-	Reason     string          // why it is in State, for people; never empty
-	Decision   *rules.Decision // nil until decided
-	Try        int             // the number of its current runner, from 1
-	Failures   int             // failed attempts in a row, for the back-off
-	DueAt      time.Time       // when the worker may next take it, in Queued and Retrying
-	ReceivedAt time.Time       // when we first heard of it
+	Reason     string    // why it is in State, for people; never empty
+	Decision   *Decision // nil until decided
+	Try        int       // the number of its current runner, from 1
+	Failures   int       // failed attempts in a row, for the back-off
+	DueAt      time.Time // when the worker may next take it, in Queued and Retrying
+	ReceivedAt time.Time // when we first heard of it
 	UpdatedAt  time.Time
 	RunnerName string // the runner GitHub says took it; "" before
 	Conclusion string // GitHub's conclusion; "" before Completed
@@ -122,7 +133,7 @@ type StartRequest struct {
 	Runner     Runner
 	Job        Job
 	Rule       string // name of the rule that took the job
-	Placement  rules.Placement
+	Placement  Placement
 	ClaimURL   string
 	ClaimToken Secret
 }
@@ -137,7 +148,7 @@ type Started struct {
 
 // A ConfigRequest asks GitHub for a just-in-time runner configuration.
 type ConfigRequest struct {
-	Repo   rules.Repo // Owner and Name are used
+	Repo   Repo // Owner and Name are used
 	Runner rules.Runner
 	Name   string   // the runner's name
 	Labels []string // exactly the job's labels
@@ -181,7 +192,7 @@ type Store interface {
 	Due(ctx context.Context, now time.Time, limit int) (jobs []Job, next time.Time, err error)
 
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
-	Settle(ctx context.Context, jobID int64, to JobState, reason string, d *rules.Decision, now time.Time) error
+	Settle(ctx context.Context, jobID int64, to JobState, reason string, d *Decision, now time.Time) error
 
 	// Prepare makes the runner known, before Nomad is asked for it, and lets
 	// the holder of the token with this SHA-256 hash claim it. Preparing again,
@@ -192,11 +203,11 @@ type Store interface {
 	// Dispatched records that Nomad has the runner, whose token has this hash;
 	// other hashes of the runner stop being good. The job moves on from Queued
 	// or Retrying; if it went further meanwhile it stays there.
-	Dispatched(ctx context.Context, r Runner, tokenHash [32]byte, d *rules.Decision, now time.Time) error
+	Dispatched(ctx context.Context, r Runner, tokenHash [32]byte, d *Decision, now time.Time) error
 
 	// Retry puts a job that is still Queued or Retrying into Retrying, due at at.
 	// d may be nil: the decision is then left as it is.
-	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *rules.Decision, now time.Time) error
+	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *Decision, now time.Time) error
 
 	// Claim takes the one use of a token: the runner moves from Dispatched to
 	// Claimed. If its job needs no runner any more it moves to Stopped

@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+const unreachable = "failed to connect to host"
+
 // A Delivery is a snapshot of one webhook request.
 type Delivery struct {
 	ID          int64  // from 1, in the order they were made
@@ -89,12 +91,17 @@ func (s *Server) record(j *job, d *delivery) int64 {
 	d.ID = int64(len(s.deliveries)) + 1
 	d.DeliveredAt = s.cfg.Now()
 	s.deliveries = append(s.deliveries, d)
+	if s.closed {
+		d.Status = unreachable
+		return d.ID
+	}
 	j.outbox = append(j.outbox, d)
-	if !j.sending && s.begin() {
+	s.pending++
+	if !j.sending {
 		j.sending = true
+		s.wg.Add(1)
 		go s.drain(j)
 	}
-	s.pending++
 	return d.ID
 }
 
@@ -137,7 +144,7 @@ func (s *Server) post(d *delivery) (code int, status string) {
 	defer cancel()
 	req, err := NewDelivery(ctx, s.cfg.WebhookURL, s.cfg.Secret, d.GUID, d.Event, Payload(d.job, d.Action))
 	if err != nil {
-		return 0, "failed to connect to host"
+		return 0, unreachable
 	}
 	resp, err := s.cfg.Client.Do(req)
 	var timeout net.Error
@@ -145,7 +152,7 @@ func (s *Server) post(d *delivery) (code int, status string) {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return 0, "timed out"
 	case err != nil:
-		return 0, "failed to connect to host"
+		return 0, unreachable
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection can be used again

@@ -1,6 +1,7 @@
 package githubsim
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -75,6 +76,7 @@ func (s *Server) Queue(ctx context.Context, spec JobSpec) (jobID int64) {
 		return 0
 	}
 	spec = spec.withDefaults()
+	spec.Labels = slices.Clone(spec.Labels)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -169,7 +171,7 @@ func (s *Server) Jobs() []Job {
 	for _, j := range s.jobs {
 		jobs = append(jobs, j.Job)
 	}
-	slices.SortFunc(jobs, func(a, b Job) int { return int(a.ID - b.ID) })
+	slices.SortFunc(jobs, func(a, b Job) int { return cmp.Compare(a.ID, b.ID) })
 	return jobs
 }
 
@@ -196,19 +198,21 @@ func (s *Server) complete(j *job, conclusion string) {
 }
 
 // work takes as long as the job does and returns how it ended: as it was told
-// to, or cancelled. It returns false when the Server was closed meanwhile.
-func (s *Server) work(ctx context.Context, j *job) (conclusion string, ok bool) {
+// to, or cancelled. With an error, the process that did it was ended: by ctx,
+// or, with ErrClosed and no conclusion, by Close.
+func (s *Server) work(ctx context.Context, j *job) (conclusion string, err error) {
 	timer := time.NewTimer(j.Duration)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return j.ending, true
+		return j.ending, nil
 	case <-j.cancelled:
+		return "cancelled", nil
 	case <-ctx.Done():
+		return "cancelled", context.Cause(ctx)
 	case <-s.closing:
-		return "", false
+		return "", ErrClosed
 	}
-	return "cancelled", true
 }
 
 // host runs the job on one of GitHub's own runners. s.mu is held.
@@ -220,7 +224,7 @@ func (s *Server) host(j *job) {
 	s.start(j, id, fmt.Sprintf("GitHub Actions %d", id), 0, "GitHub Actions")
 	go func() {
 		defer s.wg.Done()
-		if conclusion, ok := s.work(context.Background(), j); ok {
+		if conclusion, err := s.work(context.Background(), j); err == nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.complete(j, conclusion)

@@ -22,7 +22,9 @@ const (
 	apiURL = "https://api.github.com"
 	webURL = "https://github.com"
 
-	hookID = 420000001 // the one webhook that the simulated GitHub has
+	// The simulated GitHub has one webhook, that of one App.
+	hookID = 420000001
+	appID  = 420001
 )
 
 // object is a JSON object as GitHub writes it: every key, many of them null.
@@ -39,11 +41,15 @@ func Payload(job Job, action string) []byte {
 	if job.Status == "" {
 		job.Status = action
 	}
+	if job.Status == "completed" && job.Conclusion == "" {
+		job.Conclusion = "success"
+	}
 	body := object{
 		"action":       action,
 		"workflow_job": jobObject(job),
 		"repository":   repository(job.JobSpec),
 		"sender":       user(job.Sender, "User"),
+		"installation": object{"id": installation(job.Owner), "node_id": nodeID("Integration", installation(job.Owner))},
 	}
 	if !job.User {
 		body["organization"] = organization(job.Owner)
@@ -80,7 +86,7 @@ func NewDelivery(ctx context.Context, url, secret, guid, event string, body []by
 	h.Set("X-GitHub-Delivery", guid)
 	h.Set("X-GitHub-Event", event)
 	h.Set("X-GitHub-Hook-ID", strconv.Itoa(hookID))
-	h.Set("X-GitHub-Hook-Installation-Target-ID", strconv.Itoa(hookID))
+	h.Set("X-GitHub-Hook-Installation-Target-ID", strconv.Itoa(appID))
 	h.Set("X-GitHub-Hook-Installation-Target-Type", "integration")
 	if secret != "" {
 		sum256, sum1 := Sign(secret, body)
@@ -319,6 +325,9 @@ func number(kind, name string) int64 {
 	fmt.Fprintf(h, "%s:%s", kind, strings.ToLower(name))
 	return int64(h.Sum32()%900_000_000) + 100_000_000
 }
+
+// installation is the ID of the App's installation in an account.
+func installation(owner string) int64 { return number("installation", owner) }
 
 func nodeID(kind string, id int64) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "0%d:%s%d", len(kind), kind, id))

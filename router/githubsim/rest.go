@@ -332,7 +332,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) {
 		items = append(items, object{
 			"id": d.ID, "guid": d.GUID, "delivered_at": stamp(d.DeliveredAt), "redelivery": d.Redelivery,
 			"duration": d.Duration.Seconds(), "status": d.Status, "status_code": d.StatusCode,
-			"event": d.Event, "action": d.Action, "installation_id": nil,
+			"event": d.Event, "action": d.Action, "installation_id": installation(d.job.Owner),
 			"repository_id": number("repo", d.job.Owner+"/"+d.job.Repo), "throttled_at": nil,
 		})
 	}
@@ -383,16 +383,16 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 // page returns the part of all that the request asks for, and links to the next.
 func page(w http.ResponseWriter, r *http.Request, all []object) []object {
 	q := r.URL.Query()
-	number, err := strconv.Atoi(q.Get("page"))
-	if err != nil || number < 1 {
-		number = 1
+	nth, err := strconv.Atoi(q.Get("page"))
+	if err != nil || nth < 1 {
+		nth = 1
 	}
+	nth = min(nth, len(all)+1) // a page beyond the last is empty, however far
 	size := pageSize(r)
-	number = min(number, len(all)+1) // a page beyond the last is empty, however far
-	from := min((number-1)*size, len(all))
+	from := min((nth-1)*size, len(all))
 	to := min(from+size, len(all))
 	if to < len(all) {
-		q.Set("page", strconv.Itoa(number+1))
+		q.Set("page", strconv.Itoa(nth+1))
 		w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, apiURL, r.URL.Path, q.Encode()))
 	}
 	return append([]object{}, all[from:to]...)

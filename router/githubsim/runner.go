@@ -65,15 +65,15 @@ func (s *Server) Connect(ctx context.Context, encodedJIT string) error {
 	}
 	s.mu.Unlock()
 
-	conclusion, ok := s.work(ctx, j)
-	if !ok {
-		return ErrClosed
+	conclusion, end := s.work(ctx, j)
+	if conclusion == "" {
+		return end
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.complete(j, conclusion)
 	s.remove(r)
-	return context.Cause(ctx)
+	return end
 }
 
 // online lets the runner with this configuration have a job. Unless it fails,
@@ -104,6 +104,7 @@ func (s *Server) online(encodedJIT string) (*runner, error) {
 	return r, nil
 }
 
+// offline takes the runner's process away. s.mu is held.
 func (s *Server) offline(r *runner) {
 	r.online = false
 	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })

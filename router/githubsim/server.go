@@ -87,7 +87,11 @@ func New(cfg Config) *Server {
 		cfg.Senders = 32
 	}
 	if cfg.Client == nil {
-		cfg.Client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Senders}}
+		cfg.Client = &http.Client{
+			Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Senders},
+			// To GitHub, a redirection is a failed delivery.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}
 	}
 	if cfg.RateLimit == 0 {
 		cfg.RateLimit = 5000
@@ -116,8 +120,8 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Close cuts off deliveries and runners and waits for every goroutine of the
-// Server. The REST API still answers afterwards, but nothing moves any more.
+// Close cuts off deliveries and runners and waits for them. The REST API still
+// answers afterwards, but nothing moves any more.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true

@@ -1,0 +1,171 @@
+package githubsim
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestAFailedDeliveryIsNotRepeatedUntilItIsAskedFor(t *testing.T) {
+	s := newSim(t, Config{Secret: "s"})
+	s.hook.answer(http.StatusServiceUnavailable)
+	s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Labels: []string{"x"}})
+	s.flush()
+	d := s.Deliveries()
+	if len(d) != 1 || d[0].StatusCode != 503 || d[0].Status == "OK" || d[0].Redelivery || len(s.hook.received()) != 1 {
+		t.Fatalf("Deliveries = %+v, want one that failed with 503", d)
+	}
+
+	s.hook.answer(0)
+	id, err := s.Redeliver(d[0].ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.flush()
+	d = s.Deliveries()
+	if len(d) != 2 || d[1].ID != id || d[1].GUID != d[0].GUID || d[1].Status != "OK" || !d[1].Redelivery {
+		t.Errorf("Deliveries = %+v, want a second one that is OK with the GUID of the first", d)
+	}
+	got := s.hook.received()
+	if !bytes.Equal(got[0].body, got[1].body) || got[0].header.Get("X-GitHub-Delivery") != got[1].header.Get("X-GitHub-Delivery") {
+		t.Error("the redelivery differs from the delivery in body or GUID, want the same")
+	}
+	if _, err := s.Redeliver(99); err == nil {
+		t.Error("Redeliver(99) = nil, want an error")
+	}
+}
+
+func TestDeliveriesCanBeListedAndRepeatedOverREST(t *testing.T) {
+	s := newSim(t, Config{})
+	s.hook.answer(http.StatusInternalServerError)
+	for range 3 {
+		s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Labels: []string{"x"}})
+	}
+	s.flush()
+	_, answer := s.call("GET", "/app/hook/deliveries?per_page=2", "")
+	if got := names(t, answer, "id"); !slices.Equal(got, []string{"3", "2"}) {
+		t.Errorf("the first page = %v, want [3 2]", got)
+	}
+	_, answer = s.call("GET", "/app/hook/deliveries?per_page=2&cursor=1", "")
+	if got := names(t, answer, "id"); !slices.Equal(got, []string{"1"}) {
+		t.Errorf("the second page = %v, want [1]", got)
+	}
+	if status, _ := s.call("POST", "/app/hook/deliveries/2/attempts", ""); status != http.StatusAccepted {
+		t.Errorf("redeliver = %d, want 202", status)
+	}
+	if status, _ := s.call("POST", "/app/hook/deliveries/9/attempts", ""); status != http.StatusNotFound {
+		t.Errorf("redeliver an unknown one = %d, want 404", status)
+	}
+	s.flush()
+	if d := s.Deliveries(); len(d) != 4 || d[3].GUID != d[1].GUID {
+		t.Errorf("Deliveries = %+v, want a fourth with the GUID of the second", d)
+	}
+}
+
+func TestADeliveryThatCannotArriveSaysWhy(t *testing.T) {
+	release := make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	t.Cleanup(slow.Close)
+	t.Cleanup(func() { close(release) })
+	moved := httptest.NewServer(http.RedirectHandler("/elsewhere", http.StatusTemporaryRedirect))
+	t.Cleanup(moved.Close)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	for _, tt := range []struct {
+		name, url, status string
+		code              int
+	}{
+		{"nobody listens", gone.URL, "failed to connect to host", 0},
+		{"no URL", "", "failed to connect to host", 0},
+		{"no answer in time", slow.URL, "timed out", 0},
+		{"a redirection", moved.URL, "Invalid HTTP Response: 307", 307},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := New(Config{WebhookURL: tt.url, Timeout: 100 * time.Millisecond})
+			t.Cleanup(s.Close)
+			s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"})
+			if err := s.Flush(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if d := s.Deliveries()[0]; d.Status != tt.status || d.StatusCode != tt.code {
+				t.Errorf("the delivery is %q %d, want %q %d", d.Status, d.StatusCode, tt.status, tt.code)
+			}
+		})
+	}
+}
+
+func TestCloseCutsOffWhatIsUnderWay(t *testing.T) {
+	reached := make(chan struct{}, 10)
+	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then does the server see the client go
+		reached <- struct{}{}
+		<-r.Context().Done()
+	}))
+	t.Cleanup(slow.Close)
+	s := New(Config{WebhookURL: slow.URL, Timeout: time.Minute, Senders: 1})
+	for range 3 {
+		s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Hosted: true, Duration: time.Hour})
+	}
+	<-reached
+	began := time.Now()
+	s.Close()
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("Close took %s, want it at once", took)
+	}
+	if err := s.Flush(t.Context()); err != nil {
+		t.Errorf("Flush after Close = %v, want nothing under way", err)
+	}
+	if id := s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"}); id != 0 {
+		t.Errorf("Queue after Close = %d, want 0", id)
+	}
+	for _, d := range s.Deliveries() {
+		if d.Status == "OK" || d.Status == "" {
+			t.Errorf("delivery %d is %q after Close, want a failure", d.ID, d.Status)
+		}
+	}
+}
+
+func TestTheOrderOfAJobsDeliveriesIsKept(t *testing.T) {
+	s := newSim(t, Config{Senders: 4})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for i := range 20 {
+		s.Queue(ctx, JobSpec{Owner: "acme", Repo: "web", Hosted: true, Labels: []string{fmt.Sprint("l", i)}})
+	}
+	for len(s.Deliveries()) < 60 && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	s.flush()
+	last := map[string]int{}
+	rank := map[string]int{"queued": 1, "in_progress": 2, "completed": 3}
+	for _, r := range s.hook.received() {
+		p := decode(t, r.body)
+		id := fmt.Sprint(p["workflow_job"].(map[string]any)["id"])
+		if now := rank[p["action"].(string)]; now != last[id]+1 {
+			t.Errorf("job %s: %v came out of order", id, p["action"])
+		} else {
+			last[id] = now
+		}
+	}
+	if len(last) != 20 {
+		t.Errorf("%d jobs were told of, want 20", len(last))
+	}
+}
+
+// BenchmarkNewDelivery is what a load test pays for one signed delivery.
+func BenchmarkNewDelivery(b *testing.B) {
+	job := Job{JobSpec: JobSpec{Owner: "acme", Repo: "web", Labels: []string{"self-hosted", "linux", "x64"}}}
+	b.ReportAllocs()
+	for b.Loop() {
+		job.ID++
+		if _, err := NewDelivery(b.Context(), "http://127.0.0.1/", "secret", "guid", "workflow_job", Payload(job, "queued")); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+)
+
+const (
+	hasTokenSQL = `SELECT 1 FROM claims WHERE token_hash = ?`
+
+	claimantSQL = `
+SELECT ` + runnerColumns + ` FROM runners WHERE id = (SELECT runner_id FROM claims WHERE token_hash = ?)`
+
+	// A registration may still be on its way into the books when its runner
+	// claims already, so Queued and Retrying count.
+	needsSQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying', 'dispatched')`
+
+	runnerStateSQL = `UPDATE runners SET state = ?2, updated_at = ?3 WHERE id = ?1`
+)
+
+// Claim implements router.Store. The job is the one that the runner is meant
+// for at present.
+func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c router.Claimed, err error) {
+	// Strangers can ask this as often as they like: it must not cost a write.
+	var one int
+	err = s.hasStmt.QueryRowContext(ctx, tokenHash[:]).Scan(&one)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, router.ErrNotFound
+	}
+	if err != nil {
+		return c, err
+	}
+	err = s.writer.change(ctx, func(t *tx) error {
+		err := t.query(func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) }, claimantSQL, tokenHash[:])
+		if err != nil {
+			return err
+		}
+		if c.Runner.ID == "" {
+			return router.ErrNotFound // dropped by Dispatched since
+		}
+		if err := t.query(func(rows *sql.Rows) error { return scanJob(rows, &c.Job) }, jobSQL, c.Runner.JobID); err != nil {
+			return err
+		}
+		if c.Runner.State != router.RunnerDispatched {
+			return router.ErrClaimed
+		}
+		if c.Needed, err = found(t, needsSQL, c.Runner.JobID, c.Runner.Try); err != nil {
+			return err
+		}
+		c.Runner.State = router.RunnerStopped
+		if c.Needed {
+			c.Runner.State = router.RunnerClaimed
+		}
+		_, err = t.exec(runnerStateSQL, c.Runner.ID, c.Runner.State, millis(now))
+		return err
+	})
+	if err != nil {
+		c.Needed = false
+	}
+	return c, err
+}
+
+const (
+	configuredSQL = `
+UPDATE runners SET name = ?2, github_id = ?3, updated_at = ?4
+WHERE id = ?1 RETURNING job_id, try`
+
+	readyReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
+)
+
+// Configured implements router.Store.
+func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, now time.Time) error {
+	return s.writer.change(ctx, func(t *tx) error {
+		var r router.Runner
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) },
+			configuredSQL, runnerID, name, gitHubID, millis(now))
+		if err != nil {
+			return err
+		}
+		if r.JobID == 0 {
+			return router.ErrNotFound
+		}
+		_, err = t.exec(readyReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name), millis(now))
+		return err
+	})
+}
+
+const (
+	lostSQL = `
+UPDATE runners SET state = 'lost', updated_at = ?2
+WHERE id = ?1 AND state IN ('dispatched', 'claimed') RETURNING job_id, try`
+
+	tryAgainSQL = `
+UPDATE jobs SET state = 'retrying', try = try + 1, failures = failures + 1, due_at = ?3, reason = ?4, updated_at = ?5
+WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
+
+	isRunnerSQL = `SELECT 1 FROM runners WHERE id = ?`
+
+	unconfiguredSQL = `SELECT id FROM runners WHERE state = 'claimed' AND github_id = 0`
+)
+
+// Lost implements router.Store. A runner that GitHub gave a job meanwhile, or
+// that ended, is left as it is.
+func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) error {
+	return s.writer.change(ctx, func(t *tx) error { return lose(t, runnerID, at, reason, now) })
+}
+
+func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) error {
+	var r router.Runner
+	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, lostSQL, runnerID, millis(now))
+	if err != nil {
+		return err
+	}
+	if r.JobID == 0 {
+		ok, err := found(t, isRunnerSQL, runnerID)
+		if err == nil && !ok {
+			err = router.ErrNotFound
+		}
+		return err
+	}
+	_, err = t.exec(tryAgainSQL, r.JobID, r.Try, millis(at), reason, millis(now))
+	return err
+}
+
+// Recover implements router.Store.
+func (s *Store) Recover(ctx context.Context, now time.Time) (n int, err error) {
+	err = s.writer.change(ctx, func(t *tx) error {
+		var ids []string
+		err := t.query(func(rows *sql.Rows) error {
+			var id string
+			err := rows.Scan(&id)
+			ids = append(ids, id)
+			return err
+		}, unconfiguredSQL)
+		if err != nil {
+			return err
+		}
+		n = len(ids)
+		for _, id := range ids {
+			if err := lose(t, id, now, "the router ended while it configured the runner", now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}

@@ -1,0 +1,133 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+)
+
+const settleSQL = `
+UPDATE jobs SET state = ?2, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
+WHERE id = ?1 AND state IN ('queued', 'retrying')`
+
+// Settle implements router.Store. A job that went further meanwhile is left as it is.
+func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *router.Decision, now time.Time) error {
+	if to != router.Ignored && to != router.Denied && to != router.Unroutable {
+		return fmt.Errorf("settle job %d: %q is not a decided end", jobID, to)
+	}
+	decision, err := asText(d)
+	if err != nil {
+		return err
+	}
+	return s.writer.change(ctx, func(t *tx) error {
+		if n, err := t.exec(settleSQL, jobID, to, reason, decision, millis(now)); n > 0 || err != nil {
+			return err
+		}
+		return known(t, jobID)
+	})
+}
+
+const retrySQL = `
+UPDATE jobs SET state = 'retrying', failures = failures + 1, due_at = ?2, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
+WHERE id = ?1 AND state IN ('queued', 'retrying')`
+
+// Retry implements router.Store. A job that went further meanwhile is left as it is.
+func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *router.Decision, now time.Time) error {
+	decision, err := asText(d)
+	if err != nil {
+		return err
+	}
+	return s.writer.change(ctx, func(t *tx) error {
+		if n, err := t.exec(retrySQL, jobID, millis(at), reason, decision, millis(now)); n > 0 || err != nil {
+			return err
+		}
+		return known(t, jobID)
+	})
+}
+
+const (
+	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying')`
+
+	insertRunnerSQL = `
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, created_at, updated_at)
+VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', ?5, ?5)
+ON CONFLICT (id) DO NOTHING`
+
+	insertClaimSQL = `
+INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)
+ON CONFLICT (token_hash) DO NOTHING`
+)
+
+// Prepare implements router.Store. A runner for a try that is not the job's
+// current one is ErrNotWaiting too: whoever asks has read the job before it
+// moved on.
+func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
+	return s.writer.change(ctx, func(t *tx) error {
+		waits, err := found(t, waitsForTrySQL, r.JobID, r.Try)
+		if err != nil {
+			return err
+		}
+		if !waits {
+			if err := known(t, r.JobID); err != nil {
+				return err
+			}
+			return router.ErrNotWaiting
+		}
+		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now)); err != nil {
+			return fmt.Errorf("add runner %s: %w", r.ID, err)
+		}
+		_, err = t.exec(insertClaimSQL, tokenHash[:], r.ID)
+		return err
+	})
+}
+
+const (
+	nomadJobSQL = `UPDATE runners SET nomad_job = ?2, updated_at = ?3 WHERE id = ?1 RETURNING state`
+
+	dropClaimsSQL = `DELETE FROM claims WHERE runner_id = ? AND token_hash <> ?`
+
+	dispatchedSQL = `
+UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
+WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
+
+	// A job that its runner took before this was recorded keeps its state, but
+	// the decision is worth having.
+	decisionSQL = `UPDATE jobs SET decision = ?2 WHERE id = ?1 AND decision IS NULL`
+)
+
+// Dispatched implements router.Store. The token's hash becomes good even if it
+// was never prepared here: Nomad has it, and an earlier database may have been lost.
+func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]byte, d *router.Decision, now time.Time) error {
+	decision, err := asText(d)
+	if err != nil {
+		return err
+	}
+	return s.writer.change(ctx, func(t *tx) error {
+		var state router.RunnerState
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&state) }, nomadJobSQL, r.ID, r.NomadJob, millis(now))
+		if err != nil {
+			return err
+		}
+		if state == "" {
+			return router.ErrNotFound
+		}
+		if _, err := t.exec(dropClaimsSQL, r.ID, tokenHash[:]); err != nil {
+			return err
+		}
+		if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
+			return err
+		}
+		reason := fmt.Sprintf("Nomad has its runner, job %s, which has not started yet", r.NomadJob)
+		if state != router.RunnerDispatched {
+			reason = fmt.Sprintf("its runner, Nomad job %s, has started", r.NomadJob)
+		}
+		n, err := t.exec(dispatchedSQL, r.JobID, r.Try, reason, decision, millis(now))
+		if err == nil && n == 0 && decision != nil {
+			_, err = t.exec(decisionSQL, r.JobID, decision)
+		}
+		return err
+	})
+}

@@ -1,0 +1,225 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func openTemp(t testing.TB) *Store {
+	t.Helper()
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestQueriesUseTheirIndexes(t *testing.T) {
+	s := openTemp(t)
+	for _, tt := range []struct{ query, want string }{
+		{dueSQL, "SCAN jobs USING INDEX jobs_due"}, // in its order, to the limit
+		{jobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{countsSQL, "SCAN jobs USING COVERING INDEX jobs_state"},
+		{runnersSQL, "(job_id=?)"},
+		{hasTokenSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
+		{claimantSQL, "SEARCH runners USING PRIMARY KEY (id=?)"},
+		{runnerBusySQL, "(name=?)"},
+		{runnerFinishedSQL, "(name=?)"},
+		{freeRunnerSQL, "(job_id=? AND try=?)"},
+		{dropClaimsSQL, "SEARCH claims USING COVERING INDEX claims_runner (runner_id=?)"},
+		{unconfiguredSQL, "SCAN runners USING COVERING INDEX runners_unconfigured"},
+	} {
+		plan := plan(t, s, tt.query)
+		if !strings.Contains(plan, tt.want) || strings.Contains(plan, "TEMP B-TREE") {
+			t.Errorf("the plan of %s\nis %s\nwant %s", tt.query, plan, tt.want)
+		}
+		for line := range strings.Lines(plan) {
+			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "USING") {
+				t.Errorf("%s\nscans: %s", tt.query, plan)
+			}
+		}
+	}
+}
+
+func plan(t *testing.T, s *Store, query string) string {
+	t.Helper()
+	args := make([]any, strings.Count(query, "?")) // each parameter stands once
+	rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
+	if err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	var plan strings.Builder
+	err = each(rows, func(rows *sql.Rows) error {
+		var id, parent, unused int
+		var detail string
+		err := rows.Scan(&id, &parent, &unused, &detail)
+		plan.WriteString(detail + "\n")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plan.String()
+}
+
+// A batch, run by hand.
+func batch(w *writer, changes ...func(*tx) error) (errs []error) {
+	var ops []*op
+	for _, do := range changes {
+		ops = append(ops, &op{do: do, done: make(chan struct{})})
+	}
+	w.commit(ops)
+	for _, o := range ops {
+		<-o.done
+		errs = append(errs, o.err)
+	}
+	return errs
+}
+
+// byHand returns a store's writer without its goroutine.
+func byHand(t *testing.T) *writer {
+	t.Helper()
+	s := openTemp(t)
+	if err := s.writer.stop(); err != nil {
+		t.Fatal(err)
+	}
+	s.writer = nil
+	conn, err := s.write.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &writer{conn: conn, stmts: map[string]*sql.Stmt{}}
+}
+
+func insert(id string) func(*tx) error {
+	return func(t *tx) error {
+		_, err := t.exec(deliverySQL, id, 1, "queued", 1)
+		return err
+	}
+}
+
+func deliveries(t *testing.T, w *writer) (ids []string) {
+	t.Helper()
+	rows, err := w.conn.QueryContext(t.Context(), "SELECT id FROM deliveries ORDER BY id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = each(rows, func(rows *sql.Rows) error {
+		var id string
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+func TestAFailingChangeLeavesNothingAndSpoilsNothing(t *testing.T) {
+	w := byHand(t)
+	boom := errors.New("boom")
+	errs := batch(w, insert("a"), func(tx *tx) error {
+		_ = insert("half")(tx)
+		return boom
+	}, insert("b"))
+	if errs[0] != nil || !errors.Is(errs[1], boom) || errs[2] != nil {
+		t.Errorf("got %v", errs)
+	}
+	if got := strings.Join(deliveries(t, w), " "); got != "a b" {
+		t.Errorf("stored %s, want a b", got)
+	}
+}
+
+func TestWhenTheCommitFailsAllFail(t *testing.T) {
+	for name, spoil := range map[string]func(*tx) error{
+		"a broken reference is found at the commit": func(tx *tx) error {
+			if _, err := tx.exec("PRAGMA defer_foreign_keys = ON"); err != nil {
+				return err
+			}
+			_, err := tx.exec(insertClaimSQL, []byte("hash"), "no such runner")
+			return err
+		},
+		"SQLite rolls back by itself": func(tx *tx) error {
+			if _, err := tx.exec("ROLLBACK"); err != nil {
+				return err
+			}
+			return errors.New("disk full")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := byHand(t)
+			for i, err := range batch(w, insert("a"), spoil, insert("b")) {
+				if err == nil {
+					t.Errorf("change %d says that it is durable", i)
+				}
+			}
+			if errs := batch(w, insert("c")); errs[0] != nil {
+				t.Errorf("the next batch fails: %v", errs[0])
+			}
+			if got := strings.Join(deliveries(t, w), " "); got != "c" {
+				t.Errorf("stored %s, want c", got)
+			}
+		})
+	}
+}
+
+func TestAChangeWhoseCallerLeftIsSkipped(t *testing.T) {
+	s := openTemp(t)
+	inHand, goOn := make(chan struct{}), make(chan struct{})
+	first := make(chan error)
+	go func() {
+		first <- s.writer.change(context.Background(), func(*tx) error {
+			close(inHand)
+			<-goOn
+			return nil
+		})
+	}()
+	<-inHand
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		left <- s.writer.change(ctx, func(*tx) error {
+			t.Error("a change was made whose caller had left")
+			return nil
+		})
+	}()
+	for len(s.writer.ops) == 0 {
+		time.Sleep(time.Millisecond) // until it waits
+	}
+	cancel()
+	if err := <-left; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	close(goOn)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Counts(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheSettingsThatDurabilityRestsOn(t *testing.T) {
+	s := openTemp(t)
+	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "fullfsync": "1"} {
+		var got string
+		if err := s.writer.conn.QueryRowContext(t.Context(), "PRAGMA "+pragma).Scan(&got); err != nil || got != want {
+			t.Errorf("%s is %q (%v), want %q", pragma, got, err, want)
+		}
+	}
+	if _, err := s.read.ExecContext(t.Context(), "DELETE FROM jobs"); err == nil {
+		t.Error("a reader's connection writes")
+	}
+}

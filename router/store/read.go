@@ -1,0 +1,162 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"switchyard/router"
+)
+
+const jobColumns = `id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
+	state, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion`
+
+func scanJob(rows *sql.Rows, j *router.Job) error {
+	var labels string
+	var decision sql.NullString
+	var due, received, updated int64
+	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
+		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL,
+		&j.State, &j.Reason, &decision, &j.Try, &j.Failures, &due, &received, &updated, &j.RunnerName, &j.Conclusion)
+	if err != nil {
+		return err
+	}
+	j.Repo.FullName = j.Repo.Owner + "/" + j.Repo.Name
+	j.DueAt, j.ReceivedAt, j.UpdatedAt = fromMillis(due), fromMillis(received), fromMillis(updated)
+	if err := json.Unmarshal([]byte(labels), &j.Labels); err != nil {
+		return fmt.Errorf("decode the labels of job %d: %w", j.ID, err)
+	}
+	if decision.Valid {
+		if err := json.Unmarshal([]byte(decision.String), &j.Decision); err != nil {
+			return fmt.Errorf("decode the decision of job %d: %w", j.ID, err)
+		}
+	}
+	return nil
+}
+
+const runnerColumns = `id, job_id, try, state, name, github_id, nomad_job`
+
+func scanRunner(rows *sql.Rows, r *router.Runner) error {
+	return rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob)
+}
+
+// The condition is that of the index jobs_due, word for word. Left to itself
+// SQLite takes the index of states and sorts.
+const dueSQL = `
+SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying')
+ORDER BY due_at, id LIMIT ?`
+
+// Due implements router.Store.
+func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
+	rows, err := s.dueStmt.QueryContext(ctx, limit+1)
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read due jobs: %w", err)
+	}
+	err = each(rows, func(rows *sql.Rows) error {
+		var j router.Job
+		if err := scanJob(rows, &j); err != nil {
+			return err
+		}
+		switch {
+		case len(due) < limit && j.DueAt.UnixMilli() <= now.UnixMilli():
+			due = append(due, j)
+		case next.IsZero():
+			next = j.DueAt
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read due jobs: %w", err)
+	}
+	return due, next, nil
+}
+
+const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
+
+// Job implements router.Store.
+func (s *Store) Job(ctx context.Context, id int64) (j router.Job, err error) {
+	rows, err := s.jobStmt.QueryContext(ctx, id)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error { return scanJob(rows, &j) })
+	}
+	if err != nil {
+		return router.Job{}, fmt.Errorf("read job %d: %w", id, err)
+	}
+	if j.ID == 0 {
+		return router.Job{}, router.ErrNotFound
+	}
+	return j, nil
+}
+
+const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
+
+// Counts implements router.Store. States without jobs are left out.
+func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
+	counts := map[router.JobState]int{}
+	rows, err := s.read.QueryContext(ctx, countsSQL)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var state router.JobState
+			var n int
+			err := rows.Scan(&state, &n)
+			counts[state] = n
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("count jobs: %w", err)
+	}
+	return counts, nil
+}
+
+// List returns up to limit jobs in any of the states, or of all jobs when
+// there are none, newest first: by GitHub's ID, which grows.
+func (s *Store) List(ctx context.Context, states []router.JobState, limit int) ([]router.Job, error) {
+	query := `SELECT ` + jobColumns + ` FROM jobs`
+	var args []any
+	if len(states) > 0 {
+		query += ` WHERE state IN (?` + strings.Repeat(`, ?`, len(states)-1) + `)`
+		for _, state := range states {
+			args = append(args, state)
+		}
+	}
+	query += ` ORDER BY id DESC LIMIT ?`
+	var jobs []router.Job
+	rows, err := s.read.QueryContext(ctx, query, append(args, limit)...)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var j router.Job
+			err := scanJob(rows, &j)
+			jobs = append(jobs, j)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	return jobs, nil
+}
+
+const runnersSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? ORDER BY try`
+
+// Runners returns the runners that are or were meant for a job, by try. They
+// are none for a job that is not known.
+func (s *Store) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
+	var runners []router.Runner
+	rows, err := s.read.QueryContext(ctx, runnersSQL, jobID)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var r router.Runner
+			err := scanRunner(rows, &r)
+			runners = append(runners, r)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the runners of job %d: %w", jobID, err)
+	}
+	return runners, nil
+}

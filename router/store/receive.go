@@ -1,0 +1,248 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+)
+
+const deliverySQL = `
+INSERT INTO deliveries (id, job_id, action, received_at) VALUES (?, ?, ?, ?)
+ON CONFLICT (id) DO NOTHING`
+
+// insertJobSQL makes a job known; what follows it says what a known job becomes.
+const insertJobSQL = `
+INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
+	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19)
+ON CONFLICT (id) DO `
+
+// A job's way forward, one statement for each thing that GitHub says. Running
+// and Completed insert a job that is not known yet too: deliveries come in any
+// order, and a queued one that comes last must find that there is nothing left
+// to do. Ignored jobs are someone else's and stay as they are.
+const (
+	heldSQL = insertJobSQL + `NOTHING`
+
+	queuedSQL = insertJobSQL + `UPDATE
+	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at
+	WHERE jobs.state = 'held'`
+
+	runningSQL = insertJobSQL + `UPDATE
+	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
+		runner_name = excluded.runner_name, failures = 0
+	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'denied', 'unroutable')`
+
+	completedSQL = insertJobSQL + `UPDATE
+	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
+		runner_name = iif(excluded.runner_name <> '', excluded.runner_name, jobs.runner_name), conclusion = excluded.conclusion
+	WHERE jobs.state NOT IN ('completed', 'ignored')`
+)
+
+// Receive implements router.Store. A runner serves whichever job GitHub gives
+// it, and the books follow its name: the runner that the delivery names becomes
+// busy or finished, and if it was meant for another job, that one gets a runner
+// in its place; see replace.
+func (s *Store) Receive(ctx context.Context, d router.Delivery) (changed bool, err error) {
+	err = s.writer.change(ctx, func(t *tx) error {
+		changed, err = receive(t, d)
+		return err
+	})
+	return changed && err == nil, err
+}
+
+func receive(t *tx, d router.Delivery) (changed bool, err error) {
+	now := millis(d.ReceivedAt)
+	if n, err := t.exec(deliverySQL, d.ID, d.Job.ID, d.Action, now); n == 0 || err != nil {
+		return false, err
+	}
+	var query string
+	var state router.JobState
+	var reason string
+	runnerName, conclusion := "", ""
+	switch {
+	case d.Action == "queued" && d.Status == "queued":
+		query, state, reason = queuedSQL, router.Queued, "waits for the router to decide it"
+	case d.Action == "queued" || d.Action == "waiting":
+		query, state, reason = heldSQL, router.Held, heldReason(d.Status)
+	case d.Action == "in_progress":
+		query, state, reason = runningSQL, router.Running, "runs on "+orUnnamed(d.Job.RunnerName)
+		runnerName = d.Job.RunnerName
+	case d.Action == "completed":
+		query, state, reason = completedSQL, router.Completed, "ended on GitHub"
+		runnerName, conclusion = d.Job.RunnerName, d.Job.Conclusion
+		if conclusion != "" {
+			reason += ": " + conclusion
+		}
+	default:
+		return false, fmt.Errorf("unknown action %q", d.Action)
+	}
+	j := d.Job
+	labels, err := json.Marshal(j.Labels)
+	if err != nil {
+		return false, err
+	}
+	n, err := t.exec(query,
+		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
+		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
+		state, reason, now, runnerName, conclusion)
+	if err != nil {
+		return false, err
+	}
+	changed = n > 0
+	if runnerName != "" {
+		moved, err := moveRunner(t, runnerName, j.ID, state, now)
+		return changed || moved, err
+	}
+	return changed, nil
+}
+
+func heldReason(status string) string {
+	switch status {
+	case "waiting":
+		return "waits for an approval on GitHub"
+	case "pending":
+		return "waits on GitHub for others of its concurrency group or matrix"
+	}
+	return fmt.Sprintf("waits on GitHub, whose status for it is %q", status)
+}
+
+func orUnnamed(runner string) string {
+	if runner == "" {
+		return "a runner that GitHub does not name"
+	}
+	return runner
+}
+
+// States only move forward: a runner that was given up stays so.
+const (
+	runnerBusySQL = `
+UPDATE runners SET state = 'busy', updated_at = ?2
+WHERE name = ?1 AND state IN ('dispatched', 'claimed')
+RETURNING id, job_id, try`
+
+	runnerFinishedSQL = `
+UPDATE runners SET state = 'finished', updated_at = ?2
+WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'busy')
+RETURNING id, job_id, try`
+)
+
+// moveRunner records that the runner with this name was given the job, or has
+// ended it. Most names in a busy organization are not ours; that is no error.
+func moveRunner(t *tx, name string, jobID int64, to router.JobState, now int64) (moved bool, err error) {
+	query := runnerBusySQL
+	if to == router.Completed {
+		query = runnerFinishedSQL
+	}
+	var r router.Runner
+	err = t.query(func(rows *sql.Rows) error {
+		moved = true
+		return rows.Scan(&r.ID, &r.JobID, &r.Try)
+	}, query, name, now)
+	if err != nil || !moved || r.JobID == jobID {
+		return moved, err
+	}
+	return true, replace(t, r, name, jobID, now)
+}
+
+const (
+	// The runner that was meant for the job which is served now, if it is
+	// still free, and if GitHub may give it the other job as well: same
+	// repository and same labels.
+	freeRunnerSQL = `
+SELECT r.id, r.try FROM runners r JOIN jobs served ON served.id = r.job_id AND served.try = r.try JOIN jobs short ON short.id = ?2
+WHERE r.job_id = ?1 AND r.state IN ('dispatched', 'claimed')
+	AND served.owner = short.owner AND served.repo = short.repo AND served.labels = short.labels`
+
+	bindSQL = `UPDATE runners SET job_id = ?2, try = ?3 WHERE id = ?1`
+
+	replaceSQL = `
+UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, reason = ?4
+WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
+
+	waitsForSQL = `
+UPDATE jobs SET updated_at = ?3, reason = ?4
+WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
+
+	waitsSQL = `SELECT id FROM jobs WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
+)
+
+// replace mends the books when runner r, meant for one job, serves another. If
+// the job it serves had a runner coming, and both jobs ask for the same, the
+// two runners change places; so a crowd of equal jobs, whose runners GitHub
+// shuffles as it likes, needs no runner more than it has jobs. Else the job
+// that came away empty is tried again with a new runner.
+func replace(t *tx, r router.Runner, name string, served, now int64) error {
+	waits, err := found(t, waitsSQL, r.JobID, r.Try)
+	if err != nil || !waits {
+		return err
+	}
+	var free router.Runner
+	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&free.ID, &free.Try) }, freeRunnerSQL, served, r.JobID)
+	if err != nil {
+		return err
+	}
+	if free.ID == "" {
+		_, err := t.exec(replaceSQL, r.JobID, r.Try, now,
+			fmt.Sprintf("its runner %s was given job %d by GitHub; it gets a new one", name, served))
+		return err
+	}
+	for _, b := range []router.Runner{
+		{ID: r.ID, JobID: served, Try: -free.Try}, // out of the way: (job_id, try) is unique
+		{ID: free.ID, JobID: r.JobID, Try: r.Try},
+		{ID: r.ID, JobID: served, Try: free.Try},
+	} {
+		if _, err := t.exec(bindSQL, b.ID, b.JobID, b.Try); err != nil {
+			return err
+		}
+	}
+	_, err = t.exec(waitsForSQL, r.JobID, r.Try, now,
+		fmt.Sprintf("its runner %s was given job %d by GitHub; it gets that one's, %s", name, served, free.ID))
+	return err
+}
+
+// found reports whether a query has a row.
+func found(t *tx, query string, args ...any) (ok bool, err error) {
+	err = t.query(func(*sql.Rows) error { ok = true; return nil }, query, args...)
+	return ok, err
+}
+
+// known returns router.ErrNotFound for a job that is not known.
+func known(t *tx, jobID int64) error {
+	ok, err := found(t, `SELECT 1 FROM jobs WHERE id = ?`, jobID)
+	if err == nil && !ok {
+		err = router.ErrNotFound
+	}
+	return err
+}
+
+// millis is how times are stored; the zero time is 0.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+func fromMillis(ms int64) time.Time {
+	if ms == 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
+}
+
+// asText is a decision as it is stored; nil stays NULL.
+func asText(d *router.Decision) (any, error) {
+	if d == nil {
+		return nil, nil
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("encode the decision: %w", err)
+	}
+	return string(b), nil
+}

@@ -1,0 +1,230 @@
+// Package store owns the router's durable state in SQL: deliveries, jobs,
+// runners and claims, in one SQLite file.
+//
+// One goroutine writes. It puts the changes that wait at the moment into one
+// transaction, so that many share the cost of one sync to disk and one alone
+// waits for nobody. Reads have connections of their own.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlitelib "modernc.org/sqlite/lib"
+
+	"switchyard/router"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+const (
+	applicationID = 0x53775964 // as in the first migration
+	readers       = 4          // read-only connections
+)
+
+// errClosed is what a Store answers after Close.
+var errClosed = errors.New("the store is closed")
+
+// A Store is a router.Store in one SQLite file. It is safe for concurrent use
+// by one process; a second process must not open the same file.
+type Store struct {
+	write   *sql.DB // one connection, held by the writer
+	read    *sql.DB
+	writer  *writer
+	close   sync.Once
+	dueStmt *sql.Stmt
+	jobStmt *sql.Stmt
+	hasStmt *sql.Stmt
+}
+
+var _ router.Store = (*Store)(nil)
+
+// Open opens the database file at path and brings its schema up to date. A
+// missing file is created, readable by its owner only; its directory must
+// exist. It fails, and changes nothing, when the file is not a database, is
+// another program's, or was written by a newer version of Switchyard. SQLite
+// keeps two more files beside it while it is open, path-wal and path-shm. The
+// caller must call Close.
+func Open(ctx context.Context, path string) (*Store, error) {
+	s, err := open(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, path string) (_ *Store, err error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := touch(abs); err != nil {
+		return nil, err
+	}
+	s := &Store{}
+	defer func() {
+		if err != nil {
+			_ = s.Close()
+		}
+	}()
+	if s.write, err = sql.Open("sqlite", dsn(abs, nil,
+		"busy_timeout(5000)", "foreign_keys(1)", "synchronous(FULL)", "fullfsync(1)", "cache_size(-4096)")); err != nil {
+		return nil, err
+	}
+	s.write.SetMaxOpenConns(1)
+	if err := check(ctx, s.write); err != nil {
+		return nil, err
+	}
+	// Only now that the file is known to be ours: this writes to it. The limit
+	// cuts the log back after a burst.
+	for _, pragma := range []string{"PRAGMA journal_mode = WAL", "PRAGMA journal_size_limit = 67108864"} {
+		if _, err := s.write.ExecContext(ctx, pragma); err != nil {
+			return nil, explain(err)
+		}
+	}
+	if err := migrate(ctx, s.write); err != nil {
+		return nil, explain(err)
+	}
+	if s.writer, err = startWriter(ctx, s.write); err != nil {
+		return nil, explain(err)
+	}
+	if s.read, err = sql.Open("sqlite", dsn(abs, url.Values{"mode": {"ro"}},
+		"busy_timeout(5000)", "query_only(1)", "cache_size(-1024)")); err != nil {
+		return nil, err
+	}
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	for stmt, query := range map[**sql.Stmt]string{&s.dueStmt: dueSQL, &s.jobStmt: jobSQL, &s.hasStmt: hasTokenSQL} {
+		if *stmt, err = s.read.PrepareContext(ctx, query); err != nil {
+			return nil, explain(err)
+		}
+	}
+	return s, nil
+}
+
+// Close lets the changes that were begun finish, refuses the others, and
+// closes the file. Only the first call does anything.
+func (s *Store) Close() (err error) {
+	s.close.Do(func() { err = s.shut() })
+	return err
+}
+
+func (s *Store) shut() error {
+	var errs []error
+	if s.writer != nil {
+		errs = append(errs, s.writer.stop())
+	}
+	// The readers first: the last connection to close folds the log into the
+	// file, and a read-only one cannot.
+	if s.read != nil {
+		errs = append(errs, s.read.Close())
+	}
+	if s.write != nil {
+		errs = append(errs, s.write.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close database: %w", err)
+	}
+	return nil
+}
+
+// touch makes sure that path is a file that can be written, and creates it
+// with a mode that SQLite's own creation would not give it.
+func touch(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	var pathErr *fs.PathError
+	switch {
+	case err == nil:
+		return f.Close()
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("its directory does not exist; create %s", filepath.Dir(path))
+	case errors.As(err, &pathErr):
+		return fmt.Errorf("it must be a file that this user can write: %w", pathErr.Err)
+	}
+	return err
+}
+
+// dsn makes a data source name of an absolute path, as a URI so that every
+// character of the path is safe.
+func dsn(path string, params url.Values, pragmas ...string) string {
+	path = filepath.ToSlash(path)
+	if !strings.HasPrefix(path, "/") {
+		path = "/" + path // file:///C:/…
+	}
+	q := url.Values{"_pragma": pragmas}
+	for k, v := range params {
+		q[k] = v
+	}
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+}
+
+// check refuses a file that is not an empty database or one of Switchyard's.
+// It only reads.
+func check(ctx context.Context, db *sql.DB) error {
+	var id, tables int
+	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return explain(err)
+	}
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+		return explain(err)
+	}
+	if tables > 0 && id != applicationID {
+		return errors.New("it is another program's SQLite database; name a file of Switchyard's own")
+	}
+	return nil
+}
+
+// migrate brings the schema up to date.
+func migrate(ctx context.Context, db *sql.DB) error {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir,
+		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return err
+	}
+	has, knows, err := p.GetVersions(ctx)
+	if err != nil {
+		return fmt.Errorf("read its schema version: %w", err)
+	}
+	if has > knows {
+		return fmt.Errorf("it was written by a newer version of Switchyard (schema %d, this version knows %d); run that version, or name another file", has, knows)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("bring its schema up to date: %w", err)
+	}
+	return nil
+}
+
+// explain adds what to do to SQLite's own words for a file it cannot use.
+func explain(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff { // the primary result code
+	case sqlitelib.SQLITE_NOTADB:
+		return fmt.Errorf("it is not a database; move it away, or name another file: %w", err)
+	case sqlitelib.SQLITE_CORRUPT:
+		return fmt.Errorf("it is damaged; move it away and start anew, or restore a copy: %w", err)
+	case sqlitelib.SQLITE_BUSY, sqlitelib.SQLITE_LOCKED:
+		return fmt.Errorf("another process uses it; stop that first: %w", err)
+	case sqlitelib.SQLITE_READONLY, sqlitelib.SQLITE_CANTOPEN:
+		return fmt.Errorf("SQLite must be able to write it and to make files beside it: %w", err)
+	}
+	return err
+}

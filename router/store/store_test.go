@@ -1,0 +1,37 @@
+package store_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"switchyard/router/store"
+	"switchyard/router/store/storetest"
+)
+
+func open(t testing.TB, path string) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func openTemp(t testing.TB) *store.Store {
+	t.Helper()
+	s := open(t, filepath.Join(t.TempDir(), "switchyard.db"))
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func TestSQLiteIsAStore(t *testing.T) {
+	storetest.Run(t, func(t testing.TB) storetest.Store { return openTemp(t) })
+}
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -1,0 +1,182 @@
+package storetest
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"switchyard/router"
+)
+
+var claimTests = []test{
+	{"a token is good once", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.dispatch(1)
+		c := f.claim(r)
+		want := r
+		want.State = router.RunnerClaimed
+		wantDiff(t, c, router.Claimed{Runner: want, Job: f.job(1), Needed: true})
+		wantDiff(t, f.runner(1), want)
+		c, err := f.Claim(f.ctx(), Token(r.ID), T0)
+		wantErr(t, err, router.ErrClaimed)
+		if c.Needed {
+			t.Error("a used token says that a runner is needed")
+		}
+	}},
+	{"100 claims with one token find it good once", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.dispatch(1)
+		var needed atomic.Int32
+		atOnce(100, func(int) {
+			c, err := f.Claim(f.ctx(), Token(r.ID), T0)
+			switch {
+			case err == nil && c.Needed:
+				needed.Add(1)
+			case !errors.Is(err, router.ErrClaimed):
+				t.Errorf("got error %v, want %v", err, router.ErrClaimed)
+			}
+		})
+		if n := needed.Load(); n != 1 {
+			t.Errorf("%d claims were good, want 1", n)
+		}
+	}},
+	{"an unknown token is not found", func(t *testing.T, f *fixture) {
+		_, err := f.Claim(f.ctx(), Token("guess"), T0)
+		wantErr(t, err, router.ErrNotFound)
+	}},
+	{"a claim may overtake the record of its registration", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.prepare(1)
+		if !f.claim(r).Needed {
+			t.Fatal("no runner is needed for a queued job")
+		}
+		r.NomadJob = r.ID
+		f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
+		f.wantState(1, router.Dispatched)
+		f.wantRunner(1, r.ID, router.RunnerClaimed)
+	}},
+	{"a retrying job needs its runner too, if Nomad took it after all", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.prepare(1)
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), "timeout", nil, T0))
+		if !f.claim(r).Needed {
+			t.Error("no runner is needed for a retrying job")
+		}
+	}},
+	{"a job that runs or ended needs no runner, and the token is spent", func(t *testing.T, f *fixture) {
+		for i, d := range []router.Delivery{inProgress(1, "elsewhere"), completed(2, "", "cancelled")} {
+			id := int64(i + 1)
+			f.receive(queued(id))
+			r := f.dispatch(id)
+			f.receive(d)
+			if c := f.claim(r); c.Needed || c.Runner.State != router.RunnerStopped || c.Job.ID != id {
+				t.Errorf("got %+v", c)
+			}
+			f.wantRunner(id, r.ID, router.RunnerStopped)
+			_, err := f.Claim(f.ctx(), Token(r.ID), T0)
+			wantErr(t, err, router.ErrClaimed)
+		}
+	}},
+	{"all prepared tokens are good until one is dispatched", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.newRunner(1)
+		for _, token := range []string{"first", "second"} {
+			f.must(f.Prepare(f.ctx(), r, Token(token), T0))
+		}
+		f.must(f.Dispatched(f.ctx(), r, Token("first"), decision(), T0))
+		_, err := f.Claim(f.ctx(), Token("second"), T0)
+		wantErr(t, err, router.ErrNotFound)
+		c, err := f.Claim(f.ctx(), Token("first"), T0)
+		if err != nil || !c.Needed {
+			t.Errorf("got %+v, %v", c, err)
+		}
+	}},
+	{"either prepared token claims, but only one of them", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.newRunner(1)
+		for _, token := range []string{"first", "second"} {
+			f.must(f.Prepare(f.ctx(), r, Token(token), T0))
+		}
+		if c, err := f.Claim(f.ctx(), Token("second"), T0); err != nil || !c.Needed {
+			t.Errorf("got %+v, %v", c, err)
+		}
+		_, err := f.Claim(f.ctx(), Token("first"), T0)
+		wantErr(t, err, router.ErrClaimed)
+	}},
+	{"a token that only Nomad still had becomes good", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.prepare(1)
+		f.must(f.Dispatched(f.ctx(), r, Token("from before the database was lost"), decision(), T0))
+		c, err := f.Claim(f.ctx(), Token("from before the database was lost"), T0)
+		if err != nil || !c.Needed {
+			t.Errorf("got %+v, %v", c, err)
+		}
+	}},
+	{"a lost runner's job gets the next try, and its old token is spent", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.dispatch(1)
+		f.claim(r)
+		f.must(f.Lost(f.ctx(), r.ID, T0.Add(time.Second), "GitHub answered 502", T0))
+		j := f.wantState(1, router.Retrying)
+		if j.Try != 2 || j.Failures != 1 || j.Reason != "GitHub answered 502" || !j.DueAt.Equal(T0.Add(time.Second)) {
+			t.Errorf("got try %d, %d failures, %q, due at %v", j.Try, j.Failures, j.Reason, j.DueAt)
+		}
+		f.wantRunner(1, r.ID, router.RunnerLost)
+		_, err := f.Claim(f.ctx(), Token(r.ID), T0)
+		wantErr(t, err, router.ErrClaimed)
+		f.must(f.Lost(f.ctx(), r.ID, T0, "again", T0)) // changes nothing
+		if j := f.job(1); j.Try != 2 {
+			t.Errorf("losing it twice made it try %d", j.Try)
+		}
+		next := f.dispatch(1)
+		if next.ID != "gha-1-2" || !f.claim(next).Needed {
+			t.Errorf("the next runner is %+v", next)
+		}
+	}},
+	{"the runner of an earlier try is not needed", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		first := f.dispatch(1)
+		f.must(f.Lost(f.ctx(), first.ID, T0, "it never came", T0))
+		f.dispatch(1)
+		_, err := f.Claim(f.ctx(), Token(first.ID), T0)
+		wantErr(t, err, router.ErrClaimed)
+		f.must(f.Dispatched(f.ctx(), first, Token(first.ID), decision(), T0)) // recorded late
+		if j := f.wantState(1, router.Dispatched); j.Try != 2 {
+			t.Errorf("got try %d, want 2", j.Try)
+		}
+	}},
+	{"losing the runner of a job that ended changes no job", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.dispatch(1)
+		f.claim(r)
+		f.receive(completed(1, "", "cancelled"))
+		f.must(f.Lost(f.ctx(), r.ID, T0, "x", T0))
+		f.wantState(1, router.Completed)
+		f.wantRunner(1, r.ID, router.RunnerLost)
+	}},
+	{"Recover gives up what was claimed and not configured", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 4; id++ {
+			f.receive(queued(id))
+		}
+		f.dispatch(1) // not claimed
+		f.claim(f.dispatch(2))
+		f.claim(f.prepare(3)) // crashed before Dispatched
+		f.online(4)
+		n, err := f.Recover(f.ctx(), T0.Add(time.Second))
+		f.must(err)
+		if n != 2 {
+			t.Errorf("Recover gave up %d runners, want 2", n)
+		}
+		f.wantState(1, router.Dispatched)
+		for _, id := range []int64{2, 3} {
+			if j := f.wantState(id, router.Retrying); j.Try != 2 || !j.DueAt.Equal(T0.Add(time.Second)) {
+				t.Errorf("job %d: got try %d, due at %v", id, j.Try, j.DueAt)
+			}
+		}
+		f.wantState(4, router.Dispatched)
+		if n, err := f.Recover(f.ctx(), T0); n != 0 || err != nil {
+			t.Errorf("a second Recover gave up %d, %v", n, err)
+		}
+	}},
+}

@@ -1,0 +1,220 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"switchyard/router"
+)
+
+var deliveryTests = []test{
+	{"a queued job comes back as GitHub described it", func(t *testing.T, f *fixture) {
+		d := queued(1)
+		d.Job.Name = "build 'x' \"y\" \x00 ${z}\n日本 -- ;"
+		d.Job.Labels = []string{"self-hosted", "a,b", "", "c d\u2028"}
+		if !f.receive(d) {
+			t.Error("the first delivery changed nothing")
+		}
+		want := d.Job
+		want.State, want.Reason, want.Try = router.Queued, f.job(1).Reason, 1
+		want.DueAt, want.ReceivedAt, want.UpdatedAt = T0, T0, T0
+		wantDiff(t, f.wantState(1, router.Queued), want)
+	}},
+	{"a job that waits for an approval is held until it is queued", func(t *testing.T, f *fixture) {
+		f.receive(NewDelivery(1, "waiting", "waiting"))
+		f.wantState(1, router.Held)
+		f.receive(NewDelivery(1, "queued", "waiting")) // as GitHub announces a protected deployment
+		f.wantState(1, router.Held)
+		if due, _, _ := f.Due(f.ctx(), T0.Add(time.Hour), 9); len(due) != 0 {
+			t.Errorf("a held job is due: %+v", due)
+		}
+		d := queued(1)
+		d.ReceivedAt = T0.Add(time.Minute)
+		if !f.receive(d) {
+			t.Error("queued changed nothing")
+		}
+		if j := f.wantState(1, router.Queued); !j.DueAt.Equal(d.ReceivedAt) || !j.ReceivedAt.Equal(T0) {
+			t.Errorf("got due at %v, received at %v", j.DueAt, j.ReceivedAt)
+		}
+	}},
+	{"queued with a status that is not queued is held", func(t *testing.T, f *fixture) {
+		for i, status := range []string{"waiting", "pending", "requested", "who knows"} {
+			f.receive(NewDelivery(int64(i+1), "queued", status))
+			f.wantState(int64(i+1), router.Held)
+		}
+	}},
+	{"a delivery that comes late holds no queued job back", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		if f.receive(NewDelivery(1, "waiting", "waiting")) {
+			t.Error("waiting after queued changed something")
+		}
+		f.wantState(1, router.Queued)
+	}},
+	{"a second delivery of the same fact changes nothing", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		again := queued(1)
+		again.ID = "from a second hook"
+		if f.receive(queued(1)) {
+			t.Error("the same delivery changed something")
+		}
+		if f.receive(again) {
+			t.Error("the same fact under another ID changed something")
+		}
+	}},
+	{"in_progress makes a job running and ends a row of failures", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.must(f.Retry(f.ctx(), 1, T0, "Nomad is away", nil, T0))
+		if !f.receive(inProgress(1, "somebody's runner")) {
+			t.Error("in_progress changed nothing")
+		}
+		if j := f.wantState(1, router.Running); j.RunnerName != "somebody's runner" || j.Failures != 0 {
+			t.Errorf("got runner %q, %d failures", j.RunnerName, j.Failures)
+		}
+	}},
+	{"a second end of a job changes nothing", func(t *testing.T, f *fixture) {
+		f.receive(completed(1, "r", "success"))
+		again := completed(1, "another", "failure")
+		again.ID = "from a second hook"
+		if f.receive(again) {
+			t.Error("it changed something")
+		}
+		if j := f.job(1); j.Conclusion != "success" || j.RunnerName != "r" {
+			t.Errorf("got conclusion %q, runner %q", j.Conclusion, j.RunnerName)
+		}
+	}},
+	{"completed before anything else leaves nothing to do", func(t *testing.T, f *fixture) {
+		f.receive(completed(1, "", "cancelled"))
+		if f.receive(queued(1)) || f.receive(inProgress(1, "r")) {
+			t.Error("a delivery that came late changed something")
+		}
+		if j := f.wantState(1, router.Completed); j.Conclusion != "cancelled" {
+			t.Errorf("got conclusion %q, want cancelled", j.Conclusion)
+		}
+	}},
+	{"an ignored job stays ignored", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.must(f.Settle(f.ctx(), 1, router.Ignored, "out of scope", nil, T0))
+		if f.receive(inProgress(1, "GitHub Actions 5")) || f.receive(completed(1, "GitHub Actions 5", "success")) {
+			t.Error("a delivery changed an ignored job")
+		}
+		f.wantState(1, router.Ignored)
+	}},
+	{"a job that was refused here can still run elsewhere", func(t *testing.T, f *fixture) {
+		for i, state := range []router.JobState{router.Denied, router.Unroutable} {
+			id := int64(i + 1)
+			f.receive(queued(id))
+			f.must(f.Settle(f.ctx(), id, state, "no", decision(), T0))
+			f.receive(inProgress(id, "elsewhere"))
+			f.wantState(id, router.Running)
+		}
+	}},
+	{"an action that nobody knows is an error and leaves no trace", func(t *testing.T, f *fixture) {
+		d := NewDelivery(1, "exploded", "queued")
+		if _, err := f.Receive(f.ctx(), d); err == nil {
+			t.Error("no error")
+		}
+		_, err := f.Job(f.ctx(), 1)
+		wantErr(t, err, router.ErrNotFound)
+		d.Action = "queued"
+		if !f.receive(d) {
+			t.Error("the delivery's ID was kept though it was refused")
+		}
+	}},
+	{"100 senders of one delivery change a job once", func(t *testing.T, f *fixture) {
+		var changes atomic.Int32
+		atOnce(100, func(int) {
+			changed, err := f.Receive(f.ctx(), queued(1))
+			if err != nil {
+				t.Error(err)
+			}
+			if changed {
+				changes.Add(1)
+			}
+		})
+		if n := changes.Load(); n != 1 {
+			t.Errorf("%d deliveries changed something, want 1", n)
+		}
+	}},
+	{"a change that fails spoils no other made at the same time", func(t *testing.T, f *fixture) {
+		atOnce(100, func(i int) {
+			d := queued(int64(i + 1))
+			if i%2 == 1 {
+				d.Action = "exploded"
+			}
+			if _, err := f.Receive(f.ctx(), d); (err == nil) != (i%2 == 0) {
+				t.Errorf("job %d: got error %v", d.Job.ID, err)
+			}
+		})
+		counts, err := f.Counts(f.ctx())
+		f.must(err)
+		wantDiff(t, counts, map[router.JobState]int{router.Queued: 50})
+	}},
+	{"a caller that has gone changes nothing", func(t *testing.T, f *fixture) {
+		ctx, cancel := context.WithCancel(f.ctx())
+		cancel()
+		_, err := f.Receive(ctx, queued(1))
+		wantErr(t, err, context.Canceled)
+		_, err = f.Job(f.ctx(), 1)
+		wantErr(t, err, router.ErrNotFound)
+	}},
+	{"a caller that leaves in between is told the truth", func(t *testing.T, f *fixture) {
+		atOnce(200, func(i int) {
+			ctx, cancel := context.WithCancel(f.ctx())
+			defer cancel()
+			if i%2 == 0 {
+				time.AfterFunc(time.Duration(i)*20*time.Microsecond, cancel)
+			}
+			_, err := f.Receive(ctx, queued(int64(i+1)))
+			_, found := f.Job(f.ctx(), int64(i+1))
+			if (err == nil) != (found == nil) {
+				t.Errorf("job %d: Receive says %v, Job says %v", i+1, err, found)
+			}
+		})
+	}},
+}
+
+// anyOrder checks that deliveries may come in any order and more than once.
+func anyOrder(t *testing.T, open func(testing.TB) Store) {
+	s := open(t)
+	var id int64
+	rapid.Check(t, func(rt *rapid.T) {
+		f := &fixture{Store: s, t: rt}
+		stories := [][]router.Delivery{
+			{queued(0)},
+			{NewDelivery(0, "waiting", "waiting"), NewDelivery(0, "queued", "waiting"), queued(0)},
+			{queued(0), inProgress(0, "r")},
+			{queued(0), completed(0, "", "cancelled")},
+			{NewDelivery(0, "waiting", "waiting"), queued(0), inProgress(0, "r"), completed(0, "r", "success")},
+		}
+		story := rapid.SampledFrom(stories).Draw(rt, "story")
+		again := rapid.SliceOfN(rapid.SampledFrom(story), 0, 4).Draw(rt, "sent again")
+		order := rapid.Permutation(slices.Concat(story, again)).Draw(rt, "order")
+
+		type end struct {
+			State              router.JobState
+			Runner, Conclusion string
+			Due                bool
+		}
+		play := func(ds []router.Delivery) end {
+			id++
+			for _, d := range ds {
+				d.Job.ID = id
+				d.ID = fmt.Sprintf("%d %s", id, d.ID)
+				f.receive(d)
+			}
+			j := f.job(id)
+			due, _, err := f.Due(f.ctx(), T0, 1<<20)
+			f.must(err)
+			return end{j.State, j.RunnerName, j.Conclusion, slices.ContainsFunc(due, func(j router.Job) bool { return j.ID == id })}
+		}
+		if got, want := play(order), play(story); got != want {
+			rt.Fatalf("got %+v, want %+v", got, want)
+		}
+	})
+}

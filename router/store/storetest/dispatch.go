@@ -1,0 +1,154 @@
+package storetest
+
+import (
+	"testing"
+	"time"
+
+	"switchyard/router"
+)
+
+var dispatchTests = []test{
+	{"due jobs come longest due first, then the time of the next", func(t *testing.T, f *fixture) {
+		for i, after := range []time.Duration{3, 1, 2, 9} {
+			d := queued(int64(i + 1))
+			d.ReceivedAt = T0.Add(after * time.Second)
+			f.receive(d)
+		}
+		f.must(f.Retry(f.ctx(), 2, T0.Add(7*time.Second), "later", nil, T0)) // from 1 s to 7 s
+
+		check := func(at time.Duration, limit int, want []int64, wantNext time.Duration) {
+			t.Helper()
+			due, next, err := f.Due(f.ctx(), T0.Add(at*time.Second), limit)
+			f.must(err)
+			var got []int64
+			for _, j := range due {
+				got = append(got, j.ID)
+			}
+			wantDiff(t, got, want)
+			if wantNext == 0 && !next.IsZero() || wantNext != 0 && !next.Equal(T0.Add(wantNext*time.Second)) {
+				t.Errorf("got next %v, want T0 + %d s", next, wantNext)
+			}
+		}
+		check(1, 9, nil, 2)
+		check(2, 9, []int64{3}, 3)
+		check(5, 9, []int64{3, 1}, 7)
+		check(5, 1, []int64{3}, 3)
+		check(9, 9, []int64{3, 1, 2, 4}, 0)
+	}},
+	{"a job is settled with its decision, once", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.must(f.Settle(f.ctx(), 1, router.Denied, "no public repositories", decision(), T0.Add(time.Second)))
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "too late", nil, T0.Add(time.Minute)))
+		j := f.wantState(1, router.Denied)
+		wantDiff(t, j.Decision, decision())
+		if j.Reason != "no public repositories" || !j.UpdatedAt.Equal(T0.Add(time.Second)) {
+			t.Errorf("got reason %q at %v", j.Reason, j.UpdatedAt)
+		}
+		if f.Settle(f.ctx(), 1, router.Running, "x", nil, T0) == nil {
+			t.Error("Settle took a state that is not a decided end")
+		}
+	}},
+	{"what is not known is not found", func(t *testing.T, f *fixture) {
+		ctx, r := f.ctx(), router.Runner{ID: "gha-1-1", JobID: 1, Try: 1}
+		_, err := f.Job(ctx, 1)
+		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, f.Settle(ctx, 1, router.Denied, "x", nil, T0), router.ErrNotFound)
+		wantErr(t, f.Retry(ctx, 1, T0, "x", nil, T0), router.ErrNotFound)
+		wantErr(t, f.Prepare(ctx, r, Token("x"), T0), router.ErrNotFound)
+		wantErr(t, f.Dispatched(ctx, r, Token("x"), nil, T0), router.ErrNotFound)
+		wantErr(t, f.Configured(ctx, r.ID, "x", 1, T0), router.ErrNotFound)
+		wantErr(t, f.Lost(ctx, r.ID, T0, "x", T0), router.ErrNotFound)
+	}},
+	{"each retry counts a failure and keeps the decision it is not given", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Second), "no leader", decision(), T0))
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), "connection refused", nil, T0))
+		j := f.wantState(1, router.Retrying)
+		if j.Failures != 2 || j.Try != 1 || j.Reason != "connection refused" || !j.DueAt.Equal(T0.Add(time.Minute)) {
+			t.Errorf("got %d failures, try %d, %q, due at %v", j.Failures, j.Try, j.Reason, j.DueAt)
+		}
+		wantDiff(t, j.Decision, decision())
+	}},
+	{"a dispatched job is not due and keeps its failures until it runs", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.must(f.Retry(f.ctx(), 1, T0, "no leader", nil, T0))
+		r := f.dispatch(1)
+		j := f.wantState(1, router.Dispatched)
+		wantDiff(t, j.Decision, decision())
+		if j.Failures != 1 {
+			t.Errorf("got %d failures, want 1", j.Failures)
+		}
+		if due, next, _ := f.Due(f.ctx(), T0.Add(time.Hour), 9); len(due) != 0 || !next.IsZero() {
+			t.Errorf("got %d due, next %v", len(due), next)
+		}
+		wantDiff(t, f.runner(1), r)
+		f.must(f.Retry(f.ctx(), 1, T0, "late", nil, T0)) // changes nothing
+		f.wantState(1, router.Dispatched)
+	}},
+	{"only a job that waits is prepared, and only its current try", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.newRunner(1)
+		r.Try, r.ID = 2, "gha-1-2"
+		wantErr(t, f.Prepare(f.ctx(), r, Token(1), T0), router.ErrNotWaiting)
+		f.dispatch(1)
+		wantErr(t, f.Prepare(f.ctx(), f.newRunner(1), Token(1), T0), router.ErrNotWaiting)
+		f.receive(completed(2, "", "cancelled"))
+		wantErr(t, f.Prepare(f.ctx(), f.newRunner(2), Token(2), T0), router.ErrNotWaiting)
+	}},
+	{"a try has one runner", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.prepare(1)
+		f.must(f.Prepare(f.ctx(), r, Token(r.ID), T0)) // again, as after a crash
+		other := r
+		other.ID, other.Name = "another", "another"
+		if f.Prepare(f.ctx(), other, Token("another"), T0) == nil {
+			t.Error("the same try got a second runner")
+		}
+		_, err := f.Claim(f.ctx(), Token("another"), T0)
+		wantErr(t, err, router.ErrNotFound)
+	}},
+	{"a job that ran before its dispatch was recorded stays running, with its decision", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.prepare(1)
+		f.receive(inProgress(1, "somebody's runner"))
+		r.NomadJob = "dispatched-elsewhere"
+		f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
+		wantDiff(t, f.wantState(1, router.Running).Decision, decision())
+		wantDiff(t, f.runner(1), r)
+	}},
+}
+
+var listTests = []test{
+	{"jobs are listed newest first, by state or all", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 4; id++ {
+			f.receive(queued(id))
+		}
+		f.dispatch(2)
+		f.receive(completed(3, "", "success"))
+		ids := func(limit int, states ...router.JobState) (ids []int64) {
+			jobs, err := f.List(f.ctx(), states, limit)
+			f.must(err)
+			for _, j := range jobs {
+				ids = append(ids, j.ID)
+			}
+			return ids
+		}
+		wantDiff(t, ids(9), []int64{4, 3, 2, 1})
+		wantDiff(t, ids(2), []int64{4, 3})
+		wantDiff(t, ids(9, router.Queued), []int64{4, 1})
+		wantDiff(t, ids(9, router.Completed, router.Dispatched), []int64{3, 2})
+		wantDiff(t, ids(9, router.Held), []int64(nil))
+		wantDiff(t, ids(9, "' OR 1=1 --"), []int64(nil))
+	}},
+	{"jobs are counted by state", func(t *testing.T, f *fixture) {
+		counts, err := f.Counts(f.ctx())
+		f.must(err)
+		wantDiff(t, counts, map[router.JobState]int{})
+		f.receive(queued(1))
+		f.receive(queued(2))
+		f.receive(completed(3, "", "success"))
+		counts, err = f.Counts(f.ctx())
+		f.must(err)
+		wantDiff(t, counts, map[router.JobState]int{router.Queued: 2, router.Completed: 1})
+	}},
+}

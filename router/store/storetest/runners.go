@@ -1,0 +1,186 @@
+package storetest
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"switchyard/router"
+)
+
+var runnerTests = []test{
+	{"a runner is busy with its job, then finished", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r, name := f.online(1)
+		got := f.wantRunner(1, r.ID, router.RunnerClaimed)
+		if got.Name != name || got.GitHubID != 99 {
+			t.Errorf("got name %q, ID %d", got.Name, got.GitHubID)
+		}
+		f.receive(inProgress(1, name))
+		f.wantRunner(1, r.ID, router.RunnerBusy)
+		f.receive(completed(1, name, "success"))
+		f.wantRunner(1, r.ID, router.RunnerFinished)
+		if f.wantState(1, router.Completed).RunnerName != name {
+			t.Error("the job lost its runner's name")
+		}
+	}},
+	{"completed that overtakes in_progress finishes the runner", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r, name := f.online(1)
+		f.receive(completed(1, name, "success"))
+		f.receive(inProgress(1, name))
+		f.wantRunner(1, r.ID, router.RunnerFinished)
+	}},
+	{"runners of equal jobs change places when GitHub swaps them", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.receive(queued(2))
+		first, name := f.online(1)
+		second := f.dispatch(2)
+		f.receive(inProgress(2, name))
+
+		f.wantRunner(2, first.ID, router.RunnerBusy)
+		f.wantRunner(1, second.ID, router.RunnerDispatched)
+		f.wantState(1, router.Dispatched)
+		c := f.claim(second)
+		if !c.Needed || c.Job.ID != 1 {
+			t.Errorf("the second runner's claim got %+v, want it for job 1", c)
+		}
+		// The second runner fails: it is job 1 that is tried again.
+		f.must(f.Lost(f.ctx(), second.ID, T0, "x", T0))
+		if j := f.wantState(1, router.Retrying); j.RunnerID() != "gha-1-2" {
+			t.Errorf("the next runner would be %s", j.RunnerID())
+		}
+		f.receive(completed(2, name, "success"))
+		f.wantRunner(2, first.ID, router.RunnerFinished)
+	}},
+	{"a dispatch that is recorded after the runners changed places is their jobs' own", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.receive(queued(2))
+		_, name := f.online(1)
+		second := f.prepare(2)
+		f.receive(inProgress(2, name))
+		second.NomadJob = second.ID
+		f.must(f.Dispatched(f.ctx(), second, Token(second.ID), decision(), T0))
+		f.wantState(2, router.Running)
+		f.wantState(1, router.Dispatched)
+		if c := f.claim(second); !c.Needed || c.Job.ID != 1 {
+			t.Errorf("the second runner's claim got %+v, want it for job 1", c)
+		}
+	}},
+	{"a job whose runner went to a job of another kind gets a new one", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		small := queued(2)
+		small.Job.Labels = []string{"self-hosted"}
+		f.receive(small)
+		_, name := f.online(1)
+		second := f.dispatch(2)
+		if !f.receive(inProgress(2, name)) {
+			t.Error("in_progress changed nothing")
+		}
+		if j := f.wantState(1, router.Retrying); j.Try != 2 || j.Failures != 0 || !j.DueAt.Equal(T0) {
+			t.Errorf("got try %d, %d failures, due at %v", j.Try, j.Failures, j.DueAt)
+		}
+		if f.claim(second).Needed {
+			t.Error("the second job runs, yet its runner is needed")
+		}
+		f.receive(completed(2, name, "success"))
+		if j := f.job(1); j.Try != 2 {
+			t.Errorf("completed made it try %d, want 2", j.Try)
+		}
+	}},
+	{"a job whose runner went to a job that nobody knew gets a new one", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		_, name := f.online(1)
+		f.receive(inProgress(77, name))
+		f.wantState(1, router.Retrying)
+		f.wantState(77, router.Running)
+	}},
+	{"a job whose runner went to an ignored job gets a new one", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.receive(queued(2))
+		f.must(f.Settle(f.ctx(), 2, router.Ignored, "out of scope", nil, T0))
+		r, name := f.online(1)
+		if !f.receive(inProgress(2, name)) {
+			t.Error("in_progress changed nothing")
+		}
+		f.wantRunner(1, r.ID, router.RunnerBusy)
+		f.wantState(1, router.Retrying)
+		f.wantState(2, router.Ignored)
+	}},
+	{"a name that is not ours moves no runner", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.dispatch(1)
+		f.receive(inProgress(2, "GitHub Actions 5"))
+		f.wantRunner(1, r.ID, router.RunnerDispatched)
+		f.wantState(1, router.Dispatched)
+	}},
+}
+
+// anyShuffle checks that whichever of its runners GitHub gives a job, and in
+// whatever order it says so, each of the others is left with a runner that is
+// coming, or is due for one.
+func anyShuffle(t *testing.T, open func(testing.TB) Store) {
+	s := open(t)
+	var base int64
+	rapid.Check(t, func(rt *rapid.T) {
+		f := &fixture{Store: s, t: rt}
+		n := rapid.IntRange(2, 4).Draw(rt, "jobs")
+		base += 10
+		names := make([]string, n)
+		for i := range n {
+			id := base + int64(i)
+			d := queued(id)
+			if rapid.Bool().Draw(rt, "of another kind") {
+				d.Job.Labels = []string{"self-hosted"}
+			}
+			f.receive(d)
+			_, names[i] = f.online(id)
+		}
+		served := rapid.Permutation(indexes(n)).Draw(rt, "jobs in the order they are served")
+		by := rapid.Permutation(indexes(n)).Draw(rt, "by the runners of")
+		k := rapid.IntRange(1, n).Draw(rt, "served")
+		var events []router.Delivery
+		for i := range k {
+			id, name := base+int64(served[i]), names[by[i]]
+			events = append(events, inProgress(id, name))
+			if rapid.Bool().Draw(rt, "ends") {
+				events = append(events, completed(id, name, "success"))
+			}
+		}
+		for _, d := range rapid.Permutation(events).Draw(rt, "order") {
+			f.receive(d)
+		}
+		for i := range n {
+			id := base + int64(i)
+			j := f.job(id)
+			runners, err := f.Runners(f.ctx(), id)
+			f.must(err)
+			coming := false
+			for _, r := range runners {
+				coming = coming || r.Try == j.Try && r.State == router.RunnerClaimed
+			}
+			switch j.State {
+			case router.Running, router.Completed, router.Retrying:
+			case router.Dispatched:
+				if !coming {
+					rt.Fatalf("job %d is dispatched (%s), but no runner is coming: %+v", id, j.Reason, runners)
+				}
+			default:
+				rt.Fatalf("job %d is %s (%s)", id, j.State, j.Reason)
+			}
+		}
+		// Leave nothing for the next round to trip over.
+		for i := range n {
+			f.receive(completed(base+int64(i), fmt.Sprint("end ", base, i), "success"))
+		}
+	})
+}
+
+func indexes(n int) []int {
+	s := make([]int, n)
+	for i := range s {
+		s[i] = i
+	}
+	return s
+}

@@ -1,0 +1,255 @@
+// Package storetest owns the conformance suite of router.Store: what every
+// store must do, whatever its database. It is for tests only.
+package storetest
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"switchyard/router"
+)
+
+// A Store is what the suite needs of a store: router.Store, and the runners'
+// books, which it reads to check them.
+type Store interface {
+	router.Store
+	List(ctx context.Context, states []router.JobState, limit int) ([]router.Job, error)
+	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
+}
+
+// Run checks a store. open returns an empty one, closed when its test ends.
+func Run(t *testing.T, open func(t testing.TB) Store) {
+	for _, group := range []struct {
+		name  string
+		tests []test
+	}{
+		{"deliveries", deliveryTests},
+		{"dispatch", dispatchTests},
+		{"claims", claimTests},
+		{"runners", runnerTests},
+		{"lists", listTests},
+	} {
+		t.Run(group.name, func(t *testing.T) {
+			for _, tt := range group.tests {
+				t.Run(tt.name, func(t *testing.T) {
+					t.Parallel()
+					tt.run(t, &fixture{Store: open(t), t: t})
+				})
+			}
+		})
+	}
+	t.Run("any order of a job's deliveries ends in the same state", func(t *testing.T) { anyOrder(t, open) })
+	t.Run("any order of two jobs' deliveries leaves neither without a runner", func(t *testing.T) { anyShuffle(t, open) })
+}
+
+type test struct {
+	name string
+	run  func(*testing.T, *fixture)
+}
+
+// T0 is when the suite's stories begin. Stores keep milliseconds.
+var T0 = time.Date(2026, 3, 1, 12, 0, 0, int(345*time.Millisecond), time.UTC)
+
+// NewDelivery returns a delivery as GitHub would send it for a job, with an ID
+// of its own.
+func NewDelivery(jobID int64, action, status string) router.Delivery {
+	d := router.Delivery{
+		ID:     fmt.Sprintf("%d-%s-%s", jobID, action, status),
+		Action: action, Status: status, ReceivedAt: T0,
+		Job: router.Job{
+			ID: jobID, RunID: 7, Attempt: 2,
+			Name: "build (linux, 1.26)", Workflow: "CI", Branch: "main", Sender: "octocat",
+			Labels: []string{"self-hosted", "Linux", "cpu=8"},
+			URL:    "https://github.com/acme/web/actions/runs/7/job/1",
+		},
+	}
+	d.Job.Repo.Owner, d.Job.Repo.Name, d.Job.Repo.FullName = "acme", "web", "acme/web"
+	d.Job.Repo.Private, d.Job.Repo.Visibility = true, "internal"
+	return d
+}
+
+func queued(id int64) router.Delivery { return NewDelivery(id, "queued", "queued") }
+
+func inProgress(id int64, runner string) router.Delivery {
+	d := NewDelivery(id, "in_progress", "in_progress")
+	d.Job.RunnerName = runner
+	return d
+}
+
+func completed(id int64, runner, conclusion string) router.Delivery {
+	d := NewDelivery(id, "completed", "completed")
+	d.Job.RunnerName, d.Job.Conclusion = runner, conclusion
+	return d
+}
+
+// Token returns the hash of a claim token made of its arguments.
+func Token(parts ...any) [32]byte { return sha256.Sum256(fmt.Append(nil, parts...)) }
+
+func decision() *router.Decision {
+	d := &router.Decision{Outcome: "routed", Rule: "linux", Reason: "rule linux holds", Labels: []string{"linux"}}
+	d.Jobspec = "docker-linux"
+	d.Constraints = []router.Constraint{{Attribute: "${attr.cpu.arch}", Operator: "=", Value: "amd64", From: "label x64"}}
+	d.Resources.MemoryMB = 4096
+	d.Task.Config = map[string]any{"image": "a\"b", "privileged": false, "n": 1.5}
+	d.From = map[string]string{"resources.memory_mb": "defaults"}
+	return d
+}
+
+// A fixture is a store with the steps of the stories, each of which must work.
+type fixture struct {
+	Store
+	t tb
+}
+
+// tb is what a fixture uses of *testing.T and of *rapid.T.
+type tb interface {
+	Context() context.Context
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Helper()
+}
+
+func (f *fixture) ctx() context.Context { return f.t.Context() }
+
+func (f *fixture) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// receive stores a delivery and reports whether it changed anything.
+func (f *fixture) receive(d router.Delivery) bool {
+	f.t.Helper()
+	changed, err := f.Receive(f.ctx(), d)
+	f.must(err)
+	return changed
+}
+
+func (f *fixture) job(id int64) router.Job {
+	f.t.Helper()
+	j, err := f.Job(f.ctx(), id)
+	f.must(err)
+	return j
+}
+
+func (f *fixture) wantState(id int64, want router.JobState) router.Job {
+	f.t.Helper()
+	j := f.job(id)
+	if j.State != want {
+		f.t.Fatalf("job %d is %s (%s), want %s", id, j.State, j.Reason, want)
+	}
+	if j.Reason == "" {
+		f.t.Fatalf("job %d is %s without a reason", id, j.State)
+	}
+	return j
+}
+
+// runner returns the runner of a job's current try.
+func (f *fixture) runner(jobID int64) router.Runner {
+	f.t.Helper()
+	j := f.job(jobID)
+	runners, err := f.Runners(f.ctx(), jobID)
+	f.must(err)
+	for _, r := range runners {
+		if r.Try == j.Try {
+			return r
+		}
+	}
+	f.t.Fatalf("job %d has no runner for try %d, only %+v", jobID, j.Try, runners)
+	return router.Runner{}
+}
+
+// wantRunner checks the state of the runner with this ID, which is meant for the job.
+func (f *fixture) wantRunner(jobID int64, id string, want router.RunnerState) router.Runner {
+	f.t.Helper()
+	runners, err := f.Runners(f.ctx(), jobID)
+	f.must(err)
+	for _, r := range runners {
+		if r.ID == id {
+			if r.State != want {
+				f.t.Fatalf("runner %s is %s, want %s", id, r.State, want)
+			}
+			return r
+		}
+	}
+	f.t.Fatalf("job %d has no runner %s, only %+v", jobID, id, runners)
+	return router.Runner{}
+}
+
+// newRunner is the runner that the worker would ask for now.
+func (f *fixture) newRunner(jobID int64) router.Runner {
+	f.t.Helper()
+	j := f.job(jobID)
+	return router.Runner{ID: j.RunnerID(), JobID: jobID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID()}
+}
+
+func (f *fixture) prepare(jobID int64) router.Runner {
+	f.t.Helper()
+	r := f.newRunner(jobID)
+	f.must(f.Prepare(f.ctx(), r, Token(r.ID), T0))
+	return r
+}
+
+// dispatch takes a job from queued to dispatched.
+func (f *fixture) dispatch(jobID int64) router.Runner {
+	f.t.Helper()
+	r := f.prepare(jobID)
+	r.NomadJob = r.ID
+	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
+	return r
+}
+
+func (f *fixture) claim(r router.Runner) router.Claimed {
+	f.t.Helper()
+	c, err := f.Claim(f.ctx(), Token(r.ID), T0)
+	f.must(err)
+	return c
+}
+
+// online takes a job from queued to a configured runner, and returns the runner's name.
+func (f *fixture) online(jobID int64) (r router.Runner, name string) {
+	f.t.Helper()
+	r = f.dispatch(jobID)
+	if c := f.claim(r); !c.Needed {
+		f.t.Fatalf("the claim of %s says that job %d needs no runner", r.ID, c.Job.ID)
+	}
+	name = r.ID + "-abc"
+	f.must(f.Configured(f.ctx(), r.ID, name, 99, T0))
+	return r, name
+}
+
+func wantErr(t testing.TB, got, want error) {
+	t.Helper()
+	if !errors.Is(got, want) {
+		t.Errorf("got error %v, want %v", got, want)
+	}
+}
+
+func wantDiff(t testing.TB, got, want any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("got (+), want (-):\n%s", diff)
+	}
+}
+
+// atOnce runs do n times at the same time.
+func atOnce(n int, do func(i int)) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			do(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}

@@ -1,0 +1,237 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+// maxBatch bounds how many changes share a transaction, and so how long the
+// first of them waits for the others to be made.
+const maxBatch = 256
+
+// A writer makes all changes, in one goroutine on one connection.
+type writer struct {
+	conn    *sql.Conn
+	stmts   map[string]*sql.Stmt // by SQL text; used by the goroutine only
+	ops     chan *op
+	closing chan struct{} // closed by stop
+	stopped chan struct{} // closed when the goroutine has ended
+}
+
+// An op is one change that a caller waits for.
+type op struct {
+	do    func(*tx) error
+	state atomic.Int32
+	err   error         // of do or of the commit; set before done is closed
+	done  chan struct{} // closed when the change is durable, or has failed
+}
+
+// The states of an op: whoever moves it away from opWaiting owns it.
+const (
+	opWaiting   = iota
+	opBegun     // by the writer: the caller waits for the result
+	opAbandoned // by its caller: the writer skips it
+)
+
+// startWriter takes db's connection and starts the goroutine; stop ends it.
+func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{
+		conn:    conn,
+		stmts:   map[string]*sql.Stmt{},
+		ops:     make(chan *op, maxBatch),
+		closing: make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	go w.run()
+	return w, nil
+}
+
+// stop ends the goroutine after the batch in hand and gives the connection back.
+func (w *writer) stop() error {
+	close(w.closing)
+	<-w.stopped
+	var errs []error
+	for _, s := range w.stmts {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
+}
+
+// change makes one change and returns when it is durable. If ctx ends before
+// the change is begun it is not made and the error is ctx's; once begun, it is
+// waited for, so that the caller always learns what became of it.
+func (w *writer) change(ctx context.Context, do func(*tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o := &op{do: do, done: make(chan struct{})}
+	select {
+	case w.ops <- o:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-w.stopped:
+		return errClosed
+	}
+	var cause error
+	select {
+	case <-o.done:
+		return o.err
+	case <-ctx.Done():
+		cause = ctx.Err()
+	case <-w.stopped:
+		cause = errClosed
+	}
+	if o.state.CompareAndSwap(opWaiting, opAbandoned) {
+		return cause
+	}
+	<-o.done
+	return o.err
+}
+
+func (w *writer) run() {
+	defer close(w.stopped)
+	batch := make([]*op, 0, maxBatch)
+	for {
+		select {
+		case <-w.closing:
+			return
+		case o := <-w.ops:
+			batch = w.gather(append(batch[:0], o))
+			w.commit(batch)
+			clear(batch)
+		}
+	}
+}
+
+// gather adds the ops that wait already.
+func (w *writer) gather(batch []*op) []*op {
+	for len(batch) < maxBatch {
+		select {
+		case o := <-w.ops:
+			batch = append(batch, o)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// commit makes the changes of a batch in one transaction and answers them.
+// Each has a savepoint, so that one which fails spoils no other. If the
+// transaction itself fails, all of them fail: what they saw of each other
+// never came to be.
+func (w *writer) commit(batch []*op) {
+	err := w.transaction(batch)
+	for _, o := range batch {
+		if o.state.Load() == opAbandoned {
+			continue
+		}
+		if err != nil {
+			o.err = err
+		}
+		close(o.done)
+	}
+}
+
+func (w *writer) transaction(batch []*op) (err error) {
+	t := &tx{w: w}
+	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+		return w.failed(batch, fmt.Errorf("begin: %w", err))
+	}
+	defer func() {
+		if err != nil {
+			// Fails when SQLite has rolled back by itself, which is as good.
+			_, _ = t.exec("ROLLBACK")
+			err = w.failed(batch, err)
+		}
+	}()
+	for _, o := range batch {
+		if !o.state.CompareAndSwap(opWaiting, opBegun) {
+			continue
+		}
+		if _, err := t.exec("SAVEPOINT change"); err != nil {
+			return fmt.Errorf("set a savepoint: %w", err)
+		}
+		if o.err = o.do(t); o.err != nil {
+			if _, err := t.exec("ROLLBACK TO change"); err != nil {
+				return fmt.Errorf("%w (and roll back to the savepoint: %w)", o.err, err)
+			}
+		}
+		if _, err := t.exec("RELEASE change"); err != nil {
+			return fmt.Errorf("release a savepoint: %w", err)
+		}
+	}
+	if _, err := t.exec("COMMIT"); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// failed takes up the ops that were not begun yet, so that they are answered
+// with the others, and returns err.
+func (w *writer) failed(batch []*op, err error) error {
+	for _, o := range batch {
+		o.state.CompareAndSwap(opWaiting, opBegun)
+	}
+	return err
+}
+
+// A tx is the transaction of the batch in hand, as a change sees it. It has no
+// context: a change that was begun is finished.
+type tx struct{ w *writer }
+
+func (t *tx) stmt(query string) (*sql.Stmt, error) {
+	if s, ok := t.w.stmts[query]; ok {
+		return s, nil
+	}
+	s, err := t.w.conn.PrepareContext(context.Background(), query)
+	if err != nil {
+		return nil, err
+	}
+	t.w.stmts[query] = s
+	return s, nil
+}
+
+// exec runs a statement, which must be a constant, and returns how many rows it changed.
+func (t *tx) exec(query string, args ...any) (changed int64, err error) {
+	s, err := t.stmt(query)
+	if err != nil {
+		return 0, err
+	}
+	res, err := s.ExecContext(context.Background(), args...)
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// query calls scan for each row of a statement, which must be a constant.
+func (t *tx) query(scan func(*sql.Rows) error, query string, args ...any) error {
+	s, err := t.stmt(query)
+	if err != nil {
+		return err
+	}
+	rows, err := s.QueryContext(context.Background(), args...)
+	if err != nil {
+		return err
+	}
+	return each(rows, scan)
+}
+
+// each calls scan for each row and closes rows.
+func each(rows *sql.Rows, scan func(*sql.Rows) error) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}

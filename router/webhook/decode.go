@@ -1,0 +1,220 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"unicode/utf8"
+
+	"switchyard/router"
+)
+
+// The bounds of what is kept of a stranger's strings.
+const (
+	maxText = 256  // characters of a name; more is cut off
+	maxURL  = 2048 // bytes
+	maxRepo = 100  // characters of a repository's name, GitHub's own limit; its owner's is lower
+
+	// One more than the rules take (rules.MaxLabels, rules.MaxLabelLength), so
+	// that the decision refuses what was cut here and says why.
+	maxLabels      = 100 + 1
+	maxLabelLength = 256 + 1
+)
+
+// errUnknownAction is for an action that the router has no use for: GitHub
+// adds new ones as it likes.
+var errUnknownAction = errors.New("unknown action")
+
+// payload is what is read of a workflow_job body. Fields without a comment
+// must be there: https://docs.github.com/en/webhooks/webhook-events-and-payloads#workflow_job (2026-11-24).
+// Old GitHub Enterprise Servers send fewer.
+type payload struct {
+	Action string `json:"action"`
+	Job    struct {
+		ID         int64    `json:"id"`
+		RunID      int64    `json:"run_id"`
+		RunAttempt *int     `json:"run_attempt"` // not in old shapes
+		Status     string   `json:"status"`
+		Conclusion string   `json:"conclusion"` // null until completed
+		Name       string   `json:"name"`
+		Labels     []string `json:"labels"`        // may be empty
+		RunnerName string   `json:"runner_name"`   // null until a runner has it; not in old shapes
+		Workflow   string   `json:"workflow_name"` // may be null; not in old shapes
+		Branch     string   `json:"head_branch"`   // may be null; not in old shapes
+		HTMLURL    string   `json:"html_url"`      // for people only
+	} `json:"workflow_job"`
+	Repository struct {
+		Name  string `json:"name"`
+		Owner struct {
+			Login string `json:"login"`
+		} `json:"owner"`
+		Private    *bool  `json:"private"`
+		Visibility string `json:"visibility"` // not in old shapes
+		Fork       bool   `json:"fork"`
+	} `json:"repository"`
+	Sender struct {
+		Login string `json:"login"` // for conditions only
+	} `json:"sender"`
+}
+
+// Decode reads the body of a workflow_job delivery and bounds every string in
+// it. ID and ReceivedAt, which are not in the body, are left zero. Its errors
+// are one sentence that names the field; fields that it does not know are fine.
+func Decode(body []byte) (router.Delivery, error) {
+	var p payload
+	if err := json.Unmarshal(body, &p); err != nil {
+		return router.Delivery{}, sentence(err)
+	}
+	switch p.Action {
+	case "queued", "waiting", "in_progress", "completed":
+	case "":
+		return router.Delivery{}, missing("action")
+	default:
+		return router.Delivery{}, fmt.Errorf("action %q: %w", cut(p.Action, maxText), errUnknownAction)
+	}
+	if err := p.check(); err != nil {
+		return router.Delivery{}, err
+	}
+
+	d := router.Delivery{Action: p.Action, Status: cut(p.Job.Status, maxText)}
+	j := &d.Job
+	j.ID, j.RunID, j.Attempt = p.Job.ID, p.Job.RunID, 1
+	if p.Job.RunAttempt != nil {
+		j.Attempt = *p.Job.RunAttempt
+	}
+	j.Repo.Owner, j.Repo.Name = p.Repository.Owner.Login, p.Repository.Name
+	j.Repo.FullName = j.Repo.Owner + "/" + j.Repo.Name
+	j.Repo.Visibility, j.Repo.Fork = p.Repository.Visibility, p.Repository.Fork
+	if p.Repository.Private != nil {
+		j.Repo.Private = *p.Repository.Private
+	} else {
+		j.Repo.Private = j.Repo.Visibility == "private" || j.Repo.Visibility == "internal"
+	}
+	j.Name, j.Workflow, j.Branch = cut(p.Job.Name, maxText), cut(p.Job.Workflow, maxText), cut(p.Job.Branch, maxText)
+	j.Sender, j.URL = cut(p.Sender.Login, maxText), httpURL(p.Job.HTMLURL)
+	j.Labels = make([]string, min(len(p.Job.Labels), maxLabels))
+	for i := range j.Labels {
+		j.Labels[i] = cut(p.Job.Labels[i], maxLabelLength)
+	}
+	// GitHub's own example of a queued job has a runner.
+	if p.Action == "in_progress" || p.Action == "completed" {
+		j.RunnerName = cut(p.Job.RunnerName, maxText)
+	}
+	if p.Action == "completed" {
+		j.Conclusion = cut(p.Job.Conclusion, maxText)
+	}
+	return d, nil
+}
+
+// check finds what is missing or out of range.
+func (p *payload) check() error {
+	switch {
+	case p.Job.ID == 0:
+		return missing("workflow_job.id")
+	case p.Job.ID < 0:
+		return errors.New("workflow_job.id must be positive")
+	case p.Job.RunID == 0:
+		return missing("workflow_job.run_id")
+	case p.Job.RunID < 0:
+		return errors.New("workflow_job.run_id must be positive")
+	case p.Job.RunAttempt != nil && *p.Job.RunAttempt < 1:
+		return errors.New("workflow_job.run_attempt must be positive")
+	case p.Job.Status == "":
+		return missing("workflow_job.status")
+	case p.Job.Name == "":
+		return missing("workflow_job.name")
+	case p.Job.Labels == nil:
+		return missing("workflow_job.labels")
+	case p.Repository.Owner.Login == "":
+		return missing("repository.owner.login")
+	case !repoName(p.Repository.Owner.Login):
+		return fmt.Errorf("repository.owner.login %q is no owner's name on GitHub", cut(p.Repository.Owner.Login, maxRepo))
+	case p.Repository.Name == "":
+		return missing("repository.name")
+	case !repoName(p.Repository.Name):
+		return fmt.Errorf("repository.name %q is no repository's name on GitHub", cut(p.Repository.Name, maxRepo))
+	}
+	switch p.Repository.Visibility {
+	case "", "public", "private", "internal":
+		return nil
+	}
+	return fmt.Errorf("repository.visibility %q must be public, private or internal", cut(p.Repository.Visibility, maxRepo))
+}
+
+func missing(field string) error { return fmt.Errorf("%s is missing or empty", field) }
+
+// repoName reports whether s can stand in the path of a repository: these
+// names become parts of URLs and of texts for Nomad.
+func repoName(s string) bool {
+	if len(s) > maxRepo || s == "." || s == ".." {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return true
+}
+
+// httpURL returns s if a link to it is harmless, else "".
+func httpURL(s string) string {
+	if len(s) > maxURL || !strings.HasPrefix(s, "https://") && !strings.HasPrefix(s, "http://") {
+		return ""
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' || s[i] == '"' || s[i] == '<' || s[i] == '>' || s[i] == '`' || s[i] == '\\' {
+			return ""
+		}
+	}
+	return s
+}
+
+// cut returns the first n characters of s.
+func cut(s string, n int) string {
+	if len(s) <= n || utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	for i := range s {
+		if n == 0 {
+			return s[:i]
+		}
+		n--
+	}
+	return s
+}
+
+// sentence says what is wrong with a body in the words of the body.
+func sentence(err error) error {
+	var wrongType *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &wrongType):
+		field := wrongType.Field
+		if field == "" {
+			field = "the body"
+		}
+		got := cut(wrongType.Value, 40)
+		return fmt.Errorf("%s must be %s, not %s", field, kind(wrongType.Type), got)
+	case errors.As(err, &syntax):
+		return fmt.Errorf("the body is not JSON: %v at byte %d", syntax, syntax.Offset)
+	}
+	return errors.New("the body is not JSON")
+}
+
+func kind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.String:
+		return "a string"
+	case reflect.Slice:
+		return "an array"
+	case reflect.Struct:
+		return "an object"
+	}
+	return "a whole number"
+}

@@ -1,0 +1,271 @@
+// Package webhook owns GitHub's deliveries on their way in: it checks the
+// signature and the limits, decodes, has the delivery stored, and answers.
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"switchyard/router"
+)
+
+const (
+	defaultMaxBytes = 25 << 20 // GitHub sends no larger body: https://docs.github.com/en/webhooks/webhook-events-and-payloads (2026-11-24)
+	minSecret       = 16       // bytes
+	maxHeader       = 128      // bytes of an event's name or a delivery's ID; GitHub's have 36 at most
+
+	// A workflow_job delivery has some 10 KB. Bodies that are much larger, or
+	// that do not say, are read a few at a time, so that strangers cannot fill
+	// the memory before their signature is known to be wrong.
+	largeBody   = 1 << 20
+	largeBodies = 4
+
+	keepBuffer = 64 << 10 // bytes; larger buffers are not kept for the next delivery
+
+	signaturePrefix = "sha256="
+)
+
+// Config is what a Handler needs.
+type Config struct {
+	Secrets  []router.Secret  // required: one or, while a secret is being changed, two; each of at least 16 bytes
+	Logger   *slog.Logger     // nil: slog.Default
+	MaxBytes int64            // largest body; 0: 25 MiB, GitHub's own limit
+	Now      func() time.Time // nil: time.Now
+}
+
+type handler struct {
+	Config
+	receive func(context.Context, router.Delivery) error
+	large   chan struct{} // one element for each large body being read
+	buffers sync.Pool     // of *bytes.Buffer
+
+	unsigned rate.Sometimes // bounds the warnings that strangers can cause
+}
+
+// Handler returns the handler of GitHub's webhook. It calls receive for each
+// workflow_job delivery that is signed and well formed, and answers when it
+// has returned:
+//
+//	200 for a ping
+//	202 for a delivery that is stored
+//	204 for an event or an action that the router has no use for
+//	400 for a request or a body that is not what GitHub sends
+//	401 for a missing or wrong signature; only SHA-256 is good
+//	405, 413, 415 for a wrong method, size and type
+//	503 when receive failed, or too many large bodies are being read
+//
+// GitHub does not send again by itself what was not answered with 2xx, but
+// shows the answer and offers to redeliver.
+func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (http.Handler, error) {
+	if n := len(cfg.Secrets); n < 1 || n > 2 {
+		return nil, fmt.Errorf("webhook: got %d secrets, want one, or two while one is being changed", n)
+	}
+	for i, s := range cfg.Secrets {
+		if len(s) < minSecret {
+			return nil, fmt.Errorf("webhook: secret %d has %d bytes, want at least %d: make one with `openssl rand -hex 32`", i+1, len(s), minSecret)
+		}
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.MaxBytes <= 0 {
+		cfg.MaxBytes = defaultMaxBytes
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &handler{
+		Config:   cfg,
+		receive:  receive,
+		large:    make(chan struct{}, largeBodies),
+		buffers:  sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		unsigned: rate.Sometimes{Interval: time.Minute},
+	}, nil
+}
+
+// A refusal is an answer other than 2xx. Its text is for whoever looks at the
+// delivery on GitHub.
+type refusal struct {
+	status int
+	text   string
+}
+
+func refuse(status int, format string, args ...any) *refusal {
+	return &refusal{status, fmt.Sprintf(format, args...)}
+}
+
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	event, id, signature, no := checkHeader(r)
+	if no == nil && r.ContentLength > h.MaxBytes {
+		no = h.tooLarge()
+	}
+	if no != nil {
+		h.answer(w, r, no, false)
+		return
+	}
+	body := h.buffers.Get().(*bytes.Buffer)
+	defer func() {
+		if body.Cap() <= keepBuffer {
+			body.Reset()
+			h.buffers.Put(body)
+		}
+	}()
+	if no := h.read(w, r, body); no != nil {
+		h.answer(w, r, no, false)
+		return
+	}
+	if !h.signed(signature, body.Bytes()) {
+		h.answer(w, r, refuse(http.StatusUnauthorized, "the signature is wrong: is the webhook's secret on GitHub the one that is given to Switchyard?"), false)
+		return
+	}
+	switch event {
+	case "ping":
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"status":"ok"}`+"\n")
+		return
+	case "workflow_job":
+	default:
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+
+	d, err := Decode(body.Bytes())
+	if errors.Is(err, errUnknownAction) {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if err != nil {
+		h.answer(w, r, refuse(http.StatusBadRequest, "%v", err), true)
+		return
+	}
+	d.ID, d.ReceivedAt = id, h.Now()
+	log := h.Logger.With("delivery_id", id, "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "action", d.Action)
+	if err := h.receive(r.Context(), d); err != nil {
+		log.Error("cannot store a delivery; is the store's disk healthy? redeliver it on GitHub afterwards", "err", err)
+		w.Header().Set("Retry-After", "30")
+		http.Error(w, "503: the delivery could not be stored; redeliver it later", http.StatusServiceUnavailable)
+		return
+	}
+	log.Info("delivery stored", "status", d.Status, "took", h.Now().Sub(d.ReceivedAt))
+	w.WriteHeader(http.StatusAccepted)
+}
+
+// answer refuses a request. What a stranger can cause without a signature is
+// not worth a line each.
+func (h *handler) answer(w http.ResponseWriter, r *http.Request, no *refusal, signed bool) {
+	switch no.status {
+	case http.StatusServiceUnavailable:
+		w.Header().Set("Retry-After", "30")
+	case http.StatusMethodNotAllowed:
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	http.Error(w, fmt.Sprintf("%d: %s", no.status, no.text), no.status)
+
+	line := []any{"code", no.status, "reason", no.text, "remote", r.RemoteAddr, "delivery_id", cut(r.Header.Get("X-GitHub-Delivery"), maxHeader)}
+	if signed {
+		h.Logger.Warn("delivery refused", line...)
+		return
+	}
+	h.Logger.Debug("request refused", line...)
+	if no.status == http.StatusUnauthorized {
+		h.unsigned.Do(func() {
+			h.Logger.Warn("a request without a good signature was refused; others within a minute are not told of", line...)
+		})
+	}
+}
+
+func (h *handler) tooLarge() *refusal {
+	return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", h.MaxBytes)
+}
+
+// checkHeader checks what can be known before the body is read.
+func checkHeader(r *http.Request) (event, id string, signature []byte, no *refusal) {
+	if r.Method != http.MethodPost {
+		return "", "", nil, refuse(http.StatusMethodNotAllowed, "a delivery is sent with POST")
+	}
+	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
+		return "", "", nil, refuse(http.StatusUnsupportedMediaType, "set the webhook's content type to application/json")
+	}
+	event, id = r.Header.Get("X-GitHub-Event"), r.Header.Get("X-GitHub-Delivery")
+	if !token(event) {
+		return "", "", nil, refuse(http.StatusBadRequest, "the header X-GitHub-Event is missing or no name of an event")
+	}
+	if !token(id) {
+		return "", "", nil, refuse(http.StatusBadRequest, "the header X-GitHub-Delivery is missing or no ID of a delivery")
+	}
+	sent := r.Header.Get("X-Hub-Signature-256")
+	if sent == "" {
+		text := "the header X-Hub-Signature-256 is missing: set a secret for the webhook on GitHub"
+		if r.Header.Get("X-Hub-Signature") != "" {
+			text = "the delivery is only signed with SHA-1; a SHA-256 signature (X-Hub-Signature-256) is required"
+		}
+		return "", "", nil, &refusal{http.StatusUnauthorized, text}
+	}
+	digits, ok := strings.CutPrefix(sent, signaturePrefix)
+	signature, err := hex.DecodeString(digits)
+	if !ok || err != nil || len(signature) != sha256.Size {
+		return "", "", nil, refuse(http.StatusUnauthorized, "the header X-Hub-Signature-256 must be sha256= and 64 hexadecimal digits")
+	}
+	return event, id, signature, nil
+}
+
+// token reports whether s is short, visible ASCII.
+func token(s string) bool {
+	if s == "" || len(s) > maxHeader {
+		return false
+	}
+	for i := range len(s) {
+		if s[i] <= ' ' || s[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// read reads the body of a request.
+func (h *handler) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) *refusal {
+	if r.ContentLength < 0 || r.ContentLength > largeBody {
+		select {
+		case h.large <- struct{}{}:
+			defer func() { <-h.large }()
+		default:
+			return refuse(http.StatusServiceUnavailable, "too many large bodies are being read; send it again later")
+		}
+	}
+	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, h.MaxBytes))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return h.tooLarge()
+	case err != nil:
+		return refuse(http.StatusBadRequest, "the body ended early")
+	}
+	return nil
+}
+
+// signed reports whether one of the secrets made this signature of body. It
+// takes the same time whichever did.
+func (h *handler) signed(signature, body []byte) bool {
+	good := false
+	for _, secret := range h.Secrets {
+		mac := hmac.New(sha256.New, []byte(secret))
+		mac.Write(body)
+		var sum [sha256.Size]byte
+		good = hmac.Equal(mac.Sum(sum[:0]), signature) || good
+	}
+	return good
+}

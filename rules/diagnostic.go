@@ -1,0 +1,125 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// A Diagnostic is one fault in a file. Line and Column start at 1; Column
+// counts runes.
+type Diagnostic struct {
+	File         string
+	Line, Column int
+	Rule         string // "" when the fault lies outside a rule
+	Message      string // what is wrong, then what would be right
+}
+
+// String is file:line:column: message.
+func (d Diagnostic) String() string {
+	return fmt.Sprintf("%s:%d:%d: %s", d.File, d.Line, d.Column, d.Message)
+}
+
+// Diagnostics are the faults of one file, sorted by place.
+type Diagnostics []Diagnostic
+
+// Error lists every fault, one a line.
+func (ds Diagnostics) Error() string {
+	lines := make([]string, len(ds))
+	for i, d := range ds {
+		lines[i] = d.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sort orders by place and drops doubles.
+func (ds Diagnostics) sort() Diagnostics {
+	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(ds)
+}
+
+// Excerpt shows the line of src that the diagnostic points at, with a caret
+// under the place, as two lines that each end in a line break. It is "" when
+// src has no such line. Nothing unprintable of src gets through, tabs become
+// spaces, and a long line is cut around the place.
+func (d Diagnostic) Excerpt(src []byte) string {
+	line, ok := lineOf(string(src), d.Line)
+	if !ok {
+		return ""
+	}
+	const before, after = 60, 40 // characters kept around the place
+	at := max(d.Column-1, 0)
+	var text, pad strings.Builder
+	number := fmt.Sprintf("%5d | ", d.Line)
+	text.WriteString(number)
+	pad.WriteString(strings.Repeat(" ", len(number)-2) + "| ")
+	if at > before {
+		text.WriteString("…")
+		pad.WriteByte(' ')
+	}
+	n := 0
+	for i, r := range line {
+		switch {
+		case n < at-before:
+		case n > at+after:
+			text.WriteString("…")
+			line = line[:i]
+		default:
+			shown, width := showRune(r)
+			text.WriteString(shown)
+			if n < at {
+				pad.WriteString(strings.Repeat(" ", width))
+			}
+		}
+		n++
+		if n > at+after+1 {
+			break
+		}
+	}
+	return text.String() + "\n" + pad.String() + "^\n"
+}
+
+// lineOf returns line n of src, from 1, without its line break.
+func lineOf(src string, n int) (string, bool) {
+	if n < 1 {
+		return "", false
+	}
+	for ; n > 1; n-- {
+		_, rest, ok := strings.Cut(src, "\n")
+		if !ok {
+			return "", false
+		}
+		src = rest
+	}
+	line, _, _ := strings.Cut(src, "\n")
+	return strings.TrimSuffix(line, "\r"), true
+}
+
+// showRune is what a terminal gets in place of r, and how many cells it takes.
+func showRune(r rune) (string, int) {
+	switch {
+	case r == '\t':
+		return " ", 1
+	case r == utf8.RuneError || !unicode.IsPrint(r):
+		return "\u00b7", 1 // a middle dot stands for what must not be printed
+	case unicode.Is(unicode.Mn, r) || unicode.Is(unicode.Me, r):
+		return string(r), 0
+	case wide(r):
+		return string(r), 2
+	default:
+		return string(r), 1
+	}
+}
+
+// wide reports whether terminals give r two cells: the East Asian wide blocks
+// and emoji, coarsely (https://www.unicode.org/reports/tr11/, read 2026-11).
+func wide(r rune) bool {
+	return r >= 0x1100 && r <= 0x115f || r >= 0x2e80 && r <= 0xa4cf || r >= 0xac00 && r <= 0xd7a3 ||
+		r >= 0xf900 && r <= 0xfaff || r >= 0xfe30 && r <= 0xfe6f || r >= 0xff00 && r <= 0xff60 ||
+		r >= 0xffe0 && r <= 0xffe6 || r >= 0x1f300 && r <= 0x1faff || r >= 0x20000 && r <= 0x3fffd
+}

@@ -1,0 +1,145 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// quote shows a string from a stranger: escaped, so that nothing in it reaches
+// a terminal raw, and shortened to what a sentence can hold.
+func quote(s string) string {
+	const most = 60
+	if utf8.RuneCountInString(s) > most {
+		n, end := 0, 0
+		for i := range s {
+			if n == most {
+				end = i
+				break
+			}
+			n++
+		}
+		return strconv.Quote(s[:end]) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// quoteAll is quote for the first few of a list.
+func quoteAll(list []string) string {
+	const most = 8
+	var b strings.Builder
+	for i, s := range list {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(list)-most)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(quote(s))
+	}
+	return b.String()
+}
+
+// oneLine makes a message fit for a sentence: no line breaks, nothing
+// unprintable, at most 300 characters.
+func oneLine(s string) string {
+	const most = 300
+	var b strings.Builder
+	n := 0
+	for _, r := range s {
+		if n == most {
+			b.WriteString("…")
+			break
+		}
+		n++
+		switch {
+		case r == '\n' || r == '\t':
+			b.WriteByte(' ')
+		case !unicode.IsPrint(r) || r == utf8.RuneError:
+			q := strconv.QuoteRuneToASCII(r)
+			b.WriteString(q[1 : len(q)-1])
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// printable reports whether s holds only printable characters and spaces.
+// Bidirectional marks and other format characters are not printable.
+func printable(s string) bool {
+	if !utf8.ValidString(s) {
+		return false
+	}
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			return false
+		}
+	}
+	return true
+}
+
+// nearest returns up to most of the candidates that s is likely a misspelling
+// of, nearest first; candidates of the same distance keep their order.
+func nearest(s string, candidates []string, most int) []string {
+	if len(s) > 64 {
+		return nil
+	}
+	type found struct {
+		name     string
+		distance int
+	}
+	var all []found
+	limit := max(1, utf8.RuneCountInString(s)/3)
+	for _, c := range candidates {
+		if d := len(c) - len(s); d > 4*limit || -d > 4*limit { // bytes: a rune has at most four
+			continue
+		}
+		if d := distance(s, c); d <= limit {
+			all = append(all, found{c, d})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b found) int { return a.distance - b.distance })
+	var names []string
+	for i := 0; i < len(all) && i < most; i++ {
+		names = append(names, all[i].name)
+	}
+	return names
+}
+
+// didYouMean is a hint to append to a message, "" when nothing is near.
+func didYouMean(s string, candidates []string) string {
+	if near := nearest(s, candidates, 1); len(near) > 0 {
+		return fmt.Sprintf("; did you mean %s?", near[0])
+	}
+	return ""
+}
+
+// distance is the number of edits between a and b, without case; exchanging
+// two neighbouring characters is one edit.
+func distance(a, b string) int {
+	x, y := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
+	before, last, row := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(x); i++ {
+		row[0] = i
+		for j := 1; j <= len(y); j++ {
+			cost := 1
+			if x[i-1] == y[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(y)]
+}
