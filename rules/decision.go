@@ -65,9 +65,9 @@ type Placement struct {
 	Runner      Runner       `json:"runner"`
 
 	// From says where each single value came from ("label gpu", "rule linux",
-	// "defaults"), by its JSON path: "resources.cpu", "node_pool",
+	// "defaults", "built in"), by its JSON path: "resources.cpu", "node_pool",
 	// "task.env.FOO". List entries carry theirs themselves.
-	From map[string]string `json:"from"`
+	From map[string]string `json:"from,omitempty"`
 }
 
 // A Constraint is one Nomad constraint. Operator is in Nomad's own spelling,

@@ -1,0 +1,740 @@
+package rules
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+// The bounds of a rules file.
+const (
+	maxRules        = 50_000
+	maxVocabulary   = 10_000
+	maxConstraints  = 200 // of one section, and so on for the other lists
+	maxDevices      = 128 // Nomad asks for no more in practice; it bounds a typing error
+	maxCores        = 4096
+	defaultScope    = `"self-hosted" in labels`
+	maxParamOptions = 1000
+)
+
+// Parse loads and checks a rules file. file is its name in messages. The error
+// is a Diagnostics with every fault that was found. The Set is immutable and
+// safe for concurrent use.
+func Parse(file string, src []byte) (*Set, error) {
+	r := &loader{reader: reader{file: file, src: string(src)}}
+	s := r.load()
+	if faults := r.sorted(); faults != nil {
+		return nil, faults
+	}
+	return s, nil
+}
+
+// A loader reads the sections of a rules file.
+type loader struct {
+	reader
+	lang *language
+	set  *Set
+}
+
+func (r *loader) load() *Set {
+	root := r.tree()
+	if root == nil {
+		if len(r.faults) == 0 {
+			r.faultAt(1, 1, "the file is empty: a rules file begins with version: 1")
+		}
+		return nil
+	}
+	sections := r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "rules")
+	if v, ok := sections["version"]; !ok {
+		line, column := place(root)
+		r.faultAt(line, column, "version is missing: a rules file begins with version: 1")
+	} else {
+		r.whole(v, "version", 1, 1)
+	}
+	s := &Set{file: r.file, vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}
+	r.set = s
+	entries := r.vocabulary(sections["labels"])
+	r.lang = newLanguage(s.vocabulary.params)
+	for _, e := range entries {
+		r.layer(e.fields, &e.layer, "label "+quote(e.pattern))
+	}
+	r.scope(sections["scope"])
+	r.compound(sections["compound"])
+	if n, ok := sections["defaults"]; ok {
+		f := r.fields(n, "defaults", append(placementKeys, "max")...)
+		r.layer(f, &s.defaults, "defaults")
+		r.max(f["max"], &s.defaults, "defaults")
+	}
+	r.rules(sections["rules"], root)
+	s.index()
+	return s
+}
+
+func (r *loader) scope(n ast.Node) {
+	source := defaultScope
+	if n != nil {
+		var ok bool
+		if source, ok = r.text(n, "scope"); !ok {
+			return
+		}
+	}
+	r.set.scope = r.condition(n, "scope", source)
+}
+
+// condition compiles a condition that stands at n.
+func (r *loader) condition(n ast.Node, what, source string) condition {
+	source = strings.TrimRight(source, "\n")
+	if inner, ok := strings.CutPrefix(strings.TrimSpace(source), opening); ok && strings.HasSuffix(inner, closing) {
+		r.fault(n, "%s is an expression already: leave ${{ and }} out", what)
+		return condition{}
+	}
+	c, err := r.lang.condition(source, r.set.mentions)
+	if err != nil {
+		r.expressionFault(n, what, err)
+	}
+	return c
+}
+
+// expressionFault reports an error of an expression in a scalar at its place.
+func (r *loader) expressionFault(n ast.Node, what string, err error) {
+	var e *expressionError
+	if !errors.As(err, &e) {
+		r.fault(n, "%s: %v", what, err)
+		return
+	}
+	line, column, exact := r.within(n, e.line, e.column)
+	if !exact {
+		r.faultAt(line, column, "%s: %s (line %d, column %d of the expression; a plain, quoted or | text shows the place)", what, e.message, e.line, e.column+1)
+		return
+	}
+	r.faultAt(line, column, "%s: %s", what, e.message)
+}
+
+func (r *loader) compound(n ast.Node) {
+	if n == nil {
+		return
+	}
+	f := r.fields(n, "compound", "prefix", "separator")
+	for key, at := range map[string]*string{"prefix": &r.set.compound.prefix, "separator": &r.set.compound.separator} {
+		v, ok := f[key]
+		if !ok {
+			r.fault(n, "compound needs a prefix and a separator, such as { prefix: 'yard=', separator: '/' }")
+			continue
+		}
+		if s, ok := r.text(v, "compound "+key); ok {
+			*at = strings.ToLower(s)
+		}
+	}
+}
+
+// An entry is a label of the vocabulary whose meaning is yet to be read.
+type entry struct {
+	*label
+	fields map[string]ast.Node
+}
+
+// vocabulary reads the names and params of the labels: their expressions can
+// be compiled only when all of them are known.
+func (r *loader) vocabulary(n ast.Node) []entry {
+	if n == nil {
+		return nil
+	}
+	var entries []entry
+	pairs := r.pairs(n, "labels")
+	if len(pairs) > maxVocabulary {
+		r.fault(n, "%d labels; at most %d are taken", len(pairs), maxVocabulary)
+		return nil
+	}
+	seen := map[string]bool{}
+	for i, p := range pairs {
+		l := &label{pattern: strings.ToLower(strings.TrimSpace(p.key)), order: i}
+		star := strings.IndexByte(l.pattern, '*')
+		switch {
+		case l.pattern == "":
+			r.fault(p.keyNode, "a label must not be empty")
+			continue
+		case utf8.RuneCountInString(l.pattern) > MaxLabelLength || !printable(l.pattern):
+			r.fault(p.keyNode, "label %s must be printable and have at most %d characters", quote(l.pattern), MaxLabelLength)
+			continue
+		case star >= 0 && star != len(l.pattern)-1:
+			r.fault(p.keyNode, "label %s: * stands at the end only, as in cpu=* or run-*", quote(l.pattern))
+			continue
+		case seen[l.pattern]:
+			r.fault(p.keyNode, "label %s is there twice: labels that differ in case only are one label", quote(l.pattern))
+			continue
+		}
+		seen[l.pattern] = true
+		f := map[string]ast.Node{}
+		if p.value != nil {
+			f = r.fields(p.value, "label "+quote(l.pattern), append(placementKeys, "param")...)
+		}
+		if n, ok := f["param"]; ok {
+			l.param = r.param(n, l, star >= 0)
+		}
+		r.set.vocabulary.add(l)
+		entries = append(entries, entry{l, f})
+	}
+	return entries
+}
+
+var paramName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
+
+func (r *loader) param(n ast.Node, l *label, open bool) *param {
+	if !open {
+		r.fault(n, "label %s has a param but leaves nothing open: end its name with *, as in %s=*", quote(l.pattern), l.pattern)
+		return nil
+	}
+	if l.pattern == "*" {
+		r.fault(n, `label "*" stands for any label and has no param`)
+		return nil
+	}
+	f := r.fields(n, "param", "name", "type", "min", "max", "one_of", "pattern")
+	p := &param{kind: "int"}
+	if v, ok := f["name"]; !ok {
+		r.fault(n, "param needs a name, for expressions to say param.NAME")
+	} else if s, ok := r.text(v, "param name"); ok {
+		switch {
+		case !paramName.MatchString(s):
+			r.fault(v, "param name %s must be lower case letters, digits and _, a letter first", quote(s))
+		case slices.Contains(r.set.vocabulary.params, s):
+			r.fault(v, "param %s is defined by another label already", quote(s))
+		}
+		p.name = s
+		r.set.vocabulary.params = append(r.set.vocabulary.params, s)
+	}
+	if v, ok := f["type"]; !ok {
+		r.fault(n, "param needs a type: int, size or string")
+		return nil
+	} else if s, ok := r.text(v, "param type"); !ok {
+		return nil
+	} else if p.kind = s; !slices.Contains([]string{"int", "size", "string"}, s) {
+		r.fault(v, "param type %s: want int, size or string%s", quote(s), didYouMean(s, []string{"int", "size", "string"}))
+		return nil
+	}
+	refuse := func(keys ...string) {
+		for _, k := range keys {
+			if v, ok := f[k]; ok {
+				r.fault(v, "a param of type %s has no %s", p.kind, k)
+			}
+		}
+	}
+	if p.kind == "string" {
+		refuse("min", "max")
+		r.stringParam(n, f, p)
+		return p
+	}
+	refuse("one_of", "pattern")
+	bound := func(key string) (int, bool) {
+		v, ok := f[key]
+		if !ok {
+			r.fault(n, "a param of type %s needs min and max: what teams write is bounded", p.kind)
+			return 0, false
+		}
+		if p.kind == "int" {
+			return r.whole(v, "param "+key, math.MinInt32, math.MaxInt32)
+		}
+		got := literal(r, v, "param "+key, memorySize)
+		return got.literal, got.set
+	}
+	low, okLow := bound("min")
+	high, okHigh := bound("max")
+	if okLow && okHigh && low > high {
+		r.fault(f["max"], "param max is below its min")
+	}
+	p.min, p.max = low, high
+	return p
+}
+
+func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
+	oneOf, hasOneOf := f["one_of"]
+	pattern, hasPattern := f["pattern"]
+	if hasOneOf == hasPattern {
+		r.fault(n, "a param of type string needs one_of or pattern: what teams write is bounded")
+		return
+	}
+	if hasPattern {
+		s, ok := r.text(pattern, "param pattern")
+		if !ok {
+			return
+		}
+		re, err := regexp.Compile(`^(?:` + s + `)$`)
+		if err != nil {
+			r.fault(pattern, "param pattern %s is no regular expression: %s", quote(s), oneLine(err.Error()))
+			return
+		}
+		p.pattern, p.patternAs = re, s
+		return
+	}
+	items := r.items(oneOf, "one_of")
+	if len(items) == 0 || len(items) > maxParamOptions {
+		r.fault(oneOf, "one_of must list 1 to %d texts", maxParamOptions)
+	}
+	for _, i := range items {
+		if s, ok := r.text(i, "one_of"); ok {
+			p.oneOf = append(p.oneOf, s)
+		}
+	}
+}
+
+// placementKeys are the keys of a placement in any section.
+var placementKeys = []string{
+	"constraints", "affinities", "devices", "resources", "node_pool", "datacenters", "namespace", "priority", "task", "runner",
+}
+
+// read reads a value that may be a template.
+func read[T any](r *loader, n ast.Node, what string, as func(any) (T, error)) value[T] {
+	return readText(r, n, what, as, false)
+}
+
+// literal reads a value that is written out.
+func literal[T any](r *loader, n ast.Node, what string, as func(any) (T, error)) value[T] {
+	v := read(r, n, what, as)
+	if v.template != nil {
+		r.fault(n, "%s must be written out, not come from an expression", what)
+		v.set = false
+	}
+	return v
+}
+
+func readText[T any](r *loader, n ast.Node, what string, as func(any) (T, error), mayBeEmpty bool) (v value[T]) {
+	if n == nil {
+		return v
+	}
+	plain, ok := r.plain(n)
+	if !ok {
+		return v
+	}
+	s, ok := scalar(plain)
+	if !ok {
+		r.fault(n, "%s must be a single value, not %s", what, kindOf(plain))
+		return v
+	}
+	if strings.TrimSpace(s) == "" && !mayBeEmpty {
+		r.fault(n, "%s must not be empty", what)
+		return v
+	}
+	return readString(r, n, s, what, as)
+}
+
+// readString reads a value from a part of a scalar's text.
+func readString[T any](r *loader, n ast.Node, s, what string, as func(any) (T, error)) (v value[T]) {
+	var err error
+	v.read = as
+	if r.lang != nil {
+		if v.template, err = r.lang.template(s); err != nil {
+			r.expressionFault(n, what, err)
+			return value[T]{}
+		}
+	}
+	if v.template == nil {
+		if v.literal, err = as(s); err != nil {
+			r.fault(n, "%s: %v", what, err)
+			return value[T]{}
+		}
+	}
+	v.set = true
+	return v
+}
+
+// layer reads the placement keys of a section.
+func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
+	in := func(key string) string { return what + ": " + key }
+	for _, n := range r.list(f["constraints"], in("constraints")) {
+		if c, ok := r.constraint(n, false); ok {
+			l.constraints = append(l.constraints, c)
+		}
+	}
+	for _, n := range r.list(f["affinities"], in("affinities")) {
+		if a, ok := r.affinity(n); ok {
+			l.affinities = append(l.affinities, a)
+		}
+	}
+	for _, n := range r.list(f["devices"], in("devices")) {
+		if d, ok := r.device(n); ok {
+			l.devices = append(l.devices, d)
+		}
+	}
+	if n, ok := f["resources"]; ok {
+		r.resources(n, l, in("resources"))
+	}
+	l.nodePool = read(r, f["node_pool"], in("node_pool"), named(poolName, "name of a Nomad node pool"))
+	l.namespace = read(r, f["namespace"], in("namespace"), named(namespaceName, "name of a Nomad namespace"))
+	l.priority = read(r, f["priority"], in("priority"), wholeBetween(1, 100))
+	if n, ok := f["datacenters"]; ok {
+		items := r.list(n, in("datacenters"))
+		if len(items) == 0 {
+			r.fault(n, "%s must list at least one; [\"*\"] is any", in("datacenters"))
+		}
+		for _, i := range items {
+			l.datacenters = append(l.datacenters, read(r, i, in("datacenters"), named(datacenterGlob, "name or pattern of a Nomad datacenter")))
+		}
+	}
+	if n, ok := f["task"]; ok {
+		r.task(n, l, in("task"))
+	}
+	if n, ok := f["runner"]; ok {
+		rf := r.fields(n, in("runner"), "scope", "group")
+		l.scope = read(r, rf["scope"], in("runner scope"), func(v any) (string, error) {
+			s, err := asText(v)
+			if err == nil && s != "repository" && s != "organization" {
+				err = fmt.Errorf("%s: want repository or organization", quote(s))
+			}
+			return s, err
+		})
+		l.group = read(r, rf["group"], in("runner group"), wholeBetween(1, math.MaxInt32))
+	}
+}
+
+// list is items with a bound.
+func (r *loader) list(n ast.Node, what string) []ast.Node {
+	if n == nil {
+		return nil
+	}
+	items := r.items(n, what)
+	if len(items) > maxConstraints {
+		r.fault(n, "%s has %d entries; at most %d are taken", what, len(items), maxConstraints)
+		return nil
+	}
+	return items
+}
+
+// constraint reads the short or the mapping form.
+func (r *loader) constraint(n ast.Node, device bool) (c constraintSpec, ok bool) {
+	c, _, ok = r.comparison(n, device, "constraint")
+	return c, ok
+}
+
+// comparison reads what constraints and affinities share; f holds the keys of
+// the mapping form.
+func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintSpec, f map[string]ast.Node, ok bool) {
+	plain, ok := r.plain(n)
+	if !ok {
+		return c, nil, false
+	}
+	var attribute, operator, val string
+	valueNode := n
+	if s, short := scalar(plain); short {
+		if what == "affinity" {
+			r.fault(n, "an affinity is a mapping: { attribute: '${node.class}', value: spot, weight: 50 }")
+			return c, nil, false
+		}
+		var err error
+		if attribute, operator, val, err = splitConstraint(s); err != nil {
+			r.fault(n, "%v", err)
+			return c, nil, false
+		}
+	} else {
+		keys := []string{"attribute", "operator", "value"}
+		if what == "affinity" {
+			keys = append(keys, "weight")
+		}
+		f = r.fields(n, what, keys...)
+		operator = "="
+		read := func(key string, at *string) {
+			if v, there := f[key]; there {
+				if s, isScalar := scalar(v); isScalar {
+					*at = strings.TrimSpace(s)
+				} else if _, isNull := v.(*ast.NullNode); !isNull {
+					r.fault(v, "%s of a %s must be a text, not %s", key, what, kindOf(v))
+					ok = false
+				}
+			}
+		}
+		read("attribute", &attribute)
+		read("operator", &operator)
+		read("value", &val)
+		if v, there := f["value"]; there {
+			valueNode = v
+		}
+		if !ok {
+			return c, nil, false
+		}
+	}
+	op, known := operators[operator]
+	if !known {
+		r.fault(n, "unknown operator %s%s", quote(operator), cmp.Or(didYouMean(operator, operatorNames()), "; Nomad takes "+strings.Join(operatorNames(), ", ")))
+		return c, nil, false
+	}
+	if what == "affinity" && (op.operand == noValue || op.operand == standsAlone || op.operand == countOnly) {
+		r.fault(n, "an affinity cannot have the operator %s", operator)
+		return c, nil, false
+	}
+	if op.operand == standsAlone {
+		if attribute != "" {
+			r.fault(n, "operator %s takes no attribute", operator)
+			return c, nil, false
+		}
+	} else if err := checkTarget(attribute, device); err != nil {
+		r.fault(n, "%v", err)
+		return c, nil, false
+	}
+	c = constraintSpec{attribute: attribute, operator: op.canonical}
+	c.value = readString(r, valueNode, val, what+" on "+cmp.Or(attribute, operator), anyText)
+	if c.value.set && c.value.template == nil {
+		if err := checkValue(operator, val); err != nil {
+			r.fault(n, "%s on %s: %v", what, cmp.Or(attribute, operator), err)
+			return c, nil, false
+		}
+	}
+	return c, f, c.value.set
+}
+
+func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
+	c, f, ok := r.comparison(n, false, "affinity")
+	if !ok {
+		return a, false
+	}
+	w, there := f["weight"]
+	if !there {
+		r.fault(n, "an affinity needs a weight from -100 to 100, not 0")
+		return a, false
+	}
+	a.constraintSpec = c
+	a.weight = read(r, w, "affinity weight", func(v any) (int, error) {
+		n, err := wholeBetween(-100, 100)(v)
+		if err == nil && n == 0 {
+			err = errors.New("a weight of 0 says nothing")
+		}
+		return n, err
+	})
+	return a, a.weight.set
+}
+
+func (r *loader) device(n ast.Node) (d deviceSpec, ok bool) {
+	readName := named(deviceName, "device: write type, vendor/type or vendor/type/model, such as nvidia/gpu")
+	d.count = value[int]{set: true, literal: 1}
+	plain, ok := r.plain(n)
+	if !ok {
+		return d, false
+	}
+	if _, short := scalar(plain); short {
+		d.name = read(r, n, "device", readName)
+		return d, d.name.set
+	}
+	f := r.fields(n, "device", "name", "count", "constraints")
+	if _, there := f["name"]; !there {
+		r.fault(n, "a device needs a name, such as nvidia/gpu")
+		return d, false
+	}
+	d.name = read(r, f["name"], "device name", readName)
+	if c, there := f["count"]; there {
+		d.count = read(r, c, "device count", wholeBetween(1, maxDevices))
+	}
+	for _, c := range r.list(f["constraints"], "device constraints") {
+		if got, ok := r.constraint(c, true); ok {
+			d.constraints = append(d.constraints, got)
+		}
+	}
+	return d, d.name.set && d.count.set
+}
+
+var sizeKeys = []string{"cpu", "cores", "memory", "memory_max", "disk"}
+
+func (r *loader) resources(n ast.Node, l *layer, what string) {
+	f := r.fields(n, what, sizeKeys...)
+	l.cpu = read(r, f["cpu"], what+" cpu", cpuShares)
+	l.cores = read(r, f["cores"], what+" cores", wholeBetween(1, maxCores))
+	l.memory = read(r, f["memory"], what+" memory", memorySize)
+	l.memoryMax = read(r, f["memory_max"], what+" memory_max", memorySize)
+	l.disk = read(r, f["disk"], what+" disk", memorySize)
+	if l.cpu.set && l.cores.set {
+		r.fault(f["cores"], "%s sets cpu and cores: a Nomad task has MHz or whole cores, not both", what)
+	}
+	if l.memory.set && l.memoryMax.set && l.memory.template == nil && l.memoryMax.template == nil && l.memoryMax.literal < l.memory.literal {
+		r.fault(f["memory_max"], "%s: memory_max is below memory", what)
+	}
+}
+
+// max reads the most that a job may ask for; from is whose limits they are.
+func (r *loader) max(n ast.Node, l *layer, from string) {
+	if n == nil {
+		return
+	}
+	f := r.fields(n, "max", sizeKeys...)
+	for key, at := range map[string]struct {
+		to *limit
+		as func(any) (int, error)
+	}{
+		"cpu": {&l.max.cpu, cpuShares}, "cores": {&l.max.cores, wholeBetween(1, maxCores)},
+		"memory": {&l.max.memory, memorySize}, "memory_max": {&l.max.memoryMax, memorySize}, "disk": {&l.max.disk, memorySize},
+	} {
+		if v, there := f[key]; there {
+			*at.to = limit{literal(r, v, "max "+key, at.as).literal, from}
+		}
+	}
+}
+
+func (r *loader) task(n ast.Node, l *layer, what string) {
+	f := r.fields(n, what, "env", "config")
+	if env, ok := f["env"]; ok {
+		for _, p := range r.pairs(env, what+" env") {
+			if !envName.MatchString(p.key) {
+				r.fault(p.keyNode, "%s is no name of an environment variable", quote(p.key))
+				continue
+			}
+			if v := readText(r, p.value, what+" env "+p.key, anyText, true); v.set {
+				l.env = append(l.env, envSpec{p.key, v})
+			}
+		}
+	}
+	if config, ok := f["config"]; ok {
+		for _, p := range r.pairs(config, what+" config") {
+			if tree, ok := r.json(p.value, what+" config "+p.key); ok {
+				l.config = append(l.config, configSpec{p.key, tree})
+			}
+		}
+	}
+}
+
+// json reads a value of a driver's config.
+func (r *loader) json(n ast.Node, what string) (any, bool) {
+	n, ok := r.plain(n)
+	if !ok {
+		return nil, false
+	}
+	switch s := n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		out := map[string]any{}
+		for _, p := range r.pairs(n, what) {
+			v, ok := r.json(p.value, what+"."+p.key)
+			if !ok {
+				return nil, false
+			}
+			out[p.key] = v
+		}
+		return out, true
+	case *ast.SequenceNode:
+		out := []any{}
+		for _, i := range s.Values {
+			v, ok := r.json(i, what)
+			if !ok {
+				return nil, false
+			}
+			out = append(out, v)
+		}
+		return out, true
+	case *ast.BoolNode:
+		return s.Value, true
+	case *ast.IntegerNode:
+		if i, err := strconv.ParseInt(s.Token.Value, 0, 64); err == nil {
+			return float64(i), true // as JSON would have it when read again
+		}
+	case *ast.FloatNode:
+		if !math.IsInf(s.Value, 0) && !math.IsNaN(s.Value) {
+			return s.Value, true
+		}
+	case *ast.StringNode, *ast.LiteralNode:
+		v := readText(r, n, what, func(v any) (any, error) { return v, configScalar(v) }, true)
+		return v, v.set
+	}
+	r.fault(n, "%s: %s is no value of a task's config", what, kindOf(n))
+	return nil, false
+}
+
+// configScalar checks what an expression gives to a config.
+func configScalar(v any) error {
+	_, err := anyText(v)
+	return err
+}
+
+// A rule is a condition and what follows when it holds.
+type rule struct {
+	name     string
+	when     condition
+	deny     string // "" when the rule places
+	jobspec  string
+	dispatch string
+	layer    layer
+
+	jobspecLine, jobspecColumn int
+}
+
+func (r *loader) rules(n, root ast.Node) {
+	if n == nil {
+		line, column := place(root)
+		r.faultAt(line, column, "rules is missing: list at least one rule")
+		return
+	}
+	items := r.items(n, "rules")
+	if len(items) == 0 || len(items) > maxRules {
+		r.fault(n, "rules has %d entries; 1 to %d are taken", len(items), maxRules)
+		return
+	}
+	lines := map[string]int{}
+	for _, item := range items {
+		r.oneRule(item, lines)
+		r.rule = ""
+	}
+}
+
+func (r *loader) oneRule(n ast.Node, lines map[string]int) {
+	f := r.fields(n, "a rule", append([]string{"name", "if", "deny", "jobspec", "dispatch", "max"}, placementKeys...)...)
+	line, _ := place(n)
+	ru := rule{}
+	if v, ok := f["name"]; !ok {
+		r.fault(n, "a rule needs a name")
+	} else if s, ok := r.text(v, "rule name"); ok {
+		ru.name, r.rule = s, s
+		switch before, there := lines[s]; {
+		case !plainName.MatchString(s):
+			r.fault(v, "rule name %s: write letters, digits, spaces and ._/+:-, at most 128", quote(s))
+		case there:
+			r.fault(v, "rule %s is there already, at line %d", quote(s), before)
+		}
+		lines[s] = line
+	}
+	if v, ok := f["if"]; ok {
+		if s, ok := r.text(v, "if"); ok {
+			ru.when = r.condition(v, "if", s)
+		}
+	}
+	switch kinds := present(f, "deny", "jobspec", "dispatch"); len(kinds) {
+	case 0:
+		r.fault(n, "a rule needs one of jobspec, dispatch or deny")
+	case 1:
+	default:
+		r.fault(f[kinds[1]], "a rule has one of jobspec, dispatch and deny, not both %s and %s", kinds[0], kinds[1])
+	}
+	if v, ok := f["deny"]; ok {
+		if s, ok := r.text(v, "deny"); ok {
+			ru.deny = oneLine(strings.TrimSpace(s))
+		}
+		for _, k := range present(f, append([]string{"max"}, placementKeys...)...) {
+			r.fault(f[k], "a rule that denies places nothing: %s has no effect", k)
+		}
+	}
+	if v, ok := f["jobspec"]; ok {
+		ru.jobspec = literal(r, v, "jobspec", named(plainName, "name of a jobspec")).literal
+		ru.jobspecLine, ru.jobspecColumn = place(v)
+	}
+	if v, ok := f["dispatch"]; ok {
+		ru.dispatch = literal(r, v, "dispatch", func(v any) (string, error) {
+			s, err := asText(v)
+			if err == nil && (strings.ContainsAny(s, " \x00") || len(s) > 300 || !printable(s)) {
+				err = fmt.Errorf("%s is no ID of a Nomad job", quote(s))
+			}
+			return s, err
+		}).literal
+		for _, k := range present(f, append([]string{"max"}, placementKeys...)...) {
+			if k != "namespace" && k != "runner" {
+				r.fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
+			}
+		}
+	}
+	r.layer(f, &ru.layer, "rule")
+	r.max(f["max"], &ru.layer, "rule "+ru.name)
+	r.set.rules = append(r.set.rules, ru)
+}
+
+// present returns which of the keys are there.
+func present(f map[string]ast.Node, keys ...string) []string {
+	return slices.DeleteFunc(slices.Clone(keys), func(k string) bool { _, ok := f[k]; return !ok })
+}

@@ -1,0 +1,386 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// A layer is the part of a placement that one section of the file gives.
+type layer struct {
+	constraints []constraintSpec
+	affinities  []affinitySpec
+	devices     []deviceSpec
+	cpu         value[int] // MHz
+	cores       value[int]
+	memory      value[int] // MiB, as the next two
+	memoryMax   value[int]
+	disk        value[int]
+	nodePool    value[string]
+	namespace   value[string]
+	priority    value[int]
+	datacenters []value[string] // nil: not set
+	env         []envSpec
+	config      []configSpec
+	scope       value[string]
+	group       value[int]
+	max         limits
+}
+
+// limits are the most that a job may ask for; 0 is no limit.
+type limits struct{ cpu, cores, memory, memoryMax, disk limit }
+
+type limit struct {
+	most int
+	from string
+}
+
+type constraintSpec struct {
+	attribute string
+	operator  string // canonical
+	value     value[string]
+}
+
+type affinitySpec struct {
+	constraintSpec
+	weight value[int]
+}
+
+type deviceSpec struct {
+	name        value[string]
+	count       value[int]
+	constraints []constraintSpec
+}
+
+type envSpec struct {
+	name  string
+	value value[string]
+}
+
+// configSpec is one entry of a task's config: a JSON value whose texts may be
+// templates.
+type configSpec struct {
+	name string
+	tree any // map[string]any, []any, value[any], or a JSON scalar
+}
+
+// empty reports whether the layer asks Nomad for nothing.
+func (l *layer) empty() bool {
+	return len(l.constraints)+len(l.affinities)+len(l.devices)+len(l.datacenters)+len(l.env)+len(l.config) == 0 &&
+		!l.cpu.set && !l.cores.set && !l.memory.set && !l.memoryMax.set && !l.disk.set &&
+		!l.nodePool.set && !l.priority.set
+}
+
+// A merger lays layers over each other: defaults, then the rule, then the
+// labels in the order of the vocabulary.
+type merger struct {
+	p    Placement
+	env  *Env
+	from string // whose layer is being added: "defaults", "rule linux", "label cpu=8"
+}
+
+// nowhere is the placement that asks for nothing.
+func nowhere() Placement {
+	return Placement{Constraints: []Constraint{}, Affinities: []Affinity{}, Devices: []Device{}, Datacenters: []string{}}
+}
+
+const labelOrigin = "label "
+
+func isLabel(from string) bool { return strings.HasPrefix(from, labelOrigin) }
+
+// add lays one layer over those before. Its error begins with whose it is.
+func (m *merger) add(l *layer, from string) error {
+	m.from = from
+	if err := m.lay(l); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	return nil
+}
+
+func (m *merger) lay(l *layer) error {
+	for _, c := range l.constraints {
+		got, err := m.constraint(c)
+		if err != nil {
+			return err
+		}
+		m.p.Constraints = addConstraint(m.p.Constraints, got)
+	}
+	for _, a := range l.affinities {
+		c, err := m.constraint(a.constraintSpec)
+		if err != nil {
+			return err
+		}
+		weight, err := a.weight.get(m.env)
+		if err != nil {
+			return err
+		}
+		m.p.Affinities = append(m.p.Affinities, Affinity{c.Attribute, c.Operator, c.Value, weight, m.from})
+	}
+	for _, d := range l.devices {
+		if err := m.device(d); err != nil {
+			return err
+		}
+	}
+	return cmp.Or(
+		m.compute(l),
+		size(m, "resources.memory_mb", &m.p.Resources.MemoryMB, &l.memory),
+		size(m, "resources.memory_max_mb", &m.p.Resources.MemoryMaxMB, &l.memoryMax),
+		size(m, "resources.disk_mb", &m.p.Resources.DiskMB, &l.disk),
+		single(m, "node_pool", &m.p.NodePool, &l.nodePool),
+		single(m, "namespace", &m.p.Namespace, &l.namespace),
+		single(m, "priority", &m.p.Priority, &l.priority),
+		m.datacenters(l),
+		m.task(l),
+		m.runner(l),
+	)
+}
+
+func (m *merger) constraint(c constraintSpec) (Constraint, error) {
+	v, err := c.value.get(m.env)
+	if err == nil && c.value.template != nil {
+		err = checkValue(c.operator, v)
+	}
+	if err != nil {
+		return Constraint{}, fmt.Errorf("constraint on %s: %w", cmp.Or(c.attribute, c.operator), err)
+	}
+	return Constraint{c.attribute, c.operator, v, m.from}, nil
+}
+
+// addConstraint adds a constraint unless an earlier one says the same.
+func addConstraint(list []Constraint, c Constraint) []Constraint {
+	for _, have := range list {
+		if have.Attribute == c.Attribute && have.Operator == c.Operator && have.Value == c.Value {
+			return list
+		}
+	}
+	return append(list, c)
+}
+
+// device keeps the largest count of each device.
+func (m *merger) device(d deviceSpec) error {
+	name, err := d.name.get(m.env)
+	if err != nil {
+		return fmt.Errorf("device: %w", err)
+	}
+	count, err := d.count.get(m.env)
+	if err != nil {
+		return fmt.Errorf("device %s: %w", name, err)
+	}
+	at := slices.IndexFunc(m.p.Devices, func(have Device) bool { return have.Name == name })
+	if at < 0 {
+		at = len(m.p.Devices)
+		m.p.Devices = append(m.p.Devices, Device{Name: name})
+	}
+	have := &m.p.Devices[at]
+	if count > have.Count {
+		have.Count, have.From = count, m.from
+	}
+	for _, c := range d.constraints {
+		got, err := m.constraint(c)
+		if err != nil {
+			return fmt.Errorf("device %s: %w", name, err)
+		}
+		have.Constraints = addConstraint(have.Constraints, got)
+	}
+	return nil
+}
+
+// compute merges MHz and cores, of which Nomad takes one. Whole cores of a
+// rule or a label take the place of MHz from a default or a rule. They cannot
+// be compared, so labels that ask for both, or for MHz where whole cores
+// stand, contradict each other.
+func (m *merger) compute(l *layer) error {
+	r, from := &m.p.Resources, m.p.From
+	conflict := func(mhz, cores string) error {
+		return fmt.Errorf("%s asks for cpu in MHz and %s for whole cores: a Nomad task has one of them", mhz, cores)
+	}
+	switch {
+	case l.cores.set:
+		if isLabel(m.from) && isLabel(from["resources.cpu"]) {
+			return conflict(from["resources.cpu"], m.from)
+		}
+		if r.CPU != 0 {
+			r.CPU = 0
+			delete(from, "resources.cpu")
+		}
+		return size(m, "resources.cores", &r.Cores, &l.cores)
+	case l.cpu.set:
+		if isLabel(m.from) && r.Cores != 0 {
+			return conflict(m.from, from["resources.cores"])
+		}
+		if r.Cores != 0 {
+			r.Cores = 0
+			delete(from, "resources.cores")
+		}
+		return size(m, "resources.cpu", &r.CPU, &l.cpu)
+	}
+	return nil
+}
+
+// size merges a size: a label raises it and never lowers it.
+func size(m *merger, key string, at *int, v *value[int]) error {
+	if !v.set {
+		return nil
+	}
+	n, err := v.get(m.env)
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	if isLabel(m.from) && n <= *at {
+		return nil
+	}
+	*at, m.p.From[key] = n, m.from
+	return nil
+}
+
+// single merges a value that there is one of: a rule replaces a default, a
+// label both, and two labels must agree.
+func single[T any](m *merger, key string, at *T, v *value[T]) error {
+	if !v.set {
+		return nil
+	}
+	got, err := v.get(m.env)
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return set(m, key, at, got)
+}
+
+func set[T any](m *merger, key string, at *T, got T) error {
+	if before := m.p.From[key]; isLabel(m.from) && isLabel(before) {
+		if !reflect.DeepEqual(*at, got) {
+			return fmt.Errorf("%s sets %s to %s and %s to %s: a job has one of them", before, key, show(*at), m.from, show(got))
+		}
+		return nil
+	}
+	*at, m.p.From[key] = got, m.from
+	return nil
+}
+
+func show(v any) string { return quote(fmt.Sprint(v)) }
+
+func (m *merger) datacenters(l *layer) error {
+	if l.datacenters == nil {
+		return nil
+	}
+	list := make([]string, len(l.datacenters))
+	for i := range l.datacenters {
+		var err error
+		if list[i], err = l.datacenters[i].get(m.env); err != nil {
+			return fmt.Errorf("datacenters: %w", err)
+		}
+	}
+	return set(m, "datacenters", &m.p.Datacenters, list)
+}
+
+func (m *merger) task(l *layer) error {
+	for i := range l.env {
+		if m.p.Task.Env == nil {
+			m.p.Task.Env = map[string]string{}
+		}
+		e := &l.env[i]
+		v := m.p.Task.Env[e.name]
+		if err := single(m, "task.env."+e.name, &v, &e.value); err != nil {
+			return err
+		}
+		m.p.Task.Env[e.name] = v
+	}
+	for i := range l.config {
+		if m.p.Task.Config == nil {
+			m.p.Task.Config = map[string]any{}
+		}
+		c := &l.config[i]
+		got, err := m.json(c.tree)
+		if err != nil {
+			return fmt.Errorf("task.config.%s: %w", c.name, err)
+		}
+		v := m.p.Task.Config[c.name]
+		if err := set(m, "task.config."+c.name, &v, got); err != nil {
+			return err
+		}
+		m.p.Task.Config[c.name] = v
+	}
+	return nil
+}
+
+// json evaluates a config's tree to a JSON value of its own.
+func (m *merger) json(tree any) (any, error) {
+	switch t := tree.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(t))
+		for _, k := range slices.Sorted(maps.Keys(t)) {
+			v, err := m.json(t[k])
+			if err != nil {
+				return nil, err
+			}
+			out[k] = v
+		}
+		return out, nil
+	case []any:
+		out := make([]any, len(t))
+		for i := range t {
+			var err error
+			if out[i], err = m.json(t[i]); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	case value[any]:
+		return t.get(m.env)
+	}
+	return tree, nil
+}
+
+func (m *merger) runner(l *layer) error {
+	if err := single(m, "runner.scope", &m.p.Runner.Scope, &l.scope); err != nil || !l.group.set {
+		return err
+	}
+	group := int(m.p.Runner.Group)
+	err := single(m, "runner.group", &group, &l.group)
+	m.p.Runner.Group = int64(group)
+	return err
+}
+
+// finish fills in what nobody set and checks the whole.
+func (m *merger) finish(most limits) error {
+	p := &m.p
+	if p.Runner.Scope == "" {
+		p.Runner.Scope, p.From["runner.scope"] = "repository", "built in"
+	}
+	if p.Runner.Group == 0 {
+		p.Runner.Group, p.From["runner.group"] = 1, "built in"
+	}
+	r := &p.Resources
+	if r.MemoryMaxMB != 0 && r.MemoryMaxMB < r.MemoryMB { // a label raised memory past it; Nomad wants it at least as large
+		r.MemoryMaxMB, p.From["resources.memory_max_mb"] = r.MemoryMB, p.From["resources.memory_mb"]
+	}
+	for _, c := range []struct {
+		what, key string
+		got       int
+		limit     limit
+		show      func(int) string
+	}{
+		{"cpu", "cpu", r.CPU, most.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
+		{"cores", "cores", r.Cores, most.cores, func(n int) string { return fmt.Sprint(n) }},
+		{"memory", "memory_mb", r.MemoryMB, most.memory, formatMiB},
+		{"memory_max", "memory_max_mb", r.MemoryMaxMB, most.memoryMax, formatMiB},
+		{"disk", "disk_mb", r.DiskMB, most.disk, formatMiB},
+	} {
+		if c.limit.most != 0 && c.got > c.limit.most {
+			return fmt.Errorf("%s %s (%s) is over the most, %s (%s)",
+				c.what, c.show(c.got), p.From["resources."+c.key], c.show(c.limit.most), c.limit.from)
+		}
+	}
+	if a, b, found := contradiction(p.Constraints); found {
+		return fmt.Errorf("no node can satisfy both %s (%s) and %s (%s)", a, a.From, b, b.From)
+	}
+	for _, d := range p.Devices {
+		if a, b, found := contradiction(d.Constraints); found {
+			return fmt.Errorf("no device %s can satisfy both %s (%s) and %s (%s)", d.Name, a, a.From, b, b.From)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package rules
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"strings"
+)
+
+// A value is one setting of the rules file: written out, or a template that
+// the job's facts fill in. The zero value is not set.
+type value[T any] struct {
+	set      bool
+	literal  T
+	template *template // nil: literal holds
+	read     func(any) (T, error)
+}
+
+// get returns the value for a job.
+func (v *value[T]) get(env *Env) (T, error) {
+	if v.template == nil {
+		return v.literal, nil
+	}
+	var zero T
+	got, err := v.template.value(env)
+	if err != nil {
+		return zero, err
+	}
+	t, err := v.read(got)
+	if err != nil {
+		return zero, fmt.Errorf("%s gives a value that is not taken: %w", oneLine(v.template.source), err)
+	}
+	return t, nil
+}
+
+// The readers of single values. They get a text, or what an expression gave.
+
+// memorySize reads MiB, cpuShares MHz.
+func memorySize(v any) (int, error) { return sizeOf(v, ParseSize) }
+func cpuShares(v any) (int, error) {
+	n, err := sizeOf(v, parseMHz)
+	return between(n, err, 1, math.MaxInt32)
+}
+
+func sizeOf(v any, parse func(string) (int, error)) (int, error) {
+	s, err := asText(v)
+	if err != nil {
+		return 0, err
+	}
+	return parse(s)
+}
+
+// wholeBetween reads a whole number.
+func wholeBetween(least, most int) func(any) (int, error) {
+	return func(v any) (int, error) {
+		n, err := sizeOf(v, parseWhole)
+		return between(n, err, least, most)
+	}
+}
+
+func between(n int, err error, least, most int) (int, error) {
+	if err == nil && (n < least || n > most) {
+		return 0, fmt.Errorf("%d is not between %d and %d", n, least, most)
+	}
+	return n, err
+}
+
+// The names that Nomad takes (nomad/structs, Nomad 2.0).
+var (
+	namespaceName  = regexp.MustCompile(`^[a-zA-Z0-9-]{1,128}$`)
+	poolName       = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,128}$`)
+	datacenterGlob = regexp.MustCompile(`^[a-zA-Z0-9_.*-]{1,128}$`)
+	deviceName     = regexp.MustCompile(`^[^\s/${}]{1,128}(/[^\s/${}]{1,128}){0,2}$`)
+	envName        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	plainName      = regexp.MustCompile(`^[\p{L}\p{N}][\p{L}\p{N} ._/+:-]{0,127}$`)
+)
+
+func named(re *regexp.Regexp, what string) func(any) (string, error) {
+	return func(v any) (string, error) {
+		s, err := asText(v)
+		if err == nil && !re.MatchString(s) {
+			err = fmt.Errorf("%s is no %s", quote(s), what)
+		}
+		return s, err
+	}
+}
+
+// anyText reads a text as it is, up to 32 KiB.
+func anyText(v any) (string, error) {
+	s, err := asText(v)
+	switch {
+	case err != nil:
+		return "", err
+	case len(s) > 32<<10:
+		return "", fmt.Errorf("a text of %d bytes; at most %d are taken", len(s), 32<<10)
+	case strings.ContainsRune(s, 0):
+		return "", fmt.Errorf("%s holds a NUL", quote(s))
+	}
+	return s, nil
+}
