@@ -100,6 +100,7 @@ type RunnerState string
 const (
 	RunnerDispatched RunnerState = "dispatched" // its Nomad job is registered, or about to be
 	RunnerClaimed    RunnerState = "claimed"    // its allocation asked for its configuration
+	RunnerOnline     RunnerState = "online"     // it was given its configuration, and waits for a job
 	RunnerBusy       RunnerState = "busy"       // GitHub gave it a job
 	RunnerFinished   RunnerState = "finished"   // that job ended
 	RunnerLost       RunnerState = "lost"       // it could not be configured
@@ -218,13 +219,20 @@ type Store interface {
 	// Configured records GitHub's answer to a claimed runner: its name there and its ID.
 	Configured(ctx context.Context, runnerID, name string, gitHubID int64, now time.Time) error
 
+	// Online records that a configured runner was given its configuration: it
+	// moves from Claimed to Online, and stays where it is if it went further.
+	Online(ctx context.Context, runnerID string, now time.Time) error
+
 	// Lost gives a claimed runner up and puts its job, if it still waits, into
 	// Retrying with the next try, due at at.
 	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) error
 
-	// Recover gives up the runners that were claimed but not configured when
-	// the last process ended, as Lost does, and returns how many.
-	Recover(ctx context.Context, now time.Time) (int, error)
+	// Recover gives up, as Lost does, the runners that were claimed when the
+	// last process ended, and returns how many. The job of one that GitHub had
+	// not configured is due at once. That of one which may or may not have been
+	// given its configuration is due at doubt: if the runner lives, GitHub will
+	// have said by then that it took a job.
+	Recover(ctx context.Context, now, doubt time.Time) (int, error)
 
 	// Job returns one job.
 	Job(ctx context.Context, id int64) (Job, error)

@@ -90,6 +90,23 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 	})
 }
 
+const onlineSQL = `UPDATE runners SET state = 'online', updated_at = ?2 WHERE id = ?1 AND state = 'claimed'`
+
+// Online implements router.Store.
+func (s *Store) Online(ctx context.Context, runnerID string, now time.Time) error {
+	return s.writer.change(ctx, func(t *tx) error {
+		moved, err := t.exec(onlineSQL, runnerID, millis(now))
+		if err != nil || moved > 0 {
+			return err
+		}
+		ok, err := found(t, isRunnerSQL, runnerID)
+		if err == nil && !ok {
+			err = router.ErrNotFound
+		}
+		return err
+	})
+}
+
 const (
 	lostSQL = `
 UPDATE runners SET state = 'lost', updated_at = ?2
@@ -101,7 +118,7 @@ WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
 
 	isRunnerSQL = `SELECT 1 FROM runners WHERE id = ?`
 
-	unconfiguredSQL = `SELECT id FROM runners WHERE state = 'claimed' AND github_id = 0`
+	claimedSQL = `SELECT id, github_id FROM runners WHERE state = 'claimed'`
 )
 
 // Lost implements router.Store. A runner that GitHub gave a job meanwhile, or
@@ -128,21 +145,25 @@ func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) er
 }
 
 // Recover implements router.Store.
-func (s *Store) Recover(ctx context.Context, now time.Time) (n int, err error) {
+func (s *Store) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
 	err = s.writer.change(ctx, func(t *tx) error {
-		var ids []string
+		var claimed []router.Runner
 		err := t.query(func(rows *sql.Rows) error {
-			var id string
-			err := rows.Scan(&id)
-			ids = append(ids, id)
+			var r router.Runner
+			err := rows.Scan(&r.ID, &r.GitHubID)
+			claimed = append(claimed, r)
 			return err
-		}, unconfiguredSQL)
+		}, claimedSQL)
 		if err != nil {
 			return err
 		}
-		n = len(ids)
-		for _, id := range ids {
-			if err := lose(t, id, now, "the router ended while it configured the runner", now); err != nil {
+		n = len(claimed)
+		for _, r := range claimed {
+			at, reason := now, "the router ended while it configured the runner"
+			if r.GitHubID != 0 {
+				at, reason = doubt, "the router ended while it answered the runner, which may have started: it is given time to show itself"
+			}
+			if err := lose(t, r.ID, at, reason, now); err != nil {
 				return err
 			}
 		}

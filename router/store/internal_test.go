@@ -37,7 +37,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{runnerFinishedSQL, "(name=?)"},
 		{freeRunnerSQL, "(job_id=? AND try=?)"},
 		{dropClaimsSQL, "SEARCH claims USING COVERING INDEX claims_runner (runner_id=?)"},
-		{unconfiguredSQL, "SCAN runners USING COVERING INDEX runners_unconfigured"},
+		{claimedSQL, "SCAN runners USING INDEX runners_claimed"},
 	} {
 		plan := plan(t, s, tt.query)
 		if !strings.Contains(plan, tt.want) || strings.Contains(plan, "TEMP B-TREE") {

@@ -122,12 +122,12 @@ func orUnnamed(runner string) string {
 const (
 	runnerBusySQL = `
 UPDATE runners SET state = 'busy', updated_at = ?2
-WHERE name = ?1 AND state IN ('dispatched', 'claimed')
+WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online')
 RETURNING id, job_id, try`
 
 	runnerFinishedSQL = `
 UPDATE runners SET state = 'finished', updated_at = ?2
-WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'busy')
+WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')
 RETURNING id, job_id, try`
 )
 
@@ -155,7 +155,7 @@ const (
 	// repository and same labels.
 	freeRunnerSQL = `
 SELECT r.id, r.try FROM runners r JOIN jobs served ON served.id = r.job_id AND served.try = r.try JOIN jobs short ON short.id = ?2
-WHERE r.job_id = ?1 AND r.state IN ('dispatched', 'claimed')
+WHERE r.job_id = ?1 AND r.state IN ('dispatched', 'claimed', 'online')
 	AND served.owner = short.owner AND served.repo = short.repo AND served.labels = short.labels`
 
 	bindSQL = `UPDATE runners SET job_id = ?2, try = ?3 WHERE id = ?1`

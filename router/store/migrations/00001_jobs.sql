@@ -49,7 +49,7 @@ CREATE TABLE runners (
     id         TEXT    NOT NULL PRIMARY KEY,
     job_id     INTEGER NOT NULL REFERENCES jobs (id),
     try        INTEGER NOT NULL,
-    state      TEXT    NOT NULL CHECK (state IN ('dispatched', 'claimed', 'busy', 'finished', 'lost', 'stopped')),
+    state      TEXT    NOT NULL CHECK (state IN ('dispatched', 'claimed', 'online', 'busy', 'finished', 'lost', 'stopped')),
     name       TEXT    NOT NULL UNIQUE,
     github_id  INTEGER NOT NULL,
     nomad_job  TEXT    NOT NULL,
@@ -59,7 +59,7 @@ CREATE TABLE runners (
 ) STRICT, WITHOUT ROWID;
 
 -- What Recover looks for.
-CREATE INDEX runners_unconfigured ON runners (id) WHERE state = 'claimed' AND github_id = 0;
+CREATE INDEX runners_claimed ON runners (id) WHERE state = 'claimed';
 
 CREATE TABLE claims (
     token_hash BLOB NOT NULL PRIMARY KEY, -- SHA-256

@@ -156,18 +156,26 @@ var claimTests = []test{
 		f.wantRunner(1, r.ID, router.RunnerLost)
 	}},
 	{"Recover gives up what was claimed and not configured", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 4; id++ {
+		for id := int64(1); id <= 5; id++ {
 			f.receive(queued(id))
 		}
 		f.dispatch(1) // not claimed
 		f.claim(f.dispatch(2))
 		f.claim(f.prepare(3)) // crashed before Dispatched
 		f.online(4)
-		n, err := f.Recover(f.ctx(), T0.Add(time.Second))
+		doubtful := f.dispatch(5) // crashed while it was answered
+		f.claim(doubtful)
+		f.must(f.Configured(f.ctx(), doubtful.ID, "doubtful", 99, T0))
+		n, err := f.Recover(f.ctx(), T0.Add(time.Second), T0.Add(time.Minute))
 		f.must(err)
-		if n != 2 {
-			t.Errorf("Recover gave up %d runners, want 2", n)
+		if n != 3 {
+			t.Errorf("Recover gave up %d runners, want 3", n)
 		}
+		if j := f.wantState(5, router.Retrying); j.Try != 2 || !j.DueAt.Equal(T0.Add(time.Minute)) {
+			t.Errorf("job 5: got try %d, due at %v", j.Try, j.DueAt)
+		}
+		f.receive(inProgress(5, "doubtful")) // it lives after all
+		f.wantState(5, router.Running)
 		f.wantState(1, router.Dispatched)
 		for _, id := range []int64{2, 3} {
 			if j := f.wantState(id, router.Retrying); j.Try != 2 || !j.DueAt.Equal(T0.Add(time.Second)) {
@@ -175,7 +183,7 @@ var claimTests = []test{
 			}
 		}
 		f.wantState(4, router.Dispatched)
-		if n, err := f.Recover(f.ctx(), T0); n != 0 || err != nil {
+		if n, err := f.Recover(f.ctx(), T0, T0); n != 0 || err != nil {
 			t.Errorf("a second Recover gave up %d, %v", n, err)
 		}
 	}},

@@ -13,7 +13,7 @@ var runnerTests = []test{
 	{"a runner is busy with its job, then finished", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r, name := f.online(1)
-		got := f.wantRunner(1, r.ID, router.RunnerClaimed)
+		got := f.wantRunner(1, r.ID, router.RunnerOnline)
 		if got.Name != name || got.GitHubID != 99 {
 			t.Errorf("got name %q, ID %d", got.Name, got.GitHubID)
 		}
@@ -158,7 +158,7 @@ func anyShuffle(t *testing.T, open func(testing.TB) Store) {
 			f.must(err)
 			coming := false
 			for _, r := range runners {
-				coming = coming || r.Try == j.Try && r.State == router.RunnerClaimed
+				coming = coming || r.Try == j.Try && (r.State == router.RunnerClaimed || r.State == router.RunnerOnline)
 			}
 			switch j.State {
 			case router.Running, router.Completed, router.Retrying:

@@ -223,6 +223,7 @@ func (f *fixture) online(jobID int64) (r router.Runner, name string) {
 	}
 	name = r.ID + "-abc"
 	f.must(f.Configured(f.ctx(), r.ID, name, 99, T0))
+	f.must(f.Online(f.ctx(), r.ID, T0))
 	return r, name
 }
 

@@ -1,0 +1,215 @@
+package router
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+	"golang.org/x/sync/errgroup"
+
+	"switchyard/rules"
+)
+
+// Config is what an App is made of.
+type Config struct {
+	Store  Store      // required; the caller closes it after Run
+	Nomad  Nomad      // required
+	GitHub GitHub     // required
+	Rules  *rules.Set // required
+
+	// Webhook makes the handler of POST /webhooks/github; it calls receive for
+	// each delivery that is checked and decoded, and answers after it returns.
+	// Required.
+	Webhook func(receive func(context.Context, Delivery) error) (http.Handler, error)
+
+	Listen      string // address of the public listener: webhook and claim only. Required; port 0 takes a free one
+	AdminListen string // address of the operators' listener. Required, likewise
+	PublicURL   string // where runners reach the public listener: http(s)://host[:port][/path]. "" is http:// and the listener's address
+
+	Logger  *slog.Logger     // nil: slog.Default
+	Senders int              // Nomad jobs registered at the same time; 0: 16. Nomad allows one client address 100 connections
+	Tick    time.Duration    // how often the store is read though nothing woke the worker; 0: 5 s
+	Grace   time.Duration    // how long a stop waits for work in hand; 0: 20 s
+	Doubt   time.Duration    // after a crash: how long a runner that may have started has to show itself; 0: 2 min
+	Now     func() time.Time // nil: time.Now
+	Rand    func() float64   // spreads retries; nil: math/rand
+}
+
+func (c *Config) backoff() backoff { return backoff{now: c.Now, rand: c.Rand} }
+
+// An App is the router as a process: two listeners and the worker.
+type App struct {
+	worker
+	public, admin net.Listener
+	webhook       http.Handler
+}
+
+// New checks the configuration and opens the listeners, so that their
+// addresses are known. The caller must call Run or Close.
+func New(c Config) (*App, error) {
+	if c.Store == nil || c.Nomad == nil || c.GitHub == nil || c.Rules == nil || c.Webhook == nil {
+		return nil, errors.New("router: Store, Nomad, GitHub, Rules and Webhook are required")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Senders <= 0 {
+		c.Senders = 16
+	}
+	if c.Tick <= 0 {
+		c.Tick = 5 * time.Second
+	}
+	if c.Grace <= 0 {
+		c.Grace = 20 * time.Second
+	}
+	if c.Doubt <= 0 {
+		c.Doubt = 2 * time.Minute // GitHub gives an online runner its job in less than one
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Float64
+	}
+	if c.PublicURL != "" {
+		u, err := url.Parse(c.PublicURL)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+			return nil, fmt.Errorf("public URL %q: want http(s)://host[:port], as the Nomad clients reach it", c.PublicURL)
+		}
+		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
+	}
+	a := &App{worker: worker{
+		Config: &c, wake: make(chan struct{}, 1), jobs: make(chan Job),
+		inHand: map[int64]bool{}, tokens: map[string]Secret{},
+	}}
+	var err error
+	if a.webhook, err = c.Webhook(a.receive); err != nil {
+		return nil, err
+	}
+	if a.public, err = net.Listen("tcp", c.Listen); err != nil {
+		return nil, fmt.Errorf("open the public listener: %w", err)
+	}
+	if a.admin, err = net.Listen("tcp", c.AdminListen); err != nil {
+		_ = a.public.Close()
+		return nil, fmt.Errorf("open the operators' listener: %w", err)
+	}
+	if c.PublicURL == "" {
+		c.PublicURL = "http://" + a.Addr()
+	}
+	return a, nil
+}
+
+// Addr is the address of the public listener, AdminAddr that of the operators'.
+func (a *App) Addr() string      { return a.public.Addr().String() }
+func (a *App) AdminAddr() string { return a.admin.Addr().String() }
+
+// Close closes the listeners of an App that is not run.
+func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close()) }
+
+// Run serves until ctx ends, then stops within Grace, finishing what is in
+// hand. It returns nil then, and otherwise the error that ended it. It is
+// called once.
+func (a *App) Run(ctx context.Context) error {
+	n, err := a.Store.Recover(ctx, a.Now(), a.Now().Add(a.Doubt))
+	if ctx.Err() != nil {
+		return a.Close()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("recover interrupted claims: %w", err), a.Close())
+	}
+	if n > 0 {
+		a.Logger.Warn("runners were being configured when the last process ended; their jobs are tried again", "runners", n)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
+	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
+	g.Go(func() error { return a.worker.run(ctx) })
+	return g.Wait()
+}
+
+// receive stores a delivery and wakes the worker.
+func (a *App) receive(ctx context.Context, d Delivery) error {
+	changed, err := a.Store.Receive(ctx, d)
+	if err != nil {
+		return fmt.Errorf("store delivery %s: %w", d.ID, err)
+	}
+	if changed {
+		a.nudge()
+	}
+	return nil
+}
+
+// publicHandler is everything that strangers reach.
+func (a *App) publicHandler() http.Handler {
+	r := mux.NewRouter()
+	r.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
+	r.HandleFunc(ClaimPath, a.claim).Methods(http.MethodGet)
+	return r
+}
+
+// adminHandler is for operators: /healthz says that the process lives,
+// /readyz that it can do its work, with the number of jobs in each state.
+func (a *App) adminHandler() http.Handler {
+	r := mux.NewRouter()
+	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
+	}).Methods(http.MethodGet, http.MethodHead)
+	r.HandleFunc("/readyz", func(w http.ResponseWriter, req *http.Request) {
+		ctx, cancel := context.WithTimeout(req.Context(), storeTimeout)
+		defer cancel()
+		counts, err := a.Store.Counts(ctx)
+		if err != nil {
+			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready", "reason": "the store does not answer: " + err.Error()})
+			return
+		}
+		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "jobs": counts})
+	}).Methods(http.MethodGet, http.MethodHead)
+	return r
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // a client that went away needs no answer
+}
+
+// serve runs one HTTP server until ctx ends, then lets its requests finish
+// for Grace.
+func (a *App) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       60 * time.Second, // 25 MiB at a slow 4 Mbit/s
+		WriteTimeout:      75 * time.Second, // counts from the end of the header, so it includes reading
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          slog.NewLogLogger(a.Logger.Handler(), slog.LevelDebug),
+	}
+	stopped := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.Grace)
+		defer cancel()
+		err := srv.Shutdown(grace)
+		if err != nil {
+			err = errors.Join(err, srv.Close())
+		}
+		stopped <- err
+	})
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		stop()
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	if err := <-stopped; err != nil {
+		a.Logger.Warn("requests were cut off at the end of the grace period", "addr", l.Addr().String(), "err", err)
+	}
+	return nil
+}

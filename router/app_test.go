@@ -1,0 +1,499 @@
+package router_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/rules"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const testRules = `
+version: 1
+labels:
+  self-hosted: {}
+  linux: {}
+rules:
+  - name: no-forks
+    if: repo.fork
+    deny: forks get no runner
+  - name: linux
+    if: has("linux")
+    jobspec: docker-linux
+    runner: { scope: organization, group: 7 }
+`
+
+// cluster is a Nomad that registers once and keeps what it was first asked.
+// fail, when set, is asked before each registration; before is called within one.
+type cluster struct {
+	mu     sync.Mutex
+	jobs   map[string]router.StartRequest
+	starts int
+	fail   func(n int) error
+	within func(router.StartRequest)
+}
+
+func (c *cluster) Start(_ context.Context, r router.StartRequest) (router.Started, error) {
+	c.mu.Lock()
+	c.starts++
+	n, fail := c.starts, c.fail
+	c.mu.Unlock()
+	if fail != nil {
+		if err := fail(n); err != nil {
+			return router.Started{}, err
+		}
+	}
+	if c.within != nil {
+		c.within(r)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.jobs == nil {
+		c.jobs = map[string]router.StartRequest{}
+	}
+	first, existed := c.jobs[r.Runner.ID]
+	if !existed {
+		first = r
+		c.jobs[r.Runner.ID] = r
+	}
+	return router.Started{NomadJob: r.Runner.ID, ClaimToken: first.ClaimToken, Existed: existed}, nil
+}
+
+func (c *cluster) job(id string) (router.StartRequest, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.jobs[id]
+	return r, ok
+}
+
+func (c *cluster) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.jobs)
+}
+
+// hub is a GitHub that hands out configurations.
+type hub struct {
+	mu   sync.Mutex
+	asks []router.ConfigRequest
+	fail func(n int) error
+}
+
+func (h *hub) RunnerConfig(_ context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asks = append(h.asks, r)
+	if h.fail != nil {
+		if err := h.fail(len(h.asks)); err != nil {
+			return router.RunnerConfig{}, err
+		}
+	}
+	return router.RunnerConfig{GitHubID: int64(len(h.asks)), JIT: router.Secret("jit-for-" + r.Name)}, nil
+}
+
+func (h *hub) asked() []router.ConfigRequest {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return append([]router.ConfigRequest(nil), h.asks...)
+}
+
+// A running router over a real store.
+type running struct {
+	t       *testing.T
+	app     *router.App
+	store   router.Store
+	nomad   *cluster
+	hub     *hub
+	receive func(context.Context, router.Delivery) error
+	stop    func()
+}
+
+// start runs a router over st until the test, or stop, ends it.
+func start(t *testing.T, st router.Store, nomad *cluster, h *hub, change ...func(*router.Config)) *running {
+	t.Helper()
+	set, err := rules.Parse("rules.yaml", []byte(testRules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &running{t: t, store: st, nomad: nomad, hub: h}
+	c := router.Config{
+		Store: st, Nomad: nomad, GitHub: h, Rules: set,
+		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
+			r.receive = receive
+			return http.NotFoundHandler(), nil
+		},
+		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0",
+		Logger: slog.New(slog.DiscardHandler), Tick: 20 * time.Millisecond,
+		Rand: func() float64 { return 0.99 },
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	if r.app, err = router.New(c); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.app.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+func openStore(t *testing.T) *store.Store {
+	t.Helper()
+	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "test.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return st
+}
+
+func delivery(id int64, action string, labels ...string) router.Delivery {
+	status := map[string]string{"queued": "queued", "in_progress": "in_progress", "completed": "completed"}[action]
+	return router.Delivery{
+		ID: fmt.Sprintf("%s-%d", action, id), Action: action, Status: status, ReceivedAt: time.Now(),
+		Job: router.Job{
+			ID: id, RunID: id * 10, Attempt: 1, Name: "build", Labels: labels,
+			Repo: router.Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true},
+		},
+	}
+}
+
+func (r *running) deliver(d router.Delivery) {
+	r.t.Helper()
+	if err := r.receive(r.t.Context(), d); err != nil {
+		r.t.Fatalf("receive %s: %v", d.ID, err)
+	}
+}
+
+// await polls the store until the job is as ok wants it.
+func (r *running) await(id int64, ok func(router.Job) bool) router.Job {
+	r.t.Helper()
+	return awaitJob(r.t, r.store, id, ok)
+}
+
+func awaitJob(t *testing.T, st router.Store, id int64, ok func(router.Job) bool) router.Job {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		j, err := st.Job(t.Context(), id)
+		if err == nil && ok(j) {
+			return j
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("job %d stays %s (%q), err %v", id, j.State, j.Reason, err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func in(s router.JobState) func(router.Job) bool {
+	return func(j router.Job) bool { return j.State == s }
+}
+
+// claim fetches a runner's configuration as its allocation would.
+func (r *running) claim(token router.Secret) (status int, body string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.app.Addr()+router.ClaimPath, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+string(token))
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+func TestAQueuedJobGetsOneRunner(t *testing.T) {
+	r := start(t, openStore(t), &cluster{}, &hub{})
+	d := delivery(1, "queued", "self-hosted", "Linux")
+	for range 3 {
+		r.deliver(d)
+	}
+	j := r.await(1, in(router.Dispatched))
+	if j.Decision == nil || j.Decision.Rule != "linux" || j.Reason == "" {
+		t.Errorf("job has decision %+v and reason %q, want rule linux and a reason", j.Decision, j.Reason)
+	}
+	got, ok := r.nomad.job("gha-1-1")
+	if !ok || r.nomad.starts != 1 {
+		t.Fatalf("Nomad was asked %d times, want once for gha-1-1", r.nomad.starts)
+	}
+	if want := "http://" + r.app.Addr() + router.ClaimPath; got.ClaimURL != want {
+		t.Errorf("claim URL = %q, want %q", got.ClaimURL, want)
+	}
+
+	status, body := r.claim(got.ClaimToken)
+	asks := r.hub.asked()
+	if len(asks) != 1 || status != http.StatusOK || body != "jit-for-"+asks[0].Name {
+		t.Fatalf("claim = %d %q after %d questions to GitHub, want 200 and the configuration", status, body, len(asks))
+	}
+	want := router.ConfigRequest{
+		Repo: d.Job.Repo, Runner: rules.Runner{Scope: "organization", Group: 7},
+		Name: asks[0].Name, Labels: []string{"self-hosted", "Linux"},
+	}
+	if diff := cmp.Diff(want, asks[0]); diff != "" {
+		t.Errorf("GitHub was asked (-want +got):\n%s", diff)
+	}
+	if !strings.HasPrefix(asks[0].Name, "gha-1-1-") {
+		t.Errorf("runner name = %q, want it to begin with gha-1-1-", asks[0].Name)
+	}
+	if status, body = r.claim(got.ClaimToken); status != http.StatusGone || strings.Contains(body, "jit") {
+		t.Errorf("second claim = %d %q, want 410", status, body)
+	}
+}
+
+func TestJobsThatNoRunnerWillServe(t *testing.T) {
+	r := start(t, openStore(t), &cluster{}, &hub{})
+	fork := delivery(3, "queued", "self-hosted", "linux")
+	fork.Job.Repo.Fork = true
+	for id, tc := range map[int64]struct {
+		d    router.Delivery
+		want router.JobState
+	}{
+		1: {delivery(1, "queued", "ubuntu-latest"), router.Ignored},
+		2: {delivery(2, "queued", "self-hosted", "linx"), router.Unroutable},
+		3: {fork, router.Denied},
+	} {
+		r.deliver(tc.d)
+		if j := r.await(id, in(tc.want)); j.Reason == "" || j.Decision == nil {
+			t.Errorf("job %d: reason %q, decision %v, want both", id, j.Reason, j.Decision)
+		}
+	}
+	if n := r.nomad.count(); n != 0 {
+		t.Errorf("Nomad has %d jobs, want none", n)
+	}
+}
+
+func TestAnOutageOfNomadLosesNothing(t *testing.T) {
+	nomad := &cluster{fail: func(n int) error {
+		if n <= 3 {
+			return errors.New("connection refused")
+		}
+		return nil
+	}}
+	r := start(t, openStore(t), nomad, &hub{})
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	j := r.await(1, in(router.Retrying))
+	if !strings.Contains(j.Reason, "connection refused") || j.Failures == 0 || j.DueAt.IsZero() {
+		t.Errorf("while Nomad is away: reason %q, %d failures, due %v; want the cause, a count and a time", j.Reason, j.Failures, j.DueAt)
+	}
+	r.await(1, in(router.Dispatched))
+	got, _ := nomad.job("gha-1-1")
+	if status, _ := r.claim(got.ClaimToken); status != http.StatusOK {
+		t.Errorf("claim = %d, want 200", status)
+	}
+}
+
+func TestAJobThatNomadRefusesIsUnroutable(t *testing.T) {
+	nomad := &cluster{fail: func(int) error { return &router.GiveUpError{Err: errors.New("bad constraint")} }}
+	r := start(t, openStore(t), nomad, &hub{})
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	if j := r.await(1, in(router.Unroutable)); !strings.Contains(j.Reason, "bad constraint") {
+		t.Errorf("reason = %q, want Nomad's", j.Reason)
+	}
+}
+
+func TestClaimsThatGetNoConfiguration(t *testing.T) {
+	t.Run("an unknown token is refused", func(t *testing.T) {
+		r := start(t, openStore(t), &cluster{}, &hub{})
+		for _, token := range []router.Secret{"", "nope", router.Secret(strings.Repeat("x", 1000))} {
+			if status, _ := r.claim(token); status != http.StatusUnauthorized {
+				t.Errorf("claim with %d bytes = %d, want 401", len(token), status)
+			}
+		}
+	})
+	t.Run("a job cancelled meanwhile needs no runner", func(t *testing.T) {
+		r := start(t, openStore(t), &cluster{}, &hub{})
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.await(1, in(router.Dispatched))
+		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
+		got, _ := r.nomad.job("gha-1-1")
+		if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body != "" {
+			t.Errorf("claim = %d %q, want an empty 200", status, body)
+		}
+		if asks := r.hub.asked(); len(asks) != 0 {
+			t.Errorf("GitHub was asked %d times, want never", len(asks))
+		}
+	})
+	t.Run("a job that ended before it was heard of starts nothing", func(t *testing.T) {
+		r := start(t, openStore(t), &cluster{}, &hub{})
+		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.deliver(delivery(2, "queued", "self-hosted", "linux")) // the worker has looked when this one is through
+		r.await(2, in(router.Dispatched))
+		if _, ok := r.nomad.job("gha-1-1"); ok {
+			t.Error("a completed job was given a runner")
+		}
+	})
+	t.Run("when GitHub is away the job is tried again with a new runner", func(t *testing.T) {
+		h := &hub{fail: func(n int) error {
+			if n == 1 {
+				return errors.New("502 Bad Gateway")
+			}
+			return nil
+		}}
+		r := start(t, openStore(t), &cluster{}, h)
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.await(1, in(router.Dispatched))
+		first, _ := r.nomad.job("gha-1-1")
+		if status, body := r.claim(first.ClaimToken); status != http.StatusServiceUnavailable || !strings.Contains(body, "tried again") {
+			t.Errorf("claim = %d %q, want a 503 that says what comes", status, body)
+		}
+		r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
+		second, ok := r.nomad.job("gha-1-2")
+		if !ok {
+			t.Fatal("no second runner")
+		}
+		if status, _ := r.claim(first.ClaimToken); status != http.StatusGone {
+			t.Errorf("claim of the lost runner = %d, want 410", status)
+		}
+		if status, body := r.claim(second.ClaimToken); status != http.StatusOK || body == "" {
+			t.Errorf("claim of the new runner = %d %q, want 200 and a configuration", status, body)
+		}
+	})
+	t.Run("a taken name is replaced", func(t *testing.T) {
+		h := &hub{fail: func(n int) error {
+			if n == 1 {
+				return fmt.Errorf("jit: %w", router.ErrNameTaken)
+			}
+			return nil
+		}}
+		r := start(t, openStore(t), &cluster{}, h)
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.await(1, in(router.Dispatched))
+		got, _ := r.nomad.job("gha-1-1")
+		status, _ := r.claim(got.ClaimToken)
+		asks := h.asked()
+		if status != http.StatusOK || len(asks) != 2 || asks[0].Name == asks[1].Name {
+			t.Errorf("claim = %d after asking for %v, want 200 after two names", status, asks)
+		}
+	})
+	t.Run("a runner that GitHub refuses for good ends the job with the reason", func(t *testing.T) {
+		h := &hub{fail: func(int) error { return &router.GiveUpError{Err: errors.New("422 labels are bad")} }}
+		r := start(t, openStore(t), &cluster{}, h)
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.await(1, in(router.Dispatched))
+		got, _ := r.nomad.job("gha-1-1")
+		r.claim(got.ClaimToken)
+		if j := r.await(1, in(router.Unroutable)); !strings.Contains(j.Reason, "labels are bad") {
+			t.Errorf("reason = %q, want GitHub's", j.Reason)
+		}
+	})
+}
+
+// A fast node may start the runner before the registration is recorded here.
+func TestAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
+	var r *running
+	var status int
+	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.claim(req.ClaimToken) }}
+	r = start(t, openStore(t), nomad, &hub{})
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	if status != http.StatusOK {
+		t.Errorf("early claim = %d, want 200", status)
+	}
+	if scope := r.hub.asked()[0].Runner.Scope; scope != "organization" {
+		t.Errorf("early claim registered at scope %q, want the rule's, organization", scope)
+	}
+}
+
+func TestConcurrentClaimsGetOneConfiguration(t *testing.T) {
+	r := start(t, openStore(t), &cluster{}, &hub{})
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	got, _ := r.nomad.job("gha-1-1")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	statuses := map[int]int{}
+	for range 10 {
+		wg.Go(func() {
+			status, _ := r.claim(got.ClaimToken)
+			mu.Lock()
+			defer mu.Unlock()
+			statuses[status]++
+		})
+	}
+	wg.Wait()
+	if statuses[http.StatusOK] != 1 || statuses[http.StatusGone] != 9 || len(r.hub.asked()) != 1 {
+		t.Errorf("10 claims gave %v and %d questions to GitHub, want one 200, nine 410, one question", statuses, len(r.hub.asked()))
+	}
+}
+
+func TestAStopFinishesWhatIsInHand(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	nomad := &cluster{within: func(router.StartRequest) { close(entered); <-leave }}
+	st := openStore(t)
+	r := start(t, st, nomad, &hub{})
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	<-entered
+	stopped := make(chan struct{})
+	go func() { r.stop(); close(stopped) }()
+	select {
+	case <-stopped:
+		t.Fatal("the router stopped with a registration in hand")
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(leave)
+	<-stopped
+	if j, err := st.Job(t.Context(), 1); err != nil || j.State != router.Dispatched {
+		t.Errorf("job is %s, err %v, want dispatched", j.State, err)
+	}
+}
+
+func TestTheListenersServeWhatIsTheirs(t *testing.T) {
+	r := start(t, openStore(t), &cluster{}, &hub{})
+	for _, tc := range []struct {
+		url  string
+		want int
+	}{
+		{"http://" + r.app.AdminAddr() + "/healthz", http.StatusOK},
+		{"http://" + r.app.AdminAddr() + "/readyz", http.StatusOK},
+		{"http://" + r.app.AdminAddr() + router.ClaimPath, http.StatusNotFound},
+		{"http://" + r.app.Addr() + "/healthz", http.StatusNotFound},
+		{"http://" + r.app.Addr() + "/", http.StatusNotFound},
+		{"http://" + r.app.Addr() + "/webhooks/github", http.StatusMethodNotAllowed},
+	} {
+		resp, err := http.Get(tc.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tc.want {
+			t.Errorf("GET %s = %d, want %d", tc.url, resp.StatusCode, tc.want)
+		}
+	}
+}

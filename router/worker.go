@@ -1,0 +1,248 @@
+package router
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"switchyard/rules"
+)
+
+const (
+	dueBatch     = 256              // jobs read from the store at once
+	startTimeout = 30 * time.Second // for one runner's whole talk with Nomad
+	storeTimeout = 10 * time.Second // for one write of the worker
+	storePause   = time.Second      // after the store failed
+)
+
+// A worker takes due jobs from the store, decides them, and starts their
+// runners. There is one per store.
+type worker struct {
+	*Config
+	wake chan struct{} // size 1; a hint that a job may be due
+	jobs chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
+
+	mu     sync.Mutex
+	inHand map[int64]bool    // jobs handed to a sender, or about to be
+	tokens map[string]Secret // by runner ID: tokens of attempts that failed, used again so that hashes do not pile up
+}
+
+// run hands out due jobs until ctx ends, then waits for those in hand: for
+// Grace at most, after which they are cut off, to be taken up by the next
+// process.
+func (w *worker) run(ctx context.Context) error {
+	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	var senders sync.WaitGroup
+	for range w.Senders {
+		senders.Go(func() {
+			for j := range w.jobs {
+				w.send(hard, j)
+			}
+		})
+	}
+	w.feed(ctx)
+	close(w.jobs)
+	stop := time.AfterFunc(w.Grace, cut)
+	defer stop.Stop()
+	senders.Wait()
+	return nil
+}
+
+// feed reads due jobs and hands them to the senders until ctx ends.
+func (w *worker) feed(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait := w.Tick
+		// Jobs in hand are still due in the store, so room is left for them.
+		due, next, err := w.Store.Due(ctx, w.Now(), dueBatch)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			w.Logger.Error("cannot read due jobs from the store; is its disk healthy?", "err", err)
+			wait = storePause
+		case !next.IsZero():
+			wait = min(wait, max(next.Sub(w.Now()), 0))
+		}
+		fresh := false
+		for _, j := range due {
+			if !w.take(j.ID) {
+				continue
+			}
+			fresh = true
+			select {
+			case w.jobs <- j:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if fresh && len(due) == dueBatch {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// take marks a job as in hand; false when it is already.
+func (w *worker) take(id int64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.inHand[id] {
+		return false
+	}
+	w.inHand[id] = true
+	return true
+}
+
+func (w *worker) release(id int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.inHand, id)
+}
+
+// send carries one job as far as it goes: to its end when no runner will
+// serve it, else to a registered Nomad job, else to its next attempt.
+func (w *worker) send(ctx context.Context, j Job) {
+	defer w.release(j.ID)
+	d := w.Rules.Decide(j.Facts(), false)
+	err := w.carry(ctx, j, &d)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	w.Logger.Error("cannot write a job's state; is the store's disk full?", "job_id", j.ID, "err", err)
+	select { // the job is still due: do not spin on it
+	case <-ctx.Done():
+	case <-time.After(storePause):
+	}
+}
+
+// carry does the work of send; its errors are the store's.
+func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
+	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
+	switch d.Outcome {
+	case rules.Ignored:
+		return w.settle(ctx, j.ID, Ignored, d.Reason, d)
+	case rules.Denied:
+		log.Info("job denied", "reason", d.Reason)
+		return w.settle(ctx, j.ID, Denied, d.Reason, d)
+	case rules.Unroutable:
+		log.Info("job unroutable", "reason", d.Reason)
+		return w.settle(ctx, j.ID, Unroutable, d.Reason, d)
+	}
+
+	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID()}
+	token := w.token(r.ID)
+	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := w.Store.Prepare(storeCtx, r, hash(token), w.Now())
+	if errors.Is(err, ErrNotWaiting) {
+		return nil // it was cancelled, or another runner took it
+	}
+	if err != nil {
+		return fmt.Errorf("prepare runner %s: %w", r.ID, err)
+	}
+	began := w.Now()
+	started, err := w.start(ctx, StartRequest{
+		Runner: r, Job: j, Rule: d.Rule, Placement: d.Placement,
+		ClaimURL: w.PublicURL + ClaimPath, ClaimToken: token,
+	})
+	if ctx.Err() != nil {
+		return nil // cut off: whatever Nomad did, the next process finds it
+	}
+	if err != nil {
+		return w.failed(ctx, j, r, token, d, err)
+	}
+	for _, warning := range started.Warnings {
+		log.Warn("nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
+	}
+	r.NomadJob = started.NomadJob
+	storeCtx, cancel = context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := w.Store.Dispatched(storeCtx, r, hash(started.ClaimToken), d, w.Now()); err != nil {
+		w.keep(r.ID, token)
+		return fmt.Errorf("record runner %s: %w", r.ID, err)
+	}
+	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", w.Now().Sub(began))
+	return nil
+}
+
+func (w *worker) start(ctx context.Context, r StartRequest) (Started, error) {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	return w.Nomad.Start(ctx, r)
+}
+
+// failed records that a runner could not be started.
+func (w *worker) failed(ctx context.Context, j Job, r Runner, token Secret, d *rules.Decision, cause error) error {
+	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
+	at, again := w.backoff().Retry(cause, j.Failures)
+	if !again {
+		log.Error("nomad refuses the job: mend the rule or its jobspec")
+		return w.settle(ctx, j.ID, Unroutable, fmt.Sprintf("Nomad refuses the job: %v", cause), d)
+	}
+	var fix *FixError
+	if errors.As(cause, &fix) {
+		log.Error("job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+	} else {
+		log.Warn("nomad could not take the job; it will be tried again", "again_at", at)
+	}
+	w.keep(r.ID, token)
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	reason := fmt.Sprintf("Nomad could not take the job yet: %v", cause)
+	if err := w.Store.Retry(ctx, j.ID, at, reason, d, w.Now()); err != nil {
+		return fmt.Errorf("record the failed start of %s: %w", r.ID, err)
+	}
+	w.nudge() // its due time may come before the tick
+	return nil
+}
+
+func (w *worker) settle(ctx context.Context, jobID int64, to JobState, reason string, d *rules.Decision) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := w.Store.Settle(ctx, jobID, to, reason, d, w.Now()); err != nil {
+		return fmt.Errorf("settle job %d as %s: %w", jobID, to, err)
+	}
+	return nil
+}
+
+// nudge makes feed look at the store soon.
+func (w *worker) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// token returns a runner's claim token: the one of an earlier attempt that
+// may have reached Nomad after all, else a new one.
+func (w *worker) token(runnerID string) Secret {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t, ok := w.tokens[runnerID]; ok {
+		delete(w.tokens, runnerID)
+		return t
+	}
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program first
+	return Secret(base64.RawURLEncoding.EncodeToString(b[:]))
+}
+
+func (w *worker) keep(runnerID string, token Secret) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tokens[runnerID] = token
+}
+
+func hash(token Secret) [32]byte { return sha256.Sum256([]byte(token)) }
