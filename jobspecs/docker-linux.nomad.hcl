@@ -1,0 +1,153 @@
+# One ephemeral GitHub Actions runner in a Docker container on Linux, amd64 or arm64.
+#
+# Switchyard registers a copy of this job for each GitHub job: with constraints, sizes and meta laid over it,
+# and always as a batch job of one task group, count 1, without restart and reschedule.
+#
+# Nodes need: the docker driver, and a way to ghcr.io or a copy of the image. Client settings worth having:
+#
+#   client { max_kill_timeout = "120s" } # caps kill_timeout below; Nomad's default is 30s
+#   plugin "docker" {
+#     config {
+#       gc { image_delay = "72h" }       # the default removes the image 3 minutes after a runner
+#     }
+#   }
+#
+# Nomad fetches the claim before it pulls the image, and GitHub drops a runner that stays away for some minutes:
+# have the image on the nodes before the first job, by a system job or in the node's own image.
+job "docker-linux" {
+  type        = "batch"
+  datacenters = ["*"]
+
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "linux"
+  }
+
+  group "runner" {
+    # A used configuration must never start a second runner.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    # MB for logs and scripts. The job's own files are in the container, which Nomad does not count.
+    ephemeral_disk {
+      size = 150
+    }
+
+    task "runner" {
+      meta {
+        switchyard = "runner" # the task that gets the sizes, devices, env and config
+      }
+
+      driver = "docker"
+      user   = "runner" # uid 1001 of the image; the runner refuses to run as root
+
+      config {
+        image              = "ghcr.io/actions/actions-runner:2.336.0" # GitHub gives no jobs to one that is a month behind
+        entrypoint         = ["/bin/bash", "/local/start.sh"]
+        work_dir           = "/home/runner" # where run.sh is
+        image_pull_timeout = "15m"
+        pids_limit         = 8192
+
+        # Workflows call sudo, which the image allows without a password; "no-new-privileges" forbids that.
+        # If yours need no sudo, turn this on:
+        # security_opt = ["no-new-privileges"]
+
+        # Workflows that call docker get it in one of two ways, both off:
+        #
+        # 1. The host's socket. Any workflow is then root on the node: it may mount the node's disk, and see and stop
+        #    every container. Only for nodes that hold nothing else, and for repositories you trust as you trust root.
+        #    Needs docker.volumes.enabled = true in the client's plugin config.
+        # volumes   = ["/var/run/docker.sock:/var/run/docker.sock"]
+        # group_add = ["999"] # the gid of the socket on your nodes
+        #
+        # 2. A Docker daemon of its own: the task at the end of this file.
+      }
+
+      env {
+        RUNNER_MANUALLY_TRAP_SIG                           = "1" # run.sh passes a stop on to the runner
+        ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
+        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
+
+        # For the daemon at the end of this file:
+        # DOCKER_HOST                       = "unix:///alloc/docker.sock"
+        # RUNNER_WAIT_FOR_DOCKER_IN_SECONDS = "60"
+      }
+
+      # The claim: the runner's configuration, good once, handed out when the allocation starts. An empty answer means
+      # that no runner is needed any more; an error fails the task.
+      artifact {
+        source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
+        destination = "secrets/runner.jit"
+        mode        = "file"
+        headers {
+          Authorization = "Bearer ${NOMAD_META_SWITCHYARD_CLAIM_TOKEN}"
+        }
+      }
+
+      # "$" with a brace and a pair of braces are Nomad's: the script does without.
+      template {
+        destination = "local/start.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+          set -u
+          jit_file=$NOMAD_SECRETS_DIR/runner.jit
+          unset NOMAD_META_SWITCHYARD_CLAIM_TOKEN # spent, and none of the workflow's business
+
+          # Nomad starts a task anew after its node restarts: the file is gone then, and its configuration used up.
+          jit=$(cat "$jit_file") || exit 1
+          rm "$jit_file" || exit 1
+          if [ -z "$jit" ]; then
+            echo "no runner is needed any more"
+            exit 0
+          fi
+
+          # Not as an argument: those show in ps. The runner takes it out of its own environment.
+          export ACTIONS_RUNNER_INPUT_JITCONFIG="$jit"
+          exec ./run.sh
+        EOT
+      }
+
+      # A stop cancels the job on GitHub, for which the runner takes up to 30 s.
+      kill_signal  = "SIGINT"
+      kill_timeout = "90s"
+
+      logs {
+        max_files     = 3
+        max_file_size = 10
+      }
+
+      # A rule's or label's sizes replace these.
+      resources {
+        cpu    = 2000
+        memory = 4096
+      }
+    }
+
+    # A Docker daemon for the workflow. It must be privileged, and whoever breaks out of it is root on the node: only for
+    # repositories you trust. Needs allow_privileged = true in the client's plugin config. docker build, run and push
+    # work; "container:" jobs and mounts of the workspace need /home/runner/_work and /home/runner/externals shared too.
+    #
+    # task "docker" {
+    #   lifecycle {
+    #     hook    = "prestart"
+    #     sidecar = true
+    #   }
+    #   driver = "docker"
+    #   config {
+    #     image      = "docker:28-dind"
+    #     privileged = true
+    #     args       = ["dockerd", "--host=unix:///alloc/docker.sock", "--group=123"] # 123: group docker of the runner image
+    #   }
+    #   resources {
+    #     cpu    = 1000
+    #     memory = 2048
+    #   }
+    # }
+  }
+}

@@ -1,0 +1,242 @@
+// Package jobspecs owns the built-in runner jobspecs and the loading of an
+// operator's own. A jobspec is a plain Nomad job; README.md says what a runner
+// job must do.
+package jobspecs
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// switchyard.nomad.hcl is left out: it is no runner.
+//
+//go:embed docker-linux.* raw-exec-*
+var builtin embed.FS
+
+const (
+	hclSuffix    = ".nomad.hcl"
+	jsonSuffix   = ".nomad.json"
+	parsedSuffix = ".parsed.json" // beside a built-in; not a suffix that Load looks for
+
+	maxSize = 1 << 20 // bytes of one file; Nomad's own limit for a job source is as much
+)
+
+// A Jobspec is one runner jobspec.
+type Jobspec struct {
+	Name   string // "docker-linux"
+	Path   string // for messages: the file, or "built-in docker-linux.nomad.hcl"
+	Source []byte // the file: HCL, or Nomad JSON
+	Hash   string // hex SHA-256 of Source
+	Parsed []byte // JSON of the job as /v1/jobs/parse answers it; nil: HCL that a Nomad must parse
+}
+
+// A Set is the jobspecs that rules can name. It never changes and is safe for
+// concurrent use; so that it stays that way, do not write to the bytes in it.
+type Set struct{ specs map[string]Jobspec }
+
+// Load returns the built-in jobspecs together with each *.nomad.hcl and
+// *.nomad.json in dir, which replace built-ins of the same name; "" is no dir.
+// JSON is what Nomad's API takes: {"Job": {…}}, or the job alone. Syntax is
+// checked here, the meaning by Nomad. The error joins all faults, each as
+// file:line:column: what is wrong.
+func Load(dir string) (*Set, error) {
+	s := &Set{specs: map[string]Jobspec{}}
+	if err := s.loadBuiltin(); err != nil {
+		return nil, err
+	}
+	if dir == "" {
+		return s, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var (
+		errs []error
+		from = map[string]string{} // names in dir to their paths
+	)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		name, isHCL := strings.CutSuffix(e.Name(), hclSuffix)
+		if !isHCL {
+			var isJSON bool
+			if name, isJSON = strings.CutSuffix(e.Name(), jsonSuffix); !isJSON {
+				continue
+			}
+		}
+		if strings.HasPrefix(e.Name(), ".") { // leftovers of editors and of macOS
+			continue
+		}
+		if other, taken := from[name]; taken {
+			errs = append(errs, fmt.Errorf("%s:1:1: jobspec %s is also in %s; keep one of them", path, name, other))
+			continue
+		}
+		from[name] = path
+		spec, err := load(name, path, isHCL)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.specs[name] = spec
+	}
+	if len(from) == 0 {
+		errs = append(errs, fmt.Errorf("%s holds no jobspec: their names end in %s or %s", dir, hclSuffix, jsonSuffix))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Names returns the names of all jobspecs, sorted.
+func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.specs)) }
+
+// Get returns the jobspec of that name.
+func (s *Set) Get(name string) (Jobspec, bool) {
+	spec, ok := s.specs[name]
+	return spec, ok
+}
+
+// parsedFile is a built-in's parsed form, written by go test -update.
+type parsedFile struct {
+	HCLSHA256 string          `json:"hcl_sha256"`
+	Job       json.RawMessage `json:"job"`
+}
+
+func (s *Set) loadBuiltin() error {
+	entries, err := builtin.ReadDir(".")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), hclSuffix)
+		if !ok {
+			continue
+		}
+		src, err := builtin.ReadFile(e.Name())
+		if err != nil {
+			return err
+		}
+		spec := newJobspec(name, "built-in "+e.Name(), src)
+		raw, err := builtin.ReadFile(name + parsedSuffix)
+		if err != nil {
+			return err
+		}
+		var parsed parsedFile
+		if err := json.Unmarshal(raw, &parsed); err != nil {
+			return fmt.Errorf("%s: %w", name+parsedSuffix, err)
+		}
+		if parsed.HCLSHA256 == spec.Hash { // else it is of other HCL, and a Nomad must parse this one
+			spec.Parsed = parsed.Job
+		}
+		s.specs[name] = spec
+	}
+	return nil
+}
+
+func load(name, path string, isHCL bool) (Jobspec, error) {
+	if name == "" {
+		return Jobspec{}, fmt.Errorf("%s:1:1: the file's name lacks the jobspec's name before its suffix", path)
+	}
+	src, err := read(path)
+	if err != nil {
+		return Jobspec{}, err
+	}
+	spec := newJobspec(name, path, src)
+	if isHCL {
+		return spec, checkHCL(path, src)
+	}
+	spec.Parsed, err = parseJSON(path, src)
+	return spec, err
+}
+
+func newJobspec(name, path string, src []byte) Jobspec {
+	hash := sha256.Sum256(src)
+	return Jobspec{Name: name, Path: path, Source: src, Hash: hex.EncodeToString(hash[:])}
+}
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(src) > maxSize {
+		return nil, fmt.Errorf("%s:1:1: larger than a jobspec may be (%d bytes)", path, maxSize)
+	}
+	return src, nil
+}
+
+// checkHCL checks the syntax, and that the file is a job at all.
+func checkHCL(path string, src []byte) error {
+	file, diags := hclsyntax.ParseConfig(src, path, hcl.InitialPos)
+	var errs []error
+	for _, d := range diags {
+		if d.Severity == hcl.DiagError {
+			at := hcl.InitialPos
+			if d.Subject != nil {
+				at = d.Subject.Start
+			}
+			errs = append(errs, fmt.Errorf("%s:%d:%d: %s: %s", path, at.Line, at.Column, strings.TrimSuffix(d.Summary, "."), d.Detail))
+		}
+	}
+	if errs != nil {
+		return errors.Join(errs...)
+	}
+	for _, b := range file.Body.(*hclsyntax.Body).Blocks {
+		if b.Type == "job" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s:1:1: no job block, so this is no jobspec", path)
+}
+
+// parseJSON returns the job in src.
+func parseJSON(path string, src []byte) ([]byte, error) {
+	fault := func(offset int64, format string, args ...any) error {
+		before := src[:min(max(offset, 0), int64(len(src)))]
+		line := bytes.Count(before, []byte("\n")) + 1
+		column := len([]rune(string(before[bytes.LastIndexByte(before, '\n')+1:]))) + 1
+		return fmt.Errorf("%s:%d:%d: %s", path, line, column, fmt.Sprintf(format, args...))
+	}
+	var envelope struct{ Job json.RawMessage }
+	var (
+		syntax *json.SyntaxError
+		typed  *json.UnmarshalTypeError
+	)
+	switch err := json.Unmarshal(src, &envelope); {
+	case errors.As(err, &syntax):
+		return nil, fault(syntax.Offset-1, "%v", err) // Offset counts the byte it fell over
+	case errors.As(err, &typed):
+		return nil, fault(0, "a %s, not a Nomad job", typed.Value)
+	case err != nil:
+		return nil, fault(0, "%v", err)
+	}
+	job := []byte(envelope.Job)
+	if job == nil {
+		job = src
+	}
+	var some struct{ TaskGroups []json.RawMessage }
+	if err := json.Unmarshal(job, &some); err != nil || len(some.TaskGroups) == 0 {
+		return nil, fault(0, "no TaskGroups, so this is no Nomad job")
+	}
+	return job, nil
+}

@@ -1,0 +1,167 @@
+# One ephemeral GitHub Actions runner directly on a Mac, Intel or Apple silicon.
+#
+# Switchyard registers a copy of this job for each GitHub job: with constraints, sizes and meta laid over it,
+# and always as a batch job of one task group, count 1, without restart and reschedule.
+#
+# Nodes need: the raw_exec driver, and the unpacked runner (actions-runner-osx-*.tar.gz, never configured) in a
+# directory that node meta names:
+#
+#   client {
+#     meta { switchyard_runner_dir = "/Users/ci/actions-runner" }
+#     max_kill_timeout = "120s" # caps kill_timeout below; Nomad's default is 30s
+#   }
+#   plugin "raw_exec" {
+#     config {
+#       enabled        = true
+#       denied_envvars = ["NOMAD_TOKEN"] # jobs get the agent's environment otherwise
+#     }
+#   }
+#
+# Put that directory on the volume of Nomad's data_dir: a copy by APFS clone is then instant and takes no space.
+#
+# Run the Nomad client as a LaunchAgent of a user who is logged in automatically. Under a LaunchDaemon, jobs have no user
+# session: codesign, keychains and simulators fail, and the runner refuses to run as root (then set user below).
+#
+# A job can do whatever that user can, and leave things behind: only for repositories you trust.
+job "raw-exec-macos" {
+  type        = "batch"
+  datacenters = ["*"]
+
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "darwin"
+  }
+  constraint {
+    attribute = "${meta.switchyard_runner_dir}"
+    operator  = "is_set"
+  }
+
+  group "runner" {
+    # A used configuration must never start a second runner.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    # MB for the runner's copy and the job's workspace.
+    ephemeral_disk {
+      size = 10240
+    }
+
+    task "runner" {
+      meta {
+        switchyard = "runner" # the task that gets the sizes, devices, env and config
+      }
+
+      driver = "raw_exec"
+      # user = "ci" # needed where the Nomad client runs as root
+
+      config {
+        command = "/bin/bash"
+        args    = ["${NOMAD_TASK_DIR}/start.sh"]
+      }
+
+      env {
+        SWITCHYARD_RUNNER_DIR                              = "${meta.switchyard_runner_dir}"
+        RUNNER_MANUALLY_TRAP_SIG                           = "1" # run.sh passes a stop on to the runner
+        ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
+        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
+      }
+
+      # The claim: the runner's configuration, good once, handed out when the allocation starts. An empty answer means
+      # that no runner is needed any more; an error fails the task.
+      artifact {
+        source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
+        destination = "secrets/runner.jit"
+        mode        = "file"
+        headers {
+          Authorization = "Bearer ${NOMAD_META_SWITCHYARD_CLAIM_TOKEN}"
+        }
+      }
+
+      # For bash 3.2, which macOS has. "$" with a brace and a pair of braces are Nomad's: the script does without.
+      template {
+        destination = "local/start.sh"
+        change_mode = "noop"
+        data        = <<-EOT
+          set -u
+          set -m # else bash starts run.sh with SIGINT ignored, and no stop would reach it
+          jit_file=$NOMAD_SECRETS_DIR/runner.jit
+          copy=$NOMAD_TASK_DIR/runner
+          unset NOMAD_META_SWITCHYARD_CLAIM_TOKEN # spent, and none of the workflow's business
+
+          # Nomad starts a task anew after its node restarts: the file is gone then, and its configuration used up.
+          jit=$(cat "$jit_file") || exit 1
+          rm "$jit_file" || exit 1
+          if [ -z "$jit" ]; then
+            echo "no runner is needed any more"
+            exit 0
+          fi
+
+          pid=
+          watchdog=
+          stopped=
+          stop() {
+            stopped=1
+            if [ -z "$pid" ]; then return; fi
+            kill -INT "$pid" 2>/dev/null
+            # Nomad's own kill reaches this script's process group, not the runner's.
+            (sleep 60; pkill -KILL -f "$copy/") &
+            watchdog=$!
+          }
+          clean() {
+            pkill -KILL -f "$copy/" 2>/dev/null
+            if [ -n "$watchdog" ]; then kill -KILL "-$watchdog" 2>/dev/null; fi
+            rm -rf "$copy"
+          }
+          trap clean EXIT
+          trap stop INT TERM HUP
+
+          # -c clones on APFS. Elsewhere, or from another volume, it is a plain copy.
+          mkdir "$copy" || exit 1
+          if ! cp -cR "$SWITCHYARD_RUNNER_DIR/." "$copy" 2>/dev/null; then
+            cp -R "$SWITCHYARD_RUNNER_DIR/." "$copy" || exit 1
+          fi
+          cd "$copy" || exit 1
+          if [ -n "$stopped" ]; then exit 130; fi
+
+          # Not as an argument: those show in ps. The runner takes it out of its own environment.
+          export ACTIONS_RUNNER_INPUT_JITCONFIG="$jit"
+          "$copy/run.sh" &
+          pid=$!
+          unset ACTIONS_RUNNER_INPUT_JITCONFIG jit
+          if [ -n "$stopped" ]; then stop; fi
+
+          # A signal ends wait early.
+          wait "$pid"
+          code=$?
+          while kill -0 "$pid" 2>/dev/null; do
+            wait "$pid"
+            code=$?
+          done
+          cd /
+          exit "$code"
+        EOT
+      }
+
+      # A stop cancels the job on GitHub, for which the runner takes up to 30 s.
+      kill_signal  = "SIGINT"
+      kill_timeout = "90s"
+
+      logs {
+        max_files     = 3
+        max_file_size = 10
+      }
+
+      # A rule's or label's sizes replace these. raw_exec does not enforce them: they keep a Mac from being filled.
+      resources {
+        cpu    = 2000
+        memory = 4096
+      }
+    }
+  }
+}

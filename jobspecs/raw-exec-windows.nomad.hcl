@@ -1,0 +1,144 @@
+# One ephemeral GitHub Actions runner directly on Windows.
+#
+# Switchyard registers a copy of this job for each GitHub job: with constraints, sizes and meta laid over it,
+# and always as a batch job of one task group, count 1, without restart and reschedule.
+#
+# Nodes need: the raw_exec driver, and the unpacked runner (actions-runner-win-*.zip, never configured) in a directory
+# that node meta names:
+#
+#   client {
+#     meta { switchyard_runner_dir = "C:\\actions-runner" }
+#     alloc_dir        = "C:\\a" # jobs work below it, and many of their tools end at paths of 260 characters
+#     max_kill_timeout = "120s"  # caps kill_timeout below; Nomad's default is 30s
+#   }
+#   plugin "raw_exec" {
+#     config {
+#       enabled        = true
+#       denied_envvars = ["NOMAD_TOKEN"] # jobs get the agent's environment otherwise
+#     }
+#   }
+#
+# Run the Nomad client as a user of its own, not as LocalSystem: a job can do whatever that user can, and leave things
+# behind. Only for repositories you trust.
+job "raw-exec-windows" {
+  type        = "batch"
+  datacenters = ["*"]
+
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "windows"
+  }
+  constraint {
+    attribute = "${meta.switchyard_runner_dir}"
+    operator  = "is_set"
+  }
+
+  group "runner" {
+    # A used configuration must never start a second runner.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    # MB for the runner's copy and the job's workspace.
+    ephemeral_disk {
+      size = 10240
+    }
+
+    task "runner" {
+      meta {
+        switchyard = "runner" # the task that gets the sizes, devices, env and config
+      }
+
+      driver = "raw_exec"
+
+      config {
+        command = "powershell.exe"
+        args = [
+          "-NoLogo", "-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass",
+          "-File", "${NOMAD_TASK_DIR}/start.ps1",
+        ]
+      }
+
+      env {
+        SWITCHYARD_RUNNER_DIR                              = "${meta.switchyard_runner_dir}"
+        ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
+        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
+      }
+
+      # The claim: the runner's configuration, good once, handed out when the allocation starts. An empty answer means
+      # that no runner is needed any more; an error fails the task.
+      artifact {
+        source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
+        destination = "secrets/runner.jit"
+        mode        = "file"
+        headers {
+          Authorization = "Bearer ${NOMAD_META_SWITCHYARD_CLAIM_TOKEN}"
+        }
+      }
+
+      # For PowerShell 5.1, which Windows has; it reads ASCII without a byte order mark alone. "$" with a brace and a pair
+      # of braces are Nomad's: the script does without.
+      template {
+        destination = "local/start.ps1"
+        change_mode = "noop"
+        data        = <<-EOT
+          $ErrorActionPreference = 'Stop'
+          $jitFile = Join-Path $env:NOMAD_SECRETS_DIR 'runner.jit'
+          $copy = [IO.Path]::GetFullPath((Join-Path $env:NOMAD_TASK_DIR 'runner'))
+          # Spent, and none of the workflow's business.
+          Remove-Item Env:NOMAD_META_SWITCHYARD_CLAIM_TOKEN -ErrorAction SilentlyContinue
+
+          # Nomad starts a task anew after its node restarts: the file is gone then, and its configuration used up. That
+          # ends the script here with exit code 1.
+          $jit = [IO.File]::ReadAllText($jitFile).Trim()
+          Remove-Item -LiteralPath $jitFile -Force
+          if ($jit -eq '') {
+            Write-Output 'no runner is needed any more'
+            exit 0
+          }
+
+          $code = 1
+          try {
+            # Its exit codes below 8 are kinds of success.
+            robocopy.exe $env:SWITCHYARD_RUNNER_DIR $copy /E /MT:16 /R:2 /W:1 /NFL /NDL /NJH /NJS /NP
+            if ($LASTEXITCODE -ge 8) {
+              throw "robocopy of $env:SWITCHYARD_RUNNER_DIR ended with $LASTEXITCODE"
+            }
+            Set-Location -LiteralPath $copy
+
+            # Not as an argument: those show in the task manager. The runner takes it out of its own environment.
+            $env:ACTIONS_RUNNER_INPUT_JITCONFIG = $jit
+            & (Join-Path $copy 'run.cmd')
+            $code = $LASTEXITCODE
+          } finally {
+            # A killed script does not come here: the copy then goes with the allocation's directory. The prefix lifts
+            # the limit of 260 characters, and unlike Remove-Item rd does not follow junctions.
+            Set-Location -LiteralPath $env:NOMAD_TASK_DIR
+            cmd.exe /d /c rd /s /q "\\?\$copy"
+          }
+          exit $code
+        EOT
+      }
+
+      # A stop is a Ctrl-Break, on which the runner cancels the job. A client that runs as a service has no console to
+      # send it with; the runner is then killed, and GitHub fails the job some minutes later.
+      kill_timeout = "90s"
+
+      logs {
+        max_files     = 3
+        max_file_size = 10
+      }
+
+      # A rule's or label's sizes replace these. raw_exec does not enforce them: they keep a machine from being filled.
+      resources {
+        cpu    = 2000
+        memory = 4096
+      }
+    }
+  }
+}

@@ -1,0 +1,185 @@
+# Switchyard itself, as a service on the Nomad whose runners it starts. It runs as well outside Nomad.
+#
+# 1. A host volume for its database, on one Linux node; its directory must belong to nobody, as whom exec tasks run:
+#
+#      client {
+#        host_volume "switchyard" { path = "/srv/switchyard" }
+#      }
+#
+# 2. Its secrets and its rules, in one Nomad variable, which this job and no other may read:
+#
+#      nomad var put nomad/jobs/switchyard \
+#        webhook_secret=@webhook.secret github_token=@github.token rules=@my.yaml
+#
+# 3. With ACLs on (turn them on: a workflow can reach the Nomad API of its node), what the job may do:
+#
+#      nomad acl policy apply -namespace default -job switchyard switchyard policy.hcl
+#
+#      namespace "default" { # and each other one that rules name
+#        capabilities = ["submit-job", "read-job", "parse-job"] # and "dispatch-job" when a rule has dispatch:
+#      }
+#
+# 4. nomad job run -var binary=https://… switchyard.nomad.hcl
+#
+# Then have a proxy with a certificate send GitHub's webhooks to port 8080, path /webhooks/github.
+
+variable "binary" {
+  description = "Where your build of cmd/switchyard lies, for Linux. ?checksum=sha256:… at its end has Nomad verify it."
+  type        = string
+  default     = "https://downloads.example.com/switchyard-linux-amd64"
+}
+
+variable "port" {
+  description = "Of the webhook and the claim, on the node. GitHub, or your proxy, and all clients must reach it."
+  type        = number
+  default     = 8080
+}
+
+job "switchyard" {
+  datacenters = ["*"]
+
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "linux"
+  }
+
+  group "switchyard" {
+    # One process at a time has the database open. On an update, Nomad starts the new allocation when the old one has
+    # ended: no canary, and the volume keeps both on one node. GitHub's deliveries meanwhile fail, and can be redelivered.
+    count = 1
+    update {
+      max_parallel     = 1
+      canary           = 0
+      min_healthy_time = "10s"
+      healthy_deadline = "2m"
+      auto_revert      = true
+    }
+
+    # What it waits for, such as Nomad or GitHub, it waits for by itself. It ends only on a fault of its configuration.
+    restart {
+      attempts = 5
+      interval = "10m"
+      delay    = "15s"
+      mode     = "delay"
+    }
+
+    shutdown_delay = "2s" # a proxy that asks Nomad for the service learns of a stop first
+
+    network {
+      port "public" {
+        static = var.port
+      }
+      port "admin" {}
+    }
+
+    volume "data" {
+      type   = "host"
+      source = "switchyard"
+    }
+
+    service {
+      name     = "switchyard"
+      port     = "public"
+      provider = "nomad"
+    }
+
+    # Health is on the admin listener, which only its node reaches; the Nomad client that checks it is there too.
+    service {
+      name     = "switchyard-admin"
+      port     = "admin"
+      address  = "127.0.0.1"
+      provider = "nomad"
+
+      check {
+        name     = "alive"
+        type     = "http"
+        path     = "/healthz"
+        interval = "10s"
+        timeout  = "3s"
+        check_restart {
+          limit = 6
+          grace = "60s"
+        }
+      }
+      check {
+        name     = "ready"
+        type     = "http"
+        path     = "/readyz"
+        interval = "10s"
+        timeout  = "5s"
+      }
+    }
+
+    task "switchyard" {
+      # As a container instead: driver = "docker", and config { image = …, args = ["serve"], network_mode = "host" }
+      # without the artifact.
+      driver = "exec"
+
+      config {
+        command = "${NOMAD_TASK_DIR}/switchyard"
+        args    = ["serve"]
+      }
+
+      artifact {
+        source      = var.binary
+        destination = "local/switchyard"
+        mode        = "file"
+        chown       = true # makes it the task's user's, who may then run it
+      }
+
+      volume_mount {
+        volume      = "data"
+        destination = "/data"
+      }
+
+      # The token of this job, and the Nomad of this node through a socket that only the task has. For another Nomad, set
+      # NOMAD_ADDR to it, drop this block, and add NOMAD_TOKEN by a template with env = true.
+      identity {
+        env = true
+      }
+
+      env {
+        NOMAD_ADDR                     = "unix://${NOMAD_SECRETS_DIR}/api.sock"
+        SWITCHYARD_LISTEN              = ":${NOMAD_PORT_public}"
+        SWITCHYARD_ADMIN_LISTEN        = "127.0.0.1:${NOMAD_PORT_admin}"
+        SWITCHYARD_PUBLIC_URL          = "http://${NOMAD_ADDR_public}" # or https, through your proxy: runners get their configuration there
+        SWITCHYARD_DB                  = "/data/switchyard.db"
+        SWITCHYARD_RULES               = "${NOMAD_TASK_DIR}/rules.yaml"
+        SWITCHYARD_WEBHOOK_SECRET_FILE = "${NOMAD_SECRETS_DIR}/webhook.secret"
+        SWITCHYARD_GITHUB_TOKEN_FILE   = "${NOMAD_SECRETS_DIR}/github.token"
+      }
+
+      template {
+        destination = "local/rules.yaml"
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard" }}{{ .rules }}{{ end -}}
+        EOT
+      }
+
+      # From Vault instead: vault { role = "switchyard" } in this task, and
+      # {{- with secret "kv/data/switchyard" }}{{ .Data.data.webhook_secret }}{{ end -}}
+      template {
+        destination = "secrets/webhook.secret"
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard" }}{{ .webhook_secret }}{{ end -}}
+        EOT
+      }
+
+      template {
+        destination = "secrets/github.token"
+        change_mode = "noop" # read anew when it changes
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard" }}{{ .github_token }}{{ end -}}
+        EOT
+      }
+
+      # Over --grace, in which it finishes what is in hand.
+      kill_timeout = "30s"
+
+      resources {
+        cpu    = 500
+        memory = 256
+      }
+    }
+  }
+}
