@@ -1,0 +1,139 @@
+// Package nomadtest owns the real Nomad agent that contract tests run against
+// when there is one.
+package nomadtest
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// agent is the one of this test process.
+var agent struct {
+	once sync.Once
+	addr string
+	err  error
+	hold io.Closer // the agent ends when this process does, and so closes it
+}
+
+// Agent returns the address of a real Nomad agent, such as
+// http://127.0.0.1:4646: the one that SWITCHYARD_NOMAD_ADDR names, or else one
+// in dev mode that is started from the nomad on PATH, once for the whole test
+// process, with raw_exec enabled. It returns "" when there is neither. The test
+// fails when the agent does not start. Safe for concurrent use.
+func Agent(t testing.TB) string {
+	t.Helper()
+	if addr := os.Getenv("SWITCHYARD_NOMAD_ADDR"); addr != "" {
+		return addr
+	}
+	program, err := exec.LookPath("nomad")
+	if err != nil {
+		return ""
+	}
+	agent.once.Do(func() { agent.addr, agent.err = start(program) })
+	if agent.err != nil {
+		t.Fatalf("start the nomad on PATH: %v", agent.err)
+	}
+	return agent.addr
+}
+
+// The fingerprints that ask a cloud's metadata service, or other systems, are
+// of no use here and cost seconds.
+const config = `
+data_dir = %q
+ports {
+  http = %d
+  rpc  = %d
+  serf = %d
+}
+client {
+  options = {
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean,consul,vault,cni"
+  }
+}
+plugin "raw_exec" {
+  config {
+    enabled = true
+  }
+}
+`
+
+// watch runs the agent until its own standard input ends, which it does when
+// the test process ends, however that comes about.
+const watch = `"$0" agent -dev -config "$1/agent.hcl" >"$1/log" 2>&1 </dev/null &
+agent=$!
+cat >/dev/null
+kill -INT $agent
+wait $agent
+rm -rf "$1"`
+
+func start(program string) (addr string, err error) {
+	dir, err := os.MkdirTemp("", "nomadtest-")
+	if err != nil {
+		return "", err
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf(config, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
+	if err := os.WriteFile(filepath.Join(dir, "agent.hcl"), []byte(text), 0o600); err != nil {
+		return "", err
+	}
+	cmd := exec.Command("sh", "-c", watch, program, dir)
+	for _, v := range os.Environ() { // an agent reads NOMAD_ADDR and the like, and dies of a broken AWS_CA_BUNDLE
+		if !strings.HasPrefix(v, "NOMAD_") && !strings.HasPrefix(v, "AWS_") {
+			cmd.Env = append(cmd.Env, v)
+		}
+	}
+	if agent.hold, err = cmd.StdinPipe(); err != nil {
+		return "", err
+	}
+	if err := cmd.Start(); err != nil {
+		return "", err
+	}
+	addr = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if ready(addr) {
+			return addr, nil
+		}
+	}
+	log, _ := os.ReadFile(filepath.Join(dir, "log"))
+	_ = agent.hold.Close()
+	return "", fmt.Errorf("no node was ready after a minute; the agent's log:\n%s", log)
+}
+
+// ready reports whether the agent's own node takes jobs and has found its
+// drivers.
+func ready(addr string) bool {
+	client := http.Client{Timeout: 5 * time.Second}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get(addr + "/v1/nodes")
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return err == nil && bytes.Contains(body, []byte(`"Status":"ready"`)) && bytes.Contains(body, []byte(`"raw_exec":{`))
+}
+
+func freePorts(n int) (ports []int, err error) {
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
