@@ -1,0 +1,360 @@
+// Package nomad owns the calls to Nomad: it parses jobspecs, lays placements
+// over them, registers each runner once, and sorts Nomad's errors by what to
+// do about them.
+package nomad
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+)
+
+// maxConns bounds the connections to Nomad, which refuses more than 100 from
+// one address (429) and has others to serve at the same address. Calls beyond it wait.
+const maxConns = 64
+
+// Config is what a Client is made of.
+type Config struct {
+	Jobspecs *jobspecs.Set // required
+	Logger   *slog.Logger  // nil: slog.Default
+
+	// API says where Nomad is. nil: api.DefaultConfig, which reads NOMAD_ADDR
+	// (http, https or unix), NOMAD_TOKEN, NOMAD_NAMESPACE, NOMAD_REGION and the
+	// TLS variables. Its HttpClient is not used.
+	API *api.Config
+}
+
+// A Client implements router.Nomad. It is safe for concurrent use.
+type Client struct {
+	api       *api.Client
+	jobspecs  *jobspecs.Set
+	log       *slog.Logger
+	namespace string // where jobs go that name none
+	hold      keyed  // one parse per jobspec, one dispatch per runner at a time
+
+	mu     sync.Mutex
+	parsed map[string][]byte // what Nomad made of HCL: JSON by jobspec hash
+}
+
+// New checks the configuration. It calls nobody.
+func New(c Config) (*Client, error) {
+	if c.Jobspecs == nil {
+		return nil, errors.New("nomad: Jobspecs is required")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.API == nil {
+		c.API = api.DefaultConfig()
+	}
+	config := *c.API // NewClient writes to it
+	addr, err := url.Parse(config.Address)
+	if err != nil || (addr.Scheme != "http" && addr.Scheme != "https" && addr.Scheme != "unix") {
+		return nil, fmt.Errorf("address %q of Nomad: want http(s)://host:port or unix:///path; is NOMAD_ADDR right?", config.Address)
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxConnsPerHost, transport.MaxIdleConnsPerHost = maxConns, maxConns
+	transport.ForceAttemptHTTP2 = false // Nomad speaks HTTP/1
+	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if addr.Scheme == "unix" {
+		transport.Proxy = nil
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", addr.Path)
+		}
+	}
+	config.HttpClient = &http.Client{Transport: transport}
+	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
+		return nil, fmt.Errorf("TLS to Nomad: %w; are NOMAD_CACERT, NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY right?", err)
+	}
+	client, err := api.NewClient(&config)
+	if err != nil {
+		return nil, fmt.Errorf("make a Nomad client: %w", err)
+	}
+	if config.Namespace == "" {
+		config.Namespace = api.DefaultNamespace
+	}
+	return &Client{
+		api: client, jobspecs: c.Jobspecs, log: c.Logger,
+		namespace: config.Namespace, parsed: map[string][]byte{},
+	}, nil
+}
+
+// A scope is where a call goes. Nomad lets a query's namespace and region win
+// over the job's own, so every call names them; no region is the client's.
+type scope struct{ namespace, region string }
+
+func (s scope) read(ctx context.Context) *api.QueryOptions {
+	return (&api.QueryOptions{Namespace: s.namespace, Region: s.region}).WithContext(ctx)
+}
+
+func (s scope) write(ctx context.Context) *api.WriteOptions {
+	return (&api.WriteOptions{Namespace: s.namespace, Region: s.region}).WithContext(ctx)
+}
+
+// scopeOf is where a rendered job goes. "global" is what a jobspec without a
+// region is given when Nomad fills in its defaults.
+func scopeOf(j *api.Job) scope {
+	s := scope{namespace: *j.Namespace}
+	if j.Region != nil && *j.Region != api.GlobalRegion {
+		s.region = *j.Region
+	}
+	return s
+}
+
+// Start implements router.Nomad.
+//
+// A jobspec's job is registered on condition that Nomad has none with its ID,
+// which Nomad checks as it commits: however many Starts race or are repeated,
+// there is one. A stopped or dead one counts, until Nomad's garbage collection.
+//
+// A dispatch has no such condition. Its idempotency token makes Nomad return
+// an earlier child, but only one that is committed already. Starts of one
+// runner are therefore made one after another within a Client; across
+// processes, and for a repeat that overtakes its timed-out predecessor inside
+// Nomad, a second child remains possible.
+func (c *Client) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
+	if r.Placement.Dispatch != "" {
+		return c.dispatch(ctx, r)
+	}
+	job, err := c.Render(ctx, r)
+	if err != nil {
+		return router.Started{}, err
+	}
+	return c.register(ctx, r, job)
+}
+
+func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.Job) (router.Started, error) {
+	at := scopeOf(job)
+	resp, _, err := c.api.Jobs().RegisterOpts(job, &api.RegisterOptions{EnforceIndex: true}, at.write(ctx))
+	if err == nil {
+		return router.Started{NomadJob: *job.ID, ClaimToken: r.ClaimToken, Warnings: warnings(resp.Warnings)}, nil
+	}
+	register := call{what: "register job " + *job.ID, at: at, capability: "submit-job"}
+	sorted := register.sorted(err)
+	if !unclear(err) {
+		return router.Started{}, sorted
+	}
+	// Nomad answers 500 alike to "already exists", to a job it refuses and to
+	// trouble of its own. Rather than match its words, ask it.
+	existing, _, readErr := c.api.Jobs().Info(*job.ID, at.read(ctx))
+	switch status(readErr) {
+	case http.StatusOK:
+		token := existing.Meta[metaClaimToken]
+		if token == "" || existing.Meta[metaJobID] != strconv.FormatInt(r.Job.ID, 10) {
+			return router.Started{}, &router.FixError{
+				Fix: "purge it, or give Switchyard a namespace of its own",
+				Err: fmt.Errorf("%s: Nomad has a job of this ID that Switchyard did not make", register),
+			}
+		}
+		return router.Started{NomadJob: *job.ID, ClaimToken: router.Secret(token), Existed: true}, nil
+	case http.StatusNotFound:
+		if status(err) == http.StatusBadRequest {
+			return router.Started{}, register.refusal(words(err))
+		}
+		_, validateErr := c.validate(ctx, register, job)
+		if refused(validateErr) {
+			return router.Started{}, validateErr
+		}
+	case http.StatusForbidden:
+		if fix := new(router.FixError); !errors.As(sorted, &fix) {
+			sorted = &router.FixError{Fix: needs("read-job", at) + ", to see what that means", Err: sorted}
+		}
+	}
+	return router.Started{}, sorted
+}
+
+// validate asks Nomad what it thinks of a job, for a call that depends on it.
+func (c *Client) validate(ctx context.Context, of call, job *api.Job) ([]string, error) {
+	resp, _, err := c.api.Jobs().Validate(job, of.at.write(ctx))
+	if err != nil {
+		return nil, call{what: "validate job " + *job.ID, at: of.at, capability: "read-job"}.sorted(err)
+	}
+	if resp.Error != "" {
+		return nil, of.refusal(resp.Error)
+	}
+	return warnings(resp.Warnings), nil
+}
+
+// Validate asks Nomad whether it takes a jobspec, with nothing laid over it,
+// and returns Nomad's warnings. Errors are sorted as Start's.
+func (c *Client) Validate(ctx context.Context, name string) ([]string, error) {
+	job, err := c.Render(ctx, router.StartRequest{
+		Runner:    router.Runner{ID: "gha-0-1", Name: "gha-0-1"},
+		Placement: router.Placement{Jobspec: name},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.validate(ctx, call{what: "validate jobspec " + name, at: scopeOf(job), capability: "read-job"}, job)
+}
+
+// dispatch runs an existing parameterized job as it is, giving it those of our
+// meta keys that it declares.
+func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.Started, error) {
+	id, at := r.Placement.Dispatch, scope{namespace: cmp.Or(r.Placement.Namespace, c.namespace)}
+	release, err := c.hold.lock(ctx, r.Runner.ID)
+	if err != nil {
+		return router.Started{}, fmt.Errorf("wait for an earlier dispatch of %s: %w", r.Runner.ID, err)
+	}
+	defer release()
+
+	read := call{what: "read job " + id, at: at, capability: "read-job"}
+	parent, _, err := c.api.Jobs().Info(id, at.read(ctx))
+	if status(err) == http.StatusNotFound {
+		return router.Started{}, &router.FixError{
+			Fix: "register the parameterized job, or correct the rule's dispatch or namespace",
+			Err: fmt.Errorf("%s: there is none", read),
+		}
+	}
+	if err != nil {
+		return router.Started{}, read.sorted(err)
+	}
+	dispatch := call{what: "dispatch job " + id, at: at, capability: "dispatch-job"}
+	meta, err := dispatchMeta(r, parent)
+	if err != nil {
+		return router.Started{}, fmt.Errorf("%s: %w", dispatch, err)
+	}
+	write := at.write(ctx)
+	write.IdempotencyToken = r.Runner.ID
+	resp, _, err := c.api.Jobs().DispatchOpts(&api.DispatchOptions{JobID: id, Meta: meta, IdPrefixTemplate: r.Runner.ID}, write)
+	if err != nil {
+		return router.Started{}, dispatch.sorted(err)
+	}
+	started := router.Started{NomadJob: resp.DispatchedJobID, ClaimToken: r.ClaimToken}
+	if resp.EvalID != "" {
+		return started, nil
+	}
+	// Only an earlier child comes without an evaluation.
+	started.Existed = true
+	if _, declared := meta[metaClaimToken]; !declared {
+		return started, nil // it claims nothing
+	}
+	read.what = "read job " + started.NomadJob
+	child, _, err := c.api.Jobs().Info(started.NomadJob, at.read(ctx))
+	if err != nil {
+		return router.Started{}, read.sorted(err)
+	}
+	if token := child.Meta[metaClaimToken]; token != "" {
+		started.ClaimToken = router.Secret(token)
+	}
+	return started, nil
+}
+
+// dispatchMeta is our meta as far as a parameterized job declares it.
+func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, error) {
+	switch p := parent.ParameterizedJob; {
+	case p == nil || parent.Dispatched:
+		return nil, &router.FixError{Fix: "name a parameterized job, or use jobspec instead of dispatch", Err: errors.New("it is not parameterized")}
+	case parent.Stop != nil && *parent.Stop:
+		return nil, &router.FixError{Fix: "start it again", Err: errors.New("it is stopped")}
+	case p.Payload == "required":
+		return nil, &router.FixError{Fix: `set payload = "optional" or "forbidden" in it`, Err: errors.New("it requires a payload, and Switchyard sends none")}
+	}
+	ours, meta := jobMeta(r), map[string]string{}
+	var missing []string
+	for _, key := range parent.ParameterizedJob.MetaRequired {
+		if value, ok := ours[key]; ok {
+			meta[key] = value
+		} else {
+			missing = append(missing, key)
+		}
+	}
+	if missing != nil {
+		return nil, &router.FixError{
+			Fix: "make them optional, or use the keys that Switchyard has: " + strings.Join(metaKeys(), ", "),
+			Err: fmt.Errorf("it requires meta that Switchyard does not have: %s", printable(strings.Join(missing, ", "), maxWords)),
+		}
+	}
+	for _, key := range parent.ParameterizedJob.MetaOptional {
+		if value, ok := ours[key]; ok {
+			meta[key] = value
+		}
+	}
+	return meta, nil
+}
+
+// parse returns a jobspec as a JSON job. Nomad reads HCL, once per content:
+// callers that come meanwhile wait for it. A failure is not kept.
+func (c *Client) parse(ctx context.Context, spec jobspecs.Jobspec, namespace string) ([]byte, error) {
+	if spec.Parsed != nil {
+		return spec.Parsed, nil
+	}
+	if parsed, ok := c.cached(spec.Hash); ok {
+		return parsed, nil
+	}
+	release, err := c.hold.lock(ctx, spec.Hash)
+	if err != nil {
+		return nil, fmt.Errorf("wait for jobspec %s to be parsed: %w", spec.Path, err)
+	}
+	defer release()
+	if parsed, ok := c.cached(spec.Hash); ok {
+		return parsed, nil
+	}
+	at := scope{namespace: namespace}
+	var parsed json.RawMessage
+	_, err = c.api.Raw().Write("/v1/jobs/parse", &api.JobsParseRequest{JobHCL: string(spec.Source)}, &parsed, at.write(ctx))
+	if err != nil {
+		return nil, call{what: "parse jobspec " + spec.Path, at: at, capability: "parse-job", badRequest: "mend the file"}.sorted(err)
+	}
+	c.log.Debug("jobspec parsed", "jobspec", spec.Name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parsed[spec.Hash] = parsed
+	return parsed, nil
+}
+
+func (c *Client) cached(hash string) ([]byte, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	parsed, ok := c.parsed[hash]
+	return parsed, ok
+}
+
+// keyed is a lock for each key. The zero value is ready.
+type keyed struct {
+	mu   sync.Mutex
+	held map[string]chan struct{} // closed on release
+}
+
+// lock waits for the key, or for ctx to end.
+func (k *keyed) lock(ctx context.Context, key string) (release func(), err error) {
+	for {
+		k.mu.Lock()
+		held, busy := k.held[key]
+		if !busy {
+			held = make(chan struct{})
+			if k.held == nil {
+				k.held = map[string]chan struct{}{}
+			}
+			k.held[key] = held
+			k.mu.Unlock()
+			return func() {
+				k.mu.Lock()
+				defer k.mu.Unlock()
+				delete(k.held, key)
+				close(held)
+			}, nil
+		}
+		k.mu.Unlock()
+		select {
+		case <-held:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,114 @@
+package nomad
+
+import (
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"switchyard/router"
+)
+
+// The job meta that a jobspec can use, as ${NOMAD_META_…}.
+const (
+	metaClaimURL   = "SWITCHYARD_CLAIM_URL"
+	metaClaimToken = "SWITCHYARD_CLAIM_TOKEN"
+	metaRule       = "SWITCHYARD_RULE"
+	metaRunnerName = "RUNNER_NAME"
+	metaLabels     = "RUNNER_LABELS" // comma separated
+	metaRepoURL    = "GH_REPO_URL"
+	metaRepository = "GH_REPOSITORY"
+	metaOwner      = "GH_OWNER"
+	metaJobID      = "GH_JOB_ID"
+	metaRunID      = "GH_RUN_ID"
+	metaRunAttempt = "GH_RUN_ATTEMPT"
+	metaWorkflow   = "GH_WORKFLOW"
+)
+
+// The bounds of what strangers say. Nomad would take megabytes, but a task's
+// environment is where it ends up: Linux takes 128 KiB a variable, Windows
+// 32,767 characters.
+const (
+	maxValue  = 256  // characters of a name or a label
+	maxLabels = 8192 // bytes of all labels together; those after are left out
+	maxURL    = 2048 // bytes
+)
+
+func jobMeta(r router.StartRequest) map[string]string {
+	return map[string]string{
+		metaClaimURL:   r.ClaimURL,
+		metaClaimToken: string(r.ClaimToken),
+		metaRule:       inert(r.Rule),
+		metaRunnerName: inert(r.Runner.Name),
+		metaLabels:     labels(r.Job.Labels),
+		metaRepoURL:    inert(repoURL(r.Job)),
+		metaRepository: inert(r.Job.Repo.FullName),
+		metaOwner:      inert(r.Job.Repo.Owner),
+		metaJobID:      strconv.FormatInt(r.Job.ID, 10),
+		metaRunID:      strconv.FormatInt(r.Job.RunID, 10),
+		metaRunAttempt: strconv.Itoa(r.Job.Attempt),
+		metaWorkflow:   inert(r.Job.Workflow),
+	}
+}
+
+// metaKeys are the keys of jobMeta, sorted.
+func metaKeys() []string {
+	var keys []string
+	for key := range jobMeta(router.StartRequest{}) {
+		keys = append(keys, key)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// inert makes a stranger's string one bounded, printable line that Nomad
+// leaves as it is. A Nomad client does interpolate the values of meta, once,
+// with node attributes and with the variables of the task, its Nomad and
+// Vault tokens among them (client/taskenv/env.go, buildEnv, v2.0.6-dev, read
+// and tried 2026-11-24); there is no escape, so "${" is broken up. What it
+// puts in is not read again. A line break would let a string end an
+// assignment in a template with env = true.
+func inert(s string) string {
+	return strings.ReplaceAll(printable(s, maxValue), "${", "$ {")
+}
+
+// labels joins labels as they came, as far as they fit. A comma within one
+// would make two of it.
+func labels(list []string) string {
+	var b strings.Builder
+	for i, label := range list {
+		label = inert(strings.ReplaceAll(label, ",", " "))
+		if b.Len()+len(label)+1 > maxLabels {
+			break
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(label)
+	}
+	return b.String()
+}
+
+// jobPage is GitHub's page for the job, if it gave a plain web address.
+func jobPage(j router.Job) (*url.URL, bool) {
+	u, err := url.Parse(j.URL)
+	ok := err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && len(j.URL) <= maxURL
+	return u, ok
+}
+
+// repoURL is GitHub's page for the repository, on the server that the job is on.
+func repoURL(j router.Job) string {
+	u := url.URL{Scheme: "https", Host: "github.com", Path: "/" + j.Repo.FullName}
+	if page, ok := jobPage(j); ok {
+		u.Scheme, u.Host = page.Scheme, page.Host
+	}
+	return u.String()
+}
+
+// jobName is what people see in lists: "acme/web · build".
+func jobName(r router.StartRequest) string {
+	if r.Job.Repo.FullName == "" || r.Job.Name == "" {
+		return r.Runner.ID
+	}
+	return printable(inert(r.Job.Repo.FullName)+" · "+inert(r.Job.Name), maxName)
+}

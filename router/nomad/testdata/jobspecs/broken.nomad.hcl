@@ -1,0 +1,5 @@
+job "broken" {
+  group "runner" {
+    no_such = 1
+  }
+}
