@@ -4,10 +4,8 @@
 package nomad
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +13,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/hashicorp/nomad/api"
@@ -201,160 +198,4 @@ func (c *Client) Validate(ctx context.Context, name string) ([]string, error) {
 		return nil, err
 	}
 	return c.validate(ctx, call{what: "validate jobspec " + name, at: scopeOf(job), capability: "read-job"}, job)
-}
-
-// dispatch runs an existing parameterized job as it is, giving it those of our
-// meta keys that it declares.
-func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.Started, error) {
-	id, at := r.Placement.Dispatch, scope{namespace: cmp.Or(r.Placement.Namespace, c.namespace)}
-	release, err := c.hold.lock(ctx, r.Runner.ID)
-	if err != nil {
-		return router.Started{}, fmt.Errorf("wait for an earlier dispatch of %s: %w", r.Runner.ID, err)
-	}
-	defer release()
-
-	read := call{what: "read job " + id, at: at, capability: "read-job"}
-	parent, _, err := c.api.Jobs().Info(id, at.read(ctx))
-	if status(err) == http.StatusNotFound {
-		return router.Started{}, &router.FixError{
-			Fix: "register the parameterized job, or correct the rule's dispatch or namespace",
-			Err: fmt.Errorf("%s: there is none", read),
-		}
-	}
-	if err != nil {
-		return router.Started{}, read.sorted(err)
-	}
-	dispatch := call{what: "dispatch job " + id, at: at, capability: "dispatch-job"}
-	meta, err := dispatchMeta(r, parent)
-	if err != nil {
-		return router.Started{}, fmt.Errorf("%s: %w", dispatch, err)
-	}
-	write := at.write(ctx)
-	write.IdempotencyToken = r.Runner.ID
-	resp, _, err := c.api.Jobs().DispatchOpts(&api.DispatchOptions{JobID: id, Meta: meta, IdPrefixTemplate: r.Runner.ID}, write)
-	if err != nil {
-		return router.Started{}, dispatch.sorted(err)
-	}
-	started := router.Started{NomadJob: resp.DispatchedJobID, ClaimToken: r.ClaimToken}
-	if resp.EvalID != "" {
-		return started, nil
-	}
-	// Only an earlier child comes without an evaluation.
-	started.Existed = true
-	if _, declared := meta[metaClaimToken]; !declared {
-		return started, nil // it claims nothing
-	}
-	read.what = "read job " + started.NomadJob
-	child, _, err := c.api.Jobs().Info(started.NomadJob, at.read(ctx))
-	if err != nil {
-		return router.Started{}, read.sorted(err)
-	}
-	if token := child.Meta[metaClaimToken]; token != "" {
-		started.ClaimToken = router.Secret(token)
-	}
-	return started, nil
-}
-
-// dispatchMeta is our meta as far as a parameterized job declares it.
-func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, error) {
-	switch p := parent.ParameterizedJob; {
-	case p == nil || parent.Dispatched:
-		return nil, &router.FixError{Fix: "name a parameterized job, or use jobspec instead of dispatch", Err: errors.New("it is not parameterized")}
-	case parent.Stop != nil && *parent.Stop:
-		return nil, &router.FixError{Fix: "start it again", Err: errors.New("it is stopped")}
-	case p.Payload == "required":
-		return nil, &router.FixError{Fix: `set payload = "optional" or "forbidden" in it`, Err: errors.New("it requires a payload, and Switchyard sends none")}
-	}
-	ours, meta := jobMeta(r), map[string]string{}
-	var missing []string
-	for _, key := range parent.ParameterizedJob.MetaRequired {
-		if value, ok := ours[key]; ok {
-			meta[key] = value
-		} else {
-			missing = append(missing, key)
-		}
-	}
-	if missing != nil {
-		return nil, &router.FixError{
-			Fix: "make them optional, or use the keys that Switchyard has: " + strings.Join(metaKeys(), ", "),
-			Err: fmt.Errorf("it requires meta that Switchyard does not have: %s", printable(strings.Join(missing, ", "), maxWords)),
-		}
-	}
-	for _, key := range parent.ParameterizedJob.MetaOptional {
-		if value, ok := ours[key]; ok {
-			meta[key] = value
-		}
-	}
-	return meta, nil
-}
-
-// parse returns a jobspec as a JSON job. Nomad reads HCL, once per content:
-// callers that come meanwhile wait for it. A failure is not kept.
-func (c *Client) parse(ctx context.Context, spec jobspecs.Jobspec, namespace string) ([]byte, error) {
-	if spec.Parsed != nil {
-		return spec.Parsed, nil
-	}
-	if parsed, ok := c.cached(spec.Hash); ok {
-		return parsed, nil
-	}
-	release, err := c.hold.lock(ctx, spec.Hash)
-	if err != nil {
-		return nil, fmt.Errorf("wait for jobspec %s to be parsed: %w", spec.Path, err)
-	}
-	defer release()
-	if parsed, ok := c.cached(spec.Hash); ok {
-		return parsed, nil
-	}
-	at := scope{namespace: namespace}
-	var parsed json.RawMessage
-	_, err = c.api.Raw().Write("/v1/jobs/parse", &api.JobsParseRequest{JobHCL: string(spec.Source)}, &parsed, at.write(ctx))
-	if err != nil {
-		return nil, call{what: "parse jobspec " + spec.Path, at: at, capability: "parse-job", badRequest: "mend the file"}.sorted(err)
-	}
-	c.log.Debug("jobspec parsed", "jobspec", spec.Name)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.parsed[spec.Hash] = parsed
-	return parsed, nil
-}
-
-func (c *Client) cached(hash string) ([]byte, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	parsed, ok := c.parsed[hash]
-	return parsed, ok
-}
-
-// keyed is a lock for each key. The zero value is ready.
-type keyed struct {
-	mu   sync.Mutex
-	held map[string]chan struct{} // closed on release
-}
-
-// lock waits for the key, or for ctx to end.
-func (k *keyed) lock(ctx context.Context, key string) (release func(), err error) {
-	for {
-		k.mu.Lock()
-		held, busy := k.held[key]
-		if !busy {
-			held = make(chan struct{})
-			if k.held == nil {
-				k.held = map[string]chan struct{}{}
-			}
-			k.held[key] = held
-			k.mu.Unlock()
-			return func() {
-				k.mu.Lock()
-				defer k.mu.Unlock()
-				delete(k.held, key)
-				close(held)
-			}, nil
-		}
-		k.mu.Unlock()
-		select {
-		case <-held:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }

@@ -625,7 +625,7 @@ func TestConnectionsAreKept(t *testing.T) {
 		proxy.Start()
 		t.Cleanup(proxy.Close)
 		client := newClient(t, &api.Config{Address: proxy.URL})
-		const senders, each = 32, 10
+		const senders, each = 32, 5
 		var wg sync.WaitGroup
 		for range senders {
 			wg.Go(func() {

@@ -249,11 +249,16 @@ func TestJobMeta(t *testing.T) {
 			t.Errorf("%d bytes in %d labels, the last %q", len(got), len(each), last)
 		}
 	})
-	t.Run("no combination of pieces makes an interpolation", func(t *testing.T) {
-		for _, s := range []string{"${a}", "$${a}", "$\x00{a}", "$\n{a}", "${${a}}", "$,{a}"} {
-			if got := labels([]string{s, s}); strings.Contains(got, "${") {
-				t.Errorf("labels(%q) = %q", s, got)
-			}
+}
+
+func FuzzLabels(f *testing.F) {
+	for _, s := range []string{"${a}", "$${a}", "$\x00{a}", "$\n{a}", "${${a}}", "$,{a}", "$\xff{a}", "\u202e$\u202e{", strings.Repeat("$", 300) + "{"} {
+		f.Add(s, "{a}")
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		got := labels([]string{a, b})
+		if strings.Contains(got, "${") || strings.Count(got, ",") > 1 || printable(got, maxLabels) != got || len(got) > maxLabels {
+			t.Errorf("labels(%q, %q) = %q", a, b, got)
 		}
 	})
 }
