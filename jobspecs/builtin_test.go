@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/nomad/api"
@@ -53,6 +54,9 @@ func TestBuiltins(t *testing.T) {
 			}
 			if r := group.ReschedulePolicy; *r.Attempts != 0 || *r.Unlimited {
 				t.Error("reschedules")
+			}
+			if d := group.Disconnect; d == nil || d.LostAfter == nil || *d.LostAfter < 10*time.Minute {
+				t.Error("a node that is out of touch for a while loses its job")
 			}
 			if task.Meta["switchyard"] != "runner" {
 				t.Errorf("task meta %v does not mark the runner", task.Meta)

@@ -34,6 +34,13 @@ job "docker-linux" {
       unlimited = false
     }
 
+    # A node out of touch with the Nomad servers goes on with its job, which needs GitHub alone. Without this, Nomad stops
+    # the job once the node is back. Nomad 1.8 or later.
+    disconnect {
+      lost_after = "1h"
+      replace    = false
+    }
+
     # MB for logs and scripts. The job's own files are in the container, which Nomad does not count.
     ephemeral_disk {
       size = 150

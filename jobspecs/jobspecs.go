@@ -149,9 +149,6 @@ func (s *Set) loadBuiltin() error {
 }
 
 func load(name, path string, isHCL bool) (Jobspec, error) {
-	if name == "" {
-		return Jobspec{}, fmt.Errorf("%s:1:1: the file's name lacks the jobspec's name before its suffix", path)
-	}
 	src, err := read(path)
 	if err != nil {
 		return Jobspec{}, err

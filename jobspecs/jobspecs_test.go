@@ -90,16 +90,15 @@ func TestLoad(t *testing.T) {
 		}},
 		{"two files of one name are refused", map[string]string{"a.nomad.hcl": `job "a" {}`, "a.nomad.json": `{"TaskGroups":[{}]}`}, []string{"a.nomad.json:1:1: jobspec a is also in "}},
 		{"a huge file is refused", map[string]string{"a.nomad.hcl": `job "a" {}` + strings.Repeat("\n", 1<<20)}, []string{"a.nomad.hcl:1:1: larger than"}},
-		{"a file needs a name", map[string]string{"x.nomad.hcl": `job "a" {}`, "nomad.hcl": "not looked at"}, nil},
 	}
 	for _, test := range faults {
 		t.Run(test.name, func(t *testing.T) {
 			dir := write(t, test.files)
 			_, err := jobspecs.Load(dir)
-			var got []string
-			if err != nil {
-				got = strings.Split(err.Error(), "\n")
+			if err == nil {
+				t.Fatal("no error")
 			}
+			got := strings.Split(err.Error(), "\n")
 			if len(got) != len(test.want) {
 				t.Fatalf("faults:\n%s\nwant %d", strings.Join(got, "\n"), len(test.want))
 			}

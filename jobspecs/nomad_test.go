@@ -18,6 +18,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 var update = flag.Bool("update", false, "write the parsed forms anew, with a real Nomad")
@@ -25,7 +27,7 @@ var update = flag.Bool("update", false, "write the parsed forms anew, with a rea
 // agent returns a client of a real Nomad.
 func agent(t *testing.T) *api.Client {
 	t.Helper()
-	addr := os.Getenv("SWITCHYARD_NOMAD_ADDR")
+	addr := nomadtest.Agent(t)
 	if addr == "" {
 		t.Skip("needs a real Nomad: put nomad on PATH, or its address in SWITCHYARD_NOMAD_ADDR")
 	}

@@ -44,6 +44,13 @@ job "raw-exec-windows" {
       unlimited = false
     }
 
+    # A node out of touch with the Nomad servers goes on with its job, which needs GitHub alone. Without this, Nomad stops
+    # the job once the node is back. Nomad 1.8 or later.
+    disconnect {
+      lost_after = "1h"
+      replace    = false
+    }
+
     # MB for the runner's copy and the job's workspace.
     ephemeral_disk {
       size = 10240

@@ -55,10 +55,10 @@ job "switchyard" {
       auto_revert      = true
     }
 
-    # What it waits for, such as Nomad or GitHub, it waits for by itself. It ends only on a fault of its configuration.
+    # It ends by itself only on a fault of its configuration; tried again every 15 s until that is mended.
     restart {
-      attempts = 5
-      interval = "10m"
+      attempts = 4
+      interval = "1m"
       delay    = "15s"
       mode     = "delay"
     }
@@ -111,8 +111,9 @@ job "switchyard" {
     }
 
     task "switchyard" {
-      # As a container instead: driver = "docker", and config { image = …, args = ["serve"], network_mode = "host" }
-      # without the artifact.
+      # exec gives each task a chroot of the node's /usr and more, which takes Nomad some seconds. It needs no more than
+      # chroot_env { "/etc" = "/etc" } in the client's settings, if no other exec task of the node does.
+      # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact.
       driver = "exec"
 
       config {
@@ -124,7 +125,6 @@ job "switchyard" {
         source      = var.binary
         destination = "local/switchyard"
         mode        = "file"
-        chown       = true # makes it the task's user's, who may then run it
       }
 
       volume_mount {
