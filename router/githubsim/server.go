@@ -30,6 +30,7 @@ type Config struct {
 	RateLimit int              // REST requests an hour; 0: 5000
 	Groups    map[int64]string // runner groups by ID; nil: 1, "Default"
 	Now       func() time.Time // nil: time.Now
+	FirstID   int64            // the ID of the first job, run or runner; 0: 1
 	RandSeed  uint64           // of the choice among idle runners and of what goes into secrets
 }
 
@@ -108,6 +109,7 @@ func New(cfg Config) *Server {
 			return context.WithTimeout(base, cfg.Timeout)
 		},
 		senders: make(chan struct{}, cfg.Senders),
+		lastID:  max(cfg.FirstID, 1) - 1,
 		rand:    rand.New(rand.NewPCG(cfg.RandSeed, 0)),
 		repos:   make(map[string]Repo),
 		orgs:    make(map[string]bool),
