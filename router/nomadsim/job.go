@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 the errors are Nomad's own words
+
 package nomadsim
 
 import (
@@ -67,6 +69,9 @@ func (s *Server) canonical(r *http.Request, j *api.Job) *api.Job {
 	}
 	none := j.Datacenters == nil
 	j.Canonicalize()
+	if *j.NodePool == "" {
+		j.NodePool = ptr("default")
+	}
 	if none {
 		j.Datacenters = []string{"*"}
 	}

@@ -1,3 +1,5 @@
+//lint:file-ignore ST1005 the errors are Nomad's own words
+
 // Package nomadsim owns a simulated Nomad cluster: a server that speaks the
 // part of Nomad's HTTP API that the router, the demo and their tests use, with
 // nodes that exist in memory. It is for the demo, tests and what-if runs. One

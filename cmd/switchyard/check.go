@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/jobspecs"
+	"switchyard/rules"
+)
+
+func checkCommand() *cobra.Command {
+	var specDir string
+	cmd := &cobra.Command{
+		Use:   "check FILE",
+		Short: "Check a rules file",
+		Long: `Check reports every fault of a rules file with its place.
+
+Exit code 0: no fault. 1: faults. 2: could not tell.`,
+		Example: "  switchyard check rules.example.yaml",
+		Args:    exactlyOne("rules file", "switchyard check rules.example.yaml"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			specs, err := loadJobspecs(specDir)
+			if err != nil {
+				return err
+			}
+			set, err := loadRules(cmd.ErrOrStderr(), args[0], specs)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: no faults, %d rules\n", args[0], len(set.Rules()))
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones")
+	return cmd
+}
+
+// exactlyOne is cobra.ExactArgs(1) with a hint.
+func exactlyOne(what, example string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("want one %s, got %d arguments; for example: %s", what, len(args), example)
+		}
+		return nil
+	}
+}
+
+// loadRules loads a rules file and checks it against the jobspecs there are.
+// Its faults are printed; the error is then errNo.
+func loadRules(stderr io.Writer, file string, specs *jobspecs.Set) (*rules.Set, error) {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read the rules file: %w", err)
+	}
+	set, err := rules.Parse(file, src)
+	var faults rules.Diagnostics
+	switch {
+	case errors.As(err, &faults):
+	case err != nil:
+		return nil, fmt.Errorf("load the rules file: %w", err)
+	default:
+		faults = set.CheckJobspecs(specs.Names())
+	}
+	if len(faults) == 0 {
+		return set, nil
+	}
+	for _, f := range faults {
+		fmt.Fprintf(stderr, "%s\n%s", f, f.Excerpt(src))
+	}
+	fmt.Fprintf(stderr, "%s: %s\n", file, count(len(faults), "fault"))
+	return nil, errNo
+}
+
+// loadJobspecs loads the built-in jobspecs and those of dir, "" for none.
+func loadJobspecs(dir string) (*jobspecs.Set, error) {
+	specs, err := jobspecs.Load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("load jobspecs: %w", err)
+	}
+	return specs, nil
+}
+
+// count says "1 fault", "2 faults".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}

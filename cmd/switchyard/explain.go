@@ -1,0 +1,275 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router"
+	"switchyard/router/nomad"
+	"switchyard/router/webhook"
+	"switchyard/rules"
+)
+
+// claimPlaceholder stands for the claim token in a Nomad job that is only shown.
+const claimPlaceholder = "(made when the job is registered)"
+
+type explainFlags struct {
+	rules, specDir, publicURL     string
+	repo, visibility, payload     string
+	labels                        []string
+	fork                          bool
+	job, workflow, branch, sender string
+	format, render                string
+}
+
+func explainCommand() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain --rules FILE (--repo OWNER/NAME --labels a,b,c | --payload FILE)",
+		Short: "Say what the rules decide for a job, and why",
+		Long: `Explain decides a job as the server would, and says where each part of the
+decision came from and why each earlier rule did not take the job.
+
+Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
+		Example: "  switchyard explain --rules rules.example.yaml --repo acme/web --labels self-hosted,linux,x64",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.explain(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), cmd.InOrStdin())
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&f.rules, "rules", "", "rules `file` (required)")
+	fl.StringVar(&f.repo, "repo", "", "repository of the job, as `owner/name`")
+	fl.StringSliceVar(&f.labels, "labels", nil, "the job's `labels`, separated by commas")
+	fl.StringVar(&f.payload, "payload", "", "a workflow_job webhook body instead; - for standard input")
+	fl.StringVar(&f.visibility, "visibility", "private", "of the repository: private, internal or public")
+	fl.BoolVar(&f.fork, "fork", false, "the repository is a fork")
+	fl.StringVar(&f.job, "job", "", "job `name`")
+	fl.StringVar(&f.workflow, "workflow", "", "workflow `name`")
+	fl.StringVar(&f.branch, "branch", "", "head `branch`")
+	fl.StringVar(&f.sender, "sender", "", "`login` of who caused the job")
+	fl.StringVar(&f.format, "format", "text", "text or json")
+	fl.StringVar(&f.render, "render", "", "json: print the Nomad job that would be registered instead")
+	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs; HCL ones are parsed by the Nomad at NOMAD_ADDR")
+	fl.StringVar(&f.publicURL, "public-url", "http://127.0.0.1:8080", "the server's --public-url, for --render")
+	return cmd
+}
+
+func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, stdin io.Reader) error {
+	if f.format != "text" && f.format != "json" {
+		return fmt.Errorf("--format %q: want text or json", f.format)
+	}
+	if f.render != "" && f.render != "json" {
+		return fmt.Errorf("--render %q: want json", f.render)
+	}
+	if f.rules == "" {
+		return errors.New("--rules FILE is missing; for example: --rules rules.example.yaml")
+	}
+	job, err := f.describedJob(stdin)
+	if err != nil {
+		return err
+	}
+	specs, err := loadJobspecs(f.specDir)
+	if err != nil {
+		return err
+	}
+	set, err := loadRules(stderr, f.rules, specs)
+	if errors.Is(err, errNo) {
+		return &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
+	}
+	if err != nil {
+		return err
+	}
+
+	d := set.Decide(job.Facts(), true)
+	switch {
+	case f.render == "json" && d.Outcome == rules.Routed:
+		client, err := nomad.New(nomad.Config{Jobspecs: specs})
+		if err != nil {
+			return err
+		}
+		if err := renderJob(ctx, stdout, client, f.publicURL, job, d); err != nil {
+			return err
+		}
+	case f.render == "json":
+		fmt.Fprintf(stderr, "switchyard: %s: %s\n", d.Outcome, printable(d.Reason))
+	case f.format == "json":
+		enc := json.NewEncoder(stdout)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(d); err != nil {
+			return err
+		}
+	default:
+		if err := writeDecision(stdout, d); err != nil {
+			return err
+		}
+	}
+	if d.Outcome != rules.Routed {
+		return errNo
+	}
+	return nil
+}
+
+// describedJob is the job that the flags or the payload describe, on its first try.
+func (f *explainFlags) describedJob(stdin io.Reader) (router.Job, error) {
+	if f.payload != "" {
+		if f.repo != "" || f.labels != nil {
+			return router.Job{}, errors.New("--payload already says the repository and the labels: leave --repo and --labels out")
+		}
+		body, err := readFile(f.payload, stdin)
+		if err != nil {
+			return router.Job{}, fmt.Errorf("read the payload: %w", err)
+		}
+		d, err := webhook.Decode(body)
+		if err != nil {
+			return router.Job{}, fmt.Errorf("payload %s: %w", f.payload, err)
+		}
+		d.Job.Try = 1
+		return d.Job, nil
+	}
+	owner, name, ok := strings.Cut(f.repo, "/")
+	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
+		return router.Job{}, fmt.Errorf("--repo %q: want OWNER/NAME, or a webhook body by --payload FILE", f.repo)
+	}
+	if !slices.Contains([]string{"private", "internal", "public"}, f.visibility) {
+		return router.Job{}, fmt.Errorf("--visibility %q: want private, internal or public", f.visibility)
+	}
+	return router.Job{
+		Repo: router.Repo{
+			Owner: owner, Name: name, FullName: f.repo,
+			Private: f.visibility != "public", Visibility: f.visibility, Fork: f.fork,
+		},
+		Name: f.job, Workflow: f.workflow, Branch: f.branch, Sender: f.sender,
+		Labels: f.labels, Attempt: 1, Try: 1,
+	}, nil
+}
+
+func readFile(name string, stdin io.Reader) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(stdin)
+	}
+	return os.ReadFile(name)
+}
+
+// renderJob prints the Nomad job as `nomad job run -json` takes it.
+func renderJob(ctx context.Context, w io.Writer, client *nomad.Client, publicURL string, job router.Job, d rules.Decision) error {
+	id := job.RunnerID()
+	rendered, err := client.Render(ctx, router.StartRequest{
+		Runner: router.Runner{ID: id, JobID: job.ID, Try: job.Try, State: router.RunnerDispatched, Name: id},
+		Job:    job, Rule: d.Rule, Placement: d.Placement,
+		ClaimURL: strings.TrimSuffix(publicURL, "/") + router.ClaimPath, ClaimToken: claimPlaceholder,
+	})
+	if err != nil {
+		return fmt.Errorf("render the Nomad job: %w", err)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(map[string]any{"Job": rendered})
+}
+
+// writeDecision prints a decision for people: one sentence, the placement
+// with the origin of each part, and the trace.
+func writeDecision(w io.Writer, d rules.Decision) error {
+	fmt.Fprintf(w, "%s: %s\n", d.Outcome, printable(d.Reason))
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(what, value, from string) {
+		fmt.Fprintf(tw, "  %s\t%s\t%s\n", what, printable(value), printable(from))
+	}
+	if d.Outcome == rules.Routed {
+		fmt.Fprintln(tw)
+		writePlacement(row, d)
+	}
+	if len(d.Labels) > 0 {
+		fmt.Fprintf(tw, "\n  labels\t%s\n", printable(strings.Join(d.Labels, ", ")))
+	}
+	if len(d.Trace) > 0 {
+		fmt.Fprintln(tw, "\nrules, in order:")
+		for _, s := range d.Trace {
+			held := "no"
+			if s.Held {
+				held = "yes"
+			}
+			fmt.Fprintf(tw, "  %s\t%s\t%s\n", held, s.Rule, printable(s.Why))
+		}
+	}
+	return tw.Flush()
+}
+
+func writePlacement(row func(what, value, from string), d rules.Decision) {
+	p := d.Placement
+	single := func(what, value, key string) {
+		if value != "" && value != "0" {
+			row(what, value, p.From[key])
+		}
+	}
+	single("jobspec", p.Jobspec, "jobspec")
+	single("dispatch", p.Dispatch, "dispatch")
+	for _, c := range p.Constraints {
+		row("constraint", strings.TrimSpace(c.Attribute+" "+c.Operator+" "+c.Value), c.From)
+	}
+	for _, a := range p.Affinities {
+		row("affinity", fmt.Sprintf("%s %s %s, weight %d", a.Attribute, a.Operator, a.Value, a.Weight), a.From)
+	}
+	for _, dev := range p.Devices {
+		row("device", fmt.Sprintf("%d × %s", dev.Count, dev.Name), dev.From)
+		for _, c := range dev.Constraints {
+			row("", strings.TrimSpace(c.Attribute+" "+c.Operator+" "+c.Value), c.From)
+		}
+	}
+	size := func(what string, n int, unit, key string) {
+		if n != 0 {
+			row(what, fmt.Sprintf("%d %s", n, unit), p.From["resources."+key])
+		}
+	}
+	size("cpu", p.Resources.CPU, "MHz", "cpu")
+	size("cores", p.Resources.Cores, "reserved", "cores")
+	size("memory", p.Resources.MemoryMB, "MiB", "memory_mb")
+	size("memory max", p.Resources.MemoryMaxMB, "MiB", "memory_max_mb")
+	size("disk", p.Resources.DiskMB, "MiB", "disk_mb")
+	single("node pool", p.NodePool, "node_pool")
+	single("datacenters", strings.Join(p.Datacenters, ", "), "datacenters")
+	single("namespace", p.Namespace, "namespace")
+	single("priority", fmt.Sprint(p.Priority), "priority")
+	for _, k := range slices.Sorted(maps.Keys(p.Task.Env)) {
+		row("env", k+"="+p.Task.Env[k], p.From["task.env."+k])
+	}
+	for _, k := range slices.Sorted(maps.Keys(p.Task.Config)) {
+		v, _ := json.Marshal(p.Task.Config[k]) // values are JSON values
+		row("config", k+" = "+string(v), p.From["task.config."+k])
+	}
+	row("runner", fmt.Sprintf("%s scope, group %d", p.Runner.Scope, p.Runner.Group), p.From["runner.scope"])
+}
+
+// printable makes a stranger's text safe for a terminal: characters that are
+// not printed as themselves are escaped.
+func printable(s string) string {
+	ok := func(r rune) bool { return r == ' ' || strconv.IsPrint(r) }
+	if !strings.ContainsFunc(s, func(r rune) bool { return !ok(r) }) && utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if ok(r) {
+			b.WriteRune(r)
+		} else {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		}
+	}
+	return b.String()
+}

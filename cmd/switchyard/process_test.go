@@ -1,0 +1,322 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"switchyard/router/githubsim"
+	"switchyard/router/nomadsim"
+)
+
+const testSecret = "the webhook's secret"
+
+// A process is the real program in a process of its own, with simulators
+// beside it.
+type process struct {
+	t     testing.TB
+	args  []string
+	env   []string
+	cmd   *exec.Cmd
+	log   bytes.Buffer
+	url   string // of the webhook
+	admin string
+}
+
+// newProcess prepares serve against the Nomad at nomadURL; every start of it
+// has the same ports and database.
+func newProcess(t testing.TB, nomadURL, githubURL string) *process {
+	t.Helper()
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	listen, admin := freePort(t), freePort(t)
+	p := &process{
+		t: t, url: "http://" + listen + "/webhooks/github", admin: "http://" + admin,
+		args: []string{
+			"serve", "--rules", file("rules.yaml", string(demoRules)), "--db", filepath.Join(dir, "switchyard.db"),
+			"--listen", listen, "--admin-listen", admin, "--public-url", "http://" + listen,
+			"--webhook-secret-file", file("secret", testSecret+"\n"),
+			"--github-token-file", file("token", "ghp_test\n"), "--github-url", githubURL,
+		},
+		env: append(os.Environ(), "NOMAD_ADDR="+nomadURL, "NOMAD_TOKEN=", "NOMAD_NAMESPACE="),
+	}
+	t.Cleanup(p.kill)
+	return p
+}
+
+func freePort(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// start runs the program and waits until it is ready.
+func (p *process) start() {
+	p.t.Helper()
+	program, err := exec.LookPath("switchyard") // testscript puts the test's own program there
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.cmd = exec.Command(program, p.args...)
+	p.cmd.Env = p.env
+	p.cmd.Stderr = &p.log
+	if err := p.cmd.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if resp, err := http.Get(p.admin + "/readyz"); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+	}
+	p.kill()
+	p.t.Fatalf("the program did not become ready; its log:\n%s", p.log.String())
+}
+
+// kill ends the program as kill -9 does.
+func (p *process) kill() {
+	if p.cmd != nil {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+		p.cmd = nil
+	}
+}
+
+// stop ends the program as an operator does, and wants exit code 0.
+func (p *process) stop() {
+	p.t.Helper()
+	_ = p.cmd.Process.Signal(os.Interrupt)
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Errorf("the stopped program: %v; its log:\n%s", err, p.log.String())
+	}
+	p.cmd = nil
+}
+
+// payload is a queued delivery of one of many jobs.
+func payload(id int64, labels ...string) []byte {
+	return githubsim.Payload(githubsim.Job{ID: id, JobSpec: githubsim.JobSpec{
+		Owner: "acme", Repo: "web", Private: true, RunID: id, Labels: labels,
+	}}, "queued")
+}
+
+// send delivers a body with a delivery ID and returns the status of the
+// answer, 0 when there was none.
+func send(ctx context.Context, client *http.Client, url, guid string, body []byte) int {
+	req, err := githubsim.NewDelivery(ctx, url, testSecret, guid, "workflow_job", body)
+	if err != nil {
+		panic(err)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	resp.Body.Close()
+	return resp.StatusCode
+}
+
+// registrations counts the Nomad jobs that a Nomad handler was asked to
+// register, and those it took.
+type registrations struct {
+	http.Handler
+	asked, taken atomic.Int64
+}
+
+func (r *registrations) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if req.URL.Path != "/v1/jobs" || req.Method == http.MethodGet {
+		r.Handler.ServeHTTP(w, req)
+		return
+	}
+	r.asked.Add(1)
+	rec := &statusRecorder{ResponseWriter: w, status: http.StatusOK}
+	r.Handler.ServeHTTP(rec, req)
+	if rec.status == http.StatusOK {
+		r.taken.Add(1)
+	}
+}
+
+type statusRecorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *statusRecorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// kill -9 in the middle of a burst of 1,000 deliveries: what was answered 202
+// is not lost, what was not is delivered again, and each job gets one Nomad job.
+func TestKillInABurstLosesNothingAndDoublesNothing(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the stop at the end is a signal that Windows does not have")
+	}
+	const jobs, kills = 1000, 3
+	sim := nomadsim.New(nomadsim.Config{}) // no nodes: the Nomad jobs wait, so that none is tried again
+	t.Cleanup(sim.Close)
+	count := &registrations{Handler: sim}
+	cluster := httptest.NewServer(count)
+	t.Cleanup(cluster.Close)
+	p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
+	p.start()
+
+	var mu sync.Mutex
+	acknowledged := map[int64]bool{}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}}
+	defer client.CloseIdleConnections()
+	// burst delivers what has no 202 yet, and has kill called after a while.
+	burst := func(after int, kill func()) {
+		todo := make(chan int64)
+		var answered atomic.Int64
+		once := sync.OnceFunc(kill)
+		var wg sync.WaitGroup
+		for range 32 {
+			wg.Go(func() {
+				for id := range todo {
+					if status := send(t.Context(), client, p.url, fmt.Sprintf("guid-%d", id), payload(id, "self-hosted", "linux", "x64")); status == http.StatusAccepted {
+						mu.Lock()
+						acknowledged[id] = true
+						mu.Unlock()
+						if int(answered.Add(1)) >= after {
+							once()
+						}
+					} else if status != 0 {
+						t.Errorf("delivery %d was answered %d", id, status)
+					}
+				}
+			})
+		}
+		for id := int64(1); id <= jobs; id++ {
+			mu.Lock()
+			done := acknowledged[id]
+			mu.Unlock()
+			if !done {
+				todo <- id
+			}
+		}
+		close(todo)
+		wg.Wait()
+	}
+	for range kills {
+		burst(jobs/(kills+1), p.kill)
+		p.start()
+	}
+	burst(jobs+1, func() {})
+	if len(acknowledged) != jobs {
+		t.Fatalf("%d of %d deliveries were answered 202", len(acknowledged), jobs)
+	}
+
+	list := func() []string {
+		resp, err := http.Get(cluster.URL + "/v1/jobs")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return idsIn(body)
+	}
+	deadline := time.Now().Add(60 * time.Second)
+	for len(list()) < jobs && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	p.stop() // so that nothing more comes
+	ids := map[string]bool{}
+	for _, id := range list() {
+		ids[id] = true
+	}
+	for id := 1; id <= jobs; id++ {
+		name := fmt.Sprintf("gha-%d-1", id)
+		if !ids[name] {
+			t.Errorf("job %d has no Nomad job", id)
+		}
+		delete(ids, name)
+	}
+	for id := range ids {
+		t.Errorf("Nomad job %s is one too many", id)
+	}
+	if got := count.taken.Load(); got != jobs {
+		t.Errorf("Nomad took %d registrations, want %d", got, jobs)
+	}
+	t.Logf("%d registrations were asked for %d jobs over %d kills", count.asked.Load(), jobs, kills)
+}
+
+// A process that Nomad does not answer keeps what it was given.
+func TestAnOutageOfNomadAndAStopLoseNothing(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the stop is a signal that Windows does not have")
+	}
+	sim := nomadsim.New(nomadsim.Config{})
+	t.Cleanup(sim.Close)
+	count := &registrations{Handler: sim}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close() // nothing answers there now
+	p := newProcess(t, "http://"+addr, "http://127.0.0.1:1")
+	p.start()
+	for id := int64(1); id <= 20; id++ {
+		if status := send(t.Context(), http.DefaultClient, p.url, fmt.Sprint(id), payload(id, "self-hosted", "linux")); status != http.StatusAccepted {
+			t.Fatalf("delivery %d was answered %d, want 202", id, status)
+		}
+	}
+	p.stop()
+	p.start()
+	if l, err = net.Listen("tcp", addr); err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: count}
+	go func() { _ = srv.Serve(l) }()
+	defer srv.Close()
+	for deadline := time.Now().Add(60 * time.Second); count.taken.Load() < 20; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("Nomad has %d jobs, want 20; the log:\n%s", count.taken.Load(), p.log.String())
+		}
+	}
+	p.stop()
+}
+
+// residentMB reads a process's resident set; Linux only.
+func residentMB(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
+			kb, err := strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")))
+			return float64(kb) / 1024, err
+		}
+	}
+	return 0, errors.New("no VmRSS")
+}

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/nomad"
+	"switchyard/router/store"
+	"switchyard/router/webhook"
+	"switchyard/rules"
+)
+
+type serveFlags struct {
+	rules, specDir                 string
+	listen, adminListen, publicURL string
+	db                             string
+	webhookSecretFiles             []string
+	githubTokenFile, githubURL     string
+	logFormat, logLevel            string
+	senders                        int
+	grace                          time.Duration
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve --rules FILE --public-url URL --webhook-secret-file FILE --github-token-file FILE",
+		Short: "Receive webhooks and start runners on Nomad",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := flagsFromEnv(cmd.Flags()); err != nil {
+				return err
+			}
+			return f.serve(cmd.Context(), cmd.ErrOrStderr())
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.rules, "rules", "", "")
+	fl.StringVar(&f.specDir, "jobspecs", "", "")
+	fl.StringVar(&f.listen, "listen", ":8080", "")
+	fl.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8081", "")
+	fl.StringVar(&f.publicURL, "public-url", "", "")
+	fl.StringVar(&f.db, "db", "switchyard.db", "")
+	fl.StringSliceVar(&f.webhookSecretFiles, "webhook-secret-file", nil, "")
+	fl.StringVar(&f.githubTokenFile, "github-token-file", "", "")
+	fl.StringVar(&f.githubURL, "github-url", "", "")
+	fl.StringVar(&f.logFormat, "log-format", "json", "")
+	fl.StringVar(&f.logLevel, "log-level", "info", "")
+	fl.IntVar(&f.senders, "senders", 16, "")
+	fl.DurationVar(&f.grace, "grace", 20*time.Second, "")
+	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), serveHelp) })
+	return cmd
+}
+
+// serveHelp is written by hand to group the flags; a test compares it with them.
+const serveHelp = `Receive GitHub's workflow_job webhooks and start runners on Nomad.
+
+Each flag can also be set in the environment: --public-url is
+SWITCHYARD_PUBLIC_URL, and so on.
+
+Routing
+  --rules FILE                  rules file (required)
+  --jobspecs DIR                your own jobspecs, beside the built-in ones
+GitHub
+  --webhook-secret-file FILE    secret of the webhook (required); give it twice
+                                while you rotate. Or SWITCHYARD_WEBHOOK_SECRET
+  --github-token-file FILE      token for runner configurations (required), read
+                                anew when it changes. Or SWITCHYARD_GITHUB_TOKEN
+  --github-url URL              API of a GitHub Enterprise Server:
+                                https://HOST/api/v3/
+Nomad
+  NOMAD_ADDR, NOMAD_TOKEN, NOMAD_NAMESPACE, NOMAD_REGION, NOMAD_CACERT, …
+  as for the nomad command
+  --senders N                   Nomad jobs registered at the same time (16)
+Listening
+  --listen ADDR                 webhook and claim (:8080)
+  --admin-listen ADDR           health (127.0.0.1:8081)
+  --public-url URL              where runners reach --listen (required)
+State and logs
+  --db FILE                     SQLite database (switchyard.db)
+  --grace DURATION              bound on finishing work at a stop (20s)
+  --log-format json|text        (json)
+  --log-level LEVEL             debug, info, warn or error (info)
+
+Example
+  switchyard serve --rules rules.example.yaml \
+    --public-url http://10.0.0.5:8080 \
+    --webhook-secret-file webhook.secret --github-token-file github.token
+`
+
+const envPrefix = "SWITCHYARD_"
+
+func envName(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// flagsFromEnv sets each flag that was not given from its SWITCHYARD_ variable.
+func flagsFromEnv(flags *pflag.FlagSet) error {
+	var errs []error
+	flags.VisitAll(func(f *pflag.Flag) {
+		v, ok := os.LookupEnv(envName(f.Name))
+		if !ok || f.Changed {
+			return
+		}
+		if err := flags.Set(f.Name, v); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", envName(f.Name), err))
+		}
+	})
+	return errors.Join(errs...)
+}
+
+func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
+	logger, err := newLogger(stderr, f.logFormat, f.logLevel)
+	if err != nil {
+		return err
+	}
+	if f.rules == "" {
+		return errors.New("--rules FILE is missing; see switchyard serve --help")
+	}
+	if f.publicURL == "" {
+		return errors.New("--public-url URL is missing: the address at which runners on Nomad's clients reach --listen, such as http://10.0.0.5:8080")
+	}
+	secrets, err := f.webhookSecrets()
+	if err != nil {
+		return err
+	}
+	token, err := f.githubToken()
+	if err != nil {
+		return err
+	}
+	specs, err := loadJobspecs(f.specDir)
+	if err != nil {
+		return err
+	}
+	set, err := loadRules(stderr, f.rules, specs)
+	if err != nil {
+		return err
+	}
+	github, err := gh.New(gh.Config{Token: token, BaseURL: f.githubURL})
+	if err != nil {
+		return err
+	}
+	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: logger})
+	if err != nil {
+		return err
+	}
+	st, err := store.Open(ctx, f.db)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := st.Close(); err != nil {
+			logger.Error("cannot close the database", "err", err)
+		}
+	}()
+	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets}, router.Config{
+		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
+		Logger: logger, Senders: f.senders, Grace: f.grace,
+	})
+	if err != nil {
+		return err
+	}
+	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(set.Rules()))
+	go warnOfJobspecs(ctx, cluster, set, logger)
+	if err := app.Run(ctx); err != nil {
+		return err
+	}
+	logger.Info("stopped")
+	return nil
+}
+
+// appParts is what an App is wired of.
+type appParts struct {
+	store   router.Store
+	nomad   router.Nomad
+	github  router.GitHub
+	rules   *rules.Set
+	secrets []router.Secret
+}
+
+// newApp wires an App; demo and tests use it too.
+func newApp(p appParts, c router.Config) (*router.App, error) {
+	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
+	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
+		return webhook.Handler(webhook.Config{Secrets: p.secrets, Logger: c.Logger}, receive)
+	}
+	return router.New(c)
+}
+
+// warnOfJobspecs has Nomad check the jobspecs that the rules use. A cluster
+// that is away is no fault: jobs wait for it.
+func warnOfJobspecs(ctx context.Context, cluster *nomad.Client, set *rules.Set, logger *slog.Logger) {
+	for _, name := range set.Jobspecs() {
+		warnings, err := cluster.Validate(ctx, name)
+		if err != nil && ctx.Err() == nil {
+			logger.Warn("nomad did not accept a jobspec", "jobspec", name, "err", err)
+		}
+		for _, w := range warnings {
+			logger.Warn("nomad warns about a jobspec", "jobspec", name, "warning", w)
+		}
+	}
+}
+
+func (f *serveFlags) webhookSecrets() ([]router.Secret, error) {
+	var secrets []router.Secret
+	for _, file := range f.webhookSecretFiles {
+		s, err := readSecret(file)
+		if err != nil {
+			return nil, fmt.Errorf("webhook secret: %w", err)
+		}
+		secrets = append(secrets, s)
+	}
+	if s := os.Getenv(envPrefix + "WEBHOOK_SECRET"); s != "" {
+		secrets = append(secrets, router.Secret(s))
+	}
+	if len(secrets) == 0 {
+		return nil, errors.New("--webhook-secret-file FILE is missing: the secret of the webhook on GitHub, without which anyone could start runners")
+	}
+	return secrets, nil
+}
+
+func (f *serveFlags) githubToken() (func() (router.Secret, error), error) {
+	if f.githubTokenFile != "" {
+		token := gh.TokenFile(f.githubTokenFile)
+		if _, err := token(); err != nil {
+			return nil, err
+		}
+		return token, nil
+	}
+	if t := os.Getenv(envPrefix + "GITHUB_TOKEN"); t != "" {
+		return gh.StaticToken(router.Secret(t)), nil
+	}
+	return nil, errors.New("--github-token-file FILE is missing: a token that may register runners (repository Administration: write)")
+}
+
+func readSecret(file string) (router.Secret, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	b = bytes.TrimRight(b, "\r\n")
+	if len(b) == 0 {
+		return "", fmt.Errorf("%s is empty", file)
+	}
+	return router.Secret(b), nil
+}
+
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opts)), nil
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want json or text", format)
+}
