@@ -52,7 +52,7 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 		return "", "", "", fmt.Errorf("constraint %s must begin with an attribute such as ${attr.cpu.arch}", quote(s))
 	}
 	end := strings.IndexByte(s, '}')
-	if strings.HasPrefix(s, opening) {
+	if strings.Contains(s[:max(end, 0)], opening) {
 		return "", "", "", fmt.Errorf("constraint %s: the attribute must be written out, not come from an expression", quote(s))
 	}
 	if end < 0 {
@@ -140,6 +140,9 @@ func contradiction(constraints []Constraint) (a, b Constraint, found bool) {
 // excludes reports whether a, on the same attribute, leaves no value for b.
 func excludes(a, b Constraint) bool {
 	if strings.Contains(a.Value, "${") || strings.Contains(b.Value, "${") {
+		return false
+	}
+	if strings.HasPrefix(a.Attribute, "${device.attr.") { // 1 GiB there equals 1024 MiB
 		return false
 	}
 	if b.Operator == "is_not_set" {

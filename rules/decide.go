@@ -15,38 +15,41 @@ type Set struct {
 	vocabulary vocabulary
 	defaults   layer
 	rules      []rule
-	mentions   map[string]bool // labels that conditions compare with, lower case
+	mentions   map[string]bool // labels that expressions ask for, lower case
 
-	keyed   map[string][]int // rules by a label that their condition cannot hold without
-	unkeyed []int            // the others; both in file order
+	keyed   map[key][]int // rules by what their condition cannot hold without
+	unkeyed []int         // the others; both in file order
 }
 
-// index gives each rule the key that the fewest rules share.
+// index files each rule under the key that the fewest rules share.
 func (s *Set) index() {
-	uses := map[string]int{}
-	needs := make([][]string, len(s.rules))
+	uses := map[key]int{}
 	for i := range s.rules {
-		needs[i] = s.rules[i].when.needs()
-		for _, l := range needs[i] {
-			uses[l]++
+		for _, k := range s.rules[i].when.needs() {
+			uses[k]++
 		}
 	}
-	s.keyed = map[string][]int{}
-	for i, need := range needs {
+	s.keyed = map[key][]int{}
+	for i := range s.rules {
+		need := s.rules[i].when.needs()
 		if len(need) == 0 {
 			s.unkeyed = append(s.unkeyed, i)
 			continue
 		}
-		key := slices.MinFunc(need, func(a, b string) int { return uses[a] - uses[b] })
-		s.keyed[key] = append(s.keyed[key], i)
+		k := slices.MinFunc(need, func(a, b key) int { return uses[a] - uses[b] })
+		s.keyed[k] = append(s.keyed[k], i)
 	}
 }
 
-// candidates returns the rules that could hold for the labels, in file order.
-func (s *Set) candidates(labels []string) []int {
+// candidates returns the rules that could hold for the job, in file order.
+func (s *Set) candidates(env *Env) []int {
 	list := slices.Clone(s.unkeyed)
-	for _, l := range labels {
-		list = append(list, s.keyed[l]...)
+	for _, l := range env.Labels {
+		list = append(list, s.keyed[key{"label", l}]...)
+	}
+	for _, f := range []string{"owner", "name", "full_name"} {
+		is, _ := env.Repo.field(f)
+		list = append(list, s.keyed[key{f, is}]...)
 	}
 	slices.Sort(list)
 	return list
@@ -174,7 +177,7 @@ func (s *Set) first(env *Env, trace bool, steps *[]Step) (*rule, error) {
 		}
 		return nil, nil
 	}
-	for _, i := range s.candidates(env.Labels) {
+	for _, i := range s.candidates(env) {
 		if ru, err := try(i); ru != nil {
 			return ru, err
 		}
@@ -263,19 +266,15 @@ func (s *Set) place(winner *rule, meanings []meaning, env *Env) (Placement, erro
 	m := merger{env: env, p: nowhere()}
 	m.p.From = map[string]string{}
 	ruleFrom := "rule " + winner.name
-	defaults, own := s.defaults, winner.layer
 	if winner.dispatch != "" {
 		m.p.Dispatch, m.p.From["dispatch"] = winner.dispatch, ruleFrom
-		// It runs as it is: only where it is and how its runner registers is ours to say.
-		defaults = layer{namespace: defaults.namespace, scope: defaults.scope, group: defaults.group}
-		meanings = nil
 	} else {
 		m.p.Jobspec, m.p.From["jobspec"] = winner.jobspec, ruleFrom
 	}
-	if err := m.add(&defaults, "defaults"); err != nil {
+	if err := m.add(&s.defaults, "defaults"); err != nil {
 		return Placement{}, err
 	}
-	if err := m.add(&own, ruleFrom); err != nil {
+	if err := m.add(&winner.layer, ruleFrom); err != nil {
 		return Placement{}, err
 	}
 	for _, l := range meanings {

@@ -32,13 +32,14 @@ type Env struct {
 // A language is what the expressions of one file are compiled with. An
 // expression sees no clock.
 type language struct {
-	options []expr.Option
-	params  []string // names that labels define
+	options  []expr.Option
+	params   []string        // names that labels define
+	mentions map[string]bool // gets the labels that expressions ask for, lower case
 }
 
-func newLanguage(params []string) *language {
-	l := &language{params: params, options: []expr.Option{
-		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.DisableBuiltin("now"), expr.Patch(labelPatch{}),
+func newLanguage(params []string, mentions map[string]bool) *language {
+	l := &language{params: params, mentions: mentions, options: []expr.Option{
+		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.DisableBuiltin("now"),
 	}}
 	for name, f := range labelFunctions {
 		l.options = append(l.options, expr.Function(name, f, new(func([]string, ...string) bool)))
@@ -76,25 +77,55 @@ func labelArguments(args []any) (labels, want []string) {
 	return labels, want
 }
 
-// labelPatch hands the labels to the label functions, and lowers the literals
-// that labels are compared with.
-type labelPatch struct{}
+// A visitor walks an expression once before it is compiled. It hands the labels
+// to the label functions, lowers the texts that labels are compared with and
+// notes them, and finds a param that no label defines.
+type visitor struct {
+	*language
+	unknown ast.Node // where the param's name stands
+	name    string
+}
 
-func (labelPatch) Visit(node *ast.Node) {
-	if c, name := labelCall(*node); c != nil {
-		if len(c.Arguments) > 0 && isLabels(c.Arguments[0]) {
-			return // done already
+// Visit is called for a node after its children.
+func (v *visitor) Visit(node *ast.Node) {
+	switch n := (*node).(type) {
+	case *ast.CallNode:
+		name := labelCall(n)
+		if name == "" {
+			return
 		}
-		args := append([]ast.Node{&ast.IdentifierNode{Value: "labels"}}, c.Arguments...)
-		call := &ast.CallNode{Callee: &ast.IdentifierNode{Value: name}, Arguments: args}
-		call.SetLocation(c.Location())
+		for _, a := range n.Arguments {
+			v.mention(a)
+		}
+		call := &ast.CallNode{Callee: n.Callee, Arguments: append([]ast.Node{&ast.IdentifierNode{Value: "labels"}}, n.Arguments...)}
 		ast.Patch(node, call)
-		return
-	}
-	if b, ok := (*node).(*ast.BinaryNode); ok && b.Operator == "in" && isLabels(b.Right) {
-		if s, ok := b.Left.(*ast.StringNode); ok {
-			s.Value = strings.ToLower(s.Value)
+	case *ast.BinaryNode:
+		_, element := n.Left.(*ast.PointerNode) // any(labels, # == "gpu")
+		switch {
+		case n.Operator == "in" && isLabels(n.Right):
+			v.mention(n.Left)
+		case element && n.Operator == "==":
+			v.mention(n.Right)
+		case element && n.Operator == "in":
+			if list, ok := n.Right.(*ast.ArrayNode); ok {
+				for _, e := range list.Nodes {
+					v.mention(e)
+				}
+			}
 		}
+	case *ast.MemberNode:
+		id, isID := n.Node.(*ast.IdentifierNode)
+		name, isName := n.Property.(*ast.StringNode)
+		if v.unknown == nil && isID && isName && id.Value == "param" && !slices.Contains(v.params, name.Value) {
+			v.unknown, v.name = n.Property, name.Value
+		}
+	}
+}
+
+func (v *visitor) mention(n ast.Node) {
+	if s, ok := n.(*ast.StringNode); ok {
+		s.Value = strings.ToLower(s.Value)
+		v.mentions[s.Value] = true
 	}
 }
 
@@ -103,17 +134,15 @@ func isLabels(n ast.Node) bool {
 	return ok && id.Value == "labels"
 }
 
-// labelCall returns the call of a label function, nil for any other node.
-func labelCall(n ast.Node) (*ast.CallNode, string) {
-	c, ok := n.(*ast.CallNode)
-	if !ok {
-		return nil, ""
+// labelCall returns the name of the label function that a node calls, "" for
+// any other node.
+func labelCall(n ast.Node) string {
+	if c, ok := n.(*ast.CallNode); ok {
+		if id, ok := c.Callee.(*ast.IdentifierNode); ok && labelFunctions[id.Value] != nil {
+			return id.Value
+		}
 	}
-	id, ok := c.Callee.(*ast.IdentifierNode)
-	if !ok || labelFunctions[id.Value] == nil {
-		return nil, ""
-	}
-	return c, id.Value
+	return ""
 }
 
 // An expressionError is a fault within an expression's text.
@@ -124,26 +153,31 @@ type expressionError struct {
 
 func (e *expressionError) Error() string { return e.message }
 
-// compile checks an expression and compiles it.
+// shifted is an error of a part of text, which begins at a byte of it, as one
+// of the whole text.
+func shifted(err error, text string, from int) error {
+	var e *expressionError
+	if !errors.As(err, &e) {
+		return err
+	}
+	line, column := position(text, from)
+	if e.line == 1 {
+		e.column += column
+	}
+	e.line += line - 1
+	return e
+}
+
+// compile checks an expression and compiles it. What it recurses on is bounded
+// by the length.
 func (l *language) compile(source string, more ...expr.Option) (*vm.Program, error) {
 	if len(source) > maxExpression {
 		return nil, &expressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
 	}
-	if at := tooDeep(source); at >= 0 {
-		return nil, &expressionError{1, at, fmt.Sprintf("more than %d brackets or signs within each other", maxDepth)}
-	}
-	program, err := expr.Compile(source, append(slices.Clone(l.options), more...)...)
-	if err != nil {
-		return nil, placed(err)
-	}
-	tree, err := parser.Parse(source)
-	if err != nil {
-		return nil, placed(err)
-	}
-	v := &paramNames{known: l.params}
-	ast.Walk(&tree.Node, v)
+	v := &visitor{language: l}
+	program, err := expr.Compile(source, slices.Concat(l.options, more, []expr.Option{expr.Patch(v)})...)
 	if v.unknown == nil {
-		return program, nil
+		return program, placed(err)
 	}
 	e := (&file.Error{Location: v.unknown.Location()}).Bind(file.NewSource(source))
 	hint := didYouMean(v.name, l.params)
@@ -153,56 +187,18 @@ func (l *language) compile(source string, more ...expr.Option) (*vm.Program, err
 	return nil, &expressionError{e.Line, e.Column, "unknown param " + quote(v.name) + hint}
 }
 
-// tooDeep bounds what the expression parser recurses on; -1 is fine.
-func tooDeep(source string) int {
-	depth, signs := 0, 0
-	for i, c := range source {
-		switch c {
-		case '(', '[', '{', '?':
-			depth++
-		case ')', ']', '}':
-			depth = max(depth-1, 0)
-		}
-		switch c {
-		case '!', '-', '+':
-			signs++
-		case ' ', '\t', '\n':
-		default:
-			signs = 0
-		}
-		if depth > maxDepth || signs > maxDepth {
-			return i
-		}
-	}
-	return -1
-}
-
 // placed turns an error of the expression library into our own.
 func placed(err error) error {
+	if err == nil {
+		return nil
+	}
+	e := &expressionError{1, 0, err.Error()}
 	var f *file.Error
 	if errors.As(err, &f) {
-		return &expressionError{max(f.Line, 1), f.Column, oneLine(f.Message)}
+		e = &expressionError{max(f.Line, 1), f.Column, f.Message}
 	}
-	return &expressionError{1, 0, oneLine(err.Error())}
-}
-
-// paramNames finds a param that no label defines.
-type paramNames struct {
-	known   []string
-	unknown ast.Node
-	name    string
-}
-
-func (v *paramNames) Visit(node *ast.Node) {
-	m, ok := (*node).(*ast.MemberNode)
-	if !ok || v.unknown != nil {
-		return
-	}
-	id, isID := m.Node.(*ast.IdentifierNode)
-	name, isName := m.Property.(*ast.StringNode)
-	if isID && isName && id.Value == "param" && !slices.Contains(v.known, name.Value) {
-		v.unknown, v.name = m.Property, name.Value
-	}
+	e.message = oneLine(strings.TrimSpace(strings.ReplaceAll(e.message, "interface {}", "any value")))
+	return e
 }
 
 var machines = sync.Pool{New: func() any { return new(vm.VM) }}
@@ -219,25 +215,28 @@ func evaluate(p *vm.Program, env *Env) (any, error) {
 }
 
 // A condition is an expression taken apart at its outermost "and", so that it
-// can say which part failed. Parts that only ask for labels need no program.
-// The zero condition holds.
+// can say which part failed. Parts that only ask for labels, or for what the
+// repository is, need no program. The zero condition holds.
 type condition struct {
 	source string
 	terms  []term
 }
 
-// A term is one part of a condition: a question about labels, or a program.
+// A term is one part of a condition: a question about labels or the
+// repository, or a program.
 type term struct {
 	source  string
 	all     []string // every one of these labels
 	none    []string // none of these
 	any     []string // at least one of these
+	repo    string   // this field of the repository ...
+	is      string   // ... has this value
 	program *vm.Program
+	safe    bool // the program cannot fail
 }
 
-// condition compiles a condition and adds the labels that it mentions to
-// mentions.
-func (l *language) condition(source string, mentions map[string]bool) (condition, error) {
+// condition compiles a condition.
+func (l *language) condition(source string) (condition, error) {
 	whole, err := l.compile(source, expr.AsBool(), expr.WarnOnAny())
 	if err != nil {
 		return condition{}, err
@@ -246,20 +245,32 @@ func (l *language) condition(source string, mentions map[string]bool) (condition
 	if err != nil {
 		return condition{}, placed(err)
 	}
-	ast.Walk(&tree.Node, mentioned(mentions))
 	c := condition{source: strings.TrimSpace(source)}
 	for _, n := range conjuncts(tree.Node) {
-		t, native := labelTerm(n)
+		t, native := nativeTerm(n)
 		t.source = n.String()
 		if !native {
-			if t.program, err = l.compile(t.source, expr.AsBool()); err != nil {
-				// It does not stand alone, as with "let": keep it whole.
+			t.safe = cannotFail(n)
+			if t.program, err = l.part(n); err != nil {
 				return condition{source: c.source, terms: []term{{source: c.source, program: whole}}}, nil
 			}
 		}
 		c.terms = append(c.terms, t)
 	}
 	return c, nil
+}
+
+// part compiles a part of a condition by itself. It fails on one that does not
+// stand alone, as with "let", or that the library does not write as it read it.
+func (l *language) part(n ast.Node) (*vm.Program, error) {
+	again, err := parser.Parse(n.String())
+	if err != nil {
+		return nil, placed(err)
+	}
+	if ast.Dump(again.Node) != ast.Dump(n) {
+		return nil, errors.New("written differently")
+	}
+	return l.compile(n.String(), expr.AsBool())
 }
 
 // conjuncts takes a && b && c apart.
@@ -270,74 +281,93 @@ func conjuncts(n ast.Node) []ast.Node {
 	return []ast.Node{n}
 }
 
-// labelTerm reads a node that only asks for labels by their names.
-func labelTerm(n ast.Node) (term, bool) {
-	if u, ok := n.(*ast.UnaryNode); ok && (u.Operator == "!" || u.Operator == "not") {
-		t, ok := labelTerm(u.Node)
-		switch {
-		case !ok:
-		case t.any != nil:
-			return term{none: t.any}, true
-		case len(t.all) == 1:
-			return term{none: t.all}, true
-		}
-		return term{}, false
-	}
-	if b, ok := n.(*ast.BinaryNode); ok && b.Operator == "in" && isLabels(b.Right) {
-		if s, ok := b.Left.(*ast.StringNode); ok {
-			return term{all: []string{strings.ToLower(s.Value)}}, true
-		}
-	}
-	c, name := labelCall(n)
-	if c == nil || name != "has" && name != "hasAny" || len(c.Arguments) == 0 {
-		return term{}, false
-	}
-	var names []string
-	for _, a := range c.Arguments {
-		s, ok := a.(*ast.StringNode)
-		if !ok {
+// nativeTerm reads a node that only asks for labels by their names, or for the
+// owner, name or full name of the repository.
+func nativeTerm(n ast.Node) (t term, ok bool) {
+	switch n := n.(type) {
+	case *ast.UnaryNode:
+		t, ok := nativeTerm(n.Node)
+		if !ok || n.Operator != "!" && n.Operator != "not" {
 			return term{}, false
 		}
-		names = append(names, strings.ToLower(s.Value))
-	}
-	if name == "has" {
-		return term{all: names}, true
-	}
-	return term{any: names}, true
-}
-
-// mentioned collects the labels that an expression compares labels with.
-type mentioned map[string]bool
-
-func (m mentioned) Visit(node *ast.Node) {
-	add := func(n ast.Node) {
-		switch s := n.(type) {
-		case *ast.StringNode:
-			m[strings.ToLower(s.Value)] = true
-		case *ast.ArrayNode:
-			for _, e := range s.Nodes {
-				m.Visit(&e)
-				if s, ok := e.(*ast.StringNode); ok {
-					m[strings.ToLower(s.Value)] = true
-				}
-			}
+		if t.any != nil {
+			return term{none: t.any}, true
 		}
-	}
-	switch n := (*node).(type) {
+		return term{none: t.all}, len(t.all) == 1
 	case *ast.BinaryNode:
-		if n.Operator == "in" && isLabels(n.Right) {
-			add(n.Left)
+		s, isString := n.Right.(*ast.StringNode)
+		if isString && n.Operator == "==" {
+			m, isMember := n.Left.(*ast.MemberNode)
+			if !isMember || !isFact(m, "repo") {
+				return t, false
+			}
+			t.repo, t.is = m.Property.(*ast.StringNode).Value, s.Value
+			_, ok := (&Repo{}).field(t.repo)
+			return t, ok
 		}
-		if _, ok := n.Left.(*ast.PointerNode); ok && (n.Operator == "==" || n.Operator == "in") {
-			add(n.Right) // any(labels, # == "gpu")
+		if s, ok := n.Left.(*ast.StringNode); ok && n.Operator == "in" && isLabels(n.Right) {
+			return term{all: []string{strings.ToLower(s.Value)}}, true
 		}
 	case *ast.CallNode:
-		if c, _ := labelCall(n); c != nil {
-			for _, a := range c.Arguments {
-				add(a)
-			}
+		name := labelCall(n)
+		if name != "has" && name != "hasAny" || len(n.Arguments) == 0 {
+			return t, false
 		}
+		var names []string
+		for _, a := range n.Arguments {
+			s, ok := a.(*ast.StringNode)
+			if !ok {
+				return t, false
+			}
+			names = append(names, strings.ToLower(s.Value))
+		}
+		if name == "has" {
+			return term{all: names}, true
+		}
+		return term{any: names}, true
 	}
+	return t, false
+}
+
+// isFact reports whether a node is a field of what (repo or job).
+func isFact(n *ast.MemberNode, what ...string) bool {
+	id, isID := n.Node.(*ast.IdentifierNode)
+	_, isName := n.Property.(*ast.StringNode)
+	return isID && isName && slices.Contains(what, id.Value)
+}
+
+// field returns a field that rules are found by.
+func (r *Repo) field(name string) (v string, ok bool) {
+	switch name {
+	case "owner":
+		return r.Owner, true
+	case "name":
+		return r.Name, true
+	case "full_name":
+		return r.FullName, true
+	}
+	return "", false
+}
+
+// cannotFail reports whether a node that compiles has a value for every job:
+// the facts that it is made of have types, and are always there.
+func cannotFail(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.StringNode, *ast.IntegerNode, *ast.BoolNode:
+		return true
+	case *ast.IdentifierNode:
+		return isLabels(n)
+	case *ast.MemberNode:
+		return isFact(n, "repo", "job")
+	case *ast.UnaryNode:
+		return cannotFail(n.Node)
+	case *ast.BinaryNode:
+		operators := []string{"==", "!=", "<", "<=", ">", ">=", "&&", "and", "||", "or", "in", "contains", "startsWith", "endsWith"}
+		return slices.Contains(operators, n.Operator) && cannotFail(n.Left) && cannotFail(n.Right)
+	case *ast.CallNode:
+		return labelCall(n) != "" && !slices.ContainsFunc(n.Arguments, func(a ast.Node) bool { return !cannotFail(a) })
+	}
+	return false
 }
 
 // holds reports whether the condition holds, and why as a sentence's end. An
@@ -346,19 +376,23 @@ func (c *condition) holds(env *Env, trace bool) (held bool, why string, err erro
 	for i := range c.terms {
 		t := &c.terms[i]
 		if t.program == nil {
-			if missing := t.failing(env.Labels); missing != "" {
+			if fails, label := t.fails(env); fails {
 				if trace {
-					why = t.why(missing)
+					why = t.why(label, env)
 				}
 				return false, why, nil
 			}
 			continue
 		}
 		v, err := evaluate(t.program, env)
+		holds, isBool := v.(bool)
+		if err == nil && !isBool {
+			err = fmt.Errorf("%v is neither true nor false", v)
+		}
 		if err != nil {
 			return false, "", fmt.Errorf("%w in %s", err, oneLine(t.source))
 		}
-		if v != true {
+		if !holds {
 			if trace {
 				why = "false: " + oneLine(t.source)
 			}
@@ -374,43 +408,57 @@ func (c *condition) holds(env *Env, trace bool) (held bool, why string, err erro
 	return true, why, nil
 }
 
-// failing returns a label for which the term does not hold, "" if it does.
-func (t *term) failing(labels []string) string {
+// fails reports whether a term without a program does not hold, and the label
+// that decides it.
+func (t *term) fails(env *Env) (fails bool, label string) {
 	for _, l := range t.all {
-		if !slices.Contains(labels, l) {
-			return l
+		if !slices.Contains(env.Labels, l) {
+			return true, l
 		}
 	}
 	for _, l := range t.none {
-		if slices.Contains(labels, l) {
-			return l
+		if slices.Contains(env.Labels, l) {
+			return true, l
 		}
 	}
-	if t.any != nil && !slices.ContainsFunc(t.any, func(l string) bool { return slices.Contains(labels, l) }) {
-		return t.any[0]
+	if t.any != nil {
+		return !slices.ContainsFunc(t.any, func(l string) bool { return slices.Contains(env.Labels, l) }), t.any[0]
 	}
-	return ""
+	is, _ := env.Repo.field(t.repo)
+	return is != t.is, ""
 }
 
-func (t *term) why(failing string) string {
+func (t *term) why(label string, env *Env) string {
+	is, isRepo := env.Repo.field(t.repo)
 	switch {
+	case isRepo:
+		return fmt.Sprintf("repo.%s is %s, not %s", t.repo, quote(is), quote(t.is))
 	case t.none != nil:
-		return "the job has the label " + quote(failing)
+		return "the job has the label " + quote(label)
 	case len(t.any) > 1:
 		return "the job has none of the labels " + quoteAll(t.any)
 	}
-	return "the job lacks the label " + quote(failing)
+	return "the job lacks the label " + quote(label)
 }
 
-// needs returns labels without which the condition cannot hold, nor fail: they
-// are asked for before anything that could.
-func (c *condition) needs() []string {
-	var need []string
+// A key is what a condition needs: a label, or a value of a field of the
+// repository.
+type key struct{ what, is string }
+
+// needs returns keys without which the condition can neither hold nor fail:
+// nothing that could fail comes before them.
+func (c *condition) needs() []key {
+	var need []key
 	for _, t := range c.terms {
-		if t.program != nil {
+		for _, l := range t.all {
+			need = append(need, key{"label", l})
+		}
+		if t.repo != "" {
+			need = append(need, key{t.repo, t.is})
+		}
+		if t.program != nil && !t.safe {
 			break
 		}
-		need = append(need, t.all...)
 	}
 	return need
 }
@@ -444,20 +492,18 @@ func (l *language) template(source string) (*template, error) {
 		}
 		start := len(source) - len(after)
 		end := closingAt(after)
-		if end < 0 {
-			line, column := position(source, start-len(opening))
-			return nil, &expressionError{line, column, opening + " is not closed by " + closing}
+		fault := ""
+		if i := strings.LastIndex(before, "${"); end < 0 {
+			fault = opening + " is not closed by " + closing
+		} else if i >= 0 && !strings.Contains(before[i:], "}") {
+			fault = "an expression must not stand within ${…}: what Nomad puts in there is written out"
+		}
+		if fault != "" {
+			return nil, shifted(&expressionError{1, 0, fault}, source, start-len(opening))
 		}
 		program, err := l.compile(after[:end])
 		if err != nil {
-			var e *expressionError
-			errors.As(err, &e)
-			line, column := position(source, start)
-			if e.line == 1 {
-				e.column += column
-			}
-			e.line += line - 1
-			return nil, e
+			return nil, shifted(err, source, start)
 		}
 		t.parts = append(t.parts, part{program: program})
 		rest = after[end+len(closing):]

@@ -16,7 +16,7 @@ import (
 
 // The bounds of a rules file.
 const (
-	maxRules        = 50_000
+	maxRules        = 10_000
 	maxVocabulary   = 10_000
 	maxConstraints  = 200 // of one section, and so on for the other lists
 	maxDevices      = 128 // Nomad asks for no more in practice; it bounds a typing error
@@ -47,22 +47,21 @@ type loader struct {
 func (r *loader) load() *Set {
 	root := r.tree()
 	if root == nil {
-		if len(r.faults) == 0 {
-			r.faultAt(1, 1, "the file is empty: a rules file begins with version: 1")
-		}
 		return nil
 	}
 	sections := r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "rules")
+	if sections == nil {
+		return nil
+	}
 	if v, ok := sections["version"]; !ok {
-		line, column := place(root)
-		r.faultAt(line, column, "version is missing: a rules file begins with version: 1")
-	} else {
-		r.whole(v, "version", 1, 1)
+		r.fault(root, "version is missing: a rules file begins with version: 1")
+	} else if text, ok := r.text(v, "version"); ok && text != "1" {
+		r.fault(v, "version %s is not one that this Switchyard reads: write version: 1", quote(text))
 	}
 	s := &Set{file: r.file, vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}
 	r.set = s
 	entries := r.vocabulary(sections["labels"])
-	r.lang = newLanguage(s.vocabulary.params)
+	r.lang = newLanguage(s.vocabulary.params, s.mentions)
 	for _, e := range entries {
 		r.layer(e.fields, &e.layer, "label "+quote(e.pattern))
 	}
@@ -96,7 +95,7 @@ func (r *loader) condition(n ast.Node, what, source string) condition {
 		r.fault(n, "%s is an expression already: leave ${{ and }} out", what)
 		return condition{}
 	}
-	c, err := r.lang.condition(source, r.set.mentions)
+	c, err := r.lang.condition(source)
 	if err != nil {
 		r.expressionFault(n, what, err)
 	}
@@ -123,6 +122,9 @@ func (r *loader) compound(n ast.Node) {
 		return
 	}
 	f := r.fields(n, "compound", "prefix", "separator")
+	if f == nil {
+		return
+	}
 	for key, at := range map[string]*string{"prefix": &r.set.compound.prefix, "separator": &r.set.compound.separator} {
 		v, ok := f[key]
 		if !ok {
@@ -197,6 +199,9 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 		return nil
 	}
 	f := r.fields(n, "param", "name", "type", "min", "max", "one_of", "pattern")
+	if f == nil {
+		return nil
+	}
 	p := &param{kind: "int"}
 	if v, ok := f["name"]; !ok {
 		r.fault(n, "param needs a name, for expressions to say param.NAME")
@@ -265,16 +270,16 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 		if !ok {
 			return
 		}
-		re, err := regexp.Compile(`^(?:` + s + `)$`)
+		_, err := regexp.Compile(s) // by itself: "a)|(b" must not get out of the brackets
 		if err != nil {
 			r.fault(pattern, "param pattern %s is no regular expression: %s", quote(s), oneLine(err.Error()))
 			return
 		}
-		p.pattern, p.patternAs = re, s
+		p.pattern, p.patternAs = regexp.MustCompile(`^(?:`+s+`)$`), s
 		return
 	}
 	items := r.items(oneOf, "one_of")
-	if len(items) == 0 || len(items) > maxParamOptions {
+	if items != nil && len(items) == 0 || len(items) > maxParamOptions {
 		r.fault(oneOf, "one_of must list 1 to %d texts", maxParamOptions)
 	}
 	for _, i := range items {
@@ -308,29 +313,26 @@ func readText[T any](r *loader, n ast.Node, what string, as func(any) (T, error)
 	if n == nil {
 		return v
 	}
-	plain, ok := r.plain(n)
+	s, ok := scalar(n)
 	if !ok {
-		return v
-	}
-	s, ok := scalar(plain)
-	if !ok {
-		r.fault(n, "%s must be a single value, not %s", what, kindOf(plain))
+		r.fault(n, "%s must be a single value, not %s", what, kindOf(n))
 		return v
 	}
 	if strings.TrimSpace(s) == "" && !mayBeEmpty {
 		r.fault(n, "%s must not be empty", what)
 		return v
 	}
-	return readString(r, n, s, what, as)
+	return readPart(r, n, s, 0, what, as)
 }
 
-// readString reads a value from a part of a scalar's text.
-func readString[T any](r *loader, n ast.Node, s, what string, as func(any) (T, error)) (v value[T]) {
+// readPart reads a value from a scalar's text, which begins at a byte of it.
+func readPart[T any](r *loader, n ast.Node, text string, from int, what string, as func(any) (T, error)) (v value[T]) {
 	var err error
 	v.read = as
+	s := text[from:]
 	if r.lang != nil {
 		if v.template, err = r.lang.template(s); err != nil {
-			r.expressionFault(n, what, err)
+			r.expressionFault(n, what, shifted(err, text, from))
 			return value[T]{}
 		}
 	}
@@ -370,7 +372,7 @@ func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
 	l.priority = read(r, f["priority"], in("priority"), wholeBetween(1, 100))
 	if n, ok := f["datacenters"]; ok {
 		items := r.list(n, in("datacenters"))
-		if len(items) == 0 {
+		if items != nil && len(items) == 0 {
 			r.fault(n, "%s must list at least one; [\"*\"] is any", in("datacenters"))
 		}
 		for _, i := range items {
@@ -415,13 +417,10 @@ func (r *loader) constraint(n ast.Node, device bool) (c constraintSpec, ok bool)
 // comparison reads what constraints and affinities share; f holds the keys of
 // the mapping form.
 func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintSpec, f map[string]ast.Node, ok bool) {
-	plain, ok := r.plain(n)
-	if !ok {
-		return c, nil, false
-	}
 	var attribute, operator, val string
-	valueNode := n
-	if s, short := scalar(plain); short {
+	valueNode, text := n, "" // where val stands: at the end of the text of a scalar
+	if s, short := scalar(n); short {
+		text = strings.TrimRight(s, " \n")
 		if what == "affinity" {
 			r.fault(n, "an affinity is a mapping: { attribute: '${node.class}', value: spot, weight: 50 }")
 			return c, nil, false
@@ -436,26 +435,29 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 		if what == "affinity" {
 			keys = append(keys, "weight")
 		}
-		f = r.fields(n, what, keys...)
-		operator = "="
-		read := func(key string, at *string) {
-			if v, there := f[key]; there {
-				if s, isScalar := scalar(v); isScalar {
-					*at = strings.TrimSpace(s)
-				} else if _, isNull := v.(*ast.NullNode); !isNull {
-					r.fault(v, "%s of a %s must be a text, not %s", key, what, kindOf(v))
-					ok = false
-				}
-			}
+		if f = r.fields(n, what, keys...); f == nil {
+			return c, nil, false
 		}
-		read("attribute", &attribute)
-		read("operator", &operator)
-		read("value", &val)
-		if v, there := f["value"]; there {
-			valueNode = v
+		operator = "="
+		ok = true
+		for key, at := range map[string]*string{"attribute": &attribute, "operator": &operator, "value": &text} {
+			v, there := f[key]
+			if !there {
+				continue
+			}
+			s, isScalar := scalar(v)
+			if _, null := v.(*ast.NullNode); !isScalar && !null {
+				r.fault(v, "%s of a %s must be a text, not %s", key, what, kindOf(v))
+				ok = false
+			}
+			*at = strings.TrimRight(s, " \n")
 		}
 		if !ok {
 			return c, nil, false
+		}
+		val = strings.TrimLeft(text, " \n")
+		if v, there := f["value"]; there {
+			valueNode = v
 		}
 	}
 	op, known := operators[operator]
@@ -477,8 +479,8 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 		return c, nil, false
 	}
 	c = constraintSpec{attribute: attribute, operator: op.canonical}
-	c.value = readString(r, valueNode, val, what+" on "+cmp.Or(attribute, operator), anyText)
-	if c.value.set && c.value.template == nil {
+	c.value = readPart(r, valueNode, text, len(text)-len(val), what+" on "+cmp.Or(attribute, operator), anyText)
+	if c.value.set && (c.value.template == nil || op.operand == noValue) {
 		if err := checkValue(operator, val); err != nil {
 			r.fault(n, "%s on %s: %v", what, cmp.Or(attribute, operator), err)
 			return c, nil, false
@@ -511,15 +513,14 @@ func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 func (r *loader) device(n ast.Node) (d deviceSpec, ok bool) {
 	readName := named(deviceName, "device: write type, vendor/type or vendor/type/model, such as nvidia/gpu")
 	d.count = value[int]{set: true, literal: 1}
-	plain, ok := r.plain(n)
-	if !ok {
-		return d, false
-	}
-	if _, short := scalar(plain); short {
+	if _, short := scalar(n); short {
 		d.name = read(r, n, "device", readName)
 		return d, d.name.set
 	}
 	f := r.fields(n, "device", "name", "count", "constraints")
+	if f == nil {
+		return d, false
+	}
 	if _, there := f["name"]; !there {
 		r.fault(n, "a device needs a name, such as nvidia/gpu")
 		return d, false
@@ -596,10 +597,6 @@ func (r *loader) task(n ast.Node, l *layer, what string) {
 
 // json reads a value of a driver's config.
 func (r *loader) json(n ast.Node, what string) (any, bool) {
-	n, ok := r.plain(n)
-	if !ok {
-		return nil, false
-	}
 	switch s := n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		out := map[string]any{}
@@ -632,17 +629,20 @@ func (r *loader) json(n ast.Node, what string) (any, bool) {
 			return s.Value, true
 		}
 	case *ast.StringNode, *ast.LiteralNode:
-		v := readText(r, n, what, func(v any) (any, error) { return v, configScalar(v) }, true)
+		v := readText(r, n, what, configScalar, true)
 		return v, v.set
 	}
 	r.fault(n, "%s: %s is no value of a task's config", what, kindOf(n))
 	return nil, false
 }
 
-// configScalar checks what an expression gives to a config.
-func configScalar(v any) error {
+// configScalar reads what an expression gives to a config: numbers are those of JSON.
+func configScalar(v any) (any, error) {
+	if i, ok := v.(int); ok {
+		return float64(i), nil
+	}
 	_, err := anyText(v)
-	return err
+	return v, err
 }
 
 // A rule is a condition and what follows when it holds.
@@ -659,19 +659,25 @@ type rule struct {
 
 func (r *loader) rules(n, root ast.Node) {
 	if n == nil {
-		line, column := place(root)
-		r.faultAt(line, column, "rules is missing: list at least one rule")
+		r.fault(root, "rules is missing: list at least one rule")
 		return
 	}
 	items := r.items(n, "rules")
+	if items == nil {
+		return
+	}
 	if len(items) == 0 || len(items) > maxRules {
 		r.fault(n, "rules has %d entries; 1 to %d are taken", len(items), maxRules)
 		return
 	}
 	lines := map[string]int{}
 	for _, item := range items {
+		before := len(r.faults)
 		r.oneRule(item, lines)
-		r.rule = ""
+		name := r.set.rules[len(r.set.rules)-1].name
+		for i := range r.faults[before:] {
+			r.faults[before+i].Rule = name
+		}
 	}
 }
 
@@ -679,10 +685,14 @@ func (r *loader) oneRule(n ast.Node, lines map[string]int) {
 	f := r.fields(n, "a rule", append([]string{"name", "if", "deny", "jobspec", "dispatch", "max"}, placementKeys...)...)
 	line, _ := place(n)
 	ru := rule{}
+	defer func() { r.set.rules = append(r.set.rules, ru) }()
+	if f == nil {
+		return
+	}
 	if v, ok := f["name"]; !ok {
 		r.fault(n, "a rule needs a name")
 	} else if s, ok := r.text(v, "rule name"); ok {
-		ru.name, r.rule = s, s
+		ru.name = s
 		switch before, there := lines[s]; {
 		case !plainName.MatchString(s):
 			r.fault(v, "rule name %s: write letters, digits, spaces and ._/+:-, at most 128", quote(s))
@@ -704,9 +714,7 @@ func (r *loader) oneRule(n ast.Node, lines map[string]int) {
 		r.fault(f[kinds[1]], "a rule has one of jobspec, dispatch and deny, not both %s and %s", kinds[0], kinds[1])
 	}
 	if v, ok := f["deny"]; ok {
-		if s, ok := r.text(v, "deny"); ok {
-			ru.deny = oneLine(strings.TrimSpace(s))
-		}
+		ru.deny = oneLine(strings.TrimSpace(literal(r, v, "deny", anyText).literal))
 		for _, k := range present(f, append([]string{"max"}, placementKeys...)...) {
 			r.fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
@@ -731,7 +739,6 @@ func (r *loader) oneRule(n ast.Node, lines map[string]int) {
 	}
 	r.layer(f, &ru.layer, "rule")
 	r.max(f["max"], &ru.layer, "rule "+ru.name)
-	r.set.rules = append(r.set.rules, ru)
 }
 
 // present returns which of the keys are there.

@@ -67,7 +67,7 @@ type configSpec struct {
 	tree any // map[string]any, []any, value[any], or a JSON scalar
 }
 
-// empty reports whether the layer asks Nomad for nothing.
+// empty reports whether the layer has nothing that a dispatched job does not get.
 func (l *layer) empty() bool {
 	return len(l.constraints)+len(l.affinities)+len(l.devices)+len(l.datacenters)+len(l.env)+len(l.config) == 0 &&
 		!l.cpu.set && !l.cores.set && !l.memory.set && !l.memoryMax.set && !l.disk.set &&
@@ -94,6 +94,10 @@ func isLabel(from string) bool { return strings.HasPrefix(from, labelOrigin) }
 // add lays one layer over those before. Its error begins with whose it is.
 func (m *merger) add(l *layer, from string) error {
 	m.from = from
+	if m.p.Dispatch != "" {
+		// It runs as it is: only where it is and how its runner registers is ours to say.
+		l = &layer{namespace: l.namespace, scope: l.scope, group: l.group}
+	}
 	if err := m.lay(l); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}

@@ -9,13 +9,16 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
 
 const (
-	maxFile  = 4 << 20 // bytes of a rules file
-	maxDepth = 64      // brackets, or dashes of one line, within each other
+	maxFile    = 1 << 20 // bytes of a rules file
+	maxDepth   = 64      // brackets, or marks before a value, within each other
+	maxEntries = 10_000  // of one mapping, or between brackets
+	maxEmpty   = 100     // lines in a row
 )
 
 // A reader walks a file's YAML tree and collects every fault with its place.
@@ -23,13 +26,13 @@ const (
 type reader struct {
 	file   string
 	src    string
-	rule   string // the rule being read; "" outside rules
+	lines  []string // of src
 	faults Diagnostics
 }
 
 func (r *reader) faultAt(line, column int, format string, args ...any) {
 	r.faults = append(r.faults, Diagnostic{
-		File: r.file, Line: max(line, 1), Column: max(column, 1), Rule: r.rule, Message: fmt.Sprintf(format, args...),
+		File: r.file, Line: max(line, 1), Column: max(column, 1), Message: fmt.Sprintf(format, args...),
 	})
 }
 
@@ -63,6 +66,8 @@ func (r *reader) tree() (root ast.Node) {
 		return nil
 	}
 	r.src = strings.TrimPrefix(r.src, "\ufeff")
+	r.src = strings.ReplaceAll(r.src, "\r\n", "\n") // the library counts lines wrongly with \r
+	r.lines = strings.Split(r.src, "\n")
 	if !r.readable() {
 		return nil
 	}
@@ -73,7 +78,11 @@ func (r *reader) tree() (root ast.Node) {
 			root = nil
 		}
 	}()
-	f, err := parser.ParseBytes([]byte(r.src), 0)
+	tokens := lexer.Tokenize(r.src)
+	if !r.acceptable(tokens) {
+		return nil
+	}
+	f, err := parser.Parse(tokens, 0)
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) {
 		line, column := 1, 1
@@ -87,74 +96,113 @@ func (r *reader) tree() (root ast.Node) {
 		r.faultAt(1, 1, "not YAML: %s", oneLine(err.Error()))
 		return nil
 	}
-	var bodies []ast.Node
 	for _, d := range f.Docs {
-		if d.Body != nil {
-			bodies = append(bodies, d.Body)
+		switch {
+		case d.Body == nil:
+		case root == nil:
+			root = d.Body
+		default:
+			r.fault(d.Body, "a second YAML document: a rules file is one")
+			return nil
 		}
 	}
-	switch len(bodies) {
-	case 0:
+	if root == nil {
 		r.faultAt(1, 1, "the file is empty: a rules file begins with version: 1")
-		return nil
-	case 1:
-		return bodies[0]
 	}
-	r.fault(bodies[1], "a second YAML document: a rules file is one")
-	return nil
+	return root
 }
 
-// readable refuses what is not text, and nesting that could exhaust the parser.
+// readable refuses what is not text, and more than one YAML document.
 func (r *reader) readable() bool {
-	depth := 0
-	line := 0
-	for text := range strings.Lines(r.src) {
-		line++
-		for i, c := range text {
-			switch {
-			case c == utf8.RuneError && !strings.HasPrefix(text[i:], "\ufffd"), c < ' ' && c != '\n' && c != '\r' && c != '\t', c == 0x7f:
-				r.faultAt(line, utf8.RuneCountInString(text[:i])+1, "byte 0x%02x is not text: a rules file is UTF-8", text[i])
-				return false
-			case c == '[' || c == '{':
-				depth++
-			case c == ']' || c == '}':
-				depth = max(depth-1, 0)
+	documents, empty := 0, 0
+	for i, text := range r.lines {
+		for at, c := range text {
+			if c >= ' ' && c != 0x7f && (c != utf8.RuneError || strings.HasPrefix(text[at:], "\ufffd")) {
+				continue
 			}
-			if depth > maxDepth {
-				r.faultAt(line, utf8.RuneCountInString(text[:i])+1, "more than %d brackets within each other", maxDepth)
-				return false
+			what := fmt.Sprintf("byte 0x%02x is not text: a rules file is UTF-8", text[at])
+			if c == '\t' {
+				what = "a tab: YAML is indented by spaces"
 			}
-		}
-		rest := strings.TrimLeft(text, " ")
-		for marks := 0; len(rest) > 1 && strings.ContainsRune("-?:!&*>|", rune(rest[0])); marks++ {
-			if marks > maxDepth {
-				r.faultAt(line, 1, "more than %d marks at the start of a line", maxDepth)
-				return false
-			}
-			rest = strings.TrimLeft(rest[1:], " \t")
-		}
-		if indent := len(text) - len(strings.TrimLeft(text, " ")); indent > 1000 {
-			r.faultAt(line, 1, "indented by %d spaces", indent)
+			r.faultAt(i+1, utf8.RuneCountInString(text[:at])+1, "%s", what)
 			return false
+		}
+		empty++
+		if strings.TrimLeft(text, " ") != "" {
+			empty = 0
+		}
+		if empty > maxEmpty { // the library is slow on them
+			r.faultAt(i+1, 1, "more than %d empty lines in a row", maxEmpty)
+			return false
+		}
+		if strings.HasPrefix(text, "---") {
+			if documents++; documents > 1 {
+				r.faultAt(i+1, 1, "a second YAML document: a rules file is one")
+				return false
+			}
 		}
 	}
 	return true
 }
 
-// plain returns a node that is neither anchor, alias nor tag: those are
-// refused, as they hide what a rule says and can grow without end.
-func (r *reader) plain(n ast.Node) (ast.Node, bool) {
-	switch n.(type) {
-	case nil:
-		return nil, false
-	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
-		r.fault(n, "anchors, aliases and merge keys are not taken: write the value out")
-		return nil, false
-	case *ast.TagNode, *ast.DirectiveNode:
-		r.fault(n, "YAML tags and directives are not taken: leave it out")
-		return nil, false
+// acceptable refuses, before the library's parser sees them, what hides what a
+// rule says, and what the parser recurses on or takes quadratic time for:
+// brackets, marks, and the entries of one mapping.
+func (r *reader) acceptable(tokens token.Tokens) bool {
+	before := len(r.faults)
+	type mapping struct{ column, keys int }
+	var open []mapping // the block mappings around a token
+	depth, marks, commas := 0, 0, 0
+	for _, t := range tokens {
+		line, column := t.Position.Line, t.Position.Column
+		key := t.Type == token.MappingValueType && depth == 0 && t.Prev != nil
+		if key {
+			column = t.Prev.Position.Column
+		}
+		if key || t.Type == token.SequenceEntryType {
+			for len(open) > 0 && open[len(open)-1].column > column {
+				open = open[:len(open)-1]
+			}
+		}
+		marks++
+		entries := 0
+		switch t.Type {
+		case token.AnchorType, token.AliasType, token.MergeKeyType:
+			r.faultAt(line, column, "anchors, aliases and merge keys are not taken: write the value out, and a text that begins with * or & in quotes")
+		case token.TagType, token.DirectiveType:
+			r.faultAt(line, column, "YAML tags and directives are not taken: leave it out")
+		case token.SequenceStartType, token.MappingStartType:
+			depth++
+		case token.SequenceEndType, token.MappingEndType:
+			if depth = max(depth-1, 0); depth == 0 {
+				commas = 0
+			}
+		case token.CollectEntryType:
+			commas++
+			entries = commas
+		case token.SequenceEntryType, token.MappingKeyType:
+		case token.MappingValueType:
+			if !key {
+				break
+			}
+			if len(open) == 0 || open[len(open)-1].column < column {
+				open = append(open, mapping{column: column})
+			}
+			open[len(open)-1].keys++
+			entries = open[len(open)-1].keys
+		default:
+			marks = 0
+		}
+		if depth > maxDepth || marks > maxDepth || len(open) > maxDepth {
+			r.faultAt(line, column, "more than %d brackets, marks or mappings within each other", maxDepth)
+			return false
+		}
+		if entries > maxEntries {
+			r.faultAt(line, column, "more than %d entries within one mapping or pair of brackets", maxEntries)
+			return false
+		}
 	}
-	return n, true
+	return len(r.faults) == before
 }
 
 // A pair is one entry of a mapping.
@@ -164,12 +212,9 @@ type pair struct {
 	value   ast.Node
 }
 
-// pairs reads a mapping in file order. what says what was expected.
+// pairs reads a mapping in file order; nil, after a fault, when it is none.
+// what says what was expected.
 func (r *reader) pairs(n ast.Node, what string) []pair {
-	n, ok := r.plain(n)
-	if !ok {
-		return nil
-	}
 	var entries []*ast.MappingValueNode
 	switch m := n.(type) {
 	case *ast.MappingNode:
@@ -177,16 +222,12 @@ func (r *reader) pairs(n ast.Node, what string) []pair {
 	case *ast.MappingValueNode:
 		entries = []*ast.MappingValueNode{m}
 	case *ast.NullNode:
-		return nil
 	default:
 		r.fault(n, "%s must be a mapping, not %s", what, kindOf(n))
 		return nil
 	}
 	pairs := make([]pair, 0, len(entries))
 	for _, e := range entries {
-		if _, ok := r.plain(e.Key); !ok {
-			continue
-		}
 		key, ok := scalar(e.Key)
 		if !ok {
 			r.fault(e.Key, "a key must be one word, not %s", kindOf(e.Key))
@@ -197,10 +238,14 @@ func (r *reader) pairs(n ast.Node, what string) []pair {
 	return pairs
 }
 
-// fields reads a mapping whose keys are known.
+// fields reads a mapping whose keys are known; nil, after a fault, when it is none.
 func (r *reader) fields(n ast.Node, what string, known ...string) map[string]ast.Node {
-	m := map[string]ast.Node{}
-	for _, p := range r.pairs(n, what) {
+	pairs := r.pairs(n, what)
+	if pairs == nil {
+		return nil
+	}
+	m := make(map[string]ast.Node, len(pairs))
+	for _, p := range pairs {
 		if !slices.Contains(known, p.key) {
 			hint := didYouMean(p.key, known)
 			if hint == "" {
@@ -214,17 +259,13 @@ func (r *reader) fields(n ast.Node, what string, known ...string) map[string]ast
 	return m
 }
 
-// items reads a list.
+// items reads a list; nil, after a fault, when it is none.
 func (r *reader) items(n ast.Node, what string) []ast.Node {
-	n, ok := r.plain(n)
-	if !ok {
-		return nil
-	}
 	switch s := n.(type) {
 	case *ast.SequenceNode:
 		return s.Values
 	case *ast.NullNode:
-		return nil
+		return []ast.Node{}
 	}
 	r.fault(n, "%s must be a list, not %s", what, kindOf(n))
 	return nil
@@ -245,10 +286,6 @@ func scalar(n ast.Node) (string, bool) {
 
 // text reads a scalar that is not empty.
 func (r *reader) text(n ast.Node, what string) (string, bool) {
-	n, ok := r.plain(n)
-	if !ok {
-		return "", false
-	}
 	s, ok := scalar(n)
 	if !ok {
 		r.fault(n, "%s must be a text, not %s", what, kindOf(n))
@@ -302,18 +339,13 @@ func (r *reader) within(n ast.Node, line, column int) (fileLine, fileColumn int,
 	startLine, startColumn := place(n)
 	switch s := n.(type) {
 	case *ast.LiteralNode:
-		if s.Start.Type != token.LiteralType {
-			return startLine, startColumn, false
-		}
-		for i := startLine + 1; ; i++ { // the first line with text gives the indentation
-			l, ok := lineOf(r.src, i)
-			if !ok {
-				return startLine, startColumn, false
-			}
-			if t := strings.TrimLeft(l, " "); strings.TrimSpace(t) != "" {
-				return startLine + line, len(l) - len(t) + column + 1, true
+		at, text := startLine+line, strings.Split(s.Value.Value, "\n")
+		if s.Start.Type == token.LiteralType && line <= len(text) && at <= len(r.lines) {
+			if indent, ok := strings.CutSuffix(r.lines[at-1], text[line-1]); ok {
+				return at, utf8.RuneCountInString(indent) + column + 1, true
 			}
 		}
+		return startLine, startColumn, false
 	case *ast.StringNode:
 		origin := strings.TrimSpace(s.Token.Origin)
 		quoted := s.Token.Type == token.SingleQuoteType || s.Token.Type == token.DoubleQuoteType

@@ -1,0 +1,389 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// Each § stands before the place of one fault, in the order of the messages,
+// and is taken out before the file is read.
+func TestFaultsAreReportedAtTheirPlaces(t *testing.T) {
+	const rest = "rules: [{ name: r, jobspec: j }]\n" // what a file needs besides
+	const top = "version: 1\n" + rest
+	for _, tt := range []struct {
+		name, src string
+		want      []string
+	}{
+		// The file.
+		{"a scalar is no rules file", "§hello\n", []string{`a rules file must be a mapping, not a text`}},
+		{"a list is no rules file", "§- a\n", []string{`a rules file must be a mapping, not a list`}},
+		{"an empty file says how one begins", "§", []string{`the file is empty: a rules file begins with version: 1`}},
+		{"a file of comments is empty", "§# nothing\n\n", []string{`the file is empty: a rules file begins with version: 1`}},
+		{"a null is an empty mapping", "§§~\n", []string{`rules is missing: list at least one rule`, `version is missing: a rules file begins with version: 1`}},
+		{"version and rules are needed", "§§labels: {}\n", []string{`rules is missing: list at least one rule`, `version is missing: a rules file begins with version: 1`}},
+		{"a later version is named", "version: §2\n" + rest, []string{`version "2" is not one that this Switchyard reads: write version: 1`}},
+		{"a version is one value", "version: §[1]\n" + rest, []string{`version must be a text, not a list`}},
+		{"a second document", top + "---\n§" + top, []string{`a second YAML document: a rules file is one`}},
+		{"a third document", "---\n" + top + "§---\n---\n", []string{`a second YAML document: a rules file is one`}},
+		{"YAML that does not parse", "version: 1\nrules: §[{ name: r }\n", []string{`not YAML: sequence end token ']' not found`}},
+		{"a key that is there twice", top + "§rules: []\n", []string{`not YAML: mapping key "rules" already defined at [2:1]`}},
+		{"a key that is there twice, once in quotes", top + "§\"rules\": []\n", []string{`not YAML: mapping key "rules" already defined at [2:1]`}},
+		{"a tab", "version: 1\nrules:\n§\t- name: r\n", []string{`a tab: YAML is indented by spaces`}},
+		{"a NUL", "version: 1\n# é§\x00\n", []string{`byte 0x00 is not text: a rules file is UTF-8`}},
+		{"an escape sequence", "version: 1 # §\x1b[2J\n", []string{`byte 0x1b is not text: a rules file is UTF-8`}},
+		{"binary junk", "§\x7fELF\x02\x01\x01\x00\x00", []string{`byte 0x7f is not text: a rules file is UTF-8`}},
+		{"UTF-16", "§\xff\xfev\x00", []string{`byte 0xff is not text: a rules file is UTF-8`}},
+
+		// What hides what a rule says.
+		{"anchors and aliases", "version: 1\nlabels: { a: §&x {}, b: §*x }\n" + rest, []string{anchors, anchors}},
+		{"a merge key", "version: 1\nlabels:\n  a: §&x { priority: 5 }\n  b: { §<<: §*x }\n" + rest, []string{anchors, anchors, anchors}},
+		{"an anchor that holds itself", "version: 1\nrules: §&x [§*x]\n", []string{anchors, anchors}},
+		{"a bare star is an alias to YAML", "version: 1\nlabels:\n  §*: {}\n" + rest, []string{anchors}},
+		{"a tag", "version: §!!int 1\n" + rest, []string{tags}},
+		{"a directive", "§%YAML 1.2\n---\n" + top, []string{tags}},
+
+		// Keys.
+		{"an unknown key, with the nearest", top + "§lables: {}\n", []string{`unknown key "lables" in a rules file; did you mean labels?`}},
+		{"an unknown key with none near", top + "§q: {}\n", []string{`unknown key "q" in a rules file; it takes version, scope, compound, labels, defaults, rules`}},
+		{"unknown keys at every level", `version: 1
+compound: { prefix: 'y=', §seperator: '/', separator: '/' }
+labels:
+  "cpu=*":
+    param: { name: cpu, type: int, min: 1, §mx: 2, max: 2 }
+    §resource: {}
+    resources: { §core: 1 }
+  gpu:
+    devices: [{ name: gpu, §cnt: 2, constraints: [{ §atribute: x, attribute: '${device.model}', value: y }] }]
+defaults:
+  §maximum: {}
+  max: { §cpus: 1 }
+rules:
+  - name: r
+    §when: 'true'
+    jobspec: j
+    task: { §envs: {} }
+    runner: { §groups: 1 }
+    affinities: [{ attribute: '${node.class}', value: a, weight: 1, §wieght: 1 }]
+`, []string{
+			`unknown key "seperator" in compound; did you mean separator?`,
+			`unknown key "mx" in param; did you mean max?`,
+			`unknown key "resource" in label "cpu=*"; did you mean resources?`,
+			`unknown key "core" in label "cpu=*": resources; did you mean cores?`,
+			`unknown key "cnt" in device; it takes name, count, constraints`,
+			`unknown key "atribute" in constraint; did you mean attribute?`,
+			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner, max`,
+			`unknown key "cpus" in max; did you mean cpu?`,
+			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
+			`unknown key "envs" in rule: task; did you mean env?`,
+			`unknown key "groups" in rule: runner; did you mean group?`,
+			`unknown key "wieght" in affinity; did you mean weight?`,
+		}},
+		{"a key of a later version", top + "§tests: []\n", []string{`unknown key "tests" in a rules file; it takes version, scope, compound, labels, defaults, rules`}},
+
+		// The vocabulary.
+		{"labels that differ in case only", "version: 1\nlabels: { GPU: {}, §gpu: {} }\n" + rest, []string{`label "gpu" is there twice: labels that differ in case only are one label`}},
+		{"a star in the middle", "version: 1\nlabels: { §'a*b': {} }\n" + rest, []string{`label "a*b": * stands at the end only, as in cpu=* or run-*`}},
+		{"an empty label", "version: 1\nlabels: { §'': {} }\n" + rest, []string{`a label must not be empty`}},
+		{"a label that is too long", "version: 1\nlabels: { §" + strings.Repeat("a", 257) + ": {} }\n" + rest, []string{`label "` + strings.Repeat("a", 60) + `"… must be printable and have at most 256 characters`}},
+		{"a label that is a list", "version: 1\nlabels: { gpu: §[] }\n" + rest, []string{`label "gpu" must be a mapping, not a list`}},
+		{"labels as a list", "version: 1\nlabels: §[gpu]\n" + rest, []string{`labels must be a mapping, not a list`}},
+		{"params that say too little", `version: 1
+labels:
+  gpu: { param: §{ name: gpu, type: int, min: 1, max: 2 } }
+  "*": { param: §{ name: any, type: string, pattern: a } }
+  "a=*": { param: §§{} }
+  "b=*": { param: §{ name: b, type: int } }
+  "c=*": { param: { name: §C, type: §number } }
+  "d=*": { param: §{ name: d, type: string } }
+  "e=*": { param: §{ name: e, type: string, one_of: [x], pattern: x } }
+  "f=*": { param: { name: f, type: string, min: §1, one_of: §[] } }
+  "g=*": { param: { name: g, type: size, min: §4GB, max: 8GiB, pattern: §x } }
+  "h=*": { param: { name: h, type: int, min: 9, max: §8 } }
+  "i=*": { param: { name: §h, type: int, min: 1, max: §1.5 } }
+  "j=*": { param: { name: j, type: string, pattern: §'a)|(b' } }
+  "k=*": { param: §cpu }
+` + rest, []string{
+			`label "gpu" has a param but leaves nothing open: end its name with *, as in gpu=*`,
+			`label "*" stands for any label and has no param`,
+			`param needs a name, for expressions to say param.NAME`, `param needs a type: int, size or string`,
+			`a param of type int needs min and max: what teams write is bounded`,
+			`param name "C" must be lower case letters, digits and _, a letter first`, `param type "number": want int, size or string`,
+			`a param of type string needs one_of or pattern: what teams write is bounded`,
+			`a param of type string needs one_of or pattern: what teams write is bounded`,
+			`a param of type string has no min`, `one_of must list 1 to 1000 texts`,
+			`param min: size "4GB" would be read two ways: write 4GiB`, `a param of type size has no pattern`,
+			`param max is below its min`,
+			`param "h" is defined by another label already`, `param max: "1.5" is not a whole number`,
+			"param pattern \"a)|(b\" is no regular expression: error parsing regexp: unexpected ): `a)|(b`",
+			`param must be a mapping, not a text`,
+		}},
+		{"a compound that says half", "version: 1\ncompound: §{ prefix: 'y=' }\n" + rest, []string{`compound needs a prefix and a separator, such as { prefix: 'yard=', separator: '/' }`}},
+
+		// Rules.
+		{"no rules", "version: 1\nrules: §[]\n", []string{`rules has 0 entries; 1 to 10000 are taken`}},
+		{"rules as a mapping", "version: 1\nrules: §{ name: r }\n", []string{`rules must be a list, not a mapping`}},
+		{"a rule that is a text", "version: 1\nrules: [§linux]\n", []string{`a rule must be a mapping, not a text`}},
+		{"a rule without name and end", "version: 1\nrules:\n  - §§if: 'true'\n", []string{`a rule needs a name`, `a rule needs one of jobspec, dispatch or deny`}},
+		{"two ends", "version: 1\nrules: [{ name: r, deny: no, jobspec: §j }]\n", []string{`a rule has one of jobspec, dispatch and deny, not both deny and jobspec`}},
+		{"names that are taken or bad", "version: 1\nrules:\n  - { name: r, jobspec: j }\n  - { name: §r, jobspec: j }\n  - { name: §\"\\e[2J\", jobspec: §'${{ 1 }}' }\n", []string{
+			`rule "r" is there already, at line 3`, `rule name "\x1b[2J": write letters, digits, spaces and ._/+:-, at most 128`, `jobspec must be written out, not come from an expression`}},
+		{"a denial that places", "version: 1\nrules: [{ name: r, deny: no, node_pool: §a, max: §{ cpu: 1 } }]\n", []string{
+			`a rule that denies places nothing: node_pool has no effect`, `a rule that denies places nothing: max has no effect`}},
+		{"a denial with an expression", "version: 1\nrules: [{ name: r, deny: §'not ${{ repo.name }}' }]\n", []string{`deny must be written out, not come from an expression`}},
+		{"a dispatch with a placement", "version: 1\nrules: [{ name: r, dispatch: j, namespace: ci, runner: { group: 2 }, priority: §3, task: §{} }]\n", []string{
+			`a dispatched Nomad job runs as it is: priority has no effect`, `a dispatched Nomad job runs as it is: task has no effect`}},
+		{"a dispatch that is no ID", "version: 1\nrules: [{ name: r, dispatch: §a b }]\n", []string{`dispatch: "a b" is no ID of a Nomad job`}},
+
+		// Values.
+		{"values of the wrong kind", `version: 1
+defaults:
+  node_pool: §[a]
+  namespace: §a/b
+  priority: §101
+  datacenters: §[]
+  constraints: §{}
+  resources: §8
+  task: { env: { §1A: x, B: §{} }, config: { c: §~ } }
+  runner: { scope: §enterprise, group: §0 }
+rules: [{ name: r, jobspec: j, datacenters: [§'a b'], node_pool:§ , priority: §'' }]
+`, []string{
+			`defaults: node_pool must be a single value, not a list`,
+			`defaults: namespace: "a/b" is no name of a Nomad namespace`,
+			`defaults: priority: 101 is not between 1 and 100`,
+			`defaults: datacenters must list at least one; ["*"] is any`,
+			`defaults: constraints must be a list, not a mapping`,
+			`defaults: resources must be a mapping, not a number`,
+			`"1A" is no name of an environment variable`,
+			`defaults: task env B must be a single value, not a mapping`,
+			`defaults: task config c: nothing is no value of a task's config`,
+			`defaults: runner scope: "enterprise": want repository or organization`,
+			`defaults: runner group: 0 is not between 1 and 2147483647`,
+			`rule: datacenters: "a b" is no name or pattern of a Nomad datacenter`,
+			`rule: node_pool must be a single value, not nothing`,
+			`rule: priority must not be empty`,
+		}},
+		{"sizes", `version: 1
+labels:
+  a: { resources: { memory: §4GB, disk: §16g, memory_max: §9 } }
+  b: { resources: { memory: §99999TiB, cpu: §4 cores, cores: §1.5 } }
+  c: { resources: { cpu: 1000, cores: §2 } }
+  d: { resources: { cpu: §0, memory: §-1GiB, disk: §1.5GiB } }
+  e: { resources: { memory: 4GiB, memory_max: §2GiB } }
+  f: { resources: { cores: §5000, memory: §99999999999999999999 } }
+defaults: { max: { memory: §'${{ 1 }}' } }
+` + rest, []string{
+			`label "a": resources memory: size "4GB" would be read two ways: write 4GiB`,
+			`label "a": resources disk: size "16g" would be read two ways: write 16GiB`,
+			`label "a": resources memory_max: size "9" is too small: Nomad's least is 10 MiB`,
+			`label "b": resources memory: size "99999TiB" is too large: the most is 2147483647 MiB`,
+			`label "b": resources cpu: "4 cores" is not a CPU size: write MHz as a whole number, such as 2000; whole cores go to cores`,
+			`label "b": resources cores: "1.5" is not a whole number`,
+			`label "c": resources sets cpu and cores: a Nomad task has MHz or whole cores, not both`,
+			`label "d": resources cpu: 0 is not between 1 and 2147483647`,
+			`label "d": resources memory: "-1GiB" is not a size: write a whole number with MiB, GiB or TiB, such as 512MiB`,
+			`label "d": resources disk: size "1.5GiB" has no unit we know: write MiB, GiB or TiB, or a bare number for MiB`,
+			`label "e": resources: memory_max is below memory`,
+			`label "f": resources cores: 5000 is not between 1 and 4096`,
+			`label "f": resources memory: size "99999999999999999999" is too large: the most is 2147483647 MiB`,
+			`max memory must be written out, not come from an expression`,
+		}},
+		{"devices", "version: 1\nlabels: { a: { devices: [§a b, §{ count: 2 }, { name: gpu, count: §0 }, §[]] } }\n" + rest, []string{
+			`device: "a b" is no device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`,
+			`a device needs a name, such as nvidia/gpu`, `device count: 0 is not between 1 and 128`, `device must be a mapping, not a list`}},
+
+		// Expressions: the place is that of the mistake within them.
+		{"in a plain text", `version: 1
+rules:
+  - { name: a, jobspec: j, if: not repo.§privat }
+  - name: b
+    jobspec: j
+    if: not  repo.private and §nope
+`, []string{`if: type rules.Repo has no field privat`, `if: unknown name nope`}},
+		{"in quotes, and after wide letters", `version: 1
+rules:
+  - { name: 中文, jobspec: j, if: '"gpu" in labels and §x' }
+  - { name: é, jobspec: j, if: "has('é', '中') and §x" }
+`, []string{`if: unknown name x`, `if: unknown name x`}},
+		{"in a | text", `version: 1
+rules:
+  - name: a
+    jobspec: j
+    if: |
+
+      has("a")
+        and §x
+  - name: b
+    jobspec: j
+    if: |2-
+        has("b")
+       and §x
+  - { name: c, jobspec: j, if: §y }
+`, []string{`if: unknown name x`, `if: unknown name x`, `if: unknown name y`}},
+		{"folded and escaped texts hide the place, and say so", `version: 1
+rules:
+  - name: a
+    jobspec: j
+    if: §>
+      has("a") and
+
+      x
+  - { name: b, jobspec: j, if: §"has(\"b\") and x" }
+  - { name: c, jobspec: j, if: §'has(''c'') and x' }
+  - name: d
+    jobspec: j
+    if: §has("d")
+      and x
+  - { name: e, jobspec: j, if: §y }
+`, []string{
+			`if: unknown name x (line 2, column 1 of the expression; a plain, quoted or | text shows the place)`,
+			`if: unknown name x (line 1, column 14 of the expression; a plain, quoted or | text shows the place)`,
+			`if: unknown name x (line 1, column 14 of the expression; a plain, quoted or | text shows the place)`,
+			`if: unknown name x (line 1, column 14 of the expression; a plain, quoted or | text shows the place)`,
+			`if: unknown name y`,
+		}},
+		{"with the line ends of Windows", strings.ReplaceAll("version: 1\nlabels: { a: { priority: §'1\n\n  2' } }\nrules:\n  - name: r\n    jobspec: j\n    if: |\n      true and\n        §x\n", "\n", "\r\n"),
+			[]string{`label "a": priority: "1\n2" is not a whole number`, `if: unknown name x`}},
+		{"in templates", `version: 1
+labels:
+  "cpu=*":
+    param: { name: cpu, type: int, min: 1, max: 8 }
+    resources: { cores: '${{ 1 }}${{ param.§cpus }}' }
+  a: { constraints: ['${meta.a}  =  ${{ param.§cpus }}', { attribute: '${meta.b}', value: '  ${{ §x }}' }, '${meta.c} = §${{ "}}"'] }
+  b: { task: { env: { A: "é ${{ job.§title }}" }, config: { a: [{ b: '${{ 1 +§ }}' }] } } }
+  c: { node_pool: '${{ §now() }}', priority: '§${{ 1' }
+  d: { constraints: [§'${meta.${{ job.name }}} = x', '${attr.cpu.arch} = ${meta.§${{ job.name }}}'] }
+` + rest, []string{
+			`label "cpu=*": resources cores: unknown param "cpus"; did you mean cpu?`,
+			`constraint on ${meta.a}: unknown param "cpus"; did you mean cpu?`,
+			`constraint on ${meta.b}: unknown name x`,
+			`constraint on ${meta.c}: ${{ is not closed by }}`,
+			`label "b": task env A: type rules.Job has no field title`,
+			`label "b": task config a.b: unexpected token EOF`,
+			`label "c": node_pool: unknown name now`,
+			`label "c": priority: ${{ is not closed by }}`,
+			`constraint "${meta.${{ job.name }}} = x": the attribute must be written out, not come from an expression`,
+			`constraint on ${attr.cpu.arch}: an expression must not stand within ${…}: what Nomad puts in there is written out`,
+		}},
+		{"conditions that are none", `version: 1
+scope: §'${{ has("self-hosted") }}'
+rules:
+  - { name: a, jobspec: j, if: §'${{ has("a") }}' }
+  - { name: b, jobspec: j, if: '§repo.name' }
+  - { name: c, jobspec: j, if: '§1 + 1' }
+  - { name: d, jobspec: j, if: 'has(§1)' }
+  - { name: e, jobspec: j, if: §'' }
+  - { name: f, jobspec: j, if: §[a] }
+  - { name: g, jobspec: j, if: 'param.§cpu' }
+  - { name: h, jobspec: j, if: '§now() == nil' }
+  - { name: i, jobspec: j, if: 'job.name §matches "("' }
+  - { name: j, jobspec: j, if: '§` + strings.Repeat("a", 4097) + `' }
+  - { name: k, jobspec: j, if: 'true` + strings.Repeat(" or true", 250) + ` §or true' }
+`, []string{
+			`scope is an expression already: leave ${{ and }} out`,
+			`if is an expression already: leave ${{ and }} out`,
+			`if: expected bool, but got string`,
+			`if: expected bool, but got int`,
+			`if: cannot use int as argument (type string) to call has`,
+			`if must not be empty`,
+			`if must be a text, not a list`,
+			`if: unknown param "cpu": no label has a param`,
+			`if: unknown name now`,
+			"if: error parsing regexp: missing closing ): `(`",
+			`if: the expression has 4097 bytes; at most 4096 are taken`,
+			`if: compilation failed: expression exceeds maximum allowed nodes`,
+		}},
+		{"a param is no condition by itself", `version: 1
+labels: { "cpu=*": { param: { name: cpu, type: int, min: 1, max: 2 } } }
+rules: [{ name: r, jobspec: j, if: §param.cpu }]
+`, []string{`if: expected bool, but got any value`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, want := faults(t, tt.src, tt.want)
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("faults (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+const (
+	anchors = `anchors, aliases and merge keys are not taken: write the value out, and a text that begins with * or & in quotes`
+	tags    = `YAML tags and directives are not taken: leave it out`
+)
+
+// faults reads a file with its marks taken out, and returns what was said of it
+// and what should have been.
+func faults(t *testing.T, marked string, messages []string) (got, want []string) {
+	t.Helper()
+	src := strings.ReplaceAll(marked, "§", "")
+	for i := 0; strings.Contains(marked, "§"); i++ {
+		before, after, _ := strings.Cut(marked, "§")
+		marked = before + after
+		line := strings.Count(before, "\n") + 1
+		column := utf8.RuneCountInString(before[strings.LastIndex(before, "\n")+1:]) + 1
+		message := "no message"
+		if i < len(messages) {
+			message = messages[i]
+		}
+		want = append(want, fmt.Sprintf("f.yaml:%d:%d: %s", line, column, message))
+	}
+	_, err := Parse("f.yaml", []byte(src))
+	var ds Diagnostics
+	if err != nil && !errors.As(err, &ds) {
+		t.Fatalf("Parse returned a %T", err)
+	}
+	for _, d := range ds {
+		got = append(got, d.String())
+	}
+	return got, want
+}
+
+// What the YAML library would take minutes for, or all of the stack, is refused
+// first.
+func TestHostileFilesAreRefusedQuickly(t *testing.T) {
+	const top = "version: 1\nrules: [{ name: r, jobspec: j }]\n"
+	for _, tt := range []struct{ name, src, want string }{
+		{"a file that is too large", strings.Repeat("# a\n", maxFile/4) + "a", "f.yaml:1:1: the file has 1048577 bytes; a rules file has at most 1048576"},
+		{"lists within lists", "a: " + strings.Repeat("[", 100_000), "f.yaml:1:67: more than 64 brackets, marks or mappings within each other"},
+		{"mappings within mappings", strings.Repeat("{a: ", 50_000), "f.yaml:1:257: more than 64 brackets, marks or mappings within each other"},
+		{"dashes within dashes", strings.Repeat("- ", 100_000), "f.yaml:1:129: more than 64 brackets, marks or mappings within each other"},
+		{"question marks within question marks", strings.Repeat("? ", 100_000), "f.yaml:1:129: more than 64 brackets, marks or mappings within each other"},
+		{"keys within keys on one line", strings.Repeat("a: ", 60_000), "f.yaml:1:193: more than 64 brackets, marks or mappings within each other"},
+		{"keys within keys", nested(65), "f.yaml:65:65: more than 64 brackets, marks or mappings within each other"},
+		{"a mapping of many keys", strings.Repeat("a:\n", 60_000), "f.yaml:10001:1: more than 10000 entries within one mapping or pair of brackets"},
+		{"a mapping in braces of many keys", "{" + strings.Repeat("1,", 100_000), "f.yaml:1:20003: more than 10000 entries within one mapping or pair of brackets"},
+		{"empty lines", "a: |\n" + strings.Repeat("\n ", 100_000), "f.yaml:102:1: more than 100 empty lines in a row"},
+		{"documents", strings.Repeat("---\n", 50_000), "f.yaml:2:1: a second YAML document: a rules file is one"},
+		{"tabs in quotes", "a: \"" + strings.Repeat("\tb", 100_000), "f.yaml:1:5: a tab: YAML is indented by spaces"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			start := time.Now()
+			got, _ := faults(t, tt.src, nil)
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("Parse took %v", took)
+			}
+			if d := cmp.Diff([]string{tt.want}, got); d != "" {
+				t.Errorf("faults (-want +got):\n%s", d)
+			}
+		})
+	}
+	t.Run("many brackets that are text are fine", func(t *testing.T) {
+		if got, _ := faults(t, "# "+strings.Repeat("[", 1000)+"\n"+top+"scope: 'job.name != \""+strings.Repeat("{", 1000)+"\"'\n", nil); got != nil {
+			t.Errorf("faults = %q, want none", got)
+		}
+	})
+}
+
+func nested(n int) string {
+	var b strings.Builder
+	for i := range n {
+		b.WriteString(strings.Repeat(" ", i) + "a:\n")
+	}
+	return b.String()
+}
