@@ -21,6 +21,7 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/router/nomadsim"
 	"switchyard/router/nomadsim/nomadtest"
 )
 
@@ -39,6 +40,13 @@ func targets(t *testing.T, test func(t *testing.T, on target)) {
 			t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
 		}
 		test(t, newTarget(t, addr, true))
+	})
+	t.Run("simulated", func(t *testing.T) {
+		sim := nomadsim.New(nomadsim.Config{})
+		t.Cleanup(sim.Close)
+		server := httptest.NewServer(sim)
+		t.Cleanup(server.Close)
+		test(t, newTarget(t, server.URL, false))
 	})
 }
 
@@ -478,6 +486,9 @@ func TestValidate(t *testing.T) {
 			}
 		})
 		t.Run("a jobspec in a pool that is missing waits for an operator", func(t *testing.T) {
+			if !on.real {
+				t.Skip("the simulator validates without looking at node pools")
+			}
 			_, err := client.Validate(t.Context(), "elsewhere")
 			wantKind(t, err, "fix", "create the node pool")
 		})
