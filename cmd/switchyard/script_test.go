@@ -6,10 +6,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/pflag"
 )
 
 // The program itself is what scripts and crash tests run.
@@ -33,15 +38,14 @@ func TestScripts(t *testing.T) {
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				want, err := strconv.Atoi(args[0])
 				ts.Check(err)
-				err = ts.Exec(args[1], args[2:]...)
+				got := 0
 				var exit *exec.ExitError
-				if got := 0; err != nil && !errors.As(err, &exit) {
+				if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+					got = exit.ExitCode()
+				} else if err != nil {
 					ts.Fatalf("%v", err)
-				} else if exit != nil {
-					if got = exit.ExitCode(); got != want {
-						ts.Fatalf("exit code %d, want %d", got, want)
-					}
-				} else if want != 0 {
+				}
+				if got != want {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
 			},
@@ -57,5 +61,22 @@ func TestTheDemoRulesAreTheExample(t *testing.T) {
 	}
 	if !bytes.Equal(demoRules, example) {
 		t.Error("demo.rules.yaml differs from rules.example.yaml: run go generate ./cmd/switchyard")
+	}
+}
+
+// serve's help is written by hand: it names every flag, and no other.
+func TestTheHelpOfServeNamesItsFlags(t *testing.T) {
+	named := regexp.MustCompile(`(?m)^  --([a-z-]+)`).FindAllStringSubmatch(serveHelp, -1)
+	var got, want []string
+	for _, m := range named {
+		got = append(got, m[1])
+	}
+	serveCommand().Flags().VisitAll(func(f *pflag.Flag) { want = append(want, f.Name) })
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the help of serve (-flags +help):\n%s", diff)
+	}
+	if lines := strings.Count(serveHelp, "\n"); lines > 40 {
+		t.Errorf("the help of serve has %d lines, want a screen", lines)
 	}
 }
