@@ -103,7 +103,11 @@ func overlayJob(job *api.Job, r router.StartRequest) {
 	job.Update, job.Migrate, job.Reschedule = nil, nil, nil
 	job.Stop, job.ParentID, job.Dispatched, job.DispatchIdempotencyToken, job.Payload = nil, nil, false, nil, nil
 
-	job.Constraints = append(job.Constraints, constraints(p.Constraints)...)
+	for _, c := range constraints(p.Constraints) {
+		if !slices.ContainsFunc(job.Constraints, func(own *api.Constraint) bool { return *own == *c }) {
+			job.Constraints = append(job.Constraints, c)
+		}
+	}
 	for _, a := range p.Affinities {
 		job.Affinities = append(job.Affinities, api.NewAffinity(a.Attribute, a.Operator, a.Value, int8(a.Weight)))
 	}
