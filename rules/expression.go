@@ -385,14 +385,10 @@ func (c *condition) holds(env *Env, trace bool) (held bool, why string, err erro
 			continue
 		}
 		v, err := evaluate(t.program, env)
-		holds, isBool := v.(bool)
-		if err == nil && !isBool {
-			err = fmt.Errorf("%v is neither true nor false", v)
-		}
 		if err != nil {
 			return false, "", fmt.Errorf("%w in %s", err, oneLine(t.source))
 		}
-		if !holds {
+		if v != true {
 			if trace {
 				why = "false: " + oneLine(t.source)
 			}

@@ -129,16 +129,17 @@ func (c compound) expand(as []string) (labels []string, err error) {
 			fail("the job has more than %d labels", MaxLabels)
 			break
 		}
-		l = strings.ToLower(strings.TrimSpace(l))
-		switch {
-		case l == "":
+		l = strings.TrimSpace(l)
+		if l == "" {
 			fail("the job has an empty label")
 			continue
-		case len(l) > MaxLabelLength && len([]rune(l)) > MaxLabelLength:
-			fail("label %s is longer than %d characters", quote(l), MaxLabelLength)
-			continue
-		case !printable(l):
+		}
+		if !printable(l) { // asked first: lowering would mend what is not UTF-8
 			fail("label %s holds a character that cannot be printed", quote(l))
+			continue
+		}
+		if l = strings.ToLower(l); len(l) > MaxLabelLength && len([]rune(l)) > MaxLabelLength {
+			fail("label %s is longer than %d characters", quote(l), MaxLabelLength)
 			continue
 		}
 		rest, isCompound := strings.CutPrefix(l, c.prefix)

@@ -80,6 +80,7 @@ type merger struct {
 	p    Placement
 	env  *Env
 	from string // whose layer is being added: "defaults", "rule linux", "label cpu=8"
+	mhz  string // the label that asked for cpu in MHz; "" when none did
 }
 
 // nowhere is the placement that asks for nothing.
@@ -203,8 +204,8 @@ func (m *merger) compute(l *layer) error {
 	}
 	switch {
 	case l.cores.set:
-		if isLabel(m.from) && isLabel(from["resources.cpu"]) {
-			return conflict(from["resources.cpu"], m.from)
+		if m.mhz != "" {
+			return conflict(m.mhz, m.from)
 		}
 		if r.CPU != 0 {
 			r.CPU = 0
@@ -212,8 +213,10 @@ func (m *merger) compute(l *layer) error {
 		}
 		return size(m, "resources.cores", &r.Cores, &l.cores)
 	case l.cpu.set:
-		if isLabel(m.from) && r.Cores != 0 {
-			return conflict(m.from, from["resources.cores"])
+		if isLabel(m.from) {
+			if m.mhz = m.from; r.Cores != 0 {
+				return conflict(m.from, from["resources.cores"])
+			}
 		}
 		if r.Cores != 0 {
 			r.Cores = 0

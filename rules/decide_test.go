@@ -1,0 +1,373 @@
+package rules
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// parse loads a rules file that must be good.
+func parse(t testing.TB, src string) *Set {
+	t.Helper()
+	s, err := Parse("rules.yaml", []byte(src))
+	if err != nil {
+		t.Fatalf("Parse: %v\n%s", err, src)
+	}
+	return s
+}
+
+// job is one of acme/web's with these labels besides self-hosted.
+func job(labels ...string) Facts {
+	return Facts{
+		Labels: append([]string{"self-hosted"}, labels...),
+		Repo:   Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"},
+		Job:    Job{Name: "build", Workflow: "CI", Branch: "main", Attempt: 1, Sender: "octocat"},
+	}
+}
+
+func TestTheDecisionIsMadeInOrder(t *testing.T) {
+	const src = `version: 1
+compound: { prefix: 'Yard=', separator: '/' }
+labels:
+  self-hosted: {}
+  linux: {}
+  gpu: {}
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 32 } }
+  "memory=*": { param: { name: memory, type: size, min: 1GiB, max: 64GiB } }
+  "zone=*": { param: { name: zone, type: string, one_of: [Tokyo-A, tokyo-b] } }
+  "tag=*": { param: { name: tag, type: string, pattern: '[a-z]{1,4}' } }
+  "run-*": {}
+rules:
+  - name: public
+    if: not repo.private
+    deny: no public repositories
+  - name: gpu
+    if: has("linux", "gpu")
+    jobspec: gpu
+  - name: big
+    if: has("linux") and param.cpu > 16
+    jobspec: big
+  - name: linux
+    if: '"linux" in labels'
+    jobspec: linux
+  - name: linux-again
+    if: has("Linux")
+    jobspec: other
+  - name: named-in-a-rule
+    if: has("special")
+    jobspec: special
+`
+	s := parse(t, src)
+	public := job("linux", "nonsense")
+	public.Repo.Private = false
+	knownPublic := job("linux")
+	knownPublic.Repo.Private = false
+	many := slices.Repeat([]string{"self-hosted"}, 200)
+	for i := range many {
+		many[i] += fmt.Sprint(i)
+	}
+	for _, tt := range []struct {
+		name    string
+		facts   Facts
+		outcome Outcome
+		rule    string
+		reason  string
+		labels  []string // nil: not looked at
+	}{
+		{"labels are lowered, trimmed and there once", job(" Linux ", "LINUX", "gpu", "GPU"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", []string{"self-hosted", "linux", "gpu"}},
+		{"a compound label is taken apart", Facts{Labels: []string{"YARD=1234/Linux/ gpu"}, Repo: Repo{Private: true}}, Routed, "gpu", "rule gpu runs it by the jobspec gpu", []string{"self-hosted", "linux", "gpu"}},
+		{"a compound label stands beside others", job("yard=1/linux", "cpu=4"), Routed, "linux", "rule linux runs it by the jobspec linux", []string{"self-hosted", "linux", "cpu=4"}},
+		{"a compound label needs its unique part", job("yard=/linux"), Unroutable, "", `compound label "yard=/linux" begins with no unique part: write yard=ID/linux`, nil},
+		{"a compound label has no empty part", job("yard=1//linux"), Unroutable, "", `compound label "yard=1//linux" has an empty part`, nil},
+
+		{"out of scope is ignored whatever the labels are", Facts{Labels: []string{"ubuntu-latest", "\x00", ""}}, Ignored, "", `out of scope: "self-hosted" in labels is false`, []string{"ubuntu-latest"}},
+		{"no labels are out of scope", Facts{}, Ignored, "", `out of scope: "self-hosted" in labels is false`, []string{}},
+		{"out of scope comes before a denial", Facts{Labels: []string{"linux"}}, Ignored, "", `out of scope: "self-hosted" in labels is false`, nil},
+
+		{"an unknown label comes before a denial", public, Unroutable, "", `unknown label "nonsense": neither the vocabulary nor a rule knows it`, nil},
+		{"an unknown label has the nearest known ones", job("linx", "gpus", "quite-different"), Unroutable, "", `unknown labels "linx" (did you mean linux?), "gpus" (did you mean gpu?), "quite-different": neither the vocabulary nor a rule knows it`, nil},
+		{"a param without its value is told so", job("cpu"), Unroutable, "", `unknown label "cpu" (it needs a value: cpu=…): neither the vocabulary nor a rule knows it`, nil},
+		{"a prefix by itself is not the label", job("run-"), Unroutable, "", `unknown label "run-" (did you mean run-*?): neither the vocabulary nor a rule knows it`, nil},
+		{"many unknown labels are counted", job("aaaa", "bbbb", "cccc", "dddd", "eeee"), Unroutable, "", `unknown labels "aaaa", "bbbb", "cccc", 2 more: neither the vocabulary nor a rule knows it`, nil},
+		{"a label that only a rule asks for is known", job("special"), Routed, "named-in-a-rule", "rule named-in-a-rule runs it by the jobspec special", nil},
+
+		{"a denial ends it", knownPublic, Denied, "public", "no public repositories", nil},
+		{"the first rule that holds wins", job("linux", "cpu=17"), Routed, "big", "rule big runs it by the jobspec big", nil},
+		{"a later one takes what it leaves", job("linux", "cpu=16"), Routed, "linux", "rule linux runs it by the jobspec linux", nil},
+		{"an expression that fails is never false", job("linux"), Unroutable, "big", "rule error: rule big: invalid operation: <nil> > int in param.cpu > 16", nil},
+		{"no rule holds", job("gpu", "run-1"), Unroutable, "", `no rule takes a job with the labels "self-hosted", "gpu", "run-1"`, nil},
+
+		{"an int out of bounds", job("linux", "cpu=33"), Unroutable, "", `label "cpu=33": 33 is not between 1 and 32`, nil},
+		{"an int that is none", job("linux", "cpu=2x"), Unroutable, "", `label "cpu=2x": "2x" is not a whole number`, nil},
+		{"an int that is huge", job("linux", "cpu=99999999999999999999"), Unroutable, "", `label "cpu=99999999999999999999": "99999999999999999999" is too large`, nil},
+		{"a size out of bounds", job("linux", "memory=128GiB"), Unroutable, "", `label "memory=128gib": 128GiB is not between 1GiB and 64GiB`, nil},
+		{"a size that reads two ways", job("linux", "memory=8GB"), Unroutable, "", `label "memory=8gb": size "8gb" would be read two ways: write 8GiB`, nil},
+		{"a text that is none of a list", job("linux", "zone=tokyo-c"), Unroutable, "", `label "zone=tokyo-c": "tokyo-c" is none of "Tokyo-A", "tokyo-b"; did you mean Tokyo-A?`, nil},
+		{"a text that does not match", job("linux", "tag=a b"), Unroutable, "", `label "tag=a b": "a b" does not match [a-z]{1,4}`, nil},
+		{"two labels that set one param", job("linux", "cpu=2", "CPU=3"), Unroutable, "", `labels "cpu=2" and "cpu=3" both set cpu: a job has one of them`, nil},
+		{"two labels that say one value twice", job("linux", "gpu", "cpu=2", "cpu=02", "memory=2GiB", "memory=2048"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", nil},
+
+		{"an empty label", job("linux", " "), Unroutable, "", "the job has an empty label", nil},
+		{"a label with a line break", job("a\nlinux"), Unroutable, "", `label "a\nlinux" holds a character that cannot be printed`, []string{"self-hosted"}},
+		{"a label that turns text around", job("run-\u202elinux"), Unroutable, "", `label "run-\u202elinux" holds a character that cannot be printed`, nil},
+		{"a label that is not UTF-8", job("run-\xff"), Unroutable, "", `label "run-\xff" holds a character that cannot be printed`, nil},
+		{"a label with spaces, commas, quotes and ${}", job(`run-a b,'c' "d" ${attr.x} ${{ e }}`, "linux", "gpu"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", nil},
+		{"a label of 300 characters", job("run-" + strings.Repeat("x", 296)), Unroutable, "", `label "run-` + strings.Repeat("x", 56) + `"… is longer than 256 characters`, nil},
+		{"a label of 256 characters of four bytes", job("run-"+strings.Repeat("😀", 252), "linux", "gpu"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", nil},
+		{"200 labels", job(many...), Unroutable, "", "the job has more than 100 labels", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := s.Decide(tt.facts, false)
+			type decision struct {
+				Outcome      Outcome
+				Rule, Reason string
+			}
+			if d := cmp.Diff(decision{tt.outcome, tt.rule, tt.reason}, decision{got.Outcome, got.Rule, got.Reason}); d != "" {
+				t.Errorf("decision (-want +got):\n%s", d)
+			}
+			if tt.labels != nil {
+				if d := cmp.Diff(tt.labels, got.Labels); d != "" {
+					t.Errorf("labels (-want +got):\n%s", d)
+				}
+			}
+			if got.Outcome != Routed {
+				if d := cmp.Diff(nowhere(), got.Placement); d != "" {
+					t.Errorf("the placement of a job that is not routed (-want +got):\n%s", d)
+				}
+			}
+		})
+	}
+}
+
+func TestTheScope(t *testing.T) {
+	const rest = "\nlabels: { self-hosted: {}, 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 9 } } }\nrules: [{ name: r, jobspec: j }]\n"
+	for _, tt := range []struct {
+		name, scope string
+		labels      []string
+		want        string
+	}{
+		{"may be any expression", `scope: repo.owner == "acme" and only("self-hosted")`, nil, "routed"},
+		{"leaves the rest alone", `scope: repo.owner == "other"`, nil, "ignored"},
+		{"sees params", `scope: param.cpu == 3`, []string{"cpu=3"}, "routed"},
+		{"sees no param that was not asked for", `scope: param.cpu == 3`, nil, "ignored"},
+		{"that fails is said", `scope: param.cpu > 3`, nil, "unroutable rule error: scope: invalid operation: <nil> > int in param.cpu > 3"},
+		{"makes the labels known that it asks for", `scope: '"self-hosted" in labels or "x" in labels'`, []string{"x"}, "routed"},
+		{"is self-hosted when left out", ``, []string{"x"}, `unroutable unknown label "x": neither the vocabulary nor a rule knows it`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := parse(t, "version: 1\n"+tt.scope+rest).Decide(job(tt.labels...), false)
+			got := string(d.Outcome)
+			if d.Outcome == Unroutable {
+				got += " " + d.Reason
+			}
+			if got != tt.want {
+				t.Errorf("Decide = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestTheTraceSaysOfEachRuleWhetherItHeldAndWhy(t *testing.T) {
+	s := parse(t, `version: 1
+labels: { "*": {}, "cpu=*": { param: { name: cpu, type: int, min: 1, max: 9 } } }
+rules:
+  - { name: label, if: '"a" in labels', jobspec: j }
+  - { name: labels, if: 'has("linux", "b")', jobspec: j }
+  - { name: any, if: 'hasAny("a", "b")', jobspec: j }
+  - { name: one-of-any, if: 'hasAny("a")', jobspec: j }
+  - { name: not, if: 'not has("linux")', jobspec: j }
+  - { name: not-any, if: '!hasAny("a", "linux")', jobspec: j }
+  - { name: repository, if: 'has("linux") and repo.owner == "other"', jobspec: j }
+  - { name: part, if: 'has("linux") and (job.attempt > 1 or repo.fork) and has("a")', jobspec: j }
+  - { name: whole, if: 'let n = len(labels); n > 9 and has("linux")', jobspec: j }
+  - { name: nil, if: '(param.cpu ?? 0) > 2', jobspec: j }
+  - { name: error, if: 'has("fail") and param.cpu + 1 > 2', jobspec: j }
+  - { name: holds, if: ' has("linux") and repo.private ', jobspec: j }
+  - { name: never-reached, jobspec: j }
+`)
+	want := []Step{
+		{"label", false, `the job lacks the label "a"`},
+		{"labels", false, `the job lacks the label "b"`},
+		{"any", false, `the job has none of the labels "a", "b"`},
+		{"one-of-any", false, `the job lacks the label "a"`},
+		{"not", false, `the job has the label "linux"`},
+		{"not-any", false, `the job has the label "linux"`},
+		{"repository", false, `repo.owner is "acme", not "other"`},
+		{"part", false, `false: job.attempt > 1 or repo.fork`},
+		{"whole", false, `false: let n = len(labels); n > 9 and has("linux")`},
+		{"nil", false, `false: (param.cpu ?? 0) > 2`},
+		{"error", false, `the job lacks the label "fail"`},
+		{"holds", true, `true: has("linux") and repo.private`},
+	}
+	if d := cmp.Diff(want, s.Decide(job("linux"), true).Trace); d != "" {
+		t.Errorf("trace (-want +got):\n%s", d)
+	}
+	want = append(want[:10], Step{"error", false, `error: invalid operation: <nil> + int in param.cpu + 1 > 2`})
+	if d := cmp.Diff(want, s.Decide(job("linux", "fail"), true).Trace); d != "" {
+		t.Errorf("trace with an error (-want +got):\n%s", d)
+	}
+	if got := s.Decide(job("linux"), false).Trace; got != nil {
+		t.Errorf("trace that nobody asked for = %v, want nil", got)
+	}
+	if got := parse(t, "version: 1\nlabels: { self-hosted: {} }\nrules: [{ name: r, jobspec: j }]\n").Decide(job(), true).Trace; !cmp.Equal(got, []Step{{"r", true, "it has no condition"}}) {
+		t.Errorf("trace of a rule without a condition = %v", got)
+	}
+}
+
+func TestConditions(t *testing.T) {
+	const vocabulary = `version: 1
+labels:
+  "*": {}
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 64 } }
+  "memory=*": { param: { name: memory, type: size, min: 10, max: 1TiB } }
+  "zone=*": { param: { name: zone, type: string, one_of: [Tokyo-A] } }
+rules:
+  - name: r
+    jobspec: j
+    if: >
+      `
+	for _, tt := range []struct {
+		condition string
+		labels    []string // besides self-hosted
+		want      string   // the outcome, and with an error the reason
+	}{
+		{`"LINUX" in labels`, []string{"Linux"}, "routed"},
+		{`"linux" not in labels`, []string{"Linux"}, "unroutable"},
+		{`has("a", "B")`, []string{"b", "A", "c"}, "routed"},
+		{`has("a", "b")`, []string{"a"}, "unroutable"},
+		{`hasAny("A", "b")`, []string{"a"}, "routed"},
+		{`hasAny("a", "b")`, []string{"c"}, "unroutable"},
+		{`only("SELF-HOSTED", "a", "b")`, []string{"a"}, "routed"},
+		{`only("self-hosted", "a", "b")`, []string{"a", "c"}, "unroutable"},
+		{`exactly("self-hosted", "A")`, []string{"a"}, "routed"},
+		{`exactly("self-hosted", "a")`, []string{"a", "b"}, "unroutable"},
+		{`exactly("self-hosted", "a", "b")`, []string{"a"}, "unroutable"},
+		{`not has("a")`, []string{"b"}, "routed"},
+		{`not has("a", "b")`, []string{"a"}, "routed"},
+		{`not hasAny("a", "b")`, []string{"b"}, "unroutable"},
+		{`not (has("a") or has("b"))`, nil, "routed"},
+		{`has("a" + "b")`, []string{"ab"}, "routed"},
+		{`has(job.name)`, []string{"build"}, "routed"},
+		{`any(labels, # == "GPU")`, []string{"gpu"}, "routed"},
+		{`any(labels, # in ["GPU", "tpu"])`, []string{"gpu"}, "routed"},
+		{`any(labels, # startsWith "gpu-")`, []string{"gpu-h100"}, "routed"},
+		{`len(labels) == 2`, []string{"a"}, "routed"},
+		{`param.cpu == 8`, []string{"cpu=08"}, "routed"},
+		{`param.cpu == nil`, nil, "routed"},
+		{`param.memory == 2048`, []string{"memory=2GiB"}, "routed"},
+		{`param.zone == "Tokyo-A"`, []string{"ZONE=TOKYO-A"}, "routed"},
+		{`param.cpu > 1`, nil, "rule error: rule r: invalid operation: <nil> > int in param.cpu > 1"},
+		{`has("a") and param.cpu`, []string{"a", "cpu=8"}, "rule error: rule r: invalid operation: bool(int) in param.cpu"},
+		{`labels[7] == "a"`, nil, "rule error: rule r: index out of range: 7 (array length is 1) in labels[7] == \"a\""},
+		{`job.name matches job.branch + "("`, nil, "rule error: rule r: error parsing regexp: missing closing ): `main(` in job.name matches job.branch + \"(\""},
+		{`len(1..(len(labels) * 10000000)) > 1`, nil, "rule error: rule r: memory budget exceeded in len(1..len(labels) * 10000000) > 1"},
+		{`repo.full_name == "acme/web" and repo.owner == "acme" and repo.name == "web" and repo.private and repo.visibility == "private" and not repo.fork`, nil, "routed"},
+		{`job.name == "build" and job.workflow == "CI" and job.branch == "main" and job.attempt == 1 and job.sender == "octocat"`, nil, "routed"},
+		{`1.0 == 1 and has("a")`, []string{"a"}, "routed"},
+		{`let l = "a"; has(l) and true`, []string{"a"}, "routed"},
+	} {
+		t.Run(tt.condition, func(t *testing.T) {
+			d := parse(t, vocabulary+tt.condition+"\n").Decide(job(tt.labels...), false)
+			got := string(d.Outcome)
+			if strings.HasPrefix(d.Reason, "rule error") {
+				got = d.Reason
+			}
+			if got != tt.want {
+				t.Errorf("Decide = %s (%s), want %s", got, d.Reason, tt.want)
+			}
+		})
+	}
+}
+
+// A part of a condition that is compiled by itself must mean what it meant in
+// the whole: "1.0" is written as "1" by the library, so it stays whole.
+func TestPartsThatTheLibraryWritesDifferentlyStayWhole(t *testing.T) {
+	c, err := newLanguage(nil, map[string]bool{}).condition(`has("a") and 1.0 == 1`)
+	if err != nil || len(c.terms) != 1 || c.terms[0].program == nil {
+		t.Errorf("condition has %d terms (%v), want the whole as one program", len(c.terms), err)
+	}
+}
+
+func TestRulesAreFoundByWhatTheyNeed(t *testing.T) {
+	for _, tt := range []struct {
+		condition string
+		want      []key
+	}{
+		{`has("Linux", "gpu")`, []key{{"label", "linux"}, {"label", "gpu"}}},
+		{`"linux" in labels and not has("gpu")`, []key{{"label", "linux"}}},
+		{`repo.full_name == "acme/web" and has("a")`, []key{{"full_name", "acme/web"}, {"label", "a"}}},
+		{`not repo.private and job.branch startsWith "release/" and has("a")`, []key{{"label", "a"}}},
+		{`repo.owner in ["a", "b"] and has("a")`, nil}, // it might be anything in the brackets
+		{`param.cpu > 1 and has("a")`, nil},            // it may fail before the label is asked for
+		{`has("a") and param.cpu > 1 and has("b")`, []key{{"label", "a"}}},
+		{`has("a") or has("b")`, nil},
+		{`hasAny("a", "b")`, nil},
+		{``, nil},
+	} {
+		t.Run(tt.condition, func(t *testing.T) {
+			s := parse(t, "version: 1\nlabels: { 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 9 } } }\nrules: [{ name: r, jobspec: j"+
+				map[bool]string{true: ", if: '" + tt.condition + "'"}[tt.condition != ""]+" }]\n")
+			if got := s.rules[0].when.needs(); !slices.Equal(got, tt.want) {
+				t.Errorf("needs = %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestJobspecsOfTheRules(t *testing.T) {
+	s := parse(t, `version: 1
+rules:
+  - { name: c, jobspec: docker-linux }
+  - { name: b, jobspec: docker-linx }
+  - { name: a, dispatch: x }
+  - { name: d, deny: no, if: 'false' }
+`)
+	if d := cmp.Diff([]string{"c", "b", "a", "d"}, s.Rules()); d != "" {
+		t.Errorf("Rules (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"docker-linux", "docker-linx"}, s.Jobspecs()); d != "" {
+		t.Errorf("Jobspecs (-want +got):\n%s", d)
+	}
+	want := Diagnostics{{File: "rules.yaml", Line: 4, Column: 25, Rule: "b", Message: `there is no jobspec "docker-linx"; did you mean docker-linux?`}}
+	if d := cmp.Diff(want, s.CheckJobspecs([]string{"docker-linux", "raw-exec-macos"})); d != "" {
+		t.Errorf("CheckJobspecs (-want +got):\n%s", d)
+	}
+	if got := s.CheckJobspecs(s.Jobspecs()); got != nil {
+		t.Errorf("CheckJobspecs with all of them = %v, want nil", got)
+	}
+}
+
+// The JSON form of a decision is a contract: it is stored, and commands print it.
+func TestTheJSONOfADecision(t *testing.T) {
+	s := parse(t, `version: 1
+labels: { self-hosted: {}, gpu: { devices: [nvidia/gpu] } }
+defaults: { resources: { cpu: 2000, memory: 4GiB } }
+rules: [{ name: r, jobspec: j, constraints: ['${attr.kernel.name} = linux'], task: { config: { n: 2, m: '${{ 1 + 1 }}' } } }]
+`)
+	d := s.Decide(job("gpu"), true)
+	text, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(text, &keys); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"affinities", "constraints", "datacenters", "devices", "dispatch", "from", "jobspec", "labels", "namespace",
+		"node_pool", "outcome", "priority", "reason", "resources", "rule", "runner", "task", "trace"}
+	if d := cmp.Diff(want, slices.Sorted(maps.Keys(keys))); d != "" {
+		t.Errorf("keys (-want +got):\n%s", d)
+	}
+	var again Decision
+	if err := json.Unmarshal(text, &again); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(d, again); d != "" {
+		t.Errorf("a decision that was stored and read (-before +after):\n%s", d)
+	}
+}
