@@ -39,6 +39,7 @@ type Config struct {
 	Senders int              // Nomad jobs registered at the same time; 0: 16. Nomad allows one client address 100 connections
 	Tick    time.Duration    // how often the store is read though nothing woke the worker; 0: 5 s
 	Grace   time.Duration    // how long a stop waits for work in hand; 0: 20 s
+	Sweep   time.Duration    // how often runners that have not claimed are looked up on Nomad; 0: 5 min
 	Doubt   time.Duration    // after a crash: how long a runner that may have started has to show itself; 0: 2 min
 	Now     func() time.Time // nil: time.Now
 	Rand    func() float64   // spreads retries; nil: math/rand
@@ -70,6 +71,9 @@ func New(c Config) (*App, error) {
 	}
 	if c.Grace <= 0 {
 		c.Grace = 20 * time.Second
+	}
+	if c.Sweep <= 0 {
+		c.Sweep = 5 * time.Minute
 	}
 	if c.Doubt <= 0 {
 		c.Doubt = 2 * time.Minute // GitHub gives an online runner its job in less than one
@@ -133,6 +137,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
 	g.Go(func() error { return a.worker.run(ctx) })
+	g.Go(func() error { return a.worker.sweeps(ctx) })
 	return g.Wait()
 }
 

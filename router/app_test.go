@@ -46,6 +46,13 @@ type cluster struct {
 	starts int
 	fail   func(n int) error
 	within func(router.StartRequest)
+	dead   map[string]bool // Nomad jobs that ended
+}
+
+func (c *cluster) Ended(_ context.Context, r router.Runner, _ router.Placement) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead[r.NomadJob], nil
 }
 
 func (c *cluster) Start(_ context.Context, r router.StartRequest) (router.Started, error) {
@@ -413,6 +420,22 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			t.Errorf("reason = %q, want GitHub's", j.Reason)
 		}
 	})
+}
+
+// The runner that found nobody to claim from leaves no trace but on Nomad.
+func TestARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
+	nomad := &cluster{dead: map[string]bool{"gha-1-1": true}}
+	r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) { c.Sweep = 10 * time.Millisecond })
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
+	first, _ := nomad.job("gha-1-1")
+	if status, _ := r.claim(first.ClaimToken); status != http.StatusGone {
+		t.Errorf("claim of the ended runner = %d, want 410", status)
+	}
+	second, _ := nomad.job("gha-1-2")
+	if status, body := r.claim(second.ClaimToken); status != http.StatusOK || body == "" {
+		t.Errorf("claim of its replacement = %d %q, want 200 and a configuration", status, body)
+	}
 }
 
 // A fast node may start the runner before the registration is recorded here.

@@ -168,6 +168,10 @@ type Nomad interface {
 	// GiveUpError, FixError and RetryAtError; any other is worth a retry.
 	// Safe for concurrent use.
 	Start(ctx context.Context, r StartRequest) (Started, error)
+
+	// Ended reports whether a runner's Nomad job, which was started with this
+	// placement, has ended or is gone. Safe for concurrent use.
+	Ended(ctx context.Context, r Runner, p Placement) (bool, error)
 }
 
 // The GitHub side, as the claim uses it. *gh.Client is the implementation.
@@ -227,6 +231,11 @@ type Store interface {
 	// Retrying with the next try, due at at.
 	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) error
 
+	// Unclaimed returns up to limit runners, and their jobs, that are registered
+	// and have not claimed, for jobs that are Dispatched with an ID over after,
+	// by that ID.
+	Unclaimed(ctx context.Context, after int64, limit int) ([]Claimed, error)
+
 	// Recover gives up, as Lost does, the runners that were claimed when the
 	// last process ended, and returns how many. The job of one that GitHub had
 	// not configured is due at once. That of one which may or may not have been
@@ -241,7 +250,7 @@ type Store interface {
 	Counts(ctx context.Context) (map[JobState]int, error)
 }
 
-// Claimed is what a claim found.
+// Claimed is a runner and its job, as a claim found them.
 type Claimed struct {
 	Runner Runner
 	Job    Job  // with its decision

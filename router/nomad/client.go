@@ -4,6 +4,7 @@
 package nomad
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -173,6 +174,27 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 		}
 	}
 	return router.Started{}, sorted
+}
+
+// Ended implements router.Nomad. It needs read-job.
+func (c *Client) Ended(ctx context.Context, r router.Runner, p router.Placement) (bool, error) {
+	at := scope{namespace: cmp.Or(p.Namespace, c.namespace)}
+	if p.Dispatch == "" {
+		job, err := c.Render(ctx, router.StartRequest{Runner: r, Placement: p})
+		if err != nil {
+			return false, err
+		}
+		at = scopeOf(job)
+	}
+	read := call{what: "read job " + r.NomadJob, at: at, capability: "read-job"}
+	job, _, err := c.api.Jobs().Info(r.NomadJob, at.read(ctx))
+	switch {
+	case status(err) == http.StatusNotFound:
+		return true, nil
+	case err != nil:
+		return false, read.sorted(err)
+	}
+	return job.Status != nil && *job.Status == "dead", nil
 }
 
 // validate asks Nomad what it thinks of a job, for a call that depends on it.

@@ -163,6 +163,27 @@ func TestStartRegistersOnce(t *testing.T) {
 				t.Errorf("%d of 20 created a job; tokens %v, want 1 and %s", created, tokens, stored)
 			}
 		})
+		t.Run("and Ended tells when it is over", func(t *testing.T) {
+			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			got, err := client.Start(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Runner.NomadJob = got.NomadJob
+			ended := func(want bool, when string) {
+				t.Helper()
+				if ended, err := client.Ended(t.Context(), r.Runner, r.Placement); err != nil || ended != want {
+					t.Errorf("Ended of a job that %s = %v, %v, want %v", when, ended, err, want)
+				}
+			}
+			ended(false, "waits for a node")
+			for _, purge := range []bool{false, true} {
+				if _, _, err := on.nomad.Jobs().Deregister(r.Runner.ID, purge, nil); err != nil {
+					t.Fatal(err)
+				}
+				ended(true, fmt.Sprintf("was stopped, purge %v", purge))
+			}
+		})
 		t.Run("a stopped runner still counts", func(t *testing.T) {
 			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
 			if _, err := client.Start(t.Context(), r); err != nil {

@@ -31,6 +31,8 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{jobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{countsSQL, "SCAN jobs USING COVERING INDEX jobs_state"},
 		{runnersSQL, "(job_id=?)"},
+		{unclaimedSQL, "SEARCH jobs USING INDEX jobs_state (state=? AND rowid>?)"},
+		{unclaimedRunnerSQL, "(job_id=? AND try=?)"},
 		{hasTokenSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
 		{claimantSQL, "SEARCH runners USING PRIMARY KEY (id=?)"},
 		{runnerBusySQL, "(name=?)"},

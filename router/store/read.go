@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,6 +90,40 @@ func (s *Store) Job(ctx context.Context, id int64) (j router.Job, err error) {
 		return router.Job{}, router.ErrNotFound
 	}
 	return j, nil
+}
+
+// By the jobs' index of states, which is in the order of their IDs.
+const unclaimedSQL = `
+SELECT ` + jobColumns + ` FROM jobs
+WHERE state = 'dispatched' AND id > ?1
+	AND EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND r.state = 'dispatched')
+ORDER BY id LIMIT ?2`
+
+const unclaimedRunnerSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? AND try = ? AND state = 'dispatched'`
+
+// Unclaimed implements router.Store.
+func (s *Store) Unclaimed(ctx context.Context, after int64, limit int) (unclaimed []router.Claimed, err error) {
+	rows, err := s.read.QueryContext(ctx, unclaimedSQL, after, limit)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			c := router.Claimed{Needed: true}
+			err := scanJob(rows, &c.Job)
+			unclaimed = append(unclaimed, c)
+			return err
+		})
+	}
+	for i := 0; err == nil && i < len(unclaimed); i++ {
+		c := &unclaimed[i]
+		rows, err = s.read.QueryContext(ctx, unclaimedRunnerSQL, c.Job.ID, c.Job.Try)
+		if err == nil {
+			err = each(rows, func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) })
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read unclaimed runners: %w", err)
+	}
+	// One may have claimed between the two readings.
+	return slices.DeleteFunc(unclaimed, func(c router.Claimed) bool { return c.Runner.ID == "" }), nil
 }
 
 const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`

@@ -155,6 +155,31 @@ var claimTests = []test{
 		f.wantState(1, router.Completed)
 		f.wantRunner(1, r.ID, router.RunnerLost)
 	}},
+	{"Unclaimed lists the runners that have not claimed", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 6; id++ {
+			f.receive(queued(id))
+		}
+		f.prepare(1) // not registered yet
+		second := f.dispatch(2)
+		f.claim(f.dispatch(3))
+		f.dispatch(4)
+		f.receive(completed(4, "", "cancelled"))
+		fifth, sixth := f.dispatch(5), f.dispatch(6)
+		ids := func(after int64, limit int) (ids []string) {
+			list, err := f.Unclaimed(f.ctx(), after, limit)
+			f.must(err)
+			for _, c := range list {
+				ids = append(ids, c.Runner.ID)
+				if c.Job.ID != c.Runner.JobID || c.Job.Decision == nil {
+					t.Errorf("runner %s comes with job %d, decision %v", c.Runner.ID, c.Job.ID, c.Job.Decision)
+				}
+			}
+			return ids
+		}
+		wantDiff(t, ids(0, 10), []string{second.ID, fifth.ID, sixth.ID})
+		wantDiff(t, ids(0, 2), []string{second.ID, fifth.ID})
+		wantDiff(t, ids(5, 2), []string{sixth.ID})
+	}},
 	{"Recover gives up what was claimed and not configured", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 5; id++ {
 			f.receive(queued(id))
