@@ -63,8 +63,8 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 	if i := strings.IndexAny(rest, " \t"); i >= 0 {
 		word, value = rest[:i], strings.TrimSpace(rest[i:])
 	}
-	if strings.ContainsAny(word[:min(1, len(word))], "=!<>") { // symbols need no space after them
-		symbol := word[:len(word)-len(strings.TrimLeft(word, "=!<>"))]
+	if strings.ContainsAny(word[:min(1, len(word))], "=!<>~") { // symbols need no space after them
+		symbol := word[:len(word)-len(strings.TrimLeft(word, "=!<>~"))]
 		word, value = symbol, strings.TrimSpace(rest[len(symbol):])
 	}
 	if word == "" {
