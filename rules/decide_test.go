@@ -11,8 +11,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+// tester is what a test, a fuzz target and a property have in common.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // parse loads a rules file that must be good.
-func parse(t testing.TB, src string) *Set {
+func parse(t tester, src string) *Set {
 	t.Helper()
 	s, err := Parse("rules.yaml", []byte(src))
 	if err != nil {

@@ -1,0 +1,169 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+)
+
+// checkDecision checks what is true of every decision.
+func checkDecision(t tester, d Decision) {
+	t.Helper()
+	switch d.Outcome {
+	case Routed, Ignored, Denied, Unroutable:
+	default:
+		t.Errorf("outcome is %q", d.Outcome)
+	}
+	if d.Reason == "" || !printable(d.Reason) {
+		t.Errorf("reason %q is empty or not printable", d.Reason)
+	}
+	if len(d.Labels) > MaxLabels {
+		t.Errorf("%d labels", len(d.Labels))
+	}
+	for _, l := range d.Labels {
+		if !printable(l) || l != strings.ToLower(l) || utf8.RuneCountInString(l) > MaxLabelLength {
+			t.Errorf("label %q", l)
+		}
+	}
+	for _, c := range d.Constraints {
+		if !printable(c.Value) || operators[c.Operator].canonical != c.Operator || c.From == "" {
+			t.Errorf("constraint %+v", c)
+		}
+	}
+	if (d.Outcome == Routed) != (d.Jobspec != "" || d.Dispatch != "") {
+		t.Errorf("%s to the jobspec %q or the Nomad job %q", d.Outcome, d.Jobspec, d.Dispatch)
+	}
+}
+
+// FuzzParse checks that no file makes Parse panic or run for long, that faults
+// have places within the file, and that what is good decides.
+func FuzzParse(f *testing.F) {
+	text, err := os.ReadFile("../rules.example.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text)
+	f.Add([]byte(someVocabulary + "  - { name: r, jobspec: j, if: 'has(\"linux\") and param.cpu > 1' }\n"))
+	for _, s := range []string{
+		"", "~", "\ufeffversion: 1\r\n", "version: 1\nrules: [{ name: r, jobspec: j }]\n",
+		"version: 1\nrules:\n- name: r\n  if: |2-\n      a\n     b\n  deny: >\n    x\n\n    y\n",
+		"? a\n: b\n? [c]\n: {d}\n", "a: &x [*x]\n<<: *x\n!t b: c\n", "%YAML 1.2\n---\na: b\n...\n---\n", "a: \"\\u0000\\x1b\\\n  b\"\n",
+		"- - - [[{{a: b}}]]\n", "version: 1\nlabels: { 'a=*': { param: { name: a, type: string, pattern: '(' } } }\n",
+		"version: 1\nscope: '${{'\ncompound: { prefix: '=' }\ndefaults: { max: { cores: 99999999999999999999 } }\n",
+		"version: 1\nrules:\n- name: r\n  jobspec: j\n  task: { config: { a: [0x7fffffffffffffffff, .inf, .nan, 1e999, 0b1, 0o7] } }\n",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		start := time.Now()
+		s, err := Parse("f.yaml", src)
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("Parse took %v", took)
+		}
+		if err == nil {
+			checkDecision(t, s.Decide(job("linux", "cpu=4"), true))
+			return
+		}
+		var ds Diagnostics
+		if !errors.As(err, &ds) || len(ds) == 0 || s != nil {
+			t.Fatalf("Parse returned %v and a %T", s, err)
+		}
+		lines := strings.Split(string(src), "\n")
+		for _, d := range ds {
+			if d.Line < 1 || d.Line > len(lines) || d.Column < 1 || d.Column > utf8.RuneCountInString(lines[d.Line-1])+2 {
+				t.Errorf("%s: the place is not in the file", d)
+			}
+			if d.Message == "" || !printable(d.Message) {
+				t.Errorf("message %q is empty or not printable", d.Message)
+			}
+			d.Excerpt(src)
+		}
+	})
+}
+
+func FuzzDecide(f *testing.F) {
+	s := example(f)
+	for _, l := range []string{
+		"self-hosted\nlinux\nx64", "SELF-HOSTED\nmacOS", "yard=1/linux/gpus=2/cpu=8\nself-hosted", "self-hosted\nlinux\ncpu=4\nCPU=5",
+		"self-hosted\nlinux\nmemory=99999999999TiB\ndisk=1.5GiB", "self-hosted\nrun-${{ x }}\nzone=Tokyo-A", "", "self-hosted\n\n \n\x00\n\xff\n\u202e",
+	} {
+		f.Add(l, "acme", "web", "release/1", true)
+	}
+	f.Fuzz(func(t *testing.T, labels, owner, name, branch string, private bool) {
+		facts := Facts{Labels: strings.Split(labels, "\n"), Job: Job{Name: name, Branch: branch},
+			Repo: Repo{Owner: owner, Name: name, FullName: owner + "/" + name, Private: private}}
+		d := s.Decide(facts, false)
+		checkDecision(t, d)
+		explained := s.Decide(facts, true)
+		explained.Trace = nil
+		if fmt.Sprint(d) != fmt.Sprint(explained) {
+			t.Errorf("the trace changed the decision:\n%v\n%v", d, explained)
+		}
+	})
+}
+
+// FuzzLabelParam checks that what a stranger writes after the = is within the
+// bounds of the rules file, or refused, and reaches a constraint as one value.
+func FuzzLabelParam(f *testing.F) {
+	s := parse(f, `version: 1
+labels:
+  self-hosted: {}
+  "int=*": { param: { name: int, type: int, min: -5, max: 32 }, task: { env: { A: 'x${{ param.int }}' } } }
+  "size=*": { param: { name: size, type: size, min: 1GiB, max: 1TiB }, resources: { memory: '${{ param.size }}' } }
+  "text=*": { param: { name: text, type: string, pattern: '.*' }, constraints: ['${meta.a} = ${{ param.text }}'] }
+rules: [{ name: r, jobspec: j }]
+`)
+	for _, v := range []string{"1", "-5", "33", "007", "1GiB", "1tib", "a b", "${attr.x}", "$", "a\nb", "= x", "٤", "99999999999999999999", "!= b", "'\"`", "\xff"} {
+		f.Add(v)
+	}
+	f.Fuzz(func(t *testing.T, v string) {
+		for _, label := range []string{"int=", "size=", "text="} {
+			d := s.Decide(job(label+v), false)
+			checkDecision(t, d)
+			if d.Outcome != Routed {
+				continue
+			}
+			switch label {
+			case "int=":
+				var n int
+				if _, err := fmt.Sscanf(d.Task.Env["A"], "x%d", &n); err != nil || n < -5 || n > 32 {
+					t.Errorf("int=%q gives %q", v, d.Task.Env["A"])
+				}
+			case "size=":
+				if d.Resources.MemoryMB < 1<<10 || d.Resources.MemoryMB > 1<<20 {
+					t.Errorf("size=%q gives %d MiB", v, d.Resources.MemoryMB)
+				}
+			case "text=":
+				want := Constraint{"${meta.a}", "=", strings.TrimSpace(strings.ToLower(v)), "label " + d.Labels[1]}
+				if len(d.Constraints) != 1 || strings.TrimSpace(d.Constraints[0].Value) != want.Value || strings.Contains(want.Value, "${") {
+					t.Errorf("text=%q gives %v, want %v", v, d.Constraints, want)
+				}
+			}
+		}
+	})
+}
+
+func FuzzParseSize(f *testing.F) {
+	for _, s := range []string{"10", "512MiB", "16gib", "2047TiB", "2147483647", "1GB", "-1", "0x10", "1e3", "9999999999999999999999MiB", " 1", "1 GiB", "٤"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		mib, err := ParseSize(s)
+		if err != nil {
+			if !printable(err.Error()) {
+				t.Errorf("ParseSize(%q): %q is not printable", s, err)
+			}
+			return
+		}
+		if mib < leastMiB || mib > mostMiB {
+			t.Errorf("ParseSize(%q) = %d", s, mib)
+		}
+		if again, err := ParseSize(formatMiB(mib)); again != mib || err != nil {
+			t.Errorf("ParseSize(%q) = %d, but %s is %d, %v", s, mib, formatMiB(mib), again, err)
+		}
+	})
+}

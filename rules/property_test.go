@@ -1,0 +1,212 @@
+package rules
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/expr-lang/expr"
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// Few words, so that rules and jobs meet.
+var (
+	someLabels = []string{"linux", "macos", "gpu", "large", "cpu=4", "cpu=16", "zone=a", "run-1"}
+	someOwners = []string{"acme", "other"}
+)
+
+const someVocabulary = `version: 1
+labels:
+  self-hosted: {}
+  linux: { constraints: ['${attr.kernel.name} = linux'] }
+  macos: { constraints: ['${attr.kernel.name} = darwin'] }
+  gpu: { devices: [{ name: nvidia/gpu, count: '${{ hasAny("large") ? 2 : 1 }}' }] }
+  large: { resources: { cpu: 8000, memory: 16GiB }, task: { env: { SIZE: large } } }
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 32 }, resources: { cores: '${{ param.cpu }}' } }
+  "zone=*": { param: { name: zone, type: string, one_of: [A] }, node_pool: 'zone-${{ param.zone }}' }
+  "run-*": {}
+defaults: { resources: { cpu: 1000 }, max: { cores: 12 } }
+rules:
+`
+
+// drawCondition makes a condition. For some jobs it fails.
+func drawCondition(t *rapid.T) string {
+	var parts []string
+	for range rapid.IntRange(1, 4).Draw(t, "parts") {
+		var labels []string
+		for _, l := range rapid.SliceOfN(rapid.SampledFrom(someLabels), 1, 3).Draw(t, "labels") {
+			labels = append(labels, fmt.Sprintf("%q", l))
+		}
+		list := strings.Join(labels, ", ")
+		parts = append(parts, rapid.SampledFrom([]string{
+			labels[0] + " in labels", labels[0] + " not in labels",
+			"has(" + list + ")", "hasAny(" + list + ")", "not hasAny(" + list + ")", "not has(" + list + ")",
+			`only("self-hosted", ` + list + ")", "any(labels, # in [" + list + "])", "(has(" + labels[0] + ") or has(" + labels[len(labels)-1] + "))",
+			`repo.owner == "acme"`, `repo.owner != "acme"`, `repo.full_name == "other/web"`, "repo.private", "not repo.private", `job.branch startsWith "ma"`,
+			"param.cpu > 8", `(param.cpu ?? 1.0) > 8`, `param.zone == "A"`, "labels[2] == " + labels[0],
+		}).Draw(t, "part"))
+	}
+	return strings.Join(parts, rapid.SampledFrom([]string{" and ", " && ", " or "}).Draw(t, "join"))
+}
+
+func drawRules(t *rapid.T) []string {
+	rules := make([]string, rapid.IntRange(1, 12).Draw(t, "rules"))
+	for i := range rules {
+		rules[i] = fmt.Sprintf("  - { name: r%d, %s, if: '%s' }\n", i, rapid.SampledFrom([]string{"jobspec: j", "jobspec: k", "deny: no"}).Draw(t, "how"), drawCondition(t))
+	}
+	return rules
+}
+
+func drawJob(t *rapid.T) Facts {
+	f := job(rapid.SliceOfDistinct(rapid.SampledFrom(someLabels), rapid.ID).Draw(t, "job")...)
+	f.Repo.Owner = rapid.SampledFrom(someOwners).Draw(t, "owner")
+	f.Repo.FullName = f.Repo.Owner + "/web"
+	f.Repo.Private = rapid.Bool().Draw(t, "private")
+	return f
+}
+
+// The first rule that holds by itself is the one that wins among others.
+func TestTheFirstMatchWins(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules, f := drawRules(t), drawJob(t)
+		got := parse(t, someVocabulary+strings.Join(rules, "")).Decide(f, false)
+		for _, r := range rules {
+			alone := parse(t, someVocabulary+r).Decide(f, false)
+			if alone.Rule == "" {
+				continue
+			}
+			if d := cmp.Diff(alone, got); d != "" {
+				t.Fatalf("the first rule that holds or fails decides otherwise among the others (-alone +among others):\n%s", d)
+			}
+			return
+		}
+		if got.Rule != "" {
+			t.Fatalf("rule %s took a job that no rule takes by itself", got.Rule)
+		}
+	})
+}
+
+func TestALaterRuleNeverChangesAnEarlierMatch(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules, f := drawRules(t), drawJob(t)
+		before := parse(t, someVocabulary+strings.Join(rules[:len(rules)-1], "")+"  - { name: last, if: 'false', jobspec: j }\n").Decide(f, false)
+		after := parse(t, someVocabulary+strings.Join(rules, "")).Decide(f, false)
+		if before.Rule == "" {
+			return
+		}
+		if d := cmp.Diff(before, after); d != "" {
+			t.Fatalf("a later rule changed the decision (-before +after):\n%s", d)
+		}
+	})
+}
+
+// Without a trace the index chooses which rules are asked: it must change nothing.
+func TestExplainingAgreesWithDeciding(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules, f := drawRules(t), drawJob(t)
+		s := parse(t, someVocabulary+strings.Join(rules, ""))
+		decided, explained := s.Decide(f, false), s.Decide(f, true)
+		trace := explained.Trace
+		explained.Trace = nil
+		if d := cmp.Diff(decided, explained); d != "" {
+			t.Fatalf("the trace changed the decision (-without +with):\n%s", d)
+		}
+		for i, step := range trace {
+			if last := i == len(trace)-1; step.Held != (last && decided.Rule != "" && !strings.HasPrefix(decided.Reason, "rule error")) {
+				t.Fatalf("step %d of %d says that %s held = %v, but the decision is %q", i+1, len(trace), step.Rule, step.Held, decided.Reason)
+			}
+			if step.Why == "" {
+				t.Fatalf("rule %s has no reason", step.Rule)
+			}
+		}
+	})
+}
+
+// A condition is taken apart, and some parts are answered without a program:
+// that must mean what the whole means to the expression library.
+func TestAConditionInPartsMeansTheWhole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		source, f := drawCondition(t), drawJob(t)
+		s := parse(t, someVocabulary+"  - { name: r, jobspec: j, if: '"+source+"' }\n")
+		l := newLanguage(s.vocabulary.params, map[string]bool{})
+		whole, err := l.compile(source, expr.AsBool())
+		if err != nil {
+			t.Fatal(err)
+		}
+		env := &Env{Labels: f.Labels, Repo: f.Repo, Job: f.Job}
+		if _, _, err := s.read(env); err != nil {
+			return
+		}
+		held, _, err := s.rules[0].when.holds(env, false)
+		v, wholeErr := evaluate(whole, env)
+		if (err != nil) != (wholeErr != nil) || err == nil && held != v {
+			t.Fatalf("in parts: %v, %v; as a whole: %v, %v", held, err, v, wholeErr)
+		}
+	})
+}
+
+func TestTheOrderAndTheCaseOfLabelsDoNotMatter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules := slices.DeleteFunc(drawRules(t), func(r string) bool { return strings.Contains(r, "labels[2]") })
+		if len(rules) == 0 {
+			return
+		}
+		f := drawJob(t)
+		s := parse(t, someVocabulary+strings.Join(rules, ""))
+		other := f
+		other.Labels = rapid.Permutation(f.Labels).Draw(t, "order")
+		for i, l := range other.Labels {
+			other.Labels[i] = rapid.SampledFrom([]string{l, strings.ToUpper(l), " " + l}).Draw(t, "case")
+		}
+		a, b := s.Decide(f, false), s.Decide(other, false)
+		slices.Sort(a.Labels)
+		slices.Sort(b.Labels)
+		if strings.Contains(a.Reason, "labels") { // a reason lists labels as they came
+			a.Reason, b.Reason = "", ""
+		}
+		if d := cmp.Diff(a, b); d != "" {
+			t.Fatalf("%q and %q are decided differently:\n%s", f.Labels, other.Labels, d)
+		}
+	})
+}
+
+func TestEveryValueOfADecisionHasASource(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rules, f := drawRules(t), drawJob(t)
+		d := parse(t, someVocabulary+strings.Join(rules, "")).Decide(f, false)
+		sources := slices.Collect(maps.Values(d.From))
+		for _, c := range d.Constraints {
+			sources = append(sources, c.From)
+		}
+		for _, dev := range d.Devices {
+			sources = append(sources, dev.From)
+		}
+		for _, from := range sources {
+			label, isLabel := strings.CutPrefix(from, "label ")
+			if from != "defaults" && from != "built in" && from != "rule "+d.Rule && !(isLabel && slices.Contains(d.Labels, label)) {
+				t.Fatalf("a value comes from %q, with the rule %s and the labels %q", from, d.Rule, d.Labels)
+			}
+		}
+		for _, line := range outline(d) {
+			if strings.HasSuffix(line, "(nowhere)") {
+				t.Fatal(line)
+			}
+		}
+	})
+}
+
+func TestDecideTakesWhateverAStrangerWrites(t *testing.T) {
+	s := example(t)
+	rapid.Check(t, func(t *rapid.T) {
+		word := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"self-hosted", "linux", "yard=1/linux", "yard=//", "cpu=", "cpu=-1", "memory=1GiB", "zone=", "run-${x}", "run-*", "*", "gpus=*"}))
+		d := s.Decide(Facts{
+			Labels: rapid.SliceOf(word).Draw(t, "labels"),
+			Repo:   Repo{Owner: word.Draw(t, "owner"), Name: word.Draw(t, "name"), Private: true},
+			Job:    Job{Name: word.Draw(t, "job"), Branch: word.Draw(t, "branch")},
+		}, rapid.Bool().Draw(t, "trace"))
+		checkDecision(t, d)
+	})
+}
