@@ -31,7 +31,7 @@ Exit code 0: no fault. 1: faults. 2: could not tell.`,
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: no faults, %d rules\n", args[0], len(set.Rules()))
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: no faults, %s\n", args[0], count(len(set.Rules()), "rule"))
 			return err
 		},
 	}
