@@ -3,6 +3,7 @@ package nomadsim
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -11,173 +12,226 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/google/uuid"
 	"github.com/hashicorp/nomad/api"
 )
 
-const maxArtifact = 1 << 20 // bytes
+const maxArtifact = 16 << 20 // bytes
+
+func newID() string { return uuid.NewString() }
 
 // alloc is an allocation, guarded by Server.mu.
 type alloc struct {
-	*api.Allocation // replaced by a changed copy, never changed
+	*api.Allocation // replaced when it changes
 	node            *node
 	use             use
 	cancel          context.CancelFunc // stops its tasks
 }
 
-// place puts one allocation of a group on a node and starts it. s.mu is held.
-func (s *Server) place(j *job, g *api.TaskGroup, n *node, m *api.AllocationMetric, e *api.Evaluation, index uint64) {
-	u, _ := n.check(j.Job, g)
-	n.take(u, 1)
+// live reports whether an allocation runs, or will, and is wanted.
+func (a *alloc) live() bool {
+	return a.DesiredStatus == "run" && (a.ClientStatus == "pending" || a.ClientStatus == "running")
+}
+
+// place makes an allocation where one was chosen, and starts it.
+func (c change) place(j *job, p placement, e *api.Evaluation) {
 	nth := 0
 	for _, a := range j.allocs {
-		if a.TaskGroup == *g.Name {
+		if a.TaskGroup == *p.group.Name && a.live() {
 			nth++
 		}
 	}
-	now := s.cfg.Now().UnixNano()
-	ctx, cancel := context.WithCancel(s.ctx)
-	a := &alloc{node: n, use: u, cancel: cancel, Allocation: &api.Allocation{
-		ID: newID(), EvalID: e.ID, Namespace: *j.Namespace, Name: fmt.Sprintf("%s.%s[%d]", *j.ID, *g.Name, nth),
-		NodeID: n.ID, NodeName: n.Name, JobID: *j.ID, Job: j.Job, TaskGroup: *g.Name, Metrics: m,
-		DesiredStatus: "run", ClientStatus: "pending", TaskStates: map[string]*api.TaskState{},
-		CreateIndex: index, ModifyIndex: index, CreateTime: now, ModifyTime: now,
+	ctx, cancel := context.WithCancel(c.ctx)
+	a := &alloc{node: p.node, use: p.use, cancel: cancel, Allocation: &api.Allocation{
+		ID: newID(), EvalID: e.ID, Namespace: *j.Namespace, Name: fmt.Sprintf("%s.%s[%d]", *j.ID, *p.group.Name, nth),
+		NodeID: p.node.ID, NodeName: p.node.Name, JobID: *j.ID, Job: j.Job, TaskGroup: *p.group.Name, Metrics: p.metrics,
+		DesiredStatus: "run", ClientStatus: "pending", CreateIndex: c.index, CreateTime: c.now,
 	}}
-	s.allocs[a.ID] = a
+	c.allocs[a.ID] = a
 	j.allocs = append(j.allocs, a)
-	s.publishAlloc(a, "PlanResult", index)
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
+	c.update(a, func(*api.Allocation) {})
+	s := c.Server
+	s.wg.Go(func() {
 		defer cancel()
-		s.run(ctx, j, g, a)
-	}()
-}
-
-func (s *Server) publishAlloc(a *alloc, kind string, index uint64) {
-	s.publish(index, event{topic: "Allocation", kind: kind, key: a.ID, namespace: a.Namespace, filters: []string{a.JobID, a.NodeID}, name: "Allocation", payload: a.Allocation})
-}
-
-// change replaces an allocation by a changed copy.
-func (s *Server) change(a *alloc, to func(*api.Allocation)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changeLocked(a, to)
-}
-
-func (s *Server) changeLocked(a *alloc, to func(*api.Allocation)) {
-	index := s.next()
-	changed := *a.Allocation
-	changed.TaskStates = maps.Clone(changed.TaskStates)
-	to(&changed)
-	changed.ModifyIndex, changed.ModifyTime = index, s.cfg.Now().UnixNano()
-	a.Allocation = &changed
-	s.publishAlloc(a, "AllocationUpdated", index)
-}
-
-// run carries an allocation through its life.
-func (s *Server) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
-	s.mu.Lock()
-	s.setJobStatus(j, "running")
-	s.mu.Unlock()
-	var wg sync.WaitGroup
-	for _, t := range g.Tasks {
-		wg.Go(func() { s.runTask(ctx, j.Job, t, a) })
-	}
-	wg.Wait()
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.changeLocked(a, func(c *api.Allocation) {
-		c.ClientStatus = "complete"
-		for _, t := range c.TaskStates {
-			if t.Failed {
-				c.ClientStatus = "failed"
-			}
-		}
-		if *j.Stop {
-			c.DesiredStatus = "stop"
-		}
+		s.run(ctx, j, p.group, a)
 	})
-	a.node.take(a.use, -1)
-	if !slices.ContainsFunc(j.allocs, func(a *alloc) bool { return a.ClientStatus == "pending" || a.ClientStatus == "running" }) && !j.isBlocked {
-		s.setJobStatus(j, "dead")
-	}
-	s.freed(a.node, s.index)
 }
 
-// setJobStatus changes a job's status, if it is another. s.mu is held.
-func (s *Server) setJobStatus(j *job, status string) {
-	if *j.Status == status || *j.Status == "dead" && status == "running" {
-		return
+// update replaces an allocation by a changed copy.
+func (c change) update(a *alloc, to func(*api.Allocation)) {
+	changed := *a.Allocation
+	to(&changed)
+	changed.ModifyIndex, changed.ModifyTime = c.index, c.now
+	a.Allocation = &changed
+	if c.allocs[a.ID] != a {
+		return // it was purged
 	}
-	index := s.next()
-	j.setStatus(status, index)
-	s.publish(index, event{topic: "Job", kind: "JobUpdated", key: *j.ID, namespace: *j.Namespace, name: "Job", payload: j.Job})
+	shown := changed
+	shown.Job = nil // as Nomad's events do
+	c.publish(event{topic: "Allocation", key: a.ID, namespace: a.Namespace, filters: []string{a.JobID, ""}, payload: map[string]any{"Allocation": &shown}})
 }
 
-// runTask fetches a task's artifacts, then runs it. It never restarts.
-func (s *Server) runTask(ctx context.Context, j *api.Job, t *api.Task, a *alloc) {
-	state := func(to func(*api.TaskState), kind, message string, details map[string]string) {
-		s.change(a, func(c *api.Allocation) {
-			old := c.TaskStates[t.Name]
-			st := api.TaskState{State: "pending"}
-			if old != nil {
-				st = *old
-			}
-			now := s.cfg.Now()
-			st.Events = append(slices.Clip(st.Events), &api.TaskEvent{Type: kind, Time: now.UnixNano(), DisplayMessage: message, Message: message, Details: details})
-			to(&st)
-			c.TaskStates[t.Name] = &st
-			if c.ClientStatus == "pending" && st.State == "running" {
-				c.ClientStatus = "running"
-			}
-		})
+// report is what a client says of an allocation. The states are the caller's
+// no more.
+func (s *Server) report(j *job, a *alloc, status, description string, states map[string]*api.TaskState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.change("AllocationUpdated")
+	c.update(a, func(a *api.Allocation) {
+		a.ClientStatus, a.ClientDescription, a.TaskStates = status, description, states
+	})
+	c.settle(j)
+	if status != "pending" && status != "running" {
+		a.node.take(a.use, -1)
+		s.freed(a.node)
 	}
-	none := func(*api.TaskState) {}
-	failed := func(st *api.TaskState) {
-		st.State, st.Failed, st.FinishedAt = "dead", true, s.cfg.Now()
+}
+
+// run carries an allocation through its life. As Nomad's client does, it
+// reports in batches: when there is news of all tasks.
+func (s *Server) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
+	tasks := make([]*task, len(g.Tasks))
+	each := func(do func(*task)) {
+		var wg sync.WaitGroup
+		for _, t := range tasks {
+			wg.Go(func() { do(t) })
+		}
+		wg.Wait()
 	}
-	state(none, "Received", "Task received by client", nil)
-	state(none, "Task Setup", "Building Task Directory", nil)
-	task := Task{AllocID: a.ID, JobID: a.JobID, Name: t.Name, Node: a.node.Node, Env: environment(j, t, a), Artifacts: map[string]string{}}
-	if len(t.Artifacts) > 0 {
-		state(none, "Downloading Artifacts", "Client is downloading artifacts", nil)
+	report := func() {
+		states, failed, running, ended := map[string]*api.TaskState{}, false, false, true
+		for _, t := range tasks {
+			states[t.spec.Name] = ptr(t.state)
+			failed = failed || t.state.Failed
+			running = running || t.state.State == "running"
+			ended = ended && t.state.State == "dead"
+		}
+		switch {
+		case ended && failed:
+			s.report(j, a, "failed", "Failed tasks", states)
+		case ended:
+			s.report(j, a, "complete", "All tasks have completed", states)
+		case running:
+			s.report(j, a, "running", "Tasks are running", states)
+		default:
+			s.report(j, a, "pending", "No tasks have started", states)
+		}
 	}
-	for _, art := range t.Artifacts {
-		body, err := s.fetch(ctx, art, task)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	for i, spec := range g.Tasks {
+		tasks[i] = newTask(s, a.Job, spec, a)
+	}
+	report()
+	each(func(t *task) { t.prepare(ctx, stop) })
+	if slices.ContainsFunc(tasks, func(t *task) bool { return t.state.State == "running" }) {
+		report()
+	}
+	each(func(t *task) { t.run(ctx, stop) })
+	report()
+}
+
+// task is a task of an allocation, used by one goroutine at a time.
+type task struct {
+	Task
+	s     *Server
+	spec  *api.Task
+	state api.TaskState
+}
+
+func newTask(s *Server, j *api.Job, spec *api.Task, a *alloc) *task {
+	t := &task{s: s, spec: spec, state: api.TaskState{State: "pending"}, Task: Task{
+		AllocID: a.ID, JobID: a.JobID, Name: spec.Name, Node: a.node.Node, Env: environment(j, spec, a), Artifacts: map[string]string{},
+	}}
+	t.event("Received", "Task received by client", nil)
+	t.event("Task Setup", "Building Task Directory", map[string]string{"message": "Building Task Directory"})
+	if len(spec.Artifacts) > 0 {
+		t.event("Downloading Artifacts", "Client is downloading artifacts", nil)
+	}
+	return t
+}
+
+func (t *task) event(kind, text string, details map[string]string) {
+	t.state.Events = append(slices.Clip(t.state.Events), &api.TaskEvent{
+		Type: kind, DisplayMessage: text, Message: details["message"], Details: details, Time: t.s.cfg.Now().UnixNano(),
+		DownloadError: details["download_error"],
+	})
+}
+
+// end makes a task dead. One that failed takes the others of its group along.
+func (t *task) end(failed bool, stop context.CancelCauseFunc) {
+	t.state.State, t.state.Failed, t.state.FinishedAt = "dead", failed, t.s.cfg.Now()
+	if failed {
+		t.event("Not Restarting", "Policy allows no restarts", map[string]string{"restart_reason": "Policy allows no restarts", "fails_task": "true"})
+		stop(siblingError(t.Name))
+	}
+}
+
+// A siblingError is why a task is stopped because another one failed.
+type siblingError string
+
+func (e siblingError) Error() string { return fmt.Sprintf("Task's sibling %q failed", string(e)) }
+
+// prepare fetches a task's artifacts. It is running afterwards, or dead.
+func (t *task) prepare(ctx context.Context, stop context.CancelCauseFunc) {
+	for _, a := range t.spec.Artifacts {
+		body, err := t.fetch(ctx, a)
+		if ctx.Err() != nil {
+			break
+		}
 		if err != nil {
-			state(none, "Failed Artifact Download", fmt.Sprintf("failed to download artifact %q: %v", task.interpolate(*art.GetterSource), err), map[string]string{"fails_task": "true"})
-			state(failed, "Not Restarting", "Policy allows no restarts", map[string]string{"fails_task": "true"})
+			text := fmt.Sprintf("failed to download artifact %q: getter subprocess failed: exit status 1: failed to download artifact: %v", *a.GetterSource, err)
+			t.event("Failed Artifact Download", text, map[string]string{"download_error": text})
+			t.end(true, stop)
 			return
 		}
-		task.Artifacts[*art.RelativeDest] = body
+		t.Artifacts[*a.RelativeDest] = body
 	}
 	if ctx.Err() != nil {
-		state(func(st *api.TaskState) { st.State, st.FinishedAt = "dead", s.cfg.Now() }, "Killed", "Task successfully killed", nil)
+		t.killing(ctx)
+		t.event("Killed", "Task successfully killed", nil)
+		t.end(false, stop)
 		return
 	}
-	state(func(st *api.TaskState) { st.State, st.StartedAt = "running", s.cfg.Now() }, "Started", "Task started by client", nil)
-	code := s.cfg.Run(ctx, task)
-	ended := func(st *api.TaskState) {
-		st.State, st.Failed, st.FinishedAt = "dead", code != 0 && ctx.Err() == nil, s.cfg.Now()
+	t.state.State, t.state.StartedAt = "running", t.s.cfg.Now()
+	t.event("Started", "Task started by client", nil)
+}
+
+// run has a task that is running do its work.
+func (t *task) run(ctx context.Context, stop context.CancelCauseFunc) {
+	if t.state.State != "running" {
+		return
 	}
-	state(ended, "Terminated", fmt.Sprintf("Exit Code: %d", code), map[string]string{"exit_code": fmt.Sprint(code)})
-	if code != 0 && ctx.Err() == nil {
-		state(none, "Not Restarting", "Policy allows no restarts", nil)
+	code := t.s.cfg.Run(ctx, t.Task)
+	killed := ctx.Err() != nil
+	if killed {
+		t.killing(ctx)
 	}
+	t.event("Terminated", fmt.Sprintf("Exit Code: %d", code), map[string]string{"exit_code": fmt.Sprint(code), "signal": "0", "oom_killed": "false"})
+	if killed {
+		t.event("Killed", "Task successfully killed", nil)
+	}
+	t.end(code != 0 && !killed, stop)
+}
+
+func (t *task) killing(ctx context.Context) {
+	var sibling siblingError
+	if errors.As(context.Cause(ctx), &sibling) {
+		t.event("Sibling Task Failed", sibling.Error(), map[string]string{"failed_sibling": string(sibling)})
+	}
+	t.event("Killing", fmt.Sprintf("Sent interrupt. Waiting %v before force killing", *t.spec.KillTimeout), map[string]string{"kill_timeout": t.spec.KillTimeout.String()})
 }
 
 // fetch gets an artifact by one GET.
-func (s *Server) fetch(ctx context.Context, a *api.TaskArtifact, t Task) (string, error) {
-	source := t.interpolate(*a.GetterSource)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, source, nil)
+func (t *task) fetch(ctx context.Context, a *api.TaskArtifact) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, t.interpolate(*a.GetterSource), nil)
 	if err != nil {
 		return "", err
 	}
 	for k, v := range a.GetterHeaders {
 		req.Header.Set(k, t.interpolate(v))
 	}
-	resp, err := s.cfg.Client.Do(req)
+	resp, err := t.s.cfg.Client.Do(req)
 	if err != nil {
 		return "", err
 	}
@@ -186,30 +240,35 @@ func (s *Server) fetch(ctx context.Context, a *api.TaskArtifact, t Task) (string
 	if err != nil {
 		return "", err
 	}
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+	if resp.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("bad response code: %d", resp.StatusCode)
 	}
 	return string(body), nil
 }
 
 // environment is what Nomad puts into a task's environment, as far as runners
-// use it.
+// use it. The directories are relative, as the destinations of artifacts are.
 func environment(j *api.Job, t *api.Task, a *alloc) map[string]string {
 	env := map[string]string{
 		"NOMAD_ALLOC_ID": a.ID, "NOMAD_ALLOC_NAME": a.Name, "NOMAD_JOB_ID": a.JobID, "NOMAD_JOB_NAME": *j.Name, "NOMAD_GROUP_NAME": a.TaskGroup,
 		"NOMAD_TASK_NAME": t.Name, "NOMAD_NAMESPACE": a.Namespace, "NOMAD_DC": a.node.Datacenter, "NOMAD_REGION": region,
 		"NOMAD_TASK_DIR": "local", "NOMAD_SECRETS_DIR": "secrets", "NOMAD_ALLOC_DIR": "alloc",
 	}
-	group := j.LookupTaskGroup(a.TaskGroup)
-	for _, meta := range []map[string]string{j.Meta, group.Meta, t.Meta} {
-		for k, v := range meta {
-			env["NOMAD_META_"+k], env["NOMAD_META_"+strings.ToUpper(k)] = v, v
+	// Values see what is set before them, once: meta the above, env the meta.
+	add := func(values map[string]string) {
+		known := Task{Node: a.node.Node, Env: maps.Clone(env)}
+		for k, v := range values {
+			env[k] = known.interpolate(v)
 		}
 	}
-	task := Task{Node: a.node.Node, Env: maps.Clone(env)}
-	for k, v := range t.Env {
-		env[k] = task.interpolate(v)
+	meta := map[string]string{}
+	for _, level := range []map[string]string{j.Meta, j.LookupTaskGroup(a.TaskGroup).Meta, t.Meta} {
+		for k, v := range level {
+			meta["NOMAD_META_"+k], meta["NOMAD_META_"+strings.ToUpper(k)] = v, v
+		}
 	}
+	add(meta)
+	add(t.Env)
 	return env
 }
 
@@ -241,48 +300,51 @@ func (t Task) interpolate(s string) string {
 }
 
 func allocStub(a *alloc) *api.AllocationListStub {
-	stub := &api.AllocationListStub{
+	return &api.AllocationListStub{
 		ID: a.ID, EvalID: a.EvalID, Name: a.Name, Namespace: a.Namespace, NodeID: a.NodeID, NodeName: a.NodeName,
 		JobID: a.JobID, JobType: *a.Job.Type, JobVersion: *a.Job.Version, TaskGroup: a.TaskGroup,
-		DesiredStatus: a.DesiredStatus, ClientStatus: a.ClientStatus, TaskStates: a.TaskStates,
+		DesiredStatus: a.DesiredStatus, DesiredDescription: a.DesiredDescription,
+		ClientStatus: a.ClientStatus, ClientDescription: a.ClientDescription, TaskStates: a.TaskStates,
 		CreateIndex: a.CreateIndex, ModifyIndex: a.ModifyIndex, CreateTime: a.CreateTime, ModifyTime: a.ModifyTime,
 	}
-	return stub
 }
 
-func (s *Server) jobAllocations(r *http.Request) (any, error) {
+// jobAllocations answers with the newest first.
+func (s *Server) jobAllocations(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.AllocationListStub{}
 	if j := s.jobs[key{namespaceOf(r), pathID(r)}]; j != nil {
-		for i := len(j.allocs) - 1; i >= 0; i-- { // newest first
-			list = append(list, allocStub(j.allocs[i]))
+		for _, a := range slices.Backward(j.allocs) {
+			list = append(list, allocStub(a))
 		}
 	}
 	return list, nil
 }
 
-func (s *Server) listAllocations(r *http.Request) (any, error) {
+func (s *Server) listAllocations(h http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.AllocationListStub{}
 	for _, a := range s.allocs {
-		if ns := namespaceOf(r); (ns == "*" || ns == a.Namespace) && strings.HasPrefix(a.ID, r.URL.Query().Get("prefix")) {
+		if inNamespace(r, a.Namespace) && strings.HasPrefix(a.ID, r.URL.Query().Get("prefix")) {
 			list = append(list, allocStub(a))
 		}
 	}
-	slices.SortFunc(list, func(a, b *api.AllocationListStub) int {
-		return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), cmp.Compare(a.ID, b.ID))
-	})
-	return list, nil
+	token := func(a *api.AllocationListStub) string { return fmt.Sprintf("%012d.%s", a.CreateIndex, a.ID) }
+	slices.SortFunc(list, func(a, b *api.AllocationListStub) int { return cmp.Compare(token(a), token(b)) })
+	return page(r, h, list, token)
 }
 
-func (s *Server) getAllocation(r *http.Request) (any, error) {
+func (s *Server) getAllocation(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := s.allocs[pathID(r)]
-	if a == nil {
-		return nil, notFound("alloc not found")
+	id := pathID(r)
+	if err := checkID(id, "alloc"); err != nil {
+		return nil, err
 	}
-	return a.Allocation, nil
+	if a := s.allocs[id]; a != nil {
+		return a.Allocation, nil
+	}
+	return nil, notFound("alloc not found")
 }

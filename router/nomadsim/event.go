@@ -1,7 +1,9 @@
 package nomadsim
 
 import (
+	"cmp"
 	"encoding/json"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -11,9 +13,9 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// maxEvents is how many events are kept for streams that resume; Nomad keeps
-// 100 batches unless it is told otherwise, which is no more.
-const maxEvents = 10_000
+// maxEvents is how many events are kept, at least, for streams that come late;
+// Nomad keeps 100 batches of them unless it is told otherwise.
+const maxEvents = 1_000
 
 // event is something that happened. Its payload is never changed afterwards.
 type event struct {
@@ -23,23 +25,40 @@ type event struct {
 	key       string
 	namespace string
 	filters   []string // further keys that a topic may ask for
-	name      string   // of the payload's one field
-	payload   any
+	payload   map[string]any
 }
 
-// publish adds an event to the streams. s.mu is held, and index is the one
-// that s.next gave.
-func (s *Server) publish(index uint64, e event) {
-	e.index = index
-	if len(s.events) >= 2*maxEvents {
-		s.dropped = s.events[len(s.events)-maxEvents-1].index
-		s.events = slices.Clone(s.events[len(s.events)-maxEvents:])
+// A change is one step of the cluster's state, as an entry of Nomad's Raft log
+// is: what it touches has its index, and its events go out together. Whoever
+// has one holds Server.mu.
+type change struct {
+	*Server
+	index uint64
+	kind  string // of its events
+	now   int64
+}
+
+// change begins one. s.mu is held, and those who wait for it wake when it is
+// released.
+func (s *Server) change(kind string) change {
+	s.index++
+	close(s.changed)
+	s.changed = make(chan struct{})
+	return change{s, s.index, kind, s.cfg.Now().UnixNano()}
+}
+
+// publish sends an event of the change to the streams.
+func (c change) publish(e event) {
+	e.index, e.kind = c.index, c.kind
+	if len(c.events) >= 2*maxEvents {
+		c.events = slices.Clone(c.events[len(c.events)-maxEvents:])
 	}
-	s.events = append(s.events, e)
+	c.events = append(c.events, e)
 }
 
-// stream answers the event stream: one JSON object a line for each index, {}
-// when nothing happens for a while. index=N asks for what came after N.
+// stream answers the event stream: one JSON object a line for each change, {}
+// when nothing happens for a while. index=N asks for N and what came after it;
+// without it, for all that is still kept.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	topics := map[string][]string{}
@@ -64,38 +83,30 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		}
 		return false
 	}
-	var after uint64
-	var err error
-	s.mu.Lock()
-	if i := q.Get("index"); i == "" || i == "0" {
-		after = s.index
-	} else if after, err = strconv.ParseUint(i, 10, 64); err != nil {
-		s.mu.Unlock()
-		http.Error(w, "Unable to parse index: "+err.Error(), http.StatusBadRequest)
-		return
-	} else {
-		after-- // the event of this index comes, too
+	var from uint64 // the index of the first event to send
+	if i := q.Get("index"); i != "" {
+		n, err := strconv.Atoi(i)
+		if err != nil {
+			refuse(w, http.StatusBadRequest, "Unable to parse index: "+err.Error())
+			return
+		}
+		from = uint64(n)
 	}
-	s.mu.Unlock()
 
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-cache")
+	if _, err := io.WriteString(w, "{}\n"); err != nil { // Nomad opens with a heartbeat
+		return
+	}
 	flush := http.NewResponseController(w).Flush
 	heartbeat := time.NewTicker(s.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for {
 		s.mu.Lock()
 		changed := s.changed
-		at, _ := slices.BinarySearchFunc(s.events, after+1, func(e event, index uint64) int {
-			if e.index < index {
-				return -1
-			}
-			return 1
-		})
+		at, _ := slices.BinarySearchFunc(s.events, from, func(e event, index uint64) int { return cmp.Compare(e.index, index) })
 		fresh := slices.DeleteFunc(slices.Clone(s.events[at:]), func(e event) bool { return !wants(e) })
-		if len(s.events) > 0 {
-			after = max(after, s.events[len(s.events)-1].index)
-		}
+		from = max(from, s.index+1)
 		s.mu.Unlock()
 		for len(fresh) > 0 {
 			n := slices.IndexFunc(fresh, func(e event) bool { return e.index != fresh[0].index })
@@ -114,7 +125,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		case <-changed:
 			continue
 		case <-heartbeat.C:
-			if _, err := w.Write([]byte("{}\n")); err != nil {
+			if _, err := io.WriteString(w, "{}\n"); err != nil {
 				return
 			}
 		case <-r.Context().Done():
@@ -131,13 +142,8 @@ func writeEvents(w http.ResponseWriter, events []event) error {
 		Events []api.Event
 	}{Index: events[0].index}
 	for _, e := range events {
-		raw, err := json.Marshal(e.payload)
-		if err != nil {
-			return err
-		}
 		batch.Events = append(batch.Events, api.Event{
-			Topic: api.Topic(e.topic), Type: e.kind, Key: e.key, FilterKeys: e.filters, Index: e.index,
-			Payload: map[string]any{e.name: json.RawMessage(raw)},
+			Topic: api.Topic(e.topic), Type: e.kind, Key: e.key, FilterKeys: e.filters, Index: e.index, Payload: e.payload,
 		})
 	}
 	return json.NewEncoder(w).Encode(batch) // with a line break at its end

@@ -1,5 +1,3 @@
-//lint:file-ignore ST1005 the errors are Nomad's own words
-
 package nomadsim
 
 import (
@@ -8,368 +6,206 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
-	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/nomad/api"
 )
 
 const maxPayload = 16 << 10 // bytes of a dispatch, Nomad's own
 
+// errClosed is what a closed Server says to those who want something started.
+var errClosed = errors.New("No cluster leader") //lint:ignore ST1005 Nomad's words
+
+// job is a Nomad job and what came of it, guarded by Server.mu.
+type job struct {
+	*api.Job   // replaced when it changes
+	allocs     []*alloc
+	children   []*job            // of a parameterized job
+	tokens     map[string]string // child by idempotency token
+	blocked    string            // the evaluation that waits for a node; "": none
+	shape      string            // of the queue it waits in
+	evaluating bool
+	purged     bool
+}
+
+func (j *job) key() key { return key{*j.Namespace, *j.ID} }
+
+// missing is how many allocations of a group are still to be placed.
+func (j *job) missing(g *api.TaskGroup) int {
+	if *j.Stop || j.template() {
+		return 0
+	}
+	n := *g.Count
+	for _, a := range j.allocs {
+		if a.TaskGroup == *g.Name && *a.Job.Version == *j.Version && a.DesiredStatus == "run" {
+			n-- // a batch job's that ended was one of them
+		}
+	}
+	return max(n, 0)
+}
+
+// spots is where the job's live allocations are.
+func (j *job) spots() (list []spot) {
+	for _, a := range j.allocs {
+		if a.live() {
+			list = append(list, spot{a.node, a.TaskGroup})
+		}
+	}
+	return list
+}
+
+// template reports whether only the job's children run.
+func (j *job) template() bool { return j.IsParameterized() && !j.Dispatched || j.IsPeriodic() }
+
+// status is what Nomad makes of a job's allocations and evaluations.
+func (j *job) status() string {
+	switch {
+	case j.template() && !*j.Stop:
+		return "running"
+	case slices.ContainsFunc(j.allocs, (*alloc).live):
+		return "running"
+	case j.evaluating || j.blocked != "":
+		return "pending"
+	}
+	return "dead"
+}
+
 // register answers the registration of a job.
-func (s *Server) register(r *http.Request) (any, error) {
+func (s *Server) register(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobRegisterRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
 	}
-	if req.Job == nil {
+	switch {
+	case req.Job == nil:
 		return nil, badRequest("Job must be specified")
-	}
-	if req.Job.ID == nil || *req.Job.ID == "" {
+	case req.Job.ID == nil:
 		return nil, badRequest("Job ID hasn't been provided")
+	case pathID(r) != "" && pathID(r) != *req.Job.ID:
+		return nil, badRequest("Job ID does not match name")
+	case r.URL.Query().Get("region") == "" && req.Job.Region != nil && *req.Job.Region != "" && *req.Job.Region != region:
+		return nil, errors.New("No path to region") //lint:ignore ST1005 Nomad's words
 	}
-	j := s.canonical(r, req.Job)
+	j := canonical(r, req.Job)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, errors.New("No cluster leader")
+		return nil, errClosed
 	}
-	if err := s.admit(j); err != nil {
+	warnings, err := s.admit(j)
+	if err != nil {
 		return nil, err
 	}
 	k := key{*j.Namespace, *j.ID}
-	old := s.jobs[k]
+	known := s.jobs[k]
+	var old *api.Job
+	if known != nil {
+		old = known.Job
+	}
 	if req.EnforceIndex {
-		switch {
-		case old != nil && req.JobModifyIndex == 0:
-			return nil, errors.New("Enforcing job modify index 0: job already exists")
-		case old != nil && req.JobModifyIndex != *old.JobModifyIndex:
-			return nil, fmt.Errorf("Enforcing job modify index %d: job exists with conflicting job modify index: %d", req.JobModifyIndex, *old.JobModifyIndex)
-		case old == nil && req.JobModifyIndex != 0:
-			return nil, fmt.Errorf("Enforcing job modify index %d: job does not exist", req.JobModifyIndex)
+		if err := enforce(old, req.JobModifyIndex); err != nil {
+			return nil, err
 		}
 	}
-	index := s.next()
-	eval := s.put(k, j, index)
-	resp := api.JobRegisterResponse{JobModifyIndex: index}
-	if eval != nil {
-		resp.EvalID, resp.EvalCreateIndex = eval.ID, index
+	if err := checkUpdate(old, j); err != nil {
+		return nil, err
 	}
+	c := s.change("JobRegistered")
+	if old == nil || !same(old, j) {
+		known = c.put(known, j)
+	}
+	resp := api.JobRegisterResponse{JobModifyIndex: *known.JobModifyIndex, Warnings: warnings}
+	if known.template() {
+		c.settle(known)
+		return resp, nil
+	}
+	resp.EvalID, resp.EvalCreateIndex = c.evaluate(known, "job-register", *known.Type).ID, c.index
 	return resp, nil
 }
 
-// canonical fills in what Nomad would.
-func (s *Server) canonical(r *http.Request, j *api.Job) *api.Job {
-	if j.Namespace == nil || *j.Namespace == "" {
-		ns := namespaceOf(r)
+// enforce checks the index that a registration insists on.
+func enforce(old *api.Job, index uint64) error {
+	switch {
+	case old == nil && index != 0:
+		return fmt.Errorf("Enforcing job modify index %d: job does not exist", index)
+	case old != nil && index == 0:
+		return errors.New("Enforcing job modify index 0: job already exists") //lint:ignore ST1005 Nomad's words
+	case old != nil && index != *old.JobModifyIndex:
+		return fmt.Errorf("Enforcing job modify index %d: job exists with conflicting job modify index: %d", index, *old.JobModifyIndex)
+	}
+	return nil
+}
+
+// canonical fills in what Nomad would. The query's namespace wins over the job's.
+func canonical(r *http.Request, j *api.Job) *api.Job {
+	if ns := r.URL.Query().Get("namespace"); ns != "" {
 		j.Namespace = &ns
+	} else if j.Namespace != nil && *j.Namespace == "" {
+		j.Namespace = nil
 	}
-	none := j.Datacenters == nil
+	for _, empty := range []**string{&j.Name, &j.Region, &j.Type} {
+		if *empty != nil && **empty == "" {
+			*empty = nil
+		}
+	}
+	if j.Priority != nil && *j.Priority == 0 {
+		j.Priority = nil
+	}
 	j.Canonicalize()
-	if *j.NodePool == "" {
-		j.NodePool = ptr("default")
-	}
-	if none {
+	*j.NodePool = cmp.Or(*j.NodePool, "default")
+	if len(j.Datacenters) == 0 {
 		j.Datacenters = []string{"*"}
 	}
-	for _, c := range constraintsOf(j) {
-		c.Operand = cmp.Or(c.Operand, "=")
+	j.DispatchIdempotencyToken = ptr("")
+	if p := j.ParameterizedJob; p != nil {
+		p.Payload = cmp.Or(p.Payload, "optional")
 	}
 	return j
 }
 
-func constraintsOf(j *api.Job) []*api.Constraint {
-	all := slices.Clone(j.Constraints)
-	for _, g := range j.TaskGroups {
-		all = append(all, g.Constraints...)
-		for _, t := range g.Tasks {
-			all = append(all, t.Constraints...)
-		}
+// put stores a job that is new or differs from the known one.
+func (c change) put(known *job, j *api.Job) *job {
+	j.CreateIndex, j.Version, j.Status = &c.index, ptr(uint64(0)), ptr("pending")
+	if known == nil {
+		known = &job{}
+		c.jobs[key{*j.Namespace, *j.ID}] = known
+	} else {
+		j.CreateIndex, j.Version, j.Status = known.CreateIndex, ptr(*known.Version+1), known.Status
 	}
-	return all
-}
-
-// put stores a job, new or changed, and has it scheduled. s.mu is held.
-func (s *Server) put(k key, j *api.Job, index uint64) *api.Evaluation {
-	old := s.jobs[k]
-	kept := &job{}
-	created, v := index, uint64(0)
-	if old != nil {
-		kept, created, v = old, *old.CreateIndex, *old.Version+1
-		s.unblock(old)
-	}
-	now := s.cfg.Now().UnixNano()
-	j.CreateIndex, j.ModifyIndex, j.JobModifyIndex, j.Version, j.SubmitTime = &created, &index, &index, &v, &now
-	j.Status, j.StatusDescription, j.Stable, j.Stop = ptr("pending"), ptr(""), ptr(false), ptr(false)
 	if j.IsParameterized() && !j.Dispatched {
 		j.Status = ptr("running")
 	}
-	kept.Job = j
-	s.jobs[k] = kept
-	s.publish(index, event{topic: "Job", kind: "JobRegistered", key: k.id, namespace: k.namespace, name: "Job", payload: j})
-	if j.IsParameterized() && !j.Dispatched || j.IsPeriodic() {
-		return nil
-	}
-	return s.evaluate(kept, "job-register", index)
+	j.ModifyIndex, j.JobModifyIndex, j.SubmitTime = &c.index, &c.index, &c.now
+	j.Stop, j.Stable, j.StatusDescription = ptr(false), ptr(false), ptr("")
+	known.Job = j
+	c.publishJob(known)
+	return known
 }
 
-// setStatus changes a job's status on a copy, so that what was handed out
-// stays as it was. s.mu is held.
-func (j *job) setStatus(status string, index uint64) {
+func (c change) publishJob(j *job) {
+	payload := map[string]any{"Job": j.Job}
+	if j.purged {
+		payload["Deleted"] = true
+	}
+	c.publish(event{topic: "Job", key: *j.ID, namespace: *j.Namespace, payload: payload})
+}
+
+// settle brings a job's status up to date.
+func (c change) settle(j *job) {
+	status := j.status()
+	if status == *j.Status || j.purged {
+		return
+	}
 	changed := *j.Job
-	changed.Status, changed.ModifyIndex = &status, &index
+	changed.Status, changed.ModifyIndex = &status, &c.index
 	j.Job = &changed
+	c.publishJob(j)
 }
 
 func ptr[T any](v T) *T { return &v }
 
-// admit checks a job as Nomad does before it takes one. s.mu is held.
-func (s *Server) admit(j *api.Job) error {
-	if *j.Namespace != namespace && !slices.Contains(s.cfg.Namespaces, *j.Namespace) {
-		return fmt.Errorf("job %q is in nonexistent namespace %q", *j.ID, *j.Namespace)
-	}
-	if *j.Region != region {
-		return errors.New("No path to region")
-	}
-	if pool := *j.NodePool; pool != "default" && pool != "all" && !slices.ContainsFunc(s.nodes, func(n *node) bool { return n.NodePool == pool }) {
-		return fmt.Errorf("job %q is in nonexistent node pool %q", *j.ID, pool)
-	}
-	return faultsOf(j)
-}
-
-// A faults is what Nomad's validation finds, in the form of its own list.
-type faults []string
-
-func (f faults) Error() string {
-	if len(f) == 1 {
-		return fmt.Sprintf("1 error occurred:\n\t* %s\n\n", f[0])
-	}
-	return fmt.Sprintf("%d errors occurred:\n\t* %s\n\n", len(f), strings.Join(f, "\n\t* "))
-}
-
-func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
-
-func (f faults) orNil() error {
-	if len(f) == 0 {
-		return nil
-	}
-	return f
-}
-
-// faultsOf is Nomad's validation, as far as a runner's job can fail it
-// (nomad/structs, Nomad 2.0; the contract suite compares).
-func faultsOf(j *api.Job) error {
-	var f faults
-	switch id := *j.ID; {
-	case strings.Contains(id, " "):
-		f.add("Job ID contains a space")
-	case strings.Contains(id, "\x00"):
-		f.add("Job ID contains a null character")
-	}
-	if strings.Contains(*j.Name, "\x00") {
-		f.add("Job Name contains a null character")
-	}
-	if !slices.Contains([]string{"service", "batch", "system", "sysbatch"}, *j.Type) {
-		f.add("Invalid job type: %q", *j.Type)
-	}
-	if *j.Priority < 1 || *j.Priority > 100 {
-		f.add("Job priority must be between [1, 100]")
-	}
-	for _, dc := range j.Datacenters {
-		if dc == "" {
-			f.add("Job datacenter must be non-empty string")
-		}
-	}
-	if len(j.TaskGroups) == 0 {
-		f.add("Missing job task groups")
-	}
-	constraintFaults(&f, j.Constraints)
-	affinityFaults(&f, j.Affinities)
-	for _, g := range j.TaskGroups {
-		if err := groupFaults(g); err != nil {
-			f.add("Task group %s validation failed: %v", *g.Name, err)
-		}
-	}
-	return f.orNil()
-}
-
-func groupFaults(g *api.TaskGroup) error {
-	var f faults
-	if len(g.Tasks) == 0 {
-		f.add("Missing tasks for task group")
-	}
-	constraintFaults(&f, g.Constraints)
-	affinityFaults(&f, g.Affinities)
-	for _, t := range g.Tasks {
-		if err := taskFaults(t); err != nil {
-			f.add("Task %s validation failed: %v", t.Name, err)
-		}
-	}
-	return f.orNil()
-}
-
-func taskFaults(t *api.Task) error {
-	var f faults
-	if t.Name == "" {
-		f.add("Missing task name")
-	}
-	if t.Driver == "" {
-		f.add("Missing task driver")
-	}
-	r := t.Resources
-	cpu, cores, memory := *r.CPU, *r.Cores, *r.MemoryMB
-	if cores > 0 && cpu > 0 {
-		f.add("Task can only ask for 'cpu' or 'cores' resource, not both.")
-	}
-	if cpu < 1 && cores == 0 {
-		f.add("minimum CPU value is 1; got %d", cpu)
-	}
-	if memory < 10 {
-		f.add("minimum MemoryMB value is 10; got %d", memory)
-	}
-	if m := r.MemoryMaxMB; m != nil && *m != 0 && *m != -1 && *m < memory {
-		f.add("MemoryMaxMB value (%d) should be larger than MemoryMB value (%d)", *m, memory)
-	}
-	constraintFaults(&f, t.Constraints)
-	affinityFaults(&f, t.Affinities)
-	return f.orNil()
-}
-
-func constraintFaults(f *faults, list []*api.Constraint) {
-	for i, c := range list {
-		if err := constraintFault(c.LTarget, c.Operand, c.RTarget); err != nil {
-			f.add("Constraint %d validation failed: %s", i+1, err)
-		}
-	}
-}
-
-func constraintFault(left, operand, right string) error {
-	var f faults
-	needsLeft := true
-	switch operand {
-	case "":
-		f.add("Missing constraint operand")
-	case "distinct_hosts":
-		needsLeft = false
-	case "set_contains", "set_contains_all", "set_contains_any":
-		if right == "" {
-			f.add("Set contains constraint requires an RTarget")
-		}
-	case "regexp":
-		if _, err := regexp.Compile(right); err != nil {
-			f.add("Regular expression failed to compile: %v", err)
-		}
-	case "version":
-		if _, err := version.NewConstraint(right); err != nil {
-			f.add("Version constraint is invalid: %v", err)
-		}
-	case "semver":
-		if _, err := version.NewConstraint(right); err != nil {
-			f.add("Semver constraint is invalid: %v", err)
-		}
-	case "distinct_property":
-		if right != "" {
-			if n, err := strconv.ParseUint(right, 10, 64); err != nil {
-				f.add("Failed to convert RTarget %q to uint64: %v", right, err)
-			} else if n < 1 {
-				f.add("Distinct Property must have an allowed count of 1 or greater: %d < 1", n)
-			}
-		}
-	case "is_set", "is_not_set":
-		if right != "" {
-			f.add("Operator %q does not support an RTarget", operand)
-		}
-	case "=", "==", "is", "!=", "not", "<", "<=", ">", ">=":
-		if right == "" {
-			f.add("Operator %q requires an RTarget", operand)
-		}
-	default:
-		f.add("Unknown constraint type %q", operand)
-	}
-	if needsLeft && left == "" {
-		f.add("no attribute provided but is required by operator")
-	} else if needsLeft && strings.HasPrefix(left, "${") && !supported(left) {
-		f.add("unsupported attribute %q", left)
-	}
-	return f.orNil()
-}
-
-// supported reports whether a target is one that nodes can have.
-func supported(target string) bool {
-	name := strings.TrimSuffix(strings.TrimPrefix(target, "${"), "}")
-	return strings.HasPrefix(name, "attr.") || strings.HasPrefix(name, "meta.") || strings.HasPrefix(name, "device.") ||
-		slices.Contains([]string{"node.unique.id", "node.unique.name", "node.datacenter", "node.class", "node.pool"}, name)
-}
-
-func affinityFaults(f *faults, list []*api.Affinity) {
-	for i, a := range list {
-		var one faults
-		switch a.Operand {
-		case "":
-			one.add("Missing affinity operand")
-		case "=", "==", "is", "!=", "not", "<", "<=", ">", ">=":
-			if a.RTarget == "" {
-				one.add("Operator %q requires an RTarget", a.Operand)
-			}
-		case "set_contains", "set_contains_all", "set_contains_any":
-			if a.RTarget == "" {
-				one.add("Set contains operators require an RTarget")
-			}
-		case "regexp":
-			if _, err := regexp.Compile(a.RTarget); err != nil {
-				one.add("Regular expression failed to compile: %v", err)
-			}
-		case "version", "semver":
-			if _, err := version.NewConstraint(a.RTarget); err != nil {
-				one.add("%s affinity is invalid: %v", map[string]string{"version": "Version", "semver": "Semver"}[a.Operand], err)
-			}
-		default:
-			one.add("Unknown affinity operator %q", a.Operand)
-		}
-		if a.LTarget == "" {
-			one.add("No LTarget provided but is required")
-		}
-		switch w := a.Weight; {
-		case w == nil || *w == 0:
-			one.add("Affinity weight cannot be zero")
-		case *w < -100 || *w > 100:
-			one.add("Affinity weight must be within the range [-100,100]")
-		}
-		if err := one.orNil(); err != nil {
-			f.add("Affinity %d validation failed: %s", i+1, err)
-		}
-	}
-}
-
-// validateJob answers the check of a job.
-func (s *Server) validateJob(r *http.Request) (any, error) {
-	var req api.JobValidateRequest
-	if err := decode(r, &req); err != nil {
-		return nil, err
-	}
-	if req.Job == nil {
-		return nil, badRequest("Job must be specified")
-	}
-	if req.Job.ID == nil {
-		req.Job.ID = ptr("")
-	}
-	resp := api.JobValidateResponse{DriverConfigValidated: true}
-	err := faultsOf(s.canonical(r, req.Job))
-	if *req.Job.ID == "" {
-		f, _ := err.(faults)
-		err = append(faults{"Missing job ID"}, f...)
-	}
-	var f faults
-	if errors.As(err, &f) {
-		resp.Error, resp.ValidationErrors = f.Error(), f
-	}
-	return resp, nil
-}
-
-// lookup returns a job. s.mu is held.
+// lookup returns the job in the request's path. s.mu is held.
 func (s *Server) lookup(r *http.Request) (*job, error) {
 	j := s.jobs[key{namespaceOf(r), pathID(r)}]
 	if j == nil {
@@ -378,7 +214,7 @@ func (s *Server) lookup(r *http.Request) (*job, error) {
 	return j, nil
 }
 
-func (s *Server) getJob(r *http.Request) (any, error) {
+func (s *Server) getJob(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, err := s.lookup(r)
@@ -388,76 +224,82 @@ func (s *Server) getJob(r *http.Request) (any, error) {
 	return j.Job, nil
 }
 
-func (s *Server) listJobs(r *http.Request) (any, error) {
+func (s *Server) listJobs(h http.Header, r *http.Request) (any, error) {
 	q := r.URL.Query()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []*api.JobListStub{}
+	found := []*job{}
 	for k, j := range s.jobs {
-		if ns := namespaceOf(r); (ns != "*" && ns != k.namespace) || !strings.HasPrefix(k.id, q.Get("prefix")) {
-			continue
+		if inNamespace(r, k.namespace) && strings.HasPrefix(k.id, q.Get("prefix")) {
+			found = append(found, j)
 		}
-		stub := &api.JobListStub{
-			ID: *j.ID, Name: *j.Name, Namespace: k.namespace, Datacenters: j.Datacenters, Type: *j.Type, Priority: *j.Priority,
-			Status: *j.Status, Stop: *j.Stop, ParameterizedJob: j.IsParameterized(), JobSummary: s.summary(j),
-			CreateIndex: *j.CreateIndex, ModifyIndex: *j.ModifyIndex, JobModifyIndex: *j.JobModifyIndex, SubmitTime: *j.SubmitTime,
-		}
-		if j.ParentID != nil {
-			stub.ParentID = *j.ParentID
-		}
-		if q.Get("meta") == "true" {
-			stub.Meta = j.Meta
-		}
-		list = append(list, stub)
 	}
-	slices.SortFunc(list, func(a, b *api.JobListStub) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.ID, b.ID))
-	})
-	return list, nil
-}
-
-// deregister answers the stop of a job, and forgets it when it is purged.
-func (s *Server) deregister(r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	k := key{namespaceOf(r), pathID(r)}
-	j, err := s.lookup(r)
+	token := func(j *job) string { return *j.Namespace + "." + *j.ID }
+	slices.SortFunc(found, func(a, b *job) int { return cmp.Compare(token(a), token(b)) })
+	found, err := page(r, h, found, token)
 	if err != nil {
 		return nil, err
 	}
-	index := s.next()
-	s.unblock(j)
+	list := make([]*api.JobListStub, len(found))
+	for i, j := range found {
+		list[i] = &api.JobListStub{
+			ID: *j.ID, ParentID: *j.ParentID, Name: *j.Name, Namespace: *j.Namespace, Datacenters: j.Datacenters, Type: *j.Type,
+			Priority: *j.Priority, Status: *j.Status, Stop: *j.Stop, ParameterizedJob: j.IsParameterized() && !j.Dispatched,
+			Periodic: j.IsPeriodic(), JobSummary: summary(j), CreateIndex: *j.CreateIndex, ModifyIndex: *j.ModifyIndex,
+			JobModifyIndex: *j.JobModifyIndex, SubmitTime: *j.SubmitTime,
+		}
+		if q.Get("meta") == "true" {
+			list[i].Meta = j.Meta
+		}
+	}
+	return list, nil
+}
+
+// deregister answers the stop of a job, and forgets it when it is purged. Of a
+// job that is not there, Nomad says so only in that there is no evaluation.
+func (s *Server) deregister(_ http.Header, r *http.Request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	k := key{namespaceOf(r), pathID(r)}
+	j := s.jobs[k]
+	if j == nil {
+		return api.JobDeregisterResponse{}, nil
+	}
+	c := s.change("JobDeregistered")
 	stopped := *j.Job
-	stopped.Stop = ptr(true)
+	stopped.ModifyIndex, stopped.JobModifyIndex = &c.index, &c.index
+	stopped.Stop, stopped.Version = ptr(true), ptr(*j.Version+1)
 	j.Job = &stopped
-	for _, a := range j.allocs {
-		a.cancel()
-	}
-	j.setStatus("dead", index)
-	s.publish(index, event{topic: "Job", kind: "JobDeregistered", key: k.id, namespace: k.namespace, name: "Job", payload: j.Job})
 	if r.URL.Query().Get("purge") == "true" {
+		j.purged = true
 		delete(s.jobs, k)
+		for _, a := range j.allocs { // Nomad's clients stop what the servers know no more
+			delete(s.allocs, a.ID)
+			a.cancel()
+		}
+		j.allocs = nil
 	}
-	eval := s.addEval(j, "job-deregister", index)
-	eval.Status = "complete"
-	return api.JobDeregisterResponse{EvalID: eval.ID, EvalCreateIndex: index, JobModifyIndex: index}, nil
+	c.publishJob(j)
+	eval := c.evaluate(j, "job-deregister", "service") // whatever the job's type
+	return api.JobDeregisterResponse{EvalID: eval.ID, EvalCreateIndex: c.index, JobModifyIndex: c.index}, nil
 }
 
 // dispatch answers the start of a child of a parameterized job.
-func (s *Server) dispatch(r *http.Request) (any, error) {
+func (s *Server) dispatch(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobDispatchRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
 	}
-	token := cmp.Or(req.IdPrefixTemplate, "") // unused but for the ID
-	idempotency := r.URL.Query().Get("idempotency_token")
+	parentID := pathID(r)
+	if req.JobID != "" && req.JobID != parentID {
+		return nil, badRequest("Job ID does not match")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil, errors.New("No cluster leader")
+		return nil, errClosed
 	}
-	parentID, ns := pathID(r), namespaceOf(r)
-	parent := s.jobs[key{ns, parentID}]
+	parent := s.jobs[key{namespaceOf(r), parentID}]
 	switch {
 	case parent == nil:
 		return nil, errors.New("parameterized job not found")
@@ -469,44 +311,47 @@ func (s *Server) dispatch(r *http.Request) (any, error) {
 	if err := dispatchFault(parent.ParameterizedJob, req); err != nil {
 		return nil, err
 	}
-	if idempotency != "" {
-		for k, j := range s.jobs {
-			if k.namespace == ns && j.ParentID != nil && *j.ParentID == parentID && *j.DispatchIdempotencyToken == idempotency {
-				return api.JobDispatchResponse{DispatchedJobID: k.id, JobCreateIndex: *j.CreateIndex}, nil
-			}
-		}
+	token := r.URL.Query().Get("idempotency_token")
+	if earlier := s.jobs[key{*parent.Namespace, parent.tokens[token]}]; token != "" && earlier != nil {
+		return api.JobDispatchResponse{DispatchedJobID: *earlier.ID, JobCreateIndex: *earlier.CreateIndex}, nil
 	}
-	child := *parent.Job
+
+	spec := *parent.Job
 	prefix := "dispatch-"
-	if token != "" {
-		prefix += token + "-"
+	if req.IdPrefixTemplate != "" {
+		prefix += req.IdPrefixTemplate + "-"
 	}
 	id := fmt.Sprintf("%s/%s%d-%s", parentID, prefix, s.cfg.Now().Unix(), newID()[:8])
-	child.ID, child.Name, child.ParentID, child.Dispatched = &id, &id, &parentID, true
-	child.DispatchIdempotencyToken = &idempotency
-	child.Payload = req.Payload
-	child.Meta = maps.Clone(parent.Meta)
-	if child.Meta == nil {
-		child.Meta = map[string]string{}
+	spec.ID, spec.Name, spec.ParentID, spec.Dispatched, spec.Payload = &id, &id, &parentID, true, req.Payload
+	spec.DispatchIdempotencyToken = &token
+	spec.Meta = maps.Clone(parent.Meta)
+	if spec.Meta == nil {
+		spec.Meta = map[string]string{}
 	}
-	maps.Copy(child.Meta, req.Meta)
-	index := s.next()
-	eval := s.put(key{ns, id}, &child, index)
-	return api.JobDispatchResponse{DispatchedJobID: id, EvalID: eval.ID, EvalCreateIndex: index, JobCreateIndex: index}, nil
+	maps.Copy(spec.Meta, req.Meta)
+	c := s.change("JobRegistered")
+	child := c.put(nil, &spec)
+	parent.children = append(parent.children, child)
+	if parent.tokens == nil {
+		parent.tokens = map[string]string{}
+	}
+	parent.tokens[token] = id
+	eval := c.evaluate(child, "job-register", *child.Type)
+	return api.JobDispatchResponse{DispatchedJobID: id, EvalID: eval.ID, EvalCreateIndex: c.index, JobCreateIndex: c.index}, nil
 }
 
 // dispatchFault is Nomad's check of a dispatch.
 func dispatchFault(p *api.ParameterizedJobConfig, req api.JobDispatchRequest) error {
 	switch {
 	case p.Payload == "required" && len(req.Payload) == 0:
-		return errors.New("Payload is not provided but required by parameterized job")
+		return errors.New("Payload is not provided but required by parameterized job") //lint:ignore ST1005 Nomad's words
 	case p.Payload == "forbidden" && len(req.Payload) > 0:
-		return errors.New("Payload provided but forbidden by parameterized job")
+		return errors.New("Payload provided but forbidden by parameterized job") //lint:ignore ST1005 Nomad's words
 	case len(req.Payload) > maxPayload:
 		return fmt.Errorf("Payload exceeds maximum size; %d > %d", len(req.Payload), maxPayload)
 	}
 	var unpermitted, missing []string
-	for k := range req.Meta {
+	for _, k := range slices.Sorted(maps.Keys(req.Meta)) {
 		if !slices.Contains(p.MetaRequired, k) && !slices.Contains(p.MetaOptional, k) {
 			unpermitted = append(unpermitted, k)
 		}
@@ -525,14 +370,24 @@ func dispatchFault(p *api.ParameterizedJobConfig, req api.JobDispatchRequest) er
 	return nil
 }
 
-// summary counts a job's allocations by group. s.mu is held.
-func (s *Server) summary(j *job) *api.JobSummary {
+// summary counts a job's allocations by group, and its children.
+func summary(j *job) *api.JobSummary {
 	sum := &api.JobSummary{
-		JobID: *j.ID, Namespace: *j.Namespace, Summary: map[string]api.TaskGroupSummary{},
+		JobID: *j.ID, Namespace: *j.Namespace, Summary: map[string]api.TaskGroupSummary{}, Children: &api.JobChildrenSummary{},
 		CreateIndex: *j.CreateIndex, ModifyIndex: *j.ModifyIndex,
 	}
+	for _, child := range j.children {
+		switch *child.Status {
+		case "pending":
+			sum.Children.Pending++
+		case "running":
+			sum.Children.Running++
+		default:
+			sum.Children.Dead++
+		}
+	}
 	for _, g := range j.TaskGroups {
-		t := api.TaskGroupSummary{Queued: j.unplaced[*g.Name]}
+		t := api.TaskGroupSummary{Queued: j.missing(g)}
 		for _, a := range j.allocs {
 			if a.TaskGroup != *g.Name {
 				continue
@@ -553,12 +408,12 @@ func (s *Server) summary(j *job) *api.JobSummary {
 	return sum
 }
 
-func (s *Server) jobSummary(r *http.Request) (any, error) {
+func (s *Server) jobSummary(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, err := s.lookup(r)
 	if err != nil {
 		return nil, err
 	}
-	return s.summary(j), nil
+	return summary(j), nil
 }

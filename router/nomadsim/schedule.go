@@ -2,178 +2,346 @@ package nomadsim
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
-	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
 )
 
-// addEval makes an evaluation of a job. s.mu is held.
-func (s *Server) addEval(j *job, trigger string, index uint64) *api.Evaluation {
-	now := s.cfg.Now().UnixNano()
-	e := &api.Evaluation{
-		ID: newID(), Namespace: *j.Namespace, Priority: *j.Priority, Type: *j.Type, TriggeredBy: trigger, JobID: *j.ID,
-		JobModifyIndex: *j.JobModifyIndex, Status: "pending", CreateIndex: index, ModifyIndex: index, CreateTime: now, ModifyTime: now,
-	}
-	s.evals[e.ID] = e
-	j.evals = append(j.evals, e)
-	return e
+// A queue holds jobs that wait for a node and ask for the same, so that where
+// the first does not fit none does. It is in the order in which they get one.
+type queue struct{ jobs []*job }
+
+func before(a, b *job) int {
+	return cmp.Or(cmp.Compare(*b.Priority, *a.Priority), cmp.Compare(*a.CreateIndex, *b.CreateIndex))
 }
 
-func (s *Server) publishEval(e *api.Evaluation, index uint64) {
-	s.publish(index, event{topic: "Evaluation", kind: "EvaluationUpdated", key: e.ID, namespace: e.Namespace, filters: []string{e.JobID}, name: "Evaluation", payload: ptr(*e)})
-}
-
-// evaluate places what a job asks for, and has the rest wait. s.mu is held.
-func (s *Server) evaluate(j *job, trigger string, index uint64) *api.Evaluation {
-	e := s.addEval(j, trigger, index)
-	j.unplaced = map[string]int{}
+// shape is what a job asks for, as text. Jobs whose allocations look at each
+// other are of no common shape.
+func shape(j *api.Job) string {
+	ask := []any{j.NodePool, j.Datacenters, j.Constraints}
+	own := len(j.TaskGroups) != 1 || *j.TaskGroups[0].Count != 1 || distinct(j.Constraints)
 	for _, g := range j.TaskGroups {
-		for range *g.Count {
-			j.unplaced[*g.Name]++
+		own = own || distinct(g.Constraints)
+		ask = append(ask, g.Constraints, g.EphemeralDisk.SizeMB)
+		for _, t := range g.Tasks {
+			ask = append(ask, t.Driver, t.Constraints, t.Resources)
 		}
 	}
-	s.schedule(j, e, s.nodes, index)
-	return e
+	if own {
+		ask = []any{*j.Namespace, *j.ID}
+	}
+	text, err := json.Marshal(ask)
+	if err != nil {
+		panic(err) // it came as JSON
+	}
+	return string(text)
 }
 
-// schedule places a job's waiting allocations on some of the nodes, and
-// completes the evaluation. s.mu is held.
-func (s *Server) schedule(j *job, e *api.Evaluation, nodes []*node, index uint64) {
-	e.QueuedAllocations = map[string]int{}
-	left := 0
-	for _, g := range j.TaskGroups {
-		for j.unplaced[*g.Name] > 0 {
-			n, m := pick(nodes, j.Job, g)
-			if n == nil {
-				if e.FailedTGAllocs == nil {
-					e.FailedTGAllocs = map[string]*api.AllocationMetric{}
-				}
-				m.CoalescedFailures = j.unplaced[*g.Name] - 1
-				e.FailedTGAllocs[*g.Name] = m
-				break
-			}
-			j.unplaced[*g.Name]--
-			s.place(j, g, n, m, e, index)
-		}
-		e.QueuedAllocations[*g.Name] = j.unplaced[*g.Name]
-		left += j.unplaced[*g.Name]
-	}
-	e.Status = "complete"
-	if left > 0 {
-		b := s.addEval(j, "queued-allocs", index)
-		b.Status, b.PreviousEval, b.StatusDescription = "blocked", e.ID, "created to place remaining allocations"
-		e.BlockedEval = b.ID
-		s.wait(j)
-		s.publishEval(b, index)
-	} else {
-		s.unblock(j)
-	}
-	s.publishEval(e, index)
+func distinct(list []*api.Constraint) bool {
+	return slices.ContainsFunc(list, func(c *api.Constraint) bool { return strings.HasPrefix(c.Operand, "distinct_") })
 }
 
-// wait puts a job among those that wait for a node. s.mu is held.
-func (s *Server) wait(j *job) {
-	if j.isBlocked {
+// enqueue has a job wait for a node. s.mu is held.
+func (s *Server) enqueue(j *job) {
+	s.dequeue(j)
+	j.shape = shape(j.Job)
+	q := s.waiting[j.shape]
+	if q == nil {
+		q = &queue{}
+		s.waiting[j.shape] = q
+	}
+	at, _ := slices.BinarySearchFunc(q.jobs, j, before)
+	q.jobs = slices.Insert(q.jobs, at, j)
+}
+
+// dequeue undoes enqueue. s.mu is held.
+func (s *Server) dequeue(j *job) {
+	q := s.waiting[j.shape]
+	if q == nil {
 		return
 	}
-	j.isBlocked = true
-	at, _ := slices.BinarySearchFunc(s.blocked, j, func(a, b *job) int {
-		return cmp.Or(cmp.Compare(*b.Priority, *a.Priority), cmp.Compare(*a.CreateIndex, *b.CreateIndex))
-	})
-	s.blocked = slices.Insert(s.blocked, at, j)
-}
-
-// unblock takes a job out of those that wait, and ends its blocked
-// evaluation. s.mu is held.
-func (s *Server) unblock(j *job) {
-	if !j.isBlocked {
-		return
-	}
-	j.isBlocked = false
-	s.blocked = slices.DeleteFunc(s.blocked, func(b *job) bool { return b == j })
-	for _, e := range j.evals {
-		if e.Status == "blocked" {
-			e.Status = "cancelled"
-		}
+	q.jobs = slices.DeleteFunc(q.jobs, func(w *job) bool { return w == j })
+	if len(q.jobs) == 0 {
+		delete(s.waiting, j.shape)
 	}
 }
 
 // freed offers a node on which something ended to the jobs that wait. s.mu is
 // held.
-func (s *Server) freed(n *node, index uint64) {
-	if s.closed {
-		return
-	}
-	for _, j := range slices.Clone(s.blocked) {
-		for _, g := range j.TaskGroups {
-			if j.unplaced[*g.Name] == 0 {
+func (s *Server) freed(n *node) {
+	full := map[*queue]bool{} // its jobs do not fit any more
+	for !s.closed {
+		var next *job
+		for _, q := range s.waiting {
+			if full[q] || next != nil && before(next, q.jobs[0]) < 0 {
 				continue
 			}
-			if _, why := n.check(j.Job, g); why.filtered != "" || why.exhausted != "" || !eligible(n, j.Job) {
-				continue
+			if full[q] = !s.fits(n, q.jobs[0]); !full[q] {
+				next = q.jobs[0]
 			}
-			e := s.addEval(j, "queued-allocs", index)
-			s.schedule(j, e, []*node{n}, index)
 		}
+		if next == nil {
+			return
+		}
+		s.schedule(next, s.evals[next.blocked])
 	}
 }
 
-// eligible reports whether a node is in the job's pool and datacenters.
-func eligible(n *node, j *api.Job) bool {
-	return (*j.NodePool == "all" || n.NodePool == *j.NodePool) && inDatacenters(n, j)
-}
-
-func inDatacenters(n *node, j *api.Job) bool {
-	return slices.ContainsFunc(j.Datacenters, func(pattern string) bool {
-		ok, err := path.Match(pattern, n.Datacenter)
-		return ok && err == nil
+// fits reports whether something that the job waits for fits a node.
+func (s *Server) fits(n *node, j *job) bool {
+	if !inPool(n, j.Job) || !inDatacenters(n, j.Job) {
+		return false
+	}
+	return slices.ContainsFunc(j.TaskGroups, func(g *api.TaskGroup) bool {
+		if j.missing(g) == 0 || distinctRefusal(n, j.Job, g, j.spots()) != "" {
+			return false
+		}
+		_, why := n.check(j.Job, g)
+		return why == refusal{}
 	})
 }
 
-// pick returns the node that suits a group best, nil when none does, and how
-// the choice went. s.mu is held.
-func pick(nodes []*node, j *api.Job, g *api.TaskGroup) (best *node, m *api.AllocationMetric) {
-	m = &api.AllocationMetric{
-		NodesAvailable: map[string]int{}, ClassFiltered: map[string]int{}, ConstraintFiltered: map[string]int{},
-		ClassExhausted: map[string]int{}, DimensionExhausted: map[string]int{},
+// evaluate schedules a job anew, because of a trigger. c is the change that
+// pulled it. s.mu is held.
+func (c change) evaluate(j *job, trigger, kind string) *api.Evaluation {
+	e := c.newEval(j, api.Evaluation{Type: kind, TriggeredBy: trigger, Status: "pending"})
+	j.evaluating = true
+	c.settle(j)
+	c.schedule(j, e)
+	return e
+}
+
+// schedule does what an evaluation is for: it stops the allocations that the
+// job does not want any more, places those that it lacks, and has the job wait
+// if some find no node. s.mu is held.
+func (s *Server) schedule(j *job, e *api.Evaluation) {
+	why := "alloc is being updated due to job update"
+	if *j.Stop {
+		why = "alloc not needed due to job update"
 	}
-	top := 0.0
-	for _, n := range nodes {
-		if *j.NodePool != "all" && n.NodePool != *j.NodePool {
+	var unwanted []*alloc
+	for _, a := range j.allocs {
+		if a.live() && (*j.Stop || *a.Job.Version != *j.Version) {
+			unwanted = append(unwanted, a)
+		}
+	}
+	placed, failed := s.choose(j.Job, j.spots(), j.missing)
+	if len(unwanted)+len(placed) > 0 {
+		c := s.change("PlanResult")
+		c.publishEval(e)
+		for _, a := range unwanted {
+			c.update(a, func(a *api.Allocation) { a.DesiredStatus, a.DesiredDescription = "stop", why })
+			a.cancel()
+		}
+		for _, p := range placed {
+			c.place(j, p, e)
+		}
+		c.settle(j)
+	}
+
+	blocked := s.evals[j.blocked]
+	waits := len(failed) > 0
+	if waits && e != blocked {
+		c := s.change("EvaluationUpdated")
+		if blocked != nil {
+			c.cancel(blocked, fmt.Sprintf("existing blocked evaluation exists for job %q", *j.ID))
+		}
+		blocked = c.newEval(j, api.Evaluation{
+			Type: *j.Type, TriggeredBy: "queued-allocs", Status: "blocked", StatusDescription: "created to place remaining allocations",
+			PreviousEval: e.ID, FailedTGAllocs: failed,
+		})
+	}
+	c := s.change("EvaluationUpdated")
+	done := *e
+	done.QueuedAllocations, done.FailedTGAllocs = map[string]int{}, failed
+	for _, g := range j.TaskGroups {
+		done.QueuedAllocations[*g.Name] = j.missing(g)
+	}
+	if waits {
+		j.blocked = blocked.ID
+		s.enqueue(j)
+	} else {
+		if blocked != nil && e != blocked {
+			c.cancel(blocked, fmt.Sprintf("evaluation %q successful", e.ID))
+		}
+		j.blocked = ""
+		s.dequeue(j)
+	}
+	if waits && e == blocked {
+		done.StatusDescription = e.StatusDescription // it goes on waiting
+	} else {
+		done.Status, done.StatusDescription = "complete", ""
+		if waits {
+			done.BlockedEval = blocked.ID
+		}
+	}
+	j.evaluating = false
+	c.putEval(&done)
+	c.settle(j)
+}
+
+// newEval stores an evaluation of a job.
+func (c change) newEval(j *job, e api.Evaluation) *api.Evaluation {
+	e.ID, e.Namespace, e.JobID, e.Priority, e.JobModifyIndex = newID(), *j.Namespace, *j.ID, *j.Priority, *j.JobModifyIndex
+	e.CreateIndex, e.CreateTime = c.index, c.now
+	k := key{e.Namespace, e.JobID}
+	c.evalsOf[k] = append(c.evalsOf[k], e.ID)
+	return c.putEval(&e)
+}
+
+func (c change) putEval(e *api.Evaluation) *api.Evaluation {
+	e.ModifyIndex, e.ModifyTime = c.index, c.now
+	c.evals[e.ID] = e
+	c.publishEval(e)
+	return e
+}
+
+func (c change) cancel(e *api.Evaluation, why string) {
+	canceled := *e
+	canceled.Status, canceled.StatusDescription = "canceled", why
+	c.putEval(&canceled)
+}
+
+func (c change) publishEval(e *api.Evaluation) {
+	c.publish(event{topic: "Evaluation", key: e.ID, namespace: e.Namespace, filters: []string{e.JobID, ""}, payload: map[string]any{"Evaluation": e}})
+}
+
+// A spot is where an allocation of a job is.
+type spot struct {
+	node  *node
+	group string
+}
+
+// A placement is a node that was chosen for an allocation; what it uses of the
+// node is taken already.
+type placement struct {
+	group   *api.TaskGroup
+	node    *node
+	use     use
+	metrics *api.AllocationMetric
+}
+
+// choose finds nodes for what a job misses of each group, beside the
+// allocations that it has, and says how it failed for groups that found none.
+// s.mu is held.
+func (s *Server) choose(j *api.Job, have []spot, missing func(*api.TaskGroup) int) (placed []placement, failed map[string]*api.AllocationMetric) {
+	ineligible := map[string]bool{}
+	for _, g := range j.TaskGroups {
+		for left := missing(g); left > 0; left-- {
+			p, ok := s.pick(j, g, have, ineligible)
+			if !ok {
+				p.metrics.CoalescedFailures = left - 1
+				exhaust(p.metrics, g, left)
+				if failed == nil {
+					failed = map[string]*api.AllocationMetric{}
+				}
+				failed[*g.Name] = p.metrics
+				break
+			}
+			p.node.take(p.use, 1)
+			placed = append(placed, p)
+			have = append(have, spot{p.node, *g.Name})
+		}
+	}
+	return placed, failed
+}
+
+// exhaust says how much the tasks asked for of what was exhausted, each time.
+func exhaust(m *api.AllocationMetric, g *api.TaskGroup, times int) {
+	if m.NodesExhausted == 0 {
+		return
+	}
+	m.ResourcesExhausted = map[string]*api.Resources{}
+	for _, t := range g.Tasks {
+		r := &api.Resources{CPU: new(int), MemoryMB: new(int)}
+		if m.DimensionExhausted["cpu"] > 0 {
+			*r.CPU = *t.Resources.CPU * times
+		}
+		if m.DimensionExhausted["memory"] > 0 {
+			*r.MemoryMB = *t.Resources.MemoryMB * times
+		}
+		m.ResourcesExhausted[t.Name] = r
+	}
+}
+
+// pick returns the node that suits a group best. ineligible are the classes of
+// nodes whose constraints are known not to hold, for the job or for a group.
+func (s *Server) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map[string]bool) (placement, bool) {
+	m := &api.AllocationMetric{NodePool: *j.NodePool, NodesAvailable: map[string]int{}}
+	count := func(counts *map[string]int, what string) {
+		if *counts == nil {
+			*counts = map[string]int{}
+		}
+		if what != "" {
+			(*counts)[what]++
+		}
+	}
+	best, top := placement{group: g, metrics: m}, 0.0
+	for _, n := range s.nodes {
+		if !inPool(n, j) || !inDatacenters(n, j) || n.Status != "ready" || n.SchedulingEligibility != "eligible" {
 			continue
 		}
 		m.NodesInPool++
-		if !inDatacenters(n, j) || n.Status != "ready" || n.SchedulingEligibility != "eligible" {
-			continue
-		}
-		m.NodesAvailable[n.Datacenter]++
 		m.NodesEvaluated++
-		use, why := n.check(j, g)
+		m.NodesAvailable[n.Datacenter]++
+		u, why := n.checkClass(j, g, ineligible)
+		if why.filtered == "" {
+			if d := distinctRefusal(n, j, g, have); d != "" {
+				why = refusal{filtered: d}
+			}
+		}
 		switch {
 		case why.filtered != "":
 			m.NodesFiltered++
-			m.ConstraintFiltered[why.filtered]++
+			count(&m.ConstraintFiltered, why.filtered)
 			if n.NodeClass != "" {
-				m.ClassFiltered[n.NodeClass]++
+				count(&m.ClassFiltered, n.NodeClass)
 			}
-			continue
 		case why.exhausted != "":
 			m.NodesExhausted++
-			m.DimensionExhausted[why.exhausted]++
+			count(&m.DimensionExhausted, why.exhausted)
 			if n.NodeClass != "" {
-				m.ClassExhausted[n.NodeClass]++
+				count(&m.ClassExhausted, n.NodeClass)
 			}
-			continue
-		}
-		if score := n.score(use, j, g); best == nil || score > top {
-			best, top = n, score
+		default:
+			if score := n.score(u, j, g, have); best.node == nil || score > top {
+				best.node, best.use, top = n, u, score
+			}
 		}
 	}
-	return best, m
+	return best, best.node != nil
+}
+
+// inPool and inDatacenters report whether a job may run on a node at all.
+func inPool(n *node, j *api.Job) bool { return *j.NodePool == "all" || n.NodePool == *j.NodePool }
+
+func inDatacenters(n *node, j *api.Job) bool {
+	return slices.ContainsFunc(j.Datacenters, func(pattern string) bool { return glob(pattern, n.Datacenter) })
+}
+
+// glob matches text against a pattern in which * stands for any text.
+func glob(pattern, s string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	s, ok := strings.CutPrefix(s, first)
+	if !star {
+		return ok && s == ""
+	}
+	for ok {
+		if glob(rest, s) {
+			return true
+		}
+		if s == "" {
+			return false
+		}
+		s = s[1:]
+	}
+	return false
 }
 
 // A refusal says why a node cannot take a group, in Nomad's words; the zero
@@ -186,75 +354,96 @@ type use struct {
 	devices                  []int // in the order of the node's
 }
 
-// check reports what a group would take of a node, or why it cannot.
-func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
-	constraints := func(list []*api.Constraint) string {
-		for _, c := range list {
-			l, lok := n.resolve(c.LTarget)
-			r, rok := n.resolve(c.RTarget)
-			if !holds(c.Operand, l, lok, r, rok) {
-				return fmt.Sprintf("%s %s %s", c.LTarget, c.Operand, c.RTarget)
+// checkClass is check, but does as Nomad with a node of a class that was
+// refused already. It does not where a constraint can tell them apart.
+func (n *node) checkClass(j *api.Job, g *api.TaskGroup, ineligible map[string]bool) (use, refusal) {
+	ofJob, ofGroup := n.class, *g.Name+"\x00"+n.class
+	if ineligible[ofJob] || ineligible[ofGroup] {
+		return use{}, refusal{filtered: "computed class ineligible"}
+	}
+	if why := n.firstBroken(j.Constraints); why != "" {
+		ineligible[ofJob] = !escapes(j.Constraints)
+		return use{}, refusal{filtered: why}
+	}
+	u, why := n.check(j, g)
+	if why.filtered != "" {
+		ineligible[ofGroup] = !escapes(groupConstraints(g))
+	}
+	return u, why
+}
+
+// escapes reports whether a constraint is about what is unique to a node.
+func escapes(list []*api.Constraint) bool {
+	return slices.ContainsFunc(list, func(c *api.Constraint) bool {
+		for _, t := range []string{c.LTarget, c.RTarget} {
+			if strings.HasPrefix(t, "${node.unique.") || strings.HasPrefix(t, "${attr.unique.") || strings.HasPrefix(t, "${meta.unique.") {
+				return true
 			}
 		}
-		return ""
+		return false
+	})
+}
+
+func groupConstraints(g *api.TaskGroup) []*api.Constraint {
+	all := slices.Clone(g.Constraints)
+	for _, t := range g.Tasks {
+		all = append(all, t.Constraints...)
 	}
+	return all
+}
+
+// firstBroken returns the first constraint that does not hold, as Nomad writes it.
+func (n *node) firstBroken(list []*api.Constraint) string {
+	for _, c := range list {
+		l, lok := n.resolve(c.LTarget)
+		r, rok := n.resolve(c.RTarget)
+		if !holds(c.Operand, l, lok, r, rok) {
+			return fmt.Sprintf("%s %s %s", c.LTarget, c.Operand, c.RTarget)
+		}
+	}
+	return ""
+}
+
+// check reports what a group would take of a node, or why it cannot.
+func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 	var u use
-	if f := constraints(j.Constraints); f != "" {
-		return u, refusal{filtered: f}
+	if why := n.firstBroken(j.Constraints); why != "" {
+		return u, refusal{filtered: why}
 	}
 	for _, t := range g.Tasks {
 		if d := n.Drivers[t.Driver]; d == nil || !d.Detected || !d.Healthy {
 			return u, refusal{filtered: "missing drivers"}
 		}
 	}
-	all := slices.Clone(g.Constraints)
-	for _, t := range g.Tasks {
-		all = append(all, t.Constraints...)
+	if why := n.firstBroken(groupConstraints(g)); why != "" {
+		return u, refusal{filtered: why}
 	}
-	if f := constraints(all); f != "" {
-		return u, refusal{filtered: f}
+	if !n.hasDevices(g) {
+		return u, refusal{filtered: "missing devices"}
 	}
 
 	u.devices = make([]int, len(n.devices))
 	have := n.NodeResources
-	total := make([]int, len(n.devices)) // asked for, on an empty node
 	for _, t := range g.Tasks {
 		r := t.Resources
-		u.cpu += *r.CPU
-		if *r.Cores > 0 {
-			u.cores += *r.Cores
-			u.cpu += *r.Cores * int(have.Cpu.CpuShares) / max(int(have.Cpu.TotalCpuCores), 1)
-		}
-		u.memory += *r.MemoryMB
 		for _, ask := range r.Devices {
-			want := int(*ask.Count)
-			fits := func(i int, taken []int, free int) bool {
-				d := have.Devices[i]
-				return matches(d, ask.Name) && deviceHolds(d, ask.Constraints) && free-taken[i] >= want
-			}
-			there, free := -1, -1
-			for i := range have.Devices {
-				if there < 0 && fits(i, total, healthy(have.Devices[i])) {
-					there = i
-				}
-				if free < 0 && fits(i, u.devices, n.devices[i]) {
-					free = i
-				}
-			}
-			switch {
-			case there < 0:
-				return u, refusal{filtered: "missing devices"}
-			case free < 0:
+			free := slices.IndexFunc(have.Devices, func(d *api.NodeDeviceResource) bool {
+				i := slices.Index(have.Devices, d)
+				return suits(d, ask) && n.devices[i]-u.devices[i] >= int(*ask.Count)
+			})
+			if free < 0 {
 				return u, refusal{exhausted: "devices: no devices match request"}
 			}
-			total[there] += want
-			u.devices[free] += want
+			u.devices[free] += int(*ask.Count)
 		}
+		if u.cores += *r.Cores; u.cores > n.cores {
+			return u, refusal{exhausted: "cores"}
+		}
+		u.cpu += *r.CPU + *r.Cores*int(have.Cpu.CpuShares)/max(int(have.Cpu.TotalCpuCores), 1)
+		u.memory += *r.MemoryMB
 	}
 	u.disk = *g.EphemeralDisk.SizeMB
 	switch {
-	case u.cores > n.cores:
-		return u, refusal{exhausted: "cores"}
 	case u.cpu > n.cpu:
 		return u, refusal{exhausted: "cpu"}
 	case u.memory > n.memory:
@@ -265,35 +454,109 @@ func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 	return u, refusal{}
 }
 
-// score is higher for fuller nodes, so that large jobs find room, and for those
-// that the affinities like.
-func (n *node) score(u use, j *api.Job, g *api.TaskGroup) float64 {
-	have := n.NodeResources
-	full := func(total int64, left, take int) float64 {
-		if total == 0 {
-			return 0
+// hasDevices reports whether a node would have the devices that a group asks
+// for if nothing else ran there. A request for none of them is never met.
+func (n *node) hasDevices(g *api.TaskGroup) bool {
+	taken := map[*api.NodeDeviceResource]int{}
+	for _, t := range g.Tasks {
+		for _, ask := range t.Resources.Devices {
+			left := int(*ask.Count)
+			met := false
+			for _, d := range n.NodeResources.Devices {
+				if free := healthy(d) - taken[d]; free > 0 && suits(d, ask) {
+					take := min(left, free)
+					taken[d] += take
+					left -= take
+					met = left == 0
+				}
+				if met {
+					break
+				}
+			}
+			if !met {
+				return false
+			}
 		}
-		return 1 - float64(left-take)/float64(total)
 	}
-	score := (full(have.Cpu.CpuShares, n.cpu, u.cpu) + full(have.Memory.MemoryMB, n.memory, u.memory)) / 2
+	return true
+}
+
+// distinctRefusal checks the constraints that are about a job's other
+// allocations.
+func distinctRefusal(n *node, j *api.Job, g *api.TaskGroup, have []spot) string {
+	for level, list := range [][]*api.Constraint{j.Constraints, g.Constraints} {
+		ofLevel := func(a spot) bool { return level == 0 || a.group == *g.Name }
+		for _, c := range list {
+			switch c.Operand {
+			case "distinct_hosts":
+				if on, err := strconv.ParseBool(c.RTarget); err == nil && !on {
+					continue
+				}
+				if slices.ContainsFunc(have, func(a spot) bool { return a.node == n && ofLevel(a) }) {
+					return "distinct_hosts"
+				}
+			case "distinct_property":
+				value, ok := n.resolve(c.LTarget)
+				if !ok {
+					return fmt.Sprintf("missing property %q", c.LTarget)
+				}
+				allowed, used := 1, 0
+				if c.RTarget != "" {
+					allowed, _ = strconv.Atoi(c.RTarget) // admitted as a number
+				}
+				for _, a := range have {
+					if v, ok := a.node.resolve(c.LTarget); ok && v == value && ofLevel(a) {
+						used++
+					}
+				}
+				if used >= allowed {
+					return fmt.Sprintf("distinct_property: %s=%s used by %d allocs", c.LTarget, value, used)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// score is Nomad's with its default algorithm: the mean of how full the node
+// becomes, of a penalty for having the job already, and of the affinities.
+func (n *node) score(u use, j *api.Job, g *api.TaskGroup, have []spot) float64 {
+	r := n.NodeResources
+	free := func(total int64, left, take int) float64 {
+		return float64(left-take) / float64(max(total, 1))
+	}
+	fit := 20 - math.Pow(10, free(r.Cpu.CpuShares, n.cpu, u.cpu)) - math.Pow(10, free(r.Memory.MemoryMB, n.memory, u.memory))
+	sum, terms := min(max(fit, 0), 18)/18, 1.0
+
+	same := 0
+	for _, a := range have {
+		if a.node == n && a.group == *g.Name {
+			same++
+		}
+	}
+	if same > 0 {
+		sum -= float64(same+1) / float64(*g.Count)
+		terms++
+	}
+
 	affinities := slices.Concat(j.Affinities, g.Affinities)
 	for _, t := range g.Tasks {
 		affinities = append(affinities, t.Affinities...)
 	}
-	sum, total := 0.0, 0.0
+	likes, total := 0.0, 0.0
 	for _, a := range affinities {
 		l, lok := n.resolve(a.LTarget)
 		r, rok := n.resolve(a.RTarget)
-		w := float64(*a.Weight)
-		total += max(w, -w)
+		total += math.Abs(float64(*a.Weight))
 		if holds(a.Operand, l, lok, r, rok) {
-			sum += w
+			likes += float64(*a.Weight)
 		}
 	}
-	if total > 0 && sum != 0 {
-		score = (score + sum/total) / 2
+	if likes != 0 {
+		sum += likes / total
+		terms++
 	}
-	return score
+	return sum / terms
 }
 
 func (n *node) take(u use, sign int) {
@@ -308,66 +571,106 @@ func (n *node) take(u use, sign int) {
 
 // plan answers what the registration of a job would come to. It leaves nothing
 // behind.
-func (s *Server) plan(r *http.Request) (any, error) {
+func (s *Server) plan(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobPlanRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
 	}
-	if req.Job == nil || req.Job.ID == nil {
+	switch {
+	case req.Job == nil:
 		return nil, badRequest("Job must be specified")
+	case req.Job.ID == nil || *req.Job.ID == "":
+		return nil, badRequest("Job must have a valid ID")
+	case *req.Job.ID != pathID(r):
+		return nil, badRequest("Job ID does not match")
 	}
-	j := s.canonical(r, req.Job)
+	j := canonical(r, req.Job)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.admit(j); err != nil {
+	warnings, err := s.admit(j)
+	if err != nil {
 		return nil, err
 	}
-	resp := api.JobPlanResponse{FailedTGAllocs: map[string]*api.AllocationMetric{}}
-	if old := s.jobs[key{*j.Namespace, *j.ID}]; old != nil {
+	old := s.jobs[key{*j.Namespace, *j.ID}]
+	resp := api.JobPlanResponse{Warnings: warnings, Annotations: &api.PlanAnnotations{DesiredTGUpdates: map[string]*api.DesiredUpdates{}}}
+	missing := func(g *api.TaskGroup) int { return *g.Count }
+	var have []spot
+	if old != nil {
+		if err := checkUpdate(old.Job, j); err != nil {
+			return nil, err
+		}
 		resp.JobModifyIndex = *old.JobModifyIndex
+		if same(old.Job, j) {
+			missing, have = old.missing, old.spots()
+		}
 	}
 	for _, g := range j.TaskGroups {
-		if n, m := pick(s.nodes, j, g); n == nil {
-			m.CoalescedFailures = *g.Count - 1
-			resp.FailedTGAllocs[*g.Name] = m
-		}
+		resp.Annotations.DesiredTGUpdates[*g.Name] = &api.DesiredUpdates{Place: uint64(missing(g))}
+	}
+	placed, failed := s.choose(j, have, missing)
+	for _, p := range placed {
+		p.node.take(p.use, -1)
+	}
+	if failed != nil {
+		resp.FailedTGAllocs = failed
+		resp.CreatedEvals = []*api.Evaluation{{
+			ID: newID(), Namespace: *j.Namespace, JobID: *j.ID, Priority: *j.Priority, Type: *j.Type, TriggeredBy: "queued-allocs",
+			Status: "blocked", StatusDescription: "created to place remaining allocations", FailedTGAllocs: failed,
+		}}
 	}
 	return resp, nil
 }
 
-func (s *Server) jobEvaluations(r *http.Request) (any, error) {
+// jobEvaluations answers with the newest first. Nomad has those of a purged job
+// as well.
+func (s *Server) jobEvaluations(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []api.Evaluation{}
-	if j := s.jobs[key{namespaceOf(r), pathID(r)}]; j != nil {
-		for i := len(j.evals) - 1; i >= 0; i-- { // newest first
-			list = append(list, *j.evals[i])
-		}
+	list := []*api.Evaluation{}
+	for _, id := range slices.Backward(s.evalsOf[key{namespaceOf(r), pathID(r)}]) {
+		list = append(list, s.evals[id])
 	}
 	return list, nil
 }
 
-func (s *Server) getEvaluation(r *http.Request) (any, error) {
+func (s *Server) getEvaluation(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := s.evals[pathID(r)]
-	if e == nil {
-		return nil, notFound("eval not found")
+	id := pathID(r)
+	if err := checkID(id, "failed to lookup eval: eval"); err != nil {
+		return nil, err
 	}
-	return *e, nil
+	if e := s.evals[id]; e != nil {
+		return e, nil
+	}
+	return nil, notFound("eval not found")
 }
 
-func (s *Server) listEvaluations(r *http.Request) (any, error) {
+func (s *Server) listEvaluations(h http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := []api.Evaluation{}
+	list := []*api.Evaluation{}
 	for _, e := range s.evals {
-		if ns := namespaceOf(r); (ns == "*" || ns == e.Namespace) && strings.HasPrefix(e.ID, r.URL.Query().Get("prefix")) {
-			list = append(list, *e)
+		if inNamespace(r, e.Namespace) && strings.HasPrefix(e.ID, r.URL.Query().Get("prefix")) {
+			list = append(list, e)
 		}
 	}
-	slices.SortFunc(list, func(a, b api.Evaluation) int {
-		return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), cmp.Compare(a.ID, b.ID))
-	})
-	return list, nil
+	token := func(e *api.Evaluation) string { return fmt.Sprintf("%012d.%s", e.CreateIndex, e.ID) }
+	slices.SortFunc(list, func(a, b *api.Evaluation) int { return cmp.Compare(token(a), token(b)) })
+	return page(r, h, list, token)
+}
+
+// same reports whether a job that is registered again is as it was.
+func same(old, j *api.Job) bool {
+	text := func(j *api.Job) string {
+		spec := *j
+		spec.Status, spec.StatusDescription, spec.Stable, spec.Version, spec.SubmitTime = nil, nil, nil, nil, nil
+		spec.CreateIndex, spec.ModifyIndex, spec.JobModifyIndex = nil, nil, nil
+		b, err := json.Marshal(spec)
+		if err != nil {
+			panic(err) // it came as JSON
+		}
+		return string(b)
+	}
+	return text(old) == text(j)
 }

@@ -5,11 +5,12 @@
 // nodes that exist in memory. It is for the demo, tests and what-if runs. One
 // contract suite holds its answers against a real agent's.
 //
-// It differs from Nomad in this: it reads no HCL, has one region, no ACLs and
-// no volumes or networks, never reschedules or restarts, and never forgets a
-// job that ended. Each node that a constraint rules out is counted under that
-// constraint, where Nomad counts the second of a class of equal nodes under
-// "computed class ineligible".
+// It differs from Nomad in this: it reads no HCL and no filter expressions; it
+// has one region, and no ACLs, volumes, networks, preemption, spreads, periodic
+// or system jobs; nothing restarts or is rescheduled, and the tasks of a group
+// start together; a dispatch's idempotency token holds even in a race;
+// evaluations are complete when a registration is answered; and nothing that
+// ended is ever collected.
 package nomadsim
 
 import (
@@ -21,12 +22,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/gorilla/mux"
 	"github.com/hashicorp/nomad/api"
 )
@@ -36,20 +37,23 @@ const (
 	maxWait   = 5 * time.Minute // of a blocking query, Nomad's default
 	region    = "global"
 	namespace = "default"
+	release   = "2.0.0" // of Nomad, that it says it is
 )
 
 // Config says what the simulated cluster is like.
 type Config struct {
-	// Nodes is the fleet; see MixedFleet. With none, every Nomad job waits.
+	// Nodes is the fleet; see MixedFleet and NewNode. With none, every Nomad
+	// job waits. The Server takes them over.
 	Nodes []*api.Node
 
 	// Run does what a task does once its artifacts are there, and returns its
-	// exit code. ctx ends when the task is stopped. nil: it ends at once with 0.
+	// exit code. ctx ends when the task is stopped; Run should then return
+	// soon, as nothing kills it. nil: it ends at once with 0.
 	Run func(ctx context.Context, t Task) (exitCode int)
 
 	Namespaces []string         // beside "default"
 	Client     *http.Client     // fetches artifacts; nil: one of its own, closed by Close
-	Heartbeat  time.Duration    // of event streams; 0: 10 s, Nomad's own
+	Heartbeat  time.Duration    // of event streams; 0: 10 s
 	Now        func() time.Time // nil: time.Now
 }
 
@@ -60,41 +64,46 @@ type Task struct {
 	Name      string
 	Node      *api.Node
 	Env       map[string]string // NOMAD_… and the task's own, interpolated
-	Artifacts map[string]string // what was fetched, by destination
+	Artifacts map[string]string // what was fetched, by destination as the job has it
 }
 
+// A Fault is a way in which Nomad fails.
+type Fault string
+
+// The faults, as clients meet them.
+const (
+	Healthy  Fault = ""
+	Refusing Fault = "refusing"  // the connection is cut without an answer
+	NoLeader Fault = "no leader" // 500, as from a server without a leader
+	Busy     Fault = "busy"      // 429, as for more connections than Nomad's limit
+)
+
 // A Server is a simulated Nomad cluster and the http.Handler of its API. It is
-// safe for concurrent use. It takes over the nodes it is given.
+// safe for concurrent use.
 type Server struct {
 	cfg     Config
 	handler http.Handler
-	ctx     context.Context
+	ctx     context.Context // of everything that runs; ends with Close
 	stop    context.CancelFunc
 	wg      sync.WaitGroup // allocations at work
 
 	mu      sync.Mutex
 	closed  bool
+	fault   Fault
+	latency time.Duration
 	index   uint64
 	changed chan struct{} // closed, and made anew, when index grows
 	jobs    map[key]*job
-	evals   map[string]*api.Evaluation
+	evals   map[string]*api.Evaluation // replaced when they change
+	evalsOf map[key][]string           // by job, oldest first; outlives it
 	allocs  map[string]*alloc
 	nodes   []*node
-	blocked []*job // that wait for a node; by priority, then age
+	pools   map[string]bool
+	waiting map[string]*queue // jobs that wait for a node, by what they ask for
 	events  []event
-	dropped uint64 // index of the last event that is kept no more
 }
 
 type key struct{ namespace, id string }
-
-// job is a Nomad job and what came of it, guarded by Server.mu.
-type job struct {
-	*api.Job  // never changed but for status and stop, on a copy
-	evals     []*api.Evaluation
-	allocs    []*alloc
-	isBlocked bool
-	unplaced  map[string]int // by group: how many allocations wait
-}
 
 // New returns a running Server, which Close ends.
 func New(cfg Config) *Server {
@@ -111,8 +120,9 @@ func New(cfg Config) *Server {
 		cfg.Run = func(context.Context, Task) int { return 0 }
 	}
 	s := &Server{
-		cfg: cfg, index: 1, changed: make(chan struct{}),
-		jobs: map[key]*job{}, evals: map[string]*api.Evaluation{}, allocs: map[string]*alloc{},
+		cfg: cfg, changed: make(chan struct{}),
+		jobs: map[key]*job{}, evals: map[string]*api.Evaluation{}, evalsOf: map[key][]string{}, allocs: map[string]*alloc{},
+		pools: map[string]bool{"all": true, "default": true}, waiting: map[string]*queue{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, n := range cfg.Nodes {
@@ -123,7 +133,7 @@ func New(cfg Config) *Server {
 }
 
 // Close ends every allocation, stream and blocking query, and waits for the
-// allocations. Requests are still answered afterwards, but nothing starts.
+// allocations. Requests are still answered afterwards, but nothing is placed.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -133,10 +143,50 @@ func (s *Server) Close() {
 	s.cfg.Client.CloseIdleConnections()
 }
 
+// SetFault has every request from now on fail in this way, or with Healthy
+// succeed again, each after latency. Allocations go on meanwhile.
+func (s *Server) SetFault(f Fault, latency time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault, s.latency = f, latency
+}
+
 // ServeHTTP answers a request to the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	fault, latency := s.fault, s.latency
+	s.mu.Unlock()
+	if latency > 0 {
+		timer := time.NewTimer(latency)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+		}
+	}
+	switch fault {
+	case Refusing:
+		panic(http.ErrAbortHandler)
+	case NoLeader:
+		refuse(w, http.StatusInternalServerError, "No cluster leader")
+		return
+	case Busy:
+		refuse(w, http.StatusTooManyRequests, "Your IP is issuing too many concurrent connections, please rate limit your calls\n")
+		return
+	}
+	if asked := r.URL.Query().Get("region"); asked != "" && asked != region {
+		refuse(w, http.StatusInternalServerError, "No path to region")
+		return
+	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	s.handler.ServeHTTP(w, r)
+}
+
+// refuse answers as Nomad words its errors.
+func refuse(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text)
 }
 
 // A statusError is an answer that is none of Nomad's 500s.
@@ -155,20 +205,20 @@ func badRequest(format string, args ...any) error {
 	return &statusError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// An answerFunc answers a request with what becomes its JSON body. Errors are
-// answered as plain text, with 500 unless they are statusErrors, as Nomad does.
-type answerFunc func(r *http.Request) (any, error)
+// An answerFunc answers a request with what becomes its JSON body, and may add
+// to the headers. Errors are answered as plain text, with 500 unless they are
+// statusErrors, as Nomad does.
+type answerFunc func(h http.Header, r *http.Request) (any, error)
 
 func (s *Server) routes() http.Handler {
 	m := mux.NewRouter().UseEncodedPath()
-	m.StrictSlash(false)
 	handle := func(path, methods string, f answerFunc) {
 		m.Handle("/v1"+path, s.answer(f)).Methods(strings.Fields(methods)...)
 	}
 	handle("/jobs", "GET", s.listJobs)
 	handle("/jobs", "PUT POST", s.register)
-	handle("/jobs/parse", "PUT POST", func(*http.Request) (any, error) {
-		return nil, badRequest("Failed to parse job: this simulated Nomad reads no HCL; give it a job as JSON")
+	handle("/jobs/parse", "PUT POST", func(http.Header, *http.Request) (any, error) {
+		return nil, badRequest("Failed to parse job: this is a simulated Nomad, which reads no HCL: give it the job as JSON")
 	})
 	handle("/validate/job", "PUT POST", s.validateJob)
 	handle("/job/{id}", "GET", s.getJob)
@@ -185,34 +235,37 @@ func (s *Server) routes() http.Handler {
 	handle("/evaluation/{id}", "GET", s.getEvaluation)
 	handle("/nodes", "GET", s.listNodes)
 	handle("/node/pools", "GET", s.listPools)
+	handle("/node/pool/{id}", "GET", s.getPool)
 	handle("/node/{id}", "GET", s.getNode)
 	handle("/namespaces", "GET", s.listNamespaces)
-	handle("/regions", "GET", func(*http.Request) (any, error) { return []string{region}, nil })
-	handle("/status/leader", "GET", func(*http.Request) (any, error) { return "127.0.0.1:4647", nil })
-	handle("/agent/self", "GET", func(*http.Request) (any, error) {
+	handle("/namespace/{id}", "GET", s.getNamespace)
+	handle("/regions", "GET", func(http.Header, *http.Request) (any, error) { return []string{region}, nil })
+	handle("/status/leader", "GET", func(http.Header, *http.Request) (any, error) { return "127.0.0.1:4647", nil })
+	handle("/agent/self", "GET", func(http.Header, *http.Request) (any, error) {
 		return map[string]any{
-			"config": map[string]any{"Region": region, "Datacenter": "dc1", "Version": map[string]any{"Version": "2.0.0"}},
+			"config": map[string]any{"Region": region, "Datacenter": "dc1", "Version": map[string]any{"Version": release}},
 			"member": map[string]any{"Name": "nomadsim.global"}, "stats": map[string]any{},
 		}, nil
 	})
-	handle("/agent/health", "GET", func(*http.Request) (any, error) {
+	handle("/agent/health", "GET", func(http.Header, *http.Request) (any, error) {
 		ok := map[string]any{"ok": true, "message": "ok"}
 		return map[string]any{"client": ok, "server": ok}, nil
 	})
 	m.HandleFunc("/v1/event/stream", s.stream).Methods(http.MethodGet)
 	m.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "Invalid method", http.StatusMethodNotAllowed)
+		refuse(w, http.StatusMethodNotAllowed, "Invalid method")
 	})
+	m.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { refuse(w, http.StatusNotFound, "") })
 	return m
 }
 
 func (s *Server) answer(f answerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.block(r); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
+			refuse(w, http.StatusBadRequest, err.Error())
 			return
 		}
-		v, err := f(r)
+		v, err := f(w.Header(), r)
 		var body []byte
 		if err == nil {
 			body, err = json.Marshal(v)
@@ -223,9 +276,7 @@ func (s *Server) answer(f answerFunc) http.Handler {
 			if errors.As(err, &coded) {
 				status = coded.status
 			}
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			w.WriteHeader(status)
-			_, _ = io.WriteString(w, err.Error())
+			refuse(w, status, err.Error())
 			return
 		}
 		s.mu.Lock()
@@ -276,14 +327,6 @@ func (s *Server) block(r *http.Request) error {
 	}
 }
 
-// next starts a change: everything that it makes has the index. s.mu is held.
-func (s *Server) next() uint64 {
-	s.index++
-	close(s.changed)
-	s.changed = make(chan struct{})
-	return s.index
-}
-
 // pathID is the ID in the request's path.
 func pathID(r *http.Request) string {
 	id := mux.Vars(r)["id"]
@@ -293,22 +336,73 @@ func pathID(r *http.Request) string {
 	return id
 }
 
+// inNamespace reports whether a list has what is in a namespace.
+func inNamespace(r *http.Request, ns string) bool {
+	asked := namespaceOf(r)
+	return asked == "*" || asked == ns
+}
+
 func namespaceOf(r *http.Request) string { return cmp.Or(r.URL.Query().Get("namespace"), namespace) }
 
 // decode reads a JSON body.
 func decode(r *http.Request, into any) error {
-	if err := json.NewDecoder(r.Body).Decode(into); err != nil {
+	switch err := json.NewDecoder(r.Body).Decode(into); err {
+	case nil:
+		return nil
+	case io.EOF:
+		return badRequest("Request body is empty")
+	default:
 		return badRequest("%v", err)
+	}
+}
+
+// checkID refuses what is no ID of an evaluation, an allocation or a node.
+func checkID(id, lookup string) error {
+	if len(id) != 36 {
+		return fmt.Errorf("%s lookup failed: index error: UUID must be 36 characters", lookup)
 	}
 	return nil
 }
 
-func newID() string { return uuid.NewString() }
+// page cuts a sorted list at the query's next_token and per_page, and sets the
+// token of the page after it.
+func page[T any](r *http.Request, h http.Header, list []T, token func(T) string) ([]T, error) {
+	q := r.URL.Query()
+	if q.Get("filter") != "" {
+		return nil, badRequest("this is a simulated Nomad, which reads no filter expressions")
+	}
+	if from := q.Get("next_token"); from != "" {
+		list = slices.DeleteFunc(list, func(v T) bool { return token(v) < from })
+	}
+	if q.Get("per_page") == "" {
+		return list, nil
+	}
+	n, err := strconv.Atoi(q.Get("per_page"))
+	if err != nil {
+		return nil, badRequest("Expect a number for `per_page` query string parameter")
+	}
+	if n > 0 && n < len(list) {
+		h.Set("X-Nomad-NextToken", token(list[n]))
+		list = list[:n]
+	}
+	return list, nil
+}
 
-func (s *Server) listNamespaces(*http.Request) (any, error) {
+func (s *Server) listNamespaces(http.Header, *http.Request) (any, error) {
 	var list []*api.Namespace
 	for _, name := range append([]string{namespace}, s.cfg.Namespaces...) {
 		list = append(list, &api.Namespace{Name: name})
 	}
 	return list, nil
+}
+
+func (s *Server) getNamespace(_ http.Header, r *http.Request) (any, error) {
+	if name := pathID(r); s.hasNamespace(name) {
+		return &api.Namespace{Name: name}, nil
+	}
+	return nil, notFound("Namespace not found")
+}
+
+func (s *Server) hasNamespace(name string) bool {
+	return name == namespace || slices.Contains(s.cfg.Namespaces, name)
 }
