@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -120,4 +121,23 @@ func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
 			t.Errorf("the registered job is not what explain shows (-explain +registered):\n%s", diff)
 		}
 	})
+}
+
+// On a real agent the demo's runners are this program: they fetch their claims
+// through Nomad's own artifacts.
+func TestTheDemoRunsOnARealNomad(t *testing.T) {
+	addr := nomadtest.Agent(t)
+	if addr == "" {
+		t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
+	}
+	program, err := exec.LookPath("switchyard") // testscript puts the test's own program there
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "demo", "--once")
+	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+addr)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("[self-hosted, linux, x64] → rule linux")) || !bytes.Contains(out, []byte("→ success")) {
+		t.Errorf("demo --once: %v\n%s", err, out)
+	}
 }
