@@ -194,6 +194,7 @@ type meaning struct {
 // read finds what the labels mean, in vocabulary order, and fills in the
 // params. unknown are those that neither the vocabulary nor a condition knows.
 func (s *Set) read(env *Env) (meanings []meaning, unknown []string, err error) {
+	meanings = make([]meaning, 0, len(env.Labels))
 	said := map[string]string{}
 	for _, name := range env.Labels {
 		l, open := s.vocabulary.find(name)

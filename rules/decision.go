@@ -39,7 +39,7 @@ type Job struct {
 }
 
 // A Decision is the outcome for one job. For a routed job the placement is
-// filled in; otherwise it is zero. Its JSON form is a contract.
+// filled in; otherwise it asks for nothing. Its JSON form is a contract.
 type Decision struct {
 	Outcome Outcome  `json:"outcome"`
 	Rule    string   `json:"rule"`   // the rule that took or denied the job; "" when none did

@@ -197,7 +197,8 @@ func placed(err error) error {
 	if errors.As(err, &f) {
 		e = &expressionError{max(f.Line, 1), f.Column, f.Message}
 	}
-	e.message = oneLine(strings.TrimSpace(strings.ReplaceAll(e.message, "interface {}", "any value")))
+	plain := strings.NewReplacer("interface {}", "any value", "type rules.Repo", "repo", "type rules.Job", "job").Replace(e.message)
+	e.message = oneLine(strings.TrimSpace(plain))
 	return e
 }
 

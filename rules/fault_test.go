@@ -204,7 +204,7 @@ rules:
   - name: b
     jobspec: j
     if: not  repo.private and §nope
-`, []string{`if: type rules.Repo has no field privat`, `if: unknown name nope`}},
+`, []string{`if: repo has no field privat`, `if: unknown name nope`}},
 		{"in quotes, and after wide letters", `version: 1
 rules:
   - { name: 中文, jobspec: j, if: '"gpu" in labels and §x' }
@@ -263,7 +263,7 @@ labels:
 			`constraint on ${meta.a}: unknown param "cpus"; did you mean cpu?`,
 			`constraint on ${meta.b}: unknown name x`,
 			`constraint on ${meta.c}: ${{ is not closed by }}`,
-			`label "b": task env A: type rules.Job has no field title`,
+			`label "b": task env A: job has no field title`,
 			`label "b": task config a.b: unexpected token EOF`,
 			`label "c": node_pool: unknown name now`,
 			`label "c": priority: ${{ is not closed by }}`,

@@ -1,0 +1,81 @@
+package rules
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// manyRules is a file of n rules as a platform team writes them: teams by
+// label, repositories by name, branches, sizes, and one for the rest.
+func manyRules(n int) string {
+	var b strings.Builder
+	b.WriteString(`version: 1
+labels:
+  self-hosted: {}
+  linux: {}
+  x64: { constraints: ['${attr.cpu.arch} = amd64'] }
+  gpu: { devices: [{ name: nvidia/gpu }] }
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 32 }, resources: { cores: '${{ param.cpu }}' } }
+  "team-*": {}
+defaults: { datacenters: ['*'], node_pool: ci, resources: { cpu: 2000, memory: 4GiB }, max: { cores: 32, memory: 64GiB } }
+rules:
+  - { name: public, if: not repo.private, deny: no public repositories }
+`)
+	for i := 1; i < n-1; i++ {
+		condition := []string{
+			fmt.Sprintf(`has("linux", "team-%d")`, i),
+			fmt.Sprintf(`"team-%d" in labels and "gpu" in labels`, i),
+			fmt.Sprintf(`repo.full_name == "acme/service-%d" and "linux" in labels`, i),
+			fmt.Sprintf(`job.branch startsWith "release/" and has("linux", "team-%d")`, i),
+			fmt.Sprintf(`has("linux", "team-%d") and (param.cpu ?? 1) > 8`, i),
+		}[i%5]
+		fmt.Fprintf(&b, "  - name: rule-%d\n    if: '%s'\n    jobspec: docker-linux\n    constraints: ['${meta.team} = team-%d']\n    resources: { memory: 8GiB }\n", i, condition, i)
+	}
+	fmt.Fprintf(&b, "  - name: rule-%d\n    if: has(\"linux\")\n    jobspec: docker-linux\n    constraints: ['${attr.kernel.name} = linux']\n", n-1)
+	return b.String()
+}
+
+// BenchmarkDecide decides a job that the last rule takes, one that none takes,
+// and one that the last rule takes when no rule is found by the index.
+func BenchmarkDecide(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		src := manyRules(n)
+		s, unindexed := parse(b, src), parse(b, strings.NewReplacer("if: '", "if: 'param.cpu < 0 or ", "if: has(", "if: param.cpu < 0 or has(").Replace(src))
+		for _, bb := range []struct {
+			name   string
+			set    *Set
+			labels string
+			want   Outcome
+		}{
+			{"last", s, "linux x64 gpu cpu=8", Routed},
+			{"none", s, "x64 gpu cpu=8", Unroutable},
+			{"last-without-index", unindexed, "linux x64 gpu cpu=8", Routed},
+		} {
+			b.Run(fmt.Sprintf("rules=%d/match=%s", n, bb.name), func(b *testing.B) {
+				f := job(strings.Fields(bb.labels)...)
+				b.ReportAllocs()
+				for b.Loop() {
+					if d := bb.set.Decide(f, false); d.Outcome != bb.want {
+						b.Fatalf("%s: %s", d.Outcome, d.Reason)
+					}
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			src := []byte(manyRules(n))
+			b.SetBytes(int64(len(src)))
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := Parse("rules.yaml", src); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
