@@ -262,7 +262,13 @@ func environment(j *api.Job, t *api.Task, a *alloc) map[string]string {
 		}
 	}
 	meta := map[string]string{}
-	for _, level := range []map[string]string{j.Meta, j.LookupTaskGroup(a.TaskGroup).Meta, t.Meta} {
+	optional := map[string]string{} // "" unless a dispatch gave it
+	if j.Dispatched {
+		for _, k := range j.ParameterizedJob.MetaOptional {
+			optional[k] = ""
+		}
+	}
+	for _, level := range []map[string]string{optional, j.Meta, j.LookupTaskGroup(a.TaskGroup).Meta, t.Meta} {
 		for k, v := range level {
 			meta["NOMAD_META_"+k], meta["NOMAD_META_"+strings.ToUpper(k)] = v, v
 		}

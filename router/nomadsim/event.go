@@ -101,6 +101,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	flush := http.NewResponseController(w).Flush
 	heartbeat := time.NewTicker(s.cfg.Heartbeat)
 	defer heartbeat.Stop()
+	s.mu.Lock()
+	from = min(from, s.index+1) // Nomad waits for no index
+	s.mu.Unlock()
 	for {
 		s.mu.Lock()
 		changed := s.changed

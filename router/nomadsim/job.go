@@ -2,7 +2,6 @@ package nomadsim
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -15,7 +14,7 @@ import (
 const maxPayload = 16 << 10 // bytes of a dispatch, Nomad's own
 
 // errClosed is what a closed Server says to those who want something started.
-var errClosed = errors.New("No cluster leader") //lint:ignore ST1005 Nomad's words
+var errClosed = failure("No cluster leader")
 
 // job is a Nomad job and what came of it, guarded by Server.mu.
 type job struct {
@@ -28,8 +27,6 @@ type job struct {
 	evaluating bool
 	purged     bool
 }
-
-func (j *job) key() key { return key{*j.Namespace, *j.ID} }
 
 // missing is how many allocations of a group are still to be placed.
 func (j *job) missing(g *api.TaskGroup) int {
@@ -85,7 +82,7 @@ func (s *Server) register(_ http.Header, r *http.Request) (any, error) {
 	case pathID(r) != "" && pathID(r) != *req.Job.ID:
 		return nil, badRequest("Job ID does not match name")
 	case r.URL.Query().Get("region") == "" && req.Job.Region != nil && *req.Job.Region != "" && *req.Job.Region != region:
-		return nil, errors.New("No path to region") //lint:ignore ST1005 Nomad's words
+		return nil, failure("No path to region")
 	}
 	j := canonical(r, req.Job)
 	s.mu.Lock()
@@ -128,11 +125,11 @@ func (s *Server) register(_ http.Header, r *http.Request) (any, error) {
 func enforce(old *api.Job, index uint64) error {
 	switch {
 	case old == nil && index != 0:
-		return fmt.Errorf("Enforcing job modify index %d: job does not exist", index)
+		return failure("Enforcing job modify index %d: job does not exist", index)
 	case old != nil && index == 0:
-		return errors.New("Enforcing job modify index 0: job already exists") //lint:ignore ST1005 Nomad's words
+		return failure("Enforcing job modify index 0: job already exists")
 	case old != nil && index != *old.JobModifyIndex:
-		return fmt.Errorf("Enforcing job modify index %d: job exists with conflicting job modify index: %d", index, *old.JobModifyIndex)
+		return failure("Enforcing job modify index %d: job exists with conflicting job modify index: %d", index, *old.JobModifyIndex)
 	}
 	return nil
 }
@@ -157,7 +154,7 @@ func canonical(r *http.Request, j *api.Job) *api.Job {
 	if len(j.Datacenters) == 0 {
 		j.Datacenters = []string{"*"}
 	}
-	j.DispatchIdempotencyToken = ptr("")
+	j.Dispatched, j.ParentID, j.DispatchIdempotencyToken = false, ptr(""), ptr("") // not for clients to say
 	if p := j.ParameterizedJob; p != nil {
 		p.Payload = cmp.Or(p.Payload, "optional")
 	}
@@ -166,19 +163,19 @@ func canonical(r *http.Request, j *api.Job) *api.Job {
 
 // put stores a job that is new or differs from the known one.
 func (c change) put(known *job, j *api.Job) *job {
-	j.CreateIndex, j.Version, j.Status = &c.index, ptr(uint64(0)), ptr("pending")
+	j.CreateIndex, j.Status = &c.index, ptr("pending")
 	if known == nil {
 		known = &job{}
 		c.jobs[key{*j.Namespace, *j.ID}] = known
 	} else {
 		j.CreateIndex, j.Version, j.Status = known.CreateIndex, ptr(*known.Version+1), known.Status
 	}
-	if j.IsParameterized() && !j.Dispatched {
-		j.Status = ptr("running")
-	}
 	j.ModifyIndex, j.JobModifyIndex, j.SubmitTime = &c.index, &c.index, &c.now
-	j.Stop, j.Stable, j.StatusDescription = ptr(false), ptr(false), ptr("")
+	j.Stable, j.StatusDescription = ptr(false), ptr("")
 	known.Job = j
+	if known.template() {
+		j.Status = ptr(known.status())
+	}
 	c.publishJob(known)
 	return known
 }
@@ -302,11 +299,11 @@ func (s *Server) dispatch(_ http.Header, r *http.Request) (any, error) {
 	parent := s.jobs[key{namespaceOf(r), parentID}]
 	switch {
 	case parent == nil:
-		return nil, errors.New("parameterized job not found")
+		return nil, failure("parameterized job not found")
 	case !parent.IsParameterized() || parent.Dispatched:
-		return nil, fmt.Errorf("Specified job %q is not a parameterized job", parentID)
+		return nil, failure("Specified job %q is not a parameterized job", parentID)
 	case *parent.Stop:
-		return nil, fmt.Errorf("Specified job %q is stopped", parentID)
+		return nil, failure("Specified job %q is stopped", parentID)
 	}
 	if err := dispatchFault(parent.ParameterizedJob, req); err != nil {
 		return nil, err
@@ -323,7 +320,7 @@ func (s *Server) dispatch(_ http.Header, r *http.Request) (any, error) {
 	}
 	id := fmt.Sprintf("%s/%s%d-%s", parentID, prefix, s.cfg.Now().Unix(), newID()[:8])
 	spec.ID, spec.Name, spec.ParentID, spec.Dispatched, spec.Payload = &id, &id, &parentID, true, req.Payload
-	spec.DispatchIdempotencyToken = &token
+	spec.DispatchIdempotencyToken, spec.Version = &token, ptr(uint64(0))
 	spec.Meta = maps.Clone(parent.Meta)
 	if spec.Meta == nil {
 		spec.Meta = map[string]string{}
@@ -344,11 +341,11 @@ func (s *Server) dispatch(_ http.Header, r *http.Request) (any, error) {
 func dispatchFault(p *api.ParameterizedJobConfig, req api.JobDispatchRequest) error {
 	switch {
 	case p.Payload == "required" && len(req.Payload) == 0:
-		return errors.New("Payload is not provided but required by parameterized job") //lint:ignore ST1005 Nomad's words
+		return failure("Payload is not provided but required by parameterized job")
 	case p.Payload == "forbidden" && len(req.Payload) > 0:
-		return errors.New("Payload provided but forbidden by parameterized job") //lint:ignore ST1005 Nomad's words
+		return failure("Payload provided but forbidden by parameterized job")
 	case len(req.Payload) > maxPayload:
-		return fmt.Errorf("Payload exceeds maximum size; %d > %d", len(req.Payload), maxPayload)
+		return failure("Payload exceeds maximum size; %d > %d", len(req.Payload), maxPayload)
 	}
 	var unpermitted, missing []string
 	for _, k := range slices.Sorted(maps.Keys(req.Meta)) {
@@ -363,9 +360,9 @@ func dispatchFault(p *api.ParameterizedJobConfig, req api.JobDispatchRequest) er
 	}
 	switch {
 	case unpermitted != nil:
-		return fmt.Errorf("Dispatch request included unpermitted metadata keys: %v", unpermitted)
+		return failure("Dispatch request included unpermitted metadata keys: %v", unpermitted)
 	case missing != nil:
-		return fmt.Errorf("Dispatch did not provide required meta keys: %v", missing)
+		return failure("Dispatch did not provide required meta keys: %v", missing)
 	}
 	return nil
 }

@@ -2,7 +2,6 @@ package nomadsim
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"math"
 	"regexp"
@@ -154,7 +153,7 @@ func readSemver(text string) (terms []semverTerm, err error) {
 	for one := range strings.SplitSeq(text, ",") {
 		m := semverPattern.FindStringSubmatch(one)
 		if m == nil {
-			return nil, fmt.Errorf("Malformed constraint: %s", one)
+			return nil, failure("Malformed constraint: %s", one)
 		}
 		v, err := goversion.NewSemver(m[2])
 		if err != nil {

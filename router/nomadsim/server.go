@@ -189,7 +189,7 @@ func refuse(w http.ResponseWriter, status int, text string) {
 	_, _ = io.WriteString(w, text)
 }
 
-// A statusError is an answer that is none of Nomad's 500s.
+// A statusError is an error in the words that Nomad has for it, with its status.
 type statusError struct {
 	status int
 	text   string
@@ -199,6 +199,10 @@ func (e *statusError) Error() string { return e.text }
 
 func notFound(format string, args ...any) error {
 	return &statusError{http.StatusNotFound, fmt.Sprintf(format, args...)}
+}
+
+func failure(format string, args ...any) error {
+	return &statusError{http.StatusInternalServerError, fmt.Sprintf(format, args...)}
 }
 
 func badRequest(format string, args ...any) error {
@@ -359,7 +363,7 @@ func decode(r *http.Request, into any) error {
 // checkID refuses what is no ID of an evaluation, an allocation or a node.
 func checkID(id, lookup string) error {
 	if len(id) != 36 {
-		return fmt.Errorf("%s lookup failed: index error: UUID must be 36 characters", lookup)
+		return failure("%s lookup failed: index error: UUID must be 36 characters", lookup)
 	}
 	return nil
 }

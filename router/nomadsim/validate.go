@@ -1,7 +1,6 @@
 package nomadsim
 
 import (
-	"errors"
 	"fmt"
 	"net/http"
 	"path"
@@ -153,8 +152,12 @@ func groupFaults(g *api.TaskGroup) (f faults) {
 	}
 	f.constraints(g.Constraints)
 	f.affinities(g.Affinities)
-	if mode := *g.RestartPolicy.Mode; mode != "fail" && mode != "delay" {
+	mode, attempts := *g.RestartPolicy.Mode, *g.RestartPolicy.Attempts
+	if mode != "fail" && mode != "delay" {
 		f.add("Unsupported restart mode: %q", mode)
+	}
+	if mode != "fail" && attempts == 0 {
+		f.add("Restart policy %q with 0 attempts is ambiguous", mode)
 	}
 	if mb := *g.EphemeralDisk.SizeMB; mb < 10 {
 		f.add("minimum DiskMB value is 10; got %d", mb)
@@ -286,8 +289,8 @@ func constraintFaults(c *api.Constraint) (f faults) {
 	default:
 		if fault, known := operandFault(c.Operand, c.RTarget, "constraint"); !known {
 			f.add("Unknown constraint type %q", c.Operand)
-		} else if fault != nil {
-			f.add("%v", fault)
+		} else if fault != "" {
+			f.add("%s", fault)
 		}
 	}
 	switch left := c.LTarget; {
@@ -312,28 +315,29 @@ func supported(target string) bool {
 }
 
 // operandFault checks the operators that constraints and affinities share.
-func operandFault(operand, right, kind string) (fault error, known bool) {
+func operandFault(operand, right, kind string) (fault string, known bool) {
+	var err error
 	switch operand {
 	case "=", "==", "is", "!=", "not", "<", "<=", ">", ">=":
 		if right == "" {
-			return fmt.Errorf("Operator %q requires an RTarget", operand), true
+			return fmt.Sprintf("Operator %q requires an RTarget", operand), true
 		}
 	case "regexp":
-		if _, err := regexp.Compile(right); err != nil {
-			return fmt.Errorf("Regular expression failed to compile: %w", err), true
+		if _, err = regexp.Compile(right); err != nil {
+			return "Regular expression failed to compile: " + err.Error(), true
 		}
 	case "version":
-		if _, err := goversion.NewConstraint(right); err != nil {
-			return fmt.Errorf("Version %s is invalid: %w", kind, err), true
+		if _, err = goversion.NewConstraint(right); err != nil {
+			return "Version " + kind + " is invalid: " + err.Error(), true
 		}
 	case "semver":
-		if _, err := readSemver(right); err != nil {
-			return fmt.Errorf("Semver %s is invalid: %w", kind, err), true
+		if _, err = readSemver(right); err != nil {
+			return "Semver " + kind + " is invalid: " + err.Error(), true
 		}
 	default:
-		return nil, false
+		return "", false
 	}
-	return nil, true
+	return "", true
 }
 
 func (f *faults) affinities(list []*api.Affinity) {
@@ -354,8 +358,8 @@ func affinityFaults(a *api.Affinity) (f faults) {
 	default:
 		if fault, known := operandFault(a.Operand, a.RTarget, "affinity"); !known {
 			f.add("Unknown affinity operator %q", a.Operand)
-		} else if fault != nil {
-			f.add("%v", fault)
+		} else if fault != "" {
+			f.add("%s", fault)
 		}
 	}
 	if a.LTarget == "" {
@@ -373,16 +377,14 @@ func affinityFaults(a *api.Affinity) (f faults) {
 // checkUpdate refuses to make another kind of job of one.
 func checkUpdate(old, j *api.Job) error {
 	switch {
-	case j.Dispatched:
-		return errors.New("job can't be submitted with 'Dispatched' set")
 	case old == nil:
 		return nil
 	case *old.Type != *j.Type:
-		return fmt.Errorf("cannot update job from type %q to %q", *old.Type, *j.Type)
+		return failure("cannot update job from type %q to %q", *old.Type, *j.Type)
 	case old.IsParameterized() && !j.IsParameterized():
-		return errors.New("cannot update parameterized job to being non-parameterized")
+		return failure("cannot update parameterized job to being non-parameterized")
 	case j.IsParameterized() && !old.IsParameterized():
-		return errors.New("cannot update non-parameterized job to being parameterized")
+		return failure("cannot update non-parameterized job to being parameterized")
 	}
 	return nil
 }

@@ -68,12 +68,14 @@ plugin "raw_exec" {
 `
 
 // watch runs the agent until its own standard input ends, which it does when
-// the test process ends, however that comes about.
+// the test process ends, however that comes about. On Linux, an allocation that
+// was not over leaves mounts in the directory.
 const watch = `"$0" agent -dev -config "$1/agent.hcl" >"$1/log" 2>&1 </dev/null &
 agent=$!
 cat >/dev/null
 kill -INT $agent
 wait $agent
+awk -v dir="$1/" 'index($2, dir) == 1 { print $2 }' /proc/mounts 2>/dev/null | while read -r mount; do umount "$mount"; done 2>/dev/null
 rm -rf "$1"`
 
 func start(program string) (addr string, err error) {
