@@ -239,13 +239,18 @@ rules:
     jobspec: j
     if: §has("d")
       and x
-  - { name: e, jobspec: j, if: §y }
+  - name: e
+    jobspec: j
+    if: >-
+      has("e") and §y
+  - { name: f, jobspec: j, if: §z }
 `, []string{
 			`if: unknown name x (line 2, column 1 of the expression; a plain, quoted or | text shows the place)`,
 			`if: unknown name x (line 1, column 14 of the expression; a plain, quoted or | text shows the place)`,
 			`if: unknown name x (line 1, column 14 of the expression; a plain, quoted or | text shows the place)`,
 			`if: unknown name x (line 1, column 14 of the expression; a plain, quoted or | text shows the place)`,
 			`if: unknown name y`,
+			`if: unknown name z`,
 		}},
 		{"with the line ends of Windows", strings.ReplaceAll("version: 1\nlabels: { a: { priority: §'1\n\n  2' } }\nrules:\n  - name: r\n    jobspec: j\n    if: |\n      true and\n        §x\n", "\n", "\r\n"),
 			[]string{`label "a": priority: "1\n2" is not a whole number`, `if: unknown name x`}},
@@ -373,6 +378,11 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a byte order mark takes no place", func(t *testing.T) {
+		if got, _ := faults(t, "\ufefflables: {}\n"+top, nil); len(got) != 1 || !strings.HasPrefix(got[0], "f.yaml:1:1: ") {
+			t.Errorf("faults = %q, want one at 1:1", got)
+		}
+	})
 	t.Run("many brackets that are text are fine", func(t *testing.T) {
 		if got, _ := faults(t, "# "+strings.Repeat("[", 1000)+"\n"+top+"scope: 'job.name != \""+strings.Repeat("{", 1000)+"\"'\n", nil); got != nil {
 			t.Errorf("faults = %q, want none", got)

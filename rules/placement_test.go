@@ -199,8 +199,13 @@ func TestMerging(t *testing.T) {
 			want: []string{"resources.cores = 8 (label a)", "resources.disk_mb = 2048 (label a)"},
 		},
 		{
-			name: "over the most cores", labels: `{ a: { resources: { cores: 8 } } }`, defaults: `{ max: { cores: 4 } }`, job: []string{"a"},
-			want: []string{`unroutable: rule r took the job, but it cannot be placed: cores 8 (label a) is over the most, 4 (defaults)`},
+			name: "a rule may raise the most of every size", labels: `{ a: { resources: { cpu: 9000, memory: 9GiB, memory_max: 9GiB, disk: 9GiB } } }`, job: []string{"a"},
+			defaults: `{ max: { cpu: 1000, memory: 1GiB, memory_max: 1GiB, disk: 1GiB } }`, rule: `{ max: { cpu: 9000, memory: 9GiB, memory_max: 9GiB, disk: 9GiB } }`,
+			want: []string{"resources.cpu = 9000 (label a)", "resources.disk_mb = 9216 (label a)", "resources.memory_max_mb = 9216 (label a)", "resources.memory_mb = 9216 (label a)"},
+		},
+		{
+			name: "over the most cores, by one", labels: `{ a: { resources: { cores: 5 } } }`, defaults: `{ max: { cores: 4 } }`, job: []string{"a"},
+			want: []string{`unroutable: rule r took the job, but it cannot be placed: cores 5 (label a) is over the most, 4 (defaults)`},
 		},
 		{
 			name: "over the most disk and memory_max", labels: `{ a: { resources: { memory_max: 8GiB, disk: 8GiB } } }`, defaults: `{ max: { memory_max: 4GiB, disk: 4GiB } }`, job: []string{"a"},

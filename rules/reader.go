@@ -333,14 +333,14 @@ func kindOf(n ast.Node) string {
 }
 
 // within turns a place within a scalar's text, line from 1 and column in runes
-// from 0, into a place in the file. Folded and escaped scalars hide it: the
-// place is then their start, and exact is false.
+// from 0, into a place in the file. Scalars that are folded or escaped hide it:
+// the place is then their start, and exact is false.
 func (r *reader) within(n ast.Node, line, column int) (fileLine, fileColumn int, exact bool) {
 	startLine, startColumn := place(n)
 	switch s := n.(type) {
 	case *ast.LiteralNode:
 		at, text := startLine+line, strings.Split(s.Value.Value, "\n")
-		if s.Start.Type == token.LiteralType && line <= len(text) && at <= len(r.lines) {
+		if line <= len(text) && at <= len(r.lines) {
 			if indent, ok := strings.CutSuffix(r.lines[at-1], text[line-1]); ok {
 				return at, utf8.RuneCountInString(indent) + column + 1, true
 			}
