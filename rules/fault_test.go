@@ -84,6 +84,7 @@ rules:
 			`unknown key "groups" in rule: runner; did you mean group?`,
 			`unknown key "wieght" in affinity; did you mean weight?`,
 		}},
+		{"a key that is nothing", top + "§~: b\n", []string{`a key must be one word, not nothing`}},
 		{"a key of a later version", top + "§tests: []\n", []string{`unknown key "tests" in a rules file; it takes version, scope, compound, labels, defaults, rules`}},
 
 		// The vocabulary.
@@ -193,6 +194,9 @@ defaults: { max: { memory: §'${{ 1 }}' } }
 			`label "f": resources memory: size "99999999999999999999" is too large: the most is 2147483647 MiB`,
 			`max memory must be written out, not come from an expression`,
 		}},
+		{"a long list", "version: 1\ndefaults: { devices: §[" + strings.Repeat("gpu,", 201) + "] }\n" + rest, []string{`defaults: devices has 201 entries; at most 200 are taken`}},
+		{"a constraint of a device that is one of a node", "version: 1\ndefaults: { devices: [{ name: gpu, constraints: [§'${attr.a} = b'] }] }\n" + rest,
+			[]string{`attribute "${attr.a}" is none of a device: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}`}},
 		{"devices", "version: 1\nlabels: { a: { devices: [§a b, §{ count: 2 }, { name: gpu, count: §0 }, §[]] } }\n" + rest, []string{
 			`device: "a b" is no device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`,
 			`a device needs a name, such as nvidia/gpu`, `device count: 0 is not between 1 and 128`, `device must be a mapping, not a list`}},
@@ -314,6 +318,27 @@ rules: [{ name: r, jobspec: j, if: §param.cpu }]
 				t.Errorf("faults (-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+func TestAFaultNamesItsRule(t *testing.T) {
+	_, err := Parse("f.yaml", []byte(`version: 1
+labels: { a: { q: 1 } }
+rules:
+  - { name: a, jobspec: j }
+  - { q: 1, name: b, jobspec: j, if: nope }
+  - { name: [], q: 1, jobspec: j }
+`))
+	var ds Diagnostics
+	if !errors.As(err, &ds) {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range ds {
+		got = append(got, fmt.Sprintf("%d %q", d.Line, d.Rule))
+	}
+	if d := cmp.Diff([]string{`2 ""`, `5 "b"`, `5 "b"`, `6 ""`, `6 ""`}, got); d != "" {
+		t.Errorf("rules of the faults (-want +got):\n%s", d)
 	}
 }
 

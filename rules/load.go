@@ -17,7 +17,6 @@ import (
 // The bounds of a rules file.
 const (
 	maxRules        = 10_000
-	maxVocabulary   = 10_000
 	maxConstraints  = 200 // of one section, and so on for the other lists
 	maxDevices      = 128 // Nomad asks for no more in practice; it bounds a typing error
 	maxCores        = 4096
@@ -151,10 +150,6 @@ func (r *loader) vocabulary(n ast.Node) []entry {
 	}
 	var entries []entry
 	pairs := r.pairs(n, "labels")
-	if len(pairs) > maxVocabulary {
-		r.fault(n, "%d labels; at most %d are taken", len(pairs), maxVocabulary)
-		return nil
-	}
 	seen := map[string]bool{}
 	for i, p := range pairs {
 		l := &label{pattern: strings.ToLower(strings.TrimSpace(p.key)), order: i}

@@ -65,7 +65,6 @@ func (r *reader) tree() (root ast.Node) {
 		r.faultAt(1, 1, "the file has %d bytes; a rules file has at most %d", len(r.src), maxFile)
 		return nil
 	}
-	r.src = strings.TrimPrefix(r.src, "\ufeff")
 	r.src = strings.ReplaceAll(r.src, "\r\n", "\n") // the library counts lines wrongly with \r
 	r.lines = strings.Split(r.src, "\n")
 	if !r.readable() {
