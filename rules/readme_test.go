@@ -146,7 +146,7 @@ func variables(t *testing.T) string {
 	var b strings.Builder
 	b.WriteString("| variable | type | is |\n| --- | --- | --- |\n")
 	row := func(name string, f reflect.StructField, owner string) {
-		kind := map[string]string{"bool": "true or false", "int": "number", "string": "text", "[]string": "texts", "map[string]interface {}": "by the param"}[f.Type.String()]
+		kind := map[string]string{"bool": "true or false", "int": "number", "string": "text", "[]string": "texts", "map[string]interface {}": "as its label says"}[f.Type.String()]
 		comment := comments[owner+"."+f.Name]
 		if kind == "" || comment == "" {
 			t.Errorf("%s.%s has no comment, or the type %s no word", owner, f.Name, f.Type)
