@@ -1,5 +1,3 @@
-//lint:file-ignore ST1005 the errors are Nomad's own words
-
 // Package nomadsim owns a simulated Nomad cluster: a server that speaks the
 // part of Nomad's HTTP API that the router, the demo and their tests use, with
 // nodes that exist in memory. It is for the demo, tests and what-if runs. One
@@ -265,11 +263,12 @@ func (s *Server) routes() http.Handler {
 
 func (s *Server) answer(f answerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.block(r); err != nil {
-			refuse(w, http.StatusBadRequest, err.Error())
-			return
+		err := s.block(r)
+		index := s.now() // before what is read, so that a later query waits for all that it lacks
+		var v any
+		if err == nil {
+			v, err = f(w.Header(), r)
 		}
-		v, err := f(w.Header(), r)
 		var body []byte
 		if err == nil {
 			body, err = json.Marshal(v)
@@ -283,15 +282,21 @@ func (s *Server) answer(f answerFunc) http.Handler {
 			refuse(w, status, err.Error())
 			return
 		}
-		s.mu.Lock()
-		index := s.index
-		s.mu.Unlock()
+		if r.Method != http.MethodGet {
+			index = s.now() // with what was written
+		}
 		w.Header().Set("X-Nomad-Index", strconv.FormatUint(index, 10))
 		w.Header().Set("X-Nomad-KnownLeader", "true")
 		w.Header().Set("X-Nomad-LastContact", "0")
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(body) // a client that went away needs no answer
 	})
+}
+
+func (s *Server) now() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.index
 }
 
 // block holds a blocking query until something has changed since its index.
@@ -302,12 +307,12 @@ func (s *Server) block(r *http.Request) error {
 	}
 	since, err := strconv.ParseUint(q.Get("index"), 10, 64)
 	if err != nil {
-		return errors.New("Invalid index")
+		return badRequest("Invalid index")
 	}
 	wait := maxWait
 	if w := q.Get("wait"); w != "" {
 		if wait, err = time.ParseDuration(w); err != nil || wait < 0 {
-			return errors.New("Invalid wait time")
+			return badRequest("Invalid wait time")
 		}
 	}
 	timer := time.NewTimer(min(wait, 2*maxWait))
