@@ -47,11 +47,15 @@ type cluster struct {
 	fail   func(n int) error
 	within func(router.StartRequest)
 	dead   map[string]bool // Nomad jobs that ended
+	hidden string          // one that cannot be looked up
 }
 
-func (c *cluster) Ended(_ context.Context, r router.Runner, _ router.Placement) (bool, error) {
+func (c *cluster) Ended(_ context.Context, r router.Runner) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if r.NomadJob == c.hidden {
+		return false, &router.FixError{Fix: "show it", Err: errors.New("permission denied")}
+	}
 	return c.dead[r.NomadJob], nil
 }
 
@@ -79,6 +83,15 @@ func (c *cluster) Start(_ context.Context, r router.StartRequest) (router.Starte
 		c.jobs[r.Runner.ID] = r
 	}
 	return router.Started{NomadJob: r.Runner.ID, ClaimToken: first.ClaimToken, Existed: existed}, nil
+}
+
+func (c *cluster) end(nomadJobs ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dead = map[string]bool{}
+	for _, id := range nomadJobs {
+		c.dead[id] = true
+	}
 }
 
 func (c *cluster) job(id string) (router.StartRequest, bool) {
@@ -424,17 +437,48 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 
 // The runner that found nobody to claim from leaves no trace but on Nomad.
 func TestARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
-	nomad := &cluster{dead: map[string]bool{"gha-1-1": true}}
+	nomad := &cluster{dead: map[string]bool{"gha-2-1": true}, hidden: "gha-1-1"}
 	r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) { c.Sweep = 10 * time.Millisecond })
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
-	first, _ := nomad.job("gha-1-1")
+	r.deliver(delivery(1, "queued", "self-hosted", "linux")) // looked up first, in vain
+	r.await(1, in(router.Dispatched))
+	r.deliver(delivery(2, "queued", "self-hosted", "linux"))
+	r.await(2, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
+	first, _ := nomad.job("gha-2-1")
 	if status, _ := r.claim(first.ClaimToken); status != http.StatusGone {
 		t.Errorf("claim of the ended runner = %d, want 410", status)
 	}
-	second, _ := nomad.job("gha-1-2")
+	second, _ := nomad.job("gha-2-2")
 	if status, body := r.claim(second.ClaimToken); status != http.StatusOK || body == "" {
 		t.Errorf("claim of its replacement = %d %q, want 200 and a configuration", status, body)
+	}
+}
+
+// An image that cannot be pulled ends a runner after its claim.
+func TestARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
+	nomad := &cluster{}
+	r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) {
+		c.Sweep, c.Doubt = 10*time.Millisecond, 200*time.Millisecond
+	})
+	for id := int64(1); id <= 2; id++ {
+		r.deliver(delivery(id, "queued", "self-hosted", "linux"))
+		r.await(id, in(router.Dispatched))
+		first, _ := nomad.job(fmt.Sprintf("gha-%d-1", id))
+		if status, _ := r.claim(first.ClaimToken); status != http.StatusOK {
+			t.Fatalf("claim = %d, want 200", status)
+		}
+	}
+	nomad.end("gha-1-1", "gha-2-1")
+	j := r.await(1, in(router.Retrying))
+	if !strings.Contains(j.Reason, "before GitHub gave the runner a job") {
+		t.Errorf("reason = %q, want it to say what happened", j.Reason)
+	}
+	// The second had a job: GitHub says so late.
+	late := delivery(2, "in_progress", "self-hosted", "linux")
+	late.Job.RunnerName = r.hub.asked()[1].Name
+	r.deliver(late)
+	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
+	if j := r.await(2, in(router.Running)); j.Try > 2 || nomad.count() != 3 {
+		t.Errorf("job 2 is at try %d, and Nomad has %d jobs; want 3", j.Try, nomad.count())
 	}
 }
 

@@ -85,7 +85,7 @@ func (w *worker) unanswered(ctx context.Context, c Claimed, cause error) {
 	at := w.Now().Add(w.Doubt)
 	log.Warn("the runner went away while it was given its configuration; the job is tried again unless it shows itself", "err", cause, "again_at", at)
 	reason := "its runner went away while it was given its configuration: it is given time to show itself"
-	if err := w.Store.Lost(ctx, c.Runner.ID, at, reason, w.Now()); err != nil {
+	if _, err := w.Store.Lost(ctx, c.Runner.ID, at, reason, w.Now()); err != nil {
 		log.Error("cannot record a lost runner", "err", err) // Recover mends it at the next start
 	}
 	w.nudge()
@@ -123,7 +123,7 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 	if !again {
 		at = w.Now()
 	}
-	if err := w.Store.Lost(ctx, c.Runner.ID, at, cause.Error(), w.Now()); err != nil {
+	if _, err := w.Store.Lost(ctx, c.Runner.ID, at, cause.Error(), w.Now()); err != nil {
 		// Recover mends it at the next start.
 		log.Error("cannot record a lost runner", "store_err", err)
 		return "the router cannot record the claim now"

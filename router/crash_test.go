@@ -76,8 +76,9 @@ func (s crashingStore) Online(ctx context.Context, id string, now time.Time) err
 	return s.step(func() error { return s.Store.Online(ctx, id, now) })
 }
 
-func (s crashingStore) Lost(ctx context.Context, id string, at time.Time, reason string, now time.Time) error {
-	return s.step(func() error { return s.Store.Lost(ctx, id, at, reason, now) })
+func (s crashingStore) Lost(ctx context.Context, id string, at time.Time, reason string, now time.Time) (lost bool, err error) {
+	err = s.step(func() error { lost, err = s.Store.Lost(ctx, id, at, reason, now); return err })
+	return lost, err
 }
 
 type crashingNomad struct {

@@ -24,9 +24,11 @@ type (
 	Repo       = rules.Repo
 )
 
-// A JobState is where a job stands. States only move forward, except that
-// retrying and queued change places while an outage lasts, and a job whose
-// runner was lost before it came online is retried.
+// A JobState is where a job stands. States only move forward, except that a
+// job is retried while an outage lasts, when its runner was lost, and when
+// another job took its runner. GitHub has the last word: a job that was denied
+// or unroutable is Running when a runner has it after all, and any but an
+// ignored one is Completed when GitHub says so.
 type JobState string
 
 // The states of a job. Held, Queued, Retrying and Dispatched lead to Running
@@ -116,6 +118,13 @@ type Runner struct {
 	Name     string // the runner's name on GitHub; the ID until it is claimed
 	GitHubID int64  // GitHub's runner ID; 0 until it is configured
 	NomadJob string // ID of the Nomad job; differs from ID for a dispatched one; "" until registered
+	NomadAt  NomadAt
+}
+
+// NomadAt is where a Nomad job is.
+type NomadAt struct {
+	Namespace string // "" until the job is registered
+	Region    string // "": that of Switchyard's Nomad client
 }
 
 // A Secret is a string that never shows itself in logs, errors or JSON.
@@ -141,7 +150,8 @@ type StartRequest struct {
 
 // Started says what Nomad has for a StartRequest.
 type Started struct {
-	NomadJob   string   // ID of the Nomad job
+	NomadJob   string // ID of the Nomad job
+	At         NomadAt
 	ClaimToken Secret   // the token in that job's meta: an earlier attempt's when Existed
 	Existed    bool     // an earlier attempt had registered it
 	Warnings   []string // Nomad's own warnings, for the log
@@ -169,9 +179,9 @@ type Nomad interface {
 	// Safe for concurrent use.
 	Start(ctx context.Context, r StartRequest) (Started, error)
 
-	// Ended reports whether a runner's Nomad job, which was started with this
-	// placement, has ended or is gone. Safe for concurrent use.
-	Ended(ctx context.Context, r Runner, p Placement) (bool, error)
+	// Ended reports whether the Nomad job of a registered runner has ended or
+	// is gone. Safe for concurrent use.
+	Ended(ctx context.Context, r Runner) (bool, error)
 }
 
 // The GitHub side, as the claim uses it. *gh.Client is the implementation.
@@ -202,7 +212,8 @@ type Store interface {
 	// Prepare makes the runner known, before Nomad is asked for it, and lets
 	// the holder of the token with this SHA-256 hash claim it. Preparing again,
 	// with the same hash or another, is no error: all of them are good until
-	// Dispatched. A job that is no longer Queued or Retrying is ErrNotWaiting.
+	// Dispatched. A job that is no longer Queued or Retrying, or not due, is
+	// ErrNotWaiting.
 	Prepare(ctx context.Context, r Runner, tokenHash [32]byte, now time.Time) error
 
 	// Dispatched records that Nomad has the runner, whose token has this hash;
@@ -227,14 +238,15 @@ type Store interface {
 	// moves from Claimed to Online, and stays where it is if it went further.
 	Online(ctx context.Context, runnerID string, now time.Time) error
 
-	// Lost gives a claimed runner up and puts its job, if it still waits, into
-	// Retrying with the next try, due at at.
-	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) error
+	// Lost gives up a runner that has no job of GitHub's and puts its own job,
+	// if that still waits, into Retrying with the next try, due at at. It
+	// reports whether there was anything to give up.
+	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error)
 
-	// Unclaimed returns up to limit runners, and their jobs, that are registered
-	// and have not claimed, for jobs that are Dispatched with an ID over after,
-	// by that ID.
-	Unclaimed(ctx context.Context, after int64, limit int) ([]Claimed, error)
+	// Unserved returns up to limit jobs that are Dispatched, with an ID over
+	// after and by that ID, and their runners: registered on Nomad, Dispatched
+	// or Online, and without a job of GitHub's.
+	Unserved(ctx context.Context, after int64, limit int) ([]Claimed, error)
 
 	// Recover gives up, as Lost does, the runners that were claimed when the
 	// last process ended, and returns how many. The job of one that GitHub had

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,7 +10,7 @@ import (
 )
 
 const (
-	sweepBatch   = 256 // runners read from the store at once
+	sweepBatch   = 256 // jobs read from the store at once
 	sweepCallers = 4   // of Nomad at the same time
 )
 
@@ -19,7 +20,7 @@ func (w *worker) sweeps(ctx context.Context) error {
 	defer tick.Stop()
 	for {
 		if err := w.sweep(ctx); err != nil && ctx.Err() == nil {
-			w.Logger.Warn("cannot look up the runners that have not claimed; the next sweep tries again", "err", err, "again_at", w.Now().Add(w.Sweep))
+			w.Logger.Warn("cannot look up the runners that have no job; the next sweep tries again", "err", err, "again_at", w.Now().Add(w.Sweep))
 		}
 		select {
 		case <-ctx.Done():
@@ -29,12 +30,11 @@ func (w *worker) sweeps(ctx context.Context) error {
 	}
 }
 
-// sweep gives up the runners whose Nomad job ended before they asked for their
-// configuration, as when the claim was not to be reached: nobody would ever
-// hear of them. Their jobs are tried again.
+// sweep gives up the runners whose Nomad job ended before GitHub gave them a
+// job: nobody would ever hear of them. Their own jobs are tried again.
 func (w *worker) sweep(ctx context.Context) error {
 	for after := int64(0); ; {
-		batch, err := w.Store.Unclaimed(ctx, after, sweepBatch)
+		batch, err := w.Store.Unserved(ctx, after, sweepBatch)
 		if err != nil || len(batch) == 0 {
 			return err
 		}
@@ -50,24 +50,38 @@ func (w *worker) sweep(ctx context.Context) error {
 	}
 }
 
+// lookUp fails when it makes no sense to look up others: the store fails, or
+// Nomad is away.
 func (w *worker) lookUp(ctx context.Context, c Claimed) error {
-	if c.Job.Decision == nil {
-		return nil
-	}
+	log := w.Logger.With("job_id", c.Job.ID, "nomad_job", c.Runner.NomadJob)
 	nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	ended, err := w.Nomad.Ended(nomadCtx, c.Runner, c.Job.Decision.Placement)
-	if err != nil || !ended {
+	ended, err := w.Nomad.Ended(nomadCtx, c.Runner)
+	var fix *FixError
+	var giveUp *GiveUpError
+	switch {
+	case errors.As(err, &fix), errors.As(err, &giveUp):
+		log.Error("cannot look up a runner", "err", err)
+		return nil
+	case err != nil || !ended:
 		return err
+	}
+	at := w.Now()
+	reason := fmt.Sprintf("its Nomad job %s ended before the runner asked for its configuration: can its node reach %s?", c.Runner.NomadJob, w.PublicURL)
+	if c.Runner.State == RunnerOnline {
+		// It may have had a job after all: GitHub's word of that can be late.
+		at = at.Add(w.Doubt)
+		reason = fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job: nomad job status %[1]s says why", c.Runner.NomadJob)
 	}
 	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	reason := fmt.Sprintf("its Nomad job %s ended before the runner asked for its configuration: can its node reach %s?", c.Runner.NomadJob, w.PublicURL)
-	if err := w.Store.Lost(storeCtx, c.Runner.ID, w.Now(), reason, w.Now()); err != nil {
+	lost, err := w.Store.Lost(storeCtx, c.Runner.ID, at, reason, w.Now())
+	if err != nil {
 		return fmt.Errorf("record lost runner %s: %w", c.Runner.ID, err)
 	}
-	w.Logger.Warn("a runner ended before it asked for its configuration; the job is tried again: can its node reach the public URL?",
-		"job_id", c.Job.ID, "nomad_job", c.Runner.NomadJob, "public_url", w.PublicURL)
-	w.nudge()
+	if lost {
+		log.Warn("a runner ended without a job; its own is tried again", "reason", reason, "again_at", at)
+		w.nudge()
+	}
 	return nil
 }

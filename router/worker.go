@@ -166,7 +166,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	for _, warning := range started.Warnings {
 		log.Warn("nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
 	}
-	r.NomadJob = started.NomadJob
+	r.NomadJob, r.NomadAt = started.NomadJob, started.At
 	storeCtx, cancel = context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := w.Store.Dispatched(storeCtx, r, hash(started.ClaimToken), d, w.Now()); err != nil {

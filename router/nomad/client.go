@@ -4,7 +4,6 @@
 package nomad
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -94,22 +93,22 @@ func New(c Config) (*Client, error) {
 
 // A scope is where a call goes. Nomad lets a query's namespace and region win
 // over the job's own, so every call names them; no region is the client's.
-type scope struct{ namespace, region string }
+type scope router.NomadAt
 
 func (s scope) read(ctx context.Context) *api.QueryOptions {
-	return (&api.QueryOptions{Namespace: s.namespace, Region: s.region}).WithContext(ctx)
+	return (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
 func (s scope) write(ctx context.Context) *api.WriteOptions {
-	return (&api.WriteOptions{Namespace: s.namespace, Region: s.region}).WithContext(ctx)
+	return (&api.WriteOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
 // scopeOf is where a rendered job goes. "global" is what a jobspec without a
 // region is given when Nomad fills in its defaults.
 func scopeOf(j *api.Job) scope {
-	s := scope{namespace: *j.Namespace}
+	s := scope{Namespace: *j.Namespace}
 	if j.Region != nil && *j.Region != api.GlobalRegion {
-		s.region = *j.Region
+		s.Region = *j.Region
 	}
 	return s
 }
@@ -140,7 +139,7 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 	at := scopeOf(job)
 	resp, _, err := c.api.Jobs().RegisterOpts(job, &api.RegisterOptions{EnforceIndex: true}, at.write(ctx))
 	if err == nil {
-		return router.Started{NomadJob: *job.ID, ClaimToken: r.ClaimToken, Warnings: warnings(resp.Warnings)}, nil
+		return router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Warnings: warnings(resp.Warnings)}, nil
 	}
 	register := call{what: "register job " + *job.ID, at: at, capability: "submit-job"}
 	sorted := register.sorted(err)
@@ -159,7 +158,7 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 				Err: fmt.Errorf("%s: Nomad has a job of this ID that Switchyard did not make", register),
 			}
 		}
-		return router.Started{NomadJob: *job.ID, ClaimToken: router.Secret(token), Existed: true}, nil
+		return router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: router.Secret(token), Existed: true}, nil
 	case http.StatusNotFound:
 		if status(err) == http.StatusBadRequest {
 			return router.Started{}, register.refusal(words(err))
@@ -177,15 +176,11 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 }
 
 // Ended implements router.Nomad. It needs read-job.
-func (c *Client) Ended(ctx context.Context, r router.Runner, p router.Placement) (bool, error) {
-	at := scope{namespace: cmp.Or(p.Namespace, c.namespace)}
-	if p.Dispatch == "" {
-		job, err := c.Render(ctx, router.StartRequest{Runner: r, Placement: p})
-		if err != nil {
-			return false, err
-		}
-		at = scopeOf(job)
+func (c *Client) Ended(ctx context.Context, r router.Runner) (bool, error) {
+	if r.NomadJob == "" {
+		return false, fmt.Errorf("runner %s is not registered", r.ID)
 	}
+	at := scope(r.NomadAt)
 	read := call{what: "read job " + r.NomadJob, at: at, capability: "read-job"}
 	job, _, err := c.api.Jobs().Info(r.NomadJob, at.read(ctx))
 	switch {

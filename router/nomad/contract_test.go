@@ -95,7 +95,7 @@ func TestStartRegistersOnce(t *testing.T) {
 			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable, Priority: 70})
 			r.Placement.Resources.MemoryMB = 64
 			got, err := client.Start(t.Context(), r)
-			if want := (router.Started{NomadJob: r.Runner.ID, ClaimToken: r.ClaimToken}); err != nil || !cmp.Equal(got, want) {
+			if want := (router.Started{NomadJob: r.Runner.ID, At: router.NomadAt{Namespace: "default"}, ClaimToken: r.ClaimToken}); err != nil || !cmp.Equal(got, want) {
 				t.Fatalf("Start = %+v, %v, want %+v", got, err, want)
 			}
 			job := on.job(t, r.Runner.ID)
@@ -104,7 +104,7 @@ func TestStartRegistersOnce(t *testing.T) {
 			}
 			r.ClaimToken = "another"
 			got, err = client.Start(t.Context(), r)
-			if want := (router.Started{NomadJob: r.Runner.ID, ClaimToken: "the-token", Existed: true}); err != nil || !cmp.Equal(got, want) {
+			if want := (router.Started{NomadJob: r.Runner.ID, At: router.NomadAt{Namespace: "default"}, ClaimToken: "the-token", Existed: true}); err != nil || !cmp.Equal(got, want) {
 				t.Errorf("Start again = %+v, %v, want %+v", got, err, want)
 			}
 		})
@@ -169,10 +169,10 @@ func TestStartRegistersOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r.Runner.NomadJob = got.NomadJob
+			r.Runner.NomadJob, r.Runner.NomadAt = got.NomadJob, got.At
 			ended := func(want bool, when string) {
 				t.Helper()
-				if ended, err := client.Ended(t.Context(), r.Runner, r.Placement); err != nil || ended != want {
+				if ended, err := client.Ended(t.Context(), r.Runner); err != nil || ended != want {
 					t.Errorf("Ended of a job that %s = %v, %v, want %v", when, ended, err, want)
 				}
 			}
@@ -444,7 +444,7 @@ func TestDispatch(t *testing.T) {
 			}
 			r.ClaimToken = "another"
 			again, err := client.Start(t.Context(), r)
-			if want := (router.Started{NomadJob: first.NomadJob, ClaimToken: "the-token", Existed: true}); err != nil || !cmp.Equal(again, want) {
+			if want := (router.Started{NomadJob: first.NomadJob, At: first.At, ClaimToken: "the-token", Existed: true}); err != nil || !cmp.Equal(again, want) {
 				t.Errorf("Start again = %+v, %v, want %+v", again, err, want)
 			}
 			if n := len(children(t, id)); n != 1 {

@@ -16,7 +16,7 @@ import (
 // dispatch runs an existing parameterized job as it is, giving it those of our
 // meta keys that it declares.
 func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.Started, error) {
-	id, at := r.Placement.Dispatch, scope{namespace: cmp.Or(r.Placement.Namespace, c.namespace)}
+	id, at := r.Placement.Dispatch, scope{Namespace: cmp.Or(r.Placement.Namespace, c.namespace)}
 	release, err := c.hold.lock(ctx, r.Runner.ID)
 	if err != nil {
 		return router.Started{}, fmt.Errorf("wait for an earlier dispatch of %s: %w", r.Runner.ID, err)
@@ -45,7 +45,7 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	if err != nil {
 		return router.Started{}, dispatch.sorted(err)
 	}
-	started := router.Started{NomadJob: resp.DispatchedJobID, ClaimToken: r.ClaimToken}
+	started := router.Started{NomadJob: resp.DispatchedJobID, At: router.NomadAt(at), ClaimToken: r.ClaimToken}
 	if resp.EvalID != "" {
 		return started, nil
 	}

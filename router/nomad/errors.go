@@ -27,7 +27,7 @@ type call struct {
 }
 
 func (c call) String() string {
-	return fmt.Sprintf("%s in namespace %s", c.what, c.at.namespace)
+	return fmt.Sprintf("%s in namespace %s", c.what, c.at.Namespace)
 }
 
 // sorted turns an error of the API client into one of router.Nomad's. What it
@@ -56,7 +56,7 @@ func (c call) sorted(err error) error {
 }
 
 func needs(capability string, at scope) string {
-	return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on namespace %s", capability, at.namespace)
+	return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on namespace %s", capability, at.Namespace)
 }
 
 // unanswered sorts an error of the connection.

@@ -28,7 +28,7 @@ func (c *Client) parse(ctx context.Context, spec jobspecs.Jobspec, namespace str
 	if parsed, ok := c.cached(spec.Hash); ok {
 		return parsed, nil
 	}
-	at := scope{namespace: namespace}
+	at := scope{Namespace: namespace}
 	var parsed json.RawMessage
 	_, err = c.api.Raw().Write("/v1/jobs/parse", &api.JobsParseRequest{JobHCL: string(spec.Source)}, &parsed, at.write(ctx))
 	if err != nil {

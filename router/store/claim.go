@@ -99,18 +99,23 @@ func (s *Store) Online(ctx context.Context, runnerID string, now time.Time) erro
 		if err != nil || moved > 0 {
 			return err
 		}
-		ok, err := found(t, isRunnerSQL, runnerID)
-		if err == nil && !ok {
-			err = router.ErrNotFound
-		}
-		return err
+		return knownRunner(t, runnerID)
 	})
+}
+
+// knownRunner is nil for a runner that is known, else ErrNotFound.
+func knownRunner(t *tx, id string) error {
+	ok, err := found(t, isRunnerSQL, id)
+	if err == nil && !ok {
+		err = router.ErrNotFound
+	}
+	return err
 }
 
 const (
 	lostSQL = `
 UPDATE runners SET state = 'lost', updated_at = ?2
-WHERE id = ?1 AND state IN ('dispatched', 'claimed') RETURNING job_id, try`
+WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
 
 	tryAgainSQL = `
 UPDATE jobs SET state = 'retrying', try = try + 1, failures = failures + 1, due_at = ?3, reason = ?4, updated_at = ?5
@@ -123,25 +128,25 @@ WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
 
 // Lost implements router.Store. A runner that GitHub gave a job meanwhile, or
 // that ended, is left as it is.
-func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) error {
-	return s.writer.change(ctx, func(t *tx) error { return lose(t, runnerID, at, reason, now) })
+func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error) {
+	err = s.writer.change(ctx, func(t *tx) error {
+		lost, err = lose(t, runnerID, at, reason, now)
+		return err
+	})
+	return lost && err == nil, err
 }
 
-func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) error {
+func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error) {
 	var r router.Runner
-	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, lostSQL, runnerID, millis(now))
+	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, lostSQL, runnerID, millis(now))
 	if err != nil {
-		return err
+		return false, err
 	}
 	if r.JobID == 0 {
-		ok, err := found(t, isRunnerSQL, runnerID)
-		if err == nil && !ok {
-			err = router.ErrNotFound
-		}
-		return err
+		return false, knownRunner(t, runnerID)
 	}
 	_, err = t.exec(tryAgainSQL, r.JobID, r.Try, millis(at), reason, millis(now))
-	return err
+	return true, err
 }
 
 // Recover implements router.Store.
@@ -163,7 +168,7 @@ func (s *Store) Recover(ctx context.Context, now, doubt time.Time) (n int, err e
 			if r.GitHubID != 0 {
 				at, reason = doubt, "the router ended while it answered the runner, which may have started: it is given time to show itself"
 			}
-			if err := lose(t, r.ID, at, reason, now); err != nil {
+			if _, err := lose(t, r.ID, at, reason, now); err != nil {
 				return err
 			}
 		}

@@ -49,11 +49,11 @@ func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, reason str
 }
 
 const (
-	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying')`
+	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying') AND due_at <= ?`
 
 	insertRunnerSQL = `
-INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, created_at, updated_at)
-VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', ?5, ?5)
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at)
+VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5)
 ON CONFLICT (id) DO NOTHING`
 
 	insertClaimSQL = `
@@ -62,11 +62,11 @@ ON CONFLICT (token_hash) DO NOTHING`
 )
 
 // Prepare implements router.Store. A runner for a try that is not the job's
-// current one is ErrNotWaiting too: whoever asks has read the job before it
-// moved on.
+// current one, or that is not due, is ErrNotWaiting too: whoever asks has read
+// the job before it moved on.
 func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
 	return s.writer.change(ctx, func(t *tx) error {
-		waits, err := found(t, waitsForTrySQL, r.JobID, r.Try)
+		waits, err := found(t, waitsForTrySQL, r.JobID, r.Try, millis(now))
 		if err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte
 }
 
 const (
-	nomadJobSQL = `UPDATE runners SET nomad_job = ?2, updated_at = ?3 WHERE id = ?1 RETURNING state`
+	nomadJobSQL = `UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5 WHERE id = ?1 RETURNING state`
 
 	dropClaimsSQL = `DELETE FROM claims WHERE runner_id = ? AND token_hash <> ?`
 
@@ -107,7 +107,7 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 	}
 	return s.writer.change(ctx, func(t *tx) error {
 		var state router.RunnerState
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&state) }, nomadJobSQL, r.ID, r.NomadJob, millis(now))
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&state) }, nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now))
 		if err != nil {
 			return err
 		}

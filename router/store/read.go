@@ -38,10 +38,10 @@ func scanJob(rows *sql.Rows, j *router.Job) error {
 	return nil
 }
 
-const runnerColumns = `id, job_id, try, state, name, github_id, nomad_job`
+const runnerColumns = `id, job_id, try, state, name, github_id, nomad_job, namespace, region`
 
 func scanRunner(rows *sql.Rows, r *router.Runner) error {
-	return rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob)
+	return rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region)
 }
 
 // The condition is that of the index jobs_due, word for word. Left to itself
@@ -92,38 +92,41 @@ func (s *Store) Job(ctx context.Context, id int64) (j router.Job, err error) {
 	return j, nil
 }
 
+// unserved are the runners that Nomad has and GitHub has given no job.
+const unserved = `(r.state = 'online' OR r.state = 'dispatched' AND r.nomad_job <> '')`
+
 // By the jobs' index of states, which is in the order of their IDs.
-const unclaimedSQL = `
+const unservedSQL = `
 SELECT ` + jobColumns + ` FROM jobs
 WHERE state = 'dispatched' AND id > ?1
-	AND EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND r.state = 'dispatched')
+	AND EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND ` + unserved + `)
 ORDER BY id LIMIT ?2`
 
-const unclaimedRunnerSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? AND try = ? AND state = 'dispatched'`
+const unservedRunnerSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND try = ? AND ` + unserved
 
-// Unclaimed implements router.Store.
-func (s *Store) Unclaimed(ctx context.Context, after int64, limit int) (unclaimed []router.Claimed, err error) {
-	rows, err := s.read.QueryContext(ctx, unclaimedSQL, after, limit)
+// Unserved implements router.Store.
+func (s *Store) Unserved(ctx context.Context, after int64, limit int) (unserved []router.Claimed, err error) {
+	rows, err := s.read.QueryContext(ctx, unservedSQL, after, limit)
 	if err == nil {
 		err = each(rows, func(rows *sql.Rows) error {
 			c := router.Claimed{Needed: true}
 			err := scanJob(rows, &c.Job)
-			unclaimed = append(unclaimed, c)
+			unserved = append(unserved, c)
 			return err
 		})
 	}
-	for i := 0; err == nil && i < len(unclaimed); i++ {
-		c := &unclaimed[i]
-		rows, err = s.read.QueryContext(ctx, unclaimedRunnerSQL, c.Job.ID, c.Job.Try)
+	for i := 0; err == nil && i < len(unserved); i++ {
+		c := &unserved[i]
+		rows, err = s.read.QueryContext(ctx, unservedRunnerSQL, c.Job.ID, c.Job.Try)
 		if err == nil {
 			err = each(rows, func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) })
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read unclaimed runners: %w", err)
+		return nil, fmt.Errorf("read unserved jobs: %w", err)
 	}
-	// One may have claimed between the two readings.
-	return slices.DeleteFunc(unclaimed, func(c router.Claimed) bool { return c.Runner.ID == "" }), nil
+	// One may have been given a job between the two readings.
+	return slices.DeleteFunc(unserved, func(c router.Claimed) bool { return c.Runner.ID == "" }), nil
 }
 
 const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`

@@ -155,7 +155,7 @@ const (
 	// repository and same labels.
 	freeRunnerSQL = `
 SELECT r.id, r.try FROM runners r JOIN jobs served ON served.id = r.job_id AND served.try = r.try JOIN jobs short ON short.id = ?2
-WHERE r.job_id = ?1 AND r.state IN ('dispatched', 'claimed', 'online')
+WHERE r.job_id = ?1 AND (r.state = 'claimed' OR ` + unserved + `)
 	AND served.owner = short.owner AND served.repo = short.repo AND served.labels = short.labels`
 
 	bindSQL = `UPDATE runners SET job_id = ?2, try = ?3 WHERE id = ?1`

@@ -52,7 +52,9 @@ CREATE TABLE runners (
     state      TEXT    NOT NULL CHECK (state IN ('dispatched', 'claimed', 'online', 'busy', 'finished', 'lost', 'stopped')),
     name       TEXT    NOT NULL UNIQUE,
     github_id  INTEGER NOT NULL,
-    nomad_job  TEXT    NOT NULL,
+    nomad_job  TEXT    NOT NULL, -- empty until it is registered, as are the next two
+    namespace  TEXT    NOT NULL,
+    region     TEXT    NOT NULL,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     UNIQUE (job_id, try)

@@ -117,15 +117,15 @@ var claimTests = []test{
 		f.receive(queued(1))
 		r := f.dispatch(1)
 		f.claim(r)
-		f.must(f.Lost(f.ctx(), r.ID, T0.Add(time.Second), "GitHub answered 502", T0))
+		f.lost(r.ID, T0, "GitHub answered 502", T0)
 		j := f.wantState(1, router.Retrying)
-		if j.Try != 2 || j.Failures != 1 || j.Reason != "GitHub answered 502" || !j.DueAt.Equal(T0.Add(time.Second)) {
+		if j.Try != 2 || j.Failures != 1 || j.Reason != "GitHub answered 502" || !j.DueAt.Equal(T0) {
 			t.Errorf("got try %d, %d failures, %q, due at %v", j.Try, j.Failures, j.Reason, j.DueAt)
 		}
 		f.wantRunner(1, r.ID, router.RunnerLost)
 		_, err := f.Claim(f.ctx(), Token(r.ID), T0)
 		wantErr(t, err, router.ErrClaimed)
-		f.must(f.Lost(f.ctx(), r.ID, T0, "again", T0)) // changes nothing
+		f.lost(r.ID, T0, "again", T0) // changes nothing
 		if j := f.job(1); j.Try != 2 {
 			t.Errorf("losing it twice made it try %d", j.Try)
 		}
@@ -137,7 +137,7 @@ var claimTests = []test{
 	{"the runner of an earlier try is not needed", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		first := f.dispatch(1)
-		f.must(f.Lost(f.ctx(), first.ID, T0, "it never came", T0))
+		f.lost(first.ID, T0, "it never came", T0)
 		f.dispatch(1)
 		_, err := f.Claim(f.ctx(), Token(first.ID), T0)
 		wantErr(t, err, router.ErrClaimed)
@@ -151,27 +151,30 @@ var claimTests = []test{
 		r := f.dispatch(1)
 		f.claim(r)
 		f.receive(completed(1, "", "cancelled"))
-		f.must(f.Lost(f.ctx(), r.ID, T0, "x", T0))
+		f.lost(r.ID, T0, "x", T0)
 		f.wantState(1, router.Completed)
 		f.wantRunner(1, r.ID, router.RunnerLost)
 	}},
-	{"Unclaimed lists the runners that have not claimed", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 6; id++ {
+	{"Unserved lists the runners that GitHub has given no job", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 7; id++ {
 			f.receive(queued(id))
 		}
 		f.prepare(1) // not registered yet
 		second := f.dispatch(2)
-		f.claim(f.dispatch(3))
+		f.claim(f.dispatch(3)) // being configured
 		f.dispatch(4)
 		f.receive(completed(4, "", "cancelled"))
-		fifth, sixth := f.dispatch(5), f.dispatch(6)
+		fifth, _ := f.online(5)
+		sixth := f.dispatch(6)
+		_, busy := f.online(7)
+		f.receive(inProgress(7, busy))
 		ids := func(after int64, limit int) (ids []string) {
-			list, err := f.Unclaimed(f.ctx(), after, limit)
+			list, err := f.Unserved(f.ctx(), after, limit)
 			f.must(err)
 			for _, c := range list {
 				ids = append(ids, c.Runner.ID)
-				if c.Job.ID != c.Runner.JobID || c.Job.Decision == nil {
-					t.Errorf("runner %s comes with job %d, decision %v", c.Runner.ID, c.Job.ID, c.Job.Decision)
+				if c.Job.ID != c.Runner.JobID || c.Job.Decision == nil || c.Runner.NomadAt.Namespace != "ci" || c.Runner.NomadAt.Region != "tokyo" {
+					t.Errorf("runner %+v comes with job %d, decision %v", c.Runner, c.Job.ID, c.Job.Decision)
 				}
 			}
 			return ids
@@ -179,6 +182,26 @@ var claimTests = []test{
 		wantDiff(t, ids(0, 10), []string{second.ID, fifth.ID, sixth.ID})
 		wantDiff(t, ids(0, 2), []string{second.ID, fifth.ID})
 		wantDiff(t, ids(5, 2), []string{sixth.ID})
+	}},
+	{"an online runner can be lost, a busy one cannot", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.receive(queued(2))
+		online, _ := f.online(1)
+		busy, name := f.online(2)
+		f.receive(inProgress(2, name))
+		if !f.lost(online.ID, T0.Add(time.Minute), "its Nomad job ended", T0) || f.lost(busy.ID, T0, "x", T0) {
+			t.Error("Lost reports the wrong ones")
+		}
+		if j := f.wantState(1, router.Retrying); j.Try != 2 || !j.DueAt.Equal(T0.Add(time.Minute)) {
+			t.Errorf("got try %d, due at %v", j.Try, j.DueAt)
+		}
+		f.wantState(2, router.Running)
+	}},
+	{"a job that is not due is not prepared", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), "Nomad is away", decision(), T0))
+		wantErr(t, f.Prepare(f.ctx(), f.newRunner(1), Token("x"), T0), router.ErrNotWaiting)
+		f.must(f.Prepare(f.ctx(), f.newRunner(1), Token("x"), T0.Add(time.Minute)))
 	}},
 	{"Recover gives up what was claimed and not configured", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 5; id++ {

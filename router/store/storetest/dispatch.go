@@ -57,7 +57,8 @@ var dispatchTests = []test{
 		wantErr(t, f.Prepare(ctx, r, Token("x"), T0), router.ErrNotFound)
 		wantErr(t, f.Dispatched(ctx, r, Token("x"), nil, T0), router.ErrNotFound)
 		wantErr(t, f.Configured(ctx, r.ID, "x", 1, T0), router.ErrNotFound)
-		wantErr(t, f.Lost(ctx, r.ID, T0, "x", T0), router.ErrNotFound)
+		_, err = f.Lost(ctx, r.ID, T0, "x", T0)
+		wantErr(t, err, router.ErrNotFound)
 	}},
 	{"each retry counts a failure and keeps the decision it is not given", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))

@@ -202,7 +202,7 @@ func (f *fixture) prepare(jobID int64) router.Runner {
 func (f *fixture) dispatch(jobID int64) router.Runner {
 	f.t.Helper()
 	r := f.prepare(jobID)
-	r.NomadJob = r.ID
+	r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci", Region: "tokyo"}
 	f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
 	return r
 }
@@ -212,6 +212,13 @@ func (f *fixture) claim(r router.Runner) router.Claimed {
 	c, err := f.Claim(f.ctx(), Token(r.ID), T0)
 	f.must(err)
 	return c
+}
+
+func (f *fixture) lost(runnerID string, at time.Time, reason string, now time.Time) (lost bool) {
+	f.t.Helper()
+	lost, err := f.Lost(f.ctx(), runnerID, at, reason, now)
+	f.must(err)
+	return lost
 }
 
 // online takes a job from queued to a configured runner, and returns the runner's name.
