@@ -16,7 +16,7 @@
 #      nomad acl policy apply -namespace default -job switchyard switchyard policy.hcl
 #
 #      namespace "default" { # and each other one that rules name
-#        capabilities = ["submit-job", "read-job", "parse-job"] # and "dispatch-job" when a rule has dispatch:
+#        capabilities = ["submit-job", "read-job"] # and "dispatch-job" when a rule has dispatch:
 #      }
 #
 # 4. nomad job run -var binary=https://… switchyard.nomad.hcl

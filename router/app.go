@@ -36,7 +36,7 @@ type Config struct {
 	PublicURL   string // where runners reach the public listener: http(s)://host[:port][/path]. "" is http:// and the listener's address
 
 	Logger  *slog.Logger     // nil: slog.Default
-	Senders int              // Nomad jobs registered at the same time; 0: 16. Nomad allows one client address 100 connections
+	Senders int              // Nomad jobs registered at the same time, at most 64; 0: 16
 	Tick    time.Duration    // how often the store is read though nothing woke the worker; 0: 5 s
 	Grace   time.Duration    // how long a stop waits for work in hand; 0: 20 s
 	Sweep   time.Duration    // how often runners that have not claimed are looked up on Nomad; 0: 5 min
@@ -59,6 +59,12 @@ type App struct {
 func New(c Config) (*App, error) {
 	if c.Store == nil || c.Nomad == nil || c.GitHub == nil || c.Rules == nil || c.Webhook == nil {
 		return nil, errors.New("router: Store, Nomad, GitHub, Rules and Webhook are required")
+	}
+	if c.Listen == "" || c.AdminListen == "" {
+		return nil, errors.New("both listeners need an address, such as :8080 and 127.0.0.1:8081")
+	}
+	if c.Senders > maxSenders {
+		return nil, fmt.Errorf("%d senders: at most %d, as Nomad allows one address 100 connections", c.Senders, maxSenders)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -86,7 +92,7 @@ func New(c Config) (*App, error) {
 	}
 	if c.PublicURL != "" {
 		u, err := url.Parse(c.PublicURL)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.RawQuery != "" || u.Fragment != "" {
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 			return nil, fmt.Errorf("public URL %q: want http(s)://host[:port], as the Nomad clients reach it", c.PublicURL)
 		}
 		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
@@ -162,7 +168,7 @@ func (a *App) publicHandler() http.Handler {
 }
 
 // adminHandler is for operators: /healthz says that the process lives,
-// /readyz that it can do its work, with the number of jobs in each state.
+// /readyz that the store answers, with the number of jobs in each state.
 func (a *App) adminHandler() http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {

@@ -17,6 +17,7 @@ const ClaimPath = "/runner/v1/claim"
 const (
 	maxToken     = 256              // bytes of a bearer token
 	nameTries    = 3                // names offered to GitHub for one claim
+	claimFixWait = 2 * time.Minute  // on top of the back-off, when a person must act
 	claimTimeout = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
 )
 
@@ -123,6 +124,10 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 	if !again {
 		at = w.Now()
 	}
+	var fix *FixError
+	if errors.As(cause, &fix) {
+		at = at.Add(claimFixWait) // each attempt costs a Nomad job
+	}
 	if _, err := w.Store.Lost(ctx, c.Runner.ID, at, cause.Error(), w.Now()); err != nil {
 		// Recover mends it at the next start.
 		log.Error("cannot record a lost runner", "store_err", err)
@@ -135,8 +140,7 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 		}
 		return "GitHub refuses the runner configuration; see the router's log"
 	}
-	var fix *FixError
-	if errors.As(cause, &fix) {
+	if fix != nil {
 		log.Error("runner configuration waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
 		log.Warn("no runner configuration; the job will be tried again", "again_at", at)

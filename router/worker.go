@@ -14,6 +14,8 @@ import (
 )
 
 const (
+	maxSenders   = 64 // so that those in hand leave room in a batch
+	maxTokens    = 10_000
 	dueBatch     = 256              // jobs read from the store at once
 	startTimeout = 30 * time.Second // for one runner's whole talk with Nomad
 	storeTimeout = 10 * time.Second // for one write of the worker
@@ -242,6 +244,9 @@ func (w *worker) token(runnerID string) Secret {
 func (w *worker) keep(runnerID string, token Secret) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if len(w.tokens) >= maxTokens { // those of jobs that were never tried again
+		clear(w.tokens)
+	}
 	w.tokens[runnerID] = token
 }
 

@@ -46,7 +46,7 @@ type Decision struct {
 	Reason  string   `json:"reason"` // one sentence for people; never empty
 	Labels  []string `json:"labels"` // the labels the rules saw: lower case, without doubles, compound ones taken apart
 	Placement
-	Trace []Step `json:"trace,omitempty"` // nil unless asked for
+	Trace []Step `json:"trace"` // nil unless asked for
 }
 
 // A Placement is what Nomad is asked for.

@@ -39,7 +39,7 @@ type language struct {
 
 func newLanguage(params []string, mentions map[string]bool) *language {
 	l := &language{params: params, mentions: mentions, options: []expr.Option{
-		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.DisableBuiltin("now"),
+		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.DisableBuiltin("now"), expr.DisableBuiltin("repeat"),
 	}}
 	for name, f := range labelFunctions {
 		l.options = append(l.options, expr.Function(name, f, new(func([]string, ...string) bool)))

@@ -422,3 +422,14 @@ func nested(n int) string {
 	}
 	return b.String()
 }
+
+// A pattern that is just not too deep by itself is too deep with its anchors.
+func TestAPatternThatIsTooDeepOnlyWhenWholeIsAFault(t *testing.T) {
+	for depth := 995; depth <= 1001; depth++ {
+		src := "version: 1\nlabels:\n  'a=*': { param: { name: a, type: string, pattern: '" +
+			strings.Repeat("(", depth) + "a" + strings.Repeat(")", depth) + "' } }\nrules: [{ name: x, deny: y }]\n"
+		if set, err := Parse("deep.yaml", []byte(src)); (set == nil) != (err != nil) || err != nil && !strings.Contains(err.Error(), "deep.yaml:3:53: param pattern") {
+			t.Errorf("depth %d: %v, want a rules set or a fault at the pattern", depth, err)
+		}
+	}
+}

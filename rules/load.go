@@ -268,7 +268,12 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 			r.fault(pattern, "param pattern %s is no regular expression: %s", quote(s), oneLine(err.Error()))
 			return
 		}
-		p.pattern, p.patternAs = regexp.MustCompile(`^(?:`+s+`)$`), s
+		whole, err := regexp.Compile(`^(?:` + s + `)$`) // it can be too deep only so
+		if err != nil {
+			r.fault(pattern, "param pattern %s is no regular expression: %s", quote(s), oneLine(err.Error()))
+			return
+		}
+		p.pattern, p.patternAs = whole, s
 		return
 	}
 	items := r.items(oneOf, "one_of")

@@ -59,7 +59,8 @@ func demoCommand() *cobra.Command {
 nodes, and the real server between them with rules.example.yaml. It shows each
 job as it moves. With NOMAD_ADDR set, the jobs run on that Nomad instead.
 
-Exit code 0: every job ended as its labels promise. 1: one did not.`,
+Exit code 0: every job ended as its labels promise; on a real Nomad one may also
+wait for a node that is not there. 1: one did not.`,
 		Example: "  switchyard demo --once",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -281,9 +281,14 @@ func (s *stage) summary() error {
 	}
 	fmt.Fprintf(s.out, "\n%d jobs ended in %.1f s: %s.\n", total, time.Since(s.began).Seconds(), strings.Join(counts, ", "))
 	if s.waiting > 0 {
-		fmt.Fprintf(s.out, "%d wait for nodes that this Nomad does not have, as their labels ask.\n", s.waiting)
+		fmt.Fprintf(s.out, "%d did not end: they wait for nodes that this Nomad does not have.\n", s.waiting)
 	}
-	if len(s.broken) == 0 {
+	switch {
+	case len(s.broken) > 0:
+	case s.waiting > 0:
+		fmt.Fprintln(s.out, "The others ended as their labels promise.")
+		return nil
+	default:
 		fmt.Fprintln(s.out, "Every one ended as its labels promise.")
 		return nil
 	}

@@ -107,6 +107,9 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 	case f.render == "json":
 		fmt.Fprintf(stderr, "switchyard: %s: %s\n", d.Outcome, printable(d.Reason))
 	case f.format == "json":
+		if d.Trace == nil { // no rule was looked at
+			d.Trace = []rules.Step{}
+		}
 		enc := json.NewEncoder(stdout)
 		enc.SetIndent("", "  ")
 		enc.SetEscapeHTML(false)
@@ -140,6 +143,9 @@ func (f *explainFlags) describedJob(stdin io.Reader) (router.Job, error) {
 		}
 		d.Job.Try = 1
 		return d.Job, nil
+	}
+	if f.labels == nil {
+		return router.Job{}, errors.New("--labels a,b,c is missing: the job's runs-on; or give a webhook body by --payload FILE")
 	}
 	owner, name, ok := strings.Cut(f.repo, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {

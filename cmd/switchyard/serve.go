@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,7 +85,7 @@ GitHub
 Nomad
   NOMAD_ADDR, NOMAD_TOKEN, NOMAD_NAMESPACE, NOMAD_REGION, NOMAD_CACERT, …
   as for the nomad command
-  --senders N                   Nomad jobs registered at the same time (16)
+  --senders N                   Nomad jobs registered at once, up to 64 (16)
 Listening
   --listen ADDR                 webhook and claim (:8080)
   --admin-listen ADDR           health (127.0.0.1:8081)
@@ -174,7 +175,11 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(set.Rules()))
-	go warnOfJobspecs(ctx, cluster, set, logger)
+	var checking sync.WaitGroup
+	defer checking.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	checking.Go(func() { warnOfJobspecs(ctx, cluster, set, logger) })
 	if err := app.Run(ctx); err != nil {
 		return err
 	}

@@ -155,6 +155,10 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.ID, d.ReceivedAt = id, h.Now()
 	log := h.Logger.With("delivery_id", id, "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "action", d.Action)
 	if err := h.receive(r.Context(), d); err != nil {
+		if r.Context().Err() != nil {
+			log.Warn("the sender went away before its delivery was stored; redeliver it on GitHub", "err", err)
+			return
+		}
 		log.Error("cannot store a delivery; is the store's disk healthy? redeliver it on GitHub afterwards", "err", err)
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, "503: the delivery could not be stored; redeliver it later", http.StatusServiceUnavailable)
