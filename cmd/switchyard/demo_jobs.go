@@ -43,7 +43,7 @@ var scenes = []scene{
 	{repo: "app", job: "installer", labels: []string{"self-hosted", "windows", "x64"}, want: router.Completed, rule: "windows", attributes: on("windows", "amd64")},
 	{repo: "ml", job: "train", labels: []string{"self-hosted", "linux", "gpu", "cpu=8"}, want: router.Completed, rule: "linux", attributes: on("linux", ""), device: "nvidia/gpu"},
 	{repo: "web", job: "lint", labels: []string{"ubuntu-latest"}, want: router.Ignored,
-		change: func(s *githubsim.JobSpec) { s.Hosted = true }},
+		change: func(s *githubsim.JobSpec) { s.Hosted, s.HostedIn = true, 2*time.Second }},
 	{repo: "website", job: "deploy", labels: []string{"self-hosted", "linux"}, want: router.Denied, rule: "no-public-repositories",
 		change: func(s *githubsim.JobSpec) { s.Private = false }},
 	{repo: "web", job: "docs", labels: []string{"self-hosted", "linx"}, want: router.Unroutable},

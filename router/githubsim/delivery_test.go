@@ -169,3 +169,26 @@ func BenchmarkNewDelivery(b *testing.B) {
 		}
 	}
 }
+
+func TestAHostedRunnerMayTakeItsTime(t *testing.T) {
+	s := newSim(t, Config{})
+	spec := JobSpec{Owner: "acme", Repo: "web", Hosted: true, HostedIn: 50 * time.Millisecond}
+	served, cancelled := s.Queue(t.Context(), spec), s.Queue(t.Context(), spec)
+	if j, _ := s.Job(served); j.Status != "queued" {
+		t.Errorf("the job is %s at once, want queued", j.Status)
+	}
+	if err := s.Cancel(cancelled); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if j, _ := s.Job(served); j.Status == "completed" {
+			break
+		}
+	}
+	if j, _ := s.Job(served); j.Conclusion != "success" || j.RunnerName == "" {
+		t.Errorf("the job ended %q on %q", j.Conclusion, j.RunnerName)
+	}
+	if j, _ := s.Job(cancelled); j.Conclusion != "cancelled" || j.RunnerName != "" {
+		t.Errorf("the cancelled job ended %q on %q", j.Conclusion, j.RunnerName)
+	}
+}

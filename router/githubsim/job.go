@@ -26,7 +26,8 @@ type JobSpec struct {
 
 	Duration   time.Duration // how long a runner takes for it
 	Conclusion string        // how it ends when nothing cuts it short; "": success
-	Hosted     bool          // one of GitHub's own runners takes it at once
+	Hosted     bool          // one of GitHub's own runners takes it
+	HostedIn   time.Duration // how long that takes; 0: at once
 	Waiting    bool          // it waits for an approval, see Approve
 }
 
@@ -220,10 +221,31 @@ func (s *Server) host(j *job) {
 	if !s.begin() {
 		return
 	}
-	id := s.newID()
-	s.start(j, id, fmt.Sprintf("GitHub Actions %d", id), 0, "GitHub Actions")
+	start := func() {
+		id := s.newID()
+		s.start(j, id, fmt.Sprintf("GitHub Actions %d", id), 0, "GitHub Actions")
+	}
+	if j.HostedIn == 0 {
+		start()
+	}
 	go func() {
 		defer s.wg.Done()
+		if j.HostedIn > 0 {
+			select {
+			case <-time.After(j.HostedIn):
+			case <-s.closing:
+				return
+			}
+			s.mu.Lock()
+			waits := j.Status == "queued" // it may have been cancelled
+			if waits {
+				start()
+			}
+			s.mu.Unlock()
+			if !waits {
+				return
+			}
+		}
 		if conclusion, err := s.work(context.Background(), j); err == nil {
 			s.mu.Lock()
 			defer s.mu.Unlock()
