@@ -39,8 +39,8 @@ type Config struct {
 	Senders int              // Nomad jobs registered at the same time, at most 64; 0: 16
 	Tick    time.Duration    // how often the store is read though nothing woke the worker; 0: 5 s
 	Grace   time.Duration    // how long a stop waits for work in hand; 0: 20 s
-	Sweep   time.Duration    // how often runners that have not claimed are looked up on Nomad; 0: 5 min
-	Doubt   time.Duration    // after a crash: how long a runner that may have started has to show itself; 0: 2 min
+	Sweep   time.Duration    // how often runners that GitHub has given no job are looked up on Nomad; 0: 5 min
+	Doubt   time.Duration    // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
 	Now     func() time.Time // nil: time.Now
 	Rand    func() float64   // spreads retries; nil: math/rand
 }

@@ -23,11 +23,7 @@ Exit code 0: no fault. 1: faults. 2: could not tell.`,
 		Example: "  switchyard check rules.example.yaml",
 		Args:    exactlyOne("rules file", "switchyard check rules.example.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			specs, err := loadJobspecs(specDir)
-			if err != nil {
-				return err
-			}
-			set, err := loadRules(cmd.ErrOrStderr(), args[0], specs)
+			set, _, err := loadRules(cmd.ErrOrStderr(), args[0], specDir)
 			if err != nil {
 				return err
 			}
@@ -49,39 +45,35 @@ func exactlyOne(what, example string) cobra.PositionalArgs {
 	}
 }
 
-// loadRules loads a rules file and checks it against the jobspecs there are.
-// Its faults are printed; the error is then errNo.
-func loadRules(stderr io.Writer, file string, specs *jobspecs.Set) (*rules.Set, error) {
+// loadRules loads the built-in jobspecs, those of specDir ("" for none), and a
+// rules file, which it checks against them. The faults of the rules file are
+// printed; the error is then errNo.
+func loadRules(stderr io.Writer, file, specDir string) (*rules.Set, *jobspecs.Set, error) {
+	specs, err := jobspecs.Load(specDir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("load jobspecs: %w", err)
+	}
 	src, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the rules file: %w", err)
+		return nil, nil, fmt.Errorf("read the rules file: %w", err)
 	}
 	set, err := rules.Parse(file, src)
 	var faults rules.Diagnostics
 	switch {
 	case errors.As(err, &faults):
 	case err != nil:
-		return nil, fmt.Errorf("load the rules file: %w", err)
+		return nil, nil, fmt.Errorf("load the rules file: %w", err)
 	default:
 		faults = set.CheckJobspecs(specs.Names())
 	}
 	if len(faults) == 0 {
-		return set, nil
+		return set, specs, nil
 	}
 	for _, f := range faults {
 		fmt.Fprintf(stderr, "%s\n%s", f, f.Excerpt(src))
 	}
 	fmt.Fprintf(stderr, "%s: %s\n", file, count(len(faults), "fault"))
-	return nil, errNo
-}
-
-// loadJobspecs loads the built-in jobspecs and those of dir, "" for none.
-func loadJobspecs(dir string) (*jobspecs.Set, error) {
-	specs, err := jobspecs.Load(dir)
-	if err != nil {
-		return nil, fmt.Errorf("load jobspecs: %w", err)
-	}
-	return specs, nil
+	return nil, nil, errNo
 }
 
 // count says "1 fault", "2 faults".

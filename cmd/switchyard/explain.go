@@ -82,11 +82,7 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 	if err != nil {
 		return err
 	}
-	specs, err := loadJobspecs(f.specDir)
-	if err != nil {
-		return err
-	}
-	set, err := loadRules(stderr, f.rules, specs)
+	set, specs, err := loadRules(stderr, f.rules, f.specDir)
 	if errors.Is(err, errNo) {
 		return &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
 	}

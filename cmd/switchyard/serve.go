@@ -142,11 +142,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	specs, err := loadJobspecs(f.specDir)
-	if err != nil {
-		return err
-	}
-	set, err := loadRules(stderr, f.rules, specs)
+	set, specs, err := loadRules(stderr, f.rules, f.specDir)
 	if err != nil {
 		return err
 	}
