@@ -105,7 +105,7 @@ const (
 	RunnerOnline     RunnerState = "online"     // it was given its configuration, and waits for a job
 	RunnerBusy       RunnerState = "busy"       // GitHub gave it a job
 	RunnerFinished   RunnerState = "finished"   // that job ended
-	RunnerLost       RunnerState = "lost"       // it could not be configured
+	RunnerLost       RunnerState = "lost"       // given up: it could not be configured, or ended without a job
 	RunnerStopped    RunnerState = "stopped"    // nothing was left for it to do
 )
 
