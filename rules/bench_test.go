@@ -36,27 +36,36 @@ rules:
 	return b.String()
 }
 
-// BenchmarkDecide decides a job that the last rule takes, one that none takes,
-// and one that the last rule takes when no rule is found by the index.
+// BenchmarkDecide decides a job that the last rule takes and one that none
+// takes, by the index and by asking every rule in turn (the same compiled
+// conditions).
 func BenchmarkDecide(b *testing.B) {
-	for _, n := range []int{10, 100, 1000} {
-		src := manyRules(n)
-		s, unindexed := parse(b, src), parse(b, strings.NewReplacer("if: '", "if: 'param.cpu < 0 or ", "if: has(", "if: param.cpu < 0 or has(").Replace(src))
+	for _, n := range []int{10, 100, 1000, 10_000} {
+		s := parse(b, manyRules(n))
+		linear := func(env *Env, _ *Decision) (*rule, error) {
+			for i := range s.rules {
+				if held, err := s.rules[i].when.holds(env); held || err != nil {
+					return &s.rules[i], err
+				}
+			}
+			return nil, nil
+		}
 		for _, bb := range []struct {
 			name   string
-			set    *Set
+			find   func(*Env, *Decision) (*rule, error)
 			labels string
 			want   Outcome
 		}{
-			{"last", s, "linux x64 gpu cpu=8", Routed},
-			{"none", s, "x64 gpu cpu=8", Unroutable},
-			{"last-without-index", unindexed, "linux x64 gpu cpu=8", Routed},
+			{"match=last/by=index", s.first, "linux x64 gpu cpu=8", Routed},
+			{"match=last/by=scan", linear, "linux x64 gpu cpu=8", Routed},
+			{"match=none/by=index", s.first, "x64 gpu cpu=8", Unroutable},
+			{"match=none/by=scan", linear, "x64 gpu cpu=8", Unroutable},
 		} {
-			b.Run(fmt.Sprintf("rules=%d/match=%s", n, bb.name), func(b *testing.B) {
+			b.Run(fmt.Sprintf("rules=%d/%s", n, bb.name), func(b *testing.B) {
 				f := job(strings.Fields(bb.labels)...)
 				b.ReportAllocs()
 				for b.Loop() {
-					if d := bb.set.Decide(f, false); d.Outcome != bb.want {
+					if d := s.decide(f, bb.find); d.Outcome != bb.want {
 						b.Fatalf("%s: %s", d.Outcome, d.Reason)
 					}
 				}
@@ -66,7 +75,7 @@ func BenchmarkDecide(b *testing.B) {
 }
 
 func BenchmarkParse(b *testing.B) {
-	for _, n := range []int{10, 1000} {
+	for _, n := range []int{10, 1000, 10_000} {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
 			src := []byte(manyRules(n))
 			b.SetBytes(int64(len(src)))

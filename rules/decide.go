@@ -2,57 +2,22 @@ package rules
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// A Set is one loaded rules file. It is immutable and safe for concurrent use.
+// A Set is the rules of one or more files. It is immutable and safe for
+// concurrent use.
 type Set struct {
-	file       string
 	scope      condition
 	compound   compound
 	vocabulary vocabulary
 	defaults   layer
 	rules      []rule
 	mentions   map[string]bool // labels that expressions ask for, lower case
-
-	keyed   map[key][]int // rules by what their condition cannot hold without
-	unkeyed []int         // the others; both in file order
-}
-
-// index files each rule under the key that the fewest rules share.
-func (s *Set) index() {
-	uses := map[key]int{}
-	for i := range s.rules {
-		for _, k := range s.rules[i].when.needs() {
-			uses[k]++
-		}
-	}
-	s.keyed = map[key][]int{}
-	for i := range s.rules {
-		need := s.rules[i].when.needs()
-		if len(need) == 0 {
-			s.unkeyed = append(s.unkeyed, i)
-			continue
-		}
-		k := slices.MinFunc(need, func(a, b key) int { return uses[a] - uses[b] })
-		s.keyed[k] = append(s.keyed[k], i)
-	}
-}
-
-// candidates returns the rules that could hold for the job, in file order.
-func (s *Set) candidates(env *Env) []int {
-	list := slices.Clone(s.unkeyed)
-	for _, l := range env.Labels {
-		list = append(list, s.keyed[key{"label", l}]...)
-	}
-	for _, f := range []string{"owner", "name", "full_name"} {
-		is, _ := env.Repo.field(f)
-		list = append(list, s.keyed[key{f, is}]...)
-	}
-	slices.Sort(list)
-	return list
+	found      index
 }
 
 // Rules returns the names of the rules, in file order.
@@ -68,12 +33,13 @@ func (s *Set) Rules() []string {
 func (s *Set) Jobspecs() []string {
 	var names []string
 	for i := range s.rules {
-		if n := s.rules[i].jobspec; n != "" {
-			names = append(names, n)
+		names = append(names, s.rules[i].jobspec)
+		for _, f := range s.rules[i].fallback {
+			names = append(names, f.jobspec)
 		}
 	}
 	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.DeleteFunc(slices.Compact(names), func(n string) bool { return n == "" })
 }
 
 // CheckJobspecs returns a fault for each rule whose jobspec is none of names.
@@ -81,30 +47,51 @@ func (s *Set) CheckJobspecs(names []string) Diagnostics {
 	var faults Diagnostics
 	for i := range s.rules {
 		ru := &s.rules[i]
-		if ru.jobspec == "" || slices.Contains(names, ru.jobspec) {
-			continue
+		check := func(name string, at spot) {
+			if name == "" || slices.Contains(names, name) {
+				return
+			}
+			hint := cmp.Or(didYouMean(name, names), "; there are "+strings.Join(names, ", "))
+			faults = append(faults, at.diagnostic(ru.name, "there is no jobspec "+quote(name)+hint))
 		}
-		hint := cmp.Or(didYouMean(ru.jobspec, names), "; there are "+strings.Join(names, ", "))
-		faults = append(faults, Diagnostic{
-			File: s.file, Line: ru.jobspecLine, Column: ru.jobspecColumn, Rule: ru.name,
-			Message: "there is no jobspec " + quote(ru.jobspec) + hint,
-		})
+		check(ru.jobspec, ru.jobspecAt)
+		for _, f := range ru.fallback {
+			check(f.jobspec, f.jobspecAt)
+		}
 	}
 	return faults.sort()
 }
 
-// Decide says what the rules file makes of a job: see the README for the
-// order. The first rule, in file order, whose condition holds wins. With
-// trace, the decision says of each rule up to that one whether it held and
-// why. Decide does no I/O, never fails and never panics on what a stranger
-// wrote; an expression that fails makes the job unroutable.
+// Decide says what the rules make of a job: see the README for the order. The
+// first rule, in file order, whose condition holds wins. With trace, the
+// decision says of each rule up to that one whether it held and why, and which
+// rule is the nearest when none took the job. Decide does no I/O, never fails
+// and never panics on what a stranger wrote; an expression that fails makes the
+// job unroutable.
 func (s *Set) Decide(f Facts, trace bool) Decision {
+	if !trace {
+		return s.decide(f, s.first)
+	}
+	return s.decide(f, func(env *Env, d *Decision) (*rule, error) { return s.scan(env, d, false) })
+}
+
+// Explain is Decide with a trace of every rule, also those after the winner.
+func (s *Set) Explain(f Facts) Decision {
+	return s.decide(f, func(env *Env, d *Decision) (*rule, error) { return s.scan(env, d, true) })
+}
+
+// decide is Decide; find returns the first rule that holds, nil for none, or
+// the one that ended the search by an error.
+func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
 	labels, labelErr := s.compound.expand(f.Labels)
 	d := Decision{Outcome: Unroutable, Labels: labels, Placement: nowhere()}
 	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job}
+	if f.Run != nil {
+		env.Run, env.runKnown = *f.Run, true
+	}
 	meanings, unknown, paramErr := s.read(env)
 
-	in, _, err := s.scope.holds(env, false)
+	in, err := s.scope.holds(env)
 	switch {
 	case err != nil:
 		d.Reason = "rule error: scope: " + err.Error()
@@ -123,8 +110,11 @@ func (s *Set) Decide(f Facts, trace bool) Decision {
 		return d
 	}
 
-	winner, err := s.first(env, trace, &d.Trace)
+	winner, err := find(env, &d)
 	switch {
+	case errors.Is(err, errRunUnknown):
+		d.Outcome, d.Rule, d.Reason = Undecided, winner.name, fmt.Sprintf("rule %s cannot be decided: %v", winner.name, err)
+		return d
 	case err != nil:
 		d.Rule, d.Reason = winner.name, fmt.Sprintf("rule error: rule %s: %v", winner.name, err)
 		return d
@@ -137,12 +127,14 @@ func (s *Set) Decide(f Facts, trace bool) Decision {
 		d.Outcome, d.Reason = Denied, winner.deny
 		return d
 	}
-	placement, err := s.place(winner, meanings, env)
+	placement, err := s.place(winner, nil, meanings, env)
 	if err != nil {
 		d.Reason = fmt.Sprintf("rule %s took the job, but it cannot be placed: %v", winner.name, err)
 		return d
 	}
 	d.Outcome, d.Placement = Routed, placement
+	d.Limit = winner.limit.of(winner, meanings, env)
+	d.Fallback = s.fallbacks(winner, meanings, env)
 	d.Reason = fmt.Sprintf("rule %s runs it by the jobspec %s", winner.name, winner.jobspec)
 	if winner.dispatch != "" {
 		d.Reason = fmt.Sprintf("rule %s dispatches the Nomad job %s as it is", winner.name, oneLine(winner.dispatch))
@@ -153,36 +145,47 @@ func (s *Set) Decide(f Facts, trace bool) Decision {
 	return d
 }
 
-// first returns the first rule that holds; with an error, the one that failed.
-func (s *Set) first(env *Env, trace bool, steps *[]Step) (*rule, error) {
-	try := func(i int) (*rule, error) {
+// first finds the rule by the index.
+func (s *Set) first(env *Env, _ *Decision) (*rule, error) {
+	var w walk
+	w.start(&s.found, env)
+	for i := w.next(); i >= 0; i = w.next() {
 		ru := &s.rules[i]
-		held, why, err := ru.when.holds(env, trace)
-		if err != nil {
-			why = "error: " + err.Error()
-		}
-		if trace {
-			*steps = append(*steps, Step{ru.name, held, why})
-		}
-		if held || err != nil {
-			return ru, err
-		}
-		return nil, nil
-	}
-	if trace { // the rules that the index leaves out have their reasons, too
-		for i := range s.rules {
-			if ru, err := try(i); ru != nil {
-				return ru, err
-			}
-		}
-		return nil, nil
-	}
-	for _, i := range s.candidates(env) {
-		if ru, err := try(i); ru != nil {
+		if held, err := ru.when.holds(env); held || err != nil {
 			return ru, err
 		}
 	}
 	return nil, nil
+}
+
+// scan finds the same rule without the index, and fills in the trace: up to
+// that rule, or of all.
+func (s *Set) scan(env *Env, d *Decision, all bool) (winner *rule, end error) {
+	d.Trace = make([]Step, 0, len(s.rules))
+	nearest := -1
+	for i := range s.rules {
+		ru := &s.rules[i]
+		held, err := ru.when.holds(env)
+		d.Trace = append(d.Trace, Step{ru.name, held, ru.when.why(env, held, err)})
+		if held || err != nil {
+			if winner == nil {
+				winner, end = ru, err
+			}
+			if !all {
+				break
+			}
+		}
+		if ru.deny != "" || winner != nil {
+			continue
+		}
+		if missing, cost := ru.when.root.missing(env); nearest < 0 || cost < nearest {
+			nearest, d.Nearest = cost, &Nearest{Rule: ru.name, Missing: missing}
+		}
+	}
+	if winner != nil {
+		d.Nearest = nil
+	}
+	return winner, end
 }
 
 // A meaning is an entry of the vocabulary that one of the job's labels names.
@@ -262,35 +265,76 @@ func (s *Set) unknownLabels(unknown []string) string {
 	return what + strings.Join(said, ", ") + ": neither the vocabulary nor a rule knows it"
 }
 
-// place merges what the winner and the labels ask for.
-func (s *Set) place(winner *rule, meanings []meaning, env *Env) (Placement, error) {
+// place merges what the winner, one of its fallbacks (nil: none) and the labels
+// ask for.
+func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *Env) (Placement, error) {
 	m := merger{env: env, p: nowhere()}
 	m.p.From = map[string]string{}
 	ruleFrom := "rule " + winner.name
+	own := winner.layer
 	if winner.dispatch != "" {
 		m.p.Dispatch, m.p.From["dispatch"] = winner.dispatch, ruleFrom
 	} else {
 		m.p.Jobspec, m.p.From["jobspec"] = winner.jobspec, ruleFrom
 	}
+	if instead != nil {
+		own = own.without(&instead.layer)
+		if instead.jobspec != "" {
+			m.p.Jobspec, m.p.From["jobspec"] = instead.jobspec, instead.from
+		}
+	}
 	if err := m.add(&s.defaults, "defaults"); err != nil {
 		return Placement{}, err
 	}
-	if err := m.add(&winner.layer, ruleFrom); err != nil {
+	if err := m.add(&own, ruleFrom); err != nil {
 		return Placement{}, err
+	}
+	if instead != nil {
+		if err := m.add(&instead.layer, instead.from); err != nil {
+			return Placement{}, err
+		}
 	}
 	for _, l := range meanings {
 		if err := m.add(&l.layer, labelOrigin+l.as); err != nil {
 			return Placement{}, err
 		}
 	}
-	most, rule := s.defaults.max, winner.layer.max
-	most.cpu, most.cores = cmp.Or(rule.cpu, most.cpu), cmp.Or(rule.cores, most.cores)
-	most.memory, most.memoryMax = cmp.Or(rule.memory, most.memory), cmp.Or(rule.memoryMax, most.memoryMax)
-	most.disk = cmp.Or(rule.disk, most.disk)
-	if err := m.finish(most); err != nil {
+	if err := m.finish(s.most(winner)); err != nil {
 		return Placement{}, err
 	}
 	return m.p, nil
+}
+
+// most is the most that a job of the rule may ask for: of each size what the
+// rule says, or else the defaults.
+func (s *Set) most(ru *rule) limits {
+	most, own := s.defaults.max, ru.layer.max
+	pick := func(at *limit, own limit) {
+		if own.most != 0 {
+			*at = own
+		}
+	}
+	pick(&most.cpu, own.cpu)
+	pick(&most.cores, own.cores)
+	pick(&most.memory, own.memory)
+	pick(&most.memoryMax, own.memoryMax)
+	pick(&most.disk, own.disk)
+	return most
+}
+
+// fallbacks are the placements to try when the rule's own is not placed.
+func (s *Set) fallbacks(winner *rule, meanings []meaning, env *Env) []Fallback {
+	var list []Fallback
+	for i := range winner.fallback {
+		f := &winner.fallback[i]
+		p, err := s.place(winner, f, meanings, env)
+		out := Fallback{After: f.after, Placement: p}
+		if err != nil {
+			out.Placement, out.Reason = nowhere(), err.Error()
+		}
+		list = append(list, out)
+	}
+	return list
 }
 
 // notApplied are the labels whose placement a dispatched job does not get.

@@ -205,9 +205,9 @@ rules:
 		{"not", false, `the job has the label "linux"`},
 		{"not-any", false, `the job has the label "linux"`},
 		{"repository", false, `repo.owner is "acme", not "other"`},
-		{"part", false, `false: job.attempt > 1 or repo.fork`},
+		{"part", false, `false: job.attempt > 1, where job.attempt is 1, and repo.fork is false`},
 		{"whole", false, `false: let n = len(labels); n > 9 and has("linux")`},
-		{"nil", false, `false: (param.cpu ?? 0) > 2`},
+		{"nil", false, `false: (param.cpu ?? 0) > 2, where param.cpu is not asked for`},
 		{"error", false, `the job lacks the label "fail"`},
 		{"holds", true, `true: has("linux") and repo.private`},
 	}
@@ -272,7 +272,7 @@ rules:
 		{`has("a") and param.cpu`, []string{"a", "cpu=8"}, "rule error: rule r: invalid operation: bool(int) in param.cpu"},
 		{`labels[7] == "a"`, nil, "rule error: rule r: index out of range: 7 (array length is 1) in labels[7] == \"a\""},
 		{`job.name matches job.branch + "("`, nil, "rule error: rule r: error parsing regexp: missing closing ): `main(` in job.name matches job.branch + \"(\""},
-		{`len(1..(len(labels) * 10000000)) > 1`, nil, "rule error: rule r: memory budget exceeded in len(1..len(labels) * 10000000) > 1"},
+		{`len(1..(len(labels) * 10000000)) > 1`, nil, "rule error: rule r: memory budget exceeded in len(1..(len(labels) * 10000000)) > 1"},
 		{`repo.full_name == "acme/web" and repo.owner == "acme" and repo.name == "web" and repo.private and repo.visibility == "private" and not repo.fork`, nil, "routed"},
 		{`job.name == "build" and job.workflow == "CI" and job.branch == "main" and job.attempt == 1 and job.sender == "octocat"`, nil, "routed"},
 		{`1.0 == 1 and has("a")`, []string{"a"}, "routed"},
@@ -294,33 +294,55 @@ rules:
 // A part of a condition that is compiled by itself must mean what it meant in
 // the whole: "1.0" is written as "1" by the library, so it stays whole.
 func TestPartsThatTheLibraryWritesDifferentlyStayWhole(t *testing.T) {
-	c, err := newLanguage(nil, map[string]bool{}).condition(`has("a") and 1.0 == 1`)
-	if err != nil || len(c.terms) != 1 || c.terms[0].program == nil {
-		t.Errorf("condition has %d terms (%v), want the whole as one program", len(c.terms), err)
+	c, err := newLanguage(nil, map[string]bool{}).condition(`has("a") and 1.0 == 1`, false)
+	if err != nil || c.root.kind != program {
+		t.Errorf("condition is %+v (%v), want the whole as one program", c.root, err)
 	}
 }
 
 func TestRulesAreFoundByWhatTheyNeed(t *testing.T) {
 	for _, tt := range []struct {
 		condition string
-		want      []key
+		want      string // the keys of which one is needed; "any" for none
 	}{
-		{`has("Linux", "gpu")`, []key{{"label", "linux"}, {"label", "gpu"}}},
-		{`"linux" in labels and not has("gpu")`, []key{{"label", "linux"}}},
-		{`repo.full_name == "acme/web" and has("a")`, []key{{"full_name", "acme/web"}, {"label", "a"}}},
-		{`not repo.private and job.branch startsWith "release/" and has("a")`, []key{{"label", "a"}}},
-		{`repo.owner in ["a", "b"] and has("a")`, nil}, // it might be anything in the brackets
-		{`param.cpu > 1 and has("a")`, nil},            // it may fail before the label is asked for
-		{`has("a") and param.cpu > 1 and has("b")`, []key{{"label", "a"}}},
-		{`has("a") or has("b")`, nil},
-		{`hasAny("a", "b")`, nil},
-		{``, nil},
+		{`has("Linux", "gpu")`, "labels=linux"},
+		{`"linux" in labels and not has("gpu")`, "labels=linux"},
+		{`repo.full_name == "acme/web" and has("a")`, "repo.full_name=acme/web"},
+		{`job.branch == "main"`, "job.branch=main"},
+		{`not repo.private and job.branch startsWith "release/" and has("a")`, "labels=a"},
+		{`repo.owner in ["a", "b"]`, "repo.owner=a repo.owner=b"},
+		{`repo.owner != "a"`, "any"},
+		{`not (repo.owner != "a" or has("b"))`, "repo.owner=a"},
+		{`param.cpu > 1 and has("a")`, "any"}, // it may fail before the label is asked for
+		{`run.fork and has("a")`, "any"},      // or ask for the run
+		{`has("a") and param.cpu > 1 and has("b")`, "labels=a"},
+		{`has("a") or has("b")`, "labels=a labels=b"},
+		{`hasAny("a", "b")`, "labels=a labels=b"},
+		{`has("a") or param.cpu > 1`, "any"},
+		{`has("a", "x") or has("a", "y")`, "labels=a"},
+		{`exactly("self-hosted", "a")`, "labels=self-hosted"},
+		{`only("self-hosted", "a")`, "any"},
+		{`has("a") or false`, "labels=a"},
+		{`not hasAny("a", "b")`, "any"},
+		{`false`, ""},
+		{``, "any"},
 	} {
 		t.Run(tt.condition, func(t *testing.T) {
 			s := parse(t, "version: 1\nlabels: { 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 9 } } }\nrules: [{ name: r, jobspec: j"+
 				map[bool]string{true: ", if: '" + tt.condition + "'"}[tt.condition != ""]+" }]\n")
-			if got := s.rules[0].when.needs(); !slices.Equal(got, tt.want) {
-				t.Errorf("needs = %v, want %v", got, tt.want)
+			var keys []string
+			for k, rules := range s.found.keyed {
+				if !slices.Equal(rules, []int32{0}) {
+					t.Errorf("the key %v finds the rules %v", k, rules)
+				}
+				keys = append(keys, k.what+"="+k.is)
+			}
+			if len(s.found.unkeyed) > 0 {
+				keys = append(keys, "any")
+			}
+			slices.Sort(keys)
+			if got := strings.Join(keys, " "); got != tt.want {
+				t.Errorf("found by %q, want %q", got, tt.want)
 			}
 		})
 	}

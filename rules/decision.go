@@ -65,6 +65,13 @@ type Decision struct {
 	Limit    *Limit     `json:"limit,omitempty"`    // nil: none
 	Fallback []Fallback `json:"fallback,omitempty"` // in the order of After
 	Trace    []Step     `json:"trace"`              // nil unless asked for
+	Nearest  *Nearest   `json:"nearest,omitempty"`  // with a trace, when no rule took the job; nil when no rule could
+}
+
+// Nearest is the rule that would take a job with the fewest changes.
+type Nearest struct {
+	Rule    string   `json:"rule"`
+	Missing []string `json:"missing"` // what keeps it from taking the job, each the end of a sentence
 }
 
 // A Limit bounds how many jobs run at once.

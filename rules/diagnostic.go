@@ -35,6 +35,11 @@ func (d Diagnostic) String() string {
 	return s
 }
 
+// diagnostic is a fault at the spot.
+func (s spot) diagnostic(rule, message string) Diagnostic {
+	return Diagnostic{File: s.file, Line: s.line, Column: s.column, Rule: rule, Message: message}
+}
+
 // Diagnostics are the findings in one or more files, sorted by place.
 type Diagnostics []Diagnostic
 

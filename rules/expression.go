@@ -10,8 +10,10 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/checker"
+	"github.com/expr-lang/expr/compiler"
+	"github.com/expr-lang/expr/conf"
 	"github.com/expr-lang/expr/file"
-	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
 )
 
@@ -27,24 +29,45 @@ type Env struct {
 	Param  map[string]any `expr:"param"`  // values of the parameter labels that the job has; nil for the others
 	Repo   Repo           `expr:"repo"`
 	Job    Job            `expr:"job"`
+	Run    Run            `expr:"run"` // in a rule's if only
+
+	runKnown bool
 }
 
 // A language is what the expressions of one file are compiled with. An
 // expression sees no clock.
 type language struct {
-	options  []expr.Option
+	config   *conf.Config    // what expr.Compile makes anew each time
 	params   []string        // names that labels define
 	mentions map[string]bool // gets the labels that expressions ask for, lower case
+	found    []mention       // those of the last expression that was compiled
 }
 
+// A mention is a label that an expression asks for, and where in its text:
+// line from 1, column in runes from 0.
+type mention struct {
+	label        string
+	line, column int
+	at           spot // in the file
+}
+
+// The optimizer is off: it takes "fails or true" for true, and a condition that
+// is taken apart evaluates from left to right.
 func newLanguage(params []string, mentions map[string]bool) *language {
-	l := &language{params: params, mentions: mentions, options: []expr.Option{
-		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.DisableBuiltin("now"), expr.DisableBuiltin("repeat"),
-	}}
-	for name, f := range labelFunctions {
-		l.options = append(l.options, expr.Function(name, f, new(func([]string, ...string) bool)))
+	c := conf.CreateNew()
+	for _, option := range []expr.Option{
+		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.Optimize(false), expr.DisableBuiltin("now"), expr.DisableBuiltin("repeat"),
+	} {
+		option(c)
 	}
-	return l
+	for name, f := range labelFunctions {
+		expr.Function(name, f, new(func([]string, ...string) bool))(c)
+	}
+	for name := range c.Disabled {
+		delete(c.Builtins, name)
+	}
+	c.Check()
+	return &language{config: c, params: params, mentions: mentions}
 }
 
 // labelFunctions take the job's labels before the arguments that the rules file shows.
@@ -79,11 +102,14 @@ func labelArguments(args []any) (labels, want []string) {
 
 // A visitor walks an expression once before it is compiled. It hands the labels
 // to the label functions, lowers the texts that labels are compared with and
-// notes them, and finds a param that no label defines.
+// notes them, and finds what must not be asked for: a param that no label
+// defines, and the run, but in a condition.
 type visitor struct {
 	*language
-	unknown ast.Node // where the param's name stands
-	name    string
+	source  file.Source
+	run     bool     // run.… may be asked for
+	bad     ast.Node // where it stands
+	message string
 }
 
 // Visit is called for a node after its children.
@@ -116,9 +142,26 @@ func (v *visitor) Visit(node *ast.Node) {
 	case *ast.MemberNode:
 		id, isID := n.Node.(*ast.IdentifierNode)
 		name, isName := n.Property.(*ast.StringNode)
-		if v.unknown == nil && isID && isName && id.Value == "param" && !slices.Contains(v.params, name.Value) {
-			v.unknown, v.name = n.Property, name.Value
+		if isID && isName && id.Value == "param" && !slices.Contains(v.params, name.Value) {
+			hint := didYouMean(name.Value, v.params)
+			if len(v.params) == 0 {
+				hint = ": no label has a param"
+			}
+			v.refuse(n.Property, "unknown param "+quote(name.Value)+hint)
 		}
+	case *ast.IdentifierNode:
+		if n.Value == "run" && !v.run {
+			v.refuse(n, "run.… costs a call to GitHub: it stands in the if of a rule only")
+		}
+		if n.Value == "$env" { // a way around what is asked of the names
+			v.refuse(n, "$env is not taken: write labels, param, repo, job or run")
+		}
+	}
+}
+
+func (v *visitor) refuse(n ast.Node, message string) {
+	if v.bad == nil {
+		v.bad, v.message = n, message
 	}
 }
 
@@ -126,7 +169,14 @@ func (v *visitor) mention(n ast.Node) {
 	if s, ok := n.(*ast.StringNode); ok {
 		s.Value = strings.ToLower(s.Value)
 		v.mentions[s.Value] = true
+		line, column := v.place(n)
+		v.found = append(v.found, mention{label: s.Value, line: line, column: column})
 	}
+}
+
+func (v *visitor) place(n ast.Node) (line, column int) {
+	e := (&file.Error{Location: n.Location()}).Bind(v.source)
+	return max(e.Line, 1), e.Column
 }
 
 func isLabels(n ast.Node) bool {
@@ -168,23 +218,29 @@ func shifted(err error, text string, from int) error {
 	return e
 }
 
-// compile checks an expression and compiles it. What it recurses on is bounded
-// by the length.
-func (l *language) compile(source string, more ...expr.Option) (*vm.Program, error) {
+// compile checks an expression and compiles it; run says whether it may ask for
+// the run. What it recurses on is bounded by the length.
+func (l *language) compile(source string, run bool, more ...expr.Option) (*vm.Program, error) {
 	if len(source) > maxExpression {
 		return nil, &expressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
 	}
-	v := &visitor{language: l}
-	program, err := expr.Compile(source, slices.Concat(l.options, more, []expr.Option{expr.Patch(v)})...)
-	if v.unknown == nil {
-		return program, placed(err)
+	l.found = nil
+	v := &visitor{language: l, source: file.NewSource(source), run: run}
+	config := *l.config
+	config.Visitors = []ast.Visitor{v}
+	for _, option := range more {
+		option(&config)
 	}
-	e := (&file.Error{Location: v.unknown.Location()}).Bind(file.NewSource(source))
-	hint := didYouMean(v.name, l.params)
-	if len(l.params) == 0 {
-		hint = ": no label has a param"
+	tree, err := checker.ParseCheck(source, &config)
+	if v.bad != nil {
+		line, column := v.place(v.bad)
+		return nil, &expressionError{line, column, v.message}
 	}
-	return nil, &expressionError{e.Line, e.Column, "unknown param " + quote(v.name) + hint}
+	if err != nil {
+		return nil, placed(err)
+	}
+	program, err := compiler.Compile(tree, &config)
+	return program, placed(err)
 }
 
 // placed turns an error of the expression library into our own.
@@ -197,7 +253,7 @@ func placed(err error) error {
 	if errors.As(err, &f) {
 		e = &expressionError{max(f.Line, 1), f.Column, f.Message}
 	}
-	plain := strings.NewReplacer("interface {}", "any value", "type rules.Repo", "repo", "type rules.Job", "job").Replace(e.message)
+	plain := strings.NewReplacer("interface {}", "any value", "type rules.Repo", "repo", "type rules.Job", "job", "type rules.Run", "run").Replace(e.message)
 	e.message = oneLine(strings.TrimSpace(plain))
 	return e
 }
@@ -213,251 +269,6 @@ func evaluate(p *vm.Program, env *Env) (any, error) {
 		return nil, placed(err)
 	}
 	return v, nil
-}
-
-// A condition is an expression taken apart at its outermost "and", so that it
-// can say which part failed. Parts that only ask for labels, or for what the
-// repository is, need no program. The zero condition holds.
-type condition struct {
-	source string
-	terms  []term
-}
-
-// A term is one part of a condition: a question about labels or the
-// repository, or a program.
-type term struct {
-	source  string
-	all     []string // every one of these labels
-	none    []string // none of these
-	any     []string // at least one of these
-	repo    string   // this field of the repository ...
-	is      string   // ... has this value
-	program *vm.Program
-	safe    bool // the program cannot fail
-}
-
-// condition compiles a condition.
-func (l *language) condition(source string) (condition, error) {
-	whole, err := l.compile(source, expr.AsBool(), expr.WarnOnAny())
-	if err != nil {
-		return condition{}, err
-	}
-	tree, err := parser.Parse(source)
-	if err != nil {
-		return condition{}, placed(err)
-	}
-	c := condition{source: strings.TrimSpace(source)}
-	for _, n := range conjuncts(tree.Node) {
-		t, native := nativeTerm(n)
-		t.source = n.String()
-		if !native {
-			t.safe = cannotFail(n)
-			if t.program, err = l.part(n); err != nil {
-				return condition{source: c.source, terms: []term{{source: c.source, program: whole}}}, nil
-			}
-		}
-		c.terms = append(c.terms, t)
-	}
-	return c, nil
-}
-
-// part compiles a part of a condition by itself. It fails on one that does not
-// stand alone, as with "let", or that the library does not write as it read it.
-func (l *language) part(n ast.Node) (*vm.Program, error) {
-	again, err := parser.Parse(n.String())
-	if err != nil {
-		return nil, placed(err)
-	}
-	if ast.Dump(again.Node) != ast.Dump(n) {
-		return nil, errors.New("written differently")
-	}
-	return l.compile(n.String(), expr.AsBool())
-}
-
-// conjuncts takes a && b && c apart.
-func conjuncts(n ast.Node) []ast.Node {
-	if b, ok := n.(*ast.BinaryNode); ok && (b.Operator == "&&" || b.Operator == "and") {
-		return append(conjuncts(b.Left), conjuncts(b.Right)...)
-	}
-	return []ast.Node{n}
-}
-
-// nativeTerm reads a node that only asks for labels by their names, or for the
-// owner, name or full name of the repository.
-func nativeTerm(n ast.Node) (t term, ok bool) {
-	switch n := n.(type) {
-	case *ast.UnaryNode:
-		t, ok := nativeTerm(n.Node)
-		if !ok || n.Operator != "!" && n.Operator != "not" {
-			return term{}, false
-		}
-		if t.any != nil {
-			return term{none: t.any}, true
-		}
-		return term{none: t.all}, len(t.all) == 1
-	case *ast.BinaryNode:
-		s, isString := n.Right.(*ast.StringNode)
-		if isString && n.Operator == "==" {
-			m, isMember := n.Left.(*ast.MemberNode)
-			if !isMember || !isFact(m, "repo") {
-				return t, false
-			}
-			t.repo, t.is = m.Property.(*ast.StringNode).Value, s.Value
-			_, ok := (&Repo{}).field(t.repo)
-			return t, ok
-		}
-		if s, ok := n.Left.(*ast.StringNode); ok && n.Operator == "in" && isLabels(n.Right) {
-			return term{all: []string{strings.ToLower(s.Value)}}, true
-		}
-	case *ast.CallNode:
-		name := labelCall(n)
-		if name != "has" && name != "hasAny" || len(n.Arguments) == 0 {
-			return t, false
-		}
-		var names []string
-		for _, a := range n.Arguments {
-			s, ok := a.(*ast.StringNode)
-			if !ok {
-				return t, false
-			}
-			names = append(names, strings.ToLower(s.Value))
-		}
-		if name == "has" {
-			return term{all: names}, true
-		}
-		return term{any: names}, true
-	}
-	return t, false
-}
-
-// isFact reports whether a node is a field of what (repo or job).
-func isFact(n *ast.MemberNode, what ...string) bool {
-	id, isID := n.Node.(*ast.IdentifierNode)
-	_, isName := n.Property.(*ast.StringNode)
-	return isID && isName && slices.Contains(what, id.Value)
-}
-
-// field returns a field that rules are found by.
-func (r *Repo) field(name string) (v string, ok bool) {
-	switch name {
-	case "owner":
-		return r.Owner, true
-	case "name":
-		return r.Name, true
-	case "full_name":
-		return r.FullName, true
-	}
-	return "", false
-}
-
-// cannotFail reports whether a node that compiles has a value for every job:
-// the facts that it is made of have types, and are always there.
-func cannotFail(n ast.Node) bool {
-	switch n := n.(type) {
-	case *ast.StringNode, *ast.IntegerNode, *ast.BoolNode:
-		return true
-	case *ast.IdentifierNode:
-		return isLabels(n)
-	case *ast.MemberNode:
-		return isFact(n, "repo", "job")
-	case *ast.UnaryNode:
-		return cannotFail(n.Node)
-	case *ast.BinaryNode:
-		operators := []string{"==", "!=", "<", "<=", ">", ">=", "&&", "and", "||", "or", "in", "contains", "startsWith", "endsWith"}
-		return slices.Contains(operators, n.Operator) && cannotFail(n.Left) && cannotFail(n.Right)
-	case *ast.CallNode:
-		return labelCall(n) != "" && !slices.ContainsFunc(n.Arguments, func(a ast.Node) bool { return !cannotFail(a) })
-	}
-	return false
-}
-
-// holds reports whether the condition holds, and why as a sentence's end. An
-// error is one of an expression.
-func (c *condition) holds(env *Env, trace bool) (held bool, why string, err error) {
-	for i := range c.terms {
-		t := &c.terms[i]
-		if t.program == nil {
-			if fails, label := t.fails(env); fails {
-				if trace {
-					why = t.why(label, env)
-				}
-				return false, why, nil
-			}
-			continue
-		}
-		v, err := evaluate(t.program, env)
-		if err != nil {
-			return false, "", fmt.Errorf("%w in %s", err, oneLine(t.source))
-		}
-		if v != true {
-			if trace {
-				why = "false: " + oneLine(t.source)
-			}
-			return false, why, nil
-		}
-	}
-	if trace {
-		why = "it has no condition"
-		if c.source != "" {
-			why = "true: " + oneLine(c.source)
-		}
-	}
-	return true, why, nil
-}
-
-// fails reports whether a term without a program does not hold, and the label
-// that decides it.
-func (t *term) fails(env *Env) (fails bool, label string) {
-	for _, l := range t.all {
-		if !slices.Contains(env.Labels, l) {
-			return true, l
-		}
-	}
-	for _, l := range t.none {
-		if slices.Contains(env.Labels, l) {
-			return true, l
-		}
-	}
-	if t.any != nil {
-		return !slices.ContainsFunc(t.any, func(l string) bool { return slices.Contains(env.Labels, l) }), t.any[0]
-	}
-	is, _ := env.Repo.field(t.repo)
-	return is != t.is, ""
-}
-
-func (t *term) why(label string, env *Env) string {
-	is, isRepo := env.Repo.field(t.repo)
-	switch {
-	case isRepo:
-		return fmt.Sprintf("repo.%s is %s, not %s", t.repo, quote(is), quote(t.is))
-	case t.none != nil:
-		return "the job has the label " + quote(label)
-	case len(t.any) > 1:
-		return "the job has none of the labels " + quoteAll(t.any)
-	}
-	return "the job lacks the label " + quote(label)
-}
-
-// A key is what a condition needs: a label, or a value of a field of the
-// repository.
-type key struct{ what, is string }
-
-// needs returns keys without which the condition can neither hold nor fail:
-// nothing that could fail comes before them.
-func (c *condition) needs() []key {
-	var need []key
-	for _, t := range c.terms {
-		for _, l := range t.all {
-			need = append(need, key{"label", l})
-		}
-		if t.repo != "" {
-			need = append(need, key{t.repo, t.is})
-		}
-		if t.program != nil && !t.safe {
-			break
-		}
-	}
-	return need
 }
 
 // A template is a text with ${{ expressions }} in it. Nomad's own ${…} is text.
@@ -498,7 +309,7 @@ func (l *language) template(source string) (*template, error) {
 		if fault != "" {
 			return nil, shifted(&expressionError{1, 0, fault}, source, start-len(opening))
 		}
-		program, err := l.compile(after[:end])
+		program, err := l.compile(after[:end], false)
 		if err != nil {
 			return nil, shifted(err, source, start)
 		}

@@ -79,7 +79,7 @@ rules:
 			`unknown key "atribute" in constraint; did you mean attribute?`,
 			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner, max`,
 			`unknown key "cpus" in max; did you mean cpu?`,
-			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
+			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, fallback, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
 			`unknown key "envs" in rule: task; did you mean env?`,
 			`unknown key "groups" in rule: runner; did you mean group?`,
 			`unknown key "wieght" in affinity; did you mean weight?`,
@@ -127,13 +127,13 @@ labels:
 		{"a compound that says half", "version: 1\ncompound: §{ prefix: 'y=' }\n" + rest, []string{`compound needs a prefix and a separator, such as { prefix: 'yard=', separator: '/' }`}},
 
 		// Rules.
-		{"no rules", "version: 1\nrules: §[]\n", []string{`rules has 0 entries; 1 to 10000 are taken`}},
+		{"no rules", "version: 1\nrules: §[]\n", []string{`rules is empty: list at least one rule`}},
 		{"rules as a mapping", "version: 1\nrules: §{ name: r }\n", []string{`rules must be a list, not a mapping`}},
 		{"a rule that is a text", "version: 1\nrules: [§linux]\n", []string{`a rule must be a mapping, not a text`}},
 		{"a rule without name and end", "version: 1\nrules:\n  - §§if: 'true'\n", []string{`a rule needs a name`, `a rule needs one of jobspec, dispatch or deny`}},
 		{"two ends", "version: 1\nrules: [{ name: r, deny: no, jobspec: §j }]\n", []string{`a rule has one of jobspec, dispatch and deny, not both deny and jobspec`}},
 		{"names that are taken or bad", "version: 1\nrules:\n  - { name: r, jobspec: j }\n  - { name: §r, jobspec: j }\n  - { name: §\"\\e[2J\", jobspec: §'${{ 1 }}' }\n", []string{
-			`rule "r" is there already, at line 3`, `rule name "\x1b[2J": write letters, digits, spaces and ._/+:-, at most 128`, `jobspec must be written out, not come from an expression`}},
+			`rule r is there already, at line 3`, `rule name "\x1b[2J": write letters, digits, spaces and ._/+:-, at most 128`, `jobspec must be written out, not come from an expression`}},
 		{"a denial that places", "version: 1\nrules: [{ name: r, deny: no, node_pool: §a, max: §{ cpu: 1 } }]\n", []string{
 			`a rule that denies places nothing: node_pool has no effect`, `a rule that denies places nothing: max has no effect`}},
 		{"a denial with an expression", "version: 1\nrules: [{ name: r, deny: §'not ${{ repo.name }}' }]\n", []string{`deny must be written out, not come from an expression`}},
@@ -379,7 +379,7 @@ func faults(t *testing.T, marked string, messages []string) (got, want []string)
 func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 	const top = "version: 1\nrules: [{ name: r, jobspec: j }]\n"
 	for _, tt := range []struct{ name, src, want string }{
-		{"a file that is too large", strings.Repeat("# a\n", maxFile/4) + "a", "f.yaml:1:1: the file has 1048577 bytes; a rules file has at most 1048576"},
+		{"a file that is too large", strings.Repeat("# a\n", maxFile/4) + "a", "f.yaml:1:1: the file has 4194305 bytes; a rules file has at most 4194304"},
 		{"lists within lists", "a: " + strings.Repeat("[", 100_000), "f.yaml:1:67: more than 64 brackets, marks or mappings within each other"},
 		{"mappings within mappings", strings.Repeat("{a: ", 50_000), "f.yaml:1:257: more than 64 brackets, marks or mappings within each other"},
 		{"dashes within dashes", strings.Repeat("- ", 100_000), "f.yaml:1:129: more than 64 brackets, marks or mappings within each other"},

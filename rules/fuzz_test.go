@@ -101,7 +101,7 @@ func FuzzDecide(f *testing.F) {
 		d := s.Decide(facts, false)
 		checkDecision(t, d)
 		explained := s.Decide(facts, true)
-		explained.Trace = nil
+		explained.Trace, explained.Nearest = nil, nil
 		if fmt.Sprint(d) != fmt.Sprint(explained) {
 			t.Errorf("the trace changed the decision:\n%v\n%v", d, explained)
 		}
@@ -177,28 +177,28 @@ func FuzzCondition(f *testing.F) {
 		`has("a") and not hasAny("b", 'c') and "d" not in labels`, `repo.owner == "acme" && repo.private and job.attempt > 1`,
 		`let x = 1.5; x > 1 and has("a")`, `any(labels, # startsWith "x") and (param.cpu ?? 0) >= 4`, `true and (repo.fork ? has("a") : !has("a"))`,
 		`job.name matches "^a\\d" and len(labels) in 1..3`, `{"a": [1, 2.0]}.a[1] == 2 and b"x" == b"x"`, `labels | filter(# != "a") | len() > 0 and 2 ** 3 ** 2 > -1`,
-		`(true or false) and not (true and false)`, `has("é", "\u00e9\n") and job?.name?.x == nil`, `if has("a") { true } else { false }`, `$env.repo.private and 0x1F == 31 and 1_0 == 1e1`,
+		`(true or false) and not (true and false)`, `has("é", "\u00e9\n") and job?.name?.x == nil`, `if has("a") { true } else { false }`, `run.event == "push" and 0x1F == 31 and 1_0 == 1e1`,
 	} {
 		f.Add(s, true)
 	}
 	f.Fuzz(func(t *testing.T, source string, private bool) {
 		start := time.Now()
 		l := newLanguage([]string{"cpu"}, map[string]bool{})
-		c, err := l.condition(source)
+		c, err := l.condition(source, true)
 		if err != nil {
 			return
 		}
-		whole, err := l.compile(source, expr.AsBool())
+		whole, err := l.compile(source, true, expr.AsBool())
 		if err != nil {
 			t.Fatal(err)
 		}
 		facts := job("a", "cpu=8")
-		env := &Env{Labels: facts.Labels, Param: map[string]any{"cpu": 8}, Repo: facts.Repo, Job: facts.Job}
+		env := &Env{Labels: facts.Labels, Param: map[string]any{"cpu": 8}, Repo: facts.Repo, Job: facts.Job, Run: Run{Event: "push"}, runKnown: true}
 		env.Repo.Private = private
-		held, why, err := c.holds(env, true)
+		held, err := c.holds(env)
 		v, wholeErr := evaluate(whole, env)
 		if (err != nil) != (wholeErr != nil) || err == nil && held != v {
-			t.Errorf("in parts: %v (%s), %v; as a whole: %v, %v", held, why, err, v, wholeErr)
+			t.Errorf("in parts: %v (%s), %v; as a whole: %v, %v", held, c.why(env, held, err), err, v, wholeErr)
 		}
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("it took %v", took)

@@ -17,6 +17,7 @@ const (
 // A label is one entry of the vocabulary.
 type label struct {
 	pattern string // lower case: "gpu", "cpu=*", "run-*" or "*"
+	at      spot
 	order   int    // its place in the vocabulary
 	param   *param // nil when the text after the prefix means nothing
 	layer   layer
@@ -29,9 +30,11 @@ type vocabulary struct {
 	exact    map[string]*label
 	prefixes []*label // the longest first, so that the closest meaning wins
 	params   []string // names, in file order
+	size     int      // labels
 }
 
 func (v *vocabulary) add(l *label) {
+	v.size++
 	prefix, any := l.prefix()
 	if !any {
 		v.exact[l.pattern] = l

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
@@ -28,72 +29,134 @@ type File struct {
 	Source []byte
 }
 
-// Load loads and checks one or more files as one: teams own their files. They
-// merge in the order given. The error is a Diagnostics with every fault that
-// was found. The Set is immutable and safe for concurrent use.
-func Load(files ...File) (*Set, error) {
-	return Parse(files[0].Name, files[0].Source)
-}
-
 // Parse is Load for one file.
-func Parse(file string, src []byte) (*Set, error) {
-	r := &loader{reader: reader{file: file, src: string(src)}}
-	s := r.load()
-	if faults := r.sorted(); faults != nil {
-		return nil, faults
+func Parse(file string, src []byte) (*Set, error) { return Load(File{file, src}) }
+
+// Load loads and checks one or more files as one set, so that teams can own
+// their files. Vocabularies add up and rules follow each other in the order of
+// the files; scope, compound and defaults stand in one of them. The error is a
+// Diagnostics with every fault that was found, in the order of the files.
+func Load(files ...File) (*Set, error) {
+	s := &Set{vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}
+	c := &common{set: s, first: map[string]spot{}}
+	loaders := make([]*loader, len(files))
+	for i, f := range files {
+		loaders[i] = &loader{common: c, reader: reader{file: f.Name, src: string(f.Source)}}
+		loaders[i].open()
 	}
+	// Expressions can be compiled only when all params are known.
+	c.lang = newLanguage(s.vocabulary.params, s.mentions)
+	for _, r := range loaders {
+		r.load()
+	}
+	if last := loaders[len(loaders)-1]; c.first["scope"] == (spot{}) && s.scope.root == nil {
+		s.scope = last.condition(nil, "scope", defaultScope)
+	}
+	if r := loaders[0]; r.root != nil && c.first["rules"] == (spot{}) {
+		r.fault(r.root, "rules is missing: list at least one rule")
+	}
+	var faults Diagnostics
+	for _, r := range loaders {
+		faults = append(faults, r.sorted()...)
+	}
+	switch {
+	case len(faults) > 0:
+		return nil, faults
+	case len(s.rules) > maxRules:
+		at := s.rules[maxRules].at
+		return nil, Diagnostics{{File: at.file, Line: at.line, Column: at.column, Message: fmt.Sprintf("there are %d rules; at most %d are taken", len(s.rules), maxRules)}}
+	}
+	s.index()
 	return s, nil
 }
 
-// A loader reads the sections of a rules file.
-type loader struct {
-	reader
-	lang *language
-	set  *Set
+// common is what the loaders of the files of one set share.
+type common struct {
+	set   *Set
+	lang  *language
+	first map[string]spot // where what there is one of was found first, by "rule linux", "scope"
 }
 
-func (r *loader) load() *Set {
+// A spot is a place in a file.
+type spot struct {
+	file         string
+	line, column int
+}
+
+// A loader reads the sections of one file.
+type loader struct {
+	*common
+	reader
+	root     ast.Node // nil: there is nothing to read
+	sections map[string]ast.Node
+	entries  []entry
+}
+
+// at is where a node stands.
+func (r *loader) at(n ast.Node) spot {
+	line, column := place(n)
+	return spot{r.file, line, column}
+}
+
+// once notes what there must be one of, and reports a second one.
+func (r *loader) once(n ast.Node, what string) bool {
+	before, there := r.first[what]
+	switch {
+	case !there:
+		r.first[what] = r.at(n)
+	case before.file == r.file:
+		r.fault(n, "%s is there already, at line %d", what, before.line)
+	default:
+		r.fault(n, "%s is there already, at %s:%d:%d: it stands in one of the files", what, before.file, before.line, before.column)
+	}
+	return !there
+}
+
+// open reads the tree and the names of the labels.
+func (r *loader) open() {
 	root := r.tree()
 	if root == nil {
-		return nil
+		return
 	}
-	sections := r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "rules")
-	if sections == nil {
-		return nil
+	r.sections = r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "rules")
+	if r.sections == nil {
+		return
 	}
-	if v, ok := sections["version"]; !ok {
+	r.root = root
+	if v, ok := r.sections["version"]; !ok {
 		r.fault(root, "version is missing: a rules file begins with version: 1")
 	} else if text, ok := r.text(v, "version"); ok && text != "1" {
 		r.fault(v, "version %s is not one that this Switchyard reads: write version: 1", quote(text))
 	}
-	s := &Set{file: r.file, vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}
-	r.set = s
-	entries := r.vocabulary(sections["labels"])
-	r.lang = newLanguage(s.vocabulary.params, s.mentions)
-	for _, e := range entries {
+	r.vocabulary(r.sections["labels"])
+}
+
+// load reads the rest.
+func (r *loader) load() {
+	if r.root == nil {
+		return
+	}
+	for _, e := range r.entries {
 		r.layer(e.fields, &e.layer, "label "+quote(e.pattern))
 	}
-	r.scope(sections["scope"])
-	r.compound(sections["compound"])
-	if n, ok := sections["defaults"]; ok {
-		f := r.fields(n, "defaults", append(placementKeys, "max")...)
-		r.layer(f, &s.defaults, "defaults")
-		r.max(f["max"], &s.defaults, "defaults")
+	if n, ok := r.sections["scope"]; ok && r.once(n, "scope") {
+		r.scope(n)
 	}
-	r.rules(sections["rules"], root)
-	s.index()
-	return s
+	if n, ok := r.sections["compound"]; ok && r.once(n, "compound") {
+		r.compound(n)
+	}
+	if n, ok := r.sections["defaults"]; ok && r.once(n, "defaults") {
+		f := r.fields(n, "defaults", append(placementKeys, "max")...)
+		r.layer(f, &r.set.defaults, "defaults")
+		r.max(f["max"], &r.set.defaults, "defaults")
+	}
+	r.rules(r.sections["rules"])
 }
 
 func (r *loader) scope(n ast.Node) {
-	source := defaultScope
-	if n != nil {
-		var ok bool
-		if source, ok = r.text(n, "scope"); !ok {
-			return
-		}
+	if source, ok := r.text(n, "scope"); ok {
+		r.set.scope = r.condition(n, "scope", source)
 	}
-	r.set.scope = r.condition(n, "scope", source)
 }
 
 // condition compiles a condition that stands at n.
@@ -103,9 +166,18 @@ func (r *loader) condition(n ast.Node, what, source string) condition {
 		r.fault(n, "%s is an expression already: leave ${{ and }} out", what)
 		return condition{}
 	}
-	c, err := r.lang.condition(source)
+	c, err := r.lang.condition(source, what == "if")
 	if err != nil {
 		r.expressionFault(n, what, err)
+	}
+	if n == nil {
+		return c
+	}
+	c.at = r.at(n)
+	for i := range c.labels {
+		m := &c.labels[i]
+		line, column, _ := r.within(n, m.line, m.column)
+		m.at = spot{r.file, line, column}
 	}
 	return c
 }
@@ -151,17 +223,13 @@ type entry struct {
 	fields map[string]ast.Node
 }
 
-// vocabulary reads the names and params of the labels: their expressions can
-// be compiled only when all of them are known.
-func (r *loader) vocabulary(n ast.Node) []entry {
+// vocabulary reads the names and params of the labels.
+func (r *loader) vocabulary(n ast.Node) {
 	if n == nil {
-		return nil
+		return
 	}
-	var entries []entry
-	pairs := r.pairs(n, "labels")
-	seen := map[string]bool{}
-	for i, p := range pairs {
-		l := &label{pattern: strings.ToLower(strings.TrimSpace(p.key)), order: i}
+	for _, p := range r.pairs(n, "labels") {
+		l := &label{pattern: strings.ToLower(strings.TrimSpace(p.key)), at: r.at(p.keyNode), order: r.set.vocabulary.size}
 		star := strings.IndexByte(l.pattern, '*')
 		switch {
 		case l.pattern == "":
@@ -173,11 +241,14 @@ func (r *loader) vocabulary(n ast.Node) []entry {
 		case star >= 0 && star != len(l.pattern)-1:
 			r.fault(p.keyNode, "label %s: * stands at the end only, as in cpu=* or run-*", quote(l.pattern))
 			continue
-		case seen[l.pattern]:
+		}
+		if before, there := r.first["label "+l.pattern]; there && before.file == r.file {
 			r.fault(p.keyNode, "label %s is there twice: labels that differ in case only are one label", quote(l.pattern))
 			continue
 		}
-		seen[l.pattern] = true
+		if !r.once(p.keyNode, "label "+l.pattern) {
+			continue
+		}
 		f := map[string]ast.Node{}
 		if p.value != nil {
 			f = r.fields(p.value, "label "+quote(l.pattern), append(placementKeys, "param")...)
@@ -186,9 +257,8 @@ func (r *loader) vocabulary(n ast.Node) []entry {
 			l.param = r.param(n, l, star >= 0)
 		}
 		r.set.vocabulary.add(l)
-		entries = append(entries, entry{l, f})
+		r.entries = append(r.entries, entry{l, f})
 	}
-	return entries
 }
 
 var paramName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
@@ -300,33 +370,33 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 
 // A rule is a condition and what follows when it holds.
 type rule struct {
+	at       spot
 	name     string
 	when     condition
 	deny     string // "" when the rule places
 	jobspec  string
 	dispatch string
 	layer    layer
+	limit    *limitSpec
+	fallback []fallback
 
-	jobspecLine, jobspecColumn int
+	jobspecAt spot
 }
 
-func (r *loader) rules(n, root ast.Node) {
+func (r *loader) rules(n ast.Node) {
 	if n == nil {
-		r.fault(root, "rules is missing: list at least one rule")
 		return
+	}
+	if c := r.first; c["rules"] == (spot{}) {
+		c["rules"] = r.at(n)
 	}
 	items := r.items(n, "rules")
-	if items == nil {
-		return
+	if items != nil && len(items) == 0 {
+		r.fault(n, "rules is empty: list at least one rule")
 	}
-	if len(items) == 0 || len(items) > maxRules {
-		r.fault(n, "rules has %d entries; 1 to %d are taken", len(items), maxRules)
-		return
-	}
-	lines := map[string]int{}
 	for _, item := range items {
 		before := len(r.faults)
-		r.oneRule(item, lines)
+		r.oneRule(item)
 		name := r.set.rules[len(r.set.rules)-1].name
 		for i := range r.faults[before:] {
 			r.faults[before+i].Rule = name
@@ -334,10 +404,12 @@ func (r *loader) rules(n, root ast.Node) {
 	}
 }
 
-func (r *loader) oneRule(n ast.Node, lines map[string]int) {
-	f := r.fields(n, "a rule", append([]string{"name", "if", "deny", "jobspec", "dispatch", "max"}, placementKeys...)...)
-	line, _ := place(n)
-	ru := rule{}
+// ruleKeys are the keys of a rule besides those of a placement.
+var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "fallback"}
+
+func (r *loader) oneRule(n ast.Node) {
+	f := r.fields(n, "a rule", append(ruleKeys, placementKeys...)...)
+	ru := rule{at: r.at(n)}
 	defer func() { r.set.rules = append(r.set.rules, ru) }()
 	if f == nil {
 		return
@@ -346,13 +418,11 @@ func (r *loader) oneRule(n ast.Node, lines map[string]int) {
 		r.fault(n, "a rule needs a name")
 	} else if s, ok := r.text(v, "rule name"); ok {
 		ru.name = s
-		switch before, there := lines[s]; {
-		case !plainName.MatchString(s):
+		if !plainName.MatchString(s) {
 			r.fault(v, "rule name %s: write letters, digits, spaces and ._/+:-, at most 128", quote(s))
-		case there:
-			r.fault(v, "rule %s is there already, at line %d", quote(s), before)
+		} else {
+			r.once(v, "rule "+s)
 		}
-		lines[s] = line
 	}
 	if v, ok := f["if"]; ok {
 		if s, ok := r.text(v, "if"); ok {
@@ -368,13 +438,13 @@ func (r *loader) oneRule(n ast.Node, lines map[string]int) {
 	}
 	if v, ok := f["deny"]; ok {
 		ru.deny = oneLine(strings.TrimSpace(literal(r, v, "deny", anyText).literal))
-		for _, k := range present(f, append([]string{"max"}, placementKeys...)...) {
+		for _, k := range present(f, append([]string{"max", "limit", "fallback"}, placementKeys...)...) {
 			r.fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
 	if v, ok := f["jobspec"]; ok {
 		ru.jobspec = literal(r, v, "jobspec", named(plainName, "name of a jobspec")).literal
-		ru.jobspecLine, ru.jobspecColumn = place(v)
+		ru.jobspecAt = r.at(v)
 	}
 	if v, ok := f["dispatch"]; ok {
 		ru.dispatch = literal(r, v, "dispatch", func(v any) (string, error) {
@@ -384,7 +454,7 @@ func (r *loader) oneRule(n ast.Node, lines map[string]int) {
 			}
 			return s, err
 		}).literal
-		for _, k := range present(f, append([]string{"max"}, placementKeys...)...) {
+		for _, k := range present(f, append([]string{"max", "fallback"}, placementKeys...)...) {
 			if k != "namespace" && k != "runner" {
 				r.fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
 			}
@@ -392,6 +462,69 @@ func (r *loader) oneRule(n ast.Node, lines map[string]int) {
 	}
 	r.layer(f, &ru.layer, "rule")
 	r.max(f["max"], &ru.layer, "rule "+ru.name)
+	if v, ok := f["limit"]; ok {
+		ru.limit = r.limit(v)
+	}
+	if v, ok := f["fallback"]; ok {
+		r.fallback(v, &ru)
+	}
+}
+
+func (r *loader) limit(n ast.Node) *limitSpec {
+	f := r.fields(n, "limit", "running", "per")
+	if f == nil {
+		return nil
+	}
+	l := &limitSpec{per: "rule"}
+	if v, ok := f["running"]; !ok {
+		r.fault(n, "limit needs running: how many jobs may run at once")
+	} else {
+		l.running, _ = r.whole(v, "limit running", 1, math.MaxInt32)
+	}
+	if v, ok := f["per"]; ok {
+		if l.per, ok = r.text(v, "limit per"); ok && !slices.Contains(limitPer, l.per) {
+			r.fault(v, "limit per %s: want %s%s", quote(l.per), strings.Join(limitPer, ", "), didYouMean(l.per, limitPer))
+		}
+	}
+	return l
+}
+
+const maxFallback = 10
+
+// fallback reads the fallbacks of a rule.
+func (r *loader) fallback(n ast.Node, ru *rule) {
+	items := r.items(n, "fallback")
+	if items != nil && len(items) == 0 || len(items) > maxFallback {
+		r.fault(n, "fallback must list 1 to %d placements", maxFallback)
+		return
+	}
+	for i, item := range items {
+		f := r.fields(item, "a fallback", append([]string{"after", "jobspec"}, placementKeys...)...)
+		if f == nil {
+			continue
+		}
+		fb := fallback{at: r.at(item), from: fmt.Sprintf("rule %s, fallback %d", ru.name, i+1)}
+		if v, ok := f["after"]; !ok {
+			r.fault(item, "a fallback needs after: how long the job has waited, such as 5m")
+		} else if s, ok := r.text(v, "after"); ok {
+			d, err := time.ParseDuration(s)
+			switch {
+			case err != nil:
+				r.fault(v, "after %s is no duration: write it as 90s, 5m or 1h30m", quote(s))
+			case d < time.Second || d > 30*24*time.Hour:
+				r.fault(v, "after %s is not between 1s and 720h", quote(s))
+			case i > 0 && len(ru.fallback) == i && d <= ru.fallback[i-1].after:
+				r.fault(v, "after %s is not more than %s of the fallback before: they are tried in order", s, ru.fallback[i-1].after)
+			}
+			fb.after = d
+		}
+		if v, ok := f["jobspec"]; ok {
+			fb.jobspec = literal(r, v, "jobspec", named(plainName, "name of a jobspec")).literal
+			fb.jobspecAt = r.at(v)
+		}
+		r.layer(f, &fb.layer, "fallback")
+		ru.fallback = append(ru.fallback, fb)
+	}
 }
 
 // present returns which of the keys are there.

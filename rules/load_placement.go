@@ -71,6 +71,15 @@ func readPart[T any](r *loader, n ast.Node, text string, from int, what string, 
 // layer reads the placement keys of a section.
 func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
 	in := func(key string) string { return what + ": " + key }
+	if f["constraints"] != nil {
+		l.constraints = []constraintSpec{}
+	}
+	if f["affinities"] != nil {
+		l.affinities = []affinitySpec{}
+	}
+	if f["devices"] != nil {
+		l.devices = []deviceSpec{}
+	}
 	for _, n := range r.list(f["constraints"], in("constraints")) {
 		if c, ok := r.constraint(n, false); ok {
 			l.constraints = append(l.constraints, c)

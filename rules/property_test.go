@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -46,7 +47,9 @@ func drawCondition(t *rapid.T) string {
 			"has(" + list + ")", "hasAny(" + list + ")", "not hasAny(" + list + ")", "not has(" + list + ")",
 			`only("self-hosted", ` + list + ")", "any(labels, # in [" + list + "])", "(has(" + labels[0] + ") or has(" + labels[len(labels)-1] + "))",
 			`repo.owner == "acme"`, `repo.owner != "acme"`, `repo.full_name == "other/web"`, "repo.private", "not repo.private", `job.branch startsWith "ma"`,
-			"param.cpu > 8", `(param.cpu ?? 1.0) > 8`, `param.zone == "A"`, "labels[2] == " + labels[0],
+			"param.cpu > 8", `run.event == "push"`, "not run.fork", `run.actor in ["a", "b"]`, `run.event startsWith "pull"`, `not (has("gpu") and repo.private)`,
+			`repo.owner in ["acme", "else"]`, `(has("gpu") and repo.private or has("gpu", "large"))`, `exactly("self-hosted", ` + list + ")", "true", "false", "not (param.cpu > 8 or " + labels[0] + " in labels)",
+			`(param.cpu ?? 1.0) > 8`, `param.zone == "A"`, "labels[2] == " + labels[0],
 		}).Draw(t, "part"))
 	}
 	return strings.Join(parts, rapid.SampledFrom([]string{" and ", " && ", " or "}).Draw(t, "join"))
@@ -65,6 +68,9 @@ func drawJob(t *rapid.T) Facts {
 	f.Repo.Owner = rapid.SampledFrom(someOwners).Draw(t, "owner")
 	f.Repo.FullName = f.Repo.Owner + "/web"
 	f.Repo.Private = rapid.Bool().Draw(t, "private")
+	if rapid.Bool().Draw(t, "run known") {
+		f.Run = &Run{Event: rapid.SampledFrom([]string{"push", "pull_request"}).Draw(t, "event"), Fork: rapid.Bool().Draw(t, "fork"), Actor: "b"}
+	}
 	return f
 }
 
@@ -110,12 +116,12 @@ func TestExplainingAgreesWithDeciding(t *testing.T) {
 		s := parse(t, someVocabulary+strings.Join(rules, ""))
 		decided, explained := s.Decide(f, false), s.Decide(f, true)
 		trace := explained.Trace
-		explained.Trace = nil
+		explained.Trace, explained.Nearest = nil, nil
 		if d := cmp.Diff(decided, explained); d != "" {
 			t.Fatalf("the trace changed the decision (-without +with):\n%s", d)
 		}
 		for i, step := range trace {
-			if last := i == len(trace)-1; step.Held != (last && decided.Rule != "" && !strings.HasPrefix(decided.Reason, "rule error")) {
+			if last := i == len(trace)-1; step.Held != (last && decided.Rule != "" && decided.Outcome != Undecided && !strings.HasPrefix(decided.Reason, "rule error")) {
 				t.Fatalf("step %d of %d says that %s held = %v, but the decision is %q", i+1, len(trace), step.Rule, step.Held, decided.Reason)
 			}
 			if step.Why == "" {
@@ -125,6 +131,45 @@ func TestExplainingAgreesWithDeciding(t *testing.T) {
 	})
 }
 
+// The index leaves rules out: what it finds is what the plain scan finds.
+func TestTheIndexFindsWhatTheScanFinds(t *testing.T) {
+	const jobs = 1000 // of each of rapid's 100 rule sets
+	rapid.Check(t, func(t *rapid.T) {
+		s := parse(t, someVocabulary+strings.Join(drawRules(t), ""))
+		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))
+		for range jobs {
+			f := someJob(r)
+			found := s.decide(f, s.first)
+			scanned := s.decide(f, func(env *Env, _ *Decision) (*rule, error) {
+				for i := range s.rules {
+					if held, err := s.rules[i].when.holds(env); held || err != nil {
+						return &s.rules[i], err
+					}
+				}
+				return nil, nil
+			})
+			if found.Outcome != scanned.Outcome || found.Rule != scanned.Rule || found.Reason != scanned.Reason {
+				t.Fatalf("%+v\nby the index: %s %s: %s\nby a scan:    %s %s: %s", f, found.Outcome, found.Rule, found.Reason, scanned.Outcome, scanned.Rule, scanned.Reason)
+			}
+		}
+	})
+}
+
+// someJob is drawJob without rapid, which is slow.
+func someJob(r *rand.Rand) Facts {
+	f := job()
+	for _, i := range r.Perm(len(someLabels))[:r.IntN(len(someLabels)+1)] {
+		f.Labels = append(f.Labels, someLabels[i])
+	}
+	f.Repo.Owner = someOwners[r.IntN(len(someOwners))]
+	f.Repo.FullName = f.Repo.Owner + "/web"
+	f.Repo.Private = r.IntN(2) == 0
+	if r.IntN(2) == 0 {
+		f.Run = &Run{Event: []string{"push", "pull_request"}[r.IntN(2)], Fork: r.IntN(2) == 0, Actor: "b"}
+	}
+	return f
+}
+
 // A condition is taken apart, and some parts are answered without a program:
 // that must mean what the whole means to the expression library.
 func TestAConditionInPartsMeansTheWhole(t *testing.T) {
@@ -132,15 +177,15 @@ func TestAConditionInPartsMeansTheWhole(t *testing.T) {
 		source, f := drawCondition(t), drawJob(t)
 		s := parse(t, someVocabulary+"  - { name: r, jobspec: j, if: '"+source+"' }\n")
 		l := newLanguage(s.vocabulary.params, map[string]bool{})
-		whole, err := l.compile(source, expr.AsBool())
+		whole, err := l.compile(source, true, expr.AsBool())
 		if err != nil {
 			t.Fatal(err)
 		}
-		env := &Env{Labels: f.Labels, Repo: f.Repo, Job: f.Job}
+		env := &Env{Labels: f.Labels, Repo: f.Repo, Job: f.Job, Run: Run{Event: "push", Actor: "a"}, runKnown: true}
 		if _, _, err := s.read(env); err != nil {
 			return
 		}
-		held, _, err := s.rules[0].when.holds(env, false)
+		held, err := s.rules[0].when.holds(env)
 		v, wholeErr := evaluate(whole, env)
 		if (err != nil) != (wholeErr != nil) || err == nil && held != v {
 			t.Fatalf("in parts: %v, %v; as a whole: %v, %v", held, err, v, wholeErr)

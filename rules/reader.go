@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	maxFile    = 1 << 20 // bytes of a rules file
+	maxFile    = 4 << 20 // bytes of a rules file
 	maxDepth   = 64      // brackets, or marks before a value, within each other
 	maxEntries = 10_000  // of one mapping, or between brackets
 	maxEmpty   = 100     // lines in a row

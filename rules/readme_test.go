@@ -155,6 +155,9 @@ func variables(t *testing.T) string {
 	}
 	for f := range reflect.TypeFor[Env]().Fields() {
 		name := f.Tag.Get("expr")
+		if name == "" {
+			continue
+		}
 		if f.Type.Kind() == reflect.Struct {
 			for sub := range f.Type.Fields() {
 				row(name+"."+sub.Tag.Get("expr"), sub, f.Type.Name())

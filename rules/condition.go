@@ -1,0 +1,532 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/vm"
+)
+
+// A condition is a boolean expression, taken apart as far as it can be, so that
+// it can be found by an index, say which part failed, and be compared with
+// others. The zero condition holds.
+type condition struct {
+	source string
+	root   *node // nil: always true
+	at     spot
+	labels []mention
+}
+
+// holds reports whether the condition holds. An error is one of an expression,
+// or errRunUnknown.
+func (c *condition) holds(env *Env) (bool, error) {
+	if c.root == nil {
+		return true, nil
+	}
+	return c.root.holds(env)
+}
+
+// why says in a sentence's end why the condition holds, or does not.
+func (c *condition) why(env *Env, held bool, err error) string {
+	switch {
+	case errors.Is(err, errRunUnknown):
+		return err.Error()
+	case err != nil:
+		return "error: " + err.Error()
+	case c.root == nil:
+		return "it has no condition"
+	case held:
+		return "true: " + oneLine(c.source)
+	}
+	return c.root.because(env, false)
+}
+
+// errRunUnknown is what a condition gives that asks for a run which was not
+// looked up. Decide branches on it.
+var errRunUnknown = errors.New("it asks for run.…, and the run was not looked up")
+
+// A node is a part of a condition.
+type node struct {
+	kind   kind
+	source string
+	kids   []*node // of and, or and not
+
+	name  string      // of a label or a fact, such as "repo.owner"
+	is    string      // the text that the fact is compared with
+	value bool        // of a constant
+	names []string    // of only: the labels that may be there. Of a program: the facts that it asks for
+	run   *vm.Program // of a program
+	text  func(*Env) string
+	flag  func(*Env) bool
+
+	safe    bool // it has a value for every job: nothing in it can fail
+	needRun bool // it asks for the run itself
+}
+
+type kind int
+
+const (
+	and kind = iota
+	or
+	not
+	hasLabel  // the job has the label name
+	hasOnly   // the job has no label but names
+	factIs    // the fact name is the text
+	factHolds // the fact name is true
+	constant
+	program
+)
+
+// textFacts and flagFacts are the facts that conditions are taken apart to.
+var textFacts = map[string]func(*Env) string{
+	"repo.owner":      func(e *Env) string { return e.Repo.Owner },
+	"repo.name":       func(e *Env) string { return e.Repo.Name },
+	"repo.full_name":  func(e *Env) string { return e.Repo.FullName },
+	"repo.visibility": func(e *Env) string { return e.Repo.Visibility },
+	"job.name":        func(e *Env) string { return e.Job.Name },
+	"job.workflow":    func(e *Env) string { return e.Job.Workflow },
+	"job.branch":      func(e *Env) string { return e.Job.Branch },
+	"job.sender":      func(e *Env) string { return e.Job.Sender },
+	"run.event":       func(e *Env) string { return e.Run.Event },
+	"run.actor":       func(e *Env) string { return e.Run.Actor },
+}
+
+var flagFacts = map[string]func(*Env) bool{
+	"repo.private": func(e *Env) bool { return e.Repo.Private },
+	"repo.fork":    func(e *Env) bool { return e.Repo.Fork },
+	"run.fork":     func(e *Env) bool { return e.Run.Fork },
+}
+
+// condition compiles a condition; run says whether it may ask for the run.
+func (l *language) condition(source string, run bool) (condition, error) {
+	whole, err := l.compile(source, run, expr.AsBool(), expr.WarnOnAny())
+	if err != nil {
+		return condition{}, err
+	}
+	c := condition{source: strings.TrimSpace(source), labels: l.found}
+	tree, err := parser.Parse(source)
+	if err != nil {
+		return condition{}, placed(err)
+	}
+	if c.root, err = l.node(tree.Node); err != nil {
+		c.root = &node{kind: program, run: whole, names: factsOf(tree.Node)}
+		c.root.needRun = asksForRun(c.root.names)
+	}
+	c.root.source = c.source
+	return c, nil
+}
+
+// node takes an expression apart. It fails on a part that does not stand alone,
+// as with "let", or that the library does not write as it read it.
+func (l *language) node(n ast.Node) (made *node, err error) {
+	defer func() {
+		if err == nil {
+			made.source = n.String()
+		}
+	}()
+	switch n := n.(type) {
+	case *ast.BoolNode:
+		return &node{kind: constant, value: n.Value, safe: true}, nil
+	case *ast.UnaryNode:
+		if n.Operator == "!" || n.Operator == "not" {
+			return l.join(not, n.Node)
+		}
+	case *ast.BinaryNode:
+		switch n.Operator {
+		case "&&", "and":
+			return l.join(and, n.Left, n.Right)
+		case "||", "or":
+			return l.join(or, n.Left, n.Right)
+		}
+		if made := comparison(n); made != nil {
+			return made, nil
+		}
+	case *ast.MemberNode:
+		if name := factName(n); flagFacts[name] != nil {
+			return atom(node{kind: factHolds, name: name, flag: flagFacts[name]}), nil
+		}
+	case *ast.CallNode:
+		if made := labelNode(n); made != nil {
+			return made, nil
+		}
+	}
+	again, err := parser.Parse(n.String())
+	if err != nil {
+		return nil, placed(err)
+	}
+	if ast.Dump(again.Node) != ast.Dump(n) {
+		return nil, errors.New("written differently")
+	}
+	made = &node{kind: program, names: factsOf(n)}
+	made.needRun = asksForRun(made.names)
+	made.safe = cannotFail(n) && !made.needRun
+	made.run, err = l.compile(n.String(), true, expr.AsBool())
+	return made, err
+}
+
+func (l *language) join(k kind, parts ...ast.Node) (*node, error) {
+	var kids []*node
+	for _, p := range parts {
+		kid, err := l.node(p)
+		if err != nil {
+			return nil, err
+		}
+		if kid.kind == k && k != not {
+			kids = append(kids, kid.kids...)
+		} else {
+			kids = append(kids, kid)
+		}
+	}
+	return joined(k, kids...), nil
+}
+
+func joined(k kind, kids ...*node) *node {
+	return &node{kind: k, kids: kids, safe: !slices.ContainsFunc(kids, func(k *node) bool { return !k.safe })}
+}
+
+// atom completes a node that is taken apart no further.
+func atom(n node) *node {
+	n.needRun = strings.HasPrefix(n.name, "run.") && n.kind != hasLabel
+	n.safe = !n.needRun
+	return &n
+}
+
+// comparison reads "x" in labels, and texts compared with facts; nil when it is
+// another comparison.
+func comparison(n *ast.BinaryNode) *node {
+	switch left := n.Left.(type) {
+	case *ast.StringNode:
+		if n.Operator == "in" && isLabels(n.Right) {
+			return atom(node{kind: hasLabel, name: strings.ToLower(left.Value)})
+		}
+	case *ast.MemberNode:
+		name := factName(left)
+		if textFacts[name] == nil {
+			return nil
+		}
+		is := func(s *ast.StringNode) *node {
+			return atom(node{kind: factIs, name: name, is: s.Value, text: textFacts[name], source: fmt.Sprintf("%s == %s", name, s)})
+		}
+		switch right := n.Right.(type) {
+		case *ast.StringNode:
+			switch n.Operator {
+			case "==":
+				return is(right)
+			case "!=":
+				return joined(not, is(right))
+			}
+		case *ast.ArrayNode:
+			var kids []*node
+			for _, e := range right.Nodes {
+				s, isString := e.(*ast.StringNode)
+				if !isString {
+					return nil
+				}
+				kids = append(kids, is(s))
+			}
+			if n.Operator == "in" && len(kids) > 0 {
+				return joined(or, kids...)
+			}
+		}
+	}
+	return nil
+}
+
+// labelNode reads a call of a label function with labels that are written out;
+// nil when it is another call.
+func labelNode(n *ast.CallNode) *node {
+	name := labelCall(n)
+	if name == "" || len(n.Arguments) == 0 {
+		return nil
+	}
+	var names []string
+	var kids []*node
+	for _, a := range n.Arguments {
+		s, ok := a.(*ast.StringNode)
+		if !ok {
+			return nil
+		}
+		l := strings.ToLower(s.Value)
+		names = append(names, l)
+		kids = append(kids, atom(node{kind: hasLabel, name: l, source: fmt.Sprintf("has(%s)", s)}))
+	}
+	only := atom(node{kind: hasOnly, names: names, source: n.String()})
+	switch {
+	case name == "only":
+		return only
+	case name == "exactly":
+		return joined(and, append(kids, only)...)
+	case len(kids) == 1:
+		return kids[0]
+	case name == "has":
+		return joined(and, kids...)
+	}
+	return joined(or, kids...)
+}
+
+// factName is "repo.owner" for that node, "" for one that is no field of a fact.
+func factName(n ast.Node) string {
+	m, ok := n.(*ast.MemberNode)
+	if !ok {
+		return ""
+	}
+	id, isID := m.Node.(*ast.IdentifierNode)
+	name, isName := m.Property.(*ast.StringNode)
+	if !isID || !isName || !slices.Contains([]string{"repo", "job", "run", "param"}, id.Value) {
+		return ""
+	}
+	return id.Value + "." + name.Value
+}
+
+// factsOf are the facts that an expression asks for, in its order: "labels",
+// "repo.owner", "param.cpu"; "repo" for one that is not asked by a field.
+func factsOf(n ast.Node) []string {
+	var f factFinder
+	ast.Walk(&n, &f)
+	return f.names
+}
+
+type factFinder struct{ names []string }
+
+// Visit is called for a node after its children.
+func (f *factFinder) Visit(n *ast.Node) {
+	name := factName(*n)
+	switch id, isID := (*n).(*ast.IdentifierNode); {
+	case name != "": // its identifier came before
+		f.names = f.names[:len(f.names)-1]
+	case isID && slices.Contains([]string{"repo", "job", "run", "param", "labels"}, id.Value):
+		name = id.Value
+	case labelCall(*n) != "":
+		name = "labels"
+	}
+	if name != "" {
+		f.names = append(f.names, name)
+	}
+}
+
+func asksForRun(facts []string) bool {
+	return slices.ContainsFunc(facts, func(f string) bool { return f == "run" || strings.HasPrefix(f, "run.") })
+}
+
+// cannotFail reports whether a node that compiles has a value for every job:
+// the facts that it is made of have types, and are always there.
+func cannotFail(n ast.Node) bool {
+	switch n := n.(type) {
+	case *ast.StringNode, *ast.IntegerNode, *ast.BoolNode:
+		return true
+	case *ast.IdentifierNode:
+		return isLabels(n)
+	case *ast.MemberNode:
+		name := factName(n)
+		return name != "" && !strings.HasPrefix(name, "param.")
+	case *ast.UnaryNode:
+		return cannotFail(n.Node)
+	case *ast.BinaryNode:
+		operators := []string{"==", "!=", "<", "<=", ">", ">=", "&&", "and", "||", "or", "in", "contains", "startsWith", "endsWith"}
+		return slices.Contains(operators, n.Operator) && cannotFail(n.Left) && cannotFail(n.Right)
+	case *ast.CallNode:
+		return labelCall(n) != "" && !slices.ContainsFunc(n.Arguments, func(a ast.Node) bool { return !cannotFail(a) })
+	}
+	return false
+}
+
+// holds evaluates the node as the expression library would: from left to right,
+// and no further than needed.
+func (n *node) holds(env *Env) (bool, error) {
+	if n.needRun && !env.runKnown {
+		return false, errRunUnknown
+	}
+	switch n.kind {
+	case and, or:
+		for _, k := range n.kids {
+			if held, err := k.holds(env); held == (n.kind == or) || err != nil {
+				return held, err
+			}
+		}
+		return n.kind == and, nil
+	case not:
+		held, err := n.kids[0].holds(env)
+		return !held && err == nil, err
+	case hasLabel:
+		return slices.Contains(env.Labels, n.name), nil
+	case hasOnly:
+		return n.other(env) == "", nil
+	case factIs:
+		return n.text(env) == n.is, nil
+	case factHolds:
+		return n.flag(env), nil
+	case constant:
+		return n.value, nil
+	}
+	v, err := evaluate(n.run, env)
+	if err != nil {
+		return false, fmt.Errorf("%w in %s", err, oneLine(n.source))
+	}
+	return v == true, nil
+}
+
+// other is the first label that is not among those of only.
+func (n *node) other(env *Env) string {
+	for _, l := range env.Labels {
+		if !slices.Contains(n.names, l) {
+			return l
+		}
+	}
+	return ""
+}
+
+// because says why the node is what it is for the job: the smallest part that
+// decides it, and the value that did.
+func (n *node) because(env *Env, held bool) string {
+	switch n.kind {
+	case and, or:
+		if held == (n.kind == or) { // one part decides
+			for _, k := range n.kids {
+				if is, err := k.holds(env); is == held && err == nil {
+					return k.because(env, held)
+				}
+			}
+		}
+		if same := n.sameFact(); same != "" && !held {
+			if same == labelsName {
+				return "the job has none of the labels " + quoteAll(namesOf(n.kids))
+			}
+			return fmt.Sprintf("%s is %s, none of %s", same, quote(n.kids[0].text(env)), quoteAll(namesOf(n.kids)))
+		}
+		var all []string
+		for _, k := range n.kids {
+			all = append(all, k.because(env, held))
+		}
+		return oneLine(strings.Join(slices.Compact(all), ", and "))
+	case not:
+		return n.kids[0].because(env, !held)
+	case hasLabel:
+		if held {
+			return "the job has the label " + quote(n.name)
+		}
+		return "the job lacks the label " + quote(n.name)
+	case hasOnly:
+		if held {
+			return "the job has no label but " + quoteAll(n.names)
+		}
+		return fmt.Sprintf("the job has the label %s besides %s", quote(n.other(env)), quoteAll(n.names))
+	case factIs:
+		if held {
+			return fmt.Sprintf("%s is %s", n.name, quote(n.is))
+		}
+		return fmt.Sprintf("%s is %s, not %s", n.name, quote(n.text(env)), quote(n.is))
+	case factHolds:
+		return fmt.Sprintf("%s is %v", n.name, held)
+	case constant:
+		return fmt.Sprintf("it says %v", held)
+	}
+	why := fmt.Sprintf("%v: %s", held, oneLine(n.source))
+	for i, f := range slices.Compact(slices.Sorted(slices.Values(n.names))) {
+		if i == 3 {
+			break
+		}
+		if v, ok := env.show(f); ok {
+			why += [...]string{", where ", " and ", " and "}[i] + f + " is " + v
+		}
+	}
+	return why
+}
+
+const labelsName = "labels"
+
+// sameFact is the fact, or labelsName, that all parts of an "or" ask for; "" when they
+// differ.
+func (n *node) sameFact() string {
+	if n.kind != or {
+		return ""
+	}
+	name := func(k *node) string {
+		switch k.kind {
+		case hasLabel:
+			return labelsName
+		case factIs:
+			return k.name
+		}
+		return ""
+	}
+	first := name(n.kids[0])
+	for _, k := range n.kids {
+		if name(k) != first {
+			return ""
+		}
+	}
+	return first
+}
+
+func namesOf(kids []*node) []string {
+	var names []string
+	for _, k := range kids {
+		if k.kind == hasLabel {
+			names = append(names, k.name)
+		} else {
+			names = append(names, k.is)
+		}
+	}
+	return names
+}
+
+// show writes the value of a fact for people.
+func (e *Env) show(fact string) (string, bool) {
+	if f := textFacts[fact]; f != nil {
+		return quote(f(e)), true
+	}
+	if f := flagFacts[fact]; f != nil {
+		return fmt.Sprint(f(e)), true
+	}
+	if fact == "job.attempt" {
+		return fmt.Sprint(e.Job.Attempt), true
+	}
+	if name, ok := strings.CutPrefix(fact, "param."); ok {
+		switch v := e.Param[name].(type) {
+		case nil:
+			return "not asked for", true
+		case string:
+			return quote(v), true
+		default:
+			return fmt.Sprint(v), true
+		}
+	}
+	return "", false
+}
+
+// missing are the parts that do not hold, as because says them, of the cheapest
+// way to make the node hold; cost is their number. Parts that fail are left out
+// and cost more than any other way.
+func (n *node) missing(env *Env) (parts []string, cost int) {
+	const never = 1000
+	if n == nil {
+		return nil, 0
+	}
+	held, err := n.holds(env)
+	switch {
+	case err == nil && held:
+		return nil, 0
+	case n.kind == and:
+		for _, k := range n.kids {
+			more, c := k.missing(env)
+			parts, cost = append(parts, more...), cost+c
+		}
+		return parts, cost
+	case err != nil:
+		return nil, never
+	case n.kind == or && n.sameFact() == "":
+		cost = never
+		for _, k := range n.kids {
+			if some, c := k.missing(env); c < cost {
+				parts, cost = some, c
+			}
+		}
+		return parts, cost
+	}
+	return []string{n.because(env, false)}, 1
+}

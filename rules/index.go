@@ -1,0 +1,203 @@
+package rules
+
+import "slices"
+
+// A key is what a job has that a rule may need: a label, or a text of a fact.
+type key struct{ what, is string }
+
+// An index finds the rules that could take a job. Each rule is filed under keys
+// of which it needs at least one: without any of them its condition is false,
+// and nothing in it fails or asks for the run.
+type index struct {
+	keyed   map[key][]int32
+	facts   []string // that keys are of
+	unkeyed []int32  // rules that need no key. All lists are in file order
+}
+
+// index files the rules under the keys that the fewest rules share.
+func (s *Set) index() {
+	uses := map[key]int{}
+	last := map[key]int{}
+	for i := range s.rules {
+		s.rules[i].when.root.keys(func(k key) {
+			if last[k] != i+1 { // once for each rule
+				last[k] = i + 1
+				uses[k]++
+			}
+		})
+	}
+	x := index{keyed: map[key][]int32{}}
+	facts := map[string]bool{}
+	for i := range s.rules {
+		keys, ok := s.rules[i].when.root.needs(true, uses)
+		if !ok {
+			x.unkeyed = append(x.unkeyed, int32(i))
+		}
+		for _, k := range keys {
+			list := x.keyed[k]
+			if len(list) == 0 || list[len(list)-1] != int32(i) {
+				x.keyed[k] = append(list, int32(i))
+			}
+			if k.what != labelsName && !facts[k.what] {
+				facts[k.what] = true
+				x.facts = append(x.facts, k.what)
+			}
+		}
+	}
+	s.found = x
+}
+
+// key is what an atom asks for.
+func (n *node) key() (k key, ok bool) {
+	switch n.kind {
+	case hasLabel:
+		return key{labelsName, n.name}, true
+	case factIs:
+		return key{n.name, n.is}, !n.needRun
+	}
+	return key{}, false
+}
+
+// keys calls use with the key of every atom.
+func (n *node) keys(use func(key)) {
+	if n == nil {
+		return
+	}
+	if k, ok := n.key(); ok {
+		use(k)
+	}
+	for _, kid := range n.kids {
+		kid.keys(use)
+	}
+}
+
+// needs returns keys of which a job must have one for the node to be anything
+// but !want: without any it neither is want, nor fails, nor asks for the run.
+// Of several ways it takes the one whose keys are used the least. ok is false
+// when there is none; with ok and no keys, no job will do.
+func (n *node) needs(want bool, uses map[key]int) (keys []key, ok bool) {
+	if n == nil {
+		return nil, false
+	}
+	better := func(some []key) {
+		if !ok || cost(some, uses) < cost(keys, uses) {
+			keys, ok = some, true
+		}
+	}
+	switch n.kind {
+	case not:
+		return n.kids[0].needs(!want, uses)
+	case and, or:
+		if want == (n.kind == and) { // all parts must be so: any one will do, if nothing before it fails
+			for _, k := range n.kids {
+				if some, can := k.needs(want, uses); can {
+					better(some)
+				}
+				if !k.safe {
+					break
+				}
+			}
+			return keys, ok
+		}
+		// Each part can make it so: what all of them need, or one key of each.
+		for _, k := range n.must(want) {
+			better([]key{k})
+		}
+		var all []key
+		for _, k := range n.kids {
+			more, can := k.needs(want, uses)
+			if !can {
+				return keys, ok
+			}
+			all = append(all, more...)
+		}
+		better(all)
+		return keys, ok
+	case constant:
+		return nil, n.value != want
+	}
+	if k, has := n.key(); has && want {
+		return []key{k}, true
+	}
+	return nil, false
+}
+
+// must are keys each of which a job must have, as for needs.
+func (n *node) must(want bool) (keys []key) {
+	switch n.kind {
+	case not:
+		return n.kids[0].must(!want)
+	case and, or:
+		for i, k := range n.kids {
+			more := k.must(want)
+			switch {
+			case want == (n.kind == and):
+				keys = append(keys, more...)
+				if !k.safe {
+					return keys
+				}
+			case i == 0:
+				keys = more
+			default:
+				keys = slices.DeleteFunc(keys, func(k key) bool { return !slices.Contains(more, k) })
+			}
+		}
+		return keys
+	}
+	if k, has := n.key(); has && want {
+		return []key{k}
+	}
+	return nil
+}
+
+func cost(keys []key, uses map[key]int) int {
+	n := 0
+	for _, k := range keys {
+		n += uses[k]
+	}
+	return n
+}
+
+// A walk visits the rules that could take a job, in file order.
+type walk struct {
+	lists [24][]int32 // so many without an allocation
+	open  [][]int32
+}
+
+// start begins the walk for a job.
+func (w *walk) start(x *index, env *Env) {
+	w.open = w.lists[:0]
+	w.add(x.unkeyed)
+	for _, l := range env.Labels {
+		w.add(x.keyed[key{labelsName, l}])
+	}
+	for _, f := range x.facts {
+		w.add(x.keyed[key{f, textFacts[f](env)}])
+	}
+}
+
+func (w *walk) add(list []int32) {
+	if len(list) > 0 {
+		w.open = append(w.open, list)
+	}
+}
+
+// next returns the next rule, -1 at the end.
+func (w *walk) next() int {
+	least := int32(-1)
+	for _, l := range w.open {
+		if least < 0 || l[0] < least {
+			least = l[0]
+		}
+	}
+	for i := 0; i < len(w.open); i++ {
+		if w.open[i][0] != least {
+			continue
+		}
+		if w.open[i] = w.open[i][1:]; len(w.open[i]) == 0 {
+			w.open = slices.Delete(w.open, i, i+1)
+			i--
+		}
+	}
+	return int(least)
+}

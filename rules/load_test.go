@@ -1,0 +1,141 @@
+package rules
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestFilesMergeInTheirOrder(t *testing.T) {
+	s, err := Load(
+		File{"10-platform.yaml", []byte("version: 1\nlabels: { linux: {}, 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 8 }, resources: { cores: '${{ param.cpu }}' } } }\ndefaults: { node_pool: ci }\n")},
+		File{"20-web.yaml", []byte("version: 1\nlabels: { web: { constraints: ['${meta.team} = web'] } }\nrules: [{ name: web, if: has(\"web\") and (param.cpu ?? 1) < 4, jobspec: a }]\n")},
+		File{"30-rest.yaml", []byte("version: 1\nrules: [{ name: rest, if: has(\"linux\"), jobspec: b }]\n")},
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"web", "rest"}, s.Rules()); d != "" {
+		t.Errorf("Rules (-want +got):\n%s", d)
+	}
+	d := s.Decide(job("web", "linux", "cpu=2"), false)
+	if d.Rule != "web" || d.NodePool != "ci" || d.Resources.Cores != 2 || len(d.Constraints) != 1 {
+		t.Errorf("Decide = %+v", d)
+	}
+	if d := s.Decide(job("web", "linux", "cpu=4"), false); d.Rule != "rest" {
+		t.Errorf("Decide = %+v, want rule rest", d)
+	}
+}
+
+func TestConflictsBetweenFilesNameBothPlaces(t *testing.T) {
+	_, err := Load(
+		File{"a.yaml", []byte("version: 1\nscope: 'true'\nlabels:\n  gpu: {}\n  'x=*': { param: { name: x, type: int, min: 1, max: 2 } }\ndefaults: {}\nrules: [{ name: r, jobspec: j }]\n")},
+		File{"b.yaml", []byte("version: 1\nscope: 'true'\nlabels:\n  GPU: {}\n  'y=*': { param: { name: x, type: int, min: 1, max: 2 } }\ndefaults: {}\nrules: [{ name: r, jobspec: j }]\n")},
+		File{"c.yaml", []byte("rules: []\n")},
+	)
+	want := `b.yaml:2:8: scope is there already, at a.yaml:2:8: it stands in one of the files
+b.yaml:4:3: label gpu is there already, at a.yaml:4:3: it stands in one of the files
+b.yaml:5:27: param "x" is defined by another label already
+b.yaml:6:11: defaults is there already, at a.yaml:6:11: it stands in one of the files
+b.yaml:7:17: rule r is there already, at a.yaml:7:17: it stands in one of the files
+c.yaml:1:1: version is missing: a rules file begins with version: 1
+c.yaml:1:8: rules is empty: list at least one rule`
+	if err == nil {
+		t.Fatal("no conflicts")
+	}
+	if d := cmp.Diff(want, err.Error()); d != "" {
+		t.Errorf("faults (-want +got):\n%s", d)
+	}
+}
+
+func TestADecisionHasTheLimitAndTheFallbacksOfItsRule(t *testing.T) {
+	s := parse(t, `version: 1
+labels: { self-hosted: {}, linux: {}, arm64: { constraints: ['${attr.cpu.arch} = arm64'] }, large: { resources: { memory: 8GiB } }, "run-*": {}, "n=*": { param: { name: n, type: int, min: 1, max: 9 } } }
+defaults: { node_pool: ci, resources: { memory: 4GiB }, max: { memory: 10GiB } }
+rules:
+  - name: owner
+    if: job.name == "owner"
+    jobspec: j
+    limit: { running: 3, per: owner }
+  - name: label
+    if: job.name == "label"
+    jobspec: j
+    limit: { running: 2, per: label }
+  - name: r
+    jobspec: j
+    constraints: ['${meta.disk} = ssd', '${attr.kernel.name} = linux']
+    resources: { cpu: 4000 }
+    limit: { running: 1 }
+    fallback:
+      - { after: 5m, node_pool: on-demand }
+      - { after: 10m, constraints: ['${attr.kernel.name} = linux', '${attr.cpu.arch} = amd64'], resources: { cores: 2, memory: 2GiB }, jobspec: k }
+`)
+	f := job("linux", "arm64", "large", "run-77", "n=3")
+	f.Job.Name = "owner"
+	if d := cmp.Diff(&Limit{3, "owner", "owner/acme"}, s.Decide(f, false).Limit); d != "" {
+		t.Errorf("limit per owner (-want +got):\n%s", d)
+	}
+	f.Job.Name = "label"
+	if d := cmp.Diff(&Limit{2, "label", "label/self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit); d != "" {
+		t.Errorf("limit per label (-want +got):\n%s", d)
+	}
+	f.Job.Name = ""
+	got := s.Decide(f, false)
+	if d := cmp.Diff(&Limit{1, "rule", "r"}, got.Limit); d != "" {
+		t.Errorf("limit (-want +got):\n%s", d)
+	}
+	if len(got.Fallback) != 2 {
+		t.Fatalf("fallbacks = %+v", got.Fallback)
+	}
+	first, second := got.Fallback[0], got.Fallback[1]
+	want := got.Placement
+	want.NodePool, want.From = "on-demand", first.From
+	if d := cmp.Diff(Fallback{After: 5 * time.Minute, Placement: want}, first); d != "" {
+		t.Errorf("the first fallback differs in more than the pool (-want +got):\n%s", d)
+	}
+	if from := first.From["node_pool"]; from != "rule r, fallback 1" {
+		t.Errorf("its pool comes from %q", from)
+	}
+	if second.After != 10*time.Minute || second.Reason == "" || second.Jobspec != "" {
+		t.Errorf("the second fallback contradicts the label arm64, but is %+v", second)
+	}
+	f.Labels = []string{"self-hosted", "large"}
+	second = s.Decide(f, false).Fallback[1]
+	if second.Jobspec != "k" || second.Resources.CPU != 0 || second.Resources.Cores != 2 || second.Resources.MemoryMB != 8192 || len(second.Constraints) != 2 || second.NodePool != "ci" {
+		t.Errorf("the second fallback takes the place of what the rule says: %+v", second)
+	}
+}
+
+func TestTheRunIsAskedForOnlyWhenItDecides(t *testing.T) {
+	s := parse(t, `version: 1
+rules:
+  - { name: forks, if: 'has("linux") and run.fork', deny: no forks }
+  - { name: pulls, if: 'has("linux") and run.event startsWith "pull_request" and run.actor != "bot"', jobspec: j }
+  - { name: rest, jobspec: k }
+`)
+	for _, tt := range []struct {
+		labels string
+		run    *Run
+		want   string
+	}{
+		{"", nil, "routed rest"},
+		{"linux", nil, "undecided forks"},
+		{"linux", &Run{Event: "push"}, "routed rest"},
+		{"linux", &Run{Event: "pull_request", Fork: true}, "denied forks"},
+		{"linux", &Run{Event: "pull_request_target", Actor: "a"}, "routed pulls"},
+		{"linux", &Run{Event: "pull_request", Actor: "bot"}, "routed rest"},
+	} {
+		f := job()
+		if tt.labels != "" {
+			f.Labels = append(f.Labels, tt.labels)
+		}
+		f.Run = tt.run
+		for _, trace := range []bool{false, true} {
+			d := s.Decide(f, trace)
+			if got := string(d.Outcome) + " " + d.Rule; got != tt.want {
+				t.Errorf("Decide(%v, run %+v) = %s (%s), want %s", f.Labels, tt.run, got, d.Reason, tt.want)
+			}
+		}
+	}
+}
