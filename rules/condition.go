@@ -165,8 +165,15 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	made = &node{kind: program, names: factsOf(n)}
 	made.needRun = asksForRun(made.names)
 	made.safe = cannotFail(n) && !made.needRun
-	made.run, err = l.compile(n.String(), true, expr.AsBool())
-	return made, err
+	if made.run, err = l.compile(n.String(), true, expr.AsBool()); err != nil {
+		return nil, err
+	}
+	if len(made.names) == 0 { // the same for every job
+		if v, err := evaluate(made.run, &Env{}); err == nil {
+			made = &node{kind: constant, value: v == true, safe: true}
+		}
+	}
+	return made, nil
 }
 
 func (l *language) join(k kind, parts ...ast.Node) (*node, error) {
@@ -283,8 +290,9 @@ func factName(n ast.Node) string {
 	return id.Value + "." + name.Value
 }
 
-// factsOf are the facts that an expression asks for, in its order: "labels",
-// "repo.owner", "param.cpu"; "repo" for one that is not asked by a field.
+// factsOf are the facts that an expression asks for, in its order: "repo.owner",
+// "param.cpu", "label gpu" for one that is written out, "labels" for any;
+// "repo" for one that is not asked by a field.
 func factsOf(n ast.Node) []string {
 	var f factFinder
 	ast.Walk(&n, &f)
@@ -296,13 +304,27 @@ type factFinder struct{ names []string }
 // Visit is called for a node after its children.
 func (f *factFinder) Visit(n *ast.Node) {
 	name := factName(*n)
+	in, _ := (*n).(*ast.BinaryNode)
+	written, _ := (*n).(*ast.CallNode)
 	switch id, isID := (*n).(*ast.IdentifierNode); {
 	case name != "": // its identifier came before
 		f.names = f.names[:len(f.names)-1]
 	case isID && slices.Contains([]string{"repo", "job", "run", "param", "labels"}, id.Value):
 		name = id.Value
-	case labelCall(*n) != "":
-		name = "labels"
+	case in != nil && in.Operator == "in" && isLabels(in.Right):
+		if l, ok := in.Left.(*ast.StringNode); ok {
+			f.names[len(f.names)-1] = "label " + strings.ToLower(l.Value)
+		}
+	case written != nil && labelCall(written) != "":
+		name = labelsName
+		if made := labelNode(written); made != nil {
+			var has []string
+			made.keys(func(k key) { has = append(has, "label "+k.is) })
+			if len(has) == len(written.Arguments) && !made.sees() {
+				f.names = append(f.names, has...)
+				name = ""
+			}
+		}
 	}
 	if name != "" {
 		f.names = append(f.names, name)
@@ -529,4 +551,20 @@ func (n *node) missing(env *Env) (parts []string, cost int) {
 		return parts, cost
 	}
 	return []string{n.because(env, false)}, 1
+}
+
+// sees reports whether the node depends on labels that it does not name.
+func (n *node) sees() bool {
+	return n.kind == hasOnly || n.kind == program && slices.Contains(n.names, labelsName) || slices.ContainsFunc(n.kids, (*node).sees)
+}
+
+// each calls do for the node and all parts of it.
+func (n *node) each(do func(*node)) {
+	if n == nil {
+		return
+	}
+	do(n)
+	for _, k := range n.kids {
+		k.each(do)
+	}
 }

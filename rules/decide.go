@@ -17,6 +17,7 @@ type Set struct {
 	defaults   layer
 	rules      []rule
 	mentions   map[string]bool // labels that expressions ask for, lower case
+	asked      map[string]bool // params that expressions ask for
 	found      index
 }
 
@@ -52,7 +53,9 @@ func (s *Set) CheckJobspecs(names []string) Diagnostics {
 				return
 			}
 			hint := cmp.Or(didYouMean(name, names), "; there are "+strings.Join(names, ", "))
-			faults = append(faults, at.diagnostic(ru.name, "there is no jobspec "+quote(name)+hint))
+			d := at.diagnostic(ru.name, "there is no jobspec "+quote(name)+hint)
+			d.Code = "no-such-jobspec"
+			faults = append(faults, d)
 		}
 		check(ru.jobspec, ru.jobspecAt)
 		for _, f := range ru.fallback {
@@ -85,10 +88,7 @@ func (s *Set) Explain(f Facts) Decision {
 func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
 	labels, labelErr := s.compound.expand(f.Labels)
 	d := Decision{Outcome: Unroutable, Labels: labels, Placement: nowhere()}
-	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job}
-	if f.Run != nil {
-		env.Run, env.runKnown = *f.Run, true
-	}
+	env := newEnv(labels, f)
 	meanings, unknown, paramErr := s.read(env)
 
 	in, err := s.scope.holds(env)
@@ -143,6 +143,14 @@ func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decisio
 		}
 	}
 	return d
+}
+
+func newEnv(labels []string, f Facts) *Env {
+	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job}
+	if f.Run != nil {
+		env.Run, env.runKnown = *f.Run, true
+	}
+	return env
 }
 
 // first finds the rule by the index.

@@ -14,6 +14,7 @@ import (
 	"github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/conf"
 	"github.com/expr-lang/expr/file"
+	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
 )
 
@@ -41,6 +42,7 @@ type language struct {
 	params   []string        // names that labels define
 	mentions map[string]bool // gets the labels that expressions ask for, lower case
 	found    []mention       // those of the last expression that was compiled
+	asked    map[string]bool // params that any expression asks for
 }
 
 // A mention is a label that an expression asks for, and where in its text:
@@ -67,7 +69,7 @@ func newLanguage(params []string, mentions map[string]bool) *language {
 		delete(c.Builtins, name)
 	}
 	c.Check()
-	return &language{config: c, params: params, mentions: mentions}
+	return &language{config: c, params: params, mentions: mentions, asked: map[string]bool{}}
 }
 
 // labelFunctions take the job's labels before the arguments that the rules file shows.
@@ -142,6 +144,9 @@ func (v *visitor) Visit(node *ast.Node) {
 	case *ast.MemberNode:
 		id, isID := n.Node.(*ast.IdentifierNode)
 		name, isName := n.Property.(*ast.StringNode)
+		if isID && isName && id.Value == "param" {
+			v.asked[name.Value] = true
+		}
 		if isID && isName && id.Value == "param" && !slices.Contains(v.params, name.Value) {
 			hint := didYouMean(name.Value, v.params)
 			if len(v.params) == 0 {
@@ -280,6 +285,7 @@ type template struct {
 type part struct {
 	text    string
 	program *vm.Program // nil for text
+	facts   []string    // that the program asks for
 }
 
 const opening, closing = "${{", "}}"
@@ -313,7 +319,11 @@ func (l *language) template(source string) (*template, error) {
 		if err != nil {
 			return nil, shifted(err, source, start)
 		}
-		t.parts = append(t.parts, part{program: program})
+		p := part{program: program}
+		if tree, err := parser.Parse(after[:end]); err == nil {
+			p.facts = factsOf(tree.Node)
+		}
+		t.parts = append(t.parts, p)
 		rest = after[end+len(closing):]
 	}
 	return t, nil

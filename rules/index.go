@@ -60,15 +60,11 @@ func (n *node) key() (k key, ok bool) {
 
 // keys calls use with the key of every atom.
 func (n *node) keys(use func(key)) {
-	if n == nil {
-		return
-	}
-	if k, ok := n.key(); ok {
-		use(k)
-	}
-	for _, kid := range n.kids {
-		kid.keys(use)
-	}
+	n.each(func(n *node) {
+		if k, ok := n.key(); ok {
+			use(k)
+		}
+	})
 }
 
 // needs returns keys of which a job must have one for the node to be anything

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -44,6 +45,13 @@ func (v *vocabulary) add(l *label) {
 		return len(prefix) + 1 - len(have.pattern)
 	})
 	v.prefixes = slices.Insert(v.prefixes, at, l)
+}
+
+// all returns the entries in file order.
+func (v *vocabulary) all() []*label {
+	list := slices.AppendSeq(slices.Clone(v.prefixes), maps.Values(v.exact))
+	slices.SortFunc(list, func(a, b *label) int { return a.order - b.order })
+	return list
 }
 
 // find returns the meaning of a lower-case label and the text that its pattern

@@ -66,6 +66,7 @@ func Load(files ...File) (*Set, error) {
 		at := s.rules[maxRules].at
 		return nil, Diagnostics{{File: at.file, Line: at.line, Column: at.column, Message: fmt.Sprintf("there are %d rules; at most %d are taken", len(s.rules), maxRules)}}
 	}
+	s.asked = c.lang.asked
 	s.index()
 	return s, nil
 }
@@ -429,7 +430,7 @@ func (r *loader) oneRule(n ast.Node) {
 			ru.when = r.condition(v, "if", s)
 		}
 	}
-	switch kinds := present(f, "deny", "jobspec", "dispatch"); len(kinds) {
+	switch kinds := presentKeys(f, "deny", "jobspec", "dispatch"); len(kinds) {
 	case 0:
 		r.fault(n, "a rule needs one of jobspec, dispatch or deny")
 	case 1:
@@ -438,7 +439,7 @@ func (r *loader) oneRule(n ast.Node) {
 	}
 	if v, ok := f["deny"]; ok {
 		ru.deny = oneLine(strings.TrimSpace(literal(r, v, "deny", anyText).literal))
-		for _, k := range present(f, append([]string{"max", "limit", "fallback"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "limit", "fallback"}, placementKeys...)...) {
 			r.fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
@@ -454,7 +455,7 @@ func (r *loader) oneRule(n ast.Node) {
 			}
 			return s, err
 		}).literal
-		for _, k := range present(f, append([]string{"max", "fallback"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "fallback"}, placementKeys...)...) {
 			if k != "namespace" && k != "runner" {
 				r.fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
 			}
@@ -527,7 +528,7 @@ func (r *loader) fallback(n ast.Node, ru *rule) {
 	}
 }
 
-// present returns which of the keys are there.
-func present(f map[string]ast.Node, keys ...string) []string {
+// presentKeys returns which of the keys are there.
+func presentKeys(f map[string]ast.Node, keys ...string) []string {
 	return slices.DeleteFunc(slices.Clone(keys), func(k string) bool { _, ok := f[k]; return !ok })
 }

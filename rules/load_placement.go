@@ -209,7 +209,7 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 		r.fault(n, "%v", err)
 		return c, nil, false
 	}
-	c = constraintSpec{attribute: attribute, operator: op.canonical}
+	c = constraintSpec{at: r.at(n), attribute: attribute, operator: op.canonical}
 	c.value = readPart(r, valueNode, text, len(text)-len(val), what+" on "+cmp.Or(attribute, operator), anyText)
 	if c.value.set && (c.value.template == nil || op.operand == noValue) {
 		if err := checkValue(operator, val); err != nil {
@@ -299,7 +299,7 @@ func (r *loader) max(n ast.Node, l *layer, from string) {
 		"memory": {&l.max.memory, memorySize}, "memory_max": {&l.max.memoryMax, memorySize}, "disk": {&l.max.disk, memorySize},
 	} {
 		if v, there := f[key]; there {
-			*at.to = limit{literal(r, v, "max "+key, at.as).literal, from}
+			*at.to = limit{literal(r, v, "max "+key, at.as).literal, from, r.at(v)}
 		}
 	}
 }

@@ -36,9 +36,11 @@ type limits struct{ cpu, cores, memory, memoryMax, disk limit }
 type limit struct {
 	most int
 	from string
+	at   spot
 }
 
 type constraintSpec struct {
+	at        spot
 	attribute string
 	operator  string // canonical
 	value     value[string]

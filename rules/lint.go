@@ -1,0 +1,662 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// A Jobspec is what Lint knows of a jobspec.
+type Jobspec struct {
+	Name        string
+	Driver      string       // of the runner task; "" when not known
+	Constraints []Constraint // of the job, its group and its task
+}
+
+// A lintCode names one kind of finding. The README's table is made of them.
+type lintCode struct {
+	code    string
+	warning bool
+	what    string
+}
+
+// lintCodes are all kinds of findings.
+var lintCodes = []lintCode{
+	{"never-wins", true, "earlier rules take every job that this one could"},
+	{"always-false", true, "a condition, or a part of it, that no job can meet"},
+	{"always-true", true, "a condition, or a part of it, that every job meets"},
+	{"bare-self-hosted", true, "a rule that a job with no label but `self-hosted` satisfies: any job that forgot its labels"},
+	{"unknown-label", true, "a condition asks for a label that the vocabulary does not have"},
+	{"ignored-label", true, "a label without a meaning that no condition asks for"},
+	{"unusable-label", true, "a label with which no rule can place a job"},
+	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels"},
+	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job"},
+	{"fallback-no-change", true, "a fallback that asks for what was asked for before"},
+	{"contradictory-constraints", false, "two constraints that no node can satisfy together"},
+	{"no-such-jobspec", false, "a jobspec that does not exist"},
+	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on"},
+}
+
+// Lint finds what is not wrong in form but hardly meant, and jobspecs that do
+// not exist. Each finding has a code; warnings are marked. It claims only what
+// it can prove, and so may miss some.
+func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
+	l := linter{Set: s, jobspecs: jobspecs, shown: make([]*Facts, len(s.rules))}
+	if l.dead(&s.scope, "scope", "") {
+		return l.found // whatever else there is to say, it takes no job
+	}
+	for i := range s.rules {
+		l.rule(i)
+	}
+	for i := range s.rules {
+		l.placement(i)
+	}
+	l.limits("", s.defaults.max, &s.defaults, &s.defaults)
+	l.labels()
+	l.theft()
+	var names []string
+	for _, j := range jobspecs {
+		names = append(names, j.Name)
+	}
+	return append(l.found, s.CheckJobspecs(names)...).sort()
+}
+
+type linter struct {
+	*Set
+	jobspecs []Jobspec
+	found    Diagnostics
+	shown    []*Facts // a job that each rule takes, as far as one was found
+}
+
+func (l *linter) add(code string, at spot, rule, format string, args ...any) {
+	i := slices.IndexFunc(lintCodes, func(c lintCode) bool { return c.code == code })
+	d := at.diagnostic(rule, fmt.Sprintf(format, args...))
+	d.Code, d.Warning = code, lintCodes[i].warning
+	l.found = append(l.found, d)
+}
+
+// dead reports a condition, or a part of it, that says the same for every job;
+// true when no job can meet it.
+func (l *linter) dead(c *condition, what, rule string) bool {
+	if c.root == nil || c.at == (spot{}) {
+		return false
+	}
+	switch {
+	case !possible(goal{c.root, true}):
+		l.add("always-false", c.at, rule, "%s is false for every job: %s; mend it, or take it out", what, oneLine(c.source))
+		return true
+	case c.root.kind == constant && c.source == "true": // said on purpose
+	case !possible(goal{c.root, false}):
+		l.add("always-true", c.at, rule, "%s is true for every job: %s; leave it out if that is meant", what, oneLine(c.source))
+	default:
+		c.root.each(func(n *node) {
+			if n.kind == constant {
+				l.add(fmt.Sprintf("always-%v", n.value), c.at, rule, "the part %s of %s is %v for every job; mend it, or take it out", oneLine(n.source), what, n.value)
+			}
+		})
+	}
+	return false
+}
+
+// rule checks one rule's condition against those before it.
+func (l *linter) rule(i int) {
+	ru := &l.rules[i]
+	for _, m := range ru.when.labels {
+		if found, _ := l.vocabulary.find(m.label); found == nil && l.vocabulary.size > 0 && m.label != "self-hosted" {
+			hint := didYouMean(m.label, slices.Sorted(maps.Keys(l.vocabulary.exact)))
+			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", quote(m.label), hint)
+		}
+	}
+	if l.dead(&ru.when, "if", ru.name) {
+		return
+	}
+	goals := []goal{{l.scope.root, true}, {ru.when.root, true}}
+	if !possible(goals...) {
+		l.add("never-wins", ru.at, ru.name, "rule %s takes no job: what it asks for is out of scope", ru.name)
+		return
+	}
+	if by, ok := l.taken(i, goals...); ok {
+		for _, one := range by { // the whole list only when no rule does it alone
+			if root := l.rules[one].when.root; root == nil || !possible(append(goals, goal{root, false})...) {
+				by = []int{one}
+				break
+			}
+		}
+		var said []string
+		for _, one := range by {
+			said = append(said, fmt.Sprintf("%s (line %d)", l.rules[one].name, l.rules[one].at.line))
+		}
+		what, verb := "rule ", " takes"
+		if len(by) > 1 {
+			what, verb = "the rules ", " together take"
+		}
+		l.add("never-wins", ru.at, ru.name, "rule %s takes no job: %s%s%s every job that it could; move it up, or take it out", ru.name, what, strings.Join(said, ", "), verb)
+		return
+	}
+	l.shown[i] = l.find(i)
+	if ru.deny == "" {
+		l.bare(i)
+	}
+}
+
+// bare reports a rule that takes a job with no label but self-hosted.
+func (l *linter) bare(i int) {
+	ru := &l.rules[i]
+	only := atom(node{kind: hasOnly, names: []string{"self-hosted"}, source: `only("self-hosted")`})
+	has := atom(node{kind: hasLabel, name: "self-hosted"})
+	if f := l.find(i, goal{only, true}, goal{has, true}); f != nil {
+		at := ru.at
+		if ru.when.root != nil {
+			at = ru.when.at
+		}
+		l.add("bare-self-hosted", at, ru.name, "rule %s takes jobs that ask for nothing but self-hosted: ask for a platform's label too, such as has(\"linux\")", ru.name)
+	}
+}
+
+// find looks for a job that rule i takes and for which the goals hold. Deciding
+// it for real is what proves it.
+func (l *linter) find(i int, more ...goal) (found *Facts) {
+	goals := append([]goal{{l.scope.root, true}, {l.rules[i].when.root, true}}, more...)
+	w := world{steps: searchSteps}
+	tries := 0
+	w.search(present(goals), func() bool {
+		tries++
+		f := w.job()
+		for _, visibility := range []string{"private", "public"} {
+			f.Repo.Visibility, f.Repo.Private = cmp.Or(w.text("repo.visibility"), visibility), visibility == "private"
+			if w.knows("repo.private") && f.Repo.Private != w.flag("repo.private") {
+				continue
+			}
+			d := l.decide(f, l.first)
+			if d.Rule == l.rules[i].name && d.Outcome != Undecided && !strings.HasPrefix(d.Reason, "rule error") && l.meets(f, more) {
+				found = &f
+				return true
+			}
+		}
+		return tries > 20
+	})
+	return found
+}
+
+func (l *linter) meets(f Facts, goals []goal) bool {
+	labels, _ := l.compound.expand(f.Labels)
+	env := newEnv(labels, f)
+	return !slices.ContainsFunc(goals, func(g goal) bool {
+		held, err := g.node.holds(env)
+		return err != nil || held != g.holds
+	})
+}
+
+// job is a job as the world has it, and plain where it says nothing.
+func (w *world) job() Facts {
+	owner, name := cmp.Or(w.text("repo.owner"), "acme"), cmp.Or(w.text("repo.name"), "web")
+	if full := w.text("repo.full_name"); full != "" {
+		owner, name, _ = strings.Cut(full, "/")
+	}
+	f := Facts{
+		Repo: Repo{Owner: owner, Name: name, FullName: owner + "/" + name, Fork: w.flag("repo.fork")},
+		Job: Job{
+			Name: cmp.Or(w.text("job.name"), "build"), Workflow: cmp.Or(w.text("job.workflow"), "CI"),
+			Branch: cmp.Or(w.text("job.branch"), "main"), Sender: cmp.Or(w.text("job.sender"), "octocat"), Attempt: 1,
+		},
+		Run: &Run{Event: cmp.Or(w.text("run.event"), "push"), Actor: cmp.Or(w.text("run.actor"), "octocat"), Fork: w.flag("run.fork")},
+	}
+	for _, a := range w.assumed {
+		if a.kind == hasLabel && a.holds {
+			f.Labels = append(f.Labels, a.name)
+		}
+	}
+	return f
+}
+
+func (w *world) text(fact string) string {
+	for _, a := range w.assumed {
+		if a.kind == factIs && a.name == fact && a.holds {
+			return a.is
+		}
+	}
+	return ""
+}
+
+func (w *world) flag(fact string) bool {
+	return slices.ContainsFunc(w.assumed, func(a assumption) bool { return a.kind == factHolds && a.name == fact && a.holds })
+}
+
+func (w *world) knows(fact string) bool {
+	return slices.ContainsFunc(w.assumed, func(a assumption) bool { return a.kind == factHolds && a.name == fact })
+}
+
+// A stated constraint is one that is written out, and where.
+type stated struct {
+	Constraint
+	at spot
+}
+
+// stated are the constraints of a layer whose values are the same for every job.
+func (l *layer) stated(from string) []stated {
+	var list []stated
+	for _, c := range l.constraints {
+		if c.value.template == nil {
+			list = append(list, stated{Constraint{c.attribute, c.operator, c.value.literal, from}, c.at})
+		}
+	}
+	return list
+}
+
+// clash returns the first two that no node can satisfy together.
+func clash(list []stated) (a, b stated, found bool) {
+	for i, b := range list {
+		for _, a := range list[:i] {
+			if _, _, found := contradiction([]Constraint{a.Constraint, b.Constraint}); found {
+				return a, b, true
+			}
+		}
+	}
+	return a, b, false
+}
+
+// placement checks what a rule asks for.
+func (l *linter) placement(i int) {
+	ru := &l.rules[i]
+	if ru.deny != "" || ru.dispatch != "" {
+		return
+	}
+	from := "rule " + ru.name
+	all := append(l.defaults.stated("defaults"), ru.layer.stated(from)...)
+	l.constraints(ru, all, ru.jobspec, ru.jobspecAt)
+	l.limits(ru.name, l.most(ru), &ru.layer, &l.defaults)
+	var base *Decision
+	if f := l.shown[i]; f != nil {
+		d := l.decide(*f, l.first)
+		base = &d
+	}
+	for n := range ru.fallback {
+		fb := &ru.fallback[n]
+		own := ru.layer.without(&fb.layer)
+		all := append(append(l.defaults.stated("defaults"), own.stated(from)...), fb.layer.stated(fb.from)...)
+		if fb.layer.constraints != nil || fb.jobspec != "" {
+			l.constraints(ru, all, cmp.Or(fb.jobspec, ru.jobspec), cmp.Or(fb.jobspecAt, fb.at))
+		}
+		if base == nil || base.Outcome != Routed || base.Fallback[n].Reason != "" {
+			continue
+		}
+		before, is := base.Placement, base.Fallback[n].Placement
+		if n > 0 {
+			before = base.Fallback[n-1].Placement
+		}
+		if unchanging(&fb.layer) && sameRequest(before, is) {
+			l.add("fallback-no-change", fb.at, ru.name, "fallback %d of rule %s asks for what was asked for before; change something in it, such as node_pool", n+1, ru.name)
+		}
+	}
+}
+
+// unchanging reports whether the layer has no expression, so that what it does
+// to one job it does to all.
+func unchanging(l *layer) bool {
+	var found bool
+	var look func(v reflect.Value)
+	look = func(v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Pointer:
+			found = found || v.Type() == reflect.TypeFor[*template]() && !v.IsNil()
+		case reflect.Struct:
+			for i := range v.NumField() {
+				look(v.Field(i))
+			}
+		case reflect.Slice:
+			for i := range v.Len() {
+				look(v.Index(i))
+			}
+		case reflect.Map:
+			for e := v.MapRange(); e.Next(); {
+				look(e.Value())
+			}
+		case reflect.Interface:
+			look(v.Elem())
+		}
+	}
+	look(reflect.ValueOf(l).Elem())
+	return !found
+}
+
+// sameRequest reports whether two placements ask Nomad for the same, wherever
+// it came from.
+func sameRequest(a, b Placement) bool {
+	plain := func(p Placement) Placement {
+		p.From = nil
+		p.Constraints, p.Affinities, p.Devices = slices.Clone(p.Constraints), slices.Clone(p.Affinities), slices.Clone(p.Devices)
+		for i := range p.Constraints {
+			p.Constraints[i].From = ""
+		}
+		for i := range p.Affinities {
+			p.Affinities[i].From = ""
+		}
+		for i := range p.Devices {
+			p.Devices[i].From = ""
+		}
+		return p
+	}
+	return reflect.DeepEqual(plain(a), plain(b))
+}
+
+// constraints checks constraints with each other and with a jobspec's.
+func (l *linter) constraints(ru *rule, all []stated, jobspec string, at spot) {
+	if a, b, found := clash(all); found {
+		l.add("contradictory-constraints", b.at, ru.name, "no node can satisfy both %s (%s) and %s (%s): every job of the rule is unroutable; take one of them out", a, a.From, b, b.From)
+		return
+	}
+	i := slices.IndexFunc(l.jobspecs, func(j Jobspec) bool { return j.Name == jobspec })
+	if i < 0 {
+		return
+	}
+	spec := l.jobspecs[i]
+	var needs []stated
+	if spec.Driver != "" {
+		needs = append(needs, stated{Constraint: Constraint{"${attr.driver." + spec.Driver + "}", "=", "1", "the driver " + spec.Driver}})
+	}
+	for _, c := range spec.Constraints {
+		c.From = "the jobspec itself"
+		needs = append(needs, stated{Constraint: c})
+	}
+	for _, c := range all {
+		for _, need := range needs {
+			if _, _, found := contradiction([]Constraint{need.Constraint, c.Constraint}); found {
+				where := at
+				if c.From != "defaults" {
+					where = c.at
+				}
+				l.add("driver-ruled-out", where, ru.name, "jobspec %s can run on no node: it needs %s (%s), but %s asks for %s; choose another jobspec or take the constraint out", jobspec, need, need.From, c.From, c)
+				return
+			}
+		}
+	}
+}
+
+// limits checks that what a job gets without asking is within max. own is the
+// layer whose size or max is at fault, under what stands below it.
+func (l *linter) limits(rule string, most limits, own, below *layer) {
+	for _, c := range []struct {
+		what       string
+		own, below *value[int]
+		max, mine  limit
+		show       func(int) string
+	}{
+		{"cpu", &own.cpu, &below.cpu, most.cpu, own.max.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
+		{"cores", &own.cores, &below.cores, most.cores, own.max.cores, func(n int) string { return fmt.Sprint(n) }},
+		{"memory", &own.memory, &below.memory, most.memory, own.max.memory, formatMiB},
+		{"memory_max", &own.memoryMax, &below.memoryMax, most.memoryMax, own.max.memoryMax, formatMiB},
+		{"disk", &own.disk, &below.disk, most.disk, own.max.disk, formatMiB},
+	} {
+		size, from := c.own, "its own"
+		if !size.set {
+			size, from = c.below, "of defaults"
+			if c.what == "cpu" && own.cores.set || c.what == "cores" && own.cpu.set {
+				continue // it takes the other's place
+			}
+		}
+		if rule != "" && !c.own.set && c.mine.most == 0 {
+			continue // the defaults' own fault
+		}
+		if !size.set || size.template != nil || c.max.most == 0 || size.literal <= c.max.most {
+			continue
+		}
+		who := "max"
+		if rule != "" {
+			who = "rule " + rule + ": max"
+		}
+		l.add("max-below-default", c.max.at, rule, "%s %s %s (%s) is below the %s that every job gets, %s (%s): no such job can be placed; raise max or lower the size", who, c.what, c.show(c.max.most), c.max.from, c.what, c.show(size.literal), from)
+	}
+}
+
+// labels checks the vocabulary.
+func (l *linter) labels() {
+	blind := false // some condition may depend on any label
+	l.eachCondition(func(c *condition) {
+		blind = blind || c.root.sees()
+	})
+	for _, lb := range l.vocabulary.all() {
+		_, open := lb.prefix()
+		if a, b, found := clash(lb.layer.stated("label " + lb.pattern)); found {
+			l.add("contradictory-constraints", b.at, "", "no node can satisfy both %s and %s of the label %s; take one of them out", a, b, quote(lb.pattern))
+			continue
+		}
+		switch {
+		case blind || lb.pattern == "self-hosted" || open && lb.param == nil:
+		case l.asksFor(lb) || lb.param != nil && l.asked[lb.param.name]:
+		case reflect.DeepEqual(lb.layer, layer{}):
+			l.add("ignored-label", lb.at, "", "label %s changes nothing: no rule asks for it, and it has no meaning; give it one, or take it out", quote(lb.pattern))
+			continue
+		}
+		if why := l.unusable(lb); why != "" {
+			l.add("unusable-label", lb.at, "", "no job can use the label %s: %s", quote(lb.pattern), why)
+		}
+	}
+}
+
+func (l *linter) eachCondition(do func(*condition)) {
+	for _, c := range append([]*condition{&l.scope}, l.conditions()...) {
+		if c.root != nil {
+			do(c)
+		}
+	}
+}
+
+func (l *linter) conditions() []*condition {
+	var list []*condition
+	for i := range l.rules {
+		list = append(list, &l.rules[i].when)
+	}
+	return list
+}
+
+// asksFor reports whether an expression names a label of the entry.
+func (l *linter) asksFor(lb *label) bool {
+	prefix, open := lb.prefix()
+	if !open {
+		return l.mentions[lb.pattern]
+	}
+	for m := range l.mentions {
+		if strings.HasPrefix(m, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// unusable says why no rule can place a job with the label, "" when one may.
+func (l *linter) unusable(lb *label) string {
+	if c := l.compound; c.prefix != "" && strings.HasPrefix(lb.pattern, c.prefix) {
+		return "it begins with the compound prefix " + quote(c.prefix) + ", so it is always taken apart; rename it"
+	}
+	if l.asksFor(lb) && slices.ContainsFunc(l.rules, func(ru rule) bool { // refused on purpose
+		return ru.deny != "" && slices.ContainsFunc(ru.when.labels, func(m mention) bool {
+			found, _ := l.vocabulary.find(m.label)
+			return found == lb
+		})
+	}) {
+		return ""
+	}
+	why := ""
+	for _, name := range lb.samples() {
+		env := newEnv([]string{name}, Facts{})
+		meanings, _, err := l.read(env)
+		if err != nil {
+			return ""
+		}
+		has := goal{atom(node{kind: hasLabel, name: name}), true}
+		taken := false
+		for i := range l.rules {
+			ru := &l.rules[i]
+			if ru.deny != "" || !possible(goal{l.scope.root, true}, goal{ru.when.root, true}, has) {
+				continue
+			}
+			taken = true
+			reason := l.misfit(ru, lb, env)
+			if reason == "" {
+				return ""
+			}
+			why = cmp.Or(why, reason)
+		}
+		if !taken {
+			why = cmp.Or(why, "no rule takes a job that has it; write a rule for it, or take it out")
+		}
+		if len(meanings) == 0 {
+			return ""
+		}
+	}
+	return why
+}
+
+// misfit says why a rule cannot place a job with the label; "" when it may.
+func (l *linter) misfit(ru *rule, lb *label, env *Env) string {
+	if ru.dispatch != "" {
+		return ""
+	}
+	all := append(l.defaults.stated("defaults"), ru.layer.stated("rule "+ru.name)...)
+	for _, c := range lb.layer.constraints {
+		v, ok := fixed(&c.value, env)
+		if !ok {
+			continue
+		}
+		all = append(all, stated{Constraint{c.attribute, c.operator, v, "label"}, c.at})
+	}
+	if a, b, found := clash(all); found {
+		if b.From != "label" {
+			return "" // the rule's own fault
+		}
+		return fmt.Sprintf("with rule %s no node can satisfy both %s (%s) and %s (%s); mend one of them", ru.name, a, a.From, b, b.From)
+	}
+	most := l.most(ru)
+	for _, c := range []struct {
+		what string
+		size *value[int]
+		max  limit
+		show func(int) string
+	}{
+		{"cpu", &lb.layer.cpu, most.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
+		{"cores", &lb.layer.cores, most.cores, func(n int) string { return fmt.Sprint(n) }},
+		{"memory", &lb.layer.memory, most.memory, formatMiB},
+		{"memory_max", &lb.layer.memoryMax, most.memoryMax, formatMiB},
+		{"disk", &lb.layer.disk, most.disk, formatMiB},
+	} {
+		if n, ok := fixed(c.size, env); ok && c.max.most != 0 && n > c.max.most {
+			return fmt.Sprintf("its %s, %s, is over the most that rule %s allows, %s (%s); raise max or lower it", c.what, c.show(n), ru.name, c.show(c.max.most), c.max.from)
+		}
+	}
+	return ""
+}
+
+// fixed is the value of a setting when it depends on nothing but params.
+func fixed[T any](v *value[T], env *Env) (got T, ok bool) {
+	if !v.set {
+		return got, false
+	}
+	if v.template != nil {
+		for _, p := range v.template.parts {
+			if slices.ContainsFunc(p.facts, func(f string) bool { return !strings.HasPrefix(f, "param.") }) {
+				return got, false
+			}
+		}
+	}
+	got, err := v.get(env)
+	return got, err == nil
+}
+
+// samples are labels that the entry stands for: the least of a number, each of
+// a list; none when they cannot be told.
+func (lb *label) samples() []string {
+	prefix, open := lb.prefix()
+	switch {
+	case !open:
+		return []string{lb.pattern}
+	case lb.param == nil:
+		return nil
+	case lb.param.kind == "int":
+		return []string{fmt.Sprintf("%s%d", prefix, lb.param.min)}
+	case lb.param.kind == "size":
+		return []string{fmt.Sprintf("%s%d", prefix, lb.param.min)}
+	}
+	var list []string
+	for _, one := range lb.param.oneOf {
+		list = append(list, prefix+strings.ToLower(one))
+	}
+	return list
+}
+
+// theft finds rules whose runners GitHub may give the jobs of another: it gives
+// a job to any runner that has all of the job's labels. With labels that are
+// unique to a run the file has the remedy already.
+func (l *linter) theft() {
+	if l.compound.prefix != "" || slices.ContainsFunc(l.vocabulary.prefixes, func(lb *label) bool { return lb.param == nil && lb.pattern != "*" }) {
+		return
+	}
+	type witness struct {
+		rule int
+		*Facts
+		Decision
+	}
+	var placing []witness
+	byLabel := map[string][]int{} // a label of each witness, to find subsets by
+	for i, f := range l.shown {
+		if f == nil || l.rules[i].deny != "" {
+			continue
+		}
+		d := l.decide(*f, l.first)
+		if d.Outcome != Routed {
+			continue
+		}
+		least := ""
+		for _, name := range d.Labels {
+			if name != "self-hosted" || len(d.Labels) == 1 {
+				least = name
+			}
+		}
+		byLabel[least] = append(byLabel[least], len(placing))
+		placing = append(placing, witness{i, f, d})
+	}
+	for _, thief := range placing { // its runner is taken by a job of another rule
+		pairs := 0
+	search:
+		for _, name := range thief.Decision.Labels {
+			for _, at := range byLabel[name] {
+				other := placing[at]
+				if pairs++; pairs > 100 {
+					break search
+				}
+				if other.rule == thief.rule || !l.stealable(other.Facts, thief.Facts, other.Decision, thief.Decision) {
+					continue
+				}
+				l.add("runner-theft", l.rules[thief.rule].at, l.rules[thief.rule].name,
+					"a runner for %s (rule %s) has all labels of a job with %s (rule %s): GitHub may give it that job; add a label that is unique to the run, such as \"run-*\": {} and run-${{ github.run_id }}, or a compound label",
+					quoteAll(thief.Facts.Labels), l.rules[thief.rule].name, quoteAll(other.Facts.Labels), l.rules[other.rule].name)
+				break search
+			}
+		}
+	}
+}
+
+// stealable reports whether the job may get the runner that was started for
+// another, and would not have been given such a runner itself.
+func (l *linter) stealable(job, runner *Facts, jobDecision, runnerDecision Decision) bool {
+	for _, name := range jobDecision.Labels {
+		if !slices.Contains(runnerDecision.Labels, name) {
+			return false
+		}
+	}
+	a, b := jobDecision.Placement, runnerDecision.Placement
+	if a.Runner.Group != b.Runner.Group || sameRequest(a, b) {
+		return false
+	}
+	// A runner serves its repository or its owner: can both jobs be there?
+	for _, repo := range []Repo{job.Repo, runner.Repo} {
+		one, two := *job, *runner
+		one.Repo, two.Repo = repo, repo
+		if l.decide(one, l.first).Rule == jobDecision.Rule && l.decide(two, l.first).Rule == runnerDecision.Rule {
+			return true
+		}
+	}
+	return b.Runner.Scope == "organization" && job.Repo.Owner == runner.Repo.Owner
+}

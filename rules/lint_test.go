@@ -1,0 +1,216 @@
+package rules
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// What the tests lint against.
+var someJobspecs = []Jobspec{
+	{Name: "docker-linux", Driver: "docker", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "linux"}}},
+	{Name: "raw-exec-macos", Driver: "raw_exec", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "darwin"}}},
+	{Name: "mine"},
+}
+
+// Labels and a rule for what the case is not about. run-* gives jobs a way to
+// keep their runners.
+const (
+	lintLabels = `version: 1
+labels:
+  self-hosted: {}
+  linux: {}
+  macos: {}
+  gpu: { devices: [nvidia/gpu] }
+  "cpu=*": { param: { name: cpu, type: int, min: 2, max: 8 }, resources: { cores: '${{ param.cpu }}' } }
+  "run-*": {}
+`
+	lintRules = "rules:\n  - { name: macos, if: has(\"macos\"), jobspec: raw-exec-macos }\n"
+	lintRest  = "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux }\n"
+)
+
+// § stands before the place of the finding, ‹code› in front of it names it.
+func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
+	for _, tt := range []struct {
+		name, src string
+		want      string // of the message
+	}{
+		{"a rule below the same rule", lintLabels + lintRules + lintRest + "  - ‹never-wins›§name: again\n    if: has(\"linux\")\n    jobspec: mine\n", "rule again takes no job: rule linux (line 11) takes every job that it could"},
+		{"a rule below a more general one", lintLabels + lintRules + lintRest + "  - ‹never-wins›§{ name: gpu, if: 'has(\"gpu\", \"linux\")', jobspec: mine }\n", "rule linux (line 11)"},
+		{"a rule below one without a condition", lintLabels + lintRules + "  - { name: all, jobspec: docker-linux, if: '‹bare-self-hosted›§repo.private' }\n  - { name: nothing, deny: no }\n  - ‹never-wins›§{ name: late, if: has(\"linux\"), jobspec: docker-linux }\n", "rule nothing (line 12)"},
+		{"a rule below two that share its jobs", lintLabels + lintRules + "  - { name: open, if: has(\"linux\") and not repo.private, jobspec: docker-linux }\n  - { name: closed, if: has(\"linux\") and repo.private, jobspec: docker-linux }\n  - ‹never-wins›§{ name: late, if: has(\"linux\"), jobspec: mine }\n", "the rules open (line 11), closed (line 12) together take every job that it could"},
+		{"a rule below a deny", lintLabels + "rules:\n  - { name: deny, if: 'hasAny(\"gpu\", \"macos\")', deny: no }\n  - ‹never-wins›§{ name: late, if: '\"linux\" in labels and \"gpu\" in labels', jobspec: docker-linux }\n" + lintRest, "rule deny (line 10)"},
+		{"a rule for a list of owners that was split above", lintLabels + "rules:\n  - { name: a, if: repo.owner == \"a\", deny: no }\n  - { name: b, if: 'repo.full_name in [\"b/x\", \"b/y\"]', deny: no }\n  - ‹never-wins›§{ name: late, if: 'repo.owner in [\"a\"] or repo.full_name == \"b/x\"', deny: no }\n" + lintRules[7:] + lintRest, "the rules a (line 10), b (line 11) together"},
+		{"a repository of an owner that was taken", lintLabels + "rules:\n  - { name: a, if: repo.owner == \"acme\", deny: no }\n  - ‹never-wins›§{ name: late, if: 'repo.full_name == \"acme/web\"', deny: no }\n" + lintRules[7:] + lintRest, "rule a (line 10)"},
+		{"exactly below has", lintLabels + lintRules + lintRest + "  - ‹never-wins›§{ name: late, if: 'exactly(\"self-hosted\", \"linux\")', jobspec: mine }\n", "rule linux"},
+		{"only that leaves nothing", lintLabels + lintRules + "  - { name: small, if: 'only(\"self-hosted\", \"linux\", \"gpu\") and has(\"linux\")', jobspec: docker-linux }\n  - ‹never-wins›§{ name: late, if: 'exactly(\"self-hosted\", \"linux\")', jobspec: mine }\n" + lintRest, "rule small (line 11)"},
+		{"the same program", lintLabels + lintRules + "  - { name: big, if: has(\"linux\") and (param.cpu ?? 1) > 4, jobspec: docker-linux }\n  - ‹never-wins›§{ name: late, if: '(param.cpu ?? 1) > 4 and has(\"gpu\", \"linux\")', jobspec: mine }\n" + lintRest, "rule big"},
+		{"a rule out of scope", strings.Replace(lintLabels, "labels:", "scope: '\"self-hosted\" in labels and repo.owner == \"acme\"'\nlabels:", 1) + lintRules + "  - ‹never-wins›§{ name: other, if: has(\"linux\") and repo.owner == \"other\", jobspec: docker-linux }\n" + lintRest, "out of scope"},
+		{"a run that was taken", lintLabels + lintRules + "  - { name: prs, if: has(\"linux\") and run.event == \"pull_request\", jobspec: docker-linux }\n  - ‹never-wins›§{ name: late, if: has(\"linux\") and run.event == \"pull_request\" and run.fork, deny: no }\n" + lintRest, "rule prs"},
+
+		{"a label that is there and is not", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§has(\"gpu\") and not hasAny(\"gpu\", \"macos\")' }\n", "if is false for every job"},
+		{"two owners at once", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§repo.owner == \"a\" and repo.owner == \"b\" }\n", "false for every job"},
+		{"an owner and another's repository", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§repo.owner == \"a\" and repo.full_name == \"b/c\" }\n", "false for every job"},
+		{"exactly and another label", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§exactly(\"self-hosted\", \"linux\") and has(\"gpu\")' }\n", "false for every job"},
+		{"a rule that is switched off", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§false }\n", "false for every job"},
+		{"numbers that are what they are", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§1 > 2' }\n", "false for every job"},
+		{"a label that is there or is not", lintLabels + lintRules + lintRest + "  - { name: x, deny: no, if: ‹always-true›§has(\"gpu\") or not has(\"gpu\") }\n", "true for every job"},
+		{"a part that is always true", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-true›§has(\"gpu\") and \"a\" != \"b\"' }\n", `the part "a" != "b" of if is true for every job`},
+		{"a part that is always false", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§has(\"gpu\") or false }\n", `the part false of if is false`},
+		{"a scope that nothing meets", strings.Replace(lintLabels, "labels:", "scope: ‹always-false›§has(\"a\") and not has(\"a\")\nlabels:", 1) + lintRules + lintRest, "scope is false for every job"},
+
+		{"a rule without a condition", lintLabels + lintRules + lintRest + "  - ‹bare-self-hosted›§{ name: rest, jobspec: mine }\n", "rule rest takes jobs that ask for nothing but self-hosted"},
+		{"a rule for a branch", lintLabels + lintRules + "  - { name: release, if: '‹bare-self-hosted›§job.branch == \"release\"', jobspec: mine }\n" + lintRest, "rule release takes"},
+		{"a rule for what is no mac", lintLabels + lintRules + lintRest + "  - { name: rest, if: '‹bare-self-hosted›§not has(\"macos\")', jobspec: mine }\n", "rule rest takes"},
+		{"a rule for exactly that", lintLabels + lintRules + lintRest + "  - { name: bare, if: '‹bare-self-hosted›§exactly(\"self-hosted\")', jobspec: mine }\n", "rule bare takes"},
+
+		{"a misspelled label", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: 'has(\"gpu\", ‹unknown-label›§\"gup\")' }\n", `the vocabulary has no label "gup"; did you mean gpu?`},
+		{"a label in a block", lintLabels + lintRules + lintRest + "  - name: x\n    jobspec: mine\n    if: |\n      has(\"gpu\") and\n        ‹unknown-label›§\"fast\" in labels\n", `no label "fast"`},
+		{"a label without a value", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹unknown-label›§\"cpu\" in labels' }\n", `no label "cpu"`},
+
+		{"a label that nobody asks for", strings.Replace(lintLabels, "  gpu:", "  ‹ignored-label›§x64: {}\n  gpu:", 1) + lintRules + lintRest, `label "x64" changes nothing`},
+		{"a param that nobody asks for", strings.Replace(lintLabels, "  gpu:", "  ‹ignored-label›§\"n=*\": { param: { name: n, type: int, min: 1, max: 2 } }\n  gpu:", 1) + lintRules + lintRest, `label "n=*" changes nothing`},
+
+		{"a label whose rules all say otherwise", strings.Replace(lintLabels, "  gpu:", "  ‹unusable-label›§arm64: { constraints: ['${attr.cpu.arch} = arm64'] }\n  gpu:", 1) + "defaults: { constraints: ['${attr.cpu.arch} = amd64'] }\n" + lintRules + lintRest, "no node can satisfy both ${attr.cpu.arch} = amd64 (defaults) and ${attr.cpu.arch} = arm64 (label)"},
+		{"a label that is too large for all", strings.Replace(lintLabels, "  gpu:", "  ‹unusable-label›§huge: { resources: { memory: 64GiB } }\n  gpu:", 1) + "defaults: { max: { memory: 32GiB } }\n" + lintRules + lintRest, "its memory, 64GiB, is over the most that rule macos allows, 32GiB (defaults)"},
+		{"a param whose least is too large", strings.Replace(lintLabels, "  gpu:", "  ‹unusable-label›§\"memory=*\": { param: { name: m, type: size, min: 64GiB, max: 128GiB }, resources: { memory: '${{ param.m }}' } }\n  gpu:", 1) + "defaults: { max: { memory: 32GiB } }\n" + lintRules + lintRest, "over the most"},
+		{"a label that no rule takes", strings.Replace(lintLabels, "  gpu:", "  ‹unusable-label›§windows: {}\n  gpu:", 1) + "rules:\n  - { name: linux, if: 'has(\"linux\") and not hasAny(\"windows\")', jobspec: docker-linux }\n  - { name: macos, if: 'exactly(\"self-hosted\", \"macos\")', jobspec: raw-exec-macos }\n", "no rule takes a job that has it"},
+		{"a label in the compound prefix", "version: 1\ncompound: { prefix: 'yard=', separator: '/' }\nlabels:\n  self-hosted: {}\n  linux: {}\n  ‹unusable-label›§\"yard=*\": { resources: { cpu: 1000 } }\nrules:\n" + lintRest, `it begins with the compound prefix "yard="`},
+
+		{"constraints of a rule", lintLabels + lintRules + "  - name: linux\n    if: has(\"linux\")\n    jobspec: docker-linux\n    constraints: ['${attr.cpu.arch} = amd64', ‹contradictory-constraints›§'${attr.cpu.arch} = arm64']\n", "no node can satisfy both ${attr.cpu.arch} = amd64 (rule linux) and ${attr.cpu.arch} = arm64 (rule linux)"},
+		{"a constraint against the defaults", lintLabels + "defaults: { constraints: ['${meta.team} is_not_set'] }\nrules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: [‹contradictory-constraints›§'${meta.team} = web'] }\n" + lintRules[7:], "(defaults)"},
+		{"constraints of a label", strings.Replace(lintLabels, "  gpu:", "  odd: { constraints: ['${meta.a} = 1', ‹contradictory-constraints›§{ attribute: '${meta.a}', operator: '!=', value: 1 }] }\n  gpu:", 1) + lintRules + lintRest, `of the label "odd"`},
+		{"constraints of a fallback", lintLabels + lintRules + "  - name: linux\n    if: has(\"linux\")\n    jobspec: docker-linux\n    fallback:\n      - { after: 1m, constraints: ['${meta.a} is_set', ‹contradictory-constraints›§'${meta.a} is_not_set'] }\n", "fallback 1"},
+
+		{"no such jobspec", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: ‹no-such-jobspec›§docker-linx }\n", `there is no jobspec "docker-linx"; did you mean docker-linux?`},
+		{"no such jobspec in a fallback", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [{ after: 1m, jobspec: ‹no-such-jobspec›§docker }] }\n", `there is no jobspec "docker"`},
+		{"another system than the jobspec's", lintLabels + "rules:\n  - { name: macos, if: has(\"macos\"), jobspec: docker-linux, constraints: [‹driver-ruled-out›§'${attr.kernel.name} = darwin'] }\n" + lintRest, "jobspec docker-linux can run on no node: it needs ${attr.kernel.name} = linux (the jobspec itself)"},
+		{"nodes without the driver", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: [‹driver-ruled-out›§'${attr.driver.docker} is_not_set'] }\n", "the driver docker"},
+		{"defaults against the driver", lintLabels + "defaults: { constraints: ['${attr.kernel.name} = linux'] }\nrules:\n  - { name: macos, if: has(\"macos\"), jobspec: ‹driver-ruled-out›§raw-exec-macos }\n" + lintRest, "but defaults asks for"},
+
+		{"the defaults' max", lintLabels + "defaults: { resources: { memory: 8GiB }, max: { memory: ‹max-below-default›§4GiB } }\n" + lintRules + lintRest, "max memory 4GiB (defaults) is below the memory that every job gets, 8GiB (its own)"},
+		{"a rule's max", lintLabels + "defaults: { resources: { cpu: 4000 } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { cpu: ‹max-below-default›§2000 } }\n", "rule linux: max cpu 2000 MHz (rule linux) is below the cpu that every job gets, 4000 MHz (of defaults)"},
+		{"a rule's size over the defaults' max", lintLabels + "defaults: { max: { disk: ‹max-below-default›§10GiB } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, resources: { disk: 20GiB } }\n", "rule linux: max disk 10GiB (defaults)"},
+
+		{"a fallback that says nothing", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [‹fallback-no-change›§{ after: 5m }] }\n", "fallback 1 of rule linux asks for what was asked for before"},
+		{"a fallback that says the same", lintLabels + "defaults: { node_pool: ci }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [{ after: 5m, node_pool: big }, ‹fallback-no-change›§{ after: 10m, node_pool: big }] }\n", "fallback 2"},
+
+		{"a runner with more labels", strings.Replace(lintLabels, "  \"run-*\": {}\n", "", 1) + lintRules + "  - ‹runner-theft›§{ name: gpu, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: gpus }\n" + lintRest, `a runner for "self-hosted", "linux", "gpu" (rule gpu) has all labels of a job with "self-hosted", "linux" (rule linux)`},
+		{"rules that only differ by branch", strings.Replace(lintLabels, "  \"run-*\": {}\n", "", 1) + lintRules + "  - ‹runner-theft›§{ name: release, if: has(\"linux\") and job.branch == \"release\", jobspec: docker-linux, priority: 90 }\n  - ‹runner-theft›§{ name: linux, if: has(\"linux\"), jobspec: docker-linux }\n", "GitHub may give it that job"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src, want := marked(tt.src)
+			s := parse(t, src)
+			var got []string
+			said := false
+			for _, d := range s.Lint(someJobspecs) {
+				got = append(got, fmt.Sprintf("%d:%d %s", d.Line, d.Column, d.Code))
+				said = said || strings.Contains(d.Message, tt.want)
+			}
+			if d := cmp.Diff(want, got); d != "" || !said {
+				t.Errorf("findings (-want +got):\n%s\nwant one that says %q\n%v", d, tt.want, s.Lint(someJobspecs))
+			}
+		})
+	}
+}
+
+// marked takes ‹code›§ out of a source and returns what they mark: line:column code.
+func marked(src string) (plain string, want []string) {
+	for {
+		before, rest, found := strings.Cut(src, "‹")
+		plain += before
+		if !found {
+			return plain, want
+		}
+		code, after, _ := strings.Cut(rest, "›§")
+		line := strings.Count(plain, "\n") + 1
+		column := utf8.RuneCountInString(plain[strings.LastIndexByte(plain, '\n')+1:]) + 1
+		if strings.HasSuffix(plain, "'") && !strings.HasPrefix(after, "\"") || strings.HasSuffix(plain, "if: '") && code != "unknown-label" {
+			column-- // a condition is placed at its quote
+		}
+		want = append(want, fmt.Sprintf("%d:%d %s", line, column, code))
+		src = after
+	}
+}
+
+func TestLintSaysNothingOfGoodFiles(t *testing.T) {
+	files := map[string]string{
+		"the usual":                        lintLabels + lintRules + lintRest,
+		"a special rule above the general": lintLabels + lintRules + "  - { name: gpu, if: 'has(\"gpu\", \"linux\")', jobspec: docker-linux, node_pool: gpus }\n" + lintRest,
+		"a deny for the rest":              lintLabels + lintRules + lintRest + "  - { name: rest, deny: ask for linux or macos }\n",
+		"no vocabulary":                    "version: 1\nrules: [{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]\n",
+		"any label":                        "version: 1\nlabels: { self-hosted: {}, \"*\": {} }\nrules: [{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]\n",
+		"an open scope":                    "version: 1\nscope: 'true'\nlabels: { linux: {}, \"run-*\": {} }\nrules: [{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]\n",
+		"owners that part a rule but not all of it": lintLabels + "rules:\n  - { name: a, if: 'repo.owner in [\"a\", \"b\"]', deny: no }\n  - { name: c, if: 'repo.owner in [\"a\", \"c\"] and has(\"linux\")', jobspec: docker-linux }\n" + lintRules[7:],
+		"branches that may meet":                    lintLabels + lintRules + "  - { name: m, if: 'has(\"linux\") and job.branch matches \"^main\"', jobspec: docker-linux, priority: 60 }\n  - { name: s, if: 'has(\"linux\") and job.branch startsWith \"main\"', jobspec: docker-linux, priority: 70 }\n" + lintRest,
+		"a param in parts":                          lintLabels + lintRules + "  - { name: big, if: 'has(\"linux\") and (param.cpu ?? 0) > 6', jobspec: docker-linux, node_pool: big }\n  - { name: middle, if: 'has(\"linux\") and (param.cpu ?? 0) > 3', jobspec: docker-linux }\n" + lintRest,
+		"a label that is refused on purpose":        strings.Replace(lintLabels, "  gpu:", "  windows: {}\n  gpu:", 1) + "rules:\n  - { name: windows, if: has(\"windows\"), deny: not yet }\n  - { name: linux, if: has(\"linux\") and not has(\"windows\"), jobspec: docker-linux }\n" + lintRules[7:],
+		"a rule that may ask for the run":           lintLabels + "rules:\n  - { name: forks, if: 'has(\"linux\") and run.fork', deny: no }\n  - { name: prs, if: 'has(\"linux\") and run.event == \"pull_request\"', jobspec: docker-linux }\n" + lintRules[7:] + lintRest,
+		"teams by owner without unique labels":      "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: { devices: [nvidia/gpu] } }\nrules:\n  - { name: a, if: 'repo.full_name == \"acme/a\" and has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: a }\n  - { name: b, if: 'repo.full_name == \"acme/b\" and has(\"linux\")', jobspec: docker-linux, node_pool: b }\n",
+		"platforms without unique labels":           "version: 1\nlabels: { self-hosted: {}, linux: {}, macos: {} }\nrules:\n  - { name: macos, if: has(\"macos\") and not has(\"linux\"), jobspec: raw-exec-macos }\n  - { name: linux, if: has(\"linux\") and not has(\"macos\"), jobspec: docker-linux }\n",
+		"two rules that ask Nomad for the same":     "version: 1\nlabels: { self-hosted: {}, linux: {} }\nrules:\n  - { name: a, if: has(\"linux\") and repo.private, jobspec: docker-linux }\n  - { name: b, if: has(\"linux\"), jobspec: docker-linux }\n",
+		"compound labels":                           "version: 1\ncompound: { prefix: 'y=', separator: '/' }\nlabels: { self-hosted: {}, linux: {}, gpu: { devices: [nvidia/gpu] } }\nrules:\n  - { name: g, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: g }\n  - { name: l, if: has(\"linux\"), jobspec: docker-linux }\n",
+		"a fallback that helps":                     lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.ssd} is_set'], limit: { running: 3, per: owner }, fallback: [{ after: 5m, constraints: [] }, { after: 10m, node_pool: big, jobspec: mine }] }\n",
+		"max that is enough":                        lintLabels + "defaults: { resources: { cpu: 2000, memory: 4GiB }, max: { cpu: 2000, cores: 8, memory: 4GiB } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { memory: 64GiB }, resources: { memory: 32GiB } }\n",
+		"a size that a rule lowers below max":       lintLabels + "defaults: { resources: { cpu: 2000 } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, resources: { cores: 4 }, max: { cpu: 1000, cores: 8 } }\n",
+		"constraints that can be met":               lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${attr.kernel.name} = linux', '${attr.cpu.arch} != arm64', '${attr.driver.docker} is_set', '${meta.a} = ${meta.b}'] }\n",
+		"values from expressions":                   strings.Replace(lintLabels, "  gpu:", "  \"zone=*\": { param: { name: zone, type: string, one_of: [a, b] }, constraints: ['${meta.zone} = ${{ param.zone }}'] }\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.zone} = ${{ job.branch }}'], resources: { memory: '${{ job.attempt > 1 ? 8192 : 4096 }}' }, max: { memory: 4GiB } }\n",
+		"a label that only an expression may see":   strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + lintRest[:len(lintRest)-1] + "\n  - { name: many, if: 'has(\"gpu\") and len(labels) > 3', jobspec: mine }\n",
+		"a dispatched job":                          lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), dispatch: runner }\n",
+		"a rule that says true":                     lintLabels + lintRules + lintRest + "  - { name: rest, if: 'true', deny: ask for a platform }\n",
+	}
+	if len(files) < 20 {
+		t.Errorf("%d good files", len(files))
+	}
+	for name, src := range files {
+		t.Run(name, func(t *testing.T) {
+			if got := parse(t, src).Lint(someJobspecs); len(got) > 0 {
+				t.Errorf("Lint says\n%v\nof\n%s", got, src)
+			}
+		})
+	}
+	t.Run("the example", func(t *testing.T) {
+		specs := append(someJobspecs, Jobspec{Name: "raw-exec-windows"})
+		if got := example(t).Lint(specs); len(got) > 0 {
+			t.Errorf("Lint says\n%v", got)
+		}
+	})
+}
+
+func TestEveryLintCodeIsTested(t *testing.T) {
+	for _, c := range lintCodes {
+		if c.what == "" || c.code == "" {
+			t.Errorf("%+v", c)
+		}
+	}
+}
+
+func TestLintOfTenThousandRulesEnds(t *testing.T) {
+	for name, src := range map[string]string{
+		"a realistic mix":                  manyRules(10_000),
+		"rules that all ask for one label": manySame(1000, `has("linux") and job.branch matches "^%d$"`),
+		"rules that no index finds":        manySame(1000, `job.branch matches "^%d$" or repo.private`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := parse(t, src)
+			start := time.Now()
+			s.Lint(someJobspecs)
+			if took := time.Since(start); took > 20*time.Second {
+				t.Errorf("Lint took %v", took)
+			}
+		})
+	}
+}
+
+func manySame(n int, condition string) string {
+	var b strings.Builder
+	b.WriteString("version: 1\nlabels: { self-hosted: {}, linux: {} }\nrules:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  - { name: r%d, jobspec: mine, priority: %d, if: '"+condition+"' }\n", i, i%100+1, i)
+	}
+	return b.String()
+}
