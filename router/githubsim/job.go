@@ -22,6 +22,8 @@ type JobSpec struct {
 	Branch   string // ""  "main"
 	Sender   string // ""  "octocat"
 	Event    string // what started the run; ""  "push"
+	Actor    string // who started the run first; "": Sender
+	Head     string // owner of the fork that the run's commit comes from; "": no fork
 	Labels   []string
 
 	Duration   time.Duration // how long a runner takes for it
@@ -38,6 +40,9 @@ func (s JobSpec) withDefaults() JobSpec {
 		if *p == "" {
 			*p = v
 		}
+	}
+	if s.Actor == "" {
+		s.Actor = s.Sender
 	}
 	return s
 }

@@ -252,8 +252,16 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, sc scope) []*job {
 
 func (s *Server) getRun(w http.ResponseWriter, r *http.Request, sc scope) {
 	if jobs := s.run(w, r, sc); jobs != nil {
+		s.reads[jobs[0].RunID]++
 		answer(w, http.StatusOK, runObject(jobs))
 	}
+}
+
+// RunReads returns how often a run was read through the REST API.
+func (s *Server) RunReads(runID int64) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reads[runID]
 }
 
 func (s *Server) listRunJobs(w http.ResponseWriter, r *http.Request, sc scope) {
@@ -275,6 +283,10 @@ func runObject(jobs []*job) object {
 	api := fmt.Sprintf("%s/actions/runs/%d", repo, j.RunID)
 	status, conclusion, updated := runState(jobs)
 	author := object{"name": j.Sender, "email": j.Sender + "@users.noreply.github.com"}
+	head := j.JobSpec
+	if j.Head != "" {
+		head.Owner, head.User, head.Fork = j.Head, true, true
+	}
 	path := ".github/workflows/" + strings.ToLower(strings.ReplaceAll(j.Workflow, " ", "-")) + ".yml"
 	return object{
 		"id": j.RunID, "node_id": nodeID("WorkflowRun", j.RunID), "name": j.Workflow, "display_title": j.Name,
@@ -284,7 +296,7 @@ func runObject(jobs []*job) object {
 		"event": j.Event, "status": status, "conclusion": orNull(conclusion), "workflow_id": workflow,
 		"url": api, "html_url": fmt.Sprintf("%s/%s/%s/actions/runs/%d", webURL, j.Owner, j.Repo, j.RunID),
 		"pull_requests": []object{}, "created_at": stamp(j.CreatedAt), "updated_at": stamp(updated), "run_started_at": stamp(j.CreatedAt),
-		"actor": user(j.Sender, "User"), "triggering_actor": user(j.Sender, "User"),
+		"actor": user(j.Actor, "User"), "triggering_actor": user(j.Sender, "User"),
 		"jobs_url": api + "/jobs", "logs_url": api + "/logs", "artifacts_url": api + "/artifacts",
 		"cancel_url": api + "/cancel", "rerun_url": api + "/rerun", "previous_attempt_url": nil,
 		"check_suite_url": fmt.Sprintf("%s/check-suites/%d", repo, j.RunID),
@@ -293,7 +305,7 @@ func runObject(jobs []*job) object {
 			"id": sha(j.RunID), "tree_id": sha(-j.RunID), "message": j.Name, "timestamp": stamp(j.CreatedAt),
 			"author": author, "committer": author,
 		},
-		"repository": repository(j.JobSpec), "head_repository": repository(j.JobSpec),
+		"repository": repository(j.JobSpec), "head_repository": repository(head),
 	}
 }
 

@@ -172,6 +172,45 @@ func TestARunHasTheStateOfItsJobs(t *testing.T) {
 	}
 }
 
+func TestARunSaysWhatStartedIt(t *testing.T) {
+	type run struct {
+		event, actor, again, head string
+		fork                      bool // the head repository is one
+	}
+	for _, tt := range []struct {
+		name string
+		job  JobSpec
+		want run
+	}{
+		{"by default", JobSpec{}, run{"push", "octocat", "octocat", "acme/web", false}},
+		{"a branch of a fork", JobSpec{Fork: true, Sender: "mona"}, run{"push", "mona", "mona", "acme/web", true}},
+		{
+			"a fork's pull request, run again", JobSpec{Event: "pull_request", Actor: "stranger", Head: "stranger"},
+			run{"pull_request", "stranger", "octocat", "stranger/web", true},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newSim(t, Config{})
+			tt.job.Owner, tt.job.Repo = "acme", "web"
+			j, _ := s.Job(s.Queue(t.Context(), tt.job))
+			_, answer := s.call("GET", fmt.Sprintf("/repos/acme/web/actions/runs/%d", j.RunID), "")
+			r := answer.(map[string]any)
+			head := r["head_repository"].(map[string]any)
+			login := func(key string) string { return r[key].(map[string]any)["login"].(string) }
+			got := run{r["event"].(string), login("actor"), login("triggering_actor"), head["full_name"].(string), head["fork"].(bool)}
+			if got != tt.want {
+				t.Errorf("the run is %+v, want %+v", got, tt.want)
+			}
+			if same := head["id"] == r["repository"].(map[string]any)["id"]; same != (tt.job.Head == "") {
+				t.Errorf("the head repository is the run's own: %t", same)
+			}
+			if s.RunReads(j.RunID) != 1 || s.RunReads(j.RunID+100) != 0 {
+				t.Errorf("RunReads = %d and %d for another, want 1 and 0", s.RunReads(j.RunID), s.RunReads(j.RunID+100))
+			}
+		})
+	}
+}
+
 func TestTheTokenIsChecked(t *testing.T) {
 	s := New(Config{Token: "right"})
 	t.Cleanup(s.Close)

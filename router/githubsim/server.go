@@ -65,6 +65,7 @@ type Server struct {
 	orgs       map[string]bool // by lower-case name
 	jobs       map[int64]*job
 	runs       map[int64][]*job // in the order they were queued
+	reads      map[int64]int    // by run
 	queued     []*job           // without a runner; oldest first
 	runners    map[int64]*runner
 	byJIT      map[string]*runner // by encoded configuration; runners that are gone stay
@@ -115,6 +116,7 @@ func New(cfg Config) *Server {
 		orgs:    make(map[string]bool),
 		jobs:    make(map[int64]*job),
 		runs:    make(map[int64][]*job),
+		reads:   make(map[int64]int),
 		runners: make(map[int64]*runner),
 		byJIT:   make(map[string]*runner),
 	}
