@@ -107,11 +107,27 @@ func (c *cluster) count() int {
 	return len(c.jobs)
 }
 
-// hub is a GitHub that hands out configurations.
+// hub is a GitHub that hands out configurations, and knows runs.
 type hub struct {
 	mu   sync.Mutex
 	asks []router.ConfigRequest
 	fail func(n int) error
+	runs int                                      // how often one was looked up
+	run  func(n int, id int64) (rules.Run, error) // the nth look-up
+}
+
+func (h *hub) Run(_ context.Context, _ router.Repo, id int64) (rules.Run, error) {
+	h.mu.Lock()
+	h.runs++
+	n := h.runs
+	h.mu.Unlock()
+	return h.run(n, id)
+}
+
+func (h *hub) lookedUp() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.runs
 }
 
 func (h *hub) RunnerConfig(_ context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {

@@ -22,6 +22,7 @@ type (
 	Affinity   = rules.Affinity
 	Device     = rules.Device
 	Repo       = rules.Repo
+	Run        = rules.Run
 )
 
 // A JobState is where a job stands. States only move forward, except that a
@@ -184,13 +185,23 @@ type Nomad interface {
 	Ended(ctx context.Context, r Runner) (bool, error)
 }
 
-// The GitHub side, as the claim uses it. *gh.Client is the implementation.
+// The GitHub side, as the worker and the claim use it. *gh.Client is the implementation.
 type GitHub interface {
 	// RunnerConfig registers a just-in-time runner and returns its
 	// configuration. It fails with ErrNameTaken when a runner has the name
 	// already; errors are otherwise sorted as for Nomad.Start. It never
 	// retries by itself. Safe for concurrent use.
 	RunnerConfig(ctx context.Context, r ConfigRequest) (RunnerConfig, error)
+
+	// Run looks up what the rules see of a workflow run; none of it changes
+	// when the run is run again. Fork is true when GitHub names another
+	// repository as the run's head, or one that is deleted; it is false for a
+	// run of the repository's own commit, whoever caused it, as those of
+	// issue_comment and workflow_run are. An answer that leaves any of it open
+	// is an error.
+	// Errors are sorted as for Nomad.Start. It never retries by itself. Safe
+	// for concurrent use.
+	Run(ctx context.Context, repo Repo, runID int64) (Run, error)
 }
 
 // The Store, as the App uses it. Every method that changes something returns

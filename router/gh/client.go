@@ -132,7 +132,8 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// session returns the one for the current token.
+// session returns the one for the current token; a *router.RetryAtError while
+// GitHub asked for no requests with it.
 func (c *Client) session() (*session, error) {
 	token, err := c.token()
 	if err == nil && token == "" {
@@ -150,7 +151,7 @@ func (c *Client) session() (*session, error) {
 		api.BaseURL, api.UserAgent = c.base, "switchyard"
 		c.cur = &session{token: token, api: api}
 	}
-	return c.cur, nil
+	return c.cur, c.cur.blocked(c.now())
 }
 
 // transport adds the token to requests and bounds the answers to them.
@@ -237,10 +238,6 @@ func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (rout
 	if err != nil {
 		return router.RunnerConfig{}, err
 	}
-	if err := s.blocked(c.now()); err != nil {
-		return router.RunnerConfig{}, err
-	}
-
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	body := &github.GenerateJITConfigRequest{
@@ -257,9 +254,61 @@ func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (rout
 		err = checkConfig(cfg)
 	}
 	if err != nil {
-		return router.RunnerConfig{}, s.sorted(err, resp, t, c.now())
+		err = s.sorted(err, resp, t.call(), c.now())
+		if status(resp) == http.StatusConflict {
+			err = fmt.Errorf("%w (%w)", router.ErrNameTaken, err)
+		}
+		return router.RunnerConfig{}, err
 	}
 	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
+}
+
+// Run returns what the rules see of a workflow run. It makes one request.
+func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error) {
+	if !pathName(repo.Owner) || !pathName(repo.Name) {
+		return router.Run{}, &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
+	}
+	s, err := c.session()
+	if err != nil {
+		return router.Run{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	found, resp, err := s.api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
+	var run router.Run
+	if err == nil {
+		run, err = runOf(found, runID)
+	}
+	if err != nil {
+		return router.Run{}, s.sorted(err, resp, call{
+			doing:      fmt.Sprintf("read run %d of %s/%s", runID, repo.Owner, repo.Name),
+			permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
+			exists:     "the run exists",
+		}, c.now())
+	}
+	return run, nil
+}
+
+// runOf reads GitHub's answer. It refuses one that leaves something open, as a
+// condition would then be false for want of knowledge.
+//
+// head_repository is null once that repository is deleted, which the
+// description does not say:
+// https://github.com/github/rest-api-description/issues/1586 (read 2026-11-24).
+// The run's own repository is there, so a missing one is another.
+func runOf(r *github.WorkflowRun, id int64) (router.Run, error) {
+	own, head := r.GetRepository().GetID(), r.GetHeadRepository().GetID()
+	switch {
+	case r.GetID() != id:
+		return router.Run{}, errors.New("GitHub's answer is about another run")
+	case r.GetEvent() == "":
+		return router.Run{}, errors.New("GitHub's answer does not say which event started the run")
+	case r.GetActor().GetLogin() == "":
+		return router.Run{}, errors.New("GitHub's answer does not say who started the run")
+	case own == 0 || r.HeadRepository != nil && head == 0:
+		return router.Run{}, errors.New("GitHub's answer does not say which repository the run's commit comes from")
+	}
+	return router.Run{Event: r.GetEvent(), Fork: head != own, Actor: r.GetActor().GetLogin()}, nil
 }
 
 // A target is where a runner is registered.
@@ -280,6 +329,20 @@ func (t target) String() string {
 		return t.kind() + " " + t.owner
 	}
 	return t.kind() + " " + t.owner + "/" + t.repo
+}
+
+// call describes the registration of a runner:
+// https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-24).
+func (t target) call() call {
+	c := call{
+		doing:      "register a runner in " + t.String(),
+		permission: "repository permission Administration (write) on " + t.owner + "/" + t.repo,
+		exists:     "this " + t.kind() + " and the rule's runner group exist",
+	}
+	if t.organization {
+		c.permission = "organization permission Self-hosted runners (write) on " + t.owner
+	}
+	return c
 }
 
 // targetOf checks what go-github would put into a URL as it is.

@@ -391,6 +391,110 @@ func TestTheTokenNeverGoesToAnotherHost(t *testing.T) {
 	}
 }
 
+func TestARunIsReadAsTheRulesSeeIt(t *testing.T) {
+	job := githubsim.JobSpec{Owner: "acme", Repo: "web", Sender: "mona"}
+	push := rules.Run{Event: "push", Actor: "mona"}
+	for _, tt := range []struct {
+		name   string
+		change func(*githubsim.JobSpec)
+		want   rules.Run
+	}{
+		{"a push", func(*githubsim.JobSpec) {}, push},
+		{"a push to a repository that is itself a fork", func(j *githubsim.JobSpec) { j.Fork = true }, push},
+		{
+			"a pull request from a branch", func(j *githubsim.JobSpec) { j.Event = "pull_request" },
+			rules.Run{Event: "pull_request", Actor: "mona"},
+		},
+		{
+			"a pull request from a fork, run again by someone else",
+			func(j *githubsim.JobSpec) { j.Event, j.Actor, j.Head = "pull_request", "stranger", "stranger" },
+			rules.Run{Event: "pull_request", Fork: true, Actor: "stranger"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c, s := simulated(t, githubsim.Config{Token: token})
+			spec := job
+			tt.change(&spec)
+			j, _ := s.Job(s.Queue(t.Context(), spec))
+			got, err := c.Run(t.Context(), rules.Repo{Owner: "Acme", Name: "web"}, j.RunID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("Run (-want +got):\n%s", diff)
+			}
+			if n := s.RunReads(j.RunID); n != 1 {
+				t.Errorf("GitHub was asked %d times, want once", n)
+			}
+		})
+	}
+}
+
+func TestWhatARunsAnswerLeavesOpenIsNeverFalse(t *testing.T) {
+	const whole = `{"id": 7, "event": "pull_request", "actor": {"login": "mona"}, "repository": {"id": 1}, "head_repository": {"id": 1}}`
+	for _, tt := range []struct {
+		name, old, new string // one change of the whole answer
+		fork           bool
+		says           string // "": no error
+	}{
+		{"the whole answer", "", "", false, ""},
+		{"another repository", `"head_repository": {"id": 1}`, `"head_repository": {"id": 2}`, true, ""},
+		{"a deleted repository", `"head_repository": {"id": 1}`, `"head_repository": null`, true, ""},
+		{"a deleted repository of any event", `pull_request", "actor": {"login": "mona"}, "repository": {"id": 1}, "head_repository": {"id": 1}`, `push", "actor": {"login": "mona"}, "repository": {"id": 1}`, true, ""},
+		{"a head repository without its ID", `"head_repository": {"id": 1}`, `"head_repository": {}`, false, "which repository"},
+		{"no repository", `"repository": {"id": 1}, "head_repository": {"id": 1}`, `"head_repository": null`, false, "which repository"},
+		{"no actor", `{"login": "mona"}`, "null", false, "who started"},
+		{"no event", `"pull_request"`, `""`, false, "which event"},
+		{"another run", `"id": 7`, `"id": 8`, false, "another run"},
+		{"nothing", whole, "{}", false, "another run"},
+		{"HTML", whole, "<html>", false, "read run 7 of acme/web"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				answer(w, 200, strings.Replace(whole, tt.old, tt.new, 1))
+			}), nil)
+			got, err := c.Run(t.Context(), rules.Repo{Owner: "acme", Name: "web"}, 7)
+			if tt.says != "" {
+				if kind(err) != "retry" || !strings.Contains(fmt.Sprint(err), tt.says) {
+					t.Errorf("Run = %+v, %s: %v, want retry with %q", got, kind(err), err, tt.says)
+				}
+				return
+			}
+			if err != nil || got.Fork != tt.fork {
+				t.Errorf("Run = %+v, %v, want fork %t", got, err, tt.fork)
+			}
+		})
+	}
+}
+
+func TestRefusalsOfARunAreSorted(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		status     int
+		kind, says string
+	}{
+		{"a run that is not shown", 404, "fix", "permission Actions (read) on acme/web, and check that the run exists"},
+		{"a missing permission", 403, "fix", "permission Actions (read) on acme/web"},
+		{"a bad token", 401, "fix", "valid"},
+		{"a limit", 429, "retry at", "rate limit"},
+		{"an outage", 502, "retry", "read run 7 of acme/web: GitHub answered 502"},
+		{"a conflict", 409, "retry", "GitHub answered 409"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { answer(w, tt.status, "{}") }), nil)
+			_, err := c.Run(t.Context(), rules.Repo{Owner: "acme", Name: "web"}, 7)
+			if kind(err) != tt.kind || !strings.Contains(fmt.Sprint(err), tt.says) || errors.Is(err, router.ErrNameTaken) {
+				t.Errorf("Run = %s: %v, want %s with %q", kind(err), err, tt.kind, tt.says)
+			}
+			if tt.kind == "retry at" {
+				if _, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x")); kind(err) != tt.kind {
+					t.Errorf("RunnerConfig after it = %v, want it held back too", err)
+				}
+			}
+		})
+	}
+}
+
 func TestAStrangersNamesNeverReachAURL(t *testing.T) {
 	c := client(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("GitHub was asked: %s", r.URL)
@@ -401,6 +505,11 @@ func TestAStrangersNamesNeverReachAURL(t *testing.T) {
 			req.Repo.Owner = name
 			if _, err := c.RunnerConfig(t.Context(), req); kind(err) != "give up" {
 				t.Errorf("RunnerConfig for owner %q = %v, want a *router.GiveUpError", name, err)
+			}
+		}
+		for _, repo := range []rules.Repo{{Owner: name, Name: "web"}, {Owner: "acme", Name: name}} {
+			if _, err := c.Run(t.Context(), repo, 7); kind(err) != "give up" {
+				t.Errorf("Run in %q/%q = %v, want a *router.GiveUpError", repo.Owner, repo.Name, err)
 			}
 		}
 		req := request("repository", "gha-1", "x")

@@ -20,49 +20,46 @@ const (
 	maxMessage = 300         // characters of GitHub's words in an error
 )
 
+// A call says what a request is for, and what GitHub's refusals of it mean.
+type call struct {
+	doing      string // "register a runner in organization acme"
+	permission string // of the token, that it needs
+	exists     string // what to check when GitHub answers 404: it does so where it does not even show that something exists
+}
+
+func status(resp *github.Response) int {
+	if resp == nil || resp.Response == nil {
+		return 0 // GitHub did not answer
+	}
+	return resp.StatusCode
+}
+
 // sorted turns an error of go-github into one of router.GitHub's. resp is nil
 // when GitHub did not answer.
-func (s *session) sorted(err error, resp *github.Response, t target, now time.Time) error {
+func (s *session) sorted(err error, resp *github.Response, c call, now time.Time) error {
 	if at, ok := limitedUntil(err, resp, now); ok {
 		s.block(at)
 		return limitError(at)
 	}
-	status := 0
-	if resp != nil && resp.Response != nil {
-		status = resp.StatusCode
-	}
-	if status < http.StatusMultipleChoices {
-		return fmt.Errorf("register a runner in %s: %w", t, err) // no answer, or an odd one
+	code := status(resp)
+	if code < http.StatusMultipleChoices {
+		return fmt.Errorf("%s: %w", c.doing, err) // no answer, or an odd one
 	}
 	// Not %w: go-github's errors hold the whole request.
-	err = fmt.Errorf("register a runner in %s: GitHub answered %d%s", t, status, words(err))
-	switch status {
-	case http.StatusConflict:
-		return fmt.Errorf("%w (%w)", router.ErrNameTaken, err)
+	err = fmt.Errorf("%s: GitHub answered %d%s", c.doing, code, words(err))
+	switch code {
 	case http.StatusUnauthorized:
 		return &router.FixError{Fix: "put a GitHub token that is valid where Switchyard reads it", Err: err}
-	case http.StatusForbidden, http.StatusNotFound:
-		return &router.FixError{Fix: permission(t, status), Err: err}
+	case http.StatusForbidden:
+		return &router.FixError{Fix: "give the GitHub token the " + c.permission, Err: err}
+	case http.StatusNotFound:
+		return &router.FixError{Fix: "give the GitHub token the " + c.permission + ", and check that " + c.exists, Err: err}
 	case http.StatusUnprocessableEntity, http.StatusBadRequest:
-		// The same request is refused again: its name is bounded by us, so it
-		// is the labels or the runner group.
+		// The same request is refused again: the names in it are bounded by
+		// us, so it is the labels or the runner group.
 		return &router.GiveUpError{Err: err}
 	}
 	return err
-}
-
-// permission says what the token lacks:
-// https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-24).
-// GitHub answers 404 where it does not even show that something exists.
-func permission(t target, status int) string {
-	fix := "give the GitHub token the repository permission Administration (write) on " + t.owner + "/" + t.repo
-	if t.organization {
-		fix = "give the GitHub token the organization permission Self-hosted runners (write) on " + t.owner
-	}
-	if status == http.StatusNotFound {
-		fix += ", and check that this " + t.kind() + " and the rule's runner group exist"
-	}
-	return fix
 }
 
 // limitedUntil reports whether GitHub refused the request for one of its rate
