@@ -99,7 +99,10 @@ func (w *worker) configure(ctx context.Context, c Claimed) (name string, cfg Run
 	defer cancel()
 	if c.Job.Decision == nil {
 		// The claim overtook the record of the registration.
-		d := w.Rules.Decide(c.Job.Facts(), false)
+		d, err := w.decide(ctx, c.Job)
+		if err != nil {
+			return "", RunnerConfig{}, fmt.Errorf("ask GitHub what started the run: %w", err)
+		}
 		c.Job.Decision = &d
 	}
 	for range nameTries {

@@ -32,6 +32,8 @@ type worker struct {
 	mu     sync.Mutex
 	inHand map[int64]bool    // jobs handed to a sender, or about to be
 	tokens map[string]Secret // by runner ID: tokens of attempts that failed, used again so that hashes do not pile up
+
+	runs runs // those looked up
 }
 
 // run hands out due jobs until ctx ends, then waits for those in hand: for
@@ -117,8 +119,12 @@ func (w *worker) release(id int64) {
 // serve it, else to a registered Nomad job, else to its next attempt.
 func (w *worker) send(ctx context.Context, j Job) {
 	defer w.release(j.ID)
-	d := w.Rules.Decide(j.Facts(), false)
-	err := w.carry(ctx, j, &d)
+	d, err := w.decide(ctx, j)
+	if err != nil {
+		err = w.undecided(ctx, j, d, err)
+	} else {
+		err = w.carry(ctx, j, &d)
+	}
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -200,11 +206,14 @@ func (w *worker) failed(ctx context.Context, j Job, r Runner, token Secret, d *r
 		log.Warn("nomad could not take the job; it will be tried again", "again_at", at)
 	}
 	w.keep(r.ID, token)
+	return w.retry(ctx, j.ID, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
+}
+
+func (w *worker) retry(ctx context.Context, jobID int64, at time.Time, reason string, d *rules.Decision) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	reason := fmt.Sprintf("Nomad could not take the job yet: %v", cause)
-	if err := w.Store.Retry(ctx, j.ID, at, reason, d, w.Now()); err != nil {
-		return fmt.Errorf("record the failed start of %s: %w", r.ID, err)
+	if err := w.Store.Retry(ctx, jobID, at, reason, d, w.Now()); err != nil {
+		return fmt.Errorf("record that job %d is tried again: %w", jobID, err)
 	}
 	w.nudge() // its due time may come before the tick
 	return nil

@@ -1,0 +1,119 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"switchyard/rules"
+)
+
+const (
+	maxRuns    = 10_000           // remembered
+	runTimeout = 15 * time.Second // of one look-up; under claimTimeout
+	runFixWait = 2 * time.Minute  // on top of the back-off, when a person must act: each attempt counts against GitHub's rate limit
+)
+
+// decide decides a job. Its run is looked up when a rule that is reached asks
+// for it; if that fails, the decision is Undecided and the error says why.
+func (w *worker) decide(ctx context.Context, j Job) (Decision, error) {
+	facts := j.Facts()
+	d := w.Rules.Decide(facts, false)
+	if d.Outcome != rules.Undecided {
+		return d, nil
+	}
+	run, err := w.runs.get(ctx, j.RunID, func(ctx context.Context) (Run, error) {
+		return w.GitHub.Run(ctx, j.Repo, j.RunID)
+	})
+	if err != nil {
+		return d, err
+	}
+	facts.Run = &run
+	return w.Rules.Decide(facts, false), nil
+}
+
+// undecided records that a job's run could not be looked up; its error is the store's.
+func (w *worker) undecided(ctx context.Context, j Job, d Decision, cause error) error {
+	if ctx.Err() != nil {
+		return nil // cut off: the next process decides it
+	}
+	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "run_id", j.RunID, "err", cause)
+	at, again := w.backoff().Retry(cause, j.Failures)
+	if !again {
+		log.Error("github refuses to say what started a run")
+		d.Outcome, d.Reason = rules.Unroutable, fmt.Sprintf("GitHub refuses to say what started the run: %v", cause)
+		return w.settle(ctx, j.ID, Unroutable, d.Reason, &d)
+	}
+	var fix *FixError
+	if errors.As(cause, &fix) {
+		at = at.Add(runFixWait)
+		log.Error("job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+	} else {
+		log.Warn("github did not say what started a run; the job will be tried again", "again_at", at)
+	}
+	return w.retry(ctx, j.ID, at, fmt.Sprintf("GitHub did not say what started the run yet: %v", cause), nil)
+}
+
+// runs remembers what GitHub said of workflow runs, so that it is asked once
+// for each. Errors are not remembered. The zero value is ready. It is safe for
+// concurrent use.
+type runs struct {
+	group singleflight.Group
+
+	mu         sync.Mutex
+	young, old map[int64]Run // at most maxRuns/2 each: a full young becomes old
+}
+
+// get returns a run, and asks for it unless it is known. Callers that want the
+// same one at the same time share one call, made by the first of them; if that
+// one's ctx ends, the others ask again. So get may outlast ctx, by runTimeout
+// at most.
+func (r *runs) get(ctx context.Context, id int64, ask func(context.Context) (Run, error)) (Run, error) {
+	for {
+		shared, err, _ := r.group.Do(strconv.FormatInt(id, 10), func() (any, error) {
+			if run, ok := r.known(id); ok {
+				return answer{run: run}, nil
+			}
+			within, cancel := context.WithTimeout(ctx, runTimeout)
+			defer cancel()
+			run, err := ask(within)
+			if err == nil {
+				r.remember(id, run)
+			}
+			return answer{run: run, cut: ctx.Err() != nil}, err
+		})
+		a := shared.(answer)
+		if err == nil || !a.cut || ctx.Err() != nil {
+			return a.run, err
+		}
+	}
+}
+
+type answer struct {
+	run Run
+	cut bool // the ctx of the caller that asked ended
+}
+
+func (r *runs) known(id int64) (Run, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	run, ok := r.young[id]
+	if !ok {
+		run, ok = r.old[id]
+	}
+	return run, ok
+}
+
+func (r *runs) remember(id int64, run Run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.young == nil || len(r.young) >= maxRuns/2 {
+		r.young, r.old = map[int64]Run{}, r.young
+	}
+	r.young[id] = run
+}
