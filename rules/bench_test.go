@@ -74,6 +74,19 @@ func BenchmarkDecide(b *testing.B) {
 	}
 }
 
+// BenchmarkCheck is what check does: load and lint.
+func BenchmarkCheck(b *testing.B) {
+	for _, n := range []int{1000, 10_000} {
+		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {
+			src := manyRules(n)
+			b.ReportAllocs()
+			for b.Loop() {
+				parse(b, src).Lint(someJobspecs)
+			}
+		})
+	}
+}
+
 func BenchmarkParse(b *testing.B) {
 	for _, n := range []int{10, 1000, 10_000} {
 		b.Run(fmt.Sprintf("rules=%d", n), func(b *testing.B) {

@@ -259,9 +259,14 @@ func (s *Set) unknownLabels(unknown []string) string {
 			break
 		}
 		hint, name := "", strings.TrimSuffix(l, "=")
-		if near := nearest(l, known, 2); slices.Contains(known, name+"=*") {
+		switch near, ofGitHub := meant(l, known, 2); {
+		case slices.Contains(known, name+"=*"):
 			hint = " (it needs a value: " + name + "=…)"
-		} else if len(near) > 0 {
+		case ofGitHub && len(near) > 0:
+			hint = " (a label of GitHub's own runners; did you mean " + strings.Join(near, " or ") + "?)"
+		case ofGitHub:
+			hint = " (a label of GitHub's own runners: leave self-hosted out to run there)"
+		case len(near) > 0:
 			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
 		}
 		said = append(said, quote(l)+hint)

@@ -106,7 +106,10 @@ func (l *linter) rule(i int) {
 	ru := &l.rules[i]
 	for _, m := range ru.when.labels {
 		if found, _ := l.vocabulary.find(m.label); found == nil && l.vocabulary.size > 0 && m.label != "self-hosted" {
-			hint := didYouMean(m.label, slices.Sorted(maps.Keys(l.vocabulary.exact)))
+			hint := ""
+			if near, _ := meant(m.label, slices.Sorted(maps.Keys(l.vocabulary.exact)), 1); len(near) > 0 {
+				hint = "; did you mean " + near[0] + "?"
+			}
 			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", quote(m.label), hint)
 		}
 	}

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -109,6 +110,43 @@ func nearest(s string, candidates []string, most int) []string {
 		names = append(names, all[i].name)
 	}
 	return names
+}
+
+// sameThing are words that people use for one thing.
+var sameThing = [][]string{
+	{"linux", "ubuntu", "debian"},
+	{"macos", "osx", "mac", "darwin"},
+	{"windows", "win", "win32", "win64"},
+	{"x64", "amd64", "x86_64", "x86-64", "intel"},
+	{"arm64", "arm", "aarch64", "armv8"},
+	{"gpu", "cuda", "nvidia"},
+}
+
+// hosted are the labels of GitHub's own runners, such as ubuntu-latest and
+// macos-14-xlarge (https://docs.github.com/en/actions/reference/runners/github-hosted-runners, read 2026-11).
+var hosted = regexp.MustCompile(`^(ubuntu|macos|windows)-(latest|slim|[0-9]+(\.[0-9]+)?)(-[a-z0-9-]+)?$`)
+
+// meant returns up to most known labels that someone who wrote s may have
+// meant: by another word for it, or by a misspelling. ofGitHub says that s is a
+// label of GitHub's own runners.
+func meant(s string, known []string, most int) (names []string, ofGitHub bool) {
+	word := s
+	if m := hosted.FindStringSubmatch(s); m != nil {
+		word, ofGitHub = m[1], true
+	}
+	for _, group := range sameThing {
+		if slices.Contains(group, word) {
+			for _, other := range group {
+				if slices.Contains(known, other) && len(names) < most {
+					names = append(names, other)
+				}
+			}
+		}
+	}
+	if names == nil {
+		names = nearest(s, known, most)
+	}
+	return names, ofGitHub
 }
 
 // didYouMean is a hint to append to a message, "" when nothing is near.

@@ -32,6 +32,8 @@ type explainFlags struct {
 	fork                          bool
 	job, workflow, branch, sender string
 	format, render                string
+	run                           string
+	all                           bool
 }
 
 func explainCommand() *cobra.Command {
@@ -61,6 +63,8 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	fl.StringVar(&f.workflow, "workflow", "", "workflow `name`")
 	fl.StringVar(&f.branch, "branch", "", "head `branch`")
 	fl.StringVar(&f.sender, "sender", "", "`login` of who caused the job")
+	fl.StringVar(&f.run, "run", "", "the workflow run: `event=…,fork=true,actor=…`, for rules that ask for run.…")
+	fl.BoolVar(&f.all, "all", false, "every rule, also those after the one that took the job")
 	fl.StringVar(&f.format, "format", "text", "text or json")
 	fl.StringVar(&f.render, "render", "", "json: print the Nomad job that would be registered instead")
 	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs; HCL ones are parsed by the Nomad at NOMAD_ADDR")
@@ -90,7 +94,14 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 		return err
 	}
 
-	d := set.Decide(job.Facts(), true)
+	facts := job.Facts()
+	if facts.Run, err = describedRun(f.run); err != nil {
+		return err
+	}
+	d := set.Decide(facts, true)
+	if f.all {
+		d = set.Explain(facts)
+	}
 	switch {
 	case f.render == "json" && d.Outcome == rules.Routed:
 		client, err := nomad.New(nomad.Config{Jobspecs: specs})
@@ -117,10 +128,38 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 			return err
 		}
 	}
-	if d.Outcome != rules.Routed {
-		return errNo
+	switch d.Outcome {
+	case rules.Routed:
+		return nil
+	case rules.Undecided:
+		return &exitError{exitUnknown, fmt.Errorf("say what run it is, for example: --run event=pull_request,fork=true,actor=octocat")}
 	}
-	return nil
+	return errNo
+}
+
+// describedRun reads --run; "" is a run that is not known.
+func describedRun(s string) (*rules.Run, error) {
+	if s == "" {
+		return nil, nil
+	}
+	run := &rules.Run{}
+	for part := range strings.SplitSeq(s, ",") {
+		key, v, _ := strings.Cut(part, "=")
+		switch key {
+		case "event":
+			run.Event = v
+		case "actor":
+			run.Actor = v
+		case "fork":
+			var err error
+			if run.Fork, err = strconv.ParseBool(v); err != nil {
+				return nil, fmt.Errorf("--run fork=%q: want true or false", v)
+			}
+		default:
+			return nil, fmt.Errorf("--run %q: want event=…, fork=true or false, and actor=…, separated by commas", part)
+		}
+	}
+	return run, nil
 }
 
 // describedJob is the job that the flags or the payload describe, on its first try.
@@ -199,13 +238,29 @@ func writeDecision(w io.Writer, d rules.Decision) error {
 	if len(d.Labels) > 0 {
 		fmt.Fprintf(tw, "\n  labels\t%s\n", printable(strings.Join(d.Labels, ", ")))
 	}
+	if n := d.Nearest; n != nil {
+		fmt.Fprintf(tw, "\nthe nearest rule is %s:\n", n.Rule)
+		for _, m := range n.Missing {
+			fmt.Fprintf(tw, "  %s\n", printable(m))
+		}
+		if len(n.Missing) == 0 {
+			fmt.Fprintln(tw, "  its condition fails for this job")
+		}
+	}
 	if len(d.Trace) > 0 {
 		fmt.Fprintln(tw, "\nrules, in order:")
+		after := false // the rule that ended the search
 		for _, s := range d.Trace {
 			held := "no"
-			if s.Held {
+			switch {
+			case s.Held && after:
+				held = "too" // it would have taken the job
+			case s.Held:
 				held = "yes"
+			case s.Rule == d.Rule:
+				held = "?"
 			}
+			after = after || s.Rule == d.Rule
 			fmt.Fprintf(tw, "  %s\t%s\t%s\n", held, s.Rule, printable(s.Why))
 		}
 	}
@@ -255,6 +310,41 @@ func writePlacement(row func(what, value, from string), d rules.Decision) {
 		row("config", k+" = "+string(v), p.From["task.config."+k])
 	}
 	row("runner", fmt.Sprintf("%s scope, group %d", p.Runner.Scope, p.Runner.Group), p.From["runner.scope"])
+	if l := d.Limit; l != nil {
+		row("limit", fmt.Sprintf("%d running per %s, counted as %s", l.Running, l.Per, l.Key), "rule "+d.Rule)
+	}
+	for i, f := range d.Fallback {
+		said := "after " + f.After.String() + ": "
+		if f.Reason != "" {
+			row("fallback", said+"left out, "+f.Reason, fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
+			continue
+		}
+		row("fallback", said+strings.Join(changes(d.Placement, f.Placement), ", "), fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
+	}
+}
+
+// changes says in what a fallback differs from the placement.
+func changes(before, after rules.Placement) []string {
+	lines := func(p rules.Placement) (lines []string) {
+		writePlacement(func(what, value, _ string) { lines = append(lines, what+" "+value) }, rules.Decision{Placement: p})
+		return lines
+	}
+	was, is := lines(before), lines(after)
+	var said []string
+	for _, l := range is {
+		if !slices.Contains(was, l) {
+			said = append(said, l)
+		}
+	}
+	for _, l := range was {
+		if what, _, _ := strings.Cut(l, " "); !slices.Contains(is, l) && !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, what+" ") }) {
+			said = append(said, "without "+l)
+		}
+	}
+	if said == nil {
+		said = []string{"the same"}
+	}
+	return said
 }
 
 // printable makes a stranger's text safe for a terminal: characters that are
