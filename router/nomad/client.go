@@ -181,13 +181,12 @@ func (c *Client) Ended(ctx context.Context, r router.Runner) (bool, error) {
 		return false, fmt.Errorf("runner %s is not registered", r.ID)
 	}
 	at := scope(r.NomadAt)
-	read := call{what: "read job " + r.NomadJob, at: at, capability: "read-job"}
 	job, _, err := c.api.Jobs().Info(r.NomadJob, at.read(ctx))
 	switch {
 	case status(err) == http.StatusNotFound:
 		return true, nil
 	case err != nil:
-		return false, read.sorted(err)
+		return false, readJob(r.NomadJob, at).sorted(err)
 	}
 	return job.Status != nil && *job.Status == "dead", nil
 }

@@ -23,16 +23,9 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	}
 	defer release()
 
-	read := call{what: "read job " + id, at: at, capability: "read-job"}
-	parent, _, err := c.api.Jobs().Info(id, at.read(ctx))
-	if status(err) == http.StatusNotFound {
-		return router.Started{}, &router.FixError{
-			Fix: "register the parameterized job, or correct the rule's dispatch or namespace",
-			Err: fmt.Errorf("%s: there is none", read),
-		}
-	}
+	parent, err := c.parent(ctx, id, at)
 	if err != nil {
-		return router.Started{}, read.sorted(err)
+		return router.Started{}, err
 	}
 	dispatch := call{what: "dispatch job " + id, at: at, capability: "dispatch-job"}
 	meta, err := dispatchMeta(r, parent)
@@ -54,15 +47,34 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	if _, declared := meta[metaClaimToken]; !declared {
 		return started, nil // it claims nothing
 	}
-	read.what = "read job " + started.NomadJob
 	child, _, err := c.api.Jobs().Info(started.NomadJob, at.read(ctx))
 	if err != nil {
-		return router.Started{}, read.sorted(err)
+		return router.Started{}, readJob(started.NomadJob, at).sorted(err)
 	}
 	if token := child.Meta[metaClaimToken]; token != "" {
 		started.ClaimToken = router.Secret(token)
 	}
 	return started, nil
+}
+
+// parent reads the job that a rule dispatches.
+func (c *Client) parent(ctx context.Context, id string, at scope) (*api.Job, error) {
+	read := readJob(id, at)
+	job, _, err := c.api.Jobs().Info(id, at.read(ctx))
+	switch {
+	case status(err) == http.StatusNotFound:
+		return nil, &router.FixError{
+			Fix: "register the parameterized job, or correct the rule's dispatch or namespace",
+			Err: fmt.Errorf("%s: there is none", read),
+		}
+	case err != nil:
+		return nil, read.sorted(err)
+	}
+	return job, nil
+}
+
+func readJob(id string, at scope) call {
+	return call{what: "read job " + id, at: at, capability: "read-job"}
 }
 
 // dispatchMeta is our meta as far as a parameterized job declares it.

@@ -21,12 +21,15 @@ const maxWords = 600
 // A call is something asked of Nomad, for errors.
 type call struct {
 	what       string // "register job gha-1-1"
-	at         scope
+	at         scope  // without a namespace for what is in none
 	capability string // the ACL capability that it takes
 	badRequest string // what to do when Nomad cannot read it; "": doubt the address
 }
 
 func (c call) String() string {
+	if c.at.Namespace == "" {
+		return c.what
+	}
 	return fmt.Sprintf("%s in namespace %s", c.what, c.at.Namespace)
 }
 
@@ -38,7 +41,7 @@ func (c call) sorted(err error) error {
 		return c.unanswered(err)
 	}
 	said := words(err)
-	plain := fmt.Errorf("%s: Nomad answered %d: %s", c, code, said)
+	plain := &answered{code, fmt.Errorf("%s: Nomad answered %d: %s", c, code, said)}
 	if fix, ok := fixFor(said); ok {
 		return &router.FixError{Fix: fix, Err: plain}
 	}
@@ -55,7 +58,16 @@ func (c call) sorted(err error) error {
 	return plain
 }
 
+// answered is what Nomad said in place of what was asked for, with its status.
+type answered struct {
+	code int
+	error
+}
+
 func needs(capability string, at scope) string {
+	if at.Namespace == "" {
+		return "set NOMAD_TOKEN to a token that has " + capability
+	}
 	return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on namespace %s", capability, at.Namespace)
 }
 

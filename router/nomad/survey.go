@@ -1,10 +1,31 @@
 package nomad
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
 
 	"switchyard/router"
+)
+
+const (
+	maxAsks    = 500  // different placements that one Survey asks about
+	asksAtOnce = 8    // placements that are asked about at the same time
+	maxMessage = 2000 // characters of a finding's message
+
+	// surveyID is the ID of the jobs that are planned. Tries count from 1, so
+	// that no runner ever has it.
+	surveyID = "gha-0-0"
 )
 
 // A Route is one placement that the rules can choose.
@@ -14,17 +35,296 @@ type Route struct {
 	Placement router.Placement
 }
 
-// A Finding is what the cluster says against a route, or against several
-// alike. Code is one of no-such-namespace, no-such-pool, no-such-datacenter,
-// no-such-job, jobspec-refused, nomad-warns, no-node and not-asked.
+// The codes of findings.
+const (
+	NoSuchNamespace  = "no-such-namespace"
+	NoSuchPool       = "no-such-pool"
+	NoSuchDatacenter = "no-such-datacenter" // a warning when other datacenters of the route exist
+	NoSuchJob        = "no-such-job"        // what the route dispatches is not there, or cannot be dispatched
+	JobspecRefused   = "jobspec-refused"    // there is no such jobspec, or Nomad finds its job invalid
+	JobspecWarns     = "jobspec-warns"      // Nomad takes it with a warning
+	NoNode           = "no-node"            // no node in service could ever run it
+	NotAsked         = "not-asked"          // there were more placements than one Survey asks about
+)
+
+// A Finding is what the cluster says against a route, or against several alike.
 type Finding struct {
 	Routes  []int  // indices into what Survey was given, ascending; never empty
-	Code    string // what kind of finding it is
-	Warning bool   // the routes can work all the same
-	Message string // one line for people
+	Code    string // one of the constants above
+	Warning bool   // the routes may work all the same
+	Message string // one printable line for people
 }
 
-// Survey asks the cluster, as it is now, what it has against routes.
+// Survey asks the cluster, as it is now, what it has against routes, and
+// changes nothing there. Findings are in the order of their first route.
+//
+// A route that no node could ever run is one that each node in service either
+// filters or is too small for even when idle; one that finds every node full
+// is none. Nodes that are down, draining or ineligible are not in service; a
+// finding names those that would do. Sizes are compared as Nomad reports them
+// with what it holds back taken off; where it reports none, a node counts as
+// large enough.
+//
+// Routes that ask for the same are asked about once, the first 500 different
+// ones in all. It takes a plan for each, at times two.
+//
+// An error means that it could not tell. Errors are sorted as Start's. It
+// needs node read, and on each route's namespace submit-job and, where
+// something is wrong or dispatched, read-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
-	return nil, errors.New("survey: not built yet")
+	s := &survey{Client: c, fleets: map[string]*fleet{}}
+	if _, err := s.fleet(ctx, ""); err != nil {
+		return nil, err
+	}
+	asks := group(routes)
+	told := make([][]problem, len(asks))
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(asksAtOnce)
+	for i, same := range asks[:min(len(asks), maxAsks)] {
+		all.Go(func() (err error) {
+			told[i], err = s.ask(ctx, routes[same[0]])
+			return err
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return nil, err
+	}
+	for i := maxAsks; i < len(asks); i++ {
+		told[i] = []problem{{NotAsked, true, func(Route) string {
+			return fmt.Sprintf("the cluster was asked about %d of %d different placements, and not about this one", maxAsks, len(asks))
+		}}}
+	}
+	return findings(routes, asks, told), nil
+}
+
+// group collects the routes that ask for the same, in the order of the first.
+func group(routes []Route) (asks [][]int) {
+	known := map[string]int{}
+	for i, r := range routes {
+		ask := shape(r.Placement)
+		at, ok := known[ask]
+		if !ok {
+			at = len(asks)
+			known[ask] = at
+			asks = append(asks, nil)
+		}
+		asks[at] = append(asks[at], i)
+	}
+	return asks
+}
+
+// shape is, as text, what of a placement Nomad's answer depends on.
+func shape(p router.Placement) string {
+	ask := router.Placement{
+		Jobspec: p.Jobspec, Dispatch: p.Dispatch, Constraints: anonymous(p.Constraints), Affinities: slices.Clone(p.Affinities),
+		Devices: slices.Clone(p.Devices), Resources: p.Resources, NodePool: p.NodePool, Datacenters: p.Datacenters, Namespace: p.Namespace,
+	}
+	for i := range ask.Affinities {
+		ask.Affinities[i].From = ""
+	}
+	for i, d := range ask.Devices {
+		ask.Devices[i].From, ask.Devices[i].Constraints = "", anonymous(d.Constraints)
+	}
+	text, err := json.Marshal(ask)
+	if err != nil {
+		panic(err) // all of it is text and numbers
+	}
+	return string(text)
+}
+
+func anonymous(list []router.Constraint) []router.Constraint {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].From = ""
+	}
+	return list
+}
+
+// A problem is a finding before it is told for a route, whose parts have
+// origins of their own.
+type problem struct {
+	code    string
+	warning bool
+	say     func(Route) string
+}
+
+// said is a problem that is the same for every route.
+func said(code, message string) []problem {
+	return []problem{{code: code, say: func(Route) string { return message }}}
+}
+
+// findings tells the problems of each ask for its routes, alike ones together.
+func findings(routes []Route, asks [][]int, problems [][]problem) []Finding {
+	var all []Finding
+	known := map[[2]string]int{}
+	for i, same := range asks {
+		for _, p := range problems[i] {
+			for _, r := range same {
+				message := printable(p.say(routes[r]), maxMessage)
+				at, ok := known[[2]string{p.code, message}]
+				if !ok {
+					at = len(all)
+					known[[2]string{p.code, message}] = at
+					all = append(all, Finding{Code: p.code, Warning: p.warning, Message: message})
+				}
+				all[at].Routes = append(all[at].Routes, r)
+			}
+		}
+	}
+	for i := range all {
+		slices.Sort(all[i].Routes)
+	}
+	slices.SortStableFunc(all, func(a, b Finding) int { return cmp.Compare(a.Routes[0], b.Routes[0]) })
+	return all
+}
+
+type survey struct {
+	*Client
+	mu     sync.Mutex
+	fleets map[string]*fleet // by region
+}
+
+// ask asks about a route, and all that ask for the same.
+func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
+	job, problems, err := s.job(ctx, r)
+	if err != nil || problems != nil {
+		return problems, err
+	}
+	fleet, err := s.fleet(ctx, scopeOf(job).Region)
+	if err != nil {
+		return nil, err
+	}
+	// A constraint that holds everywhere, but is about what is unique to a
+	// node, keeps Nomad from counting nodes that are like an earlier one as
+	// "computed class ineligible" (scheduler/feasible, v2.0.6-dev, read
+	// 2026-11-24), which says nothing, and is wrong of nodes with more devices.
+	job.Constrain(api.NewConstraint(nodeID, "is_set", ""))
+	for _, g := range job.TaskGroups {
+		g.Constrain(api.NewConstraint(nodeID, "is_set", ""))
+	}
+	plan, problems, err := s.plan(ctx, r, fleet, job)
+	if err != nil || problems != nil {
+		return problems, err
+	}
+	for _, w := range warnings(plan.Warnings) {
+		problems = append(problems, problem{JobspecWarns, true, func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", source(r), w) }})
+	}
+	problems = append(problems, fleet.unknownDatacenters(job)...)
+	for _, name := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
+		i := slices.IndexFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == name })
+		if i < 0 {
+			continue
+		}
+		more, err := s.unplaced(ctx, r, fleet, job, job.TaskGroups[i], plan.FailedTGAllocs[name])
+		if err != nil {
+			return nil, err
+		}
+		problems = append(problems, more...)
+	}
+	return problems, nil
+}
+
+// job is what a route runs, or why there is no such thing.
+func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) {
+	ask := router.StartRequest{Runner: router.Runner{ID: surveyID, Name: surveyID}, Rule: r.Rule, Placement: r.Placement}
+	if r.Placement.Dispatch == "" {
+		job, err := s.Render(ctx, ask)
+		if verdict(err) {
+			return nil, said(JobspecRefused, err.Error()), nil
+		}
+		return job, nil, err
+	}
+	id, at := r.Placement.Dispatch, scope{Namespace: cmp.Or(r.Placement.Namespace, s.namespace)}
+	job, err := s.parent(ctx, id, at)
+	if err == nil {
+		if _, err = dispatchMeta(ask, job); err != nil {
+			err = fmt.Errorf("dispatch job %s in namespace %s: %w", id, at.Namespace, err)
+		}
+	}
+	if verdict(err) {
+		if _, _, missing := s.api.Namespaces().Info(at.Namespace, at.read(ctx)); status(missing) == http.StatusNotFound {
+			return nil, []problem{noNamespace(at.Namespace)}, nil
+		}
+		return nil, said(NoSuchJob, err.Error()), nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	// What a child is like. One allocation of each group must find a node.
+	job.ID, job.ParameterizedJob = new(surveyID), nil
+	for _, g := range job.TaskGroups {
+		g.Count = new(1)
+	}
+	return job, nil, nil
+}
+
+// verdict tells what is wrong with a jobspec or a parameterized job from
+// trouble on the way to it, after a first call went well.
+func verdict(err error) bool {
+	said := new(answered)
+	return refused(err) && (!errors.As(err, &said) || said.code == http.StatusBadRequest)
+}
+
+// plan asks Nomad what would come of a job, or why it refuses it.
+func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) (*api.JobPlanResponse, []problem, error) {
+	at := scopeOf(job)
+	plan := call{what: "plan a job of " + source(r), at: at, capability: "submit-job"}
+	resp, _, err := s.api.Jobs().Plan(job, false, at.write(ctx))
+	if err == nil {
+		return resp, nil, nil
+	}
+	if !unclear(err) {
+		return nil, nil, plan.sorted(err)
+	}
+	// 500 may be the job's fault or Nomad's.
+	verdict, _, validateErr := s.api.Jobs().Validate(job, at.write(ctx))
+	if validateErr != nil {
+		plan.what, plan.capability = "validate a job of "+source(r), "read-job"
+		return nil, nil, plan.sorted(validateErr)
+	}
+	if verdict.Error == "" {
+		return nil, nil, plan.sorted(err)
+	}
+	var problems []problem
+	faults := verdict.ValidationErrors
+	if len(faults) == 0 {
+		faults = []string{verdict.Error}
+	}
+	for _, fault := range faults {
+		switch {
+		case strings.Contains(fault, "nonexistent namespace"):
+			problems = append(problems, noNamespace(at.Namespace))
+		case strings.Contains(fault, "nonexistent node pool"):
+			problems = append(problems, fleet.noPool(*job.NodePool))
+		default:
+			fault = strings.ReplaceAll(line(fault), "1 error occurred: * ", "") // it nests them
+			problems = append(problems, problem{code: JobspecRefused, say: func(r Route) string {
+				return fmt.Sprintf("%s: Nomad refuses it: %s", source(r), fault)
+			}})
+		}
+	}
+	return nil, problems, nil
+}
+
+// source is what a route takes from elsewhere: a jobspec or a job on Nomad.
+func source(r Route) string {
+	if r.Placement.Dispatch != "" {
+		return "job " + r.Placement.Dispatch
+	}
+	return "jobspec " + r.Placement.Jobspec
+}
+
+// from is the origin of a single value of a route, in brackets.
+func from(r Route, path string) string {
+	return " (" + cmp.Or(r.Placement.From[path], source(r)) + ")"
+}
+
+func noNamespace(name string) problem {
+	return problem{code: NoSuchNamespace, say: func(r Route) string {
+		origin := from(r, "namespace")
+		if r.Placement.Namespace == "" {
+			origin = ""
+		}
+		return fmt.Sprintf("there is no namespace %q%s: create it, or correct it in the rule, the jobspec or NOMAD_NAMESPACE", name, origin)
+	}}
 }

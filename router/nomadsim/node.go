@@ -169,7 +169,7 @@ func (s *Server) listNodes(h http.Header, r *http.Request) (any, error) {
 		}
 		stub := &api.NodeListStub{
 			Address: "127.0.0.1", ID: n.ID, Name: n.Name, Datacenter: n.Datacenter, NodeClass: n.NodeClass, NodePool: n.NodePool,
-			Version: n.Attributes["nomad.version"], Status: n.Status, SchedulingEligibility: n.SchedulingEligibility, Drivers: n.Drivers,
+			Version: n.Attributes["nomad.version"], Status: n.Status, Drain: n.Drain, SchedulingEligibility: n.SchedulingEligibility, Drivers: n.Drivers,
 			CreateIndex: n.CreateIndex, ModifyIndex: n.ModifyIndex,
 		}
 		if r.URL.Query().Get("resources") == "true" {

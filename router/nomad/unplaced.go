@@ -1,0 +1,223 @@
+package nomad
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+)
+
+// A shortage is why no node could ever run a group.
+type shortage struct {
+	job      *api.Job
+	group    *api.TaskGroup
+	nodes    int            // in service, in the job's pool and datacenters
+	filtered map[string]int // of them, by what filtered them, in Nomad's words
+	small    int            // of them, too small even when idle
+	sizes    []size
+	most     []*api.NodeListStub // these are the small ones
+	wouldDo  []string            // nodes out of service, and why they are
+	aside    map[string]int      // all others out of service, by why they are
+}
+
+// unplaced is what to say of a group for which a plan found no node, if it can
+// never have one.
+func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, g *api.TaskGroup, m *api.AllocationMetric) ([]problem, error) {
+	inPool := f.pool(job)
+	if len(inPool) == 0 {
+		return []problem{{code: NoNode, say: func(r Route) string {
+			return fmt.Sprintf("no node can serve it: there is none%s%s", poolName(job), from(r, "node_pool"))
+		}}}, nil
+	}
+	short := shortage{job: job, group: g, nodes: m.NodesEvaluated, filtered: m.ConstraintFiltered, sizes: sizes(g), aside: map[string]int{}}
+	var large []*api.NodeListStub
+	there := false
+	for _, n := range inPool {
+		if !matchesAny(datacentersOf(job), n.Datacenter) {
+			continue
+		}
+		there = true
+		switch why := outOfService(n); {
+		case why != "" && f.wouldDo(n, job, g, short.sizes):
+			short.wouldDo = append(short.wouldDo, fmt.Sprintf("%s, which is %s", n.Name, why))
+		case why != "":
+			short.aside[why]++
+		case fits(n, short.sizes):
+			large = append(large, n)
+		default:
+			short.most = append(short.most, n)
+		}
+	}
+	if !there {
+		return nil, nil // unknownDatacenters has it
+	}
+	if m.NodesExhausted > 0 {
+		// Some nodes passed every filter and are too small or full.
+		if m.NodesExhausted > len(short.most) {
+			return nil, nil // one of them is large enough
+		}
+		short.small = m.NodesExhausted
+		if len(large) > 0 {
+			// Perhaps all that passed are too small; ask about the others alone.
+			only := api.NewConstraint(nodeID, "regexp", oneOf(large))
+			narrow := *job
+			narrow.Constraints = slices.Concat([]*api.Constraint{only}, job.Constraints)
+			plan, problems, err := s.plan(ctx, r, f, &narrow)
+			if err != nil || problems != nil {
+				return problems, err
+			}
+			m = plan.FailedTGAllocs[*g.Name]
+			if m == nil || m.NodesExhausted > 0 {
+				return nil, nil
+			}
+			small := fmt.Sprintf("%s %s %s", only.LTarget, only.Operand, only.RTarget)
+			short.nodes, short.small, short.filtered = m.NodesEvaluated, m.ConstraintFiltered[small], maps.Clone(m.ConstraintFiltered)
+			delete(short.filtered, small)
+		}
+	}
+	for what := range short.filtered {
+		if strings.HasPrefix(what, "CSI ") {
+			return nil, nil // volumes and their plugins come and go
+		}
+	}
+	if short.nodes > 0 && short.small+len(short.filtered) == 0 {
+		return nil, nil // it was something that nodes are not to blame for
+	}
+	return []problem{{code: NoNode, say: short.say}}, nil
+}
+
+// oneOf is a regular expression for the IDs of nodes.
+func oneOf(nodes []*api.NodeListStub) string {
+	ids := make([]string, len(nodes))
+	for i, n := range nodes {
+		ids[i] = regexp.QuoteMeta(n.ID)
+	}
+	slices.Sort(ids)
+	return "^(" + strings.Join(ids, "|") + ")$"
+}
+
+func (s *shortage) say(r Route) string {
+	var parts []string
+	byCount := func(a, b string) int { return cmp.Or(cmp.Compare(s.filtered[b], s.filtered[a]), cmp.Compare(a, b)) }
+	for _, what := range slices.SortedFunc(maps.Keys(s.filtered), byCount) {
+		parts = append(parts, count(s.filtered[what])+s.lacks(r, what))
+	}
+	if s.small > 0 {
+		parts = append(parts, count(s.small)+s.tooSmall(r))
+	}
+	where := poolName(s.job)
+	if d := datacentersOf(s.job); !slices.Contains(d, "*") {
+		where += " and in " + strings.Join(d, ", ")
+	}
+	said := fmt.Sprintf("no node can serve it: of %s in service%s, %s", nodes(s.nodes), where, strings.Join(parts, "; "))
+	if s.nodes == 0 {
+		said = fmt.Sprintf("no node can serve it: none%s is in service", where)
+	}
+	if s.wouldDo != nil {
+		said += "; only out of service is one that could: " + strings.Join(s.wouldDo[:min(len(s.wouldDo), maxNames)], "; ")
+	} else if len(s.aside) > 0 {
+		var aside []string
+		for _, why := range slices.Sorted(maps.Keys(s.aside)) {
+			aside = append(aside, fmt.Sprintf("%d %s", s.aside[why], why))
+		}
+		said += "; out of service are " + strings.Join(aside, ", ")
+	}
+	return said
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
+}
+
+func count(n int) string {
+	if n == 1 {
+		return "1 has not "
+	}
+	return fmt.Sprintf("%d have not ", n)
+}
+
+// lacks names what a node lacks, which filtered it, and where that comes from.
+func (s *shortage) lacks(r Route, what string) string {
+	switch what {
+	case "missing drivers":
+		drivers := map[string]bool{}
+		for _, t := range s.group.Tasks {
+			drivers[t.Driver] = true
+		}
+		return fmt.Sprintf("the driver %s in working order (%s)", strings.Join(slices.Sorted(maps.Keys(drivers)), " and "), source(r))
+	case "missing devices":
+		var devices []string
+		for _, d := range devicesOf(s.group) {
+			text := fmt.Sprintf("%d %s", *d.Count, d.Name)
+			for _, c := range d.Constraints {
+				text += fmt.Sprintf(" with %s %s %s", c.LTarget, c.Operand, c.RTarget)
+			}
+			devices = append(devices, text+deviceFrom(r, d.Name))
+		}
+		return strings.Join(devices, " and ")
+	}
+	var origins []string
+	for _, c := range r.Placement.Constraints {
+		if what == fmt.Sprintf("%s %s %s", c.Attribute, c.Operator, c.Value) && c.From != "" && !slices.Contains(origins, c.From) {
+			origins = append(origins, c.From)
+		}
+	}
+	if origins == nil && s.own(what) {
+		origins = []string{source(r)}
+	}
+	if origins == nil {
+		return "what it takes, in Nomad's words: " + what
+	}
+	return fmt.Sprintf("%s (%s)", strings.TrimSpace(what), strings.Join(origins, ", "))
+}
+
+// own reports whether Nomad's words are a constraint of the job.
+func (s *shortage) own(what string) bool {
+	all := slices.Concat(s.job.Constraints, s.group.Constraints)
+	for _, t := range s.group.Tasks {
+		all = append(all, t.Constraints...)
+	}
+	return slices.ContainsFunc(all, func(c *api.Constraint) bool {
+		return what == fmt.Sprintf("%s %s %s", c.LTarget, c.Operand, c.RTarget)
+	})
+}
+
+// tooSmall says which sizes are more than the small nodes have.
+func (s *shortage) tooSmall(r Route) string {
+	var have, over, apart []string
+	for _, size := range s.sizes {
+		asked, most, least := size.show(size.ask)+size.from(r), 0, math.MaxInt
+		for _, n := range s.most {
+			most, least = max(most, size.have(n)), min(least, size.have(n))
+		}
+		if most < size.ask {
+			have, over = append(have, size.show(most)), append(over, asked)
+		}
+		if least < size.ask {
+			apart = append(apart, asked)
+		}
+	}
+	if have == nil { // some have the one, some the other
+		return fmt.Sprintf("%s together, even when idle", strings.Join(apart, " and "))
+	}
+	return fmt.Sprintf("enough even when idle: at most %s, and it asks for %s", strings.Join(have, " and "), strings.Join(over, " and "))
+}
+
+func deviceFrom(r Route, name string) string {
+	i := slices.IndexFunc(r.Placement.Devices, func(d router.Device) bool { return d.Name == name })
+	if i < 0 || r.Placement.Devices[i].From == "" {
+		return " (" + source(r) + ")"
+	}
+	return " (" + r.Placement.Devices[i].From + ")"
+}
