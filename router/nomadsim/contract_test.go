@@ -607,6 +607,106 @@ func TestContractPlacementFailures(t *testing.T) {
 	}
 }
 
+// What a plan says that nothing need be registered for.
+func TestContractPlan(t *testing.T) {
+	failed := func(t *testing.T, on cluster, j *api.Job) map[string]*api.AllocationMetric {
+		t.Helper()
+		plan, _, err := on.Jobs().Plan(j, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan.FailedTGAllocs
+	}
+	contract(t, func(t *testing.T, on cluster) {
+		nodes, _, err := on.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
+		if err != nil || len(nodes) != 1 || nodes[0].NodeResources == nil || nodes[0].ReservedResources == nil {
+			t.Fatalf("nodes: %+v, %v; want one, with its resources", nodes, err)
+		}
+		n := nodes[0]
+		total := int(n.NodeResources.Memory.MemoryMB) - int(n.ReservedResources.Memory.MemoryMB)
+		if r := n.NodeResources; total < 1024 || r.Cpu.CpuShares < 1 || int(r.Cpu.TotalCpuCores) != len(r.Cpu.ReservableCpuCores) || r.Disk.DiskMB < 1 || n.Drain {
+			t.Errorf("the node has %+v and drains: %t", r, n.Drain)
+		}
+		memory := func(mb int) func(*api.Job) {
+			return func(j *api.Job) { task(j).Resources.MemoryMB = &mb }
+		}
+		t.Run("of all the memory, and of more", func(t *testing.T) {
+			wait(t, "the node to be idle", func() (any, bool) {
+				got := failed(t, on, on.job(t, memory(total)))
+				return got, got == nil
+			})
+			if got := failed(t, on, on.job(t, memory(total+1)))["g"]; got == nil || got.DimensionExhausted["memory"] != 1 {
+				t.Errorf("plan of 1 MB more than there is: %+v", got)
+			}
+		})
+		t.Run("of memory that is in use", func(t *testing.T) {
+			hog := on.job(t, memory(total-100), env("WAIT", "1"))
+			on.register(t, hog)
+			on.reaches(t, *hog.ID, "running")
+			if got := failed(t, on, on.job(t, memory(100))); got != nil {
+				t.Errorf("plan of what is left: %+v", got["g"])
+			}
+			got := failed(t, on, on.job(t, memory(101)))["g"]
+			if got == nil || got.NodesEvaluated != 1 || got.NodesFiltered != 0 || got.NodesExhausted != 1 || got.DimensionExhausted["memory"] != 1 {
+				t.Errorf("plan of 1 MB more than is left: %+v", got)
+			}
+			if _, _, err := on.Jobs().Deregister(*hog.ID, true, nil); err != nil {
+				t.Error(err)
+			}
+			wait(t, "the node to be idle", func() (any, bool) {
+				got := failed(t, on, on.job(t, memory(total)))
+				return got, got == nil
+			})
+		})
+		t.Run("of two groups of which one finds a node", func(t *testing.T) {
+			j := on.job(t)
+			other := api.NewTaskGroup("h", 1).AddTask(api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true"))
+			j.AddTaskGroup(other.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "vax")))
+			got := failed(t, on, j)
+			if len(got) != 1 || got["h"] == nil || got["h"].ConstraintFiltered["${attr.kernel.name} = vax"] != 1 {
+				t.Errorf("failed: %+v, want h alone", got)
+			}
+		})
+		t.Run("without what is like a node by its ID", func(t *testing.T) {
+			if got := failed(t, on, on.job(t, constrain("${node.unique.id}", "regexp", "^("+n.ID+"|x)$"))); got != nil {
+				t.Errorf("failed on the node that is meant: %+v", got["g"])
+			}
+			got := failed(t, on, on.job(t, constrain("${node.unique.id}", "regexp", "^(x|y)$"), nowhere))["g"]
+			if got == nil || got.ConstraintFiltered["${node.unique.id} regexp ^(x|y)$"] != 1 || got.NodesFiltered != 1 {
+				t.Errorf("failed on another node: %+v", got)
+			}
+		})
+		t.Run("in a pool without nodes", func(t *testing.T) {
+			t.Cleanup(func() { _, _ = on.NodePools().Delete("bare", nil) })
+			if _, err := on.NodePools().Register(&api.NodePool{Name: "bare"}, nil); err != nil {
+				t.Fatal(err)
+			}
+			got := failed(t, on, on.job(t, func(j *api.Job) { j.NodePool = new("bare") }))["g"]
+			want := &api.AllocationMetric{NodePool: "bare"}
+			wantDiff(t, "plan", want, got, cmpopts.IgnoreFields(api.AllocationMetric{}, "AllocationTime"))
+		})
+		t.Run("in a pool and a namespace that are not there", func(t *testing.T) {
+			j := on.job(t, func(j *api.Job) { j.ID, j.NodePool, j.Namespace = new("x"), new("no-such"), new("no-such") })
+			_, _, err := on.Jobs().Plan(j, false, nil)
+			wantStatus(t, err, 500, `2 errors occurred: * job "x" is in nonexistent namespace "no-such" * job "x" is in nonexistent node pool "no-such"`)
+			said, _, err := on.Jobs().Validate(j, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantDiff(t, "faults", []string{`job "x" is in nonexistent namespace "no-such"`, `job "x" is in nonexistent node pool "no-such"`}, said.ValidationErrors)
+		})
+		t.Run("of a parameterized job, as it was read, under another ID", func(t *testing.T) {
+			j := on.job(t, nowhere, func(j *api.Job) { j.ParameterizedJob = &api.ParameterizedJobConfig{} })
+			on.register(t, j)
+			stored := on.info(t, *j.ID)
+			stored.ID = new("contract-child")
+			if got := failed(t, on, stored)["g"]; got == nil || got.NodesFiltered != 1 {
+				t.Errorf("failed: %+v, want one node filtered", got)
+			}
+		})
+	})
+}
+
 // What holds on this node, which stands for linux and a Nomad pre-release or 2.0.
 func TestContractConstraintsThatHold(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {

@@ -216,3 +216,15 @@ func (s *Server) getPool(_ http.Header, r *http.Request) (any, error) {
 	}
 	return nil, notFound("node pool not found")
 }
+
+// putPool makes a node pool, which may be there already. It keeps the name alone.
+func (s *Server) putPool(_ http.Header, r *http.Request) (any, error) {
+	var pool api.NodePool
+	if err := decode(r, &pool); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pools[pool.Name] = true
+	return nil, nil
+}

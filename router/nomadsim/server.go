@@ -237,6 +237,7 @@ func (s *Server) routes() http.Handler {
 	handle("/evaluation/{id}", "GET", s.getEvaluation)
 	handle("/nodes", "GET", s.listNodes)
 	handle("/node/pools", "GET", s.listPools)
+	handle("/node/pools", "PUT POST", s.putPool)
 	handle("/node/pool/{id}", "GET", s.getPool)
 	handle("/node/{id}", "GET", s.getNode)
 	handle("/namespaces", "GET", s.listNamespaces)
