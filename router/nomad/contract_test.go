@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,7 +43,9 @@ func targets(t *testing.T, test func(t *testing.T, on target)) {
 		test(t, newTarget(t, addr, true))
 	})
 	t.Run("simulated", func(t *testing.T) {
-		sim := nomadsim.New(nomadsim.Config{})
+		sim := nomadsim.New(nomadsim.Config{Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{
+			Name: "vm", Kernel: runtime.GOOS, Arch: runtime.GOARCH, Cores: 2, MemoryMB: 4096,
+		})}})
 		t.Cleanup(sim.Close)
 		server := httptest.NewServer(sim)
 		t.Cleanup(server.Close)

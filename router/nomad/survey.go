@@ -250,11 +250,7 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	// What a child is like. One allocation of each group must find a node.
-	job.ID, job.ParameterizedJob = new(surveyID), nil
-	for _, g := range job.TaskGroups {
-		g.Count = new(1)
-	}
+	job.ID = new(surveyID)
 	return job, nil, nil
 }
 

@@ -1,26 +1,53 @@
 package nomad
 
 import (
+	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/nomad/api"
+	"pgregory.net/rapid"
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
 )
 
-// onFleet is a client of a simulated cluster, and a client beside it.
-func onFleet(t *testing.T, config nomadsim.Config) (*Client, *api.Client) {
+// A cluster is a simulated one, with a client, and another beside it.
+type cluster struct {
+	*Client
+	nomad *api.Client
+	plans atomic.Int32 // that were asked for
+}
+
+func newCluster(t *testing.T, config nomadsim.Config) *cluster {
 	t.Helper()
+	on := new(cluster)
 	sim := nomadsim.New(config)
 	t.Cleanup(sim.Close)
-	server := httptest.NewServer(sim)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/plan") {
+			on.plans.Add(1)
+		}
+		sim.ServeHTTP(w, r)
+	}))
 	t.Cleanup(server.Close)
-	on := newTarget(t, server.URL, false)
-	return newClient(t, on.config), on.nomad
+	at := newTarget(t, server.URL, false)
+	on.Client, on.nomad = newClient(t, at.config), at.nomad
+	return on
+}
+
+// register has the cluster run a job.
+func (on *cluster) register(t *testing.T, job *api.Job) {
+	t.Helper()
+	if _, _, err := on.nomad.Jobs().Register(job, nil); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // ask makes a route of jobspec plain. A part is a constraint, a device or what
@@ -82,7 +109,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 	old := nodes[len(nodes)-1]
 	old.Drain, old.SchedulingEligibility = true, "ineligible"
 	nodes[0].ReservedResources.Memory.MemoryMB = 1 << 10
-	client, beside := onFleet(t, nomadsim.Config{Nodes: nodes, Namespaces: []string{"ci"}})
+	on := newCluster(t, nomadsim.Config{Nodes: nodes, Namespaces: []string{"ci"}})
 	for _, job := range []string{"classic", "picky", "simple"} {
 		j := api.NewBatchJob(job, job, "global", 50)
 		j.AddTaskGroup(api.NewTaskGroup("g", 3).AddTask(api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")))
@@ -95,9 +122,10 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		default:
 			j.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "vax"))
 		}
-		if _, _, err := beside.Jobs().Register(j, nil); err != nil {
-			t.Fatal(err)
-		}
+		on.register(t, j)
+	}
+	if _, err := on.nomad.NodePools().Register(&api.NodePool{Name: "bare"}, nil); err != nil {
+		t.Fatal(err)
 	}
 	dispatch := func(job, namespace string) Route {
 		return Route{Rule: "classic", Placement: router.Placement{Dispatch: job, Namespace: namespace}}
@@ -106,11 +134,11 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		route Route
-		want  []string // code: message
+		want  []string // as told has them
 	}{
 		{"a route that fits", ask("linux", linux, gpus(2), coresOf(32)), nil},
 		{"a constraint that no node satisfies, of nodes that are alike", ask("sun", equal("${attr.kernel.name}", "sunos", "rule sun"), pool("ci")), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = sunos (rule sun); out of service are 1 down`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = sunos (rule sun); out of service: 1 down`,
 		}},
 		{"two constraints, each with its nodes", ask("linux", linux, arm, gpus(1)), []string{
 			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 have not ${attr.kernel.name} = linux (rule linux); ` +
@@ -127,6 +155,9 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 			`no-node: no node can serve it: of 8 nodes in service in pool "default" and in dc1, 4 have not ${attr.kernel.name} = linux (jobspec full); ` +
 				`4 have not ${attr.kernel.name} = windows (rule windows)`,
 		}},
+		{"devices that nodes alike have not", ask("linux", gpus(2), pool("ci")), []string{
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not 2 nvidia/gpu (label gpu); out of service: 1 down`,
+		}},
 		{"a driver that is missing", ask("macos", func(p *router.Placement) { p.Jobspec = "docker" }, darwin), []string{
 			`no-node: no node can serve it: of 8 nodes in service in pool "default", 6 have not ${attr.kernel.name} = darwin (rule macos); ` +
 				`2 have not the driver docker in working order (jobspec docker)`,
@@ -137,20 +168,24 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		}},
 		{"more than the nodes have that satisfy the constraints", ask("linux", equal("${attr.cpu.arch}", "amd64", "label x64"), pool("ci"), coresOf(16)), []string{
 			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 1 has not ${attr.cpu.arch} = amd64 (label x64); ` +
-				`2 have not enough even when idle: at most 8 cores, and it asks for 16 cores (label cpu=16); out of service are 1 down`,
+				`2 have not enough even when idle: at most 8 cores, and it asks for 16 cores (label cpu=16); out of service: 1 down`,
 		}},
 		{"sizes that only different nodes have", ask("linux", pool("ci"), coresOf(16), memoryOf(48<<10)), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not 16 cores (label cpu=16) and 48 GiB of memory (defaults) together, even when idle; out of service are 1 down`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not 16 cores (label cpu=16) and 48 GiB of memory (defaults) together, even when idle; out of service: 1 down`,
 		}},
 		{"all but what a node holds back", ask("linux", memoryOf(64<<10), equal("${node.unique.name}", "linux-1", "rule r")), []string{
 			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 have not ${node.unique.name} = linux-1 (rule r); ` +
 				`4 have not enough even when idle: at most 63 GiB of memory, and it asks for 64 GiB of memory (defaults)`,
 		}},
 		{"a constraint that only a node that is down satisfies", ask("macos", darwin, pool("ci")), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = darwin (rule macos); only out of service is one that could: mac-9, which is down`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = darwin (rule macos); what could is out of service: mac-9 (down)`,
 		}},
 		{"a pool of a draining node", ask("linux", linux, pool("old")), []string{
-			`no-node: no node can serve it: none in pool "old" is in service; only out of service is one that could: old-1, which is draining`,
+			`no-node: no node can serve it: none in pool "old" is in service; what could is out of service: old-1 (draining)`,
+		}},
+		{"a pool without nodes", ask("linux", pool("bare"), in("osaka")), []string{`no-node: no node can serve it: there is none in pool "bare" (defaults)`}},
+		{"all pools", ask("linux", pool("all"), equal("${attr.kernel.name}", "sunos", "rule sun"), in("dc1", "tokyo-*")), []string{
+			`no-node: no node can serve it: of 11 nodes in service and in dc1, tokyo-*, 11 have not ${attr.kernel.name} = sunos (rule sun); out of service: 1 down, 1 draining`,
 		}},
 		{"a pool that is not there", ask("linux", pool("cii")), []string{
 			`no-such-pool: there is no node pool "cii" (defaults); the nodes are in ci, default, old`,
@@ -200,7 +235,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := client.Survey(t.Context(), []Route{c.route})
+			got, err := on.Survey(t.Context(), []Route{c.route})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -209,9 +244,269 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 			}
 		})
 	}
-	if jobs, _, err := beside.Jobs().List(nil); err != nil || len(jobs) != 3 {
+	if jobs, _, err := on.nomad.Jobs().List(nil); err != nil || len(jobs) != 3 {
 		t.Errorf("Survey left jobs behind: %d, %v, want 3", len(jobs), err)
 	}
+}
+
+// until has tasks run until their test ends.
+func until(ctx context.Context, _ nomadsim.Task) int {
+	<-ctx.Done()
+	return 0
+}
+
+func TestSurveyIsPatientWithAFullFleet(t *testing.T) {
+	gpu := nomadsim.NewNode(nomadsim.Machine{Name: "gpu", Kernel: "linux", Arch: "amd64", Cores: 8, MemoryMB: 16 << 10, GPUs: 2})
+	other, amd := *gpu.NodeResources.Devices[0], *gpu.NodeResources.Devices[0]
+	other.Name, other.Instances = "T4", other.Instances[:1]
+	amd.Vendor, amd.Instances = "amd", slices.Repeat(amd.Instances, 2)
+	gpu.NodeResources.Devices = append(gpu.NodeResources.Devices, &other, &amd)
+	on := newCluster(t, nomadsim.Config{Run: until, Nodes: []*api.Node{
+		nomadsim.NewNode(nomadsim.Machine{Name: "large", Kernel: "linux", Arch: "amd64", Cores: 16, MemoryMB: 32 << 10}),
+		nomadsim.NewNode(nomadsim.Machine{Name: "small", Kernel: "linux", Arch: "arm64", Cores: 4, MemoryMB: 8 << 10}),
+		gpu,
+	}})
+	fill := api.NewBatchJob("fill", "fill", "global", 50)
+	for _, on := range []string{"large", "gpu"} {
+		task := api.NewTask("t", "raw_exec").Require(&api.Resources{CPU: new(100), MemoryMB: new(8 << 10)})
+		if on == "gpu" {
+			task.Resources.Devices = []*api.RequestedDevice{{Name: "nvidia/gpu/L4", Count: new(uint64(2))}}
+		}
+		fill.AddTaskGroup(api.NewTaskGroup(on, 1).AddTask(task).Constrain(api.NewConstraint("${node.unique.name}", "=", on)))
+	}
+	on.register(t, fill)
+	for _, c := range []struct {
+		name  string
+		route Route
+		plans int32
+		want  []string
+	}{
+		{"that has room", ask("r", memoryOf(24<<10)), 1, nil},
+		{"of which more nodes are in use than are too small", ask("r", memoryOf(32<<10)), 1, nil},
+		{"whose large nodes of the kind are in use", ask("r", memoryOf(15<<10), equal("${node.unique.name}", "gpu", "rule r")), 2, nil},
+		{"whose devices are in use", ask("r", gpus(2)), 2, nil},
+		{"whose large nodes are of another kind", ask("r", memoryOf(16<<10), arm), 2, []string{
+			`no-node: no node can serve it: of 3 nodes in service in pool "default", 2 have not ${attr.cpu.arch} = arm64 (label arm64); ` +
+				`1 has not enough even when idle: at most 8 GiB of memory, and it asks for 16 GiB of memory (defaults)`,
+		}},
+		{"whose devices are of two models", ask("r", gpus(3)), 1, []string{
+			`no-node: no node can serve it: of 3 nodes in service in pool "default", 2 have not 3 nvidia/gpu (label gpu); ` +
+				`1 has not enough even when idle: at most 2 nvidia/gpu of one model, and it asks for 3 nvidia/gpu of one model (label gpu)`,
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			on.plans.Store(0)
+			got, err := on.Survey(t.Context(), []Route{c.route})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(c.want, told(got)); diff != "" || on.plans.Load() != c.plans {
+				t.Errorf("%d plans, want %d; findings (-want +got):\n%s", on.plans.Load(), c.plans, diff)
+			}
+		})
+	}
+}
+
+// However busy a fleet is, Survey has something against a route exactly when
+// the same fleet would not run it with nothing else to do.
+func TestSurveySaysWhatAnIdleFleetDoes(t *testing.T) {
+	machine := rapid.Custom(func(t *rapid.T) *api.Node {
+		n := nomadsim.NewNode(nomadsim.Machine{
+			Kernel: rapid.SampledFrom([]string{"linux", "darwin"}).Draw(t, "kernel"), Arch: rapid.SampledFrom([]string{"amd64", "arm64"}).Draw(t, "arch"),
+			Cores: rapid.SampledFrom([]int{2, 4, 8}).Draw(t, "cores"), MemoryMB: rapid.SampledFrom([]int{2048, 4096, 8192}).Draw(t, "memory"),
+			GPUs: rapid.IntRange(0, 2).Draw(t, "gpus"), Datacenter: rapid.SampledFrom([]string{"dc1", "dc2"}).Draw(t, "datacenter"),
+			Name: "n" + rapid.StringMatching(`[0-9]{9}`).Draw(t, "name"),
+		})
+		n.ReservedResources.Memory.MemoryMB = uint64(rapid.SampledFrom([]int{0, 1024}).Draw(t, "reserved"))
+		n.Status = rapid.SampledFrom([]string{"ready", "ready", "ready", "down"}).Draw(t, "status")
+		return n
+	})
+	rapid.Check(t, func(rt *rapid.T) {
+		nodes := rapid.SliceOfNDistinct(machine, 1, 6, func(n *api.Node) string { return n.Name }).Draw(rt, "nodes")
+		var routes []Route
+		for range rapid.IntRange(1, 6).Draw(rt, "routes") {
+			r := ask("r", memoryOf(rapid.SampledFrom([]int{1024, 2048, 3072, 4096, 8192}).Draw(rt, "asked memory")), in("dc*"))
+			if rapid.Bool().Draw(rt, "on linux") {
+				r.Placement.Constraints = append(r.Placement.Constraints, linux)
+			}
+			if rapid.Bool().Draw(rt, "on arm64") {
+				r.Placement.Constraints = append(r.Placement.Constraints, arm)
+			}
+			if n := rapid.SampledFrom([]int{0, 0, 1, 2}).Draw(rt, "asked gpus"); n > 0 {
+				r.Placement.Devices = []router.Device{gpus(n)}
+			}
+			if n := rapid.SampledFrom([]int{0, 2, 4, 8}).Draw(rt, "asked cores"); n > 0 {
+				r.Placement.Resources.Cores = n
+			}
+			if rapid.Bool().Draw(rt, "in dc2") {
+				r.Placement.Datacenters = []string{"dc2"}
+			}
+			routes = append(routes, r)
+		}
+		idle := newCluster(t, nomadsim.Config{Nodes: copies(nodes)})
+		on := newCluster(t, nomadsim.Config{Nodes: copies(nodes), Run: until})
+		for i := range rapid.IntRange(0, 8).Draw(rt, "busy") {
+			job := api.NewBatchJob(fmt.Sprint("busy", i), "busy", "global", 50)
+			task := api.NewTask("t", "raw_exec").Require(&api.Resources{Cores: new(rapid.IntRange(1, 4).Draw(rt, "busy cores")), MemoryMB: new(1024)})
+			job.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(task))
+			on.register(t, job)
+		}
+		got, err := on.Survey(context.Background(), routes)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		for i, r := range routes {
+			against := slices.ContainsFunc(got, func(f Finding) bool { return slices.Contains(f.Routes, i) })
+			job, err := idle.Render(context.Background(), router.StartRequest{Runner: router.Runner{ID: "x"}, Placement: r.Placement})
+			if err != nil {
+				rt.Fatal(err)
+			}
+			job.TaskGroups[0].Constrain(api.NewConstraint("${node.unique.id}", "is_set", ""))
+			plan, _, err := idle.nomad.Jobs().Plan(job, false, nil)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			if against != (plan.FailedTGAllocs != nil) {
+				rt.Errorf("route %d of an idle fleet fails: %t; Survey found %q", i, plan.FailedTGAllocs != nil, told(got))
+			}
+		}
+	})
+}
+
+// copies keeps simulated clusters from sharing nodes.
+func copies(nodes []*api.Node) []*api.Node {
+	all := make([]*api.Node, len(nodes))
+	for i, n := range nodes {
+		c := *n
+		all[i] = &c
+	}
+	return all
+}
+
+func TestSurveyAsksOnceForRoutesThatAskForTheSame(t *testing.T) {
+	on := newCluster(t, nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+	sun, elsewhere := equal("${attr.kernel.name}", "sunos", "rule sun"), equal("${attr.kernel.name}", "sunos", "label sun")
+	fits := ask("linux", linux)
+	fits.Placement.Task.Env = map[string]string{"A": "B"}
+	got, err := on.Survey(t.Context(), []Route{ask("linux", linux), ask("sun", sun), ask("label", elsewhere), fits, ask("again", sun)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := func(from string) string {
+		return `no node can serve it: of 8 nodes in service in pool "default", 8 have not ${attr.kernel.name} = sunos (` + from + `)`
+	}
+	want := []Finding{{Routes: []int{1, 4}, Code: NoNode, Message: message("rule sun")}, {Routes: []int{2}, Code: NoNode, Message: message("label sun")}}
+	if diff := cmp.Diff(want, got); diff != "" || on.plans.Load() != 2 {
+		t.Errorf("%d plans, want 2; findings (-want +got):\n%s", on.plans.Load(), diff)
+	}
+
+	on.plans.Store(0)
+	var many []Route
+	for i := range maxAsks + 2 {
+		many = append(many, ask("linux", memoryOf(100+i)), ask("again", memoryOf(100+i)))
+	}
+	got, err = on.Survey(t.Context(), many)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = []Finding{{
+		Routes: []int{1000, 1001, 1002, 1003}, Code: NotAsked, Warning: true,
+		Message: "the cluster was asked about 500 of 502 different placements, and not about this one",
+	}}
+	if diff := cmp.Diff(want, got); diff != "" || on.plans.Load() != maxAsks {
+		t.Errorf("%d plans, want %d; findings (-want +got):\n%s", on.plans.Load(), maxAsks, diff)
+	}
+}
+
+func TestSurveySaysWhenItCouldNotTell(t *testing.T) {
+	const (
+		nodes    = "GET /v1/nodes"
+		plan     = "PUT /v1/job/gha-0-0/plan"
+		validate = "PUT /v1/validate/job"
+		parse    = "PUT /v1/jobs/parse"
+		parent   = "GET /v1/job/classic"
+	)
+	var (
+		denied = answer{403, "Permission denied"}
+		none   = answer{200, "[]"}
+	)
+	for _, c := range []struct {
+		name    string
+		route   Route
+		answers answers
+		want    string
+	}{
+		{"no node read", ask("r"), answers{nodes: denied}, `list nodes: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has node { policy = "read" }`},
+		{"no submit-job", ask("r"), answers{nodes: none, plan: denied},
+			"plan a job of jobspec plain in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace default"},
+		{"no read-job for a verdict", ask("r"), answers{nodes: none, plan: {500, "bad"}, validate: denied},
+			"validate a job of jobspec plain in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has read-job on namespace default"},
+		{"no parse-job", ask("r", func(p *router.Placement) { p.Jobspec = "shell" }), answers{nodes: none, parse: denied}, "a token that has parse-job on namespace default"},
+		{"no read-job for what is dispatched", Route{Placement: router.Placement{Dispatch: "classic"}}, answers{nodes: none, parent: denied},
+			"read job classic in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has read-job on namespace default"},
+		{"no leader", ask("r"), answers{"": {500, "No cluster leader"}}, "list nodes: Nomad answered 500: No cluster leader"},
+		{"trouble with a job that is valid", ask("r"), answers{nodes: none, plan: {500, "rpc error"}, validate: {200, "{}"}},
+			"plan a job of jobspec plain in namespace default: Nomad answered 500: rpc error"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := httptest.NewServer(c.answers)
+			defer server.Close()
+			got, err := newClient(t, &api.Config{Address: server.URL}).Survey(t.Context(), []Route{c.route})
+			if err == nil || !strings.Contains(err.Error(), c.want) || got != nil {
+				t.Errorf("Survey = %v, %v\nwant error %s", got, err, c.want)
+			}
+		})
+	}
+	t.Run("nothing there", func(t *testing.T) {
+		if _, err := newClient(t, nowhere()).Survey(t.Context(), []Route{ask("r")}); err == nil || !strings.Contains(err.Error(), "list nodes: ") {
+			t.Errorf("Survey of nothing = %v, want an error", err)
+		}
+	})
+}
+
+func TestSurveyOfOneNode(t *testing.T) {
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		jobspec := func(name string) func(*router.Placement) {
+			return func(p *router.Placement) { p.Jobspec = name }
+		}
+		list, _, err := on.nomad.Nodes().List(nil)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("nodes: %v, %v; want one", list, err)
+		}
+		const none = `no-node: no node can serve it: of 1 node in service in pool "default", `
+		for _, c := range []struct {
+			name  string
+			route Route
+			want  []string // starts
+		}{
+			{"that does", ask("r", equal("${node.unique.name}", list[0].Name, "rule r"), memoryOf(64)), nil},
+			{"that lacks an attribute", ask("r", equal("${attr.kernel.name}", "vax", "rule r"), equal("${attr.kernel.name}", "cray", "label cray")), []string{none + "1 has not ${attr.kernel.name} = vax (rule r)"}},
+			{"that lacks a device", ask("r", gpus(1)), []string{none + "1 has not 1 nvidia/gpu (label gpu)"}},
+			{"with too little memory", ask("r", memoryOf(10<<20)), []string{none + "1 has not enough even when idle: at most "}},
+			{"with too few cores", ask("r", coresOf(1000)), []string{none + "1 has not enough even when idle: at most "}},
+			{"in another datacenter", ask("r", in("dc2", "tokyo-*")), []string{`no-such-datacenter: no node in pool "default" is in datacenter dc2 or tokyo-* (rule r); its nodes are in dc1`}},
+			{"in another pool", ask("r", jobspec("elsewhere")), []string{`no-such-pool: there is no node pool "no-such" (jobspec elsewhere); the nodes are in default`}},
+			{"without the namespace", ask("r", jobspec("full"), pool("default")), []string{
+				`no-such-namespace: there is no namespace "ci": create it`,
+			}},
+			{"of which a jobspec asks what is invalid", ask("r", jobspec("invalid")), []string{"jobspec-refused: jobspec invalid: Nomad refuses it: Task group g validation failed: Task t validation failed: minimum MemoryMB value is 10; got 1"}},
+			{"of which a jobspec asks what it ignores", ask("r", jobspec("burst")), []string{"jobspec-warns: warning: jobspec burst: Nomad warns: Memory oversubscription is not enabled"}},
+			{"that cannot read a jobspec", ask("r", jobspec("broken")), []string{"jobspec-refused: parse jobspec testdata/jobspecs/broken.nomad.hcl in namespace default: Nomad answered 400: Failed to parse job: "}},
+			{"without the parameterized job", Route{Placement: router.Placement{Dispatch: "no-such"}}, []string{"no-such-job: read job no-such in namespace default: there is none"}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				got, err := client.Survey(t.Context(), []Route{c.route})
+				if err != nil {
+					t.Fatal(err)
+				}
+				starts := func(want, got string) bool { return strings.HasPrefix(got, want) }
+				if !slices.EqualFunc(c.want, told(got), starts) {
+					t.Errorf("findings %q\nwant     %q", told(got), c.want)
+				}
+			})
+		}
+	})
 }
 
 func told(findings []Finding) (list []string) {

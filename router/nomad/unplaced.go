@@ -17,15 +17,15 @@ import (
 
 // A shortage is why no node could ever run a group.
 type shortage struct {
-	job      *api.Job
-	group    *api.TaskGroup
-	nodes    int            // in service, in the job's pool and datacenters
-	filtered map[string]int // of them, by what filtered them, in Nomad's words
-	small    int            // of them, too small even when idle
-	sizes    []size
-	most     []*api.NodeListStub // these are the small ones
-	wouldDo  []string            // nodes out of service, and why they are
-	aside    map[string]int      // all others out of service, by why they are
+	job        *api.Job
+	group      *api.TaskGroup
+	nodes      int            // in service, in the job's pool and datacenters
+	filtered   map[string]int // of them, by what filtered them, in Nomad's words
+	small      int            // of them, too small even when idle
+	sizes      []size
+	smallNodes []*api.NodeListStub // all those too small, filtered or not
+	wouldDo    map[string]bool     // nodes out of service that could run it, with why they are
+	aside      map[string]int      // the others out of service, by why they are
 }
 
 // unplaced is what to say of a group for which a plan found no node, if it can
@@ -37,7 +37,10 @@ func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, 
 			return fmt.Sprintf("no node can serve it: there is none%s%s", poolName(job), from(r, "node_pool"))
 		}}}, nil
 	}
-	short := shortage{job: job, group: g, nodes: m.NodesEvaluated, filtered: m.ConstraintFiltered, sizes: sizes(g), aside: map[string]int{}}
+	short := shortage{
+		job: job, group: g, nodes: m.NodesEvaluated, filtered: m.ConstraintFiltered, sizes: sizes(g),
+		wouldDo: map[string]bool{}, aside: map[string]int{},
+	}
 	var large []*api.NodeListStub
 	there := false
 	for _, n := range inPool {
@@ -47,13 +50,13 @@ func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, 
 		there = true
 		switch why := outOfService(n); {
 		case why != "" && f.wouldDo(n, job, g, short.sizes):
-			short.wouldDo = append(short.wouldDo, fmt.Sprintf("%s, which is %s", n.Name, why))
+			short.wouldDo[fmt.Sprintf("%s (%s)", n.Name, why)] = true
 		case why != "":
 			short.aside[why]++
 		case fits(n, short.sizes):
 			large = append(large, n)
 		default:
-			short.most = append(short.most, n)
+			short.smallNodes = append(short.smallNodes, n)
 		}
 	}
 	if !there {
@@ -61,7 +64,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, 
 	}
 	if m.NodesExhausted > 0 {
 		// Some nodes passed every filter and are too small or full.
-		if m.NodesExhausted > len(short.most) {
+		if m.NodesExhausted > len(short.smallNodes) {
 			return nil, nil // one of them is large enough
 		}
 		short.small = m.NodesExhausted
@@ -88,8 +91,8 @@ func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, 
 			return nil, nil // volumes and their plugins come and go
 		}
 	}
-	if short.nodes > 0 && short.small+len(short.filtered) == 0 {
-		return nil, nil // it was something that nodes are not to blame for
+	if short.small+len(short.filtered) == 0 && (short.nodes > 0 || len(large)+len(short.smallNodes) > 0) {
+		return nil, nil // the nodes are not to blame, or have just come or gone
 	}
 	return []problem{{code: NoNode, say: short.say}}, nil
 }
@@ -121,14 +124,14 @@ func (s *shortage) say(r Route) string {
 	if s.nodes == 0 {
 		said = fmt.Sprintf("no node can serve it: none%s is in service", where)
 	}
-	if s.wouldDo != nil {
-		said += "; only out of service is one that could: " + strings.Join(s.wouldDo[:min(len(s.wouldDo), maxNames)], "; ")
+	if len(s.wouldDo) > 0 {
+		said += "; what could is out of service: " + names(s.wouldDo)
 	} else if len(s.aside) > 0 {
 		var aside []string
 		for _, why := range slices.Sorted(maps.Keys(s.aside)) {
 			aside = append(aside, fmt.Sprintf("%d %s", s.aside[why], why))
 		}
-		said += "; out of service are " + strings.Join(aside, ", ")
+		said += "; out of service: " + strings.Join(aside, ", ")
 	}
 	return said
 }
@@ -198,7 +201,7 @@ func (s *shortage) tooSmall(r Route) string {
 	var have, over, apart []string
 	for _, size := range s.sizes {
 		asked, most, least := size.show(size.ask)+size.from(r), 0, math.MaxInt
-		for _, n := range s.most {
+		for _, n := range s.smallNodes {
 			most, least = max(most, size.have(n)), min(least, size.have(n))
 		}
 		if most < size.ask {

@@ -1,0 +1,136 @@
+package nomad
+
+import (
+	"net/http/httptest"
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+	"switchyard/router/nomadsim"
+)
+
+func TestGlob(t *testing.T) {
+	for _, c := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"*", "dc1", true},
+		{"*", "", true},
+		{"", "dc1", false},
+		{"dc1", "dc1", true},
+		{"dc1", "dc12", false},
+		{"dc*", "dc12", true},
+		{"*-a", "tokyo-a", true},
+		{"*-a", "tokyo-ab", false},
+		{"t*k*-a", "tokyo-a", true},
+		{"t*k*k*", "tokyo-a", false},
+		{"a*a", "a", false},
+		{"dc?", "dc1", false},
+	} {
+		if got := glob(c.pattern, c.name); got != c.want {
+			t.Errorf("glob(%q, %q) = %t, want %t", c.pattern, c.name, got, c.want)
+		}
+	}
+}
+
+func TestTasksThatDoNotRunTogetherAreNotAddedUp(t *testing.T) {
+	task := func(memory int, hook string, sidecar bool) *api.Task {
+		t := api.NewTask(hook, "raw_exec").Require(&api.Resources{MemoryMB: &memory})
+		if hook != "" {
+			t.Lifecycle = &api.TaskLifecycle{Hook: hook, Sidecar: sidecar}
+		}
+		return t
+	}
+	for _, c := range []struct {
+		name  string
+		tasks []*api.Task
+		want  int
+	}{
+		{"two at once", []*api.Task{task(100, "", false), task(10, "", false)}, 110},
+		{"a sidecar and one before", []*api.Task{task(100, "", false), task(10, "prestart", true), task(50, "prestart", false)}, 110},
+		{"a large one before", []*api.Task{task(100, "", false), task(200, "prestart", false)}, 200},
+		{"a large one after", []*api.Task{task(100, "", false), task(10, "poststart", false), task(300, "poststop", false)}, 300},
+		{"one that says nothing", []*api.Task{api.NewTask("t", "raw_exec")}, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := 0
+			for _, s := range sizes(&api.TaskGroup{Tasks: c.tasks}) {
+				got = s.ask
+			}
+			if got != c.want {
+				t.Errorf("memory %d, want %d", got, c.want)
+			}
+		})
+	}
+}
+
+// A node that is out of service is named only when it would do for certain.
+func TestNodesThatWouldDo(t *testing.T) {
+	n := nomadsim.NewNode(nomadsim.Machine{Name: "mac-1", Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 1024, Class: "mini", Meta: map[string]string{"zone": "a"}, GPUs: 1})
+	stub := &api.NodeListStub{ID: n.ID, NodeResources: n.NodeResources, ReservedResources: n.ReservedResources}
+	f := &fleet{aside: map[string]*api.Node{n.ID: n}}
+	for _, c := range []struct {
+		name   string
+		change func(*api.Job, *api.Task)
+		want   bool
+	}{
+		{"a plain job", func(*api.Job, *api.Task) {}, true},
+		{"constraints that hold", func(j *api.Job, t *api.Task) {
+			for _, c := range [][3]string{
+				{"${attr.kernel.name}", "=", "darwin"}, {"${meta.zone}", "!=", "b"}, {"${meta.zone}", "is_set", ""}, {"${meta.no}", "is_not_set", ""},
+				{"${attr.cpu.arch}", "regexp", "^arm"}, {"${node.class}", "=", "mini"}, {"${node.pool}", "=", "default"}, {"${node.datacenter}", "=", "dc1"},
+				{"${node.unique.name}", "=", "mac-1"}, {nodeID, "is_set", ""}, {"${meta.no}", "!=", "x"},
+			} {
+				j.Constrain(api.NewConstraint(c[0], c[1], c[2]))
+			}
+		}, true},
+		{"a job's constraint that does not hold", func(j *api.Job, _ *api.Task) {
+			j.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "linux"))
+		}, false},
+		{"a task's constraint that does not hold", func(_ *api.Job, t *api.Task) { t.Constrain(api.NewConstraint("${meta.no}", "is_set", "")) }, false},
+		{"a constraint that is not looked into", func(j *api.Job, _ *api.Task) {
+			j.Constrain(api.NewConstraint("${attr.nomad.version}", "version", ">= 1.0"))
+		}, false},
+		{"a constraint between two attributes", func(j *api.Job, _ *api.Task) {
+			j.Constrain(api.NewConstraint("${attr.kernel.name}", "!=", "${meta.zone}"))
+		}, false},
+		{"another driver", func(_ *api.Job, t *api.Task) { t.Driver = "docker" }, false},
+		{"more memory", func(_ *api.Job, t *api.Task) { t.Resources.MemoryMB = new(2048) }, false},
+		{"a device", func(_ *api.Job, t *api.Task) { t.Resources.Devices = []*api.RequestedDevice{{Name: "gpu"}} }, true},
+		{"a device with constraints", func(_ *api.Job, t *api.Task) {
+			t.Resources.Devices = []*api.RequestedDevice{{Name: "gpu", Constraints: []*api.Constraint{{LTarget: "${device.model}", Operand: "is_set"}}}}
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			task := api.NewTask("t", "raw_exec").Require(&api.Resources{MemoryMB: new(100)})
+			group := api.NewTaskGroup("g", 1).AddTask(task)
+			job := api.NewBatchJob("j", "j", "global", 50).AddTaskGroup(group)
+			c.change(job, task)
+			if got := f.wouldDo(stub, job, group, sizes(group)); got != c.want {
+				t.Errorf("wouldDo = %t, want %t", got, c.want)
+			}
+		})
+	}
+}
+
+// Volumes come and go with what runs, and so do other reasons that the nodes
+// are not to blame for.
+func TestSurveyLeavesOutWhatPasses(t *testing.T) {
+	for _, metric := range []string{
+		`{"NodesEvaluated":1,"NodesFiltered":1,"ConstraintFiltered":{"CSI volume data has exhausted its available writer claims":1}}`,
+		`{"NodesEvaluated":1,"QuotaExhausted":["memory"]}`,
+		`{"NodesEvaluated":0}`, // the node has come since
+		`{"NodesEvaluated":1,"NodesExhausted":1,"DimensionExhausted":{"network: reserved port collision api=80":1}}`,
+	} {
+		server := httptest.NewServer(answers{
+			"GET /v1/nodes":            {200, `[{"ID":"a","Name":"a","NodePool":"default","Datacenter":"dc1","Status":"ready","SchedulingEligibility":"eligible"}]`},
+			"PUT /v1/job/gha-0-0/plan": {200, `{"FailedTGAllocs":{"runner":` + metric + `}}`},
+		})
+		got, err := newClient(t, &api.Config{Address: server.URL}).Survey(t.Context(), []Route{{Placement: router.Placement{Jobspec: "plain"}}})
+		if err != nil || got != nil {
+			t.Errorf("with %s Survey = %v, %v, want nothing", metric, got, err)
+		}
+		server.Close()
+	}
+}
