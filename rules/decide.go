@@ -43,6 +43,24 @@ func (s *Set) Jobspecs() []string {
 	return slices.DeleteFunc(slices.Compact(names), func(n string) bool { return n == "" })
 }
 
+// AtRule is a finding at a rule, "" for none of them.
+func (s *Set) AtRule(name, message string) Diagnostic {
+	for i := range s.rules {
+		if s.rules[i].name == name {
+			return s.rules[i].at.diagnostic(name, message)
+		}
+	}
+	return Diagnostic{Message: message}
+}
+
+// AtLabel is a finding at the entry of the vocabulary that a label has.
+func (s *Set) AtLabel(name, message string) Diagnostic {
+	if l, _ := s.vocabulary.find(name); l != nil {
+		return l.at.diagnostic("", message)
+	}
+	return Diagnostic{Message: message}
+}
+
 // CheckJobspecs returns a fault for each rule whose jobspec is none of names.
 func (s *Set) CheckJobspecs(names []string) Diagnostics {
 	var faults Diagnostics

@@ -1,38 +1,212 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"switchyard/jobspecs"
+	"switchyard/router/nomad"
 	"switchyard/rules"
 )
 
+type checkFlags struct {
+	specDir, format string
+	strict, nomad   bool
+}
+
 func checkCommand() *cobra.Command {
-	var specDir string
+	var f checkFlags
 	cmd := &cobra.Command{
 		Use:   "check FILE",
-		Short: "Check a rules file",
-		Long: `Check reports every fault of a rules file with its place.
+		Short: "Check rules: faults, and what is hardly meant",
+		Long: `Check reports every fault of a rules file, or of a directory of them, with its
+place, and warns of what is hardly meant: rules that never win, labels that no
+job can use, runners that GitHub may give to another rule's jobs, and so on.
+rules/README.md lists the codes.
 
-Exit code 0: no fault. 1: faults. 2: could not tell.`,
-		Example: "  switchyard check rules.example.yaml",
+With --nomad it also asks the cluster at NOMAD_ADDR for what the rules name, and
+for routes that no node of today's fleet could ever serve.
+
+Exit code 0: no fault. 1: faults; with --strict warnings are faults, too.
+2: could not tell.`,
+		Example: "  switchyard check --strict rules.example.yaml",
 		Args:    exactlyOne("rules file", "switchyard check rules.example.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			set, _, err := loadRules(cmd.ErrOrStderr(), args[0], specDir)
+			return f.check(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args[0])
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.BoolVar(&f.strict, "strict", false, "take warnings for faults")
+	fl.BoolVar(&f.nomad, "nomad", false, "also ask the Nomad cluster at NOMAD_ADDR; needs node:read and submit-job")
+	fl.StringVar(&f.format, "format", "text", "text, json or github")
+	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones")
+	return cmd
+}
+
+func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path string) error {
+	if !slices.Contains([]string{"text", "json", "github"}, f.format) {
+		return fmt.Errorf("--format %q: want text, json or github", f.format)
+	}
+	files, err := readRules(path)
+	if err != nil {
+		return fmt.Errorf("read the rules: %w", err)
+	}
+	specs, err := jobspecs.Load(f.specDir)
+	if err != nil {
+		return fmt.Errorf("load jobspecs: %w", err)
+	}
+	set, err := rules.Load(files...)
+	var found rules.Diagnostics
+	if err != nil && !errors.As(err, &found) {
+		return fmt.Errorf("load the rules: %w", err)
+	}
+	if set != nil {
+		if found, err = lint(set, specs); err != nil {
+			return err
+		}
+		if f.nomad {
+			said, err := survey(ctx, set, specs)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: no faults, %s\n", args[0], count(len(set.Rules()), "rule"))
-			return err
-		},
+			found = append(found, said...)
+		}
 	}
-	cmd.Flags().StringVar(&specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones")
-	return cmd
+	faults := 0
+	for i := range found {
+		found[i].Warning = found[i].Warning && !f.strict
+		if !found[i].Warning {
+			faults++
+		}
+	}
+	switch f.format {
+	case "json":
+		err = writeJSON(stdout, map[string]any{"files": names(files), "findings": append(rules.Diagnostics{}, found...)})
+	case "github":
+		for _, d := range found {
+			level := "error"
+			if d.Warning {
+				level = "warning"
+			}
+			err = errors.Join(err, annotate(stdout, level, d.File, d.Line, d.Column, d.Code, d.Message))
+		}
+	default:
+		writeFindings(stderr, files, found)
+		if set != nil && faults == 0 {
+			said := fmt.Sprintf("%s: no faults, %s", path, count(len(set.Rules()), "rule"))
+			if n := len(found); n > 0 {
+				said += ", " + count(n, "warning")
+			}
+			_, err = fmt.Fprintln(stdout, said)
+		} else {
+			fmt.Fprintf(stderr, "%s: %s\n", path, count(faults, "fault"))
+		}
+	}
+	if err == nil && faults > 0 {
+		return errNo
+	}
+	return err
+}
+
+// lint is Set.Lint with what there is to know of the jobspecs.
+func lint(set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
+	var known []rules.Jobspec
+	for _, name := range specs.Names() {
+		spec, _ := specs.Get(name)
+		j := rules.Jobspec{Name: name}
+		if spec.Parsed != nil {
+			var job api.Job
+			if err := json.Unmarshal(spec.Parsed, &job); err != nil {
+				return nil, fmt.Errorf("read the jobspec %s: %w", spec.Path, err)
+			}
+			j.Driver, j.Constraints = needs(&job)
+		}
+		known = append(known, j)
+	}
+	return set.Lint(known), nil
+}
+
+// needs is what a jobspec asks of a node: its driver ("" when it has several)
+// and the constraints of the job, its group and the task.
+func needs(job *api.Job) (driver string, constraints []rules.Constraint) {
+	add := func(list []*api.Constraint) {
+		for _, c := range list {
+			constraints = append(constraints, rules.Constraint{Attribute: c.LTarget, Operator: c.Operand, Value: c.RTarget})
+		}
+	}
+	add(job.Constraints)
+	for _, g := range job.TaskGroups {
+		add(g.Constraints)
+		for _, t := range g.Tasks {
+			add(t.Constraints)
+			driver = t.Driver
+		}
+		if len(g.Tasks) != 1 {
+			driver = ""
+		}
+	}
+	return driver, constraints
+}
+
+// survey asks Nomad about what the rules can choose.
+func survey(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
+	client, err := nomad.New(nomad.Config{Jobspecs: specs})
+	if err != nil {
+		return nil, err
+	}
+	examples := set.Examples()
+	routes := make([]nomad.Route, len(examples))
+	for i, e := range examples {
+		routes[i] = nomad.Route{Rule: e.Rule, Labels: e.Labels, Placement: e.Placement}
+	}
+	said, err := client.Survey(ctx, routes)
+	if err != nil {
+		return nil, fmt.Errorf("ask Nomad: %w", err)
+	}
+	var found rules.Diagnostics
+	against := make([]*nomad.Finding, len(examples)) // what keeps a route from working
+	for i := range said {
+		f := &said[i]
+		if e := examples[f.Routes[0]]; e.Label == "" {
+			d := set.AtRule(e.Rule, f.Message+" (a job with "+strings.Join(e.Labels, ", ")+")")
+			d.Code, d.Warning = f.Code, f.Warning
+			found = append(found, d)
+		}
+		if !f.Warning {
+			for _, r := range f.Routes {
+				against[r] = f
+			}
+		}
+	}
+	// A label is worth a word when no rule that works can serve it.
+	dead := map[string]bool{}
+	for i, e := range examples {
+		dead[e.Rule] = dead[e.Rule] || e.Label == "" && against[i] != nil
+	}
+	served, told := map[string]bool{}, map[string]bool{}
+	for i, e := range examples {
+		served[e.Label] = served[e.Label] || against[i] == nil
+	}
+	for i, e := range examples {
+		if e.Label == "" || dead[e.Rule] || served[e.Label] || told[e.Label] {
+			continue
+		}
+		told[e.Label] = true
+		d := set.AtLabel(e.Label, fmt.Sprintf("label %s: %s (and so for every rule)", e.Label, against[i].Message))
+		d.Code, d.Warning = against[i].Code, true
+		found = append(found, d)
+	}
+	return found, nil
 }
 
 // exactlyOne is cobra.ExactArgs(1) with a hint.
@@ -45,41 +219,36 @@ func exactlyOne(what, example string) cobra.PositionalArgs {
 	}
 }
 
-// loadRules loads the built-in jobspecs, those of specDir ("" for none), and a
-// rules file, which it checks against them. The faults of the rules file are
-// printed; the error is then errNo.
-func loadRules(stderr io.Writer, file, specDir string) (*rules.Set, *jobspecs.Set, error) {
+// loadRules loads the built-in jobspecs, those of specDir ("" for none), and
+// rules, which it checks against them. The faults of the rules are printed; the
+// error is then errNo.
+func loadRules(stderr io.Writer, path, specDir string) (*rules.Set, *jobspecs.Set, error) {
 	specs, err := jobspecs.Load(specDir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load jobspecs: %w", err)
 	}
-	src, err := os.ReadFile(file)
+	files, err := readRules(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the rules file: %w", err)
+		return nil, nil, fmt.Errorf("read the rules: %w", err)
 	}
-	set, err := rules.Parse(file, src)
+	set, err := rules.Load(files...)
 	var faults rules.Diagnostics
 	switch {
 	case errors.As(err, &faults):
 	case err != nil:
-		return nil, nil, fmt.Errorf("load the rules file: %w", err)
+		return nil, nil, fmt.Errorf("load the rules: %w", err)
 	default:
 		faults = set.CheckJobspecs(specs.Names())
 	}
 	if len(faults) == 0 {
 		return set, specs, nil
 	}
-	for _, f := range faults {
-		fmt.Fprintf(stderr, "%s\n%s", f, f.Excerpt(src))
-	}
-	fmt.Fprintf(stderr, "%s: %s\n", file, count(len(faults), "fault"))
+	writeFindings(stderr, files, faults)
+	fmt.Fprintf(stderr, "%s: %s\n", path, count(len(faults), "fault"))
 	return nil, nil, errNo
 }
 
-// count says "1 fault", "2 faults".
-func count(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
+func readRules(path string) ([]rules.File, error) {
+	src, err := os.ReadFile(path)
+	return []rules.File{{Name: path, Source: src}}, err
 }

@@ -117,10 +117,7 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 		if d.Trace == nil { // no rule was looked at
 			d.Trace = []rules.Step{}
 		}
-		enc := json.NewEncoder(stdout)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		if err := enc.Encode(d); err != nil {
+		if err := writeJSON(stdout, d); err != nil {
 			return err
 		}
 	default:
@@ -217,10 +214,7 @@ func renderJob(ctx context.Context, w io.Writer, client *nomad.Client, publicURL
 	if err != nil {
 		return fmt.Errorf("render the Nomad job: %w", err)
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(map[string]any{"Job": rendered})
+	return writeJSON(w, map[string]any{"Job": rendered})
 }
 
 // writeDecision prints a decision for people: one sentence, the placement

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/pflag"
+
+	"switchyard/router/nomadsim"
 )
 
 // The program itself is what scripts and crash tests run.
@@ -27,10 +30,15 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+	t.Cleanup(sim.Close)
+	fleet := httptest.NewServer(sim)
+	t.Cleanup(fleet.Close)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLE", example)
+			e.Setenv("FLEET", fleet.URL) // a simulated Nomad
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"switchyard/rules"
+)
+
+// writeFindings prints findings for people, each with the line that it is in.
+func writeFindings(w io.Writer, files []rules.File, found rules.Diagnostics) {
+	for _, d := range found {
+		fmt.Fprintln(w, d)
+		for _, f := range files {
+			if f.Name == d.File {
+				fmt.Fprint(w, d.Excerpt(f.Source))
+			}
+		}
+	}
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// annotate prints a workflow command, by which GitHub Actions shows a message
+// at its place in a change
+// (https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions, read 2026-11).
+func annotate(w io.Writer, level, file string, line, column int, title, message string) error {
+	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
+	property := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
+	if title != "" {
+		title = ",title=" + property.Replace(title)
+	}
+	_, err := fmt.Fprintf(w, "::%s file=%s,line=%d,col=%d%s::%s\n", level, property.Replace(file), line, column, title, data.Replace(message))
+	return err
+}
+
+func names(files []rules.File) []string {
+	list := make([]string, len(files))
+	for i, f := range files {
+		list[i] = f.Name
+	}
+	return list
+}
+
+// count says "1 fault", "2 faults".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}

@@ -1,0 +1,72 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+)
+
+// maxExamples bounds how many placements are asked about.
+const maxExamples = 2000
+
+// An Example is a placement that a rule can choose, with the labels of a job
+// that gets it.
+type Example struct {
+	Rule      string
+	Label     string // what was added to the labels of the rule's plainest job; "" for that job
+	Labels    []string
+	Placement Placement
+}
+
+// Examples returns placements that the rules can choose: of each rule the one
+// of the plainest job that was found to reach it, and its fallbacks; then for
+// that job with each label of the vocabulary added, with the least and the most
+// of a number. A rule for which no job is found is left out, and so are labels
+// when there would be more than 2,000 examples.
+func (s *Set) Examples() []Example {
+	l := linter{Set: s}
+	var list []Example
+	plain := map[int]*Facts{}
+	for i := range s.rules {
+		f := l.find(i)
+		if s.rules[i].deny != "" || f == nil || len(list) >= maxExamples {
+			continue
+		}
+		d := s.decide(*f, s.first)
+		if d.Outcome != Routed {
+			continue
+		}
+		plain[i] = f
+		list = append(list, Example{d.Rule, "", f.Labels, d.Placement})
+		for _, fb := range d.Fallback {
+			if fb.Reason == "" {
+				list = append(list, Example{d.Rule, "", f.Labels, fb.Placement})
+			}
+		}
+	}
+	few := len(list)
+	for i := range s.rules {
+		if plain[i] == nil {
+			continue
+		}
+		for _, lb := range s.vocabulary.all() {
+			names := lb.samples()
+			if prefix, _ := lb.prefix(); lb.param != nil && lb.param.kind != "string" {
+				names = append(names, fmt.Sprintf("%s%d", prefix, lb.param.max))
+			}
+			for _, name := range names {
+				f := *plain[i]
+				if slices.Contains(f.Labels, name) {
+					continue
+				}
+				f.Labels = append(slices.Clone(f.Labels), name)
+				if d := s.decide(f, s.first); d.Outcome == Routed && d.Rule == s.rules[i].name {
+					list = append(list, Example{d.Rule, name, f.Labels, d.Placement})
+				}
+				if len(list) > maxExamples {
+					return list[:few]
+				}
+			}
+		}
+	}
+	return list
+}
