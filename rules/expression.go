@@ -1,8 +1,10 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,9 +60,17 @@ type mention struct {
 func newLanguage(params []string, mentions map[string]bool) *language {
 	c := conf.CreateNew()
 	for _, option := range []expr.Option{
-		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.Optimize(false), expr.DisableBuiltin("now"), expr.DisableBuiltin("repeat"),
+		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.Optimize(false),
 	} {
 		option(c)
+	}
+	for name := range c.Builtins {
+		if !slices.Contains(builtins, name) {
+			c.Disabled[name] = true
+		}
+	}
+	for name, f := range bounded {
+		expr.Function(name, f.call, f.as)(c)
 	}
 	for name, f := range labelFunctions {
 		expr.Function(name, f, new(func([]string, ...string) bool))(c)
@@ -70,6 +80,69 @@ func newLanguage(params []string, mentions map[string]bool) *language {
 	}
 	c.Check()
 	return &language{config: c, params: params, mentions: mentions, asked: map[string]bool{}}
+}
+
+// builtins are the functions of the expression library that are taken. They give
+// no more than they get: with these, without let, and with no loop in a loop, an
+// expression takes time and memory in proportion to its length and the job's.
+var builtins = []string{
+	"all", "any", "none", "one", "filter", "count", "len", "first", "last",
+	"lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf",
+	"int", "float", "string", "abs", "ceil", "floor", "round", "min", "max",
+}
+
+const (
+	maxText  = 4096 // bytes that a function may give
+	maxParts = 100  // elements of a list that a function or a range may give
+)
+
+// bounded are functions that could give more than they get.
+var bounded = map[string]struct {
+	call func(...any) (any, error)
+	as   any // new(func type)
+}{
+	"split": {func(a ...any) (any, error) {
+		parts := strings.SplitN(a[0].(string), a[1].(string), maxParts+1)
+		if len(parts) > maxParts {
+			return nil, fmt.Errorf("split gives more than %d texts", maxParts)
+		}
+		return parts, nil
+	}, new(func(string, string) []string)},
+	"join": {func(a ...any) (any, error) {
+		list, sep := []string{}, ""
+		switch l := a[0].(type) {
+		case []string:
+			list = l
+		case []any: // what filter gives
+			for _, e := range l {
+				s, err := asText(e)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, s)
+			}
+		default:
+			return nil, fmt.Errorf("join takes a list, not a %T", l)
+		}
+		if len(a) > 1 {
+			sep = a[1].(string)
+		}
+		size := 0
+		for _, s := range list {
+			size += len(s) + len(sep)
+		}
+		if size > maxText+len(sep) {
+			return nil, fmt.Errorf("join gives more than %d bytes", maxText)
+		}
+		return strings.Join(list, sep), nil
+	}, new(func(any, ...string) string)},
+	"replace": {func(a ...any) (any, error) {
+		s, old, with := a[0].(string), a[1].(string), a[2].(string)
+		if len(s)+strings.Count(s, old)*(len(with)-len(old)) > maxText {
+			return nil, fmt.Errorf("replace gives more than %d bytes", maxText)
+		}
+		return strings.ReplaceAll(s, old, with), nil
+	}, new(func(string, string, string) string)},
 }
 
 // labelFunctions take the job's labels before the arguments that the rules file shows.
@@ -110,6 +183,7 @@ type visitor struct {
 	*language
 	source  file.Source
 	run     bool     // run.… may be asked for
+	loops   int      // predicates so far, the inner ones before the outer
 	bad     ast.Node // where it stands
 	message string
 }
@@ -117,8 +191,13 @@ type visitor struct {
 // Visit is called for a node after its children.
 func (v *visitor) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
+	case *ast.BuiltinNode:
+		v.known(n, n.Name)
 	case *ast.CallNode:
 		name := labelCall(n)
+		if id, ok := n.Callee.(*ast.IdentifierNode); ok && name == "" {
+			v.known(n, id.Value)
+		}
 		if name == "" {
 			return
 		}
@@ -127,7 +206,20 @@ func (v *visitor) Visit(node *ast.Node) {
 		}
 		call := &ast.CallNode{Callee: n.Callee, Arguments: append([]ast.Node{&ast.IdentifierNode{Value: "labels"}}, n.Arguments...)}
 		ast.Patch(node, call)
+	case *ast.VariableDeclaratorNode, *ast.SequenceNode:
+		v.refuse(n, "let is not taken: write the value where it is used")
+	case *ast.PredicateNode:
+		if v.loops++; v.loops > 1 && loops(n.Node) {
+			v.refuse(n, "a loop in a loop is not taken: write one without the other")
+		}
 	case *ast.BinaryNode:
+		if n.Operator == ".." {
+			from, isFrom := n.Left.(*ast.IntegerNode)
+			to, isTo := n.Right.(*ast.IntegerNode)
+			if !isFrom || !isTo || to.Value-from.Value > maxParts {
+				v.refuse(n, fmt.Sprintf("a range goes from one number to another, of at most %d: write 1..9", maxParts))
+			}
+		}
 		_, element := n.Left.(*ast.PointerNode) // any(labels, # == "gpu")
 		switch {
 		case n.Operator == "in" && isLabels(n.Right):
@@ -162,6 +254,31 @@ func (v *visitor) Visit(node *ast.Node) {
 			v.refuse(n, "$env is not taken: write labels, param, repo, job or run")
 		}
 	}
+}
+
+// known refuses a function that is not taken.
+func (v *visitor) known(n ast.Node, name string) {
+	if slices.Contains(builtins, name) || bounded[name].call != nil {
+		return
+	}
+	all := slices.Concat(slices.Collect(maps.Keys(labelFunctions)), slices.Collect(maps.Keys(bounded)), builtins)
+	slices.Sort(all)
+	v.refuse(n, "there is no function "+quote(name)+cmp.Or(didYouMean(name, all), "; there are "+strings.Join(all, ", ")))
+}
+
+// loops reports whether a predicate is within the node.
+func loops(n ast.Node) bool {
+	var f loopFinder
+	ast.Walk(&n, &f)
+	return f.found
+}
+
+type loopFinder struct{ found bool }
+
+// Visit is called for a node after its children.
+func (f *loopFinder) Visit(n *ast.Node) {
+	_, is := (*n).(*ast.PredicateNode)
+	f.found = f.found || is
 }
 
 func (v *visitor) refuse(n ast.Node, message string) {

@@ -16,7 +16,7 @@ import (
 func checkDecision(t tester, d Decision) {
 	t.Helper()
 	switch d.Outcome {
-	case Routed, Ignored, Denied, Unroutable:
+	case Routed, Ignored, Denied, Unroutable, Undecided:
 	default:
 		t.Errorf("outcome is %q", d.Outcome)
 	}
@@ -68,6 +68,14 @@ func FuzzParse(f *testing.F) {
 		}
 		if err == nil {
 			checkDecision(t, s.Decide(job("linux", "cpu=4"), true))
+			for _, d := range s.Lint(nil) {
+				if d.Line < 1 || d.Column < 1 || d.File != "f.yaml" || d.Code == "" {
+					t.Errorf("finding %+v", d)
+				}
+			}
+			if took := time.Since(start); took > 5*time.Second {
+				t.Errorf("Lint took %v", took)
+			}
 			return
 		}
 		var ds Diagnostics

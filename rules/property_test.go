@@ -218,6 +218,56 @@ func TestTheOrderAndTheCaseOfLabelsDoNotMatter(t *testing.T) {
 	})
 }
 
+func TestALabelNeverLowersASize(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, f := parse(t, someVocabulary+strings.Join(drawRules(t), "")), drawJob(t)
+		more := f
+		more.Labels = append(slices.Clone(f.Labels), rapid.SampledFrom(someLabels).Draw(t, "label"))
+		a, b := s.Decide(f, false), s.Decide(more, false)
+		if a.Outcome != Routed || b.Outcome != Routed || a.Rule != b.Rule {
+			return
+		}
+		if a.Resources.Cores > 0 && b.Resources.Cores < a.Resources.Cores || a.Resources.CPU > b.Resources.CPU && b.Resources.Cores == 0 ||
+			b.Resources.MemoryMB < a.Resources.MemoryMB || b.Resources.DiskMB < a.Resources.DiskMB || b.Resources.MemoryMaxMB < a.Resources.MemoryMaxMB {
+			t.Fatalf("%q: %+v\n%q: %+v", f.Labels, a.Resources, more.Labels, b.Resources)
+		}
+		for _, d := range a.Devices {
+			if !slices.ContainsFunc(b.Devices, func(e Device) bool { return e.Name == d.Name && e.Count >= d.Count }) {
+				t.Fatalf("%q: %+v\n%q: %+v", f.Labels, a.Devices, more.Labels, b.Devices)
+			}
+		}
+	})
+}
+
+func TestNoAcceptedDecisionExceedsMax(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := func(name string) int { return rapid.IntRange(100, 20_000).Draw(t, name) }
+		src := fmt.Sprintf(`version: 1
+labels:
+  self-hosted: {}
+  gpu: { resources: { cpu: %d, memory: %d } }
+  large: { resources: { disk: %d, memory_max: %d } }
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 32 }, resources: { cores: '${{ param.cpu }}', memory: '${{ param.cpu * 1000 }}' } }
+defaults: { resources: { memory: %d }, max: { cpu: 8000, cores: 12, memory: 10000, memory_max: 12000, disk: 9000 } }
+rules:
+  - { name: a, if: has("gpu"), jobspec: j, max: { memory: 5000, cores: 4 }, fallback: [{ after: 1m, resources: { memory: %d } }] }
+  - { name: b, jobspec: j, resources: { disk: %d } }
+`, size("cpu"), size("memory"), size("disk"), size("memory max"), size("default"), size("fallback"), size("rule"))
+		d := parse(t, src).Decide(job(rapid.SliceOfDistinct(rapid.SampledFrom([]string{"gpu", "large", "cpu=4", "cpu=16"}), rapid.ID).Draw(t, "job")...), false)
+		most := map[string]Resources{"a": {8000, 4, 5000, 12000, 9000}, "b": {8000, 12, 10000, 12000, 9000}}[d.Rule]
+		placements := []Placement{d.Placement}
+		for _, f := range d.Fallback {
+			placements = append(placements, f.Placement)
+		}
+		for _, p := range placements {
+			r := p.Resources
+			if r.CPU > most.CPU || r.Cores > most.Cores || r.MemoryMB > most.MemoryMB || r.MemoryMaxMB > most.MemoryMaxMB || r.DiskMB > most.DiskMB {
+				t.Fatalf("%+v exceeds %+v", r, most)
+			}
+		}
+	})
+}
+
 func TestEveryValueOfADecisionHasASource(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules, f := drawRules(t), drawJob(t)
