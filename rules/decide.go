@@ -18,6 +18,7 @@ type Set struct {
 	rules      []rule
 	mentions   map[string]bool // labels that expressions ask for, lower case
 	asked      map[string]bool // params that expressions ask for
+	tests      []Test
 	found      index
 }
 

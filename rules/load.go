@@ -57,6 +57,7 @@ func Load(files ...File) (*Set, error) {
 	}
 	var faults Diagnostics
 	for _, r := range loaders {
+		r.ownTests()
 		faults = append(faults, r.sorted()...)
 	}
 	switch {
@@ -119,7 +120,7 @@ func (r *loader) open() {
 	if root == nil {
 		return
 	}
-	r.sections = r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "rules")
+	r.sections = r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "rules", "tests")
 	if r.sections == nil {
 		return
 	}

@@ -1,0 +1,164 @@
+package rules
+
+import (
+	"slices"
+	"strconv"
+)
+
+// A Test is an example of a job, and what the rules must make of it. It is
+// immutable and safe for concurrent use. Its JSON form, and that of the report,
+// is a contract.
+type Test struct {
+	Name   string `json:"name"` // one of its kind in its file
+	File   string `json:"file"`
+	Line   int    `json:"line"` // where it begins, as the next one from 1
+	Column int    `json:"column"`
+	Facts  Facts  `json:"facts"`
+	expect []expectation
+}
+
+// An expectation is one thing that a test says of the decision.
+type expectation struct {
+	what         string // "rule", "resources.memory", "fallback 5m0s.node_pool"
+	line, column int
+	want         string
+	compare      func(*Decision) (got string, ok bool) // got is for people
+}
+
+// A TestReport says how the rules did in tests.
+type TestReport struct {
+	Passed   int          `json:"passed"`
+	Failed   int          `json:"failed"`
+	Tests    []TestResult `json:"tests"` // in the order they were given
+	Coverage *Coverage    `json:"coverage,omitempty"`
+}
+
+// A TestResult says how the rules did in one test.
+type TestResult struct {
+	Test
+	Passed   bool          `json:"passed"`
+	Failures []TestFailure `json:"failures"` // in the order of the decision; empty when it passed
+	Decision Decision      `json:"decision"` // with the trace when it failed
+}
+
+// A TestFailure is one part of a decision that is not what the test says. The
+// texts are printable.
+type TestFailure struct {
+	What     string `json:"what"` // "rule", "resources.memory", "task.env.FOO"
+	Line     int    `json:"line"` // of what was expected
+	Column   int    `json:"column"`
+	Expected string `json:"expected"`
+	Got      string `json:"got"`
+}
+
+// Coverage says what no test reaches. A test reaches the rule that takes or
+// denies its job, and then the entries of the vocabulary that the job's labels
+// name; a job that no rule takes, or that cannot be placed, reaches nothing.
+type Coverage struct {
+	Rules        int      `json:"rules"`         // how many there are
+	Labels       int      `json:"labels"`        // entries of the vocabulary
+	MissedRules  []Missed `json:"missed_rules"`  // in the order of the files, as the next
+	MissedLabels []Missed `json:"missed_labels"` // as in the vocabulary: "cpu=*"
+}
+
+// Missed is a rule or label that no test reaches, and where it stands.
+type Missed struct {
+	Name   string `json:"name"`
+	File   string `json:"file"`
+	Line   int    `json:"line"`
+	Column int    `json:"column"`
+}
+
+// Tests returns the tests that stand in the rules files, in their order.
+func (s *Set) Tests() []Test { return slices.Clone(s.tests) }
+
+// Test decides the job of each test and compares. The report has the coverage
+// of all of them together.
+func (s *Set) Test(tests []Test) TestReport {
+	report := TestReport{Tests: make([]TestResult, len(tests))}
+	rules, labels := map[string]bool{}, map[*label]bool{}
+	for i, t := range tests {
+		d := s.Decide(t.Facts, false) // as the server does it
+		failures := t.failures(&d)
+		if len(failures) == 0 {
+			report.Passed++
+		} else {
+			report.Failed++
+			d = s.Decide(t.Facts, true)
+		}
+		report.Tests[i] = TestResult{t, len(failures) == 0, failures, d}
+		if d.Outcome != Routed && d.Outcome != Denied {
+			continue
+		}
+		rules[d.Rule] = true
+		for _, name := range d.Labels {
+			if l, _ := s.vocabulary.find(name); l != nil {
+				labels[l] = true
+			}
+		}
+	}
+
+	c := Coverage{Rules: len(s.rules), MissedRules: []Missed{}, MissedLabels: []Missed{}}
+	for i := range s.rules {
+		if ru := &s.rules[i]; !rules[ru.name] {
+			c.MissedRules = append(c.MissedRules, missed(ru.name, ru.at))
+		}
+	}
+	for _, l := range s.vocabulary.all() {
+		c.Labels++
+		if !labels[l] {
+			c.MissedLabels = append(c.MissedLabels, missed(l.pattern, l.at))
+		}
+	}
+	report.Coverage = &c
+	return report
+}
+
+func missed(name string, at spot) Missed { return Missed{name, at.file, at.line, at.column} }
+
+// failures compares a decision with what the test says.
+func (t *Test) failures(d *Decision) []TestFailure {
+	failures := []TestFailure{}
+	for _, e := range t.expect {
+		if got, ok := e.compare(d); !ok {
+			failures = append(failures, TestFailure{escaped(e.what), e.line, e.column, escaped(e.want), escaped(got)})
+		}
+	}
+	return failures
+}
+
+// escaped is s with what is not printable written as in Go.
+func escaped(s string) string {
+	if printable(s) {
+		return s
+	}
+	q := strconv.Quote(s)
+	return q[1 : len(q)-1]
+}
+
+// CheckTests returns a fault for each test that expects a rule that does not
+// exist. Tests in the rules files themselves are checked when they load.
+func (s *Set) CheckTests(tests []Test) Diagnostics {
+	if len(s.rules) == 0 { // a fault of its own
+		return nil
+	}
+	names := s.Rules()
+	there := make(map[string]bool, len(names))
+	for _, name := range names {
+		there[name] = true
+	}
+	var faults Diagnostics
+	for _, t := range tests {
+		for _, e := range t.expect {
+			if e.what != "rule" || e.want == none || there[e.want] {
+				continue
+			}
+			message := "expect: there is no rule " + quote(e.want)
+			if len(faults) < 100 { // more of them are no misspellings, and looking takes long
+				message += didYouMean(e.want, names)
+			}
+			faults = append(faults, Diagnostic{File: t.File, Line: e.line, Column: e.column, Message: message})
+		}
+	}
+	return faults.sort()
+}

@@ -1,0 +1,540 @@
+package rules
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"math"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+const (
+	maxTests    = 10_000
+	maxTestName = 200      // characters
+	none        = "(none)" // for people: nothing is set
+)
+
+// ParseTests reads a file of tests: version: 1 and tests, as in a rules file.
+// The error is a Diagnostics with every fault that was found.
+func ParseTests(file string, src []byte) ([]Test, error) {
+	r := &reader{file: file, src: string(src)}
+	var tests []Test
+	if root := r.tree(); root != nil {
+		tests = r.testFile(root)
+	}
+	if faults := r.sorted(); faults != nil {
+		return nil, faults
+	}
+	return tests, nil
+}
+
+func (r *reader) testFile(root ast.Node) []Test {
+	f := r.fields(root, "a file of tests", "version", "tests")
+	if f == nil {
+		return nil
+	}
+	if v, ok := f["version"]; !ok {
+		r.fault(root, "version is missing: a file of tests begins with version: 1")
+	} else if text, ok := r.text(v, "version"); ok && text != "1" {
+		r.fault(v, "version %s is not one that this Switchyard reads: write version: 1", quote(text))
+	}
+	if _, ok := f["tests"]; !ok {
+		r.fault(root, "tests is missing: list at least one test")
+	}
+	return r.tests(f["tests"])
+}
+
+// ownTests reads the tests of a rules file, when the rules of all files are known.
+func (r *loader) ownTests() {
+	tests := r.tests(r.sections["tests"])
+	r.set.tests = append(r.set.tests, tests...)
+	r.faults = append(r.faults, r.set.CheckTests(tests)...)
+}
+
+// tests reads the section of that name, which needs nothing of the others.
+func (r *reader) tests(n ast.Node) []Test {
+	if n == nil {
+		return nil
+	}
+	l := &testLoader{loader{common: &common{}, reader: *r}} // no language: what is expected is written out
+	defer func() { r.faults = l.faults }()
+	items := l.items(n, "tests")
+	if len(items) > maxTests {
+		l.fault(n, "tests has %d entries; at most %d are taken", len(items), maxTests)
+		return nil
+	}
+	lines := map[string]int{}
+	tests := make([]Test, 0, len(items))
+	for _, item := range items {
+		tests = append(tests, l.test(item, lines))
+	}
+	return tests
+}
+
+// A testLoader reads tests.
+type testLoader struct{ loader }
+
+func (r *testLoader) test(n ast.Node, lines map[string]int) Test {
+	t := Test{File: r.file}
+	t.Line, t.Column = place(n)
+	f := r.fields(n, "a test", "name", "labels", "repo", "job", "run", "expect")
+	if f == nil {
+		return t
+	}
+	if v, ok := f["name"]; !ok {
+		r.fault(n, "a test needs a name")
+	} else if s, ok := r.text(v, "test name"); ok {
+		switch before, there := lines[s]; {
+		case !printable(s) || utf8.RuneCountInString(s) > maxTestName:
+			r.fault(v, "test name %s must be printable and have at most %d characters", quote(s), maxTestName)
+		case there:
+			r.fault(v, "test %s is there already, at line %d", quote(s), before)
+		}
+		t.Name, lines[s] = s, t.Line
+	}
+	if v, ok := f["labels"]; !ok {
+		r.fault(n, "a test needs labels: the job's runs-on, such as [self-hosted, linux]")
+	} else if _, null := v.(*ast.NullNode); null {
+		r.fault(v, "labels must be a list, not nothing")
+	} else {
+		for _, i := range r.list(v, "labels") {
+			t.Facts.Labels = append(t.Facts.Labels, r.word(i, "a label"))
+		}
+	}
+	t.Facts.Repo = r.repo(f["repo"])
+	t.Facts.Job.Attempt = 1
+	if v, ok := f["job"]; ok {
+		jf := r.fields(v, "job", "name", "workflow", "branch", "attempt", "sender")
+		j := &t.Facts.Job
+		j.Name, j.Workflow = r.word(jf["name"], "job name"), r.word(jf["workflow"], "job workflow")
+		j.Branch, j.Sender = r.word(jf["branch"], "job branch"), r.word(jf["sender"], "job sender")
+		if v, ok := jf["attempt"]; ok {
+			j.Attempt, _ = r.whole(v, "job attempt", 1, math.MaxInt32)
+		}
+	}
+	if v, ok := f["run"]; ok {
+		rf := r.fields(v, "run", "event", "fork", "actor")
+		t.Facts.Run = &Run{Event: r.word(rf["event"], "run event"), Actor: r.word(rf["actor"], "run actor")}
+		r.boolean(rf["fork"], "run fork", &t.Facts.Run.Fork)
+	}
+	if v, ok := f["expect"]; ok {
+		t.expect = r.expectations(v)
+	} else {
+		r.fault(n, "a test needs expect: any part of the decision, such as { rule: linux }")
+	}
+	return t
+}
+
+// word reads a text that may be empty, "" when n is nil.
+func (r *testLoader) word(n ast.Node, what string) string {
+	return readText(&r.loader, n, what, anyText, true).literal
+}
+
+func (r *testLoader) boolean(n ast.Node, what string, to *bool) {
+	if b, ok := n.(*ast.BoolNode); ok {
+		*to = b.Value
+	} else if n != nil {
+		r.fault(n, "%s must be true or false", what)
+	}
+}
+
+var fullName = regexp.MustCompile(`^[^/\s]+/[^/\s]+$`)
+
+// repo reads a repository; it is private unless it says otherwise.
+func (r *testLoader) repo(n ast.Node) Repo {
+	repo := Repo{Private: true, Visibility: "private"}
+	f := map[string]ast.Node{"full_name": n}
+	if _, short := scalar(n); n != nil && !short {
+		f = r.fields(n, "repo", "owner", "name", "full_name", "private", "visibility", "fork")
+	}
+	if v := f["full_name"]; v != nil {
+		for _, k := range presentKeys(f, "owner", "name") {
+			r.fault(f[k], "repo has full_name already: leave %s out", k)
+		}
+		if s, ok := r.text(v, "repo"); ok && !fullName.MatchString(s) {
+			r.fault(v, "repo %s: want OWNER/NAME", quote(s))
+		} else if ok {
+			repo.FullName = s
+			repo.Owner, repo.Name, _ = strings.Cut(s, "/")
+		}
+	} else if repo.Owner, repo.Name = r.word(f["owner"], "repo owner"), r.word(f["name"], "repo name"); repo.Owner != "" && repo.Name != "" {
+		repo.FullName = repo.Owner + "/" + repo.Name
+	}
+	if r.boolean(f["private"], "repo private", &repo.Private); !repo.Private {
+		repo.Visibility = "public"
+	}
+	if v, ok := f["visibility"]; ok {
+		known := []string{"private", "internal", "public"}
+		_, said := f["private"]
+		s, ok := r.text(v, "repo visibility")
+		switch public := s == "public"; {
+		case !ok:
+		case !slices.Contains(known, s):
+			r.fault(v, "repo visibility %s: want private, internal or public%s", quote(s), didYouMean(s, known))
+		case said && public == repo.Private:
+			r.fault(v, "repo visibility is %s, but private is %v", s, repo.Private)
+		default:
+			repo.Private, repo.Visibility = !public, s
+		}
+	}
+	r.boolean(f["fork"], "repo fork", &repo.Fork)
+	return repo
+}
+
+// placementParts are the parts of a placement that can be expected.
+var placementParts = append([]string{"jobspec", "dispatch"}, placementKeys...)
+
+// expectations reads what is expected of a decision.
+func (r *testLoader) expectations(n ast.Node) []expectation {
+	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "fallback"}, placementParts...)...)
+	e := expected{r: r}
+	if v, ok := f["outcome"]; ok {
+		outcomes := []string{string(Routed), string(Ignored), string(Denied), string(Unroutable), string(Undecided)}
+		s, ok := r.text(v, "outcome")
+		if ok && !slices.Contains(outcomes, s) {
+			r.fault(v, "outcome %s: want one of %s%s", quote(s), strings.Join(outcomes, ", "), didYouMean(s, outcomes))
+		}
+		addValue(&e, v, "outcome", s, strings.Clone, func(d *Decision) string { return string(d.Outcome) })
+	}
+	e.text(f["rule"], "rule", func(d *Decision) string { return d.Rule })
+	e.reason(f["reason"])
+	addList(&e, f["labels"], "labels", func(n ast.Node) (string, bool) {
+		s, ok := r.text(n, "a label")
+		return strings.ToLower(s), ok
+	}, func(d *Decision) []string { return d.Labels }, equal, strings.Clone)
+	e.placement(f)
+	e.limit(f["limit"])
+	for _, i := range r.list(f["fallback"], "fallback") {
+		e.fallback(i)
+	}
+	return e.list
+}
+
+// expected collects expectations.
+type expected struct {
+	r    *testLoader
+	list []expectation
+}
+
+func (e *expected) add(n ast.Node, what, want string, compare func(*Decision) (string, bool)) {
+	line, column := place(n)
+	e.list = append(e.list, expectation{what, line, column, want, compare})
+}
+
+// addValue adds that get gives want.
+func addValue[T comparable](e *expected, n ast.Node, what string, want T, show func(T) string, get func(*Decision) T) {
+	named := func(v T) string {
+		var zero T
+		if v == zero {
+			return none
+		}
+		return show(v)
+	}
+	e.add(n, what, named(want), func(d *Decision) (string, bool) { got := get(d); return named(got), got == want })
+}
+
+// text adds that get gives the text at n, if there is one. An empty text is none.
+func (e *expected) text(n ast.Node, what string, get func(*Decision) string) {
+	if v := readText(&e.r.loader, n, what, anyText, true); v.set {
+		addValue(e, n, what, v.literal, strings.Clone, get)
+	}
+}
+
+// reason adds that the reason contains the text at n, if there is one. An empty text is none.
+func (e *expected) reason(n ast.Node) {
+	v := readText(&e.r.loader, n, "reason", anyText, true)
+	if !v.set {
+		return
+	}
+	want := none
+	if v.literal != "" {
+		want = "contains " + v.literal
+	}
+	e.add(n, "reason", want, func(d *Decision) (string, bool) {
+		return cmp.Or(d.Reason, none), d.Reason == v.literal || v.literal != "" && strings.Contains(d.Reason, v.literal)
+	})
+}
+
+// number adds that get gives the number at n, if there is one. 0 is none.
+func (e *expected) number(n ast.Node, what string, as func(any) (int, error), show func(int) string, get func(*Decision) int) {
+	v := readText(&e.r.loader, n, what, func(v any) (int, error) {
+		if v == "0" {
+			return 0, nil
+		}
+		return as(v)
+	}, false)
+	if v.set {
+		addValue(e, n, what, v.literal, show, get)
+	}
+}
+
+// addList adds what a list must hold: a list says what it contains, a mapping
+// also what it does not, or exactly what it is.
+func addList[T any](e *expected, n ast.Node, what string, read func(ast.Node) (T, bool), get func(*Decision) []T, same func(want, got T) bool, show func(T) string) {
+	if n == nil {
+		return
+	}
+	var f map[string]ast.Node
+	switch n.(type) {
+	case *ast.SequenceNode:
+		f = map[string]ast.Node{"contains": n}
+	case *ast.MappingNode, *ast.MappingValueNode:
+		f = e.r.some(n, what, "contains", "exactly", "not")
+	default:
+		e.r.fault(n, "%s must be a list, or a mapping with contains, exactly or not, but it is %s", what, kindOf(n))
+	}
+	showAll := func(list []T) string {
+		texts := make([]string, len(list))
+		for i, v := range list {
+			texts[i] = show(v)
+		}
+		return cmp.Or(strings.Join(texts, ", "), none)
+	}
+	for _, how := range presentKeys(f, "contains", "exactly", "not") {
+		at := f[how]
+		items := e.r.list(at, what)
+		if items != nil && len(items) == 0 && how != "exactly" {
+			e.r.fault(at, "%s: an empty list says nothing; write { exactly: [] } for none", what)
+		}
+		var wants []T
+		for _, i := range items {
+			if v, ok := read(i); ok {
+				wants = append(wants, v)
+			}
+		}
+		e.add(at, what, how+" "+showAll(wants), func(d *Decision) (string, bool) {
+			got := get(d)
+			has := func(want T) bool {
+				return slices.ContainsFunc(got, func(g T) bool { return same(want, g) })
+			}
+			ok := true
+			for _, w := range wants {
+				ok = ok && has(w) == (how != "not")
+			}
+			if how == "exactly" {
+				ok = ok && len(got) == len(wants)
+				for _, g := range got {
+					ok = ok && slices.ContainsFunc(wants, func(w T) bool { return same(w, g) })
+				}
+			}
+			return showAll(got), ok
+		})
+	}
+}
+
+func equal(a, b string) bool { return a == b }
+
+// placement adds what is expected of a placement.
+func (e *expected) placement(f map[string]ast.Node) {
+	r := e.r
+	e.text(f["jobspec"], "jobspec", func(d *Decision) string { return d.Jobspec })
+	e.text(f["dispatch"], "dispatch", func(d *Decision) string { return d.Dispatch })
+	addList(e, f["constraints"], "constraints", func(n ast.Node) (Constraint, bool) {
+		c, ok := r.constraint(n, false)
+		return c.constraint(), ok
+	}, func(d *Decision) []Constraint { return d.Constraints }, sameConstraint, Constraint.String)
+	addList(e, f["affinities"], "affinities", func(n ast.Node) (Affinity, bool) {
+		a, ok := r.affinity(n)
+		return Affinity{a.attribute, a.operator, a.value.literal, a.weight.literal, ""}, ok
+	}, func(d *Decision) []Affinity { return d.Affinities }, func(want, got Affinity) bool {
+		want.From = got.From
+		return want == got
+	}, func(a Affinity) string {
+		return fmt.Sprintf("%s %s %s, weight %d", a.Attribute, a.Operator, a.Value, a.Weight)
+	})
+	addList(e, f["devices"], "devices", r.wantDevice, func(d *Decision) []Device { return d.Devices }, sameDevice, showDevice)
+	if n, ok := f["resources"]; ok {
+		rf := r.some(n, "resources", sizeKeys...)
+		for _, s := range []struct {
+			key  string
+			as   func(any) (int, error)
+			show func(int) string
+			of   func(*Resources) int
+		}{
+			{"cpu", cpuShares, func(n int) string { return fmt.Sprintf("%d MHz", n) }, func(r *Resources) int { return r.CPU }},
+			{"cores", wholeBetween(1, maxCores), strconv.Itoa, func(r *Resources) int { return r.Cores }},
+			{"memory", memorySize, formatMiB, func(r *Resources) int { return r.MemoryMB }},
+			{"memory_max", memorySize, formatMiB, func(r *Resources) int { return r.MemoryMaxMB }},
+			{"disk", memorySize, formatMiB, func(r *Resources) int { return r.DiskMB }},
+		} {
+			e.number(rf[s.key], "resources."+s.key, s.as, s.show, func(d *Decision) int { return s.of(&d.Resources) })
+		}
+	}
+	e.text(f["node_pool"], "node_pool", func(d *Decision) string { return d.NodePool })
+	addList(e, f["datacenters"], "datacenters", func(n ast.Node) (string, bool) { return r.text(n, "a datacenter") },
+		func(d *Decision) []string { return d.Datacenters }, equal, strings.Clone)
+	e.text(f["namespace"], "namespace", func(d *Decision) string { return d.Namespace })
+	e.number(f["priority"], "priority", wholeBetween(1, 100), strconv.Itoa, func(d *Decision) int { return d.Priority })
+	if n, ok := f["task"]; ok {
+		e.task(r.some(n, "task", "env", "config"))
+	}
+	if n, ok := f["runner"]; ok {
+		rf := r.some(n, "runner", "scope", "group")
+		e.text(rf["scope"], "runner.scope", func(d *Decision) string { return d.Runner.Scope })
+		e.number(rf["group"], "runner.group", wholeBetween(1, math.MaxInt32), strconv.Itoa, func(d *Decision) int { return int(d.Runner.Group) })
+	}
+}
+
+// some is fields, of which there must be one.
+func (r *testLoader) some(n ast.Node, what string, known ...string) map[string]ast.Node {
+	before := len(r.faults)
+	f := r.fields(n, what, known...)
+	if len(f) == 0 && len(r.faults) == before {
+		r.fault(n, "%s says nothing: name one of %s", what, strings.Join(known, ", "))
+	}
+	return f
+}
+
+// constraint is what a written-out constraint gives.
+func (c constraintSpec) constraint() Constraint {
+	return Constraint{c.attribute, c.operator, c.value.literal, ""}
+}
+
+func sameConstraint(want, got Constraint) bool {
+	want.From = got.From
+	return want == got
+}
+
+// wantDevice reads a device; without a count any will do.
+func (r *testLoader) wantDevice(n ast.Node) (Device, bool) {
+	d, ok := r.device(n)
+	want := Device{Name: d.name.literal}
+	for _, c := range d.constraints {
+		want.Constraints = append(want.Constraints, c.constraint())
+	}
+	if _, short := scalar(n); ok && !short && slices.ContainsFunc(r.pairs(n, "device"), func(p pair) bool { return p.key == "count" }) {
+		want.Count = d.count.literal
+	}
+	return want, ok
+}
+
+func sameDevice(want, got Device) bool {
+	if want.Name != got.Name || want.Count != 0 && want.Count != got.Count {
+		return false
+	}
+	for _, c := range want.Constraints {
+		if !slices.ContainsFunc(got.Constraints, func(g Constraint) bool { return sameConstraint(c, g) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func showDevice(d Device) string {
+	s := d.Name
+	if d.Count != 0 {
+		s = fmt.Sprintf("%d × %s", d.Count, d.Name)
+	}
+	for _, c := range d.Constraints {
+		s += fmt.Sprintf(" (%s)", c)
+	}
+	return s
+}
+
+func (e *expected) task(f map[string]ast.Node) {
+	if n, ok := f["env"]; ok {
+		for _, p := range e.r.pairs(n, "task env") {
+			v := readText(&e.r.loader, p.value, "task env "+p.key, anyText, true)
+			if !v.set {
+				continue
+			}
+			e.add(p.value, "task.env."+p.key, strconv.Quote(v.literal), func(d *Decision) (string, bool) {
+				got, there := d.Task.Env[p.key]
+				if !there {
+					return none, false
+				}
+				return strconv.Quote(got), got == v.literal
+			})
+		}
+	}
+	if n, ok := f["config"]; ok {
+		for _, p := range e.r.pairs(n, "task config") {
+			tree, ok := e.r.json(p.value, "task config "+p.key)
+			if !ok {
+				continue
+			}
+			want, _ := (&merger{}).json(tree) // nothing in it comes from an expression
+			e.add(p.value, "task.config."+p.key, showJSON(want), func(d *Decision) (string, bool) {
+				got, there := d.Task.Config[p.key]
+				if !there {
+					return none, false
+				}
+				return showJSON(got), reflect.DeepEqual(got, want)
+			})
+		}
+	}
+}
+
+// showJSON writes a JSON value for people.
+func showJSON(v any) string {
+	text, _ := json.Marshal(v) // values are JSON values
+	return string(text)
+}
+
+func (e *expected) limit(n ast.Node) {
+	if n == nil {
+		return
+	}
+	f := e.r.some(n, "limit", "running", "per", "key")
+	of := func(d *Decision) Limit {
+		if d.Limit == nil {
+			return Limit{}
+		}
+		return *d.Limit
+	}
+	e.number(f["running"], "limit.running", wholeBetween(1, math.MaxInt32), strconv.Itoa, func(d *Decision) int { return of(d).Running })
+	e.text(f["per"], "limit.per", func(d *Decision) string { return of(d).Per })
+	e.text(f["key"], "limit.key", func(d *Decision) string { return of(d).Key })
+}
+
+// fallback adds what is expected of the fallback after some time.
+func (e *expected) fallback(n ast.Node) {
+	f := e.r.fields(n, "fallback", append([]string{"after", "reason"}, placementParts...)...)
+	if f == nil {
+		return
+	}
+	v, ok := f["after"]
+	if !ok {
+		e.r.fault(n, "an expected fallback needs after: which one it is, such as 5m")
+		return
+	}
+	text, ok := e.r.text(v, "after")
+	after, err := time.ParseDuration(text)
+	if ok && err != nil {
+		e.r.fault(v, "after %s is no duration: write it as 90s, 5m or 1h30m", quote(text))
+	}
+	if err != nil {
+		return
+	}
+	what := "fallback " + after.String()
+	find := func(d *Decision) *Fallback {
+		if i := slices.IndexFunc(d.Fallback, func(f Fallback) bool { return f.After == after }); i >= 0 {
+			return &d.Fallback[i]
+		}
+		return nil
+	}
+	e.add(v, what, "there is one", func(d *Decision) (string, bool) { return none, find(d) != nil })
+	parts := expected{r: e.r}
+	parts.reason(f["reason"])
+	parts.placement(f)
+	for _, p := range parts.list {
+		compare := p.compare
+		p.what = what + "." + p.what
+		p.compare = func(d *Decision) (string, bool) {
+			got := find(d)
+			if got == nil { // said once, above
+				return "", true
+			}
+			return compare(&Decision{Placement: got.Placement, Reason: got.Reason})
+		}
+		e.list = append(e.list, p)
+	}
+}
