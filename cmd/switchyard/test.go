@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/rules"
+)
+
+type testFlags struct {
+	format, specDir   string
+	coverage, verbose bool
+}
+
+// testWriters print a report, by the name of their format.
+var testWriters = map[string]func(testFlags, io.Writer, rules.TestReport) error{
+	"text": testFlags.text, "json": testFlags.json, "junit": testFlags.junit, "github": testFlags.github,
+}
+
+func testCommand() *cobra.Command {
+	var f testFlags
+	cmd := &cobra.Command{
+		Use:   "test FILE...",
+		Short: "Run the tests of a rules file",
+		Long: `Test decides the jobs of the tests that stand in a rules file, in the files
+named *.test.yaml that are given, and in the one beside the rules file
+(rules.test.yaml for rules.yaml; all those in a directory of rules), and
+compares what was decided with what they expect.
+
+With --coverage it also says what no test reaches: a test reaches the rule that
+takes or denies its job, and then the labels that the job carries.
+
+Exit code 0: all passed, whatever they reach. 1: a test failed. 2: could not
+tell: a file has faults, or there are no tests.`,
+		Example: "  switchyard test --coverage rules.example.yaml",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.test(cmd.OutOrStdout(), cmd.ErrOrStderr(), args)
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&f.format, "format", "text", "text, json, junit or github")
+	fl.BoolVar(&f.coverage, "coverage", false, "also say which rules and labels no test reaches")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "also name the tests that pass, in text")
+	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones")
+	return cmd
+}
+
+func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
+	write, ok := testWriters[f.format]
+	if !ok {
+		return fmt.Errorf("--format %q: want text, json, junit or github", f.format)
+	}
+	testFiles, rulesFiles := []string{}, []string{}
+	for _, a := range args {
+		if a = filepath.Clean(a); isTests(a) {
+			testFiles = append(testFiles, a)
+		} else {
+			rulesFiles = append(rulesFiles, a)
+		}
+	}
+	if len(rulesFiles) != 1 {
+		return fmt.Errorf("want one rules file, and any number of *.test.yaml, got %s; for example: switchyard test rules.example.yaml", count(len(rulesFiles), "rules file"))
+	}
+	path := rulesFiles[0]
+	beside, err := testsBeside(path)
+	if err != nil {
+		return fmt.Errorf("look for tests: %w", err)
+	}
+	testFiles = append(testFiles, beside...)
+	slices.Sort(testFiles)
+
+	set, _, err := loadRules(stderr, path, f.specDir)
+	faulty := errors.Is(err, errNo)
+	if err != nil && !faulty {
+		return err
+	}
+	var tests []rules.Test
+	if set != nil {
+		tests = set.Tests()
+	}
+	for _, name := range slices.Compact(testFiles) {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			return fmt.Errorf("read the tests: %w", err)
+		}
+		more, err := rules.ParseTests(name, src)
+		var faults rules.Diagnostics
+		if !errors.As(err, &faults) && set != nil {
+			faults = set.CheckTests(more)
+		}
+		writeFindings(stderr, []rules.File{{Name: name, Source: src}}, faults)
+		if len(faults) > 0 {
+			fmt.Fprintf(stderr, "%s: %s\n", name, count(len(faults), "fault"))
+			faulty = true
+		}
+		tests = append(tests, more...)
+	}
+	switch {
+	case faulty:
+		return &exitError{code: exitUnknown} // the faults are printed; no test was run
+	case len(tests) == 0:
+		return fmt.Errorf("%s has no tests: add a tests section, or a file of tests that is named *.test.yaml", path)
+	}
+	report := set.Test(tests)
+	if !f.coverage {
+		report.Coverage = nil
+	}
+	if err := write(f, stdout, report); err != nil {
+		return err
+	}
+	if report.Failed > 0 {
+		return errNo
+	}
+	return nil
+}
+
+var isTests = regexp.MustCompile(`\.test\.ya?ml$`).MatchString
+
+// testsBeside returns the files of tests that belong to a rules file, which is
+// the one of its name, or to a directory: all in it.
+func testsBeside(path string) ([]string, error) {
+	base, ext := filepath.Base(path), filepath.Ext(path)
+	dir, belongs := filepath.Dir(path), func(name string) bool { return name == strings.TrimSuffix(base, ext)+".test"+ext }
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		dir, belongs = path, func(string) bool { return true }
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) { // so the rules are not there either
+		return nil, nil
+	}
+	var tests []string
+	for _, e := range entries {
+		if isTests(e.Name()) && belongs(e.Name()) && !e.IsDir() {
+			tests = append(tests, filepath.Join(dir, e.Name()))
+		}
+	}
+	return tests, err
+}
+
+func (f testFlags) text(w io.Writer, report rules.TestReport) error {
+	for _, t := range report.Tests {
+		if !t.Passed {
+			fmt.Fprintf(w, "FAIL  %s\n%s\n", t.Name, indent(failureText(t)))
+		} else if f.verbose {
+			fmt.Fprintf(w, "ok    %s\n", t.Name)
+		}
+	}
+	_, err := fmt.Fprintln(w, summary(report))
+	for _, missed := range missedBy(report) {
+		_, err = fmt.Fprintf(w, "  %s\n", missed)
+	}
+	return err
+}
+
+// failureText says what a test expected and got, each with its place, and what
+// was decided.
+func failureText(t rules.TestResult) string {
+	var b bytes.Buffer
+	for _, f := range t.Failures {
+		fmt.Fprintf(&b, "%s:%d:%d: %s\n  expected  %s\n  got       %s\n", t.File, f.Line, f.Column, f.What, f.Expected, f.Got)
+	}
+	b.WriteByte('\n')
+	_ = writeDecision(&b, t.Decision) // to memory
+	return b.String()
+}
+
+// indent moves the lines of a text, but not empty ones, to the right.
+func indent(text string) string {
+	return regexp.MustCompile(`(?m)^.`).ReplaceAllString(text, "  $0")
+}
+
+func summary(report rules.TestReport) string {
+	s := fmt.Sprintf("%s passed, %d failed", count(report.Passed, "test"), report.Failed)
+	if c := report.Coverage; c != nil {
+		s += fmt.Sprintf("; they reach %d of %s and %d of %s",
+			c.Rules-len(c.MissedRules), count(c.Rules, "rule"), c.Labels-len(c.MissedLabels), count(c.Labels, "label"))
+	}
+	return s
+}
+
+// missedBy says what no test reaches; nil without coverage.
+func missedBy(report rules.TestReport) (missed rules.Diagnostics) {
+	if report.Coverage == nil {
+		return nil
+	}
+	add := func(kind string, list []rules.Missed) {
+		for _, m := range list {
+			missed = append(missed, rules.Diagnostic{File: m.File, Line: m.Line, Column: m.Column, Message: "no test reaches the " + kind + " " + m.Name})
+		}
+	}
+	add("rule", report.Coverage.MissedRules)
+	add("label", report.Coverage.MissedLabels)
+	return missed
+}
+
+func (testFlags) json(w io.Writer, report rules.TestReport) error {
+	return writeJSON(w, report)
+}
+
+// junit prints what GitLab, Jenkins and the usual GitHub actions read as test
+// results: no standard says more than those do
+// (https://github.com/testmoapp/junitxml, read 2026-11). Tests take no time.
+func (testFlags) junit(w io.Writer, report rules.TestReport) error {
+	type failure struct {
+		Message string `xml:"message,attr"`
+		Type    string `xml:"type,attr"`
+		Text    string `xml:",chardata"`
+	}
+	type testCase struct {
+		Class   string   `xml:"classname,attr"`
+		Name    string   `xml:"name,attr"`
+		File    string   `xml:"file,attr"`
+		Line    int      `xml:"line,attr"`
+		Time    int      `xml:"time,attr"`
+		Failure *failure `xml:"failure"`
+	}
+	type counts struct {
+		Name     string `xml:"name,attr"`
+		Tests    int    `xml:"tests,attr"`
+		Failures int    `xml:"failures,attr"`
+		Errors   int    `xml:"errors,attr"`
+		Skipped  int    `xml:"skipped,attr"`
+		Time     int    `xml:"time,attr"`
+	}
+	type suite struct {
+		counts
+		Cases []testCase `xml:"testcase"`
+		Out   string     `xml:"system-out,omitempty"`
+	}
+	doc := struct {
+		XMLName struct{} `xml:"testsuites"`
+		counts
+		Suites []suite `xml:"testsuite"`
+	}{counts: counts{Name: "switchyard", Tests: len(report.Tests), Failures: report.Failed}}
+	for i, t := range report.Tests {
+		if i == 0 || t.File != report.Tests[i-1].File {
+			doc.Suites = append(doc.Suites, suite{counts: counts{Name: t.File}})
+		}
+		s := &doc.Suites[len(doc.Suites)-1]
+		c := testCase{Class: t.File, Name: t.Name, File: t.File, Line: t.Line}
+		s.Tests++
+		if !t.Passed {
+			s.Failures++
+			var short []string
+			for _, f := range t.Failures {
+				short = append(short, fmt.Sprintf("%s: expected %s, got %s", f.What, f.Expected, f.Got))
+			}
+			c.Failure = &failure{Message: strings.Join(short, "; "), Type: "expectation", Text: failureText(t)}
+		}
+		s.Cases = append(s.Cases, c)
+	}
+	if last := len(doc.Suites) - 1; report.Coverage != nil {
+		doc.Suites[last].Out = summary(report) + "\n" + missedBy(report).Error()
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	enc := xml.NewEncoder(w)
+	enc.Indent("", "  ")
+	if err := enc.Encode(doc); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+// github prints annotations.
+func (testFlags) github(w io.Writer, report rules.TestReport) error {
+	var errs []error
+	for _, t := range report.Tests {
+		for _, f := range t.Failures {
+			message := fmt.Sprintf("%s\nexpected  %s\ngot       %s", f.What, f.Expected, f.Got)
+			errs = append(errs, annotate(w, "error", t.File, f.Line, f.Column, "rule test: "+t.Name, message))
+		}
+	}
+	for _, m := range missedBy(report) {
+		errs = append(errs, annotate(w, "warning", m.File, m.Line, m.Column, "rule test coverage", m.Message))
+	}
+	_, err := fmt.Fprintln(w, summary(report))
+	return errors.Join(append(errs, err)...)
+}
