@@ -16,6 +16,7 @@ import (
 const (
 	maxRuns    = 10_000           // remembered
 	runTimeout = 15 * time.Second // of one look-up; under claimTimeout
+	runPause   = 30 * time.Second // at most, after failures, before any job of the run asks again; 500 ms after the first, then doubled
 	runFixWait = 2 * time.Minute  // on top of the back-off, when a person must act: each attempt counts against GitHub's rate limit
 )
 
@@ -27,7 +28,7 @@ func (w *worker) decide(ctx context.Context, j Job) (Decision, error) {
 	if d.Outcome != rules.Undecided {
 		return d, nil
 	}
-	run, err := w.runs.get(ctx, j.RunID, func(ctx context.Context) (Run, error) {
+	run, err := w.runs.get(ctx, j.RunID, w.Now, func(ctx context.Context) (Run, error) {
 		return w.GitHub.Run(ctx, j.Repo, j.RunID)
 	})
 	if err != nil {
@@ -60,30 +61,43 @@ func (w *worker) undecided(ctx context.Context, j Job, d Decision, cause error) 
 }
 
 // runs remembers what GitHub said of workflow runs, so that it is asked once
-// for each. Errors are not remembered. The zero value is ready. It is safe for
-// concurrent use.
+// for each. An error is remembered for up to runPause, so that the many jobs of one
+// run do not use up GitHub's rate limit. The zero value is ready. It is safe
+// for concurrent use.
 type runs struct {
 	group singleflight.Group
 
 	mu         sync.Mutex
 	young, old map[int64]Run // at most maxRuns/2 each: a full young becomes old
+	failed     map[int64]failedRun
+}
+
+type failedRun struct {
+	err   error
+	again time.Time
+	pause time.Duration
 }
 
 // get returns a run, and asks for it unless it is known. Callers that want the
 // same one at the same time share one call, made by the first of them; if that
 // one's ctx ends, the others ask again. So get may outlast ctx, by runTimeout
 // at most.
-func (r *runs) get(ctx context.Context, id int64, ask func(context.Context) (Run, error)) (Run, error) {
+func (r *runs) get(ctx context.Context, id int64, now func() time.Time, ask func(context.Context) (Run, error)) (Run, error) {
 	for {
 		shared, err, _ := r.group.Do(strconv.FormatInt(id, 10), func() (any, error) {
 			if run, ok := r.known(id); ok {
 				return answer{run: run}, nil
+			}
+			if err := r.failure(id, now()); err != nil {
+				return answer{}, err
 			}
 			within, cancel := context.WithTimeout(ctx, runTimeout)
 			defer cancel()
 			run, err := ask(within)
 			if err == nil {
 				r.remember(id, run)
+			} else if ctx.Err() == nil {
+				r.fail(id, err, now())
 			}
 			return answer{run: run, cut: ctx.Err() != nil}, err
 		})
@@ -109,6 +123,25 @@ func (r *runs) known(id int64) (Run, bool) {
 	return run, ok
 }
 
+func (r *runs) failure(id int64, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f := r.failed[id]; now.Before(f.again) {
+		return f.err
+	}
+	return nil
+}
+
+func (r *runs) fail(id int64, err error, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed == nil || len(r.failed) >= maxRuns {
+		r.failed = map[int64]failedRun{}
+	}
+	pause := min(max(500*time.Millisecond, 2*r.failed[id].pause), runPause)
+	r.failed[id] = failedRun{err, now.Add(pause), pause}
+}
+
 func (r *runs) remember(id int64, run Run) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,4 +149,5 @@ func (r *runs) remember(id int64, run Run) {
 		r.young, r.old = map[int64]Run{}, r.young
 	}
 	r.young[id] = run
+	delete(r.failed, id)
 }

@@ -22,30 +22,47 @@ func TestCallersThatWantOneRunShareACall(t *testing.T) {
 		}
 		for range 20 {
 			go func() {
-				if run, err := known.get(t.Context(), 7, ask); err != nil || run.Event != "push" {
+				if run, err := known.get(t.Context(), 7, time.Now, ask); err != nil || run.Event != "push" {
 					t.Errorf("get = %+v, %v", run, err)
 				}
 			}()
 		}
 		time.Sleep(time.Minute)
-		if _, err := known.get(t.Context(), 7, ask); err != nil || calls.Load() != 1 {
+		if _, err := known.get(t.Context(), 7, time.Now, ask); err != nil || calls.Load() != 1 {
 			t.Errorf("after %d calls, err %v, want 1", calls.Load(), err)
 		}
-		if _, err := known.get(t.Context(), 8, ask); err != nil || calls.Load() != 2 {
+		if _, err := known.get(t.Context(), 8, time.Now, ask); err != nil || calls.Load() != 2 {
 			t.Errorf("another run after %d calls, err %v, want one more", calls.Load(), err)
 		}
 	})
 }
 
 func TestAFailedLookUpIsMadeAgain(t *testing.T) {
-	var known runs
-	away := errors.New("502")
-	for i, fails := range []error{away, context.DeadlineExceeded, nil} {
-		run, err := known.get(t.Context(), 7, func(context.Context) (rules.Run, error) { return rules.Run{Fork: true}, fails })
-		if !errors.Is(err, fails) || err == nil && !run.Fork {
-			t.Errorf("get %d = %+v, %v, want %v", i, run, err, fails)
+	synctest.Test(t, func(t *testing.T) {
+		var known runs
+		asked := 0
+		get := func(answer error) error {
+			run, err := known.get(t.Context(), 7, time.Now, func(context.Context) (rules.Run, error) { asked++; return rules.Run{Fork: true}, answer })
+			if err == nil && !run.Fork {
+				t.Errorf("get = %+v", run)
+			}
+			return err
 		}
-	}
+		away := errors.New("502")
+		for i, pause := range []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second} {
+			if err := get(away); !errors.Is(err, away) {
+				t.Errorf("get = %v, want %v", err, away)
+			}
+			time.Sleep(pause - time.Millisecond)
+			if err := get(nil); !errors.Is(err, away) || asked != i+1 {
+				t.Errorf("%v after failure %d: %v, asked %d times", pause, i+1, err, asked)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if err := get(nil); err != nil || asked != 4 {
+			t.Errorf("get = %v, asked %d times, want 4", err, asked)
+		}
+	})
 }
 
 func TestACallerThatIsCutOffFailsNoOther(t *testing.T) {
@@ -63,14 +80,14 @@ func TestACallerThatIsCutOffFailsNoOther(t *testing.T) {
 		}
 		first, cut := context.WithCancel(t.Context())
 		go func() {
-			if _, err := known.get(first, 7, ask); !errors.Is(err, context.Canceled) {
+			if _, err := known.get(first, 7, time.Now, ask); !errors.Is(err, context.Canceled) {
 				t.Errorf("the first caller got %v, want context canceled", err)
 			}
 		}()
 		synctest.Wait()
 		for range 5 {
 			go func() {
-				if run, err := known.get(t.Context(), 7, ask); err != nil || run.Event != "push" {
+				if run, err := known.get(t.Context(), 7, time.Now, ask); err != nil || run.Event != "push" {
 					t.Errorf("another caller got %+v, %v", run, err)
 				}
 			}()
@@ -88,7 +105,7 @@ func TestALookUpEndsWithTheTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var known runs
 		began := time.Now()
-		_, err := known.get(t.Context(), 7, func(ctx context.Context) (rules.Run, error) {
+		_, err := known.get(t.Context(), 7, time.Now, func(ctx context.Context) (rules.Run, error) {
 			<-ctx.Done()
 			return rules.Run{}, ctx.Err()
 		})
@@ -102,7 +119,7 @@ func TestRunsAreForgottenBeforeTheyFillTheMemory(t *testing.T) {
 	var known runs
 	calls := 0
 	get := func(id int64) {
-		if _, err := known.get(t.Context(), id, func(context.Context) (rules.Run, error) { calls++; return rules.Run{}, nil }); err != nil {
+		if _, err := known.get(t.Context(), id, time.Now, func(context.Context) (rules.Run, error) { calls++; return rules.Run{}, nil }); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -162,7 +162,7 @@ func (w *world) search(goals []goal, found func() bool) bool {
 			} else {
 				open = append(open, g)
 			}
-		case !w.assume(assumption{g.node, g.holds}):
+		case !w.assume(g):
 			return false
 		}
 	}
