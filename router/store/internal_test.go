@@ -29,6 +29,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	for _, tt := range []struct{ query, want string }{
 		{dueSQL, "SCAN jobs USING INDEX jobs_due"}, // in its order, to the limit
 		{jobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{recordedSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>?)"},
 		{countsSQL, "SCAN jobs USING COVERING INDEX jobs_state"},
 		{runnersSQL, "(job_id=?)"},
 		{unservedSQL, "SEARCH jobs USING INDEX jobs_state (state=? AND rowid>?)"},

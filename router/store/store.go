@@ -188,26 +188,36 @@ func check(ctx context.Context, db *sql.DB) error {
 
 // migrate brings the schema up to date.
 func migrate(ctx context.Context, db *sql.DB) error {
-	dir, err := fs.Sub(migrations, "migrations")
+	p, _, err := schema(ctx, db)
 	if err != nil {
 		return err
-	}
-	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir,
-		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return err
-	}
-	has, knows, err := p.GetVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("read its schema version: %w", err)
-	}
-	if has > knows {
-		return fmt.Errorf("it was written by a newer version of Switchyard (schema %d, this version knows %d); run that version, or name another file", has, knows)
 	}
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("bring its schema up to date: %w", err)
 	}
 	return nil
+}
+
+// schema reports whether the schema is older than this version's, and refuses
+// a newer one.
+func schema(ctx context.Context, db *sql.DB) (p *goose.Provider, old bool, err error) {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, false, err
+	}
+	p, err = goose.NewProvider(goose.DialectSQLite3, db, dir,
+		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, false, err
+	}
+	has, knows, err := p.GetVersions(ctx)
+	if err != nil {
+		return nil, false, fmt.Errorf("read its schema version: %w", err)
+	}
+	if has > knows {
+		return nil, false, fmt.Errorf("it was written by a newer version of Switchyard (schema %d, this version knows %d); run that version, or name another file", has, knows)
+	}
+	return p, has < knows, nil
 }
 
 // explain adds what to do to SQLite's own words for a file it cannot use.

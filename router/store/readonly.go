@@ -1,0 +1,178 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"switchyard/router"
+)
+
+// A Reader reads the database of a Switchyard, which may be running. It is
+// safe for concurrent use.
+type Reader struct {
+	db   *sql.DB
+	path string
+	idle os.FileInfo // the file as it was found, when no process used it; else nil
+}
+
+// OpenReadOnly opens the database file at path and changes nothing in it. It
+// fails when the file is missing, is no database of Switchyard, or has another
+// schema than this version's. The caller must call Close.
+func OpenReadOnly(ctx context.Context, path string) (*Reader, error) {
+	r, err := openReadOnly(ctx, path)
+	if err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	return r, nil
+}
+
+func openReadOnly(ctx context.Context, path string) (_ *Reader, err error) {
+	r := &Reader{}
+	if r.path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(r.path)
+	var pathErr *fs.PathError
+	switch {
+	case errors.As(err, &pathErr):
+		return nil, pathErr.Err
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, errors.New("it is not a file")
+	}
+	params := url.Values{"mode": {"ro"}}
+	if !r.logged() {
+		// SQLite would make a log even to read, and leave it there.
+		r.idle = info
+		params.Set("immutable", "1")
+	}
+	if r.db, err = sql.Open("sqlite", dsn(r.path, params, "busy_timeout(5000)", "query_only(1)")); err != nil {
+		return nil, err
+	}
+	if err := r.check(ctx); err != nil {
+		_ = r.db.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// check refuses a file that Jobs could not read.
+func (r *Reader) check(ctx context.Context) error {
+	if err := check(ctx, r.db); err != nil {
+		return err
+	}
+	var id int
+	if err := r.db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
+		return explain(err)
+	}
+	if id != applicationID {
+		return errors.New("it is empty; name a file that serve has used")
+	}
+	_, old, err := schema(ctx, r.db)
+	if old {
+		return errors.New("its schema is of an older version of Switchyard; let this version's serve open it once, or export its jobs with that version")
+	}
+	return err
+}
+
+// logged reports whether the file has a log beside it: a process uses it, or
+// the last one did not end well.
+func (r *Reader) logged() bool {
+	_, err := os.Stat(r.path + "-wal")
+	return err == nil
+}
+
+// unused fails when a process has begun to write the file that was idle.
+func (r *Reader) unused() error {
+	if r.idle == nil {
+		return nil
+	}
+	info, err := os.Stat(r.path)
+	if err != nil {
+		return err
+	}
+	if r.logged() || info.Size() != r.idle.Size() || !info.ModTime().Equal(r.idle.ModTime()) {
+		return errors.New("a process began to use the file meanwhile; try again")
+	}
+	return nil
+}
+
+// Close closes the file.
+func (r *Reader) Close() error { return r.db.Close() }
+
+// A Recorded is what is known of a job for a history.
+type Recorded struct {
+	Job     router.Job // GitHub's part of it, and ReceivedAt; the rest is zero
+	Outcome string     // what the rules said of it, as in router.Decision; "" until decided
+}
+
+const jobsPage = 500
+
+// The decision is not taken whole: to decode it takes longer than all the rest.
+const recordedSQL = `
+SELECT id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
+	received_at, coalesce(decision ->> '$.outcome', '')
+FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
+
+func scanRecorded(rows *sql.Rows, r *Recorded) error {
+	j := &r.Job
+	var labels string
+	var received int64
+	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
+		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL, &received, &r.Outcome)
+	if err != nil {
+		return err
+	}
+	j.Repo.FullName = j.Repo.Owner + "/" + j.Repo.Name
+	j.ReceivedAt = fromMillis(received)
+	if err := json.Unmarshal([]byte(labels), &j.Labels); err != nil {
+		return fmt.Errorf("decode the labels of job %d: %w", j.ID, err)
+	}
+	return nil
+}
+
+// Jobs goes through the jobs that were received at since or later (the zero
+// time: all), oldest first: by GitHub's ID, which grows. It reads a page at a
+// time, so that a slow caller holds nothing up, and ends after an error.
+func (r *Reader) Jobs(ctx context.Context, since time.Time) iter.Seq2[Recorded, error] {
+	return func(yield func(Recorded, error) bool) {
+		var page []Recorded
+		for after := int64(0); ; after = page[len(page)-1].Job.ID {
+			page = page[:0]
+			rows, err := r.db.QueryContext(ctx, recordedSQL, after, millis(since), jobsPage)
+			if err == nil {
+				err = each(rows, func(rows *sql.Rows) error {
+					var job Recorded
+					err := scanRecorded(rows, &job)
+					page = append(page, job)
+					return err
+				})
+			}
+			if used := r.unused(); used != nil {
+				err = used // and what was read is not to be trusted
+			}
+			if err != nil {
+				yield(Recorded{}, fmt.Errorf("read jobs: %w", err))
+				return
+			}
+			for _, job := range page {
+				if !yield(job, nil) {
+					return
+				}
+			}
+			if len(page) < jobsPage {
+				return
+			}
+		}
+	}
+}
