@@ -1,0 +1,372 @@
+package rules
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"maps"
+	"reflect"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Record is one recorded job. Its JSON form is a contract.
+type Record struct {
+	ID int64 `json:"id,omitempty"` // GitHub's workflow_job.id; 0: not known
+	Facts
+}
+
+// A Comparison says what a change of the rules does to recorded jobs. Its JSON
+// form is a contract.
+type Comparison struct {
+	Jobs    int `json:"jobs"`    // compared
+	Changed int `json:"changed"` // of these
+	// Undecided jobs reach, by either file, a rule that asks for run.… while
+	// their record does not say it. They are compared as far as that.
+	Undecided int     `json:"undecided"`
+	Groups    []Group `json:"groups"`    // the largest first
+	Ungrouped int     `json:"ungrouped"` // changed jobs in no group: there are too many ways of change
+}
+
+// A Group is the jobs that change in one way.
+type Group struct {
+	Count    int          `json:"count"`
+	Rule     string       `json:"rule"`     // the rule that now takes or denies all of them; "" when they have several or none
+	Changes  []Change     `json:"changes"`  // at least one
+	Examples []ChangedJob `json:"examples"` // the first recorded, up to 3
+}
+
+// A Change is one part of a decision that differs.
+type Change struct {
+	Part string `json:"part"` // its JSON path in a decision: "outcome", "constraints", "resources.memory_mb", "task.env.FOO", "fallback.5m.node_pool"
+	Old  string `json:"old"`  // "": not set. Of a list, one entry that went …
+	New  string `json:"new"`  // … or one that came
+}
+
+// A ChangedJob is one job of a group.
+type ChangedJob struct {
+	ID     int64    `json:"id,omitempty"` // 0: not known
+	Repo   string   `json:"repo"`         // owner/name
+	Job    string   `json:"job"`
+	Labels []string `json:"labels"` // up to MaxLabels, as is each text cut to MaxLabelLength
+	Reason string   `json:"reason"` // of the new decision
+}
+
+const (
+	maxGroups     = 1000 // that a comparison keeps
+	groupExamples = 3    // of a group
+)
+
+// Compare decides each job by both files and groups those whose outcome, rule,
+// or anything asked of Nomad differs. Neither reasons, nor where a value came
+// from, nor the order of a list count. It ends at the first error of jobs, and
+// returns that. It decides on all processors; its memory does not grow with the
+// number of jobs.
+func Compare(before, after *Set, jobs iter.Seq2[Record, error]) (Comparison, error) {
+	c := comparer{before: before, after: after, groups: map[string]int{}}
+	c.Groups = []Group{}
+	batch := make([]compared, 0, 256)
+	for job, err := range jobs {
+		if err != nil {
+			return Comparison{}, err
+		}
+		if batch = append(batch, compared{job: job}); len(batch) == cap(batch) {
+			c.add(batch)
+			batch = batch[:0]
+		}
+	}
+	c.add(batch)
+	slices.SortStableFunc(c.Groups, func(a, b Group) int { return b.Count - a.Count })
+	return c.Comparison, nil
+}
+
+// compared is one job and what becomes of it.
+type compared struct {
+	job          Record
+	rule, reason string // of the new decision
+	undecided    bool
+	changes      []Change
+}
+
+type comparer struct {
+	before, after *Set
+	groups        map[string]int // indexes of Groups, by what changes
+	Comparison
+}
+
+// add decides the jobs at once, and then counts them in their order.
+func (c *comparer) add(batch []compared) {
+	var wg sync.WaitGroup
+	share := len(batch)/runtime.GOMAXPROCS(0) + 1
+	for part := range slices.Chunk(batch, share) {
+		wg.Go(func() {
+			for i := range part {
+				j := &part[i]
+				was, is := c.before.Decide(j.job.Facts, false), c.after.Decide(j.job.Facts, false)
+				j.rule, j.reason, j.changes = is.Rule, is.Reason, changed(&was, &is)
+				j.undecided = was.Outcome == Undecided || is.Outcome == Undecided
+			}
+		})
+	}
+	wg.Wait()
+	for i := range batch {
+		c.count(&batch[i])
+	}
+}
+
+func (c *comparer) count(j *compared) {
+	c.Jobs++
+	if j.undecided {
+		c.Undecided++
+	}
+	if len(j.changes) == 0 {
+		return
+	}
+	c.Changed++
+	key := fmt.Sprintf("%q", j.changes)
+	i, ok := c.groups[key]
+	switch {
+	case ok:
+	case len(c.Groups) == maxGroups:
+		c.Ungrouped++
+		return
+	default:
+		i = len(c.Groups)
+		c.groups[key] = i
+		c.Groups = append(c.Groups, Group{Rule: j.rule, Changes: j.changes})
+	}
+	g := &c.Groups[i]
+	g.Count++
+	if g.Rule != j.rule {
+		g.Rule = ""
+	}
+	if len(g.Examples) < groupExamples {
+		g.Examples = append(g.Examples, j.job.example(j.reason))
+	}
+}
+
+func (r *Record) example(reason string) ChangedJob {
+	e := ChangedJob{ID: r.ID, Repo: cut(r.Repo.FullName), Job: cut(r.Job.Name), Labels: []string{}, Reason: cut(reason)}
+	for _, l := range r.Labels[:min(len(r.Labels), MaxLabels)] {
+		e.Labels = append(e.Labels, cut(l))
+	}
+	return e
+}
+
+// cut shortens s to MaxLabelLength.
+func cut(s string) string {
+	n := 0
+	for i := range s {
+		if n == MaxLabelLength {
+			return s[:i] + "…"
+		}
+		n++
+	}
+	return s
+}
+
+// changed returns what differs between two decisions of one job. A job that is
+// not routed asks for nothing: then only outcome and rule are compared.
+func changed(was, is *Decision) []Change {
+	var d differences
+	d.single("outcome", string(was.Outcome), string(is.Outcome))
+	d.single("rule", was.Rule, is.Rule)
+	if was.Outcome != Routed || is.Outcome != Routed {
+		return d.found
+	}
+	d.placement(&was.Placement, &is.Placement)
+	d.single("limit", was.Limit.text(), is.Limit.text())
+	d.fallbacks(was.Fallback, is.Fallback)
+	return d.found
+}
+
+// differences collects the parts that differ.
+type differences struct {
+	prefix string // of the parts' paths
+	found  []Change
+}
+
+func (d *differences) single(part, was, is string) {
+	if was != is {
+		d.found = append(d.found, Change{d.prefix + part, was, is})
+	}
+}
+
+func (d *differences) number(part string, was, is int64) {
+	if was != is {
+		text := func(n int64) string {
+			if n == 0 {
+				return ""
+			}
+			return strconv.FormatInt(n, 10)
+		}
+		d.single(part, text(was), text(is))
+	}
+}
+
+// list compares the entries of two lists, in whatever order they are.
+func list[T any](d *differences, part string, was, is []T, text func(T) string) {
+	if len(was) == 0 && len(is) == 0 {
+		return
+	}
+	texts := func(list []T) []string {
+		all := make([]string, len(list))
+		for i, e := range list {
+			all[i] = text(e)
+		}
+		slices.Sort(all)
+		return all
+	}
+	a, b := texts(was), texts(is)
+	var came []string
+	for len(a) > 0 || len(b) > 0 {
+		switch {
+		case len(b) == 0 || len(a) > 0 && a[0] < b[0]:
+			d.single(part, a[0], "")
+			a = a[1:]
+		case len(a) == 0 || b[0] < a[0]:
+			came = append(came, b[0])
+			b = b[1:]
+		default:
+			a, b = a[1:], b[1:]
+		}
+	}
+	for _, entry := range came {
+		d.single(part, "", entry)
+	}
+}
+
+func (d *differences) placement(was, is *Placement) {
+	d.single("jobspec", was.Jobspec, is.Jobspec)
+	d.single("dispatch", was.Dispatch, is.Dispatch)
+	list(d, "constraints", was.Constraints, is.Constraints, Constraint.text)
+	list(d, "affinities", was.Affinities, is.Affinities, Affinity.text)
+	list(d, "devices", was.Devices, is.Devices, Device.text)
+	for _, size := range []struct {
+		part    string
+		was, is int
+	}{
+		{"resources.cpu", was.Resources.CPU, is.Resources.CPU},
+		{"resources.cores", was.Resources.Cores, is.Resources.Cores},
+		{"resources.memory_mb", was.Resources.MemoryMB, is.Resources.MemoryMB},
+		{"resources.memory_max_mb", was.Resources.MemoryMaxMB, is.Resources.MemoryMaxMB},
+		{"resources.disk_mb", was.Resources.DiskMB, is.Resources.DiskMB},
+		{"priority", was.Priority, is.Priority},
+	} {
+		d.number(size.part, int64(size.was), int64(size.is))
+	}
+	d.single("node_pool", was.NodePool, is.NodePool)
+	list(d, "datacenters", was.Datacenters, is.Datacenters, func(name string) string { return name })
+	d.single("namespace", was.Namespace, is.Namespace)
+	entries(d, "task.env.", was.Task.Env, is.Task.Env, func(s string) string { return strconv.Quote(s) })
+	entries(d, "task.config.", was.Task.Config, is.Task.Config, func(v any) string {
+		text, err := json.Marshal(v)
+		if err != nil { // no JSON value: a bug
+			return fmt.Sprint(v)
+		}
+		return string(text)
+	})
+	d.single("runner.scope", was.Runner.Scope, is.Runner.Scope)
+	d.number("runner.group", was.Runner.Group, is.Runner.Group)
+}
+
+// entries compares two maps. A text is never "", which stands for no entry.
+func entries[V any](d *differences, prefix string, was, is map[string]V, text func(V) string) {
+	if reflect.DeepEqual(was, is) {
+		return
+	}
+	names := slices.Collect(maps.Keys(was))
+	for name := range is {
+		if _, both := was[name]; !both {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		var a, b string
+		if v, ok := was[name]; ok {
+			a = text(v)
+		}
+		if v, ok := is[name]; ok {
+			b = text(v)
+		}
+		d.single(prefix+name, a, b)
+	}
+}
+
+// fallbacks compares the fallbacks that come after the same time. What changes
+// in them as it does in the placement itself is not said again.
+func (d *differences) fallbacks(was, is []Fallback) {
+	if len(was) == 0 && len(is) == 0 {
+		return
+	}
+	list(d, "fallback", was, is, Fallback.text)
+	for i := range was {
+		j := slices.IndexFunc(is, func(f Fallback) bool { return f.After == was[i].After })
+		if j < 0 || was[i].Reason != "" || is[j].Reason != "" {
+			continue
+		}
+		var inside differences
+		inside.placement(&was[i].Placement, &is[j].Placement)
+		for _, c := range inside.found {
+			if !slices.Contains(d.found, c) {
+				d.single("fallback."+short(was[i].After)+"."+c.Part, c.Old, c.New)
+			}
+		}
+	}
+}
+
+// The texts of entries, as people write them in a rules file.
+
+func (c Constraint) text() string {
+	return strings.TrimSpace(c.Attribute + " " + c.Operator + " " + c.Value)
+}
+
+func (a Affinity) text() string {
+	return a.Attribute + " " + a.Operator + " " + a.Value + ", weight " + strconv.Itoa(a.Weight)
+}
+
+func (d Device) text() string {
+	text := strconv.Itoa(d.Count) + " " + d.Name
+	within := make([]string, len(d.Constraints))
+	for i, c := range d.Constraints {
+		within[i] = c.text()
+	}
+	slices.Sort(within)
+	for _, c := range within {
+		text += ", " + c
+	}
+	return text
+}
+
+// The key is left out: it names the rule and the job.
+func (l *Limit) text() string {
+	if l == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d running per %s", l.Running, l.Per)
+}
+
+func (f Fallback) text() string {
+	text := "after " + short(f.After)
+	if f.Reason != "" {
+		text += ", left out"
+	}
+	return text
+}
+
+// short writes 5m0s as 5m.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
