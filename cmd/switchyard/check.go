@@ -227,25 +227,32 @@ func loadRules(stderr io.Writer, path, specDir string) (*rules.Set, *jobspecs.Se
 	if err != nil {
 		return nil, nil, fmt.Errorf("load jobspecs: %w", err)
 	}
+	set, err := loadRulesFor(stderr, path, specs)
+	return set, specs, err
+}
+
+// loadRulesFor is loadRules for jobspecs that are loaded; with nil the rules are
+// not checked against any.
+func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Set, error) {
 	files, err := readRules(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the rules: %w", err)
+		return nil, fmt.Errorf("read the rules: %w", err)
 	}
 	set, err := rules.Load(files...)
 	var faults rules.Diagnostics
 	switch {
 	case errors.As(err, &faults):
 	case err != nil:
-		return nil, nil, fmt.Errorf("load the rules: %w", err)
-	default:
+		return nil, fmt.Errorf("load the rules: %w", err)
+	case specs != nil:
 		faults = set.CheckJobspecs(specs.Names())
 	}
 	if len(faults) == 0 {
-		return set, specs, nil
+		return set, nil
 	}
 	writeFindings(stderr, files, faults)
 	fmt.Fprintf(stderr, "%s: %s\n", path, count(len(faults), "fault"))
-	return nil, nil, errNo
+	return nil, errNo
 }
 
 func readRules(path string) ([]rules.File, error) {

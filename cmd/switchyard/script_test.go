@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/http/httptest"
 	"os"
@@ -12,12 +13,16 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/pflag"
 
+	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/store"
+	"switchyard/rules"
 )
 
 // The program itself is what scripts and crash tests run.
@@ -57,9 +62,33 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
 			},
+			// database FILE makes a server's database of three jobs, one of them decided.
+			"database": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(makeDatabase(ts.MkAbs(args[0])))
+			},
 		},
 		UpdateScripts: os.Getenv("UPDATE") != "",
 	})
+}
+
+func makeDatabase(path string) error {
+	ctx := context.Background()
+	s, err := store.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	received := time.Date(2025, 11, 23, 18, 0, 0, 0, time.UTC)
+	for i, labels := range [][]string{{"self-hosted", "Linux"}, {"self-hosted", "linux", "gpu"}, {"ubuntu-latest"}} {
+		d := router.Delivery{ID: strconv.Itoa(i), Action: "queued", Status: "queued", ReceivedAt: received.Add(time.Duration(i) * 12 * time.Hour)}
+		d.Job = router.Job{ID: int64(4711 + i), RunID: 47, Attempt: 1, Name: "build <x>", Workflow: "CI", Branch: "main", Sender: "octocat", Labels: labels,
+			Repo: router.Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}}
+		if _, err := s.Receive(ctx, d); err != nil {
+			return err
+		}
+	}
+	d := router.Decision{Outcome: rules.Ignored, Reason: "out of scope"}
+	err = s.Settle(ctx, 4713, router.Ignored, d.Reason, &d, received)
+	return errors.Join(err, s.Close())
 }
 
 func TestTheDemoRulesAreTheExample(t *testing.T) {

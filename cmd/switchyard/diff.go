@@ -1,0 +1,354 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router/store"
+	"switchyard/rules"
+)
+
+type diffFlags struct{ history, format, specDir string }
+
+func diffCommand() *cobra.Command {
+	var f diffFlags
+	cmd := &cobra.Command{
+		Use:   "diff OLD NEW --history FILE",
+		Short: "Say which recorded jobs a change of the rules affects",
+		Long: `Diff decides recorded jobs by two rules files and groups those that change in
+outcome, rule, jobspec or anything else that Nomad is asked for.
+
+The history is a file of switchyard jobs export, a server's database (which may
+be in use), or JSON lines of your own, each with at least
+{"labels": ["self-hosted"], "repo": {"full_name": "acme/web", "private": true}}
+
+Exit code 0: no job changes. 1: some do. 2: could not tell.`,
+		Example: "  switchyard diff rules.yaml new.yaml --history switchyard.db",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return fmt.Errorf("want two rules files, OLD and NEW, got %d arguments; for example: switchyard diff rules.yaml new.yaml --history switchyard.db", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return f.diff(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), cmd.InOrStdin(), args[0], args[1])
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&f.history, "history", "", "`file` of recorded jobs (required); - for JSON lines on standard input")
+	fl.StringVar(&f.format, "format", "text", "text, json, or github: annotations for a pull request's check")
+	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones, that NEW may use")
+	return cmd
+}
+
+// diff prints what the change from OLD to NEW does to the recorded jobs.
+func (f *diffFlags) diff(ctx context.Context, stdout, stderr io.Writer, stdin io.Reader, oldPath, newPath string) error {
+	if !slices.Contains([]string{"text", "json", "github"}, f.format) {
+		return fmt.Errorf("--format %q: want text, json or github", f.format)
+	}
+	if f.history == "" {
+		return errors.New("--history FILE is missing: an export, a database, or - for standard input; switchyard jobs export writes one")
+	}
+	before, err := loadRulesFor(stderr, oldPath, nil) // jobspecs that it names may be gone by now
+	var after *rules.Set
+	if err == nil {
+		after, _, err = loadRules(stderr, newPath, f.specDir)
+	}
+	if errors.Is(err, errNo) {
+		return &exitError{code: exitUnknown} // the faults are printed; of the jobs nothing can be told
+	}
+	if err != nil {
+		return err
+	}
+	c, err := rules.Compare(before, after, readHistory(ctx, f.history, stdin))
+	switch {
+	case err != nil:
+		return err
+	case c.Jobs == 0:
+		return fmt.Errorf("%s holds no jobs: there is nothing to compare", f.history)
+	}
+	switch f.format {
+	case "json":
+		err = writeJSON(stdout, c)
+	case "github":
+		err = writeAnnotations(stdout, after, newPath, c)
+	default:
+		err = writeComparison(stdout, c)
+	}
+	if err == nil && c.Changed > 0 {
+		return errNo
+	}
+	return err
+}
+
+// sqliteMagic begins every SQLite file: https://www.sqlite.org/fileformat.html.
+const sqliteMagic = "SQLite format 3\x00"
+
+// readHistory goes through the recorded jobs of a file, or of stdin when name is "-".
+func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[rules.Record, error] {
+	return func(yield func(rules.Record, error) bool) {
+		if name == "-" {
+			readLines(ctx, name, stdin, yield)
+			return
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			yield(rules.Record{}, fmt.Errorf("read the history: %w", err))
+			return
+		}
+		defer f.Close()
+		in := bufio.NewReader(f)
+		if magic, _ := in.Peek(len(sqliteMagic)); string(magic) == sqliteMagic {
+			readDatabase(ctx, name, yield)
+			return
+		}
+		readLines(ctx, name, in, yield)
+	}
+}
+
+func readDatabase(ctx context.Context, name string, yield func(rules.Record, error) bool) {
+	jobs, err := store.OpenReadOnly(ctx, name)
+	if err != nil {
+		yield(rules.Record{}, err)
+		return
+	}
+	defer jobs.Close()
+	for j, err := range jobs.Jobs(ctx, time.Time{}) {
+		if !yield(recorded(j.Job), err) {
+			return
+		}
+	}
+}
+
+// maxLine bounds a line of a history. The largest job that a server records
+// takes a third of it.
+const maxLine = 1 << 20
+
+func readLines(ctx context.Context, name string, in io.Reader, yield func(rules.Record, error) bool) {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, maxLine)
+	n := 0
+	for lines.Scan() {
+		n++
+		line := lines.Bytes()
+		if n == 1 {
+			line = bytes.TrimPrefix(line, []byte("\ufeff")) // editors of Windows write it
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
+			continue
+		}
+		r, err := readRecord(line)
+		if err != nil {
+			err = fmt.Errorf("%s:%d: %w", name, n, err)
+		} else if err = ctx.Err(); err != nil {
+			err = fmt.Errorf("read the history: %w", err)
+		}
+		if !yield(r, err) || err != nil {
+			return
+		}
+	}
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		yield(rules.Record{}, fmt.Errorf("%s:%d: the line has more than 1 MiB: want one job a line", name, n+1))
+	case err != nil:
+		yield(rules.Record{}, fmt.Errorf("read the history: %w", err))
+	}
+}
+
+// readRecord reads one job. Fields that it does not know are fine.
+func readRecord(line []byte) (rules.Record, error) {
+	var r rules.Record
+	if !utf8.Valid(line) {
+		return r, errors.New("the line is not UTF-8")
+	}
+	var wrongType *json.UnmarshalTypeError
+	switch err := json.Unmarshal(line, &r); {
+	case errors.As(err, &wrongType) && wrongType.Field == "":
+		return r, fmt.Errorf("want a JSON object, not %s", wrongType.Value)
+	case errors.As(err, &wrongType):
+		return r, fmt.Errorf("%s cannot be a JSON %s", strings.TrimPrefix(wrongType.Field, "Facts."), printable(wrongType.Value))
+	case err != nil:
+		return r, fmt.Errorf("the line is not one JSON object: %w", err)
+	case r.Labels == nil:
+		return r, errors.New(`labels are missing: want a job such as {"labels": ["self-hosted"], "repo": {"full_name": "acme/web"}}`)
+	}
+	// One of the two ways to name a repository is enough.
+	switch repo := &r.Repo; {
+	case repo.Owner == "" && repo.Name == "":
+		repo.Owner, repo.Name, _ = strings.Cut(repo.FullName, "/")
+	case repo.FullName == "":
+		repo.FullName = repo.Owner + "/" + repo.Name
+	}
+	return r, nil
+}
+
+// writeComparison prints for people: a sentence, then the groups.
+func writeComparison(w io.Writer, c rules.Comparison) error {
+	const most = 50 // groups
+	out := bufio.NewWriter(w)
+	fmt.Fprintf(out, "%s.\n", sentence(c))
+	for _, g := range c.Groups[:min(len(c.Groups), most)] {
+		fmt.Fprintf(out, "\n%s:\n", title(g))
+		tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+		for _, ch := range g.Changes {
+			fmt.Fprintf(tw, "  %s\t%s\n", printable(ch.Part), change(ch))
+		}
+		if err := tw.Flush(); err != nil {
+			return err
+		}
+		for i, e := range g.Examples {
+			lead := "  such as "
+			if i > 0 {
+				lead = "          "
+			}
+			fmt.Fprintf(out, "%s%s\n", lead, example(e))
+		}
+		if why := reason(g); why != "" {
+			fmt.Fprintf(out, "  reason of the first: %s\n", why)
+		}
+	}
+	if rest := c.Groups[min(len(c.Groups), most):]; len(rest) > 0 {
+		n := 0
+		for _, g := range rest {
+			n += g.Count
+		}
+		fmt.Fprintf(out, "\nAnd %s in %s; --format json lists them.\n", count(n, "job"), count(len(rest), "group"))
+	}
+	if c.Ungrouped > 0 {
+		fmt.Fprintf(out, "\nAnd %s that change in still other ways.\n", count(c.Ungrouped, "job"))
+	}
+	return out.Flush()
+}
+
+// sentence is the answer, without a full stop.
+func sentence(c rules.Comparison) string {
+	s := "None"
+	if c.Changed > 0 {
+		s = thousands(c.Changed)
+	}
+	s += " of " + thousands(c.Jobs) + " recorded job"
+	if c.Jobs != 1 {
+		s += "s"
+	}
+	s += " change"
+	if c.Changed < 2 {
+		s += "s"
+	}
+	if c.Undecided > 0 {
+		s += "; of " + thousands(c.Undecided) + " the history does not say what a rule asks of the run"
+	}
+	return s
+}
+
+func title(g rules.Group) string {
+	s := thousands(g.Count) + " job"
+	if g.Count != 1 {
+		s += "s"
+	}
+	if g.Rule != "" {
+		s += " of rule " + printable(g.Rule)
+	}
+	return s
+}
+
+// change says what was and what is.
+func change(c rules.Change) string {
+	switch {
+	case c.Old == "":
+		return "+ " + shortened(c.New)
+	case c.New == "":
+		return "- " + shortened(c.Old)
+	}
+	return shortened(c.Old) + " → " + shortened(c.New)
+}
+
+func example(e rules.ChangedJob) string {
+	s := shortened(e.Repo)
+	if e.Job != "" {
+		s += " · " + shortened(e.Job)
+	}
+	if e.ID != 0 {
+		s += fmt.Sprintf(" (job %d)", e.ID)
+	}
+	return s + ": " + shortened(strings.Join(e.Labels, ", "))
+}
+
+// reason is why the first of a group's jobs is not routed now; "" when it is.
+func reason(g rules.Group) string {
+	for _, c := range g.Changes {
+		if c.Part == "outcome" && c.New != string(rules.Routed) && len(g.Examples) > 0 {
+			return shortened(g.Examples[0].Reason)
+		}
+	}
+	return ""
+}
+
+// shortened makes a stranger's text fit for one line of a terminal.
+func shortened(s string) string {
+	const most = 200
+	if utf8.RuneCountInString(s) > most {
+		s = string([]rune(s)[:most]) + "…"
+	}
+	return printable(s)
+}
+
+// thousands writes 1204 as 1,204.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// writeAnnotations prints workflow commands: a notice with the answer, and for
+// each of the largest groups a warning at its rule in NEW.
+func writeAnnotations(w io.Writer, after *rules.Set, newPath string, c rules.Comparison) error {
+	const most = 10 // warnings that GitHub shows of one step
+	err := annotate(w, "notice", newPath, 1, 1, "switchyard diff", sentence(c))
+	for i, g := range c.Groups {
+		if i == most-1 && len(c.Groups) > most {
+			n := c.Ungrouped
+			for _, g := range c.Groups[i:] {
+				n += g.Count
+			}
+			return errors.Join(err, annotate(w, "warning", newPath, 1, 1, "And "+count(n, "job"), "These change in other ways; switchyard diff without --format github shows more."))
+		}
+		var lines []string
+		for _, ch := range g.Changes {
+			lines = append(lines, printable(ch.Part)+": "+change(ch))
+		}
+		if why := reason(g); why != "" {
+			lines = append(lines, "reason of the first: "+why)
+		}
+		for _, e := range g.Examples {
+			lines = append(lines, "such as "+example(e))
+		}
+		at := after.AtRule(g.Rule, "")
+		if at.File == "" {
+			at.File, at.Line, at.Column = newPath, 1, 1
+		}
+		verb := " change"
+		if g.Count == 1 {
+			verb = " changes"
+		}
+		err = errors.Join(err, annotate(w, "warning", at.File, at.Line, at.Column, title(g)+verb, strings.Join(lines, "\n")))
+	}
+	return err
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/rules"
+)
+
+func jobsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "jobs",
+		Short:   "Work with the recorded jobs",
+		Example: "  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(jobsExportCommand())
+	return cmd
+}
+
+func jobsExportCommand() *cobra.Command {
+	var db, since, output string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write the recorded jobs as JSON lines",
+		Long: `Export writes what the rules see of each job that GitHub told us of, one job
+a line, oldest first, for switchyard diff. A server may be using the database;
+nothing in it is changed.
+
+Exit code 0: written. 2: could not.`,
+		Example: "  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			from, err := sinceTime(since, time.Now())
+			if err != nil {
+				return err
+			}
+			return exportJobs(cmd.Context(), cmd.OutOrStdout(), db, from, output)
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.StringVar(&db, "db", "switchyard.db", "the server's database `file`")
+	fl.StringVar(&since, "since", "", "only jobs received since then: a `time` such as 36h, 30d, 2026-11-01 or 2026-11-01T08:00:00Z")
+	fl.StringVar(&output, "output", "", "`file` to write, for its owner only (standard output)")
+	return cmd
+}
+
+// sinceTime reads --since; the zero time is no bound. A date begins in UTC.
+func sinceTime(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		if n, err := strconv.ParseUint(days, 10, 16); err == nil {
+			return now.AddDate(0, 0, -int(n)), nil
+		}
+	}
+	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("--since %q: want a time such as 36h, 30d, 2026-11-01 or 2026-11-01T08:00:00Z", s)
+}
+
+// A jobLine is one line of an export. Its JSON form is a contract.
+type jobLine struct {
+	rules.Record
+	RunID      int64     `json:"run_id"`
+	ReceivedAt time.Time `json:"received_at"` // when we first heard of it, in UTC
+	Outcome    string    `json:"outcome"`     // of its decision; "" when it was never decided
+}
+
+// recorded is what a history says of a job.
+func recorded(j router.Job) rules.Record { return rules.Record{ID: j.ID, Facts: j.Facts()} }
+
+func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Time, output string) (err error) {
+	jobs, err := store.OpenReadOnly(ctx, db)
+	if err != nil {
+		return err
+	}
+	defer jobs.Close()
+	to := stdout
+	if output != "" {
+		// As the database itself: it names private repositories.
+		f, err := os.OpenFile(output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return fmt.Errorf("write the jobs: %w", err)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		to = f
+	}
+	out := bufio.NewWriter(to)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	n := 0
+	for j, err := range jobs.Jobs(ctx, since) {
+		if err != nil {
+			return err
+		}
+		line := jobLine{Record: recorded(j.Job), RunID: j.Job.RunID, ReceivedAt: j.Job.ReceivedAt, Outcome: j.Outcome}
+		if err := enc.Encode(line); err != nil {
+			return fmt.Errorf("write the jobs: %w", err)
+		}
+		n++
+	}
+	if err := out.Flush(); err != nil {
+		return fmt.Errorf("write the jobs: %w", err)
+	}
+	if output != "" {
+		_, err = fmt.Fprintf(stdout, "%s: %s\n", output, count(n, "job"))
+	}
+	return err
+}
