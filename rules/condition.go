@@ -8,6 +8,7 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
 )
@@ -104,7 +105,7 @@ var flagFacts = map[string]func(*Env) bool{
 
 // condition compiles a condition; run says whether it may ask for the run.
 func (l *language) condition(source string, run bool) (condition, error) {
-	whole, err := l.compile(source, run, expr.AsBool(), expr.WarnOnAny())
+	whole, config, err := l.check(source, run, expr.AsBool(), expr.WarnOnAny())
 	if err != nil {
 		return condition{}, err
 	}
@@ -114,7 +115,11 @@ func (l *language) condition(source string, run bool) (condition, error) {
 		return condition{}, placed(err)
 	}
 	if c.root, err = l.node(tree.Node); err != nil {
-		c.root = &node{kind: program, run: whole, names: factsOf(tree.Node)}
+		p, err := compiler.Compile(whole, config)
+		if err != nil {
+			return condition{}, placed(err)
+		}
+		c.root = &node{kind: program, run: p, names: factsOf(tree.Node)}
 		c.root.needRun = asksForRun(c.root.names)
 	}
 	c.root.source = c.source

@@ -341,10 +341,21 @@ func shifted(err error, text string, from int) error {
 }
 
 // compile checks an expression and compiles it; run says whether it may ask for
-// the run. What it recurses on is bounded by the length.
+// the run.
 func (l *language) compile(source string, run bool, more ...expr.Option) (*vm.Program, error) {
+	tree, config, err := l.check(source, run, more...)
+	if err != nil {
+		return nil, err
+	}
+	program, err := compiler.Compile(tree, config)
+	return program, placed(err)
+}
+
+// check is the first half of compile. What it recurses on is bounded by the
+// length.
+func (l *language) check(source string, run bool, more ...expr.Option) (*parser.Tree, *conf.Config, error) {
 	if len(source) > maxExpression {
-		return nil, &expressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
+		return nil, nil, &expressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
 	}
 	l.found = nil
 	v := &visitor{language: l, source: file.NewSource(source), run: run}
@@ -356,13 +367,9 @@ func (l *language) compile(source string, run bool, more ...expr.Option) (*vm.Pr
 	tree, err := checker.ParseCheck(source, &config)
 	if v.bad != nil {
 		line, column := v.place(v.bad)
-		return nil, &expressionError{line, column, v.message}
+		return nil, nil, &expressionError{line, column, v.message}
 	}
-	if err != nil {
-		return nil, placed(err)
-	}
-	program, err := compiler.Compile(tree, &config)
-	return program, placed(err)
+	return tree, &config, placed(err)
 }
 
 // placed turns an error of the expression library into our own.

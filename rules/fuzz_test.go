@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr"
+	"github.com/google/go-cmp/cmp"
 )
 
 // checkDecision checks what is true of every decision.
@@ -110,8 +111,8 @@ func FuzzDecide(f *testing.F) {
 		checkDecision(t, d)
 		explained := s.Decide(facts, true)
 		explained.Trace, explained.Nearest = nil, nil
-		if fmt.Sprint(d) != fmt.Sprint(explained) {
-			t.Errorf("the trace changed the decision:\n%v\n%v", d, explained)
+		if diff := cmp.Diff(d, explained); diff != "" {
+			t.Errorf("the trace changed the decision (-without +with):\n%s", diff)
 		}
 	})
 }

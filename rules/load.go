@@ -396,7 +396,11 @@ func (r *loader) rules(n ast.Node) {
 	if items != nil && len(items) == 0 {
 		r.fault(n, "rules is empty: list at least one rule")
 	}
-	for _, item := range items {
+	if list, ok := n.(*ast.SequenceNode); ok {
+		list.Entries = nil // the same once more
+	}
+	for i, item := range items {
+		items[i] = nil // of ten thousand rules the tree is larger than what comes of it
 		before := len(r.faults)
 		r.oneRule(item)
 		name := r.set.rules[len(r.set.rules)-1].name

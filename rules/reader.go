@@ -82,6 +82,9 @@ func (r *reader) tree() (root ast.Node) {
 		return nil
 	}
 	f, err := parser.Parse(tokens, 0)
+	for _, t := range tokens { // so that a part of the tree can be let go
+		t.Prev, t.Next = nil, nil
+	}
 	var syntax *yaml.SyntaxError
 	if errors.As(err, &syntax) {
 		line, column := 1, 1
