@@ -38,8 +38,13 @@ type Config struct {
 
 // A Client implements router.Nomad. It is safe for concurrent use.
 type Client struct {
+	jobspecs *jobspecs.Set
+	*shared
+}
+
+// shared is what Clients with different jobspecs have in common.
+type shared struct {
 	api       *api.Client
-	jobspecs  *jobspecs.Set
 	log       *slog.Logger
 	namespace string // where jobs go that name none
 	hold      keyed  // one parse per jobspec, one dispatch per runner at a time
@@ -85,10 +90,15 @@ func New(c Config) (*Client, error) {
 	if config.Namespace == "" {
 		config.Namespace = api.DefaultNamespace
 	}
-	return &Client{
-		api: client, jobspecs: c.Jobspecs, log: c.Logger,
-		namespace: config.Namespace, parsed: map[string][]byte{},
-	}, nil
+	return &Client{jobspecs: c.Jobspecs, shared: &shared{
+		api: client, log: c.Logger, namespace: config.Namespace, parsed: map[string][]byte{},
+	}}, nil
+}
+
+// WithJobspecs returns a Client with other jobspecs that shares everything
+// else with this one: its connections, and what Nomad parsed already.
+func (c *Client) WithJobspecs(specs *jobspecs.Set) *Client {
+	return &Client{jobspecs: specs, shared: c.shared}
 }
 
 // A scope is where a call goes. Nomad lets a query's namespace and region win
@@ -204,7 +214,8 @@ func (c *Client) validate(ctx context.Context, of call, job *api.Job) ([]string,
 }
 
 // Validate asks Nomad whether it takes a jobspec, with nothing laid over it,
-// and returns Nomad's warnings. Errors are sorted as Start's.
+// and returns Nomad's warnings. Errors are sorted as Start's; one that is a
+// verdict on the jobspec, not trouble on the way to one, is a JobspecError too.
 func (c *Client) Validate(ctx context.Context, name string) ([]string, error) {
 	job, err := c.Render(ctx, router.StartRequest{
 		Runner:    router.Runner{ID: "gha-0-1", Name: "gha-0-1"},

@@ -1,7 +1,6 @@
 package nomad
 
 import (
-	"cmp"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -17,6 +16,14 @@ import (
 
 // maxWords bounds Nomad's words in an error, in characters.
 const maxWords = 600
+
+// A JobspecError says that a jobspec, or the job made of it, is at fault, and
+// not Nomad or the way there. A reload branches on it: rules stay out when
+// Nomad refuses their jobspecs.
+type JobspecError struct{ Err error }
+
+func (e *JobspecError) Error() string { return e.Err.Error() }
+func (e *JobspecError) Unwrap() error { return e.Err }
 
 // A call is something asked of Nomad, for errors.
 type call struct {
@@ -41,7 +48,7 @@ func (c call) sorted(err error) error {
 		return c.unanswered(err)
 	}
 	said := words(err)
-	plain := &answered{code, fmt.Errorf("%s: Nomad answered %d: %s", c, code, said)}
+	var plain error = &answered{code, fmt.Errorf("%s: Nomad answered %d: %s", c, code, said)}
 	if fix, ok := fixFor(said); ok {
 		return &router.FixError{Fix: fix, Err: plain}
 	}
@@ -50,8 +57,8 @@ func (c call) sorted(err error) error {
 		return &router.FixError{Fix: needs(c.capability, c.at), Err: plain}
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
 		fix := "check that NOMAD_ADDR is the address of a Nomad agent"
-		if code == http.StatusBadRequest {
-			fix = cmp.Or(c.badRequest, fix)
+		if code == http.StatusBadRequest && c.badRequest != "" {
+			fix, plain = c.badRequest, &JobspecError{Err: plain}
 		}
 		return &router.FixError{Fix: fix, Err: plain}
 	}
@@ -90,7 +97,7 @@ func (c call) unanswered(err error) error {
 // refusal is the error for a job that Nomad finds invalid, in its words.
 func (c call) refusal(said string) error {
 	said = line(said)
-	err := fmt.Errorf("%s: Nomad refuses it: %s", c, said)
+	var err error = &JobspecError{Err: fmt.Errorf("%s: Nomad refuses it: %s", c, said)}
 	if fix, ok := fixFor(said); ok {
 		return &router.FixError{Fix: fix, Err: err}
 	}

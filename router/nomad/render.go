@@ -41,13 +41,13 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	}
 	var job api.Job // decoded afresh, so that no two jobs share anything
 	if err := json.Unmarshal(parsed, &job); err != nil {
-		return nil, &router.FixError{Fix: "mend the file", Err: fmt.Errorf("jobspec %s is no Nomad job: %w", spec.Path, err)}
+		return nil, &router.FixError{Fix: "mend the file", Err: &JobspecError{Err: fmt.Errorf("jobspec %s is no Nomad job: %w", spec.Path, err)}}
 	}
 	group, task, err := runnerTask(&job)
 	if err != nil {
 		return nil, &router.FixError{
 			Fix: `leave one group, and mark one of its tasks with meta { switchyard = "runner" } if it has several`,
-			Err: fmt.Errorf("jobspec %s: %w", spec.Path, err),
+			Err: &JobspecError{Err: fmt.Errorf("jobspec %s: %w", spec.Path, err)},
 		}
 	}
 	overlayJob(&job, r)

@@ -1,0 +1,70 @@
+package nomad
+
+import (
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/jobspecs"
+)
+
+// A reload refuses rules for a verdict on a jobspec, and for nothing else.
+func TestVerdictsOnAJobspec(t *testing.T) {
+	const (
+		validate = "PUT /v1/validate/job"
+		parse    = "PUT /v1/jobs/parse"
+	)
+	for _, c := range []struct {
+		name, jobspec string
+		answers       answers
+		want          bool
+	}{
+		{"the file cannot be parsed", "broken", answers{parse: {400, "1 error occurred:\n\t* missing the resource block"}}, true},
+		{"no task is the runner", "unmarked", nil, true},
+		{"it has two groups", "two-groups", nil, true},
+		{"the job is invalid", "plain", answers{validate: {200, `{"Error":"1 error occurred:\n\t* Missing job datacenters\n\n"}`}}, true},
+		{"its pool does not exist", "plain", answers{validate: {200, `{"Error":"job \"x\" is in nonexistent node pool \"x\""}`}}, true},
+		{"the token may not parse", "broken", answers{parse: {403, "Permission denied"}}, false},
+		{"the token may not validate", "plain", answers{validate: {403, "Permission denied"}}, false},
+		{"Nomad is in trouble", "plain", answers{validate: {500, "No cluster leader"}}, false},
+		{"it is no Nomad", "plain", answers{validate: {400, "what?"}}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			server := httptest.NewServer(c.answers)
+			defer server.Close()
+			_, err := newClient(t, &api.Config{Address: server.URL}).Validate(t.Context(), c.jobspec)
+			var verdict *JobspecError
+			if err == nil || errors.As(err, &verdict) != c.want {
+				t.Errorf("Validate = %v, a verdict: %v, want %v", err, !c.want, c.want)
+			}
+		})
+	}
+}
+
+func TestWithJobspecs(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "new.nomad.json"), []byte(`{"ID":"x","TaskGroups":[{"Tasks":[{"Driver":"exec"}]}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	specs, err := jobspecs.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(answers{"": {200, "{}"}})
+	defer server.Close()
+	before := newClient(t, &api.Config{Address: server.URL})
+	after := before.WithJobspecs(specs)
+	if _, err := after.Validate(t.Context(), "new"); err != nil {
+		t.Errorf("the new Client does not know the new jobspec: %v", err)
+	}
+	if _, err := before.Validate(t.Context(), "new"); err == nil {
+		t.Error("the old Client knows the new jobspec")
+	}
+	if _, err := after.Validate(t.Context(), "plain"); err == nil {
+		t.Error("the new Client knows an old jobspec")
+	}
+}
