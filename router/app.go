@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
 	"switchyard/rules"
@@ -24,7 +27,9 @@ type Config struct {
 	Store  Store      // required; the caller closes it after Run
 	Nomad  Nomad      // required
 	GitHub GitHub     // required
-	Rules  *rules.Set // required
+	Rules  *rules.Set // required; those in force until Reload
+
+	RulesVersion RulesVersion // of Rules; no Origin: "start"
 
 	// Webhook makes the handler of POST /webhooks/github; it calls receive for
 	// each delivery that is checked and decoded, and answers after it returns.
@@ -52,6 +57,7 @@ type App struct {
 	worker
 	public, admin net.Listener
 	webhook       http.Handler
+	metrics       *prometheus.Registry
 }
 
 // New checks the configuration and opens the listeners, so that their
@@ -97,10 +103,14 @@ func New(c Config) (*App, error) {
 		}
 		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	}
-	a := &App{worker: worker{
+	a := &App{metrics: prometheus.NewRegistry(), worker: worker{
 		Config: &c, wake: make(chan struct{}, 1), jobs: make(chan Job),
-		inHand: map[int64]bool{}, tokens: map[string]Secret{},
+		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 	}}
+	v := c.RulesVersion
+	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)
+	a.live.Store(&liveRules{set: c.Rules, status: RulesStatus{RulesVersion: v, Rules: len(c.Rules.Rules())}})
+	a.metrics.MustRegister(rulesMetrics{a})
 	var err error
 	if a.webhook, err = c.Webhook(a.receive); err != nil {
 		return nil, err
@@ -168,7 +178,8 @@ func (a *App) publicHandler() http.Handler {
 }
 
 // adminHandler is for operators: /healthz says that the process lives,
-// /readyz that the store answers, with the number of jobs in each state.
+// /readyz that the store answers, with the number of jobs in each state and
+// the rules in force. /metrics is for Prometheus.
 func (a *App) adminHandler() http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -182,8 +193,10 @@ func (a *App) adminHandler() http.Handler {
 			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready", "reason": "the store does not answer: " + err.Error()})
 			return
 		}
-		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "jobs": counts})
+		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "jobs": counts, "rules": a.RulesStatus()})
 	}).Methods(http.MethodGet, http.MethodHead)
+	r.HandleFunc(RulesPath, a.rulesHandler).Methods(http.MethodGet)
+	r.Handle("/metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{})).Methods(http.MethodGet)
 	return r
 }
 

@@ -99,11 +99,13 @@ func (w *worker) configure(ctx context.Context, c Claimed) (name string, cfg Run
 	defer cancel()
 	if c.Job.Decision == nil {
 		// The claim overtook the record of the registration.
-		d, err := w.decide(ctx, c.Job)
-		if err != nil {
-			return "", RunnerConfig{}, fmt.Errorf("ask GitHub what started the run: %w", err)
+		if c.Job.Decision = w.held(c.Job.ID); c.Job.Decision == nil {
+			d, err := w.decide(ctx, c.Job)
+			if err != nil {
+				return "", RunnerConfig{}, fmt.Errorf("ask GitHub what started the run: %w", err)
+			}
+			c.Job.Decision = &d
 		}
-		c.Job.Decision = &d
 	}
 	for range nameTries {
 		name = c.Runner.ID + "-" + strings.ToLower(rand.Text()[:6])

@@ -23,8 +23,8 @@ const (
 // decide decides a job. Its run is looked up when a rule that is reached asks
 // for it; if that fails, the decision is Undecided and the error says why.
 func (w *worker) decide(ctx context.Context, j Job) (Decision, error) {
-	facts := j.Facts()
-	d := w.Rules.Decide(facts, false)
+	facts, set := j.Facts(), w.live.Load().set // one set, whatever is reloaded meanwhile
+	d := set.Decide(facts, false)
 	if d.Outcome != rules.Undecided {
 		return d, nil
 	}
@@ -35,7 +35,7 @@ func (w *worker) decide(ctx context.Context, j Job) (Decision, error) {
 		return d, err
 	}
 	facts.Run = &run
-	return w.Rules.Decide(facts, false), nil
+	return set.Decide(facts, false), nil
 }
 
 // undecided records that a job's run could not be looked up; its error is the store's.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"switchyard/rules"
@@ -29,9 +30,11 @@ type worker struct {
 	wake chan struct{} // size 1; a hint that a job may be due
 	jobs chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
 
+	live atomic.Pointer[liveRules]
+
 	mu     sync.Mutex
-	inHand map[int64]bool    // jobs handed to a sender, or about to be
-	tokens map[string]Secret // by runner ID: tokens of attempts that failed, used again so that hashes do not pile up
+	inHand map[int64]*Decision // jobs handed to a sender, or about to be; nil until decided
+	tokens map[string]Secret   // by runner ID: tokens of attempts that failed, used again so that hashes do not pile up
 
 	runs runs // those looked up
 }
@@ -102,10 +105,10 @@ func (w *worker) feed(ctx context.Context) {
 func (w *worker) take(id int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.inHand[id] {
+	if _, taken := w.inHand[id]; taken {
 		return false
 	}
-	w.inHand[id] = true
+	w.inHand[id] = nil
 	return true
 }
 
@@ -123,6 +126,7 @@ func (w *worker) send(ctx context.Context, j Job) {
 	if err != nil {
 		err = w.undecided(ctx, j, d, err)
 	} else {
+		w.hold(j.ID, &d)
 		err = w.carry(ctx, j, &d)
 	}
 	if err == nil || ctx.Err() != nil {

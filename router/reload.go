@@ -1,0 +1,132 @@
+package router
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"switchyard/rules"
+)
+
+// A RulesVersion says which rules these are. Its JSON form is a contract.
+type RulesVersion struct {
+	Hash     string    `json:"hash"`      // hex SHA-256 of what they were loaded from; "": unknown
+	LoadedAt time.Time `json:"loaded_at"` // when they came into force; the App sets it
+	Origin   string    `json:"origin"`    // what made them be loaded: "start", "file changed", "SIGHUP"
+	Files    []string  `json:"files"`
+}
+
+// RefusedRules are newer rules that did not come into force.
+type RefusedRules struct {
+	Hash        string            `json:"hash"` // "" when they could not be read
+	Origin      string            `json:"origin"`
+	Since       time.Time         `json:"since"`       // since when what was newest is refused; the App sets it
+	Reason      string            `json:"reason"`      // one sentence
+	Diagnostics rules.Diagnostics `json:"diagnostics"` // empty when the reason says it all
+}
+
+// RulesStatus says which rules are in force and whether newer ones were refused.
+type RulesStatus struct {
+	RulesVersion
+	Rules int           `json:"rules"` // how many
+	Error *RefusedRules `json:"error"` // nil: there are no newer ones
+}
+
+// liveRules is the rules in force with all that is said of them. It never
+// changes; another one takes its place.
+type liveRules struct {
+	set              *rules.Set
+	status           RulesStatus
+	reloads, refused int // how many Reload and RefuseRules there were
+}
+
+// Reload puts rules in force: jobs are decided by them from now on. A job in
+// hand keeps its decision. Safe for concurrent use, as are the methods below.
+func (a *App) Reload(set *rules.Set, v RulesVersion) {
+	a.change(func(live *liveRules) {
+		v.LoadedAt = a.Now()
+		live.set, live.reloads = set, live.reloads+1
+		live.status = RulesStatus{RulesVersion: v, Rules: len(set.Rules())}
+	})
+}
+
+// RefuseRules reports that newer rules are not put in force; the old ones stay.
+func (a *App) RefuseRules(r RefusedRules) {
+	a.change(func(live *liveRules) {
+		r.Since = a.Now()
+		if before := live.status.Error; before != nil {
+			r.Since = before.Since
+		}
+		if r.Diagnostics == nil {
+			r.Diagnostics = rules.Diagnostics{}
+		}
+		live.refused++
+		live.status.Error = &r
+	})
+}
+
+// KeepRules reports that the rules in force are the newest again.
+func (a *App) KeepRules() {
+	a.change(func(live *liveRules) { live.status.Error = nil })
+}
+
+// RulesStatus says which rules are in force. What it returns is not to be changed.
+func (a *App) RulesStatus() RulesStatus { return a.live.Load().status }
+
+// hold notes the decision of a job in hand, held returns it; nil: it is not in
+// hand, as when the process that decided it ended.
+func (w *worker) hold(jobID int64, d *Decision) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inHand[jobID] = d
+}
+
+func (w *worker) held(jobID int64) *Decision {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.inHand[jobID]
+}
+
+func (w *worker) change(f func(*liveRules)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	live := *w.live.Load()
+	f(&live)
+	w.live.Store(&live)
+}
+
+// RulesPath is where operators ask which rules are in force: a RulesStatus.
+const RulesPath = "/api/v1/rules"
+
+func (a *App) rulesHandler(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, a.RulesStatus())
+}
+
+// rulesMetrics shows the rules in force to Prometheus.
+type rulesMetrics struct{ *App }
+
+var (
+	rulesInfo    = prometheus.NewDesc("switchyard_rules_info", "The rules in force, by the hash of their files. Always 1.", []string{"hash"}, nil)
+	rulesLoaded  = prometheus.NewDesc("switchyard_rules_loaded_timestamp_seconds", "When the rules in force were loaded.", nil, nil)
+	rulesReloads = prometheus.NewDesc("switchyard_rules_reloads_total", "Newer rules, by whether they came into force.", []string{"result"}, nil)
+	rulesFailed  = prometheus.NewDesc("switchyard_rules_reload_failed", "1 while newer rules are refused, and 0 otherwise.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (m rulesMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+
+// Collect implements prometheus.Collector. All values are of one moment.
+func (m rulesMetrics) Collect(ch chan<- prometheus.Metric) {
+	live := m.live.Load()
+	failed := 0.0
+	if live.status.Error != nil {
+		failed = 1
+	}
+	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
+	ch <- prometheus.MustNewConstMetric(rulesInfo, gauge, 1, live.status.Hash)
+	ch <- prometheus.MustNewConstMetric(rulesLoaded, gauge, float64(live.status.LoadedAt.UnixMilli())/1000)
+	ch <- prometheus.MustNewConstMetric(rulesReloads, counter, float64(live.reloads), "ok")
+	ch <- prometheus.MustNewConstMetric(rulesReloads, counter, float64(live.refused), "refused")
+	ch <- prometheus.MustNewConstMetric(rulesFailed, gauge, failed)
+}
