@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 
@@ -253,9 +252,4 @@ func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Se
 	writeFindings(stderr, files, faults)
 	fmt.Fprintf(stderr, "%s: %s\n", path, count(len(faults), "fault"))
 	return nil, errNo
-}
-
-func readRules(path string) ([]rules.File, error) {
-	src, err := os.ReadFile(path)
-	return []rules.File{{Name: path, Source: src}}, err
 }

@@ -38,7 +38,7 @@ type serveFlags struct {
 func serveCommand() *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
-		Use:   "serve --rules FILE --public-url URL --webhook-secret-file FILE --github-token-file FILE",
+		Use:   "serve --rules PATH --public-url URL --webhook-secret-file FILE --github-token-file FILE",
 		Short: "Receive webhooks and start runners on Nomad",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -73,8 +73,10 @@ Each flag can also be set in the environment: --public-url is
 SWITCHYARD_PUBLIC_URL, and so on.
 
 Routing
-  --rules FILE                  rules file (required)
+  --rules PATH                  rules file, or directory of them (required)
   --jobspecs DIR                your own jobspecs, beside the built-in ones
+                                Both are reloaded when they change, if good, and
+                                on SIGHUP. See switchyard rules status
 GitHub
   --webhook-secret-file FILE    secret of the webhook (required); give it twice
                                 while you rotate. Or SWITCHYARD_WEBHOOK_SECRET
@@ -88,7 +90,7 @@ Nomad
   --senders N                   Nomad jobs registered at once, up to 64 (16)
 Listening
   --listen ADDR                 webhook and claim (:8080)
-  --admin-listen ADDR           health (127.0.0.1:8081)
+  --admin-listen ADDR           health, metrics, rules status (127.0.0.1:8081)
   --public-url URL              where runners reach --listen (required)
 State and logs
   --db FILE                     SQLite database (switchyard.db)
@@ -129,7 +131,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	if f.rules == "" {
-		return errors.New("--rules FILE is missing; see switchyard serve --help")
+		return errors.New("--rules PATH is missing; see switchyard serve --help")
 	}
 	if f.publicURL == "" {
 		return errors.New("--public-url URL is missing: the address at which runners on Nomad's clients reach --listen, such as http://10.0.0.5:8080")
@@ -142,7 +144,10 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	set, specs, err := loadRules(stderr, f.rules, f.specDir)
+	hup, stopHangups := hangups()
+	defer stopHangups()
+	reload := reloader{source: source{f.rules, f.specDir}, nomad: &liveNomad{}, log: logger}
+	content, set, err := reload.first(stderr)
 	if err != nil {
 		return err
 	}
@@ -150,10 +155,11 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: logger})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: content.specs, Logger: logger})
 	if err != nil {
 		return err
 	}
+	reload.nomad.Store(cluster)
 	st, err := store.Open(ctx, f.db)
 	if err != nil {
 		return err
@@ -163,19 +169,26 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			logger.Error("cannot close the database", "err", err)
 		}
 	}()
-	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets}, router.Config{
+	app, err := newApp(appParts{store: st, nomad: reload.nomad, github: github, rules: set, secrets: secrets}, router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Logger: logger, Senders: f.senders, Grace: f.grace,
+		RulesVersion: content.version(""),
 	})
 	if err != nil {
 		return err
 	}
-	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(set.Rules()))
-	var checking sync.WaitGroup
-	defer checking.Wait()
+	reload.app = app
+	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(set.Rules()), "hash", content.hash)
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	checking.Go(func() { warnOfJobspecs(ctx, cluster, set, logger) })
+	beside.Go(func() {
+		for _, d := range checkJobspecs(ctx, cluster, set, content.specs, logger) {
+			logger.Error("nomad did not accept a jobspec", "file", d.File, "line", d.Line, "column", d.Column, "rule", d.Rule, "err", d.Message)
+		}
+		reload.run(ctx, hup)
+	})
 	if err := app.Run(ctx); err != nil {
 		return err
 	}
@@ -199,20 +212,6 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Logger: c.Logger}, receive)
 	}
 	return router.New(c)
-}
-
-// warnOfJobspecs has Nomad check the jobspecs that the rules use. A cluster
-// that is away is no fault: jobs wait for it.
-func warnOfJobspecs(ctx context.Context, cluster *nomad.Client, set *rules.Set, logger *slog.Logger) {
-	for _, name := range set.Jobspecs() {
-		warnings, err := cluster.Validate(ctx, name)
-		if err != nil && ctx.Err() == nil {
-			logger.Warn("nomad did not accept a jobspec", "jobspec", name, "err", err)
-		}
-		for _, w := range warnings {
-			logger.Warn("nomad warns about a jobspec", "jobspec", name, "warning", w)
-		}
-	}
 }
 
 func (f *serveFlags) webhookSecrets() ([]router.Secret, error) {

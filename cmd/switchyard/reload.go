@@ -1,0 +1,478 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+	"switchyard/router/nomad"
+	"switchyard/rules"
+)
+
+const (
+	settle       = 200 * time.Millisecond // without a change, before the files are read
+	settleAtMost = 2 * time.Second
+	reread       = time.Minute     // network file systems lose events
+	askNomad     = 5 * time.Second // for one jobspec
+	maxShown     = 100             // faults that are logged and reported of a refused version
+)
+
+// What makes a version of the rules be loaded; RulesVersion.Origin.
+const (
+	fileChanged = "file changed"
+	hangup      = "SIGHUP"
+)
+
+// A source is where the rules and jobspecs come from.
+type source struct {
+	rules   string // file, or directory of files
+	specDir string // "": none but the built-in jobspecs
+}
+
+// content is what a source held at one moment.
+type content struct {
+	files []rules.File
+	tests []rules.File // *.test.yaml beside them
+	specs *jobspecs.Set
+	hash  string // hex SHA-256 of the names and bytes of files and tests, and of the jobspecs if there is a specDir
+}
+
+func (s source) read() (content, error) {
+	files, err := readRules(s.rules)
+	if err != nil {
+		return content{}, fmt.Errorf("read the rules: %w", err)
+	}
+	tests, err := testsBeside(s.rules)
+	if err != nil {
+		return content{}, fmt.Errorf("look for tests: %w", err)
+	}
+	testFiles, err := readFiles(tests)
+	if err != nil {
+		return content{}, fmt.Errorf("read the tests: %w", err)
+	}
+	specs, err := jobspecs.Load(s.specDir)
+	if err != nil {
+		return content{}, fmt.Errorf("load jobspecs: %w", err)
+	}
+	h := sha256.New()
+	for _, f := range slices.Concat(files, testFiles) { // base names, so that replicas agree wherever their files are
+		fmt.Fprintf(h, "%q %d\n%s", filepath.Base(f.Name), len(f.Source), f.Source)
+	}
+	if s.specDir != "" {
+		for _, name := range specs.Names() {
+			spec, _ := specs.Get(name)
+			fmt.Fprintf(h, "%q %s\n", name, spec.Hash)
+		}
+	}
+	return content{files: files, tests: testFiles, specs: specs, hash: hex.EncodeToString(h.Sum(nil))}, nil
+}
+
+func (c content) version(origin string) router.RulesVersion {
+	return router.RulesVersion{Hash: c.hash, Origin: origin, Files: names(c.files)}
+}
+
+// test runs the tests of the rules, and returns what failed.
+func (c content) test(set *rules.Set) rules.Diagnostics {
+	tests := set.Tests()
+	for _, f := range c.tests {
+		more, err := rules.ParseTests(f.Name, f.Source)
+		var faults rules.Diagnostics
+		if !errors.As(err, &faults) {
+			faults = set.CheckTests(more)
+		}
+		if len(faults) > 0 {
+			return faults
+		}
+		tests = append(tests, more...)
+	}
+	var failed rules.Diagnostics
+	for _, t := range set.Test(tests).Tests {
+		for _, f := range t.Failures {
+			failed = append(failed, rules.Diagnostic{
+				File: t.File, Line: f.Line, Column: f.Column,
+				Message: fmt.Sprintf("test %q failed: %s: expected %s, got %s", t.Name, f.What, f.Expected, f.Got),
+			})
+		}
+	}
+	return failed
+}
+
+// readRules reads a rules file, or the *.yaml and *.yml files of a directory
+// in name order. Files of tests (*.test.yaml) and dotfiles are left out.
+func readRules(path string) ([]rules.File, error) {
+	names := []string{path}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			return nil, err
+		}
+		names = nil
+		for _, e := range entries {
+			if isRulesFile(e.Name()) && !e.IsDir() {
+				names = append(names, filepath.Join(path, e.Name()))
+			}
+		}
+		if names == nil {
+			return nil, fmt.Errorf("%s holds no rules file: their names end in .yaml or .yml", path)
+		}
+	}
+	return readFiles(names)
+}
+
+func readFiles(names []string) ([]rules.File, error) {
+	var files []rules.File
+	for _, name := range names {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, rules.File{Name: name, Source: src})
+	}
+	return files, nil
+}
+
+// isRulesFile tells a directory's rules from what else lies there. Editors'
+// own files begin with a dot or a #, or do not end in .yaml.
+func isRulesFile(name string) bool {
+	ext := filepath.Ext(name)
+	return (ext == ".yaml" || ext == ".yml") && !isTests(name) && name[0] != '.' && name[0] != '#'
+}
+
+// A reloader puts new rules in force while the server runs.
+type reloader struct {
+	source
+	app   inForce
+	nomad *liveNomad
+	log   *slog.Logger
+
+	current string // hash of what is in force
+	refused string // hash, or error, of what was refused last; "": nothing newer
+}
+
+// inForce is the App, as the reloader uses it.
+type inForce interface {
+	Reload(*rules.Set, router.RulesVersion)
+	RefuseRules(router.RefusedRules)
+	KeepRules()
+}
+
+// A liveNomad is the Nomad client with the jobspecs in force. A job in hand may
+// get the newer jobspec; one that lost its jobspec is decided anew.
+type liveNomad struct{ atomic.Pointer[nomad.Client] }
+
+// Start implements router.Nomad.
+func (c *liveNomad) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
+	return c.Load().Start(ctx, r)
+}
+
+// Ended implements router.Nomad.
+func (c *liveNomad) Ended(ctx context.Context, r router.Runner) (bool, error) {
+	return c.Load().Ended(ctx, r)
+}
+
+// run watches the source until ctx ends. hup asks for a look at any time.
+func (r *reloader) run(ctx context.Context, hup <-chan os.Signal) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		r.log.Warn("cannot watch the rules; they are read every minute, and on SIGHUP", "err", err)
+		r.loop(ctx, nil, nil, hup, func() watched { return nil })
+		return
+	}
+	defer func() { _ = w.Close() }()
+	r.loop(ctx, w.Events, w.Errors, hup, func() watched { return r.watch(w) })
+}
+
+// loop looks at the source when told to: at once, when events that matter have
+// settled, on a signal, and every minute. Before each look, watch begins anew,
+// so that no change falls between the two.
+func (r *reloader) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-chan error, hup <-chan os.Signal, watch func() watched) {
+	tick := time.NewTicker(reread)
+	defer tick.Stop()
+	settled := time.NewTimer(0)
+	defer settled.Stop()
+	var first time.Time // the first event since the last look; zero: none
+	var on watched
+	changed := func() {
+		if first.IsZero() {
+			first = time.Now()
+		}
+		settled.Reset(min(settle, time.Until(first.Add(settleAtMost))))
+	}
+	for {
+		origin := fileChanged
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-events:
+			if on.matters(e.Name) {
+				changed()
+			}
+			continue
+		case err := <-errs:
+			r.log.Warn("events of the rules were lost; they are read again", "err", err)
+			changed()
+			continue
+		case <-hup:
+			origin = hangup
+		case <-settled.C:
+		case <-tick.C:
+		}
+		first = time.Time{}
+		on = watch()
+		r.look(ctx, origin)
+	}
+}
+
+// first loads what the server starts with. Faults are printed; the error is
+// then errNo.
+func (r *reloader) first(stderr io.Writer) (content, *rules.Set, error) {
+	c, err := r.read()
+	if err != nil {
+		return c, nil, err
+	}
+	set, faults, err := c.load()
+	if err != nil {
+		return c, nil, err
+	}
+	if len(faults) > 0 {
+		writeFindings(stderr, slices.Concat(c.files, c.tests), faults)
+		fmt.Fprintf(stderr, "%s: %s\n", r.rules, count(len(faults), "fault"))
+		return c, nil, errNo
+	}
+	r.current = c.hash
+	return c, set, nil
+}
+
+// load loads the rules, checks them against the jobspecs and runs their tests.
+func (c content) load() (*rules.Set, rules.Diagnostics, error) {
+	set, err := rules.Load(c.files...)
+	var faults rules.Diagnostics
+	if errors.As(err, &faults) {
+		return nil, faults, nil
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("load the rules: %w", err)
+	}
+	if faults = set.CheckJobspecs(c.specs.Names()); len(faults) == 0 {
+		faults = c.test(set)
+	}
+	return set, faults, nil
+}
+
+// look reads the source and puts it in force if it is new and good.
+func (r *reloader) look(ctx context.Context, origin string) {
+	began := time.Now()
+	c, err := r.read()
+	key := c.hash
+	if err != nil {
+		key = err.Error()
+	}
+	switch {
+	case key == r.current:
+		if r.refused != "" {
+			r.log.Info("the rules are again those in force", "hash", key)
+			r.app.KeepRules()
+			r.refused = ""
+		} else if origin == hangup {
+			r.log.Info("rules unchanged", "hash", key)
+		}
+		return
+	case key == r.refused && origin != hangup:
+		return
+	}
+	refused := router.RefusedRules{Hash: c.hash, Origin: origin}
+	var set *rules.Set
+	var client *nomad.Client
+	if err == nil {
+		set, refused.Diagnostics, err = c.load()
+	}
+	if err == nil && len(refused.Diagnostics) == 0 {
+		client = r.nomad.Load().WithJobspecs(c.specs)
+		refused.Diagnostics = checkJobspecs(ctx, client, set, c.specs, r.log)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil || len(refused.Diagnostics) > 0 {
+		r.refused = key
+		r.refuse(refused, err)
+		return
+	}
+	r.nomad.Store(client) // first, so that no new rule meets an old jobspec
+	r.app.Reload(set, c.version(origin))
+	r.current, r.refused = key, ""
+	r.log.Info("rules in force", "hash", key, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))
+}
+
+// refuse reports what was refused, for err or for its diagnostics.
+func (r *reloader) refuse(refused router.RefusedRules, err error) {
+	const message = "new rules refused, the old ones stay in force"
+	found := len(refused.Diagnostics)
+	if err != nil {
+		refused.Reason = strings.ReplaceAll(err.Error(), "\n", "; ") // those of several jobspecs
+		r.log.Error(message, "err", refused.Reason)
+	} else {
+		refused.Reason = count(found, "fault")
+	}
+	if found > maxShown {
+		refused.Diagnostics = refused.Diagnostics[:maxShown]
+		refused.Reason += fmt.Sprintf(", the first %d are shown", maxShown)
+	}
+	for _, d := range refused.Diagnostics {
+		r.log.Error(message, "file", d.File, "line", d.Line, "column", d.Column, "rule", d.Rule, "err", d.Message)
+	}
+	r.app.RefuseRules(refused)
+}
+
+// checkJobspecs has Nomad check the jobspecs that the rules use, and returns
+// what it refuses, at the rules that use it. A cluster that is away is no
+// fault: jobs wait for it.
+func checkJobspecs(ctx context.Context, client *nomad.Client, set *rules.Set, specs *jobspecs.Set, log *slog.Logger) rules.Diagnostics {
+	var refused rules.Diagnostics
+	for _, name := range set.Jobspecs() {
+		within, cancel := context.WithTimeout(ctx, askNomad)
+		warnings, err := client.Validate(within, name)
+		cancel()
+		for _, w := range warnings {
+			log.Warn("nomad warns about a jobspec", "jobspec", name, "warning", w)
+		}
+		var verdict *nomad.JobspecError
+		var fix *router.FixError
+		switch {
+		case err == nil:
+		case errors.As(err, &verdict):
+			// The rules that use it are those that would miss it.
+			others := slices.DeleteFunc(specs.Names(), func(other string) bool { return other == name })
+			for _, d := range set.CheckJobspecs(others) {
+				d.Code, d.Message = nomad.JobspecRefused, err.Error()
+				refused = append(refused, d)
+			}
+		case errors.As(err, &fix):
+			log.Warn("cannot have nomad check a jobspec", "jobspec", name, "err", err)
+		default:
+			if ctx.Err() == nil {
+				log.Warn("nomad is away, so the jobspecs are not checked", "jobspec", name, "err", err)
+			}
+			return refused
+		}
+	}
+	return refused
+}
+
+// watched says which names matter in which directories; a nil set is all.
+type watched map[string]map[string]bool
+
+// matters reports whether an event under this name can change the content.
+func (on watched) matters(name string) bool {
+	if _, dir := on[name]; dir {
+		return true // moved or deleted
+	}
+	names, ok := on[filepath.Dir(name)]
+	return ok && (names == nil || names[filepath.Base(name)])
+}
+
+// add has a name in dir watched; "" is every name.
+func (on watched) add(dir, name string) {
+	names, ok := on[dir]
+	switch {
+	case name == "":
+		on[dir] = nil
+	case !ok:
+		on[dir] = map[string]bool{name: true}
+	case names != nil:
+		names[name] = true
+	}
+}
+
+// addPath has everything watched that decides what path leads to: its last
+// directory and each link on the way, as when a Kubernetes volume swaps its
+// ..data. What is missing is watched for in the directory that is there.
+func (on watched) addPath(path string) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return // there is no working directory any more
+	}
+	root := filepath.VolumeName(path) + string(filepath.Separator)
+	dir, rest := root, strings.TrimPrefix(path, root)
+	for range 255 { // links on the way, or one that leads to itself
+		name, more, _ := strings.Cut(rest, string(filepath.Separator))
+		at := filepath.Join(dir, name)
+		info, err := os.Lstat(at)
+		switch {
+		case err != nil || more == "" && info.Mode()&os.ModeSymlink == 0:
+			on.add(dir, name)
+			if err == nil && info.IsDir() {
+				on.add(at, "")
+			}
+			return
+		case info.Mode()&os.ModeSymlink == 0:
+			dir, rest = at, more
+			continue
+		}
+		on.add(dir, name)
+		target, err := os.Readlink(at)
+		if err != nil {
+			return
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(dir, target)
+		}
+		target = filepath.Join(target, more)
+		root := filepath.VolumeName(target) + string(filepath.Separator)
+		dir, rest = root, strings.TrimPrefix(target, root)
+	}
+}
+
+// watch has w watch the source as it is now, and nothing else.
+func (r *reloader) watch(w *fsnotify.Watcher) watched {
+	on := watched{}
+	ext := filepath.Ext(r.rules)
+	tests := strings.TrimSuffix(r.rules, ext) + ".test" + ext // of a file
+	for _, path := range []string{r.rules, tests, r.specDir} {
+		if path == "" {
+			continue
+		}
+		on.addPath(path)
+		entries, err := os.ReadDir(path)
+		if err != nil {
+			continue // a file, or not there
+		}
+		for _, e := range entries {
+			if e.Type()&os.ModeSymlink != 0 {
+				on.addPath(filepath.Join(path, e.Name()))
+			}
+		}
+	}
+	for _, dir := range w.WatchList() {
+		_ = w.Remove(dir) // another directory may have its name by now
+	}
+	for dir := range on {
+		if err := w.Add(dir); err != nil {
+			r.log.Warn("cannot watch a directory of the rules; they are read every minute, and on SIGHUP", "dir", dir, "err", err)
+		}
+	}
+	return on
+}
+
+// hangups delivers SIGHUP until stop. Windows has the name, but never sends it.
+func hangups() (hup <-chan os.Signal, stop func()) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGHUP)
+	return c, func() { signal.Stop(c) }
+}
