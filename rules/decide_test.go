@@ -25,6 +25,7 @@ func parse(t tester, src string) *Set {
 	if err != nil {
 		t.Fatalf("Parse: %v\n%s", err, src)
 	}
+	checkValid(t, src)
 	return s
 }
 

@@ -44,6 +44,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLE", example)
 			e.Setenv("FLEET", fleet.URL) // a simulated Nomad
+			e.Setenv("SCHEMA", filepath.Join(filepath.Dir(example), "rules", "rules.schema.json"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

@@ -1,0 +1,371 @@
+package rules
+
+// The types of this file are the form of a rules file, for people and editors:
+// the JSON Schema and the tables of README.md are written from them, their tags
+// and comments. The loader reads the YAML itself, since it says of each fault
+// where it is; a test holds the keys of the two together.
+//
+// Tags: yaml is the key, required that it must be there, open that the value
+// may come from an expression; min, max, enum and pattern bound it, and example
+// is YAML.
+
+// A rules file of Switchyard: which runner jobspec serves which GitHub job, and what the job's labels mean to Nomad.
+type fileForm struct {
+	// the version of this form
+	Version int `yaml:"version" required:"yes" min:"1" max:"1" example:"1"`
+	// jobs for which it is false belong to someone else and are ignored; `"self-hosted" in labels` when left out
+	Scope conditionForm `yaml:"scope" example:"hasAny(\"self-hosted\", \"nomad\")"`
+	// how one label holds several
+	Compound compoundForm `yaml:"compound" example:"{ prefix: 'yard=', separator: '/' }"`
+	// the vocabulary: what each label means, once, for every rule; a name that ends with `*` stands for all labels that begin so
+	Labels map[string]labelForm `yaml:"labels" example:"{ linux: {}, gpu: { devices: [nvidia/gpu] } }"`
+	// a placement for every job, and the most that one can ask for
+	Defaults defaultsForm `yaml:"defaults" example:"{ node_pool: ci, resources: { cpu: 2000, memory: 4GiB } }"`
+	// the rules: the first, in their order, whose condition holds takes the job
+	Rules []ruleForm `yaml:"rules" min:"1" example:"[{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]"`
+	// examples of jobs, and what must become of them; a file of tests has only these
+	Tests []testForm `yaml:"tests" example:"[{ name: a Linux job, labels: [self-hosted, linux], expect: { rule: linux } }]"`
+}
+
+// A compound label: with the prefix `yard=` and the separator `/`, the one label `yard=1234/linux/cpu=8` reads as `self-hosted`, `linux`, `cpu=8`. Its first part makes it unique.
+type compoundForm struct {
+	// what such a label begins with
+	Prefix string `yaml:"prefix" required:"yes" example:"yard="`
+	// what stands between its parts
+	Separator string `yaml:"separator" required:"yes" example:"/"`
+}
+
+// What a label means: a placement that is laid over that of the rule. `{}` means nothing, and is known.
+type labelForm struct {
+	// the typed, bounded value that a label such as `cpu=8` holds; for a name that ends with `*`
+	Param paramForm `yaml:"param" example:"{ name: cpu, type: int, min: 1, max: 32 }"`
+	placementForm
+}
+
+// A param: the value in a label such as `cpu=8`.
+type paramForm struct {
+	// expressions say `param.NAME`
+	Name string `yaml:"name" required:"yes" pattern:"^[a-z][a-z0-9_]{0,31}$" example:"cpu"`
+	// what the text is read as: a whole number, a size in MiB, or a text
+	Type string `yaml:"type" required:"yes" enum:"int size string"`
+	// the least of an int (`1`) or a size (`1GiB`)
+	Min boundForm `yaml:"min" example:"1"`
+	// the most of an int or a size
+	Max boundForm `yaml:"max" example:"32"`
+	// the texts that a string may be, in any case
+	OneOf []string `yaml:"one_of" min:"1" example:"[tokyo-a, tokyo-b]"`
+	// a regular expression that the whole, lower-case text of a string matches
+	Pattern string `yaml:"pattern" example:"'[a-z0-9.-]{1,40}'"`
+}
+
+// Defaults: the placement of every job, unless its rule or its labels say otherwise.
+type defaultsForm struct {
+	placementForm
+	// the most that a job can ask for
+	Max maxForm `yaml:"max" example:"{ cpu: 64000, cores: 32, memory: 128GiB }"`
+}
+
+// A rule: a condition, and what follows when it holds. It has one of `jobspec`, `dispatch` and `deny`.
+type ruleForm struct {
+	// what decisions and messages call it; unique in the file
+	Name string `yaml:"name" required:"yes" example:"linux"`
+	// when it holds the rule takes the job; always, when left out
+	If conditionForm `yaml:"if" example:"has(\"linux\") and not repo.fork"`
+	// the job gets no runner, for this reason
+	Deny string `yaml:"deny" example:"public repositories get no self-hosted runner"`
+	// the name of the runner jobspec that serves the job
+	Jobspec string `yaml:"jobspec" example:"docker-linux"`
+	// the ID of a parameterized Nomad job that exists already, and runs as it is
+	Dispatch string `yaml:"dispatch" example:"github_runner"`
+	placementForm
+	// the most that a job of this rule can ask for; a size that it has replaces that of `defaults`
+	Max maxForm `yaml:"max" example:"{ cores: 8, memory: 32GiB }"`
+	// how many of its jobs may run at once
+	Limit limitForm `yaml:"limit" example:"{ running: 10, per: owner }"`
+	// what takes the place of the rule's own settings while Nomad cannot place the runner, in the order of `after`
+	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
+}
+
+// A limit: how many jobs of a rule may run at once.
+type limitForm struct {
+	// the most
+	Running int `yaml:"running" required:"yes" min:"1" max:"2147483647" example:"10"`
+	// what is counted by itself: all jobs of the rule, those of one owner, of one repository, or with the same labels; rule when left out
+	Per string `yaml:"per" enum:"rule owner repo label"`
+}
+
+// A fallback: what takes the place of a rule's own settings while Nomad cannot place the runner. Its constraints, affinities and devices replace those of the rule.
+type fallbackForm struct {
+	// how long the job has waited: `90s`, `5m`, `1h30m`; from 1s to 720h, and each more than the one before
+	After durationForm `yaml:"after" required:"yes" example:"5m"`
+	// a runner jobspec in place of the rule's
+	Jobspec string `yaml:"jobspec" example:"docker-linux"`
+	placementForm
+}
+
+// A placement: what Nomad is asked for. What nobody sets is left as the jobspec has it.
+type placementForm struct {
+	// conditions on the node; those of defaults, rule and labels add up
+	Constraints []constraintForm `yaml:"constraints" example:"['${attr.cpu.arch} = arm64']"`
+	// nodes to prefer or to avoid; they add up
+	Affinities []affinityForm `yaml:"affinities" example:"[{ attribute: '${node.class}', value: spot, weight: 50 }]"`
+	// devices of the runner task; the largest count of each
+	Devices []deviceForm `yaml:"devices" example:"[{ name: nvidia/gpu, count: 2 }]"`
+	// sizes of the runner task; a label raises what is there and never lowers it
+	Resources resourcesForm `yaml:"resources" example:"{ cpu: 2000, memory: 4GiB }"`
+	// the node pool
+	NodePool string `yaml:"node_pool" open:"yes" example:"ci"`
+	// names or patterns of datacenters; `*` is any
+	Datacenters []string `yaml:"datacenters" open:"yes" min:"1" example:"[dc1, 'eu-*']"`
+	// the namespace that the Nomad job is registered in
+	Namespace string `yaml:"namespace" open:"yes" example:"ci-${{ repo.owner }}"`
+	// the priority of the Nomad job
+	Priority int `yaml:"priority" open:"yes" min:"1" max:"100" example:"70"`
+	// what is merged into the runner task
+	Task taskForm `yaml:"task" example:"{ config: { image: 'ghcr.io/actions/actions-runner:2.336.0' } }"`
+	// how the runner registers on GitHub
+	Runner runnerForm `yaml:"runner" example:"{ scope: organization, group: 3 }"`
+}
+
+// A constraint: a node that does not satisfy it is not used. Short: `'${attr.cpu.arch} = arm64'`.
+type constraintForm struct {
+	_ shortForm `pattern:"^\\s*(\\$\\{|distinct_hosts)" example:"'${attr.cpu.arch} = arm64'"`
+	// of the node, `${attr.NAME}`, `${meta.NAME}`, `${node.class}` and so on; of a device, `${device.attr.NAME}`, `${device.model}` and so on
+	Attribute string `yaml:"attribute" empty:"yes" pattern:"^(\\$\\{|\\s*$)" example:"'${attr.cpu.arch}'"`
+	// how they are compared; `=` when left out
+	Operator operatorForm `yaml:"operator" example:"'='"`
+	// what the attribute is compared with
+	Value string `yaml:"value" open:"yes" empty:"yes" example:"arm64"`
+}
+
+// An affinity: nodes that satisfy it are preferred, or avoided.
+type affinityForm struct {
+	// of the node, as in a constraint
+	Attribute string `yaml:"attribute" required:"yes" pattern:"^\\$\\{" example:"'${node.class}'"`
+	// how they are compared, as in a constraint; `=` when left out
+	Operator operatorForm `yaml:"operator" example:"'='"`
+	// what the attribute is compared with
+	Value string `yaml:"value" required:"yes" open:"yes" example:"spot"`
+	// how much it counts; below 0 such nodes are avoided, and 0 is refused
+	Weight int `yaml:"weight" required:"yes" open:"yes" min:"-100" max:"100" example:"50"`
+}
+
+// A device: what the runner task needs besides CPU and memory. Short: `nvidia/gpu`, one of them.
+type deviceForm struct {
+	_ shortForm `example:"nvidia/gpu"`
+	// type, vendor/type or vendor/type/model
+	Name string `yaml:"name" required:"yes" open:"yes" example:"nvidia/gpu"`
+	// how many; 1 when left out
+	Count int `yaml:"count" open:"yes" min:"1" max:"128" example:"2"`
+	// conditions on the device
+	Constraints []constraintForm `yaml:"constraints" example:"['${device.attr.memory} >= 16GiB']"`
+}
+
+// Resources: the sizes of the runner task. A Nomad task has `cpu` or `cores`, not both.
+type resourcesForm struct {
+	// shares of processors
+	CPU mhzForm `yaml:"cpu" open:"yes" example:"2000"`
+	// whole cores, reserved
+	Cores int `yaml:"cores" open:"yes" min:"1" max:"4096" example:"8"`
+	// memory
+	Memory sizeForm `yaml:"memory" open:"yes" example:"4GiB"`
+	// memory that it may use while there is some to spare
+	MemoryMax sizeForm `yaml:"memory_max" open:"yes" example:"8GiB"`
+	// the ephemeral disk
+	Disk sizeForm `yaml:"disk" open:"yes" example:"20GiB"`
+}
+
+// A max: the most that a job can ask for. One that asks for more gets no runner.
+type maxForm struct {
+	// shares of processors
+	CPU mhzForm `yaml:"cpu" example:"64000"`
+	// whole cores, reserved
+	Cores int `yaml:"cores" min:"1" max:"4096" example:"32"`
+	// memory
+	Memory sizeForm `yaml:"memory" example:"128GiB"`
+	// memory that it may use while there is some to spare
+	MemoryMax sizeForm `yaml:"memory_max" example:"256GiB"`
+	// the ephemeral disk
+	Disk sizeForm `yaml:"disk" example:"200GiB"`
+}
+
+// A task: what is merged into the runner task of the jobspec, by name.
+type taskForm struct {
+	// environment variables
+	Env map[string]string `yaml:"env" open:"yes" empty:"yes" pattern:"^[A-Za-z_][A-Za-z0-9_]*$" example:"{ REPOSITORY: '${{ repo.full_name }}' }"`
+	// settings of the task driver
+	Config map[string]any `yaml:"config" open:"yes" example:"{ image: 'ghcr.io/actions/actions-runner:2.336.0' }"`
+}
+
+// A runner: how it registers on GitHub.
+type runnerForm struct {
+	// for the job's repository only, or for its organization; repository when left out
+	Scope string `yaml:"scope" open:"yes" enum:"repository organization"`
+	// ID of a runner group; 1, GitHub's Default, when left out
+	Group int `yaml:"group" open:"yes" min:"1" max:"2147483647" example:"3"`
+}
+
+// A test: a job, and what must become of it.
+type testForm struct {
+	// what must be true; unique in the file
+	Name string `yaml:"name" required:"yes" example:"a GPU job goes to a Linux node"`
+	// the job's `runs-on`
+	Labels []string `yaml:"labels" required:"yes" empty:"yes" example:"[self-hosted, linux, gpu]"`
+	// the repository; a private one when it says nothing else
+	Repo testRepoForm `yaml:"repo" example:"acme/web"`
+	// the job
+	Job testJobForm `yaml:"job" example:"{ branch: main }"`
+	// the workflow run; not looked up when left out
+	Run testRunForm `yaml:"run" example:"{ event: pull_request, fork: true }"`
+	// parts of the decision, at least one
+	Expect expectForm `yaml:"expect" required:"yes" example:"{ rule: linux, devices: [nvidia/gpu] }"`
+}
+
+// The repository of a test's job. Short: `owner/name`.
+type testRepoForm struct {
+	_ shortForm `pattern:"^[^/\\s]+/[^/\\s]+$" example:"acme/web"`
+	// organization or user
+	Owner string `yaml:"owner" empty:"yes" example:"acme"`
+	// without the owner
+	Name string `yaml:"name" empty:"yes" example:"web"`
+	// `owner/name`, in place of both
+	FullName string `yaml:"full_name" example:"acme/web"`
+	// true when left out
+	Private bool `yaml:"private"`
+	// private when left out, or public by `private: false`
+	Visibility string `yaml:"visibility" enum:"private internal public"`
+	// whether the repository itself is a fork
+	Fork bool `yaml:"fork"`
+}
+
+// The job of a test, besides its labels.
+type testJobForm struct {
+	// the job's name in the run
+	Name string `yaml:"name" empty:"yes" example:"build (ubuntu, 1.26)"`
+	// the workflow's name
+	Workflow string `yaml:"workflow" empty:"yes" example:"CI"`
+	// the head branch
+	Branch string `yaml:"branch" empty:"yes" example:"main"`
+	// the run attempt; 1 when left out
+	Attempt int `yaml:"attempt" min:"1" max:"2147483647" example:"1"`
+	// login of whoever caused it
+	Sender string `yaml:"sender" empty:"yes" example:"octocat"`
+}
+
+// The workflow run of a test's job.
+type testRunForm struct {
+	// what started the run
+	Event string `yaml:"event" empty:"yes" example:"pull_request"`
+	// whether the commit comes from another repository
+	Fork bool `yaml:"fork"`
+	// login of whoever started the run first
+	Actor string `yaml:"actor" empty:"yes" example:"octocat"`
+}
+
+// What a test expects of the decision, written out.
+type expectForm struct {
+	// what becomes of the job
+	Outcome string `yaml:"outcome" enum:"routed ignored denied unroutable undecided"`
+	// the rule that takes or denies the job
+	Rule string `yaml:"rule" empty:"yes" example:"linux"`
+	// a text that the reason contains
+	Reason string `yaml:"reason" example:"unknown label"`
+	// the labels that the rules see
+	Labels listForm[string] `yaml:"labels" example:"[linux]"`
+	expectPlacementForm
+	// the limit that the job counts for
+	Limit expectLimitForm `yaml:"limit" example:"{ running: 10 }"`
+	// fallbacks that there are among others
+	Fallback []expectFallbackForm `yaml:"fallback" example:"[{ after: 5m, node_pool: on-demand }]"`
+}
+
+// A placement that a test expects. An empty text or 0 is none.
+type expectPlacementForm struct {
+	// the runner jobspec
+	Jobspec string `yaml:"jobspec" empty:"yes" example:"docker-linux"`
+	// the parameterized Nomad job
+	Dispatch string `yaml:"dispatch" empty:"yes" example:"github_runner"`
+	// constraints, as a rule would write them
+	Constraints listForm[constraintForm] `yaml:"constraints" example:"['${attr.cpu.arch} = arm64']"`
+	// affinities, as a rule would write them
+	Affinities listForm[affinityForm] `yaml:"affinities" example:"[{ attribute: '${node.class}', value: spot, weight: 50 }]"`
+	// devices, as a rule would write them; without a count, any number
+	Devices listForm[deviceForm] `yaml:"devices" example:"[nvidia/gpu]"`
+	// sizes of the runner task
+	Resources expectResourcesForm `yaml:"resources" example:"{ memory: 16GiB }"`
+	// the node pool
+	NodePool string `yaml:"node_pool" empty:"yes" example:"ci"`
+	// datacenters, as a rule would write them
+	Datacenters listForm[string] `yaml:"datacenters" example:"{ exactly: [dc1] }"`
+	// the namespace
+	Namespace string `yaml:"namespace" empty:"yes" example:"ci"`
+	// the priority
+	Priority int `yaml:"priority" min:"0" max:"100" example:"50"`
+	// entries of the runner task
+	Task taskForm `yaml:"task" example:"{ env: { CI: 'true' } }"`
+	// how the runner registers
+	Runner expectRunnerForm `yaml:"runner" example:"{ scope: organization }"`
+}
+
+// Sizes that a test expects; 0 is none.
+type expectResourcesForm struct {
+	// shares of processors
+	CPU mhzForm `yaml:"cpu" example:"2000"`
+	// whole cores, reserved
+	Cores int `yaml:"cores" min:"0" max:"4096" example:"8"`
+	// memory
+	Memory sizeForm `yaml:"memory" example:"4GiB"`
+	// memory that it may use while there is some to spare
+	MemoryMax sizeForm `yaml:"memory_max" example:"8GiB"`
+	// the ephemeral disk
+	Disk sizeForm `yaml:"disk" example:"20GiB"`
+}
+
+// How a test expects the runner to register.
+type expectRunnerForm struct {
+	// repository or organization
+	Scope string `yaml:"scope" empty:"yes" example:"organization"`
+	// ID of the runner group
+	Group int `yaml:"group" min:"0" max:"2147483647" example:"1"`
+}
+
+// The limit that a test expects.
+type expectLimitForm struct {
+	// how many jobs at once
+	Running int `yaml:"running" min:"0" max:"2147483647" example:"10"`
+	// what is counted by itself
+	Per string `yaml:"per" empty:"yes" example:"owner"`
+	// what the job is counted under
+	Key string `yaml:"key" empty:"yes" example:"linux/acme"`
+}
+
+// A fallback that a test expects.
+type expectFallbackForm struct {
+	// which one
+	After durationForm `yaml:"after" required:"yes" example:"5m"`
+	// why it is left out for this job
+	Reason string `yaml:"reason" empty:"yes" example:"is over the most"`
+	expectPlacementForm
+}
+
+// A list that a test expects: what it contains, or a mapping that says more.
+type listForm[T any] struct {
+	// among others
+	Contains []T `yaml:"contains" min:"1"`
+	// these and no others; `[]` for none
+	Exactly []T `yaml:"exactly"`
+	// none of these
+	Not []T `yaml:"not" min:"1"`
+}
+
+// Single values that are more than a Go type says, and the mark of a mapping
+// that can be a text for short.
+type (
+	conditionForm string // an expression that is true or false
+	operatorForm  string // a key of operators
+	mhzForm       string // what parseMHz reads
+	sizeForm      string // what ParseSize reads
+	boundForm     string // a whole number or a size
+	durationForm  string // what time.ParseDuration reads
+	shortForm     struct{}
+)
