@@ -37,8 +37,8 @@ type Route struct {
 
 // The codes of findings.
 const (
-	NoSuchNamespace  = "no-such-namespace"
-	NoSuchPool       = "no-such-pool"
+	NoSuchNamespace  = "no-such-namespace"  // the namespace does not exist
+	NoSuchPool       = "no-such-pool"       // the node pool does not exist
 	NoSuchDatacenter = "no-such-datacenter" // a warning when other datacenters of the route exist
 	NoSuchJob        = "no-such-job"        // what the route dispatches is not there, or cannot be dispatched
 	JobspecRefused   = "jobspec-refused"    // there is no such jobspec, or Nomad finds its job invalid
