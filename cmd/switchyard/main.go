@@ -66,8 +66,8 @@ file which runner serves each job, and starts that runner on Nomad.`,
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), rulesCommand(),
-		jobsCommand(), schemaCommand(), demoCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), rulesCommand(), jobsCommand(),
+		schemaCommand(), demoCommand(), versionCommand())
 
 	err := root.ExecuteContext(ctx)
 	if err == nil {
