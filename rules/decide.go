@@ -106,7 +106,7 @@ func (s *Set) Explain(f Facts) Decision {
 // the one that ended the search by an error.
 func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
 	labels, labelErr := s.compound.expand(f.Labels)
-	d := Decision{Outcome: Unroutable, Labels: labels, Placement: nowhere()}
+	d := Decision{Outcome: Unroutable, Labels: labels, Run: f.Run, Placement: nowhere()}
 	env := newEnv(labels, f)
 	meanings, unknown, paramErr := s.read(env)
 

@@ -58,9 +58,10 @@ type Run struct {
 // filled in; otherwise it asks for nothing. Its JSON form is a contract.
 type Decision struct {
 	Outcome Outcome  `json:"outcome"`
-	Rule    string   `json:"rule"`   // the rule that took or denied the job; "" when none did
-	Reason  string   `json:"reason"` // one sentence for people; never empty
-	Labels  []string `json:"labels"` // the labels the rules saw: lower case, without doubles, compound ones taken apart
+	Rule    string   `json:"rule"`          // the rule that took or denied the job; "" when none did
+	Reason  string   `json:"reason"`        // one sentence for people; never empty
+	Labels  []string `json:"labels"`        // the labels the rules saw: lower case, without doubles, compound ones taken apart
+	Run     *Run     `json:"run,omitempty"` // what was known of the run: Facts.Run
 	Placement
 	Limit    *Limit     `json:"limit,omitempty"`    // nil: none
 	Fallback []Fallback `json:"fallback,omitempty"` // in the order of After

@@ -130,7 +130,7 @@ func readDatabase(ctx context.Context, name string, yield func(rules.Record, err
 	}
 	defer jobs.Close()
 	for j, err := range jobs.Jobs(ctx, time.Time{}) {
-		if !yield(recorded(j.Job), err) {
+		if !yield(recorded(j), err) {
 			return
 		}
 	}

@@ -14,7 +14,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"switchyard/router"
 	"switchyard/router/store"
 	"switchyard/rules"
 )
@@ -89,7 +88,11 @@ type jobLine struct {
 }
 
 // recorded is what a history says of a job.
-func recorded(j router.Job) rules.Record { return rules.Record{ID: j.ID, Facts: j.Facts()} }
+func recorded(j store.Recorded) rules.Record {
+	facts := j.Job.Facts()
+	facts.Run = j.Run
+	return rules.Record{ID: j.Job.ID, Facts: facts}
+}
 
 func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Time, output string) (err error) {
 	jobs, err := store.OpenReadOnly(ctx, db)
@@ -115,7 +118,7 @@ func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Tim
 		if err != nil {
 			return err
 		}
-		line := jobLine{Record: recorded(j.Job), RunID: j.Job.RunID, ReceivedAt: j.Job.ReceivedAt, Outcome: j.Outcome}
+		line := jobLine{Record: recorded(j), RunID: j.Job.RunID, ReceivedAt: j.Job.ReceivedAt, Outcome: j.Outcome}
 		if err := enc.Encode(line); err != nil {
 			return fmt.Errorf("write the jobs: %w", err)
 		}

@@ -112,8 +112,9 @@ func (r *Reader) Close() error { return r.db.Close() }
 
 // A Recorded is what is known of a job for a history.
 type Recorded struct {
-	Job     router.Job // GitHub's part of it, and ReceivedAt; the rest is zero
-	Outcome string     // what the rules said of it, as in router.Decision; "" until decided
+	Job     router.Job  // GitHub's part of it, and ReceivedAt; the rest is zero
+	Outcome string      // what the rules said of it, as in router.Decision; "" until decided
+	Run     *router.Run // nil: no rule asked for it
 }
 
 const jobsPage = 500
@@ -121,17 +122,23 @@ const jobsPage = 500
 // The decision is not taken whole: to decode it takes longer than all the rest.
 const recordedSQL = `
 SELECT id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	received_at, coalesce(decision ->> '$.outcome', '')
+	received_at, coalesce(decision ->> '$.outcome', ''), decision ->> '$.run'
 FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
 
 func scanRecorded(rows *sql.Rows, r *Recorded) error {
 	j := &r.Job
 	var labels string
+	var run sql.NullString
 	var received int64
 	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
-		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL, &received, &r.Outcome)
+		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL, &received, &r.Outcome, &run)
 	if err != nil {
 		return err
+	}
+	if run.Valid {
+		if err := json.Unmarshal([]byte(run.String), &r.Run); err != nil {
+			return fmt.Errorf("decode the run of job %d: %w", j.ID, err)
+		}
 	}
 	j.Repo.FullName = j.Repo.Owner + "/" + j.Repo.Name
 	j.ReceivedAt = fromMillis(received)

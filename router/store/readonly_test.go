@@ -67,11 +67,11 @@ func TestRecordedJobsAreReadWhetherAServerRunsOrNot(t *testing.T) {
 		d.Job.ReceivedAt = d.ReceivedAt
 		want = append([]store.Recorded{{Job: d.Job}}, want...)
 	}
-	decision := router.Decision{Outcome: "denied", Reason: "no"}
+	decision := router.Decision{Outcome: "denied", Reason: "no", Run: &router.Run{Event: "pull_request", Fork: true}}
 	if err := s.Settle(t.Context(), 7, router.Denied, "no", &decision, storetest.T0); err != nil {
 		t.Fatal(err)
 	}
-	want[6].Outcome = "denied"
+	want[6].Outcome, want[6].Run = "denied", decision.Run
 
 	for _, state := range []string{"in use", "closed"} {
 		t.Run(state, func(t *testing.T) {
