@@ -30,7 +30,15 @@ type reader struct {
 	faults Diagnostics
 }
 
+// faultAt reports a fault. The library misses the place of some faults in
+// escaped and folded texts: it is then moved into the file.
 func (r *reader) faultAt(line, column int, format string, args ...any) {
+	if n := len(r.lines); n > 0 {
+		line = min(line, n)
+		if text := r.lines[max(line, 1)-1]; len(text) < 4096 || column > len(text)+1 { // not counted again and again for faults in one long line
+			column = min(column, utf8.RuneCountInString(text)+1)
+		}
+	}
 	r.faults = append(r.faults, Diagnostic{
 		File: r.file, Line: max(line, 1), Column: max(column, 1), Message: fmt.Sprintf(format, args...),
 	})
