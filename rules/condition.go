@@ -8,7 +8,6 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
 )
@@ -105,8 +104,7 @@ var flagFacts = map[string]func(*Env) bool{
 
 // condition compiles a condition; run says whether it may ask for the run.
 func (l *language) condition(source string, run bool) (condition, error) {
-	whole, config, err := l.check(source, run, expr.AsBool(), expr.WarnOnAny())
-	if err != nil {
+	if _, _, err := l.check(source, run, expr.AsBool(), expr.WarnOnAny()); err != nil {
 		return condition{}, err
 	}
 	c := condition{source: strings.TrimSpace(source), labels: l.found}
@@ -115,9 +113,9 @@ func (l *language) condition(source string, run bool) (condition, error) {
 		return condition{}, placed(err)
 	}
 	if c.root, err = l.node(tree.Node); err != nil {
-		p, err := compiler.Compile(whole, config)
+		p, err := l.compile(source, run)
 		if err != nil {
-			return condition{}, placed(err)
+			return condition{}, err
 		}
 		c.root = &node{kind: program, run: p, names: factsOf(tree.Node)}
 		c.root.needRun = asksForRun(c.root.names)
@@ -170,12 +168,14 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	made = &node{kind: program, names: factsOf(n)}
 	made.needRun = asksForRun(made.names)
 	made.safe = cannotFail(n) && !made.needRun
-	if made.run, err = l.compile(n.String(), true, expr.AsBool()); err != nil {
+	if made.run, err = l.compile(n.String(), true); err != nil {
 		return nil, err
 	}
 	if len(made.names) == 0 { // the same for every job
 		if v, err := evaluate(made.run, &Env{}); err == nil {
-			made = &node{kind: constant, value: v == true, safe: true}
+			if b, ok := v.(bool); ok {
+				made = &node{kind: constant, value: b, safe: true}
+			}
 		}
 	}
 	return made, nil
@@ -394,7 +394,11 @@ func (n *node) holds(env *Env) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("%w in %s", err, oneLine(n.source))
 	}
-	return v == true, nil
+	held, ok := v.(bool) // the library would take nil for false
+	if !ok {
+		return false, fmt.Errorf("%s is %s, not true or false", oneLine(n.source), strings.Trim(fmt.Sprintf("%T", v), "<>"))
+	}
+	return held, nil
 }
 
 // other is the first label that is not among those of only.
