@@ -104,7 +104,7 @@ func New(c Config) (*App, error) {
 		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	}
 	a := &App{metrics: prometheus.NewRegistry(), worker: worker{
-		Config: &c, wake: make(chan struct{}, 1), jobs: make(chan Job),
+		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 	}}
 	v := c.RulesVersion
@@ -154,6 +154,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
 	g.Go(func() error { return a.worker.run(ctx) })
 	g.Go(func() error { return a.worker.sweeps(ctx) })
+	g.Go(func() error { return a.worker.relimits(ctx) })
 	return g.Wait()
 }
 

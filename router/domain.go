@@ -220,6 +220,17 @@ type Store interface {
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
 	Settle(ctx context.Context, jobID int64, to JobState, reason string, d *Decision, now time.Time) error
 
+	// Admit gives a job that is Queued or Retrying a place under its decision's
+	// limit, which must not be nil. It keeps the place until it ends. If none
+	// is free the job becomes Held, until a place is: the oldest job of the
+	// repository with the fewest places gets it. A job that is no longer Queued
+	// or Retrying is ErrNotWaiting.
+	Admit(ctx context.Context, jobID int64, d *Decision, now time.Time) (admitted bool, err error)
+
+	// Reconsider puts the jobs that wait for a place into Queued, due at once,
+	// and returns how many: the limits may have changed.
+	Reconsider(ctx context.Context, now time.Time) (int, error)
+
 	// Prepare makes the runner known, before Nomad is asked for it, and lets
 	// the holder of the token with this SHA-256 hash claim it. Preparing again,
 	// with the same hash or another, is no error: all of them are good until

@@ -49,6 +49,10 @@ func (a *App) Reload(set *rules.Set, v RulesVersion) {
 		live.set, live.reloads = set, live.reloads+1
 		live.status = RulesStatus{RulesVersion: v, Rules: len(set.Rules())}
 	})
+	select {
+	case a.relimit <- struct{}{}:
+	default:
+	}
 }
 
 // RefuseRules reports that newer rules are not put in force; the old ones stay.

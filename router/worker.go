@@ -27,8 +27,9 @@ const (
 // runners. There is one per store.
 type worker struct {
 	*Config
-	wake chan struct{} // size 1; a hint that a job may be due
-	jobs chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
+	wake    chan struct{} // size 1; a hint that a job may be due
+	relimit chan struct{} // size 1; a hint that limits may have changed
+	jobs    chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
 
 	live atomic.Pointer[liveRules]
 
@@ -153,6 +154,12 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 		return w.settle(ctx, j.ID, Unroutable, d.Reason, d)
 	}
 
+	if d.Limit != nil {
+		admitted, err := w.admit(ctx, j, d)
+		if err != nil || !admitted {
+			return err
+		}
+	}
 	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID()}
 	token := w.token(r.ID)
 	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -228,6 +235,9 @@ func (w *worker) settle(ctx context.Context, jobID int64, to JobState, reason st
 	defer cancel()
 	if err := w.Store.Settle(ctx, jobID, to, reason, d, w.Now()); err != nil {
 		return fmt.Errorf("settle job %d as %s: %w", jobID, to, err)
+	}
+	if d.Limit != nil {
+		w.nudge() // another job may have its place now
 	}
 	return nil
 }

@@ -23,7 +23,11 @@ func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, rea
 		return err
 	}
 	return s.writer.change(ctx, func(t *tx) error {
-		if n, err := t.exec(settleSQL, jobID, to, reason, decision, millis(now)); n > 0 || err != nil {
+		n, err := t.exec(settleSQL, jobID, to, reason, decision, millis(now))
+		if n > 0 && err == nil {
+			_, err = t.exec(releaseSQL, jobID, millis(now))
+		}
+		if n > 0 || err != nil {
 			return err
 		}
 		return known(t, jobID)

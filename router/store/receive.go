@@ -29,7 +29,7 @@ const (
 	heldSQL = insertJobSQL + `NOTHING`
 
 	queuedSQL = insertJobSQL + `UPDATE
-	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at
+	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at, limit_key = ''
 	WHERE jobs.state = 'held'`
 
 	runningSQL = insertJobSQL + `UPDATE
@@ -94,6 +94,11 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		return false, err
 	}
 	changed = n > 0
+	if changed && state == router.Completed {
+		if _, err := t.exec(releaseSQL, j.ID, now); err != nil {
+			return false, fmt.Errorf("release a job that waits for the place of job %d: %w", j.ID, err)
+		}
+	}
 	if runnerName != "" {
 		moved, err := moveRunner(t, runnerName, j.ID, state, now)
 		return changed || moved, err

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 	}{
 		{"deliveries", deliveryTests},
 		{"dispatch", dispatchTests},
+		{"limits", limitTests},
 		{"claims", claimTests},
 		{"runners", runnerTests},
 		{"lists", listTests},

@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+)
+
+// Jobs that have a place under a limit: all from their admission to their end.
+const placed = `limit_key <> '' AND state IN ('queued', 'retrying', 'dispatched', 'running')`
+
+const (
+	hasPlaceSQL = `SELECT 1 FROM jobs WHERE id = ?1 AND limit_key = ?2 AND ` + placed
+
+	countPlacedSQL = `SELECT count(*) FROM jobs WHERE limit_key = ? AND ` + placed
+
+	admitSQL = `UPDATE jobs SET limit_key = ?2 WHERE id = ?1 AND state IN ('queued', 'retrying')`
+
+	holdSQL = `
+UPDATE jobs SET state = 'held', limit_key = ?2, reason = ?3, decision = ?4, updated_at = ?5
+WHERE id = ?1 AND state IN ('queued', 'retrying')`
+
+	// Of the jobs that wait for the place which this one leaves: the oldest one
+	// of the repository that has the fewest.
+	releaseSQL = `
+WITH gone AS (SELECT limit_key AS key FROM jobs WHERE id = ?1 AND limit_key <> ''),
+	counts AS (SELECT owner, repo, count(*) AS n FROM jobs, gone WHERE limit_key = key AND ` + placed + ` GROUP BY owner, repo)
+UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?2, updated_at = ?2, reason = 'a place under its limit is free; waits for the router'
+WHERE id = (
+	SELECT held.id FROM gone
+	JOIN jobs held ON held.limit_key = gone.key AND held.limit_key <> '' AND held.state = 'held'
+	LEFT JOIN counts ON counts.owner = held.owner AND counts.repo = held.repo
+	ORDER BY coalesce(counts.n, 0), held.received_at, held.id
+	LIMIT 1)`
+
+	reconsiderSQL = `
+UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, reason = 'its limit is looked at again'
+WHERE state = 'held' AND limit_key <> ''`
+)
+
+// Admit implements router.Store.
+func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error) {
+	decision, err := asText(d)
+	if err != nil {
+		return false, err
+	}
+	key := d.Limit.Key
+	err = s.writer.change(ctx, func(t *tx) error {
+		admitted = true
+		if has, err := found(t, hasPlaceSQL, jobID, key); has || err != nil {
+			return err
+		}
+		running := 0
+		if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&running) }, countPlacedSQL, key); err != nil {
+			return err
+		}
+		query, args := admitSQL, []any{jobID, key}
+		if admitted = running < d.Limit.Running; !admitted {
+			reason := fmt.Sprintf("waits for a place: %d of %d jobs that rule %s takes per %s have one (%s)", running, d.Limit.Running, d.Rule, d.Limit.Per, key)
+			query, args = holdSQL, []any{jobID, key, reason, decision, millis(now)}
+		}
+		n, err := t.exec(query, args...)
+		if n > 0 || err != nil {
+			return err
+		}
+		if err := known(t, jobID); err != nil {
+			return err
+		}
+		return router.ErrNotWaiting
+	})
+	return admitted && err == nil, err
+}
+
+// Reconsider implements router.Store.
+func (s *Store) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
+	err = s.writer.change(ctx, func(t *tx) error {
+		changed, err := t.exec(reconsiderSQL, millis(now))
+		n = int(changed)
+		return err
+	})
+	return n, err
+}

@@ -1,0 +1,172 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+func limited(running int, key string) *router.Decision {
+	d := decision()
+	d.Limit = &rules.Limit{Running: running, Per: "rule", Key: key}
+	return d
+}
+
+func (f *fixture) admit(jobID int64, d *router.Decision) bool {
+	f.t.Helper()
+	admitted, err := f.Admit(f.ctx(), jobID, d, T0)
+	f.must(err)
+	return admitted
+}
+
+var limitTests = []test{
+	{"a job over the limit is held, until one that has a place ends", func(t *testing.T, f *fixture) {
+		for id := range int64(4) {
+			f.receive(queued(id + 1))
+		}
+		if !f.admit(1, limited(2, "linux")) || !f.admit(2, limited(2, "linux")) || f.admit(3, limited(2, "linux")) {
+			t.Fatal("the limit of 2 is not kept")
+		}
+		if !f.admit(1, limited(1, "linux")) {
+			t.Error("a job lost its place")
+		}
+		if !f.admit(4, limited(2, "macos")) {
+			t.Error("another key is limited, too")
+		}
+		j := f.wantState(3, router.Held)
+		if want := "waits for a place: 2 of 2 jobs that rule linux takes per rule have one (linux)"; j.Reason != want {
+			t.Errorf("reason %q, want %q", j.Reason, want)
+		}
+		wantDiff(t, j.Decision, limited(2, "linux"))
+		f.receive(completed(4, "", "success")) // another key's place
+		f.wantState(3, router.Held)
+		d := completed(1, "", "cancelled")
+		d.ReceivedAt = T0.Add(time.Minute)
+		f.receive(d)
+		j = f.wantState(3, router.Queued)
+		if !j.DueAt.Equal(d.ReceivedAt) {
+			t.Errorf("due at %v, want %v", j.DueAt, d.ReceivedAt)
+		}
+		if !f.admit(3, limited(2, "linux")) {
+			t.Error("the place that became free is not given")
+		}
+	}},
+	{"the oldest job of the repository with the fewest places is next", func(t *testing.T, f *fixture) {
+		receive := func(id int64, repo string, after time.Duration) {
+			d := queued(id)
+			d.Job.Repo.Name, d.Job.Repo.FullName, d.ReceivedAt = repo, "acme/"+repo, T0.Add(after*time.Second)
+			f.receive(d)
+		}
+		receive(1, "web", 0)
+		receive(2, "web", 1)
+		receive(3, "web", 2) // the oldest that waits
+		receive(4, "api", 4)
+		receive(5, "api", 3)
+		for id, want := range map[int64]bool{1: true, 2: true} {
+			if f.admit(id, limited(2, "k")) != want {
+				t.Fatalf("job %d", id)
+			}
+		}
+		for _, id := range []int64{3, 4, 5} {
+			if f.admit(id, limited(2, "k")) {
+				t.Fatalf("job %d is over the limit", id)
+			}
+		}
+		f.receive(completed(1, "", "success"))
+		f.wantState(5, router.Queued) // web has a place still, api none
+		f.wantState(3, router.Held)
+		f.admit(5, limited(2, "k"))
+		f.receive(completed(2, "", "success"))
+		f.wantState(3, router.Queued) // now web has none
+		f.wantState(4, router.Held)
+	}},
+	{"a place is given back by a job that no runner will serve", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.receive(queued(2))
+		f.admit(1, limited(1, "k"))
+		f.admit(2, limited(1, "k"))
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "no", nil, T0))
+		f.wantState(2, router.Queued)
+	}},
+	{"held jobs are looked at again when limits change", func(t *testing.T, f *fixture) {
+		for id := range int64(4) {
+			f.receive(queued(id + 1))
+		}
+		waiting := NewDelivery(5, "waiting", "waiting") // held by GitHub, not by a limit
+		f.receive(waiting)
+		f.admit(1, limited(1, "k"))
+		for id := range int64(3) {
+			f.admit(id+2, limited(1, "k"))
+		}
+		n, err := f.Reconsider(f.ctx(), T0)
+		f.must(err)
+		if n != 3 {
+			t.Errorf("Reconsider = %d, want 3", n)
+		}
+		f.wantState(5, router.Held)
+		admitted := 0
+		for id := range int64(3) {
+			f.wantState(id+2, router.Queued)
+			if f.admit(id+2, limited(3, "k")) {
+				admitted++
+			}
+		}
+		if admitted != 2 {
+			t.Errorf("%d jobs were admitted beside the first by a limit of 3", admitted)
+		}
+	}},
+	{"what is over or unknown is not admitted", func(t *testing.T, f *fixture) {
+		_, err := f.Admit(f.ctx(), 1, limited(1, "k"), T0)
+		wantErr(t, err, router.ErrNotFound)
+		f.receive(queued(1))
+		f.receive(completed(1, "", "cancelled"))
+		_, err = f.Admit(f.ctx(), 1, limited(1, "k"), T0)
+		wantErr(t, err, router.ErrNotWaiting)
+		// A job that was cancelled while it was held takes nothing with it.
+		f.receive(queued(2))
+		f.receive(queued(3))
+		f.admit(2, limited(1, "k"))
+		f.admit(3, limited(1, "k"))
+		f.receive(completed(3, "", "cancelled"))
+		f.wantState(3, router.Completed)
+	}},
+	{"never more jobs have a place than the limit, and each gets one", func(t *testing.T, f *fixture) {
+		const jobs, most = 60, 3
+		r := rand.New(rand.NewPCG(1, 2))
+		for id := range int64(jobs) {
+			d := queued(id + 1)
+			d.Job.Repo.Name = fmt.Sprintf("r%d", id%4)
+			f.receive(d)
+		}
+		placed, ended := map[int64]bool{}, map[int64]bool{}
+		for range 10_000 {
+			if len(ended) == jobs {
+				return
+			}
+			id := 1 + r.Int64N(jobs)
+			switch {
+			case placed[id] && r.IntN(3) == 0:
+				f.receive(completed(id, "", "success"))
+				delete(placed, id)
+				ended[id] = true
+			case !placed[id] && !ended[id]:
+				admitted, err := f.Admit(f.ctx(), id, limited(most, "k"), T0)
+				if err != nil && !errors.Is(err, router.ErrNotWaiting) {
+					t.Fatal(err)
+				}
+				if admitted {
+					placed[id] = true
+				}
+			}
+			if len(placed) > most {
+				t.Fatalf("%d jobs have a place under a limit of %d", len(placed), most)
+			}
+		}
+		t.Errorf("%d of %d jobs got a place", len(ended), jobs)
+	}},
+}
