@@ -1,0 +1,98 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+)
+
+// history is what TestTheCommandsOfTheREADME compares rules by.
+const history = `{"id": 4711, "labels": ["self-hosted", "linux"], "repo": {"full_name": "acme/web", "private": true}, "job": {"name": "build"}}
+{"id": 4723, "labels": ["self-hosted", "linux", "arm64"], "repo": {"full_name": "acme/api", "private": true}, "job": {"name": "test"}}
+{"id": 4738, "labels": ["ubuntu-latest"], "repo": {"full_name": "acme/web", "private": true}, "job": {"name": "lint"}}
+`
+
+// The commands of the README run, and print what stands below them. Those that
+// want a server, or do not end by themselves, only have their flags read: other
+// tests run them. UPDATE=1 rewrites the README.
+func TestTheCommandsOfTheREADME(t *testing.T) {
+	path, err := filepath.Abs("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(src)
+	t.Chdir(t.TempDir())
+	_, own, _ := strings.Cut(page, "```yaml\n")
+	own, _, _ = strings.Cut(own, "```")
+	for name, text := range map[string]string{
+		"rules.yaml": own,
+		"new.yaml":   strings.Replace(own, "memory: 4GiB", "memory: 8GiB", 1),
+	} {
+		write(t, name, text)
+	}
+	if err := makeDatabase("switchyard.db"); err != nil {
+		t.Fatal(err)
+	}
+
+	ran := map[string]bool{}
+	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```(\n\n```text\n.*?```)?")
+	want := blocks.ReplaceAllStringFunc(page, func(block string) string {
+		m := blocks.FindStringSubmatch(block)
+		var printed bytes.Buffer
+		for line := range strings.Lines(strings.ReplaceAll(m[1], "\\\n", " ")) {
+			command, comment, _ := strings.Cut(strings.TrimSpace(line), " # ")
+			args, ok := strings.CutPrefix(command, "go run ./cmd/switchyard ")
+			if !ok {
+				args, ok = strings.CutPrefix(command, "switchyard ")
+			}
+			if !ok {
+				continue
+			}
+			a := strings.Fields(args)
+			ran[a[0]] = true
+			if c := map[string]*cobra.Command{"serve": serveCommand(), "demo": demoCommand(), "rules": rulesStatusCommand()}[a[0]]; c != nil {
+				if err := c.ParseFlags(a[1:]); err != nil {
+					t.Errorf("%s: %v", command, err)
+				}
+				continue
+			}
+			code := 0
+			if m := regexp.MustCompile(`^exit code (\d)`).FindStringSubmatch(comment); m != nil {
+				code, _ = strconv.Atoi(m[1])
+			}
+			if got := run(t.Context(), a, strings.NewReader(""), &printed, &printed); got != code {
+				t.Errorf("%s: exit code %d, want %d\n%s", command, got, code, printed.String())
+			}
+			if a[0] == "jobs" {
+				write(t, "history.jsonl", history)
+			}
+		}
+		if m[2] == "" {
+			return block
+		}
+		return "```sh\n" + m[1] + "```\n\n```text\n" + printed.String() + "```"
+	})
+	for _, name := range []string{"check", "test", "explain", "diff", "jobs", "rules", "serve", "demo"} {
+		if !ran[name] {
+			t.Errorf("the README shows no switchyard %s", name)
+		}
+	}
+	if os.Getenv("UPDATE") != "" {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if d := cmp.Diff(want, page); d != "" {
+		t.Errorf("the README is old; UPDATE=1 rewrites it (-want +is):\n%s", d)
+	}
+}
