@@ -69,6 +69,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	if err != nil && !errors.As(err, &found) {
 		return fmt.Errorf("load the rules: %w", err)
 	}
+	err = nil // the faults are what there is to say
 	if set != nil {
 		if found, err = lint(set, specs); err != nil {
 			return err
