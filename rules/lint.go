@@ -21,23 +21,24 @@ type lintCode struct {
 	code    string
 	warning bool
 	what    string
+	remedy  string
 }
 
 // lintCodes are all kinds of findings.
 var lintCodes = []lintCode{
-	{"never-wins", true, "earlier rules take every job that this one could"},
-	{"always-false", true, "a condition, or a part of it, that no job can meet"},
-	{"always-true", true, "a condition, or a part of it, that every job meets"},
-	{"bare-self-hosted", true, "a rule that a job with no label but `self-hosted` satisfies: any job that forgot its labels"},
-	{"unknown-label", true, "a condition asks for a label that the vocabulary does not have"},
-	{"ignored-label", true, "a label without a meaning that no condition asks for"},
-	{"unusable-label", true, "a label with which no rule can place a job"},
-	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels"},
-	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job"},
-	{"fallback-no-change", true, "a fallback that asks for what was asked for before"},
-	{"contradictory-constraints", false, "two constraints that no node can satisfy together"},
-	{"no-such-jobspec", false, "a jobspec that does not exist"},
-	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on"},
+	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier ones, or take it out"},
+	{"always-false", true, "a condition, or a part of it, that no job can meet", "mend it, or take it out"},
+	{"always-true", true, "a condition, or a part of it, that every job meets", "mend it, or leave it out if that is meant"},
+	{"bare-self-hosted", true, "a rule that a job with no label but `self-hosted` satisfies: any job that forgot its labels", "ask for the label of a platform, too: `has(\"linux\")`"},
+	{"unknown-label", true, "a condition asks for a label that the vocabulary does not have", "add it to `labels`, or correct its spelling"},
+	{"ignored-label", true, "a label without a meaning that no condition asks for", "give it a meaning, ask for it in a rule, or take it out"},
+	{"unusable-label", true, "a label with which no rule can place a job", "write a rule that takes it, mend the constraint or the `max` that is named, or take it out"},
+	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels", "add a label that is unique to the run: `\"run-*\": {}` in `labels`, or a `compound`"},
+	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
+	{"fallback-no-change", true, "a fallback that asks for what was asked for before", "change something in it, such as `node_pool`"},
+	{"contradictory-constraints", false, "two constraints that no node can satisfy together", "take one of them out"},
+	{"no-such-jobspec", false, "a jobspec that does not exist", "correct the name, or give the directory of your own by `--jobspecs`"},
+	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on", "choose another jobspec, or take the constraint out"},
 }
 
 // Lint finds what is not wrong in form but hardly meant, and jobspecs that do

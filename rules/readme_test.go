@@ -175,13 +175,13 @@ func TestTheExamplesOfTheREADMEAreGood(t *testing.T) {
 
 func lintTable(*testing.T) string {
 	var b strings.Builder
-	b.WriteString("| code | severity | is |\n| --- | --- | --- |\n")
+	b.WriteString("| code | severity | is | what to do |\n| --- | --- | --- | --- |\n")
 	for _, c := range lintCodes {
 		severity := "fault"
 		if c.warning {
 			severity = "warning"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", c.code, severity, c.what)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", c.code, severity, c.what, c.remedy)
 	}
 	return b.String()
 }

@@ -44,7 +44,7 @@ const (
 	JobspecRefused   = "jobspec-refused"    // there is no such jobspec, or Nomad finds its job invalid
 	JobspecWarns     = "jobspec-warns"      // Nomad takes it with a warning
 	NoNode           = "no-node"            // no node in service could ever run it
-	NotAsked         = "not-asked"          // there were more placements than one Survey asks about
+	NotAsked         = "not-asked"          // there were more than 500 different placements: the rest was not asked about
 )
 
 // A Finding is what the cluster says against a route, or against several alike.
