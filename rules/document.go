@@ -11,7 +11,7 @@ package rules
 
 // A rules file of Switchyard: which runner jobspec serves which GitHub job, and what the job's labels mean to Nomad.
 type fileForm struct {
-	// the version of this form
+	// the version of this file format
 	Version int `yaml:"version" required:"yes" min:"1" max:"1" example:"1"`
 	// jobs for which it is false belong to someone else and are ignored; `"self-hosted" in labels` when left out
 	Scope conditionForm `yaml:"scope" example:"hasAny(\"self-hosted\", \"nomad\")"`
@@ -31,7 +31,7 @@ type fileForm struct {
 type compoundForm struct {
 	// what such a label begins with
 	Prefix string `yaml:"prefix" required:"yes" example:"yard="`
-	// what stands between its parts
+	// what stands between the parts of such a label
 	Separator string `yaml:"separator" required:"yes" example:"/"`
 }
 
@@ -67,7 +67,7 @@ type defaultsForm struct {
 
 // A rule: a condition, and what follows when it holds. It has one of `jobspec`, `dispatch` and `deny`.
 type ruleForm struct {
-	// what decisions and messages call it; unique in the file
+	// what decisions and messages call it; unique in all files
 	Name string `yaml:"name" required:"yes" example:"linux"`
 	// when it holds the rule takes the job; always, when left out
 	If conditionForm `yaml:"if" example:"has(\"linux\") and not repo.fork"`
@@ -82,21 +82,21 @@ type ruleForm struct {
 	Max maxForm `yaml:"max" example:"{ cores: 8, memory: 32GiB }"`
 	// how many of its jobs may run at once
 	Limit limitForm `yaml:"limit" example:"{ running: 10, per: owner }"`
-	// what takes the place of the rule's own settings while Nomad cannot place the runner, in the order of `after`
+	// what takes the place of the rule's own settings while Nomad cannot place the runner; at most 10, in the order of `after`
 	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
 }
 
 // A limit: how many jobs of a rule may run at once.
 type limitForm struct {
-	// the most
+	// the most jobs at once
 	Running int `yaml:"running" required:"yes" min:"1" max:"2147483647" example:"10"`
-	// what is counted by itself: all jobs of the rule, those of one owner, of one repository, or with the same labels; rule when left out
+	// what is counted by itself: all jobs of the rule, those of one owner, those of one repository, or those with the same labels of the vocabulary; rule when left out
 	Per string `yaml:"per" enum:"rule owner repo label"`
 }
 
-// A fallback: what takes the place of a rule's own settings while Nomad cannot place the runner. Its constraints, affinities and devices replace those of the rule.
+// A fallback: what takes the place of a rule's own settings while Nomad cannot place the runner. A list of constraints, affinities or devices, even an empty one, replaces the rule's own list.
 type fallbackForm struct {
-	// how long the job has waited: `90s`, `5m`, `1h30m`; from 1s to 720h, and each more than the one before
+	// how long since the job was first dispatched: `90s`, `5m`, `1h30m`; from 1s to 720h, and more than that of the fallback before
 	After durationForm `yaml:"after" required:"yes" example:"5m"`
 	// a runner jobspec in place of the rule's
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
@@ -107,9 +107,9 @@ type fallbackForm struct {
 type placementForm struct {
 	// conditions on the node; those of defaults, rule and labels add up
 	Constraints []constraintForm `yaml:"constraints" example:"['${attr.cpu.arch} = arm64']"`
-	// nodes to prefer or to avoid; they add up
+	// nodes to prefer or to avoid; those of defaults, rule and labels add up
 	Affinities []affinityForm `yaml:"affinities" example:"[{ attribute: '${node.class}', value: spot, weight: 50 }]"`
-	// devices of the runner task; the largest count of each
+	// devices of the runner task; of defaults, rule and labels the largest count of each
 	Devices []deviceForm `yaml:"devices" example:"[{ name: nvidia/gpu, count: 2 }]"`
 	// sizes of the runner task; a label raises what is there and never lowers it
 	Resources resourcesForm `yaml:"resources" example:"{ cpu: 2000, memory: 4GiB }"`
@@ -117,7 +117,7 @@ type placementForm struct {
 	NodePool string `yaml:"node_pool" open:"yes" example:"ci"`
 	// names or patterns of datacenters; `*` is any
 	Datacenters []string `yaml:"datacenters" open:"yes" min:"1" example:"[dc1, 'eu-*']"`
-	// the namespace that the Nomad job is registered in
+	// the namespace of the Nomad job
 	Namespace string `yaml:"namespace" open:"yes" example:"ci-${{ repo.owner }}"`
 	// the priority of the Nomad job
 	Priority int `yaml:"priority" open:"yes" min:"1" max:"100" example:"70"`
@@ -163,29 +163,29 @@ type deviceForm struct {
 
 // Resources: the sizes of the runner task. A Nomad task has `cpu` or `cores`, not both.
 type resourcesForm struct {
-	// shares of processors
+	// MHz of processor, shared with other tasks
 	CPU mhzForm `yaml:"cpu" open:"yes" example:"2000"`
-	// whole cores, reserved
+	// whole processor cores, reserved for the task
 	Cores int `yaml:"cores" open:"yes" min:"1" max:"4096" example:"8"`
-	// memory
+	// memory, reserved for the task
 	Memory sizeForm `yaml:"memory" open:"yes" example:"4GiB"`
-	// memory that it may use while there is some to spare
+	// memory that the task may use while the node has some to spare
 	MemoryMax sizeForm `yaml:"memory_max" open:"yes" example:"8GiB"`
-	// the ephemeral disk
+	// the size of the ephemeral disk
 	Disk sizeForm `yaml:"disk" open:"yes" example:"20GiB"`
 }
 
-// A max: the most that a job can ask for. One that asks for more gets no runner.
+// A max: the most that a job can ask for. A job that asks for more gets no runner.
 type maxForm struct {
-	// shares of processors
+	// MHz of processor, shared with other tasks
 	CPU mhzForm `yaml:"cpu" example:"64000"`
-	// whole cores, reserved
+	// whole processor cores, reserved for the task
 	Cores int `yaml:"cores" min:"1" max:"4096" example:"32"`
-	// memory
+	// memory, reserved for the task
 	Memory sizeForm `yaml:"memory" example:"128GiB"`
-	// memory that it may use while there is some to spare
+	// memory that the task may use while the node has some to spare
 	MemoryMax sizeForm `yaml:"memory_max" example:"256GiB"`
-	// the ephemeral disk
+	// the size of the ephemeral disk
 	Disk sizeForm `yaml:"disk" example:"200GiB"`
 }
 
@@ -207,7 +207,7 @@ type runnerForm struct {
 
 // A test: a job, and what must become of it.
 type testForm struct {
-	// what must be true; unique in the file
+	// what must be true, in a sentence; unique in the file
 	Name string `yaml:"name" required:"yes" example:"a GPU job goes to a Linux node"`
 	// the job's `runs-on`
 	Labels []string `yaml:"labels" required:"yes" empty:"yes" example:"[self-hosted, linux, gpu]"`
@@ -309,15 +309,15 @@ type expectPlacementForm struct {
 
 // Sizes that a test expects; 0 is none.
 type expectResourcesForm struct {
-	// shares of processors
+	// MHz of processor, shared with other tasks
 	CPU mhzForm `yaml:"cpu" example:"2000"`
-	// whole cores, reserved
+	// whole processor cores, reserved for the task
 	Cores int `yaml:"cores" min:"0" max:"4096" example:"8"`
-	// memory
+	// memory, reserved for the task
 	Memory sizeForm `yaml:"memory" example:"4GiB"`
-	// memory that it may use while there is some to spare
+	// memory that the task may use while the node has some to spare
 	MemoryMax sizeForm `yaml:"memory_max" example:"8GiB"`
-	// the ephemeral disk
+	// the size of the ephemeral disk
 	Disk sizeForm `yaml:"disk" example:"20GiB"`
 }
 
@@ -341,7 +341,7 @@ type expectLimitForm struct {
 
 // A fallback that a test expects.
 type expectFallbackForm struct {
-	// which one
+	// the `after` of the fallback that is meant
 	After durationForm `yaml:"after" required:"yes" example:"5m"`
 	// why it is left out for this job
 	Reason string `yaml:"reason" empty:"yes" example:"is over the most"`
@@ -350,7 +350,7 @@ type expectFallbackForm struct {
 
 // A list that a test expects: what it contains, or a mapping that says more.
 type listForm[T any] struct {
-	// among others
+	// these, among others
 	Contains []T `yaml:"contains" min:"1"`
 	// these and no others; `[]` for none
 	Exactly []T `yaml:"exactly"`
