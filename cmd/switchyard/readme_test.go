@@ -59,6 +59,7 @@ func TestTheCommandsOfTheREADME(t *testing.T) {
 			if !ok {
 				continue
 			}
+			args, _, _ = strings.Cut(args, " > ")
 			a := strings.Fields(args)
 			ran[a[0]] = true
 			if c := map[string]*cobra.Command{"serve": serveCommand(), "demo": demoCommand(), "rules": rulesStatusCommand()}[a[0]]; c != nil {
@@ -83,7 +84,7 @@ func TestTheCommandsOfTheREADME(t *testing.T) {
 		}
 		return "```sh\n" + m[1] + "```\n\n```text\n" + printed.String() + "```"
 	})
-	for _, name := range []string{"check", "test", "explain", "diff", "jobs", "rules", "serve", "demo"} {
+	for _, name := range []string{"check", "test", "explain", "diff", "jobs", "rules", "schema", "serve", "demo"} {
 		if !ran[name] {
 			t.Errorf("the README shows no switchyard %s", name)
 		}
