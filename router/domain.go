@@ -23,6 +23,7 @@ type (
 	Device     = rules.Device
 	Repo       = rules.Repo
 	Run        = rules.Run
+	Limit      = rules.Limit
 )
 
 // A JobState is where a job stands. States only move forward, except that a

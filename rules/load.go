@@ -511,7 +511,7 @@ func (r *loader) fallback(n ast.Node, ru *rule) {
 		}
 		fb := fallback{at: r.at(item), from: fmt.Sprintf("rule %s, fallback %d", ru.name, i+1)}
 		if v, ok := f["after"]; !ok {
-			r.fault(item, "a fallback needs after: how long the job has waited, such as 5m")
+			r.fault(item, "a fallback needs after: how long since the job was dispatched, such as 5m")
 		} else if s, ok := r.text(v, "after"); ok {
 			d, err := time.ParseDuration(s)
 			switch {

@@ -331,7 +331,9 @@ func changes(before, after rules.Placement) []string {
 		}
 	}
 	for _, l := range was {
-		if what, _, _ := strings.Cut(l, " "); !slices.Contains(is, l) && !slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, what+" ") }) {
+		what, _, _ := strings.Cut(l, " ")
+		replaced := slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, what+" ") })
+		if many := what == "constraint" || what == "affinity" || what == "device"; !slices.Contains(is, l) && (many || !replaced) {
 			said = append(said, "without "+l)
 		}
 	}

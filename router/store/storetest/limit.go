@@ -8,12 +8,11 @@ import (
 	"time"
 
 	"switchyard/router"
-	"switchyard/rules"
 )
 
 func limited(running int, key string) *router.Decision {
 	d := decision()
-	d.Limit = &rules.Limit{Running: running, Per: "rule", Key: key}
+	d.Limit = &router.Limit{Running: running, Per: "rule", Key: key}
 	return d
 }
 
