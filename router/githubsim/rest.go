@@ -28,16 +28,22 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 
 func (s *Server) routes() http.Handler {
 	api := http.NewServeMux()
-	for _, scope := range []string{"/repos/{owner}/{repo}", "/orgs/{owner}"} {
+	for scope, permission := range map[string]string{"/repos/{owner}/{repo}": "administration", "/orgs/{owner}": "organization_self_hosted_runners"} {
 		runners := scope + "/actions/runners"
-		api.HandleFunc("POST "+runners+"/generate-jitconfig", s.scoped(s.generateJIT))
-		api.HandleFunc("GET "+runners, s.scoped(s.listRunners))
-		api.HandleFunc("GET "+runners+"/{id}", s.scoped(s.getRunner))
-		api.HandleFunc("DELETE "+runners+"/{id}", s.scoped(s.deleteRunner))
+		api.HandleFunc("POST "+runners+"/generate-jitconfig", s.scoped(permission, s.generateJIT))
+		api.HandleFunc("GET "+runners, s.scoped(permission, s.listRunners))
+		api.HandleFunc("GET "+runners+"/{id}", s.scoped(permission, s.getRunner))
+		api.HandleFunc("DELETE "+runners+"/{id}", s.scoped(permission, s.deleteRunner))
+		if s.cfg.App != nil {
+			api.HandleFunc("GET "+scope+"/installation", s.scoped("", s.getInstallation))
+		}
 	}
-	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped(s.getJob))
-	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped(s.getRun))
-	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped(s.listRunJobs))
+	if s.cfg.App != nil {
+		api.HandleFunc("POST /app/installations/{id}/access_tokens", s.createToken)
+	}
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped("actions", s.getJob))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped("actions", s.getRun))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", s.listRunJobs))
 	api.HandleFunc("GET /app/hook/deliveries", s.listDeliveries)
 	api.HandleFunc("POST /app/hook/deliveries/{id}/attempts", s.redeliver)
 	api.HandleFunc("GET /rate_limit", s.rateLimit)
@@ -51,21 +57,17 @@ func (s *Server) routes() http.Handler {
 	return all
 }
 
-// authorized refuses requests without the Server's token.
+// authorized refuses requests of nobody that the Server knows.
 func (s *Server) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-GitHub-Media-Type", "github.v3; format=json")
-		scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-		ours := (strings.EqualFold(scheme, "Bearer") || strings.EqualFold(scheme, "token")) && token == s.cfg.Token
-		if s.cfg.Token != "" && !ours {
-			message := "Bad credentials"
-			if r.Header.Get("Authorization") == "" {
-				message = "Requires authentication"
-			}
-			fault(w, http.StatusUnauthorized, message)
+		w.Header().Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat))
+		c, status, message := s.caller(r)
+		if status != 0 {
+			fault(w, status, message)
 			return
 		}
-		next.ServeHTTP(w, r)
+		next.ServeHTTP(w, withCaller(r, c))
 	})
 }
 
@@ -73,7 +75,7 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api (read 2026-11-24).
 func (s *Server) limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		limit := s.count(r.URL.Path != "/rate_limit")
+		limit := s.count(callerOf(r), r.URL.Path != "/rate_limit")
 		h := w.Header()
 		h.Set("X-RateLimit-Limit", strconv.Itoa(limit.limit))
 		h.Set("X-RateLimit-Used", strconv.Itoa(limit.used))
@@ -94,22 +96,24 @@ type limit struct {
 	refused     bool
 }
 
-// count takes one request from what is left of the hour, if spend is true.
-func (s *Server) count(spend bool) limit {
+// count takes one request from what is left of the caller's hour, if spend is true.
+func (s *Server) count(c caller, spend bool) limit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if now := s.cfg.Now(); !now.Before(s.limitReset) {
-		s.limitUsed, s.limitReset = 0, now.Add(time.Hour).Truncate(time.Second)
+	l := s.limits[c.account()]
+	if now := s.cfg.Now(); l == nil || !now.Before(l.reset) {
+		l = &limit{limit: s.cfg.RateLimit, reset: now.Add(time.Hour).Truncate(time.Second)}
+		s.limits[c.account()] = l
 	}
-	refused := spend && s.limitUsed >= s.cfg.RateLimit
-	if spend && !refused {
-		s.limitUsed++
+	l.refused = spend && l.used >= l.limit
+	if spend && !l.refused {
+		l.used++
 	}
-	return limit{limit: s.cfg.RateLimit, used: s.limitUsed, reset: s.limitReset, refused: refused}
+	return *l
 }
 
-func (s *Server) rateLimit(w http.ResponseWriter, _ *http.Request) {
-	l := s.count(false)
+func (s *Server) rateLimit(w http.ResponseWriter, r *http.Request) {
+	l := s.count(callerOf(r), false)
 	core := object{"limit": l.limit, "used": l.used, "remaining": l.limit - l.used, "reset": l.reset.Unix()}
 	answer(w, http.StatusOK, object{"resources": object{"core": core, "search": core}, "rate": core})
 }
@@ -123,9 +127,10 @@ func (sc scope) has(r *runner) bool {
 	return strings.EqualFold(r.owner, sc.owner) && strings.EqualFold(r.repo, sc.repo)
 }
 
-// scoped answers 404 for a repository or an organization that does not exist.
-// The handler runs with s.mu held.
-func (s *Server) scoped(handle func(http.ResponseWriter, *http.Request, scope)) http.HandlerFunc {
+// scoped answers 404 for a repository or an organization that does not exist,
+// or that an installation does not have, and 403 when that lacks the
+// permission. The handler runs with s.mu held.
+func (s *Server) scoped(permission string, handle func(http.ResponseWriter, *http.Request, scope)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)) // not under the lock
 		if err != nil {
@@ -135,17 +140,21 @@ func (s *Server) scoped(handle func(http.ResponseWriter, *http.Request, scope)) 
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		sc := scope{owner: r.PathValue("owner"), repo: r.PathValue("repo")}
-		if sc.repo == "" && s.orgs[strings.ToLower(sc.owner)] {
-			handle(w, r, sc)
-			return
+		sc, ok := scope{owner: r.PathValue("owner"), repo: r.PathValue("repo")}, false
+		if sc.repo == "" {
+			ok = s.orgs[strings.ToLower(sc.owner)]
+		} else if repo, known := s.repos[repoKey(sc.owner, sc.repo)]; known {
+			sc, ok = scope{owner: repo.Owner, repo: repo.Name}, true
 		}
-		repo, ok := s.repos[repoKey(sc.owner, sc.repo)]
-		if !ok {
+		in := callerOf(r).installed
+		switch {
+		case !ok || in != nil && !in.sees(sc):
 			notFound(w)
-			return
+		case in != nil && !allows(s.cfg.App.permissions(), permission, r.Method):
+			fault(w, http.StatusForbidden, "Resource not accessible by integration")
+		default:
+			handle(w, r, sc)
 		}
-		handle(w, r, scope{owner: repo.Owner, repo: repo.Name})
 	}
 }
 

@@ -26,8 +26,9 @@ type Config struct {
 	Timeout    time.Duration // of one delivery; 0: 10 s, GitHub's own
 	Senders    int           // deliveries under way at once; 0: 32
 
-	Token     string           // the bearer token that the REST API takes; "": any, or none
-	RateLimit int              // REST requests an hour; 0: 5000
+	Token     string           // the bearer token that the REST API takes; "": any, or none, unless there is an App
+	App       *App             // may log in; nil: none
+	RateLimit int              // REST requests an hour: with Token, of the App itself, and of each installation; 0: 5000
 	Groups    map[int64]string // runner groups by ID; nil: 1, "Default"
 	Now       func() time.Time // nil: time.Now
 	FirstID   int64            // the ID of the first job, run or runner; 0: 1
@@ -73,8 +74,11 @@ type Server struct {
 	deliveries []*delivery        // by ID, from 1
 	pending    int                // deliveries recorded and not yet answered
 	flushed    chan struct{}      // closed when pending falls to 0; nil: nobody waits
-	limitUsed  int
-	limitReset time.Time
+	limits     map[int64]*limit   // by caller.account
+
+	installations map[int64]*installed  // those that ended too
+	installedFor  map[string]*installed // by lower-case owner
+	appTokens     map[string]appToken
 }
 
 // New returns a running Server, which Close ends.
@@ -119,6 +123,11 @@ func New(cfg Config) *Server {
 		reads:   make(map[int64]int),
 		runners: make(map[int64]*runner),
 		byJIT:   make(map[string]*runner),
+		limits:  make(map[int64]*limit),
+
+		installations: make(map[int64]*installed),
+		installedFor:  make(map[string]*installed),
+		appTokens:     make(map[string]appToken),
 	}
 	s.handler = s.routes()
 	return s

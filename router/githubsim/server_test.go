@@ -117,13 +117,19 @@ func newSim(t *testing.T, cfg Config) *sim {
 // call makes a request and decodes its answer.
 func (s *sim) call(method, path, body string) (status int, answer any) {
 	s.t.Helper()
+	return s.callAs(s.cfg.Token, method, path, body)
+}
+
+// callAs calls with a bearer token, or with none.
+func (s *sim) callAs(token, method, path, body string) (status int, answer any) {
+	s.t.Helper()
 	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	if s.cfg.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+s.cfg.Token)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := http.DefaultTransport.RoundTrip(req)
 	if err != nil {

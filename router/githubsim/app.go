@@ -1,0 +1,271 @@
+package githubsim
+
+import (
+	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	longestJWT    = 10 * time.Minute
+	tokenLifetime = time.Hour
+)
+
+// An App is the GitHub App that the Server knows.
+type App struct {
+	ID  int64
+	Key *rsa.PublicKey
+
+	// Permissions are those of every installation; nil: administration and
+	// organization_self_hosted_runners to write, actions and metadata to read.
+	Permissions map[string]string
+}
+
+// An installed App is what one owner has. Guarded by Server.mu.
+type installed struct {
+	id        int64
+	owner     string
+	repos     []string // nil: all of the owner's
+	since     time.Time
+	suspended time.Time // zero: it is not
+}
+
+type appToken struct {
+	of      *installed
+	expires time.Time
+}
+
+// A caller is who sent a request. The zero caller has Config.Token, or needs none.
+type caller struct {
+	app       bool       // the App itself
+	installed *installed // an installation
+}
+
+type callerKey struct{}
+
+func callerOf(r *http.Request) caller {
+	c, _ := r.Context().Value(callerKey{}).(caller)
+	return c
+}
+
+// account is what rate limits are counted by.
+func (c caller) account() int64 {
+	switch {
+	case c.app:
+		return -1
+	case c.installed != nil:
+		return c.installed.id
+	}
+	return 0
+}
+
+// Install installs the App for an owner, with the repositories named or, by
+// default, all, and returns the installation's ID, which is a new one each
+// time; the first is that of the payloads. The owner's earlier installation ends.
+func (s *Server) Install(owner string, repos ...string) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := installation(owner)
+	for s.installations[id] != nil {
+		id++
+	}
+	s.uninstall(owner)
+	s.installations[id] = &installed{id: id, owner: owner, repos: repos, since: s.cfg.Now()}
+	s.installedFor[strings.ToLower(owner)] = s.installations[id]
+	return id
+}
+
+// Uninstall ends the owner's installation and its tokens.
+func (s *Server) Uninstall(owner string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.uninstall(owner)
+}
+
+func (s *Server) uninstall(owner string) { delete(s.installedFor, strings.ToLower(owner)) }
+
+// Suspend suspends the owner's installation, or ends that.
+func (s *Server) Suspend(owner string, suspended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if in := s.installedFor[strings.ToLower(owner)]; in != nil {
+		in.suspended = time.Time{}
+		if suspended {
+			in.suspended = s.cfg.Now()
+		}
+	}
+}
+
+// caller finds out who sent a request; status 0: it may go on.
+func (s *Server) caller(r *http.Request) (c caller, status int, message string) {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "token") {
+		token = ""
+	}
+	path := r.URL.Path
+	if s.cfg.App != nil && (path == "/app" || strings.HasPrefix(path, "/app/") || strings.HasSuffix(path, "/installation")) {
+		status, message := s.cfg.App.verify(token, s.cfg.Now())
+		return caller{app: true}, status, message
+	}
+	switch {
+	case s.cfg.Token == "" && s.cfg.App == nil, token == s.cfg.Token && token != "":
+		return caller{}, 0, ""
+	case token == "":
+		return caller{}, http.StatusUnauthorized, "Requires authentication"
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t, ok := s.appTokens[token]
+	switch {
+	case !ok, !s.cfg.Now().Before(t.expires), s.installedFor[strings.ToLower(t.of.owner)] != t.of:
+		return caller{}, http.StatusUnauthorized, "Bad credentials"
+	case !t.of.suspended.IsZero():
+		return caller{}, http.StatusForbidden, "This installation has been suspended"
+	}
+	return caller{installed: t.of}, 0, ""
+}
+
+// verify holds a JWT against GitHub's rules; status 0: it is good. See
+// https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app/generating-a-json-web-token-jwt-for-a-github-app (read 2026-11-24).
+func (a *App) verify(token string, now time.Time) (status int, message string) {
+	const undecodable = "A JSON web token could not be decoded"
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return http.StatusUnauthorized, undecodable
+	}
+	var header struct {
+		Alg string `json:"alg"`
+	}
+	var claims struct {
+		Iss any    `json:"iss"`
+		Iat *int64 `json:"iat"`
+		Exp *int64 `json:"exp"`
+	}
+	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
+	if err := errors.Join(err, decodePart(parts[0], &header), decodePart(parts[1], &claims)); err != nil {
+		return http.StatusUnauthorized, undecodable
+	}
+	iss := fmt.Sprint(claims.Iss)
+	if n, ok := claims.Iss.(float64); ok {
+		iss = strconv.FormatInt(int64(n), 10)
+	}
+	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
+	switch {
+	case iss != strconv.FormatInt(a.ID, 10):
+		return http.StatusNotFound, "Integration not found"
+	case header.Alg != "RS256" || rsa.VerifyPKCS1v15(a.Key, crypto.SHA256, sum[:], signature) != nil:
+		return http.StatusUnauthorized, undecodable
+	case claims.Exp == nil || *claims.Exp <= now.Unix():
+		return http.StatusUnauthorized, "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires"
+	case *claims.Exp > now.Add(longestJWT).Unix():
+		return http.StatusUnauthorized, "'Expiration time' claim ('exp') is too far in the future"
+	case claims.Iat == nil || *claims.Iat > now.Unix():
+		return http.StatusUnauthorized, "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"
+	}
+	return 0, ""
+}
+
+func decodePart(part string, into any) error {
+	b, err := base64.RawURLEncoding.DecodeString(part)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, into)
+}
+
+func withCaller(r *http.Request, c caller) *http.Request {
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
+}
+
+// permissions of every installation.
+func (a *App) permissions() map[string]string {
+	if a.Permissions != nil {
+		return a.Permissions
+	}
+	return map[string]string{
+		"administration": "write", "organization_self_hosted_runners": "write", "actions": "read", "metadata": "read",
+	}
+}
+
+// allows reports whether an installation with these permissions may do this.
+func allows(permissions map[string]string, permission, method string) bool {
+	has := permissions[permission]
+	return has == "write" || has == "read" && method == http.MethodGet
+}
+
+// sees reports whether the installation has a repository, or is for an organization.
+func (in *installed) sees(sc scope) bool {
+	return strings.EqualFold(in.owner, sc.owner) && (sc.repo == "" || in.repos == nil ||
+		slices.ContainsFunc(in.repos, func(name string) bool { return strings.EqualFold(name, sc.repo) }))
+}
+
+func (s *Server) getInstallation(w http.ResponseWriter, _ *http.Request, sc scope) {
+	in := s.installedFor[strings.ToLower(sc.owner)]
+	if in == nil || !in.sees(sc) {
+		notFound(w)
+		return
+	}
+	answer(w, http.StatusOK, s.installationObject(in))
+}
+
+func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := s.installations[pathID(r)]
+	switch {
+	case in == nil || s.installedFor[strings.ToLower(in.owner)] != in:
+		notFound(w)
+		return
+	case !in.suspended.IsZero():
+		fault(w, http.StatusForbidden, "This installation has been suspended")
+		return
+	}
+	secret := make([]byte, 192)
+	for i := range secret {
+		secret[i] = byte(s.rand.Uint32())
+	}
+	// The shape of a token since April 2026.
+	token := fmt.Sprintf("ghs_%d_%s", s.cfg.App.ID, base64.RawURLEncoding.EncodeToString(secret))
+	expires := s.cfg.Now().Add(tokenLifetime).Truncate(time.Second)
+	s.appTokens[token] = appToken{in, expires}
+	answer(w, http.StatusCreated, object{
+		"token": token, "expires_at": stamp(expires), "permissions": s.cfg.App.permissions(), "repository_selection": in.selection(),
+	})
+}
+
+func (in *installed) selection() string {
+	if in.repos == nil {
+		return "all"
+	}
+	return "selected"
+}
+
+func (s *Server) installationObject(in *installed) object {
+	kind, pages := "User", webURL+"/settings/installations/"
+	if s.orgs[strings.ToLower(in.owner)] {
+		kind, pages = "Organization", webURL+"/organizations/"+in.owner+"/settings/installations/"
+	}
+	account := user(in.owner, kind)
+	api := fmt.Sprintf("%s/app/installations/%d/access_tokens", apiURL, in.id)
+	var by, at any
+	if !in.suspended.IsZero() {
+		by, at = account, stamp(in.suspended)
+	}
+	return object{
+		"id": in.id, "account": account, "repository_selection": in.selection(), "access_tokens_url": api,
+		"repositories_url": apiURL + "/installation/repositories", "html_url": pages + strconv.FormatInt(in.id, 10),
+		"app_id": s.cfg.App.ID, "app_slug": "switchyard", "target_id": account["id"], "target_type": kind,
+		"permissions": s.cfg.App.permissions(), "events": []string{"workflow_job"}, "single_file_name": nil,
+		"created_at": stamp(in.since), "updated_at": stamp(in.since), "suspended_by": by, "suspended_at": at,
+	}
+}
