@@ -31,13 +31,16 @@ const (
 
 // Config says how GitHub is reached.
 type Config struct {
-	// Token returns the token for the next request. Required. It is called for
-	// each one, from several goroutines, so that a rotated token takes effect.
+	// Token returns the token for the next request. It is called for each one,
+	// from several goroutines, so that a rotated token takes effect.
 	Token func() (router.Secret, error)
 
+	// App logs in as a GitHub App. Either it or Token is required.
+	App *App
+
 	// BaseURL is the root of the REST API: https://HOST/api/v3/ for GitHub
-	// Enterprise Server. Plain http is taken for loopback addresses alone.
-	// "": https://api.github.com/.
+	// Enterprise Server, https://api.TENANT.ghe.com/ with data residency. Plain
+	// http is taken for loopback addresses alone. "": https://api.github.com/.
 	BaseURL string
 
 	HTTPClient *http.Client     // nil: one with http.DefaultTransport
@@ -47,32 +50,53 @@ type Config struct {
 
 // A Client calls GitHub. Its methods are safe for concurrent use.
 type Client struct {
-	token   func() (router.Secret, error)
+	token   func() (router.Secret, error) // nil with app
+	app     *app                          // nil with token
 	base    *url.URL
 	http    http.Client
 	timeout time.Duration
 	now     func() time.Time
 
 	mu  sync.Mutex
-	cur *session // for the last token seen; nil at first
+	cur *session // for the last of token's tokens; nil at first
 }
 
 var _ router.GitHub = (*Client)(nil)
 
-// A session is what belongs to one token: limits are counted by token, and
-// go-github's client remembers those that it is told of.
+// A session is what belongs to one token that lasts, to an App, or to one of
+// its installations: limits are counted by these, and go-github's client
+// remembers those that it is told of.
 type session struct {
-	token router.Secret
-	api   *github.Client
+	api    *github.Client
+	app    *app   // the session is of one of its installations; nil: of a token, or the App itself
+	forget func() // has the installation looked up anew; nil without app
 
-	mu    sync.Mutex
-	until time.Time // GitHub asked for no requests before
+	mu      sync.Mutex
+	token   router.Secret
+	expires time.Time // with app
+	until   time.Time // GitHub asked for no requests before
+}
+
+func (s *session) setToken(token router.Secret, expires time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.token, s.expires = token, expires
+}
+
+// fresh reports whether an installation's token is still good for a request.
+func (s *session) fresh(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return now.Before(s.expires.Add(-tokenMargin))
 }
 
 // New returns a client. It makes no request; it fails when cfg is wrong.
 func New(cfg Config) (*Client, error) {
-	if cfg.Token == nil {
-		return nil, errors.New("a GitHub token is required")
+	if (cfg.Token == nil) == (cfg.App == nil) {
+		return nil, errors.New("either a GitHub token or a GitHub App is required")
+	}
+	if cfg.App != nil && (cfg.App.ID <= 0 || cfg.App.Key == nil) {
+		return nil, errors.New("a GitHub App needs its ID, over 0, and its private key")
 	}
 	if cfg.BaseURL == "" {
 		cfg.BaseURL = "https://api.github.com/"
@@ -95,6 +119,9 @@ func New(cfg Config) (*Client, error) {
 	if c.now == nil {
 		c.now = time.Now
 	}
+	if cfg.App != nil {
+		c.app = newApp(*cfg.App, c)
+	}
 	return c, nil
 }
 
@@ -109,6 +136,8 @@ func baseURL(s string) (*url.URL, error) {
 		return nil, fmt.Errorf("GitHub's base URL %q must be https://HOST/…", u.Redacted())
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return nil, fmt.Errorf("GitHub's base URL %q must be scheme, host and path alone", u.Redacted())
+	case strings.HasSuffix(u.Host, ".ghe.com") && !strings.HasPrefix(u.Host, "api."):
+		return nil, fmt.Errorf("GitHub's base URL %q must be https://api.%s/", s, u.Host)
 	case u.Scheme == "http" && !loopback(u.Hostname()):
 		return nil, fmt.Errorf("GitHub's base URL %q would send the token in clear: use https", s)
 	}
@@ -132,9 +161,12 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// session returns the one for the current token; a *router.RetryAtError while
+// login returns the session to ask about t with; a *router.RetryAtError while
 // GitHub asked for no requests with it.
-func (c *Client) session() (*session, error) {
+func (c *Client) login(ctx context.Context, t target) (*session, error) {
+	if c.app != nil {
+		return c.app.login(ctx, t)
+	}
 	token, err := c.token()
 	if err == nil && token == "" {
 		err = errors.New("the token is empty")
@@ -145,31 +177,43 @@ func (c *Client) session() (*session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cur == nil || c.cur.token != token {
-		client := c.http
-		client.Transport = &transport{token: token, next: c.http.Transport}
-		api := github.NewClient(&client)
-		api.BaseURL, api.UserAgent = c.base, "switchyard"
-		c.cur = &session{token: token, api: api}
+		c.cur = c.newSession(nil)
+		c.cur.token = token
 	}
 	return c.cur, c.cur.blocked(c.now())
 }
 
-// transport adds the token to requests and bounds the answers to them.
-type transport struct {
-	token router.Secret
-	next  http.RoundTripper
+// newSession returns one whose requests go through next, which adds what
+// GitHub knows us by; nil: they get the session's token.
+func (c *Client) newSession(next http.RoundTripper) *session {
+	s := &session{}
+	if next == nil {
+		next = roundTrip(func(req *http.Request) (*http.Response, error) {
+			s.mu.Lock()
+			token := s.token
+			s.mu.Unlock()
+			req = req.Clone(req.Context())
+			req.Header.Set("Authorization", "Bearer "+string(token))
+			return c.http.Transport.RoundTrip(req)
+		})
+	}
+	client := c.http
+	client.Transport = roundTrip(func(req *http.Request) (*http.Response, error) {
+		resp, err := next.RoundTrip(req)
+		if err == nil {
+			resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer}
+		}
+		return resp, err
+	})
+	s.api = github.NewClient(&client)
+	s.api.BaseURL, s.api.UserAgent = c.base, "switchyard"
+	return s
 }
 
-func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
-	req = req.Clone(req.Context())
-	req.Header.Set("Authorization", "Bearer "+string(t.token))
-	resp, err := t.next.RoundTrip(req)
-	if err != nil {
-		return nil, err
-	}
-	resp.Body = &boundedBody{ReadCloser: resp.Body, left: maxAnswer}
-	return resp, nil
-}
+// roundTrip is an http.RoundTripper.
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 // boundedBody fails once more than left bytes were read.
 type boundedBody struct {
@@ -228,13 +272,13 @@ func printable(s string) bool {
 
 // RunnerConfig registers a just-in-time runner in the repository or the
 // organization of r, as r.Runner.Scope says, with r's labels and no others.
-// It makes one request.
+// It makes one request, but for those of an App that logs in.
 func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
 	t, err := targetOf(r)
 	if err != nil {
 		return router.RunnerConfig{}, &router.GiveUpError{Err: err}
 	}
-	s, err := c.session()
+	s, err := c.login(ctx, t)
 	if err != nil {
 		return router.RunnerConfig{}, err
 	}
@@ -263,12 +307,13 @@ func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (rout
 	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
 }
 
-// Run returns what the rules see of a workflow run. It makes one request.
+// Run returns what the rules see of a workflow run. It makes one request, but
+// for those of an App that logs in.
 func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error) {
 	if !pathName(repo.Owner) || !pathName(repo.Name) {
 		return router.Run{}, &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
 	}
-	s, err := c.session()
+	s, err := c.login(ctx, target{owner: repo.Owner, repo: repo.Name})
 	if err != nil {
 		return router.Run{}, err
 	}
@@ -282,6 +327,7 @@ func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router
 	if err != nil {
 		return router.Run{}, s.sorted(err, resp, call{
 			doing:      fmt.Sprintf("read run %d of %s/%s", runID, repo.Owner, repo.Name),
+			owner:      repo.Owner,
 			permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
 			exists:     "the run exists",
 		}, c.now())
@@ -336,6 +382,7 @@ func (t target) String() string {
 func (t target) call() call {
 	c := call{
 		doing:      "register a runner in " + t.String(),
+		owner:      t.owner,
 		permission: "repository permission Administration (write) on " + t.owner + "/" + t.repo,
 		exists:     "this " + t.kind() + " and the rule's runner group exist",
 	}

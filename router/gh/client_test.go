@@ -530,9 +530,15 @@ func TestNewRefusesAWrongConfig(t *testing.T) {
 		cfg  gh.Config
 		says string // "": it is taken
 	}{
-		{"no token", gh.Config{}, "token is required"},
+		{"neither token nor App", gh.Config{}, "is required"},
+		{"both", gh.Config{Token: good, App: &gh.App{ID: 1, Key: key}}, "is required"},
+		{"an App", gh.Config{App: &gh.App{ID: 1, Key: key}}, ""},
+		{"an App without an ID", gh.Config{App: &gh.App{Key: key}}, "its ID"},
+		{"an App without a key", gh.Config{App: &gh.App{ID: 1}}, "its private key"},
 		{"github.com", gh.Config{Token: good}, ""},
 		{"an Enterprise Server", gh.Config{Token: good, BaseURL: "https://github.acme.example/api/v3/"}, ""},
+		{"data residency", gh.Config{Token: good, BaseURL: "https://api.acme.ghe.com/"}, ""},
+		{"the pages of data residency", gh.Config{Token: good, BaseURL: "https://acme.ghe.com/"}, "https://api.acme.ghe.com/"},
 		{"a loopback address in clear", gh.Config{Token: good, BaseURL: "http://[::1]:8080"}, ""},
 		{"another address in clear", gh.Config{Token: good, BaseURL: "http://github.acme.example/api/v3/"}, "use https"},
 		{"no scheme", gh.Config{Token: good, BaseURL: "github.acme.example"}, "https://HOST"},

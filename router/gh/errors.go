@@ -23,7 +23,8 @@ const (
 // A call says what a request is for, and what GitHub's refusals of it mean.
 type call struct {
 	doing      string // "register a runner in organization acme"
-	permission string // of the token, that it needs
+	owner      string // "acme"
+	permission string // of the token or the App, that it needs
 	exists     string // what to check when GitHub answers 404: it does so where it does not even show that something exists
 }
 
@@ -37,29 +38,54 @@ func status(resp *github.Response) int {
 // sorted turns an error of go-github into one of router.GitHub's. resp is nil
 // when GitHub did not answer.
 func (s *session) sorted(err error, resp *github.Response, c call, now time.Time) error {
-	if at, ok := limitedUntil(err, resp, now); ok {
-		s.block(at)
-		return limitError(at)
+	code, err := s.refused(err, resp, c.doing, now)
+	who, accept := "the GitHub token", ""
+	if s.app != nil {
+		who, accept = s.app.String(), ", and have "+c.owner+" accept it"
+		switch {
+		case code == http.StatusUnauthorized:
+			// The installation is gone, or our clock is slow: a new token tells.
+			s.setToken("", time.Time{})
+			s.forget()
+			return err
+		case code == http.StatusNotFound:
+			s.forget()
+		case code == http.StatusForbidden && strings.Contains(err.Error(), "suspended"):
+			return &router.FixError{Fix: s.app.unsuspend(c.owner), Err: err}
+		}
 	}
-	code := status(resp)
-	if code < http.StatusMultipleChoices {
-		return fmt.Errorf("%s: %w", c.doing, err) // no answer, or an odd one
-	}
-	// Not %w: go-github's errors hold the whole request.
-	err = fmt.Errorf("%s: GitHub answered %d%s", c.doing, code, words(err))
 	switch code {
 	case http.StatusUnauthorized:
 		return &router.FixError{Fix: "put a GitHub token that is valid where Switchyard reads it", Err: err}
 	case http.StatusForbidden:
-		return &router.FixError{Fix: "give the GitHub token the " + c.permission, Err: err}
+		return &router.FixError{Fix: "give " + who + " the " + c.permission + accept, Err: err}
 	case http.StatusNotFound:
-		return &router.FixError{Fix: "give the GitHub token the " + c.permission + ", and check that " + c.exists, Err: err}
+		return &router.FixError{Fix: "give " + who + " the " + c.permission + accept + ", and check that " + c.exists, Err: err}
 	case http.StatusUnprocessableEntity, http.StatusBadRequest:
 		// The same request is refused again: the names in it are bounded by
 		// us, so it is the labels or the runner group.
 		return &router.GiveUpError{Err: err}
 	}
 	return err
+}
+
+// refused sorts what is the same for all requests. It returns the status of
+// GitHub's answer if that leaves more to say, else 0.
+func (s *session) refused(err error, resp *github.Response, doing string, now time.Time) (code int, sorted error) {
+	if at, ok := limitedUntil(err, resp, now); ok {
+		s.block(at)
+		return 0, limitError(at)
+	}
+	var fix *router.FixError
+	if errors.As(err, &fix) {
+		return 0, fix // nobody was asked
+	}
+	code = status(resp)
+	if code < http.StatusMultipleChoices {
+		return 0, fmt.Errorf("%s: %w", doing, err) // no answer, or an odd one
+	}
+	// Not %w: go-github's errors hold the whole request.
+	return code, fmt.Errorf("%s: GitHub answered %d%s", doing, code, words(err))
 }
 
 // limitedUntil reports whether GitHub refused the request for one of its rate
@@ -109,7 +135,7 @@ func limitError(at time.Time) error {
 	return &router.RetryAtError{At: at, Err: fmt.Errorf("GitHub's rate limit is reached until %s", at.UTC().Format(time.RFC3339))}
 }
 
-// block keeps requests with this token back until at.
+// block keeps requests of this session back until at.
 func (s *session) block(at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,0 +1,325 @@
+package gh
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/bradleyfalzon/ghinstallation/v2"
+	"github.com/google/go-github/v60/github"
+
+	"switchyard/router"
+)
+
+const (
+	tokenMargin  = 2 * time.Minute  // a token is replaced so long before it expires, as clocks differ
+	refusalPause = 30 * time.Second // an answer that an operator must mend is not asked for again before
+	clockMargin  = 30 * time.Second // ghinstallation dates its JWTs so far back
+	maxKeyFile   = 64 << 10         // bytes
+)
+
+// An App is the GitHub App that Switchyard is on GitHub.
+type App struct {
+	ID int64 // as on the App's settings page
+
+	// Key returns one of the App's private keys. It is called for each request
+	// of the App itself, one or two an hour and installation, from several
+	// goroutines, so that a rotated key takes effect.
+	Key func() (*rsa.PrivateKey, error)
+}
+
+// KeyFile reads an App's private key from a PEM file (PKCS #1, as GitHub
+// makes them, or PKCS #8), each time. Except on Windows it refuses a file that
+// everybody on the machine may read or write. The errors name the file and
+// never its content.
+func KeyFile(path string) func() (*rsa.PrivateKey, error) {
+	return func() (*rsa.PrivateKey, error) {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err // names the file
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if mode := info.Mode().Perm(); mode&0o006 != 0 && runtime.GOOS != "windows" {
+			return nil, fmt.Errorf("%s holds a private key, but everybody may read or write it (mode %#o): chmod o= %[1]s", path, mode)
+		}
+		b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+		if err != nil {
+			return nil, err
+		}
+		block, _ := pem.Decode(b)
+		if block == nil || len(b) > maxKeyFile {
+			return nil, fmt.Errorf("%s is no PEM file; download a private key on the GitHub App's settings page", path)
+		}
+		var key any
+		switch block.Type {
+		case "RSA PRIVATE KEY":
+			key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+		case "PRIVATE KEY":
+			key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
+		default:
+			err = fmt.Errorf("its first block is %.40q", block.Type)
+		}
+		if rsaKey, ok := key.(*rsa.PrivateKey); ok && err == nil {
+			return rsaKey, nil
+		}
+		if err == nil {
+			err = errors.New("it is another kind of key")
+		}
+		return nil, fmt.Errorf("%s holds no RSA private key without a passphrase: %w", path, err)
+	}
+}
+
+// An app logs in as the installations of an App. Limits are counted by
+// installation, so each has a session of its own, which outlives its tokens.
+type app struct {
+	App
+	client  *Client
+	session *session // of the App itself, which finds installations and fetches their tokens
+
+	mu            sync.Mutex
+	owners        map[string]*owner // by lower-case name
+	installations map[int64]*installation
+}
+
+// An owner is an organization or a user that the App may be installed for.
+type owner struct {
+	installation atomic.Pointer[installation] // nil: not known
+	turn         turn                         // to look it up; guards refusals
+	refusals     map[string]refusal           // by target, as one repository may be left out of an installation
+}
+
+type installation struct {
+	id      int64
+	session *session
+	turn    turn    // to fetch a token; guards refusal
+	refusal refusal // of a token
+}
+
+// A refusal is an error that stands until then.
+type refusal struct {
+	err   error
+	until time.Time
+}
+
+// refused keeps err if it is for an operator to mend: asking at once again,
+// for each of many waiting runners, would spend the App's own limit.
+func refused(err error, now time.Time) refusal {
+	var fix *router.FixError
+	if errors.As(err, &fix) {
+		return refusal{err, now.Add(refusalPause)}
+	}
+	return refusal{}
+}
+
+func (r refusal) stands(now time.Time) bool { return now.Before(r.until) }
+
+// A turn is a lock that nobody waits for longer than a context lasts.
+type turn chan struct{}
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) give() { <-t }
+
+func newApp(cfg App, c *Client) *app {
+	a := &app{App: cfg, client: c, owners: map[string]*owner{}, installations: map[int64]*installation{}}
+	a.session = c.newSession(roundTrip(func(req *http.Request) (*http.Response, error) {
+		key, err := a.Key()
+		if err != nil {
+			return nil, &router.FixError{Fix: "give Switchyard a private key of " + a.String() + " that it can read", Err: fmt.Errorf("read the key of %s: %w", a, err)}
+		}
+		// It signs the JWT. Its transport for installations is not used: there,
+		// a caller waits for the others' refresh however short its own context,
+		// and a refusal leaks the connection and hides GitHub's words.
+		signed := ghinstallation.NewAppsTransportFromPrivateKey(c.http.Transport, a.ID, key)
+		return signed.RoundTrip(req.Clone(req.Context()))
+	}))
+	return a
+}
+
+func (a *app) String() string { return fmt.Sprintf("the GitHub App %d", a.ID) }
+
+// login returns the session of the installation that serves t.
+func (a *app) login(ctx context.Context, t target) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.client.timeout)
+	defer cancel()
+	in, err := a.installation(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := in.session.blocked(a.client.now()); err != nil {
+		return nil, err // without a token for it
+	}
+	return in.session, a.refresh(ctx, in, t.owner)
+}
+
+// installation returns the one that serves t. GitHub is asked once per owner.
+func (a *app) installation(ctx context.Context, t target) (*installation, error) {
+	a.mu.Lock()
+	name := strings.ToLower(t.owner)
+	o := a.owners[name]
+	if o == nil {
+		o = &owner{turn: make(turn, 1), refusals: map[string]refusal{}}
+		a.owners[name] = o
+	}
+	a.mu.Unlock()
+	if in := o.installation.Load(); in != nil {
+		return in, nil
+	}
+	if err := o.turn.take(ctx); err != nil {
+		return nil, fmt.Errorf("wait for the installation of %s for %s: %w", a, t, err)
+	}
+	defer o.turn.give()
+	if in := o.installation.Load(); in != nil {
+		return in, nil
+	}
+	now := a.client.now()
+	maps.DeleteFunc(o.refusals, func(_ string, r refusal) bool { return !r.stands(now) })
+	if r, ok := o.refusals[t.String()]; ok {
+		return nil, r.err
+	}
+	in, err := a.lookUp(ctx, t)
+	if err != nil {
+		o.refusals[t.String()] = refused(err, a.client.now())
+		return nil, err
+	}
+	o.installation.Store(in)
+	return in, nil
+}
+
+// lookUp makes one request:
+// https://docs.github.com/en/rest/apps/apps#get-a-repository-installation-for-the-authenticated-app (read 2026-11-24).
+func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
+	if err := a.session.blocked(a.client.now()); err != nil {
+		return nil, err
+	}
+	var found *github.Installation
+	var resp *github.Response
+	var err error
+	if t.organization {
+		found, resp, err = a.session.api.Apps.FindOrganizationInstallation(ctx, t.owner)
+	} else {
+		found, resp, err = a.session.api.Apps.FindRepositoryInstallation(ctx, t.owner, t.repo)
+	}
+	if err == nil && found.GetID() <= 0 {
+		err = errors.New("GitHub's answer holds no installation")
+	}
+	if err != nil {
+		code, err := a.sorted(err, resp, fmt.Sprintf("find the installation of %s for %s", a, t))
+		if code == http.StatusNotFound {
+			fix := "install it for " + t.owner + ", on the App's settings page"
+			if !t.organization {
+				fix += ", with this repository"
+			}
+			return nil, &router.FixError{Fix: fix, Err: fmt.Errorf("%s is not installed for %s", a, t)}
+		}
+		return nil, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	in := a.installations[found.GetID()]
+	if in == nil {
+		in = &installation{id: found.GetID(), turn: make(turn, 1)}
+		in.session = a.client.newSession(nil)
+		in.session.app, in.session.forget = a, func() { a.forget(in) }
+		a.installations[in.id] = in
+	}
+	return in, nil
+}
+
+// forget has the installation looked up anew: it may be gone, and there may
+// be another. Its session stays, as GitHub still counts for it.
+func (a *app) forget(in *installation) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, o := range a.owners {
+		o.installation.CompareAndSwap(in, nil)
+	}
+}
+
+// refresh sees to it that the installation has a token. One caller asks for
+// it, in one request; the others wait.
+func (a *app) refresh(ctx context.Context, in *installation, owner string) error {
+	s := in.session
+	if s.fresh(a.client.now()) {
+		return nil
+	}
+	doing := fmt.Sprintf("get a token of %s for its installation for %s", a, owner)
+	if err := in.turn.take(ctx); err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer in.turn.give()
+	now := a.client.now()
+	switch {
+	case s.fresh(now):
+		return nil
+	case in.refusal.stands(now):
+		return in.refusal.err
+	}
+	if err := a.session.blocked(now); err != nil {
+		return err
+	}
+	token, resp, err := a.session.api.Apps.CreateInstallationToken(ctx, in.id, nil)
+	if err == nil && (!printable(token.GetToken()) || token.GetToken() == "" || token.ExpiresAt == nil) {
+		err = errors.New("GitHub's answer holds no token")
+	}
+	if err != nil {
+		code, err := a.sorted(err, resp, doing)
+		switch code {
+		case http.StatusNotFound:
+			a.forget(in)
+		case http.StatusForbidden:
+			err = &router.FixError{Fix: a.unsuspend(owner), Err: err}
+		}
+		in.refusal = refused(err, a.client.now())
+		return err
+	}
+	s.setToken(router.Secret(token.GetToken()), token.GetExpiresAt().Time)
+	return nil
+}
+
+func (a *app) unsuspend(owner string) string {
+	return "unsuspend the installation of " + a.String() + " in the settings of " + owner
+}
+
+// sorted is as session.sorted, for requests of the App itself. The status is
+// 0 when nothing is left to say of the error.
+func (a *app) sorted(err error, resp *github.Response, doing string) (code int, sorted error) {
+	now := a.client.now()
+	code, err = a.session.refused(err, resp, doing, now)
+	switch {
+	case code == http.StatusUnauthorized:
+		fix := "check that " + a.String() + " is yours and that its settings page lists the private key, and set this machine's clock"
+		if date, dateErr := http.ParseTime(resp.Header.Get("Date")); dateErr == nil {
+			if off := now.Sub(date); off.Abs() > clockMargin {
+				fix = fmt.Sprintf("set this machine's clock: it differs from GitHub's by %s", off.Round(time.Second))
+			}
+		}
+		return 0, &router.FixError{Fix: fix, Err: err}
+	case code == http.StatusNotFound && strings.Contains(err.Error(), "Integration not found"):
+		return 0, &router.FixError{Fix: fmt.Sprintf("check the App's ID, %d: %s knows none with it", a.ID, a.client.base.Host), Err: err}
+	}
+	return code, err
+}
