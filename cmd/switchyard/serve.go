@@ -30,6 +30,8 @@ type serveFlags struct {
 	db                             string
 	webhookSecretFiles             []string
 	githubTokenFile, githubURL     string
+	githubAppID                    int64
+	githubAppKeyFile               string
 	logFormat, logLevel            string
 	senders                        int
 	grace                          time.Duration
@@ -38,7 +40,7 @@ type serveFlags struct {
 func serveCommand() *cobra.Command {
 	var f serveFlags
 	cmd := &cobra.Command{
-		Use:   "serve --rules PATH --public-url URL --webhook-secret-file FILE --github-token-file FILE",
+		Use:   "serve --rules PATH --public-url URL --webhook-secret-file FILE (--github-app-id ID --github-app-key-file FILE | --github-token-file FILE)",
 		Short: "Receive webhooks and start runners on Nomad",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -57,6 +59,8 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.db, "db", "switchyard.db", "")
 	fl.StringSliceVar(&f.webhookSecretFiles, "webhook-secret-file", nil, "")
 	fl.StringVar(&f.githubTokenFile, "github-token-file", "", "")
+	fl.Int64Var(&f.githubAppID, "github-app-id", 0, "")
+	fl.StringVar(&f.githubAppKeyFile, "github-app-key-file", "", "")
 	fl.StringVar(&f.githubURL, "github-url", "", "")
 	fl.StringVar(&f.logFormat, "log-format", "json", "")
 	fl.StringVar(&f.logLevel, "log-level", "info", "")
@@ -80,10 +84,12 @@ Routing
 GitHub
   --webhook-secret-file FILE    secret of the webhook (required); give it twice
                                 while you rotate. Or SWITCHYARD_WEBHOOK_SECRET
-  --github-token-file FILE      token for runner configurations (required), read
-                                anew when it changes. Or SWITCHYARD_GITHUB_TOKEN
-  --github-url URL              API of a GitHub Enterprise Server:
-                                https://HOST/api/v3/
+  --github-app-id ID            GitHub App that runners are registered as, and
+  --github-app-key-file FILE    its private key, read anew when it changes
+  --github-token-file FILE      or a token, read anew when it changes. Or
+                                SWITCHYARD_GITHUB_TOKEN
+  --github-url URL              https://HOST/api/v3/ of an Enterprise Server, or
+                                https://api.TENANT.ghe.com/
 Nomad
   NOMAD_ADDR, NOMAD_TOKEN, NOMAD_NAMESPACE, NOMAD_REGION, NOMAD_CACERT, …
   as for the nomad command
@@ -101,7 +107,8 @@ State and logs
 Example
   switchyard serve --rules rules.example.yaml \
     --public-url http://10.0.0.5:8080 \
-    --webhook-secret-file webhook.secret --github-token-file github.token
+    --webhook-secret-file webhook.secret \
+    --github-app-id 123456 --github-app-key-file app.pem
 `
 
 const envPrefix = "SWITCHYARD_"
@@ -140,7 +147,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	token, err := f.githubToken()
+	github, err := f.github()
 	if err != nil {
 		return err
 	}
@@ -148,10 +155,6 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	defer stopHangups()
 	reload := reloader{source: source{f.rules, f.specDir}, nomad: &liveNomad{}, log: logger}
 	content, set, err := reload.first(stderr)
-	if err != nil {
-		return err
-	}
-	github, err := gh.New(gh.Config{Token: token, BaseURL: f.githubURL})
 	if err != nil {
 		return err
 	}
@@ -232,18 +235,32 @@ func (f *serveFlags) webhookSecrets() ([]router.Secret, error) {
 	return secrets, nil
 }
 
-func (f *serveFlags) githubToken() (func() (router.Secret, error), error) {
-	if f.githubTokenFile != "" {
-		token := gh.TokenFile(f.githubTokenFile)
-		if _, err := token(); err != nil {
+// github returns a client that is an App or has a token: exactly one of them is given.
+func (f *serveFlags) github() (*gh.Client, error) {
+	cfg := gh.Config{BaseURL: f.githubURL}
+	token := os.Getenv(envPrefix + "GITHUB_TOKEN")
+	app := f.githubAppID != 0 || f.githubAppKeyFile != ""
+	switch {
+	case app && (f.githubTokenFile != "" || token != ""):
+		return nil, errors.New("a GitHub App and a GitHub token are given: leave one out")
+	case app && (f.githubAppID <= 0 || f.githubAppKeyFile == ""):
+		return nil, errors.New("a GitHub App needs both --github-app-id ID and --github-app-key-file FILE, as its settings page gives them")
+	case app:
+		cfg.App = &gh.App{ID: f.githubAppID, Key: gh.KeyFile(f.githubAppKeyFile)}
+		if _, err := cfg.App.Key(); err != nil {
+			return nil, fmt.Errorf("GitHub App's key: %w", err)
+		}
+	case f.githubTokenFile != "":
+		cfg.Token = gh.TokenFile(f.githubTokenFile)
+		if _, err := cfg.Token(); err != nil {
 			return nil, err
 		}
-		return token, nil
+	case token != "":
+		cfg.Token = gh.StaticToken(router.Secret(token))
+	default:
+		return nil, errors.New("give --github-app-id ID and --github-app-key-file FILE, or --github-token-file FILE: as whom to register runners (repository Administration: write)")
 	}
-	if t := os.Getenv(envPrefix + "GITHUB_TOKEN"); t != "" {
-		return gh.StaticToken(router.Secret(t)), nil
-	}
-	return nil, errors.New("--github-token-file FILE is missing: a token that may register runners (repository Administration: write)")
+	return gh.New(cfg)
 }
 
 func readSecret(file string) (router.Secret, error) {
