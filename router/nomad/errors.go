@@ -17,9 +17,9 @@ import (
 // maxWords bounds Nomad's words in an error, in characters.
 const maxWords = 600
 
-// A JobspecError says that a jobspec, or the job made of it, is at fault, and
-// not Nomad or the way there. A reload branches on it: rules stay out when
-// Nomad refuses their jobspecs.
+// A JobspecError says that a jobspec, the job made of it or the job to dispatch
+// is at fault, and not Nomad or the way there. A reload branches on it, as rules
+// stay out when Nomad refuses their jobspecs, and so does Survey.
 type JobspecError struct{ Err error }
 
 func (e *JobspecError) Error() string { return e.Err.Error() }
@@ -48,7 +48,7 @@ func (c call) sorted(err error) error {
 		return c.unanswered(err)
 	}
 	said := words(err)
-	var plain error = &answered{code, fmt.Errorf("%s: Nomad answered %d: %s", c, code, said)}
+	plain := fmt.Errorf("%s: Nomad answered %d: %s", c, code, said)
 	if fix, ok := fixFor(said); ok {
 		return &router.FixError{Fix: fix, Err: plain}
 	}
@@ -63,12 +63,6 @@ func (c call) sorted(err error) error {
 		return &router.FixError{Fix: fix, Err: plain}
 	}
 	return plain
-}
-
-// answered is what Nomad said in place of what was asked for, with its status.
-type answered struct {
-	code int
-	error
 }
 
 func needs(capability string, at scope) string {

@@ -31,7 +31,7 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	if !ok {
 		return nil, &router.FixError{
 			Fix: "add it to the jobspecs, or correct the rule",
-			Err: fmt.Errorf("there is no jobspec %q", p.Jobspec),
+			Err: &JobspecError{Err: fmt.Errorf("there is no jobspec %q", p.Jobspec)},
 		}
 	}
 	namespace := cmp.Or(p.Namespace, c.namespace)

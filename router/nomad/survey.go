@@ -229,7 +229,7 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	ask := router.StartRequest{Runner: router.Runner{ID: surveyID, Name: surveyID}, Rule: r.Rule, Placement: r.Placement}
 	if r.Placement.Dispatch == "" {
 		job, err := s.Render(ctx, ask)
-		if verdict(err) {
+		if atFault(err) {
 			return nil, said(JobspecRefused, err.Error()), nil
 		}
 		return job, nil, err
@@ -238,10 +238,10 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	job, err := s.parent(ctx, id, at)
 	if err == nil {
 		if _, err = dispatchMeta(ask, job); err != nil {
-			err = fmt.Errorf("dispatch job %s in namespace %s: %w", id, at.Namespace, err)
+			err = &JobspecError{Err: fmt.Errorf("dispatch job %s in namespace %s: %w", id, at.Namespace, err)}
 		}
 	}
-	if verdict(err) {
+	if atFault(err) {
 		if _, _, missing := s.api.Namespaces().Info(at.Namespace, at.read(ctx)); status(missing) == http.StatusNotFound {
 			return nil, []problem{noNamespace(at.Namespace)}, nil
 		}
@@ -254,12 +254,7 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	return job, nil, nil
 }
 
-// verdict tells what is wrong with a jobspec or a parameterized job from
-// trouble on the way to it, after a first call went well.
-func verdict(err error) bool {
-	said := new(answered)
-	return refused(err) && (!errors.As(err, &said) || said.code == http.StatusBadRequest)
-}
+func atFault(err error) bool { return errors.As(err, new(*JobspecError)) }
 
 // plan asks Nomad what would come of a job, or why it refuses it.
 func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) (*api.JobPlanResponse, []problem, error) {

@@ -444,6 +444,8 @@ func TestSurveySaysWhenItCouldNotTell(t *testing.T) {
 		{"no parse-job", ask("r", func(p *router.Placement) { p.Jobspec = "shell" }), answers{nodes: none, parse: denied}, "a token that has parse-job on namespace default"},
 		{"no read-job for what is dispatched", Route{Placement: router.Placement{Dispatch: "classic"}}, answers{nodes: none, parent: denied},
 			"read job classic in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has read-job on namespace default"},
+		{"a job that cannot be asked for", Route{Placement: router.Placement{Dispatch: "classic"}}, answers{nodes: none, parent: {400, "bad"}},
+			"read job classic in namespace default: Nomad answered 400: bad"},
 		{"no leader", ask("r"), answers{"": {500, "No cluster leader"}}, "list nodes: Nomad answered 500: No cluster leader"},
 		{"trouble with a job that is valid", ask("r"), answers{nodes: none, plan: {500, "rpc error"}, validate: {200, "{}"}},
 			"plan a job of jobspec plain in namespace default: Nomad answered 500: rpc error"},
