@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -64,12 +65,10 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	if err != nil {
 		return fmt.Errorf("load jobspecs: %w", err)
 	}
-	set, err := rules.Load(files...)
-	var found rules.Diagnostics
-	if err != nil && !errors.As(err, &found) {
-		return fmt.Errorf("load the rules: %w", err)
+	set, found, err := load(files)
+	if err != nil {
+		return err
 	}
-	err = nil // the faults are what there is to say
 	if set != nil {
 		if found, err = lint(set, specs); err != nil {
 			return err
@@ -80,6 +79,9 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 				return err
 			}
 			found = append(found, said...)
+			slices.SortStableFunc(found, func(a, b rules.Diagnostic) int {
+				return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+			})
 		}
 	}
 	faults := 0
@@ -238,13 +240,11 @@ func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Se
 	if err != nil {
 		return nil, fmt.Errorf("read the rules: %w", err)
 	}
-	set, err := rules.Load(files...)
-	var faults rules.Diagnostics
-	switch {
-	case errors.As(err, &faults):
-	case err != nil:
-		return nil, fmt.Errorf("load the rules: %w", err)
-	case specs != nil:
+	set, faults, err := load(files)
+	if err != nil {
+		return nil, err
+	}
+	if set != nil && specs != nil {
 		faults = set.CheckJobspecs(specs.Names())
 	}
 	if len(faults) == 0 {
@@ -253,4 +253,14 @@ func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Se
 	writeFindings(stderr, files, faults)
 	fmt.Fprintf(stderr, "%s: %s\n", path, count(len(faults), "fault"))
 	return nil, errNo
+}
+
+// load returns the set, or the faults that keep the files from loading.
+func load(files []rules.File) (*rules.Set, rules.Diagnostics, error) {
+	set, err := rules.Load(files...)
+	var faults rules.Diagnostics
+	if err != nil && !errors.As(err, &faults) {
+		return nil, nil, fmt.Errorf("load the rules: %w", err)
+	}
+	return set, faults, nil
 }

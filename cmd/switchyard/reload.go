@@ -261,13 +261,9 @@ func (r *reloader) first(stderr io.Writer) (content, *rules.Set, error) {
 
 // load loads the rules, checks them against the jobspecs and runs their tests.
 func (c content) load() (*rules.Set, rules.Diagnostics, error) {
-	set, err := rules.Load(c.files...)
-	var faults rules.Diagnostics
-	if errors.As(err, &faults) {
-		return nil, faults, nil
-	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("load the rules: %w", err)
+	set, faults, err := load(c.files)
+	if set == nil {
+		return nil, faults, err
 	}
 	if faults = set.CheckJobspecs(c.specs.Names()); len(faults) == 0 {
 		faults = c.test(set)
