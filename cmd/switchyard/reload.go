@@ -31,6 +31,7 @@ const (
 	reread       = time.Minute     // network file systems lose events
 	askNomad     = 5 * time.Second // for one jobspec
 	maxShown     = 100             // faults that are logged and reported of a refused version
+	maxRead      = 16 << 20        // bytes of a file; the rules take fewer, and say so at its place
 )
 
 // What makes a version of the rules be loaded; RulesVersion.Origin.
@@ -54,13 +55,23 @@ type content struct {
 }
 
 func (s source) read() (content, error) {
-	files, err := readRules(s.rules)
+	names, err := rulesFiles(s.rules)
 	if err != nil {
 		return content{}, fmt.Errorf("read the rules: %w", err)
 	}
 	tests, err := testsBeside(s.rules)
 	if err != nil {
 		return content{}, fmt.Errorf("look for tests: %w", err)
+	}
+	for _, name := range slices.Concat(names, tests) {
+		// A server must neither wait for the writer of a pipe nor fill its memory.
+		if info, err := os.Stat(name); err == nil && (!info.Mode().IsRegular() || info.Size() > maxRead) {
+			return content{}, fmt.Errorf("read the rules: %s is no regular file of at most %d MiB", name, maxRead>>20)
+		}
+	}
+	files, err := readFiles(names)
+	if err != nil {
+		return content{}, fmt.Errorf("read the rules: %w", err)
 	}
 	testFiles, err := readFiles(tests)
 	if err != nil {
@@ -113,26 +124,35 @@ func (c content) test(set *rules.Set) rules.Diagnostics {
 	return failed
 }
 
-// readRules reads a rules file, or the *.yaml and *.yml files of a directory
-// in name order. Files of tests (*.test.yaml) and dotfiles are left out.
+// readRules reads what rulesFiles names.
 func readRules(path string) ([]rules.File, error) {
-	names := []string{path}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		entries, err := os.ReadDir(path)
-		if err != nil {
-			return nil, err
-		}
-		names = nil
-		for _, e := range entries {
-			if isRulesFile(e.Name()) && !e.IsDir() {
-				names = append(names, filepath.Join(path, e.Name()))
-			}
-		}
-		if names == nil {
-			return nil, fmt.Errorf("%s holds no rules file: their names end in .yaml or .yml", path)
-		}
+	names, err := rulesFiles(path)
+	if err != nil {
+		return nil, err
 	}
 	return readFiles(names)
+}
+
+// rulesFiles is a rules file, or the *.yaml and *.yml files of a directory in
+// name order. Files of tests (*.test.yaml) and dotfiles are left out.
+func rulesFiles(path string) ([]string, error) {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return []string{path}, nil // reading it says what is wrong
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if isRulesFile(e.Name()) && !e.IsDir() {
+			names = append(names, filepath.Join(path, e.Name()))
+		}
+	}
+	if names == nil {
+		return nil, fmt.Errorf("%s holds no rules file: their names end in .yaml or .yml", path)
+	}
+	return names, nil
 }
 
 func readFiles(names []string) ([]rules.File, error) {
@@ -147,12 +167,14 @@ func readFiles(names []string) ([]rules.File, error) {
 	return files, nil
 }
 
-// isRulesFile tells a directory's rules from what else lies there. Editors'
-// own files begin with a dot or a #, or do not end in .yaml.
+// isRulesFile tells a directory's rules from what else lies there.
 func isRulesFile(name string) bool {
 	ext := filepath.Ext(name)
-	return (ext == ".yaml" || ext == ".yml") && !isTests(name) && name[0] != '.' && name[0] != '#'
+	return (ext == ".yaml" || ext == ".yml") && !isTests(name) && !isHidden(name)
 }
+
+// isHidden tells editors' own files, such as Emacs's lock .#rules.yaml.
+func isHidden(name string) bool { return name[0] == '.' || name[0] == '#' }
 
 // A reloader puts new rules in force while the server runs.
 type reloader struct {
@@ -314,6 +336,7 @@ func (r *reloader) look(ctx context.Context, origin string) {
 	r.app.Reload(set, c.version(origin))
 	r.current, r.refused = key, ""
 	r.log.Info("rules in force", "hash", key, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))
+	logLint(r.log, set, c.specs)
 }
 
 // refuse reports what was refused, for err or for its diagnostics.
@@ -331,9 +354,29 @@ func (r *reloader) refuse(refused router.RefusedRules, err error) {
 		refused.Reason += fmt.Sprintf(", the first %d are shown", maxShown)
 	}
 	for _, d := range refused.Diagnostics {
-		r.log.Error(message, "file", d.File, "line", d.Line, "column", d.Column, "rule", d.Rule, "err", d.Message)
+		r.log.Error(message, logged(d)...)
 	}
 	r.app.RefuseRules(refused)
+}
+
+// logged is a finding as attributes of a log line.
+func logged(d rules.Diagnostic) []any {
+	return []any{"file", d.File, "line", d.Line, "column", d.Column, "rule", d.Rule, "code", d.Code, "err", d.Message}
+}
+
+// logLint logs what switchyard check says of rules that come into force: it is
+// no reason to refuse them.
+func logLint(log *slog.Logger, set *rules.Set, specs *jobspecs.Set) {
+	found, err := lint(set, specs)
+	if err != nil {
+		log.Warn("cannot check the rules in force", "err", err)
+	}
+	for _, d := range found[:min(len(found), maxShown)] {
+		log.Warn("switchyard check finds something in the rules in force", logged(d)...)
+	}
+	if more := len(found) - maxShown; more > 0 {
+		log.Warn("switchyard check finds more in the rules in force", "findings", more)
+	}
 }
 
 // checkJobspecs has Nomad check the jobspecs that the rules use, and returns

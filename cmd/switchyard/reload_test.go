@@ -86,6 +86,27 @@ func TestReadRules(t *testing.T) {
 			t.Errorf("readRules = %v", err)
 		}
 	})
+	t.Run("a server reads no device, and nothing that fills its memory", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "rules.yaml")
+		refused := func() {
+			t.Helper()
+			if _, err := (source{rules: path}).read(); err == nil || !strings.Contains(err.Error(), "rules.yaml is no regular file of at most 16 MiB") {
+				t.Errorf("read = %v", err)
+			}
+		}
+		write(t, path, "")
+		if err := os.Truncate(path, maxRead+1); err != nil {
+			t.Fatal(err)
+		}
+		refused()
+		if runtime.GOOS == "windows" {
+			return
+		}
+		if err := errors.Join(os.Remove(path), os.Symlink(os.DevNull, path)); err != nil {
+			t.Fatal(err)
+		}
+		refused()
+	})
 	t.Run("the hash is of base names and bytes", func(t *testing.T) {
 		hash := func(s source) string {
 			c, err := s.read()
@@ -278,6 +299,21 @@ func TestWhatComesOfWhatWasRead(t *testing.T) {
 			synctest.Wait()
 			if len(l.said) != 2 || !strings.Contains(l.said[0], "refused: read the rules: ") || l.said[1] != "1.2s keep" {
 				t.Errorf("the App was told %q, want that the file is not there, then to keep the rules", l.said)
+			}
+		})
+	})
+	t.Run("what check finds in them is logged", func(t *testing.T) {
+		inLoop(t, func(t *testing.T, l *loopTest) {
+			again := denyAll("second")
+			for i := range maxShown + 3 {
+				again += fmt.Sprintf("  - { name: again%d, if: 'true', deny: x }\n", i)
+			}
+			write(t, l.path, again)
+			l.hup <- syscall.SIGHUP
+			synctest.Wait()
+			log := l.log.String()
+			if len(l.said) != 1 || strings.Count(log, "level=WARN") != maxShown+1 || !strings.Contains(log, "line=6 column=5 rule=again1 code=never-wins ") || !strings.Contains(log, "finds more in the rules in force") {
+				t.Errorf("the App was told %.200q; the log, want %d warnings:\n%s", l.said, maxShown+1, log)
 			}
 		})
 	})

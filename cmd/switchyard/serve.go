@@ -187,8 +187,9 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	beside.Go(func() {
+		logLint(logger, set, content.specs)
 		for _, d := range checkJobspecs(ctx, cluster, set, content.specs, logger) {
-			logger.Error("nomad did not accept a jobspec", "file", d.File, "line", d.Line, "column", d.Column, "rule", d.Rule, "err", d.Message)
+			logger.Error("nomad did not accept a jobspec", logged(d)...)
 		}
 		reload.run(ctx, hup)
 	})

@@ -129,12 +129,12 @@ func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
 var isTests = regexp.MustCompile(`\.test\.ya?ml$`).MatchString
 
 // testsBeside returns the files of tests that belong to a rules file, which is
-// the one of its name, or to a directory: all in it.
+// the one of its name, or to a directory: all in it but what editors leave.
 func testsBeside(path string) ([]string, error) {
 	base, ext := filepath.Base(path), filepath.Ext(path)
 	dir, belongs := filepath.Dir(path), func(name string) bool { return name == strings.TrimSuffix(base, ext)+".test"+ext }
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		dir, belongs = path, func(string) bool { return true }
+		dir, belongs = path, func(name string) bool { return !isHidden(name) }
 	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) { // so the rules are not there either

@@ -82,7 +82,7 @@ func TestNothingBreaksOutOfAWorkflowCommand(t *testing.T) {
 
 func TestTheTestsBesideRules(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{"a.yaml", "a.test.yaml", "b.yml", "b.test.yml", "c.d.yaml", "d", "d.test", "aa.test.yaml.orig"} {
+	for _, name := range []string{"a.yaml", "a.test.yaml", "b.yml", "b.test.yml", "c.d.yaml", "d", "d.test", "aa.test.yaml.orig", ".#a.test.yaml", ".b.test.yml", "#a.test.yaml"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
