@@ -62,7 +62,7 @@ job as it moves. With NOMAD_ADDR set, the jobs run on that Nomad instead.
 Exit code 0: every job ended as its labels promise; on a real Nomad one may also
 wait for a node that is not there. 1: one did not.`,
 		Example: "  switchyard demo --once",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.DiscardHandler)
 			if verbose {

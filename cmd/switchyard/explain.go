@@ -46,7 +46,7 @@ decision came from and why each earlier rule did not take the job.
 
 Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 		Example: "  switchyard explain --rules rules.example.yaml --repo acme/web --labels self-hosted,linux,x64",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return f.explain(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), cmd.InOrStdin())
 		},
@@ -63,7 +63,7 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	fl.StringVar(&f.workflow, "workflow", "", "workflow `name`")
 	fl.StringVar(&f.branch, "branch", "", "head `branch`")
 	fl.StringVar(&f.sender, "sender", "", "`login` of who caused the job")
-	fl.StringVar(&f.run, "run", "", "the workflow run: `event=…,fork=true,actor=…`, for rules that ask for run.…")
+	fl.StringVar(&f.run, "run", "", "the workflow `run`, as event=push,fork=true,actor=octocat, for rules that ask for it")
 	fl.BoolVar(&f.all, "all", false, "every rule, also those after the one that took the job")
 	fl.StringVar(&f.format, "format", "text", "text or json")
 	fl.StringVar(&f.render, "render", "", "json: print the Nomad job that would be registered instead")
@@ -141,7 +141,7 @@ func describedRun(s string) (*rules.Run, error) {
 	}
 	run := &rules.Run{}
 	for part := range strings.SplitSeq(s, ",") {
-		key, v, _ := strings.Cut(part, "=")
+		key, v, _ := strings.Cut(strings.TrimSpace(part), "=")
 		switch key {
 		case "event":
 			run.Event = v

@@ -23,7 +23,7 @@ func jobsCommand() *cobra.Command {
 		Use:     "jobs",
 		Short:   "Work with the recorded jobs",
 		Example: "  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(jobsExportCommand())
@@ -41,7 +41,7 @@ nothing in it is changed.
 
 Exit code 0: written. 2: could not.`,
 		Example: "  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			from, err := sinceTime(since, time.Now())
 			if err != nil {

@@ -17,10 +17,11 @@ import (
 
 func rulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "rules",
-		Short: "Ask a running server about its rules",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:     "rules",
+		Short:   "Ask a running server about its rules",
+		Example: "  switchyard rules status",
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(rulesStatusCommand())
 	return cmd
@@ -37,7 +38,7 @@ newer ones were refused and why.
 Exit code 0: the newest rules are in force. 1: newer ones were refused.
 2: could not tell.`,
 		Example: "  switchyard rules status --addr http://127.0.0.1:8081",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format != "text" && format != "json" {
 				return fmt.Errorf("--format %q: want text or json", format)

@@ -18,7 +18,7 @@ language server, the second for JetBrains IDEs.
   # yaml-language-server: $schema=./rules.schema.json
   # $schema: ./rules.schema.json`,
 		Example: "  switchyard schema > rules.schema.json",
-		Args:    cobra.NoArgs,
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := cmd.OutOrStdout().Write(rules.Schema())
 			return err

@@ -114,7 +114,15 @@ func TestTheHelpOfServeNamesItsFlags(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the help of serve (-flags +help):\n%s", diff)
 	}
-	if lines := strings.Count(serveHelp, "\n"); lines > 40 {
-		t.Errorf("the help of serve has %d lines, want a screen", lines)
+}
+
+func TestEachHelpFitsAScreenAndEndsWithAnExample(t *testing.T) {
+	for _, command := range []string{"", "serve", "check", "test", "explain", "diff", "rules", "rules status", "jobs", "jobs export", "schema", "demo", "version"} {
+		var out, stderr bytes.Buffer
+		code := run(t.Context(), append(strings.Fields(command), "--help"), nil, &out, &stderr)
+		_, example, _ := strings.Cut(out.String(), "\nExample")
+		if lines := strings.Count(out.String(), "\n"); code != exitYes || stderr.Len() > 0 || lines > 40 || !strings.Contains(example, "  switchyard "+command) || strings.Contains(example, "\n\n") {
+			t.Errorf("the help of %q = %d, has %d lines, and ends with %q; %s", command, code, lines, example, stderr.String())
+		}
 	}
 }

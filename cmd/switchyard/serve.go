@@ -42,7 +42,7 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve --rules PATH --public-url URL --webhook-secret-file FILE (--github-app-id ID --github-app-key-file FILE | --github-token-file FILE)",
 		Short: "Receive webhooks and start runners on Nomad",
-		Args:  cobra.NoArgs,
+		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := flagsFromEnv(cmd.Flags()); err != nil {
 				return err
