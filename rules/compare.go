@@ -314,7 +314,7 @@ func (d *differences) fallbacks(was, is []Fallback) {
 		inside.placement(&was[i].Placement, &is[j].Placement)
 		for _, c := range inside.found {
 			if !slices.Contains(d.found, c) {
-				d.single("fallback."+short(was[i].After)+"."+c.Part, c.Old, c.New)
+				d.single("fallback."+FormatDuration(was[i].After)+"."+c.Part, c.Old, c.New)
 			}
 		}
 	}
@@ -352,15 +352,15 @@ func (l *Limit) text() string {
 }
 
 func (f Fallback) text() string {
-	text := "after " + short(f.After)
+	text := "after " + FormatDuration(f.After)
 	if f.Reason != "" {
 		text += ", left out"
 	}
 	return text
 }
 
-// short writes 5m0s as 5m.
-func short(d time.Duration) string {
+// FormatDuration writes a duration as people do in a rules file: 5m, not 5m0s.
+func FormatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

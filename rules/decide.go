@@ -193,7 +193,7 @@ func (s *Set) scan(env *Env, d *Decision, all bool) (winner *rule, end error) {
 	for i := range s.rules {
 		ru := &s.rules[i]
 		held, err := ru.when.holds(env)
-		d.Trace = append(d.Trace, Step{ru.name, held, ru.when.why(env, held, err)})
+		d.Trace = append(d.Trace, Step{ru.name, held, ru.when.why(env, held, err), err != nil})
 		if held || err != nil {
 			if winner == nil {
 				winner, end = ru, err
@@ -290,11 +290,11 @@ func (s *Set) unknownLabels(unknown []string) string {
 		}
 		said = append(said, quote(l)+hint)
 	}
-	what := "unknown label "
+	what, which := "unknown label ", "it"
 	if len(unknown) > 1 {
-		what = "unknown labels "
+		what, which = "unknown labels ", "them"
 	}
-	return what + strings.Join(said, ", ") + ": neither the vocabulary nor a rule knows it"
+	return what + strings.Join(said, ", ") + ": neither the vocabulary nor a rule knows " + which
 }
 
 // place merges what the winner, one of its fallbacks (nil: none) and the labels

@@ -98,10 +98,10 @@ rules:
 		{"out of scope comes before a denial", Facts{Labels: []string{"linux"}}, Ignored, "", `out of scope: "self-hosted" in labels is false`, nil},
 
 		{"an unknown label comes before a denial", public, Unroutable, "", `unknown label "nonsense": neither the vocabulary nor a rule knows it`, nil},
-		{"an unknown label has the nearest known ones", job("linx", "gpus", "quite-different"), Unroutable, "", `unknown labels "linx" (did you mean linux?), "gpus" (did you mean gpu?), "quite-different": neither the vocabulary nor a rule knows it`, nil},
+		{"an unknown label has the nearest known ones", job("linx", "gpus", "quite-different"), Unroutable, "", `unknown labels "linx" (did you mean linux?), "gpus" (did you mean gpu?), "quite-different": neither the vocabulary nor a rule knows them`, nil},
 		{"a param without its value is told so", job("cpu"), Unroutable, "", `unknown label "cpu" (it needs a value: cpu=…): neither the vocabulary nor a rule knows it`, nil},
 		{"a prefix by itself is not the label", job("run-"), Unroutable, "", `unknown label "run-" (did you mean run-*?): neither the vocabulary nor a rule knows it`, nil},
-		{"many unknown labels are counted", job("aaaa", "bbbb", "cccc", "dddd", "eeee"), Unroutable, "", `unknown labels "aaaa", "bbbb", "cccc", 2 more: neither the vocabulary nor a rule knows it`, nil},
+		{"many unknown labels are counted", job("aaaa", "bbbb", "cccc", "dddd", "eeee"), Unroutable, "", `unknown labels "aaaa", "bbbb", "cccc", 2 more: neither the vocabulary nor a rule knows them`, nil},
 		{"a label that only a rule asks for is known", job("special"), Routed, "named-in-a-rule", "rule named-in-a-rule runs it by the jobspec special", nil},
 
 		{"a denial ends it", knownPublic, Denied, "public", "no public repositories", nil},
@@ -199,30 +199,30 @@ rules:
   - { name: never-reached, jobspec: j }
 `)
 	want := []Step{
-		{"label", false, `the job lacks the label "a"`},
-		{"labels", false, `the job lacks the label "b"`},
-		{"any", false, `the job has none of the labels "a", "b"`},
-		{"one-of-any", false, `the job lacks the label "a"`},
-		{"not", false, `the job has the label "linux"`},
-		{"not-any", false, `the job has the label "linux"`},
-		{"repository", false, `repo.owner is "acme", not "other"`},
-		{"part", false, `false: job.attempt > 1, where job.attempt is 1, and repo.fork is false`},
-		{"whole", false, `false: 1.0 == 2 and has("linux")`},
-		{"nil", false, `false: (param.cpu ?? 0) > 2, where param.cpu is not asked for`},
-		{"error", false, `the job lacks the label "fail"`},
-		{"holds", true, `true: has("linux") and repo.private`},
+		{"label", false, `the job lacks the label "a"`, false},
+		{"labels", false, `the job lacks the label "b"`, false},
+		{"any", false, `the job has none of the labels "a", "b"`, false},
+		{"one-of-any", false, `the job lacks the label "a"`, false},
+		{"not", false, `the job has the label "linux"`, false},
+		{"not-any", false, `the job has the label "linux"`, false},
+		{"repository", false, `repo.owner is "acme", not "other"`, false},
+		{"part", false, `false: job.attempt > 1, where job.attempt is 1, and repo.fork is false`, false},
+		{"whole", false, `false: 1.0 == 2 and has("linux")`, false},
+		{"nil", false, `false: (param.cpu ?? 0) > 2, where param.cpu is not asked for`, false},
+		{"error", false, `the job lacks the label "fail"`, false},
+		{"holds", true, `true: has("linux") and repo.private`, false},
 	}
 	if d := cmp.Diff(want, s.Decide(job("linux"), true).Trace); d != "" {
 		t.Errorf("trace (-want +got):\n%s", d)
 	}
-	want = append(want[:10], Step{"error", false, `error: invalid operation: <nil> + int in param.cpu + 1 > 2`})
+	want = append(want[:10], Step{"error", false, `error: invalid operation: <nil> + int in param.cpu + 1 > 2`, true})
 	if d := cmp.Diff(want, s.Decide(job("linux", "fail"), true).Trace); d != "" {
 		t.Errorf("trace with an error (-want +got):\n%s", d)
 	}
 	if got := s.Decide(job("linux"), false).Trace; got != nil {
 		t.Errorf("trace that nobody asked for = %v, want nil", got)
 	}
-	if got := parse(t, "version: 1\nlabels: { self-hosted: {} }\nrules: [{ name: r, jobspec: j }]\n").Decide(job(), true).Trace; !cmp.Equal(got, []Step{{"r", true, "it has no condition"}}) {
+	if got := parse(t, "version: 1\nlabels: { self-hosted: {} }\nrules: [{ name: r, jobspec: j }]\n").Decide(job(), true).Trace; !cmp.Equal(got, []Step{{"r", true, "it has no condition", false}}) {
 		t.Errorf("trace of a rule without a condition = %v", got)
 	}
 }

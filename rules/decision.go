@@ -163,4 +163,7 @@ type Step struct {
 	Rule string `json:"rule"`
 	Held bool   `json:"held"`
 	Why  string `json:"why"`
+
+	// Failed: it could not be told, as the run is not known or the expression failed.
+	Failed bool `json:"failed,omitempty"`
 }

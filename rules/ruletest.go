@@ -19,7 +19,7 @@ type Test struct {
 
 // An expectation is one thing that a test says of the decision.
 type expectation struct {
-	what         string // "rule", "resources.memory", "fallback 5m0s.node_pool"
+	what         string // "rule", "resources.memory", "fallback 5m.node_pool"
 	line, column int
 	want         string
 	compare      func(*Decision) (got string, ok bool) // got is for people

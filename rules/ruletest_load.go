@@ -514,7 +514,7 @@ func (e *expected) fallback(n ast.Node) {
 	if err != nil {
 		return
 	}
-	what := "fallback " + after.String()
+	what := "fallback " + FormatDuration(after)
 	find := func(d *Decision) *Fallback {
 		if i := slices.IndexFunc(d.Fallback, func(f Fallback) bool { return f.After == after }); i >= 0 {
 			return &d.Fallback[i]

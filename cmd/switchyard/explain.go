@@ -251,7 +251,7 @@ func writeDecision(w io.Writer, d rules.Decision) error {
 				held = "too" // it would have taken the job
 			case s.Held:
 				held = "yes"
-			case s.Rule == d.Rule:
+			case s.Failed:
 				held = "?"
 			}
 			after = after || s.Rule == d.Rule
@@ -308,7 +308,7 @@ func writePlacement(row func(what, value, from string), d rules.Decision) {
 		row("limit", fmt.Sprintf("%d running per %s, counted as %s", l.Running, l.Per, l.Key), "rule "+d.Rule)
 	}
 	for i, f := range d.Fallback {
-		said := "after " + f.After.String() + ": "
+		said := "after " + rules.FormatDuration(f.After) + ": "
 		if f.Reason != "" {
 			row("fallback", said+"left out, "+f.Reason, fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
 			continue
