@@ -101,18 +101,14 @@ func (c content) version(origin string) router.RulesVersion {
 // test runs the tests of the rules, and returns what failed.
 func (c content) test(set *rules.Set) rules.Diagnostics {
 	tests := set.Tests()
-	for _, f := range c.tests {
-		more, err := rules.ParseTests(f.Name, f.Source)
-		var faults rules.Diagnostics
-		if !errors.As(err, &faults) {
-			faults = set.CheckTests(more)
-		}
-		if len(faults) > 0 {
-			return faults
-		}
-		tests = append(tests, more...)
-	}
 	var failed rules.Diagnostics
+	for _, f := range c.tests {
+		more, faults := parseTests(set, f)
+		tests, failed = append(tests, more...), append(failed, faults...)
+	}
+	if len(failed) > 0 {
+		return failed
+	}
 	for _, t := range set.Test(tests).Tests {
 		for _, f := range t.Failures {
 			failed = append(failed, rules.Diagnostic{
@@ -481,9 +477,7 @@ func (on watched) addPath(path string) {
 // watch has w watch the source as it is now, and nothing else.
 func (r *reloader) watch(w *fsnotify.Watcher) watched {
 	on := watched{}
-	ext := filepath.Ext(r.rules)
-	tests := strings.TrimSuffix(r.rules, ext) + ".test" + ext // of a file
-	for _, path := range []string{r.rules, tests, r.specDir} {
+	for _, path := range []string{r.rules, testsOf(r.rules), r.specDir} {
 		if path == "" {
 			continue
 		}

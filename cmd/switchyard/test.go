@@ -90,19 +90,15 @@ func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
 	if set != nil {
 		tests = set.Tests()
 	}
-	for _, name := range slices.Compact(testFiles) {
-		src, err := os.ReadFile(name)
-		if err != nil {
-			return fmt.Errorf("read the tests: %w", err)
-		}
-		more, err := rules.ParseTests(name, src)
-		var faults rules.Diagnostics
-		if !errors.As(err, &faults) && set != nil {
-			faults = set.CheckTests(more)
-		}
-		writeFindings(stderr, []rules.File{{Name: name, Source: src}}, faults)
+	files, err := readFiles(slices.Compact(testFiles))
+	if err != nil {
+		return fmt.Errorf("read the tests: %w", err)
+	}
+	for _, file := range files {
+		more, faults := parseTests(set, file)
+		writeFindings(stderr, []rules.File{file}, faults)
 		if len(faults) > 0 {
-			fmt.Fprintf(stderr, "%s: %s\n", name, count(len(faults), "fault"))
+			fmt.Fprintf(stderr, "%s: %s\n", file.Name, count(len(faults), "fault"))
 			faulty = true
 		}
 		tests = append(tests, more...)
@@ -126,13 +122,22 @@ func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
 	return nil
 }
 
+// parseTests reads a file of tests, and checks them against set, unless it is nil.
+func parseTests(set *rules.Set, file rules.File) (tests []rules.Test, faults rules.Diagnostics) {
+	tests, err := rules.ParseTests(file.Name, file.Source)
+	if !errors.As(err, &faults) && set != nil {
+		faults = set.CheckTests(tests)
+	}
+	return tests, faults
+}
+
 var isTests = regexp.MustCompile(`\.test\.ya?ml$`).MatchString
 
 // testsBeside returns the files of tests that belong to a rules file, which is
 // the one of its name, or to a directory: all in it but what editors leave.
 func testsBeside(path string) ([]string, error) {
-	base, ext := filepath.Base(path), filepath.Ext(path)
-	dir, belongs := filepath.Dir(path), func(name string) bool { return name == strings.TrimSuffix(base, ext)+".test"+ext }
+	own := testsOf(filepath.Base(path))
+	dir, belongs := filepath.Dir(path), func(name string) bool { return name == own }
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		dir, belongs = path, func(name string) bool { return !isHidden(name) }
 	}
@@ -147,6 +152,12 @@ func testsBeside(path string) ([]string, error) {
 		}
 	}
 	return tests, err
+}
+
+// testsOf is the file of tests of a rules file.
+func testsOf(path string) string {
+	ext := filepath.Ext(path)
+	return strings.TrimSuffix(path, ext) + ".test" + ext
 }
 
 func (f testFlags) text(w io.Writer, report rules.TestReport) error {
