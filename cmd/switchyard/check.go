@@ -173,7 +173,7 @@ func survey(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Dia
 	}
 	said, err := client.Survey(ctx, routes)
 	if err != nil {
-		return nil, fmt.Errorf("ask Nomad: %w", err)
+		return nil, fmt.Errorf("ask the Nomad at NOMAD_ADDR: %w", err)
 	}
 	var found rules.Diagnostics
 	against := make([]*nomad.Finding, len(examples)) // what keeps a route from working

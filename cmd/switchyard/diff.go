@@ -81,6 +81,9 @@ func (f *diffFlags) diff(ctx context.Context, stdout, stderr io.Writer, stdin io
 	case err != nil:
 		return err
 	case c.Jobs == 0:
+		if f.history == "-" {
+			f.history = stdinName
+		}
 		return fmt.Errorf("%s holds no jobs: there is nothing to compare", f.history)
 	}
 	switch f.format {
@@ -97,6 +100,8 @@ func (f *diffFlags) diff(ctx context.Context, stdout, stderr io.Writer, stdin io
 	return err
 }
 
+const stdinName = "standard input"
+
 // sqliteMagic begins every SQLite file: https://www.sqlite.org/fileformat.html.
 const sqliteMagic = "SQLite format 3\x00"
 
@@ -104,7 +109,7 @@ const sqliteMagic = "SQLite format 3\x00"
 func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
 		if name == "-" {
-			readLines(ctx, name, stdin, yield)
+			readLines(ctx, stdinName, stdin, yield)
 			return
 		}
 		f, err := os.Open(name)

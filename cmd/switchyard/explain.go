@@ -53,7 +53,7 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.StringVar(&f.rules, "rules", "", "rules `file` (required)")
+	fl.StringVar(&f.rules, "rules", "", "rules `file`, or directory of them (required)")
 	fl.StringVar(&f.repo, "repo", "", "repository of the job, as `owner/name`")
 	fl.StringSliceVar(&f.labels, "labels", nil, "the job's `labels`, separated by commas")
 	fl.StringVar(&f.payload, "payload", "", "a workflow_job webhook body instead; - for standard input")
