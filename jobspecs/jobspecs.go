@@ -167,6 +167,9 @@ func newJobspec(name, path string, src []byte) Jobspec {
 }
 
 func read(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s:1:1: no regular file", path) // to open a pipe would wait for a writer
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 )
 
 // A Record is one recorded job. Its JSON form is a contract.
@@ -314,7 +313,7 @@ func (d *differences) fallbacks(was, is []Fallback) {
 		inside.placement(&was[i].Placement, &is[j].Placement)
 		for _, c := range inside.found {
 			if !slices.Contains(d.found, c) {
-				d.single("fallback."+FormatDuration(was[i].After)+"."+c.Part, c.Old, c.New)
+				d.single("fallback."+was[i].After.String()+"."+c.Part, c.Old, c.New)
 			}
 		}
 	}
@@ -352,21 +351,9 @@ func (l *Limit) text() string {
 }
 
 func (f Fallback) text() string {
-	text := "after " + FormatDuration(f.After)
+	text := "after " + f.After.String()
 	if f.Reason != "" {
 		text += ", left out"
 	}
 	return text
-}
-
-// FormatDuration writes a duration as people do in a rules file: 5m, not 5m0s.
-func FormatDuration(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

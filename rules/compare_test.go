@@ -127,13 +127,13 @@ rules:
 // What no single change of that file shows.
 func TestWhatDecisionsDifferIn(t *testing.T) {
 	decision := func(change func(*Decision)) *Decision {
-		fallback := func(after time.Duration, pool string) Fallback {
+		fallback := func(after Duration, pool string) Fallback {
 			f := Fallback{After: after, Placement: nowhere()}
 			f.NodePool = pool
 			return f
 		}
 		d := &Decision{Outcome: Routed, Rule: "linux", Placement: nowhere(), Limit: &Limit{10, "owner", "linux/acme"}}
-		d.Fallback = []Fallback{fallback(5*time.Minute, "od"), fallback(time.Hour, "all")}
+		d.Fallback = []Fallback{fallback(Duration(5*time.Minute), "od"), fallback(Duration(time.Hour), "all")}
 		change(d)
 		return d
 	}
@@ -144,7 +144,7 @@ func TestWhatDecisionsDifferIn(t *testing.T) {
 	}{
 		{"whom a limit counts with follows from the rule and the job", func(d *Decision) { d.Limit.Key = "tux/acme" }, nil},
 		{"a fallback is left out", func(d *Decision) {
-			d.Fallback[0] = Fallback{After: 5 * time.Minute, Placement: nowhere(), Reason: "over the most"}
+			d.Fallback[0] = Fallback{After: 5 * Duration(time.Minute), Placement: nowhere(), Reason: "over the most"}
 		}, []Change{{"fallback", "after 5m", ""}, {"fallback", "", "after 5m, left out"}}},
 		{"fallbacks change with the placement", func(d *Decision) {
 			d.Priority, d.Fallback[0].Priority, d.Fallback[1].Priority = 70, 70, 80

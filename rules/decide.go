@@ -360,7 +360,7 @@ func (s *Set) fallbacks(winner *rule, meanings []meaning, env *Env) []Fallback {
 	for i := range winner.fallback {
 		f := &winner.fallback[i]
 		p, err := s.place(winner, f, meanings, env)
-		out := Fallback{After: f.after, Placement: p}
+		out := Fallback{After: Duration(f.after), Placement: p}
 		if err != nil {
 			out.Placement, out.Reason = nowhere(), err.Error()
 		}

@@ -1,6 +1,9 @@
 package rules
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // An Outcome is what the rules file says of one job.
 type Outcome string
@@ -84,9 +87,9 @@ type Limit struct {
 
 // A Fallback is the placement to try when Nomad has not placed the runner.
 type Fallback struct {
-	After     time.Duration `json:"after"` // nanoseconds since the job was first dispatched; each more than the one before
-	Placement               // asks for nothing when Reason is set
-	Reason    string        `json:"reason,omitempty"` // why it is left out for this job; "" when it can be used
+	After     Duration `json:"after"` // since the job was first dispatched; each more than the one before
+	Placement          // asks for nothing when Reason is set
+	Reason    string   `json:"reason,omitempty"` // why it is left out for this job; "" when it can be used
 }
 
 // A Placement is what Nomad is asked for.
@@ -156,6 +159,29 @@ type Task struct {
 type Runner struct {
 	Scope string `json:"scope"` // repository or organization
 	Group int64  `json:"group"` // runner group ID; 1 is GitHub's Default
+}
+
+// A Duration is written as people do in a rules file, in JSON, too: "5m".
+type Duration time.Duration
+
+// String writes 5m for 5m0s.
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// MarshalText writes what String does, UnmarshalText what Go takes for a duration.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	*d = Duration(parsed)
+	return err
 }
 
 // A Step is one line of a trace: one rule, whether it held, and why.

@@ -520,7 +520,7 @@ func (r *loader) fallback(n ast.Node, ru *rule) {
 			case d < time.Second || d > 30*24*time.Hour:
 				r.fault(v, "after %s is not between 1s and 720h", quote(s))
 			case i > 0 && len(ru.fallback) == i && d <= ru.fallback[i-1].after:
-				r.fault(v, "after %s is not more than %s of the fallback before: they are tried in order", s, FormatDuration(ru.fallback[i-1].after))
+				r.fault(v, "after %s is not more than %s of the fallback before: they are tried in order", s, Duration(ru.fallback[i-1].after))
 			}
 			fb.after = d
 		}

@@ -91,13 +91,13 @@ rules:
 	first, second := got.Fallback[0], got.Fallback[1]
 	want := got.Placement
 	want.NodePool, want.From = "on-demand", first.From
-	if d := cmp.Diff(Fallback{After: 5 * time.Minute, Placement: want}, first); d != "" {
+	if d := cmp.Diff(Fallback{After: 5 * Duration(time.Minute), Placement: want}, first); d != "" {
 		t.Errorf("the first fallback differs in more than the pool (-want +got):\n%s", d)
 	}
 	if from := first.From["node_pool"]; from != "rule r, fallback 1" {
 		t.Errorf("its pool comes from %q", from)
 	}
-	if second.After != 10*time.Minute || second.Reason == "" || second.Jobspec != "" {
+	if second.After != Duration(10*time.Minute) || second.Reason == "" || second.Jobspec != "" {
 		t.Errorf("the second fallback contradicts the label arm64, but is %+v", second)
 	}
 	f.Labels = []string{"self-hosted", "large"}

@@ -514,9 +514,9 @@ func (e *expected) fallback(n ast.Node) {
 	if err != nil {
 		return
 	}
-	what := "fallback " + FormatDuration(after)
+	what := "fallback " + Duration(after).String()
 	find := func(d *Decision) *Fallback {
-		if i := slices.IndexFunc(d.Fallback, func(f Fallback) bool { return f.After == after }); i >= 0 {
+		if i := slices.IndexFunc(d.Fallback, func(f Fallback) bool { return f.After == Duration(after) }); i >= 0 {
 			return &d.Fallback[i]
 		}
 		return nil

@@ -69,15 +69,14 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	if err != nil {
 		return err
 	}
+	var unasked error // the cluster could not be asked; what was found without it is shown all the same
 	if set != nil {
 		if found, err = lint(set, specs); err != nil {
 			return err
 		}
 		if f.nomad {
-			said, err := survey(ctx, set, specs)
-			if err != nil {
-				return err
-			}
+			var said rules.Diagnostics
+			said, unasked = survey(ctx, set, specs)
 			found = append(found, said...)
 			slices.SortStableFunc(found, func(a, b rules.Diagnostic) int {
 				return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -104,6 +103,9 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 		}
 	default:
 		writeFindings(stderr, files, found)
+		if unasked != nil {
+			break
+		}
 		if set != nil && faults == 0 {
 			said := fmt.Sprintf("%s: no faults, %s", path, count(len(set.Rules()), "rule"))
 			if n := len(found); n > 0 {
@@ -114,7 +116,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 			fmt.Fprintf(stderr, "%s: %s\n", path, count(faults, "fault"))
 		}
 	}
-	if err == nil && faults > 0 {
+	if err = cmp.Or(err, unasked); err == nil && faults > 0 {
 		return errNo
 	}
 	return err

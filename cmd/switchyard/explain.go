@@ -308,7 +308,7 @@ func writePlacement(row func(what, value, from string), d rules.Decision) {
 		row("limit", fmt.Sprintf("%d running per %s, counted as %s", l.Running, l.Per, l.Key), "rule "+d.Rule)
 	}
 	for i, f := range d.Fallback {
-		said := "after " + rules.FormatDuration(f.After) + ": "
+		said := "after " + f.After.String() + ": "
 		if f.Reason != "" {
 			row("fallback", said+"left out, "+f.Reason, fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
 			continue

@@ -410,7 +410,7 @@ func checkJobspecs(ctx context.Context, client *nomad.Client, set *rules.Set, sp
 	return refused
 }
 
-// watched says which names matter in which directories; a nil set is all.
+// watched says which names matter in which directories; a nil set is all that may be rules or jobspecs.
 type watched map[string]map[string]bool
 
 // matters reports whether an event under this name can change the content.
@@ -419,7 +419,11 @@ func (on watched) matters(name string) bool {
 		return true // moved or deleted
 	}
 	names, ok := on[filepath.Dir(name)]
-	return ok && (names == nil || names[filepath.Base(name)])
+	base := filepath.Base(name)
+	if ok && names == nil { // not the database that may lie beside; ..data is how Kubernetes swaps a directory
+		return strings.HasPrefix(base, "..") || slices.Contains([]string{".yaml", ".yml", ".hcl", ".json"}, filepath.Ext(base))
+	}
+	return ok && names[base]
 }
 
 // add has a name in dir watched; "" is every name.
