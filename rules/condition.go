@@ -121,6 +121,7 @@ func (l *language) condition(source string, run bool) (condition, error) {
 		c.root.needRun = asksForRun(c.root.names)
 	}
 	c.root.source = c.source
+	l.sees = l.sees || c.root.sees()
 	return c, nil
 }
 
@@ -550,6 +551,8 @@ func (n *node) missing(env *Env) (parts []string, cost int) {
 		return parts, cost
 	case err != nil:
 		return nil, never
+	case n.kind == constant:
+		return []string{n.because(env, false)}, never
 	case n.kind == or && n.sameFact() == "":
 		cost = never
 		for _, k := range n.kids {
@@ -565,6 +568,11 @@ func (n *node) missing(env *Env) (parts []string, cost int) {
 // sees reports whether the node depends on labels that it does not name.
 func (n *node) sees() bool {
 	return n.kind == hasOnly || n.kind == program && slices.Contains(n.names, labelsName) || slices.ContainsFunc(n.kids, (*node).sees)
+}
+
+// sure reports whether nothing in the node can fail once the run is known.
+func (n *node) sure() bool {
+	return (n.kind != program || n.safe) && !slices.ContainsFunc(n.kids, func(k *node) bool { return !k.sure() })
 }
 
 // each calls do for the node and all parts of it.

@@ -18,6 +18,7 @@ type Set struct {
 	rules      []rule
 	mentions   map[string]bool // labels that expressions ask for, lower case
 	asked      map[string]bool // params that expressions ask for
+	sees       bool            // an expression may depend on labels that it does not name
 	tests      []Test
 	found      index
 }

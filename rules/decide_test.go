@@ -436,3 +436,10 @@ rules: [{ name: r, jobspec: j, constraints: ['${attr.kernel.name} = linux'], tas
 		t.Errorf("a decision that was stored and read (-before +after):\n%s", d)
 	}
 }
+
+func TestARuleThatIsSwitchedOffIsNotTheNearest(t *testing.T) {
+	s := parse(t, "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: {} }\nrules:\n  - { name: off, if: false and has(\"linux\"), jobspec: a }\n  - { name: on, if: 'has(\"linux\", \"gpu\")', jobspec: a }\n")
+	if got := s.Decide(job(), true).Nearest; got.Rule != "on" || len(got.Missing) != 2 {
+		t.Errorf("the nearest is %+v, want on with two labels missing", got)
+	}
+}

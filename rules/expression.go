@@ -45,6 +45,7 @@ type language struct {
 	mentions map[string]bool // gets the labels that expressions ask for, lower case
 	found    []mention       // those of the last expression that was compiled
 	asked    map[string]bool // params that any expression asks for
+	sees     bool            // an expression may depend on labels that it does not name
 }
 
 // A mention is a label that an expression asks for, and where in its text:
@@ -446,6 +447,7 @@ func (l *language) template(source string) (*template, error) {
 		p := part{program: program}
 		if tree, err := parser.Parse(after[:end]); err == nil {
 			p.facts = factsOf(tree.Node)
+			l.sees = l.sees || slices.Contains(p.facts, labelsName)
 		}
 		t.parts = append(t.parts, p)
 		rest = after[end+len(closing):]

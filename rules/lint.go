@@ -55,7 +55,6 @@ func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
 	for i := range s.rules {
 		l.placement(i)
 	}
-	l.limits("", s.defaults.max, &s.defaults, &s.defaults)
 	l.labels()
 	l.theft()
 	var names []string
@@ -87,10 +86,10 @@ func (l *linter) dead(c *condition, what, rule string) bool {
 	}
 	switch {
 	case !possible(goal{c.root, true}):
-		l.add("always-false", c.at, rule, "%s is false for every job: %s; mend it, or take it out", what, oneLine(c.source))
+		l.add("always-false", c.at, rule, "%s is true for no job: %s; mend it, or take it out", what, oneLine(c.source))
 		return true
 	case c.root.kind == constant && c.source == "true": // said on purpose
-	case !possible(goal{c.root, false}):
+	case !possible(goal{c.root, false}) && c.root.sure():
 		l.add("always-true", c.at, rule, "%s is true for every job: %s; leave it out if that is meant", what, oneLine(c.source))
 	default:
 		c.root.each(func(n *node) {
@@ -131,7 +130,7 @@ func (l *linter) rule(i int) {
 		}
 		var said []string
 		for _, one := range by {
-			said = append(said, fmt.Sprintf("%s (line %d)", l.rules[one].name, l.rules[one].at.line))
+			said = append(said, l.rules[one].seen(ru.at.file))
 		}
 		what, verb := "rule ", " takes"
 		if len(by) > 1 {
@@ -144,6 +143,14 @@ func (l *linter) rule(i int) {
 	if ru.deny == "" {
 		l.bare(i)
 	}
+}
+
+// seen names the rule for people who look at a file.
+func (ru *rule) seen(file string) string {
+	if ru.at.file != file {
+		return fmt.Sprintf("%s (%s:%d)", ru.name, ru.at.file, ru.at.line)
+	}
+	return fmt.Sprintf("%s (line %d)", ru.name, ru.at.line)
 }
 
 // bare reports a rule that takes a job with no label but self-hosted.
@@ -170,7 +177,8 @@ func (l *linter) find(i int, more ...goal) (found *Facts) {
 		tries++
 		f := w.job()
 		for _, visibility := range []string{"private", "public"} {
-			f.Repo.Visibility, f.Repo.Private = cmp.Or(w.text("repo.visibility"), visibility), visibility == "private"
+			f.Repo.Visibility = cmp.Or(w.text("repo.visibility"), visibility)
+			f.Repo.Private = f.Repo.Visibility != "public"
 			if w.knows("repo.private") && f.Repo.Private != w.flag("repo.private") {
 				continue
 			}
@@ -270,60 +278,75 @@ func (l *linter) placement(i int) {
 	}
 	from := "rule " + ru.name
 	all := append(l.defaults.stated("defaults"), ru.layer.stated(from)...)
-	l.constraints(ru, all, ru.jobspec, ru.jobspecAt)
-	l.limits(ru.name, l.most(ru), &ru.layer, &l.defaults)
-	var base *Decision
-	if f := l.shown[i]; f != nil {
-		d := l.decide(*f, l.first)
-		base = &d
-	}
+	l.constraints(ru, nil, all, ru.jobspec, ru.jobspecAt)
+	l.limits(ru)
 	for n := range ru.fallback {
 		fb := &ru.fallback[n]
 		own := ru.layer.without(&fb.layer)
 		all := append(append(l.defaults.stated("defaults"), own.stated(from)...), fb.layer.stated(fb.from)...)
 		if fb.layer.constraints != nil || fb.jobspec != "" {
-			l.constraints(ru, all, cmp.Or(fb.jobspec, ru.jobspec), cmp.Or(fb.jobspecAt, fb.at))
+			l.constraints(ru, fb, all, cmp.Or(fb.jobspec, ru.jobspec), cmp.Or(fb.jobspecAt, fb.at))
 		}
-		if base == nil || base.Outcome != Routed || base.Fallback[n].Reason != "" {
-			continue
-		}
-		before, is := base.Placement, base.Fallback[n].Placement
-		if n > 0 {
-			before = base.Fallback[n-1].Placement
-		}
-		if unchanging(&fb.layer) && sameRequest(before, is) {
+		if l.shown[i] != nil && l.idle(ru, n, *l.shown[i]) {
 			l.add("fallback-no-change", fb.at, ru.name, "fallback %d of rule %s asks for what was asked for before; change something in it, such as node_pool", n+1, ru.name)
 		}
 	}
 }
 
-// unchanging reports whether the layer has no expression, so that what it does
-// to one job it does to all.
-func unchanging(l *layer) bool {
-	var found bool
-	var look func(v reflect.Value)
-	look = func(v reflect.Value) {
-		switch v.Kind() {
-		case reflect.Pointer:
-			found = found || v.Type() == reflect.TypeFor[*template]() && !v.IsNil()
-		case reflect.Struct:
-			for i := range v.NumField() {
-				look(v.Field(i))
-			}
-		case reflect.Slice:
-			for i := range v.Len() {
-				look(v.Index(i))
-			}
-		case reflect.Map:
-			for e := v.MapRange(); e.Next(); {
-				look(e.Value())
-			}
-		case reflect.Interface:
-			look(v.Elem())
+// idle reports whether fallback n of a rule changes nothing for any job: what it
+// sets, and what it takes the place of, is written out and the same. f is a job
+// of the rule.
+func (l *linter) idle(ru *rule, n int, f Facts) bool {
+	is := &ru.fallback[n]
+	before := &fallback{}
+	if n > 0 {
+		before = &ru.fallback[n-1]
+	}
+	var layers []reflect.Value
+	for _, one := range []*layer{&is.layer, &before.layer, &ru.layer, &l.defaults} {
+		layers = append(layers, reflect.ValueOf(one).Elem())
+	}
+	for i := range layers[0].NumField() {
+		sets := !layers[0].Field(i).IsZero() || !layers[1].Field(i).IsZero()
+		if sets && slices.ContainsFunc(layers, func(one reflect.Value) bool { return evaluated(one.Field(i)) }) {
+			return false
 		}
 	}
-	look(reflect.ValueOf(l).Elem())
-	return !found
+	labels, _ := l.compound.expand(f.Labels)
+	env := newEnv(labels, f)
+	_, _, _ = l.read(env) // for the params
+	a, errA := l.place(ru, before, nil, env)
+	b, errB := l.place(ru, is, nil, env)
+	return errA == nil && errB == nil && sameRequest(a, b)
+}
+
+// evaluated reports whether a part of a layer comes from an expression.
+func evaluated(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Pointer:
+		return v.Type() == reflect.TypeFor[*template]() && !v.IsNil()
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if evaluated(v.Field(i)) {
+				return true
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			if evaluated(v.Index(i)) {
+				return true
+			}
+		}
+	case reflect.Map:
+		for e := v.MapRange(); e.Next(); {
+			if evaluated(e.Value()) {
+				return true
+			}
+		}
+	case reflect.Interface:
+		return evaluated(v.Elem())
+	}
+	return false
 }
 
 // sameRequest reports whether two placements ask Nomad for the same, wherever
@@ -346,10 +369,18 @@ func sameRequest(a, b Placement) bool {
 	return reflect.DeepEqual(plain(a), plain(b))
 }
 
-// constraints checks constraints with each other and with a jobspec's.
-func (l *linter) constraints(ru *rule, all []stated, jobspec string, at spot) {
+// constraints checks constraints with each other and with a jobspec's: of a
+// rule, or of its fallback (nil: none).
+func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec string, at spot) {
 	if a, b, found := clash(all); found {
-		l.add("contradictory-constraints", b.at, ru.name, "no node can satisfy both %s (%s) and %s (%s): every job of the rule is unroutable; take one of them out", a, a.From, b, b.From)
+		what := "every job of the rule is unroutable"
+		switch {
+		case fb != nil && b.From != fb.from:
+			return // the rule's own fault
+		case fb != nil:
+			what = "the fallback is never used"
+		}
+		l.add("contradictory-constraints", b.at, ru.name, "no node can satisfy both %s (%s) and %s (%s): %s; take one of them out", a, a.From, b, b.From, what)
 		return
 	}
 	i := slices.IndexFunc(l.jobspecs, func(j Jobspec) bool { return j.Name == jobspec })
@@ -379,48 +410,41 @@ func (l *linter) constraints(ru *rule, all []stated, jobspec string, at spot) {
 	}
 }
 
-// limits checks that what a job gets without asking is within max. own is the
-// layer whose size or max is at fault, under what stands below it.
-func (l *linter) limits(rule string, most limits, own, below *layer) {
+// limits checks that what a job of the rule gets without asking is within max.
+func (l *linter) limits(ru *rule) {
+	own, most := &ru.layer, l.most(ru)
 	for _, c := range []struct {
-		what       string
-		own, below *value[int]
-		max, mine  limit
-		show       func(int) string
+		what           string
+		own, otherwise *value[int]
+		instead        bool // the rule asks for the other of cpu and cores
+		max            limit
+		show           func(int) string
 	}{
-		{"cpu", &own.cpu, &below.cpu, most.cpu, own.max.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
-		{"cores", &own.cores, &below.cores, most.cores, own.max.cores, func(n int) string { return fmt.Sprint(n) }},
-		{"memory", &own.memory, &below.memory, most.memory, own.max.memory, formatMiB},
-		{"memory_max", &own.memoryMax, &below.memoryMax, most.memoryMax, own.max.memoryMax, formatMiB},
-		{"disk", &own.disk, &below.disk, most.disk, own.max.disk, formatMiB},
+		{"cpu", &own.cpu, &l.defaults.cpu, own.cores.set, most.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
+		{"cores", &own.cores, &l.defaults.cores, own.cpu.set, most.cores, func(n int) string { return fmt.Sprint(n) }},
+		{"memory", &own.memory, &l.defaults.memory, false, most.memory, formatMiB},
+		{"memory_max", &own.memoryMax, &l.defaults.memoryMax, false, most.memoryMax, formatMiB},
+		{"disk", &own.disk, &l.defaults.disk, false, most.disk, formatMiB},
 	} {
-		size, from := c.own, "its own"
+		size, from := c.own, "rule "+ru.name
 		if !size.set {
-			size, from = c.below, "of defaults"
-			if c.what == "cpu" && own.cores.set || c.what == "cores" && own.cpu.set {
-				continue // it takes the other's place
-			}
+			size, from = c.otherwise, "defaults"
 		}
-		if rule != "" && !c.own.set && c.mine.most == 0 {
-			continue // the defaults' own fault
-		}
-		if !size.set || size.template != nil || c.max.most == 0 || size.literal <= c.max.most {
+		if c.instead || !size.set || size.template != nil || c.max.most == 0 || size.literal <= c.max.most {
 			continue
 		}
-		who := "max"
-		if rule != "" {
-			who = "rule " + rule + ": max"
+		rule, who := ru.name, "rule "+ru.name+": "
+		if from == "defaults" && c.max.from == "defaults" {
+			rule, who = "", ""
 		}
-		l.add("max-below-default", c.max.at, rule, "%s %s %s (%s) is below the %s that every job gets, %s (%s): no such job can be placed; raise max or lower the size", who, c.what, c.show(c.max.most), c.max.from, c.what, c.show(size.literal), from)
+		l.add("max-below-default", c.max.at, rule, "%smax %s %s (%s) is below what a job gets without asking, %s (%s): no such job can be placed; raise max or lower the size", who, c.what, c.show(c.max.most), c.max.from, c.show(size.literal), from)
 	}
 }
 
 // labels checks the vocabulary.
 func (l *linter) labels() {
-	blind := false // some condition may depend on any label
-	l.eachCondition(func(c *condition) {
-		blind = blind || c.root.sees()
-	})
+	// Any label may change a decision then: by an expression, or by what a job is counted under.
+	counts := l.sees || slices.ContainsFunc(l.rules, func(ru rule) bool { return ru.limit != nil && ru.limit.per == "label" })
 	for _, lb := range l.vocabulary.all() {
 		_, open := lb.prefix()
 		if a, b, found := clash(lb.layer.stated("label " + lb.pattern)); found {
@@ -428,7 +452,7 @@ func (l *linter) labels() {
 			continue
 		}
 		switch {
-		case blind || lb.pattern == "self-hosted" || open && lb.param == nil:
+		case counts || lb.pattern == "self-hosted" || open && lb.param == nil:
 		case l.asksFor(lb) || lb.param != nil && l.asked[lb.param.name]:
 		case reflect.DeepEqual(lb.layer, layer{}):
 			l.add("ignored-label", lb.at, "", "label %s changes nothing: no rule asks for it, and it has no meaning; give it one, or take it out", quote(lb.pattern))
@@ -438,22 +462,6 @@ func (l *linter) labels() {
 			l.add("unusable-label", lb.at, "", "no job can use the label %s: %s", quote(lb.pattern), why)
 		}
 	}
-}
-
-func (l *linter) eachCondition(do func(*condition)) {
-	for _, c := range append([]*condition{&l.scope}, l.conditions()...) {
-		if c.root != nil {
-			do(c)
-		}
-	}
-}
-
-func (l *linter) conditions() []*condition {
-	var list []*condition
-	for i := range l.rules {
-		list = append(list, &l.rules[i].when)
-	}
-	return list
 }
 
 // asksFor reports whether an expression names a label of the entry.
@@ -484,11 +492,14 @@ func (l *linter) unusable(lb *label) string {
 		return ""
 	}
 	why := ""
-	for _, name := range lb.samples() {
+	names, all := l.trials(lb)
+	for _, name := range names {
 		env := newEnv([]string{name}, Facts{})
-		meanings, _, err := l.read(env)
-		if err != nil {
-			return ""
+		if found, _ := l.vocabulary.find(name); found != lb {
+			continue // it means something else
+		}
+		if _, _, err := l.read(env); err != nil {
+			continue // no job may have it
 		}
 		has := goal{atom(node{kind: hasLabel, name: name}), true}
 		taken := false
@@ -498,7 +509,7 @@ func (l *linter) unusable(lb *label) string {
 				continue
 			}
 			taken = true
-			reason := l.misfit(ru, lb, env)
+			reason := l.misfit(ru, lb, env, all)
 			if reason == "" {
 				return ""
 			}
@@ -507,27 +518,53 @@ func (l *linter) unusable(lb *label) string {
 		if !taken {
 			why = cmp.Or(why, "no rule takes a job that has it; write a rule for it, or take it out")
 		}
-		if len(meanings) == 0 {
-			return ""
-		}
 	}
 	return why
 }
 
-// misfit says why a rule cannot place a job with the label; "" when it may.
-func (l *linter) misfit(ru *rule, lb *label, env *Env) string {
+// trials are labels of the entry by which to tell whether any can be used: all
+// of them if they are few; or else those that conditions ask for, and from the
+// least value on up to one that none asks for.
+func (l *linter) trials(lb *label) (names []string, all bool) {
+	const few = 64
+	p := lb.param
+	if p == nil || p.kind == "string" {
+		return lb.samples(), true
+	}
+	prefix, _ := lb.prefix()
+	for m := range l.mentions {
+		if strings.HasPrefix(m, prefix) {
+			names = append(names, m)
+		}
+	}
+	slices.Sort(names)
+	all = p.max-p.min < few
+	for n := p.min; n <= p.max; n++ {
+		name := fmt.Sprintf("%s%d", prefix, n)
+		names = append(names, name)
+		if l.mentions[name] { // the same value, in a way that none asks for
+			names = append(names, fmt.Sprintf("%s%012d", prefix, n))
+		}
+		if !all {
+			break
+		}
+	}
+	return names, all
+}
+
+// misfit says why a rule cannot place a job with the label; "" when it may. all
+// says that each value of a param is tried, not the least alone.
+func (l *linter) misfit(ru *rule, lb *label, env *Env, all bool) string {
 	if ru.dispatch != "" {
 		return ""
 	}
-	all := append(l.defaults.stated("defaults"), ru.layer.stated("rule "+ru.name)...)
+	list := append(l.defaults.stated("defaults"), ru.layer.stated("rule "+ru.name)...)
 	for _, c := range lb.layer.constraints {
-		v, ok := fixed(&c.value, env)
-		if !ok {
-			continue
+		if v, ok := fixed(&c.value, lb, env); ok && (all || c.value.template == nil) {
+			list = append(list, stated{Constraint{c.attribute, c.operator, v, "label"}, c.at})
 		}
-		all = append(all, stated{Constraint{c.attribute, c.operator, v, "label"}, c.at})
 	}
-	if a, b, found := clash(all); found {
+	if a, b, found := clash(list); found {
 		if b.From != "label" {
 			return "" // the rule's own fault
 		}
@@ -546,27 +583,38 @@ func (l *linter) misfit(ru *rule, lb *label, env *Env) string {
 		{"memory_max", &lb.layer.memoryMax, most.memoryMax, formatMiB},
 		{"disk", &lb.layer.disk, most.disk, formatMiB},
 	} {
-		if n, ok := fixed(c.size, env); ok && c.max.most != 0 && n > c.max.most {
+		n, ok := fixed(c.size, lb, env)
+		if !all && c.size.template != nil && !c.size.template.isParam(lb.param) {
+			continue // a greater value may ask for less
+		}
+		if ok && c.max.most != 0 && n > c.max.most {
 			return fmt.Sprintf("its %s, %s, is over the most that rule %s allows, %s (%s); raise max or lower it", c.what, c.show(n), ru.name, c.show(c.max.most), c.max.from)
 		}
 	}
 	return ""
 }
 
-// fixed is the value of a setting when it depends on nothing but params.
-func fixed[T any](v *value[T], env *Env) (got T, ok bool) {
+// fixed is the value of a label's setting when it depends on nothing but the
+// label's own param.
+func fixed[T any](v *value[T], lb *label, env *Env) (got T, ok bool) {
 	if !v.set {
 		return got, false
 	}
 	if v.template != nil {
 		for _, p := range v.template.parts {
-			if slices.ContainsFunc(p.facts, func(f string) bool { return !strings.HasPrefix(f, "param.") }) {
+			if slices.ContainsFunc(p.facts, func(f string) bool { return lb.param == nil || f != "param."+lb.param.name }) {
 				return got, false
 			}
 		}
 	}
 	got, err := v.get(env)
 	return got, err == nil
+}
+
+// isParam reports whether the template is the value of the param as it is.
+func (t *template) isParam(p *param) bool {
+	inner := strings.TrimSuffix(strings.TrimPrefix(t.source, opening), closing)
+	return p != nil && strings.TrimSpace(inner) == "param."+p.name
 }
 
 // samples are labels that the entry stands for: the least of a number, each of
@@ -650,17 +698,17 @@ func (l *linter) stealable(job, runner *Facts, jobDecision, runnerDecision Decis
 			return false
 		}
 	}
-	a, b := jobDecision.Placement, runnerDecision.Placement
-	if a.Runner.Group != b.Runner.Group || sameRequest(a, b) {
-		return false
+	other := func(a, b Decision) bool {
+		return a.Outcome == Routed && b.Outcome == Routed && a.Rule == jobDecision.Rule && b.Rule == runnerDecision.Rule &&
+			a.Runner.Group == b.Runner.Group && !sameRequest(a.Placement, b.Placement)
 	}
 	// A runner serves its repository or its owner: can both jobs be there?
 	for _, repo := range []Repo{job.Repo, runner.Repo} {
 		one, two := *job, *runner
 		one.Repo, two.Repo = repo, repo
-		if l.decide(one, l.first).Rule == jobDecision.Rule && l.decide(two, l.first).Rule == runnerDecision.Rule {
+		if other(l.decide(one, l.first), l.decide(two, l.first)) {
 			return true
 		}
 	}
-	return b.Runner.Scope == "organization" && job.Repo.Owner == runner.Repo.Owner
+	return runnerDecision.Runner.Scope == "organization" && job.Repo.Owner == runner.Repo.Owner && other(jobDecision, runnerDecision)
 }

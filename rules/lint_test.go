@@ -52,16 +52,18 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a rule out of scope", strings.Replace(lintLabels, "labels:", "scope: '\"self-hosted\" in labels and repo.owner == \"acme\"'\nlabels:", 1) + lintRules + "  - ‹never-wins›§{ name: other, if: has(\"linux\") and repo.owner == \"other\", jobspec: docker-linux }\n" + lintRest, "out of scope"},
 		{"a run that was taken", lintLabels + lintRules + "  - { name: prs, if: has(\"linux\") and run.event == \"pull_request\", jobspec: docker-linux }\n  - ‹never-wins›§{ name: late, if: has(\"linux\") and run.event == \"pull_request\" and run.fork, deny: no }\n" + lintRest, "rule prs"},
 
-		{"a label that is there and is not", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§has(\"gpu\") and not hasAny(\"gpu\", \"macos\")' }\n", "if is false for every job"},
-		{"two owners at once", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§repo.owner == \"a\" and repo.owner == \"b\" }\n", "false for every job"},
-		{"an owner and another's repository", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§repo.owner == \"a\" and repo.full_name == \"b/c\" }\n", "false for every job"},
-		{"exactly and another label", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§exactly(\"self-hosted\", \"linux\") and has(\"gpu\")' }\n", "false for every job"},
-		{"a rule that is switched off", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§false }\n", "false for every job"},
-		{"numbers that are what they are", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§1 > 2' }\n", "false for every job"},
+		{"public repositories that were denied", lintLabels + "rules:\n  - { name: closed, if: not repo.private, deny: no }\n  - ‹never-wins›§{ name: open, if: 'has(\"linux\") and repo.visibility == \"public\"', jobspec: docker-linux }\n" + lintRules[7:] + lintRest, "rule closed (line 10)"},
+
+		{"a label that is there and is not", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§has(\"gpu\") and not hasAny(\"gpu\", \"macos\")' }\n", "if is true for no job"},
+		{"two owners at once", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§repo.owner == \"a\" and repo.owner == \"b\" }\n", "true for no job"},
+		{"an owner and another's repository", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§repo.owner == \"a\" and repo.full_name == \"b/c\" }\n", "true for no job"},
+		{"exactly and another label", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§exactly(\"self-hosted\", \"linux\") and has(\"gpu\")' }\n", "true for no job"},
+		{"a rule that is switched off", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§false }\n", "true for no job"},
+		{"numbers that are what they are", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-false›§1 > 2' }\n", "true for no job"},
 		{"a label that is there or is not", lintLabels + lintRules + lintRest + "  - { name: x, deny: no, if: ‹always-true›§has(\"gpu\") or not has(\"gpu\") }\n", "true for every job"},
 		{"a part that is always true", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: '‹always-true›§has(\"gpu\") and \"a\" != \"b\"' }\n", `the part "a" != "b" of if is true for every job`},
 		{"a part that is always false", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§has(\"gpu\") or false }\n", `the part false of if is false`},
-		{"a scope that nothing meets", strings.Replace(lintLabels, "labels:", "scope: ‹always-false›§has(\"a\") and not has(\"a\")\nlabels:", 1) + lintRules + lintRest, "scope is false for every job"},
+		{"a scope that nothing meets", strings.Replace(lintLabels, "labels:", "scope: ‹always-false›§has(\"a\") and not has(\"a\")\nlabels:", 1) + lintRules + lintRest, "scope is true for no job"},
 
 		{"a rule without a condition", lintLabels + lintRules + lintRest + "  - ‹bare-self-hosted›§{ name: rest, jobspec: mine }\n", "rule rest takes jobs that ask for nothing but self-hosted"},
 		{"a rule for a branch", lintLabels + lintRules + "  - { name: release, if: '‹bare-self-hosted›§job.branch == \"release\"', jobspec: mine }\n" + lintRest, "rule release takes"},
@@ -84,7 +86,7 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"constraints of a rule", lintLabels + lintRules + "  - name: linux\n    if: has(\"linux\")\n    jobspec: docker-linux\n    constraints: ['${attr.cpu.arch} = amd64', ‹contradictory-constraints›§'${attr.cpu.arch} = arm64']\n", "no node can satisfy both ${attr.cpu.arch} = amd64 (rule linux) and ${attr.cpu.arch} = arm64 (rule linux)"},
 		{"a constraint against the defaults", lintLabels + "defaults: { constraints: ['${meta.team} is_not_set'] }\nrules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: [‹contradictory-constraints›§'${meta.team} = web'] }\n" + lintRules[7:], "(defaults)"},
 		{"constraints of a label", strings.Replace(lintLabels, "  gpu:", "  odd: { constraints: ['${meta.a} = 1', ‹contradictory-constraints›§{ attribute: '${meta.a}', operator: '!=', value: 1 }] }\n  gpu:", 1) + lintRules + lintRest, `of the label "odd"`},
-		{"constraints of a fallback", lintLabels + lintRules + "  - name: linux\n    if: has(\"linux\")\n    jobspec: docker-linux\n    fallback:\n      - { after: 1m, constraints: ['${meta.a} is_set', ‹contradictory-constraints›§'${meta.a} is_not_set'] }\n", "fallback 1"},
+		{"constraints of a fallback", lintLabels + lintRules + "  - name: linux\n    if: has(\"linux\")\n    jobspec: docker-linux\n    fallback:\n      - { after: 1m, constraints: ['${meta.a} is_set', ‹contradictory-constraints›§'${meta.a} is_not_set'] }\n", "(rule linux, fallback 1): the fallback is never used"},
 
 		{"no such jobspec", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: ‹no-such-jobspec›§docker-linx }\n", `there is no jobspec "docker-linx"; did you mean docker-linux?`},
 		{"no such jobspec in a fallback", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [{ after: 1m, jobspec: ‹no-such-jobspec›§docker }] }\n", `there is no jobspec "docker"`},
@@ -92,8 +94,8 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"nodes without the driver", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: [‹driver-ruled-out›§'${attr.driver.docker} is_not_set'] }\n", "the driver docker"},
 		{"defaults against the driver", lintLabels + "defaults: { constraints: ['${attr.kernel.name} = linux'] }\nrules:\n  - { name: macos, if: has(\"macos\"), jobspec: ‹driver-ruled-out›§raw-exec-macos }\n" + lintRest, "but defaults asks for"},
 
-		{"the defaults' max", lintLabels + "defaults: { resources: { memory: 8GiB }, max: { memory: ‹max-below-default›§4GiB } }\n" + lintRules + lintRest, "max memory 4GiB (defaults) is below the memory that every job gets, 8GiB (its own)"},
-		{"a rule's max", lintLabels + "defaults: { resources: { cpu: 4000 } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { cpu: ‹max-below-default›§2000 } }\n", "rule linux: max cpu 2000 MHz (rule linux) is below the cpu that every job gets, 4000 MHz (of defaults)"},
+		{"the defaults' max", lintLabels + "defaults: { resources: { memory: 8GiB }, max: { memory: ‹max-below-default›§4GiB } }\n" + lintRules + lintRest, "max memory 4GiB (defaults) is below what a job gets without asking, 8GiB (defaults)"},
+		{"a rule's max", lintLabels + "defaults: { resources: { cpu: 4000 } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { cpu: ‹max-below-default›§2000 } }\n", "rule linux: max cpu 2000 MHz (rule linux) is below what a job gets without asking, 4000 MHz (defaults)"},
 		{"a rule's size over the defaults' max", lintLabels + "defaults: { max: { disk: ‹max-below-default›§10GiB } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, resources: { disk: 20GiB } }\n", "rule linux: max disk 10GiB (defaults)"},
 
 		{"a fallback that says nothing", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [‹fallback-no-change›§{ after: 5m }] }\n", "fallback 1 of rule linux asks for what was asked for before"},
@@ -145,23 +147,33 @@ func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 		"no vocabulary":                    "version: 1\nrules: [{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]\n",
 		"any label":                        "version: 1\nlabels: { self-hosted: {}, \"*\": {} }\nrules: [{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]\n",
 		"an open scope":                    "version: 1\nscope: 'true'\nlabels: { linux: {}, \"run-*\": {} }\nrules: [{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]\n",
-		"owners that part a rule but not all of it": lintLabels + "rules:\n  - { name: a, if: 'repo.owner in [\"a\", \"b\"]', deny: no }\n  - { name: c, if: 'repo.owner in [\"a\", \"c\"] and has(\"linux\")', jobspec: docker-linux }\n" + lintRules[7:],
-		"branches that may meet":                    lintLabels + lintRules + "  - { name: m, if: 'has(\"linux\") and job.branch matches \"^main\"', jobspec: docker-linux, priority: 60 }\n  - { name: s, if: 'has(\"linux\") and job.branch startsWith \"main\"', jobspec: docker-linux, priority: 70 }\n" + lintRest,
-		"a param in parts":                          lintLabels + lintRules + "  - { name: big, if: 'has(\"linux\") and (param.cpu ?? 0) > 6', jobspec: docker-linux, node_pool: big }\n  - { name: middle, if: 'has(\"linux\") and (param.cpu ?? 0) > 3', jobspec: docker-linux }\n" + lintRest,
-		"a label that is refused on purpose":        strings.Replace(lintLabels, "  gpu:", "  windows: {}\n  gpu:", 1) + "rules:\n  - { name: windows, if: has(\"windows\"), deny: not yet }\n  - { name: linux, if: has(\"linux\") and not has(\"windows\"), jobspec: docker-linux }\n" + lintRules[7:],
-		"a rule that may ask for the run":           lintLabels + "rules:\n  - { name: forks, if: 'has(\"linux\") and run.fork', deny: no }\n  - { name: prs, if: 'has(\"linux\") and run.event == \"pull_request\"', jobspec: docker-linux }\n" + lintRules[7:] + lintRest,
-		"teams by owner without unique labels":      "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: { devices: [nvidia/gpu] } }\nrules:\n  - { name: a, if: 'repo.full_name == \"acme/a\" and has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: a }\n  - { name: b, if: 'repo.full_name == \"acme/b\" and has(\"linux\")', jobspec: docker-linux, node_pool: b }\n",
-		"platforms without unique labels":           "version: 1\nlabels: { self-hosted: {}, linux: {}, macos: {} }\nrules:\n  - { name: macos, if: has(\"macos\") and not has(\"linux\"), jobspec: raw-exec-macos }\n  - { name: linux, if: has(\"linux\") and not has(\"macos\"), jobspec: docker-linux }\n",
-		"two rules that ask Nomad for the same":     "version: 1\nlabels: { self-hosted: {}, linux: {} }\nrules:\n  - { name: a, if: has(\"linux\") and repo.private, jobspec: docker-linux }\n  - { name: b, if: has(\"linux\"), jobspec: docker-linux }\n",
-		"compound labels":                           "version: 1\ncompound: { prefix: 'y=', separator: '/' }\nlabels: { self-hosted: {}, linux: {}, gpu: { devices: [nvidia/gpu] } }\nrules:\n  - { name: g, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: g }\n  - { name: l, if: has(\"linux\"), jobspec: docker-linux }\n",
-		"a fallback that helps":                     lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.ssd} is_set'], limit: { running: 3, per: owner }, fallback: [{ after: 5m, constraints: [] }, { after: 10m, node_pool: big, jobspec: mine }] }\n",
-		"max that is enough":                        lintLabels + "defaults: { resources: { cpu: 2000, memory: 4GiB }, max: { cpu: 2000, cores: 8, memory: 4GiB } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { memory: 64GiB }, resources: { memory: 32GiB } }\n",
-		"a size that a rule lowers below max":       lintLabels + "defaults: { resources: { cpu: 2000 } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, resources: { cores: 4 }, max: { cpu: 1000, cores: 8 } }\n",
-		"constraints that can be met":               lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${attr.kernel.name} = linux', '${attr.cpu.arch} != arm64', '${attr.driver.docker} is_set', '${meta.a} = ${meta.b}'] }\n",
-		"values from expressions":                   strings.Replace(lintLabels, "  gpu:", "  \"zone=*\": { param: { name: zone, type: string, one_of: [a, b] }, constraints: ['${meta.zone} = ${{ param.zone }}'] }\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.zone} = ${{ job.branch }}'], resources: { memory: '${{ job.attempt > 1 ? 8192 : 4096 }}' }, max: { memory: 4GiB } }\n",
-		"a label that only an expression may see":   strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + lintRest[:len(lintRest)-1] + "\n  - { name: many, if: 'has(\"gpu\") and len(labels) > 3', jobspec: mine }\n",
-		"a dispatched job":                          lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), dispatch: runner }\n",
-		"a rule that says true":                     lintLabels + lintRules + lintRest + "  - { name: rest, if: 'true', deny: ask for a platform }\n",
+		"owners that part a rule but not all of it":  lintLabels + "rules:\n  - { name: a, if: 'repo.owner in [\"a\", \"b\"]', deny: no }\n  - { name: c, if: 'repo.owner in [\"a\", \"c\"] and has(\"linux\")', jobspec: docker-linux }\n" + lintRules[7:],
+		"branches that may meet":                     lintLabels + lintRules + "  - { name: m, if: 'has(\"linux\") and job.branch matches \"^main\"', jobspec: docker-linux, priority: 60 }\n  - { name: s, if: 'has(\"linux\") and job.branch startsWith \"main\"', jobspec: docker-linux, priority: 70 }\n" + lintRest,
+		"a param in parts":                           lintLabels + lintRules + "  - { name: big, if: 'has(\"linux\") and (param.cpu ?? 0) > 6', jobspec: docker-linux, node_pool: big }\n  - { name: middle, if: 'has(\"linux\") and (param.cpu ?? 0) > 3', jobspec: docker-linux }\n" + lintRest,
+		"a label that is refused on purpose":         strings.Replace(lintLabels, "  gpu:", "  windows: {}\n  gpu:", 1) + "rules:\n  - { name: windows, if: has(\"windows\"), deny: not yet }\n  - { name: linux, if: has(\"linux\") and not has(\"windows\"), jobspec: docker-linux }\n" + lintRules[7:],
+		"a rule that may ask for the run":            lintLabels + "rules:\n  - { name: forks, if: 'has(\"linux\") and run.fork', deny: no }\n  - { name: prs, if: 'has(\"linux\") and run.event == \"pull_request\"', jobspec: docker-linux }\n" + lintRules[7:] + lintRest,
+		"teams by owner without unique labels":       "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: { devices: [nvidia/gpu] } }\nrules:\n  - { name: a, if: 'repo.full_name == \"acme/a\" and has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: a }\n  - { name: b, if: 'repo.full_name == \"acme/b\" and has(\"linux\")', jobspec: docker-linux, node_pool: b }\n",
+		"platforms without unique labels":            "version: 1\nlabels: { self-hosted: {}, linux: {}, macos: {} }\nrules:\n  - { name: macos, if: has(\"macos\") and not has(\"linux\"), jobspec: raw-exec-macos }\n  - { name: linux, if: has(\"linux\") and not has(\"macos\"), jobspec: docker-linux }\n",
+		"two rules that ask Nomad for the same":      "version: 1\nlabels: { self-hosted: {}, linux: {} }\nrules:\n  - { name: a, if: has(\"linux\") and repo.private, jobspec: docker-linux }\n  - { name: b, if: has(\"linux\"), jobspec: docker-linux }\n",
+		"compound labels":                            "version: 1\ncompound: { prefix: 'y=', separator: '/' }\nlabels: { self-hosted: {}, linux: {}, gpu: { devices: [nvidia/gpu] } }\nrules:\n  - { name: g, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: g }\n  - { name: l, if: has(\"linux\"), jobspec: docker-linux }\n",
+		"a fallback that helps":                      lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.ssd} is_set'], limit: { running: 3, per: owner }, fallback: [{ after: 5m, constraints: [] }, { after: 10m, node_pool: big, jobspec: mine }] }\n",
+		"max that is enough":                         lintLabels + "defaults: { resources: { cpu: 2000, memory: 4GiB }, max: { cpu: 2000, cores: 8, memory: 4GiB } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { memory: 64GiB }, resources: { memory: 32GiB } }\n",
+		"a size that a rule lowers below max":        lintLabels + "defaults: { resources: { cpu: 2000 } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, resources: { cores: 4 }, max: { cpu: 1000, cores: 8 } }\n",
+		"constraints that can be met":                lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${attr.kernel.name} = linux', '${attr.cpu.arch} != arm64', '${attr.driver.docker} is_set', '${meta.a} = ${meta.b}'] }\n",
+		"values from expressions":                    strings.Replace(lintLabels, "  gpu:", "  \"zone=*\": { param: { name: zone, type: string, one_of: [a, b] }, constraints: ['${meta.zone} = ${{ param.zone }}'] }\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.zone} = ${{ job.branch }}'], resources: { memory: '${{ job.attempt > 1 ? 8192 : 4096 }}' }, max: { memory: 4GiB } }\n",
+		"a label that only an expression may see":    strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + lintRest[:len(lintRest)-1] + "\n  - { name: many, if: 'has(\"gpu\") and len(labels) > 3', jobspec: mine }\n",
+		"a dispatched job":                           lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), dispatch: runner }\n",
+		"a condition that fails or is true":          lintLabels + lintRules + lintRest + "  - { name: x, if: 'param.cpu > 4 or not (param.cpu > 4)', deny: no }\n",
+		"a template that counts labels":              strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, task: { env: { N: '${{ len(labels) }}' } } }\n",
+		"a limit for each set of labels":             strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, limit: { running: 1, per: label } }\n",
+		"one value of a param alone":                 lintLabels + "rules:\n  - { name: linux, if: 'only(\"self-hosted\", \"linux\", \"gpu\", \"cpu=8\") and has(\"linux\")', jobspec: docker-linux }\n  - { name: macos, if: 'exactly(\"self-hosted\", \"macos\")', jobspec: raw-exec-macos }\n",
+		"a param whose greatest value fits":          strings.Replace(lintLabels, "  gpu:", "  \"n=*\": { param: { name: n, type: int, min: 1, max: 1000 }, resources: { memory: '${{ 9000 - param.n * 8 }}' } }\n  gpu:", 1) + "defaults: { max: { memory: 4000 } }\n" + lintRules + lintRest,
+		"a label that means less with another":       strings.Replace(lintLabels, "  gpu:", "  \"n=*\": { param: { name: n, type: int, min: 1, max: 2 }, resources: { memory: '${{ param.n * (param.cpu == nil ? 8000 : 1000) }}' } }\n  gpu:", 1) + "defaults: { max: { memory: 4000 } }\n" + lintRules + lintRest,
+		"defaults that each rule changes":            lintLabels + "defaults: { resources: { memory: 8GiB }, max: { memory: 4GiB } }\nrules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { memory: 16GiB } }\n  - { name: macos, if: has(\"macos\"), jobspec: raw-exec-macos, resources: { memory: 2GiB } }\n",
+		"a fallback that is the same for one repo":   lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.zone} = ${{ repo.name }}'], fallback: [{ after: 1m, constraints: ['${meta.zone} = web'] }] }\n",
+		"a fallback that is the same with one label": strings.Replace(lintLabels, "  gpu:", "  big: { node_pool: big }\n  gpu:", 1) + lintRules + "  - { name: linux, if: 'hasAny(\"big\", \"linux\")', jobspec: docker-linux, fallback: [{ after: 1m, node_pool: other }] }\n",
+		"pools of repositories":                      "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: {} }\nrules:\n  - { name: a, if: 'repo.name == \"a\" and has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: '${{ repo.name }}' }\n  - { name: b, if: 'has(\"linux\") and not has(\"gpu\")', jobspec: docker-linux, node_pool: '${{ repo.name }}' }\n",
+		"a rule that says true":                      lintLabels + lintRules + lintRest + "  - { name: rest, if: 'true', deny: ask for a platform }\n",
 	}
 	if len(files) < 20 {
 		t.Errorf("%d good files", len(files))
@@ -179,6 +191,17 @@ func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 			t.Errorf("Lint says\n%v", got)
 		}
 	})
+}
+
+func TestLintNamesTheFileOfARuleInAnother(t *testing.T) {
+	s, err := Load(File{"10-first.yaml", []byte(lintLabels + lintRules + lintRest)}, File{"20-team.yaml", []byte("version: 1\nrules: [{ name: late, if: has(\"linux\"), jobspec: mine }]\n")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := s.Lint(someJobspecs).Error(), "20-team.yaml:2:9: warning: rule late takes no job: rule linux (10-first.yaml:11) takes every job"
+	if !strings.HasPrefix(got, want) {
+		t.Errorf("Lint says\n%s\nwant\n%s…", got, want)
+	}
 }
 
 func TestEveryLintCodeIsTested(t *testing.T) {

@@ -67,7 +67,7 @@ func Load(files ...File) (*Set, error) {
 		at := s.rules[maxRules].at
 		return nil, Diagnostics{{File: at.file, Line: at.line, Column: at.column, Message: fmt.Sprintf("there are %d rules; at most %d are taken", len(s.rules), maxRules)}}
 	}
-	s.asked = c.lang.asked
+	s.asked, s.sees = c.lang.asked, c.lang.sees
 	s.index()
 	return s, nil
 }

@@ -73,11 +73,19 @@ func (w *world) of(n *node) truth {
 	return unknown
 }
 
+// visibilities are those of GitHub, and whether it calls such a repository private.
+var visibilities = map[string]bool{"public": false, "private": true, "internal": true}
+
 // implies says what one assumption makes of an atom.
 func (a assumption) implies(n *node) truth {
 	if a.kind == n.kind && a.name == n.name && a.is == n.is && a.source == n.source ||
 		a.kind == n.kind && a.name == n.name && a.is == n.is && a.kind != program && a.kind != hasOnly {
 		return truthOf(a.holds)
+	}
+	if a.name == "repo.private" && n.name == "repo.visibility" {
+		if private, known := visibilities[n.is]; known && private != a.holds {
+			return no
+		}
 	}
 	if !a.holds {
 		return unknown
@@ -93,6 +101,10 @@ func (a assumption) implies(n *node) truth {
 			}
 		}
 		return yes
+	case a.name == "repo.visibility" && n.name == "repo.private":
+		if private, known := visibilities[a.is]; known {
+			return truthOf(private)
+		}
 	case a.kind != factIs || n.kind != factIs:
 		return unknown
 	case a.name == n.name:
