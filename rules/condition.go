@@ -3,6 +3,7 @@ package rules
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -121,7 +122,7 @@ func (l *language) condition(source string, run bool) (condition, error) {
 		c.root.needRun = asksForRun(c.root.names)
 	}
 	c.root.source = c.source
-	l.sees = l.sees || c.root.sees()
+	l.see(factsOf(tree.Node))
 	return c, nil
 }
 
@@ -129,7 +130,7 @@ func (l *language) condition(source string, run bool) (condition, error) {
 // as with "let", or that the library does not write as it read it.
 func (l *language) node(n ast.Node) (made *node, err error) {
 	defer func() {
-		if err == nil {
+		if err == nil && made.kids == nil {
 			made.source = n.String()
 		}
 	}()
@@ -163,7 +164,7 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	if err != nil {
 		return nil, placed(err)
 	}
-	if ast.Dump(again.Node) != ast.Dump(n) {
+	if !same(reflect.ValueOf(again.Node), reflect.ValueOf(n)) {
 		return nil, errors.New("written differently")
 	}
 	made = &node{kind: program, names: factsOf(n)}
@@ -180,6 +181,31 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 		}
 	}
 	return made, nil
+}
+
+// same reports whether two expressions are the same, wherever they stand.
+func same(a, b reflect.Value) bool {
+	switch {
+	case a.Kind() != b.Kind() || !a.IsValid() || a.Type() != b.Type():
+		return !a.IsValid() && !b.IsValid()
+	case a.Kind() == reflect.Interface || a.Kind() == reflect.Pointer:
+		return same(a.Elem(), b.Elem())
+	case a.Kind() == reflect.Slice:
+		for i := range min(a.Len(), b.Len()) {
+			if !same(a.Index(i), b.Index(i)) {
+				return false
+			}
+		}
+		return a.Len() == b.Len()
+	case a.Kind() == reflect.Struct:
+		for i := range a.NumField() {
+			if a.Type().Field(i).IsExported() && !same(a.Field(i), b.Field(i)) {
+				return false
+			}
+		}
+		return true
+	}
+	return a.Equal(b)
 }
 
 func (l *language) join(k kind, parts ...ast.Node) (*node, error) {
@@ -326,7 +352,9 @@ func (f *factFinder) Visit(n *ast.Node) {
 		if made := labelNode(written); made != nil {
 			var has []string
 			made.keys(func(k key) { has = append(has, "label "+k.is) })
-			if len(has) == len(written.Arguments) && !made.sees() {
+			only := false
+			made.each(func(k *node) { only = only || k.kind == hasOnly })
+			if len(has) == len(written.Arguments) && !only {
 				f.names = append(f.names, has...)
 				name = ""
 			}
@@ -563,11 +591,6 @@ func (n *node) missing(env *Env) (parts []string, cost int) {
 		return parts, cost
 	}
 	return []string{n.because(env, false)}, 1
-}
-
-// sees reports whether the node depends on labels that it does not name.
-func (n *node) sees() bool {
-	return n.kind == hasOnly || n.kind == program && slices.Contains(n.names, labelsName) || slices.ContainsFunc(n.kids, (*node).sees)
 }
 
 // sure reports whether nothing in the node can fail once the run is known.

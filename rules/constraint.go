@@ -109,8 +109,8 @@ func checkValue(operator, value string) error {
 	case op.operand == needsValue && value == "":
 		return fmt.Errorf("operator %s needs a value", operator)
 	case op.canonical == "regexp":
-		if _, err := regexp.Compile(value); err != nil {
-			return fmt.Errorf("%s is no regular expression: %s", quote(value), oneLine(err.Error()))
+		if err := checkPattern(value); err != nil {
+			return err
 		}
 	case op.canonical == "version" || op.canonical == "semver":
 		if !versions.MatchString(value) {

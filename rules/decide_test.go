@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -273,7 +274,10 @@ rules:
 		{`has("a") and param.cpu`, []string{"a", "cpu=8"}, "rule error: rule r: param.cpu is int, not true or false"},
 		{`has("a") or param.cpu`, nil, "rule error: rule r: param.cpu is nil, not true or false"},
 		{`labels[7] == "a"`, nil, "rule error: rule r: index out of range: 7 (array length is 1) in labels[7] == \"a\""},
-		{`job.name matches job.branch + "("`, nil, "rule error: rule r: error parsing regexp: missing closing ): `main(` in job.name matches job.branch + \"(\""},
+		{`any(split(job.workflow, "-"), # == "CI")`, nil, "routed"},
+		{`any(filter(labels, # != "A"), # == "B")`, []string{"a", "b"}, "routed"},
+		{`string(job.attempt) + string(repo.private) + string(1.5) == "1true1.5"`, nil, "routed"},
+		{`string(labels) == ""`, nil, "rule error: rule r: a []string has no text: want a string, a number or a boolean in string(labels) == \"\""},
 		{`job.attempt in 1..3`, nil, "routed"},
 		{`join(filter(labels, # != "a"), "+") == "self-hosted+b"`, []string{"a", "b"}, "routed"},
 		{`split(repo.full_name, "/")[1] == "web" and join(split("a.b", "."), "-") == "a-b" and join(labels) == "self-hosted"`, nil, "routed"},
@@ -309,22 +313,26 @@ func TestPartsThatTheLibraryWritesDifferentlyStayWhole(t *testing.T) {
 // What could loop, or give more than it gets, is not compiled.
 func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 	for expression, want := range map[string]string{
-		`let a = job.name + job.name; a == ""`:   "let is not taken: write the value where it is used",
-		`true; false`:                            "let is not taken: write the value where it is used",
-		`all(labels, any(labels, # == "a"))`:     "a loop in a loop is not taken: write one without the other",
-		`all(labels, {any(labels, {# == "a"})})`: "a loop in a loop is not taken: write one without the other",
-		`len(1..1000000) > 1`:                    "a range goes from one number to another, of at most 100: write 1..9",
-		`job.attempt in 1..job.attempt`:          "a range goes from one number to another, of at most 100: write 1..9",
-		`reduce(labels, #acc + #acc, "a") == ""`: `there is no function "reduce"`,
-		`labels | map(# + #) | len() > 1`:        `there is no function "map"; did you mean max?`,
-		`repeat(job.name, 1000000) == ""`:        `there is no function "repeat"`,
-		`now().Year() > 2000`:                    `there is no function "now"`,
-		`date("2026-01-01").Year() > 1`:          `there is no function "date"`,
-		`timezone("UTC") != nil`:                 `there is no function "timezone"`,
-		`fromJSON(job.name).x == 1`:              `there is no function "fromJSON"`,
-		`$env.run.fork`:                          "$env is not taken: write labels, param, repo, job or run",
-		`runKnown`:                               "unknown name runKnown",
-		`sortBy(labels, #)[0] == "a"`:            `there is no function "sortBy"`,
+		`let a = job.name + job.name; a == ""`:                    "let is not taken: write the value where it is used",
+		`true; false`:                                             "let is not taken: write the value where it is used",
+		`all(labels, any(labels, # == "a"))`:                      "a loop in a loop is not taken: write one without the other",
+		`all(labels, {any(labels, {# == "a"})})`:                  "a loop in a loop is not taken: write one without the other",
+		`len(1..1000000) > 1`:                                     "a range goes from one number to another, of at most 100: write 1..9",
+		`job.attempt in 1..job.attempt`:                           "a range goes from one number to another, of at most 100: write 1..9",
+		`reduce(labels, #acc + #acc, "a") == ""`:                  `there is no function "reduce"`,
+		`labels | map(# + #) | len() > 1`:                         `there is no function "map"; did you mean max?`,
+		`repeat(job.name, 1000000) == ""`:                         `there is no function "repeat"`,
+		`now().Year() > 2000`:                                     `there is no function "now"`,
+		`date("2026-01-01").Year() > 1`:                           `there is no function "date"`,
+		`timezone("UTC") != nil`:                                  `there is no function "timezone"`,
+		`fromJSON(job.name).x == 1`:                               `there is no function "fromJSON"`,
+		`$env.run.fork`:                                           "$env is not taken: write labels, param, repo, job or run",
+		`runKnown`:                                                "unknown name runKnown",
+		`sortBy(labels, #)[0] == "a"`:                             `there is no function "sortBy"`,
+		`job.name matches job.branch`:                             "matches takes a pattern that is written out",
+		`job.name matches "(a?){1000}"`:                           "the pattern is too large, with what it repeats: at most 1000 steps are taken",
+		`"Private" in repo`:                                       "repo is no list",
+		`job.name` + strings.Repeat(" + job.name", 21) + ` == ""`: "an expression has at most 20 of +",
 	} {
 		_, err := newLanguage(nil, map[string]bool{}).condition(expression, true)
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
@@ -333,6 +341,13 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 	}
 	if _, err := newLanguage(nil, map[string]bool{}).template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it stands in the if of a rule only" {
 		t.Errorf("run in a value: %v", err)
+	}
+	if err := checkPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: at most 5000 steps are taken") {
+		t.Errorf("a large pattern: %v", err)
+	}
+	start := time.Now() // what is nested took the cube of its depth
+	if _, err := newLanguage(nil, map[string]bool{}).condition("len("+strings.Repeat("[", 400)+"1"+strings.Repeat("]", 400)+") > 1", false); err != nil || time.Since(start) > time.Second {
+		t.Errorf("deeply nested lists took %v (%v)", time.Since(start), err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,6 +24,9 @@ import (
 const (
 	maxExpression = 4096 // bytes
 	maxNodes      = 500
+	maxSums       = 20   // of +, which may put long texts together
+	maxMatches    = 1000 // size of the patterns of one expression, as patternSize has it
+	maxPattern    = 5000 // size of a pattern elsewhere
 )
 
 // Env is what an expression sees: the README's table of variables is made of
@@ -89,7 +93,7 @@ func newLanguage(params []string, mentions map[string]bool) *language {
 var builtins = []string{
 	"all", "any", "none", "one", "filter", "count", "len", "first", "last",
 	"lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf",
-	"int", "float", "string", "abs", "ceil", "floor", "round", "min", "max",
+	"int", "float", "abs", "ceil", "floor", "round", "min", "max",
 }
 
 const (
@@ -137,6 +141,7 @@ var bounded = map[string]struct {
 		}
 		return strings.Join(list, sep), nil
 	}, new(func(any, ...string) string)},
+	"string": {func(a ...any) (any, error) { return asText(a[0]) }, new(func(any) string)},
 	"replace": {func(a ...any) (any, error) {
 		s, old, with := a[0].(string), a[1].(string), a[2].(string)
 		if len(s)+strings.Count(s, old)*(len(with)-len(old)) > maxText {
@@ -185,6 +190,7 @@ type visitor struct {
 	source  file.Source
 	run     bool     // run.… may be asked for
 	loops   int      // predicates so far, the inner ones before the outer
+	sums    int      // + so far
 	bad     ast.Node // where it stands
 	message string
 }
@@ -194,6 +200,9 @@ func (v *visitor) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
 	case *ast.BuiltinNode:
 		v.known(n, n.Name)
+		if len(n.Arguments) == 2 && ofLabels(n.Arguments[0]) {
+			ast.Walk(&n.Arguments[1], elements{v})
+		}
 	case *ast.CallNode:
 		name := labelCall(n)
 		if id, ok := n.Callee.(*ast.IdentifierNode); ok && name == "" {
@@ -221,18 +230,18 @@ func (v *visitor) Visit(node *ast.Node) {
 				v.refuse(n, fmt.Sprintf("a range goes from one number to another, of at most %d: write 1..9", maxParts))
 			}
 		}
-		_, element := n.Left.(*ast.PointerNode) // any(labels, # == "gpu")
-		switch {
-		case n.Operator == "in" && isLabels(n.Right):
-			v.mention(n.Left)
-		case element && n.Operator == "==":
-			v.mention(n.Right)
-		case element && n.Operator == "in":
-			if list, ok := n.Right.(*ast.ArrayNode); ok {
-				for _, e := range list.Nodes {
-					v.mention(e)
-				}
+		if n.Operator == "+" {
+			if v.sums++; v.sums > maxSums {
+				v.refuse(n, fmt.Sprintf("an expression has at most %d of +", maxSums))
 			}
+		}
+		list, _ := n.Right.(*ast.IdentifierNode)
+		switch {
+		case n.Operator != "in" || list == nil:
+		case list.Value == "labels":
+			v.mention(n.Left)
+		case list.Value != "param":
+			v.refuse(n.Right, list.Value+" is no list")
 		}
 	case *ast.MemberNode:
 		id, isID := n.Node.(*ast.IdentifierNode)
@@ -255,6 +264,87 @@ func (v *visitor) Visit(node *ast.Node) {
 			v.refuse(n, "$env is not taken: write labels, param, repo, job or run")
 		}
 	}
+}
+
+// elements is a visitor of what is asked of each label: any(labels, # == "gpu").
+type elements struct{ *visitor }
+
+// Visit is called for a node after its children.
+func (v elements) Visit(node *ast.Node) {
+	n, ok := (*node).(*ast.BinaryNode)
+	if !ok {
+		return
+	}
+	if _, element := n.Left.(*ast.PointerNode); !element {
+		return
+	}
+	list, isList := n.Right.(*ast.ArrayNode)
+	switch {
+	case n.Operator == "==" || n.Operator == "!=":
+		v.mention(n.Right)
+	case n.Operator == "in" && isList:
+		for _, e := range list.Nodes {
+			v.mention(e)
+		}
+	}
+}
+
+// patterns is a visitor of regular expressions, before the library compiles them.
+type patterns struct {
+	*visitor
+	size *int // so far
+}
+
+// Visit is called for a node after its children.
+func (v patterns) Visit(node *ast.Node) {
+	n, ok := (*node).(*ast.BinaryNode)
+	if !ok || n.Operator != "matches" {
+		return
+	}
+	s, ok := n.Right.(*ast.StringNode)
+	if !ok {
+		v.refuse(n.Right, "matches takes a pattern that is written out")
+		return
+	}
+	if *v.size += patternSize(s.Value); *v.size > maxMatches {
+		v.refuse(n.Right, fmt.Sprintf("the pattern is too large, with what it repeats: at most %d steps are taken", maxMatches))
+	}
+}
+
+// patternSize is about how many steps a regular expression compiles to: its
+// memory, and its time for each character, are in proportion. It is 0 for one
+// that does not compile.
+func patternSize(s string) int {
+	re, err := syntax.Parse(s, syntax.Perl)
+	if err != nil {
+		return 0
+	}
+	return steps(re)
+}
+
+func steps(re *syntax.Regexp) int {
+	n := 1
+	if re.Op == syntax.OpLiteral {
+		n = len(re.Rune)
+	}
+	for _, sub := range re.Sub {
+		n += steps(sub)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
+}
+
+// checkPattern checks a regular expression that is no part of an expression.
+func checkPattern(s string) error {
+	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
+		return fmt.Errorf("%s is no regular expression: %s", quote(s), oneLine(err.Error()))
+	}
+	if patternSize(s) > maxPattern {
+		return fmt.Errorf("%s is too large, with what it repeats: at most %d steps are taken", quote(s), maxPattern)
+	}
+	return nil
 }
 
 // known refuses a function that is not taken.
@@ -288,6 +378,11 @@ func (v *visitor) refuse(n ast.Node, message string) {
 	}
 }
 
+func (v *visitor) fault() error {
+	line, column := v.place(v.bad)
+	return &expressionError{line, column, v.message}
+}
+
 func (v *visitor) mention(n ast.Node) {
 	if s, ok := n.(*ast.StringNode); ok {
 		s.Value = strings.ToLower(s.Value)
@@ -300,6 +395,12 @@ func (v *visitor) mention(n ast.Node) {
 func (v *visitor) place(n ast.Node) (line, column int) {
 	e := (&file.Error{Location: n.Location()}).Bind(v.source)
 	return max(e.Line, 1), e.Column
+}
+
+// ofLabels reports whether the elements of a list are labels.
+func ofLabels(n ast.Node) bool {
+	b, ok := n.(*ast.BuiltinNode)
+	return isLabels(n) || ok && b.Name == "filter" && ofLabels(b.Arguments[0])
 }
 
 func isLabels(n ast.Node) bool {
@@ -341,6 +442,12 @@ func shifted(err error, text string, from int) error {
 	return e
 }
 
+// see notes whether an expression that asks for the facts may depend on labels
+// that it does not name.
+func (l *language) see(facts []string) {
+	l.sees = l.sees || slices.Contains(facts, labelsName) || slices.Contains(facts, "param")
+}
+
 // compile checks an expression and compiles it; run says whether it may ask for
 // the run.
 func (l *language) compile(source string, run bool, more ...expr.Option) (*vm.Program, error) {
@@ -360,6 +467,14 @@ func (l *language) check(source string, run bool, more ...expr.Option) (*parser.
 	}
 	l.found = nil
 	v := &visitor{language: l, source: file.NewSource(source), run: run}
+	if strings.Contains(source, "matches") {
+		if tree, err := parser.Parse(source); err == nil {
+			ast.Walk(&tree.Node, patterns{v, new(int)})
+		}
+		if v.bad != nil {
+			return nil, nil, v.fault()
+		}
+	}
 	config := *l.config
 	config.Visitors = []ast.Visitor{v}
 	for _, option := range more {
@@ -367,8 +482,7 @@ func (l *language) check(source string, run bool, more ...expr.Option) (*parser.
 	}
 	tree, err := checker.ParseCheck(source, &config)
 	if v.bad != nil {
-		line, column := v.place(v.bad)
-		return nil, nil, &expressionError{line, column, v.message}
+		return nil, nil, v.fault()
 	}
 	return tree, &config, placed(err)
 }
@@ -447,7 +561,7 @@ func (l *language) template(source string) (*template, error) {
 		p := part{program: program}
 		if tree, err := parser.Parse(after[:end]); err == nil {
 			p.facts = factsOf(tree.Node)
-			l.sees = l.sees || slices.Contains(p.facts, labelsName)
+			l.see(p.facts)
 		}
 		t.parts = append(t.parts, p)
 		rest = after[end+len(closing):]

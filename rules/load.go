@@ -346,9 +346,8 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 		if !ok {
 			return
 		}
-		_, err := regexp.Compile(s) // by itself: "a)|(b" must not get out of the brackets
-		if err != nil {
-			r.fault(pattern, "param pattern %s is no regular expression: %s", quote(s), oneLine(err.Error()))
+		if err := checkPattern(s); err != nil { // by itself: "a)|(b" must not get out of the brackets
+			r.fault(pattern, "param pattern %v", err)
 			return
 		}
 		whole, err := regexp.Compile(`^(?:` + s + `)$`) // it can be too deep only so
