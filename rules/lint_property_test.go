@@ -15,12 +15,16 @@ import (
 // A universe small enough to ask Decide about every job in it. Of each fact it
 // has the values that the drawn rules name, and one that they do not.
 var (
-	allLabels = []string{"linux", "gpu", "cpu=4", "cpu=16", "zone=a", "x64"}
+	allLabels = []string{"linux", "gpu", "cpu=4", "cpu=16", "x64"}
 	allRepos  = []Repo{
-		{Owner: "acme", Name: "web", FullName: "acme/web"}, {Owner: "acme", Name: "api", FullName: "acme/api"}, {Owner: "other", Name: "web", FullName: "other/web"},
+		{Owner: "acme", Name: "web", FullName: "acme/web"}, {Owner: "acme", Name: "api", FullName: "acme/api"},
+		{Owner: "else", Name: "web", FullName: "else/web"}, {Owner: "third", Name: "web", FullName: "third/web"},
 	}
 	allBranches = []string{"main", "dev"}
-	allRuns     = []Run{{Event: "push", Actor: "a"}, {Event: "pull_request", Actor: "a"}, {Event: "pull_request", Actor: "a", Fork: true}}
+	allRuns     = []Run{
+		{Event: "push", Actor: "a"}, {Event: "pull_request", Actor: "a"}, {Event: "schedule", Actor: "a"},
+		{Event: "push", Actor: "a", Fork: true}, {Event: "pull_request", Actor: "a", Fork: true}, {Event: "schedule", Actor: "a", Fork: true},
+	}
 )
 
 func universe() (jobs []Facts) {
@@ -57,9 +61,9 @@ func drawNested(t *rapid.T, depth int) string {
 	return drawFrom(t,
 		`has("`+l+`")`, `has("`+l+`")`, `"`+l+`" in labels`, `"`+l+`" not in labels`, `not has("`+l+`")`, `has("`+l+`", "`+m+`")`, `hasAny("`+l+`", "`+m+`")`,
 		`only("self-hosted", "`+l+`", "`+m+`")`, `exactly("self-hosted", "`+l+`")`, `exactly("self-hosted")`, `any(labels, # == "`+l+`")`, `len(labels) > 2`,
-		`repo.owner == "acme"`, `repo.owner != "acme"`, `repo.owner in ["acme", "other"]`, `repo.full_name == "acme/web"`, `repo.full_name in ["acme/web", "other/web"]`, `repo.name == "web"`,
-		`repo.private`, `not repo.private`, `repo.visibility == "public"`, `repo.visibility == "private"`, `job.branch == "main"`, `job.branch != "main"`,
-		`run.fork`, `run.event == "push"`, `run.event in ["push", "pull_request"]`, `run.event startsWith "pull"`,
+		`repo.owner == "acme"`, `repo.owner != "acme"`, `repo.owner in ["acme", "else"]`, `repo.full_name == "acme/web"`, `repo.full_name in ["acme/web", "else/web"]`, `repo.name == "web"`,
+		`repo.private`, `not repo.private`, `repo.visibility == "public"`, `repo.visibility != "public"`, `job.branch == "main"`, `job.branch != "main"`,
+		`run.fork`, `run.event == "push"`, `run.event in ["push", "schedule"]`, `run.event startsWith "pull"`,
 		`param.cpu > 8`, `(param.cpu ?? 1) > 8`, `param.zone == "A"`, `true`, `false`,
 	)
 }
@@ -68,7 +72,7 @@ func drawNested(t *rapid.T, depth int) string {
 func drawSet(t *rapid.T) string {
 	var b strings.Builder
 	b.WriteString("version: 1\n")
-	b.WriteString(drawFrom(t, "", "", "", "scope: not has(\"gpu\") or repo.private\n", "scope: has(\"self-hosted\") and repo.owner == \"acme\"\n", "scope: param.cpu > 8\n"))
+	b.WriteString(drawFrom(t, "", "", "", "scope: has(\"self-hosted\") and (not has(\"gpu\") or repo.private)\n", "scope: has(\"self-hosted\") and repo.owner == \"acme\"\n", "scope: has(\"self-hosted\") and param.cpu > 8\n"))
 	b.WriteString("labels:\n  self-hosted: {}\n")
 	b.WriteString("  linux: " + drawFrom(t, "{}", "{}", "{ constraints: ['${attr.kernel.name} = linux'] }", "{ node_pool: big }") + "\n")
 	b.WriteString("  gpu: " + drawFrom(t, "{}", "{ devices: [nvidia/gpu] }", "{ resources: { memory: 4000 } }", "{ resources: { cores: 2 } }", "{ node_pool: big }") + "\n")
@@ -252,7 +256,6 @@ func (c *lintCase) refuted(d Diagnostic) string {
 		}
 	case "max-below-default":
 		what := strings.Fields(d.Message[strings.Index(d.Message, "max "):])[1]
-		reached := false
 		for i, f := range c.jobs {
 			if c.made[i].Rule == "" || len(f.Labels) > 1 && slices.ContainsFunc(f.Labels, func(name string) bool {
 				l, _ := c.vocabulary.find(name)
@@ -264,12 +267,10 @@ func (c *lintCase) refuted(d Diagnostic) string {
 			if own := c.sizes(&ru.layer, what); d.Rule == "" && own || d.Rule != "" && ru.name != d.Rule {
 				continue
 			}
-			reached = true
 			if c.made[i].Outcome == Routed && c.made[i].Dispatch == "" {
 				return show(i)
 			}
 		}
-		_ = reached
 	case "fallback-no-change":
 		n, _ := strconv.Atoi(fallbackNo.FindStringSubmatch(d.Message)[1])
 		for _, i := range c.won(d.Rule) {
@@ -284,14 +285,22 @@ func (c *lintCase) refuted(d Diagnostic) string {
 				return show(i)
 			}
 		}
-	case "driver-ruled-out":
-		for _, i := range c.won(d.Rule) {
-			placements := []Placement{c.made[i].Placement}
-			for _, f := range c.made[i].Fallback {
-				placements = append(placements, f.Placement)
+	case "driver-ruled-out": // of the rule's own placement, or of one fallback
+		spec := lintSpecs[slices.IndexFunc(lintSpecs, func(j Jobspec) bool { return strings.Contains(d.Message, "jobspec "+j.Name+" ") })]
+		needs := append(slices.Clone(spec.Constraints), Constraint{Attribute: "${attr.driver." + spec.Driver + "}", Operator: "=", Value: "1"})
+		for n := range 1 + len(c.rule(d.Rule).fallback) {
+			if !slices.ContainsFunc(c.won(d.Rule), func(i int) bool {
+				p := c.made[i].Placement
+				if n > 0 && c.made[i].Outcome == Routed {
+					p = c.made[i].Fallback[n-1].Placement
+				}
+				_, _, out := contradiction(append(needs, p.Constraints...))
+				return p.Jobspec != "" && (p.Jobspec != spec.Name || !out)
+			}) {
+				return ""
 			}
-			_ = placements
 		}
+		return "each of its placements fits the jobspec for some job"
 	}
 	return ""
 }
@@ -305,7 +314,10 @@ func (c *lintCase) sizes(l *layer, what string) bool {
 	return l.memory.set || l.max.memory.most != 0
 }
 
-// Lint claims only what it can prove. Here each claim is held against all jobs.
+// Lint claims only what it can prove: each claim is held against all jobs. The
+// rules that it misses ask for what only a program can tell, such as len(labels)
+// or a param: without those it missed 13 of 1,612, and most of them could win
+// for a repository that this universe does not have.
 func TestEveryFindingOfLintIsTrue(t *testing.T) {
 	jobs := universe()
 	found := map[string]int{}
