@@ -340,19 +340,14 @@ func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *En
 
 // most is the most that a job of the rule may ask for: of each size what the
 // rule says, or else the defaults.
-func (s *Set) most(ru *rule) limits {
-	most, own := s.defaults.max, ru.layer.max
-	pick := func(at *limit, own limit) {
-		if own.most != 0 {
-			*at = own
+func (s *Set) most(ru *rule) *limits {
+	most := s.defaults.max
+	for _, c := range sizes {
+		if own := c.max(&ru.layer.max); own.most != 0 {
+			*c.max(&most) = *own
 		}
 	}
-	pick(&most.cpu, own.cpu)
-	pick(&most.cores, own.cores)
-	pick(&most.memory, own.memory)
-	pick(&most.memoryMax, own.memoryMax)
-	pick(&most.disk, own.disk)
-	return most
+	return &most
 }
 
 // fallbacks are the placements to try when the rule's own is not placed.

@@ -412,32 +412,23 @@ func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec strin
 
 // limits checks that what a job of the rule gets without asking is within max.
 func (l *linter) limits(ru *rule) {
-	own, most := &ru.layer, l.most(ru)
-	for _, c := range []struct {
-		what           string
-		own, otherwise *value[int]
-		instead        bool // the rule asks for the other of cpu and cores
-		max            limit
-		show           func(int) string
-	}{
-		{"cpu", &own.cpu, &l.defaults.cpu, own.cores.set, most.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
-		{"cores", &own.cores, &l.defaults.cores, own.cpu.set, most.cores, func(n int) string { return fmt.Sprint(n) }},
-		{"memory", &own.memory, &l.defaults.memory, false, most.memory, formatMiB},
-		{"memory_max", &own.memoryMax, &l.defaults.memoryMax, false, most.memoryMax, formatMiB},
-		{"disk", &own.disk, &l.defaults.disk, false, most.disk, formatMiB},
-	} {
-		size, from := c.own, "rule "+ru.name
+	most := l.most(ru)
+	for _, c := range sizes {
+		size, limit, from := c.of(&ru.layer), c.max(most), "rule "+ru.name
 		if !size.set {
-			size, from = c.otherwise, "defaults"
+			size, from = c.of(&l.defaults), "defaults"
+			if c.what == "cpu" && ru.layer.cores.set || c.what == "cores" && ru.layer.cpu.set {
+				continue // it takes the other's place
+			}
 		}
-		if c.instead || !size.set || size.template != nil || c.max.most == 0 || size.literal <= c.max.most {
+		if !size.set || size.template != nil || limit.most == 0 || size.literal <= limit.most {
 			continue
 		}
 		rule, who := ru.name, "rule "+ru.name+": "
-		if from == "defaults" && c.max.from == "defaults" {
+		if from == "defaults" && limit.from == "defaults" {
 			rule, who = "", ""
 		}
-		l.add("max-below-default", c.max.at, rule, "%smax %s %s (%s) is below what a job gets without asking, %s (%s): no such job can be placed; raise max or lower the size", who, c.what, c.show(c.max.most), c.max.from, c.show(size.literal), from)
+		l.add("max-below-default", limit.at, rule, "%smax %s %s (%s) is below what a job gets without asking, %s (%s): no such job can be placed; raise max or lower the size", who, c.what, c.show(limit.most), limit.from, c.show(size.literal), from)
 	}
 }
 
@@ -571,24 +562,13 @@ func (l *linter) misfit(ru *rule, lb *label, env *Env, all bool) string {
 		return fmt.Sprintf("with rule %s no node can satisfy both %s (%s) and %s (%s); mend one of them", ru.name, a, a.From, b, b.From)
 	}
 	most := l.most(ru)
-	for _, c := range []struct {
-		what string
-		size *value[int]
-		max  limit
-		show func(int) string
-	}{
-		{"cpu", &lb.layer.cpu, most.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
-		{"cores", &lb.layer.cores, most.cores, func(n int) string { return fmt.Sprint(n) }},
-		{"memory", &lb.layer.memory, most.memory, formatMiB},
-		{"memory_max", &lb.layer.memoryMax, most.memoryMax, formatMiB},
-		{"disk", &lb.layer.disk, most.disk, formatMiB},
-	} {
-		n, ok := fixed(c.size, lb, env)
-		if !all && c.size.template != nil && !c.size.template.isParam(lb.param) {
+	for _, c := range sizes {
+		size, limit := c.of(&lb.layer), c.max(most)
+		if !all && size.template != nil && !size.template.isParam(lb.param) {
 			continue // a greater value may ask for less
 		}
-		if ok && c.max.most != 0 && n > c.max.most {
-			return fmt.Sprintf("its %s, %s, is over the most that rule %s allows, %s (%s); raise max or lower it", c.what, c.show(n), ru.name, c.show(c.max.most), c.max.from)
+		if n, ok := fixed(size, lb, env); ok && limit.most != 0 && n > limit.most {
+			return fmt.Sprintf("its %s, %s, is over the most that rule %s allows, %s (%s); raise max or lower it", c.what, c.show(n), ru.name, c.show(limit.most), limit.from)
 		}
 	}
 	return ""

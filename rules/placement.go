@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -32,6 +33,21 @@ type layer struct {
 
 // limits are the most that a job may ask for; 0 is no limit.
 type limits struct{ cpu, cores, memory, memoryMax, disk limit }
+
+// sizes are what limits are of.
+var sizes = []struct {
+	what, key string // in the file, in a decision
+	of        func(*layer) *value[int]
+	max       func(*limits) *limit
+	got       func(*Resources) int
+	show      func(int) string
+}{
+	{"cpu", "resources.cpu", func(l *layer) *value[int] { return &l.cpu }, func(l *limits) *limit { return &l.cpu }, func(r *Resources) int { return r.CPU }, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
+	{"cores", "resources.cores", func(l *layer) *value[int] { return &l.cores }, func(l *limits) *limit { return &l.cores }, func(r *Resources) int { return r.Cores }, strconv.Itoa},
+	{"memory", "resources.memory_mb", func(l *layer) *value[int] { return &l.memory }, func(l *limits) *limit { return &l.memory }, func(r *Resources) int { return r.MemoryMB }, formatMiB},
+	{"memory_max", "resources.memory_max_mb", func(l *layer) *value[int] { return &l.memoryMax }, func(l *limits) *limit { return &l.memoryMax }, func(r *Resources) int { return r.MemoryMaxMB }, formatMiB},
+	{"disk", "resources.disk_mb", func(l *layer) *value[int] { return &l.disk }, func(l *limits) *limit { return &l.disk }, func(r *Resources) int { return r.DiskMB }, formatMiB},
+}
 
 type limit struct {
 	most int
@@ -354,7 +370,7 @@ func (m *merger) runner(l *layer) error {
 }
 
 // finish fills in what nobody set and checks the whole.
-func (m *merger) finish(most limits) error {
+func (m *merger) finish(most *limits) error {
 	p := &m.p
 	if p.Runner.Scope == "" {
 		p.Runner.Scope, p.From["runner.scope"] = "repository", "built in"
@@ -366,21 +382,9 @@ func (m *merger) finish(most limits) error {
 	if r.MemoryMaxMB != 0 && r.MemoryMaxMB < r.MemoryMB { // a label raised memory past it; Nomad wants it at least as large
 		r.MemoryMaxMB, p.From["resources.memory_max_mb"] = r.MemoryMB, p.From["resources.memory_mb"]
 	}
-	for _, c := range []struct {
-		what, key string
-		got       int
-		limit     limit
-		show      func(int) string
-	}{
-		{"cpu", "cpu", r.CPU, most.cpu, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
-		{"cores", "cores", r.Cores, most.cores, func(n int) string { return fmt.Sprint(n) }},
-		{"memory", "memory_mb", r.MemoryMB, most.memory, formatMiB},
-		{"memory_max", "memory_max_mb", r.MemoryMaxMB, most.memoryMax, formatMiB},
-		{"disk", "disk_mb", r.DiskMB, most.disk, formatMiB},
-	} {
-		if c.limit.most != 0 && c.got > c.limit.most {
-			return fmt.Errorf("%s %s (%s) is over the most, %s (%s)",
-				c.what, c.show(c.got), p.From["resources."+c.key], c.show(c.limit.most), c.limit.from)
+	for _, c := range sizes {
+		if got, limit := c.got(r), c.max(most); limit.most != 0 && got > limit.most {
+			return fmt.Errorf("%s %s (%s) is over the most, %s (%s)", c.what, c.show(got), p.From[c.key], c.show(limit.most), limit.from)
 		}
 	}
 	if a, b, found := contradiction(p.Constraints); found {
