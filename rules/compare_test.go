@@ -132,7 +132,7 @@ func TestWhatDecisionsDifferIn(t *testing.T) {
 			f.NodePool = pool
 			return f
 		}
-		d := &Decision{Outcome: Routed, Rule: "linux", Placement: nowhere(), Limit: &Limit{10, "owner", "linux/acme"}}
+		d := &Decision{Outcome: Routed, Rule: "linux", Placement: nowhere(), Limit: &Limit{10, "owner", "linux|acme"}}
 		d.Fallback = []Fallback{fallback(Duration(5*time.Minute), "od"), fallback(Duration(time.Hour), "all")}
 		change(d)
 		return d

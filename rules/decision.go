@@ -82,7 +82,7 @@ type Nearest struct {
 type Limit struct {
 	Running int    `json:"running"` // at least 1: the most jobs of one Key at once
 	Per     string `json:"per"`     // rule, owner, repo or label
-	Key     string `json:"key"`     // what this job is counted under: "linux", "linux/acme", "linux/acme/web", "linux/gpu,linux"
+	Key     string `json:"key"`     // what this job is counted under: "linux", "linux|acme", "linux|acme/web", "linux|gpu,linux"
 }
 
 // A Fallback is the placement to try when Nomad has not placed the runner.

@@ -336,7 +336,7 @@ type expectLimitForm struct {
 	// what is counted by itself
 	Per string `yaml:"per" empty:"yes" example:"owner"`
 	// what the job is counted under
-	Key string `yaml:"key" empty:"yes" example:"linux/acme"`
+	Key string `yaml:"key" empty:"yes" example:"linux|acme"`
 }
 
 // A fallback that a test expects.

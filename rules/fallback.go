@@ -19,12 +19,12 @@ func (l *limitSpec) of(ru *rule, meanings []meaning, env *Env) *Limit {
 	if l == nil {
 		return nil
 	}
-	key := ru.name
+	key := ru.name // has no "|" in it
 	switch l.per {
 	case "owner":
-		key += "/" + env.Repo.Owner
+		key += "|" + env.Repo.Owner
 	case "repo":
-		key += "/" + env.Repo.FullName
+		key += "|" + env.Repo.FullName
 	case "label":
 		// The labels that mean something, in the vocabulary's order. Those of a
 		// pattern without a param are unique to a job: they count as the pattern.
@@ -36,7 +36,7 @@ func (l *limitSpec) of(ru *rule, meanings []meaning, env *Env) *Limit {
 			}
 			names = append(names, name)
 		}
-		key += "/" + strings.Join(names, ",")
+		key += "|" + strings.Join(names, ",")
 	}
 	return &Limit{Running: l.running, Per: l.per, Key: key}
 }

@@ -73,11 +73,11 @@ rules:
 `)
 	f := job("linux", "arm64", "large", "run-77", "n=3")
 	f.Job.Name = "owner"
-	if d := cmp.Diff(&Limit{3, "owner", "owner/acme"}, s.Decide(f, false).Limit); d != "" {
+	if d := cmp.Diff(&Limit{3, "owner", "owner|acme"}, s.Decide(f, false).Limit); d != "" {
 		t.Errorf("limit per owner (-want +got):\n%s", d)
 	}
 	f.Job.Name = "label"
-	if d := cmp.Diff(&Limit{2, "label", "label/self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit); d != "" {
+	if d := cmp.Diff(&Limit{2, "label", "label|self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit); d != "" {
 		t.Errorf("limit per label (-want +got):\n%s", d)
 	}
 	f.Job.Name = ""
