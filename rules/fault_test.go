@@ -40,6 +40,8 @@ func TestFaultsAreReportedAtTheirPlaces(t *testing.T) {
 		{"binary junk", "§\x7fELF\x02\x01\x01\x00\x00", []string{`byte 0x7f is not text: a rules file is UTF-8`}},
 		{"UTF-16", "§\xff\xfev\x00", []string{`byte 0xff is not text: a rules file is UTF-8`}},
 
+		{"a condition with a comma within braces", "version: 1\nrules: [{ name: r, if: has(\"a\", §\"b\"), jobspec: j }]\n", []string{`not YAML: could not find flow map content: within { } a text with a comma stands in quotes, as in if: 'has("linux", "gpu")'`}},
+
 		// What hides what a rule says.
 		{"anchors and aliases", "version: 1\nlabels: { a: §&x {}, b: §*x }\n" + rest, []string{anchors, anchors}},
 		{"a merge key", "version: 1\nlabels:\n  a: §&x { priority: 5 }\n  b: { §<<: §*x }\n" + rest, []string{anchors, anchors, anchors}},

@@ -99,7 +99,11 @@ func (r *reader) tree() (root ast.Node) {
 		if syntax.Token != nil && syntax.Token.Position != nil {
 			line, column = syntax.Token.Position.Line, syntax.Token.Position.Column
 		}
-		r.faultAt(line, column, "not YAML: %s", oneLine(syntax.Message))
+		hint := ""
+		if strings.Contains(syntax.Message, "flow map") {
+			hint = `: within { } a text with a comma stands in quotes, as in if: 'has("linux", "gpu")'`
+		}
+		r.faultAt(line, column, "not YAML: %s%s", oneLine(syntax.Message), hint)
 		return nil
 	}
 	if err != nil {
