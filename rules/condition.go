@@ -61,7 +61,7 @@ type node struct {
 	is    string      // the text that the fact is compared with
 	value bool        // of a constant
 	names []string    // of only: the labels that may be there. Of a program: the facts that it asks for
-	run   *vm.Program // of a program
+	code  *vm.Program // of a program
 	text  func(*Env) string
 	flag  func(*Env) bool
 
@@ -118,7 +118,7 @@ func (l *language) condition(source string, run bool) (condition, error) {
 		if err != nil {
 			return condition{}, err
 		}
-		c.root = &node{kind: program, run: p, names: factsOf(tree.Node)}
+		c.root = &node{kind: program, code: p, names: factsOf(tree.Node)}
 		c.root.needRun = asksForRun(c.root.names)
 	}
 	c.root.source = c.source
@@ -126,8 +126,8 @@ func (l *language) condition(source string, run bool) (condition, error) {
 	return c, nil
 }
 
-// node takes an expression apart. It fails on a part that does not stand alone,
-// as with "let", or that the library does not write as it read it.
+// node takes an expression apart. It fails on a part that the library does not
+// write as it read it: that part cannot be compiled by itself.
 func (l *language) node(n ast.Node) (made *node, err error) {
 	defer func() {
 		if err == nil && made.kids == nil {
@@ -170,11 +170,11 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	made = &node{kind: program, names: factsOf(n)}
 	made.needRun = asksForRun(made.names)
 	made.safe = cannotFail(n) && !made.needRun
-	if made.run, err = l.compile(n.String(), true); err != nil {
+	if made.code, err = l.compile(n.String(), true); err != nil {
 		return nil, err
 	}
 	if len(made.names) == 0 { // the same for every job
-		if v, err := evaluate(made.run, &Env{}); err == nil {
+		if v, err := evaluate(made.code, &Env{}); err == nil {
 			if b, ok := v.(bool); ok {
 				made = &node{kind: constant, value: b, safe: true}
 			}
@@ -419,7 +419,7 @@ func (n *node) holds(env *Env) (bool, error) {
 	case constant:
 		return n.value, nil
 	}
-	v, err := evaluate(n.run, env)
+	v, err := evaluate(n.code, env)
 	if err != nil {
 		return false, fmt.Errorf("%w in %s", err, oneLine(n.source))
 	}

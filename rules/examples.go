@@ -27,8 +27,11 @@ func (s *Set) Examples() []Example {
 	var list []Example
 	plain := map[int]*Facts{}
 	for i := range s.rules {
+		if s.rules[i].deny != "" || len(list) >= maxExamples {
+			continue
+		}
 		f := l.find(i)
-		if s.rules[i].deny != "" || f == nil || len(list) >= maxExamples {
+		if f == nil {
 			continue
 		}
 		d := s.decide(*f, s.first)

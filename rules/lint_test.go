@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -206,7 +207,14 @@ func TestLintNamesTheFileOfARuleInAnother(t *testing.T) {
 }
 
 func TestEveryLintCodeIsTested(t *testing.T) {
+	table, err := os.ReadFile("lint_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range lintCodes {
+		if !strings.Contains(string(table), "‹"+c.code+"›§") {
+			t.Errorf("no case has the finding %s", c.code)
+		}
 		if c.what == "" || c.code == "" {
 			t.Errorf("%+v", c)
 		}
