@@ -15,10 +15,10 @@ import (
 const ClaimPath = "/runner/v1/claim"
 
 const (
-	maxToken     = 256              // bytes of a bearer token
-	nameTries    = 3                // names offered to GitHub for one claim
-	claimFixWait = 2 * time.Minute  // on top of the back-off, when a person must act
-	claimTimeout = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
+	maxToken      = 256              // bytes of a bearer token
+	nameTries     = 3                // names offered to GitHub for one claim
+	githubFixWait = 2 * time.Minute  // on top of the back-off, when a person must act on what GitHub said
+	claimTimeout  = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
 )
 
 // claim answers GET /runner/v1/claim. The bearer token of a Nomad job's meta
@@ -131,7 +131,7 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 	}
 	var fix *FixError
 	if errors.As(cause, &fix) {
-		at = at.Add(claimFixWait) // each attempt costs a Nomad job
+		at = at.Add(githubFixWait) // each attempt costs a Nomad job
 	}
 	if _, err := w.Store.Lost(ctx, c.Runner.ID, at, cause.Error(), w.Now()); err != nil {
 		// Recover mends it at the next start.

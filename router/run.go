@@ -17,7 +17,6 @@ const (
 	maxRuns    = 10_000           // remembered
 	runTimeout = 15 * time.Second // of one look-up; under claimTimeout
 	runPause   = 30 * time.Second // at most, after failures, before any job of the run asks again; 500 ms after the first, then doubled
-	runFixWait = 2 * time.Minute  // on top of the back-off, when a person must act: each attempt counts against GitHub's rate limit
 )
 
 // decide decides a job. Its run is looked up when a rule that is reached asks
@@ -52,7 +51,7 @@ func (w *worker) undecided(ctx context.Context, j Job, d Decision, cause error) 
 	}
 	var fix *FixError
 	if errors.As(cause, &fix) {
-		at = at.Add(runFixWait)
+		at = at.Add(githubFixWait) // each attempt counts against GitHub's rate limit
 		log.Error("job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
 		log.Warn("github did not say what started a run; the job will be tried again", "again_at", at)
