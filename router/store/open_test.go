@@ -36,16 +36,6 @@ func TestOpenMakesAFileForItsOwnerOnly(t *testing.T) {
 }
 
 func TestOpenRefusesWhatItCannotUse(t *testing.T) {
-	exec := func(t *testing.T, path, query string) {
-		db, err := sql.Open("sqlite", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		if _, err := db.Exec(query); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, tt := range []struct {
 		name string
 		make func(t *testing.T, dir string) (path string)
@@ -71,7 +61,7 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 		}, "it is not a database; move it away, or name another file"},
 		{"another program's database", func(t *testing.T, dir string) string {
 			path := filepath.Join(dir, "x.db")
-			exec(t, path, "CREATE TABLE bookmarks (url)")
+			execute(t, path, "CREATE TABLE bookmarks (url)")
 			return path
 		}, "it is another program's SQLite database"},
 		{"a newer version's database", func(t *testing.T, dir string) string {
@@ -79,7 +69,7 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 			if err := open(t, path).Close(); err != nil {
 				t.Fatal(err)
 			}
-			exec(t, path, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
+			execute(t, path, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
 			return path
 		}, "it was written by a newer version of Switchyard (schema 9999, this version knows "},
 	} {
@@ -171,5 +161,18 @@ func wantQueued(t *testing.T, s *store.Store, want int) {
 	}
 	if counts[router.Queued] != want {
 		t.Errorf("got %v, want %d queued", counts, want)
+	}
+}
+
+// execute runs a statement on a file, as another program would.
+func execute(t *testing.T, path, query string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(query); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"database/sql"
 	"os"
 	"path/filepath"
 	"strings"
@@ -151,22 +150,12 @@ func TestRecordedJobsAreReadAfterACrash(t *testing.T) {
 }
 
 func TestOpenReadOnlyRefusesWhatItCannotRead(t *testing.T) {
-	exec := func(t *testing.T, path, query string) {
-		db, err := sql.Open("sqlite", path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer db.Close()
-		if _, err := db.Exec(query); err != nil {
-			t.Fatal(err)
-		}
-	}
 	ours := func(query string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
 			if err := open(t, path).Close(); err != nil {
 				t.Fatal(err)
 			}
-			exec(t, path, query)
+			execute(t, path, query)
 		}
 	}
 	for _, tt := range []struct {
@@ -190,7 +179,7 @@ func TestOpenReadOnlyRefusesWhatItCannotRead(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "it is not a database"},
-		{"another program's database", func(t *testing.T, path string) { exec(t, path, "CREATE TABLE jobs (id)") }, "it is another program's SQLite database"},
+		{"another program's database", func(t *testing.T, path string) { execute(t, path, "CREATE TABLE jobs (id)") }, "it is another program's SQLite database"},
 		{"a newer version's database", ours("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"), "it was written by a newer version of Switchyard"},
 		{"an older version's database", ours("DELETE FROM goose_db_version WHERE version_id > 0"), "its schema is of an older version of Switchyard; let this version's serve open it once"},
 	} {
