@@ -19,15 +19,8 @@ import (
 )
 
 func jobsCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "jobs",
-		Short:   "Work with the recorded jobs",
-		Example: "  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl",
-		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(jobsExportCommand())
-	return cmd
+	return group("jobs", "Work with the recorded jobs",
+		"  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl", jobsExportCommand())
 }
 
 func jobsExportCommand() *cobra.Command {

@@ -16,15 +16,7 @@ import (
 )
 
 func rulesCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:     "rules",
-		Short:   "Ask a running server about its rules",
-		Example: "  switchyard rules status",
-		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(rulesStatusCommand())
-	return cmd
+	return group("rules", "Ask a running server about its rules", "  switchyard rules status", rulesStatusCommand())
 }
 
 func rulesStatusCommand() *cobra.Command {
