@@ -85,6 +85,42 @@ func (c *cluster) Start(_ context.Context, r router.StartRequest) (router.Starte
 	return router.Started{NomadJob: r.Runner.ID, ClaimToken: first.ClaimToken, Existed: existed}, nil
 }
 
+func (c *cluster) Stop(_ context.Context, r router.Runner) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead == nil {
+		c.dead = map[string]bool{}
+	}
+	c.dead[r.NomadJob] = true
+	return nil
+}
+
+func (c *cluster) Jobs(context.Context) (list []router.NomadJob, index uint64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, r := range c.jobs {
+		status := "running"
+		if c.dead[id] {
+			status = "dead"
+		}
+		list = append(list, router.NomadJob{ID: id, RunnerID: id, Status: status, JobID: r.Job.ID, RunID: r.Job.RunID, Attempt: r.Job.Attempt, Repo: r.Job.Repo.FullName})
+	}
+	return list, 1, nil
+}
+
+func (c *cluster) Follow(ctx context.Context, _ uint64, _ func(router.NomadEvent) error) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (c *cluster) Allocation(_ context.Context, r router.Runner) (router.Allocation, error) {
+	return router.Allocation{ID: "a-" + r.ID, Status: "pending", Desired: "run", Node: "one", NodeAddr: "127.0.0.1"}, nil
+}
+
+func (c *cluster) Unplaced(context.Context, router.Job, router.Runner) (*router.Unplaced, error) {
+	return nil, nil
+}
+
 func (c *cluster) end(nomadJobs ...string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -123,6 +159,23 @@ func (h *hub) Run(_ context.Context, _ router.Repo, id int64) (rules.Run, error)
 	h.mu.Unlock()
 	return h.run(n, id)
 }
+
+func (h *hub) Ready(router.Target) error { return nil }
+
+func (h *hub) Job(_ context.Context, repo rules.Repo, id int64) (router.Delivery, error) {
+	return router.Delivery{
+		Source: router.SourceGitHub, Action: "queued", Status: "queued", ReceivedAt: time.Now(),
+		Job: router.Job{ID: id, RunID: id * 10, Attempt: 1, Name: "build", Repo: repo},
+	}, nil
+}
+
+func (h *hub) Runner(context.Context, router.Target, string) (router.GitHubRunner, error) {
+	return router.GitHubRunner{}, router.ErrNotFound
+}
+
+func (h *hub) Runners(context.Context, router.Target) ([]router.GitHubRunner, error) { return nil, nil }
+
+func (h *hub) RemoveRunner(context.Context, router.Target, int64) error { return nil }
 
 func (h *hub) lookedUp() int {
 	h.mu.Lock()

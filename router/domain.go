@@ -5,9 +5,13 @@ package router
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"time"
 
 	"switchyard/rules"
@@ -72,6 +76,13 @@ type Job struct {
 	UpdatedAt  time.Time
 	RunnerName string // the runner GitHub says took it; "" before
 	Conclusion string // GitHub's conclusion; "" before Completed
+
+	SHA          string    // of the run's commit, hexadecimal; "" when GitHub did not say
+	Fallback     int       // the decision's fallback in force, from 1; 0: its own placement
+	DispatchedAt time.Time // when its first runner was registered; zero: not yet
+	RunningAt    time.Time // when we heard that a runner took it; zero: not yet
+	CompletedAt  time.Time // when we heard that it ended; zero: not yet
+	AskedAt      time.Time // when GitHub was last asked about it; zero: never
 }
 
 // Facts is what the rules see of the job.
@@ -83,6 +94,35 @@ func (j Job) Facts() rules.Facts {
 	}
 }
 
+// Placement is what the job's next runner asks Nomad for: that of the decision,
+// or of its fallback in force.
+func (j Job) Placement(d *Decision) Placement {
+	if j.Fallback > 0 && j.Fallback <= len(d.Fallback) {
+		return d.Fallback[j.Fallback-1].Placement
+	}
+	return d.Placement
+}
+
+// Fit says what a runner for the job is good for: two jobs of equal fit are of
+// one owner, or one repository if runners are registered there, and ask for
+// the same labels and the same placement, so that either's runner can serve the
+// other. It is a hash, never "".
+func (j Job) Fit(d *Decision) string {
+	p := j.Placement(d)
+	p.From = nil
+	labels := slices.Clone(j.Labels)
+	for i := range labels {
+		labels[i] = strings.ToLower(labels[i])
+	}
+	slices.Sort(labels)
+	b, err := json.Marshal([]any{TargetOf(j.Repo, p.Runner), labels, p})
+	if err != nil {
+		panic(err) // what a placement holds was JSON or YAML
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
 // RunnerID is the ID of the runner for the job's current try, which is also
 // the ID of its Nomad job: gha-<job id>-<try>.
 func (j Job) RunnerID() string { return fmt.Sprintf("gha-%d-%d", j.ID, j.Try) }
@@ -90,7 +130,8 @@ func (j Job) RunnerID() string { return fmt.Sprintf("gha-%d-%d", j.ID, j.Try) }
 // A Delivery is one workflow_job webhook request from GitHub, checked and
 // decoded.
 type Delivery struct {
-	ID         string // X-GitHub-Delivery; the same when GitHub redelivers
+	ID         string // X-GitHub-Delivery; the same when GitHub redelivers. "": we asked GitHub, and it said so
+	Source     Source // "": SourceWebhook
 	Action     string // queued, waiting, in_progress or completed
 	Status     string // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
 	Job        Job    // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
@@ -121,6 +162,77 @@ type Runner struct {
 	GitHubID int64  // GitHub's runner ID; 0 until it is configured
 	NomadJob string // ID of the Nomad job; differs from ID for a dispatched one; "" until registered
 	NomadAt  NomadAt
+
+	Reason    string    // why it is in State, for people; never empty
+	StateAt   time.Time // since when it is in State
+	CreatedAt time.Time
+	Fit       string    // Job.Fit of the job it was started for
+	Target    Target    // where it is registered; zero until it is configured
+	PlacedAt  time.Time // when Nomad gave it a node; zero: not yet
+	Node      string    // that node's name
+	Unplaced  *Unplaced // why it has none; nil: nothing known, or it has one
+	EndedAt   time.Time // when its Nomad job was seen to have ended; zero: not yet
+}
+
+// A Target is where a runner is registered on GitHub: in a repository, an
+// organization or an enterprise.
+type Target struct {
+	Owner      string `json:"owner,omitempty"`
+	Repo       string `json:"repo,omitempty"` // without the owner; "": the organization Owner
+	Enterprise string `json:"enterprise,omitempty"`
+}
+
+// TargetOf is where the runner for a job of repo is registered.
+func TargetOf(repo Repo, r rules.Runner) Target {
+	switch r.Scope {
+	case "organization":
+		return Target{Owner: repo.Owner}
+	default:
+		return Target{Owner: repo.Owner, Repo: repo.Name}
+	}
+}
+
+// An Unplaced says why Nomad has no node for a runner, at the time of At.
+type Unplaced struct {
+	At        time.Time  `json:"at"`
+	Never     bool       `json:"never"`     // no node of the cluster as it is now could ever run it; else they are busy
+	Text      string     `json:"text"`      // one sentence for people
+	Pool      string     `json:"pool"`      // the node pool
+	InPool    int        `json:"in_pool"`   // nodes in it
+	Evaluated int        `json:"evaluated"` // nodes that Nomad looked at
+	Filtered  []Shortage `json:"filtered"`  // what filtered them, most nodes first
+	Exhausted []Shortage `json:"exhausted"` // what those left have not enough of, most nodes first
+}
+
+// A Shortage is what some nodes lack.
+type Shortage struct {
+	What  string `json:"what"`           // a constraint, "missing devices", "missing drivers", or a size: "memory"
+	From  string `json:"from,omitempty"` // the label or rule that asks for it; "": the jobspec, or unknown
+	Nodes int    `json:"nodes"`
+}
+
+// A Source says who told us of what stands on a time line.
+type Source string
+
+// The sources.
+const (
+	SourceWebhook  Source = "webhook"  // a delivery
+	SourceGitHub   Source = "github"   // GitHub's answer when asked
+	SourceNomad    Source = "nomad"    // Nomad's events, or its answer when asked
+	SourceRunner   Source = "runner"   // a claim
+	SourceRouter   Source = "router"   // the router's own work
+	SourceOperator Source = "operator" // a person, through the API
+)
+
+// An Event is one line of a time line: a job or a runner came into a state, or
+// has another reason to be in it.
+type Event struct {
+	At       time.Time
+	JobID    int64  // 0 for a runner's
+	RunnerID string // "" for a job's
+	Source   Source
+	State    string // the JobState or RunnerState
+	What     string // the reason
 }
 
 // NomadAt is where a Nomad job is.
@@ -184,6 +296,80 @@ type Nomad interface {
 	// Ended reports whether the Nomad job of a registered runner has ended or
 	// is gone. Safe for concurrent use.
 	Ended(ctx context.Context, r Runner) (bool, error)
+
+	// Stop stops the Nomad job of a runner; no error when it has ended or is
+	// gone. It is kept, not purged, so that its ID stays taken. Safe for
+	// concurrent use.
+	Stop(ctx context.Context, r Runner) error
+
+	// Jobs lists the Nomad jobs of all runners, ended ones included as long as
+	// Nomad keeps them, in one request, and the index from which Follow tells
+	// what comes after. Safe for concurrent use.
+	Jobs(ctx context.Context) (jobs []NomadJob, index uint64, err error)
+
+	// Follow calls each for what happens to the Nomad jobs of runners, from
+	// index on, until ctx ends, each fails, or Nomad does: the error says so and
+	// is never nil. Events may be repeated; after an error some may be lost, and
+	// only Jobs tells what is.
+	Follow(ctx context.Context, index uint64, each func(NomadEvent) error) error
+
+	// Allocation returns the newest allocation of a runner; ErrNotFound when
+	// it has none. Safe for concurrent use.
+	Allocation(ctx context.Context, r Runner) (Allocation, error)
+
+	// Unplaced says why Nomad has no node for a runner that waits for one; nil
+	// when it does not wait, or has one. Safe for concurrent use.
+	Unplaced(ctx context.Context, j Job, r Runner) (*Unplaced, error)
+}
+
+// A NomadJob is the Nomad job of a runner, as a listing has it. What comes from
+// its meta is our own, but whoever may register jobs can write it too.
+type NomadJob struct {
+	ID       string
+	At       NomadAt
+	RunnerID string // from its ID, or that of its dispatch; never ""
+	Status   string // pending, running or dead
+	Stopped  bool   // somebody stopped it
+	Waiting  bool   // pending, and an allocation waits for a node
+
+	JobID, RunID int64  // GitHub's; 0 when its meta has none
+	Attempt      int    // likewise
+	Repo         string // owner/name; "" likewise
+	Submitted    time.Time
+}
+
+// A NomadEvent is what happened to the Nomad job of a runner.
+type NomadEvent struct {
+	Index uint64
+	Job   string // ID of the Nomad job
+	At    NomadAt
+	Kind  NomadEventKind
+	Time  time.Time // of Nomad's clock; zero when it does not say
+	Node  string    // its name, for NomadPlaced and after
+	Text  string    // for people: what failed, with which exit code; "" when there is nothing to add
+}
+
+// A NomadEventKind is a kind of event.
+type NomadEventKind string
+
+// The kinds of events.
+const (
+	NomadWaits   NomadEventKind = "waits"   // no node has room for it: ask Unplaced
+	NomadPlaced  NomadEventKind = "placed"  // it has a node
+	NomadStarted NomadEventKind = "started" // its runner task runs
+	NomadEnded   NomadEventKind = "ended"   // its allocation ended; Text says how
+	NomadStopped NomadEventKind = "stopped" // somebody stopped or purged it
+)
+
+// An Allocation is Nomad's of a runner.
+type Allocation struct {
+	ID       string
+	Status   string // pending, running, complete, failed, lost or unknown
+	Desired  string // run, stop or evict
+	Node     string // its name
+	NodeID   string
+	NodeAddr string    // its IP address, as Nomad knows it; "" when it does not say
+	Created  time.Time // of Nomad's clock
 }
 
 // The GitHub side, as the worker and the claim use it. *gh.Client is the implementation.
@@ -203,6 +389,33 @@ type GitHub interface {
 	// Errors are sorted as for Nomad.Start. It never retries by itself. Safe
 	// for concurrent use.
 	Run(ctx context.Context, repo Repo, runID int64) (Run, error)
+
+	// Ready is a *RetryAtError while GitHub takes no registrations in t, as a
+	// limit is reached. It asks nobody. Safe for concurrent use.
+	Ready(t Target) error
+
+	// Job asks what GitHub says of a job now, as a Delivery without ID from
+	// SourceGitHub; ErrNotFound when there is none. Safe for concurrent use.
+	Job(ctx context.Context, repo Repo, id int64) (Delivery, error)
+
+	// Runner finds a registered runner by its name; ErrNotFound when there is
+	// none. Safe for concurrent use.
+	Runner(ctx context.Context, t Target, name string) (GitHubRunner, error)
+
+	// Runners lists those registered in t. Safe for concurrent use.
+	Runners(ctx context.Context, t Target) ([]GitHubRunner, error)
+
+	// RemoveRunner takes a runner off GitHub; ErrBusy when it has a job, no
+	// error when there is none of this ID. Safe for concurrent use.
+	RemoveRunner(ctx context.Context, t Target, id int64) error
+}
+
+// A GitHubRunner is a runner as GitHub knows it.
+type GitHubRunner struct {
+	ID     int64
+	Name   string
+	Online bool
+	Busy   bool
 }
 
 // The Store, as the App uses it. Every method that changes something returns
@@ -280,6 +493,13 @@ type Store interface {
 
 	// Job returns one job.
 	Job(ctx context.Context, id int64) (Job, error)
+
+	// Timeline returns what happened to a job and to the runners meant for it, oldest first.
+	Timeline(ctx context.Context, jobID int64) ([]Event, error)
+
+	// Mark returns the value that SetMark gave a name; "" when none did.
+	Mark(ctx context.Context, name string) (string, error)
+	SetMark(ctx context.Context, name, value string) error
 
 	// Counts returns how many jobs are in each state.
 	Counts(ctx context.Context) (map[JobState]int, error)

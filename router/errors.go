@@ -11,6 +11,7 @@ var (
 	ErrNotFound   = errors.New("not found")
 	ErrNotWaiting = errors.New("the job waits for no runner")    // Store.Prepare
 	ErrClaimed    = errors.New("claimed already")                // Store.Claim: the token was used
+	ErrBusy       = errors.New("the runner has a job")           // GitHub.RemoveRunner
 	ErrNameTaken  = errors.New("a runner has this name already") // GitHub.RunnerConfig
 )
 

@@ -160,7 +160,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 			return err
 		}
 	}
-	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID()}
+	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d)}
 	token := w.token(r.ID)
 	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -173,7 +173,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	}
 	began := w.Now()
 	started, err := w.start(ctx, StartRequest{
-		Runner: r, Job: j, Rule: d.Rule, Placement: d.Placement,
+		Runner: r, Job: j, Rule: d.Rule, Placement: j.Placement(d),
 		ClaimURL: w.PublicURL + ClaimPath, ClaimToken: token,
 	})
 	if ctx.Err() != nil {

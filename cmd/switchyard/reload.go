@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -176,7 +175,7 @@ func isHidden(name string) bool { return name[0] == '.' || name[0] == '#' }
 type reloader struct {
 	source
 	app   inForce
-	nomad *liveNomad
+	nomad *nomad.Client // with the jobspecs in force
 	log   *slog.Logger
 
 	current string // hash of what is in force
@@ -188,20 +187,6 @@ type inForce interface {
 	Reload(*rules.Set, router.RulesVersion)
 	RefuseRules(router.RefusedRules)
 	KeepRules()
-}
-
-// A liveNomad is the Nomad client with the jobspecs in force. A job in hand may
-// get the newer jobspec; one that lost its jobspec is decided anew.
-type liveNomad struct{ atomic.Pointer[nomad.Client] }
-
-// Start implements router.Nomad.
-func (c *liveNomad) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
-	return c.Load().Start(ctx, r)
-}
-
-// Ended implements router.Nomad.
-func (c *liveNomad) Ended(ctx context.Context, r router.Runner) (bool, error) {
-	return c.Load().Ended(ctx, r)
 }
 
 // run watches the source until ctx ends. hup asks for a look at any time.
@@ -312,13 +297,11 @@ func (r *reloader) look(ctx context.Context, origin string) {
 	}
 	refused := router.RefusedRules{Hash: c.hash, Origin: origin}
 	var set *rules.Set
-	var client *nomad.Client
 	if err == nil {
 		set, refused.Diagnostics, err = c.load()
 	}
 	if err == nil && len(refused.Diagnostics) == 0 {
-		client = r.nomad.Load().WithJobspecs(c.specs)
-		refused.Diagnostics = checkJobspecs(ctx, client, set, c.specs, r.log)
+		refused.Diagnostics = checkJobspecs(ctx, r.nomad.WithJobspecs(c.specs), set, c.specs, r.log)
 	}
 	if ctx.Err() != nil {
 		return
@@ -328,7 +311,7 @@ func (r *reloader) look(ctx context.Context, origin string) {
 		r.refuse(refused, err)
 		return
 	}
-	r.nomad.Store(client) // first, so that no new rule meets an old jobspec
+	r.nomad.Use(c.specs) // first, so that no new rule meets an old jobspec. A job that lost its jobspec is decided anew
 	r.app.Reload(set, c.version(origin))
 	r.current, r.refused = key, ""
 	r.log.Info("rules in force", "hash", key, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))

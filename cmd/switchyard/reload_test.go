@@ -174,12 +174,12 @@ func inLoop(t *testing.T, f func(t *testing.T, l *loopTest)) {
 			events: make(chan fsnotify.Event), errs: make(chan error), hup: make(chan os.Signal),
 		}
 		write(t, l.path, denyAll("first"))
-		l.reloader = &reloader{source: source{rules: l.path}, app: &l.recorder, nomad: &liveNomad{}, log: slog.New(slog.NewTextHandler(&l.log, nil))}
+		l.reloader = &reloader{source: source{rules: l.path}, app: &l.recorder, log: slog.New(slog.NewTextHandler(&l.log, nil))}
 		client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.nomad.Store(client)
+		l.nomad = client
 		if _, _, err := l.first(io.Discard); err != nil {
 			t.Fatal(err)
 		}

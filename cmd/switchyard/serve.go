@@ -153,7 +153,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	hup, stopHangups := hangups()
 	defer stopHangups()
-	reload := reloader{source: source{f.rules, f.specDir}, nomad: &liveNomad{}, log: logger}
+	reload := reloader{source: source{f.rules, f.specDir}, log: logger}
 	content, set, err := reload.first(stderr)
 	if err != nil {
 		return err
@@ -162,7 +162,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	reload.nomad.Store(cluster)
+	reload.nomad = cluster
 	st, err := store.Open(ctx, f.db)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			logger.Error("cannot close the database", "err", err)
 		}
 	}()
-	app, err := newApp(appParts{store: st, nomad: reload.nomad, github: github, rules: set, secrets: secrets}, router.Config{
+	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets}, router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Logger: logger, Senders: f.senders, Grace: f.grace,
 		RulesVersion: content.version(""),

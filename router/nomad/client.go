@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -38,7 +39,7 @@ type Config struct {
 
 // A Client implements router.Nomad. It is safe for concurrent use.
 type Client struct {
-	jobspecs *jobspecs.Set
+	jobspecs atomic.Pointer[jobspecs.Set]
 	*shared
 }
 
@@ -90,15 +91,23 @@ func New(c Config) (*Client, error) {
 	if config.Namespace == "" {
 		config.Namespace = api.DefaultNamespace
 	}
-	return &Client{jobspecs: c.Jobspecs, shared: &shared{
+	made := &Client{shared: &shared{
 		api: client, log: c.Logger, namespace: config.Namespace, parsed: map[string][]byte{},
-	}}, nil
+	}}
+	made.Use(c.Jobspecs)
+	return made, nil
 }
+
+// Use has the Client take other jobspecs from now on. A Start in hand may still
+// take the old ones.
+func (c *Client) Use(specs *jobspecs.Set) { c.jobspecs.Store(specs) }
 
 // WithJobspecs returns a Client with other jobspecs that shares everything
 // else with this one: its connections, and what Nomad parsed already.
 func (c *Client) WithJobspecs(specs *jobspecs.Set) *Client {
-	return &Client{jobspecs: specs, shared: c.shared}
+	other := &Client{shared: c.shared}
+	other.Use(specs)
+	return other
 }
 
 // A scope is where a call goes. Nomad lets a query's namespace and region win

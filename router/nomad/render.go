@@ -27,7 +27,7 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	if p.Dispatch != "" {
 		return nil, fmt.Errorf("rule %s dispatches the Nomad job %s as it is: there is nothing to render", r.Rule, p.Dispatch)
 	}
-	spec, ok := c.jobspecs.Get(p.Jobspec)
+	spec, ok := c.jobspecs.Load().Get(p.Jobspec)
 	if !ok {
 		return nil, &router.FixError{
 			Fix: "add it to the jobspecs, or correct the rule",

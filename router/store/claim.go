@@ -20,7 +20,7 @@ SELECT ` + runnerColumns + ` FROM runners WHERE id = (SELECT runner_id FROM clai
 	// claims already, so Queued and Retrying count.
 	needsSQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying', 'dispatched')`
 
-	runnerStateSQL = `UPDATE runners SET state = ?2, updated_at = ?3 WHERE id = ?1`
+	runnerStateSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = ?4 WHERE id = ?1`
 )
 
 // Claim implements router.Store. The job is the one that the runner is meant
@@ -35,7 +35,7 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 	if err != nil {
 		return c, err
 	}
-	err = s.writer.change(ctx, func(t *tx) error {
+	err = s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
 		err := t.query(func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) }, claimantSQL, tokenHash[:])
 		if err != nil {
 			return err
@@ -52,11 +52,11 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 		if c.Needed, err = found(t, needsSQL, c.Runner.JobID, c.Runner.Try); err != nil {
 			return err
 		}
-		c.Runner.State = router.RunnerStopped
+		c.Runner.State, c.Runner.Reason = router.RunnerStopped, "it has started, and no job needs it"
 		if c.Needed {
-			c.Runner.State = router.RunnerClaimed
+			c.Runner.State, c.Runner.Reason = router.RunnerClaimed, "it has started and asked for its configuration"
 		}
-		_, err = t.exec(runnerStateSQL, c.Runner.ID, c.Runner.State, millis(now))
+		_, err = t.exec(runnerStateSQL, c.Runner.ID, c.Runner.State, millis(now), c.Runner.Reason)
 		return err
 	})
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 
 const (
 	configuredSQL = `
-UPDATE runners SET name = ?2, github_id = ?3, updated_at = ?4
+UPDATE runners SET name = ?2, github_id = ?3, updated_at = ?4, reason = 'GitHub knows it as ' || ?2
 WHERE id = ?1 RETURNING job_id, try`
 
 	readyReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
@@ -75,7 +75,7 @@ WHERE id = ?1 RETURNING job_id, try`
 
 // Configured implements router.Store.
 func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, now time.Time) error {
-	return s.writer.change(ctx, func(t *tx) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var r router.Runner
 		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) },
 			configuredSQL, runnerID, name, gitHubID, millis(now))
@@ -90,11 +90,11 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 	})
 }
 
-const onlineSQL = `UPDATE runners SET state = 'online', updated_at = ?2 WHERE id = ?1 AND state = 'claimed'`
+const onlineSQL = `UPDATE runners SET state = 'online', updated_at = ?2, reason = 'it has its configuration and waits for a job' WHERE id = ?1 AND state = 'claimed'`
 
 // Online implements router.Store.
 func (s *Store) Online(ctx context.Context, runnerID string, now time.Time) error {
-	return s.writer.change(ctx, func(t *tx) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		moved, err := t.exec(onlineSQL, runnerID, millis(now))
 		if err != nil || moved > 0 {
 			return err
@@ -114,7 +114,7 @@ func knownRunner(t *tx, id string) error {
 
 const (
 	lostSQL = `
-UPDATE runners SET state = 'lost', updated_at = ?2
+UPDATE runners SET state = 'lost', updated_at = ?2, reason = ?3
 WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
 
 	tryAgainSQL = `
@@ -129,7 +129,7 @@ WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
 // Lost implements router.Store. A runner that GitHub gave a job meanwhile, or
 // that ended, is left as it is.
 func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error) {
-	err = s.writer.change(ctx, func(t *tx) error {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		lost, err = lose(t, runnerID, at, reason, now)
 		return err
 	})
@@ -138,7 +138,7 @@ func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, reason 
 
 func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error) {
 	var r router.Runner
-	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, lostSQL, runnerID, millis(now))
+	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, lostSQL, runnerID, millis(now), reason)
 	if err != nil {
 		return false, err
 	}
@@ -151,7 +151,7 @@ func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) (l
 
 // Recover implements router.Store.
 func (s *Store) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
-	err = s.writer.change(ctx, func(t *tx) error {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var claimed []router.Runner
 		err := t.query(func(rows *sql.Rows) error {
 			var r router.Runner

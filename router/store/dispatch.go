@@ -22,7 +22,7 @@ func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, rea
 	if err != nil {
 		return err
 	}
-	return s.writer.change(ctx, func(t *tx) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		n, err := t.exec(settleSQL, jobID, to, reason, decision, millis(now))
 		if n > 0 && err == nil {
 			_, err = t.exec(releaseSQL, jobID, millis(now))
@@ -44,7 +44,7 @@ func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, reason str
 	if err != nil {
 		return err
 	}
-	return s.writer.change(ctx, func(t *tx) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		if n, err := t.exec(retrySQL, jobID, millis(at), reason, decision, millis(now)); n > 0 || err != nil {
 			return err
 		}
@@ -56,9 +56,11 @@ const (
 	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying') AND due_at <= ?`
 
 	insertRunnerSQL = `
-INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at)
-VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5)
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit)
+VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6)
 ON CONFLICT (id) DO NOTHING`
+
+	fitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND fit <> ?2`
 
 	insertClaimSQL = `
 INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)
@@ -69,7 +71,7 @@ ON CONFLICT (token_hash) DO NOTHING`
 // current one, or that is not due, is ErrNotWaiting too: whoever asks has read
 // the job before it moved on.
 func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
-	return s.writer.change(ctx, func(t *tx) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		waits, err := found(t, waitsForTrySQL, r.JobID, r.Try, millis(now))
 		if err != nil {
 			return err
@@ -80,8 +82,11 @@ func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte
 			}
 			return router.ErrNotWaiting
 		}
-		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now)); err != nil {
+		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit); err != nil {
 			return fmt.Errorf("add runner %s: %w", r.ID, err)
+		}
+		if _, err := t.exec(fitSQL, r.JobID, r.Fit); err != nil {
+			return err
 		}
 		_, err = t.exec(insertClaimSQL, tokenHash[:], r.ID)
 		return err
@@ -89,12 +94,16 @@ func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte
 }
 
 const (
-	nomadJobSQL = `UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5 WHERE id = ?1 RETURNING state`
+	nomadJobSQL = `
+UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5,
+	reason = iif(state = 'dispatched', 'Nomad has it and will find it a node', reason)
+WHERE id = ?1 RETURNING state`
 
 	dropClaimsSQL = `DELETE FROM claims WHERE runner_id = ? AND token_hash <> ?`
 
 	dispatchedSQL = `
-UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
+UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
+	dispatched_at = iif(dispatched_at = 0, ?5, dispatched_at)
 WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
 
 	// A job that its runner took before this was recorded keeps its state, but
@@ -109,7 +118,7 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 	if err != nil {
 		return err
 	}
-	return s.writer.change(ctx, func(t *tx) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var state router.RunnerState
 		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&state) }, nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now))
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
+	"switchyard/router"
 	"testing"
 	"time"
 )
@@ -183,7 +184,7 @@ func TestAChangeWhoseCallerLeftIsSkipped(t *testing.T) {
 	inHand, goOn := make(chan struct{}), make(chan struct{})
 	first := make(chan error)
 	go func() {
-		first <- s.writer.change(context.Background(), func(*tx) error {
+		first <- s.writer.change(context.Background(), router.SourceRouter, func(*tx) error {
 			close(inHand)
 			<-goOn
 			return nil
@@ -193,7 +194,7 @@ func TestAChangeWhoseCallerLeftIsSkipped(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error)
 	go func() {
-		left <- s.writer.change(ctx, func(*tx) error {
+		left <- s.writer.change(ctx, router.SourceRouter, func(*tx) error {
 			t.Error("a change was made whose caller had left")
 			return nil
 		})

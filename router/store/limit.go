@@ -48,7 +48,7 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 		return false, err
 	}
 	key := d.Limit.Key
-	err = s.writer.change(ctx, func(t *tx) error {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		admitted = true
 		if has, err := found(t, hasPlaceSQL, jobID, key); has || err != nil {
 			return err
@@ -76,7 +76,7 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 
 // Reconsider implements router.Store.
 func (s *Store) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
-	err = s.writer.change(ctx, func(t *tx) error {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		changed, err := t.exec(reconsiderSQL, millis(now))
 		n = int(changed)
 		return err

@@ -13,20 +13,23 @@ import (
 )
 
 const jobColumns = `id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	state, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion`
+	state, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion,
+	sha, fallback, dispatched_at, running_at, completed_at, asked_at`
 
 func scanJob(rows *sql.Rows, j *router.Job) error {
 	var labels string
 	var decision sql.NullString
-	var due, received, updated int64
+	var due, received, updated, dispatched, running, completed, asked int64
 	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
 		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL,
-		&j.State, &j.Reason, &decision, &j.Try, &j.Failures, &due, &received, &updated, &j.RunnerName, &j.Conclusion)
+		&j.State, &j.Reason, &decision, &j.Try, &j.Failures, &due, &received, &updated, &j.RunnerName, &j.Conclusion,
+		&j.SHA, &j.Fallback, &dispatched, &running, &completed, &asked)
 	if err != nil {
 		return err
 	}
 	j.Repo.FullName = j.Repo.Owner + "/" + j.Repo.Name
 	j.DueAt, j.ReceivedAt, j.UpdatedAt = fromMillis(due), fromMillis(received), fromMillis(updated)
+	j.DispatchedAt, j.RunningAt, j.CompletedAt, j.AskedAt = fromMillis(dispatched), fromMillis(running), fromMillis(completed), fromMillis(asked)
 	if err := json.Unmarshal([]byte(labels), &j.Labels); err != nil {
 		return fmt.Errorf("decode the labels of job %d: %w", j.ID, err)
 	}
@@ -38,10 +41,30 @@ func scanJob(rows *sql.Rows, j *router.Job) error {
 	return nil
 }
 
-const runnerColumns = `id, job_id, try, state, name, github_id, nomad_job, namespace, region`
+const runnerColumns = `id, job_id, try, state, name, github_id, nomad_job, namespace, region,
+	reason, state_at, created_at, fit, target, placed_at, node, unplaced, ended_at`
 
 func scanRunner(rows *sql.Rows, r *router.Runner) error {
-	return rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region)
+	var stateAt, created, placed, ended int64
+	var target string
+	var unplaced sql.NullString
+	err := rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region,
+		&r.Reason, &stateAt, &created, &r.Fit, &target, &placed, &r.Node, &unplaced, &ended)
+	if err != nil {
+		return err
+	}
+	r.StateAt, r.CreatedAt, r.PlacedAt, r.EndedAt = fromMillis(stateAt), fromMillis(created), fromMillis(placed), fromMillis(ended)
+	if target != "" {
+		if err := json.Unmarshal([]byte(target), &r.Target); err != nil {
+			return fmt.Errorf("decode the target of runner %s: %w", r.ID, err)
+		}
+	}
+	if unplaced.Valid {
+		if err := json.Unmarshal([]byte(unplaced.String), &r.Unplaced); err != nil {
+			return fmt.Errorf("decode why runner %s has no node: %w", r.ID, err)
+		}
+	}
+	return nil
 }
 
 // The condition is that of the index jobs_due, word for word. Left to itself

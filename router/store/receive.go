@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -17,8 +18,9 @@ ON CONFLICT (id) DO NOTHING`
 // insertJobSQL makes a job known; what follows it says what a known job becomes.
 const insertJobSQL = `
 INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19)
+	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, running_at, completed_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19, ?20,
+	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0))
 ON CONFLICT (id) DO `
 
 // A job's way forward, one statement for each thing that GitHub says. Running
@@ -34,12 +36,13 @@ const (
 
 	runningSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
-		runner_name = excluded.runner_name, failures = 0
+		runner_name = excluded.runner_name, failures = 0, running_at = excluded.updated_at
 	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'denied', 'unroutable')`
 
 	completedSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
-		runner_name = iif(excluded.runner_name <> '', excluded.runner_name, jobs.runner_name), conclusion = excluded.conclusion
+		runner_name = iif(excluded.runner_name <> '', excluded.runner_name, jobs.runner_name), conclusion = excluded.conclusion,
+		completed_at = excluded.updated_at
 	WHERE jobs.state NOT IN ('completed', 'ignored')`
 )
 
@@ -48,7 +51,7 @@ const (
 // busy or finished, and if it was meant for another job, that one gets a runner
 // in its place; see replace.
 func (s *Store) Receive(ctx context.Context, d router.Delivery) (changed bool, err error) {
-	err = s.writer.change(ctx, func(t *tx) error {
+	err = s.writer.change(ctx, cmp.Or(d.Source, router.SourceWebhook), func(t *tx) error {
 		changed, err = receive(t, d)
 		return err
 	})
@@ -57,8 +60,10 @@ func (s *Store) Receive(ctx context.Context, d router.Delivery) (changed bool, e
 
 func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	now := millis(d.ReceivedAt)
-	if n, err := t.exec(deliverySQL, d.ID, d.Job.ID, d.Action, now); n == 0 || err != nil {
-		return false, err
+	if d.ID != "" {
+		if n, err := t.exec(deliverySQL, d.ID, d.Job.ID, d.Action, now); n == 0 || err != nil {
+			return false, err
+		}
 	}
 	var query string
 	var state router.JobState
@@ -89,7 +94,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	n, err := t.exec(query,
 		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
 		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
-		state, reason, now, runnerName, conclusion)
+		state, reason, now, runnerName, conclusion, j.SHA)
 	if err != nil {
 		return false, err
 	}
@@ -126,12 +131,12 @@ func orUnnamed(runner string) string {
 // States only move forward: a runner that was given up stays so.
 const (
 	runnerBusySQL = `
-UPDATE runners SET state = 'busy', updated_at = ?2
+UPDATE runners SET state = 'busy', updated_at = ?2, reason = 'GitHub gave it job ' || ?3
 WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online')
 RETURNING id, job_id, try`
 
 	runnerFinishedSQL = `
-UPDATE runners SET state = 'finished', updated_at = ?2
+UPDATE runners SET state = 'finished', updated_at = ?2, reason = 'its job ' || ?3 || ' ended'
 WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')
 RETURNING id, job_id, try`
 )
@@ -147,7 +152,7 @@ func moveRunner(t *tx, name string, jobID int64, to router.JobState, now int64) 
 	err = t.query(func(rows *sql.Rows) error {
 		moved = true
 		return rows.Scan(&r.ID, &r.JobID, &r.Try)
-	}, query, name, now)
+	}, query, name, now, jobID)
 	if err != nil || !moved || r.JobID == jobID {
 		return moved, err
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+
+	"switchyard/router"
 )
 
 // maxBatch bounds how many changes share a transaction, and so how long the
@@ -17,12 +19,14 @@ type writer struct {
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt // by SQL text; used by the goroutine only
 	ops     chan *op
+	source  router.Source // in the table of that name; "" when not known; used by the goroutine only
 	closing chan struct{} // closed by stop
 	stopped chan struct{} // closed when the goroutine has ended
 }
 
 // An op is one change that a caller waits for.
 type op struct {
+	from  router.Source
 	do    func(*tx) error
 	state atomic.Int32
 	err   error         // of do or of the commit; set before done is closed
@@ -64,14 +68,14 @@ func (w *writer) stop() error {
 	return errors.Join(append(errs, w.conn.Close())...)
 }
 
-// change makes one change and returns when it is durable. If ctx ends before
+// change makes one change, which the time lines ascribe to from, and returns when it is durable. If ctx ends before
 // the change is begun it is not made and the error is ctx's; once begun, it is
 // waited for, so that the caller always learns what became of it.
-func (w *writer) change(ctx context.Context, do func(*tx) error) error {
+func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	o := &op{do: do, done: make(chan struct{})}
+	o := &op{from: from, do: do, done: make(chan struct{})}
 	select {
 	case w.ops <- o:
 	case <-ctx.Done():
@@ -149,12 +153,19 @@ func (w *writer) transaction(batch []*op) (err error) {
 		if err != nil {
 			// Fails when SQLite has rolled back by itself, which is as good.
 			_, _ = t.exec("ROLLBACK")
+			w.source = ""
 			err = w.failed(batch, err)
 		}
 	}()
 	for _, o := range batch {
 		if !o.state.CompareAndSwap(opWaiting, opBegun) {
 			continue
+		}
+		if o.from != w.source {
+			if _, err := t.exec("UPDATE source SET name = ?", o.from); err != nil {
+				return fmt.Errorf("set the source: %w", err)
+			}
+			w.source = o.from
 		}
 		if _, err := t.exec("SAVEPOINT change"); err != nil {
 			return fmt.Errorf("set a savepoint: %w", err)

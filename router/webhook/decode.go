@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -44,6 +45,7 @@ type payload struct {
 		Workflow   string   `json:"workflow_name"` // may be null; not in old shapes
 		Branch     string   `json:"head_branch"`   // may be null; not in old shapes
 		HTMLURL    string   `json:"html_url"`      // for people only
+		SHA        string   `json:"head_sha"`      // not in old shapes
 	} `json:"workflow_job"`
 	Repository struct {
 		Name  string `json:"name"`
@@ -94,6 +96,9 @@ func Decode(body []byte) (router.Delivery, error) {
 	}
 	j.Name, j.Workflow, j.Branch = cut(p.Job.Name, maxText), cut(p.Job.Workflow, maxText), cut(p.Job.Branch, maxText)
 	j.Sender, j.URL = cut(p.Sender.Login, maxText), httpURL(p.Job.HTMLURL)
+	if sha(p.Job.SHA) {
+		j.SHA = p.Job.SHA
+	}
 	j.Labels = make([]string, min(len(p.Job.Labels), maxLabels))
 	for i := range j.Labels {
 		j.Labels[i] = cut(p.Job.Labels[i], maxLabelLength)
@@ -106,6 +111,12 @@ func Decode(body []byte) (router.Delivery, error) {
 		j.Conclusion = cut(p.Job.Conclusion, maxText)
 	}
 	return d, nil
+}
+
+// sha reports whether s is the name of a commit: SHA-1 or SHA-256.
+func sha(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && (len(s) == 40 || len(s) == 64)
 }
 
 // check finds what is missing or out of range.

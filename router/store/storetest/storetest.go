@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"switchyard/router"
 )
@@ -36,6 +37,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"claims", claimTests},
 		{"runners", runnerTests},
 		{"lists", listTests},
+		{"time lines", timelineTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, tt := range group.tests {
@@ -242,9 +244,15 @@ func wantErr(t testing.TB, got, want error) {
 	}
 }
 
+// told are the fields that say what the time line does, which has tests of its own.
+var told = cmp.Options{
+	cmpopts.IgnoreFields(router.Job{}, "DispatchedAt", "RunningAt", "CompletedAt"),
+	cmpopts.IgnoreFields(router.Runner{}, "Reason", "StateAt", "CreatedAt"),
+}
+
 func wantDiff(t testing.TB, got, want any) {
 	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, told); diff != "" {
 		t.Errorf("got (+), want (-):\n%s", diff)
 	}
 }

@@ -1,0 +1,74 @@
+-- +goose Up
+
+ALTER TABLE jobs ADD COLUMN sha           TEXT    NOT NULL DEFAULT ''; -- of the run's commit
+ALTER TABLE jobs ADD COLUMN fit           TEXT    NOT NULL DEFAULT ''; -- Decision's, see router.Fit; empty until it is routed
+ALTER TABLE jobs ADD COLUMN fallback      INTEGER NOT NULL DEFAULT 0;  -- the decision's fallback in force, from 1; 0: its own placement
+ALTER TABLE jobs ADD COLUMN dispatched_at INTEGER NOT NULL DEFAULT 0;  -- first; 0: not yet
+ALTER TABLE jobs ADD COLUMN running_at    INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN completed_at  INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN asked_at      INTEGER NOT NULL DEFAULT 0;  -- when GitHub was last asked about it; 0: never
+
+ALTER TABLE runners ADD COLUMN reason    TEXT    NOT NULL DEFAULT 'Nomad is asked for it';
+ALTER TABLE runners ADD COLUMN state_at  INTEGER NOT NULL DEFAULT 0;  -- since when it is in its state
+ALTER TABLE runners ADD COLUMN fit       TEXT    NOT NULL DEFAULT '';
+ALTER TABLE runners ADD COLUMN target    TEXT    NOT NULL DEFAULT ''; -- router.Target; where it is registered
+ALTER TABLE runners ADD COLUMN placed_at INTEGER NOT NULL DEFAULT 0;  -- when Nomad gave it a node; 0: not yet
+ALTER TABLE runners ADD COLUMN node      TEXT    NOT NULL DEFAULT ''; -- its name
+ALTER TABLE runners ADD COLUMN unplaced  TEXT;                        -- JSON: why it has none; NULL: nothing known
+ALTER TABLE runners ADD COLUMN ended_at  INTEGER NOT NULL DEFAULT 0;  -- when its Nomad job was seen to have ended; 0: not yet
+
+UPDATE runners SET state_at = updated_at;
+
+CREATE INDEX runners_nomad ON runners (nomad_job) WHERE nomad_job <> '';
+CREATE INDEX runners_live ON runners (state) WHERE ended_at = 0;
+CREATE INDEX jobs_fit ON jobs (fit, state) WHERE fit <> '';
+
+-- The time line. Triggers write it, so that nothing that changes is left out.
+CREATE TABLE events (
+    id        INTEGER NOT NULL PRIMARY KEY,
+    at        INTEGER NOT NULL,
+    job_id    INTEGER, -- one of these two
+    runner_id TEXT,
+    source    TEXT    NOT NULL,
+    state     TEXT    NOT NULL,
+    what      TEXT    NOT NULL
+) STRICT;
+
+CREATE INDEX events_job ON events (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX events_runner ON events (runner_id) WHERE runner_id IS NOT NULL;
+
+-- Who says what the transaction in hand writes; one row.
+CREATE TABLE source (name TEXT NOT NULL) STRICT;
+INSERT INTO source (name) VALUES ('router');
+
+-- +goose StatementBegin
+CREATE TRIGGER jobs_begin AFTER INSERT ON jobs BEGIN
+    INSERT INTO events (at, job_id, source, state, what) SELECT NEW.updated_at, NEW.id, name, NEW.state, NEW.reason FROM source;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER jobs_go_on AFTER UPDATE OF state, reason ON jobs WHEN NEW.state <> OLD.state OR NEW.reason <> OLD.reason BEGIN
+    INSERT INTO events (at, job_id, source, state, what) SELECT NEW.updated_at, NEW.id, name, NEW.state, NEW.reason FROM source;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER runners_begin AFTER INSERT ON runners BEGIN
+    INSERT INTO events (at, runner_id, source, state, what) SELECT NEW.updated_at, NEW.id, name, NEW.state, NEW.reason FROM source;
+END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER runners_go_on AFTER UPDATE OF state, reason ON runners WHEN NEW.state <> OLD.state OR NEW.reason <> OLD.reason BEGIN
+    INSERT INTO events (at, runner_id, source, state, what) SELECT NEW.updated_at, NEW.id, name, NEW.state, NEW.reason FROM source;
+    UPDATE runners SET state_at = NEW.updated_at WHERE id = NEW.id AND NEW.state <> OLD.state;
+END;
+-- +goose StatementEnd
+
+-- Where something that is read bit by bit stands: Nomad's events, a hook's deliveries.
+CREATE TABLE marks (
+    name  TEXT NOT NULL PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- What pruning looks for.
+CREATE INDEX deliveries_received ON deliveries (received_at);
+CREATE INDEX jobs_completed ON jobs (updated_at) WHERE state IN ('completed', 'ignored', 'denied', 'unroutable');
