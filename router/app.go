@@ -40,6 +40,8 @@ type Config struct {
 	AdminListen string // address of the operators' listener. Required, likewise
 	PublicURL   string // where runners reach the public listener: http(s)://host[:port][/path]. "" is http:// and the listener's address
 
+	NetListen func(network, addr string) (net.Listener, error) // opens the listeners; nil: net.Listen
+
 	Logger  *slog.Logger     // nil: slog.Default
 	Senders int              // Nomad jobs registered at the same time, at most 64; 0: 16
 	Tick    time.Duration    // how often the store is read though nothing woke the worker; 0: 5 s
@@ -93,6 +95,9 @@ func New(c Config) (*App, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.NetListen == nil {
+		c.NetListen = net.Listen
+	}
 	if c.Rand == nil {
 		c.Rand = rand.Float64
 	}
@@ -115,10 +120,10 @@ func New(c Config) (*App, error) {
 	if a.webhook, err = c.Webhook(a.receive); err != nil {
 		return nil, err
 	}
-	if a.public, err = net.Listen("tcp", c.Listen); err != nil {
+	if a.public, err = c.NetListen("tcp", c.Listen); err != nil {
 		return nil, fmt.Errorf("open the public listener: %w", err)
 	}
-	if a.admin, err = net.Listen("tcp", c.AdminListen); err != nil {
+	if a.admin, err = c.NetListen("tcp", c.AdminListen); err != nil {
 		_ = a.public.Close()
 		return nil, fmt.Errorf("open the operators' listener: %w", err)
 	}

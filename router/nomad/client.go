@@ -35,6 +35,8 @@ type Config struct {
 	// (http, https or unix), NOMAD_TOKEN, NOMAD_NAMESPACE, NOMAD_REGION and the
 	// TLS variables. Its HttpClient is not used.
 	API *api.Config
+
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
 }
 
 // A Client implements router.Nomad. It is safe for concurrent use.
@@ -79,6 +81,9 @@ func New(c Config) (*Client, error) {
 		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", addr.Path)
 		}
+	}
+	if c.Dial != nil {
+		transport.Proxy, transport.DialContext = nil, c.Dial
 	}
 	config.HttpClient = &http.Client{Transport: transport}
 	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
