@@ -185,6 +185,8 @@ type Target struct {
 // TargetOf is where the runner for a job of repo is registered.
 func TargetOf(repo Repo, r rules.Runner) Target {
 	switch r.Scope {
+	case "enterprise":
+		return Target{Enterprise: r.Enterprise}
 	case "organization":
 		return Target{Owner: repo.Owner}
 	default:

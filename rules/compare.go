@@ -179,6 +179,7 @@ func changed(was, is *Decision) []Change {
 	}
 	d.placement(&was.Placement, &is.Placement)
 	d.single("limit", was.Limit.text(), is.Limit.text())
+	d.single("time_limit", was.TimeLimit.orNone(), is.TimeLimit.orNone())
 	d.fallbacks(was.Fallback, is.Fallback)
 	return d.found
 }
@@ -270,7 +271,9 @@ func (d *differences) placement(was, is *Placement) {
 		return string(text)
 	})
 	d.single("runner.scope", was.Runner.Scope, is.Runner.Scope)
+	d.single("runner.enterprise", was.Runner.Enterprise, is.Runner.Enterprise)
 	d.number("runner.group", was.Runner.Group, is.Runner.Group)
+	d.single("runner.registration", was.Runner.Registration, is.Runner.Registration)
 }
 
 // entries compares two maps. A text is never "", which stands for no entry.
@@ -348,6 +351,14 @@ func (l *Limit) text() string {
 		return ""
 	}
 	return fmt.Sprintf("%d running per %s", l.Running, l.Per)
+}
+
+// orNone is "" for 0.
+func (d Duration) orNone() string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
 }
 
 func (f Fallback) text() string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A Set is the rules of one or more files. It is immutable and safe for
@@ -21,6 +22,27 @@ type Set struct {
 	sees       bool            // an expression may depend on labels that it does not name
 	tests      []Test
 	found      index
+	timeLimit  time.Duration // of the defaults; 0: none
+	unroutable struct {
+		after  time.Duration
+		action string // "": none
+	}
+	feedback struct {
+		after time.Duration
+		kind  string // "": none
+	}
+}
+
+// Unroutable is what becomes of a job that is unroutable, and after how long:
+// the action is "cancel", its run is cancelled on GitHub, or "", nothing.
+func (s *Set) Unroutable() (after time.Duration, action string) {
+	return s.unroutable.after, s.unroutable.action
+}
+
+// Feedback is what is written on the commit of a job that waits or gets no
+// runner, "check_run" or "commit_status", and after how long; "" is nothing.
+func (s *Set) Feedback() (kind string, after time.Duration) {
+	return s.feedback.kind, s.feedback.after
 }
 
 // Rules returns the names of the rules, in file order.
@@ -154,6 +176,12 @@ func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decisio
 	}
 	d.Outcome, d.Placement = Routed, placement
 	d.Limit = winner.limit.of(winner, meanings, env)
+	switch {
+	case winner.timeLimit != 0:
+		d.TimeLimit, d.From["time_limit"] = Duration(winner.timeLimit), "rule "+winner.name
+	case s.timeLimit != 0:
+		d.TimeLimit, d.From["time_limit"] = Duration(s.timeLimit), "defaults"
+	}
 	d.Fallback = s.fallbacks(winner, meanings, env)
 	d.Reason = fmt.Sprintf("rule %s runs it by the jobspec %s", winner.name, winner.jobspec)
 	if winner.dispatch != "" {

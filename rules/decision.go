@@ -66,10 +66,11 @@ type Decision struct {
 	Labels  []string `json:"labels"`        // the labels the rules saw: lower case, without doubles, compound ones taken apart
 	Run     *Run     `json:"run,omitempty"` // what was known of the run: Facts.Run
 	Placement
-	Limit    *Limit     `json:"limit,omitempty"`    // nil: none
-	Fallback []Fallback `json:"fallback,omitempty"` // in the order of After
-	Trace    []Step     `json:"trace"`              // nil unless asked for
-	Nearest  *Nearest   `json:"nearest,omitempty"`  // with a trace, when no rule took the job; nil when no rule could
+	Limit     *Limit     `json:"limit,omitempty"`      // nil: none
+	TimeLimit Duration   `json:"time_limit,omitempty"` // the most that the job may run; 0: what GitHub and the workflow allow
+	Fallback  []Fallback `json:"fallback,omitempty"`   // in the order of After
+	Trace     []Step     `json:"trace"`                // nil unless asked for
+	Nearest   *Nearest   `json:"nearest,omitempty"`    // with a trace, when no rule took the job; nil when no rule could
 }
 
 // Nearest is the rule that would take a job with the fewest changes.
@@ -109,7 +110,8 @@ type Placement struct {
 
 	// From says where each single value came from ("label gpu", "rule linux",
 	// "defaults", "built in"), by its JSON path: "resources.cpu", "node_pool",
-	// "task.env.FOO". List entries carry theirs themselves.
+	// "task.env.FOO". List entries carry theirs themselves. "time_limit" of the
+	// decision is here, too.
 	From map[string]string `json:"from,omitempty"`
 }
 
@@ -157,8 +159,10 @@ type Task struct {
 
 // Runner says how the runner is registered on GitHub.
 type Runner struct {
-	Scope string `json:"scope"` // repository or organization
-	Group int64  `json:"group"` // runner group ID; 1 is GitHub's Default
+	Scope        string `json:"scope"`                // repository, organization or enterprise
+	Enterprise   string `json:"enterprise,omitempty"` // its slug, as in GitHub's addresses; "" in the other scopes
+	Group        int64  `json:"group"`                // runner group ID; 1 is GitHub's Default
+	Registration string `json:"registration"`         // jit: a configuration for each runner; token: a registration token, shared until it ends
 }
 
 // A Duration is written as people do in a rules file, in JSON, too: "5m".

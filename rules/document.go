@@ -21,6 +21,10 @@ type fileForm struct {
 	Labels map[string]labelForm `yaml:"labels" example:"{ linux: {}, gpu: { devices: [nvidia/gpu] } }"`
 	// a placement for every job, and the most that one can ask for
 	Defaults defaultsForm `yaml:"defaults" example:"{ node_pool: ci, resources: { cpu: 2000, memory: 4GiB } }"`
+	// what becomes of a run with a job that is unroutable for long; nothing when left out
+	Unroutable unroutableForm `yaml:"unroutable" example:"{ after: 10m, action: cancel }"`
+	// what is written on the commit of a job that waits or gets no runner; nothing when left out
+	Feedback feedbackForm `yaml:"feedback" example:"{ kind: check_run, after: 1m }"`
 	// the rules: the first, in their order, whose condition holds takes the job
 	Rules []ruleForm `yaml:"rules" min:"1" example:"[{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]"`
 	// examples of jobs, and what must become of them; a file of tests has only these
@@ -63,6 +67,8 @@ type defaultsForm struct {
 	placementForm
 	// the most that a job can ask for
 	Max maxForm `yaml:"max" example:"{ cpu: 64000, cores: 32, memory: 128GiB }"`
+	// how long a job may run before its runner is stopped: from 1m to 120h, which is GitHub's own limit
+	TimeLimit durationForm `yaml:"time_limit" example:"24h"`
 }
 
 // A rule: a condition, and what follows when it holds. It has one of `jobspec`, `dispatch` and `deny`.
@@ -82,8 +88,26 @@ type ruleForm struct {
 	Max maxForm `yaml:"max" example:"{ cores: 8, memory: 32GiB }"`
 	// how many of its jobs may run at once
 	Limit limitForm `yaml:"limit" example:"{ running: 10, per: owner }"`
+	// how long a job of this rule may run before its runner is stopped, in place of that of `defaults`: from 1m to 120h, which is GitHub's own limit
+	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
 	// what takes the place of the rule's own settings while Nomad cannot place the runner; at most 10, in the order of `after`
 	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
+}
+
+// An unroutable: what becomes of the run of a job that no rule takes, or that cannot be placed, when that does not change.
+type unroutableForm struct {
+	// for how long the job must have been unroutable: from 1s to 24h, after which GitHub gives it up by itself
+	After durationForm `yaml:"after" required:"yes" example:"10m"`
+	// `cancel` cancels the job's whole run on GitHub, for which the permission Actions (write) is needed
+	Action string `yaml:"action" required:"yes" enum:"cancel" example:"cancel"`
+}
+
+// A feedback: why a job waits or gets no runner, where people look: on its commit. It changes as the reason does, and ends when the job runs.
+type feedbackForm struct {
+	// a check run, for which only an App can have the permission Checks (write), or a commit status, for which Commit statuses (write) is needed
+	Kind string `yaml:"kind" required:"yes" enum:"check_run commit_status" example:"check_run"`
+	// how long a job waits before it is written: from 1s to 24h; 30s when left out
+	After durationForm `yaml:"after" example:"1m"`
 }
 
 // A limit: how many jobs of a rule may run at once.
@@ -199,10 +223,14 @@ type taskForm struct {
 
 // A runner: how it registers on GitHub.
 type runnerForm struct {
-	// for the job's repository only, or for its organization; repository when left out
-	Scope string `yaml:"scope" open:"yes" enum:"repository organization"`
+	// for the job's repository only, for its organization, or for an enterprise; repository when left out
+	Scope string `yaml:"scope" open:"yes" enum:"repository organization enterprise"`
+	// the enterprise's slug, as in github.com/enterprises/SLUG; needed when `scope` is enterprise
+	Enterprise string `yaml:"enterprise" open:"yes" example:"acme"`
 	// ID of a runner group; 1, GitHub's Default, when left out
 	Group int `yaml:"group" open:"yes" min:"1" max:"2147483647" example:"3"`
+	// `jit`, a configuration for each runner, or `token`: the runner configures itself by a registration token, which serves many; jit when left out
+	Registration string `yaml:"registration" open:"yes" enum:"jit token"`
 }
 
 // A test: a job, and what must become of it.
@@ -275,6 +303,8 @@ type expectForm struct {
 	expectPlacementForm
 	// the limit that the job counts for
 	Limit expectLimitForm `yaml:"limit" example:"{ running: 10 }"`
+	// how long the job may run; `0s` for no limit of its own
+	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
 	// fallbacks that there are among others
 	Fallback []expectFallbackForm `yaml:"fallback" example:"[{ after: 5m, node_pool: on-demand }]"`
 }
@@ -323,10 +353,14 @@ type expectResourcesForm struct {
 
 // How a test expects the runner to register.
 type expectRunnerForm struct {
-	// repository or organization
+	// repository, organization or enterprise
 	Scope string `yaml:"scope" empty:"yes" example:"organization"`
+	// slug of the enterprise
+	Enterprise string `yaml:"enterprise" empty:"yes" example:"acme"`
 	// ID of the runner group
 	Group int `yaml:"group" min:"0" max:"2147483647" example:"1"`
+	// jit or token
+	Registration string `yaml:"registration" empty:"yes" example:"token"`
 }
 
 // The limit that a test expects.

@@ -52,7 +52,7 @@ func TestFaultsAreReportedAtTheirPlaces(t *testing.T) {
 
 		// Keys.
 		{"an unknown key, with the nearest", top + "§lables: {}\n", []string{`unknown key "lables" in a rules file; did you mean labels?`}},
-		{"an unknown key with none near", top + "§q: {}\n", []string{`unknown key "q" in a rules file; it takes version, scope, compound, labels, defaults, rules, tests`}},
+		{"an unknown key with none near", top + "§q: {}\n", []string{`unknown key "q" in a rules file; it takes version, scope, compound, labels, defaults, unroutable, feedback, rules, tests`}},
 		{"unknown keys at every level", `version: 1
 compound: { prefix: 'y=', §seperator: '/', separator: '/' }
 labels:
@@ -79,9 +79,9 @@ rules:
 			`unknown key "core" in label "cpu=*": resources; did you mean cores?`,
 			`unknown key "cnt" in device; it takes name, count, constraints`,
 			`unknown key "atribute" in constraint; did you mean attribute?`,
-			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner, max`,
+			`unknown key "maximum" in defaults; it takes constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner, max, time_limit`,
 			`unknown key "cpus" in max; did you mean cpu?`,
-			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, fallback, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
+			`unknown key "when" in a rule; it takes name, if, deny, jobspec, dispatch, max, limit, time_limit, fallback, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
 			`unknown key "envs" in rule: task; did you mean env?`,
 			`unknown key "groups" in rule: runner; did you mean group?`,
 			`unknown key "wieght" in affinity; did you mean weight?`,
@@ -152,7 +152,7 @@ defaults:
   constraints: §{}
   resources: §8
   task: { env: { §1A: x, B: §{} }, config: { c: §~ } }
-  runner: { scope: §enterprise, group: §0 }
+  runner: { scope: §team, group: §0 }
 rules: [{ name: r, jobspec: j, datacenters: [§'a b'], node_pool:§ , priority: §'' }]
 `, []string{
 			`defaults: node_pool must be a single value, not a list`,
@@ -164,7 +164,7 @@ rules: [{ name: r, jobspec: j, datacenters: [§'a b'], node_pool:§ , priority: 
 			`"1A" is no name of an environment variable`,
 			`defaults: task env B must be a single value, not a mapping`,
 			`defaults: task config c: nothing is no value of a task's config`,
-			`defaults: runner scope: "enterprise": want repository or organization`,
+			`defaults: runner scope: "team": want repository, organization or enterprise`,
 			`defaults: runner group: 0 is not between 1 and 2147483647`,
 			`rule: datacenters: "a b" is no name or pattern of a Nomad datacenter`,
 			`rule: node_pool must be a single value, not nothing`,

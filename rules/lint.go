@@ -679,10 +679,11 @@ func (l *linter) stealable(job, runner *Facts, jobDecision, runnerDecision Decis
 		}
 	}
 	other := func(a, b Decision) bool {
+		a.Runner.Registration = b.Runner.Registration // the same runner in the end
 		return a.Outcome == Routed && b.Outcome == Routed && a.Rule == jobDecision.Rule && b.Rule == runnerDecision.Rule &&
 			a.Runner.Group == b.Runner.Group && !sameRequest(a.Placement, b.Placement)
 	}
-	// A runner serves its repository or its owner: can both jobs be there?
+	// A runner serves its repository, its owner or its enterprise: can both jobs be there?
 	for _, repo := range []Repo{job.Repo, runner.Repo} {
 		one, two := *job, *runner
 		one.Repo, two.Repo = repo, repo
@@ -690,5 +691,6 @@ func (l *linter) stealable(job, runner *Facts, jobDecision, runnerDecision Decis
 			return true
 		}
 	}
-	return runnerDecision.Runner.Scope == "organization" && job.Repo.Owner == runner.Repo.Owner && other(jobDecision, runnerDecision)
+	reaches := job.Repo.Owner == runner.Repo.Owner && runnerDecision.Runner.Scope == "organization" || runnerDecision.Runner.Scope == "enterprise"
+	return reaches && other(jobDecision, runnerDecision)
 }

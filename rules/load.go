@@ -34,8 +34,9 @@ func Parse(file string, src []byte) (*Set, error) { return Load(File{file, src})
 
 // Load loads and checks one or more files as one set, so that teams can own
 // their files. Vocabularies add up and rules follow each other in the order of
-// the files; scope, compound and defaults stand in one of them. The error is a
-// Diagnostics with every fault that was found, in the order of the files.
+// the files; scope, compound, defaults, unroutable and feedback stand in one of
+// them. The error is a Diagnostics with every fault that was found, in the
+// order of the files.
 func Load(files ...File) (*Set, error) {
 	s := &Set{vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}
 	c := &common{set: s, first: map[string]spot{}}
@@ -57,6 +58,7 @@ func Load(files ...File) (*Set, error) {
 	}
 	var faults Diagnostics
 	for _, r := range loaders {
+		r.enterprises()
 		r.ownTests()
 		faults = append(faults, r.sorted()...)
 	}
@@ -120,7 +122,7 @@ func (r *loader) open() {
 	if root == nil {
 		return
 	}
-	r.sections = r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "rules", "tests")
+	r.sections = r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "unroutable", "feedback", "rules", "tests")
 	if r.sections == nil {
 		return
 	}
@@ -148,9 +150,16 @@ func (r *loader) load() {
 		r.compound(n)
 	}
 	if n, ok := r.sections["defaults"]; ok && r.once(n, "defaults") {
-		f := r.fields(n, "defaults", append(placementKeys, "max")...)
+		f := r.fields(n, "defaults", append(placementKeys, "max", "time_limit")...)
 		r.layer(f, &r.set.defaults, "defaults")
 		r.max(f["max"], &r.set.defaults, "defaults")
+		r.set.timeLimit = r.timeLimit(f["time_limit"])
+	}
+	if n, ok := r.sections["unroutable"]; ok && r.once(n, "unroutable") {
+		r.unroutable(n)
+	}
+	if n, ok := r.sections["feedback"]; ok && r.once(n, "feedback") {
+		r.feedback(n)
 	}
 	r.rules(r.sections["rules"])
 }
@@ -381,6 +390,7 @@ type rule struct {
 	limit    *limitSpec
 	fallback []fallback
 
+	timeLimit time.Duration // 0: that of the defaults
 	jobspecAt spot
 }
 
@@ -410,7 +420,7 @@ func (r *loader) rules(n ast.Node) {
 }
 
 // ruleKeys are the keys of a rule besides those of a placement.
-var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "fallback"}
+var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "time_limit", "fallback"}
 
 func (r *loader) oneRule(n ast.Node) {
 	f := r.fields(n, "a rule", append(ruleKeys, placementKeys...)...)
@@ -443,7 +453,7 @@ func (r *loader) oneRule(n ast.Node) {
 	}
 	if v, ok := f["deny"]; ok {
 		ru.deny = oneLine(strings.TrimSpace(literal(r, v, "deny", anyText).literal))
-		for _, k := range presentKeys(f, append([]string{"max", "limit", "fallback"}, placementKeys...)...) {
+		for _, k := range presentKeys(f, append([]string{"max", "limit", "time_limit", "fallback"}, placementKeys...)...) {
 			r.fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
@@ -470,6 +480,7 @@ func (r *loader) oneRule(n ast.Node) {
 	if v, ok := f["limit"]; ok {
 		ru.limit = r.limit(v)
 	}
+	ru.timeLimit = r.timeLimit(f["time_limit"])
 	if v, ok := f["fallback"]; ok {
 		r.fallback(v, &ru)
 	}
@@ -511,15 +522,9 @@ func (r *loader) fallback(n ast.Node, ru *rule) {
 		fb := fallback{at: r.at(item), from: fmt.Sprintf("rule %s, fallback %d", ru.name, i+1)}
 		if v, ok := f["after"]; !ok {
 			r.fault(item, "a fallback needs after: how long since the job was dispatched, such as 5m")
-		} else if s, ok := r.text(v, "after"); ok {
-			d, err := time.ParseDuration(s)
-			switch {
-			case err != nil:
-				r.fault(v, "after %s is no duration: write it as 90s, 5m or 1h30m", quote(s))
-			case d < time.Second || d > 30*24*time.Hour:
-				r.fault(v, "after %s is not between 1s and 720h", quote(s))
-			case i > 0 && len(ru.fallback) == i && d <= ru.fallback[i-1].after:
-				r.fault(v, "after %s is not more than %s of the fallback before: they are tried in order", s, Duration(ru.fallback[i-1].after))
+		} else if d, ok := r.duration(v, "after", time.Second, 30*24*time.Hour); ok {
+			if i > 0 && len(ru.fallback) == i && d <= ru.fallback[i-1].after {
+				r.fault(v, "after %s is not more than %s of the fallback before: they are tried in order", Duration(d), Duration(ru.fallback[i-1].after))
 			}
 			fb.after = d
 		}
@@ -529,6 +534,87 @@ func (r *loader) fallback(n ast.Node, ru *rule) {
 		}
 		r.layer(f, &fb.layer, "fallback")
 		ru.fallback = append(ru.fallback, fb)
+	}
+}
+
+// maxQueued is how long GitHub keeps a job that waits for a self-hosted runner,
+// maxRunning how long it lets one run: docs.github.com, "Actions limits", read
+// 2026-11-25.
+const (
+	maxQueued  = 24 * time.Hour
+	maxRunning = 5 * 24 * time.Hour
+)
+
+// timeLimit reads the most that a job may run; 0 when n is nil.
+func (r *loader) timeLimit(n ast.Node) time.Duration {
+	if n == nil {
+		return 0
+	}
+	d, _ := r.duration(n, "time_limit", time.Minute, maxRunning)
+	return d
+}
+
+// unroutable reads what becomes of a job that stays unroutable.
+func (r *loader) unroutable(n ast.Node) {
+	f := r.fields(n, "unroutable", "after", "action")
+	for _, k := range []string{"after", "action"} {
+		if _, ok := f[k]; f != nil && !ok {
+			r.fault(n, "unroutable needs %s, as in { after: 10m, action: cancel }", k)
+		}
+	}
+	if v, ok := f["after"]; ok {
+		r.set.unroutable.after, _ = r.duration(v, "unroutable after", time.Second, maxQueued)
+	}
+	r.set.unroutable.action = literal(r, f["action"], "unroutable action", oneOf("cancel")).literal
+}
+
+// feedback reads what is written on the commits of jobs that wait.
+func (r *loader) feedback(n ast.Node) {
+	f := r.fields(n, "feedback", "kind", "after")
+	if _, ok := f["kind"]; f != nil && !ok {
+		r.fault(n, "feedback needs a kind: check_run or commit_status")
+	}
+	r.set.feedback.after = 30 * time.Second
+	if v, ok := f["after"]; ok {
+		r.set.feedback.after, _ = r.duration(v, "feedback after", time.Second, maxQueued)
+	}
+	r.set.feedback.kind = literal(r, f["kind"], "feedback kind", oneOf("check_run", "commit_status")).literal
+}
+
+// duration reads a time such as 5m, from least to most.
+func (r *loader) duration(n ast.Node, what string, least, most time.Duration) (time.Duration, bool) {
+	s, ok := r.text(n, what)
+	if !ok {
+		return 0, false
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		r.fault(n, "%s %s is no duration: write it as 90s, 5m or 1h30m", what, quote(s))
+	case d < least || d > most:
+		r.fault(n, "%s %s is not between %s and %s", what, quote(s), Duration(least), Duration(most))
+	default:
+		return d, true
+	}
+	return 0, false
+}
+
+// enterprises reports the scopes of the file that are an enterprise which
+// nothing names: their rules could place no job.
+func (r *loader) enterprises() {
+	named := r.set.defaults.enterprise.set
+	for _, l := range r.set.vocabulary.all() {
+		named = named || l.layer.enterprise.set
+	}
+	check := func(l *layer, rule string) {
+		if s := l.scope; s.set && s.literal == "enterprise" && !l.enterprise.set && !named && l.scopeAt.file == r.file {
+			d := l.scopeAt.diagnostic(rule, "runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG")
+			r.faults = append(r.faults, d)
+		}
+	}
+	check(&r.set.defaults, "")
+	for i := range r.set.rules {
+		check(&r.set.rules[i].layer, r.set.rules[i].name)
 	}
 }
 

@@ -3,7 +3,6 @@ package rules
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -114,17 +113,21 @@ func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
 		r.task(n, l, in("task"))
 	}
 	if n, ok := f["runner"]; ok {
-		rf := r.fields(n, in("runner"), "scope", "group")
-		l.scope = read(r, rf["scope"], in("runner scope"), func(v any) (string, error) {
-			s, err := asText(v)
-			if err == nil && s != "repository" && s != "organization" {
-				err = fmt.Errorf("%s: want repository or organization", quote(s))
-			}
-			return s, err
-		})
+		rf := r.fields(n, in("runner"), runnerKeys...)
+		l.scope = read(r, rf["scope"], in("runner scope"), oneOf("repository", "organization", "enterprise"))
+		l.enterprise = read(r, rf["enterprise"], in("runner enterprise"), named(enterpriseSlug, "slug of an enterprise, as in github.com/enterprises/SLUG"))
 		l.group = read(r, rf["group"], in("runner group"), wholeBetween(1, math.MaxInt32))
+		l.registration = read(r, rf["registration"], in("runner registration"), oneOf("jit", "token"))
+		if l.scope.set {
+			l.scopeAt = r.at(rf["scope"])
+		}
+		if s := l.scope; s.set && s.template == nil && s.literal != "enterprise" && l.enterprise.set {
+			r.fault(rf["enterprise"], "%s has no effect: scope is %s", in("runner enterprise"), s.literal)
+		}
 	}
 }
+
+var runnerKeys = []string{"scope", "enterprise", "group", "registration"}
 
 // list is items with a bound.
 func (r *loader) list(n ast.Node, what string) []ast.Node {

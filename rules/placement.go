@@ -26,9 +26,13 @@ type layer struct {
 	datacenters []value[string] // nil: not set
 	env         []envSpec
 	config      []configSpec
-	scope       value[string]
-	group       value[int]
 	max         limits
+
+	scope        value[string]
+	enterprise   value[string]
+	group        value[int]
+	registration value[string]
+	scopeAt      spot
 }
 
 // limits are the most that a job may ask for; 0 is no limit.
@@ -115,7 +119,7 @@ func (m *merger) add(l *layer, from string) error {
 	m.from = from
 	if m.p.Dispatch != "" {
 		// It runs as it is: only where it is and how its runner registers is ours to say.
-		l = &layer{namespace: l.namespace, scope: l.scope, group: l.group}
+		l = &layer{namespace: l.namespace, scope: l.scope, enterprise: l.enterprise, group: l.group, registration: l.registration}
 	}
 	if err := m.lay(l); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
@@ -360,12 +364,15 @@ func (m *merger) json(tree any) (any, error) {
 }
 
 func (m *merger) runner(l *layer) error {
-	if err := single(m, "runner.scope", &m.p.Runner.Scope, &l.scope); err != nil || !l.group.set {
-		return err
-	}
-	group := int(m.p.Runner.Group)
-	err := single(m, "runner.group", &group, &l.group)
-	m.p.Runner.Group = int64(group)
+	r := &m.p.Runner
+	group := int(r.Group)
+	err := cmp.Or(
+		single(m, "runner.scope", &r.Scope, &l.scope),
+		single(m, "runner.enterprise", &r.Enterprise, &l.enterprise),
+		single(m, "runner.group", &group, &l.group),
+		single(m, "runner.registration", &r.Registration, &l.registration),
+	)
+	r.Group = int64(group)
 	return err
 }
 
@@ -377,6 +384,16 @@ func (m *merger) finish(most *limits) error {
 	}
 	if p.Runner.Group == 0 {
 		p.Runner.Group, p.From["runner.group"] = 1, "built in"
+	}
+	if p.Runner.Registration == "" {
+		p.Runner.Registration, p.From["runner.registration"] = "jit", "built in"
+	}
+	switch enterprise := p.Runner.Scope == "enterprise"; {
+	case enterprise && p.Runner.Enterprise == "":
+		return fmt.Errorf("runner.scope enterprise (%s): no rule, label or default names the enterprise", p.From["runner.scope"])
+	case !enterprise: // a default that this rule has no use for
+		p.Runner.Enterprise = ""
+		delete(p.From, "runner.enterprise")
 	}
 	r := &p.Resources
 	if r.MemoryMaxMB != 0 && r.MemoryMaxMB < r.MemoryMB { // a label raised memory past it; Nomad wants it at least as large

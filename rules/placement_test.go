@@ -20,7 +20,8 @@ func outline(d Decision) []string {
 		"dispatch": d.Dispatch, "node_pool": d.NodePool, "namespace": d.Namespace, "priority": d.Priority, "datacenters": d.Datacenters,
 		"resources.cpu": d.Resources.CPU, "resources.cores": d.Resources.Cores, "resources.memory_mb": d.Resources.MemoryMB,
 		"resources.memory_max_mb": d.Resources.MemoryMaxMB, "resources.disk_mb": d.Resources.DiskMB,
-		"runner.scope": d.Runner.Scope, "runner.group": d.Runner.Group,
+		"runner.scope": d.Runner.Scope, "runner.enterprise": d.Runner.Enterprise, "runner.group": d.Runner.Group, "runner.registration": d.Runner.Registration,
+		"time_limit": d.TimeLimit.orNone(),
 	}
 	for k, v := range d.Task.Env {
 		values["task.env."+k] = v

@@ -194,7 +194,7 @@ var placementParts = append([]string{"jobspec", "dispatch"}, placementKeys...)
 
 // expectations reads what is expected of a decision.
 func (r *testLoader) expectations(n ast.Node) []expectation {
-	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "fallback"}, placementParts...)...)
+	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "time_limit", "fallback"}, placementParts...)...)
 	e := expected{r: r}
 	if v, ok := f["outcome"]; ok {
 		outcomes := []string{string(Routed), string(Ignored), string(Denied), string(Unroutable), string(Undecided)}
@@ -212,6 +212,11 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 	}, func(d *Decision) []string { return d.Labels }, equal, strings.Clone)
 	e.placement(f)
 	e.limit(f["limit"])
+	if v, ok := f["time_limit"]; ok {
+		if want, ok := r.duration(v, "time_limit", 0, maxRunning); ok {
+			addValue(&e, v, "time_limit", Duration(want), Duration.String, func(d *Decision) Duration { return d.TimeLimit })
+		}
+	}
 	for _, i := range r.list(f["fallback"], "fallback") {
 		e.fallback(i)
 	}
@@ -377,8 +382,10 @@ func (e *expected) placement(f map[string]ast.Node) {
 		e.task(r.some(n, "task", "env", "config"))
 	}
 	if n, ok := f["runner"]; ok {
-		rf := r.some(n, "runner", "scope", "group")
+		rf := r.some(n, "runner", runnerKeys...)
 		e.text(rf["scope"], "runner.scope", func(d *Decision) string { return d.Runner.Scope })
+		e.text(rf["enterprise"], "runner.enterprise", func(d *Decision) string { return d.Runner.Enterprise })
+		e.text(rf["registration"], "runner.registration", func(d *Decision) string { return d.Runner.Registration })
 		e.number(rf["group"], "runner.group", wholeBetween(1, math.MaxInt32), strconv.Itoa, func(d *Decision) int { return int(d.Runner.Group) })
 	}
 }

@@ -114,7 +114,7 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 		{"the job and the run", "tests: [{ name: a, labels: [], job: { attempt: §0, branch: §[] }, run: { fork: §1 }, expect: { rule: linux } }]\n", []string{
 			`job attempt: 0 is not between 1 and 2147483647`, `job branch must be a single value, not a list`, `run fork must be true or false`}},
 
-		{"an empty expect", expects("§{}"), []string{`expect says nothing: name one of outcome, rule, reason, labels, limit, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
+		{"an empty expect", expects("§{}"), []string{`expect says nothing: name one of outcome, rule, reason, labels, limit, time_limit, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
 		{"an expect that is a text", expects("§linux"), []string{`expect must be a mapping, not a text`}},
 		{"an outcome that there is not", expects("{ outcome: §route }"), []string{`outcome "route": want one of routed, ignored, denied, unroutable, undecided; did you mean routed?`}},
 		{"an outcome that is a list", expects("{ outcome: §[] }"), []string{`outcome must be a text, not a list`}},
@@ -225,12 +225,12 @@ func everything() Decision {
 			Resources:   Resources{2000, 2, 4096, 8192, 1024},
 			NodePool:    "ci", Datacenters: []string{"dc1", "dc-*"}, Namespace: "runners", Priority: 50,
 			Task:   Task{Env: map[string]string{"A": "${{ b }}", "E": ""}, Config: map[string]any{"image": "x", "ports": []any{1.5, true, map[string]any{"a": "b"}}}},
-			Runner: Runner{"organization", 7},
+			Runner: Runner{"enterprise", "acme", 7, "token"},
 		}
 	}
 	return Decision{
 		Outcome: Routed, Rule: "r", Reason: "rule r runs it", Labels: []string{"self-hosted", "linux"}, Placement: place(),
-		Limit:    &Limit{10, "owner", "r/acme"},
+		Limit:    &Limit{10, "owner", "r/acme"}, TimeLimit: Duration(6 * time.Hour),
 		Fallback: []Fallback{{After: 90 * Duration(time.Second), Placement: place()}, {After: Duration(time.Hour), Reason: "over the most"}},
 	}
 }
@@ -265,7 +265,7 @@ func testOf(t tester, d Decision) Test {
 			"constraints": exactly(constraints(p.Constraints)), "affinities": exactly(affinities), "devices": exactly(devices), "datacenters": exactly(append([]string{}, p.Datacenters...)),
 			"resources": object{"cpu": r.CPU, "cores": r.Cores, "memory": r.MemoryMB, "memory_max": r.MemoryMaxMB, "disk": r.DiskMB},
 			"task":      object{"env": p.Task.Env, "config": p.Task.Config},
-			"runner":    object{"scope": p.Runner.Scope, "group": p.Runner.Group},
+			"runner":    object{"scope": p.Runner.Scope, "enterprise": p.Runner.Enterprise, "group": p.Runner.Group, "registration": p.Runner.Registration},
 		}
 	}
 	expect := placement(d.Placement)
@@ -273,6 +273,7 @@ func testOf(t tester, d Decision) Test {
 	if d.Limit != nil {
 		expect["limit"] = d.Limit
 	}
+	expect["time_limit"] = d.TimeLimit.String()
 	fallbacks := []any{}
 	for _, f := range d.Fallback {
 		o := placement(f.Placement)

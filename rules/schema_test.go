@@ -348,6 +348,8 @@ func TestTheSchemaHasTheKeysThatTheLoaderKnows(t *testing.T) {
 compound: { `+qqq+` }
 labels: { 'a*': { `+qqq+`, param: { `+qqq+` } } }
 defaults: { `+qqq+`, max: { `+qqq+` } }
+unroutable: { `+qqq+` }
+feedback: { `+qqq+` }
 rules:
   - `+qqq+`
     constraints: [{ `+qqq+` }]
@@ -375,7 +377,7 @@ tests:
 	}
 	want := map[string][]string{}
 	for section, types := range map[string][]reflect.Type{
-		"a rules file": {reflect.TypeFor[fileForm]()}, "compound": {reflect.TypeFor[compoundForm]()}, `label "a*"`: {reflect.TypeFor[labelForm]()},
+		"a rules file": {reflect.TypeFor[fileForm]()}, "compound": {reflect.TypeFor[compoundForm]()}, "unroutable": {reflect.TypeFor[unroutableForm]()}, "feedback": {reflect.TypeFor[feedbackForm]()}, `label "a*"`: {reflect.TypeFor[labelForm]()},
 		"param": {reflect.TypeFor[paramForm]()}, "defaults": {reflect.TypeFor[defaultsForm]()}, "max": {reflect.TypeFor[maxForm]()},
 		"a rule": {reflect.TypeFor[ruleForm]()}, "constraint": {reflect.TypeFor[constraintForm]()}, "affinity": {reflect.TypeFor[affinityForm]()},
 		"device": {reflect.TypeFor[deviceForm]()}, "rule: resources": {reflect.TypeFor[resourcesForm]()}, "rule: task": {reflect.TypeFor[taskForm]()},
@@ -456,7 +458,14 @@ func TestTheSchemaRefusesFilesThatDoNotLoad(t *testing.T) {
 		{"an unknown key in a task", head + rule + "task: { image: x } }"},
 		{"a variable with a space", head + rule + "task: { env: { 'A B': x } } }"},
 		{"a variable that is a list", head + rule + "task: { env: { A: [x] } } }"},
-		{"an unknown scope of a runner", head + rule + "runner: { scope: enterprise } }"},
+		{"an unknown scope of a runner", head + rule + "runner: { scope: team } }"},
+		{"an unknown registration of a runner", head + rule + "runner: { registration: pat } }"},
+		{"a time limit that is a number", head + rule + "time_limit: 6 }"},
+		{"a time limit of a fallback", head + rule + "fallback: [{ after: 5m, time_limit: 6h }] }"},
+		{"an unroutable without an action", "version: 1\nunroutable: { after: 10m }\nrules: [{ name: r, jobspec: j }]"},
+		{"an unroutable with an unknown action", "version: 1\nunroutable: { after: 10m, action: retry }\nrules: [{ name: r, jobspec: j }]"},
+		{"a feedback without a kind", "version: 1\nfeedback: { after: 10s }\nrules: [{ name: r, jobspec: j }]"},
+		{"a feedback of an unknown kind", "version: 1\nfeedback: { kind: comment }\nrules: [{ name: r, jobspec: j }]"},
 		{"a group by name", head + rule + "runner: { group: Default } }"},
 		{"a limit without a number", head + rule + "limit: { per: owner } }"},
 		{"a limit per something else", head + rule + "limit: { running: 1, per: team } }"},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -68,6 +69,7 @@ func between(n int, err error, least, most int) (int, error) {
 // The names that Nomad takes (nomad/structs, Nomad 2.0).
 var (
 	namespaceName  = regexp.MustCompile(`^[a-zA-Z0-9-]{1,128}$`)
+	enterpriseSlug = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$`)
 	poolName       = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,128}$`)
 	datacenterGlob = regexp.MustCompile(`^[a-zA-Z0-9_.*-]{1,128}$`)
 	deviceName     = regexp.MustCompile(`^[^\s/${}]{1,128}(/[^\s/${}]{1,128}){0,2}$`)
@@ -86,6 +88,19 @@ func named(re *regexp.Regexp, what string) func(any) (string, error) {
 }
 
 // anyText reads a text as it is, up to 32 KiB.
+// oneOf reads one of a few words.
+func oneOf(words ...string) func(any) (string, error) {
+	last := len(words) - 1
+	want := strings.Join(words[:last], ", ") + " or " + words[last]
+	return func(v any) (string, error) {
+		s, err := asText(v)
+		if err == nil && !slices.Contains(words, s) {
+			err = fmt.Errorf("%s: want %s%s", quote(s), want, didYouMean(s, words))
+		}
+		return s, err
+	}
+}
+
 func anyText(v any) (string, error) {
 	s, err := asText(v)
 	switch {

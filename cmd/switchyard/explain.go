@@ -303,9 +303,19 @@ func writePlacement(row func(what, value, from string), d rules.Decision) {
 		v, _ := json.Marshal(p.Task.Config[k]) // values are JSON values
 		row("config", k+" = "+string(v), p.From["task.config."+k])
 	}
-	row("runner", fmt.Sprintf("%s scope, group %d", p.Runner.Scope, p.Runner.Group), p.From["runner.scope"])
+	runner := fmt.Sprintf("%s scope, group %d", p.Runner.Scope, p.Runner.Group)
+	if p.Runner.Scope == "enterprise" {
+		runner = fmt.Sprintf("enterprise %s, group %d", p.Runner.Enterprise, p.Runner.Group)
+	}
+	if p.Runner.Registration == "token" {
+		runner += ", by registration token"
+	}
+	row("runner", runner, p.From["runner.scope"])
 	if l := d.Limit; l != nil {
 		row("limit", fmt.Sprintf("%d running per %s, counted as %s", l.Running, l.Per, l.Key), "rule "+d.Rule)
+	}
+	if d.TimeLimit != 0 {
+		row("time limit", d.TimeLimit.String(), d.From["time_limit"])
 	}
 	for i, f := range d.Fallback {
 		said := "after " + f.After.String() + ": "
