@@ -57,9 +57,9 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 
-	name, cfg, err := w.configure(ctx, c)
+	name, cfg, err := w.configure(ctx, &c)
 	if err == nil {
-		err = w.Store.Configured(ctx, c.Runner.ID, name, cfg.GitHubID, w.Now())
+		err = w.Store.Configured(ctx, c.Runner.ID, name, cfg.GitHubID, TargetOf(c.Job.Repo, c.Job.Decision.Runner), w.Now())
 	}
 	if err != nil {
 		http.Error(rw, w.unconfigured(ctx, c, err), http.StatusServiceUnavailable)
@@ -94,7 +94,7 @@ func (w *worker) unanswered(ctx context.Context, c Claimed, cause error) {
 
 // configure asks GitHub for the runner's configuration. Each request has a
 // name of its own: GitHub may answer 5xx and yet keep the runner it made.
-func (w *worker) configure(ctx context.Context, c Claimed) (name string, cfg RunnerConfig, err error) {
+func (w *worker) configure(ctx context.Context, c *Claimed) (name string, cfg RunnerConfig, err error) {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	if c.Job.Decision == nil {

@@ -68,8 +68,8 @@ func (s crashingStore) Claim(ctx context.Context, h [32]byte, now time.Time) (c 
 	return c, err
 }
 
-func (s crashingStore) Configured(ctx context.Context, id, name string, gitHubID int64, now time.Time) error {
-	return s.step(func() error { return s.Store.Configured(ctx, id, name, gitHubID, now) })
+func (s crashingStore) Configured(ctx context.Context, id, name string, gitHubID int64, at router.Target, now time.Time) error {
+	return s.step(func() error { return s.Store.Configured(ctx, id, name, gitHubID, at, now) })
 }
 
 func (s crashingStore) Online(ctx context.Context, id string, now time.Time) error {

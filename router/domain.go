@@ -469,8 +469,8 @@ type Store interface {
 	// nothing), a used one ErrClaimed.
 	Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (Claimed, error)
 
-	// Configured records GitHub's answer to a claimed runner: its name there and its ID.
-	Configured(ctx context.Context, runnerID, name string, gitHubID int64, now time.Time) error
+	// Configured records GitHub's answer to a claimed runner: its name there, its ID, and where it is registered.
+	Configured(ctx context.Context, runnerID, name string, gitHubID int64, at Target, now time.Time) error
 
 	// Online records that a configured runner was given its configuration: it
 	// moves from Claimed to Online, and stays where it is if it went further.
@@ -480,6 +480,12 @@ type Store interface {
 	// if that still waits, into Retrying with the next try, due at at. It
 	// reports whether there was anything to give up.
 	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error)
+
+	// Stopped moves a runner from the state in r, which is Dispatched, Claimed
+	// or Online, to Stopped, and puts the job that waits for it, if any, into
+	// Retrying with the next try, due at once. It reports whether it did: not
+	// when the runner has left that state meanwhile.
+	Stopped(ctx context.Context, r Runner, reason string, now time.Time) (stopped bool, err error)
 
 	// Unserved returns up to limit jobs that are Dispatched, with an ID over
 	// after and by that ID, and their runners: registered on Nomad, Dispatched

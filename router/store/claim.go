@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -67,18 +68,22 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 
 const (
 	configuredSQL = `
-UPDATE runners SET name = ?2, github_id = ?3, updated_at = ?4, reason = 'GitHub knows it as ' || ?2
+UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, reason = 'GitHub knows it as ' || ?2
 WHERE id = ?1 RETURNING job_id, try`
 
 	readyReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 )
 
 // Configured implements router.Store.
-func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, now time.Time) error {
+func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error {
+	target, err := json.Marshal(at)
+	if err != nil {
+		return err
+	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var r router.Runner
 		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) },
-			configuredSQL, runnerID, name, gitHubID, millis(now))
+			configuredSQL, runnerID, name, gitHubID, millis(now), string(target))
 		if err != nil {
 			return err
 		}
@@ -147,6 +152,36 @@ func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) (l
 	}
 	_, err = t.exec(tryAgainSQL, r.JobID, r.Try, millis(at), reason, millis(now))
 	return true, err
+}
+
+const (
+	stoppedSQL = `
+UPDATE runners SET state = 'stopped', updated_at = ?3, reason = ?4
+WHERE id = ?1 AND state = ?2 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
+
+	goOnSQL = `
+UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, reason = ?4
+WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
+)
+
+// Stopped implements router.Store.
+func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now time.Time) (stopped bool, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		var was router.Runner
+		err := t.query(func(rows *sql.Rows) error {
+			stopped = true
+			return rows.Scan(&was.JobID, &was.Try)
+		}, stoppedSQL, r.ID, r.State, millis(now), reason)
+		if err != nil {
+			return err
+		}
+		if !stopped {
+			return knownRunner(t, r.ID)
+		}
+		_, err = t.exec(goOnSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason)
+		return err
+	})
+	return stopped && err == nil, err
 }
 
 // Recover implements router.Store.

@@ -170,10 +170,6 @@ WHERE r.job_id = ?1 AND (r.state = 'claimed' OR ` + unserved + `)
 
 	bindSQL = `UPDATE runners SET job_id = ?2, try = ?3 WHERE id = ?1`
 
-	replaceSQL = `
-UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, reason = ?4
-WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
-
 	waitsForSQL = `
 UPDATE jobs SET updated_at = ?3, reason = ?4
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
@@ -197,7 +193,7 @@ func replace(t *tx, r router.Runner, name string, served, now int64) error {
 		return err
 	}
 	if free.ID == "" {
-		_, err := t.exec(replaceSQL, r.JobID, r.Try, now,
+		_, err := t.exec(goOnSQL, r.JobID, r.Try, now,
 			fmt.Sprintf("its runner %s was given job %d by GitHub; it gets a new one", name, served))
 		return err
 	}

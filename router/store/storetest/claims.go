@@ -213,7 +213,7 @@ var claimTests = []test{
 		f.online(4)
 		doubtful := f.dispatch(5) // crashed while it was answered
 		f.claim(doubtful)
-		f.must(f.Configured(f.ctx(), doubtful.ID, "doubtful", 99, T0))
+		f.must(f.Configured(f.ctx(), doubtful.ID, "doubtful", 99, target, T0))
 		n, err := f.Recover(f.ctx(), T0.Add(time.Second), T0.Add(time.Minute))
 		f.must(err)
 		if n != 3 {

@@ -56,7 +56,7 @@ var dispatchTests = []test{
 		wantErr(t, f.Retry(ctx, 1, T0, "x", nil, T0), router.ErrNotFound)
 		wantErr(t, f.Prepare(ctx, r, Token("x"), T0), router.ErrNotFound)
 		wantErr(t, f.Dispatched(ctx, r, Token("x"), nil, T0), router.ErrNotFound)
-		wantErr(t, f.Configured(ctx, r.ID, "x", 1, T0), router.ErrNotFound)
+		wantErr(t, f.Configured(ctx, r.ID, "x", 1, router.Target{}, T0), router.ErrNotFound)
 		_, err = f.Lost(ctx, r.ID, T0, "x", T0)
 		wantErr(t, err, router.ErrNotFound)
 	}},

@@ -25,6 +25,53 @@ var runnerTests = []test{
 			t.Error("the job lost its runner's name")
 		}
 	}},
+	{"a configured runner remembers where it is registered", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r, _ := f.online(1)
+		wantDiff(t, f.wantRunner(1, r.ID, router.RunnerOnline).Target, target)
+	}},
+	{"a stopped runner's job goes on with another, if it waits for it", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 3; id++ {
+			f.receive(queued(id))
+		}
+		waits := f.dispatch(1)
+		idle, name := f.online(2)
+		f.receive(inProgress(2, "another"))
+		busy, busyName := f.online(3)
+		f.receive(inProgress(3, busyName))
+		for _, tt := range []struct {
+			r    router.Runner
+			in   router.RunnerState
+			want bool
+		}{
+			{waits, router.RunnerOnline, false}, // it is not
+			{waits, router.RunnerDispatched, true},
+			{waits, router.RunnerDispatched, false},
+			{idle, router.RunnerOnline, true},
+			{busy, router.RunnerOnline, false},
+			{busy, router.RunnerBusy, false},
+		} {
+			tt.r.State = tt.in
+			stopped, err := f.Stopped(f.ctx(), tt.r, "nothing to do", T0)
+			f.must(err)
+			if stopped != tt.want {
+				t.Errorf("stopping %s in %s = %v, want %v", tt.r.ID, tt.in, stopped, tt.want)
+			}
+		}
+		f.wantRunner(1, waits.ID, router.RunnerStopped)
+		if j := f.wantState(1, router.Retrying); j.Try != 2 || j.Failures != 0 || !j.DueAt.Equal(T0) {
+			t.Errorf("got try %d, %d failures, due at %v", j.Try, j.Failures, j.DueAt)
+		}
+		f.wantRunner(2, idle.ID, router.RunnerStopped)
+		f.wantState(2, router.Running)
+		f.wantRunner(3, busy.ID, router.RunnerBusy)
+		f.receive(completed(2, name, "success")) // it had a job after all: it stays stopped
+		f.wantRunner(2, idle.ID, router.RunnerStopped)
+		_, err := f.Stopped(f.ctx(), router.Runner{ID: "gha-9-1", State: router.RunnerOnline}, "x", T0)
+		wantErr(t, err, router.ErrNotFound)
+		_, err = f.Claim(f.ctx(), Token(waits.ID), T0)
+		wantErr(t, err, router.ErrClaimed)
+	}},
 	{"completed that overtakes in_progress finishes the runner", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r, name := f.online(1)

@@ -224,6 +224,8 @@ func (f *fixture) lost(runnerID string, at time.Time, reason string, now time.Ti
 	return lost
 }
 
+var target = router.Target{Owner: "acme", Repo: "web"}
+
 // online takes a job from queued to a configured runner, and returns the runner's name.
 func (f *fixture) online(jobID int64) (r router.Runner, name string) {
 	f.t.Helper()
@@ -232,7 +234,7 @@ func (f *fixture) online(jobID int64) (r router.Runner, name string) {
 		f.t.Fatalf("the claim of %s says that job %d needs no runner", r.ID, c.Job.ID)
 	}
 	name = r.ID + "-abc"
-	f.must(f.Configured(f.ctx(), r.ID, name, 99, T0))
+	f.must(f.Configured(f.ctx(), r.ID, name, 99, target, T0))
 	f.must(f.Online(f.ctx(), r.ID, T0))
 	return r, name
 }

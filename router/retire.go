@@ -1,0 +1,78 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+const githubTimeout = 15 * time.Second // for one call that nobody waits for
+
+// retire ends a runner that has nothing to do, as r was read from the store.
+// GitHub loses it first, so that it cannot be given a job any more; ErrBusy if
+// it has one: nothing is stopped then. A runner that left r's state meanwhile
+// is let be, or seen to by whoever moved it. If its job still waits, it gets a
+// new runner. Called again, it goes on where it failed or was cut off.
+func (w *worker) retire(ctx context.Context, r Runner, reason string) error {
+	// Only one that has claimed can be on GitHub. Until then the books say who
+	// comes first, a claim or this; what Nomad has then is ended by the books.
+	unclaimed := r.State == RunnerDispatched
+	if unclaimed {
+		stopped, err := w.stopped(ctx, r, reason)
+		if err != nil || !stopped {
+			return err
+		}
+	}
+	if err := w.unregister(ctx, r); err != nil {
+		return err
+	}
+	if err := w.stopJob(ctx, r); err != nil {
+		return err
+	}
+	if unclaimed {
+		return nil
+	}
+	_, err := w.stopped(ctx, r, reason)
+	return err
+}
+
+// unregister takes a runner off GitHub, if it was ever put there.
+func (w *worker) unregister(ctx context.Context, r Runner) error {
+	if r.GitHubID == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, githubTimeout)
+	defer cancel()
+	if err := w.GitHub.RemoveRunner(ctx, r.Target, r.GitHubID); err != nil {
+		return fmt.Errorf("remove runner %s from GitHub: %w", r.Name, err)
+	}
+	return nil
+}
+
+// stopJob stops a runner's Nomad job. One that is not registered, as far as the
+// books know, has none: its claim finds nothing to do.
+func (w *worker) stopJob(ctx context.Context, r Runner) error {
+	if r.NomadJob == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := w.Nomad.Stop(ctx, r); err != nil {
+		return fmt.Errorf("stop runner %s on Nomad: %w", r.ID, err)
+	}
+	return nil
+}
+
+func (w *worker) stopped(ctx context.Context, r Runner, reason string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	stopped, err := w.Store.Stopped(ctx, r, reason, w.Now())
+	if err != nil {
+		return false, fmt.Errorf("record that runner %s is stopped: %w", r.ID, err)
+	}
+	if stopped {
+		w.Logger.Info("runner stopped", "job_id", r.JobID, "nomad_job", r.ID, "reason", reason)
+		w.nudge() // its job may want another
+	}
+	return stopped, nil
+}
