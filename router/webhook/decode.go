@@ -1,28 +1,15 @@
 package webhook
 
 import (
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
-	"strings"
-	"unicode/utf8"
 
 	"switchyard/router"
 )
 
-// The bounds of what is kept of a stranger's strings.
-const (
-	maxText = 256  // characters of a name; more is cut off
-	maxURL  = 2048 // bytes
-	maxRepo = 100  // characters of a repository's name, GitHub's own limit; its owner's is lower
-
-	// One more than the rules take (rules.MaxLabels, rules.MaxLabelLength), so
-	// that the decision refuses what was cut here and says why.
-	maxLabels      = 100 + 1
-	maxLabelLength = 256 + 1
-)
+const maxRepo = 100 // characters of a repository's name, GitHub's own limit; its owner's is lower
 
 // errUnknownAction is for an action that the router has no use for: GitHub
 // adds new ones as it likes.
@@ -74,15 +61,18 @@ func Decode(body []byte) (router.Delivery, error) {
 	case "":
 		return router.Delivery{}, missing("action")
 	default:
-		return router.Delivery{}, fmt.Errorf("action %q: %w", cut(p.Action, maxText), errUnknownAction)
+		return router.Delivery{}, fmt.Errorf("action %q: %w", router.Cut(p.Action, router.MaxText), errUnknownAction)
 	}
 	if err := p.check(); err != nil {
 		return router.Delivery{}, err
 	}
 
-	d := router.Delivery{Action: p.Action, Status: cut(p.Job.Status, maxText)}
+	d := router.Delivery{Action: p.Action, Status: p.Job.Status, Job: router.Job{
+		ID: p.Job.ID, RunID: p.Job.RunID, Attempt: 1, Name: p.Job.Name, Workflow: p.Job.Workflow, Branch: p.Job.Branch,
+		Sender: p.Sender.Login, Labels: p.Job.Labels, URL: p.Job.HTMLURL, SHA: p.Job.SHA,
+		RunnerName: p.Job.RunnerName, Conclusion: p.Job.Conclusion,
+	}}
 	j := &d.Job
-	j.ID, j.RunID, j.Attempt = p.Job.ID, p.Job.RunID, 1
 	if p.Job.RunAttempt != nil {
 		j.Attempt = *p.Job.RunAttempt
 	}
@@ -94,29 +84,8 @@ func Decode(body []byte) (router.Delivery, error) {
 	} else {
 		j.Repo.Private = j.Repo.Visibility == "private" || j.Repo.Visibility == "internal"
 	}
-	j.Name, j.Workflow, j.Branch = cut(p.Job.Name, maxText), cut(p.Job.Workflow, maxText), cut(p.Job.Branch, maxText)
-	j.Sender, j.URL = cut(p.Sender.Login, maxText), httpURL(p.Job.HTMLURL)
-	if sha(p.Job.SHA) {
-		j.SHA = p.Job.SHA
-	}
-	j.Labels = make([]string, min(len(p.Job.Labels), maxLabels))
-	for i := range j.Labels {
-		j.Labels[i] = cut(p.Job.Labels[i], maxLabelLength)
-	}
-	// GitHub's own example of a queued job has a runner.
-	if p.Action == "in_progress" || p.Action == "completed" {
-		j.RunnerName = cut(p.Job.RunnerName, maxText)
-	}
-	if p.Action == "completed" {
-		j.Conclusion = cut(p.Job.Conclusion, maxText)
-	}
+	d.Bound()
 	return d, nil
-}
-
-// sha reports whether s is the name of a commit: SHA-1 or SHA-256.
-func sha(s string) bool {
-	_, err := hex.DecodeString(s)
-	return err == nil && (len(s) == 40 || len(s) == 64)
 }
 
 // check finds what is missing or out of range.
@@ -141,17 +110,17 @@ func (p *payload) check() error {
 	case p.Repository.Owner.Login == "":
 		return missing("repository.owner.login")
 	case !repoName(p.Repository.Owner.Login):
-		return fmt.Errorf("repository.owner.login %q is no owner's name on GitHub", cut(p.Repository.Owner.Login, maxRepo))
+		return fmt.Errorf("repository.owner.login %q is no owner's name on GitHub", router.Cut(p.Repository.Owner.Login, maxRepo))
 	case p.Repository.Name == "":
 		return missing("repository.name")
 	case !repoName(p.Repository.Name):
-		return fmt.Errorf("repository.name %q is no repository's name on GitHub", cut(p.Repository.Name, maxRepo))
+		return fmt.Errorf("repository.name %q is no repository's name on GitHub", router.Cut(p.Repository.Name, maxRepo))
 	}
 	switch p.Repository.Visibility {
 	case "", "public", "private", "internal":
 		return nil
 	}
-	return fmt.Errorf("repository.visibility %q must be public, private or internal", cut(p.Repository.Visibility, maxRepo))
+	return fmt.Errorf("repository.visibility %q must be public, private or internal", router.Cut(p.Repository.Visibility, maxRepo))
 }
 
 func missing(field string) error { return fmt.Errorf("%s is missing or empty", field) }
@@ -171,33 +140,6 @@ func repoName(s string) bool {
 	return true
 }
 
-// httpURL returns s if a link to it is harmless, else "".
-func httpURL(s string) string {
-	if len(s) > maxURL || !strings.HasPrefix(s, "https://") && !strings.HasPrefix(s, "http://") {
-		return ""
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' || s[i] == '"' || s[i] == '<' || s[i] == '>' || s[i] == '`' || s[i] == '\\' {
-			return ""
-		}
-	}
-	return s
-}
-
-// cut returns the first n characters of s.
-func cut(s string, n int) string {
-	if len(s) <= n || utf8.RuneCountInString(s) <= n {
-		return s
-	}
-	for i := range s {
-		if n == 0 {
-			return s[:i]
-		}
-		n--
-	}
-	return s
-}
-
 // sentence says what is wrong with a body in the words of the body.
 func sentence(err error) error {
 	var wrongType *json.UnmarshalTypeError
@@ -208,7 +150,7 @@ func sentence(err error) error {
 		if field == "" {
 			field = "the body"
 		}
-		got := cut(wrongType.Value, 40)
+		got := router.Cut(wrongType.Value, 40)
 		return fmt.Errorf("%s must be %s, not %s", field, kind(wrongType.Type), got)
 	case errors.As(err, &syntax):
 		return fmt.Errorf("the body is not JSON: %v at byte %d", syntax, syntax.Offset)

@@ -179,7 +179,7 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, no *refusal, si
 	}
 	http.Error(w, fmt.Sprintf("%d: %s", no.status, no.text), no.status)
 
-	line := []any{"code", no.status, "reason", no.text, "remote", r.RemoteAddr, "delivery_id", cut(r.Header.Get("X-GitHub-Delivery"), maxHeader)}
+	line := []any{"code", no.status, "reason", no.text, "remote", r.RemoteAddr, "delivery_id", router.Cut(r.Header.Get("X-GitHub-Delivery"), maxHeader)}
 	if signed {
 		h.Logger.Warn("delivery refused", line...)
 		return
