@@ -160,6 +160,12 @@ func (h *hub) Run(_ context.Context, _ router.Repo, id int64) (rules.Run, error)
 	return h.run(n, id)
 }
 
+func (h *hub) RegistrationToken(_ context.Context, r router.ConfigRequest) (router.Registration, error) {
+	return router.Registration{
+		Token: "registration-token", URL: "https://github.com/" + r.Repo.Owner + "/" + r.Repo.Name, Expires: time.Now().Add(time.Hour),
+	}, nil
+}
+
 func (h *hub) Ready(router.Target) error { return nil }
 
 func (h *hub) Job(_ context.Context, repo rules.Repo, id int64) (router.Delivery, error) {

@@ -287,6 +287,14 @@ type RunnerConfig struct {
 	JIT      Secret // encoded_jit_config
 }
 
+// A Registration lets runners register themselves: it is what config.sh needs.
+type Registration struct {
+	Token   Secret
+	URL     string    // of the target's page on GitHub
+	Group   string    // the runner group's name; "": the default one
+	Expires time.Time // when GitHub takes the token no more
+}
+
 // The Nomad side, as the worker uses it. *nomad.Client is the implementation.
 type Nomad interface {
 	// Start registers the runner's Nomad job once: called again for the same
@@ -374,13 +382,22 @@ type Allocation struct {
 	Created  time.Time // of Nomad's clock
 }
 
-// The GitHub side, as the worker and the claim use it. *gh.Client is the implementation.
+// The GitHub side, as the worker and the claim use it. *gh.Client is the
+// implementation. It keeps to GitHub's rate limits: a request over them is not
+// made and fails with a *RetryAtError, see ForClaim.
 type GitHub interface {
 	// RunnerConfig registers a just-in-time runner and returns its
 	// configuration. It fails with ErrNameTaken when a runner has the name
 	// already; errors are otherwise sorted as for Nomad.Start. It never
 	// retries by itself. Safe for concurrent use.
 	RunnerConfig(ctx context.Context, r ConfigRequest) (RunnerConfig, error)
+
+	// RegistrationToken returns what the runner of r registers itself with. Its
+	// token is good for every runner of the target and is kept until some
+	// minutes before it expires, so that many callers cost one request. Labels
+	// that config.sh would read otherwise are a GiveUpError; errors are
+	// otherwise sorted as for Nomad.Start. Safe for concurrent use.
+	RegistrationToken(ctx context.Context, r ConfigRequest) (Registration, error)
 
 	// Run looks up what the rules see of a workflow run; none of it changes
 	// when the run is run again. Fork is true when GitHub names another

@@ -57,6 +57,8 @@ type Client struct {
 	timeout time.Duration
 	now     func() time.Time
 
+	registrations registrations
+
 	mu  sync.Mutex
 	cur *session // for the last of token's tokens; nil at first
 }
@@ -165,6 +167,12 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 // GitHub asked for no requests with it.
 func (c *Client) login(ctx context.Context, t target) (*session, error) {
 	if c.app != nil {
+		if t.enterprise != "" {
+			return nil, &router.FixError{
+				Fix: "log in with a GitHub token that has the " + t.call().permission,
+				Err: fmt.Errorf("%s cannot be asked about the runners of %s, as Apps are not installed for those", c.app, t),
+			}
+		}
 		return c.app.login(ctx, t)
 	}
 	token, err := c.token()
@@ -270,38 +278,29 @@ func printable(s string) bool {
 	return true
 }
 
-// RunnerConfig registers a just-in-time runner in the repository or the
-// organization of r, as r.Runner.Scope says, with r's labels and no others.
-// It makes one request, but for those of an App that logs in.
+// RunnerConfig registers a just-in-time runner in the repository, the
+// organization or the enterprise of r, as r.Runner says, with r's labels and no
+// others. It makes one request, but for those of an App that logs in.
 func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
 	t, err := targetOf(r)
 	if err != nil {
 		return router.RunnerConfig{}, &router.GiveUpError{Err: err}
 	}
-	s, err := c.login(ctx, t)
-	if err != nil {
-		return router.RunnerConfig{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	body := &github.GenerateJITConfigRequest{
-		Name: r.Name, RunnerGroupID: r.Runner.Group, WorkFolder: github.String(workFolder), Labels: r.Labels,
-	}
-	var cfg *github.JITRunnerConfig
-	var resp *github.Response
-	if t.organization {
-		cfg, resp, err = s.api.Actions.GenerateOrgJITConfig(ctx, t.owner, body)
-	} else {
-		cfg, resp, err = s.api.Actions.GenerateRepoJITConfig(ctx, t.owner, t.repo, body)
-	}
-	if err == nil {
-		err = checkConfig(cfg)
-	}
-	if err != nil {
-		err = s.sorted(err, resp, t.call(), c.now())
-		if status(resp) == http.StatusConflict {
-			err = fmt.Errorf("%w (%w)", router.ErrNameTaken, err)
+	var cfg github.JITRunnerConfig
+	code := 0
+	err = c.ask(ctx, t, t.call(), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		resp, err := send(ctx, api, http.MethodPost, t.path()+"/generate-jitconfig", &github.GenerateJITConfigRequest{
+			Name: r.Name, RunnerGroupID: r.Runner.Group, WorkFolder: github.String(workFolder), Labels: r.Labels,
+		}, &cfg)
+		if code = status(resp); err == nil {
+			err = checkConfig(&cfg)
 		}
+		return resp, err
+	})
+	if code == http.StatusConflict {
+		err = fmt.Errorf("%w (%w)", router.ErrNameTaken, err)
+	}
+	if err != nil {
 		return router.RunnerConfig{}, err
 	}
 	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
@@ -313,26 +312,20 @@ func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router
 	if !pathName(repo.Owner) || !pathName(repo.Name) {
 		return router.Run{}, &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
 	}
-	s, err := c.login(ctx, target{owner: repo.Owner, repo: repo.Name})
-	if err != nil {
-		return router.Run{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
-	defer cancel()
-	found, resp, err := s.api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
 	var run router.Run
-	if err == nil {
-		run, err = runOf(found, runID)
-	}
-	if err != nil {
-		return router.Run{}, s.sorted(err, resp, call{
-			doing:      fmt.Sprintf("read run %d of %s/%s", runID, repo.Owner, repo.Name),
-			owner:      repo.Owner,
-			permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
-			exists:     "the run exists",
-		}, c.now())
-	}
-	return run, nil
+	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, call{
+		doing:      fmt.Sprintf("read run %d of %s/%s", runID, repo.Owner, repo.Name),
+		owner:      repo.Owner,
+		permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
+		exists:     "the run exists",
+	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		found, resp, err := api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
+		if err == nil {
+			run, err = runOf(found, runID)
+		}
+		return resp, err
+	})
+	return run, err
 }
 
 // runOf reads GitHub's answer. It refuses one that leaves something open, as a
@@ -361,51 +354,91 @@ func runOf(r *github.WorkflowRun, id int64) (router.Run, error) {
 type target struct {
 	owner, repo  string
 	organization bool
+	enterprise   string // neither of them then
 }
 
 func (t target) kind() string {
-	if t.organization {
+	switch {
+	case t.enterprise != "":
+		return "enterprise"
+	case t.organization:
 		return "organization"
 	}
 	return "repository"
 }
 
 func (t target) String() string {
-	if t.organization {
+	switch {
+	case t.enterprise != "":
+		return t.kind() + " " + t.enterprise
+	case t.organization:
 		return t.kind() + " " + t.owner
 	}
 	return t.kind() + " " + t.owner + "/" + t.repo
 }
 
+// base is the path of the target, without a slash at the start.
+func (t target) base() string {
+	switch {
+	case t.enterprise != "":
+		return "enterprises/" + t.enterprise
+	case t.organization:
+		return "orgs/" + t.owner
+	}
+	return "repos/" + t.owner + "/" + t.repo
+}
+
+// path is that of the runners in a target.
+func (t target) path() string { return t.base() + "/actions/runners" }
+
 // call describes the registration of a runner:
 // https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-24).
 func (t target) call() call {
-	c := call{
-		doing:      "register a runner in " + t.String(),
-		owner:      t.owner,
-		permission: "repository permission Administration (write) on " + t.owner + "/" + t.repo,
-		exists:     "this " + t.kind() + " and the rule's runner group exist",
-	}
-	if t.organization {
+	c := t.callFor("register a runner in ")
+	c.exists = "this " + t.kind() + " and the rule's runner group exist"
+	return c
+}
+
+// callFor describes a request about the runners of a target.
+func (t target) callFor(doing string) call {
+	c := call{doing: doing + t.String(), owner: t.owner, exists: "this " + t.kind() + " exists"}
+	switch {
+	case t.enterprise != "":
+		c.permission = "scope manage_runners:enterprise, as an owner of the enterprise " + t.enterprise + " has it to give"
+	case t.organization:
 		c.permission = "organization permission Self-hosted runners (write) on " + t.owner
+	default:
+		c.permission = "repository permission Administration (write) on " + t.owner + "/" + t.repo
 	}
 	return c
 }
 
-// targetOf checks what go-github would put into a URL as it is.
+// targetOf says where the runner of r is registered.
 func targetOf(r router.ConfigRequest) (target, error) {
-	t := target{owner: r.Repo.Owner, repo: r.Repo.Name}
 	switch r.Runner.Scope {
-	case "repository":
-	case "organization":
-		t.organization = true
+	case "repository", "organization":
 	default:
-		return t, fmt.Errorf("runner scope %q must be repository or organization", r.Runner.Scope)
+		return target{}, fmt.Errorf("runner scope %q must be repository or organization", r.Runner.Scope)
 	}
-	if !pathName(t.owner) || !t.organization && !pathName(t.repo) {
-		return t, fmt.Errorf("%q is no name of a repository on GitHub", t.owner+"/"+t.repo)
+	t, err := pathOf(router.TargetOf(r.Repo, r.Runner))
+	if err == nil && t.kind() != r.Runner.Scope {
+		err = fmt.Errorf("%q is no name of a repository on GitHub", r.Repo.Owner+"/"+r.Repo.Name) // it lacks one
 	}
-	return t, nil
+	return t, err
+}
+
+// pathOf checks what is put into a URL as it is.
+func pathOf(t router.Target) (target, error) {
+	at := target{owner: t.Owner, repo: t.Repo, organization: t.Repo == "" && t.Enterprise == "", enterprise: t.Enterprise}
+	switch {
+	case at.enterprise != "":
+		if !pathName(at.enterprise) {
+			return at, fmt.Errorf("%q is no name of an enterprise on GitHub", at.enterprise)
+		}
+	case !pathName(at.owner) || !at.organization && !pathName(at.repo):
+		return at, fmt.Errorf("%q is no name of a repository on GitHub", at.owner+"/"+at.repo)
+	}
+	return at, nil
 }
 
 // pathName reports whether s is one name of an owner or a repository.

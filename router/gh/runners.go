@@ -65,8 +65,9 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 		},
 	}
 	if d.Action != "in_progress" && d.Action != "completed" {
-		d.Action, d.Job.RunnerName = "queued", ""
+		d.Action = "queued"
 	}
+	d.Bound()
 	return d, nil
 }
 
@@ -145,28 +146,4 @@ func (c *Client) RemoveRunner(ctx context.Context, t router.Target, id int64) er
 		return fmt.Errorf("%w: %w", router.ErrBusy, err)
 	}
 	return err
-}
-
-// pathOf checks what is put into a URL as it is.
-func pathOf(t router.Target) (target, error) {
-	at := target{owner: t.Owner, repo: t.Repo, organization: t.Repo == ""}
-	if !pathName(at.owner) || !at.organization && !pathName(at.repo) {
-		return at, fmt.Errorf("%q is no name on GitHub", at.owner+"/"+at.repo)
-	}
-	return at, nil
-}
-
-// path is that of the runners in a target.
-func (t target) path() string {
-	if t.organization {
-		return "orgs/" + t.owner + "/actions/runners"
-	}
-	return "repos/" + t.owner + "/" + t.repo + "/actions/runners"
-}
-
-// callFor describes a request about the runners of a target.
-func (t target) callFor(doing string) call {
-	of := t.call()
-	of.doing = doing + t.String()
-	return of
 }

@@ -1,0 +1,165 @@
+package gh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-github/v60/github"
+
+	"switchyard/router"
+)
+
+const (
+	defaultGroup = 1                // the ID of the group Default, as in GitHub's examples
+	maxGroup     = 128              // characters of a runner group's name
+	maxRegToken  = 1 << 10          // bytes of one registration token; they have about 30
+	tokenLeft    = 15 * time.Minute // a runner's node may pull an image before it registers
+)
+
+// registrations holds what runners register themselves with, by target.
+type registrations struct {
+	mu sync.Mutex
+	by map[target]*registration
+}
+
+type registration struct {
+	turn    turn // guards the rest
+	token   router.Secret
+	expires time.Time
+	groups  map[int64]string // names by ID
+	refusal refusal          // of a token
+}
+
+func (r *registrations) of(t target) *registration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.owner, t.repo, t.enterprise = strings.ToLower(t.owner), strings.ToLower(t.repo), strings.ToLower(t.enterprise)
+	if r.by == nil {
+		r.by = map[target]*registration{}
+	}
+	if r.by[t] == nil {
+		r.by[t] = &registration{turn: make(turn, 1), groups: map[int64]string{}}
+	}
+	return r.by[t]
+}
+
+// RegistrationToken implements router.GitHub. One caller asks GitHub, for a
+// token once in most of an hour and for a group's name once; the others wait.
+func (c *Client) RegistrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
+	t, err := targetOf(r)
+	if err == nil {
+		err = checkLabels(r.Labels)
+	}
+	if err == nil && r.Runner.Group != defaultGroup && t.repo != "" {
+		err = fmt.Errorf("a repository has no runner group %d, as it has none at all", r.Runner.Group)
+	}
+	if err != nil {
+		return router.Registration{}, &router.GiveUpError{Err: err}
+	}
+	reg := c.registrations.of(t)
+	if err := reg.turn.take(ctx); err != nil {
+		return router.Registration{}, fmt.Errorf("wait for a registration token of %s: %w", t, err)
+	}
+	defer reg.turn.give()
+	group, known := reg.groups[r.Runner.Group]
+	if !known && r.Runner.Group != defaultGroup {
+		if group, err = c.groupName(ctx, t, r.Runner.Group); err != nil {
+			return router.Registration{}, err
+		}
+		reg.groups[r.Runner.Group] = group
+	}
+	if now := c.now(); now.After(reg.expires.Add(-tokenLeft)) {
+		if reg.refusal.stands(now) {
+			return router.Registration{}, reg.refusal.err
+		}
+		if err := c.newRegistration(ctx, t, reg); err != nil {
+			reg.refusal = refused(err, c.now())
+			return router.Registration{}, err
+		}
+	}
+	return router.Registration{Token: reg.token, URL: c.webURL(t), Group: group, Expires: reg.expires}, nil
+}
+
+// newRegistration makes one request:
+// https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-24).
+func (c *Client) newRegistration(ctx context.Context, t target, reg *registration) error {
+	var found github.RegistrationToken
+	err := c.ask(ctx, t, t.callFor("get a registration token of "), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		resp, err := send(ctx, api, http.MethodPost, t.path()+"/registration-token", nil, &found)
+		token := found.GetToken()
+		if err == nil && (token == "" || len(token) > maxRegToken || !printable(token) || found.ExpiresAt == nil) {
+			err = errors.New("GitHub's answer holds no registration token")
+		}
+		return resp, err
+	})
+	if err != nil {
+		return err
+	}
+	reg.token, reg.expires = router.Secret(found.GetToken()), found.GetExpiresAt().Time
+	return nil
+}
+
+// groupName makes one request:
+// https://docs.github.com/en/rest/actions/self-hosted-runner-groups (read 2026-11-25).
+func (c *Client) groupName(ctx context.Context, t target, id int64) (string, error) {
+	var found struct {
+		ID   int64  `json:"id"`
+		Name string `json:"name"`
+	}
+	doing := fmt.Sprintf("read runner group %d of ", id)
+	err := c.ask(ctx, t, t.callFor(doing), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		resp, err := send(ctx, api, http.MethodGet, fmt.Sprintf("%s/actions/runner-groups/%d", t.base(), id), nil, &found)
+		if err == nil && (found.ID != id || found.Name == "" || router.Cut(found.Name, maxGroup) != found.Name) {
+			err = errors.New("GitHub's answer holds no name of the runner group")
+		}
+		return resp, err
+	})
+	return found.Name, err
+}
+
+// checkLabels refuses what config.sh --labels, a list with commas, would take
+// for other labels.
+func checkLabels(labels []string) error {
+	if len(labels) == 0 {
+		return errors.New("a runner that registers itself needs a label")
+	}
+	for _, l := range labels {
+		if strings.Contains(l, ",") || strings.TrimSpace(l) != l || l == "" {
+			return fmt.Errorf("the label %q cannot be given to a runner that registers itself, as config.sh splits labels at commas and trims them: use registration: jit for it", l)
+		}
+	}
+	return nil
+}
+
+// webURL is the target's page: that of github.com, of a tenant of ghe.com, or
+// of the host of an Enterprise Server, whose API lies below /api/v3/.
+func (c *Client) webURL(t target) string {
+	u := *c.base
+	if u.Host == "api.github.com" || strings.HasSuffix(u.Host, ".ghe.com") {
+		u.Host = strings.TrimPrefix(u.Host, "api.")
+	}
+	u.Path = strings.TrimSuffix(u.Path, "api/v3/")
+	switch {
+	case t.enterprise != "":
+		u.Path += "enterprises/" + t.enterprise
+	case t.organization:
+		u.Path += t.owner
+	default:
+		u.Path += t.owner + "/" + t.repo
+	}
+	return u.String()
+}
+
+// send makes a request that go-github v60 has no method for, or not for all targets.
+func send(ctx context.Context, api *github.Client, method, path string, body, into any) (*github.Response, error) {
+	req, err := api.NewRequest(method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	return api.Do(ctx, req, into)
+}
