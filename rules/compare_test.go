@@ -89,6 +89,8 @@ rules:
 		{"task config", "x:1', mounts: [a, { b: [1, 2.5, true] }]", "x:2', mounts: [a, { b: [1, 2.5, false] }]", []Change{
 			{"task.config.image", `"x:1"`, `"x:2"`}, {"task.config.mounts", `["a",{"b":[1,2.5,true]}]`, `["a",{"b":[1,2.5,false]}]`}}},
 		{"how the runner registers", "scope: organization, group: 7", "scope: repository", []Change{{"runner.scope", "organization", "repository"}, {"runner.group", "7", "1"}}},
+		{"by what", "scope: organization, group: 7", "scope: enterprise, enterprise: acme, group: 7, registration: token", []Change{{"runner.scope", "organization", "enterprise"}, {"runner.enterprise", "", "acme"}, {"runner.registration", "jit", "token"}}},
+		{"a time limit that comes", "limit: {", "time_limit: 6h\n    limit: {", []Change{{"time_limit", "", "6h"}}},
 		{"limit", "running: 10, per: owner", "running: 9, per: repo", []Change{{"limit", "10 running per owner", "9 running per repo"}}},
 		{"a fallback that comes", "pool: all }]", "pool: all }, { after: 2h, priority: 90 }]", []Change{{"fallback", "", "after 2h"}}},
 		{"a fallback at another time", "after: 5m", "after: 90s", []Change{{"fallback", "after 5m", ""}, {"fallback", "", "after 1m30s"}}},

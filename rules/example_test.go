@@ -63,7 +63,7 @@ func TestTheExampleRoutesOrdinaryJobsOfAllThreeSystems(t *testing.T) {
 			"rule linux, jobspec docker-linux", "datacenters = [*] (defaults)", "priority = 50 (defaults)", "resources.cores = 8 (label cpu=8)", "resources.memory_mb = 32768 (label memory=32gib)",
 			"${attr.kernel.name} = linux (rule linux)", "${meta.zone} = tokyo-a (label zone=tokyo-a)", "${node.class} = spot +50 (rule linux)", "${node.class} = gpu +50 (rule linux)", "2 nvidia/gpu (label gpus=2)"}},
 		{"a release", at(func(f *Facts) { f.Job.Branch = "release/1.2" }, "linux", "run-77"), []string{
-			"rule linux-release, jobspec docker-linux", "datacenters = [*] (defaults)", "priority = 80 (rule linux-release)", "resources.cpu = 2000 (defaults)", "resources.memory_mb = 4096 (defaults)",
+			"rule linux-release, jobspec docker-linux", "datacenters = [*] (defaults)", "priority = 80 (rule linux-release)", "resources.cpu = 2000 (defaults)", "resources.memory_mb = 4096 (defaults)", "time_limit = 6h (rule linux-release)",
 			"${attr.kernel.name} = linux (rule linux-release)"}},
 		{"a macOS job", job("macOS", "arm64"), []string{
 			"rule macos, jobspec raw-exec-macos", "datacenters = [*] (defaults)", "priority = 50 (defaults)", "resources.cpu = 4000 (rule macos)", "resources.memory_mb = 8192 (rule macos)",

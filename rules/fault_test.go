@@ -202,6 +202,46 @@ defaults: { max: { memory: §'${{ 1 }}' } }
 			`device: "a b" is no device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`,
 			`a device needs a name, such as nvidia/gpu`, `device count: 0 is not between 1 and 128`, `device must be a mapping, not a list`}},
 
+		{"how runners register", `version: 1
+defaults: { runner: { scope: §enterprise, registration: §tokens } }
+rules:
+  - { name: a, jobspec: j, runner: { scope: §enterprise } }
+  - { name: b, jobspec: j, runner: { scope: organization, enterprise: §acme } }
+  - { name: c, jobspec: j, runner: { scope: §enterprize, enterprise: §acme/web } }
+`, []string{
+			`runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG`,
+			`defaults: runner registration: "tokens": want jit or token; did you mean token?`,
+			`runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG`,
+			`rule: runner enterprise has no effect: scope is organization`,
+			`rule: runner scope: "enterprize": want repository, organization or enterprise; did you mean enterprise?`,
+			`rule: runner enterprise: "acme/web" is no slug of an enterprise, as in github.com/enterprises/SLUG`,
+		}},
+		{"time limits", `version: 1
+defaults: { time_limit: §6 }
+rules:
+  - { name: a, jobspec: j, time_limit: §30s }
+  - { name: b, jobspec: j, time_limit: §6d }
+  - { name: c, jobspec: j, time_limit: §120h1m }
+  - { name: d, deny: no, time_limit: §6h }
+  - { name: e, jobspec: j, fallback: [{ after: 5m, §time_limt: 6h, node_pool: a }] }
+`, []string{
+			`time_limit "6" is no duration: write it as 90s, 5m or 1h30m`,
+			`time_limit "30s" is not between 1m and 120h`,
+			`time_limit "6d" is no duration: write it as 90s, 5m or 1h30m`,
+			`time_limit "120h1m" is not between 1m and 120h`,
+			`a rule that denies places nothing: time_limit has no effect`,
+			`unknown key "time_limt" in a fallback; it takes after, jobspec, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
+		}},
+		{"unroutable and feedback that say half", "version: 1\nunroutable: §{ after: §25h }\nfeedback: §{ after: 1m }\n" + rest, []string{
+			`unroutable needs action, as in { after: 10m, action: cancel }`, `unroutable after "25h" is not between 1s and 24h`, `feedback needs a kind: check_run or commit_status`}},
+		{"unroutable and feedback", `version: 1
+unroutable: { after: §0s, action: §cancle }
+feedback: { kind: §check-run, §afer: 1m }
+` + rest, []string{
+			`unroutable after "0s" is not between 1s and 24h`, `unroutable action: "cancle": want cancel; did you mean cancel?`,
+			`feedback kind: "check-run": want check_run or commit_status; did you mean check_run?`, `unknown key "afer" in feedback; did you mean after?`,
+		}},
+
 		// Expressions: the place is that of the mistake within them.
 		{"in a plain text", `version: 1
 rules:

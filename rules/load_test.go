@@ -139,3 +139,34 @@ rules:
 		}
 	}
 }
+
+func TestWhatThereIsOneOfStandsInOneOfTheFiles(t *testing.T) {
+	rule := func(name string) string { return "rules: [{ name: " + name + ", jobspec: j }]\n" }
+	const unroutable, feedback = "unroutable: { after: 10m, action: cancel }\n", "feedback: { kind: commit_status, after: 1m }\n"
+	s, err := Load(File{"a.yaml", []byte("version: 1\n" + unroutable + rule("a"))}, File{"b.yaml", []byte("version: 1\n" + feedback + rule("b"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after, action := s.Unroutable(); after != 10*time.Minute || action != "cancel" {
+		t.Errorf("Unroutable = %s, %q", after, action)
+	}
+	if kind, after := s.Feedback(); after != time.Minute || kind != "commit_status" {
+		t.Errorf("Feedback = %q, %s", kind, after)
+	}
+	s = parse(t, "version: 1\nfeedback: { kind: check_run }\n"+rule("a"))
+	if kind, after := s.Feedback(); after != 30*time.Second || kind != "check_run" {
+		t.Errorf("Feedback without a time = %q, %s", kind, after)
+	}
+	if after, action := s.Unroutable(); after != 0 || action != "" {
+		t.Errorf("Unroutable that is not there = %s, %q", after, action)
+	}
+	_, err = Load(File{"a.yaml", []byte("version: 1\n" + unroutable + feedback + rule("a"))}, File{"b.yaml", []byte("version: 1\n" + unroutable + feedback + rule("b"))})
+	want := "b.yaml:2:13: unroutable is there already, at a.yaml:2:13: it stands in one of the files\nb.yaml:3:11: feedback is there already, at a.yaml:3:11: it stands in one of the files"
+	if err == nil || err.Error() != want {
+		t.Errorf("both in two files: %v, want %s", err, want)
+	}
+	// What a rule needs may stand in another file.
+	if _, err := Load(File{"a.yaml", []byte("version: 1\nrules: [{ name: a, jobspec: j, runner: { scope: enterprise } }]\n")}, File{"b.yaml", []byte("version: 1\ndefaults: { runner: { enterprise: acme } }\n" + rule("b"))}); err != nil {
+		t.Error(err)
+	}
+}

@@ -286,6 +286,29 @@ func TestADispatchedJobRunsAsItIs(t *testing.T) {
 	}
 }
 
+func TestHowARunnerRegisters(t *testing.T) {
+	const enterprise = `{ runner: { enterprise: acme-corp, registration: token } }`
+	checkOutline(t, `{}`, enterprise, `{ runner: { scope: enterprise, registration: jit } }`, job(),
+		[]string{"runner.enterprise = acme-corp (defaults)", "runner.registration = jit (rule r)", "runner.scope = enterprise (rule r)"})
+	checkOutline(t, `{}`, enterprise, `{ dispatch: d, runner: { scope: enterprise } }`, job(),
+		[]string{"dispatch = d (rule r)", "runner.enterprise = acme-corp (defaults)", "runner.registration = token (defaults)", "runner.scope = enterprise (rule r)"})
+	// Another scope has no use for the default.
+	checkOutline(t, `{}`, enterprise, `{ runner: { scope: organization } }`, job(),
+		[]string{"runner.registration = token (defaults)", "runner.scope = organization (rule r)"})
+	checkOutline(t, `{}`, enterprise, `{ runner: { scope: '${{ repo.private ? "enterprise" : "repository" }}', enterprise: '${{ repo.owner }}', registration: '${{ has("linux") ? "jit" : "token" }}' } }`, job(),
+		[]string{"runner.enterprise = acme (rule r)", "runner.registration = token (rule r)", "runner.scope = enterprise (rule r)"})
+	checkOutline(t, `{}`, `{}`, `{ runner: { scope: '${{ repo.private ? "enterprise" : "repository" }}' } }`, job(),
+		[]string{"unroutable: rule r took the job, but it cannot be placed: runner.scope enterprise (rule r): no rule, label or default names the enterprise"})
+}
+
+func TestATimeLimitOfARuleReplacesThatOfTheDefaults(t *testing.T) {
+	const fallback = `fallback: [{ after: 5m, node_pool: a }]`
+	checkOutline(t, `{}`, `{ time_limit: 24h }`, `{ time_limit: 90m, `+fallback+` }`, job(), []string{"time_limit = 1h30m (rule r)"})
+	checkOutline(t, `{}`, `{ time_limit: 24h }`, `{ `+fallback+` }`, job(), []string{"time_limit = 24h (defaults)"})
+	checkOutline(t, `{}`, `{ time_limit: 24h }`, `{ dispatch: d }`, job(), []string{"dispatch = d (rule r)", "time_limit = 24h (defaults)"})
+	checkOutline(t, `{}`, `{}`, `{}`, job(), nil)
+}
+
 func TestTemplatesWorkInEveryPlace(t *testing.T) {
 	const labels = `{ "n=*": { param: { name: n, type: int, min: 1, max: 99999 } }, "s=*": { param: { name: s, type: string, pattern: '.*' } }, "m=*": { param: { name: m, type: size, min: 10, max: 1TiB } } }`
 	checkOutline(t, labels, `{}`,

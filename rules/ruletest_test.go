@@ -230,7 +230,7 @@ func everything() Decision {
 	}
 	return Decision{
 		Outcome: Routed, Rule: "r", Reason: "rule r runs it", Labels: []string{"self-hosted", "linux"}, Placement: place(),
-		Limit:    &Limit{10, "owner", "r/acme"}, TimeLimit: Duration(6 * time.Hour),
+		Limit: &Limit{10, "owner", "r/acme"}, TimeLimit: Duration(6 * time.Hour),
 		Fallback: []Fallback{{After: 90 * Duration(time.Second), Placement: place()}, {After: Duration(time.Hour), Reason: "over the most"}},
 	}
 }

@@ -91,7 +91,10 @@ func named(re *regexp.Regexp, what string) func(any) (string, error) {
 // oneOf reads one of a few words.
 func oneOf(words ...string) func(any) (string, error) {
 	last := len(words) - 1
-	want := strings.Join(words[:last], ", ") + " or " + words[last]
+	want := words[last]
+	if last > 0 {
+		want = strings.Join(words[:last], ", ") + " or " + want
+	}
 	return func(v any) (string, error) {
 		s, err := asText(v)
 		if err == nil && !slices.Contains(words, s) {

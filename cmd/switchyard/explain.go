@@ -307,10 +307,10 @@ func writePlacement(row func(what, value, from string), d rules.Decision) {
 	if p.Runner.Scope == "enterprise" {
 		runner = fmt.Sprintf("enterprise %s, group %d", p.Runner.Enterprise, p.Runner.Group)
 	}
-	if p.Runner.Registration == "token" {
-		runner += ", by registration token"
-	}
 	row("runner", runner, p.From["runner.scope"])
+	if p.Runner.Registration == "token" {
+		row("", "registers itself by a token", p.From["runner.registration"])
+	}
 	if l := d.Limit; l != nil {
 		row("limit", fmt.Sprintf("%d running per %s, counted as %s", l.Running, l.Per, l.Key), "rule "+d.Rule)
 	}
