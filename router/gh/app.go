@@ -145,7 +145,7 @@ func (t turn) give() { <-t }
 
 func newApp(cfg App, c *Client) *app {
 	a := &app{App: cfg, client: c, owners: map[string]*owner{}, installations: map[int64]*installation{}}
-	a.session = c.newSession(roundTrip(func(req *http.Request) (*http.Response, error) {
+	a.session = c.newSession(a.String(), roundTrip(func(req *http.Request) (*http.Response, error) {
 		key, err := a.Key()
 		if err != nil {
 			return nil, &router.FixError{Fix: "give Switchyard a private key of " + a.String() + " that it can read", Err: fmt.Errorf("read the key of %s: %w", a, err)}
@@ -163,7 +163,8 @@ func (a *app) String() string { return fmt.Sprintf("the GitHub App %d", a.ID) }
 
 // login returns the session of the installation that serves t.
 func (a *app) login(ctx context.Context, t target) (*session, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.client.timeout)
+	// A claim will need the installation and its token, too.
+	ctx, cancel := context.WithTimeout(withAsked(ctx, asked{priority: claim}), a.client.timeout)
 	defer cancel()
 	in, err := a.installation(ctx, t)
 	if err != nil {
@@ -242,7 +243,7 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	in := a.installations[found.GetID()]
 	if in == nil {
 		in = &installation{id: found.GetID(), turn: make(turn, 1)}
-		in.session = a.client.newSession(nil)
+		in.session = a.client.newSession(fmt.Sprintf("installation %d of %s", in.id, a), nil)
 		in.session.app, in.session.forget = a, func() { a.forget(in) }
 		a.installations[in.id] = in
 	}

@@ -45,6 +45,7 @@ type Config struct {
 
 	HTTPClient *http.Client     // nil: one with http.DefaultTransport
 	Timeout    time.Duration    // of one request; 0: 10 s
+	Limits     Limits           // the zero value: GitHub's own
 	Now        func() time.Time // nil: time.Now
 }
 
@@ -57,6 +58,8 @@ type Client struct {
 	timeout time.Duration
 	now     func() time.Time
 
+	limits        Limits
+	registered    registered
 	registrations registrations
 
 	mu  sync.Mutex
@@ -66,17 +69,17 @@ type Client struct {
 var _ router.GitHub = (*Client)(nil)
 
 // A session is what belongs to one token that lasts, to an App, or to one of
-// its installations: limits are counted by these, and go-github's client
-// remembers those that it is told of.
+// its installations: limits are counted by these.
 type session struct {
+	login  string // who it is, for people
 	api    *github.Client
+	budget *budget
 	app    *app   // the session is of one of its installations; nil: of a token, or the App itself
 	forget func() // has the installation looked up anew; nil without app
 
 	mu      sync.Mutex
 	token   router.Secret
 	expires time.Time // with app
-	until   time.Time // GitHub asked for no requests before
 }
 
 func (s *session) setToken(token router.Secret, expires time.Time) {
@@ -107,7 +110,11 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{token: cfg.Token, base: base, timeout: cfg.Timeout, now: cfg.Now}
+	limits := cfg.Limits.withDefaults(base.Host)
+	c := &Client{
+		token: cfg.Token, base: base, timeout: cfg.Timeout, now: cfg.Now,
+		limits: limits, registered: registered{most: limits.Registrations, by: map[target]*window{}},
+	}
 	if cfg.HTTPClient != nil {
 		c.http = *cfg.HTTPClient
 	}
@@ -185,7 +192,7 @@ func (c *Client) login(ctx context.Context, t target) (*session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cur == nil || c.cur.token != token {
-		c.cur = c.newSession(nil)
+		c.cur = c.newSession("the GitHub token", nil)
 		c.cur.token = token
 	}
 	return c.cur, c.cur.blocked(c.now())
@@ -193,8 +200,8 @@ func (c *Client) login(ctx context.Context, t target) (*session, error) {
 
 // newSession returns one whose requests go through next, which adds what
 // GitHub knows us by; nil: they get the session's token.
-func (c *Client) newSession(next http.RoundTripper) *session {
-	s := &session{}
+func (c *Client) newSession(login string, next http.RoundTripper) *session {
+	s := &session{login: login, budget: newBudget(c.limits)}
 	if next == nil {
 		next = roundTrip(func(req *http.Request) (*http.Response, error) {
 			s.mu.Lock()
@@ -206,6 +213,7 @@ func (c *Client) newSession(next http.RoundTripper) *session {
 		})
 	}
 	client := c.http
+	next = c.budgeted(s.budget, next)
 	client.Transport = roundTrip(func(req *http.Request) (*http.Response, error) {
 		resp, err := next.RoundTrip(req)
 		if err == nil {
@@ -288,7 +296,9 @@ func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (rout
 	}
 	var cfg github.JITRunnerConfig
 	code := 0
-	err = c.ask(ctx, t, t.call(), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+	of := t.call()
+	of.asked = asked{priority: claim, registers: &t}
+	err = c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodPost, t.path()+"/generate-jitconfig", &github.GenerateJITConfigRequest{
 			Name: r.Name, RunnerGroupID: r.Runner.Group, WorkFolder: github.String(workFolder), Labels: r.Labels,
 		}, &cfg)
@@ -318,6 +328,7 @@ func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router
 		owner:      repo.Owner,
 		permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
 		exists:     "the run exists",
+		asked:      asked{priority: routing},
 	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		found, resp, err := api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
 		if err == nil {
@@ -375,6 +386,12 @@ func (t target) String() string {
 		return t.kind() + " " + t.owner
 	}
 	return t.kind() + " " + t.owner + "/" + t.repo
+}
+
+// lower is the target as GitHub compares them.
+func (t target) lower() target {
+	t.owner, t.repo, t.enterprise = strings.ToLower(t.owner), strings.ToLower(t.repo), strings.ToLower(t.enterprise)
+	return t
 }
 
 // base is the path of the target, without a slash at the start.

@@ -26,6 +26,8 @@ type call struct {
 	owner      string // "acme"
 	permission string // of the token or the App, that it needs
 	exists     string // what to check when GitHub answers 404: it does so where it does not even show that something exists
+
+	asked // how much of the budget it may use
 }
 
 func status(resp *github.Response) int {
@@ -72,8 +74,15 @@ func (s *session) sorted(err error, resp *github.Response, c call, now time.Time
 // refused sorts what is the same for all requests. It returns the status of
 // GitHub's answer if that leaves more to say, else 0.
 func (s *session) refused(err error, resp *github.Response, doing string, now time.Time) (code int, sorted error) {
-	if at, ok := limitedUntil(err, resp, now); ok {
-		s.block(at)
+	var kept *router.RetryAtError
+	if errors.As(err, &kept) {
+		return 0, &router.RetryAtError{At: kept.At, Err: fmt.Errorf("%s: %w", doing, kept.Err)} // nobody was asked
+	}
+	if at, primary, ok := limitedUntil(err, resp, now); ok {
+		// The budget has the primary limit that GitHub names; the others stand.
+		if !primary || resp.Header.Get("X-RateLimit-Resource") == "" {
+			s.budget.block(at)
+		}
 		return 0, limitError(at)
 	}
 	var fix *router.FixError
@@ -92,64 +101,52 @@ func (s *session) refused(err error, resp *github.Response, doing string, now ti
 // limits, and until when. go-github v60 knows them as 403 alone; GitHub also
 // answers 429:
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api (read 2026-11-24).
-func limitedUntil(err error, resp *github.Response, now time.Time) (at time.Time, ok bool) {
-	var primary *github.RateLimitError
+func limitedUntil(err error, resp *github.Response, now time.Time) (at time.Time, primary, ok bool) {
 	var secondary *github.AbuseRateLimitError
 	switch {
-	case errors.As(err, &primary):
-		at = primary.Rate.Reset.Time // also when go-github remembers it and asked nobody
 	case errors.As(err, &secondary):
 		if secondary.RetryAfter != nil {
 			at = now.Add(*secondary.RetryAfter)
 		}
 	case resp == nil || resp.Response == nil:
-		return time.Time{}, false
+		return time.Time{}, false, false
 	case resp.StatusCode == http.StatusTooManyRequests,
-		resp.StatusCode == http.StatusForbidden && resp.Header.Get("Retry-After") != "":
-		at = headerTime(resp.Header, now)
+		resp.StatusCode == http.StatusForbidden && (resp.Header.Get("Retry-After") != "" || resp.Header.Get("X-RateLimit-Remaining") == "0"):
+		at, primary = headerTime(resp.Header, now)
 	default:
-		return time.Time{}, false
+		return time.Time{}, false, false
 	}
 	switch {
 	case !at.After(now):
-		at = now.Add(leastPause)
+		at, primary = now.Add(leastPause), false
 	case at.After(now.Add(mostPause)):
 		at = now.Add(mostPause)
 	}
-	return at, true
+	return at, primary, true
 }
 
 // headerTime reads when a limit ends: in Retry-After seconds, else, when
 // nothing remains, at X-RateLimit-Reset in Unix seconds. It is zero when neither says.
-func headerTime(h http.Header, now time.Time) time.Time {
+func headerTime(h http.Header, now time.Time) (at time.Time, primary bool) {
 	if seconds, err := strconv.ParseInt(h.Get("Retry-After"), 10, 32); err == nil {
-		return now.Add(time.Duration(seconds) * time.Second)
+		return now.Add(time.Duration(seconds) * time.Second), false
 	}
 	if reset, err := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64); err == nil && h.Get("X-RateLimit-Remaining") == "0" {
-		return time.Unix(reset, 0)
+		return time.Unix(reset, 0), true
 	}
-	return time.Time{}
+	return time.Time{}, false
 }
 
 func limitError(at time.Time) error {
 	return &router.RetryAtError{At: at, Err: fmt.Errorf("GitHub's rate limit is reached until %s", at.UTC().Format(time.RFC3339))}
 }
 
-// block keeps requests of this session back until at.
-func (s *session) block(at time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if at.After(s.until) {
-		s.until = at
-	}
-}
-
-// blocked is a *router.RetryAtError while requests are kept back.
+// blocked is a *router.RetryAtError while GitHub asked for no requests.
 func (s *session) blocked(now time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Before(s.until) {
-		return limitError(s.until)
+	s.budget.mu.Lock()
+	defer s.budget.mu.Unlock()
+	if now.Before(s.budget.until) {
+		return limitError(s.budget.until)
 	}
 	return nil
 }

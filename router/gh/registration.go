@@ -38,7 +38,7 @@ type registration struct {
 func (r *registrations) of(t target) *registration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t.owner, t.repo, t.enterprise = strings.ToLower(t.owner), strings.ToLower(t.repo), strings.ToLower(t.enterprise)
+	t = t.lower()
 	if r.by == nil {
 		r.by = map[target]*registration{}
 	}
@@ -82,6 +82,10 @@ func (c *Client) RegistrationToken(ctx context.Context, r router.ConfigRequest) 
 			return router.Registration{}, err
 		}
 	}
+	// A runner registers itself with each answer, or nearly.
+	if err := c.wait(ctx, claim, func(now time.Time) (time.Time, string) { return c.registered.take(t, now, nil) }); err != nil {
+		return router.Registration{}, err
+	}
 	return router.Registration{Token: reg.token, URL: c.webURL(t), Group: group, Expires: reg.expires}, nil
 }
 
@@ -89,7 +93,9 @@ func (c *Client) RegistrationToken(ctx context.Context, r router.ConfigRequest) 
 // https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-24).
 func (c *Client) newRegistration(ctx context.Context, t target, reg *registration) error {
 	var found github.RegistrationToken
-	err := c.ask(ctx, t, t.callFor("get a registration token of "), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+	of := t.callFor("get a registration token of ")
+	of.priority = claim
+	err := c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodPost, t.path()+"/registration-token", nil, &found)
 		token := found.GetToken()
 		if err == nil && (token == "" || len(token) > maxRegToken || !printable(token) || found.ExpiresAt == nil) {
@@ -111,8 +117,10 @@ func (c *Client) groupName(ctx context.Context, t target, id int64) (string, err
 		ID   int64  `json:"id"`
 		Name string `json:"name"`
 	}
-	doing := fmt.Sprintf("read runner group %d of ", id)
-	err := c.ask(ctx, t, t.callFor(doing), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+	of := t.callFor(fmt.Sprintf("read runner group %d of ", id))
+	of.priority = claim
+	of.exists = "the rule's runner group exists there"
+	err := c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodGet, fmt.Sprintf("%s/actions/runner-groups/%d", t.base(), id), nil, &found)
 		if err == nil && (found.ID != id || found.Name == "" || router.Cut(found.Name, maxGroup) != found.Name) {
 			err = errors.New("GitHub's answer holds no name of the runner group")

@@ -18,7 +18,7 @@ func (c *Client) ask(ctx context.Context, t target, of call, do func(context.Con
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	ctx, cancel := context.WithTimeout(withAsked(ctx, of.asked), c.timeout)
 	defer cancel()
 	resp, err := do(ctx, s.api)
 	if err != nil {
@@ -26,9 +26,6 @@ func (c *Client) ask(ctx context.Context, t target, of call, do func(context.Con
 	}
 	return nil
 }
-
-// Ready implements router.GitHub.
-func (c *Client) Ready(router.Target) error { return nil }
 
 // Job implements router.GitHub.
 func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.Delivery, error) {

@@ -1,0 +1,299 @@
+package gh_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/githubsim"
+	"switchyard/rules"
+)
+
+var acme = router.Target{Owner: "acme"}
+
+// wantLater checks that a request is kept back until at, within the second.
+func wantLater(t *testing.T, err error, at time.Time, says string) {
+	t.Helper()
+	var later *router.RetryAtError
+	if !errors.As(err, &later) || later.At.Sub(at).Abs() > 2*time.Second || !strings.Contains(err.Error(), says) {
+		t.Errorf("error = %v, want a *router.RetryAtError at %s with %q", err, at, says)
+	}
+}
+
+func TestClaimsGetWhatOthersLeaveOfThePrimaryLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{RateLimit: 101}, nil)
+		a.Install("acme")
+		a.want("acme", "", "none") // leaves 100
+		reset := time.Now().Add(time.Hour)
+		run := a.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web"}) - 1
+		calls := map[string]func() error{
+			"Runners": func() error { _, err := a.client.Runners(t.Context(), acme); return err },
+			"Job": func() error {
+				_, err := a.client.Job(t.Context(), rules.Repo{Owner: "acme", Name: "web"}, run+1)
+				return err
+			},
+			"RemoveRunner": func() error { return a.client.RemoveRunner(t.Context(), acme, 999) },
+			"Run": func() error {
+				_, err := a.client.Run(t.Context(), rules.Repo{Owner: "acme", Name: "web"}, run)
+				return err
+			},
+			"Job for a claim": func() error {
+				_, err := a.client.Job(router.ForClaim(t.Context()), rules.Repo{Owner: "acme", Name: "web"}, run+1)
+				return err
+			},
+			"RunnerConfig": func() error { return a.claim(t.Context(), "acme", "") },
+		}
+		spend := func(name string, want int) {
+			t.Helper()
+			for i := range want {
+				if err := calls[name](); err != nil {
+					t.Fatalf("%s %d of %d = %v", name, i+1, want, err)
+				}
+			}
+		}
+		spend("Runners", 80)
+		for _, name := range []string{"Runners", "Job", "RemoveRunner"} {
+			wantLater(t, calls[name](), reset, "what is left of GitHub's rate limit (core, 20 of 101) is kept for claims")
+		}
+		spend("Run", 15)
+		wantLater(t, calls["Run"](), reset, "is kept for claims")
+		spend("Job for a claim", 2)
+		if err := a.client.Ready(acme); err != nil {
+			t.Errorf("Ready with 3 requests left = %v", err)
+		}
+		spend("RunnerConfig", 3)
+		asked := a.count("")
+		wantLater(t, calls["RunnerConfig"](), reset, "GitHub's rate limit (core, 101 an hour) is reached")
+		wantLater(t, a.client.Ready(acme), reset, "is reached")
+		if n := a.count("") - asked; n != 0 {
+			t.Errorf("GitHub was asked %d times beyond its limit", n)
+		}
+		time.Sleep(time.Hour)
+		spend("RunnerConfig", 1)
+		spend("Runners", 79)
+	})
+}
+
+func TestClaimsGetWhatOthersLeaveOfAnEndpointsPoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{RateLimit: 1e6}, nil)
+		a.Install("acme")
+		began := time.Now()
+		for i := range 450 {
+			if _, err := a.client.Runners(t.Context(), acme); err != nil {
+				t.Fatalf("Runners %d = %v", i+1, err)
+			}
+		}
+		_, err := a.client.Runners(t.Context(), acme)
+		wantLater(t, err, began.Add(61*time.Second), "no more than 900 points a minute at GET orgs/{name}/actions/runners")
+		if err := a.client.RemoveRunner(t.Context(), acme, 9); err != nil {
+			t.Errorf("another endpoint = %v", err)
+		}
+		for i := range 450 {
+			if _, err := a.client.Runners(router.ForClaim(t.Context()), acme); err != nil {
+				t.Fatalf("Runners for a claim %d = %v", i+1, err)
+			}
+		}
+		_, err = a.client.Runners(router.ForClaim(t.Context()), acme)
+		wantLater(t, err, began.Add(61*time.Second), "900 points")
+
+		time.Sleep(57 * time.Second) // some seconds before the minute is over
+		if _, err = a.client.Runners(t.Context(), acme); err == nil {
+			t.Error("Runners did not leave the rest of the minute to claims")
+		}
+		if _, err = a.client.Runners(router.ForClaim(t.Context()), acme); err != nil {
+			t.Errorf("Runners for a claim, which waits in place = %v", err)
+		}
+		if waited := time.Since(began); waited < time.Minute || waited > 62*time.Second {
+			t.Errorf("the claim waited until %s after the beginning, want a minute", waited)
+		}
+	})
+}
+
+func TestRegistrationsAreCountedByTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Registrations = 3 })
+		a.Install("acme")
+		began := time.Now()
+		for range 3 {
+			a.want("acme", "", "none")
+			time.Sleep(time.Minute)
+		}
+		asked := a.count("")
+		again := began.Add(5*time.Minute + 5*time.Second)
+		wantLater(t, a.claim(t.Context(), "Acme", ""), again, "no more than 3 registrations of runners in 5 minutes in organization Acme")
+		wantLater(t, a.client.Ready(acme), again, "3 registrations")
+		if n := a.count("") - asked; n != 0 {
+			t.Errorf("GitHub was asked %d times beyond its limit", n)
+		}
+		a.want("acme", "web", "none") // another target
+		if err := a.client.Ready(router.Target{Owner: "acme", Repo: "web"}); err != nil {
+			t.Errorf("Ready of another target = %v", err)
+		}
+		time.Sleep(time.Until(again))
+		if err := a.client.Ready(acme); err != nil {
+			t.Errorf("Ready after five minutes = %v", err)
+		}
+		a.want("acme", "", "none")
+	})
+}
+
+func TestNoMoreRequestsAreUnderWayThanGitHubTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Concurrent = 4 })
+		a.Install("acme")
+		a.want("acme", "", "none") // has the token
+		release := make(chan struct{})
+		a.mu.Lock()
+		a.instead = func(req *http.Request) (*http.Response, error) {
+			select {
+			case <-release:
+			case <-req.Context().Done():
+				return nil, req.Context().Err()
+			}
+			return nil, nil
+		}
+		a.mu.Unlock()
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, err := a.client.Runners(t.Context(), acme); err != nil {
+					t.Errorf("Runners = %v", err)
+				}
+			})
+		}
+		synctest.Wait()
+		_, err := a.client.Runners(t.Context(), acme)
+		wantLater(t, err, time.Now().Add(time.Second), "under way")
+		for range 3 { // the third waits in place
+			wg.Go(func() {
+				if err := a.claim(t.Context(), "acme", ""); err != nil {
+					t.Errorf("RunnerConfig = %v", err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		if got := a.client.Budget()[1].InFlight; got != 4 {
+			t.Errorf("%d requests are under way, want 4", got)
+		}
+		close(release)
+		wg.Wait()
+		if got := a.client.Budget()[1].InFlight; got != 0 {
+			t.Errorf("%d requests are under way in the end, want 0", got)
+		}
+	})
+}
+
+func TestAClaimDoesNotWaitInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Points = 5 })
+		a.Install("acme")
+		a.want("acme", "", "none")
+		time.Sleep(58 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		if err := a.claim(ctx, "acme", ""); kind(err) != "retry at" {
+			t.Errorf("RunnerConfig = %v, want a *router.RetryAtError", err)
+		}
+		if waited := time.Since(began); waited != 0 {
+			t.Errorf("the claim waited for %s, want no time as its own is too short", waited)
+		}
+	})
+}
+
+func TestALimitOfOneResourceLeavesTheOthers(t *testing.T) {
+	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
+	asked := 0
+	c := client(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked++
+		w.Header().Set("X-RateLimit-Limit", "100")
+		w.Header().Set("X-RateLimit-Reset", fmt.Sprint(now.Add(time.Minute).Unix()))
+		if strings.HasSuffix(r.URL.Path, "/generate-jitconfig") {
+			w.Header().Set("X-RateLimit-Resource", "actions_runner_registration")
+			w.Header().Set("X-RateLimit-Remaining", "0")
+			answer(w, 403, `{"message": "API rate limit exceeded"}`)
+			return
+		}
+		w.Header().Set("X-RateLimit-Resource", "core")
+		w.Header().Set("X-RateLimit-Remaining", "90")
+		answer(w, 200, `{"total_count": 0, "runners": []}`)
+	}), func(cfg *gh.Config) { cfg.Now = func() time.Time { return now } })
+	for range 2 {
+		_, err := c.RunnerConfig(t.Context(), request("organization", "gha-1", "x"))
+		wantLater(t, err, now.Add(time.Minute), "is reached")
+	}
+	if asked != 1 {
+		t.Errorf("GitHub was asked %d times, want once", asked)
+	}
+	if _, err := c.Runners(t.Context(), acme); err != nil {
+		t.Errorf("Runners = %v, want no error: that limit is another", err)
+	}
+	wantLater(t, c.Ready(acme), now.Add(time.Minute), "actions_runner_registration")
+	now = now.Add(time.Minute)
+	if err := c.Ready(acme); err != nil {
+		t.Errorf("Ready after a minute = %v", err)
+	}
+}
+
+func TestNoAnswersHeadersHoldRequestsBackForLong(t *testing.T) {
+	for _, h := range [][3]string{ // limit, remaining, reset
+		{"5000", "0", "99999999999"}, {"5000", "-1", "1764072000"}, {"0", "0", "99999999999"}, {"-5", "0", "x"},
+		{"1e9", "", ""}, {"99999999999999999999", "1", "1"}, {"5", "9", "99999999999"}, {"5000", "0", "-99999999999"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			a := newAppTest(t, githubsim.Config{}, nil)
+			a.Install("acme")
+			odd := http.Header{"X-Ratelimit-Limit": {h[0]}, "X-Ratelimit-Remaining": {h[1]}, "X-Ratelimit-Reset": {h[2]}, "X-Ratelimit-Resource": {strings.Repeat("core", 100)}}
+			a.instead = func(req *http.Request) (*http.Response, error) {
+				if !strings.HasSuffix(req.URL.Path, "/runners") {
+					return nil, nil
+				}
+				return &http.Response{StatusCode: 200, Header: odd, Body: http.NoBody, Request: req}, nil
+			}
+			_, _ = a.client.Runners(t.Context(), acme)
+			odd.Set("X-RateLimit-Resource", "core")
+			_, _ = a.client.Runners(t.Context(), acme)
+			time.Sleep(time.Hour)
+			if err := a.client.Ready(acme); err != nil {
+				t.Errorf("Ready an hour after %v = %v", h, err)
+			}
+		})
+	}
+}
+
+func TestTheBudgetIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{RateLimit: 50}, nil)
+		id := a.Install("acme")
+		if got := len(a.client.Budget()); got != 1 {
+			t.Errorf("at first there are %d budgets, want the App's alone", got)
+		}
+		a.want("acme", "web", "none")
+		got := a.client.Budget()
+		if len(got) != 2 || got[0].Login != "the GitHub App 17" || got[1].Login != fmt.Sprintf("installation %d of the GitHub App 17", id) {
+			t.Fatalf("Budget = %+v, want those of the App and its installation", got)
+		}
+		want := router.RateLimit{Resource: "core", Limit: 50, Remaining: 49, Reset: time.Now().Add(time.Hour).Truncate(time.Second)}
+		if len(got[1].Limits) != 1 || !got[1].Limits[0].Reset.Equal(want.Reset) || got[1].Limits[0].Remaining != want.Remaining || got[1].Limits[0].Limit != want.Limit {
+			t.Errorf("Limits = %+v, want %+v", got[1].Limits, want)
+		}
+		points := router.EndpointUsage{Endpoint: "POST repos/{owner}/{repo}/actions/runners/generate-jitconfig", Points: 5}
+		if len(got[1].Points) != 1 || got[1].Points[0] != points {
+			t.Errorf("Points = %+v, want %+v", got[1].Points, points)
+		}
+		time.Sleep(2 * time.Minute)
+		if got := a.client.Budget()[1].Points; len(got) != 0 {
+			t.Errorf("two minutes later, Points = %+v, want none", got)
+		}
+	})
+}
