@@ -480,10 +480,16 @@ type Store interface {
 	// d may be nil: the decision is then left as it is.
 	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *Decision, now time.Time) error
 
+	// Claimant says what Claim would find, and writes nothing.
+	Claimant(ctx context.Context, tokenHash [32]byte) (Claimed, error)
+
 	// Claim takes the one use of a token: the runner moves from Dispatched to
-	// Claimed. If its job needs no runner any more it moves to Stopped
-	// instead and Needed is false. An unknown token is ErrNotFound (and writes
-	// nothing), a used one ErrClaimed.
+	// Claimed. It is meant for its own job if that waits, and from now on for
+	// the job that needs it most if not: the oldest that waits and is of equal
+	// fit, those that have no runner first, then those whose own has not
+	// claimed, which is left over then. If there is none the runner moves to
+	// Stopped instead and Needed is false. An unknown token is ErrNotFound, a
+	// used one ErrClaimed, with the runner and its job.
 	Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (Claimed, error)
 
 	// Configured records GitHub's answer to a claimed runner: its name there, its ID, and where it is registered.
@@ -498,10 +504,19 @@ type Store interface {
 	// reports whether there was anything to give up.
 	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error)
 
+	// Leftovers returns the runners of a job, or of all jobs when it is 0, that
+	// are Dispatched, Claimed or Online and that no job waits for.
+	Leftovers(ctx context.Context, jobID int64) ([]Runner, error)
+
+	// Reuse means a runner of those for the oldest job that waits without a
+	// runner and is of equal fit, which moves to Dispatched, and returns that
+	// job; 0 when there is none, or when the runner is no leftover any more.
+	Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error)
+
 	// Stopped moves a runner from the state in r, which is Dispatched, Claimed
 	// or Online, to Stopped, and puts the job that waits for it, if any, into
 	// Retrying with the next try, due at once. It reports whether it did: not
-	// when the runner has left that state meanwhile.
+	// when the runner has left that state, or was registered, meanwhile.
 	Stopped(ctx context.Context, r Runner, reason string, now time.Time) (stopped bool, err error)
 
 	// Unserved returns up to limit jobs that are Dispatched, with an ID over
@@ -533,6 +548,6 @@ type Store interface {
 // Claimed is a runner and its job, as a claim found them.
 type Claimed struct {
 	Runner Runner
-	Job    Job  // with its decision
-	Needed bool // false: the job needs no runner any more
+	Job    Job  // the one that needs it; with its decision, unless it is not recorded yet
+	Needed bool // false: no job needs the runner; Job is the one it was meant for
 }

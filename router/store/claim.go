@@ -4,58 +4,134 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
 	"switchyard/router"
 )
 
-const (
-	hasTokenSQL = `SELECT 1 FROM claims WHERE token_hash = ?`
+// waits is a job that a runner shall serve, and that none has taken. A
+// registration may still be on its way into the books when its runner claims
+// already, so Queued and Retrying count.
+const waits = `state IN ('queued', 'retrying', 'dispatched')`
 
+const (
 	claimantSQL = `
 SELECT ` + runnerColumns + ` FROM runners WHERE id = (SELECT runner_id FROM claims WHERE token_hash = ?)`
 
-	// A registration may still be on its way into the books when its runner
-	// claims already, so Queued and Retrying count.
-	needsSQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying', 'dispatched')`
+	needsSQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND ` + waits
+
+	// A job is Dispatched only while its try has a runner.
+	withoutRunnerSQL = `
+SELECT id, try, '', 0 FROM jobs INDEXED BY jobs_fit
+WHERE fit = ?1 AND fit <> '' AND state IN ('queued', 'retrying')
+	AND NOT EXISTS (SELECT 1 FROM runners q WHERE q.job_id = jobs.id AND q.try = jobs.try)
+ORDER BY received_at, id LIMIT 1`
+
+	withoutClaimSQL = `
+SELECT j.id, j.try, q.id, q.try FROM jobs j INDEXED BY jobs_fit JOIN runners q ON q.job_id = j.id AND q.try = j.try
+WHERE j.fit = ?1 AND j.fit <> '' AND j.` + waits + ` AND q.state = 'dispatched'
+ORDER BY q.placed_at > 0, j.received_at, j.id LIMIT 1`
 
 	runnerStateSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = ?4 WHERE id = ?1`
 )
 
-// Claim implements router.Store. The job is the one that the runner is meant
-// for at present.
-func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c router.Claimed, err error) {
-	// Strangers can ask this as often as they like: it must not cost a write.
-	var one int
-	err = s.hasStmt.QueryRowContext(ctx, tokenHash[:]).Scan(&one)
-	if errors.Is(err, sql.ErrNoRows) {
-		return c, router.ErrNotFound
-	}
-	if err != nil {
-		return c, err
-	}
-	err = s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
-		err := t.query(func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) }, claimantSQL, tokenHash[:])
+// A querier calls scan for each row of a statement: (*tx).query, or a reader's.
+type querier func(scan func(*sql.Rows) error, query string, args ...any) error
+
+func (s *Store) querier(ctx context.Context) querier {
+	return func(scan func(*sql.Rows) error, query string, args ...any) error {
+		rows, err := s.read.QueryContext(ctx, query, args...)
 		if err != nil {
 			return err
 		}
-		if c.Runner.ID == "" {
-			return router.ErrNotFound // dropped by Dispatched since
+		return each(rows, scan)
+	}
+}
+
+// A place is a job that a runner may serve, and the runner that it would push aside.
+type place struct {
+	jobID int64 // 0: there is none
+	try   int
+	other router.Runner // ID and Try; "" when nobody has the place
+}
+
+// needs is the place of the job that needs a starting runner now: its own job's,
+// or else that of the oldest of equal fit, of those without a runner before
+// those whose own has not claimed yet.
+func needs(q querier, r router.Runner) (p place, err error) {
+	own := false
+	err = q(func(*sql.Rows) error { own = true; return nil }, needsSQL, r.JobID, r.Try)
+	if err != nil || own {
+		return place{jobID: r.JobID, try: r.Try}, err
+	}
+	for _, query := range []string{withoutRunnerSQL, withoutClaimSQL} {
+		if p.jobID == 0 && err == nil {
+			err = q(p.scan, query, r.Fit)
 		}
-		if err := t.query(func(rows *sql.Rows) error { return scanJob(rows, &c.Job) }, jobSQL, c.Runner.JobID); err != nil {
-			return err
+	}
+	return p, err
+}
+
+func (p *place) scan(rows *sql.Rows) error {
+	return rows.Scan(&p.jobID, &p.try, &p.other.ID, &p.other.Try)
+}
+
+// Claimant implements router.Store. Strangers can ask it as often as they like:
+// it writes nothing.
+func (s *Store) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Claimed, err error) {
+	if c, _, err = claimant(s.querier(ctx), tokenHash); err != nil {
+		return router.Claimed{}, fmt.Errorf("read the holder of a claim token: %w", err)
+	}
+	return c, nil
+}
+
+// claimant fails with ErrNotFound, or with ErrClaimed and the runner and its job.
+func claimant(q querier, tokenHash [32]byte) (c router.Claimed, p place, err error) {
+	err = q(func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) }, claimantSQL, tokenHash[:])
+	if err == nil && c.Runner.ID == "" {
+		err = router.ErrNotFound // never known, or dropped by Dispatched
+	}
+	if err != nil {
+		return c, p, err
+	}
+	used := c.Runner.State != router.RunnerDispatched
+	jobID := c.Runner.JobID
+	if !used {
+		if p, err = needs(q, c.Runner); err != nil {
+			return c, p, err
 		}
-		if c.Runner.State != router.RunnerDispatched {
-			return router.ErrClaimed
+		if c.Needed = p.jobID != 0; c.Needed {
+			jobID = p.jobID
 		}
-		if c.Needed, err = found(t, needsSQL, c.Runner.JobID, c.Runner.Try); err != nil {
+	}
+	err = q(func(rows *sql.Rows) error { return scanJob(rows, &c.Job) }, jobSQL, jobID)
+	if err == nil && used {
+		err = router.ErrClaimed
+	}
+	return c, p, err
+}
+
+// Claim implements router.Store.
+func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c router.Claimed, err error) {
+	err = s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
+		var p place
+		var err error
+		if c, p, err = claimant(t.query, tokenHash); err != nil {
 			return err
 		}
 		c.Runner.State, c.Runner.Reason = router.RunnerStopped, "it has started, and no job needs it"
 		if c.Needed {
 			c.Runner.State, c.Runner.Reason = router.RunnerClaimed, "it has started and asked for its configuration"
+			if p.jobID != c.Runner.JobID {
+				c.Runner.Reason += fmt.Sprintf(", for job %d, as job %d needs no runner", p.jobID, c.Runner.JobID)
+				if err := bind(t, &c.Runner, p, now); err != nil {
+					return err
+				}
+				if err := t.query(func(rows *sql.Rows) error { return scanJob(rows, &c.Job) }, jobSQL, p.jobID); err != nil {
+					return err
+				}
+			}
 		}
 		_, err = t.exec(runnerStateSQL, c.Runner.ID, c.Runner.State, millis(now), c.Runner.Reason)
 		return err
@@ -64,6 +140,108 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 		c.Needed = false
 	}
 	return c, err
+}
+
+const (
+	bindSQL = `UPDATE runners SET job_id = ?2, try = ?3 WHERE id = ?1`
+
+	boundSQL = `
+UPDATE jobs SET state = 'dispatched', reason = ?3, updated_at = ?4, dispatched_at = iif(dispatched_at = 0, ?4, dispatched_at)
+WHERE id = ?1 AND try = ?2 AND ` + waits
+
+	// A job that may wait again one day must not find the ID of its next runner taken.
+	vacateSQL = `UPDATE jobs SET try = try + 1 WHERE id = ?1 AND try = ?2 AND state IN ('held', 'denied', 'unroutable')`
+)
+
+// bind gives runner r another place, where it serves another job. The runner
+// that has it is left over then, with r's old place, which no job waits at.
+func bind(t *tx, r *router.Runner, p place, now time.Time) error {
+	reason := fmt.Sprintf("runner %s serves it, which job %d needs no more", r.ID, r.JobID)
+	if err := swap(t, *r, p); err != nil {
+		return err
+	}
+	if _, err := t.exec(vacateSQL, r.JobID, r.Try); err != nil {
+		return err
+	}
+	r.JobID, r.Try = p.jobID, p.try
+	_, err := t.exec(boundSQL, p.jobID, p.try, reason, millis(now))
+	return err
+}
+
+// swap gives r the place p, and its own place to the runner that has p, if any.
+func swap(t *tx, r router.Runner, p place) error {
+	moves := []router.Runner{
+		{ID: r.ID, JobID: p.jobID, Try: -p.try}, // out of the way: (job_id, try) is unique
+		{ID: p.other.ID, JobID: r.JobID, Try: r.Try},
+		{ID: r.ID, JobID: p.jobID, Try: p.try},
+	}
+	if p.other.ID == "" {
+		moves = moves[2:]
+	}
+	for _, b := range moves {
+		if _, err := t.exec(bindSQL, b.ID, b.JobID, b.Try); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leftover is a runner that may be started or idle, and that no job waits for.
+const leftover = `r.state IN ('dispatched', 'claimed', 'online')
+	AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = r.job_id AND jobs.try = r.try AND jobs.` + waits + `)`
+
+const (
+	leftoversSQL = `SELECT ` + runnerColumns + ` FROM runners r INDEXED BY runners_live WHERE ended_at = 0 AND ` + leftover
+
+	leftoversOfSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND ` + leftover
+
+	isLeftoverSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND ` + leftover
+
+	reasonSQL = `UPDATE runners SET updated_at = ?2, reason = ?3 WHERE id = ?1`
+)
+
+// Leftovers implements router.Store.
+func (s *Store) Leftovers(ctx context.Context, jobID int64) (list []router.Runner, err error) {
+	query, args := leftoversSQL, []any{}
+	if jobID != 0 {
+		query, args = leftoversOfSQL, []any{jobID}
+	}
+	err = s.querier(ctx)(func(rows *sql.Rows) error {
+		var r router.Runner
+		err := scanRunner(rows, &r)
+		list = append(list, r)
+		return err
+	}, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read the runners that no job waits for: %w", err)
+	}
+	return list, nil
+}
+
+// Reuse implements router.Store.
+func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		jobID = 0
+		var r router.Runner
+		if err := t.query(func(rows *sql.Rows) error { return scanRunner(rows, &r) }, isLeftoverSQL, runnerID); err != nil || r.ID == "" {
+			return err
+		}
+		var p place
+		if err := t.query(p.scan, withoutRunnerSQL, r.Fit); err != nil || p.jobID == 0 {
+			return err
+		}
+		reason := fmt.Sprintf("it is for job %d now, as job %d needs no runner", p.jobID, r.JobID)
+		if err := bind(t, &r, p, now); err != nil {
+			return err
+		}
+		jobID = p.jobID
+		_, err := t.exec(reasonSQL, r.ID, millis(now), reason)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return jobID, nil
 }
 
 const (
@@ -124,7 +302,7 @@ WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id,
 
 	tryAgainSQL = `
 UPDATE jobs SET state = 'retrying', try = try + 1, failures = failures + 1, due_at = ?3, reason = ?4, updated_at = ?5
-WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
+WHERE id = ?1 AND try = ?2 AND ` + waits
 
 	isRunnerSQL = `SELECT 1 FROM runners WHERE id = ?`
 
@@ -157,11 +335,11 @@ func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) (l
 const (
 	stoppedSQL = `
 UPDATE runners SET state = 'stopped', updated_at = ?3, reason = ?4
-WHERE id = ?1 AND state = ?2 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
+WHERE id = ?1 AND state = ?2 AND nomad_job = ?5 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
 
 	goOnSQL = `
 UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, reason = ?4
-WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
+WHERE id = ?1 AND try = ?2 AND ` + waits
 )
 
 // Stopped implements router.Store.
@@ -171,12 +349,15 @@ func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now
 		err := t.query(func(rows *sql.Rows) error {
 			stopped = true
 			return rows.Scan(&was.JobID, &was.Try)
-		}, stoppedSQL, r.ID, r.State, millis(now), reason)
+		}, stoppedSQL, r.ID, r.State, millis(now), reason, r.NomadJob)
 		if err != nil {
 			return err
 		}
 		if !stopped {
 			return knownRunner(t, r.ID)
+		}
+		if _, err := t.exec(vacateSQL, was.JobID, was.Try); err != nil {
+			return err
 		}
 		_, err = t.exec(goOnSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason)
 		return err

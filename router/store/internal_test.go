@@ -35,8 +35,12 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{runnersSQL, "(job_id=?)"},
 		{unservedSQL, "SEARCH jobs USING INDEX jobs_state (state=? AND rowid>?)"},
 		{unservedRunnerSQL, "(job_id=? AND try=?)"},
-		{hasTokenSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
+		{claimantSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
 		{claimantSQL, "SEARCH runners USING PRIMARY KEY (id=?)"},
+		{leftoversSQL, "SEARCH r USING INDEX runners_live (state=?)"},
+		{leftoversSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{leftoversOfSQL, "(job_id=?)"},
+		{isLeftoverSQL, "SEARCH r USING PRIMARY KEY (id=?)"},
 		{runnerBusySQL, "(name=?)"},
 		{runnerFinishedSQL, "(name=?)"},
 		{freeRunnerSQL, "(job_id=? AND try=?)"},
@@ -51,6 +55,16 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "USING") {
 				t.Errorf("%s\nscans: %s", tt.query, plan)
 			}
+		}
+	}
+}
+
+// They sort what they find by age: jobs of one fit that wait.
+func TestQueriesForAPlaceUseTheIndexOfFits(t *testing.T) {
+	s := openTemp(t)
+	for _, query := range []string{withoutRunnerSQL, withoutClaimSQL} {
+		if plan := plan(t, s, query); !strings.Contains(plan, "USING INDEX jobs_fit (fit=? AND state=?)") || !strings.Contains(plan, "(job_id=? AND try=?)") {
+			t.Errorf("the plan of %s\nis %s", query, plan)
 		}
 	}
 }

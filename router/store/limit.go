@@ -20,7 +20,7 @@ const (
 	admitSQL = `UPDATE jobs SET limit_key = ?2 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
 	holdSQL = `
-UPDATE jobs SET state = 'held', limit_key = ?2, reason = ?3, decision = ?4, updated_at = ?5
+UPDATE jobs SET state = 'held', limit_key = ?2, fit = '', reason = ?3, decision = ?4, updated_at = ?5
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
 	// Of the jobs that wait for the place which this one leaves: the oldest one

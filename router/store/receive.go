@@ -161,53 +161,42 @@ func moveRunner(t *tx, name string, jobID int64, to router.JobState, now int64) 
 
 const (
 	// The runner that was meant for the job which is served now, if it is
-	// still free, and if GitHub may give it the other job as well: same
-	// repository and same labels.
+	// still free, and if GitHub may give it the other job as well.
 	freeRunnerSQL = `
 SELECT r.id, r.try FROM runners r JOIN jobs served ON served.id = r.job_id AND served.try = r.try JOIN jobs short ON short.id = ?2
-WHERE r.job_id = ?1 AND (r.state = 'claimed' OR ` + unserved + `)
-	AND served.owner = short.owner AND served.repo = short.repo AND served.labels = short.labels`
-
-	bindSQL = `UPDATE runners SET job_id = ?2, try = ?3 WHERE id = ?1`
+WHERE r.job_id = ?1 AND (r.state = 'claimed' OR ` + unserved + `) AND served.fit = short.fit AND short.fit <> ''`
 
 	waitsForSQL = `
 UPDATE jobs SET updated_at = ?3, reason = ?4
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
-
-	waitsSQL = `SELECT id FROM jobs WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying', 'dispatched')`
 )
 
 // replace mends the books when runner r, meant for one job, serves another. If
-// the job it serves had a runner coming, and both jobs ask for the same, the
+// the job it serves had a runner coming, and both jobs are of equal fit, the
 // two runners change places; so a crowd of equal jobs, whose runners GitHub
 // shuffles as it likes, needs no runner more than it has jobs. Else the job
-// that came away empty is tried again with a new runner.
+// that came away empty is tried again with a new runner, and one that was
+// coming for the job which is served is left over.
 func replace(t *tx, r router.Runner, name string, served, now int64) error {
-	waits, err := found(t, waitsSQL, r.JobID, r.Try)
-	if err != nil || !waits {
+	short, err := found(t, needsSQL, r.JobID, r.Try)
+	if err != nil || !short {
 		return err
 	}
-	var free router.Runner
-	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&free.ID, &free.Try) }, freeRunnerSQL, served, r.JobID)
+	free := place{jobID: served}
+	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&free.other.ID, &free.try) }, freeRunnerSQL, served, r.JobID)
 	if err != nil {
 		return err
 	}
-	if free.ID == "" {
+	if free.other.ID == "" {
 		_, err := t.exec(goOnSQL, r.JobID, r.Try, now,
 			fmt.Sprintf("its runner %s was given job %d by GitHub; it gets a new one", name, served))
 		return err
 	}
-	for _, b := range []router.Runner{
-		{ID: r.ID, JobID: served, Try: -free.Try}, // out of the way: (job_id, try) is unique
-		{ID: free.ID, JobID: r.JobID, Try: r.Try},
-		{ID: r.ID, JobID: served, Try: free.Try},
-	} {
-		if _, err := t.exec(bindSQL, b.ID, b.JobID, b.Try); err != nil {
-			return err
-		}
+	if err := swap(t, r, free); err != nil {
+		return err
 	}
 	_, err = t.exec(waitsForSQL, r.JobID, r.Try, now,
-		fmt.Sprintf("its runner %s was given job %d by GitHub; it gets that one's, %s", name, served, free.ID))
+		fmt.Sprintf("its runner %s was given job %d by GitHub; it gets that one's, %s", name, served, free.other.ID))
 	return err
 }
 

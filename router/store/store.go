@@ -46,7 +46,6 @@ type Store struct {
 	close   sync.Once
 	dueStmt *sql.Stmt
 	jobStmt *sql.Stmt
-	hasStmt *sql.Stmt
 }
 
 var _ router.Store = (*Store)(nil)
@@ -106,7 +105,7 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 	}
 	s.read.SetMaxOpenConns(readers)
 	s.read.SetMaxIdleConns(readers)
-	for stmt, query := range map[**sql.Stmt]string{&s.dueStmt: dueSQL, &s.jobStmt: jobSQL, &s.hasStmt: hasTokenSQL} {
+	for stmt, query := range map[**sql.Stmt]string{&s.dueStmt: dueSQL, &s.jobStmt: jobSQL} {
 		if *stmt, err = s.read.PrepareContext(ctx, query); err != nil {
 			return nil, explain(err)
 		}

@@ -78,6 +78,73 @@ var claimTests = []test{
 			wantErr(t, err, router.ErrClaimed)
 		}
 	}},
+	{"who asks about a token learns what a claim would find, and spends nothing", func(t *testing.T, f *fixture) {
+		_, err := f.Claimant(f.ctx(), Token("guess"))
+		wantErr(t, err, router.ErrNotFound)
+		f.receive(queued(1))
+		r := f.dispatch(1)
+		for range 2 {
+			c, err := f.Claimant(f.ctx(), Token(r.ID))
+			f.must(err)
+			wantDiff(t, c, router.Claimed{Runner: r, Job: f.job(1), Needed: true})
+		}
+		f.receive(completed(1, "", "cancelled"))
+		if c, err := f.Claimant(f.ctx(), Token(r.ID)); c.Needed || c.Job.ID != 1 || err != nil {
+			t.Errorf("got %+v, %v", c, err)
+		}
+		f.claim(r)
+		_, err = f.Claimant(f.ctx(), Token(r.ID))
+		wantErr(t, err, router.ErrClaimed)
+	}},
+	{"a runner whose job needs none serves the oldest of equal fit that has none", func(t *testing.T, f *fixture) {
+		for id, at := range map[int64]time.Duration{1: 0, 2: 3, 3: 2, 4: 1, 5: 0} {
+			d := queued(id)
+			d.ReceivedAt = T0.Add((at - 4) * time.Second)
+			if id == 5 {
+				d.Job.Labels = []string{"self-hosted"}
+			}
+			f.receive(d)
+		}
+		r := f.dispatch(1)
+		f.dispatch(4) // the oldest, but its own has started
+		claimed := f.dispatch(2)
+		f.lost(claimed.ID, T0.Add(time.Minute), "Nomad lost it", T0)
+		gone := f.dispatch(3)
+		f.lost(gone.ID, T0.Add(time.Hour), "Nomad lost it", T0)
+		f.dispatch(5) // asks for other labels
+		f.receive(inProgress(1, "another"))
+		c, err := f.Claimant(f.ctx(), Token(r.ID))
+		f.must(err)
+		if !c.Needed || c.Job.ID != 3 {
+			t.Errorf("the claimant is for job %d, needed: %v", c.Job.ID, c.Needed)
+		}
+		if c := f.claim(r); !c.Needed || c.Job.ID != 3 || c.Job.State != router.Dispatched || c.Runner.JobID != 3 || c.Runner.Try != 2 {
+			t.Errorf("the claim got %+v", c)
+		}
+		f.wantRunner(3, r.ID, router.RunnerClaimed)
+		f.wantState(3, router.Dispatched)
+		wantErr(t, f.Prepare(f.ctx(), f.newRunner(3), Token("x"), T0.Add(time.Hour)), router.ErrNotWaiting)
+		f.lost(r.ID, T0, "GitHub is away", T0)
+		if j := f.wantState(3, router.Retrying); j.Try != 3 {
+			t.Errorf("got try %d", j.Try)
+		}
+	}},
+	{"a runner that starts takes the place of one that has not", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 3; id++ {
+			f.receive(queued(id))
+		}
+		r, second := f.dispatch(1), f.dispatch(2)
+		f.online(3)
+		f.receive(completed(1, "", "cancelled"))
+		if c := f.claim(r); !c.Needed || c.Job.ID != 2 {
+			t.Fatalf("the claim got %+v", c)
+		}
+		f.wantRunner(2, r.ID, router.RunnerClaimed)
+		f.wantRunner(1, second.ID, router.RunnerDispatched)
+		if c := f.claim(second); c.Needed {
+			t.Errorf("the runner left over is needed: %+v", c)
+		}
+	}},
 	{"all prepared tokens are good until one is dispatched", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.newRunner(1)

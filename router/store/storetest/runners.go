@@ -2,7 +2,9 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -72,6 +74,91 @@ var runnerTests = []test{
 		_, err = f.Claim(f.ctx(), Token(waits.ID), T0)
 		wantErr(t, err, router.ErrClaimed)
 	}},
+	{"leftovers are the runners that no job waits for", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 7; id++ {
+			f.receive(queued(id))
+		}
+		cancelled := f.dispatch(1)
+		f.receive(completed(1, "", "cancelled"))
+		online, _ := f.online(2)
+		f.receive(inProgress(2, "another"))
+		f.dispatch(3)
+		_, busy := f.online(4)
+		f.receive(inProgress(4, busy))
+		claimed := f.dispatch(5)
+		f.claim(claimed)
+		f.receive(completed(5, "", "cancelled"))
+		lost := f.dispatch(6)
+		f.lost(lost.ID, T0, "x", T0)
+		prepared := f.prepare(7)
+		f.must(f.Settle(f.ctx(), 7, router.Unroutable, "Nomad refuses it", nil, T0))
+		ids := func(of int64) (ids []string) {
+			list, err := f.Leftovers(f.ctx(), of)
+			f.must(err)
+			for _, r := range list {
+				ids = append(ids, r.ID)
+			}
+			slices.Sort(ids)
+			return ids
+		}
+		wantDiff(t, ids(0), []string{cancelled.ID, online.ID, claimed.ID, prepared.ID})
+		wantDiff(t, ids(2), []string{online.ID})
+		wantDiff(t, ids(3), []string(nil))
+	}},
+	{"a leftover is used again for the oldest job of equal fit without a runner", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 5; id++ {
+			d := queued(id)
+			d.ReceivedAt = T0.Add(-time.Duration(id) * time.Second)
+			if id == 5 {
+				d.Job.Labels = []string{"self-hosted"}
+			}
+			f.receive(d)
+		}
+		left, name := f.online(1)
+		for id := int64(2); id <= 5; id++ {
+			f.lost(f.dispatch(id).ID, T0.Add(time.Minute), "x", T0)
+		}
+		f.must(f.Prepare(f.ctx(), f.newRunner(4), Token("4"), T0.Add(time.Minute))) // is about to have one
+		reuse := func(id string, want int64) {
+			t.Helper()
+			got, err := f.Reuse(f.ctx(), id, T0)
+			f.must(err)
+			if got != want {
+				t.Errorf("runner %s is used for job %d, want %d", id, got, want)
+			}
+		}
+		reuse(left.ID, 0) // its own job waits for it
+		f.receive(inProgress(1, "another"))
+		reuse(left.ID, 3)
+		reuse(left.ID, 0)
+		f.wantRunner(3, left.ID, router.RunnerOnline)
+		if j := f.wantState(3, router.Dispatched); j.Try != 2 {
+			t.Errorf("got try %d", j.Try)
+		}
+		wantErr(t, f.Prepare(f.ctx(), f.newRunner(3), Token("3"), T0.Add(time.Minute)), router.ErrNotWaiting)
+		f.receive(inProgress(3, name))
+		f.wantRunner(3, left.ID, router.RunnerBusy)
+		reuse("gha-77-1", 0)
+	}},
+	{"a job that may wait again has a place for its next runner", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		f.receive(queued(2))
+		stopped, used := f.prepare(1), f.prepare(2)
+		for id := int64(1); id <= 2; id++ {
+			f.must(f.Settle(f.ctx(), id, router.Unroutable, "Nomad refuses it", nil, T0))
+		}
+		f.receive(queued(3))
+		f.lost(f.dispatch(3).ID, T0, "x", T0)
+		_, err := f.Stopped(f.ctx(), stopped, "nothing to do", T0)
+		f.must(err)
+		_, err = f.Reuse(f.ctx(), used.ID, T0)
+		f.must(err)
+		for id := int64(1); id <= 2; id++ {
+			if j := f.wantState(id, router.Unroutable); j.Try != 2 {
+				t.Errorf("job %d is at try %d, want 2", id, j.Try)
+			}
+		}
+	}},
 	{"completed that overtakes in_progress finishes the runner", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r, name := f.online(1)
@@ -113,6 +200,7 @@ var runnerTests = []test{
 		second.NomadJob = second.ID
 		f.must(f.Dispatched(f.ctx(), second, Token(second.ID), decision(), T0))
 		f.wantState(2, router.Running)
+		f.receive(completed(1, "", "cancelled")) // which it could serve
 		if f.claim(second).Needed {
 			t.Error("the second job runs, yet its runner is needed")
 		}

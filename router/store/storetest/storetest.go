@@ -191,7 +191,7 @@ func (f *fixture) wantRunner(jobID int64, id string, want router.RunnerState) ro
 func (f *fixture) newRunner(jobID int64) router.Runner {
 	f.t.Helper()
 	j := f.job(jobID)
-	return router.Runner{ID: j.RunnerID(), JobID: jobID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID()}
+	return router.Runner{ID: j.RunnerID(), JobID: jobID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(decision())}
 }
 
 func (f *fixture) prepare(jobID int64) router.Runner {
