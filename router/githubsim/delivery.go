@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
+	"strconv"
 	"time"
 )
 
@@ -28,7 +32,53 @@ type Delivery struct {
 
 type delivery struct {
 	Delivery
-	job Job // as it was when the delivery was made
+	job  Job // as it was when the delivery was made
+	lost bool
+	late time.Duration
+}
+
+// The kinds of webhooks: Config.Hook.
+const (
+	AppHook          = "integration"
+	OrganizationHook = "organization"
+	RepositoryHook   = "repository"
+)
+
+// DeliveryFaults are what may happen to a delivery; each is a share of all, from
+// 0 to 1. A redelivery is sent as it should be.
+type DeliveryFaults struct {
+	Lost    float64       // it does not arrive: GitHub has it as failed
+	Doubled float64       // it arrives twice
+	Late    float64       // it arrives after up to LateBy, and so after others of its job
+	LateBy  time.Duration // 0: 1 s
+	Seed    uint64        // of which ones; the same for the same jobs and actions
+}
+
+// SetDeliveryFaults says what happens to deliveries from now on.
+func (s *Server) SetDeliveryFaults(f DeliveryFaults) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deliveryFaults = f
+}
+
+// strike lets the faults happen to a new delivery, and reports whether it is to
+// be sent twice. What happens follows from the seed, the job and the action, in
+// whatever order they come. s.mu is held.
+func (s *Server) strike(d *delivery) (twice bool) {
+	f := s.deliveryFaults
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%d %d %s", f.Seed, d.JobID, d.Action)
+	r := rand.New(rand.NewPCG(f.Seed, h.Sum64()))
+	d.lost = r.Float64() < f.Lost
+	twice = r.Float64() < f.Doubled
+	if r.Float64() < f.Late {
+		by := f.LateBy
+		if by == 0 {
+			by = time.Second
+		}
+		d.late = time.Duration(r.Float64() * float64(by))
+	}
+	return twice
 }
 
 // Deliveries returns a snapshot of every delivery, oldest first.
@@ -47,6 +97,10 @@ func (s *Server) Deliveries() []Delivery {
 func (s *Server) Redeliver(id int64) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.redeliverOne(id)
+}
+
+func (s *Server) redeliverOne(id int64) (int64, error) {
 	if id < 1 || id > int64(len(s.deliveries)) {
 		return 0, fmt.Errorf("there is no delivery %d", id)
 	}
@@ -81,9 +135,14 @@ func (s *Server) Flush(ctx context.Context) error {
 
 // send delivers what just happened to the job. It does not wait. s.mu is held.
 func (s *Server) send(j *job, action string) {
-	s.record(j, &delivery{job: j.Job, Delivery: Delivery{
+	d := delivery{job: j.Job, Delivery: Delivery{
 		GUID: s.guid(), Event: "workflow_job", Action: action, JobID: j.ID,
-	}})
+	}}
+	twice := s.strike(&d)
+	s.record(j, &d)
+	if again := d; twice {
+		s.record(j, &again)
+	}
 }
 
 // record gives the delivery its ID and its place behind the job's others. s.mu is held.
@@ -95,8 +154,13 @@ func (s *Server) record(j *job, d *delivery) int64 {
 		d.Status = unreachable
 		return d.ID
 	}
-	j.outbox = append(j.outbox, d)
 	s.pending++
+	if d.late > 0 {
+		s.wg.Add(1)
+		go s.sendLate(d)
+		return d.ID
+	}
+	j.outbox = append(j.outbox, d)
 	if !j.sending {
 		j.sending = true
 		s.wg.Add(1)
@@ -118,22 +182,39 @@ func (s *Server) drain(j *job) {
 		d := j.outbox[0]
 		j.outbox = j.outbox[1:]
 		s.mu.Unlock()
+		s.sendNow(d)
+	}
+}
 
-		// At closing, too, each is answered: with its being cut off.
-		s.senders <- struct{}{}
-		began := time.Now()
-		code, status := s.post(d)
-		took := time.Since(began)
-		<-s.senders
+// sendLate sends a delivery out of its order.
+func (s *Server) sendLate(d *delivery) {
+	defer s.wg.Done()
+	select {
+	case <-time.After(d.late):
+	case <-s.closing:
+	}
+	s.sendNow(d)
+}
 
-		s.mu.Lock()
-		d.StatusCode, d.Status, d.Duration = code, status, took
-		s.pending--
-		if s.pending == 0 && s.flushed != nil {
-			close(s.flushed)
-			s.flushed = nil
-		}
-		s.mu.Unlock()
+// sendNow sends a delivery and records how it went. At closing, too, each is
+// answered: with its being cut off.
+func (s *Server) sendNow(d *delivery) {
+	s.senders <- struct{}{}
+	began := time.Now()
+	code, status := 0, "timed out"
+	if !d.lost {
+		code, status = s.post(d)
+	}
+	took := time.Since(began)
+	<-s.senders
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d.StatusCode, d.Status, d.Duration = code, status, took
+	s.pending--
+	if s.pending == 0 && s.flushed != nil {
+		close(s.flushed)
+		s.flushed = nil
 	}
 }
 
@@ -146,6 +227,10 @@ func (s *Server) post(d *delivery) (code int, status string) {
 	if err != nil {
 		return 0, unreachable
 	}
+	kind, id, target := s.hookOf(d.job)
+	req.Header.Set("X-GitHub-Hook-ID", strconv.FormatInt(id, 10))
+	req.Header.Set("X-GitHub-Hook-Installation-Target-ID", strconv.FormatInt(target, 10))
+	req.Header.Set("X-GitHub-Hook-Installation-Target-Type", kind)
 	resp, err := s.cfg.Client.Do(req)
 	var timeout net.Error
 	switch {
@@ -166,4 +251,89 @@ func (s *Server) post(d *delivery) (code int, status string) {
 func (s *Server) guid() string {
 	a, b := s.rand.Uint64(), s.rand.Uint64()
 	return fmt.Sprintf("%08x-%04x-4%03x-%04x-%012x", a>>32, a>>16&0xffff, a&0xfff, b>>48&0x3fff|0x8000, b&0xffffffffffff)
+}
+
+// HookID is the ID of an organization's webhook or, unless repo is "", of a repository's.
+func HookID(owner, repo string) int64 { return number("hook", owner+"/"+repo) }
+
+// hookOf returns the webhook that tells of a job: each owner or repository has one.
+func (s *Server) hookOf(j Job) (kind string, id, target int64) {
+	switch s.cfg.Hook {
+	case OrganizationHook:
+		return s.cfg.Hook, HookID(j.Owner, ""), number("user", j.Owner)
+	case RepositoryHook:
+		return s.cfg.Hook, HookID(j.Owner, j.Repo), number("repo", j.Owner+"/"+j.Repo)
+	}
+	return AppHook, hookID, appID
+}
+
+// hookRoutes serves the deliveries of the webhooks of the configured kind.
+func (s *Server) hookRoutes(api *http.ServeMux) {
+	path, permission := "/app/hook/deliveries", ""
+	switch s.cfg.Hook {
+	case OrganizationHook:
+		path, permission = "/orgs/{owner}/hooks/{hook}/deliveries", "organization_hooks"
+	case RepositoryHook:
+		path, permission = "/repos/{owner}/{repo}/hooks/{hook}/deliveries", "repository_hooks"
+	}
+	scoped := func(handle func(http.ResponseWriter, *http.Request, func(*delivery) bool)) http.HandlerFunc {
+		if permission == "" {
+			return func(w http.ResponseWriter, r *http.Request) {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				handle(w, r, func(*delivery) bool { return true })
+			}
+		}
+		return s.scoped(permission, func(w http.ResponseWriter, r *http.Request, sc scope) {
+			if _, id, _ := s.hookOf(Job{JobSpec: JobSpec{Owner: sc.owner, Repo: sc.repo}}); strconv.FormatInt(id, 10) != r.PathValue("hook") {
+				notFound(w)
+				return
+			}
+			handle(w, r, func(d *delivery) bool {
+				return repoKey(d.job.Owner, "") == repoKey(sc.owner, "") && (sc.repo == "" || repoKey("", d.job.Repo) == repoKey("", sc.repo))
+			})
+		})
+	}
+	api.HandleFunc("GET "+path, scoped(s.listDeliveries))
+	api.HandleFunc("POST "+path+"/{id}/attempts", scoped(s.redeliver))
+}
+
+// listDeliveries answers with those that are the hook's. s.mu is held, as in redeliver.
+func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
+	items := make([]object, 0, len(s.deliveries))
+	for _, d := range slices.Backward(s.deliveries) {
+		if d.Status == "" || !of(d) {
+			continue // GitHub lists a delivery when it knows how it went
+		}
+		items = append(items, object{
+			"id": d.ID, "guid": d.GUID, "delivered_at": stamp(d.DeliveredAt), "redelivery": d.Redelivery,
+			"duration": d.Duration.Seconds(), "status": d.Status, "status_code": d.StatusCode,
+			"event": d.Event, "action": d.Action, "installation_id": installation(d.job.Owner),
+			"repository_id": number("repo", d.job.Owner+"/"+d.job.Repo), "throttled_at": nil,
+		})
+	}
+	// The cursor is the ID of the next delivery to list: IDs fall.
+	q := r.URL.Query()
+	if cursor, err := strconv.ParseInt(q.Get("cursor"), 10, 64); err == nil {
+		items = slices.DeleteFunc(items, func(o object) bool { return o["id"].(int64) > cursor })
+	}
+	if size := pageSize(r); len(items) > size {
+		q.Set("cursor", fmt.Sprint(items[size]["id"]))
+		w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, apiURL, r.URL.Path, q.Encode()))
+		items = items[:size]
+	}
+	answer(w, http.StatusOK, items)
+}
+
+func (s *Server) redeliver(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
+	id := pathID(r)
+	if id < 1 || id > int64(len(s.deliveries)) || !of(s.deliveries[id-1]) {
+		notFound(w)
+		return
+	}
+	if _, err := s.redeliverOne(id); err != nil {
+		notFound(w)
+		return
+	}
+	answer(w, http.StatusAccepted, object{})
 }

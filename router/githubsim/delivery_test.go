@@ -192,3 +192,72 @@ func TestAHostedRunnerMayTakeItsTime(t *testing.T) {
 		t.Errorf("the cancelled job ended %q on %q", j.Conclusion, j.RunnerName)
 	}
 }
+
+func TestTheDeliveriesOfAnOwnersOrARepositorysWebhook(t *testing.T) {
+	for _, tt := range []struct{ kind, path string }{
+		{OrganizationHook, fmt.Sprintf("/orgs/acme/hooks/%d", HookID("acme", ""))},
+		{RepositoryHook, fmt.Sprintf("/repos/acme/web/hooks/%d", HookID("acme", "web"))},
+	} {
+		t.Run(tt.kind, func(t *testing.T) {
+			s := newSim(t, Config{Hook: tt.kind})
+			s.hook.answer(http.StatusInternalServerError)
+			s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"})
+			s.Queue(t.Context(), JobSpec{Owner: "beta", Repo: "web"})
+			s.flush()
+			_, answer := s.call("GET", tt.path+"/deliveries", "")
+			if got := names(t, answer, "id"); !slices.Equal(got, []string{"1"}) {
+				t.Errorf("the deliveries = %v, want [1]", got)
+			}
+			if got := s.hook.received()[0].header.Get("X-GitHub-Hook-Installation-Target-Type"); got != tt.kind {
+				t.Errorf("the delivery came by a webhook of a %s", got)
+			}
+			for path, want := range map[string]int{
+				tt.path + "/deliveries/1/attempts": 202, tt.path + "/deliveries/2/attempts": 404, tt.path + "9/deliveries/1/attempts": 404,
+				"/app/hook/deliveries/1/attempts": 404,
+			} {
+				if status, _ := s.call("POST", path, ""); status != want {
+					t.Errorf("POST %s = %d, want %d", path, status, want)
+				}
+			}
+			s.flush()
+		})
+	}
+}
+
+func TestFaultsOfDeliveriesFollowFromTheSeed(t *testing.T) {
+	story := func(seed uint64) (lost, twice int, all string) {
+		s := newSim(t, Config{})
+		s.SetDeliveryFaults(DeliveryFaults{Lost: 0.2, Doubled: 0.2, Late: 0.3, LateBy: 10 * time.Millisecond, Seed: seed})
+		for range 200 {
+			s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"})
+		}
+		s.flush()
+		count := map[string]int{}
+		for _, d := range s.Deliveries() {
+			if d.Status != "OK" {
+				lost++
+			}
+			count[d.GUID]++
+			all += fmt.Sprint(d.JobID, d.Status, " ")
+		}
+		if arrived := len(s.hook.received()); arrived != len(s.Deliveries())-lost {
+			t.Errorf("%d deliveries arrived of %d, of which %d are lost", arrived, len(s.Deliveries()), lost)
+		}
+		for _, n := range count {
+			if n == 2 {
+				twice++
+			}
+		}
+		return lost, twice, all
+	}
+	lost, twice, first := story(1)
+	if lost < 20 || lost > 80 || twice < 20 || twice > 60 {
+		t.Errorf("of 200 deliveries %d are lost and %d doubled, want about 40 each", lost, twice)
+	}
+	if _, _, again := story(1); again != first {
+		t.Error("the same seed gives other faults")
+	}
+	if _, _, other := story(2); other == first {
+		t.Error("another seed gives the same faults")
+	}
+}

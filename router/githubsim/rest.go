@@ -44,8 +44,7 @@ func (s *Server) routes() http.Handler {
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped("actions", s.getJob))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped("actions", s.getRun))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", s.listRunJobs))
-	api.HandleFunc("GET /app/hook/deliveries", s.listDeliveries)
-	api.HandleFunc("POST /app/hook/deliveries/{id}/attempts", s.redeliver)
+	s.hookRoutes(api)
 	api.HandleFunc("GET /rate_limit", s.rateLimit)
 	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })
 
@@ -340,42 +339,6 @@ func runState(jobs []*job) (status, conclusion string, updated time.Time) {
 		conclusion = ""
 	}
 	return status, conclusion, updated
-}
-
-func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	items := make([]object, 0, len(s.deliveries))
-	for _, d := range slices.Backward(s.deliveries) {
-		if d.Status == "" {
-			continue // GitHub lists a delivery when it knows how it went
-		}
-		items = append(items, object{
-			"id": d.ID, "guid": d.GUID, "delivered_at": stamp(d.DeliveredAt), "redelivery": d.Redelivery,
-			"duration": d.Duration.Seconds(), "status": d.Status, "status_code": d.StatusCode,
-			"event": d.Event, "action": d.Action, "installation_id": installation(d.job.Owner),
-			"repository_id": number("repo", d.job.Owner+"/"+d.job.Repo), "throttled_at": nil,
-		})
-	}
-	// The cursor is the ID of the next delivery to list: IDs fall.
-	q := r.URL.Query()
-	if cursor, err := strconv.ParseInt(q.Get("cursor"), 10, 64); err == nil {
-		items = slices.DeleteFunc(items, func(o object) bool { return o["id"].(int64) > cursor })
-	}
-	if size := pageSize(r); len(items) > size {
-		q.Set("cursor", fmt.Sprint(items[size]["id"]))
-		w.Header().Set("Link", fmt.Sprintf(`<%s%s?%s>; rel="next"`, apiURL, r.URL.Path, q.Encode()))
-		items = items[:size]
-	}
-	answer(w, http.StatusOK, items)
-}
-
-func (s *Server) redeliver(w http.ResponseWriter, r *http.Request) {
-	if _, err := s.Redeliver(pathID(r)); err != nil {
-		notFound(w)
-		return
-	}
-	answer(w, http.StatusAccepted, object{})
 }
 
 // connect answers ConnectPath. The configuration is its own credential.

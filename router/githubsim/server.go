@@ -21,6 +21,7 @@ import (
 // Config says what the simulated GitHub is like.
 type Config struct {
 	WebhookURL string        // where deliveries go; "": they are recorded as failed
+	Hook       string        // what webhooks belong to: AppHook, OrganizationHook or RepositoryHook; "": AppHook
 	Secret     string        // of the webhook; "": deliveries are not signed
 	Client     *http.Client  // sends deliveries; nil: one of its own, closed by Close
 	Timeout    time.Duration // of one delivery; 0: 10 s, GitHub's own
@@ -58,23 +59,24 @@ type Server struct {
 	senders         chan struct{} // one token for each delivery under way
 	wg              sync.WaitGroup
 
-	mu         sync.Mutex
-	closed     bool
-	rand       *rand.Rand
-	lastID     int64
-	repos      map[string]Repo // by lower-case owner/name
-	orgs       map[string]bool // by lower-case name
-	jobs       map[int64]*job
-	runs       map[int64][]*job // in the order they were queued
-	reads      map[int64]int    // by run
-	queued     []*job           // without a runner; oldest first
-	runners    map[int64]*runner
-	byJIT      map[string]*runner // by encoded configuration; runners that are gone stay
-	idle       []*runner          // online without a job
-	deliveries []*delivery        // by ID, from 1
-	pending    int                // deliveries recorded and not yet answered
-	flushed    chan struct{}      // closed when pending falls to 0; nil: nobody waits
-	limits     map[int64]*limit   // by caller.account
+	mu             sync.Mutex
+	closed         bool
+	rand           *rand.Rand
+	lastID         int64
+	repos          map[string]Repo // by lower-case owner/name
+	orgs           map[string]bool // by lower-case name
+	jobs           map[int64]*job
+	runs           map[int64][]*job // in the order they were queued
+	reads          map[int64]int    // by run
+	queued         []*job           // without a runner; oldest first
+	runners        map[int64]*runner
+	byJIT          map[string]*runner // by encoded configuration; runners that are gone stay
+	idle           []*runner          // online without a job
+	deliveries     []*delivery        // by ID, from 1
+	pending        int                // deliveries recorded and not yet answered
+	deliveryFaults DeliveryFaults
+	flushed        chan struct{}    // closed when pending falls to 0; nil: nobody waits
+	limits         map[int64]*limit // by caller.account
 
 	installations map[int64]*installed  // those that ended too
 	installedFor  map[string]*installed // by lower-case owner
