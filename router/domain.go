@@ -136,6 +136,7 @@ type Delivery struct {
 	Status     string // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
 	Job        Job    // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
 	ReceivedAt time.Time
+	Hook       Hook // by which it came
 }
 
 // A RunnerState is where a runner stands. States only move forward.
@@ -427,6 +428,8 @@ type GitHub interface {
 	// RemoveRunner takes a runner off GitHub; ErrBusy when it has a job, no
 	// error when there is none of this ID. Safe for concurrent use.
 	RemoveRunner(ctx context.Context, t Target, id int64) error
+
+	Webhooks
 }
 
 // A GitHubRunner is a runner as GitHub knows it.
@@ -543,6 +546,8 @@ type Store interface {
 
 	// Counts returns how many jobs are in each state.
 	Counts(ctx context.Context) (map[JobState]int, error)
+
+	LostStore
 }
 
 // Claimed is a runner and its job, as a claim found them.

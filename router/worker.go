@@ -38,6 +38,8 @@ type worker struct {
 	tokens map[string]Secret   // by runner ID: tokens of attempts that failed, used again so that hashes do not pile up
 
 	runs runs // those looked up
+
+	hooks map[Hook]bool // that the store knows; guarded by mu
 }
 
 // run hands out due jobs until ctx ends, then waits for those in hand: for

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -152,7 +153,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, r, refuse(http.StatusBadRequest, "%v", err), true)
 		return
 	}
-	d.ID, d.ReceivedAt = id, h.Now()
+	d.ID, d.ReceivedAt, d.Hook = id, h.Now(), hookOf(r.Header, d.Job.Repo)
 	log := h.Logger.With("delivery_id", id, "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "action", d.Action)
 	if err := h.receive(r.Context(), d); err != nil {
 		if r.Context().Err() != nil {
@@ -166,6 +167,23 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	log.Info("delivery stored", "status", d.Status, "took", h.Now().Sub(d.ReceivedAt))
 	w.WriteHeader(http.StatusAccepted)
+}
+
+// hookOf returns the webhook that a signed delivery came by; the zero Hook
+// when the headers, which the signature does not cover, name none of use.
+func hookOf(header http.Header, repo router.Repo) router.Hook {
+	kind := router.HookKind(header.Get("X-GitHub-Hook-Installation-Target-Type"))
+	id, err := strconv.ParseInt(header.Get("X-GitHub-Hook-ID"), 10, 64)
+	switch {
+	case kind == router.HookApp:
+		return router.Hook{Kind: kind}
+	case err != nil || id <= 0:
+	case kind == router.HookOrganization:
+		return router.Hook{Kind: kind, ID: id, Owner: repo.Owner}
+	case kind == router.HookRepository:
+		return router.Hook{Kind: kind, ID: id, Owner: repo.Owner, Repo: repo.Name}
+	}
+	return router.Hook{}
 }
 
 // answer refuses a request. What a stranger can cause without a signature is

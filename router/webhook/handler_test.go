@@ -132,6 +132,30 @@ func TestASignedDeliveryIsStoredBeforeItIsAccepted(t *testing.T) {
 	}
 }
 
+func TestADeliverySaysByWhichWebhookItCame(t *testing.T) {
+	for _, tt := range []struct {
+		kind, id string
+		want     router.Hook
+	}{
+		{"integration", "17", router.Hook{Kind: router.HookApp}},
+		{"organization", "17", router.Hook{Kind: router.HookOrganization, ID: 17, Owner: "acme"}},
+		{"repository", "17", router.Hook{Kind: router.HookRepository, ID: 17, Owner: "acme", Repo: "web"}},
+		{"repository", "0", router.Hook{}},
+		{"organization", "1/../2", router.Hook{}},
+		{"business", "17", router.Hook{}},
+		{"", "", router.Hook{}},
+	} {
+		h := newHook(t)
+		r := request(queued)
+		r.Header.Set("X-GitHub-Hook-Installation-Target-Type", tt.kind)
+		r.Header.Set("X-GitHub-Hook-ID", tt.id)
+		want(t, h.send(r), http.StatusAccepted, "")
+		if got := h.got[0].Hook; got != tt.want {
+			t.Errorf("the hook of %q %q is %+v, want %+v", tt.kind, tt.id, got, tt.want)
+		}
+	}
+}
+
 func TestEitherSecretIsGood(t *testing.T) {
 	h := newHook(t)
 	for _, s := range []string{secret, oldSecret} {

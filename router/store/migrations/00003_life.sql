@@ -72,3 +72,28 @@ CREATE TABLE marks (
 -- What pruning looks for.
 CREATE INDEX deliveries_received ON deliveries (received_at);
 CREATE INDEX jobs_completed ON jobs (updated_at) WHERE state IN ('completed', 'ignored', 'denied', 'unroutable');
+
+-- GitHub's webhooks whose deliveries come here, and how far these were looked through.
+CREATE TABLE hooks (
+    kind   TEXT    NOT NULL, -- router.HookKind
+    id     INTEGER NOT NULL, -- GitHub's; 0 for an App's
+    owner  TEXT    NOT NULL,
+    repo   TEXT    NOT NULL,
+    swept  INTEGER NOT NULL, -- deliveries that were made before are done with
+    newest INTEGER NOT NULL, -- of those that the sweep in hand has seen; 0: none
+    cursor TEXT    NOT NULL, -- where that goes on; empty: none is in hand
+    PRIMARY KEY (kind, id)
+) STRICT, WITHOUT ROWID;
+
+-- Deliveries that failed and were not received since.
+CREATE TABLE redeliveries (
+    guid        TEXT    NOT NULL PRIMARY KEY, -- X-GitHub-Delivery
+    hook_kind   TEXT    NOT NULL,
+    hook_id     INTEGER NOT NULL,
+    delivery_id INTEGER NOT NULL, -- GitHub's, of the newest attempt
+    sent_at     INTEGER NOT NULL, -- of GitHub's clock
+    tries       INTEGER NOT NULL,
+    due_at      INTEGER           -- NULL: it is asked for no more
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX redeliveries_due ON redeliveries (due_at) WHERE due_at IS NOT NULL;

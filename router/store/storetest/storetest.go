@@ -38,6 +38,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"runners", runnerTests},
 		{"lists", listTests},
 		{"time lines", timelineTests},
+		{"lost deliveries", lostTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, tt := range group.tests {

@@ -1,0 +1,144 @@
+package gh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/google/go-github/v60/github"
+
+	"switchyard/router"
+)
+
+const (
+	deliveriesPage = 100 // GitHub's most
+	maxCursor      = 512 // bytes
+	maxGUID        = 128 // bytes, as the webhook takes; GitHub's have 36
+)
+
+// OwnHook implements router.Webhooks.
+func (c *Client) OwnHook() (router.Hook, bool) {
+	return router.Hook{Kind: router.HookApp}, c.app != nil
+}
+
+// Deliveries implements router.Webhooks. It makes one request, but for those
+// of an App that logs in.
+func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {
+	var found []*github.HookDelivery
+	err = c.askHook(ctx, h, "list the deliveries of "+h.String(), "read", func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+		opts := &github.ListCursorOptions{PerPage: deliveriesPage, Cursor: cursor}
+		switch h.Kind {
+		case router.HookApp:
+			found, resp, err = api.Apps.ListHookDeliveries(ctx, opts)
+		case router.HookOrganization:
+			found, resp, err = api.Organizations.ListHookDeliveries(ctx, h.Owner, h.ID, opts)
+		default:
+			found, resp, err = api.Repositories.ListHookDeliveries(ctx, h.Owner, h.Repo, h.ID, opts)
+		}
+		if err == nil {
+			next = resp.Cursor
+			page, err = sent(found)
+		}
+		if err == nil && (len(next) > maxCursor || next != "" && (!printable(next) || next == cursor)) {
+			err = errors.New("GitHub's answer names no usable next page")
+		}
+		return resp, err
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return page, next, nil
+}
+
+// sent reads GitHub's answer. One delivery that makes no sense spoils the
+// page: to skip it could lose a job.
+func sent(found []*github.HookDelivery) ([]router.SentDelivery, error) {
+	if len(found) > deliveriesPage {
+		return nil, fmt.Errorf("GitHub's answer lists %d deliveries, over %d", len(found), deliveriesPage)
+	}
+	page := make([]router.SentDelivery, len(found))
+	for i, d := range found {
+		if d.GetID() <= 0 || d.GetGUID() == "" || len(d.GetGUID()) > maxGUID || !printable(d.GetGUID()) || d.GetDeliveredAt().IsZero() {
+			return nil, errors.New("GitHub's answer lists a delivery without ID, GUID or time")
+		}
+		page[i] = router.SentDelivery{
+			ID: d.GetID(), GUID: d.GetGUID(), At: d.GetDeliveredAt().Time, OK: d.GetStatus() == "OK", Event: d.GetEvent(), Action: d.GetAction(),
+		}
+	}
+	return page, nil
+}
+
+// Redeliver implements router.Webhooks. A delivery that GitHub has no more, or
+// does not make again, is a *router.GiveUpError.
+func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64) error {
+	gone := false
+	err := c.askHook(ctx, h, fmt.Sprintf("redeliver %d of %s", deliveryID, h), "write", func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+		switch h.Kind {
+		case router.HookApp:
+			_, resp, err = api.Apps.RedeliverHookDelivery(ctx, deliveryID)
+		case router.HookOrganization:
+			_, resp, err = api.Organizations.RedeliverHookDelivery(ctx, h.Owner, h.ID, deliveryID)
+		default:
+			_, resp, err = api.Repositories.RedeliverHookDelivery(ctx, h.Owner, h.Repo, h.ID, deliveryID)
+		}
+		gone = status(resp) == http.StatusNotFound
+		return resp, accepted(err)
+	})
+	if gone {
+		err = &router.GiveUpError{Err: err}
+	}
+	return err
+}
+
+// accepted takes 202 for what it is; go-github has it as an error.
+func accepted(err error) error {
+	var yes *github.AcceptedError
+	if errors.As(err, &yes) {
+		return nil
+	}
+	return err
+}
+
+// askHook makes one request about a hook, as the App itself or, for another's
+// hook, as its installation or with the token. right is read or write.
+func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string, do func(context.Context, *github.Client) (*github.Response, error)) error {
+	t := target{owner: h.Owner, repo: h.Repo, organization: h.Kind == router.HookOrganization}
+	of := call{doing: doing, owner: h.Owner, exists: "the webhook exists"}
+	switch h.Kind {
+	case router.HookApp:
+		return c.askAsApp(ctx, doing, do)
+	case router.HookOrganization:
+		of.permission = "organization permission Webhooks (" + right + ") on " + h.Owner + ", which a classic token calls admin:org_hook"
+	case router.HookRepository:
+		of.permission = "repository permission Webhooks (" + right + ") on " + h.Owner + "/" + h.Repo
+	default:
+		return &router.GiveUpError{Err: fmt.Errorf("%s: GitHub shows the deliveries of no %q webhook", doing, h.Kind)}
+	}
+	if !pathName(t.owner) || !t.organization && !pathName(t.repo) {
+		return &router.GiveUpError{Err: fmt.Errorf("%s: that is no name on GitHub", doing)}
+	}
+	return c.ask(ctx, t, of, do)
+}
+
+// askAsApp makes one request as the App itself.
+func (c *Client) askAsApp(ctx context.Context, doing string, do func(context.Context, *github.Client) (*github.Response, error)) error {
+	if c.app == nil {
+		return &router.FixError{Fix: "log in as the GitHub App", Err: fmt.Errorf("%s: Switchyard has a token and is no App", doing)}
+	}
+	if err := c.app.session.blocked(c.now()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	resp, err := do(ctx, c.app.session.api)
+	if err == nil {
+		return nil
+	}
+	code, err := c.app.sorted(err, resp, doing)
+	switch code {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity:
+		return &router.GiveUpError{Err: err}
+	}
+	return err
+}

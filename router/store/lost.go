@@ -1,0 +1,108 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+)
+
+const sawHookSQL = `
+INSERT INTO hooks (kind, id, owner, repo, swept, newest, cursor) VALUES (?1, ?2, ?3, ?4, ?5, 0, '')
+ON CONFLICT (kind, id) DO UPDATE SET owner = excluded.owner, repo = excluded.repo`
+
+// SawHook implements router.LostStore. A hook whose owner or repository has
+// another name now is known by that.
+func (s *Store) SawHook(ctx context.Context, h router.Hook, swept time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(sawHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(swept))
+		return err
+	})
+}
+
+// Hooks implements router.LostStore.
+func (s *Store) Hooks(ctx context.Context) ([]router.HookSweep, error) {
+	var hooks []router.HookSweep
+	rows, err := s.read.QueryContext(ctx, `SELECT kind, id, owner, repo, swept, newest, cursor FROM hooks ORDER BY kind, id`)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var h router.HookSweep
+			var swept, newest int64
+			err := rows.Scan(&h.Kind, &h.ID, &h.Owner, &h.Repo, &swept, &newest, &h.Cursor)
+			h.Swept, h.Newest = fromMillis(swept), fromMillis(newest)
+			hooks = append(hooks, h)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the webhooks: %w", err)
+	}
+	return hooks, nil
+}
+
+const (
+	sweptSQL = `UPDATE hooks SET swept = ?3, newest = ?4, cursor = ?5 WHERE kind = ?1 AND id = ?2`
+
+	// One that is known stays due when it was.
+	failedDeliverySQL = `
+INSERT INTO redeliveries (guid, hook_kind, hook_id, delivery_id, sent_at, tries, due_at)
+SELECT ?1, ?2, ?3, ?4, ?5, 0, ?6 WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE id = ?1)
+ON CONFLICT (guid) DO UPDATE SET delivery_id = excluded.delivery_id, hook_kind = excluded.hook_kind, hook_id = excluded.hook_id
+	WHERE excluded.delivery_id > redeliveries.delivery_id`
+)
+
+// Swept implements router.LostStore.
+func (s *Store) Swept(ctx context.Context, h router.HookSweep, failed []router.SentDelivery, now time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		for _, d := range failed {
+			if _, err := t.exec(failedDeliverySQL, d.GUID, h.Kind, h.ID, d.ID, millis(d.At), millis(now)); err != nil {
+				return err
+			}
+		}
+		_, err := t.exec(sweptSQL, h.Kind, h.ID, millis(h.Swept), millis(h.Newest), h.Cursor)
+		return err
+	})
+}
+
+const (
+	arrivedSQL = `DELETE FROM redeliveries WHERE sent_at < ? OR guid IN (SELECT id FROM deliveries)`
+
+	redeliveriesSQL = `
+SELECT guid, delivery_id, tries, kind, id, owner, repo FROM redeliveries JOIN hooks ON kind = hook_kind AND id = hook_id
+WHERE due_at <= ? ORDER BY sent_at, delivery_id LIMIT ?`
+
+	redeliveredSQL = `UPDATE redeliveries SET tries = tries + 1, due_at = ?2 WHERE guid = ?1`
+)
+
+// Redeliveries implements router.LostStore.
+func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int) (due []router.Redelivery, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		if _, err := t.exec(arrivedSQL, millis(old)); err != nil {
+			return err
+		}
+		return t.query(func(rows *sql.Rows) error {
+			var r router.Redelivery
+			err := rows.Scan(&r.GUID, &r.DeliveryID, &r.Tries, &r.Hook.Kind, &r.Hook.ID, &r.Hook.Owner, &r.Hook.Repo)
+			due = append(due, r)
+			return err
+		}, redeliveriesSQL, millis(now), limit)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the deliveries that are due again: %w", err)
+	}
+	return due, nil
+}
+
+// Redelivered implements router.LostStore.
+func (s *Store) Redelivered(ctx context.Context, guid string, again time.Time) error {
+	var due any
+	if !again.IsZero() {
+		due = millis(again)
+	}
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(redeliveredSQL, guid, due)
+		return err
+	})
+}
