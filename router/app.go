@@ -42,15 +42,20 @@ type Config struct {
 
 	NetListen func(network, addr string) (net.Listener, error) // opens the listeners; nil: net.Listen
 
-	Logger     *slog.Logger     // nil: slog.Default
-	Senders    int              // Nomad jobs registered at the same time, at most 64; 0: 16
-	Tick       time.Duration    // how often the store is read though nothing woke the worker; 0: 5 s
-	Grace      time.Duration    // how long a stop waits for work in hand; 0: 20 s
-	Sweep      time.Duration    // how often runners that GitHub has given no job are looked up on Nomad; 0: 5 min
-	Deliveries time.Duration    // how often GitHub is asked for deliveries that got lost; 0: 5 min
-	Doubt      time.Duration    // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
-	Now        func() time.Time // nil: time.Now
-	Rand       func() float64   // spreads retries; nil: math/rand
+	Logger *slog.Logger     // nil: slog.Default
+	Now    func() time.Time // nil: time.Now
+	Rand   func() float64   // spreads retries; nil: math/rand
+
+	Senders int // Nomad jobs registered at the same time, at most 64; 0: 16
+
+	Tick  time.Duration // how often the store is read though nothing woke the worker; 0: 5 s
+	Grace time.Duration // how long a stop waits for work in hand; 0: 20 s
+
+	Sweep time.Duration // how often the books are compared with a listing of Nomad, beside its events; 0: 5 min
+	Idle  time.Duration // how long a runner may wait for its configuration or a job, until GitHub is asked and it is replaced; 0: 10 min
+	Doubt time.Duration // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
+
+	Deliveries time.Duration // how often GitHub is asked for deliveries that got lost; 0: 5 min
 }
 
 func (c *Config) backoff() backoff { return backoff{now: c.Now, rand: c.Rand} }
@@ -93,6 +98,9 @@ func New(c Config) (*App, error) {
 	if c.Deliveries <= 0 {
 		c.Deliveries = 5 * time.Minute
 	}
+	if c.Idle <= 0 {
+		c.Idle = 10 * time.Minute
+	}
 	if c.Doubt <= 0 {
 		c.Doubt = 2 * time.Minute // GitHub gives an online runner its job in less than one
 	}
@@ -114,6 +122,7 @@ func New(c Config) (*App, error) {
 	}
 	a := &App{metrics: prometheus.NewRegistry(), worker: worker{
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
+		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), why: asker{wake: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 	}}
 	v := c.RulesVersion
@@ -162,7 +171,10 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
 	g.Go(func() error { return a.worker.run(ctx) })
-	g.Go(func() error { return a.worker.sweeps(ctx) })
+	g.Go(func() error { return a.worker.follow(ctx) })
+	g.Go(func() error { return a.worker.reconcile(ctx) })
+	g.Go(func() error { return a.worker.explains(ctx) })
+	g.Go(func() error { return a.worker.fallbacks(ctx) })
 	g.Go(func() error { return a.worker.relimits(ctx) })
 	g.Go(func() error {
 		return a.worker.every(ctx, a.Deliveries, "cannot ask GitHub for lost deliveries", a.worker.findLost)
@@ -179,7 +191,7 @@ func (a *App) receive(ctx context.Context, d Delivery) error {
 	if changed {
 		a.nudge()
 	}
-	if err := a.saw(ctx, d.Hook); err != nil {
+	if err := a.sawHook(ctx, d.Hook); err != nil {
 		a.Logger.Warn("cannot remember a webhook; its next delivery tries again", "err", err)
 	}
 	return nil

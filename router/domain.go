@@ -527,6 +527,44 @@ type Store interface {
 	// or Online, and without a job of GitHub's.
 	Unserved(ctx context.Context, after int64, limit int) ([]Claimed, error)
 
+	// Live returns all runners that may be alive on Nomad, or that the books do
+	// not know the end of, in no order.
+	Live(ctx context.Context) ([]LiveRunner, error)
+
+	// NomadSaw records what Nomad's events say of runners: when one was placed and
+	// where, when it ended and how, and what that means for the job that waits
+	// for it. It returns those runners, as they are then, with the last event
+	// of each. It takes events in any order, any number of times; those of
+	// other Nomad jobs are left out.
+	NomadSaw(ctx context.Context, events []NomadEvent, now time.Time) ([]SeenRunner, error)
+
+	// Waits records why Nomad has no node for runners that wait for one; it is
+	// the reason of the jobs that wait for them, too.
+	Waits(ctx context.Context, runnerIDs []string, u Unplaced, now time.Time) error
+
+	// Ended records that the Nomad jobs of runners ended or are gone.
+	Ended(ctx context.Context, runnerIDs []string, now time.Time) error
+
+	// FallbacksDue returns up to limit jobs that are Dispatched, whose runner
+	// has no node, and whose next fallback is due; and when the next one after
+	// those is due (zero: none known).
+	FallbacksDue(ctx context.Context, now time.Time, limit int) (due []Claimed, next time.Time, err error)
+
+	// FallBack stops a runner that has not claimed and has no node, and puts
+	// the fallback with this number, from 1, in force for the job that waits
+	// for it; false, and nothing is changed, when either went on meanwhile. The
+	// job stays Dispatched until GoOn, so that no other runner starts before
+	// this one's Nomad job is stopped.
+	FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (bool, error)
+
+	// GoOn puts the job that waits for a runner which is Finished, Lost or
+	// Stopped into Retrying with the next try, due at once; false when none does.
+	GoOn(ctx context.Context, runnerID, reason string, now time.Time) (bool, error)
+
+	// Say gives a runner and the job that it runs another reason, a sentence,
+	// for the state they are in.
+	Say(ctx context.Context, runnerID, reason string, now time.Time) error
+
 	// Recover gives up, as Lost does, the runners that were claimed when the
 	// last process ended, and returns how many. The job of one that GitHub had
 	// not configured is due at once. That of one which may or may not have been

@@ -136,8 +136,8 @@ func (w *worker) every(ctx context.Context, interval time.Duration, cannot strin
 	}
 }
 
-// saw notes the hook that a delivery came by.
-func (w *worker) saw(ctx context.Context, h Hook) error {
+// sawHook notes the hook that a delivery came by.
+func (w *worker) sawHook(ctx context.Context, h Hook) error {
 	if h.Kind == "" {
 		return nil
 	}
@@ -176,7 +176,7 @@ func (w *worker) sawOnce(h Hook) {
 // from being so.
 func (w *worker) findLost(ctx context.Context) error {
 	if h, ok := w.GitHub.OwnHook(); ok {
-		if err := w.saw(ctx, h); err != nil {
+		if err := w.sawHook(ctx, h); err != nil {
 			return err
 		}
 	}

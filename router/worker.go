@@ -31,6 +31,10 @@ type worker struct {
 	relimit chan struct{} // size 1; a hint that limits may have changed
 	jobs    chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
 
+	listings chan []NomadJob // size 1; from follow, to be compared with the books
+	again    chan time.Time  // size 1; a hint that the books are worth comparing then
+	why      asker
+
 	live atomic.Pointer[liveRules]
 
 	mu     sync.Mutex

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -103,8 +104,10 @@ WHERE id = ?1 RETURNING state`
 
 	dispatchedSQL = `
 UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
-	dispatched_at = iif(dispatched_at = 0, ?5, dispatched_at)
+	dispatched_at = ?6, fallback_at = ?7
 WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
+
+	fallbackSQL = `SELECT fallback, dispatched_at FROM jobs WHERE id = ?`
 
 	// A job that its runner took before this was recorded keeps its state, but
 	// the decision is worth having.
@@ -137,7 +140,18 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 		if state != router.RunnerDispatched {
 			reason = fmt.Sprintf("its runner, Nomad job %s, has started", r.NomadJob)
 		}
-		n, err := t.exec(dispatchedSQL, r.JobID, r.Try, reason, decision, millis(now))
+		fallback, dispatched := 0, int64(0)
+		if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&fallback, &dispatched) }, fallbackSQL, r.JobID); err != nil {
+			return err
+		}
+		dispatched = cmp.Or(dispatched, millis(now))
+		var fallbackAt int64
+		if d != nil {
+			if _, after, ok := router.NextFallback(d, fallback); ok {
+				fallbackAt = dispatched + after.Milliseconds()
+			}
+		}
+		n, err := t.exec(dispatchedSQL, r.JobID, r.Try, reason, decision, millis(now), dispatched, fallbackAt)
 		if err == nil && n == 0 && decision != nil {
 			_, err = t.exec(decisionSQL, r.JobID, decision)
 		}

@@ -7,6 +7,8 @@ ALTER TABLE jobs ADD COLUMN dispatched_at INTEGER NOT NULL DEFAULT 0;  -- first;
 ALTER TABLE jobs ADD COLUMN running_at    INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN completed_at  INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE jobs ADD COLUMN asked_at      INTEGER NOT NULL DEFAULT 0;  -- when GitHub was last asked about it; 0: never
+ALTER TABLE jobs ADD COLUMN fallback_at   INTEGER NOT NULL DEFAULT 0;  -- when its next fallback is due, unless it has a node by then; 0: there is none
+ALTER TABLE jobs ADD COLUMN time_limit    INTEGER NOT NULL DEFAULT 0;  -- milliseconds that it may run; 0: no limit
 
 ALTER TABLE runners ADD COLUMN reason    TEXT    NOT NULL DEFAULT 'Nomad is asked for it';
 ALTER TABLE runners ADD COLUMN state_at  INTEGER NOT NULL DEFAULT 0;  -- since when it is in its state
@@ -21,7 +23,10 @@ UPDATE runners SET state_at = updated_at;
 
 CREATE INDEX runners_nomad ON runners (nomad_job) WHERE nomad_job <> '';
 CREATE INDEX runners_live ON runners (state) WHERE ended_at = 0;
+CREATE INDEX runners_open ON runners (id) WHERE ended_at <> 0 AND state IN ('dispatched', 'claimed', 'online', 'busy');
 CREATE INDEX jobs_fit ON jobs (fit, state) WHERE fit <> '';
+CREATE INDEX jobs_fallback ON jobs (fallback_at) WHERE fallback_at <> 0 AND state = 'dispatched';
+CREATE INDEX jobs_runner ON jobs (runner_name) WHERE state = 'running';
 
 -- The time line. Triggers write it, so that nothing that changes is left out.
 CREATE TABLE events (

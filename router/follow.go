@@ -1,0 +1,244 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	listTimeout  = 60 * time.Second // for Nomad's listing
+	eventBatch   = 256              // events recorded in one transaction
+	steady       = time.Minute      // following for so long is no failure any more
+	whyPause     = 300 * time.Millisecond
+	whyCallers   = 4   // of Nomad at the same time
+	whyFits      = 200 // asked about in a pass
+	whySpokesmen = 3   // of one fit, until Nomad says why one of them waits
+)
+
+// A SeenRunner is a runner and the last thing that was seen of it on Nomad.
+type SeenRunner struct {
+	LiveRunner
+	Event NomadEvent
+}
+
+// follow keeps the books in step with Nomad until ctx ends: it has a listing
+// compared, then records events from there on, and begins again when it lost the
+// thread.
+func (w *worker) follow(ctx context.Context) error {
+	for failures := 0; ; failures++ {
+		began := w.Now()
+		err := w.followOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if w.Now().Sub(began) > steady {
+			failures = 0
+		}
+		at, ok := w.backoff().Retry(err, failures)
+		if !ok {
+			at = w.Now().Add(longestWait)
+		}
+		w.Logger.Warn("lost the thread of Nomad's events; it is listed anew", "err", err, "again_at", at)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(at.Sub(w.Now())):
+		}
+	}
+}
+
+// followOnce returns when following fails; its error is never nil.
+func (w *worker) followOnce(ctx context.Context) error {
+	jobs, index, err := w.list(ctx)
+	if err != nil {
+		return err
+	}
+	if jobs == nil {
+		jobs = []NomadJob{}
+	}
+	select { // the newest listing is what counts
+	case <-w.listings:
+	default:
+	}
+	w.listings <- jobs
+
+	g, ctx := errgroup.WithContext(ctx)
+	events := make(chan NomadEvent, 4*eventBatch)
+	g.Go(func() error {
+		return w.Nomad.Follow(ctx, index, func(e NomadEvent) error {
+			select {
+			case events <- e:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	})
+	g.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case e := <-events:
+				if err := w.saw(ctx, gather(events, e)); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	return g.Wait()
+}
+
+// gather adds the events that wait already.
+func gather(events <-chan NomadEvent, first NomadEvent) []NomadEvent {
+	batch := []NomadEvent{first}
+	for len(batch) < eventBatch {
+		select {
+		case e := <-events:
+			batch = append(batch, e)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+func (w *worker) list(ctx context.Context) (jobs []NomadJob, index uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	return w.Nomad.Jobs(ctx)
+}
+
+// saw records events and does what they call for at once. Its errors are the store's.
+func (w *worker) saw(ctx context.Context, events []NomadEvent) error {
+	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	seen, err := w.Store.NomadSaw(storeCtx, events, w.Now())
+	if err != nil {
+		return fmt.Errorf("record Nomad's events: %w", err)
+	}
+	for _, s := range seen {
+		switch {
+		case s.EndedAt.IsZero() && s.Event.Kind == NomadWaits && s.PlacedAt.IsZero() && s.State == RunnerDispatched:
+			w.why.add(s.LiveRunner)
+			continue
+		case s.EndedAt.IsZero() && (s.Event.Kind != NomadStopped || s.State != RunnerDispatched):
+			continue
+		}
+		what, reason, again := w.mend(s.LiveRunner, &NomadJob{ID: s.Event.Job, At: s.Event.At, Status: "dead"}, s.Event.Text, w.Now())
+		switch what {
+		case loseRunner, goOn:
+			if err := w.act(ctx, s.LiveRunner, what, reason); err != nil {
+				return err
+			}
+		default: // a pass sees to it
+			if !again.IsZero() {
+				w.lookAgain(again)
+			}
+		}
+	}
+	return nil
+}
+
+// lookAgain asks for a pass at a time. A hint that gets lost costs a sweep.
+func (w *worker) lookAgain(at time.Time) {
+	select {
+	case w.again <- at:
+	default:
+	}
+}
+
+// An asker collects runners that wait for a node, by fit: what keeps one of
+// them waiting keeps all of them.
+type asker struct {
+	wake chan struct{} // size 1
+
+	mu    sync.Mutex
+	byFit map[string]map[string]LiveRunner // by ID
+}
+
+func (a *asker) add(r LiveRunner) {
+	fit := r.Fit
+	if fit == "" {
+		fit = r.ID
+	}
+	a.mu.Lock()
+	if a.byFit == nil {
+		a.byFit = map[string]map[string]LiveRunner{}
+	}
+	if a.byFit[fit] == nil {
+		a.byFit[fit] = map[string]LiveRunner{}
+	}
+	a.byFit[fit][r.ID] = r
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *asker) take() map[string]map[string]LiveRunner {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	taken := a.byFit
+	a.byFit = nil
+	return taken
+}
+
+// explains has Nomad say why runners wait, until ctx ends: soon after they
+// began to, so that a crowd of them costs few questions.
+func (w *worker) explains(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.why.wake:
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(whyPause):
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(whyCallers)
+		for _, crowd := range w.why.take() {
+			g.Go(func() error {
+				if err := w.explain(ctx, crowd); err != nil && ctx.Err() == nil {
+					w.Logger.Warn("cannot tell why runners have no node; the next sweep tries again", "runners", len(crowd), "err", err)
+				}
+				return nil
+			})
+		}
+		_ = g.Wait()
+	}
+}
+
+// explain records why the runners of one fit have no node.
+func (w *worker) explain(ctx context.Context, crowd map[string]LiveRunner) error {
+	ids := slices.Sorted(maps.Keys(crowd))
+	for _, id := range ids[:min(len(ids), whySpokesmen)] {
+		j, err := w.Store.Job(ctx, crowd[id].JobID)
+		if err != nil {
+			return err
+		}
+		nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
+		u, err := w.Nomad.Unplaced(nomadCtx, j, crowd[id].Runner)
+		cancel()
+		if err != nil {
+			return err
+		}
+		if u == nil {
+			continue // it has a node by now; the next one may still wait
+		}
+		storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
+		defer cancel()
+		return w.Store.Waits(storeCtx, ids, *u, w.Now())
+	}
+	return nil
+}

@@ -1,0 +1,450 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	passCallers = 4               // of Nomad and GitHub at the same time
+	settling    = time.Minute     // what is under way in this process has come to its end by then
+	leaving     = 2 * time.Minute // a finished runner's process has, too
+	maxConfirm  = 1000            // runners that a listing does not show, looked up in one pass
+)
+
+// A LiveRunner is what comparing the books with Nomad takes: a runner that may
+// be alive, without its Reason, Node and Unplaced, and what its job is up to.
+type LiveRunner struct {
+	Runner
+	Explained bool // it is known why it has no node
+
+	JobState JobState // of the job that it was started for
+	Needed   bool     // that job waits for it
+	Failures int      // of that job
+
+	Serves      int64         // the job that it runs, as GitHub says; 0: none, or not known
+	ServesSince time.Time     // when we heard of that
+	TimeLimit   time.Duration // of that job; 0: none
+}
+
+// A mending is what a runner's part of the books, or what stands behind it, needs.
+type mending string
+
+// The mendings. Each is good to be done again, as a pass can be cut off.
+const (
+	nothing      mending = ""
+	lookUp       mending = "look up"       // the listing does not show it: Nomad is asked for this one
+	recordEnd    mending = "record end"    // its Nomad job ended
+	recordPlaced mending = "record placed" // Nomad gave it a node
+	askWhy       mending = "ask why"       // Nomad has no node for it
+	loseRunner   mending = "lose"          // it ended without a job: its own gets a new one
+	retireRunner mending = "retire"        // off GitHub, then off Nomad
+	goOn         mending = "go on"         // the job that waits for it gets a new one
+	askRunner    mending = "ask runner"    // GitHub says whether it has a job
+	askJob       mending = "ask job"       // GitHub says what became of the job it ran
+	stopRunner   mending = "stop"          // past its job's time limit
+)
+
+// mend compares one runner with its Nomad job, nil when a listing that is
+// younger than the books does not show it, and says what is to be done, why (for
+// people), and if there is nothing now, when to look again (zero: the next
+// sweep). said is what Nomad said of its end.
+func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (what mending, why string, again time.Time) {
+	registered := r.NomadJob != "" || on != nil
+	ended := !r.EndedAt.IsZero() || on != nil && on.Status == "dead"
+	gone := registered && on == nil && r.EndedAt.IsZero()
+	waiting := on != nil && on.Waiting && r.PlacedAt.IsZero()
+	after := func(since time.Time, wait time.Duration, what mending, why string) (mending, string, time.Time) {
+		if at := since.Add(wait); now.Before(at) {
+			return nothing, "", at
+		}
+		return what, why, time.Time{}
+	}
+	if said != "" {
+		said = ": " + said
+	}
+
+	switch r.State {
+	case RunnerDispatched:
+		switch {
+		case !registered: // the worker is at it
+		case gone:
+			return lookUp, "", again
+		case ended:
+			return loseRunner, fmt.Sprintf("its Nomad job %s ended before the runner asked for its configuration%s: can its node reach %s?", r.NomadJob, said, c.PublicURL), again
+		case !r.Needed: // a leftover
+		case waiting:
+			return askWhy, "", again
+		case r.PlacedAt.IsZero():
+			return recordPlaced, "", again
+		default:
+			return after(r.PlacedAt, c.Idle, retireRunner, fmt.Sprintf("it has a node since %s and never asked for its configuration: does its jobspec fetch the claim?", r.PlacedAt.Format(time.RFC3339)))
+		}
+
+	case RunnerClaimed: // by a claim that is answered now, or that failed with the store
+		switch {
+		case now.Before(r.StateAt.Add(settling)):
+			return nothing, "", r.StateAt.Add(settling)
+		case gone:
+			return lookUp, "", again
+		case ended:
+			return loseRunner, fmt.Sprintf("its Nomad job %s ended while the runner was configured%s", r.NomadJob, said), again
+		case r.GitHubID == 0:
+			return after(r.StateAt, c.Doubt, retireRunner, "its configuration never came")
+		default:
+			return after(r.StateAt, c.Doubt, askRunner, "")
+		}
+
+	case RunnerOnline:
+		switch {
+		case gone:
+			return lookUp, "", again
+		case ended:
+			return loseRunner, fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job%s", r.NomadJob, said), again
+		default:
+			return after(r.StateAt, c.Idle, askRunner, "")
+		}
+
+	case RunnerBusy:
+		switch {
+		case gone:
+			return lookUp, "", again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case ended:
+			return after(r.EndedAt, c.Doubt, askJob, "")
+		case r.Serves != 0 && r.TimeLimit > 0:
+			return after(r.ServesSince, r.TimeLimit, stopRunner, fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, r.TimeLimit))
+		}
+
+	default: // finished, lost or stopped
+		switch {
+		case registered && !gone && !ended:
+			wait := leaving
+			if r.State != RunnerFinished {
+				if wait = 0; r.GitHubID != 0 && r.State == RunnerLost {
+					wait = c.Doubt // it is given time to show itself
+				}
+			}
+			return after(r.StateAt, wait, retireRunner, fmt.Sprintf("it is %s, and its Nomad job went on", r.State))
+		case r.Needed && r.JobState == Dispatched && (ended || !registered):
+			return goOn, "its runner " + r.ID + " was stopped; it gets a new one", again
+		case gone:
+			return lookUp, "", again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case !registered:
+			return after(r.StateAt, leaving, recordEnd, "")
+		}
+	}
+	return nothing, "", again
+}
+
+// reconcile compares the books with Nomad until ctx ends: with each listing
+// that follow made, each Sweep, and when something is in doubt no longer.
+func (w *worker) reconcile(ctx context.Context) error {
+	next := w.Now().Add(w.Sweep)
+	for {
+		var jobs []NomadJob
+		var err error
+		timer := time.NewTimer(next.Sub(w.Now()))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case at := <-w.again:
+			timer.Stop()
+			if at.Before(next) {
+				next = at
+			}
+			continue
+		case jobs = <-w.listings:
+			timer.Stop()
+			err = w.pass(ctx, jobs, &next)
+		case <-timer.C:
+			err = w.pass(ctx, nil, &next)
+		}
+		if err != nil && ctx.Err() == nil {
+			w.Logger.Warn("cannot compare the books with Nomad; the next sweep tries again", "err", err, "again_at", next)
+		}
+	}
+}
+
+// pass compares all live runners with one listing of Nomad, which it makes
+// unless there is one, does what has to be done, and says when the next pass is due.
+func (w *worker) pass(ctx context.Context, jobs []NomadJob, next *time.Time) error {
+	began := w.Now()
+	*next = began.Add(w.Sweep)
+	storeCtx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	live, err := w.Store.Live(storeCtx)
+	if err != nil {
+		return err
+	}
+	if jobs == nil { // younger than the books, so that no registration is missed
+		if jobs, _, err = w.list(ctx); err != nil {
+			return err
+		}
+	}
+	todo, again := w.compare(live, jobs, began)
+	if !again.IsZero() && again.Before(*next) {
+		*next = again
+	}
+	if soonest := began.Add(min(w.Sweep, w.Doubt/4)); next.Before(soonest) {
+		*next = soonest
+	}
+	return w.doAll(ctx, todo)
+}
+
+// A task is a runner and what is to be done about it.
+type task struct {
+	runner LiveRunner
+	what   mending
+	why    string
+}
+
+// compare says what is to be done about the runners, and when to look again at
+// those for which it is too early (zero: for none).
+func (c *Config) compare(live []LiveRunner, jobs []NomadJob, now time.Time) (todo []task, again time.Time) {
+	listed := make(map[string]*NomadJob, len(jobs)) // by the runner's ID
+	for i := range jobs {
+		if known := listed[jobs[i].RunnerID]; known == nil || known.Status == "dead" {
+			listed[jobs[i].RunnerID] = &jobs[i]
+		}
+	}
+	confirm := 0
+	for _, r := range live {
+		on := listed[r.ID]
+		if on != nil && r.NomadJob == "" {
+			r.NomadJob, r.NomadAt = on.ID, on.At
+		}
+		what, why, later := c.mend(r, on, "", now)
+		if !later.IsZero() && (again.IsZero() || later.Before(again)) {
+			again = later
+		}
+		if what == lookUp {
+			if confirm++; confirm > maxConfirm {
+				continue
+			}
+		}
+		if what != nothing {
+			todo = append(todo, task{r, what, why})
+		}
+	}
+	return todo, again
+}
+
+// doAll does the tasks of a pass. What fails for one runner is logged and left
+// to the next pass; it gives up when the store does.
+func (w *worker) doAll(ctx context.Context, todo []task) error {
+	var ended []string
+	fits := map[string]bool{}
+	for _, t := range todo {
+		switch t.what {
+		case recordEnd:
+			ended = append(ended, t.runner.ID)
+		case askWhy:
+			if fits[t.runner.Fit] || len(fits) < whyFits {
+				fits[t.runner.Fit] = true
+				w.why.add(t.runner)
+			}
+		}
+	}
+	for len(ended) > 0 {
+		n := min(len(ended), eventBatch)
+		if err := w.Store.Ended(ctx, ended[:n], w.Now()); err != nil {
+			return err
+		}
+		ended = ended[n:]
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(passCallers)
+	for _, t := range todo {
+		if t.what == recordEnd || t.what == askWhy {
+			continue
+		}
+		g.Go(func() error {
+			err := w.act(ctx, t.runner, t.what, t.why)
+			if err == nil || errors.Is(err, ErrBusy) || ctx.Err() != nil {
+				return ctx.Err()
+			}
+			w.Logger.Warn("cannot see to a runner; the next sweep tries again", "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// act does one thing about a runner.
+func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string) error {
+	log := w.Logger.With("job_id", r.JobID, "nomad_job", r.NomadJob)
+	switch what {
+	case lookUp:
+		return w.lookUp(ctx, r)
+	case recordPlaced:
+		return w.recordPlaced(ctx, r)
+	case retireRunner:
+		if err := w.retire(ctx, r.Runner, why); err != nil {
+			return err
+		}
+		return w.goOn(ctx, r, "its runner "+r.ID+" was stopped; it gets a new one")
+	case goOn:
+		return w.goOn(ctx, r, why)
+	case askRunner:
+		return w.askRunner(ctx, r)
+	case askJob:
+		return w.askJob(ctx, r)
+	case stopRunner:
+		return w.stopLate(ctx, r, why)
+	case loseRunner:
+		at, _ := w.backoff().Retry(errors.New(why), r.Failures)
+		if r.GitHubID != 0 || r.State == RunnerOnline {
+			// It may have had a job after all: GitHub's word of that can be late.
+			at = w.Now().Add(w.Doubt)
+		}
+		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		defer cancel()
+		lost, err := w.Store.Lost(ctx, r.ID, at, why, w.Now())
+		if err != nil {
+			return fmt.Errorf("record lost runner %s: %w", r.ID, err)
+		}
+		if lost {
+			log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
+			w.nudge()
+		}
+	}
+	return nil
+}
+
+// lookUp asks Nomad for a runner that its listing does not show: one in a
+// namespace or region that is not listed is not gone.
+func (w *worker) lookUp(ctx context.Context, r LiveRunner) error {
+	nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	ended, err := w.Nomad.Ended(nomadCtx, r.Runner)
+	if err != nil || !ended {
+		return err
+	}
+	what, why, _ := w.mend(r, &NomadJob{ID: r.NomadJob, At: r.NomadAt, Status: "dead"}, "", w.Now())
+	if what == recordEnd {
+		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		defer cancel()
+		return w.Store.Ended(ctx, []string{r.ID}, w.Now())
+	}
+	return w.act(ctx, r, what, why)
+}
+
+// recordPlaced records the node of a runner whose placement was missed.
+func (w *worker) recordPlaced(ctx context.Context, r LiveRunner) error {
+	nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	a, err := w.Nomad.Allocation(nomadCtx, r.Runner)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return w.saw(ctx, []NomadEvent{{Job: r.NomadJob, At: r.NomadAt, Kind: NomadPlaced, Time: a.Created, Node: a.Node}})
+}
+
+// goOn gives the job that waits for an ended runner a new one, if one does.
+func (w *worker) goOn(ctx context.Context, r LiveRunner, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	again, err := w.Store.GoOn(ctx, r.ID, reason, w.Now())
+	if err != nil {
+		return fmt.Errorf("record that the job of runner %s is tried again: %w", r.ID, err)
+	}
+	if again {
+		w.nudge()
+	}
+	return nil
+}
+
+// askRunner has GitHub say what a runner is up to that should have a job by now.
+func (w *worker) askRunner(ctx context.Context, r LiveRunner) error {
+	j, err := w.Store.Job(ctx, r.JobID)
+	if err != nil {
+		return err
+	}
+	if r.Target == (Target{}) {
+		if j.Decision == nil {
+			return nil
+		}
+		r.Target = TargetOf(j.Repo, j.Decision.Runner)
+	}
+	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
+	defer cancel()
+	found, err := w.GitHub.Runner(githubCtx, r.Target, r.Name)
+	unknown := errors.Is(err, ErrNotFound)
+	if err != nil && !unknown {
+		return err
+	}
+	if found.Busy || unknown { // it has a job, or had one: its own, most likely
+		changed, err := w.ask(ctx, j)
+		if err != nil || changed || found.Busy {
+			return err
+		}
+	}
+	reason := fmt.Sprintf("it waited for a job since %s", r.StateAt.Format(time.RFC3339))
+	if unknown {
+		reason = "GitHub does not know it any more"
+	} else {
+		r.GitHubID = found.ID
+	}
+	return w.act(ctx, r, retireRunner, reason)
+}
+
+// askJob has GitHub say what became of the job that a runner ran which is gone.
+func (w *worker) askJob(ctx context.Context, r LiveRunner) error {
+	if r.Serves == 0 {
+		return nil
+	}
+	j, err := w.Store.Job(ctx, r.Serves)
+	if err != nil {
+		return err
+	}
+	_, err = w.ask(ctx, j)
+	return err
+}
+
+// ask has GitHub say where a job stands, for the books. A job that it does not
+// know any more has ended.
+func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
+	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
+	defer cancel()
+	d, err := w.GitHub.Job(githubCtx, j.Repo, j.ID)
+	if errors.Is(err, ErrNotFound) {
+		d, err = Delivery{Source: SourceGitHub, Action: "completed", Status: "completed", Job: j, ReceivedAt: w.Now()}, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask GitHub about job %d: %w", j.ID, err)
+	}
+	ctx, cancel = context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	changed, err = w.Store.Receive(ctx, d)
+	if err != nil {
+		return false, fmt.Errorf("record what GitHub says of job %d: %w", j.ID, err)
+	}
+	if changed {
+		w.nudge()
+	}
+	return changed, nil
+}
+
+// stopLate stops a runner whose job runs for too long: the one way in which a
+// running job is ended here. GitHub notices by itself.
+func (w *worker) stopLate(ctx context.Context, r LiveRunner, why string) error {
+	w.Logger.Warn("a job is stopped at its time limit", "job_id", r.Serves, "nomad_job", r.NomadJob, "limit", r.TimeLimit)
+	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := w.Store.Say(storeCtx, r.ID, why, w.Now()); err != nil {
+		return fmt.Errorf("record why runner %s is stopped: %w", r.ID, err)
+	}
+	return w.stopJob(ctx, r.Runner)
+}

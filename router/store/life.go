@@ -1,0 +1,360 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+)
+
+// liveSelect reads a router.LiveRunner: a runner without what only people
+// read, the job that it was started for, and the one that it runs.
+const liveSelect = `
+SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.namespace, r.region,
+	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.unplaced IS NOT NULL,
+	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
+	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
+FROM runners r JOIN jobs j ON j.id = r.job_id
+	LEFT JOIN jobs s ON r.state = 'busy' AND s.state = 'running' AND s.runner_name = r.name `
+
+func scanLive(rows *sql.Rows, r *router.LiveRunner) error {
+	var stateAt, created, placed, ended, since, limit int64
+	var target string
+	err := rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region,
+		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Explained,
+		&r.JobState, &r.Needed, &r.Failures, &r.Serves, &since, &limit)
+	if err != nil {
+		return err
+	}
+	r.StateAt, r.CreatedAt, r.PlacedAt, r.EndedAt = fromMillis(stateAt), fromMillis(created), fromMillis(placed), fromMillis(ended)
+	r.ServesSince, r.TimeLimit = fromMillis(since), time.Duration(limit)*time.Millisecond
+	if target != "" {
+		if err := json.Unmarshal([]byte(target), &r.Target); err != nil {
+			return fmt.Errorf("decode the target of runner %s: %w", r.ID, err)
+		}
+	}
+	return nil
+}
+
+// The conditions are those of the indexes runners_live and runners_open, and of
+// a job that was left without a runner while one was taken from it.
+const liveSQL = liveSelect + `WHERE r.ended_at = 0
+UNION ALL ` + liveSelect + `WHERE r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online', 'busy')
+UNION ALL ` + liveSelect + `WHERE j.state = 'dispatched' AND r.try = j.try AND r.ended_at <> 0 AND r.state IN ('finished', 'lost', 'stopped')`
+
+// Live implements router.Store.
+func (s *Store) Live(ctx context.Context) ([]router.LiveRunner, error) {
+	var live []router.LiveRunner
+	rows, err := s.read.QueryContext(ctx, liveSQL)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var r router.LiveRunner
+			err := scanLive(rows, &r)
+			live = append(live, r)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read live runners: %w", err)
+	}
+	return live, nil
+}
+
+const (
+	// An event can overtake the record of the registration: the runner then
+	// has no Nomad job yet, but its ID is that of the event's.
+	seenRunnerSQL = `
+SELECT id FROM runners WHERE nomad_job = ?1 AND namespace = ?2
+UNION ALL SELECT id FROM runners WHERE id = ?1 AND nomad_job = ''
+LIMIT 1`
+
+	placedSQL = `
+UPDATE runners SET placed_at = ?2, node = ?3, unplaced = NULL, updated_at = ?4,
+	reason = iif(state = 'dispatched', 'Nomad placed it on node ' || ?3, reason)
+WHERE id = ?1 AND placed_at = 0 RETURNING state, job_id, try`
+
+	jobReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
+
+	startedSQL = `
+UPDATE runners SET updated_at = ?2, reason = 'its task runs on node ' || ?3 || ', and has not asked for its configuration'
+WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0`
+
+	// A busy runner that runs no job which the books know of has ended its job.
+	endedSQL = `
+UPDATE runners SET ended_at = ?2, updated_at = ?3,
+	state = iif(state = 'busy' AND NOT EXISTS (SELECT 1 FROM jobs s WHERE s.state = 'running' AND s.runner_name = runners.name), 'finished', state),
+	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped'), reason || '; then ' || ?4, ?4))
+WHERE id = ?1 AND ended_at = 0`
+
+	noteSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1`
+
+	liveOneSQL = liveSelect + `WHERE r.id = ?`
+)
+
+// NomadSaw implements router.Store.
+func (s *Store) NomadSaw(ctx context.Context, events []router.NomadEvent, now time.Time) (seen []router.SeenRunner, err error) {
+	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+		last := map[string]int{} // places in seen
+		seen = nil
+		for _, e := range events {
+			var id string
+			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&id) }, seenRunnerSQL, e.Job, e.At.Namespace)
+			if err != nil {
+				return err
+			}
+			if id == "" {
+				continue
+			}
+			if err := see(t, id, e, now); err != nil {
+				return fmt.Errorf("record that runner %s is %s: %w", id, e.Kind, err)
+			}
+			at, known := last[id]
+			if !known {
+				at = len(seen)
+				last[id] = at
+				seen = append(seen, router.SeenRunner{LiveRunner: router.LiveRunner{Runner: router.Runner{ID: id}}})
+			}
+			seen[at].Event = e
+		}
+		for i := range seen {
+			if err := t.query(func(rows *sql.Rows) error { return scanLive(rows, &seen[i].LiveRunner) }, liveOneSQL, seen[i].ID); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return seen, nil
+}
+
+func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
+	at := millis(now)
+	if ms := millis(e.Time); 0 < ms && ms < at {
+		at = ms // clocks differ: nothing happens later than now
+	}
+	node := e.Node
+	if node == "" {
+		node = "without a name"
+	}
+	switch e.Kind {
+	case router.NomadPlaced, router.NomadStarted:
+		if err := gotNode(t, id, node, at, now); err != nil || e.Kind == router.NomadPlaced {
+			return err
+		}
+		_, err := t.exec(startedSQL, id, millis(now), node)
+		return err
+	case router.NomadEnded:
+		if e.Node != "" {
+			if err := gotNode(t, id, node, at, now); err != nil {
+				return err
+			}
+		}
+		_, err := t.exec(endedSQL, id, at, millis(now), words("its Nomad job ended", e.Text))
+		return err
+	case router.NomadStopped:
+		// With a node, the end of its allocation follows.
+		var placedAt int64
+		var state router.RunnerState
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&placedAt, &state) }, `SELECT placed_at, state FROM runners WHERE id = ?`, id)
+		if err != nil {
+			return err
+		}
+		said := words("its Nomad job was stopped", e.Text)
+		switch {
+		case placedAt == 0:
+			_, err = t.exec(endedSQL, id, at, millis(now), said)
+		case state == router.RunnerDispatched:
+			_, err = t.exec(noteSQL, id, said, millis(now))
+		}
+		return err
+	}
+	return nil // NomadWaits: Waits says why
+}
+
+func words(what, text string) string {
+	if text == "" {
+		return what
+	}
+	return what + ": " + text
+}
+
+func gotNode(t *tx, id, node string, at int64, now time.Time) error {
+	var r router.Runner
+	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.State, &r.JobID, &r.Try) }, placedSQL, id, at, node, millis(now))
+	if err == nil && r.State == router.RunnerDispatched {
+		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s starts on node %s", id, node), millis(now))
+	}
+	return err
+}
+
+const (
+	waitsSayingSQL = `
+UPDATE runners SET unplaced = ?2, reason = 'Nomad has no node for it: ' || ?3, updated_at = ?4
+WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 RETURNING job_id, try`
+
+	jobWaitsSQL = `
+UPDATE jobs SET updated_at = ?4, reason = 'Nomad has no node for its runner: ' || ?3 ||
+	iif(fallback_at > 0, '; falls back at ' || strftime('%Y-%m-%dT%H:%M:%SZ', fallback_at / 1000, 'unixepoch'), '')
+WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
+)
+
+// Waits implements router.Store.
+func (s *Store) Waits(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error {
+	unplaced, err := json.Marshal(u)
+	if err != nil {
+		return err
+	}
+	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+		for _, id := range runnerIDs {
+			var r router.Runner
+			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, waitsSayingSQL, id, string(unplaced), u.Text, millis(now))
+			if err == nil && r.JobID != 0 {
+				_, err = t.exec(jobWaitsSQL, r.JobID, r.Try, u.Text, millis(now))
+			}
+			if err != nil {
+				return fmt.Errorf("record why runner %s has no node: %w", id, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Ended implements router.Store.
+func (s *Store) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
+	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+		for _, id := range runnerIDs {
+			if _, err := t.exec(endedSQL, id, millis(now), millis(now), ""); err != nil {
+				return fmt.Errorf("record that runner %s ended: %w", id, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Both take the conditions of the index jobs_fallback.
+const (
+	fallbackDueSQL = `
+SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_fallback
+WHERE fallback_at <> 0 AND state = 'dispatched' AND fallback_at <= ?1 AND EXISTS (
+	SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND ` + waitsForNode + `)
+ORDER BY fallback_at LIMIT ?2`
+
+	fallbackNextSQL = `
+SELECT fallback_at FROM jobs INDEXED BY jobs_fallback
+WHERE fallback_at <> 0 AND state = 'dispatched' AND fallback_at > ?1
+ORDER BY fallback_at LIMIT 1`
+
+	waitsForNode = `r.state = 'dispatched' AND r.nomad_job <> '' AND r.placed_at = 0 AND r.ended_at = 0`
+
+	waitingRunnerSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND try = ? AND ` + waitsForNode
+)
+
+// FallbacksDue implements router.Store.
+func (s *Store) FallbacksDue(ctx context.Context, now time.Time, limit int) (due []router.Claimed, next time.Time, err error) {
+	rows, err := s.read.QueryContext(ctx, fallbackDueSQL, millis(now), limit)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			c := router.Claimed{Needed: true}
+			err := scanJob(rows, &c.Job)
+			due = append(due, c)
+			return err
+		})
+	}
+	waiting := due[:0]
+	for _, c := range due {
+		if err == nil {
+			rows, err = s.read.QueryContext(ctx, waitingRunnerSQL, c.Job.ID, c.Job.Try)
+		}
+		if err == nil {
+			err = each(rows, func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) })
+		}
+		if c.Runner.ID != "" { // else it went on between the two readings
+			waiting = append(waiting, c)
+		}
+	}
+	var at int64
+	if err == nil {
+		rows, err = s.read.QueryContext(ctx, fallbackNextSQL, millis(now))
+	}
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error { return rows.Scan(&at) })
+	}
+	if err != nil {
+		return nil, time.Time{}, fmt.Errorf("read the fallbacks that are due: %w", err)
+	}
+	return waiting, fromMillis(at), nil
+}
+
+const (
+	giveWaySQL = `
+UPDATE runners SET state = 'stopped', updated_at = ?2, reason = ?3
+WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0
+	AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = runners.job_id AND j.try = runners.try AND j.state = 'dispatched' AND j.fallback < ?4)
+RETURNING job_id`
+
+	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', reason = ?3, updated_at = ?4 WHERE id = ?1`
+)
+
+// FallBack implements router.Store.
+func (s *Store) FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (ok bool, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		var jobID int64
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&jobID) }, giveWaySQL, runnerID, millis(now), reason, fallback)
+		if err != nil {
+			return err
+		}
+		if ok = jobID != 0; !ok {
+			return knownRunner(t, runnerID)
+		}
+		_, err = t.exec(fallBackSQL, jobID, fallback, reason, millis(now))
+		return err
+	})
+	return ok && err == nil, err
+}
+
+const endedTrySQL = `SELECT job_id, try FROM runners WHERE id = ? AND state IN ('finished', 'lost', 'stopped')`
+
+// GoOn implements router.Store.
+func (s *Store) GoOn(ctx context.Context, runnerID, reason string, now time.Time) (ok bool, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		var r router.Runner
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, endedTrySQL, runnerID)
+		if err != nil {
+			return err
+		}
+		if r.JobID == 0 {
+			return knownRunner(t, runnerID)
+		}
+		n, err := t.exec(goOnSQL, r.JobID, r.Try, millis(now), reason)
+		ok = n > 0
+		return err
+	})
+	return ok && err == nil, err
+}
+
+const (
+	sayRunnerSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1 RETURNING name`
+
+	sayJobSQL = `UPDATE jobs SET reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1`
+)
+
+// Say implements router.Store.
+func (s *Store) Say(ctx context.Context, runnerID, reason string, now time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		var name string
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&name) }, sayRunnerSQL, runnerID, reason, millis(now))
+		if err != nil {
+			return err
+		}
+		if name == "" {
+			return router.ErrNotFound
+		}
+		_, err = t.exec(sayJobSQL, name, reason, millis(now))
+		return err
+	})
+}
