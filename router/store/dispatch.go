@@ -104,14 +104,14 @@ WHERE id = ?1 RETURNING state`
 
 	dispatchedSQL = `
 UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
-	dispatched_at = ?6, fallback_at = ?7
+	dispatched_at = ?6, fallback_at = ?7, time_limit = ?8
 WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
 
 	fallbackSQL = `SELECT fallback, dispatched_at FROM jobs WHERE id = ?`
 
 	// A job that its runner took before this was recorded keeps its state, but
 	// the decision is worth having.
-	decisionSQL = `UPDATE jobs SET decision = ?2 WHERE id = ?1 AND decision IS NULL`
+	decisionSQL = `UPDATE jobs SET decision = ?2, time_limit = ?3 WHERE id = ?1 AND decision IS NULL`
 )
 
 // Dispatched implements router.Store. The token's hash becomes good even if it
@@ -145,15 +145,16 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 			return err
 		}
 		dispatched = cmp.Or(dispatched, millis(now))
-		var fallbackAt int64
+		var fallbackAt, limit int64
 		if d != nil {
+			limit = time.Duration(d.TimeLimit).Milliseconds()
 			if _, after, ok := router.NextFallback(d, fallback); ok {
 				fallbackAt = dispatched + after.Milliseconds()
 			}
 		}
-		n, err := t.exec(dispatchedSQL, r.JobID, r.Try, reason, decision, millis(now), dispatched, fallbackAt)
+		n, err := t.exec(dispatchedSQL, r.JobID, r.Try, reason, decision, millis(now), dispatched, fallbackAt, limit)
 		if err == nil && n == 0 && decision != nil {
-			_, err = t.exec(decisionSQL, r.JobID, decision)
+			_, err = t.exec(decisionSQL, r.JobID, decision, limit)
 		}
 		return err
 	})

@@ -1,0 +1,103 @@
+package router
+
+import (
+	"testing"
+	"time"
+)
+
+// What each of the ways in which a runner and its Nomad job can stand to each
+// other calls for.
+func TestMend(t *testing.T) {
+	c := &Config{Idle: 10 * time.Minute, Doubt: 2 * time.Minute, PublicURL: "http://router"}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	runs := &NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", Status: "running"}
+	waits := &NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", Status: "pending", Waiting: true}
+	dead := &NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", Status: "dead"}
+	// r is a runner that came into its state so long ago.
+	r := func(state RunnerState, since time.Duration, change ...func(*LiveRunner)) LiveRunner {
+		l := LiveRunner{
+			Runner:   Runner{ID: "gha-1-1", JobID: 1, Try: 1, State: state, StateAt: ago(since), NomadJob: "gha-1-1", Name: "gha-1-1"},
+			JobState: Dispatched, Needed: state == RunnerDispatched || state == RunnerClaimed || state == RunnerOnline,
+		}
+		for _, f := range change {
+			f(&l)
+		}
+		return l
+	}
+	unregistered := func(l *LiveRunner) { l.NomadJob = "" }
+	leftover := func(l *LiveRunner) { l.Needed = false }
+	needed := func(l *LiveRunner) { l.Needed = true }
+	onGitHub := func(l *LiveRunner) { l.GitHubID = 7 }
+	placed := func(d time.Duration) func(*LiveRunner) { return func(l *LiveRunner) { l.PlacedAt = ago(d) } }
+	ended := func(d time.Duration) func(*LiveRunner) { return func(l *LiveRunner) { l.EndedAt = ago(d) } }
+	serves := func(d, limit time.Duration) func(*LiveRunner) {
+		return func(l *LiveRunner) { l.Serves, l.ServesSince, l.TimeLimit = 1, ago(d), limit }
+	}
+
+	for _, tt := range []struct {
+		name  string
+		r     LiveRunner
+		on    *NomadJob
+		want  mending
+		again time.Duration // from now; 0: at the next sweep
+	}{
+		{"one that is being registered is left to the worker", r(RunnerDispatched, time.Hour, unregistered), nil, nothing, 0},
+		{"one that waits for a node is asked why", r(RunnerDispatched, time.Hour), waits, askWhy, 0},
+		{"one that nobody needs is left to those who offer it", r(RunnerDispatched, time.Hour, leftover), waits, nothing, 0},
+		{"a placement that was missed is recorded", r(RunnerDispatched, time.Second), runs, recordPlaced, 0},
+		{"one that starts has time to claim", r(RunnerDispatched, time.Hour, placed(4*time.Minute)), runs, nothing, 6 * time.Minute},
+		{"one that never claims is replaced", r(RunnerDispatched, time.Hour, placed(10*time.Minute)), runs, retireRunner, 0},
+		{"one that ended unclaimed is lost", r(RunnerDispatched, time.Second), dead, loseRunner, 0},
+		{"one that the listing does not show is looked up", r(RunnerDispatched, time.Second), nil, lookUp, 0},
+
+		{"a claim that is being answered is let be", r(RunnerClaimed, 10*time.Second), runs, nothing, 50 * time.Second},
+		{"even when the runner is gone", r(RunnerClaimed, 10*time.Second), dead, nothing, 50 * time.Second},
+		{"one that ended while it was configured is lost", r(RunnerClaimed, time.Minute), dead, loseRunner, 0},
+		{"one whose configuration never came is replaced", r(RunnerClaimed, 2*time.Minute), runs, retireRunner, 0},
+		{"one whose configuration may have come is looked for", r(RunnerClaimed, 2*time.Minute, onGitHub), runs, askRunner, 0},
+
+		{"an online one has time to get a job", r(RunnerOnline, 9*time.Minute, onGitHub), runs, nothing, time.Minute},
+		{"then GitHub is asked", r(RunnerOnline, 10*time.Minute, onGitHub), runs, askRunner, 0},
+		{"an online one that ended is lost", r(RunnerOnline, time.Second, onGitHub), dead, loseRunner, 0},
+		{"an online one that ended is lost, as its event said", r(RunnerOnline, time.Minute, onGitHub, ended(time.Second)), nil, loseRunner, 0},
+
+		{"a busy one is let be, however long it takes", r(RunnerBusy, 100*time.Hour, serves(100*time.Hour, 0)), runs, nothing, 0},
+		{"even when its own job waits", r(RunnerBusy, 100*time.Hour, needed), runs, nothing, 0},
+		{"but for its rule's time limit", r(RunnerBusy, time.Hour, serves(50*time.Minute, time.Hour)), runs, nothing, 10 * time.Minute},
+		{"at which it is stopped", r(RunnerBusy, time.Hour, serves(time.Hour, time.Hour)), runs, stopRunner, 0},
+		{"the end of a busy one is recorded", r(RunnerBusy, time.Hour, serves(time.Hour, 0)), dead, recordEnd, 0},
+		{"GitHub has time to say that its job ended", r(RunnerBusy, time.Hour, serves(time.Hour, 0), ended(time.Minute)), dead, nothing, time.Minute},
+		{"then it is asked", r(RunnerBusy, time.Hour, serves(time.Hour, 0), ended(2*time.Minute)), dead, askJob, 0},
+		{"one past its time limit that ended is not stopped", r(RunnerBusy, time.Hour, serves(time.Hour, time.Minute), ended(2*time.Minute)), dead, askJob, 0},
+
+		{"a finished one has time to leave", r(RunnerFinished, time.Minute, onGitHub), runs, nothing, time.Minute},
+		{"then it is removed", r(RunnerFinished, 2*time.Minute, onGitHub), runs, retireRunner, 0},
+		{"a stopped one is removed at once", r(RunnerStopped, 0, onGitHub), waits, retireRunner, 0},
+		{"a lost one that GitHub never knew, too", r(RunnerLost, 0), runs, retireRunner, 0},
+		{"one that it knows has time to show itself", r(RunnerLost, time.Minute, onGitHub), runs, nothing, time.Minute},
+		{"the end of a finished one is recorded", r(RunnerFinished, time.Second), dead, recordEnd, 0},
+		{"of one that is gone, too, when Nomad says so", r(RunnerFinished, time.Second), nil, lookUp, 0},
+		{"nothing is left of one that never was on Nomad", r(RunnerStopped, 2*time.Minute, unregistered), nil, recordEnd, 0},
+		{"a registration may be under way", r(RunnerStopped, time.Minute, unregistered), nil, nothing, time.Minute},
+		{"it is found all the same", r(RunnerStopped, time.Minute, unregistered), waits, retireRunner, 0},
+
+		{"a job waits until its stopped runner is", r(RunnerStopped, 0, needed), waits, retireRunner, 0},
+		{"then it goes on", r(RunnerStopped, 0, needed, ended(time.Second)), nil, goOn, 0},
+		{"then it goes on, as the listing says", r(RunnerStopped, 0, needed), dead, goOn, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			what, why, again := c.mend(tt.r, tt.on, "", now)
+			var at time.Time
+			if tt.again != 0 {
+				at = now.Add(tt.again)
+			}
+			if what != tt.want || !again.Equal(at) {
+				t.Errorf("mend = %q, again at %v; want %q, again at %v", what, again, tt.want, at)
+			}
+			if (what == loseRunner || what == retireRunner || what == stopRunner || what == goOn) && why == "" {
+				t.Errorf("%s has no reason", what)
+			}
+		})
+	}
+}
