@@ -36,6 +36,10 @@ type Config struct {
 	// Required.
 	Webhook func(receive func(context.Context, Delivery) error) (http.Handler, error)
 
+	// API makes the handler of everything under /api/ on the operators'
+	// listener. nil: there is none.
+	API func(*App) http.Handler
+
 	Listen      string // address of the public listener: webhook and claim only. Required; port 0 takes a free one
 	AdminListen string // address of the operators' listener. Required, likewise
 	PublicURL   string // where runners reach the public listener: http(s)://host[:port][/path]. "" is http:// and the listener's address
@@ -207,7 +211,7 @@ func (a *App) publicHandler() http.Handler {
 
 // adminHandler is for operators: /healthz says that the process lives,
 // /readyz that the store answers, with the number of jobs in each state and
-// the rules in force. /metrics is for Prometheus.
+// the rules in force. /metrics is for Prometheus. /api/ is Config.API's.
 func (a *App) adminHandler() http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -223,7 +227,9 @@ func (a *App) adminHandler() http.Handler {
 		}
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "jobs": counts, "rules": a.RulesStatus()})
 	}).Methods(http.MethodGet, http.MethodHead)
-	r.HandleFunc(RulesPath, a.rulesHandler).Methods(http.MethodGet)
+	if a.API != nil {
+		r.PathPrefix("/api/").Handler(a.API(a))
+	}
 	r.Handle("/metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{})).Methods(http.MethodGet)
 	return r
 }

@@ -18,6 +18,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/store"
+	"switchyard/router/web"
 	"switchyard/rules"
 )
 
@@ -233,6 +234,7 @@ func start(t *testing.T, st router.Store, nomad *cluster, h *hub, change ...func
 			r.receive = receive
 			return http.NotFoundHandler(), nil
 		},
+		API:    func(a *router.App) http.Handler { return web.Handler(web.Config{App: a, Books: st}) },
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0",
 		Logger: slog.New(slog.DiscardHandler), Tick: 20 * time.Millisecond,
 		Rand: func() float64 { return 0.99 },

@@ -1,7 +1,6 @@
 package router
 
 import (
-	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -102,10 +101,6 @@ func (w *worker) change(f func(*liveRules)) {
 
 // RulesPath is where operators ask which rules are in force: a RulesStatus.
 const RulesPath = "/api/v1/rules"
-
-func (a *App) rulesHandler(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, a.RulesStatus())
-}
 
 // rulesMetrics shows the rules in force to Prometheus.
 type rulesMetrics struct{ *App }

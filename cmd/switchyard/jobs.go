@@ -19,8 +19,8 @@ import (
 )
 
 func jobsCommand() *cobra.Command {
-	return group("jobs", "Work with the recorded jobs",
-		"  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl", jobsExportCommand())
+	return group("jobs", "See the jobs and work with them",
+		"  switchyard jobs list --state queued,retrying", jobsListCommand(), jobsExportCommand())
 }
 
 func jobsExportCommand() *cobra.Command {
@@ -52,7 +52,9 @@ Exit code 0: written. 2: could not.`,
 }
 
 // sinceTime reads --since; the zero time is no bound. A date begins in UTC.
-func sinceTime(s string, now time.Time) (time.Time, error) {
+func sinceTime(s string, now time.Time) (time.Time, error) { return timeFlag("since", s, now) }
+
+func timeFlag(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
@@ -69,7 +71,7 @@ func sinceTime(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("--since %q: want a time such as 36h, 30d, 2026-11-01 or 2026-11-01T08:00:00Z", s)
+	return time.Time{}, fmt.Errorf("--%s %q: want a time such as 36h, 30d, 2026-11-01 or 2026-11-01T08:00:00Z", flag, s)
 }
 
 // A jobLine is one line of an export. Its JSON form is a contract.

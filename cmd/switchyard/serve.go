@@ -3,11 +3,14 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -20,6 +23,7 @@ import (
 	"switchyard/router/gh"
 	"switchyard/router/nomad"
 	"switchyard/router/store"
+	"switchyard/router/web"
 	"switchyard/router/webhook"
 	"switchyard/rules"
 )
@@ -35,6 +39,7 @@ type serveFlags struct {
 	logFormat, logLevel            string
 	senders                        int
 	grace                          time.Duration
+	adminTokenFile                 string
 }
 
 func serveCommand() *cobra.Command {
@@ -55,6 +60,7 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.specDir, "jobspecs", "", "")
 	fl.StringVar(&f.listen, "listen", ":8080", "")
 	fl.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8081", "")
+	fl.StringVar(&f.adminTokenFile, "admin-token-file", "", "")
 	fl.StringVar(&f.publicURL, "public-url", "", "")
 	fl.StringVar(&f.db, "db", "switchyard.db", "")
 	fl.StringSliceVar(&f.webhookSecretFiles, "webhook-secret-file", nil, "")
@@ -79,8 +85,7 @@ SWITCHYARD_PUBLIC_URL, and so on.
 Routing
   --rules PATH                  rules file, or directory of them (required)
   --jobspecs DIR                your own jobspecs, beside the built-in ones
-                                Both are reloaded when they change, if good, and
-                                on SIGHUP. See switchyard rules status
+                                Both are reloaded when they change, if good
 GitHub
   --webhook-secret-file FILE    secret of the webhook (required); give it twice
                                 while you rotate. Or SWITCHYARD_WEBHOOK_SECRET
@@ -91,12 +96,13 @@ GitHub
   --github-url URL              https://HOST/api/v3/ of an Enterprise Server, or
                                 https://api.TENANT.ghe.com/
 Nomad
-  NOMAD_ADDR, NOMAD_TOKEN, NOMAD_NAMESPACE, NOMAD_REGION, NOMAD_CACERT, …
-  as for the nomad command
+  NOMAD_ADDR, NOMAD_TOKEN, NOMAD_CACERT, … are as for the nomad command
   --senders N                   Nomad jobs registered at once, up to 64 (16)
 Listening
   --listen ADDR                 webhook and claim (:8080)
-  --admin-listen ADDR           health, metrics, rules status (127.0.0.1:8081)
+  --admin-listen ADDR           health, metrics and API (127.0.0.1:8081)
+  --admin-token-file FILE       token for the API; required when others can
+                                reach --admin-listen. Or SWITCHYARD_ADMIN_TOKEN
   --public-url URL              where runners reach --listen (required)
 State and logs
   --db FILE                     SQLite database (switchyard.db)
@@ -151,6 +157,10 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	token, err := f.token()
+	if err != nil {
+		return err
+	}
 	hup, stopHangups := hangups()
 	defer stopHangups()
 	reload := reloader{source: source{f.rules, f.specDir}, log: logger}
@@ -172,7 +182,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			logger.Error("cannot close the database", "err", err)
 		}
 	}()
-	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets}, router.Config{
+	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, token: token}, router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Logger: logger, Senders: f.senders, Grace: f.grace,
 		RulesVersion: content.version(""),
@@ -207,6 +217,7 @@ type appParts struct {
 	github  router.GitHub
 	rules   *rules.Set
 	secrets []router.Secret
+	token   func() ([32]byte, error) // see web.Config
 }
 
 // newApp wires an App; demo and tests use it too.
@@ -214,6 +225,9 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Logger: c.Logger}, receive)
+	}
+	c.API = func(app *router.App) http.Handler {
+		return web.Handler(web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now})
 	}
 	return router.New(c)
 }
@@ -262,6 +276,41 @@ func (f *serveFlags) github() (*gh.Client, error) {
 		return nil, errors.New("give --github-app-id ID and --github-app-key-file FILE, or --github-token-file FILE: as whom to register runners (repository Administration: write)")
 	}
 	return gh.New(cfg)
+}
+
+// token returns the hash of what the operators' API asks for; nil: nothing.
+func (f *serveFlags) token() (func() ([32]byte, error), error) {
+	read := gh.TokenFile(f.adminTokenFile)
+	switch token := os.Getenv(envPrefix + "ADMIN_TOKEN"); {
+	case f.adminTokenFile != "" && token != "":
+		return nil, errors.New("--admin-token-file and SWITCHYARD_ADMIN_TOKEN are given: leave one out")
+	case token != "":
+		read = gh.StaticToken(router.Secret(token))
+	case f.adminTokenFile != "":
+	case !loopback(f.adminListen):
+		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --admin-token-file FILE too, or listen on 127.0.0.1", f.adminListen)
+	default:
+		return nil, nil
+	}
+	hash := func() ([32]byte, error) {
+		token, err := read()
+		if err != nil {
+			return [32]byte{}, fmt.Errorf("operators' token: %w", err)
+		}
+		return sha256.Sum256([]byte(token)), nil
+	}
+	_, err := hash()
+	return hash, err
+}
+
+// loopback reports whether a listener's address is reached from this machine only.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return true // of nobody: to listen there will fail, too
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
 func readSecret(file string) (router.Secret, error) {

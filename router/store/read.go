@@ -101,8 +101,12 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router
 const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
 
 // Job implements router.Store.
-func (s *Store) Job(ctx context.Context, id int64) (j router.Job, err error) {
+func (s *Store) Job(ctx context.Context, id int64) (router.Job, error) {
 	rows, err := s.jobStmt.QueryContext(ctx, id)
+	return oneJob(id, rows, err)
+}
+
+func oneJob(id int64, rows *sql.Rows, err error) (j router.Job, _ error) {
 	if err == nil {
 		err = each(rows, func(rows *sql.Rows) error { return scanJob(rows, &j) })
 	}
@@ -203,11 +207,14 @@ func (s *Store) List(ctx context.Context, states []router.JobState, limit int) (
 
 const runnersSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? ORDER BY try`
 
-// Runners returns the runners that are or were meant for a job, by try. They
-// are none for a job that is not known.
+// Runners implements router.Store. They are none for a job that is not known.
 func (s *Store) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
+	return runnersOf(ctx, s.read, jobID)
+}
+
+func runnersOf(ctx context.Context, db *sql.DB, jobID int64) ([]router.Runner, error) {
 	var runners []router.Runner
-	rows, err := s.read.QueryContext(ctx, runnersSQL, jobID)
+	rows, err := db.QueryContext(ctx, runnersSQL, jobID)
 	if err == nil {
 		err = each(rows, func(rows *sql.Rows) error {
 			var r router.Runner

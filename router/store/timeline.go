@@ -15,8 +15,12 @@ ORDER BY id`
 
 // Timeline implements router.Store.
 func (s *Store) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
+	return timelineOf(ctx, s.read, jobID)
+}
+
+func timelineOf(ctx context.Context, db *sql.DB, jobID int64) ([]router.Event, error) {
 	var events []router.Event
-	rows, err := s.read.QueryContext(ctx, timelineSQL, jobID)
+	rows, err := db.QueryContext(ctx, timelineSQL, jobID)
 	if err == nil {
 		err = each(rows, func(rows *sql.Rows) error {
 			var e router.Event

@@ -102,3 +102,9 @@ CREATE TABLE redeliveries (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX redeliveries_due ON redeliveries (due_at) WHERE due_at IS NOT NULL;
+
+-- What operators look for. The jobs under one key are in the order of their IDs.
+CREATE INDEX jobs_owner ON jobs (owner COLLATE NOCASE);
+CREATE INDEX jobs_repo ON jobs (repo COLLATE NOCASE, owner COLLATE NOCASE);
+CREATE INDEX jobs_rule ON jobs (decision ->> '$.rule') WHERE decision IS NOT NULL;
+CREATE INDEX jobs_received ON jobs (received_at);

@@ -17,12 +17,10 @@ import (
 	"switchyard/router"
 )
 
-// A Store is what the suite needs of a store: router.Store, and the runners'
-// books, which it reads to check them.
+// A Store is what the suite needs of a store.
 type Store interface {
 	router.Store
 	List(ctx context.Context, states []router.JobState, limit int) ([]router.Job, error)
-	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
 }
 
 // Run checks a store. open returns an empty one, closed when its test ends.
@@ -40,6 +38,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"time lines", timelineTests},
 		{"lost deliveries", lostTests},
 		{"life on Nomad", lifeTests},
+		{"queries", queryTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, tt := range group.tests {

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router/web"
+)
+
+const pageSize = 500 // the API's greatest
+
+func jobsListCommand() *cobra.Command {
+	var o operator
+	var states []string
+	var owner, repo, rule, label, since, until string
+	var limit int
+	var watched bool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the jobs, newest first",
+		Long: `List shows the jobs that a running server knows, newest first, with the state of
+each and why it is in it. With --db it reads a database file instead, which a
+server may be using.
+
+Exit code 0: listed. 2: could not.`,
+		Example: "  switchyard jobs list --state queued,retrying,dispatched --repo acme/web",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			if limit < 1 {
+				return fmt.Errorf("--limit %d: want at least 1", limit)
+			}
+			now := time.Now()
+			params := url.Values{}
+			for name, value := range map[string]string{"owner": owner, "repo": repo, "rule": rule, "label": label} {
+				if value != "" {
+					params.Set(name, value)
+				}
+			}
+			if len(states) > 0 {
+				params["state"] = states
+			}
+			for name, value := range map[string]string{"since": since, "until": until} {
+				t, err := timeFlag(name, value, now)
+				if err != nil {
+					return err
+				}
+				if !t.IsZero() {
+					params.Set(name, t.UTC().Format(time.RFC3339Nano))
+				}
+			}
+			columns, _ := width(cmd.OutOrStdout())
+			show := func(out io.Writer) error {
+				list, err := o.listJobs(cmd.Context(), params, limit)
+				if err != nil {
+					return err
+				}
+				if o.format == "json" {
+					return writeJSON(out, list)
+				}
+				return writeJobs(out, list, columns, time.Now())
+			}
+			if watched {
+				return watch(cmd.Context(), cmd.OutOrStdout(), show)
+			}
+			return show(cmd.OutOrStdout())
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.StringSliceVar(&states, "state", nil, "only in these `states`: held, queued, retrying, dispatched, running, completed, ignored, denied, unroutable")
+	fl.StringVar(&owner, "owner", "", "only of this organization or user")
+	fl.StringVar(&repo, "repo", "", "only of this repository, as `name` or owner/name")
+	fl.StringVar(&rule, "rule", "", "only those that this rule took or denied")
+	fl.StringVar(&label, "label", "", "only those that ask for this label")
+	fl.StringVar(&since, "since", "", "only received since then: a `time` such as 36h, 30d or 2026-11-01")
+	fl.StringVar(&until, "until", "", "only received before then")
+	fl.IntVar(&limit, "limit", 50, "at most so many")
+	fl.BoolVar(&watched, "watch", false, "list them again every 2 s, until interrupted")
+	o.flags(fl)
+	o.dbFlag(fl)
+	return cmd
+}
+
+// listJobs asks for pages until there are limit jobs, or no more.
+func (o *operator) listJobs(ctx context.Context, params url.Values, limit int) (list web.JobList, err error) {
+	list.Jobs = []web.Job{}
+	for {
+		params.Set("limit", strconv.Itoa(min(limit-len(list.Jobs), pageSize)))
+		var page web.JobList
+		if o.db != "" {
+			err = o.read(ctx, func(b web.Books) (err error) {
+				page, err = web.ListJobs(ctx, b, params)
+				return err
+			})
+		} else {
+			err = o.ask(ctx, http.MethodGet, web.Prefix+"/jobs", params, nil, &page)
+		}
+		if err != nil {
+			return list, err
+		}
+		list.Jobs, list.NextCursor = append(list.Jobs, page.Jobs...), page.NextCursor
+		if list.NextCursor == "" || len(list.Jobs) >= limit {
+			params.Del("cursor")
+			return list, nil
+		}
+		params.Set("cursor", list.NextCursor)
+	}
+}
+
+func writeJobs(out io.Writer, list web.JobList, columns int, now time.Time) error {
+	if len(list.Jobs) == 0 {
+		_, err := fmt.Fprintln(out, "no jobs")
+		return err
+	}
+	t := table{columns: columns}
+	t.row("JOB", "STATE", "AGE", "REPOSITORY", "NAME", "RULE", "WHY")
+	for _, j := range list.Jobs {
+		t.row(strconv.FormatInt(j.ID, 10), string(j.State), ago(now, j.ReceivedAt), j.Repo.FullName, j.Name, j.Rule, j.Reason)
+	}
+	if err := t.write(out); err != nil || list.NextCursor == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(out, "there are more; see --limit and --since\n")
+	return err
+}

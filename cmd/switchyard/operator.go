@@ -1,0 +1,237 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/store"
+	"switchyard/router/web"
+)
+
+const (
+	askTimeout = 30 * time.Second // for one answer
+	maxAnswer  = 64 << 20
+	watchPause = 2 * time.Second
+)
+
+// An operator is how a command reaches a running server's API, or reads its
+// database file instead.
+type operator struct {
+	server, tokenFile string
+	db                string // "": the server is asked
+	format            string // text or json
+}
+
+// flags adds those that say whom to ask.
+func (o *operator) flags(fl *pflag.FlagSet) {
+	server := os.Getenv(envName("server"))
+	if server == "" {
+		server = "http://127.0.0.1:8081"
+	}
+	fl.StringVar(&o.server, "server", server, "`URL` of the server's --admin-listen; also SWITCHYARD_SERVER")
+	fl.StringVar(&o.tokenFile, "token-file", "", "the server's --admin-token-file; also SWITCHYARD_ADMIN_TOKEN with the token itself")
+	fl.StringVar(&o.format, "format", "text", "text or json")
+}
+
+// dbFlag adds the flag for reading a file.
+func (o *operator) dbFlag(fl *pflag.FlagSet) {
+	fl.StringVar(&o.db, "db", "", "read this database `file` instead of asking a server")
+}
+
+func (o *operator) check() error {
+	if o.format != "text" && o.format != "json" {
+		return fmt.Errorf("--format %q: want text or json", o.format)
+	}
+	return nil
+}
+
+// ask sends one request to the server's API and decodes its answer into v. An
+// answer that is a problem is a *web.Problem.
+func (o *operator) ask(ctx context.Context, method, path string, params url.Values, body, v any) error {
+	const hint = "is --server the --admin-listen of a running switchyard serve?"
+	server := o.server
+	if !strings.Contains(server, "://") {
+		server = "http://" + server
+	}
+	address := strings.TrimSuffix(server, "/") + path
+	if len(params) > 0 {
+		address += "?" + params.Encode()
+	}
+	token, err := o.token()
+	if err != nil {
+		return err
+	}
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		content = bytes.NewReader(b)
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, address, content)
+	if err != nil {
+		return fmt.Errorf("--server: %w", err)
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+string(token))
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		var unknown x509.UnknownAuthorityError
+		if errors.As(err, &unknown) {
+			return fmt.Errorf("ask the server: %w; SSL_CERT_FILE names the authorities to trust", err)
+		}
+		return fmt.Errorf("ask the server: %w; %s", err, hint)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("read the answer of %s: %w", server, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		var p web.Problem
+		if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") && json.Unmarshal(b, &p) == nil && p.Detail != "" {
+			p.Status = resp.StatusCode
+			if p.Status == http.StatusUnauthorized {
+				p.Detail += "; name it with --token-file FILE"
+			}
+			p.Detail = printable(p.Detail)
+			return &p
+		}
+		return fmt.Errorf("%s answered %s; %s", server, printable(resp.Status), hint)
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("the answer of %s is none of switchyard's: %w; %s", server, err, hint)
+	}
+	return nil
+}
+
+// token is what the server asks for; "": nothing is known.
+func (o *operator) token() (router.Secret, error) {
+	if o.tokenFile == "" {
+		return router.Secret(os.Getenv(envName("admin-token"))), nil
+	}
+	token, err := gh.TokenFile(o.tokenFile)()
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	return token, nil
+}
+
+// read calls do with the books of the database file.
+func (o *operator) read(ctx context.Context, do func(web.Books) error) error {
+	r, err := store.OpenReadOnly(ctx, o.db)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(r), r.Close())
+}
+
+// watch calls show now and every two seconds, until ctx ends, which is no
+// error, or show fails. On a terminal each takes the place of the one before.
+func watch(ctx context.Context, out io.Writer, show func(io.Writer) error) error {
+	_, terminal := width(out)
+	for {
+		var b bytes.Buffer
+		if err := show(&b); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if terminal {
+			b = *bytes.NewBufferString("\x1b[H\x1b[2J" + b.String())
+		}
+		if _, err := out.Write(b.Bytes()); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchPause):
+		}
+	}
+}
+
+// width is the number of columns of a terminal; false: out is none.
+func width(out io.Writer) (columns int, terminal bool) {
+	f, ok := out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return 0, false
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	return columns, err == nil && columns > 0
+}
+
+// A table is rows of cells for people, aligned; what strangers wrote in them
+// is harmless. columns cuts the lines; 0: they are whole.
+type table struct {
+	rows    [][]string
+	columns int
+}
+
+func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+func (t *table) write(out io.Writer) error {
+	var b bytes.Buffer
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	for _, row := range t.rows {
+		for i, cell := range row {
+			row[i] = printable(cell)
+		}
+		fmt.Fprintln(tw, strings.Join(row, "\t"))
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	for line := range strings.Lines(b.String()) {
+		line = strings.TrimRight(line, " \n")
+		if runes := []rune(line); t.columns > 0 && len(runes) > t.columns {
+			line = string(runes[:t.columns-1]) + "…"
+		}
+		if _, err := fmt.Fprintln(out, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ago says how long something is past, for a table: 45s, 12m, 3h20m, 2d.
+func ago(now, t time.Time) string { return short(now.Sub(t)) }
+
+func short(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < time.Second:
+		return fmt.Sprintf("%dms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.3gs", d.Truncate(100*time.Millisecond).Seconds())
+	case d < time.Hour:
+		return strings.TrimSuffix(d.Truncate(time.Second).String(), "m0s") + map[bool]string{true: "m"}[d.Truncate(time.Second)%time.Minute == 0]
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours())/24)
+	}
+}

@@ -1,0 +1,158 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+	"strings"
+
+	"switchyard/router"
+)
+
+// FindJobs implements router.Store.
+func (s *Store) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
+	return findJobs(ctx, s.read, f)
+}
+
+// FindRunners implements router.Store.
+func (s *Store) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
+	return findRunners(ctx, s.read, f)
+}
+
+// A condition is a part of WHERE, with its arguments.
+type condition struct {
+	sql  []string
+	args []any
+}
+
+func (c *condition) and(sql string, args ...any) {
+	c.sql, c.args = append(c.sql, sql), append(c.args, args...)
+}
+
+func (c *condition) String() string { return strings.Join(c.sql, " AND ") }
+
+// findJobs asks for each state alone, as an index is in the order of the IDs
+// within one state only.
+func findJobs(ctx context.Context, db *sql.DB, f router.JobFilter) ([]router.Job, error) {
+	var where condition
+	where.and("true")
+	if f.Before != 0 {
+		where.and("id < ?", f.Before)
+	}
+	if f.Owner != "" {
+		where.and("owner = ? COLLATE NOCASE", f.Owner)
+	}
+	if f.Repo != "" {
+		where.and("repo = ? COLLATE NOCASE", f.Repo)
+	}
+	if f.Rule != "" {
+		where.and("decision IS NOT NULL AND decision ->> '$.rule' = ?", f.Rule)
+	}
+	if f.Label != "" {
+		where.and("EXISTS (SELECT 1 FROM json_each(labels) WHERE value = ? COLLATE NOCASE)", f.Label)
+	}
+	// The first conditions are for the index of times: IDs grow with them, nearly.
+	if !f.Since.IsZero() {
+		where.and("id >= (SELECT min(id) FROM jobs WHERE received_at >= ?)", millis(f.Since))
+		where.and("+received_at >= ?", millis(f.Since))
+	}
+	if !f.Until.IsZero() {
+		where.and("id <= (SELECT max(id) FROM jobs WHERE received_at < ?)", millis(f.Until))
+		where.and("+received_at < ?", millis(f.Until))
+	}
+	states := f.States
+	if len(states) == 0 {
+		states = []router.JobState{""}
+	}
+	jobs := []router.Job{}
+	for _, state := range states {
+		query, args := `SELECT `+jobColumns+` FROM jobs WHERE `+where.String(), slices.Clone(where.args)
+		if state != "" {
+			query, args = query+` AND state = ?`, append(args, state)
+		}
+		rows, err := db.QueryContext(ctx, query+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
+		if err == nil {
+			err = each(rows, func(rows *sql.Rows) error {
+				var j router.Job
+				err := scanJob(rows, &j)
+				jobs = append(jobs, j)
+				return err
+			})
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find jobs: %w", err)
+		}
+	}
+	slices.SortFunc(jobs, func(a, b router.Job) int { return cmp.Compare(b.ID, a.ID) })
+	return jobs[:min(len(jobs), f.Limit)], nil
+}
+
+func findRunners(ctx context.Context, db *sql.DB, f router.RunnerFilter) ([]router.Runner, error) {
+	var where condition
+	where.and("true")
+	if f.BeforeJob != 0 {
+		where.and("(job_id, try) < (?, ?)", f.BeforeJob, f.BeforeTry)
+	}
+	if len(f.States) > 0 {
+		var args []any
+		for _, state := range f.States {
+			args = append(args, state)
+		}
+		where.and("state IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
+	}
+	runners := []router.Runner{}
+	rows, err := db.QueryContext(ctx, `SELECT `+runnerColumns+` FROM runners WHERE `+where.String()+` ORDER BY job_id DESC, try DESC LIMIT ?`,
+		append(where.args, f.Limit)...)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var r router.Runner
+			err := scanRunner(rows, &r)
+			runners = append(runners, r)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find runners: %w", err)
+	}
+	return runners, nil
+}
+
+// FindJobs is as that of router.Store, and so are the others below.
+func (r *Reader) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
+	return trusted(r, func() ([]router.Job, error) { return findJobs(ctx, r.db, f) })
+}
+
+// FindRunners returns the runners that f looks for.
+func (r *Reader) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
+	return trusted(r, func() ([]router.Runner, error) { return findRunners(ctx, r.db, f) })
+}
+
+// Job returns one job; router.ErrNotFound when it is not known.
+func (r *Reader) Job(ctx context.Context, id int64) (router.Job, error) {
+	return trusted(r, func() (router.Job, error) {
+		rows, err := r.db.QueryContext(ctx, jobSQL, id)
+		return oneJob(id, rows, err)
+	})
+}
+
+// Runners returns the runners that are or were meant for a job, by try.
+func (r *Reader) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
+	return trusted(r, func() ([]router.Runner, error) { return runnersOf(ctx, r.db, jobID) })
+}
+
+// Timeline returns what happened to a job and to the runners meant for it, oldest first.
+func (r *Reader) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
+	return trusted(r, func() ([]router.Event, error) { return timelineOf(ctx, r.db, jobID) })
+}
+
+// trusted returns what was read, unless a process has begun to write the file meanwhile.
+func trusted[T any](r *Reader, read func() (T, error)) (T, error) {
+	v, err := read()
+	if used := r.unused(); used != nil {
+		var none T
+		return none, fmt.Errorf("read %s: %w", r.path, used)
+	}
+	return v, err
+}

@@ -1,0 +1,103 @@
+package storetest
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"switchyard/router"
+)
+
+var queryTests = []test{
+	{"jobs are found by what is asked for, newest first, page by page", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 12; id++ {
+			d := queued(id)
+			d.ReceivedAt = T0.Add(time.Duration(id) * time.Minute)
+			if id%2 == 0 {
+				d.Job.Repo.Owner, d.Job.Repo.Name = "Beta", "App"
+			}
+			if id%3 == 0 {
+				d.Job.Labels = append(d.Job.Labels, "GPU")
+			}
+			f.receive(d)
+			if id > 6 {
+				denied := &router.Decision{Outcome: "denied", Rule: "no", Reason: "no"}
+				f.must(f.Settle(f.ctx(), id, router.Denied, "no", denied, d.ReceivedAt))
+			}
+		}
+		for name, tt := range map[string]struct {
+			f    router.JobFilter
+			want string
+		}{
+			"all":               {router.JobFilter{}, "12 11 10 9 8 7 6 5 4 3 2 1"},
+			"a state":           {router.JobFilter{States: []router.JobState{router.Queued}}, "6 5 4 3 2 1"},
+			"two states":        {router.JobFilter{States: []router.JobState{router.Queued, router.Denied}, Before: 9}, "8 7 6 5 4 3 2 1"},
+			"an owner":          {router.JobFilter{Owner: "beta"}, "12 10 8 6 4 2"},
+			"a repository":      {router.JobFilter{Owner: "ACME", Repo: "WEB"}, "11 9 7 5 3 1"},
+			"another owner's":   {router.JobFilter{Owner: "acme", Repo: "app"}, ""},
+			"a rule":            {router.JobFilter{Rule: "no"}, "12 11 10 9 8 7"},
+			"a label":           {router.JobFilter{Label: "gpu"}, "12 9 6 3"},
+			"since":             {router.JobFilter{Since: T0.Add(10 * time.Minute)}, "12 11 10"},
+			"until":             {router.JobFilter{Until: T0.Add(3 * time.Minute)}, "2 1"},
+			"since the future":  {router.JobFilter{Since: T0.Add(time.Hour)}, ""},
+			"a state and label": {router.JobFilter{States: []router.JobState{router.Denied}, Label: "gpu", Owner: "beta"}, "12"},
+		} {
+			for _, limit := range []int{1, 5, 100} {
+				page := tt.f
+				page.Limit = limit
+				var got []string
+				for {
+					jobs, err := f.FindJobs(f.ctx(), page)
+					f.must(err)
+					for _, j := range jobs {
+						got = append(got, fmt.Sprint(j.ID))
+						page.Before = j.ID
+					}
+					if len(jobs) < limit {
+						break
+					}
+				}
+				if got := strings.Join(got, " "); got != tt.want {
+					t.Errorf("%s, %d a page: got %s, want %s", name, limit, got, tt.want)
+				}
+			}
+		}
+	}},
+	{"runners are found by state, newest first, page by page", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 3; id++ {
+			f.receive(queued(id))
+			f.online(id)
+		}
+		_, err := f.Lost(f.ctx(), "gha-2-1", T0, "gone", T0)
+		f.must(err)
+		f.online(2)
+		for name, tt := range map[string]struct {
+			states []router.RunnerState
+			want   string
+		}{
+			"all":    {nil, "gha-3-1 gha-2-2 gha-2-1 gha-1-1"},
+			"online": {[]router.RunnerState{router.RunnerOnline, router.RunnerBusy}, "gha-3-1 gha-2-2 gha-1-1"},
+			"lost":   {[]router.RunnerState{router.RunnerLost}, "gha-2-1"},
+		} {
+			for _, limit := range []int{1, 2, 100} {
+				page := router.RunnerFilter{States: tt.states, Limit: limit}
+				var got []string
+				for {
+					runners, err := f.FindRunners(f.ctx(), page)
+					f.must(err)
+					for _, r := range runners {
+						got = append(got, r.ID)
+						page.BeforeJob, page.BeforeTry = r.JobID, r.Try
+					}
+					if len(runners) < limit {
+						break
+					}
+				}
+				if got := strings.Join(got, " "); got != tt.want {
+					t.Errorf("%s, %d a page: got %s, want %s", name, limit, got, tt.want)
+				}
+			}
+		}
+	}},
+}
