@@ -26,6 +26,8 @@ var mayImport = map[string][]string{
 var testOnly = map[string][]string{
 	"switchyard/router/store/storetest":    {"switchyard/router"},
 	"switchyard/router/nomadsim/nomadtest": {},
+
+	"switchyard/router/githubsim/githubtest": {},
 }
 
 func TestImportsFollowTheArrowsOfTheDesign(t *testing.T) {

@@ -4,91 +4,27 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
-	"maps"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
-	"github.com/getkin/kin-openapi/openapi3"
-	"github.com/getkin/kin-openapi/openapi3filter"
-	"github.com/getkin/kin-openapi/routers"
-	"github.com/getkin/kin-openapi/routers/gorillamux"
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"switchyard/router/githubsim/githubtest"
 )
 
 // GitHub's own descriptions, which do not lie in the repository.
 const shared = "../../../shared/github/"
 
-// openAPI returns a router over GitHub's OpenAPI description; nil, and a line
-// in the log, when it is absent.
-var openAPI = sync.OnceValues(func() (routers.Router, error) {
-	loader := openapi3.NewLoader()
-	doc, err := loader.LoadFromFile(shared + "api.github.com.openapi.json")
-	if err != nil {
-		return nil, err
-	}
-	doc.Servers = nil // the tests' hosts differ
-	if err := doc.Validate(loader.Context, openapi3.DisableExamplesValidation()); err != nil {
-		return nil, err
-	}
-	return gorillamux.NewRouter(doc)
-})
-
 // contract wraps the server's REST API so that every request and response in
 // the test is held against GitHub's description.
 func contract(t *testing.T, next http.Handler) http.Handler {
 	t.Helper()
-	router, err := openAPI()
-	if os.IsNotExist(err) {
-		t.Logf("not checked against GitHub's API description: %v", err)
-		return next
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			t.Errorf("read the body of %s %s: %v", r.Method, r.URL, err)
-		}
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		rec := httptest.NewRecorder()
-		next.ServeHTTP(rec, r)
-		defer func() {
-			maps.Copy(w.Header(), rec.Header())
-			w.WriteHeader(rec.Code)
-			_, _ = w.Write(rec.Body.Bytes())
-		}()
-
-		described := r.Clone(r.Context())
-		described.URL.Path = strings.TrimPrefix(described.URL.Path, "/api/v3")
-		described.Body = io.NopCloser(bytes.NewReader(body))
-		route, params, err := router.FindRoute(described)
-		if err != nil {
-			if rec.Code != http.StatusNotFound && r.URL.Path != ConnectPath {
-				t.Errorf("%s %s is not GitHub's: %v", r.Method, r.URL, err)
-			}
-			return
-		}
-		in := &openapi3filter.RequestValidationInput{Request: described, PathParams: params, Route: route}
-		refused := rec.Code >= 400 && rec.Code < 500 // a path that names nothing is 404
-		if err := openapi3filter.ValidateRequest(r.Context(), in); err != nil && !refused {
-			t.Errorf("%s %s was answered %d, but it is wrong: %v", r.Method, r.URL, rec.Code, err)
-		}
-		out := &openapi3filter.ResponseValidationInput{
-			RequestValidationInput: in, Status: rec.Code, Header: rec.Header(), Body: io.NopCloser(bytes.NewReader(rec.Body.Bytes())),
-		}
-		if err := openapi3filter.ValidateResponse(r.Context(), out); err != nil {
-			t.Errorf("the answer to %s %s is not GitHub's: %v", r.Method, r.URL, err)
-		}
-	})
+	return githubtest.Contract(t, next)
 }
 
 // hookSchema returns the schema of the workflow_job event; nil, and a line in
