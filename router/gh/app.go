@@ -282,7 +282,7 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 	if err := a.session.blocked(now); err != nil {
 		return err
 	}
-	token, resp, err := a.session.api.Apps.CreateInstallationToken(ctx, in.id, nil)
+	token, resp, err := a.session.api.Apps.CreateInstallationToken(ctx, in.id, &github.InstallationTokenOptions{})
 	if err == nil && (!printable(token.GetToken()) || token.GetToken() == "" || token.ExpiresAt == nil) {
 		err = errors.New("GitHub's answer holds no token")
 	}

@@ -26,6 +26,7 @@ import (
 
 	"switchyard/router/gh"
 	"switchyard/router/githubsim"
+	"switchyard/router/githubsim/githubtest"
 	"switchyard/rules"
 )
 
@@ -41,6 +42,7 @@ type appTest struct {
 	t *testing.T
 	*githubsim.Server
 	client *gh.Client
+	api    http.Handler // of the Server, checked against GitHub's description
 
 	mu    sync.Mutex
 	calls []string
@@ -59,6 +61,7 @@ func newAppTest(t *testing.T, cfg githubsim.Config, change func(*gh.Config)) *ap
 	cfg.App.Key = &private.PublicKey
 	a := &appTest{t: t, Server: githubsim.New(cfg)}
 	t.Cleanup(a.Close)
+	a.api = githubtest.Contract(t, a.Server)
 	for _, name := range []string{"web", "api"} {
 		a.AddRepo(githubsim.Repo{Owner: "acme", Name: name})
 		a.AddRepo(githubsim.Repo{Owner: "beta", Name: name})
@@ -87,7 +90,7 @@ func (a *appTest) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Body = http.NoBody
 	}
 	rec := httptest.NewRecorder()
-	a.ServeHTTP(rec, req)
+	a.api.ServeHTTP(rec, req)
 	resp := rec.Result()
 	resp.Request = req
 	return resp, nil

@@ -22,6 +22,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/githubsim"
+	"switchyard/router/githubsim/githubtest"
 	"switchyard/rules"
 )
 
@@ -51,7 +52,7 @@ func simulated(t *testing.T, cfg githubsim.Config) (*gh.Client, *githubsim.Serve
 	s := githubsim.New(cfg)
 	t.Cleanup(s.Close)
 	s.AddRepo(githubsim.Repo{Owner: "acme", Name: "web"})
-	return client(t, s, nil), s
+	return client(t, githubtest.Contract(t, s), nil), s
 }
 
 func request(scope, name string, labels ...string) router.ConfigRequest {
