@@ -1,6 +1,7 @@
 package nomad
 
 import (
+	"cmp"
 	"net/url"
 	"slices"
 	"strconv"
@@ -11,18 +12,20 @@ import (
 
 // The job meta that a jobspec can use, as ${NOMAD_META_…}.
 const (
-	metaClaimURL   = "SWITCHYARD_CLAIM_URL"
-	metaClaimToken = "SWITCHYARD_CLAIM_TOKEN"
-	metaRule       = "SWITCHYARD_RULE"
-	metaRunnerName = "RUNNER_NAME"
-	metaLabels     = "RUNNER_LABELS" // comma separated
-	metaRepoURL    = "GH_REPO_URL"
-	metaRepository = "GH_REPOSITORY"
-	metaOwner      = "GH_OWNER"
-	metaJobID      = "GH_JOB_ID"
-	metaRunID      = "GH_RUN_ID"
-	metaRunAttempt = "GH_RUN_ATTEMPT"
-	metaWorkflow   = "GH_WORKFLOW"
+	metaClaimURL     = "SWITCHYARD_CLAIM_URL"
+	metaClaimToken   = "SWITCHYARD_CLAIM_TOKEN"
+	metaRegistration = "SWITCHYARD_REGISTRATION" // jit or token: what the claim's answer is
+	metaRule         = "SWITCHYARD_RULE"
+	metaRunnerName   = "RUNNER_NAME"
+	metaRunnerURL    = "RUNNER_URL"    // of the repository, organization or enterprise that it registers with
+	metaLabels       = "RUNNER_LABELS" // comma separated
+	metaRepoURL      = "GH_REPO_URL"
+	metaRepository   = "GH_REPOSITORY"
+	metaOwner        = "GH_OWNER"
+	metaJobID        = "GH_JOB_ID"
+	metaRunID        = "GH_RUN_ID"
+	metaRunAttempt   = "GH_RUN_ATTEMPT"
+	metaWorkflow     = "GH_WORKFLOW"
 )
 
 // The bounds of what strangers say. Nomad would take megabytes, but a task's
@@ -36,18 +39,20 @@ const (
 
 func jobMeta(r router.StartRequest) map[string]string {
 	return map[string]string{
-		metaClaimURL:   r.ClaimURL,
-		metaClaimToken: string(r.ClaimToken),
-		metaRule:       inert(r.Rule),
-		metaRunnerName: inert(r.Runner.Name),
-		metaLabels:     labels(r.Job.Labels),
-		metaRepoURL:    inert(repoURL(r.Job)),
-		metaRepository: inert(r.Job.Repo.FullName),
-		metaOwner:      inert(r.Job.Repo.Owner),
-		metaJobID:      strconv.FormatInt(r.Job.ID, 10),
-		metaRunID:      strconv.FormatInt(r.Job.RunID, 10),
-		metaRunAttempt: strconv.Itoa(r.Job.Attempt),
-		metaWorkflow:   inert(r.Job.Workflow),
+		metaClaimURL:     r.ClaimURL,
+		metaClaimToken:   string(r.ClaimToken),
+		metaRegistration: cmp.Or(r.Placement.Runner.Registration, "jit"),
+		metaRule:         inert(r.Rule),
+		metaRunnerName:   inert(r.Runner.Name),
+		metaRunnerURL:    inert(runnerURL(r)),
+		metaLabels:       labels(r.Job.Labels),
+		metaRepoURL:      inert(page(r.Job, r.Job.Repo.FullName)),
+		metaRepository:   inert(r.Job.Repo.FullName),
+		metaOwner:        inert(r.Job.Repo.Owner),
+		metaJobID:        strconv.FormatInt(r.Job.ID, 10),
+		metaRunID:        strconv.FormatInt(r.Job.RunID, 10),
+		metaRunAttempt:   strconv.Itoa(r.Job.Attempt),
+		metaWorkflow:     inert(r.Job.Workflow),
 	}
 }
 
@@ -96,9 +101,21 @@ func jobPage(j router.Job) (*url.URL, bool) {
 	return u, ok
 }
 
-// repoURL is GitHub's page for the repository, on the server that the job is on.
-func repoURL(j router.Job) string {
-	u := url.URL{Scheme: "https", Host: "github.com", Path: "/" + j.Repo.FullName}
+// runnerURL is GitHub's page for what the runner registers with.
+func runnerURL(r router.StartRequest) string {
+	switch t := router.TargetOf(r.Job.Repo, r.Placement.Runner); {
+	case t.Enterprise != "":
+		return page(r.Job, "enterprises/"+t.Enterprise)
+	case t.Repo == "":
+		return page(r.Job, t.Owner)
+	default:
+		return page(r.Job, t.Owner+"/"+t.Repo)
+	}
+}
+
+// page is a page of GitHub, on the server that the job is on.
+func page(j router.Job, path string) string {
+	u := url.URL{Scheme: "https", Host: "github.com", Path: "/" + path}
 	if page, ok := jobPage(j); ok {
 		u.Scheme, u.Host = page.Scheme, page.Host
 	}

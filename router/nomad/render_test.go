@@ -15,6 +15,7 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/rules"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -234,6 +235,22 @@ func TestJobMeta(t *testing.T) {
 		got := meta(func(r *router.StartRequest) { r.Job.URL = "" })
 		if want := "https://github.com/acme/web"; got[metaRepoURL] != want {
 			t.Errorf("GH_REPO_URL = %q, want %q", got[metaRepoURL], want)
+		}
+	})
+	t.Run("the runner registers on that server with what the placement says", func(t *testing.T) {
+		for want, runner := range map[string]rules.Runner{
+			"jit https://ghe.example:8443/acme/web":           {},
+			"token https://ghe.example:8443/acme":             {Scope: "organization", Registration: "token"},
+			"jit https://ghe.example:8443/enterprises/a-corp": {Scope: "enterprise", Enterprise: "a-corp", Registration: "jit"},
+		} {
+			got := meta(func(r *router.StartRequest) {
+				r.Job.URL = "https://ghe.example:8443/acme/web/actions/runs/7/job/77"
+				r.Job.Repo.Owner, r.Job.Repo.Name = "acme", "web"
+				r.Placement.Runner = runner
+			})
+			if got := got[metaRegistration] + " " + got[metaRunnerURL]; got != want {
+				t.Errorf("SWITCHYARD_REGISTRATION and RUNNER_URL = %q, want %q", got, want)
+			}
 		}
 	})
 	t.Run("two hundred long labels are cut between labels", func(t *testing.T) {
