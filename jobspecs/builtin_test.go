@@ -87,6 +87,12 @@ func TestBuiltins(t *testing.T) {
 			if !strings.Contains(script, "ACTIONS_RUNNER_INPUT_JITCONFIG") || strings.Contains(strings.ToLower(script), "--jitconfig") {
 				t.Error("the configuration reaches the runner otherwise than by its environment")
 			}
+			if !strings.Contains(script, "ACTIONS_RUNNER_INPUT_TOKEN") || strings.Contains(script, "--token") {
+				t.Error("the registration token reaches config otherwise than by its environment")
+			}
+			if !strings.Contains(script, " --unattended --ephemeral --disableupdate --no-default-labels --replace") {
+				t.Error("a runner that registers itself is not ephemeral, asks questions, or has labels of its own")
+			}
 			if task.Env["ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE"] != "1" {
 				t.Error("an outdated runner would look like success")
 			}

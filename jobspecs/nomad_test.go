@@ -155,9 +155,11 @@ func TestRunnersOnNomad(t *testing.T) {
 	defer server.Close()
 	runnerDir := t.TempDir()
 	put(t, filepath.Join(runnerDir, "run.sh"), fakeRunner, 0o755)
+	put(t, filepath.Join(runnerDir, "config.sh"), fakeConfig, 0o755)
 
 	tests := []struct {
 		name, claim string
+		token       bool // the claim is a registration token
 		used        bool
 		status      string
 		exitCode    int
@@ -167,6 +169,8 @@ func TestRunnersOnNomad(t *testing.T) {
 		{name: "an empty claim completes", claim: "", status: "complete", event: api.TaskTerminated},
 		{name: "a refused claim fails and is not tried again", used: true, status: "failed", event: api.TaskArtifactDownloadFailed},
 		{name: "the runner's exit code is the task's", claim: "exit7", status: "failed", exitCode: 7, event: api.TaskNotRestarting},
+		{name: "a runner that registers itself runs and ends", token: true, claim: "t0ken\nLarge machines\n", status: "complete", event: api.TaskTerminated},
+		{name: "a registration token that is refused fails the task", token: true, claim: "refused\n\n", status: "failed", exitCode: 1, event: api.TaskNotRestarting},
 	}
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -180,7 +184,11 @@ func TestRunnersOnNomad(t *testing.T) {
 			job := builtins(t)["raw-exec-macos"]
 			id := fmt.Sprintf("switchyard-jobspecs-%d-%d", time.Now().UnixNano(), i)
 			job.ID, job.Name, job.Constraints = &id, &id, nil // the agent is no Mac, and has no meta
-			job.Meta = map[string]string{"SWITCHYARD_CLAIM_URL": server.URL + "/runner/v1/claim", "SWITCHYARD_CLAIM_TOKEN": token}
+			job.Meta = map[string]string{"SWITCHYARD_REGISTRATION": "jit", "SWITCHYARD_CLAIM_URL": server.URL + "/runner/v1/claim", "SWITCHYARD_CLAIM_TOKEN": token}
+			if test.token {
+				job.Meta["SWITCHYARD_REGISTRATION"] = "token"
+				job.Meta["RUNNER_URL"], job.Meta["RUNNER_NAME"], job.Meta["RUNNER_LABELS"] = "https://github.com/acme", id, "self-hosted,linux"
+			}
 			task := runner(t, job)
 			task.Env["SWITCHYARD_RUNNER_DIR"] = runnerDir
 			task.Resources = &api.Resources{CPU: new(50), MemoryMB: new(32)}

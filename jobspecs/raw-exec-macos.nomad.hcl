@@ -79,8 +79,8 @@ job "raw-exec-macos" {
         ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
       }
 
-      # The claim: the runner's configuration, good once, handed out when the allocation starts. An empty answer means
-      # that no runner is needed any more; an error fails the task.
+      # The claim: what the runner registers by, handed out once, when the allocation starts. An empty answer means that
+      # no runner is needed any more; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -97,14 +97,14 @@ job "raw-exec-macos" {
         data        = <<-EOT
           set -u
           set -m # else bash starts run.sh with SIGINT ignored, and no stop would reach it
-          jit_file=$NOMAD_SECRETS_DIR/runner.jit
+          claim_file=$NOMAD_SECRETS_DIR/runner.jit
           copy=$NOMAD_TASK_DIR/runner
           unset NOMAD_META_SWITCHYARD_CLAIM_TOKEN # spent, and none of the workflow's business
 
-          # Nomad starts a task anew after its node restarts: the file is gone then, and its configuration used up.
-          jit=$(cat "$jit_file") || exit 1
-          rm "$jit_file" || exit 1
-          if [ -z "$jit" ]; then
+          # Nomad starts a task anew after its node restarts: the file is gone then, and the claim used up.
+          claim=$(cat "$claim_file") || exit 1
+          rm "$claim_file" || exit 1
+          if [ -z "$claim" ]; then
             echo "no runner is needed any more"
             exit 0
           fi
@@ -134,13 +134,21 @@ job "raw-exec-macos" {
             cp -R "$SWITCHYARD_RUNNER_DIR/." "$copy" || exit 1
           fi
           cd "$copy" || exit 1
+          # Not as arguments: those show in ps. The runner takes these out of its own environment.
+          if [ "$NOMAD_META_SWITCHYARD_REGISTRATION" = token ]; then
+            ACTIONS_RUNNER_INPUT_TOKEN=$(printf '%s\n' "$claim" | sed -n 1p) \
+              ACTIONS_RUNNER_INPUT_RUNNERGROUP=$(printf '%s\n' "$claim" | sed -n 2p) \
+              ACTIONS_RUNNER_INPUT_URL=$NOMAD_META_RUNNER_URL \
+              ACTIONS_RUNNER_INPUT_NAME=$NOMAD_META_RUNNER_NAME \
+              ACTIONS_RUNNER_INPUT_LABELS=$NOMAD_META_RUNNER_LABELS \
+              "$copy/config.sh" --unattended --ephemeral --disableupdate --no-default-labels --replace || exit 1
+          else
+            export ACTIONS_RUNNER_INPUT_JITCONFIG="$claim"
+          fi
           if [ -n "$stopped" ]; then exit 130; fi
-
-          # Not as an argument: those show in ps. The runner takes it out of its own environment.
-          export ACTIONS_RUNNER_INPUT_JITCONFIG="$jit"
           "$copy/run.sh" &
           pid=$!
-          unset ACTIONS_RUNNER_INPUT_JITCONFIG jit
+          unset ACTIONS_RUNNER_INPUT_JITCONFIG claim
           if [ -n "$stopped" ]; then stop; fi
 
           # A signal ends wait early.

@@ -77,8 +77,8 @@ job "raw-exec-windows" {
         ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
       }
 
-      # The claim: the runner's configuration, good once, handed out when the allocation starts. An empty answer means
-      # that no runner is needed any more; an error fails the task.
+      # The claim: what the runner registers by, handed out once, when the allocation starts. An empty answer means that
+      # no runner is needed any more; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -95,16 +95,16 @@ job "raw-exec-windows" {
         change_mode = "noop"
         data        = <<-EOT
           $ErrorActionPreference = 'Stop'
-          $jitFile = Join-Path $env:NOMAD_SECRETS_DIR 'runner.jit'
+          $claimFile = Join-Path $env:NOMAD_SECRETS_DIR 'runner.jit'
           $copy = [IO.Path]::GetFullPath((Join-Path $env:NOMAD_TASK_DIR 'runner'))
           # Spent, and none of the workflow's business.
           Remove-Item Env:NOMAD_META_SWITCHYARD_CLAIM_TOKEN -ErrorAction SilentlyContinue
 
-          # Nomad starts a task anew after its node restarts: the file is gone then, and its configuration used up. That
-          # ends the script here with exit code 1.
-          $jit = [IO.File]::ReadAllText($jitFile).Trim()
-          Remove-Item -LiteralPath $jitFile -Force
-          if ($jit -eq '') {
+          # Nomad starts a task anew after its node restarts: the file is gone then, and the claim used up. That ends
+          # the script here with exit code 1.
+          $claim = [IO.File]::ReadAllText($claimFile).Trim()
+          Remove-Item -LiteralPath $claimFile -Force
+          if ($claim -eq '') {
             Write-Output 'no runner is needed any more'
             exit 0
           }
@@ -118,8 +118,22 @@ job "raw-exec-windows" {
             }
             Set-Location -LiteralPath $copy
 
-            # Not as an argument: those show in the task manager. The runner takes it out of its own environment.
-            $env:ACTIONS_RUNNER_INPUT_JITCONFIG = $jit
+            # Not as arguments: those show in the task manager. The runner takes these out of its own environment.
+            if ($env:NOMAD_META_SWITCHYARD_REGISTRATION -eq 'token') {
+              $lines = $claim -split '\r?\n'
+              $env:ACTIONS_RUNNER_INPUT_TOKEN = $lines[0]
+              $env:ACTIONS_RUNNER_INPUT_RUNNERGROUP = $lines[1]
+              $env:ACTIONS_RUNNER_INPUT_URL = $env:NOMAD_META_RUNNER_URL
+              $env:ACTIONS_RUNNER_INPUT_NAME = $env:NOMAD_META_RUNNER_NAME
+              $env:ACTIONS_RUNNER_INPUT_LABELS = $env:NOMAD_META_RUNNER_LABELS
+              & (Join-Path $copy 'config.cmd') --unattended --ephemeral --disableupdate --no-default-labels --replace
+              if ($LASTEXITCODE -ne 0) {
+                throw "config.cmd ended with $LASTEXITCODE"
+              }
+              Remove-Item Env:ACTIONS_RUNNER_INPUT_*
+            } else {
+              $env:ACTIONS_RUNNER_INPUT_JITCONFIG = $claim
+            }
             & (Join-Path $copy 'run.cmd')
             $code = $LASTEXITCODE
           } finally {

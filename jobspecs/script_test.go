@@ -15,6 +15,7 @@ import (
 // configuration: "wait" waits for a stop, "exit7" is too old.
 const fakeRunner = `#!/bin/bash
 echo "config=$ACTIONS_RUNNER_INPUT_JITCONFIG args=$# token=$NOMAD_META_SWITCHYARD_CLAIM_TOKEN pwd=$PWD"
+echo "inputs=$(env | grep '^ACTIONS_RUNNER_INPUT_' | grep -vc JITCONFIG)"
 ps -o args= -p $$ -p $PPID 2>/dev/null
 touch written-by-job
 case $ACTIONS_RUNNER_INPUT_JITCONFIG in
@@ -33,9 +34,26 @@ exit7) exit 7 ;;
 esac
 `
 
+// fakeConfig is config.sh, by its token: "refused" is one that GitHub does not
+// take, "slow" takes time.
+const fakeConfig = `#!/bin/bash
+printf '<%s>' "$@"
+env | grep '^ACTIONS_RUNNER_INPUT_' | sort
+ps -o args= -p $$ -p $PPID 2>/dev/null
+case $ACTIONS_RUNNER_INPUT_TOKEN in
+refused) exit 1 ;;
+slow)
+	echo configuring
+	for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done
+	;;
+esac
+echo configured
+`
+
 // task is a directory as Nomad lays it out for a runner task, without Nomad.
 type task struct {
 	script, local, secrets, runnerDir string
+	meta                              []string // beside registration by a configuration
 }
 
 // newTask has no file with a configuration when jit is nil.
@@ -45,13 +63,14 @@ func newTask(t *testing.T, jobspec string, jit *string) task {
 		t.Skip("needs /bin/bash")
 	}
 	dir := filepath.Join(t.TempDir(), "a b") // paths have spaces somewhere
-	d := task{filepath.Join(dir, "local", "start.sh"), filepath.Join(dir, "local"), filepath.Join(dir, "secrets"), filepath.Join(dir, "actions-runner")}
+	d := task{filepath.Join(dir, "local", "start.sh"), filepath.Join(dir, "local"), filepath.Join(dir, "secrets"), filepath.Join(dir, "actions-runner"), nil}
 	for _, sub := range []string{d.local, d.secrets, filepath.Join(d.runnerDir, "bin")} {
 		if err := os.MkdirAll(sub, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	put(t, filepath.Join(d.runnerDir, "run.sh"), fakeRunner, 0o700)
+	put(t, filepath.Join(d.runnerDir, "config.sh"), fakeConfig, 0o700)
 	put(t, filepath.Join(d.runnerDir, ".hidden"), "", 0o600)
 	put(t, d.script, *runner(t, builtins(t)[jobspec]).Templates[0].EmbeddedTmpl, 0o600)
 	if jit != nil {
@@ -79,7 +98,8 @@ func (d task) start(t *testing.T) (cmd *exec.Cmd, out string) {
 	cmd = exec.Command("/bin/bash", d.script)
 	cmd.Dir = d.runnerDir // the working directory of docker-linux; raw_exec has another, and does not use it
 	cmd.Env = append(os.Environ(), "NOMAD_TASK_DIR="+d.local, "NOMAD_SECRETS_DIR="+d.secrets,
-		"NOMAD_META_SWITCHYARD_CLAIM_TOKEN=sesame", "SWITCHYARD_RUNNER_DIR="+d.runnerDir, "RUNNER_MANUALLY_TRAP_SIG=1")
+		"NOMAD_META_SWITCHYARD_CLAIM_TOKEN=sesame", "NOMAD_META_SWITCHYARD_REGISTRATION=jit", "SWITCHYARD_RUNNER_DIR="+d.runnerDir, "RUNNER_MANUALLY_TRAP_SIG=1")
+	cmd.Env = append(cmd.Env, d.meta...)
 	cmd.Stdout, cmd.Stderr = f, f
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -93,6 +113,25 @@ func (d task) run(t *testing.T) (out string, code int) {
 	cmd, file := d.start(t)
 	_ = cmd.Wait() // the exit code tells
 	return text(t, file), cmd.ProcessState.ExitCode()
+}
+
+// byToken is newTask for a runner that registers itself.
+func byToken(t *testing.T, jobspec, claim string) task {
+	t.Helper()
+	d := newTask(t, jobspec, &claim)
+	d.meta = []string{"NOMAD_META_SWITCHYARD_REGISTRATION=token", "NOMAD_META_RUNNER_URL=https://github.com/acme", "NOMAD_META_RUNNER_NAME=gha-1-1", "NOMAD_META_RUNNER_LABELS=self-hosted,a $(b) ' \""}
+	return d
+}
+
+// waitFor waits for a text in the file at out.
+func waitFor(t *testing.T, cmd *exec.Cmd, out, want string) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !strings.Contains(text(t, out), want); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			_ = cmd.Process.Kill()
+			t.Fatalf("no %q comes:\n%s", want, text(t, out))
+		}
+	}
 }
 
 func text(t *testing.T, file string) string {
@@ -140,6 +179,47 @@ func TestStartScripts(t *testing.T) {
 					t.Errorf("exit code %d, output:\n%s", code, out)
 				}
 			})
+			t.Run("by a token the runner configures itself, and starts without it", func(t *testing.T) {
+				for claim, group := range map[string]string{"t0ken\n\n": "", "t0ken\nLarge machines\n": "ACTIONS_RUNNER_INPUT_RUNNERGROUP=Large machines\n", "t0ken": ""} {
+					d := byToken(t, jobspec, claim)
+					out, code := d.run(t)
+					out = strings.Replace(out, "ACTIONS_RUNNER_INPUT_RUNNERGROUP=\n", "", 1) // as good as none to the runner
+					want := "<--unattended><--ephemeral><--disableupdate><--no-default-labels><--replace>" +
+						"ACTIONS_RUNNER_INPUT_LABELS=self-hosted,a $(b) ' \"\nACTIONS_RUNNER_INPUT_NAME=gha-1-1\n" + group +
+						"ACTIONS_RUNNER_INPUT_TOKEN=t0ken\nACTIONS_RUNNER_INPUT_URL=https://github.com/acme\n"
+					if code != 0 || !strings.HasPrefix(out, want) || !strings.Contains(out, "configured\nconfig= args=0 token= ") {
+						t.Errorf("exit code %d, output:\n%s\nwant first:\n%s", code, out, want)
+					}
+					if strings.Count(out, "t0ken") != 1 || !strings.Contains(out, "inputs=0\n") {
+						t.Errorf("arguments, or the environment of run.sh, show the token:\n%s", out)
+					}
+					if exists(d.secrets, "runner.jit") {
+						t.Error("the token is left on disk")
+					}
+				}
+			})
+			t.Run("a token that is refused starts no runner", func(t *testing.T) {
+				if out, code := byToken(t, jobspec, "refused").run(t); code != 1 || strings.Contains(out, "config=") {
+					t.Errorf("exit code %d, output:\n%s", code, out)
+				}
+			})
+			t.Run("an empty claim asks for no token", func(t *testing.T) {
+				if out, code := byToken(t, jobspec, "").run(t); code != 0 || out != "no runner is needed any more\n" {
+					t.Errorf("exit code %d, output:\n%s", code, out)
+				}
+			})
+			t.Run("a stop while it configures itself starts no runner", func(t *testing.T) {
+				d := byToken(t, jobspec, "slow")
+				cmd, out := d.start(t)
+				waitFor(t, cmd, out, "configuring")
+				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+					t.Fatal(err)
+				}
+				_ = cmd.Wait()
+				if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(text(t, out), "configured\n") || strings.Contains(text(t, out), "config=") {
+					t.Errorf("exit code %d, output:\n%s", code, text(t, out))
+				}
+			})
 			t.Run("the runner's exit code is kept", func(t *testing.T) {
 				if out, code := newTask(t, jobspec, new("exit7")).run(t); code != 7 {
 					t.Errorf("exit code %d, output:\n%s", code, out)
@@ -148,12 +228,7 @@ func TestStartScripts(t *testing.T) {
 			t.Run("a stop lets the job end", func(t *testing.T) {
 				d := newTask(t, jobspec, new("wait"))
 				cmd, out := d.start(t)
-				for end := time.Now().Add(20 * time.Second); !strings.Contains(text(t, out), "waiting"); time.Sleep(20 * time.Millisecond) {
-					if time.Now().After(end) {
-						_ = cmd.Process.Kill()
-						t.Fatalf("the runner does not start:\n%s", text(t, out))
-					}
-				}
+				waitFor(t, cmd, out, "waiting")
 				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 					t.Fatal(err)
 				}
