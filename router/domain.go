@@ -575,14 +575,6 @@ type Store interface {
 	// Job returns one job.
 	Job(ctx context.Context, id int64) (Job, error)
 
-	// FindJobs and FindRunners return those that a filter looks for, newest
-	// first: by the job's ID, which grows, and the runner's try for it.
-	FindJobs(ctx context.Context, f JobFilter) ([]Job, error)
-	FindRunners(ctx context.Context, f RunnerFilter) ([]Runner, error)
-
-	// Runners returns the runners that are or were meant for a job, by try.
-	Runners(ctx context.Context, jobID int64) ([]Runner, error)
-
 	// Timeline returns what happened to a job and to the runners meant for it, oldest first.
 	Timeline(ctx context.Context, jobID int64) ([]Event, error)
 
@@ -594,6 +586,7 @@ type Store interface {
 	Counts(ctx context.Context) (map[JobState]int, error)
 
 	LostStore
+	OperatorStore
 }
 
 // Claimed is a runner and its job, as a claim found them.

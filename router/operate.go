@@ -1,6 +1,12 @@
 package router
 
-import "time"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
 
 // A JobFilter says which jobs are looked for; its zero value: all of them.
 // Owner, Repo and Label are compared without case.
@@ -33,3 +39,175 @@ var (
 	JobStates    = []JobState{Held, Queued, Retrying, Dispatched, Running, Completed, Ignored, Denied, Unroutable}
 	RunnerStates = []RunnerState{RunnerDispatched, RunnerClaimed, RunnerOnline, RunnerBusy, RunnerFinished, RunnerLost, RunnerStopped}
 )
+
+// OperatorStore is the part of Store that operators see and change.
+type OperatorStore interface {
+	// FindJobs and FindRunners return those that a filter looks for, newest
+	// first: by the job's ID, which grows, and the runner's try for it.
+	FindJobs(ctx context.Context, f JobFilter) ([]Job, error)
+	FindRunners(ctx context.Context, f RunnerFilter) ([]Runner, error)
+
+	// Runner returns one runner.
+	Runner(ctx context.Context, id string) (Runner, error)
+
+	// Runners returns the runners that are or were meant for a job, by try.
+	Runners(ctx context.Context, jobID int64) ([]Runner, error)
+
+	// Redecide puts a job that was decided, waits for a place under a limit, or
+	// is to be tried again, into Queued, due at once, with a try whose runner
+	// never was. It reports whether it did: the job may be in another state.
+	Redecide(ctx context.Context, jobID int64, reason string, now time.Time) (bool, error)
+
+	// Cancel ends a job that has no runner of GitHub's as Denied. It reports
+	// whether it did.
+	Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (bool, error)
+
+	// Note gives a runner that has not ended a reason that an operator is the source of.
+	Note(ctx context.Context, runnerID, reason string, now time.Time) error
+}
+
+// A ConflictError says why what an operator asked for cannot be done to a job
+// or runner as it is.
+type ConflictError struct{ Reason string }
+
+func (e *ConflictError) Error() string { return e.Reason }
+
+func conflict(format string, args ...any) error {
+	return &ConflictError{fmt.Sprintf(format, args...)}
+}
+
+// Explain decides a job by the rules in force, with the trace, and changes
+// nothing. What GitHub said of its run is taken from its own decision.
+func (a *App) Explain(j Job) Decision {
+	facts := j.Facts()
+	if j.Decision != nil {
+		facts.Run = j.Decision.Run
+	}
+	return a.live.Load().set.Decide(facts, true)
+}
+
+// RetryJob decides a job anew, or gives it a new runner when its own has not
+// claimed yet. It fails with ErrNotFound or a *ConflictError.
+func (a *App) RetryJob(ctx context.Context, id int64) error {
+	j, err := a.Store.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	switch j.State {
+	case Running:
+		return conflict("job %d runs on %s", id, j.RunnerName)
+	case Completed:
+		return conflict("job %d has ended; run it again on GitHub", id)
+	case Dispatched:
+		r, err := a.runnerOf(ctx, j)
+		if err != nil {
+			return err
+		}
+		if r.State != RunnerDispatched {
+			return conflict("runner %s of job %d is %s already; stop that instead", r.ID, id, r.State)
+		}
+		return a.stopRunner(ctx, r, "an operator asked for a new one")
+	}
+	done, err := a.Store.Redecide(ctx, id, "an operator asked to decide it anew", a.Now())
+	switch {
+	case err != nil:
+		return err
+	case !done && j.State == Held:
+		return conflict("job %d %s", id, j.Reason)
+	case !done:
+		return conflict("job %d has moved on meanwhile; look again", id)
+	}
+	a.nudge()
+	return nil
+}
+
+// CancelJob ends a job that has no runner of GitHub's in the books, and stops a
+// runner that was meant for it and has not claimed. GitHub keeps the job
+// queued. It fails with ErrNotFound or a *ConflictError.
+func (a *App) CancelJob(ctx context.Context, id int64) error {
+	j, err := a.Store.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	done, err := a.Store.Cancel(ctx, id, "an operator cancelled it: it gets no runner", a.Now())
+	switch {
+	case err != nil:
+		return err
+	case done:
+		a.nudge() // another job may have its place now
+	case j.State == Running:
+		return conflict("job %d runs on %s; cancel its run on GitHub", id, j.RunnerName)
+	case j.State != Denied: // as which it may have been cancelled before, and the runner not stopped
+		return conflict("job %d is %s", id, j.State)
+	}
+	r, err := a.runnerOf(ctx, j)
+	var none *ConflictError
+	if errors.As(err, &none) || err == nil && r.State != RunnerDispatched {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return a.stopRunner(ctx, r, "an operator cancelled its job")
+}
+
+// StopRunner ends a runner that has no job of GitHub's; with force, one that
+// has a job, too, which then fails. It fails with ErrNotFound or a *ConflictError.
+func (a *App) StopRunner(ctx context.Context, id string, force bool) error {
+	r, err := a.Store.Runner(ctx, id)
+	if err != nil {
+		return err
+	}
+	const busy = "runner %s has a job of GitHub's; force stops it, and the job fails"
+	switch r.State {
+	case RunnerBusy:
+		if !force {
+			return conflict(busy, r.Name)
+		}
+		return a.kill(ctx, r)
+	case RunnerFinished, RunnerLost, RunnerStopped:
+		if !r.EndedAt.IsZero() {
+			return conflict("runner %s has ended: %s", r.Name, r.Reason)
+		}
+		return a.stopJob(ctx, r)
+	}
+	err = a.stopRunner(ctx, r, "an operator stopped it")
+	switch {
+	case !errors.Is(err, ErrBusy):
+		return err
+	case !force:
+		return conflict(busy, r.Name)
+	}
+	return a.kill(ctx, r)
+}
+
+// kill stops a runner's Nomad job while it has a job of GitHub's. The books
+// follow when Nomad and GitHub say that they ended.
+func (a *App) kill(ctx context.Context, r Runner) error {
+	if err := a.Store.Note(ctx, r.ID, "an operator stops it, though it has a job", a.Now()); err != nil {
+		return err
+	}
+	a.Logger.Warn("an operator stops a busy runner", "job_id", r.JobID, "nomad_job", r.ID, "runner", r.Name)
+	return a.stopJob(ctx, r)
+}
+
+// stopRunner retires a runner, and says on its time line who asked.
+func (a *App) stopRunner(ctx context.Context, r Runner, reason string) error {
+	if err := a.Store.Note(ctx, r.ID, reason, a.Now()); err != nil {
+		return err
+	}
+	return a.retire(ctx, r, reason)
+}
+
+// runnerOf returns the runner of a job's current try; a *ConflictError when it has none.
+func (a *App) runnerOf(ctx context.Context, j Job) (Runner, error) {
+	runners, err := a.Store.Runners(ctx, j.ID)
+	if err != nil {
+		return Runner{}, err
+	}
+	i := slices.IndexFunc(runners, func(r Runner) bool { return r.Try == j.Try })
+	if i < 0 {
+		return Runner{}, conflict("job %d has no runner at the moment", j.ID)
+	}
+	return runners[i], nil
+}

@@ -21,6 +21,27 @@ func (s *Store) FindRunners(ctx context.Context, f router.RunnerFilter) ([]route
 	return findRunners(ctx, s.read, f)
 }
 
+const runnerSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE id = ?`
+
+// Runner implements router.Store.
+func (s *Store) Runner(ctx context.Context, id string) (router.Runner, error) {
+	return oneRunner(ctx, s.read, id)
+}
+
+func oneRunner(ctx context.Context, db *sql.DB, id string) (r router.Runner, err error) {
+	rows, err := db.QueryContext(ctx, runnerSQL, id)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error { return scanRunner(rows, &r) })
+	}
+	if err != nil {
+		return router.Runner{}, fmt.Errorf("read runner %s: %w", id, err)
+	}
+	if r.ID == "" {
+		return router.Runner{}, router.ErrNotFound
+	}
+	return r, nil
+}
+
 // A condition is a part of WHERE, with its arguments.
 type condition struct {
 	sql  []string
@@ -135,6 +156,11 @@ func (r *Reader) Job(ctx context.Context, id int64) (router.Job, error) {
 		rows, err := r.db.QueryContext(ctx, jobSQL, id)
 		return oneJob(id, rows, err)
 	})
+}
+
+// Runner returns one runner.
+func (r *Reader) Runner(ctx context.Context, id string) (router.Runner, error) {
+	return trusted(r, func() (router.Runner, error) { return oneRunner(ctx, r.db, id) })
 }
 
 // Runners returns the runners that are or were meant for a job, by try.

@@ -48,6 +48,10 @@ type Config struct {
 // An App is what the API has done by the router; *router.App is one.
 type App interface {
 	RulesStatus() router.RulesStatus
+	Explain(j router.Job) router.Decision
+	RetryJob(ctx context.Context, id int64) error
+	CancelJob(ctx context.Context, id int64) error
+	StopRunner(ctx context.Context, id string, force bool) error
 }
 
 // Books are what the API reads; *store.Store and *store.Reader are.
@@ -55,12 +59,14 @@ type Books interface {
 	FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error)
 	FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error)
 	Job(ctx context.Context, id int64) (router.Job, error)
+	Runner(ctx context.Context, id string) (router.Runner, error)
 	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
 	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
 }
 
 const (
 	readTimeout  = 10 * time.Second // of the books, for one answer
+	workTimeout  = 60 * time.Second // for one change, with GitHub and Nomad
 	maxBody      = 64 << 10
 	maxParameter = 1 << 10
 )
@@ -75,6 +81,12 @@ func Handler(c Config) http.Handler {
 		c.Now = time.Now
 	}
 	a := &api{c}
+	return a.guard(a.router())
+}
+
+type api struct{ Config }
+
+func (a *api) router() *mux.Router {
 	r := mux.NewRouter()
 	r.NotFoundHandler = a.answer(func(*http.Request) (any, error) {
 		return nil, refuse(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
@@ -85,10 +97,8 @@ func Handler(c Config) http.Handler {
 	for _, route := range a.routes() {
 		r.Handle(Prefix+route.path, a.answer(route.do)).Methods(route.method)
 	}
-	return a.guard(r)
+	return r
 }
-
-type api struct{ Config }
 
 // A route answers one kind of request with a value, which becomes JSON.
 type route struct {
@@ -101,6 +111,11 @@ func (a *api) routes() []route {
 		{http.MethodGet, "/openapi.json", func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
 		{http.MethodGet, "/rules", func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
 		{http.MethodGet, "/jobs", a.listJobs},
+		{http.MethodGet, "/jobs/{id}", a.showJob},
+		{http.MethodPost, "/jobs/{id}/retry", a.retryJob},
+		{http.MethodPost, "/jobs/{id}/cancel", a.cancelJob},
+		{http.MethodGet, "/runners", a.listRunners},
+		{http.MethodPost, "/runners/{id}/stop", a.stopRunner},
 	}
 }
 
@@ -186,21 +201,36 @@ type Problem struct {
 func (p *Problem) Error() string { return p.Detail }
 
 // refuse makes the error that a request is answered with.
-func refuse(status int, format string, args ...any) error {
+func refuse(status int, format string, args ...any) error { return problem(status, format, args...) }
+
+func problem(status int, format string, args ...any) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
+}
+
+// undone is the error of a change that could not be made: of what is not ours
+// it gives the words, so that an operator knows which side to look at.
+func undone(err error) error {
+	var conflict *router.ConflictError
+	if err == nil || errors.As(err, &conflict) || errors.Is(err, router.ErrNotFound) {
+		return err
+	}
+	return refuse(http.StatusServiceUnavailable, "it could not be done now: %v", err)
 }
 
 // fail answers with an error: one of ours as it is, any other without its
 // words, which are for the log.
 func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 	var p *Problem
+	var conflict *router.ConflictError
 	switch {
 	case errors.As(err, &p):
+	case errors.As(err, &conflict):
+		p = problem(http.StatusConflict, "%s", conflict.Reason)
 	case errors.Is(err, router.ErrNotFound):
-		errors.As(refuse(http.StatusNotFound, "it is not known here, or no more"), &p)
+		p = problem(http.StatusNotFound, "it is not known here, or no more")
 	default:
 		a.Logger.Error("a request of an operator failed", "method", req.Method, "path", req.URL.Path, "err", err)
-		errors.As(refuse(http.StatusInternalServerError, "this failed; the server's log says why"), &p)
+		p = problem(http.StatusInternalServerError, "this failed; the server's log says why")
 	}
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)

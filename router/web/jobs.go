@@ -4,10 +4,11 @@ import (
 	"context"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/gorilla/mux"
 
 	"switchyard/router"
 	"switchyard/rules"
@@ -119,101 +120,109 @@ func (a *api) listJobs(req *http.Request) (any, error) {
 	return ListJobs(ctx, a.Books, req.URL.Query())
 }
 
-// parameters are those of a query. Each is read once; end has the first fault,
-// and refuses what was not read.
-type parameters struct {
-	url.Values
-	read  []string
-	fault error
+// A JobDetail is all that is known of a job.
+type JobDetail struct {
+	Job         Job             `json:"job"`
+	Decision    *rules.Decision `json:"decision"`    // by which it goes; null until there is one
+	Explanation *rules.Decision `json:"explanation"` // what the rules in force say, with the trace; null when it was read from a file
+	Runners     []Runner        `json:"runners"`     // by try
+	Timeline    []Event         `json:"timeline"`    // oldest first
 }
 
-func (p *parameters) refuse(format string, args ...any) {
-	if p.fault == nil {
-		p.fault = refuse(http.StatusBadRequest, format, args...)
-	}
+// An Event is one line of a time line.
+type Event struct {
+	At     time.Time     `json:"at"`
+	Source router.Source `json:"source"`
+	Runner string        `json:"runner"` // its ID; "": it is about the job
+	State  string        `json:"state"`
+	What   string        `json:"what"`
 }
 
-func (p *parameters) text(name string) string {
-	p.read = append(p.read, name)
-	v := p.Values[name]
-	switch {
-	case len(v) > 1:
-		p.refuse("%s is given twice", name)
-	case len(v) == 1 && len(v[0]) > maxParameter:
-		p.refuse("%s is longer than %d bytes", name, maxParameter)
-	case len(v) == 1:
-		return v[0]
-	}
-	return ""
+// ShowJob answers GET /jobs/{id}, without the explanation.
+func ShowJob(ctx context.Context, books Books, id int64) (JobDetail, error) {
+	d, _, err := showJob(ctx, books, id)
+	return d, err
 }
 
-// oneOf reads a parameter that may be given several times, or hold several values with commas.
-func oneOf[T ~string](p *parameters, name string, known ...T) (values []T) {
-	p.read = append(p.read, name)
-	for _, text := range strings.Split(strings.Join(p.Values[name], ","), ",") {
-		if text == "" {
-			continue
-		}
-		if !slices.Contains(known, T(text)) {
-			p.refuse("%s %q: want one of %s", name, text, join(known))
-			return nil
-		}
-		if !slices.Contains(values, T(text)) {
-			values = append(values, T(text))
-		}
-	}
-	return values
-}
-
-func join[T ~string](values []T) string {
-	var texts []string
-	for _, v := range values {
-		texts = append(texts, string(v))
-	}
-	return strings.Join(texts, ", ")
-}
-
-func (p *parameters) time(name string) time.Time {
-	text := p.text(name)
-	if text == "" {
-		return time.Time{}
-	}
-	t, err := time.Parse(time.RFC3339, text)
+func showJob(ctx context.Context, books Books, id int64) (JobDetail, router.Job, error) {
+	j, err := books.Job(ctx, id)
 	if err != nil {
-		p.refuse("%s %q: want a time such as 2026-11-01T08:00:00Z", name, text)
+		return JobDetail{}, j, err
 	}
-	return t
+	runners, err := books.Runners(ctx, id)
+	if err != nil {
+		return JobDetail{}, j, err
+	}
+	events, err := books.Timeline(ctx, id)
+	if err != nil {
+		return JobDetail{}, j, err
+	}
+	d := JobDetail{Job: jobOf(j), Decision: j.Decision, Runners: []Runner{}, Timeline: []Event{}}
+	for _, r := range runners {
+		d.Runners = append(d.Runners, runnerOf(r))
+	}
+	for _, e := range events {
+		d.Timeline = append(d.Timeline, Event{e.At, e.Source, e.RunnerID, e.State, e.What})
+	}
+	return d, j, nil
 }
 
-func (p *parameters) number(name string, otherwise, least, most int64) int64 {
-	text := p.text(name)
-	if text == "" {
-		return otherwise
+func (a *api) showJob(req *http.Request) (any, error) {
+	id, err := jobID(req)
+	if err != nil {
+		return nil, err
 	}
-	n, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || n < least || n > most {
-		p.refuse("%s %q: want a number from %d to %d", name, text, least, most)
+	p := parameters{Values: req.URL.Query()}
+	if err := p.end(); err != nil {
+		return nil, err
 	}
-	return n
+	return a.job(req.Context(), id)
 }
 
-func (p *parameters) flag(name string) bool {
-	switch text := p.text(name); text {
-	case "", "false":
-		return false
-	case "true":
-		return true
-	default:
-		p.refuse("%s %q: want true or false", name, text)
-		return false
+func (a *api) job(ctx context.Context, id int64) (any, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	d, j, err := showJob(ctx, a.Books, id)
+	if err != nil {
+		return nil, err
 	}
+	explanation := a.App.Explain(j)
+	d.Explanation = &explanation
+	return d, nil
 }
 
-func (p *parameters) end() error {
-	for name := range p.Values {
-		if !slices.Contains(p.read, name) {
-			p.refuse("unknown parameter %q: want %s", name, strings.Join(p.read, ", "))
-		}
+func (a *api) retryJob(req *http.Request) (any, error) {
+	return a.changeJob(req, a.App.RetryJob)
+}
+
+func (a *api) cancelJob(req *http.Request) (any, error) {
+	return a.changeJob(req, a.App.CancelJob)
+}
+
+// changeJob makes a change, which is finished even if the client goes away, and
+// answers with the job as it is then.
+func (a *api) changeJob(req *http.Request, change func(context.Context, int64) error) (any, error) {
+	id, err := jobID(req)
+	if err != nil {
+		return nil, err
 	}
-	return p.fault
+	p := parameters{Values: req.URL.Query()}
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
+	defer cancel()
+	if err := change(ctx, id); err != nil {
+		return nil, undone(err)
+	}
+	return a.job(ctx, id)
+}
+
+func jobID(req *http.Request) (int64, error) {
+	text := mux.Vars(req)["id"]
+	id, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || id < 1 {
+		return 0, refuse(http.StatusBadRequest, "job %q: want GitHub's ID of a job, a number", text)
+	}
+	return id, nil
 }

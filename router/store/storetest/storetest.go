@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"lost deliveries", lostTests},
 		{"life on Nomad", lifeTests},
 		{"queries", queryTests},
+		{"operators", operatorTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, tt := range group.tests {

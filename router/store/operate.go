@@ -1,0 +1,75 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"switchyard/router"
+)
+
+const (
+	// A try whose Nomad job may be there, or was, cannot be had again: its ID is taken.
+	redecideSQL = `
+UPDATE jobs SET state = 'queued', reason = ?2, due_at = ?3, updated_at = ?3, failures = 0,
+	try = try + EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND (r.state <> 'dispatched' OR r.nomad_job <> '')),
+	limit_key = iif(state IN ('queued', 'retrying'), limit_key, ''),
+	fit = iif(state IN ('queued', 'retrying'), fit, ''),
+	fallback = iif(state IN ('queued', 'retrying'), fallback, 0),
+	dispatched_at = iif(state IN ('queued', 'retrying'), dispatched_at, 0)
+WHERE id = ?1 AND (state IN ('queued', 'retrying', 'ignored', 'denied', 'unroutable') OR state = 'held' AND limit_key <> '')`
+
+	cancelSQL = `
+UPDATE jobs SET state = 'denied', reason = ?2, updated_at = ?3
+WHERE id = ?1 AND state IN ('held', 'queued', 'retrying', 'dispatched', 'unroutable')`
+
+	noteLiveSQL = `
+UPDATE runners SET reason = ?2, updated_at = ?3
+WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')`
+)
+
+// Redecide implements router.Store.
+func (s *Store) Redecide(ctx context.Context, jobID int64, reason string, now time.Time) (done bool, err error) {
+	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+		n, err := t.exec(redecideSQL, jobID, reason, millis(now))
+		if done = n > 0; done || err != nil {
+			return err
+		}
+		return known(t, jobID)
+	})
+	return done && err == nil, err
+}
+
+// Cancel implements router.Store. The place that the job had under a limit is
+// another's.
+func (s *Store) Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (done bool, err error) {
+	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+		waits, err := found(t, waitsForPlaceSQL, jobID) // and so has none to leave
+		if err != nil {
+			return err
+		}
+		n, err := t.exec(cancelSQL, jobID, reason, millis(now))
+		if done = n > 0; err != nil || !done {
+			if err == nil {
+				err = known(t, jobID)
+			}
+			return err
+		}
+		if !waits {
+			_, err = t.exec(releaseSQL, jobID, millis(now))
+		}
+		return err
+	})
+	return done && err == nil, err
+}
+
+const waitsForPlaceSQL = `SELECT 1 FROM jobs WHERE id = ? AND state = 'held' AND limit_key <> ''`
+
+// Note implements router.Store.
+func (s *Store) Note(ctx context.Context, runnerID, reason string, now time.Time) error {
+	return s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+		if n, err := t.exec(noteLiveSQL, runnerID, reason, millis(now)); n > 0 || err != nil {
+			return err
+		}
+		return knownRunner(t, runnerID)
+	})
+}

@@ -1,0 +1,108 @@
+package web
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"switchyard/router"
+)
+
+// A Runner is one as the API shows it. Times are in UTC, null when it has not
+// come to that.
+type Runner struct {
+	ID        string             `json:"id"`
+	JobID     int64              `json:"job_id"` // the job that it is meant for
+	Try       int                `json:"try"`
+	State     router.RunnerState `json:"state"`
+	StateAt   time.Time          `json:"state_at"`
+	Reason    string             `json:"reason"`
+	Name      string             `json:"name"`      // on GitHub
+	GitHubID  int64              `json:"github_id"` // 0 until it is configured
+	Target    router.Target      `json:"target"`    // where it is registered
+	NomadJob  string             `json:"nomad_job"` // "" until it is registered, as are the next two
+	Namespace string             `json:"namespace"`
+	Region    string             `json:"region"`
+	Node      string             `json:"node"`
+	CreatedAt time.Time          `json:"created_at"`
+	PlacedAt  *time.Time         `json:"placed_at"`
+	EndedAt   *time.Time         `json:"ended_at"` // when its Nomad job was seen to have ended
+	Unplaced  *router.Unplaced   `json:"unplaced"` // why it has no node; null: nothing known, or it has one
+}
+
+// A RunnerList is a page of runners, newest first.
+type RunnerList struct {
+	Runners    []Runner `json:"runners"`
+	NextCursor string   `json:"next_cursor"` // cursor of the next page; "": this is the last
+}
+
+func runnerOf(r router.Runner) Runner {
+	v := Runner{
+		ID: r.ID, JobID: r.JobID, Try: r.Try, State: r.State, StateAt: r.StateAt, Reason: r.Reason, Name: r.Name, GitHubID: r.GitHubID, Target: r.Target,
+		NomadJob: r.NomadJob, Namespace: r.NomadAt.Namespace, Region: r.NomadAt.Region, Node: r.Node,
+		CreatedAt: r.CreatedAt, PlacedAt: orNull(r.PlacedAt), EndedAt: orNull(r.EndedAt),
+	}
+	if u := r.Unplaced; u != nil && r.PlacedAt.IsZero() {
+		shown := *u
+		shown.Filtered, shown.Exhausted = list(u.Filtered), list(u.Exhausted)
+		v.Unplaced = &shown
+	}
+	return v
+}
+
+// ListRunners answers GET /runners with these parameters; an error may be a Problem.
+func ListRunners(ctx context.Context, books Books, params url.Values) (RunnerList, error) {
+	p := parameters{Values: params}
+	f := router.RunnerFilter{States: oneOf(&p, "state", router.RunnerStates...)}
+	if text := p.text("cursor"); text != "" {
+		if n, err := fmt.Sscanf(text, "%d-%d", &f.BeforeJob, &f.BeforeTry); n != 2 || err != nil || f.BeforeJob < 1 {
+			p.refuse("cursor %q: want the next_cursor of the page before", text)
+		}
+	}
+	f.Limit = int(p.number("limit", 100, 1, 500)) + 1 // whether there is another page
+	if err := p.end(); err != nil {
+		return RunnerList{}, err
+	}
+	runners, err := books.FindRunners(ctx, f)
+	if err != nil {
+		return RunnerList{}, err
+	}
+	l := RunnerList{Runners: []Runner{}}
+	for i, r := range runners {
+		if i == f.Limit-1 {
+			l.NextCursor = fmt.Sprintf("%d-%d", runners[i-1].JobID, runners[i-1].Try)
+			break
+		}
+		l.Runners = append(l.Runners, runnerOf(r))
+	}
+	return l, nil
+}
+
+func (a *api) listRunners(req *http.Request) (any, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+	defer cancel()
+	return ListRunners(ctx, a.Books, req.URL.Query())
+}
+
+func (a *api) stopRunner(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	force := p.flag("force")
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
+	defer cancel()
+	id := mux.Vars(req)["id"]
+	if err := a.App.StopRunner(ctx, id, force); err != nil {
+		return nil, undone(err)
+	}
+	r, err := a.Books.Runner(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return runnerOf(r), nil
+}
