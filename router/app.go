@@ -52,7 +52,7 @@ type Config struct {
 
 	Senders int // Nomad jobs registered at the same time, at most 64; 0: 16
 
-	Tick  time.Duration // how often the store is read though nothing woke the worker; 0: 5 s
+	Tick  time.Duration // how often due jobs and leftover runners are read from the store though nothing woke the worker; 0: 5 s
 	Grace time.Duration // how long a stop waits for work in hand; 0: 20 s
 
 	Sweep time.Duration // how often the books are compared with a listing of Nomad, beside its events; 0: 5 min
@@ -128,6 +128,7 @@ func New(c Config) (*App, error) {
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), why: asker{wake: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
+		spare: make(chan struct{}, 1), looked: map[int64]bool{}, started: map[string]bool{},
 	}}
 	v := c.RulesVersion
 	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)
@@ -180,6 +181,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.worker.explains(ctx) })
 	g.Go(func() error { return a.worker.fallbacks(ctx) })
 	g.Go(func() error { return a.worker.relimits(ctx) })
+	g.Go(func() error { return a.worker.leftovers(ctx) })
 	g.Go(func() error {
 		return a.worker.every(ctx, a.Deliveries, "cannot ask GitHub for lost deliveries", a.worker.findLost)
 	})
@@ -194,6 +196,7 @@ func (a *App) receive(ctx context.Context, d Delivery) error {
 	}
 	if changed {
 		a.nudge()
+		a.look(d.Job.ID)
 	}
 	if err := a.sawHook(ctx, d.Hook); err != nil {
 		a.Logger.Warn("cannot remember a webhook; its next delivery tries again", "err", err)

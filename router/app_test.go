@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -47,8 +48,9 @@ type cluster struct {
 	starts int
 	fail   func(n int) error
 	within func(router.StartRequest)
-	dead   map[string]bool // Nomad jobs that ended
-	hidden string          // one that cannot be looked up
+	dead   map[string]bool                                // Nomad jobs that ended
+	hidden string                                         // one that cannot be looked up
+	placed func(router.Runner) (router.Allocation, error) // nil: each has a node, and starts
 }
 
 func (c *cluster) Ended(_ context.Context, r router.Runner) (bool, error) {
@@ -115,6 +117,9 @@ func (c *cluster) Follow(ctx context.Context, _ uint64, _ func(router.NomadEvent
 }
 
 func (c *cluster) Allocation(_ context.Context, r router.Runner) (router.Allocation, error) {
+	if c.placed != nil {
+		return c.placed(r)
+	}
 	return router.Allocation{ID: "a-" + r.ID, Status: "pending", Desired: "run", Node: "one", NodeAddr: "127.0.0.1"}, nil
 }
 
@@ -129,6 +134,12 @@ func (c *cluster) end(nomadJobs ...string) {
 	for _, id := range nomadJobs {
 		c.dead[id] = true
 	}
+}
+
+func (c *cluster) ended(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.dead[id]
 }
 
 func (c *cluster) job(id string) (router.StartRequest, bool) {
@@ -152,6 +163,10 @@ type hub struct {
 	fail func(n int) error
 	runs int                                      // how often one was looked up
 	run  func(n int, id int64) (rules.Run, error) // the nth look-up
+
+	job     func(id int64) (router.Delivery, error) // nil: every job is queued
+	busy    map[int64]bool                          // runners that have a job
+	removed []int64                                 // runners that were taken off
 }
 
 func (h *hub) Run(_ context.Context, _ router.Repo, id int64) (rules.Run, error) {
@@ -171,6 +186,9 @@ func (h *hub) RegistrationToken(_ context.Context, r router.ConfigRequest) (rout
 func (h *hub) Ready(router.Target) error { return nil }
 
 func (h *hub) Job(_ context.Context, repo rules.Repo, id int64) (router.Delivery, error) {
+	if h.job != nil {
+		return h.job(id)
+	}
 	return router.Delivery{
 		Source: router.SourceGitHub, Action: "queued", Status: "queued", ReceivedAt: time.Now(),
 		Job: router.Job{ID: id, RunID: id * 10, Attempt: 1, Name: "build", Repo: repo},
@@ -183,7 +201,21 @@ func (h *hub) Runner(context.Context, router.Target, string) (router.GitHubRunne
 
 func (h *hub) Runners(context.Context, router.Target) ([]router.GitHubRunner, error) { return nil, nil }
 
-func (h *hub) RemoveRunner(context.Context, router.Target, int64) error { return nil }
+func (h *hub) RemoveRunner(_ context.Context, _ router.Target, id int64) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.busy[id] {
+		return router.ErrBusy
+	}
+	h.removed = append(h.removed, id)
+	return nil
+}
+
+func (h *hub) lost() []int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.removed)
+}
 
 func (h *hub) lookedUp() int {
 	h.mu.Lock()

@@ -29,6 +29,7 @@ type worker struct {
 	*Config
 	wake    chan struct{} // size 1; a hint that a job may be due
 	relimit chan struct{} // size 1; a hint that limits may have changed
+	spare   chan struct{} // size 1; a hint that looked has jobs
 	jobs    chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
 
 	listings chan []NomadJob // size 1; from follow, to be compared with the books
@@ -37,9 +38,11 @@ type worker struct {
 
 	live atomic.Pointer[liveRules]
 
-	mu     sync.Mutex
-	inHand map[int64]*Decision // jobs handed to a sender, or about to be; nil until decided
-	tokens map[string]Secret   // by runner ID: tokens of attempts that failed, used again so that hashes do not pile up
+	mu      sync.Mutex
+	inHand  map[int64]*Decision // jobs handed to a sender, or about to be; nil until decided
+	tokens  map[string]Secret   // by runner ID: tokens of attempts that failed, used again so that hashes do not pile up
+	looked  map[int64]bool      // jobs whose runners may be left over; 0: all
+	started map[string]bool     // runners that Nomad is being asked for; true: left over meanwhile
 
 	runs runs // those looked up
 
@@ -177,6 +180,8 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	if err != nil {
 		return fmt.Errorf("prepare runner %s: %w", r.ID, err)
 	}
+	w.starts(r.ID)
+	defer w.hasStarted(r.ID)
 	began := w.Now()
 	started, err := w.start(ctx, StartRequest{
 		Runner: r, Job: j, Rule: d.Rule, Placement: j.Placement(d),
@@ -277,6 +282,35 @@ func (w *worker) keep(runnerID string, token Secret) {
 		clear(w.tokens)
 	}
 	w.tokens[runnerID] = token
+}
+
+// starts marks a runner as being started, until hasStarted.
+func (w *worker) starts(runnerID string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.started[runnerID] = false
+}
+
+func (w *worker) hasStarted(runnerID string) {
+	w.mu.Lock()
+	leftOver := w.started[runnerID]
+	delete(w.started, runnerID)
+	w.mu.Unlock()
+	if leftOver {
+		w.look(0)
+	}
+}
+
+// beingStarted reports whether a runner that is left over is being started:
+// leftovers looks again after that.
+func (w *worker) beingStarted(runnerID string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.started[runnerID]
+	if ok {
+		w.started[runnerID] = true
+	}
+	return ok
 }
 
 func hash(token Secret) [32]byte { return sha256.Sum256([]byte(token)) }
