@@ -1,0 +1,306 @@
+package router_test
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/githubsim"
+	"switchyard/router/nomad"
+	"switchyard/router/nomadsim"
+	"switchyard/router/store"
+	"switchyard/router/webhook"
+	"switchyard/rules"
+)
+
+// A world is a router between a simulated GitHub and a simulated Nomad, with
+// the real clients and the real webhook.
+type world struct {
+	t      *testing.T
+	github *githubsim.Server
+	nomad  *nomadsim.Server
+	client *nomad.Client // of that Nomad
+	api    *api.Client
+	hub    *gh.Client
+	db     string // path of the database
+	addr   string // where the router listens
+	set    *rules.Set
+	store  *store.Store
+	stop   func() // of the router and its store; nil while there is none
+
+	mu      sync.Mutex
+	run     func(ctx context.Context, t nomadsim.Task) int // nil: as a runner does
+	starts  []string                                       // Nomad jobs that started a task
+	deliver bool                                           // false: what GitHub sends gets lost
+}
+
+const machine = `
+version: 1
+labels: { self-hosted: {}, linux: {} }
+`
+
+// newWorld makes one without a router, with one Linux node.
+func newWorld(t *testing.T, rulesYAML string) *world {
+	t.Helper()
+	set, err := rules.Parse("rules.yaml", []byte(machine+rulesYAML))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, set: set, db: filepath.Join(t.TempDir(), "test.db"), deliver: true}
+	// The router keeps its address when it is started anew.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.addr = l.Addr().String()
+	l.Close()
+
+	door := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		open := w.deliver
+		w.mu.Unlock()
+		if !open {
+			rw.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		w.forward(rw, r)
+	}))
+	t.Cleanup(door.Close)
+	w.github = githubsim.New(githubsim.Config{WebhookURL: door.URL + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000})
+	t.Cleanup(w.github.Close)
+	w.nomad = nomadsim.New(nomadsim.Config{
+		Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})},
+		Run:   w.task,
+	})
+	t.Cleanup(w.nomad.Close)
+	nomadServer, githubServer := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		q.Del("filter")
+		r.URL.RawQuery = q.Encode()
+		w.nomad.ServeHTTP(rw, r)
+	})), httptest.NewServer(w.github)
+	t.Cleanup(nomadServer.Close)
+	t.Cleanup(githubServer.Close)
+	specs, err := jobspecs.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &api.Config{Address: nomadServer.URL}
+	if w.api, err = api.NewClient(config); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config}); err != nil {
+		t.Fatal(err)
+	}
+	if w.hub, err = gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: githubServer.URL, HTTPClient: githubServer.Client()}); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// task is what a runner's Nomad task does.
+func (w *world) task(ctx context.Context, t nomadsim.Task) int {
+	w.mu.Lock()
+	w.starts = append(w.starts, t.JobID)
+	run := w.run
+	w.mu.Unlock()
+	if run != nil {
+		return run(ctx, t)
+	}
+	jit := strings.TrimSpace(t.Artifacts["secrets/runner.jit"])
+	if jit == "" {
+		return 0
+	}
+	if err := w.github.Connect(ctx, jit); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func (w *world) forward(rw http.ResponseWriter, r *http.Request) {
+	req, err := http.NewRequestWithContext(r.Context(), r.Method, "http://"+w.addr+r.URL.Path, r.Body)
+	if err != nil {
+		w.t.Error(err)
+		return
+	}
+	req.Header = r.Header
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		rw.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	resp.Body.Close()
+	rw.WriteHeader(resp.StatusCode)
+}
+
+// deliveries says whether GitHub's deliveries arrive.
+func (w *world) deliveries(arrive bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deliver = arrive
+}
+
+func (w *world) started() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string(nil), w.starts...)
+}
+
+// start runs a router until the test, or w.stop, ends it.
+func (w *world) start(change ...func(*router.Config)) {
+	t := w.t
+	t.Helper()
+	var err error
+	if w.store, err = store.Open(t.Context(), w.db); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	c := router.Config{
+		Store: w.store, Nomad: w.client, GitHub: w.hub, Rules: w.set,
+		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
+			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log}, receive)
+		},
+		Listen: w.addr, AdminListen: "127.0.0.1:0", Logger: log, Tick: 20 * time.Millisecond,
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	app, err := router.New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- app.Run(ctx) }()
+	st := w.store
+	w.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+		http.DefaultClient.CloseIdleConnections()
+	})
+	t.Cleanup(w.stop)
+}
+
+func (w *world) queue(labels ...string) int64 {
+	w.t.Helper()
+	return w.github.Queue(w.t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: labels})
+}
+
+func (w *world) await(id int64, ok func(router.Job) bool) router.Job {
+	w.t.Helper()
+	return awaitJob(w.t, w.store, id, ok)
+}
+
+// runners are those of a job, by try.
+func (w *world) runners(id int64) []router.Runner {
+	w.t.Helper()
+	list, err := w.store.Runners(w.t.Context(), id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return list
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it never came to this: " + what)
+		}
+	}
+}
+
+// gone reports whether a Nomad job has ended.
+func (w *world) gone(id string) bool {
+	j, _, err := w.api.Jobs().Info(id, nil)
+	return err != nil || *j.Status == "dead"
+}
+
+const plainRule = `
+rules:
+  - name: linux
+    jobspec: docker-linux
+`
+
+func TestAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
+	w := newWorld(t, plainRule)
+	w.start()
+	id := w.queue("self-hosted", "linux")
+	w.await(id, in(router.Completed))
+	eventually(t, "the runner's Nomad job ended", func() bool { return !w.runners(id)[0].EndedAt.IsZero() })
+	r := w.runners(id)[0]
+	if r.Node != "node-1" || r.PlacedAt.IsZero() || r.State != router.RunnerFinished {
+		t.Errorf("the runner is %+v, want it finished on node-1", r)
+	}
+	line, err := w.store.Timeline(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[router.Source]bool{}
+	for _, e := range line {
+		said[e.Source] = true
+	}
+	if !said[router.SourceNomad] || !said[router.SourceWebhook] || !said[router.SourceRunner] {
+		t.Errorf("the time line has the sources %v, want Nomad, the webhook and the runner: %+v", said, line)
+	}
+}
+
+// Each runner fails before it claims: at once, and with Nomad's words.
+func TestARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
+	w := newWorld(t, plainRule)
+	w.start(func(c *router.Config) { c.PublicURL = "http://127.0.0.1:1" }) // where nobody is
+	id := w.queue("self-hosted", "linux")
+	w.await(id, func(j router.Job) bool { return j.Try >= 3 })
+	first := w.runners(id)[0]
+	if first.State != router.RunnerLost || !strings.Contains(first.Reason, "can its node reach http://127.0.0.1:1?") || !strings.Contains(first.Reason, "configuration: failed") {
+		t.Errorf("the first runner is %s: %s; want it lost, with Nomad's words", first.State, first.Reason)
+	}
+}
+
+const fallbackRule = `
+rules:
+  - name: linux
+    jobspec: docker-linux
+    constraints: ['${meta.zone} = nowhere']
+    fallback:
+      - { after: 1s, constraints: ['${attr.kernel.name} = linux'] }
+`
+
+func TestARunnerWithoutANodeFallsBack(t *testing.T) {
+	w := newWorld(t, fallbackRule)
+	w.start()
+	id := w.queue("self-hosted", "linux")
+	j := w.await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
+	if !strings.Contains(j.Reason, "; falls back at ") {
+		t.Errorf("reason = %q, want why it waits, and until when", j.Reason)
+	}
+	j = w.await(id, in(router.Completed))
+	if j.Fallback != 1 || j.Try != 2 {
+		t.Errorf("it was served with fallback %d at try %d, want 1 and 2", j.Fallback, j.Try)
+	}
+	list := w.runners(id)
+	if len(list) != 2 || list[0].State != router.RunnerStopped || !w.gone(list[0].NomadJob) {
+		t.Errorf("runners %+v, want the first stopped, on Nomad too", list)
+	}
+	if got := w.started(); len(got) != 1 || got[0] != list[1].NomadJob {
+		t.Errorf("started %v, want the second alone", got)
+	}
+}
