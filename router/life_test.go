@@ -219,15 +219,6 @@ func (w *world) runners(id int64) []router.Runner {
 	return list
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it never came to this: " + what)
-		}
-	}
-}
-
 // gone reports whether a Nomad job has ended.
 func (w *world) gone(id string) bool {
 	j, _, err := w.api.Jobs().Info(id, nil)

@@ -46,12 +46,6 @@ func (r *running) runner(id string) router.Runner {
 	return v
 }
 
-func (c *cluster) ended(id string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.dead[id]
-}
-
 func TestAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "mac"))
