@@ -28,6 +28,8 @@ type (
 	Repo       = rules.Repo
 	Run        = rules.Run
 	Limit      = rules.Limit
+	Fallback   = rules.Fallback
+	Duration   = rules.Duration
 )
 
 // A JobState is where a job stands. States only move forward, except that a

@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"switchyard/router"
-	"switchyard/rules"
 )
 
 // after is a moment of the suite's stories.
@@ -169,7 +168,7 @@ var lifeTests = []test{
 	}},
 	{"why runners have no node is the reason of their jobs", func(t *testing.T, f *fixture) {
 		d := decision()
-		d.Fallback = []rules.Fallback{{After: rules.Duration(5 * time.Minute)}}
+		d.Fallback = []router.Fallback{{After: router.Duration(5 * time.Minute)}}
 		for id := int64(1); id <= 3; id++ {
 			f.receive(queued(id))
 		}
@@ -196,10 +195,10 @@ var lifeTests = []test{
 	}},
 	{"fallbacks come due while a runner waits for a node", func(t *testing.T, f *fixture) {
 		d := decision()
-		d.Fallback = []rules.Fallback{
-			{After: rules.Duration(time.Minute), Reason: "not for this job"},
-			{After: rules.Duration(2 * time.Minute)},
-			{After: rules.Duration(3 * time.Minute)},
+		d.Fallback = []router.Fallback{
+			{After: router.Duration(time.Minute), Reason: "not for this job"},
+			{After: router.Duration(2 * time.Minute)},
+			{After: router.Duration(3 * time.Minute)},
 		}
 		for id := int64(1); id <= 2; id++ {
 			f.receive(queued(id))
@@ -282,7 +281,7 @@ var lifeTests = []test{
 	}},
 	{"a job has the time limit of its decision", func(t *testing.T, f *fixture) {
 		d := decision()
-		d.TimeLimit = rules.Duration(time.Hour)
+		d.TimeLimit = router.Duration(time.Hour)
 		f.receive(queued(1))
 		r := f.dispatchWith(1, d, T0)
 		f.claim(r)
