@@ -315,15 +315,17 @@ type Nomad interface {
 	// concurrent use.
 	Stop(ctx context.Context, r Runner) error
 
-	// Jobs lists the Nomad jobs of all runners, ended ones included as long as
-	// Nomad keeps them, in one request, and the index from which Follow tells
-	// what comes after. Safe for concurrent use.
+	// Jobs lists the Nomad jobs of all runners in the client's own region, ended
+	// ones included as long as Nomad keeps them, in one request, and the index
+	// from which Follow tells what comes after. Safe for concurrent use.
 	Jobs(ctx context.Context) (jobs []NomadJob, index uint64, err error)
 
 	// Follow calls each for what happens to the Nomad jobs of runners, from
 	// index on, until ctx ends, each fails, or Nomad does: the error says so and
-	// is never nil. Events may be repeated; after an error some may be lost, and
-	// only Jobs tells what is.
+	// is never nil. It never calls each twice at a time. Events may be repeated.
+	// Nomad keeps few, so those between index and NomadFollowed, which comes
+	// first, may be lost, and so may those after an error: Jobs, called after
+	// NomadFollowed came, tells what they came to.
 	Follow(ctx context.Context, index uint64, each func(NomadEvent) error) error
 
 	// Allocation returns the newest allocation of a runner; ErrNotFound when
@@ -367,11 +369,12 @@ type NomadEventKind string
 
 // The kinds of events.
 const (
-	NomadWaits   NomadEventKind = "waits"   // no node has room for it: ask Unplaced
-	NomadPlaced  NomadEventKind = "placed"  // it has a node
-	NomadStarted NomadEventKind = "started" // its runner task runs
-	NomadEnded   NomadEventKind = "ended"   // its allocation ended; Text says how
-	NomadStopped NomadEventKind = "stopped" // somebody stopped or purged it
+	NomadFollowed NomadEventKind = "followed" // of no job: what happens from now on will be told
+	NomadWaits    NomadEventKind = "waits"    // no node has room for it: ask Unplaced
+	NomadPlaced   NomadEventKind = "placed"   // it has a node
+	NomadStarted  NomadEventKind = "started"  // a task of it runs
+	NomadEnded    NomadEventKind = "ended"    // its allocation ended; Text says how
+	NomadStopped  NomadEventKind = "stopped"  // somebody stopped or purged it
 )
 
 // An Allocation is Nomad's of a runner.

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -50,7 +51,8 @@ type shared struct {
 	api       *api.Client
 	log       *slog.Logger
 	namespace string // where jobs go that name none
-	hold      keyed  // one parse per jobspec, one dispatch per runner at a time
+	silence   time.Duration
+	hold      keyed // one parse per jobspec, one dispatch per runner at a time
 
 	mu     sync.Mutex
 	parsed map[string][]byte // what Nomad made of HCL: JSON by jobspec hash
@@ -89,6 +91,7 @@ func New(c Config) (*Client, error) {
 	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
 		return nil, fmt.Errorf("TLS to Nomad: %w; are NOMAD_CACERT, NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY right?", err)
 	}
+	config.HttpClient.Transport = noting{transport}
 	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)
@@ -97,7 +100,7 @@ func New(c Config) (*Client, error) {
 		config.Namespace = api.DefaultNamespace
 	}
 	made := &Client{shared: &shared{
-		api: client, log: c.Logger, namespace: config.Namespace, parsed: map[string][]byte{},
+		api: client, log: c.Logger, namespace: config.Namespace, silence: silence, parsed: map[string][]byte{},
 	}}
 	made.Use(c.Jobspecs)
 	return made, nil

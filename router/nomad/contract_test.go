@@ -43,7 +43,7 @@ func targets(t *testing.T, test func(t *testing.T, on target)) {
 		test(t, newTarget(t, addr, true))
 	})
 	t.Run("simulated", func(t *testing.T) {
-		sim := nomadsim.New(nomadsim.Config{Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{
+		sim := nomadsim.New(nomadsim.Config{Run: runScript, Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{
 			Name: "vm", Kernel: runtime.GOOS, Arch: runtime.GOARCH, Cores: 2, MemoryMB: 4096,
 		})}})
 		t.Cleanup(sim.Close)

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	nodeID = "${node.unique.id}"
+	nodeID   = "${node.unique.id}"
+	nodeRead = `node { policy = "read" }` // the capability
 
 	maxAside = 50 // nodes out of service that are read one by one
 	maxNames = 5  // of nodes, pools or datacenters in a message
@@ -35,7 +36,7 @@ func (s *survey) fleet(ctx context.Context, region string) (*fleet, error) {
 	}
 	query := scope{Region: region}.read(ctx)
 	query.Params = map[string]string{"resources": "true"}
-	read := call{what: "list nodes", capability: `node { policy = "read" }`}
+	read := call{what: "list nodes", capability: nodeRead}
 	nodes, _, err := s.api.Nodes().List(query)
 	if err != nil {
 		return nil, read.sorted(err)

@@ -1,10 +1,15 @@
 package nomad
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,24 +19,35 @@ import (
 	"switchyard/router"
 )
 
-// ours is what the ID of every runner's Nomad job has in it, dispatched ones
-// included.
-const ours = "gha-"
+const (
+	// silence is how long an event stream may stay without a word before it
+	// counts as dead. Nomad sends a heartbeat every 30 s
+	// (nomad/event_endpoint.go, v2.0.6-dev, read 2026-11-25).
+	silence = 70 * time.Second
+
+	maxBatch = 64 << 20 // bytes of the events of one change
+	maxStub  = 8 << 20  // bytes of one job in a listing; its meta may have megabytes
+	maxEnd   = 300      // characters of how an allocation ended
+)
+
+// ours finds the Nomad jobs of runners in a listing, dispatched ones included;
+// runnerOf is more exact.
+const ours = `ID matches "(^|/dispatch-)gha-[0-9]"`
 
 // runnerOf is the ID of the runner whose Nomad job has this ID: the ID itself,
 // or, as of "parent/dispatch-gha-1-1-1700000000-0123abcd", what the dispatch
 // was named after; "" when it is none of ours.
 func runnerOf(nomadJob string) string {
-	id := nomadJob
+	id, most := nomadJob, 3
 	if _, child, ok := strings.Cut(id, "/dispatch-"); ok {
-		id = child
+		id, most = child, 5
 	}
 	parts := strings.Split(id, "-")
-	if len(parts) < 3 || parts[0] != "gha" || len(parts) > 3 && id == nomadJob {
+	if len(parts) != most || parts[0] != "gha" {
 		return ""
 	}
 	for _, digits := range parts[1:3] {
-		if n, err := strconv.ParseInt(digits, 10, 64); err != nil || n <= 0 || digits[0] == '+' {
+		if n, err := strconv.ParseInt(digits, 10, 64); err != nil || n <= 0 || strconv.FormatInt(n, 10) != digits {
 			return ""
 		}
 	}
@@ -44,167 +60,338 @@ func (c *Client) Stop(ctx context.Context, r router.Runner) error {
 		return fmt.Errorf("runner %s is not registered", r.ID)
 	}
 	at := scope(r.NomadAt)
-	_, _, err := c.api.Jobs().DeregisterOpts(r.NomadJob, &api.DeregisterOptions{}, at.write(ctx))
-	if status(err) == http.StatusNotFound {
-		return nil
-	}
-	if err != nil {
+	// Nomad answers 200 when there is no such job.
+	if _, _, err := c.api.Jobs().DeregisterOpts(r.NomadJob, &api.DeregisterOptions{}, at.write(ctx)); err != nil {
 		return call{what: "stop job " + r.NomadJob, at: at, capability: "submit-job"}.sorted(err)
 	}
 	return nil
 }
 
-// Jobs implements router.Nomad. It lists all namespaces that the token has
-// list-jobs on.
-func (c *Client) Jobs(ctx context.Context) ([]router.NomadJob, uint64, error) {
-	at := scope{Namespace: api.AllNamespacesNamespace}
-	q := at.read(ctx)
-	q.Filter = fmt.Sprintf("ID matches %q", `(^|/dispatch-)gha-`)
-	q.Params = map[string]string{"meta": "true"}
-	list, meta, err := c.api.Jobs().List(q)
+// Jobs implements router.Nomad, for the client's region. It lists the
+// namespaces that the token has list-jobs on; one that has it on none is a
+// FixError.
+func (c *Client) Jobs(ctx context.Context) (jobs []router.NomadJob, index uint64, err error) {
+	list := call{what: "list jobs", at: scope{Namespace: api.AllNamespacesNamespace}, capability: "list-jobs"}
+	ctx = context.WithValue(ctx, indexKey{}, &index)
+	query := url.Values{"filter": {ours}, "meta": {"true"}}
+	body, err := c.api.Raw().Response("/v1/jobs?"+query.Encode(), list.at.read(ctx))
 	if err != nil {
-		return nil, 0, call{what: "list jobs", at: at, capability: "list-jobs"}.sorted(err)
+		return nil, 0, list.sorted(err)
 	}
-	var jobs []router.NomadJob
-	for _, stub := range list {
-		runner := runnerOf(stub.ID)
-		if runner == "" {
-			continue
-		}
-		j := router.NomadJob{
-			ID: stub.ID, RunnerID: runner, At: router.NomadAt{Namespace: stub.Namespace},
-			Status: stub.Status, Stopped: stub.Stop, Submitted: time.Unix(0, stub.SubmitTime),
-			Repo: stub.Meta[metaRepository],
-		}
-		j.JobID, _ = strconv.ParseInt(stub.Meta[metaJobID], 10, 64)
-		j.RunID, _ = strconv.ParseInt(stub.Meta[metaRunID], 10, 64)
-		j.Attempt, _ = strconv.Atoi(stub.Meta[metaRunAttempt])
-		if stub.JobSummary != nil {
-			for _, group := range stub.JobSummary.Summary {
-				j.Waiting = j.Waiting || stub.Status == "pending" && group.Queued > 0
+	defer body.Close()
+	// One job after another, as the whole is tens of megabytes on a large cluster.
+	in := &bounded{from: body, left: maxStub}
+	decoder := json.NewDecoder(in)
+	if _, err = decoder.Token(); err == nil {
+		for decoder.More() && err == nil {
+			var stub jobStub
+			in.left = maxStub
+			if err = decoder.Decode(&stub); err != nil {
+				break
+			}
+			if j, ok := stub.job(); ok {
+				jobs = append(jobs, j)
 			}
 		}
-		jobs = append(jobs, j)
 	}
-	return jobs, meta.LastIndex, nil
+	if err == nil {
+		_, err = decoder.Token() // the end of the list; without it some are missing
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("%s: read Nomad's answer: %w", list, unfinished(err))
+	}
+	return jobs, index, nil
 }
 
-// Follow implements router.Nomad. Nomad answers a token that may not read with
-// silence, so Jobs is what tells a missing capability.
+// jobStub is what Jobs reads of a job in a listing.
+type jobStub struct {
+	ID, Namespace, Status string
+	Stop                  bool
+	SubmitTime            int64
+	Meta                  struct { // of all keys, only those
+		Repository string `json:"GH_REPOSITORY"`
+		JobID      string `json:"GH_JOB_ID"`
+		RunID      string `json:"GH_RUN_ID"`
+		RunAttempt string `json:"GH_RUN_ATTEMPT"`
+	}
+	JobSummary struct {
+		Summary map[string]struct{ Queued int }
+	}
+}
+
+// job is false for a Nomad job that is no runner's.
+func (s *jobStub) job() (j router.NomadJob, ok bool) {
+	j = router.NomadJob{
+		ID: s.ID, RunnerID: runnerOf(s.ID), At: router.NomadAt{Namespace: s.Namespace},
+		Status: s.Status, Stopped: s.Stop, Submitted: moment(s.SubmitTime), Repo: printable(s.Meta.Repository, maxValue),
+	}
+	j.JobID, _ = strconv.ParseInt(s.Meta.JobID, 10, 64)
+	j.RunID, _ = strconv.ParseInt(s.Meta.RunID, 10, 64)
+	j.Attempt, _ = strconv.Atoi(s.Meta.RunAttempt)
+	for _, group := range s.JobSummary.Summary {
+		j.Waiting = j.Waiting || s.Status == "pending" && group.Queued > 0
+	}
+	return j, j.RunnerID != ""
+}
+
+// moment is a time of Nomad's, which counts nanoseconds; 0 is none.
+func moment(ns int64) time.Time {
+	if ns == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, ns)
+}
+
+// indexKey is under which a context has a *uint64 for the index of Nomad's answer.
+type indexKey struct{}
+
+// noting gives the index of answers to who asks by indexKey: the API client
+// keeps it to itself where it hands out an answer unread.
+type noting struct{ *http.Transport }
+
+func (n noting) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := n.Transport.RoundTrip(r)
+	if index, ok := r.Context().Value(indexKey{}).(*uint64); ok && err == nil {
+		*index, _ = strconv.ParseUint(resp.Header.Get("X-Nomad-Index"), 10, 64)
+	}
+	return resp, err
+}
+
+// bounded fails when more than left is read.
+type bounded struct {
+	from io.Reader
+	left int // bytes
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errors.New("it is too long")
+	}
+	n, err := b.from.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
+// unfinished is the error for an answer that ended too early.
+func unfinished(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// errSilent is why Follow gives up a stream.
+var errSilent = fmt.Errorf("Nomad sent nothing for %v, not even a heartbeat", silence)
+
+// Follow implements router.Nomad, for the client's region. Nomad keeps the last
+// 100 changes of a cluster, or as many as event_buffer_size in its server block says, and
+// starts a stream that asks for an older index at the oldest of them without a
+// word: hence NomadFollowed. It needs read-job.
 func (c *Client) Follow(ctx context.Context, index uint64, each func(router.NomadEvent) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	at := scope{Namespace: api.AllNamespacesNamespace}
-	follow := call{what: "follow events", at: at, capability: "read-job"}
-	topics := map[api.Topic][]string{api.TopicJob: {"*"}, api.TopicAllocation: {"*"}, api.TopicEvaluation: {"*"}}
-	stream, err := c.api.EventStream().Stream(ctx, topics, index, at.read(ctx))
+	follow := call{what: "follow events", at: scope{Namespace: api.AllNamespacesNamespace}, capability: "read-job"}
+	return c.stream(ctx, follow, index, each)
+}
+
+// stream follows the events of a namespace, or of all.
+func (c *Client) stream(ctx context.Context, follow call, index uint64, each func(router.NomadEvent) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	quiet := time.AfterFunc(c.silence, func() { cancel(errSilent) })
+	defer quiet.Stop()
+	query := url.Values{"topic": {"Job", "Evaluation", "Allocation"}, "index": {strconv.FormatUint(index, 10)}}
+	body, err := c.api.Raw().Response("/v1/event/stream?"+query.Encode(), follow.at.read(ctx))
 	if err != nil {
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
 		return follow.sorted(err)
 	}
-	for batch := range stream {
-		if batch.Err != nil {
-			return follow.sorted(batch.Err)
+	defer body.Close()
+	in := &bounded{from: body}
+	decoder := json.NewDecoder(in)
+	for opened := false; ; {
+		var batch struct {
+			Index  uint64
+			Events []streamed
+		}
+		in.left = maxBatch
+		err := decoder.Decode(&batch)
+		switch cause := context.Cause(ctx); {
+		case cause != nil:
+			return fmt.Errorf("%s: %w", follow, cause)
+		case errors.Is(err, io.EOF) && !opened: // as it answers a token that may not read
+			return &router.FixError{Fix: needs(follow.capability, follow.at), Err: fmt.Errorf("%s: Nomad ended the stream before it began", follow)}
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("%s: Nomad ended the stream", follow)
+		case err != nil:
+			return fmt.Errorf("%s: %w", follow, err)
+		}
+		quiet.Reset(c.silence)
+		if !opened {
+			opened = true
+			if err := each(router.NomadEvent{Kind: router.NomadFollowed, Index: index}); err != nil {
+				return err
+			}
 		}
 		for _, e := range batch.Events {
-			event, ok, err := eventOf(e)
+			event, ok, err := e.event()
 			if err != nil {
-				return fmt.Errorf("%s: %w", follow, err)
+				return fmt.Errorf("%s: event %d of %s %s: %w", follow, batch.Index, e.Topic, e.Key, err)
 			}
-			if ok {
-				if err := each(event); err != nil {
-					return err
-				}
+			if !ok {
+				continue
+			}
+			event.Index = batch.Index
+			if err := each(event); err != nil {
+				return err
 			}
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return fmt.Errorf("%s: %w", follow, errors.New("Nomad ended the stream"))
 }
 
-// eventOf is what an event means for a runner; false when nothing.
-func eventOf(e api.Event) (event router.NomadEvent, ok bool, err error) {
-	event.Index = e.Index
-	switch e.Topic {
-	case api.TopicJob:
-		if runnerOf(e.Key) == "" {
-			return event, false, nil
+// streamed is an event as Nomad streams it.
+type streamed struct {
+	Topic, Type, Key string
+	FilterKeys       []string // of an evaluation or allocation, its job's ID among them
+	Payload          json.RawMessage
+}
+
+// event is what an event means for a runner; false when nothing.
+func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
+	if !slices.ContainsFunc(append(s.FilterKeys, s.Key), func(id string) bool { return runnerOf(id) != "" }) {
+		return e, false, nil
+	}
+	var p struct {
+		Job        struct{ ID, Namespace string }
+		Deleted    bool
+		Evaluation struct {
+			JobID, Namespace, Status string
+			ModifyTime               int64
 		}
-		j, err := e.Job()
-		if err != nil || j == nil {
-			return event, false, err
+		Allocation allocation
+	}
+	if err := json.Unmarshal(s.Payload, &p); err != nil {
+		return e, false, err
+	}
+	switch s.Topic {
+	case "Job":
+		if s.Type != "JobDeregistered" && !p.Deleted {
+			return e, false, nil
 		}
-		event.Job, event.At, event.Kind = *j.ID, router.NomadAt{Namespace: *j.Namespace}, router.NomadStopped
-		return event, e.Type == "JobDeregistered", nil
-	case api.TopicEvaluation:
-		v, err := e.Evaluation()
-		if err != nil || v == nil || runnerOf(v.JobID) == "" {
-			return event, false, err
+		e.Kind, e.Job, e.At.Namespace = router.NomadStopped, p.Job.ID, p.Job.Namespace
+		if e.Text = "stopped"; p.Deleted {
+			e.Text = "purged"
 		}
-		event.Job, event.At, event.Kind = v.JobID, router.NomadAt{Namespace: v.Namespace}, router.NomadWaits
-		event.Time = time.Unix(0, v.ModifyTime)
-		return event, v.Status == "complete" && len(v.FailedTGAllocs) > 0, nil
-	case api.TopicAllocation:
-		a, err := e.Allocation()
-		if err != nil || a == nil || runnerOf(a.JobID) == "" {
-			return event, false, err
+	case "Evaluation":
+		if p.Evaluation.Status != "blocked" {
+			return e, false, nil
 		}
-		event.Job, event.At, event.Node = a.JobID, router.NomadAt{Namespace: a.Namespace}, a.NodeName
-		event.Time = time.Unix(0, a.ModifyTime)
+		e.Kind, e.Job, e.At.Namespace, e.Time = router.NomadWaits, p.Evaluation.JobID, p.Evaluation.Namespace, moment(p.Evaluation.ModifyTime)
+	case "Allocation":
+		a := p.Allocation
+		e.Job, e.At.Namespace, e.Node, e.Time = a.JobID, a.Namespace, a.NodeName, moment(a.ModifyTime)
 		switch a.ClientStatus {
-		case api.AllocClientStatusPending:
-			event.Kind = router.NomadPlaced
-		case api.AllocClientStatusRunning:
-			event.Kind = router.NomadStarted
-		case api.AllocClientStatusUnknown:
-			return event, false, nil // its node is out of touch
-		default:
-			event.Kind, event.Text = router.NomadEnded, endOf(a)
+		case "pending":
+			e.Kind, ok = router.NomadPlaced, a.DesiredStatus == "run"
+		case "running":
+			e.Kind, ok = router.NomadStarted, a.DesiredStatus == "run"
+		case "complete", "failed", "lost":
+			e.Kind, e.Text, ok = router.NomadEnded, a.end(), true
 		}
-		return event, true, nil
+		if !ok {
+			return e, false, nil // about to be stopped, or its node is out of touch
+		}
 	}
-	return event, false, nil
+	return e, runnerOf(e.Job) != "", nil
 }
 
-// endOf says how an allocation ended: the words of the last event of its tasks.
-func endOf(a *api.Allocation) string {
-	text := a.ClientStatus
+// allocation is what is read of one.
+type allocation struct {
+	JobID, Namespace, NodeName        string
+	ClientStatus, ClientDescription   string
+	DesiredStatus, DesiredDescription string
+	ModifyTime                        int64
+	TaskStates                        map[string]struct {
+		Failed bool
+		Events []struct {
+			Type, DisplayMessage string
+			Time                 int64
+			Details              map[string]string
+		}
+	}
+}
+
+// progress is the events of tasks that do not say why one ended.
+var progress = []string{
+	"Received", "Task Setup", "Building Task Directory", "Downloading Artifacts", "Driver", "Started", "Running", "Killed", "Not Restarting",
+	"Restarting", "Restart Signaled", "Signaling", "Sibling Task Failed", "Leader Task Dead", "Main Tasks Dead", "Task hook message",
+	"Waiting for shutdown delay", "Skipping shutdown delay", "Reconnected",
+}
+
+// end says how an allocation ended: its status, and why.
+func (a *allocation) end() string {
+	why := a.ClientDescription
+	switch {
+	case a.DesiredStatus != "run" && (a.ClientStatus == "lost" || a.DesiredStatus == "evict"):
+		why = a.DesiredDescription // its node is down, or another job took its place
+	case why == "" || why == "Failed tasks" || why == "All tasks have completed":
+		why = a.lastWords()
+	}
+	if why == "" {
+		return a.ClientStatus
+	}
+	return a.ClientStatus + ": " + printable(line(why), maxEnd)
+}
+
+// lastWords is what Nomad last said of how a task ended: of one that failed, if
+// any did.
+func (a *allocation) lastWords() (words string) {
+	failed := false
+	for _, task := range a.TaskStates {
+		failed = failed || task.Failed
+	}
 	var last int64
-	for _, state := range a.TaskStates {
-		for _, e := range state.Events {
-			if e.Time >= last && e.DisplayMessage != "" && (e.FailsTask || e.Type == api.TaskTerminated) {
-				last, text = e.Time, a.ClientStatus+": "+line(e.DisplayMessage)
+	for name, task := range a.TaskStates {
+		for _, e := range task.Events {
+			interrupt := e.Type == "Killing" && strings.HasPrefix(e.DisplayMessage, "Sent interrupt")
+			if task.Failed != failed || e.Time < last || e.DisplayMessage == "" || interrupt || slices.Contains(progress, e.Type) {
+				continue
+			}
+			last, words = e.Time, e.DisplayMessage
+			if e.Details["oom_killed"] == "true" {
+				words = "out of memory: " + words
+			}
+			if len(a.TaskStates) > 1 {
+				words = "task " + name + ": " + words
 			}
 		}
 	}
-	return text
+	return words
 }
 
-// Allocation implements router.Nomad. It needs read-job, and node read for the address.
+// Allocation implements router.Nomad. It needs read-job, and node read for the
+// address.
 func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Allocation, error) {
 	at := scope(r.NomadAt)
-	read := readJob(r.NomadJob, at)
-	list, _, err := c.api.Jobs().Allocations(r.NomadJob, true, at.read(ctx))
-	if status(err) == http.StatusNotFound || err == nil && len(list) == 0 {
+	list, _, err := c.api.Jobs().Allocations(r.NomadJob, false, at.read(ctx))
+	if err != nil {
+		return router.Allocation{}, readJob(r.NomadJob, at).sorted(err)
+	}
+	if len(list) == 0 { // as of a job that is not there
 		return router.Allocation{}, router.ErrNotFound
 	}
-	if err != nil {
-		return router.Allocation{}, read.sorted(err)
-	}
-	newest := list[0]
-	for _, a := range list[1:] {
-		if a.CreateIndex > newest.CreateIndex {
-			newest = a
-		}
-	}
+	newest := slices.MaxFunc(list, func(a, b *api.AllocationListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
 	a := router.Allocation{
 		ID: newest.ID, Status: newest.ClientStatus, Desired: newest.DesiredStatus,
-		Node: newest.NodeName, NodeID: newest.NodeID, Created: time.Unix(0, newest.CreateTime),
+		Node: newest.NodeName, NodeID: newest.NodeID, Created: moment(newest.CreateTime),
 	}
 	node, _, err := c.api.Nodes().Info(newest.NodeID, scope{Region: at.Region}.read(ctx))
-	if err == nil {
+	switch status(err) {
+	case http.StatusOK:
 		a.NodeAddr = node.Attributes["unique.network.ip-address"]
+	case http.StatusForbidden, http.StatusNotFound: // it is not for this token to know, or gone
+	default:
+		return router.Allocation{}, call{what: "read node " + newest.NodeName, capability: nodeRead}.sorted(err)
 	}
 	return a, nil
 }

@@ -48,7 +48,7 @@ func NewNode(m Machine) *api.Node {
 			"cpu.totalcompute": strconv.Itoa(m.Cores * mhz), "nomad.version": release,
 			"os.name":         map[string]string{"linux": "debian", "darwin": "darwin", "windows": "Microsoft Windows Server 2025"}[m.Kernel],
 			"os.signals":      "SIGINT,SIGKILL,SIGTERM,SIGQUIT,SIGHUP",
-			"unique.hostname": m.Name,
+			"unique.hostname": m.Name, "unique.network.ip-address": "127.0.0.1",
 		},
 		Meta:    map[string]string{},
 		Drivers: map[string]*api.DriverInfo{},

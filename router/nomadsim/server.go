@@ -3,12 +3,11 @@
 // nodes that exist in memory. It is for the demo, tests and what-if runs. One
 // contract suite holds its answers against a real agent's.
 //
-// It differs from Nomad in this: it reads no HCL and no filter expressions; it
-// has one region, and no ACLs, volumes, networks, preemption, spreads, periodic
-// or system jobs; nothing restarts or is rescheduled, and the tasks of a group
-// start together; a dispatch's idempotency token holds even in a race;
-// evaluations are complete when a registration is answered; and nothing that
-// ended is ever collected.
+// It differs from Nomad in this: it reads no HCL; it has one region, and no
+// ACLs, volumes, networks, preemption, spreads, periodic or system jobs;
+// nothing restarts or is rescheduled, and the tasks of a group start together;
+// a dispatch's idempotency token holds even in a race; evaluations are complete
+// when a registration is answered; and nothing that ended is ever collected.
 package nomadsim
 
 import (
@@ -27,6 +26,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"github.com/hashicorp/go-bexpr"
 	"github.com/hashicorp/nomad/api"
 )
 
@@ -374,12 +374,13 @@ func checkID(id, lookup string) error {
 	return nil
 }
 
-// page cuts a sorted list at the query's next_token and per_page, and sets the
-// token of the page after it.
+// page leaves of a sorted list what the query's filter lets through, cuts it at
+// its next_token and per_page, and sets the token of the page after it.
 func page[T any](r *http.Request, h http.Header, list []T, token func(T) string) ([]T, error) {
 	q := r.URL.Query()
-	if q.Get("filter") != "" {
-		return nil, badRequest("this is a simulated Nomad, which reads no filter expressions")
+	list, err := filter(q.Get("filter"), list)
+	if err != nil {
+		return nil, err
 	}
 	if from := q.Get("next_token"); from != "" {
 		list = slices.DeleteFunc(list, func(v T) bool { return token(v) < from })
@@ -396,6 +397,33 @@ func page[T any](r *http.Request, h http.Header, list []T, token func(T) string)
 		list = list[:n]
 	}
 	return list, nil
+}
+
+// filter leaves what an expression lets through. Nomad has it look at the whole
+// of a job, not at what a listing shows.
+func filter[T any](expression string, list []T) ([]T, error) {
+	if expression == "" {
+		return list, nil
+	}
+	e, err := bexpr.CreateEvaluator(expression)
+	if err != nil {
+		return nil, badRequest("failed to create result paginator: failed to read filter expression: %v", err)
+	}
+	var passed []T
+	for _, v := range list {
+		var seen any = v
+		if j, ok := seen.(*job); ok {
+			seen = j.Job
+		}
+		pass, err := e.Evaluate(seen)
+		if err != nil {
+			return nil, badRequest("failed to read result page: %v", err)
+		}
+		if pass {
+			passed = append(passed, v)
+		}
+	}
+	return passed, nil
 }
 
 func (s *Server) listNamespaces(http.Header, *http.Request) (any, error) {

@@ -1,0 +1,399 @@
+package nomad
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+	"switchyard/router/nomadsim"
+)
+
+// runScript does in the simulator what the jobspecs script and claim do.
+func runScript(ctx context.Context, t nomadsim.Task) int {
+	if jit, ok := t.Artifacts["secrets/runner.jit"]; ok && jit != t.Env["WANT"] {
+		return 1
+	}
+	if seconds, _ := strconv.Atoi(t.Env["WAIT"]); seconds > 0 {
+		select {
+		case <-time.After(time.Duration(seconds) * time.Second):
+		case <-ctx.Done():
+			return 130
+		}
+	}
+	code, _ := strconv.Atoi(t.Env["EXIT"])
+	return code
+}
+
+// env is a placement that runs the jobspec script with an environment.
+func env(pairs ...string) router.Placement {
+	p := router.Placement{Jobspec: "script"}
+	p.Task.Env = map[string]string{}
+	for i := 0; i < len(pairs); i += 2 {
+		p.Task.Env[pairs[i]] = pairs[i+1]
+	}
+	return p
+}
+
+// start starts a runner and returns it as the books have it.
+func (on target) start(t *testing.T, client *Client, r router.StartRequest) router.Runner {
+	t.Helper()
+	started, err := client.Start(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Runner.NomadJob, r.Runner.NomadAt = started.NomadJob, started.At
+	return r.Runner
+}
+
+// followed is what a Follow tells, from when it has begun.
+func followed(t *testing.T, client *Client, index uint64) <-chan router.NomadEvent {
+	t.Helper()
+	events := make(chan router.NomadEvent, 1000)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() {
+		done <- client.Follow(ctx, index, func(e router.NomadEvent) error { events <- e; return nil })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Follow ended with %v", err)
+		}
+	})
+	if first := next(t, events, ""); first.Kind != router.NomadFollowed {
+		t.Fatalf("the first event is %+v", first)
+	}
+	return events
+}
+
+// next waits for the next event of a Nomad job.
+func next(t *testing.T, events <-chan router.NomadEvent, job string) router.NomadEvent {
+	t.Helper()
+	timeout := time.After(30 * time.Second)
+	for {
+		select {
+		case e := <-events:
+			if e.Job == job {
+				return e
+			}
+		case <-timeout:
+			t.Fatalf("no further event of %q", job)
+		}
+	}
+}
+
+// upTo collects the events of a Nomad job up to one of a kind. Nomad repeats
+// some, which are left out.
+func upTo(t *testing.T, events <-chan router.NomadEvent, job string, kind router.NomadEventKind) (all []router.NomadEvent) {
+	t.Helper()
+	for {
+		e := next(t, events, job)
+		if len(all) == 0 || all[len(all)-1].Kind != e.Kind {
+			all = append(all, e)
+		}
+		if e.Kind == kind {
+			return all
+		}
+	}
+}
+
+func kinds(events []router.NomadEvent) string {
+	var list []string
+	for _, e := range events {
+		list = append(list, string(e.Kind))
+	}
+	return strings.Join(list, " ")
+}
+
+func TestContractFollow(t *testing.T) {
+	claims := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Header.Get("Authorization") != "Bearer the-token":
+			w.WriteHeader(http.StatusUnauthorized)
+		case r.URL.Path == "/gone":
+			w.WriteHeader(http.StatusGone)
+		default:
+			fmt.Fprint(w, "a configuration")
+		}
+	}))
+	t.Cleanup(claims.Close)
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		events := followed(t, client, 0)
+		claim := func(path string) router.StartRequest {
+			p := env("WANT", "a configuration")
+			p.Jobspec = "claim"
+			r := on.fresh(t, p)
+			r.ClaimURL = claims.URL + path
+			return r
+		}
+		for _, c := range []struct {
+			name    string
+			request router.StartRequest
+			kinds   string // those that may be left out in brackets
+			text    string
+		}{
+			{"one that does its work", on.fresh(t, env()), "placed started ended", "complete: Exit Code: 0"},
+			{"one that fails", on.fresh(t, env("EXIT", "3")), "placed started ended", "failed: Exit Code: 3"},
+			{"one that claims", claim("/ok"), "placed started ended", "complete: Exit Code: 0"},
+			{"one whose claim is refused", claim("/gone"), "placed ended", "bad response code: 410"},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				r := on.start(t, client, c.request)
+				all := upTo(t, events, r.NomadJob, router.NomadEnded)
+				// A client reports in batches, and may leave out that a short task ran.
+				if got := kinds(all); got != c.kinds && got != strings.Replace(c.kinds, " started", "", 1) {
+					t.Errorf("it is told as %s, want %s", got, c.kinds)
+				}
+				last := all[len(all)-1]
+				if !strings.Contains(last.Text, c.text) {
+					t.Errorf("its end is %q, want %q", last.Text, c.text)
+				}
+				for i, e := range all {
+					if e.Index == 0 || i > 0 && e.Index < all[i-1].Index || e.Time.IsZero() || e.Node == "" || e.At.Namespace != "default" {
+						t.Errorf("event %+v after %+v", e, all[:i])
+					}
+				}
+			})
+		}
+		t.Run("one that is stopped while it runs", func(t *testing.T) {
+			r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
+			upTo(t, events, r.NomadJob, router.NomadStarted)
+			if err := client.Stop(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if got := upTo(t, events, r.NomadJob, router.NomadEnded); kinds(got) != "stopped ended" || !strings.HasPrefix(got[1].Text, "complete") {
+				t.Errorf("it is told as %+v", got)
+			}
+		})
+		t.Run("one that waits, is stopped and is purged", func(t *testing.T) {
+			r := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+			if e := next(t, events, r.NomadJob); e.Kind != router.NomadWaits || e.Time.IsZero() {
+				t.Errorf("first event %+v", e)
+			}
+			if err := client.Stop(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+			if e := next(t, events, r.NomadJob); e.Kind != router.NomadStopped || e.Text != "stopped" {
+				t.Errorf("next event %+v", e)
+			}
+			if _, _, err := on.nomad.Jobs().Deregister(r.NomadJob, true, nil); err != nil {
+				t.Fatal(err)
+			}
+			if e := next(t, events, r.NomadJob); e.Kind != router.NomadStopped || e.Text != "purged" {
+				t.Errorf("next event %+v", e)
+			}
+		})
+		t.Run("again from an index on", func(t *testing.T) {
+			_, index, err := client.Jobs(t.Context())
+			if err != nil || index == 0 {
+				t.Fatal(index, err)
+			}
+			r := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+			first := next(t, events, r.NomadJob)
+			if got := next(t, followed(t, client, index), r.NomadJob); got != first || got.Index <= index {
+				t.Errorf("from %d on, the first is %+v, want %+v", index, got, first)
+			}
+		})
+		t.Run("a failure of its caller's ends it", func(t *testing.T) {
+			mine := errors.New("mine")
+			if err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return mine }); err != mine {
+				t.Errorf("Follow = %v", err)
+			}
+		})
+	})
+}
+
+func TestContractJobs(t *testing.T) {
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		running := on.fresh(t, env("WAIT", "60"))
+		done := on.fresh(t, env())
+		waiting := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+		stopped := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+		before := time.Now().Add(-time.Minute)
+		want := map[string]router.NomadJob{}
+		for r, j := range map[*router.StartRequest]router.NomadJob{
+			&running: {Status: "running"},
+			&done:    {Status: "dead"},
+			&waiting: {Status: "pending", Waiting: true},
+			&stopped: {Status: "dead", Stopped: true},
+		} {
+			runner := on.start(t, client, *r)
+			j.ID, j.RunnerID, j.At = runner.NomadJob, runner.ID, runner.NomadAt
+			j.JobID, j.RunID, j.Attempt, j.Repo = r.Job.ID, 7, 2, "acme/web"
+			want[j.ID] = j
+			if j.Stopped {
+				if err := client.Stop(t.Context(), runner); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		// A dispatched one, and others' jobs that have similar names.
+		parent := api.NewBatchJob("contract-"+running.Runner.ID, "parent", "global", 50)
+		parent.ParameterizedJob = &api.ParameterizedJobConfig{MetaOptional: []string{metaJobID}}
+		task := api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")
+		task.Require(&api.Resources{CPU: new(50), MemoryMB: new(32)})
+		parent.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(task)).Constrain(api.NewConstraint("${meta.no_such}", "is_set", ""))
+		other := *parent
+		other.ID, other.ParameterizedJob = new("gha-"+running.Runner.ID), nil
+		for _, j := range []*api.Job{parent, &other} {
+			on.purge(t, *j.ID)
+			if _, _, err := on.nomad.Jobs().Register(j, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dispatched := on.fresh(t, router.Placement{Dispatch: *parent.ID})
+		runner := on.start(t, client, dispatched)
+		on.purge(t, runner.NomadJob)
+		want[runner.NomadJob] = router.NomadJob{
+			ID: runner.NomadJob, RunnerID: runner.ID, At: runner.NomadAt, Status: "pending", Waiting: true, JobID: dispatched.Job.ID,
+		}
+
+		var wrong string
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			list, index, err := client.Jobs(t.Context())
+			if err != nil || index == 0 {
+				t.Fatalf("Jobs = %d jobs at %d, %v", len(list), index, err)
+			}
+			found, differ := 0, ""
+			for _, got := range list {
+				if got.ID == *other.ID || got.ID == *parent.ID {
+					t.Errorf("it lists %s", got.ID)
+				}
+				w, mine := want[got.ID]
+				if !mine {
+					continue
+				}
+				found++
+				if got.Submitted.Before(before) || got.Submitted.After(time.Now().Add(time.Minute)) {
+					t.Errorf("%s was submitted at %v", got.ID, got.Submitted)
+				}
+				if got.Submitted = (time.Time{}); got != w {
+					differ += fmt.Sprintf("got  %+v\nwant %+v\n", got, w)
+				}
+			}
+			if wrong = differ; wrong == "" && found != len(want) {
+				wrong = fmt.Sprintf("%d of %d jobs are listed", found, len(want))
+			}
+			if wrong == "" {
+				break
+			}
+		}
+		if wrong != "" {
+			t.Error(wrong)
+		}
+	})
+}
+
+// A stopped runner is not purged: its ID stays taken.
+func TestContractStop(t *testing.T) {
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		request := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+		r := on.start(t, client, request)
+		for range 2 { // the second time changes nothing
+			if err := client.Stop(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var evals []*api.Evaluation
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+			var err error
+			if evals, _, err = on.nomad.Jobs().Evaluations(r.NomadJob, nil); err != nil {
+				t.Fatal(err)
+			}
+			if ended, err := client.Ended(t.Context(), r); err != nil || ended {
+				break
+			}
+		}
+		for _, e := range evals {
+			if e.Status == "blocked" {
+				t.Errorf("it still waits: %+v", e)
+			}
+		}
+		if !*on.job(t, r.NomadJob).Stop {
+			t.Error("it is not stopped")
+		}
+		if got, err := client.Start(t.Context(), request); err != nil || !got.Existed {
+			t.Errorf("Start again = %+v, %v, want the stopped one", got, err)
+		}
+		if err := client.Stop(t.Context(), router.Runner{ID: "gha-1-1", NomadJob: "gha-1-1", NomadAt: r.NomadAt}); err != nil {
+			t.Errorf("Stop of one that is not there: %v", err)
+		}
+		if err := client.Stop(t.Context(), router.Runner{ID: "gha-1-1"}); err == nil {
+			t.Error("one that was never registered is stopped")
+		}
+	})
+}
+
+func TestRunnerOf(t *testing.T) {
+	for id, want := range map[string]string{
+		"gha-1-1":         "gha-1-1",
+		"gha-48001502-12": "gha-48001502-12",
+		"docker/dispatch-gha-1-2-1700000000-0123abcd":  "gha-1-2",
+		"gha-1-1/dispatch-gha-1-2-1700000000-0123abcd": "gha-1-2",
+		"gha-1":                               "",
+		"gha-1-1-1":                           "",
+		"gha-01-1":                            "",
+		"gha-+1-1":                            "",
+		"gha-0-1":                             "",
+		"gha--1-1":                            "",
+		"gha-a-1":                             "",
+		"GHA-1-1":                             "",
+		"my-gha-1-1":                          "",
+		"docker/dispatch-1700000000-0123abcd": "",
+		"docker/dispatch-gha-1-2":             "",
+		"gha-99999999999999999999-1":          "",
+		"":                                    "",
+	} {
+		if got := runnerOf(id); got != want {
+			t.Errorf("runnerOf(%q) = %q, want %q", id, got, want)
+		}
+	}
+}
+
+// Nomad that goes away, or that only seems to be there, ends Follow.
+func TestFollowNoticesALostStream(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		want   string
+	}{
+		"a stream that ends": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}\n") }, "Nomad ended the stream"},
+		"a stream that never begins, as for a token that may not read": {func(http.ResponseWriter, *http.Request) {}, "before it began"},
+		"a stream that is cut": {func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprint(w, `{}`+"\n"+`{"Index":1,`)
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}, "unexpected EOF"},
+		"a stream that falls silent": {func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "{}\n")
+			http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}, "not even a heartbeat"},
+		"an answer that never comes": {func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, "not even a heartbeat"},
+		"a refusal":                  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "No cluster leader", 500) }, "No cluster leader"},
+		"what is no event stream":    {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "invalid character"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(c.answer)
+			defer server.Close()
+			client := newClient(t, &api.Config{Address: server.URL})
+			client.silence = 300 * time.Millisecond
+			begin := time.Now()
+			err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return nil })
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Follow = %v after %v, want %q", err, time.Since(begin), c.want)
+			}
+		})
+	}
+}
