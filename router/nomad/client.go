@@ -50,9 +50,10 @@ type Client struct {
 type shared struct {
 	api       *api.Client
 	log       *slog.Logger
-	namespace string // where jobs go that name none
-	silence   time.Duration
-	hold      keyed // one parse per jobspec, one dispatch per runner at a time
+	namespace string        // where jobs go that name none
+	silence   time.Duration // until a stream counts as dead
+	opening   time.Duration // until it counts as refused
+	hold      keyed         // one parse per jobspec, one dispatch per runner at a time
 
 	mu     sync.Mutex
 	parsed map[string][]byte // what Nomad made of HCL: JSON by jobspec hash
@@ -100,7 +101,7 @@ func New(c Config) (*Client, error) {
 		config.Namespace = api.DefaultNamespace
 	}
 	made := &Client{shared: &shared{
-		api: client, log: c.Logger, namespace: config.Namespace, silence: silence, parsed: map[string][]byte{},
+		api: client, log: c.Logger, namespace: config.Namespace, silence: silence, opening: opening, parsed: map[string][]byte{},
 	}}
 	made.Use(c.Jobspecs)
 	return made, nil

@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
 
 	"switchyard/router"
 )
@@ -24,10 +26,12 @@ const (
 	// counts as dead. Nomad sends a heartbeat every 30 s
 	// (nomad/event_endpoint.go, v2.0.6-dev, read 2026-11-25).
 	silence = 70 * time.Second
+	opening = 10 * time.Second // from Nomad's answer to its first heartbeat, which it sends at once
 
-	maxBatch = 64 << 20 // bytes of the events of one change
-	maxStub  = 8 << 20  // bytes of one job in a listing; its meta may have megabytes
-	maxEnd   = 300      // characters of how an allocation ended
+	maxStreams = 20       // of events, where a token may not follow all namespaces at once
+	maxBatch   = 64 << 20 // bytes of the events of one change
+	maxStub    = 8 << 20  // bytes of one job in a listing; its meta may have megabytes
+	maxEnd     = 300      // characters of how an allocation ended
 )
 
 // ours finds the Nomad jobs of runners in a listing, dispatched ones included;
@@ -183,30 +187,85 @@ func unfinished(err error) error {
 // errSilent is why Follow gives up a stream.
 var errSilent = fmt.Errorf("Nomad sent nothing for %v, not even a heartbeat", silence)
 
+// errDenied is what Nomad does with a token that may not read: it answers 200
+// and then nothing, or ends the stream (v2.0.6-dev, tried 2026-11-25).
+var errDenied = errors.New("Nomad began no stream, as for a token that may not read")
+
 // Follow implements router.Nomad, for the client's region. Nomad keeps the last
-// 100 changes of a cluster, or as many as event_buffer_size in its server block says, and
-// starts a stream that asks for an older index at the oldest of them without a
-// word: hence NomadFollowed. It needs read-job.
+// 100 changes of a cluster, or as many as its event_buffer_size says, and starts
+// a stream that asks for an older index at the oldest of them without a word:
+// hence NomadFollowed. It needs read-job, on all namespaces or on those that the
+// token has anything to do with.
 func (c *Client) Follow(ctx context.Context, index uint64, each func(router.NomadEvent) error) error {
-	follow := call{what: "follow events", at: scope{Namespace: api.AllNamespacesNamespace}, capability: "read-job"}
-	return c.stream(ctx, follow, index, each)
+	err := c.stream(ctx, api.AllNamespacesNamespace, index, each)
+	if !errors.Is(err, errDenied) || ctx.Err() != nil {
+		return err
+	}
+	list := call{what: "list namespaces", capability: "read-job on a namespace"}
+	namespaces, _, listErr := c.api.Namespaces().List(scope{}.read(ctx))
+	if listErr != nil {
+		return list.sorted(listErr)
+	}
+	if len(namespaces) == 0 || len(namespaces) > maxStreams {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	var mu sync.Mutex
+	wait, open := len(namespaces), 0
+	begun := func(ok bool) error { // mu is held
+		if wait--; ok {
+			open++
+		}
+		switch {
+		case wait > 0:
+			return nil
+		case open == 0:
+			return err
+		}
+		return each(router.NomadEvent{Kind: router.NomadFollowed, Index: index})
+	}
+	for _, n := range namespaces {
+		g.Go(func() error {
+			err := c.stream(ctx, n.Name, index, func(e router.NomadEvent) error {
+				mu.Lock()
+				defer mu.Unlock()
+				if e.Kind == router.NomadFollowed {
+					return begun(true)
+				}
+				return each(e)
+			})
+			if errors.Is(err, errDenied) && ctx.Err() == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				return begun(false)
+			}
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // stream follows the events of a namespace, or of all.
-func (c *Client) stream(ctx context.Context, follow call, index uint64, each func(router.NomadEvent) error) error {
+func (c *Client) stream(ctx context.Context, namespace string, index uint64, each func(router.NomadEvent) error) error {
+	follow := call{what: "follow events", at: scope{Namespace: namespace}, capability: "read-job"}
+	denied := &router.FixError{Fix: needs(follow.capability, follow.at), Err: fmt.Errorf("%s: %w", follow, errDenied)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	quiet := time.AfterFunc(c.silence, func() { cancel(errSilent) })
 	defer quiet.Stop()
 	query := url.Values{"topic": {"Job", "Evaluation", "Allocation"}, "index": {strconv.FormatUint(index, 10)}}
 	body, err := c.api.Raw().Response("/v1/event/stream?"+query.Encode(), follow.at.read(ctx))
-	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
-		}
+	switch cause := context.Cause(ctx); {
+	case cause != nil:
+		return fmt.Errorf("%s: %w", follow, cause)
+	case errors.Is(err, io.EOF):
+		return denied
+	case err != nil:
 		return follow.sorted(err)
 	}
 	defer body.Close()
+	late := time.AfterFunc(c.opening, func() { cancel(errDenied) })
+	defer late.Stop()
 	in := &bounded{from: body}
 	decoder := json.NewDecoder(in)
 	for opened := false; ; {
@@ -217,10 +276,10 @@ func (c *Client) stream(ctx context.Context, follow call, index uint64, each fun
 		in.left = maxBatch
 		err := decoder.Decode(&batch)
 		switch cause := context.Cause(ctx); {
+		case cause == errDenied, cause == nil && errors.Is(err, io.EOF) && !opened:
+			return denied
 		case cause != nil:
 			return fmt.Errorf("%s: %w", follow, cause)
-		case errors.Is(err, io.EOF) && !opened: // as it answers a token that may not read
-			return &router.FixError{Fix: needs(follow.capability, follow.at), Err: fmt.Errorf("%s: Nomad ended the stream before it began", follow)}
 		case errors.Is(err, io.EOF):
 			return fmt.Errorf("%s: Nomad ended the stream", follow)
 		case err != nil:
@@ -228,7 +287,9 @@ func (c *Client) stream(ctx context.Context, follow call, index uint64, each fun
 		}
 		quiet.Reset(c.silence)
 		if !opened {
-			opened = true
+			if opened = true; !late.Stop() {
+				return denied
+			}
 			if err := each(router.NomadEvent{Kind: router.NomadFollowed, Index: index}); err != nil {
 				return err
 			}

@@ -369,7 +369,11 @@ func TestFollowNoticesALostStream(t *testing.T) {
 		want   string
 	}{
 		"a stream that ends": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "{}\n") }, "Nomad ended the stream"},
-		"a stream that never begins, as for a token that may not read": {func(http.ResponseWriter, *http.Request) {}, "before it began"},
+		"a stream that never begins, as for a token that may not read": {func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/namespaces" {
+				fmt.Fprint(w, "[]")
+			}
+		}, "began no stream"},
 		"a stream that is cut": {func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{}`+"\n"+`{"Index":1,`)
 			http.NewResponseController(w).Flush()
@@ -388,11 +392,64 @@ func TestFollowNoticesALostStream(t *testing.T) {
 			server := httptest.NewServer(c.answer)
 			defer server.Close()
 			client := newClient(t, &api.Config{Address: server.URL})
-			client.silence = 300 * time.Millisecond
+			client.silence, client.opening = 300*time.Millisecond, time.Minute
 			begin := time.Now()
 			err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return nil })
 			if err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("Follow = %v after %v, want %q", err, time.Since(begin), c.want)
+			}
+		})
+	}
+}
+
+// Nomad has no stream of all namespaces for a token that may not read them all.
+func TestFollowOfSomeNamespaces(t *testing.T) {
+	for name, namespaces := range map[string]string{
+		"two of three": `[{"Name":"ci"},{"Name":"apps"},{"Name":"secret"}]`,
+		"none":         `[{"Name":"secret"}]`,
+		"no namespace": `[]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				namespace := r.URL.Query().Get("namespace")
+				switch {
+				case r.URL.Path == "/v1/namespaces":
+					fmt.Fprint(w, namespaces)
+				case namespace == "*":
+					panic(http.ErrAbortHandler)
+				case namespace == "secret":
+					http.NewResponseController(w).Flush()
+					<-r.Context().Done()
+				default:
+					fmt.Fprintf(w, `{}
+{"Index":7,"Events":[{"Topic":"Job","Type":"JobDeregistered","Key":"gha-1-1","Payload":{"Job":{"ID":"gha-1-1","Namespace":%q}}}]}
+`, namespace)
+					http.NewResponseController(w).Flush()
+					<-r.Context().Done()
+				}
+			}))
+			defer server.Close()
+			enough := errors.New("enough")
+			var kinds []string
+			seen := map[string]bool{}
+			client := newClient(t, &api.Config{Address: server.URL})
+			client.opening = 500 * time.Millisecond
+			err := client.Follow(t.Context(), 0, func(e router.NomadEvent) error {
+				kinds = append(kinds, string(e.Kind))
+				if seen[e.At.Namespace] = true; seen["ci"] && seen["apps"] && seen[""] {
+					return enough
+				}
+				return nil
+			})
+			if name == "two of three" {
+				if err != enough || len(kinds) != 3 {
+					t.Errorf("Follow = %v after %v", err, kinds)
+				}
+				return
+			}
+			wantKind(t, err, "fix", "read-job")
+			if len(kinds) > 0 {
+				t.Errorf("it told %v", kinds)
 			}
 		})
 	}
