@@ -205,7 +205,7 @@ func allows(permissions map[string]string, permission, method string) bool {
 
 // sees reports whether the installation has a repository, or is for an organization.
 func (in *installed) sees(sc scope) bool {
-	return strings.EqualFold(in.owner, sc.owner) && (sc.repo == "" || in.repos == nil ||
+	return sc.enterprise == "" && strings.EqualFold(in.owner, sc.owner) && (sc.repo == "" || in.repos == nil ||
 		slices.ContainsFunc(in.repos, func(name string) bool { return strings.EqualFold(name, sc.repo) }))
 }
 

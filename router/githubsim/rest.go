@@ -28,13 +28,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.S
 
 func (s *Server) routes() http.Handler {
 	api := http.NewServeMux()
-	for scope, permission := range map[string]string{"/repos/{owner}/{repo}": "administration", "/orgs/{owner}": "organization_self_hosted_runners"} {
+	scopes := map[string]string{"/repos/{owner}/{repo}": "administration", "/orgs/{owner}": "organization_self_hosted_runners"}
+	if s.cfg.Enterprise != "" {
+		scopes["/enterprises/{enterprise}"] = "" // no installation has it
+	}
+	for scope, permission := range scopes {
 		runners := scope + "/actions/runners"
 		api.HandleFunc("POST "+runners+"/generate-jitconfig", s.scoped(permission, s.generateJIT))
+		api.HandleFunc("POST "+runners+"/registration-token", s.scoped(permission, s.createRegistrationToken))
+		if scope != "/repos/{owner}/{repo}" {
+			api.HandleFunc("GET "+scope+"/actions/runner-groups/{id}", s.scoped(permission, s.getRunnerGroup))
+		}
 		api.HandleFunc("GET "+runners, s.scoped(permission, s.listRunners))
 		api.HandleFunc("GET "+runners+"/{id}", s.scoped(permission, s.getRunner))
 		api.HandleFunc("DELETE "+runners+"/{id}", s.scoped(permission, s.deleteRunner))
-		if s.cfg.App != nil {
+		if s.cfg.App != nil && permission != "" {
 			api.HandleFunc("GET "+scope+"/installation", s.scoped("", s.getInstallation))
 		}
 	}
@@ -48,8 +56,13 @@ func (s *Server) routes() http.Handler {
 	api.HandleFunc("GET /rate_limit", s.rateLimit)
 	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })
 
-	checked := s.authorized(s.limited(api))
+	pattern := func(r *http.Request) string {
+		_, p := api.Handler(r)
+		return p
+	}
+	checked := s.authorized(s.faulty(s.limited(s.secondary(pattern, api))))
 	all := http.NewServeMux()
+	all.HandleFunc("POST "+RegisterPath, s.registerRunner)
 	all.HandleFunc("POST "+ConnectPath, s.connect)
 	all.Handle("/api/v3/", http.StripPrefix("/api/v3", checked))
 	all.Handle("/", checked)
@@ -82,7 +95,7 @@ func (s *Server) limited(next http.Handler) http.Handler {
 		h.Set("X-RateLimit-Reset", strconv.FormatInt(limit.reset.Unix(), 10))
 		h.Set("X-RateLimit-Resource", "core")
 		if limit.refused {
-			fault(w, http.StatusForbidden, "API rate limit exceeded for installation.")
+			fault(w, http.StatusForbidden, primaryWords)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -105,7 +118,10 @@ func (s *Server) count(c caller, spend bool) limit {
 		s.limits[c.account()] = l
 	}
 	l.refused = spend && l.used >= l.limit
-	if spend && !l.refused {
+	switch {
+	case l.refused:
+		s.traffic.Over++
+	case spend:
 		l.used++
 	}
 	return *l
@@ -117,13 +133,36 @@ func (s *Server) rateLimit(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, object{"resources": object{"core": core, "search": core}, "rate": core})
 }
 
-// scope is the repository or, with repo "", the organization of a request, in
+// scope is the repository, the organization or the enterprise of a request, in
 // the spelling that GitHub knows it by.
-type scope struct{ owner, repo string }
+type scope struct{ owner, repo, enterprise string }
+
+func (sc scope) lower() scope {
+	return scope{strings.ToLower(sc.owner), strings.ToLower(sc.repo), strings.ToLower(sc.enterprise)}
+}
+
+// path is that of the API, without a slash at the start.
+func (sc scope) path() string {
+	switch {
+	case sc.enterprise != "":
+		return "enterprises/" + sc.enterprise
+	case sc.repo == "":
+		return "orgs/" + sc.owner
+	}
+	return "repos/" + sc.owner + "/" + sc.repo
+}
 
 // has reports whether the runner is registered in just this scope.
-func (sc scope) has(r *runner) bool {
-	return strings.EqualFold(r.owner, sc.owner) && strings.EqualFold(r.repo, sc.repo)
+func (sc scope) has(r *runner) bool { return r.scope.lower() == sc.lower() }
+
+// named is the runner of this name; nil: none. s.mu is held.
+func (s *Server) named(sc scope, name string) *runner {
+	for _, r := range s.runners {
+		if sc.has(r) && strings.EqualFold(r.name, name) {
+			return r
+		}
+	}
+	return nil
 }
 
 // scoped answers 404 for a repository or an organization that does not exist,
@@ -139,8 +178,10 @@ func (s *Server) scoped(permission string, handle func(http.ResponseWriter, *htt
 		r.Body = io.NopCloser(strings.NewReader(string(body)))
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		sc, ok := scope{owner: r.PathValue("owner"), repo: r.PathValue("repo")}, false
-		if sc.repo == "" {
+		sc, ok := scope{r.PathValue("owner"), r.PathValue("repo"), r.PathValue("enterprise")}, false
+		if sc.enterprise != "" {
+			ok = strings.EqualFold(sc.enterprise, s.cfg.Enterprise)
+		} else if sc.repo == "" {
 			ok = s.orgs[strings.ToLower(sc.owner)]
 		} else if repo, known := s.repos[repoKey(sc.owner, sc.repo)]; known {
 			sc, ok = scope{owner: repo.Owner, repo: repo.Name}, true
@@ -171,13 +212,19 @@ func (s *Server) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
 		notFound(w)
 		return
 	}
-	for _, other := range s.runners {
-		if sc.has(other) && strings.EqualFold(other.name, req.Name) {
-			fault(w, http.StatusConflict, fmt.Sprintf("Already exists - A runner with the name %s already exists.", req.Name))
-			return
-		}
+	if s.named(sc, req.Name) != nil {
+		fault(w, http.StatusConflict, fmt.Sprintf("Already exists - A runner with the name %s already exists.", req.Name))
+		return
 	}
-	made, encoded := s.register(sc.owner, sc.repo, req)
+	if !s.registration(sc) {
+		w.Header().Set("Retry-After", "60")
+		fault(w, http.StatusForbidden, secondaryWords)
+		return
+	}
+	made, encoded := s.register(sc, req)
+	if s.cfg.JITLifetime > 0 {
+		made.dies = time.AfterFunc(s.cfg.JITLifetime, func() { s.die(made) })
+	}
 	answer(w, http.StatusCreated, object{"runner": runnerObject(made), "encoded_jit_config": encoded})
 }
 

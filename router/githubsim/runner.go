@@ -8,28 +8,30 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // What Connect says when there is no job for the runner.
 var (
 	ErrUnknownJIT = errors.New("this just-in-time configuration is none of this GitHub's")
 	ErrUsedJIT    = errors.New("this just-in-time configuration was used already")
-	ErrRemoved    = errors.New("the runner registration was deleted")
+	ErrRemoved    = errors.New("the runner registration was deleted") // also by GitHub: Config.JITLifetime
 )
 
 // runner is one registered runner, guarded by Server.mu.
 type runner struct {
-	id          int64
-	name        string
-	owner, repo string // repo is "" for an organization's runner
-	groupID     int64
-	labels      []string // as they were given
-	covers      map[string]bool
-	used        bool // a process connected with its configuration
-	online      bool
-	job         *job          // nil until it has one; never another
-	assigned    chan struct{} // closed with job set
-	removed     chan struct{} // closed when it is deleted
+	id       int64
+	name     string
+	scope    scope
+	groupID  int64
+	labels   []string // as they were given
+	covers   map[string]bool
+	used     bool // a process connected with its configuration
+	online   bool
+	job      *job          // nil until it has one; never another
+	assigned chan struct{} // closed with job set
+	removed  chan struct{} // closed when it is deleted
+	dies     *time.Timer   // ends it while it has no job; nil: never
 }
 
 // Connect behaves as a runner process that was started with a just-in-time
@@ -114,7 +116,41 @@ func (s *Server) offline(r *runner) {
 func (s *Server) remove(r *runner) {
 	s.offline(r)
 	delete(s.runners, r.id)
+	r.stays()
 	close(r.removed)
+}
+
+// stays ends the timer that would end the runner. s.mu is held.
+func (r *runner) stays() {
+	if r.dies != nil {
+		r.dies.Stop()
+	}
+}
+
+// die ends a just-in-time runner that got no job.
+func (s *Server) die(r *runner) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed && r.job == nil && s.runners[r.id] == r {
+		s.remove(r)
+	}
+}
+
+// Ghost takes the registration of an idle runner away without telling its
+// process, which waits for ever: https://github.com/actions/runner/issues/4617
+// (read 2026-11-24). It reports whether there was such a runner.
+func (s *Server) Ghost(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.idle {
+		if strings.EqualFold(r.name, name) {
+			s.offline(r)
+			r.stays()
+			delete(s.runners, r.id)
+			return true
+		}
+	}
+	return false
 }
 
 // offer gives a queued job to one of the idle runners that fit, any of them:
@@ -141,16 +177,17 @@ func (s *Server) offer(j *job) {
 func (s *Server) assign(j *job, r *runner) {
 	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
 	r.job = j
+	r.stays()
 	s.start(j, r.id, r.name, r.groupID, s.cfg.Groups[r.groupID])
 	close(r.assigned)
 }
 
 // fits reports whether GitHub may give the job to the runner: it is in the
-// runner's repository or organization, and the runner has all its labels. It
+// runner's repository, organization or enterprise, and the runner has all its labels. It
 // may have more:
 // https://docs.github.com/en/actions/reference/runners/self-hosted-runners (read 2026-11-24).
 func (r *runner) fits(j *job) bool {
-	if !strings.EqualFold(r.owner, j.Owner) || r.repo != "" && !strings.EqualFold(r.repo, j.Repo) {
+	if r.scope.enterprise == "" && (!strings.EqualFold(r.scope.owner, j.Owner) || r.scope.repo != "" && !strings.EqualFold(r.scope.repo, j.Repo)) {
 		return false
 	}
 	for _, l := range j.labels {
@@ -161,10 +198,10 @@ func (r *runner) fits(j *job) bool {
 	return true
 }
 
-// register makes a runner and its just-in-time configuration. s.mu is held.
-func (s *Server) register(owner, repo string, req jitRequest) (*runner, string) {
+// register makes a runner and its configuration. s.mu is held.
+func (s *Server) register(sc scope, req jitRequest) (*runner, string) {
 	r := &runner{
-		id: s.newID(), name: req.Name, owner: owner, repo: repo, groupID: req.GroupID,
+		id: s.newID(), name: req.Name, scope: sc, groupID: req.GroupID,
 		labels: req.Labels, covers: make(map[string]bool),
 		assigned: make(chan struct{}), removed: make(chan struct{}),
 	}
@@ -181,9 +218,12 @@ func (s *Server) register(owner, repo string, req jitRequest) (*runner, string) 
 // JSON object from file names to base64 of the files that the runner writes
 // into its directory. Only this Server can read it. s.mu is held.
 func (s *Server) encodeJIT(r *runner, workFolder string) string {
-	url := webURL + "/" + r.owner
-	if r.repo != "" {
-		url += "/" + r.repo
+	url := webURL + "/" + r.scope.owner
+	if r.scope.repo != "" {
+		url += "/" + r.scope.repo
+	}
+	if r.scope.enterprise != "" {
+		url = webURL + "/enterprises/" + r.scope.enterprise
 	}
 	secret := make([]byte, 256) // the size of an RSA key's modulus
 	for i := range secret {

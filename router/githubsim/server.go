@@ -3,8 +3,8 @@
 // jobs to the runners that connect to it. It is for the demo and for tests;
 // what it answers is checked against GitHub's own OpenAPI description.
 //
-// It differs from GitHub in this: runner groups have no policies, a runner
-// offline is never cleaned up, a job waits for a runner for ever, and the
+// It differs from GitHub in this: runner groups have no policies, a runner that
+// registered itself stays for ever, a job waits for a runner for ever, and the
 // deliveries of one job arrive in order.
 package githubsim
 
@@ -31,9 +31,15 @@ type Config struct {
 	App       *App             // may log in; nil: none
 	RateLimit int              // REST requests an hour: with Token, of the App itself, and of each installation; 0: 5000
 	Groups    map[int64]string // runner groups by ID; nil: 1, "Default"
-	Now       func() time.Time // nil: time.Now
-	FirstID   int64            // the ID of the first job, run or runner; 0: 1
-	RandSeed  uint64           // of the choice among idle runners and of what goes into secrets
+
+	Enterprise    string        // the slug of the one that all owners belong to, for Token alone; "": none
+	Points        int           // of the secondary limit, a minute, for the callers of RateLimit and by endpoint; 0: any
+	Registrations int           // of runners in five minutes in one repository, organization or enterprise; 0: any
+	JITLifetime   time.Duration // after which a just-in-time runner that got no job is removed; 0: never
+
+	Now      func() time.Time // nil: time.Now
+	FirstID  int64            // the ID of the first job, run or runner; 0: 1
+	RandSeed uint64           // of the choice among idle runners and of what goes into secrets
 }
 
 // Repo is a repository that exists before a job is queued in it.
@@ -77,6 +83,13 @@ type Server struct {
 	deliveryFaults DeliveryFaults
 	flushed        chan struct{}    // closed when pending falls to 0; nil: nobody waits
 	limits         map[int64]*limit // by caller.account
+
+	faults             Faults
+	asked              map[string]uint64 // requests of the same method and path, since SetFaults
+	traffic            Traffic
+	points             map[string]*recent // by account and endpoint
+	registrations      map[scope]*recent  // of lower case
+	registrationTokens map[string]registrationToken
 
 	installations map[int64]*installed  // those that ended too
 	installedFor  map[string]*installed // by lower-case owner
@@ -126,6 +139,11 @@ func New(cfg Config) *Server {
 		runners: make(map[int64]*runner),
 		byJIT:   make(map[string]*runner),
 		limits:  make(map[int64]*limit),
+
+		asked:              make(map[string]uint64),
+		points:             make(map[string]*recent),
+		registrations:      make(map[scope]*recent),
+		registrationTokens: make(map[string]registrationToken),
 
 		installations: make(map[int64]*installed),
 		installedFor:  make(map[string]*installed),

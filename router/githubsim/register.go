@@ -1,0 +1,137 @@
+package githubsim
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// RegisterPath is where a runner process that cannot call Register does so:
+// POST with a Registration as JSON. The answer is a configuration for
+// ConnectPath: 200, else the reason as text.
+const RegisterPath = "/_sim/runners/register"
+
+// What Register says when it makes no runner.
+var (
+	ErrUnknownToken = errors.New("this registration token is none of this GitHub's for this address, or it expired")
+	ErrNameTaken    = errors.New("a runner with this name exists already")
+	ErrUnknownGroup = errors.New("there is no runner group of this name")
+)
+
+// A Registration is what config.sh --unattended --ephemeral is given. It is
+// made with --no-default-labels: the runner gets these labels and no others.
+type Registration struct {
+	URL     string   `json:"url"` // of a repository, an organization or an enterprise, at any host
+	Token   string   `json:"token"`
+	Name    string   `json:"name"`
+	Group   string   `json:"group"` // its name; "": Default
+	Labels  []string `json:"labels"`
+	Replace bool     `json:"replace"` // one of the same name, unless it has a job
+}
+
+type registrationToken struct {
+	scope   scope
+	expires time.Time
+}
+
+// Register does what config.sh does: it makes a runner, offline, and returns
+// its configuration, for Connect. It fails with ErrUnknownToken, ErrNameTaken
+// or ErrUnknownGroup.
+func (s *Server) Register(r Registration) (config string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	token, known := s.registrationTokens[r.Token]
+	if !known || !s.cfg.Now().Before(token.expires) || token.scope.lower() != scopeOf(r.URL).lower() {
+		return "", ErrUnknownToken
+	}
+	if r.Name == "" || len(r.Labels) == 0 {
+		return "", errors.New("a registration needs a name and labels")
+	}
+	group := int64(0)
+	for id, name := range s.cfg.Groups {
+		if strings.EqualFold(name, r.Group) || r.Group == "" && id == 1 {
+			group = id
+		}
+	}
+	if group == 0 {
+		return "", ErrUnknownGroup
+	}
+	if old := s.named(token.scope, r.Name); old != nil {
+		if !r.Replace || old.job != nil {
+			return "", ErrNameTaken
+		}
+		s.remove(old)
+	}
+	if !s.registration(token.scope) {
+		return "", errors.New(secondaryWords)
+	}
+	_, config = s.register(token.scope, jitRequest{Name: r.Name, GroupID: group, Labels: r.Labels, WorkFolder: "_work"})
+	return config, nil
+}
+
+// scopeOf reads the address of a page.
+func scopeOf(address string) scope {
+	u, err := url.Parse(address)
+	if err != nil {
+		return scope{}
+	}
+	switch parts := strings.Split(strings.Trim(u.Path, "/"), "/"); {
+	case len(parts) == 2 && parts[0] == "enterprises":
+		return scope{enterprise: parts[1]}
+	case len(parts) == 2:
+		return scope{owner: parts[0], repo: parts[1]}
+	case len(parts) == 1:
+		return scope{owner: parts[0]}
+	}
+	return scope{}
+}
+
+// register answers RegisterPath. The token is its own credential.
+func (s *Server) registerRunner(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var reg Registration
+	if err == nil {
+		err = json.Unmarshal(body, &reg)
+	}
+	if err != nil {
+		http.Error(w, "cannot read the registration", http.StatusBadRequest)
+		return
+	}
+	switch config, err := s.Register(reg); {
+	case err == nil:
+		_, _ = io.WriteString(w, config)
+	case errors.Is(err, ErrUnknownToken):
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+	case errors.Is(err, ErrNameTaken):
+		http.Error(w, err.Error(), http.StatusConflict)
+	default:
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+	}
+}
+
+func (s *Server) createRegistrationToken(w http.ResponseWriter, _ *http.Request, sc scope) {
+	token := "A" + rand.Text()
+	expires := s.cfg.Now().Add(tokenLifetime).Truncate(time.Second)
+	s.registrationTokens[token] = registrationToken{sc, expires}
+	answer(w, http.StatusCreated, object{"token": token, "expires_at": stamp(expires)})
+}
+
+func (s *Server) getRunnerGroup(w http.ResponseWriter, r *http.Request, sc scope) {
+	id := pathID(r)
+	name := s.cfg.Groups[id]
+	if name == "" {
+		notFound(w)
+		return
+	}
+	answer(w, http.StatusOK, object{
+		"id": id, "name": name, "visibility": "all", "default": id == 1, "inherited": false, "allows_public_repositories": false,
+		"runners_url":             fmt.Sprintf("%s/%s/actions/runner-groups/%d/runners", apiURL, sc.path(), id),
+		"restricted_to_workflows": false, "selected_workflows": []string{}, "workflow_restrictions_read_only": false,
+	})
+}
