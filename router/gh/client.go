@@ -433,13 +433,13 @@ func (t target) callFor(doing string) call {
 // targetOf says where the runner of r is registered.
 func targetOf(r router.ConfigRequest) (target, error) {
 	switch r.Runner.Scope {
-	case "repository", "organization":
+	case "repository", "organization", "enterprise":
 	default:
-		return target{}, fmt.Errorf("runner scope %q must be repository or organization", r.Runner.Scope)
+		return target{}, fmt.Errorf("runner scope %q must be repository, organization or enterprise", r.Runner.Scope)
 	}
 	t, err := pathOf(router.TargetOf(r.Repo, r.Runner))
 	if err == nil && t.kind() != r.Runner.Scope {
-		err = fmt.Errorf("%q is no name of a repository on GitHub", r.Repo.Owner+"/"+r.Repo.Name) // it lacks one
+		err = fmt.Errorf("the runner's scope is %s, but there is no name of one", r.Runner.Scope)
 	}
 	return t, err
 }
