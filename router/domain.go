@@ -420,14 +420,17 @@ type GitHub interface {
 	Ready(t Target) error
 
 	// Job asks what GitHub says of a job now, as a Delivery without ID from
-	// SourceGitHub; ErrNotFound when there is none. Safe for concurrent use.
+	// SourceGitHub; ErrNotFound when there is none, or when GitHub does not let
+	// us see its repository. Safe for concurrent use.
 	Job(ctx context.Context, repo Repo, id int64) (Delivery, error)
 
 	// Runner finds a registered runner by its name; ErrNotFound when there is
 	// none. Safe for concurrent use.
 	Runner(ctx context.Context, t Target, name string) (GitHubRunner, error)
 
-	// Runners lists those registered in t. Safe for concurrent use.
+	// Runners lists those registered in t, a hundred in a request. As others
+	// come and go meanwhile, one may be missing or there twice: Runner tells.
+	// Safe for concurrent use.
 	Runners(ctx context.Context, t Target) ([]GitHubRunner, error)
 
 	// RemoveRunner takes a runner off GitHub; ErrBusy when it has a job, no

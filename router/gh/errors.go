@@ -27,6 +27,8 @@ type call struct {
 	permission string // of the token or the App, that it needs
 	exists     string // what to check when GitHub answers 404: it does so where it does not even show that something exists
 
+	mayBeGone bool // a 404 is no wonder: it says nothing of the installation
+
 	asked // how much of the budget it may use
 }
 
@@ -50,7 +52,7 @@ func (s *session) sorted(err error, resp *github.Response, c call, now time.Time
 			s.setToken("", time.Time{})
 			s.forget()
 			return err
-		case code == http.StatusNotFound:
+		case code == http.StatusNotFound && !c.mayBeGone:
 			s.forget()
 		case code == http.StatusForbidden && strings.Contains(err.Error(), "suspended"):
 			return &router.FixError{Fix: s.app.unsuspend(c.owner), Err: err}

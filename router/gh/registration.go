@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/google/go-github/v60/github"
 
@@ -122,7 +123,7 @@ func (c *Client) groupName(ctx context.Context, t target, id int64) (string, err
 	of.exists = "the rule's runner group exists there"
 	err := c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodGet, fmt.Sprintf("%s/actions/runner-groups/%d", t.base(), id), nil, &found)
-		if err == nil && (found.ID != id || found.Name == "" || router.Cut(found.Name, maxGroup) != found.Name) {
+		if err == nil && (found.ID != id || found.Name == "" || router.Cut(found.Name, maxGroup) != found.Name || strings.ContainsFunc(found.Name, unicode.IsControl)) {
 			err = errors.New("GitHub's answer holds no name of the runner group")
 		}
 		return resp, err
@@ -137,7 +138,7 @@ func checkLabels(labels []string) error {
 		return errors.New("a runner that registers itself needs a label")
 	}
 	for _, l := range labels {
-		if strings.Contains(l, ",") || strings.TrimSpace(l) != l || l == "" {
+		if strings.Contains(l, ",") || strings.TrimSpace(l) != l || l == "" || strings.ContainsFunc(l, unicode.IsControl) {
 			return fmt.Errorf("the label %q cannot be given to a runner that registers itself, as config.sh splits labels at commas and trims them: use registration: jit for it", l)
 		}
 	}

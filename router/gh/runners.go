@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/google/go-github/v60/github"
 
@@ -39,6 +40,7 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 		owner:      repo.Owner,
 		permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
 		exists:     "the job exists",
+		mayBeGone:  true,
 	}, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
 		found, resp, err = api.Actions.GetWorkflowJobByID(ctx, repo.Owner, repo.Name, id)
 		gone = status(resp) == http.StatusNotFound
@@ -68,77 +70,110 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 	return d, nil
 }
 
-// runners lists those with a name, or all when it is "": a page of a hundred a request.
-func (c *Client) runners(ctx context.Context, t router.Target, name string) (list []router.GitHubRunner, err error) {
+const (
+	runnersPage = 100 // GitHub's most
+	mostRunners = 100_000
+)
+
+// runners calls each for those with a name, or for all when it is "", until it
+// returns false: a page in a request.
+func (c *Client) runners(ctx context.Context, t router.Target, name string, each func(router.GitHubRunner) (more bool)) error {
 	at, err := pathOf(t)
 	if err != nil {
-		return nil, &router.GiveUpError{Err: err}
+		return &router.GiveUpError{Err: err}
 	}
 	for page := 1; page > 0; {
-		q := url.Values{"per_page": {"100"}, "page": {fmt.Sprint(page)}}
-		if name != "" {
-			q.Set("name", name)
+		if page > mostRunners/runnersPage {
+			return fmt.Errorf("list the runners of %s: GitHub lists over %d", at, mostRunners)
 		}
+		q := url.Values{"per_page": {fmt.Sprint(runnersPage)}, "page": {fmt.Sprint(page)}}
+		if name != "" {
+			q.Set("name", name) // not known to old Enterprise Servers, which list all
+		}
+		var found github.Runners
 		err := c.ask(ctx, at, at.callFor("list the runners of "), func(ctx context.Context, api *github.Client) (*github.Response, error) {
-			req, err := api.NewRequest(http.MethodGet, at.path()+"?"+q.Encode(), nil)
-			if err != nil {
-				return nil, err
-			}
-			var found github.Runners
-			resp, err := api.Do(ctx, req, &found)
+			resp, err := send(ctx, api, http.MethodGet, at.path()+"?"+q.Encode(), nil, &found)
 			if err == nil {
-				page = resp.NextPage
-			}
-			for _, r := range found.Runners {
-				list = append(list, router.GitHubRunner{ID: r.GetID(), Name: r.GetName(), Online: r.GetStatus() == "online", Busy: r.GetBusy()})
+				page, err = nextRunners(resp, page, found.Runners)
 			}
 			return resp, err
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
+		for _, r := range found.Runners {
+			if !each(router.GitHubRunner{ID: r.GetID(), Name: r.GetName(), Online: r.GetStatus() == "online", Busy: r.GetBusy()}) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// nextRunners is the page after one of these; 0: it was the last. A runner that
+// makes no sense spoils it: to skip one could stop it while it is at work.
+func nextRunners(resp *github.Response, page int, found []*github.Runner) (int, error) {
+	if len(found) > runnersPage || resp.NextPage != 0 && resp.NextPage != page+1 {
+		return 0, errors.New("GitHub's answer is no page of runners")
+	}
+	for _, r := range found {
+		if r.GetID() <= 0 || r.GetName() == "" || router.Cut(r.GetName(), router.MaxText) != r.GetName() || r.Busy == nil || r.Status == nil {
+			return 0, errors.New("GitHub's answer lists a runner without ID, name or state")
+		}
+	}
+	return resp.NextPage, nil
+}
+
+// Runner implements router.GitHub.
+func (c *Client) Runner(ctx context.Context, t router.Target, name string) (found router.GitHubRunner, err error) {
+	if name == "" {
+		return found, router.ErrNotFound
+	}
+	err = c.runners(ctx, t, name, func(r router.GitHubRunner) bool {
+		if strings.EqualFold(r.Name, name) {
+			found = r
+		}
+		return found.ID == 0
+	})
+	if err == nil && found.ID == 0 {
+		err = router.ErrNotFound
+	}
+	return found, err
+}
+
+// Runners implements router.GitHub.
+func (c *Client) Runners(ctx context.Context, t router.Target) (list []router.GitHubRunner, err error) {
+	err = c.runners(ctx, t, "", func(r router.GitHubRunner) bool {
+		list = append(list, r)
+		return true
+	})
+	if err != nil {
+		return nil, err // a part of them would say that the others are gone
 	}
 	return list, nil
 }
 
-// Runner implements router.GitHub.
-func (c *Client) Runner(ctx context.Context, t router.Target, name string) (router.GitHubRunner, error) {
-	list, err := c.runners(ctx, t, name)
-	if err != nil {
-		return router.GitHubRunner{}, err
-	}
-	for _, r := range list {
-		if r.Name == name {
-			return r, nil
-		}
-	}
-	return router.GitHubRunner{}, router.ErrNotFound
-}
-
-// Runners implements router.GitHub.
-func (c *Client) Runners(ctx context.Context, t router.Target) ([]router.GitHubRunner, error) {
-	return c.runners(ctx, t, "")
-}
-
-// RemoveRunner implements router.GitHub.
+// RemoveRunner implements router.GitHub. It makes one request, and another
+// when GitHub answers 404.
 func (c *Client) RemoveRunner(ctx context.Context, t router.Target, id int64) error {
 	at, err := pathOf(t)
 	if err != nil {
 		return &router.GiveUpError{Err: err}
 	}
 	code := 0
-	err = c.ask(ctx, at, at.callFor(fmt.Sprintf("remove runner %d of ", id)), func(ctx context.Context, api *github.Client) (*github.Response, error) {
-		req, err := api.NewRequest(http.MethodDelete, fmt.Sprintf("%s/%d", at.path(), id), nil)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := api.Do(ctx, req, nil)
+	of := at.callFor(fmt.Sprintf("remove runner %d of ", id))
+	of.mayBeGone = true
+	err = c.ask(ctx, at, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		resp, err := send(ctx, api, http.MethodDelete, fmt.Sprintf("%s/%d", at.path(), id), nil, nil)
 		code = status(resp)
 		return resp, err
 	})
 	switch code {
 	case http.StatusNotFound:
-		return nil
+		// So it is, too, when we are not let see the runners at all.
+		return c.ask(ctx, at, at.callFor("list the runners of "), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+			return send(ctx, api, http.MethodGet, at.path()+"?per_page=1", nil, nil)
+		})
 	case http.StatusUnprocessableEntity:
 		return fmt.Errorf("%w: %w", router.ErrBusy, err)
 	}
