@@ -6,18 +6,17 @@
 #        host_volume "switchyard" { path = "/srv/switchyard" }
 #      }
 #
-# 2. Its secrets and its rules, in one Nomad variable, which this job and no other may read:
+# 2. Its secrets and its rules, in one Nomad variable, which this job and no other may read: of the GitHub App its ID and
+#    key, or in their place github_token=@github.token.
 #
 #      nomad var put nomad/jobs/switchyard \
-#        webhook_secret=@webhook.secret github_token=@github.token rules=@my.yaml
+#        webhook_secret=@webhook.secret github_app_id=123456 github_app_key=@app.pem rules=@my.yaml
 #
 # 3. With ACLs on (turn them on: a workflow can reach the Nomad API of its node), what the job may do:
 #
 #      nomad acl policy apply -namespace default -job switchyard switchyard policy.hcl
 #
-#      namespace "default" { # and each other one that rules name
-#        capabilities = ["submit-job", "read-job"] # and "dispatch-job" when a rule has dispatch:
-#      }
+#    with policy.hcl from README.md, "Nomad's token".
 #
 # 4. nomad job run -var binary=https://… switchyard.nomad.hcl
 #
@@ -113,7 +112,8 @@ job "switchyard" {
     task "switchyard" {
       # exec gives each task a chroot of the node's /usr and more, which takes Nomad some seconds. It needs no more than
       # chroot_env { "/etc" = "/etc" } in the client's settings, if no other exec task of the node does.
-      # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact.
+      # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact;
+      # the uid of app.pem below is then the image's user.
       driver = "exec"
 
       config {
@@ -146,7 +146,6 @@ job "switchyard" {
         SWITCHYARD_DB                  = "/data/switchyard.db"
         SWITCHYARD_RULES               = "${NOMAD_TASK_DIR}/rules.yaml"
         SWITCHYARD_WEBHOOK_SECRET_FILE = "${NOMAD_SECRETS_DIR}/webhook.secret"
-        SWITCHYARD_GITHUB_TOKEN_FILE   = "${NOMAD_SECRETS_DIR}/github.token"
       }
 
       template {
@@ -165,9 +164,32 @@ job "switchyard" {
         EOT
       }
 
+      # As whom GitHub is asked: what the variable holds.
+      template {
+        destination = "secrets/github.env"
+        env         = true
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard" }}
+          {{- if .github_app_id.Value }}
+          SWITCHYARD_GITHUB_APP_ID={{ .github_app_id }}
+          SWITCHYARD_GITHUB_APP_KEY_FILE={{ env "NOMAD_SECRETS_DIR" }}/app.pem
+          {{- else }}
+          SWITCHYARD_GITHUB_TOKEN_FILE={{ env "NOMAD_SECRETS_DIR" }}/github.token
+          {{- end }}{{ end }}
+        EOT
+      }
+      template {
+        destination = "secrets/app.pem"
+        change_mode = "noop" # read anew when it changes
+        perms       = "400"  # a key that everybody may read is refused
+        uid         = 65534  # nobody, as whom exec tasks run
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard" }}{{ .github_app_key }}{{ end -}}
+        EOT
+      }
       template {
         destination = "secrets/github.token"
-        change_mode = "noop" # read anew when it changes
+        change_mode = "noop" # likewise
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .github_token }}{{ end -}}
         EOT
