@@ -19,6 +19,23 @@ const history = `{"id": 4711, "labels": ["self-hosted", "linux"], "repo": {"full
 {"id": 4738, "labels": ["ubuntu-latest"], "repo": {"full_name": "acme/web", "private": true}, "job": {"name": "lint"}}
 `
 
+// Its rules files are good, and lint has nothing against them.
+func TestTheRulesOfTheREADME(t *testing.T) {
+	src, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	for i, block := range regexp.MustCompile("(?s)```yaml\n(version: 1\n.*?)```").FindAllSubmatch(src, -1) {
+		name := strconv.Itoa(i) + ".yaml"
+		write(t, name, string(block[1]))
+		var printed bytes.Buffer
+		if code := run(t.Context(), []string{"check", "--strict", name}, strings.NewReader(""), &printed, &printed); code != 0 {
+			t.Errorf("exit code %d for\n%s\n%s", code, block[1], printed.String())
+		}
+	}
+}
+
 // The commands of the README run, and print what stands below them. Those that
 // want a server, or do not end by themselves, only have their flags read: other
 // tests run them. UPDATE=1 rewrites the README.

@@ -4,6 +4,7 @@ package nomadtest
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -39,11 +40,28 @@ func Agent(t testing.TB) string {
 	if err != nil {
 		return ""
 	}
-	agent.once.Do(func() { agent.addr, agent.err = start(program) })
+	agent.once.Do(func() { agent.addr, agent.hold, agent.err = start(program, config, nil) })
 	if agent.err != nil {
 		t.Fatalf("start the nomad on PATH: %v", agent.err)
 	}
 	return agent.addr
+}
+
+// WithACLs starts an agent of the test's own, whatever SWITCHYARD_NOMAD_ADDR
+// says, with ACLs on, and returns its address and a management token; "" when
+// there is no nomad on PATH. The agent ends with the test.
+func WithACLs(t testing.TB) (addr, token string) {
+	t.Helper()
+	program, err := exec.LookPath("nomad")
+	if err != nil {
+		return "", ""
+	}
+	addr, hold, err := start(program, config+"acl {\n  enabled = true\n}\n", &token)
+	if err != nil {
+		t.Fatalf("start the nomad on PATH: %v", err)
+	}
+	t.Cleanup(func() { _ = hold.Close() })
+	return addr, token
 }
 
 // The fingerprints that ask a cloud's metadata service, or other systems, are
@@ -78,18 +96,20 @@ wait $agent
 awk -v dir="$1/" 'index($2, dir) == 1 { print $2 }' /proc/mounts 2>/dev/null | while read -r mount; do umount "$mount"; done 2>/dev/null
 rm -rf "$1"`
 
-func start(program string) (addr string, err error) {
+// start starts an agent, which ends when hold is closed. With ACLs, token is
+// where a management token goes.
+func start(program, config string, token *string) (addr string, hold io.Closer, err error) {
 	dir, err := os.MkdirTemp("", "nomadtest-")
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	ports, err := freePorts(3)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	text := fmt.Sprintf(config, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
 	if err := os.WriteFile(filepath.Join(dir, "agent.hcl"), []byte(text), 0o600); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	cmd := exec.Command("sh", "-c", watch, program, dir)
 	for _, v := range os.Environ() { // an agent reads NOMAD_ADDR and the like, and dies of a broken AWS_CA_BUNDLE
@@ -97,35 +117,59 @@ func start(program string) (addr string, err error) {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	if agent.hold, err = cmd.StdinPipe(); err != nil {
-		return "", err
+	if hold, err = cmd.StdinPipe(); err != nil {
+		return "", nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	addr = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if ready(addr) {
-			return addr, nil
+		if token != nil && *token == "" {
+			*token = bootstrap(addr)
+		}
+		if (token == nil || *token != "") && ready(addr, token) {
+			return addr, hold, nil
 		}
 	}
 	log, _ := os.ReadFile(filepath.Join(dir, "log"))
-	_ = agent.hold.Close()
-	return "", fmt.Errorf("no node was ready after a minute; the agent's log:\n%s", log)
+	_ = hold.Close()
+	return "", nil, fmt.Errorf("no node was ready after a minute; the agent's log:\n%s", log)
 }
 
 // ready reports whether the agent's own node takes jobs and has found its
 // drivers.
-func ready(addr string) bool {
+func ready(addr string, token *string) bool {
+	body, err := ask(http.MethodGet, addr+"/v1/nodes", token)
+	return err == nil && bytes.Contains(body, []byte(`"Status":"ready"`)) && bytes.Contains(body, []byte(`"raw_exec":{`))
+}
+
+// bootstrap returns the first management token; "" when the agent does not give it yet.
+func bootstrap(addr string) string {
+	body, err := ask(http.MethodPost, addr+"/v1/acl/bootstrap", nil)
+	var got struct{ SecretID string }
+	if err != nil || json.Unmarshal(body, &got) != nil {
+		return ""
+	}
+	return got.SecretID
+}
+
+func ask(method, url string, token *string) ([]byte, error) {
 	client := http.Client{Timeout: 5 * time.Second}
 	defer client.CloseIdleConnections()
-	resp, err := client.Get(addr + "/v1/nodes")
+	req, err := http.NewRequest(method, url, nil)
 	if err != nil {
-		return false
+		return nil, err
+	}
+	if token != nil {
+		req.Header.Set("X-Nomad-Token", *token)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
 	}
 	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return err == nil && bytes.Contains(body, []byte(`"Status":"ready"`)) && bytes.Contains(body, []byte(`"raw_exec":{`))
+	return io.ReadAll(resp.Body)
 }
 
 func freePorts(n int) (ports []int, err error) {
