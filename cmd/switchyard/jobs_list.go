@@ -94,6 +94,7 @@ Exit code 0: listed. 2: could not.`,
 // listJobs asks for pages until there are limit jobs, or no more.
 func (o *operator) listJobs(ctx context.Context, params url.Values, limit int) (list web.JobList, err error) {
 	list.Jobs = []web.Job{}
+	params.Del("cursor")
 	for {
 		params.Set("limit", strconv.Itoa(min(limit-len(list.Jobs), pageSize)))
 		var page web.JobList
@@ -110,7 +111,6 @@ func (o *operator) listJobs(ctx context.Context, params url.Values, limit int) (
 		}
 		list.Jobs, list.NextCursor = append(list.Jobs, page.Jobs...), page.NextCursor
 		if list.NextCursor == "" || len(list.Jobs) >= limit {
-			params.Del("cursor")
 			return list, nil
 		}
 		params.Set("cursor", list.NextCursor)

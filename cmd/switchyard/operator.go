@@ -45,8 +45,12 @@ func (o *operator) flags(fl *pflag.FlagSet) {
 		server = "http://127.0.0.1:8081"
 	}
 	fl.StringVar(&o.server, "server", server, "`URL` of the server's --admin-listen; also SWITCHYARD_SERVER")
-	fl.StringVar(&o.tokenFile, "token-file", "", "the server's --admin-token-file; also SWITCHYARD_ADMIN_TOKEN with the token itself")
+	o.tokenFlag(fl)
 	fl.StringVar(&o.format, "format", "text", "text or json")
+}
+
+func (o *operator) tokenFlag(fl *pflag.FlagSet) {
+	fl.StringVar(&o.tokenFile, "token-file", "", "the server's --admin-token-file; also SWITCHYARD_ADMIN_TOKEN, the token itself")
 }
 
 // dbFlag adds the flag for reading a file.

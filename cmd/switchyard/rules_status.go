@@ -21,6 +21,7 @@ func rulesCommand() *cobra.Command {
 
 func rulesStatusCommand() *cobra.Command {
 	var addr, format string
+	var o operator
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show which rules a running server has in force",
@@ -35,7 +36,7 @@ Exit code 0: the newest rules are in force. 1: newer ones were refused.
 			if format != "text" && format != "json" {
 				return fmt.Errorf("--format %q: want text or json", format)
 			}
-			status, err := askRulesStatus(cmd.Context(), addr)
+			status, err := askRulesStatus(cmd.Context(), addr, o.token)
 			if err != nil {
 				return err
 			}
@@ -52,10 +53,11 @@ Exit code 0: the newest rules are in force. 1: newer ones were refused.
 	}
 	cmd.Flags().StringVar(&addr, "addr", "http://127.0.0.1:8081", "`URL` of the server's --admin-listen")
 	cmd.Flags().StringVar(&format, "format", "text", "text or json")
+	o.tokenFlag(cmd.Flags())
 	return cmd
 }
 
-func askRulesStatus(ctx context.Context, addr string) (status router.RulesStatus, err error) {
+func askRulesStatus(ctx context.Context, addr string, token func() (router.Secret, error)) (status router.RulesStatus, err error) {
 	if !strings.Contains(addr, "://") {
 		addr = "http://" + addr
 	}
@@ -65,6 +67,13 @@ func askRulesStatus(ctx context.Context, addr string) (status router.RulesStatus
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(addr, "/")+router.RulesPath, nil)
 	if err != nil {
 		return status, fmt.Errorf("--addr: %w", err)
+	}
+	secret, err := token()
+	if err != nil {
+		return status, err
+	}
+	if secret != "" {
+		req.Header.Set("Authorization", "Bearer "+string(secret))
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -63,6 +63,15 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("exit code %d, want %d", got, want)
 				}
 			},
+			// server runs one, of which SWITCHYARD_SERVER is the address, and the file token has its token.
+			"server": func(ts *testscript.TestScript, _ bool, _ []string) {
+				url, stop, err := operated(ts.Getenv("WORK"))
+				ts.Check(err)
+				ts.Defer(func() { ts.Check(stop()) })
+				ts.Setenv("SWITCHYARD_SERVER", url)
+				file := ts.MkAbs("token")
+				ts.Check(os.WriteFile(file, []byte(operatorsToken+"\n"), 0o600))
+			},
 			// database FILE makes a server's database of three jobs, one of them decided.
 			"database": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(makeDatabase(ts.MkAbs(args[0])))
@@ -117,7 +126,7 @@ func TestTheHelpOfServeNamesItsFlags(t *testing.T) {
 }
 
 func TestEachHelpFitsAScreenAndEndsWithAnExample(t *testing.T) {
-	for _, command := range []string{"", "serve", "check", "test", "explain", "diff", "rules", "rules status", "jobs", "jobs export", "schema", "demo", "version"} {
+	for _, command := range []string{"", "serve", "check", "test", "explain", "diff", "rules", "rules status", "jobs", "jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs export", "runners", "runners list", "runners stop", "schema", "demo", "version"} {
 		var out, stderr bytes.Buffer
 		code := run(t.Context(), append(strings.Fields(command), "--help"), nil, &out, &stderr)
 		_, example, _ := strings.Cut(out.String(), "\nExample")

@@ -157,7 +157,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	token, err := f.token()
+	token, err := f.token(router.Secret(os.Getenv(envName("admin-token"))))
 	if err != nil {
 		return err
 	}
@@ -279,13 +279,14 @@ func (f *serveFlags) github() (*gh.Client, error) {
 }
 
 // token returns the hash of what the operators' API asks for; nil: nothing.
-func (f *serveFlags) token() (func() ([32]byte, error), error) {
+// token is the one of the environment, or "".
+func (f *serveFlags) token(token router.Secret) (func() ([32]byte, error), error) {
 	read := gh.TokenFile(f.adminTokenFile)
-	switch token := os.Getenv(envPrefix + "ADMIN_TOKEN"); {
+	switch {
 	case f.adminTokenFile != "" && token != "":
 		return nil, errors.New("--admin-token-file and SWITCHYARD_ADMIN_TOKEN are given: leave one out")
 	case token != "":
-		read = gh.StaticToken(router.Secret(token))
+		read = gh.StaticToken(token)
 	case f.adminTokenFile != "":
 	case !loopback(f.adminListen):
 		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --admin-token-file FILE too, or listen on 127.0.0.1", f.adminListen)

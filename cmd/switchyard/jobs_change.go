@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router/web"
+)
+
+func jobsRetryCommand() *cobra.Command {
+	return jobChange(&cobra.Command{
+		Use:   "retry JOB…",
+		Short: "Have a job decided anew, or given a new runner",
+		Long: `Retry has the running server decide a job anew that it ignored, denied or could
+not route, that waits for a place under a limit, or for its next attempt. A job
+whose runner has not claimed yet gets another runner.
+
+Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
+2: could not tell.`,
+		Example: "  switchyard jobs retry 48301234567",
+	}, "retry", nil)
+}
+
+func jobsCancelCommand() *cobra.Command {
+	return jobChange(&cobra.Command{
+		Use:   "cancel JOB…",
+		Short: "Give a job no runner any more",
+		Long: `Cancel has the running server end a job that no runner has taken, and stop a
+runner that was meant for it and has not claimed. GitHub keeps the job queued
+until somebody cancels its run there; retry takes it up again.
+
+Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
+2: could not tell.`,
+		Example: "  switchyard jobs cancel 48301234567",
+	}, "cancel", nil)
+}
+
+// jobChange is a command that has the server change jobs, one after the other.
+func jobChange(cmd *cobra.Command, verb string, params func() url.Values) *cobra.Command {
+	var o operator
+	cmd.Args = someArgs("JOB", "48301234567")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := o.check(); err != nil {
+			return err
+		}
+		var ids []int64
+		for _, arg := range args {
+			id, err := jobNumber(arg)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, id)
+		}
+		for _, id := range ids {
+			var p url.Values
+			if params != nil {
+				p = params()
+			}
+			var d web.JobDetail
+			if err := o.ask(cmd.Context(), http.MethodPost, fmt.Sprintf("%s/jobs/%d/%s", web.Prefix, id, verb), p, nil, &d); err != nil {
+				return answered(err)
+			}
+			if err := o.said(cmd.OutOrStdout(), d, "job %d is %s: %s", d.Job.ID, d.Job.State, printable(d.Job.Reason)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	o.flags(cmd.Flags())
+	return cmd
+}
+
+// said prints what became of something: as JSON, or in a line.
+func (o *operator) said(out io.Writer, v any, format string, args ...any) error {
+	if o.format == "json" {
+		return writeJSON(out, v)
+	}
+	_, err := fmt.Fprintf(out, format+"\n", args...)
+	return err
+}
+
+// someArgs wants arguments, and gives an example of one.
+func someArgs(what, example string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return fmt.Errorf("%s wants at least one %s, such as %s; see %[1]s --help", cmd.CommandPath(), what, example)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router"
+	"switchyard/router/web"
+)
+
+func jobsShowCommand() *cobra.Command {
+	var o operator
+	var watched bool
+	cmd := &cobra.Command{
+		Use:   "show JOB",
+		Short: "Show all that is known of a job, and why it waits",
+		Long: `Show prints a job, given by GitHub's ID: its state and why it is in it, why Nomad
+has no node for its runner, how the rules decided it, its runners, and its whole
+time line with who told of each step. With --db it reads a database file instead,
+which a server may be using.
+
+Exit code 0: shown. 1: there is no such job. 2: could not tell.`,
+		Example: "  switchyard jobs show 48301234567 --watch",
+		Args:    oneArg("JOB", "48301234567"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			id, err := jobNumber(args[0])
+			if err != nil {
+				return err
+			}
+			show := func(out io.Writer) error {
+				d, err := o.showJob(cmd.Context(), id)
+				if err != nil {
+					return answered(err)
+				}
+				if o.format == "json" {
+					return writeJSON(out, d)
+				}
+				return writeJob(out, d, time.Now())
+			}
+			if watched {
+				return watch(cmd.Context(), cmd.OutOrStdout(), show)
+			}
+			return show(cmd.OutOrStdout())
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.BoolVar(&watched, "watch", false, "show it again every 2 s, until interrupted")
+	o.flags(fl)
+	o.dbFlag(fl)
+	return cmd
+}
+
+func (o *operator) showJob(ctx context.Context, id int64) (d web.JobDetail, err error) {
+	if o.db == "" {
+		err = o.ask(ctx, http.MethodGet, fmt.Sprintf("%s/jobs/%d", web.Prefix, id), nil, nil, &d)
+		return d, err
+	}
+	err = o.read(ctx, func(b web.Books) (err error) {
+		d, err = web.ShowJob(ctx, b, id)
+		if errors.Is(err, router.ErrNotFound) {
+			err = &web.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
+		}
+		return err
+	})
+	return d, err
+}
+
+// oneArg wants one argument, and gives an example of it.
+func oneArg(what, example string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return fmt.Errorf("%s wants one %s, such as %s, got %d; see %[1]s --help", cmd.CommandPath(), what, example, len(args))
+		}
+		return nil
+	}
+}
+
+func jobNumber(s string) (int64, error) {
+	id, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || id < 1 {
+		return 0, fmt.Errorf("job %q: want GitHub's ID of a job, a number; the address of its page ends with it", s)
+	}
+	return id, nil
+}
+
+// answered gives an error its exit code: what the server refused is the answer no.
+func answered(err error) error {
+	var p *web.Problem
+	if errors.As(err, &p) && (p.Status == http.StatusNotFound || p.Status == http.StatusConflict) {
+		return &exitError{exitNo, err}
+	}
+	return err
+}
+
+// writeJob prints a job for people.
+func writeJob(out io.Writer, d web.JobDetail, now time.Time) error {
+	j := d.Job
+	t := &table{}
+	line := func(what string, values ...string) {
+		if s := strings.Join(values, ""); s != "" {
+			t.row(what, s)
+		}
+	}
+	line("job", strconv.FormatInt(j.ID, 10))
+	line("name", nonEmpty(" · ", j.Repo.FullName, j.Workflow, j.Name))
+	line("run", fmt.Sprintf("%d, attempt %d", j.RunID, j.Attempt), prefixed(", branch ", j.Branch), prefixed(", caused by ", j.Sender))
+	line("page", j.URL)
+	line("labels", strings.Join(j.Labels, ", "))
+	line("state", string(j.State), " for ", ago(now, since(d)))
+	line("why", j.Reason)
+	if j.DueAt != nil {
+		line("next", "decided ", due(now, *j.DueAt))
+	}
+	line("runner", j.RunnerName)
+	if j.Fallback > 0 {
+		line("fallback", strconv.Itoa(j.Fallback), " of its rule is in force")
+	}
+	if err := t.write(out); err != nil {
+		return err
+	}
+	for _, r := range d.Runners {
+		if r.Try == j.Try && r.Unplaced != nil {
+			if err := writeUnplaced(out, r.Unplaced, now); err != nil {
+				return err
+			}
+		}
+	}
+	if err := writeDecisions(out, d); err != nil {
+		return err
+	}
+	if len(d.Runners) > 0 {
+		fmt.Fprintln(out, "\nrunners")
+		if err := writeRunners(out, d.Runners, 0, now); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(out, "\ntime line")
+	return writeTimeline(out, d.Timeline)
+}
+
+// since is when the job came into its state.
+func since(d web.JobDetail) time.Time {
+	at := d.Job.ReceivedAt
+	last := ""
+	for _, e := range d.Timeline {
+		if e.Runner == "" && e.State != last {
+			at, last = e.At, e.State
+		}
+	}
+	return at
+}
+
+func due(now, at time.Time) string {
+	if !at.After(now) {
+		return "now"
+	}
+	return "in " + short(at.Sub(now))
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func nonEmpty(sep string, parts ...string) string {
+	var some []string
+	for _, p := range parts {
+		if p != "" {
+			some = append(some, p)
+		}
+	}
+	return strings.Join(some, sep)
+}
+
+// writeUnplaced shows why Nomad has no node, as a funnel.
+func writeUnplaced(out io.Writer, u *router.Unplaced, now time.Time) error {
+	why := "Nomad has no node for it now"
+	if u.Never {
+		why = "no node of the cluster could run it"
+	}
+	fmt.Fprintf(out, "\n%s, as of %s ago: %s\n", why, ago(now, u.At), printable(u.Text))
+	t := &table{}
+	t.row("  "+strconv.Itoa(u.InPool), "nodes in pool "+u.Pool)
+	t.row("  "+strconv.Itoa(u.Evaluated), "looked at")
+	for _, s := range u.Filtered {
+		t.row(fmt.Sprintf("  -%d", s.Nodes), "filtered by "+s.What, s.From)
+	}
+	for _, s := range u.Exhausted {
+		t.row(fmt.Sprintf("  -%d", s.Nodes), "have not enough "+s.What, s.From)
+	}
+	return t.write(out)
+}
+
+// writeDecisions shows the decision by which the job goes, with the trace if
+// the rules in force still say the same, and else both.
+func writeDecisions(out io.Writer, d web.JobDetail) error {
+	made, now := d.Decision, d.Explanation
+	if made == nil && now == nil {
+		return nil
+	}
+	same := made != nil && now != nil && made.Outcome == now.Outcome && made.Rule == now.Rule
+	switch {
+	case made == nil:
+		fmt.Fprint(out, "\nthe rules in force say\n")
+		return writeDecision(out, *now)
+	case same:
+		shown := *made
+		shown.Trace, shown.Nearest = now.Trace, now.Nearest
+		fmt.Fprint(out, "\ndecision\n")
+		return writeDecision(out, shown)
+	}
+	fmt.Fprint(out, "\ndecision\n")
+	if err := writeDecision(out, *made); err != nil || now == nil {
+		return err
+	}
+	fmt.Fprint(out, "\nthe rules in force would say\n")
+	return writeDecision(out, *now)
+}
+
+func writeTimeline(out io.Writer, events []web.Event) error {
+	t := &table{}
+	t.row("  AT", "AFTER", "SOURCE", "WHOSE", "STATE", "WHAT")
+	var before time.Time
+	for i, e := range events {
+		after, whose := "", "job"
+		if i > 0 {
+			after = "+" + short(e.At.Sub(before))
+		}
+		if e.Runner != "" {
+			whose = e.Runner
+		}
+		before = e.At
+		t.row("  "+e.At.UTC().Format("2006-01-02 15:04:05.000"), after, string(e.Source), whose, e.State, e.What)
+	}
+	return t.write(out)
+}

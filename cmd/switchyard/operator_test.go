@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/githubsim"
+	"switchyard/router/nomad"
+	"switchyard/router/nomadsim"
+	"switchyard/router/store"
+	"switchyard/rules"
+)
+
+const operatorsToken = "let-me-in"
+
+// operated runs a server for the scripts of the operators' commands until
+// stop: its API wants operatorsToken, and it has three jobs, 4001 dispatched to
+// a Nomad without nodes, 4002 unroutable and 4003 ignored.
+func operated(dir string) (url string, stop func() error, err error) {
+	var stops []func() error
+	stop = func() error {
+		var errs []error
+		for len(stops) > 0 {
+			last := stops[len(stops)-1]
+			stops = stops[:len(stops)-1]
+			errs = append(errs, last())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, stop())
+		}
+	}()
+	closed := func(f func()) { stops = append(stops, func() error { f(); return nil }) }
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	sim := nomadsim.New(nomadsim.Config{})
+	closed(sim.Close)
+	fleet := httptest.NewServer(sim)
+	closed(fleet.Close)
+	specs, err := jobspecs.Load("")
+	if err != nil {
+		return "", stop, err
+	}
+	set, err := rules.Parse("rules.example.yaml", demoRules)
+	if err != nil {
+		return "", stop, err
+	}
+	log := slog.New(slog.DiscardHandler)
+	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: fleet.URL}})
+	if err != nil {
+		return "", stop, err
+	}
+	var github *githubsim.Server
+	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { github.ServeHTTP(w, r) }))
+	closed(hub.Close)
+	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghp_test"), BaseURL: hub.URL})
+	if err != nil {
+		return "", stop, err
+	}
+	st, err := store.Open(ctx, filepath.Join(dir, "server.db"))
+	if err != nil {
+		return "", stop, err
+	}
+	stops = append(stops, st.Close)
+	flags := serveFlags{adminListen: "127.0.0.1:0"}
+	token, err := flags.token(router.Secret(operatorsToken))
+	if err != nil {
+		return "", stop, err
+	}
+	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{testSecret}, token: token},
+		router.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: log})
+	if err != nil {
+		return "", stop, err
+	}
+	github = githubsim.New(githubsim.Config{WebhookURL: "http://" + app.Addr() + "/webhooks/github", Secret: testSecret, FirstID: 4001})
+	closed(github.Close)
+	running, end := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- app.Run(running) }()
+	stops = append(stops, func() error { end(); return <-done })
+
+	for _, labels := range [][]string{{"self-hosted", "linux", "x64"}, {"self-hosted", "linx"}, {"ubuntu-latest"}} {
+		github.Queue(ctx, githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, RunID: 7, Name: "build \x1b[31m", Labels: labels})
+	}
+	for id, want := range map[int64]router.JobState{4001: router.Dispatched, 4002: router.Unroutable, 4003: router.Ignored} {
+		for {
+			j, err := st.Job(ctx, id)
+			if err == nil && j.State == want {
+				break
+			}
+			if ctx.Err() != nil {
+				return "", stop, errors.Join(errors.New("the server's jobs do not come into their states"), err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	return "http://" + app.AdminAddr(), stop, nil
+}
+
+func TestDurationsAreShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-time.Second: "0ms", 12 * time.Millisecond: "12ms", 2500 * time.Millisecond: "2.5s", 59900 * time.Millisecond: "59.9s", time.Minute: "1m", 90 * time.Second: "1m30s",
+		time.Hour: "1h00m", 100 * time.Minute: "1h40m", 47 * time.Hour: "47h00m", 72 * time.Hour: "3d",
+	} {
+		if got := short(d); got != want {
+			t.Errorf("short(%s) = %s, want %s", d, got, want)
+		}
+	}
+}
+
+func TestATableFitsItsTerminal(t *testing.T) {
+	var out bytes.Buffer
+	tab := table{columns: 12}
+	tab.row("A", "WHY")
+	tab.row("abc", "\x1b[31mvery long")
+	tab.row("é", "ok")
+	if err := tab.write(&out); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("A    WHY\nabc  \\x1b[3…\né    ok\n", out.String()); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// A watch shows until it is interrupted, which is no failure.
+func TestAWatchEndsWithoutAnError(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	shown := 0
+	err := watch(ctx, io.Discard, func(w io.Writer) error {
+		shown++
+		cancel()
+		return ctx.Err() // as a request that was cut off
+	})
+	if err != nil || shown != 1 {
+		t.Errorf("watch = %v after %d", err, shown)
+	}
+	broken := errors.New("no server")
+	if err := watch(t.Context(), io.Discard, func(io.Writer) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("watch = %v, want the error", err)
+	}
+}
