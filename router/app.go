@@ -60,6 +60,7 @@ type Config struct {
 	Doubt time.Duration // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
 
 	Deliveries time.Duration // how often GitHub is asked for deliveries that got lost; 0: 5 min
+	Recheck    time.Duration // after how long GitHub is asked about a job that nobody serves; 0: 10 min
 }
 
 func (c *Config) backoff() backoff { return backoff{now: c.Now, rand: c.Rand} }
@@ -104,6 +105,9 @@ func New(c Config) (*App, error) {
 	}
 	if c.Idle <= 0 {
 		c.Idle = 10 * time.Minute
+	}
+	if c.Recheck <= 0 {
+		c.Recheck = 10 * time.Minute
 	}
 	if c.Doubt <= 0 {
 		c.Doubt = 2 * time.Minute // GitHub gives an online runner its job in less than one
@@ -172,6 +176,13 @@ func (a *App) Run(ctx context.Context) error {
 	if n > 0 {
 		a.Logger.Warn("runners were being configured when the last process ended; their jobs are tried again", "runners", n)
 	}
+	look, err := a.firstLookDue(ctx)
+	if ctx.Err() != nil {
+		return a.Close()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("see whether the database is empty: %w", err), a.Close())
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
@@ -185,18 +196,35 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return a.worker.every(ctx, a.Deliveries, "cannot ask GitHub for lost deliveries", a.worker.findLost)
 	})
+	g.Go(func() error {
+		if !look {
+			return nil
+		}
+		if err := a.firstLook(ctx); err != nil && ctx.Err() == nil {
+			a.Logger.Error("cannot take a first look at GitHub; is the store's disk healthy?", "err", err)
+		}
+		return nil
+	})
+	g.Go(func() error {
+		return a.worker.every(ctx, a.Recheck/10, "cannot ask GitHub about jobs that nobody serves", a.recheck)
+	})
 	return g.Wait()
 }
 
-// receive stores a delivery and wakes the worker.
-func (a *App) receive(ctx context.Context, d Delivery) error {
-	changed, err := a.Store.Receive(ctx, d)
-	if err != nil {
-		return fmt.Errorf("store delivery %s: %w", d.ID, err)
-	}
+// take stores what GitHub says of a job and wakes the worker if it is news.
+func (a *App) take(ctx context.Context, d Delivery) (changed bool, err error) {
+	changed, err = a.Store.Receive(ctx, d)
 	if changed {
 		a.nudge()
 		a.look(d.Job.ID)
+	}
+	return changed, err
+}
+
+// receive takes a delivery.
+func (a *App) receive(ctx context.Context, d Delivery) error {
+	if _, err := a.take(ctx, d); err != nil {
+		return fmt.Errorf("store delivery %s: %w", d.ID, err)
 	}
 	if err := a.sawHook(ctx, d.Hook); err != nil {
 		a.Logger.Warn("cannot remember a webhook; its next delivery tries again", "err", err)

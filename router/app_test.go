@@ -158,6 +158,7 @@ func (c *cluster) count() int {
 // hub is a GitHub that hands out configurations, and knows runs.
 type hub struct {
 	post
+	index
 	mu   sync.Mutex
 	asks []router.ConfigRequest
 	fail func(n int) error

@@ -438,6 +438,7 @@ type GitHub interface {
 	RemoveRunner(ctx context.Context, t Target, id int64) error
 
 	Webhooks
+	Listings
 }
 
 // A GitHubRunner is a runner as GitHub knows it.
@@ -595,6 +596,8 @@ type Store interface {
 
 	LostStore
 	OperatorStore
+	RecheckStore
+	SyncStore
 }
 
 // Claimed is a runner and its job, as a claim found them.

@@ -119,11 +119,14 @@ func (w *worker) every(ctx context.Context, interval time.Duration, cannot strin
 	said := ""
 	for {
 		err := do(ctx)
+		var later *RetryAtError
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
 			said = ""
+		case errors.As(err, &later):
+			w.Logger.Info(cannot, "err", err, "again_at", w.Now().Add(interval))
 		case err.Error() != said:
 			said = err.Error()
 			w.Logger.Warn(cannot, "err", err, "again_at", w.Now().Add(interval))

@@ -221,6 +221,8 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	var err error
 	if t.organization {
 		found, resp, err = a.session.api.Apps.FindOrganizationInstallation(ctx, t.owner)
+	} else if t.repo == "" {
+		found, resp, err = a.session.api.Apps.FindUserInstallation(ctx, t.owner)
 	} else {
 		found, resp, err = a.session.api.Apps.FindRepositoryInstallation(ctx, t.owner, t.repo)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/google/go-github/v60/github"
 
@@ -55,8 +56,13 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 	if err != nil {
 		return router.Delivery{}, err
 	}
+	return deliveryOf(found, repo, c.now()), nil
+}
+
+// deliveryOf is what GitHub says of a job as a delivery would say it.
+func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) router.Delivery {
 	d := router.Delivery{
-		Source: router.SourceGitHub, Action: found.GetStatus(), Status: found.GetStatus(), ReceivedAt: c.now(),
+		Source: router.SourceGitHub, Action: found.GetStatus(), Status: found.GetStatus(), ReceivedAt: now,
 		Job: router.Job{
 			ID: found.GetID(), RunID: found.GetRunID(), Attempt: max(int(found.GetRunAttempt()), 1), Repo: repo,
 			Name: found.GetName(), Workflow: found.GetWorkflowName(), Branch: found.GetHeadBranch(), Labels: found.Labels,
@@ -67,7 +73,7 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 		d.Action = "queued"
 	}
 	d.Bound()
-	return d, nil
+	return d
 }
 
 const (

@@ -48,9 +48,12 @@ func (s *Server) routes() http.Handler {
 	}
 	if s.cfg.App != nil {
 		api.HandleFunc("POST /app/installations/{id}/access_tokens", s.createToken)
+		api.HandleFunc("GET /app/installations", s.listInstallations)
+		api.HandleFunc("GET /installation/repositories", s.listInstalled)
 	}
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped("actions", s.getJob))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped("actions", s.getRun))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs", s.scoped("actions", s.listRuns))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", s.listRunJobs))
 	s.hookRoutes(api)
 	api.HandleFunc("GET /rate_limit", s.rateLimit)

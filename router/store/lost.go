@@ -106,3 +106,59 @@ func (s *Store) Redelivered(ctx context.Context, guid string, again time.Time) e
 		return err
 	})
 }
+
+const (
+	// Times in milliseconds: ?1 is now, ?2 how long a job may be unserved.
+	staleSQL = `
+SELECT ` + jobColumns + ` FROM jobs WHERE id IN (
+	SELECT id FROM jobs
+	WHERE (state IN ('held', 'queued', 'retrying', 'dispatched')
+			AND ?1 - max(asked_at, received_at) >= min(max(?2, (asked_at - received_at) / 2), 36 * ?2))
+		OR (state = 'running'
+			AND ?1 - max(asked_at, running_at) >= min(max(6 * ?2, (asked_at - running_at) / 2), 36 * ?2))
+	ORDER BY max(asked_at, received_at), id LIMIT ?3)
+ORDER BY max(asked_at, received_at), id`
+
+	askedSQL = `UPDATE jobs SET asked_at = ?2 WHERE id = ?1`
+)
+
+// Stale implements router.RecheckStore.
+func (s *Store) Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]router.Job, error) {
+	return s.jobs(ctx, "read the jobs that GitHub is to be asked about", staleSQL, millis(now), unserved.Milliseconds(), limit)
+}
+
+// jobs returns what a query selects of jobs: jobColumns.
+func (s *Store) jobs(ctx context.Context, doing, query string, args ...any) ([]router.Job, error) {
+	var jobs []router.Job
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err == nil {
+		err = each(rows, func(rows *sql.Rows) error {
+			var j router.Job
+			err := scanJob(rows, &j)
+			jobs = append(jobs, j)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return jobs, nil
+}
+
+// Asked implements router.RecheckStore.
+func (s *Store) Asked(ctx context.Context, jobID int64, now time.Time) error {
+	return s.writer.change(ctx, router.SourceGitHub, func(t *tx) error {
+		_, err := t.exec(askedSQL, jobID, millis(now))
+		return err
+	})
+}
+
+const openSQL = `
+SELECT ` + jobColumns + ` FROM jobs
+WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND lower(owner) = lower(?1) AND lower(repo) = lower(?2)
+ORDER BY id`
+
+// Open implements router.SyncStore.
+func (s *Store) Open(ctx context.Context, owner, repo string) ([]router.Job, error) {
+	return s.jobs(ctx, "read the open jobs of "+owner+"/"+repo, openSQL, owner, repo)
+}

@@ -31,8 +31,8 @@ const (
 	heldSQL = insertJobSQL + `NOTHING`
 
 	queuedSQL = insertJobSQL + `UPDATE
-	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at, limit_key = ''
-	WHERE jobs.state = 'held'`
+	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at
+	WHERE jobs.state = 'held' AND jobs.limit_key = ''`
 
 	runningSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
@@ -80,6 +80,9 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	case d.Action == "completed":
 		query, state, reason = completedSQL, router.Completed, "ended on GitHub"
 		runnerName, conclusion = d.Job.RunnerName, d.Job.Conclusion
+		if d.Status == router.StatusGone {
+			reason = "GitHub does not know it any more"
+		}
 		if conclusion != "" {
 			reason += ": " + conclusion
 		}

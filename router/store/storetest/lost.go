@@ -56,4 +56,74 @@ var lostTests = []test{
 		}
 		wantDiff(t, len(due(T0.Add(time.Hour), 10)), 0)
 	}},
+	{"GitHub is asked about a job that is unserved at growing intervals", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		const step = 10 * time.Minute
+		var asked []time.Duration
+		for at := time.Duration(0); at <= 24*time.Hour; at += time.Minute {
+			jobs, err := f.Stale(f.ctx(), T0.Add(at), step, 10)
+			f.must(err)
+			if len(jobs) == 1 {
+				asked = append(asked, at/time.Minute)
+				f.must(f.Asked(f.ctx(), 1, T0.Add(at)))
+			}
+		}
+		// In minutes, up to six hours apart.
+		wantDiff(t, asked, []time.Duration{10, 20, 30, 45, 68, 102, 153, 230, 345, 518, 777, 1137})
+		if j := f.job(1); !j.AskedAt.Equal(T0.Add(1137 * time.Minute)) {
+			t.Errorf("the job was asked about at %s", j.AskedAt)
+		}
+	}},
+	{"GitHub is asked about jobs that wait, first those it was not asked about, and about running ones after long", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 7; id++ {
+			f.receive(queued(id))
+		}
+		f.dispatch(2)
+		f.receive(inProgress(3, "somebody's"))
+		f.receive(completed(4, "", "cancelled"))
+		f.must(f.Settle(f.ctx(), 5, router.Ignored, "out of scope", decision(), T0))
+		f.receive(NewDelivery(8, "queued", "waiting"))
+		f.must(f.Asked(f.ctx(), 1, T0.Add(time.Minute)))
+		stale := func(at time.Duration, limit int) (ids []int64) {
+			jobs, err := f.Stale(f.ctx(), T0.Add(at), 10*time.Minute, limit)
+			f.must(err)
+			for _, j := range jobs {
+				ids = append(ids, j.ID)
+			}
+			return ids
+		}
+		wantDiff(t, stale(9*time.Minute, 10), []int64(nil))
+		wantDiff(t, stale(10*time.Minute, 10), []int64{2, 6, 7, 8})
+		wantDiff(t, stale(11*time.Minute, 3), []int64{2, 6, 7})
+		wantDiff(t, stale(11*time.Minute, 10), []int64{2, 6, 7, 8, 1})
+		wantDiff(t, stale(time.Hour, 10), []int64{2, 3, 6, 7, 8, 1})
+		open, err := f.Open(f.ctx(), "Acme", "WEB")
+		f.must(err)
+		wantDiff(t, len(open), 6)
+	}},
+	{"a job that waits for a place under its limit waits on when GitHub says that it is queued", func(t *testing.T, f *fixture) {
+		d := decision()
+		d.Limit = &router.Limit{Key: "k", Running: 1}
+		for id := int64(1); id <= 2; id++ {
+			f.receive(queued(id))
+			if _, err := f.Admit(f.ctx(), id, d, T0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again := queued(2)
+		again.ID, again.Source = "", router.SourceGitHub
+		if f.receive(again) {
+			t.Error("what was known is taken for news")
+		}
+		f.wantState(2, router.Held)
+	}},
+	{"a job that GitHub does not know any more is completed", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		gone := completed(1, "", "")
+		gone.ID, gone.Source, gone.Status = "", router.SourceGitHub, router.StatusGone
+		f.receive(gone)
+		if j := f.wantState(1, router.Completed); j.Reason != "GitHub does not know it any more" {
+			t.Errorf("the reason is %q", j.Reason)
+		}
+	}},
 }

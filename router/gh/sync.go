@@ -1,0 +1,262 @@
+package gh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/google/go-github/v60/github"
+
+	"switchyard/router"
+)
+
+// callRuns describes a request about the runs of a repository.
+func callRuns(repo router.Repo) call {
+	full := repo.Owner + "/" + repo.Name
+	return call{
+		doing: "list the runs of " + full, owner: repo.Owner,
+		permission: "repository permission Actions (read) on " + full, exists: "the repository exists",
+	}
+}
+
+func checkRepo(repo router.Repo) error {
+	if !pathName(repo.Owner) || !pathName(repo.Name) {
+		return &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
+	}
+	return nil
+}
+
+// Sees implements router.Listings. It makes one request, but for those of an
+// App that logs in.
+func (c *Client) Sees(ctx context.Context, repo router.Repo) (bool, error) {
+	if err := checkRepo(repo); err != nil {
+		return false, err
+	}
+	code := 0
+	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, callRuns(repo), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		_, resp, err := api.Actions.ListRepositoryWorkflowRuns(ctx, repo.Owner, repo.Name, &github.ListWorkflowRunsOptions{
+			ListOptions: github.ListOptions{PerPage: 1},
+		})
+		code = status(resp)
+		return resp, err
+	})
+	var fix *router.FixError
+	if errors.As(err, &fix) && (code == http.StatusNotFound || code == http.StatusForbidden || code == 0) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+const (
+	// GitHub's run objects have over 10 kB, and an answer may have maxAnswer.
+	syncPage    = 50
+	mostRuns    = 1000 // that GitHub lists of one status
+	mostRepos   = 10_000
+	mostInstall = 10_000
+)
+
+// unfinished are the statuses of runs that may have jobs which have not ended,
+// in the order in which a run has them: one that moves on meanwhile is seen.
+var unfinished = []string{"requested", "waiting", "pending", "queued", "in_progress"}
+
+// Unfinished implements router.Listings.
+func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, each func(router.Delivery) error) (did router.Unfinished, err error) {
+	if err := checkRepo(repo); err != nil {
+		return did, err
+	}
+	seen := map[int64]bool{}
+	for _, of := range unfinished {
+		listed := 0
+		for page := 1; page > 0; {
+			if did.Calls >= calls {
+				did.Cut = true
+				return did, nil
+			}
+			did.Calls++
+			var runs *github.WorkflowRuns
+			err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, callRuns(repo), func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+				runs, resp, err = api.Actions.ListRepositoryWorkflowRuns(ctx, repo.Owner, repo.Name, &github.ListWorkflowRunsOptions{
+					Status: of, ExcludePullRequests: true, ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
+				})
+				if err == nil {
+					page, err = nextPage(resp, page, len(runs.WorkflowRuns))
+				}
+				return resp, err
+			})
+			if err != nil {
+				return did, err
+			}
+			for _, run := range runs.WorkflowRuns {
+				if seen[run.GetID()] {
+					continue
+				}
+				seen[run.GetID()] = true
+				did.Runs++
+				if err := c.runJobs(ctx, repo, run, calls, &did, each); err != nil || did.Cut && did.Calls >= calls {
+					return did, err
+				}
+			}
+			if listed += len(runs.WorkflowRuns); listed >= mostRuns {
+				did.Cut = did.Cut || page > 0 || runs.GetTotalCount() > listed
+				page = 0
+			}
+		}
+	}
+	return did, nil
+}
+
+// runJobs calls each for the jobs of a run's last attempt.
+func (c *Client) runJobs(ctx context.Context, repo router.Repo, run *github.WorkflowRun, calls int, did *router.Unfinished, each func(router.Delivery) error) error {
+	of, err := repoOf(run.GetRepository())
+	if err != nil {
+		return fmt.Errorf("run %d: %w", run.GetID(), err)
+	}
+	says := callRuns(repo)
+	says.doing = fmt.Sprintf("list the jobs of run %d of %s/%s", run.GetID(), repo.Owner, repo.Name)
+	for page := 1; page > 0; {
+		if did.Calls >= calls {
+			did.Cut = true
+			return nil
+		}
+		did.Calls++
+		var jobs *github.Jobs
+		gone := false
+		err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+			jobs, resp, err = api.Actions.ListWorkflowJobs(ctx, repo.Owner, repo.Name, run.GetID(), &github.ListWorkflowJobsOptions{
+				Filter: "latest", ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
+			})
+			gone = status(resp) == http.StatusNotFound
+			if err == nil {
+				page, err = nextPage(resp, page, len(jobs.Jobs))
+			}
+			return resp, err
+		})
+		if gone {
+			return nil // it was deleted since it was listed
+		}
+		if err != nil {
+			return err
+		}
+		for _, j := range jobs.Jobs {
+			if j.GetID() <= 0 || j.GetRunID() != run.GetID() {
+				return fmt.Errorf("%s: GitHub's answer is about another run", says.doing)
+			}
+			d := deliveryOf(j, of, c.now())
+			d.Job.Sender = router.Cut(run.GetTriggeringActor().GetLogin(), router.MaxText)
+			did.Jobs++
+			if err := each(d); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nextPage is the next page to ask for; 0 when that was the last.
+func nextPage(resp *github.Response, page, n int) (int, error) {
+	next := resp.NextPage
+	switch {
+	case n > syncPage:
+		return 0, fmt.Errorf("GitHub's answer lists %d, over the %d that it was asked for", n, syncPage)
+	case next != 0 && next != page+1:
+		return 0, errors.New("GitHub's answer names another page as the next")
+	case n == 0:
+		return 0, nil
+	}
+	return next, nil
+}
+
+// repoOf reads a repository. What rules decide by must be there.
+func repoOf(r *github.Repository) (router.Repo, error) {
+	repo := router.Repo{Owner: r.GetOwner().GetLogin(), Name: r.GetName(), Private: r.GetPrivate(), Visibility: r.GetVisibility(), Fork: r.GetFork()}
+	repo.FullName = repo.Owner + "/" + repo.Name
+	switch {
+	case r == nil || r.Private == nil || r.Fork == nil:
+		return repo, errors.New("GitHub's answer does not say whether the repository is private, or a fork")
+	case !pathName(repo.Owner) || !pathName(repo.Name):
+		return repo, errors.New("GitHub's answer holds no name of the repository")
+	}
+	switch repo.Visibility {
+	case "", "public", "private", "internal":
+		return repo, nil
+	}
+	return repo, errors.New("GitHub's answer holds a visibility of the repository that is none")
+}
+
+// Repositories implements router.Listings.
+func (c *Client) Repositories(ctx context.Context, each func(router.Repo) error) error {
+	if c.app == nil {
+		return nil
+	}
+	var owners []target
+	for page := 1; page > 0; {
+		err := c.askAsApp(ctx, "list the installations of "+c.app.String(), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+			found, resp, err := api.Apps.ListInstallations(ctx, &github.ListOptions{PerPage: syncPage, Page: page})
+			if err != nil {
+				return resp, err
+			}
+			for _, in := range found {
+				t := target{owner: in.GetAccount().GetLogin(), organization: in.GetAccount().GetType() == "Organization"}
+				if in.SuspendedAt == nil && pathName(t.owner) {
+					owners = append(owners, t)
+				}
+			}
+			page, err = nextPage(resp, page, len(found))
+			return resp, err
+		})
+		if err != nil {
+			return err
+		}
+		if len(owners) >= mostInstall {
+			return fmt.Errorf("%s has more than %d installations", c.app, mostInstall)
+		}
+	}
+	var errs []error
+	for _, t := range owners {
+		if err := c.installed(ctx, t, each); err != nil {
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// installed calls each for the repositories of an owner's installation.
+func (c *Client) installed(ctx context.Context, t target, each func(router.Repo) error) error {
+	says := call{
+		doing: "list the repositories that " + c.app.String() + " is installed for at " + t.owner, owner: t.owner,
+		permission: "repository permission Metadata (read)", exists: "it is installed there",
+	}
+	for page := 1; page > 0; {
+		var found *github.ListRepositories
+		err := c.ask(ctx, t, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+			found, resp, err = api.Apps.ListRepos(ctx, &github.ListOptions{PerPage: syncPage, Page: page})
+			if err == nil {
+				page, err = nextPage(resp, page, len(found.Repositories))
+			}
+			return resp, err
+		})
+		if err != nil {
+			return err
+		}
+		if page > mostRepos/syncPage {
+			return fmt.Errorf("%s: there are more than %d", says.doing, mostRepos)
+		}
+		for _, r := range found.Repositories {
+			if r.GetArchived() || r.GetDisabled() {
+				continue // runs nothing
+			}
+			repo, err := repoOf(r)
+			if err == nil {
+				err = each(repo)
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", says.doing, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+const (
+	recheckBatch = 50             // jobs asked about in one pass
+	goneAfter    = 24 * time.Hour // GitHub ends a job that is queued for longer: https://docs.github.com/en/actions/reference/limits (read 2026-11-24)
+)
+
+// StatusGone is the Status of a Delivery, from SourceGitHub and completed, of a
+// job that GitHub does not know any more.
+const StatusGone = "gone"
+
+// RecheckStore is the part of Store that says which jobs GitHub is to be asked about.
+type RecheckStore interface {
+	// Stale returns up to limit jobs that GitHub is to be asked about, those
+	// first that were asked about longest ago: jobs that wait for a runner, or
+	// on GitHub, if we heard of them, and asked last, longer than unserved ago;
+	// and running ones, after six times as long. The time between two questions
+	// about a job grows to half of its age, and to 36 times unserved at most.
+	Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]Job, error)
+
+	// Asked records that GitHub was asked about a job, whatever it said.
+	Asked(ctx context.Context, jobID int64, now time.Time) error
+}
+
+// recheck asks GitHub about jobs of which we have not heard for long: a
+// delivery may be lost for good. It ends when GitHub takes no more for now.
+func (a *App) recheck(ctx context.Context) error {
+	jobs, err := a.Store.Stale(ctx, a.Now(), a.Recheck, recheckBatch)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	refused := map[string]bool{} // owners
+	for _, j := range jobs {
+		if refused[j.Repo.Owner] {
+			continue
+		}
+		_, err := a.ask(ctx, j)
+		var fix *FixError
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, &fix):
+			refused[j.Repo.Owner] = true // the others' answers would be the same
+			errs = append(errs, err)
+		case err != nil:
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ask asks GitHub about a job that is known, takes what it says, and reports
+// whether that is news.
+func (a *App) ask(ctx context.Context, j Job) (changed bool, err error) {
+	call, cancel := context.WithTimeout(ctx, hookTimeout)
+	defer cancel()
+	d, err := a.GitHub.Job(call, j.Repo, j.ID)
+	if errors.Is(err, ErrNotFound) {
+		// So it is, too, when we are not let see the repository.
+		sees := a.Now().Sub(j.ReceivedAt) > goneAfter && j.State != Running
+		if !sees {
+			sees, err = a.GitHub.Sees(call, j.Repo)
+		}
+		if err == nil && !sees {
+			err = &FixError{
+				Fix: "give Switchyard access to the repository, or wait: a job of one that is deleted is given up after a day",
+				Err: fmt.Errorf("read job %d: GitHub does not show %s", j.ID, j.Repo.FullName),
+			}
+		}
+		if sees {
+			err = nil
+		}
+		d = Delivery{Source: SourceGitHub, Action: "completed", Status: StatusGone, Job: j, ReceivedAt: a.Now()}
+		d.Job.RunnerName, d.Job.Conclusion = "", ""
+	}
+	var later *RetryAtError
+	if errors.As(err, &later) {
+		return false, err // it was not asked, and stays due
+	}
+	if asked := a.Store.Asked(ctx, j.ID, a.Now()); asked != nil || err != nil {
+		return false, errors.Join(err, asked)
+	}
+	return a.take(ctx, d)
+}

@@ -1,0 +1,189 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	syncCalls   = 2000             // of GitHub at most, for one repository
+	syncTimeout = 15 * time.Minute // for one repository
+	maxRepos    = 10_000           // of a first look
+)
+
+// Listings is the part of GitHub that lists what there is. Errors are sorted
+// as for Nomad.Start. Safe for concurrent use.
+type Listings interface {
+	// Sees reports whether GitHub shows us a repository's runs.
+	Sees(ctx context.Context, repo Repo) (bool, error)
+
+	// Unfinished calls each for every job of those runs of a repository that
+	// have not ended, as a Delivery without ID from SourceGitHub. It makes up to
+	// calls requests and says how far it came, also when it fails.
+	Unfinished(ctx context.Context, repo Repo, calls int, each func(Delivery) error) (Unfinished, error)
+
+	// Repositories calls each for every repository that the App is installed
+	// for; a token has none. What one installation does not show keeps it from
+	// no other.
+	Repositories(ctx context.Context, each func(Repo) error) error
+}
+
+// Unfinished says what Listings.Unfinished looked at.
+type Unfinished struct {
+	Runs  int  `json:"runs"`
+	Jobs  int  `json:"jobs"`
+	Calls int  `json:"calls"` // requests
+	Cut   bool `json:"cut"`   // there is more than calls, or than GitHub lists (1,000 runs of one status)
+}
+
+// A SyncReport says what a full look at a repository found. Its JSON form is a contract.
+type SyncReport struct {
+	Repo string `json:"repo"` // owner/name
+	Unfinished
+	Changed int `json:"changed"` // jobs of which something was not known
+}
+
+// A SyncStore is the part of Store that a full look uses.
+type SyncStore interface {
+	// Open returns the jobs of a repository, in any spelling, that are Held,
+	// Queued, Retrying, Dispatched or Running.
+	Open(ctx context.Context, owner, repo string) ([]Job, error)
+}
+
+// Sync takes a full look at a repository, owner/name: at all its runs that have
+// not ended, and then at the jobs of it that the books have as waiting or
+// running and that no such run has. It fails with a *RetryAtError when
+// GitHub's rate limit is reached; what was looked at until then is kept.
+// Safe for concurrent use.
+func (a *App) Sync(ctx context.Context, repo string) (SyncReport, error) {
+	report := SyncReport{Repo: repo}
+	owner, name, ok := strings.Cut(repo, "/")
+	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
+		return report, &GiveUpError{Err: fmt.Errorf("%q is no repository: want owner/name", repo)}
+	}
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	seen := map[int64]bool{}
+	var err error
+	report.Unfinished, err = a.GitHub.Unfinished(ctx, Repo{Owner: owner, Name: name, FullName: repo}, syncCalls, func(d Delivery) error {
+		seen[d.Job.ID] = true
+		changed, err := a.take(ctx, d)
+		if changed {
+			report.Changed++
+		}
+		return err
+	})
+	if err != nil {
+		return report, fmt.Errorf("look at the runs of %s: %w", repo, err)
+	}
+	open, err := a.Store.Open(ctx, owner, name)
+	if err != nil {
+		return report, err
+	}
+	for _, j := range open {
+		if seen[j.ID] {
+			continue
+		}
+		if report.Calls >= syncCalls {
+			report.Cut = true
+			break
+		}
+		report.Calls++
+		report.Jobs++
+		changed, err := a.ask(ctx, j)
+		if err != nil {
+			return report, fmt.Errorf("look at job %d of %s: %w", j.ID, repo, err)
+		}
+		if changed {
+			report.Changed++
+		}
+	}
+	return report, nil
+}
+
+// firstLookMark is "begun" while the first look is taken, and "done" after.
+const firstLookMark = "first look"
+
+// firstLookDue reports whether the first look is to be taken: the database is
+// empty, as it is when it was deleted, or the last process did not end it.
+func (a *App) firstLookDue(ctx context.Context) (bool, error) {
+	mark, err := a.Store.Mark(ctx, firstLookMark)
+	if err != nil || mark != "" {
+		return mark == "begun", err
+	}
+	counts, err := a.Store.Counts(ctx)
+	if err != nil {
+		return false, err
+	}
+	mark = "begun"
+	if len(counts) > 0 {
+		mark = "done"
+	}
+	return mark == "begun", a.Store.SetMark(ctx, firstLookMark, mark)
+}
+
+// firstLook syncs every repository that is known of: those that Nomad has
+// runners for, and those that the App is installed for. It waits where GitHub's
+// rate limit has it wait. Its error is the store's.
+func (a *App) firstLook(ctx context.Context) error {
+	repos, err := a.repositories(ctx)
+	if err != nil {
+		a.Logger.Warn("not all repositories are known; jobs that wait in the others are found when GitHub tells of them", "err", err)
+	}
+	var total SyncReport
+	for _, repo := range repos {
+		report, err := a.Sync(ctx, repo)
+		var later *RetryAtError
+		for errors.As(err, &later) {
+			a.Logger.Info("the first look goes on when GitHub takes more requests", "repo", repo, "again_at", later.At)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(max(later.At.Sub(a.Now()), time.Second)):
+			}
+			report, err = a.Sync(ctx, repo)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			a.Logger.Warn("cannot look at a repository; switchyard jobs sync tries again", "repo", repo, "err", err)
+		}
+		total.Jobs, total.Changed, total.Calls = total.Jobs+report.Jobs, total.Changed+report.Changed, total.Calls+report.Calls
+	}
+	a.Logger.Info("took a first look at GitHub, as the database was empty",
+		"repositories", len(repos), "jobs", total.Jobs, "new", total.Changed, "calls", total.Calls)
+	return a.Store.SetMark(ctx, firstLookMark, "done")
+}
+
+// repositories are those of a first look, each once, also when it fails.
+func (a *App) repositories(ctx context.Context) (repos []string, err error) {
+	seen := map[string]bool{}
+	add := func(repo string) error {
+		key := strings.ToLower(repo)
+		switch {
+		case repo == "" || seen[key]:
+		case len(repos) >= maxRepos:
+			return fmt.Errorf("there are more than %d repositories", maxRepos)
+		default:
+			seen[key] = true
+			repos = append(repos, repo)
+		}
+		return nil
+	}
+	jobs, _, nomadErr := a.Nomad.Jobs(ctx)
+	var errs []error
+	if nomadErr != nil {
+		errs = append(errs, fmt.Errorf("list Nomad's runners: %w", nomadErr))
+	}
+	for _, j := range jobs { // first: their runners are waited for
+		if j.Status != "dead" {
+			errs = append(errs, add(j.Repo))
+		}
+	}
+	err = a.GitHub.Repositories(ctx, func(r Repo) error { return add(r.Owner + "/" + r.Name) })
+	return repos, errors.Join(append(errs, err)...)
+}
