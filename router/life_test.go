@@ -7,11 +7,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/nomad/api"
 
 	"switchyard/jobspecs"
@@ -293,5 +296,160 @@ func TestARunnerWithoutANodeFallsBack(t *testing.T) {
 	}
 	if got := w.started(); len(got) != 1 || got[0] != list[1].NomadJob {
 		t.Errorf("started %v, want the second alone", got)
+	}
+}
+
+const limitRule = `
+rules:
+  - name: linux
+    jobspec: docker-linux
+    time_limit: 1m
+`
+
+// quick has the router doubt soon.
+func quick(c *router.Config) {
+	c.Sweep, c.Doubt, c.Idle = 20*time.Millisecond, 100*time.Millisecond, 200*time.Millisecond
+}
+
+func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) {
+	w := newWorld(t, limitRule)
+	var later atomic.Int64
+	w.start(quick, func(c *router.Config) {
+		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+	})
+	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+	w.await(id, in(router.Running))
+	later.Store(int64(time.Minute))
+	w.await(id, in(router.Completed))
+	eventually(t, "the runner's Nomad job ended", func() bool { return w.gone(w.runners(id)[0].NomadJob) })
+	line, err := w.store.Timeline(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[bool]bool{} // of the job's, of the runner's
+	for _, e := range line {
+		if strings.Contains(e.What, "ran for longer than its rule's time limit of 1m") {
+			said[e.RunnerID != ""] = true
+		}
+	}
+	if !said[false] || !said[true] {
+		t.Errorf("the time lines do not say why: %+v", line)
+	}
+}
+
+func TestAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
+	w := newWorld(t, plainRule)
+	w.start(quick)
+	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 300 * time.Millisecond})
+	w.await(id, in(router.Running))
+	w.deliveries(false)
+	if j := w.await(id, in(router.Completed)); j.Conclusion != "success" || j.Try != 1 {
+		t.Errorf("it ended as %q at try %d, want success at the first", j.Conclusion, j.Try)
+	}
+}
+
+// A runner that is configured and alive, but that GitHub does not know.
+func TestAGhostIsReplaced(t *testing.T) {
+	w := newWorld(t, plainRule)
+	ghost := true
+	w.run = func(ctx context.Context, task nomadsim.Task) int {
+		if ghost = ghost && task.JobID == "gha-1001-1"; ghost {
+			<-ctx.Done()
+			return 1
+		}
+		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+			return 1
+		}
+		return 0
+	}
+	w.start(quick)
+	id := w.queue("self-hosted", "linux")
+	eventually(t, "its runner is online", func() bool {
+		list := w.runners(id)
+		return len(list) > 0 && list[0].State == router.RunnerOnline
+	})
+	r := w.runners(id)[0]
+	if err := w.hub.RemoveRunner(t.Context(), r.Target, r.GitHubID); err != nil {
+		t.Fatal(err)
+	}
+	w.await(id, in(router.Completed))
+	list := w.runners(id)
+	if list[0].State != router.RunnerStopped || !strings.Contains(list[0].Reason, "GitHub does not know it") || !w.gone(list[0].NomadJob) {
+		t.Errorf("the ghost is %s: %s; want it stopped, on Nomad too", list[0].State, list[0].Reason)
+	}
+}
+
+// Its job was cancelled, and nobody said so.
+func TestAnIdleRunnerIsRemoved(t *testing.T) {
+	w := newWorld(t, plainRule)
+	connect := make(chan struct{})
+	w.run = func(ctx context.Context, task nomadsim.Task) int {
+		<-connect
+		_ = w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"]))
+		return 0
+	}
+	w.start(quick)
+	id := w.queue("self-hosted", "linux")
+	eventually(t, "its runner is online", func() bool {
+		list := w.runners(id)
+		return len(list) > 0 && list[0].State == router.RunnerOnline
+	})
+	w.deliveries(false)
+	if err := w.github.Cancel(id); err != nil {
+		t.Fatal(err)
+	}
+	close(connect)
+	w.await(id, in(router.Completed))
+	eventually(t, "the runner is stopped", func() bool {
+		r := w.runners(id)[0]
+		return r.State == router.RunnerStopped && w.gone(r.NomadJob)
+	})
+	if list := w.runners(id); len(list) != 1 {
+		t.Errorf("runners %+v, want one", list)
+	}
+}
+
+// haltingNomad fails to stop, at first.
+type haltingNomad struct {
+	router.Nomad
+	mu    sync.Mutex
+	fails int
+	log   []string
+}
+
+func (n *haltingNomad) note(what string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.log = append(n.log, what)
+}
+
+func (n *haltingNomad) Stop(ctx context.Context, r router.Runner) error {
+	n.mu.Lock()
+	n.fails--
+	failing := n.fails >= 0
+	n.mu.Unlock()
+	if failing {
+		return context.DeadlineExceeded
+	}
+	n.note("stop " + r.ID)
+	return n.Nomad.Stop(ctx, r)
+}
+
+func (n *haltingNomad) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
+	n.note("start " + r.Runner.ID)
+	return n.Nomad.Start(ctx, r)
+}
+
+func TestAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
+	w := newWorld(t, fallbackRule)
+	n := &haltingNomad{Nomad: w.client, fails: 3}
+	w.start(quick, func(c *router.Config) { c.Nomad = n })
+	id := w.queue("self-hosted", "linux")
+	w.await(id, in(router.Completed))
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	first, second := "gha-"+strconv.FormatInt(id, 10)+"-1", "gha-"+strconv.FormatInt(id, 10)+"-2"
+	if diff := cmp.Diff([]string{"start " + first, "stop " + first, "start " + second}, n.log); diff != "" {
+		t.Errorf("Nomad was asked for (-want +got):\n%s", diff)
 	}
 }

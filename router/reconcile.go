@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"switchyard/rules"
 )
 
 const (
@@ -118,7 +120,7 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		case ended:
 			return after(r.EndedAt, c.Doubt, askJob, "")
 		case r.Serves != 0 && r.TimeLimit > 0:
-			return after(r.ServesSince, r.TimeLimit, stopRunner, fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, r.TimeLimit))
+			return after(r.ServesSince, r.TimeLimit, stopRunner, fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, rules.Duration(r.TimeLimit)))
 		}
 
 	default: // finished, lost or stopped
@@ -378,23 +380,24 @@ func (w *worker) askRunner(ctx context.Context, r LiveRunner) error {
 		}
 		r.Target = TargetOf(j.Repo, j.Decision.Runner)
 	}
-	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
-	defer cancel()
-	found, err := w.GitHub.Runner(githubCtx, r.Target, r.Name)
-	unknown := errors.Is(err, ErrNotFound)
-	if err != nil && !unknown {
-		return err
-	}
-	if found.Busy || unknown { // it has a job, or had one: its own, most likely
-		changed, err := w.ask(ctx, j)
-		if err != nil || changed || found.Busy {
+	// Its own job first: most likely it has, or had, that one.
+	if r.Needed {
+		if changed, err := w.ask(ctx, j); err != nil || changed {
 			return err
 		}
 	}
+	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
+	defer cancel()
+	found, err := w.GitHub.Runner(githubCtx, r.Target, r.Name)
 	reason := fmt.Sprintf("it waited for a job since %s", r.StateAt.Format(time.RFC3339))
-	if unknown {
+	switch {
+	case errors.Is(err, ErrNotFound):
 		reason = "GitHub does not know it any more"
-	} else {
+	case err != nil:
+		return err
+	case found.Busy:
+		return nil // with which job, its delivery or a look at that job says
+	default:
 		r.GitHubID = found.ID
 	}
 	return w.act(ctx, r, retireRunner, reason)
