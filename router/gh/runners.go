@@ -119,7 +119,7 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 // nextRunners is the page after one of these; 0: it was the last. A runner that
 // makes no sense spoils it: to skip one could stop it while it is at work.
 func nextRunners(resp *github.Response, page int, found []*github.Runner) (int, error) {
-	if len(found) > runnersPage || resp.NextPage != 0 && resp.NextPage != page+1 {
+	if found == nil || len(found) > runnersPage || resp.NextPage != 0 && resp.NextPage != page+1 {
 		return 0, errors.New("GitHub's answer is no page of runners")
 	}
 	for _, r := range found {
