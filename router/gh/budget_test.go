@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -294,4 +296,63 @@ func TestTheBudgetIsShown(t *testing.T) {
 			t.Errorf("two minutes later, Points = %+v, want none", got)
 		}
 	})
+}
+
+func TestWhateverIsAskedNoLimitOfGitHubsIsReached(t *testing.T) {
+	for seed := range uint64(8) {
+		synctest.Test(t, func(t *testing.T) {
+			limits := gh.Limits{Points: 60, Registrations: 25}
+			a := newAppTest(t, githubsim.Config{RateLimit: 400, Points: limits.Points, Registrations: limits.Registrations}, func(c *gh.Config) { c.Limits = limits })
+			a.Install("acme")
+			a.want("acme", "web", "none") // the primary limit is known from the first answer on
+			chance := mathrand.New(mathrand.NewPCG(seed, 0))
+			var done, later atomic.Int32
+			var wg sync.WaitGroup
+			for range 1000 {
+				time.Sleep(time.Duration(chance.IntN(8)) * unit(chance))
+				what, claim := chance.IntN(5), chance.IntN(2) == 0
+				wg.Go(func() {
+					ctx, err := t.Context(), error(nil)
+					if claim {
+						ctx = router.ForClaim(ctx)
+					}
+					switch what {
+					case 0:
+						err = a.claim(ctx, "acme", "web")
+					case 1:
+						err = a.claim(ctx, "Acme", "api")
+					case 2:
+						_, err = a.client.Runners(ctx, acme)
+					case 3:
+						err = a.client.RemoveRunner(ctx, acme, 1<<40)
+					case 4:
+						_, err = a.client.RegistrationToken(ctx, request("organization", "gha-1", "x"))
+					}
+					switch kind(err) {
+					case "none":
+						done.Add(1)
+					case "retry at":
+						later.Add(1)
+					default:
+						t.Errorf("seed %d: request %d = %v", seed, what, err)
+					}
+				})
+			}
+			wg.Wait()
+			if got := a.Traffic(); got.Over != 0 {
+				t.Errorf("seed %d: GitHub refused %d of %d requests as over a limit", seed, got.Over, got.Requests)
+			}
+			if done.Load() < 200 || later.Load() < 100 {
+				t.Errorf("seed %d: %d requests were made and %d kept back, want many of both", seed, done.Load(), later.Load())
+			}
+		})
+	}
+}
+
+// unit is now and then a longer unit of time.
+func unit(r *mathrand.Rand) time.Duration {
+	if r.IntN(20) == 0 {
+		return 10 * time.Second
+	}
+	return 100 * time.Millisecond
 }
