@@ -22,6 +22,7 @@ var (
 	ErrUnknownToken = errors.New("this registration token is none of this GitHub's for this address, or it expired")
 	ErrNameTaken    = errors.New("a runner with this name exists already")
 	ErrUnknownGroup = errors.New("there is no runner group of this name")
+	ErrTooMany      = errors.New("too many runners were registered here lately")
 )
 
 // A Registration is what config.sh --unattended --ephemeral is given. It is
@@ -41,8 +42,8 @@ type registrationToken struct {
 }
 
 // Register does what config.sh does: it makes a runner, offline, and returns
-// its configuration, for Connect. It fails with ErrUnknownToken, ErrNameTaken
-// or ErrUnknownGroup.
+// its configuration, for Connect. It fails with ErrUnknownToken, ErrNameTaken,
+// ErrUnknownGroup or, as Config.Registrations says, ErrTooMany.
 func (s *Server) Register(r Registration) (config string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +70,7 @@ func (s *Server) Register(r Registration) (config string, err error) {
 		s.remove(old)
 	}
 	if !s.registration(token.scope) {
-		return "", errors.New(secondaryWords)
+		return "", ErrTooMany
 	}
 	_, config = s.register(token.scope, jitRequest{Name: r.Name, GroupID: group, Labels: r.Labels, WorkFolder: "_work"})
 	return config, nil
@@ -92,7 +93,7 @@ func scopeOf(address string) scope {
 	return scope{}
 }
 
-// register answers RegisterPath. The token is its own credential.
+// registerRunner answers RegisterPath. The token is its own credential.
 func (s *Server) registerRunner(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var reg Registration

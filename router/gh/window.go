@@ -1,0 +1,66 @@
+package gh
+
+import (
+	"slices"
+	"time"
+)
+
+// A window adds up what was spent in the last span of time, with the same span
+// in each call. It counts in sixtieths of it, and no later than it was.
+type window []struct {
+	start time.Time
+	n     int
+}
+
+func (w *window) spend(n int, span time.Duration, now time.Time) {
+	start := now.Truncate(span / 60)
+	if last := len(*w) - 1; last >= 0 && !(*w)[last].start.Before(start) {
+		(*w)[last].n += n
+		return
+	}
+	w.drop(span, now)
+	*w = append(*w, struct {
+		start time.Time
+		n     int
+	}{start, n})
+}
+
+// drop forgets what is over.
+func (w *window) drop(span time.Duration, now time.Time) {
+	over := 0
+	for over < len(*w) && !now.Before(w.end(over, span)) {
+		over++
+	}
+	*w = slices.Delete(*w, 0, over)
+}
+
+// end is when what was spent in a step is over.
+func (w *window) end(i int, span time.Duration) time.Time {
+	return (*w)[i].start.Add(span + span/60)
+}
+
+func (w *window) sum(span time.Duration, now time.Time) (n int) {
+	w.drop(span, now)
+	for _, s := range *w {
+		n += s.n
+	}
+	return n
+}
+
+// room is zero when n more fit into most, else it is when they will.
+func (w *window) room(n, most int, span time.Duration, now time.Time) time.Time {
+	over := w.sum(span, now) + n - most
+	for i := range *w {
+		if over <= 0 {
+			break
+		}
+		over -= (*w)[i].n
+		if over <= 0 {
+			return w.end(i, span)
+		}
+	}
+	if over > 0 && len(*w) > 0 { // it is more than most by itself
+		return w.end(len(*w)-1, span)
+	}
+	return time.Time{}
+}
