@@ -138,6 +138,9 @@ func New(c Config) (*App, error) {
 	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)
 	a.live.Store(&liveRules{set: c.Rules, status: RulesStatus{RulesVersion: v, Rules: len(c.Rules.Rules())}})
 	a.metrics.MustRegister(rulesMetrics{a})
+	if github, ok := a.GitHub.(interface{ Budget() []Budget }); ok {
+		a.metrics.MustRegister(githubMetrics{github})
+	}
 	var err error
 	if a.webhook, err = c.Webhook(a.receive); err != nil {
 		return nil, err
