@@ -81,11 +81,14 @@ func outOfService(n *api.NodeListStub) string {
 	return ""
 }
 
-// noPool is that there is no node pool of a name.
+// noPool is that there is no node pool of a name. f is nil when the nodes are
+// not known.
 func (f *fleet) noPool(name string) problem {
 	pools := map[string]bool{}
-	for _, n := range f.nodes {
-		pools[n.NodePool] = true
+	if f != nil {
+		for _, n := range f.nodes {
+			pools[n.NodePool] = true
+		}
 	}
 	return problem{code: NoSuchPool, say: func(r Route) string {
 		return fmt.Sprintf("there is no node pool %q%s; the nodes are in %s", name, from(r, "node_pool"), names(pools))

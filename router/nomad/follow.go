@@ -456,27 +456,3 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 	}
 	return a, nil
 }
-
-// Unplaced implements router.Nomad.
-func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*router.Unplaced, error) {
-	at := scope(r.NomadAt)
-	evals, _, err := c.api.Jobs().Evaluations(r.NomadJob, at.read(ctx))
-	if status(err) == http.StatusNotFound {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, readJob(r.NomadJob, at).sorted(err)
-	}
-	for _, e := range evals {
-		if e.Status != "blocked" {
-			continue
-		}
-		for _, m := range e.FailedTGAllocs {
-			return &router.Unplaced{
-				At: time.Unix(0, e.ModifyTime), Evaluated: m.NodesEvaluated, InPool: m.NodesInPool,
-				Text: fmt.Sprintf("no node has room for it: Nomad looked at %d", m.NodesEvaluated),
-			}, nil
-		}
-	}
-	return nil, nil
-}

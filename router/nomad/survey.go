@@ -194,14 +194,7 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A constraint that holds everywhere, but is about what is unique to a
-	// node, keeps Nomad from counting nodes that are like an earlier one as
-	// "computed class ineligible" (scheduler/feasible, v2.0.6-dev, read
-	// 2026-11-24), which says nothing, and is wrong of nodes with more devices.
-	job.Constrain(api.NewConstraint(nodeID, "is_set", ""))
-	for _, g := range job.TaskGroups {
-		g.Constrain(api.NewConstraint(nodeID, "is_set", ""))
-	}
+	apart(job)
 	plan, problems, err := s.plan(ctx, r, fleet, job)
 	if err != nil || problems != nil {
 		return problems, err
@@ -301,6 +294,9 @@ func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) 
 func source(r Route) string {
 	if r.Placement.Dispatch != "" {
 		return "job " + r.Placement.Dispatch
+	}
+	if r.Placement.Jobspec == "" {
+		return "its jobspec" // which is not known
 	}
 	return "jobspec " + r.Placement.Jobspec
 }

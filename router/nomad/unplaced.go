@@ -108,11 +108,7 @@ func oneOf(nodes []*api.NodeListStub) string {
 }
 
 func (s *shortage) say(r Route) string {
-	var parts []string
-	byCount := func(a, b string) int { return cmp.Or(cmp.Compare(s.filtered[b], s.filtered[a]), cmp.Compare(a, b)) }
-	for _, what := range slices.SortedFunc(maps.Keys(s.filtered), byCount) {
-		parts = append(parts, count(s.filtered[what])+s.lacks(r, what))
-	}
+	parts := s.filters(r)
 	if s.small > 0 {
 		parts = append(parts, count(s.small)+s.tooSmall(r))
 	}
@@ -134,6 +130,18 @@ func (s *shortage) say(r Route) string {
 		said += "; out of service: " + strings.Join(aside, ", ")
 	}
 	return said
+}
+
+// filters says what filtered nodes, most of them first.
+func (s *shortage) filters(r Route) (parts []string) {
+	for _, what := range byCount(s.filtered) {
+		parts = append(parts, count(s.filtered[what])+s.lacks(r, what))
+	}
+	return parts
+}
+
+func byCount(counts map[string]int) []string {
+	return slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
 }
 
 func nodes(n int) string {
@@ -170,19 +178,26 @@ func (s *shortage) lacks(r Route, what string) string {
 		}
 		return strings.Join(devices, " and ")
 	}
-	var origins []string
-	for _, c := range r.Placement.Constraints {
-		if what == fmt.Sprintf("%s %s %s", c.Attribute, c.Operator, c.Value) && c.From != "" && !slices.Contains(origins, c.From) {
-			origins = append(origins, c.From)
-		}
-	}
-	if origins == nil && s.own(what) {
-		origins = []string{source(r)}
-	}
-	if origins == nil {
+	origins := s.origins(r, what)
+	if origins == "" {
 		return "what it takes, in Nomad's words: " + what
 	}
-	return fmt.Sprintf("%s (%s)", strings.TrimSpace(what), strings.Join(origins, ", "))
+	return fmt.Sprintf("%s (%s)", strings.TrimSpace(what), origins)
+}
+
+// origins is where a constraint in Nomad's words comes from; "" when it is not
+// known.
+func (s *shortage) origins(r Route, what string) string {
+	var all []string
+	for _, c := range r.Placement.Constraints {
+		if what == fmt.Sprintf("%s %s %s", c.Attribute, c.Operator, c.Value) && c.From != "" && !slices.Contains(all, c.From) {
+			all = append(all, c.From)
+		}
+	}
+	if all == nil && s.own(what) {
+		return source(r)
+	}
+	return strings.Join(all, ", ")
 }
 
 // own reports whether Nomad's words are a constraint of the job.

@@ -1,0 +1,162 @@
+package nomad
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+)
+
+// maxWhy bounds the sentence that says why a runner has no node, in characters.
+const maxWhy = 1000
+
+// Unplaced implements router.Nomad. It asks for a plan of the job as it is
+// registered, so that what it says is of now and of each node: the evaluation
+// that waits has counted nodes that are like an earlier one as "computed class
+// ineligible". It needs read-job and submit-job, and node read for Never.
+func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*router.Unplaced, error) {
+	at := scope(r.NomadAt)
+	evals, _, err := c.api.Jobs().Evaluations(r.NomadJob, at.read(ctx))
+	if err != nil {
+		return nil, call{what: "read evaluations of job " + r.NomadJob, at: at, capability: "read-job"}.sorted(err)
+	}
+	if !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" }) {
+		return nil, nil
+	}
+	job, _, err := c.api.Jobs().Info(r.NomadJob, at.read(ctx))
+	switch {
+	case status(err) == http.StatusNotFound:
+		return nil, nil
+	case err != nil:
+		return nil, readJob(r.NomadJob, at).sorted(err)
+	}
+	job.ID, job.ParentID, job.ParameterizedJob, job.Dispatched = new(surveyID), nil, nil, false
+	job.Version, job.CreateIndex, job.JobModifyIndex, job.Stop = nil, nil, nil, nil
+	apart(job)
+
+	var route Route
+	if j.Decision != nil {
+		route = Route{Rule: j.Decision.Rule, Placement: j.Placement(j.Decision)}
+	}
+	s := &survey{Client: c, fleets: map[string]*fleet{}}
+	fleet, fleetErr := s.fleet(ctx, at.Region)
+	if fleetErr != nil && !errors.As(fleetErr, new(*router.FixError)) {
+		return nil, fleetErr
+	}
+	plan, problems, err := s.plan(ctx, route, fleet, job)
+	if err != nil {
+		return nil, err
+	}
+	u := &router.Unplaced{At: time.Now(), Pool: printable(poolOf(job), maxValue), Filtered: []router.Shortage{}, Exhausted: []router.Shortage{}}
+	if problems != nil { // what it asks for was taken away: its pool, or its namespace
+		u.Never, u.Text = true, printable(problems[0].say(route), maxWhy)
+		return u, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
+		i := slices.IndexFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == name })
+		if i < 0 {
+			continue
+		}
+		group, m := job.TaskGroups[i], plan.FailedTGAllocs[name]
+		u.InPool, u.Evaluated = m.NodesInPool, m.NodesEvaluated
+		short := &shortage{job: job, group: group, filtered: m.ConstraintFiltered}
+		u.Filtered = shortages(m.ConstraintFiltered, func(what string) string { return short.from(route, what) })
+		u.Exhausted = shortages(m.DimensionExhausted, func(what string) string { return sizeFrom(route, group, what) })
+		u.Text = printable(short.busy(route, u), maxWhy)
+		if fleetErr == nil {
+			never := slices.DeleteFunc(fleet.unknownDatacenters(job), func(p problem) bool { return p.warning })
+			more, err := s.unplaced(ctx, route, fleet, job, group, m)
+			if err != nil {
+				return nil, err
+			}
+			if never = append(never, more...); len(never) > 0 {
+				u.Never, u.Text = true, printable(never[0].say(route), maxWhy)
+			}
+		}
+		return u, nil
+	}
+	return nil, nil // there is room for it now
+}
+
+// apart has Nomad count each node for itself in a plan. A constraint that holds
+// everywhere, but is about what is unique to a node, keeps it from counting
+// nodes that are like an earlier one as "computed class ineligible"
+// (scheduler/feasible, v2.0.6-dev, read 2026-11-24), which says nothing, and is
+// wrong of nodes with more devices.
+func apart(job *api.Job) {
+	job.Constrain(api.NewConstraint(nodeID, "is_set", ""))
+	for _, g := range job.TaskGroups {
+		g.Constrain(api.NewConstraint(nodeID, "is_set", ""))
+	}
+}
+
+// shortages are what Nomad counted, most nodes first.
+func shortages(counts map[string]int, from func(what string) string) []router.Shortage {
+	list := []router.Shortage{}
+	for _, what := range byCount(counts) {
+		list = append(list, router.Shortage{What: line(what), From: printable(from(what), maxValue), Nodes: counts[what]})
+	}
+	return list
+}
+
+// from is what asks for what filtered nodes; "" when it is not known.
+func (s *shortage) from(r Route, what string) string {
+	switch what {
+	case "missing drivers":
+		return source(r)
+	case "missing devices":
+		return devicesFrom(r, s.group)
+	}
+	return s.origins(r, what)
+}
+
+// sizeFrom is what asks for a size, in Nomad's words.
+func sizeFrom(r Route, g *api.TaskGroup, what string) string {
+	path := map[string]string{"cpu": "resources.cpu", "cores": "resources.cores", "memory": "resources.memory_mb", "disk": "resources.disk_mb"}[what]
+	switch {
+	case path != "":
+		return cmp.Or(r.Placement.From[path], source(r))
+	case strings.HasPrefix(what, "devices"):
+		return devicesFrom(r, g)
+	}
+	return ""
+}
+
+func devicesFrom(r Route, g *api.TaskGroup) string {
+	var all []string
+	for _, d := range devicesOf(g) {
+		if origin := strings.Trim(deviceFrom(r, d.Name), " ()"); !slices.Contains(all, origin) {
+			all = append(all, origin)
+		}
+	}
+	return strings.Join(all, ", ")
+}
+
+// busy is what to say of a runner that could run if some nodes were not full.
+func (s *shortage) busy(r Route, u *router.Unplaced) string {
+	parts := s.filters(r)
+	if full, what := 0, []string{}; len(u.Exhausted) > 0 {
+		for _, e := range u.Exhausted {
+			full += e.Nodes
+			what = append(what, strings.TrimSuffix(e.What, ": no devices match request"))
+		}
+		verb := "are"
+		if full == 1 {
+			verb = "is"
+		}
+		parts = append(parts, fmt.Sprintf("%d %s full: %s", full, verb, strings.Join(what, ", ")))
+	}
+	if parts == nil {
+		parts = []string{"none is in service"}
+	}
+	return fmt.Sprintf("%s%s: %s", nodes(u.Evaluated), strings.ReplaceAll(poolName(s.job), `"`, ""), strings.Join(parts, "; "))
+}

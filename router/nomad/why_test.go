@@ -1,0 +1,186 @@
+package nomad
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+	"switchyard/router/nomadsim"
+)
+
+// placed is a job whose decision has a placement.
+func placed(r router.StartRequest, rule string) router.Job {
+	j := r.Job
+	j.Decision = &router.Decision{Rule: rule, Placement: r.Placement}
+	return j
+}
+
+// unplacedNow waits for Nomad to have looked for a node in vain.
+func unplacedNow(t *testing.T, client *Client, j router.Job, r router.Runner) *router.Unplaced {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		u, err := client.Unplaced(t.Context(), j, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if u != nil {
+			return u
+		}
+	}
+	t.Fatalf("no reason why %s has no node", r.ID)
+	return nil
+}
+
+func TestContractUnplaced(t *testing.T) {
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		node, _, err := on.nomad.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
+		if err != nil || len(node) != 1 {
+			t.Fatal(node, err)
+		}
+		memory := int(node[0].NodeResources.Memory.MemoryMB)
+		most := router.Placement{Jobspec: "script"}
+		most.Resources.MemoryMB = memory - memory/4
+		most.From = map[string]string{"resources.memory_mb": "label large"}
+		most.Task.Env = map[string]string{"WAIT": "60"}
+		more := most
+		more.Resources.MemoryMB = 10 * memory
+		gpu := router.Placement{Jobspec: "plain", Devices: []router.Device{{Name: "nvidia/gpu", Count: 1, From: "label gpu"}}}
+		vax := router.Placement{Jobspec: "plain", Constraints: []router.Constraint{
+			{Attribute: "${meta.no_such}", Operator: "is_set", From: "label odd"},
+		}}
+		for _, c := range []struct {
+			name      string
+			first     *router.Placement // that runs before it is asked for
+			placement router.Placement
+			want      router.Unplaced
+		}{
+			{"no node is of the kind", nil, vax, router.Unplaced{
+				Never: true, Filtered: []router.Shortage{{What: "${meta.no_such} is_set", From: "label odd", Nodes: 1}},
+				Text: "of 1 node in service in pool \"default\", 1 has not ${meta.no_such} is_set (label odd)",
+			}},
+			{"no node has the device", nil, gpu, router.Unplaced{
+				Never: true, Filtered: []router.Shortage{{What: "missing devices", From: "label gpu", Nodes: 1}},
+				Text: "1 has not 1 nvidia/gpu (label gpu)",
+			}},
+			{"no node has the driver", nil, router.Placement{Jobspec: "docker"}, router.Unplaced{
+				Never: true, Filtered: []router.Shortage{{What: "missing drivers", From: "jobspec docker", Nodes: 1}},
+				Text: "1 has not the driver ",
+			}},
+			{"no node is large enough", nil, more, router.Unplaced{
+				Never: true, Exhausted: []router.Shortage{{What: "memory", From: "label large", Nodes: 1}},
+				Text: "of memory (label large)",
+			}},
+			{"the nodes are full", &most, most, router.Unplaced{
+				Exhausted: []router.Shortage{{What: "memory", From: "label large", Nodes: 1}},
+				Text:      "1 node in pool default: 1 is full: memory",
+			}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				if d := node[0].Drivers["docker"]; c.placement.Jobspec == "docker" && d != nil && d.Detected {
+					t.Skip("it has")
+				}
+				if c.first != nil {
+					first := on.fresh(t, *c.first)
+					if r := on.start(t, client, first); !on.runs(t, client, r) {
+						t.Fatal("the first does not run")
+					}
+				}
+				request := on.fresh(t, c.placement)
+				r := on.start(t, client, request)
+				began := time.Now()
+				got := unplacedNow(t, client, placed(request, "linux"), r)
+				if took := time.Since(began); took > 2*time.Second {
+					t.Errorf("the reason came after %v", took)
+				}
+				c.want.Pool, c.want.InPool, c.want.Evaluated = "default", 1, 1
+				if diff := cmp.Diff(&c.want, got, cmpopts.IgnoreFields(router.Unplaced{}, "At", "Text"), cmpopts.EquateEmpty()); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
+				if !strings.Contains(got.Text, c.want.Text) || strings.ContainsAny(got.Text, "\n\t") || got.At.Before(began) {
+					t.Errorf("at %v it says %q, want %q", got.At, got.Text, c.want.Text)
+				}
+				if err := client.Stop(t.Context(), r); err != nil {
+					t.Fatal(err)
+				}
+				for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+					u, err := client.Unplaced(t.Context(), placed(request, "linux"), r)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if u == nil {
+						break
+					}
+					if time.Now().After(deadline) {
+						t.Fatalf("stopped, it still waits: %+v", u)
+					}
+				}
+			})
+		}
+	})
+}
+
+// runs waits for a runner to have a node.
+func (on target) runs(t *testing.T, client *Client, r router.Runner) bool {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if a, err := client.Allocation(t.Context(), r); err == nil && a.Status == "running" {
+			return true
+		}
+	}
+	return false
+}
+
+// On a fleet of several kinds, each node is counted for what it lacks.
+func TestUnplacedOnAMixedFleet(t *testing.T) {
+	machine := func(name, arch, pool string) *api.Node {
+		return nomadsim.NewNode(nomadsim.Machine{Name: name, Kernel: "linux", Arch: arch, Cores: 4, MemoryMB: 8 << 10, Pool: pool})
+	}
+	on := newCluster(t, nomadsim.Config{
+		Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 },
+		Nodes: []*api.Node{
+			machine("amd-1", "amd64", "ci"), machine("amd-2", "amd64", "ci"), machine("amd-3", "amd64", "ci"),
+			machine("arm-1", "arm64", "ci"), machine("arm-2", "arm64", "ci"), machine("other", "arm64", "apps"),
+		},
+	})
+	beside := target{nomad: on.nomad}
+	placement := router.Placement{
+		Jobspec: "plain", NodePool: "ci", From: map[string]string{"resources.memory_mb": "rule linux"},
+		Constraints: []router.Constraint{{Attribute: "${attr.cpu.arch}", Operator: "=", Value: "arm64", From: "label arm64"}},
+	}
+	placement.Resources.MemoryMB = 6 << 10
+	for range 2 {
+		beside.start(t, on.Client, beside.fresh(t, placement))
+	}
+	third := beside.fresh(t, placement)
+	r := beside.start(t, on.Client, third)
+	got, err := on.Unplaced(t.Context(), placed(third, "linux"), r)
+	want := &router.Unplaced{
+		Text: "5 nodes in pool ci: 3 have not ${attr.cpu.arch} = arm64 (label arm64); 2 are full: memory",
+		Pool: "ci", InPool: 5, Evaluated: 5,
+		Filtered:  []router.Shortage{{What: "${attr.cpu.arch} = arm64", From: "label arm64", Nodes: 3}},
+		Exhausted: []router.Shortage{{What: "memory", From: "rule linux", Nodes: 2}},
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(router.Unplaced{}, "At")); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+	// The fallback in force is what it is told for.
+	fallen := placed(third, "linux")
+	fallen.Decision.Fallback, fallen.Fallback = slices.Grow(fallen.Decision.Fallback, 1)[:1], 1
+	fallen.Decision.Fallback[0].Placement = placement
+	fallen.Decision.Fallback[0].Constraints = []router.Constraint{{Attribute: "${attr.cpu.arch}", Operator: "=", Value: "arm64", From: "fallback 1"}}
+	if got, err := on.Unplaced(t.Context(), fallen, r); err != nil || got.Filtered[0].From != "fallback 1" {
+		t.Errorf("under a fallback it says %+v, %v", got, err)
+	}
+	// Without its decision, what is known is still told.
+	if got, err := on.Unplaced(t.Context(), third.Job, r); err != nil || got.Filtered[0].From != "its jobspec" || got.Never {
+		t.Errorf("without a decision it says %+v, %v", got, err)
+	}
+}
