@@ -25,6 +25,7 @@ type alloc struct {
 	*api.Allocation // replaced when it changes
 	node            *node
 	use             use
+	lost            bool               // its node went down: its client says nothing of it any more
 	cancel          context.CancelFunc // stops its tasks
 }
 
@@ -33,8 +34,9 @@ func (a *alloc) live() bool {
 	return a.DesiredStatus == "run" && (a.ClientStatus == "pending" || a.ClientStatus == "running")
 }
 
-// place makes an allocation where one was chosen, and starts it.
-func (c change) place(j *job, p placement, e *api.Evaluation) {
+// place makes an allocation where one was chosen, instead of previous if that is
+// one, and starts it.
+func (c change) place(j *job, p placement, e *api.Evaluation, previous string) {
 	nth := 0
 	for _, a := range j.allocs {
 		if a.TaskGroup == *p.group.Name && a.live() {
@@ -45,7 +47,7 @@ func (c change) place(j *job, p placement, e *api.Evaluation) {
 	a := &alloc{node: p.node, use: p.use, cancel: cancel, Allocation: &api.Allocation{
 		ID: newID(), EvalID: e.ID, Namespace: *j.Namespace, Name: fmt.Sprintf("%s.%s[%d]", *j.ID, *p.group.Name, nth),
 		NodeID: p.node.ID, NodeName: p.node.Name, JobID: *j.ID, Job: j.Job, TaskGroup: *p.group.Name, Metrics: p.metrics,
-		DesiredStatus: "run", ClientStatus: "pending", CreateIndex: c.index, CreateTime: c.now,
+		DesiredStatus: "run", ClientStatus: "pending", CreateIndex: c.index, CreateTime: c.now, PreviousAllocation: previous,
 	}}
 	c.allocs[a.ID] = a
 	j.allocs = append(j.allocs, a)
@@ -76,11 +78,13 @@ func (c change) update(a *alloc, to func(*api.Allocation)) {
 func (s *Server) report(j *job, a *alloc, status, description string, states map[string]*api.TaskState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.change("AllocationUpdated")
-	c.update(a, func(a *api.Allocation) {
-		a.ClientStatus, a.ClientDescription, a.TaskStates = status, description, states
-	})
-	c.settle(j)
+	if !a.lost {
+		c := s.change("AllocationUpdated")
+		c.update(a, func(a *api.Allocation) {
+			a.ClientStatus, a.ClientDescription, a.TaskStates = status, description, states
+		})
+		c.settle(j)
+	}
 	if status != "pending" && status != "running" {
 		a.node.take(a.use, -1)
 		s.freed(a.node)

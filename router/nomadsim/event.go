@@ -42,8 +42,7 @@ type change struct {
 // released.
 func (s *Server) change(kind string) change {
 	s.index++
-	close(s.changed)
-	s.changed = make(chan struct{})
+	s.wake()
 	return change{s, s.index, kind, s.cfg.Now().UnixNano()}
 }
 
@@ -103,10 +102,28 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	defer heartbeat.Stop()
 	s.mu.Lock()
 	from = min(from, s.index+1) // Nomad waits for no index
+	restarts := s.restarts
 	s.mu.Unlock()
 	for {
 		s.mu.Lock()
-		changed := s.changed
+		changed, fault, restarted := s.changed, s.fault, s.restarts != restarts
+		if fault == Refusing || fault == Silent || restarted {
+			s.mu.Unlock()
+			switch {
+			case fault == Refusing:
+				panic(http.ErrAbortHandler)
+			case restarted:
+				return
+			}
+			select {
+			case <-changed:
+				continue
+			case <-r.Context().Done():
+				return
+			case <-s.ctx.Done():
+				return
+			}
+		}
 		at, _ := slices.BinarySearchFunc(s.events, from, func(e event, index uint64) int { return cmp.Compare(e.index, index) })
 		fresh := slices.DeleteFunc(slices.Clone(s.events[at:]), func(e event) bool { return !wants(e) })
 		from = max(from, s.index+1)

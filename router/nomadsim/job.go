@@ -35,7 +35,7 @@ func (j *job) missing(g *api.TaskGroup) int {
 	}
 	n := *g.Count
 	for _, a := range j.allocs {
-		if a.TaskGroup == *g.Name && *a.Job.Version == *j.Version && a.DesiredStatus == "run" {
+		if a.TaskGroup == *g.Name && *a.Job.Version == *j.Version && a.DesiredStatus == "run" && !a.lost {
 			n-- // a batch job's that ended was one of them
 		}
 	}
@@ -45,7 +45,7 @@ func (j *job) missing(g *api.TaskGroup) int {
 // spots is where the job's live allocations are.
 func (j *job) spots() (list []spot) {
 	for _, a := range j.allocs {
-		if a.live() {
+		if a.live() && !a.lost {
 			list = append(list, spot{a.node, a.TaskGroup})
 		}
 	}
@@ -398,6 +398,8 @@ func summary(j *job) *api.JobSummary {
 				t.Complete++
 			case "failed":
 				t.Failed++
+			case "lost":
+				t.Lost++
 			}
 		}
 		sum.Summary[*g.Name] = t

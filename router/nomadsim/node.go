@@ -3,6 +3,7 @@ package nomadsim
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"slices"
@@ -129,6 +130,68 @@ func (s *Server) addNode(n *api.Node) {
 	s.nodes = append(s.nodes, have)
 	s.pools[n.NodePool] = true
 	c.publish(event{topic: "Node", key: n.ID, payload: map[string]any{"Node": n}})
+}
+
+// FailNode has a node die, as Nomad's servers see it when its heartbeats stay
+// out: its tasks end unseen, its allocations are lost, and Nomad places another
+// for each, or has the job wait. It fails when there is no such node.
+func (s *Server) FailNode(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.turn(name, "down")
+	if err != nil {
+		return err
+	}
+	jobs := map[*job]bool{}
+	for _, a := range s.allocs {
+		if a.node == n && a.live() {
+			a.lost = true
+			a.cancel()
+			jobs[s.jobs[key{a.Namespace, a.JobID}]] = true
+		}
+	}
+	for _, j := range slices.SortedFunc(maps.Keys(jobs), before) {
+		s.change("EvaluationUpdated").evaluate(j, "node-update", *j.Type)
+	}
+	return nil
+}
+
+// RestoreNode has a node come back that FailNode had die. What was lost with it
+// stays lost. It fails when there is no such node.
+func (s *Server) RestoreNode(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.turn(name, "ready")
+	if err != nil {
+		return err
+	}
+	byAge := func(a, b *alloc) int {
+		return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), cmp.Compare(a.Name, b.Name))
+	}
+	for _, a := range slices.SortedFunc(maps.Values(s.allocs), byAge) {
+		if a.node == n && a.ClientStatus == "lost" {
+			s.change("AllocationUpdated").update(a, func(a *api.Allocation) {
+				a.ClientStatus, a.ClientDescription = "complete", "All tasks have completed"
+			})
+		}
+	}
+	s.freed(n)
+	return nil
+}
+
+// turn changes the status of a node. s.mu is held.
+func (s *Server) turn(name, status string) (*node, error) {
+	i := slices.IndexFunc(s.nodes, func(n *node) bool { return n.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("nomadsim: there is no node %q", name)
+	}
+	n := s.nodes[i]
+	c := s.change("NodeStreamEvent")
+	changed := *n.Node // what was given out stays as it was
+	changed.Status, changed.ModifyIndex = status, c.index
+	n.Node = &changed
+	c.publish(event{topic: "Node", key: n.ID, payload: map[string]any{"Node": n.Node}})
+	return n, nil
 }
 
 // classOf is Nomad's computed class: all that constraints see of a node, but

@@ -76,7 +76,7 @@ func (s *Server) dequeue(j *job) {
 // held.
 func (s *Server) freed(n *node) {
 	full := map[*queue]bool{} // its jobs do not fit any more
-	for !s.closed {
+	for !s.closed && n.Status == "ready" {
 		var next *job
 		for _, q := range s.waiting {
 			if full[q] || next != nil && before(next, q.jobs[0]) < 0 {
@@ -125,22 +125,35 @@ func (s *Server) schedule(j *job, e *api.Evaluation) {
 	if *j.Stop {
 		why = "alloc not needed due to job update"
 	}
-	var unwanted []*alloc
+	var unwanted, lost []*alloc
 	for _, a := range j.allocs {
-		if a.live() && (*j.Stop || *a.Job.Version != *j.Version) {
+		switch {
+		case !a.live():
+		case a.lost:
+			lost = append(lost, a)
+		case *j.Stop || *a.Job.Version != *j.Version:
 			unwanted = append(unwanted, a)
 		}
 	}
 	placed, failed := s.choose(j.Job, j.spots(), j.missing)
-	if len(unwanted)+len(placed) > 0 {
+	if len(unwanted)+len(lost)+len(placed) > 0 {
 		c := s.change("PlanResult")
 		c.publishEval(e)
 		for _, a := range unwanted {
 			c.update(a, func(a *api.Allocation) { a.DesiredStatus, a.DesiredDescription = "stop", why })
 			a.cancel()
 		}
-		for _, p := range placed {
-			c.place(j, p, e)
+		for i, p := range placed {
+			previous := ""
+			if i < len(lost) {
+				previous = lost[i].ID
+			}
+			c.place(j, p, e, previous)
+		}
+		for _, a := range lost {
+			c.update(a, func(a *api.Allocation) {
+				a.ClientStatus, a.DesiredStatus, a.DesiredDescription = "lost", "stop", "alloc is lost since its node is down"
+			})
 		}
 		c.settle(j)
 	}

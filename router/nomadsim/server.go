@@ -71,7 +71,8 @@ type Fault string
 // The faults, as clients meet them.
 const (
 	Healthy  Fault = ""
-	Refusing Fault = "refusing"  // the connection is cut without an answer
+	Refusing Fault = "refusing"  // the connection is cut without an answer; event streams end
+	Silent   Fault = "silent"    // there is no answer as long as it lasts; event streams send nothing, not even heartbeats
 	NoLeader Fault = "no leader" // 500, as from a server without a leader
 	Busy     Fault = "busy"      // 429, as for more connections than Nomad's limit
 )
@@ -85,20 +86,21 @@ type Server struct {
 	stop    context.CancelFunc
 	wg      sync.WaitGroup // allocations at work
 
-	mu      sync.Mutex
-	closed  bool
-	fault   Fault
-	latency time.Duration
-	index   uint64
-	changed chan struct{} // closed, and made anew, when index grows
-	jobs    map[key]*job
-	evals   map[string]*api.Evaluation // replaced when they change
-	evalsOf map[key][]string           // by job, oldest first; outlives it
-	allocs  map[string]*alloc
-	nodes   []*node
-	pools   map[string]bool
-	waiting map[string]*queue // jobs that wait for a node, by what they ask for
-	events  []event
+	mu       sync.Mutex
+	closed   bool
+	fault    Fault
+	latency  time.Duration
+	index    uint64
+	changed  chan struct{} // closed, and made anew, when index grows or the fault changes
+	restarts int           // of the servers
+	jobs     map[key]*job
+	evals    map[string]*api.Evaluation // replaced when they change
+	evalsOf  map[key][]string           // by job, oldest first; outlives it
+	allocs   map[string]*alloc
+	nodes    []*node
+	pools    map[string]bool
+	waiting  map[string]*queue // jobs that wait for a node, by what they ask for
+	events   []event
 }
 
 type key struct{ namespace, id string }
@@ -142,16 +144,45 @@ func (s *Server) Close() {
 }
 
 // SetFault has every request from now on fail in this way, or with Healthy
-// succeed again, each after latency. Allocations go on meanwhile.
+// succeed again, each after latency. Allocations go on meanwhile, and event
+// streams unless the fault says otherwise; they send later what they did not.
 func (s *Server) SetFault(f Fault, latency time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fault, s.latency = f, latency
+	s.wake()
+}
+
+// Restart is that of Nomad's servers: event streams and blocking queries end,
+// and the events so far are not kept. All else goes on, indices too.
+func (s *Server) Restart() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = nil
+	s.index += 10 // a new leader has entries of its own in the log
+	s.restarts++
+	s.wake()
+}
+
+// wake wakes those who wait for a change. s.mu is held.
+func (s *Server) wake() {
+	close(s.changed)
+	s.changed = make(chan struct{})
 }
 
 // ServeHTTP answers a request to the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
+	for s.fault == Silent && r.Context().Err() == nil && s.ctx.Err() == nil {
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+		case <-s.ctx.Done():
+		}
+		s.mu.Lock()
+	}
 	fault, latency := s.fault, s.latency
 	s.mu.Unlock()
 	if latency > 0 {
@@ -318,11 +349,14 @@ func (s *Server) block(r *http.Request) error {
 	}
 	timer := time.NewTimer(min(wait, 2*maxWait))
 	defer timer.Stop()
+	s.mu.Lock()
+	restarts := s.restarts
+	s.mu.Unlock()
 	for {
 		s.mu.Lock()
-		index, changed := s.index, s.changed
+		index, changed, restarted := s.index, s.changed, s.restarts != restarts
 		s.mu.Unlock()
-		if index > since {
+		if index > since || restarted {
 			return nil
 		}
 		select {

@@ -391,6 +391,132 @@ func TestFaults(t *testing.T) {
 	})
 }
 
+// What happens is what a real agent of v2.0.6-dev did when one of its two
+// clients was killed and came back (tried by hand, 2026-11-25).
+func TestANodeDies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nodes := []*api.Node{
+			NewNode(Machine{Name: "a", Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 4 << 10}),
+			NewNode(Machine{Name: "b", Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 4 << 10}),
+		}
+		s := New(Config{Nodes: nodes, Run: hold})
+		defer s.Close()
+		large := ask(func(r *api.Resources) { r.MemoryMB = new(3 << 10) })
+		register(t, s, plain("first", "raw_exec", large))
+		died := on(t, s, "first")
+		other := map[string]string{"a": "b", "b": "a"}[died]
+		synctest.Wait()
+		since := s.now() + 1
+		if err := s.FailNode(died); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := on(t, s, "first"); got != other {
+			t.Errorf("it runs on %q, want %q", got, other)
+		}
+		var allocs []*api.AllocationListStub
+		call(t, s, "GET", "/v1/job/first/allocations", nil, &allocs)
+		if len(allocs) != 2 || allocs[1].ClientStatus != "lost" || allocs[1].DesiredStatus != "stop" || allocs[1].DesiredDescription != "alloc is lost since its node is down" {
+			t.Errorf("allocations %+v", allocs)
+		}
+		if a := s.allocs[allocs[0].ID]; a.PreviousAllocation != allocs[1].ID {
+			t.Errorf("the new one is instead of %q", a.PreviousAllocation)
+		}
+		var told []string
+		for _, e := range s.events {
+			if e.index >= since && len(told) < 6 {
+				text := e.topic + " " + e.kind
+				if a, ok := e.payload["Allocation"].(*api.Allocation); ok {
+					text += " " + a.ClientStatus
+				}
+				told = append(told, text)
+			}
+		}
+		want := []string{
+			"Node NodeStreamEvent", "Evaluation EvaluationUpdated", "Evaluation PlanResult", "Allocation PlanResult pending",
+			"Allocation PlanResult lost", "Evaluation EvaluationUpdated",
+		}
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+
+		// With no node left it waits, until one is back.
+		if err := s.FailNode(other); err != nil {
+			t.Fatal(err)
+		}
+		var j api.Job
+		if call(t, s, "GET", "/v1/job/first", nil, &j); *j.Status != "pending" {
+			t.Errorf("without a node it is %s", *j.Status)
+		}
+		if err := s.RestoreNode(died); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := on(t, s, "first"); got != died {
+			t.Errorf("it runs on %q, want %q", got, died)
+		}
+		call(t, s, "GET", "/v1/job/first/allocations", nil, &allocs)
+		if old := allocs[len(allocs)-1]; len(allocs) != 3 || old.ClientStatus != "complete" || old.DesiredStatus != "stop" {
+			t.Errorf("allocations %+v", allocs)
+		}
+		// What was lost holds nothing any more.
+		register(t, s, plain("second", "raw_exec", large))
+		if err := s.RestoreNode(other); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := on(t, s, "second"); got != other {
+			t.Errorf("the second runs on %q, want %q", got, other)
+		}
+		if err := s.FailNode("no-such"); err == nil {
+			t.Error("a node that is not there fails")
+		}
+	})
+}
+
+func TestSilenceAndRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{})
+		defer s.Close()
+		register(t, s, plain("first", "raw_exec"))
+		answered := make(chan int, 1)
+		s.SetFault(Silent, 0)
+		go func() { answered <- call(t, s, "GET", "/v1/jobs", nil, nil) }()
+		time.Sleep(time.Hour)
+		if len(answered) > 0 {
+			t.Error("a silent server answers")
+		}
+		s.SetFault(Healthy, 0)
+		if got := <-answered; got != 200 {
+			t.Errorf("afterwards it answers %d", got)
+		}
+
+		index := s.now()
+		ended := make(chan int, 2)
+		for _, path := range []string{"/v1/event/stream?index=1", "/v1/jobs?index=100000"} {
+			go func() { ended <- call(t, s, "GET", path, nil, nil) }()
+		}
+		synctest.Wait()
+		if len(ended) > 0 {
+			t.Fatal("a stream ends by itself")
+		}
+		s.Restart()
+		<-ended
+		<-ended
+		if len(s.events) != 0 || s.now() <= index {
+			t.Errorf("after a restart at %d there are %d events, and the index is %d", index, len(s.events), s.now())
+		}
+		register(t, s, plain("second", "raw_exec"))
+		if len(s.events) == 0 || s.events[0].index <= index {
+			t.Errorf("events go on with %+v", s.events)
+		}
+		var j api.Job
+		if got := call(t, s, "GET", "/v1/job/first", nil, &j); got != 200 {
+			t.Errorf("the first job is answered with %d", got)
+		}
+	})
+}
+
 func TestCloseEndsAllThatRuns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := New(Config{Nodes: MixedFleet(), Run: hold})

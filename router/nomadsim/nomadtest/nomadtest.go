@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -85,6 +86,104 @@ plugin "raw_exec" {
 }
 `
 
+// A server without clients: it takes jobs, and none is placed.
+const serverConfig = `
+data_dir  = %q
+bind_addr = "127.0.0.1"
+ports {
+  http = %d
+  rpc  = %d
+  serf = %d
+}
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}
+server {
+  enabled          = true
+  bootstrap_expect = 1
+}
+`
+
+// A Server is a real Nomad server that keeps its state over restarts and has no
+// clients.
+type Server struct {
+	Addr string
+
+	program, dir string
+	hold         io.Closer
+	ended        chan struct{}
+}
+
+// StartServer starts a Server from the nomad on PATH, which ends with the test.
+// It returns nil when there is none. The test fails when it does not start.
+func StartServer(t testing.TB) *Server {
+	t.Helper()
+	program, err := exec.LookPath("nomad")
+	if err != nil {
+		return nil
+	}
+	s := &Server{program: program, dir: t.TempDir()}
+	ports, err := freePorts(3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Addr = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	text := fmt.Sprintf(serverConfig, filepath.Join(s.dir, "data"), ports[0], ports[1], ports[2])
+	if err := os.WriteFile(filepath.Join(s.dir, "agent.hcl"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.start(t)
+	t.Cleanup(s.stop)
+	return s
+}
+
+// Restart ends the server and starts it again with the same state. It returns
+// when the server leads.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	s.stop()
+	s.start(t)
+}
+
+func (s *Server) start(t testing.TB) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", watchServer, s.program, s.dir)
+	cmd.Env = environment()
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait() // how it ended is in its log
+	}()
+	s.hold, s.ended = hold, ended
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if body, err := ask(http.MethodGet, s.Addr+"/v1/jobs", nil); err == nil && bytes.HasPrefix(body, []byte("[")) {
+			return
+		}
+	}
+	log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
+	t.Fatalf("the Nomad server does not lead after a minute; its log:\n%s", log)
+}
+
+func (s *Server) stop() {
+	_ = s.hold.Close()
+	<-s.ended
+}
+
+const watchServer = `"$0" agent -config "$1/agent.hcl" >>"$1/log" 2>&1 </dev/null &
+agent=$!
+cat >/dev/null
+kill -INT $agent
+wait $agent`
+
 // watch runs the agent until its own standard input ends, which it does when
 // the test process ends, however that comes about. On Linux, an allocation that
 // was not over leaves mounts in the directory.
@@ -112,11 +211,7 @@ func start(program, config string, token *string) (addr string, hold io.Closer, 
 		return "", nil, err
 	}
 	cmd := exec.Command("sh", "-c", watch, program, dir)
-	for _, v := range os.Environ() { // an agent reads NOMAD_ADDR and the like, and dies of a broken AWS_CA_BUNDLE
-		if !strings.HasPrefix(v, "NOMAD_") && !strings.HasPrefix(v, "AWS_") {
-			cmd.Env = append(cmd.Env, v)
-		}
-	}
+	cmd.Env = environment()
 	if hold, err = cmd.StdinPipe(); err != nil {
 		return "", nil, err
 	}
@@ -135,6 +230,14 @@ func start(program, config string, token *string) (addr string, hold io.Closer, 
 	log, _ := os.ReadFile(filepath.Join(dir, "log"))
 	_ = hold.Close()
 	return "", nil, fmt.Errorf("no node was ready after a minute; the agent's log:\n%s", log)
+}
+
+// environment is ours without what would mislead an agent: it reads NOMAD_ADDR
+// and the like, and dies of a broken AWS_CA_BUNDLE.
+func environment() []string {
+	return slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "NOMAD_") || strings.HasPrefix(v, "AWS_")
+	})
 }
 
 // ready reports whether the agent's own node takes jobs and has found its
