@@ -294,21 +294,30 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 				return err
 			}
 		}
+		var told []router.NomadEvent
 		for _, e := range batch.Events {
 			event, ok, err := e.event()
 			if err != nil {
 				return fmt.Errorf("%s: event %d of %s %s: %w", follow, batch.Index, e.Topic, e.Key, err)
 			}
-			if !ok {
-				continue
+			if event.Index = batch.Index; ok {
+				told = append(told, event)
 			}
-			event.Index = batch.Index
+		}
+		// Nomad tells of an allocation before it tells of the lost one whose place it takes.
+		slices.SortStableFunc(told, func(a, b router.NomadEvent) int {
+			return cmp.Compare(order[a.Kind], order[b.Kind])
+		})
+		for _, event := range told {
 			if err := each(event); err != nil {
 				return err
 			}
 		}
 	}
 }
+
+// order is that of events of one change.
+var order = map[router.NomadEventKind]int{router.NomadStopped: 0, router.NomadEnded: 1, router.NomadPlaced: 2, router.NomadStarted: 3, router.NomadWaits: 4}
 
 // streamed is an event as Nomad streams it.
 type streamed struct {

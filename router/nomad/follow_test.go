@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // runScript does in the simulator what the jobspecs script and claim do.
@@ -453,4 +456,159 @@ func TestFollowOfSomeNamespaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Nomad replaces what is lost with a node. The loss is told first.
+func TestFollowALostNode(t *testing.T) {
+	var nodes []*api.Node
+	for _, name := range []string{"a", "b"} {
+		nodes = append(nodes, nomadsim.NewNode(nomadsim.Machine{Name: name, Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 4096}))
+	}
+	sim := nomadsim.New(nomadsim.Config{Run: runScript, Nodes: nodes})
+	t.Cleanup(sim.Close)
+	server := httptest.NewServer(sim)
+	t.Cleanup(server.Close)
+	on := newTarget(t, server.URL, false)
+	client := newClient(t, on.config)
+	events := followed(t, client, 0)
+	r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
+	started := upTo(t, events, r.NomadJob, router.NomadStarted)
+	first := started[len(started)-1].Node
+	if err := sim.FailNode(first); err != nil {
+		t.Fatal(err)
+	}
+	e := next(t, events, r.NomadJob)
+	if e.Kind != router.NomadEnded || e.Node != first || e.Text != "lost: alloc is lost since its node is down" {
+		t.Errorf("first it is told as %+v", e)
+	}
+	if e := next(t, events, r.NomadJob); e.Kind != router.NomadPlaced || e.Node == first {
+		t.Errorf("then as %+v", e)
+	}
+	a, err := client.Allocation(t.Context(), r)
+	if err != nil || a.Node == first || a.NodeAddr != "127.0.0.1" || a.Desired != "run" || a.Created.IsZero() {
+		t.Errorf("its allocation is %+v, %v", a, err)
+	}
+}
+
+// An outage of any kind ends Follow; afterwards a listing and another Follow
+// go on from where it was.
+func TestContractFollowAfterARestart(t *testing.T) {
+	test := func(t *testing.T, on target, restart func()) {
+		client := newClient(t, on.config)
+		before := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+		ended := make(chan error, 1)
+		events := make(chan router.NomadEvent, 1000)
+		go func() {
+			ended <- client.Follow(context.Background(), 0, func(e router.NomadEvent) error { events <- e; return nil })
+		}()
+		seen := next(t, events, before.NomadJob)
+		restart()
+		select {
+		case err := <-ended:
+			t.Logf("Follow ended: %v", err)
+		case <-time.After(30 * time.Second):
+			t.Fatal("Follow goes on over a restart")
+		}
+		var jobs []router.NomadJob
+		var index uint64
+		for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+			var err error
+			if jobs, index, err = client.Jobs(t.Context()); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+		}
+		if index < seen.Index || !slices.ContainsFunc(jobs, func(j router.NomadJob) bool { return j.ID == before.NomadJob && j.Waiting }) {
+			t.Errorf("after event %d the listing at %d is %+v", seen.Index, index, jobs)
+		}
+		again := followed(t, client, index)
+		after := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+		if e := next(t, again, after.NomadJob); e.Kind != router.NomadWaits || e.Index <= index {
+			t.Errorf("the first event after index %d is %+v", index, e)
+		}
+		if err := client.Stop(t.Context(), before); err != nil {
+			t.Fatal(err)
+		}
+		if e := next(t, again, before.NomadJob); e.Kind != router.NomadStopped {
+			t.Errorf("the stop of the one from before is told as %+v", e)
+		}
+	}
+	t.Run("real", func(t *testing.T) {
+		server := nomadtest.StartServer(t)
+		if server == nil {
+			t.Skip("no nomad on PATH")
+		}
+		test(t, newTarget(t, server.Addr, true), func() { server.Restart(t) })
+	})
+	t.Run("simulated", func(t *testing.T) {
+		sim := nomadsim.New(nomadsim.Config{})
+		t.Cleanup(sim.Close)
+		server := httptest.NewServer(sim)
+		t.Cleanup(server.Close)
+		test(t, newTarget(t, server.URL, false), sim.Restart)
+	})
+}
+
+// A waiting runner is stopped before the one that takes its place, with the
+// fallback's placement, is started.
+func TestContractFallback(t *testing.T) {
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		events := followed(t, client, 0)
+		request := on.fresh(t, router.Placement{Jobspec: "script", Constraints: unplaceable})
+		first := on.start(t, client, request)
+		if e := next(t, events, first.NomadJob); e.Kind != router.NomadWaits {
+			t.Fatalf("the first event is %+v", e)
+		}
+		if err := client.Stop(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		request.Job.Try = 2
+		request.Runner = router.Runner{ID: request.Job.RunnerID(), JobID: request.Job.ID, Try: 2, Name: request.Job.RunnerID()}
+		request.Placement = router.Placement{Jobspec: "script"}
+		on.purge(t, request.Runner.ID)
+		second := on.start(t, client, request)
+		if want := strings.TrimSuffix(first.NomadJob, "1") + "2"; second.NomadJob != want {
+			t.Errorf("the second is %s, want %s", second.NomadJob, want)
+		}
+		if all := upTo(t, events, second.NomadJob, router.NomadEnded); !strings.HasPrefix(all[len(all)-1].Text, "complete") {
+			t.Errorf("the second is told as %+v", all)
+		}
+		if a, err := client.Allocation(t.Context(), first); !errors.Is(err, router.ErrNotFound) {
+			t.Errorf("the first has allocation %+v, %v", a, err)
+		}
+		if ended, err := client.Ended(t.Context(), first); err != nil || !ended {
+			t.Errorf("the first has ended: %v, %v", ended, err)
+		}
+	})
+}
+
+func TestContractAllocation(t *testing.T) {
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
+		if !on.runs(t, client, r) {
+			t.Fatal("it does not run")
+		}
+		a, err := client.Allocation(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.ID == "" || a.Desired != "run" || a.Node == "" || a.NodeID == "" || net.ParseIP(a.NodeAddr) == nil || time.Since(a.Created).Abs() > time.Minute {
+			t.Errorf("its allocation is %+v", a)
+		}
+		if err := client.Stop(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(30 * time.Second); a.Desired != "stop" || a.Status != "complete"; time.Sleep(50 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("stopped, its allocation is %+v", a)
+			}
+			if a, err = client.Allocation(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
