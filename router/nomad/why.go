@@ -24,29 +24,35 @@ const maxWhy = 1000
 // that waits has counted nodes that are like an earlier one as "computed class
 // ineligible". It needs read-job and submit-job, and node read for Never.
 func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*router.Unplaced, error) {
-	at := scope(r.NomadAt)
-	evals, _, err := c.api.Jobs().Evaluations(r.NomadJob, at.read(ctx))
-	if err != nil {
-		return nil, call{what: "read evaluations of job " + r.NomadJob, at: at, capability: "read-job"}.sorted(err)
+	var route Route
+	if j.Decision != nil {
+		route = Route{Rule: j.Decision.Rule, Placement: j.Placement(j.Decision)}
 	}
-	if !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" }) {
-		return nil, nil
+	id, at := r.NomadJob, scope(r.NomadAt)
+	if id == "" { // Nomad has it, and the books do not know that yet
+		id, at = r.ID, scope{Namespace: cmp.Or(route.Placement.Namespace, c.namespace)}
 	}
-	job, _, err := c.api.Jobs().Info(r.NomadJob, at.read(ctx))
+	evals, _, err := c.api.Jobs().Evaluations(id, at.read(ctx))
 	switch {
 	case status(err) == http.StatusNotFound:
 		return nil, nil
 	case err != nil:
-		return nil, readJob(r.NomadJob, at).sorted(err)
+		return nil, call{what: "read evaluations of job " + id, at: at, capability: "read-job"}.sorted(err)
+	}
+	if !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" }) {
+		return nil, nil
+	}
+	job, _, err := c.api.Jobs().Info(id, at.read(ctx))
+	switch {
+	case status(err) == http.StatusNotFound:
+		return nil, nil
+	case err != nil:
+		return nil, readJob(id, at).sorted(err)
 	}
 	job.ID, job.ParentID, job.ParameterizedJob, job.Dispatched = new(surveyID), nil, nil, false
 	job.Version, job.CreateIndex, job.JobModifyIndex, job.Stop = nil, nil, nil, nil
 	apart(job)
 
-	var route Route
-	if j.Decision != nil {
-		route = Route{Rule: j.Decision.Rule, Placement: j.Placement(j.Decision)}
-	}
 	s := &survey{Client: c, fleets: map[string]*fleet{}}
 	fleet, fleetErr := s.fleet(ctx, at.Region)
 	if fleetErr != nil && !errors.As(fleetErr, new(*router.FixError)) {

@@ -171,6 +171,11 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(router.Unplaced{}, "At")); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
+	// Its event may come before the books know its Nomad job.
+	early, err := on.Unplaced(t.Context(), placed(third, "linux"), third.Runner)
+	if diff := cmp.Diff(want, early, cmpopts.IgnoreFields(router.Unplaced{}, "At")); err != nil || diff != "" {
+		t.Errorf("early: %v (-want +got):\n%s", err, diff)
+	}
 	// The fallback in force is what it is told for.
 	fallen := placed(third, "linux")
 	fallen.Decision.Fallback, fallen.Fallback = slices.Grow(fallen.Decision.Fallback, 1)[:1], 1
