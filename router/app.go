@@ -55,6 +55,8 @@ type Config struct {
 	Tick  time.Duration // how often due jobs and leftover runners are read from the store though nothing woke the worker; 0: 5 s
 	Grace time.Duration // how long a stop waits for work in hand; 0: 20 s
 
+	ClaimFromNode bool // a claim must come from the address that Nomad knows of the runner's node: not behind NAT or a proxy
+
 	Sweep time.Duration // how often the books are compared with a listing of Nomad, beside its events; 0: 5 min
 	Idle  time.Duration // how long a runner may wait for its configuration or a job, until GitHub is asked and it is replaced; 0: 10 min
 	Doubt time.Duration // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ClaimPath is where a starting runner fetches its configuration.
@@ -19,13 +22,22 @@ const (
 	nameTries     = 3                // names offered to GitHub for one claim
 	githubFixWait = 2 * time.Minute  // on top of the back-off, when a person must act on what GitHub said
 	claimTimeout  = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
+
+	checkTimeout = 5 * time.Second // for all that is asked before the token is spent
+	askTimeout   = 4 * time.Second // for GitHub's part of it, which a claim does without if it must
+	recordWait   = time.Second     // for the record of a registration that its runner has overtaken
+	jobAsks      = 3               // jobs that GitHub is asked about for one claim
 )
 
 // claim answers GET /runner/v1/claim. The bearer token of a Nomad job's meta
 // is good for one answer: 200 with a just-in-time configuration, 200 with
-// nothing when the job needs no runner any more, 401 for an unknown token, 410
-// for a used one, and 5xx when GitHub or the store cannot be asked, which
+// nothing when no job needs the runner (any number of times, as nothing is
+// given away), 401 for an unknown token, 410 for a used one, and 5xx when GitHub or the store cannot be asked, which
 // fails the allocation; the job is then tried again with a new runner.
+//
+// Before the token is spent Nomad must say that the runner is starting, 403 if
+// it is not and 503 if Nomad cannot say, and GitHub is asked whether its job is
+// still queued.
 func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 	rw.Header().Set("Cache-Control", "no-store")
 	token, ok := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
@@ -33,40 +45,43 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		http.Error(rw, "a claim needs the header Authorization: Bearer with the token of its Nomad job", http.StatusUnauthorized)
 		return
 	}
+	meant, gone, err := w.check(req.Context(), hash(Secret(token)), req.RemoteAddr)
+	defer func() { // after the claim: the runner is not left over before
+		for _, id := range gone {
+			w.look(id)
+		}
+	}()
+	if err != nil {
+		w.refuse(rw, meant, req.RemoteAddr, err)
+		return
+	}
 	// From here on the work is finished even if the client goes away: the
 	// token is spent either way.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), claimTimeout+storeTimeout)
 	defer cancel()
-
 	c, err := w.Store.Claim(ctx, hash(Secret(token)), w.Now())
+	if err != nil {
+		w.refuse(rw, c, req.RemoteAddr, err)
+		return
+	}
 	log := w.Logger.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		http.Error(rw, "unknown claim token", http.StatusUnauthorized)
-		return
-	case errors.Is(err, ErrClaimed):
-		http.Error(rw, "this claim token was used already", http.StatusGone)
-		return
-	case err != nil:
-		log.Error("cannot record a claim; is the store's disk healthy?", "err", err)
-		http.Error(rw, "the router cannot record the claim now", http.StatusServiceUnavailable)
-		return
-	case !c.Needed:
+	if !c.Needed {
 		log.Info("runner not needed any more", "state", c.Job.State)
 		rw.WriteHeader(http.StatusOK)
 		return
 	}
-
-	name, cfg, err := w.configure(ctx, &c)
-	if err == nil {
-		err = w.Store.Configured(ctx, c.Runner.ID, name, cfg.GitHubID, TargetOf(c.Job.Repo, c.Job.Decision.Runner), w.Now())
+	if c.Runner.JobID != meant.Runner.JobID {
+		log.Info("runner serves another job than it was started for", "instead_of", meant.Runner.JobID)
+		w.look(meant.Runner.JobID) // the runner that was to serve it may be there now
 	}
+
+	answer, err := w.configure(ctx, &c)
 	if err != nil {
 		http.Error(rw, w.unconfigured(ctx, c, err), http.StatusServiceUnavailable)
 		return
 	}
 	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	_, err = io.WriteString(rw, string(cfg.JIT))
+	_, err = io.WriteString(rw, string(answer))
 	if err == nil {
 		err = http.NewResponseController(rw).Flush()
 	}
@@ -74,10 +89,204 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		w.unanswered(ctx, c, err)
 		return
 	}
-	log.Info("runner configured", "runner", name, "runner_id", cfg.GitHubID)
+	log.Info("runner configured", "runner", c.Runner.Name, "runner_id", c.Runner.GitHubID)
 	if err := w.Store.Online(ctx, c.Runner.ID, w.Now()); err != nil {
 		log.Error("cannot record a configured runner; is the store's disk healthy?", "err", err)
 	}
+	w.look(c.Job.ID) // it may have gone elsewhere meanwhile
+}
+
+// A refusal is the answer to a claim that spends no token.
+type refusal struct {
+	status int
+	text   string
+	cause  error // nil: the claim is at fault
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.cause }
+
+// refuse answers a claim that failed before its token was spent, or to spend it.
+func (w *worker) refuse(rw http.ResponseWriter, c Claimed, from string, err error) {
+	log := w.Logger.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "from", from)
+	var r *refusal
+	var fix *FixError
+	switch {
+	case errors.Is(err, ErrClaimed) && c.Runner.State == RunnerStopped:
+		log.Info("runner not needed any more", "state", c.Job.State)
+		rw.WriteHeader(http.StatusOK)
+		return
+	case errors.Is(err, ErrClaimed):
+		r = &refusal{status: http.StatusGone, text: "this claim token was used already"}
+	case errors.As(err, &r) && r.cause == nil:
+		log.Warn("a claim was refused", "reason", r.text)
+	case errors.As(err, &r) && errors.As(err, &fix):
+		log.Error("a claim was refused", "reason", r.text, "err", r.cause, "fix", fix.Fix)
+	case errors.As(err, &r):
+		log.Warn("a claim was refused", "reason", r.text, "err", r.cause)
+	case errors.Is(err, ErrNotFound): // anyone can have this logged
+		r = &refusal{status: http.StatusUnauthorized, text: "unknown claim token"}
+	case errors.Is(err, context.Canceled): // nobody waits for the answer
+		r = &refusal{status: http.StatusServiceUnavailable, text: "the claim was called off"}
+	default:
+		log.Error("cannot record a claim; is the store's disk healthy?", "err", err)
+		r = &refusal{status: http.StatusServiceUnavailable, text: "the router cannot record the claim now"}
+	}
+	http.Error(rw, r.text, r.status)
+}
+
+// check asks at the same time Nomad whether the holder of a token is starting
+// and GitHub whether the job that it would serve is still queued; gone are the
+// jobs that were not. It spends nothing. Its error is a *refusal, ErrClaimed,
+// ErrNotFound or the store's.
+func (w *worker) check(ctx context.Context, tokenHash [32]byte, from string) (c Claimed, gone []int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	if c, err = w.Store.Claimant(ctx, tokenHash); err != nil {
+		return c, nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.starting(ctx, tokenHash, c.Runner, from) })
+	g.Go(func() (err error) {
+		gone, err = w.stillQueued(ctx, tokenHash, c)
+		return err
+	})
+	err = g.Wait()
+	return c, gone, err
+}
+
+// starting fails unless Nomad has an allocation of the runner that runs or is
+// about to, and if that is asked for, unless the claim comes from its node.
+func (w *worker) starting(ctx context.Context, tokenHash [32]byte, r Runner, from string) error {
+	for began := time.Now(); r.NomadJob == "" && time.Since(began) < recordWait; {
+		select {
+		case <-ctx.Done():
+		case <-time.After(recordWait / 20):
+		}
+		c, err := w.Store.Claimant(ctx, tokenHash)
+		if err != nil {
+			return err
+		}
+		r = c.Runner
+	}
+	unknown := &refusal{status: http.StatusServiceUnavailable, text: "the router cannot ask Nomad now whether this runner is starting"}
+	if r.NomadJob == "" {
+		if w.ClaimFromNode {
+			unknown.cause = errors.New("the registration of the Nomad job is not recorded")
+			return unknown
+		}
+		return nil // its token has left the router a moment ago
+	}
+	a, err := w.Nomad.Allocation(ctx, r)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return &refusal{status: http.StatusForbidden, text: "Nomad has no allocation for this runner"}
+	case err != nil:
+		unknown.cause = err
+		return unknown
+	case a.Desired != "run" || a.Status != "pending" && a.Status != "running":
+		return &refusal{status: http.StatusForbidden, text: fmt.Sprintf("the allocation of this runner is not starting: it is %s, and to %s", a.Status, a.Desired)}
+	}
+	if !w.ClaimFromNode {
+		return nil
+	}
+	node, err := netip.ParseAddr(a.NodeAddr)
+	if err != nil {
+		unknown.text = "the router cannot learn the address of this runner's node"
+		unknown.cause = &FixError{Fix: "give the Nomad token node read, or leave --claim-from-node out", Err: fmt.Errorf("Nomad says that node %s has the address %q", a.Node, a.NodeAddr)}
+		return unknown
+	}
+	peer, err := netip.ParseAddrPort(from)
+	if err != nil || peer.Addr().Unmap().WithZone("") != node.Unmap().WithZone("") {
+		return &refusal{status: http.StatusForbidden, text: "this claim does not come from the node of its runner"}
+	}
+	return nil
+}
+
+// stillQueued asks GitHub whether the job that a claim is for still waits, and
+// if not, has the books know it and asks about the next one. What GitHub cannot
+// say now is as the books have it. Its errors are the store's.
+func (w *worker) stillQueued(ctx context.Context, tokenHash [32]byte, c Claimed) (gone []int64, err error) {
+	within, cancel := context.WithTimeout(ForClaim(ctx), askTimeout)
+	defer cancel()
+	for c.Needed && len(gone) < jobAsks {
+		d, err := w.said(within, c.Job)
+		if err != nil && ctx.Err() == nil {
+			w.Logger.Warn("github did not say whether a job is still queued; its runner starts as the books have it",
+				"job_id", c.Job.ID, "nomad_job", c.Runner.ID, "err", err)
+		}
+		if err != nil || d.Action != "in_progress" && d.Action != "completed" {
+			return gone, nil
+		}
+		changed, err := w.Store.Receive(ctx, d)
+		if err != nil {
+			return gone, fmt.Errorf("record what GitHub says of job %d: %w", c.Job.ID, err)
+		}
+		if !changed {
+			return gone, nil
+		}
+		gone = append(gone, c.Job.ID)
+		w.nudge()
+		if c, err = w.Store.Claimant(ctx, tokenHash); err != nil {
+			return gone, err
+		}
+	}
+	return gone, nil
+}
+
+// said is what GitHub says of a job now. One that it does not know any more has ended.
+func (w *worker) said(ctx context.Context, j Job) (Delivery, error) {
+	d, err := w.GitHub.Job(ctx, j.Repo, j.ID)
+	if errors.Is(err, ErrNotFound) {
+		return Delivery{Source: SourceGitHub, Action: "completed", Status: "completed", Job: j, ReceivedAt: w.Now()}, nil
+	}
+	return d, err
+}
+
+// configure asks GitHub for what a claim is answered with, and records it. Each
+// request for a configuration has a name of its own: GitHub may answer 5xx and
+// yet keep the runner it made.
+func (w *worker) configure(ctx context.Context, c *Claimed) (answer Secret, err error) {
+	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
+	defer cancel()
+	if c.Job.Decision == nil {
+		// The claim overtook the record of the registration.
+		if c.Job.Decision = w.held(c.Job.ID); c.Job.Decision == nil {
+			d, err := w.decide(ctx, c.Job)
+			if err != nil {
+				return "", fmt.Errorf("ask GitHub what started the run: %w", err)
+			}
+			c.Job.Decision = &d
+		}
+	}
+	r := &c.Runner
+	ask := ConfigRequest{Repo: c.Job.Repo, Runner: c.Job.Placement(c.Job.Decision).Runner, Name: r.ID, Labels: c.Job.Labels}
+	r.Target = TargetOf(ask.Repo, ask.Runner)
+	if ask.Runner.Registration == "token" {
+		reg, err := w.GitHub.RegistrationToken(ctx, ask)
+		if err != nil {
+			return "", fmt.Errorf("ask GitHub for a registration token: %w", err)
+		}
+		// The runner registers itself, by the name in its meta.
+		r.Name, answer = ask.Name, Secret(string(reg.Token)+"\n"+reg.Group+"\n")
+	} else {
+		var cfg RunnerConfig
+		for range nameTries {
+			ask.Name = r.ID + "-" + strings.ToLower(rand.Text()[:6])
+			cfg, err = w.GitHub.RunnerConfig(ctx, ask)
+			if !errors.Is(err, ErrNameTaken) {
+				break
+			}
+		}
+		if err != nil {
+			return "", fmt.Errorf("ask GitHub for a runner configuration: %w", err)
+		}
+		r.Name, r.GitHubID, answer = ask.Name, cfg.GitHubID, cfg.JIT
+	}
+	if err := w.Store.Configured(ctx, r.ID, r.Name, r.GitHubID, r.Target, w.Now()); err != nil {
+		return "", errors.Join(fmt.Errorf("record the configuration of runner %s: %w", r.ID, err), w.unregister(ctx, *r))
+	}
+	return answer, nil
 }
 
 // unanswered gives up a runner that went away while it was answered.
@@ -90,36 +299,6 @@ func (w *worker) unanswered(ctx context.Context, c Claimed, cause error) {
 		log.Error("cannot record a lost runner", "err", err) // Recover mends it at the next start
 	}
 	w.nudge()
-}
-
-// configure asks GitHub for the runner's configuration. Each request has a
-// name of its own: GitHub may answer 5xx and yet keep the runner it made.
-func (w *worker) configure(ctx context.Context, c *Claimed) (name string, cfg RunnerConfig, err error) {
-	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
-	defer cancel()
-	if c.Job.Decision == nil {
-		// The claim overtook the record of the registration.
-		if c.Job.Decision = w.held(c.Job.ID); c.Job.Decision == nil {
-			d, err := w.decide(ctx, c.Job)
-			if err != nil {
-				return "", RunnerConfig{}, fmt.Errorf("ask GitHub what started the run: %w", err)
-			}
-			c.Job.Decision = &d
-		}
-	}
-	for range nameTries {
-		name = c.Runner.ID + "-" + strings.ToLower(rand.Text()[:6])
-		cfg, err = w.GitHub.RunnerConfig(ctx, ConfigRequest{
-			Repo: c.Job.Repo, Runner: c.Job.Decision.Runner, Name: name, Labels: c.Job.Labels,
-		})
-		if !errors.Is(err, ErrNameTaken) {
-			break
-		}
-	}
-	if err != nil {
-		return "", RunnerConfig{}, fmt.Errorf("ask GitHub for a runner configuration: %w", err)
-	}
-	return name, cfg, nil
 }
 
 // unconfigured gives up a claimed runner and returns what its allocation is told.

@@ -421,10 +421,7 @@ func (w *worker) askJob(ctx context.Context, r LiveRunner) error {
 func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
 	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
 	defer cancel()
-	d, err := w.GitHub.Job(githubCtx, j.Repo, j.ID)
-	if errors.Is(err, ErrNotFound) {
-		d, err = Delivery{Source: SourceGitHub, Action: "completed", Status: "completed", Job: j, ReceivedAt: w.Now()}, nil
-	}
+	d, err := w.said(githubCtx, j)
 	if err != nil {
 		return false, fmt.Errorf("ask GitHub about job %d: %w", j.ID, err)
 	}

@@ -81,7 +81,7 @@ func (p *place) scan(rows *sql.Rows) error {
 // it writes nothing.
 func (s *Store) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Claimed, err error) {
 	if c, _, err = claimant(s.querier(ctx), tokenHash); err != nil {
-		return router.Claimed{}, fmt.Errorf("read the holder of a claim token: %w", err)
+		return c, fmt.Errorf("read the holder of a claim token: %w", err)
 	}
 	return c, nil
 }
@@ -187,11 +187,11 @@ func swap(t *tx, r router.Runner, p place) error {
 }
 
 // leftover is a runner that may be started or idle, and that no job waits for.
-const leftover = `r.state IN ('dispatched', 'claimed', 'online')
+const leftover = `r.ended_at = 0 AND r.state IN ('dispatched', 'claimed', 'online')
 	AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = r.job_id AND jobs.try = r.try AND jobs.` + waits + `)`
 
 const (
-	leftoversSQL = `SELECT ` + runnerColumns + ` FROM runners r INDEXED BY runners_live WHERE ended_at = 0 AND ` + leftover
+	leftoversSQL = `SELECT ` + runnerColumns + ` FROM runners r INDEXED BY runners_live WHERE ` + leftover
 
 	leftoversOfSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND ` + leftover
 
