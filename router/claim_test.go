@@ -137,7 +137,7 @@ func TestAClaimServesTheJobThatNeedsItNow(t *testing.T) {
 		t.Error("the first runner is not online for job 3")
 	}
 	for _, id := range []string{"gha-2-1", "gha-3-1"} {
-		until(t, id+" is stopped", func() bool { return nomad.ended(id) })
+		eventually(t, id+" is stopped", func() bool { return nomad.ended(id) })
 	}
 }
 
@@ -185,7 +185,7 @@ func TestAClaimByRegistrationToken(t *testing.T) {
 	if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body != "AABBCC\nheavy metal\n" {
 		t.Errorf("claim = %d %q, want the token and the group, a line each", status, body)
 	}
-	until(t, "it is online", runnerIn(t, st, 1, "gha-1-1", router.RunnerOnline))
+	eventually(t, "it is online", runnerIn(t, st, 1, "gha-1-1", router.RunnerOnline))
 	r.deliver(taken(1, "in_progress", "gha-1-1"))
-	until(t, "it is busy", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
+	eventually(t, "it is busy", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
 }

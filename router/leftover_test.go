@@ -14,16 +14,6 @@ import (
 	"switchyard/router/store"
 )
 
-// until polls for something that comes to be.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not in time: %s", what)
-		}
-	}
-}
-
 func runnerIn(t *testing.T, st *store.Store, jobID int64, id string, state router.RunnerState) func() bool {
 	return func() bool {
 		list, err := st.Runners(t.Context(), jobID)
@@ -62,8 +52,8 @@ func TestLeftoverRunners(t *testing.T) {
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
 		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
-		until(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
-		until(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
+		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
+		eventually(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
 		got, _ := nomad.job("gha-1-1")
 		if status, body := r.claim(got.ClaimToken); status == http.StatusOK && body != "" {
 			t.Errorf("claim = %d %q, want no configuration", status, body)
@@ -77,8 +67,8 @@ func TestLeftoverRunners(t *testing.T) {
 		r := start(t, st, nomad, h, slow)
 		r.online(1)
 		r.deliver(taken(1, "in_progress", "another"))
-		until(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
-		until(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
+		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
+		eventually(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
 		if got := h.lost(); !slices.Equal(got, []int64{1}) {
 			t.Errorf("GitHub lost the runners %v, want its", got)
 		}
@@ -90,12 +80,12 @@ func TestLeftoverRunners(t *testing.T) {
 		r.online(2)
 		r.deliver(taken(1, "in_progress", "another"))
 		r.deliver(taken(2, "in_progress", "still another"))
-		until(t, "the other is stopped", func() bool { return nomad.ended("gha-2-1") })
+		eventually(t, "the other is stopped", func() bool { return nomad.ended("gha-2-1") })
 		if nomad.ended("gha-1-1") {
 			t.Error("a runner that has a job was stopped")
 		}
 		r.deliver(taken(3, "in_progress", name))
-		until(t, "the books know", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
+		eventually(t, "the books know", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
 	})
 	t.Run("one serves the job whose runner was taken", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
@@ -146,7 +136,7 @@ func TestLeftoverRunners(t *testing.T) {
 			}
 		}
 		close(leave)
-		until(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
+		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 	})
 	t.Run("what a process that ended left is found by the next", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
@@ -157,7 +147,7 @@ func TestLeftoverRunners(t *testing.T) {
 			t.Fatal(err)
 		}
 		start(t, st, nomad, h, slow)
-		until(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
+		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 	})
 	t.Run("one that cannot be stopped is tried again", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
@@ -173,8 +163,8 @@ func TestLeftoverRunners(t *testing.T) {
 		})
 		r.online(1)
 		r.deliver(taken(1, "in_progress", "another"))
-		until(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
-		until(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
+		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
+		eventually(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
 	})
 }
 

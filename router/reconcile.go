@@ -433,6 +433,7 @@ func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
 	}
 	if changed {
 		w.nudge()
+		w.look(j.ID)
 	}
 	return changed, nil
 }

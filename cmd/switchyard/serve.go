@@ -39,6 +39,7 @@ type serveFlags struct {
 	logFormat, logLevel            string
 	senders                        int
 	grace                          time.Duration
+	claimFromNode                  bool
 	adminTokenFile                 string
 }
 
@@ -72,6 +73,7 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.logLevel, "log-level", "info", "")
 	fl.IntVar(&f.senders, "senders", 16, "")
 	fl.DurationVar(&f.grace, "grace", 20*time.Second, "")
+	fl.BoolVar(&f.claimFromNode, "claim-from-node", false, "")
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { fmt.Fprint(cmd.OutOrStdout(), serveHelp) })
 	return cmd
 }
@@ -104,6 +106,8 @@ Listening
   --admin-token-file FILE       token for the API; required when others can
                                 reach --admin-listen. Or SWITCHYARD_ADMIN_TOKEN
   --public-url URL              where runners reach --listen (required)
+  --claim-from-node             a runner must claim from its Nomad node's
+                                address: not through NAT or a proxy
 State and logs
   --db FILE                     SQLite database (switchyard.db)
   --grace DURATION              bound on finishing work at a stop (20s)
@@ -184,7 +188,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}()
 	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, token: token}, router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
-		Logger: logger, Senders: f.senders, Grace: f.grace,
+		Logger: logger, Senders: f.senders, Grace: f.grace, ClaimFromNode: f.claimFromNode,
 		RulesVersion: content.version(""),
 	})
 	if err != nil {
