@@ -63,6 +63,12 @@ func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
 		r.Runner.NomadJob, r.Runner.NomadAt = got.NomadJob, got.At
 		return r.Runner
 	}
+	classic := &api.Job{ID: new("classic"), Type: new("batch"), ParameterizedJob: &api.ParameterizedJobConfig{}, TaskGroups: []*api.TaskGroup{{
+		Name: new("g"), Tasks: []*api.Task{{Name: "t", Driver: "raw_exec", Config: map[string]any{"command": "/usr/bin/env"}}},
+	}}}
+	if _, _, err := admin.Jobs().Register(classic, nil); err != nil {
+		t.Fatal(err)
+	}
 	shell := router.Placement{Jobspec: "shell"}
 	waiting := router.Placement{Jobspec: "shell", Constraints: unplaceable}
 	parsed := router.Placement{Jobspec: "burst", Constraints: unplaceable} // JSON: Nomad need not parse it
@@ -146,6 +152,18 @@ func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
 			_, err := c.Survey(t.Context(), []Route{{Rule: "r", Placement: parsed}})
 			return err
 		}, "submit-job on namespace default", "plan a job"},
+		{"survey, of the listing", [2]string{`"list-jobs", `}, func(c *Client) error {
+			_, err := c.Survey(t.Context(), []Route{{Rule: "r", Placement: parsed}})
+			return err
+		}, "list-jobs on namespace default", "ask for"},
+		{"survey, of reading", [2]string{`"read-job", `}, func(c *Client) error {
+			_, err := c.Survey(t.Context(), []Route{{Rule: "r", Placement: parsed}})
+			return err
+		}, "read-job on namespace default", "ask for"},
+		{"survey, of dispatching", [2]string{}, func(c *Client) error {
+			_, err := c.Survey(t.Context(), []Route{{Rule: "r", Placement: router.Placement{Dispatch: "classic"}}})
+			return err
+		}, "dispatch-job on namespace default", "ask for"},
 	} {
 		t.Run("without a part of it, "+tt.name+" names the part", func(t *testing.T) {
 			err := tt.ask(token(t, fmt.Sprint("part-", i), tt.without[0], tt.without[1]))

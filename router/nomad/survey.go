@@ -69,10 +69,10 @@ type Finding struct {
 // ones in all. It takes a plan for each, at times two.
 //
 // An error means that it could not tell. Errors are sorted as Start's. It
-// needs node read, and on each route's namespace submit-job and, where
-// something is wrong or dispatched, read-job.
+// needs node read, and on each route's namespace what a server's token needs:
+// submit-job, list-jobs, read-job and, where it is dispatched, dispatch-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
-	s := &survey{Client: c, fleets: map[string]*fleet{}}
+	s := &survey{Client: c, fleets: map[string]*fleet{}, asked: map[string]bool{}}
 	if _, err := s.fleet(ctx, ""); err != nil {
 		return nil, err
 	}
@@ -182,6 +182,7 @@ type survey struct {
 	*Client
 	mu     sync.Mutex
 	fleets map[string]*fleet // by region
+	asked  map[string]bool   // capabilities, with where
 }
 
 // ask asks about a route, and all that ask for the same.
@@ -198,6 +199,9 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 	plan, problems, err := s.plan(ctx, r, fleet, job)
 	if err != nil || problems != nil {
 		return problems, err
+	}
+	if err := s.allowed(ctx, scopeOf(job), r.Placement.Dispatch != ""); err != nil {
+		return nil, err
 	}
 	for _, w := range warnings(plan.Warnings) {
 		problems = append(problems, problem{JobspecWarns, true, func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", source(r), w) }})
@@ -288,6 +292,42 @@ func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) 
 		}
 	}
 	return nil, problems, nil
+}
+
+// allowed asks, once for each place, whether the token may do what following
+// runners takes there, besides what a plan does. The answer about a job that is
+// not there tells, and changes nothing.
+func (s *survey) allowed(ctx context.Context, at scope, dispatch bool) error {
+	for _, c := range []struct {
+		capability string
+		needed     bool
+		ask        func() error
+	}{
+		{"list-jobs", true, func() error {
+			list := at.read(ctx)
+			list.Prefix = surveyID
+			_, _, err := s.api.Jobs().List(list)
+			return err
+		}},
+		{"read-job", true, func() error { _, _, err := s.api.Jobs().Info(surveyID, at.read(ctx)); return err }},
+		{"dispatch-job", dispatch, func() error { _, _, err := s.api.Jobs().Dispatch(surveyID, nil, nil, "", at.write(ctx)); return err }},
+	} {
+		if !c.needed {
+			continue
+		}
+		of := call{what: "ask for " + c.capability, at: at, capability: c.capability}
+		s.mu.Lock()
+		before := s.asked[of.String()]
+		s.asked[of.String()] = true
+		s.mu.Unlock()
+		if before {
+			continue
+		}
+		if err := c.ask(); status(err) == http.StatusForbidden {
+			return of.sorted(err)
+		}
+	}
+	return nil
 }
 
 // source is what a route takes from elsewhere: a jobspec or a job on Nomad.
