@@ -59,6 +59,7 @@ type Config struct {
 
 	Sweep time.Duration // how often the books are compared with a listing of Nomad, beside its events; 0: 5 min
 	Idle  time.Duration // how long a runner may wait for its configuration or a job, until GitHub is asked and it is replaced; 0: 10 min
+	Keep  time.Duration // how long jobs are remembered after their end, at least 72 h; 0: 30 days
 	Doubt time.Duration // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
 
 	Deliveries time.Duration // how often GitHub is asked for deliveries that got lost; 0: 5 min
@@ -113,6 +114,12 @@ func New(c Config) (*App, error) {
 	}
 	if c.Doubt <= 0 {
 		c.Doubt = 2 * time.Minute // GitHub gives an online runner its job in less than one
+	}
+	if c.Keep <= 0 {
+		c.Keep = 30 * 24 * time.Hour
+	}
+	if c.Keep < leastKeep {
+		return nil, fmt.Errorf("keep history for %s: at least %s, as GitHub may make deliveries again for so long", c.Keep, leastKeep)
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -198,6 +205,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.worker.fallbacks(ctx) })
 	g.Go(func() error { return a.worker.relimits(ctx) })
 	g.Go(func() error { return a.worker.leftovers(ctx) })
+	g.Go(func() error {
+		return a.worker.every(ctx, pruneEvery, "cannot delete old history; is the store's disk healthy?", a.worker.prune)
+	})
 	g.Go(func() error {
 		return a.worker.every(ctx, a.Deliveries, "cannot ask GitHub for lost deliveries", a.worker.findLost)
 	})

@@ -598,6 +598,7 @@ type Store interface {
 	OperatorStore
 	RecheckStore
 	SyncStore
+	PruneStore
 }
 
 // Claimed is a runner and its job, as a claim found them.

@@ -41,6 +41,7 @@ type serveFlags struct {
 	grace                          time.Duration
 	claimFromNode                  bool
 	adminTokenFile                 string
+	keep                           time.Duration
 }
 
 func serveCommand() *cobra.Command {
@@ -69,6 +70,7 @@ func serveCommand() *cobra.Command {
 	fl.Int64Var(&f.githubAppID, "github-app-id", 0, "")
 	fl.StringVar(&f.githubAppKeyFile, "github-app-key-file", "", "")
 	fl.StringVar(&f.githubURL, "github-url", "", "")
+	fl.DurationVar(&f.keep, "keep", 30*24*time.Hour, "")
 	fl.StringVar(&f.logFormat, "log-format", "json", "")
 	fl.StringVar(&f.logLevel, "log-level", "info", "")
 	fl.IntVar(&f.senders, "senders", 16, "")
@@ -110,6 +112,7 @@ Listening
                                 address: not through NAT or a proxy
 State and logs
   --db FILE                     SQLite database (switchyard.db)
+  --keep DURATION               of jobs that ended, at least 72h (720h)
   --grace DURATION              bound on finishing work at a stop (20s)
   --log-format json|text        (json)
   --log-level LEVEL             debug, info, warn or error (info)
@@ -188,7 +191,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}()
 	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, token: token}, router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
-		Logger: logger, Senders: f.senders, Grace: f.grace, ClaimFromNode: f.claimFromNode,
+		Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
 		RulesVersion: content.version(""),
 	})
 	if err != nil {

@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"life on Nomad", lifeTests},
 		{"queries", queryTests},
 		{"operators", operatorTests},
+		{"pruning", pruneTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
 			for _, tt := range group.tests {

@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"time"
+
+	"switchyard/router"
+)
+
+const (
+	pruneRows = 500 // about, in one transaction: what waits for it waits some milliseconds
+	pruneJobs = 50  // looked at in one
+)
+
+const (
+	prunableSQL = `
+SELECT id FROM jobs
+WHERE state IN ('completed', 'ignored', 'denied', 'unroutable') AND updated_at < ?1
+	AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.state IN ('dispatched', 'claimed', 'online', 'busy'))
+ORDER BY updated_at LIMIT ?2`
+
+	pruneEventsSQL = `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE job_id = ?1 LIMIT ?2)`
+
+	pruneRunnerEventsSQL = `
+DELETE FROM events WHERE id IN (
+	SELECT e.id FROM runners r JOIN events e ON e.runner_id = r.id WHERE r.job_id = ?1 LIMIT ?2)`
+
+	pruneClaimsSQL = `DELETE FROM claims WHERE runner_id IN (SELECT id FROM runners WHERE job_id = ?1)`
+
+	pruneRunnersSQL = `DELETE FROM runners WHERE job_id = ?1`
+
+	pruneJobSQL = `DELETE FROM jobs WHERE id = ?1`
+
+	pruneDeliveriesSQL = `DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_at < ?1 LIMIT ?2)`
+)
+
+const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?3)`
+
+// Prune implements router.Store.
+func (s *Store) Prune(ctx context.Context, ended, delivered time.Time) (rows int, err error) {
+	// Mostly there is nothing to do, which must not cost a write.
+	var some bool
+	if err := s.read.QueryRowContext(ctx, anyPrunableSQL, millis(ended), 1, millis(delivered)).Scan(&some); err != nil || !some {
+		return 0, err
+	}
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		var jobs []int64
+		err := t.query(func(rows *sql.Rows) error {
+			var id int64
+			err := rows.Scan(&id)
+			jobs = append(jobs, id)
+			return err
+		}, prunableSQL, millis(ended), pruneJobs)
+		if err != nil {
+			return err
+		}
+		// A job goes last, and only when all of it is gone: a step may end anywhere.
+		rows = 0
+		for _, id := range jobs {
+			for _, query := range []string{pruneEventsSQL, pruneRunnerEventsSQL} {
+				n, err := t.exec(query, id, pruneRows-rows)
+				if rows += int(n); err != nil || rows >= pruneRows {
+					return err
+				}
+			}
+			for _, query := range []string{pruneClaimsSQL, pruneRunnersSQL, pruneJobSQL} {
+				n, err := t.exec(query, id)
+				if rows += int(n); err != nil {
+					return err
+				}
+			}
+			if rows >= pruneRows {
+				return nil
+			}
+		}
+		n, err := t.exec(pruneDeliveriesSQL, millis(delivered), pruneRows-rows)
+		rows += int(n)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return rows, nil
+}
