@@ -14,7 +14,7 @@ const (
 
 // PruneStore is the part of Store that forgets.
 type PruneStore interface {
-	// Prune deletes up to some hundreds of rows: of jobs that came into their
+	// Prune deletes some hundred rows at most: of jobs that came into their
 	// last state before ended, with what is known of them and of their runners,
 	// and deliveries received before delivered. It returns how many; 0: there
 	// are no more. A job with a runner that may live is kept.

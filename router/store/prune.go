@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	pruneRows = 500 // about, in one transaction: what waits for it waits some milliseconds
-	pruneJobs = 50  // looked at in one
+	pruneRows = 100 // about, in one transaction: what waits for it waits some milliseconds
+	pruneJobs = 20  // looked at in one
 )
 
 const (
