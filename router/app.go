@@ -63,6 +63,7 @@ type Config struct {
 	Doubt time.Duration // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
 
 	Deliveries time.Duration // how often GitHub is asked for deliveries that got lost; 0: 5 min
+	Feedback   time.Duration // how often commits are told what changed, if the rules have it so; 0: 5 s
 	Recheck    time.Duration // after how long GitHub is asked about a job that nobody serves; 0: 10 min
 }
 
@@ -108,6 +109,9 @@ func New(c Config) (*App, error) {
 	}
 	if c.Idle <= 0 {
 		c.Idle = 10 * time.Minute
+	}
+	if c.Feedback <= 0 {
+		c.Feedback = 5 * time.Second
 	}
 	if c.Recheck <= 0 {
 		c.Recheck = 10 * time.Minute
@@ -219,6 +223,12 @@ func (a *App) Run(ctx context.Context) error {
 			a.Logger.Error("cannot take a first look at GitHub; is the store's disk healthy?", "err", err)
 		}
 		return nil
+	})
+	g.Go(func() error {
+		return a.worker.every(ctx, a.Feedback, "cannot say on commits what becomes of jobs", a.feedback)
+	})
+	g.Go(func() error {
+		return a.worker.every(ctx, a.Recheck/10, "cannot cancel runs that nothing can serve", a.cancels)
 	})
 	g.Go(func() error {
 		return a.worker.every(ctx, a.Recheck/10, "cannot ask GitHub about jobs that nobody serves", a.recheck)

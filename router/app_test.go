@@ -159,6 +159,7 @@ func (c *cluster) count() int {
 type hub struct {
 	post
 	index
+	board
 	mu   sync.Mutex
 	asks []router.ConfigRequest
 	fail func(n int) error

@@ -439,6 +439,7 @@ type GitHub interface {
 
 	Webhooks
 	Listings
+	Notices
 }
 
 // A GitHubRunner is a runner as GitHub knows it.
@@ -599,6 +600,7 @@ type Store interface {
 	RecheckStore
 	SyncStore
 	PruneStore
+	FeedbackStore
 }
 
 // Claimed is a runner and its job, as a claim found them.

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"switchyard/rules"
 )
 
@@ -46,7 +48,8 @@ type worker struct {
 
 	runs runs // those looked up
 
-	hooks map[Hook]bool // that the store knows; guarded by mu
+	hooks map[Hook]bool            // that the store knows; guarded by mu
+	told  map[string]*rate.Limiter // what an owner's commits may be told, by lower-case name; guarded by mu
 }
 
 // run hands out due jobs until ctx ends, then waits for those in hand: for

@@ -142,9 +142,16 @@ func (s *Server) Cancel(jobID int64) error {
 	if err != nil {
 		return err
 	}
-	switch j.Status {
-	case "completed":
+	if j.Status == "completed" {
 		return fmt.Errorf("job %d is completed", jobID)
+	}
+	s.cancel(j)
+	return nil
+}
+
+// cancel cancels a job that is not completed. s.mu is held.
+func (s *Server) cancel(j *job) {
+	switch j.Status {
 	case "in_progress":
 		select {
 		case <-j.cancelled:
@@ -155,7 +162,6 @@ func (s *Server) Cancel(jobID int64) error {
 		s.queued = slices.DeleteFunc(s.queued, func(q *job) bool { return q == j })
 		s.complete(j, "cancelled")
 	}
-	return nil
 }
 
 // Job returns a snapshot of a job; false when there is none with this ID.

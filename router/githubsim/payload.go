@@ -333,7 +333,9 @@ func nodeID(kind string, id int64) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "0%d:%s%d", len(kind), kind, id))
 }
 
-// sha is the commit that a run is for.
+// SHA is the commit that a run is for.
+func SHA(runID int64) string { return sha(runID) }
+
 func sha(runID int64) string {
 	sum := sha1.Sum(strconv.AppendInt(nil, runID, 10))
 	return hex.EncodeToString(sum[:])

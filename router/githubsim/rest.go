@@ -56,6 +56,7 @@ func (s *Server) routes() http.Handler {
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs", s.scoped("actions", s.listRuns))
 	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", s.listRunJobs))
 	s.hookRoutes(api)
+	s.noticeRoutes(api)
 	api.HandleFunc("GET /rate_limit", s.rateLimit)
 	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })
 

@@ -79,7 +79,9 @@ type Server struct {
 	byJIT          map[string]*runner // by encoded configuration; runners that are gone stay
 	idle           []*runner          // online without a job
 	deliveries     []*delivery        // by ID, from 1
-	pending        int                // deliveries recorded and not yet answered
+	checks         []*CheckRun
+	statuses       []CommitStatus
+	pending        int // deliveries recorded and not yet answered
 	deliveryFaults DeliveryFaults
 	flushed        chan struct{}    // closed when pending falls to 0; nil: nobody waits
 	limits         map[int64]*limit // by caller.account

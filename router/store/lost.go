@@ -97,12 +97,8 @@ func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int)
 
 // Redelivered implements router.LostStore.
 func (s *Store) Redelivered(ctx context.Context, guid string, again time.Time) error {
-	var due any
-	if !again.IsZero() {
-		due = millis(again)
-	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(redeliveredSQL, guid, due)
+		_, err := t.exec(redeliveredSQL, guid, orNever(again))
 		return err
 	})
 }

@@ -16,14 +16,15 @@ const jobColumns = `id, run_id, attempt, owner, repo, private, visibility, fork,
 	state, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion,
 	sha, fallback, dispatched_at, running_at, completed_at, asked_at`
 
-func scanJob(rows *sql.Rows, j *router.Job) error {
+// scanJob reads jobColumns, and what a query has besides.
+func scanJob(rows *sql.Rows, j *router.Job, besides ...any) error {
 	var labels string
 	var decision sql.NullString
 	var due, received, updated, dispatched, running, completed, asked int64
-	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
+	err := rows.Scan(append([]any{&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
 		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL,
 		&j.State, &j.Reason, &decision, &j.Try, &j.Failures, &due, &received, &updated, &j.RunnerName, &j.Conclusion,
-		&j.SHA, &j.Fallback, &dispatched, &running, &completed, &asked)
+		&j.SHA, &j.Fallback, &dispatched, &running, &completed, &asked}, besides...)...)
 	if err != nil {
 		return err
 	}

@@ -108,3 +108,17 @@ CREATE INDEX jobs_owner ON jobs (owner COLLATE NOCASE);
 CREATE INDEX jobs_repo ON jobs (repo COLLATE NOCASE, owner COLLATE NOCASE);
 CREATE INDEX jobs_rule ON jobs (decision ->> '$.rule') WHERE decision IS NOT NULL;
 CREATE INDEX jobs_received ON jobs (received_at);
+
+ALTER TABLE jobs ADD COLUMN cancelled_at INTEGER NOT NULL DEFAULT 0; -- when GitHub was asked to cancel its run, as nothing can serve it; 0: never
+
+-- What is said of a job on its commit.
+CREATE TABLE feedback (
+    job_id    INTEGER NOT NULL PRIMARY KEY,
+    kind      TEXT    NOT NULL, -- check_run or commit_status
+    github_id INTEGER NOT NULL, -- of the check run; 0: none, or it is not known yet
+    state     TEXT    NOT NULL, -- of the job, as it is said; empty: nothing was said
+    said      TEXT    NOT NULL, -- its reason, likewise
+    due_at    INTEGER           -- when something may be said again; NULL: never
+) STRICT;
+
+CREATE INDEX feedback_due ON feedback (due_at) WHERE due_at IS NOT NULL;

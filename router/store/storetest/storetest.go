@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"lists", listTests},
 		{"time lines", timelineTests},
 		{"lost deliveries", lostTests},
+		{"feedback", feedbackTests},
 		{"life on Nomad", lifeTests},
 		{"queries", queryTests},
 		{"operators", operatorTests},

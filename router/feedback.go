@@ -1,0 +1,299 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+
+	"golang.org/x/time/rate"
+
+	"switchyard/rules"
+)
+
+const (
+	feedbackPause = 15 * time.Second // between two changes of what is said of a job
+	feedbackFix   = 10 * time.Minute // until what a person must mend is tried again
+	feedbackAge   = 24 * time.Hour   // of a job of which nothing was said: feedback is new then
+	feedbackBatch = 100              // jobs read from the store at once
+	cancelBatch   = 20               // runs cancelled in one pass
+	noticePer     = 9 * time.Second  // GitHub takes 500 an hour of what makes content:
+	noticeBurst   = 60               // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api (read 2026-11-24), and 80 a minute
+	maxTitle      = 120              // characters, of a status GitHub takes 140
+	maxNotice     = 2000             // characters
+	noticeTimeout = 15 * time.Second // for one job's
+	feedbackAsks  = "Switchyard says here why the job waits for a runner, as it changes. Nothing needs to pass."
+)
+
+// A NoticeKind is what a notice on a commit is: `kind` in the rules' feedback.
+type NoticeKind string
+
+// The kinds of notices.
+const (
+	NoticeCheckRun     NoticeKind = "check_run" // by an App only
+	NoticeCommitStatus NoticeKind = "commit_status"
+)
+
+// A NoticeState says how a notice is shown.
+type NoticeState string
+
+// The states of notices.
+const (
+	NoticeWaits   NoticeState = "waits"
+	NoticeRefused NoticeState = "refused" // no runner will serve the job
+	NoticeOver    NoticeState = "over"    // it runs or ended; there is nothing more to say
+)
+
+// A Notice is what people see of a job on its commit. Its strings are bounded
+// and inert: Title is one line of plain text, Text is Markdown.
+type Notice struct {
+	Kind  NoticeKind
+	Repo  Repo
+	SHA   string
+	JobID int64
+	Name  string // switchyard / and the job's name
+	URL   string // GitHub's page for the job, or ""
+	State NoticeState
+	Title string
+	Text  string
+}
+
+// Notices is the part of GitHub that shows people what becomes of their jobs.
+// Errors are sorted as for Nomad.Start. Safe for concurrent use.
+type Notices interface {
+	// Notice puts a notice on its commit, in the place of the one with this
+	// GitHub ID, or, when that is 0, as a new one, and returns its ID: 0 for a
+	// commit status, of which GitHub shows the newest of a name.
+	Notice(ctx context.Context, n Notice, id int64) (int64, error)
+
+	// FindNotice returns the ID of the check run that an earlier Notice of a
+	// job may have made; 0 when there is none.
+	FindNotice(ctx context.Context, n Notice) (int64, error)
+
+	// CancelRun cancels a workflow run; no error when it has ended.
+	CancelRun(ctx context.Context, repo Repo, runID int64) error
+}
+
+// An Unsaid is a job of which its commit says something else than the books, or nothing.
+type Unsaid struct {
+	Job   Job
+	Kind  NoticeKind
+	Begun bool  // something was said, or may have been
+	ID    int64 // of what was said; 0: none, or it is not known
+}
+
+// FeedbackStore is the part of Store that knows what is said on commits, and
+// which runs are to be cancelled.
+type FeedbackStore interface {
+	// Unsaid returns up to limit jobs of which something is to be said by now:
+	// first those of which something was, and that have another state or reason
+	// since; then, unless kind is "", those that were refused, or that wait, for
+	// longer than after. Those that became known before since are left out.
+	Unsaid(ctx context.Context, kind NoticeKind, after time.Duration, since, now time.Time, limit int) ([]Unsaid, error)
+
+	// Saying records that something may be said of a job from now on.
+	Saying(ctx context.Context, jobID int64, kind NoticeKind, now time.Time) error
+
+	// Said records what GitHub was told of a job, and the ID of that. The next
+	// may be said at again, or, when that is zero, never.
+	Said(ctx context.Context, jobID, id int64, state JobState, reason string, again time.Time) error
+
+	// Unsayable records that GitHub did not take it. It is tried again at
+	// again, or, when that is zero, never.
+	Unsayable(ctx context.Context, jobID int64, again time.Time) error
+
+	// Unservable returns up to limit jobs that became Unroutable between the two
+	// times, whose run was not cancelled and has no job that is Running, one of
+	// each run.
+	Unservable(ctx context.Context, old, since time.Time, limit int) ([]Job, error)
+
+	// Cancelled records that a run was cancelled: why is added to the reason of
+	// its jobs that are Unroutable.
+	Cancelled(ctx context.Context, repo Repo, runID int64, why string, now time.Time) error
+}
+
+// feedback says on their commits why jobs wait or were refused, if the rules
+// have it so, and what was said before when it changes.
+func (a *App) feedback(ctx context.Context) error {
+	kind, after := a.live.Load().set.Feedback()
+	list, err := a.Store.Unsaid(ctx, NoticeKind(kind), after, a.Now().Add(-feedbackAge), a.Now(), feedbackBatch)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	stopped := map[string]bool{} // owners: the others' answers would be the same
+	for _, u := range list {
+		owner := strings.ToLower(u.Job.Repo.Owner)
+		if stopped[owner] {
+			continue
+		}
+		if !a.notices(owner).AllowN(a.Now(), 1) {
+			stopped[owner] = true
+			continue
+		}
+		err := a.say(ctx, u)
+		var giveUp *GiveUpError
+		var fix *FixError
+		var later *RetryAtError
+		again := time.Time{}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			continue
+		case errors.As(err, &giveUp):
+		case errors.As(err, &fix):
+			stopped[owner] = true
+			again = a.Now().Add(feedbackFix)
+		case errors.As(err, &later):
+			stopped[owner] = true
+			again = later.At
+		default:
+			again = a.Now().Add(feedbackPause)
+		}
+		errs = append(errs, fmt.Errorf("job %d of %s: %w", u.Job.ID, u.Job.Repo.FullName, err), a.Store.Unsayable(ctx, u.Job.ID, again))
+	}
+	return errors.Join(errs...)
+}
+
+// notices is what an owner's commits may be told.
+func (a *App) notices(owner string) *rate.Limiter {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.told == nil || len(a.told) >= maxHooks {
+		a.told = map[string]*rate.Limiter{}
+	}
+	l := a.told[owner]
+	if l == nil {
+		l = rate.NewLimiter(rate.Every(noticePer), noticeBurst)
+		a.told[owner] = l
+	}
+	return l
+}
+
+// say puts on a job's commit what the books say of it.
+func (a *App) say(ctx context.Context, u Unsaid) error {
+	n := noticeOf(u.Job, u.Kind)
+	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
+	defer cancel()
+	id := u.ID
+	switch {
+	case !u.Begun:
+		if err := a.Store.Saying(ctx, u.Job.ID, u.Kind, a.Now()); err != nil {
+			return err
+		}
+	case id == 0 && u.Kind == NoticeCheckRun:
+		var err error
+		if id, err = a.GitHub.FindNotice(ctx, n); err != nil {
+			return err
+		}
+		if id == 0 && n.State == NoticeOver {
+			return a.Store.Said(ctx, u.Job.ID, 0, u.Job.State, u.Job.Reason, time.Time{})
+		}
+	}
+	id, err := a.GitHub.Notice(ctx, n, id)
+	if err != nil {
+		return err
+	}
+	again := a.Now().Add(feedbackPause)
+	if n.State == NoticeOver {
+		again = time.Time{}
+	}
+	return a.Store.Said(ctx, u.Job.ID, id, u.Job.State, u.Job.Reason, again)
+}
+
+// noticeOf says what a job's commit is told of it.
+func noticeOf(j Job, kind NoticeKind) Notice {
+	n := Notice{
+		Kind: kind, Repo: j.Repo, SHA: j.SHA, JobID: j.ID, URL: j.URL,
+		Name: "switchyard / " + Cut(plain(j.Name), maxTitle-20),
+	}
+	reason := plain(j.Reason)
+	var title string
+	switch j.State {
+	case Running, Completed, Ignored:
+		n.State, title = NoticeOver, "A runner has the job"
+		if j.State != Running {
+			title = "The job is over"
+		}
+	case Denied, Unroutable:
+		n.State, title = NoticeRefused, "No runner: "+reason
+	default:
+		n.State, title = NoticeWaits, "Waits: "+reason
+	}
+	n.Title = title
+	if Cut(title, maxTitle) != title {
+		n.Title = Cut(title, maxTitle-1) + "…"
+	}
+	n.Text = "The job is `" + string(j.State) + "`:\n\n" + inert(reason)
+	if d := j.Decision; d != nil && d.Rule != "" {
+		n.Text += "\n\nThe rule that decided it:\n\n" + inert(d.Rule)
+	}
+	if n.State == NoticeWaits {
+		n.Text += "\n\n" + feedbackAsks
+	}
+	return n
+}
+
+// plain is s as one line of what can be seen.
+func plain(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }), " ")
+}
+
+// inert is one line as a block of code in Markdown, in which nothing has a
+// meaning: no link, no mention of anybody, no HTML. The line is indented by
+// us, so that no number of back quotes ends the block.
+func inert(line string) string { return "    " + Cut(line, maxNotice) }
+
+// cancels cancels the runs whose jobs nothing can serve for longer than the
+// rules say. A job that runs is not cut off for it: the run is cancelled when
+// that has ended.
+func (a *App) cancels(ctx context.Context) error {
+	after, action := a.live.Load().set.Unroutable()
+	if action != "cancel" {
+		return nil
+	}
+	jobs, err := a.Store.Unservable(ctx, a.Now().Add(-after-goneAfter), a.Now().Add(-after), cancelBatch)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, j := range jobs {
+		err := a.cancelRun(ctx, j, after)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("job %d of %s: %w", j.ID, j.Repo.FullName, err))
+		}
+		var fix *FixError
+		var later *RetryAtError
+		if errors.As(err, &fix) || errors.As(err, &later) || ctx.Err() != nil {
+			break // the others' answers would be the same
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cancelRun cancels the run of a job, unless GitHub says that something else
+// became of the job meanwhile.
+func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
+	if _, err := a.ask(ctx, j); err != nil {
+		return err
+	}
+	j, err := a.Store.Job(ctx, j.ID)
+	if err != nil || j.State != Unroutable {
+		return err
+	}
+	call, cancel := context.WithTimeout(ctx, noticeTimeout)
+	defer cancel()
+	why := fmt.Sprintf("its run is cancelled, after %s", rules.Duration(after))
+	err = a.GitHub.CancelRun(call, j.Repo, j.RunID)
+	var giveUp *GiveUpError
+	if errors.As(err, &giveUp) {
+		why = "GitHub does not cancel its run: " + err.Error()
+	} else if err != nil {
+		return err
+	}
+	a.Logger.Info("run cancelled, as nothing can serve its job", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+	return a.Store.Cancelled(ctx, j.Repo, j.RunID, why, a.Now())
+}

@@ -1,0 +1,154 @@
+package gh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	"github.com/google/go-github/v60/github"
+
+	"switchyard/router"
+)
+
+// Notice implements router.Notices. It makes one request, but for those of an
+// App that logs in:
+// https://docs.github.com/en/rest/checks/runs and https://docs.github.com/en/rest/commits/statuses (read 2026-11-24).
+func (c *Client) Notice(ctx context.Context, n router.Notice, id int64) (int64, error) {
+	if err := checkNotice(n); err != nil {
+		return 0, err
+	}
+	if n.Kind == router.NoticeCommitStatus {
+		return 0, c.askAbout(ctx, n, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+			_, resp, err := api.Repositories.CreateStatus(ctx, n.Repo.Owner, n.Repo.Name, n.SHA, &github.RepoStatus{
+				State: github.String(commitStatus[n.State]), Context: &n.Name, Description: &n.Title, TargetURL: orNil(n.URL),
+			})
+			return resp, err
+		})
+	}
+	output := &github.CheckRunOutput{Title: &n.Title, Summary: &n.Text}
+	status, conclusion := checkRun(n.State)
+	var made *github.CheckRun
+	err := c.askAbout(ctx, n, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+		if id == 0 {
+			made, resp, err = api.Checks.CreateCheckRun(ctx, n.Repo.Owner, n.Repo.Name, github.CreateCheckRunOptions{
+				Name: n.Name, HeadSHA: n.SHA, DetailsURL: orNil(n.URL), ExternalID: externalID(n),
+				Status: status, Conclusion: conclusion, Output: output,
+			})
+		} else {
+			made, resp, err = api.Checks.UpdateCheckRun(ctx, n.Repo.Owner, n.Repo.Name, id, github.UpdateCheckRunOptions{
+				Name: n.Name, DetailsURL: orNil(n.URL), ExternalID: externalID(n), Status: status, Conclusion: conclusion, Output: output,
+			})
+		}
+		if err == nil && (made.GetID() <= 0 || id != 0 && made.GetID() != id) {
+			err = errors.New("GitHub's answer holds no ID of the check run")
+		}
+		return resp, err
+	})
+	return made.GetID(), err
+}
+
+// FindNotice implements router.Notices.
+func (c *Client) FindNotice(ctx context.Context, n router.Notice) (id int64, err error) {
+	if err := checkNotice(n); err != nil || n.Kind == router.NoticeCommitStatus {
+		return 0, err
+	}
+	err = c.askAbout(ctx, n, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		found, resp, err := api.Checks.ListCheckRunsForRef(ctx, n.Repo.Owner, n.Repo.Name, n.SHA, &github.ListCheckRunsOptions{
+			CheckName: &n.Name, Filter: github.String("all"), ListOptions: github.ListOptions{PerPage: syncPage},
+		})
+		if err != nil {
+			return resp, err
+		}
+		for _, r := range found.CheckRuns {
+			// Anybody who may write checks can choose an external ID; GitHub
+			// lets an App change its own check runs only.
+			if r.GetExternalID() == *externalID(n) && r.GetName() == n.Name && (c.app == nil || r.GetApp().GetID() == c.app.ID) {
+				id = r.GetID()
+			}
+		}
+		return resp, nil
+	})
+	return id, err
+}
+
+func externalID(n router.Notice) *string { return github.String(strconv.FormatInt(n.JobID, 10)) }
+
+func orNil(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// commitStatus and checkRun say how the states of notices are shown.
+var commitStatus = map[router.NoticeState]string{
+	router.NoticeWaits: "pending", router.NoticeRefused: "failure", router.NoticeOver: "success",
+}
+
+func checkRun(s router.NoticeState) (status, conclusion *string) {
+	switch s {
+	case router.NoticeRefused:
+		return github.String("completed"), github.String("action_required")
+	case router.NoticeOver:
+		return github.String("completed"), github.String("neutral")
+	}
+	return github.String("queued"), nil
+}
+
+// checkNotice checks what go-github would put into a URL as it is.
+func checkNotice(n router.Notice) error {
+	for i := range len(n.SHA) {
+		if c := n.SHA[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
+			return &router.GiveUpError{Err: fmt.Errorf("%q is no commit", n.SHA)}
+		}
+	}
+	if n.SHA == "" {
+		return &router.GiveUpError{Err: errors.New("the commit is not known")}
+	}
+	return checkRepo(n.Repo)
+}
+
+// askAbout makes one request for a notice.
+func (c *Client) askAbout(ctx context.Context, n router.Notice, do func(context.Context, *github.Client) (*github.Response, error)) error {
+	full := n.Repo.Owner + "/" + n.Repo.Name
+	of := call{
+		doing: fmt.Sprintf("say on commit %.12s of %s what becomes of job %d", n.SHA, full, n.JobID), owner: n.Repo.Owner,
+		permission: "repository permission Checks (write) on " + full, exists: "the commit exists",
+	}
+	switch {
+	case n.Kind == router.NoticeCommitStatus:
+		of.permission = "repository permission Commit statuses (write) on " + full
+	case n.Kind != router.NoticeCheckRun:
+		return &router.GiveUpError{Err: fmt.Errorf("%s: there is no %q on GitHub", of.doing, n.Kind)}
+	case c.app == nil:
+		return &router.FixError{
+			Fix: "log in as a GitHub App, or have feedback be a commit_status in the rules",
+			Err: fmt.Errorf("%s: only an App makes check runs", of.doing),
+		}
+	}
+	return c.ask(ctx, target{owner: n.Repo.Owner, repo: n.Repo.Name}, of, do)
+}
+
+// CancelRun implements router.Notices. It makes one request, but for those of
+// an App that logs in.
+func (c *Client) CancelRun(ctx context.Context, repo router.Repo, runID int64) error {
+	if err := checkRepo(repo); err != nil {
+		return err
+	}
+	full := repo.Owner + "/" + repo.Name
+	ended := false
+	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, call{
+		doing: fmt.Sprintf("cancel run %d of %s", runID, full), owner: repo.Owner,
+		permission: "repository permission Actions (write) on " + full, exists: "the run exists",
+	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		resp, err := api.Actions.CancelWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
+		ended = status(resp) == http.StatusConflict
+		return resp, accepted(err)
+	})
+	if ended {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,127 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+)
+
+const (
+	// What is said of them is not what the books say; those that are over first.
+	changedSQL = `
+SELECT ` + jobColumns + `, said_kind, said_id FROM jobs
+JOIN (SELECT job_id, kind AS said_kind, github_id AS said_id, state AS said_state, said FROM feedback WHERE due_at IS NOT NULL AND due_at <= ?1)
+	ON job_id = id
+WHERE said_state <> state OR said <> reason
+ORDER BY state NOT IN ('running', 'completed'), id LIMIT ?2`
+
+	// A job that is not decided may be somebody else's.
+	unsaidSQL = `
+SELECT ` + jobColumns + `, '', 0 FROM jobs
+WHERE sha <> '' AND decision IS NOT NULL AND received_at >= ?2
+	AND (state IN ('held', 'queued', 'retrying', 'dispatched') AND received_at <= ?1 OR state IN ('denied', 'unroutable'))
+	AND NOT EXISTS (SELECT 1 FROM feedback WHERE job_id = jobs.id)
+ORDER BY id LIMIT ?3`
+)
+
+// Unsaid implements router.FeedbackStore.
+func (s *Store) Unsaid(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.Unsaid, error) {
+	list, err := s.unsaid(ctx, true, changedSQL, millis(now), limit)
+	if err == nil && kind != "" && len(list) < limit {
+		var fresh []router.Unsaid
+		fresh, err = s.unsaid(ctx, false, unsaidSQL, millis(now.Add(-after)), millis(since), limit-len(list))
+		for _, u := range fresh {
+			u.Kind = kind
+			list = append(list, u)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the jobs of which something is to be said: %w", err)
+	}
+	return list, nil
+}
+
+func (s *Store) unsaid(ctx context.Context, begun bool, query string, args ...any) ([]router.Unsaid, error) {
+	rows, err := s.read.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	var list []router.Unsaid
+	return list, each(rows, func(rows *sql.Rows) error {
+		u := router.Unsaid{Begun: begun}
+		err := scanJob(rows, &u.Job, &u.Kind, &u.ID)
+		list = append(list, u)
+		return err
+	})
+}
+
+const sayingSQL = `
+INSERT INTO feedback (job_id, kind, github_id, state, said, due_at) VALUES (?1, ?2, 0, '', '', ?3)
+ON CONFLICT (job_id) DO NOTHING`
+
+// Saying implements router.FeedbackStore.
+func (s *Store) Saying(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(sayingSQL, jobID, kind, millis(now))
+		return err
+	})
+}
+
+const (
+	saidSQL      = `UPDATE feedback SET github_id = ?2, state = ?3, said = ?4, due_at = ?5 WHERE job_id = ?1`
+	unsayableSQL = `UPDATE feedback SET due_at = ?2 WHERE job_id = ?1`
+)
+
+// Said implements router.FeedbackStore.
+func (s *Store) Said(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(saidSQL, jobID, id, state, reason, orNever(again))
+		return err
+	})
+}
+
+// Unsayable implements router.FeedbackStore.
+func (s *Store) Unsayable(ctx context.Context, jobID int64, again time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(unsayableSQL, jobID, orNever(again))
+		return err
+	})
+}
+
+// orNever is when something is due; NULL for the zero time.
+func orNever(at time.Time) any {
+	if at.IsZero() {
+		return nil
+	}
+	return millis(at)
+}
+
+const (
+	unservableSQL = `
+SELECT ` + jobColumns + ` FROM jobs WHERE id IN (
+	SELECT min(id) FROM jobs
+	WHERE state = 'unroutable' AND cancelled_at = 0 AND updated_at BETWEEN ?2 AND ?1
+		AND run_id NOT IN (SELECT run_id FROM jobs WHERE state = 'running')
+	GROUP BY run_id)
+ORDER BY id LIMIT ?3`
+
+	cancelledSQL = `
+UPDATE jobs SET cancelled_at = ?4, updated_at = ?4, reason = reason || '; ' || ?5
+WHERE run_id = ?3 AND owner = ?1 AND repo = ?2 AND state = 'unroutable' AND cancelled_at = 0`
+)
+
+// Unservable implements router.FeedbackStore.
+func (s *Store) Unservable(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
+	return s.jobs(ctx, "read the jobs that nothing can serve", unservableSQL, millis(since), millis(old), limit)
+}
+
+// Cancelled implements router.FeedbackStore.
+func (s *Store) Cancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(cancelledSQL, repo.Owner, repo.Name, runID, millis(now), why)
+		return err
+	})
+}
