@@ -123,6 +123,16 @@ func (c *cluster) Allocation(_ context.Context, r router.Runner) (router.Allocat
 	return router.Allocation{ID: "a-" + r.ID, Status: "pending", Desired: "run", Node: "one", NodeAddr: "127.0.0.1"}, nil
 }
 
+func (c *cluster) ClaimOf(_ context.Context, j router.NomadJob) (string, router.Secret, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.jobs[j.ID]
+	if !ok {
+		return "", "", router.ErrNotFound
+	}
+	return r.ClaimURL, r.ClaimToken, nil
+}
+
 func (c *cluster) Unplaced(context.Context, router.Job, router.Runner) (*router.Unplaced, error) {
 	return nil, nil
 }

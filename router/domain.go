@@ -332,6 +332,11 @@ type Nomad interface {
 	// it has none. Safe for concurrent use.
 	Allocation(ctx context.Context, r Runner) (Allocation, error)
 
+	// ClaimOf returns the claim URL and token that Start put into the meta of a
+	// runner's Nomad job, "" for what it has not; ErrNotFound when it is gone.
+	// Safe for concurrent use.
+	ClaimOf(ctx context.Context, j NomadJob) (url string, token Secret, err error)
+
 	// Unplaced says why Nomad has no node for a runner that waits for one; nil
 	// when it does not wait, or has one. Safe for concurrent use.
 	Unplaced(ctx context.Context, j Job, r Runner) (*Unplaced, error)
@@ -554,6 +559,18 @@ type Store interface {
 
 	// Ended records that the Nomad jobs of runners ended or are gone.
 	Ended(ctx context.Context, runnerIDs []string, now time.Time) error
+
+	// Strangers returns those of the runners that are not known.
+	Strangers(ctx context.Context, runnerIDs []string) ([]string, error)
+
+	// Adopt makes a runner known that runs for a known job on Nomad, in the state
+	// in r, and the hash of its claim token; false when it is known already. A
+	// job that waits takes it for its current try, unless it is past that.
+	Adopt(ctx context.Context, r Runner, tokenHash [32]byte, now time.Time) (bool, error)
+
+	// Found records that GitHub knows a runner that is Dispatched as far as the
+	// books tell: its state in r, name, ID there and target.
+	Found(ctx context.Context, r Runner, now time.Time) error
 
 	// FallbacksDue returns up to limit jobs that are Dispatched, whose runner
 	// has no node, and whose next fallback is due; and when the next one after

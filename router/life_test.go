@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -451,5 +452,89 @@ func TestAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
 	first, second := "gha-"+strconv.FormatInt(id, 10)+"-1", "gha-"+strconv.FormatInt(id, 10)+"-2"
 	if diff := cmp.Diff([]string{"start " + first, "stop " + first, "start " + second}, n.log); diff != "" {
 		t.Errorf("Nomad was asked for (-want +got):\n%s", diff)
+	}
+}
+
+const onlyOneRule = `
+rules:
+  - name: linux
+    jobspec: docker-linux
+    resources: { cores: 64 }
+`
+
+// One job runs and another waits for its node when the database is deleted.
+func TestWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
+	w := newWorld(t, onlyOneRule)
+	end := make(chan struct{})
+	w.run = func(ctx context.Context, task nomadsim.Task) int {
+		if task.JobID == "gha-1001-1" {
+			go func() { <-end; _ = w.github.Cancel(1001) }()
+		}
+		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+			return 1
+		}
+		return 0
+	}
+	w.start()
+	runs := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+	w.await(runs, in(router.Running))
+	waits := w.queue("self-hosted", "linux")
+	w.await(waits, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
+	name := w.runners(runs)[0].Name
+	w.stop()
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		_ = os.Remove(w.db + suffix)
+	}
+
+	w.start(func(c *router.Config) { c.Sweep = 50 * time.Millisecond })
+	for _, d := range w.github.Deliveries() { // as a full look at GitHub finds them
+		if _, err := w.github.Redeliver(d.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.await(runs, in(router.Running))
+	w.await(waits, in(router.Dispatched))
+	eventually(t, "the busy runner is known", func() bool {
+		list := w.runners(runs)
+		return len(list) == 1 && list[0].State == router.RunnerBusy && list[0].Name == name
+	})
+	close(end)
+	if j := w.await(waits, in(router.Completed)); j.Try != 1 || j.Conclusion != "success" {
+		t.Errorf("the one that waited ended as %q at try %d, want success at the first", j.Conclusion, j.Try)
+	}
+	w.await(runs, in(router.Completed))
+	if got := w.started(); len(got) != 2 {
+		t.Errorf("started %v, want one runner each", got)
+	}
+	eventually(t, "both runners are known to have ended", func() bool {
+		one, other := w.runners(runs), w.runners(waits)
+		return len(one) == 1 && !one[0].EndedAt.IsZero() && len(other) == 1 && !other[0].EndedAt.IsZero()
+	})
+}
+
+// Another router may share the Nomad.
+func TestAnotherRoutersRunnersAreLetBe(t *testing.T) {
+	w := newWorld(t, onlyOneRule)
+	w.start()
+	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+	w.await(id, in(router.Running))
+	mine := w.store
+	other := newWorld(t, onlyOneRule)
+	other.client = w.client
+	n := &haltingNomad{Nomad: w.client}
+	other.start(quick, func(c *router.Config) { c.Nomad = n })
+	probe := other.queue("ubuntu-latest")
+	other.await(probe, in(router.Ignored))
+	time.Sleep(100 * time.Millisecond) // some passes; that nothing happens is what is wanted
+	if unknown, err := other.store.Strangers(t.Context(), []string{"gha-1001-1"}); err != nil || len(unknown) != 1 {
+		t.Errorf("the other router took up a runner: %v, %v", unknown, err)
+	}
+	if j, err := mine.Job(t.Context(), id); err != nil || j.State != router.Running {
+		t.Errorf("the job is %s, %v", j.State, err)
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.log) != 0 {
+		t.Errorf("the other router did %v", n.log)
 	}
 }

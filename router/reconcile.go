@@ -146,10 +146,13 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 	return nothing, "", again
 }
 
+// pause is the least between two passes that are not asked for.
+func (c *Config) pause() time.Duration { return min(c.Sweep, c.Doubt/4) }
+
 // reconcile compares the books with Nomad until ctx ends: with each listing
 // that follow made, each Sweep, and when something is in doubt no longer.
 func (w *worker) reconcile(ctx context.Context) error {
-	next := w.Now().Add(w.Sweep)
+	next, last := w.Now().Add(w.Sweep), time.Time{}
 	for {
 		var jobs []NomadJob
 		var err error
@@ -160,6 +163,9 @@ func (w *worker) reconcile(ctx context.Context) error {
 			return nil
 		case at := <-w.again:
 			timer.Stop()
+			if soonest := last.Add(w.pause()); at.Before(soonest) {
+				at = soonest
+			}
 			if at.Before(next) {
 				next = at
 			}
@@ -170,6 +176,7 @@ func (w *worker) reconcile(ctx context.Context) error {
 		case <-timer.C:
 			err = w.pass(ctx, nil, &next)
 		}
+		last = w.Now()
 		if err != nil && ctx.Err() == nil {
 			w.Logger.Warn("cannot compare the books with Nomad; the next sweep tries again", "err", err, "again_at", next)
 		}
@@ -196,10 +203,18 @@ func (w *worker) pass(ctx context.Context, jobs []NomadJob, next *time.Time) err
 	if !again.IsZero() && again.Before(*next) {
 		*next = again
 	}
-	if soonest := began.Add(min(w.Sweep, w.Doubt/4)); next.Before(soonest) {
+	soonest := began.Add(w.pause())
+	if next.Before(soonest) {
 		*next = soonest
 	}
-	return w.doAll(ctx, todo)
+	if err := w.doAll(ctx, todo); err != nil {
+		return err
+	}
+	more, err := w.adopt(ctx, live, jobs)
+	if more && soonest.Before(*next) {
+		*next = soonest
+	}
+	return err
 }
 
 // A task is a runner and what is to be done about it.

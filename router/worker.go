@@ -37,6 +37,7 @@ type worker struct {
 	listings chan []NomadJob // size 1; from follow, to be compared with the books
 	again    chan time.Time  // size 1; a hint that the books are worth comparing then
 	why      asker
+	foreign  map[string]bool // IDs of runners on Nomad that are another router's; used by reconcile only
 
 	live atomic.Pointer[liveRules]
 
@@ -46,7 +47,8 @@ type worker struct {
 	looked  map[int64]bool      // jobs whose runners may be left over; 0: all
 	started map[string]bool     // runners that Nomad is being asked for; true: left over meanwhile
 
-	runs runs // those looked up
+	runs    runs // those looked up
+	rosters rosters
 
 	hooks map[Hook]bool            // that the store knows; guarded by mu
 	told  map[string]*rate.Limiter // what an owner's commits may be told, by lower-case name; guarded by mu
@@ -199,12 +201,31 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	for _, warning := range started.Warnings {
 		log.Warn("nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
 	}
+	if started.Existed && started.ClaimToken != token {
+		// An earlier process started it, and an earlier database may have known more.
+		found := r
+		err := w.recognize(ctx, &found, TargetOf(j.Repo, d.Runner))
+		if err == nil && found.State != RunnerDispatched {
+			err = w.Store.Found(ctx, found, w.Now())
+		}
+		if err != nil {
+			at, ok := w.backoff().Retry(err, j.Failures)
+			if !ok {
+				at = w.Now().Add(longestWait)
+			}
+			w.keep(r.ID, token)
+			return w.retry(ctx, j.ID, at, fmt.Sprintf("Nomad has its runner %s already, and GitHub did not say yet whether it is registered: %v", r.ID, err), d)
+		}
+	}
 	r.NomadJob, r.NomadAt = started.NomadJob, started.At
 	storeCtx, cancel = context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := w.Store.Dispatched(storeCtx, r, hash(started.ClaimToken), d, w.Now()); err != nil {
 		w.keep(r.ID, token)
 		return fmt.Errorf("record runner %s: %w", r.ID, err)
+	}
+	if started.Existed {
+		w.lookAgain(w.Now()) // it may have ended before anybody could tell
 	}
 	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", w.Now().Sub(began))
 	return nil

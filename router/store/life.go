@@ -358,3 +358,71 @@ func (s *Store) Say(ctx context.Context, runnerID, reason string, now time.Time)
 		return err
 	})
 }
+
+// Strangers implements router.Store.
+func (s *Store) Strangers(ctx context.Context, runnerIDs []string) (strangers []string, err error) {
+	query := s.querier(ctx)
+	for _, id := range runnerIDs {
+		known := false
+		if err := query(func(*sql.Rows) error { known = true; return nil }, isRunnerSQL, id); err != nil {
+			return nil, fmt.Errorf("look for runner %s: %w", id, err)
+		}
+		if !known {
+			strangers = append(strangers, id)
+		}
+	}
+	return strangers, nil
+}
+
+const (
+	adoptSQL = `
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, target, reason, created_at, updated_at, state_at, fit)
+SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'found on Nomad: an earlier database of the router knew it', ?11, ?11, ?11, fit FROM jobs WHERE id = ?2
+ON CONFLICT DO NOTHING`
+
+	adoptedTrySQL = `
+UPDATE jobs SET try = ?2, updated_at = ?3, reason = 'its runner is found on Nomad; waits for the router to take it up'
+WHERE id = ?1 AND try < ?2 AND ` + waits
+)
+
+// Adopt implements router.Store.
+func (s *Store) Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) (ok bool, err error) {
+	target, err := json.Marshal(r.Target)
+	if err != nil {
+		return false, err
+	}
+	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+		if err := known(t, r.JobID); err != nil {
+			return err
+		}
+		n, err := t.exec(adoptSQL, r.ID, r.JobID, r.Try, r.State, r.Name, r.GitHubID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, string(target), millis(now))
+		if ok = n > 0; err != nil || !ok {
+			return err
+		}
+		if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
+			return err
+		}
+		_, err = t.exec(adoptedTrySQL, r.JobID, r.Try, millis(now))
+		return err
+	})
+	return ok && err == nil, err
+}
+
+const foundSQL = `
+UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, reason = 'an earlier database of the router knew it, and GitHub does', updated_at = ?6
+WHERE id = ?1 AND state = 'dispatched'`
+
+// Found implements router.Store.
+func (s *Store) Found(ctx context.Context, r router.Runner, now time.Time) error {
+	target, err := json.Marshal(r.Target)
+	if err != nil {
+		return err
+	}
+	return s.writer.change(ctx, router.SourceGitHub, func(t *tx) error {
+		n, err := t.exec(foundSQL, r.ID, r.State, r.Name, r.GitHubID, string(target), millis(now))
+		if n > 0 || err != nil {
+			return err
+		}
+		return knownRunner(t, r.ID)
+	})
+}

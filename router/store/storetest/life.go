@@ -307,4 +307,73 @@ var lifeTests = []test{
 			t.Errorf("the last of the time line is %+v", last)
 		}
 	}},
+	{"a runner of an earlier database is taken up", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 4; id++ {
+			f.receive(queued(id))
+		}
+		f.dispatch(2)
+		f.receive(completed(3, "", "cancelled"))
+		f.receive(inProgress(4, "gha-4-1-abc"))
+		adopt := func(jobID int64, try int, state router.RunnerState, name string) router.Runner {
+			r := router.Runner{JobID: jobID, Try: try, State: state, Name: name, NomadAt: router.NomadAt{Namespace: "ci"}}
+			r.ID = router.Job{ID: jobID, Try: try}.RunnerID()
+			if r.NomadJob = r.ID; name == "" {
+				r.Name = r.ID
+			}
+			ok, err := f.Adopt(f.ctx(), r, Token(r.ID), T0)
+			if err != nil || !ok {
+				t.Fatalf("Adopt(%s) = %v, %v", r.ID, ok, err)
+			}
+			if ok, err := f.Adopt(f.ctx(), r, Token(r.ID), T0); err != nil || ok {
+				t.Errorf("Adopt(%s) again = %v, %v", r.ID, ok, err)
+			}
+			return r
+		}
+		// One that waits takes it: its next runner is not another.
+		waits := adopt(1, 3, router.RunnerDispatched, "")
+		if j := f.wantState(1, router.Queued); j.Try != 3 {
+			t.Errorf("the job is at try %d, want 3", j.Try)
+		}
+		if c := f.claim(waits); !c.Needed || c.Job.ID != 1 {
+			t.Errorf("its claim got %+v", c)
+		}
+		// One that is past it, or has ended, does not.
+		old := adopt(2, 2, router.RunnerDispatched, "")
+		if j := f.job(2); j.Try != 2 {
+			t.Errorf("the job is at try %d, want that of its newest runner", j.Try)
+		}
+		left := adopt(3, 1, router.RunnerOnline, "gha-3-1-abc")
+		busy := adopt(4, 1, router.RunnerBusy, "gha-4-1-abc")
+		if l := f.live()[busy.ID]; l.Serves != 4 {
+			t.Errorf("the busy one is live as %+v", l)
+		}
+		list, err := f.Leftovers(f.ctx(), 0)
+		f.must(err)
+		got := map[string]bool{}
+		for _, r := range list {
+			got[r.ID] = true
+		}
+		if want := (map[string]bool{left.ID: true, "gha-2-1": true}); !cmp.Equal(got, want) {
+			t.Errorf("left over are %v, want %v", got, want)
+		}
+		strangers, err := f.Strangers(f.ctx(), []string{old.ID, "gha-9-1", busy.ID})
+		if f.must(err); !cmp.Equal(strangers, []string{"gha-9-1"}) {
+			t.Errorf("strangers are %v", strangers)
+		}
+		_, err = f.Adopt(f.ctx(), router.Runner{ID: "gha-9-1", JobID: 9, Try: 1, State: router.RunnerDispatched, Name: "gha-9-1", NomadJob: "gha-9-1"}, Token("x"), T0)
+		wantErr(t, err, router.ErrNotFound)
+	}},
+	{"one that is started again is found on GitHub", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.prepare(1)
+		r.State, r.Name, r.GitHubID, r.Target = router.RunnerOnline, r.ID+"-abc", 7, target
+		f.must(f.Found(f.ctx(), r, T0))
+		if got := f.wantRunner(1, r.ID, router.RunnerOnline); got.Name != r.Name || got.GitHubID != 7 || got.Target != target {
+			t.Errorf("found as %+v", got)
+		}
+		f.receive(inProgress(1, r.Name))
+		f.must(f.Found(f.ctx(), r, T0)) // too late to say so
+		f.wantRunner(1, r.ID, router.RunnerBusy)
+		wantErr(t, f.Found(f.ctx(), router.Runner{ID: "gha-9-9"}, T0), router.ErrNotFound)
+	}},
 }

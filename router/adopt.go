@@ -1,0 +1,215 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	maxAdopt      = 1000 // runners looked at in one pass
+	rosterKept    = 30 * time.Second
+	rosterTimeout = time.Minute // for a list of many pages
+)
+
+// adopt makes known the runners that Nomad has and the books do not, as they do
+// not after the database was deleted: those of this router, by the address that
+// they claim at. Others are let be: two routers may share a Nomad. more is set
+// when some must be looked at again soon.
+func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) (more bool, err error) {
+	known := make(map[string]bool, len(live))
+	for i := range live {
+		known[live[i].ID] = true
+	}
+	unknown := map[string]NomadJob{}
+	var ids []string
+	for _, j := range jobs {
+		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !w.foreign[j.RunnerID] && len(ids) < maxAdopt {
+			unknown[j.RunnerID] = j
+			ids = append(ids, j.RunnerID)
+		}
+	}
+	if len(ids) == 0 {
+		return false, nil
+	}
+	if ids, err = w.Store.Strangers(ctx, ids); err != nil || len(ids) == 0 {
+		return false, err
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		switch done, err := w.adoptOne(ctx, unknown[id]); {
+		case ctx.Err() != nil:
+			return false, ctx.Err()
+		case err != nil:
+			w.Logger.Warn("cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", unknown[id].ID, "err", err)
+			if later := (*RetryAtError)(nil); errors.As(err, &later) {
+				return false, nil // it would be the same for the others
+			}
+		case !done:
+			more = true
+		}
+	}
+	return more, nil
+}
+
+// adoptOne is done when nothing is left to be done about the runner.
+func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error) {
+	jobID, try, ok := ofRunner(n.RunnerID)
+	nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	url, token, err := w.Nomad.ClaimOf(nomadCtx, n)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return true, nil
+	case err != nil:
+		return false, err
+	case !ok || url != w.PublicURL+ClaimPath || token == "":
+		w.Logger.Warn("Nomad has a runner that another router started, or this one at another address: it is let be", "nomad_job", n.ID)
+		if len(w.foreign) >= maxTokens {
+			clear(w.foreign)
+		}
+		w.foreign[n.RunnerID] = true
+		return true, nil
+	}
+	j, err := w.Store.Job(ctx, jobID)
+	if errors.Is(err, ErrNotFound) {
+		if done, err = w.recall(ctx, n, jobID); err == nil && done {
+			j, err = w.Store.Job(ctx, jobID)
+		} else {
+			return false, err
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+
+	r := Runner{ID: n.RunnerID, JobID: jobID, Try: try, State: RunnerDispatched, Name: n.RunnerID, NomadJob: n.ID, NomadAt: n.At}
+	d := j.Decision
+	if d == nil {
+		decided, err := w.decide(ctx, j)
+		if err != nil {
+			return false, fmt.Errorf("ask GitHub what started the run: %w", err)
+		}
+		d = &decided
+	}
+	if err := w.recognize(ctx, &r, TargetOf(j.Repo, d.Runner)); err != nil {
+		return false, err
+	}
+	if j.State == Running && named(r.ID, j.RunnerName) {
+		r.State, r.Name = RunnerBusy, j.RunnerName
+	}
+	storeCtx, cancelStore := context.WithTimeout(ctx, storeTimeout)
+	defer cancelStore()
+	ok, err = w.Store.Adopt(storeCtx, r, hash(token), w.Now())
+	if err != nil {
+		return false, fmt.Errorf("record runner %s: %w", r.ID, err)
+	}
+	if ok {
+		w.Logger.Info("a runner is found on Nomad that the database did not know", "job_id", jobID, "nomad_job", n.ID, "state", string(r.State))
+		w.nudge()
+		w.look(jobID)
+	}
+	return true, nil
+}
+
+// named reports whether a runner's name on GitHub is one that its claim gave it.
+func named(runnerID, name string) bool {
+	return name == runnerID || strings.HasPrefix(name, runnerID+"-")
+}
+
+// recognize has GitHub say whether it knows a runner that the books do not: it
+// is online or busy then, else it has not claimed yet.
+func (w *worker) recognize(ctx context.Context, r *Runner, at Target) error {
+	list, err := w.rosters.get(at, w.Now(), func() ([]GitHubRunner, error) {
+		ctx, cancel := context.WithTimeout(ctx, rosterTimeout)
+		defer cancel()
+		list, err := w.GitHub.Runners(ctx, at)
+		if errors.Is(err, ErrNotFound) {
+			err = nil
+		}
+		return list, err
+	})
+	if err != nil {
+		return fmt.Errorf("list the runners of %s on GitHub: %w", at.Owner, err)
+	}
+	if i := slices.IndexFunc(list, func(g GitHubRunner) bool { return named(r.ID, g.Name) }); i >= 0 {
+		r.State, r.Name, r.GitHubID, r.Target = RunnerOnline, list[i].Name, list[i].ID, at
+		if list[i].Busy {
+			r.State = RunnerBusy
+		}
+	}
+	return nil
+}
+
+// rosters are GitHub's lists of runners, for those that come from an earlier
+// database: they are on a list that is some seconds old as well. It is safe for
+// concurrent use; the zero value is ready.
+type rosters struct {
+	mu    sync.Mutex // held while GitHub is asked, so that it is asked once
+	lists map[Target]roster
+}
+
+type roster struct {
+	list []GitHubRunner
+	at   time.Time
+}
+
+func (c *rosters) get(t Target, now time.Time, ask func() ([]GitHubRunner, error)) ([]GitHubRunner, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.lists[t]; ok && now.Sub(r.at) < rosterKept {
+		return r.list, nil
+	}
+	list, err := ask()
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(c.lists, func(_ Target, r roster) bool { return now.Sub(r.at) >= rosterKept })
+	if c.lists == nil {
+		c.lists = map[Target]roster{}
+	}
+	c.lists[t] = roster{list, now}
+	return list, nil
+}
+
+// recall makes a job known that has ended, so that its runner can be. One that
+// has not is found by the first look at GitHub, with all that rules ask for.
+func (w *worker) recall(ctx context.Context, n NomadJob, jobID int64) (done bool, err error) {
+	mark, err := w.Store.Mark(ctx, "first look")
+	if err != nil || mark != "done" {
+		return false, err
+	}
+	owner, name, ok := strings.Cut(n.Repo, "/")
+	if !ok || n.JobID != jobID {
+		return false, fmt.Errorf("its meta names job %d of %q", n.JobID, n.Repo)
+	}
+	j := Job{ID: jobID, RunID: n.RunID, Attempt: max(n.Attempt, 1), Repo: Repo{Owner: owner, Name: name, FullName: n.Repo}}
+	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
+	defer cancel()
+	d, err := w.GitHub.Job(githubCtx, j.Repo, jobID)
+	if errors.Is(err, ErrNotFound) {
+		d, err = Delivery{Source: SourceGitHub, Action: "completed", Status: "gone", Job: j, ReceivedAt: w.Now()}, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask GitHub about job %d: %w", jobID, err)
+	}
+	if d.Action == "queued" {
+		return false, fmt.Errorf("its job waits on GitHub: switchyard jobs sync --repo %s makes it known", n.Repo)
+	}
+	storeCtx, cancel2 := context.WithTimeout(ctx, storeTimeout)
+	defer cancel2()
+	_, err = w.Store.Receive(storeCtx, d)
+	return err == nil, err
+}
+
+// ofRunner takes a runner's ID apart: gha-<job id>-<try>.
+func ofRunner(id string) (jobID int64, try int, ok bool) {
+	n, err := fmt.Sscanf(id, "gha-%d-%d", &jobID, &try)
+	ok = err == nil && n == 2 && jobID > 0 && try > 0 && id == Job{ID: jobID, Try: try}.RunnerID()
+	return jobID, try, ok
+}
