@@ -228,7 +228,8 @@ func (b *budget) answered(s *spending, h http.Header, now time.Time) {
 	case q == nil:
 		q = &quota{limit: limit, remaining: remaining, reset: reset}
 		b.primary[resource] = q
-	case !now.Before(q.reset) || reset.After(q.reset.Add(sameWindow)):
+	case !now.Before(q.reset) || reset.Sub(q.reset).Abs() > sameWindow:
+		// Another window. One that ends sooner may be over: then it holds for no longer.
 		q.limit, q.remaining, q.reset = limit, remaining, reset
 	default:
 		// Answers overtake each other.
@@ -459,10 +460,19 @@ func (c *Client) Budget() []router.Budget {
 	return figures
 }
 
-// closing is a body that says when it is closed.
+// closing is a body that says when it is closed, or has been read: go-github v60
+// does not close that of a refusal.
 type closing struct {
 	io.ReadCloser
 	closed func()
+}
+
+func (c *closing) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if err != nil {
+		c.closed()
+	}
+	return n, err
 }
 
 func (c *closing) Close() error {

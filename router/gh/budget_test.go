@@ -357,3 +357,35 @@ func unit(r *mathrand.Rand) time.Duration {
 	}
 	return 100 * time.Millisecond
 }
+
+// A refused request is over when its answer has been read, although go-github
+// does not close it.
+func TestRefusalsAreNotUnderWayForever(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{}, func(cfg *gh.Config) { cfg.Limits.Concurrent = 4 })
+		a.Install("acme")
+		a.want("acme", "", "none")
+		a.SetFaults(githubsim.Faults{ErrorRate: 1})
+		for range 10 {
+			if err := a.claim(t.Context(), "acme", ""); err == nil {
+				t.Fatal("a claim succeeds, though GitHub fails")
+			}
+		}
+		a.SetFaults(githubsim.Faults{})
+		a.want("acme", "", "none")
+	})
+}
+
+// GitHub refused for a limit that ends long before the one it told of.
+func TestTheLastWordOnALimitCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{}, nil)
+		a.Install("acme")
+		a.want("acme", "", "none")
+		a.SetFaults(githubsim.Faults{LimitedUntil: time.Now().Add(time.Minute)})
+		wantLater(t, a.claim(t.Context(), "acme", ""), time.Now().Add(time.Minute), "rate limit")
+		time.Sleep(2 * time.Minute)
+		a.SetFaults(githubsim.Faults{})
+		a.want("acme", "", "none")
+	})
+}
