@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,7 +17,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
 
+	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/nomadsim"
 	"switchyard/router/nomadsim/nomadtest"
@@ -610,5 +615,74 @@ func TestContractAllocation(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+	})
+}
+
+// BenchmarkList lists the Nomad jobs of 10,000 live runners: from the
+// simulator, or from SWITCHYARD_NOMAD_ADDR, whose answer takes time to make, and
+// from a server that has the same answer at hand, which is what it costs here.
+func BenchmarkList(b *testing.B) {
+	const jobs = 10_000
+	addr := os.Getenv("SWITCHYARD_NOMAD_ADDR")
+	if addr == "" {
+		sim := nomadsim.New(nomadsim.Config{})
+		b.Cleanup(sim.Close)
+		server := httptest.NewServer(sim)
+		b.Cleanup(server.Close)
+		addr = server.URL
+	}
+	set, err := jobspecs.Load("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	client, err := New(Config{Jobspecs: set, API: &api.Config{Address: addr}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	var g errgroup.Group
+	g.SetLimit(8)
+	for i := range jobs {
+		g.Go(func() error {
+			r := request(router.Placement{Jobspec: "docker-linux", Constraints: unplaceable})
+			r.Job.ID, r.Job.Try = int64(48_000_000_000+i), 1
+			r.Runner.ID, r.Runner.Name = r.Job.RunnerID(), r.Job.RunnerID()
+			r.ClaimToken = router.Secret(strings.Repeat("t", 43))
+			_, err := client.Start(b.Context(), r)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		b.Fatal(err)
+	}
+	list := func(b *testing.B, client *Client) {
+		b.ReportAllocs()
+		for b.Loop() {
+			got, _, err := client.Jobs(b.Context())
+			if err != nil || len(got) < jobs {
+				b.Fatalf("%d jobs, %v", len(got), err)
+			}
+		}
+	}
+	b.Run("jobs=10000", func(b *testing.B) { list(b, client) })
+	resp, err := http.Get(addr + "/v1/jobs?" + url.Values{"filter": {ours}, "meta": {"true"}, "namespace": {"*"}}.Encode())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("jobs=10000/answer at hand", func(b *testing.B) {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write(body)
+		}))
+		defer server.Close()
+		ready, err := New(Config{Jobspecs: set, API: &api.Config{Address: server.URL}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(int64(len(body)))
+		list(b, ready)
 	})
 }

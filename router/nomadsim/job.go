@@ -232,7 +232,7 @@ func (s *Server) listJobs(h http.Header, r *http.Request) (any, error) {
 		}
 	}
 	token := func(j *job) string { return *j.Namespace + "." + *j.ID }
-	slices.SortFunc(found, func(a, b *job) int { return cmp.Compare(token(a), token(b)) })
+	slices.SortFunc(found, func(a, b *job) int { return cmp.Or(cmp.Compare(*a.Namespace, *b.Namespace), cmp.Compare(*a.ID, *b.ID)) })
 	found, err := page(r, h, found, token)
 	if err != nil {
 		return nil, err
