@@ -34,7 +34,7 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 	if !pathName(repo.Owner) || !pathName(repo.Name) {
 		return router.Delivery{}, &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
 	}
-	var found *github.WorkflowJob
+	var d router.Delivery
 	gone := false
 	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, call{
 		doing:      fmt.Sprintf("read job %d of %s/%s", id, repo.Owner, repo.Name),
@@ -42,25 +42,34 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 		permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
 		exists:     "the job exists",
 		mayBeGone:  true,
-	}, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
-		found, resp, err = api.Actions.GetWorkflowJobByID(ctx, repo.Owner, repo.Name, id)
-		gone = status(resp) == http.StatusNotFound
+	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		found, resp, err := api.Actions.GetWorkflowJobByID(ctx, repo.Owner, repo.Name, id)
+		gone = absent(err, resp)
 		if err == nil && found.GetID() != id {
 			err = errors.New("GitHub's answer is about another job")
+		}
+		if err == nil {
+			d, err = deliveryOf(found, repo, c.now())
 		}
 		return resp, err
 	})
 	if gone {
 		err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
 	}
-	if err != nil {
-		return router.Delivery{}, err
-	}
-	return deliveryOf(found, repo, c.now()), nil
+	return d, err
+}
+
+// absent reports whether GitHub itself said 404: one of HTML is somebody else's.
+func absent(err error, resp *github.Response) bool {
+	var said *github.ErrorResponse
+	return status(resp) == http.StatusNotFound && errors.As(err, &said) && said.Message != ""
 }
 
 // deliveryOf is what GitHub says of a job as a delivery would say it.
-func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) router.Delivery {
+func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) (router.Delivery, error) {
+	if found.GetRunID() <= 0 || found.GetStatus() == "" || found.GetName() == "" || found.Labels == nil {
+		return router.Delivery{}, errors.New("GitHub's answer lacks the job's run, status, name or labels")
+	}
 	d := router.Delivery{
 		Source: router.SourceGitHub, Action: found.GetStatus(), Status: found.GetStatus(), ReceivedAt: now,
 		Job: router.Job{
@@ -73,7 +82,7 @@ func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) rout
 		d.Action = "queued"
 	}
 	d.Bound()
-	return d
+	return d, nil
 }
 
 const (

@@ -142,7 +142,10 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, run *github.Work
 			if j.GetID() <= 0 || j.GetRunID() != run.GetID() {
 				return fmt.Errorf("%s: GitHub's answer is about another run", says.doing)
 			}
-			d := deliveryOf(j, of, c.now())
+			d, err := deliveryOf(j, of, c.now())
+			if err != nil {
+				return fmt.Errorf("%s: %w", says.doing, err)
+			}
 			d.Job.Sender = router.Cut(run.GetTriggeringActor().GetLogin(), router.MaxText)
 			did.Jobs++
 			if err := each(d); err != nil {

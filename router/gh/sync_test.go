@@ -138,7 +138,7 @@ func TestListsThatMakeNoSenseAreRefused(t *testing.T) {
 		return err
 	}
 	run := func(repo string) string { return `{"total_count": 1, "workflow_runs": [{"id": 1, ` + repo + `}]}` }
-	const jobs = `{"total_count": 1, "jobs": [{"id": 2, "run_id": 1, "status": "queued", "labels": []}]}`
+	const jobs = `{"total_count": 1, "jobs": [{"id": 2, "run_id": 1, "name": "build", "status": "queued", "labels": []}]}`
 	if err := list(t.Context(), run(repo), jobs, ""); err != nil {
 		t.Fatalf("the good one = %v", err)
 	}
