@@ -373,6 +373,16 @@ func TestRefusalsAreNotUnderWayForever(t *testing.T) {
 		}
 		a.SetFaults(githubsim.Faults{})
 		a.want("acme", "", "none")
+
+		a.instead = func(r *http.Request) (*http.Response, error) {
+			return made(r, 500, nil, strings.Repeat("A", 2<<20)), nil // more than is read
+		}
+		for range 10 {
+			a.want("acme", "", "retry")
+		}
+		if got := a.client.Budget()[1].InFlight; got != 0 {
+			t.Errorf("%d requests are under way in the end, want 0", got)
+		}
 	})
 }
 

@@ -240,6 +240,7 @@ type boundedBody struct {
 func (b *boundedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(len(p), b.left+1)])
 	if b.left -= n; b.left < 0 {
+		_ = b.Close() // go-github v60 does not close that of a refusal
 		return 0, fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
 	}
 	return n, err
