@@ -180,7 +180,7 @@ func (c *rosters) get(t Target, now time.Time, ask func() ([]GitHubRunner, error
 // recall makes a job known that has ended, so that its runner can be. One that
 // has not is found by the first look at GitHub, with all that rules ask for.
 func (w *worker) recall(ctx context.Context, n NomadJob, jobID int64) (done bool, err error) {
-	mark, err := w.Store.Mark(ctx, "first look")
+	mark, err := w.Store.Mark(ctx, firstLookMark)
 	if err != nil || mark != "done" {
 		return false, err
 	}
@@ -193,7 +193,7 @@ func (w *worker) recall(ctx context.Context, n NomadJob, jobID int64) (done bool
 	defer cancel()
 	d, err := w.GitHub.Job(githubCtx, j.Repo, jobID)
 	if errors.Is(err, ErrNotFound) {
-		d, err = Delivery{Source: SourceGitHub, Action: "completed", Status: "gone", Job: j, ReceivedAt: w.Now()}, nil
+		d, err = Delivery{Source: SourceGitHub, Action: "completed", Status: StatusGone, Job: j, ReceivedAt: w.Now()}, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("ask GitHub about job %d: %w", jobID, err)

@@ -236,19 +236,19 @@ func (a *App) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// take stores what GitHub says of a job and wakes the worker if it is news.
-func (a *App) take(ctx context.Context, d Delivery) (changed bool, err error) {
-	changed, err = a.Store.Receive(ctx, d)
+// learn stores what GitHub says of a job and wakes the worker if it is news.
+func (w *worker) learn(ctx context.Context, d Delivery) (changed bool, err error) {
+	changed, err = w.Store.Receive(ctx, d)
 	if changed {
-		a.nudge()
-		a.look(d.Job.ID)
+		w.nudge()
+		w.look(d.Job.ID)
 	}
 	return changed, err
 }
 
 // receive takes a delivery.
 func (a *App) receive(ctx context.Context, d Delivery) error {
-	if _, err := a.take(ctx, d); err != nil {
+	if _, err := a.learn(ctx, d); err != nil {
 		return fmt.Errorf("store delivery %s: %w", d.ID, err)
 	}
 	if err := a.sawHook(ctx, d.Hook); err != nil {

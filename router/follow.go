@@ -124,6 +124,9 @@ func (w *worker) saw(ctx context.Context, events []NomadEvent) error {
 		return fmt.Errorf("record Nomad's events: %w", err)
 	}
 	for _, s := range seen {
+		if s.NomadJob == "" { // the event overtook the record of the registration
+			s.NomadJob, s.NomadAt = s.Event.Job, s.Event.At
+		}
 		switch {
 		case s.EndedAt.IsZero() && s.Event.Kind == NomadWaits && s.PlacedAt.IsZero() && s.State == RunnerDispatched:
 			w.why.add(s.LiveRunner)

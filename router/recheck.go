@@ -59,15 +59,15 @@ func (a *App) recheck(ctx context.Context) error {
 
 // ask asks GitHub about a job that is known, takes what it says, and reports
 // whether that is news.
-func (a *App) ask(ctx context.Context, j Job) (changed bool, err error) {
+func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
 	call, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
-	d, err := a.GitHub.Job(call, j.Repo, j.ID)
+	d, err := w.GitHub.Job(call, j.Repo, j.ID)
 	if errors.Is(err, ErrNotFound) {
 		// So it is, too, when we are not let see the repository.
-		sees := a.Now().Sub(j.ReceivedAt) > goneAfter && j.State != Running
+		sees := w.Now().Sub(j.ReceivedAt) > goneAfter && j.State != Running
 		if !sees {
-			sees, err = a.GitHub.Sees(call, j.Repo)
+			sees, err = w.GitHub.Sees(call, j.Repo)
 		}
 		if err == nil && !sees {
 			err = &FixError{
@@ -78,15 +78,15 @@ func (a *App) ask(ctx context.Context, j Job) (changed bool, err error) {
 		if sees {
 			err = nil
 		}
-		d = Delivery{Source: SourceGitHub, Action: "completed", Status: StatusGone, Job: j, ReceivedAt: a.Now()}
+		d = Delivery{Source: SourceGitHub, Action: "completed", Status: StatusGone, Job: j, ReceivedAt: w.Now()}
 		d.Job.RunnerName, d.Job.Conclusion = "", ""
 	}
 	var later *RetryAtError
 	if errors.As(err, &later) {
 		return false, err // it was not asked, and stays due
 	}
-	if asked := a.Store.Asked(ctx, j.ID, a.Now()); asked != nil || err != nil {
+	if asked := w.Store.Asked(ctx, j.ID, w.Now()); asked != nil || err != nil {
 		return false, errors.Join(err, asked)
 	}
-	return a.take(ctx, d)
+	return w.learn(ctx, d)
 }

@@ -48,6 +48,7 @@ const (
 	goOn         mending = "go on"         // the job that waits for it gets a new one
 	askRunner    mending = "ask runner"    // GitHub says whether it has a job
 	askJob       mending = "ask job"       // GitHub says what became of the job it ran
+	askLost      mending = "ask, or lose"  // GitHub says whether it had its job after all; if not it is lost
 	stopRunner   mending = "stop"          // past its job's time limit
 )
 
@@ -93,8 +94,12 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 			return nothing, "", r.StateAt.Add(settling)
 		case gone:
 			return lookUp, "", again
-		case ended:
+		case ended && r.GitHubID == 0:
 			return loseRunner, fmt.Sprintf("its Nomad job %s ended while the runner was configured%s", r.NomadJob, said), again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case ended:
+			return after(r.EndedAt, c.Doubt, askLost, fmt.Sprintf("its Nomad job %s ended while the runner was configured", r.NomadJob))
 		case r.GitHubID == 0:
 			return after(r.StateAt, c.Doubt, retireRunner, "its configuration never came")
 		default:
@@ -105,8 +110,10 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		switch {
 		case gone:
 			return lookUp, "", again
-		case ended:
-			return loseRunner, fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job%s", r.NomadJob, said), again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case ended: // it may have had a job after all: GitHub's word of that can be late
+			return after(r.EndedAt, c.Doubt, askLost, fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job", r.NomadJob))
 		default:
 			return after(r.StateAt, c.Idle, askRunner, "")
 		}
@@ -317,12 +324,24 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 		return w.askJob(ctx, r)
 	case stopRunner:
 		return w.stopLate(ctx, r, why)
+	case askLost:
+		if r.Needed {
+			j, err := w.Store.Job(ctx, r.JobID)
+			if err != nil {
+				return err
+			}
+			changed, err := w.ask(ctx, j)
+			var fix *FixError
+			switch {
+			case errors.As(err, &fix): // it may take days: the job gets a new runner all the same
+				log.Error("cannot tell whether a runner that ended had its job", "fix", fix.Fix, "err", err)
+			case err != nil || changed:
+				return err // if that was no word of the runner, the next pass goes on
+			}
+		}
+		return w.act(ctx, r, loseRunner, why)
 	case loseRunner:
 		at, _ := w.backoff().Retry(errors.New(why), r.Failures)
-		if r.GitHubID != 0 || r.State == RunnerOnline {
-			// It may have had a job after all: GitHub's word of that can be late.
-			at = w.Now().Add(w.Doubt)
-		}
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
 		lost, err := w.Store.Lost(ctx, r.ID, at, why, w.Now())
@@ -429,28 +448,6 @@ func (w *worker) askJob(ctx context.Context, r LiveRunner) error {
 	}
 	_, err = w.ask(ctx, j)
 	return err
-}
-
-// ask has GitHub say where a job stands, for the books. A job that it does not
-// know any more has ended.
-func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
-	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
-	defer cancel()
-	d, err := w.said(githubCtx, j)
-	if err != nil {
-		return false, fmt.Errorf("ask GitHub about job %d: %w", j.ID, err)
-	}
-	ctx, cancel = context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	changed, err = w.Store.Receive(ctx, d)
-	if err != nil {
-		return false, fmt.Errorf("record what GitHub says of job %d: %w", j.ID, err)
-	}
-	if changed {
-		w.nudge()
-		w.look(j.ID)
-	}
-	return changed, nil
 }
 
 // stopLate stops a runner whose job runs for too long: the one way in which a

@@ -54,13 +54,16 @@ func TestMend(t *testing.T) {
 		{"a claim that is being answered is let be", r(RunnerClaimed, 10*time.Second), runs, nothing, 50 * time.Second},
 		{"even when the runner is gone", r(RunnerClaimed, 10*time.Second), dead, nothing, 50 * time.Second},
 		{"one that ended while it was configured is lost", r(RunnerClaimed, time.Minute), dead, loseRunner, 0},
+		{"unless GitHub knows it: its end is recorded", r(RunnerClaimed, time.Minute, onGitHub), dead, recordEnd, 0},
+		{"and GitHub is asked", r(RunnerClaimed, time.Minute, onGitHub, ended(2*time.Minute)), dead, askLost, 0},
 		{"one whose configuration never came is replaced", r(RunnerClaimed, 2*time.Minute), runs, retireRunner, 0},
 		{"one whose configuration may have come is looked for", r(RunnerClaimed, 2*time.Minute, onGitHub), runs, askRunner, 0},
 
 		{"an online one has time to get a job", r(RunnerOnline, 9*time.Minute, onGitHub), runs, nothing, time.Minute},
 		{"then GitHub is asked", r(RunnerOnline, 10*time.Minute, onGitHub), runs, askRunner, 0},
-		{"an online one that ended is lost", r(RunnerOnline, time.Second, onGitHub), dead, loseRunner, 0},
-		{"an online one that ended is lost, as its event said", r(RunnerOnline, time.Minute, onGitHub, ended(time.Second)), nil, loseRunner, 0},
+		{"the end of an online one is recorded", r(RunnerOnline, time.Second, onGitHub), dead, recordEnd, 0},
+		{"GitHub has time to say that it had a job", r(RunnerOnline, time.Hour, onGitHub, ended(time.Minute)), nil, nothing, time.Minute},
+		{"then it is asked, and the runner is lost", r(RunnerOnline, time.Hour, onGitHub, ended(2*time.Minute)), dead, askLost, 0},
 
 		{"a busy one is let be, however long it takes", r(RunnerBusy, 100*time.Hour, serves(100*time.Hour, 0)), runs, nothing, 0},
 		{"even when its own job waits", r(RunnerBusy, 100*time.Hour, needed), runs, nothing, 0},

@@ -70,7 +70,7 @@ func (a *App) Sync(ctx context.Context, repo string) (SyncReport, error) {
 	var err error
 	report.Unfinished, err = a.GitHub.Unfinished(ctx, Repo{Owner: owner, Name: name, FullName: repo}, syncCalls, func(d Delivery) error {
 		seen[d.Job.ID] = true
-		changed, err := a.take(ctx, d)
+		changed, err := a.learn(ctx, d)
 		if changed {
 			report.Changed++
 		}
