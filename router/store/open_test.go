@@ -176,3 +176,23 @@ func execute(t *testing.T, path, query string) {
 		t.Fatal(err)
 	}
 }
+
+// A second store on one file would take up the same jobs.
+func TestAFileIsOpenOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.db")
+	for range 2 { // the lock goes with the store
+		s := open(t, path)
+		if again, err := store.Open(t.Context(), path); err == nil {
+			again.Close()
+			t.Error("it was opened twice")
+		} else if want := "open database " + path + ": another switchyard uses it: stop that first, or name another file"; err.Error() != want {
+			t.Errorf("got error %q, want %q", err, want)
+		}
+		if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {
+			t.Errorf("the first store does not work any more: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

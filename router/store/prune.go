@@ -15,7 +15,7 @@ const (
 
 const (
 	prunableSQL = `
-SELECT id FROM jobs
+SELECT id FROM jobs INDEXED BY jobs_completed
 WHERE state IN ('completed', 'ignored', 'denied', 'unroutable') AND updated_at < ?1
 	AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.state IN ('dispatched', 'claimed', 'online', 'busy'))
 ORDER BY updated_at LIMIT ?2`

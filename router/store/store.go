@@ -38,8 +38,9 @@ const (
 var errClosed = errors.New("the store is closed")
 
 // A Store is a router.Store in one SQLite file. It is safe for concurrent use
-// by one process; a second process must not open the same file.
+// by one process; Open refuses the file to a second.
 type Store struct {
+	lock    *sql.DB // of the side file; nil: not held
 	write   *sql.DB // one connection, held by the writer
 	read    *sql.DB
 	writer  *writer
@@ -53,8 +54,9 @@ var _ router.Store = (*Store)(nil)
 // Open opens the database file at path and brings its schema up to date. A
 // missing file is created, readable by its owner only; its directory must
 // exist. It fails, and changes nothing, when the file is not a database, is
-// another program's, or was written by a newer version of Switchyard. SQLite
-// keeps two more files beside it while it is open, path-wal and path-shm. The
+// another program's, was written by a newer version of Switchyard, or is open
+// already, here or in another process. SQLite keeps two more files beside it
+// while it is open, path-wal and path-shm; path-lock, which is empty, stays. The
 // caller must call Close.
 func Open(ctx context.Context, path string) (*Store, error) {
 	s, err := open(ctx, path)
@@ -86,8 +88,11 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 	if err := check(ctx, s.write); err != nil {
 		return nil, err
 	}
-	// Only now that the file is known to be ours: this writes to it. The limit
-	// cuts the log back after a burst.
+	// Only now that the file is known to be ours.
+	if s.lock, err = lock(ctx, abs); err != nil {
+		return nil, err
+	}
+	// The limit cuts the log back after a burst.
 	for _, pragma := range []string{"PRAGMA journal_mode = WAL", "PRAGMA journal_size_limit = 67108864"} {
 		if _, err := s.write.ExecContext(ctx, pragma); err != nil {
 			return nil, explain(err)
@@ -133,10 +138,39 @@ func (s *Store) shut() error {
 	if s.write != nil {
 		errs = append(errs, s.write.Close())
 	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close database: %w", err)
 	}
 	return nil
+}
+
+// lock keeps other processes from opening the database: with one writer in
+// each, both would take up the same jobs. SQLite locks a file beside it, in the
+// way of each system, and the system lets go of it when this process ends. The
+// readers of the database do not ask for it.
+func lock(ctx context.Context, path string) (_ *sql.DB, err error) {
+	path += "-lock"
+	if err := touch(path); err != nil {
+		return nil, err
+	}
+	db, err := sql.Open("sqlite", dsn(path, nil, "busy_timeout(1000)")) // for one that is about to end
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	// Held by the one connection, which is never given another thing to do.
+	if _, err := db.ExecContext(ctx, "BEGIN EXCLUSIVE"); err != nil {
+		_ = db.Close()
+		var e *sqlite.Error
+		if errors.As(err, &e) && e.Code()&0xff == sqlitelib.SQLITE_BUSY {
+			return nil, errors.New("another switchyard uses it: stop that first, or name another file")
+		}
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return db, nil
 }
 
 // touch makes sure that path is a file that can be written, and creates it
