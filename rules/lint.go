@@ -34,6 +34,7 @@ var lintCodes = []lintCode{
 	{"ignored-label", true, "a label without a meaning that no condition asks for", "give it a meaning, ask for it in a rule, or take it out"},
 	{"unusable-label", true, "a label with which no rule can place a job", "write a rule that takes it, mend the constraint or the `max` that is named, or take it out"},
 	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels", "add a label that is unique to the run: `\"run-*\": {}` in `labels`, or a `compound`"},
+	{"public-token", true, "runners of public repositories that are given a registration token: whoever gets at it, such as by a pull request, can add runners of his own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for what was asked for before", "change something in it, such as `node_pool`"},
 	{"contradictory-constraints", false, "two constraints that no node can satisfy together", "take one of them out"},
@@ -142,6 +143,21 @@ func (l *linter) rule(i int) {
 	l.shown[i] = l.find(i)
 	if ru.deny == "" {
 		l.bare(i)
+		l.publicToken(i)
+	}
+}
+
+// publicToken reports a rule that takes a job of a public repository and has
+// its runner register itself.
+func (l *linter) publicToken(i int) {
+	ru := &l.rules[i]
+	if l.shown[i] == nil {
+		return
+	}
+	f := *l.shown[i]
+	f.Repo.Private, f.Repo.Visibility = false, "public"
+	if d := l.decide(f, l.first); d.Rule == ru.name && d.Outcome == Routed && d.Runner.Registration == "token" {
+		l.add("public-token", ru.at, ru.name, "rule %s gives runners of public repositories a registration token, with which whoever gets at it can add runners of his own: refuse public repositories by a rule above, or leave registration: token out", ru.name)
 	}
 }
 

@@ -200,6 +200,10 @@ func (c *lintCase) refuted(d Diagnostic) string {
 		case len(held) < len(c.jobs):
 			return fmt.Sprintf("%d of %d jobs, fails for %d: %s", len(held), len(c.jobs), len(failed), first(failed))
 		}
+	case "public-token":
+		if !slices.ContainsFunc(c.won(d.Rule), func(i int) bool { return !c.jobs[i].Repo.Private && c.made[i].Runner.Registration == "token" }) {
+			return "no such job"
+		}
 	case "bare-self-hosted":
 		if !slices.ContainsFunc(c.won(d.Rule), func(i int) bool { return len(c.jobs[i].Labels) == 1 }) {
 			return "no such job"
