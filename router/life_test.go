@@ -82,7 +82,7 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 		w.forward(rw, r)
 	}))
 	t.Cleanup(door.Close)
-	w.github = githubsim.New(githubsim.Config{WebhookURL: door.URL + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000})
+	w.github = githubsim.New(githubsim.Config{Hook: githubsim.OrganizationHook, WebhookURL: door.URL + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000})
 	t.Cleanup(w.github.Close)
 	w.nomad = nomadsim.New(nomadsim.Config{
 		Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})},

@@ -104,7 +104,7 @@ func accepted(err error) error {
 // hook, as its installation or with the token. right is read or write.
 func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string, do func(context.Context, *github.Client) (*github.Response, error)) error {
 	t := target{owner: h.Owner, repo: h.Repo, organization: h.Kind == router.HookOrganization}
-	of := call{doing: doing, owner: h.Owner, exists: "the webhook exists"}
+	of := call{doing: doing, owner: h.Owner, exists: "the webhook exists", mayBeGone: true}
 	switch h.Kind {
 	case router.HookApp:
 		return c.askAsApp(ctx, doing, do)

@@ -114,6 +114,7 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, run *github.Work
 	}
 	says := callRuns(repo)
 	says.doing = fmt.Sprintf("list the jobs of run %d of %s/%s", run.GetID(), repo.Owner, repo.Name)
+	says.mayBeGone = true
 	for page := 1; page > 0; {
 		if did.Calls >= calls {
 			did.Cut = true
