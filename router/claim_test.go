@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,15 +171,40 @@ func (tokens) RegistrationToken(_ context.Context, r router.ConfigRequest) (rout
 	return router.Registration{Token: "AABBCC", Group: "heavy metal"}, nil
 }
 
-func TestAClaimByRegistrationToken(t *testing.T) {
-	st := openStore(t)
-	r := start(t, st, &cluster{}, &hub{}, func(c *router.Config) {
+func (tokens) Runner(_ context.Context, t router.Target, name string) (router.GitHubRunner, error) {
+	if want := (router.Target{Owner: "acme"}); t != want || name != "gha-1-1" {
+		return router.GitHubRunner{}, router.ErrNotFound
+	}
+	return router.GitHubRunner{ID: 41, Name: name, Online: true}, nil
+}
+
+func TestARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
+	h := &hub{}
+	r := start(t, openStore(t), &cluster{}, h, withTokens(t))
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	got, _ := r.nomad.job("gha-1-1")
+	r.claim(got.ClaimToken)
+	r.deliver(taken(1, "in_progress", "another"))
+	eventually(t, "its Nomad job is stopped", func() bool { return r.nomad.ended("gha-1-1") })
+	if got := h.lost(); !slices.Equal(got, []int64{41}) {
+		t.Errorf("GitHub lost the runners %v, want 41", got)
+	}
+}
+
+func withTokens(t *testing.T) func(*router.Config) {
+	return func(c *router.Config) {
 		set, err := rules.Parse("rules.yaml", []byte(strings.Replace(testRules, "group: 7", "group: 7, registration: token", 1)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Rules, c.GitHub = set, tokens{c.GitHub.(*hub)}
-	})
+	}
+}
+
+func TestAClaimByRegistrationToken(t *testing.T) {
+	st := openStore(t)
+	r := start(t, st, &cluster{}, &hub{}, withTokens(t))
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	got, _ := r.nomad.job("gha-1-1")

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -36,14 +37,26 @@ func (w *worker) retire(ctx context.Context, r Runner, reason string) error {
 	return err
 }
 
-// unregister takes a runner off GitHub, if it was ever put there.
+// unregister takes a runner off GitHub, if it was ever put there. One that
+// registered itself by a token is known by its name alone.
 func (w *worker) unregister(ctx context.Context, r Runner) error {
-	if r.GitHubID == 0 {
+	if r.GitHubID == 0 && r.Target == (Target{}) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, githubTimeout)
 	defer cancel()
-	if err := w.GitHub.RemoveRunner(ctx, r.Target, r.GitHubID); err != nil {
+	id := r.GitHubID
+	if id == 0 {
+		found, err := w.GitHub.Runner(ctx, r.Target, r.Name)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("find runner %s on GitHub: %w", r.Name, err)
+		}
+		id = found.ID
+	}
+	if err := w.GitHub.RemoveRunner(ctx, r.Target, id); err != nil {
 		return fmt.Errorf("remove runner %s from GitHub: %w", r.Name, err)
 	}
 	return nil
