@@ -123,6 +123,9 @@ func (w *worker) saw(ctx context.Context, events []NomadEvent) error {
 	if err != nil {
 		return fmt.Errorf("record Nomad's events: %w", err)
 	}
+	if slices.ContainsFunc(events, func(e NomadEvent) bool { return e.Kind == NomadFollowed }) {
+		w.lookAgain(w.Now()) // what happened since the listing was made may be lost
+	}
 	for _, s := range seen {
 		if s.NomadJob == "" { // the event overtook the record of the registration
 			s.NomadJob, s.NomadAt = s.Event.Job, s.Event.At

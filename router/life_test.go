@@ -89,12 +89,7 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 		Run:   w.task,
 	})
 	t.Cleanup(w.nomad.Close)
-	nomadServer, githubServer := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		q := r.URL.Query()
-		q.Del("filter")
-		r.URL.RawQuery = q.Encode()
-		w.nomad.ServeHTTP(rw, r)
-	})), httptest.NewServer(w.github)
+	nomadServer, githubServer := httptest.NewServer(w.nomad), httptest.NewServer(w.github)
 	t.Cleanup(nomadServer.Close)
 	t.Cleanup(githubServer.Close)
 	specs, err := jobspecs.Load("")
