@@ -207,6 +207,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.worker.reconcile(ctx) })
 	g.Go(func() error { return a.worker.explains(ctx) })
 	g.Go(func() error { return a.worker.fallbacks(ctx) })
+	g.Go(func() error {
+		return a.worker.every(ctx, strayEvery*a.Sweep, "cannot look for dead runners on GitHub", a.worker.strays)
+	})
 	g.Go(func() error { return a.worker.relimits(ctx) })
 	g.Go(func() error { return a.worker.leftovers(ctx) })
 	g.Go(func() error {

@@ -572,6 +572,13 @@ type Store interface {
 	// books tell: its state in r, name, ID there and target.
 	Found(ctx context.Context, r Runner, now time.Time) error
 
+	// Targets returns where runners were registered on GitHub, of those of
+	// which anything was recorded since.
+	Targets(ctx context.Context, since time.Time) ([]Target, error)
+
+	// RunnerNamed returns the runner with this name on GitHub.
+	RunnerNamed(ctx context.Context, name string) (Runner, error)
+
 	// FallbacksDue returns up to limit jobs that are Dispatched, whose runner
 	// has no node, and whose next fallback is due; and when the next one after
 	// those is due (zero: none known).

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -531,5 +532,50 @@ func TestAnotherRoutersRunnersAreLetBe(t *testing.T) {
 	defer n.mu.Unlock()
 	if len(n.log) != 0 {
 		t.Errorf("the other router did %v", n.log)
+	}
+}
+
+// stubbornGitHub does not remove a runner at first.
+type stubbornGitHub struct {
+	router.GitHub
+	fails atomic.Int32
+}
+
+func (g *stubbornGitHub) RemoveRunner(ctx context.Context, t router.Target, id int64) error {
+	if g.fails.Add(-1) >= 0 {
+		return errors.New("502 Bad Gateway")
+	}
+	return g.GitHub.RemoveRunner(ctx, t, id)
+}
+
+func TestDeadRunnersAreRemovedFromGitHub(t *testing.T) {
+	w := newWorld(t, plainRule)
+	w.run = func(ctx context.Context, task nomadsim.Task) int {
+		if task.JobID == "gha-1001-1" {
+			return 1 // configured, and never seen
+		}
+		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+			return 1
+		}
+		return 0
+	}
+	g := &stubbornGitHub{GitHub: w.hub}
+	g.fails.Store(1)
+	w.start(quick, func(c *router.Config) { c.GitHub = g })
+	at := router.Target{Owner: "acme", Repo: "web"}
+	id := w.queue("self-hosted", "linux")
+	if _, err := w.hub.RunnerConfig(t.Context(), router.ConfigRequest{
+		Repo: rules.Repo{Owner: "acme", Name: "web"}, Runner: rules.Runner{Scope: "repository", Group: 1}, Name: "gha-9-2-abcdef", Labels: []string{"self-hosted"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	w.await(id, in(router.Completed))
+	name := w.runners(id)[0].Name
+	eventually(t, "the dead runner is gone from GitHub", func() bool {
+		_, err := w.hub.Runner(t.Context(), at, name)
+		return errors.Is(err, router.ErrNotFound)
+	})
+	if _, err := w.hub.Runner(t.Context(), at, "gha-9-2-abcdef"); err != nil {
+		t.Errorf("another's offline runner: %v, want it let be", err)
 	}
 }

@@ -339,6 +339,12 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 				return err // if that was no word of the runner, the next pass goes on
 			}
 		}
+		switch err := w.unregister(ctx, r.Runner); {
+		case errors.Is(err, ErrBusy): // it has another job: that one's delivery says so
+			return nil
+		case err != nil:
+			log.Warn("a runner that ended stays on GitHub; it is removed later", "err", err)
+		}
 		return w.act(ctx, r, loseRunner, why)
 	case loseRunner:
 		at, _ := w.backoff().Retry(errors.New(why), r.Failures)

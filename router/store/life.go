@@ -426,3 +426,37 @@ func (s *Store) Found(ctx context.Context, r router.Runner, now time.Time) error
 		return knownRunner(t, r.ID)
 	})
 }
+
+const targetsSQL = `SELECT DISTINCT target FROM runners WHERE github_id <> 0 AND target <> '' AND updated_at >= ?`
+
+// Targets implements router.Store.
+func (s *Store) Targets(ctx context.Context, since time.Time) (targets []router.Target, err error) {
+	err = s.querier(ctx)(func(rows *sql.Rows) error {
+		var text string
+		var t router.Target
+		if err := rows.Scan(&text); err != nil {
+			return err
+		}
+		err := json.Unmarshal([]byte(text), &t)
+		targets = append(targets, t)
+		return err
+	}, targetsSQL, millis(since))
+	if err != nil {
+		return nil, fmt.Errorf("read where runners are registered: %w", err)
+	}
+	return targets, nil
+}
+
+const namedSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE name = ?`
+
+// RunnerNamed implements router.Store.
+func (s *Store) RunnerNamed(ctx context.Context, name string) (r router.Runner, err error) {
+	err = s.querier(ctx)(func(rows *sql.Rows) error { return scanRunner(rows, &r) }, namedSQL, name)
+	if err == nil && r.ID == "" {
+		err = router.ErrNotFound
+	}
+	if err != nil {
+		return router.Runner{}, fmt.Errorf("read runner %s: %w", name, err)
+	}
+	return r, nil
+}
