@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	strayEvery = 12                  // sweeps
+	strayEvery = 12                 // sweeps
 	strayKept  = 2 * 24 * time.Hour // GitHub itself drops a single-use runner that is offline for a day: https://docs.github.com/en/actions/how-tos/manage-runners/self-hosted-runners/remove-runners (read 2026-11-24)
 )
 
