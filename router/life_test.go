@@ -579,3 +579,42 @@ func TestDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 		t.Errorf("another's offline runner: %v, want it let be", err)
 	}
 }
+
+// askedNomad counts how often it is asked why a runner waits.
+type askedNomad struct {
+	router.Nomad
+	asked atomic.Int32
+}
+
+func (n *askedNomad) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*router.Unplaced, error) {
+	n.asked.Add(1)
+	return n.Nomad.Unplaced(ctx, j, r)
+}
+
+func TestACrowdThatWaitsIsExplainedByFewQuestions(t *testing.T) {
+	w := newWorld(t, `
+rules:
+  - name: linux
+    jobspec: docker-linux
+    constraints: ['${meta.zone} = nowhere']
+`)
+	n := &askedNomad{Nomad: w.client}
+	w.start(func(c *router.Config) { c.Nomad = n })
+	const jobs = 200
+	ids := make([]int64, jobs)
+	for i := range ids {
+		ids[i] = w.queue("self-hosted", "linux")
+	}
+	for _, id := range ids {
+		j := w.await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
+		if !strings.Contains(j.Reason, "${meta.zone} = nowhere") {
+			t.Fatalf("reason = %q, want the constraint", j.Reason)
+		}
+		if u := w.runners(id)[0].Unplaced; u == nil || !u.Never {
+			t.Fatalf("job %d waits because of %+v, want what says that it would for ever", id, u)
+		}
+	}
+	if asked := n.asked.Load(); asked > jobs/4 {
+		t.Errorf("Nomad was asked %d times about %d runners of one fit", asked, jobs)
+	}
+}
