@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 const (
+	sweepHooks     = 50                 // looked at in one sweep, in turn: each is a request at least
 	sweepPages     = 100                // of a hundred deliveries, read at most in one sweep of one hook
 	redeliverBatch = 100                // read from the store at once
 	redeliverTries = 5                  // of one delivery
@@ -187,13 +189,14 @@ func (w *worker) findLost(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	hooks = slices.DeleteFunc(hooks, func(h HookSweep) bool {
+		_, ok := w.GitHub.OwnHook()
+		return h.Kind == HookApp && !ok
+	})
 	var errs []error
-	for _, h := range hooks {
-		if h.Kind == HookApp {
-			if _, ok := w.GitHub.OwnHook(); !ok {
-				continue
-			}
-		}
+	for range min(len(hooks), sweepHooks) {
+		h := hooks[w.nextHook%len(hooks)]
+		w.nextHook++
 		if err := w.sweepHook(ctx, h); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", h.Hook, err))
 		}

@@ -189,3 +189,33 @@ func TestAHookThatCannotBeReadKeepsNoOtherFromBeingSo(t *testing.T) {
 		t.Errorf("hooks are %+v, err %v, want two: who has a token does not see an App's", hooks, err)
 	}
 }
+
+func TestManyHooksAreSweptInTurn(t *testing.T) {
+	st := openStore(t)
+	for id := int64(1); id <= 120; id++ {
+		if err := st.SawHook(t.Context(), router.Hook{Kind: router.HookRepository, ID: id, Owner: "acme", Repo: fmt.Sprint("r", id)}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var mu sync.Mutex
+	swept := map[int64]int{}
+	h := &hub{}
+	h.post.fail = func(h router.Hook, _ int64) error {
+		mu.Lock()
+		defer mu.Unlock()
+		swept[h.ID]++
+		return nil
+	}
+	r := start(t, st, &cluster{}, h, func(c *router.Config) { c.Deliveries = time.Hour })
+	eventually(t, "a sweep of 50", func() bool { mu.Lock(); defer mu.Unlock(); return len(swept) == 50 })
+	r.stop()
+	clear(swept)
+	r = start(t, st, &cluster{}, h, func(c *router.Config) { c.Deliveries = 5 * time.Millisecond })
+	eventually(t, "sweeps of all", func() bool { mu.Lock(); defer mu.Unlock(); return len(swept) == 120 })
+	r.stop()
+	for id, n := range swept {
+		if d := n - swept[1]; d < -1 || d > 1 {
+			t.Errorf("webhook %d was swept %d times, the first one %d", id, n, swept[1])
+		}
+	}
+}

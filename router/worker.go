@@ -50,6 +50,8 @@ type worker struct {
 	runs    runs // those looked up
 	rosters rosters
 
+	nextHook int // whose turn it is to be swept, of those in the store; used by findLost only
+
 	hooks map[Hook]bool            // that the store knows; guarded by mu
 	told  map[string]*rate.Limiter // what an owner's commits may be told, by lower-case name; guarded by mu
 }
