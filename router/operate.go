@@ -123,12 +123,32 @@ func (a *App) RetryJob(ctx context.Context, id int64) error {
 
 // CancelJob ends a job that has no runner of GitHub's in the books, and stops a
 // runner that was meant for it and has not claimed. GitHub keeps the job
-// queued. It fails with ErrNotFound or a *ConflictError.
-func (a *App) CancelJob(ctx context.Context, id int64) error {
+// queued, unless run says that its workflow run is cancelled, too: with all its
+// jobs, those that run as well. It fails with ErrNotFound or a *ConflictError.
+func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
 	j, err := a.Store.Job(ctx, id)
 	if err != nil {
 		return err
 	}
+	if j.State != Running || !run {
+		if err := a.cancel(ctx, j); err != nil {
+			return err
+		}
+	}
+	if !run {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, githubTimeout)
+	defer cancel()
+	if err := a.GitHub.CancelRun(ctx, j.Repo, j.RunID); err != nil {
+		return fmt.Errorf("cancel run %d of %s: %w", j.RunID, j.Repo.FullName, err)
+	}
+	a.Logger.Info("an operator cancelled a run", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+	return nil
+}
+
+func (a *App) cancel(ctx context.Context, j Job) error {
+	id := j.ID
 	done, err := a.Store.Cancel(ctx, id, "an operator cancelled it: it gets no runner", a.Now())
 	switch {
 	case err != nil:

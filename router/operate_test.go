@@ -122,7 +122,7 @@ func TestAnOperatorCancelsAJob(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	for range 2 {
-		if err := r.app.CancelJob(t.Context(), 1); err != nil {
+		if err := r.app.CancelJob(t.Context(), 1, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -143,12 +143,12 @@ func TestAnOperatorCancelsAJob(t *testing.T) {
 
 	r.deliver(delivery(2, "queued", "ubuntu-latest"))
 	r.await(2, in(router.Ignored))
-	wantConflict(t, r.app.CancelJob(t.Context(), 2), "job 2 is ignored")
+	wantConflict(t, r.app.CancelJob(t.Context(), 2, true), "job 2 is ignored")
 	running := delivery(3, "in_progress", "self-hosted", "linux")
 	running.Job.RunnerName = "theirs"
 	r.deliver(running)
-	wantConflict(t, r.app.CancelJob(t.Context(), 3), "job 3 runs on theirs")
-	if err := r.app.CancelJob(t.Context(), 4); !errors.Is(err, router.ErrNotFound) {
+	wantConflict(t, r.app.CancelJob(t.Context(), 3, false), "job 3 runs on theirs")
+	if err := r.app.CancelJob(t.Context(), 4, false); !errors.Is(err, router.ErrNotFound) {
 		t.Errorf("cancel of an unknown job: %v", err)
 	}
 }

@@ -20,7 +20,7 @@ import (
 
 func jobsCommand() *cobra.Command {
 	return group("jobs", "See the jobs and work with them",
-		"  switchyard jobs list --state queued,retrying", jobsListCommand(), jobsShowCommand(), jobsRetryCommand(), jobsCancelCommand(), jobsExportCommand())
+		"  switchyard jobs list --state queued,retrying", jobsListCommand(), jobsShowCommand(), jobsRetryCommand(), jobsCancelCommand(), jobsSyncCommand(), jobsExportCommand())
 }
 
 func jobsExportCommand() *cobra.Command {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"switchyard/router"
 	"switchyard/router/web"
 )
 
@@ -26,17 +28,69 @@ Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
 }
 
 func jobsCancelCommand() *cobra.Command {
-	return jobChange(&cobra.Command{
+	var run bool
+	cmd := jobChange(&cobra.Command{
 		Use:   "cancel JOB…",
 		Short: "Give a job no runner any more",
 		Long: `Cancel has the running server end a job that no runner has taken, and stop a
 runner that was meant for it and has not claimed. GitHub keeps the job queued
-until somebody cancels its run there; retry takes it up again.
+until its run is cancelled there, as --run does; retry takes it up again.
 
 Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
 2: could not tell.`,
 		Example: "  switchyard jobs cancel 48301234567",
-	}, "cancel", nil)
+	}, "cancel", func() url.Values {
+		if run {
+			return url.Values{"run": {"true"}}
+		}
+		return nil
+	})
+	cmd.Flags().BoolVar(&run, "run", false, "cancel its workflow run on GitHub, too, with all its jobs")
+	return cmd
+}
+
+func jobsSyncCommand() *cobra.Command {
+	var o operator
+	var repos []string
+	cmd := &cobra.Command{
+		Use:   "sync --repo OWNER/NAME",
+		Short: "Take a full look at a repository on GitHub",
+		Long: `Sync has the running server ask GitHub for the runs of a repository that have not
+ended, and for the jobs that it knows of as waiting or running. What was lost on
+the way is known then.
+
+Exit code 0: done. 1: GitHub refuses it. 2: could not tell.`,
+		Example: "  switchyard jobs sync --repo acme/web",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			if len(repos) == 0 {
+				return errors.New("--repo OWNER/NAME is missing; for example: --repo acme/web")
+			}
+			for _, repo := range repos {
+				var r router.SyncReport
+				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/sync", nil, map[string]string{"repo": repo}, &r); err != nil {
+					return answered(err)
+				}
+				more := ""
+				if r.Cut {
+					more = "; there is more than was looked at: run it again later"
+				}
+				if err := o.said(cmd.OutOrStdout(), r, "%s: %s of %s looked at with %s, %d changed%s",
+					printable(r.Repo), count(r.Jobs, "job"), count(r.Runs, "run"), count(r.Calls, "request"), r.Changed, more); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.StringSliceVar(&repos, "repo", nil, "the `repository`, as owner/name; several with commas")
+	o.flags(fl)
+	return cmd
 }
 
 // jobChange is a command that has the server change jobs, one after the other.

@@ -25,7 +25,7 @@ import (
 )
 
 const (
-	askTimeout = 30 * time.Second // for one answer
+	askTimeout = 70 * time.Second // for one answer
 	maxAnswer  = 64 << 20
 	watchPause = 2 * time.Second
 )

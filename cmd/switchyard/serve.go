@@ -83,8 +83,7 @@ func serveCommand() *cobra.Command {
 // serveHelp is written by hand to group the flags; a test compares it with them.
 const serveHelp = `Receive GitHub's workflow_job webhooks and start runners on Nomad.
 
-Each flag can also be set in the environment: --public-url is
-SWITCHYARD_PUBLIC_URL, and so on.
+In the environment, --public-url is SWITCHYARD_PUBLIC_URL, and so on.
 
 Routing
   --rules PATH                  rules file, or directory of them (required)

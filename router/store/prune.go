@@ -30,6 +30,8 @@ DELETE FROM events WHERE id IN (
 
 	pruneRunnersSQL = `DELETE FROM runners WHERE job_id = ?1`
 
+	pruneFeedbackSQL = `DELETE FROM feedback WHERE job_id = ?1`
+
 	pruneJobSQL = `DELETE FROM jobs WHERE id = ?1`
 
 	pruneDeliveriesSQL = `DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_at < ?1 LIMIT ?2)`
@@ -64,7 +66,7 @@ func (s *Store) Prune(ctx context.Context, ended, delivered time.Time) (rows int
 					return err
 				}
 			}
-			for _, query := range []string{pruneClaimsSQL, pruneRunnersSQL, pruneJobSQL} {
+			for _, query := range []string{pruneClaimsSQL, pruneRunnersSQL, pruneFeedbackSQL, pruneJobSQL} {
 				n, err := t.exec(query, id)
 				if rows += int(n); err != nil {
 					return err

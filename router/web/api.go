@@ -50,7 +50,8 @@ type App interface {
 	RulesStatus() router.RulesStatus
 	Explain(j router.Job) router.Decision
 	RetryJob(ctx context.Context, id int64) error
-	CancelJob(ctx context.Context, id int64) error
+	CancelJob(ctx context.Context, id int64, run bool) error
+	Sync(ctx context.Context, repo string) (router.SyncReport, error)
 	StopRunner(ctx context.Context, id string, force bool) error
 }
 
@@ -116,6 +117,7 @@ func (a *api) routes() []route {
 		{http.MethodPost, "/jobs/{id}/cancel", a.cancelJob},
 		{http.MethodGet, "/runners", a.listRunners},
 		{http.MethodPost, "/runners/{id}/stop", a.stopRunner},
+		{http.MethodPost, "/sync", a.sync},
 	}
 }
 
@@ -211,6 +213,10 @@ func problem(status int, format string, args ...any) *Problem {
 // it gives the words, so that an operator knows which side to look at.
 func undone(err error) error {
 	var conflict *router.ConflictError
+	var refused *router.GiveUpError
+	if errors.As(err, &refused) {
+		return refuse(http.StatusConflict, "%v", err)
+	}
 	if err == nil || errors.As(err, &conflict) || errors.Is(err, router.ErrNotFound) {
 		return err
 	}

@@ -64,8 +64,13 @@ func (a *app) Explain(router.Job) router.Decision {
 	return router.Decision{Outcome: "routed", Rule: "linux", Reason: "it holds", Trace: []rules.Step{{Rule: "linux", Held: true, Why: "it holds"}}}
 }
 
-func (a *app) RetryJob(_ context.Context, id int64) error  { return a.do("retry", id) }
-func (a *app) CancelJob(_ context.Context, id int64) error { return a.do("cancel", id) }
+func (a *app) RetryJob(_ context.Context, id int64) error { return a.do("retry", id) }
+func (a *app) CancelJob(_ context.Context, id int64, run bool) error {
+	return a.do("cancel", id, " ", run)
+}
+func (a *app) Sync(_ context.Context, repo string) (router.SyncReport, error) {
+	return router.SyncReport{Repo: repo, Changed: 3}, a.do("sync", repo)
+}
 func (a *app) StopRunner(_ context.Context, id string, force bool) error {
 	return a.do("stop", id, " ", force)
 }
@@ -134,6 +139,11 @@ func (s *server) call(method, path string, status int, change ...func(*http.Requ
 	for _, f := range change {
 		f(req)
 	}
+	sent, err := io.ReadAll(req.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Body = io.NopCloser(bytes.NewReader(sent))
 	rec := httptest.NewRecorder()
 	s.handler.ServeHTTP(rec, req)
 	if rec.Code != status {
@@ -145,6 +155,7 @@ func (s *server) call(method, path string, status int, change ...func(*http.Requ
 	}
 	relative := req.Clone(req.Context())
 	relative.URL.Host, relative.URL.Scheme = "", ""
+	relative.Body = io.NopCloser(bytes.NewReader(sent))
 	route, params, err := described.FindRoute(relative)
 	if err != nil {
 		if rec.Code < 400 {
@@ -267,9 +278,22 @@ func TestChangesAreMadeAndAnsweredWithWhatIsThen(t *testing.T) {
 	if d := decode[web.JobDetail](t, s.call("POST", "/jobs/1/cancel", http.StatusOK)); d.Job.ID != 1 {
 		t.Errorf("the cancelled job is %d", d.Job.ID)
 	}
+	s.call("POST", "/jobs/1/cancel?run=true", http.StatusOK)
 	s.call("POST", "/runners/gha-1-1/stop", http.StatusOK)
 	s.call("POST", "/runners/gha-1-1/stop?force=true", http.StatusOK)
-	want := []string{"retry 2", "cancel 1", "stop gha-1-1 false", "stop gha-1-1 true"}
+	body := func(text string) func(*http.Request) {
+		return func(r *http.Request) {
+			r.Header.Set("Content-Type", "application/json")
+			r.Body = io.NopCloser(strings.NewReader(text))
+		}
+	}
+	if r := decode[router.SyncReport](t, s.call("POST", "/sync", http.StatusOK, body(`{"repo":"acme/web"}`))); r.Repo != "acme/web" || r.Changed != 3 {
+		t.Errorf("the report of sync is %+v", r)
+	}
+	for _, text := range []string{"", `{"repo":"acme"}`, `{"repo":"a/b/c"}`, `{"repos":"acme/web"}`} {
+		s.call("POST", "/sync", http.StatusBadRequest, body(text))
+	}
+	want := []string{"retry 2", "cancel 1 false", "cancel 1 true", "stop gha-1-1 false", "stop gha-1-1 true", "sync acme/web"}
 	if diff := cmp.Diff(want, s.app.did); diff != "" {
 		t.Errorf("done (-want +got):\n%s", diff)
 	}

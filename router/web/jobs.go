@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -192,21 +193,22 @@ func (a *api) job(ctx context.Context, id int64) (any, error) {
 }
 
 func (a *api) retryJob(req *http.Request) (any, error) {
-	return a.changeJob(req, a.App.RetryJob)
+	return a.changeJob(req, &parameters{Values: req.URL.Query()}, a.App.RetryJob)
 }
 
 func (a *api) cancelJob(req *http.Request) (any, error) {
-	return a.changeJob(req, a.App.CancelJob)
+	p := parameters{Values: req.URL.Query()}
+	run := p.flag("run")
+	return a.changeJob(req, &p, func(ctx context.Context, id int64) error { return a.App.CancelJob(ctx, id, run) })
 }
 
 // changeJob makes a change, which is finished even if the client goes away, and
 // answers with the job as it is then.
-func (a *api) changeJob(req *http.Request, change func(context.Context, int64) error) (any, error) {
+func (a *api) changeJob(req *http.Request, p *parameters, change func(context.Context, int64) error) (any, error) {
 	id, err := jobID(req)
 	if err != nil {
 		return nil, err
 	}
-	p := parameters{Values: req.URL.Query()}
 	if err := p.end(); err != nil {
 		return nil, err
 	}
@@ -225,4 +227,27 @@ func jobID(req *http.Request) (int64, error) {
 		return 0, refuse(http.StatusBadRequest, "job %q: want GitHub's ID of a job, a number", text)
 	}
 	return id, nil
+}
+
+// sync has a full look taken at a repository, which the body names.
+func (a *api) sync(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	var body struct {
+		Repo string `json:"repo"`
+	}
+	dec := json.NewDecoder(req.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&body); err != nil {
+		return nil, refuse(http.StatusBadRequest, `the body is no JSON object as {"repo": "owner/name"}: %v`, err)
+	}
+	if owner, name, ok := strings.Cut(body.Repo, "/"); !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Repo) > maxParameter {
+		return nil, refuse(http.StatusBadRequest, "repo %q: want owner/name", body.Repo)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
+	defer cancel()
+	report, err := a.App.Sync(ctx, body.Repo)
+	return report, undone(err)
 }
