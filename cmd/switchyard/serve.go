@@ -107,8 +107,7 @@ Listening
   --admin-token-file FILE       token for the API; required when others can
                                 reach --admin-listen. Or SWITCHYARD_ADMIN_TOKEN
   --public-url URL              where runners reach --listen (required)
-  --claim-from-node             a runner must claim from its Nomad node's
-                                address: not through NAT or a proxy
+  --claim-from-node             only from the runner's node: no NAT or proxy
 State and logs
   --db FILE                     SQLite database (switchyard.db)
   --keep DURATION               of jobs that ended, at least 72h (720h)
