@@ -199,7 +199,10 @@ func TestAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 		return err == nil && mark == "done"
 	})
 	r.stop()
-	if got, want := h.looked(), []string{"acme/api", "acme/web", "acme/web", "beta/web", "acme/api", "acme/web", "beta/web"}; !slices.Equal(got, want) {
+	// By then Nomad has two runners, in any order.
+	got, want := h.looked(), []string{"acme/api", "acme/web", "acme/web", "beta/web", "acme/api", "acme/web", "beta/web"}
+	slices.Sort(got[min(4, len(got)):])
+	if !slices.Equal(got, want) {
 		t.Errorf("looked at %v, want %v", got, want)
 	}
 	r = start(t, st, nomad, h)
