@@ -19,6 +19,7 @@ const ClaimPath = "/runner/v1/claim"
 
 const (
 	maxToken      = 256              // bytes of a bearer token
+	nameSuffix    = 6                // characters that make each name new
 	nameTries     = 3                // names offered to GitHub for one claim
 	githubFixWait = 2 * time.Minute  // on top of the back-off, when a person must act on what GitHub said
 	claimTimeout  = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
@@ -272,7 +273,7 @@ func (w *worker) configure(ctx context.Context, c *Claimed) (answer Secret, err 
 	} else {
 		var cfg RunnerConfig
 		for range nameTries {
-			ask.Name = r.ID + "-" + strings.ToLower(rand.Text()[:6])
+			ask.Name = r.ID + "-" + strings.ToLower(rand.Text()[:nameSuffix])
 			cfg, err = w.GitHub.RunnerConfig(ctx, ask)
 			if !errors.Is(err, ErrNameTaken) {
 				break

@@ -155,6 +155,11 @@ const (
 	RunnerStopped    RunnerState = "stopped"    // nothing was left for it to do
 )
 
+// Final reports whether a runner in this state has nothing more to do.
+func (s RunnerState) Final() bool {
+	return s == RunnerFinished || s == RunnerLost || s == RunnerStopped
+}
+
 // A Runner is one registered Nomad job: one ephemeral GitHub runner.
 type Runner struct {
 	ID       string // Job.RunnerID: the ID of the Nomad job, or the idempotency token of a dispatch

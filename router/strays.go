@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -13,7 +14,8 @@ const (
 )
 
 // strays removes the runners from GitHub that ended and are offline there still.
-// Only those that the books know by their ID on GitHub, and as ended, are touched.
+// Only those that the books know are touched: by their ID on GitHub and as
+// ended, or as registered for a runner by a request that seemed to fail.
 func (w *worker) strays(ctx context.Context) error {
 	targets, err := w.Store.Targets(ctx, w.Now().Add(-strayKept))
 	if err != nil {
@@ -42,16 +44,12 @@ func (w *worker) straysOf(ctx context.Context, t Target) error {
 		if g.Online || g.Busy {
 			continue
 		}
-		r, err := w.Store.RunnerNamed(ctx, g.Name)
-		switch {
-		case errors.Is(err, ErrNotFound):
-			continue // another's
-		case err != nil:
+		r, err := w.stray(ctx, t, g)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
 			return err
-		case r.GitHubID != g.ID || r.Target != t || r.EndedAt.IsZero():
-			continue
-		case r.State != RunnerFinished && r.State != RunnerLost && r.State != RunnerStopped:
-			continue
 		}
 		if err := w.unregister(ctx, r); errors.Is(err, ErrBusy) {
 			continue
@@ -61,4 +59,29 @@ func (w *worker) straysOf(ctx context.Context, t Target) error {
 		w.Logger.Info("a runner that ended was removed from GitHub", "nomad_job", r.ID, "runner", r.Name)
 	}
 	return nil
+}
+
+// stray returns the runner that g was registered for; ErrNotFound when it is
+// another's, or may be used yet.
+func (w *worker) stray(ctx context.Context, t Target, g GitHubRunner) (Runner, error) {
+	r, err := w.Store.RunnerNamed(ctx, g.Name)
+	if err == nil {
+		if r.GitHubID != g.ID || r.Target != t || r.EndedAt.IsZero() || !r.State.Final() {
+			err = ErrNotFound
+		}
+		return r, err
+	}
+	// GitHub may answer 5xx and yet register a runner. Its name was never heard of again.
+	at := strings.LastIndexByte(g.Name, '-')
+	if !errors.Is(err, ErrNotFound) || at < 0 || len(g.Name)-at-1 != nameSuffix {
+		return r, err
+	}
+	if r, err = w.Store.Runner(ctx, g.Name[:at]); err != nil {
+		return r, err
+	}
+	if r.State == RunnerDispatched || r.State == RunnerClaimed {
+		return r, ErrNotFound // its registration is under way
+	}
+	r.Name, r.GitHubID, r.Target = g.Name, g.ID, t
+	return r, nil
 }
