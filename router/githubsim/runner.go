@@ -1,6 +1,7 @@
 package githubsim
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -32,6 +33,30 @@ type runner struct {
 	assigned chan struct{} // closed with job set
 	removed  chan struct{} // closed when it is deleted
 	dies     *time.Timer   // ends it while it has no job; nil: never
+}
+
+// A Runner is a snapshot of a registered runner.
+type Runner struct {
+	ID     int64
+	Name   string
+	Online bool
+	JobID  int64 // of the job that it has; 0: none
+}
+
+// Runners returns a snapshot of every registered runner, by ID.
+func (s *Server) Runners() []Runner {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make([]Runner, 0, len(s.runners))
+	for _, r := range s.runners {
+		shown := Runner{ID: r.id, Name: r.name, Online: r.online}
+		if r.job != nil {
+			shown.JobID = r.job.ID
+		}
+		all = append(all, shown)
+	}
+	slices.SortFunc(all, func(a, b Runner) int { return cmp.Compare(a.ID, b.ID) })
+	return all
 }
 
 // Connect behaves as a runner process that was started with a just-in-time

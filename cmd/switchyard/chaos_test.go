@@ -1,0 +1,445 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"flag"
+	"fmt"
+	"log/slog"
+	"maps"
+	mathrand "math/rand/v2"
+	"net"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/githubsim"
+	"switchyard/router/nomad"
+	"switchyard/router/nomadsim"
+	"switchyard/router/store"
+	"switchyard/rules"
+)
+
+var (
+	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: a new one")
+	chaosJobs = flag.Int("chaos.jobs", 0, "jobs of TestChaos; 0: 5000, with -short or the race detector 500")
+	chaosLog  = flag.Bool("chaos.log", false, "show the router's log")
+)
+
+// wires is a network in memory, so that its clock is that of the test.
+type wires struct {
+	mu    sync.Mutex
+	ports map[string]*wire
+}
+
+type wire struct {
+	addr  net.TCPAddr
+	conns chan net.Conn
+	done  chan struct{}
+	close func()
+}
+
+func (w *wires) Listen(_, addr string) (net.Listener, error) {
+	a, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ports == nil {
+		w.ports = map[string]*wire{}
+	}
+	if w.ports[addr] != nil {
+		return nil, fmt.Errorf("%s is taken", addr)
+	}
+	l := &wire{addr: *a, conns: make(chan net.Conn), done: make(chan struct{})}
+	l.close = sync.OnceFunc(func() { close(l.done) })
+	w.ports[addr] = l
+	return l, nil
+}
+
+func (w *wires) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	w.mu.Lock()
+	l := w.ports[addr]
+	w.mu.Unlock()
+	if l == nil {
+		return nil, fmt.Errorf("dial %s: connection refused", addr)
+	}
+	near, far := net.Pipe()
+	select {
+	case l.conns <- addressed{far, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, &l.addr}:
+		return near, nil
+	case <-l.done:
+		return nil, fmt.Errorf("dial %s: connection refused", addr)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *wire) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *wire) Close() error   { l.close(); return nil }
+func (l *wire) Addr() net.Addr { return &l.addr }
+
+// addressed is the server's end of a connection.
+type addressed struct {
+	net.Conn
+	remote, local net.Addr
+}
+
+func (c addressed) RemoteAddr() net.Addr { return c.remote }
+func (c addressed) LocalAddr() net.Addr  { return c.local }
+
+func (w *wires) client() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: w.Dial, MaxIdleConnsPerHost: 64}}
+}
+
+// A chaos is everything that can go wrong, as its seed says.
+type chaos struct {
+	seed uint64
+	net  wires
+}
+
+const chaosRules = `
+version: 1
+scope: '"self-hosted" in labels'
+labels:
+  self-hosted: {}
+  linux: {}
+  macos: {}
+  x64: { constraints: ['${attr.cpu.arch} = amd64'] }
+  arm64: { constraints: ['${attr.cpu.arch} = arm64'] }
+  large: { resources: { memory: 8GiB } }
+  spot: { constraints: ['${node.class} = spot'] }
+  "cpu=*":
+    param: { name: cpu, type: int, min: 1, max: 8 }
+    resources: { cores: '${{ param.cpu }}' }
+defaults:
+  resources: { cpu: 1000, memory: 1GiB }
+rules:
+  - name: macos
+    if: '"macos" in labels'
+    jobspec: raw-exec-macos
+    limit: { running: 12, per: owner }
+  - name: shared
+    if: '"linux" in labels and repo.owner matches "[02468]$"'
+    jobspec: docker-linux
+    runner: { scope: organization }
+  - name: own
+    if: '"linux" in labels'
+    jobspec: docker-linux
+    fallback:
+      - { after: 5m, constraints: [] }
+`
+
+// labelSets are 40 sets of labels; many are parts of others.
+func labelSets() [][]string {
+	var sets [][]string
+	for _, os := range [][]string{{"self-hosted", "linux"}, {"self-hosted", "Linux", "x64"}, {"self-hosted", "linux", "arm64"}, {"self-hosted", "macos"}} {
+		for _, more := range [][]string{nil, {"large"}, {"cpu=1"}, {"cpu=2"}, {"large", "cpu=2"}, {"spot"}, {"spot", "large"}, {"spot", "cpu=1"}, {"cpu=4"}, {"large", "cpu=4"}} {
+			set := slices.Concat(os, more)
+			if os[1] == "macos" {
+				set = slices.DeleteFunc(set, func(l string) bool { return l == "spot" })
+				set = append(set, []string{"arm64", "x64"}[len(sets)%2])
+			}
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+func chaosFleet() []*api.Node {
+	var nodes []*api.Node
+	add := func(n int, m nomadsim.Machine) {
+		for i := range n {
+			m := m
+			m.Name = fmt.Sprintf("%s-%d", m.Name, i+1)
+			nodes = append(nodes, nomadsim.NewNode(m))
+		}
+	}
+	add(12, nomadsim.Machine{Name: "x64", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})
+	add(8, nomadsim.Machine{Name: "x64-spot", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10, Class: "spot"})
+	add(10, nomadsim.Machine{Name: "arm", Kernel: "linux", Arch: "arm64", Cores: 64, MemoryMB: 256 << 10})
+	add(6, nomadsim.Machine{Name: "arm-spot", Kernel: "linux", Arch: "arm64", Cores: 64, MemoryMB: 256 << 10, Class: "spot"})
+	add(10, nomadsim.Machine{Name: "mac-x64", Kernel: "darwin", Arch: "amd64", Cores: 12, MemoryMB: 64 << 10})
+	add(10, nomadsim.Machine{Name: "mac-arm", Kernel: "darwin", Arch: "arm64", Cores: 12, MemoryMB: 64 << 10})
+	return nodes
+}
+
+// Whatever goes wrong, each job is served once or cancelled, and nothing is
+// left over. The clock is not real: half an hour of trouble takes a while of computing.
+func TestChaos(t *testing.T) {
+	c := &chaos{seed: *chaosSeed}
+	if c.seed == 0 {
+		c.seed = mathrand.Uint64()
+	}
+	jobs := *chaosJobs
+	if jobs == 0 {
+		jobs = 5000
+		if testing.Short() || raceEnabled {
+			jobs = 500
+		}
+	}
+	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run TestChaos -chaos.seed %[2]d -chaos.jobs %[1]d", jobs, c.seed)
+	dir := t.TempDir()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	synctest.Test(t, func(t *testing.T) { c.run(t, jobs, dir, key) })
+	t.Logf("took %s", time.Since(began).Round(time.Second))
+}
+
+func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
+	ctx := t.Context()
+	set, err := rules.Parse("chaos.yaml", []byte(chaosRules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	specs, err := jobspecs.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	if *chaosLog {
+		log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
+	const (
+		routerAddr = "127.0.0.1:8080"
+		adminAddr  = "127.0.0.1:8081"
+		githubAddr = "127.0.0.1:8082"
+		nomadAddr  = "127.0.0.1:4646"
+		secret     = "a secret of at least 16 bytes"
+	)
+	clients := []*http.Client{c.net.client(), c.net.client(), c.net.client()}
+
+	hub := githubsim.New(githubsim.Config{
+		WebhookURL: "http://" + routerAddr + "/webhooks/github", Secret: secret,
+		Client: clients[0],
+		App:    &githubsim.App{ID: 1, Key: &key.PublicKey}, RandSeed: c.seed, Points: 900,
+	})
+	sim := nomadsim.New(nomadsim.Config{
+		Nodes: chaosFleet(), Client: clients[1],
+		Run: func(ctx context.Context, task nomadsim.Task) int {
+			return demoRun(ctx, hub, task.Artifacts["secrets/runner.jit"])
+		},
+	})
+	var servers sync.WaitGroup
+	var https []*http.Server
+	for addr, h := range map[string]http.Handler{githubAddr: hub, nomadAddr: sim} {
+		l, err := c.net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv := &http.Server{Handler: h}
+		https = append(https, srv)
+		servers.Go(func() { _ = srv.Serve(l) })
+	}
+
+	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: "http://" + nomadAddr}, Dial: c.net.Dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	github, err := gh.New(gh.Config{
+		App:     &gh.App{ID: 1, Key: func() (*rsa.PrivateKey, error) { return key, nil }},
+		BaseURL: "http://" + githubAddr, HTTPClient: clients[2],
+		Limits: gh.Limits{Points: 900, Concurrent: 100, Registrations: 1500}, // those of github.com
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(ctx, filepath.Join(dir, "chaos.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, router.Config{
+		Listen: routerAddr, AdminListen: adminAddr, NetListen: c.net.Listen, Logger: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(ctx)
+	ran := make(chan error, 1)
+	go func() { ran <- app.Run(running) }()
+	defer func() {
+		hub.Close()
+		sim.Close()
+		stop()
+		if err := <-ran; err != nil {
+			t.Error(err)
+		}
+		for _, s := range https {
+			_ = s.Close()
+		}
+		servers.Wait()
+		for _, client := range clients {
+			client.CloseIdleConnections()
+		}
+		if err := st.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+
+	var owners []string
+	for i := range 10 {
+		owner := fmt.Sprintf("team-%d", i)
+		owners = append(owners, owner)
+		hub.Install(owner)
+	}
+	const arrivals = 30 * time.Minute
+	var trouble sync.WaitGroup
+	at := func(when time.Duration, do func()) {
+		trouble.Go(func() { time.Sleep(when); do() })
+	}
+	at(5*time.Minute, func() { sim.SetFault(nomadsim.Refusing, 0) })
+	at(6*time.Minute, func() { sim.SetFault(nomadsim.Healthy, 0) })
+	hub.SetDeliveryFaults(githubsim.DeliveryFaults{Lost: 0.05, Doubled: 0.10, Late: 0.20, LateBy: 30 * time.Second, Seed: c.seed})
+	faults := githubsim.Faults{ErrorRate: 0.05, Seed: c.seed}
+	hub.SetFaults(faults)
+	at(12*time.Minute, func() {
+		limited := faults
+		limited.LimitedUntil = time.Now().Add(time.Minute)
+		hub.SetFaults(limited)
+	})
+	at(15*time.Minute, func() {
+		for _, name := range []string{"x64-1", "arm-1"} {
+			if err := sim.FailNode(name); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	sets := labelSets()
+	random := mathrand.New(mathrand.NewPCG(c.seed, 1))
+	for i := range jobs {
+		owner := owners[random.IntN(len(owners))]
+		spec := githubsim.JobSpec{
+			Owner: owner, Repo: fmt.Sprintf("repo-%d", random.IntN(5)), Private: true, Labels: sets[random.IntN(len(sets))],
+			Duration: 20*time.Second + time.Duration(random.Int64N(int64(160*time.Second))),
+		}
+		when := time.Duration(random.Int64N(int64(arrivals)))
+		cancelAt := time.Duration(-1)
+		if random.Float64() < 0.05 {
+			cancelAt = time.Duration(random.Int64N(int64(2 * time.Minute)))
+		}
+		at(when, func() {
+			id := hub.Queue(ctx, spec)
+			if id == 0 {
+				t.Errorf("job %d was not queued", i)
+			}
+			if cancelAt >= 0 {
+				time.Sleep(cancelAt)
+				_ = hub.Cancel(id) // it may have ended
+			}
+		})
+	}
+	trouble.Wait()
+
+	var open []string
+	for range 4 * 60 {
+		open = c.unfinished(t, ctx, hub, sim, st)
+		if len(open) == 0 {
+			break
+		}
+		time.Sleep(time.Minute)
+	}
+	for _, o := range open[:min(len(open), 20)] {
+		t.Errorf("after %s: %s", time.Since(c.began(hub)), o)
+	}
+	c.verdict(t, hub)
+}
+
+func (c *chaos) began(hub *githubsim.Server) time.Time { return hub.Jobs()[0].CreatedAt }
+
+// unfinished are the jobs and runners that have not come to their end.
+func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Server, sim *nomadsim.Server, st *store.Store) (open []string) {
+	for _, j := range hub.Jobs() {
+		if j.Status == "completed" {
+			continue
+		}
+		said := fmt.Sprintf("job %d %v is %s on GitHub", j.ID, j.Labels, j.Status)
+		if known, err := st.Job(ctx, j.ID); err != nil {
+			said += fmt.Sprintf("; the router: %v", err)
+		} else {
+			said += fmt.Sprintf("; the router has it %s: %s", known.State, known.Reason)
+		}
+		open = append(open, said)
+	}
+	for _, j := range c.nomadJobs(t) {
+		if j.Status != "dead" {
+			open = append(open, fmt.Sprintf("Nomad job %s is %s", j.ID, j.Status))
+		}
+	}
+	for _, r := range hub.Runners() {
+		open = append(open, fmt.Sprintf("GitHub has runner %s", r.Name))
+	}
+	return open
+}
+
+func (c *chaos) nomadJobs(t *testing.T) []*api.JobListStub {
+	client := c.net.client()
+	defer client.CloseIdleConnections()
+	n, err := api.NewClient(&api.Config{Address: "http://127.0.0.1:4646", HttpClient: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, _, err := n.Jobs().PrefixList("gha-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+// verdict checks how it ended, and says how much went wrong.
+func (c *chaos) verdict(t *testing.T, hub *githubsim.Server) {
+	ended := map[string]int{}
+	byRunner := map[string]int64{}
+	waits := []time.Duration{}
+	for _, j := range hub.Jobs() {
+		ended[j.Conclusion]++
+		if j.RunnerName != "" {
+			if other := byRunner[j.RunnerName]; other != 0 {
+				t.Errorf("jobs %d and %d ran on one runner, %s", other, j.ID, j.RunnerName)
+			}
+			byRunner[j.RunnerName] = j.ID
+			waits = append(waits, j.StartedAt.Sub(j.CreatedAt))
+		}
+	}
+	slices.Sort(waits)
+	traffic := hub.Traffic()
+	if traffic.Over > 0 {
+		t.Errorf("%d requests were over GitHub's limits", traffic.Over)
+	}
+	lost, again := 0, 0
+	for _, d := range hub.Deliveries() {
+		if d.Redelivery {
+			again++
+		} else if d.Status != "OK" {
+			lost++
+		}
+	}
+	t.Logf("%d deliveries, of which %d were lost; %d redeliveries", len(hub.Deliveries())-again, lost, again)
+	t.Logf("%d requests to GitHub, of which it spoiled %d: %.2f for each job", traffic.Requests, traffic.Faults, float64(traffic.Requests)/float64(len(hub.Jobs())))
+	for _, how := range slices.Sorted(maps.Keys(ended)) {
+		t.Logf("%d jobs ended as %q", ended[how], how)
+	}
+	t.Logf("%d Nomad jobs for %d jobs that ran; waited %s at p50, %s at p99, %s at most",
+		len(c.nomadJobs(t)), len(waits), waits[len(waits)/2], waits[len(waits)*99/100], waits[len(waits)-1])
+}
