@@ -213,9 +213,12 @@ func (w *worker) sweepHook(ctx context.Context, h HookSweep) error {
 	}
 	arrived := map[string]bool{} // a later attempt, which is listed first
 	for range sweepPages {
-		call, cancel := context.WithTimeout(ctx, hookTimeout)
-		page, next, err := w.GitHub.Deliveries(call, h.Hook, h.Cursor)
-		cancel()
+		var page []SentDelivery
+		var next string
+		err := persist(ctx, func(ctx context.Context) (err error) {
+			page, next, err = w.GitHub.Deliveries(ctx, h.Hook, h.Cursor)
+			return err
+		})
 		var gone *GiveUpError
 		if errors.As(err, &gone) && h.Cursor != "" {
 			// The place is good no more: begin anew. What is listed twice is
@@ -256,6 +259,27 @@ func (w *worker) sweepHook(ctx context.Context, h HookSweep) error {
 	return nil // the next sweep goes on
 }
 
+// persist makes a call up to three times while it fails in a way that may pass
+// at once: a 5xx, an answer that does not come. The rest of a sweep hangs on it.
+func persist(ctx context.Context, call func(context.Context) error) (err error) {
+	for pause := time.Second; ; pause *= 2 {
+		within, cancel := context.WithTimeout(ctx, hookTimeout)
+		err = call(within)
+		cancel()
+		var giveUp *GiveUpError
+		var fix *FixError
+		var later *RetryAtError
+		if err == nil || pause > 2*time.Second || errors.As(err, &giveUp) || errors.As(err, &fix) || errors.As(err, &later) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+}
+
 func knownAction(action string) bool {
 	return action == "queued" || action == "waiting" || action == "in_progress" || action == "completed"
 }
@@ -275,9 +299,7 @@ func (w *worker) redeliver(ctx context.Context) error {
 			if failing[r.Hook] {
 				continue
 			}
-			call, cancel := context.WithTimeout(ctx, hookTimeout)
-			err := w.GitHub.Redeliver(call, r.Hook, r.DeliveryID)
-			cancel()
+			err := persist(ctx, func(ctx context.Context) error { return w.GitHub.Redeliver(ctx, r.Hook, r.DeliveryID) })
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
