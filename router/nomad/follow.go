@@ -185,11 +185,11 @@ func unfinished(err error) error {
 }
 
 // errSilent is why Follow gives up a stream.
-var errSilent = fmt.Errorf("Nomad sent nothing for %v, not even a heartbeat", silence)
+var errSilent = fmt.Errorf("nothing came from Nomad for %v, not even a heartbeat", silence)
 
 // errDenied is what Nomad does with a token that may not read: it answers 200
 // and then nothing, or ends the stream (v2.0.6-dev, tried 2026-11-25).
-var errDenied = errors.New("Nomad began no stream, as for a token that may not read")
+var errDenied = errors.New("no stream began, as for a token that may not read")
 
 // Follow implements router.Nomad, for the client's region. Nomad keeps the last
 // 100 changes of a cluster, or as many as its event_buffer_size says, and starts

@@ -381,7 +381,7 @@ func TestFollowNoticesALostStream(t *testing.T) {
 			if r.URL.Path == "/v1/namespaces" {
 				fmt.Fprint(w, "[]")
 			}
-		}, "began no stream"},
+		}, "no stream began"},
 		"a stream that is cut": {func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, `{}`+"\n"+`{"Index":1,`)
 			http.NewResponseController(w).Flush()
