@@ -66,7 +66,7 @@ func (s *Server) noticeRoutes(api *http.ServeMux) {
 // as in what follows.
 func (s *Server) commit(sc scope, commit string) bool {
 	for id, jobs := range s.runs {
-		if sha(id) == commit && repoKey(jobs[0].Owner, jobs[0].Repo) == repoKey(sc.owner, sc.repo) {
+		if SHA(id) == commit && repoKey(jobs[0].Owner, jobs[0].Repo) == repoKey(sc.owner, sc.repo) {
 			return true
 		}
 	}

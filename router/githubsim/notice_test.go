@@ -13,7 +13,7 @@ func TestNoticesAreKeptOnTheirCommit(t *testing.T) {
 	key := newRSAKey(t)
 	s := newSim(t, Config{Token: "t", Now: func() time.Time { return now }, App: &App{ID: 17, Key: &key.PublicKey, Permissions: map[string]string{"checks": "write"}}})
 	j, _ := s.Job(s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"}))
-	commit := sha(j.RunID)
+	commit := SHA(j.RunID)
 	id := s.Install("acme")
 	_, answer := s.callAs(jwt(t, key, "RS256", now, nil), "POST", fmt.Sprintf("/app/installations/%d/access_tokens", id), "")
 	token := answer.(map[string]any)["token"].(string)

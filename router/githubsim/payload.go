@@ -105,7 +105,7 @@ func jobObject(j Job) object {
 		"run_attempt":       1,
 		"run_url":           fmt.Sprintf("%s/actions/runs/%d", repo, j.RunID),
 		"node_id":           nodeID("CheckRun", j.ID),
-		"head_sha":          sha(j.RunID),
+		"head_sha":          SHA(j.RunID),
 		"head_branch":       j.Branch,
 		"url":               fmt.Sprintf("%s/actions/jobs/%d", repo, j.ID),
 		"html_url":          fmt.Sprintf("%s/%s/%s/actions/runs/%d/job/%d", webURL, j.Owner, j.Repo, j.RunID, j.ID),
@@ -301,7 +301,7 @@ func deployment(j Job) object {
 		"url":                      url,
 		"id":                       j.ID,
 		"node_id":                  nodeID("Deployment", j.ID),
-		"sha":                      sha(j.RunID),
+		"sha":                      SHA(j.RunID),
 		"ref":                      j.Branch,
 		"task":                     "deploy",
 		"payload":                  object{},
@@ -334,9 +334,7 @@ func nodeID(kind string, id int64) string {
 }
 
 // SHA is the commit that a run is for.
-func SHA(runID int64) string { return sha(runID) }
-
-func sha(runID int64) string {
+func SHA(runID int64) string {
 	sum := sha1.Sum(strconv.AppendInt(nil, runID, 10))
 	return hex.EncodeToString(sum[:])
 }

@@ -350,7 +350,7 @@ func runObject(jobs []*job) object {
 	return object{
 		"id": j.RunID, "node_id": nodeID("WorkflowRun", j.RunID), "name": j.Workflow, "display_title": j.Name,
 		"check_suite_id": j.RunID, "check_suite_node_id": nodeID("CheckSuite", j.RunID),
-		"head_branch": j.Branch, "head_sha": sha(j.RunID), "path": path,
+		"head_branch": j.Branch, "head_sha": SHA(j.RunID), "path": path,
 		"run_number": 1, "run_attempt": 1, "referenced_workflows": []object{},
 		"event": j.Event, "status": status, "conclusion": orNull(conclusion), "workflow_id": workflow,
 		"url": api, "html_url": fmt.Sprintf("%s/%s/%s/actions/runs/%d", webURL, j.Owner, j.Repo, j.RunID),
@@ -361,7 +361,7 @@ func runObject(jobs []*job) object {
 		"check_suite_url": fmt.Sprintf("%s/check-suites/%d", repo, j.RunID),
 		"workflow_url":    fmt.Sprintf("%s/actions/workflows/%d", repo, workflow),
 		"head_commit": object{
-			"id": sha(j.RunID), "tree_id": sha(-j.RunID), "message": j.Name, "timestamp": stamp(j.CreatedAt),
+			"id": SHA(j.RunID), "tree_id": SHA(-j.RunID), "message": j.Name, "timestamp": stamp(j.CreatedAt),
 			"author": author, "committer": author,
 		},
 		"repository": repository(j.JobSpec), "head_repository": repository(head),
