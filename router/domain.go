@@ -542,11 +542,6 @@ type Store interface {
 	// when the runner has left that state, or was registered, meanwhile.
 	Stopped(ctx context.Context, r Runner, reason string, now time.Time) (stopped bool, err error)
 
-	// Unserved returns up to limit jobs that are Dispatched, with an ID over
-	// after and by that ID, and their runners: registered on Nomad, Dispatched
-	// or Online, and without a job of GitHub's.
-	Unserved(ctx context.Context, after int64, limit int) ([]Claimed, error)
-
 	// Live returns all runners that may be alive on Nomad, or that the books do
 	// not know the end of, in no order.
 	Live(ctx context.Context) ([]LiveRunner, error)

@@ -33,8 +33,6 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{recordedSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>?)"},
 		{countsSQL, "SCAN jobs USING COVERING INDEX jobs_state"},
 		{runnersSQL, "(job_id=?)"},
-		{unservedSQL, "SEARCH jobs USING INDEX jobs_state (state=? AND rowid>?)"},
-		{unservedRunnerSQL, "(job_id=? AND try=?)"},
 		{claimantSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
 		{claimantSQL, "SEARCH runners USING PRIMARY KEY (id=?)"},
 		{leftoversSQL, "SEARCH r USING INDEX runners_live (state=?)"},

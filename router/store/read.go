@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -118,43 +117,6 @@ func oneJob(id int64, rows *sql.Rows, err error) (j router.Job, _ error) {
 		return router.Job{}, router.ErrNotFound
 	}
 	return j, nil
-}
-
-// unserved are the runners that Nomad has and GitHub has given no job.
-const unserved = `(r.state = 'online' OR r.state = 'dispatched' AND r.nomad_job <> '')`
-
-// By the jobs' index of states, which is in the order of their IDs.
-const unservedSQL = `
-SELECT ` + jobColumns + ` FROM jobs
-WHERE state = 'dispatched' AND id > ?1
-	AND EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND ` + unserved + `)
-ORDER BY id LIMIT ?2`
-
-const unservedRunnerSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND try = ? AND ` + unserved
-
-// Unserved implements router.Store.
-func (s *Store) Unserved(ctx context.Context, after int64, limit int) (unserved []router.Claimed, err error) {
-	rows, err := s.read.QueryContext(ctx, unservedSQL, after, limit)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			c := router.Claimed{Needed: true}
-			err := scanJob(rows, &c.Job)
-			unserved = append(unserved, c)
-			return err
-		})
-	}
-	for i := 0; err == nil && i < len(unserved); i++ {
-		c := &unserved[i]
-		rows, err = s.read.QueryContext(ctx, unservedRunnerSQL, c.Job.ID, c.Job.Try)
-		if err == nil {
-			err = each(rows, func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) })
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read unserved jobs: %w", err)
-	}
-	// One may have been given a job between the two readings.
-	return slices.DeleteFunc(unserved, func(c router.Claimed) bool { return c.Runner.ID == "" }), nil
 }
 
 const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`

@@ -167,7 +167,7 @@ const (
 	// still free, and if GitHub may give it the other job as well.
 	freeRunnerSQL = `
 SELECT r.id, r.try FROM runners r JOIN jobs served ON served.id = r.job_id AND served.try = r.try JOIN jobs short ON short.id = ?2
-WHERE r.job_id = ?1 AND (r.state = 'claimed' OR ` + unserved + `) AND served.fit = short.fit AND short.fit <> ''`
+WHERE r.job_id = ?1 AND (r.state IN ('claimed', 'online') OR r.state = 'dispatched' AND r.nomad_job <> '') AND served.fit = short.fit AND short.fit <> ''`
 
 	waitsForSQL = `
 UPDATE jobs SET updated_at = ?3, reason = ?4

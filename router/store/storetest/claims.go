@@ -222,34 +222,6 @@ var claimTests = []test{
 		f.wantState(1, router.Completed)
 		f.wantRunner(1, r.ID, router.RunnerLost)
 	}},
-	{"Unserved lists the runners that GitHub has given no job", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 7; id++ {
-			f.receive(queued(id))
-		}
-		f.prepare(1) // not registered yet
-		second := f.dispatch(2)
-		f.claim(f.dispatch(3)) // being configured
-		f.dispatch(4)
-		f.receive(completed(4, "", "cancelled"))
-		fifth, _ := f.online(5)
-		sixth := f.dispatch(6)
-		_, busy := f.online(7)
-		f.receive(inProgress(7, busy))
-		ids := func(after int64, limit int) (ids []string) {
-			list, err := f.Unserved(f.ctx(), after, limit)
-			f.must(err)
-			for _, c := range list {
-				ids = append(ids, c.Runner.ID)
-				if c.Job.ID != c.Runner.JobID || c.Job.Decision == nil || c.Runner.NomadAt.Namespace != "ci" || c.Runner.NomadAt.Region != "tokyo" {
-					t.Errorf("runner %+v comes with job %d, decision %v", c.Runner, c.Job.ID, c.Job.Decision)
-				}
-			}
-			return ids
-		}
-		wantDiff(t, ids(0, 10), []string{second.ID, fifth.ID, sixth.ID})
-		wantDiff(t, ids(0, 2), []string{second.ID, fifth.ID})
-		wantDiff(t, ids(5, 2), []string{sixth.ID})
-	}},
 	{"an online runner can be lost, a busy one cannot", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		f.receive(queued(2))
