@@ -85,6 +85,7 @@ const (
 
 // textFacts and flagFacts are the facts that conditions are taken apart to.
 var textFacts = map[string]func(*Env) string{
+	"repo.host":       func(e *Env) string { return e.Repo.Host },
 	"repo.owner":      func(e *Env) string { return e.Repo.Owner },
 	"repo.name":       func(e *Env) string { return e.Repo.Name },
 	"repo.full_name":  func(e *Env) string { return e.Repo.FullName },

@@ -195,6 +195,7 @@ func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decisio
 
 func newEnv(labels []string, f Facts) *Env {
 	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job}
+	env.Repo.Host = cmp.Or(env.Repo.Host, DefaultHost)
 	if f.Run != nil {
 		env.Run, env.runKnown = *f.Run, true
 	}

@@ -285,6 +285,7 @@ rules:
 		{`len(replace(join(labels), "", join(labels))) > 0`, []string{strings.Repeat("x", 200)}, "rule error: rule r: replace gives more than 4096 bytes in len(replace(join(labels), \"\", join(labels))) > 0"},
 		{`len(split(join(labels), "")) > 0`, []string{strings.Repeat("x", 200)}, "rule error: rule r: split gives more than 100 texts in len(split(join(labels), \"\")) > 0"},
 		{`repo.full_name == "acme/web" and repo.owner == "acme" and repo.name == "web" and repo.private and repo.visibility == "private" and not repo.fork`, nil, "routed"},
+		{`repo.host == "github.com"`, nil, "routed"},
 		{`job.name == "build" and job.workflow == "CI" and job.branch == "main" and job.attempt == 1 and job.sender == "octocat"`, nil, "routed"},
 		{`1.0 == 1 and has("a")`, []string{"a"}, "routed"},
 	} {

@@ -30,8 +30,13 @@ type Facts struct {
 	Run    *Run     `json:"run,omitempty"` // nil: not looked up
 }
 
+// DefaultHost is the Host of a repository that names none: of a history from
+// before there were others.
+const DefaultHost = "github.com"
+
 // Repo is the repository the job belongs to, as conditions see it (repo.…).
 type Repo struct {
+	Host       string `expr:"host" json:"host,omitempty"`   // of its GitHub: github.com, TENANT.ghe.com or a server's
 	Owner      string `expr:"owner" json:"owner"`           // organization or user
 	Name       string `expr:"name" json:"name"`             // without the owner
 	FullName   string `expr:"full_name" json:"full_name"`   // owner/name

@@ -252,6 +252,8 @@ type testForm struct {
 // The repository of a test's job. Short: `owner/name`.
 type testRepoForm struct {
 	_ shortForm `pattern:"^[^/\\s]+/[^/\\s]+$" example:"acme/web"`
+	// that of its GitHub; github.com when left out
+	Host string `yaml:"host" pattern:"^[a-z0-9.-]+(:[0-9]+)?$" example:"github.example.com"`
 	// organization or user
 	Owner string `yaml:"owner" empty:"yes" example:"acme"`
 	// without the owner

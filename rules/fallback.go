@@ -20,11 +20,15 @@ func (l *limitSpec) of(ru *rule, meanings []meaning, env *Env) *Limit {
 		return nil
 	}
 	key := ru.name // has no "|" in it
+	host := ""     // as owners elsewhere may have the same name
+	if env.Repo.Host != DefaultHost {
+		host = env.Repo.Host + "/"
+	}
 	switch l.per {
 	case "owner":
-		key += "|" + env.Repo.Owner
+		key += "|" + host + env.Repo.Owner
 	case "repo":
-		key += "|" + env.Repo.FullName
+		key += "|" + host + env.Repo.FullName
 	case "label":
 		// The labels that mean something, in the vocabulary's order. Those of a
 		// pattern without a param are unique to a job: they count as the pattern.

@@ -225,7 +225,7 @@ func (w *world) job() Facts {
 		owner, name, _ = strings.Cut(full, "/")
 	}
 	f := Facts{
-		Repo: Repo{Owner: owner, Name: name, FullName: owner + "/" + name, Fork: w.flag("repo.fork")},
+		Repo: Repo{Host: w.text("repo.host"), Owner: owner, Name: name, FullName: owner + "/" + name, Fork: w.flag("repo.fork")},
 		Job: Job{
 			Name: cmp.Or(w.text("job.name"), "build"), Workflow: cmp.Or(w.text("job.workflow"), "CI"),
 			Branch: cmp.Or(w.text("job.branch"), "main"), Sender: cmp.Or(w.text("job.sender"), "octocat"), Attempt: 1,

@@ -76,6 +76,11 @@ rules:
 	if d := cmp.Diff(&Limit{3, "owner", "owner|acme"}, s.Decide(f, false).Limit); d != "" {
 		t.Errorf("limit per owner (-want +got):\n%s", d)
 	}
+	elsewhere := f
+	elsewhere.Repo.Host = "ghe.example"
+	if d := cmp.Diff(&Limit{3, "owner", "owner|ghe.example/acme"}, s.Decide(elsewhere, false).Limit); d != "" {
+		t.Errorf("limit per owner on another GitHub (-want +got):\n%s", d)
+	}
 	f.Job.Name = "label"
 	if d := cmp.Diff(&Limit{2, "label", "label|self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit); d != "" {
 		t.Errorf("limit per label (-want +got):\n%s", d)

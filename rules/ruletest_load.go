@@ -146,6 +146,11 @@ func (r *testLoader) boolean(n ast.Node, what string, to *bool) {
 	}
 }
 
+var host = regexp.MustCompile(`^[a-z0-9.-]+(:[0-9]+)?$`)
+
+// IsHost reports whether s is as Repo.Host is: lower case, with a port if need be.
+func IsHost(s string) bool { return host.MatchString(s) }
+
 var fullName = regexp.MustCompile(`^[^/\s]+/[^/\s]+$`)
 
 // repo reads a repository; it is private unless it says otherwise.
@@ -153,7 +158,7 @@ func (r *testLoader) repo(n ast.Node) Repo {
 	repo := Repo{Private: true, Visibility: "private"}
 	f := map[string]ast.Node{"full_name": n}
 	if _, short := scalar(n); n != nil && !short {
-		f = r.fields(n, "repo", "owner", "name", "full_name", "private", "visibility", "fork")
+		f = r.fields(n, "repo", "host", "owner", "name", "full_name", "private", "visibility", "fork")
 	}
 	if v := f["full_name"]; v != nil {
 		for _, k := range presentKeys(f, "owner", "name") {
@@ -186,6 +191,13 @@ func (r *testLoader) repo(n ast.Node) Repo {
 		}
 	}
 	r.boolean(f["fork"], "repo fork", &repo.Fork)
+	if v, ok := f["host"]; ok {
+		if s, ok := r.text(v, "repo host"); ok && !IsHost(s) {
+			r.fault(v, "repo host %s: want a host such as github.example.com, in lower case", quote(s))
+		} else if ok {
+			repo.Host = s
+		}
+	}
 	return repo
 }
 

@@ -107,10 +107,12 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
   - { name: c, labels: [], repo: { visibility: §privat, private: §yes, fork: §[] }, expect: { rule: linux } }
   - { name: d, labels: [], repo: { visibility: §public, private: true }, expect: { rule: linux } }
   - { name: e, labels: [], repo: §[], expect: { rule: linux } }
+  - { name: f, labels: [], repo: { host: §'https://ghe.example/' }, expect: { rule: linux } }
 `, []string{
 			`repo "acme": want OWNER/NAME`, `repo "a/b/c": want OWNER/NAME`, `repo has full_name already: leave owner out`,
 			`repo visibility "privat": want private, internal or public; did you mean private?`, `repo private must be true or false`, `repo fork must be true or false`,
-			`repo visibility is public, but private is true`, `repo must be a mapping, not a list`}},
+			`repo visibility is public, but private is true`, `repo must be a mapping, not a list`,
+			`repo host "https://ghe.example/": want a host such as github.example.com, in lower case`}},
 		{"the job and the run", "tests: [{ name: a, labels: [], job: { attempt: §0, branch: §[] }, run: { fork: §1 }, expect: { rule: linux } }]\n", []string{
 			`job attempt: 0 is not between 1 and 2147483647`, `job branch must be a single value, not a list`, `run fork must be true or false`}},
 
@@ -188,11 +190,12 @@ func TestTheFactsOfATest(t *testing.T) {
 		name, facts string
 		want        Facts
 	}{
-		{"a repository by its name is private", "repo: acme/web", Facts{Repo: Repo{"acme", "web", "acme/web", true, "private", false}}},
+		{"a repository by its name is private", "repo: acme/web", Facts{Repo: Repo{"", "acme", "web", "acme/web", true, "private", false}}},
+		{"one on another GitHub", "repo: { host: 'ghe.example:8443', full_name: acme/web }", Facts{Repo: Repo{"ghe.example:8443", "acme", "web", "acme/web", true, "private", false}}},
 		{"so is none", "", Facts{Repo: Repo{Private: true, Visibility: "private"}}},
-		{"owner and name make the full name", "repo: { owner: acme, name: web, fork: true }", Facts{Repo: Repo{"acme", "web", "acme/web", true, "private", true}}},
+		{"owner and name make the full name", "repo: { owner: acme, name: web, fork: true }", Facts{Repo: Repo{"", "acme", "web", "acme/web", true, "private", true}}},
 		{"an owner alone makes none", "repo: { owner: acme }", Facts{Repo: Repo{Owner: "acme", Private: true, Visibility: "private"}}},
-		{"one that is not private is public", "repo: { full_name: acme/web, private: false }", Facts{Repo: Repo{"acme", "web", "acme/web", false, "public", false}}},
+		{"one that is not private is public", "repo: { full_name: acme/web, private: false }", Facts{Repo: Repo{"", "acme", "web", "acme/web", false, "public", false}}},
 		{"one that is public is not private", "repo: { visibility: public }", Facts{Repo: Repo{Visibility: "public"}}},
 		{"an internal one is private", "repo: { visibility: internal, private: true }", Facts{Repo: Repo{Private: true, Visibility: "internal"}}},
 		{"a job and a run", "job: { name: build, workflow: CI, branch: main, attempt: 2, sender: octocat }, run: { event: push, fork: true, actor: hubot }", Facts{

@@ -28,6 +28,7 @@ const claimPlaceholder = "(made when the job is registered)"
 type explainFlags struct {
 	rules, specDir, publicURL     string
 	repo, visibility, payload     string
+	host                          string
 	labels                        []string
 	fork                          bool
 	job, workflow, branch, sender string
@@ -55,6 +56,7 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	fl.SortFlags = false
 	fl.StringVar(&f.rules, "rules", "", "rules `file`, or directory of them (required)")
 	fl.StringVar(&f.repo, "repo", "", "repository of the job, as `owner/name`")
+	fl.StringVar(&f.host, "host", rules.DefaultHost, "of the GitHub that the job is on")
 	fl.StringSliceVar(&f.labels, "labels", nil, "the job's `labels`, separated by commas")
 	fl.StringVar(&f.payload, "payload", "", "a workflow_job webhook body instead; - for standard input")
 	fl.StringVar(&f.visibility, "visibility", "private", "of the repository: private, internal or public")
@@ -173,7 +175,7 @@ func (f *explainFlags) describedJob(stdin io.Reader) (router.Job, error) {
 		if err != nil {
 			return router.Job{}, fmt.Errorf("payload %s: %w", f.payload, err)
 		}
-		d.Job.Try = 1
+		d.Job.Try, d.Job.Repo.Host = 1, f.host
 		return d.Job, nil
 	}
 	if f.labels == nil {
@@ -183,12 +185,15 @@ func (f *explainFlags) describedJob(stdin io.Reader) (router.Job, error) {
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
 		return router.Job{}, fmt.Errorf("--repo %q: want OWNER/NAME, or a webhook body by --payload FILE", f.repo)
 	}
+	if !rules.IsHost(f.host) {
+		return router.Job{}, fmt.Errorf("--host %q: want a host such as github.example.com, in lower case", f.host)
+	}
 	if !slices.Contains([]string{"private", "internal", "public"}, f.visibility) {
 		return router.Job{}, fmt.Errorf("--visibility %q: want private, internal or public", f.visibility)
 	}
 	return router.Job{
 		Repo: router.Repo{
-			Owner: owner, Name: name, FullName: f.repo,
+			Host: f.host, Owner: owner, Name: name, FullName: f.repo,
 			Private: f.visibility != "public", Visibility: f.visibility, Fork: f.fork,
 		},
 		Name: f.job, Workflow: f.workflow, Branch: f.branch, Sender: f.sender,
