@@ -185,10 +185,13 @@ func (w *worker) recall(ctx context.Context, n NomadJob, jobID int64) (done bool
 		return false, err
 	}
 	owner, name, ok := strings.Cut(n.Repo, "/")
-	if !ok || n.JobID != jobID {
+	if !ok || n.JobID != GitHubID(jobID) {
 		return false, fmt.Errorf("its meta names job %d of %q", n.JobID, n.Repo)
 	}
-	j := Job{ID: jobID, RunID: n.RunID, Attempt: max(n.Attempt, 1), Repo: Repo{Owner: owner, Name: name, FullName: n.Repo}}
+	j := Job{
+		ID: jobID, RunID: Instance{Number: InstanceOf(jobID)}.ID(n.RunID), Attempt: max(n.Attempt, 1),
+		Repo: Repo{Host: w.hostOf(jobID), Owner: owner, Name: name, FullName: n.Repo},
+	}
 	githubCtx, cancel := context.WithTimeout(ctx, githubTimeout)
 	defer cancel()
 	d, err := w.GitHub.Job(githubCtx, j.Repo, jobID)
@@ -199,7 +202,7 @@ func (w *worker) recall(ctx context.Context, n NomadJob, jobID int64) (done bool
 		return false, fmt.Errorf("ask GitHub about job %d: %w", jobID, err)
 	}
 	if d.Action == "queued" {
-		return false, fmt.Errorf("its job waits on GitHub: switchyard jobs sync --repo %s makes it known", n.Repo)
+		return false, fmt.Errorf("its job waits on GitHub: switchyard jobs sync --repo %s makes it known", addressed(j.Repo))
 	}
 	storeCtx, cancel2 := context.WithTimeout(ctx, storeTimeout)
 	defer cancel2()

@@ -195,6 +195,8 @@ func (h *hub) RegistrationToken(_ context.Context, r router.ConfigRequest) (rout
 	}, nil
 }
 
+func (h *hub) Instances() []router.Instance { return nil }
+
 func (h *hub) Ready(router.Target) error { return nil }
 
 func (h *hub) Job(_ context.Context, repo rules.Repo, id int64) (router.Delivery, error) {

@@ -57,9 +57,9 @@ const (
 // always called a Nomad job. The strings are a stranger's, bounded by the
 // webhook.
 type Job struct {
-	ID       int64 // GitHub's workflow_job.id; unique
-	RunID    int64
-	Attempt  int // run attempt, from 1
+	ID       int64 // Instance.ID of GitHub's workflow_job.id; unique
+	RunID    int64 // likewise
+	Attempt  int   // run attempt, from 1
 	Repo     Repo
 	Name     string
 	Workflow string
@@ -185,6 +185,7 @@ type Runner struct {
 // A Target is where a runner is registered on GitHub: in a repository, an
 // organization or an enterprise.
 type Target struct {
+	Host       string `json:"host,omitempty"` // as Repo.Host
 	Owner      string `json:"owner,omitempty"`
 	Repo       string `json:"repo,omitempty"` // without the owner; "": the organization Owner
 	Enterprise string `json:"enterprise,omitempty"`
@@ -194,11 +195,11 @@ type Target struct {
 func TargetOf(repo Repo, r rules.Runner) Target {
 	switch r.Scope {
 	case "enterprise":
-		return Target{Enterprise: r.Enterprise}
+		return Target{Host: repo.Host, Enterprise: r.Enterprise}
 	case "organization":
-		return Target{Owner: repo.Owner}
+		return Target{Host: repo.Host, Owner: repo.Owner}
 	default:
-		return Target{Owner: repo.Owner, Repo: repo.Name}
+		return Target{Host: repo.Host, Owner: repo.Owner, Repo: repo.Name}
 	}
 }
 
@@ -283,7 +284,7 @@ type Started struct {
 
 // A ConfigRequest asks GitHub for a just-in-time runner configuration.
 type ConfigRequest struct {
-	Repo   Repo // Owner and Name are used
+	Repo   Repo // Host, Owner and Name are used
 	Runner rules.Runner
 	Name   string   // the runner's name
 	Labels []string // exactly the job's labels
@@ -357,7 +358,7 @@ type NomadJob struct {
 	Stopped  bool   // somebody stopped it
 	Waiting  bool   // pending, and an allocation waits for a node
 
-	JobID, RunID int64  // GitHub's; 0 when its meta has none
+	JobID, RunID int64  // GitHub's own; 0 when its meta has none
 	Attempt      int    // likewise
 	Repo         string // owner/name; "" likewise
 	Submitted    time.Time
@@ -399,9 +400,12 @@ type Allocation struct {
 }
 
 // The GitHub side, as the worker and the claim use it. *gh.Client is the
-// implementation. It keeps to GitHub's rate limits: a request over them is not
+// implementation for one, and gh.Instances for several; see Instance. It keeps to GitHub's rate limits: a request over them is not
 // made and fails with a *RetryAtError, see ForClaim.
 type GitHub interface {
+	// Instances are those that are configured; nil: one, whose host is not known.
+	Instances() []Instance
+
 	// RunnerConfig registers a just-in-time runner and returns its
 	// configuration. It fails with ErrNameTaken when a runner has the name
 	// already; errors are otherwise sorted as for Nomad.Start. It never

@@ -123,9 +123,9 @@ func (a *App) feedback(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	stopped := map[string]bool{} // owners: the others' answers would be the same
+	stopped := map[ownerKey]bool{} // the others' answers would be the same
 	for _, u := range list {
-		owner := strings.ToLower(u.Job.Repo.Owner)
+		owner := ownerOf(u.Job.Repo)
 		if stopped[owner] {
 			continue
 		}
@@ -159,11 +159,11 @@ func (a *App) feedback(ctx context.Context) error {
 }
 
 // notices is what an owner's commits may be told.
-func (a *App) notices(owner string) *rate.Limiter {
+func (a *App) notices(owner ownerKey) *rate.Limiter {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.told == nil || len(a.told) >= maxHooks {
-		a.told = map[string]*rate.Limiter{}
+		a.told = map[ownerKey]*rate.Limiter{}
 	}
 	l := a.told[owner]
 	if l == nil {
@@ -260,15 +260,20 @@ func (a *App) cancels(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	refused := map[string]bool{} // hosts
 	for _, j := range jobs {
+		if refused[j.Repo.Host] {
+			continue
+		}
 		err := a.cancelRun(ctx, j, after)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("job %d of %s: %w", j.ID, j.Repo.FullName, err))
 		}
 		var fix *FixError
 		var later *RetryAtError
-		if errors.As(err, &fix) || errors.As(err, &later) || ctx.Err() != nil {
-			break // the others' answers would be the same
+		refused[j.Repo.Host] = errors.As(err, &fix) || errors.As(err, &later) // the others' answers would be the same
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	return errors.Join(errs...)

@@ -35,19 +35,23 @@ const (
 // A Hook is a webhook on GitHub that sends its deliveries here.
 type Hook struct {
 	Kind  HookKind // "": unknown, or none that GitHub shows the deliveries of
-	ID    int64    // 0 for an App's
+	ID    int64    // Instance.ID of GitHub's, which is 0 for an App's
 	Owner string   // "" for an App's
 	Repo  string   // of a repository's, without the owner; else ""
 }
 
 func (h Hook) String() string {
+	on := ""
+	if n := InstanceOf(h.ID); n != 0 {
+		on = fmt.Sprintf(" on GitHub %d", n)
+	}
 	switch h.Kind {
 	case HookApp:
-		return "the App's webhook"
+		return "the App's webhook" + on
 	case HookOrganization:
-		return fmt.Sprintf("webhook %d of organization %s", h.ID, h.Owner)
+		return fmt.Sprintf("webhook %d of organization %s%s", GitHubID(h.ID), h.Owner, on)
 	}
-	return fmt.Sprintf("webhook %d of repository %s/%s", h.ID, h.Owner, h.Repo)
+	return fmt.Sprintf("webhook %d of repository %s/%s%s", GitHubID(h.ID), h.Owner, h.Repo, on)
 }
 
 // A SentDelivery is what GitHub says of a delivery that it made, or tried to.
@@ -63,9 +67,8 @@ type SentDelivery struct {
 // Webhooks is the part of GitHub that says what became of deliveries. Errors
 // are sorted as for Nomad.Start. Safe for concurrent use.
 type Webhooks interface {
-	// OwnHook returns the webhook of the App that Switchyard logs in as; false:
-	// it is none.
-	OwnHook() (Hook, bool)
+	// OwnHooks returns the webhooks of the Apps that Switchyard logs in as.
+	OwnHooks() []Hook
 
 	// Deliveries lists a page of a hook's deliveries, newest first: the first
 	// page, or the one that next of an earlier call names. next is "" on the last.
@@ -153,7 +156,7 @@ func (w *worker) sawHook(ctx context.Context, h Hook) error {
 		return nil
 	}
 	if h.Kind == HookApp {
-		if _, ok := w.GitHub.OwnHook(); !ok {
+		if !slices.Contains(w.GitHub.OwnHooks(), h) {
 			w.Logger.Warn("deliveries come by the webhook of a GitHub App; those that get lost can only be found when Switchyard logs in as that App")
 			w.sawOnce(h)
 			return nil
@@ -180,7 +183,8 @@ func (w *worker) sawOnce(h Hook) {
 // has those that failed made again. A hook that cannot be read keeps no other
 // from being so.
 func (w *worker) findLost(ctx context.Context) error {
-	if h, ok := w.GitHub.OwnHook(); ok {
+	own := w.GitHub.OwnHooks()
+	for _, h := range own {
 		if err := w.sawHook(ctx, h); err != nil {
 			return err
 		}
@@ -190,8 +194,7 @@ func (w *worker) findLost(ctx context.Context) error {
 		return err
 	}
 	hooks = slices.DeleteFunc(hooks, func(h HookSweep) bool {
-		_, ok := w.GitHub.OwnHook()
-		return h.Kind == HookApp && !ok
+		return h.Kind == HookApp && !slices.Contains(own, h.Hook)
 	})
 	var errs []error
 	for range min(len(hooks), sweepHooks) {

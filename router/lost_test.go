@@ -23,10 +23,13 @@ type post struct {
 	fail  func(h router.Hook, deliveryID int64) error
 }
 
-func (p *post) OwnHook() (router.Hook, bool) {
+func (p *post) OwnHooks() []router.Hook {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return router.Hook{Kind: router.HookApp}, p.app
+	if !p.app {
+		return nil
+	}
+	return []router.Hook{{Kind: router.HookApp}}
 }
 
 func (p *post) Deliveries(_ context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {

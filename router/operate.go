@@ -12,14 +12,15 @@ import (
 // Owner, Repo and Label are compared without case.
 type JobFilter struct {
 	States []JobState // any of them; none: in any state
-	Owner  string     // "": any, as below
-	Repo   string     // without the owner
-	Rule   string     // that took or denied the job
-	Label  string     // among those that the job asks for
+	Host   string     // of its GitHub; "": any, as below
+	Owner  string
+	Repo   string // without the owner
+	Rule   string // that took or denied the job
+	Label  string // among those that the job asks for
 
 	Since, Until time.Time // received from Since on and before Until; zero: no bound
 
-	Before int64 // GitHub's ID is under it: the last of the page before; 0: the first page
+	Before int64 // its ID is under it: the last of the page before; 0: the first page
 	Limit  int   // at most this many; at least 1
 }
 

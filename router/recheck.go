@@ -30,16 +30,16 @@ type RecheckStore interface {
 }
 
 // recheck asks GitHub about jobs of which we have not heard for long: a
-// delivery may be lost for good. It ends when GitHub takes no more for now.
+// delivery may be lost for good. It leaves out a GitHub that takes no more for now.
 func (a *App) recheck(ctx context.Context) error {
 	jobs, err := a.Store.Stale(ctx, a.Now(), a.Recheck, recheckBatch)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	refused := map[string]bool{} // owners
+	refused := map[ownerKey]bool{} // or, of no owner, all of a host
 	for _, j := range jobs {
-		if refused[j.Repo.Owner] {
+		if refused[ownerOf(j.Repo)] || refused[ownerKey{host: j.Repo.Host}] {
 			continue
 		}
 		_, err := a.ask(ctx, j)
@@ -48,10 +48,11 @@ func (a *App) recheck(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.As(err, &fix):
-			refused[j.Repo.Owner] = true // the others' answers would be the same
+			refused[ownerOf(j.Repo)] = true // the others' answers would be the same
 			errs = append(errs, err)
 		case err != nil:
-			return errors.Join(append(errs, err)...)
+			refused[ownerKey{host: j.Repo.Host}] = true
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

@@ -22,13 +22,18 @@ func (w *worker) strays(ctx context.Context) error {
 		return err
 	}
 	var errs []error
+	full := map[string]bool{} // hosts that take no more for now
 	for _, t := range targets {
-		err := w.straysOf(ctx, t)
-		var later *RetryAtError
-		if errors.As(err, &later) || ctx.Err() != nil {
-			return errors.Join(append(errs, err)...)
+		if full[t.Host] {
+			continue
 		}
+		err := w.straysOf(ctx, t)
 		errs = append(errs, err)
+		var later *RetryAtError
+		full[t.Host] = errors.As(err, &later)
+		if ctx.Err() != nil {
+			break
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -41,25 +41,30 @@ type Unfinished struct {
 
 // A SyncReport says what a full look at a repository found. Its JSON form is a contract.
 type SyncReport struct {
-	Repo string `json:"repo"` // owner/name
+	Host string `json:"host,omitempty"` // of the repository's GitHub; "": the only one
+	Repo string `json:"repo"`           // owner/name
 	Unfinished
 	Changed int `json:"changed"` // jobs of which something was not known
 }
 
 // A SyncStore is the part of Store that a full look uses.
 type SyncStore interface {
-	// Open returns the jobs of a repository, in any spelling, that are Held,
-	// Queued, Retrying, Dispatched or Running.
-	Open(ctx context.Context, owner, repo string) ([]Job, error)
+	// Open returns the jobs of a repository of an instance, in any spelling,
+	// that are Held, Queued, Retrying, Dispatched or Running.
+	Open(ctx context.Context, instance int64, owner, repo string) ([]Job, error)
 }
 
-// Sync takes a full look at a repository, owner/name: at all its runs that have
-// not ended, and then at the jobs of it that the books have as waiting or
+// Sync takes a full look at a repository, owner/name, of the GitHub with this
+// host, "" being the first: at all its runs that have not ended, and then at the jobs of it that the books have as waiting or
 // running and that no such run has. It fails with a *RetryAtError when
 // GitHub's rate limit is reached; what was looked at until then is kept.
 // Safe for concurrent use.
-func (a *App) Sync(ctx context.Context, repo string) (SyncReport, error) {
-	report := SyncReport{Repo: repo}
+func (a *App) Sync(ctx context.Context, host, repo string) (SyncReport, error) {
+	in, known := a.instance(host)
+	report := SyncReport{Host: in.Host, Repo: repo}
+	if !known {
+		return report, &GiveUpError{Err: fmt.Errorf("no GitHub with the host %q is configured", host)}
+	}
 	owner, name, ok := strings.Cut(repo, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
 		return report, &GiveUpError{Err: fmt.Errorf("%q is no repository: want owner/name", repo)}
@@ -68,7 +73,7 @@ func (a *App) Sync(ctx context.Context, repo string) (SyncReport, error) {
 	defer cancel()
 	seen := map[int64]bool{}
 	var err error
-	report.Unfinished, err = a.GitHub.Unfinished(ctx, Repo{Owner: owner, Name: name, FullName: repo}, syncCalls, func(d Delivery) error {
+	report.Unfinished, err = a.GitHub.Unfinished(ctx, Repo{Host: in.Host, Owner: owner, Name: name, FullName: repo}, syncCalls, func(d Delivery) error {
 		seen[d.Job.ID] = true
 		changed, err := a.learn(ctx, d)
 		if changed {
@@ -79,7 +84,7 @@ func (a *App) Sync(ctx context.Context, repo string) (SyncReport, error) {
 	if err != nil {
 		return report, fmt.Errorf("look at the runs of %s: %w", repo, err)
 	}
-	open, err := a.Store.Open(ctx, owner, name)
+	open, err := a.Store.Open(ctx, in.Number, owner, name)
 	if err != nil {
 		return report, err
 	}
@@ -134,23 +139,24 @@ func (a *App) firstLook(ctx context.Context) error {
 		a.Logger.Warn("not all repositories are known; jobs that wait in the others are found when GitHub tells of them", "err", err)
 	}
 	var total SyncReport
-	for _, repo := range repos {
-		report, err := a.Sync(ctx, repo)
+	for _, r := range repos {
+		repo := r.FullName
+		report, err := a.Sync(ctx, r.Host, repo)
 		var later *RetryAtError
 		for errors.As(err, &later) {
-			a.Logger.Info("the first look goes on when GitHub takes more requests", "repo", repo, "again_at", later.At)
+			a.Logger.Info("the first look goes on when GitHub takes more requests", "host", r.Host, "repo", repo, "again_at", later.At)
 			select {
 			case <-ctx.Done():
 				return nil
 			case <-time.After(max(later.At.Sub(a.Now()), time.Second)):
 			}
-			report, err = a.Sync(ctx, repo)
+			report, err = a.Sync(ctx, r.Host, repo)
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			a.Logger.Warn("cannot look at a repository; switchyard jobs sync tries again", "repo", repo, "err", err)
+			a.Logger.Warn("cannot look at a repository; switchyard jobs sync tries again", "host", r.Host, "repo", repo, "err", err)
 		}
 		total.Jobs, total.Changed, total.Calls = total.Jobs+report.Jobs, total.Changed+report.Changed, total.Calls+report.Calls
 	}
@@ -160,17 +166,17 @@ func (a *App) firstLook(ctx context.Context) error {
 }
 
 // repositories are those of a first look, each once, also when it fails.
-func (a *App) repositories(ctx context.Context) (repos []string, err error) {
+func (a *App) repositories(ctx context.Context) (repos []Repo, err error) {
 	seen := map[string]bool{}
-	add := func(repo string) error {
-		key := strings.ToLower(repo)
+	add := func(host, repo string) error {
+		key := host + "/" + strings.ToLower(repo)
 		switch {
 		case repo == "" || seen[key]:
 		case len(repos) >= maxRepos:
 			return fmt.Errorf("there are more than %d repositories", maxRepos)
 		default:
 			seen[key] = true
-			repos = append(repos, repo)
+			repos = append(repos, Repo{Host: host, FullName: repo})
 		}
 		return nil
 	}
@@ -181,9 +187,10 @@ func (a *App) repositories(ctx context.Context) (repos []string, err error) {
 	}
 	for _, j := range jobs { // first: their runners are waited for
 		if j.Status != "dead" {
-			errs = append(errs, add(j.Repo))
+			id, _, _ := ofRunner(j.RunnerID)
+			errs = append(errs, add(a.hostOf(id), j.Repo))
 		}
 	}
-	err = a.GitHub.Repositories(ctx, func(r Repo) error { return add(r.Owner + "/" + r.Name) })
+	err = a.GitHub.Repositories(ctx, func(r Repo) error { return add(r.Host, r.Owner+"/"+r.Name) })
 	return repos, errors.Join(append(errs, err)...)
 }

@@ -148,7 +148,7 @@ func TestAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	other := delivery(5, "queued", "self-hosted", "linux")
 	other.Job.Repo.Name = "api"
 	r.deliver(other)
-	report, err := r.app.Sync(t.Context(), "Acme/web")
+	report, err := r.app.Sync(t.Context(), "", "Acme/web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	r.await(5, in(router.Dispatched))
 	for _, repo := range []string{"", "acme", "acme/", "/web", "acme/web/x"} {
 		var giveUp *router.GiveUpError
-		if _, err := r.app.Sync(t.Context(), repo); !errors.As(err, &giveUp) {
+		if _, err := r.app.Sync(t.Context(), "", repo); !errors.As(err, &giveUp) {
 			t.Errorf("Sync(%q) = %v, want give up", repo, err)
 		}
 	}

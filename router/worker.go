@@ -52,8 +52,8 @@ type worker struct {
 
 	nextHook int // whose turn it is to be swept, of those in the store; used by findLost only
 
-	hooks map[Hook]bool            // that the store knows; guarded by mu
-	told  map[string]*rate.Limiter // what an owner's commits may be told, by lower-case name; guarded by mu
+	hooks map[Hook]bool              // that the store knows; guarded by mu
+	told  map[ownerKey]*rate.Limiter // what an owner's commits may be told; guarded by mu
 }
 
 // run hands out due jobs until ctx ends, then waits for those in hand: for

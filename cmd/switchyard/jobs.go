@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"switchyard/router"
 	"switchyard/router/store"
 	"switchyard/rules"
 )
@@ -86,7 +87,7 @@ type jobLine struct {
 func recorded(j store.Recorded) rules.Record {
 	facts := j.Job.Facts()
 	facts.Run = j.Run
-	return rules.Record{ID: j.Job.ID, Facts: facts}
+	return rules.Record{ID: router.GitHubID(j.Job.ID), Facts: facts}
 }
 
 func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Time, output string) (err error) {
@@ -113,7 +114,7 @@ func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Tim
 		if err != nil {
 			return err
 		}
-		line := jobLine{Record: recorded(j), RunID: j.Job.RunID, ReceivedAt: j.Job.ReceivedAt, Outcome: j.Outcome}
+		line := jobLine{Record: recorded(j), RunID: router.GitHubID(j.Job.RunID), ReceivedAt: j.Job.ReceivedAt, Outcome: j.Outcome}
 		if err := enc.Encode(line); err != nil {
 			return fmt.Errorf("write the jobs: %w", err)
 		}

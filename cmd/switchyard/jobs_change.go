@@ -52,6 +52,7 @@ Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
 func jobsSyncCommand() *cobra.Command {
 	var o operator
 	var repos []string
+	var host string
 	cmd := &cobra.Command{
 		Use:   "sync --repo OWNER/NAME",
 		Short: "Take a full look at a repository on GitHub",
@@ -71,7 +72,7 @@ Exit code 0: done. 1: GitHub refuses it. 2: could not tell.`,
 			}
 			for _, repo := range repos {
 				var r router.SyncReport
-				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/sync", nil, map[string]string{"repo": repo}, &r); err != nil {
+				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/sync", nil, map[string]string{"host": host, "repo": repo}, &r); err != nil {
 					return answered(err)
 				}
 				more := ""
@@ -89,6 +90,7 @@ Exit code 0: done. 1: GitHub refuses it. 2: could not tell.`,
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.StringSliceVar(&repos, "repo", nil, "the `repository`, as owner/name; several with commas")
+	fl.StringVar(&host, "host", "", "of the GitHub that they are on (the server's first)")
 	o.flags(fl)
 	return cmd
 }

@@ -19,7 +19,7 @@ const pageSize = 500 // the API's greatest
 func jobsListCommand() *cobra.Command {
 	var o operator
 	var states []string
-	var owner, repo, rule, label, since, until string
+	var host, owner, repo, rule, label, since, until string
 	var limit int
 	var watched bool
 	cmd := &cobra.Command{
@@ -41,7 +41,7 @@ Exit code 0: listed. 2: could not.`,
 			}
 			now := time.Now()
 			params := url.Values{}
-			for name, value := range map[string]string{"owner": owner, "repo": repo, "rule": rule, "label": label} {
+			for name, value := range map[string]string{"host": host, "owner": owner, "repo": repo, "rule": rule, "label": label} {
 				if value != "" {
 					params.Set(name, value)
 				}
@@ -80,6 +80,7 @@ Exit code 0: listed. 2: could not.`,
 	fl.StringSliceVar(&states, "state", nil, "only in these `states`: held, queued, retrying, dispatched, running, completed, ignored, denied, unroutable")
 	fl.StringVar(&owner, "owner", "", "only of this organization or user")
 	fl.StringVar(&repo, "repo", "", "only of this repository, as `name` or owner/name")
+	fl.StringVar(&host, "host", "", "only on the GitHub with this host, such as github.com")
 	fl.StringVar(&rule, "rule", "", "only those that this rule took or denied")
 	fl.StringVar(&label, "label", "", "only those that ask for this label")
 	fl.StringVar(&since, "since", "", "only received since then: a `time` such as 36h, 30d or 2026-11-01")

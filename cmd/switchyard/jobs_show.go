@@ -113,7 +113,11 @@ func writeJob(out io.Writer, d web.JobDetail, now time.Time) error {
 			t.row(what, s)
 		}
 	}
-	line("job", strconv.FormatInt(j.ID, 10))
+	of := ""
+	if j.GitHubID != j.ID {
+		of = fmt.Sprintf(", %d on %s", j.GitHubID, j.Repo.Host)
+	}
+	line("job", strconv.FormatInt(j.ID, 10), of)
 	line("name", nonEmpty(" · ", j.Repo.FullName, j.Workflow, j.Name))
 	line("run", fmt.Sprintf("%d, attempt %d", j.RunID, j.Attempt), prefixed(", branch ", j.Branch), prefixed(", caused by ", j.Sender))
 	line("page", j.URL)

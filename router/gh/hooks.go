@@ -17,9 +17,12 @@ const (
 	maxGUID        = 128 // bytes, as the webhook takes; GitHub's have 36
 )
 
-// OwnHook implements router.Webhooks.
-func (c *Client) OwnHook() (router.Hook, bool) {
-	return router.Hook{Kind: router.HookApp}, c.app != nil
+// OwnHooks implements router.Webhooks.
+func (c *Client) OwnHooks() []router.Hook {
+	if c.app == nil {
+		return nil
+	}
+	return []router.Hook{{Kind: router.HookApp}}
 }
 
 // Deliveries implements router.Webhooks. It makes one request, but for those

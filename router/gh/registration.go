@@ -149,9 +149,7 @@ func checkLabels(labels []string) error {
 // of the host of an Enterprise Server, whose API lies below /api/v3/.
 func (c *Client) webURL(t target) string {
 	u := *c.base
-	if u.Host == "api.github.com" || strings.HasSuffix(u.Host, ".ghe.com") {
-		u.Host = strings.TrimPrefix(u.Host, "api.")
-	}
+	u.Host = c.Host()
 	u.Path = strings.TrimSuffix(u.Path, "api/v3/")
 	switch {
 	case t.enterprise != "":

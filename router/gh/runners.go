@@ -67,6 +67,9 @@ func absent(err error, resp *github.Response) bool {
 
 // deliveryOf is what GitHub says of a job as a delivery would say it.
 func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) (router.Delivery, error) {
+	if max(found.GetID(), found.GetRunID()) > router.MaxGitHubID {
+		return router.Delivery{}, errors.New("GitHub's answer holds an ID of over 48 bits")
+	}
 	if found.GetRunID() <= 0 || found.GetStatus() == "" || found.GetName() == "" || found.Labels == nil {
 		return router.Delivery{}, errors.New("GitHub's answer lacks the job's run, status, name or labels")
 	}

@@ -180,7 +180,7 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 	switch status(readErr) {
 	case http.StatusOK:
 		token := existing.Meta[metaClaimToken]
-		if token == "" || existing.Meta[metaJobID] != strconv.FormatInt(r.Job.ID, 10) {
+		if token == "" || existing.Meta[metaJobID] != strconv.FormatInt(router.GitHubID(r.Job.ID), 10) {
 			return router.Started{}, &router.FixError{
 				Fix: "purge it, or give Switchyard a namespace of its own",
 				Err: fmt.Errorf("%s: Nomad has a job of this ID that Switchyard did not make", register),

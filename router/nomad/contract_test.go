@@ -68,7 +68,7 @@ func newTarget(t *testing.T, addr string, real bool) target {
 func (on target) fresh(t *testing.T, p router.Placement) router.StartRequest {
 	t.Helper()
 	r := request(p)
-	r.Job.ID = rand.Int64N(1 << 53)
+	r.Job.ID = rand.Int64N(1 << 48)
 	r.Job.Try = 1
 	r.Runner = router.Runner{ID: r.Job.RunnerID(), JobID: r.Job.ID, Try: 1, Name: r.Job.RunnerID()}
 	on.purge(t, r.Runner.ID)

@@ -49,8 +49,8 @@ func jobMeta(r router.StartRequest) map[string]string {
 		metaRepoURL:      inert(page(r.Job, r.Job.Repo.FullName)),
 		metaRepository:   inert(r.Job.Repo.FullName),
 		metaOwner:        inert(r.Job.Repo.Owner),
-		metaJobID:        strconv.FormatInt(r.Job.ID, 10),
-		metaRunID:        strconv.FormatInt(r.Job.RunID, 10),
+		metaJobID:        strconv.FormatInt(router.GitHubID(r.Job.ID), 10),
+		metaRunID:        strconv.FormatInt(router.GitHubID(r.Job.RunID), 10),
 		metaRunAttempt:   strconv.Itoa(r.Job.Attempt),
 		metaWorkflow:     inert(r.Job.Workflow),
 	}
@@ -115,7 +115,7 @@ func runnerURL(r router.StartRequest) string {
 
 // page is a page of GitHub, on the server that the job is on.
 func page(j router.Job, path string) string {
-	u := url.URL{Scheme: "https", Host: "github.com", Path: "/" + path}
+	u := url.URL{Scheme: "https", Host: cmp.Or(j.Repo.Host, "github.com"), Path: "/" + path}
 	if page, ok := jobPage(j); ok {
 		u.Scheme, u.Host = page.Scheme, page.Host
 	}

@@ -18,7 +18,7 @@ SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.names
 	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
 	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
 FROM runners r JOIN jobs j ON j.id = r.job_id
-	LEFT JOIN jobs s ON r.state = 'busy' AND s.state = 'running' AND s.runner_name = r.name `
+	LEFT JOIN jobs s ON r.state = 'busy' AND s.state = 'running' AND s.runner_name = r.name AND s.id >> 48 = r.job_id >> 48 `
 
 func scanLive(rows *sql.Rows, r *router.LiveRunner) error {
 	var stateAt, created, placed, ended, since, limit int64
@@ -85,7 +85,7 @@ WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0`
 	// A busy runner that runs no job which the books know of has ended its job.
 	endedSQL = `
 UPDATE runners SET ended_at = ?2, updated_at = ?3,
-	state = iif(state = 'busy' AND NOT EXISTS (SELECT 1 FROM jobs s WHERE s.state = 'running' AND s.runner_name = runners.name), 'finished', state),
+	state = iif(state = 'busy' AND NOT EXISTS (SELECT 1 FROM jobs s WHERE s.state = 'running' AND s.runner_name = runners.name AND s.id >> 48 = runners.job_id >> 48), 'finished', state),
 	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped'), reason || '; then ' || ?4, ?4))
 WHERE id = ?1 AND ended_at = 0`
 
@@ -338,23 +338,24 @@ func (s *Store) GoOn(ctx context.Context, runnerID, reason string, now time.Time
 }
 
 const (
-	sayRunnerSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1 RETURNING name`
+	sayRunnerSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1 RETURNING name, job_id >> 48`
 
-	sayJobSQL = `UPDATE jobs SET reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1`
+	sayJobSQL = `UPDATE jobs SET reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1 AND id >> 48 = ?4`
 )
 
 // Say implements router.Store.
 func (s *Store) Say(ctx context.Context, runnerID, reason string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var name string
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&name) }, sayRunnerSQL, runnerID, reason, millis(now))
+		var instance int64
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&name, &instance) }, sayRunnerSQL, runnerID, reason, millis(now))
 		if err != nil {
 			return err
 		}
 		if name == "" {
 			return router.ErrNotFound
 		}
-		_, err = t.exec(sayJobSQL, name, reason, millis(now))
+		_, err = t.exec(sayJobSQL, name, reason, millis(now), instance)
 		return err
 	})
 }

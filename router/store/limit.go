@@ -27,12 +27,12 @@ WHERE id = ?1 AND state IN ('queued', 'retrying')`
 	// of the repository that has the fewest.
 	releaseSQL = `
 WITH gone AS (SELECT limit_key AS key FROM jobs WHERE id = ?1 AND limit_key <> ''),
-	counts AS (SELECT owner, repo, count(*) AS n FROM jobs, gone WHERE limit_key = key AND ` + placed + ` GROUP BY owner, repo)
+	counts AS (SELECT host, owner, repo, count(*) AS n FROM jobs, gone WHERE limit_key = key AND ` + placed + ` GROUP BY host, owner, repo)
 UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?2, updated_at = ?2, reason = 'a place under its limit is free; waits for the router'
 WHERE id = (
 	SELECT held.id FROM gone
 	JOIN jobs held ON held.limit_key = gone.key AND held.limit_key <> '' AND held.state = 'held'
-	LEFT JOIN counts ON counts.owner = held.owner AND counts.repo = held.repo
+	LEFT JOIN counts ON counts.host = held.host AND counts.owner = held.owner AND counts.repo = held.repo
 	ORDER BY coalesce(counts.n, 0), held.received_at, held.id
 	LIMIT 1)`
 

@@ -151,10 +151,10 @@ func (s *Store) Asked(ctx context.Context, jobID int64, now time.Time) error {
 
 const openSQL = `
 SELECT ` + jobColumns + ` FROM jobs
-WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND lower(owner) = lower(?1) AND lower(repo) = lower(?2)
+WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND lower(owner) = lower(?1) AND lower(repo) = lower(?2) AND id >> 48 = ?3
 ORDER BY id`
 
 // Open implements router.SyncStore.
-func (s *Store) Open(ctx context.Context, owner, repo string) ([]router.Job, error) {
-	return s.jobs(ctx, "read the open jobs of "+owner+"/"+repo, openSQL, owner, repo)
+func (s *Store) Open(ctx context.Context, instance int64, owner, repo string) ([]router.Job, error) {
+	return s.jobs(ctx, "read the open jobs of "+owner+"/"+repo, openSQL, owner, repo, instance)
 }

@@ -62,6 +62,9 @@ func findJobs(ctx context.Context, db *sql.DB, f router.JobFilter) ([]router.Job
 	if f.Before != 0 {
 		where.and("id < ?", f.Before)
 	}
+	if f.Host != "" {
+		where.and("host = ?", f.Host)
+	}
 	if f.Owner != "" {
 		where.and("owner = ? COLLATE NOCASE", f.Owner)
 	}

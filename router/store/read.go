@@ -11,7 +11,7 @@ import (
 	"switchyard/router"
 )
 
-const jobColumns = `id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
+const jobColumns = `id, run_id, attempt, host, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
 	state, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion,
 	sha, fallback, dispatched_at, running_at, completed_at, asked_at`
 
@@ -20,7 +20,7 @@ func scanJob(rows *sql.Rows, j *router.Job, besides ...any) error {
 	var labels string
 	var decision sql.NullString
 	var due, received, updated, dispatched, running, completed, asked int64
-	err := rows.Scan(append([]any{&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
+	err := rows.Scan(append([]any{&j.ID, &j.RunID, &j.Attempt, &j.Repo.Host, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
 		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL,
 		&j.State, &j.Reason, &decision, &j.Try, &j.Failures, &due, &received, &updated, &j.RunnerName, &j.Conclusion,
 		&j.SHA, &j.Fallback, &dispatched, &running, &completed, &asked}, besides...)...)

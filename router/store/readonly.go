@@ -121,7 +121,7 @@ const jobsPage = 500
 
 // The decision is not taken whole: to decode it takes longer than all the rest.
 const recordedSQL = `
-SELECT id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
+SELECT id, run_id, attempt, host, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
 	received_at, coalesce(decision ->> '$.outcome', ''), decision ->> '$.run'
 FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
 
@@ -130,7 +130,7 @@ func scanRecorded(rows *sql.Rows, r *Recorded) error {
 	var labels string
 	var run sql.NullString
 	var received int64
-	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
+	err := rows.Scan(&j.ID, &j.RunID, &j.Attempt, &j.Repo.Host, &j.Repo.Owner, &j.Repo.Name, &j.Repo.Private, &j.Repo.Visibility, &j.Repo.Fork,
 		&j.Name, &j.Workflow, &j.Branch, &j.Sender, &labels, &j.URL, &received, &r.Outcome, &run)
 	if err != nil {
 		return err

@@ -18,8 +18,8 @@ ON CONFLICT (id) DO NOTHING`
 // insertJobSQL makes a job known; what follows it says what a known job becomes.
 const insertJobSQL = `
 INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, running_at, completed_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19, ?20,
+	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, running_at, completed_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19, ?20, ?21,
 	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0))
 ON CONFLICT (id) DO `
 
@@ -97,7 +97,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	n, err := t.exec(query,
 		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
 		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
-		state, reason, now, runnerName, conclusion, j.SHA)
+		state, reason, now, runnerName, conclusion, j.SHA, j.Repo.Host)
 	if err != nil {
 		return false, err
 	}
@@ -131,16 +131,17 @@ func orUnnamed(runner string) string {
 	return runner
 }
 
-// States only move forward: a runner that was given up stays so.
+// States only move forward: a runner that was given up stays so. A name is of
+// one instance of GitHub alone: router.InstanceOf.
 const (
 	runnerBusySQL = `
 UPDATE runners SET state = 'busy', updated_at = ?2, reason = 'GitHub gave it job ' || ?3
-WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online')
+WHERE name = ?1 AND job_id >> 48 = ?3 >> 48 AND state IN ('dispatched', 'claimed', 'online')
 RETURNING id, job_id, try`
 
 	runnerFinishedSQL = `
 UPDATE runners SET state = 'finished', updated_at = ?2, reason = 'its job ' || ?3 || ' ended'
-WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')
+WHERE name = ?1 AND job_id >> 48 = ?3 >> 48 AND state IN ('dispatched', 'claimed', 'online', 'busy')
 RETURNING id, job_id, try`
 )
 

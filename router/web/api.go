@@ -51,7 +51,7 @@ type App interface {
 	Explain(j router.Job) router.Decision
 	RetryJob(ctx context.Context, id int64) error
 	CancelJob(ctx context.Context, id int64, run bool) error
-	Sync(ctx context.Context, repo string) (router.SyncReport, error)
+	Sync(ctx context.Context, host, repo string) (router.SyncReport, error)
 	StopRunner(ctx context.Context, id string, force bool) error
 }
 

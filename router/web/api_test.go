@@ -68,7 +68,7 @@ func (a *app) RetryJob(_ context.Context, id int64) error { return a.do("retry",
 func (a *app) CancelJob(_ context.Context, id int64, run bool) error {
 	return a.do("cancel", id, " ", run)
 }
-func (a *app) Sync(_ context.Context, repo string) (router.SyncReport, error) {
+func (a *app) Sync(_ context.Context, _, repo string) (router.SyncReport, error) {
 	return router.SyncReport{Repo: repo, Changed: 3}, a.do("sync", repo)
 }
 func (a *app) StopRunner(_ context.Context, id string, force bool) error {

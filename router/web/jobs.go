@@ -18,7 +18,8 @@ import (
 // A Job is one as the API shows it. Times are in UTC, null when it has not
 // come to that.
 type Job struct {
-	ID           int64           `json:"id"`
+	ID           int64           `json:"id"`        // router.Job's
+	GitHubID     int64           `json:"github_id"` // GitHub's own; so is RunID
 	RunID        int64           `json:"run_id"`
 	Attempt      int             `json:"attempt"`
 	Repo         rules.Repo      `json:"repo"`
@@ -53,7 +54,7 @@ type JobList struct {
 
 func jobOf(j router.Job) Job {
 	v := Job{
-		ID: j.ID, RunID: j.RunID, Attempt: j.Attempt, Repo: j.Repo, Name: j.Name, Workflow: j.Workflow, Branch: j.Branch, SHA: j.SHA, Sender: j.Sender,
+		ID: j.ID, GitHubID: router.GitHubID(j.ID), RunID: router.GitHubID(j.RunID), Attempt: j.Attempt, Repo: j.Repo, Name: j.Name, Workflow: j.Workflow, Branch: j.Branch, SHA: j.SHA, Sender: j.Sender,
 		Labels: list(j.Labels), URL: j.URL, State: j.State, Reason: j.Reason, Try: j.Try, Fallback: j.Fallback, Failures: j.Failures,
 		RunnerName: j.RunnerName, Conclusion: j.Conclusion, ReceivedAt: j.ReceivedAt, UpdatedAt: j.UpdatedAt,
 		DispatchedAt: orNull(j.DispatchedAt), RunningAt: orNull(j.RunningAt), CompletedAt: orNull(j.CompletedAt),
@@ -87,7 +88,7 @@ func ListJobs(ctx context.Context, books Books, params url.Values) (JobList, err
 	var f router.JobFilter
 	p := parameters{Values: params}
 	f.States = oneOf(&p, "state", router.JobStates...)
-	f.Owner, f.Repo, f.Rule, f.Label = p.text("owner"), p.text("repo"), p.text("rule"), p.text("label")
+	f.Owner, f.Host, f.Repo, f.Rule, f.Label = p.text("owner"), p.text("host"), p.text("repo"), p.text("rule"), p.text("label")
 	if owner, name, ok := strings.Cut(f.Repo, "/"); ok {
 		if f.Owner != "" && !strings.EqualFold(f.Owner, owner) {
 			p.refuse("owner=%s and repo=%s name two owners", f.Owner, f.Repo)
@@ -236,6 +237,7 @@ func (a *api) sync(req *http.Request) (any, error) {
 		return nil, err
 	}
 	var body struct {
+		Host string `json:"host"`
 		Repo string `json:"repo"`
 	}
 	dec := json.NewDecoder(req.Body)
@@ -243,11 +245,11 @@ func (a *api) sync(req *http.Request) (any, error) {
 	if err := dec.Decode(&body); err != nil {
 		return nil, refuse(http.StatusBadRequest, `the body is no JSON object as {"repo": "owner/name"}: %v`, err)
 	}
-	if owner, name, ok := strings.Cut(body.Repo, "/"); !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Repo) > maxParameter {
+	if owner, name, ok := strings.Cut(body.Repo, "/"); !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Host)+len(body.Repo) > maxParameter {
 		return nil, refuse(http.StatusBadRequest, "repo %q: want owner/name", body.Repo)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
 	defer cancel()
-	report, err := a.App.Sync(ctx, body.Repo)
+	report, err := a.App.Sync(ctx, body.Host, body.Repo)
 	return report, undone(err)
 }

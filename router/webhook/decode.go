@@ -99,6 +99,10 @@ func (p *payload) check() error {
 		return missing("workflow_job.run_id")
 	case p.Job.RunID < 0:
 		return errors.New("workflow_job.run_id must be positive")
+	case p.Job.ID > router.MaxGitHubID:
+		return errors.New("workflow_job.id has more than 48 bits")
+	case p.Job.RunID > router.MaxGitHubID:
+		return errors.New("workflow_job.run_id has more than 48 bits")
 	case p.Job.RunAttempt != nil && *p.Job.RunAttempt < 1:
 		return errors.New("workflow_job.run_attempt must be positive")
 	case p.Job.Status == "":

@@ -43,16 +43,25 @@ const (
 // Config is what a Handler needs.
 type Config struct {
 	Secrets  []router.Secret  // required: one or, while a secret is being changed, two; each of at least 16 bytes
+	Host     string           // of the GitHub that has them, as router.Repo.Host; "": not known
+	More     []Instance       // other GitHubs; a secret tells which one sent a delivery, so no two share one
 	Logger   *slog.Logger     // nil: slog.Default
 	MaxBytes int64            // largest body; 0: 25 MiB, GitHub's own limit
 	Now      func() time.Time // nil: time.Now
 }
 
+// An Instance is a GitHub and the secrets of its webhooks, as Config.Secrets.
+type Instance struct {
+	router.Instance
+	Secrets []router.Secret
+}
+
 type handler struct {
 	Config
-	receive func(context.Context, router.Delivery) error
-	large   chan struct{} // one element for each large body being read
-	buffers sync.Pool     // of *bytes.Buffer
+	instances []Instance
+	receive   func(context.Context, router.Delivery) error
+	large     chan struct{} // one element for each large body being read
+	buffers   sync.Pool     // of *bytes.Buffer
 
 	unsigned rate.Sometimes // bounds the warnings that strangers can cause
 }
@@ -72,12 +81,24 @@ type handler struct {
 // GitHub does not send again by itself what was not answered with 2xx, but
 // shows the answer and offers to redeliver.
 func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-	if n := len(cfg.Secrets); n < 1 || n > 2 {
-		return nil, fmt.Errorf("webhook: got %d secrets, want one, or two while one is being changed", n)
-	}
-	for i, s := range cfg.Secrets {
-		if len(s) < minSecret {
-			return nil, fmt.Errorf("webhook: secret %d has %d bytes, want at least %d: make one with `openssl rand -hex 32`", i+1, len(s), minSecret)
+	instances := append([]Instance{{router.Instance{Host: cfg.Host}, cfg.Secrets}}, cfg.More...)
+	of := map[router.Secret]int64{}
+	for _, in := range instances {
+		where := "webhook"
+		if in.Number != 0 {
+			where += " of " + in.Host
+		}
+		if n := len(in.Secrets); n < 1 || n > 2 {
+			return nil, fmt.Errorf("%s: got %d secrets, want one, or two while one is being changed", where, n)
+		}
+		for i, s := range in.Secrets {
+			if len(s) < minSecret {
+				return nil, fmt.Errorf("%s: secret %d has %d bytes, want at least %d: make one with `openssl rand -hex 32`", where, i+1, len(s), minSecret)
+			}
+			if n, ok := of[s]; ok && n != in.Number {
+				return nil, fmt.Errorf("%s: secret %d is another GitHub's, too: give each its own, as a secret tells which one sent a delivery", where, i+1)
+			}
+			of[s] = in.Number
 		}
 	}
 	if cfg.Logger == nil {
@@ -90,11 +111,12 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 		cfg.Now = time.Now
 	}
 	return &handler{
-		Config:   cfg,
-		receive:  receive,
-		large:    make(chan struct{}, largeBodies),
-		buffers:  sync.Pool{New: func() any { return new(bytes.Buffer) }},
-		unsigned: rate.Sometimes{Interval: time.Minute},
+		Config:    cfg,
+		instances: instances,
+		receive:   receive,
+		large:     make(chan struct{}, largeBodies),
+		buffers:   sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		unsigned:  rate.Sometimes{Interval: time.Minute},
 	}, nil
 }
 
@@ -129,7 +151,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, r, no, false)
 		return
 	}
-	if !h.signed(signature, body.Bytes()) {
+	in, ok := h.signed(signature, body.Bytes())
+	if !ok {
 		h.answer(w, r, refuse(http.StatusUnauthorized, "the signature is wrong: is the webhook's secret on GitHub the one that is given to Switchyard?"), false)
 		return
 	}
@@ -153,8 +176,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, r, refuse(http.StatusBadRequest, "%v", err), true)
 		return
 	}
-	d.ID, d.ReceivedAt, d.Hook = id, h.Now(), hookOf(r.Header, d.Job.Repo)
-	log := h.Logger.With("delivery_id", id, "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "action", d.Action)
+	d.ID, d.ReceivedAt, d.Hook = id, h.Now(), hookOf(r.Header, d.Job.Repo, in)
+	d.Job.ID, d.Job.RunID, d.Job.Repo.Host = in.ID(d.Job.ID), in.ID(d.Job.RunID), in.Host
+	log := h.Logger.With("delivery_id", id, "job_id", d.Job.ID, "host", in.Host, "repo", d.Job.Repo.FullName, "action", d.Action)
 	if err := h.receive(r.Context(), d); err != nil {
 		if r.Context().Err() != nil {
 			log.Warn("the sender went away before its delivery was stored; redeliver it on GitHub", "err", err)
@@ -171,17 +195,17 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // hookOf returns the webhook that a signed delivery came by; the zero Hook
 // when the headers, which the signature does not cover, name none of use.
-func hookOf(header http.Header, repo router.Repo) router.Hook {
+func hookOf(header http.Header, repo router.Repo, in router.Instance) router.Hook {
 	kind := router.HookKind(header.Get("X-GitHub-Hook-Installation-Target-Type"))
 	id, err := strconv.ParseInt(header.Get("X-GitHub-Hook-ID"), 10, 64)
 	switch {
 	case kind == router.HookApp:
-		return router.Hook{Kind: kind}
-	case err != nil || id <= 0:
+		return router.Hook{Kind: kind, ID: in.ID(0)}
+	case err != nil || id <= 0 || id > router.MaxGitHubID:
 	case kind == router.HookOrganization:
-		return router.Hook{Kind: kind, ID: id, Owner: repo.Owner}
+		return router.Hook{Kind: kind, ID: in.ID(id), Owner: repo.Owner}
 	case kind == router.HookRepository:
-		return router.Hook{Kind: kind, ID: id, Owner: repo.Owner, Repo: repo.Name}
+		return router.Hook{Kind: kind, ID: in.ID(id), Owner: repo.Owner, Repo: repo.Name}
 	}
 	return router.Hook{}
 }
@@ -279,15 +303,18 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffe
 	return nil
 }
 
-// signed reports whether one of the secrets made this signature of body. It
-// takes the same time whichever did.
-func (h *handler) signed(signature, body []byte) bool {
-	good := false
-	for _, secret := range h.Secrets {
-		mac := hmac.New(sha256.New, []byte(secret))
-		mac.Write(body)
-		var sum [sha256.Size]byte
-		good = hmac.Equal(mac.Sum(sum[:0]), signature) || good
+// signed returns the instance of which a secret made this signature of body.
+// It takes the same time whichever did.
+func (h *handler) signed(signature, body []byte) (by router.Instance, good bool) {
+	for _, in := range h.instances {
+		for _, secret := range in.Secrets {
+			mac := hmac.New(sha256.New, []byte(secret))
+			mac.Write(body)
+			var sum [sha256.Size]byte
+			if hmac.Equal(mac.Sum(sum[:0]), signature) {
+				by, good = in.Instance, true
+			}
+		}
 	}
-	return good
+	return by, good
 }

@@ -1,5 +1,6 @@
 -- +goose Up
 
+ALTER TABLE jobs ADD COLUMN host          TEXT    NOT NULL DEFAULT ''; -- of its GitHub; empty: the first instance's
 ALTER TABLE jobs ADD COLUMN sha           TEXT    NOT NULL DEFAULT ''; -- of the run's commit
 ALTER TABLE jobs ADD COLUMN fit           TEXT    NOT NULL DEFAULT ''; -- Decision's, see router.Fit; empty until it is routed
 ALTER TABLE jobs ADD COLUMN fallback      INTEGER NOT NULL DEFAULT 0;  -- the decision's fallback in force, from 1; 0: its own placement

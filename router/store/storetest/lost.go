@@ -97,7 +97,7 @@ var lostTests = []test{
 		wantDiff(t, stale(11*time.Minute, 3), []int64{2, 6, 7})
 		wantDiff(t, stale(11*time.Minute, 10), []int64{2, 6, 7, 8, 1})
 		wantDiff(t, stale(time.Hour, 10), []int64{2, 3, 6, 7, 8, 1})
-		open, err := f.Open(f.ctx(), "Acme", "WEB")
+		open, err := f.Open(f.ctx(), 0, "Acme", "WEB")
 		f.must(err)
 		wantDiff(t, len(open), 6)
 	}},

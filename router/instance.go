@@ -1,0 +1,69 @@
+package router
+
+import (
+	"strings"
+
+	"switchyard/rules"
+)
+
+// An Instance is one GitHub: github.com, a tenant of ghe.com or an Enterprise
+// Server. Each counts jobs, runs and webhooks by itself, so the books have
+// GitHub's ID in the low 48 bits of theirs and the instance's number above:
+// for the first instance, 0, they are the same.
+type Instance struct {
+	Number int64  // up to MaxInstance; it never changes, as it is part of IDs
+	Host   string // as Repo.Host has it
+}
+
+const (
+	idBits = 48
+
+	// MaxGitHubID is the highest ID of a job, run or webhook that is taken of GitHub.
+	MaxGitHubID = 1<<idBits - 1
+
+	// MaxInstance keeps IDs under 2^53, which readers of JSON have exact.
+	MaxInstance = 1<<(53-idBits) - 1
+)
+
+// ID is that of the books for one of GitHub's, which is not over MaxGitHubID.
+func (in Instance) ID(gitHubID int64) int64 { return in.Number<<idBits | gitHubID }
+
+// GitHubID is GitHub's own ID for one of the books.
+func GitHubID(id int64) int64 { return id & MaxGitHubID }
+
+// InstanceOf is the number of the instance that an ID is of.
+func InstanceOf(id int64) int64 { return id >> idBits }
+
+// hostOf is the host of the instance that an ID is of; "" when it is not
+// configured, or the GitHub is the only one and has no name.
+func (w *worker) hostOf(id int64) string {
+	for _, in := range w.GitHub.Instances() {
+		if in.Number == InstanceOf(id) {
+			return in.Host
+		}
+	}
+	return ""
+}
+
+// instance finds one by its host; "" is the first.
+func (w *worker) instance(host string) (in Instance, ok bool) {
+	for _, in := range w.GitHub.Instances() {
+		if in.Host == host || host == "" && in.Number == 0 {
+			return in, true
+		}
+	}
+	return Instance{}, host == ""
+}
+
+// An ownerKey is an owner of repositories, who may have a namesake on another instance.
+type ownerKey struct{ host, owner string }
+
+func ownerOf(r Repo) ownerKey { return ownerKey{r.Host, strings.ToLower(r.Owner)} }
+
+// addressed is a repository as jobs sync takes it.
+func addressed(r Repo) string {
+	if r.Host == "" || r.Host == rules.DefaultHost {
+		return r.FullName
+	}
+	return r.FullName + " --host " + r.Host
+}
