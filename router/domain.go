@@ -535,9 +535,10 @@ type Store interface {
 	// are Dispatched, Claimed or Online and that no job waits for.
 	Leftovers(ctx context.Context, jobID int64) ([]Runner, error)
 
-	// Reuse means a runner of those for the oldest job that waits without a
-	// runner and is of equal fit, which moves to Dispatched, and returns that
-	// job; 0 when there is none, or when the runner is no leftover any more.
+	// Reuse means a runner of those, if it is registered on Nomad, for the oldest
+	// job that waits without a runner and is of equal fit, which moves to
+	// Dispatched, and returns that job; 0 when there is none, or when the runner
+	// is no leftover any more.
 	Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error)
 
 	// Stopped moves a runner from the state in r, which is Dispatched, Claimed

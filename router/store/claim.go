@@ -195,7 +195,9 @@ const (
 
 	leftoversOfSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND ` + leftover
 
-	isLeftoverSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND ` + leftover
+	// One that Nomad may never get is of no use to another job: whoever
+	// registers it sees to its own job alone.
+	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND ` + leftover
 
 	reasonSQL = `UPDATE runners SET updated_at = ?2, reason = ?3 WHERE id = ?1`
 )
@@ -223,7 +225,7 @@ func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobI
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		jobID = 0
 		var r router.Runner
-		if err := t.query(func(rows *sql.Rows) error { return scanRunner(rows, &r) }, isLeftoverSQL, runnerID); err != nil || r.ID == "" {
+		if err := t.query(func(rows *sql.Rows) error { return scanRunner(rows, &r) }, reusableSQL, runnerID); err != nil || r.ID == "" {
 			return err
 		}
 		var p place

@@ -38,7 +38,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{leftoversSQL, "SEARCH r USING INDEX runners_live (state=?)"},
 		{leftoversSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{leftoversOfSQL, "(job_id=?)"},
-		{isLeftoverSQL, "SEARCH r USING PRIMARY KEY (id=?)"},
+		{reusableSQL, "SEARCH r USING PRIMARY KEY (id=?)"},
 		{runnerBusySQL, "(name=?)"},
 		{runnerFinishedSQL, "(name=?)"},
 		{freeRunnerSQL, "(job_id=? AND try=?)"},

@@ -140,6 +140,26 @@ var runnerTests = []test{
 		f.wantRunner(3, left.ID, router.RunnerBusy)
 		reuse("gha-77-1", 0)
 	}},
+	{"a leftover that Nomad may never get is used for no other job", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		left := f.prepare(1) // its registration is under way, or was cut off
+		f.receive(completed(1, "", "cancelled"))
+		f.receive(queued(2))
+		f.lost(f.dispatch(2).ID, T0, "x", T0)
+		reuse := func(want int64) {
+			t.Helper()
+			got, err := f.Reuse(f.ctx(), left.ID, T0)
+			f.must(err)
+			if got != want {
+				t.Errorf("it is used for job %d, want %d", got, want)
+			}
+		}
+		reuse(0)
+		f.wantState(2, router.Retrying)
+		left.NomadJob = left.ID
+		f.must(f.Dispatched(f.ctx(), left, Token(left.ID), decision(), T0))
+		reuse(2)
+	}},
 	{"a job that may wait again has a place for its next runner", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		f.receive(queued(2))
@@ -151,6 +171,8 @@ var runnerTests = []test{
 		f.lost(f.dispatch(3).ID, T0, "x", T0)
 		_, err := f.Stopped(f.ctx(), stopped, "nothing to do", T0)
 		f.must(err)
+		used.NomadJob = used.ID
+		f.must(f.Dispatched(f.ctx(), used, Token(used.ID), decision(), T0))
 		_, err = f.Reuse(f.ctx(), used.ID, T0)
 		f.must(err)
 		for id := int64(1); id <= 2; id++ {
