@@ -18,7 +18,7 @@ SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.names
 	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
 	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
 FROM runners r JOIN jobs j ON j.id = r.job_id
-	LEFT JOIN jobs s ON r.state = 'busy' AND s.state = 'running' AND s.runner_name = r.name AND s.id >> 48 = r.job_id >> 48 `
+	LEFT JOIN jobs s ON r.state = 'busy' AND s.state = 'running' AND s.runner_name = r.name AND ` + mayServe + ` `
 
 func scanLive(rows *sql.Rows, r *router.LiveRunner) error {
 	var stateAt, created, placed, ended, since, limit int64
@@ -84,8 +84,9 @@ WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0`
 
 	// A busy runner that runs no job which the books know of has ended its job.
 	endedSQL = `
-UPDATE runners SET ended_at = ?2, updated_at = ?3,
-	state = iif(state = 'busy' AND NOT EXISTS (SELECT 1 FROM jobs s WHERE s.state = 'running' AND s.runner_name = runners.name AND s.id >> 48 = runners.job_id >> 48), 'finished', state),
+UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
+	state = iif(state = 'busy' AND NOT EXISTS (
+		SELECT 1 FROM jobs s, jobs j WHERE s.state = 'running' AND s.runner_name = r.name AND j.id = r.job_id AND ` + mayServe + `), 'finished', state),
 	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped'), reason || '; then ' || ?4, ?4))
 WHERE id = ?1 AND ended_at = 0`
 

@@ -119,6 +119,13 @@ func oneJob(id int64, rows *sql.Rows, err error) (j router.Job, _ error) {
 	return j, nil
 }
 
+// mayServe says of a runner r that was started for job j whether GitHub can
+// have given it job s. Its name alone does not say: another instance, or anyone
+// in a repository of theirs, may have a runner of that name.
+const mayServe = `(s.id >> 48 = j.id >> 48 AND (nullif(r.target, '') ->> '$.enterprise' IS NOT NULL
+	OR coalesce(nullif(r.target, '') ->> '$.owner', j.owner) = s.owner COLLATE NOCASE
+		AND coalesce(nullif(r.target, '') ->> '$.repo', s.repo) = s.repo COLLATE NOCASE))`
+
 const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
 
 // Counts implements router.Store. States without jobs are left out.

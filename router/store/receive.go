@@ -131,17 +131,18 @@ func orUnnamed(runner string) string {
 	return runner
 }
 
-// States only move forward: a runner that was given up stays so. A name is of
-// one instance of GitHub alone: router.InstanceOf.
+// States only move forward: a runner that was given up stays so.
 const (
+	servesSQL = `EXISTS (SELECT 1 FROM jobs s, jobs j WHERE s.id = ?3 AND j.id = r.job_id AND ` + mayServe + `)`
+
 	runnerBusySQL = `
-UPDATE runners SET state = 'busy', updated_at = ?2, reason = 'GitHub gave it job ' || ?3
-WHERE name = ?1 AND job_id >> 48 = ?3 >> 48 AND state IN ('dispatched', 'claimed', 'online')
+UPDATE runners AS r SET state = 'busy', updated_at = ?2, reason = 'GitHub gave it job ' || ?3
+WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online') AND ` + servesSQL + `
 RETURNING id, job_id, try`
 
 	runnerFinishedSQL = `
-UPDATE runners SET state = 'finished', updated_at = ?2, reason = 'its job ' || ?3 || ' ended'
-WHERE name = ?1 AND job_id >> 48 = ?3 >> 48 AND state IN ('dispatched', 'claimed', 'online', 'busy')
+UPDATE runners AS r SET state = 'finished', updated_at = ?2, reason = 'its job ' || ?3 || ' ended'
+WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy') AND ` + servesSQL + `
 RETURNING id, job_id, try`
 )
 

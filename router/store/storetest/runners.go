@@ -140,6 +140,55 @@ var runnerTests = []test{
 		f.wantRunner(3, left.ID, router.RunnerBusy)
 		reuse("gha-77-1", 0)
 	}},
+	{"a job of elsewhere that names our runner has not got it", func(t *testing.T, f *fixture) {
+		of := func(d router.Delivery, owner, repo string) router.Delivery {
+			d.ID += owner + repo
+			d.Job.Repo.Owner, d.Job.Repo.Name, d.Job.Repo.FullName = owner, repo, owner+"/"+repo
+			return d
+		}
+		f.receive(queued(1))
+		f.receive(queued(2))
+		online, name := f.online(1) // in acme/web
+		waits := f.dispatch(2)      // its name can be guessed
+		f.receive(of(inProgress(11, name), "acme", "other"))
+		f.receive(of(inProgress(12, name), "evil", "web"))
+		f.receive(of(completed(13, name, "success"), "evil", "web"))
+		f.receive(of(inProgress(14, waits.ID), "evil", "web"))
+		f.wantRunner(1, online.ID, router.RunnerOnline)
+		f.wantRunner(2, waits.ID, router.RunnerDispatched)
+		f.wantState(1, router.Dispatched)
+		f.wantState(2, router.Dispatched)
+
+		f.receive(of(inProgress(1, name), "Acme", "Web"))
+		f.wantRunner(1, online.ID, router.RunnerBusy)
+		if r := f.live()[online.ID]; r.Serves != 1 {
+			t.Errorf("it serves job %d, want 1: the limit of another's would stop it", r.Serves)
+		}
+		f.receive(of(completed(12, name, "success"), "evil", "web"))
+		f.wantRunner(1, online.ID, router.RunnerBusy)
+		f.receive(completed(1, name, "success"))
+		f.receive(of(inProgress(15, name), "evil", "web"))
+		f.must(f.Ended(f.ctx(), []string{online.ID}, T0))
+		f.wantRunner(1, online.ID, router.RunnerFinished)
+	}},
+	{"a runner of an organization can have any job of it, of an enterprise any at all", func(t *testing.T, f *fixture) {
+		for id, at := range []router.Target{{Owner: "acme"}, {Enterprise: "big"}} {
+			id := int64(id + 1)
+			f.receive(queued(id))
+			r, name := f.online(id)
+			f.must(f.Configured(f.ctx(), r.ID, name, 99, at, T0))
+			d := inProgress(id+10, name)
+			d.Job.Repo.Name = "other"
+			if at.Owner == "" {
+				d.Job.Repo.Owner = "someone"
+			}
+			f.receive(d)
+			f.wantRunner(id, r.ID, router.RunnerBusy)
+			if r := f.live()[r.ID]; r.Serves != id+10 {
+				t.Errorf("it serves job %d, want %d", r.Serves, id+10)
+			}
+		}
+	}},
 	{"a leftover that Nomad may never get is used for no other job", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		left := f.prepare(1) // its registration is under way, or was cut off

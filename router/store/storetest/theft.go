@@ -238,7 +238,7 @@ func (w *world) ask(id string) {
 				w.runners[name] = &hubRunner{id: id, labels: w.jobs[c.Job.ID].labels}
 			}
 			w.later(func() {
-				w.must(w.Configured(w.ctx(), id, name, 99, target, w.now))
+				w.must(w.Configured(w.ctx(), id, name, 99, router.Target{Owner: "acme", Repo: fmt.Sprint("r", w.base)}, w.now))
 				w.must(w.Online(w.ctx(), id, w.now))
 			})
 		})
