@@ -247,6 +247,9 @@ func (c *Config) compare(live []LiveRunner, jobs []NomadJob, now time.Time) (tod
 			r.NomadJob, r.NomadAt = on.ID, on.At
 		}
 		what, why, later := c.mend(r, on, "", now)
+		if what == recordEnd && !r.State.Final() {
+			later = now.Add(c.Doubt)
+		}
 		if !later.IsZero() && (again.IsZero() || later.Before(again)) {
 			again = later
 		}
