@@ -176,6 +176,7 @@ type hub struct {
 	runs int                                      // how often one was looked up
 	run  func(n int, id int64) (rules.Run, error) // the nth look-up
 
+	ready   func(router.Target) error               // nil: at any time
 	job     func(id int64) (router.Delivery, error) // nil: every job is queued
 	busy    map[int64]bool                          // runners that have a job
 	removed []int64                                 // runners that were taken off
@@ -197,7 +198,12 @@ func (h *hub) RegistrationToken(_ context.Context, r router.ConfigRequest) (rout
 
 func (h *hub) Instances() []router.Instance { return nil }
 
-func (h *hub) Ready(router.Target) error { return nil }
+func (h *hub) Ready(t router.Target) error {
+	if h.ready != nil {
+		return h.ready(t)
+	}
+	return nil
+}
 
 func (h *hub) Job(_ context.Context, repo rules.Repo, id int64) (router.Delivery, error) {
 	if h.job != nil {

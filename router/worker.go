@@ -49,6 +49,7 @@ type worker struct {
 
 	runs    runs // those looked up
 	rosters rosters
+	queues  queues
 
 	nextHook int // whose turn it is to be swept, of those in the store; used by findLost only
 
@@ -175,6 +176,11 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 		if err != nil || !admitted {
 			return err
 		}
+	}
+	var later *RetryAtError
+	if err := w.ready(j, j.Placement(d).Runner); errors.As(err, &later) {
+		log.Info("github takes no runner for a job yet", "err", err, "again_at", later.At)
+		return w.retry(ctx, j.ID, later.At, fmt.Sprintf("GitHub takes no runner for it now: %v", err), d)
 	}
 	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d)}
 	token := w.token(r.ID)
