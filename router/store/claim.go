@@ -36,19 +36,6 @@ ORDER BY q.placed_at > 0, j.received_at, j.id LIMIT 1`
 	runnerStateSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = ?4 WHERE id = ?1`
 )
 
-// A querier calls scan for each row of a statement: (*tx).query, or a reader's.
-type querier func(scan func(*sql.Rows) error, query string, args ...any) error
-
-func (s *Store) querier(ctx context.Context) querier {
-	return func(scan func(*sql.Rows) error, query string, args ...any) error {
-		rows, err := s.read.QueryContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		return each(rows, scan)
-	}
-}
-
 // A place is a job that a runner may serve, and the runner that it would push aside.
 type place struct {
 	jobID int64 // 0: there is none
@@ -88,7 +75,7 @@ func (s *Store) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Clai
 
 // claimant fails with ErrNotFound, or with ErrClaimed and the runner and its job.
 func claimant(q querier, tokenHash [32]byte) (c router.Claimed, p place, err error) {
-	err = q(func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) }, claimantSQL, tokenHash[:])
+	err = one(q, scanRunner, &c.Runner, claimantSQL, tokenHash[:])
 	if err == nil && c.Runner.ID == "" {
 		err = router.ErrNotFound // never known, or dropped by Dispatched
 	}
@@ -105,7 +92,7 @@ func claimant(q querier, tokenHash [32]byte) (c router.Claimed, p place, err err
 			jobID = p.jobID
 		}
 	}
-	err = q(func(rows *sql.Rows) error { return scanJob(rows, &c.Job) }, jobSQL, jobID)
+	err = one(q, scanJob, &c.Job, jobSQL, jobID)
 	if err == nil && used {
 		err = router.ErrClaimed
 	}
@@ -128,7 +115,7 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 				if err := bind(t, &c.Runner, p, now); err != nil {
 					return err
 				}
-				if err := t.query(func(rows *sql.Rows) error { return scanJob(rows, &c.Job) }, jobSQL, p.jobID); err != nil {
+				if err := one(t.query, scanJob, &c.Job, jobSQL, p.jobID); err != nil {
 					return err
 				}
 			}
@@ -208,13 +195,7 @@ func (s *Store) Leftovers(ctx context.Context, jobID int64) (list []router.Runne
 	if jobID != 0 {
 		query, args = leftoversOfSQL, []any{jobID}
 	}
-	err = s.querier(ctx)(func(rows *sql.Rows) error {
-		var r router.Runner
-		err := scanRunner(rows, &r)
-		list = append(list, r)
-		return err
-	}, query, args...)
-	if err != nil {
+	if list, err = all(s.querier(ctx), scanRunner, query, args...); err != nil {
 		return nil, fmt.Errorf("read the runners that no job waits for: %w", err)
 	}
 	return list, nil
@@ -225,7 +206,7 @@ func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobI
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		jobID = 0
 		var r router.Runner
-		if err := t.query(func(rows *sql.Rows) error { return scanRunner(rows, &r) }, reusableSQL, runnerID); err != nil || r.ID == "" {
+		if err := one(t.query, scanRunner, &r, reusableSQL, runnerID); err != nil || r.ID == "" {
 			return err
 		}
 		var p place
@@ -370,13 +351,7 @@ func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now
 // Recover implements router.Store.
 func (s *Store) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		var claimed []router.Runner
-		err := t.query(func(rows *sql.Rows) error {
-			var r router.Runner
-			err := rows.Scan(&r.ID, &r.GitHubID)
-			claimed = append(claimed, r)
-			return err
-		}, claimedSQL)
+		claimed, err := all(t.query, func(rows *sql.Rows, r *router.Runner) error { return rows.Scan(&r.ID, &r.GitHubID) }, claimedSQL)
 		if err != nil {
 			return err
 		}

@@ -45,17 +45,10 @@ func (s *Store) Unsaid(ctx context.Context, kind router.NoticeKind, after time.D
 }
 
 func (s *Store) unsaid(ctx context.Context, begun bool, query string, args ...any) ([]router.Unsaid, error) {
-	rows, err := s.read.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	var list []router.Unsaid
-	return list, each(rows, func(rows *sql.Rows) error {
-		u := router.Unsaid{Begun: begun}
-		err := scanJob(rows, &u.Job, &u.Kind, &u.ID)
-		list = append(list, u)
-		return err
-	})
+	return all(s.querier(ctx), func(rows *sql.Rows, u *router.Unsaid) error {
+		u.Begun = begun
+		return scanJobAnd(rows, &u.Job, &u.Kind, &u.ID)
+	}, query, args...)
 }
 
 const sayingSQL = `

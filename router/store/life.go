@@ -47,16 +47,7 @@ UNION ALL ` + liveSelect + `WHERE j.state = 'dispatched' AND r.try = j.try AND r
 
 // Live implements router.Store.
 func (s *Store) Live(ctx context.Context) ([]router.LiveRunner, error) {
-	var live []router.LiveRunner
-	rows, err := s.read.QueryContext(ctx, liveSQL)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var r router.LiveRunner
-			err := scanLive(rows, &r)
-			live = append(live, r)
-			return err
-		})
-	}
+	live, err := all(s.querier(ctx), scanLive, liveSQL)
 	if err != nil {
 		return nil, fmt.Errorf("read live runners: %w", err)
 	}
@@ -121,7 +112,7 @@ func (s *Store) NomadSaw(ctx context.Context, events []router.NomadEvent, now ti
 			seen[at].Event = e
 		}
 		for i := range seen {
-			if err := t.query(func(rows *sql.Rows) error { return scanLive(rows, &seen[i].LiveRunner) }, liveOneSQL, seen[i].ID); err != nil {
+			if err := one(t.query, scanLive, &seen[i].LiveRunner, liveOneSQL, seen[i].ID); err != nil {
 				return err
 			}
 		}
@@ -257,38 +248,25 @@ ORDER BY fallback_at LIMIT 1`
 
 // FallbacksDue implements router.Store.
 func (s *Store) FallbacksDue(ctx context.Context, now time.Time, limit int) (due []router.Claimed, next time.Time, err error) {
-	rows, err := s.read.QueryContext(ctx, fallbackDueSQL, millis(now), limit)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			c := router.Claimed{Needed: true}
-			err := scanJob(rows, &c.Job)
-			due = append(due, c)
-			return err
-		})
-	}
-	waiting := due[:0]
-	for _, c := range due {
+	q := s.querier(ctx)
+	jobs, err := all(q, scanJob, fallbackDueSQL, millis(now), limit)
+	for _, j := range jobs {
+		c := router.Claimed{Job: j, Needed: true}
 		if err == nil {
-			rows, err = s.read.QueryContext(ctx, waitingRunnerSQL, c.Job.ID, c.Job.Try)
-		}
-		if err == nil {
-			err = each(rows, func(rows *sql.Rows) error { return scanRunner(rows, &c.Runner) })
+			err = one(q, scanRunner, &c.Runner, waitingRunnerSQL, j.ID, j.Try)
 		}
 		if c.Runner.ID != "" { // else it went on between the two readings
-			waiting = append(waiting, c)
+			due = append(due, c)
 		}
 	}
 	var at int64
 	if err == nil {
-		rows, err = s.read.QueryContext(ctx, fallbackNextSQL, millis(now))
-	}
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error { return rows.Scan(&at) })
+		err = q(func(rows *sql.Rows) error { return rows.Scan(&at) }, fallbackNextSQL, millis(now))
 	}
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read the fallbacks that are due: %w", err)
 	}
-	return waiting, fromMillis(at), nil
+	return due, fromMillis(at), nil
 }
 
 const (
@@ -433,15 +411,12 @@ const targetsSQL = `SELECT DISTINCT target FROM runners WHERE github_id <> 0 AND
 
 // Targets implements router.Store.
 func (s *Store) Targets(ctx context.Context, since time.Time) (targets []router.Target, err error) {
-	err = s.querier(ctx)(func(rows *sql.Rows) error {
-		var text string
-		var t router.Target
+	targets, err = all(s.querier(ctx), func(rows *sql.Rows, t *router.Target) error {
+		var text []byte
 		if err := rows.Scan(&text); err != nil {
 			return err
 		}
-		err := json.Unmarshal([]byte(text), &t)
-		targets = append(targets, t)
-		return err
+		return json.Unmarshal(text, t)
 	}, targetsSQL, millis(since))
 	if err != nil {
 		return nil, fmt.Errorf("read where runners are registered: %w", err)
@@ -453,7 +428,7 @@ const namedSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE name = ?`
 
 // RunnerNamed implements router.Store.
 func (s *Store) RunnerNamed(ctx context.Context, name string) (r router.Runner, err error) {
-	err = s.querier(ctx)(func(rows *sql.Rows) error { return scanRunner(rows, &r) }, namedSQL, name)
+	err = one(s.querier(ctx), scanRunner, &r, namedSQL, name)
 	if err == nil && r.ID == "" {
 		err = router.ErrNotFound
 	}

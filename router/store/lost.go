@@ -24,18 +24,12 @@ func (s *Store) SawHook(ctx context.Context, h router.Hook, swept time.Time) err
 
 // Hooks implements router.LostStore.
 func (s *Store) Hooks(ctx context.Context) ([]router.HookSweep, error) {
-	var hooks []router.HookSweep
-	rows, err := s.read.QueryContext(ctx, `SELECT kind, id, owner, repo, swept, newest, cursor FROM hooks ORDER BY kind, id`)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var h router.HookSweep
-			var swept, newest int64
-			err := rows.Scan(&h.Kind, &h.ID, &h.Owner, &h.Repo, &swept, &newest, &h.Cursor)
-			h.Swept, h.Newest = fromMillis(swept), fromMillis(newest)
-			hooks = append(hooks, h)
-			return err
-		})
-	}
+	hooks, err := all(s.querier(ctx), func(rows *sql.Rows, h *router.HookSweep) error {
+		var swept, newest int64
+		err := rows.Scan(&h.Kind, &h.ID, &h.Owner, &h.Repo, &swept, &newest, &h.Cursor)
+		h.Swept, h.Newest = fromMillis(swept), fromMillis(newest)
+		return err
+	}, `SELECT kind, id, owner, repo, swept, newest, cursor FROM hooks ORDER BY kind, id`)
 	if err != nil {
 		return nil, fmt.Errorf("list the webhooks: %w", err)
 	}
@@ -82,12 +76,10 @@ func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int)
 		if _, err := t.exec(arrivedSQL, millis(old)); err != nil {
 			return err
 		}
-		return t.query(func(rows *sql.Rows) error {
-			var r router.Redelivery
-			err := rows.Scan(&r.GUID, &r.DeliveryID, &r.Tries, &r.Hook.Kind, &r.Hook.ID, &r.Hook.Owner, &r.Hook.Repo)
-			due = append(due, r)
-			return err
+		due, err = all(t.query, func(rows *sql.Rows, r *router.Redelivery) error {
+			return rows.Scan(&r.GUID, &r.DeliveryID, &r.Tries, &r.Hook.Kind, &r.Hook.ID, &r.Hook.Owner, &r.Hook.Repo)
 		}, redeliveriesSQL, millis(now), limit)
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the deliveries that are due again: %w", err)
@@ -125,16 +117,7 @@ func (s *Store) Stale(ctx context.Context, now time.Time, unserved time.Duration
 
 // jobs returns what a query selects of jobs: jobColumns.
 func (s *Store) jobs(ctx context.Context, doing, query string, args ...any) ([]router.Job, error) {
-	var jobs []router.Job
-	rows, err := s.read.QueryContext(ctx, query, args...)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var j router.Job
-			err := scanJob(rows, &j)
-			jobs = append(jobs, j)
-			return err
-		})
-	}
+	jobs, err := all(s.querier(ctx), scanJob, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}

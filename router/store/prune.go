@@ -47,13 +47,7 @@ func (s *Store) Prune(ctx context.Context, ended, delivered time.Time) (rows int
 		return 0, err
 	}
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		var jobs []int64
-		err := t.query(func(rows *sql.Rows) error {
-			var id int64
-			err := rows.Scan(&id)
-			jobs = append(jobs, id)
-			return err
-		}, prunableSQL, millis(ended), pruneJobs)
+		jobs, err := all(t.query, func(rows *sql.Rows, id *int64) error { return rows.Scan(id) }, prunableSQL, millis(ended), pruneJobs)
 		if err != nil {
 			return err
 		}

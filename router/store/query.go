@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,27 +12,23 @@ import (
 
 // FindJobs implements router.Store.
 func (s *Store) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
-	return findJobs(ctx, s.read, f)
+	return findJobs(s.querier(ctx), f)
 }
 
 // FindRunners implements router.Store.
 func (s *Store) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
-	return findRunners(ctx, s.read, f)
+	return findRunners(s.querier(ctx), f)
 }
 
 const runnerSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE id = ?`
 
 // Runner implements router.Store.
 func (s *Store) Runner(ctx context.Context, id string) (router.Runner, error) {
-	return oneRunner(ctx, s.read, id)
+	return oneRunner(s.querier(ctx), id)
 }
 
-func oneRunner(ctx context.Context, db *sql.DB, id string) (r router.Runner, err error) {
-	rows, err := db.QueryContext(ctx, runnerSQL, id)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error { return scanRunner(rows, &r) })
-	}
-	if err != nil {
+func oneRunner(q querier, id string) (r router.Runner, err error) {
+	if err := one(q, scanRunner, &r, runnerSQL, id); err != nil {
 		return router.Runner{}, fmt.Errorf("read runner %s: %w", id, err)
 	}
 	if r.ID == "" {
@@ -56,7 +51,7 @@ func (c *condition) String() string { return strings.Join(c.sql, " AND ") }
 
 // findJobs asks for each state alone, as an index is in the order of the IDs
 // within one state only.
-func findJobs(ctx context.Context, db *sql.DB, f router.JobFilter) ([]router.Job, error) {
+func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
 	var where condition
 	where.and("true")
 	if f.Before != 0 {
@@ -90,30 +85,23 @@ func findJobs(ctx context.Context, db *sql.DB, f router.JobFilter) ([]router.Job
 	if len(states) == 0 {
 		states = []router.JobState{""}
 	}
-	jobs := []router.Job{}
+	var jobs []router.Job
 	for _, state := range states {
 		query, args := `SELECT `+jobColumns+` FROM jobs WHERE `+where.String(), slices.Clone(where.args)
 		if state != "" {
 			query, args = query+` AND state = ?`, append(args, state)
 		}
-		rows, err := db.QueryContext(ctx, query+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
-		if err == nil {
-			err = each(rows, func(rows *sql.Rows) error {
-				var j router.Job
-				err := scanJob(rows, &j)
-				jobs = append(jobs, j)
-				return err
-			})
-		}
+		found, err := all(q, scanJob, query+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
 		if err != nil {
 			return nil, fmt.Errorf("find jobs: %w", err)
 		}
+		jobs = append(jobs, found...)
 	}
 	slices.SortFunc(jobs, func(a, b router.Job) int { return cmp.Compare(b.ID, a.ID) })
 	return jobs[:min(len(jobs), f.Limit)], nil
 }
 
-func findRunners(ctx context.Context, db *sql.DB, f router.RunnerFilter) ([]router.Runner, error) {
+func findRunners(q querier, f router.RunnerFilter) ([]router.Runner, error) {
 	var where condition
 	where.and("true")
 	if f.BeforeJob != 0 {
@@ -126,17 +114,8 @@ func findRunners(ctx context.Context, db *sql.DB, f router.RunnerFilter) ([]rout
 		}
 		where.and("state IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
 	}
-	runners := []router.Runner{}
-	rows, err := db.QueryContext(ctx, `SELECT `+runnerColumns+` FROM runners WHERE `+where.String()+` ORDER BY job_id DESC, try DESC LIMIT ?`,
+	runners, err := all(q, scanRunner, `SELECT `+runnerColumns+` FROM runners WHERE `+where.String()+` ORDER BY job_id DESC, try DESC LIMIT ?`,
 		append(where.args, f.Limit)...)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var r router.Runner
-			err := scanRunner(rows, &r)
-			runners = append(runners, r)
-			return err
-		})
-	}
 	if err != nil {
 		return nil, fmt.Errorf("find runners: %w", err)
 	}
@@ -145,12 +124,12 @@ func findRunners(ctx context.Context, db *sql.DB, f router.RunnerFilter) ([]rout
 
 // FindJobs is as that of router.Store, and so are the others below.
 func (r *Reader) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
-	return trusted(r, func() ([]router.Job, error) { return findJobs(ctx, r.db, f) })
+	return trusted(r, func() ([]router.Job, error) { return findJobs(reader(ctx, r.db), f) })
 }
 
 // FindRunners returns the runners that f looks for.
 func (r *Reader) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
-	return trusted(r, func() ([]router.Runner, error) { return findRunners(ctx, r.db, f) })
+	return trusted(r, func() ([]router.Runner, error) { return findRunners(reader(ctx, r.db), f) })
 }
 
 // Job returns one job; router.ErrNotFound when it is not known.
@@ -163,17 +142,17 @@ func (r *Reader) Job(ctx context.Context, id int64) (router.Job, error) {
 
 // Runner returns one runner.
 func (r *Reader) Runner(ctx context.Context, id string) (router.Runner, error) {
-	return trusted(r, func() (router.Runner, error) { return oneRunner(ctx, r.db, id) })
+	return trusted(r, func() (router.Runner, error) { return oneRunner(reader(ctx, r.db), id) })
 }
 
 // Runners returns the runners that are or were meant for a job, by try.
 func (r *Reader) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
-	return trusted(r, func() ([]router.Runner, error) { return runnersOf(ctx, r.db, jobID) })
+	return trusted(r, func() ([]router.Runner, error) { return runnersOf(reader(ctx, r.db), jobID) })
 }
 
 // Timeline returns what happened to a job and to the runners meant for it, oldest first.
 func (r *Reader) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
-	return trusted(r, func() ([]router.Event, error) { return timelineOf(ctx, r.db, jobID) })
+	return trusted(r, func() ([]router.Event, error) { return timelineOf(reader(ctx, r.db), jobID) })
 }
 
 // trusted returns what was read, unless a process has begun to write the file meanwhile.

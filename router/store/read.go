@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"switchyard/router"
@@ -15,8 +14,11 @@ const jobColumns = `id, run_id, attempt, host, owner, repo, private, visibility,
 	state, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion,
 	sha, fallback, dispatched_at, running_at, completed_at, asked_at`
 
-// scanJob reads jobColumns, and what a query has besides.
-func scanJob(rows *sql.Rows, j *router.Job, besides ...any) error {
+// scanJob reads jobColumns.
+func scanJob(rows *sql.Rows, j *router.Job) error { return scanJobAnd(rows, j) }
+
+// scanJobAnd reads jobColumns and what a query has besides.
+func scanJobAnd(rows *sql.Rows, j *router.Job, besides ...any) error {
 	var labels string
 	var decision sql.NullString
 	var due, received, updated, dispatched, running, completed, asked int64
@@ -131,68 +133,28 @@ const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
 // Counts implements router.Store. States without jobs are left out.
 func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
 	counts := map[router.JobState]int{}
-	rows, err := s.read.QueryContext(ctx, countsSQL)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var state router.JobState
-			var n int
-			err := rows.Scan(&state, &n)
-			counts[state] = n
-			return err
-		})
-	}
+	err := s.querier(ctx)(func(rows *sql.Rows) error {
+		var state router.JobState
+		var n int
+		err := rows.Scan(&state, &n)
+		counts[state] = n
+		return err
+	}, countsSQL)
 	if err != nil {
 		return nil, fmt.Errorf("count jobs: %w", err)
 	}
 	return counts, nil
 }
 
-// List returns up to limit jobs in any of the states, or of all jobs when
-// there are none, newest first: by GitHub's ID, which grows.
-func (s *Store) List(ctx context.Context, states []router.JobState, limit int) ([]router.Job, error) {
-	query := `SELECT ` + jobColumns + ` FROM jobs`
-	var args []any
-	if len(states) > 0 {
-		query += ` WHERE state IN (?` + strings.Repeat(`, ?`, len(states)-1) + `)`
-		for _, state := range states {
-			args = append(args, state)
-		}
-	}
-	query += ` ORDER BY id DESC LIMIT ?`
-	var jobs []router.Job
-	rows, err := s.read.QueryContext(ctx, query, append(args, limit)...)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var j router.Job
-			err := scanJob(rows, &j)
-			jobs = append(jobs, j)
-			return err
-		})
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list jobs: %w", err)
-	}
-	return jobs, nil
-}
-
 const runnersSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? ORDER BY try`
 
 // Runners implements router.Store. They are none for a job that is not known.
 func (s *Store) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
-	return runnersOf(ctx, s.read, jobID)
+	return runnersOf(s.querier(ctx), jobID)
 }
 
-func runnersOf(ctx context.Context, db *sql.DB, jobID int64) ([]router.Runner, error) {
-	var runners []router.Runner
-	rows, err := db.QueryContext(ctx, runnersSQL, jobID)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var r router.Runner
-			err := scanRunner(rows, &r)
-			runners = append(runners, r)
-			return err
-		})
-	}
+func runnersOf(q querier, jobID int64) ([]router.Runner, error) {
+	runners, err := all(q, scanRunner, runnersSQL, jobID)
 	if err != nil {
 		return nil, fmt.Errorf("list the runners of job %d: %w", jobID, err)
 	}

@@ -153,18 +153,8 @@ func scanRecorded(rows *sql.Rows, r *Recorded) error {
 // time, so that a slow caller holds nothing up, and ends after an error.
 func (r *Reader) Jobs(ctx context.Context, since time.Time) iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
-		var page []Recorded
-		for after := int64(0); ; after = page[len(page)-1].Job.ID {
-			page = page[:0]
-			rows, err := r.db.QueryContext(ctx, recordedSQL, after, millis(since), jobsPage)
-			if err == nil {
-				err = each(rows, func(rows *sql.Rows) error {
-					var job Recorded
-					err := scanRecorded(rows, &job)
-					page = append(page, job)
-					return err
-				})
-			}
+		for after := int64(0); ; {
+			page, err := all(reader(ctx, r.db), scanRecorded, recordedSQL, after, millis(since), jobsPage)
 			if used := r.unused(); used != nil {
 				err = used // and what was read is not to be trusted
 			}
@@ -180,6 +170,7 @@ func (r *Reader) Jobs(ctx context.Context, since time.Time) iter.Seq2[Recorded, 
 			if len(page) < jobsPage {
 				return
 			}
+			after = page[len(page)-1].Job.ID
 		}
 	}
 }

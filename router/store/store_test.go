@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"switchyard/router"
 	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 )
@@ -31,7 +32,7 @@ func openTemp(t testing.TB) *store.Store {
 }
 
 func TestSQLiteIsAStore(t *testing.T) {
-	storetest.Run(t, func(t testing.TB) storetest.Store { return openTemp(t) })
+	storetest.Run(t, func(t testing.TB) router.Store { return openTemp(t) })
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -15,22 +15,16 @@ ORDER BY id`
 
 // Timeline implements router.Store.
 func (s *Store) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
-	return timelineOf(ctx, s.read, jobID)
+	return timelineOf(s.querier(ctx), jobID)
 }
 
-func timelineOf(ctx context.Context, db *sql.DB, jobID int64) ([]router.Event, error) {
-	var events []router.Event
-	rows, err := db.QueryContext(ctx, timelineSQL, jobID)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error {
-			var e router.Event
-			var at int64
-			err := rows.Scan(&at, &e.JobID, &e.RunnerID, &e.Source, &e.State, &e.What)
-			e.At = fromMillis(at)
-			events = append(events, e)
-			return err
-		})
-	}
+func timelineOf(q querier, jobID int64) ([]router.Event, error) {
+	events, err := all(q, func(rows *sql.Rows, e *router.Event) error {
+		var at int64
+		err := rows.Scan(&at, &e.JobID, &e.RunnerID, &e.Source, &e.State, &e.What)
+		e.At = fromMillis(at)
+		return err
+	}, timelineSQL, jobID)
 	if err != nil {
 		return nil, fmt.Errorf("read the time line of job %d: %w", jobID, err)
 	}
@@ -39,10 +33,7 @@ func timelineOf(ctx context.Context, db *sql.DB, jobID int64) ([]router.Event, e
 
 // Mark implements router.Store.
 func (s *Store) Mark(ctx context.Context, name string) (value string, err error) {
-	rows, err := s.read.QueryContext(ctx, `SELECT value FROM marks WHERE name = ?`, name)
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error { return rows.Scan(&value) })
-	}
+	err = s.querier(ctx)(func(rows *sql.Rows) error { return rows.Scan(&value) }, `SELECT value FROM marks WHERE name = ?`, name)
 	if err != nil {
 		return "", fmt.Errorf("read mark %s: %w", name, err)
 	}

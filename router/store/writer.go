@@ -246,3 +246,38 @@ func each(rows *sql.Rows, scan func(*sql.Rows) error) error {
 	}
 	return rows.Err()
 }
+
+// A querier calls scan for each row of a statement: (*tx).query, or a reader's.
+type querier func(scan func(*sql.Rows) error, query string, args ...any) error
+
+func reader(ctx context.Context, db *sql.DB) querier {
+	return func(scan func(*sql.Rows) error, query string, args ...any) error {
+		rows, err := db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		return each(rows, scan)
+	}
+}
+
+func (s *Store) querier(ctx context.Context) querier { return reader(ctx, s.read) }
+
+// all returns what scan reads of each row; nil when there is none.
+func all[T any](q querier, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
+	var list []T
+	err := q(func(rows *sql.Rows) error {
+		var v T
+		err := scan(rows, &v)
+		list = append(list, v)
+		return err
+	}, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// one reads the row of a query that has one at most into v.
+func one[T any](q querier, scan func(*sql.Rows, *T) error, v *T, query string, args ...any) error {
+	return q(func(rows *sql.Rows) error { return scan(rows, v) }, query, args...)
+}

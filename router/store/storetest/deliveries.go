@@ -180,7 +180,7 @@ var deliveryTests = []test{
 }
 
 // anyOrder checks that deliveries may come in any order and more than once.
-func anyOrder(t *testing.T, open func(testing.TB) Store) {
+func anyOrder(t *testing.T, open func(testing.TB) router.Store) {
 	s := open(t)
 	var id int64
 	rapid.Check(t, func(rt *rapid.T) {

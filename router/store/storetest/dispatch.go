@@ -127,7 +127,7 @@ var listTests = []test{
 		f.dispatch(2)
 		f.receive(completed(3, "", "success"))
 		ids := func(limit int, states ...router.JobState) (ids []int64) {
-			jobs, err := f.List(f.ctx(), states, limit)
+			jobs, err := f.FindJobs(f.ctx(), router.JobFilter{States: states, Limit: limit})
 			f.must(err)
 			for _, j := range jobs {
 				ids = append(ids, j.ID)

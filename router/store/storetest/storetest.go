@@ -17,14 +17,8 @@ import (
 	"switchyard/router"
 )
 
-// A Store is what the suite needs of a store.
-type Store interface {
-	router.Store
-	List(ctx context.Context, states []router.JobState, limit int) ([]router.Job, error)
-}
-
 // Run checks a store. open returns an empty one, closed when its test ends.
-func Run(t *testing.T, open func(t testing.TB) Store) {
+func Run(t *testing.T, open func(t testing.TB) router.Store) {
 	for _, group := range []struct {
 		name  string
 		tests []test
@@ -112,7 +106,7 @@ func decision() *router.Decision {
 
 // A fixture is a store with the steps of the stories, each of which must work.
 type fixture struct {
-	Store
+	router.Store
 	t tb
 }
 

@@ -58,7 +58,7 @@ type nomadJob struct {
 // cancelled: once GitHub has said for every job where it stands, each is served
 // or cancelled, no runner is left, and no more were started than there were
 // jobs, thefts and deaths.
-func thefts(t *testing.T, open func(testing.TB) Store) {
+func thefts(t *testing.T, open func(testing.TB) router.Store) {
 	s := open(t)
 	var base int64
 	check := func(rt *rapid.T) {
