@@ -44,6 +44,11 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{freeRunnerSQL, "(job_id=? AND try=?)"},
 		{dropClaimsSQL, "SEARCH claims USING COVERING INDEX claims_runner (runner_id=?)"},
 		{claimedSQL, "SCAN runners USING INDEX runners_claimed"},
+		{countPlacedSQL, "SEARCH jobs USING COVERING INDEX jobs_limit (limit_key=? AND state=?)"},
+		{seenRunnerSQL, "SEARCH runners USING INDEX runners_nomad (nomad_job=?)"},
+		{sayJobSQL, "INDEX jobs_runner (runner_name=?)"},
+		{fallbackDueSQL, "SEARCH jobs USING INDEX jobs_fallback (fallback_at<?)"},
+		{prunableSQL, "SEARCH jobs USING INDEX jobs_completed (updated_at<?)"},
 	} {
 		plan := plan(t, s, tt.query)
 		if !strings.Contains(plan, tt.want) || strings.Contains(plan, "TEMP B-TREE") {
@@ -57,9 +62,12 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	}
 }
 
-// They sort what they find by age: jobs of one fit that wait.
-func TestQueriesForAPlaceUseTheIndexOfFits(t *testing.T) {
+// They sort what they find by age: jobs of one fit, or under one limit, that wait.
+func TestQueriesForAPlaceUseTheIndexesOfFitsAndLimits(t *testing.T) {
 	s := openTemp(t)
+	if plan := plan(t, s, releaseSQL); strings.Count(plan, "USING INDEX jobs_limit (limit_key=? AND state=?)") != 2 {
+		t.Errorf("the plan of %s\nis %s", releaseSQL, plan)
+	}
 	for _, query := range []string{withoutRunnerSQL, withoutClaimSQL} {
 		if plan := plan(t, s, query); !strings.Contains(plan, "USING INDEX jobs_fit (fit=? AND state=?)") || !strings.Contains(plan, "(job_id=? AND try=?)") {
 			t.Errorf("the plan of %s\nis %s", query, plan)
@@ -67,9 +75,30 @@ func TestQueriesForAPlaceUseTheIndexOfFits(t *testing.T) {
 	}
 }
 
+func TestWhatOperatorsLookForHasAnIndex(t *testing.T) {
+	s := openTemp(t)
+	for index, f := range map[string]router.JobFilter{
+		"jobs_owner":    {Owner: "acme"},
+		"jobs_repo":     {Repo: "web"},
+		"jobs_rule":     {Rule: "linux"},
+		"jobs_received": {Since: time.Unix(1, 0)},
+		"jobs_state":    {States: []router.JobState{router.Held}},
+	} {
+		_, err := findJobs(func(_ func(*sql.Rows) error, query string, _ ...any) error {
+			if plan := plan(t, s, query); !strings.Contains(plan, "INDEX "+index+" ") {
+				t.Errorf("the plan of %s\nis %s", query, plan)
+			}
+			return nil
+		}, f)
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func plan(t *testing.T, s *Store, query string) string {
 	t.Helper()
-	args := make([]any, strings.Count(query, "?")) // each parameter stands once
+	args := make([]any, strings.Count(query, "?")) // as many as there are parameters, at least
 	rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+query, args...)
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)

@@ -58,7 +58,7 @@ const (
 	// An event can overtake the record of the registration: the runner then
 	// has no Nomad job yet, but its ID is that of the event's.
 	seenRunnerSQL = `
-SELECT id FROM runners WHERE nomad_job = ?1 AND namespace = ?2
+SELECT id FROM runners WHERE nomad_job = ?1 AND nomad_job <> '' AND namespace = ?2
 UNION ALL SELECT id FROM runners WHERE id = ?1 AND nomad_job = ''
 LIMIT 1`
 

@@ -9,8 +9,11 @@ import (
 	"switchyard/router"
 )
 
+// limited has the conditions of the index jobs_limit, word for word.
+const limited = `limit_key <> '' AND state IN ('held', 'queued', 'retrying', 'dispatched', 'running')`
+
 // Jobs that have a place under a limit: all from their admission to their end.
-const placed = `limit_key <> '' AND state IN ('queued', 'retrying', 'dispatched', 'running')`
+const placed = limited + ` AND state <> 'held'`
 
 const (
 	hasPlaceSQL = `SELECT 1 FROM jobs WHERE id = ?1 AND limit_key = ?2 AND ` + placed
@@ -31,7 +34,7 @@ WITH gone AS (SELECT limit_key AS key FROM jobs WHERE id = ?1 AND limit_key <> '
 UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?2, updated_at = ?2, reason = 'a place under its limit is free; waits for the router'
 WHERE id = (
 	SELECT held.id FROM gone
-	JOIN jobs held ON held.limit_key = gone.key AND held.limit_key <> '' AND held.state = 'held'
+	JOIN (SELECT * FROM jobs WHERE ` + limited + `) held ON held.limit_key = gone.key AND held.state = 'held'
 	LEFT JOIN counts ON counts.host = held.host AND counts.owner = held.owner AND counts.repo = held.repo
 	ORDER BY coalesce(counts.n, 0), held.received_at, held.id
 	LIMIT 1)`

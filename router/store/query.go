@@ -74,7 +74,7 @@ func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
 	}
 	// The first conditions are for the index of times: IDs grow with them, nearly.
 	if !f.Since.IsZero() {
-		where.and("id >= (SELECT min(id) FROM jobs WHERE received_at >= ?)", millis(f.Since))
+		where.and("id >= (SELECT min(+id) FROM jobs WHERE received_at >= ?)", millis(f.Since))
 		where.and("+received_at >= ?", millis(f.Since))
 	}
 	if !f.Until.IsZero() {
