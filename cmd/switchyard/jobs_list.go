@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"net/url"
 	"strconv"
 	"time"
@@ -14,14 +13,11 @@ import (
 	"switchyard/router/web"
 )
 
-const pageSize = 500 // the API's greatest
-
 func jobsListCommand() *cobra.Command {
 	var o operator
 	var states []string
 	var host, owner, repo, rule, label, since, until string
 	var limit int
-	var watched bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the jobs, newest first",
@@ -59,20 +55,13 @@ Exit code 0: listed. 2: could not.`,
 				}
 			}
 			columns, _ := width(cmd.OutOrStdout())
-			show := func(out io.Writer) error {
-				list, err := o.listJobs(cmd.Context(), params, limit)
-				if err != nil {
-					return err
-				}
-				if o.format == "json" {
-					return writeJSON(out, list)
-				}
-				return writeJobs(out, list, columns, time.Now())
-			}
-			if watched {
-				return watch(cmd.Context(), cmd.OutOrStdout(), show)
-			}
-			return show(cmd.OutOrStdout())
+			return show(cmd, &o, func(ctx context.Context) (web.JobList, error) {
+				jobs, next, err := pages(params, limit, func(params url.Values) ([]web.Job, string, error) {
+					l, err := get(ctx, &o, "/jobs", params, func(b web.Books) (web.JobList, error) { return web.ListJobs(ctx, b, params) })
+					return l.Jobs, l.NextCursor, err
+				})
+				return web.JobList{Jobs: jobs, NextCursor: next}, err
+			}, func(out io.Writer, l web.JobList) error { return writeJobs(out, l, columns, time.Now()) })
 		},
 	}
 	fl := cmd.Flags()
@@ -86,36 +75,8 @@ Exit code 0: listed. 2: could not.`,
 	fl.StringVar(&since, "since", "", "only received since then: a `time` such as 36h, 30d or 2026-11-01")
 	fl.StringVar(&until, "until", "", "only received before then")
 	fl.IntVar(&limit, "limit", 50, "at most so many")
-	fl.BoolVar(&watched, "watch", false, "list them again every 2 s, until interrupted")
-	o.flags(fl)
-	o.dbFlag(fl)
+	o.showFlags(fl, "list them again")
 	return cmd
-}
-
-// listJobs asks for pages until there are limit jobs, or no more.
-func (o *operator) listJobs(ctx context.Context, params url.Values, limit int) (list web.JobList, err error) {
-	list.Jobs = []web.Job{}
-	params.Del("cursor")
-	for {
-		params.Set("limit", strconv.Itoa(min(limit-len(list.Jobs), pageSize)))
-		var page web.JobList
-		if o.db != "" {
-			err = o.read(ctx, func(b web.Books) (err error) {
-				page, err = web.ListJobs(ctx, b, params)
-				return err
-			})
-		} else {
-			err = o.ask(ctx, http.MethodGet, web.Prefix+"/jobs", params, nil, &page)
-		}
-		if err != nil {
-			return list, err
-		}
-		list.Jobs, list.NextCursor = append(list.Jobs, page.Jobs...), page.NextCursor
-		if list.NextCursor == "" || len(list.Jobs) >= limit {
-			return list, nil
-		}
-		params.Set("cursor", list.NextCursor)
-	}
 }
 
 func writeJobs(out io.Writer, list web.JobList, columns int, now time.Time) error {

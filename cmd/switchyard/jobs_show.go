@@ -18,7 +18,6 @@ import (
 
 func jobsShowCommand() *cobra.Command {
 	var o operator
-	var watched bool
 	cmd := &cobra.Command{
 		Use:   "show JOB",
 		Short: "Show all that is known of a job, and why it waits",
@@ -38,43 +37,22 @@ Exit code 0: shown. 1: there is no such job. 2: could not tell.`,
 			if err != nil {
 				return err
 			}
-			show := func(out io.Writer) error {
-				d, err := o.showJob(cmd.Context(), id)
-				if err != nil {
-					return answered(err)
-				}
-				if o.format == "json" {
-					return writeJSON(out, d)
-				}
-				return writeJob(out, d, time.Now())
-			}
-			if watched {
-				return watch(cmd.Context(), cmd.OutOrStdout(), show)
-			}
-			return show(cmd.OutOrStdout())
+			return show(cmd, &o, func(ctx context.Context) (web.JobDetail, error) {
+				d, err := get(ctx, &o, fmt.Sprintf("/jobs/%d", id), nil, func(b web.Books) (web.JobDetail, error) {
+					d, err := web.ShowJob(ctx, b, id)
+					if errors.Is(err, router.ErrNotFound) {
+						err = &web.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
+					}
+					return d, err
+				})
+				return d, answered(err)
+			}, func(out io.Writer, d web.JobDetail) error { return writeJob(out, d, time.Now()) })
 		},
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.BoolVar(&watched, "watch", false, "show it again every 2 s, until interrupted")
-	o.flags(fl)
-	o.dbFlag(fl)
+	o.showFlags(fl, "show it again")
 	return cmd
-}
-
-func (o *operator) showJob(ctx context.Context, id int64) (d web.JobDetail, err error) {
-	if o.db == "" {
-		err = o.ask(ctx, http.MethodGet, fmt.Sprintf("%s/jobs/%d", web.Prefix, id), nil, nil, &d)
-		return d, err
-	}
-	err = o.read(ctx, func(b web.Books) (err error) {
-		d, err = web.ShowJob(ctx, b, id)
-		if errors.Is(err, router.ErrNotFound) {
-			err = &web.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
-		}
-		return err
-	})
-	return d, err
 }
 
 // oneArg wants one argument, and gives an example of it.

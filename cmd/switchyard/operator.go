@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
@@ -27,6 +29,7 @@ import (
 const (
 	askTimeout = 70 * time.Second // for one answer
 	maxAnswer  = 64 << 20
+	pageSize   = 500 // the API's greatest
 	watchPause = 2 * time.Second
 )
 
@@ -36,6 +39,7 @@ type operator struct {
 	server, tokenFile string
 	db                string // "": the server is asked
 	format            string // text or json
+	watched           bool   // what is shown is shown again and again
 }
 
 // flags adds those that say whom to ask.
@@ -53,8 +57,10 @@ func (o *operator) tokenFlag(fl *pflag.FlagSet) {
 	fl.StringVar(&o.tokenFile, "token-file", "", "the server's --admin-token-file; also SWITCHYARD_ADMIN_TOKEN, the token itself")
 }
 
-// dbFlag adds the flag for reading a file.
-func (o *operator) dbFlag(fl *pflag.FlagSet) {
+// showFlags adds the flags of a command that shows something and changes nothing.
+func (o *operator) showFlags(fl *pflag.FlagSet, again string) {
+	fl.BoolVar(&o.watched, "watch", false, again+" every 2 s, until interrupted")
+	o.flags(fl)
 	fl.StringVar(&o.db, "db", "", "read this database `file` instead of asking a server")
 }
 
@@ -144,22 +150,64 @@ func (o *operator) token() (router.Secret, error) {
 	return token, nil
 }
 
-// read calls do with the books of the database file.
-func (o *operator) read(ctx context.Context, do func(web.Books) error) error {
+// get asks the server for what is at path, or has read find it in the database file.
+func get[T any](ctx context.Context, o *operator, path string, params url.Values, read func(web.Books) (T, error)) (v T, err error) {
+	if o.db == "" {
+		err = o.ask(ctx, http.MethodGet, web.Prefix+path, params, nil, &v)
+		return v, err
+	}
 	r, err := store.OpenReadOnly(ctx, o.db)
 	if err != nil {
-		return err
+		return v, err
 	}
-	return errors.Join(do(r), r.Close())
+	v, err = read(r)
+	return v, errors.Join(err, r.Close())
 }
 
-// watch calls show now and every two seconds, until ctx ends, which is no
-// error, or show fails. On a terminal each takes the place of the one before.
-func watch(ctx context.Context, out io.Writer, show func(io.Writer) error) error {
+// pages asks for pages of a list until there are limit items, or no more; next
+// is "" then.
+func pages[T any](params url.Values, limit int, page func(url.Values) (items []T, next string, err error)) (list []T, next string, err error) {
+	list = []T{}
+	params.Del("cursor")
+	for {
+		params.Set("limit", strconv.Itoa(min(limit-len(list), pageSize)))
+		var items []T
+		if items, next, err = page(params); err != nil {
+			return nil, "", err
+		}
+		if list = append(list, items...); next == "" || len(list) >= limit {
+			return list, next, nil
+		}
+		params.Set("cursor", next)
+	}
+}
+
+// show prints v as JSON, or has text write it for people: what find finds now,
+// and if it is watched again and again.
+func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T, error), text func(io.Writer, T) error) error {
+	print := func(out io.Writer) error {
+		v, err := find(cmd.Context())
+		switch {
+		case err != nil:
+			return err
+		case o.format == "json":
+			return writeJSON(out, v)
+		}
+		return text(out, v)
+	}
+	if o.watched {
+		return watch(cmd.Context(), cmd.OutOrStdout(), print)
+	}
+	return print(cmd.OutOrStdout())
+}
+
+// watch calls print now and every two seconds, until ctx ends, which is no
+// error, or print fails. On a terminal each takes the place of the one before.
+func watch(ctx context.Context, out io.Writer, print func(io.Writer) error) error {
 	_, terminal := width(out)
 	for {
 		var b bytes.Buffer
-		if err := show(&b); err != nil {
+		if err := print(&b); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}

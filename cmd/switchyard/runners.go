@@ -22,7 +22,6 @@ func runnersListCommand() *cobra.Command {
 	var o operator
 	var states []string
 	var limit int
-	var watched bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the runners, newest first",
@@ -45,63 +44,31 @@ Exit code 0: listed. 2: could not.`,
 				params["state"] = states
 			}
 			columns, _ := width(cmd.OutOrStdout())
-			show := func(out io.Writer) error {
-				list, err := o.listRunners(cmd.Context(), params, limit)
-				switch {
-				case err != nil:
-					return err
-				case o.format == "json":
-					return writeJSON(out, list)
-				case len(list.Runners) == 0:
+			return show(cmd, &o, func(ctx context.Context) (web.RunnerList, error) {
+				runners, next, err := pages(params, limit, func(params url.Values) ([]web.Runner, string, error) {
+					l, err := get(ctx, &o, "/runners", params, func(b web.Books) (web.RunnerList, error) { return web.ListRunners(ctx, b, params) })
+					return l.Runners, l.NextCursor, err
+				})
+				return web.RunnerList{Runners: runners, NextCursor: next}, err
+			}, func(out io.Writer, l web.RunnerList) error {
+				if len(l.Runners) == 0 {
 					_, err := fmt.Fprintln(out, "no runners")
 					return err
 				}
-				if err := writeRunners(out, list.Runners, columns, time.Now()); err != nil || list.NextCursor == "" {
+				if err := writeRunners(out, l.Runners, columns, time.Now()); err != nil || l.NextCursor == "" {
 					return err
 				}
-				_, err = fmt.Fprintln(out, "there are more; see --limit")
+				_, err := fmt.Fprintln(out, "there are more; see --limit")
 				return err
-			}
-			if watched {
-				return watch(cmd.Context(), cmd.OutOrStdout(), show)
-			}
-			return show(cmd.OutOrStdout())
+			})
 		},
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.StringSliceVar(&states, "state", nil, "only in these `states`: dispatched, claimed, online, busy, finished, lost, stopped")
 	fl.IntVar(&limit, "limit", 50, "at most so many")
-	fl.BoolVar(&watched, "watch", false, "list them again every 2 s, until interrupted")
-	o.flags(fl)
-	o.dbFlag(fl)
+	o.showFlags(fl, "list them again")
 	return cmd
-}
-
-// listRunners asks for pages until there are limit runners, or no more.
-func (o *operator) listRunners(ctx context.Context, params url.Values, limit int) (list web.RunnerList, err error) {
-	list.Runners = []web.Runner{}
-	params.Del("cursor")
-	for {
-		params.Set("limit", strconv.Itoa(min(limit-len(list.Runners), pageSize)))
-		var page web.RunnerList
-		if o.db != "" {
-			err = o.read(ctx, func(b web.Books) (err error) {
-				page, err = web.ListRunners(ctx, b, params)
-				return err
-			})
-		} else {
-			err = o.ask(ctx, http.MethodGet, web.Prefix+"/runners", params, nil, &page)
-		}
-		if err != nil {
-			return list, err
-		}
-		list.Runners, list.NextCursor = append(list.Runners, page.Runners...), page.NextCursor
-		if list.NextCursor == "" || len(list.Runners) >= limit {
-			return list, nil
-		}
-		params.Set("cursor", list.NextCursor)
-	}
 }
 
 func writeRunners(out io.Writer, runners []web.Runner, columns int, now time.Time) error {
