@@ -36,6 +36,7 @@ type serveFlags struct {
 	githubTokenFile, githubURL     string
 	githubAppID                    int64
 	githubAppKeyFile               string
+	githubInstances                string
 	logFormat, logLevel            string
 	senders                        int
 	grace                          time.Duration
@@ -70,6 +71,7 @@ func serveCommand() *cobra.Command {
 	fl.Int64Var(&f.githubAppID, "github-app-id", 0, "")
 	fl.StringVar(&f.githubAppKeyFile, "github-app-key-file", "", "")
 	fl.StringVar(&f.githubURL, "github-url", "", "")
+	fl.StringVar(&f.githubInstances, "github-instances", "", "")
 	fl.DurationVar(&f.keep, "keep", 30*24*time.Hour, "")
 	fl.StringVar(&f.logFormat, "log-format", "json", "")
 	fl.StringVar(&f.logLevel, "log-level", "info", "")
@@ -98,6 +100,7 @@ GitHub
                                 SWITCHYARD_GITHUB_TOKEN
   --github-url URL              https://HOST/api/v3/ of an Enterprise Server, or
                                 https://api.TENANT.ghe.com/
+  --github-instances FILE       other GitHubs, beside this one
 Nomad
   NOMAD_ADDR, NOMAD_TOKEN, NOMAD_CACERT, … are as for the nomad command
   --senders N                   Nomad jobs registered at once, up to 64 (16)
@@ -158,7 +161,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	github, err := f.github()
+	github, more, err := f.githubs()
 	if err != nil {
 		return err
 	}
@@ -187,7 +190,11 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			logger.Error("cannot close the database", "err", err)
 		}
 	}()
-	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, token: token}, router.Config{
+	instances := github.Instances()
+	if err := keepNumbers(ctx, st, instances); err != nil {
+		return err
+	}
+	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, token: token}, router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
 		RulesVersion: content.version(""),
@@ -222,6 +229,8 @@ type appParts struct {
 	github  router.GitHub
 	rules   *rules.Set
 	secrets []router.Secret
+	host    string                   // of the GitHub with these secrets
+	more    []webhook.Instance       // others
 	token   func() ([32]byte, error) // see web.Config
 }
 
@@ -229,7 +238,7 @@ type appParts struct {
 func newApp(p appParts, c router.Config) (*router.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-		return webhook.Handler(webhook.Config{Secrets: p.secrets, Logger: c.Logger}, receive)
+		return webhook.Handler(webhook.Config{Secrets: p.secrets, Host: p.host, More: p.more, Logger: c.Logger}, receive)
 	}
 	c.API = func(app *router.App) http.Handler {
 		return web.Handler(web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now})

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/goccy/go-yaml"
+
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/webhook"
+)
+
+const maxInstances = 64 << 10 // bytes of the file
+
+// An instanceForm is one GitHub of the file of --github-instances, which lists them.
+type instanceForm struct {
+	Number             int64    `yaml:"number"`
+	URL                string   `yaml:"url"`
+	AppID              int64    `yaml:"app_id"`
+	AppKeyFile         string   `yaml:"app_key_file"`
+	TokenFile          string   `yaml:"token_file"`
+	WebhookSecretFiles []string `yaml:"webhook_secret_files"`
+}
+
+// readInstances reads the file of --github-instances.
+func readInstances(path string) ([]instanceForm, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxInstances+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxInstances {
+		return nil, fmt.Errorf("%s is larger than %d bytes", path, maxInstances)
+	}
+	var forms []instanceForm
+	if err := yaml.UnmarshalWithOptions(text, &forms, yaml.Strict()); err != nil {
+		var at yaml.Error
+		if errors.As(err, &at) && at.GetToken() != nil {
+			p := at.GetToken().Position
+			return nil, fmt.Errorf("%s:%d:%d: %s", path, p.Line, p.Column, at.GetMessage())
+		}
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(forms) == 0 {
+		return nil, fmt.Errorf("%s lists no GitHub: want entries with number, url, app_id and app_key_file or token_file, and webhook_secret_files", path)
+	}
+	return forms, nil
+}
+
+// githubs returns the GitHub of the flags, and with it those of
+// --github-instances and their webhooks' secrets.
+func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
+	first, err := f.github()
+	if err != nil {
+		return nil, nil, err
+	}
+	all := gh.NewInstances(first)
+	if f.githubInstances == "" {
+		return all, nil, nil
+	}
+	forms, err := readInstances(f.githubInstances)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--github-instances: %w", err)
+	}
+	var hooks []webhook.Instance
+	for i, form := range forms {
+		in, err := form.add(all)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--github-instances: %s: entry %d: %w", f.githubInstances, i+1, err)
+		}
+		hooks = append(hooks, in)
+	}
+	return all, hooks, nil
+}
+
+func (f *instanceForm) add(all *gh.Instances) (in webhook.Instance, err error) {
+	if f.URL == "" {
+		return in, errors.New("url is missing: https://HOST/api/v3/ of an Enterprise Server, https://api.TENANT.ghe.com/ or https://api.github.com/")
+	}
+	cfg := gh.Config{BaseURL: f.URL}
+	switch {
+	case (f.AppID != 0 || f.AppKeyFile != "") == (f.TokenFile != ""):
+		return in, errors.New("want either app_id and app_key_file, or token_file")
+	case f.TokenFile != "":
+		cfg.Token = gh.TokenFile(f.TokenFile)
+		_, err = cfg.Token()
+	case f.AppID <= 0 || f.AppKeyFile == "":
+		return in, errors.New("a GitHub App needs both app_id and app_key_file")
+	default:
+		cfg.App = &gh.App{ID: f.AppID, Key: gh.KeyFile(f.AppKeyFile)}
+		_, err = cfg.App.Key()
+	}
+	if err != nil {
+		return in, err
+	}
+	client, err := gh.New(cfg)
+	if err != nil {
+		return in, err
+	}
+	if err := all.Add(f.Number, client); err != nil {
+		return in, err
+	}
+	in.Instance = router.Instance{Number: f.Number, Host: client.Host()}
+	for _, file := range f.WebhookSecretFiles {
+		s, err := readSecret(file)
+		if err != nil {
+			return in, fmt.Errorf("webhook secret: %w", err)
+		}
+		in.Secrets = append(in.Secrets, s)
+	}
+	return in, nil
+}
+
+// keepNumbers sees to it that the number of a GitHub is never another's, as the
+// books' IDs are made of it.
+func keepNumbers(ctx context.Context, st router.Store, all []router.Instance) error {
+	for _, in := range all {
+		if in.Number == 0 {
+			continue
+		}
+		mark := fmt.Sprintf("github %d", in.Number)
+		switch host, err := st.Mark(ctx, mark); {
+		case err != nil:
+			return err
+		case host == "":
+			if err := st.SetMark(ctx, mark, in.Host); err != nil {
+				return err
+			}
+		case host != in.Host:
+			return fmt.Errorf("--github-instances: number %d was that of %s, whose jobs are in the database: give %s another", in.Number, host, in.Host)
+		}
+	}
+	return nil
+}
