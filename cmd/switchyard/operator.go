@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -37,6 +38,7 @@ const (
 // database file instead.
 type operator struct {
 	server, tokenFile string
+	flag              string // that gave server; "": --server
 	db                string // "": the server is asked
 	format            string // text or json
 	watched           bool   // what is shown is shown again and again
@@ -74,7 +76,8 @@ func (o *operator) check() error {
 // ask sends one request to the server's API and decodes its answer into v. An
 // answer that is a problem is a *web.Problem.
 func (o *operator) ask(ctx context.Context, method, path string, params url.Values, body, v any) error {
-	const hint = "is --server the --admin-listen of a running switchyard serve?"
+	flag := cmp.Or(o.flag, "--server")
+	hint := "is " + flag + " the --admin-listen of a running switchyard serve?"
 	server := o.server
 	if !strings.Contains(server, "://") {
 		server = "http://" + server
@@ -99,7 +102,7 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, address, content)
 	if err != nil {
-		return fmt.Errorf("--server: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+string(token))

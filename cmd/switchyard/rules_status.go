@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -20,7 +17,6 @@ func rulesCommand() *cobra.Command {
 }
 
 func rulesStatusCommand() *cobra.Command {
-	var addr, format string
 	var o operator
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -30,17 +26,24 @@ newer ones were refused and why.
 
 Exit code 0: the newest rules are in force. 1: newer ones were refused.
 2: could not tell.`,
-		Example: "  switchyard rules status --addr http://127.0.0.1:8081",
+		Example: "  switchyard rules status --server http://127.0.0.1:8081",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if format != "text" && format != "json" {
-				return fmt.Errorf("--format %q: want text or json", format)
-			}
-			status, err := askRulesStatus(cmd.Context(), addr, o.token)
-			if err != nil {
+			if err := o.check(); err != nil {
 				return err
 			}
-			if format == "json" {
+			if cmd.Flags().Changed("addr") {
+				o.flag = "--addr"
+			}
+			var status router.RulesStatus
+			err := o.ask(cmd.Context(), http.MethodGet, router.RulesPath, nil, nil, &status)
+			if err == nil && status.LoadedAt.IsZero() {
+				err = fmt.Errorf("the answer of %s says nothing of rules", o.server)
+			}
+			if err != nil {
+				return fmt.Errorf("ask for the rules in force: %w", err)
+			}
+			if o.format == "json" {
 				err = writeJSON(cmd.OutOrStdout(), status)
 			} else {
 				err = writeRulesStatus(cmd.OutOrStdout(), status)
@@ -51,45 +54,13 @@ Exit code 0: the newest rules are in force. 1: newer ones were refused.
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&addr, "addr", "http://127.0.0.1:8081", "`URL` of the server's --admin-listen")
-	cmd.Flags().StringVar(&format, "format", "text", "text or json")
-	o.tokenFlag(cmd.Flags())
+	fl := cmd.Flags()
+	o.flags(fl)
+	fl.StringVar(&o.server, "addr", o.server, "the same as --server")
+	if err := fl.MarkHidden("addr"); err != nil { // its older name
+		panic(err)
+	}
 	return cmd
-}
-
-func askRulesStatus(ctx context.Context, addr string, token func() (router.Secret, error)) (status router.RulesStatus, err error) {
-	if !strings.Contains(addr, "://") {
-		addr = "http://" + addr
-	}
-	const hint = "is --addr the --admin-listen of a running switchyard serve?"
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(addr, "/")+router.RulesPath, nil)
-	if err != nil {
-		return status, fmt.Errorf("--addr: %w", err)
-	}
-	secret, err := token()
-	if err != nil {
-		return status, err
-	}
-	if secret != "" {
-		req.Header.Set("Authorization", "Bearer "+string(secret))
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return status, fmt.Errorf("ask for the rules in force: %w; %s", err, hint)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return status, fmt.Errorf("%s answered %s; %s", addr, printable(resp.Status), hint)
-	}
-	if err := json.NewDecoder(resp.Body).Decode(&status); err != nil {
-		return status, fmt.Errorf("the answer of %s is none of switchyard's: %w; %s", addr, err, hint)
-	}
-	if status.LoadedAt.IsZero() {
-		return status, fmt.Errorf("the answer of %s says nothing of rules; %s", addr, hint)
-	}
-	return status, nil
 }
 
 func writeRulesStatus(w io.Writer, s router.RulesStatus) error {
