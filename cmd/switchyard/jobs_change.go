@@ -60,7 +60,8 @@ func jobsSyncCommand() *cobra.Command {
 ended, and for the jobs that it knows of as waiting or running. What was lost on
 the way is known then.
 
-Exit code 0: done. 1: GitHub refuses it. 2: could not tell.`,
+Exit code 0: done. 1: GitHub refuses it for good. 2: could not tell, or something
+must be mended first; the sentence says what.`,
 		Example: "  switchyard jobs sync --repo acme/web",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -70,21 +71,18 @@ Exit code 0: done. 1: GitHub refuses it. 2: could not tell.`,
 			if len(repos) == 0 {
 				return errors.New("--repo OWNER/NAME is missing; for example: --repo acme/web")
 			}
-			for _, repo := range repos {
+			return each(repos, func(repo string) error {
 				var r router.SyncReport
 				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/sync", nil, map[string]string{"host": host, "repo": repo}, &r); err != nil {
-					return answered(err)
+					return answered("repository "+printable(repo), err)
 				}
 				more := ""
 				if r.Cut {
 					more = "; there is more than was looked at: run it again later"
 				}
-				if err := o.said(cmd.OutOrStdout(), r, "%s: %s of %s looked at with %s, %d changed%s",
-					printable(r.Repo), count(r.Jobs, "job"), count(r.Runs, "run"), count(r.Calls, "request"), r.Changed, more); err != nil {
-					return err
-				}
-			}
-			return nil
+				return o.said(cmd.OutOrStdout(), r, "%s: %s of %s looked at with %s, %d changed%s",
+					printable(r.Repo), count(r.Jobs, "job"), count(r.Runs, "run"), count(r.Calls, "request"), r.Changed, more)
+			})
 		},
 	}
 	fl := cmd.Flags()
@@ -111,23 +109,42 @@ func jobChange(cmd *cobra.Command, verb string, params func() url.Values) *cobra
 			}
 			ids = append(ids, id)
 		}
-		for _, id := range ids {
-			var p url.Values
-			if params != nil {
-				p = params()
-			}
+		var p url.Values
+		if params != nil {
+			p = params()
+		}
+		return each(ids, func(id int64) error {
 			var d web.JobDetail
 			if err := o.ask(cmd.Context(), http.MethodPost, fmt.Sprintf("%s/jobs/%d/%s", web.Prefix, id, verb), p, nil, &d); err != nil {
-				return answered(err)
+				return answered(fmt.Sprintf("job %d", id), err)
 			}
-			if err := o.said(cmd.OutOrStdout(), d, "job %d is %s: %s", d.Job.ID, d.Job.State, printable(d.Job.Reason)); err != nil {
-				return err
-			}
-		}
-		return nil
+			return o.said(cmd.OutOrStdout(), d, "job %d is %s: %s", d.Job.ID, d.Job.State, printable(d.Job.Reason))
+		})
 	}
 	o.flags(cmd.Flags())
 	return cmd
+}
+
+// each does something to each of several, whatever became of those before, and
+// joins the errors: the answer is no if it is for any, and unknown before that.
+func each[T any](all []T, do func(T) error) error {
+	var errs []error
+	code := exitNo
+	for _, one := range all {
+		err := do(one)
+		if err == nil {
+			continue
+		}
+		errs = append(errs, err)
+		var exit *exitError
+		if !errors.As(err, &exit) {
+			code = exitUnknown
+		}
+	}
+	if errs == nil {
+		return nil
+	}
+	return &exitError{code, errors.Join(errs...)}
 }
 
 // said prints what became of something: as JSON, or in a line.

@@ -45,7 +45,7 @@ Exit code 0: shown. 1: there is no such job. 2: could not tell.`,
 					}
 					return d, err
 				})
-				return d, answered(err)
+				return d, answered(fmt.Sprintf("job %d", id), err)
 			}, func(out io.Writer, d web.JobDetail) error { return writeJob(out, d, time.Now()) })
 		},
 	}
@@ -73,11 +73,19 @@ func jobNumber(s string) (int64, error) {
 	return id, nil
 }
 
-// answered gives an error its exit code: what the server refused is the answer no.
-func answered(err error) error {
+// answered gives an error that was asked about something its exit code: what the
+// server refused is the answer no. What the server does not know is named.
+func answered(what string, err error) error {
 	var p *web.Problem
-	if errors.As(err, &p) && (p.Status == http.StatusNotFound || p.Status == http.StatusConflict) {
+	switch {
+	case !errors.As(err, &p):
+		return err
+	case p.Status == http.StatusNotFound:
+		return &exitError{exitNo, fmt.Errorf("%s: %w", what, err)}
+	case p.Status == http.StatusConflict:
 		return &exitError{exitNo, err}
+	case p.Status == http.StatusServiceUnavailable:
+		return fmt.Errorf("%s: %w", what, err)
 	}
 	return err
 }
@@ -174,7 +182,7 @@ func writeUnplaced(out io.Writer, u *router.Unplaced, now time.Time) error {
 	if u.Never {
 		why = "no node of the cluster could run it"
 	}
-	fmt.Fprintf(out, "\n%s, as of %s ago: %s\n", why, ago(now, u.At), printable(u.Text))
+	fmt.Fprintf(out, "\n%s, as of %s ago\n", why, ago(now, u.At))
 	t := &table{}
 	t.row("  "+strconv.Itoa(u.InPool), "nodes in pool "+u.Pool)
 	t.row("  "+strconv.Itoa(u.Evaluated), "looked at")
@@ -215,7 +223,7 @@ func writeDecisions(out io.Writer, d web.JobDetail) error {
 
 func writeTimeline(out io.Writer, events []web.Event) error {
 	t := &table{}
-	t.row("  AT", "AFTER", "SOURCE", "WHOSE", "STATE", "WHAT")
+	t.row("  AT (UTC)", "AFTER", "SOURCE", "WHOSE", "STATE", "WHAT")
 	var before time.Time
 	for i, e := range events {
 		after, whose := "", "job"

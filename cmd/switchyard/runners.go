@@ -102,16 +102,13 @@ Exit code 0: done. 1: it has a job, or has ended; the sentence says so.
 			if force {
 				params.Set("force", "true")
 			}
-			for _, id := range args {
+			return each(args, func(id string) error {
 				var r web.Runner
 				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/runners/"+url.PathEscape(id)+"/stop", params, nil, &r); err != nil {
-					return answered(err)
+					return answered("runner "+printable(id), err)
 				}
-				if err := o.said(cmd.OutOrStdout(), r, "runner %s is %s: %s", printable(r.ID), r.State, printable(r.Reason)); err != nil {
-					return err
-				}
-			}
-			return nil
+				return o.said(cmd.OutOrStdout(), r, "runner %s is %s: %s", printable(r.ID), r.State, printable(r.Reason))
+			})
 		},
 	}
 	fl := cmd.Flags()
