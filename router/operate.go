@@ -142,7 +142,10 @@ func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
 	ctx, cancel := context.WithTimeout(ctx, githubTimeout)
 	defer cancel()
 	if err := a.GitHub.CancelRun(ctx, j.Repo, j.RunID); err != nil {
-		return fmt.Errorf("cancel run %d of %s: %w", j.RunID, j.Repo.FullName, err)
+		if j.State != Running {
+			return fmt.Errorf("the job gets no runner any more, but its run goes on: %w", err)
+		}
+		return err
 	}
 	a.Logger.Info("an operator cancelled a run", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
 	return nil

@@ -117,6 +117,25 @@ func TestAnOperatorShortensAWait(t *testing.T) {
 	}
 }
 
+// deafHub is a GitHub that cancels no runs.
+type deafHub struct{ *hub }
+
+func (deafHub) CancelRun(context.Context, router.Repo, int64) error {
+	return errors.New("GitHub answered 502")
+}
+
+func TestARunThatIsNotCancelledIsSaid(t *testing.T) {
+	h := &hub{}
+	r := start(t, openStore(t), &cluster{}, h, func(c *router.Config) { c.GitHub = deafHub{h} })
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	const want = "the job gets no runner any more, but its run goes on: GitHub answered 502"
+	if err := r.app.CancelJob(t.Context(), 1, true); err == nil || err.Error() != want {
+		t.Errorf("CancelJob = %v, want %s", err, want)
+	}
+	r.await(1, in(router.Denied))
+}
+
 func TestAnOperatorCancelsAJob(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))

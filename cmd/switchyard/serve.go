@@ -282,7 +282,7 @@ func (f *serveFlags) github() (*gh.Client, error) {
 	case f.githubTokenFile != "":
 		cfg.Token = gh.TokenFile(f.githubTokenFile)
 		if _, err := cfg.Token(); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("GitHub token: %w", err)
 		}
 	case token != "":
 		cfg.Token = gh.StaticToken(router.Secret(token))

@@ -233,7 +233,7 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 		code, err := a.sorted(err, resp, fmt.Sprintf("find the installation of %s for %s", a, t))
 		if code == http.StatusNotFound {
 			fix := "install it for " + t.owner + ", on the App's settings page"
-			if !t.organization {
+			if !t.organization && t.repo != "" {
 				fix += ", with this repository"
 			}
 			return nil, &router.FixError{Fix: fix, Err: fmt.Errorf("%s is not installed for %s", a, t)}

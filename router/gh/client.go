@@ -385,6 +385,8 @@ func (t target) String() string {
 		return t.kind() + " " + t.enterprise
 	case t.organization:
 		return t.kind() + " " + t.owner
+	case t.repo == "":
+		return t.owner
 	}
 	return t.kind() + " " + t.owner + "/" + t.repo
 }

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -156,7 +157,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		said := words("its Nomad job was stopped", e.Text)
+		said := "its Nomad job was " + cmp.Or(e.Text, "stopped")
 		switch {
 		case placedAt == 0:
 			_, err = t.exec(endedSQL, id, at, millis(now), said)

@@ -116,9 +116,9 @@ var lifeTests = []test{
 		f.receive(queued(1))
 		f.receive(queued(2))
 		waits, starts := f.dispatch(1), f.dispatch(2)
-		f.saw(T0, event(starts, router.NomadPlaced, T0, "node-1", ""), event(waits, router.NomadStopped, T0, "", ""), event(starts, router.NomadStopped, T0, "", ""))
-		if got := f.wantRunner(1, waits.ID, router.RunnerDispatched); got.EndedAt.IsZero() {
-			t.Error("the one without a node has not ended")
+		f.saw(T0, event(starts, router.NomadPlaced, T0, "node-1", ""), event(waits, router.NomadStopped, T0, "", "purged"), event(starts, router.NomadStopped, T0, "", "stopped"))
+		if got := f.wantRunner(1, waits.ID, router.RunnerDispatched); got.EndedAt.IsZero() || got.Reason != "its Nomad job was purged" {
+			t.Errorf("the one without a node ended at %v: %s", got.EndedAt, got.Reason)
 		}
 		if got := f.wantRunner(2, starts.ID, router.RunnerDispatched); !got.EndedAt.IsZero() || !strings.Contains(got.Reason, "stopped") {
 			t.Errorf("the one with a node ended at %v (%s); want its allocation's end to be awaited", got.EndedAt, got.Reason)
