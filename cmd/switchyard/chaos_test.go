@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -32,7 +33,8 @@ import (
 
 var (
 	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: a new one")
-	chaosJobs = flag.Int("chaos.jobs", 0, "jobs of TestChaos; 0: 5000, with -short or the race detector 500")
+	chaosJobs = flag.Int("chaos.jobs", 300, "jobs of TestChaos; 5000 take minutes")
+	chaosSlow = flag.Int("chaos.slow", 0, "show the time lines of so many jobs that waited longest")
 	chaosLog  = flag.Bool("chaos.log", false, "show the router's log")
 )
 
@@ -191,12 +193,6 @@ func TestChaos(t *testing.T) {
 		c.seed = mathrand.Uint64()
 	}
 	jobs := *chaosJobs
-	if jobs == 0 {
-		jobs = 5000
-		if testing.Short() || raceEnabled {
-			jobs = 500
-		}
-	}
 	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run TestChaos -chaos.seed %[2]d -chaos.jobs %[1]d", jobs, c.seed)
 	dir := t.TempDir()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -363,7 +359,7 @@ func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
 	for _, o := range open[:min(len(open), 20)] {
 		t.Errorf("after %s: %s", time.Since(c.began(hub)), o)
 	}
-	c.verdict(t, hub)
+	c.verdict(t, hub, st)
 }
 
 func (c *chaos) began(hub *githubsim.Server) time.Time { return hub.Jobs()[0].CreatedAt }
@@ -379,6 +375,7 @@ func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Ser
 			said += fmt.Sprintf("; the router: %v", err)
 		} else {
 			said += fmt.Sprintf("; the router has it %s: %s", known.State, known.Reason)
+			said += timeline(t, st, j.ID)
 		}
 		open = append(open, said)
 	}
@@ -391,6 +388,17 @@ func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Ser
 		open = append(open, fmt.Sprintf("GitHub has runner %s", r.Name))
 	}
 	return open
+}
+
+func timeline(t *testing.T, st *store.Store, jobID int64) (text string) {
+	events, err := st.Timeline(t.Context(), jobID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		text += fmt.Sprintf("\n%s %-8s %-14s %-10s %s", e.At.Format(time.TimeOnly), e.Source, e.RunnerID, e.State, e.What)
+	}
+	return text
 }
 
 func (c *chaos) nomadJobs(t *testing.T) []*api.JobListStub {
@@ -408,10 +416,10 @@ func (c *chaos) nomadJobs(t *testing.T) []*api.JobListStub {
 }
 
 // verdict checks how it ended, and says how much went wrong.
-func (c *chaos) verdict(t *testing.T, hub *githubsim.Server) {
+func (c *chaos) verdict(t *testing.T, hub *githubsim.Server, st *store.Store) {
 	ended := map[string]int{}
 	byRunner := map[string]int64{}
-	waits := []time.Duration{}
+	waits, slow := []time.Duration{}, []githubsim.Job{}
 	for _, j := range hub.Jobs() {
 		ended[j.Conclusion]++
 		if j.RunnerName != "" {
@@ -420,6 +428,7 @@ func (c *chaos) verdict(t *testing.T, hub *githubsim.Server) {
 			}
 			byRunner[j.RunnerName] = j.ID
 			waits = append(waits, j.StartedAt.Sub(j.CreatedAt))
+			slow = append(slow, j)
 		}
 	}
 	slices.Sort(waits)
@@ -442,4 +451,8 @@ func (c *chaos) verdict(t *testing.T, hub *githubsim.Server) {
 	}
 	t.Logf("%d Nomad jobs for %d jobs that ran; waited %s at p50, %s at p99, %s at most",
 		len(c.nomadJobs(t)), len(waits), waits[len(waits)/2], waits[len(waits)*99/100], waits[len(waits)-1])
+	slices.SortFunc(slow, func(a, b githubsim.Job) int { return cmp.Compare(b.StartedAt.Sub(b.CreatedAt), a.StartedAt.Sub(a.CreatedAt)) })
+	for _, j := range slow[:min(len(slow), *chaosSlow)] {
+		t.Logf("job %d %v of %s/%s waited %s:%s", j.ID, j.Labels, j.Owner, j.Repo, j.StartedAt.Sub(j.CreatedAt), timeline(t, st, j.ID))
+	}
 }
