@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"switchyard/rules"
 )
 
 const (
@@ -26,32 +28,34 @@ func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) 
 	for i := range live {
 		known[live[i].ID] = true
 	}
-	unknown := map[string]NomadJob{}
+	unknown := map[string][]NomadJob{} // more than one when others, elsewhere, take the ID of ours
 	var ids []string
 	for _, j := range jobs {
-		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !w.foreign[j.RunnerID] && len(ids) < maxAdopt {
-			unknown[j.RunnerID] = j
+		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !w.foreign[nomadKey{j.ID, j.At.Namespace}] && len(ids) < maxAdopt {
+			unknown[j.RunnerID] = append(unknown[j.RunnerID], j)
 			ids = append(ids, j.RunnerID)
 		}
 	}
 	if len(ids) == 0 {
 		return false, nil
 	}
-	if ids, err = w.Store.Strangers(ctx, ids); err != nil || len(ids) == 0 {
+	slices.Sort(ids)
+	if ids, err = w.Store.Strangers(ctx, slices.Compact(ids)); err != nil {
 		return false, err
 	}
-	slices.Sort(ids)
 	for _, id := range ids {
-		switch done, err := w.adoptOne(ctx, unknown[id]); {
-		case ctx.Err() != nil:
-			return false, ctx.Err()
-		case err != nil:
-			w.Logger.Warn("cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", unknown[id].ID, "err", err)
-			if later := (*RetryAtError)(nil); errors.As(err, &later) {
-				return false, nil // it would be the same for the others
+		for _, j := range unknown[id] {
+			switch done, err := w.adoptOne(ctx, j); {
+			case ctx.Err() != nil:
+				return false, ctx.Err()
+			case err != nil:
+				w.Logger.Warn("cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
+				if later := (*RetryAtError)(nil); errors.As(err, &later) {
+					return false, nil // it would be the same for the others
+				}
+			case !done:
+				more = true
 			}
-		case !done:
-			more = true
 		}
 	}
 	return more, nil
@@ -69,11 +73,7 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 	case err != nil:
 		return false, err
 	case !ok || url != w.PublicURL+ClaimPath || token == "":
-		w.Logger.Warn("Nomad has a runner that another router started, or this one at another address: it is let be", "nomad_job", n.ID)
-		if len(w.foreign) >= maxTokens {
-			clear(w.foreign)
-		}
-		w.foreign[n.RunnerID] = true
+		w.letBe(n, "another router started it, or this one at another address")
 		return true, nil
 	}
 	j, err := w.Store.Job(ctx, jobID)
@@ -97,6 +97,13 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 		}
 		d = &decided
 	}
+	switch home, err := w.atHome(nomadCtx, n, d); {
+	case err != nil:
+		return false, err
+	case !home:
+		w.letBe(n, "the rules start no runner of its job in that namespace")
+		return true, nil
+	}
 	if err := w.recognize(ctx, &r, TargetOf(j.Repo, d.Runner)); err != nil {
 		return false, err
 	}
@@ -115,6 +122,40 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 		w.look(jobID)
 	}
 	return true, nil
+}
+
+// letBe has a Nomad job looked at no more, whose ID is that of a runner.
+func (w *worker) letBe(n NomadJob, why string) {
+	w.Logger.Warn("Nomad has a runner that is not known here; it is let be", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
+	if len(w.foreign) >= maxTokens {
+		clear(w.foreign)
+	}
+	w.foreign[nomadKey{n.ID, n.At.Namespace}] = true
+}
+
+// atHome reports whether a Nomad job is in a namespace where the runners of its
+// job are started. Whoever may register jobs there can read their tokens, too;
+// but one who may do so elsewhere must not have a token of his own taken up.
+func (w *worker) atHome(ctx context.Context, n NomadJob, d *Decision) (bool, error) {
+	if d.Outcome != rules.Routed {
+		return true, nil // it will be given nothing
+	}
+	placements := []Placement{d.Placement}
+	for _, f := range d.Fallback {
+		if f.Reason == "" {
+			placements = append(placements, f.Placement)
+		}
+	}
+	for _, p := range placements {
+		home, err := w.Nomad.Home(ctx, p)
+		if err != nil {
+			return false, fmt.Errorf("tell where the runners of job %d are started: %w", n.JobID, err)
+		}
+		if home.Namespace == n.At.Namespace {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // named reports whether a runner's name on GitHub is one that its claim gave it.

@@ -143,7 +143,7 @@ func New(c Config) (*App, error) {
 	}
 	a := &App{metrics: prometheus.NewRegistry(), worker: worker{
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
-		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[string]bool{}, why: asker{wake: make(chan struct{}, 1)},
+		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 		spare: make(chan struct{}, 1), looked: map[int64]bool{}, started: map[string]bool{},
 	}}

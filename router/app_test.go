@@ -123,6 +123,10 @@ func (c *cluster) Allocation(_ context.Context, r router.Runner) (router.Allocat
 	return router.Allocation{ID: "a-" + r.ID, Status: "pending", Desired: "run", Node: "one", NodeAddr: "127.0.0.1"}, nil
 }
 
+func (c *cluster) Home(context.Context, router.Placement) (router.NomadAt, error) {
+	return router.NomadAt{}, nil
+}
+
 func (c *cluster) ClaimOf(_ context.Context, j router.NomadJob) (string, router.Secret, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -338,6 +338,10 @@ type Nomad interface {
 	// it has none. Safe for concurrent use.
 	Allocation(ctx context.Context, r Runner) (Allocation, error)
 
+	// Home is where Start registers the runners of a placement. Errors are
+	// sorted as Start's. Safe for concurrent use.
+	Home(ctx context.Context, p Placement) (NomadAt, error)
+
 	// ClaimOf returns the claim URL and token that Start put into the meta of a
 	// runner's Nomad job, "" for what it has not; ErrNotFound when it is gone.
 	// Safe for concurrent use.

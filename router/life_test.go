@@ -87,7 +87,7 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 	t.Cleanup(w.github.Close)
 	w.nomad = nomadsim.New(nomadsim.Config{
 		Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})},
-		Run:   w.task,
+		Run:   w.task, Namespaces: []string{"elsewhere"},
 	})
 	t.Cleanup(w.nomad.Close)
 	nomadServer, githubServer := httptest.NewServer(w.nomad), httptest.NewServer(w.github)

@@ -224,6 +224,9 @@ func (w *worker) pass(ctx context.Context, jobs []NomadJob, next *time.Time) err
 	return err
 }
 
+// A nomadKey is what a Nomad job of the client's region is known by.
+type nomadKey struct{ id, namespace string }
+
 // A task is a runner and what is to be done about it.
 type task struct {
 	runner LiveRunner
@@ -234,15 +237,21 @@ type task struct {
 // compare says what is to be done about the runners, and when to look again at
 // those for which it is too early (zero: for none).
 func (c *Config) compare(live []LiveRunner, jobs []NomadJob, now time.Time) (todo []task, again time.Time) {
-	listed := make(map[string]*NomadJob, len(jobs)) // by the runner's ID
+	listed := make(map[nomadKey]*NomadJob, len(jobs))
+	named := make(map[string]*NomadJob, len(jobs)) // by the runner's ID
 	for i := range jobs {
-		if known := listed[jobs[i].RunnerID]; known == nil || known.Status == "dead" {
-			listed[jobs[i].RunnerID] = &jobs[i]
+		j := &jobs[i]
+		listed[nomadKey{j.ID, j.At.Namespace}] = j
+		if known := named[j.RunnerID]; known == nil || known.Status == "dead" {
+			named[j.RunnerID] = j
 		}
 	}
 	confirm := 0
 	for _, r := range live {
-		on := listed[r.ID]
+		on := named[r.ID]
+		if r.NomadJob != "" {
+			on = listed[nomadKey{r.NomadJob, r.NomadAt.Namespace}]
+		}
 		if on != nil && r.NomadJob == "" {
 			r.NomadJob, r.NomadAt = on.ID, on.At
 		}

@@ -37,7 +37,7 @@ type worker struct {
 	listings chan []NomadJob // size 1; from follow, to be compared with the books
 	again    chan time.Time  // size 1; a hint that the books are worth comparing then
 	why      asker
-	foreign  map[string]bool // IDs of runners on Nomad that are another router's; used by reconcile only
+	foreign  map[nomadKey]bool // those on Nomad that are not ours, though their ID is a runner's; used by reconcile only
 
 	live atomic.Pointer[liveRules]
 

@@ -4,6 +4,7 @@
 package nomad
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -161,6 +162,18 @@ func (c *Client) Start(ctx context.Context, r router.StartRequest) (router.Start
 		return router.Started{}, err
 	}
 	return c.register(ctx, r, job)
+}
+
+// Home implements router.Nomad.
+func (c *Client) Home(ctx context.Context, p router.Placement) (router.NomadAt, error) {
+	if p.Dispatch != "" {
+		return router.NomadAt{Namespace: cmp.Or(p.Namespace, c.namespace)}, nil
+	}
+	job, err := c.Render(ctx, router.StartRequest{Placement: p})
+	if err != nil {
+		return router.NomadAt{}, err
+	}
+	return router.NomadAt(scopeOf(job)), nil
 }
 
 func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.Job) (router.Started, error) {
