@@ -145,7 +145,7 @@ func New(c Config) (*App, error) {
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
-		spare: make(chan struct{}, 1), looked: map[int64]bool{}, started: map[string]bool{},
+		spare: make(chan struct{}, 1), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
 	}}
 	v := c.RulesVersion
 	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -255,10 +257,12 @@ func (a *App) cancels(ctx context.Context) error {
 	if action != "cancel" {
 		return nil
 	}
-	jobs, err := a.Store.Unservable(ctx, a.Now().Add(-after-goneAfter), a.Now().Add(-after), cancelBatch)
+	maps.DeleteFunc(a.spared, func(_ int64, until time.Time) bool { return !a.Now().Before(until) })
+	jobs, err := a.Store.Unservable(ctx, a.Now().Add(-after-goneAfter), a.Now().Add(-after), cancelBatch+len(a.spared))
 	if err != nil {
 		return err
 	}
+	jobs = slices.DeleteFunc(jobs, func(j Job) bool { _, spared := a.spared[j.RunID]; return spared })
 	var errs []error
 	refused := map[string]bool{} // hosts
 	for _, j := range jobs {
@@ -280,7 +284,7 @@ func (a *App) cancels(ctx context.Context) error {
 }
 
 // cancelRun cancels the run of a job, unless GitHub says that something else
-// became of the job meanwhile.
+// became of the job meanwhile, or that the run has a job which runs, or may yet.
 func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
 	if _, err := a.ask(ctx, j); err != nil {
 		return err
@@ -291,6 +295,28 @@ func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
 	}
 	call, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
+	servable := int64(0)
+	err = a.GitHub.RunJobs(call, j.Repo, j.RunID, func(d Delivery) error {
+		if d.Action == "completed" {
+			return nil
+		}
+		k, err := a.Store.Job(ctx, d.Job.ID)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if d.Action == "in_progress" || k.State != Unroutable && k.State != Denied {
+			servable = d.Job.ID
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if servable != 0 {
+		a.Logger.Info("a run is not cancelled yet, as it has a job that runs or may", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName, "other", servable)
+		a.spared[j.RunID] = a.Now().Add(a.Recheck)
+		return nil
+	}
 	why := fmt.Sprintf("its run is cancelled, after %s", rules.Duration(after))
 	err = a.GitHub.CancelRun(call, j.Repo, j.RunID)
 	var giveUp *GiveUpError

@@ -244,3 +244,37 @@ func TestARunThatNothingCanServeIsCancelled(t *testing.T) {
 		t.Errorf("cancelled runs %v, want that of job 1, once", h.cancelled)
 	}
 }
+
+// A run has jobs that are not ours: those on GitHub's own runners, which are
+// ignored here, and those that we never heard of.
+func TestARunWithAJobThatRunsOrMayIsNotCancelled(t *testing.T) {
+	for name, other := range map[string]router.Delivery{
+		"one that runs on somebody's runner, and is ignored here": says(2, "in_progress", "ubuntu-latest"),
+		"one that waits for one":                                  says(2, "queued", "ubuntu-latest"),
+		"one that is not known":                                   says(9, "queued", "self-hosted", "linux"),
+		"one that waits for its runner":                           says(3, "queued", "self-hosted", "linux"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, clock := &hub{}, newShift()
+			of := func(d router.Delivery) router.Delivery { d.Job.RunID = 10; return d }
+			h.index.jobs = map[int64][]router.Delivery{10: {of(says(1, "queued", "self-hosted", "linx")), of(other)}}
+			r := noticing(t, h, "scope: '\"self-hosted\" in labels'\nunroutable: { after: 10m, action: cancel }\n", clock)
+			r.deliver(of(delivery(1, "queued", "self-hosted", "linx")))
+			r.deliver(of(delivery(2, "queued", "ubuntu-latest")))
+			r.deliver(of(delivery(3, "queued", "self-hosted", "linux")))
+			r.await(1, in(router.Unroutable))
+			r.await(2, in(router.Ignored))
+			r.await(3, in(router.Dispatched))
+			clock.forward(11 * time.Minute)
+			eventually(t, "GitHub is asked about the run", func() bool { h.index.mu.Lock(); defer h.index.mu.Unlock(); return h.index.asked > 0 })
+			h.index.mu.Lock()
+			h.index.jobs[10] = h.index.jobs[10][:1]
+			h.index.mu.Unlock()
+			if j := r.await(1, in(router.Unroutable)); strings.Contains(j.Reason, "cancelled") {
+				t.Errorf("it was: %s", j.Reason)
+			}
+			clock.forward(11 * time.Minute)
+			r.await(1, func(j router.Job) bool { return strings.Contains(j.Reason, "its run is cancelled") })
+		})
+	}
+}

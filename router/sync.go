@@ -25,6 +25,10 @@ type Listings interface {
 	// calls requests and says how far it came, also when it fails.
 	Unfinished(ctx context.Context, repo Repo, calls int, each func(Delivery) error) (Unfinished, error)
 
+	// RunJobs calls each for every job of a run's last attempt, likewise, but for
+	// its sender; a run that is gone has none.
+	RunJobs(ctx context.Context, repo Repo, runID int64, each func(Delivery) error) error
+
 	// Repositories calls each for every repository that the App is installed
 	// for; a token has none. What one installation does not show keeps it from
 	// no other.

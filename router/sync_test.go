@@ -19,8 +19,10 @@ import (
 type index struct {
 	mu     sync.Mutex
 	repos  []router.Repo
+	jobs   map[int64][]router.Delivery  // by run
 	runs   map[string][]router.Delivery // by lower-case owner/name: the jobs of its unfinished runs
 	hidden map[string]bool              // by owner/name
+	asked  int                          // for the jobs of a run
 	looks  []string                     // repositories that were looked at
 	refuse func(n int) error            // the nth look
 }
@@ -48,6 +50,19 @@ func (x *index) Unfinished(_ context.Context, repo router.Repo, _ int, each func
 		}
 	}
 	return did, nil
+}
+
+func (x *index) RunJobs(_ context.Context, _ router.Repo, runID int64, each func(router.Delivery) error) error {
+	x.mu.Lock()
+	x.asked++
+	jobs := slices.Clone(x.jobs[runID])
+	x.mu.Unlock()
+	for _, d := range jobs {
+		if err := each(d); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (x *index) Repositories(_ context.Context, each func(router.Repo) error) error {

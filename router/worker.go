@@ -51,6 +51,8 @@ type worker struct {
 	rosters rosters
 	queues  queues
 
+	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by cancels only
+
 	nextHook int // whose turn it is to be swept, of those in the store; used by findLost only
 
 	hooks map[Hook]bool              // that the store knows; guarded by mu

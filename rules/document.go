@@ -98,7 +98,7 @@ type ruleForm struct {
 type unroutableForm struct {
 	// for how long the job must have been unroutable: from 1s to 24h, after which GitHub gives it up by itself
 	After durationForm `yaml:"after" required:"yes" example:"10m"`
-	// `cancel` cancels the job's whole run on GitHub, for which the permission Actions (write) is needed
+	// `cancel` cancels the job's whole run on GitHub, when none of its jobs runs or may yet, for which the permission Actions (write) is needed
 	Action string `yaml:"action" required:"yes" enum:"cancel" example:"cancel"`
 }
 

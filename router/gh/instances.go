@@ -233,6 +233,15 @@ func (g *Instances) Unfinished(ctx context.Context, repo router.Repo, calls int,
 	return did, in.said(err)
 }
 
+// RunJobs implements router.Listings.
+func (g *Instances) RunJobs(ctx context.Context, repo router.Repo, runID int64, each func(router.Delivery) error) error {
+	in, err := g.of(runID)
+	if err == nil {
+		err = in.client.RunJobs(ctx, repo, router.GitHubID(runID), func(d router.Delivery) error { return each(in.known(d)) })
+	}
+	return in.said(err)
+}
+
 // Repositories implements router.Listings. What one GitHub does not show keeps
 // it from no other.
 func (g *Instances) Repositories(ctx context.Context, each func(router.Repo) error) error {

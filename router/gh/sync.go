@@ -93,7 +93,15 @@ func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, ea
 				}
 				seen[run.GetID()] = true
 				did.Runs++
-				if err := c.runJobs(ctx, repo, run, calls, &did, each); err != nil || did.Cut && did.Calls >= calls {
+				of, err := repoOf(run.GetRepository())
+				if err != nil {
+					return did, fmt.Errorf("run %d: %w", run.GetID(), err)
+				}
+				err = c.runJobs(ctx, of, run.GetID(), calls, &did, func(d router.Delivery) error {
+					d.Job.Sender = router.Cut(run.GetTriggeringActor().GetLogin(), router.MaxText)
+					return each(d)
+				})
+				if err != nil || did.Cut && did.Calls >= calls {
 					return did, err
 				}
 			}
@@ -106,14 +114,25 @@ func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, ea
 	return did, nil
 }
 
-// runJobs calls each for the jobs of a run's last attempt.
-func (c *Client) runJobs(ctx context.Context, repo router.Repo, run *github.WorkflowRun, calls int, did *router.Unfinished, each func(router.Delivery) error) error {
-	of, err := repoOf(run.GetRepository())
-	if err != nil {
-		return fmt.Errorf("run %d: %w", run.GetID(), err)
+const jobsPages = 20 // of one run: GitHub's matrix has 256 jobs at most
+
+// RunJobs implements router.Listings.
+func (c *Client) RunJobs(ctx context.Context, repo router.Repo, runID int64, each func(router.Delivery) error) error {
+	if err := checkRepo(repo); err != nil {
+		return err
 	}
+	var did router.Unfinished
+	err := c.runJobs(ctx, repo, runID, jobsPages, &did, each)
+	if err == nil && did.Cut {
+		err = fmt.Errorf("list the jobs of run %d: there are more than %d", runID, did.Jobs)
+	}
+	return err
+}
+
+// runJobs calls each for the jobs of a run's last attempt.
+func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, calls int, did *router.Unfinished, each func(router.Delivery) error) error {
 	says := callRuns(repo)
-	says.doing = fmt.Sprintf("list the jobs of run %d of %s/%s", run.GetID(), repo.Owner, repo.Name)
+	says.doing = fmt.Sprintf("list the jobs of run %d of %s/%s", runID, repo.Owner, repo.Name)
 	says.mayBeGone = true
 	for page := 1; page > 0; {
 		if did.Calls >= calls {
@@ -124,7 +143,7 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, run *github.Work
 		var jobs *github.Jobs
 		gone := false
 		err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
-			jobs, resp, err = api.Actions.ListWorkflowJobs(ctx, repo.Owner, repo.Name, run.GetID(), &github.ListWorkflowJobsOptions{
+			jobs, resp, err = api.Actions.ListWorkflowJobs(ctx, repo.Owner, repo.Name, runID, &github.ListWorkflowJobsOptions{
 				Filter: "latest", ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 			})
 			gone = status(resp) == http.StatusNotFound
@@ -140,14 +159,13 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, run *github.Work
 			return err
 		}
 		for _, j := range jobs.Jobs {
-			if j.GetID() <= 0 || j.GetRunID() != run.GetID() {
+			if j.GetID() <= 0 || j.GetRunID() != runID {
 				return fmt.Errorf("%s: GitHub's answer is about another run", says.doing)
 			}
-			d, err := deliveryOf(j, of, c.now())
+			d, err := deliveryOf(j, repo, c.now())
 			if err != nil {
 				return fmt.Errorf("%s: %w", says.doing, err)
 			}
-			d.Job.Sender = router.Cut(run.GetTriggeringActor().GetLogin(), router.MaxText)
 			did.Jobs++
 			if err := each(d); err != nil {
 				return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -47,6 +48,16 @@ func TestTheJobsOfUnfinishedRunsAreFound(t *testing.T) {
 	// Five filters, one of them on two pages, and 62 runs.
 	if want := (router.Unfinished{Runs: 62, Jobs: 63, Calls: 68}); err != nil || did != want {
 		t.Errorf("Unfinished = %+v, %v, want %+v", did, err, want)
+	}
+	ofRun := map[int64]string{}
+	if err := c.RunJobs(t.Context(), acmeWeb, j.RunID, func(d router.Delivery) error { ofRun[d.Job.ID] = d.Action; return nil }); err != nil {
+		t.Error(err)
+	}
+	if want := map[int64]string{first: "queued", ended: "completed"}; !maps.Equal(ofRun, want) {
+		t.Errorf("RunJobs tells of %v, want %v", ofRun, want)
+	}
+	if err := c.RunJobs(t.Context(), acmeWeb, 1<<40, func(router.Delivery) error { return errors.New("none") }); err != nil {
+		t.Errorf("the jobs of a run that is gone: %v", err)
 	}
 	j, _ = s.Job(first)
 	want := router.Delivery{Source: router.SourceGitHub, Action: "queued", Status: "queued", ReceivedAt: got[first].ReceivedAt, Job: router.Job{
