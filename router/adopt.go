@@ -21,8 +21,9 @@ const (
 
 // adopt makes known the runners that Nomad has and the books do not, as they do
 // not after the database was deleted: those of this router, by the address that
-// they claim at. Others are let be: two routers may share a Nomad. more is set
-// when some must be looked at again soon.
+// they claim at. Others are let be: two routers may share a Nomad. Runners that
+// had ended, and that Nomad has all the same, are live again. more is set when
+// some must be looked at again soon.
 func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) (more bool, err error) {
 	known := make(map[string]bool, len(live))
 	for i := range live {
@@ -40,9 +41,21 @@ func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) 
 		return false, nil
 	}
 	slices.Sort(ids)
-	if ids, err = w.Store.Strangers(ctx, slices.Compact(ids)); err != nil {
+	ids = slices.Compact(ids)
+	strangers, err := w.Store.Strangers(ctx, ids)
+	if err != nil {
 		return false, err
 	}
+	if len(strangers) < len(ids) { // a listing may be older than what ended since
+		revived, err := w.Store.Revive(ctx, ids, w.Now().Add(-settling), w.Now())
+		if err != nil {
+			return false, err
+		}
+		if more = revived > 0; more {
+			w.Logger.Warn("Nomad has runners that had ended, as it replaces those of lost nodes; they are stopped", "runners", revived)
+		}
+	}
+	ids = strangers
 	for _, id := range ids {
 		for _, j := range unknown[id] {
 			switch done, err := w.adoptOne(ctx, j); {

@@ -623,3 +623,41 @@ rules:
 		t.Errorf("Nomad was asked %d times about %d runners of one fit", asked, jobs)
 	}
 }
+
+// Nomad starts what it lost with a node anew, if need be when there is a node
+// again: but the runner's job has another one by then.
+func TestARunnerThatIsLostWithItsNodeIsNotStartedAnew(t *testing.T) {
+	for name, fails := range map[string]int{"Nomad is asked at once": 0, "Nomad could not be asked": 1} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, plainRule)
+			w.run = func(ctx context.Context, _ nomadsim.Task) int {
+				<-ctx.Done() // configured, and never seen on GitHub
+				return 1
+			}
+			n := &haltingNomad{Nomad: w.client, fails: fails}
+			var later atomic.Int64
+			w.start(quick, func(c *router.Config) {
+				c.Nomad, c.Idle = n, time.Hour
+				c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+			})
+			id := w.queue("self-hosted", "linux")
+			eventually(t, "its runner is online", func() bool {
+				list := w.runners(id)
+				return len(list) > 0 && list[0].State == router.RunnerOnline
+			})
+			if err := w.nomad.FailNode("node-1"); err != nil {
+				t.Fatal(err)
+			}
+			w.await(id, func(j router.Job) bool { return j.Try == 2 && j.State == router.Dispatched })
+			if fails > 0 {
+				eventually(t, "Nomad was asked to stop it", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.fails <= 0 })
+				later.Store(int64(2 * time.Minute))
+			}
+			first := w.runners(id)[0]
+			eventually(t, "the first runner's Nomad job is stopped", func() bool { return w.gone(first.NomadJob) })
+			if first.State != router.RunnerLost || w.gone(w.runners(id)[1].NomadJob) {
+				t.Errorf("runners are %+v, want the first lost and the second waiting", w.runners(id))
+			}
+		})
+	}
+}

@@ -360,15 +360,20 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 		return w.act(ctx, r, loseRunner, why)
 	case loseRunner:
 		at, _ := w.backoff().Retry(errors.New(why), r.Failures)
-		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
-		lost, err := w.Store.Lost(ctx, r.ID, at, why, w.Now())
+		lost, err := w.Store.Lost(storeCtx, r.ID, at, why, w.Now())
 		if err != nil {
 			return fmt.Errorf("record lost runner %s: %w", r.ID, err)
 		}
-		if lost {
-			log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
-			w.nudge()
+		if !lost {
+			return nil
+		}
+		log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
+		w.nudge()
+		// Nomad replaces what it loses with a node, whatever the jobspec says.
+		if err := w.stopJob(ctx, r.Runner); err != nil {
+			log.Warn("cannot stop a runner that is lost; a sweep tries again if Nomad starts it anew", "err", err)
 		}
 	}
 	return nil

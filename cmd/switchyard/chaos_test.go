@@ -451,7 +451,9 @@ func (c *chaos) verdict(t *testing.T, hub *githubsim.Server, st *store.Store) {
 	}
 	t.Logf("%d Nomad jobs for %d jobs that ran; waited %s at p50, %s at p99, %s at most",
 		len(c.nomadJobs(t)), len(waits), waits[len(waits)/2], waits[len(waits)*99/100], waits[len(waits)-1])
-	slices.SortFunc(slow, func(a, b githubsim.Job) int { return cmp.Compare(b.StartedAt.Sub(b.CreatedAt), a.StartedAt.Sub(a.CreatedAt)) })
+	slices.SortFunc(slow, func(a, b githubsim.Job) int {
+		return cmp.Compare(b.StartedAt.Sub(b.CreatedAt), a.StartedAt.Sub(a.CreatedAt))
+	})
 	for _, j := range slow[:min(len(slow), *chaosSlow)] {
 		t.Logf("job %d %v of %s/%s waited %s:%s", j.ID, j.Labels, j.Owner, j.Repo, j.StartedAt.Sub(j.CreatedAt), timeline(t, st, j.ID))
 	}

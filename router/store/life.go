@@ -355,6 +355,26 @@ func (s *Store) Strangers(ctx context.Context, runnerIDs []string) (strangers []
 	return strangers, nil
 }
 
+const reviveSQL = `
+UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it anew'
+WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped')`
+
+// Revive implements router.Store.
+func (s *Store) Revive(ctx context.Context, runnerIDs []string, before, now time.Time) (revived int, err error) {
+	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+		revived = 0
+		for _, id := range runnerIDs {
+			n, err := t.exec(reviveSQL, id, millis(before), millis(now))
+			if err != nil {
+				return fmt.Errorf("record that runner %s did not end: %w", id, err)
+			}
+			revived += int(n)
+		}
+		return nil
+	})
+	return revived, err
+}
+
 const (
 	adoptSQL = `
 INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, target, reason, created_at, updated_at, state_at, fit)

@@ -157,6 +157,26 @@ var lifeTests = []test{
 			t.Errorf("nothing is left, but %+v", live)
 		}
 	}},
+	{"what Nomad started anew is live again, if it had ended before", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r, name := f.online(1)
+		ids := []string{r.ID, "gha-9-9"}
+		revived := func(before time.Time, want int) {
+			t.Helper()
+			n, err := f.Revive(f.ctx(), ids, before, after(time.Minute))
+			if _, live := f.live()[r.ID]; err != nil || n != want || live != (want > 0) {
+				t.Errorf("revived %d, %v; want %d; live: %v", n, err, want, live)
+			}
+		}
+		f.must(f.Ended(f.ctx(), []string{r.ID}, T0))
+		if n, err := f.Revive(f.ctx(), ids, after(time.Minute), T0); n != 0 || err != nil {
+			t.Errorf("one that is online was revived: %d, %v", n, err)
+		}
+		f.receive(completed(1, name, "success"))
+		revived(T0, 0)
+		revived(after(time.Second), 1)
+		f.wantRunner(1, r.ID, router.RunnerFinished)
+	}},
 	{"a busy runner that ended, and whose job is not known to run, is finished", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r, name := f.online(1)
