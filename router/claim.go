@@ -235,15 +235,6 @@ func (w *worker) stillQueued(ctx context.Context, tokenHash [32]byte, c Claimed)
 	return gone, nil
 }
 
-// said is what GitHub says of a job now. One that it does not know any more has ended.
-func (w *worker) said(ctx context.Context, j Job) (Delivery, error) {
-	d, err := w.GitHub.Job(ctx, j.Repo, j.ID)
-	if errors.Is(err, ErrNotFound) {
-		return Delivery{Source: SourceGitHub, Action: "completed", Status: "completed", Job: j, ReceivedAt: w.Now()}, nil
-	}
-	return d, err
-}
-
 // configure asks GitHub for what a claim is answered with, and records it. Each
 // request for a configuration has a name of its own: GitHub may answer 5xx and
 // yet keep the runner it made.

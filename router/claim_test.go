@@ -89,13 +89,16 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 		"runs elsewhere":             {says("in_progress", "another"), false, router.Running},
 		"ended":                      {says("completed", ""), false, router.Completed},
 		"gone":                       {fails(router.ErrNotFound), false, router.Completed},
+		"not for us to see":          {fails(router.ErrNotFound), true, router.Dispatched},
 		"GitHub fails":               {fails(errors.New("502 Bad Gateway")), true, router.Dispatched},
 		"GitHub allows no more now":  {fails(&router.RetryAtError{At: time.Now().Add(time.Hour), Err: errors.New("rate limit")}), true, router.Dispatched},
 		"the token may not see jobs": {fails(&router.FixError{Fix: "Actions: read", Err: errors.New("403")}), true, router.Dispatched},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := start(t, openStore(t), &cluster{}, &hub{job: tc.job})
+			h := &hub{job: tc.job}
+			h.hidden = map[string]bool{"acme/web": name == "not for us to see"}
+			r := start(t, openStore(t), &cluster{}, h)
 			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 			r.await(1, in(router.Dispatched))
 			got, _ := r.nomad.job("gha-1-1")
@@ -106,7 +109,9 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 			if (len(r.hub.asked()) > 0) != tc.needed {
 				t.Errorf("GitHub was asked for %d configurations", len(r.hub.asked()))
 			}
-			r.await(1, in(tc.want))
+			if j := r.await(1, in(tc.want)); name == "gone" && j.Reason != "GitHub does not know it any more" {
+				t.Errorf("reason = %q", j.Reason)
+			}
 		})
 	}
 }

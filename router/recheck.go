@@ -63,25 +63,7 @@ func (a *App) recheck(ctx context.Context) error {
 func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
 	call, cancel := context.WithTimeout(ctx, hookTimeout)
 	defer cancel()
-	d, err := w.GitHub.Job(call, j.Repo, j.ID)
-	if errors.Is(err, ErrNotFound) {
-		// So it is, too, when we are not let see the repository.
-		sees := w.Now().Sub(j.ReceivedAt) > goneAfter && j.State != Running
-		if !sees {
-			sees, err = w.GitHub.Sees(call, j.Repo)
-		}
-		if err == nil && !sees {
-			err = &FixError{
-				Fix: "give Switchyard access to the repository, or wait: a job of one that is deleted is given up after a day",
-				Err: fmt.Errorf("read job %d: GitHub does not show %s", j.ID, j.Repo.FullName),
-			}
-		}
-		if sees {
-			err = nil
-		}
-		d = Delivery{Source: SourceGitHub, Action: "completed", Status: StatusGone, Job: j, ReceivedAt: w.Now()}
-		d.Job.RunnerName, d.Job.Conclusion = "", ""
-	}
+	d, err := w.said(call, j)
 	var later *RetryAtError
 	if errors.As(err, &later) {
 		return false, err // it was not asked, and stays due
@@ -90,4 +72,28 @@ func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
 		return false, errors.Join(err, asked)
 	}
 	return w.learn(ctx, d)
+}
+
+// said is what GitHub says of a job now. One that it does not know any more has
+// ended, unless GitHub does not let us see its repository, which is a FixError
+// for a day.
+func (w *worker) said(ctx context.Context, j Job) (Delivery, error) {
+	d, err := w.GitHub.Job(ctx, j.Repo, j.ID)
+	if !errors.Is(err, ErrNotFound) {
+		return d, err
+	}
+	if j.State == Running || w.Now().Sub(j.ReceivedAt) <= goneAfter {
+		switch sees, err := w.GitHub.Sees(ctx, j.Repo); {
+		case err != nil:
+			return d, err
+		case !sees:
+			return d, &FixError{
+				Fix: "give Switchyard access to the repository, or wait: a job of one that is deleted is given up after a day",
+				Err: fmt.Errorf("read job %d: GitHub does not show %s", j.ID, j.Repo.FullName),
+			}
+		}
+	}
+	d = Delivery{Source: SourceGitHub, Action: "completed", Status: StatusGone, Job: j, ReceivedAt: w.Now()}
+	d.Job.RunnerName, d.Job.Conclusion = "", ""
+	return d, nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -148,6 +149,38 @@ func TestAJobOfARepositoryThatIsGoneIsGivenUpAfterADay(t *testing.T) {
 	h.job = func(int64) (router.Delivery, error) { return router.Delivery{}, router.ErrNotFound }
 	r := start(t, st, &cluster{}, h)
 	r.await(1, in(router.Completed))
+}
+
+// What a re-check or a full look finds is taken as a delivery is.
+func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
+	for name, find := range map[string]func(*testing.T, *running){
+		"re-check": func(*testing.T, *running) {},
+		"full look": func(t *testing.T, r *running) {
+			if _, err := r.app.Sync(t.Context(), "", "acme/web"); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var over atomic.Bool
+			h := &hub{job: func(id int64) (router.Delivery, error) {
+				if over.Load() {
+					return says(id, "completed"), nil
+				}
+				return says(id, "queued", "self-hosted", "linux"), nil
+			}}
+			r := start(t, openStore(t), &cluster{}, h, slow, func(c *router.Config) {
+				if c.Recheck = time.Hour; name == "re-check" {
+					c.Recheck = 40 * time.Millisecond
+				}
+			})
+			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+			r.await(1, in(router.Dispatched))
+			over.Store(true)
+			find(t, r)
+			eventually(t, "its Nomad job is stopped", func() bool { return r.nomad.ended("gha-1-1") })
+		})
+	}
 }
 
 func TestAFullLookFindsWhatIsNotKnown(t *testing.T) {
