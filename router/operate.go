@@ -104,10 +104,16 @@ func (a *App) RetryJob(ctx context.Context, id int64) error {
 		if err != nil {
 			return err
 		}
+		if r.State.Final() { // as with a fallback that is due; a new one now would be two
+			return conflict("job %d gets a new runner by itself when Nomad has stopped %s", id, r.ID)
+		}
 		if r.State != RunnerDispatched {
 			return conflict("runner %s of job %d is %s already; stop that instead", r.ID, id, r.State)
 		}
 		return a.stopRunner(ctx, r, "an operator asked for a new one")
+	}
+	if err := a.clear(ctx, j); err != nil {
+		return err
 	}
 	done, err := a.Store.Redecide(ctx, id, "an operator asked to decide it anew", a.Now())
 	switch {
@@ -119,6 +125,27 @@ func (a *App) RetryJob(ctx context.Context, id int64) error {
 		return conflict("job %d has moved on meanwhile; look again", id)
 	}
 	a.nudge()
+	return nil
+}
+
+// clear stops those runners of a job that were given up and may go on.
+func (a *App) clear(ctx context.Context, j Job) error {
+	runners, err := a.Store.Runners(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	for _, r := range runners {
+		if r.State != RunnerLost && r.State != RunnerStopped || !r.EndedAt.IsZero() {
+			continue
+		}
+		err := a.retire(ctx, r, r.Reason)
+		if errors.Is(err, ErrBusy) {
+			return conflict("runner %s, which was started for job %d, has a job of GitHub's", r.Name, j.ID)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +135,46 @@ func TestARunThatIsNotCancelledIsSaid(t *testing.T) {
 		t.Errorf("CancelJob = %v, want %s", err, want)
 	}
 	r.await(1, in(router.Denied))
+}
+
+// While Nomad does not stop the runner that gives way to a fallback, nobody
+// starts another one.
+func TestAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
+	set, err := rules.Parse("rules.yaml", []byte(machine+fallbackRule))
+	if err != nil {
+		t.Fatal(err)
+	}
+	nomad := &cluster{placed: func(router.Runner) (router.Allocation, error) { return router.Allocation{}, router.ErrNotFound }}
+	var halted atomic.Bool
+	halted.Store(true)
+	r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) {
+		c.Rules = set
+		c.Nomad = unstoppable{nomad, func() error {
+			if halted.Load() {
+				return errors.New("connection refused")
+			}
+			return nil
+		}}
+	})
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, func(j router.Job) bool { return j.Fallback == 1 })
+	wantConflict(t, r.app.RetryJob(t.Context(), 1), "by itself when Nomad has stopped gha-1-1")
+	if err := r.app.CancelJob(t.Context(), 1, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.app.RetryJob(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("retry = %v, want Nomad's error", err)
+	}
+	if j := r.await(1, in(router.Denied)); nomad.count() != 1 {
+		t.Errorf("Nomad has %d jobs, the job is %s", nomad.count(), j.State)
+	}
+	halted.Store(false)
+	if err := r.app.RetryJob(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if r.await(1, in(router.Dispatched)); !nomad.ended("gha-1-1") {
+		t.Error("the first runner goes on")
+	}
 }
 
 func TestAnOperatorCancelsAJob(t *testing.T) {
