@@ -323,6 +323,27 @@ var runnerTests = []test{
 		f.wantRunner(1, r.ID, router.RunnerDispatched)
 		f.wantState(1, router.Dispatched)
 	}},
+	{"a name that another GitHub says moves none of this one's", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r, name := f.online(1)
+		in := router.Instance{Number: 1, Host: "ghe.example"}
+		there := inProgress(in.ID(1), name)
+		there.Job.Repo.Host = in.Host
+		f.receive(there)
+		f.wantRunner(1, r.ID, router.RunnerOnline)
+		f.wantState(1, router.Dispatched)
+		f.must(f.Say(f.ctx(), r.ID, "it waits", T0))
+		if j := f.wantState(in.ID(1), router.Running); j.Repo.Host != in.Host || j.Reason == "it waits" {
+			t.Errorf("job %d on %q runs: %s", j.ID, j.Repo.Host, j.Reason)
+		}
+		for n, want := range []int{1, 1, 0} {
+			open, err := f.Open(f.ctx(), int64(n), "Acme", "web")
+			f.must(err)
+			if len(open) != want {
+				t.Errorf("GitHub %d has %d open jobs, want %d", n, len(open), want)
+			}
+		}
+	}},
 }
 
 // anyShuffle checks that whichever of its runners GitHub gives a job, and in
