@@ -55,17 +55,21 @@ func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) 
 			w.Logger.Warn("Nomad has runners that had ended, as it replaces those of lost nodes; they are stopped", "runners", revived)
 		}
 	}
-	ids = strangers
-	for _, id := range ids {
+	full := map[int64]bool{} // instances that take no more for now
+	for _, id := range strangers {
+		jobID, _, _ := ofRunner(id)
+		in := InstanceOf(jobID)
 		for _, j := range unknown[id] {
+			if full[in] {
+				continue // it would be the same for this one
+			}
 			switch done, err := w.adoptOne(ctx, j); {
 			case ctx.Err() != nil:
 				return false, ctx.Err()
 			case err != nil:
 				w.Logger.Warn("cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
-				if later := (*RetryAtError)(nil); errors.As(err, &later) {
-					return false, nil // it would be the same for the others
-				}
+				later := (*RetryAtError)(nil)
+				full[in] = errors.As(err, &later)
 			case !done:
 				more = true
 			}

@@ -434,7 +434,8 @@ type GitHub interface {
 	Run(ctx context.Context, repo Repo, runID int64) (Run, error)
 
 	// Ready is a *RetryAtError while GitHub takes no registrations in t, as a
-	// limit is reached. It asks nobody. Safe for concurrent use.
+	// limit is reached, and a *FixError when t's instance is not configured. It
+	// asks nobody. Safe for concurrent use.
 	Ready(t Target) error
 
 	// Job asks what GitHub says of a job now, as a Delivery without ID from

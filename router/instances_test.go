@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -145,4 +146,31 @@ func TestTwoGitHubsAreKeptApart(t *testing.T) {
 		}
 		w.await(id, in(router.Completed))
 	}
+}
+
+// A job of a GitHub that is not configured any more starts nothing, stops no
+// other, and can be cancelled.
+func TestAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
+	nomad, h := &cluster{}, &hub{}
+	gone := router.Instance{Number: 5, Host: "gone.example"}
+	h.ready = func(at router.Target) error {
+		if at.Host != gone.Host {
+			return nil
+		}
+		return &router.FixError{Fix: "configure it", Err: errors.New("the GitHub gone.example is not configured any more")}
+	}
+	r := start(t, openStore(t), nomad, h)
+	d := delivery(gone.ID(1), "queued", "self-hosted", "linux")
+	d.Job.Repo.Host = gone.Host
+	r.deliver(d)
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	j := r.await(gone.ID(1), in(router.Retrying))
+	if !strings.Contains(j.Reason, "the GitHub gone.example is not configured any more") || nomad.count() != 1 {
+		t.Errorf("the job waits, as %q, and %d runners were started; want the missing GitHub as the reason, and one", j.Reason, nomad.count())
+	}
+	if err := r.app.CancelJob(t.Context(), j.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	r.await(j.ID, in(router.Denied))
 }

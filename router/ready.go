@@ -44,12 +44,17 @@ func (q *queues) place(t Target, at, now time.Time) time.Time {
 }
 
 // ready fails with a *RetryAtError when a runner for the job could not be
-// registered on GitHub if it started now. Those that register themselves cost
+// registered on GitHub if it started now, or its GitHub is not configured. Those that register themselves cost
 // GitHub nothing that it counts.
 func (w *worker) ready(j Job, r rules.Runner) error {
-	var later *RetryAtError
 	t, now := TargetOf(j.Repo, r), w.Now()
-	if r.Registration == "token" || !errors.As(w.GitHub.Ready(t), &later) || later.At.Before(now.Add(soon)) {
+	err := w.GitHub.Ready(t)
+	var fix *FixError
+	if errors.As(err, &fix) {
+		return &RetryAtError{At: now.Add(githubFixWait), Err: err}
+	}
+	var later *RetryAtError
+	if r.Registration == "token" || !errors.As(err, &later) || later.At.Before(now.Add(soon)) {
 		return nil // what else is wrong the claim says
 	}
 	return &RetryAtError{At: w.queues.place(t, later.At, now), Err: later.Err}
