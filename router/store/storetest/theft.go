@@ -61,7 +61,7 @@ type nomadJob struct {
 func thefts(t *testing.T, open func(testing.TB) router.Store) {
 	s := open(t)
 	var base int64
-	check := func(rt *rapid.T) {
+	rapid.Check(t, func(rt *rapid.T) { // other cases in each run; -rapid.checks has more of them
 		base += 100
 		w := &world{
 			fixture: &fixture{Store: s, t: rt}, rt: rt, base: base, now: T0,
@@ -74,10 +74,7 @@ func thefts(t *testing.T, open func(testing.TB) router.Store) {
 			steps[i]()
 		}
 		w.settle()
-	}
-	for range 3 { // a hundred cases each, or -rapid.checks
-		rapid.Check(t, check)
-	}
+	})
 }
 
 func draw[T any](w *world, what string, list []T) T {
