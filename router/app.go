@@ -95,32 +95,15 @@ func New(c Config) (*App, error) {
 	if c.Senders <= 0 {
 		c.Senders = 16
 	}
-	if c.Tick <= 0 {
-		c.Tick = 5 * time.Second
-	}
-	if c.Grace <= 0 {
-		c.Grace = 20 * time.Second
-	}
-	if c.Sweep <= 0 {
-		c.Sweep = 5 * time.Minute
-	}
-	if c.Deliveries <= 0 {
-		c.Deliveries = 5 * time.Minute
-	}
-	if c.Idle <= 0 {
-		c.Idle = 10 * time.Minute
-	}
-	if c.Feedback <= 0 {
-		c.Feedback = 5 * time.Second
-	}
-	if c.Recheck <= 0 {
-		c.Recheck = 10 * time.Minute
-	}
-	if c.Doubt <= 0 {
-		c.Doubt = 2 * time.Minute // GitHub gives an online runner its job in less than one
-	}
-	if c.Keep <= 0 {
-		c.Keep = 30 * 24 * time.Hour
+	for field, usual := range map[*time.Duration]time.Duration{
+		&c.Tick: 5 * time.Second, &c.Grace: 20 * time.Second,
+		&c.Sweep: 5 * time.Minute, &c.Idle: 10 * time.Minute, &c.Keep: 30 * 24 * time.Hour,
+		&c.Doubt:      2 * time.Minute, // GitHub gives an online runner its job in less than one
+		&c.Deliveries: 5 * time.Minute, &c.Feedback: 5 * time.Second, &c.Recheck: 10 * time.Minute,
+	} {
+		if *field <= 0 {
+			*field = usual
+		}
 	}
 	if c.Keep < leastKeep {
 		return nil, fmt.Errorf("keep history for %s: at least %s, as GitHub may make deliveries again for so long", c.Keep, leastKeep)
@@ -202,40 +185,33 @@ func (a *App) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
-	g.Go(func() error { return a.worker.run(ctx) })
-	g.Go(func() error { return a.worker.follow(ctx) })
-	g.Go(func() error { return a.worker.reconcile(ctx) })
-	g.Go(func() error { return a.worker.explains(ctx) })
-	g.Go(func() error { return a.worker.fallbacks(ctx) })
-	g.Go(func() error {
-		return a.worker.every(ctx, strayEvery*a.Sweep, "cannot look for dead runners on GitHub", a.worker.strays)
-	})
-	g.Go(func() error { return a.worker.relimits(ctx) })
-	g.Go(func() error { return a.worker.leftovers(ctx) })
-	g.Go(func() error {
-		return a.worker.every(ctx, pruneEvery, "cannot delete old history; is the store's disk healthy?", a.worker.prune)
-	})
-	g.Go(func() error {
-		return a.worker.every(ctx, a.Deliveries, "cannot ask GitHub for lost deliveries", a.worker.findLost)
-	})
-	g.Go(func() error {
-		if !look {
+	for _, loop := range []func(context.Context) error{
+		a.run, a.follow, a.reconcile, a.explains, a.fallbacks, a.relimits, a.leftovers,
+	} {
+		g.Go(func() error { return loop(ctx) })
+	}
+	for _, duty := range []struct {
+		every  time.Duration
+		do     func(context.Context) error
+		cannot string // what the log says when do fails
+	}{
+		{a.Deliveries, a.findLost, "cannot ask GitHub for lost deliveries"},
+		{a.Recheck / 10, a.recheck, "cannot ask GitHub about jobs that nobody serves"},
+		{a.Recheck / 10, a.cancels, "cannot cancel runs that nothing can serve"},
+		{a.Feedback, a.feedback, "cannot say on commits what becomes of jobs"},
+		{strayEvery * a.Sweep, a.strays, "cannot look for dead runners on GitHub"},
+		{pruneEvery, a.prune, "cannot delete old history; is the store's disk healthy?"},
+	} {
+		g.Go(func() error { return a.every(ctx, duty.every, duty.cannot, duty.do) })
+	}
+	if look {
+		g.Go(func() error {
+			if err := a.firstLook(ctx); err != nil && ctx.Err() == nil {
+				a.Logger.Error("cannot take a first look at GitHub; is the store's disk healthy?", "err", err)
+			}
 			return nil
-		}
-		if err := a.firstLook(ctx); err != nil && ctx.Err() == nil {
-			a.Logger.Error("cannot take a first look at GitHub; is the store's disk healthy?", "err", err)
-		}
-		return nil
-	})
-	g.Go(func() error {
-		return a.worker.every(ctx, a.Feedback, "cannot say on commits what becomes of jobs", a.feedback)
-	})
-	g.Go(func() error {
-		return a.worker.every(ctx, a.Recheck/10, "cannot cancel runs that nothing can serve", a.cancels)
-	})
-	g.Go(func() error {
-		return a.worker.every(ctx, a.Recheck/10, "cannot ask GitHub about jobs that nobody serves", a.recheck)
-	})
+		})
+	}
 	return g.Wait()
 }
 
