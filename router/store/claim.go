@@ -185,8 +185,6 @@ const (
 	// One that Nomad may never get is of no use to another job: whoever
 	// registers it sees to its own job alone.
 	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND ` + leftover
-
-	reasonSQL = `UPDATE runners SET updated_at = ?2, reason = ?3 WHERE id = ?1`
 )
 
 // Leftovers implements router.Store.
@@ -218,7 +216,7 @@ func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobI
 			return err
 		}
 		jobID = p.jobID
-		_, err := t.exec(reasonSQL, r.ID, millis(now), reason)
+		_, err := t.exec(runnerReasonSQL, r.ID, reason, millis(now))
 		return err
 	})
 	if err != nil {
@@ -227,13 +225,9 @@ func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobI
 	return jobID, nil
 }
 
-const (
-	configuredSQL = `
+const configuredSQL = `
 UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, reason = 'GitHub knows it as ' || ?2
 WHERE id = ?1 RETURNING job_id, try`
-
-	readyReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
-)
 
 // Configured implements router.Store.
 func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error {
@@ -251,7 +245,7 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 		if r.JobID == 0 {
 			return router.ErrNotFound
 		}
-		_, err = t.exec(readyReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name), millis(now))
+		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name), millis(now))
 		return err
 	})
 }

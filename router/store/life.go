@@ -82,7 +82,7 @@ UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped'), reason || '; then ' || ?4, ?4))
 WHERE id = ?1 AND ended_at = 0`
 
-	noteSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1`
+	runnerReasonSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1`
 
 	liveOneSQL = liveSelect + `WHERE r.id = ?`
 )
@@ -162,7 +162,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		case placedAt == 0:
 			_, err = t.exec(endedSQL, id, at, millis(now), said)
 		case state == router.RunnerDispatched:
-			_, err = t.exec(noteSQL, id, said, millis(now))
+			_, err = t.exec(runnerReasonSQL, id, said, millis(now))
 		}
 		return err
 	}

@@ -164,17 +164,11 @@ func moveRunner(t *tx, name string, jobID int64, to router.JobState, now int64) 
 	return true, replace(t, r, name, jobID, now)
 }
 
-const (
-	// The runner that was meant for the job which is served now, if it is
-	// still free, and if GitHub may give it the other job as well.
-	freeRunnerSQL = `
+// The runner that was meant for the job which is served now, if it is still
+// free, and if GitHub may give it the other job as well.
+const freeRunnerSQL = `
 SELECT r.id, r.try FROM runners r JOIN jobs served ON served.id = r.job_id AND served.try = r.try JOIN jobs short ON short.id = ?2
 WHERE r.job_id = ?1 AND (r.state IN ('claimed', 'online') OR r.state = 'dispatched' AND r.nomad_job <> '') AND served.fit = short.fit AND short.fit <> ''`
-
-	waitsForSQL = `
-UPDATE jobs SET updated_at = ?3, reason = ?4
-WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
-)
 
 // replace mends the books when runner r, meant for one job, serves another. If
 // the job it serves had a runner coming, and both jobs are of equal fit, the
@@ -200,8 +194,8 @@ func replace(t *tx, r router.Runner, name string, served, now int64) error {
 	if err := swap(t, r, free); err != nil {
 		return err
 	}
-	_, err = t.exec(waitsForSQL, r.JobID, r.Try, now,
-		fmt.Sprintf("its runner %s was given job %d by GitHub; it gets that one's, %s", name, served, free.other.ID))
+	_, err = t.exec(jobReasonSQL, r.JobID, r.Try,
+		fmt.Sprintf("its runner %s was given job %d by GitHub; it gets that one's, %s", name, served, free.other.ID), now)
 	return err
 }
 
