@@ -128,7 +128,11 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 		if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") && json.Unmarshal(b, &p) == nil && p.Detail != "" {
 			p.Status = resp.StatusCode
 			if p.Status == http.StatusUnauthorized {
-				p.Detail += "; name it with --token-file FILE"
+				if token == "" {
+					p.Detail += "; name it with --token-file FILE"
+				} else {
+					p.Detail += "; the token that was given is another"
+				}
 			}
 			p.Detail = printable(p.Detail)
 			return &p
