@@ -105,7 +105,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if addr := os.Getenv("NOMAD_ADDR"); addr != "" {
 		fmt.Fprintf(out, "Nomad: %s. Its runners are this program.\n", printable(addr))
 		fleet.real = true
-		firstID = time.Now().Unix() * 1e6 // this Nomad may remember the jobs of an earlier demo
+		firstID = freshID(time.Now())
 		if err := writeDemoJobspecs(dir, githubURL); err != nil {
 			return err
 		}
@@ -323,6 +323,10 @@ func failure(m *api.AllocationMetric) string {
 	slices.Sort(why)
 	return strings.Join(why, ", ")
 }
+
+// freshID is a first ID past those of earlier demos, whose jobs a real Nomad may
+// remember, and under router.MaxGitHubID.
+func freshID(now time.Time) int64 { return now.Unix() * 1e4 }
 
 // clear removes what the demo left on a real Nomad.
 func (f *fleet) clear(ctx context.Context, nomadJobs []string) {
