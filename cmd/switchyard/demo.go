@@ -177,10 +177,12 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	} else {
 		err = s.forever(ctx)
 	}
-	fleet.clear(context.WithoutCancel(ctx), s.nomadJobs)
 	github.Close()
 	stop()
-	return errors.Join(err, <-done)
+	err = errors.Join(err, <-done)
+	// Only now: a server that runs gives a job whose runner is stopped another.
+	fleet.clear(context.WithoutCancel(ctx), st)
+	return err
 }
 
 // serve serves h on l until l is closed.
@@ -329,13 +331,17 @@ func failure(m *api.AllocationMetric) string {
 func freshID(now time.Time) int64 { return now.Unix() * 1e4 }
 
 // clear removes what the demo left on a real Nomad.
-func (f *fleet) clear(ctx context.Context, nomadJobs []string) {
+func (f *fleet) clear(ctx context.Context, st *store.Store) {
 	if !f.real {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for _, id := range nomadJobs {
-		_, _, _ = f.client.Jobs().Deregister(id, true, (&api.WriteOptions{}).WithContext(ctx)) // left over at worst
+	runners, err := st.FindRunners(ctx, router.RunnerFilter{Limit: 10_000})
+	if err != nil {
+		return // they are left over at worst
+	}
+	for _, r := range runners {
+		_, _, _ = f.client.Jobs().Deregister(r.NomadJob, true, (&api.WriteOptions{}).WithContext(ctx))
 	}
 }

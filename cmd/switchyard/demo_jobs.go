@@ -76,11 +76,10 @@ type stage struct {
 	fleet  *fleet
 	began  time.Time
 
-	acts      []*act
-	nomadJobs []string
-	broken    []string                // promises, each as a sentence
-	ended     map[router.JobState]int // how many jobs ended how
-	waiting   int                     // for nodes that this Nomad does not have
+	acts    []*act
+	broken  []string                // promises, each as a sentence
+	ended   map[router.JobState]int // how many jobs ended how
+	waiting int                     // for nodes that this Nomad does not have
 }
 
 // An act is one job on its way.
@@ -179,10 +178,7 @@ func (s *stage) look(ctx context.Context) {
 			_ = s.github.Cancel(a.id) // it ended just now at worst
 		}
 		routed := j.State == router.Dispatched || j.State == router.Running || j.State == router.Completed && j.Conclusion == "success"
-		if routed && !a.started {
-			a.started = true
-			s.nomadJobs = append(s.nomadJobs, j.RunnerID())
-		}
+		a.started = a.started || routed
 		if routed && a.node == nil {
 			a.node, a.waits = s.fleet.where(ctx, j.RunnerID())
 		}
