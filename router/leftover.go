@@ -117,6 +117,11 @@ func (w *worker) seeToOne(ctx context.Context, r Runner) (again time.Time, err e
 	if r.State == RunnerClaimed || r.NomadJob == "" && w.beingStarted(r.ID) {
 		return time.Time{}, nil // whoever has it in hand makes us look again
 	}
+	if r.NomadJob == "" { // it may have been registered since r was read
+		if r, err = w.Store.Runner(storeCtx, r.ID); err != nil || r.State != RunnerDispatched {
+			return time.Time{}, err
+		}
+	}
 	err = w.retire(ctx, r, "no job needs it any more")
 	switch {
 	case err == nil || ctx.Err() != nil:
