@@ -215,6 +215,34 @@ func (a *App) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
+// every calls do at once and then each interval, until ctx ends. Errors are
+// logged as what could not be done.
+func (w *worker) every(ctx context.Context, interval time.Duration, cannot string, do func(context.Context) error) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	said := ""
+	for {
+		err := do(ctx)
+		var later *RetryAtError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			said = ""
+		case errors.As(err, &later):
+			w.Logger.Info(cannot, "err", err, "again_at", w.Now().Add(interval))
+		case err.Error() != said:
+			said = err.Error()
+			w.Logger.Warn(cannot, "err", err, "again_at", w.Now().Add(interval))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
 // learn stores what GitHub says of a job and wakes the worker if it is news.
 func (w *worker) learn(ctx context.Context, d Delivery) (changed bool, err error) {
 	changed, err = w.Store.Receive(ctx, d)

@@ -116,34 +116,6 @@ type LostStore interface {
 	Redelivered(ctx context.Context, guid string, again time.Time) error
 }
 
-// every calls do at once and then each interval, until ctx ends. Errors are
-// logged as what could not be done.
-func (w *worker) every(ctx context.Context, interval time.Duration, cannot string, do func(context.Context) error) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	said := ""
-	for {
-		err := do(ctx)
-		var later *RetryAtError
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err == nil:
-			said = ""
-		case errors.As(err, &later):
-			w.Logger.Info(cannot, "err", err, "again_at", w.Now().Add(interval))
-		case err.Error() != said:
-			said = err.Error()
-			w.Logger.Warn(cannot, "err", err, "again_at", w.Now().Add(interval))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
 // sawHook notes the hook that a delivery came by.
 func (w *worker) sawHook(ctx context.Context, h Hook) error {
 	if h.Kind == "" {
