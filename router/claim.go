@@ -33,8 +33,9 @@ const (
 // claim answers GET /runner/v1/claim. The bearer token of a Nomad job's meta
 // is good for one answer: 200 with a just-in-time configuration, 200 with
 // nothing when no job needs the runner (any number of times, as nothing is
-// given away), 401 for an unknown token, 410 for a used one, and 5xx when GitHub or the store cannot be asked, which
-// fails the allocation; the job is then tried again with a new runner.
+// given away), 401 for an unknown token, 410 for a used one, and 5xx when
+// GitHub or the store cannot be asked, which fails the allocation; the job is
+// then tried again with a new runner.
 //
 // Before the token is spent Nomad must say that the runner is starting, 403 if
 // it is not and 503 if Nomad cannot say, and GitHub is asked whether its job is

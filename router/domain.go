@@ -404,8 +404,9 @@ type Allocation struct {
 }
 
 // The GitHub side, as the worker and the claim use it. *gh.Client is the
-// implementation for one, and gh.Instances for several; see Instance. It keeps to GitHub's rate limits: a request over them is not
-// made and fails with a *RetryAtError, see ForClaim.
+// implementation for one, and gh.Instances for several; see Instance. It keeps
+// to GitHub's rate limits: a request over them is not made and fails with a
+// *RetryAtError, see ForClaim.
 type GitHub interface {
 	// Instances are those that are configured; nil: one, whose host is not known.
 	Instances() []Instance

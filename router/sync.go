@@ -59,10 +59,10 @@ type SyncStore interface {
 }
 
 // Sync takes a full look at a repository, owner/name, of the GitHub with this
-// host, "" being the first: at all its runs that have not ended, and then at the jobs of it that the books have as waiting or
-// running and that no such run has. It fails with a *RetryAtError when
-// GitHub's rate limit is reached; what was looked at until then is kept.
-// Safe for concurrent use.
+// host, "" being the first: at all its runs that have not ended, and then at
+// the jobs of it that the books have as waiting or running and that no such run
+// has. It fails with a *RetryAtError when GitHub's rate limit is reached; what
+// was looked at until then is kept. Safe for concurrent use.
 func (a *App) Sync(ctx context.Context, host, repo string) (SyncReport, error) {
 	in, known := a.instance(host)
 	report := SyncReport{Host: in.Host, Repo: repo}

@@ -6,9 +6,10 @@ import (
 	"errors"
 	"path/filepath"
 	"strings"
-	"switchyard/router"
 	"testing"
 	"time"
+
+	"switchyard/router"
 )
 
 func openTemp(t testing.TB) *Store {

@@ -68,9 +68,10 @@ func (w *writer) stop() error {
 	return errors.Join(append(errs, w.conn.Close())...)
 }
 
-// change makes one change, which the time lines ascribe to from, and returns when it is durable. If ctx ends before
-// the change is begun it is not made and the error is ctx's; once begun, it is
-// waited for, so that the caller always learns what became of it.
+// change makes one change, which the time lines ascribe to from, and returns
+// when it is durable. If ctx ends before the change is begun it is not made and
+// the error is ctx's; once begun, it is waited for, so that the caller always
+// learns what became of it.
 func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
