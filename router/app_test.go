@@ -355,7 +355,7 @@ func (r *running) await(id int64, ok func(router.Job) bool) router.Job {
 
 func awaitJob(t *testing.T, st router.Store, id int64, ok func(router.Job) bool) router.Job {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		j, err := st.Job(t.Context(), id)
 		if err == nil && ok(j) {
