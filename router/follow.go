@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -44,7 +45,12 @@ func (w *worker) follow(ctx context.Context) error {
 		if !ok {
 			at = w.Now().Add(longestWait)
 		}
-		w.Logger.Warn("lost the thread of Nomad's events; it is listed anew", "err", err, "again_at", at)
+		var fix *FixError
+		if errors.As(err, &fix) {
+			w.Logger.Error("nomad does not let its events be followed", "fix", fix.Fix, "err", err, "again_at", at)
+		} else {
+			w.Logger.Warn("lost the thread of Nomad's events; it is listed anew", "err", err, "again_at", at)
+		}
 		select {
 		case <-ctx.Done():
 			return nil
