@@ -121,8 +121,12 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 		w.letBe(n, "the rules start no runner of its job in that namespace")
 		return true, nil
 	}
-	if err := w.recognize(ctx, &r, TargetOf(j.Repo, d.Runner)); err != nil {
+	at := TargetOf(j.Repo, d.Runner)
+	if err := w.recognize(ctx, &r, at); err != nil {
 		return false, err
+	}
+	if d.Runner.Registration == "token" {
+		r.Target = at // it may be about to register itself, by its name
 	}
 	if j.State == Running && named(r.ID, j.RunnerName) {
 		r.State, r.Name = RunnerBusy, j.RunnerName

@@ -64,27 +64,6 @@ func TestAForgedRunnerIsNotTakenUp(t *testing.T) {
 	eventually(t, "one where the rules start runners is taken up", func() bool { return len(w.runners(waits)) == 2 })
 }
 
-// What others call as they like says nothing of ours.
-func TestAForgedRunnerIsNotTakenForAnother(t *testing.T) {
-	w := newWorld(t, plainRule)
-	n := &listedNomad{Nomad: w.client}
-	w.start(func(c *router.Config) { c.Sweep, c.Nomad = 50*time.Millisecond, n })
-	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
-	w.await(id, in(router.Running))
-	r := w.runners(id)[0]
-	w.forge(r.ID, "elsewhere", id, "token")
-	if _, _, err := w.api.Jobs().Deregister(r.ID, false, &api.WriteOptions{Namespace: "elsewhere"}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "some passes have seen it", func() func() bool {
-		begun := n.lists.Load()
-		return func() bool { return n.lists.Load() > begun+3 }
-	}())
-	if got := w.runners(id)[0]; !got.EndedAt.IsZero() || w.gone(r.ID) {
-		t.Errorf("the runner is said to have ended: %s", got.Reason)
-	}
-}
-
 // forge registers a Nomad job that looks like a runner.
 func (w *world) forge(id, namespace string, jobID int64, token string) {
 	w.t.Helper()

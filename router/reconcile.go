@@ -135,7 +135,7 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		case registered && !gone && !ended:
 			wait := leaving
 			if r.State != RunnerFinished {
-				if wait = 0; r.GitHubID != 0 && r.State == RunnerLost {
+				if wait = 0; r.onGitHub() && r.State == RunnerLost {
 					wait = c.Doubt // it is given time to show itself
 				}
 			}

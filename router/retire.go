@@ -24,6 +24,9 @@ func (w *worker) retire(ctx context.Context, r Runner, reason string) error {
 			return err
 		}
 	}
+	if at := r.StateAt.Add(w.Doubt); r.State == RunnerClaimed && !r.onGitHub() && w.Now().Before(at) {
+		return &RetryAtError{At: at, Err: fmt.Errorf("runner %s is being given its configuration", r.ID)}
+	}
 	if err := w.unregister(ctx, r); err != nil {
 		return err
 	}
@@ -37,10 +40,14 @@ func (w *worker) retire(ctx context.Context, r Runner, reason string) error {
 	return err
 }
 
+// onGitHub reports whether a runner was configured: GitHub may know it, and have
+// given it a job.
+func (r Runner) onGitHub() bool { return r.GitHubID != 0 || r.Target != (Target{}) }
+
 // unregister takes a runner off GitHub, if it was ever put there. One that
 // registered itself by a token is known by its name alone.
 func (w *worker) unregister(ctx context.Context, r Runner) error {
-	if r.GitHubID == 0 && r.Target == (Target{}) {
+	if !r.onGitHub() {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, githubTimeout)
@@ -49,6 +56,9 @@ func (w *worker) unregister(ctx context.Context, r Runner) error {
 	if id == 0 {
 		found, err := w.GitHub.Runner(ctx, r.Target, r.Name)
 		if errors.Is(err, ErrNotFound) {
+			if at := r.StateAt.Add(w.Doubt); r.State == RunnerOnline && r.EndedAt.IsZero() && w.Now().Before(at) {
+				return &RetryAtError{At: at, Err: fmt.Errorf("runner %s may be about to register itself", r.Name)}
+			}
 			return nil
 		}
 		if err != nil {

@@ -1,0 +1,182 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+)
+
+// What act needs of the three sides, where GitHub says that every runner it
+// knows is busy.
+type (
+	allBooks struct{ Store }
+	allNomad struct {
+		Nomad
+		stopped int
+	}
+	allBusy struct{ GitHub }
+)
+
+func (allBooks) Stopped(context.Context, Runner, string, time.Time) (bool, error) { return true, nil }
+func (allBooks) Lost(context.Context, string, time.Time, string, time.Time) (bool, error) {
+	return true, nil
+}
+func (allBooks) GoOn(context.Context, string, string, time.Time) (bool, error) { return true, nil }
+func (allBooks) Ended(context.Context, []string, time.Time) error              { return nil }
+func (allBooks) Job(_ context.Context, id int64) (Job, error)                  { return Job{ID: id}, nil }
+func (allBooks) Asked(context.Context, int64, time.Time) error                 { return nil }
+func (allBooks) Receive(context.Context, Delivery) (bool, error)               { return false, nil }
+func (allBooks) Say(context.Context, string, string, time.Time) error          { return nil }
+
+func (n *allNomad) Stop(context.Context, Runner) error          { n.stopped++; return nil }
+func (n *allNomad) Ended(context.Context, Runner) (bool, error) { return true, nil }
+func (n *allNomad) Allocation(context.Context, Runner) (Allocation, error) {
+	return Allocation{}, ErrNotFound
+}
+
+func (allBusy) RemoveRunner(context.Context, Target, int64) error { return ErrBusy }
+func (allBusy) Runner(_ context.Context, _ Target, name string) (GitHubRunner, error) {
+	return GitHubRunner{ID: 7, Name: name, Online: true, Busy: true}, nil
+}
+func (allBusy) Job(_ context.Context, repo Repo, id int64) (Delivery, error) {
+	return Delivery{Action: "queued", Status: "queued", Job: Job{ID: id, Repo: repo}}, nil
+}
+
+// In all ways in which a runner, its job, its Nomad job and GitHub can stand to
+// each other: one that GitHub calls busy is stopped at its time limit only, and
+// none is left where it is for ever.
+func TestEveryCombination(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	nomad := &allNomad{}
+	w := &worker{Config: &Config{
+		Store: allBooks{}, Nomad: nomad, GitHub: allBusy{}, Logger: slog.New(slog.DiscardHandler),
+		Now: func() time.Time { return now }, Rand: func() float64 { return 0 },
+		Idle: 10 * time.Minute, Doubt: 2 * time.Minute, Sweep: 5 * time.Minute,
+	}, looked: map[int64]bool{}}
+	longest := 10 * time.Hour // of the time limits below
+	n := 0
+	each := func(r LiveRunner, on *NomadJob) {
+		n++
+		as := func() string { return fmt.Sprintf("%+v on %+v", r, on) }
+		what, why, again := w.mend(r, on, "", now)
+		registered, known := r.NomadJob != "" || on != nil, r.onGitHub() || r.State == RunnerBusy
+		ended := !r.EndedAt.IsZero() || on != nil && on.Status == "dead"
+
+		nomad.stopped = 0
+		_ = w.act(t.Context(), r, what, why)
+		if late := what == stopRunner; nomad.stopped > 0 && known && !late {
+			t.Fatalf("a busy runner is stopped by %q: %s", what, as())
+		} else if late && (r.State != RunnerBusy || r.Serves == 0 || r.TimeLimit == 0 || now.Sub(r.ServesSince) < r.TimeLimit || ended) {
+			t.Fatalf("a runner is stopped that is not past a limit: %s", as())
+		}
+
+		if what != nothing {
+			return
+		}
+		for waits := 0; !again.IsZero(); waits++ {
+			when := again
+			if what, _, again = w.mend(r, on, "", when); what != nothing {
+				return
+			}
+			if waits == 3 || when.After(now.Add(longest)) {
+				t.Fatalf("at %v there is nothing to do still: %s", when, as())
+			}
+		}
+		switch {
+		case r.State == RunnerDispatched && (!registered || !r.Needed): // the worker's, or leftovers'
+		case r.State == RunnerBusy && !ended: // GitHub's word ends it
+		case r.State.Final() && !r.EndedAt.IsZero() && !(r.Needed && r.JobState == Dispatched): // done with
+		default:
+			t.Fatalf("it is left for ever: %s", as())
+		}
+	}
+
+	jobs := []*NomadJob{nil, {Status: "pending", Waiting: true}, {Status: "pending"}, {Status: "running"}, {Status: "dead"}}
+	ago := []time.Duration{0, time.Second, 90 * time.Second, time.Hour}
+	at := func(d time.Duration) time.Time {
+		if d == 0 {
+			return time.Time{}
+		}
+		return now.Add(-d)
+	}
+	for _, state := range RunnerStates {
+		for _, on := range jobs {
+			for _, nomadJob := range []string{"", "gha-1-1"} {
+				for _, since := range ago[1:] {
+					for _, placed := range ago {
+						for _, end := range ago {
+							for _, needed := range []bool{false, true} {
+								for _, jobState := range []JobState{Queued, Dispatched} {
+									for _, github := range []Runner{{}, {GitHubID: 7, Target: Target{Owner: "acme"}}, {Target: Target{Owner: "acme"}}} {
+										for _, serves := range slices.Concat([]time.Duration{-1}, []time.Duration{0, time.Minute, longest}) {
+											r := LiveRunner{Runner: Runner{
+												ID: "gha-1-1", JobID: 1, Try: 1, Name: "gha-1-1", State: state, NomadJob: nomadJob,
+												StateAt: at(since), PlacedAt: at(placed), EndedAt: at(end), GitHubID: github.GitHubID, Target: github.Target,
+											}, Needed: needed, JobState: jobState}
+											if serves >= 0 {
+												r.Serves, r.ServesSince, r.TimeLimit = 1, at(since), serves
+											}
+											if state != RunnerBusy && serves >= 0 {
+												continue // it serves none
+											}
+											each(r, on)
+										}
+									}
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+	t.Log(n, "combinations")
+}
+
+type noneKnown struct{ GitHub }
+
+func (noneKnown) Runner(context.Context, Target, string) (GitHubRunner, error) {
+	return GitHubRunner{}, ErrNotFound
+}
+
+// One that is being given its configuration, or registers itself by a token,
+// can have a job a moment after GitHub does not know it yet.
+func TestARunnerThatMayBeAboutToRegisterIsNotStoppedYet(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, r := range []Runner{
+		{ID: "gha-1-1", NomadJob: "gha-1-1", State: RunnerClaimed, StateAt: now},
+		{ID: "gha-1-1", NomadJob: "gha-1-1", State: RunnerOnline, StateAt: now, Target: Target{Owner: "acme"}},
+	} {
+		nomad, at := &allNomad{}, now.Add(time.Minute)
+		w := &worker{Config: &Config{
+			Store: allBooks{}, Nomad: nomad, GitHub: noneKnown{}, Logger: slog.New(slog.DiscardHandler),
+			Now: func() time.Time { return at }, Doubt: 2 * time.Minute,
+		}}
+		var later *RetryAtError
+		if err := w.retire(t.Context(), r, "x"); !errors.As(err, &later) || !later.At.Equal(now.Add(2*time.Minute)) || nomad.stopped != 0 {
+			t.Errorf("retire of one that is %s = %v, stopped %d; want it tried again", r.State, err, nomad.stopped)
+		}
+		at = now.Add(2 * time.Minute)
+		if err := w.retire(t.Context(), r, "x"); err != nil || nomad.stopped != 1 {
+			t.Errorf("retire of one that is %s later = %v, stopped %d; want it stopped", r.State, err, nomad.stopped)
+		}
+	}
+}
+
+// Whoever calls a Nomad job as ours is called, elsewhere, hides nothing of ours.
+func TestAListingIsReadByNamespace(t *testing.T) {
+	c := &Config{Doubt: 2 * time.Minute}
+	r := LiveRunner{Runner: Runner{ID: "gha-1-1", NomadJob: "gha-1-1", NomadAt: NomadAt{Namespace: "ci"}, State: RunnerBusy}}
+	ours := NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", At: NomadAt{Namespace: "ci"}, Status: "dead"}
+	other := NomadJob{ID: "gha-1-1", RunnerID: "gha-1-1", At: NomadAt{Namespace: "elsewhere"}, Status: "running"}
+	for _, list := range [][]NomadJob{{ours, other}, {other, ours}} {
+		todo, _ := c.compare([]LiveRunner{r}, list, time.Now())
+		if len(todo) != 1 || todo[0].what != recordEnd {
+			t.Errorf("compare says %+v, want that its end is recorded", todo)
+		}
+	}
+}
