@@ -25,6 +25,8 @@ const (
 // had ended, and that Nomad has all the same, are live again. more is set when
 // some must be looked at again soon.
 func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) (more bool, err error) {
+	orphans := map[int64]NomadJob{}
+	defer func() { w.earlier.found(orphans) }()
 	known := make(map[string]bool, len(live))
 	for i := range live {
 		known[live[i].ID] = true
@@ -32,7 +34,7 @@ func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) 
 	unknown := map[string][]NomadJob{} // more than one when others, elsewhere, take the ID of ours
 	var ids []string
 	for _, j := range jobs {
-		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !w.foreign[nomadKey{j.ID, j.At.Namespace}] && len(ids) < maxAdopt {
+		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !w.isForeign(j) && len(ids) < maxAdopt {
 			unknown[j.RunnerID] = append(unknown[j.RunnerID], j)
 			ids = append(ids, j.RunnerID)
 		}
@@ -72,10 +74,136 @@ func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) 
 				full[in] = errors.As(err, &later)
 			case !done:
 				more = true
+				if jobID, _, ok := ofRunner(id); ok {
+					orphans[jobID] = j // the newest of them comes last
+				}
 			}
 		}
 	}
 	return more, nil
+}
+
+func (w *worker) isForeign(j NomadJob) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.foreign[nomadKey{j.ID, j.At.Namespace}]
+}
+
+const (
+	earlierWait = 5 * time.Second // for what an earlier database knew
+	earlierPoll = 50 * time.Millisecond
+	maxEarlier  = 100 // claims that wait
+)
+
+// earlier is what is left of an earlier database, while the first look is
+// taken. The zero value is one that nothing is left of.
+type earlier struct {
+	mu      sync.Mutex
+	looking bool
+	passed  chan struct{} // closed after the first pass, if looking; else nil
+	done    bool          // the look is over, and the next pass is the last to wait for
+	orphans map[int64]NomadJob
+	claims  int // that wait
+}
+
+func (e *earlier) begin() {
+	e.looking, e.passed = true, make(chan struct{})
+}
+
+// end is for when the first look is over.
+func (e *earlier) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.done = true
+}
+
+// pass is for after each pass.
+func (e *earlier) pass() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.passed != nil {
+		select {
+		case <-e.passed:
+		default:
+			close(e.passed)
+		}
+	}
+	if e.done {
+		e.looking = false
+	}
+}
+
+// wait returns after the first pass, or when it is late: Nomad may be away.
+func (e *earlier) wait(ctx context.Context) {
+	if e.passed == nil {
+		return
+	}
+	select {
+	case <-e.passed:
+	case <-ctx.Done():
+	case <-time.After(earlierWait):
+	}
+}
+
+// found are the runners whose jobs are not known yet, by job.
+func (e *earlier) found(orphans map[int64]NomadJob) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.orphans = orphans
+}
+
+// take is the runner of a job that has become known.
+func (e *earlier) take(jobID int64) (n NomadJob, ok bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n, ok = e.orphans[jobID]
+	delete(e.orphans, jobID)
+	return n, ok
+}
+
+// claim reports whether a token that is not known may be so soon, and counts
+// who waits for that by n.
+func (e *earlier) claim(n int) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n > 0 && (!e.looking || e.claims >= maxEarlier) {
+		return false
+	}
+	e.claims += n
+	return e.looking
+}
+
+// takeUp adopts the runner that Nomad has for a job, before it is given another.
+func (w *worker) takeUp(ctx context.Context, j Job) (Job, error) {
+	n, ok := w.earlier.take(j.ID)
+	if !ok {
+		return j, nil
+	}
+	if _, err := w.adoptOne(ctx, n); err != nil {
+		w.Logger.Warn("cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
+		return j, nil // if it is of this try, Nomad says so
+	}
+	return w.Store.Job(ctx, j.ID)
+}
+
+// awaitToken returns when a claim token is known, or will not be so soon.
+func (w *worker) awaitToken(ctx context.Context, tokenHash [32]byte) {
+	if !w.earlier.claim(1) {
+		return
+	}
+	defer w.earlier.claim(-1)
+	ctx, cancel := context.WithTimeout(ctx, earlierWait)
+	defer cancel()
+	for w.earlier.claim(0) {
+		if _, err := w.Store.Claimant(ctx, tokenHash); !errors.Is(err, ErrNotFound) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(earlierPoll):
+		}
+	}
 }
 
 // adoptOne is done when nothing is left to be done about the runner.
@@ -147,6 +275,8 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 
 // letBe has a Nomad job looked at no more, whose ID is that of a runner.
 func (w *worker) letBe(n NomadJob, why string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.Logger.Warn("Nomad has a runner that is not known here; it is let be", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
 	if len(w.foreign) >= maxTokens {
 		clear(w.foreign)

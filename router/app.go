@@ -182,6 +182,9 @@ func (a *App) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("see whether the database is empty: %w", err), a.Close())
 	}
+	if look {
+		a.earlier.begin()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
@@ -206,6 +209,9 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	if look {
 		g.Go(func() error {
+			a.earlier.wait(ctx)
+			defer a.lookAgain(a.Now())
+			defer a.earlier.end()
 			if err := a.firstLook(ctx); err != nil && ctx.Err() == nil {
 				a.Logger.Error("cannot take a first look at GitHub; is the store's disk healthy?", "err", err)
 			}

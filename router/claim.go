@@ -47,6 +47,7 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		http.Error(rw, "a claim needs the header Authorization: Bearer with the token of its Nomad job", http.StatusUnauthorized)
 		return
 	}
+	w.awaitToken(req.Context(), hash(Secret(token)))
 	meant, gone, err := w.check(req.Context(), hash(Secret(token)), req.RemoteAddr)
 	defer func() { // after the claim: the runner is not left over before
 		for _, id := range gone {

@@ -218,6 +218,7 @@ func (w *worker) pass(ctx context.Context, jobs []NomadJob, next *time.Time) err
 		return err
 	}
 	more, err := w.adopt(ctx, live, jobs)
+	w.earlier.pass()
 	if more && soonest.Before(*next) {
 		*next = soonest
 	}

@@ -37,7 +37,7 @@ type worker struct {
 	listings chan []NomadJob // size 1; from follow, to be compared with the books
 	again    chan time.Time  // size 1; a hint that the books are worth comparing then
 	why      asker
-	foreign  map[nomadKey]bool // those on Nomad that are not ours, though their ID is a runner's; used by reconcile only
+	foreign  map[nomadKey]bool // those on Nomad that are not ours, though their ID is a runner's; guarded by mu
 
 	live atomic.Pointer[liveRules]
 
@@ -50,6 +50,7 @@ type worker struct {
 	runs    runs // those looked up
 	rosters rosters
 	queues  queues
+	earlier earlier
 
 	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by cancels only
 
@@ -73,6 +74,7 @@ func (w *worker) run(ctx context.Context) error {
 			}
 		})
 	}
+	w.earlier.wait(ctx)
 	w.feed(ctx)
 	close(w.jobs)
 	stop := time.AfterFunc(w.Grace, cut)
@@ -142,12 +144,15 @@ func (w *worker) release(id int64) {
 // serve it, else to a registered Nomad job, else to its next attempt.
 func (w *worker) send(ctx context.Context, j Job) {
 	defer w.release(j.ID)
-	d, err := w.decide(ctx, j)
-	if err != nil {
-		err = w.undecided(ctx, j, d, err)
-	} else {
-		w.hold(j.ID, &d)
-		err = w.carry(ctx, j, &d)
+	j, err := w.takeUp(ctx, j)
+	if err == nil {
+		var d rules.Decision
+		if d, err = w.decide(ctx, j); err != nil {
+			err = w.undecided(ctx, j, d, err)
+		} else {
+			w.hold(j.ID, &d)
+			err = w.carry(ctx, j, &d)
+		}
 	}
 	if err == nil || ctx.Err() != nil {
 		return
