@@ -49,7 +49,7 @@ func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) 
 		return false, err
 	}
 	if len(strangers) < len(ids) { // a listing may be older than what ended since
-		revived, err := w.Store.Revive(ctx, ids, w.Now().Add(-settling), w.Now())
+		revived, err := w.Store.Revive(ctx, slices.Concat(slices.Collect(maps.Values(unknown))...), w.Now().Add(-settling), w.Now())
 		if err != nil {
 			return false, err
 		}

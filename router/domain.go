@@ -574,9 +574,9 @@ type Store interface {
 	// Strangers returns those of the runners that are not known.
 	Strangers(ctx context.Context, runnerIDs []string) ([]string, error)
 
-	// Revive takes back that the Nomad jobs of Finished, Lost or Stopped runners
-	// ended, if that was recorded before, and returns how many did not.
-	Revive(ctx context.Context, runnerIDs []string, before, now time.Time) (int, error)
+	// Revive takes back that these Nomad jobs of Finished, Lost or Stopped
+	// runners ended, if that was recorded before, and returns how many did not.
+	Revive(ctx context.Context, jobs []NomadJob, before, now time.Time) (int, error)
 
 	// Adopt makes a runner known that runs for a known job on Nomad, in the state
 	// in r, and the hash of its claim token; false when it is known already. A

@@ -357,16 +357,16 @@ func (s *Store) Strangers(ctx context.Context, runnerIDs []string) (strangers []
 
 const reviveSQL = `
 UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it anew'
-WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped')`
+WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5`
 
 // Revive implements router.Store.
-func (s *Store) Revive(ctx context.Context, runnerIDs []string, before, now time.Time) (revived int, err error) {
+func (s *Store) Revive(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		revived = 0
-		for _, id := range runnerIDs {
-			n, err := t.exec(reviveSQL, id, millis(before), millis(now))
+		for _, j := range jobs {
+			n, err := t.exec(reviveSQL, j.RunnerID, millis(before), millis(now), j.ID, j.At.Namespace)
 			if err != nil {
-				return fmt.Errorf("record that runner %s did not end: %w", id, err)
+				return fmt.Errorf("record that runner %s did not end: %w", j.RunnerID, err)
 			}
 			revived += int(n)
 		}

@@ -160,20 +160,24 @@ var lifeTests = []test{
 	{"what Nomad started anew is live again, if it had ended before", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r, name := f.online(1)
-		ids := []string{r.ID, "gha-9-9"}
+		on := []router.NomadJob{{ID: r.NomadJob, At: r.NomadAt, RunnerID: r.ID}, {ID: "gha-9-9", RunnerID: "gha-9-9"}}
+		elsewhere := []router.NomadJob{{ID: r.NomadJob, At: router.NomadAt{Namespace: "elsewhere"}, RunnerID: r.ID}}
 		revived := func(before time.Time, want int) {
 			t.Helper()
-			n, err := f.Revive(f.ctx(), ids, before, after(time.Minute))
+			n, err := f.Revive(f.ctx(), on, before, after(time.Minute))
 			if _, live := f.live()[r.ID]; err != nil || n != want || live != (want > 0) {
 				t.Errorf("revived %d, %v; want %d; live: %v", n, err, want, live)
 			}
 		}
 		f.must(f.Ended(f.ctx(), []string{r.ID}, T0))
-		if n, err := f.Revive(f.ctx(), ids, after(time.Minute), T0); n != 0 || err != nil {
+		if n, err := f.Revive(f.ctx(), on, after(time.Minute), T0); n != 0 || err != nil {
 			t.Errorf("one that is online was revived: %d, %v", n, err)
 		}
 		f.receive(completed(1, name, "success"))
 		revived(T0, 0)
+		if n, err := f.Revive(f.ctx(), elsewhere, after(time.Second), T0); n != 0 || err != nil {
+			t.Errorf("another's was revived: %d, %v", n, err)
+		}
 		revived(after(time.Second), 1)
 		f.wantRunner(1, r.ID, router.RunnerFinished)
 	}},
