@@ -148,13 +148,15 @@ func (w *worker) check(ctx context.Context, tokenHash [32]byte, from string) (c 
 	if c, err = w.Store.Claimant(ctx, tokenHash); err != nil {
 		return c, nil, err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return w.starting(ctx, tokenHash, c.Runner, from) })
+	g, asking := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.starting(asking, tokenHash, c.Runner, from) })
 	g.Go(func() (err error) {
-		gone, err = w.stillQueued(ctx, tokenHash, c)
+		gone, err = w.stillQueued(asking, tokenHash, c)
 		return err
 	})
-	err = g.Wait()
+	if err = g.Wait(); errors.Is(err, ErrClaimed) { // meanwhile: it may have been stopped, as its job is gone
+		c, err = w.Store.Claimant(ctx, tokenHash)
+	}
 	return c, gone, err
 }
 
