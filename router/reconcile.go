@@ -373,7 +373,10 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 		log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
 		w.nudge()
 		// Nomad replaces what it loses with a node, whatever the jobspec says.
-		if err := w.stopJob(ctx, r.Runner); err != nil {
+		if err = w.unregister(ctx, r.Runner); err == nil {
+			err = w.stopJob(ctx, r.Runner)
+		}
+		if err != nil && !errors.Is(err, ErrBusy) {
 			log.Warn("cannot stop a runner that is lost; a sweep tries again if Nomad starts it anew", "err", err)
 		}
 	}

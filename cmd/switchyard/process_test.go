@@ -280,7 +280,7 @@ func TestAnOutageOfNomadLosesNothing(t *testing.T) {
 	}
 	eachNomad(t, func(t *testing.T, addr string) {
 		const jobs = 20
-		first := time.Now().UnixNano() / 1000 // a real agent may live through many runs
+		first := time.Now().UnixMilli() * 100 // a real agent may live through many runs
 		nomad, err := api.NewClient(&api.Config{Address: addr})
 		if err != nil {
 			t.Fatal(err)

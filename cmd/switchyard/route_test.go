@@ -48,7 +48,7 @@ func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
 		t.Skip("the stop at the end is a signal that Windows does not have")
 	}
 	eachNomad(t, func(t *testing.T, addr string) {
-		id := time.Now().UnixNano() / 1000 // a real agent may live through many runs
+		id := time.Now().UnixMilli() * 100 // a real agent may live through many runs
 		name := fmt.Sprintf("gha-%d-1", id)
 		client, err := api.NewClient(&api.Config{Address: addr})
 		if err != nil {
