@@ -39,8 +39,9 @@ type world struct {
 	client *nomad.Client // of that Nomad
 	api    *api.Client
 	hub    *gh.Client
-	db     string // path of the database
-	addr   string // where the router listens
+	db     string       // path of the database
+	addr   string       // where the router listens
+	kept   net.Listener // there, for the first router: a free port may be another's by then; nil after it
 	set    *rules.Set
 	store  *store.Store
 	stop   func() // of the router and its store; nil while there is none
@@ -69,8 +70,8 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.addr = l.Addr().String()
-	l.Close()
+	w.addr, w.kept = l.Addr().String(), l
+	t.Cleanup(func() { l.Close() })
 
 	door := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
@@ -174,6 +175,13 @@ func (w *world) start(change ...func(*router.Config)) {
 			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log}, receive)
 		},
 		Listen: w.addr, AdminListen: "127.0.0.1:0", Logger: log, Tick: 20 * time.Millisecond,
+		NetListen: func(network, addr string) (l net.Listener, err error) {
+			if l = w.kept; l != nil && addr == w.addr {
+				w.kept = nil
+				return l, nil
+			}
+			return net.Listen(network, addr)
+		},
 	}
 	for _, f := range change {
 		f(&c)
