@@ -58,6 +58,9 @@ func (c *Client) FindNotice(ctx context.Context, n router.Notice) (id int64, err
 		found, resp, err := api.Checks.ListCheckRunsForRef(ctx, n.Repo.Owner, n.Repo.Name, n.SHA, &github.ListCheckRunsOptions{
 			CheckName: &n.Name, Filter: github.String("all"), ListOptions: github.ListOptions{PerPage: syncPage},
 		})
+		if err == nil && found == nil {
+			err = errNothing
+		}
 		if err != nil {
 			return resp, err
 		}

@@ -79,6 +79,9 @@ func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, ea
 				runs, resp, err = api.Actions.ListRepositoryWorkflowRuns(ctx, repo.Owner, repo.Name, &github.ListWorkflowRunsOptions{
 					Status: of, ExcludePullRequests: true, ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 				})
+				if err == nil && runs == nil {
+					err = errNothing
+				}
 				if err == nil {
 					page, err = nextPage(resp, page, len(runs.WorkflowRuns))
 				}
@@ -114,6 +117,9 @@ func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, ea
 	return did, nil
 }
 
+// errNothing is for an answer of null, which leaves go-github's result nil.
+var errNothing = errors.New("GitHub's answer says nothing")
+
 const jobsPages = 20 // of one run: GitHub's matrix has 256 jobs at most
 
 // RunJobs implements router.Listings.
@@ -147,6 +153,9 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 				Filter: "latest", ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 			})
 			gone = status(resp) == http.StatusNotFound
+			if err == nil && jobs == nil {
+				err = errNothing
+			}
 			if err == nil {
 				page, err = nextPage(resp, page, len(jobs.Jobs))
 			}
@@ -256,6 +265,9 @@ func (c *Client) installed(ctx context.Context, t target, each func(router.Repo)
 		var found *github.ListRepositories
 		err := c.ask(ctx, t, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
 			found, resp, err = api.Apps.ListRepos(ctx, &github.ListOptions{PerPage: syncPage, Page: page})
+			if err == nil && found == nil {
+				err = errNothing
+			}
 			if err == nil {
 				page, err = nextPage(resp, page, len(found.Repositories))
 			}
