@@ -36,8 +36,8 @@ type Config struct {
 	// Required.
 	Webhook func(receive func(context.Context, Delivery) error) (http.Handler, error)
 
-	// API makes the handler of everything under /api/ on the operators'
-	// listener. nil: there is none.
+	// API makes the handler of the console and of the API, which is everything on
+	// the operators' listener but /healthz, /readyz and /metrics. nil: there is none.
 	API func(*App) http.Handler
 
 	Listen      string // address of the public listener: webhook and claim only. Required; port 0 takes a free one
@@ -75,6 +75,7 @@ type App struct {
 	public, admin net.Listener
 	webhook       http.Handler
 	metrics       *prometheus.Registry
+	stopping      chan struct{} // see Stopping
 }
 
 // New checks the configuration and opens the listeners, so that their
@@ -124,7 +125,7 @@ func New(c Config) (*App, error) {
 		}
 		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	}
-	a := &App{metrics: prometheus.NewRegistry(), worker: worker{
+	a := &App{metrics: prometheus.NewRegistry(), stopping: make(chan struct{}), worker: worker{
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
@@ -158,6 +159,9 @@ func New(c Config) (*App, error) {
 func (a *App) Addr() string      { return a.public.Addr().String() }
 func (a *App) AdminAddr() string { return a.admin.Addr().String() }
 
+// Stopping is closed when Run begins to stop, for what would stream on.
+func (a *App) Stopping() <-chan struct{} { return a.stopping }
+
 // Close closes the listeners of an App that is not run.
 func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close()) }
 
@@ -186,6 +190,7 @@ func (a *App) Run(ctx context.Context) error {
 		a.earlier.begin()
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
 	for _, loop := range []func(context.Context) error{
@@ -280,7 +285,7 @@ func (a *App) publicHandler() http.Handler {
 
 // adminHandler is for operators: /healthz says that the process lives,
 // /readyz that the store answers, with the number of jobs in each state and
-// the rules in force. /metrics is for Prometheus. /api/ is Config.API's.
+// the rules in force. /metrics is for Prometheus. All else is Config.API's.
 func (a *App) adminHandler() http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -296,10 +301,10 @@ func (a *App) adminHandler() http.Handler {
 		}
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "jobs": counts, "rules": a.RulesStatus()})
 	}).Methods(http.MethodGet, http.MethodHead)
-	if a.API != nil {
-		r.PathPrefix("/api/").Handler(a.API(a))
-	}
 	r.Handle("/metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{})).Methods(http.MethodGet)
+	if a.API != nil {
+		r.PathPrefix("/").Handler(a.API(a))
+	}
 	return r
 }
 

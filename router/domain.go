@@ -246,6 +246,13 @@ type Event struct {
 	What     string // the reason
 }
 
+// A Change is a line of some time line, with what a live view needs besides.
+type Change struct {
+	ID    int64 // grows
+	Event       // JobID is that of a runner's, too: the job it is meant for
+	Repo  Repo  // Host, Owner and Name of that job's
+}
+
 // NomadAt is where a Nomad job is.
 type NomadAt struct {
 	Namespace string // "" until the job is registered
@@ -626,6 +633,10 @@ type Store interface {
 
 	// Timeline returns what happened to a job and to the runners meant for it, oldest first.
 	Timeline(ctx context.Context, jobID int64) ([]Event, error)
+
+	// Changes returns up to limit changes after the one with the ID after, oldest
+	// first. after < 0: only the newest of all, from which to go on.
+	Changes(ctx context.Context, after int64, limit int) ([]Change, error)
 
 	// Mark returns the value that SetMark gave a name; "" when none did.
 	Mark(ctx context.Context, name string) (string, error)

@@ -17,6 +17,7 @@ type JobFilter struct {
 	Repo   string // without the owner
 	Rule   string // that took or denied the job
 	Label  string // among those that the job asks for
+	Within Scope
 
 	Since, Until time.Time // received from Since on and before Until; zero: no bound
 
@@ -27,6 +28,7 @@ type JobFilter struct {
 // A RunnerFilter says which runners are looked for; its zero value: all of them.
 type RunnerFilter struct {
 	States []RunnerState // any of them; none: in any state
+	Within Scope         // of the jobs that they are for
 
 	// The last of the page before, by the job it is for and its try; 0: the first page.
 	BeforeJob int64

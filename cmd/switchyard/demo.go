@@ -103,7 +103,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	firstID := int64(4001)
 	fleet := fleet{specDir: dir}
 	if addr := os.Getenv("NOMAD_ADDR"); addr != "" {
-		fmt.Fprintf(out, "Nomad: %s. Its runners are this program.\n", printable(addr))
+		fmt.Fprintf(out, "Nomad: %s. Its runners are this program.\n", router.Printable(addr))
 		fleet.real = true
 		firstID = freshID(time.Now())
 		if err := writeDemoJobspecs(dir, githubURL); err != nil {
@@ -171,6 +171,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	done := make(chan error, 1)
 	go func() { done <- app.Run(running) }()
 
+	fmt.Fprintf(out, "Console: http://%s/\n", app.AdminAddr())
 	s := &stage{out: out, github: github, store: st, fleet: &fleet, began: time.Now()}
 	if once {
 		err = s.once(ctx)

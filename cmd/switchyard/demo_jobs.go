@@ -227,7 +227,7 @@ func (a *act) line(j router.Job) string {
 	case j.State != router.Dispatched && j.State != router.Running && j.State != router.Queued:
 		state += ": " + j.Reason
 	}
-	return printable(strings.Join(append(way, state), " → "))
+	return router.Printable(strings.Join(append(way, state), " → "))
 }
 
 // breaks says in which way the job did not end as its labels promise; "" when
@@ -289,7 +289,7 @@ func (s *stage) summary() error {
 		return nil
 	}
 	for _, b := range s.broken {
-		fmt.Fprintf(s.out, "Broken promise: %s\n", printable(b))
+		fmt.Fprintf(s.out, "Broken promise: %s\n", router.Printable(b))
 	}
 	return errNo
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"switchyard/router"
 	"switchyard/router/store"
 	"switchyard/rules"
 )
@@ -187,7 +188,7 @@ func readRecord(line []byte) (rules.Record, error) {
 	case errors.As(err, &wrongType) && wrongType.Field == "":
 		return r, fmt.Errorf("want a JSON object, not %s", wrongType.Value)
 	case errors.As(err, &wrongType):
-		return r, fmt.Errorf("%s cannot be a JSON %s", strings.TrimPrefix(wrongType.Field, "Facts."), printable(wrongType.Value))
+		return r, fmt.Errorf("%s cannot be a JSON %s", strings.TrimPrefix(wrongType.Field, "Facts."), router.Printable(wrongType.Value))
 	case err != nil:
 		return r, fmt.Errorf("the line is not one JSON object: %w", err)
 	case r.Labels == nil:
@@ -212,7 +213,7 @@ func writeComparison(w io.Writer, c rules.Comparison) error {
 		fmt.Fprintf(out, "\n%s:\n", title(g))
 		tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 		for _, ch := range g.Changes {
-			fmt.Fprintf(tw, "  %s\t%s\n", printable(ch.Part), change(ch))
+			fmt.Fprintf(tw, "  %s\t%s\n", router.Printable(ch.Part), change(ch))
 		}
 		if err := tw.Flush(); err != nil {
 			return err
@@ -267,7 +268,7 @@ func title(g rules.Group) string {
 		s += "s"
 	}
 	if g.Rule != "" {
-		s += " of rule " + printable(g.Rule)
+		s += " of rule " + router.Printable(g.Rule)
 	}
 	return s
 }
@@ -310,7 +311,7 @@ func shortened(s string) string {
 	if utf8.RuneCountInString(s) > most {
 		s = string([]rune(s)[:most]) + "…"
 	}
-	return printable(s)
+	return router.Printable(s)
 }
 
 // thousands writes 1204 as 1,204.
@@ -337,7 +338,7 @@ func writeAnnotations(w io.Writer, after *rules.Set, newPath string, c rules.Com
 		}
 		var lines []string
 		for _, ch := range g.Changes {
-			lines = append(lines, printable(ch.Part)+": "+change(ch))
+			lines = append(lines, router.Printable(ch.Part)+": "+change(ch))
 		}
 		if why := reason(g); why != "" {
 			lines = append(lines, "reason of the first: "+why)

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -114,7 +113,7 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 			return err
 		}
 	case f.render == "json":
-		fmt.Fprintf(stderr, "switchyard: %s: %s\n", d.Outcome, printable(d.Reason))
+		fmt.Fprintf(stderr, "switchyard: %s: %s\n", d.Outcome, router.Printable(d.Reason))
 	case f.format == "json":
 		if d.Trace == nil { // no rule was looked at
 			d.Trace = []rules.Step{}
@@ -225,22 +224,22 @@ func renderJob(ctx context.Context, w io.Writer, client *nomad.Client, publicURL
 // writeDecision prints a decision for people: one sentence, the placement
 // with the origin of each part, and the trace.
 func writeDecision(w io.Writer, d rules.Decision) error {
-	fmt.Fprintf(w, "%s: %s\n", d.Outcome, printable(d.Reason))
+	fmt.Fprintf(w, "%s: %s\n", d.Outcome, router.Printable(d.Reason))
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(what, value, from string) {
-		fmt.Fprintf(tw, "  %s\t%s\t%s\n", what, printable(value), printable(from))
+		fmt.Fprintf(tw, "  %s\t%s\t%s\n", what, router.Printable(value), router.Printable(from))
 	}
 	if d.Outcome == rules.Routed {
 		fmt.Fprintln(tw)
 		writePlacement(row, d)
 	}
 	if len(d.Labels) > 0 {
-		fmt.Fprintf(tw, "\n  labels\t%s\n", printable(strings.Join(d.Labels, ", ")))
+		fmt.Fprintf(tw, "\n  labels\t%s\n", router.Printable(strings.Join(d.Labels, ", ")))
 	}
 	if n := d.Nearest; n != nil {
 		fmt.Fprintf(tw, "\nthe nearest rule is %s:\n", n.Rule)
 		for _, m := range n.Missing {
-			fmt.Fprintf(tw, "  %s\n", printable(m))
+			fmt.Fprintf(tw, "  %s\n", router.Printable(m))
 		}
 		if len(n.Missing) == 0 {
 			fmt.Fprintln(tw, "  its condition fails for this job")
@@ -260,7 +259,7 @@ func writeDecision(w io.Writer, d rules.Decision) error {
 				held = "?"
 			}
 			after = after || s.Rule == d.Rule
-			fmt.Fprintf(tw, "  %s\t%s\t%s\n", held, s.Rule, printable(s.Why))
+			fmt.Fprintf(tw, "  %s\t%s\t%s\n", held, s.Rule, router.Printable(s.Why))
 		}
 	}
 	return tw.Flush()
@@ -356,23 +355,4 @@ func changes(before, after rules.Placement) []string {
 		said = []string{"the same"}
 	}
 	return said
-}
-
-// printable makes a stranger's text safe for a terminal: characters that are
-// not printed as themselves are escaped.
-func printable(s string) string {
-	ok := func(r rune) bool { return r == ' ' || strconv.IsPrint(r) }
-	if !strings.ContainsFunc(s, func(r rune) bool { return !ok(r) }) && utf8.ValidString(s) {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if ok(r) {
-			b.WriteRune(r)
-		} else {
-			q := strconv.QuoteRune(r)
-			b.WriteString(q[1 : len(q)-1])
-		}
-	}
-	return b.String()
 }

@@ -74,14 +74,14 @@ must be mended first; the sentence says what.`,
 			return each(repos, func(repo string) error {
 				var r router.SyncReport
 				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/sync", nil, map[string]string{"host": host, "repo": repo}, &r); err != nil {
-					return answered("repository "+printable(repo), err)
+					return answered("repository "+router.Printable(repo), err)
 				}
 				more := ""
 				if r.Cut {
 					more = "; there is more than was looked at: run it again later"
 				}
 				return o.said(cmd.OutOrStdout(), r, "%s: %s of %s looked at with %s, %d changed%s",
-					printable(r.Repo), count(r.Jobs, "job"), count(r.Runs, "run"), count(r.Calls, "request"), r.Changed, more)
+					router.Printable(r.Repo), count(r.Jobs, "job"), count(r.Runs, "run"), count(r.Calls, "request"), r.Changed, more)
 			})
 		},
 	}
@@ -118,7 +118,7 @@ func jobChange(cmd *cobra.Command, verb string, params func() url.Values) *cobra
 			if err := o.ask(cmd.Context(), http.MethodPost, fmt.Sprintf("%s/jobs/%d/%s", web.Prefix, id, verb), p, nil, &d); err != nil {
 				return answered(fmt.Sprintf("job %d", id), err)
 			}
-			return o.said(cmd.OutOrStdout(), d, "job %d is %s: %s", d.Job.ID, d.Job.State, printable(d.Job.Reason))
+			return o.said(cmd.OutOrStdout(), d, "job %d is %s: %s", d.Job.ID, d.Job.State, router.Printable(d.Job.Reason))
 		})
 	}
 	o.flags(cmd.Flags())

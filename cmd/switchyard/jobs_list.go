@@ -57,7 +57,7 @@ Exit code 0: listed. 2: could not.`,
 			columns, _ := width(cmd.OutOrStdout())
 			return show(cmd, &o, func(ctx context.Context) (web.JobList, error) {
 				jobs, next, err := pages(params, limit, func(params url.Values) ([]web.Job, string, error) {
-					l, err := get(ctx, &o, "/jobs", params, func(b web.Books) (web.JobList, error) { return web.ListJobs(ctx, b, params) })
+					l, err := get(ctx, &o, "/jobs", params, func(b web.Books) (web.JobList, error) { return web.ListJobs(ctx, b, nil, params) })
 					return l.Jobs, l.NextCursor, err
 				})
 				return web.JobList{Jobs: jobs, NextCursor: next}, err

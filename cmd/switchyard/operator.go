@@ -134,10 +134,10 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 					p.Detail += "; the token that was given is another"
 				}
 			}
-			p.Detail = printable(p.Detail)
+			p.Detail = router.Printable(p.Detail)
 			return &p
 		}
-		return fmt.Errorf("%s answered %s; %s", server, printable(resp.Status), hint)
+		return fmt.Errorf("%s answered %s; %s", server, router.Printable(resp.Status), hint)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
 		return fmt.Errorf("the answer of %s is none of switchyard's: %w; %s", server, err, hint)
@@ -258,7 +258,7 @@ func (t *table) write(out io.Writer) error {
 	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	for _, row := range t.rows {
 		for i, cell := range row {
-			row[i] = printable(cell)
+			row[i] = router.Printable(cell)
 		}
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}

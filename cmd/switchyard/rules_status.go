@@ -66,24 +66,24 @@ Exit code 0: the newest rules are in force. 1: newer ones were refused.
 func writeRulesStatus(w io.Writer, s router.RulesStatus) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	when := func(t time.Time, origin string) string {
-		return fmt.Sprintf("%s (%s)", t.UTC().Format(time.RFC3339), printable(origin))
+		return fmt.Sprintf("%s (%s)", t.UTC().Format(time.RFC3339), router.Printable(origin))
 	}
 	fmt.Fprintf(tw, "in force\t%s\n", shortHash(s.Hash))
 	fmt.Fprintf(tw, "loaded\t%s\n", when(s.LoadedAt, s.Origin))
 	fmt.Fprintf(tw, "rules\t%d\n", s.Rules)
 	for _, f := range s.Files {
-		fmt.Fprintf(tw, "file\t%s\n", printable(f))
+		fmt.Fprintf(tw, "file\t%s\n", router.Printable(f))
 	}
 	if e := s.Error; e != nil {
 		fmt.Fprintf(tw, "refused\t%s\n", shortHash(e.Hash))
 		fmt.Fprintf(tw, "since\t%s\n", when(e.Since, e.Origin))
-		fmt.Fprintf(tw, "reason\t%s\n", printable(e.Reason))
+		fmt.Fprintf(tw, "reason\t%s\n", router.Printable(e.Reason))
 	}
 	if err := tw.Flush(); err != nil || s.Error == nil {
 		return err
 	}
 	for _, d := range s.Error.Diagnostics {
-		if _, err := fmt.Fprintf(w, "%s\n", printable(d.String())); err != nil {
+		if _, err := fmt.Fprintf(w, "%s\n", router.Printable(d.String())); err != nil {
 			return err
 		}
 	}
@@ -95,5 +95,5 @@ func shortHash(hash string) string {
 	if hash == "" {
 		return "unknown"
 	}
-	return printable(hash[:min(len(hash), 12)])
+	return router.Printable(hash[:min(len(hash), 12)])
 }

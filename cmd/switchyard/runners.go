@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"switchyard/router"
 	"switchyard/router/web"
 )
 
@@ -46,7 +47,7 @@ Exit code 0: listed. 2: could not.`,
 			columns, _ := width(cmd.OutOrStdout())
 			return show(cmd, &o, func(ctx context.Context) (web.RunnerList, error) {
 				runners, next, err := pages(params, limit, func(params url.Values) ([]web.Runner, string, error) {
-					l, err := get(ctx, &o, "/runners", params, func(b web.Books) (web.RunnerList, error) { return web.ListRunners(ctx, b, params) })
+					l, err := get(ctx, &o, "/runners", params, func(b web.Books) (web.RunnerList, error) { return web.ListRunners(ctx, b, nil, params) })
 					return l.Runners, l.NextCursor, err
 				})
 				return web.RunnerList{Runners: runners, NextCursor: next}, err
@@ -105,9 +106,9 @@ Exit code 0: done. 1: it has a job, or has ended; the sentence says so.
 			return each(args, func(id string) error {
 				var r web.Runner
 				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/runners/"+url.PathEscape(id)+"/stop", params, nil, &r); err != nil {
-					return answered("runner "+printable(id), err)
+					return answered("runner "+router.Printable(id), err)
 				}
-				return o.said(cmd.OutOrStdout(), r, "runner %s is %s: %s", printable(r.ID), r.State, printable(r.Reason))
+				return o.said(cmd.OutOrStdout(), r, "runner %s is %s: %s", router.Printable(r.ID), r.State, router.Printable(r.Reason))
 			})
 		},
 	}

@@ -49,6 +49,27 @@ func (c *condition) and(sql string, args ...any) {
 
 func (c *condition) String() string { return strings.Join(c.sql, " AND ") }
 
+// within is that a job is of a scope.
+func (c *condition) within(s router.Scope) {
+	if s == nil {
+		return
+	}
+	some, args := []string{"false"}, []any(nil)
+	for _, pattern := range s {
+		host, owner, name := router.SplitScope(pattern)
+		sql := "owner = ? COLLATE NOCASE"
+		args = append(args, owner)
+		if name != "*" {
+			sql, args = sql+" AND repo = ? COLLATE NOCASE", append(args, name)
+		}
+		if host != "" {
+			sql, args = sql+" AND host = ? COLLATE NOCASE", append(args, host)
+		}
+		some = append(some, sql)
+	}
+	c.and("("+strings.Join(some, " OR ")+")", args...)
+}
+
 // findJobs asks for each state alone, as an index is in the order of the IDs
 // within one state only.
 func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
@@ -72,6 +93,7 @@ func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
 	if f.Label != "" {
 		where.and("EXISTS (SELECT 1 FROM json_each(labels) WHERE value = ? COLLATE NOCASE)", f.Label)
 	}
+	where.within(f.Within)
 	// The first conditions are for the index of times: IDs grow with them, nearly.
 	if !f.Since.IsZero() {
 		where.and("id >= (SELECT min(+id) FROM jobs WHERE received_at >= ?)", millis(f.Since))
@@ -114,6 +136,12 @@ func findRunners(q querier, f router.RunnerFilter) ([]router.Runner, error) {
 		}
 		where.and("state IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
 	}
+	if f.Within != nil {
+		var jobs condition
+		jobs.and("jobs.id = job_id")
+		jobs.within(f.Within)
+		where.and("EXISTS (SELECT 1 FROM jobs WHERE "+jobs.String()+")", jobs.args...)
+	}
 	runners, err := all(q, scanRunner, `SELECT `+runnerColumns+` FROM runners WHERE `+where.String()+` ORDER BY job_id DESC, try DESC LIMIT ?`,
 		append(where.args, f.Limit)...)
 	if err != nil {
@@ -153,6 +181,11 @@ func (r *Reader) Runners(ctx context.Context, jobID int64) ([]router.Runner, err
 // Timeline returns what happened to a job and to the runners meant for it, oldest first.
 func (r *Reader) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
 	return trusted(r, func() ([]router.Event, error) { return timelineOf(reader(ctx, r.db), jobID) })
+}
+
+// Changes returns what changed after the one with this ID.
+func (r *Reader) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
+	return trusted(r, func() ([]router.Change, error) { return changes(reader(ctx, r.db), after, limit) })
 }
 
 // trusted returns what was read, unless a process has begun to write the file meanwhile.

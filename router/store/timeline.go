@@ -31,6 +31,30 @@ func timelineOf(q querier, jobID int64) ([]router.Event, error) {
 	return events, nil
 }
 
+const changesSQL = `
+SELECT e.id, e.at, j.id, coalesce(e.runner_id, ''), e.source, e.state, e.what, j.host, j.owner, j.repo
+FROM events e LEFT JOIN runners r ON r.id = e.runner_id JOIN jobs j ON j.id = coalesce(e.job_id, r.job_id)
+WHERE e.id > CASE WHEN ?1 < 0 THEN (SELECT coalesce(max(id), 0) - 1 FROM events) ELSE ?1 END
+ORDER BY e.id LIMIT ?2`
+
+// Changes implements router.Store.
+func (s *Store) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
+	return changes(s.querier(ctx), after, limit)
+}
+
+func changes(q querier, after int64, limit int) ([]router.Change, error) {
+	list, err := all(q, func(rows *sql.Rows, c *router.Change) error {
+		var at int64
+		err := rows.Scan(&c.ID, &at, &c.JobID, &c.RunnerID, &c.Source, &c.State, &c.What, &c.Repo.Host, &c.Repo.Owner, &c.Repo.Name)
+		c.At, c.Repo.FullName = fromMillis(at), c.Repo.Owner+"/"+c.Repo.Name
+		return err
+	}, changesSQL, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read changes after %d: %w", after, err)
+	}
+	return list, nil
+}
+
 // Mark implements router.Store.
 func (s *Store) Mark(ctx context.Context, name string) (value string, err error) {
 	err = s.querier(ctx)(func(rows *sql.Rows) error { return rows.Scan(&value) }, `SELECT value FROM marks WHERE name = ?`, name)

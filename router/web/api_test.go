@@ -64,6 +64,8 @@ func (a *app) Explain(router.Job) router.Decision {
 	return router.Decision{Outcome: "routed", Rule: "linux", Reason: "it holds", Trace: []rules.Step{{Rule: "linux", Held: true, Why: "it holds"}}}
 }
 
+func (a *app) Stopping() <-chan struct{} { return nil }
+
 func (a *app) RetryJob(_ context.Context, id int64) error { return a.do("retry", id) }
 func (a *app) CancelJob(_ context.Context, id int64, run bool) error {
 	return a.do("cancel", id, " ", run)

@@ -83,9 +83,9 @@ func list[T any](l []T) []T {
 	return l
 }
 
-// ListJobs answers GET /jobs with these parameters; an error may be a Problem.
-func ListJobs(ctx context.Context, books Books, params url.Values) (JobList, error) {
-	var f router.JobFilter
+// ListJobs answers GET /jobs of what is in scope with these parameters; an error may be a Problem.
+func ListJobs(ctx context.Context, books Books, scope router.Scope, params url.Values) (JobList, error) {
+	f := router.JobFilter{Within: scope}
 	p := parameters{Values: params}
 	f.States = oneOf(&p, "state", router.JobStates...)
 	f.Owner, f.Host, f.Repo, f.Rule, f.Label = p.text("owner"), p.text("host"), p.text("repo"), p.text("rule"), p.text("label")
@@ -119,7 +119,7 @@ func ListJobs(ctx context.Context, books Books, params url.Values) (JobList, err
 func (a *api) listJobs(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
-	return ListJobs(ctx, a.Books, req.URL.Query())
+	return ListJobs(ctx, a.Books, who(ctx).Scope, req.URL.Query())
 }
 
 // A JobDetail is all that is known of a job.
@@ -185,6 +185,9 @@ func (a *api) job(ctx context.Context, id int64) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	d, j, err := showJob(ctx, a.Books, id)
+	if err == nil && !who(ctx).Scope.Has(j.Repo) {
+		err = router.ErrNotFound
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -215,6 +218,9 @@ func (a *api) changeJob(req *http.Request, p *parameters, change func(context.Co
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
 	defer cancel()
+	if _, err := a.job(ctx, id); err != nil { // it may be out of scope
+		return nil, err
+	}
 	if err := change(ctx, id); err != nil {
 		return nil, undone(err)
 	}

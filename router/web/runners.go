@@ -54,10 +54,10 @@ func runnerOf(r router.Runner) Runner {
 	return v
 }
 
-// ListRunners answers GET /runners with these parameters; an error may be a Problem.
-func ListRunners(ctx context.Context, books Books, params url.Values) (RunnerList, error) {
+// ListRunners answers GET /runners of what is in scope with these parameters; an error may be a Problem.
+func ListRunners(ctx context.Context, books Books, scope router.Scope, params url.Values) (RunnerList, error) {
 	p := parameters{Values: params}
-	f := router.RunnerFilter{States: oneOf(&p, "state", router.RunnerStates...)}
+	f := router.RunnerFilter{Within: scope, States: oneOf(&p, "state", router.RunnerStates...)}
 	if text := p.text("cursor"); text != "" {
 		if n, err := fmt.Sscanf(text, "%d-%d", &f.BeforeJob, &f.BeforeTry); n != 2 || err != nil || f.BeforeJob < 1 {
 			p.refuse("cursor %q: want the next_cursor of the page before", text)
@@ -85,7 +85,7 @@ func ListRunners(ctx context.Context, books Books, params url.Values) (RunnerLis
 func (a *api) listRunners(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
-	return ListRunners(ctx, a.Books, req.URL.Query())
+	return ListRunners(ctx, a.Books, who(ctx).Scope, req.URL.Query())
 }
 
 func (a *api) stopRunner(req *http.Request) (any, error) {
@@ -97,6 +97,13 @@ func (a *api) stopRunner(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
 	defer cancel()
 	id := mux.Vars(req)["id"]
+	before, err := a.Books.Runner(ctx, id)
+	if err == nil {
+		_, err = a.job(ctx, before.JobID) // it may be out of scope
+	}
+	if err != nil {
+		return nil, err
+	}
 	if err := a.App.StopRunner(ctx, id, force); err != nil {
 		return nil, undone(err)
 	}

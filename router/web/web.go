@@ -1,19 +1,15 @@
-// Package web owns what operators ask over HTTP: the JSON API under /api/v1,
-// which openapi.json describes.
+// Package web owns what people ask over HTTP: the console, and the JSON API
+// under /api/v1, which openapi.json describes.
 package web
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -30,7 +26,7 @@ const Prefix = "/api/v1"
 //go:embed openapi.json
 var OpenAPI []byte
 
-// A Config is what the API is made of.
+// A Config is what the API and the console are made of.
 type Config struct {
 	App   App   // required
 	Books Books // required
@@ -53,6 +49,9 @@ type App interface {
 	CancelJob(ctx context.Context, id int64, run bool) error
 	Sync(ctx context.Context, host, repo string) (router.SyncReport, error)
 	StopRunner(ctx context.Context, id string, force bool) error
+
+	// Stopping is closed when the server stops, so that streams end.
+	Stopping() <-chan struct{}
 }
 
 // Books are what the API reads; *store.Store and *store.Reader are.
@@ -63,6 +62,7 @@ type Books interface {
 	Runner(ctx context.Context, id string) (router.Runner, error)
 	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
 	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
+	Changes(ctx context.Context, after int64, limit int) ([]router.Change, error)
 }
 
 const (
@@ -72,8 +72,9 @@ const (
 	maxParameter = 1 << 10
 )
 
-// Handler answers everything under Prefix. Errors are application/problem+json
-// (RFC 9457).
+// Handler answers the API under Prefix, whose errors are application/problem+json
+// (RFC 9457), and the console on all other paths. Both end what streams when
+// App.Stopping does.
 func Handler(c Config) http.Handler {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -81,92 +82,60 @@ func Handler(c Config) http.Handler {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	a := &api{c}
+	a := &api{Config: c, hub: newHub(c.Books)}
 	return a.guard(a.router())
 }
 
-type api struct{ Config }
+type api struct {
+	Config
+	hub *hub
+}
 
 func (a *api) router() *mux.Router {
 	r := mux.NewRouter()
-	r.NotFoundHandler = a.answer(func(*http.Request) (any, error) {
+	for _, route := range a.routes() {
+		r.Handle(Prefix+route.path, a.only(route.role, a.answer(route.do))).Methods(route.method)
+	}
+	r.Handle(Prefix+"/events", a.only(Viewer, http.HandlerFunc(a.stream))).Methods(http.MethodGet)
+	r.PathPrefix("/api/").Handler(a.answer(func(*http.Request) (any, error) {
 		return nil, refuse(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
+	}))
+	r.PathPrefix(assetPrefix).Handler(http.HandlerFunc(serveAsset)).Methods(http.MethodGet, http.MethodHead)
+	for _, p := range a.pages() {
+		r.Handle(p.path, a.only(p.role, a.page(p))).Methods(http.MethodGet, http.MethodHead)
+	}
+	for _, f := range a.forms() {
+		r.Handle(f.path, a.only(f.role, a.form(f.do))).Methods(http.MethodPost)
+	}
+	r.NotFoundHandler = a.answer(func(*http.Request) (any, error) {
+		return nil, refuse(http.StatusNotFound, "there is no such page")
 	})
 	r.MethodNotAllowedHandler = a.answer(func(req *http.Request) (any, error) {
 		return nil, refuse(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
 	})
-	for _, route := range a.routes() {
-		r.Handle(Prefix+route.path, a.answer(route.do)).Methods(route.method)
-	}
 	return r
 }
 
-// A route answers one kind of request with a value, which becomes JSON.
+// A route answers one kind of request with a value, which becomes JSON, for
+// those who have at least the role.
 type route struct {
 	method, path string
+	role         Role
 	do           func(*http.Request) (any, error)
 }
 
 func (a *api) routes() []route {
 	return []route{
-		{http.MethodGet, "/openapi.json", func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
-		{http.MethodGet, "/rules", func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
-		{http.MethodGet, "/jobs", a.listJobs},
-		{http.MethodGet, "/jobs/{id}", a.showJob},
-		{http.MethodPost, "/jobs/{id}/retry", a.retryJob},
-		{http.MethodPost, "/jobs/{id}/cancel", a.cancelJob},
-		{http.MethodGet, "/runners", a.listRunners},
-		{http.MethodPost, "/runners/{id}/stop", a.stopRunner},
-		{http.MethodPost, "/sync", a.sync},
+		{http.MethodGet, "/openapi.json", Viewer, func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
+		{http.MethodGet, "/rules", Viewer, func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
+		{http.MethodGet, "/jobs", Viewer, a.listJobs},
+		{http.MethodGet, "/jobs/{id}", Viewer, a.showJob},
+		{http.MethodPost, "/jobs/{id}/retry", Operator, a.retryJob},
+		{http.MethodPost, "/jobs/{id}/cancel", Operator, a.cancelJob},
+		{http.MethodGet, "/runners", Viewer, a.listRunners},
+		{http.MethodPost, "/runners/{id}/stop", Operator, a.stopRunner},
+		{http.MethodPost, "/sync", Operator, a.sync},
 	}
-}
-
-// guard lets only those requests through that may ask.
-func (a *api) guard(next http.Handler) http.Handler {
-	cross := http.NewCrossOriginProtection()
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		h := w.Header()
-		h.Set("Cache-Control", "no-store")
-		h.Set("X-Content-Type-Options", "nosniff")
-		req.Body = http.MaxBytesReader(w, req.Body, maxBody)
-		err := a.allowed(req)
-		if err == nil && cross.Check(req) != nil {
-			err = refuse(http.StatusForbidden, "this request comes from another site's page")
-		}
-		if err != nil {
-			a.fail(w, req, err)
-			return
-		}
-		next.ServeHTTP(w, req)
-	})
-}
-
-func (a *api) allowed(req *http.Request) error {
-	if a.Token == nil {
-		if !local(req.Host) {
-			return refuse(http.StatusForbidden, "without a token the API is asked as localhost or by address, not as %q", req.Host)
-		}
-		return nil
-	}
-	want, err := a.Token()
-	if err != nil {
-		return fmt.Errorf("read the operators' token: %w", err)
-	}
-	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
-	got := sha256.Sum256([]byte(token))
-	if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-		return refuse(http.StatusUnauthorized, "the API needs the header Authorization: Bearer with the server's --admin-token-file")
-	}
-	return nil
-}
-
-// local reports whether a Host header is one that no other site's name can be.
-func local(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil || strings.EqualFold(host, "localhost")
 }
 
 // answer makes a handler of what a route does.
@@ -241,5 +210,12 @@ func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
 	}
+	if page(req) {
+		a.failed(w, req, p)
+		return
+	}
 	write(w, p.Status, "application/problem+json", p)
 }
+
+// page reports whether a request is of the console.
+func page(req *http.Request) bool { return !strings.HasPrefix(req.URL.Path, "/api/") }

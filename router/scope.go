@@ -1,0 +1,34 @@
+package router
+
+import "strings"
+
+// A Scope is the repositories that somebody may see, each as owner/name or
+// owner/*, with HOST/ before it when it is not on the first GitHub. They are
+// compared without case. nil: all repositories; empty, but not nil: none.
+type Scope []string
+
+// Has reports whether a repository is in the scope.
+func (s Scope) Has(r Repo) bool {
+	if s == nil {
+		return true
+	}
+	for _, pattern := range s {
+		host, owner, name := SplitScope(pattern)
+		if (host == "" || strings.EqualFold(host, r.Host)) && strings.EqualFold(owner, r.Owner) && (name == "*" || strings.EqualFold(name, r.Name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// SplitScope takes one repository of a Scope apart; host is "" for any GitHub.
+func SplitScope(pattern string) (host, owner, name string) {
+	parts := strings.SplitN(pattern, "/", 3)
+	switch len(parts) {
+	case 3:
+		return parts[0], parts[1], parts[2]
+	case 2:
+		return "", parts[0], parts[1]
+	}
+	return "", pattern, "*"
+}

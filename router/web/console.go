@@ -1,0 +1,234 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"mime"
+	"net/http"
+	"path"
+	"strings"
+	"time"
+
+	"switchyard/router"
+)
+
+//go:embed templates assets
+var files embed.FS
+
+// policy lets a page load nothing but what this server has, and run nothing
+// that stands in it.
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+
+// A consolePage is one page: data is what its template shows.
+type consolePage struct {
+	path, template string
+	title          string // "": the data is a titled
+	nav            bool   // it stands in the navigation
+	role           Role
+	data           func(*http.Request) (any, error)
+}
+
+// titled data says the title of its page.
+type titled interface{ Title() string }
+
+func (a *api) pages() []consolePage {
+	return []consolePage{
+		{"/", "now", "Now", true, Viewer, a.nowPage},
+		{"/jobs", "jobs", "Jobs", true, Viewer, a.jobsPage},
+		{"/jobs/{id}", "job", "", false, Viewer, a.jobPage},
+	}
+}
+
+// A consoleForm is a change that a page can make; do says where to go then.
+type consoleForm struct {
+	path string
+	role Role
+	do   func(*http.Request) (goTo string, err error)
+}
+
+func (a *api) forms() []consoleForm {
+	return []consoleForm{}
+}
+
+// A view is what a template sees.
+type view struct {
+	Title string
+	Page  consolePage
+	Pages []consolePage // of the navigation, for who looks
+	Who   Principal
+	Now   time.Time
+	Data  any
+}
+
+// Path and Name are for the navigation.
+func (p consolePage) Path() string { return p.path }
+func (p consolePage) Name() string { return p.title }
+
+// May reports whether who looks has the role with this name.
+func (v view) May(role string) bool {
+	return v.Who.Role >= map[string]Role{"viewer": Viewer, "operator": Operator, "editor": Editor}[role]
+}
+
+var templates = func() map[string]*template.Template {
+	names, err := fs.Glob(files, "templates/*.html")
+	if err != nil {
+		panic(err)
+	}
+	all := map[string]*template.Template{}
+	for _, name := range names {
+		name = strings.TrimSuffix(path.Base(name), ".html")
+		if name == "layout" || name == "parts" {
+			continue
+		}
+		all[name] = template.Must(template.New(name).Funcs(functions).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/"+name+".html"))
+	}
+	return all
+}()
+
+var functions = template.FuncMap{
+	"asset": asset,
+	"text":  router.Printable, // for every text of a stranger
+	"took":  took,
+	"utc":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+	"join":  func(l []string) string { return strings.Join(l, ", ") },
+}
+
+// took writes a duration as people say it: 480 ms, 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
+func took(d time.Duration) string {
+	d = max(d, 0)
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%d s", int(d.Seconds()))
+	case d < time.Hour:
+		return pair(d, time.Minute, "min", time.Second, "s")
+	case d < 24*time.Hour:
+		return pair(d, time.Hour, "h", time.Minute, "min")
+	}
+	return pair(d, 24*time.Hour, "d", time.Hour, "h")
+}
+
+func pair(d, large time.Duration, largeUnit string, small time.Duration, smallUnit string) string {
+	s := fmt.Sprintf("%d %s", d/large, largeUnit)
+	if rest := d % large / small; rest > 0 {
+		s += fmt.Sprintf(" %d %s", rest, smallUnit)
+	}
+	return s
+}
+
+// page makes a handler of a page.
+func (a *api) page(p consolePage) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		data, err := p.data(req)
+		if err != nil {
+			a.fail(w, req, err)
+			return
+		}
+		a.render(w, req, http.StatusOK, p, data)
+	})
+}
+
+func (a *api) render(w http.ResponseWriter, req *http.Request, status int, p consolePage, data any) {
+	v := view{Title: p.title, Page: p, Who: who(req.Context()), Now: a.Now(), Data: data}
+	if t, ok := data.(titled); ok {
+		v.Title = cmp.Or(v.Title, t.Title())
+	}
+	for _, other := range a.pages() {
+		if other.nav && v.Who.Role >= other.role {
+			v.Pages = append(v.Pages, other)
+		}
+	}
+	var b bytes.Buffer
+	if err := templates[p.template].ExecuteTemplate(&b, "layout", v); err != nil {
+		a.Logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
+		http.Error(w, "this page could not be made; the server's log says why", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(b.Bytes()) // a client that went away needs no answer
+}
+
+// failed answers a request of the console with an error.
+func (a *api) failed(w http.ResponseWriter, req *http.Request, p *Problem) {
+	a.render(w, req, p.Status, consolePage{template: "error", title: p.Title}, p)
+}
+
+// form makes a handler of a change.
+func (a *api) form(do func(*http.Request) (string, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if err := req.ParseForm(); err != nil {
+			a.fail(w, req, formError(err))
+			return
+		}
+		goTo, err := do(req)
+		if err != nil {
+			a.fail(w, req, err)
+			return
+		}
+		http.Redirect(w, req, goTo, http.StatusSeeOther)
+	})
+}
+
+func formError(err error) error {
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return refuse(http.StatusRequestEntityTooLarge, "the form has more than %d bytes", large.Limit)
+	}
+	return refuse(http.StatusBadRequest, "the form cannot be read: %v", err)
+}
+
+const assetPrefix = "/assets/"
+
+// assets are the embedded files under their addresses, which hold a hash of
+// the content, so that a browser may keep them.
+var assets, assetNames = func() (byPath map[string][]byte, byName map[string]string) {
+	byPath, byName = map[string][]byte{}, map[string]string{}
+	entries, err := files.ReadDir("assets")
+	if err != nil {
+		panic(err)
+	}
+	for _, e := range entries {
+		b, err := files.ReadFile("assets/" + e.Name())
+		if err != nil {
+			panic(err)
+		}
+		sum := sha256.Sum256(b)
+		ext := path.Ext(e.Name())
+		at := assetPrefix + strings.TrimSuffix(e.Name(), ext) + "." + hex.EncodeToString(sum[:6]) + ext
+		byPath[at], byName[e.Name()] = b, at
+	}
+	return byPath, byName
+}()
+
+// asset is the address of an embedded file.
+func asset(name string) (string, error) {
+	at, ok := assetNames[name]
+	if !ok {
+		return "", fmt.Errorf("there is no asset %s", name)
+	}
+	return at, nil
+}
+
+func serveAsset(w http.ResponseWriter, req *http.Request) {
+	b, ok := assets[req.URL.Path]
+	if !ok {
+		http.NotFound(w, req)
+		return
+	}
+	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+	w.Header().Set("Content-Type", mime.TypeByExtension(path.Ext(req.URL.Path)))
+	http.ServeContent(w, req, "", time.Time{}, bytes.NewReader(b))
+}
