@@ -97,9 +97,6 @@ func (a *api) router() *mux.Router {
 		r.Handle(Prefix+route.path, a.only(route.role, a.answer(route.do))).Methods(route.method)
 	}
 	r.Handle(Prefix+"/events", a.only(Viewer, http.HandlerFunc(a.stream))).Methods(http.MethodGet)
-	r.PathPrefix("/api/").Handler(a.answer(func(*http.Request) (any, error) {
-		return nil, refuse(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
-	}))
 	r.PathPrefix(assetPrefix).Handler(http.HandlerFunc(serveAsset)).Methods(http.MethodGet, http.MethodHead)
 	for _, p := range a.pages() {
 		r.Handle(p.path, a.only(p.role, a.page(p))).Methods(http.MethodGet, http.MethodHead)
@@ -107,8 +104,11 @@ func (a *api) router() *mux.Router {
 	for _, f := range a.forms() {
 		r.Handle(f.path, a.only(f.role, a.form(f.do))).Methods(http.MethodPost)
 	}
-	r.NotFoundHandler = a.answer(func(*http.Request) (any, error) {
-		return nil, refuse(http.StatusNotFound, "there is no such page")
+	r.NotFoundHandler = a.answer(func(req *http.Request) (any, error) {
+		if page(req) {
+			return nil, refuse(http.StatusNotFound, "there is no such page")
+		}
+		return nil, refuse(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
 	})
 	r.MethodNotAllowedHandler = a.answer(func(req *http.Request) (any, error) {
 		return nil, refuse(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
