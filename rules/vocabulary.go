@@ -1,0 +1,239 @@
+package rules
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A LabelInfo says what a label means and where it leads. Its JSON form is a
+// contract. Texts are as the rules file has them: ${{ … }} is not filled in.
+type LabelInfo struct {
+	Name       string      `json:"name"`       // lower case: "gpu", "cpu=*", "run-*"
+	Vocabulary bool        `json:"vocabulary"` // false: only conditions ask for it
+	Param      *ParamInfo  `json:"param"`      // nil: what stands for the * means nothing, or there is none
+	Means      []Meaning   `json:"means"`      // what it adds to a placement; empty: nothing
+	Examples   []string    `json:"examples"`   // labels that a job can ask for; empty when none could be thought of
+	Rules      []LabelRule `json:"rules"`      // that were found to take a job with it, in file order
+}
+
+// A ParamInfo is the value in a label such as cpu=8.
+type ParamInfo struct {
+	Name    string   `json:"name"`
+	Type    string   `json:"type"`    // int, size or string
+	Least   string   `json:"least"`   // of an int or a size: "1", "512MiB"; "" of a string
+	Most    string   `json:"most"`    // the same
+	OneOf   []string `json:"one_of"`  // of a string; empty when it has a pattern
+	Pattern string   `json:"pattern"` // of a string; "" when it is one of a few
+}
+
+// A Meaning is one thing that a label asks Nomad or GitHub for.
+type Meaning struct {
+	What  string `json:"what"` // constraint, affinity, device, cpu, cores, memory, memory max, disk, node pool, …
+	Value string `json:"value"`
+}
+
+// A LabelRule is a rule that takes a job with a label.
+type LabelRule struct {
+	Rule   string   `json:"rule"`
+	RunsOn []string `json:"runs_on"` // the labels of such a job
+}
+
+// A RuleInfo is one rule, for people. Its JSON form is a contract.
+type RuleInfo struct {
+	Name      string   `json:"name"`
+	Condition string   `json:"condition"` // as it is written; "": the rule takes every job
+	Deny      string   `json:"deny"`      // the reason that it denies with; "": it places
+	Jobspec   string   `json:"jobspec"`   // one of the two is set for a rule that places
+	Dispatch  string   `json:"dispatch"`
+	RunsOn    []string `json:"runs_on"` // the labels of the plainest job that was found to get it; empty: none was
+	File      string   `json:"file"`
+	Line      int      `json:"line"`
+}
+
+// RuleList describes the rules in file order.
+func (s *Set) RuleList() []RuleInfo {
+	l := linter{Set: s}
+	list := make([]RuleInfo, len(s.rules))
+	for i := range s.rules {
+		ru := &s.rules[i]
+		list[i] = RuleInfo{
+			Name: ru.name, Condition: ru.when.source, Deny: ru.deny, Jobspec: ru.jobspec, Dispatch: ru.dispatch,
+			RunsOn: []string{}, File: ru.at.file, Line: ru.at.line,
+		}
+		if f := l.find(i); f != nil {
+			list[i].RunsOn = f.Labels
+		}
+	}
+	return list
+}
+
+// Vocabulary describes the labels of the vocabulary in file order, then those
+// that only conditions ask for, by name. The rules of a label are those that
+// still take their plainest job when it asks for the label too; a job with more
+// labels, or of another repository, may go elsewhere. For rules past 20,000 such
+// tries it is not told. It takes a decision for each try: keep the answer.
+func (s *Set) Vocabulary() []LabelInfo {
+	list := []LabelInfo{}
+	for _, lb := range s.vocabulary.all() {
+		list = append(list, LabelInfo{Name: lb.pattern, Vocabulary: true, Param: lb.param.info(), Means: lb.layer.means(), Examples: lb.examples()})
+	}
+	var mentioned []string
+	for name := range s.mentions {
+		if lb, _ := s.vocabulary.find(name); lb == nil {
+			mentioned = append(mentioned, name)
+		}
+	}
+	slices.Sort(mentioned)
+	for _, name := range mentioned {
+		list = append(list, LabelInfo{Name: name, Means: []Meaning{}, Examples: []string{name}})
+	}
+	for i := range list {
+		list[i].Rules = []LabelRule{}
+	}
+	const maxTries = 20_000
+	l := linter{Set: s}
+	tries := 0
+	for i := range s.rules {
+		if s.rules[i].deny != "" || tries+len(list) > maxTries {
+			continue
+		}
+		f := l.find(i)
+		if f == nil {
+			continue
+		}
+		for n := range list {
+			tries++
+			if runsOn, ok := s.takes(i, *f, &list[n]); ok {
+				list[n].Rules = append(list[n].Rules, LabelRule{s.rules[i].name, runsOn})
+			}
+		}
+	}
+	return list
+}
+
+// takes reports whether rule i places a job that is like f and has the label.
+func (s *Set) takes(i int, f Facts, lb *LabelInfo) (runsOn []string, ok bool) {
+	for _, example := range lb.Examples {
+		job := f
+		if !slices.Contains(f.Labels, example) {
+			job.Labels = append(slices.Clone(f.Labels), example)
+		}
+		if d := s.decide(job, s.first); d.Outcome == Routed && d.Rule == s.rules[i].name {
+			return job.Labels, true
+		}
+	}
+	return nil, false
+}
+
+func (p *param) info() *ParamInfo {
+	if p == nil {
+		return nil
+	}
+	in := &ParamInfo{Name: p.name, Type: p.kind, OneOf: append([]string{}, p.oneOf...), Pattern: p.patternAs}
+	switch p.kind {
+	case "int":
+		in.Least, in.Most = strconv.Itoa(p.min), strconv.Itoa(p.max)
+	case "size":
+		in.Least, in.Most = formatMiB(p.min), formatMiB(p.max)
+	}
+	return in
+}
+
+// examples are labels with this entry's meaning, as people would write them.
+func (lb *label) examples() []string {
+	prefix, open := lb.prefix()
+	if !open {
+		return []string{lb.pattern}
+	}
+	var values []string
+	switch p := lb.param; {
+	case p == nil:
+		values = []string{"1"}
+	case p.kind == "int":
+		values = []string{strconv.Itoa(p.min), strconv.Itoa(p.max)}
+	case p.kind == "size":
+		values = []string{formatMiB(p.min), formatMiB(p.max)}
+	case p.pattern == nil:
+		values = p.oneOf
+	default:
+		for _, v := range []string{"1", "a", "1.0", "main", "a-1", "1.0.0"} {
+			if p.pattern.MatchString(v) {
+				values = []string{v}
+				break
+			}
+		}
+	}
+	list := []string{}
+	for _, v := range slices.Compact(slices.Clone(values)) {
+		list = append(list, prefix+v)
+	}
+	return list
+}
+
+// means tells what a layer adds, in the words of `switchyard explain`.
+func (l *layer) means() []Meaning {
+	list := []Meaning{}
+	add := func(what, value string) {
+		if value = strings.TrimSpace(value); value != "" {
+			list = append(list, Meaning{what, oneLine(value)})
+		}
+	}
+	constraint := func(c *constraintSpec) string {
+		return strings.TrimSpace(c.attribute + " " + c.operator + " " + c.value.text(nil))
+	}
+	for i := range l.constraints {
+		add("constraint", constraint(&l.constraints[i]))
+	}
+	for i := range l.affinities {
+		a := &l.affinities[i]
+		add("affinity", constraint(&a.constraintSpec)+", weight "+a.weight.text(strconv.Itoa))
+	}
+	for i := range l.devices {
+		d := &l.devices[i]
+		add("device", d.count.text(strconv.Itoa)+" × "+d.name.text(nil))
+		for n := range d.constraints {
+			add("device constraint", constraint(&d.constraints[n]))
+		}
+	}
+	mhz := func(n int) string { return fmt.Sprintf("%d MHz", n) }
+	add("cpu", l.cpu.text(mhz))
+	add("cores", l.cores.text(strconv.Itoa))
+	add("memory", l.memory.text(formatMiB))
+	add("memory max", l.memoryMax.text(formatMiB))
+	add("disk", l.disk.text(formatMiB))
+	add("node pool", l.nodePool.text(nil))
+	var datacenters []string
+	for i := range l.datacenters {
+		datacenters = append(datacenters, l.datacenters[i].text(nil))
+	}
+	add("datacenters", strings.Join(datacenters, ", "))
+	add("namespace", l.namespace.text(nil))
+	add("priority", l.priority.text(strconv.Itoa))
+	for i := range l.env {
+		add("env", l.env[i].name+"="+l.env[i].value.text(nil))
+	}
+	for i := range l.config {
+		add("config", l.config[i].name)
+	}
+	add("runner scope", l.scope.text(nil))
+	add("enterprise", l.enterprise.text(nil))
+	add("runner group", l.group.text(strconv.Itoa))
+	add("registration", l.registration.text(nil))
+	return list
+}
+
+// text is a value as people read it: "" when it is not set, the template when
+// it is one. show may be nil for texts.
+func (v *value[T]) text(show func(T) string) string {
+	switch {
+	case !v.set:
+		return ""
+	case v.template != nil:
+		return v.template.source
+	case show != nil:
+		return show(v.literal)
+	}
+	return fmt.Sprint(v.literal)
+}

@@ -1,0 +1,121 @@
+package rules_test
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"switchyard/rules"
+)
+
+func TestTheVocabularyIsDescribed(t *testing.T) {
+	set, err := rules.Parse("rules.yaml", []byte(`version: 1
+labels:
+  linux: {}
+  gpu: { devices: [{ name: nvidia/gpu, count: 1 }] }
+  "cpu=*":
+    param: { name: cpu, type: int, min: 2, max: 32 }
+    resources: { cores: '${{ param.cpu }}' }
+  "memory=*":
+    param: { name: memory, type: size, min: 512MiB, max: 4GiB }
+    resources: { memory: '${{ param.memory }}' }
+  "os=*":
+    param: { name: os, type: string, pattern: '[0-9]+' }
+    constraints: ['${attr.os.version} = ${{ param.os }}']
+  "zone=*":
+    param: { name: zone, type: string, one_of: [a, b] }
+    constraints: ['${meta.zone} = ${{ param.zone }}', '${meta.ci} is_set']
+    node_pool: ci
+  "run-*": {}
+  mac: {}
+defaults: { max: { cores: 16 } }
+rules:
+  - { name: no-mac, if: has("mac"), deny: there are no Macs }
+  - { name: linux, if: has("linux"), jobspec: docker-linux }
+  - { name: beta, if: has("beta") and not has("gpu"), jobspec: docker-linux }
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := func(labels ...string) []rules.LabelRule {
+		return []rules.LabelRule{
+			{Rule: "linux", RunsOn: append([]string{"self-hosted", "linux"}, labels...)},
+			{Rule: "beta", RunsOn: append([]string{"self-hosted", "beta"}, labels...)},
+		}
+	}
+	none, means := []string{}, func(pairs ...string) []rules.Meaning {
+		list := []rules.Meaning{}
+		for i := 0; i < len(pairs); i += 2 {
+			list = append(list, rules.Meaning{What: pairs[i], Value: pairs[i+1]})
+		}
+		return list
+	}
+	want := []rules.LabelInfo{
+		{Name: "linux", Vocabulary: true, Means: means(), Examples: []string{"linux"}, Rules: both()[:1]},
+		{Name: "gpu", Vocabulary: true, Means: means("device", "1 × nvidia/gpu"), Examples: []string{"gpu"}, Rules: both("gpu")[:1]},
+		{
+			Name: "cpu=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "cpu", Type: "int", Least: "2", Most: "32", OneOf: none},
+			Means: means("cores", "${{ param.cpu }}"), Examples: []string{"cpu=2", "cpu=32"}, Rules: both("cpu=2"),
+		},
+		{
+			Name: "memory=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "memory", Type: "size", Least: "512MiB", Most: "4GiB", OneOf: none},
+			Means: means("memory", "${{ param.memory }}"), Examples: []string{"memory=512MiB", "memory=4GiB"}, Rules: both("memory=512MiB"),
+		},
+		{
+			Name: "os=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "os", Type: "string", OneOf: none, Pattern: "[0-9]+"},
+			Means: means("constraint", "${attr.os.version} = ${{ param.os }}"), Examples: []string{"os=1"}, Rules: both("os=1"),
+		},
+		{
+			Name: "zone=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "zone", Type: "string", OneOf: []string{"a", "b"}},
+			Means:    means("constraint", "${meta.zone} = ${{ param.zone }}", "constraint", "${meta.ci} is_set", "node pool", "ci"),
+			Examples: []string{"zone=a", "zone=b"}, Rules: both("zone=a"),
+		},
+		{Name: "run-*", Vocabulary: true, Means: means(), Examples: []string{"run-1"}, Rules: both("run-1")},
+		{Name: "mac", Vocabulary: true, Means: means(), Examples: []string{"mac"}, Rules: []rules.LabelRule{}},
+		{Name: "beta", Means: means(), Examples: []string{"beta"}, Rules: []rules.LabelRule{
+			{Rule: "linux", RunsOn: []string{"self-hosted", "linux", "beta"}}, {Rule: "beta", RunsOn: []string{"self-hosted", "beta"}},
+		}},
+		{Name: "self-hosted", Means: means(), Examples: []string{"self-hosted"}, Rules: both()},
+	}
+	got := set.Vocabulary()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("Vocabulary() (-want +got):\n%s", diff)
+	}
+	for _, lb := range got { // each example is one that a rule takes, as it is said
+		for _, r := range lb.Rules {
+			f := rules.Facts{Labels: r.RunsOn, Repo: rules.Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}}
+			if d := set.Decide(f, false); d.Rule != r.Rule || d.Outcome != rules.Routed {
+				t.Errorf("label %s: %v is %s by rule %q, want rule %q", lb.Name, r.RunsOn, d.Outcome, d.Rule, r.Rule)
+			}
+		}
+	}
+	list := set.RuleList()
+	wantRules := []rules.RuleInfo{
+		{Name: "no-mac", Condition: `has("mac")`, Deny: "there are no Macs", RunsOn: []string{"self-hosted", "mac"}, File: "rules.yaml", Line: 22},
+		{Name: "linux", Condition: `has("linux")`, Jobspec: "docker-linux", RunsOn: []string{"self-hosted", "linux"}, File: "rules.yaml", Line: 23},
+		{Name: "beta", Condition: `has("beta") and not has("gpu")`, Jobspec: "docker-linux", RunsOn: []string{"self-hosted", "beta"}, File: "rules.yaml", Line: 24},
+	}
+	if diff := cmp.Diff(wantRules, list); diff != "" {
+		t.Errorf("RuleList() (-want +got):\n%s", diff)
+	}
+}
+
+// Nothing in the descriptions is null in JSON but a param.
+func TestTheExamplesVocabularyHasNoNulls(t *testing.T) {
+	src, err := os.ReadFile("../rules.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := rules.Parse("rules.example.yaml", src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lb := range set.Vocabulary() {
+		if lb.Means == nil || lb.Examples == nil || lb.Rules == nil || len(lb.Rules) == 0 {
+			b, _ := json.Marshal(lb)
+			t.Errorf("the example's label %s is %s, want lists and a rule that takes it", lb.Name, b)
+		}
+	}
+}
