@@ -77,6 +77,9 @@ func (a *App) KeepRules() {
 // RulesStatus says which rules are in force. What it returns is not to be changed.
 func (a *App) RulesStatus() RulesStatus { return a.live.Load().status }
 
+// Rules returns the rules in force.
+func (a *App) Rules() *rules.Set { return a.live.Load().set }
+
 // hold notes the decision of a job in hand, held returns it; nil: it is not in
 // hand, as when the process that decided it ended.
 func (w *worker) hold(jobID int64, d *Decision) {

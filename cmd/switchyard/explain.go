@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -109,7 +110,11 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 		if err != nil {
 			return err
 		}
-		if err := renderJob(ctx, stdout, client, f.publicURL, job, d); err != nil {
+		rendered, err := desk{client, f.publicURL}.Render(ctx, job, d)
+		if err != nil {
+			return err
+		}
+		if err := writeJSON(stdout, rendered); err != nil {
 			return err
 		}
 	case f.render == "json":
@@ -207,18 +212,26 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// renderJob prints the Nomad job as `nomad job run -json` takes it.
-func renderJob(ctx context.Context, w io.Writer, client *nomad.Client, publicURL string, job router.Job, d rules.Decision) error {
+// A desk asks Nomad for the API; see web.Cluster.
+type desk struct {
+	*nomad.Client
+	publicURL string
+}
+
+// Render returns the Nomad job as `nomad job run -json` takes it.
+func (d desk) Render(ctx context.Context, job router.Job, decision rules.Decision) (json.RawMessage, error) {
 	id := job.RunnerID()
-	rendered, err := client.Render(ctx, router.StartRequest{
+	rendered, err := d.Client.Render(ctx, router.StartRequest{
 		Runner: router.Runner{ID: id, JobID: job.ID, Try: job.Try, State: router.RunnerDispatched, Name: id},
-		Job:    job, Rule: d.Rule, Placement: d.Placement,
-		ClaimURL: strings.TrimSuffix(publicURL, "/") + router.ClaimPath, ClaimToken: claimPlaceholder,
+		Job:    job, Rule: decision.Rule, Placement: decision.Placement,
+		ClaimURL: strings.TrimSuffix(d.publicURL, "/") + router.ClaimPath, ClaimToken: claimPlaceholder,
 	})
 	if err != nil {
-		return fmt.Errorf("render the Nomad job: %w", err)
+		return nil, fmt.Errorf("render the Nomad job: %w", err)
 	}
-	return writeJSON(w, map[string]any{"Job": rendered})
+	var b bytes.Buffer
+	err = writeJSON(&b, map[string]any{"Job": rendered})
+	return b.Bytes(), err
 }
 
 // writeDecision prints a decision for people: one sentence, the placement

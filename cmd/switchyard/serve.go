@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -241,7 +242,11 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Host: p.host, More: p.more, Logger: c.Logger}, receive)
 	}
 	c.API = func(app *router.App) http.Handler {
-		return web.Handler(web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now})
+		w := web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now}
+		if client, ok := p.nomad.(*nomad.Client); ok {
+			w.Cluster = desk{client, cmp.Or(c.PublicURL, "http://"+app.Addr())}
+		}
+		return web.Handler(w)
 	}
 	return router.New(c)
 }

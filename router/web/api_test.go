@@ -66,6 +66,22 @@ func (a *app) Explain(router.Job) router.Decision {
 
 func (a *app) Stopping() <-chan struct{} { return nil }
 
+func (a *app) Rules() *rules.Set { return someRules }
+
+var someRules = func() *rules.Set {
+	set, err := rules.Parse("rules.yaml", []byte(`version: 1
+labels: { linux: {}, gpu: { devices: [{ name: nvidia/gpu, count: 1 }] } }
+rules:
+  - { name: forks, if: run.fork, deny: no forks }
+  - { name: linux, if: has("linux"), jobspec: docker-linux }
+  - { name: all, if: 'not repo.private', deny: no public repositories }
+`))
+	if err != nil {
+		panic(err)
+	}
+	return set
+}()
+
 func (a *app) RetryJob(_ context.Context, id int64) error { return a.do("retry", id) }
 func (a *app) CancelJob(_ context.Context, id int64, run bool) error {
 	return a.do("cancel", id, " ", run)

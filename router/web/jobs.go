@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -246,10 +245,8 @@ func (a *api) sync(req *http.Request) (any, error) {
 		Host string `json:"host"`
 		Repo string `json:"repo"`
 	}
-	dec := json.NewDecoder(req.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&body); err != nil {
-		return nil, refuse(http.StatusBadRequest, `the body is no JSON object as {"repo": "owner/name"}: %v`, err)
+	if err := decodeBody(req, &body, `{"repo": "owner/name"}`); err != nil {
+		return nil, err
 	}
 	if owner, name, ok := strings.Cut(body.Repo, "/"); !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Host)+len(body.Repo) > maxParameter {
 		return nil, refuse(http.StatusBadRequest, "repo %q: want owner/name", body.Repo)

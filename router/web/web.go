@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/rules"
 )
 
 // Prefix is that of every path of the API.
@@ -37,6 +38,8 @@ type Config struct {
 	// the API under a name of its own.
 	Token func() ([32]byte, error)
 
+	Cluster Cluster // nil: nothing is rendered, and no nodes are known
+
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
 }
@@ -44,6 +47,7 @@ type Config struct {
 // An App is what the API has done by the router; *router.App is one.
 type App interface {
 	RulesStatus() router.RulesStatus
+	Rules() *rules.Set // in force
 	Explain(j router.Job) router.Decision
 	RetryJob(ctx context.Context, id int64) error
 	CancelJob(ctx context.Context, id int64, run bool) error
@@ -52,6 +56,13 @@ type App interface {
 
 	// Stopping is closed when the server stops, so that streams end.
 	Stopping() <-chan struct{}
+}
+
+// A Cluster is what the API asks Nomad.
+type Cluster interface {
+	// Render returns the Nomad job that would be registered for a job with this
+	// decision, without its claim token, as `nomad job run -json` takes it.
+	Render(ctx context.Context, j router.Job, d router.Decision) (json.RawMessage, error)
 }
 
 // Books are what the API reads; *store.Store and *store.Reader are.
@@ -88,7 +99,8 @@ func Handler(c Config) http.Handler {
 
 type api struct {
 	Config
-	hub *hub
+	hub  *hub
+	said described
 }
 
 func (a *api) router() *mux.Router {
@@ -128,6 +140,9 @@ func (a *api) routes() []route {
 	return []route{
 		{http.MethodGet, "/openapi.json", Viewer, func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
 		{http.MethodGet, "/rules", Viewer, func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
+		{http.MethodGet, "/rules/list", Viewer, a.listRules},
+		{http.MethodGet, "/labels", Viewer, a.listLabels},
+		{http.MethodPost, "/explain", Viewer, a.explain},
 		{http.MethodGet, "/jobs", Viewer, a.listJobs},
 		{http.MethodGet, "/jobs/{id}", Viewer, a.showJob},
 		{http.MethodPost, "/jobs/{id}/retry", Operator, a.retryJob},

@@ -1,0 +1,195 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+// A Question describes a job that the rules in force are asked about: one that
+// is known, by its ID, or one that may never be.
+type Question struct {
+	JobID int64 `json:"job_id,omitempty"` // 0: the job is the one that the fields below describe, up to All
+
+	Repo       string      `json:"repo,omitempty"` // owner/name
+	Host       string      `json:"host,omitempty"` // of its GitHub; "": github.com
+	Visibility string      `json:"visibility,omitempty"`
+	Fork       bool        `json:"fork,omitempty"` // the repository is one
+	Labels     []string    `json:"labels"`
+	Job        string      `json:"job,omitempty"`
+	Workflow   string      `json:"workflow,omitempty"`
+	Branch     string      `json:"branch,omitempty"`
+	Sender     string      `json:"sender,omitempty"`
+	Run        *router.Run `json:"run,omitempty"` // null: it is not known
+
+	All    bool `json:"all,omitempty"`    // trace every rule, also those after the one that took the job
+	Render bool `json:"render,omitempty"` // with the Nomad job
+}
+
+// An Answer is what the rules in force say to a Question.
+type Answer struct {
+	Decision    router.Decision `json:"decision"`     // as `switchyard explain --format json` prints it
+	NomadJob    json.RawMessage `json:"nomad_job"`    // as `nomad job run -json` takes it, without the claim token; null: none was made
+	NotRendered string          `json:"not_rendered"` // why there is no Nomad job though one was asked for; "" otherwise
+}
+
+// job is the job that the question describes, on its first try.
+func (q Question) job() (router.Job, error) {
+	owner, name, ok := strings.Cut(q.Repo, "/")
+	switch {
+	case !ok || owner == "" || name == "" || strings.Contains(name, "/"):
+		return router.Job{}, refuse(http.StatusBadRequest, "repo %q: want owner/name", q.Repo)
+	case q.Host != "" && !rules.IsHost(q.Host):
+		return router.Job{}, refuse(http.StatusBadRequest, "host %q: want a host such as github.example.com, in lower case", q.Host)
+	case q.Visibility != "" && !slices.Contains([]string{"private", "internal", "public"}, q.Visibility):
+		return router.Job{}, refuse(http.StatusBadRequest, "visibility %q: want private, internal or public", q.Visibility)
+	case q.Labels == nil:
+		return router.Job{}, refuse(http.StatusBadRequest, "labels is missing: a list of the job's runs-on")
+	}
+	j := router.Job{
+		Repo: router.Repo{
+			Host: q.Host, Owner: owner, Name: name, FullName: q.Repo,
+			Private: q.Visibility != "public", Visibility: q.Visibility, Fork: q.Fork,
+		},
+		Name: q.Job, Workflow: q.Workflow, Branch: q.Branch, Sender: q.Sender,
+		Labels: q.Labels, Attempt: 1, Try: 1,
+	}
+	if j.Repo.Host == "" {
+		j.Repo.Host = rules.DefaultHost
+	}
+	if q.Visibility == "" {
+		j.Repo.Visibility = "private"
+	}
+	if q.Run != nil {
+		j.Decision = &router.Decision{Run: q.Run} // where the router keeps what it knows of a run
+	}
+	return j, nil
+}
+
+// ask answers a question for who ctx is of.
+func (a *api) ask(ctx context.Context, q Question) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	var j router.Job
+	var err error
+	if q.JobID == 0 {
+		j, err = q.job()
+	} else {
+		if rest := q; rest.Repo+rest.Host+rest.Visibility+rest.Job+rest.Workflow+rest.Branch+rest.Sender != "" || q.Labels != nil || q.Run != nil || q.Fork {
+			return Answer{}, refuse(http.StatusBadRequest, "job_id already says the job: leave the other facts out")
+		}
+		if j, err = a.Books.Job(ctx, q.JobID); err == nil && !who(ctx).Scope.Has(j.Repo) {
+			err = router.ErrNotFound
+		}
+	}
+	if err != nil {
+		return Answer{}, err
+	}
+	facts := j.Facts()
+	if j.Decision != nil {
+		facts.Run = j.Decision.Run
+	}
+	set := a.App.Rules()
+	var answer Answer
+	if q.All {
+		answer.Decision = set.Explain(facts)
+	} else {
+		answer.Decision = set.Decide(facts, true)
+	}
+	if answer.Decision.Trace == nil { // no rule was looked at
+		answer.Decision.Trace = []rules.Step{}
+	}
+	if !q.Render {
+		return answer, nil
+	}
+	switch {
+	case answer.Decision.Outcome != rules.Routed:
+		answer.NotRendered = "the job gets no runner"
+	case a.Cluster == nil:
+		answer.NotRendered = "this server does not render Nomad jobs"
+	default:
+		if answer.NomadJob, err = a.Cluster.Render(ctx, j, answer.Decision); err != nil {
+			answer.NomadJob, answer.NotRendered = nil, err.Error()
+		}
+	}
+	return answer, nil
+}
+
+func (a *api) explain(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	var q Question
+	if err := decodeBody(req, &q, `{"repo": "owner/name", "labels": ["self-hosted", "linux"]}`); err != nil {
+		return nil, err
+	}
+	return a.ask(req.Context(), q)
+}
+
+// decodeBody decodes a request's body, one JSON object like example.
+func decodeBody(req *http.Request, v any, example string) error {
+	dec := json.NewDecoder(req.Body)
+	dec.DisallowUnknownFields()
+	err := dec.Decode(v)
+	if err == nil && dec.More() {
+		err = errors.New("more follows after it")
+	}
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
+	case err != nil:
+		return refuse(http.StatusBadRequest, "the body is no JSON object as %s: %v", example, err)
+	}
+	return nil
+}
+
+// A LabelList is the labels that the rules in force know.
+type LabelList struct {
+	Labels []rules.LabelInfo `json:"labels"`
+}
+
+// A RuleList is the rules in force, in their order.
+type RuleList struct {
+	Rules []rules.RuleInfo `json:"rules"`
+}
+
+// described keeps what is said of the rules in force, which takes some
+// decisions to find out, until others are. The zero value is ready.
+type described struct {
+	mu     sync.Mutex
+	of     *rules.Set
+	labels []rules.LabelInfo
+	rules  []rules.RuleInfo
+}
+
+// described describes the rules in force. What it returns is not to be changed.
+func (a *api) described() ([]rules.LabelInfo, []rules.RuleInfo) {
+	set, d := a.App.Rules(), &a.said
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.of != set {
+		d.of, d.labels, d.rules = set, set.Vocabulary(), set.RuleList()
+	}
+	return d.labels, d.rules
+}
+
+func (a *api) listLabels(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	labels, _ := a.described()
+	return LabelList{labels}, p.end()
+}
+
+func (a *api) listRules(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	_, list := a.described()
+	return RuleList{list}, p.end()
+}
