@@ -16,9 +16,10 @@ var mayImport = map[string][]string{
 	"switchyard/router/webhook":   {"switchyard/router"},
 	"switchyard/router/store":     {"switchyard/router"},
 	"switchyard/router/gh":        {"switchyard/router"},
-	"switchyard/router/nomad":     {"switchyard/router", "switchyard/jobspecs"},
+	"switchyard/router/feasible":  {},
+	"switchyard/router/nomad":     {"switchyard/router", "switchyard/jobspecs", "switchyard/router/feasible"},
 	"switchyard/router/web":       {"switchyard/router", "switchyard/rules"},
-	"switchyard/router/nomadsim":  {},
+	"switchyard/router/nomadsim":  {"switchyard/router/feasible"},
 	"switchyard/router/githubsim": {},
 }
 

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/feasible"
 )
 
 const (
@@ -245,8 +247,8 @@ func sizes(g *api.TaskGroup) []size {
 			have: func(n *api.NodeListStub) int {
 				most := 0 // Nomad takes all from one model
 				for _, have := range n.NodeResources.Devices {
-					if isDevice(have, d.Name) {
-						most = max(most, healthy(have))
+					if feasible.Named(have, d.Name) {
+						most = max(most, feasible.Healthy(have))
 					}
 				}
 				return most
@@ -313,28 +315,6 @@ func devicesOf(g *api.TaskGroup) (all []*api.RequestedDevice) {
 		}
 	}
 	return all
-}
-
-// isDevice reports whether a request's name means a device: type, vendor/type
-// or vendor/type/model.
-func isDevice(d *api.NodeDeviceResource, name string) bool {
-	switch p := strings.SplitN(name, "/", 3); len(p) {
-	case 1:
-		return d.Type == p[0]
-	case 2:
-		return d.Vendor == p[0] && d.Type == p[1]
-	default:
-		return d.Vendor == p[0] && d.Type == p[1] && d.Name == p[2]
-	}
-}
-
-func healthy(d *api.NodeDeviceResource) (n int) {
-	for _, i := range d.Instances {
-		if i.Healthy {
-			n++
-		}
-	}
-	return n
 }
 
 func cores(n int) string {

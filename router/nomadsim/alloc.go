@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/feasible"
 )
 
 const maxArtifact = 16 << 20 // bytes
@@ -299,7 +301,7 @@ func (t Task) interpolate(s string) string {
 		target := "${" + name + "}"
 		v, found := t.Env[name]
 		if !found {
-			v, found = (&node{Node: t.Node}).resolve(target)
+			v, found = feasible.Target(t.Node, target)
 		}
 		if !found {
 			v = target
@@ -317,6 +319,42 @@ func allocStub(a *alloc) *api.AllocationListStub {
 		ClientStatus: a.ClientStatus, ClientDescription: a.ClientDescription, TaskStates: a.TaskStates,
 		CreateIndex: a.CreateIndex, ModifyIndex: a.ModifyIndex, CreateTime: a.CreateTime, ModifyTime: a.ModifyTime,
 	}
+}
+
+// resources are what an allocation has of its node. Which cores and instances
+// of devices they are is not kept: they are named in turn.
+func (a *alloc) resources() *api.AllocatedResources {
+	all := &api.AllocatedResources{Tasks: map[string]*api.AllocatedTaskResources{}}
+	i := slices.IndexFunc(a.Job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == a.TaskGroup })
+	if i < 0 {
+		return all
+	}
+	g, have := a.Job.TaskGroups[i], a.node.NodeResources
+	all.Shared.DiskMB = int64(*g.EphemeralDisk.SizeMB)
+	for _, t := range g.Tasks {
+		r := t.Resources
+		of := &api.AllocatedTaskResources{
+			Cpu:    api.AllocatedCpuResources{CpuShares: int64(*r.CPU + *r.Cores*int(have.Cpu.CpuShares)/max(int(have.Cpu.TotalCpuCores), 1))},
+			Memory: api.AllocatedMemoryResources{MemoryMB: int64(*r.MemoryMB)},
+		}
+		for core := range *r.Cores {
+			of.Cpu.ReservedCores = append(of.Cpu.ReservedCores, uint16(core))
+		}
+		for _, ask := range r.Devices {
+			for _, d := range have.Devices {
+				if feasible.Suits(d, ask) {
+					got := &api.AllocatedDeviceResource{Vendor: d.Vendor, Type: d.Type, Name: d.Name}
+					for _, instance := range d.Instances[:min(int(*ask.Count), len(d.Instances))] {
+						got.DeviceIDs = append(got.DeviceIDs, instance.ID)
+					}
+					of.Devices = append(of.Devices, got)
+					break
+				}
+			}
+		}
+		all.Tasks[t.Name] = of
+	}
+	return all
 }
 
 // jobAllocations answers with the newest first.
@@ -338,7 +376,11 @@ func (s *Server) listAllocations(h http.Header, r *http.Request) (any, error) {
 	list := []*api.AllocationListStub{}
 	for _, a := range s.allocs {
 		if inNamespace(r, a.Namespace) && strings.HasPrefix(a.ID, r.URL.Query().Get("prefix")) {
-			list = append(list, allocStub(a))
+			stub := allocStub(a)
+			if r.URL.Query().Get("resources") == "true" {
+				stub.AllocatedResources = a.resources()
+			}
+			list = append(list, stub)
 		}
 	}
 	token := func(a *api.AllocationListStub) string { return fmt.Sprintf("%012d.%s", a.CreateIndex, a.ID) }

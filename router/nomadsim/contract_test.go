@@ -1093,6 +1093,36 @@ func TestContractDispatch(t *testing.T) {
 	})
 }
 
+// What an allocation has of its node is listed when it is asked for.
+func TestContractAllocatedResources(t *testing.T) {
+	contract(t, func(t *testing.T, on cluster) {
+		j := on.job(t, func(j *api.Job) {
+			task(j).Resources = &api.Resources{CPU: new(50), MemoryMB: new(20)}
+			group(j).EphemeralDisk = &api.EphemeralDisk{SizeMB: new(130)}
+		})
+		on.register(t, j)
+		id := *j.ID
+		on.ended(t, id)
+		list := func(params map[string]string) *api.AllocationListStub {
+			t.Helper()
+			stubs, _, err := on.Allocations().List(&api.QueryOptions{Namespace: "*", Filter: fmt.Sprintf("JobID == %q", id), Params: params})
+			if err != nil || len(stubs) != 1 {
+				t.Fatalf("listed %d allocations of %s, %v", len(stubs), id, err)
+			}
+			return stubs[0]
+		}
+		if got := list(nil).AllocatedResources; got != nil {
+			t.Errorf("not asked for, but listed: %+v", got)
+		}
+		got := list(map[string]string{"resources": "true"}).AllocatedResources
+		want := &api.AllocatedResources{
+			Tasks:  map[string]*api.AllocatedTaskResources{task(j).Name: {Cpu: api.AllocatedCpuResources{CpuShares: 50}, Memory: api.AllocatedMemoryResources{MemoryMB: 20}}},
+			Shared: api.AllocatedSharedResources{DiskMB: 130},
+		}
+		wantDiff(t, "resources", want, got)
+	})
+}
+
 func TestContractLists(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		base := *on.job(t).ID

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/feasible"
 )
 
 // A Machine describes a node in the few words that tell nodes apart.
@@ -123,7 +125,7 @@ func (s *Server) addNode(n *api.Node) {
 		memory: int(r.Memory.MemoryMB) - int(reserved.Memory.MemoryMB), disk: int(r.Disk.DiskMB) - int(reserved.Disk.DiskMB),
 	}
 	for _, d := range r.Devices {
-		have.devices = append(have.devices, healthy(d))
+		have.devices = append(have.devices, feasible.Healthy(d))
 	}
 	c := s.change("NodeRegistration")
 	n.CreateIndex, n.ModifyIndex = c.index, c.index
@@ -211,15 +213,6 @@ func classOf(n *api.Node) string {
 		panic(err) // nothing in it fails to marshal
 	}
 	return string(text)
-}
-
-func healthy(d *api.NodeDeviceResource) (n int) {
-	for _, i := range d.Instances {
-		if i.Healthy {
-			n++
-		}
-	}
-	return n
 }
 
 func (s *Server) listNodes(h http.Header, r *http.Request) (any, error) {

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/feasible"
 )
 
 // A queue holds jobs that wait for a node and ask for the same, so that where
@@ -374,7 +376,7 @@ func (n *node) checkClass(j *api.Job, g *api.TaskGroup, ineligible map[string]bo
 	if ineligible[ofJob] || ineligible[ofGroup] {
 		return use{}, refusal{filtered: "computed class ineligible"}
 	}
-	if why := n.firstBroken(j.Constraints); why != "" {
+	if why := feasible.Broken(n.Node, j.Constraints); why != "" {
 		ineligible[ofJob] = !escapes(j.Constraints)
 		return use{}, refusal{filtered: why}
 	}
@@ -405,22 +407,10 @@ func groupConstraints(g *api.TaskGroup) []*api.Constraint {
 	return all
 }
 
-// firstBroken returns the first constraint that does not hold, as Nomad writes it.
-func (n *node) firstBroken(list []*api.Constraint) string {
-	for _, c := range list {
-		l, lok := n.resolve(c.LTarget)
-		r, rok := n.resolve(c.RTarget)
-		if !holds(c.Operand, l, lok, r, rok) {
-			return fmt.Sprintf("%s %s %s", c.LTarget, c.Operand, c.RTarget)
-		}
-	}
-	return ""
-}
-
 // check reports what a group would take of a node, or why it cannot.
 func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 	var u use
-	if why := n.firstBroken(j.Constraints); why != "" {
+	if why := feasible.Broken(n.Node, j.Constraints); why != "" {
 		return u, refusal{filtered: why}
 	}
 	for _, t := range g.Tasks {
@@ -428,10 +418,10 @@ func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 			return u, refusal{filtered: "missing drivers"}
 		}
 	}
-	if why := n.firstBroken(groupConstraints(g)); why != "" {
+	if why := feasible.Broken(n.Node, groupConstraints(g)); why != "" {
 		return u, refusal{filtered: why}
 	}
-	if !n.hasDevices(g) {
+	if !feasible.HasDevices(n.Node, g) {
 		return u, refusal{filtered: "missing devices"}
 	}
 
@@ -442,7 +432,7 @@ func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 		for _, ask := range r.Devices {
 			free := slices.IndexFunc(have.Devices, func(d *api.NodeDeviceResource) bool {
 				i := slices.Index(have.Devices, d)
-				return suits(d, ask) && n.devices[i]-u.devices[i] >= int(*ask.Count)
+				return feasible.Suits(d, ask) && n.devices[i]-u.devices[i] >= int(*ask.Count)
 			})
 			if free < 0 {
 				return u, refusal{exhausted: "devices: no devices match request"}
@@ -467,33 +457,6 @@ func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 	return u, refusal{}
 }
 
-// hasDevices reports whether a node would have the devices that a group asks
-// for if nothing else ran there. A request for none of them is never met.
-func (n *node) hasDevices(g *api.TaskGroup) bool {
-	taken := map[*api.NodeDeviceResource]int{}
-	for _, t := range g.Tasks {
-		for _, ask := range t.Resources.Devices {
-			left := int(*ask.Count)
-			met := false
-			for _, d := range n.NodeResources.Devices {
-				if free := healthy(d) - taken[d]; free > 0 && suits(d, ask) {
-					take := min(left, free)
-					taken[d] += take
-					left -= take
-					met = left == 0
-				}
-				if met {
-					break
-				}
-			}
-			if !met {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // distinctRefusal checks the constraints that are about a job's other
 // allocations.
 func distinctRefusal(n *node, j *api.Job, g *api.TaskGroup, have []spot) string {
@@ -509,7 +472,7 @@ func distinctRefusal(n *node, j *api.Job, g *api.TaskGroup, have []spot) string 
 					return "distinct_hosts"
 				}
 			case "distinct_property":
-				value, ok := n.resolve(c.LTarget)
+				value, ok := feasible.Target(n.Node, c.LTarget)
 				if !ok {
 					return fmt.Sprintf("missing property %q", c.LTarget)
 				}
@@ -518,7 +481,7 @@ func distinctRefusal(n *node, j *api.Job, g *api.TaskGroup, have []spot) string 
 					allowed, _ = strconv.Atoi(c.RTarget) // admitted as a number
 				}
 				for _, a := range have {
-					if v, ok := a.node.resolve(c.LTarget); ok && v == value && ofLevel(a) {
+					if v, ok := feasible.Target(a.node.Node, c.LTarget); ok && v == value && ofLevel(a) {
 						used++
 					}
 				}
@@ -558,10 +521,10 @@ func (n *node) score(u use, j *api.Job, g *api.TaskGroup, have []spot) float64 {
 	}
 	likes, total := 0.0, 0.0
 	for _, a := range affinities {
-		l, lok := n.resolve(a.LTarget)
-		r, rok := n.resolve(a.RTarget)
+		l, lok := feasible.Target(n.Node, a.LTarget)
+		r, rok := feasible.Target(n.Node, a.RTarget)
 		total += math.Abs(float64(*a.Weight))
-		if holds(a.Operand, l, lok, r, rok) {
+		if feasible.Holds(a.Operand, l, lok, r, rok) {
 			likes += float64(*a.Weight)
 		}
 	}

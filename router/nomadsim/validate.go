@@ -11,6 +11,8 @@ import (
 
 	goversion "github.com/hashicorp/go-version"
 	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/feasible"
 )
 
 // A faults is what Nomad's validation finds, in the form of its own list.
@@ -331,7 +333,7 @@ func operandFault(operand, right, kind string) (fault string, known bool) {
 			return "Version " + kind + " is invalid: " + err.Error(), true
 		}
 	case "semver":
-		if _, err = readSemver(right); err != nil {
+		if err = feasible.CheckSemver(right); err != nil {
 			return "Semver " + kind + " is invalid: " + err.Error(), true
 		}
 	default:

@@ -1,7 +1,11 @@
-package nomadsim
+// Package feasible owns what Nomad takes a constraint to mean: whether it holds
+// on a node or a device (scheduler/feasible in Nomad 2.0, tried against it). It
+// asks nobody.
+package feasible
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"math"
 	"regexp"
@@ -13,8 +17,22 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// resolve returns what a constraint's target is on a node.
-func (n *node) resolve(target string) (string, bool) {
+// Broken returns the first constraint that does not hold on a node, as Nomad
+// writes it; "" when all do. What is about other allocations holds.
+func Broken(n *api.Node, list []*api.Constraint) string {
+	for _, c := range list {
+		l, lok := Target(n, c.LTarget)
+		r, rok := Target(n, c.RTarget)
+		if !Holds(c.Operand, l, lok, r, rok) {
+			return fmt.Sprintf("%s %s %s", c.LTarget, c.Operand, c.RTarget)
+		}
+	}
+	return ""
+}
+
+// Target returns what a constraint's target is on a node, and whether the node
+// has it. What is no ${…} is itself.
+func Target(n *api.Node, target string) (string, bool) {
 	name, ok := strings.CutPrefix(target, "${")
 	if !ok {
 		return target, true // a literal
@@ -43,9 +61,9 @@ func (n *node) resolve(target string) (string, bool) {
 	return "", false
 }
 
-// holds reports whether left stands to right as the operator says. What a node
+// Holds reports whether left stands to right as the operator says. What a node
 // does not have is "", and not found.
-func holds(operator, left string, leftFound bool, right string, rightFound bool) bool {
+func Holds(operator, left string, leftFound bool, right string, rightFound bool) bool {
 	both := leftFound && rightFound
 	switch operator {
 	case "=", "==", "is":
@@ -149,11 +167,17 @@ func (t semverTerm) holds(v *goversion.Version) bool {
 
 var semverPattern = regexp.MustCompile(`^\s*(|=|!=|>|<|>=|<=)\s*(` + goversion.SemverRegexpRaw + `)\s*$`)
 
+// CheckSemver returns what is wrong with the value of a semver constraint.
+func CheckSemver(text string) error {
+	_, err := readSemver(text)
+	return err
+}
+
 func readSemver(text string) (terms []semverTerm, err error) {
 	for one := range strings.SplitSeq(text, ",") {
 		m := semverPattern.FindStringSubmatch(one)
 		if m == nil {
-			return nil, failure("Malformed constraint: %s", one)
+			return nil, fmt.Errorf("Malformed constraint: %s", one) // in Nomad's words
 		}
 		v, err := goversion.NewSemver(m[2])
 		if err != nil {
@@ -164,9 +188,9 @@ func readSemver(text string) (terms []semverTerm, err error) {
 	return terms, nil
 }
 
-// named reports whether a device is one that a request's name means: type,
+// Named reports whether a device is one that a request's name means: type,
 // vendor/type or vendor/type/model.
-func named(d *api.NodeDeviceResource, name string) bool {
+func Named(d *api.NodeDeviceResource, name string) bool {
 	switch p := strings.SplitN(name, "/", 3); len(p) {
 	case 1:
 		return d.Type == p[0]
@@ -177,9 +201,9 @@ func named(d *api.NodeDeviceResource, name string) bool {
 	}
 }
 
-// suits reports whether a device satisfies a request's name and constraints.
-func suits(d *api.NodeDeviceResource, ask *api.RequestedDevice) bool {
-	return named(d, ask.Name) && !slices.ContainsFunc(ask.Constraints, func(c *api.Constraint) bool {
+// Suits reports whether a device satisfies a request's name and constraints.
+func Suits(d *api.NodeDeviceResource, ask *api.RequestedDevice) bool {
+	return Named(d, ask.Name) && !slices.ContainsFunc(ask.Constraints, func(c *api.Constraint) bool {
 		return !deviceHolds(c.Operand, deviceAttribute(d, c.LTarget), deviceAttribute(d, c.RTarget))
 	})
 }
@@ -201,13 +225,13 @@ func deviceAttribute(d *api.NodeDeviceResource, target string) *api.Attribute {
 		for _, i := range d.Instances {
 			ids = append(ids, i.ID)
 		}
-		return &api.Attribute{StringVal: ptr(strings.Join(ids, ","))}
+		return &api.Attribute{StringVal: new(strings.Join(ids, ","))}
 	}
 	name, _ := strings.CutPrefix(target, "${device.attr.")
 	return d.Attributes[strings.TrimSuffix(name, "}")]
 }
 
-// deviceHolds is holds for the attributes of devices, which have types and units.
+// deviceHolds is Holds for the attributes of devices, which have types and units.
 func deviceHolds(operator string, left, right *api.Attribute) bool {
 	switch operator {
 	case "is_set":
@@ -234,7 +258,50 @@ func deviceHolds(operator string, left, right *api.Attribute) bool {
 	case "version", "semver":
 		return left.BoolVal == nil && left.FloatVal == nil && right.StringVal != nil && versionHolds(operator, left.String(), *right.StringVal)
 	}
-	return left.StringVal != nil && right.StringVal != nil && holds(operator, *left.StringVal, true, *right.StringVal, true)
+	return left.StringVal != nil && right.StringVal != nil && Holds(operator, *left.StringVal, true, *right.StringVal, true)
+}
+
+// Healthy counts the instances of a device that can be given away.
+func Healthy(d *api.NodeDeviceResource) (n int) {
+	for _, i := range d.Instances {
+		if i.Healthy {
+			n++
+		}
+	}
+	return n
+}
+
+// HasDevices reports whether a node would have the devices that a group asks
+// for if nothing else ran there. A request for none of them is never met.
+func HasDevices(n *api.Node, g *api.TaskGroup) bool {
+	taken := map[*api.NodeDeviceResource]int{}
+	for _, t := range g.Tasks {
+		if t.Resources == nil {
+			continue
+		}
+		for _, ask := range t.Resources.Devices {
+			left := 1
+			if ask.Count != nil {
+				left = int(*ask.Count)
+			}
+			met := false
+			for _, d := range n.NodeResources.Devices {
+				if free := Healthy(d) - taken[d]; free > 0 && Suits(d, ask) {
+					take := min(left, free)
+					taken[d] += take
+					left -= take
+					met = left == 0
+				}
+				if met {
+					break
+				}
+			}
+			if !met {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // units are those of device attributes, with what they measure and how much of
