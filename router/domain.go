@@ -30,6 +30,7 @@ type (
 	Limit      = rules.Limit
 	Fallback   = rules.Fallback
 	Duration   = rules.Duration
+	Example    = rules.Example
 )
 
 // A JobState is where a job stands. States only move forward, except that a

@@ -17,6 +17,24 @@ type Example struct {
 	Placement Placement
 }
 
+// Plainest returns, of each rule that places, the placement of the plainest job
+// that was found to reach it; a rule for which none is found is left out.
+func (s *Set) Plainest() []Example {
+	l := linter{Set: s}
+	list := []Example{}
+	for i := range s.rules {
+		if s.rules[i].deny != "" {
+			continue
+		}
+		if f := l.find(i); f != nil {
+			if d := s.decide(*f, s.first); d.Outcome == Routed {
+				list = append(list, Example{d.Rule, "", f.Labels, d.Placement})
+			}
+		}
+	}
+	return list
+}
+
 // Examples returns placements that the rules can choose: of each rule the one
 // of the plainest job that was found to reach it, and its fallbacks; then for
 // that job with each label of the vocabulary added, with the least and the most

@@ -3,6 +3,7 @@ package rules_test
 import (
 	"encoding/json"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -90,6 +91,13 @@ rules:
 				t.Errorf("label %s: %v is %s by rule %q, want rule %q", lb.Name, r.RunsOn, d.Outcome, d.Rule, r.Rule)
 			}
 		}
+	}
+	var plainest []string
+	for _, e := range set.Plainest() {
+		plainest = append(plainest, e.Rule+" "+strings.Join(e.Labels, ",")+" "+e.Placement.Jobspec)
+	}
+	if diff := cmp.Diff([]string{"linux self-hosted,linux docker-linux", "beta self-hosted,beta docker-linux"}, plainest); diff != "" {
+		t.Errorf("Plainest() (-want +got):\n%s", diff)
 	}
 	list := set.RuleList()
 	wantRules := []rules.RuleInfo{
