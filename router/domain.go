@@ -254,6 +254,13 @@ type Change struct {
 	Repo  Repo  // Host, Owner and Name of that job's
 }
 
+// A Demand is the jobs that ask for the same labels.
+type Demand struct {
+	Labels []string // as they came
+	Jobs   int
+	Waits  []time.Duration // of those that a runner took, from when we heard of them
+}
+
 // NomadAt is where a Nomad job is.
 type NomadAt struct {
 	Namespace string // "" until the job is registered
@@ -638,6 +645,10 @@ type Store interface {
 	// Changes returns up to limit changes after the one with the ID after, oldest
 	// first. after < 0: only the newest of all, from which to go on.
 	Changes(ctx context.Context, after int64, limit int) ([]Change, error)
+
+	// Demand returns what the jobs received since a time asked for, of those within
+	// a scope, without those that are ignored: one for each list of labels.
+	Demand(ctx context.Context, within Scope, since time.Time) ([]Demand, error)
 
 	// Mark returns the value that SetMark gave a name; "" when none did.
 	Mark(ctx context.Context, name string) (string, error)

@@ -287,8 +287,8 @@ func (s *Set) read(env *Env) (meanings []meaning, unknown []string, err error) {
 	return meanings, unknown, err
 }
 
-// unknownLabels names the labels, with the nearest known ones.
-func (s *Set) unknownLabels(unknown []string) string {
+// known are the labels that the vocabulary or a condition knows, patterns as they stand.
+func (s *Set) known() []string {
 	known := make([]string, 0, len(s.vocabulary.exact)+len(s.vocabulary.prefixes)+len(s.mentions))
 	for l := range s.vocabulary.exact {
 		known = append(known, l)
@@ -300,7 +300,12 @@ func (s *Set) unknownLabels(unknown []string) string {
 		known = append(known, l)
 	}
 	slices.Sort(known)
-	known = slices.Compact(known)
+	return slices.Compact(known)
+}
+
+// unknownLabels names the labels, with the nearest known ones.
+func (s *Set) unknownLabels(unknown []string) string {
+	known := s.known()
 	var said []string
 	for i, l := range unknown {
 		if i == 3 {

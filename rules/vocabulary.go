@@ -113,6 +113,34 @@ func (s *Set) Vocabulary() []LabelInfo {
 	return list
 }
 
+// Named says which entries of Vocabulary a job's labels name, by LabelInfo.Name
+// without doubles, and which labels are unknown. A label that no job may have,
+// such as one with an escape in it, is left out.
+func (s *Set) Named(labels []string) (entries, unknown []string) {
+	all, _ := s.compound.expand(labels)
+	for _, l := range all {
+		name := l
+		switch lb, _ := s.vocabulary.find(l); {
+		case lb != nil:
+			name = lb.pattern
+		case !s.mentions[l]:
+			unknown = append(unknown, l)
+			continue
+		}
+		if !slices.Contains(entries, name) {
+			entries = append(entries, name)
+		}
+	}
+	return entries, unknown
+}
+
+// Nearest are up to two known labels that someone who wrote an unknown one may
+// have meant; nil when none is near.
+func (s *Set) Nearest(label string) []string {
+	near, _ := meant(strings.ToLower(label), s.known(), 2)
+	return near
+}
+
 // takes reports whether rule i places a job that is like f and has the label.
 func (s *Set) takes(i int, f Facts, lb *LabelInfo) (runsOn []string, ok bool) {
 	for _, example := range lb.Examples {

@@ -127,3 +127,30 @@ func TestTheExamplesVocabularyHasNoNulls(t *testing.T) {
 		}
 	}
 }
+
+func TestAJobsLabelsNameEntries(t *testing.T) {
+	set, err := rules.Parse("rules.yaml", []byte(`version: 1
+compound: { prefix: 'yard=', separator: '/' }
+labels: { self-hosted: {}, linux: {}, "run-*": {}, "cpu=*": { param: { name: cpu, type: int, min: 1, max: 4 }, resources: { cores: '${{ param.cpu }}' } } }
+rules: [{ name: linux, if: 'has("linux") and not has("beta")', jobspec: docker-linux }]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ labels, entries, unknown []string }{
+		{[]string{"Linux", "LINUX ", "run-1", "run-2"}, []string{"linux", "run-*"}, nil},
+		{[]string{"yard=7/linux/cpu=99/beta"}, []string{"self-hosted", "linux", "cpu=*", "beta"}, nil},
+		{[]string{"linus", "cpu", "\x1b[31m", ""}, nil, []string{"linus", "cpu"}},
+		{nil, nil, nil},
+	} {
+		entries, unknown := set.Named(tt.labels)
+		if diff := cmp.Diff([][]string{tt.entries, tt.unknown}, [][]string{entries, unknown}); diff != "" {
+			t.Errorf("Named(%q) (-want +got):\n%s", tt.labels, diff)
+		}
+	}
+	for label, want := range map[string][]string{"linus": {"linux"}, "Ubuntu": {"linux"}, "zzzzzz": nil} {
+		if diff := cmp.Diff(want, set.Nearest(label)); diff != "" {
+			t.Errorf("Nearest(%q) (-want +got):\n%s", label, diff)
+		}
+	}
+}

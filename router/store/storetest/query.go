@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,47 @@ import (
 )
 
 var queryTests = []test{
+	{"what jobs asked for is counted by labels, with how long they waited", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 6; id++ {
+			d := queued(id)
+			d.ReceivedAt = T0.Add(time.Duration(id) * time.Minute)
+			d.Job.Labels = []string{"linux", "GPU"}
+			if id > 4 {
+				d.Job.Labels, d.Job.Repo.Owner = []string{"macos"}, "beta"
+			}
+			f.receive(d)
+		}
+		f.must(f.Settle(f.ctx(), 6, router.Ignored, "no", &router.Decision{Outcome: "ignored", Reason: "no"}, T0.Add(time.Hour)))
+		d := queued(2)
+		d.ID, d.Action, d.Status, d.ReceivedAt, d.Job.RunnerName = "2 runs", "in_progress", "in_progress", T0.Add(2*time.Minute+30*time.Second), "one"
+		f.receive(d)
+		demand := func(within router.Scope, since time.Duration) string {
+			t.Helper()
+			list, err := f.Demand(f.ctx(), within, T0.Add(since))
+			f.must(err)
+			var said []string
+			for _, a := range list {
+				said = append(said, fmt.Sprint(a.Labels, a.Jobs, a.Waits))
+			}
+			slices.Sort(said)
+			return strings.Join(said, " ")
+		}
+		for _, tt := range []struct {
+			within router.Scope
+			since  time.Duration
+			want   string
+		}{
+			{nil, 0, "[linux GPU] 4 [30s] [macos] 1 []"},
+			{nil, 3 * time.Minute, "[linux GPU] 2 [] [macos] 1 []"},
+			{nil, time.Hour, ""},
+			{router.Scope{"BETA/*"}, 0, "[macos] 1 []"},
+			{router.Scope{}, 0, ""},
+		} {
+			if got := demand(tt.within, tt.since); got != tt.want {
+				t.Errorf("demand within %v since %v: %s, want %s", tt.within, tt.since, got, tt.want)
+			}
+		}
+	}},
 	{"jobs are found by what is asked for, newest first, page by page", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 12; id++ {
 			d := queued(id)
