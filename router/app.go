@@ -46,6 +46,8 @@ type Config struct {
 
 	NetListen func(network, addr string) (net.Listener, error) // opens the listeners; nil: net.Listen
 
+	Metrics *Metrics // shown on the operators' listener; nil: new ones
+
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
 	Rand   func() float64   // spreads retries; nil: math/rand
@@ -74,8 +76,8 @@ type App struct {
 	worker
 	public, admin net.Listener
 	webhook       http.Handler
-	metrics       *prometheus.Registry
-	stopping      chan struct{} // see Stopping
+	metrics       *prometheus.Registry // of this App alone, beside Config.Metrics
+	stopping      chan struct{}        // see Stopping
 }
 
 // New checks the configuration and opens the listeners, so that their
@@ -115,6 +117,9 @@ func New(c Config) (*App, error) {
 	if c.NetListen == nil {
 		c.NetListen = net.Listen
 	}
+	if c.Metrics == nil {
+		c.Metrics = NewMetrics()
+	}
 	if c.Rand == nil {
 		c.Rand = rand.Float64
 	}
@@ -134,7 +139,7 @@ func New(c Config) (*App, error) {
 	v := c.RulesVersion
 	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)
 	a.live.Store(&liveRules{set: c.Rules, status: RulesStatus{RulesVersion: v, Rules: len(c.Rules.Rules())}})
-	a.metrics.MustRegister(rulesMetrics{a})
+	a.metrics.MustRegister(rulesMetrics{a}, &booksMetrics{App: a})
 	if github, ok := a.GitHub.(interface{ Budget() []Budget }); ok {
 		a.metrics.MustRegister(githubMetrics{github})
 	}
@@ -256,18 +261,61 @@ func (w *worker) every(ctx context.Context, interval time.Duration, cannot strin
 
 // learn stores what GitHub says of a job and wakes the worker if it is news.
 func (w *worker) learn(ctx context.Context, d Delivery) (changed bool, err error) {
+	runner := w.ourRunner(ctx, d)
 	changed, err = w.Store.Receive(ctx, d)
 	if changed {
 		w.nudge()
 		w.look(d.Job.ID)
+		w.begun(ctx, d, runner)
 	}
 	return changed, err
 }
 
+// ourRunner returns the runner of ours that a delivery says has begun a job, as
+// the books have it before; zero: none.
+func (w *worker) ourRunner(ctx context.Context, d Delivery) Runner {
+	if d.Action != "in_progress" || !strings.HasPrefix(d.Job.RunnerName, runnerPrefix) {
+		return Runner{}
+	}
+	r, err := w.Store.RunnerNamed(ctx, d.Job.RunnerName)
+	if err != nil {
+		return Runner{} // it is for the metrics alone
+	}
+	return r
+}
+
+// begun counts a job that a runner has begun; runner is ourRunner's.
+func (w *worker) begun(ctx context.Context, d Delivery, runner Runner) {
+	if d.Action != "in_progress" {
+		return
+	}
+	j, err := w.Store.Job(ctx, d.Job.ID)
+	if err != nil || j.RunningAt.IsZero() {
+		return
+	}
+	if j.Decision != nil && j.State == Running {
+		lasted(w.Metrics.running, j, j.Decision, j.RunningAt)
+	}
+	if runner.ID == "" || runner.JobID == j.ID || runner.State == RunnerBusy {
+		return
+	}
+	if now, err := w.Store.Runner(ctx, runner.ID); err == nil && now.State == RunnerBusy {
+		w.Metrics.thefts.Inc()
+		w.Logger.Info("github gave a runner to another job than it was meant for", "job_id", j.ID, "instead_of", runner.JobID, "nomad_job", runner.NomadJob, "runner", runner.Name)
+	}
+}
+
 // receive takes a delivery.
 func (a *App) receive(ctx context.Context, d Delivery) error {
-	if _, err := a.learn(ctx, d); err != nil {
+	changed, err := a.learn(ctx, d)
+	switch {
+	case err != nil:
+		a.Metrics.Delivered(notStored)
 		return fmt.Errorf("store delivery %s: %w", d.ID, err)
+	case changed:
+		a.Metrics.Delivered(delivered)
+	default:
+		a.Metrics.Delivered(known)
 	}
 	if err := a.sawHook(ctx, d.Hook); err != nil {
 		a.Logger.Warn("cannot remember a webhook; its next delivery tries again", "err", err)
@@ -301,7 +349,10 @@ func (a *App) adminHandler() http.Handler {
 		}
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "jobs": counts, "rules": a.RulesStatus()})
 	}).Methods(http.MethodGet, http.MethodHead)
-	r.Handle("/metrics", promhttp.HandlerFor(a.metrics, promhttp.HandlerOpts{})).Methods(http.MethodGet)
+	r.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{a.Metrics.registry, a.metrics}, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, Registry: a.metrics,
+		ErrorLog: slog.NewLogLogger(a.Logger.Handler(), slog.LevelError),
+	})).Methods(http.MethodGet)
 	if a.API != nil {
 		r.PathPrefix("/").Handler(a.API(a))
 	}

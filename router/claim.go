@@ -78,6 +78,7 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		w.look(meant.Runner.JobID) // the runner that was to serve it may be there now
 	}
 
+	w.claimed(c)
 	answer, err := w.configure(ctx, &c)
 	if err != nil {
 		http.Error(rw, w.unconfigured(ctx, c, err), http.StatusServiceUnavailable)
@@ -97,6 +98,21 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		log.Error("cannot record a configured runner; is the store's disk healthy?", "err", err)
 	}
 	w.look(c.Job.ID) // it may have gone elsewhere meanwhile
+}
+
+// claimed observes a claim. A runner that Nomad has not told of yet has got its
+// node a moment ago.
+func (w *worker) claimed(c Claimed) {
+	now := w.Now()
+	d, placed := c.Job.Decision, c.Runner.PlacedAt
+	if d == nil {
+		d = w.held(c.Job.ID)
+	}
+	if placed.IsZero() {
+		placed = now
+	}
+	lasted(w.Metrics.placed, c.Job, d, placed)
+	lasted(w.Metrics.claimed, c.Job, d, now)
 }
 
 // A refusal is the answer to a claim that spends no token.
@@ -294,6 +310,7 @@ func (w *worker) unanswered(ctx context.Context, c Claimed, cause error) {
 	if _, err := w.Store.Lost(ctx, c.Runner.ID, at, reason, w.Now()); err != nil {
 		log.Error("cannot record a lost runner", "err", err) // Recover mends it at the next start
 	}
+	w.Metrics.retried(causeRunner)
 	w.nudge()
 }
 
@@ -320,6 +337,7 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 		}
 		return "GitHub refuses the runner configuration; see the router's log"
 	}
+	w.Metrics.retried(causeGitHub)
 	if fix != nil {
 		log.Error("runner configuration waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {

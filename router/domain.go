@@ -128,7 +128,9 @@ func (j Job) Fit(d *Decision) string {
 
 // RunnerID is the ID of the runner for the job's current try, which is also
 // the ID of its Nomad job: gha-<job id>-<try>.
-func (j Job) RunnerID() string { return fmt.Sprintf("gha-%d-%d", j.ID, j.Try) }
+func (j Job) RunnerID() string { return fmt.Sprintf(runnerPrefix+"%d-%d", j.ID, j.Try) }
+
+const runnerPrefix = "gha-"
 
 // A Delivery is one workflow_job webhook request from GitHub, checked and
 // decoded.
@@ -663,6 +665,7 @@ type Store interface {
 	SyncStore
 	PruneStore
 	FeedbackStore
+	MetricsStore
 }
 
 // Claimed is a runner and its job, as a claim found them.

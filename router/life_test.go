@@ -43,6 +43,8 @@ type world struct {
 	addr   string       // where the router listens
 	kept   net.Listener // there, for the first router: a free port may be another's by then; nil after it
 	set    *rules.Set
+	count  *router.Metrics
+	app    *router.App // the last one that was started
 	store  *store.Store
 	stop   func() // of the router and its store; nil while there is none
 
@@ -64,7 +66,7 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, set: set, db: filepath.Join(t.TempDir(), "test.db"), deliver: true}
+	w := &world{t: t, set: set, count: router.NewMetrics(), db: filepath.Join(t.TempDir(), "test.db"), deliver: true}
 	// The router keeps its address when it is started anew.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -103,10 +105,10 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config}); err != nil {
+	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config, Called: w.count.NomadCalled}); err != nil {
 		t.Fatal(err)
 	}
-	if w.hub, err = gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: githubServer.URL, HTTPClient: githubServer.Client()}); err != nil {
+	if w.hub, err = gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: githubServer.URL, HTTPClient: githubServer.Client(), Called: w.count.GitHubCalled}); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -172,9 +174,9 @@ func (w *world) start(change ...func(*router.Config)) {
 	c := router.Config{
 		Store: w.store, Nomad: w.client, GitHub: w.hub, Rules: w.set,
 		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log}, receive)
+			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log, Counted: w.count.Delivered}, receive)
 		},
-		Listen: w.addr, AdminListen: "127.0.0.1:0", Logger: log, Tick: 20 * time.Millisecond,
+		Listen: w.addr, AdminListen: "127.0.0.1:0", Metrics: w.count, Logger: log, Tick: 20 * time.Millisecond,
 		NetListen: func(network, addr string) (l net.Listener, err error) {
 			if l = w.kept; l != nil && addr == w.addr {
 				w.kept = nil
@@ -190,6 +192,7 @@ func (w *world) start(change ...func(*router.Config)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.app = app
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- app.Run(ctx) }()

@@ -370,6 +370,7 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 		if !lost {
 			return nil
 		}
+		w.Metrics.retried(causeRunner)
 		log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
 		w.nudge()
 		// Nomad replaces what it loses with a node, whatever the jobspec says.
@@ -424,6 +425,7 @@ func (w *worker) goOn(ctx context.Context, r LiveRunner, reason string) error {
 		return fmt.Errorf("record that the job of runner %s is tried again: %w", r.ID, err)
 	}
 	if again {
+		w.Metrics.retried(causeRunner)
 		w.nudge()
 	}
 	return nil

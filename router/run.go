@@ -56,7 +56,7 @@ func (w *worker) undecided(ctx context.Context, j Job, d Decision, cause error) 
 	} else {
 		log.Warn("github did not say what started a run; the job will be tried again", "again_at", at)
 	}
-	return w.retry(ctx, j.ID, at, fmt.Sprintf("GitHub did not say what started the run yet: %v", cause), nil)
+	return w.retry(ctx, j.ID, causeGitHub, at, fmt.Sprintf(saysNoRun+": %v", cause), nil)
 }
 
 // runs remembers what GitHub said of workflow runs, so that it is asked once

@@ -150,6 +150,7 @@ func (w *worker) send(ctx context.Context, j Job) {
 		if d, err = w.decide(ctx, j); err != nil {
 			err = w.undecided(ctx, j, d, err)
 		} else {
+			w.Metrics.decided(j, &d)
 			w.hold(j.ID, &d)
 			err = w.carry(ctx, j, &d)
 		}
@@ -187,7 +188,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	var later *RetryAtError
 	if err := w.ready(j, j.Placement(d).Runner); errors.As(err, &later) {
 		log.Info("github takes no runner for a job yet", "err", err, "again_at", later.At)
-		return w.retry(ctx, j.ID, later.At, fmt.Sprintf("GitHub takes no runner for it now: %v", err), d)
+		return w.retry(ctx, j.ID, causeGitHubLimit, later.At, fmt.Sprintf(saysGitHubLimit+": %v", err), d)
 	}
 	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d)}
 	token := w.token(r.ID)
@@ -229,7 +230,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 				at = w.Now().Add(longestWait)
 			}
 			w.keep(r.ID, token)
-			return w.retry(ctx, j.ID, at, fmt.Sprintf("Nomad has its runner %s already, and GitHub did not say yet whether it is registered: %v", r.ID, err), d)
+			return w.retry(ctx, j.ID, causeGitHub, at, fmt.Sprintf(saysUnknown+" %s already, and GitHub did not say yet whether it is registered: %v", r.ID, err), d)
 		}
 	}
 	r.NomadJob, r.NomadAt = started.NomadJob, started.At
@@ -241,6 +242,9 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	}
 	if started.Existed {
 		w.lookAgain(w.Now()) // it may have ended before anybody could tell
+	}
+	if j.DispatchedAt.IsZero() {
+		lasted(w.Metrics.registered, j, d, w.Now())
 	}
 	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", w.Now().Sub(began))
 	return nil
@@ -267,10 +271,11 @@ func (w *worker) failed(ctx context.Context, j Job, r Runner, token Secret, d *r
 		log.Warn("nomad could not take the job; it will be tried again", "again_at", at)
 	}
 	w.keep(r.ID, token)
-	return w.retry(ctx, j.ID, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
+	return w.retry(ctx, j.ID, causeNomad, at, fmt.Sprintf(saysNomad+": %v", cause), d)
 }
 
-func (w *worker) retry(ctx context.Context, jobID int64, at time.Time, reason string, d *rules.Decision) error {
+func (w *worker) retry(ctx context.Context, jobID int64, cause string, at time.Time, reason string, d *rules.Decision) error {
+	w.Metrics.retried(cause)
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := w.Store.Retry(ctx, jobID, at, reason, d, w.Now()); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/goccy/go-yaml"
 
@@ -72,7 +73,7 @@ func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
 	}
 	var hooks []webhook.Instance
 	for i, form := range forms {
-		in, err := form.add(all)
+		in, err := form.add(all, f.githubCalled)
 		if err != nil {
 			return nil, nil, fmt.Errorf("--github-instances: %s: entry %d: %w", f.githubInstances, i+1, err)
 		}
@@ -81,11 +82,11 @@ func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
 	return all, hooks, nil
 }
 
-func (f *instanceForm) add(all *gh.Instances) (in webhook.Instance, err error) {
+func (f *instanceForm) add(all *gh.Instances, called func(string, int, time.Duration)) (in webhook.Instance, err error) {
 	if f.URL == "" {
 		return in, errors.New("url is missing: https://HOST/api/v3/ of an Enterprise Server, https://api.TENANT.ghe.com/ or https://api.github.com/")
 	}
-	cfg := gh.Config{BaseURL: f.URL}
+	cfg := gh.Config{BaseURL: f.URL, Called: called}
 	switch {
 	case (f.AppID != 0 || f.AppKeyFile != "") == (f.TokenFile != ""):
 		return in, errors.New("want either app_id and app_key_file, or token_file")

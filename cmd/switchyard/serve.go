@@ -44,6 +44,8 @@ type serveFlags struct {
 	claimFromNode                  bool
 	adminTokenFile                 string
 	keep                           time.Duration
+
+	githubCalled func(call string, status int, took time.Duration) // see gh.Config
 }
 
 func serveCommand() *cobra.Command {
@@ -162,6 +164,8 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	metrics := router.NewMetrics()
+	f.githubCalled = metrics.GitHubCalled
 	github, more, err := f.githubs()
 	if err != nil {
 		return err
@@ -177,7 +181,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	cluster, err := nomad.New(nomad.Config{Jobspecs: content.specs, Logger: logger})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: content.specs, Logger: logger, Called: metrics.NomadCalled})
 	if err != nil {
 		return err
 	}
@@ -197,7 +201,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, token: token}, router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
-		Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
+		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
 		RulesVersion: content.version(""),
 	})
 	if err != nil {
@@ -238,8 +242,11 @@ type appParts struct {
 // newApp wires an App; demo and tests use it too.
 func newApp(p appParts, c router.Config) (*router.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
+	if c.Metrics == nil {
+		c.Metrics = router.NewMetrics()
+	}
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-		return webhook.Handler(webhook.Config{Secrets: p.secrets, Host: p.host, More: p.more, Logger: c.Logger}, receive)
+		return webhook.Handler(webhook.Config{Secrets: p.secrets, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
 	}
 	c.API = func(app *router.App) http.Handler {
 		w := web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now}
@@ -271,7 +278,7 @@ func (f *serveFlags) webhookSecrets() ([]router.Secret, error) {
 
 // github returns a client that is an App or has a token: exactly one of them is given.
 func (f *serveFlags) github() (*gh.Client, error) {
-	cfg := gh.Config{BaseURL: f.githubURL}
+	cfg := gh.Config{BaseURL: f.githubURL, Called: f.githubCalled}
 	token := os.Getenv(envPrefix + "GITHUB_TOKEN")
 	app := f.githubAppID != 0 || f.githubAppKeyFile != ""
 	switch {

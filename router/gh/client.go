@@ -43,6 +43,11 @@ type Config struct {
 	// http is taken for loopback addresses alone. "": https://api.github.com/.
 	BaseURL string
 
+	// Called is told of each request: its method and path, less what names one of
+	// many things, the status of the answer, 0 if there was none, and how long
+	// its head took. nil: nobody.
+	Called func(call string, status int, took time.Duration)
+
 	HTTPClient *http.Client     // nil: one with http.DefaultTransport
 	Timeout    time.Duration    // of one request; 0: 10 s
 	Limits     Limits           // the zero value: GitHub's own
@@ -120,6 +125,9 @@ func New(cfg Config) (*Client, error) {
 	}
 	if c.http.Transport == nil {
 		c.http.Transport = http.DefaultTransport
+	}
+	if cfg.Called != nil {
+		c.http.Transport = c.telling(c.http.Transport, cfg.Called)
 	}
 	c.http.CheckRedirect = c.redirect
 	if c.timeout == 0 {
@@ -230,6 +238,22 @@ func (c *Client) newSession(login string, next http.RoundTripper) *session {
 type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+// telling tells called of each request that goes through next, unless who asked went away.
+func (c *Client) telling(next http.RoundTripper, called func(call string, status int, took time.Duration)) http.RoundTripper {
+	return roundTrip(func(req *http.Request) (*http.Response, error) {
+		began := time.Now()
+		resp, err := next.RoundTrip(req)
+		code := 0
+		if err == nil {
+			code = resp.StatusCode
+		} else if req.Context().Err() != nil {
+			return nil, err
+		}
+		called(c.endpoint(req.Method, req.URL.Path), code, time.Since(began))
+		return resp, err
+	})
+}
 
 // boundedBody fails once more than left bytes were read.
 type boundedBody struct {

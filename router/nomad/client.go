@@ -39,6 +39,10 @@ type Config struct {
 	API *api.Config
 
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
+
+	// Called is told of each request: what it asks for, in one of few words, the
+	// status of the answer, 0 if there was none, and how long its head took. nil: nobody.
+	Called func(call string, status int, took time.Duration)
 }
 
 // A Client implements router.Nomad. It is safe for concurrent use.
@@ -93,7 +97,7 @@ func New(c Config) (*Client, error) {
 	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
 		return nil, fmt.Errorf("TLS to Nomad: %w; are NOMAD_CACERT, NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY right?", err)
 	}
-	config.HttpClient.Transport = noting{transport}
+	config.HttpClient.Transport = noting{transport, c.Called}
 	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)

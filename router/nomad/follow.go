@@ -149,12 +149,23 @@ func moment(ns int64) time.Time {
 // indexKey is under which a context has a *uint64 for the index of Nomad's answer.
 type indexKey struct{}
 
-// noting gives the index of answers to who asks by indexKey: the API client
+// noting tells of requests, and gives the index of answers to who asks by indexKey: the API client
 // keeps it to itself where it hands out an answer unread.
-type noting struct{ *http.Transport }
+type noting struct {
+	*http.Transport
+	called func(call string, status int, took time.Duration) // nil: nobody
+}
 
 func (n noting) RoundTrip(r *http.Request) (*http.Response, error) {
+	began := time.Now()
 	resp, err := n.Transport.RoundTrip(r)
+	switch {
+	case n.called == nil || r.Context().Err() != nil: // who asked went away
+	case err != nil:
+		n.called(callName(r.Method, r.URL.Path), 0, time.Since(began))
+	default:
+		n.called(callName(r.Method, r.URL.Path), resp.StatusCode, time.Since(began))
+	}
 	if index, ok := r.Context().Value(indexKey{}).(*uint64); ok && err == nil {
 		*index, _ = strconv.ParseUint(resp.Header.Get("X-Nomad-Index"), 10, 64)
 	}

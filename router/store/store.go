@@ -40,6 +40,7 @@ var errClosed = errors.New("the store is closed")
 // A Store is a router.Store in one SQLite file. It is safe for concurrent use
 // by one process; Open refuses the file to a second.
 type Store struct {
+	path    string
 	lock    *sql.DB // of the side file; nil: not held
 	write   *sql.DB // one connection, held by the writer
 	read    *sql.DB
@@ -74,7 +75,7 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 	if err := touch(abs); err != nil {
 		return nil, err
 	}
-	s := &Store{}
+	s := &Store{path: abs}
 	defer func() {
 		if err != nil {
 			_ = s.Close()

@@ -48,6 +48,8 @@ type Config struct {
 	Logger   *slog.Logger     // nil: slog.Default
 	MaxBytes int64            // largest body; 0: 25 MiB, GitHub's own limit
 	Now      func() time.Time // nil: time.Now
+
+	Counted func(outcome string) // told of each request that receive is not called for, by router's Delivery… words; nil: nobody
 }
 
 // An Instance is a GitHub and the secrets of its webhooks, as Config.Secrets.
@@ -110,6 +112,9 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if cfg.Counted == nil {
+		cfg.Counted = func(string) {}
+	}
 	return &handler{
 		Config:    cfg,
 		instances: instances,
@@ -158,17 +163,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch event {
 	case "ping":
+		h.Counted(router.DeliveryPing)
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"status":"ok"}`+"\n")
 		return
 	case "workflow_job":
 	default:
+		h.Counted(router.DeliveryIgnored)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
 
 	d, err := Decode(body.Bytes())
 	if errors.Is(err, errUnknownAction) {
+		h.Counted(router.DeliveryIgnored)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -213,12 +221,19 @@ func hookOf(header http.Header, repo router.Repo, in router.Instance) router.Hoo
 // answer refuses a request. What a stranger can cause without a signature is
 // not worth a line each.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, no *refusal, signed bool) {
+	outcome := router.DeliveryMalformed
 	switch no.status {
 	case http.StatusServiceUnavailable:
+		outcome = router.DeliveryBusy
 		w.Header().Set("Retry-After", "30")
 	case http.StatusMethodNotAllowed:
 		w.Header().Set("Allow", http.MethodPost)
+	case http.StatusRequestEntityTooLarge:
+		outcome = router.DeliveryTooLarge
+	case http.StatusUnauthorized:
+		outcome = router.DeliveryUnsigned
 	}
+	h.Counted(outcome)
 	http.Error(w, fmt.Sprintf("%d: %s", no.status, no.text), no.status)
 
 	line := []any{"code", no.status, "reason", no.text, "remote", r.RemoteAddr, "delivery_id", router.Cut(r.Header.Get("X-GitHub-Delivery"), maxHeader)}

@@ -1,0 +1,388 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+const (
+	booksAge = time.Second // for so long what the store counted is shown again
+	maxCalls = 100         // names of calls of one side; the others are "other"
+)
+
+// Metrics are what Prometheus is shown. No label's value is a stranger's:
+// they are names of rules, and words that are fixed here.
+// Safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	deliveries *prometheus.CounterVec // by outcome
+	decisions  *prometheus.CounterVec // by rule, outcome
+	retries    *prometheus.CounterVec // by cause
+	thefts     prometheus.Counter
+
+	registered, placed, claimed, running *prometheus.HistogramVec // by rule
+
+	nomad, github side
+}
+
+// NewMetrics returns metrics that have counted nothing.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "switchyard_" + name, Help: help}, labels)
+	}
+	since := func(name, until string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "switchyard_job_" + name + "_seconds", Help: "Time from the first delivery that tells of a job until " + until + ", by rule.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600},
+		}, []string{"rule"})
+	}
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+
+		deliveries: counter("deliveries_total", "Requests to the webhook, by what became of them.", "outcome"),
+		decisions:  counter("decisions_total", "Decisions that say something new of a job, by rule and outcome.", "rule", "outcome"),
+		retries:    counter("retries_total", "Times that a job is tried again, by who kept it from its runner.", "cause"),
+		thefts:     prometheus.NewCounter(prometheus.CounterOpts{Name: "switchyard_thefts_total", Help: "Runners that GitHub gave to another job than the one they were meant for."}),
+
+		registered: since("registration", "its first runner is registered on Nomad"),
+		placed:     since("placement", "the runner that claims for it has a node"),
+		claimed:    since("claim", "a runner claims for it"),
+		running:    since("start", "GitHub says that a runner has begun with it"),
+
+		nomad: newSide("nomad"), github: newSide("github"),
+	}
+	for _, outcome := range []string{delivered, known, notStored, DeliveryPing, DeliveryIgnored, DeliveryUnsigned, DeliveryMalformed, DeliveryTooLarge, DeliveryBusy} {
+		m.deliveries.WithLabelValues(outcome)
+	}
+	for _, cause := range []string{causeNomad, causeGitHub, causeGitHubLimit, causeRunner} {
+		m.retries.WithLabelValues(cause)
+	}
+	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.registered, m.placed, m.claimed, m.running,
+		m.nomad.requests, m.nomad.took, m.github.requests, m.github.took, buildInfo(),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// What becomes of a request to the webhook, for Metrics.Delivered.
+const (
+	DeliveryPing      = "ping"
+	DeliveryIgnored   = "ignored"   // an event or action that the router has no use for
+	DeliveryUnsigned  = "unsigned"  // the signature is missing or wrong
+	DeliveryMalformed = "malformed" // it is not what GitHub sends
+	DeliveryTooLarge  = "too_large"
+	DeliveryBusy      = "busy" // too many large ones were being read
+
+	delivered = "stored"       // and it was news
+	known     = "known"        // it was made before, or is overtaken
+	notStored = "store_failed" // or the sender did not wait for it
+)
+
+// Who keeps a job from its runner, when it is tried again.
+const (
+	causeNomad       = "nomad"        // it could not take the runner
+	causeGitHub      = "github"       // it did not answer as it should
+	causeGitHubLimit = "github_limit" // it takes no registrations for now
+	causeRunner      = "runner"       // it was lost, stopped or given another job
+)
+
+// Delivered counts a request to the webhook that was not handed on, by one of
+// the outcomes above.
+func (m *Metrics) Delivered(outcome string) { m.deliveries.WithLabelValues(outcome).Inc() }
+
+// NomadCalled counts a call to Nomad: its name, which is one of few, the status
+// of the answer, 0 if there was none, and how long the answer's head took.
+func (m *Metrics) NomadCalled(call string, status int, took time.Duration) {
+	m.nomad.called(call, status, took)
+}
+
+// GitHubCalled counts a call to GitHub, likewise.
+func (m *Metrics) GitHubCalled(call string, status int, took time.Duration) {
+	m.github.called(call, status, took)
+}
+
+// decided counts a decision, unless the job has the same one already.
+func (m *Metrics) decided(j Job, d *Decision) {
+	if j.Decision == nil || j.Decision.Outcome != d.Outcome || j.Decision.Rule != d.Rule {
+		m.decisions.WithLabelValues(d.Rule, string(d.Outcome)).Inc()
+	}
+}
+
+func (m *Metrics) retried(cause string) { m.retries.WithLabelValues(cause).Inc() }
+
+// lasted observes how long after its first delivery something became of a job.
+func lasted(h *prometheus.HistogramVec, j Job, d *Decision, at time.Time) {
+	rule := ""
+	if d != nil {
+		rule = d.Rule
+	}
+	h.WithLabelValues(rule).Observe(max(at.Sub(j.ReceivedAt), 0).Seconds())
+}
+
+// A side is Nomad or GitHub, as its answers show it.
+type side struct {
+	requests *prometheus.CounterVec
+	took     *prometheus.HistogramVec
+
+	mu    sync.Mutex
+	calls map[string]bool // names that have a series
+	bad   sideState
+}
+
+// A sideState says what is wrong with Nomad or GitHub; zero: nothing that is known of.
+type sideState struct {
+	status int       // of its last answer: 401, 403, 429 or a failure of its own; 0: there was none
+	since  time.Time // of the first such answer in a row; zero: the last one was good
+}
+
+func newSide(name string) side {
+	return side{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "switchyard_" + name + "_requests_total", Help: `Requests to this side, by call and the status of the answer, "none" if there was none.`,
+		}, []string{"call", "code"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "switchyard_" + name + "_request_duration_seconds", Help: "Time from such a request until the head of its answer, by call.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"call"}),
+		calls: map[string]bool{},
+	}
+}
+
+func (s *side) called(call string, status int, took time.Duration) {
+	s.mu.Lock()
+	if !s.calls[call] && len(s.calls) >= maxCalls {
+		call = "other"
+	}
+	s.calls[call] = true
+	switch {
+	case status == 0 || status == 401 || status == 403 || status == 429 || status > 500: // Nomad answers 500 to what it refuses
+		if s.bad.status = status; s.bad.since.IsZero() {
+			s.bad.since = time.Now()
+		}
+	default:
+		s.bad = sideState{}
+	}
+	s.mu.Unlock()
+	code := "none"
+	if status != 0 {
+		code = strconv.Itoa(status)
+	}
+	s.requests.WithLabelValues(call, code).Inc()
+	s.took.WithLabelValues(call).Observe(took.Seconds())
+}
+
+func (s *side) state() sideState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bad
+}
+
+func buildInfo() prometheus.Collector {
+	version, revision := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "switchyard_build_info", Help: "What is running. Always 1.",
+		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
+}
+
+// MetricsStore is the part of Store that counts.
+type MetricsStore interface {
+	// OpenJobs counts the jobs that wait or run.
+	OpenJobs(ctx context.Context) ([]OpenJobs, error)
+
+	// LiveRunners returns how many of the runners that may be alive on Nomad are in each state.
+	LiveRunners(ctx context.Context) (map[RunnerState]int, error)
+
+	// Size returns the bytes of the database's file and of its write-ahead log.
+	Size() (main, wal int64, err error)
+}
+
+// OpenJobs are jobs that have all of this in common.
+type OpenJobs struct {
+	Rule      string      // of the decision; "": none yet
+	State     JobState    // Held, Queued, Retrying, Dispatched or Running
+	Limited   bool        // in Held: by a rule's limit, not by GitHub
+	Reason    string      // in Retrying: its reason's first 48 characters
+	Runner    RunnerState // of the current try; "": none
+	Placed    bool        // that one has a node
+	Explained bool        // Nomad said why it has none
+	Never     bool        // and that none could ever run it
+
+	Jobs   int
+	Oldest time.Time // when the first of them was received
+}
+
+// A WaitReason is why a job waits, as metrics have it.
+type WaitReason string
+
+// The reasons.
+const (
+	WaitsApproval    WaitReason = "approval"     // on GitHub: for an approval, or others of its concurrency group
+	WaitsLimit       WaitReason = "limit"        // for a place under its rule's limit
+	WaitsQueued      WaitReason = "queued"       // for the router
+	WaitsNomad       WaitReason = "nomad"        // Nomad could not take its runner
+	WaitsGitHub      WaitReason = "github"       // GitHub did not answer as it should
+	WaitsGitHubLimit WaitReason = "github_limit" // GitHub takes no registrations for now
+	WaitsRunner      WaitReason = "runner"       // its runner was lost, and it is tried again
+	WaitsPlacing     WaitReason = "placing"      // Nomad has its runner, and has not said more
+	WaitsBusy        WaitReason = "no_node_free" // nodes that could run its runner are busy
+	WaitsNever       WaitReason = "no_node_fits" // no node could ever run its runner
+	WaitsStarting    WaitReason = "starting"     // its runner has a node
+)
+
+// How the reasons of jobs begin that are tried again; under 48 characters.
+const (
+	saysNomad       = "Nomad could not take the job yet"
+	saysGitHubLimit = "GitHub takes no runner for it now"
+	saysNoRun       = "GitHub did not say what started the run yet"
+	saysNoConfig    = "ask GitHub "
+	saysUnknown     = "Nomad has its runner"
+)
+
+// Waits says why these jobs wait; "" for those that run.
+func (o OpenJobs) Waits() WaitReason {
+	switch o.State {
+	case Held:
+		if o.Limited {
+			return WaitsLimit
+		}
+		return WaitsApproval
+	case Queued:
+		return WaitsQueued
+	case Retrying:
+		for reason, begins := range map[WaitReason][]string{
+			WaitsNomad: {saysNomad}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRun, saysNoConfig, saysUnknown},
+		} {
+			for _, b := range begins {
+				if strings.HasPrefix(o.Reason, b) {
+					return reason
+				}
+			}
+		}
+		return WaitsRunner
+	case Dispatched:
+		switch {
+		case o.Placed || o.Runner != RunnerDispatched:
+			return WaitsStarting
+		case o.Never:
+			return WaitsNever
+		case o.Explained:
+			return WaitsBusy
+		}
+		return WaitsPlacing
+	}
+	return ""
+}
+
+// booksMetrics shows what the store counts.
+type booksMetrics struct {
+	*App
+
+	mu    sync.Mutex // held while the store is asked, so that many scrapes ask once
+	at    time.Time
+	shown []prometheus.Metric
+}
+
+var (
+	jobsWaiting   = prometheus.NewDesc("switchyard_jobs_waiting", "Jobs that wait, by rule and by why. Each rule in force has no_node_free, be it 0.", []string{"rule", "reason"}, nil)
+	jobsOldest    = prometheus.NewDesc("switchyard_jobs_waiting_oldest_timestamp_seconds", "When the oldest of them was received.", []string{"rule", "reason"}, nil)
+	jobsRunning   = prometheus.NewDesc("switchyard_jobs_running", "Jobs that run, by rule.", []string{"rule"}, nil)
+	runnersLive   = prometheus.NewDesc("switchyard_runners", "Runners that may be alive on Nomad, by state.", []string{"state"}, nil)
+	databaseBytes = prometheus.NewDesc("switchyard_database_bytes", "Size of the database's file (main) and of its write-ahead log (wal).", []string{"file"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (b *booksMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, databaseBytes} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (b *booksMetrics) Collect(ch chan<- prometheus.Metric) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := time.Now(); now.Sub(b.at) >= booksAge {
+		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+		defer cancel()
+		b.shown, b.at = b.count(ctx), now
+	}
+	for _, m := range b.shown {
+		ch <- m
+	}
+}
+
+// count asks the store. What it cannot say is left out of a scrape, and the
+// scrape's own metrics say so.
+func (b *booksMetrics) count(ctx context.Context) (shown []prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		shown = append(shown, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
+	missing := func(d *prometheus.Desc, err error) {
+		shown = append(shown, prometheus.NewInvalidMetric(d, fmt.Errorf("ask the store: %w", err)))
+	}
+	type key struct {
+		rule   string
+		reason WaitReason
+	}
+	waiting, oldest, running := map[key]int{}, map[key]time.Time{}, map[string]int{}
+	for _, rule := range b.live.Load().set.Rules() {
+		waiting[key{rule, WaitsBusy}] = 0
+	}
+	open, err := b.Store.OpenJobs(ctx)
+	for _, o := range open {
+		k := key{o.Rule, o.Waits()}
+		if k.reason == "" {
+			running[o.Rule] += o.Jobs
+			continue
+		}
+		waiting[k] += o.Jobs
+		if first, ok := oldest[k]; !ok || o.Oldest.Before(first) {
+			oldest[k] = o.Oldest
+		}
+	}
+	if err != nil {
+		missing(jobsWaiting, err)
+	} else {
+		for k, n := range waiting {
+			gauge(jobsWaiting, float64(n), k.rule, string(k.reason))
+		}
+		for k, at := range oldest {
+			gauge(jobsOldest, float64(at.UnixMilli())/1000, k.rule, string(k.reason))
+		}
+		for rule, n := range running {
+			gauge(jobsRunning, float64(n), rule)
+		}
+	}
+	if counts, err := b.Store.LiveRunners(ctx); err != nil {
+		missing(runnersLive, err)
+	} else {
+		for _, state := range RunnerStates {
+			gauge(runnersLive, float64(counts[state]), string(state))
+		}
+	}
+	if main, wal, err := b.Store.Size(); err != nil {
+		missing(databaseBytes, err)
+	} else {
+		gauge(databaseBytes, float64(main), "main")
+		gauge(databaseBytes, float64(wal), "wal")
+	}
+	return shown
+}

@@ -1,0 +1,34 @@
+package nomad
+
+import "strings"
+
+// callName says in one of few words what a request asks of Nomad.
+func callName(method, path string) string {
+	parts := strings.Split(strings.TrimPrefix(path, "/v1/"), "/")
+	first, last := parts[0], parts[len(parts)-1]
+	switch {
+	case path == "/v1/jobs" && method == "GET":
+		return "list jobs"
+	case path == "/v1/jobs":
+		return "register job"
+	case path == "/v1/jobs/parse":
+		return "parse job"
+	case path == "/v1/validate/job":
+		return "validate job"
+	case path == "/v1/event/stream":
+		return "follow events"
+	case first == "job" && len(parts) > 2 && (last == "dispatch" || last == "plan"):
+		return last + " job"
+	case first == "job" && len(parts) > 2 && (last == "allocations" || last == "evaluations"):
+		return "read a job's " + last
+	case first == "job" && method == "DELETE":
+		return "stop job"
+	case first == "job":
+		return "read job"
+	case first == "node", first == "allocation", first == "evaluation":
+		return "read " + first
+	case first == "nodes", first == "allocations", first == "evaluations", first == "namespaces":
+		return "list " + first
+	}
+	return "other"
+}

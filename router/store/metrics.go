@@ -1,0 +1,69 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"switchyard/router"
+)
+
+// openJobsSQL reads the jobs that have not ended, and no others.
+const openJobsSQL = `
+SELECT coalesce(j.decision ->> '$.rule', ''), j.state, j.limit_key <> '', iif(j.state = 'retrying', substr(j.reason, 1, 48), ''),
+	coalesce(r.state, ''), coalesce(r.placed_at, 0) <> 0, r.unplaced IS NOT NULL, coalesce(r.unplaced ->> '$.never', 0),
+	count(*), min(j.received_at)
+FROM jobs j INDEXED BY jobs_state LEFT JOIN runners r ON r.job_id = j.id AND r.try = j.try
+WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched', 'running')
+GROUP BY 1, 2, 3, 4, 5, 6, 7, 8`
+
+// OpenJobs implements router.Store.
+func (s *Store) OpenJobs(ctx context.Context) ([]router.OpenJobs, error) {
+	open, err := all(s.querier(ctx), func(rows *sql.Rows, o *router.OpenJobs) error {
+		var oldest int64
+		err := rows.Scan(&o.Rule, &o.State, &o.Limited, &o.Reason, &o.Runner, &o.Placed, &o.Explained, &o.Never, &o.Jobs, &oldest)
+		o.Oldest = fromMillis(oldest)
+		return err
+	}, openJobsSQL)
+	if err != nil {
+		return nil, fmt.Errorf("count the jobs that wait or run: %w", err)
+	}
+	return open, nil
+}
+
+const liveRunnersSQL = `SELECT state, count(*) FROM runners WHERE ended_at = 0 GROUP BY state`
+
+// LiveRunners implements router.Store. States without runners are left out.
+func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, error) {
+	counts := map[router.RunnerState]int{}
+	err := s.querier(ctx)(func(rows *sql.Rows) error {
+		var state router.RunnerState
+		var n int
+		err := rows.Scan(&state, &n)
+		counts[state] = n
+		return err
+	}, liveRunnersSQL)
+	if err != nil {
+		return nil, fmt.Errorf("count runners: %w", err)
+	}
+	return counts, nil
+}
+
+// Size implements router.Store.
+func (s *Store) Size() (main, wal int64, err error) {
+	file, err := os.Stat(s.path)
+	if err != nil {
+		return 0, 0, err
+	}
+	log, err := os.Stat(s.path + "-wal")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return file.Size(), 0, nil
+	case err != nil:
+		return 0, 0, err
+	}
+	return file.Size(), log.Size(), nil
+}
