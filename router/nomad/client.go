@@ -60,6 +60,8 @@ type shared struct {
 	opening   time.Duration // until it counts as refused
 	hold      keyed         // one parse per jobspec, one dispatch per runner at a time
 
+	nodes nodeBook
+
 	mu     sync.Mutex
 	parsed map[string][]byte // what Nomad made of HCL: JSON by jobspec hash
 }

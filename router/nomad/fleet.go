@@ -198,6 +198,7 @@ func names(set map[string]bool) string {
 
 // A size is one dimension of what a group asks of a node.
 type size struct {
+	of   string // cores, cpu, memory, disk; "" for a device
 	ask  int
 	have func(*api.NodeListStub) int // of an idle node
 	show func(int) string
@@ -215,26 +216,26 @@ func sizes(g *api.TaskGroup) []size {
 	}
 	all := []size{
 		{
-			ask: most(func(r *api.Resources) *int { return r.Cores }), show: cores,
+			of: "cores", ask: most(func(r *api.Resources) *int { return r.Cores }), show: cores,
 			have: func(n *api.NodeListStub) int { return left(int(n.NodeResources.Cpu.TotalCpuCores), 0) },
 			from: func(r Route) string { return from(r, "resources.cores") },
 		},
 		{
-			ask: cpu, show: func(n int) string { return fmt.Sprintf("%d MHz of CPU", n) },
+			of: "cpu", ask: cpu, show: func(n int) string { return fmt.Sprintf("%d MHz of CPU", n) },
 			have: func(n *api.NodeListStub) int {
 				return left(int(n.NodeResources.Cpu.CpuShares), int(n.ReservedResources.Cpu.CpuShares))
 			},
 			from: func(r Route) string { return partly(r, "resources.cpu", r.Placement.Resources.CPU, cpu) },
 		},
 		{
-			ask: memory, show: mebibytes(memory, "memory"),
+			of: "memory", ask: memory, show: mebibytes(memory, "memory"),
 			have: func(n *api.NodeListStub) int {
 				return left(int(n.NodeResources.Memory.MemoryMB), int(n.ReservedResources.Memory.MemoryMB))
 			},
 			from: func(r Route) string { return partly(r, "resources.memory_mb", r.Placement.Resources.MemoryMB, memory) },
 		},
 		{
-			ask: disk, show: mebibytes(disk, "disk"),
+			of: "disk", ask: disk, show: mebibytes(disk, "disk"),
 			have: func(n *api.NodeListStub) int {
 				return left(int(n.NodeResources.Disk.DiskMB), int(n.ReservedResources.Disk.DiskMB))
 			},

@@ -1,0 +1,533 @@
+package nomad
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
+
+	"switchyard/router"
+	"switchyard/router/feasible"
+)
+
+const (
+	fleetFresh   = 10 * time.Second // for which what Nomad said of its nodes is taken as it is
+	fleetTimeout = 10 * time.Second // of asking anew
+	maxNodes     = 5000             // that are described
+	nodesAtOnce  = 16               // that are read at the same time
+	maxReasons   = 3                // of one cell
+)
+
+// Fleet describes the nodes of the client's region, and which of them could
+// serve each example. It never fails: when Nomad does not answer it gives what
+// is known, with since when and why there is no more. Nomad is asked at most
+// every 10 s, by one caller at a time; the others get what is known, or wait
+// for the first answer. Each node's attributes are read once, and anew when the
+// node changes. What it returns is not to be changed.
+//
+// It needs node read, and read-job on all namespaces: what runs in others does
+// not count as used.
+func (c *Client) Fleet(ctx context.Context, examples []router.Example) router.Fleet {
+	known, problem := c.nodes.now(ctx, c.readNodes)
+	if known == nil {
+		return router.Fleet{Problem: problem, Nodes: []router.Node{}, Groups: []router.NodeGroup{}, Rules: []router.RuleFleet{}}
+	}
+	fleet := router.Fleet{At: &known.at, Problem: problem, Nodes: known.nodes, More: known.more, Groups: known.groups}
+	fleet.Rules = known.fitAll(ctx, c, examples)
+	return fleet
+}
+
+// A nodeBook is what is known of the nodes. Its zero value knows nothing.
+type nodeBook struct {
+	turn sync.Mutex // held by who asks Nomad
+
+	mu      sync.Mutex
+	every   time.Duration // 0: fleetFresh
+	asked   time.Time     // when Nomad answered, or did not, last
+	known   *machines     // nil: it never answered
+	problem *router.FleetProblem
+
+	read map[string]*machine // attributes by node ID; of who holds turn
+}
+
+// machines are the nodes as they were at one time.
+type machines struct {
+	at     time.Time
+	list   []*machine
+	more   int
+	nodes  []router.Node
+	groups []router.NodeGroup
+
+	mu   sync.Mutex // the fits below, which are found once
+	of   *router.Example
+	fits []router.RuleFleet
+}
+
+// A machine is one node.
+type machine struct {
+	*api.Node
+	stub  *api.NodeListStub // newer than the node in what its servers decide
+	class [32]byte          // the same for nodes that no constraint tells apart
+	used  usage
+	group int
+}
+
+// usage is what allocations have of a node.
+type usage struct {
+	router.NodeSize
+	allocations int
+	devices     map[string]int // instances, by model
+}
+
+// now returns what is known, which read finds out when that is too old.
+func (b *nodeBook) now(ctx context.Context, read func(context.Context, map[string]*machine) (*machines, error)) (*machines, *router.FleetProblem) {
+	known, problem, fresh := b.last()
+	if fresh {
+		return known, problem
+	}
+	if known == nil && problem == nil {
+		b.turn.Lock() // there is nothing to give yet
+	} else if !b.turn.TryLock() {
+		return known, problem
+	}
+	defer b.turn.Unlock()
+	if known, problem, fresh = b.last(); fresh {
+		return known, problem
+	}
+	within, cancel := context.WithTimeout(ctx, fleetTimeout)
+	defer cancel()
+	if b.read == nil {
+		b.read = map[string]*machine{}
+	}
+	found, err := read(within, b.read)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case err == nil:
+		b.known, b.problem, b.asked = found, nil, time.Now()
+	case ctx.Err() != nil: // who asked went away: the next asks again
+		if b.known == nil && b.problem == nil {
+			return nil, &router.FleetProblem{Since: time.Now(), Reason: "Nomad was not asked yet"}
+		}
+	default:
+		b.asked = time.Now()
+		since := b.asked
+		if b.problem != nil {
+			since = b.problem.Since
+		}
+		b.problem = &router.FleetProblem{Since: since, Reason: printable(err.Error(), maxMessage)}
+	}
+	return b.known, b.problem
+}
+
+func (b *nodeBook) last() (known *machines, problem *router.FleetProblem, fresh bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.known, b.problem, time.Since(b.asked) < cmp.Or(b.every, fleetFresh)
+}
+
+// readNodes asks Nomad for its nodes and what runs on them. read has the nodes
+// that are known already.
+func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*machines, error) {
+	stubs, _, err := c.api.Nodes().List(scope{}.read(ctx))
+	if err != nil {
+		return nil, call{what: "list nodes", capability: nodeRead}.sorted(err)
+	}
+	found := &machines{at: time.Now().UTC()}
+	slices.SortFunc(stubs, func(a, b *api.NodeListStub) int {
+		return cmp.Or(cmp.Compare(a.NodePool, b.NodePool), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	if found.more = max(len(stubs)-maxNodes, 0); found.more > 0 {
+		stubs = stubs[:maxNodes]
+	}
+	var mu sync.Mutex // for read
+	there := map[string]*machine{}
+	all, within := errgroup.WithContext(ctx)
+	all.SetLimit(nodesAtOnce)
+	for _, stub := range stubs {
+		if m := read[stub.ID]; m != nil && m.ModifyIndex == stub.ModifyIndex {
+			there[stub.ID] = &machine{Node: m.Node, class: m.class, stub: stub}
+		}
+	}
+	for _, stub := range stubs {
+		if there[stub.ID] != nil {
+			continue
+		}
+		all.Go(func() error {
+			node, _, err := c.api.Nodes().Info(stub.ID, scope{}.read(within))
+			if status(err) == http.StatusNotFound {
+				return nil // gone since
+			}
+			if err != nil {
+				return call{what: "read node " + stub.Name, capability: nodeRead}.sorted(err)
+			}
+			m := newMachine(node)
+			m.stub = stub
+			mu.Lock()
+			defer mu.Unlock()
+			there[stub.ID], read[stub.ID] = m, m // kept even if all is cut off
+			return nil
+		})
+	}
+	if err := all.Wait(); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(read, func(id string, _ *machine) bool { return there[id] == nil })
+	list := scope{Namespace: api.AllNamespacesNamespace}.read(ctx)
+	list.Params = map[string]string{"resources": "true"}
+	list.Filter = `ClientStatus == "pending" or ClientStatus == "running" or ClientStatus == "unknown"`
+	allocations, _, err := c.api.Allocations().List(list)
+	if err != nil {
+		return nil, call{what: "list allocations", at: scope{Namespace: api.AllNamespacesNamespace}, capability: "read-job"}.sorted(err)
+	}
+	for _, a := range allocations {
+		if m := there[a.NodeID]; m != nil {
+			m.used.add(a.AllocatedResources)
+		}
+	}
+	for _, stub := range stubs {
+		if m := there[stub.ID]; m != nil {
+			found.list = append(found.list, m)
+		}
+	}
+	found.describe()
+	return found, nil
+}
+
+// newMachine keeps what the scheduler looks at.
+func newMachine(n *api.Node) *machine {
+	if n.NodeResources == nil {
+		n.NodeResources = &api.NodeResources{}
+	}
+	if n.ReservedResources == nil {
+		n.ReservedResources = &api.NodeReservedResources{}
+	}
+	n.Events, n.Links, n.DrainStrategy, n.LastDrain, n.Resources, n.Reserved = nil, nil, nil, nil, nil, nil
+	common := func(all map[string]string) map[string]string {
+		all = maps.Clone(all)
+		maps.DeleteFunc(all, func(k, _ string) bool { return strings.HasPrefix(k, "unique.") })
+		return all
+	}
+	var drivers, devices []any
+	for _, name := range slices.Sorted(maps.Keys(n.Drivers)) {
+		drivers = append(drivers, name, works(n.Drivers[name]))
+	}
+	for _, d := range n.NodeResources.Devices {
+		devices = append(devices, d.Vendor, d.Type, d.Name, d.Attributes, feasible.Healthy(d))
+	}
+	text, err := json.Marshal([]any{n.Datacenter, n.NodeClass, n.NodePool, common(n.Attributes), common(n.Meta), drivers, devices, n.HostVolumes})
+	if err != nil {
+		panic(err) // it came as JSON
+	}
+	return &machine{Node: n, class: sha256.Sum256(text)}
+}
+
+func works(d *api.DriverInfo) bool { return d != nil && d.Detected && d.Healthy }
+
+func (u *usage) add(r *api.AllocatedResources) {
+	u.allocations++
+	if r == nil {
+		return
+	}
+	u.DiskMB += int(r.Shared.DiskMB)
+	for _, t := range r.Tasks {
+		if t == nil {
+			continue
+		}
+		u.CPU += int(t.Cpu.CpuShares)
+		u.Cores += len(t.Cpu.ReservedCores)
+		u.MemoryMB += int(t.Memory.MemoryMB)
+		for _, d := range t.Devices {
+			if u.devices == nil {
+				u.devices = map[string]int{}
+			}
+			u.devices[strings.Join([]string{d.Vendor, d.Type, d.Name}, "/")] += len(d.DeviceIDs)
+		}
+	}
+}
+
+func model(d *api.NodeDeviceResource) string {
+	return strings.Join([]string{d.Vendor, d.Type, d.Name}, "/")
+}
+
+// total is what a node has for allocations.
+func (m *machine) total() router.NodeSize {
+	r, held := m.NodeResources, m.ReservedResources
+	return router.NodeSize{
+		CPU: int(r.Cpu.CpuShares - int64(held.Cpu.CpuShares)), Cores: len(r.Cpu.ReservableCpuCores),
+		MemoryMB: int(r.Memory.MemoryMB - int64(held.Memory.MemoryMB)), DiskMB: int(r.Disk.DiskMB - int64(held.Disk.DiskMB)),
+	}
+}
+
+// describe fills in what is told of the nodes and their groups.
+func (s *machines) describe() {
+	type alike struct{ os, arch, class, pool string }
+	groups := map[alike][]*machine{}
+	for _, m := range s.list {
+		k := alike{m.Attributes["kernel.name"], m.Attributes["cpu.arch"], m.NodeClass, m.NodePool}
+		groups[k] = append(groups[k], m)
+	}
+	s.nodes, s.groups = []router.Node{}, []router.NodeGroup{}
+	order := slices.SortedFunc(maps.Keys(groups), func(a, b alike) int {
+		return cmp.Or(cmp.Compare(a.os, b.os), cmp.Compare(a.arch, b.arch), cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class))
+	})
+	for i, k := range order {
+		g := router.NodeGroup{OS: k.os, Arch: k.arch, Class: k.class, Pool: k.pool, Nodes: len(groups[k])}
+		for _, m := range groups[k] {
+			m.group = i
+			if inService(m.stub) {
+				g.Ready++
+				g.Total, g.Used = sum(g.Total, m.total()), sum(g.Used, m.used.NodeSize)
+			}
+		}
+		s.groups = append(s.groups, g)
+	}
+	for _, m := range s.list {
+		n := router.Node{
+			ID: m.ID, Name: m.Name, Pool: m.NodePool, Datacenter: m.Datacenter, Class: m.NodeClass,
+			OS: m.Attributes["kernel.name"], Arch: m.Attributes["cpu.arch"], State: cmp.Or(outOfService(m.stub), "ready"),
+			Group: m.group, Drivers: []string{}, Devices: []router.NodeDevice{}, Total: m.total(), Used: m.used.NodeSize, Running: m.used.allocations,
+		}
+		for _, name := range slices.Sorted(maps.Keys(m.Drivers)) {
+			if works(m.Drivers[name]) {
+				n.Drivers = append(n.Drivers, name)
+			}
+		}
+		for _, d := range m.NodeResources.Devices {
+			n.Devices = append(n.Devices, router.NodeDevice{Name: model(d), Total: feasible.Healthy(d), Used: m.used.devices[model(d)]})
+		}
+		s.nodes = append(s.nodes, n)
+	}
+}
+
+func sum(a, b router.NodeSize) router.NodeSize {
+	return router.NodeSize{CPU: a.CPU + b.CPU, Cores: a.Cores + b.Cores, MemoryMB: a.MemoryMB + b.MemoryMB, DiskMB: a.DiskMB + b.DiskMB}
+}
+
+// fitAll finds the fit of each example, once for the same list of them.
+func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Example) []router.RuleFleet {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(examples) == 0 {
+		return []router.RuleFleet{}
+	}
+	if s.of == &examples[0] && len(s.fits) == len(examples) {
+		return s.fits
+	}
+	survey := &survey{Client: c}
+	fits := make([]router.RuleFleet, len(examples))
+	whole := true
+	for i, e := range examples {
+		r := Route{Rule: e.Rule, Labels: e.Labels, Placement: e.Placement}
+		fits[i] = router.RuleFleet{Rule: e.Rule, RunsOn: e.Labels, Cells: []router.FleetCell{}}
+		job, problems, err := survey.job(ctx, r)
+		switch {
+		case err != nil:
+			fits[i].Problem, whole = printable(err.Error(), maxMessage), false // the next asks again
+		case problems != nil:
+			fits[i].Problem = printable(problems[0].say(r), maxMessage)
+		case len(job.TaskGroups) != 1:
+			fits[i].Problem = fmt.Sprintf("the job has %d groups; only for one it is told", len(job.TaskGroups))
+		case scopeOf(job).Region != "":
+			fits[i].Problem = fmt.Sprintf("it goes to the region %s; these are the nodes of another", scopeOf(job).Region)
+		default:
+			fits[i].Fit, fits[i].Cells = s.fit(r, job)
+		}
+	}
+	if whole {
+		s.of, s.fits = &examples[0], fits
+	}
+	return fits
+}
+
+// fit counts the nodes by whether they could serve a job of one group.
+func (s *machines) fit(r Route, job *api.Job) (all router.Fit, cells []router.FleetCell) {
+	cells = make([]router.FleetCell, len(s.groups))
+	why := make([]map[string]int, len(cells))
+	for i := range cells {
+		why[i] = map[string]int{}
+	}
+	f := newFitting(r, job)
+	for _, m := range s.list {
+		cell := &cells[m.group]
+		verdict, reason := f.of(m)
+		for _, count := range []*router.Fit{&all, &cell.Fit} {
+			switch verdict {
+			case fitsNow:
+				count.Now++
+			case fitsIdle:
+				count.Idle++
+			case fitsAway:
+				count.Away++
+			default:
+				count.Never++
+			}
+		}
+		if reason != "" {
+			why[m.group][reason]++
+		}
+	}
+	for i := range cells {
+		cells[i].Why = []router.FleetReason{}
+		for _, text := range byCount(why[i]) {
+			if len(cells[i].Why) < maxReasons {
+				cells[i].Why = append(cells[i].Why, router.FleetReason{Text: printable(text, maxMessage), Nodes: why[i][text]})
+			}
+		}
+	}
+	return all, cells
+}
+
+// A verdict is whether a node could serve a job.
+type verdict int
+
+const (
+	fitsNever verdict = iota
+	fitsAway
+	fitsIdle
+	fitsNow
+)
+
+// A fitting holds nodes against one job. Its answers are those of Nomad's
+// scheduler (scheduler/feasible and AllocsFit in nomad/structs, Nomad 2.0) as
+// far as they do not depend on ports, storage plugins, quotas and what Nomad
+// adds to a job of itself.
+type fitting struct {
+	route   Route
+	job     *api.Job
+	group   *api.TaskGroup
+	sizes   []size
+	words   shortage
+	unique  bool // a constraint is about what is unique to a node
+	classes map[[32]byte]string
+}
+
+func newFitting(r Route, job *api.Job) *fitting {
+	g := job.TaskGroups[0]
+	f := &fitting{route: r, job: job, group: g, sizes: sizes(g), words: shortage{job: job, group: g}, classes: map[[32]byte]string{}}
+	f.unique = slices.ContainsFunc(f.constraints(), func(c *api.Constraint) bool {
+		return strings.Contains(c.LTarget, "unique.") || strings.Contains(c.RTarget, "unique.")
+	})
+	return f
+}
+
+func (f *fitting) constraints() []*api.Constraint {
+	all := slices.Concat(f.job.Constraints, f.group.Constraints)
+	for _, t := range f.group.Tasks {
+		all = append(all, t.Constraints...)
+	}
+	return all
+}
+
+// of says whether a node could serve the job, and why not now; "" when it can.
+func (f *fitting) of(m *machine) (verdict, string) {
+	why, known := f.classes[m.class]
+	if !known || f.unique {
+		why = f.filtered(m.Node)
+		f.classes[m.class] = why
+	}
+	if why != "" {
+		return fitsNever, why
+	}
+	if why := f.tooSmall(m, usage{}, "is too small for "); why != "" {
+		return fitsNever, why
+	}
+	if why := outOfService(m.stub); why != "" {
+		return fitsAway, "is " + why
+	}
+	if why := f.tooSmall(m, m.used, "has no room now for "); why != "" {
+		return fitsIdle, why
+	}
+	return fitsNow, ""
+}
+
+// filtered says why a node would not do, whatever its size.
+func (f *fitting) filtered(n *api.Node) string {
+	if pool := poolOf(f.job); pool != api.NodePoolAll && n.NodePool != pool {
+		return fmt.Sprintf("is in another pool than %s%s", pool, from(f.route, "node_pool"))
+	}
+	if in := datacentersOf(f.job); !matchesAny(in, n.Datacenter) {
+		return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), from(f.route, "datacenters"))
+	}
+	if broken := feasible.Broken(n, f.constraints()); broken != "" {
+		return "has not " + f.words.lacks(f.route, broken)
+	}
+	for _, c := range f.constraints() {
+		if _, ok := feasible.Target(n, c.LTarget); c.Operand == "distinct_property" && !ok {
+			return "has not " + c.LTarget
+		}
+	}
+	for _, t := range f.group.Tasks {
+		if !works(n.Drivers[t.Driver]) {
+			return "has not " + f.words.lacks(f.route, "missing drivers")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.group.Volumes)) {
+		v := f.group.Volumes[name]
+		if v.Type != "host" {
+			continue
+		}
+		if have := n.HostVolumes[v.Source]; have == nil || have.ReadOnly && !v.ReadOnly {
+			return fmt.Sprintf("has not the host volume %s (%s)", v.Source, source(f.route))
+		}
+	}
+	if !feasible.HasDevices(n, f.group) {
+		return "has not " + f.words.lacks(f.route, "missing devices")
+	}
+	return ""
+}
+
+// tooSmall says what of the job does not fit a node on which so much is used.
+func (f *fitting) tooSmall(m *machine, used usage, say string) string {
+	if most := m.NodeMaxAllocs; most > 0 && used.allocations >= most {
+		return fmt.Sprintf("%sanother allocation: it takes %d", say, most)
+	}
+	total := m.total()
+	ask := map[string]int{}
+	for _, s := range f.sizes {
+		ask[s.of] = s.ask
+	}
+	perCore := total.CPU
+	if n := int(m.NodeResources.Cpu.TotalCpuCores); n > 0 {
+		perCore = int(m.NodeResources.Cpu.CpuShares) / n // what Nomad counts for a reserved core
+	}
+	mhz := ask["cpu"] + ask["cores"]*perCore
+	for _, s := range f.sizes {
+		short := false
+		switch s.of {
+		case "cores":
+			short = total.Cores-used.Cores < s.ask || total.CPU-used.CPU < mhz
+		case "cpu":
+			short = total.CPU-used.CPU < mhz
+		case "memory":
+			short = total.MemoryMB-used.MemoryMB < s.ask
+		case "disk":
+			short = total.DiskMB-used.DiskMB < s.ask
+		}
+		if short {
+			return say + s.show(s.ask) + s.from(f.route)
+		}
+	}
+	taken := map[string]int{}
+	for _, d := range devicesOf(f.group) {
+		i := slices.IndexFunc(m.NodeResources.Devices, func(have *api.NodeDeviceResource) bool {
+			name := model(have)
+			return feasible.Suits(have, d) && feasible.Healthy(have)-used.devices[name]-taken[name] >= int(*d.Count)
+		})
+		if i < 0 {
+			return fmt.Sprintf("%s%d %s of one model%s", say, *d.Count, d.Name, deviceFrom(f.route, d.Name))
+		}
+		taken[model(m.NodeResources.Devices[i])] += int(*d.Count)
+	}
+	return ""
+}

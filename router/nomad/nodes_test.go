@@ -1,0 +1,311 @@
+package nomad
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+	"switchyard/router/nomadsim"
+)
+
+// shapes are placements of the jobspec plain that nodes fit or do not, for
+// every operator and every size.
+func shapes() []router.Example {
+	var list []router.Example
+	add := func(name string, parts ...any) {
+		list = append(list, router.Example{Rule: name, Placement: ask(name, parts...).Placement})
+	}
+	add("plain")
+	for _, c := range [][3]string{
+		{"${attr.kernel.name}", "=", "linux"}, {"${attr.kernel.name}", "!=", "linux"}, {"${attr.kernel.name}", "=", "darwin"},
+		{"${attr.cpu.arch}", "=", "arm64"}, {"${attr.cpu.arch}", "regexp", "^(amd|arm)64$"}, {"${attr.cpu.arch}", "regexp", "^no"},
+		{"${attr.cpu.numcores}", ">", "1"}, {"${attr.cpu.numcores}", ">=", "16"}, {"${attr.cpu.numcores}", "<", "9"}, {"${attr.cpu.numcores}", "<=", "1000"},
+		{"${attr.nomad.version}", "version", ">= 1.6, < 9"}, {"${attr.nomad.version}", "version", "< 1.0"}, {"${attr.nomad.version}", "semver", ">= 1.6.0"},
+		{"${attr.os.signals}", "set_contains", "SIGKILL,SIGTERM"}, {"${attr.os.signals}", "set_contains_all", "SIGKILL,SIGNONE"},
+		{"${attr.os.signals}", "set_contains_any", "SIGNONE,SIGTERM"}, {"${attr.os.signals}", "set_contains_any", "SIGNONE"},
+		{"${meta.no_such}", "is_set", ""}, {"${meta.no_such}", "is_not_set", ""}, {"${meta.no_such}", "!=", "x"}, {"${meta.no_such}", "=", "x"},
+		{"${node.class}", "=", "gpu"}, {"${node.datacenter}", "=", "dc1"}, {"${node.pool}", "=", "default"},
+		{"${node.unique.name}", "regexp", "1$"}, {"${attr.unique.hostname}", "is_set", ""}, {"${meta.zone}", "=", "tokyo-a"},
+		{"", "distinct_hosts", "true"}, {"${node.datacenter}", "distinct_property", "2"}, {"${meta.zone}", "distinct_property", ""},
+	} {
+		add(strings.Join(c[:], " "), router.Constraint{Attribute: c[0], Operator: c[1], Value: c[2]})
+	}
+	for _, n := range []int{1, 2, 8, 16, 64} {
+		add(fmt.Sprintf("%d cores", n), coresOf(n))
+	}
+	for _, mhz := range []int{100, 4000, 20_000, 1_000_000} {
+		add(fmt.Sprintf("%d MHz", mhz), func(p *router.Placement) { p.Resources.CPU = mhz })
+	}
+	for _, mib := range []int{512, 16 << 10, 48 << 10, 64 << 10, 900_000} {
+		add(fmt.Sprintf("%d MiB", mib), memoryOf(mib))
+	}
+	for _, mib := range []int{400, 90_000_000} {
+		add(fmt.Sprintf("%d MiB of disk", mib), func(p *router.Placement) { p.Resources.DiskMB = mib })
+	}
+	for _, n := range []int{1, 2, 3} {
+		add(fmt.Sprintf("%d GPUs", n), gpus(n))
+	}
+	large := func(op, value string) router.Device {
+		return router.Device{Name: "gpu", Count: 1, Constraints: []router.Constraint{{Attribute: "${device.attr.memory}", Operator: op, Value: value}}}
+	}
+	add("a large GPU", large(">=", "20 GiB"))
+	add("too large a GPU", large(">", "24 GiB"))
+	add("the datacenter dc1", in("dc1"))
+	add("datacenters d*", in("x", "d*"))
+	add("no datacenter", in("nowhere"))
+	add("the pool default", pool("default"))
+	add("the pool all", pool("all"))
+	return list
+}
+
+// What is said of each node and shape is what a plan says of them.
+func TestFitsAreWhatNomadPlans(t *testing.T) {
+	targets(t, func(t *testing.T, on target) { comparePlans(t, newClient(t, on.config), on.nomad, on.real) })
+	t.Run("mixed", func(t *testing.T) {
+		nodes := nomadsim.MixedFleet()
+		nodes[1].SchedulingEligibility = "ineligible"
+		nodes[2].ReservedResources.Memory.MemoryMB = 1 << 10
+		nodes[3].NodeResources.Devices[0].Instances[1].Healthy = false
+		nodes[4].Drivers["raw_exec"].Healthy = false
+		nodes = append(nodes,
+			nomadsim.NewNode(nomadsim.Machine{Name: "ci-1", Kernel: "linux", Arch: "amd64", Cores: 8, MemoryMB: 16 << 10, Pool: "ci", Datacenter: "tokyo", GPUs: 2}))
+		on := newCluster(t, nomadsim.Config{Nodes: nodes, Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 }})
+		j := api.NewBatchJob("hog", "hog", "global", 50).Constrain(api.NewConstraint("${node.unique.name}", "regexp", "^(linux-1|linux-gpu-1)$"))
+		hog := api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")
+		hog.Require(&api.Resources{Cores: new(9), MemoryMB: new(40 << 10)})
+		j.AddTaskGroup(api.NewTaskGroup("g", 2).AddTask(hog))
+		j.Constrain(api.NewConstraint("", "distinct_hosts", "true"))
+		on.register(t, j)
+		wait(t, func() bool {
+			list, _, err := on.nomad.Allocations().List(nil)
+			return err == nil && len(list) == 2
+		})
+		comparePlans(t, on.Client, on.nomad, false)
+	})
+}
+
+func wait(t *testing.T, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not come to that")
+		}
+	}
+}
+
+func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
+	examples := shapes()
+	fleet := c.Fleet(t.Context(), examples)
+	if fleet.Problem != nil || len(fleet.Nodes) == 0 || len(fleet.Rules) != len(examples) {
+		t.Fatalf("the fleet is %+v", fleet)
+	}
+	known, _ := c.nodes.now(t.Context(), c.readNodes)
+	seen := map[verdict]int{}
+	for i, e := range examples {
+		if p := fleet.Rules[i].Problem; p != "" {
+			t.Errorf("%s: %s", e.Rule, p)
+			continue
+		}
+		r := Route{Rule: e.Rule, Placement: e.Placement}
+		job, _, err := (&survey{Client: c}).job(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := newFitting(r, job)
+		var sum router.Fit
+		for _, m := range known.list {
+			got, why := f.of(m)
+			seen[got]++
+			switch got {
+			case fitsNow:
+				sum.Now++
+			case fitsIdle:
+				sum.Idle++
+			case fitsAway:
+				sum.Away++
+			default:
+				sum.Never++
+			}
+			one := *job
+			one.Constraints = append(slices.Clone(job.Constraints), api.NewConstraint(nodeID, "=", m.ID))
+			plan, _, err := nomad.Jobs().Plan(&one, false, nil)
+			if err != nil {
+				t.Fatalf("%s: plan: %v", e.Rule, err)
+			}
+			metric := plan.FailedTGAllocs[*job.TaskGroups[0].Name]
+			if (got == fitsNow) != (metric == nil) || (why == "") != (got == fitsNow) {
+				t.Errorf("%s on %s: verdict %d, %q; Nomad's plan says %+v", e.Rule, m.Name, got, why, metric)
+			}
+			// Nomad filters what could never do, and finds full what has no room.
+			if got == fitsIdle && metric != nil && metric.NodesExhausted == 0 {
+				t.Errorf("%s on %s: has no room, but Nomad's plan filters it: %+v", e.Rule, m.Name, metric)
+			}
+		}
+		if diff := cmp.Diff(sum, fleet.Rules[i].Fit); diff != "" {
+			t.Errorf("%s: the sum differs (-nodes +rule):\n%s", e.Rule, diff)
+		}
+	}
+	if seen[fitsNow] == 0 || seen[fitsNever] == 0 || !realOne && len(known.list) > 1 && (seen[fitsIdle] == 0 || seen[fitsAway] == 0) {
+		t.Errorf("verdicts %v: some was never given", seen)
+	}
+}
+
+// The description of the fleet, with the reasons and where they come from.
+func TestTheFleetIsDescribed(t *testing.T) {
+	nodes := []*api.Node{
+		nomadsim.NewNode(nomadsim.Machine{Name: "a-1", Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 8 << 10, Class: "small"}),
+		nomadsim.NewNode(nomadsim.Machine{Name: "a-2", Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 8 << 10, Class: "small"}),
+		nomadsim.NewNode(nomadsim.Machine{Name: "b-1", Kernel: "linux", Arch: "arm64", Cores: 8, MemoryMB: 4 << 10, Pool: "ci", GPUs: 1}),
+		nomadsim.NewNode(nomadsim.Machine{Name: "mac-1", Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 32 << 10}),
+	}
+	nodes[3].Status = "down"
+	on := newCluster(t, nomadsim.Config{Nodes: nodes, Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 }})
+	j := api.NewBatchJob("hog", "hog", "global", 50).Constrain(api.NewConstraint("${node.unique.name}", "=", "a-2"))
+	hog := api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")
+	on.register(t, j.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(hog.Require(&api.Resources{CPU: new(1000), MemoryMB: new(6 << 10)}))))
+	wait(t, func() bool {
+		list, _, err := on.nomad.Allocations().List(nil)
+		return err == nil && len(list) == 1
+	})
+	examples := []router.Example{
+		{Rule: "any", Labels: []string{"linux"}, Placement: ask("any", memoryOf(4<<10), pool("all")).Placement},
+		{Rule: "arm", Placement: ask("arm", arm, pool("ci"), memoryOf(5<<10)).Placement},
+		{Rule: "lost", Placement: router.Placement{Jobspec: "no-such"}},
+	}
+	got := on.Fleet(t.Context(), examples)
+	if got.At == nil || time.Since(*got.At) > time.Minute || got.Problem != nil || got.More != 0 {
+		t.Errorf("got at %v, problem %v, %d more", got.At, got.Problem, got.More)
+	}
+	small := router.NodeSize{CPU: 10_000, Cores: 4, MemoryMB: 8 << 10, DiskMB: 500_000}
+	wantGroups := []router.NodeGroup{
+		{OS: "darwin", Arch: "arm64", Pool: "default", Nodes: 1},
+		{
+			OS: "linux", Arch: "amd64", Class: "small", Pool: "default", Nodes: 2, Ready: 2,
+			Total: router.NodeSize{CPU: 20_000, Cores: 8, MemoryMB: 16 << 10, DiskMB: 1_000_000}, Used: router.NodeSize{CPU: 1000, MemoryMB: 6 << 10, DiskMB: 300},
+		},
+		{OS: "linux", Arch: "arm64", Pool: "ci", Nodes: 1, Ready: 1, Total: router.NodeSize{CPU: 20_000, Cores: 8, MemoryMB: 4 << 10, DiskMB: 500_000}},
+	}
+	if diff := cmp.Diff(wantGroups, got.Groups); diff != "" {
+		t.Errorf("groups (-want +got):\n%s", diff)
+	}
+	var names []string
+	for _, n := range got.Nodes {
+		names = append(names, fmt.Sprintf("%s %s %d", n.Name, n.State, n.Running))
+	}
+	if diff := cmp.Diff([]string{"b-1 ready 0", "a-1 ready 0", "a-2 ready 1", "mac-1 down 0"}, names); diff != "" {
+		t.Errorf("nodes (-want +got):\n%s", diff)
+	}
+	if n := got.Nodes[2]; n.Total != small || n.Used.MemoryMB != 6<<10 || !slices.Equal(n.Drivers, []string{"docker", "raw_exec"}) || n.Group != 1 {
+		t.Errorf("node %+v", n)
+	}
+	if d := got.Nodes[0].Devices; len(d) != 1 || d[0] != (router.NodeDevice{Name: "nvidia/gpu/L4", Total: 1}) {
+		t.Errorf("devices %+v", d)
+	}
+	because := func(n int, text string) []router.FleetReason { return []router.FleetReason{{Text: text, Nodes: n}} }
+	wantRules := []router.RuleFleet{
+		{Rule: "any", RunsOn: []string{"linux"}, Fit: router.Fit{Now: 2, Idle: 1, Away: 1}, Cells: []router.FleetCell{
+			{Fit: router.Fit{Away: 1}, Why: because(1, "is down")},
+			{Fit: router.Fit{Now: 1, Idle: 1}, Why: because(1, "has no room now for 4 GiB of memory (defaults)")},
+			{Fit: router.Fit{Now: 1}, Why: []router.FleetReason{}},
+		}},
+		{Rule: "arm", Fit: router.Fit{Never: 4}, Cells: []router.FleetCell{
+			{Fit: router.Fit{Never: 1}, Why: because(1, "is in another pool than ci (defaults)")},
+			{Fit: router.Fit{Never: 2}, Why: because(2, "is in another pool than ci (defaults)")},
+			{Fit: router.Fit{Never: 1}, Why: because(1, "is too small for 5 GiB of memory (defaults)")},
+		}},
+		{Rule: "lost", Problem: `there is no jobspec "no-such": add it to the jobspecs, or correct the rule`, Cells: []router.FleetCell{}},
+	}
+	if diff := cmp.Diff(wantRules, got.Rules); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	if again := on.Fleet(t.Context(), examples); again.At != got.At || &again.Rules[0] != &got.Rules[0] {
+		t.Error("within seconds it was found out anew")
+	}
+}
+
+// Nomad is asked by one at a time; away, the last answer stands, with since
+// when and why; back, it is asked for what changed alone.
+func TestTheFleetOutlivesNomad(t *testing.T) {
+	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+	defer sim.Close()
+	var away atomic.Bool
+	var lists, infos atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case away.Load():
+			http.Error(w, "No cluster leader", http.StatusInternalServerError)
+			return
+		case r.URL.Path == "/v1/nodes":
+			lists.Add(1)
+		case strings.HasPrefix(r.URL.Path, "/v1/node/"):
+			infos.Add(1)
+		}
+		sim.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	c := newClient(t, &api.Config{Address: server.URL})
+	examples := []router.Example{{Rule: "r", Placement: ask("r").Placement}}
+
+	away.Store(true)
+	first := c.Fleet(t.Context(), examples)
+	if first.At != nil || first.Problem == nil || !strings.Contains(first.Problem.Reason, "No cluster leader") || first.Nodes == nil || first.Rules == nil {
+		t.Errorf("without an answer ever: %+v", first)
+	}
+	away.Store(false)
+	if still := c.Fleet(t.Context(), examples); still.At != nil || lists.Load() != 0 {
+		t.Error("Nomad was asked anew at once")
+	}
+	stale := func() {
+		c.nodes.mu.Lock()
+		c.nodes.asked = time.Time{}
+		c.nodes.mu.Unlock()
+	}
+	stale()
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() { c.Fleet(t.Context(), examples) })
+	}
+	all.Wait()
+	if now := c.Fleet(t.Context(), examples); len(now.Nodes) != 8 || now.Problem != nil || now.Rules[0].Now == 0 {
+		t.Errorf("with an answer: %+v", now)
+	}
+	if lists.Load() != 1 || infos.Load() != 8 {
+		t.Errorf("%d lists and %d nodes were asked for, want 1 and 8", lists.Load(), infos.Load())
+	}
+	if err := sim.FailNode("mac-1"); err != nil {
+		t.Fatal(err)
+	}
+	stale()
+	if now := c.Fleet(t.Context(), examples); infos.Load() != 9 || !slices.ContainsFunc(now.Nodes, func(n router.Node) bool { return n.Name == "mac-1" && n.State == "down" }) {
+		t.Errorf("%d nodes were read, %+v", infos.Load(), now.Nodes)
+	}
+	away.Store(true)
+	stale()
+	before := time.Now()
+	last := c.Fleet(t.Context(), examples)
+	if len(last.Nodes) != 8 || last.Problem == nil || last.Problem.Since.Before(before) || len(last.Rules) != 1 {
+		t.Errorf("away again: %+v", last)
+	}
+	stale()
+	if later := c.Fleet(t.Context(), examples); later.Problem == nil || !later.Problem.Since.Equal(last.Problem.Since) {
+		t.Errorf("away for longer: %+v, want the same time", later.Problem)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("the page was left"))
+	stale()
+	if left := c.Fleet(ctx, examples); len(left.Nodes) != 8 {
+		t.Errorf("for one who left: %+v", left)
+	}
+}
