@@ -165,31 +165,32 @@ type RuleList struct {
 // described keeps what is said of the rules in force, which takes some
 // decisions to find out, until others are. The zero value is ready.
 type described struct {
-	mu     sync.Mutex
-	of     *rules.Set
-	labels []rules.LabelInfo
-	rules  []rules.RuleInfo
+	mu       sync.Mutex
+	of       *rules.Set
+	labels   []rules.LabelInfo
+	rules    []rules.RuleInfo
+	plainest []router.Example
 }
 
 // described describes the rules in force. What it returns is not to be changed.
-func (a *api) described() ([]rules.LabelInfo, []rules.RuleInfo) {
+func (a *api) described() ([]rules.LabelInfo, []rules.RuleInfo, []router.Example) {
 	set, d := a.App.Rules(), &a.said
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.of != set {
-		d.of, d.labels, d.rules = set, set.Vocabulary(), set.RuleList()
+		d.of, d.labels, d.rules, d.plainest = set, set.Vocabulary(), set.RuleList(), set.Plainest()
 	}
-	return d.labels, d.rules
+	return d.labels, d.rules, d.plainest
 }
 
 func (a *api) listLabels(req *http.Request) (any, error) {
 	p := parameters{Values: req.URL.Query()}
-	labels, _ := a.described()
+	labels, _, _ := a.described()
 	return LabelList{labels}, p.end()
 }
 
 func (a *api) listRules(req *http.Request) (any, error) {
 	p := parameters{Values: req.URL.Query()}
-	_, list := a.described()
+	_, list, _ := a.described()
 	return RuleList{list}, p.end()
 }

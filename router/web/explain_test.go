@@ -28,6 +28,34 @@ func (c cluster) Render(_ context.Context, j router.Job, d router.Decision) (jso
 	return json.RawMessage(`{"Job":"` + d.Rule + `"}`), c.fail
 }
 
+func (c cluster) Fleet(_ context.Context, examples []router.Example) router.Fleet {
+	f := router.Fleet{
+		At: &t0, Nodes: []router.Node{{ID: "a", Name: "a-1", State: "ready", Drivers: []string{"docker"}, Devices: []router.NodeDevice{{Name: "nvidia/gpu/L4", Total: 1}}}},
+		Groups: []router.NodeGroup{{OS: "linux", Arch: "amd64", Pool: "default", Nodes: 1, Ready: 1}},
+	}
+	if c.fail != nil {
+		f = router.Fleet{Problem: &router.FleetProblem{Since: t0, Reason: c.fail.Error()}, Nodes: []router.Node{}, Groups: []router.NodeGroup{}, Rules: []router.RuleFleet{}}
+	}
+	for _, e := range examples {
+		f.Rules = append(f.Rules, router.RuleFleet{Rule: e.Rule, RunsOn: e.Labels, Fit: router.Fit{Now: 1}, Cells: []router.FleetCell{{Fit: router.Fit{Now: 1}, Why: []router.FleetReason{}}}})
+	}
+	return f
+}
+
+func TestTheFleetIsShown(t *testing.T) {
+	nomad := cluster{}
+	s := serve(t, func(c *web.Config) { c.Cluster = &nomad })
+	f := decode[router.Fleet](t, s.call("GET", "/fleet", http.StatusOK))
+	if len(f.Nodes) != 1 || len(f.Rules) != 1 || f.Rules[0].Rule != "linux" || f.Rules[0].Now != 1 {
+		t.Errorf("fleet: %+v", f)
+	}
+	nomad.fail = errors.New("Nomad is away")
+	if f := decode[router.Fleet](t, s.call("GET", "/fleet", http.StatusOK)); f.At != nil || f.Problem.Reason != "Nomad is away" {
+		t.Errorf("without Nomad: %+v", f)
+	}
+	serve(t).call("GET", "/fleet", http.StatusNotFound)
+}
+
 func TestARuleIsExplainedForAJobThatMayNeverBe(t *testing.T) {
 	away := cluster{}
 	s := serve(t, func(c *web.Config) { c.Cluster = &away })

@@ -63,6 +63,10 @@ type Cluster interface {
 	// Render returns the Nomad job that would be registered for a job with this
 	// decision, without its claim token, as `nomad job run -json` takes it.
 	Render(ctx context.Context, j router.Job, d router.Decision) (json.RawMessage, error)
+
+	// Fleet describes the nodes and which of them could serve each example. It
+	// does not fail, and what it returns is not to be changed.
+	Fleet(ctx context.Context, examples []router.Example) router.Fleet
 }
 
 // Books are what the API reads; *store.Store and *store.Reader are.
@@ -143,6 +147,7 @@ func (a *api) routes() []route {
 		{http.MethodGet, "/rules/list", Viewer, a.listRules},
 		{http.MethodGet, "/labels", Viewer, a.listLabels},
 		{http.MethodPost, "/explain", Viewer, a.explain},
+		{http.MethodGet, "/fleet", Viewer, a.showFleet},
 		{http.MethodGet, "/jobs", Viewer, a.listJobs},
 		{http.MethodGet, "/jobs/{id}", Viewer, a.showJob},
 		{http.MethodPost, "/jobs/{id}/retry", Operator, a.retryJob},
