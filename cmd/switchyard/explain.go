@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -18,6 +17,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomad"
+	"switchyard/router/web"
 	"switchyard/router/webhook"
 	"switchyard/rules"
 )
@@ -244,7 +244,9 @@ func writeDecision(w io.Writer, d rules.Decision) error {
 	}
 	if d.Outcome == rules.Routed {
 		fmt.Fprintln(tw)
-		writePlacement(row, d)
+		for _, r := range web.PlacementRows(d) {
+			row(r.What, r.Value, r.From)
+		}
 	}
 	if len(d.Labels) > 0 {
 		fmt.Fprintf(tw, "\n  labels\t%s\n", router.Printable(strings.Join(d.Labels, ", ")))
@@ -260,112 +262,9 @@ func writeDecision(w io.Writer, d rules.Decision) error {
 	}
 	if len(d.Trace) > 0 {
 		fmt.Fprintln(tw, "\nrules, in order:")
-		after := false // the rule that ended the search
-		for _, s := range d.Trace {
-			held := "no"
-			switch {
-			case s.Held && after:
-				held = "too" // it would have taken the job
-			case s.Held:
-				held = "yes"
-			case s.Failed:
-				held = "?"
-			}
-			after = after || s.Rule == d.Rule
-			fmt.Fprintf(tw, "  %s\t%s\t%s\n", held, s.Rule, router.Printable(s.Why))
+		for _, r := range web.TraceRows(d) {
+			fmt.Fprintf(tw, "  %s\t%s\t%s\n", r.Held, r.Rule, router.Printable(r.Why))
 		}
 	}
 	return tw.Flush()
-}
-
-func writePlacement(row func(what, value, from string), d rules.Decision) {
-	p := d.Placement
-	single := func(what, value, key string) {
-		if value != "" && value != "0" {
-			row(what, value, p.From[key])
-		}
-	}
-	single("jobspec", p.Jobspec, "jobspec")
-	single("dispatch", p.Dispatch, "dispatch")
-	for _, c := range p.Constraints {
-		row("constraint", strings.TrimSpace(c.Attribute+" "+c.Operator+" "+c.Value), c.From)
-	}
-	for _, a := range p.Affinities {
-		row("affinity", fmt.Sprintf("%s %s %s, weight %d", a.Attribute, a.Operator, a.Value, a.Weight), a.From)
-	}
-	for _, dev := range p.Devices {
-		row("device", fmt.Sprintf("%d × %s", dev.Count, dev.Name), dev.From)
-		for _, c := range dev.Constraints {
-			row("", strings.TrimSpace(c.Attribute+" "+c.Operator+" "+c.Value), c.From)
-		}
-	}
-	size := func(what string, n int, unit, key string) {
-		if n != 0 {
-			row(what, fmt.Sprintf("%d %s", n, unit), p.From["resources."+key])
-		}
-	}
-	size("cpu", p.Resources.CPU, "MHz", "cpu")
-	size("cores", p.Resources.Cores, "reserved", "cores")
-	size("memory", p.Resources.MemoryMB, "MiB", "memory_mb")
-	size("memory max", p.Resources.MemoryMaxMB, "MiB", "memory_max_mb")
-	size("disk", p.Resources.DiskMB, "MiB", "disk_mb")
-	single("node pool", p.NodePool, "node_pool")
-	single("datacenters", strings.Join(p.Datacenters, ", "), "datacenters")
-	single("namespace", p.Namespace, "namespace")
-	single("priority", fmt.Sprint(p.Priority), "priority")
-	for _, k := range slices.Sorted(maps.Keys(p.Task.Env)) {
-		row("env", k+"="+p.Task.Env[k], p.From["task.env."+k])
-	}
-	for _, k := range slices.Sorted(maps.Keys(p.Task.Config)) {
-		v, _ := json.Marshal(p.Task.Config[k]) // values are JSON values
-		row("config", k+" = "+string(v), p.From["task.config."+k])
-	}
-	runner := fmt.Sprintf("%s scope, group %d", p.Runner.Scope, p.Runner.Group)
-	if p.Runner.Scope == "enterprise" {
-		runner = fmt.Sprintf("enterprise %s, group %d", p.Runner.Enterprise, p.Runner.Group)
-	}
-	row("runner", runner, p.From["runner.scope"])
-	if p.Runner.Registration == "token" {
-		row("", "registers itself by a token", p.From["runner.registration"])
-	}
-	if l := d.Limit; l != nil {
-		row("limit", fmt.Sprintf("%d running per %s, counted as %s", l.Running, l.Per, l.Key), "rule "+d.Rule)
-	}
-	if d.TimeLimit != 0 {
-		row("time limit", d.TimeLimit.String(), d.From["time_limit"])
-	}
-	for i, f := range d.Fallback {
-		said := "after " + f.After.String() + ": "
-		if f.Reason != "" {
-			row("fallback", said+"left out, "+f.Reason, fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
-			continue
-		}
-		row("fallback", said+strings.Join(changes(d.Placement, f.Placement), ", "), fmt.Sprintf("rule %s, fallback %d", d.Rule, i+1))
-	}
-}
-
-// changes says in what a fallback differs from the placement.
-func changes(before, after rules.Placement) []string {
-	lines := func(p rules.Placement) (lines []string) {
-		writePlacement(func(what, value, _ string) { lines = append(lines, what+" "+value) }, rules.Decision{Placement: p})
-		return lines
-	}
-	was, is := lines(before), lines(after)
-	var said []string
-	for _, l := range is {
-		if !slices.Contains(was, l) {
-			said = append(said, l)
-		}
-	}
-	for _, l := range was {
-		what, _, _ := strings.Cut(l, " ")
-		replaced := slices.ContainsFunc(said, func(s string) bool { return strings.HasPrefix(s, what+" ") })
-		if many := what == "constraint" || what == "affinity" || what == "device"; !slices.Contains(is, l) && (many || !replaced) {
-			said = append(said, "without "+l)
-		}
-	}
-	if said == nil {
-		said = []string{"the same"}
-	}
-	return said
 }

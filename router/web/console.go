@@ -94,12 +94,14 @@ var templates = func() map[string]*template.Template {
 }()
 
 var functions = template.FuncMap{
-	"asset": asset,
-	"text":  router.Printable, // for every text of a stranger
-	"took":  took,
-	"utc":   func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
-	"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-	"join":  func(l []string) string { return strings.Join(l, ", ") },
+	"asset":     asset,
+	"text":      router.Printable, // for every text of a stranger
+	"took":      took,
+	"utc":       func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
+	"stamp":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
+	"placement": PlacementRows,
+	"trace":     TraceRows,
+	"join":      func(l []string) string { return strings.Join(l, ", ") },
 }
 
 // took writes a duration as people say it: 480 ms, 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
