@@ -44,6 +44,7 @@ func (a *api) pages() []consolePage {
 		{"/", "now", "Now", true, Viewer, a.nowPage},
 		{"/jobs", "jobs", "Jobs", true, Viewer, a.jobsPage},
 		{"/jobs/{id}", "job", "", false, Viewer, a.jobPage},
+		{"/labels", "labels", "Labels", true, Viewer, a.labelsPage},
 	}
 }
 

@@ -78,6 +78,7 @@ type Books interface {
 	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
 	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
 	Changes(ctx context.Context, after int64, limit int) ([]router.Change, error)
+	Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
 }
 
 const (
@@ -103,8 +104,9 @@ func Handler(c Config) http.Handler {
 
 type api struct {
 	Config
-	hub  *hub
-	said described
+	hub   *hub
+	said  described
+	usage usage
 }
 
 func (a *api) router() *mux.Router {

@@ -59,3 +59,62 @@
     if (ask && !confirm(ask)) e.preventDefault();
   });
 })();
+
+// A form with data-shows="ID" answers as one types: the part of that id is taken
+// from the page that the form leads to. The latest question wins.
+(() => {
+  const lines = (form) => {
+    const query = new URLSearchParams();
+    for (const [k, v] of new FormData(form)) if (v !== "") query.append(k, v);
+    const text = query.toString();
+    return form.getAttribute("action") + (text && "?" + text);
+  };
+  document.addEventListener("refreshed", copies);
+  copies();
+  for (const form of document.querySelectorAll("form[data-shows]")) {
+    let timer, asking;
+    async function ask() {
+      const at = lines(form), part = document.getElementById(form.dataset.shows);
+      asking?.abort();
+      const mine = (asking = new AbortController());
+      part.setAttribute("aria-busy", "true");
+      try {
+        const answer = await fetch(at, { signal: mine.signal, headers: { Accept: "text/html" } });
+        const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+        const next = fresh.getElementById(part.id) ?? fresh.querySelector("main [role=alert]");
+        if (mine.signal.aborted || !next) return;
+        const open = [...part.querySelectorAll("details[id][open]")].map((d) => d.id);
+        part.replaceChildren(...(next.id === part.id ? next.childNodes : [next]));
+        for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+        history.replaceState(null, "", at);
+        copies();
+      } catch (e) {
+        if (e.name === "AbortError") return;
+        const note = document.createElement("p");
+        note.className = "note bad";
+        note.textContent = "The server does not answer; what is below may be old.";
+        part.querySelector(":scope > .note.bad")?.remove();
+        part.prepend(note);
+      } finally { if (asking === mine) part.removeAttribute("aria-busy"); }
+    }
+    form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, 200); });
+    form.addEventListener("submit", (e) => { e.preventDefault(); clearTimeout(timer); ask(); });
+  }
+
+  // What is in .copy gets a button that copies it.
+  function copies() {
+    if (!navigator.clipboard) return;
+    for (const box of document.querySelectorAll(".copy:not(:has(button))")) {
+      const text = box.textContent, button = document.createElement("button");
+      button.type = "button";
+      button.textContent = "Copy";
+      button.setAttribute("aria-label", "Copy " + text.slice(0, 200));
+      button.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(text);
+        button.textContent = "Copied";
+        setTimeout(() => { button.textContent = "Copy"; }, 1500);
+      });
+      box.append(button);
+    }
+  }
+})();

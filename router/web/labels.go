@@ -1,0 +1,308 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+const (
+	useDays     = 7
+	useFresh    = 30 * time.Second // how long counts are shown before they are made anew
+	useScopes   = 64               // whose counts are kept
+	maxUnknown  = 25               // unknown labels that are shown
+	maxTakers   = 4                // rules that are shown of a label
+	maxOnePage  = 100              // labels that are shown; the others are found by the search
+	maxExamples = 3
+)
+
+// A LabelUse is how often a label was asked for, and how long those jobs waited.
+type LabelUse struct {
+	Jobs     int
+	Started  int           // of them those that a runner took
+	P50, P95 time.Duration // from when we heard of a job until a runner took it
+}
+
+// labelUse is what jobs asked for in the last days.
+type labelUse struct {
+	of      *rules.Set
+	at      time.Time
+	entries map[string]LabelUse // by LabelInfo.Name
+	unknown map[string]int      // jobs, by label
+}
+
+// usage keeps the counts for each scope for a while. The zero value is ready.
+type usage struct {
+	mu      sync.Mutex
+	byScope map[string]*labelUse
+}
+
+// used is what the jobs in a scope asked for. It is not to be changed.
+func (a *api) used(ctx context.Context, scope router.Scope) (*labelUse, error) {
+	key := fmt.Sprintf("%t %q", scope == nil, scope)
+	set := a.App.Rules()
+	u := &a.usage
+	u.mu.Lock() // also while it is made, so that many who ask cost one reading
+	defer u.mu.Unlock()
+	if old := u.byScope[key]; old != nil && old.of == set && a.Now().Sub(old.at) < useFresh {
+		return old, nil
+	}
+	demand, err := a.Books.Demand(ctx, scope, a.Now().Add(-useDays*24*time.Hour))
+	if err != nil {
+		return nil, err
+	}
+	if u.byScope == nil || len(u.byScope) >= useScopes {
+		u.byScope = map[string]*labelUse{}
+	}
+	u.byScope[key] = countLabels(set, demand, a.Now())
+	return u.byScope[key], nil
+}
+
+func countLabels(set *rules.Set, demand []router.Demand, now time.Time) *labelUse {
+	l := &labelUse{of: set, at: now, entries: map[string]LabelUse{}, unknown: map[string]int{}}
+	waits := map[string][]time.Duration{}
+	for _, d := range demand {
+		entries, unknown := set.Named(d.Labels)
+		for _, name := range entries {
+			use := l.entries[name]
+			use.Jobs += d.Jobs
+			l.entries[name] = use
+			waits[name] = append(waits[name], d.Waits...)
+		}
+		for _, label := range unknown {
+			l.unknown[label] += d.Jobs
+		}
+	}
+	for name, w := range waits {
+		slices.Sort(w)
+		use := l.entries[name]
+		if use.Started = len(w); use.Started > 0 {
+			use.P50, use.P95 = w[(len(w)-1)/2], w[(len(w)-1)*95/100]
+		}
+		l.entries[name] = use
+	}
+	return l
+}
+
+type labelsView struct {
+	Query   string
+	Total   int // labels that the rules know
+	Labels  []labelView
+	More    int // labels that are found and not shown
+	Unknown []unknownLabel
+	Days    int
+	NoCount bool // how often labels were asked for could not be read
+}
+
+type labelView struct {
+	rules.LabelInfo
+	Words []meaningView
+	Use   LabelUse
+	Param string // what stands for the *; "": nothing to say
+	Takes []takerView
+	More  int    // rules that take it and are not shown
+	Try   string // labels of a job with it, for the playground
+}
+
+type takerView struct{ Rule, RunsOn string }
+
+type unknownLabel struct {
+	Label   string
+	Jobs    int
+	Nearest []string
+}
+
+func (a *api) labelsPage(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	v := labelsView{Query: p.text("q"), Days: useDays}
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+	defer cancel()
+	use, err := a.used(ctx, who(ctx).Scope)
+	if err != nil {
+		a.Logger.Error("cannot count what labels jobs asked for", "err", err)
+		v.NoCount, use = true, &labelUse{}
+	}
+	labels, _ := a.described()
+	v.Total = len(labels)
+	terms := strings.Fields(strings.ToLower(v.Query))
+	for _, info := range labels {
+		l := labelOf(info, use.entries[info.Name])
+		switch {
+		case !l.has(terms):
+		case len(v.Labels) == maxOnePage:
+			v.More++
+		default:
+			v.Labels = append(v.Labels, l)
+		}
+	}
+	for _, label := range slices.SortedFunc(maps.Keys(use.unknown), func(a, b string) int {
+		return cmp.Or(use.unknown[b]-use.unknown[a], strings.Compare(a, b))
+	}) {
+		if len(v.Unknown) == maxUnknown {
+			break
+		}
+		v.Unknown = append(v.Unknown, unknownLabel{label, use.unknown[label], use.of.Nearest(label)})
+	}
+	return v, nil
+}
+
+func labelOf(info rules.LabelInfo, use LabelUse) labelView {
+	l := labelView{LabelInfo: info, Use: use, Param: paramWords(info.Param)}
+	for _, m := range info.Means {
+		l.Words = append(l.Words, meaningOf(m))
+	}
+	l.Examples = l.Examples[:min(len(l.Examples), maxExamples)]
+	for i, r := range info.Rules {
+		if i == maxTakers {
+			l.More = len(info.Rules) - i
+			break
+		}
+		l.Takes = append(l.Takes, takerView{r.Rule, runsOn(r.RunsOn)})
+	}
+	if len(info.Rules) > 0 {
+		l.Try = strings.Join(info.Rules[0].RunsOn, ", ")
+	}
+	return l
+}
+
+// Open reports whether any text may stand for the label's *.
+func (l labelView) Open() bool { return strings.HasSuffix(l.Name, "*") }
+
+// has reports whether each of the terms, in lower case, stands in what is said of the label.
+func (l labelView) has(terms []string) bool {
+	said := []string{l.Name, l.Param}
+	said = append(said, l.Examples...)
+	for _, w := range l.Words {
+		said = append(said, w.Words, w.As)
+	}
+	for _, t := range l.Rules {
+		said = append(said, t.Rule)
+	}
+	all := strings.ToLower(strings.Join(said, "\n"))
+	return !slices.ContainsFunc(terms, func(t string) bool { return !strings.Contains(all, t) })
+}
+
+func paramWords(p *rules.ParamInfo) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Type == "int":
+		return fmt.Sprintf("a whole number from %s to %s", p.Least, p.Most)
+	case p.Type == "size":
+		return fmt.Sprintf("a size from %s to %s", p.Least, p.Most)
+	case p.Pattern != "":
+		return "a text that matches " + p.Pattern
+	}
+	return "one of " + strings.Join(p.OneOf, ", ")
+}
+
+// A meaningView is one thing that a label asks for, in words and, where that
+// says more, as the rules file has it.
+type meaningView struct{ Words, As string }
+
+// fromLabel matches an expression that is just what stands for the * in the label.
+var fromLabel = regexp.MustCompile(`\$\{\{\s*param\.[A-Za-z0-9_]+\s*\}\}`)
+
+// meaningOf says a Meaning in words. Expressions that are more than the label's
+// value stay as they are.
+func meaningOf(m rules.Meaning) meaningView {
+	value := fromLabel.ReplaceAllString(m.Value, "what the label says")
+	switch m.What {
+	case "constraint":
+		return meaningView{"Only nodes whose " + conditionWords(value), m.Value}
+	case "device constraint":
+		return meaningView{"Only devices whose " + conditionWords(value), m.Value}
+	case "affinity":
+		condition, weight, _ := strings.Cut(value, ", weight ")
+		rather := "Rather nodes whose "
+		if strings.HasPrefix(weight, "-") {
+			rather = "Rather not nodes whose "
+		}
+		return meaningView{rather + conditionWords(condition), m.Value}
+	case "device":
+		if count, name, ok := strings.Cut(value, " × "); ok && count == "what the label says" {
+			return meaningView{"As many devices " + name + " as the label says", ""}
+		}
+		return meaningView{"Device: " + value, ""}
+	case "cpu":
+		return meaningView{"CPU: at least " + value, ""}
+	case "cores":
+		return meaningView{"Reserved cores: at least " + value, ""}
+	case "memory":
+		return meaningView{"Memory: at least " + value, ""}
+	case "disk":
+		return meaningView{"Disk: at least " + value, ""}
+	case "memory max":
+		return meaningView{"Memory, where tasks may exceed theirs: up to " + value, ""}
+	case "node pool":
+		return meaningView{"Only nodes of the pool " + value, ""}
+	case "datacenters":
+		return meaningView{"Only nodes in the datacenters " + value, ""}
+	}
+	return meaningView{strings.ToUpper(m.What[:1]) + m.What[1:] + ": " + value, ""}
+}
+
+// conditionWords says a constraint such as "${attr.cpu.arch} = amd64" in words.
+func conditionWords(c string) string {
+	left, rest := c, ""
+	if i := strings.Index(c, "}"); strings.HasPrefix(c, "${") && i > 0 {
+		left, rest = c[2:i], strings.TrimSpace(c[i+1:])
+	}
+	op, value, _ := strings.Cut(rest, " ")
+	verb := map[string]string{
+		"=": "is", "!=": "is not", ">": "is more than", ">=": "is at least", "<": "is less than", "<=": "is at most",
+		"regexp": "matches", "version": "is a version", "semver": "is a version", "is_set": "is set", "is_not_set": "is not set",
+		"set_contains": "contains", "set_contains_all": "contains all of", "set_contains_any": "contains any of",
+	}[op]
+	if verb == "" {
+		return c
+	}
+	name := left
+	switch left {
+	case "attr.cpu.arch":
+		name = "CPU architecture"
+	case "attr.kernel.name":
+		name = "operating system"
+	case "node.class":
+		name = "class"
+	case "node.datacenter":
+		name = "datacenter"
+	case "node.pool":
+		name = "pool"
+	default:
+		if meta, ok := strings.CutPrefix(left, "meta."); ok {
+			name = "metadata " + meta
+		} else if attr, ok := strings.CutPrefix(left, "attr."); ok {
+			name = "attribute " + attr
+		}
+	}
+	return strings.TrimSpace(name + " " + verb + " " + value)
+}
+
+// plain matches a label that YAML takes for a text without quotes, also in a list.
+var plain = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_./=+-]*$`)
+
+// runsOn is the line of a workflow that asks for labels.
+func runsOn(labels []string) string {
+	quoted := make([]string, len(labels))
+	for i, l := range labels {
+		quoted[i] = l
+		if !plain.MatchString(l) || slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off", "y", "n"}, strings.ToLower(l)) {
+			quoted[i] = "'" + strings.ReplaceAll(l, "'", "''") + "'"
+		}
+	}
+	return "runs-on: [" + strings.Join(quoted, ", ") + "]"
+}

@@ -1,0 +1,150 @@
+package web_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/web"
+	"switchyard/rules"
+)
+
+// asked are books of which the demand is told, for a scope.
+type asked struct {
+	web.Books
+	demand []router.Demand
+	fail   error
+	times  int
+	within router.Scope
+	since  time.Time
+}
+
+func (b *asked) Demand(_ context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
+	b.times++
+	b.within, b.since = within, since
+	return b.demand, b.fail
+}
+
+// ruled is an app with other rules.
+type ruled struct {
+	*app
+	set *rules.Set
+}
+
+func (r ruled) Rules() *rules.Set { return r.set }
+
+func parse(t *testing.T, text string) *rules.Set {
+	t.Helper()
+	set, err := rules.Parse("rules.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+const catalogue = `version: 1
+labels:
+  self-hosted: {}
+  linux: {}
+  arm64: { constraints: ['${attr.cpu.arch} = arm64'] }
+  gpu: { devices: [{ name: nvidia/gpu, count: 1 }] }
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 32 }, resources: { cores: '${{ param.cpu }}' } }
+  "zone=*": { param: { name: zone, type: string, one_of: [a, b] }, constraints: ['${meta.zone} != ${{ param.zone }}'], node_pool: far }
+  "run-*": {}
+  big: { resources: { cpu: 8000, memory: 16GiB, disk: 1GiB } }
+rules:
+  - { name: linux, if: has("linux"), jobspec: docker-linux }
+  - { name: beta, if: has("beta") and has("linux"), jobspec: docker-linux }
+`
+
+func TestLabelsAreACatalogue(t *testing.T) {
+	books := &asked{demand: []router.Demand{
+		{Labels: []string{"self-hosted", "Linux", "CPU=4"}, Jobs: 3, Waits: []time.Duration{2 * time.Second, time.Minute}},
+		{Labels: []string{"linux", "run-7", "linus", "<i>x"}, Jobs: 2},
+	}}
+	now := t0
+	s := serve(t, func(c *web.Config) {
+		books.Books, c.Books = c.Books, books
+		c.App = ruled{&app{}, parse(t, catalogue)}
+		c.Now = func() time.Time { return now }
+	})
+	page := s.get("/labels", http.StatusOK)
+	for _, want := range []string{
+		`id="label-arm64"`, "Only nodes whose CPU architecture is arm64", "${attr.cpu.arch} = arm64",
+		"Device: 1 × nvidia/gpu", "runs-on: [self-hosted, linux, gpu]", `href="/playground?labels=self-hosted%2c%20linux%2c%20gpu"`,
+		"a whole number from 1 to 32", "Reserved cores: at least what the label says", "one of a, b", "metadata zone is not what the label says", "Only nodes of the pool far",
+		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "makes the label unique to a run", "only conditions of rules ask for it",
+		`<a href="/jobs?label=self-hosted">3 jobs</a>`, `<a href="/jobs?label=linux">5 jobs</a>`, "median wait 2.0 s,<br>95 % within 2.0 s", "none has a runner yet", "not asked for in 7 days",
+		`<bdi>linus</bdi>`, `&lt;i&gt;x`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page of labels has no %q", want)
+		}
+	}
+	if strings.Contains(page, "<i>x") || books.within != nil || !books.since.Equal(t0.Add(-7*24*time.Hour)) {
+		t.Errorf("within %v since %v:\n%s", books.within, books.since, page)
+	}
+	if s.get("/labels", http.StatusOK); books.times != 1 {
+		t.Errorf("the books were read %d times for two pages, want once", books.times)
+	}
+	now = now.Add(time.Hour)
+	if s.get("/labels", http.StatusOK); books.times != 2 {
+		t.Errorf("an hour later the books were read %d times, want twice", books.times)
+	}
+	for query, want := range map[string]string{"ARCHITECTURE": "arm64", "nvidia": "gpu", "beta": "beta", "whole+number": "cpu=*", "far": "zone=*"} {
+		found := s.get("/labels?q="+query, http.StatusOK)
+		if n := strings.Count(found, `id="label-`); n != 1 || !strings.Contains(found, `id="label-`+want+`"`) {
+			t.Errorf("a search for %s finds %d labels, want %s", query, n, want)
+		}
+	}
+	if none := s.get("/labels?q=%3Cb%3E", http.StatusOK); !strings.Contains(none, "No label is like “&lt;b&gt;”") {
+		t.Errorf("a search that finds nothing: %s", none)
+	}
+	s.get("/labels?x=1", http.StatusBadRequest)
+
+	now, books.fail = now.Add(time.Hour), errors.New("the disk is gone")
+	if page := s.get("/labels", http.StatusOK); !strings.Contains(page, "cannot be read now") || !strings.Contains(page, `id="label-gpu"`) || strings.Contains(page, "the disk") {
+		t.Errorf("with unreadable books: %s", page)
+	}
+	if !strings.Contains(s.log.String(), "the disk is gone") {
+		t.Errorf("the log has not why: %s", s.log.String())
+	}
+}
+
+func TestNoLabelsAreSaidToBeNone(t *testing.T) {
+	s := serve(t, func(c *web.Config) {
+		c.App = ruled{&app{}, parse(t, "version: 1\nrules: [{ name: all, if: 'repo.private', jobspec: docker-linux }]\n")}
+	})
+	if page := s.get("/labels", http.StatusOK); !strings.Contains(page, "self-hosted") && !strings.Contains(page, "The rules know no labels.") {
+		t.Errorf("without a vocabulary: %s", page)
+	}
+}
+
+// A page of very many labels, with very long texts, stays small.
+func TestManyLabelsStayOnASmallPage(t *testing.T) {
+	var text strings.Builder
+	text.WriteString("version: 1\nlabels:\n")
+	for i := range 600 {
+		fmt.Fprintf(&text, "  label-number-%d: { constraints: ['${meta.some-key} = %s'] }\n", i, strings.Repeat("x", 100))
+	}
+	text.WriteString("rules:\n")
+	for i := range 10 {
+		fmt.Fprintf(&text, "  - { name: rule-number-%d, if: 'has(\"label-number-%d\")', jobspec: docker-linux }\n", i, i)
+	}
+	books := &asked{}
+	for i := range 5000 {
+		books.demand = append(books.demand, router.Demand{Labels: []string{fmt.Sprint(i, strings.Repeat("y", 240))}, Jobs: 1})
+	}
+	s := serve(t, func(c *web.Config) {
+		books.Books, c.Books = c.Books, books
+		c.App = ruled{&app{}, parse(t, text.String())}
+	})
+	if page := s.get("/labels", http.StatusOK); len(page) > 200_000 || !strings.Contains(page, "more labels") {
+		t.Errorf("the page has %d bytes, want fewer than 200,000", len(page))
+	}
+}
