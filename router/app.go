@@ -17,6 +17,7 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 
 	"switchyard/rules"
@@ -46,7 +47,8 @@ type Config struct {
 
 	NetListen func(network, addr string) (net.Listener, error) // opens the listeners; nil: net.Listen
 
-	Metrics *Metrics // shown on the operators' listener; nil: new ones
+	Metrics *Metrics             // shown on the operators' listener; nil: new ones
+	Traces  trace.TracerProvider // of what follows each job, see TraceIDs; nil: nobody follows
 
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
@@ -267,6 +269,12 @@ func (w *worker) learn(ctx context.Context, d Delivery) (changed bool, err error
 		w.nudge()
 		w.look(d.Job.ID)
 		w.begun(ctx, d, runner)
+	}
+	if w.Traces != nil {
+		w.traceDelivery(ctx, d, err)
+		if changed && d.Action == "completed" {
+			w.traceEnd(ctx, d.Job.ID)
+		}
 	}
 	return changed, err
 }

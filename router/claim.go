@@ -41,6 +41,7 @@ const (
 // it is not and 503 if Nomad cannot say, and GitHub is asked whether its job is
 // still queued.
 func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
+	began := w.Now()
 	rw.Header().Set("Cache-Control", "no-store")
 	token, ok := strings.CutPrefix(req.Header.Get("Authorization"), "Bearer ")
 	if !ok || token == "" || len(token) > maxToken {
@@ -68,6 +69,9 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	log := w.Logger.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID)
+	if c.Job.Decision != nil {
+		log = log.With("rule", c.Job.Decision.Rule)
+	}
 	if !c.Needed {
 		log.Info("runner not needed any more", "state", c.Job.State)
 		rw.WriteHeader(http.StatusOK)
@@ -78,8 +82,12 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		w.look(meant.Runner.JobID) // the runner that was to serve it may be there now
 	}
 
-	w.claimed(c)
-	answer, err := w.configure(ctx, &c)
+	w.claimed(ctx, c)
+	ctx, claiming := w.span(ctx, c.Job, "claim", began)
+	defer func() { claiming.with("nomad_job", c.Runner.ID).with("runner", c.Runner.Name).end(w.Now(), err) }()
+	configuring, s := w.span(ctx, c.Job, "configure", w.Now())
+	answer, err := w.configure(configuring, &c)
+	s.end(w.Now(), err)
 	if err != nil {
 		http.Error(rw, w.unconfigured(ctx, c, err), http.StatusServiceUnavailable)
 		return
@@ -102,7 +110,7 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 
 // claimed observes a claim. A runner that Nomad has not told of yet has got its
 // node a moment ago.
-func (w *worker) claimed(c Claimed) {
+func (w *worker) claimed(ctx context.Context, c Claimed) {
 	now := w.Now()
 	d, placed := c.Job.Decision, c.Runner.PlacedAt
 	if d == nil {
@@ -113,6 +121,7 @@ func (w *worker) claimed(c Claimed) {
 	}
 	lasted(w.Metrics.placed, c.Job, d, placed)
 	lasted(w.Metrics.claimed, c.Job, d, now)
+	w.tracePlace(ctx, c, placed)
 }
 
 // A refusal is the answer to a claim that spends no token.

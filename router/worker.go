@@ -147,7 +147,10 @@ func (w *worker) send(ctx context.Context, j Job) {
 	j, err := w.takeUp(ctx, j)
 	if err == nil {
 		var d rules.Decision
-		if d, err = w.decide(ctx, j); err != nil {
+		deciding, s := w.span(ctx, j, "decide", w.Now())
+		d, err = w.decide(deciding, j)
+		s.with("rule", d.Rule).with("outcome", string(d.Outcome)).end(w.Now(), err)
+		if err != nil {
 			err = w.undecided(ctx, j, d, err)
 		} else {
 			w.Metrics.decided(j, &d)
@@ -204,10 +207,12 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	w.starts(r.ID)
 	defer w.hasStarted(r.ID)
 	began := w.Now()
-	started, err := w.start(ctx, StartRequest{
+	registering, s := w.span(ctx, j, "register", began)
+	started, err := w.start(registering, StartRequest{
 		Runner: r, Job: j, Rule: d.Rule, Placement: j.Placement(d),
 		ClaimURL: w.PublicURL + ClaimPath, ClaimToken: token,
 	})
+	s.with("rule", d.Rule).with("nomad_job", r.ID).end(w.Now(), err)
 	if ctx.Err() != nil {
 		return nil // cut off: whatever Nomad did, the next process finds it
 	}

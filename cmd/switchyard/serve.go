@@ -181,6 +181,19 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	traces, err := newTraces(ctx, logger)
+	if err != nil {
+		return err
+	}
+	if traces != nil {
+		defer func() {
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tracesTimeout)
+			defer cancel()
+			if err := traces.Shutdown(ctx); err != nil {
+				logger.Warn("the last traces were not sent", "err", err)
+			}
+		}()
+	}
 	cluster, err := nomad.New(nomad.Config{Jobspecs: content.specs, Logger: logger, Called: metrics.NomadCalled})
 	if err != nil {
 		return err
@@ -199,11 +212,16 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err := keepNumbers(ctx, st, instances); err != nil {
 		return err
 	}
-	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, token: token}, router.Config{
+	parts := appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, token: token}
+	config := router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
 		RulesVersion: content.version(""),
-	})
+	}
+	if traces != nil { // a nil one is not nil as an interface
+		config.Traces = traces
+	}
+	app, err := newApp(parts, config)
 	if err != nil {
 		return err
 	}
@@ -247,6 +265,9 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 	}
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
+	}
+	if c.Traces != nil {
+		c.Logger = router.TraceLogs(c.Logger, p.github)
 	}
 	c.API = func(app *router.App) http.Handler {
 		w := web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now}
