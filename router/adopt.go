@@ -117,6 +117,13 @@ func (e *earlier) end() {
 	e.done = true
 }
 
+// underWay reports whether the first look goes on.
+func (e *earlier) underWay() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.looking && !e.done
+}
+
 // pass is for after each pass.
 func (e *earlier) pass() {
 	e.mu.Lock()

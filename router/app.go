@@ -79,7 +79,8 @@ type App struct {
 	public, admin net.Listener
 	webhook       http.Handler
 	metrics       *prometheus.Registry // of this App alone, beside Config.Metrics
-	stopping      chan struct{}        // see Stopping
+	probed        readiness
+	stopping      chan struct{} // see Stopping
 }
 
 // New checks the configuration and opens the listeners, so that their
@@ -340,22 +341,18 @@ func (a *App) publicHandler() http.Handler {
 }
 
 // adminHandler is for operators: /healthz says that the process lives,
-// /readyz that the store answers, with the number of jobs in each state and
-// the rules in force. /metrics is for Prometheus. All else is Config.API's.
+// /readyz is a Readiness, /metrics is for Prometheus. All else is Config.API's.
 func (a *App) adminHandler() http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	}).Methods(http.MethodGet, http.MethodHead)
 	r.HandleFunc("/readyz", func(w http.ResponseWriter, req *http.Request) {
-		ctx, cancel := context.WithTimeout(req.Context(), storeTimeout)
-		defer cancel()
-		counts, err := a.Store.Counts(ctx)
-		if err != nil {
-			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"status": "not ready", "reason": "the store does not answer: " + err.Error()})
-			return
+		r, status := a.Readiness(req.Context()), http.StatusOK
+		if r.Status == "not ready" {
+			status = http.StatusServiceUnavailable
 		}
-		writeJSON(w, http.StatusOK, map[string]any{"status": "ok", "jobs": counts, "rules": a.RulesStatus()})
+		writeJSON(w, status, r)
 	}).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{a.Metrics.registry, a.metrics}, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, Registry: a.metrics,

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -164,7 +165,9 @@ func (s *side) called(call string, status int, took time.Duration) {
 	}
 	s.calls[call] = true
 	switch {
-	case status == 0 || status == 401 || status == 403 || status == 429 || status > 500: // Nomad answers 500 to what it refuses
+	case status == http.StatusInternalServerError && strings.HasSuffix(call, " job") && !strings.HasPrefix(call, "read "):
+		// Nomad's answer to a job that it refuses, too: it says nothing of Nomad.
+	case status == 0 || status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusTooManyRequests || status >= 500:
 		if s.bad.status = status; s.bad.since.IsZero() {
 			s.bad.since = time.Now()
 		}

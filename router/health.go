@@ -1,0 +1,124 @@
+package router
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	readyAge  = 2 * time.Second // for so long what the store answered is shown again
+	readyMark = "ready"         // written to see that the store can be
+)
+
+// A Readiness is what /readyz answers. Its JSON form is a contract.
+//
+// Only what keeps this process from doing its part makes it not ready, which
+// is the store: without it a delivery cannot be taken. What all replicas would
+// suffer together, as that Nomad is away, makes it degraded: deliveries are taken
+// all the same, and wait. To take it out of service would lose them.
+type Readiness struct {
+	Status string           `json:"status"`           // ok, degraded or not ready
+	Reason string           `json:"reason,omitempty"` // of the first check that is not ok
+	Checks []Check          `json:"checks"`
+	Jobs   map[JobState]int `json:"jobs,omitempty"` // how many are in each state; null when the store does not say
+	Rules  RulesStatus      `json:"rules"`
+}
+
+// A Check is one thing that was looked at.
+type Check struct {
+	Name   string    `json:"name"`             // store, first_look, nomad, github or rules
+	Status string    `json:"status"`           // ok, warning or failed
+	Reason string    `json:"reason,omitempty"` // one sentence
+	Since  time.Time `json:"since,omitzero"`
+}
+
+// readiness is asked of the store at most once in a while, however many ask.
+type readiness struct {
+	mu     sync.Mutex // held while the store is asked
+	at     time.Time
+	failed time.Time // since when the store fails; zero: it does not
+	reason string
+	counts map[JobState]int
+}
+
+// store writes to the store and reads from it.
+func (r *readiness) store(ctx context.Context, s Store) (Check, map[JobState]int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now := time.Now(); now.Sub(r.at) >= readyAge {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		defer cancel()
+		counts, err := s.Counts(ctx)
+		reason := ""
+		if err != nil {
+			reason = "the store does not answer: " + err.Error()
+		} else if err = s.SetMark(ctx, readyMark, now.UTC().Format(time.RFC3339)); err != nil {
+			reason = "the store cannot be written; is its disk full? " + err.Error()
+		}
+		switch {
+		case err == nil:
+			r.failed = time.Time{}
+		case r.failed.IsZero():
+			r.failed = now
+		}
+		r.at, r.reason, r.counts = now, reason, counts
+	}
+	if r.reason != "" {
+		return Check{"store", "failed", r.reason, r.failed}, r.counts
+	}
+	return Check{Name: "store", Status: "ok"}, r.counts
+}
+
+// Readiness looks at everything.
+func (a *App) Readiness(ctx context.Context) Readiness {
+	r := Readiness{Status: "ok", Rules: a.RulesStatus()}
+	store, counts := a.probed.store(ctx, a.Store)
+	r.Jobs = counts
+	look := Check{Name: "first_look", Status: "ok"}
+	if a.earlier.underWay() {
+		look = Check{Name: "first_look", Status: "warning", Reason: "a first look at GitHub is under way, as the database is new: not all jobs are known"}
+	}
+	loaded := Check{Name: "rules", Status: "ok"}
+	if e := r.Rules.Error; e != nil {
+		loaded = Check{"rules", "warning", "newer rules were refused, and the old ones are in force: " + e.Reason, e.Since}
+	}
+	r.Checks = []Check{store, look, a.Metrics.nomad.check("nomad", "Nomad"), a.Metrics.github.check("github", "GitHub"), loaded}
+	for _, c := range r.Checks {
+		switch {
+		case c.Status == "failed":
+			r.Status = "not ready"
+		case c.Status == "warning" && r.Status == "ok":
+			r.Status = "degraded"
+		default:
+			continue
+		}
+		if r.Reason == "" {
+			r.Reason = c.Reason
+		}
+	}
+	return r
+}
+
+// check says what the last answers tell of a side.
+func (s *side) check(name, who string) Check {
+	bad := s.state()
+	reason := ""
+	switch {
+	case bad.since.IsZero():
+		return Check{Name: name, Status: "ok"}
+	case bad.status == 0:
+		reason = who + " cannot be reached"
+	case bad.status == http.StatusUnauthorized:
+		reason = who + " refuses the login: is the token, or the App's key, good?"
+	case bad.status == http.StatusForbidden:
+		reason = who + " does not let the login do what it must; jobs that wait for it say what is missing"
+	case bad.status == http.StatusTooManyRequests:
+		reason = who + " takes no more requests for now"
+	default:
+		reason = fmt.Sprintf("%s answers %d", who, bad.status)
+	}
+	return Check{name, "warning", reason, bad.since}
+}

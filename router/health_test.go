@@ -1,0 +1,159 @@
+package router_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/nomadsim"
+	"switchyard/rules"
+)
+
+// readyz asks until the answer is as ok wants it.
+func readyz(t *testing.T, app *router.App, what string, ok func(code int, r router.Readiness) bool) router.Readiness {
+	t.Helper()
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		resp, err := http.Get("http://" + app.AdminAddr() + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r router.Readiness
+		err = json.NewDecoder(resp.Body).Decode(&r)
+		resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok(resp.StatusCode, r) {
+			return r
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("not seen: %s; /readyz is %d %+v", what, resp.StatusCode, r)
+		}
+	}
+}
+
+// is returns the check of a name.
+func is(t *testing.T, r router.Readiness, name string) router.Check {
+	t.Helper()
+	for _, c := range r.Checks {
+		if c.Name == name {
+			return c
+		}
+	}
+	t.Fatalf("there is no check %s: %+v", name, r.Checks)
+	return router.Check{}
+}
+
+// full is a store whose disk is full, or that does not answer.
+type full struct {
+	router.Store
+	disk, mute atomic.Bool
+}
+
+func (f *full) SetMark(ctx context.Context, name, value string) error {
+	if f.disk.Load() {
+		return errors.New("database or disk is full (13)")
+	}
+	return f.Store.SetMark(ctx, name, value)
+}
+
+func (f *full) Counts(ctx context.Context) (map[router.JobState]int, error) {
+	if f.mute.Load() {
+		return nil, errors.New("disk I/O error")
+	}
+	return f.Store.Counts(ctx)
+}
+
+func TestOnlyTheStoreMakesARouterNotReady(t *testing.T) {
+	f := &full{Store: openStore(t)}
+	count := router.NewMetrics()
+	r := start(t, f, &cluster{}, &hub{}, func(c *router.Config) { c.Metrics = count })
+	fine := func(code int, r router.Readiness) bool { return code == http.StatusOK && r.Status == "ok" }
+	readyz(t, r.app, "all is well", fine)
+
+	for what, flag := range map[string]*atomic.Bool{"disk is full": &f.disk, "does not answer": &f.mute} {
+		flag.Store(true)
+		got := readyz(t, r.app, what, func(code int, r router.Readiness) bool { return code == http.StatusServiceUnavailable })
+		if c := is(t, got, "store"); got.Status != "not ready" || c.Status != "failed" || !strings.Contains(c.Reason, what) || c.Since.IsZero() || got.Reason != c.Reason {
+			t.Errorf("%s: %+v", what, got)
+		}
+		flag.Store(false)
+		readyz(t, r.app, "it is well again", fine)
+	}
+
+	// What all replicas would suffer together is told, and no more.
+	for _, bad := range []struct {
+		check  string
+		status int
+		called func(string, int, time.Duration)
+		says   string
+	}{
+		{"nomad", 0, count.NomadCalled, "Nomad cannot be reached"},
+		{"nomad", 403, count.NomadCalled, "does not let the login"},
+		{"github", 401, count.GitHubCalled, "GitHub refuses the login"},
+		{"github", 503, count.GitHubCalled, "GitHub answers 503"},
+	} {
+		bad.called("read job", bad.status, time.Millisecond)
+		got := readyz(t, r.app, bad.says, func(code int, r router.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
+		if c := is(t, got, bad.check); c.Status != "warning" || !strings.Contains(c.Reason, bad.says) || c.Since.IsZero() {
+			t.Errorf("%s: %+v", bad.says, c)
+		}
+		bad.called("read job", 200, time.Millisecond)
+		readyz(t, r.app, "it is well again", fine)
+	}
+	count.NomadCalled("register job", 500, time.Millisecond) // a job that Nomad refuses
+	r.app.RefuseRules(router.RefusedRules{Reason: "rules.yaml:1:1: no"})
+	got := readyz(t, r.app, "the rules are refused", func(code int, r router.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
+	if c := is(t, got, "rules"); c.Status != "warning" || !strings.Contains(c.Reason, "rules.yaml:1:1") {
+		t.Errorf("the rules are %+v", c)
+	}
+	if c := is(t, got, "nomad"); c.Status != "ok" {
+		t.Errorf("a job that Nomad refuses makes it %+v", c)
+	}
+}
+
+// unhurried is a GitHub whose repositories take their time.
+type unhurried struct {
+	*hub
+	gate chan struct{}
+}
+
+func (s unhurried) Repositories(ctx context.Context, each func(rules.Repo) error) error {
+	select {
+	case <-s.gate:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func TestAFirstLookIsToldOf(t *testing.T) {
+	h := unhurried{&hub{}, make(chan struct{})}
+	r := start(t, openStore(t), &cluster{}, h.hub, func(c *router.Config) { c.GitHub = h })
+	got := readyz(t, r.app, "the first look", func(code int, r router.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
+	if c := is(t, got, "first_look"); c.Status != "warning" {
+		t.Errorf("the first look is %+v", c)
+	}
+	close(h.gate)
+	readyz(t, r.app, "its end", func(_ int, r router.Readiness) bool { return r.Status == "ok" })
+}
+
+func TestANomadWithoutALeaderIsToldOf(t *testing.T) {
+	w := newWorld(t, plainRule)
+	w.start(quick)
+	readyz(t, w.app, "all is well", func(_ int, r router.Readiness) bool { return r.Status == "ok" })
+	w.nomad.SetFault(nomadsim.NoLeader, 0)
+	got := readyz(t, w.app, "Nomad has no leader", func(code int, r router.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
+	if c := is(t, got, "nomad"); c.Reason != "Nomad answers 500" {
+		t.Errorf("Nomad is %+v", c)
+	}
+	w.nomad.SetFault(nomadsim.Healthy, 0)
+	readyz(t, w.app, "all is well again", func(_ int, r router.Readiness) bool { return r.Status == "ok" })
+}
