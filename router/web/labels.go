@@ -135,7 +135,7 @@ func (a *api) labelsPage(req *http.Request) (any, error) {
 		a.Logger.Error("cannot count what labels jobs asked for", "err", err)
 		v.NoCount, use = true, &labelUse{}
 	}
-	labels, _ := a.described()
+	labels, _, _ := a.described()
 	v.Total = len(labels)
 	terms := strings.Fields(strings.ToLower(v.Query))
 	for _, info := range labels {
