@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"switchyard/router"
@@ -32,18 +34,20 @@ type explainFlags struct {
 	labels                        []string
 	fork                          bool
 	job, workflow, branch, sender string
-	format, render                string
+	render                        string
 	run                           string
 	all                           bool
+	operator                      // with a server: its rules in force are asked
 }
 
 func explainCommand() *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
-		Use:   "explain --rules FILE (--repo OWNER/NAME --labels a,b,c | --payload FILE)",
+		Use:   "explain (--rules FILE | --server URL) (--repo OWNER/NAME --labels a,b,c | --payload FILE)",
 		Short: "Say what the rules decide for a job, and why",
 		Long: `Explain decides a job as the server would, and says where each part of the
-decision came from and why each earlier rule did not take the job.
+decision came from and why each earlier rule did not take the job. With --server
+it is by the rules that a running server has in force.
 
 Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 		Example: "  switchyard explain --rules rules.example.yaml --repo acme/web --labels self-hosted,linux,x64",
@@ -54,7 +58,9 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.StringVar(&f.rules, "rules", "", "rules `file`, or directory of them (required)")
+	fl.StringVar(&f.rules, "rules", "", "rules `file`, or directory of them")
+	fl.StringVar(&f.server, "server", "", "`URL` of a server's --admin-listen, for its rules; without --rules also SWITCHYARD_SERVER")
+	f.tokenFlag(fl)
 	fl.StringVar(&f.repo, "repo", "", "repository of the job, as `owner/name`")
 	fl.StringVar(&f.host, "host", rules.DefaultHost, "of the GitHub that the job is on")
 	fl.StringSliceVar(&f.labels, "labels", nil, "the job's `labels`, separated by commas")
@@ -81,37 +87,40 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 	if f.render != "" && f.render != "json" {
 		return fmt.Errorf("--render %q: want json", f.render)
 	}
-	if f.rules == "" {
-		return errors.New("--rules FILE is missing; for example: --rules rules.example.yaml")
+	if f.rules == "" && f.server == "" {
+		f.server = os.Getenv(envName("server"))
+	}
+	switch {
+	case f.rules == "" && f.server == "":
+		return errors.New("--rules FILE is missing; for example: --rules rules.example.yaml; or --server URL, for the rules that a server has in force")
+	case f.rules != "" && f.server != "":
+		return errors.New("--rules and --server are given: leave one out")
 	}
 	job, err := f.describedJob(stdin)
 	if err != nil {
 		return err
 	}
-	set, specs, err := loadRules(stderr, f.rules, f.specDir)
-	if errors.Is(err, errNo) {
-		return &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
+	run, err := describedRun(f.run)
+	if err != nil {
+		return err
+	}
+	var answer web.Answer
+	if f.server != "" {
+		answer, err = f.ask(ctx, job, run)
+	} else {
+		answer, err = f.decide(ctx, stderr, job, run)
 	}
 	if err != nil {
 		return err
 	}
-
-	facts := job.Facts()
-	if facts.Run, err = describedRun(f.run); err != nil {
-		return err
-	}
-	d := set.Decide(facts, true)
-	if f.all {
-		d = set.Explain(facts)
-	}
+	d := answer.Decision
 	switch {
 	case f.render == "json" && d.Outcome == rules.Routed:
-		client, err := nomad.New(nomad.Config{Jobspecs: specs})
-		if err != nil {
-			return err
+		if answer.NotRendered != "" {
+			return errors.New(router.Printable(answer.NotRendered))
 		}
-		rendered, err := desk{client, f.publicURL}.Render(ctx, job, d)
-		if err != nil {
+		var rendered struct{ Job *api.Job }
+		if err := json.Unmarshal(answer.NomadJob, &rendered); err != nil {
 			return err
 		}
 		if err := writeJSON(stdout, rendered); err != nil {
@@ -120,9 +129,6 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 	case f.render == "json":
 		fmt.Fprintf(stderr, "switchyard: %s: %s\n", d.Outcome, router.Printable(d.Reason))
 	case f.format == "json":
-		if d.Trace == nil { // no rule was looked at
-			d.Trace = []rules.Step{}
-		}
 		if err := writeJSON(stdout, d); err != nil {
 			return err
 		}
@@ -138,6 +144,52 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 		return &exitError{exitUnknown, fmt.Errorf("say what run it is, for example: --run event=pull_request,fork=true,actor=octocat")}
 	}
 	return errNo
+}
+
+// decide asks the rules file.
+func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.Job, run *rules.Run) (web.Answer, error) {
+	set, specs, err := loadRules(stderr, f.rules, f.specDir)
+	if errors.Is(err, errNo) {
+		return web.Answer{}, &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
+	}
+	if err != nil {
+		return web.Answer{}, err
+	}
+	facts := job.Facts()
+	facts.Run = run
+	answer := web.Answer{Decision: set.Decide(facts, true)}
+	if f.all {
+		answer.Decision = set.Explain(facts)
+	}
+	if answer.Decision.Trace == nil { // no rule was looked at
+		answer.Decision.Trace = []rules.Step{}
+	}
+	if f.render == "" || answer.Decision.Outcome != rules.Routed {
+		return answer, nil
+	}
+	client, err := nomad.New(nomad.Config{Jobspecs: specs})
+	if err != nil {
+		return answer, err
+	}
+	answer.NomadJob, err = desk{client, f.publicURL}.Render(ctx, job, answer.Decision)
+	return answer, err
+}
+
+// ask asks a running server.
+func (f *explainFlags) ask(ctx context.Context, job router.Job, run *rules.Run) (answer web.Answer, err error) {
+	labels := job.Labels
+	if labels == nil {
+		labels = []string{}
+	}
+	q := web.Question{
+		Repo: job.Repo.FullName, Host: job.Repo.Host, Visibility: job.Repo.Visibility, Fork: job.Repo.Fork, Labels: labels,
+		Job: job.Name, Workflow: job.Workflow, Branch: job.Branch, Sender: job.Sender, Attempt: job.Attempt, Run: run, All: f.all, Render: f.render != "",
+	}
+	if q.Visibility == "" && !job.Repo.Private {
+		q.Visibility = "public"
+	}
+	err = f.operator.ask(ctx, http.MethodPost, web.Prefix+"/explain", nil, q, &answer)
+	return answer, err
 }
 
 // describedRun reads --run; "" is a run that is not known.

@@ -27,7 +27,8 @@ type Question struct {
 	Workflow   string      `json:"workflow,omitempty"`
 	Branch     string      `json:"branch,omitempty"`
 	Sender     string      `json:"sender,omitempty"`
-	Run        *router.Run `json:"run,omitempty"` // null: it is not known
+	Attempt    int         `json:"attempt,omitempty"` // of the run; 0: the first
+	Run        *router.Run `json:"run,omitempty"`     // null: it is not known
 
 	All    bool `json:"all,omitempty"`    // trace every rule, also those after the one that took the job
 	Render bool `json:"render,omitempty"` // with the Nomad job
@@ -59,7 +60,7 @@ func (q Question) job() (router.Job, error) {
 			Private: q.Visibility != "public", Visibility: q.Visibility, Fork: q.Fork,
 		},
 		Name: q.Job, Workflow: q.Workflow, Branch: q.Branch, Sender: q.Sender,
-		Labels: q.Labels, Attempt: 1, Try: 1,
+		Labels: q.Labels, Attempt: max(q.Attempt, 1), Try: 1,
 	}
 	if j.Repo.Host == "" {
 		j.Repo.Host = rules.DefaultHost
@@ -82,7 +83,7 @@ func (a *api) ask(ctx context.Context, q Question) (Answer, error) {
 	if q.JobID == 0 {
 		j, err = q.job()
 	} else {
-		if rest := q; rest.Repo+rest.Host+rest.Visibility+rest.Job+rest.Workflow+rest.Branch+rest.Sender != "" || q.Labels != nil || q.Run != nil || q.Fork {
+		if rest := q; rest.Repo+rest.Host+rest.Visibility+rest.Job+rest.Workflow+rest.Branch+rest.Sender != "" || q.Labels != nil || q.Run != nil || q.Fork || q.Attempt != 0 {
 			return Answer{}, refuse(http.StatusBadRequest, "job_id already says the job: leave the other facts out")
 		}
 		if j, err = a.Books.Job(ctx, q.JobID); err == nil && !who(ctx).Scope.Has(j.Repo) {

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router"
+	"switchyard/router/web"
+)
+
+func fleetCommand() *cobra.Command {
+	var o operator
+	var nodes bool
+	cmd := &cobra.Command{
+		Use:   "fleet",
+		Short: "Show Nomad's nodes and which rules they could serve",
+		Long: `Fleet asks a running server which nodes Nomad has, by platform, class and pool,
+and how many of them could serve the plainest job of each rule: now, when they
+are idle, if they were in service (away), or never, and the first reason why not.
+
+Exit code 0: for each rule there is a node in service. 1: for some rule there is
+none. 2: could not tell.`,
+		Example: "  switchyard fleet --nodes",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			columns, _ := width(cmd.OutOrStdout())
+			var f router.Fleet
+			err := show(cmd, &o, func(ctx context.Context) (router.Fleet, error) {
+				f = router.Fleet{}
+				err := o.ask(ctx, http.MethodGet, web.Prefix+"/fleet", nil, nil, &f)
+				return f, err
+			}, func(out io.Writer, f router.Fleet) error { return writeFleet(out, f, nodes, columns, time.Now()) })
+			switch {
+			case err != nil:
+				return err
+			case f.At == nil:
+				return &exitError{code: exitUnknown} // it was printed why
+			}
+			for _, r := range f.Rules {
+				if r.Now+r.Idle == 0 {
+					return errNo
+				}
+			}
+			return nil
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.BoolVar(&nodes, "nodes", false, "list each node, too")
+	o.flags(fl)
+	return cmd
+}
+
+func writeFleet(out io.Writer, f router.Fleet, nodes bool, columns int, now time.Time) error {
+	if p := f.Problem; p != nil {
+		said := fmt.Sprintf("Nomad does not answer for %s: %s", ago(now, p.Since), router.Printable(p.Reason))
+		if f.At != nil {
+			said += fmt.Sprintf("\nthis is how it was %s ago", ago(now, *f.At))
+		}
+		if _, err := fmt.Fprintln(out, said+"\n"); err != nil {
+			return err
+		}
+	}
+	if f.At == nil {
+		return nil
+	}
+	t := table{columns: columns}
+	t.row("OS", "ARCH", "CLASS", "POOL", "NODES", "READY", "CPU", "MEMORY")
+	for _, g := range f.Groups {
+		t.row(orDash(g.OS), orDash(g.Arch), orDash(g.Class), orDash(g.Pool), strconv.Itoa(g.Nodes), strconv.Itoa(g.Ready), share(g.Used.CPU, g.Total.CPU, 1000, "GHz"), share(g.Used.MemoryMB, g.Total.MemoryMB, 1024, "GiB"))
+	}
+	if nodes {
+		t.row()
+		t.row("NODE", "STATE", "CLASS", "POOL", "DATACENTER", "RUNNING", "CPU", "MEMORY")
+		for _, n := range f.Nodes {
+			t.row(n.Name, n.State, orDash(n.Class), n.Pool, n.Datacenter, strconv.Itoa(n.Running), share(n.Used.CPU, n.Total.CPU, 1000, "GHz"), share(n.Used.MemoryMB, n.Total.MemoryMB, 1024, "GiB"))
+		}
+		if f.More > 0 {
+			t.row(fmt.Sprintf("and %d more", f.More))
+		}
+	}
+	if err := t.write(out); err != nil {
+		return err
+	}
+	t = table{columns: columns}
+	t.row()
+	t.row("RULE", "NOW", "IDLE", "AWAY", "NEVER", "WHY")
+	for _, r := range f.Rules {
+		t.row(r.Rule, strconv.Itoa(r.Now), strconv.Itoa(r.Idle), strconv.Itoa(r.Away), strconv.Itoa(r.Never), why(r))
+	}
+	return t.write(out)
+}
+
+// why is the reason of most nodes that keeps a rule from a node in service.
+func why(r router.RuleFleet) string {
+	if r.Problem != "" || r.Now > 0 {
+		return r.Problem
+	}
+	nodes := map[string]int{}
+	most := ""
+	for _, c := range r.Cells {
+		for _, w := range c.Why {
+			nodes[w.Text] += w.Nodes
+			if most == "" || nodes[w.Text] > nodes[most] {
+				most = w.Text
+			}
+		}
+	}
+	if most == "" {
+		return ""
+	}
+	if nodes[most] == 1 {
+		return "1 node " + most
+	}
+	return fmt.Sprintf("of %d nodes each %s", nodes[most], most)
+}
+
+func share(used, total, unit int, name string) string {
+	return fmt.Sprintf("%.3g of %.4g %s", float64(used)/float64(unit), float64(total)/float64(unit), name)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
