@@ -1,6 +1,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -15,9 +16,10 @@ import (
 const (
 	liveEvery   = 500 * time.Millisecond // between two looks at the books, while anyone follows
 	liveBeat    = 20 * time.Second       // so that proxies keep a quiet stream
-	liveBuffer  = 256                    // changes that wait for a slow client; then it is told to begin anew
-	liveBatch   = 1000
+	liveBuffer  = 16                     // looks whose changes wait for a slow client; then its stream ends
+	liveBatch   = 1000                   // changes of one look, and of what a client missed
 	liveClients = 500
+	liveWrite   = 10 * time.Second // for one write to a client
 )
 
 // A Change is one of a job or runner, as the stream tells it.
@@ -27,57 +29,92 @@ type Change struct {
 	Event
 }
 
+// A told change is one as all streams write it.
+type told struct {
+	id   int64
+	text []byte
+}
+
+func tell(c router.Change) told {
+	b, err := json.Marshal(Change{ID: c.ID, JobID: c.JobID, Event: Event{c.At, c.Source, c.RunnerID, c.State, c.What}})
+	if err != nil {
+		panic(err) // all of it can be JSON
+	}
+	return told{c.ID, fmt.Appendf(nil, "id: %d\nevent: change\ndata: %s\n\n", c.ID, b)}
+}
+
 // A hub looks at the books for all who follow them, once, and not at all while nobody does.
 type hub struct {
 	books Books
 
 	mu      sync.Mutex
-	clients map[chan router.Change]router.Scope
-	stop    context.CancelFunc // of the loop; nil: it does not run
+	clients map[chan []told]router.Scope
+	loop    *loop // nil: nobody follows
+}
+
+// A loop is what looks at the books.
+type loop struct {
+	stop  context.CancelFunc
+	knows chan struct{} // closed when it knows what was last: it tells of what comes then
+	done  chan struct{} // closed when it has ended
 }
 
 func newHub(books Books) *hub {
-	return &hub{books: books, clients: map[chan router.Change]router.Scope{}}
+	return &hub{books: books, clients: map[chan []told]router.Scope{}}
 }
 
-// join adds a client, whose channel is closed when it was too slow; leave must be called.
-func (h *hub) join(scope router.Scope) (events chan router.Change, leave func(), ok bool) {
+// join adds a client, who is told of all changes after knows is closed. The
+// channel is closed when it is too slow. leave must be called.
+func (h *hub) join(scope router.Scope) (events <-chan []told, knows <-chan struct{}, leave func(), ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.clients) >= liveClients {
-		return nil, nil, false
+		return nil, nil, nil, false
 	}
-	events = make(chan router.Change, liveBuffer)
-	h.clients[events] = scope
-	if h.stop == nil {
+	client := make(chan []told, liveBuffer)
+	h.clients[client] = scope
+	if h.loop == nil {
 		ctx, stop := context.WithCancel(context.Background())
-		h.stop = stop
-		go h.run(ctx)
+		l := &loop{stop, make(chan struct{}), make(chan struct{})}
+		h.loop = l
+		go func() {
+			defer close(l.done)
+			h.run(ctx, l.knows)
+		}()
 	}
-	return events, func() {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		delete(h.clients, events)
-		if len(h.clients) == 0 && h.stop != nil {
-			h.stop()
-			h.stop = nil
-		}
-	}, true
+	return client, h.loop.knows, func() { h.leave(client) }, true
 }
 
-func (h *hub) run(ctx context.Context) {
+// leave removes a client. The last one waits for the loop to end.
+func (h *hub) leave(client chan []told) {
+	h.mu.Lock()
+	delete(h.clients, client)
+	l := h.loop
+	last := l != nil && len(h.clients) == 0
+	if last {
+		h.loop = nil
+	}
+	h.mu.Unlock()
+	if last {
+		l.stop()
+		<-l.done
+	}
+}
+
+func (h *hub) run(ctx context.Context, knows chan struct{}) {
 	tick := time.NewTicker(liveEvery)
 	defer tick.Stop()
 	after := int64(-1)
 	for {
-		if events, err := h.books.Changes(ctx, after, liveBatch); err == nil {
+		if changes, err := h.books.Changes(ctx, after, liveBatch); err == nil && ctx.Err() == nil {
 			if after < 0 {
 				after = 0
+				close(knows)
 			} else {
-				h.send(events)
+				h.send(changes)
 			}
-			for _, e := range events {
-				after = max(after, e.ID)
+			for _, c := range changes {
+				after = max(after, c.ID)
 			}
 		}
 		select {
@@ -88,69 +125,121 @@ func (h *hub) run(ctx context.Context) {
 	}
 }
 
-func (h *hub) send(events []router.Change) {
+func (h *hub) send(changes []router.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	all := make([]told, len(changes))
+	for i, c := range changes {
+		all[i] = tell(c)
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for client, scope := range h.clients {
-		for _, e := range events {
-			if !scope.Has(e.Repo) {
-				continue
+		some := all
+		if scope != nil {
+			some = nil
+			for i, c := range changes {
+				if scope.Has(c.Repo) {
+					some = append(some, all[i])
+				}
 			}
-			select {
-			case client <- e:
-				continue
-			default:
-			}
+		}
+		if some == nil {
+			continue
+		}
+		select {
+		case client <- some:
+		default:
 			delete(h.clients, client)
 			close(client)
-			break
 		}
 	}
 }
 
 // stream answers GET /events with server-sent events, one for each change,
-// until the client goes away, is too slow, or the server stops.
+// until the client goes away, is too slow, or the server stops. A client that
+// comes back with the Last-Event-ID is told what it missed, or by the event
+// reset that this was too much.
 func (a *api) stream(w http.ResponseWriter, req *http.Request) {
-	events, leave, ok := a.hub.join(who(req.Context()).Scope)
+	p := parameters{Values: req.URL.Query()}
+	last := int64(-1)
+	if text := req.Header.Get("Last-Event-ID"); text != "" {
+		var err error
+		if last, err = strconv.ParseInt(text, 10, 64); err != nil || last < 0 {
+			p.refuse("Last-Event-ID %q: want the id of an event", text)
+		}
+	}
+	if err := p.end(); err != nil {
+		a.fail(w, req, err)
+		return
+	}
+	ctx, scope := req.Context(), who(req.Context()).Scope
+	events, knows, leave, ok := a.hub.join(scope)
 	if !ok {
 		a.fail(w, req, refuse(http.StatusServiceUnavailable, "%d follow already", liveClients))
 		return
 	}
 	defer leave()
+	select {
+	case <-knows:
+	case <-ctx.Done():
+		return
+	case <-a.App.Stopping():
+		a.fail(w, req, refuse(http.StatusServiceUnavailable, "the server stops"))
+		return
+	}
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
 	rc := http.NewResponseController(w)
-	say := func(format string, args ...any) bool {
-		_ = rc.SetWriteDeadline(time.Now().Add(10 * time.Second)) // a recorder of a test has none
-		_, err := fmt.Fprintf(w, format, args...)
+	say := func(text []byte) bool {
+		_ = rc.SetWriteDeadline(time.Now().Add(liveWrite)) // a recorder of a test has none
+		_, err := w.Write(text)
 		return err == nil && rc.Flush() == nil
 	}
-	if !say("retry: 2000\n\n") {
+	first := bytes.NewBufferString("retry: 2000\n\n")
+	if last >= 0 {
+		missed, err := a.Books.Changes(ctx, last, liveBatch)
+		if err != nil {
+			return // the client asks again
+		}
+		if len(missed) == liveBatch {
+			first.WriteString("event: reset\ndata: {}\n\n")
+		}
+		for _, c := range missed {
+			last = max(last, c.ID)
+			if len(missed) < liveBatch && scope.Has(c.Repo) {
+				first.Write(tell(c).text)
+			}
+		}
+	}
+	if !say(first.Bytes()) {
 		return
 	}
 	beat := time.NewTicker(liveBeat)
 	defer beat.Stop()
+	var b bytes.Buffer
 	for {
+		b.Reset()
 		select {
-		case <-req.Context().Done():
+		case <-ctx.Done():
 			return
 		case <-a.App.Stopping():
 			return
 		case <-beat.C:
-			if !say(": still here\n\n") {
-				return
+			b.WriteString(": still here\n\n")
+		case changes, open := <-events:
+			if !open {
+				return // it was too slow, and asks again
 			}
-		case e, ok := <-events:
-			if !ok {
-				return // the client asks again
+			for _, c := range changes {
+				if c.id > last {
+					b.Write(c.text)
+				}
 			}
-			b, err := json.Marshal(Change{ID: e.ID, JobID: e.JobID, Event: Event{e.At, e.Source, e.RunnerID, e.State, e.What}})
-			if err != nil {
-				panic(err) // all of it can be JSON
-			}
-			if !say("id: %s\nevent: change\ndata: %s\n\n", strconv.FormatInt(e.ID, 10), b) {
-				return
-			}
+		}
+		if b.Len() > 0 && !say(b.Bytes()) {
+			return
 		}
 	}
 }

@@ -1,0 +1,280 @@
+package web_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/router/web"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// changing are books of which only the changes matter. Only those of even jobs
+// are of acme.
+type changing struct {
+	*store.Store
+	looks atomic.Int32
+
+	mu   sync.Mutex
+	last int64
+}
+
+func (b *changing) change(n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.last += n
+}
+
+func (b *changing) Changes(_ context.Context, after int64, limit int) (list []router.Change, _ error) {
+	b.looks.Add(1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if after < 0 {
+		after = b.last - 1
+	}
+	for id := after + 1; id <= b.last && len(list) < limit; id++ {
+		list = append(list, router.Change{
+			ID: id, Event: router.Event{JobID: id, At: t0, Source: router.SourceRouter, State: "queued", What: "a\nb"},
+			Repo: router.Repo{Owner: map[bool]string{true: "acme", false: "beta"}[id%2 == 0], Name: "web"},
+		})
+	}
+	return list, nil
+}
+
+// stopping is an app that can stop.
+type stopping struct {
+	app
+	stops chan struct{}
+}
+
+func (s *stopping) Stopping() <-chan struct{} { return s.stops }
+
+// followed is a real server with the timeouts of the router's, but short.
+func followed(t *testing.T, change ...func(*http.Server)) (url string, books *changing, app *stopping) {
+	t.Helper()
+	books, app = &changing{last: 7}, &stopping{stops: make(chan struct{})}
+	srv := httptest.NewUnstartedServer(web.Handler(web.Config{App: app, Books: books}))
+	for _, f := range change {
+		f(srv.Config)
+	}
+	srv.Start()
+	t.Cleanup(func() {
+		http.DefaultClient.CloseIdleConnections()
+		srv.Close()
+	})
+	return srv.URL + web.Prefix + "/events", books, app
+}
+
+// A follower reads one stream.
+type follower struct {
+	*bufio.Reader
+	io.Closer
+	t *testing.T
+}
+
+func follow(t *testing.T, url, lastID string) *follower {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lastID != "" {
+		req.Header.Set("Last-Event-ID", lastID)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = resp.Body.Close() })
+	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("the stream is answered %s", resp.Status)
+	}
+	f := &follower{bufio.NewReader(resp.Body), resp.Body, t}
+	if got := f.next(); got != "retry: 2000" {
+		t.Fatalf("the stream begins with %q", got)
+	}
+	return f
+}
+
+// next is the next event, its lines in one; "" at the end.
+func (f *follower) next() string {
+	f.t.Helper()
+	var lines []string
+	for {
+		line, err := f.ReadString('\n')
+		if err != nil {
+			return ""
+		}
+		if line = strings.TrimSuffix(line, "\n"); line == "" {
+			return strings.Join(lines, " | ")
+		}
+		lines = append(lines, line)
+	}
+}
+
+func changed(id int64) string {
+	return fmt.Sprintf(`id: %d | event: change | data: {"id":%d,"job_id":%d,"at":"2026-03-01T12:00:00Z","source":"router","runner":"","state":"queued","what":"a\nb"}`, id, id, id)
+}
+
+// All follow by one look at a time, for longer than a request may take, and
+// end when the server stops, so that it is not kept.
+func TestManyFollowByOneLook(t *testing.T) {
+	const short = 300 * time.Millisecond
+	url, books, app := followed(t, func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = short, short })
+	var all []*follower
+	for range 100 {
+		all = append(all, follow(t, url, ""))
+	}
+	began, before := time.Now(), books.looks.Load()
+	var got sync.WaitGroup
+	for round := int64(1); round <= 2; round++ {
+		books.change(1)
+		for _, f := range all {
+			got.Go(func() {
+				if line := f.next(); line != changed(7+round) {
+					t.Errorf("told %q, want %q", line, changed(7+round))
+				}
+			})
+		}
+		got.Wait()
+		for end := began.Add(time.Duration(round) * 3 * short); time.Now().Before(end); { // quiet for longer than the server waits
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	if looks, most := books.looks.Load()-before, time.Since(began)/(400*time.Millisecond)+3; looks > int32(most) {
+		t.Errorf("%d looks at the books for %d who follow in %v", looks, len(all), time.Since(began))
+	}
+	close(app.stops)
+	for _, f := range all {
+		if line := f.next(); line != "" {
+			t.Errorf("told %q as the server stops, want the end", line)
+		}
+	}
+}
+
+func TestWhoComesBackIsToldWhatHeMissed(t *testing.T) {
+	url, books, _ := followed(t)
+	f := follow(t, url, "5")
+	for _, id := range []int64{6, 7} {
+		if got := f.next(); got != changed(id) {
+			t.Errorf("told %q, want %q", got, changed(id))
+		}
+	}
+	books.change(1)
+	if got := f.next(); got != changed(8) {
+		t.Errorf("then told %q, want %q", got, changed(8))
+	}
+	books.change(5000)
+	if got := follow(t, url, "8").next(); got != "event: reset | data: {}" {
+		t.Errorf("who missed thousands is told %q", got)
+	}
+	for _, id := range []string{"x", "-1"} {
+		req := httptest.NewRequest(http.MethodGet, url, nil)
+		req.Header.Set("Last-Event-ID", id)
+		rec := httptest.NewRecorder()
+		web.Handler(web.Config{App: &app{}, Books: books}).ServeHTTP(rec, req)
+		if rec.Code != http.StatusBadRequest {
+			t.Errorf("Last-Event-ID %s is answered %d", id, rec.Code)
+		}
+	}
+}
+
+// Who does not read is let go, and keeps no one else.
+func TestASlowClientIsLetGo(t *testing.T) {
+	url, books, _ := followed(t)
+	quick, slow := follow(t, url, ""), make(chan struct{})
+	go func() { // a client with a body that is not read: its writes block once the network is full
+		defer close(slow)
+		web.Handler(web.Config{App: &app{}, Books: books}).ServeHTTP(&stuck{t: t}, httptest.NewRequest(http.MethodGet, url, nil).WithContext(t.Context()))
+	}()
+	want := int64(7)
+	for over := false; !over; {
+		books.change(100)
+		for range 100 {
+			want++
+			if id := quick.id(); id != want {
+				t.Fatalf("the quick one is told of %d, want %d", id, want)
+			}
+		}
+		select {
+		case <-slow:
+			over = true
+		default:
+		}
+	}
+}
+
+// stuck is a client that takes the beginning of the stream, and then nothing
+// until its write deadline.
+type stuck struct {
+	t        *testing.T
+	header   http.Header
+	deadline time.Time
+	begun    bool
+}
+
+func (s *stuck) Header() http.Header {
+	if s.header == nil {
+		s.header = http.Header{}
+	}
+	return s.header
+}
+func (s *stuck) WriteHeader(int) {}
+func (s *stuck) Flush()          {}
+func (s *stuck) SetWriteDeadline(at time.Time) error {
+	s.deadline = at
+	return nil
+}
+func (s *stuck) Write(b []byte) (int, error) {
+	if !s.begun {
+		s.begun = true
+		return len(b), nil
+	}
+	if s.deadline.IsZero() || time.Until(s.deadline) > time.Minute {
+		s.t.Error("a write has no deadline of its own")
+	}
+	return 0, os.ErrDeadlineExceeded
+}
+
+func (f *follower) id() (id int64) {
+	_, data, _ := strings.Cut(f.next(), "data: ")
+	var c web.Change
+	_ = json.Unmarshal([]byte(data), &c) // "" at the end
+	return c.ID
+}
+
+func TestTooManyDoNotFollow(t *testing.T) {
+	url, _, app := followed(t)
+	var all []*follower
+	for range 500 {
+		all = append(all, follow(t, url, ""))
+	}
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, _ := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(b), "500 follow already") {
+		t.Errorf("the 501st is answered %s %s", resp.Status, b)
+	}
+	close(app.stops)
+	for _, f := range all {
+		f.next()
+	}
+}
