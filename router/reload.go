@@ -12,8 +12,20 @@ import (
 type RulesVersion struct {
 	Hash     string    `json:"hash"`      // hex SHA-256 of what they were loaded from; "": unknown
 	LoadedAt time.Time `json:"loaded_at"` // when they came into force; the App sets it
-	Origin   string    `json:"origin"`    // what made them be loaded: "start", "file changed", "SIGHUP"
+	Origin   string    `json:"origin"`    // what made them be loaded: "start", "file changed", "SIGHUP", "applied", "put back"
 	Files    []string  `json:"files"`
+}
+
+// KeptRules are a version of the rules' files that is kept, so that it can be
+// put back. It need not have been in force: it may have had faults.
+type KeptRules struct {
+	ID     int64
+	At     time.Time // when it came
+	Hash   string    // hex SHA-256 of the names and contents of the files
+	Who    string    // who applied it; "": it came by the files
+	Origin string    // as of a RulesVersion
+	Note   string    // of who applied it
+	Files  []rules.File
 }
 
 // RefusedRules are newer rules that did not come into force.

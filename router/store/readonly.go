@@ -120,10 +120,10 @@ type Recorded struct {
 const jobsPage = 500
 
 // The decision is not taken whole: to decode it takes longer than all the rest.
-const recordedSQL = `
-SELECT id, run_id, attempt, host, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	received_at, coalesce(decision ->> '$.outcome', ''), decision ->> '$.run'
-FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
+const recordedColumns = `id, run_id, attempt, host, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
+	received_at, coalesce(decision ->> '$.outcome', ''), decision ->> '$.run'`
+
+const recordedSQL = `SELECT ` + recordedColumns + ` FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
 
 func scanRecorded(rows *sql.Rows, r *Recorded) error {
 	j := &r.Job

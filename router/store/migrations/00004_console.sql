@@ -9,3 +9,14 @@ CREATE TABLE audit (
     what   TEXT    NOT NULL, -- to which job, runner, repository or version of the rules
     result TEXT    NOT NULL  -- ok, or why it was not done
 ) STRICT;
+
+-- What the files of the rules held, so that an earlier version can be put back.
+CREATE TABLE rules_versions (
+    id     INTEGER NOT NULL PRIMARY KEY,
+    at     INTEGER NOT NULL,
+    hash   TEXT    NOT NULL, -- of names and contents
+    who    TEXT    NOT NULL, -- who applied it; '': it came by the files
+    origin TEXT    NOT NULL, -- start, file changed, SIGHUP, applied, put back
+    note   TEXT    NOT NULL, -- of who applied it
+    files  TEXT    NOT NULL  -- JSON: [{"Name", "Source"}], the source in base64
+) STRICT;

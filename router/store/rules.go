@@ -1,0 +1,124 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"time"
+
+	"switchyard/router"
+)
+
+// Versions of the rules that are kept: so many, and so many bytes of their files
+// together. The newest is kept whatever its size.
+const (
+	keptVersions     = 200
+	keptVersionBytes = 64 << 20
+)
+
+const (
+	newestVersionSQL = `SELECT id, hash FROM rules_versions ORDER BY id DESC LIMIT 1`
+	insertVersionSQL = `INSERT INTO rules_versions (id, at, hash, who, origin, note, files) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)`
+	pruneVersionsSQL = `
+DELETE FROM rules_versions WHERE id IN (
+	SELECT id FROM (
+		SELECT id, row_number() OVER newest AS n, sum(length(files)) OVER newest AS bytes FROM rules_versions WINDOW newest AS (ORDER BY id DESC)
+	) WHERE n > 1 AND (n > ?1 OR bytes > ?2))`
+
+	listVersionsSQL = `SELECT id, at, hash, who, origin, note, '' FROM rules_versions ORDER BY id DESC LIMIT 200`
+	oneVersionSQL   = `SELECT id, at, hash, who, origin, note, files FROM rules_versions WHERE id = ?1`
+)
+
+// KeepRules keeps a version of the rules and returns its ID, unless its files
+// are those of the newest that is kept: then it returns that one's. Versions
+// that are too many are forgotten, the oldest first.
+func (s *Store) KeepRules(ctx context.Context, v router.KeptRules) (id int64, err error) {
+	files, err := json.Marshal(v.Files)
+	if err != nil {
+		return 0, fmt.Errorf("keep the rules: %w", err)
+	}
+	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+		var newest string
+		id = 0
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&id, &newest) }, newestVersionSQL)
+		if err != nil || newest == v.Hash {
+			return err
+		}
+		id++
+		if _, err = t.exec(insertVersionSQL, id, millis(v.At), v.Hash, v.Who, v.Origin, v.Note, string(files)); err != nil {
+			return err
+		}
+		_, err = t.exec(pruneVersionsSQL, keptVersions, keptVersionBytes)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("keep the rules: %w", err)
+	}
+	return id, nil
+}
+
+func scanVersion(rows *sql.Rows, v *router.KeptRules) error {
+	var at int64
+	var files string
+	if err := rows.Scan(&v.ID, &at, &v.Hash, &v.Who, &v.Origin, &v.Note, &files); err != nil {
+		return err
+	}
+	v.At = fromMillis(at)
+	if files == "" {
+		return nil
+	}
+	return json.Unmarshal([]byte(files), &v.Files)
+}
+
+// RulesVersions returns the versions of the rules that are kept, the newest
+// first, without their files.
+func (s *Store) RulesVersions(ctx context.Context) ([]router.KeptRules, error) {
+	list, err := all(s.querier(ctx), scanVersion, listVersionsSQL)
+	if err != nil {
+		return nil, fmt.Errorf("list the versions of the rules: %w", err)
+	}
+	return list, nil
+}
+
+// RulesVersion returns one version of the rules, or router.ErrNotFound.
+func (s *Store) RulesVersion(ctx context.Context, id int64) (router.KeptRules, error) {
+	list, err := all(s.querier(ctx), scanVersion, oneVersionSQL, id)
+	if err != nil {
+		return router.KeptRules{}, fmt.Errorf("read version %d of the rules: %w", id, err)
+	}
+	if len(list) == 0 {
+		return router.KeptRules{}, router.ErrNotFound
+	}
+	return list[0], nil
+}
+
+// Recent goes through the jobs of a scope that were received at since or later,
+// the newest first: by GitHub's ID, which grows. It reads as Reader.Jobs does.
+func (s *Store) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[Recorded, error] {
+	var where condition
+	// The first condition is for the index of times: IDs grow with them, nearly.
+	where.and("id >= (SELECT min(+id) FROM jobs WHERE received_at >= ?)", millis(since))
+	where.and("+received_at >= ?", millis(since))
+	where.within(within)
+	query := `SELECT ` + recordedColumns + ` FROM jobs WHERE ` + where.String() + ` AND id < ? ORDER BY id DESC LIMIT ?`
+	return func(yield func(Recorded, error) bool) {
+		for before := int64(1<<63 - 1); ; {
+			page, err := all(s.querier(ctx), scanRecorded, query, append(where.args[:len(where.args):len(where.args)], before, jobsPage)...)
+			if err != nil {
+				yield(Recorded{}, fmt.Errorf("read jobs: %w", err))
+				return
+			}
+			for _, job := range page {
+				if !yield(job, nil) {
+					return
+				}
+			}
+			if len(page) < jobsPage {
+				return
+			}
+			before = page[len(page)-1].Job.ID
+		}
+	}
+}
