@@ -666,6 +666,7 @@ type Store interface {
 	PruneStore
 	FeedbackStore
 	MetricsStore
+	StatisticsStore
 }
 
 // Claimed is a runner and its job, as a claim found them.

@@ -207,8 +207,8 @@ func buildInfo() prometheus.Collector {
 
 // MetricsStore is the part of Store that counts.
 type MetricsStore interface {
-	// OpenJobs counts the jobs that wait or run.
-	OpenJobs(ctx context.Context) ([]OpenJobs, error)
+	// OpenJobs counts the jobs within a scope that wait or run.
+	OpenJobs(ctx context.Context, within Scope) ([]OpenJobs, error)
 
 	// LiveRunners returns how many of the runners that may be alive on Nomad are in each state.
 	LiveRunners(ctx context.Context) (map[RunnerState]int, error)
@@ -349,7 +349,7 @@ func (b *booksMetrics) count(ctx context.Context) (shown []prometheus.Metric) {
 	for _, rule := range b.live.Load().set.Rules() {
 		waiting[key{rule, WaitsBusy}] = 0
 	}
-	open, err := b.Store.OpenJobs(ctx)
+	open, err := b.Store.OpenJobs(ctx, nil)
 	for _, o := range open {
 		k := key{o.Rule, o.Waits()}
 		if k.reason == "" {

@@ -307,10 +307,10 @@ type counting struct {
 	gate  chan struct{}
 }
 
-func (c *counting) OpenJobs(ctx context.Context) ([]router.OpenJobs, error) {
+func (c *counting) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
 	c.asked.Add(1)
 	<-c.gate
-	return c.Store.OpenJobs(ctx)
+	return c.Store.OpenJobs(ctx, within)
 }
 
 func TestManyScrapesAskTheStoreOnce(t *testing.T) {
@@ -344,7 +344,7 @@ func TestManyScrapesAskTheStoreOnce(t *testing.T) {
 // failing is a store that cannot count.
 type failing struct{ router.Store }
 
-func (failing) OpenJobs(context.Context) ([]router.OpenJobs, error) {
+func (failing) OpenJobs(context.Context, router.Scope) ([]router.OpenJobs, error) {
 	return nil, errors.New("disk I/O error")
 }
 

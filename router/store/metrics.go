@@ -17,17 +17,25 @@ SELECT coalesce(j.decision ->> '$.rule', ''), j.state, j.limit_key <> '', iif(j.
 	coalesce(r.state, ''), coalesce(r.placed_at, 0) <> 0, r.unplaced IS NOT NULL, coalesce(r.unplaced ->> '$.never', 0),
 	count(*), min(j.received_at)
 FROM jobs j INDEXED BY jobs_state LEFT JOIN runners r ON r.job_id = j.id AND r.try = j.try
-WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched', 'running')
-GROUP BY 1, 2, 3, 4, 5, 6, 7, 8`
+WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched', 'running')`
+
+const openJobsGroups = ` GROUP BY 1, 2, 3, 4, 5, 6, 7, 8`
 
 // OpenJobs implements router.Store.
-func (s *Store) OpenJobs(ctx context.Context) ([]router.OpenJobs, error) {
-	open, err := all(s.querier(ctx), func(rows *sql.Rows, o *router.OpenJobs) error {
+func (s *Store) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
+	return openJobs(s.querier(ctx), within)
+}
+
+func openJobs(q querier, within router.Scope) ([]router.OpenJobs, error) {
+	var where condition
+	where.and("true")
+	where.within(within)
+	open, err := all(q, func(rows *sql.Rows, o *router.OpenJobs) error {
 		var oldest int64
 		err := rows.Scan(&o.Rule, &o.State, &o.Limited, &o.Reason, &o.Runner, &o.Placed, &o.Explained, &o.Never, &o.Jobs, &oldest)
 		o.Oldest = fromMillis(oldest)
 		return err
-	}, openJobsSQL)
+	}, openJobsSQL+" AND "+where.String()+openJobsGroups, where.args...)
 	if err != nil {
 		return nil, fmt.Errorf("count the jobs that wait or run: %w", err)
 	}

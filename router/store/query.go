@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -70,6 +71,9 @@ func (c *condition) within(s router.Scope) {
 	c.and("("+strings.Join(some, " OR ")+")", args...)
 }
 
+// likely takes from a pattern of LIKE what it means by some characters.
+var likely = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
+
 // findJobs asks for each state alone, as an index is in the order of the IDs
 // within one state only.
 func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
@@ -91,6 +95,10 @@ func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
 		where.and("decision IS NOT NULL AND decision ->> '$.rule' = ?", f.Rule)
 	}
 	if f.Label != "" {
+		// What holds no such text is not taken apart.
+		if b, err := json.Marshal(f.Label); err == nil {
+			where.and("labels LIKE ? ESCAPE '!'", "%"+likely.Replace(string(b))+"%")
+		}
 		where.and("EXISTS (SELECT 1 FROM json_each(labels) WHERE value = ? COLLATE NOCASE)", f.Label)
 	}
 	where.within(f.Within)
@@ -123,31 +131,43 @@ func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
 	return jobs[:min(len(jobs), f.Limit)], nil
 }
 
-func findRunners(q querier, f router.RunnerFilter) ([]router.Runner, error) {
+// findRunners asks for each state alone, by the index that has few others.
+func findRunners(q querier, f router.RunnerFilter) (runners []router.Runner, err error) {
+	states := []string{"runners WHERE true"}
+	if len(f.States) > 0 {
+		states = nil
+	}
+	for _, s := range f.States {
+		switch s {
+		case router.RunnerLost, router.RunnerStopped:
+			states = append(states, "runners INDEXED BY runners_given_up WHERE state IN ('lost', 'stopped') AND state = '"+string(s)+"'")
+		case router.RunnerFinished:
+			states = append(states, "runners WHERE state = 'finished'")
+		default:
+			states = append(states, "runners INDEXED BY runners_live WHERE ended_at = 0 AND state = '"+string(s)+"'",
+				"runners INDEXED BY runners_open WHERE ended_at <> 0 AND state IN ('dispatched', 'claimed', 'online', 'busy') AND state = '"+string(s)+"'")
+		}
+	}
 	var where condition
 	where.and("true")
 	if f.BeforeJob != 0 {
 		where.and("(job_id, try) < (?, ?)", f.BeforeJob, f.BeforeTry)
 	}
-	if len(f.States) > 0 {
-		var args []any
-		for _, state := range f.States {
-			args = append(args, state)
+	for _, state := range states {
+		query, args := `SELECT `+runnerColumns+` FROM `+state+` AND `+where.String(), slices.Clone(where.args)
+		if f.Within != nil {
+			var jobs condition
+			jobs.within(f.Within)
+			query, args = query+` AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id AND `+jobs.String()+`)`, append(args, jobs.args...)
 		}
-		where.and("state IN (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
+		found, err := all(q, scanRunner, query+` ORDER BY job_id DESC, try DESC LIMIT ?`, append(args, f.Limit)...)
+		if err != nil {
+			return nil, fmt.Errorf("find runners: %w", err)
+		}
+		runners = append(runners, found...)
 	}
-	if f.Within != nil {
-		var jobs condition
-		jobs.and("jobs.id = job_id")
-		jobs.within(f.Within)
-		where.and("EXISTS (SELECT 1 FROM jobs WHERE "+jobs.String()+")", jobs.args...)
-	}
-	runners, err := all(q, scanRunner, `SELECT `+runnerColumns+` FROM runners WHERE `+where.String()+` ORDER BY job_id DESC, try DESC LIMIT ?`,
-		append(where.args, f.Limit)...)
-	if err != nil {
-		return nil, fmt.Errorf("find runners: %w", err)
-	}
-	return runners, nil
+	slices.SortFunc(runners, func(a, b router.Runner) int { return cmp.Or(cmp.Compare(b.JobID, a.JobID), cmp.Compare(b.Try, a.Try)) })
+	return runners[:min(len(runners), f.Limit)], nil
 }
 
 // FindJobs is as that of router.Store, and so are the others below.

@@ -20,3 +20,8 @@ CREATE TABLE rules_versions (
     note   TEXT    NOT NULL, -- of who applied it
     files  TEXT    NOT NULL  -- JSON: [{"Name", "Source"}], the source in base64
 ) STRICT;
+-- How long the jobs of the last day waited, for the console.
+CREATE INDEX jobs_started ON jobs (running_at, received_at, decision ->> '$.rule', owner COLLATE NOCASE, repo COLLATE NOCASE) WHERE running_at <> 0;
+
+-- Runners that came to nothing are few, and looked for among all.
+CREATE INDEX runners_given_up ON runners (state, job_id, try) WHERE state IN ('lost', 'stopped');
