@@ -45,6 +45,7 @@ func (a *api) pages() []consolePage {
 		{"/jobs", "jobs", "Jobs", true, Viewer, a.jobsPage},
 		{"/jobs/{id}", "job", "", false, Viewer, a.jobPage},
 		{"/labels", "labels", "Labels", true, Viewer, a.labelsPage},
+		{"/playground", "playground", "Playground", true, Viewer, a.playgroundPage},
 	}
 }
 
@@ -102,6 +103,7 @@ var functions = template.FuncMap{
 	"stamp":     func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 	"placement": PlacementRows,
 	"trace":     TraceRows,
+	"words":     strings.Fields,
 	"join":      func(l []string) string { return strings.Join(l, ", ") },
 }
 

@@ -88,6 +88,8 @@
         for (const id of open) document.getElementById(id)?.setAttribute("open", "");
         history.replaceState(null, "", at);
         copies();
+        const says = form.querySelector("output"); // for those who do not see it change
+        if (says) says.textContent = part.querySelector("[data-say], [role=alert]")?.textContent ?? "";
       } catch (e) {
         if (e.name === "AbortError") return;
         const note = document.createElement("p");
@@ -99,6 +101,29 @@
     }
     form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, 200); });
     form.addEventListener("submit", (e) => { e.preventDefault(); clearTimeout(timer); ask(); });
+    document.getElementById(form.dataset.shows).addEventListener("click", async (e) => {
+      const link = e.target.closest("a");
+      if (!link || e.ctrlKey || e.metaKey || e.shiftKey || link.pathname !== form.getAttribute("action")) return;
+      e.preventDefault();
+      for (const [k, v] of new URL(link.href).searchParams) {
+        const field = form.elements[k];
+        if (field && field.type !== "checkbox") field.value = v;
+      }
+      clearTimeout(timer);
+      await ask();
+      if (link.id) document.getElementById(link.id)?.focus();
+    });
+  }
+
+  // A field of several values completes the last one.
+  for (const field of document.querySelectorAll("input[data-many][list]")) {
+    const known = [...field.list.options].map((o) => o.value);
+    const offer = () => {
+      const before = field.value.replace(/[^,\s]*$/, ""), has = before.toLowerCase().split(/[,\s]+/);
+      field.list.replaceChildren(...known.filter((k) => !has.includes(k.toLowerCase())).map((k) => new Option(k, before + k)));
+    };
+    field.addEventListener("input", offer);
+    offer();
   }
 
   // What is in .copy gets a button that copies it.

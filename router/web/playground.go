@@ -1,0 +1,255 @@
+package web
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+const (
+	playgroundTimeout = 5 * time.Second // for an answer with its Nomad job
+	maxChips          = 40              // known labels that are offered
+	maxStarts         = 12              // rules whose job an empty playground offers
+	maxTrace          = 300             // rules that are shown
+)
+
+// A playForm is what the playground is asked, as it was typed.
+type playForm struct {
+	Labels, Repo, Visibility, Host string
+	Job, Workflow, Branch, Sender  string
+	Event, Actor                   string // of the run
+	Fork, RunFork                  bool
+}
+
+func readPlayForm(p *parameters) playForm {
+	return playForm{
+		Labels: p.text("labels"), Repo: p.text("repo"), Visibility: cmp.Or(p.text("visibility"), "private"), Host: p.text("host"),
+		Job: p.text("job"), Workflow: p.text("workflow"), Branch: p.text("branch"), Sender: p.text("sender"),
+		Event: p.text("event"), Actor: p.text("actor"),
+		Fork: p.flag("fork"), RunFork: p.flag("run_fork"),
+	}
+}
+
+// playFormOf is the form filled in for a known job.
+func playFormOf(j router.Job) playForm {
+	f := playForm{
+		Labels: strings.Join(j.Labels, ", "), Repo: j.Repo.Owner + "/" + j.Repo.Name, Visibility: j.Repo.Visibility, Host: j.Repo.Host,
+		Job: j.Name, Workflow: j.Workflow, Branch: j.Branch, Sender: j.Sender, Fork: j.Repo.Fork,
+	}
+	if f.Visibility == "" {
+		f.Visibility = "public"
+		if j.Repo.Private {
+			f.Visibility = "private"
+		}
+	}
+	if f.Host == rules.DefaultHost {
+		f.Host = ""
+	}
+	if j.Decision != nil && j.Decision.Run != nil {
+		f.Event, f.Actor, f.RunFork = j.Decision.Run.Event, j.Decision.Run.Actor, j.Decision.Run.Fork
+	}
+	return f
+}
+
+// address is that of the playground with this form and other labels.
+func (f playForm) address(labels []string) string {
+	q := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	q.Set("labels", strings.Join(labels, ", "))
+	set("repo", f.Repo)
+	set("host", f.Host)
+	set("job", f.Job)
+	set("workflow", f.Workflow)
+	set("branch", f.Branch)
+	set("sender", f.Sender)
+	set("event", f.Event)
+	set("actor", f.Actor)
+	if f.Visibility != "private" {
+		set("visibility", f.Visibility)
+	}
+	if f.Fork {
+		set("fork", "true")
+	}
+	if f.RunFork {
+		set("run_fork", "true")
+	}
+	return "/playground?" + q.Encode()
+}
+
+// Details reports whether the form holds more than the labels and the repository.
+func (f playForm) Details() bool {
+	return f.Host+f.Job+f.Workflow+f.Branch+f.Sender+f.Event+f.Actor != "" || f.RunFork
+}
+
+// labels takes the labels apart that somebody typed or pasted: with commas, or
+// with spaces if there are none, perhaps as a line of a workflow.
+func (f playForm) labels() []string {
+	text := strings.TrimPrefix(strings.TrimSpace(f.Labels), "runs-on:")
+	text = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(text), "["), "]")
+	parts := strings.Fields(text)
+	if strings.Contains(text, ",") {
+		parts = strings.Split(text, ",")
+	}
+	labels := []string{}
+	for _, l := range parts {
+		l = strings.TrimSpace(l)
+		if n := len(l); n >= 2 && (l[0] == '\'' || l[0] == '"') && l[n-1] == l[0] {
+			l = l[1 : n-1]
+		}
+		if l != "" {
+			labels = append(labels, l)
+		}
+	}
+	return labels
+}
+
+func (f playForm) question() Question {
+	q := Question{
+		Repo: f.Repo, Host: f.Host, Visibility: f.Visibility, Fork: f.Fork, Labels: f.labels(),
+		Job: f.Job, Workflow: f.Workflow, Branch: f.Branch, Sender: f.Sender, All: true, Render: true,
+	}
+	if f.Event+f.Actor != "" || f.RunFork {
+		q.Run = &router.Run{Event: f.Event, Fork: f.RunFork, Actor: f.Actor}
+	}
+	return q
+}
+
+type playgroundView struct {
+	Form     playForm
+	Known    []string // labels that a browser completes
+	Chips    []chip
+	Starts   []start // of an empty playground
+	Fault    string  // why there is no answer; "": there is one, or nothing was asked
+	Answer   *Answer
+	NomadJob string // as indented JSON; "": none
+	MoreStep int    // rules of the trace that are not shown
+}
+
+// A chip is a known label that can be added to those asked for, or taken away.
+type chip struct {
+	N              int
+	Label, Address string
+	On             bool
+}
+
+type start struct {
+	Rule, Address string
+	Labels        []string
+}
+
+func (a *api) playgroundPage(req *http.Request) (any, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), playgroundTimeout)
+	defer cancel()
+	p := parameters{Values: req.URL.Query()}
+	v := playgroundView{Form: readPlayForm(&p)}
+	id := p.number("job_id", 0, 1, 1<<62)
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	if id != 0 {
+		j, err := a.Books.Job(ctx, id)
+		if err == nil && !who(ctx).Scope.Has(j.Repo) {
+			err = router.ErrNotFound
+		}
+		if err != nil {
+			return nil, err
+		}
+		v.Form = playFormOf(j)
+	}
+	if v.Form.Repo == "" {
+		v.Form.Repo = a.someRepo(ctx)
+	}
+	labels, list, _ := a.described()
+	v.offer(a.App.Rules(), labels, list)
+	if len(v.Form.labels()) == 0 {
+		return v, nil
+	}
+	answer, err := a.ask(ctx, v.Form.question())
+	var fault *Problem
+	switch {
+	case errors.As(err, &fault):
+		v.Fault = fault.Detail
+		return v, nil
+	case err != nil:
+		return nil, err
+	}
+	if n := len(answer.Decision.Trace); n > maxTrace {
+		v.MoreStep, answer.Decision.Trace = n-maxTrace, answer.Decision.Trace[:maxTrace]
+	}
+	v.Answer, v.NomadJob = &answer, indented(answer.NomadJob)
+	return v, nil
+}
+
+// someRepo is the repository of the newest job that may be seen, to begin with.
+func (a *api) someRepo(ctx context.Context) string {
+	jobs, err := a.Books.FindJobs(ctx, router.JobFilter{Within: who(ctx).Scope, Limit: 1})
+	if err != nil || len(jobs) == 0 {
+		return "acme/web"
+	}
+	return jobs[0].Repo.Owner + "/" + jobs[0].Repo.Name
+}
+
+// offer fills in what can be asked for.
+func (v *playgroundView) offer(set *rules.Set, labels []rules.LabelInfo, list []rules.RuleInfo) {
+	asked := v.Form.labels()
+	entry := map[string]string{} // of what is asked for
+	for _, l := range asked {
+		if entries, _ := set.Named([]string{l}); len(entries) == 1 {
+			entry[l] = entries[0]
+		}
+	}
+	for _, l := range labels {
+		if len(l.Examples) == 0 {
+			continue
+		}
+		v.Known = append(v.Known, l.Examples[0])
+		if len(v.Chips) == maxChips {
+			continue
+		}
+		c, others := chip{N: len(v.Chips), Label: l.Examples[0]}, []string{}
+		for _, label := range asked {
+			if entry[label] == l.Name {
+				c.On, c.Label = true, label
+			} else {
+				others = append(others, label)
+			}
+		}
+		if !c.On {
+			others = append(others, c.Label)
+		}
+		c.Address = v.Form.address(others)
+		v.Chips = append(v.Chips, c)
+	}
+	v.Known = v.Known[:min(len(v.Known), 10*maxChips)]
+	for _, r := range list {
+		if r.Deny == "" && len(r.RunsOn) > 0 && len(v.Starts) < maxStarts {
+			v.Starts = append(v.Starts, start{r.Name, v.Form.address(r.RunsOn), r.RunsOn})
+		}
+	}
+}
+
+// indented is JSON for people, safe to show.
+func indented(j json.RawMessage) string {
+	var b bytes.Buffer
+	if len(j) == 0 || string(j) == "null" || json.Indent(&b, j, "", "  ") != nil {
+		return ""
+	}
+	lines := strings.Split(strings.TrimSpace(b.String()), "\n")
+	for i, l := range lines {
+		lines[i] = router.Printable(l)
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,64 @@
+package web_test
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"switchyard/router/web"
+)
+
+func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
+	away := cluster{}
+	s := serve(t, func(c *web.Config) { c.Cluster = &away })
+	for query, wants := range map[string][]string{
+		"": {"begin with those of a rule", `href="/playground?labels=self-hosted%2C&#43;linux&amp;repo=acme%2Fweb"`, `value="acme/web"`},
+		"labels=self-hosted linux gpu&event=push":    {"is-routed", "rule linux runs it by the jobspec docker-linux", "1 × nvidia/gpu", "label gpu", "&#34;Job&#34;: &#34;linux&#34;"},
+		"labels=[self-hosted, 'linux']":              {"is-undecided", "Say what run it is", "cannot be told"},
+		"labels=linux":                               {"is-ignored", "No rule was looked at."},
+		"labels=self-hosted,linx&event=push":         {"is-unroutable", "unknown label &#34;linx&#34; (did you mean linux?)", "No rule was looked at."},
+		"labels=self-hosted,gpu&event=push":          {"is-unroutable", "The nearest rule is linux", "the job lacks the label"},
+		"labels=self-hosted,linux&run_fork=true":     {"is-denied", "no forks", `name="run_fork" value="true" checked`},
+		"labels=linux&repo=acme":                     {"repo &#34;acme&#34;: want owner/name"},
+		"labels=linux&repo=a/b&visibility=secret":    {"visibility &#34;secret&#34;"},
+		"labels=<b>x&repo=<i>/y&event=push&job=<u>z": {"&lt;b&gt;x", "&lt;i&gt;/y", "&lt;u&gt;z"},
+		"job_id=1": {`value="linux"`, `value="build"`, "with the labels"},
+	} {
+		q := strings.NewReplacer(" ", "%20", "[", "%5B", "]", "%5D", "'", "%27", "<", "%3C", ">", "%3E").Replace(query)
+		page := s.get("/playground?"+q, http.StatusOK)
+		for _, want := range wants {
+			if !strings.Contains(page, want) {
+				t.Errorf("the playground for %q has no %q:\n%s", query, want, page)
+			}
+		}
+		if strings.Contains(page, "<b>") || strings.Contains(page, "<i>") || strings.Contains(page, "<u>") {
+			t.Errorf("the playground for %q holds markup", query)
+		}
+	}
+	away.fail = errors.New("Nomad is away\x1b[31m")
+	if page := s.get("/playground?labels=self-hosted,linux&event=push", http.StatusOK); !strings.Contains(page, `cannot be shown: Nomad is away\x1b[31m`) || !strings.Contains(page, "is-routed") {
+		t.Errorf("with Nomad away: %s", page)
+	}
+	s.get("/playground?job_id=99", http.StatusNotFound)
+	s.get("/playground?job_id=x", http.StatusBadRequest)
+	s.get("/playground?colour=red", http.StatusBadRequest)
+	s.get("/playground?labels="+strings.Repeat("x", 2000), http.StatusBadRequest)
+}
+
+// A known label's link adds it to those asked for, or takes it away.
+func TestThePlaygroundOffersKnownLabels(t *testing.T) {
+	s := serve(t, func(c *web.Config) { c.App = ruled{&app{}, parse(t, catalogue)} })
+	page := s.get("/playground?labels=Linux,cpu%3D4&repo=a/b&fork=true&branch=x%26y", http.StatusOK)
+	for _, labels := range []string{"cpu=4", "Linux", "Linux, cpu=4, gpu"} {
+		q := url.Values{"labels": {labels}, "repo": {"a/b"}, "fork": {"true"}, "branch": {"x&y"}}
+		want := `href="/playground?` + strings.NewReplacer("&", "&amp;", "+", "&#43;").Replace(q.Encode()) + `"`
+		if !strings.Contains(page, want) {
+			t.Errorf("the page has no link %s:\n%s", want, page)
+		}
+	}
+	if page := s.get("/playground?labels=self-hosted,linux,beta", http.StatusOK); !strings.Contains(page, "would, too") {
+		t.Errorf("the rule beta would take the job, too: %s", page)
+	}
+}
