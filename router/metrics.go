@@ -347,7 +347,7 @@ func (b *booksMetrics) count(ctx context.Context) (shown []prometheus.Metric) {
 	}
 	waiting, oldest, running := map[key]int{}, map[key]time.Time{}, map[string]int{}
 	for _, rule := range b.live.Load().set.Rules() {
-		waiting[key{rule, WaitsBusy}] = 0
+		waiting[key{rule, WaitsBusy}], running[rule] = 0, 0
 	}
 	open, err := b.Store.OpenJobs(ctx, nil)
 	for _, o := range open {
