@@ -133,6 +133,6 @@ func (w *worker) seeToOne(ctx context.Context, r Runner) (again time.Time, err e
 	if !ok {
 		again = w.Now().Add(w.Sweep)
 	}
-	log.Warn("cannot stop a runner that no job needs", "err", err, "again_at", again)
+	log.Warn("cannot stop a runner that no job needs", "job_id", r.JobID, "err", err, "again_at", again)
 	return again, nil
 }

@@ -309,7 +309,7 @@ func (w *worker) doAll(ctx context.Context, todo []task) error {
 			if err == nil || errors.Is(err, ErrBusy) || ctx.Err() != nil {
 				return ctx.Err()
 			}
-			w.Logger.Warn("cannot see to a runner; the next sweep tries again", "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
+			w.Logger.Warn("cannot see to a runner; the next sweep tries again", "job_id", t.runner.JobID, "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
 			return nil
 		})
 	}

@@ -61,7 +61,7 @@ func (w *worker) straysOf(ctx context.Context, t Target) error {
 		} else if err != nil {
 			return err
 		}
-		w.Logger.Info("a runner that ended was removed from GitHub", "nomad_job", r.ID, "runner", r.Name)
+		w.Logger.Info("a runner that ended was removed from GitHub", "job_id", r.JobID, "nomad_job", r.ID, "runner", r.Name)
 	}
 	return nil
 }

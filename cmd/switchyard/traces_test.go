@@ -1,12 +1,15 @@
 package main
 
 import (
+	"encoding/hex"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	coltrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -60,5 +63,50 @@ func TestTracesGoWhereTheEnvironmentSays(t *testing.T) {
 	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
 	if _, err := newTraces(t.Context(), log); err == nil || !strings.Contains(err.Error(), "4318") {
 		t.Errorf("with gRPC: %v", err)
+	}
+}
+
+// The whole server sends what it did before it ends, and its log names the trace.
+func TestTheServerSendsTraces(t *testing.T) {
+	var mu sync.Mutex
+	spans := map[string]string{} // traces by span
+	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		sent := new(coltrace.ExportTraceServiceRequest)
+		if err := proto.Unmarshal(body, sent); err != nil {
+			t.Error(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, rs := range sent.ResourceSpans {
+			for _, ss := range rs.ScopeSpans {
+				for _, s := range ss.Spans {
+					spans[s.Name] = hex.EncodeToString(s.TraceId)
+				}
+			}
+		}
+	}))
+	defer collector.Close()
+	p := newProcess(t, "http://127.0.0.1:1", "http://127.0.0.1:1/") // where nobody is
+	p.env = append(p.env, "OTEL_EXPORTER_OTLP_ENDPOINT="+collector.URL)
+	p.start()
+	if status := send(t.Context(), http.DefaultClient, p.url, "guid-1", payload(4711, "self-hosted", "linux")); status != http.StatusAccepted {
+		t.Fatalf("the delivery is answered with %d", status)
+	}
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(string(p.get("/readyz")), `"retrying":1`); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the job is not tried again: %s", p.get("/readyz"))
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	p.stop()
+	mu.Lock()
+	defer mu.Unlock()
+	trace := spans["delivery"]
+	if trace == "" || spans["decide"] != trace || spans["register"] != trace {
+		t.Errorf("the spans are %v, want a delivery, a decision and a registration of one trace", spans)
+	}
+	if log := p.log.String(); !strings.Contains(log, `"job_id":4711`) || !strings.Contains(log, `"trace_id":"`+trace+`"`) {
+		t.Errorf("the log does not name trace %s:\n%s", trace, log)
 	}
 }
