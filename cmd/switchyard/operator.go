@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"cmp"
 	"context"
@@ -14,6 +15,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -30,18 +32,21 @@ import (
 const (
 	askTimeout = 70 * time.Second // for one answer
 	maxAnswer  = 64 << 20
-	pageSize   = 500 // the API's greatest
-	watchPause = 2 * time.Second
+	pageSize   = 500                    // the API's greatest
+	watchPause = 2 * time.Second        // between two looks, where nothing tells of changes
+	watchLeast = 300 * time.Millisecond // between a change and the look at it
+	watchMost  = 10 * time.Second       // between two looks
 )
 
 // An operator is how a command reaches a running server's API, or reads its
 // database file instead.
 type operator struct {
 	server, tokenFile string
-	flag              string // that gave server; "": --server
-	db                string // "": the server is asked
-	format            string // text or json
-	watched           bool   // what is shown is shown again and again
+	flag              string        // that gave server; "": --server
+	db                string        // "": the server is asked
+	format            string        // text or json
+	watched           bool          // what is shown is shown again and again
+	most              time.Duration // between two looks of a watch; 0: watchMost
 }
 
 // flags adds those that say whom to ask.
@@ -61,7 +66,7 @@ func (o *operator) tokenFlag(fl *pflag.FlagSet) {
 
 // showFlags adds the flags of a command that shows something and changes nothing.
 func (o *operator) showFlags(fl *pflag.FlagSet, again string) {
-	fl.BoolVar(&o.watched, "watch", false, again+" every 2 s, until interrupted")
+	fl.BoolVar(&o.watched, "watch", false, again+" when something changes, until interrupted")
 	o.flags(fl)
 	fl.StringVar(&o.db, "db", "", "read this database `file` instead of asking a server")
 }
@@ -73,11 +78,13 @@ func (o *operator) check() error {
 	return nil
 }
 
-// ask sends one request to the server's API and decodes its answer into v. An
-// answer that is a problem is a *web.Problem.
-func (o *operator) ask(ctx context.Context, method, path string, params url.Values, body, v any) error {
-	flag := cmp.Or(o.flag, "--server")
-	hint := "is " + flag + " the --admin-listen of a running switchyard serve?"
+// hint is what may be wrong when the answer is none.
+func (o *operator) hint() string {
+	return "is " + cmp.Or(o.flag, "--server") + " the --admin-listen of a running switchyard serve?"
+}
+
+// request makes one to the server's API.
+func (o *operator) request(ctx context.Context, method, path string, params url.Values, body any) (*http.Request, error) {
 	server := o.server
 	if !strings.Contains(server, "://") {
 		server = "http://" + server
@@ -88,21 +95,19 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 	}
 	token, err := o.token()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var content io.Reader
 	if body != nil {
 		b, err := json.Marshal(body)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		content = bytes.NewReader(b)
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, address, content)
 	if err != nil {
-		return fmt.Errorf("%s: %w", flag, err)
+		return nil, fmt.Errorf("%s: %w", cmp.Or(o.flag, "--server"), err)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+string(token))
@@ -110,25 +115,37 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return req, nil
+}
+
+// ask sends one request to the server's API and decodes its answer into v. An
+// answer that is a problem is a *web.Problem.
+func (o *operator) ask(ctx context.Context, method, path string, params url.Values, body, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := o.request(ctx, method, path, params, body)
+	if err != nil {
+		return err
+	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		var unknown x509.UnknownAuthorityError
 		if errors.As(err, &unknown) {
 			return fmt.Errorf("ask the server: %w; SSL_CERT_FILE names the authorities to trust", err)
 		}
-		return fmt.Errorf("ask the server: %w; %s", err, hint)
+		return fmt.Errorf("ask the server: %w; %s", err, o.hint())
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("read the answer of %s: %w", server, err)
+		return fmt.Errorf("read the answer of %s: %w", o.server, err)
 	}
 	if resp.StatusCode != http.StatusOK {
 		var p web.Problem
 		if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") && json.Unmarshal(b, &p) == nil && p.Detail != "" {
 			p.Status = resp.StatusCode
 			if p.Status == http.StatusUnauthorized {
-				if token == "" {
+				if req.Header.Get("Authorization") == "" {
 					p.Detail += "; name it with --token-file FILE"
 				} else {
 					p.Detail += "; the token that was given is another"
@@ -137,10 +154,10 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 			p.Detail = router.Printable(p.Detail)
 			return &p
 		}
-		return fmt.Errorf("%s answered %s; %s", server, router.Printable(resp.Status), hint)
+		return fmt.Errorf("%s answered %s; %s", o.server, router.Printable(resp.Status), o.hint())
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("the answer of %s is none of switchyard's: %w; %s", server, err, hint)
+		return fmt.Errorf("the answer of %s is none of switchyard's: %w; %s", o.server, err, o.hint())
 	}
 	return nil
 }
@@ -202,15 +219,20 @@ func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T,
 		}
 		return text(out, v)
 	}
-	if o.watched {
-		return watch(cmd.Context(), cmd.OutOrStdout(), print)
+	switch {
+	case o.watched && o.db == "":
+		return o.follow(cmd.Context(), func(ctx context.Context, next func(context.Context)) error {
+			return watch(ctx, cmd.OutOrStdout(), next, print)
+		})
+	case o.watched:
+		return watch(cmd.Context(), cmd.OutOrStdout(), pause, print)
 	}
 	return print(cmd.OutOrStdout())
 }
 
-// watch calls print now and every two seconds, until ctx ends, which is no
+// watch calls print now and whenever next returns, until ctx ends, which is no
 // error, or print fails. On a terminal each takes the place of the one before.
-func watch(ctx context.Context, out io.Writer, print func(io.Writer) error) error {
+func watch(ctx context.Context, out io.Writer, next func(context.Context), print func(io.Writer) error) error {
 	_, terminal := width(out)
 	for {
 		var b bytes.Buffer
@@ -226,10 +248,85 @@ func watch(ctx context.Context, out io.Writer, print func(io.Writer) error) erro
 		if _, err := out.Write(b.Bytes()); err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if next(ctx); ctx.Err() != nil {
 			return nil
-		case <-time.After(watchPause):
+		}
+	}
+}
+
+// pause waits until a database file is to be read again.
+func pause(ctx context.Context) { sleep(ctx, watchPause) }
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// follow calls do with a function that waits for the server to tell of a
+// change, and for watchMost at most, as what is shown has ages. Without a stream it
+// waits as pause does.
+func (o *operator) follow(ctx context.Context, do func(ctx context.Context, next func(context.Context)) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer cancel()
+	changed, opened := make(chan struct{}, 1), make(chan struct{})
+	wake := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	reading.Go(func() {
+		open := sync.OnceFunc(func() { close(opened) })
+		for ctx.Err() == nil {
+			o.stream(ctx, open, wake)
+			open() // there is none: what is shown says why
+			sleep(ctx, watchPause)
+			wake()
+		}
+	})
+	select {
+	case <-opened: // nothing that changes from now on is missed
+	case <-time.After(watchPause):
+	case <-ctx.Done():
+	}
+	return do(ctx, func(ctx context.Context) {
+		most := time.NewTimer(cmp.Or(o.most, watchMost))
+		defer most.Stop()
+		select {
+		case <-changed:
+			sleep(ctx, watchLeast) // for what comes with it
+		case <-most.C:
+		case <-ctx.Done():
+		}
+	})
+}
+
+// stream reads the server's stream of changes until it ends.
+func (o *operator) stream(ctx context.Context, open, wake func()) {
+	req, err := o.request(ctx, http.MethodGet, web.Prefix+"/events", nil, nil)
+	if err != nil {
+		return
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/event-stream") {
+		return
+	}
+	open()
+	for lines := bufio.NewReader(resp.Body); ; {
+		line, _, err := lines.ReadLine()
+		if err != nil {
+			return
+		}
+		if bytes.HasPrefix(line, []byte("event:")) {
+			wake()
 		}
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
 	"switchyard/router/store"
+	"switchyard/router/web"
 	"switchyard/rules"
 )
 
@@ -143,7 +144,7 @@ func TestATableFitsItsTerminal(t *testing.T) {
 func TestAWatchEndsWithoutAnError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	shown := 0
-	err := watch(ctx, io.Discard, func(w io.Writer) error {
+	err := watch(ctx, io.Discard, pause, func(w io.Writer) error {
 		shown++
 		cancel()
 		return ctx.Err() // as a request that was cut off
@@ -152,7 +153,54 @@ func TestAWatchEndsWithoutAnError(t *testing.T) {
 		t.Errorf("watch = %v after %d", err, shown)
 	}
 	broken := errors.New("no server")
-	if err := watch(t.Context(), io.Discard, func(io.Writer) error { return broken }); !errors.Is(err, broken) {
+	if err := watch(t.Context(), io.Discard, pause, func(io.Writer) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("watch = %v, want the error", err)
+	}
+}
+
+// A watch of a server shows a change when there is one.
+func TestAWatchFollowsTheServer(t *testing.T) {
+	url, stop, err := operated(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Setenv("SWITCHYARD_ADMIN_TOKEN", operatorsToken)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	o := operator{server: url, most: time.Hour}
+	err = o.follow(ctx, func(ctx context.Context, next func(context.Context)) error {
+		if err := o.ask(ctx, http.MethodPost, web.Prefix+"/jobs/4002/cancel", nil, nil, new(web.JobDetail)); err != nil {
+			return err
+		}
+		next(ctx)
+		var d web.JobDetail
+		if err := o.ask(ctx, http.MethodGet, web.Prefix+"/jobs/4002", nil, nil, &d); err != nil || d.Job.State != router.Denied {
+			t.Errorf("told of a change, job 4002 is %s, %v", d.Job.State, err)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that has no stream is looked at again and again.
+func TestAWatchDoesWithoutAStream(t *testing.T) {
+	server := httptest.NewServer(http.NotFoundHandler())
+	defer server.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	o := operator{server: server.URL, most: time.Hour}
+	err := o.follow(ctx, func(ctx context.Context, next func(context.Context)) error {
+		next(ctx)
+		return ctx.Err()
+	})
+	if err != nil {
+		t.Errorf("it waits for a stream that there is not: %v", err)
 	}
 }
