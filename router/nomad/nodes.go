@@ -150,19 +150,19 @@ func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*mach
 	if found.more = max(len(stubs)-maxNodes, 0); found.more > 0 {
 		stubs = stubs[:maxNodes]
 	}
-	var mu sync.Mutex // for read
+	var mu sync.Mutex // for the maps
 	there := map[string]*machine{}
 	all, within := errgroup.WithContext(ctx)
 	all.SetLimit(nodesAtOnce)
+	var changed []*api.NodeListStub
 	for _, stub := range stubs {
 		if m := read[stub.ID]; m != nil && m.ModifyIndex == stub.ModifyIndex {
 			there[stub.ID] = &machine{Node: m.Node, class: m.class, stub: stub}
+		} else {
+			changed = append(changed, stub)
 		}
 	}
-	for _, stub := range stubs {
-		if there[stub.ID] != nil {
-			continue
-		}
+	for _, stub := range changed {
 		all.Go(func() error {
 			node, _, err := c.api.Nodes().Info(stub.ID, scope{}.read(within))
 			if status(err) == http.StatusNotFound {
