@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -74,11 +75,47 @@ func (a *arrivals) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // process and its CPUs.
 func BenchmarkRegistration(b *testing.B) {
 	for _, senders := range []int{1, 8, 32} {
-		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) { benchmarkRegistration(b, senders) })
+		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) { benchmarkRegistration(b, senders, 0, 0) })
 	}
 }
 
-func benchmarkRegistration(b *testing.B, senders int) {
+// BenchmarkRegistrationWatched is the same at 20 deliveries a second, while so
+// many have the page Now open, each of which follows the stream and gets the
+// page anew as its script does. They share the CPUs, too.
+func BenchmarkRegistrationWatched(b *testing.B) {
+	for _, views := range []int{0, 100} {
+		b.Run(fmt.Sprintf("views=%d", views), func(b *testing.B) { benchmarkRegistration(b, 1, views, 50*time.Millisecond) })
+	}
+}
+
+// view has a page open until ctx ends.
+func view(ctx context.Context, client *http.Client, admin string) {
+	get := func(path string) (*http.Response, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+path, nil)
+		if err != nil {
+			return nil, err
+		}
+		return client.Do(req)
+	}
+	stream, err := get("/api/v1/events")
+	if err != nil {
+		return
+	}
+	defer stream.Body.Close()
+	var last time.Time
+	for lines := bufio.NewScanner(stream.Body); lines.Scan(); {
+		if !bytes.HasPrefix(lines.Bytes(), []byte("event:")) || time.Since(last) < 2*time.Second {
+			continue
+		}
+		last = time.Now()
+		if page, err := get("/"); err == nil {
+			_, _ = io.Copy(io.Discard, page.Body)
+			_ = page.Body.Close()
+		}
+	}
+}
+
+func benchmarkRegistration(b *testing.B, senders, views int, every time.Duration) {
 	sim := nomadsim.New(nomadsim.Config{})
 	defer sim.Close()
 	seen := &arrivals{Handler: sim, at: map[string]time.Time{}}
@@ -122,6 +159,16 @@ func benchmarkRegistration(b *testing.B, senders int) {
 		}
 	}()
 
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watched, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	viewers := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: views}}
+	defer viewers.CloseIdleConnections()
+	for range views {
+		watching.Go(func() { view(watched, viewers, "http://"+app.AdminAddr()) })
+	}
+
 	url := "http://" + app.Addr() + "/webhooks/github"
 	transport := &http.Transport{MaxIdleConnsPerHost: senders}
 	defer transport.CloseIdleConnections()
@@ -142,6 +189,7 @@ func benchmarkRegistration(b *testing.B, senders int) {
 				if i >= int64(b.N) {
 					return
 				}
+				time.Sleep(every)
 				sent[i] = time.Now()
 				if status := send(ctx, sender, url, fmt.Sprintf("%08x-guid", uint32(i*2654435761)), bodies[i]); status != http.StatusAccepted {
 					b.Errorf("answered %d", status)
