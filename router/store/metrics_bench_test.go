@@ -1,0 +1,61 @@
+package store_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"switchyard/router"
+	"switchyard/router/store/storetest"
+)
+
+// BenchmarkOpenJobs is what a scrape costs the store: a history of 2,000 jobs,
+// and 2,000 that wait on Nomad, which is many.
+func BenchmarkOpenJobs(b *testing.B) {
+	const history, waiting = 2_000, 2_000
+	s := openTemp(b)
+	placement := router.Placement{Jobspec: "docker-linux"}
+	for i := range 40 {
+		placement.Constraints = append(placement.Constraints, router.Constraint{Attribute: fmt.Sprintf("${meta.zone-%d}", i), Operator: "=", Value: "tokyo"})
+	}
+	var wg sync.WaitGroup
+	todo := make(chan int64)
+	for range 64 {
+		wg.Go(func() {
+			for id := range todo {
+				d := &router.Decision{Outcome: "routed", Rule: fmt.Sprintf("rule-%d", id%50), Reason: "it holds", Placement: placement}
+				r := router.Runner{ID: fmt.Sprintf("gha-%d-1", id), JobID: id, Try: 1, Name: fmt.Sprintf("gha-%d-1", id), NomadJob: "x"}
+				steps := []error{
+					receive(b, s, storetest.NewDelivery(id, "queued", "queued")),
+					s.Prepare(b.Context(), r, storetest.Token(id), storetest.T0),
+					s.Dispatched(b.Context(), r, storetest.Token(id), d, storetest.T0),
+				}
+				if id <= history {
+					done := storetest.NewDelivery(id, "completed", "completed")
+					done.Job.RunnerName = r.Name
+					steps = append(steps, receive(b, s, done), s.Ended(b.Context(), []string{r.ID}, storetest.T0))
+				}
+				for _, err := range steps {
+					if err != nil {
+						b.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for id := int64(1); id <= history+waiting; id++ {
+		todo <- id
+	}
+	close(todo)
+	wg.Wait()
+	b.ResetTimer()
+	for b.Loop() {
+		open, err := s.OpenJobs(b.Context(), nil)
+		if err != nil || len(open) != 50 {
+			b.Fatalf("%d groups, %v", len(open), err)
+		}
+		if _, err := s.LiveRunners(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
