@@ -405,7 +405,7 @@ func (w *worker) recall(ctx context.Context, n NomadJob, jobID int64) (done bool
 	}
 	storeCtx, cancel2 := context.WithTimeout(ctx, storeTimeout)
 	defer cancel2()
-	_, err = w.Store.Receive(storeCtx, d)
+	_, err = w.record(storeCtx, d)
 	return err == nil, err
 }
 

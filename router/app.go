@@ -264,11 +264,19 @@ func (w *worker) every(ctx context.Context, interval time.Duration, cannot strin
 
 // learn stores what GitHub says of a job and wakes the worker if it is news.
 func (w *worker) learn(ctx context.Context, d Delivery) (changed bool, err error) {
-	runner := w.ourRunner(ctx, d)
-	changed, err = w.Store.Receive(ctx, d)
+	changed, err = w.record(ctx, d)
 	if changed {
 		w.nudge()
 		w.look(d.Job.ID)
+	}
+	return changed, err
+}
+
+// record stores what GitHub says of a job.
+func (w *worker) record(ctx context.Context, d Delivery) (changed bool, err error) {
+	runner := w.ourRunner(ctx, d)
+	changed, err = w.Store.Receive(ctx, d)
+	if changed {
 		w.begun(ctx, d, runner)
 	}
 	if w.Traces != nil {
@@ -278,40 +286,6 @@ func (w *worker) learn(ctx context.Context, d Delivery) (changed bool, err error
 		}
 	}
 	return changed, err
-}
-
-// ourRunner returns the runner of ours that a delivery says has begun a job, as
-// the books have it before; zero: none.
-func (w *worker) ourRunner(ctx context.Context, d Delivery) Runner {
-	if d.Action != "in_progress" || !strings.HasPrefix(d.Job.RunnerName, runnerPrefix) {
-		return Runner{}
-	}
-	r, err := w.Store.RunnerNamed(ctx, d.Job.RunnerName)
-	if err != nil {
-		return Runner{} // it is for the metrics alone
-	}
-	return r
-}
-
-// begun counts a job that a runner has begun; runner is ourRunner's.
-func (w *worker) begun(ctx context.Context, d Delivery, runner Runner) {
-	if d.Action != "in_progress" {
-		return
-	}
-	j, err := w.Store.Job(ctx, d.Job.ID)
-	if err != nil || j.RunningAt.IsZero() {
-		return
-	}
-	if j.Decision != nil && j.State == Running {
-		lasted(w.Metrics.running, j, j.Decision, j.RunningAt)
-	}
-	if runner.ID == "" || runner.JobID == j.ID || runner.State == RunnerBusy {
-		return
-	}
-	if now, err := w.Store.Runner(ctx, runner.ID); err == nil && now.State == RunnerBusy {
-		w.Metrics.thefts.Inc()
-		w.Logger.Info("github gave a runner to another job than it was meant for", "job_id", j.ID, "instead_of", runner.JobID, "nomad_job", runner.NomadJob, "runner", runner.Name)
-	}
 }
 
 // receive takes a delivery.

@@ -248,7 +248,7 @@ func (w *worker) stillQueued(ctx context.Context, tokenHash [32]byte, c Claimed)
 		if err != nil || d.Action != "in_progress" && d.Action != "completed" {
 			return gone, nil
 		}
-		changed, err := w.Store.Receive(ctx, d)
+		changed, err := w.record(ctx, d)
 		if err != nil {
 			return gone, fmt.Errorf("record what GitHub says of job %d: %w", c.Job.ID, err)
 		}

@@ -129,6 +129,40 @@ func lasted(h *prometheus.HistogramVec, j Job, d *Decision, at time.Time) {
 	h.WithLabelValues(rule).Observe(max(at.Sub(j.ReceivedAt), 0).Seconds())
 }
 
+// ourRunner returns the runner of ours that a delivery says has begun a job, as
+// the books have it before; zero: none.
+func (w *worker) ourRunner(ctx context.Context, d Delivery) Runner {
+	if d.Action != "in_progress" || !strings.HasPrefix(d.Job.RunnerName, runnerPrefix) {
+		return Runner{}
+	}
+	r, err := w.Store.RunnerNamed(ctx, d.Job.RunnerName)
+	if err != nil {
+		return Runner{} // it is for the metrics alone
+	}
+	return r
+}
+
+// begun counts a job that a runner has begun; runner is ourRunner's.
+func (w *worker) begun(ctx context.Context, d Delivery, runner Runner) {
+	if d.Action != "in_progress" {
+		return
+	}
+	j, err := w.Store.Job(ctx, d.Job.ID)
+	if err != nil || j.RunningAt.IsZero() {
+		return
+	}
+	if j.Decision != nil && j.State == Running {
+		lasted(w.Metrics.running, j, j.Decision, j.RunningAt)
+	}
+	if runner.ID == "" || runner.JobID == j.ID || runner.State == RunnerBusy {
+		return
+	}
+	if now, err := w.Store.Runner(ctx, runner.ID); err == nil && now.State == RunnerBusy {
+		w.Metrics.thefts.Inc()
+		w.Logger.Info("github gave a runner to another job than it was meant for", "job_id", j.ID, "instead_of", runner.JobID, "nomad_job", runner.NomadJob, "runner", runner.Name)
+	}
+}
+
 // A side is Nomad or GitHub, as its answers show it.
 type side struct {
 	requests *prometheus.CounterVec

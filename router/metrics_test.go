@@ -270,7 +270,7 @@ func TestStrangersAddNoSeries(t *testing.T) {
 	}
 	kinds := func(from, to int) {
 		for n := from; n <= to; n++ {
-			evil := fmt.Sprintf("x%d\"\n} 1 #\x1b[31m‮<script>", n)
+			evil := fmt.Sprintf("x%d\"\n} 1 #\x1b[31m\u202e<script>", n)
 			send(n*4, "workflow_job", evil, []string{"self-hosted", "linux"}, true)
 			send(n*4+1, "workflow_job", evil, []string{"self-hosted", evil}, true)
 			send(n*4+2, fmt.Sprintf("event-%d", n), evil, nil, true)
@@ -297,6 +297,19 @@ func TestStrangersAddNoSeries(t *testing.T) {
 		if !before[name] {
 			t.Errorf("a stranger made the series %s", name)
 		}
+	}
+}
+
+// A side that is asked for ever other things, by a fault of ours, makes few series.
+func TestCallsAreBounded(t *testing.T) {
+	count := router.NewMetrics()
+	for n := range 1000 {
+		count.GitHubCalled(fmt.Sprintf("GET things/%d", n), http.StatusOK, time.Millisecond)
+	}
+	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *router.Config) { c.Metrics = count })
+	text := shows(t, r.app, `switchyard_github_requests_total{call="other",code="200"} 900`)
+	if n := strings.Count(text, "\nswitchyard_github_requests_total{"); n != 101 {
+		t.Errorf("there are %d series of calls, want 100 and the others", n)
 	}
 }
 

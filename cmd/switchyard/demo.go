@@ -137,11 +137,12 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err != nil {
 		return err
 	}
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: fleet.config})
+	metrics := router.NewMetrics()
+	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: fleet.config, Called: metrics.NomadCalled})
 	if err != nil {
 		return err
 	}
-	client, err := gh.New(gh.Config{Token: gh.StaticToken("demo"), BaseURL: githubURL})
+	client, err := gh.New(gh.Config{Token: gh.StaticToken("demo"), BaseURL: githubURL, Called: metrics.GitHubCalled})
 	if err != nil {
 		return err
 	}
@@ -152,7 +153,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	defer func() { err = errors.Join(err, st.Close()) }()
 	secret := router.Secret(rand.Text())
 	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, router.Config{
-		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: log,
+		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log,
 	})
 	if err != nil {
 		return err
