@@ -3,6 +3,9 @@ package store
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"switchyard/router"
 )
 
 // What is counted at each scrape costs by the jobs that wait and the runners
@@ -17,6 +20,32 @@ func TestMetricsReadNoHistory(t *testing.T) {
 			if got := plan(t, s, query); !strings.Contains(got, step) {
 				t.Errorf("the plan of %s\nis %s\nwant %s", query, got, step)
 			}
+		}
+	}
+}
+
+func TestTheRuleIsReadOutOfADecision(t *testing.T) {
+	s := openTemp(t)
+	for i, rule := range []string{"linux", "", "größe 1/2 ._+:-", strings.Repeat("x", 128), strings.Repeat("ü", 128)} {
+		id := int64(i + 1)
+		d := router.Delivery{ID: rule, Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{ID: id, RunID: 1, Attempt: 1}}
+		if _, err := s.Receive(t.Context(), d); err != nil {
+			t.Fatal(err)
+		}
+		decision := router.Decision{Outcome: "unroutable", Rule: rule, Reason: `it says "rule":"other"`}
+		if err := s.Retry(t.Context(), id, time.Now(), "Nomad could not take the job yet: no", &decision, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		open, err := s.OpenJobs(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, o := range open {
+			found = found || o.Rule == rule && o.Jobs == 1
+		}
+		if !found {
+			t.Errorf("no job of rule %q: %+v", rule, open)
 		}
 	}
 }
