@@ -272,6 +272,9 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 	c.API = func(app *router.App) http.Handler {
 		w := web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now}
 		if client, ok := p.nomad.(*nomad.Client); ok {
+			if at := client.Address(); strings.HasPrefix(at, "http") {
+				w.NomadUI = strings.TrimSuffix(at, "/")
+			}
 			w.Cluster = desk{client, cmp.Or(c.PublicURL, "http://"+app.Addr())}
 		}
 		return web.Handler(w)

@@ -114,6 +114,9 @@ func New(c Config) (*Client, error) {
 	return made, nil
 }
 
+// Address is where Nomad's API is, and its console.
+func (c *Client) Address() string { return c.api.Address() }
+
 // Use has the Client take other jobspecs from now on. A Start in hand may still
 // take the old ones.
 func (c *Client) Use(specs *jobspecs.Set) { c.jobspecs.Store(specs) }

@@ -13,6 +13,7 @@ import (
 	"mime"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -44,6 +45,7 @@ func (a *api) pages() []consolePage {
 		{"/", "now", "Now", true, Viewer, a.nowPage},
 		{"/jobs", "jobs", "Jobs", true, Viewer, a.jobsPage},
 		{"/jobs/{id}", "job", "", false, Viewer, a.jobPage},
+		{"/runners", "runners", "Runners", true, Viewer, a.runnersPage},
 		{"/labels", "labels", "Labels", true, Viewer, a.labelsPage},
 		{"/playground", "playground", "Playground", true, Viewer, a.playgroundPage},
 	}
@@ -57,7 +59,11 @@ type consoleForm struct {
 }
 
 func (a *api) forms() []consoleForm {
-	return []consoleForm{}
+	return []consoleForm{
+		{"/jobs/{id}/retry", Operator, a.retryForm},
+		{"/jobs/{id}/cancel", Operator, a.cancelForm},
+		{"/runners/{id}/stop", Operator, a.stopForm},
+	}
 }
 
 // A view is what a template sees.
@@ -96,6 +102,8 @@ var templates = func() map[string]*template.Template {
 }()
 
 var functions = template.FuncMap{
+	"short":     short,
+	"number":    number,
 	"asset":     asset,
 	"text":      router.Printable, // for every text of a stranger
 	"took":      took,
@@ -105,6 +113,23 @@ var functions = template.FuncMap{
 	"trace":     TraceRows,
 	"words":     strings.Fields,
 	"join":      func(l []string) string { return strings.Join(l, ", ") },
+}
+
+// short is a stranger's text for a list: safe, and cut when it is long.
+func short(s string) string {
+	if r := []rune(s); len(r) > 120 {
+		s = string(r[:120]) + "…"
+	}
+	return router.Printable(s)
+}
+
+// number writes a count with spaces between thousands.
+func number(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
 }
 
 // took writes a duration as people say it: 480 ms, 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
@@ -141,7 +166,11 @@ func (a *api) page(p consolePage) http.Handler {
 			a.fail(w, req, err)
 			return
 		}
-		a.render(w, req, http.StatusOK, p, data)
+		status := http.StatusOK
+		if s, ok := data.(interface{ Status() int }); ok {
+			status = s.Status()
+		}
+		a.render(w, req, status, p, data)
 	})
 }
 

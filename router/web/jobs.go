@@ -181,6 +181,12 @@ func (a *api) showJob(req *http.Request) (any, error) {
 }
 
 func (a *api) job(ctx context.Context, id int64) (any, error) {
+	d, _, err := a.detail(ctx, id)
+	return d, err
+}
+
+// detail is all that is known of a job, if it is in the scope of who ctx is of.
+func (a *api) detail(ctx context.Context, id int64) (JobDetail, router.Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	d, j, err := showJob(ctx, a.Books, id)
@@ -188,11 +194,11 @@ func (a *api) job(ctx context.Context, id int64) (any, error) {
 		err = router.ErrNotFound
 	}
 	if err != nil {
-		return nil, err
+		return JobDetail{}, router.Job{}, err
 	}
 	explanation := a.App.Explain(j)
 	d.Explanation = &explanation
-	return d, nil
+	return d, j, nil
 }
 
 func (a *api) retryJob(req *http.Request) (any, error) {

@@ -1,42 +1,422 @@
 package web
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
 
 	"switchyard/router"
 )
 
-type nowView struct{ Waiting, Running []Job }
+const pageRows = "50" // of jobs or runners, unless limit says otherwise
 
-func (a *api) nowPage(req *http.Request) (any, error) {
-	scope := who(req.Context()).Scope
-	var v nowView
-	for to, states := range map[*[]Job][]router.JobState{
-		&v.Waiting: {router.Held, router.Queued, router.Retrying, router.Dispatched},
-		&v.Running: {router.Running},
-	} {
-		jobs, err := a.Books.FindJobs(req.Context(), router.JobFilter{States: states, Within: scope, Limit: 50})
-		if err != nil {
-			return nil, err
+// An option is one of a choice in a form.
+type option struct {
+	Value, Name string
+	Chosen      bool
+}
+
+// A listView is a page of jobs or of runners, with the form that filters them.
+type listView struct {
+	Query   url.Values // as it was asked
+	States  []option
+	Problem *Problem // what is wrong with the query; nil: nothing
+	Newest  string   // where the first page is; "": this is it
+	Older   string   // where the next page is; "": this is the last
+	Since   []option // links
+	Any     bool     // something is filtered
+	now     time.Time
+}
+
+// Q is what was asked as name.
+func (v listView) Q(name string) string { return v.Query.Get(name) }
+
+// Status is that of the answer.
+func (v listView) Status() int {
+	if v.Problem != nil {
+		return v.Problem.Status
+	}
+	return http.StatusOK
+}
+
+func newList[T ~string](path string, q url.Values, known []T, groups []option, next string, err error, now time.Time) (listView, error) {
+	v := listView{Query: q, now: now}
+	var p *Problem
+	switch {
+	case errors.As(err, &p):
+		v.Problem = p
+	case err != nil:
+		return v, err
+	}
+	state := strings.Join(q["state"], ",")
+	v.States = append([]option{{"", "any", false}}, groups...)
+	for _, s := range known {
+		v.States = append(v.States, option{string(s), string(s), false})
+	}
+	i := slices.IndexFunc(v.States, func(o option) bool { return o.Value == state })
+	if i < 0 {
+		i = len(v.States)
+		v.States = append(v.States, option{state, state, false})
+	}
+	v.States[i].Chosen = true
+	with := func(name, value string) string {
+		to := maps.Clone(q)
+		to.Del("cursor")
+		for k := range to {
+			if to.Get(k) == "" {
+				to.Del(k)
+			}
 		}
-		for _, j := range jobs {
-			*to = append(*to, jobOf(j))
+		if name != "" {
+			to.Set(name, value)
 		}
+		if len(to) == 0 {
+			return path
+		}
+		return path + "?" + to.Encode()
+	}
+	for k := range q {
+		v.Any = v.Any || k != "cursor" && k != "limit" && q.Get(k) != ""
+	}
+	if q.Get("cursor") != "" {
+		v.Newest = with("", "")
+	}
+	if next != "" {
+		v.Older = with("cursor", next)
+	}
+	for _, s := range []struct {
+		name string
+		ago  time.Duration
+	}{{"the last hour", time.Hour}, {"the last day", 24 * time.Hour}, {"the last 7 days", 7 * 24 * time.Hour}} {
+		v.Since = append(v.Since, option{Value: with("since", now.Add(-s.ago).UTC().Truncate(time.Second).Format(time.RFC3339)), Name: s.name})
 	}
 	return v, nil
 }
 
+func withLimit(q url.Values) url.Values {
+	q = maps.Clone(q)
+	if q.Get("limit") == "" {
+		q.Set("limit", pageRows)
+	}
+	return q
+}
+
+type jobsView struct {
+	listView
+	Jobs []Job
+}
+
+// Waited is how long the job waited for a runner, or waits; "": it gets none.
+func (v listView) Waited(j Job) string {
+	switch {
+	case j.RunningAt != nil:
+		return took(j.RunningAt.Sub(j.ReceivedAt))
+	case slices.Contains([]router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched}, j.State):
+		return took(v.now.Sub(j.ReceivedAt)) + " so far"
+	}
+	return ""
+}
+
+// Ran is how long the job ran, or runs.
+func (v listView) Ran(j Job) string {
+	switch {
+	case j.RunningAt == nil:
+		return ""
+	case j.CompletedAt != nil:
+		return took(j.CompletedAt.Sub(*j.RunningAt))
+	case j.State == router.Running:
+		return took(v.now.Sub(*j.RunningAt)) + " so far"
+	}
+	return ""
+}
+
+// Ago is how long ago that was.
+func (v listView) Ago(t time.Time) string { return took(v.now.Sub(t)) }
+
 func (a *api) jobsPage(req *http.Request) (any, error) {
-	return ListJobs(req.Context(), a.Books, who(req.Context()).Scope, req.URL.Query())
+	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+	defer cancel()
+	q := req.URL.Query()
+	l, err := ListJobs(ctx, a.Books, who(ctx).Scope, withLimit(q))
+	waiting := join([]router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched})
+	v, err := newList("/jobs", q, router.JobStates, []option{{strings.ReplaceAll(waiting, " ", ""), "waiting", false}}, l.NextCursor, err, a.Now())
+	return jobsView{v, l.Jobs}, err
+}
+
+type runnersView struct {
+	listView
+	Runners []Runner
+}
+
+func (a *api) runnersPage(req *http.Request) (any, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+	defer cancel()
+	q := req.URL.Query()
+	l, err := ListRunners(ctx, a.Books, who(ctx).Scope, withLimit(q))
+	live := join([]router.RunnerState{router.RunnerDispatched, router.RunnerClaimed, router.RunnerOnline, router.RunnerBusy})
+	v, err := newList("/runners", q, router.RunnerStates, []option{{strings.ReplaceAll(live, " ", ""), "live", false}}, l.NextCursor, err, a.Now())
+	return runnersView{v, l.Runners}, err
+}
+
+// A jobView is what the page of a job shows.
+type jobView struct {
+	JobDetail
+	Problem *Problem // why what was asked for was not done; nil: nothing was
+	Next    string   // what happens next; "": nothing
+	GitHub  string   // its page there; "": none
+	NomadUI string
+	Rows    []eventRow
+	Phases  []phase
+	Funnel  []funnelRow
+	NoNode  *router.Unplaced // of the runner of its current try
+	Same    bool             // the rules in force say what was decided
+	Open    bool             // it has not ended
+	now     time.Time
 }
 
 // Title is that of the job's page.
-func (d JobDetail) Title() string { return router.Printable(d.Job.Name) }
+func (v jobView) Title() string { return router.Printable(v.Job.Name) }
+
+// Status is that of the answer.
+func (v jobView) Status() int {
+	if v.Problem != nil {
+		return v.Problem.Status
+	}
+	return http.StatusOK
+}
+
+// An eventRow is a line of a time line.
+type eventRow struct {
+	Event
+	After string // since the one before; "" for the first
+}
+
+// A phase is a part of a job's life.
+type phase struct {
+	Name     string
+	Class    string
+	From     time.Time
+	Took     string
+	Open     bool // it goes on
+	X, Width string
+}
+
+// A funnelRow is how many nodes are left, and after what.
+type funnelRow struct {
+	What, From string
+	Left, Gone int
+	Width      string // percent
+}
+
+// NomadJob is where Nomad's own console shows the runner; "": nowhere.
+func (v jobView) NomadJob(r Runner) string {
+	if v.NomadUI == "" || r.NomadJob == "" {
+		return ""
+	}
+	at := r.NomadJob
+	if r.Namespace != "" {
+		at += "@" + r.Namespace
+	}
+	return v.NomadUI + "/ui/jobs/" + url.PathEscape(at)
+}
+
+// For is how long the runner is in its state.
+func (v jobView) For(r Runner) string { return took(v.now.Sub(r.StateAt)) }
+
+// Live reports whether the runner can be stopped.
+func (v jobView) Live(r Runner) bool { return r.EndedAt == nil || !r.State.Final() }
 
 func (a *api) jobPage(req *http.Request) (any, error) {
 	id, err := jobID(req)
 	if err != nil {
 		return nil, err
 	}
-	return a.job(req.Context(), id)
+	return a.jobView(req.Context(), id)
+}
+
+func (a *api) jobView(ctx context.Context, id int64) (jobView, error) {
+	d, j, err := a.detail(ctx, id)
+	if err != nil {
+		return jobView{}, err
+	}
+	v := jobView{JobDetail: d, NomadUI: a.NomadUI, now: a.Now(), Open: !slices.Contains([]router.JobState{router.Completed, router.Ignored, router.Denied, router.Unroutable}, j.State)}
+	if u, err := url.Parse(j.URL); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
+		v.GitHub = j.URL
+	}
+	var current *router.Runner
+	if i := slices.IndexFunc(d.Runners, func(r Runner) bool { return r.Try == j.Try }); i >= 0 {
+		r := d.Runners[i]
+		current = &router.Runner{State: r.State, Node: r.Node, Unplaced: r.Unplaced}
+		if r.PlacedAt != nil {
+			current.PlacedAt = *r.PlacedAt
+		}
+		if v.Open {
+			v.NoNode, v.Funnel = r.Unplaced, funnel(r.Unplaced)
+		}
+	}
+	v.Next = next(j, current, v.now)
+	v.Phases = phases(d, v.Open, v.now)
+	var before time.Time
+	for _, e := range d.Timeline {
+		row := eventRow{Event: e}
+		if !before.IsZero() {
+			row.After = took(e.At.Sub(before))
+		}
+		v.Rows, before = append(v.Rows, row), e.At
+	}
+	if made, now := d.Decision, d.Explanation; made != nil && now != nil && made.Outcome == now.Outcome && made.Rule == now.Rule {
+		shown := *made
+		shown.Trace, shown.Nearest = now.Trace, now.Nearest
+		v.Decision, v.Same = &shown, true
+	}
+	return v, nil
+}
+
+// phases is a job's life until it ended, or until now.
+func phases(d JobDetail, open bool, now time.Time) []phase {
+	j := d.Job
+	type point struct {
+		name, class string
+		at          *time.Time
+	}
+	points := []point{{"until its runner was on Nomad", "queued", &j.ReceivedAt}, {"until it had a node", "dispatched", j.DispatchedAt}}
+	for _, r := range d.Runners {
+		if r.Name != j.RunnerName && (j.RunnerName != "" || r.Try != j.Try) {
+			continue
+		}
+		points = append(points, point{"until the runner asked for its configuration", "placed", r.PlacedAt})
+		for _, e := range d.Timeline {
+			if e.Runner == r.ID && e.State == string(router.RunnerClaimed) {
+				points = append(points, point{"until GitHub gave it the job", "claimed", &e.At})
+				break
+			}
+		}
+	}
+	points = append(points, point{"it ran", "running", j.RunningAt})
+	points = slices.DeleteFunc(points, func(p point) bool { return p.at == nil || p.at.IsZero() })
+	end := j.UpdatedAt
+	switch {
+	case open:
+		end = now
+	case j.CompletedAt != nil:
+		end = *j.CompletedAt
+	}
+	var list []phase
+	var lengths []float64
+	var total float64
+	for i, p := range points {
+		until, last := end, i == len(points)-1
+		if !last {
+			until = *points[i+1].at
+		}
+		ph := phase{Name: p.name, Class: p.class, From: *p.at, Took: took(until.Sub(*p.at)), Open: last && open}
+		if ph.Open && p.class == "running" {
+			ph.Name = "it runs"
+		}
+		list = append(list, ph)
+		lengths = append(lengths, max(0, until.Sub(*p.at).Seconds()))
+		total += lengths[i]
+	}
+	const least = .8 // percent, so that all are seen
+	x := 0.0
+	for i := range list {
+		width := least
+		if total > 0 {
+			width += lengths[i] / total * (100 - least*float64(len(list)))
+		}
+		list[i].X, list[i].Width = fmt.Sprintf("%.2f", x), fmt.Sprintf("%.2f", width)
+		x += width
+	}
+	return list
+}
+
+// funnel is which nodes are left for a runner after each thing that it asks for.
+func funnel(u *router.Unplaced) []funnelRow {
+	if u == nil || u.InPool == 0 {
+		return nil
+	}
+	rows := []funnelRow{{What: "in node pool " + u.Pool, Left: u.InPool}}
+	left := u.InPool
+	after := func(what, from string, now int) {
+		now = max(0, min(now, left))
+		rows = append(rows, funnelRow{What: what, From: from, Left: now, Gone: left - now})
+		left = now
+	}
+	if u.Evaluated < u.InPool {
+		after("ready and in its datacenters", "", u.Evaluated)
+	}
+	for _, s := range u.Filtered {
+		after("with "+s.What, s.From, left-s.Nodes)
+	}
+	for _, s := range u.Exhausted {
+		after("with enough "+s.What+" free", s.From, left-s.Nodes)
+	}
+	for i := range rows {
+		rows[i].Width = fmt.Sprintf("%.2f", 100*float64(rows[i].Left)/float64(u.InPool))
+	}
+	return rows
+}
+
+// A onPage is an error that is shown on the page it is about.
+type onPage struct {
+	problem *Problem
+	page    consolePage
+	data    any
+}
+
+func (e *onPage) Error() string { return e.problem.Error() }
+func (e *onPage) Unwrap() error { return e.problem }
+
+// jobForm makes a change to a job, and leads back to its page; what keeps it
+// from being done is shown there.
+func (a *api) jobForm(req *http.Request, id int64, change func(context.Context) error) (string, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
+	defer cancel()
+	if _, _, err := a.detail(ctx, id); err != nil { // it may be out of scope
+		return "", err
+	}
+	if err := change(ctx); err != nil {
+		p := a.problemOf(req, undone(err))
+		v, err := a.jobView(ctx, id)
+		if err != nil {
+			return "", p
+		}
+		v.Problem = p
+		return "", &onPage{p, consolePage{template: "job"}, v}
+	}
+	return "/jobs/" + strconv.FormatInt(id, 10), nil
+}
+
+func (a *api) retryForm(req *http.Request) (string, error) {
+	id, err := jobID(req)
+	if err != nil {
+		return "", err
+	}
+	return a.jobForm(req, id, func(ctx context.Context) error { return a.App.RetryJob(ctx, id) })
+}
+
+func (a *api) cancelForm(req *http.Request) (string, error) {
+	id, err := jobID(req)
+	if err != nil {
+		return "", err
+	}
+	return a.jobForm(req, id, func(ctx context.Context) error { return a.App.CancelJob(ctx, id, req.PostForm.Get("run") == "true") })
+}
+
+func (a *api) stopForm(req *http.Request) (string, error) {
+	id := mux.Vars(req)["id"]
+	r, err := a.Books.Runner(req.Context(), id)
+	if err != nil {
+		return "", err
+	}
+	return a.jobForm(req, r.JobID, func(ctx context.Context) error { return a.App.StopRunner(ctx, id, req.PostForm.Get("force") == "true") })
 }

@@ -40,6 +40,8 @@ type Config struct {
 
 	Cluster Cluster // nil: nothing is rendered, and no nodes are known
 
+	NomadUI string // where Nomad's own console is, such as http://127.0.0.1:4646; "": pages have no links to it
+
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
 }
@@ -78,6 +80,9 @@ type Books interface {
 	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
 	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
 	Changes(ctx context.Context, after int64, limit int) ([]router.Change, error)
+	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
+	Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error)
+	Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error)
 	Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
 }
 
@@ -107,6 +112,7 @@ type api struct {
 	hub   *hub
 	said  described
 	usage usage
+	now   shared[*summary]
 }
 
 func (a *api) router() *mux.Router {
@@ -217,6 +223,23 @@ func undone(err error) error {
 // fail answers with an error: one of ours as it is, any other without its
 // words, which are for the log.
 func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
+	p := a.problemOf(req, err)
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
+	}
+	var on *onPage
+	switch {
+	case errors.As(err, &on):
+		a.render(w, req, p.Status, on.page, on.data)
+	case page(req):
+		a.failed(w, req, p)
+	default:
+		write(w, p.Status, "application/problem+json", p)
+	}
+}
+
+// problemOf is what is said of an error; the words of one that is not ours are logged.
+func (a *api) problemOf(req *http.Request, err error) *Problem {
 	var p *Problem
 	var conflict *router.ConflictError
 	switch {
@@ -229,14 +252,7 @@ func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 		a.Logger.Error("a request of an operator failed", "method", req.Method, "path", req.URL.Path, "err", err)
 		p = problem(http.StatusInternalServerError, "this failed; the server's log says why")
 	}
-	if p.Status == http.StatusUnauthorized {
-		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
-	}
-	if page(req) {
-		a.failed(w, req, p)
-		return
-	}
-	write(w, p.Status, "application/problem+json", p)
+	return p
 }
 
 // page reports whether a request is of the console.

@@ -1,0 +1,322 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"switchyard/router"
+)
+
+const (
+	nowOldest = 20 // jobs that wait longest
+	nowRules  = 40 // rules with most to do
+	nowHours  = 24
+)
+
+// waitBands are those of the picture of the last day.
+var waitBands = []struct {
+	Name  string
+	under time.Duration // 0: the rest
+}{
+	{"under 30 s", 30 * time.Second},
+	{"30 s to 2 min", 2 * time.Minute},
+	{"2 to 10 min", 10 * time.Minute},
+	{"over 10 min", 0},
+}
+
+// A summary is what the page Now tells of the jobs of a scope.
+type summary struct {
+	Waiting, Placing, Starting, Running int
+	Rules                               []ruleNow // those with most to do first
+	MoreRules                           int
+	Why                                 []waitsFor
+	Oldest                              []waiting
+
+	Hour, Day quantiles
+	Hours     []hourBar // the last 24, oldest first
+	Most      int       // starts in one of them
+}
+
+// A ruleNow is how far the jobs of a rule are, and how long those waited that
+// runners took on the last day.
+type ruleNow struct {
+	Name                                string // "": they were not decided yet
+	Waiting, Placing, Starting, Running int
+	quantiles
+}
+
+// quantiles are of the time from the first delivery to a runner.
+type quantiles struct {
+	Jobs              int
+	P50, P95, Longest time.Duration
+}
+
+// A waitsFor is how many jobs wait for the same.
+type waitsFor struct {
+	Jobs    int
+	For     string
+	Trouble bool // it does not pass by itself, or should not be
+	Fleet   bool // the page Fleet says more
+	State   router.JobState
+}
+
+// A waiting is a job that waits, with the runner of its current try.
+type waiting struct {
+	Job    Job
+	router router.Job
+	runner *router.Runner
+}
+
+// An hourBar is the jobs that runners took in an hour.
+type hourBar struct {
+	From   time.Time
+	Jobs   int
+	Counts []int // by wait band
+	X      int
+	Parts  []barPart
+}
+
+// Until is when the hour ends.
+func (h hourBar) Until() time.Time { return h.From.Add(time.Hour) }
+
+// A barPart is one part of a bar, in percent of the picture.
+type barPart struct {
+	Band, Y, Height string
+}
+
+// waits says what jobs wait for, in the order in which it is shown.
+var waits = []struct {
+	reason  router.WaitReason
+	words   string
+	trouble bool
+	state   router.JobState
+}{
+	{router.WaitsNever, "no node of the cluster could ever run their runner", true, router.Dispatched},
+	{router.WaitsNomad, "Nomad could not take their runner; it is asked again", true, router.Retrying},
+	{router.WaitsGitHub, "GitHub did not answer as it should; it is asked again", true, router.Retrying},
+	{router.WaitsGitHubLimit, "GitHub takes no more runners for now: its limit is reached", true, router.Retrying},
+	{router.WaitsRunner, "their runner was lost; they get another", true, router.Retrying},
+	{router.WaitsBusy, "the nodes that could run their runner are full", false, router.Dispatched},
+	{router.WaitsLimit, "their rule's limit: a place is free when another job ends", false, router.Held},
+	{router.WaitsApproval, "GitHub does not let them start yet: an approval, or their concurrency group", false, router.Held},
+	{router.WaitsQueued, "they are decided next", false, router.Queued},
+	{router.WaitsPlacing, "Nomad looks for a node", false, router.Dispatched},
+	{router.WaitsStarting, "their runner has a node and starts", false, router.Dispatched},
+}
+
+// A nowView is what the page shows; its times pass while a summary stays.
+type nowView struct {
+	*summary
+	Status router.RulesStatus
+	Bands  any
+	now    time.Time
+}
+
+// For is how long the job has waited.
+func (v nowView) For(w waiting) string { return took(v.now.Sub(w.Job.ReceivedAt)) }
+
+// Next says what happens to the job next.
+func (v nowView) Next(w waiting) string { return next(w.router, w.runner, v.now) }
+
+func (a *api) nowPage(req *http.Request) (any, error) {
+	scope := who(req.Context()).Scope
+	s, err := a.now.get(req.Context(), scope, func(ctx context.Context) (*summary, error) { return a.summarize(ctx, scope) })
+	if err != nil {
+		return nil, err
+	}
+	return nowView{s, a.App.RulesStatus(), waitBands, a.Now()}, nil
+}
+
+func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, error) {
+	now := a.Now()
+	open, err := a.Books.OpenJobs(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	oldest, err := a.Books.Oldest(ctx, scope, nowOldest)
+	if err != nil {
+		return nil, err
+	}
+	started, err := a.Books.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
+	if err != nil {
+		return nil, err
+	}
+	s := &summary{}
+	for _, j := range oldest {
+		w := waiting{Job: jobOf(j), router: j}
+		if j.State == router.Dispatched {
+			runners, err := a.Books.Runners(ctx, j.ID)
+			if err != nil {
+				return nil, err
+			}
+			if i := slices.IndexFunc(runners, func(r router.Runner) bool { return r.Try == j.Try }); i >= 0 {
+				w.runner = &runners[i]
+			}
+		}
+		s.Oldest = append(s.Oldest, w)
+	}
+	s.count(open, started, now)
+	s.draw(started, now)
+	return s, nil
+}
+
+// count fills in what is open and how long the jobs of the last day waited.
+func (s *summary) count(open []router.OpenJobs, started []router.Start, now time.Time) {
+	byRule := map[string]*ruleNow{}
+	of := func(name string) *ruleNow {
+		if byRule[name] == nil {
+			byRule[name] = &ruleNow{Name: name}
+		}
+		return byRule[name]
+	}
+	why := map[router.WaitReason]int{}
+	for _, o := range open {
+		r := of(o.Rule)
+		total, some := &s.Waiting, &r.Waiting
+		switch {
+		case o.State == router.Running:
+			total, some = &s.Running, &r.Running
+		case o.State == router.Dispatched && o.Placed:
+			total, some = &s.Starting, &r.Starting
+		case o.State == router.Dispatched:
+			total, some = &s.Placing, &r.Placing
+		}
+		*total += o.Jobs
+		*some += o.Jobs
+		if o.State != router.Running {
+			why[o.Waits()] += o.Jobs
+		}
+	}
+	for _, w := range waits {
+		if n := why[w.reason]; n > 0 {
+			s.Why = append(s.Why, waitsFor{n, w.words, w.trouble, w.reason == router.WaitsNever || w.reason == router.WaitsBusy, w.state})
+		}
+	}
+	var all, hour []time.Duration
+	ofRule := map[string][]time.Duration{}
+	for _, start := range started {
+		all = append(all, start.Waited)
+		ofRule[start.Rule] = append(ofRule[start.Rule], start.Waited)
+		if start.At.After(now.Add(-time.Hour)) {
+			hour = append(hour, start.Waited)
+		}
+	}
+	s.Day, s.Hour = quantilesOf(all), quantilesOf(hour)
+	for name, waited := range ofRule {
+		of(name).quantiles = quantilesOf(waited)
+	}
+	for _, r := range slices.SortedFunc(maps.Values(byRule), func(a, b *ruleNow) int {
+		return cmp.Or(cmp.Compare(b.Waiting+b.Placing, a.Waiting+a.Placing), cmp.Compare(b.Starting+b.Running, a.Starting+a.Running),
+			cmp.Compare(b.Jobs, a.Jobs), cmp.Compare(a.Name, b.Name))
+	}) {
+		s.Rules = append(s.Rules, *r)
+	}
+	if len(s.Rules) > nowRules {
+		s.Rules, s.MoreRules = s.Rules[:nowRules], len(s.Rules)-nowRules
+	}
+}
+
+// quantilesOf sorts what it is given.
+func quantilesOf(waited []time.Duration) quantiles {
+	n := len(waited)
+	if n == 0 {
+		return quantiles{}
+	}
+	slices.Sort(waited)
+	return quantiles{n, waited[(n-1)/2], waited[(n-1)*95/100], waited[n-1]}
+}
+
+// draw makes the picture of the last day, whose hours are those of the clock.
+func (s *summary) draw(started []router.Start, now time.Time) {
+	first := now.Truncate(time.Hour).Add(-(nowHours - 1) * time.Hour)
+	for i := range nowHours {
+		s.Hours = append(s.Hours, hourBar{From: first.Add(time.Duration(i) * time.Hour), X: i, Counts: make([]int, len(waitBands))})
+	}
+	for _, start := range started {
+		i := int(start.At.Sub(first) / time.Hour)
+		if start.At.Before(first) || i >= nowHours {
+			continue
+		}
+		band := 0
+		for band < len(waitBands)-1 && start.Waited >= waitBands[band].under {
+			band++
+		}
+		s.Hours[i].Jobs++
+		s.Hours[i].Counts[band]++
+		s.Most = max(s.Most, s.Hours[i].Jobs)
+	}
+	for i := range s.Hours {
+		h, y := &s.Hours[i], 100.0
+		for band, n := range h.Counts {
+			if n == 0 {
+				continue
+			}
+			height := 100 * float64(n) / float64(s.Most)
+			y -= height
+			h.Parts = append(h.Parts, barPart{fmt.Sprint(band), fmt.Sprintf("%.2f", y), fmt.Sprintf("%.2f", height)})
+		}
+	}
+}
+
+// next says in plain words what happens to a job that has not ended, and when.
+// r is the runner of its current try; nil: it has none.
+func next(j router.Job, r *router.Runner, now time.Time) string {
+	in := "now"
+	if wait := j.DueAt.Sub(now); wait >= time.Second {
+		in = "in " + took(wait)
+	}
+	switch j.State {
+	case router.Held:
+		if j.Decision == nil {
+			return "GitHub says when it may start"
+		}
+		return "it gets a place when another job of its rule ends"
+	case router.Queued:
+		return "it is decided " + in
+	case router.Retrying:
+		return fmt.Sprintf("it is tried again %s, as try %d", in, j.Try)
+	case router.Running:
+		return "GitHub says when it has ended"
+	case router.Dispatched:
+	default:
+		return ""
+	}
+	switch {
+	case r == nil:
+		return "it gets its runner"
+	case r.State.Final():
+		return "it gets another runner when Nomad has stopped this one"
+	case r.State != router.RunnerDispatched:
+		return "GitHub gives its runner a job"
+	case !r.PlacedAt.IsZero():
+		return "its runner starts on " + r.Node
+	}
+	fallback := ""
+	if d := j.Decision; d != nil && j.Fallback < len(d.Fallback) && !j.DispatchedAt.IsZero() {
+		for i, f := range d.Fallback[j.Fallback:] {
+			if f.Reason != "" {
+				continue
+			}
+			when := "now"
+			if wait := j.DispatchedAt.Add(time.Duration(f.After)).Sub(now); wait >= time.Second {
+				when = "in " + took(wait)
+			}
+			fallback = fmt.Sprintf("fallback %d of its rule is tried %s", j.Fallback+i+1, when)
+			break
+		}
+	}
+	switch {
+	case r.Unplaced != nil && r.Unplaced.Never && fallback != "":
+		return fallback
+	case r.Unplaced != nil && r.Unplaced.Never:
+		return "nothing, until there is a node that fits or it is cancelled"
+	case fallback != "":
+		return "Nomad places it when a node has room; " + fallback
+	}
+	return "Nomad places it when a node has room"
+}
