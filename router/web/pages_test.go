@@ -1,0 +1,186 @@
+package web_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/router/store/storetest"
+	"switchyard/router/web"
+)
+
+// post sends a form and wants this status; it returns where it leads to, and the page.
+func (s *server) post(path string, form url.Values, status int) (location, body string) {
+	s.t.Helper()
+	req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081"+path, strings.NewReader(form.Encode()))
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
+	rec := httptest.NewRecorder()
+	s.handler.ServeHTTP(rec, req)
+	if rec.Code != status {
+		s.t.Fatalf("POST %s = %d, want %d: %s", path, rec.Code, status, rec.Body)
+	}
+	return rec.Header().Get("Location"), rec.Body.String()
+}
+
+func (s *server) wantText(path string, status int, want ...string) {
+	s.t.Helper()
+	body := s.get(path, status)
+	for _, w := range want {
+		if !strings.Contains(body, w) {
+			s.t.Errorf("GET %s has no %q:\n%s", path, w, body)
+		}
+	}
+}
+
+func TestNowTellsWhatWaitsAndWhy(t *testing.T) {
+	s := serve(t, func(c *web.Config) { c.Now = func() time.Time { return t0.Add(7 * time.Hour) } })
+	s.wantText("/", http.StatusOK,
+		`<dt>Waiting</dt><dd>3<small>`, `<dt>Placing</dt><dd>1<small>`, `<dt>Running</dt><dd>0<small>`,
+		"they are decided next", "Nomad looks for a node",
+		`class="n">6 h</td>`, // job 1 has waited
+		"it is decided now", "Nomad places it when a node has room",
+	)
+}
+
+func TestJobsAreFilteredByAForm(t *testing.T) {
+	s := serve(t)
+	s.wantText("/jobs?state=&repo=acme%2Fweb&owner=&rule=&label=&since=&until=", http.StatusOK, `href="/jobs/5"`, `href="/jobs/1"`, `value="acme/web"`)
+	s.wantText("/jobs?state=queued&limit=2", http.StatusOK, `href="/jobs/5"`, `href="/jobs/4"`, `href="/jobs?cursor=4&amp;limit=2&amp;state=queued" rel="next"`, `<option value="queued" selected>`)
+	s.wantText("/jobs?cursor=4&limit=2&state=queued", http.StatusOK, `href="/jobs/3"`, `<a class="button" href="/jobs?limit=2&amp;state=queued">Newest</a>`)
+	s.wantText("/jobs?state=held,queued,retrying,dispatched", http.StatusOK, `selected>waiting</option>`, `href="/jobs/1"`)
+	s.wantText("/jobs?rule=other", http.StatusOK, "No job is like that")
+	s.wantText("/jobs?since=yesterday", http.StatusBadRequest, `role="alert">since &#34;yesterday&#34;: want a time such as`, `value="yesterday"`)
+	s.wantText("/runners?state=dispatched", http.StatusOK, "gha-1-1", `href="/jobs/1"`)
+	s.wantText("/runners?state=lost", http.StatusOK, "No runner is in that state")
+}
+
+func TestAJobsPageHasItsLifeAndItsFunnel(t *testing.T) {
+	s := serve(t, func(c *web.Config) {
+		c.Now = func() time.Time { return t0.Add(7 * time.Hour) }
+		c.NomadUI = "http://nomad.example:4646"
+	})
+	s.wantText("/jobs/1", http.StatusOK,
+		"Nomad has no node for it now", "no node has memory left", `<td class="n">3</td>`, `<td class="n">0 <span class="small soft">−3</span></td>`, "with enough memory free", "label large",
+		`href="http://nomad.example:4646/ui/jobs/gha-1-1"`,
+		"<strong>5 h</strong> <span class=\"soft\">until its runner was on Nomad</span>", "<strong>1 h</strong> so far <span class=\"soft\">until it had a node</span>",
+		"+ 5 h", "Next: Nomad places it when a node has room.", "by rule <strong>linux</strong>",
+	)
+	if body := s.get("/jobs/3", http.StatusOK); strings.Contains(body, "Its page on GitHub") || !strings.Contains(body, "The rules in force say") {
+		t.Errorf("an undecided job without a page: %s", body)
+	}
+}
+
+func TestOperatorsChangeAJobOnItsPage(t *testing.T) {
+	s := serve(t)
+	for _, tt := range []struct{ path, run, to string }{
+		{"/jobs/2/retry", "", "/jobs/2"}, {"/jobs/1/cancel", "", "/jobs/1"}, {"/jobs/1/cancel", "run", "/jobs/1"}, {"/runners/gha-1-1/stop", "force", "/jobs/1"},
+	} {
+		if to, _ := s.post(tt.path, url.Values{tt.run: {"true"}}, http.StatusSeeOther); to != tt.to {
+			t.Errorf("POST %s leads to %q, want %q", tt.path, to, tt.to)
+		}
+	}
+	want := []string{"retry 2", "cancel 1 false", "cancel 1 true", "stop gha-1-1 true"}
+	if diff := cmp.Diff(want, s.app.did); diff != "" {
+		t.Errorf("done (-want +got):\n%s", diff)
+	}
+	s.app.fail = &router.ConflictError{Reason: "job 2 has ended"}
+	if _, body := s.post("/jobs/2/retry", nil, http.StatusConflict); !strings.Contains(body, `role="alert">job 2 has ended.`) || !strings.Contains(body, "Time line") {
+		t.Errorf("a conflict is not shown on the page of the job: %s", body)
+	}
+	s.post("/jobs/99/retry", nil, http.StatusNotFound)
+	s.post("/runners/gha-99-1/stop", nil, http.StatusNotFound)
+}
+
+// pageAddresses are those of the navigation, a job in each state, and lists as people filter them.
+func pageAddresses(c web.Config, jobs []int64) (all []string) {
+	for _, r := range web.PagePaths(c) {
+		if !strings.Contains(r, "{") {
+			all = append(all, r)
+		}
+	}
+	for _, id := range jobs {
+		all = append(all, "/jobs/"+strconv.FormatInt(id, 10))
+	}
+	return append(all, "/jobs?state=held,queued,retrying,dispatched", "/jobs?rule=h3", "/jobs?label=team-5", "/jobs?label=nobody", "/jobs?repo=owner-3/repository-17",
+		"/jobs?owner=nobody", "/jobs?state=completed&cursor=50000", "/runners?state=dispatched,claimed,online,busy", "/runners?state=lost", "/jobs?limit=500&label=team-1&state=held")
+}
+
+const historyJobs = 100_000
+
+func history(t testing.TB, n int) (web.Config, *store.Store) {
+	path := filepath.Join(t.TempDir(), "history.db")
+	st, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	storetest.History(t, path, n, 14*24*time.Hour, time.Now())
+	return web.Config{App: &app{}, Books: st}, st
+}
+
+func getPage(t testing.TB, h http.Handler, path string) *httptest.ResponseRecorder {
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "http://127.0.0.1:8081"+path, nil))
+	if rec.Code != http.StatusOK {
+		t.Errorf("GET %s = %d: %.300s", path, rec.Code, rec.Body)
+	}
+	return rec
+}
+
+const mostBytes = 200_000 // of a page, without the editor
+
+func TestPagesOfALongHistoryAreSmall(t *testing.T) {
+	n := 5000
+	c, _ := history(t, n)
+	h := web.Handler(c)
+	var last []int64
+	for id := int64(n - 20); id <= int64(n); id++ {
+		last = append(last, id)
+	}
+	for _, path := range pageAddresses(c, last) {
+		if strings.Contains(path, "limit=500") {
+			continue
+		}
+		if size := getPage(t, h, path).Body.Len(); size > mostBytes {
+			t.Errorf("GET %s has %d bytes, want at most %d", path, size, mostBytes)
+		}
+	}
+}
+
+// BenchmarkPages measures each page at the server, with 100,000 jobs of two
+// weeks in the books: the first time that it is asked for, as nothing is kept
+// then, and the median and the worst of the others.
+func BenchmarkPages(b *testing.B) {
+	c, _ := history(b, historyJobs)
+	for _, path := range pageAddresses(c, []int64{historyJobs - 3, historyJobs - 4, historyJobs - 5}) {
+		b.Run(strings.NewReplacer("/", "·").Replace(path), func(b *testing.B) {
+			h := web.Handler(c)
+			var times []time.Duration
+			size := 0
+			for b.Loop() {
+				began := time.Now()
+				size = getPage(b, h, path).Body.Len()
+				times = append(times, time.Since(began))
+			}
+			first := times[0]
+			slices.Sort(times)
+			ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+			b.ReportMetric(ms(first), "first-ms")
+			b.ReportMetric(ms(times[len(times)/2]), "p50-ms")
+			b.ReportMetric(ms(times[len(times)-1]), "worst-ms")
+			b.ReportMetric(float64(size)/1000, "kB")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
