@@ -48,6 +48,7 @@ func (a *api) pages() []consolePage {
 		{"/runners", "runners", "Runners", true, Viewer, a.runnersPage},
 		{"/labels", "labels", "Labels", true, Viewer, a.labelsPage},
 		{"/playground", "playground", "Playground", true, Viewer, a.playgroundPage},
+		{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
 	}
 }
 

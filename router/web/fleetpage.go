@@ -1,0 +1,256 @@
+package web
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"switchyard/router"
+)
+
+// What the page of the fleet shows at most, so that it stays small.
+const (
+	maxColumns   = 20     // groups of nodes
+	maxMatrix    = 90_000 // bytes of the matrix
+	maxNodes     = 60
+	maxDevices   = 3   // models of a node
+	maxLeftOut   = 10  // rules of which nothing is told
+	maxName      = 48  // characters
+	maxWhyLength = 120 // characters
+)
+
+type fleetView struct {
+	router.Fleet
+	None  bool // the server knows no Nomad
+	Query string
+
+	Ready, Running int // nodes in service; allocations on all
+	CPU, Memory    usedView
+
+	Rows       []groupView // all groups, or the largest
+	MoreGroups int
+	Matrix     []ruleView
+	MoreRules  int
+	LeftOut    []string // rules for which no job was found
+	Found      []nodeView
+	MoreNodes  int
+}
+
+// A usedView is how much of something is used.
+type usedView struct {
+	Percent int
+	Of      string // the total; "": there is none
+}
+
+type groupView struct {
+	router.NodeGroup
+	CPU, Memory usedView
+}
+
+type ruleView struct {
+	router.RuleFleet
+	Shown []cellView // of the groups that are shown
+}
+
+type cellView struct {
+	Class string // now, idle, away or never: the best that there is
+	Text  string // what stands in the cell
+	Words string // the same with the rule and the group
+	Why   []string
+}
+
+type nodeView struct {
+	router.Node
+	CPU, Memory usedView
+	Models      []router.NodeDevice // the first few
+}
+
+func (a *api) fleetPage(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	v := fleetView{Query: p.text("q")}
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	if a.Cluster == nil {
+		v.None = true
+		return v, nil
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+	defer cancel()
+	var err error
+	if v.Fleet, err = a.fleet(ctx); err != nil {
+		return nil, err
+	}
+	_, list, _ := a.described()
+	for _, r := range list {
+		told := slices.ContainsFunc(v.Rules, func(f router.RuleFleet) bool { return f.Rule == r.Name })
+		if r.Deny == "" && !told && len(v.LeftOut) < maxLeftOut {
+			v.LeftOut = append(v.LeftOut, r.Name)
+		}
+	}
+	v.fill(strings.Fields(strings.ToLower(v.Query)))
+	return v, nil
+}
+
+// fill makes what is shown of the fleet. terms, in lower case, are what rules
+// and nodes are looked for by.
+func (v *fleetView) fill(terms []string) {
+	found := func(texts ...string) bool {
+		all := strings.ToLower(strings.Join(texts, "\n"))
+		return !slices.ContainsFunc(terms, func(t string) bool { return !strings.Contains(all, t) })
+	}
+	var total, used router.NodeSize
+	columns := make([]int, len(v.Groups))
+	for i, g := range v.Groups {
+		columns[i] = i
+		v.Ready += g.Ready
+		total.CPU, used.CPU = total.CPU+g.Total.CPU, used.CPU+g.Used.CPU
+		total.MemoryMB, used.MemoryMB = total.MemoryMB+g.Total.MemoryMB, used.MemoryMB+g.Used.MemoryMB
+	}
+	v.CPU, v.Memory = cpuUsed(used, total), memoryUsed(used, total)
+	if len(columns) > maxColumns {
+		v.MoreGroups = len(columns) - maxColumns
+		slices.SortStableFunc(columns, func(a, b int) int { return v.Groups[b].Nodes - v.Groups[a].Nodes })
+		columns = columns[:maxColumns]
+		slices.Sort(columns)
+	}
+	for _, i := range columns {
+		g := v.Groups[i] // a copy
+		g.OS, g.Arch, g.Class, g.Pool = shortened(g.OS, maxName), shortened(g.Arch, maxName), shortened(g.Class, maxName), shortened(g.Pool, maxName)
+		v.Rows = append(v.Rows, groupView{g, cpuUsed(g.Used, g.Total), memoryUsed(g.Used, g.Total)})
+	}
+	left := maxMatrix
+	for _, r := range v.Rules {
+		if !found(append([]string{r.Rule}, r.RunsOn...)...) {
+			continue
+		}
+		if left <= 0 {
+			v.MoreRules++
+			continue
+		}
+		row := ruleView{RuleFleet: r}
+		for n, i := range columns {
+			if i < len(r.Cells) {
+				c := cellOf(r.Cells[i])
+				c.Words = r.Rule + " on " + v.Rows[n].name() + ": " + c.Words
+				row.Shown = append(row.Shown, c)
+				left -= c.size()
+			}
+		}
+		left -= len(strings.Join(r.RunsOn, "")) + 300
+		v.Matrix = append(v.Matrix, row)
+	}
+	for _, n := range v.Nodes {
+		v.Running += n.Running
+		devices := make([]string, len(n.Devices))
+		for i, d := range n.Devices {
+			devices[i] = d.Name
+		}
+		if !found(n.Name, n.Pool, n.Datacenter, n.Class, n.OS+"/"+n.Arch, n.State, strings.Join(n.Drivers, "\n"), strings.Join(devices, "\n")) {
+			continue
+		}
+		if len(v.Found) == maxNodes {
+			v.MoreNodes++
+			continue
+		}
+		n.Name, n.OS, n.Arch, n.Class, n.Pool = shortened(n.Name, 2*maxName), shortened(n.OS, maxName), shortened(n.Arch, maxName), shortened(n.Class, maxName), shortened(n.Pool, maxName)
+		v.Found = append(v.Found, nodeView{n, cpuUsed(n.Used, n.Total), memoryUsed(n.Used, n.Total), n.Devices[:min(len(n.Devices), maxDevices)]})
+	}
+	v.MoreNodes += v.More
+}
+
+// Total is the nodes that there are.
+func (v fleetView) Total() (n int) {
+	for _, g := range v.Groups {
+		n += g.Nodes
+	}
+	return n
+}
+
+// Nobody reports whether no node could ever serve the rule.
+func (r ruleView) Nobody() bool { return r.Problem == "" && r.Now+r.Idle+r.Away == 0 }
+
+// name is what people call the group.
+func (g groupView) name() string {
+	name := g.OS + "/" + g.Arch
+	if g.Class != "" {
+		name += " " + g.Class
+	}
+	if g.Pool != "default" {
+		name += " in pool " + g.Pool
+	}
+	return name
+}
+
+func cellOf(c router.FleetCell) cellView {
+	var v cellView
+	var said, words []string
+	for _, part := range []struct {
+		n                  int
+		class, text, words string
+	}{
+		{c.Now, "now", "now", plural(c.Now, "fits", "fit") + " now"},
+		{c.Idle, "idle", "when idle", plural(c.Idle, "fits", "fit") + " when idle"},
+		{c.Away, "away", "if in service", "would fit in service"},
+		{c.Never, "never", "never", "never " + plural(c.Never, "fits", "fit")},
+	} {
+		if part.n == 0 {
+			continue
+		}
+		v.Class = cmp.Or(v.Class, part.class)
+		said = append(said, fmt.Sprintf("%d %s", part.n, part.text))
+		words = append(words, fmt.Sprintf("%d %s", part.n, part.words))
+	}
+	v.Class = cmp.Or(v.Class, "never")
+	v.Text, v.Words = strings.Join(said, ", "), strings.Join(words, ", ")
+	for _, w := range c.Why {
+		v.Why = append(v.Why, fmt.Sprintf("%d: %s", w.Nodes, shortened(w.Text, maxWhyLength)))
+	}
+	return v
+}
+
+// size is about how many bytes of a page the cell takes.
+func (c cellView) size() int { return len(c.Text) + len(c.Words) + len(strings.Join(c.Why, "")) + 110 }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+func shortened(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
+func cpuUsed(used, total router.NodeSize) usedView {
+	v := usedOf(used.CPU, total.CPU)
+	if total.CPU > 0 {
+		v.Of = fmt.Sprintf("%.4g GHz", float64(total.CPU)/1000)
+	}
+	return v
+}
+
+func memoryUsed(used, total router.NodeSize) usedView {
+	v := usedOf(used.MemoryMB, total.MemoryMB)
+	switch gib := float64(total.MemoryMB) / 1024; {
+	case gib >= 1024:
+		v.Of = fmt.Sprintf("%.4g TiB", gib/1024)
+	case gib > 0:
+		v.Of = fmt.Sprintf("%.4g GiB", gib)
+	}
+	return v
+}
+
+func usedOf(used, total int) usedView {
+	if total <= 0 {
+		return usedView{}
+	}
+	return usedView{Percent: min(100, max(0, int((int64(used)*100+int64(total)/2)/int64(total))))}
+}

@@ -1,0 +1,108 @@
+package web_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"switchyard/router"
+	"switchyard/router/web"
+)
+
+// nodes are a cluster with a fleet of its own.
+type nodes struct {
+	cluster
+	fleet router.Fleet
+}
+
+func (n *nodes) Fleet(context.Context, []router.Example) router.Fleet { return n.fleet }
+
+func TestTheFleetHasItsPage(t *testing.T) {
+	at := t0
+	size := router.NodeSize{CPU: 40_000, MemoryMB: 65_536}
+	n := &nodes{fleet: router.Fleet{
+		At: &at,
+		Nodes: []router.Node{
+			{Name: "one", Pool: "default", OS: "linux", Arch: "amd64", State: "ready", Total: size, Used: router.NodeSize{CPU: 10_000, MemoryMB: 65_536}, Running: 3,
+				Devices: []router.NodeDevice{{Name: "nvidia/gpu/L4", Total: 2, Used: 1}}},
+			{Name: "two<b>", Pool: "ci", Class: "spot\x1b[31m", OS: "darwin", Arch: "arm64", State: "draining", Total: size, Group: 1},
+		},
+		Groups: []router.NodeGroup{
+			{OS: "linux", Arch: "amd64", Pool: "default", Nodes: 1, Ready: 1, Total: size, Used: router.NodeSize{CPU: 10_000, MemoryMB: 65_536}},
+			{OS: "darwin", Arch: "arm64", Class: "spot\x1b[31m", Pool: "ci", Nodes: 1},
+		},
+		Rules: []router.RuleFleet{
+			{Rule: "linux", RunsOn: []string{"self-hosted", "linux"}, Fit: router.Fit{Idle: 1, Never: 1}, Cells: []router.FleetCell{
+				{Fit: router.Fit{Idle: 1}, Why: []router.FleetReason{{Text: "has 0 MiB of memory left <u>", Nodes: 1}}},
+				{Fit: router.Fit{Never: 1}, Why: []router.FleetReason{{Text: "has not ${attr.kernel.name} = linux (rule linux)", Nodes: 1}}},
+			}},
+			{Rule: "mars", RunsOn: []string{"mars"}, Fit: router.Fit{Never: 2}, Cells: []router.FleetCell{{Fit: router.Fit{Never: 1}}, {Fit: router.Fit{Never: 1}}}},
+			{Rule: "odd", RunsOn: []string{"odd"}, Problem: "there is no jobspec"},
+		},
+	}}
+	s := serve(t, func(c *web.Config) { c.Cluster = n; c.App = ruled{&app{}, parse(t, catalogue)} })
+	page := s.get("/fleet", http.StatusOK)
+	for _, want := range []string{
+		"<dd>1 <small>of 2 nodes", "25 % of 40 GHz", "100 % of 64 GiB", `class="bar full"`, "nvidia/gpu/L4, 1 of 2 used", "is-held\">draining", "two&lt;b&gt;", `spot\x1b[31m`,
+		`href="/playground?labels=self-hosted%2c%20linux"`, "1 when idle", "linux on linux/amd64: 1 fits when idle", "1: has 0 MiB of memory left &lt;u&gt;", "linux on darwin/arm64 spot",
+		`no node</strong>`, "cannot be told: there is no jobspec", "Not told of beta",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the fleet's page has no %q", want)
+		}
+	}
+	if strings.Contains(page, "<u>") || strings.Contains(page, "two<b>") || strings.Contains(page, "\x1b") {
+		t.Errorf("a stranger's text is no text: %s", page)
+	}
+	if page := s.get("/fleet?q=L4", http.StatusOK); !strings.Contains(page, ">one<") || strings.Contains(page, "two&lt;") || !strings.Contains(page, "No rule is like “L4”") {
+		t.Errorf("a search for a device: %s", page)
+	}
+	if page := s.get("/fleet?q=MARS", http.StatusOK); !strings.Contains(page, `no node</strong>`) || strings.Contains(page, "1 fits when idle") || !strings.Contains(page, "No node is like") {
+		t.Errorf("a search for a rule: %s", page)
+	}
+	s.get("/fleet?x=1", http.StatusBadRequest)
+
+	n.fleet.Problem = &router.FleetProblem{Since: t0, Reason: "connection refused <i>"}
+	if page := s.get("/fleet", http.StatusOK); !strings.Contains(page, "connection refused &lt;i&gt;") || !strings.Contains(page, "What is below is older.") || !strings.Contains(page, ">one<") {
+		t.Errorf("with Nomad away: %s", page)
+	}
+	n.fleet = router.Fleet{Problem: n.fleet.Problem}
+	if page := s.get("/fleet", http.StatusOK); !strings.Contains(page, "connection refused") || strings.Contains(page, "older") {
+		t.Errorf("with Nomad away from the beginning: %s", page)
+	}
+	n.fleet = router.Fleet{At: &at}
+	if page := s.get("/fleet", http.StatusOK); !strings.Contains(page, "Nomad has no nodes") {
+		t.Errorf("without nodes: %s", page)
+	}
+	none := serve(t)
+	if page := none.get("/fleet", http.StatusOK); !strings.Contains(page, "knows no Nomad") {
+		t.Errorf("without Nomad: %s", page)
+	}
+}
+
+// Thousands of nodes in many groups, with long names, and many rules stay on a small page.
+func TestALargeFleetStaysOnASmallPage(t *testing.T) {
+	at, long := t0, strings.Repeat("n", 10_000)
+	f := router.Fleet{At: &at, More: 7}
+	for i := range 80 {
+		f.Groups = append(f.Groups, router.NodeGroup{OS: "linux", Arch: "amd64", Class: fmt.Sprint(i, long), Pool: long, Nodes: 50, Ready: 50})
+	}
+	for i := range 4000 {
+		f.Nodes = append(f.Nodes, router.Node{Name: fmt.Sprint(i, long), Class: long, Pool: long, State: "ready", OS: "linux", Arch: "amd64", Group: i % 80})
+	}
+	for i := range 500 {
+		r := router.RuleFleet{Rule: fmt.Sprint("rule-", i), RunsOn: []string{"linux", long[:250]}, Fit: router.Fit{Never: 4000}}
+		for range f.Groups {
+			why := router.FleetReason{Text: long, Nodes: 10}
+			r.Cells = append(r.Cells, router.FleetCell{Fit: router.Fit{Never: 50}, Why: []router.FleetReason{why, why, why}})
+		}
+		f.Rules = append(f.Rules, r)
+	}
+	s := serve(t, func(c *web.Config) { c.Cluster = &nodes{fleet: f} })
+	page := s.get("/fleet", http.StatusOK)
+	if len(page) > 200_000 || !strings.Contains(page, "3947 more nodes") || !strings.Contains(page, "more rules: search") || !strings.Contains(page, "and 60 smaller groups") {
+		t.Errorf("the page has %d bytes, want fewer than 200,000, and what is left out", len(page))
+	}
+}
