@@ -525,3 +525,25 @@ func TestTheExamplesOfTheSchemaAreValid(t *testing.T) {
 		t.Errorf("%d examples", found)
 	}
 }
+
+func TestTheWordsOfConditionsCompile(t *testing.T) {
+	variables, functions := Words()
+	for _, want := range []string{"labels", "repo.owner", "repo.private", "job.branch", "run.fork", "param"} {
+		if !slices.Contains(variables, want) {
+			t.Errorf("the variables %v have no %s", variables, want)
+		}
+	}
+	for _, name := range variables {
+		if name == "param" {
+			name = "param.x"
+		}
+		if _, err := Parse("r.yaml", []byte("version: 1\nlabels: { 'x=*': { param: { name: x, type: int, min: 1, max: 2 } } }\nrules:\n  - { name: a, if: '"+name+" == "+name+"', deny: x }\n")); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, want := range []string{"has", "hasAny", "only", "exactly", "split", "hasPrefix"} {
+		if !slices.Contains(functions, want) {
+			t.Errorf("the functions %v have no %s", functions, want)
+		}
+	}
+}

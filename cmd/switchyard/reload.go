@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -50,7 +51,8 @@ type content struct {
 	files []rules.File
 	tests []rules.File // *.test.yaml beside them
 	specs *jobspecs.Set
-	hash  string // hex SHA-256 of the names and bytes of files and tests, and of the jobspecs if there is a specDir
+	text  string // hex SHA-256 of the names and bytes of files and tests
+	hash  string // hex SHA-256 of these, and of the jobspecs if there is a specDir
 }
 
 func (s source) read() (content, error) {
@@ -80,35 +82,45 @@ func (s source) read() (content, error) {
 	if err != nil {
 		return content{}, fmt.Errorf("load jobspecs: %w", err)
 	}
+	return s.content(files, testFiles, specs), nil
+}
+
+func (s source) content(files, tests []rules.File, specs *jobspecs.Set) content {
 	h := sha256.New()
-	for _, f := range slices.Concat(files, testFiles) { // base names, so that replicas agree wherever their files are
+	for _, f := range slices.Concat(files, tests) { // base names, so that replicas agree wherever their files are
 		fmt.Fprintf(h, "%q %d\n%s", filepath.Base(f.Name), len(f.Source), f.Source)
 	}
+	text := hex.EncodeToString(h.Sum(nil))
 	if s.specDir != "" {
 		for _, name := range specs.Names() {
 			spec, _ := specs.Get(name)
 			fmt.Fprintf(h, "%q %s\n", name, spec.Hash)
 		}
 	}
-	return content{files: files, tests: testFiles, specs: specs, hash: hex.EncodeToString(h.Sum(nil))}, nil
+	return content{files: files, tests: tests, specs: specs, text: text, hash: hex.EncodeToString(h.Sum(nil))}
 }
 
 func (c content) version(origin string) router.RulesVersion {
 	return router.RulesVersion{Hash: c.hash, Origin: origin, Files: names(c.files)}
 }
 
+// report runs the tests of the rules, unless there are faults in their files.
+func (c content) report(set *rules.Set) (report rules.TestReport, faults rules.Diagnostics) {
+	tests := set.Tests()
+	for _, f := range c.tests {
+		more, found := parseTests(set, f)
+		tests, faults = append(tests, more...), append(faults, found...)
+	}
+	if len(faults) > 0 {
+		return report, faults
+	}
+	return set.Test(tests), nil
+}
+
 // test runs the tests of the rules, and returns what failed.
 func (c content) test(set *rules.Set) rules.Diagnostics {
-	tests := set.Tests()
-	var failed rules.Diagnostics
-	for _, f := range c.tests {
-		more, faults := parseTests(set, f)
-		tests, failed = append(tests, more...), append(failed, faults...)
-	}
-	if len(failed) > 0 {
-		return failed
-	}
-	for _, t := range set.Test(tests).Tests {
+	report, failed := c.report(set)
+	for _, t := range report.Tests {
 		for _, f := range t.Failures {
 			failed = append(failed, rules.Diagnostic{
 				File: t.File, Line: f.Line, Column: f.Column,
@@ -177,9 +189,11 @@ type reloader struct {
 	app   inForce
 	nomad *nomad.Client // with the jobspecs in force
 	log   *slog.Logger
+	keep  func(context.Context, router.KeptRules) (int64, error) // nil: no version is kept
 
-	current string // hash of what is in force
-	refused string // hash, or error, of what was refused last; "": nothing newer
+	mu      sync.Mutex // of what follows, and held while files are written
+	current string     // hash of what is in force
+	refused string     // hash, or error, of what was refused last; "": nothing newer
 }
 
 // inForce is the App, as the reloader uses it.
@@ -276,6 +290,8 @@ func (c content) load() (*rules.Set, rules.Diagnostics, error) {
 
 // look reads the source and puts it in force if it is new and good.
 func (r *reloader) look(ctx context.Context, origin string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	began := time.Now()
 	c, err := r.read()
 	key := c.hash
@@ -298,10 +314,8 @@ func (r *reloader) look(ctx context.Context, origin string) {
 	refused := router.RefusedRules{Hash: c.hash, Origin: origin}
 	var set *rules.Set
 	if err == nil {
-		set, refused.Diagnostics, err = c.load()
-	}
-	if err == nil && len(refused.Diagnostics) == 0 {
-		refused.Diagnostics = checkJobspecs(ctx, r.nomad.WithJobspecs(c.specs), set, c.specs, r.log)
+		r.record(ctx, c, router.KeptRules{Origin: origin})
+		set, refused.Diagnostics, err = r.judge(ctx, c)
 	}
 	if ctx.Err() != nil {
 		return
@@ -311,10 +325,25 @@ func (r *reloader) look(ctx context.Context, origin string) {
 		r.refuse(refused, err)
 		return
 	}
+	r.enforce(c, set, origin, began)
+}
+
+// judge loads content and has Nomad check the jobspecs that it uses. What is
+// found keeps it from coming into force.
+func (r *reloader) judge(ctx context.Context, c content) (*rules.Set, rules.Diagnostics, error) {
+	set, faults, err := c.load()
+	if err == nil && len(faults) == 0 {
+		faults = checkJobspecs(ctx, r.nomad.WithJobspecs(c.specs), set, c.specs, r.log)
+	}
+	return set, faults, err
+}
+
+// enforce puts what was judged good in force.
+func (r *reloader) enforce(c content, set *rules.Set, origin string, began time.Time) {
 	r.nomad.Use(c.specs) // first, so that no new rule meets an old jobspec. A job that lost its jobspec is decided anew
 	r.app.Reload(set, c.version(origin))
-	r.current, r.refused = key, ""
-	r.log.Info("rules in force", "hash", key, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))
+	r.current, r.refused = c.hash, ""
+	r.log.Info("rules in force", "hash", c.hash, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))
 	logLint(r.log, set, c.specs)
 }
 

@@ -31,6 +31,7 @@ import (
 
 type serveFlags struct {
 	rules, specDir                 string
+	allowEdit                      bool
 	listen, adminListen, publicURL string
 	db                             string
 	webhookSecretFiles             []string
@@ -64,6 +65,7 @@ func serveCommand() *cobra.Command {
 	fl := cmd.Flags()
 	fl.StringVar(&f.rules, "rules", "", "")
 	fl.StringVar(&f.specDir, "jobspecs", "", "")
+	fl.BoolVar(&f.allowEdit, "allow-edit", false, "")
 	fl.StringVar(&f.listen, "listen", ":8080", "")
 	fl.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8081", "")
 	fl.StringVar(&f.adminTokenFile, "admin-token-file", "", "")
@@ -92,8 +94,8 @@ In the environment, --public-url is SWITCHYARD_PUBLIC_URL, and so on.
 
 Routing
   --rules PATH                  rules file, or directory of them (required)
-  --jobspecs DIR                your own jobspecs, beside the built-in ones
-                                Both are reloaded when they change, if good
+  --jobspecs DIR                your own jobspecs; both are reloaded on change
+  --allow-edit                  editors may change the rules in the console
 GitHub
   --webhook-secret-file FILE    secret of the webhook (required); give it twice
                                 while you rotate. Or SWITCHYARD_WEBHOOK_SECRET
@@ -212,7 +214,9 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err := keepNumbers(ctx, st, instances); err != nil {
 		return err
 	}
-	parts := appParts{store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, token: token}
+	reload.keep = st.KeepRules
+	reload.record(ctx, content, router.KeptRules{Origin: "start"})
+	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, token: token}
 	config := router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
@@ -255,6 +259,9 @@ type appParts struct {
 	host    string                   // of the GitHub with these secrets
 	more    []webhook.Instance       // others
 	token   func() ([32]byte, error) // see web.Config
+
+	rulebook  web.Rulebook // see web.Config, as the next
+	allowEdit bool
 }
 
 // newApp wires an App; demo and tests use it too.
@@ -270,7 +277,7 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		c.Logger = router.TraceLogs(c.Logger, p.github)
 	}
 	c.API = func(app *router.App) http.Handler {
-		w := web.Config{App: app, Books: p.store, Token: p.token, Logger: c.Logger, Now: c.Now}
+		w := web.Config{App: app, Books: p.store, Rulebook: p.rulebook, AllowEdit: p.allowEdit, Token: p.token, Logger: c.Logger, Now: c.Now}
 		if client, ok := p.nomad.(*nomad.Client); ok {
 			if at := client.Address(); strings.HasPrefix(at, "http") {
 				w.NomadUI = strings.TrimSuffix(at, "/")

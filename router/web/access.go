@@ -54,7 +54,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Content-Security-Policy", policy)
-		req.Body = http.MaxBytesReader(w, req.Body, maxBody)
+		req.Body = http.MaxBytesReader(w, req.Body, bodyLimit(req))
 		p, err := a.allowed(req)
 		if err == nil && cross.Check(req) != nil {
 			err = refuse(http.StatusForbidden, "this request comes from another site's page")

@@ -38,6 +38,9 @@ type Config struct {
 	// the API under a name of its own.
 	Token func() ([32]byte, error)
 
+	Rulebook  Rulebook // nil: there are no files of rules to read or try
+	AllowEdit bool     // an Editor may apply drafts
+
 	Cluster Cluster // nil: nothing is rendered, and no nodes are known
 
 	NomadUI string // where Nomad's own console is, such as http://127.0.0.1:4646; "": pages have no links to it
@@ -103,16 +106,17 @@ func Handler(c Config) http.Handler {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	a := &api{Config: c, hub: newHub(c.Books)}
+	a := &api{Config: c, hub: newHub(c.Books), drafts: make(chan struct{}, drafts)}
 	return a.guard(a.router())
 }
 
 type api struct {
 	Config
-	hub   *hub
-	said  described
-	usage usage
-	now   shared[*summary]
+	hub    *hub
+	said   described
+	usage  usage
+	now    shared[*summary]
+	drafts chan struct{} // holds one for each draft that is looked at
 }
 
 func (a *api) router() *mux.Router {
@@ -153,6 +157,9 @@ func (a *api) routes() []route {
 		{http.MethodGet, "/openapi.json", Viewer, func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
 		{http.MethodGet, "/rules", Viewer, func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
 		{http.MethodGet, "/rules/list", Viewer, a.listRules},
+		{http.MethodGet, "/rules/schema", Viewer, a.completeRules},
+		{http.MethodPost, "/check", Viewer, a.checkDraft},
+		{http.MethodPost, "/diff", Viewer, a.diffDraft},
 		{http.MethodGet, "/labels", Viewer, a.listLabels},
 		{http.MethodPost, "/explain", Viewer, a.explain},
 		{http.MethodGet, "/fleet", Viewer, a.showFleet},

@@ -1,0 +1,276 @@
+package web
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+// A Rulebook is the files of the rules, as people read, try and change them. A
+// file is named without its directory. What it is given is hostile, but bounded.
+type Rulebook interface {
+	// Files returns the files as they are now, in force or not: the rules, then
+	// their tests. The hash is of their names and contents.
+	Files() (files []rules.File, hash string, err error)
+
+	// Check says what it would be to have these files. set is nil when they
+	// cannot be loaded.
+	Check(files []rules.File) (c Check, set *rules.Set, err error)
+
+	// Apply writes the files and puts them in force, both or neither. The error
+	// is ErrRulesChanged, a *RulesRefusedError, or a *router.ConflictError when
+	// it cannot be done here.
+	Apply(ctx context.Context, a Application) error
+
+	// Recent goes through the jobs since then, the newest first.
+	Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[rules.Record, error]
+
+	// RulesVersions lists what is kept of the past, the newest first and without
+	// the files; RulesVersion is one of them, or router.ErrNotFound.
+	RulesVersions(ctx context.Context) ([]router.KeptRules, error)
+	RulesVersion(ctx context.Context, id int64) (router.KeptRules, error)
+
+	Jobspecs() []string // that rules can name
+}
+
+// An Application is a draft that is to be the rules.
+type Application struct {
+	Base   string       // the hash of the files that it was made of
+	Files  []rules.File // as many, and with the same names
+	Who    string
+	Note   string
+	Origin string // of the RulesVersion: "applied" or "put back"
+}
+
+// ErrRulesChanged is what applying a draft gives when the files are no more
+// those that it was made of.
+var ErrRulesChanged = errors.New("the rules were changed meanwhile")
+
+// A RulesRefusedError is what applying a draft with faults gives.
+type RulesRefusedError struct{ Faults rules.Diagnostics }
+
+func (e *RulesRefusedError) Error() string {
+	if len(e.Faults) == 0 {
+		return "the rules were refused"
+	}
+	return fmt.Sprintf("the rules were refused: %s", e.Faults[0])
+}
+
+// A Draft is files that may become the rules.
+type Draft struct {
+	Files []DraftFile `json:"files"`
+}
+
+// A DraftFile is one of them. Those that are named *.test.yaml hold tests.
+type DraftFile struct {
+	Name   string `json:"name"` // without a directory
+	Source string `json:"source"`
+}
+
+// A Check is what there is to say of a draft.
+type Check struct {
+	Good     bool              `json:"good"`     // the server would put it in force, if Nomad has nothing against its jobspecs
+	Findings rules.Diagnostics `json:"findings"` // as `switchyard check --format json` has them, and faults in tests; never null
+	Tests    *rules.TestReport `json:"tests"`    // as `switchyard test --format json` prints it; null: faults keep them from being run
+}
+
+// An Impact is what a draft would have decided of recent jobs, beside what the
+// rules in force do.
+type Impact struct {
+	Days   int       `json:"days"`
+	Since  time.Time `json:"since"`
+	Capped bool      `json:"capped"` // there were more jobs: these are the newest
+	rules.Comparison
+}
+
+const (
+	maxDraft       = 12 << 20 // bytes of a request with a draft: as a form, it takes up to three times its size
+	maxDraftFiles  = 100
+	maxDraftSource = 4 << 20 // bytes of all its files
+	maxImpactJobs  = 100_000
+	maxImpactDays  = 90
+	impactDays     = 7 // when nobody says
+	drafts         = 2 // that are looked at at once
+	draftWait      = 10 * time.Second
+	maxFindings    = 500 // that are answered
+)
+
+// bodyLimit is how many bytes the body of a request may have.
+func bodyLimit(req *http.Request) int64 {
+	switch req.URL.Path {
+	case "/rules", Prefix + "/check", Prefix + "/diff":
+		return maxDraft
+	}
+	return maxBody
+}
+
+// files are those of the draft, or why it cannot be one.
+func (d Draft) files() ([]rules.File, error) {
+	switch {
+	case len(d.Files) == 0:
+		return nil, refuse(http.StatusBadRequest, `files is missing: want such as {"files": [{"name": "rules.yaml", "source": "version: 1\n…"}]}`)
+	case len(d.Files) > maxDraftFiles:
+		return nil, refuse(http.StatusBadRequest, "the draft has %d files; at most %d are looked at", len(d.Files), maxDraftFiles)
+	}
+	var files []rules.File
+	size := 0
+	for _, f := range d.Files {
+		if f.Name == "" || f.Name != path.Base(f.Name) || strings.ContainsAny(f.Name, `/\`) || f.Name[0] == '.' || len(f.Name) > 255 || !utf8.ValidString(f.Name) {
+			return nil, refuse(http.StatusBadRequest, "%.100q is no name of a rules file: want one such as rules.yaml, without a directory", f.Name)
+		}
+		if slices.ContainsFunc(files, func(other rules.File) bool { return other.Name == f.Name }) {
+			return nil, refuse(http.StatusBadRequest, "the draft has two files %q", f.Name)
+		}
+		size += len(f.Source)
+		files = append(files, rules.File{Name: f.Name, Source: []byte(f.Source)})
+	}
+	if size > maxDraftSource {
+		return nil, refuse(http.StatusRequestEntityTooLarge, "the draft has %d bytes; at most %d are looked at", size, maxDraftSource)
+	}
+	return files, nil
+}
+
+// draft reads a draft, and what else there may be beside it, from a request of the API.
+func (a *api) draft(req *http.Request, body any) error {
+	if a.Rulebook == nil {
+		return refuse(http.StatusNotFound, "this server has no files of rules")
+	}
+	dec := json.NewDecoder(req.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(body); err != nil {
+		var large *http.MaxBytesError
+		if errors.As(err, &large) {
+			return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
+		}
+		return refuse(http.StatusBadRequest, "the body is not a draft: %v", err)
+	}
+	return nil
+}
+
+func (a *api) checkDraft(req *http.Request) (any, error) {
+	var d Draft
+	if err := a.draft(req, &d); err != nil {
+		return nil, err
+	}
+	files, err := d.files()
+	if err != nil {
+		return nil, err
+	}
+	c, _, err := a.check(req.Context(), files)
+	return c, err
+}
+
+func (a *api) diffDraft(req *http.Request) (any, error) {
+	var d struct {
+		Draft
+		Days *int `json:"days"`
+	}
+	if err := a.draft(req, &d); err != nil {
+		return nil, err
+	}
+	files, err := d.files()
+	if err != nil {
+		return nil, err
+	}
+	days := impactDays
+	if d.Days != nil {
+		days = *d.Days
+	}
+	if days < 1 || days > maxImpactDays {
+		return nil, refuse(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, maxImpactDays)
+	}
+	c, set, err := a.check(req.Context(), files)
+	if err != nil {
+		return nil, err
+	}
+	if set == nil {
+		first := "it cannot be loaded"
+		if len(c.Findings) > 0 {
+			first = c.Findings[0].String()
+		}
+		return nil, refuse(http.StatusUnprocessableEntity, "the draft has faults, so it decides nothing: %s", first)
+	}
+	return a.impact(req.Context(), set, days)
+}
+
+// turn waits until a draft may be looked at: that takes a processor for a while,
+// and the router needs them, too.
+func (a *api) turn(ctx context.Context) (done func(), err error) {
+	wait := time.NewTimer(draftWait)
+	defer wait.Stop()
+	select {
+	case a.drafts <- struct{}{}:
+		return func() { <-a.drafts }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-wait.C:
+		return nil, refuse(http.StatusTooManyRequests, "other drafts are looked at: try again in a moment")
+	}
+}
+
+func (a *api) check(ctx context.Context, files []rules.File) (Check, *rules.Set, error) {
+	done, err := a.turn(ctx)
+	if err != nil {
+		return Check{}, nil, err
+	}
+	defer done()
+	c, set, err := a.Rulebook.Check(files)
+	if c.Findings == nil {
+		c.Findings = rules.Diagnostics{}
+	}
+	c.Findings = c.Findings[:min(len(c.Findings), maxFindings)]
+	return c, set, err
+}
+
+// impact compares a draft with the rules in force over the jobs that who asks may see.
+func (a *api) impact(ctx context.Context, set *rules.Set, days int) (Impact, error) {
+	done, err := a.turn(ctx)
+	if err != nil {
+		return Impact{}, err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	defer cancel()
+	i := Impact{Days: days, Since: a.Now().AddDate(0, 0, -days).UTC()}
+	i.Comparison, err = rules.Compare(a.App.Rules(), set, func(yield func(rules.Record, error) bool) {
+		n := 0
+		for r, err := range a.Rulebook.Recent(ctx, i.Since, who(ctx).Scope) {
+			if n++; n > maxImpactJobs {
+				i.Capped = true
+				return
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	})
+	return i, err
+}
+
+// A Completion is what an editor of the rules can offer.
+type Completion struct {
+	Schema    json.RawMessage `json:"schema"`    // of a rules file: JSON Schema, draft-07
+	Variables []string        `json:"variables"` // that conditions see
+	Functions []string        `json:"functions"` // that they call
+	Jobspecs  []string        `json:"jobspecs"`  // that rules can name
+}
+
+func (a *api) completeRules(*http.Request) (any, error) {
+	c := Completion{Schema: rules.Schema(), Jobspecs: []string{}}
+	c.Variables, c.Functions = rules.Words()
+	if a.Rulebook != nil {
+		c.Jobspecs = append(c.Jobspecs, a.Rulebook.Jobspecs()...)
+	}
+	return c, nil
+}
