@@ -661,6 +661,7 @@ type Store interface {
 
 	LostStore
 	OperatorStore
+	AuditStore
 	RecheckStore
 	SyncStore
 	PruneStore

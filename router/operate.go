@@ -112,12 +112,12 @@ func (a *App) RetryJob(ctx context.Context, id int64) error {
 		if r.State != RunnerDispatched {
 			return conflict("runner %s of job %d is %s already; stop that instead", r.ID, id, r.State)
 		}
-		return a.stopRunner(ctx, r, "an operator asked for a new one")
+		return a.stopRunner(ctx, r, operator(ctx)+" asked for a new one")
 	}
 	if err := a.clear(ctx, j); err != nil {
 		return err
 	}
-	done, err := a.Store.Redecide(ctx, id, "an operator asked to decide it anew", a.Now())
+	done, err := a.Store.Redecide(ctx, id, operator(ctx)+" asked to decide it anew", a.Now())
 	switch {
 	case err != nil:
 		return err
@@ -182,7 +182,7 @@ func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
 
 func (a *App) cancel(ctx context.Context, j Job) error {
 	id := j.ID
-	done, err := a.Store.Cancel(ctx, id, "an operator cancelled it: it gets no runner", a.Now())
+	done, err := a.Store.Cancel(ctx, id, operator(ctx)+" cancelled it: it gets no runner", a.Now())
 	switch {
 	case err != nil:
 		return err
@@ -201,7 +201,7 @@ func (a *App) cancel(ctx context.Context, j Job) error {
 	if err != nil {
 		return err
 	}
-	return a.stopRunner(ctx, r, "an operator cancelled its job")
+	return a.stopRunner(ctx, r, operator(ctx)+" cancelled its job")
 }
 
 // StopRunner ends a runner that has no job of GitHub's; with force, one that
@@ -224,7 +224,7 @@ func (a *App) StopRunner(ctx context.Context, id string, force bool) error {
 		}
 		return a.stopJob(ctx, r)
 	}
-	err = a.stopRunner(ctx, r, "an operator stopped it")
+	err = a.stopRunner(ctx, r, operator(ctx)+" stopped it")
 	switch {
 	case !errors.Is(err, ErrBusy):
 		return err
@@ -237,7 +237,7 @@ func (a *App) StopRunner(ctx context.Context, id string, force bool) error {
 // kill stops a runner's Nomad job while it has a job of GitHub's. The books
 // follow when Nomad and GitHub say that they ended.
 func (a *App) kill(ctx context.Context, r Runner) error {
-	if err := a.Store.Note(ctx, r.ID, "an operator stops it, though it has a job", a.Now()); err != nil {
+	if err := a.Store.Note(ctx, r.ID, operator(ctx)+" stops it, though it has a job", a.Now()); err != nil {
 		return err
 	}
 	a.Logger.Warn("an operator stops a busy runner", "job_id", r.JobID, "nomad_job", r.ID, "runner", r.Name)

@@ -81,11 +81,11 @@ func operated(dir string) (url string, stop func() error, err error) {
 	}
 	stops = append(stops, st.Close)
 	flags := serveFlags{adminListen: "127.0.0.1:0"}
-	token, err := flags.token(router.Secret(operatorsToken))
+	access, err := flags.whoMay(router.Secret(operatorsToken), log)
 	if err != nil {
 		return "", stop, err
 	}
-	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{testSecret}, token: token},
+	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{testSecret}, access: access},
 		router.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: log})
 	if err != nil {
 		return "", stop, err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -43,7 +42,7 @@ type serveFlags struct {
 	senders                        int
 	grace                          time.Duration
 	claimFromNode                  bool
-	adminTokenFile                 string
+	adminTokenFile, access         string
 	keep                           time.Duration
 
 	githubCalled func(call string, status int, took time.Duration) // see gh.Config
@@ -69,6 +68,7 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.listen, "listen", ":8080", "")
 	fl.StringVar(&f.adminListen, "admin-listen", "127.0.0.1:8081", "")
 	fl.StringVar(&f.adminTokenFile, "admin-token-file", "", "")
+	fl.StringVar(&f.access, "access", "", "")
 	fl.StringVar(&f.publicURL, "public-url", "", "")
 	fl.StringVar(&f.db, "db", "switchyard.db", "")
 	fl.StringSliceVar(&f.webhookSecretFiles, "webhook-secret-file", nil, "")
@@ -111,9 +111,9 @@ Nomad
   --senders N                   Nomad jobs registered at once, up to 64 (16)
 Listening
   --listen ADDR                 webhook and claim (:8080)
-  --admin-listen ADDR           health, metrics and API (127.0.0.1:8081)
-  --admin-token-file FILE       token for the API; required when others can
-                                reach --admin-listen. Or SWITCHYARD_ADMIN_TOKEN
+  --admin-listen ADDR           console, API, metrics (127.0.0.1:8081)
+  --access FILE                 who may use it: tokens, OpenID Connect, roles;
+  --admin-token-file FILE       or one token for all. Needed beyond loopback
   --public-url URL              where runners reach --listen (required)
   --claim-from-node             only from the runner's node: no NAT or proxy
 State and logs
@@ -172,7 +172,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	token, err := f.token(router.Secret(os.Getenv(envName("admin-token"))))
+	access, err := f.whoMay(router.Secret(os.Getenv(envName("admin-token"))), logger)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	reload.keep = st.KeepRules
 	reload.record(ctx, content, router.KeptRules{Origin: "start"})
-	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, token: token}
+	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, access: access}
 	config := router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
@@ -256,9 +256,9 @@ type appParts struct {
 	github  router.GitHub
 	rules   *rules.Set
 	secrets []router.Secret
-	host    string                   // of the GitHub with these secrets
-	more    []webhook.Instance       // others
-	token   func() ([32]byte, error) // see web.Config
+	host    string                      // of the GitHub with these secrets
+	more    []webhook.Instance          // others
+	access  func() (*web.Access, error) // see web.Config
 
 	rulebook  web.Rulebook // see web.Config, as the next
 	allowEdit bool
@@ -277,7 +277,7 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		c.Logger = router.TraceLogs(c.Logger, p.github)
 	}
 	c.API = func(app *router.App) http.Handler {
-		w := web.Config{App: app, Books: p.store, Rulebook: p.rulebook, AllowEdit: p.allowEdit, Token: p.token, Logger: c.Logger, Now: c.Now}
+		w := web.Config{App: app, Books: p.store, Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Logger: c.Logger, Now: c.Now}
 		if client, ok := p.nomad.(*nomad.Client); ok {
 			if at := client.Address(); strings.HasPrefix(at, "http") {
 				w.NomadUI = strings.TrimSuffix(at, "/")
@@ -333,32 +333,6 @@ func (f *serveFlags) github() (*gh.Client, error) {
 		return nil, errors.New("give --github-app-id ID and --github-app-key-file FILE, or --github-token-file FILE: as whom to register runners (repository Administration: write)")
 	}
 	return gh.New(cfg)
-}
-
-// token returns the hash of what the operators' API asks for; nil: nothing.
-// token is the one of the environment, or "".
-func (f *serveFlags) token(token router.Secret) (func() ([32]byte, error), error) {
-	read := gh.TokenFile(f.adminTokenFile)
-	switch {
-	case f.adminTokenFile != "" && token != "":
-		return nil, errors.New("--admin-token-file and SWITCHYARD_ADMIN_TOKEN are given: leave one out")
-	case token != "":
-		read = gh.StaticToken(token)
-	case f.adminTokenFile != "":
-	case !loopback(f.adminListen):
-		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --admin-token-file FILE too, or listen on 127.0.0.1", f.adminListen)
-	default:
-		return nil, nil
-	}
-	hash := func() ([32]byte, error) {
-		token, err := read()
-		if err != nil {
-			return [32]byte{}, fmt.Errorf("operators' token: %w", err)
-		}
-		return sha256.Sum256([]byte(token)), nil
-	}
-	_, err := hash()
-	return hash, err
 }
 
 // loopback reports whether a listener's address is reached from this machine only.

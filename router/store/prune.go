@@ -34,10 +34,12 @@ DELETE FROM events WHERE id IN (
 
 	pruneJobSQL = `DELETE FROM jobs WHERE id = ?1`
 
+	pruneAuditSQL = `DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < ?1 ORDER BY id LIMIT ?2)`
+
 	pruneDeliveriesSQL = `DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_at < ?1 LIMIT ?2)`
 )
 
-const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?3)`
+const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?3) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1)`
 
 // Prune implements router.Store.
 func (s *Store) Prune(ctx context.Context, ended, delivered time.Time) (rows int, err error) {
@@ -70,9 +72,13 @@ func (s *Store) Prune(ctx context.Context, ended, delivered time.Time) (rows int
 				return nil
 			}
 		}
-		n, err := t.exec(pruneDeliveriesSQL, millis(delivered), pruneRows-rows)
-		rows += int(n)
-		return err
+		for query, before := range map[string]time.Time{pruneDeliveriesSQL: delivered, pruneAuditSQL: ended} {
+			n, err := t.exec(query, millis(before), pruneRows-rows)
+			if rows += int(n); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return 0, err

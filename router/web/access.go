@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"slices"
 	"strings"
 
 	"switchyard/router"
@@ -20,19 +22,32 @@ type Role int
 const (
 	Viewer   Role = iota + 1 // look
 	Operator                 // retry and cancel jobs, stop runners
-	Editor                   // change the rules
+	Editor                   // change the rules, and see who changed what
 )
 
+var roleNames = []string{"", "viewer", "operator", "editor"}
+
 // String is the role's name in the access file.
-func (r Role) String() string {
-	return map[Role]string{Viewer: "viewer", Operator: "operator", Editor: "editor"}[r]
+func (r Role) String() string { return roleNames[r] }
+
+// MarshalText writes the role's name, UnmarshalText reads it.
+func (r Role) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+func (r *Role) UnmarshalText(text []byte) error {
+	i := slices.Index(roleNames, string(text))
+	if i < int(Viewer) {
+		return fmt.Errorf("role %q: want viewer, operator or editor", text)
+	}
+	*r = Role(i)
+	return nil
 }
 
-// A Principal is who makes a request.
+// A Principal is who makes a request. The zero value is somebody unknown, who
+// may do nothing.
 type Principal struct {
 	Name  string
 	Role  Role
 	Scope router.Scope // what is seen; nil: everything
+	In    bool         // by a session, which can be ended
 }
 
 type principalKey struct{}
@@ -43,7 +58,8 @@ func who(ctx context.Context) Principal {
 	return p
 }
 
-// guard lets only those requests through that may ask.
+// guard says who makes each request, and refuses those of other sites' pages.
+// Bearers of a wrong token get no further.
 func (a *api) guard(next http.Handler) http.Handler {
 	cross := http.NewCrossOriginProtection()
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -54,48 +70,86 @@ func (a *api) guard(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Content-Security-Policy", policy)
+		if secure(req) {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
 		req.Body = http.MaxBytesReader(w, req.Body, bodyLimit(req))
 		p, err := a.allowed(req)
 		if err == nil && cross.Check(req) != nil {
 			err = refuse(http.StatusForbidden, "this request comes from another site's page")
 		}
+		req = req.WithContext(context.WithValue(router.ByOperator(req.Context(), p.Name), principalKey{}, p))
 		if err != nil {
 			a.fail(w, req, err)
-			return
-		}
-		next.ServeHTTP(w, req.WithContext(context.WithValue(req.Context(), principalKey{}, p)))
-	})
-}
-
-// only lets those through that have at least the role.
-func (a *api) only(role Role, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if p := who(req.Context()); p.Role < role {
-			a.fail(w, req, refuse(http.StatusForbidden, "%s is a %s; this needs the role %s", p.Name, p.Role, role))
 			return
 		}
 		next.ServeHTTP(w, req)
 	})
 }
 
+// only lets those through that have at least the role. Whoever is unknown is
+// sent to the log-in page, if it is a page that they ask for.
+func (a *api) only(role Role, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		p := who(req.Context())
+		switch {
+		case p.Role >= role:
+			next.ServeHTTP(w, req)
+		case p.Role != 0:
+			a.fail(w, req, refuse(http.StatusForbidden, "%s is a %s; this needs the role %s", p.Name, p.Role, role))
+		case page(req) && req.Method != http.MethodPost:
+			http.Redirect(w, req, loginPath+"?"+url.Values{"next": {req.URL.RequestURI()}}.Encode(), http.StatusSeeOther)
+		default:
+			a.fail(w, req, anonymous())
+		}
+	})
+}
+
+func anonymous() error {
+	return refuse(http.StatusUnauthorized, "the API needs the header Authorization: Bearer with a token of the server's --access file, or its --admin-token-file")
+}
+
+// allowed says who makes a request: nobody known is no error, a wrong token is.
 func (a *api) allowed(req *http.Request) (Principal, error) {
-	if a.Token == nil {
+	if a.Access == nil {
 		if !local(req.Host) {
 			return Principal{}, refuse(http.StatusForbidden, "without a token the API is asked as localhost or by address, not as %q", req.Host)
 		}
 		return Principal{Name: "local", Role: Editor}, nil
 	}
-	want, err := a.Token()
+	access, err := a.Access()
 	if err != nil {
-		return Principal{}, fmt.Errorf("read the operators' token: %w", err)
+		return Principal{}, fmt.Errorf("read who may use the API: %w", err)
 	}
-	scheme, token, _ := strings.Cut(req.Header.Get("Authorization"), " ")
-	got := sha256.Sum256([]byte(token))
-	if !strings.EqualFold(scheme, "Bearer") || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-		return Principal{}, refuse(http.StatusUnauthorized, "the API needs the header Authorization: Bearer with the server's --admin-token-file")
+	header := req.Header.Get("Authorization")
+	if header == "" {
+		return a.sessions.principal(req, access, a.Now()), nil
 	}
-	return Principal{Name: "the admin token", Role: Editor}, nil
+	scheme, token, _ := strings.Cut(header, " ")
+	t := access.token(token)
+	if t == nil || !strings.EqualFold(scheme, "Bearer") {
+		if err := a.guesses.take(req); err != nil {
+			return Principal{}, err
+		}
+		return Principal{}, anonymous()
+	}
+	return t.principal(), nil
 }
+
+// token is the one that somebody shows; nil: it is none of these. It compares
+// with all of them, in the same time wherever the right one stands.
+func (acc *Access) token(shown string) *Token {
+	sum := sha256.Sum256([]byte(shown))
+	var found *Token
+	for i := range acc.Tokens {
+		if subtle.ConstantTimeCompare(sum[:], acc.Tokens[i].SHA256[:]) == 1 {
+			found = &acc.Tokens[i]
+		}
+	}
+	return found
+}
+
+func (t *Token) principal() Principal { return Principal{Name: t.Name, Role: t.Role, Scope: t.Repos} }
 
 // local reports whether a Host header is one that no other site's name can be.
 func local(host string) bool {
@@ -104,4 +158,11 @@ func local(host string) bool {
 	}
 	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	return err == nil || strings.EqualFold(host, "localhost")
+}
+
+// secure reports whether a browser made the request over TLS, as far as the
+// server or a proxy before it says. Who lies about it harms nobody else: it
+// decides about the cookies and headers of the answer.
+func secure(req *http.Request) bool {
+	return req.TLS != nil || strings.EqualFold(req.Header.Get("X-Forwarded-Proto"), "https")
 }

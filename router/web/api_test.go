@@ -371,7 +371,9 @@ func TestOnlyWhoMayAsksTheAPI(t *testing.T) {
 	var token string
 	var broken error
 	withToken := serve(t, func(c *web.Config) {
-		c.Token = func() ([32]byte, error) { return sha256.Sum256([]byte(token)), broken }
+		c.Access = func() (*web.Access, error) {
+			return &web.Access{Tokens: []web.Token{{Name: "admins", SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}, broken
+		}
 	})
 	bearer := func(v string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set("Authorization", v) }

@@ -32,11 +32,13 @@ type Config struct {
 	App   App   // required
 	Books Books // required
 
-	// Token returns the SHA-256 of the bearer token that every request must
-	// have. It is called for each, so it can change. nil: none is asked for, but
-	// a request must name this machine as its host, so that no web page reaches
-	// the API under a name of its own.
-	Token func() ([32]byte, error)
+	// Access says who may use the console and the API. It is called for each
+	// request, so it can change; what it returns is not to be changed. nil:
+	// everybody may do everything, but a request must name this machine as its
+	// host, so that no web page reaches the API under a name of its own.
+	Access func() (*Access, error)
+
+	Audit router.AuditStore // nil: what people do is only logged
 
 	Rulebook  Rulebook // nil: there are no files of rules to read or try
 	AllowEdit bool     // an Editor may apply drafts
@@ -112,16 +114,22 @@ func Handler(c Config) http.Handler {
 
 type api struct {
 	Config
-	hub    *hub
-	said   described
-	usage  usage
-	now    shared[*summary]
-	drafts chan struct{} // holds one for each draft that is looked at
+	hub      *hub
+	sessions sessions
+	guesses  guesses
+	logins   logins
+	said     described
+	usage    usage
+	now      shared[*summary]
+	drafts   chan struct{} // holds one for each draft that is looked at
 }
 
 func (a *api) router() *mux.Router {
 	r := mux.NewRouter()
 	for _, route := range a.routes() {
+		if route.role > Viewer && route.method != http.MethodGet {
+			route.do = audited(a, route.do)
+		}
 		r.Handle(Prefix+route.path, a.only(route.role, a.answer(route.do))).Methods(route.method)
 	}
 	r.Handle(Prefix+"/events", a.only(Viewer, http.HandlerFunc(a.stream))).Methods(http.MethodGet)
@@ -130,17 +138,25 @@ func (a *api) router() *mux.Router {
 		r.Handle(p.path, a.only(p.role, a.page(p))).Methods(http.MethodGet, http.MethodHead)
 	}
 	for _, f := range a.forms() {
+		if f.role > Viewer {
+			f.do = audited(a, f.do)
+		}
 		r.Handle(f.path, a.only(f.role, a.form(f.do))).Methods(http.MethodPost)
 	}
-	r.NotFoundHandler = a.answer(func(req *http.Request) (any, error) {
+	for path, do := range map[string]http.HandlerFunc{loginPath: a.loginPage, loginPath + "/oidc": a.goLogIn, oidcCallback: a.cameBack} {
+		r.Handle(path, do).Methods(http.MethodGet, http.MethodHead)
+	}
+	r.HandleFunc(loginPath, a.logIn).Methods(http.MethodPost)
+	r.Handle("/logout", a.only(Viewer, http.HandlerFunc(a.logOut))).Methods(http.MethodPost)
+	r.NotFoundHandler = a.only(Viewer, a.answer(func(req *http.Request) (any, error) {
 		if page(req) {
 			return nil, refuse(http.StatusNotFound, "there is no such page")
 		}
 		return nil, refuse(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
-	})
-	r.MethodNotAllowedHandler = a.answer(func(req *http.Request) (any, error) {
+	}))
+	r.MethodNotAllowedHandler = a.only(Viewer, a.answer(func(req *http.Request) (any, error) {
 		return nil, refuse(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
-	})
+	}))
 	return r
 }
 
@@ -169,6 +185,7 @@ func (a *api) routes() []route {
 		{http.MethodPost, "/jobs/{id}/cancel", Operator, a.cancelJob},
 		{http.MethodGet, "/runners", Viewer, a.listRunners},
 		{http.MethodPost, "/runners/{id}/stop", Operator, a.stopRunner},
+		{http.MethodGet, "/audit", Editor, a.listAudits},
 		{http.MethodPost, "/sync", Operator, a.sync},
 	}
 }
@@ -234,6 +251,10 @@ func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
 	}
+	var late *limited
+	if errors.As(err, &late) {
+		w.Header().Set("Retry-After", fmt.Sprint(int(late.wait.Seconds())))
+	}
 	var on *onPage
 	switch {
 	case errors.As(err, &on):
@@ -249,7 +270,10 @@ func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 func (a *api) problemOf(req *http.Request, err error) *Problem {
 	var p *Problem
 	var conflict *router.ConflictError
+	var late *limited
 	switch {
+	case errors.As(err, &late):
+		p = problem(http.StatusTooManyRequests, "%s", late.Error())
 	case errors.As(err, &p):
 	case errors.As(err, &conflict):
 		p = problem(http.StatusConflict, "%s", conflict.Reason)

@@ -25,3 +25,5 @@ CREATE INDEX jobs_started ON jobs (running_at, received_at, decision ->> '$.rule
 
 -- Runners that came to nothing are few, and looked for among all.
 CREATE INDEX runners_given_up ON runners (state, job_id, try) WHERE state IN ('lost', 'stopped');
+
+CREATE INDEX audit_at ON audit (at); -- what pruning looks for

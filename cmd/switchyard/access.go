@@ -1,0 +1,151 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/web"
+)
+
+// adminToken is the name of who has --admin-token-file.
+const adminToken = "the admin token"
+
+// whoMay returns who may use the console and the API, nil: everybody, who is
+// on this machine. token is the one of the environment, or "".
+func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web.Access, error), error) {
+	var read func() (router.Secret, error)
+	switch {
+	case f.adminTokenFile != "" && token != "":
+		return nil, errors.New("--admin-token-file and SWITCHYARD_ADMIN_TOKEN are given: leave one out")
+	case f.access != "" && (f.adminTokenFile != "" || token != ""):
+		return nil, errors.New("--access and an admin token are given: put the token into the --access file; switchyard token makes one")
+	case f.access != "":
+		file := &accessFile{name: f.access, log: log}
+		if err := file.read(); err != nil {
+			return nil, err
+		}
+		return file.current, nil
+	case token != "":
+		read = gh.StaticToken(token)
+	case f.adminTokenFile != "":
+		read = gh.TokenFile(f.adminTokenFile)
+	case !loopback(f.adminListen):
+		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --access FILE or --admin-token-file FILE too, or listen on 127.0.0.1", f.adminListen)
+	default:
+		return nil, nil
+	}
+	access := func() (*web.Access, error) {
+		token, err := read()
+		if err != nil {
+			return nil, fmt.Errorf("operators' token: %w", err)
+		}
+		return &web.Access{Tokens: []web.Token{{Name: adminToken, SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}, nil
+	}
+	_, err := access()
+	return access, err
+}
+
+// An accessFile is read again when it changes. One with faults does not come
+// into force: the one before stays. It is safe for concurrent use.
+type accessFile struct {
+	name string
+	log  *slog.Logger
+
+	mu     sync.Mutex
+	access *web.Access
+	as     os.FileInfo // when it was last read
+	looked time.Time
+}
+
+// current is what the file says.
+func (f *accessFile) current() (*web.Access, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if now := time.Now(); now.Sub(f.looked) > time.Second {
+		f.looked = now
+		info, err := os.Stat(f.name)
+		switch {
+		case err != nil:
+			f.log.Error("the access file cannot be read; who had access before keeps it", "err", err)
+		case !os.SameFile(info, f.as) || info.ModTime() != f.as.ModTime() || info.Size() != f.as.Size():
+			if err := f.read(); err != nil {
+				f.as = info
+				f.log.Error("the access file has faults; who had access before keeps it", "err", err)
+			} else {
+				f.log.Info("the access file was read again", "file", f.name)
+			}
+		}
+	}
+	return f.access, nil
+}
+
+func (f *accessFile) read() error {
+	info, err := os.Stat(f.name)
+	if err != nil {
+		return fmt.Errorf("read who may use the console: %w", err)
+	}
+	src, err := os.ReadFile(f.name)
+	if err != nil {
+		return fmt.Errorf("read who may use the console: %w", err)
+	}
+	access, err := web.ParseAccess(f.name, src)
+	if err != nil {
+		return err
+	}
+	if o := access.OIDC; o != nil && o.ClientSecretFile != "" {
+		if _, err := readSecret(o.ClientSecretFile); err != nil {
+			return fmt.Errorf("client_secret_file: %w", err)
+		}
+	}
+	f.access, f.as = access, info
+	return nil
+}
+
+func tokenCommand() *cobra.Command {
+	role := web.Viewer
+	var repos []string
+	cmd := &cobra.Command{
+		Use:   "token NAME [--role ROLE] [--repos OWNER/*,…]",
+		Short: "Make a token for the console and the API",
+		Long: `Token prints a new token on standard error, once, and on standard output the
+entry of it for the server's --access file, which holds its hash only.`,
+		Example: "  switchyard token grafana --role viewer --repos 'acme/*' >> access.yaml",
+		Args:    exactlyOne("name of who gets the token", "switchyard token grafana --role viewer"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			token := "syt_" + rand.Text() + rand.Text()
+			sum := sha256.Sum256([]byte(token))
+			entry := fmt.Sprintf("  - { name: %q, sha256: %s, role: %s", args[0], hex.EncodeToString(sum[:]), role)
+			if len(repos) > 0 {
+				quoted := make([]string, len(repos))
+				for i, r := range repos {
+					quoted[i] = fmt.Sprintf("%q", r)
+				}
+				entry += ", repos: [" + strings.Join(quoted, ", ") + "]"
+			}
+			entry += " }\n"
+			if _, err := web.ParseAccess("access.yaml", []byte("tokens:\n"+entry)); err != nil {
+				return err
+			}
+			if _, err := fmt.Fprint(cmd.OutOrStdout(), entry); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintf(cmd.ErrOrStderr(), "The token of %s, which is shown only now:\n%s\n", args[0], token)
+			return err
+		},
+	}
+	cmd.Flags().TextVar(&role, "role", web.Viewer, "viewer, operator or editor")
+	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that are seen: owner/name or owner/*; all without")
+	return cmd
+}

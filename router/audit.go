@@ -1,0 +1,41 @@
+package router
+
+import (
+	"context"
+	"time"
+)
+
+// An Audit is one thing that a person or program did through the console or
+// the API, or tried to.
+type Audit struct {
+	ID     int64 // grows; the store's
+	At     time.Time
+	Who    string // name of a token or of a person
+	Did    string // log in, log out, retry, cancel, stop, sync, apply, …
+	What   string // to what: "jobs/4001", "runners/gha-4001-1"; "" when Did says it all
+	Result string // ok, or why it was not done
+}
+
+// AuditStore is the part of Store that remembers who did what.
+type AuditStore interface {
+	// Audit records a; its ID does not count.
+	Audit(ctx context.Context, a Audit) error
+
+	// Audits returns up to limit records, newest first, with IDs under before (0: from the newest).
+	Audits(ctx context.Context, before int64, limit int) ([]Audit, error)
+}
+
+type operatorKey struct{}
+
+// ByOperator says who asks for what is done with ctx; "" and "local" are nobody in particular.
+func ByOperator(ctx context.Context, name string) context.Context {
+	return context.WithValue(ctx, operatorKey{}, name)
+}
+
+// operator is who asks, as the subject of a sentence.
+func operator(ctx context.Context) string {
+	if name, _ := ctx.Value(operatorKey{}).(string); name != "" && name != "local" {
+		return "operator " + name
+	}
+	return "an operator"
+}

@@ -1,0 +1,43 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+
+	"switchyard/router"
+)
+
+const auditSQL = `INSERT INTO audit (at, who, did, what, result) VALUES (?, ?, ?, ?, ?)`
+
+// Audit implements router.Store.
+func (s *Store) Audit(ctx context.Context, a router.Audit) error {
+	err := s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+		_, err := t.exec(auditSQL, millis(a.At), a.Who, a.Did, a.What, a.Result)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("record that %s did %s: %w", a.Who, a.Did, err)
+	}
+	return nil
+}
+
+const auditsSQL = `SELECT id, at, who, did, what, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2`
+
+// Audits implements router.Store.
+func (s *Store) Audits(ctx context.Context, before int64, limit int) ([]router.Audit, error) {
+	if before == 0 {
+		before = math.MaxInt64
+	}
+	list, err := all(s.querier(ctx), func(rows *sql.Rows, a *router.Audit) error {
+		var at int64
+		err := rows.Scan(&a.ID, &at, &a.Who, &a.Did, &a.What, &a.Result)
+		a.At = fromMillis(at)
+		return err
+	}, auditsSQL, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the audit trail: %w", err)
+	}
+	return list, nil
+}

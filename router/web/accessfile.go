@@ -1,0 +1,177 @@
+package web
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+// Access says who may use the console and the API.
+type Access struct {
+	Tokens []Token `yaml:"tokens"`
+	OIDC   *OIDC   `yaml:"oidc"` // nil: nobody logs in by it
+}
+
+// A Token is one that somebody may show.
+type Token struct {
+	Name   string       `yaml:"name"` // of who has it; unique
+	SHA256 Hash         `yaml:"sha256"`
+	Role   Role         `yaml:"role"`
+	Repos  router.Scope `yaml:"repos"` // what its holder sees; nil: everything
+}
+
+// A Hash is the SHA-256 of a token, hexadecimal in the file.
+type Hash [32]byte
+
+// UnmarshalText reads 64 hexadecimal digits.
+func (h *Hash) UnmarshalText(text []byte) error {
+	b, err := hex.DecodeString(string(text))
+	if err != nil || len(b) != len(h) {
+		return errors.New("want the SHA-256 of the token as 64 hexadecimal digits; switchyard token makes both")
+	}
+	copy(h[:], b)
+	return nil
+}
+
+// OIDC is an OpenID Connect provider by which people log in.
+type OIDC struct {
+	Issuer           string      `yaml:"issuer"` // its URL, as in its discovery document
+	ClientID         string      `yaml:"client_id"`
+	ClientSecretFile string      `yaml:"client_secret_file"` // "": the client has none
+	URL              string      `yaml:"url"`                // of the console, as browsers reach it; its redirect URL is this and /login/callback
+	Scopes           []string    `yaml:"scopes"`             // besides openid; nil: profile, email, groups
+	NameClaim        string      `yaml:"name_claim"`         // whose text names a person; "": email
+	GroupsClaim      string      `yaml:"groups_claim"`       // whose list of texts decides the role; "": groups
+	Roles            []GroupRole `yaml:"roles"`              // of a person in several groups the highest role counts, with the repositories of the groups that have it
+}
+
+// A GroupRole is what those in a group may.
+type GroupRole struct {
+	Group string       `yaml:"group"`
+	Role  Role         `yaml:"role"`
+	Repos router.Scope `yaml:"repos"` // nil: everything
+}
+
+const maxScope = 200 // repositories of one token or group
+
+var scopePattern = regexp.MustCompile(`^([A-Za-z0-9.:-]+/)?[A-Za-z0-9._-]+/(\*|[A-Za-z0-9._-]+)$`)
+
+// ParseAccess reads an access file. Its error is rules.Diagnostics, with all
+// faults, unless the file is no YAML or has an unknown key: then the first.
+func ParseAccess(name string, src []byte) (*Access, error) {
+	c := accessReader{name: name}
+	file, err := parser.ParseBytes(src, 0)
+	if err == nil {
+		c.file = file
+		err = yaml.NewDecoder(bytes.NewReader(src), yaml.Strict()).Decode(&c.access)
+	}
+	if err != nil {
+		var at yaml.Error
+		if errors.As(err, &at) && at.GetToken() != nil {
+			p := at.GetToken().Position
+			return nil, rules.Diagnostics{{File: name, Line: p.Line, Column: p.Column, Message: at.GetMessage()}}
+		}
+		return nil, rules.Diagnostics{{File: name, Line: 1, Column: 1, Message: err.Error()}}
+	}
+	c.check()
+	if len(c.found) > 0 {
+		return nil, c.found
+	}
+	return &c.access, nil
+}
+
+type accessReader struct {
+	name   string
+	file   *ast.File
+	access Access
+	found  rules.Diagnostics
+}
+
+// fault reports one at a path such as $.tokens[0].role, or at what of it is there.
+func (c *accessReader) fault(path, format string, args ...any) {
+	d := rules.Diagnostic{File: c.name, Line: 1, Column: 1, Message: fmt.Sprintf(format, args...)}
+	for p := path; p != "$"; p = p[:max(strings.LastIndexAny(p, ".["), 1)] {
+		at, err := yaml.PathString(p)
+		if err != nil {
+			break
+		}
+		if node, err := at.FilterFile(c.file); err == nil && node != nil {
+			d.Line, d.Column = node.GetToken().Position.Line, node.GetToken().Position.Column
+			break
+		}
+	}
+	c.found = append(c.found, d)
+}
+
+func (c *accessReader) check() {
+	acc := &c.access
+	if len(acc.Tokens) == 0 && acc.OIDC == nil {
+		c.fault("$", "nobody may log in: want tokens or oidc")
+	}
+	names := map[string]bool{}
+	for i, t := range acc.Tokens {
+		at := fmt.Sprintf("$.tokens[%d]", i)
+		switch {
+		case t.Name == "" || len(t.Name) > 100 || router.Printable(t.Name) != t.Name:
+			c.fault(at+".name", "a token needs a name of at most 100 characters: who has it")
+		case names[t.Name]:
+			c.fault(at+".name", "there are two tokens named %s", t.Name)
+		}
+		names[t.Name] = true
+		if t.SHA256 == (Hash{}) {
+			c.fault(at+".sha256", "a token needs its sha256; switchyard token makes both")
+		}
+		c.role(at, t.Role, t.Repos)
+	}
+	o := acc.OIDC
+	if o == nil {
+		return
+	}
+	if u, err := url.Parse(o.Issuer); err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && local(u.Host)) {
+		c.fault("$.oidc.issuer", "issuer %q: want the https:// URL of the provider", o.Issuer)
+	}
+	if u, err := url.Parse(o.URL); err != nil || u.Host == "" || u.Path != "" && u.Path != "/" || u.Scheme != "https" && !(u.Scheme == "http" && local(u.Host)) {
+		c.fault("$.oidc.url", "url %q: want the https:// URL of the console, without a path", o.URL)
+	}
+	if o.ClientID == "" {
+		c.fault("$.oidc.client_id", "client_id is missing: that of Switchyard at the provider")
+	}
+	if len(o.Roles) == 0 {
+		c.fault("$.oidc.roles", "roles are missing: nobody could log in")
+	}
+	for i, r := range o.Roles {
+		at := fmt.Sprintf("$.oidc.roles[%d]", i)
+		if r.Group == "" {
+			c.fault(at+".group", "a role needs the group that has it")
+		}
+		c.role(at, r.Role, r.Repos)
+	}
+}
+
+func (c *accessReader) role(at string, role Role, repos router.Scope) {
+	if role == 0 {
+		c.fault(at+".role", "role is missing: want viewer, operator or editor")
+	}
+	if repos != nil && role == Editor {
+		c.fault(at+".repos", "an editor changes the rules for all repositories: leave repos out, or make it an operator")
+	}
+	if len(repos) > maxScope {
+		c.fault(at+".repos", "%d repositories: want at most %d; owner/* is all of an owner's", len(repos), maxScope)
+	}
+	for i, r := range repos {
+		if !scopePattern.MatchString(r) {
+			c.fault(fmt.Sprintf("%s.repos[%d]", at, i), "repository %q: want owner/name, owner/* or host/owner/name", r)
+		}
+	}
+}

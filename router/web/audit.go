@@ -1,0 +1,123 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"switchyard/router"
+)
+
+const resultOK = "ok"
+
+// An Audit is one thing that somebody did, or tried to, as the API shows it.
+type Audit struct {
+	ID     int64     `json:"id"`
+	At     time.Time `json:"at"`
+	Who    string    `json:"who"`
+	Did    string    `json:"did"`
+	What   string    `json:"what"`
+	Result string    `json:"result"` // ok, or why it was not done
+}
+
+// An AuditList is a page of them, newest first.
+type AuditList struct {
+	Audits     []Audit `json:"audits"`
+	NextCursor string  `json:"next_cursor"` // cursor of the next page; "": this is the last
+}
+
+// audited records what a change did, and to what.
+func audited[T any](a *api, do func(*http.Request) (T, error)) func(*http.Request) (T, error) {
+	return func(req *http.Request) (T, error) {
+		var what string
+		req = req.WithContext(context.WithValue(req.Context(), whatKey{}, &what))
+		v, err := do(req)
+		result := resultOK
+		if err != nil {
+			result = shown(err.Error())
+		}
+		did, to := deed(req)
+		if what != "" {
+			to = what
+		}
+		a.record(req, who(req.Context()).Name, did, to, result)
+		return v, err
+	}
+}
+
+type whatKey struct{}
+
+// concerns says what a change is made to, where its path does not.
+func concerns(req *http.Request, what string) {
+	if at, ok := req.Context().Value(whatKey{}).(*string); ok {
+		*at = shown(what)
+	}
+}
+
+// deed reads what a request does, and to what, off its path: "retry" and
+// "jobs/4001" of /api/v1/jobs/4001/retry.
+func deed(req *http.Request) (did, what string) {
+	template, err := mux.CurrentRoute(req).GetPathTemplate()
+	if err != nil {
+		template = req.URL.Path
+	}
+	path := strings.Trim(strings.TrimPrefix(template, Prefix), "/")
+	if i := strings.LastIndex(path, "/"); i >= 0 {
+		path, did = path[:i], path[i+1:]
+	} else {
+		path, did = "", path
+	}
+	for name, value := range mux.Vars(req) {
+		path = strings.ReplaceAll(path, "{"+name+"}", value)
+	}
+	return did, shown(path)
+}
+
+// record remembers a deed, in the books and in the log. It cannot undo what
+// was done, so a failure is logged.
+func (a *api) record(req *http.Request, name, did, what, result string) {
+	log := a.Logger.With("who", name, "did", did, "what", what, "result", result, "from", req.RemoteAddr)
+	log.Info("an operator did something")
+	if a.Audit == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), readTimeout)
+	defer cancel()
+	if err := a.Audit.Audit(ctx, router.Audit{At: a.Now(), Who: name, Did: did, What: what, Result: result}); err != nil {
+		log.Error("the audit trail misses something", "err", err)
+	}
+}
+
+// audits answers GET /audit.
+func (a *api) audits(ctx context.Context, params url.Values) (AuditList, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	p := parameters{Values: params}
+	before := p.number("cursor", 0, 1, 1<<62)
+	limit := int(p.number("limit", 100, 1, 500))
+	if err := p.end(); err != nil {
+		return AuditList{}, err
+	}
+	l := AuditList{Audits: []Audit{}}
+	if a.Audit == nil {
+		return l, nil
+	}
+	found, err := a.Audit.Audits(ctx, before, limit+1) // whether there is another page
+	for i, one := range found {
+		if i == limit {
+			l.NextCursor = strconv.FormatInt(found[i-1].ID, 10)
+			break
+		}
+		l.Audits = append(l.Audits, Audit(one))
+	}
+	return l, err
+}
+
+func (a *api) listAudits(req *http.Request) (any, error) {
+	return a.audits(req.Context(), req.URL.Query())
+}
