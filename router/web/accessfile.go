@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/url"
 	"regexp"
 	"strings"
@@ -34,13 +35,21 @@ type Token struct {
 // A Hash is the SHA-256 of a token, hexadecimal in the file.
 type Hash [32]byte
 
-// UnmarshalText reads 64 hexadecimal digits.
-func (h *Hash) UnmarshalText(text []byte) error {
-	b, err := hex.DecodeString(string(text))
+// UnmarshalYAML reads 64 hexadecimal digits.
+func (h *Hash) UnmarshalYAML(node ast.Node) error {
+	b, err := hex.DecodeString(node.GetToken().Value)
 	if err != nil || len(b) != len(h) {
-		return errors.New("want the SHA-256 of the token as 64 hexadecimal digits; switchyard token makes both")
+		return &yaml.SyntaxError{Token: node.GetToken(), Message: "want the SHA-256 of the token as 64 hexadecimal digits; switchyard token makes both"}
 	}
 	copy(h[:], b)
+	return nil
+}
+
+// UnmarshalYAML reads a role's name.
+func (r *Role) UnmarshalYAML(node ast.Node) error {
+	if err := r.UnmarshalText([]byte(node.GetToken().Value)); err != nil {
+		return &yaml.SyntaxError{Token: node.GetToken(), Message: err.Error()}
+	}
 	return nil
 }
 
@@ -68,7 +77,7 @@ const maxScope = 200 // repositories of one token or group
 var scopePattern = regexp.MustCompile(`^([A-Za-z0-9.:-]+/)?[A-Za-z0-9._-]+/(\*|[A-Za-z0-9._-]+)$`)
 
 // ParseAccess reads an access file. Its error is rules.Diagnostics, with all
-// faults, unless the file is no YAML or has an unknown key: then the first.
+// faults, unless it cannot be read as it stands: then the first.
 func ParseAccess(name string, src []byte) (*Access, error) {
 	c := accessReader{name: name}
 	file, err := parser.ParseBytes(src, 0)
@@ -76,7 +85,7 @@ func ParseAccess(name string, src []byte) (*Access, error) {
 		c.file = file
 		err = yaml.NewDecoder(bytes.NewReader(src), yaml.Strict()).Decode(&c.access)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) { // that of an empty file
 		var at yaml.Error
 		if errors.As(err, &at) && at.GetToken() != nil {
 			p := at.GetToken().Position

@@ -44,12 +44,12 @@ func (a *api) pages() []consolePage {
 	return []consolePage{
 		{"/", "now", "Now", true, Viewer, a.nowPage},
 		{"/jobs", "jobs", "Jobs", true, Viewer, a.jobsPage},
-		{"/audit", "audit", "Audit", true, Editor, a.listAudits},
 		{"/jobs/{id}", "job", "", false, Viewer, a.jobPage},
 		{"/runners", "runners", "Runners", true, Viewer, a.runnersPage},
 		{"/labels", "labels", "Labels", true, Viewer, a.labelsPage},
 		{"/playground", "playground", "Playground", true, Viewer, a.playgroundPage},
 		{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
+		{"/audit", "audit", "Audit", true, Editor, a.listAudits},
 	}
 }
 

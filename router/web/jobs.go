@@ -257,6 +257,11 @@ func (a *api) sync(req *http.Request) (any, error) {
 	if owner, name, ok := strings.Cut(body.Repo, "/"); !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Host)+len(body.Repo) > maxParameter {
 		return nil, refuse(http.StatusBadRequest, "repo %q: want owner/name", body.Repo)
 	}
+	owner, name, _ := strings.Cut(body.Repo, "/")
+	if !who(req.Context()).Scope.Has(router.Repo{Host: body.Host, Owner: owner, Name: name}) {
+		return nil, router.ErrNotFound
+	}
+	concerns(req, body.Repo)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
 	defer cancel()
 	report, err := a.App.Sync(ctx, body.Host, body.Repo)
