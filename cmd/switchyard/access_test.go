@@ -1,0 +1,94 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"switchyard/router/web"
+)
+
+func TestATokenIsMadeForTheAccessFile(t *testing.T) {
+	var out, errs bytes.Buffer
+	if code := run(t.Context(), []string{"token", "grafana", "--role", "operator", "--repos", "acme/*,acme/web"}, nil, &out, &errs); code != 0 {
+		t.Fatalf("switchyard token = %d: %s", code, errs.String())
+	}
+	acc, err := web.ParseAccess("access.yaml", append([]byte("tokens:\n"), out.Bytes()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
+	token := lines[len(lines)-1]
+	if sum := sha256.Sum256([]byte(token)); len(token) < 50 || hex.EncodeToString(sum[:]) != hex.EncodeToString(acc.Tokens[0].SHA256[:]) {
+		t.Errorf("the token is %q, its entry %s", token, out.String())
+	}
+	if got := acc.Tokens[0]; got.Name != "grafana" || got.Role != web.Operator || len(got.Repos) != 2 {
+		t.Errorf("the entry is %+v", got)
+	}
+	if code := run(t.Context(), []string{"token", "x", "--repos", "acme"}, nil, &out, &errs); code != exitUnknown || !strings.Contains(errs.String(), `repository "acme": want owner/name`) {
+		t.Errorf("a wrong repository = %d: %s", code, errs.String())
+	}
+}
+
+func TestTheAccessFileIsReadAgain(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "access.yaml")
+	put := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entry := "tokens:\n  - { name: NAME, sha256: " + strings.Repeat("ab", 32) + ", role: viewer }\n"
+	put(strings.ReplaceAll(entry, "NAME", "a"))
+	var log bytes.Buffer
+	flags := serveFlags{access: name, adminListen: "0.0.0.0:8081"}
+	access, err := flags.whoMay("", slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	become := func(want, logged string) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			acc, err := access()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if acc.Tokens[0].Name == want && strings.Contains(log.String(), logged) {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("the first token is %s, want %s; the log: %s", acc.Tokens[0].Name, want, log.String())
+			}
+		}
+	}
+	put(strings.ReplaceAll(entry, "NAME", "bob"))
+	become("bob", "read again")
+	put("tokens: {")
+	become("bob", "has faults")
+	put(strings.ReplaceAll(entry, "NAME", "carol"))
+	become("carol", "read again")
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	become("carol", "cannot be read")
+}
+
+func TestOthersNeedAuthentication(t *testing.T) {
+	flags := serveFlags{adminListen: ":8081"}
+	if _, err := flags.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--access FILE") {
+		t.Errorf("without authentication on all addresses: %v", err)
+	}
+	flags.access = filepath.Join(t.TempDir(), "none.yaml")
+	if _, err := flags.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+		t.Errorf("an access file that there is not: %v", err)
+	}
+	if _, err := flags.whoMay("secret", slog.Default()); err == nil || !strings.Contains(err.Error(), "put the token into") {
+		t.Errorf("an access file and a token: %v", err)
+	}
+}
