@@ -27,7 +27,6 @@ import (
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
 	"switchyard/router/store"
-	"switchyard/rules"
 )
 
 //go:generate cp ../../rules.example.yaml demo.rules.yaml
@@ -133,7 +132,11 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err != nil {
 		return err
 	}
-	set, err := rules.Parse("rules.example.yaml", demoRules)
+	reload := reloader{source: source{filepath.Join(dir, "rules.example.yaml"), fleet.specDir}, log: log}
+	if err := os.WriteFile(reload.rules, demoRules, 0o600); err != nil {
+		return err
+	}
+	content, set, err := reload.first(out)
 	if err != nil {
 		return err
 	}
@@ -142,6 +145,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err != nil {
 		return err
 	}
+	reload.nomad = cluster
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("demo"), BaseURL: githubURL, Called: metrics.GitHubCalled})
 	if err != nil {
 		return err
@@ -152,12 +156,15 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	secret := router.Secret(rand.Text())
-	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, router.Config{
-		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log,
+	reload.keep = st.KeepRules
+	reload.record(ctx, content, router.KeptRules{Origin: "start"})
+	app, err := newApp(appParts{rulebook: rulebook{&reload, st}, allowEdit: true, store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, router.Config{
+		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: content.version(""),
 	})
 	if err != nil {
 		return err
 	}
+	reload.app = app
 	github = githubsim.New(githubsim.Config{
 		WebhookURL: "http://" + app.Addr() + "/webhooks/github", Secret: string(secret),
 		FirstID: firstID,

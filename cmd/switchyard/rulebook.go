@@ -106,7 +106,9 @@ func (b rulebook) Jobspecs() []string {
 func (b rulebook) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
 		for j, err := range b.Store.Recent(ctx, since, within) {
-			if !yield(recorded(j), err) {
+			r := recorded(j)
+			r.ID = j.Job.ID // by which the console and the API know it, on whatever GitHub it is
+			if !yield(r, err) {
 				return
 			}
 		}

@@ -41,7 +41,7 @@ type consolePage struct {
 type titled interface{ Title() string }
 
 func (a *api) pages() []consolePage {
-	return []consolePage{
+	pages := []consolePage{
 		{"/", "now", "Now", true, Viewer, a.nowPage},
 		{"/jobs", "jobs", "Jobs", true, Viewer, a.jobsPage},
 		{"/jobs/{id}", "job", "", false, Viewer, a.jobPage},
@@ -51,6 +51,8 @@ func (a *api) pages() []consolePage {
 		{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
 		{"/audit", "audit", "Audit", true, Editor, a.listAudits},
 	}
+	pages = append(pages, a.rulesPages()...)
+	return append(pages, consolePage{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage})
 }
 
 // A consoleForm is a change that a page can make; do says where to go then.
@@ -107,6 +109,7 @@ var functions = template.FuncMap{
 	"short":     short,
 	"number":    number,
 	"asset":     asset,
+	"shortened": shortened,
 	"text":      router.Printable, // for every text of a stranger
 	"took":      took,
 	"utc":       func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
@@ -191,6 +194,9 @@ func (a *api) render(w http.ResponseWriter, req *http.Request, status int, p con
 		a.Logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
 		http.Error(w, "this page could not be made; the server's log says why", http.StatusInternalServerError)
 		return
+	}
+	if n, ok := data.(interface{ styleNonce() string }); ok {
+		w.Header().Set("Content-Security-Policy", strings.Replace(policy, "style-src 'self'", "style-src 'self' 'nonce-"+n.styleNonce()+"'", 1))
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)

@@ -137,6 +137,7 @@ func (a *api) router() *mux.Router {
 	for _, p := range a.pages() {
 		r.Handle(p.path, a.only(p.role, a.page(p))).Methods(http.MethodGet, http.MethodHead)
 	}
+	a.routeRules(r)
 	for _, f := range a.forms() {
 		if f.role > Viewer {
 			f.do = audited(a, f.do)

@@ -1,0 +1,382 @@
+package web
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gorilla/mux"
+	"github.com/rogpeppe/go-internal/diff"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+const (
+	maxNote        = 500  // characters of what somebody says of a change
+	shownVersions  = 10   // beside the editor
+	shownDiffLines = 1500 // of one comparison
+	shownDiffLine  = 500  // characters of one line of it
+)
+
+// rulesView is the page of the rules: what is edited, and what came of looking at it.
+type rulesView struct {
+	Status    router.RulesStatus
+	Fault     string       // why the files cannot be read; "": they can
+	Files     []rules.File // that are edited
+	Base      string       // the hash of those that they were made of
+	Days      int
+	Note      string
+	AllowEdit bool
+	Done      string // what was just done
+
+	Check   *Check
+	Sources map[string][]byte // of the files, for excerpts
+	Refused bool              // the findings kept it from being applied
+	Impact  *Impact
+	NoDiff  string // why there is no impact
+	Changes []fileDiff
+	Theirs  *theirs // the files were changed meanwhile
+
+	Versions []router.KeptRules
+	More     bool // there are more versions
+	Nonce    string
+}
+
+// theirs is what came between a draft and the files that it was made of.
+type theirs struct {
+	Hash    string
+	Newest  *router.KeptRules // the version that has this hash; nil: it is not kept
+	Changes []fileDiff        // from the files that the draft was made of; nil: they are not kept
+}
+
+// styleNonce lets the editor add its styles to the page.
+func (v rulesView) styleNonce() string { return v.Nonce }
+
+// Excerpt shows the line of a finding.
+func (v rulesView) Excerpt(d rules.Diagnostic) string { return d.Excerpt(v.Sources[d.File]) }
+
+// Failed are the tests that failed.
+func (v rulesView) Failed() []rules.TestResult {
+	return slices.DeleteFunc(slices.Clone(v.Check.Tests.Tests), func(t rules.TestResult) bool { return t.Passed })
+}
+
+// newRulesView is the page of the files as they are.
+func (a *api) newRulesView(req *http.Request) (rulesView, error) {
+	v := rulesView{Status: a.App.RulesStatus(), Days: impactDays, AllowEdit: a.AllowEdit, Nonce: rand.Text()}
+	files, hash, err := a.Rulebook.Files()
+	if err != nil {
+		v.Fault = err.Error()
+	}
+	v.Files, v.Base = files, hash
+	versions, err := a.Rulebook.RulesVersions(req.Context())
+	if err != nil {
+		return v, err
+	}
+	v.Versions, v.More = versions[:min(len(versions), shownVersions)], len(versions) > shownVersions
+	return v, nil
+}
+
+func (a *api) rulesPage(req *http.Request) (any, error) {
+	p := parameters{Values: req.URL.Query()}
+	done := map[string]string{
+		"": "", "applied": "The draft is in force.", "back": "The earlier version is in force again.",
+	}[p.text("done")]
+	if err := p.end(); err != nil {
+		return nil, err
+	}
+	v, err := a.newRulesView(req)
+	v.Done = done
+	return v, err
+}
+
+// rulesPages are those of the files of the rules, when there are any.
+func (a *api) rulesPages() []consolePage {
+	if a.Rulebook == nil {
+		return nil
+	}
+	return []consolePage{
+		{"/rules", "rules", "Rules", true, Viewer, a.rulesPage},
+		{"/rules/versions", "rules_versions", "Versions of the rules", false, Viewer, a.versionsPage},
+		{"/rules/versions/{id}", "rules_version", "", false, Viewer, a.versionPage},
+	}
+}
+
+// routeRules adds what is neither a plain page nor a plain form.
+func (a *api) routeRules(r *mux.Router) {
+	if a.Rulebook == nil {
+		return
+	}
+	r.Handle("/rules", a.only(Viewer, http.HandlerFunc(a.draftForm))).Methods(http.MethodPost)
+	r.Handle("/rules/files/{name}", a.only(Viewer, http.HandlerFunc(a.downloadRules))).Methods(http.MethodGet, http.MethodHead)
+	r.Handle("/rules/versions/{id}/put-back", a.only(Editor, a.form(audited(a, a.putBack)))).Methods(http.MethodPost)
+}
+
+// draftForm is what the buttons below the editor do: look at a draft, or apply it.
+func (a *api) draftForm(w http.ResponseWriter, req *http.Request) {
+	status, v, err := a.readDraftForm(req)
+	if err != nil {
+		a.fail(w, req, err)
+		return
+	}
+	if status == http.StatusSeeOther {
+		http.Redirect(w, req, "/rules?done=applied", status)
+		return
+	}
+	a.render(w, req, status, a.rulesPages()[0], v)
+}
+
+func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err error) {
+	if err := req.ParseForm(); err != nil {
+		return 0, v, formError(err)
+	}
+	if v, err = a.newRulesView(req); err != nil {
+		return 0, v, err
+	}
+	now, hash := v.Files, v.Base
+	form := req.PostForm
+	if len(form["name"]) != len(form["source"]) {
+		return 0, v, refuse(http.StatusBadRequest, "the form has %d names of files and %d files", len(form["name"]), len(form["source"]))
+	}
+	var d Draft
+	for i, name := range form["name"] {
+		// Browsers send line breaks as CR LF.
+		source := strings.ReplaceAll(form["source"][i], "\r\n", "\n")
+		if at := fileNamed(now, name); at != nil && bytes.Contains(at.Source, []byte("\r\n")) {
+			source = strings.ReplaceAll(source, "\n", "\r\n")
+		}
+		d.Files = append(d.Files, DraftFile{Name: name, Source: source})
+	}
+	if v.Files, err = d.files(); err != nil {
+		return 0, v, err
+	}
+	v.Base, v.Note = form.Get("base"), form.Get("note")
+	if utf8.RuneCountInString(v.Note) > maxNote {
+		return 0, v, refuse(http.StatusBadRequest, "the note has more than %d characters", maxNote)
+	}
+	if v.Days, err = strconv.Atoi(form.Get("days")); err != nil || v.Days < 1 || v.Days > maxImpactDays {
+		return 0, v, refuse(http.StatusBadRequest, "days %.20q: want a number from 1 to %d", form.Get("days"), maxImpactDays)
+	}
+	if form.Get("over") == hash {
+		v.Base = hash // who sent it saw these files, and replaces them
+	}
+	v.Sources = map[string][]byte{}
+	for _, f := range v.Files {
+		v.Sources[f.Name] = f.Source
+	}
+	status = http.StatusOK
+	if v.Base != hash {
+		v.Theirs = a.theirs(req, v.Base, hash, now, v.Versions)
+	}
+	v.Changes = diffFiles(now, v.Files)
+
+	switch do := form.Get("do"); do {
+	case "check", "impact":
+		var set *rules.Set
+		var c Check
+		if c, set, err = a.check(req.Context(), v.Files); err != nil {
+			return 0, v, err
+		}
+		v.Check = &c
+		if do == "check" {
+			return status, v, nil
+		}
+		if set == nil {
+			v.NoDiff = "The draft has faults, so it decides nothing yet."
+			return status, v, nil
+		}
+		impact, err := a.impact(req.Context(), set, v.Days)
+		v.Impact = &impact
+		return status, v, err
+	case "apply":
+		switch who := who(req.Context()); {
+		case who.Role < Editor:
+			return 0, v, refuse(http.StatusForbidden, "%s is a %s; this needs the role %s", who.Name, who.Role, Editor)
+		case !a.AllowEdit:
+			return 0, v, refuse(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
+		}
+		name := who(req.Context()).Name
+		err = a.Rulebook.Apply(req.Context(), Application{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
+		result := resultOK
+		if err != nil {
+			result = shown(err.Error())
+		}
+		a.record(req, name, "apply", shown("rules: "+v.Note), result)
+		var refused *RulesRefusedError
+		switch {
+		case err == nil:
+			return http.StatusSeeOther, v, nil
+		case errors.Is(err, ErrRulesChanged):
+			if now, hash, err = a.Rulebook.Files(); err != nil {
+				return 0, v, err
+			}
+			v.Theirs, v.Changes = a.theirs(req, v.Base, hash, now, v.Versions), diffFiles(now, v.Files)
+			return http.StatusConflict, v, nil
+		case errors.As(err, &refused):
+			v.Refused, v.Check = true, &Check{Findings: refused.Faults}
+			return http.StatusUnprocessableEntity, v, nil
+		}
+		return 0, v, err
+	default:
+		return 0, v, refuse(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
+	}
+}
+
+func (a *api) theirs(req *http.Request, base, hash string, now []rules.File, versions []router.KeptRules) *theirs {
+	t := &theirs{Hash: hash}
+	for _, v := range versions {
+		if v.Hash == hash && t.Newest == nil {
+			t.Newest = &v
+		}
+		if v.Hash == base && t.Changes == nil {
+			if old, err := a.Rulebook.RulesVersion(req.Context(), v.ID); err == nil {
+				t.Changes = diffFiles(old.Files, now)
+			}
+		}
+	}
+	return t
+}
+
+func fileNamed(files []rules.File, name string) *rules.File {
+	for i := range files {
+		if files[i].Name == name {
+			return &files[i]
+		}
+	}
+	return nil
+}
+
+// downloadRules answers with one file as it is.
+func (a *api) downloadRules(w http.ResponseWriter, req *http.Request) {
+	files, _, err := a.Rulebook.Files()
+	if err != nil {
+		a.fail(w, req, err)
+		return
+	}
+	f := fileNamed(files, mux.Vars(req)["name"])
+	if f == nil {
+		a.fail(w, req, refuse(http.StatusNotFound, "the rules have no such file"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/yaml; charset=utf-8")
+	w.Header().Set("Content-Disposition", "attachment; filename*=UTF-8''"+url.PathEscape(f.Name))
+	_, _ = w.Write(f.Source) // a client that went away needs no answer
+}
+
+func (a *api) versionsPage(req *http.Request) (any, error) {
+	return a.Rulebook.RulesVersions(req.Context())
+}
+
+// versionView is one version of the past.
+type versionView struct {
+	router.KeptRules
+	Base      string     // the hash of the files as they are
+	Back      []fileDiff // what putting it back changes
+	Current   bool       // it is what the files are
+	AllowEdit bool
+}
+
+// Title is that of the page of a version.
+func (v versionView) Title() string { return fmt.Sprintf("Version %d of the rules", v.ID) }
+
+func (a *api) version(req *http.Request) (versionView, error) {
+	id, err := strconv.ParseInt(mux.Vars(req)["id"], 10, 64)
+	if err != nil {
+		return versionView{}, refuse(http.StatusNotFound, "there is no such version of the rules")
+	}
+	kept, err := a.Rulebook.RulesVersion(req.Context(), id)
+	return versionView{KeptRules: kept, AllowEdit: a.AllowEdit}, err
+}
+
+func (a *api) versionPage(req *http.Request) (any, error) {
+	v, err := a.version(req)
+	if err != nil {
+		return nil, err
+	}
+	files, hash, err := a.Rulebook.Files()
+	if err != nil {
+		files = nil // what it says is still worth looking at
+	}
+	v.Base, v.Back, v.Current = hash, diffFiles(files, v.Files), hash == v.Hash
+	return v, nil
+}
+
+// putBack makes the rules what a version of the past was.
+func (a *api) putBack(req *http.Request) (string, error) {
+	if !a.AllowEdit {
+		return "", refuse(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
+	}
+	v, err := a.version(req)
+	if err != nil {
+		return "", err
+	}
+	err = a.Rulebook.Apply(req.Context(), Application{
+		Base: req.PostForm.Get("base"), Files: v.Files, Who: who(req.Context()).Name, Note: fmt.Sprintf("version %d", v.ID), Origin: "put back",
+	})
+	var refused *RulesRefusedError
+	switch {
+	case errors.Is(err, ErrRulesChanged):
+		return "", refuse(http.StatusConflict, "the rules were changed meanwhile: look at version %d again before it is put back", v.ID)
+	case errors.As(err, &refused):
+		return "", refuse(http.StatusUnprocessableEntity, "version %d cannot be in force now: %v", v.ID, refused)
+	}
+	return "/rules?done=back", err
+}
+
+// A fileDiff is how a file changes, line by line.
+type fileDiff struct {
+	Name  string
+	Lines []diffLine
+	Cut   bool // there is more
+}
+
+// A diffLine is one line: Kind is "add", "del", "same" or "at", which says where the next are.
+type diffLine struct{ Kind, Text string }
+
+// diffFiles compares the files that differ.
+func diffFiles(was, is []rules.File) (changed []fileDiff) {
+	names := make([]string, 0, len(is))
+	for _, f := range slices.Concat(was, is) {
+		if !slices.Contains(names, f.Name) {
+			names = append(names, f.Name)
+		}
+	}
+	for _, name := range names {
+		var before, after []byte
+		if f := fileNamed(was, name); f != nil {
+			before = f.Source
+		}
+		if f := fileNamed(is, name); f != nil {
+			after = f.Source
+		}
+		if bytes.Equal(before, after) {
+			continue
+		}
+		d := fileDiff{Name: name}
+		n := 0
+		for line := range strings.Lines(string(diff.Diff("a", before, "b", after))) {
+			if n++; n <= 3 { // the names
+				continue
+			}
+			if len(d.Lines) == shownDiffLines {
+				d.Cut = true
+				break
+			}
+			line = strings.TrimRight(line, "\r\n")
+			kind := map[byte]string{'+': "add", '-': "del", '@': "at"}[append([]byte(line), ' ')[0]]
+			if kind == "" {
+				kind = "same"
+			}
+			d.Lines = append(d.Lines, diffLine{kind, shortened(line, shownDiffLine)})
+		}
+		changed = append(changed, d)
+	}
+	return changed
+}
