@@ -53,7 +53,7 @@ func TestEveryCombination(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	nomad := &allNomad{}
 	w := &worker{Config: &Config{
-		Store: allBooks{}, Nomad: nomad, GitHub: allBusy{}, Logger: slog.New(slog.DiscardHandler),
+		Store: allBooks{}, Nomad: nomad, GitHub: allBusy{}, Metrics: NewMetrics(), Logger: slog.New(slog.DiscardHandler),
 		Now: func() time.Time { return now }, Rand: func() float64 { return 0 },
 		Idle: 10 * time.Minute, Doubt: 2 * time.Minute, Sweep: 5 * time.Minute,
 	}, looked: map[int64]bool{}}
@@ -153,7 +153,7 @@ func TestARunnerThatMayBeAboutToRegisterIsNotStoppedYet(t *testing.T) {
 	} {
 		nomad, at := &allNomad{}, now.Add(time.Minute)
 		w := &worker{Config: &Config{
-			Store: allBooks{}, Nomad: nomad, GitHub: noneKnown{}, Logger: slog.New(slog.DiscardHandler),
+			Store: allBooks{}, Nomad: nomad, GitHub: noneKnown{}, Metrics: NewMetrics(), Logger: slog.New(slog.DiscardHandler),
 			Now: func() time.Time { return at }, Doubt: 2 * time.Minute,
 		}}
 		var later *RetryAtError
