@@ -48,11 +48,11 @@ func (a *api) pages() []consolePage {
 		{"/runners", "runners", "Runners", true, Viewer, a.runnersPage},
 		{"/labels", "labels", "Labels", true, Viewer, a.labelsPage},
 		{"/playground", "playground", "Playground", true, Viewer, a.playgroundPage},
-		{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
-		{"/audit", "audit", "Audit", true, Editor, a.listAudits},
 	}
 	pages = append(pages, a.rulesPages()...)
-	return append(pages, consolePage{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage})
+	return append(pages,
+		consolePage{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
+		consolePage{"/audit", "audit", "Audit", true, Editor, a.listAudits})
 }
 
 // A consoleForm is a change that a page can make; do says where to go then.
