@@ -18,11 +18,14 @@ import (
 
 const (
 	useDays     = 7
-	useFresh    = 30 * time.Second // how long counts are shown before they are made anew
-	useScopes   = 64               // whose counts are kept
-	maxUnknown  = 25               // unknown labels that are shown
-	maxTakers   = 4                // rules that are shown of a label
-	maxOnePage  = 100              // labels that are shown; the others are found by the search
+	useFresh    = time.Minute            // how long counts are shown before they are made anew
+	useRetry    = 5 * time.Second        // how long it is said that they cannot be made
+	usePatience = 100 * time.Millisecond // of a page, for counts that are made
+	useTimeout  = time.Minute
+	useScopes   = 64  // whose counts are kept
+	maxUnknown  = 25  // unknown labels that are shown
+	maxTakers   = 4   // rules that are shown of a label
+	maxOnePage  = 100 // labels that are shown; the others are found by the search
 	maxExamples = 3
 )
 
@@ -36,40 +39,81 @@ type LabelUse struct {
 // labelUse is what jobs asked for in the last days.
 type labelUse struct {
 	of      *rules.Set
-	at      time.Time
 	entries map[string]LabelUse // by LabelInfo.Name
 	unknown map[string]int      // jobs, by label
 }
 
-// usage keeps the counts for each scope for a while. The zero value is ready.
+// usage keeps the counts for each scope. The zero value is ready.
 type usage struct {
 	mu      sync.Mutex
-	byScope map[string]*labelUse
+	byScope map[string]*usageOf
 }
 
-// used is what the jobs in a scope asked for. It is not to be changed.
+type usageOf struct {
+	use    *labelUse // nil: not made yet, or err
+	err    error
+	until  time.Time     // until then they are fresh
+	making chan struct{} // closed when they are made; nil: they are not being made
+}
+
+// used is what the jobs in a scope asked for. It takes a second to count a
+// hundred thousand, so that is done beside the pages, once for all who look:
+// meanwhile there are the counts of before, or nil. They are not to be changed.
 func (a *api) used(ctx context.Context, scope router.Scope) (*labelUse, error) {
-	key := fmt.Sprintf("%t %q", scope == nil, scope)
-	set := a.App.Rules()
+	key, set := fmt.Sprintf("%t %q", scope == nil, scope), a.App.Rules()
 	u := &a.usage
-	u.mu.Lock() // also while it is made, so that many who ask cost one reading
+	u.mu.Lock()
 	defer u.mu.Unlock()
-	if old := u.byScope[key]; old != nil && old.of == set && a.Now().Sub(old.at) < useFresh {
-		return old, nil
+	of := u.byScope[key]
+	if of == nil {
+		if u.byScope == nil || len(u.byScope) >= useScopes {
+			u.byScope = map[string]*usageOf{}
+		}
+		of = &usageOf{}
+		u.byScope[key] = of
 	}
-	demand, err := a.Books.Demand(ctx, scope, a.Now().Add(-useDays*24*time.Hour))
-	if err != nil {
-		return nil, err
+	old := of.use != nil && of.use.of != set
+	if of.making == nil && (old || !a.Now().Before(of.until)) {
+		of.making = make(chan struct{})
+		go a.count(context.WithoutCancel(ctx), scope, set, of)
 	}
-	if u.byScope == nil || len(u.byScope) >= useScopes {
-		u.byScope = map[string]*labelUse{}
+	if making := of.making; making != nil && (of.use == nil || old) {
+		u.mu.Unlock()
+		patience := time.NewTimer(usePatience)
+		select {
+		case <-making:
+		case <-patience.C:
+		case <-ctx.Done():
+		}
+		patience.Stop()
+		u.mu.Lock()
 	}
-	u.byScope[key] = countLabels(set, demand, a.Now())
-	return u.byScope[key], nil
+	if of.use != nil && of.use.of != set {
+		return nil, nil
+	}
+	return of.use, of.err
 }
 
-func countLabels(set *rules.Set, demand []router.Demand, now time.Time) *labelUse {
-	l := &labelUse{of: set, at: now, entries: map[string]LabelUse{}, unknown: map[string]int{}}
+func (a *api) count(ctx context.Context, scope router.Scope, set *rules.Set, of *usageOf) {
+	ctx, cancel := context.WithTimeout(ctx, useTimeout)
+	defer cancel()
+	demand, err := a.Books.Demand(ctx, scope, a.Now().Add(-useDays*24*time.Hour))
+	var use *labelUse
+	fresh := useRetry
+	if err == nil {
+		use, fresh = countLabels(set, demand), useFresh
+	} else {
+		a.Logger.Error("cannot count what labels jobs asked for", "err", err)
+	}
+	a.usage.mu.Lock()
+	defer a.usage.mu.Unlock()
+	of.use, of.err, of.until = use, err, a.Now().Add(fresh)
+	close(of.making)
+	of.making = nil
+}
+
+func countLabels(set *rules.Set, demand []router.Demand) *labelUse {
+	l := &labelUse{of: set, entries: map[string]LabelUse{}, unknown: map[string]int{}}
 	waits := map[string][]time.Duration{}
 	for _, d := range demand {
 		entries, unknown := set.Named(d.Labels)
@@ -101,7 +145,8 @@ type labelsView struct {
 	More    int // labels that are found and not shown
 	Unknown []unknownLabel
 	Days    int
-	NoCount bool // how often labels were asked for could not be read
+	NoCount bool // how often labels were asked for cannot be read
+	Counted bool // it was
 }
 
 type labelView struct {
@@ -131,9 +176,9 @@ func (a *api) labelsPage(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
 	use, err := a.used(ctx, who(ctx).Scope)
-	if err != nil {
-		a.Logger.Error("cannot count what labels jobs asked for", "err", err)
-		v.NoCount, use = true, &labelUse{}
+	v.NoCount, v.Counted = err != nil, use != nil
+	if use == nil {
+		use = &labelUse{}
 	}
 	labels, _, _ := a.described()
 	v.Total = len(labels)

@@ -98,7 +98,15 @@
         part.querySelector(":scope > .note.bad")?.remove();
         part.prepend(note);
       } finally { if (asking === mine) part.removeAttribute("aria-busy"); }
+      again();
     }
+    // What is not ready yet is asked for again.
+    function again() {
+      if (!document.querySelector(`#${form.dataset.shows} [data-again]`)) return;
+      clearTimeout(timer);
+      timer = setTimeout(ask, 1000);
+    }
+    again();
     form.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(ask, 200); });
     form.addEventListener("submit", (e) => { e.preventDefault(); clearTimeout(timer); ask(); });
     document.getElementById(form.dataset.shows).addEventListener("click", async (e) => {
