@@ -37,6 +37,9 @@ func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
 			t.Errorf("the playground for %q holds markup", query)
 		}
 	}
+	if page := s.get("/jobs/1", http.StatusOK); !strings.Contains(page, `href="/playground?job_id=1"`) {
+		t.Errorf("the page of a job does not lead to the playground: %s", page)
+	}
 	away.fail = errors.New("Nomad is away\x1b[31m")
 	if page := s.get("/playground?labels=self-hosted,linux&event=push", http.StatusOK); !strings.Contains(page, `cannot be shown: Nomad is away\x1b[31m`) || !strings.Contains(page, "is-routed") {
 		t.Errorf("with Nomad away: %s", page)
