@@ -53,6 +53,8 @@ func (a *api) pages() []consolePage {
 	return append(pages,
 		consolePage{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
 		consolePage{"/audit", "audit", "Audit", true, Editor, a.listAudits})
+		consolePage{"/audit", "audit", "Audit", true, Editor, a.listAudits},
+	)
 }
 
 // A consoleForm is a change that a page can make; do says where to go then.

@@ -3,6 +3,7 @@ package web_test
 import (
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -34,5 +35,16 @@ func TestPagesShowWhatThereIs(t *testing.T) {
 	}
 	if body := s.get("/jobs/99", http.StatusNotFound); !strings.Contains(body, "not known here") {
 		t.Errorf("a job that there is not: %s", body)
+	}
+}
+
+func TestTheNavigationNamesEachPageOnce(t *testing.T) {
+	nav := regexp.MustCompile(`(?s)<nav aria-label="Console">.*?</nav>`).FindString(serve(t).get("/", http.StatusOK))
+	var names []string
+	for _, m := range regexp.MustCompile(`>([^<]+)</a>`).FindAllStringSubmatch(nav, -1) {
+		names = append(names, m[1])
+	}
+	if got := strings.Join(names, " "); got != "Now Jobs Runners Labels Playground Rules Fleet Audit" {
+		t.Errorf("the navigation is %s", got)
 	}
 }
