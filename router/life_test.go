@@ -139,7 +139,7 @@ func (w *world) forward(rw http.ResponseWriter, r *http.Request) {
 		w.t.Error(err)
 		return
 	}
-	req.Header = r.Header
+	req.Header, req.ContentLength = r.Header, r.ContentLength // a body of no known length is one of few at a time
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		rw.WriteHeader(http.StatusBadGateway)
