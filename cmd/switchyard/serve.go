@@ -116,7 +116,7 @@ Listening
   --admin-token-file FILE       or one token for all. Needed beyond loopback
   --public-url URL              where runners reach --listen (required)
   --claim-from-node             only from the runner's node: no NAT or proxy
-State and logs
+State, logs, and traces if OTEL_EXPORTER_OTLP_ENDPOINT says where to
   --db FILE                     SQLite database (switchyard.db)
   --keep DURATION               of jobs that ended, at least 72h (720h)
   --grace DURATION              bound on finishing work at a stop (20s)
