@@ -65,7 +65,7 @@ func (s *server) ask(method, target, token string, change ...func(*http.Request)
 func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 	open := []string{"/login", "/login/oidc", "/login/callback", "/assets/"}
 	forAll := []string{"/explain", "/check", "/diff", "/logout", "/rules"} // POST for viewers; what /rules applies, its own test asks
-	seen := false                                                // whether anything shows what must not be seen
+	seen := false                                                          // whether anything shows what must not be seen
 	book := newBook()
 	s := guarded(t, func(c *web.Config) {
 		c.Rulebook, c.AllowEdit = book, true
