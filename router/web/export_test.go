@@ -1,6 +1,15 @@
 package web
 
-import "github.com/gorilla/mux"
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"switchyard/router"
+)
 
 // Router is what Handler guards.
 func Router(c Config) *mux.Router { return (&api{Config: c}).router() }
@@ -11,4 +20,16 @@ func PagePaths(c Config) (paths []string) {
 		paths = append(paths, p.path)
 	}
 	return paths
+}
+
+// PageFor is a page as somebody sees it who may see the repositories of a scope.
+func PageFor(c Config, path string, scope router.Scope) string {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	req := httptest.NewRequest(http.MethodGet, path, nil)
+	rec := httptest.NewRecorder()
+	p := Principal{Name: "a team", Role: Viewer, Scope: scope}
+	(&api{Config: c}).router().ServeHTTP(rec, req.WithContext(context.WithValue(req.Context(), principalKey{}, p)))
+	return rec.Body.String()
 }

@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	nowOldest = 20 // jobs that wait longest
+	nowOldest = 10 // jobs that wait longest
 	nowRules  = 40 // rules with most to do
 	nowHours  = 24
 )
@@ -60,9 +60,11 @@ type quantiles struct {
 type waitsFor struct {
 	Jobs    int
 	For     string
-	Trouble bool // it does not pass by itself, or should not be
-	Fleet   bool // the page Fleet says more
+	Trouble bool   // it does not pass by itself, or should not be
+	Example string // what is said of one of them; "": nothing more
+	Fleet   bool   // the page Fleet says more
 	State   router.JobState
+	reason  router.WaitReason
 }
 
 // A waiting is a job that waits, with the runner of its current try.
@@ -161,8 +163,31 @@ func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, erro
 		s.Oldest = append(s.Oldest, w)
 	}
 	s.count(open, started, now)
+	if err := a.exemplify(ctx, scope, s.Why); err != nil {
+		return nil, err
+	}
 	s.draw(started, now)
 	return s, nil
+}
+
+// exemplify finds what is said of one of the jobs that are tried again, for each reason.
+func (a *api) exemplify(ctx context.Context, scope router.Scope, why []waitsFor) error {
+	if !slices.ContainsFunc(why, func(w waitsFor) bool { return w.State == router.Retrying }) {
+		return nil
+	}
+	some, err := a.Books.FindJobs(ctx, router.JobFilter{States: []router.JobState{router.Retrying}, Within: scope, Limit: 50})
+	if err != nil {
+		return err
+	}
+	for i, w := range why {
+		for _, j := range some {
+			if (router.OpenJobs{State: router.Retrying, Reason: j.Reason}).Waits() == w.reason {
+				why[i].Example = j.Reason
+				break
+			}
+		}
+	}
+	return nil
 }
 
 // count fills in what is open and how long the jobs of the last day waited.
@@ -194,7 +219,10 @@ func (s *summary) count(open []router.OpenJobs, started []router.Start, now time
 	}
 	for _, w := range waits {
 		if n := why[w.reason]; n > 0 {
-			s.Why = append(s.Why, waitsFor{n, w.words, w.trouble, w.reason == router.WaitsNever || w.reason == router.WaitsBusy, w.state})
+			s.Why = append(s.Why, waitsFor{
+				Jobs: n, For: w.words, Trouble: w.trouble, State: w.state, reason: w.reason,
+				Fleet: w.reason == router.WaitsNever || w.reason == router.WaitsBusy,
+			})
 		}
 	}
 	var all, hour []time.Duration

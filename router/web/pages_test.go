@@ -53,6 +53,47 @@ func TestNowTellsWhatWaitsAndWhy(t *testing.T) {
 	)
 }
 
+// hurt is an app whose newer rules are refused.
+type hurt struct{ *app }
+
+func (hurt) RulesStatus() router.RulesStatus {
+	return router.RulesStatus{Error: &router.RefusedRules{Reason: "rules.yaml:3:1: <b>unknown</b> key"}}
+}
+
+func TestNowShowsTrouble(t *testing.T) {
+	s := serve(t, func(c *web.Config) {
+		c.App = hurt{&app{}}
+		err := c.Books.(placeless).Retry(t.Context(), 3, t0.Add(8*time.Hour), "Nomad could not take the job yet: <i>refused</i>", nil, t0.Add(7*time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	s.wantText("/", http.StatusOK, "Newer rules are refused", "&lt;b&gt;unknown", "<strong>1 job waits</strong>: Nomad could not take their runner", "&lt;i&gt;refused")
+}
+
+func TestTheLastDayIsDrawn(t *testing.T) {
+	c, _ := history(t, 4000)
+	body := getPage(t, web.Handler(c), "/").Body.String()
+	for _, want := range []string{`class="band2"`, `aria-label="Jobs that started in each of the last 24 hours`, "<summary>The numbers</summary>", ">h3</a>", "for half of"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("Now with a history has no %q", want)
+		}
+	}
+}
+
+func TestWhoSeesSomeRepositoriesCountsThoseAlone(t *testing.T) {
+	var c web.Config
+	serve(t, func(served *web.Config) { c = *served })
+	for _, tt := range []struct {
+		scope router.Scope
+		want  string
+	}{{router.Scope{"acme/web"}, "<dt>Waiting</dt><dd>3<"}, {router.Scope{"beta/*"}, "<dt>Waiting</dt><dd>0<"}, {router.Scope{"ACME/*"}, `href="/jobs/3"`}} {
+		if body := web.PageFor(c, "/", tt.scope); !strings.Contains(body, tt.want) {
+			t.Errorf("Now for %v has no %s: %s", tt.scope, tt.want, body)
+		}
+	}
+}
+
 func TestJobsAreFilteredByAForm(t *testing.T) {
 	s := serve(t)
 	s.wantText("/jobs?state=&repo=acme%2Fweb&owner=&rule=&label=&since=&until=", http.StatusOK, `href="/jobs/5"`, `href="/jobs/1"`, `value="acme/web"`)

@@ -34,7 +34,7 @@ INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, n
 SELECT i, i / 4 + 1, 1, 'owner-' || (i % 7), 'repository-' || (i % 40), 1, 'private', 0, 'build and test (ubuntu, 1.26, ' || (i % 30) || ')', 'CI', 'main', 'octocat',
 	k.labels, 'https://github.com/owner-' || i % 7 || '/repository-' || i % 40 || '/actions/runs/' || (i / 4 + 1) || '/job/' || i,
 	state, CASE state WHEN 'completed' THEN 'GitHub says that it ended' WHEN 'denied' THEN 'rule h0 denies it'
-		WHEN 'retrying' THEN 'Nomad cannot be asked: connection refused' WHEN 'held' THEN 'waits for one of the 10 places of linux'
+		WHEN 'retrying' THEN 'Nomad could not take the job yet: connection refused' WHEN 'held' THEN 'waits for one of the 10 places of linux'
 		ELSE 'Nomad has its runner, job gha-' || i || '-1' END,
 	iif(state = 'queued', NULL, k.decision), 1, 0, ?2 + 60000, received, ?2, iif(state IN ('completed', 'running'), 'gha-' || i || '-1', ''),
 	CASE WHEN state <> 'completed' THEN '' WHEN i % 11 = 0 THEN 'failure' ELSE 'success' END,
