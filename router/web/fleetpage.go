@@ -56,6 +56,7 @@ type ruleView struct {
 }
 
 type cellView struct {
+	ID    string // so that it keeps the focus when the page is refreshed
 	Class string // now, idle, away or never: the best that there is
 	Text  string // what stands in the cell
 	Words string // the same with the rule and the group
@@ -135,6 +136,7 @@ func (v *fleetView) fill(terms []string) {
 		for n, i := range columns {
 			if i < len(r.Cells) {
 				c := cellOf(r.Cells[i])
+				c.ID = fmt.Sprintf("fit-%d-%d", len(v.Matrix), n)
 				c.Words = r.Rule + " on " + v.Rows[n].name() + ": " + c.Words
 				row.Shown = append(row.Shown, c)
 				left -= c.size()
@@ -213,7 +215,7 @@ func cellOf(c router.FleetCell) cellView {
 }
 
 // size is about how many bytes of a page the cell takes.
-func (c cellView) size() int { return len(c.Text) + len(c.Words) + len(strings.Join(c.Why, "")) + 110 }
+func (c cellView) size() int { return len(c.Text) + len(c.Words) + len(strings.Join(c.Why, "")) + 130 }
 
 func plural(n int, one, many string) string {
 	if n == 1 {
