@@ -35,6 +35,10 @@ const look = EditorView.theme({
   ".cm-diagnostic-warning": { borderLeftColor: "var(--wait)" },
   ".cm-lintRange-error": { backgroundImage: "none", textDecoration: "underline wavy var(--bad)" },
   ".cm-lintRange-warning": { backgroundImage: "none", textDecoration: "underline wavy var(--wait)" },
+  // The marks of the library are images of the kind that the page's policy forbids.
+  ".cm-lint-marker-error, .cm-lint-marker-warning": { content: "normal", height: ".8em", width: ".8em", marginTop: ".3em" },
+  ".cm-lint-marker-error": { borderRadius: "50%", backgroundColor: "var(--bad)" },
+  ".cm-lint-marker-warning": { borderRadius: "2px", backgroundColor: "var(--wait)" },
   ".cm-textfield, .cm-button": { backgroundImage: "none", backgroundColor: "var(--card)", color: "var(--text)", border: "1px solid var(--line)", borderRadius: "6px" },
 });
 const colours = HighlightStyle.define([
