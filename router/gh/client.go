@@ -247,7 +247,7 @@ func (c *Client) telling(next http.RoundTripper, called func(call string, status
 		code := 0
 		if err == nil {
 			code = resp.StatusCode
-		} else if req.Context().Err() != nil {
+		} else if errors.Is(req.Context().Err(), context.Canceled) {
 			return nil, err
 		}
 		called(c.endpoint(req.Method, req.URL.Path), code, time.Since(began))

@@ -1,6 +1,20 @@
 package nomad
 
-import "testing"
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+)
 
 func TestCallsHaveFewNames(t *testing.T) {
 	for request, want := range map[[2]string]string{
@@ -20,5 +34,52 @@ func TestCallsHaveFewNames(t *testing.T) {
 		if got := callName(request[0], request[1]); got != want {
 			t.Errorf("%s %q is %q, want %q", request[0], request[1], got, want)
 		}
+	}
+}
+
+// A Nomad that keeps silent is told of as one that does not answer, and who
+// asked and went away is nobody's fault.
+func TestCallsAreToldOf(t *testing.T) {
+	silent := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/job/silent" {
+			select {
+			case <-silent:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer server.Close()
+	defer close(silent)
+	var mu sync.Mutex
+	var told []string
+	c, err := New(Config{Jobspecs: new(jobspecs.Set), API: &api.Config{Address: server.URL}, Called: func(call string, status int, _ time.Duration) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, fmt.Sprint(call, " ", status))
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := func(ctx context.Context, id string) error {
+		_, err := c.Ended(ctx, router.Runner{ID: id, NomadJob: id})
+		return err
+	}
+	late, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	off, callOff := context.WithCancel(t.Context())
+	callOff()
+	if err := ended(t.Context(), "gone"); err != nil {
+		t.Error(err)
+	}
+	if ended(late, "silent") == nil || ended(off, "silent") == nil {
+		t.Error("a silent Nomad answered")
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff([]string{"read job 404", "read job 0"}, told); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
 	}
 }

@@ -160,7 +160,7 @@ func (n noting) RoundTrip(r *http.Request) (*http.Response, error) {
 	began := time.Now()
 	resp, err := n.Transport.RoundTrip(r)
 	switch {
-	case n.called == nil || r.Context().Err() != nil: // who asked went away
+	case n.called == nil || errors.Is(r.Context().Err(), context.Canceled): // who asked went away
 	case err != nil:
 		n.called(callName(r.Method, r.URL.Path), 0, time.Since(began))
 	default:
