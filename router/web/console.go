@@ -2,7 +2,6 @@ package web
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -78,7 +77,9 @@ type view struct {
 	Pages []consolePage // of the navigation, for who looks
 	Who   Principal
 	Now   time.Time
-	Data  any
+
+	Data    any
+	Content template.HTML // the block content, made of it
 }
 
 // Path and Name are for the navigation.
@@ -167,36 +168,42 @@ func pair(d, large time.Duration, largeUnit string, small time.Duration, smallUn
 // page makes a handler of a page.
 func (a *api) page(p consolePage) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		data, err := p.data(req)
-		if err != nil {
-			a.fail(w, req, err)
+		c := a.content(req, p)
+		if c.err != nil {
+			a.fail(w, req, c.err)
 			return
 		}
 		status := http.StatusOK
-		if s, ok := data.(interface{ Status() int }); ok {
+		if s, ok := c.data.(interface{ Status() int }); ok {
 			status = s.Status()
 		}
-		a.render(w, req, status, p, data)
+		a.frame(w, req, status, p, c)
 	})
 }
 
 func (a *api) render(w http.ResponseWriter, req *http.Request, status int, p consolePage, data any) {
-	v := view{Title: p.title, Page: p, Who: who(req.Context()), Now: a.Now(), Data: data}
-	if t, ok := data.(titled); ok {
-		v.Title = cmp.Or(v.Title, t.Title())
-	}
+	a.frame(w, req, status, p, a.fill(req, p, data))
+}
+
+// frame answers with a page whose content is made.
+func (a *api) frame(w http.ResponseWriter, req *http.Request, status int, p consolePage, c content) {
+	v := view{Title: c.title, Page: p, Who: who(req.Context()), Now: a.Now(), Data: c.data, Content: c.html}
 	for _, other := range a.pages() {
 		if other.nav && v.Who.Role >= other.role {
 			v.Pages = append(v.Pages, other)
 		}
 	}
 	var b bytes.Buffer
-	if err := templates[p.template].ExecuteTemplate(&b, "layout", v); err != nil {
+	err := c.err
+	if err == nil {
+		err = templates[p.template].ExecuteTemplate(&b, "layout", v)
+	}
+	if err != nil {
 		a.Logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
 		http.Error(w, "this page could not be made; the server's log says why", http.StatusInternalServerError)
 		return
 	}
-	if n, ok := data.(interface{ styleNonce() string }); ok {
+	if n, ok := c.data.(interface{ styleNonce() string }); ok {
 		w.Header().Set("Content-Security-Policy", strings.Replace(policy, "style-src 'self'", "style-src 'self' 'nonce-"+n.styleNonce()+"'", 1))
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -217,6 +224,7 @@ func (a *api) form(do func(*http.Request) (string, error)) http.Handler {
 			return
 		}
 		goTo, err := do(req)
+		a.shelf.clear()
 		if err != nil {
 			a.fail(w, req, err)
 			return

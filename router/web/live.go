@@ -50,6 +50,7 @@ type hub struct {
 	mu      sync.Mutex
 	clients map[chan []told]router.Scope
 	loop    *loop // nil: nobody follows
+	at      int64 // the last change that the loop knows
 }
 
 // A loop is what looks at the books.
@@ -107,14 +108,18 @@ func (h *hub) run(ctx context.Context, knows chan struct{}) {
 	after := int64(-1)
 	for {
 		if changes, err := h.books.Changes(ctx, after, liveBatch); err == nil && ctx.Err() == nil {
-			if after < 0 {
-				after = 0
+			first := after < 0
+			after = max(after, 0)
+			for _, c := range changes {
+				after = max(after, c.ID)
+			}
+			h.mu.Lock()
+			h.at = after
+			h.mu.Unlock()
+			if first {
 				close(knows)
 			} else {
 				h.send(changes)
-			}
-			for _, c := range changes {
-				after = max(after, c.ID)
 			}
 		}
 		select {
@@ -122,6 +127,21 @@ func (h *hub) run(ctx context.Context, knows chan struct{}) {
 			return
 		case <-tick.C:
 		}
+	}
+}
+
+// position is the last change that is told of, or is about to be; false: nobody follows.
+func (h *hub) position() (last int64, followed bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.loop == nil {
+		return 0, false
+	}
+	select {
+	case <-h.loop.knows:
+		return h.at, true
+	default:
+		return 0, false
 	}
 }
 

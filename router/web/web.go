@@ -122,6 +122,7 @@ type api struct {
 	usage    usage
 	now      shared[*summary]
 	drafts   chan struct{} // holds one for each draft that is looked at
+	shelf    shelf
 }
 
 func (a *api) router() *mux.Router {

@@ -32,7 +32,8 @@
   }
   function soon() {
     if (due) return;
-    due = setTimeout(refresh, Math.max(150, last + pause - Date.now()));
+    // Not all who look ask at the same moment.
+    due = setTimeout(refresh, Math.max(150 + 600 * Math.random(), last + pause - Date.now()));
   }
   if (parts().length > 0 && window.EventSource) {
     let source;

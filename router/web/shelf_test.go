@@ -1,0 +1,81 @@
+package web_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/router/web"
+)
+
+// counting are books that count how often jobs are looked for.
+type counting struct {
+	*store.Store
+	finds atomic.Int32
+}
+
+func (b *counting) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
+	b.finds.Add(1)
+	return b.Store.FindJobs(ctx, f)
+}
+
+// While they follow, all who have a page open are answered by one look at the
+// books for each change, and never with what was before it.
+func TestWhoLooksAtTheSameSharesALook(t *testing.T) {
+	books, st := &counting{}, (*store.Store)(nil)
+	s := serve(t, func(c *web.Config) {
+		st = c.Books.(placeless).Store
+		books.Store = st
+		c.Books, c.Now = books, func() time.Time { return t0.Add(9 * time.Hour) }
+	})
+	server := httptest.NewServer(s.handler)
+	t.Cleanup(func() { // once the stream has ended
+		http.DefaultClient.CloseIdleConnections()
+		server.Close()
+	})
+	look := func(want string) {
+		t.Helper()
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if body := s.get("/jobs", http.StatusOK); !strings.Contains(body, want) || !strings.Contains(body, "<title>Jobs ") {
+					t.Errorf("the page has no %q:\n%s", want, body)
+				}
+			})
+		}
+		all.Wait()
+	}
+	look("acme/web")
+	if n := books.finds.Swap(0); n != 20 {
+		t.Errorf("nobody follows, and 20 pages took %d looks", n)
+	}
+	f := follow(t, server.URL+web.Prefix+"/events", "")
+	look("acme/web")
+	if n := books.finds.Swap(0); n != 1 {
+		t.Errorf("20 pages took %d looks, want 1", n)
+	}
+	for _, reason := range []string{"the first reason", "the second reason"} {
+		id := map[string]int64{"the first reason": 3, "the second reason": 4}[reason]
+		if err := st.Settle(t.Context(), id, router.Denied, reason, &router.Decision{Outcome: "denied", Rule: "no", Reason: reason}, t0); err != nil {
+			t.Fatal(err)
+		}
+		if f.next() == "" {
+			t.Fatal("the stream has ended")
+		}
+		look(reason)
+		if n := books.finds.Swap(0); n != 1 {
+			t.Errorf("after a change 20 pages took %d looks, want 1", n)
+		}
+	}
+	s.get("/jobs?state=queued", http.StatusOK)
+	if n := books.finds.Load(); n != 1 {
+		t.Errorf("another page took %d looks, want its own", n)
+	}
+}
