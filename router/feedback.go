@@ -285,6 +285,7 @@ func (a *App) cancels(ctx context.Context) error {
 
 // cancelRun cancels the run of a job, unless GitHub says that something else
 // became of the job meanwhile, or that the run has a job which runs, or may yet.
+// A run of which GitHub lists no job may have such a one, and is spared likewise.
 func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
 	if _, err := a.ask(ctx, j); err != nil {
 		return err
@@ -295,8 +296,9 @@ func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
 	}
 	call, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
-	servable := int64(0)
+	listed, servable := 0, int64(0)
 	err = a.GitHub.RunJobs(call, j.Repo, j.RunID, func(d Delivery) error {
+		listed++
 		if d.Action == "completed" {
 			return nil
 		}
@@ -311,6 +313,11 @@ func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
 	})
 	if err != nil {
 		return err
+	}
+	if listed == 0 {
+		a.Logger.Warn("a run is not cancelled yet, as GitHub lists no jobs of it; check that the run exists and may be read", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+		a.spared[j.RunID] = a.Now().Add(a.Recheck)
+		return nil
 	}
 	if servable != 0 {
 		a.Logger.Info("a run is not cancelled yet, as it has a job that runs or may", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName, "other", servable)

@@ -215,6 +215,7 @@ func TestARunThatNothingCanServeIsCancelled(t *testing.T) {
 	h, clock := &hub{}, newShift()
 	answers := map[int64]router.Delivery{2: says(2, "in_progress"), 1: says(1, "queued"), 3: says(3, "queued")}
 	h.job = func(id int64) (router.Delivery, error) { return answers[id], nil }
+	h.index.jobs = map[int64][]router.Delivery{10: {answers[1]}, 20: {answers[2]}, 30: {answers[3]}}
 	r := noticing(t, h, "unroutable: { after: 10m, action: cancel }\n", clock)
 	r.deliver(delivery(1, "queued", "self-hosted", "linx"))
 	r.deliver(delivery(2, "queued", "self-hosted", "linx")) // somebody's runner takes it, which we are not told
@@ -279,4 +280,28 @@ func TestARunWithAJobThatRunsOrMayIsNotCancelled(t *testing.T) {
 			})
 		})
 	}
+}
+
+// GitHub may hide a run for a while, or for good; what it has is not known then.
+func TestARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
+	h, clock := &hub{}, newShift()
+	r := noticing(t, h, "unroutable: { after: 10m, action: cancel }\n", clock)
+	r.deliver(delivery(1, "queued", "self-hosted", "linx"))
+	r.await(1, in(router.Unroutable))
+	clock.forward(11 * time.Minute)
+	asked := func() int { h.index.mu.Lock(); defer h.index.mu.Unlock(); return h.index.asked }
+	eventually(t, "GitHub is asked about the run, twice", func() bool {
+		clock.forward(time.Second) // past the time for which it is left alone
+		return asked() > 1
+	})
+	if j := r.await(1, in(router.Unroutable)); strings.Contains(j.Reason, "cancel") {
+		t.Errorf("it was cancelled: %s", j.Reason)
+	}
+	h.index.mu.Lock()
+	h.index.jobs = map[int64][]router.Delivery{10: {says(1, "queued", "self-hosted", "linx")}}
+	h.index.mu.Unlock()
+	r.await(1, func(j router.Job) bool {
+		clock.forward(time.Second)
+		return strings.Contains(j.Reason, "its run is cancelled")
+	})
 }

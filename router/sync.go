@@ -26,7 +26,7 @@ type Listings interface {
 	Unfinished(ctx context.Context, repo Repo, calls int, each func(Delivery) error) (Unfinished, error)
 
 	// RunJobs calls each for every job of a run's last attempt, likewise, but for
-	// its sender; a run that is gone has none.
+	// its sender; a run that is gone, or that we may not see, has none.
 	RunJobs(ctx context.Context, repo Repo, runID int64, each func(Delivery) error) error
 
 	// Repositories calls each for every repository that the App is installed
