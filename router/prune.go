@@ -17,8 +17,9 @@ type PruneStore interface {
 	// Prune deletes some hundred rows at most: of jobs that came into their
 	// last state before ended, with what is known of them and of their runners,
 	// and deliveries received before delivered. It returns how many; 0: there
-	// are no more. A job with a runner that may live is kept.
-	Prune(ctx context.Context, ended, delivered time.Time) (rows int, err error)
+	// are no more. A job with a runner that may live is kept; one with a runner
+	// whose Nomad job was not seen to end is, unless it is older than unseen.
+	Prune(ctx context.Context, ended, unseen, delivered time.Time) (rows int, err error)
 }
 
 // prune forgets old history, step by step, until there is none.
@@ -26,7 +27,7 @@ func (w *worker) prune(ctx context.Context) error {
 	for rows := 0; ; {
 		now := w.Now()
 		storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
-		n, err := w.Store.Prune(storeCtx, now.Add(-w.Keep), now.Add(-min(w.Keep, deliveriesKeep)))
+		n, err := w.Store.Prune(storeCtx, now.Add(-w.Keep), now.Add(-2*w.Keep), now.Add(-min(w.Keep, deliveriesKeep)))
 		cancel()
 		rows += n
 		if err != nil || n == 0 {

@@ -17,7 +17,8 @@ const (
 	prunableSQL = `
 SELECT id FROM jobs INDEXED BY jobs_completed
 WHERE state IN ('completed', 'ignored', 'denied', 'unroutable') AND updated_at < ?1
-	AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.state IN ('dispatched', 'claimed', 'online', 'busy'))
+	AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id
+		AND (r.state IN ('dispatched', 'claimed', 'online', 'busy') OR r.ended_at = 0 AND r.nomad_job <> '' AND jobs.updated_at >= ?3))
 ORDER BY updated_at LIMIT ?2`
 
 	pruneEventsSQL = `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE job_id = ?1 LIMIT ?2)`
@@ -39,17 +40,17 @@ DELETE FROM events WHERE id IN (
 	pruneDeliveriesSQL = `DELETE FROM deliveries WHERE id IN (SELECT id FROM deliveries WHERE received_at < ?1 LIMIT ?2)`
 )
 
-const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?3) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1)`
+const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?4) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1)`
 
 // Prune implements router.Store.
-func (s *Store) Prune(ctx context.Context, ended, delivered time.Time) (rows int, err error) {
+func (s *Store) Prune(ctx context.Context, ended, unseen, delivered time.Time) (rows int, err error) {
 	// Mostly there is nothing to do, which must not cost a write.
 	var some bool
-	if err := s.read.QueryRowContext(ctx, anyPrunableSQL, millis(ended), 1, millis(delivered)).Scan(&some); err != nil || !some {
+	if err := s.read.QueryRowContext(ctx, anyPrunableSQL, millis(ended), 1, millis(unseen), millis(delivered)).Scan(&some); err != nil || !some {
 		return 0, err
 	}
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		jobs, err := all(t.query, func(rows *sql.Rows, id *int64) error { return rows.Scan(id) }, prunableSQL, millis(ended), pruneJobs)
+		jobs, err := all(t.query, func(rows *sql.Rows, id *int64) error { return rows.Scan(id) }, prunableSQL, millis(ended), pruneJobs, millis(unseen))
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ var pruneTests = []test{
 
 		prune := func(ended, delivered time.Time) (rows int) {
 			for {
-				n, err := f.Prune(f.ctx(), ended, delivered)
+				n, err := f.Prune(f.ctx(), ended, ended, delivered)
 				f.must(err)
 				if n == 0 {
 					return rows
@@ -65,6 +66,34 @@ var pruneTests = []test{
 			t.Error("a delivery that was forgotten is known")
 		}
 	}},
+	{"what has a Nomad job that was not seen to end is kept for longer", func(t *testing.T, f *fixture) {
+		for _, id := range []int64{1, 2} {
+			f.receive(queued(id))
+			_, name := f.online(id)
+			f.receive(completed(id, name, "success"))
+		}
+		r := f.runner(1)
+		f.saw(T0, event(r, router.NomadEnded, T0, "", ""))
+		kept := func(unseen time.Time) (ids []int64) {
+			for rows := 1; rows > 0; {
+				var err error
+				rows, err = f.Prune(f.ctx(), T0.Add(time.Hour), unseen, T0)
+				f.must(err)
+			}
+			for _, id := range []int64{1, 2} {
+				if _, err := f.Job(f.ctx(), id); err == nil {
+					ids = append(ids, id)
+				}
+			}
+			return ids
+		}
+		if ids := kept(T0); !slices.Equal(ids, []int64{2}) {
+			t.Errorf("kept are %v, want job 2 only: Nomad may still run its job", ids)
+		}
+		if ids := kept(T0.Add(time.Hour)); len(ids) != 0 {
+			t.Errorf("kept are %v, want none: it was long ago", ids)
+		}
+	}},
 	{"a step is small, however much there is", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		for i := range 1200 { // it was tried all day
@@ -73,7 +102,7 @@ var pruneTests = []test{
 		f.receive(completed(1, "", "cancelled"))
 		steps, rows := 0, 0
 		for {
-			n, err := f.Prune(f.ctx(), T0.Add(time.Hour), T0)
+			n, err := f.Prune(f.ctx(), T0.Add(time.Hour), T0.Add(time.Hour), T0)
 			f.must(err)
 			if n == 0 {
 				break
