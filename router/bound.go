@@ -39,7 +39,7 @@ func (d *Delivery) Bound() {
 	j.Labels = labels
 	// GitHub's own example of a queued job has a runner.
 	if d.Action != "in_progress" && d.Action != "completed" {
-		j.RunnerName = ""
+		j.RunnerName, d.RunnerID = "", 0
 	}
 	if d.Action != "completed" {
 		j.Conclusion = ""

@@ -140,6 +140,7 @@ type Delivery struct {
 	Action     string // queued, waiting, in_progress or completed
 	Status     string // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
 	Job        Job    // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
+	RunnerID   int64  // GitHub's, of the runner that Job.RunnerName names; 0: GitHub did not say
 	ReceivedAt time.Time
 	Hook       Hook // by which it came
 }

@@ -74,7 +74,7 @@ func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) (rou
 		return router.Delivery{}, errors.New("GitHub's answer lacks the job's run, status, name or labels")
 	}
 	d := router.Delivery{
-		Source: router.SourceGitHub, Action: found.GetStatus(), Status: found.GetStatus(), ReceivedAt: now,
+		Source: router.SourceGitHub, Action: found.GetStatus(), Status: found.GetStatus(), RunnerID: found.GetRunnerID(), ReceivedAt: now,
 		Job: router.Job{
 			ID: found.GetID(), RunID: found.GetRunID(), Attempt: max(int(found.GetRunAttempt()), 1), Repo: repo,
 			Name: found.GetName(), Workflow: found.GetWorkflowName(), Branch: found.GetHeadBranch(), Labels: found.Labels,

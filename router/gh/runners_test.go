@@ -126,8 +126,11 @@ func TestAJobIsReadAsADeliveryWouldSayIt(t *testing.T) {
 		if got.Job.URL == "" || len(got.Job.SHA) != 40 || got.ReceivedAt.IsZero() {
 			t.Errorf("Job %d = %+v, want its page, commit and time", tt.job.ID, got)
 		}
+		if (got.RunnerID > 0) != (tt.runner != "") {
+			t.Errorf("Job %d names runner %q with ID %d", tt.job.ID, tt.runner, got.RunnerID)
+		}
 		want := router.Delivery{
-			Source: router.SourceGitHub, Action: tt.action, Status: tt.status, ReceivedAt: got.ReceivedAt,
+			Source: router.SourceGitHub, Action: tt.action, Status: tt.status, RunnerID: got.RunnerID, ReceivedAt: got.ReceivedAt,
 			Job: router.Job{
 				ID: tt.job.ID, RunID: tt.job.RunID, Attempt: 1, Repo: repo, Name: tt.name, Workflow: "CI", Branch: "main", Labels: []string{tt.label},
 				URL: got.Job.URL, SHA: got.Job.SHA, RunnerName: tt.runner, Conclusion: tt.conclusion,

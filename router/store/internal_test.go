@@ -40,6 +40,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{leftoversSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{leftoversOfSQL, "(job_id=?)"},
 		{reusableSQL, "SEARCH r USING PRIMARY KEY (id=?)"},
+		{namesakeSQL, "(name=?)"},
 		{runnerBusySQL, "(name=?)"},
 		{runnerFinishedSQL, "(name=?)"},
 		{freeRunnerSQL, "(job_id=? AND try=?)"},

@@ -49,7 +49,8 @@ const (
 // Receive implements router.Store. A runner serves whichever job GitHub gives
 // it, and the books follow its name: the runner that the delivery names becomes
 // busy or finished, and if it was meant for another job, that one gets a runner
-// in its place; see replace.
+// in its place; see replace. One that has the name alone, and another ID on
+// GitHub, is somebody else's.
 func (s *Store) Receive(ctx context.Context, d router.Delivery) (changed bool, err error) {
 	err = s.writer.change(ctx, cmp.Or(d.Source, router.SourceWebhook), func(t *tx) error {
 		changed, err = receive(t, d)
@@ -94,6 +95,15 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if runnerName != "" && d.RunnerID != 0 {
+		other, err := found(t, namesakeSQL, runnerName, d.RunnerID)
+		if err != nil {
+			return false, err
+		}
+		if other {
+			runnerName = ""
+		}
+	}
 	n, err := t.exec(query,
 		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
 		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
@@ -130,6 +140,10 @@ func orUnnamed(runner string) string {
 	}
 	return runner
 }
+
+// A runner of ours whose name another one on GitHub has: whoever may register a
+// runner may give it any name that is free there.
+const namesakeSQL = `SELECT 1 FROM runners WHERE name = ?1 AND github_id NOT IN (0, ?2)`
 
 // States only move forward: a runner that was given up stays so.
 const (

@@ -29,6 +29,7 @@ type payload struct {
 		Name       string   `json:"name"`
 		Labels     []string `json:"labels"`        // may be empty
 		RunnerName string   `json:"runner_name"`   // null until a runner has it; not in old shapes
+		RunnerID   int64    `json:"runner_id"`     // likewise
 		Workflow   string   `json:"workflow_name"` // may be null; not in old shapes
 		Branch     string   `json:"head_branch"`   // may be null; not in old shapes
 		HTMLURL    string   `json:"html_url"`      // for people only
@@ -67,7 +68,7 @@ func Decode(body []byte) (router.Delivery, error) {
 		return router.Delivery{}, err
 	}
 
-	d := router.Delivery{Action: p.Action, Status: p.Job.Status, Job: router.Job{
+	d := router.Delivery{Action: p.Action, Status: p.Job.Status, RunnerID: p.Job.RunnerID, Job: router.Job{
 		ID: p.Job.ID, RunID: p.Job.RunID, Attempt: 1, Name: p.Job.Name, Workflow: p.Job.Workflow, Branch: p.Job.Branch,
 		Sender: p.Sender.Login, Labels: p.Job.Labels, URL: p.Job.HTMLURL, SHA: p.Job.SHA,
 		RunnerName: p.Job.RunnerName, Conclusion: p.Job.Conclusion,

@@ -126,11 +126,11 @@ func TestPrivateFollowsFromVisibility(t *testing.T) {
 }
 
 func TestTheRunnerCountsOnlyOnceItHasTheJob(t *testing.T) {
-	body := edit(t, "workflow_job.runner_name", `"r"`)
+	body := strings.Replace(edit(t, "workflow_job.runner_name", `"r"`), `"runner_name":`, `"runner_id":7,"runner_name":`, 1)
 	for action, name := range map[string]string{"queued": "", "waiting": "", "in_progress": "r", "completed": "r"} {
 		d := decode(t, strings.Replace(body, `"action":"queued"`, `"action":"`+action+`"`, 1))
-		if d.Job.RunnerName != name {
-			t.Errorf("%s: got runner %q, want %q", action, d.Job.RunnerName, name)
+		if d.Job.RunnerName != name || (d.RunnerID == 7) != (name != "") {
+			t.Errorf("%s: got runner %q with ID %d, want %q", action, d.Job.RunnerName, d.RunnerID, name)
 		}
 	}
 }

@@ -27,6 +27,23 @@ var runnerTests = []test{
 			t.Error("the job lost its runner's name")
 		}
 	}},
+	{"another runner of the same name is somebody else's", func(t *testing.T, f *fixture) {
+		of := func(d router.Delivery, runner int64) router.Delivery { d.RunnerID = runner; return d }
+		f.receive(queued(1))
+		r, name := f.online(1)
+		f.receive(of(inProgress(2, name), 100))
+		f.wantRunner(1, r.ID, router.RunnerOnline)
+		if j := f.wantState(2, router.Running); j.RunnerName != "" {
+			t.Errorf("job 2 has the runner %q in the books", j.RunnerName)
+		}
+		f.receive(of(completed(2, name, "success"), 100))
+		f.wantRunner(1, r.ID, router.RunnerOnline)
+		f.wantState(1, router.Dispatched)
+		f.receive(of(inProgress(1, name), 99))
+		f.wantRunner(1, r.ID, router.RunnerBusy)
+		f.receive(of(completed(1, name, "success"), 99))
+		f.wantRunner(1, r.ID, router.RunnerFinished)
+	}},
 	{"a configured runner remembers where it is registered", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r, _ := f.online(1)
