@@ -39,6 +39,9 @@ func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (
 		default:
 			found, resp, err = api.Repositories.ListHookDeliveries(ctx, h.Owner, h.Repo, h.ID, opts)
 		}
+		if err == nil && found == nil {
+			err = errNothing
+		}
 		if err == nil {
 			next = resp.Cursor
 			page, err = sent(found)
@@ -85,7 +88,7 @@ func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64)
 		default:
 			_, resp, err = api.Repositories.RedeliverHookDelivery(ctx, h.Owner, h.Repo, h.ID, deliveryID)
 		}
-		gone = status(resp) == http.StatusNotFound
+		gone = absent(err, resp)
 		return resp, accepted(err)
 	})
 	if gone {

@@ -79,7 +79,7 @@ func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, ea
 				runs, resp, err = api.Actions.ListRepositoryWorkflowRuns(ctx, repo.Owner, repo.Name, &github.ListWorkflowRunsOptions{
 					Status: of, ExcludePullRequests: true, ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 				})
-				if err == nil && runs == nil {
+				if err == nil && (runs == nil || runs.WorkflowRuns == nil) {
 					err = errNothing
 				}
 				if err == nil {
@@ -152,8 +152,8 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 			jobs, resp, err = api.Actions.ListWorkflowJobs(ctx, repo.Owner, repo.Name, runID, &github.ListWorkflowJobsOptions{
 				Filter: "latest", ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 			})
-			gone = status(resp) == http.StatusNotFound
-			if err == nil && jobs == nil {
+			gone = absent(err, resp)
+			if err == nil && (jobs == nil || jobs.Jobs == nil) {
 				err = errNothing
 			}
 			if err == nil {
