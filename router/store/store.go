@@ -81,8 +81,10 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 			_ = s.Close()
 		}
 	}()
+	// What savepoints need to roll back is of this process only, and need not be
+	// in a file.
 	if s.write, err = sql.Open("sqlite", dsn(abs, nil,
-		"busy_timeout(5000)", "foreign_keys(1)", "synchronous(FULL)", "fullfsync(1)", "cache_size(-4096)")); err != nil {
+		"busy_timeout(5000)", "foreign_keys(1)", "synchronous(FULL)", "fullfsync(1)", "cache_size(-4096)", "temp_store(MEMORY)")); err != nil {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
