@@ -17,6 +17,11 @@ import (
 
 func TestTracesGoWhereTheEnvironmentSays(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
+	for _, name := range []string{"ENDPOINT", "TRACES_ENDPOINT", "PROTOCOL", "TRACES_PROTOCOL", "HEADERS"} {
+		t.Setenv("OTEL_EXPORTER_OTLP_"+name, "")
+	}
+	t.Setenv("OTEL_SERVICE_NAME", "")
+	t.Setenv("OTEL_RESOURCE_ATTRIBUTES", "")
 	if p, err := newTraces(t.Context(), log); p != nil || err != nil {
 		t.Fatalf("without a place to send to: %v, %v", p, err)
 	}
