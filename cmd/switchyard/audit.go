@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"switchyard/router/web"
+)
+
+func auditCommand() *cobra.Command {
+	var o operator
+	var limit int
+	cmd := &cobra.Command{
+		Use:   "audit",
+		Short: "Show who changed what",
+		Long: `Audit asks a running server for the changes that people had it make and the
+log-ins, newest first. It needs a token of the role editor.
+
+Exit code 0: shown. 2: could not.`,
+		Example: "  switchyard audit --limit 20",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			if limit < 1 {
+				return fmt.Errorf("--limit %d: want at least 1", limit)
+			}
+			columns, _ := width(cmd.OutOrStdout())
+			return show(cmd, &o, func(ctx context.Context) (l web.AuditList, err error) {
+				l.Audits, l.NextCursor, err = pages(url.Values{}, limit, func(params url.Values) ([]web.Audit, string, error) {
+					var page web.AuditList
+					err := o.ask(ctx, http.MethodGet, web.Prefix+"/audit", params, nil, &page)
+					return page.Audits, page.NextCursor, err
+				})
+				return l, err
+			}, func(out io.Writer, l web.AuditList) error { return writeAudits(out, l, columns) })
+		},
+	}
+	fl := cmd.Flags()
+	fl.SortFlags = false
+	fl.IntVar(&limit, "limit", 50, "at most so many")
+	o.flags(fl)
+	return cmd
+}
+
+func writeAudits(out io.Writer, l web.AuditList, columns int) error {
+	if len(l.Audits) == 0 {
+		_, err := fmt.Fprintln(out, "nothing")
+		return err
+	}
+	t := table{columns: columns}
+	t.row("WHEN", "WHO", "DID", "WHAT", "RESULT")
+	for _, a := range l.Audits {
+		t.row(a.At.UTC().Format(time.RFC3339), a.Who, a.Did, a.What, a.Result)
+	}
+	if err := t.write(out); err != nil || l.NextCursor == "" {
+		return err
+	}
+	_, err := fmt.Fprintln(out, "there are more; see --limit")
+	return err
+}
