@@ -33,3 +33,10 @@ func PageFor(c Config, path string, scope router.Scope) string {
 	(&api{Config: c, hub: newHub(c.Books)}).router().ServeHTTP(rec, req.WithContext(context.WithValue(req.Context(), principalKey{}, p)))
 	return rec.Body.String()
 }
+
+// HandlerWithBeat is Handler, but looks again that often at who follows.
+func HandlerWithBeat(c Config, beat time.Duration) http.Handler {
+	a := &api{Config: c, hub: newHub(c.Books)}
+	a.hub.beat = beat
+	return a.guard(a.router())
+}

@@ -2,10 +2,12 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -15,7 +17,7 @@ import (
 
 const (
 	liveEvery   = 500 * time.Millisecond // between two looks at the books, while anyone follows
-	liveBeat    = 20 * time.Second       // so that proxies keep a quiet stream
+	liveBeat    = 20 * time.Second       // so that proxies keep a quiet stream, and who follows is looked at again
 	liveBuffer  = 16                     // looks whose changes wait for a slow client; then its stream ends
 	liveBatch   = 1000                   // changes of one look, and of what a client missed
 	liveClients = 500
@@ -46,6 +48,7 @@ func tell(c router.Change) told {
 // A hub looks at the books for all who follow them, once, and not at all while nobody does.
 type hub struct {
 	books Books
+	beat  time.Duration // 0: liveBeat
 
 	mu      sync.Mutex
 	clients map[chan []told]router.Scope
@@ -178,7 +181,8 @@ func (h *hub) send(changes []router.Change) {
 }
 
 // stream answers GET /events with server-sent events, one for each change,
-// until the client goes away, is too slow, or the server stops. A client that
+// until the client goes away, is too slow or may not see it any more, or the
+// server stops. A client that
 // comes back with the Last-Event-ID is told what it missed, or by the event
 // reset that this was too much.
 func (a *api) stream(w http.ResponseWriter, req *http.Request) {
@@ -236,7 +240,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 	if !say(first.Bytes()) {
 		return
 	}
-	beat := time.NewTicker(liveBeat)
+	beat := time.NewTicker(cmp.Or(a.hub.beat, liveBeat))
 	defer beat.Stop()
 	var b bytes.Buffer
 	for {
@@ -247,6 +251,9 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 		case <-a.App.Stopping():
 			return
 		case <-beat.C:
+			if now, err := a.allowed(req); err != nil || now.Role < Viewer || (now.Scope == nil) != (scope == nil) || !slices.Equal(now.Scope, scope) {
+				return // it may not see this any more; if something, it asks again
+			}
 			b.WriteString(": still here\n\n")
 		case changes, open := <-events:
 			if !open {

@@ -3,9 +3,11 @@ package web_test
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -87,7 +89,7 @@ type follower struct {
 	t *testing.T
 }
 
-func follow(t *testing.T, url, lastID string) *follower {
+func follow(t *testing.T, url, lastID string, token ...string) *follower {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
@@ -95,6 +97,9 @@ func follow(t *testing.T, url, lastID string) *follower {
 	}
 	if lastID != "" {
 		req.Header.Set("Last-Event-ID", lastID)
+	}
+	for _, secret := range token {
+		req.Header.Set("Authorization", "Bearer "+secret)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -256,6 +261,40 @@ func (f *follower) id() (id int64) {
 	var c web.Change
 	_ = json.Unmarshal([]byte(data), &c) // "" at the end
 	return c.ID
+}
+
+// Who may not look any more, or at other repositories, does not follow on.
+func TestAStreamEndsWithTheRightToIt(t *testing.T) {
+	for name, change := range map[string]func(*web.Access){
+		"the token is taken away": func(acc *web.Access) { acc.Tokens = nil },
+		"the scope is another":    func(acc *web.Access) { acc.Tokens[0].Repos = router.Scope{"acme/*"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			var access atomic.Pointer[web.Access]
+			tokens := func() *web.Access {
+				return &web.Access{Tokens: []web.Token{{Name: "team", Role: web.Viewer, SHA256: sha256.Sum256([]byte("secret"))}}}
+			}
+			access.Store(tokens())
+			srv := httptest.NewServer(web.HandlerWithBeat(web.Config{
+				App: &app{}, Books: &changing{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return access.Load(), nil },
+			}, time.Millisecond))
+			t.Cleanup(func() {
+				http.DefaultClient.CloseIdleConnections()
+				srv.Close()
+			})
+			f := follow(t, srv.URL+web.Prefix+"/events", "", "secret")
+			for range 3 {
+				if got := f.next(); got != ": still here" {
+					t.Fatalf("told %q", got)
+				}
+			}
+			less := tokens()
+			change(less)
+			access.Store(less)
+			for f.next() != "" { // it ends
+			}
+		})
+	}
 }
 
 func TestTooManyDoNotFollow(t *testing.T) {
