@@ -37,7 +37,13 @@ type summary struct {
 	Why                                 []waitsFor
 	Oldest                              []waiting
 
+	*lastDay
+}
+
+// A lastDay is what is told of the jobs that runners took on the last day.
+type lastDay struct {
 	Hour, Day quantiles
+	byRule    map[string]quantiles
 	Hours     []hourBar // the last 24, oldest first
 	Most      int       // starts in one of them
 }
@@ -127,7 +133,9 @@ func (v nowView) Next(w waiting) string { return next(w.router, w.runner, v.now)
 
 func (a *api) nowPage(req *http.Request) (any, error) {
 	scope := who(req.Context()).Scope
-	s, err := a.now.get(req.Context(), scope, func(ctx context.Context) (*summary, error) { return a.summarize(ctx, scope) })
+	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+	defer cancel()
+	s, err := a.summarize(ctx, scope)
 	if err != nil {
 		return nil, err
 	}
@@ -144,11 +152,18 @@ func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, erro
 	if err != nil {
 		return nil, err
 	}
-	started, err := a.Books.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
+	// This alone is long, and may be a little old.
+	day, err := a.day.get(ctx, scope, func(ctx context.Context) (*lastDay, error) {
+		started, err := a.Books.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
+		if err != nil {
+			return nil, err
+		}
+		return newLastDay(started, now), nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	s := &summary{}
+	s := &summary{lastDay: day}
 	for _, j := range oldest {
 		w := waiting{Job: jobOf(j), router: j}
 		if j.State == router.Dispatched {
@@ -162,11 +177,10 @@ func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, erro
 		}
 		s.Oldest = append(s.Oldest, w)
 	}
-	s.count(open, started, now)
+	s.count(open)
 	if err := a.exemplify(ctx, scope, s.Why); err != nil {
 		return nil, err
 	}
-	s.draw(started, now)
 	return s, nil
 }
 
@@ -190,8 +204,8 @@ func (a *api) exemplify(ctx context.Context, scope router.Scope, why []waitsFor)
 	return nil
 }
 
-// count fills in what is open and how long the jobs of the last day waited.
-func (s *summary) count(open []router.OpenJobs, started []router.Start, now time.Time) {
+// count fills in what is open, and the rules.
+func (s *summary) count(open []router.OpenJobs) {
 	byRule := map[string]*ruleNow{}
 	of := func(name string) *ruleNow {
 		if byRule[name] == nil {
@@ -225,18 +239,8 @@ func (s *summary) count(open []router.OpenJobs, started []router.Start, now time
 			})
 		}
 	}
-	var all, hour []time.Duration
-	ofRule := map[string][]time.Duration{}
-	for _, start := range started {
-		all = append(all, start.Waited)
-		ofRule[start.Rule] = append(ofRule[start.Rule], start.Waited)
-		if start.At.After(now.Add(-time.Hour)) {
-			hour = append(hour, start.Waited)
-		}
-	}
-	s.Day, s.Hour = quantilesOf(all), quantilesOf(hour)
-	for name, waited := range ofRule {
-		of(name).quantiles = quantilesOf(waited)
+	for name, q := range s.byRule {
+		of(name).quantiles = q
 	}
 	for _, r := range slices.SortedFunc(maps.Values(byRule), func(a, b *ruleNow) int {
 		return cmp.Or(cmp.Compare(b.Waiting+b.Placing, a.Waiting+a.Placing), cmp.Compare(b.Starting+b.Running, a.Starting+a.Running),
@@ -247,6 +251,25 @@ func (s *summary) count(open []router.OpenJobs, started []router.Start, now time
 	if len(s.Rules) > nowRules {
 		s.Rules, s.MoreRules = s.Rules[:nowRules], len(s.Rules)-nowRules
 	}
+}
+
+func newLastDay(started []router.Start, now time.Time) *lastDay {
+	d := &lastDay{byRule: map[string]quantiles{}}
+	var all, hour []time.Duration
+	ofRule := map[string][]time.Duration{}
+	for _, start := range started {
+		all = append(all, start.Waited)
+		ofRule[start.Rule] = append(ofRule[start.Rule], start.Waited)
+		if start.At.After(now.Add(-time.Hour)) {
+			hour = append(hour, start.Waited)
+		}
+	}
+	d.Day, d.Hour = quantilesOf(all), quantilesOf(hour)
+	for name, waited := range ofRule {
+		d.byRule[name] = quantilesOf(waited)
+	}
+	d.draw(started, now)
+	return d
 }
 
 // quantilesOf sorts what it is given.
@@ -260,10 +283,10 @@ func quantilesOf(waited []time.Duration) quantiles {
 }
 
 // draw makes the picture of the last day, whose hours are those of the clock.
-func (s *summary) draw(started []router.Start, now time.Time) {
+func (d *lastDay) draw(started []router.Start, now time.Time) {
 	first := now.Truncate(time.Hour).Add(-(nowHours - 1) * time.Hour)
 	for i := range nowHours {
-		s.Hours = append(s.Hours, hourBar{From: first.Add(time.Duration(i) * time.Hour), X: i, Counts: make([]int, len(waitBands))})
+		d.Hours = append(d.Hours, hourBar{From: first.Add(time.Duration(i) * time.Hour), X: i, Counts: make([]int, len(waitBands))})
 	}
 	for _, start := range started {
 		i := int(start.At.Sub(first) / time.Hour)
@@ -274,17 +297,17 @@ func (s *summary) draw(started []router.Start, now time.Time) {
 		for band < len(waitBands)-1 && start.Waited >= waitBands[band].under {
 			band++
 		}
-		s.Hours[i].Jobs++
-		s.Hours[i].Counts[band]++
-		s.Most = max(s.Most, s.Hours[i].Jobs)
+		d.Hours[i].Jobs++
+		d.Hours[i].Counts[band]++
+		d.Most = max(d.Most, d.Hours[i].Jobs)
 	}
-	for i := range s.Hours {
-		h, y := &s.Hours[i], 100.0
+	for i := range d.Hours {
+		h, y := &d.Hours[i], 100.0
 		for band, n := range h.Counts {
 			if n == 0 {
 				continue
 			}
-			height := 100 * float64(n) / float64(s.Most)
+			height := 100 * float64(n) / float64(d.Most)
 			y -= height
 			h.Parts = append(h.Parts, barPart{fmt.Sprint(band), fmt.Sprintf("%.2f", y), fmt.Sprintf("%.2f", height)})
 		}

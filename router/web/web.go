@@ -120,7 +120,7 @@ type api struct {
 	logins   logins
 	said     described
 	usage    usage
-	now      shared[*summary]
+	day      shared[*lastDay]
 	drafts   chan struct{} // holds one for each draft that is looked at
 	shelf    shelf
 }
