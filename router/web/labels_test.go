@@ -176,3 +176,43 @@ func TestManyLabelsStayOnASmallPage(t *testing.T) {
 		t.Errorf("the page has %d bytes, want fewer than 200,000", len(page))
 	}
 }
+
+// While the jobs are counted the page is there, and says so.
+func TestLabelsDoNotWaitForTheirCounts(t *testing.T) {
+	books := &asked{demand: []router.Demand{{Labels: []string{"linux"}, Jobs: 3}}}
+	s := serve(t, func(c *web.Config) { books.Books, c.Books = c.Books, books })
+	books.mu.Lock() // the books do not answer
+	if page := s.get("/labels", http.StatusOK); !strings.Contains(page, "data-again") || !strings.Contains(page, `id="label-linux"`) || strings.Contains(page, "not asked for") {
+		t.Errorf("while the jobs are counted: %s", page)
+	}
+	books.mu.Unlock()
+	if page := s.counted("/labels"); !strings.Contains(page, "3 jobs") {
+		t.Errorf("after it: %s", page)
+	}
+}
+
+// A team sees what its own jobs asked for, and begins in the playground with a
+// repository of its own.
+func TestTeamsSeeTheirOwnLabels(t *testing.T) {
+	books := &asked{}
+	s := guarded(t, func(c *web.Config) {
+		books.Books, c.Books = c.Books, books
+	})
+	for {
+		if page := s.ask(http.MethodGet, "/labels", "other viewer").Body.String(); !strings.Contains(page, "data-again") {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	books.mu.Lock()
+	defer books.mu.Unlock()
+	if len(books.within) != 1 || books.within[0] != "other/*" {
+		t.Errorf("the jobs were counted within %q", books.within)
+	}
+	if page := s.ask(http.MethodGet, "/playground", "other viewer").Body.String(); !strings.Contains(page, `name="repo" value="other/web"`) {
+		t.Errorf("the playground begins with another repository: %s", page)
+	}
+	if code := s.ask(http.MethodGet, "/playground?job_id=1", "other viewer").Code; code != http.StatusNotFound {
+		t.Errorf("another team's job in the playground is answered %d", code)
+	}
+}

@@ -193,13 +193,21 @@ func (a *api) playgroundPage(req *http.Request) (any, error) {
 	return v, nil
 }
 
-// someRepo is the repository of the newest job that may be seen, to begin with.
+// someRepo is a repository that may be seen, to begin with: the newest job's
+// for who sees all of them.
 func (a *api) someRepo(ctx context.Context) string {
-	jobs, err := a.Books.FindJobs(ctx, router.JobFilter{Within: who(ctx).Scope, Limit: 1})
-	if err != nil || len(jobs) == 0 {
-		return "acme/web"
+	if scope := who(ctx).Scope; len(scope) > 0 {
+		_, owner, name := router.SplitScope(scope[0])
+		if name == "*" {
+			name = "web"
+		}
+		return owner + "/" + name
+	} else if scope == nil {
+		if jobs, err := a.Books.FindJobs(ctx, router.JobFilter{Limit: 1}); err == nil && len(jobs) == 1 {
+			return jobs[0].Repo.Owner + "/" + jobs[0].Repo.Name
+		}
 	}
-	return jobs[0].Repo.Owner + "/" + jobs[0].Repo.Name
+	return "acme/web"
 }
 
 // offer fills in what can be asked for.
