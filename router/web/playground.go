@@ -174,10 +174,13 @@ func (a *api) playgroundPage(req *http.Request) (any, error) {
 	}
 	labels, list, _ := a.described()
 	v.offer(a.App.Rules(), labels, list)
-	if len(v.Form.labels()) == 0 {
+	q := v.Form.question()
+	if id != 0 {
+		q = Question{JobID: id, All: true, Render: true}
+	} else if len(q.Labels) == 0 {
 		return v, nil
 	}
-	answer, err := a.ask(ctx, v.Form.question())
+	answer, err := a.ask(ctx, q)
 	var fault *Problem
 	switch {
 	case errors.As(err, &fault):

@@ -64,7 +64,7 @@
 // A form with data-shows="ID" answers as one types: the part of that id is taken
 // from the page that the form leads to. The latest question wins.
 (() => {
-  const lines = (form) => {
+  const address = (form) => {
     const query = new URLSearchParams();
     for (const [k, v] of new FormData(form)) if (v !== "") query.append(k, v);
     const text = query.toString();
@@ -75,7 +75,7 @@
   for (const form of document.querySelectorAll("form[data-shows]")) {
     let timer, asking;
     async function ask() {
-      const at = lines(form), part = document.getElementById(form.dataset.shows);
+      const at = address(form), part = document.getElementById(form.dataset.shows);
       asking?.abort();
       const mine = (asking = new AbortController());
       part.setAttribute("aria-busy", "true");
@@ -112,7 +112,7 @@
     form.addEventListener("submit", (e) => { e.preventDefault(); clearTimeout(timer); ask(); });
     document.getElementById(form.dataset.shows).addEventListener("click", async (e) => {
       const link = e.target.closest("a");
-      if (!link || e.ctrlKey || e.metaKey || e.shiftKey || link.pathname !== form.getAttribute("action")) return;
+      if (!link || e.ctrlKey || e.metaKey || e.shiftKey || link.hash || link.pathname !== form.getAttribute("action")) return;
       e.preventDefault();
       for (const [k, v] of new URL(link.href).searchParams) {
         const field = form.elements[k];
