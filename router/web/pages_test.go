@@ -154,7 +154,7 @@ func pageAddresses(c web.Config, jobs []int64) (all []string) {
 		all = append(all, "/jobs/"+strconv.FormatInt(id, 10))
 	}
 	return append(all, "/jobs?state=held,queued,retrying,dispatched", "/jobs?rule=h3", "/jobs?label=team-5", "/jobs?label=nobody", "/jobs?repo=owner-3/repository-17",
-		"/jobs?owner=nobody", "/jobs?state=completed&cursor=50000", "/runners?state=dispatched,claimed,online,busy", "/runners?state=lost", "/jobs?limit=500&label=team-1&state=held")
+		"/jobs?owner=nobody", "/jobs?state=completed&cursor=50000", "/runners?state=dispatched,claimed,online,busy", "/runners?state=lost", "/jobs?limit=500&label=team-1&state=held", "/labels?q=gpu", "/playground?labels=linux&event=push")
 }
 
 const historyJobs = 100_000
