@@ -103,6 +103,7 @@ const (
 	impactDays     = 7 // when nobody says
 	drafts         = 2 // that are looked at at once
 	draftWait      = 10 * time.Second
+	impactTimeout  = 45 * time.Second
 	maxFindings    = 500 // that are answered
 )
 
@@ -240,7 +241,7 @@ func (a *api) impact(ctx context.Context, set *rules.Set, days int) (Impact, err
 		return Impact{}, err
 	}
 	defer done()
-	ctx, cancel := context.WithTimeout(ctx, workTimeout)
+	ctx, cancel := context.WithTimeout(ctx, impactTimeout)
 	defer cancel()
 	i := Impact{Days: days, Since: a.Now().AddDate(0, 0, -days).UTC()}
 	i.Comparison, err = rules.Compare(a.App.Rules(), set, func(yield func(rules.Record, error) bool) {
@@ -255,6 +256,9 @@ func (a *api) impact(ctx context.Context, set *rules.Set, days int) (Impact, err
 			}
 		}
 	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = refuse(http.StatusServiceUnavailable, "to decide the jobs of %d days takes more than %v now: ask for fewer days", days, impactTimeout)
+	}
 	return i, err
 }
 

@@ -34,7 +34,8 @@ type rulesView struct {
 	Base      string       // the hash of those that they were made of
 	Days      int
 	Note      string
-	AllowEdit bool
+	MayApply  bool
+	AllowEdit bool   // somebody may apply
 	Done      string // what was just done
 
 	Check   *Check
@@ -70,7 +71,7 @@ func (v rulesView) Failed() []rules.TestResult {
 
 // newRulesView is the page of the files as they are.
 func (a *api) newRulesView(req *http.Request) (rulesView, error) {
-	v := rulesView{Status: a.App.RulesStatus(), Days: impactDays, AllowEdit: a.AllowEdit, Nonce: rand.Text()}
+	v := rulesView{Status: a.App.RulesStatus(), Days: impactDays, MayApply: a.mayApply(req) == nil, AllowEdit: a.AllowEdit, Nonce: rand.Text()}
 	files, hash, err := a.Rulebook.Files()
 	if err != nil {
 		v.Fault = err.Error()
@@ -196,11 +197,8 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 		v.Impact = &impact
 		return status, v, err
 	case "apply":
-		switch who := who(req.Context()); {
-		case who.Role < Editor:
-			return 0, v, refuse(http.StatusForbidden, "%s is a %s; this needs the role %s", who.Name, who.Role, Editor)
-		case !a.AllowEdit:
-			return 0, v, refuse(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
+		if err := a.mayApply(req); err != nil {
+			return 0, v, err
 		}
 		name := who(req.Context()).Name
 		err = a.Rulebook.Apply(req.Context(), Application{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
@@ -227,6 +225,17 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	default:
 		return 0, v, refuse(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
 	}
+}
+
+// mayApply says why who asks may not change the rules; nil: he may.
+func (a *api) mayApply(req *http.Request) error {
+	switch who := who(req.Context()); {
+	case who.Role < Editor:
+		return refuse(http.StatusForbidden, "%s is a %s; this needs the role %s", who.Name, who.Role, Editor)
+	case !a.AllowEdit:
+		return refuse(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
+	}
+	return nil
 }
 
 func (a *api) theirs(req *http.Request, base, hash string, now []rules.File, versions []router.KeptRules) *theirs {
@@ -277,10 +286,10 @@ func (a *api) versionsPage(req *http.Request) (any, error) {
 // versionView is one version of the past.
 type versionView struct {
 	router.KeptRules
-	Base      string     // the hash of the files as they are
-	Back      []fileDiff // what putting it back changes
-	Current   bool       // it is what the files are
-	AllowEdit bool
+	Base     string     // the hash of the files as they are
+	Back     []fileDiff // what putting it back changes
+	Current  bool       // it is what the files are
+	MayApply bool
 }
 
 // Title is that of the page of a version.
@@ -292,7 +301,7 @@ func (a *api) version(req *http.Request) (versionView, error) {
 		return versionView{}, refuse(http.StatusNotFound, "there is no such version of the rules")
 	}
 	kept, err := a.Rulebook.RulesVersion(req.Context(), id)
-	return versionView{KeptRules: kept, AllowEdit: a.AllowEdit}, err
+	return versionView{KeptRules: kept, MayApply: a.mayApply(req) == nil}, err
 }
 
 func (a *api) versionPage(req *http.Request) (any, error) {
@@ -310,8 +319,8 @@ func (a *api) versionPage(req *http.Request) (any, error) {
 
 // putBack makes the rules what a version of the past was.
 func (a *api) putBack(req *http.Request) (string, error) {
-	if !a.AllowEdit {
-		return "", refuse(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
+	if err := a.mayApply(req); err != nil {
+		return "", err
 	}
 	v, err := a.version(req)
 	if err != nil {

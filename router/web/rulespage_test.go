@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -324,6 +325,53 @@ func TestWithoutAllowEditNobodyChangesTheRules(t *testing.T) {
 	s.submit("/rules/versions/1/put-back", url.Values{"base": {"hash1"}}, http.StatusForbidden)
 	if len(b.versions) != 1 {
 		t.Error("the rules were changed")
+	}
+}
+
+// Who only looks may try drafts on the jobs that he sees, and change nothing.
+func TestWhoMayTryADraftAndWhoMayApplyIt(t *testing.T) {
+	b := newBook()
+	b.jobs = []rules.Record{record(6, "acme", "self-hosted", "linux"), record(7, "beta", "self-hosted", "linux")}
+	s := serve(t, func(c *web.Config) {
+		c.Rulebook, c.AllowEdit = b, true
+		token := func(name string, role web.Role, repos router.Scope) web.Token {
+			return web.Token{Name: name, SHA256: sha256.Sum256([]byte(name)), Role: role, Repos: repos}
+		}
+		c.Access = func() (*web.Access, error) {
+			return &web.Access{Tokens: []web.Token{token("team", web.Viewer, router.Scope{"beta/*"}), token("operator", web.Operator, nil), token("editor", web.Editor, nil)}}, nil
+		}
+	})
+	ask := func(name, path string, form url.Values, status int) string {
+		t.Helper()
+		req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081"+path, strings.NewReader(form.Encode()))
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		if name != "" {
+			req.Header.Set("Authorization", "Bearer "+name)
+		}
+		rec := httptest.NewRecorder()
+		s.handler.ServeHTTP(rec, req)
+		if rec.Code != status {
+			t.Errorf("%s: POST %s = %d, want %d: %s", name, path, rec.Code, status, rec.Body)
+		}
+		return rec.Body.String()
+	}
+	changed := strings.Replace(goodRules, "all", "other", 1)
+	page := ask("team", "/rules", draft("impact", "hash1", changed), http.StatusOK)
+	wants(t, page, "<strong>1 of 1 jobs</strong>", `href="/jobs/7"`)
+	if strings.Contains(page, "acme") || strings.Contains(page, `id="apply"`) {
+		t.Errorf("a team sees another's job, or may apply:\n%s", page)
+	}
+	for _, name := range []string{"team", "operator"} {
+		ask(name, "/rules", draft("apply", "hash1", changed), http.StatusForbidden)
+		ask(name, "/rules/versions/1/put-back", url.Values{"base": {"hash1"}}, http.StatusForbidden)
+	}
+	ask("nobody", "/rules", draft("apply", "hash1", changed), http.StatusUnauthorized)
+	if len(b.versions) != 1 {
+		t.Error("the rules were changed by who may not")
+	}
+	ask("editor", "/rules", draft("apply", "hash1", changed), http.StatusSeeOther)
+	if b.versions[0].Who != "editor" {
+		t.Errorf("the new version is %+v", b.versions[0])
 	}
 }
 
