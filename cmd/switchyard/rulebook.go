@@ -161,7 +161,9 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 	if err := ctx.Err(); err != nil {
 		return err // nobody waits for it any more
 	}
-	b.record(ctx, now, router.KeptRules{Origin: fileChanged})
+	if err := b.remember(ctx, now, router.KeptRules{Origin: fileChanged}); err != nil {
+		return err // nothing is replaced that cannot be put back
+	}
 	if err := writeFiles(changes, was); err != nil {
 		return err
 	}
@@ -170,13 +172,19 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 	return nil
 }
 
-// record keeps a version. The rules work all the same when that fails.
-func (r *reloader) record(ctx context.Context, c content, v router.KeptRules) {
+// remember keeps a version.
+func (r *reloader) remember(ctx context.Context, c content, v router.KeptRules) error {
 	if r.keep == nil {
-		return
+		return nil
 	}
 	v.At, v.Hash, v.Files = time.Now(), c.text, named(slices.Concat(c.files, c.tests))
-	if _, err := r.keep(ctx, v); err != nil && ctx.Err() == nil {
+	_, err := r.keep(ctx, v)
+	return err
+}
+
+// record is remember for rules that work all the same when it fails.
+func (r *reloader) record(ctx context.Context, c content, v router.KeptRules) {
+	if err := r.remember(ctx, c, v); err != nil && ctx.Err() == nil {
 		r.log.Error("cannot keep a version of the rules; it cannot be put back later", "hash", c.hash, "err", err)
 	}
 }

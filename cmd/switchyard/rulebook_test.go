@@ -182,6 +182,39 @@ func TestALinkOrAReadOnlyDirectoryIsNotWritten(t *testing.T) {
 	}
 }
 
+// What cannot be kept is not replaced; what is in force, but could not be noted
+// as by a crash, is noted at the next start.
+func TestNoVersionIsReplacedThatIsNotKept(t *testing.T) {
+	b, app := newRulebook(t, "rules.yaml", map[string]string{"rules.yaml": denyAll("first")})
+	full, kept := errors.New("disk full"), 0
+	b.keep = func(context.Context, router.KeptRules) (int64, error) { return 0, full }
+	apply := func() error {
+		return b.Apply(t.Context(), web.Application{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}, Who: "ada", Origin: "applied"})
+	}
+	if err := apply(); !errors.Is(err, full) || app.reloads != 0 || contentOf(t, b.rules) != denyAll("first") {
+		t.Errorf("Apply = %v; in force: %s", err, app.rules)
+	}
+	b.keep = func(ctx context.Context, v router.KeptRules) (int64, error) {
+		if kept++; kept > 1 {
+			return 0, full
+		}
+		return b.KeepRules(ctx, v)
+	}
+	if err := apply(); err != nil || app.rules != "applied: second" {
+		t.Errorf("Apply = %v; in force: %s", err, app.rules)
+	}
+	again := &reloader{source: b.source, keep: b.KeepRules, log: b.log}
+	c, _, err := again.first(io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.record(t.Context(), c, router.KeptRules{Origin: "start"})
+	versions, err := b.RulesVersions(t.Context())
+	if err != nil || len(versions) != 2 || versions[0].Origin != "start" || versions[0].Hash != b.base(t) {
+		t.Errorf("versions: %+v, %v", versions, err)
+	}
+}
+
 // Of many who apply a draft of the same files at once, one does; while an editor
 // outside looks on, the files are always a whole version.
 func TestOneOfManyAppliesAndNoDraftIsLost(t *testing.T) {

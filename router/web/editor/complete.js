@@ -45,7 +45,7 @@ function above(lines, n, lead) {
     if (!m || lines[i].trim() === "" || lines[i].trim()[0] === "#") continue;
     const at = m[1].length;
     if (m[2] !== undefined && (at < indent || at === indent && path[0] === "*" && !/-/.test(m[1]))) path.unshift(bare(m[2])), indent = at;
-    if (m[1].search(/-/) < indent && at <= indent + 0) dashes(m[1], at);
+    dashes(m[1], at);
   }
   return path;
 }
