@@ -214,7 +214,7 @@ func (a *api) turn(ctx context.Context) (done func(), err error) {
 	case a.drafts <- struct{}{}:
 		return func() { <-a.drafts }, nil
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return nil, refuse(http.StatusServiceUnavailable, "nobody waited for its turn") // no fault that the log need have
 	case <-wait.C:
 		return nil, refuse(http.StatusTooManyRequests, "other drafts are looked at: try again in a moment")
 	}

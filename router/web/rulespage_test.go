@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,7 +28,8 @@ type book struct {
 	files    []rules.File
 	versions []router.KeptRules // the newest first
 	jobs     []rules.Record
-	refuse   error         // of Apply
+	refuse   error // of Apply
+	checks   atomic.Int32
 	checking chan struct{} // not nil: a check waits for it
 }
 
@@ -52,6 +54,7 @@ func (b *book) Files() ([]rules.File, string, error) {
 }
 
 func (b *book) Check(files []rules.File) (web.Check, *rules.Set, error) {
+	b.checks.Add(1)
 	if b.checking != nil {
 		<-b.checking
 	}
@@ -203,8 +206,8 @@ func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 	}
 }
 
-// Two drafts are looked at at once; more wait, and what nobody waits for any
-// more is let go.
+// Two drafts are looked at at once; another waits, and is let go when nobody
+// waits for it any more.
 func TestFewDraftsAreLookedAtAtOnce(t *testing.T) {
 	s, b := serveRules(t, false)
 	b.checking = make(chan struct{})
@@ -212,12 +215,19 @@ func TestFewDraftsAreLookedAtAtOnce(t *testing.T) {
 	for range 2 {
 		two.Go(func() { s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules))) })
 	}
-	for range 2 {
-		b.checking <- struct{}{} // both are in it: one at a time would leave the second here
+	for deadline := time.Now().Add(10 * time.Second); b.checks.Load() < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("two drafts are not looked at at once")
+		}
 	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	s.call("POST", "/check", http.StatusServiceUnavailable, asJSON(drafted(goodRules)), func(req *http.Request) { *req = *req.WithContext(gone) })
+	if n := b.checks.Load(); n != 2 {
+		t.Errorf("%d drafts were looked at, want 2", n)
+	}
+	close(b.checking)
 	two.Wait()
-	b.checking = nil
-	s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules)))
 }
 
 func TestTheRulesPageTriesADraft(t *testing.T) {
