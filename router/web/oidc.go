@@ -96,6 +96,9 @@ func (a *api) oidc() (*OIDC, error) {
 // goLogIn sends a browser to the provider.
 func (a *api) goLogIn(w http.ResponseWriter, req *http.Request) {
 	o, err := a.oidc()
+	if err == nil {
+		err = a.guesses.take(req) // each takes a place of those under way
+	}
 	if err != nil {
 		a.fail(w, req, err)
 		return

@@ -167,12 +167,13 @@ func (g *guesses) take(req *http.Request) error {
 type limited struct{ wait time.Duration }
 
 func (l *limited) Error() string {
-	return fmt.Sprintf("too many wrong tokens came from here; try again in %s", took(l.wait))
+	return fmt.Sprintf("too many wrong tokens or log-ins came from here; try again in %s", took(l.wait))
 }
 
 // localPath is where to go after the log-in: a path of this server, or the first page.
 func localPath(next string) string {
-	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsAny(next, "\\\r\n") || strings.HasPrefix(next, loginPath) {
+	odd := func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f } // browsers leave some of these out, or read them as /
+	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsFunc(next, odd) || strings.HasPrefix(next, loginPath) {
 		return "/"
 	}
 	return next

@@ -49,6 +49,19 @@ const colours = HighlightStyle.define([
   { tag: tags.comment, color: "var(--soft)", fontStyle: "italic" },
 ]);
 
+// Typing over a selection, the browser would leave styles of it behind, which
+// the content policy refuses, and say so on the console.
+const typeOver = EditorView.domEventHandlers({
+  beforeinput(event, view) {
+    const { from, to, empty } = view.state.selection.main;
+    if (event.inputType !== "insertText" || !event.data || event.isComposing || empty) return false;
+    event.preventDefault();
+    const put = () => view.state.update(view.state.replaceSelection(event.data), { userEvent: "input.type", scrollIntoView: true });
+    if (!view.state.facet(EditorView.inputHandler).some((handle) => handle(view, from, to, event.data, put))) view.dispatch(put());
+    return true;
+  },
+});
+
 let words = { schema: {}, variables: [], functions: [], jobspecs: [] };
 const texts = () => files.map((f) => (f === shown && view ? view.state.doc : f.state.doc).toString());
 
@@ -59,7 +72,7 @@ const files = areas.map((area) => {
     extensions: [
       EditorView.cspNonce.of(place.dataset.nonce),
       lineNumbers(), highlightActiveLineGutter(), highlightSpecialChars(), history(), highlightActiveLine(),
-      StreamLanguage.define(yaml), syntaxHighlighting(colours), indentUnit.of("  "), indentOnInput(), closeBrackets(),
+      StreamLanguage.define(yaml), syntaxHighlighting(colours), indentUnit.of("  "), indentOnInput(), closeBrackets(), typeOver,
       autocompletion({ override: [(c) => complete(c, words, texts())] }), lintGutter(), search({ top: true }),
       keymap.of([...closeBracketsKeymap, ...searchKeymap, ...historyKeymap, ...completionKeymap, ...lintKeymap, ...defaultKeymap, indentWithTab]),
       EditorView.contentAttributes.of({ "aria-label": `Rules file ${file.name}. Tab indents; press Escape, then Tab to leave.`, spellcheck: "false" }),
