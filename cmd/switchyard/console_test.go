@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"net/url"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
@@ -114,7 +114,7 @@ func openTab(t *testing.T, browser context.Context, origin string, actions ...ch
 			t.Errorf("in the browser: %s", w)
 		}
 	})
-	b.do(append([]chromedp.Action{network.Enable(), log.Enable(), runtime.Enable(), page.Enable()}, actions...)...)
+	b.do(append([]chromedp.Action{network.Enable(), log.Enable(), runtime.Enable(), page.Enable(), emulation.SetFocusEmulationEnabled(true)}, actions...)...)
 	return b
 }
 
@@ -163,7 +163,33 @@ func value[T any](b *tab, script string) (v T) {
 // until waits for a script to be true.
 func (b *tab) until(script string) {
 	b.t.Helper()
-	b.do(chromedp.Poll(script, nil, chromedp.WithPollingTimeout(30*time.Second)))
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		var is bool
+		err := chromedp.Run(b.ctx, chromedp.Evaluate("!!("+script+")", &is)) // fails while a page is left for another
+		if is {
+			return
+		}
+		if time.Now().After(end) || b.ctx.Err() != nil {
+			var at, text string
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(b.ctx), 5*time.Second)
+			defer cancel()
+			_ = chromedp.Run(ctx, chromedp.Location(&at), chromedp.Evaluate(`document.querySelector("main").innerText.slice(-1500)`, &text))
+			b.t.Fatalf("at %s it never was that %s (%v)\n%s", at, script, err, text)
+		}
+	}
+}
+
+// click, press and fill are what a person does to the first element of a selector.
+func (b *tab) click(selector string) { b.t.Helper(); b.do(chromedp.Click(selector, chromedp.ByQuery)) }
+func (b *tab) press(selector, keys string) {
+	b.t.Helper()
+	b.do(chromedp.SendKeys(selector, keys, chromedp.ByQuery))
+}
+func (b *tab) fill(selector, text string) {
+	b.t.Helper()
+	b.do(chromedp.Focus(selector, chromedp.ByQuery), chromedp.ActionFunc(func(ctx context.Context) error {
+		return chromedp.Evaluate(fmt.Sprintf(`document.querySelector(%q).select()`, selector), nil).Do(ctx)
+	}), chromedp.ActionFunc(func(ctx context.Context) error { return input.InsertText(text).Do(ctx) }))
 }
 
 // consolePages are all there are, for a yard with this job.
@@ -282,7 +308,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		y := newYard(t, yardConfig{})
 		b := openTab(t, browser, y.console)
 		b.open("/playground")
-		b.do(chromedp.SetValue(`[name=repo]`, ""), chromedp.SendKeys(`[name=repo]`, "acme/ml"))
+		b.fill(`[name=repo]`, "acme/ml")
 		for _, labels := range []string{"self-hosted,linux,gpu,cpu=8", "self-hosted,linx", "self-hosted,linux,x64,arm64", "ubuntu-latest", "yard=7/linux/gpu"} {
 			var out, errs bytes.Buffer
 			run(t.Context(), []string{"explain", "--rules", y.rules, "--repo", "acme/ml", "--labels", labels, "--format", "json"}, nil, &out, &errs)
@@ -290,7 +316,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 			if err := json.Unmarshal(out.Bytes(), &want); err != nil {
 				t.Fatalf("explain %s: %v: %s%s", labels, err, out.String(), errs.String())
 			}
-			b.do(chromedp.SetValue(`[name=labels]`, ""), chromedp.SendKeys(`[name=labels]`, labels))
+			b.fill(`[name=labels]`, labels)
 			b.until(fmt.Sprintf(`document.querySelector("#answer .verdict")?.innerText.replace(/\s+/g, " ").trim() === %s`, quoted(string(want.Outcome)+" "+router.Printable(want.Reason))))
 			for _, step := range want.Trace {
 				if text := value[string](b, `document.querySelector("#answer").innerText`); !strings.Contains(text, step.Rule) || !strings.Contains(text, router.Printable(step.Why)) {
@@ -311,23 +337,24 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		b.until(`document.querySelector("#editor .cm-content") !== null`)
 		write := func(b *tab, text string) {
 			b.t.Helper()
-			b.do(chromedp.Click("#editor .cm-content"), chromedp.KeyEvent("a", chromedp.KeyModifiers(2)), chromedp.ActionFunc(func(ctx context.Context) error {
-				return insert(ctx, text)
-			}))
+			b.click("#editor .cm-line")
+			b.do(ctrlA(), input.InsertText(text))
 		}
 		src := string(demoRules)
 		bad := strings.Replace(src, "jobspec: docker-linux", "jobspecs: docker-linux", 1)
 		line := 1 + strings.Count(bad[:strings.Index(bad, "jobspecs:")], "\n")
 		write(b, bad)
 		b.until(fmt.Sprintf(`document.querySelector('#diagnostics .finding[data-line="%d"]')?.innerText.includes("jobspecs")`, line))
+		b.click(fmt.Sprintf(`#diagnostics .finding[data-line="%d"] .place`, line)) // leads to it
 		b.until(`document.querySelector("#editor .cm-lint-marker-error, #editor .cm-lintRange-error") !== null`)
 
 		good := strings.Replace(src, "  - name: linux\n", "  - name: penguin\n", 1)
-		good = strings.ReplaceAll(strings.ReplaceAll(good, "rule: linux,", "rule: penguin,"), "rule: linux }", "rule: penguin }")
+		good = strings.NewReplacer("rule: linux-release", "rule: linux-release", "rule: linux", "rule: penguin").Replace(good)
 		write(b, good)
 		b.until(`document.querySelector("#diagnostics")?.innerText.includes("Good")`)
 		other.open("/rules")
-		b.do(chromedp.SetValue(`[name=note]`, "call it by its bird"), chromedp.Click("#apply"))
+		b.fill(`[name=note]`, "call it by its bird")
+		b.click("#apply")
 		b.until(`document.querySelector("[role=status]")?.innerText !== undefined && location.search.includes("applied")`)
 		if got, _ := os.ReadFile(y.rules); string(got) != good {
 			t.Errorf("the file is not what was applied")
@@ -338,7 +365,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		write(other, strings.Replace(src, "version: 1", "version: 1 # mine", 1))
 		other.until(`document.querySelector("#diagnostics")?.innerText.includes("Good")`)
 		other.expect("409")
-		other.do(chromedp.Click("#apply"))
+		other.click("#apply")
 		other.until(`document.querySelector("#conflict") !== null`)
 		if got, _ := os.ReadFile(y.rules); string(got) != good {
 			t.Errorf("the second overwrote the first")
@@ -348,9 +375,9 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		}
 
 		b.open("/rules/versions")
-		b.do(chromedp.Click(`a[href="/rules/versions/1"]`))
+		b.click(`a[href="/rules/versions/1"]`)
 		b.until(`document.querySelector('form[action$="/put-back"] button') !== null`)
-		b.do(chromedp.Click(`form[action$="/put-back"] button`))
+		b.click(`form[action$="/put-back"] button`)
 		b.until(`location.search.includes("done=back")`)
 		if got, _ := os.ReadFile(y.rules); string(got) != src {
 			t.Errorf("the file is not what it was")
@@ -364,7 +391,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		b := openTab(t, browser, y.console)
 		b.open("/jobs")
 		b.until(`location.pathname === "/login"`)
-		b.do(chromedp.SendKeys("#token", "look"+kb.Enter))
+		b.press("#token", "look"+kb.Enter)
 		b.until(`location.pathname === "/jobs"`)
 		for _, path := range consolePages(job) {
 			if path == "/audit" {
@@ -386,7 +413,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 			fmt.Sprintf("/jobs/%d/retry", job), fmt.Sprintf("/jobs/%d/cancel", job), fmt.Sprintf("/runners/gha-%d-1/stop", job), "/rules/versions/1/put-back", "/rules",
 			fmt.Sprintf("/api/v1/jobs/%d/cancel", job), fmt.Sprintf("/api/v1/runners/gha-%d-1/stop", job), "/api/v1/sync",
 		} {
-			script := fmt.Sprintf(`fetch(%q, {method: "POST", headers: {"Content-Type": "application/x-www-form-urlencoded"}, body: "do=apply&base=x&name=rules.yaml&source=version:+1"}).then((r) => r.status)`, path)
+			script := fmt.Sprintf(`fetch(%q, {method: "POST", headers: {"Content-Type": "application/x-www-form-urlencoded"}, body: "do=apply&days=7&base=x&name=rules.yaml&source=version:+1"}).then((r) => r.status)`, path)
 			var status int
 			b.do(chromedp.Evaluate(script, &status, func(p *runtime.EvaluateParams) *runtime.EvaluateParams { return p.WithAwaitPromise(true) }))
 			if status != 403 {
@@ -399,7 +426,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		if j, err := y.store.Job(t.Context(), job); err != nil || j.State != router.Dispatched {
 			t.Errorf("the job is %v, %v", j.State, err)
 		}
-		b.do(chromedp.Click(`form[action="/logout"] button`))
+		b.click(`form[action="/logout"] button`)
 		b.until(`location.pathname === "/login"`)
 	})
 
@@ -425,11 +452,11 @@ func TestTheConsoleInABrowser(t *testing.T) {
 				t.Errorf("Tab does not reach %s: %q", want, stops)
 			}
 		}
-		b.do(chromedp.Focus(`nav a[href="/jobs"]`), chromedp.KeyEvent(kb.Enter))
+		b.do(chromedp.Focus(`nav a[href="/jobs"]`, chromedp.ByQuery), chromedp.KeyEvent(kb.Enter))
 		b.until(`location.pathname === "/jobs"`)
 		b.open("/rules")
 		b.until(`document.querySelector("#editor .cm-content") !== null`)
-		b.do(chromedp.Focus("#editor .cm-content"), chromedp.KeyEvent(kb.Escape), chromedp.KeyEvent(kb.Tab))
+		b.do(chromedp.Focus("#editor .cm-content", chromedp.ByQuery), chromedp.KeyEvent(kb.Escape), chromedp.KeyEvent(kb.Tab))
 		b.until(`!document.activeElement.closest(".cm-editor")`)
 	})
 
@@ -439,7 +466,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		b := openTab(t, browser, y.console, emulation.SetScriptExecutionDisabled(true))
 		text := func(selector string) (s string) {
 			t.Helper()
-			b.do(chromedp.Text(selector, &s))
+			b.do(chromedp.Text(selector, &s, chromedp.ByQuery))
 			return s
 		}
 		for _, path := range consolePages(job) {
@@ -449,12 +476,15 @@ func TestTheConsoleInABrowser(t *testing.T) {
 			}
 		}
 		b.open("/playground")
-		b.do(chromedp.SendKeys(`[name=labels]`, "self-hosted, linux"+kb.Enter), chromedp.WaitVisible(".verdict"))
+		b.press(`[name=labels]`, "self-hosted, linux"+kb.Enter)
+		b.do(chromedp.WaitVisible(".verdict", chromedp.ByQuery))
 		if got := text(".verdict"); !strings.Contains(got, "routed") {
 			t.Errorf("the playground says %s", got)
 		}
 		b.open("/rules")
-		b.do(chromedp.SetValue(`textarea[name=source]`, "version: 1\nrules: 7\n"), chromedp.Click("#check"), chromedp.WaitVisible(".finding"))
+		b.do(chromedp.Focus(`textarea[name=source]`, chromedp.ByQuery), ctrlA("selectAll"), input.InsertText("version: 1\nrules: 7\n"))
+		b.click("#check")
+		b.do(chromedp.WaitVisible(".finding", chromedp.ByQuery))
 		if got := text("#diagnostics"); !strings.Contains(got, ":2:") {
 			t.Errorf("the fault is said as %s", got)
 		}
@@ -505,11 +535,10 @@ func quoted(s string) string {
 	return string(b)
 }
 
-// insert types a text at once, as a paste does.
-func insert(ctx context.Context, text string) error {
-	c := chromedp.FromContext(ctx)
-	if c == nil || c.Target == nil {
-		return errors.New("no tab")
+// ctrlA is Ctrl+A, with what it means to a field of the browser's own.
+func ctrlA(commands ...string) chromedp.Action {
+	key := func(k input.KeyType) *input.DispatchKeyEventParams {
+		return input.DispatchKeyEvent(k).WithModifiers(input.ModifierCtrl).WithKey("a").WithCode("KeyA").WithWindowsVirtualKeyCode('A')
 	}
-	return c.Target.Execute(ctx, "Input.insertText", map[string]string{"text": text}, nil)
+	return chromedp.Tasks{key(input.KeyRawDown).WithCommands(commands), key(input.KeyUp)}
 }
