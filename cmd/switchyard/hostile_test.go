@@ -1,0 +1,255 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode"
+
+	"golang.org/x/net/html"
+
+	"switchyard/router"
+	"switchyard/router/githubsim"
+)
+
+// strangers has markup, a script, escapes of a terminal, marks that turn the
+// direction of writing, NUL, and what would be a line of its own in a log.
+const strangers = `"><script>boom()</script><img src=x onerror=boom()></td></table>'{{7}}` + "`boom`" +
+	"\x1b[31mred\x1b]0;title\x07\u202eturned\u2066\u200f\x00\x01\x9b\r\nlevel=ERROR msg=forged\u2028"
+
+// A locked buffer is written by a logger and read by a test.
+type locked struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *locked) lines() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Split(strings.TrimSuffix(l.b.String(), "\n"), "\n")
+}
+
+// unprintable is the first character of s that does something instead of
+// being seen; a line may end.
+func unprintable(s string) string {
+	for _, r := range s {
+		if r != '\n' && r != '\t' && unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == '\u2028' || r == '\u2029' {
+			return fmt.Sprintf("%U", r)
+		}
+	}
+	return ""
+}
+
+// Strangers' strings come by the webhook, and are text on every page, in every
+// answer, in the logs and on a terminal.
+func TestStrangersStringsAreText(t *testing.T) {
+	var jsonLog, textLog locked
+	y := newYard(t, yardConfig{log: slog.New(slog.NewMultiHandler(
+		slog.NewJSONHandler(&jsonLog, &slog.HandlerOptions{Level: slog.LevelDebug}),
+		slog.NewTextHandler(&textLog, &slog.HandlerOptions{Level: slog.LevelDebug}),
+	))})
+	stream := follow(t, y.console+"/api/v1/events")
+	long := strings.Repeat("longname", 1250)
+	linux := []string{"self-hosted", "linux"}
+	var ids []int64
+	for _, s := range []string{strangers, long} {
+		spec := func(labels ...string) githubsim.JobSpec {
+			return githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Name: s, Workflow: s, Branch: s, Sender: s, Labels: labels, Duration: time.Hour}
+		}
+		ids = append(ids,
+			y.queue(spec(append(linux, "gpus=8")...), router.Dispatched),
+			y.queue(spec(append(linux, "x64")...), router.Running),
+			y.queue(spec(append(linux, s)...), router.Unroutable),
+			y.queue(spec(append(linux, "zone="+s)...), router.Unroutable),
+			y.queue(spec(s), router.Ignored),
+		)
+		// What no repository of GitHub's is called is refused at the door, or is text, too.
+		odd := spec(linux...)
+		odd.Owner, odd.Repo = s, s
+		_ = y.github.Queue(t.Context(), odd)
+	}
+	y.until(func() error {
+		runners, err := y.store.Runners(t.Context(), ids[0])
+		if err == nil && (len(runners) == 0 || runners[0].Unplaced == nil) {
+			err = fmt.Errorf("Nomad did not say why job %d has no node", ids[0])
+		}
+		return err
+	})
+
+	get := func(path string) (body string, contentType string) {
+		t.Helper()
+		resp, err := http.Get(y.console + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode >= 500 {
+			t.Errorf("GET %.100s = %s, %v", path, resp.Status, err)
+		}
+		return string(b), resp.Header.Get("Content-Type")
+	}
+
+	pages := []string{"/", "/jobs", "/runners", "/labels", "/playground", "/rules", "/fleet", "/audit"}
+	for _, id := range ids {
+		pages = append(pages, fmt.Sprintf("/jobs/%d", id))
+	}
+	for _, s := range []string{strangers, long[:900], long} {
+		q := url.QueryEscape(s)
+		pages = append(pages, "/jobs?label="+q, "/jobs?repo="+q, "/jobs?rule="+q, "/jobs?state="+q, "/labels?q="+q, "/fleet?rule="+q, "/runners?state="+q, "/runners?cursor="+q,
+			"/playground?repo=acme/web&labels=self-hosted,linux,"+q, "/playground?repo="+q+"&labels=linux", "/playground?repo=acme/web&labels=linux&visibility="+q+"&branch="+q+"&sender="+q+"&host="+q, "/"+url.PathEscape(s))
+	}
+	shown := 0
+	for _, path := range pages {
+		body, contentType := get(path)
+		if !strings.HasPrefix(contentType, "text/html") {
+			t.Errorf("GET %.100s is %s", path, contentType)
+		}
+		if at := unprintable(strings.ReplaceAll(body, "\u202f", "")); at != "" {
+			t.Errorf("GET %.100s has a raw %s", path, at)
+		}
+		if len(body) > 200_000 {
+			t.Errorf("GET %.100s has %d bytes", path, len(body))
+		}
+		if strings.Contains(body, "boom()") {
+			shown++
+		}
+		for _, fault := range strangersMarkup(t, body) {
+			t.Errorf("GET %.100s: %s", path, fault)
+		}
+	}
+	if shown < 10 {
+		t.Errorf("only %d pages show the strings: they did not come this far", shown)
+	}
+
+	api := []string{"/jobs", "/runners", "/labels", "/rules", "/rules/list", "/fleet", "/audit", "/jobs?label=" + url.QueryEscape(strangers), "/jobs?cursor=" + url.QueryEscape(strangers)}
+	for _, id := range ids {
+		api = append(api, fmt.Sprintf("/jobs/%d", id))
+	}
+	for _, path := range api {
+		body, contentType := get("/api/v1" + path)
+		if !json.Valid([]byte(body)) || !strings.Contains(contentType, "json") || strings.ContainsAny(body, "<\x1b\x00") {
+			t.Errorf("GET /api/v1%.100s is %s, and no plain JSON: %.200s", path, contentType, body)
+		}
+	}
+
+	events := stream()
+	if len(events) == 0 {
+		t.Error("the stream of changes has nothing")
+	}
+	for _, line := range events {
+		if at := unprintable(line); at != "" || strings.ContainsAny(line, "<") {
+			t.Errorf("the stream has a raw %s: %.200q", at, line)
+		}
+	}
+
+	t.Setenv(envName("server"), y.console)
+	for _, args := range [][]string{
+		{"jobs", "list"}, {"jobs", "show", fmt.Sprint(ids[0])}, {"jobs", "show", fmt.Sprint(ids[1])}, {"jobs", "show", fmt.Sprint(ids[2])}, {"jobs", "show", fmt.Sprint(ids[3])}, {"jobs", "show", fmt.Sprint(ids[4])},
+		{"jobs", "list", "--label", strangers}, {"runners"}, {"fleet"}, {"audit"},
+		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux," + strings.ReplaceAll(strangers, "\x00", "")},
+		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux", "--branch", strangers, "--render", "json"},
+	} {
+		var out, errs bytes.Buffer
+		run(t.Context(), args, nil, &out, &errs)
+		if at := unprintable(out.String() + errs.String()); at != "" {
+			t.Errorf("switchyard %.60q prints a raw %s:\n%.2000q", args, at, out.String()+errs.String())
+		}
+		if strings.Contains(out.String()+errs.String(), "\nlevel=ERROR") {
+			t.Errorf("switchyard %.60q prints a line that a stranger made", args)
+		}
+		if out.Len()+errs.Len() == 0 {
+			t.Errorf("switchyard %.60q says nothing", args)
+		}
+	}
+	for _, line := range jsonLog.lines() {
+		if !json.Valid([]byte(line)) || strings.ContainsAny(line, "\x1b\x00\r") {
+			t.Errorf("a line of the JSON log: %.300q", line)
+		}
+	}
+	for _, line := range textLog.lines() {
+		if !strings.HasPrefix(line, "time=") || unprintable(line) != "" {
+			t.Errorf("a line of the text log: %.300q", line)
+		}
+	}
+}
+
+// strangersMarkup is what of a page no template has: it was born of a text.
+func strangersMarkup(t *testing.T, page string) (faults []string) {
+	t.Helper()
+	doc, err := html.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range doc.Descendants() {
+		if n.Type == html.CommentNode {
+			faults = append(faults, "a comment: "+n.Data)
+		}
+		if n.Type != html.ElementNode {
+			continue
+		}
+		for _, a := range n.Attr {
+			switch a.Key {
+			case "src":
+				if !strings.HasPrefix(a.Val, "/assets/") {
+					faults = append(faults, fmt.Sprintf("<%s src=%.100q>", n.Data, a.Val))
+				}
+			case "href", "action", "formaction":
+				if u, err := url.Parse(a.Val); err != nil || u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https" {
+					faults = append(faults, fmt.Sprintf("<%s %s=%.100q>", n.Data, a.Key, a.Val))
+				}
+			}
+			if strings.HasPrefix(a.Key, "on") || a.Key == "style" || strings.ContainsAny(a.Key, "<>\"'`(){}") {
+				faults = append(faults, fmt.Sprintf("<%s %s=%.100q>", n.Data, a.Key, a.Val))
+			}
+		}
+		if n.Data == "script" && (n.FirstChild != nil || len(n.Attr) == 0) {
+			faults = append(faults, "a script that stands in the page")
+		}
+	}
+	return faults
+}
+
+// follow reads server-sent events until the lines so far are asked for.
+func follow(t *testing.T, address string) (lines func() []string) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for s := bufio.NewScanner(resp.Body); s.Scan(); {
+			got = append(got, s.Text())
+		}
+	}()
+	return func() []string {
+		cancel()
+		<-done
+		resp.Body.Close()
+		return got
+	}
+}
