@@ -239,7 +239,8 @@ func TestTheCookieIsOfThisHostOverTLS(t *testing.T) {
 func TestTheLogInGoesToThisServerOnly(t *testing.T) {
 	s := guarded(t)
 	for next, want := range map[string]string{
-		"https://evil.example/": "/", "//evil.example": "/", `/\evil.example`: "/", "/\t/evil.example": "/", "/\n/evil.example": "/", "/login?next=/": "/", "": "/", "/jobs/1": "/jobs/1",
+		"https://evil.example/": "/", "//evil.example": "/", `/\evil.example`: "/", "/\t/evil.example": "/", "/\n/evil.example": "/",
+		"/jobs?label=" + strings.Repeat("x", 3000): "/", "/jobs?label=%09a+b": "/jobs?label=%09a+b", "/login?next=/": "/", "": "/", "/jobs/1": "/jobs/1",
 	} {
 		if got := s.ask("POST", "/login", "", form("token", "viewer", "next", next)).Header().Get("Location"); got != want {
 			t.Errorf("next=%q goes to %q, want %q", next, got, want)

@@ -170,10 +170,13 @@ func (l *limited) Error() string {
 	return fmt.Sprintf("too many wrong tokens or log-ins came from here; try again in %s", took(l.wait))
 }
 
-// localPath is where to go after the log-in: a path of this server, or the first page.
+const maxNext = 2 << 10 // a log-in under way keeps where to go then
+
+// localPath is where to go after the log-in: a path of this server, or the
+// first page. Browsers drop tabs and line breaks from a URL, and read \ as /.
 func localPath(next string) string {
-	odd := func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f } // browsers leave some of these out, or read them as /
-	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsFunc(next, odd) || strings.HasPrefix(next, loginPath) {
+	odd := func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }
+	if !strings.HasPrefix(next, "/") || strings.HasPrefix(next, "//") || strings.ContainsFunc(next, odd) || strings.HasPrefix(next, loginPath) || len(next) > maxNext {
 		return "/"
 	}
 	return next
