@@ -347,7 +347,10 @@ func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 
 func TestAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start(quick)
+	w.start(func(c *router.Config) {
+		quick(c)
+		c.Idle = time.Hour // however slow the machine is, its runner is in time
+	})
 	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 300 * time.Millisecond})
 	w.await(id, in(router.Running))
 	w.deliveries(false)
