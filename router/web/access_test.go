@@ -330,6 +330,10 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 		{strings.Replace(good, "acme/*", "acme", 1), `access.yaml:2:112: repository "acme": want owner/name`},
 		{strings.Replace(good, "role: viewer", "role: editor", 1), "an editor changes the rules for all"},
 		{good + strings.Split(good, "\n")[1] + "\n", "access.yaml:3:13: there are two tokens named a"},
+		{good + strings.Replace(strings.Split(good, "\n")[1], "name: a", "name: b", 1) + "\n", "access.yaml:3:24: this is the token of a too"},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "[]", 1), "repos is empty"},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "", 1), "repos is empty"},
+		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1), "this is the hash of nothing"},
 		{"oidc:\n  issuer: http://login.example\n  client_id: x\n  url: https://yard.example\n  roles: [{group: a, role: viewer}]\n", "access.yaml:2:11: issuer"},
 		{"oidc:\n  issuer: https://login.example\n  url: https://yard.example/path\n", "access.yaml:3:8: url"},
 	} {

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -123,12 +124,22 @@ func (c *accessReader) fault(path, format string, args ...any) {
 	c.found = append(c.found, d)
 }
 
+// has reports whether there is anything at a path, if only null.
+func (c *accessReader) has(path string) bool {
+	at, err := yaml.PathString(path)
+	if err != nil || c.file == nil {
+		return false
+	}
+	node, err := at.FilterFile(c.file)
+	return err == nil && node != nil
+}
+
 func (c *accessReader) check() {
 	acc := &c.access
 	if len(acc.Tokens) == 0 && acc.OIDC == nil {
 		c.fault("$", "nobody may log in: want tokens or oidc")
 	}
-	names := map[string]bool{}
+	names, hashes := map[string]bool{}, map[Hash]string{}
 	for i, t := range acc.Tokens {
 		at := fmt.Sprintf("$.tokens[%d]", i)
 		switch {
@@ -141,6 +152,13 @@ func (c *accessReader) check() {
 		if t.SHA256 == (Hash{}) {
 			c.fault(at+".sha256", "a token needs its sha256; switchyard token makes both")
 		}
+		if t.SHA256 == sha256.Sum256(nil) {
+			c.fault(at+".sha256", "this is the hash of nothing, by which everybody would be in; switchyard token makes a token")
+		}
+		if other, ok := hashes[t.SHA256]; ok && t.SHA256 != (Hash{}) {
+			c.fault(at+".sha256", "this is the token of %s too: which of the roles would it have?", other)
+		}
+		hashes[t.SHA256] = t.Name
 		c.role(at, t.Role, t.Repos)
 	}
 	o := acc.OIDC
@@ -174,6 +192,9 @@ func (c *accessReader) role(at string, role Role, repos router.Scope) {
 	}
 	if repos != nil && role == Editor {
 		c.fault(at+".repos", "an editor changes the rules for all repositories: leave repos out, or make it an operator")
+	}
+	if len(repos) == 0 && c.has(at+".repos") {
+		c.fault(at+".repos", "repos is empty: leave it out for everything, or name what is seen")
 	}
 	if len(repos) > maxScope {
 		c.fault(at+".repos", "%d repositories: want at most %d; owner/* is all of an owner's", len(repos), maxScope)
