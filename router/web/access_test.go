@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"crypto/sha256"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -278,6 +279,27 @@ func TestGuessesAreLimited(t *testing.T) {
 	}
 	if got := s.ask("GET", "/api/v1/jobs", "viewer"); got.Code != http.StatusOK {
 		t.Errorf("a right token = %d, want 200", got.Code)
+	}
+}
+
+// A machine has a whole network of IPv6 addresses, and its next address is no way around.
+func TestGuessesFromOneNetworkAreLimitedTogether(t *testing.T) {
+	s := guarded(t)
+	from := func(address string) int {
+		return s.ask("GET", "/api/v1/jobs", "guess", func(req *http.Request) { req.RemoteAddr = address }).Code
+	}
+	for i := range 10 {
+		if got := from(fmt.Sprintf("[2001:db8::%x]:1", i)); got != http.StatusUnauthorized {
+			t.Fatalf("guess %d = %d, want 401", i+1, got)
+		}
+	}
+	if got := from("[2001:db8::ffff:1]:1"); got != http.StatusTooManyRequests {
+		t.Errorf("from another address of the network = %d, want 429", got)
+	}
+	for _, other := range []string{"[2001:db8:0:1::1]:1", "[::ffff:192.0.2.9]:1"} {
+		if got := from(other); got != http.StatusUnauthorized {
+			t.Errorf("from %s = %d, want 401", other, got)
+		}
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 const (
 	oidcTimeout  = 10 * time.Second
 	oidcPending  = 10 * time.Minute // for the log-in at the provider
-	maxPending   = 1000
+	maxPending   = 10_000           // more than guesses let begin meanwhile
 	maxGroups    = 1000
 	oidcCallback = loginPath + "/callback"
 	stateName    = "switchyard-login"
@@ -39,6 +39,7 @@ type logins struct {
 }
 
 type pendingLogin struct {
+	issuer                string
 	nonce, verifier, next string
 	begun                 time.Time
 }
@@ -110,7 +111,7 @@ func (a *api) goLogIn(w http.ResponseWriter, req *http.Request) {
 		a.away(w, req, err)
 		return
 	}
-	state, p := rand.Text(), pendingLogin{nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), next: localPath(req.FormValue("next")), begun: a.Now()}
+	state, p := rand.Text(), pendingLogin{issuer: o.Issuer, nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), next: localPath(req.FormValue("next")), begun: a.Now()}
 	if !a.logins.add(state, p) {
 		a.fail(w, req, refuse(http.StatusServiceUnavailable, "too many log in at the moment; try again in some minutes"))
 		return
@@ -167,6 +168,7 @@ func (a *api) cameBack(w http.ResponseWriter, req *http.Request) {
 	if bound { // who has not the cookie spends nothing
 		p, ok = a.logins.take(state, a.Now())
 	}
+	ok = ok && p.issuer == o.Issuer
 	http.SetCookie(w, newCookie(req, stateName, "", -1))
 	if !ok {
 		a.login(w, req, http.StatusBadRequest, "This log-in was not begun in this browser, or too long ago. Begin anew.")
@@ -189,7 +191,7 @@ func (a *api) cameBack(w http.ResponseWriter, req *http.Request) {
 		a.login(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. The roles stand in the server's --access file.", name, len(groups)))
 		return
 	}
-	a.sessions.begin(w, req, session{name: name, groups: groups}, a.Now())
+	a.sessions.begin(w, req, session{name: name, groups: groups, issuer: o.Issuer}, a.Now())
 	a.record(req, name, "log in", "", resultOK)
 	http.Redirect(w, req, p.next, http.StatusSeeOther)
 }

@@ -111,9 +111,9 @@ func (p *provider) loggedIn(s *server, change ...func(url.Values)) *httptest.Res
 	return s.ask("GET", "/login/callback?"+back.Encode(), "", cookies(begun))
 }
 
-func withOIDC(t *testing.T) (*provider, *server) {
+func withOIDC(t *testing.T, change ...func(*web.Config)) (*provider, *server) {
 	p := newProvider(t)
-	s := serve(t, func(c *web.Config) {
+	s := serve(t, append([]func(*web.Config){func(c *web.Config) {
 		acc := &web.Access{OIDC: &web.OIDC{
 			Issuer: p.URL, ClientID: "switchyard", URL: "http://yard.example",
 			Roles: []web.GroupRole{
@@ -123,7 +123,7 @@ func withOIDC(t *testing.T) (*provider, *server) {
 		}}
 		c.Access = func() (*web.Access, error) { return acc, nil }
 		c.Audit = c.Books.(placeless).Store
-	})
+	}}, change...)...)
 	return p, s
 }
 
@@ -198,6 +198,31 @@ func TestALogInThatIsNotRightIsNone(t *testing.T) {
 				t.Errorf("GET /jobs = %d, want the log-in", page.Code)
 			}
 		})
+	}
+}
+
+// The groups of one provider mean nothing at another, with whom the access file
+// replaces it while people are in or on their way.
+func TestALogInIsOfOneProvider(t *testing.T) {
+	var acc *web.Access
+	p, s := withOIDC(t, func(c *web.Config) {
+		acc, _ = c.Access()
+		c.Access = func() (*web.Access, error) { return acc, nil }
+	})
+	first, other := acc, *acc.OIDC
+	other.Issuer = newProvider(t).URL
+	p.claims = map[string]any{"email": "mona@acme.example", "groups": []string{"platform"}}
+	in := p.loggedIn(s)
+	late := p.loggedIn(s, func(url.Values) { acc = &web.Access{OIDC: &other} })
+	if late.Code != http.StatusBadRequest {
+		t.Errorf("an answer of the provider of before = %d, want 400", late.Code)
+	}
+	if got := s.ask("GET", "/api/v1/jobs", "", cookies(in)); got.Code != http.StatusUnauthorized {
+		t.Errorf("a session of the provider of before = %d, want 401", got.Code)
+	}
+	acc = first
+	if got := s.ask("GET", "/api/v1/jobs", "", cookies(in)); got.Code != http.StatusOK {
+		t.Errorf("a session of the provider of now = %d, want 200", got.Code)
 	}
 }
 

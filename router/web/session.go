@@ -5,8 +5,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +33,7 @@ type session struct {
 	name        string
 	token       Hash     // of who logged in by a token
 	groups      []string // of who logged in by OpenID Connect
+	issuer      string   // of the provider that says so
 	begun, used time.Time
 }
 
@@ -61,6 +62,9 @@ func (s *sessions) principal(req *http.Request, access *Access, now time.Time) P
 
 func (s *session) principal(access *Access) Principal {
 	if s.token == (Hash{}) {
+		if access.OIDC == nil || access.OIDC.Issuer != s.issuer {
+			return Principal{} // groups of another provider mean nothing here
+		}
 		return access.OIDC.principal(s.name, s.groups)
 	}
 	for _, t := range access.Tokens {
@@ -142,10 +146,7 @@ const (
 // take uses up one guess of the address that a request comes from; the error
 // says when there is another.
 func (g *guesses) take(req *http.Request) error {
-	host, _, err := net.SplitHostPort(req.RemoteAddr)
-	if err != nil {
-		host = req.RemoteAddr
-	}
+	host := source(req.RemoteAddr)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.all == nil || len(g.from) >= maxGuessers {
@@ -161,6 +162,22 @@ func (g *guesses) take(req *http.Request) error {
 		return &limited{guessEvery}
 	}
 	return nil
+}
+
+// source is the address that a request comes from; of IPv6, the network of it,
+// within which one machine has as many addresses as it likes.
+func source(remote string) string {
+	at, err := netip.ParseAddrPort(remote)
+	if err != nil {
+		return remote
+	}
+	addr := at.Addr().Unmap()
+	if addr.Is6() {
+		if network, err := addr.Prefix(64); err == nil {
+			return network.String()
+		}
+	}
+	return addr.String()
 }
 
 // limited is that somebody has to wait.
