@@ -177,7 +177,8 @@ func readSemver(text string) (terms []semverTerm, err error) {
 	for one := range strings.SplitSeq(text, ",") {
 		m := semverPattern.FindStringSubmatch(one)
 		if m == nil {
-			return nil, fmt.Errorf("Malformed constraint: %s", one) // in Nomad's words
+			//lint:ignore ST1005 it is in Nomad's words
+			return nil, fmt.Errorf("Malformed constraint: %s", one)
 		}
 		v, err := goversion.NewSemver(m[2])
 		if err != nil {
