@@ -124,10 +124,14 @@ var functions = template.FuncMap{
 
 // short is a stranger's text for a list: safe, and cut when it is long.
 func short(s string) string {
-	if r := []rune(s); len(r) > 120 {
-		s = string(r[:120]) + "…"
+	return router.Printable(shortened(s, 120))
+}
+
+func shortened(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
 	}
-	return router.Printable(s)
+	return s
 }
 
 // number writes a count with spaces between thousands.
@@ -224,7 +228,7 @@ func (a *api) form(do func(*http.Request) (string, error)) http.Handler {
 			return
 		}
 		goTo, err := do(req)
-		a.shelf.clear()
+		a.shelf.clear() // who changed something wants to see it
 		if err != nil {
 			a.fail(w, req, err)
 			return

@@ -99,10 +99,6 @@ func (a *api) fleetPage(req *http.Request) (any, error) {
 // fill makes what is shown of the fleet. terms, in lower case, are what rules
 // and nodes are looked for by.
 func (v *fleetView) fill(terms []string) {
-	found := func(texts ...string) bool {
-		all := strings.ToLower(strings.Join(texts, "\n"))
-		return !slices.ContainsFunc(terms, func(t string) bool { return !strings.Contains(all, t) })
-	}
 	var total, used router.NodeSize
 	columns := make([]int, len(v.Groups))
 	for i, g := range v.Groups {
@@ -125,7 +121,7 @@ func (v *fleetView) fill(terms []string) {
 	}
 	left := maxMatrix
 	for _, r := range v.Rules {
-		if !found(append([]string{r.Rule}, r.RunsOn...)...) {
+		if !found(terms, append([]string{r.Rule}, r.RunsOn...)...) {
 			continue
 		}
 		if left <= 0 {
@@ -151,7 +147,7 @@ func (v *fleetView) fill(terms []string) {
 		for i, d := range n.Devices {
 			devices[i] = d.Name
 		}
-		if !found(n.Name, n.Pool, n.Datacenter, n.Class, n.OS+"/"+n.Arch, n.State, strings.Join(n.Drivers, "\n"), strings.Join(devices, "\n")) {
+		if !found(terms, n.Name, n.Pool, n.Datacenter, n.Class, n.OS+"/"+n.Arch, n.State, strings.Join(n.Drivers, "\n"), strings.Join(devices, "\n")) {
 			continue
 		}
 		if len(v.Found) == maxNodes {
@@ -222,13 +218,6 @@ func plural(n int, one, many string) string {
 		return one
 	}
 	return many
-}
-
-func shortened(s string, most int) string {
-	if r := []rune(s); len(r) > most {
-		return string(r[:most]) + "…"
-	}
-	return s
 }
 
 func cpuUsed(used, total router.NodeSize) usedView {

@@ -128,11 +128,8 @@ func countLabels(set *rules.Set, demand []router.Demand) *labelUse {
 		}
 	}
 	for name, w := range waits {
-		slices.Sort(w)
-		use := l.entries[name]
-		if use.Started = len(w); use.Started > 0 {
-			use.P50, use.P95 = w[(len(w)-1)/2], w[(len(w)-1)*95/100]
-		}
+		use, q := l.entries[name], quantilesOf(w)
+		use.Started, use.P50, use.P95 = q.Jobs, q.P50, q.P95
 		l.entries[name] = use
 	}
 	return l
@@ -236,7 +233,12 @@ func (l labelView) has(terms []string) bool {
 	for _, t := range l.Rules {
 		said = append(said, t.Rule)
 	}
-	all := strings.ToLower(strings.Join(said, "\n"))
+	return found(terms, said...)
+}
+
+// found reports whether each of the terms, in lower case, stands in the texts.
+func found(terms []string, texts ...string) bool {
+	all := strings.ToLower(strings.Join(texts, "\n"))
 	return !slices.ContainsFunc(terms, func(t string) bool { return !strings.Contains(all, t) })
 }
 
