@@ -60,7 +60,7 @@ type usageOf struct {
 // hundred thousand, so that is done beside the pages, once for all who look:
 // meanwhile there are the counts of before, or nil. They are not to be changed.
 func (a *api) used(ctx context.Context, scope router.Scope) (*labelUse, error) {
-	key, set := fmt.Sprintf("%t %q", scope == nil, scope), a.App.Rules()
+	key, set := scopeKey(scope), a.App.Rules()
 	u := &a.usage
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -16,6 +16,7 @@ const (
 	nowOldest = 10 // jobs that wait longest
 	nowRules  = 40 // rules with most to do
 	nowHours  = 24
+	dayShare  = 20 // times as long as it took to make, the last day is shown
 )
 
 // waitBands are those of the picture of the last day.
@@ -153,7 +154,7 @@ func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, erro
 		return nil, err
 	}
 	// This alone is long, and may be a little old.
-	day, err := a.day.get(ctx, scope, func(ctx context.Context) (*lastDay, error) {
+	day, err := a.day.get(ctx, scopeKey(scope), a.Now, dayShare, func(ctx context.Context) (*lastDay, error) {
 		started, err := a.Books.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
 		if err != nil {
 			return nil, err

@@ -10,55 +10,67 @@ import (
 )
 
 const (
-	sharedFresh  = 2 * time.Second // for so long at least all are shown the same
-	sharedShare  = 20              // and for so many times as long as it took to make
-	sharedScopes = 100             // as many are kept
+	sharedFresh = time.Second // for so long at least all are shown the same
+	sharedKeys  = 100         // as many are kept
 )
 
-// shared keeps what is worked out of the books for each scope, so that many
-// who look cost one reading. The zero value is ready.
+// shared keeps what is made once for all who ask for it under the same key. The
+// zero value is ready.
 type shared[T any] struct {
-	mu      sync.Mutex
-	byScope map[string]*sharedValue[T]
+	mu    sync.Mutex
+	byKey map[string]*sharedValue[T]
 }
 
 type sharedValue[T any] struct {
 	mu    sync.Mutex // held while it is made
 	value T
+	err   error
 	until time.Time // zero: it was never made
 }
 
-// get returns what make returns, or returned a while ago. It is not to be
-// changed. make goes on when who asks goes away, as others may wait for it.
-func (s *shared[T]) get(ctx context.Context, scope router.Scope, make func(context.Context) (T, error)) (T, error) {
-	v := s.of(fmt.Sprintf("%t %q", scope == nil, scope))
+// get returns what make returns, or returned a while ago: sharedFresh, or that
+// many times as long as it took to make. It is not to be changed. make goes on
+// when who asks goes away, as others may wait for it.
+func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, times int, make func(context.Context) (T, error)) (T, error) {
+	asked := now()
+	v := s.of(key)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	began := time.Now()
-	if began.Before(v.until) {
-		return v.value, nil
+	if asked.Before(v.until) {
+		return v.value, v.err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	made, err := make(ctx)
-	if err != nil {
-		return made, err
+	began := now()
+	v.value, v.err = make(ctx)
+	fresh := sharedFresh
+	if v.err == nil {
+		fresh = max(fresh, time.Duration(times)*now().Sub(began))
 	}
-	now := time.Now()
-	v.value, v.until = made, now.Add(max(sharedFresh, sharedShare*now.Sub(began)))
-	return made, nil
+	v.until = began.Add(fresh)
+	return v.value, v.err
 }
 
 func (s *shared[T]) of(key string) *sharedValue[T] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := s.byScope[key]
+	v := s.byKey[key]
 	if v == nil {
-		if s.byScope == nil || len(s.byScope) >= sharedScopes {
-			s.byScope = map[string]*sharedValue[T]{}
+		if s.byKey == nil || len(s.byKey) >= sharedKeys {
+			s.byKey = map[string]*sharedValue[T]{}
 		}
 		v = &sharedValue[T]{}
-		s.byScope[key] = v
+		s.byKey[key] = v
 	}
 	return v
 }
+
+// clear has all be made anew.
+func (s *shared[T]) clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byKey = nil
+}
+
+// scopeKey differs for scopes that differ.
+func scopeKey(s router.Scope) string { return fmt.Sprintf("%t %q", s == nil, s) }

@@ -122,7 +122,7 @@ type api struct {
 	usage    usage
 	day      shared[*lastDay]
 	drafts   chan struct{} // holds one for each draft that is looked at
-	shelf    shelf
+	shelf    shared[content]
 }
 
 func (a *api) router() *mux.Router {
