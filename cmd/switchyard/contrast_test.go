@@ -9,7 +9,7 @@ import (
 )
 
 // All that is read on a page has a contrast of 4.5 to what is behind it, in
-// light and in dark (WCAG 2.2, 1.4.3); the mark of the focus has 3 (1.4.11).
+// light and in dark (WCAG 2.2, 1.4.3); the mark of the focus and the edges of fields have 3 (1.4.11).
 func TestTheColoursCanBeRead(t *testing.T) {
 	css, err := os.ReadFile("../../router/web/assets/app.css")
 	if err != nil {
@@ -36,6 +36,8 @@ func TestTheColoursCanBeRead(t *testing.T) {
 		}
 		want("focus", back, 3)
 	}
+	want("edge", "bg", 3)
+	want("edge", "card", 3)
 	want("accent-text", "accent", 4.5)
 }
 

@@ -1,11 +1,9 @@
 package web_test
 
 import (
-	"math"
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 )
@@ -27,53 +25,6 @@ func readAll(t *testing.T, patterns ...string) string {
 		}
 	}
 	return all.String()
-}
-
-// Text is told from what it stands on as WCAG's level AA asks (1.4.3), and so
-// are the edges of fields (1.4.11), in the light and in the dark.
-func TestColoursAreToldApart(t *testing.T) {
-	luminance := func(hex string) (l float64) {
-		for i, weight := range []float64{0.2126, 0.7152, 0.0722} {
-			n, err := strconv.ParseUint(hex[2*i:2*i+2], 16, 8)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c := float64(n) / 255
-			if c <= 0.04045 {
-				c /= 12.92
-			} else {
-				c = math.Pow((c+0.055)/1.055, 2.4)
-			}
-			l += weight * c
-		}
-		return l
-	}
-	colours := map[string][2]string{}
-	for _, m := range regexp.MustCompile(`--([a-z-]+): light-dark\(#([0-9a-f]{6}), #([0-9a-f]{6})\)`).FindAllStringSubmatch(readAll(t, "assets/app.css"), -1) {
-		colours[m[1]] = [2]string{m[2], m[3]}
-	}
-	for _, c := range []struct {
-		ink, paper string
-		least      float64
-	}{
-		{"text good busy wait bad soft accent", "bg card raised", 4.5},
-		{"accent-text", "accent", 4.5},
-		{"edge focus", "bg card", 3},
-	} {
-		for ink := range strings.FieldsSeq(c.ink) {
-			for paper := range strings.FieldsSeq(c.paper) {
-				for i, scheme := range []string{"light", "dark"} {
-					if colours[ink][i] == "" || colours[paper][i] == "" {
-						t.Fatalf("app.css has no --%s or no --%s", ink, paper)
-					}
-					a, b := luminance(colours[ink][i]), luminance(colours[paper][i])
-					if got := (max(a, b) + 0.05) / (min(a, b) + 0.05); got < c.least {
-						t.Errorf("%s: --%s on --%s has a contrast of %.2f, want %.1f", scheme, ink, paper, got, c.least)
-					}
-				}
-			}
-		}
-	}
 }
 
 // What no page has needs no look.
