@@ -3,7 +3,7 @@ package router
 import "strings"
 
 // A Scope is the repositories that somebody may see, each as owner/name or
-// owner/*, with HOST/ before it when it is not on the first GitHub. They are
+// owner/*, on every GitHub, or with HOST/ before it on that one. They are
 // compared without case. nil: all repositories; empty, but not nil: none.
 type Scope []string
 

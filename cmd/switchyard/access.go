@@ -120,8 +120,10 @@ func tokenCommand() *cobra.Command {
 		Use:   "token NAME [--role ROLE] [--repos OWNER/*,…]",
 		Short: "Make a token for the console and the API",
 		Long: `Token prints a new token on standard error, once, and on standard output the
-entry of it for the server's --access file, which holds its hash only.`,
-		Example: "  switchyard token grafana --role viewer --repos 'acme/*' >> access.yaml",
+entry of it for the server's --access file, which holds its hash only. Entries
+stand below a line "tokens:", with which a new file begins. A running server
+takes the changed file by itself.`,
+		Example: "  echo tokens: > access.yaml\n  switchyard token grafana --role viewer --repos 'acme/*' >> access.yaml",
 		Args:    exactlyOne("name of who gets the token", "switchyard token grafana --role viewer"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			token := "syt_" + rand.Text() + rand.Text()
@@ -145,7 +147,7 @@ entry of it for the server's --access file, which holds its hash only.`,
 			return err
 		},
 	}
-	cmd.Flags().TextVar(&role, "role", web.Viewer, "viewer, operator or editor")
-	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that are seen: owner/name or owner/*; all without")
+	cmd.Flags().TextVar(&role, "role", web.Viewer, "`role`: viewer, operator or editor")
+	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that are seen: owner/name, owner/* or host/owner/name; all without")
 	return cmd
 }

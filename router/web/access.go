@@ -96,7 +96,7 @@ func (a *api) only(role Role, next http.Handler) http.Handler {
 		case p.Role >= role:
 			next.ServeHTTP(w, req)
 		case p.Role != 0:
-			a.fail(w, req, refuse(http.StatusForbidden, "%s is a %s; this needs the role %s", p.Name, p.Role, role))
+			a.fail(w, req, refuse(http.StatusForbidden, "%s has the role %s; this needs the role %s", p.Name, p.Role, role))
 		case page(req) && req.Method != http.MethodPost:
 			http.Redirect(w, req, loginPath+"?"+url.Values{"next": {req.URL.RequestURI()}}.Encode(), http.StatusSeeOther)
 		default:

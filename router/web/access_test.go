@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -346,6 +347,7 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 	}
 	for _, c := range []struct{ src, want string }{
 		{"", "access.yaml:1:1: nobody may log in: want tokens or oidc"},
+		{strings.TrimPrefix(good, "tokens:\n"), "access.yaml:1:3: the entries of tokens stand below a line tokens:, which is missing"},
 		{"tokens: [{nam: a}]", `access.yaml:1:11: unknown field "nam"`},
 		{"tokens:\n  - name: a\n    sha256: 12\n    role: viewer\n", "access.yaml:3:13: want the SHA-256"},
 		{"tokens:\n  - name: a\n    role: admin\n", `access.yaml:3:11: role "admin": want viewer, operator or editor`},
@@ -363,5 +365,19 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 		if found, ok := err.(rules.Diagnostics); !ok || !strings.Contains(found.Error(), c.want) {
 			t.Errorf("ParseAccess(%q) = %v, want %q", c.src, err, c.want)
 		}
+	}
+}
+
+// What the README has for an access file is one.
+func TestTheAccessFileOfTheREADME(t *testing.T) {
+	src, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(src), "```yaml\noidc:")
+	block, _, _ = strings.Cut(block, "```")
+	acc, err := web.ParseAccess("README.md", []byte("oidc:"+block))
+	if err != nil || len(acc.Tokens) == 0 || acc.OIDC == nil {
+		t.Errorf("ParseAccess = %+v, %v", acc, err)
 	}
 }

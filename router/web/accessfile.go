@@ -84,6 +84,12 @@ func ParseAccess(name string, src []byte) (*Access, error) {
 	file, err := parser.ParseBytes(src, 0)
 	if err == nil {
 		c.file = file
+		if len(file.Docs) > 0 {
+			if list, ok := file.Docs[0].Body.(*ast.SequenceNode); ok {
+				at := list.GetToken().Position
+				return nil, rules.Diagnostics{{File: name, Line: at.Line, Column: at.Column, Message: "the entries of tokens stand below a line tokens:, which is missing"}}
+			}
+		}
 		err = yaml.NewDecoder(bytes.NewReader(src), yaml.Strict()).Decode(&c.access)
 	}
 	if err != nil && !errors.Is(err, io.EOF) { // that of an empty file

@@ -231,7 +231,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 func (a *api) mayApply(req *http.Request) error {
 	switch who := who(req.Context()); {
 	case who.Role < Editor:
-		return refuse(http.StatusForbidden, "%s is a %s; this needs the role %s", who.Name, who.Role, Editor)
+		return refuse(http.StatusForbidden, "%s has the role %s; this needs the role %s", who.Name, who.Role, Editor)
 	case !a.AllowEdit:
 		return refuse(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
 	}
