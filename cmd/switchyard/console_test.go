@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -506,7 +507,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 					b.open(path)
 					b.do(chromedp.Sleep(300*time.Millisecond), chromedp.FullScreenshot(&png, 100))
 					name := strings.Trim(strings.NewReplacer("/", "_", "?", "_", "%", "", "&", "_", "=", "").Replace(path), "_")
-					if err := os.WriteFile(filepath.Join(*screenshots, fmt.Sprintf("%s-%d-%s.png", max(name, "now"), width, scheme)), png, 0o600); err != nil {
+					if err := os.WriteFile(filepath.Join(*screenshots, fmt.Sprintf("%s-%d-%s.png", cmp.Or(name, "now"), width, scheme)), png, 0o600); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -524,7 +525,16 @@ func (y *yard) crowd() {
 			Name: name, Workflow: "A workflow with a long name, too", Labels: []string{"self-hosted", "linux", "large", fmt.Sprintf("run-%d", 900000000+i), "zone=tokyo-a"}, Duration: time.Hour,
 		})
 	}
-	time.Sleep(3 * time.Second)
+	y.until(func() error {
+		if n := len(y.github.Jobs()); n < 60 {
+			return fmt.Errorf("%d jobs", n)
+		}
+		counts, err := y.store.Counts(y.t.Context())
+		if err == nil && counts[router.Queued] > 0 {
+			err = fmt.Errorf("%d jobs are not decided yet", counts[router.Queued])
+		}
+		return err
+	})
 }
 
 func quoted(s string) string {
