@@ -319,8 +319,11 @@ func phases(d JobDetail, open bool, now time.Time) []phase {
 			until = *points[i+1].at
 		}
 		ph := phase{Name: p.name, Class: p.class, From: *p.at, Took: took(until.Sub(*p.at)), Open: last && open}
-		if ph.Open && p.class == "running" {
+		switch {
+		case ph.Open && p.class == "running":
 			ph.Name = "it runs"
+		case last && !open && p.class != "running": // what it waited for never came
+			ph.Name = "until it was " + string(j.State)
 		}
 		list = append(list, ph)
 		lengths = append(lengths, max(0, until.Sub(*p.at).Seconds()))

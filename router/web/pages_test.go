@@ -117,6 +117,7 @@ func TestAJobsPageHasItsLifeAndItsFunnel(t *testing.T) {
 		"<strong>5 h</strong> <span class=\"soft\">until its runner was on Nomad</span>", "<strong>1 h</strong> so far <span class=\"soft\">until it had a node</span>",
 		"+ 5 h", "Next: Nomad places it when a node has room.", "by rule <strong>linux</strong>",
 	)
+	s.wantText("/jobs/2", http.StatusOK, "until it was denied") // it never had a runner
 	if body := s.get("/jobs/3", http.StatusOK); strings.Contains(body, "Its page on GitHub") || !strings.Contains(body, "The rules in force say") {
 		t.Errorf("an undecided job without a page: %s", body)
 	}
