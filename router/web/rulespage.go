@@ -206,7 +206,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 		if err != nil {
 			result = shown(err.Error())
 		}
-		a.record(req, name, "apply", shown("rules: "+v.Note), result)
+		a.record(req, name, "apply", shown(strings.TrimSuffix("rules: "+v.Note, ": ")), result)
 		var refused *RulesRefusedError
 		switch {
 		case err == nil:
