@@ -136,8 +136,8 @@ func (w *worker) ourRunner(ctx context.Context, d Delivery) Runner {
 		return Runner{}
 	}
 	r, err := w.Store.RunnerNamed(ctx, d.Job.RunnerName)
-	if err != nil {
-		return Runner{} // it is for the metrics alone
+	if err != nil || d.RunnerID != 0 && r.GitHubID != 0 && d.RunnerID != r.GitHubID {
+		return Runner{} // it is for the metrics alone; or somebody else's with a name of ours
 	}
 	return r
 }

@@ -202,6 +202,10 @@ func TestATheftIsCounted(t *testing.T) {
 	}
 	d := delivery(2, "in_progress", "self-hosted")
 	d.Job.RunnerName = r.hub.asked()[0].Name
+	foreign := d
+	foreign.ID, foreign.Job.ID, foreign.RunnerID = "foreign", 4, 4711
+	r.deliver(foreign)
+	shows(t, r.app, "switchyard_thefts_total 0\n")
 	r.deliver(d)
 	d.ID = "again"
 	r.deliver(d)

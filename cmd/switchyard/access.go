@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -66,8 +67,13 @@ type accessFile struct {
 	mu     sync.Mutex
 	access *web.Access
 	as     os.FileInfo // when it was last read
+	readAt time.Time
 	looked time.Time
 }
+
+// racy is how long after a file's time of change it may change again without
+// that time or its size telling, by the clocks of file systems.
+const racy = 2 * time.Second
 
 // current is what the file says.
 func (f *accessFile) current() (*web.Access, error) {
@@ -79,11 +85,12 @@ func (f *accessFile) current() (*web.Access, error) {
 		switch {
 		case err != nil:
 			f.log.Error("the access file cannot be read; who had access before keeps it", "err", err)
-		case !os.SameFile(info, f.as) || info.ModTime() != f.as.ModTime() || info.Size() != f.as.Size():
+		case !os.SameFile(info, f.as) || info.ModTime() != f.as.ModTime() || info.Size() != f.as.Size() || f.readAt.Sub(f.as.ModTime()).Abs() < racy:
+			before := f.access
 			if err := f.read(); err != nil {
-				f.as = info
+				f.as, f.readAt = info, now
 				f.log.Error("the access file has faults; who had access before keeps it", "err", err)
-			} else {
+			} else if !reflect.DeepEqual(before, f.access) {
 				f.log.Info("the access file was read again", "file", f.name)
 			}
 		}
@@ -92,6 +99,7 @@ func (f *accessFile) current() (*web.Access, error) {
 }
 
 func (f *accessFile) read() error {
+	now := time.Now()
 	info, err := os.Stat(f.name)
 	if err != nil {
 		return fmt.Errorf("read who may use the console: %w", err)
@@ -109,7 +117,7 @@ func (f *accessFile) read() error {
 			return fmt.Errorf("client_secret_file: %w", err)
 		}
 	}
-	f.access, f.as = access, info
+	f.access, f.as, f.readAt = access, info, now
 	return nil
 }
 
@@ -126,6 +134,9 @@ takes the changed file by itself.`,
 		Example: "  echo tokens: > access.yaml\n  switchyard token grafana --role viewer --repos 'acme/*' >> access.yaml",
 		Args:    exactlyOne("name of who gets the token", "switchyard token grafana --role viewer"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("repos") && len(repos) == 0 {
+				return errors.New("--repos is empty: leave it out for a token that sees everything")
+			}
 			token := "syt_" + rand.Text() + rand.Text()
 			sum := sha256.Sum256([]byte(token))
 			entry := fmt.Sprintf("  - { name: %q, sha256: %s, role: %s", args[0], hex.EncodeToString(sum[:]), role)

@@ -31,6 +31,9 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 	if got := acc.Tokens[0]; got.Name != "grafana" || got.Role != web.Operator || len(got.Repos) != 2 {
 		t.Errorf("the entry is %+v", got)
 	}
+	if code := run(t.Context(), []string{"token", "x", "--repos", ""}, nil, &out, &errs); code == 0 || !strings.Contains(errs.String(), "--repos is empty") {
+		t.Errorf("repositories of an empty variable = %d: %s", code, errs.String())
+	}
 	if code := run(t.Context(), []string{"token", "x", "--repos", "acme"}, nil, &out, &errs); code != exitUnknown || !strings.Contains(errs.String(), `repository "acme": want owner/name`) {
 		t.Errorf("a wrong repository = %d: %s", code, errs.String())
 	}
@@ -67,6 +70,17 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 			}
 		}
 	}
+	put(strings.ReplaceAll(entry, "NAME", "bob"))
+	become("bob", "read again")
+	as, err := os.Stat(name) // a change that the file's time and size do not tell
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(strings.ReplaceAll(entry, "NAME", "eve"))
+	if err := os.Chtimes(name, time.Time{}, as.ModTime()); err != nil {
+		t.Fatal(err)
+	}
+	become("eve", "read again")
 	put(strings.ReplaceAll(entry, "NAME", "bob"))
 	become("bob", "read again")
 	put("tokens: {")
