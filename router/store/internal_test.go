@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -268,5 +269,29 @@ func TestTheSettingsThatDurabilityRestsOn(t *testing.T) {
 	}
 	if _, err := s.read.ExecContext(t.Context(), "DELETE FROM jobs"); err == nil {
 		t.Error("a reader's connection writes")
+	}
+}
+
+// What is told first is the newest change that can be told, though the job of a
+// newer one is gone: from it on all are followed.
+func TestTheNewestChangeIsOfAJobThatThereIs(t *testing.T) {
+	s := openTemp(t)
+	for id := int64(1); id <= 2; id++ {
+		_, err := s.Receive(t.Context(), router.Delivery{ID: fmt.Sprint(id), Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{
+			ID: id, RunID: 1, Attempt: 1, Labels: []string{"linux"}, Repo: router.Repo{Owner: "acme", Name: "web", FullName: "acme/web"},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := s.writer.change(t.Context(), router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(`DELETE FROM jobs WHERE id = ?1`, 2)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list, err := s.Changes(t.Context(), -1, 10); err != nil || len(list) != 1 || list[0].JobID != 1 {
+		t.Errorf("Changes(-1) = %+v, %v; want the one of job 1", list, err)
 	}
 }

@@ -34,7 +34,9 @@ func timelineOf(q querier, jobID int64) ([]router.Event, error) {
 const changesSQL = `
 SELECT e.id, e.at, j.id, coalesce(e.runner_id, ''), e.source, e.state, e.what, j.host, j.owner, j.repo
 FROM events e LEFT JOIN runners r ON r.id = e.runner_id JOIN jobs j ON j.id = coalesce(e.job_id, r.job_id)
-WHERE e.id > CASE WHEN ?1 < 0 THEN (SELECT coalesce(max(id), 0) - 1 FROM events) ELSE ?1 END
+WHERE e.id > CASE WHEN ?1 < 0 THEN coalesce((
+	SELECT e.id - 1 FROM events e LEFT JOIN runners r ON r.id = e.runner_id JOIN jobs j ON j.id = coalesce(e.job_id, r.job_id)
+	ORDER BY e.id DESC LIMIT 1), 0) ELSE ?1 END
 ORDER BY e.id LIMIT ?2`
 
 // Changes implements router.Store.
