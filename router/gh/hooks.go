@@ -39,7 +39,7 @@ func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (
 		default:
 			found, resp, err = api.Repositories.ListHookDeliveries(ctx, h.Owner, h.Repo, h.ID, opts)
 		}
-		if err == nil && found == nil {
+		if err == nil && (found == nil || resp.ContentLength == 0) { // of no body go-github makes an empty list
 			err = errNothing
 		}
 		if err == nil {

@@ -106,6 +106,7 @@ func TestWhatItTakesToSeeDeliveries(t *testing.T) {
 func TestDeliveriesThatMakeNoSenseAreRefused(t *testing.T) {
 	const good = `{"id": 1, "guid": "g", "delivered_at": "2026-11-24T12:00:00Z", "status": "OK"}`
 	for _, tt := range []struct{ name, body, link string }{
+		{"nothing", "", ""},
 		{"no ID", `[{"guid": "g", "delivered_at": "2026-11-24T12:00:00Z"}]`, ""},
 		{"no time", `[{"id": 1, "guid": "g"}]`, ""},
 		{"a GUID with a line feed", `[{"id": 1, "guid": "g\n", "delivered_at": "2026-11-24T12:00:00Z"}]`, ""},
