@@ -1,8 +1,11 @@
 package router
 
 import (
+	"bytes"
+	"fmt"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -24,4 +27,26 @@ func Printable(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// PrintableJSON is b, which is JSON, with the same meaning, and as harmless to
+// show as Printable's text.
+func PrintableJSON(b []byte) []byte {
+	hidden := func(r rune) bool { return r >= 0x7f && !strconv.IsPrint(r) } // encoders escape those before
+	if !bytes.ContainsFunc(b, hidden) {
+		return b
+	}
+	safe := make([]byte, 0, len(b)+64)
+	for _, r := range string(b) {
+		switch {
+		case !hidden(r):
+			safe = utf8.AppendRune(safe, r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			safe = fmt.Appendf(safe, `\u%04x\u%04x`, high, low)
+		default:
+			safe = fmt.Appendf(safe, `\u%04x`, r)
+		}
+	}
+	return safe
 }

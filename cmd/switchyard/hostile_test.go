@@ -5,11 +5,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +27,7 @@ import (
 
 // strangers has markup, a script, escapes of a terminal, marks that turn the
 // direction of writing, NUL, and what would be a line of its own in a log.
-const strangers = `"><script>boom()</script><img src=x onerror=boom()></td></table>'{{7}}` + "`boom`" +
+const strangers = `"><script>boom()</script><img src=x onerror=boom()></td></table>'{{7}}${7}<!--` + "`boom`" +
 	"\x1b[31mred\x1b]0;title\x07\u202eturned\u2066\u200f\x00\x01\x9b\r\nlevel=ERROR msg=forged\u2028"
 
 // A locked buffer is written by a logger and read by a test.
@@ -60,10 +63,12 @@ func unprintable(s string) string {
 // answer, in the logs and on a terminal.
 func TestStrangersStringsAreText(t *testing.T) {
 	var jsonLog, textLog locked
-	y := newYard(t, yardConfig{log: slog.New(slog.NewMultiHandler(
-		slog.NewJSONHandler(&jsonLog, &slog.HandlerOptions{Level: slog.LevelDebug}),
-		slog.NewTextHandler(&textLog, &slog.HandlerOptions{Level: slog.LevelDebug}),
-	))})
+	asText, err1 := newLogger(&textLog, "text", "debug")
+	inJSON, err2 := newLogger(&jsonLog, "json", "debug")
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	y := newYard(t, yardConfig{log: slog.New(slog.NewMultiHandler(inJSON.Handler(), asText.Handler()))})
 	stream := follow(t, y.console+"/api/v1/events")
 	long := strings.Repeat("longname", 1250)
 	linux := []string{"self-hosted", "linux"}
@@ -83,6 +88,27 @@ func TestStrangersStringsAreText(t *testing.T) {
 		odd := spec(linux...)
 		odd.Owner, odd.Repo = s, s
 		_ = y.github.Queue(t.Context(), odd)
+	}
+	// A runner has a stranger's name when it is none of ours.
+	for i, s := range []string{strangers, long} {
+		id := int64(900_001 + i)
+		j := githubsim.Job{ID: id, RunnerID: 5, RunnerName: s, RunnerGroupName: s, CreatedAt: time.Now(), JobSpec: githubsim.JobSpec{
+			Owner: "acme", Repo: "web", Private: true, RunID: 77, Name: s, Labels: append(linux, "gpus=8")}}
+		for _, action := range []string{"queued", "in_progress", "completed"} {
+			j.Status, j.Conclusion = action, ""
+			if action == "completed" {
+				j.Conclusion = s
+			}
+			y.deliver(fmt.Sprint(id, action), githubsim.Payload(j, action))
+		}
+		y.until(func() error {
+			j, err := y.store.Job(t.Context(), id)
+			if err == nil && j.State != router.Completed {
+				err = fmt.Errorf("job %d is %s, on runner %q, %q", id, j.State, j.RunnerName, j.Conclusion)
+			}
+			return err
+		})
+		ids = append(ids, id)
 	}
 	y.until(func() error {
 		runners, err := y.store.Runners(t.Context(), ids[0])
@@ -106,7 +132,43 @@ func TestStrangersStringsAreText(t *testing.T) {
 		return string(b), resp.Header.Get("Content-Type")
 	}
 
-	pages := []string{"/", "/jobs", "/runners", "/labels", "/playground", "/rules", "/fleet", "/audit"}
+	post := func(path, contentType, body string) string {
+		t.Helper()
+		resp, err := http.Post(y.console+path, contentType, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("POST %s = %s, %v: %.200s", path, resp.Status, err, b)
+		}
+		return string(b)
+	}
+	asJSON := func(v any) string {
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	// What is asked of the server is answered, and remembered, as text.
+	draft := strings.Replace(string(demoRules), "linux: ", "linix: ", 1)
+	if draft == string(demoRules) {
+		t.Fatal("the draft is no change")
+	}
+	files := []map[string]string{{"name": "rules.yaml", "source": draft}}
+	answers := map[string]string{
+		"sync":    post("/api/v1/sync", "application/json", asJSON(map[string]string{"repo": "acme/" + strings.ReplaceAll(strangers, "/", "")})),
+		"explain": post("/api/v1/explain", "application/json", asJSON(map[string]any{"labels": []string{"self-hosted", strangers}, "repo": map[string]any{"full_name": "acme/web", "private": true}})),
+		"a job":   post("/api/v1/explain", "application/json", asJSON(map[string]any{"job_id": ids[2]})),
+		"check":   post("/api/v1/check", "application/json", asJSON(map[string]any{"files": files})),
+		"a fault": post("/api/v1/check", "application/json", asJSON(map[string]any{"files": []map[string]string{{"name": strangers, "source": "rules: [" + strangers}}})),
+		"diff":    post("/api/v1/diff", "application/json", asJSON(map[string]any{"files": files, "days": 1})),
+	}
+	impact := post("/rules", "application/x-www-form-urlencoded", url.Values{"do": {"impact"}, "days": {"1"}, "name": {"rules.yaml"}, "source": {draft}}.Encode())
+
+	pages := []string{"/rules/versions", "/rules/versions/1", "/rules/versions/" + url.PathEscape(strangers), "/", "/jobs", "/runners", "/labels", "/playground", "/rules", "/fleet", "/audit"}
 	for _, id := range ids {
 		pages = append(pages, fmt.Sprintf("/jobs/%d", id))
 	}
@@ -134,6 +196,15 @@ func TestStrangersStringsAreText(t *testing.T) {
 			t.Errorf("GET %.100s: %s", path, fault)
 		}
 	}
+	for _, fault := range strangersMarkup(t, impact) {
+		t.Errorf("the impact of a draft: %s", fault)
+	}
+	if !strings.Contains(impact, `id="impact"`) || unprintable(strings.ReplaceAll(impact, "\u202f", "")) != "" {
+		t.Errorf("the impact of a draft has a raw %s, or is none: %.300q", unprintable(impact), impact)
+	}
+	if metrics, _ := get("/metrics"); strings.Contains(metrics, "boom") || strings.Contains(metrics, "longname") || unprintable(metrics) != "" || !strings.Contains(metrics, "switchyard_") {
+		t.Errorf("the metrics have a stranger's string: %.3000q", metrics)
+	}
 	if shown < 10 {
 		t.Errorf("only %d pages show the strings: they did not come this far", shown)
 	}
@@ -144,8 +215,14 @@ func TestStrangersStringsAreText(t *testing.T) {
 	}
 	for _, path := range api {
 		body, contentType := get("/api/v1" + path)
-		if !json.Valid([]byte(body)) || !strings.Contains(contentType, "json") || strings.ContainsAny(body, "<\x1b\x00") {
-			t.Errorf("GET /api/v1%.100s is %s, and no plain JSON: %.200s", path, contentType, body)
+		if !strings.Contains(contentType, "json") {
+			t.Errorf("GET /api/v1%.100s is %s", path, contentType)
+		}
+		answers[path] = body
+	}
+	for what, body := range answers {
+		if !json.Valid([]byte(body)) || strings.Contains(body, "<") || unprintable(body) != "" {
+			t.Errorf("%.100q is answered by no plain JSON (%s): %.300q", what, unprintable(body), body)
 		}
 	}
 
@@ -160,12 +237,32 @@ func TestStrangersStringsAreText(t *testing.T) {
 	}
 
 	t.Setenv(envName("server"), y.console)
-	for _, args := range [][]string{
-		{"jobs", "list"}, {"jobs", "show", fmt.Sprint(ids[0])}, {"jobs", "show", fmt.Sprint(ids[1])}, {"jobs", "show", fmt.Sprint(ids[2])}, {"jobs", "show", fmt.Sprint(ids[3])}, {"jobs", "show", fmt.Sprint(ids[4])},
-		{"jobs", "list", "--label", strangers}, {"runners"}, {"fleet"}, {"audit"},
-		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux," + strings.ReplaceAll(strangers, "\x00", "")},
-		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux", "--branch", strangers, "--render", "json"},
-	} {
+	history := filepath.Join(t.TempDir(), "history.jsonl")
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	if err := os.WriteFile(other, []byte(draft), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wrong := filepath.Join(t.TempDir(), "wrong.yaml")
+	if err := os.WriteFile(wrong, []byte("rules: [\""+strings.ReplaceAll(strangers, `"`, "")+"\"]\n\u202e: {"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	odd := strings.ReplaceAll(strangers, "\x00", "")
+	commands := [][]string{
+		{"jobs", "list"}, {"jobs", "list", "--format", "json"}, {"jobs", "list", "--label", strangers}, {"jobs", "list", "--db", y.database},
+		{"runners", "list"}, {"runners", "list", "--format", "json"}, {"runners", "stop", strangers}, {"fleet"},
+		{"audit"}, {"audit", "--format", "json"}, {"jobs", "sync", "acme/" + strings.ReplaceAll(strangers, "/", "")}, {"rules", "status"},
+		{"jobs", "export", "--db", y.database}, {"jobs", "export", "--db", y.database, "--output", history},
+		{"diff", y.rules, other, "--history", history}, {"diff", y.rules, other, "--history", y.database, "--format", "json"}, {"diff", y.rules, other, "--history", history, "--format", "github"},
+		{"check", wrong}, {"check", "--format", "json", wrong}, {"check", "--format", "github", wrong},
+		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux," + odd},
+		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux," + odd, "--format", "json"},
+		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux", "--branch", odd, "--render", "json"},
+		{"explain", "--rules", y.rules, "--repo", odd, "--labels", "self-hosted,linux"},
+	}
+	for _, id := range ids {
+		commands = append(commands, []string{"jobs", "show", fmt.Sprint(id)}, []string{"jobs", "show", fmt.Sprint(id), "--format", "json"})
+	}
+	for _, args := range commands {
 		var out, errs bytes.Buffer
 		run(t.Context(), args, nil, &out, &errs)
 		if at := unprintable(out.String() + errs.String()); at != "" {
@@ -179,7 +276,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 		}
 	}
 	for _, line := range jsonLog.lines() {
-		if !json.Valid([]byte(line)) || strings.ContainsAny(line, "\x1b\x00\r") {
+		if !json.Valid([]byte(line)) || unprintable(line) != "" {
 			t.Errorf("a line of the JSON log: %.300q", line)
 		}
 	}
@@ -224,6 +321,23 @@ func strangersMarkup(t *testing.T, page string) (faults []string) {
 		}
 	}
 	return faults
+}
+
+// deliver sends what GitHub never would.
+func (y *yard) deliver(guid string, payload []byte) {
+	y.t.Helper()
+	req, err := githubsim.NewDelivery(y.t.Context(), y.webhook, testSecret, guid, "workflow_job", payload)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusOK {
+		y.t.Fatalf("the delivery %s was answered %s", guid, resp.Status)
+	}
 }
 
 // follow reads server-sent events until the lines so far are asked for.

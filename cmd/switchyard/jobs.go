@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -107,7 +108,8 @@ func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Tim
 		to = f
 	}
 	out := bufio.NewWriter(to)
-	enc := json.NewEncoder(out)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
 	n := 0
 	for j, err := range jobs.Jobs(ctx, since) {
@@ -115,7 +117,11 @@ func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Tim
 			return err
 		}
 		line := jobLine{Record: recorded(j), RunID: router.GitHubID(j.Job.RunID), ReceivedAt: j.Job.ReceivedAt, Outcome: j.Outcome}
+		b.Reset()
 		if err := enc.Encode(line); err != nil {
+			return fmt.Errorf("write the jobs: %w", err)
+		}
+		if _, err := out.Write(router.PrintableJSON(b.Bytes())); err != nil {
 			return fmt.Errorf("write the jobs: %w", err)
 		}
 		n++

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 
+	"switchyard/router"
 	"switchyard/rules"
 )
 
@@ -22,10 +24,15 @@ func writeFindings(w io.Writer, files []rules.File, found rules.Diagnostics) {
 }
 
 func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(router.PrintableJSON(b.Bytes()))
+	return err
 }
 
 // annotate prints a workflow command, by which GitHub Actions shows a message

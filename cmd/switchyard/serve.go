@@ -365,9 +365,19 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	opts := &slog.HandlerOptions{Level: l}
 	switch format {
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		return slog.New(slog.NewJSONHandler(printable{w}, opts)), nil
 	case "text":
 		return slog.New(slog.NewTextHandler(w, opts)), nil
 	}
 	return nil, fmt.Errorf("--log-format %q: want json or text", format)
+}
+
+// printable writes JSON that is harmless on a terminal.
+type printable struct{ io.Writer }
+
+func (p printable) Write(b []byte) (int, error) {
+	if _, err := p.Writer.Write(router.PrintableJSON(b)); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }

@@ -26,13 +26,15 @@ import (
 // A yard is the real server, as serve wires it, between the simulators. Its
 // rules are a copy of rules.example.yaml that the console may change.
 type yard struct {
-	t       *testing.T
-	console string // URL of the operators' listener
-	rules   string // path of the rules file
-	github  *githubsim.Server
-	nomad   *httptest.Server
-	store   *store.Store
-	log     *slog.Logger
+	t        *testing.T
+	console  string // URL of the operators' listener
+	webhook  string // URL that GitHub sends its deliveries to
+	rules    string // path of the rules file
+	github   *githubsim.Server
+	database string // path of the store's file
+	nomad    *httptest.Server
+	store    *store.Store
+	log      *slog.Logger
 }
 
 type yardConfig struct {
@@ -74,7 +76,8 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	reload.nomad = cluster
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("t"), BaseURL: hub.URL})
 	must(err)
-	y.store, err = store.Open(t.Context(), filepath.Join(t.TempDir(), "switchyard.db"))
+	y.database = filepath.Join(t.TempDir(), "switchyard.db")
+	y.store, err = store.Open(t.Context(), y.database)
 	must(err)
 	t.Cleanup(func() { _ = y.store.Close() })
 	reload.keep = y.store.KeepRules
@@ -86,7 +89,8 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	must(err)
 	reload.app = app
 	y.console = "http://" + app.AdminAddr()
-	y.github = githubsim.New(githubsim.Config{WebhookURL: "http://" + app.Addr() + "/webhooks/github", Secret: testSecret, FirstID: 4001})
+	y.webhook = "http://" + app.Addr() + "/webhooks/github"
+	y.github = githubsim.New(githubsim.Config{WebhookURL: y.webhook, Secret: testSecret, FirstID: 4001})
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	done := make(chan error, 1)
 	go func() { done <- app.Run(ctx) }()

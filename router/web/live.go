@@ -42,7 +42,7 @@ func tell(c router.Change) told {
 	if err != nil {
 		panic(err) // all of it can be JSON
 	}
-	return told{c.ID, fmt.Appendf(nil, "id: %d\nevent: change\ndata: %s\n\n", c.ID, b)}
+	return told{c.ID, fmt.Appendf(nil, "id: %d\nevent: change\ndata: %s\n\n", c.ID, router.PrintableJSON(b))}
 }
 
 // A hub looks at the books for all who follow them, once, and not at all while nobody does.

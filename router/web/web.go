@@ -211,7 +211,7 @@ func write(w http.ResponseWriter, status int, contentType string, v any) {
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // a client that went away needs no answer
+	_, _ = w.Write(append(router.PrintableJSON(b), '\n')) // a client that went away needs no answer
 }
 
 // A Problem is the answer to a request that failed (RFC 9457).
