@@ -44,9 +44,11 @@ var demoRules []byte
 var demoJobspec string
 
 const (
-	demoPause   = 250 * time.Millisecond // between two jobs
-	demoTimeout = 15 * time.Second       // for the jobs of --once
-	demoLook    = 40 * time.Millisecond  // between two looks at where the jobs are
+	demoPause        = 250 * time.Millisecond  // between two jobs
+	demoPatience     = 30 * time.Second        // of who cancels a job that has no node: time to look at it
+	demoOncePatience = 1200 * time.Millisecond // with --once
+	demoTimeout      = 15 * time.Second        // for the jobs of --once
+	demoLook         = 40 * time.Millisecond   // between two looks at where the jobs are
 )
 
 func demoCommand() *cobra.Command {
@@ -56,7 +58,8 @@ func demoCommand() *cobra.Command {
 		Short: "Watch the real server between a simulated GitHub and a simulated fleet",
 		Long: `Demo starts a simulated GitHub, a simulated Nomad with Linux, macOS and Windows
 nodes, and the real server between them with rules.example.yaml. It shows each
-job as it moves. With NOMAD_ADDR set, the jobs run on that Nomad instead.
+job as it moves, and first, without --once, the address of the console. With
+NOMAD_ADDR set, the jobs run on that Nomad instead.
 
 Exit code 0: every job ended as its labels promise; on a real Nomad one may also
 wait for a node that is not there. 1: one did not.`,
@@ -179,11 +182,12 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	done := make(chan error, 1)
 	go func() { done <- app.Run(running) }()
 
-	fmt.Fprintf(out, "Console: http://%s/\n", app.AdminAddr())
-	s := &stage{out: out, github: github, store: st, fleet: &fleet, began: time.Now()}
+	s := &stage{out: out, github: github, store: st, fleet: &fleet, began: time.Now(), patience: demoPatience}
 	if once {
+		s.patience = demoOncePatience
 		err = s.once(ctx)
 	} else {
+		fmt.Fprintf(out, "Console: http://%s/ shows what waits and why; of a job: its way, its decision, and the nodes that do not fit it.\n\n", app.AdminAddr())
 		err = s.forever(ctx)
 	}
 	github.Close()

@@ -76,6 +76,8 @@ type stage struct {
 	fleet  *fleet
 	began  time.Time
 
+	patience time.Duration // until a job that waits for a node is cancelled
+
 	acts    []*act
 	broken  []string                // promises, each as a sentence
 	ended   map[router.JobState]int // how many jobs ended how
@@ -97,7 +99,7 @@ type act struct {
 func (s *stage) queue(ctx context.Context, sc scene, duration time.Duration) {
 	a := &act{scene: sc, id: s.github.Queue(ctx, sc.spec(duration))}
 	if sc.cancelled {
-		a.cancelAt = time.Now().Add(1200 * time.Millisecond)
+		a.cancelAt = time.Now().Add(s.patience)
 	}
 	if a.id != 0 {
 		s.acts = append(s.acts, a)
@@ -147,6 +149,11 @@ func (s *stage) forever(ctx context.Context) error {
 	defer next.Stop()
 	look := time.NewTicker(demoLook)
 	defer look.Stop()
+	for _, sc := range scenes {
+		if sc.cancelled {
+			s.queue(ctx, sc, time.Second) // so that from the first look on something waits
+		}
+	}
 	for i := 0; ; {
 		select {
 		case <-ctx.Done():
