@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -93,15 +92,15 @@ func (a *api) record(req *http.Request, name, did, what, result string) {
 	}
 }
 
-// audits answers GET /audit.
-func (a *api) audits(ctx context.Context, params url.Values) (AuditList, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+// listAudits answers GET /audit, and is what the page Audit shows.
+func (a *api) listAudits(req *http.Request) (any, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
-	p := parameters{Values: params}
+	p := parameters{Values: req.URL.Query()}
 	before := p.number("cursor", 0, 1, 1<<62)
 	limit := int(p.number("limit", 100, 1, 500))
 	if err := p.end(); err != nil {
-		return AuditList{}, err
+		return nil, err
 	}
 	l := AuditList{Audits: []Audit{}}
 	if a.Audit == nil {
@@ -116,8 +115,4 @@ func (a *api) audits(ctx context.Context, params url.Values) (AuditList, error) 
 		l.Audits = append(l.Audits, Audit(one))
 	}
 	return l, err
-}
-
-func (a *api) listAudits(req *http.Request) (any, error) {
-	return a.audits(req.Context(), req.URL.Query())
 }
