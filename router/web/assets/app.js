@@ -8,7 +8,8 @@
 
   async function refresh() {
     due = 0;
-    if (document.hidden || busy || parts().length === 0) return;
+    if (document.hidden || parts().length === 0) return;
+    if (busy) { soon(); return; } // what is under way may be of before the change
     busy = true;
     last = Date.now();
     try {
