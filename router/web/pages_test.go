@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,6 +18,7 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 	"switchyard/router/web"
+	"switchyard/rules"
 )
 
 // post sends a form and wants this status; it returns where it leads to, and the page.
@@ -201,10 +203,19 @@ func TestPagesOfALongHistoryAreSmall(t *testing.T) {
 }
 
 // BenchmarkPages measures each page at the server, with 100,000 jobs of two
-// weeks in the books: the first time that it is asked for, as nothing is kept
-// then, and the median and the worst of the others.
+// weeks in the books, 1000 rules and 200 versions of them: the first time that
+// it is asked for, as nothing is kept then, and the median and the worst of the
+// others.
 func BenchmarkPages(b *testing.B) {
 	c, _ := history(b, historyJobs)
+	rulebook, source := newBook(), []byte(goodRules)
+	for i := range 1000 {
+		source = fmt.Appendf(source, "  - { name: no-%d, if: has(\"linux\"), deny: no }\n", i)
+	}
+	for range 200 {
+		rulebook.put(web.Application{Files: []rules.File{{Name: "rules.yaml", Source: source}}, Who: "somebody", Origin: "applied"})
+	}
+	c.Rulebook = rulebook
 	for _, path := range pageAddresses(c, []int64{historyJobs - 3, historyJobs - 4, historyJobs - 5}) {
 		b.Run(strings.NewReplacer("/", "·").Replace(path), func(b *testing.B) {
 			h := web.Handler(c)
