@@ -105,17 +105,17 @@ var waits = []struct {
 	trouble bool
 	state   router.JobState
 }{
-	{router.WaitsNever, "no node of the cluster could ever run their runner", true, router.Dispatched},
-	{router.WaitsNomad, "Nomad could not take their runner; it is asked again", true, router.Retrying},
+	{router.WaitsNever, "no node of the cluster could ever run the runner", true, router.Dispatched},
+	{router.WaitsNomad, "Nomad could not take the runner; it is asked again", true, router.Retrying},
 	{router.WaitsGitHub, "GitHub did not answer as it should; it is asked again", true, router.Retrying},
 	{router.WaitsGitHubLimit, "GitHub takes no more runners for now: its limit is reached", true, router.Retrying},
-	{router.WaitsRunner, "their runner was lost; they get another", true, router.Retrying},
-	{router.WaitsBusy, "the nodes that could run their runner are full", false, router.Dispatched},
+	{router.WaitsRunner, "the runner was lost; another comes", true, router.Retrying},
+	{router.WaitsBusy, "the nodes that could run the runner are full", false, router.Dispatched},
 	{router.WaitsLimit, "their rule's limit: a place is free when another job ends", false, router.Held},
 	{router.WaitsApproval, "GitHub does not let them start yet: an approval, or their concurrency group", false, router.Held},
 	{router.WaitsQueued, "they are decided next", false, router.Queued},
 	{router.WaitsPlacing, "Nomad looks for a node", false, router.Dispatched},
-	{router.WaitsStarting, "their runner has a node and starts", false, router.Dispatched},
+	{router.WaitsStarting, "the runner has a node and starts", false, router.Dispatched},
 }
 
 // A nowView is what the page shows; its times pass while a summary stays.

@@ -70,7 +70,7 @@ func TestNowShowsTrouble(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	s.wantText("/", http.StatusOK, "Newer rules are refused", "&lt;b&gt;unknown", "<strong>1 job waits</strong>: Nomad could not take their runner", "&lt;i&gt;refused")
+	s.wantText("/", http.StatusOK, "Newer rules are refused", "&lt;b&gt;unknown", "<strong>1 job waits</strong>: Nomad could not take the runner", "&lt;i&gt;refused")
 }
 
 func TestTheLastDayIsDrawn(t *testing.T) {
