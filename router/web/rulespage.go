@@ -227,7 +227,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	}
 }
 
-// mayApply says why who asks may not change the rules; nil: he may.
+// mayApply says why a request may not change the rules; nil: it may.
 func (a *api) mayApply(req *http.Request) error {
 	switch who := who(req.Context()); {
 	case who.Role < Editor:
