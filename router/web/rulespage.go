@@ -197,34 +197,40 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 		v.Impact = &impact
 		return status, v, err
 	case "apply":
-		if err := a.mayApply(req); err != nil {
-			return 0, v, err
-		}
-		name := who(req.Context()).Name
-		err = a.Rulebook.Apply(req.Context(), Application{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
-		result := resultOK
-		if err != nil {
-			result = shown(err.Error())
-		}
-		a.record(req, name, "apply", shown(strings.TrimSuffix("rules: "+v.Note, ": ")), result)
-		var refused *RulesRefusedError
-		switch {
-		case err == nil:
-			return http.StatusSeeOther, v, nil
-		case errors.Is(err, ErrRulesChanged):
-			if now, hash, err = a.Rulebook.Files(); err != nil {
-				return 0, v, err
-			}
-			v.Theirs, v.Changes = a.theirs(req, v.Base, hash, now, v.Versions), diffFiles(now, v.Files)
-			return http.StatusConflict, v, nil
-		case errors.As(err, &refused):
-			v.Refused, v.Check = true, &Check{Findings: refused.Faults}
-			return http.StatusUnprocessableEntity, v, nil
-		}
-		return 0, v, err
+		return a.apply(req, v)
 	default:
 		return 0, v, refuse(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
 	}
+}
+
+// apply puts a draft that was read from a form in force.
+func (a *api) apply(req *http.Request, v rulesView) (int, rulesView, error) {
+	if err := a.mayApply(req); err != nil {
+		return 0, v, err
+	}
+	name := who(req.Context()).Name
+	err := a.Rulebook.Apply(req.Context(), Application{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
+	result := resultOK
+	if err != nil {
+		result = shown(err.Error())
+	}
+	a.record(req, name, "apply", shown(strings.TrimSuffix("rules: "+v.Note, ": ")), result)
+	var refused *RulesRefusedError
+	switch {
+	case err == nil:
+		return http.StatusSeeOther, v, nil
+	case errors.Is(err, ErrRulesChanged):
+		now, hash, err := a.Rulebook.Files()
+		if err != nil {
+			return 0, v, err
+		}
+		v.Theirs, v.Changes = a.theirs(req, v.Base, hash, now, v.Versions), diffFiles(now, v.Files)
+		return http.StatusConflict, v, nil
+	case errors.As(err, &refused):
+		v.Refused, v.Check = true, &Check{Findings: refused.Faults}
+		return http.StatusUnprocessableEntity, v, nil
+	}
+	return 0, v, err
 }
 
 // mayApply says why a request may not change the rules; nil: it may.

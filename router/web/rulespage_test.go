@@ -97,6 +97,8 @@ func (b *book) RulesVersions(context.Context) ([]router.KeptRules, error) {
 }
 
 func (b *book) RulesVersion(_ context.Context, id int64) (router.KeptRules, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, v := range b.versions {
 		if v.ID == id {
 			return v, nil
