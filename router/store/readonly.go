@@ -152,25 +152,33 @@ func scanRecorded(rows *sql.Rows, r *Recorded) error {
 // time: all), oldest first: by GitHub's ID, which grows. It reads a page at a
 // time, so that a slow caller holds nothing up, and ends after an error.
 func (r *Reader) Jobs(ctx context.Context, since time.Time) iter.Seq2[Recorded, error] {
+	return recorded(0, func(after int64) ([]Recorded, error) {
+		page, err := all(reader(ctx, r.db), scanRecorded, recordedSQL, after, millis(since), jobsPage)
+		if used := r.unused(); used != nil {
+			return nil, used // and what was read is not to be trusted
+		}
+		return page, err
+	})
+}
+
+// recorded goes through pages of jobs; page reads the one that follows a job's ID, the first from.
+func recorded(from int64, page func(last int64) ([]Recorded, error)) iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
-		for after := int64(0); ; {
-			page, err := all(reader(ctx, r.db), scanRecorded, recordedSQL, after, millis(since), jobsPage)
-			if used := r.unused(); used != nil {
-				err = used // and what was read is not to be trusted
-			}
+		for last := from; ; {
+			jobs, err := page(last)
 			if err != nil {
 				yield(Recorded{}, fmt.Errorf("read jobs: %w", err))
 				return
 			}
-			for _, job := range page {
+			for _, job := range jobs {
 				if !yield(job, nil) {
 					return
 				}
 			}
-			if len(page) < jobsPage {
+			if len(jobs) < jobsPage {
 				return
 			}
-			after = page[len(page)-1].Job.ID
+			last = jobs[len(jobs)-1].Job.ID
 		}
 	}
 }

@@ -103,22 +103,7 @@ func (s *Store) Recent(ctx context.Context, since time.Time, within router.Scope
 	where.and("+received_at >= ?", millis(since))
 	where.within(within)
 	query := `SELECT ` + recordedColumns + ` FROM jobs WHERE ` + where.String() + ` AND id < ? ORDER BY id DESC LIMIT ?`
-	return func(yield func(Recorded, error) bool) {
-		for before := int64(1<<63 - 1); ; {
-			page, err := all(s.querier(ctx), scanRecorded, query, append(where.args[:len(where.args):len(where.args)], before, jobsPage)...)
-			if err != nil {
-				yield(Recorded{}, fmt.Errorf("read jobs: %w", err))
-				return
-			}
-			for _, job := range page {
-				if !yield(job, nil) {
-					return
-				}
-			}
-			if len(page) < jobsPage {
-				return
-			}
-			before = page[len(page)-1].Job.ID
-		}
-	}
+	return recorded(1<<63-1, func(before int64) ([]Recorded, error) {
+		return all(s.querier(ctx), scanRecorded, query, append(where.args[:len(where.args):len(where.args)], before, jobsPage)...)
+	})
 }
