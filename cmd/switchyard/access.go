@@ -69,6 +69,7 @@ type accessFile struct {
 	as     os.FileInfo // when it was last read
 	readAt time.Time
 	looked time.Time
+	gone   bool // it was not there at the last look
 }
 
 // racy is how long after a file's time of change it may change again without
@@ -83,9 +84,12 @@ func (f *accessFile) current() (*web.Access, error) {
 		f.looked = now
 		info, err := os.Stat(f.name)
 		switch {
+		case err != nil && f.gone: // which was said
 		case err != nil:
+			f.gone = true
 			f.log.Error("the access file cannot be read; who had access before keeps it", "err", err)
-		case !os.SameFile(info, f.as) || info.ModTime() != f.as.ModTime() || info.Size() != f.as.Size() || f.readAt.Sub(f.as.ModTime()).Abs() < racy:
+		case f.gone || !os.SameFile(info, f.as) || info.ModTime() != f.as.ModTime() || info.Size() != f.as.Size() || f.readAt.Sub(f.as.ModTime()).Abs() < racy:
+			f.gone = false
 			before := f.access
 			if err := f.read(); err != nil {
 				f.as, f.readAt = info, now
