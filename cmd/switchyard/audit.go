@@ -29,9 +29,6 @@ Exit code 0: shown. 2: could not.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			if limit < 1 {
-				return fmt.Errorf("--limit %d: want at least 1", limit)
-			}
 			columns, _ := width(cmd.OutOrStdout())
 			return show(cmd, &o, func(ctx context.Context) (l web.AuditList, err error) {
 				l.Audits, l.NextCursor, err = pages(url.Values{}, limit, func(params url.Values) ([]web.Audit, string, error) {

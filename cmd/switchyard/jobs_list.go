@@ -32,9 +32,6 @@ Exit code 0: listed. 2: could not.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			if limit < 1 {
-				return fmt.Errorf("--limit %d: want at least 1", limit)
-			}
 			now := time.Now()
 			params := url.Values{}
 			for name, value := range map[string]string{"host": host, "owner": owner, "repo": repo, "rule": rule, "label": label} {

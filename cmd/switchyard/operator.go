@@ -188,9 +188,12 @@ func get[T any](ctx context.Context, o *operator, path string, params url.Values
 	return v, errors.Join(err, r.Close())
 }
 
-// pages asks for pages of a list until there are limit items, or no more; next
-// is "" then.
+// pages asks for pages of a list until there are limit items, which --limit
+// says, or no more; next is "" then.
 func pages[T any](params url.Values, limit int, page func(url.Values) (items []T, next string, err error)) (list []T, next string, err error) {
+	if limit < 1 {
+		return nil, "", fmt.Errorf("--limit %d: want at least 1", limit)
+	}
 	list = []T{}
 	params.Del("cursor")
 	for {

@@ -37,9 +37,6 @@ Exit code 0: listed. 2: could not.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			if limit < 1 {
-				return fmt.Errorf("--limit %d: want at least 1", limit)
-			}
 			params := url.Values{}
 			if len(states) > 0 {
 				params["state"] = states
