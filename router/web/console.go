@@ -127,6 +127,7 @@ func short(s string) string {
 	return router.Printable(shortened(s, 120))
 }
 
+// shortened cuts a text to so many characters, and shows that it did.
 func shortened(s string, most int) string {
 	if r := []rune(s); len(r) > most {
 		return string(r[:most]) + "…"
