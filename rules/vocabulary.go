@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // A LabelInfo says what a label means and where it leads. Its JSON form is a
@@ -132,6 +133,27 @@ func (s *Set) Named(labels []string) (entries, unknown []string) {
 		}
 	}
 	return entries, unknown
+}
+
+// Knows reports whether each of a job's labels is one that these rules know, by
+// name: the vocabulary has it, or a pattern of it other than "*", or an
+// expression asks for it. A job with no labels, or with one that no job may
+// have, is false. A job that it does not know may be that of other runners on
+// the same GitHub, whatever the scope says.
+func (s *Set) Knows(labels []string) bool {
+	if len(labels) == 0 || len(labels) > MaxLabels {
+		return false
+	}
+	for _, l := range labels {
+		if l = strings.TrimSpace(l); l == "" || !printable(l) || utf8.RuneCountInString(l) > MaxLabelLength {
+			return false
+		}
+	}
+	all, _ := s.compound.expand(labels)
+	return !slices.ContainsFunc(all, func(l string) bool {
+		lb, _ := s.vocabulary.find(l)
+		return !s.mentions[l] && (lb == nil || lb.pattern == "*")
+	})
 }
 
 // Nearest are up to two known labels that someone who wrote an unknown one may

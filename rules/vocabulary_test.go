@@ -154,3 +154,51 @@ rules: [{ name: linux, if: 'has("linux") and not has("beta")', jobspec: docker-l
 		}
 	}
 }
+
+func TestLabelsThatTheRulesKnow(t *testing.T) {
+	parse := func(text string) *rules.Set {
+		t.Helper()
+		set, err := rules.Parse("rules.yaml", []byte("version: 1\n"+text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set
+	}
+	set := parse(`
+compound: { prefix: 'yard=', separator: '/' }
+labels: { linux: {}, "run-*": {}, "cpu=*": { param: { name: cpu, type: int, min: 1, max: 32 }, resources: { cores: '${{ param.cpu }}' } } }
+rules:
+  - { name: linux, if: has("linux") and not has("beta"), jobspec: docker-linux }
+`)
+	open := parse(`
+labels: { linux: {}, "*": {} }
+rules:
+  - { name: linux, if: has("linux") and not has("beta"), jobspec: docker-linux }
+`)
+	for _, c := range []struct {
+		name   string
+		set    *rules.Set
+		labels []string
+		want   bool
+	}{
+		{"the vocabulary and the scope have them, in any case", set, []string{"Self-Hosted", " LINUX "}, true},
+		{"a condition asks for one", set, []string{"self-hosted", "beta"}, true},
+		{"a pattern has one", set, []string{"self-hosted", "run-17"}, true},
+		{"a value out of its bounds", set, []string{"self-hosted", "cpu=64"}, true},
+		{"the parts of a compound label", set, []string{"yard=17/linux/cpu=8"}, true},
+		{"a part of a compound label that nobody knows", set, []string{"yard=17/linux/cpus=8"}, false},
+		{"one label of another stack", set, []string{"self-hosted", "linux", "arc-runner-set"}, false},
+		{"two labels in one text", set, []string{"self-hosted", "self-hosted, linux"}, false},
+		{"no labels, as of a job that asks for a group", set, nil, false},
+		{"an empty label", set, []string{"self-hosted", " "}, false},
+		{"one that cannot be printed", set, []string{"self-hosted", "li\x1bnux"}, false},
+		{"one that is too long", set, []string{"self-hosted", "run-" + strings.Repeat("1", 300)}, false},
+		{"too many", set, make([]string, 101), false},
+		{"any label at all is no name", open, []string{"self-hosted", "arc-runner-set"}, false},
+		{"a name beside any label at all", open, []string{"self-hosted", "linux", "beta"}, true},
+	} {
+		if got := c.set.Knows(c.labels); got != c.want {
+			t.Errorf("%s: Knows(%q) = %v, want %v", c.name, c.labels, got, c.want)
+		}
+	}
+}
