@@ -19,11 +19,18 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/store"
+	"switchyard/router/testnet"
 	"switchyard/router/web"
 	"switchyard/rules"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// network is where the routers of these tests listen, and what they call; httpClient asks on it.
+var (
+	network    testnet.Net
+	httpClient = &http.Client{Transport: &http.Transport{DialContext: network.Dial, DisableKeepAlives: true}}
+)
 
 const testRules = `
 version: 1
@@ -291,7 +298,7 @@ func start(t *testing.T, st router.Store, nomad *cluster, h *hub, change ...func
 			return http.NotFoundHandler(), nil
 		},
 		API:    func(a *router.App) http.Handler { return web.Handler(web.Config{App: a, Books: st}) },
-		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0",
+		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", NetListen: network.Listen,
 		Logger: slog.New(slog.DiscardHandler), Tick: 20 * time.Millisecond,
 		Rand: func() float64 { return 0.99 },
 	}
@@ -309,7 +316,6 @@ func start(t *testing.T, st router.Store, nomad *cluster, h *hub, change ...func
 		if err := <-done; err != nil {
 			t.Errorf("Run = %v, want nil", err)
 		}
-		http.DefaultClient.CloseIdleConnections()
 	})
 	t.Cleanup(r.stop)
 	return r
@@ -380,7 +386,7 @@ func (r *running) claim(token router.Secret) (status int, body string) {
 		r.t.Fatal(err)
 	}
 	req.Header.Set("Authorization", "Bearer "+string(token))
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := httpClient.Do(req)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -688,7 +694,7 @@ func TestTheListenersServeWhatIsTheirs(t *testing.T) {
 		{"http://" + r.app.Addr() + "/", http.StatusNotFound},
 		{"http://" + r.app.Addr() + "/webhooks/github", http.StatusMethodNotAllowed},
 	} {
-		resp, err := http.Get(tc.url)
+		resp, err := httpClient.Get(tc.url)
 		if err != nil {
 			t.Fatal(err)
 		}

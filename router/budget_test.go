@@ -2,7 +2,6 @@ package router_test
 
 import (
 	"io"
-	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,8 +29,7 @@ func TestGitHubsLimitsAreMetrics(t *testing.T) {
 	t.Cleanup(func() { _ = st.Close() })
 	h := &hub{}
 	r := start(t, st, &cluster{}, h, func(c *router.Config) { c.GitHub = budgeted{h} })
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	resp, err := http.Get("http://" + r.app.AdminAddr() + "/metrics")
+	resp, err := httpClient.Get("http://" + r.app.AdminAddr() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,9 +18,8 @@ import (
 // readyz asks until the answer is as ok wants it.
 func readyz(t *testing.T, app *router.App, what string, ok func(code int, r router.Readiness) bool) router.Readiness {
 	t.Helper()
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := http.Get("http://" + app.AdminAddr() + "/readyz")
+		resp, err := httpClient.Get("http://" + app.AdminAddr() + "/readyz")
 		if err != nil {
 			t.Fatal(err)
 		}

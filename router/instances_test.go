@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -25,12 +24,10 @@ func TestTwoGitHubsAreKeptApart(t *testing.T) {
 	const secret = "another GitHub's secret"
 	w := newWorld(t, plainRule)
 	other := githubsim.New(githubsim.Config{
-		Hook: githubsim.OrganizationHook, WebhookURL: "http://" + w.addr + "/webhooks/github", Secret: secret, FirstID: 1000, RandSeed: 7,
+		Hook: githubsim.OrganizationHook, WebhookURL: "http://" + w.addr + "/webhooks/github", Secret: secret, FirstID: 1000, RandSeed: 7, Client: network.Client(),
 	})
 	t.Cleanup(other.Close)
-	server := httptest.NewServer(other)
-	t.Cleanup(server.Close)
-	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_y"), BaseURL: server.URL, HTTPClient: server.Client()})
+	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_y"), BaseURL: network.Serve(t, other), HTTPClient: network.Client()})
 	if err != nil {
 		t.Fatal(err)
 	}

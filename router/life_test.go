@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -39,9 +37,8 @@ type world struct {
 	client *nomad.Client // of that Nomad
 	api    *api.Client
 	hub    *gh.Client
-	db     string       // path of the database
-	addr   string       // where the router listens
-	kept   net.Listener // there, for the first router: a free port may be another's by then; nil after it
+	db     string // path of the database
+	addr   string // where the router listens
 	set    *rules.Set
 	count  *router.Metrics
 	app    *router.App // the last one that was started
@@ -66,16 +63,9 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, set: set, count: router.NewMetrics(), db: filepath.Join(t.TempDir(), "test.db"), deliver: true}
 	// The router keeps its address when it is started anew.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.addr, w.kept = l.Addr().String(), l
-	t.Cleanup(func() { l.Close() })
-
-	door := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	w := &world{t: t, set: set, count: router.NewMetrics(), db: filepath.Join(t.TempDir(), "test.db"), addr: network.Free(), deliver: true}
+	door := network.Serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		open := w.deliver
 		w.mu.Unlock()
@@ -85,30 +75,28 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 		}
 		w.forward(rw, r)
 	}))
-	t.Cleanup(door.Close)
-	w.github = githubsim.New(githubsim.Config{Hook: githubsim.OrganizationHook, WebhookURL: door.URL + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000})
+	w.github = githubsim.New(githubsim.Config{
+		Hook: githubsim.OrganizationHook, WebhookURL: door + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000, Client: network.Client(),
+	})
 	t.Cleanup(w.github.Close)
 	w.nomad = nomadsim.New(nomadsim.Config{
 		Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})},
-		Run:   w.task, Namespaces: []string{"elsewhere"},
+		Run:   w.task, Namespaces: []string{"elsewhere"}, Client: network.Client(),
 	})
 	t.Cleanup(w.nomad.Close)
-	nomadServer, githubServer := httptest.NewServer(w.nomad), httptest.NewServer(w.github)
-	t.Cleanup(nomadServer.Close)
-	t.Cleanup(githubServer.Close)
 	specs, err := jobspecs.Load("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := &api.Config{Address: nomadServer.URL}
-	if w.api, err = api.NewClient(config); err != nil {
+	config := &api.Config{Address: network.Serve(t, w.nomad)}
+	if w.api, err = api.NewClient(&api.Config{Address: config.Address, HttpClient: httpClient}); err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config, Called: w.count.NomadCalled}); err != nil {
+	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config, Dial: network.Dial, Called: w.count.NomadCalled}); err != nil {
 		t.Fatal(err)
 	}
-	if w.hub, err = gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: githubServer.URL, HTTPClient: githubServer.Client(), Called: w.count.GitHubCalled}); err != nil {
+	if w.hub, err = gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: network.Serve(t, w.github), HTTPClient: network.Client(), Called: w.count.GitHubCalled}); err != nil {
 		t.Fatal(err)
 	}
 	return w
@@ -140,7 +128,7 @@ func (w *world) forward(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req.Header, req.ContentLength = r.Header, r.ContentLength // a body of no known length is one of few at a time
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := httpClient.Do(req)
 	if err != nil {
 		rw.WriteHeader(http.StatusBadGateway)
 		return
@@ -176,14 +164,7 @@ func (w *world) start(change ...func(*router.Config)) {
 		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log, Counted: w.count.Delivered}, receive)
 		},
-		Listen: w.addr, AdminListen: "127.0.0.1:0", Metrics: w.count, Logger: log, Tick: 20 * time.Millisecond,
-		NetListen: func(network, addr string) (l net.Listener, err error) {
-			if l = w.kept; l != nil && addr == w.addr {
-				w.kept = nil
-				return l, nil
-			}
-			return net.Listen(network, addr)
-		},
+		Listen: w.addr, AdminListen: "127.0.0.1:0", NetListen: network.Listen, Metrics: w.count, Logger: log, Tick: 20 * time.Millisecond,
 	}
 	for _, f := range change {
 		f(&c)
@@ -205,7 +186,6 @@ func (w *world) start(change ...func(*router.Config)) {
 		if err := st.Close(); err != nil {
 			t.Error(err)
 		}
-		http.DefaultClient.CloseIdleConnections()
 	})
 	t.Cleanup(w.stop)
 }

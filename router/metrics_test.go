@@ -29,8 +29,7 @@ import (
 // scrape returns what Prometheus is shown.
 func scrape(t *testing.T, app *router.App) string {
 	t.Helper()
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
-	resp, err := http.Get("http://" + app.AdminAddr() + "/metrics")
+	resp, err := httpClient.Get("http://" + app.AdminAddr() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +257,7 @@ func TestStrangersAddNoSeries(t *testing.T) {
 		req.Header.Set("X-GitHub-Event", event)
 		req.Header.Set("X-GitHub-Delivery", fmt.Sprintf("%s-%d", event, n))
 		req.Header.Set("X-Hub-Signature-256", "sha256="+sum)
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := httpClient.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -336,7 +335,7 @@ func TestManyScrapesAskTheStoreOnce(t *testing.T) {
 	done := make(chan string)
 	for range 8 {
 		go func() {
-			resp, err := http.Get("http://" + r.app.AdminAddr() + "/metrics")
+			resp, err := httpClient.Get("http://" + r.app.AdminAddr() + "/metrics")
 			if err != nil {
 				done <- err.Error()
 				return

@@ -274,7 +274,7 @@ func TestTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
-	resp, err := http.Post("http://"+r.app.AdminAddr()+"/api/v1/jobs/1/cancel", "", nil)
+	resp, err := httpClient.Post("http://"+r.app.AdminAddr()+"/api/v1/jobs/1/cancel", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

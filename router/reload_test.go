@@ -134,7 +134,7 @@ func TestTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 	})
 	get := func(path string) string {
 		t.Helper()
-		resp, err := http.Get("http://" + r.app.AdminAddr() + path)
+		resp, err := httpClient.Get("http://" + r.app.AdminAddr() + path)
 		if err != nil {
 			t.Fatal(err)
 		}

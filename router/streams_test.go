@@ -16,7 +16,7 @@ func TestStreamsEndAsTheServerStops(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *router.Config) { c.Grace = 2 * time.Minute })
 	var streams []*bufio.Reader
 	for range 100 {
-		resp, err := http.Get("http://" + r.app.AdminAddr() + "/api/v1/events")
+		resp, err := httpClient.Get("http://" + r.app.AdminAddr() + "/api/v1/events")
 		if err != nil {
 			t.Fatal(err)
 		}

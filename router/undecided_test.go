@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -84,9 +83,7 @@ func TestARunIsLookedUpOnceForAllItsJobs(t *testing.T) {
 func TestARunIsLookedUpOnGitHub(t *testing.T) {
 	sim := githubsim.New(githubsim.Config{})
 	t.Cleanup(sim.Close)
-	server := httptest.NewServer(sim)
-	t.Cleanup(server.Close)
-	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: server.URL, HTTPClient: server.Client()})
+	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: network.Serve(t, sim), HTTPClient: network.Client()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
-	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -28,6 +27,7 @@ import (
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
 	"switchyard/router/store"
+	"switchyard/router/testnet"
 	"switchyard/rules"
 )
 
@@ -38,85 +38,10 @@ var (
 	chaosLog  = flag.Bool("chaos.log", false, "show the router's log")
 )
 
-// wires is a network in memory, so that its clock is that of the test.
-type wires struct {
-	mu    sync.Mutex
-	ports map[string]*wire
-}
-
-type wire struct {
-	addr  net.TCPAddr
-	conns chan net.Conn
-	done  chan struct{}
-	close func()
-}
-
-func (w *wires) Listen(_, addr string) (net.Listener, error) {
-	a, err := net.ResolveTCPAddr("tcp", addr)
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ports == nil {
-		w.ports = map[string]*wire{}
-	}
-	if w.ports[addr] != nil {
-		return nil, fmt.Errorf("%s is taken", addr)
-	}
-	l := &wire{addr: *a, conns: make(chan net.Conn), done: make(chan struct{})}
-	l.close = sync.OnceFunc(func() { close(l.done) })
-	w.ports[addr] = l
-	return l, nil
-}
-
-func (w *wires) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	w.mu.Lock()
-	l := w.ports[addr]
-	w.mu.Unlock()
-	if l == nil {
-		return nil, fmt.Errorf("dial %s: connection refused", addr)
-	}
-	near, far := net.Pipe()
-	select {
-	case l.conns <- addressed{far, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}, &l.addr}:
-		return near, nil
-	case <-l.done:
-		return nil, fmt.Errorf("dial %s: connection refused", addr)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *wire) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *wire) Close() error   { l.close(); return nil }
-func (l *wire) Addr() net.Addr { return &l.addr }
-
-// addressed is the server's end of a connection.
-type addressed struct {
-	net.Conn
-	remote, local net.Addr
-}
-
-func (c addressed) RemoteAddr() net.Addr { return c.remote }
-func (c addressed) LocalAddr() net.Addr  { return c.local }
-
-func (w *wires) client() *http.Client {
-	return &http.Client{Transport: &http.Transport{DialContext: w.Dial, MaxIdleConnsPerHost: 64}}
-}
-
 // A chaos is everything that can go wrong, as its seed says.
 type chaos struct {
 	seed uint64
-	net  wires
+	net  testnet.Net
 }
 
 const chaosRules = `
@@ -225,7 +150,7 @@ func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
 		nomadAddr  = "127.0.0.1:4646"
 		secret     = "a secret of at least 16 bytes"
 	)
-	clients := []*http.Client{c.net.client(), c.net.client(), c.net.client()}
+	clients := []*http.Client{c.net.Client(), c.net.Client(), c.net.Client()}
 
 	hub := githubsim.New(githubsim.Config{
 		WebhookURL: "http://" + routerAddr + "/webhooks/github", Secret: secret,
@@ -402,7 +327,7 @@ func timeline(t *testing.T, st *store.Store, jobID int64) (text string) {
 }
 
 func (c *chaos) nomadJobs(t *testing.T) []*api.JobListStub {
-	client := c.net.client()
+	client := c.net.Client()
 	defer client.CloseIdleConnections()
 	n, err := api.NewClient(&api.Config{Address: "http://127.0.0.1:4646", HttpClient: client})
 	if err != nil {

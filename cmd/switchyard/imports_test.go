@@ -23,12 +23,13 @@ var mayImport = map[string][]string{
 	"switchyard/router/githubsim": {},
 }
 
-// Conformance suites import what they test against.
+// What only tests import: conformance suites import what they test against.
 var testOnly = map[string][]string{
 	"switchyard/router/store/storetest":    {"switchyard/router", "switchyard/rules"},
 	"switchyard/router/nomadsim/nomadtest": {},
 
 	"switchyard/router/githubsim/githubtest": {},
+	"switchyard/router/testnet":              {},
 }
 
 func TestImportsFollowTheArrowsOfTheDesign(t *testing.T) {
