@@ -32,6 +32,8 @@ const (
 	jsonSuffix   = ".nomad.json"
 	parsedSuffix = ".parsed.json" // beside a built-in; not a suffix that Load looks for
 
+	builtinPath = "built-in " // begins the path of a built-in
+
 	maxSize = 1 << 20 // bytes of one file; Nomad's own limit for a job source is as much
 )
 
@@ -102,6 +104,30 @@ func Load(dir string) (*Set, error) {
 	return s, nil
 }
 
+// With returns the built-in jobspecs together with own, which replace built-ins
+// of the same name and are not checked again.
+func With(own []Jobspec) (*Set, error) {
+	s := &Set{specs: map[string]Jobspec{}}
+	if err := s.loadBuiltin(); err != nil {
+		return nil, err
+	}
+	for _, spec := range own {
+		s.specs[spec.Name] = spec
+	}
+	return s, nil
+}
+
+// Own returns the jobspecs that are not built in, by name.
+func (s *Set) Own() []Jobspec {
+	var own []Jobspec
+	for _, name := range s.Names() {
+		if spec := s.specs[name]; !strings.HasPrefix(spec.Path, builtinPath) {
+			own = append(own, spec)
+		}
+	}
+	return own
+}
+
 // Names returns the names of all jobspecs, sorted.
 func (s *Set) Names() []string { return slices.Sorted(maps.Keys(s.specs)) }
 
@@ -131,7 +157,7 @@ func (s *Set) loadBuiltin() error {
 		if err != nil {
 			return err
 		}
-		spec := newJobspec(name, "built-in "+e.Name(), src)
+		spec := newJobspec(name, builtinPath+e.Name(), src)
 		raw, err := builtin.ReadFile(name + parsedSuffix)
 		if err != nil {
 			return err

@@ -148,8 +148,10 @@ job "switchyard" {
         SWITCHYARD_WEBHOOK_SECRET_FILE = "${NOMAD_SECRETS_DIR}/webhook.secret"
       }
 
+      # A change of the rules restarts nothing: Switchyard reads them itself, and keeps the old ones when the new are bad.
       template {
         destination = "local/rules.yaml"
+        change_mode = "noop"
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .rules }}{{ end -}}
         EOT

@@ -82,8 +82,8 @@ func (a *App) Readiness(ctx context.Context) Readiness {
 		look = Check{Name: "first_look", Status: "warning", Reason: "a first look at GitHub is under way, as the database is new: not all jobs are known"}
 	}
 	loaded := Check{Name: "rules", Status: "ok"}
-	if e := r.Rules.Error; e != nil {
-		loaded = Check{"rules", "warning", "newer rules were refused, and the old ones are in force: " + e.Reason, e.Since}
+	if refused := r.Rules.refused(); refused != "" {
+		loaded = Check{"rules", "warning", refused, r.Rules.Error.Since}
 	}
 	r.Checks = []Check{store, look, a.Metrics.nomad.check("nomad", "Nomad"), a.Metrics.github.check("github", "GitHub"), loaded}
 	for _, c := range r.Checks {

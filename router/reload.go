@@ -12,9 +12,13 @@ import (
 type RulesVersion struct {
 	Hash     string    `json:"hash"`      // hex SHA-256 of what they were loaded from; "": unknown
 	LoadedAt time.Time `json:"loaded_at"` // when they came into force; the App sets it
-	Origin   string    `json:"origin"`    // what made them be loaded: "start", "file changed", "SIGHUP", "applied", "put back"
+	Origin   string    `json:"origin"`    // what made them be loaded: "start", "file changed", "SIGHUP", "applied", "put back", LastGood
 	Files    []string  `json:"files"`
 }
+
+// LastGood is the Origin of rules that a server starts with because the files
+// are bad: the last good ones, out of the database.
+const LastGood = "last good"
 
 // KeptRules are a version of the rules' files that is kept, so that it can be
 // put back. It need not have been in force: it may have had faults.
@@ -86,6 +90,17 @@ func (a *App) KeepRules() {
 	a.change(func(live *liveRules) { live.status.Error = nil })
 }
 
+// refused says to people that what is newest was refused; "": it was not.
+func (s RulesStatus) refused() string {
+	switch {
+	case s.Error == nil:
+		return ""
+	case s.Origin == LastGood:
+		return "the rules' files were bad at the start, so the last good rules in the database are in force: " + s.Error.Reason
+	}
+	return "newer rules were refused, and the old ones are in force: " + s.Error.Reason
+}
+
 // RulesStatus says which rules are in force. What it returns is not to be changed.
 func (a *App) RulesStatus() RulesStatus { return a.live.Load().status }
 
@@ -125,6 +140,7 @@ var (
 	rulesLoaded  = prometheus.NewDesc("switchyard_rules_loaded_timestamp_seconds", "When the rules in force were loaded.", nil, nil)
 	rulesReloads = prometheus.NewDesc("switchyard_rules_reloads_total", "Newer rules, by whether they came into force.", []string{"result"}, nil)
 	rulesFailed  = prometheus.NewDesc("switchyard_rules_reload_failed", "1 while newer rules are refused, and 0 otherwise.", nil, nil)
+	rulesLast    = prometheus.NewDesc("switchyard_rules_last_good", "1 while the last good rules of the database are in force, as the files were bad at the start, and 0 otherwise.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -133,9 +149,12 @@ func (m rulesMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.Describe
 // Collect implements prometheus.Collector. All values are of one moment.
 func (m rulesMetrics) Collect(ch chan<- prometheus.Metric) {
 	live := m.live.Load()
-	failed := 0.0
+	failed, last := 0.0, 0.0
 	if live.status.Error != nil {
 		failed = 1
+		if live.status.Origin == LastGood {
+			last = 1
+		}
 	}
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
 	ch <- prometheus.MustNewConstMetric(rulesInfo, gauge, 1, live.status.Hash)
@@ -143,4 +162,5 @@ func (m rulesMetrics) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(rulesReloads, counter, float64(live.reloads), "ok")
 	ch <- prometheus.MustNewConstMetric(rulesReloads, counter, float64(live.refused), "refused")
 	ch <- prometheus.MustNewConstMetric(rulesFailed, gauge, failed)
+	ch <- prometheus.MustNewConstMetric(rulesLast, gauge, last)
 }

@@ -131,20 +131,12 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err := fleet.connect(ctx); err != nil {
 		return err
 	}
-	specs, err := jobspecs.Load(fleet.specDir)
-	if err != nil {
-		return err
-	}
 	reload := reloader{source: source{filepath.Join(dir, "rules.example.yaml"), fleet.specDir}, log: log}
 	if err := os.WriteFile(reload.rules, demoRules, 0o600); err != nil {
 		return err
 	}
-	content, set, err := reload.first(out)
-	if err != nil {
-		return err
-	}
 	metrics := router.NewMetrics()
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: fleet.config, Called: metrics.NomadCalled})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: log, API: fleet.config, Called: metrics.NomadCalled})
 	if err != nil {
 		return err
 	}
@@ -160,7 +152,10 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	defer func() { err = errors.Join(err, st.Close()) }()
 	secret := router.Secret(rand.Text())
 	reload.keep = st.KeepRules
-	reload.record(ctx, content, router.KeptRules{Origin: "start"})
+	content, set, err := reload.first(ctx, out)
+	if err != nil {
+		return err
+	}
 	app, err := newApp(appParts{rulebook: rulebook{&reload, st}, allowEdit: true, store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, router.Config{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: content.version(""),
 	})

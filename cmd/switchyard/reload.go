@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -38,6 +37,7 @@ const (
 const (
 	fileChanged = "file changed"
 	hangup      = "SIGHUP"
+	started     = "start"
 )
 
 // A source is where the rules and jobspecs come from.
@@ -52,7 +52,7 @@ type content struct {
 	tests []rules.File // *.test.yaml beside them
 	specs *jobspecs.Set
 	text  string // hex SHA-256 of the names and bytes of files and tests
-	hash  string // hex SHA-256 of these, and of the jobspecs if there is a specDir
+	hash  string // hex SHA-256 of these, and of the jobspecs if any is the operator's own
 }
 
 func (s source) read() (content, error) {
@@ -91,7 +91,7 @@ func (s source) content(files, tests []rules.File, specs *jobspecs.Set) content 
 		fmt.Fprintf(h, "%q %d\n%s", filepath.Base(f.Name), len(f.Source), f.Source)
 	}
 	text := hex.EncodeToString(h.Sum(nil))
-	if s.specDir != "" {
+	if len(specs.Own()) > 0 {
 		for _, name := range specs.Names() {
 			spec, _ := specs.Get(name)
 			fmt.Fprintf(h, "%q %s\n", name, spec.Hash)
@@ -190,10 +190,12 @@ type reloader struct {
 	nomad *nomad.Client // with the jobspecs in force
 	log   *slog.Logger
 	keep  func(context.Context, router.KeptRules) (int64, error) // nil: no version is kept
+	marks marks                                                  // nil: no good version is remembered
 
 	mu      sync.Mutex // of what follows, and held while files are written
 	current string     // hash of what is in force
 	refused string     // hash, or error, of what was refused last; "": nothing newer
+	say     func()     // tells the App of what was refused at the start; nil: nothing was
 }
 
 // inForce is the App, as the reloader uses it.
@@ -256,26 +258,6 @@ func (r *reloader) loop(ctx context.Context, events <-chan fsnotify.Event, errs 
 	}
 }
 
-// first loads what the server starts with. Faults are printed; the error is
-// then errNo.
-func (r *reloader) first(stderr io.Writer) (content, *rules.Set, error) {
-	c, err := r.read()
-	if err != nil {
-		return c, nil, err
-	}
-	set, faults, err := c.load()
-	if err != nil {
-		return c, nil, err
-	}
-	if len(faults) > 0 {
-		writeFindings(stderr, slices.Concat(c.files, c.tests), faults)
-		fmt.Fprintf(stderr, "%s: %s\n", r.rules, count(len(faults), "fault"))
-		return c, nil, errNo
-	}
-	r.current = c.hash
-	return c, set, nil
-}
-
 // load loads the rules, checks them against the jobspecs and runs their tests.
 func (c content) load() (*rules.Set, rules.Diagnostics, error) {
 	set, faults, err := load(c.files)
@@ -325,7 +307,7 @@ func (r *reloader) look(ctx context.Context, origin string) {
 		r.refuse(refused, err)
 		return
 	}
-	r.enforce(c, set, origin, began)
+	r.enforce(ctx, c, set, origin, began)
 }
 
 // judge loads content and has Nomad check the jobspecs that it uses. What is
@@ -339,17 +321,21 @@ func (r *reloader) judge(ctx context.Context, c content) (*rules.Set, rules.Diag
 }
 
 // enforce puts what was judged good in force.
-func (r *reloader) enforce(c content, set *rules.Set, origin string, began time.Time) {
+func (r *reloader) enforce(ctx context.Context, c content, set *rules.Set, origin string, began time.Time) {
 	r.nomad.Use(c.specs) // first, so that no new rule meets an old jobspec. A job that lost its jobspec is decided anew
 	r.app.Reload(set, c.version(origin))
 	r.current, r.refused = c.hash, ""
+	r.rememberGood(context.WithoutCancel(ctx), c)
 	r.log.Info("rules in force", "hash", c.hash, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))
 	logLint(r.log, set, c.specs)
 }
 
 // refuse reports what was refused, for err or for its diagnostics.
 func (r *reloader) refuse(refused router.RefusedRules, err error) {
-	const message = "new rules refused, the old ones stay in force"
+	message := "new rules refused, the old ones stay in force"
+	if refused.Origin == started {
+		message = "the rules are bad at the start, the last good ones in the database are in force"
+	}
 	found := len(refused.Diagnostics)
 	if err != nil {
 		refused.Reason = strings.ReplaceAll(err.Error(), "\n", "; ") // those of several jobspecs

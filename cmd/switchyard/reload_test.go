@@ -180,7 +180,7 @@ func inLoop(t *testing.T, f func(t *testing.T, l *loopTest)) {
 			t.Fatal(err)
 		}
 		l.nomad = client
-		if _, _, err := l.first(io.Discard); err != nil {
+		if _, _, err := l.first(t.Context(), io.Discard); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

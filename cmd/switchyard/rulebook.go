@@ -168,7 +168,7 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 		return err
 	}
 	b.record(context.WithoutCancel(ctx), next, router.KeptRules{Who: a.Who, Origin: a.Origin, Note: a.Note})
-	b.enforce(next, set, a.Origin, began)
+	b.enforce(ctx, next, set, a.Origin, began)
 	return nil
 }
 

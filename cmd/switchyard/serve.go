@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/nomad"
@@ -179,10 +180,6 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	hup, stopHangups := hangups()
 	defer stopHangups()
 	reload := reloader{source: source{f.rules, f.specDir}, log: logger}
-	content, set, err := reload.first(stderr)
-	if err != nil {
-		return err
-	}
 	traces, err := newTraces(ctx, logger)
 	if err != nil {
 		return err
@@ -196,7 +193,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			}
 		}()
 	}
-	cluster, err := nomad.New(nomad.Config{Jobspecs: content.specs, Logger: logger, Called: metrics.NomadCalled})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: logger, Called: metrics.NomadCalled})
 	if err != nil {
 		return err
 	}
@@ -214,13 +211,20 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err := keepNumbers(ctx, st, instances); err != nil {
 		return err
 	}
-	reload.keep = st.KeepRules
-	reload.record(ctx, content, router.KeptRules{Origin: "start"})
+	reload.keep, reload.marks = st.KeepRules, st
+	content, set, err := reload.first(ctx, stderr)
+	if err != nil {
+		return err
+	}
+	origin := started
+	if reload.say != nil {
+		origin = router.LastGood
+	}
 	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, access: access}
 	config := router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
-		RulesVersion: content.version(""),
+		RulesVersion: content.version(origin),
 	}
 	if traces != nil { // a nil one is not nil as an interface
 		config.Traces = traces
@@ -230,6 +234,9 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	reload.app = app
+	if reload.say != nil {
+		reload.say()
+	}
 	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(set.Rules()), "hash", content.hash)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -237,9 +244,6 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	defer cancel()
 	beside.Go(func() {
 		logLint(logger, set, content.specs)
-		for _, d := range checkJobspecs(ctx, cluster, set, content.specs, logger) {
-			logger.Error("nomad did not accept a jobspec", logged(d)...)
-		}
 		reload.run(ctx, hup)
 	})
 	if err := app.Run(ctx); err != nil {

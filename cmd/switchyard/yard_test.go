@@ -64,14 +64,10 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	t.Cleanup(sim.Close)
 	y.nomad = httptest.NewServer(sim)
 	t.Cleanup(y.nomad.Close)
-	specs, err := jobspecs.Load("")
-	must(err)
 	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { y.github.ServeHTTP(w, r) }))
 	t.Cleanup(hub.Close)
 	reload := &reloader{source: source{rules: y.rules}, log: y.log}
-	content, set, err := reload.first(os.Stderr)
-	must(err)
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: y.log, API: &api.Config{Address: y.nomad.URL}})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: y.log, API: &api.Config{Address: y.nomad.URL}})
 	must(err)
 	reload.nomad = cluster
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("t"), BaseURL: hub.URL})
@@ -81,7 +77,8 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	must(err)
 	t.Cleanup(func() { _ = y.store.Close() })
 	reload.keep = y.store.KeepRules
-	reload.record(t.Context(), content, router.KeptRules{Origin: "start"})
+	content, set, err := reload.first(t.Context(), os.Stderr)
+	must(err)
 	app, err := newApp(appParts{
 		rulebook: rulebook{reload, y.store}, allowEdit: true, store: y.store, nomad: cluster, github: client, rules: set,
 		secrets: []router.Secret{testSecret}, access: c.access,
