@@ -294,7 +294,7 @@ type testRunForm struct {
 
 // What a test expects of the decision, written out.
 type expectForm struct {
-	// what becomes of the job
+	// what becomes of the job; when left out, what follows from the rule, or routed for any part of a placement
 	Outcome string `yaml:"outcome" enum:"routed ignored denied unroutable undecided"`
 	// the rule that takes or denies the job
 	Rule string `yaml:"rule" empty:"yes" example:"linux"`

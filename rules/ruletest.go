@@ -22,6 +22,7 @@ type expectation struct {
 	what         string // "rule", "resources.memory", "fallback 5m.node_pool"
 	line, column int
 	want         string
+	places       bool                                  // only a routed job has it
 	compare      func(*Decision) (got string, ok bool) // got is for people
 }
 
@@ -77,9 +78,16 @@ func (s *Set) Tests() []Test { return slices.Clone(s.tests) }
 func (s *Set) Test(tests []Test) TestReport {
 	report := TestReport{Tests: make([]TestResult, len(tests))}
 	rules, labels := map[string]bool{}, map[*label]bool{}
+	denies := make(map[string]bool, len(s.rules))
+	for i := range s.rules {
+		denies[s.rules[i].name] = s.rules[i].deny != ""
+	}
 	for i, t := range tests {
 		d := s.Decide(t.Facts, false) // as the server does it
 		failures := t.failures(&d)
+		if e, ok := t.implied(denies); ok && string(d.Outcome) != e.want {
+			failures = slices.Insert(failures, 0, TestFailure{e.what, e.line, e.column, e.want, string(d.Outcome)})
+		}
 		if len(failures) == 0 {
 			report.Passed++
 		} else {
@@ -115,6 +123,34 @@ func (s *Set) Test(tests []Test) TestReport {
 }
 
 func missed(name string, at spot) Missed { return Missed{name, at.file, at.line, at.column} }
+
+// implied is the outcome that a test expects without saying so: it names a rule
+// that denies, or one that does not, or a part of what only a routed job has.
+// denies says it of each rule.
+func (t *Test) implied(denies map[string]bool) (e expectation, ok bool) {
+	find := func(what string) *expectation {
+		if i := slices.IndexFunc(t.expect, func(e expectation) bool { return e.what == what }); i >= 0 {
+			return &t.expect[i]
+		}
+		return nil
+	}
+	if find("outcome") != nil {
+		return e, false
+	}
+	at, want := find("rule"), Routed
+	if at == nil {
+		i := slices.IndexFunc(t.expect, func(e expectation) bool { return e.places })
+		if i < 0 {
+			return e, false
+		}
+		at = &t.expect[i]
+	} else if does, found := denies[at.want]; !found {
+		return e, false // none is expected, or there is no such rule
+	} else if does {
+		want = Denied
+	}
+	return expectation{what: "outcome", line: at.line, column: at.column, want: string(want)}, true
+}
 
 // failures compares a decision with what the test says.
 func (t *Test) failures(d *Decision) []TestFailure {

@@ -206,6 +206,7 @@ var placementParts = append([]string{"jobspec", "dispatch"}, placementKeys...)
 
 // expectations reads what is expected of a decision.
 func (r *testLoader) expectations(n ast.Node) []expectation {
+	faults := len(r.faults)
 	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "time_limit", "fallback"}, placementParts...)...)
 	e := expected{r: r}
 	if v, ok := f["outcome"]; ok {
@@ -222,6 +223,7 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 		s, ok := r.text(n, "a label")
 		return strings.ToLower(s), ok
 	}, func(d *Decision) []string { return d.Labels }, equal, strings.Clone)
+	before := len(e.list)
 	e.placement(f)
 	e.limit(f["limit"])
 	if v, ok := f["time_limit"]; ok {
@@ -231,6 +233,13 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 	}
 	for _, i := range r.list(f["fallback"], "fallback") {
 		e.fallback(i)
+	}
+	for i := before; i < len(e.list); i++ {
+		p := &e.list[i]
+		p.places = p.want != none || p.what != "jobspec" && p.what != "dispatch" // which no other job has
+	}
+	if len(e.list) == 0 && len(r.faults) == faults && len(f) > 0 {
+		r.fault(n, "expect says nothing: what it names is empty; name a part of the decision, such as { rule: linux }")
 	}
 	return e.list
 }
@@ -243,7 +252,7 @@ type expected struct {
 
 func (e *expected) add(n ast.Node, what, want string, compare func(*Decision) (string, bool)) {
 	line, column := place(n)
-	e.list = append(e.list, expectation{what, line, column, want, compare})
+	e.list = append(e.list, expectation{what: what, line: line, column: column, want: want, compare: compare})
 }
 
 // addValue adds that get gives want.

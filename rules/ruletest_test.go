@@ -126,6 +126,8 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 			`resources says nothing: name one of cpu, cores, memory, memory_max, disk`, `limit says nothing: name one of running, per, key`, `task says nothing: name one of env, config`}},
 		{"empty lists that say nothing", expects("{ labels: §[], devices: { not: §[] }, datacenters: { exactly: [] } }"), []string{
 			`labels: an empty list says nothing; write { exactly: [] } for none`, `devices: an empty list says nothing; write { exactly: [] } for none`}},
+		{"parts that are empty", expects("§{ fallback: [], task: { env: {} } }"), []string{
+			`expect says nothing: what it names is empty; name a part of the decision, such as { rule: linux }`}},
 		{"constraints", expects("{ constraints: { contains: [§'${cpu.arch} = amd64'], exactly: [§'${attr.cpu.arch} ~ amd64'], not: [{ attribute: §[] }] } }"), []string{
 			`attribute "${cpu.arch}" is none of a node: write ${attr.NAME}, ${meta.NAME}, or ${node.NAME} with class, pool, datacenter, unique.id or unique.name`,
 			`unknown operator "~"; did you mean <?`, `attribute of a constraint must be a text, not a list`}},
@@ -600,4 +602,71 @@ func FuzzParseTests(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Without outcome, a test expects that of the rule that it names, and routed
+// when it names what only a routed job has.
+func TestWhatATestExpectsWithoutSayingSo(t *testing.T) {
+	const file = `version: 1
+compound: { prefix: 'yard=', separator: '/' }
+labels:
+  self-hosted: {}
+  linux: {}
+  xl: { resources: { memory: 64GiB } }
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 8 } }
+defaults: { max: { memory: 32GiB } }
+rules:
+  - { name: no-public, if: not repo.private, deny: no }
+  - { name: asks, if: has("asks") and run.event == "push", jobspec: j }
+  - { name: no-forks, if: has("forks") and run.fork, deny: no }
+  - { name: fails, if: has("fails") and int(job.name) > 1, deny: no }
+  - { name: linux, if: has("linux"), jobspec: j }
+  - { name: classic, if: has("classic"), dispatch: j }
+`
+	for _, tt := range []struct {
+		name, labels, more, expect string
+		want                       string // what failed: place, what was expected, what was got
+	}{
+		{"a rule that places", "linux", "", "{ rule: linux }", ""},
+		{"a rule whose placement is over the most", "linux, xl", "", "{ rule: §linux }", "routed unroutable"},
+		{"a rule that a label with a bad value never reaches", "linux, cpu=9", "", "{ reason: is not between, rule: '' }", ""},
+		{"a rule of a job that is not placed on purpose", "linux, xl", "", "{ rule: linux, outcome: unroutable, reason: is over the most }", ""},
+		{"a rule that cannot tell without the run", "asks", "", "{ rule: §asks }", "routed undecided"},
+		{"a denial", "linux", "repo: { private: false }, ", "{ rule: no-public }", ""},
+		{"a denial that cannot tell without the run", "forks", "", "{ rule: §no-forks }", "denied undecided"},
+		{"a denial whose condition fails", "fails", "", "{ rule: §fails }", "denied unroutable"},
+		{"no rule", "nothing", "", "{ rule: '' }", ""},
+		{"no rule, and no part of a placement", "nothing", "", "{ rule: '', node_pool: '' }", ""},
+		{"a reason alone", "linux, xl", "", "{ reason: is over the most }", ""},
+		{"labels alone", "linux, xl", "", "{ labels: [xl] }", ""},
+		{"no jobspec", "linux, xl", "", "{ jobspec: '', dispatch: '' }", ""},
+		{"no jobspec for one that is dispatched", "classic", "", "{ dispatch: j, jobspec: '' }", ""},
+		{"no devices", "linux", "", "{ devices: { exactly: [] } }", ""},
+		{"no devices of a job that gets no runner", "linux, xl", "", "{ devices: { exactly: §[] } }", "routed unroutable"},
+		{"constraints that must not be there", "linux, xl", "", "{ constraints: { not: §['${meta.a} = b'] } }", "routed unroutable"},
+		{"no size", "linux, xl", "", "{ resources: { cpu: §0 } }", "routed unroutable"},
+		{"the jobspec's own pool", "linux, xl", "", "{ node_pool: §'' }", "routed unroutable"},
+		{"no priority of its own", "linux, xl", "", "{ priority: §0 }", "routed unroutable"},
+		{"no limit", "linux, xl", "", "{ limit: { running: §0 } }", "routed unroutable"},
+		{"no limit of its time", "linux, xl", "", "{ time_limit: §0s }", "routed unroutable"},
+		{"no enterprise", "linux, xl", "", "{ runner: { enterprise: §'' } }", "routed unroutable"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			src := file + "tests:\n  - { name: a, labels: [self-hosted, " + tt.labels + "], " + tt.more + "expect: " + tt.expect + " }\n"
+			before, _, _ := strings.Cut(src, "§")
+			s := parse(t, strings.ReplaceAll(src, "§", ""))
+			report := s.Test(s.Tests())
+			want := []TestFailure{}
+			if tt.want != "" {
+				expected, got, _ := strings.Cut(tt.want, " ")
+				want = append(want, TestFailure{"outcome", strings.Count(before, "\n") + 1, len(before) - strings.LastIndex(before, "\n"), expected, got})
+			}
+			if d := cmp.Diff(want, report.Tests[0].Failures); d != "" || report.Failed != len(want) {
+				t.Errorf("%d failed (-want +got):\n%s", report.Failed, d)
+			}
+			if reached := len(report.Coverage.MissedRules) < 6; reached != (report.Tests[0].Decision.Outcome == Routed || report.Tests[0].Decision.Outcome == Denied) {
+				t.Errorf("%s, but the rules that are missed are %v", report.Tests[0].Decision.Outcome, report.Coverage.MissedRules)
+			}
+		})
+	}
 }
