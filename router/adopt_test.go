@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"switchyard/router"
 )
@@ -42,6 +43,9 @@ func (s claimedStore) Claimant(ctx context.Context, tokenHash [32]byte) (router.
 // The database is deleted while the second runner of a job starts: it claims
 // before the router knows its job again, and no other runner is started.
 func TestWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime(t *testing.T) {
+	synctest.Test(t, testWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime)
+}
+func testWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime(t *testing.T) {
 	const url = "http://router.test"
 	job := delivery(1, "queued", "self-hosted", "linux").Job
 	earlier := func(try int, token router.Secret) router.StartRequest {

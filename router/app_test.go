@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,6 +32,12 @@ var (
 	network    testnet.Net
 	httpClient = &http.Client{Transport: &http.Transport{DialContext: network.Dial, DisableKeepAlives: true}}
 )
+
+// virtual runs a subtest on a clock of its own, which moves on when all it started waits.
+func virtual(t *testing.T, name string, f func(*testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
 
 const testRules = `
 version: 1
@@ -398,7 +405,8 @@ func (r *running) claim(token router.Secret) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-func TestAQueuedJobGetsOneRunner(t *testing.T) {
+func TestAQueuedJobGetsOneRunner(t *testing.T) { synctest.Test(t, testAQueuedJobGetsOneRunner) }
+func testAQueuedJobGetsOneRunner(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	d := delivery(1, "queued", "self-hosted", "Linux")
 	for range 3 {
@@ -436,7 +444,8 @@ func TestAQueuedJobGetsOneRunner(t *testing.T) {
 	}
 }
 
-func TestJobsThatNoRunnerWillServe(t *testing.T) {
+func TestJobsThatNoRunnerWillServe(t *testing.T) { synctest.Test(t, testJobsThatNoRunnerWillServe) }
+func testJobsThatNoRunnerWillServe(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	fork := delivery(3, "queued", "self-hosted", "linux")
 	fork.Job.Repo.Fork = true
@@ -458,7 +467,8 @@ func TestJobsThatNoRunnerWillServe(t *testing.T) {
 	}
 }
 
-func TestAnOutageOfNomadLosesNothing(t *testing.T) {
+func TestAnOutageOfNomadLosesNothing(t *testing.T) { synctest.Test(t, testAnOutageOfNomadLosesNothing) }
+func testAnOutageOfNomadLosesNothing(t *testing.T) {
 	nomad := &cluster{fail: func(n int) error {
 		if n <= 3 {
 			return errors.New("connection refused")
@@ -479,6 +489,9 @@ func TestAnOutageOfNomadLosesNothing(t *testing.T) {
 }
 
 func TestAJobThatNomadRefusesIsUnroutable(t *testing.T) {
+	synctest.Test(t, testAJobThatNomadRefusesIsUnroutable)
+}
+func testAJobThatNomadRefusesIsUnroutable(t *testing.T) {
 	nomad := &cluster{fail: func(int) error { return &router.GiveUpError{Err: errors.New("bad constraint")} }}
 	r := start(t, openStore(t), nomad, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -488,7 +501,7 @@ func TestAJobThatNomadRefusesIsUnroutable(t *testing.T) {
 }
 
 func TestClaimsThatGetNoConfiguration(t *testing.T) {
-	t.Run("an unknown token is refused", func(t *testing.T) {
+	virtual(t, "an unknown token is refused", func(t *testing.T) {
 		r := start(t, openStore(t), &cluster{}, &hub{})
 		for _, token := range []router.Secret{"", "nope", router.Secret(strings.Repeat("x", 1000))} {
 			if status, _ := r.claim(token); status != http.StatusUnauthorized {
@@ -496,7 +509,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			}
 		}
 	})
-	t.Run("a job cancelled meanwhile needs no runner", func(t *testing.T) {
+	virtual(t, "a job cancelled meanwhile needs no runner", func(t *testing.T) {
 		r := start(t, openStore(t), &cluster{}, &hub{})
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
@@ -509,7 +522,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			t.Errorf("GitHub was asked %d times, want never", len(asks))
 		}
 	})
-	t.Run("a job that ended before it was heard of starts nothing", func(t *testing.T) {
+	virtual(t, "a job that ended before it was heard of starts nothing", func(t *testing.T) {
 		r := start(t, openStore(t), &cluster{}, &hub{})
 		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -519,7 +532,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			t.Error("a completed job was given a runner")
 		}
 	})
-	t.Run("when GitHub is away the job is tried again with a new runner", func(t *testing.T) {
+	virtual(t, "when GitHub is away the job is tried again with a new runner", func(t *testing.T) {
 		h := &hub{fail: func(n int) error {
 			if n == 1 {
 				return errors.New("502 Bad Gateway")
@@ -545,7 +558,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			t.Errorf("claim of the new runner = %d %q, want 200 and a configuration", status, body)
 		}
 	})
-	t.Run("a taken name is replaced", func(t *testing.T) {
+	virtual(t, "a taken name is replaced", func(t *testing.T) {
 		h := &hub{fail: func(n int) error {
 			if n == 1 {
 				return fmt.Errorf("jit: %w", router.ErrNameTaken)
@@ -562,7 +575,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			t.Errorf("claim = %d after asking for %v, want 200 after two names", status, asks)
 		}
 	})
-	t.Run("a runner that GitHub refuses for good ends the job with the reason", func(t *testing.T) {
+	virtual(t, "a runner that GitHub refuses for good ends the job with the reason", func(t *testing.T) {
 		h := &hub{fail: func(int) error { return &router.GiveUpError{Err: errors.New("422 labels are bad")} }}
 		r := start(t, openStore(t), &cluster{}, h)
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -577,6 +590,9 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 
 // The runner that found nobody to claim from leaves no trace but on Nomad.
 func TestARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
+	synctest.Test(t, testARunnerThatEndedUnclaimedIsReplaced)
+}
+func testARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
 	nomad := &cluster{dead: map[string]bool{"gha-2-1": true}, hidden: "gha-1-1"}
 	r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) { c.Sweep = 10 * time.Millisecond })
 	r.deliver(delivery(1, "queued", "self-hosted", "linux")) // looked up first, in vain
@@ -595,6 +611,9 @@ func TestARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
 
 // An image that cannot be pulled ends a runner after its claim.
 func TestARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
+	synctest.Test(t, testARunnerThatEndedConfiguredIsReplaced)
+}
+func testARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
 	nomad := &cluster{}
 	r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) {
 		c.Sweep, c.Doubt = 10*time.Millisecond, 200*time.Millisecond
@@ -624,6 +643,9 @@ func TestARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
 
 // A fast node may start the runner before the registration is recorded here.
 func TestAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
+	synctest.Test(t, testAClaimMayOvertakeTheRecordOfItsRegistration)
+}
+func testAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
 	var r *running
 	var status int
 	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.claim(req.ClaimToken) }}
@@ -639,6 +661,9 @@ func TestAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
 }
 
 func TestConcurrentClaimsGetOneConfiguration(t *testing.T) {
+	synctest.Test(t, testConcurrentClaimsGetOneConfiguration)
+}
+func testConcurrentClaimsGetOneConfiguration(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
@@ -660,7 +685,8 @@ func TestConcurrentClaimsGetOneConfiguration(t *testing.T) {
 	}
 }
 
-func TestAStopFinishesWhatIsInHand(t *testing.T) {
+func TestAStopFinishesWhatIsInHand(t *testing.T) { synctest.Test(t, testAStopFinishesWhatIsInHand) }
+func testAStopFinishesWhatIsInHand(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	nomad := &cluster{within: func(router.StartRequest) { close(entered); <-leave }}
 	st := openStore(t)
@@ -682,6 +708,9 @@ func TestAStopFinishesWhatIsInHand(t *testing.T) {
 }
 
 func TestTheListenersServeWhatIsTheirs(t *testing.T) {
+	synctest.Test(t, testTheListenersServeWhatIsTheirs)
+}
+func testTheListenersServeWhatIsTheirs(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	for _, tc := range []struct {
 		url  string

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -21,7 +22,8 @@ func (budgeted) Budget() []router.Budget {
 	}
 }
 
-func TestGitHubsLimitsAreMetrics(t *testing.T) {
+func TestGitHubsLimitsAreMetrics(t *testing.T) { synctest.Test(t, testGitHubsLimitsAreMetrics) }
+func testGitHubsLimitsAreMetrics(t *testing.T) {
 	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"))
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -43,8 +44,7 @@ func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
 		"on this node, by its mapped address": {is: with(func(a *router.Allocation) { a.NodeAddr = "::ffff:127.0.0.1" }), fromNode: true, want: 200},
 		"on a node without an address":        {is: with(func(a *router.Allocation) { a.NodeAddr = "" }), fromNode: true, want: 503},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		virtual(t, name, func(t *testing.T) {
 			answer := tc
 			nomad := &cluster{placed: func(router.Runner) (router.Allocation, error) { return answer.is, answer.err }}
 			r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) { c.ClaimFromNode = tc.fromNode })
@@ -94,8 +94,7 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 		"GitHub allows no more now":  {fails(&router.RetryAtError{At: time.Now().Add(time.Hour), Err: errors.New("rate limit")}), true, router.Dispatched},
 		"the token may not see jobs": {fails(&router.FixError{Fix: "Actions: read", Err: errors.New("403")}), true, router.Dispatched},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		virtual(t, name, func(t *testing.T) {
 			h := &hub{job: tc.job}
 			h.hidden = map[string]bool{"acme/web": name == "not for us to see"}
 			r := start(t, openStore(t), &cluster{}, h)
@@ -118,6 +117,9 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 
 // What GitHub says frees the runner, and the next job in need gets it.
 func TestAClaimServesTheJobThatNeedsItNow(t *testing.T) {
+	synctest.Test(t, testAClaimServesTheJobThatNeedsItNow)
+}
+func testAClaimServesTheJobThatNeedsItNow(t *testing.T) {
 	nomad := &cluster{}
 	h := &hub{job: func(id int64) (router.Delivery, error) {
 		d := delivery(id, "queued", "self-hosted", "linux")
@@ -156,10 +158,12 @@ func (away) Allocation(ctx context.Context, _ router.Runner) (router.Allocation,
 }
 
 func TestAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
+	synctest.Test(t, testAClaimWhileNomadIsSilentEndsInTime)
+}
+func testAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes five seconds")
 	}
-	t.Parallel()
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *router.Config) { c.Nomad = away{c.Nomad.(*cluster)} })
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
@@ -184,6 +188,9 @@ func (tokens) Runner(_ context.Context, t router.Target, name string) (router.Gi
 }
 
 func TestARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
+	synctest.Test(t, testARunnerThatRegisteredItselfIsTakenOffGitHub)
+}
+func testARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, withTokens(t))
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -207,7 +214,8 @@ func withTokens(t *testing.T) func(*router.Config) {
 	}
 }
 
-func TestAClaimByRegistrationToken(t *testing.T) {
+func TestAClaimByRegistrationToken(t *testing.T) { synctest.Test(t, testAClaimByRegistrationToken) }
+func testAClaimByRegistrationToken(t *testing.T) {
 	st := openStore(t)
 	r := start(t, st, &cluster{}, &hub{}, withTokens(t))
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))

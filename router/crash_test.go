@@ -126,8 +126,7 @@ func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
 	const claim, config, configured, online = 5, 6, 7, 8 // after receive, prepare, start and dispatched
 	for n := 1; n <= online; n++ {
 		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {
-				t.Parallel()
+			virtual(t, fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {
 				st, nomad, h := openStore(t), &cluster{}, &hub{}
 				d := delivery(1, "queued", "self-hosted", "linux")
 
@@ -214,8 +213,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 	} {
 		for n := 1; n <= tc.steps; n++ {
 			for _, after := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%s, step %d, after=%v", tc.name, n, after), func(t *testing.T) {
-					t.Parallel()
+				virtual(t, fmt.Sprintf("%s, step %d, after=%v", tc.name, n, after), func(t *testing.T) {
 					st, nomad, h := openStore(t), &cluster{}, &hub{}
 					before := start(t, st, nomad, h)
 					if tc.online {
@@ -277,8 +275,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 func TestNoCrashLosesAJobThatTookOverARunner(t *testing.T) {
 	for n := 1; n <= 4; n++ { // claim, config, configured, online
 		for _, after := range []bool{false, true} {
-			t.Run(fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {
-				t.Parallel()
+			virtual(t, fmt.Sprintf("step %d, after=%v", n, after), func(t *testing.T) {
 				st, nomad, h := openStore(t), &cluster{}, &hub{}
 				before := start(t, st, nomad, h)
 				for id := int64(1); id <= 2; id++ {

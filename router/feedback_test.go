@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -122,6 +123,9 @@ func committed(id int64, labels ...string) router.Delivery {
 }
 
 func TestACommitSaysWhyAJobWaitsAndWhenItRuns(t *testing.T) {
+	synctest.Test(t, testACommitSaysWhyAJobWaitsAndWhenItRuns)
+}
+func testACommitSaysWhyAJobWaitsAndWhenItRuns(t *testing.T) {
 	h, clock := &hub{}, newShift()
 	h.lose = true // the first answer: its check run must be found again, not made twice
 	r := noticing(t, h, "feedback: { kind: check_run, after: 30s }\n", clock)
@@ -156,6 +160,9 @@ func TestACommitSaysWhyAJobWaitsAndWhenItRuns(t *testing.T) {
 }
 
 func TestNothingIsSaidUnlessTheRulesHaveItSo(t *testing.T) {
+	synctest.Test(t, testNothingIsSaidUnlessTheRulesHaveItSo)
+}
+func testNothingIsSaidUnlessTheRulesHaveItSo(t *testing.T) {
 	h, clock := &hub{}, newShift()
 	r := noticing(t, h, "", clock)
 	r.deliver(committed(1, "self-hosted", "linx"))
@@ -180,7 +187,7 @@ func TestWhatGitHubDoesNotTakeIsTriedLater(t *testing.T) {
 		{"a permission", &router.FixError{Fix: "give it", Err: errors.New("403")}, 10 * time.Minute},
 		{"an outage", errors.New("502"), 15 * time.Second},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
+		virtual(t, tt.name, func(t *testing.T) {
 			h, clock := &hub{}, newShift()
 			h.board.refuse = func(n int) error {
 				if n == 1 {
@@ -212,6 +219,9 @@ func TestWhatGitHubDoesNotTakeIsTriedLater(t *testing.T) {
 }
 
 func TestARunThatNothingCanServeIsCancelled(t *testing.T) {
+	synctest.Test(t, testARunThatNothingCanServeIsCancelled)
+}
+func testARunThatNothingCanServeIsCancelled(t *testing.T) {
 	h, clock := &hub{}, newShift()
 	answers := map[int64]router.Delivery{2: says(2, "in_progress"), 1: says(1, "queued"), 3: says(3, "queued")}
 	h.job = func(id int64) (router.Delivery, error) { return answers[id], nil }
@@ -255,7 +265,7 @@ func TestARunWithAJobThatRunsOrMayIsNotCancelled(t *testing.T) {
 		"one that is not known":                                   says(9, "queued", "self-hosted", "linux"),
 		"one that waits for its runner":                           says(3, "queued", "self-hosted", "linux"),
 	} {
-		t.Run(name, func(t *testing.T) {
+		virtual(t, name, func(t *testing.T) {
 			h, clock := &hub{}, newShift()
 			of := func(d router.Delivery) router.Delivery { d.Job.RunID = 10; return d }
 			h.index.jobs = map[int64][]router.Delivery{10: {of(says(1, "queued", "self-hosted", "linx")), of(other)}}
@@ -284,6 +294,9 @@ func TestARunWithAJobThatRunsOrMayIsNotCancelled(t *testing.T) {
 
 // GitHub may hide a run for a while, or for good; what it has is not known then.
 func TestARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
+	synctest.Test(t, testARunOfWhichGitHubListsNoJobIsNotCancelled)
+}
+func testARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
 	h, clock := &hub{}, newShift()
 	r := noticing(t, h, "unroutable: { after: 10m, action: cancel }\n", clock)
 	r.deliver(delivery(1, "queued", "self-hosted", "linx"))

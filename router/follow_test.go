@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"testing/synctest"
 
 	"switchyard/router"
 )
@@ -36,6 +37,9 @@ func (f faults) Enabled(context.Context, slog.Level) bool { return true }
 func (f faults) WithAttrs([]slog.Attr) slog.Handler       { return f }
 
 func TestATokenThatMayNotFollowNomadIsAFault(t *testing.T) {
+	synctest.Test(t, testATokenThatMayNotFollowNomadIsAFault)
+}
+func testATokenThatMayNotFollowNomadIsAFault(t *testing.T) {
 	f := faults{slog.DiscardHandler, make(chan slog.Record, 1)}
 	start(t, openStore(t), &cluster{}, &hub{}, func(c *router.Config) {
 		c.Logger, c.Nomad = slog.New(f), shutCluster{c.Nomad.(*cluster)}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -28,7 +29,8 @@ func (n *listedNomad) Jobs(ctx context.Context) ([]router.NomadJob, uint64, erro
 
 // Whoever may register jobs in some other namespace can name one as a runner is
 // named, and write what they like into its meta. They get no configuration for it.
-func TestAForgedRunnerIsNotTakenUp(t *testing.T) {
+func TestAForgedRunnerIsNotTakenUp(t *testing.T) { synctest.Test(t, testAForgedRunnerIsNotTakenUp) }
+func testAForgedRunnerIsNotTakenUp(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
 	n := &listedNomad{Nomad: w.client}
 	w.start(func(c *router.Config) { c.Sweep, c.Nomad = 50*time.Millisecond, n })

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -71,6 +72,9 @@ func (f *full) Counts(ctx context.Context) (map[router.JobState]int, error) {
 }
 
 func TestOnlyTheStoreMakesARouterNotReady(t *testing.T) {
+	synctest.Test(t, testOnlyTheStoreMakesARouterNotReady)
+}
+func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 	f := &full{Store: openStore(t)}
 	count := router.NewMetrics()
 	r := start(t, f, &cluster{}, &hub{}, func(c *router.Config) { c.Metrics = count })
@@ -133,7 +137,8 @@ func (s unhurried) Repositories(ctx context.Context, each func(rules.Repo) error
 	}
 }
 
-func TestAFirstLookIsToldOf(t *testing.T) {
+func TestAFirstLookIsToldOf(t *testing.T) { synctest.Test(t, testAFirstLookIsToldOf) }
+func testAFirstLookIsToldOf(t *testing.T) {
 	h := unhurried{&hub{}, make(chan struct{})}
 	r := start(t, openStore(t), &cluster{}, h.hub, func(c *router.Config) { c.GitHub = h })
 	got := readyz(t, r.app, "the first look", func(code int, r router.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
@@ -145,6 +150,9 @@ func TestAFirstLookIsToldOf(t *testing.T) {
 }
 
 func TestANomadWithoutALeaderIsToldOf(t *testing.T) {
+	synctest.Test(t, testANomadWithoutALeaderIsToldOf)
+}
+func testANomadWithoutALeaderIsToldOf(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.start(quick)
 	readyz(t, w.app, "all is well", func(_ int, r router.Readiness) bool { return r.Status == "ok" })

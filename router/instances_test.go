@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -20,7 +21,8 @@ import (
 // Two GitHubs that count alike, with repositories of the same names, are served
 // by one router and one Nomad, each by its own runners: also when something is
 // cancelled, and after the database was deleted.
-func TestTwoGitHubsAreKeptApart(t *testing.T) {
+func TestTwoGitHubsAreKeptApart(t *testing.T) { synctest.Test(t, testTwoGitHubsAreKeptApart) }
+func testTwoGitHubsAreKeptApart(t *testing.T) {
 	const secret = "another GitHub's secret"
 	w := newWorld(t, plainRule)
 	other := githubsim.New(githubsim.Config{
@@ -148,6 +150,9 @@ func TestTwoGitHubsAreKeptApart(t *testing.T) {
 // A job of a GitHub that is not configured any more starts nothing, stops no
 // other, and can be cancelled.
 func TestAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
+	synctest.Test(t, testAGitHubThatIsNotConfiguredAnyMore)
+}
+func testAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
 	nomad, h := &cluster{}, &hub{}
 	gone := router.Instance{Number: 5, Host: "gone.example"}
 	h.ready = func(at router.Target) error {

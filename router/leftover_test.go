@@ -46,7 +46,7 @@ func (r *running) online(id int64) (name string) {
 func slow(c *router.Config) { c.Tick = time.Hour } // what follows is not found by looking again
 
 func TestLeftoverRunners(t *testing.T) {
-	t.Run("one whose job is cancelled before it claims is stopped, and GitHub never hears of it", func(t *testing.T) {
+	virtual(t, "one whose job is cancelled before it claims is stopped, and GitHub never hears of it", func(t *testing.T) {
 		st, nomad := openStore(t), &cluster{}
 		r := start(t, st, nomad, &hub{}, slow)
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -62,7 +62,7 @@ func TestLeftoverRunners(t *testing.T) {
 			t.Error("GitHub was asked for something")
 		}
 	})
-	t.Run("an idle one is taken off GitHub, then off Nomad", func(t *testing.T) {
+	virtual(t, "an idle one is taken off GitHub, then off Nomad", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
 		r := start(t, st, nomad, h, slow)
 		r.online(1)
@@ -73,7 +73,7 @@ func TestLeftoverRunners(t *testing.T) {
 			t.Errorf("GitHub lost the runners %v, want its", got)
 		}
 	})
-	t.Run("one that GitHub calls busy is left", func(t *testing.T) {
+	virtual(t, "one that GitHub calls busy is left", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{busy: map[int64]bool{1: true}}
 		r := start(t, st, nomad, h, slow)
 		name := r.online(1)
@@ -87,7 +87,7 @@ func TestLeftoverRunners(t *testing.T) {
 		r.deliver(taken(3, "in_progress", name))
 		eventually(t, "the books know", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
 	})
-	t.Run("one serves the job whose runner was taken", func(t *testing.T) {
+	virtual(t, "one serves the job whose runner was taken", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
 		r := start(t, st, nomad, h)
 		first := r.online(1)
@@ -105,7 +105,7 @@ func TestLeftoverRunners(t *testing.T) {
 			t.Errorf("Nomad has %d jobs, want 2", n)
 		}
 	})
-	t.Run("one serves a job that Nomad could not take yet", func(t *testing.T) {
+	virtual(t, "one serves a job that Nomad could not take yet", func(t *testing.T) {
 		st, nomad := openStore(t), &cluster{}
 		r := start(t, st, nomad, &hub{})
 		r.online(1)
@@ -120,7 +120,7 @@ func TestLeftoverRunners(t *testing.T) {
 			t.Errorf("Nomad has %d jobs, and lost the runner: %v", nomad.count(), nomad.ended("gha-1-1"))
 		}
 	})
-	t.Run("one that is cancelled while it is registered is stopped after that", func(t *testing.T) {
+	virtual(t, "one that is cancelled while it is registered is stopped after that", func(t *testing.T) {
 		entered, leave := make(chan struct{}), make(chan struct{})
 		st, nomad := openStore(t), &cluster{within: func(router.StartRequest) { close(entered); <-leave }}
 		looked := make(chan struct{}, 100)
@@ -138,7 +138,7 @@ func TestLeftoverRunners(t *testing.T) {
 		close(leave)
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 	})
-	t.Run("what a process that ended left is found by the next", func(t *testing.T) {
+	virtual(t, "what a process that ended left is found by the next", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
 		r := start(t, st, nomad, h)
 		r.online(1)
@@ -149,7 +149,7 @@ func TestLeftoverRunners(t *testing.T) {
 		start(t, st, nomad, h, slow)
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 	})
-	t.Run("one that cannot be stopped is tried again", func(t *testing.T) {
+	virtual(t, "one that cannot be stopped is tried again", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
 		var n, seconds atomic.Int64
 		r := start(t, st, nomad, h, func(c *router.Config) {

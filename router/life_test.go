@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -223,6 +224,9 @@ rules:
 `
 
 func TestAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
+	synctest.Test(t, testAPlacementAndAnEndAreOnTheTimeLine)
+}
+func testAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.start()
 	id := w.queue("self-hosted", "linux")
@@ -247,6 +251,9 @@ func TestAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
 
 // Each runner fails before it claims: at once, and with Nomad's words.
 func TestARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
+	synctest.Test(t, testARunnerThatFailsIsReplacedAtOnce)
+}
+func testARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.start(func(c *router.Config) { c.PublicURL = "http://127.0.0.1:1" }) // where nobody is
 	id := w.queue("self-hosted", "linux")
@@ -267,6 +274,9 @@ rules:
 `
 
 func TestARunnerWithoutANodeFallsBack(t *testing.T) {
+	synctest.Test(t, testARunnerWithoutANodeFallsBack)
+}
+func testARunnerWithoutANodeFallsBack(t *testing.T) {
 	w := newWorld(t, fallbackRule)
 	w.start()
 	id := w.queue("self-hosted", "linux")
@@ -299,7 +309,8 @@ func quick(c *router.Config) {
 	c.Sweep, c.Doubt, c.Idle = 20*time.Millisecond, 100*time.Millisecond, 200*time.Millisecond
 }
 
-func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) {
+func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) { synctest.Test(t, testAJobIsStoppedAtItsTimeLimit) }
+func testAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 	w := newWorld(t, limitRule)
 	var later atomic.Int64
 	w.start(quick, func(c *router.Config) {
@@ -326,6 +337,9 @@ func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 }
 
 func TestAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
+	synctest.Test(t, testAJobWhoseEndGotLostIsAskedFor)
+}
+func testAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.start(func(c *router.Config) {
 		quick(c)
@@ -340,7 +354,8 @@ func TestAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
 }
 
 // A runner that is configured and alive, but that GitHub does not know.
-func TestAGhostIsReplaced(t *testing.T) {
+func TestAGhostIsReplaced(t *testing.T) { synctest.Test(t, testAGhostIsReplaced) }
+func testAGhostIsReplaced(t *testing.T) {
 	w := newWorld(t, plainRule)
 	ghost := true
 	w.run = func(ctx context.Context, task nomadsim.Task) int {
@@ -371,7 +386,8 @@ func TestAGhostIsReplaced(t *testing.T) {
 }
 
 // Its job was cancelled, and nobody said so.
-func TestAnIdleRunnerIsRemoved(t *testing.T) {
+func TestAnIdleRunnerIsRemoved(t *testing.T) { synctest.Test(t, testAnIdleRunnerIsRemoved) }
+func testAnIdleRunnerIsRemoved(t *testing.T) {
 	w := newWorld(t, plainRule)
 	connect := make(chan struct{})
 	w.run = func(ctx context.Context, task nomadsim.Task) int {
@@ -432,6 +448,9 @@ func (n *haltingNomad) Start(ctx context.Context, r router.StartRequest) (router
 }
 
 func TestAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
+	synctest.Test(t, testAFallbackStartsWhenTheFirstRunnerIsStopped)
+}
+func testAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
 	w := newWorld(t, fallbackRule)
 	n := &haltingNomad{Nomad: w.client, fails: 3}
 	w.start(quick, func(c *router.Config) { c.Nomad = n })
@@ -454,6 +473,9 @@ rules:
 
 // One job runs and another waits for its node when the database is deleted.
 func TestWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
+	synctest.Test(t, testWithTheDatabaseDeletedRunnersAreTakenUp)
+}
+func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
 	end := make(chan struct{})
 	w.run = func(ctx context.Context, task nomadsim.Task) int {
@@ -504,6 +526,9 @@ func TestWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 
 // Another router may share the Nomad.
 func TestAnotherRoutersRunnersAreLetBe(t *testing.T) {
+	synctest.Test(t, testAnotherRoutersRunnersAreLetBe)
+}
+func testAnotherRoutersRunnersAreLetBe(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
 	w.start()
 	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
@@ -543,6 +568,9 @@ func (g *stubbornGitHub) RemoveRunner(ctx context.Context, t router.Target, id i
 }
 
 func TestDeadRunnersAreRemovedFromGitHub(t *testing.T) {
+	synctest.Test(t, testDeadRunnersAreRemovedFromGitHub)
+}
+func testDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.run = func(ctx context.Context, task nomadsim.Task) int {
 		if task.JobID == "gha-1001-1" {
@@ -591,6 +619,9 @@ func (n *askedNomad) Unplaced(ctx context.Context, j router.Job, r router.Runner
 }
 
 func TestACrowdThatWaitsIsExplainedByFewQuestions(t *testing.T) {
+	synctest.Test(t, testACrowdThatWaitsIsExplainedByFewQuestions)
+}
+func testACrowdThatWaitsIsExplainedByFewQuestions(t *testing.T) {
 	w := newWorld(t, `
 rules:
   - name: linux
@@ -622,7 +653,7 @@ rules:
 // again: but the runner's job has another one by then.
 func TestARunnerThatIsLostWithItsNodeIsNotStartedAnew(t *testing.T) {
 	for name, fails := range map[string]int{"Nomad is asked at once": 0, "Nomad could not be asked": 1} {
-		t.Run(name, func(t *testing.T) {
+		virtual(t, name, func(t *testing.T) {
 			w := newWorld(t, plainRule)
 			w.run = func(ctx context.Context, _ nomadsim.Task) int {
 				<-ctx.Done() // configured, and never seen on GitHub

@@ -2,6 +2,7 @@ package router_test
 
 import (
 	"testing"
+	"testing/synctest"
 
 	"switchyard/router"
 	"switchyard/rules"
@@ -17,6 +18,9 @@ func limitRules(t *testing.T, running string) *rules.Set {
 }
 
 func TestALimitHoldsJobsUntilOthersEnd(t *testing.T) {
+	synctest.Test(t, testALimitHoldsJobsUntilOthersEnd)
+}
+func testALimitHoldsJobsUntilOthersEnd(t *testing.T) {
 	nomad := &cluster{}
 	r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) { c.Rules = limitRules(t, "2") })
 	for id := int64(1); id <= 5; id++ {
@@ -45,6 +49,9 @@ func TestALimitHoldsJobsUntilOthersEnd(t *testing.T) {
 }
 
 func TestHeldJobsAreLookedAtAgainAfterAStart(t *testing.T) {
+	synctest.Test(t, testHeldJobsAreLookedAtAgainAfterAStart)
+}
+func testHeldJobsAreLookedAtAgainAfterAStart(t *testing.T) {
 	st, nomad := openStore(t), &cluster{}
 	r := start(t, st, nomad, &hub{}, func(c *router.Config) { c.Rules = limitRules(t, "1") })
 	for id := int64(1); id <= 2; id++ {

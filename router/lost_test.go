@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -89,6 +90,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 func TestDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
+	synctest.Test(t, testDeliveriesThatNeverArrivedAreMadeAgain)
+}
+func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 	now := time.Now()
 	st := openStore(t)
 	if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
@@ -130,6 +134,9 @@ func TestDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 }
 
 func TestARedeliveryIsTriedSomeTimesWithABackOff(t *testing.T) {
+	synctest.Test(t, testARedeliveryIsTriedSomeTimesWithABackOff)
+}
+func testARedeliveryIsTriedSomeTimesWithABackOff(t *testing.T) {
 	st := openStore(t)
 	h := &hub{}
 	h.post.app = true
@@ -170,6 +177,9 @@ func TestARedeliveryIsTriedSomeTimesWithABackOff(t *testing.T) {
 }
 
 func TestAHookThatCannotBeReadKeepsNoOtherFromBeingSo(t *testing.T) {
+	synctest.Test(t, testAHookThatCannotBeReadKeepsNoOtherFromBeingSo)
+}
+func testAHookThatCannotBeReadKeepsNoOtherFromBeingSo(t *testing.T) {
 	st := openStore(t)
 	h := &hub{}
 	bad := router.Hook{Kind: router.HookOrganization, ID: 1, Owner: "acme"}
@@ -193,7 +203,8 @@ func TestAHookThatCannotBeReadKeepsNoOtherFromBeingSo(t *testing.T) {
 	}
 }
 
-func TestManyHooksAreSweptInTurn(t *testing.T) {
+func TestManyHooksAreSweptInTurn(t *testing.T) { synctest.Test(t, testManyHooksAreSweptInTurn) }
+func testManyHooksAreSweptInTurn(t *testing.T) {
 	st := openStore(t)
 	for id := int64(1); id <= 120; id++ {
 		if err := st.SawHook(t.Context(), router.Hook{Kind: router.HookRepository, ID: id, Owner: "acme", Repo: fmt.Sprint("r", id)}, time.Now()); err != nil {

@@ -3,6 +3,7 @@ package router_test
 import (
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -10,6 +11,9 @@ import (
 )
 
 func TestNoJobIsLostWithItsDeliveries(t *testing.T) {
+	synctest.Test(t, testNoJobIsLostWithItsDeliveries)
+}
+func testNoJobIsLostWithItsDeliveries(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.github.SetDeliveryFaults(githubsim.DeliveryFaults{Lost: 0.3, Doubled: 0.2, Late: 0.3, LateBy: 200 * time.Millisecond, Seed: 1})
 	w.start(func(c *router.Config) { c.Deliveries = 50 * time.Millisecond })
@@ -35,6 +39,9 @@ func TestNoJobIsLostWithItsDeliveries(t *testing.T) {
 }
 
 func TestWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
+	synctest.Test(t, testWhatFailedWhileWeWereDownIsDeliveredAgain)
+}
+func testWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
 	w := newWorld(t, plainRule)
 	soon := func(c *router.Config) { c.Deliveries = 50 * time.Millisecond }
 	w.start(soon)
@@ -49,6 +56,9 @@ func TestWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
 }
 
 func TestWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
+	synctest.Test(t, testWithTheDatabaseDeletedWaitingJobsAreFound)
+}
+func testWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.start()
 	long := w.github.Queue(t.Context(), githubsim.JobSpec{

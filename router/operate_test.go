@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -48,6 +49,9 @@ func (r *running) runner(id string) router.Runner {
 }
 
 func TestAnOperatorHasAJobDecidedAnew(t *testing.T) {
+	synctest.Test(t, testAnOperatorHasAJobDecidedAnew)
+}
+func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "mac"))
 	r.await(1, in(router.Unroutable))
@@ -95,7 +99,8 @@ func TestAnOperatorHasAJobDecidedAnew(t *testing.T) {
 }
 
 // A job that waits for its next attempt is decided at once.
-func TestAnOperatorShortensAWait(t *testing.T) {
+func TestAnOperatorShortensAWait(t *testing.T) { synctest.Test(t, testAnOperatorShortensAWait) }
+func testAnOperatorShortensAWait(t *testing.T) {
 	var broken = true
 	nomad := &cluster{}
 	nomad.fail = func(int) error {
@@ -126,6 +131,9 @@ func (deafHub) CancelRun(context.Context, router.Repo, int64) error {
 }
 
 func TestARunThatIsNotCancelledIsSaid(t *testing.T) {
+	synctest.Test(t, testARunThatIsNotCancelledIsSaid)
+}
+func testARunThatIsNotCancelledIsSaid(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, func(c *router.Config) { c.GitHub = deafHub{h} })
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -140,6 +148,9 @@ func TestARunThatIsNotCancelledIsSaid(t *testing.T) {
 // While Nomad does not stop the runner that gives way to a fallback, nobody
 // starts another one.
 func TestAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
+	synctest.Test(t, testAnOperatorsRetryStartsNoSecondRunner)
+}
+func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte(machine+fallbackRule))
 	if err != nil {
 		t.Fatal(err)
@@ -177,7 +188,8 @@ func TestAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	}
 }
 
-func TestAnOperatorCancelsAJob(t *testing.T) {
+func TestAnOperatorCancelsAJob(t *testing.T) { synctest.Test(t, testAnOperatorCancelsAJob) }
+func testAnOperatorCancelsAJob(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
@@ -213,7 +225,8 @@ func TestAnOperatorCancelsAJob(t *testing.T) {
 	}
 }
 
-func TestAnOperatorStopsARunner(t *testing.T) {
+func TestAnOperatorStopsARunner(t *testing.T) { synctest.Test(t, testAnOperatorStopsARunner) }
+func testAnOperatorStopsARunner(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h)
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -254,6 +267,9 @@ func (busyHub) RemoveRunner(context.Context, router.Target, int64) error { retur
 
 // GitHub gave it a job, and that is not known here yet.
 func TestARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
+	synctest.Test(t, testARunnerThatGitHubKeepsIsStoppedByForceOnly)
+}
+func testARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, func(c *router.Config) { c.GitHub = busyHub{h} })
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
@@ -271,6 +287,9 @@ func TestARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 
 // The API is the App's own, on the operators' listener.
 func TestTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
+	synctest.Test(t, testTheAPIAnswersOnTheOperatorsListener)
+}
+func testTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))

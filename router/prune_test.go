@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -14,7 +15,8 @@ import (
 )
 
 // Each start forgets what ended too long ago.
-func TestOldHistoryIsForgotten(t *testing.T) {
+func TestOldHistoryIsForgotten(t *testing.T) { synctest.Test(t, testOldHistoryIsForgotten) }
+func testOldHistoryIsForgotten(t *testing.T) {
 	st := openStore(t)
 	for id, age := range map[int64]time.Duration{1: 100 * time.Hour, 2: time.Hour} {
 		d := delivery(id, "completed", "self-hosted", "linux")

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,7 +32,8 @@ rules:
 	return set
 }
 
-func TestAJobInHandKeepsItsDecision(t *testing.T) {
+func TestAJobInHandKeepsItsDecision(t *testing.T) { synctest.Test(t, testAJobInHandKeepsItsDecision) }
+func testAJobInHandKeepsItsDecision(t *testing.T) {
 	var r *running
 	nomad := &cluster{within: func(req router.StartRequest) {
 		if req.Job.ID != 1 {
@@ -58,6 +60,9 @@ func TestAJobInHandKeepsItsDecision(t *testing.T) {
 }
 
 func TestAJobWhoseRunIsLookedUpKeepsItsRules(t *testing.T) {
+	synctest.Test(t, testAJobWhoseRunIsLookedUpKeepsItsRules)
+}
+func testAJobWhoseRunIsLookedUpKeepsItsRules(t *testing.T) {
 	var r *running
 	h := &hub{run: func(n int, id int64) (rules.Run, error) {
 		r.app.Reload(namedRules(t, "new", 9), router.RulesVersion{})
@@ -119,6 +124,9 @@ func TestReloadsUnderLoadAreAtomic(t *testing.T) {
 }
 
 func TestTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
+	synctest.Test(t, testTheAdminListenerSaysWhichRulesAreInForce)
+}
+func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 	var mu sync.Mutex
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
 	pass := func(d time.Duration) time.Time {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -12,7 +13,8 @@ import (
 
 // A hundred who follow do not keep the server from stopping, and the streams
 // tell of what happens until then.
-func TestStreamsEndAsTheServerStops(t *testing.T) {
+func TestStreamsEndAsTheServerStops(t *testing.T) { synctest.Test(t, testStreamsEndAsTheServerStops) }
+func testStreamsEndAsTheServerStops(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *router.Config) { c.Grace = 2 * time.Minute })
 	var streams []*bufio.Reader
 	for range 100 {

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -91,6 +92,9 @@ func says(id int64, action string, labels ...string) router.Delivery {
 }
 
 func TestJobsThatNobodyServesAreAskedAbout(t *testing.T) {
+	synctest.Test(t, testJobsThatNobodyServesAreAskedAbout)
+}
+func testJobsThatNobodyServesAreAskedAbout(t *testing.T) {
 	h := &hub{}
 	h.hidden = map[string]bool{"acme/hidden": true}
 	var mu sync.Mutex
@@ -138,6 +142,9 @@ func TestJobsThatNobodyServesAreAskedAbout(t *testing.T) {
 }
 
 func TestAJobOfARepositoryThatIsGoneIsGivenUpAfterADay(t *testing.T) {
+	synctest.Test(t, testAJobOfARepositoryThatIsGoneIsGivenUpAfterADay)
+}
+func testAJobOfARepositoryThatIsGoneIsGivenUpAfterADay(t *testing.T) {
 	st := openStore(t)
 	d := delivery(1, "queued", "self-hosted", "linux")
 	d.ReceivedAt = time.Now().Add(-25 * time.Hour)
@@ -161,7 +168,7 @@ func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		virtual(t, name, func(t *testing.T) {
 			var over atomic.Bool
 			h := &hub{job: func(id int64) (router.Delivery, error) {
 				if over.Load() {
@@ -184,6 +191,9 @@ func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
 }
 
 func TestAFullLookFindsWhatIsNotKnown(t *testing.T) {
+	synctest.Test(t, testAFullLookFindsWhatIsNotKnown)
+}
+func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	h := &hub{}
 	h.index.runs = map[string][]router.Delivery{"acme/web": {
 		says(1, "queued", "self-hosted", "linux"), says(2, "queued", "self-hosted", "linux"), says(3, "completed", "self-hosted", "linux"),
@@ -218,6 +228,9 @@ func TestAFullLookFindsWhatIsNotKnown(t *testing.T) {
 }
 
 func TestAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
+	synctest.Test(t, testAnEmptyDatabaseIsFilledFromGitHub)
+}
+func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 	st := openStore(t)
 	h := &hub{}
 	h.repos = []router.Repo{{Owner: "acme", Name: "web"}, {Owner: "Acme", Name: "Api"}, {Owner: "beta", Name: "web"}}
@@ -261,6 +274,9 @@ func TestAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 }
 
 func TestADatabaseWithJobsIsNotFilledAnew(t *testing.T) {
+	synctest.Test(t, testADatabaseWithJobsIsNotFilledAnew)
+}
+func testADatabaseWithJobsIsNotFilledAnew(t *testing.T) {
 	st := openStore(t)
 	if _, err := st.Receive(t.Context(), delivery(1, "queued", "ubuntu-latest")); err != nil {
 		t.Fatal(err)

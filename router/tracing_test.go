@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -22,7 +23,8 @@ import (
 )
 
 // Two processes carry one job, and it has one trace.
-func TestAJobIsOneTrace(t *testing.T) {
+func TestAJobIsOneTrace(t *testing.T) { synctest.Test(t, testAJobIsOneTrace) }
+func testAJobIsOneTrace(t *testing.T) {
 	w := newWorld(t, plainRule)
 	kept := tracetest.NewInMemoryExporter()
 	follow := func(c *router.Config) {
@@ -111,7 +113,8 @@ func (l *lines) all(t *testing.T) (lines []map[string]any) {
 }
 
 // Each line of a job's life names it, and its trace.
-func TestTheLogsFollowAJobByItsID(t *testing.T) {
+func TestTheLogsFollowAJobByItsID(t *testing.T) { synctest.Test(t, testTheLogsFollowAJobByItsID) }
+func testTheLogsFollowAJobByItsID(t *testing.T) {
 	w := newWorld(t, plainRule)
 	var out lines
 	log := router.TraceLogs(slog.New(slog.NewJSONHandler(&out, nil)), w.hub)

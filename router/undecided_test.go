@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -53,6 +54,9 @@ func forks(_ int, id int64) (rules.Run, error) {
 }
 
 func TestARunIsLookedUpOnceForAllItsJobs(t *testing.T) {
+	synctest.Test(t, testARunIsLookedUpOnceForAllItsJobs)
+}
+func testARunIsLookedUpOnceForAllItsJobs(t *testing.T) {
 	entered, leave := make(chan struct{}, 100), make(chan struct{})
 	h := &hub{run: func(n int, id int64) (rules.Run, error) {
 		entered <- struct{}{}
@@ -80,7 +84,8 @@ func TestARunIsLookedUpOnceForAllItsJobs(t *testing.T) {
 	}
 }
 
-func TestARunIsLookedUpOnGitHub(t *testing.T) {
+func TestARunIsLookedUpOnGitHub(t *testing.T) { synctest.Test(t, testARunIsLookedUpOnGitHub) }
+func testARunIsLookedUpOnGitHub(t *testing.T) {
 	sim := githubsim.New(githubsim.Config{})
 	t.Cleanup(sim.Close)
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: network.Serve(t, sim), HTTPClient: network.Client()})
@@ -103,6 +108,9 @@ func TestARunIsLookedUpOnGitHub(t *testing.T) {
 }
 
 func TestAJobThatReachesNoSuchRuleIsNotLookedUp(t *testing.T) {
+	synctest.Test(t, testAJobThatReachesNoSuchRuleIsNotLookedUp)
+}
+func testAJobThatReachesNoSuchRuleIsNotLookedUp(t *testing.T) {
 	h := &hub{run: forks}
 	r := start(t, openStore(t), &cluster{}, h, forkRules(t))
 	for id, tc := range map[int64]struct {
@@ -123,7 +131,7 @@ func TestAJobThatReachesNoSuchRuleIsNotLookedUp(t *testing.T) {
 
 func TestAFailedLookUpDecidesNothing(t *testing.T) {
 	for runID, want := range map[int64]router.JobState{7: router.Dispatched, 8: router.Denied} {
-		t.Run(fmt.Sprintf("the job is %s when it is known", want), func(t *testing.T) {
+		virtual(t, fmt.Sprintf("the job is %s when it is known", want), func(t *testing.T) {
 			h := &hub{run: func(n int, id int64) (rules.Run, error) {
 				if n <= 2 {
 					return rules.Run{}, errors.New("502 Bad Gateway")
@@ -149,6 +157,9 @@ func TestAFailedLookUpDecidesNothing(t *testing.T) {
 }
 
 func TestALookUpThatWaitsForAPersonIsMadeLater(t *testing.T) {
+	synctest.Test(t, testALookUpThatWaitsForAPersonIsMadeLater)
+}
+func testALookUpThatWaitsForAPersonIsMadeLater(t *testing.T) {
 	h := &hub{run: func(int, int64) (rules.Run, error) {
 		return rules.Run{}, &router.FixError{Fix: "give the token Actions (read)", Err: errors.New("404")}
 	}}
@@ -162,6 +173,9 @@ func TestALookUpThatWaitsForAPersonIsMadeLater(t *testing.T) {
 }
 
 func TestALookUpThatGitHubRefusesForGoodEndsTheJob(t *testing.T) {
+	synctest.Test(t, testALookUpThatGitHubRefusesForGoodEndsTheJob)
+}
+func testALookUpThatGitHubRefusesForGoodEndsTheJob(t *testing.T) {
 	h := &hub{run: func(int, int64) (rules.Run, error) {
 		return rules.Run{}, &router.GiveUpError{Err: errors.New("no such name")}
 	}}
@@ -173,7 +187,8 @@ func TestALookUpThatGitHubRefusesForGoodEndsTheJob(t *testing.T) {
 	}
 }
 
-func TestAnEarlyClaimKnowsTheRun(t *testing.T) {
+func TestAnEarlyClaimKnowsTheRun(t *testing.T) { synctest.Test(t, testAnEarlyClaimKnowsTheRun) }
+func testAnEarlyClaimKnowsTheRun(t *testing.T) {
 	var r *running
 	var status int
 	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.claim(req.ClaimToken) }}
