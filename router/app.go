@@ -137,7 +137,7 @@ func New(c Config) (*App, error) {
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
-		spare: make(chan struct{}, 1), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
+		spare: make(chan struct{}, 1), doubted: make(chan int64, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
 	}}
 	v := c.RulesVersion
 	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)
@@ -202,7 +202,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.follow, a.reconcile, a.explains, a.fallbacks, a.relimits, a.leftovers,
+		a.run, a.follow, a.reconcile, a.explains, a.fallbacks, a.relimits, a.leftovers, a.doubts,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}
@@ -299,6 +299,9 @@ func (a *App) receive(ctx context.Context, d Delivery) error {
 		a.Metrics.Delivered(delivered)
 	default:
 		a.Metrics.Delivered(known)
+		if d.Waits() {
+			a.mayWait(d.Job.ID)
+		}
 	}
 	if err := a.sawHook(ctx, d.Hook); err != nil {
 		a.Logger.Warn("cannot remember a webhook; its next delivery tries again", "err", err)

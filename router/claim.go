@@ -165,7 +165,7 @@ func (w *worker) refuse(rw http.ResponseWriter, c Claimed, from string, err erro
 
 // check asks at the same time Nomad whether the holder of a token is starting
 // and GitHub whether the job that it would serve is still queued; gone are the
-// jobs that were not. It spends nothing. Its error is a *refusal, ErrClaimed,
+// jobs that were not, as they ended, run or wait for an approval. It spends nothing. Its error is a *refusal, ErrClaimed,
 // ErrNotFound or the store's.
 func (w *worker) check(ctx context.Context, tokenHash [32]byte, from string) (c Claimed, gone []int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
@@ -245,7 +245,7 @@ func (w *worker) stillQueued(ctx context.Context, tokenHash [32]byte, c Claimed)
 			w.Logger.Warn("github did not say whether a job is still queued; its runner starts as the books have it",
 				"job_id", c.Job.ID, "nomad_job", c.Runner.ID, "err", err)
 		}
-		if err != nil || d.Action != "in_progress" && d.Action != "completed" {
+		if err != nil || d.Action == "queued" && !d.Waits() {
 			return gone, nil
 		}
 		changed, err := w.record(ctx, d)

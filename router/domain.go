@@ -35,9 +35,11 @@ type (
 
 // A JobState is where a job stands. States only move forward, except that a
 // job is retried while an outage lasts, when its runner was lost, and when
-// another job took its runner. GitHub has the last word: a job that was denied
-// or unroutable is Running when a runner has it after all, and any but an
-// ignored one is Completed when GitHub says so.
+// another job took its runner; and that one which waits for a runner is Held
+// when GitHub, asked, says that it must not start yet, until GitHub says that
+// it is queued. GitHub has the last word: a job that was denied or unroutable is
+// Running when a runner has it after all, and any but an ignored one is
+// Completed when GitHub says so.
 type JobState string
 
 // The states of a job. Held, Queued, Retrying and Dispatched lead to Running
@@ -135,14 +137,20 @@ const runnerPrefix = "gha-"
 // A Delivery is one workflow_job webhook request from GitHub, checked and
 // decoded.
 type Delivery struct {
-	ID         string // X-GitHub-Delivery; the same when GitHub redelivers. "": we asked GitHub, and it said so
-	Source     Source // "": SourceWebhook
-	Action     string // queued, waiting, in_progress or completed
-	Status     string // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
-	Job        Job    // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
-	RunnerID   int64  // GitHub's, of the runner that Job.RunnerName names; 0: GitHub did not say
-	ReceivedAt time.Time
-	Hook       Hook // by which it came
+	ID         string    // X-GitHub-Delivery; the same when GitHub redelivers. "": we asked GitHub, and it said so
+	Source     Source    // "": SourceWebhook
+	Action     string    // queued, waiting, in_progress or completed
+	Status     string    // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
+	Job        Job       // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
+	RunnerID   int64     // GitHub's, of the runner that Job.RunnerName names; 0: GitHub did not say
+	ReceivedAt time.Time // of an answer: when GitHub was asked, as it may have changed its mind since
+	Hook       Hook      // by which it came
+}
+
+// Waits reports whether GitHub says that the job must not start yet: it waits
+// for an approval, or for others of its concurrency group or matrix.
+func (d Delivery) Waits() bool {
+	return d.Action == "waiting" || d.Action == "queued" && d.Status != "queued"
 }
 
 // A RunnerState is where a runner stands. States only move forward.
@@ -495,6 +503,10 @@ type Store interface {
 	// Receive records a delivery and what it says of its job, and reports
 	// whether it changed anything: false for a delivery or a fact known
 	// already. It takes deliveries in any order; a job's state only moves forward.
+	// But an answer of GitHub's, which is a Delivery without ID, that Waits makes
+	// a job Held that is Queued, Retrying or Dispatched, unless a delivery since
+	// GitHub was asked had it queued. A delivery that Waits does not, as it may
+	// be an old one that comes late: ask GitHub then.
 	Receive(ctx context.Context, d Delivery) (changed bool, err error)
 
 	// Due returns up to limit jobs in Queued or Retrying whose DueAt has come,

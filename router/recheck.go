@@ -9,6 +9,7 @@ import (
 
 const (
 	recheckBatch = 50             // jobs asked about in one pass
+	maxDoubted   = 1000           // jobs that GitHub is to be asked about at once
 	goneAfter    = 24 * time.Hour // GitHub ends a job that is queued for longer: https://docs.github.com/en/actions/reference/limits (read 2026-11-24)
 )
 
@@ -19,10 +20,11 @@ const StatusGone = "gone"
 // RecheckStore is the part of Store that says which jobs GitHub is to be asked about.
 type RecheckStore interface {
 	// Stale returns up to limit jobs that GitHub is to be asked about, those
-	// first that were asked about longest ago: jobs that wait for a runner, or
-	// on GitHub, if we heard of them, and asked last, longer than unserved ago;
-	// and running ones, after six times as long. The time between two questions
-	// about a job grows to half of its age, and to 36 times unserved at most.
+	// first that were asked about longest ago: jobs that wait for a runner, if we
+	// heard of them, and asked last, longer than unserved ago; running ones, after
+	// six times as long; and those that are Held on GitHub, after a tenth of it. The
+	// time between two questions about a job grows to half of its age, or of how
+	// long it is Held there, and to 36 times unserved at most.
 	Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]Job, error)
 
 	// Asked records that GitHub was asked about a job, whatever it said.
@@ -78,8 +80,10 @@ func (w *worker) ask(ctx context.Context, j Job) (changed bool, err error) {
 // ended, unless GitHub does not let us see its repository, which is a FixError
 // for a day.
 func (w *worker) said(ctx context.Context, j Job) (Delivery, error) {
+	asked := w.Now()
 	d, err := w.GitHub.Job(ctx, j.Repo, j.ID)
 	if !errors.Is(err, ErrNotFound) {
+		d.ReceivedAt = asked
 		return d, err
 	}
 	if j.State == Running || w.Now().Sub(j.ReceivedAt) <= goneAfter {
@@ -96,4 +100,48 @@ func (w *worker) said(ctx context.Context, j Job) (Delivery, error) {
 	d = Delivery{Source: SourceGitHub, Action: "completed", Status: StatusGone, Job: j, ReceivedAt: w.Now()}
 	d.Job.RunnerName, d.Job.Conclusion = "", ""
 	return d, nil
+}
+
+// mayWait has doubts ask GitHub about a job that is on its way to a runner,
+// and of which a delivery said that it must not start yet. Such a delivery comes after
+// the one that had the job queued, or before and late: GitHub knows. One that
+// is left out, as too many are waited for, is asked about when its runner claims.
+func (w *worker) mayWait(jobID int64) {
+	select {
+	case w.doubted <- jobID:
+	default:
+	}
+}
+
+// doubts asks GitHub about the jobs that mayWait was told of, until ctx ends.
+func (w *worker) doubts(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case id := <-w.doubted:
+			err := w.askIfWaits(ctx, id)
+			if err != nil && ctx.Err() == nil {
+				w.Logger.Warn("github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", id, "err", err)
+			}
+		}
+	}
+}
+
+func (w *worker) askIfWaits(ctx context.Context, jobID int64) error {
+	j, err := w.Store.Job(ctx, jobID)
+	if err != nil {
+		return err
+	}
+	switch j.State {
+	case Queued, Retrying, Dispatched:
+	case Held:
+		if j.Decision == nil { // on GitHub already, and not by a limit
+			return nil
+		}
+	default:
+		return nil
+	}
+	_, err = w.ask(ctx, j)
+	return err
 }

@@ -11,14 +11,15 @@ import (
 )
 
 // What act needs of the three sides, where GitHub says that every runner it
-// knows is busy.
+// knows is busy; or, in allWaiting, idle, as each job waits for an approval.
 type (
 	allBooks struct{ Store }
 	allNomad struct {
 		Nomad
 		stopped int
 	}
-	allBusy struct{ GitHub }
+	allBusy    struct{ GitHub }
+	allWaiting struct{ allBusy }
 )
 
 func (allBooks) Stopped(context.Context, Runner, string, time.Time) (bool, error) { return true, nil }
@@ -29,7 +30,7 @@ func (allBooks) GoOn(context.Context, string, string, time.Time) (bool, error) {
 func (allBooks) Ended(context.Context, []string, time.Time) error              { return nil }
 func (allBooks) Job(_ context.Context, id int64) (Job, error)                  { return Job{ID: id}, nil }
 func (allBooks) Asked(context.Context, int64, time.Time) error                 { return nil }
-func (allBooks) Receive(context.Context, Delivery) (bool, error)               { return false, nil }
+func (allBooks) Receive(_ context.Context, d Delivery) (bool, error)           { return d.Waits(), nil }
 func (allBooks) Say(context.Context, string, string, time.Time) error          { return nil }
 
 func (n *allNomad) Stop(context.Context, Runner) error          { n.stopped++; return nil }
@@ -46,9 +47,17 @@ func (allBusy) Job(_ context.Context, repo Repo, id int64) (Delivery, error) {
 	return Delivery{Action: "queued", Status: "queued", Job: Job{ID: id, Repo: repo}}, nil
 }
 
+func (allWaiting) Runner(_ context.Context, _ Target, name string) (GitHubRunner, error) {
+	return GitHubRunner{ID: 7, Name: name, Online: true}, nil
+}
+func (allWaiting) Job(_ context.Context, repo Repo, id int64) (Delivery, error) {
+	return Delivery{Action: "queued", Status: "waiting", Job: Job{ID: id, Repo: repo}}, nil
+}
+
 // In all ways in which a runner, its job, its Nomad job and GitHub can stand to
-// each other: one that GitHub calls busy is stopped at its time limit only, and
-// none is left where it is for ever.
+// each other: one that GitHub calls busy is stopped at its time limit only, one
+// whose job GitHub has waiting is left over and its job gets no other, and none
+// is left where it is for ever.
 func TestEveryCombination(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	nomad := &allNomad{}
@@ -66,6 +75,15 @@ func TestEveryCombination(t *testing.T) {
 		registered, known := r.NomadJob != "" || on != nil, r.onGitHub() || r.State == RunnerBusy
 		ended := !r.EndedAt.IsZero() || on != nil && on.Status == "dead"
 
+		if what == askRunner || what == askLost {
+			w.GitHub, nomad.stopped = allWaiting{}, 0
+			clear(w.looked)
+			err := w.act(t.Context(), r, what, why)
+			if asked := r.Needed && (what == askLost || r.Target != Target{}); asked && (err != nil || nomad.stopped > 0 || !w.looked[r.JobID]) {
+				t.Fatalf("%q of one whose job waits for an approval = %v, stopped %d, left over %v: %s", what, err, nomad.stopped, w.looked, as())
+			}
+			w.GitHub = allBusy{}
+		}
 		nomad.stopped = 0
 		_ = w.act(t.Context(), r, what, why)
 		if late := what == stopRunner; nomad.stopped > 0 && known && !late {

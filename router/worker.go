@@ -32,6 +32,7 @@ type worker struct {
 	wake    chan struct{} // size 1; a hint that a job may be due
 	relimit chan struct{} // size 1; a hint that limits may have changed
 	spare   chan struct{} // size 1; a hint that looked has jobs
+	doubted chan int64    // size maxDoubted; see mayWait
 	jobs    chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
 
 	listings chan []NomadJob // size 1; from follow, to be compared with the books

@@ -35,7 +35,7 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 		return router.Delivery{}, &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
 	}
 	var d router.Delivery
-	gone := false
+	gone, asked := false, c.now()
 	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, call{
 		doing:      fmt.Sprintf("read job %d of %s/%s", id, repo.Owner, repo.Name),
 		owner:      repo.Owner,
@@ -49,7 +49,7 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 			err = errors.New("GitHub's answer is about another job")
 		}
 		if err == nil {
-			d, err = deliveryOf(found, repo, c.now())
+			d, err = deliveryOf(found, repo, asked)
 		}
 		return resp, err
 	})

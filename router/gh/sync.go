@@ -147,7 +147,7 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 		}
 		did.Calls++
 		var jobs *github.Jobs
-		gone := false
+		gone, asked := false, c.now()
 		err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
 			jobs, resp, err = api.Actions.ListWorkflowJobs(ctx, repo.Owner, repo.Name, runID, &github.ListWorkflowJobsOptions{
 				Filter: "latest", ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
@@ -171,7 +171,7 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 			if j.GetID() <= 0 || j.GetRunID() != runID {
 				return fmt.Errorf("%s: GitHub's answer is about another run", says.doing)
 			}
-			d, err := deliveryOf(j, repo, c.now())
+			d, err := deliveryOf(j, repo, asked)
 			if err != nil {
 				return fmt.Errorf("%s: %w", says.doing, err)
 			}

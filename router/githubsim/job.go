@@ -116,6 +116,25 @@ func (s *Server) Queue(ctx context.Context, spec JobSpec) (jobID int64) {
 	return j.ID
 }
 
+// Protect has a queued job wait for an approval after all, see Approve: GitHub
+// may send waiting after a job was queued
+// (https://github.com/runs-on/runs-on/issues/539, read 2026-11-28).
+func (s *Server) Protect(jobID int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	j, err := s.job(jobID)
+	if err != nil {
+		return err
+	}
+	if j.Status != "queued" {
+		return fmt.Errorf("job %d is %s, not queued", jobID, j.Status)
+	}
+	s.queued = slices.DeleteFunc(s.queued, func(q *job) bool { return q == j })
+	j.Waiting, j.Status = true, "waiting"
+	s.send(j, "waiting")
+	return nil
+}
+
 // Approve lets a waiting job be queued.
 func (s *Server) Approve(jobID int64) error {
 	s.mu.Lock()

@@ -28,8 +28,10 @@ WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
 	// Of the jobs that wait for the place which this one leaves: the oldest one
 	// of the repository that has the fewest.
-	releaseSQL = `
-WITH gone AS (SELECT limit_key AS key FROM jobs WHERE id = ?1 AND limit_key <> ''),
+	releaseSQL    = `WITH gone AS (SELECT limit_key AS key FROM jobs WHERE id = ?1 AND limit_key <> ''),` + nextForPlace
+	releaseKeySQL = `WITH gone AS (SELECT ?1 AS key),` + nextForPlace
+
+	nextForPlace = `
 	counts AS (SELECT host, owner, repo, count(*) AS n FROM jobs, gone WHERE limit_key = key AND ` + placed + ` GROUP BY host, owner, repo)
 UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?2, updated_at = ?2, reason = 'a place under its limit is free; waits for the router'
 WHERE id = (

@@ -18,9 +18,9 @@ ON CONFLICT (id) DO NOTHING`
 // insertJobSQL makes a job known; what follows it says what a known job becomes.
 const insertJobSQL = `
 INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, running_at, completed_at)
+	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, running_at, completed_at, queued_at)
 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19, ?20, ?21,
-	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0))
+	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0), iif(?15 = 'queued', ?17, 0))
 ON CONFLICT (id) DO `
 
 // A job's way forward, one statement for each thing that GitHub says. Running
@@ -30,9 +30,21 @@ ON CONFLICT (id) DO `
 const (
 	heldSQL = insertJobSQL + `NOTHING`
 
+	// It is decided anew, and its place under a limit is another's.
+	holdBackSQL = `
+UPDATE jobs SET state = 'held', reason = ?2, updated_at = ?3,
+	decision = NULL, limit_key = '', fit = '', failures = 0, fallback = 0, fallback_at = 0, dispatched_at = 0
+WHERE id = ?1 AND queued_at <= ?3
+	AND (state IN ('queued', 'retrying', 'dispatched') OR state = 'held' AND (limit_key <> '' OR reason <> ?2))`
+
+	placeSQL = `SELECT limit_key FROM jobs WHERE id = ? AND limit_key <> '' AND state IN ('queued', 'retrying', 'dispatched')`
+
 	queuedSQL = insertJobSQL + `UPDATE
-	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at
+	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at,
+		queued_at = excluded.queued_at, try = jobs.try + ` + tryIsTaken + `
 	WHERE jobs.state = 'held' AND jobs.limit_key = ''`
+
+	stillQueuedSQL = `UPDATE jobs SET queued_at = ?2 WHERE id = ?1 AND queued_at < ?2`
 
 	runningSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
@@ -71,10 +83,10 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	var reason string
 	runnerName, conclusion := "", ""
 	switch {
-	case d.Action == "queued" && d.Status == "queued":
-		query, state, reason = queuedSQL, router.Queued, "waits for the router to decide it"
-	case d.Action == "queued" || d.Action == "waiting":
+	case d.Waits():
 		query, state, reason = heldSQL, router.Held, heldReason(d.Status)
+	case d.Action == "queued":
+		query, state, reason = queuedSQL, router.Queued, "waits for the router to decide it"
 	case d.Action == "in_progress":
 		query, state, reason = runningSQL, router.Running, "runs on "+orUnnamed(d.Job.RunnerName)
 		runnerName = d.Job.RunnerName
@@ -112,6 +124,17 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		return false, err
 	}
 	changed = n > 0
+	switch {
+	case changed:
+	case state == router.Held && d.ID == "":
+		if changed, err = holdBack(t, j.ID, reason, now); err != nil {
+			return false, err
+		}
+	case state == router.Queued:
+		if _, err := t.exec(stillQueuedSQL, j.ID, now); err != nil {
+			return false, err
+		}
+	}
 	if changed && state == router.Completed {
 		if _, err := t.exec(releaseSQL, j.ID, now); err != nil {
 			return false, fmt.Errorf("release a job that waits for the place of job %d: %w", j.ID, err)
@@ -122,6 +145,23 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		return changed || moved, err
 	}
 	return changed, nil
+}
+
+// holdBack puts a job that waits for a runner into Held, as GitHub said when it was
+// asked at asked.
+func holdBack(t *tx, jobID int64, reason string, asked int64) (held bool, err error) {
+	key := ""
+	if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&key) }, placeSQL, jobID); err != nil {
+		return false, err
+	}
+	n, err := t.exec(holdBackSQL, jobID, reason, asked)
+	if err != nil || n == 0 || key == "" {
+		return n > 0, err
+	}
+	if _, err := t.exec(releaseKeySQL, key, asked); err != nil {
+		return false, fmt.Errorf("release a job that waits for the place of job %d: %w", jobID, err)
+	}
+	return true, nil
 }
 
 func heldReason(status string) string {

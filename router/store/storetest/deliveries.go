@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,6 +56,121 @@ var deliveryTests = []test{
 			t.Error("waiting after queued changed something")
 		}
 		f.wantState(1, router.Queued)
+	}},
+	{"GitHub's answer that a job must wait holds it, until it is queued again", func(t *testing.T, f *fixture) {
+		id := int64(0)
+		for _, status := range []string{"waiting", "pending", "requested", "who knows"} {
+			for what, to := range map[string]func(id int64){
+				"queued":     func(int64) {},
+				"retrying":   func(id int64) { f.must(f.Retry(f.ctx(), id, T0, "Nomad is away", decision(), T0)) },
+				"prepared":   func(id int64) { f.prepare(id) },
+				"dispatched": func(id int64) { f.dispatch(id) },
+				"claimed":    func(id int64) { f.claim(f.dispatch(id)) },
+				"online":     func(id int64) { f.online(id) },
+			} {
+				id++
+				f.receive(queued(id))
+				to(id)
+				first := f.job(id)
+				if !f.receive(answer(id, status, time.Minute)) {
+					t.Errorf("%s: %q changed nothing", what, status)
+				}
+				j := f.wantState(id, router.Held)
+				if !strings.Contains(j.Reason, "on GitHub") || j.Decision != nil || j.Try != first.Try || !j.DispatchedAt.IsZero() {
+					t.Errorf("%s: it is held at try %d with the decision %v: %s", what, j.Try, j.Decision, j.Reason)
+				}
+				if f.receive(answer(id, status, 2*time.Minute)) {
+					t.Errorf("%s: the same answer is news", what)
+				}
+				list, err := f.Leftovers(f.ctx(), id)
+				f.must(err)
+				if hasRunner := what != "queued" && what != "retrying"; hasRunner != (len(list) == 1) {
+					t.Errorf("%s: left over are %+v", what, list)
+				}
+				again := queued(id)
+				again.ID, again.ReceivedAt = fmt.Sprint(id, "approved"), T0.Add(3*time.Minute)
+				if !f.receive(again) {
+					t.Errorf("%s: queued changed nothing", what)
+				}
+				j = f.wantState(id, router.Queued)
+				if used := what == "dispatched" || what == "claimed" || what == "online"; (j.Try == first.Try) == used || !j.DueAt.Equal(again.ReceivedAt) {
+					t.Errorf("%s: it is queued again at try %d, was at %d, due at %v", what, j.Try, first.Try, j.DueAt)
+				}
+				if r := f.newRunner(id); true {
+					f.must(f.Prepare(f.ctx(), r, Token(r.ID, "again"), again.ReceivedAt))
+				}
+			}
+		}
+	}},
+	{"the claim of a runner whose job is held finds nothing to do, or another job", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		r := f.dispatch(1)
+		f.receive(answer(1, "waiting", time.Minute))
+		if c := f.claim(r); c.Needed {
+			t.Errorf("it got %+v", c)
+		}
+		f.receive(queued(2))
+		f.receive(queued(3))
+		r = f.dispatch(2)
+		gone := f.dispatch(3)
+		f.lost(gone.ID, T0, "x", T0)
+		f.receive(answer(2, "waiting", time.Minute))
+		if c := f.claim(r); !c.Needed || c.Job.ID != 3 {
+			t.Errorf("it got %+v", c)
+		}
+		f.receive(answer(2, "queued", 2*time.Minute))
+		if j := f.wantState(2, router.Queued); j.Try != 2 {
+			t.Errorf("it is at try %d", j.Try)
+		}
+	}},
+	{"an answer holds no job that runs, ended or was decided, and none that was queued since", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 7; id++ {
+			f.receive(queued(id))
+		}
+		f.receive(inProgress(1, "r"))
+		f.receive(completed(2, "r", "success"))
+		for id, state := range map[int64]router.JobState{3: router.Ignored, 4: router.Denied, 5: router.Unroutable} {
+			f.must(f.Settle(f.ctx(), id, state, "no", decision(), T0))
+		}
+		f.dispatch(6)
+		for id, d := range map[int64]router.Delivery{6: queued(6), 7: answer(7, "queued", 0)} {
+			if d.ID != "" {
+				d.ID = "approved"
+			}
+			d.ReceivedAt = T0.Add(2 * time.Minute)
+			if f.receive(d) {
+				t.Errorf("job %d: what was known is taken for news", id)
+			}
+		}
+		for id, state := range map[int64]router.JobState{1: router.Running, 2: router.Completed, 3: router.Ignored, 4: router.Denied, 5: router.Unroutable, 6: router.Dispatched, 7: router.Queued} {
+			if f.receive(answer(id, "waiting", time.Minute)) {
+				t.Errorf("job %d: the answer changed something", id)
+			}
+			f.wantState(id, state)
+		}
+		f.receive(answer(6, "waiting", 3*time.Minute))
+		f.wantState(6, router.Held)
+	}},
+	{"a job that GitHub holds leaves its place under a limit, and waits for none", func(t *testing.T, f *fixture) {
+		d := decision()
+		d.Limit = &router.Limit{Key: "k", Running: 1}
+		for id := int64(1); id <= 3; id++ {
+			f.receive(queued(id))
+			if _, err := f.Admit(f.ctx(), id, d, T0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.wantState(2, router.Held)
+		f.receive(answer(2, "waiting", time.Minute))
+		if j := f.wantState(2, router.Held); !strings.Contains(j.Reason, "approval") {
+			t.Errorf("it waits for a place: %s", j.Reason)
+		}
+		f.receive(answer(1, "waiting", time.Minute))
+		f.wantState(1, router.Held)
+		f.wantState(2, router.Held)
+		f.wantState(3, router.Queued) // the place is its
+		f.receive(answer(2, "queued", 2*time.Minute))
+		f.wantState(2, router.Queued)
 	}},
 	{"a second delivery of the same fact changes nothing", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
@@ -179,6 +295,13 @@ var deliveryTests = []test{
 	}},
 }
 
+// answer is what GitHub says of a job that has not begun, asked so long after T0.
+func answer(id int64, status string, after time.Duration) router.Delivery {
+	d := NewDelivery(id, "queued", status)
+	d.ID, d.Source, d.ReceivedAt = "", router.SourceGitHub, T0.Add(after)
+	return d
+}
+
 // anyOrder checks that deliveries may come in any order and more than once.
 func anyOrder(t *testing.T, open func(testing.TB) router.Store) {
 	s := open(t)
@@ -188,6 +311,7 @@ func anyOrder(t *testing.T, open func(testing.TB) router.Store) {
 		stories := [][]router.Delivery{
 			{queued(0)},
 			{NewDelivery(0, "waiting", "waiting"), NewDelivery(0, "queued", "waiting"), queued(0)},
+			{queued(0), NewDelivery(0, "waiting", "waiting")},
 			{queued(0), inProgress(0, "r")},
 			{queued(0), completed(0, "", "cancelled")},
 			{NewDelivery(0, "waiting", "waiting"), queued(0), inProgress(0, "r"), completed(0, "r", "success")},

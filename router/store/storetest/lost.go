@@ -74,6 +74,22 @@ var lostTests = []test{
 			t.Errorf("the job was asked about at %s", j.AskedAt)
 		}
 	}},
+	{"GitHub is asked about a job that it holds at intervals that grow from a tenth", func(t *testing.T, f *fixture) {
+		f.receive(queued(1))
+		held := time.Hour // after it was heard of
+		f.receive(answer(1, "waiting", held))
+		var asked []time.Duration
+		for at := time.Duration(0); at <= 24*time.Hour; at += time.Minute {
+			jobs, err := f.Stale(f.ctx(), T0.Add(held+at), 10*time.Minute, 10)
+			f.must(err)
+			if len(jobs) == 1 {
+				asked = append(asked, at/time.Minute)
+				f.must(f.Asked(f.ctx(), 1, T0.Add(held+at)))
+				f.receive(answer(1, "waiting", held+at))
+			}
+		}
+		wantDiff(t, asked, []time.Duration{1, 2, 3, 5, 8, 12, 18, 27, 41, 62, 93, 140, 210, 315, 473, 710, 1065, 1425})
+	}},
 	{"GitHub is asked about jobs that wait, first those it was not asked about, and about running ones after long", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 7; id++ {
 			f.receive(queued(id))
@@ -92,7 +108,7 @@ var lostTests = []test{
 			}
 			return ids
 		}
-		wantDiff(t, stale(9*time.Minute, 10), []int64(nil))
+		wantDiff(t, stale(9*time.Minute, 10), []int64{8})
 		wantDiff(t, stale(10*time.Minute, 10), []int64{2, 6, 7, 8})
 		wantDiff(t, stale(11*time.Minute, 3), []int64{2, 6, 7})
 		wantDiff(t, stale(11*time.Minute, 10), []int64{2, 6, 7, 8, 1})
