@@ -110,14 +110,8 @@ func (f *instanceForm) add(all *gh.Instances, called func(string, int, time.Dura
 		return in, err
 	}
 	in.Instance = router.Instance{Number: f.Number, Host: client.Host()}
-	for _, file := range f.WebhookSecretFiles {
-		s, err := readSecret(file)
-		if err != nil {
-			return in, fmt.Errorf("webhook secret: %w", err)
-		}
-		in.Secrets = append(in.Secrets, s)
-	}
-	return in, nil
+	in.Secrets, in.Reread, err = readSecrets(f.WebhookSecretFiles, "")
+	return in, err
 }
 
 // keepNumbers sees to it that the number of a GitHub is never another's, as the

@@ -98,8 +98,8 @@ Routing
   --jobspecs DIR                your own jobspecs; both are reloaded on change
   --allow-edit                  editors may change the rules in the console
 GitHub
-  --webhook-secret-file FILE    secret of the webhook (required); give it twice
-                                while you rotate. Or SWITCHYARD_WEBHOOK_SECRET
+  --webhook-secret-file FILE    secret of the webhook (required), read anew when
+                                it changes. Or SWITCHYARD_WEBHOOK_SECRET
   --github-app-id ID            GitHub App that runners are registered as, and
   --github-app-key-file FILE    its private key, read anew when it changes
   --github-token-file FILE      or a token, read anew when it changes. Or
@@ -163,7 +163,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if f.publicURL == "" {
 		return errors.New("--public-url URL is missing: the address at which runners on Nomad's clients reach --listen, such as http://10.0.0.5:8080")
 	}
-	secrets, err := f.webhookSecrets()
+	secrets, reread, err := f.webhookSecrets()
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if reload.say != nil {
 		origin = router.LastGood
 	}
-	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, host: instances[0].Host, more: more, access: access}
+	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, access: access}
 	config := router.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
@@ -260,9 +260,10 @@ type appParts struct {
 	github  router.GitHub
 	rules   *rules.Set
 	secrets []router.Secret
-	host    string                      // of the GitHub with these secrets
-	more    []webhook.Instance          // others
-	access  func() (*web.Access, error) // see web.Config
+	reread  func() ([]router.Secret, error) // see webhook.Config
+	host    string                          // of the GitHub with these secrets
+	more    []webhook.Instance              // others
+	access  func() (*web.Access, error)     // see web.Config
 
 	rulebook  web.Rulebook // see web.Config, as the next
 	allowEdit bool
@@ -275,7 +276,7 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		c.Metrics = router.NewMetrics()
 	}
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-		return webhook.Handler(webhook.Config{Secrets: p.secrets, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
+		return webhook.Handler(webhook.Config{Secrets: p.secrets, Reread: p.reread, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
 	}
 	if c.Traces != nil {
 		c.Logger = router.TraceLogs(c.Logger, p.github)
@@ -293,22 +294,43 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 	return router.New(c)
 }
 
-func (f *serveFlags) webhookSecrets() ([]router.Secret, error) {
-	var secrets []router.Secret
-	for _, file := range f.webhookSecretFiles {
-		s, err := readSecret(file)
-		if err != nil {
-			return nil, fmt.Errorf("webhook secret: %w", err)
+// webhookSecrets returns the secrets of the flags' GitHub, and what reads them again.
+func (f *serveFlags) webhookSecrets() ([]router.Secret, func() ([]router.Secret, error), error) {
+	fixed := router.Secret(os.Getenv(envPrefix + "WEBHOOK_SECRET"))
+	if len(f.webhookSecretFiles) == 0 && fixed == "" {
+		return nil, nil, errors.New("--webhook-secret-file FILE is missing: the secret of the webhook on GitHub, without which anyone could start runners")
+	}
+	return readSecrets(f.webhookSecretFiles, fixed)
+}
+
+// readSecrets returns the webhook secrets in files, each one a line, and what
+// reads them again: nil when a file is a pipe or the like. A fixed one is added to them, if
+// it is not "".
+func readSecrets(files []string, fixed router.Secret) ([]router.Secret, func() ([]router.Secret, error), error) {
+	read := func() (secrets []router.Secret, err error) {
+		for _, file := range files {
+			all, err := readSecret(file)
+			if err != nil {
+				return nil, fmt.Errorf("webhook secret: %w", err)
+			}
+			for line := range strings.Lines(string(all)) {
+				if line = strings.TrimRight(line, "\r\n"); line != "" {
+					secrets = append(secrets, router.Secret(line))
+				}
+			}
 		}
-		secrets = append(secrets, s)
+		if fixed != "" {
+			secrets = append(secrets, fixed)
+		}
+		return secrets, nil
 	}
-	if s := os.Getenv(envPrefix + "WEBHOOK_SECRET"); s != "" {
-		secrets = append(secrets, router.Secret(s))
+	secrets, err := read()
+	for _, file := range files {
+		if info, gone := os.Stat(file); gone == nil && !info.Mode().IsRegular() {
+			return secrets, nil, err
+		}
 	}
-	if len(secrets) == 0 {
-		return nil, errors.New("--webhook-secret-file FILE is missing: the secret of the webhook on GitHub, without which anyone could start runners")
-	}
-	return secrets, nil
+	return secrets, read, err
 }
 
 // github returns a client that is an App or has a token: exactly one of them is given.

@@ -42,12 +42,13 @@ const (
 
 // Config is what a Handler needs.
 type Config struct {
-	Secrets  []router.Secret  // required: one or, while a secret is being changed, two; each of at least 16 bytes
-	Host     string           // of the GitHub that has them, as router.Repo.Host; "": not known
-	More     []Instance       // other GitHubs; a secret tells which one sent a delivery, so no two share one
-	Logger   *slog.Logger     // nil: slog.Default
-	MaxBytes int64            // largest body; 0: 25 MiB, GitHub's own limit
-	Now      func() time.Time // nil: time.Now
+	Secrets  []router.Secret                 // required: one or, while a secret is being changed, two; each of at least 16 bytes
+	Reread   func() ([]router.Secret, error) // reads Secrets again, when a delivery comes, at most once a second; nil: they never change
+	Host     string                          // of the GitHub that has them, as router.Repo.Host; "": not known
+	More     []Instance                      // other GitHubs; a secret tells which one sent a delivery, so no two share one
+	Logger   *slog.Logger                    // nil: slog.Default
+	MaxBytes int64                           // largest body; 0: 25 MiB, GitHub's own limit
+	Now      func() time.Time                // nil: time.Now
 
 	Counted func(outcome string) // told of each request that receive is not called for, by router's Delivery… words; nil: nobody
 }
@@ -56,14 +57,15 @@ type Config struct {
 type Instance struct {
 	router.Instance
 	Secrets []router.Secret
+	Reread  func() ([]router.Secret, error)
 }
 
 type handler struct {
 	Config
-	instances []Instance
-	receive   func(context.Context, router.Delivery) error
-	large     chan struct{} // one element for each large body being read
-	buffers   sync.Pool     // of *bytes.Buffer
+	keys    *keyring
+	receive func(context.Context, router.Delivery) error
+	large   chan struct{} // one element for each large body being read
+	buffers sync.Pool     // of *bytes.Buffer
 
 	unsigned rate.Sometimes // bounds the warnings that strangers can cause
 }
@@ -83,26 +85,6 @@ type handler struct {
 // GitHub does not send again by itself what was not answered with 2xx, but
 // shows the answer and offers to redeliver.
 func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-	instances := append([]Instance{{router.Instance{Host: cfg.Host}, cfg.Secrets}}, cfg.More...)
-	of := map[router.Secret]int64{}
-	for _, in := range instances {
-		where := "webhook"
-		if in.Number != 0 {
-			where += " of " + in.Host
-		}
-		if n := len(in.Secrets); n < 1 || n > 2 {
-			return nil, fmt.Errorf("%s: got %d secrets, want one, or two while one is being changed", where, n)
-		}
-		for i, s := range in.Secrets {
-			if len(s) < minSecret {
-				return nil, fmt.Errorf("%s: secret %d has %d bytes, want at least %d: make one with `openssl rand -hex 32`", where, i+1, len(s), minSecret)
-			}
-			if n, ok := of[s]; ok && n != in.Number {
-				return nil, fmt.Errorf("%s: secret %d is another GitHub's, too: give each its own, as a secret tells which one sent a delivery", where, i+1)
-			}
-			of[s] = in.Number
-		}
-	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -115,13 +97,17 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 	if cfg.Counted == nil {
 		cfg.Counted = func(string) {}
 	}
+	keys, err := newKeyring(append([]Instance{{router.Instance{Host: cfg.Host}, cfg.Secrets, cfg.Reread}}, cfg.More...), cfg.Logger, cfg.Now)
+	if err != nil {
+		return nil, err
+	}
 	return &handler{
-		Config:    cfg,
-		instances: instances,
-		receive:   receive,
-		large:     make(chan struct{}, largeBodies),
-		buffers:   sync.Pool{New: func() any { return new(bytes.Buffer) }},
-		unsigned:  rate.Sometimes{Interval: time.Minute},
+		Config:   cfg,
+		keys:     keys,
+		receive:  receive,
+		large:    make(chan struct{}, largeBodies),
+		buffers:  sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		unsigned: rate.Sometimes{Interval: time.Minute},
 	}, nil
 }
 
@@ -321,7 +307,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffe
 // signed returns the instance of which a secret made this signature of body.
 // It takes the same time whichever did.
 func (h *handler) signed(signature, body []byte) (by router.Instance, good bool) {
-	for _, in := range h.instances {
+	for _, in := range h.keys.instances() {
 		for _, secret := range in.Secrets {
 			mac := hmac.New(sha256.New, []byte(secret))
 			mac.Write(body)
