@@ -58,7 +58,8 @@ type node struct {
 	kids   []*node // of and, or and not
 
 	name  string      // of a label or a fact, such as "repo.owner"
-	is    string      // the text that the fact is compared with
+	is    string      // the text that the fact is compared with; lower case when that has none
+	as    string      // is as it was written
 	value bool        // of a constant
 	names []string    // of only: the labels that may be there. Of a program: the facts that it asks for
 	code  *vm.Program // of a program
@@ -102,6 +103,15 @@ var flagFacts = map[string]func(*Env) bool{
 	"repo.private": func(e *Env) bool { return e.Repo.Private },
 	"repo.fork":    func(e *Env) bool { return e.Repo.Fork },
 	"run.fork":     func(e *Env) bool { return e.Run.Fork },
+}
+
+// factText is a fact as it is compared with others.
+func factText(name string, env *Env) string {
+	s := textFacts[name](env)
+	if nocaseFacts[name] {
+		s = strings.ToLower(s)
+	}
+	return s
 }
 
 // condition compiles a condition; run says whether it may ask for the run.
@@ -239,9 +249,13 @@ func atom(n node) *node {
 // comparison reads "x" in labels, and texts compared with facts; nil when it is
 // another comparison.
 func comparison(n *ast.BinaryNode) *node {
-	switch left := n.Left.(type) {
+	left, right := n.Left, n.Right
+	if _, written := left.(*ast.StringNode); written && (n.Operator == "==" || n.Operator == "!=") {
+		left, right = right, left
+	}
+	switch left := left.(type) {
 	case *ast.StringNode:
-		if n.Operator == "in" && isLabels(n.Right) {
+		if n.Operator == "in" && isLabels(right) {
 			return atom(node{kind: hasLabel, name: strings.ToLower(left.Value)})
 		}
 	case *ast.MemberNode:
@@ -250,9 +264,13 @@ func comparison(n *ast.BinaryNode) *node {
 			return nil
 		}
 		is := func(s *ast.StringNode) *node {
-			return atom(node{kind: factIs, name: name, is: s.Value, text: textFacts[name], source: fmt.Sprintf("%s == %s", name, s)})
+			value := s.Value
+			if nocaseFacts[name] {
+				value = strings.ToLower(value)
+			}
+			return atom(node{kind: factIs, name: name, is: value, as: s.Value, text: textFacts[name], source: fmt.Sprintf("%s == %s", name, s)})
 		}
-		switch right := n.Right.(type) {
+		switch right := right.(type) {
 		case *ast.StringNode:
 			switch n.Operator {
 			case "==":
@@ -414,7 +432,7 @@ func (n *node) holds(env *Env) (bool, error) {
 	case hasOnly:
 		return n.other(env) == "", nil
 	case factIs:
-		return n.text(env) == n.is, nil
+		return factText(n.name, env) == n.is, nil
 	case factHolds:
 		return n.flag(env), nil
 	case constant:
@@ -478,9 +496,9 @@ func (n *node) because(env *Env, held bool) string {
 		return fmt.Sprintf("the job has the label %s besides %s", quote(n.other(env)), quoteAll(n.names))
 	case factIs:
 		if held {
-			return fmt.Sprintf("%s is %s", n.name, quote(n.is))
+			return fmt.Sprintf("%s is %s", n.name, quote(n.text(env)))
 		}
-		return fmt.Sprintf("%s is %s, not %s", n.name, quote(n.text(env)), quote(n.is))
+		return fmt.Sprintf("%s is %s, not %s", n.name, quote(n.text(env)), quote(n.as))
 	case factHolds:
 		return fmt.Sprintf("%s is %v", n.name, held)
 	case constant:
@@ -530,7 +548,7 @@ func namesOf(kids []*node) []string {
 		if k.kind == hasLabel {
 			names = append(names, k.name)
 		} else {
-			names = append(names, k.is)
+			names = append(names, k.as)
 		}
 	}
 	return names

@@ -271,8 +271,10 @@ rules:
 		{`param.memory == 2048`, []string{"memory=2GiB"}, "routed"},
 		{`param.zone == "Tokyo-A"`, []string{"ZONE=TOKYO-A"}, "routed"},
 		{`param.cpu > 1`, nil, "rule error: rule r: invalid operation: <nil> > int in param.cpu > 1"},
-		{`has("a") and param.cpu`, []string{"a", "cpu=8"}, "rule error: rule r: param.cpu is int, not true or false"},
-		{`has("a") or param.cpu`, nil, "rule error: rule r: param.cpu is nil, not true or false"},
+		{`has("a") and param[trim("cpu")]`, []string{"a", "cpu=8"}, "rule error: rule r: param[trim(\"cpu\")] is int, not true or false"},
+		{`has("a") or param[trim("cpu")]`, nil, "rule error: rule r: param[trim(\"cpu\")] is nil, not true or false"},
+		{`has(param.zone)`, nil, "rule error: rule r: a label function takes texts, and one of them is nil in has(param.zone)"},
+		{`has("zone=" + (param.zone ?? "b"))`, []string{"zone=tokyo-a"}, "routed"},
 		{`labels[7] == "a"`, nil, "rule error: rule r: index out of range: 7 (array length is 1) in labels[7] == \"a\""},
 		{`any(split(job.workflow, "-"), # == "CI")`, nil, "routed"},
 		{`any(filter(labels, # != "A"), # == "B")`, []string{"a", "b"}, "routed"},
@@ -305,7 +307,7 @@ rules:
 // A part of a condition that is compiled by itself must mean what it meant in
 // the whole: "1.0" is written as "1" by the library, so it stays whole.
 func TestPartsThatTheLibraryWritesDifferentlyStayWhole(t *testing.T) {
-	c, err := newLanguage(nil, map[string]bool{}).condition(`has("a") and 1.0 == 1`, false)
+	c, err := newLanguage(&vocabulary{}, map[string]bool{}).condition(`has("a") and 1.0 == 1`, false)
 	if err != nil || c.root.kind != program {
 		t.Errorf("condition is %+v (%v), want the whole as one program", c.root, err)
 	}
@@ -335,19 +337,19 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 		`"Private" in repo`:                                       "repo is no list",
 		`job.name` + strings.Repeat(" + job.name", 21) + ` == ""`: "an expression has at most 20 of +",
 	} {
-		_, err := newLanguage(nil, map[string]bool{}).condition(expression, true)
+		_, err := newLanguage(&vocabulary{}, map[string]bool{}).condition(expression, true)
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", expression, err, want)
 		}
 	}
-	if _, err := newLanguage(nil, map[string]bool{}).template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it stands in the if of a rule only" {
+	if _, err := newLanguage(&vocabulary{}, map[string]bool{}).template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it stands in the if of a rule only" {
 		t.Errorf("run in a value: %v", err)
 	}
 	if err := checkPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: at most 5000 steps are taken") {
 		t.Errorf("a large pattern: %v", err)
 	}
 	start := time.Now() // what is nested took the cube of its depth
-	if _, err := newLanguage(nil, map[string]bool{}).condition("len("+strings.Repeat("[", 400)+"1"+strings.Repeat("]", 400)+") > 1", false); err != nil || time.Since(start) > time.Second {
+	if _, err := newLanguage(&vocabulary{}, map[string]bool{}).condition("len("+strings.Repeat("[", 400)+"1"+strings.Repeat("]", 400)+") > 1", false); err != nil || time.Since(start) > time.Second {
 		t.Errorf("deeply nested lists took %v (%v)", time.Since(start), err)
 	}
 }

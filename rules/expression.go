@@ -14,10 +14,12 @@ import (
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/checker"
+	"github.com/expr-lang/expr/checker/nature"
 	"github.com/expr-lang/expr/compiler"
 	"github.com/expr-lang/expr/conf"
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
+	"github.com/expr-lang/expr/types"
 	"github.com/expr-lang/expr/vm"
 )
 
@@ -29,7 +31,7 @@ const (
 	maxPattern    = 5000 // size of a pattern elsewhere
 )
 
-// Env is what an expression sees: the README's table of variables is made of
+// Env is what an expression sees: the README's table of envNames is made of
 // its fields.
 type Env struct {
 	Labels []string       `expr:"labels"` // lower case, without doubles
@@ -44,12 +46,13 @@ type Env struct {
 // A language is what the expressions of one file are compiled with. An
 // expression sees no clock.
 type language struct {
-	config   *conf.Config    // what expr.Compile makes anew each time
-	params   []string        // names that labels define
-	mentions map[string]bool // gets the labels that expressions ask for, lower case
-	found    []mention       // those of the last expression that was compiled
-	asked    map[string]bool // params that any expression asks for
-	sees     bool            // an expression may depend on labels that it does not name
+	config     *conf.Config // what expr.Compile makes anew each time
+	typed      *conf.Config // the same where params have types
+	vocabulary *vocabulary
+	mentions   map[string]bool // gets the labels that expressions ask for, lower case
+	found      []mention       // those of the last expression that was compiled
+	asked      map[string]bool // params that any expression asks for
+	sees       bool            // an expression may depend on labels that it does not name
 }
 
 // A mention is a label that an expression asks for, and where in its text:
@@ -62,7 +65,7 @@ type mention struct {
 
 // The optimizer is off: it takes "fails or true" for true, and a condition that
 // is taken apart evaluates from left to right.
-func newLanguage(params []string, mentions map[string]bool) *language {
+func newLanguage(v *vocabulary, mentions map[string]bool) *language {
 	c := conf.CreateNew()
 	for _, option := range []expr.Option{
 		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.Optimize(false),
@@ -80,11 +83,32 @@ func newLanguage(params []string, mentions map[string]bool) *language {
 	for name, f := range labelFunctions {
 		expr.Function(name, f, new(func([]string, ...string) bool))(c)
 	}
+	for name, f := range foldFunctions {
+		as := any(new(func(any) any))
+		if of := strings.TrimPrefix(name, foldName); bounded[of].as != nil {
+			as = bounded[of].as
+		} else if name != foldAny {
+			as = new(func(string, string) string)
+		}
+		expr.Function(name, f, as)(c)
+	}
 	for name := range c.Disabled {
 		delete(c.Builtins, name)
 	}
 	c.Check()
-	return &language{config: c, params: params, mentions: mentions, asked: map[string]bool{}}
+	typed := *c
+	params := types.Map{types.Extra: types.Any}
+	for _, p := range v.params {
+		params[p.name] = types.String
+		if p.kind != "string" {
+			params[p.name] = types.Int
+		}
+	}
+	env := Env{}
+	typed.Env = types.Map{
+		"labels": types.TypeOf(env.Labels), "param": params, "repo": types.TypeOf(env.Repo), "job": types.TypeOf(env.Job), "run": types.TypeOf(env.Run),
+	}.Nature()
+	return &language{config: c, typed: &typed, vocabulary: v, mentions: mentions, asked: map[string]bool{}}
 }
 
 // builtins are the functions of the expression library that are taken. They give
@@ -154,31 +178,34 @@ var bounded = map[string]struct {
 // labelFunctions take the job's labels before the arguments that the rules file shows.
 var labelFunctions = map[string]func(...any) (any, error){
 	"has": func(a ...any) (any, error) { // all of these
-		labels, want := labelArguments(a)
-		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }), nil
+		labels, want, err := labelArguments(a)
+		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }), err
 	},
 	"hasAny": func(a ...any) (any, error) {
-		labels, want := labelArguments(a)
-		return slices.ContainsFunc(want, func(l string) bool { return slices.Contains(labels, l) }), nil
+		labels, want, err := labelArguments(a)
+		return slices.ContainsFunc(want, func(l string) bool { return slices.Contains(labels, l) }), err
 	},
 	"only": func(a ...any) (any, error) { // nothing but these
-		labels, want := labelArguments(a)
-		return !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), nil
+		labels, want, err := labelArguments(a)
+		return !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
 	},
 	"exactly": func(a ...any) (any, error) { // these and nothing else
-		labels, want := labelArguments(a)
+		labels, want, err := labelArguments(a)
 		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }) &&
-			!slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), nil
+			!slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
 	},
 }
 
-func labelArguments(args []any) (labels, want []string) {
+func labelArguments(args []any) (labels, want []string, err error) {
 	labels, _ = args[0].([]string)
 	for _, a := range args[1:] {
-		s, _ := a.(string)
+		s, ok := a.(string)
+		if !ok {
+			return nil, nil, errors.New("a label function takes texts, and one of them is " + strings.Trim(fmt.Sprintf("%T", a), "<>"))
+		}
 		want = append(want, strings.ToLower(s))
 	}
-	return labels, want
+	return labels, want, nil
 }
 
 // A visitor walks an expression once before it is compiled. It hands the labels
@@ -200,9 +227,6 @@ func (v *visitor) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
 	case *ast.BuiltinNode:
 		v.known(n, n.Name)
-		if len(n.Arguments) == 2 && ofLabels(n.Arguments[0]) {
-			ast.Walk(&n.Arguments[1], elements{v})
-		}
 	case *ast.CallNode:
 		name := labelCall(n)
 		if id, ok := n.Callee.(*ast.IdentifierNode); ok && name == "" {
@@ -211,8 +235,13 @@ func (v *visitor) Visit(node *ast.Node) {
 		if name == "" {
 			return
 		}
+		if len(n.Arguments) == 0 {
+			v.refuse(n, fmt.Sprintf("%s asks for no label: write %s(%q)", name, name, "linux"))
+		}
 		for _, a := range n.Arguments {
-			v.mention(a)
+			if said := unquoted(a); said != "" {
+				v.refuse(first(a), fmt.Sprintf("unknown name %s: a label stands in quotes: %s(%q)", oneLine(first(a).String()), name, said))
+			}
 		}
 		call := &ast.CallNode{Callee: n.Callee, Arguments: append([]ast.Node{&ast.IdentifierNode{Value: "labels"}}, n.Arguments...)}
 		ast.Patch(node, call)
@@ -237,10 +266,8 @@ func (v *visitor) Visit(node *ast.Node) {
 		}
 		list, _ := n.Right.(*ast.IdentifierNode)
 		switch {
-		case n.Operator != "in" || list == nil:
-		case list.Value == "labels":
-			v.mention(n.Left)
-		case list.Value != "param":
+		case n.Operator != "in" || list == nil || !slices.Contains(envNames, list.Value):
+		case list.Value != "param" && list.Value != "labels":
 			v.refuse(n.Right, list.Value+" is no list")
 		}
 	case *ast.MemberNode:
@@ -249,9 +276,13 @@ func (v *visitor) Visit(node *ast.Node) {
 		if isID && isName && id.Value == "param" {
 			v.asked[name.Value] = true
 		}
-		if isID && isName && id.Value == "param" && !slices.Contains(v.params, name.Value) {
-			hint := didYouMean(name.Value, v.params)
-			if len(v.params) == 0 {
+		if isID && isName && id.Value == "param" && v.vocabulary.param(name.Value) == nil {
+			var names []string
+			for _, p := range v.vocabulary.params {
+				names = append(names, p.name)
+			}
+			hint := didYouMean(name.Value, names)
+			if len(names) == 0 {
 				hint = ": no label has a param"
 			}
 			v.refuse(n.Property, "unknown param "+quote(name.Value)+hint)
@@ -262,29 +293,6 @@ func (v *visitor) Visit(node *ast.Node) {
 		}
 		if n.Value == "$env" { // a way around what is asked of the names
 			v.refuse(n, "$env is not taken: write labels, param, repo, job or run")
-		}
-	}
-}
-
-// elements is a visitor of what is asked of each label: any(labels, # == "gpu").
-type elements struct{ *visitor }
-
-// Visit is called for a node after its children.
-func (v elements) Visit(node *ast.Node) {
-	n, ok := (*node).(*ast.BinaryNode)
-	if !ok {
-		return
-	}
-	if _, element := n.Left.(*ast.PointerNode); !element {
-		return
-	}
-	list, isList := n.Right.(*ast.ArrayNode)
-	switch {
-	case n.Operator == "==" || n.Operator == "!=":
-		v.mention(n.Right)
-	case n.Operator == "in" && isList:
-		for _, e := range list.Nodes {
-			v.mention(e)
 		}
 	}
 }
@@ -397,12 +405,6 @@ func (v *visitor) place(n ast.Node) (line, column int) {
 	return max(e.Line, 1), e.Column
 }
 
-// ofLabels reports whether the elements of a list are labels.
-func ofLabels(n ast.Node) bool {
-	b, ok := n.(*ast.BuiltinNode)
-	return isLabels(n) || ok && b.Name == "filter" && ofLabels(b.Arguments[0])
-}
-
 func isLabels(n ast.Node) bool {
 	id, ok := n.(*ast.IdentifierNode)
 	return ok && id.Value == "labels"
@@ -475,16 +477,46 @@ func (l *language) check(source string, run bool, more ...expr.Option) (*parser.
 			return nil, nil, v.fault()
 		}
 	}
-	config := *l.config
-	config.Visitors = []ast.Visitor{v}
+	typed, config := *l.typed, *l.config
 	for _, option := range more {
+		option(&typed)
 		option(&config)
 	}
-	tree, err := checker.ParseCheck(source, &config)
+	tree, err := parser.ParseWithConfig(source, &typed)
+	if err != nil {
+		return nil, nil, placed(err)
+	}
+	ast.Walk(&tree.Node, v)
+	if v.bad == nil {
+		v.names(tree.Node)
+	}
 	if v.bad != nil {
 		return nil, nil, v.fault()
 	}
+	_, err = checker.Check(tree, &typed)
+	ast.Walk(&tree.Node, mismatches{v})
+	if v.bad != nil {
+		return nil, nil, v.fault()
+	}
+	if err != nil {
+		return nil, nil, placed(err)
+	}
+	// What is known of the params was for finding faults: whether a job has them is not.
+	ast.Walk(&tree.Node, untyped{})
+	(&folder{visitor: v}).of(&tree.Node)
+	_, err = checker.Check(tree, &config)
 	return tree, &config, placed(err)
+}
+
+// untyped is a visitor that has the checker ask again what a call gives: it
+// takes what it found once.
+type untyped struct{}
+
+// Visit is called for a node after its children.
+func (untyped) Visit(node *ast.Node) {
+	if n, ok := (*node).(*ast.CallNode); ok {
+		n.SetNature(nature.Nature{})
+	}
 }
 
 // placed turns an error of the expression library into our own.
@@ -497,7 +529,7 @@ func placed(err error) error {
 	if errors.As(err, &f) {
 		e = &expressionError{max(f.Line, 1), f.Column, f.Message}
 	}
-	plain := strings.NewReplacer("interface {}", "any value", "type rules.Repo", "repo", "type rules.Job", "job", "type rules.Run", "run").Replace(e.message)
+	plain := strings.NewReplacer("interface {}", "any value", "type rules.Repo", "repo", "type rules.Job", "job", "type rules.Run", "run", "rules.Repo", "repo", "rules.Job", "job", "rules.Run", "run").Replace(e.message)
 	e.message = oneLine(strings.TrimSpace(plain))
 	return e
 }

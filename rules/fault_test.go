@@ -320,6 +320,141 @@ labels:
 			`constraint "${meta.${{ job.name }}} = x": the attribute must be written out, not come from an expression`,
 			`constraint on ${attr.cpu.arch}: an expression must not stand within ${…}: what Nomad puts in there is written out`,
 		}},
+		{"names that stand for nothing", `version: 1
+scope: has(§self-hosted)
+labels:
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 8 }, resources: { cores: '${{ has(§gpu) ? 1 : param.cpu }}' } }
+  "zone=*": { param: { name: zone, type: string, one_of: [a] } }
+  x: { node_pool: 'a-${{ string(§pool) }}' }
+defaults: { task: { env: { A: '${{ join(§lables, ",") }}' } } }
+rules:
+  - { name: a, jobspec: j, if: has(§gpu) }
+  - { name: b, jobspec: j, if: 'hasAny("linux", §gpu)' }
+  - { name: c, jobspec: j, if: 'only("self-hosted", §ubuntu-22.04)' }
+  - { name: d, jobspec: j, if: 'exactly("self-hosted", §gpu.a100)' }
+  - { name: e, jobspec: j, if: '"linux" in labels and §gpu in labels' }
+  - { name: f, jobspec: j, if: 'any(labels, # == §gpu)' }
+  - { name: g, jobspec: j, if: 'none(labels, # startsWith §gpu)' }
+  - { name: h, jobspec: j, if: 'any(labels, # in ["a", §gpu-b])' }
+  - { name: i, jobspec: j, if: 'count(filter(labels, # == §gpu)) > 0' }
+  - { name: j, jobspec: j, if: 'len(§label) > 1' }
+  - { name: k, jobspec: j, if: 'join(§lables, ",") contains "x"' }
+  - { name: l, jobspec: j, if: 'split(§rep.name, "-")[0] == "x"' }
+  - { name: m, jobspec: j, if: 'string(§params.cpu) == "8"' }
+  - { name: n, jobspec: j, if: 'replace(job.name, §x, "y") == "x"' }
+  - { name: o, jobspec: j, if: 'repo.owner == §acme-inc' }
+  - { name: p, jobspec: j, if: 'repo.visibility in [§public]' }
+  - { name: q, jobspec: j, if: 'repo.owner in §owners' }
+  - { name: r, jobspec: j, if: '§has == nil' }
+  - { name: s, jobspec: j, if: 'has(param.§cpuu)' }
+  - { name: t, jobspec: j, if: 'has(job.§title)' }
+  - { name: u, jobspec: j, if: 'has(lower(§gpu))' }
+  - { name: v, jobspec: j, if: 'has(repo.private ? §gpu : "b")' }
+  - { name: w, jobspec: j, if: '(param.zone ?? §tokyo) == "a"' }
+  - { name: x, jobspec: j, if: 'hasPrefix(job.branch, §release)' }
+  - { name: y, jobspec: j, if: 'repo?.§ownr == "x"' }
+  - { name: y2, jobspec: j, if: 'repo.private or param[§"zzz"] == 1' }
+  - { name: z, jobspec: j, if: 'has("a") and (§nope or not nope)', limit: { running: 1 } }
+`, []string{
+			`scope: unknown name self: a label stands in quotes: has("self-hosted")`,
+			`label "cpu=*": resources cores: unknown name gpu: a label stands in quotes: has("gpu")`,
+			`label "x": node_pool: unknown name pool: a text stands in quotes: "pool"`,
+			`defaults: task env A: unknown name lables; did you mean labels?`,
+			`if: unknown name gpu: a label stands in quotes: has("gpu")`,
+			`if: unknown name gpu: a label stands in quotes: hasAny("gpu")`,
+			`if: unknown name ubuntu: a label stands in quotes: only("ubuntu-22.04")`,
+			`if: unknown name gpu: a label stands in quotes: exactly("gpu.a100")`,
+			`if: unknown name gpu: a text stands in quotes: "gpu"`,
+			`if: unknown name gpu: a text stands in quotes: "gpu"`,
+			`if: unknown name gpu: a text stands in quotes: "gpu"`,
+			`if: unknown name gpu: a text stands in quotes: "gpu-b"`,
+			`if: unknown name gpu: a text stands in quotes: "gpu"`,
+			`if: unknown name label; did you mean labels?`,
+			`if: unknown name lables; did you mean labels?`,
+			`if: unknown name rep; did you mean repo?`,
+			`if: unknown name params; did you mean param?`,
+			`if: unknown name x: a text stands in quotes: "x"`,
+			`if: unknown name acme: a text stands in quotes: "acme-inc"`,
+			`if: unknown name public: a text stands in quotes: "public"`,
+			`if: unknown name owners: a text stands in quotes: "owners"`,
+			`if: has is a function: write has(…)`,
+			`if: unknown param "cpuu"; did you mean cpu?`,
+			`if: job has no field title`,
+			`if: unknown name gpu: a text stands in quotes: "gpu"`,
+			`if: unknown name gpu`,
+			`if: unknown name tokyo: a text stands in quotes: "tokyo"`,
+			`if: unknown name release: a text stands in quotes: "release"`,
+			`if: repo has no field ownr`,
+			`if: unknown param "zzz"`,
+			`if: unknown name nope`,
+		}},
+		{"what a function does not take", `version: 1
+labels:
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 8 } }
+  "zone=*": { param: { name: zone, type: string, one_of: [a] } }
+rules:
+  - { name: a, jobspec: j, if: '§has()' }
+  - { name: b, jobspec: j, if: 'not §hasAny()' }
+  - { name: c, jobspec: j, if: '"a" in labels or §only()' }
+  - { name: d, jobspec: j, if: '§exactly()' }
+  - { name: e, jobspec: j, if: 'has(§8)' }
+  - { name: f, jobspec: j, if: 'has("a", §["b"])' }
+  - { name: g, jobspec: j, if: 'hasAny(§labels)' }
+  - { name: h, jobspec: j, if: 'has(param.§cpu)' }
+  - { name: i, jobspec: j, if: 'has(§nil)' }
+  - { name: j, jobspec: j, if: 'has(§repo)' }
+  - { name: k, jobspec: j, if: 'has(job.§attempt)' }
+  - { name: l, jobspec: j, if: '§lower() == "a"' }
+  - { name: m, jobspec: j, if: '§lower("a", "b") == "a"' }
+  - { name: n, jobspec: j, if: '§split(job.branch)[0] == "a"' }
+  - { name: o, jobspec: j, if: 'lower(param.§cpu) == "a"' }
+  - { name: p, jobspec: j, if: 'has("a", string(has("b", repo.§own)))' }
+  - { name: q, jobspec: j, if: 'has(param.zone) and has(string(param.cpu)) and has("zone=" + repo.name)' }
+`, []string{
+			`if: has asks for no label: write has("linux")`, `if: hasAny asks for no label: write hasAny("linux")`, `if: only asks for no label: write only("linux")`, `if: exactly asks for no label: write exactly("linux")`,
+			`if: has takes labels, each a text: write has("8")`, `if: has takes labels, each a text: write has("linux")`, `if: hasAny takes labels, each a text: write hasAny("linux")`,
+			`if: has takes labels, each a text: write has("linux")`, `if: has takes labels, each a text: write has("linux")`, `if: has takes labels, each a text: write has("linux")`,
+			`if: has takes labels, each a text: write has("linux")`,
+			`if: not enough arguments to call lower`, `if: too many arguments to call lower`, `if: not enough arguments to call split`,
+			`if: cannot use int as argument (type string) to call lower`, `if: repo has no field own`,
+		}},
+		{"values of another type", `version: 1
+labels:
+  "cpu=*": { param: { name: cpu, type: int, min: 1, max: 8 }, resources: { cores: '${{ param.cpu == §"8" ? 4 : 2 }}' } }
+  "memory=*": { param: { name: memory, type: size, min: 1GiB, max: 8GiB } }
+  "zone=*": { param: { name: zone, type: string, one_of: [a] } }
+rules:
+  - { name: a, jobspec: j, if: 'param.cpu == §"8"' }
+  - { name: b, jobspec: j, if: '§"8" != param.cpu' }
+  - { name: c, jobspec: j, if: 'param.memory > §"4GiB"' }
+  - { name: d, jobspec: j, if: 'param.cpu in [4, §"8"]' }
+  - { name: e, jobspec: j, if: '(param.cpu ?? 1) > §"4"' }
+  - { name: f, jobspec: j, if: 'param.cpu == §"many"' }
+  - { name: g, jobspec: j, if: 'param.zone == §1' }
+  - { name: h, jobspec: j, if: 'param.zone > §1' }
+  - { name: i, jobspec: j, if: 'param.cpu startsWith §"8"' }
+  - { name: j, jobspec: j, if: 'not (param.cpu matches §"^8")' }
+  - { name: k, jobspec: j, if: 'param.cpu == §true' }
+  - { name: l, jobspec: j, if: 'repo.private == §"true"' }
+  - { name: m, jobspec: j, if: 'repo.fork != §1' }
+  - { name: n, jobspec: j, if: 'job.attempt == §"2"' }
+  - { name: o, jobspec: j, if: 'len(labels) == §"2"' }
+  - { name: p, jobspec: j, if: 'repo.owner == §5' }
+  - { name: q, jobspec: j, if: 'has("a") and §param.cpu' }
+  - { name: r, jobspec: j, if: 'not §repo.owner or true' }
+  - { name: s, jobspec: j, if: 'param.cpu §in labels' }
+  - { name: t, jobspec: j, if: 'param.zone §+ 1 == 2' }
+  - { name: u, jobspec: j, if: 'param.cpu == nil or param.cpu == 8 or param.zone in ["a"] or param.memory > 4096 or (param.cpu ?? 1.5) > 2' }
+`, []string{
+			`label "cpu=*": resources cores: param.cpu is a number: write 8`,
+			`if: param.cpu is a number: write 8`, `if: param.cpu is a number: write 8`, `if: param.memory is a number of MiB: write 4096`, `if: param.cpu is a number: write 8`,
+			`if: param.cpu ?? 1 is a number: write 4`, `if: param.cpu is a number: never "many"`, `if: param.zone is a text: write "1"`, `if: param.zone is a text: never 1`,
+			`if: param.cpu is a number: compare it by ==, < and the like`, `if: param.cpu is a number: compare it by ==, < and the like`, `if: param.cpu is a number: never true`,
+			`if: repo.private is true or false: write repo.private, or not repo.private`, `if: repo.fork is true or false: write repo.fork, or not repo.fork`,
+			`if: job.attempt is a number: write 2`, `if: len(labels) is a number: write 2`, `if: repo.owner is a text: write "5"`,
+			`if: param.cpu is a number, not true or false: compare it with one`, `if: repo.owner is a text, not true or false: compare it with one`,
+			`if: cannot use int as type string in array`, `if: invalid operation: + (mismatched types string and int)`,
+		}},
 		{"conditions that are none", `version: 1
 scope: §'${{ has("self-hosted") }}'
 rules:
@@ -339,7 +474,7 @@ rules:
 			`if is an expression already: leave ${{ and }} out`,
 			`if: expected bool, but got string`,
 			`if: expected bool, but got int`,
-			`if: cannot use int as argument (type string) to call has`,
+			`if: has takes labels, each a text: write has("1")`,
 			`if must not be empty`,
 			`if must be a text, not a list`,
 			`if: unknown param "cpu": no label has a param`,
@@ -351,7 +486,7 @@ rules:
 		{"a param is no condition by itself", `version: 1
 labels: { "cpu=*": { param: { name: cpu, type: int, min: 1, max: 2 } } }
 rules: [{ name: r, jobspec: j, if: §param.cpu }]
-`, []string{`if: expected bool, but got any value`}},
+`, []string{`if: expected bool, but got int`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, want := faults(t, tt.src, tt.want)

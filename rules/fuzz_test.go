@@ -192,7 +192,7 @@ func FuzzCondition(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, source string, private bool) {
 		start := time.Now()
-		l := newLanguage([]string{"cpu"}, map[string]bool{})
+		l := newLanguage(&vocabulary{params: []*param{{name: "cpu", kind: "int", min: 1, max: 8}}}, map[string]bool{})
 		c, err := l.condition(source, true)
 		if err != nil {
 			return

@@ -168,7 +168,7 @@ func (w *walk) start(x *index, env *Env) {
 		w.add(x.keyed[key{labelsName, l}])
 	}
 	for _, f := range x.facts {
-		w.add(x.keyed[key{f, textFacts[f](env)}])
+		w.add(x.keyed[key{f, factText(f, env)}])
 	}
 }
 

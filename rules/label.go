@@ -30,7 +30,7 @@ func (l *label) prefix() (string, bool) { return strings.CutSuffix(l.pattern, "*
 type vocabulary struct {
 	exact    map[string]*label
 	prefixes []*label // the longest first, so that the closest meaning wins
-	params   []string // names, in file order
+	params   []*param // in file order
 	size     int      // labels
 }
 
@@ -67,6 +67,16 @@ func (v *vocabulary) find(name string) (l *label, open string) {
 		}
 	}
 	return nil, ""
+}
+
+// param finds a param by its name; nil when there is none.
+func (v *vocabulary) param(name string) *param {
+	for _, p := range v.params {
+		if p.name == name {
+			return p
+		}
+	}
+	return nil
 }
 
 // A param is the typed, bounded value in a label such as cpu=8.

@@ -46,7 +46,7 @@ func Load(files ...File) (*Set, error) {
 		loaders[i].open()
 	}
 	// Expressions can be compiled only when all params are known.
-	c.lang = newLanguage(s.vocabulary.params, s.mentions)
+	c.lang = newLanguage(&s.vocabulary, s.mentions)
 	for _, r := range loaders {
 		r.load()
 	}
@@ -294,11 +294,11 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 		switch {
 		case !paramName.MatchString(s):
 			r.fault(v, "param name %s must be lower case letters, digits and _, a letter first", quote(s))
-		case slices.Contains(r.set.vocabulary.params, s):
+		case r.set.vocabulary.param(s) != nil:
 			r.fault(v, "param %s is defined by another label already", quote(s))
 		}
 		p.name = s
-		r.set.vocabulary.params = append(r.set.vocabulary.params, s)
+		r.set.vocabulary.params = append(r.set.vocabulary.params, p)
 	}
 	if v, ok := f["type"]; !ok {
 		r.fault(n, "param needs a type: int, size or string")

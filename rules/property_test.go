@@ -16,7 +16,7 @@ import (
 // Few words, so that rules and jobs meet.
 var (
 	someLabels = []string{"linux", "macos", "gpu", "large", "cpu=4", "cpu=16", "zone=a", "run-1"}
-	someOwners = []string{"acme", "other"}
+	someOwners = []string{"acme", "other", "ACME", "Other"}
 )
 
 const someVocabulary = `version: 1
@@ -50,6 +50,9 @@ func drawCondition(t *rapid.T) string {
 			"param.cpu > 8", `run.event == "push"`, "not run.fork", `run.actor in ["a", "b"]`, `run.event startsWith "pull"`, `not (has("gpu") and repo.private)`,
 			`repo.owner in ["acme", "else"]`, `(has("gpu") and repo.private or has("gpu", "large"))`, `exactly("self-hosted", ` + list + ")", "true", "false", "not (param.cpu > 8 or " + labels[0] + " in labels)",
 			`(param.cpu ?? 1.0) > 8`, `param.zone == "A"`, "labels[2] == " + labels[0],
+			`repo.owner == "ACME"`, `repo.owner != "Other"`, `"Acme" == repo.owner`, `repo.owner in ["Acme", "ELSE"]`, `repo.owner not in ["OTHER"]`, `repo.full_name == "ACME/Web"`, `repo.owner startsWith "AC"`,
+			`not (repo.full_name in ["Other/WEB", "x/y"])`, `repo.owner matches "^ACME$"`, `lower(repo.owner) == "Acme"`, `upper(repo.owner) in ["acme"]`, `repo.owner + "/web" == "Acme/WEB"`,
+			"upper(" + labels[0] + ") in labels", "any(labels, # == upper(" + labels[0] + "))", `param.zone == "a"`, `param.zone in ["A", "b"]`, `run.event == "PUSH"`, `{"ACME": 1}[repo.owner] == 1`,
 		}).Draw(t, "part"))
 	}
 	return strings.Join(parts, rapid.SampledFrom([]string{" and ", " && ", " or "}).Draw(t, "join"))
@@ -176,7 +179,7 @@ func TestAConditionInPartsMeansTheWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		source, f := drawCondition(t), drawJob(t)
 		s := parse(t, someVocabulary+"  - { name: r, jobspec: j, if: '"+source+"' }\n")
-		l := newLanguage(s.vocabulary.params, map[string]bool{})
+		l := newLanguage(&s.vocabulary, map[string]bool{})
 		whole, err := l.compile(source, true, expr.AsBool())
 		if err != nil {
 			t.Fatal(err)
@@ -193,7 +196,7 @@ func TestAConditionInPartsMeansTheWhole(t *testing.T) {
 	})
 }
 
-func TestTheOrderAndTheCaseOfLabelsDoNotMatter(t *testing.T) {
+func TestTheOrderOfLabelsAndTheCaseOfNamesDoNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		rules := slices.DeleteFunc(drawRules(t), func(r string) bool { return strings.Contains(r, "labels[2]") })
 		if len(rules) == 0 {
@@ -205,6 +208,9 @@ func TestTheOrderAndTheCaseOfLabelsDoNotMatter(t *testing.T) {
 		other.Labels = rapid.Permutation(f.Labels).Draw(t, "order")
 		for i, l := range other.Labels {
 			other.Labels[i] = rapid.SampledFrom([]string{l, strings.ToUpper(l), " " + l}).Draw(t, "case")
+		}
+		for _, name := range []*string{&other.Repo.Owner, &other.Repo.Name, &other.Repo.FullName} {
+			*name = rapid.SampledFrom([]string{*name, strings.ToUpper(*name), strings.ToLower(*name)}).Draw(t, "case")
 		}
 		a, b := s.Decide(f, false), s.Decide(other, false)
 		slices.Sort(a.Labels)

@@ -160,7 +160,7 @@ func TestTheExamplesOfTheREADMEAreGood(t *testing.T) {
 		}
 	}
 	for _, m := range regexp.MustCompile("`([a-zA-Z]+\\([^`]*\\))`").FindAllStringSubmatch(string(text), -1) {
-		if _, err := newLanguage([]string{"cpu"}, map[string]bool{}).compile(m[1], true); err != nil {
+		if _, err := newLanguage(&vocabulary{params: []*param{{name: "cpu", kind: "int", min: 1, max: 8}}}, map[string]bool{}).compile(m[1], true); err != nil {
 			t.Errorf("%s: %v", m[1], err)
 		}
 	}
