@@ -161,9 +161,6 @@ func TestAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
 	synctest.Test(t, testAClaimWhileNomadIsSilentEndsInTime)
 }
 func testAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes five seconds")
-	}
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *router.Config) { c.Nomad = away{c.Nomad.(*cluster)} })
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))

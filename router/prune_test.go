@@ -26,15 +26,10 @@ func testOldHistoryIsForgotten(t *testing.T) {
 		}
 	}
 	start(t, st, &cluster{}, &hub{}, func(c *router.Config) { c.Keep = 80 * time.Hour })
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	eventually(t, "the old job is gone", func() bool {
 		_, err := st.Job(t.Context(), 1)
-		if errors.Is(err, router.ErrNotFound) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the old job stays: %v", err)
-		}
-	}
+		return errors.Is(err, router.ErrNotFound)
+	})
 	if _, err := st.Job(t.Context(), 2); err != nil {
 		t.Errorf("the new job: %v", err)
 	}

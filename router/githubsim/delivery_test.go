@@ -2,14 +2,15 @@ package githubsim
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"switchyard/router/testnet"
 )
 
 func TestAFailedDeliveryIsNotRepeatedUntilItIsAskedFor(t *testing.T) {
@@ -69,76 +70,82 @@ func TestDeliveriesCanBeListedAndRepeatedOverREST(t *testing.T) {
 }
 
 func TestADeliveryThatCannotArriveSaysWhy(t *testing.T) {
-	release := make(chan struct{})
-	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
-	t.Cleanup(slow.Close)
-	t.Cleanup(func() { close(release) })
-	moved := httptest.NewServer(http.RedirectHandler("/elsewhere", http.StatusTemporaryRedirect))
-	t.Cleanup(moved.Close)
-	gone := httptest.NewServer(http.NotFoundHandler())
-	gone.Close()
+	slow := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then does the server see the client go
+		<-r.Context().Done()
+	})
 	for _, tt := range []struct {
-		name, url, status string
-		code              int
+		name, status string
+		code         int
+		hook         http.Handler // nil: nobody listens
 	}{
-		{"nobody listens", gone.URL, "failed to connect to host", 0},
-		{"no URL", "", "failed to connect to host", 0},
-		{"no answer in time", slow.URL, "timed out", 0},
-		{"a redirection", moved.URL, "Invalid HTTP Response: 307", 307},
+		{"nobody listens", "failed to connect to host", 0, nil},
+		{"no URL", "failed to connect to host", 0, nil},
+		{"no answer in time", "timed out", 0, slow},
+		{"a redirection", "Invalid HTTP Response: 307", 307, http.RedirectHandler("/elsewhere", http.StatusTemporaryRedirect)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := New(Config{WebhookURL: tt.url, Timeout: 100 * time.Millisecond})
-			t.Cleanup(s.Close)
-			s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"})
-			if err := s.Flush(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if d := s.Deliveries()[0]; d.Status != tt.status || d.StatusCode != tt.code {
-				t.Errorf("the delivery is %q %d, want %q %d", d.Status, d.StatusCode, tt.status, tt.code)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				var on testnet.Net
+				url := "http://" + on.Free()
+				if tt.hook != nil {
+					url = on.Serve(t, tt.hook)
+				} else if tt.name == "no URL" {
+					url = ""
+				}
+				s := New(Config{WebhookURL: url, Client: on.Client(), Timeout: 10 * time.Second})
+				t.Cleanup(s.Close)
+				s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"})
+				if err := s.Flush(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if d := s.Deliveries()[0]; d.Status != tt.status || d.StatusCode != tt.code {
+					t.Errorf("the delivery is %q %d, want %q %d", d.Status, d.StatusCode, tt.status, tt.code)
+				}
+			})
 		})
 	}
 }
 
 func TestCloseCutsOffWhatIsUnderWay(t *testing.T) {
-	reached := make(chan struct{}, 10)
-	slow := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // only then does the server see the client go
-		reached <- struct{}{}
-		<-r.Context().Done()
-	}))
-	t.Cleanup(slow.Close)
-	s := New(Config{WebhookURL: slow.URL, Timeout: time.Minute, Senders: 1})
-	for range 3 {
-		s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Hosted: true, Duration: time.Hour})
-	}
-	<-reached
-	began := time.Now()
-	s.Close()
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("Close took %s, want it at once", took)
-	}
-	if err := s.Flush(t.Context()); err != nil {
-		t.Errorf("Flush after Close = %v, want nothing under way", err)
-	}
-	if id := s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"}); id != 0 {
-		t.Errorf("Queue after Close = %d, want 0", id)
-	}
-	for _, d := range s.Deliveries() {
-		if d.Status == "OK" || d.Status == "" {
-			t.Errorf("delivery %d is %q after Close, want a failure", d.ID, d.Status)
+	synctest.Test(t, func(t *testing.T) {
+		var on testnet.Net
+		reached := make(chan struct{}, 10)
+		slow := on.Serve(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // only then does the server see the client go
+			reached <- struct{}{}
+			<-r.Context().Done()
+		}))
+		s := New(Config{WebhookURL: slow, Client: on.Client(), Timeout: time.Minute, Senders: 1})
+		for range 3 {
+			s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Hosted: true, Duration: time.Hour})
 		}
-	}
+		<-reached
+		began := time.Now()
+		s.Close()
+		if took := time.Since(began); took != 0 {
+			t.Errorf("Close took %s, want it at once", took)
+		}
+		if err := s.Flush(t.Context()); err != nil {
+			t.Errorf("Flush after Close = %v, want nothing under way", err)
+		}
+		if id := s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"}); id != 0 {
+			t.Errorf("Queue after Close = %d, want 0", id)
+		}
+		for _, d := range s.Deliveries() {
+			if d.Status == "OK" || d.Status == "" {
+				t.Errorf("delivery %d is %q after Close, want a failure", d.ID, d.Status)
+			}
+		}
+	})
 }
 
 func TestTheOrderOfAJobsDeliveriesIsKept(t *testing.T) {
 	s := newSim(t, Config{Senders: 4})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
 	for i := range 20 {
-		s.Queue(ctx, JobSpec{Owner: "acme", Repo: "web", Hosted: true, Labels: []string{fmt.Sprint("l", i)}})
+		s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Hosted: true, Labels: []string{fmt.Sprint("l", i)}})
 	}
-	for len(s.Deliveries()) < 60 && ctx.Err() == nil {
+	for len(s.Deliveries()) < 60 { // or until the tests' own deadline
 		time.Sleep(time.Millisecond)
 	}
 	s.flush()
@@ -171,26 +178,27 @@ func BenchmarkNewDelivery(b *testing.B) {
 }
 
 func TestAHostedRunnerMayTakeItsTime(t *testing.T) {
-	s := newSim(t, Config{})
-	spec := JobSpec{Owner: "acme", Repo: "web", Hosted: true, HostedIn: 50 * time.Millisecond}
-	served, cancelled := s.Queue(t.Context(), spec), s.Queue(t.Context(), spec)
-	if j, _ := s.Job(served); j.Status != "queued" {
-		t.Errorf("the job is %s at once, want queued", j.Status)
-	}
-	if err := s.Cancel(cancelled); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if j, _ := s.Job(served); j.Status == "completed" {
-			break
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Config{})
+		t.Cleanup(s.Close)
+		spec := JobSpec{Owner: "acme", Repo: "web", Hosted: true, HostedIn: time.Minute}
+		served, cancelled := s.Queue(t.Context(), spec), s.Queue(t.Context(), spec)
+		if err := s.Cancel(cancelled); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if j, _ := s.Job(served); j.Conclusion != "success" || j.RunnerName == "" {
-		t.Errorf("the job ended %q on %q", j.Conclusion, j.RunnerName)
-	}
-	if j, _ := s.Job(cancelled); j.Conclusion != "cancelled" || j.RunnerName != "" {
-		t.Errorf("the cancelled job ended %q on %q", j.Conclusion, j.RunnerName)
-	}
+		time.Sleep(time.Minute - 1)
+		if j, _ := s.Job(served); j.Status != "queued" {
+			t.Errorf("the job is %s before its time, want queued", j.Status)
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		if j, _ := s.Job(served); j.Conclusion != "success" || j.RunnerName == "" {
+			t.Errorf("the job ended %q on %q", j.Conclusion, j.RunnerName)
+		}
+		if j, _ := s.Job(cancelled); j.Conclusion != "cancelled" || j.RunnerName != "" {
+			t.Errorf("the cancelled job ended %q on %q", j.Conclusion, j.RunnerName)
+		}
+	})
 }
 
 func TestTheDeliveriesOfAnOwnersOrARepositorysWebhook(t *testing.T) {

@@ -109,13 +109,13 @@ func New(cfg Config) *Server {
 	if cfg.Senders == 0 {
 		cfg.Senders = 32
 	}
-	if cfg.Client == nil {
-		cfg.Client = &http.Client{
-			Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Senders},
-			// To GitHub, a redirection is a failed delivery.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		}
+	client := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Senders}}
+	if cfg.Client != nil {
+		client = *cfg.Client
 	}
+	// To GitHub, a redirection is a failed delivery.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	cfg.Client = &client
 	if cfg.RateLimit == 0 {
 		cfg.RateLimit = 5000
 	}

@@ -1,7 +1,6 @@
 package githubsim
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -158,9 +156,7 @@ func (s *sim) jit(path, name string, labels ...string) string {
 
 func (s *sim) flush() {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
-	defer cancel()
-	if err := s.Flush(ctx); err != nil {
+	if err := s.Flush(s.t.Context()); err != nil {
 		s.t.Fatal(err)
 	}
 }

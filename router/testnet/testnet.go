@@ -78,14 +78,17 @@ func (n *Net) Client() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: n.Dial, MaxIdleConnsPerHost: 64}}
 }
 
-// Serve has h answer at the URL that it returns, until the test ends.
-func (n *Net) Serve(t testing.TB, h http.Handler) (url string) {
+// Serve has h answer at the URL that it returns, until the test ends, by a server that change may have changed.
+func (n *Net) Serve(t testing.TB, h http.Handler, change ...func(*http.Server)) (url string) {
 	t.Helper()
 	l, err := n.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := &http.Server{Handler: h}
+	for _, f := range change {
+		f(srv)
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -15,16 +15,30 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"switchyard/router"
 	"switchyard/router/store"
+	"switchyard/router/testnet"
 	"switchyard/router/web"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// network is where the servers of these tests listen; httpClient asks on it.
+var (
+	network    testnet.Net
+	httpClient = &http.Client{Transport: &http.Transport{DialContext: network.Dial, DisableKeepAlives: true}}
+)
+
+// virtual runs a subtest on a clock of its own, which moves on when all it started waits.
+func virtual(t *testing.T, name string, f func(*testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
 
 // changing are books of which only the changes matter. Only those of even jobs
 // are of acme.
@@ -66,20 +80,12 @@ type stopping struct {
 
 func (s *stopping) Stopping() <-chan struct{} { return s.stops }
 
-// followed is a real server with the timeouts of the router's, but short.
+// followed is a server, which change may give timeouts.
 func followed(t *testing.T, change ...func(*http.Server)) (url string, books *changing, app *stopping) {
 	t.Helper()
 	books, app = &changing{last: 7}, &stopping{stops: make(chan struct{})}
-	srv := httptest.NewUnstartedServer(web.Handler(web.Config{App: app, Books: books}))
-	for _, f := range change {
-		f(srv.Config)
-	}
-	srv.Start()
-	t.Cleanup(func() {
-		http.DefaultClient.CloseIdleConnections()
-		srv.Close()
-	})
-	return srv.URL + web.Prefix + "/events", books, app
+	url = network.Serve(t, web.Handler(web.Config{App: app, Books: books}), change...)
+	return url + web.Prefix + "/events", books, app
 }
 
 // A follower reads one stream.
@@ -101,7 +107,7 @@ func follow(t *testing.T, url, lastID string, token ...string) *follower {
 	for _, secret := range token {
 		req.Header.Set("Authorization", "Bearer "+secret)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := httpClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +144,9 @@ func changed(id int64) string {
 
 // All follow by one look at a time, for longer than a request may take, and
 // end when the server stops, so that it is not kept.
-func TestManyFollowByOneLook(t *testing.T) {
+func TestManyFollowByOneLook(t *testing.T) { synctest.Test(t, testManyFollowByOneLook) }
+
+func testManyFollowByOneLook(t *testing.T) {
 	const short = 300 * time.Millisecond
 	url, books, app := followed(t, func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = short, short })
 	var all []*follower
@@ -157,9 +165,7 @@ func TestManyFollowByOneLook(t *testing.T) {
 			})
 		}
 		got.Wait()
-		for end := began.Add(time.Duration(round) * 3 * short); time.Now().Before(end); { // quiet for longer than the server waits
-			time.Sleep(10 * time.Millisecond)
-		}
+		time.Sleep(time.Until(began.Add(time.Duration(round) * 3 * short))) // quiet for longer than the server waits
 	}
 	if looks, most := books.looks.Load()-before, time.Since(began)/(400*time.Millisecond)+3; looks > int32(most) {
 		t.Errorf("%d looks at the books for %d who follow in %v", looks, len(all), time.Since(began))
@@ -173,6 +179,10 @@ func TestManyFollowByOneLook(t *testing.T) {
 }
 
 func TestWhoComesBackIsToldWhatHeMissed(t *testing.T) {
+	synctest.Test(t, testWhoComesBackIsToldWhatHeMissed)
+}
+
+func testWhoComesBackIsToldWhatHeMissed(t *testing.T) {
 	url, books, _ := followed(t)
 	f := follow(t, url, "5")
 	for _, id := range []int64{6, 7} {
@@ -200,7 +210,9 @@ func TestWhoComesBackIsToldWhatHeMissed(t *testing.T) {
 }
 
 // Who does not read is let go, and keeps no one else.
-func TestASlowClientIsLetGo(t *testing.T) {
+func TestASlowClientIsLetGo(t *testing.T) { synctest.Test(t, testASlowClientIsLetGo) }
+
+func testASlowClientIsLetGo(t *testing.T) {
 	url, books, _ := followed(t)
 	quick, slow := follow(t, url, ""), make(chan struct{})
 	go func() { // a client with a body that is not read: its writes block once the network is full
@@ -269,20 +281,16 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 		"the token is taken away": func(acc *web.Access) { acc.Tokens = nil },
 		"the scope is another":    func(acc *web.Access) { acc.Tokens[0].Repos = router.Scope{"acme/*"} },
 	} {
-		t.Run(name, func(t *testing.T) {
+		virtual(t, name, func(t *testing.T) {
 			var access atomic.Pointer[web.Access]
 			tokens := func() *web.Access {
 				return &web.Access{Tokens: []web.Token{{Name: "team", Role: web.Viewer, SHA256: sha256.Sum256([]byte("secret"))}}}
 			}
 			access.Store(tokens())
-			srv := httptest.NewServer(web.HandlerWithBeat(web.Config{
+			url := network.Serve(t, web.HandlerWithBeat(web.Config{
 				App: &app{}, Books: &changing{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return access.Load(), nil },
-			}, time.Millisecond))
-			t.Cleanup(func() {
-				http.DefaultClient.CloseIdleConnections()
-				srv.Close()
-			})
-			f := follow(t, srv.URL+web.Prefix+"/events", "", "secret")
+			}, time.Second))
+			f := follow(t, url+web.Prefix+"/events", "", "secret")
 			for range 3 {
 				if got := f.next(); got != ": still here" {
 					t.Fatalf("told %q", got)
@@ -297,13 +305,15 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 	}
 }
 
-func TestTooManyDoNotFollow(t *testing.T) {
+func TestTooManyDoNotFollow(t *testing.T) { synctest.Test(t, testTooManyDoNotFollow) }
+
+func testTooManyDoNotFollow(t *testing.T) {
 	url, _, app := followed(t)
 	var all []*follower
 	for range 500 {
 		all = append(all, follow(t, url, ""))
 	}
-	resp, err := http.Get(url)
+	resp, err := httpClient.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -217,10 +217,8 @@ func TestFewDraftsAreLookedAtAtOnce(t *testing.T) {
 	for range 2 {
 		two.Go(func() { s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules))) })
 	}
-	for deadline := time.Now().Add(10 * time.Second); b.checks.Load() < 2; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("two drafts are not looked at at once")
-		}
+	for b.checks.Load() < 2 { // or until the tests' own deadline
+		time.Sleep(time.Millisecond)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -3,11 +3,11 @@ package web_test
 import (
 	"context"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -29,17 +29,17 @@ func (b *counting) FindJobs(ctx context.Context, f router.JobFilter) ([]router.J
 // While they follow, all who have a page open are answered by one look at the
 // books for each change, and never with what was before it.
 func TestWhoLooksAtTheSameSharesALook(t *testing.T) {
+	synctest.Test(t, testWhoLooksAtTheSameSharesALook)
+}
+
+func testWhoLooksAtTheSameSharesALook(t *testing.T) {
 	books, st := &counting{}, (*store.Store)(nil)
 	s := serve(t, func(c *web.Config) {
 		st = c.Books.(placeless).Store
 		books.Store = st
 		c.Books, c.Now = books, func() time.Time { return t0.Add(9 * time.Hour) }
 	})
-	server := httptest.NewServer(s.handler)
-	t.Cleanup(func() { // once the stream has ended
-		http.DefaultClient.CloseIdleConnections()
-		server.Close()
-	})
+	url := network.Serve(t, s.handler)
 	look := func(want string) {
 		t.Helper()
 		var all sync.WaitGroup
@@ -56,7 +56,7 @@ func TestWhoLooksAtTheSameSharesALook(t *testing.T) {
 	if n := books.finds.Swap(0); n != 20 {
 		t.Errorf("nobody follows, and 20 pages took %d looks", n)
 	}
-	f := follow(t, server.URL+web.Prefix+"/events", "")
+	f := follow(t, url+web.Prefix+"/events", "")
 	look("acme/web")
 	if n := books.finds.Swap(0); n != 1 {
 		t.Errorf("20 pages took %d looks, want 1", n)
