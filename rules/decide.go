@@ -26,6 +26,7 @@ type Set struct {
 	unroutable struct {
 		after  time.Duration
 		action string // "": none
+		at     spot   // of the action
 	}
 	feedback struct {
 		after time.Duration

@@ -33,7 +33,9 @@ var lintCodes = []lintCode{
 	{"unknown-label", true, "a condition asks for a label that the vocabulary does not have", "add it to `labels`, or correct its spelling"},
 	{"ignored-label", true, "a label without a meaning that no condition asks for", "give it a meaning, ask for it in a rule, or take it out"},
 	{"unusable-label", true, "a label with which no rule can place a job", "write a rule that takes it, mend the constraint or the `max` that is named, or take it out"},
-	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels", "add a label that is unique to the run: `\"run-*\": {}` in `labels`, or a `compound`"},
+	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels", "write a `compound`, for jobs that ask for a compound label alone, or give one of the rules a runner group of its own"},
+	{"deny-open-runner", true, "a rule denies jobs that GitHub may give to a runner of another rule, which registers for a whole organization or enterprise", "leave `runner: { scope }` at `repository`, or name a runner group that only the right repositories may use"},
+	{"cancel-other-runners", true, "`unroutable: { action: cancel }` with a scope that takes jobs which may be meant for other runners", "let `scope` ask for a label of your own"},
 	{"public-token", true, "runners of public repositories that are given a registration token: whoever gets at it, such as by a pull request, can add runners of his own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for what was asked for before", "change something in it, such as `node_pool`"},
@@ -58,6 +60,7 @@ func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
 	}
 	l.labels()
 	l.theft()
+	l.safety()
 	var names []string
 	for _, j := range jobspecs {
 		names = append(names, j.Name)
@@ -635,11 +638,18 @@ func (lb *label) samples() []string {
 }
 
 // theft finds rules whose runners GitHub may give the jobs of another: it gives
-// a job to any runner that has all of the job's labels. With labels that are
-// unique to a run the file has the remedy already.
+// a job to any runner that has all of the job's labels. With compound labels the
+// file has the remedy already. A label such as run-1 is none: it keeps its job
+// from the runners of others, not others from its runner.
 func (l *linter) theft() {
-	if l.compound.prefix != "" || slices.ContainsFunc(l.vocabulary.prefixes, func(lb *label) bool { return lb.param == nil && lb.pattern != "*" }) {
+	if l.compound.prefix != "" {
 		return
+	}
+	hint := ""
+	for _, lb := range l.vocabulary.prefixes {
+		if lb.param == nil && lb.pattern != "*" {
+			hint = "; a label like " + lb.pattern + " of its own job does not keep others off it"
+		}
 	}
 	type witness struct {
 		rule int
@@ -678,8 +688,8 @@ func (l *linter) theft() {
 					continue
 				}
 				l.add("runner-theft", l.rules[thief.rule].at, l.rules[thief.rule].name,
-					"a runner for %s (rule %s) has all labels of a job with %s (rule %s): GitHub may give it that job; add a label that is unique to the run, such as \"run-*\": {} and run-${{ github.run_id }}, or a compound label",
-					quoteAll(thief.Facts.Labels), l.rules[thief.rule].name, quoteAll(other.Facts.Labels), l.rules[other.rule].name)
+					"a runner for %s (rule %s) has all labels of a job with %s (rule %s): GitHub may give it that job%s; write a compound, so that jobs can ask for a compound label alone, or give one of the rules a runner group of its own",
+					quoteAll(thief.Facts.Labels), l.rules[thief.rule].name, quoteAll(other.Facts.Labels), l.rules[other.rule].name, hint)
 				break search
 			}
 		}

@@ -18,8 +18,8 @@ var someJobspecs = []Jobspec{
 	{Name: "mine"},
 }
 
-// Labels and a rule for what the case is not about. run-* gives jobs a way to
-// keep their runners.
+// Labels and a rule for what the case is not about. The compound gives jobs a
+// way to keep their runners.
 const (
 	lintLabels = `version: 1
 labels:
@@ -28,10 +28,11 @@ labels:
   macos: {}
   gpu: { devices: [nvidia/gpu] }
   "cpu=*": { param: { name: cpu, type: int, min: 2, max: 8 }, resources: { cores: '${{ param.cpu }}' } }
-  "run-*": {}
+compound: { prefix: 'yard=', separator: '/' }
 `
-	lintRules = "rules:\n  - { name: macos, if: has(\"macos\"), jobspec: raw-exec-macos }\n"
-	lintRest  = "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux }\n"
+	lintUnique = "compound: { prefix: 'yard=', separator: '/' }\n"
+	lintRules  = "rules:\n  - { name: macos, if: has(\"macos\"), jobspec: raw-exec-macos }\n"
+	lintRest   = "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux }\n"
 )
 
 // § stands before the place of the finding, ‹code› in front of it names it.
@@ -102,10 +103,19 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a fallback that says nothing", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [‹fallback-no-change›§{ after: 5m }] }\n", "fallback 1 of rule linux asks for what was asked for before"},
 		{"a fallback that says the same", lintLabels + "defaults: { node_pool: ci }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [{ after: 5m, node_pool: big }, ‹fallback-no-change›§{ after: 10m, node_pool: big }] }\n", "fallback 2"},
 
-		{"a runner with more labels", strings.Replace(lintLabels, "  \"run-*\": {}\n", "", 1) + lintRules + "  - ‹runner-theft›§{ name: gpu, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: gpus }\n" + lintRest, `a runner for "self-hosted", "linux", "gpu" (rule gpu) has all labels of a job with "self-hosted", "linux" (rule linux)`},
+		{"a runner with more labels", strings.Replace(lintLabels, lintUnique, "", 1) + lintRules + "  - ‹runner-theft›§{ name: gpu, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: gpus }\n" + lintRest, `a runner for "self-hosted", "linux", "gpu" (rule gpu) has all labels of a job with "self-hosted", "linux" (rule linux)`},
 		{"a token for public repositories", lintLabels + "defaults: { runner: { registration: token } }\n" + lintRules[:7] + "  - ‹public-token›§{ name: linux, if: has(\"linux\") and not has(\"gpu\"), jobspec: docker-linux }\n  - { name: no-public, if: not repo.private, deny: no }\n  - { name: gpu, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux }\n  - { name: macos, if: has(\"macos\"), jobspec: raw-exec-macos }\n", "rule linux gives runners of public repositories a registration token"},
-		{"a runner of an enterprise", strings.Replace(lintLabels, "  \"run-*\": {}\n", "", 1) + "defaults: { runner: { scope: enterprise, enterprise: acme } }\n" + lintRules + "  - ‹runner-theft›§{ name: gpu, if: 'has(\"linux\", \"gpu\") and repo.owner == \"a\"', jobspec: docker-linux, node_pool: gpus }\n  - { name: linux, if: has(\"linux\") and not has(\"gpu\") and repo.owner == \"b\", jobspec: docker-linux }\n", `a runner for "self-hosted", "linux", "gpu" (rule gpu) has all labels of a job with "self-hosted", "linux" (rule linux)`},
-		{"rules that only differ by branch", strings.Replace(lintLabels, "  \"run-*\": {}\n", "", 1) + lintRules + "  - ‹runner-theft›§{ name: release, if: has(\"linux\") and job.branch == \"release\", jobspec: docker-linux, priority: 90 }\n  - ‹runner-theft›§{ name: linux, if: has(\"linux\"), jobspec: docker-linux }\n", "GitHub may give it that job"},
+		{"a runner of an enterprise", strings.Replace(lintLabels, lintUnique, "", 1) + "defaults: { runner: { scope: enterprise, enterprise: acme } }\n" + lintRules + "  - ‹runner-theft›§{ name: gpu, if: 'has(\"linux\", \"gpu\") and repo.owner == \"a\"', jobspec: docker-linux, node_pool: gpus }\n  - { name: linux, if: has(\"linux\") and not has(\"gpu\") and repo.owner == \"b\", jobspec: docker-linux }\n", `a runner for "self-hosted", "linux", "gpu" (rule gpu) has all labels of a job with "self-hosted", "linux" (rule linux)`},
+		{"rules that only differ by branch", strings.Replace(lintLabels, lintUnique, "", 1) + lintRules + "  - ‹runner-theft›§{ name: release, if: has(\"linux\") and job.branch == \"release\", jobspec: docker-linux, priority: 90 }\n  - ‹runner-theft›§{ name: linux, if: has(\"linux\"), jobspec: docker-linux }\n", "GitHub may give it that job"},
+
+		{"a label for each run keeps no other job off", strings.Replace(strings.Replace(lintLabels, lintUnique, "", 1), "  gpu:", "  \"run-*\": {}\n  gpu:", 1) + lintRules + "  - ‹runner-theft›§{ name: gpu, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: gpus }\n" + lintRest, "a label like run-* of its own job does not keep others off it"},
+		{"public repositories that are denied, and runners of the organization", lintLabels + "defaults: { runner: { scope: organization } }\nrules:\n  - ‹deny-open-runner›§{ name: no-public, if: not repo.private, deny: no }\n" + lintRules[7:] + lintRest, "GitHub may give them one of rule macos, which registers for the whole organization"},
+		{"pull requests that are denied, and a rule of the organization", lintLabels + lintRules + "  - ‹deny-open-runner›§{ name: no-forks, if: has(\"linux\") and run.fork, deny: no }\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, runner: { scope: organization } }\n", "one of rule linux"},
+		{"a deny below, for what is left, and a label that registers for all", strings.Replace(lintLabels, "  gpu:", "  all: { runner: { scope: organization } }\n  gpu:", 1) + lintRules + "  - { name: ours, if: 'has(\"all\", \"linux\") and repo.name == \"infra\"', jobspec: docker-linux }\n  - ‹deny-open-runner›§{ name: rest, if: has(\"linux\"), deny: no }\n", "one of rule ours"},
+		{"an owner that is denied, and runners of the enterprise", lintLabels + "defaults: { runner: { scope: enterprise, enterprise: acme } }\nrules:\n  - ‹deny-open-runner›§{ name: not-them, if: 'repo.owner == \"them\"', deny: no }\n" + lintRules[7:] + lintRest, "for the whole enterprise"},
+		{"runs that are cancelled in the default scope", lintLabels + "unroutable: { after: 10m, action: ‹cancel-other-runners›§cancel }\n" + lintRules + lintRest, `a job with no labels but "self-hosted", "linux", "macos" is in scope`},
+		{"runs that are cancelled in a scope that is wide", lintLabels + "scope: hasAny(\"self-hosted\", \"nomad\")\nunroutable:\n  after: 10m\n  action: ‹cancel-other-runners›§cancel\n" + lintRules + lintRest, "a label of your own"},
+		{"runs that are cancelled for one owner", lintLabels + "scope: has(\"self-hosted\") and repo.owner == \"acme\"\nunroutable: { after: 10m, action: ‹cancel-other-runners›§cancel }\n" + lintRules + lintRest, "a label of your own"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			src, want := marked(tt.src)
@@ -144,6 +154,15 @@ func marked(src string) (plain string, want []string) {
 
 func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 	files := map[string]string{
+		"public repositories that are denied, and runners of repositories":  lintLabels + "rules:\n  - { name: no-public, if: not repo.private, deny: no }\n" + lintRules[7:] + lintRest,
+		"public repositories that are denied, and a runner group":           lintLabels + "defaults: { runner: { scope: organization, group: 3 } }\nrules:\n  - { name: no-public, if: not repo.private, deny: no }\n" + lintRules[7:] + lintRest,
+		"an owner that is denied, and runners of organizations":             lintLabels + "defaults: { runner: { scope: organization } }\nrules:\n  - { name: not-them, if: 'repo.owner == \"them\"', deny: no }\n" + lintRules[7:] + lintRest,
+		"labels that are denied, and runners of organizations":              lintLabels + "defaults: { runner: { scope: organization } }\nrules:\n  - { name: both, if: 'has(\"linux\", \"macos\")', deny: no }\n" + lintRules[7:] + lintRest,
+		"a deny for what asks for more than any runner of the organization": lintLabels + "defaults: { runner: { scope: organization } }\n" + lintRules + "  - { name: no-forks, if: 'has(\"linux\", \"gpu\") and repo.fork', deny: no }\n  - { name: linux, if: has(\"linux\") and not has(\"gpu\"), jobspec: docker-linux }\n",
+		"runs that are cancelled when they ask for a label of our own":      strings.Replace(lintLabels, "  gpu:", "  nomad: {}\n  gpu:", 1) + "scope: has(\"nomad\")\nunroutable: { after: 10m, action: cancel }\n" + lintRules + lintRest,
+		"runs that are cancelled when they ask for one of two of our own":   strings.Replace(lintLabels, "  gpu:", "  nomad: {}\n  gpu:", 1) + "scope: hasAny(\"nomad\", \"gpu\") and not has(\"elsewhere\")\nunroutable: { after: 10m, action: cancel }\n" + lintRules + lintRest,
+		"feedback in the default scope":                                     lintLabels + "feedback: { kind: check_run }\n" + lintRules + lintRest,
+		"a label for each run, and rules that ask for the same":             strings.Replace(lintLabels, lintUnique, "", 1) + "  \"run-*\": {}\n" + lintRules + lintRest,
 		"the usual":                        lintLabels + lintRules + lintRest,
 		"a special rule above the general": lintLabels + lintRules + "  - { name: gpu, if: 'has(\"gpu\", \"linux\")', jobspec: docker-linux, node_pool: gpus }\n" + lintRest,
 		"a deny for the rest":              lintLabels + lintRules + lintRest + "  - { name: rest, deny: ask for linux or macos }\n",

@@ -565,6 +565,9 @@ func (r *loader) unroutable(n ast.Node) {
 	if v, ok := f["after"]; ok {
 		r.set.unroutable.after, _ = r.duration(v, "unroutable after", time.Second, maxQueued)
 	}
+	if v, ok := f["action"]; ok {
+		r.set.unroutable.at = r.at(v)
+	}
 	r.set.unroutable.action = literal(r, f["action"], "unroutable action", oneOf("cancel")).literal
 }
 
