@@ -31,7 +31,7 @@ type fileForm struct {
 	Tests []testForm `yaml:"tests" example:"[{ name: a Linux job, labels: [self-hosted, linux], expect: { rule: linux } }]"`
 }
 
-// A compound label: with the prefix `yard=` and the separator `/`, the one label `yard=1234/linux/cpu=8` reads as `self-hosted`, `linux`, `cpu=8`. Its first part makes it unique.
+// A compound label: with the prefix `yard=` and the separator `/`, the one label `yard=1234/linux/cpu=8` reads as `self-hosted`, `linux`, `cpu=8`. Its first part, the run's ID, is no label: it makes the whole one that no other run has.
 type compoundForm struct {
 	// what such a label begins with
 	Prefix string `yaml:"prefix" required:"yes" example:"yard="`

@@ -648,7 +648,7 @@ func (l *linter) theft() {
 	hint := ""
 	for _, lb := range l.vocabulary.prefixes {
 		if lb.param == nil && lb.pattern != "*" {
-			hint = "; a label like " + lb.pattern + " of its own job does not keep others off it"
+			hint = "; a label like " + lb.pattern + " helps only where every job has one"
 		}
 	}
 	type witness struct {

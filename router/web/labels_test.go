@@ -101,7 +101,7 @@ func TestLabelsAreACatalogue(t *testing.T) {
 		`id="label-arm64"`, "Only nodes whose CPU architecture is arm64", "${attr.cpu.arch} = arm64",
 		"Device: 1 × nvidia/gpu", "runs-on: [self-hosted, linux, gpu]", `href="/playground?labels=self-hosted%2c%20linux%2c%20gpu"`,
 		"a whole number from 1 to 32", "Reserved cores: at least what the label says", "one of a, b", "metadata zone is not what the label says", "Only nodes of the pool far",
-		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "makes the label unique to a run", "only conditions of rules ask for it",
+		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "still fits jobs that do not ask for it", "only conditions of rules ask for it",
 		`<a href="/jobs?label=self-hosted">3 jobs</a>`, `<a href="/jobs?label=linux">5 jobs</a>`, "median wait 2.0 s,<br>95 % within 2.0 s", "none has a runner yet", "not asked for in 7 days",
 		`<bdi>linus</bdi>`, `&lt;i&gt;x`,
 	} {
