@@ -80,27 +80,32 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 		Hook: githubsim.OrganizationHook, WebhookURL: door + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000, Client: network.Client(),
 	})
 	t.Cleanup(w.github.Close)
-	w.nomad = nomadsim.New(nomadsim.Config{
-		Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})},
-		Run:   w.task, Namespaces: []string{"elsewhere"}, Client: network.Client(),
-	})
-	t.Cleanup(w.nomad.Close)
-	specs, err := jobspecs.Load("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := &api.Config{Address: network.Serve(t, w.nomad)}
-	if w.api, err = api.NewClient(&api.Config{Address: config.Address, HttpClient: httpClient}); err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.DiscardHandler)
-	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config, Dial: network.Dial, Called: w.count.NomadCalled}); err != nil {
-		t.Fatal(err)
-	}
+	w.cluster(nomadsim.Config{})
 	if w.hub, err = gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: network.Serve(t, w.github), HTTPClient: network.Client(), Called: w.count.GitHubCalled}); err != nil {
 		t.Fatal(err)
 	}
 	return w
+}
+
+// cluster gives the world a Nomad with one Linux node, node-1.
+func (w *world) cluster(c nomadsim.Config) {
+	w.t.Helper()
+	c.Nodes = []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})}
+	c.Run, c.Namespaces, c.Client = w.task, []string{"elsewhere"}, network.Client()
+	w.nomad = nomadsim.New(c)
+	w.t.Cleanup(w.nomad.Close)
+	specs, err := jobspecs.Load("")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	config := &api.Config{Address: network.Serve(w.t, w.nomad)}
+	if w.api, err = api.NewClient(&api.Config{Address: config.Address, HttpClient: httpClient}); err != nil {
+		w.t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config, Dial: network.Dial, Called: w.count.NomadCalled}); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // task is what a runner's Nomad task does.

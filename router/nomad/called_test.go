@@ -28,6 +28,7 @@ func TestCallsHaveFewNames(t *testing.T) {
 		{"GET", "/v1/job/gha-1-1/allocations"}:     "read a job's allocations",
 		{"GET", "/v1/event/stream"}:                "follow events",
 		{"GET", "/v1/nodes"}:                       "list nodes",
+		{"GET", "/v1/agent/members"}:               "list servers",
 		{"GET", "/v1/node/0a1b"}:                   "read node",
 		{"GET", "/v1/<script>/" + "\x1b[31m/evil"}: "other",
 	} {

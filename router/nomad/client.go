@@ -60,7 +60,8 @@ type shared struct {
 	opening   time.Duration // until it counts as refused
 	hold      keyed         // one parse per jobspec, one dispatch per runner at a time
 
-	nodes nodeBook
+	nodes   nodeBook
+	release atomic.Pointer[released]
 
 	mu     sync.Mutex
 	parsed map[string][]byte // what Nomad made of HCL: JSON by jobspec hash
@@ -153,9 +154,21 @@ func scopeOf(j *api.Job) scope {
 
 // Start implements router.Nomad.
 //
-// A jobspec's job is registered on condition that Nomad has none with its ID,
-// which Nomad checks as it commits: however many Starts race or are repeated,
-// there is one. A stopped or dead one counts, until Nomad's garbage collection.
+// A jobspec's job is registered on condition that Nomad has none with its ID. A
+// stopped or dead one counts, until Nomad's garbage collection. From 2.0.1 on Nomad
+// checks that as it commits: however many Starts race or are repeated, one makes the
+// job, and the others find it as that one made it.
+//
+// Before 2.0.1 Nomad looks first and commits later, so that Starts that overlap may
+// all be taken: there is one Nomad job still, but each makes a version of it, the last
+// one is in force, and it replaces an allocation of an earlier version unless all that
+// makes one is the same, meta and so the token included. Start reads the job back
+// there, and returns the token that Nomad has by then; Existed is false for the one
+// Start whose version was the first. A later version may come all the same, from a
+// registration that is still on its way. So whoever calls Start must go on taking each
+// token that it sent for the runner, and let one of them be used, once: then it has one
+// runner whose token it holds, whatever Nomad does. A repeat should send the same
+// token, which replaces nothing.
 //
 // A dispatch has no such condition. Its idempotency token makes Nomad return
 // an earlier child, but only one that is committed already. Starts of one
@@ -188,10 +201,14 @@ func (c *Client) Home(ctx context.Context, p router.Placement) (router.NomadAt, 
 func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.Job) (router.Started, error) {
 	at := scopeOf(job)
 	resp, _, err := c.api.Jobs().RegisterOpts(job, &api.RegisterOptions{EnforceIndex: true}, at.write(ctx))
-	if err == nil {
-		return router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Warnings: warnings(resp.Warnings)}, nil
-	}
 	register := call{what: "register job " + *job.ID, at: at, capability: "submit-job"}
+	if err == nil {
+		started := router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Warnings: warnings(resp.Warnings)}
+		if c.registersOnce(ctx) {
+			return started, nil
+		}
+		return c.readBack(ctx, r, register, started, resp.JobModifyIndex)
+	}
 	sorted := register.sorted(err)
 	if !unclear(err) {
 		return router.Started{}, sorted
@@ -201,14 +218,11 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 	existing, _, readErr := c.api.Jobs().Info(*job.ID, at.read(ctx))
 	switch status(readErr) {
 	case http.StatusOK:
-		token := existing.Meta[metaClaimToken]
-		if token == "" || existing.Meta[metaJobID] != strconv.FormatInt(router.GitHubID(r.Job.ID), 10) {
-			return router.Started{}, &router.FixError{
-				Fix: "purge it, or give Switchyard a namespace of its own",
-				Err: fmt.Errorf("%s: Nomad has a job of this ID that Switchyard did not make", register),
-			}
+		token, err := tokenOf(existing, r, register)
+		if err != nil {
+			return router.Started{}, err
 		}
-		return router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: router.Secret(token), Existed: true}, nil
+		return router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: token, Existed: true}, nil
 	case http.StatusNotFound:
 		if status(err) == http.StatusBadRequest {
 			return router.Started{}, register.refusal(words(err))
@@ -223,6 +237,36 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 		}
 	}
 	return router.Started{}, sorted
+}
+
+// readBack completes what a registration was answered with by what Nomad has. Made is
+// the index at which the registration was committed. A job that cannot be read is taken
+// to be as it was registered.
+func (c *Client) readBack(ctx context.Context, r router.StartRequest, register call, started router.Started, made uint64) (router.Started, error) {
+	job, _, err := c.api.Jobs().Info(started.NomadJob, register.at.read(ctx))
+	if err != nil || job.CreateIndex == nil || job.Version == nil {
+		return started, nil
+	}
+	if started.ClaimToken, err = tokenOf(job, r, register); err != nil {
+		return router.Started{}, err
+	}
+	if started.Existed = *job.CreateIndex != made; started.Existed || started.ClaimToken != r.ClaimToken {
+		c.log.Info("nomad took several registrations of a job at once, as it may before 2.0.1; the last one is in force",
+			"nomad_job", started.NomadJob, "versions", *job.Version+1, "first", !started.Existed)
+	}
+	return started, nil
+}
+
+// tokenOf is the claim token of the job that Nomad has for a runner.
+func tokenOf(job *api.Job, r router.StartRequest, register call) (router.Secret, error) {
+	token := job.Meta[metaClaimToken]
+	if token == "" || job.Meta[metaJobID] != strconv.FormatInt(router.GitHubID(r.Job.ID), 10) {
+		return "", &router.FixError{
+			Fix: "purge it, or give Switchyard a namespace of its own",
+			Err: fmt.Errorf("%s: Nomad has a job of this ID that Switchyard did not make", register),
+		}
+	}
+	return router.Secret(token), nil
 }
 
 // Ended implements router.Nomad. It needs read-job.

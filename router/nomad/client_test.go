@@ -31,13 +31,16 @@ type answer struct {
 	body   string
 }
 
-// answers maps "METHOD /path" to an answer; anything else is answered by "".
+// answers maps "METHOD /path" to an answer; anything else is answered by "", or with 404.
 type answers map[string]answer
 
 func (a answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	said, ok := a[r.Method+" "+r.URL.Path]
 	if !ok {
 		said = a[""]
+	}
+	if said.status == 0 {
+		said.status = http.StatusNotFound
 	}
 	w.WriteHeader(said.status)
 	_, _ = io.WriteString(w, said.body)

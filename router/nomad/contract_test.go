@@ -162,9 +162,14 @@ func TestStartRegistersOnce(t *testing.T) {
 				return client.Start(t.Context(), r)
 			})
 			stored := on.job(t, r.Runner.ID).Meta[metaClaimToken]
-			if created != 1 || len(tokens) != 1 || !tokens[stored] {
-				t.Errorf("%d of 20 created a job; tokens %v, want 1 and %s", created, tokens, stored)
+			if created != 1 {
+				t.Errorf("%d of 20 created a job, want 1", created)
 			}
+			// Before 2.0.1 Nomad may take several, and who was told of an earlier one has its token.
+			if client.registersOnce(t.Context()) && (len(tokens) != 1 || !tokens[stored]) {
+				t.Errorf("tokens %v, want %s", tokens, stored)
+			}
+			on.agree(t, client, r)
 		})
 		t.Run("and Ended tells when it is over", func(t *testing.T) {
 			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})

@@ -125,9 +125,11 @@ func (s *Server) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	s.mu.Lock()
 	for i, spec := range g.Tasks {
 		tasks[i] = newTask(s, a.Job, spec, a)
 	}
+	s.mu.Unlock()
 	report()
 	each(func(t *task) { t.prepare(ctx, stop) })
 	if slices.ContainsFunc(tasks, func(t *task) bool { return t.state.State == "running" }) {

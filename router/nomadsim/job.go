@@ -108,8 +108,22 @@ func (s *Server) register(_ http.Header, r *http.Request) (any, error) {
 	if err := checkUpdate(old, j); err != nil {
 		return nil, err
 	}
+	unchanged := old != nil && same(old, j)
+	if s.cfg.Registering != nil {
+		s.mu.Unlock()
+		s.cfg.Registering(*j.ID)
+		s.mu.Lock()
+		if s.closed {
+			return nil, errClosed
+		}
+		if known = s.jobs[k]; known != nil && s.once && req.EnforceIndex {
+			if err := enforce(known.Job, req.JobModifyIndex); err != nil {
+				return nil, err
+			}
+		}
+	}
 	c := s.change("JobRegistered")
-	if old == nil || !same(old, j) {
+	if known == nil || !unchanged {
 		known = c.put(known, j)
 	}
 	resp := api.JobRegisterResponse{JobModifyIndex: *known.JobModifyIndex, Warnings: warnings}

@@ -127,14 +127,22 @@ func (s *Server) schedule(j *job, e *api.Evaluation) {
 	if *j.Stop {
 		why = "alloc not needed due to job update"
 	}
-	var unwanted, lost []*alloc
+	var unwanted, lost, kept []*alloc
 	for _, a := range j.allocs {
 		switch {
 		case !a.live():
 		case a.lost:
 			lost = append(lost, a)
+		case *a.Job.Version != *j.Version && !*j.Stop && same(a.Job, j.Job):
+			kept = append(kept, a) // Nomad updates it in place
 		case *j.Stop || *a.Job.Version != *j.Version:
 			unwanted = append(unwanted, a)
+		}
+	}
+	if len(kept) > 0 {
+		c := s.change("PlanResult")
+		for _, a := range kept {
+			c.update(a, func(a *api.Allocation) { a.Job = j.Job })
 		}
 	}
 	placed, failed := s.choose(j.Job, j.spots(), j.missing)

@@ -27,6 +27,7 @@ import (
 
 	"github.com/gorilla/mux"
 	"github.com/hashicorp/go-bexpr"
+	"github.com/hashicorp/go-version"
 	"github.com/hashicorp/nomad/api"
 )
 
@@ -35,7 +36,9 @@ const (
 	maxWait   = 5 * time.Minute // of a blocking query, Nomad's default
 	region    = "global"
 	namespace = "default"
-	release   = "2.0.0" // of Nomad, that it says it is
+	release   = "2.0.5" // of Nomad, that it says it is
+
+	onceSince = "2.0.1" // the first release of Nomad that checks EnforceIndex as it commits
 )
 
 // Config says what the simulated cluster is like.
@@ -48,6 +51,14 @@ type Config struct {
 	// exit code. ctx ends when the task is stopped; Run should then return
 	// soon, as nothing kills it. nil: it ends at once with 0.
 	Run func(ctx context.Context, t Task) (exitCode int)
+
+	// Release is the release of Nomad that it says it is; "": 2.0.5. Like Nomad, one
+	// before 2.0.1 checks EnforceIndex before it commits a job, and not as it does.
+	Release string
+
+	// Registering is called with the ID of a job that has passed the checks of its
+	// registration and is about to be committed. nil: nothing is.
+	Registering func(jobID string)
 
 	Namespaces []string         // beside "default"
 	Client     *http.Client     // fetches artifacts; nil: one of its own, closed by Close
@@ -81,6 +92,7 @@ const (
 // safe for concurrent use.
 type Server struct {
 	cfg     Config
+	once    bool // EnforceIndex is checked as a job is committed, too
 	handler http.Handler
 	ctx     context.Context // of everything that runs; ends with Close
 	stop    context.CancelFunc
@@ -105,7 +117,8 @@ type Server struct {
 
 type key struct{ namespace, id string }
 
-// New returns a running Server, which Close ends.
+// New returns a running Server, which Close ends. It panics when Config.Release
+// is no version.
 func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -119,8 +132,9 @@ func New(cfg Config) *Server {
 	if cfg.Run == nil {
 		cfg.Run = func(context.Context, Task) int { return 0 }
 	}
+	cfg.Release = cmp.Or(cfg.Release, release)
 	s := &Server{
-		cfg: cfg, changed: make(chan struct{}),
+		cfg: cfg, once: !version.Must(version.NewVersion(cfg.Release)).LessThan(version.Must(version.NewVersion(onceSince))), changed: make(chan struct{}),
 		jobs: map[key]*job{}, evals: map[string]*api.Evaluation{}, evalsOf: map[key][]string{}, allocs: map[string]*alloc{},
 		pools: map[string]bool{"all": true, "default": true}, waiting: map[string]*queue{},
 	}
@@ -277,9 +291,15 @@ func (s *Server) routes() http.Handler {
 	handle("/status/leader", "GET", func(http.Header, *http.Request) (any, error) { return "127.0.0.1:4647", nil })
 	handle("/agent/self", "GET", func(http.Header, *http.Request) (any, error) {
 		return map[string]any{
-			"config": map[string]any{"Region": region, "Datacenter": "dc1", "Version": map[string]any{"Version": release}},
+			"config": map[string]any{"Region": region, "Datacenter": "dc1", "Version": map[string]any{"Version": s.cfg.Release}},
 			"member": map[string]any{"Name": "nomadsim.global"}, "stats": map[string]any{},
 		}, nil
+	})
+	handle("/agent/members", "GET", func(http.Header, *http.Request) (any, error) {
+		return &api.ServerMembers{ServerName: "nomadsim", ServerRegion: region, ServerDC: "dc1", Members: []*api.AgentMember{{
+			Name: "nomadsim." + region, Addr: "127.0.0.1", Port: 4648, Status: "alive",
+			Tags: map[string]string{"role": "nomad", "region": region, "dc": "dc1", "build": s.cfg.Release},
+		}}}, nil
 	})
 	handle("/agent/health", "GET", func(http.Header, *http.Request) (any, error) {
 		ok := map[string]any{"ok": true, "message": "ok"}

@@ -77,7 +77,7 @@ func (s *Store) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Clai
 func claimant(q querier, tokenHash [32]byte) (c router.Claimed, p place, err error) {
 	err = one(q, scanRunner, &c.Runner, claimantSQL, tokenHash[:])
 	if err == nil && c.Runner.ID == "" {
-		err = router.ErrNotFound // never known, or dropped by Dispatched
+		err = router.ErrNotFound
 	}
 	if err != nil {
 		return c, p, err

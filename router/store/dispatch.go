@@ -100,8 +100,6 @@ UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5,
 	reason = iif(state = 'dispatched', 'Nomad has it and will find it a node', reason)
 WHERE id = ?1 RETURNING state`
 
-	dropClaimsSQL = `DELETE FROM claims WHERE runner_id = ? AND token_hash <> ?`
-
 	dispatchedSQL = `
 UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
 	dispatched_at = ?6, fallback_at = ?7, time_limit = ?8
@@ -116,6 +114,9 @@ WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
 
 // Dispatched implements router.Store. The token's hash becomes good even if it
 // was never prepared here: Nomad has it, and an earlier database may have been lost.
+// Those that were prepared stay good: until 2.0.1, Nomad may yet take a
+// registration that another process sent, and its runner comes with that token.
+// One claim spends them all.
 func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]byte, d *router.Decision, now time.Time) error {
 	decision, err := asText(d)
 	if err != nil {
@@ -129,9 +130,6 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 		}
 		if state == "" {
 			return router.ErrNotFound
-		}
-		if _, err := t.exec(dropClaimsSQL, r.ID, tokenHash[:]); err != nil {
-			return err
 		}
 		if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
 			return err

@@ -45,7 +45,6 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{runnerBusySQL, "(name=?)"},
 		{runnerFinishedSQL, "(name=?)"},
 		{freeRunnerSQL, "(job_id=? AND try=?)"},
-		{dropClaimsSQL, "SEARCH claims USING COVERING INDEX claims_runner (runner_id=?)"},
 		{claimedSQL, "SCAN runners USING INDEX runners_claimed"},
 		{countPlacedSQL, "SEARCH jobs USING COVERING INDEX jobs_limit (limit_key=? AND state=?)"},
 		{seenRunnerSQL, "SEARCH runners USING INDEX runners_nomad (nomad_job=?)"},

@@ -145,18 +145,21 @@ var claimTests = []test{
 			t.Errorf("the runner left over is needed: %+v", c)
 		}
 	}},
-	{"all prepared tokens are good until one is dispatched", func(t *testing.T, f *fixture) {
+	{"all prepared tokens are good, whichever Nomad was said to have, and one claim spends them", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.newRunner(1)
-		for _, token := range []string{"first", "second"} {
+		for _, token := range []string{"first", "second", "third"} {
 			f.must(f.Prepare(f.ctx(), r, Token(token), T0))
 		}
 		f.must(f.Dispatched(f.ctx(), r, Token("first"), decision(), T0))
-		_, err := f.Claim(f.ctx(), Token("second"), T0)
-		wantErr(t, err, router.ErrNotFound)
-		c, err := f.Claim(f.ctx(), Token("first"), T0)
-		if err != nil || !c.Needed {
+		f.must(f.Dispatched(f.ctx(), r, Token("second"), decision(), T0)) // two processes were told that Nomad had taken theirs
+		c, err := f.Claim(f.ctx(), Token("third"), T0)
+		if err != nil || !c.Needed || c.Runner.ID != r.ID {
 			t.Errorf("got %+v, %v", c, err)
+		}
+		for _, token := range []string{"first", "second", "third"} {
+			_, err := f.Claim(f.ctx(), Token(token), T0)
+			wantErr(t, err, router.ErrClaimed)
 		}
 	}},
 	{"either prepared token claims, but only one of them", func(t *testing.T, f *fixture) {

@@ -1,0 +1,163 @@
+package nomad
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+	"switchyard/router/nomadsim"
+)
+
+// early is a simulated Nomad that checks EnforceIndex before it commits a job, and not
+// as it does. A registration that has passed the check waits in passed.
+func early(t *testing.T, passed func(jobID string)) target {
+	t.Helper()
+	sim := nomadsim.New(nomadsim.Config{
+		Release: "1.11.3", Registering: passed,
+		Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 },
+		Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{
+			Name: "vm", Kernel: runtime.GOOS, Arch: runtime.GOARCH, Cores: 2, MemoryMB: 4096,
+		})},
+	})
+	t.Cleanup(sim.Close)
+	server := httptest.NewServer(sim)
+	t.Cleanup(server.Close)
+	return newTarget(t, server.URL, false)
+}
+
+// Each of eight Starts passes Nomad's check before any is committed.
+func TestEightStartsAreTakenAtOnce(t *testing.T) {
+	const senders = 8
+	var all sync.WaitGroup
+	all.Add(senders)
+	on := early(t, func(string) { all.Done(); all.Wait() })
+	client := newClient(t, on.config)
+	r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+	token := func(i int) router.Secret { return router.Secret(fmt.Sprintf("token-%d", i)) }
+	tokens, created := race(t, senders, func(i int) (router.Started, error) {
+		r := r
+		r.ClaimToken = token(i)
+		return client.Start(t.Context(), r)
+	})
+	if job := on.job(t, r.Runner.ID); *job.Version != senders-1 {
+		t.Fatalf("the job has version %d: the registrations did not race", *job.Version)
+	}
+	if created != 1 {
+		t.Errorf("%d of %d Starts were told that they made the job, want 1", created, senders)
+	}
+	sent := map[string]bool{}
+	for i := range senders {
+		sent[string(token(i))] = true
+	}
+	for got := range tokens {
+		if !sent[got] {
+			t.Errorf("a Start returned the token %q, which nobody sent", got)
+		}
+	}
+	on.agree(t, client, r)
+}
+
+// agree checks that whoever starts the runner again is told the token that Nomad has.
+func (on target) agree(t *testing.T, client *Client, r router.StartRequest) {
+	t.Helper()
+	stored := on.job(t, r.Runner.ID).Meta[metaClaimToken]
+	tokens, created := race(t, 8, func(i int) (router.Started, error) {
+		r := r
+		r.ClaimToken = router.Secret(fmt.Sprintf("later-%d", i))
+		return client.Start(t.Context(), r)
+	})
+	if created != 0 || len(tokens) != 1 || !tokens[stored] {
+		t.Errorf("started again, %d made a job, with tokens %v; want none, and %s", created, tokens, stored)
+	}
+}
+
+// A registration whose answer was lost is committed after its repeat.
+func TestALostAnswerComesAfterItsRepeat(t *testing.T) {
+	for _, c := range []struct {
+		name, repeats string // the token
+		allocs        int
+	}{
+		{"the same token leaves the runner alone", "the-token", 1},
+		{"another one replaces it", "another-token", 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			arrived, held := make(chan struct{}), make(chan struct{})
+			hold := func() { close(arrived); <-held }
+			var passed atomic.Int32
+			on := early(t, func(string) {
+				if passed.Add(1) == 1 {
+					hold()
+				}
+			})
+			release := sync.OnceFunc(func() { close(held) })
+			t.Cleanup(release)
+			client := newClient(t, on.config)
+			r := on.fresh(t, router.Placement{Jobspec: "plain"})
+			ctx, cancel := context.WithCancel(t.Context())
+			lost := make(chan error, 1)
+			go func() {
+				_, err := client.Start(ctx, r)
+				lost <- err
+			}()
+			<-arrived
+			cancel()
+			wantKind(t, <-lost, "retry", "context canceled")
+
+			repeat := r
+			repeat.ClaimToken = router.Secret(c.repeats)
+			if got, err := client.Start(t.Context(), repeat); err != nil || got.Existed || got.ClaimToken != repeat.ClaimToken {
+				t.Fatalf("the repeat: %+v, %v", got, err)
+			}
+			runs := on.running(t, r.Runner.ID)
+			release()
+			on.until(t, "the registration that was on its way", func() bool { return *on.job(t, r.Runner.ID).Version == 1 })
+			if got := on.job(t, r.Runner.ID).Meta[metaClaimToken]; got != string(r.ClaimToken) {
+				t.Errorf("Nomad has the token %q, want %q", got, r.ClaimToken)
+			}
+			if got := on.running(t, r.Runner.ID); (got == runs) != (c.allocs == 1) {
+				t.Errorf("allocation %s ran, and then %s; want %d in all", runs, got, c.allocs)
+			}
+			if list, _, err := on.nomad.Jobs().Allocations(r.Runner.ID, false, nil); err != nil || len(list) != c.allocs {
+				t.Errorf("%d allocations, %v; want %d", len(list), err, c.allocs)
+			}
+			on.agree(t, client, r)
+		})
+	}
+}
+
+// running waits for one allocation of a job, of its last version, to run, and returns
+// its ID.
+func (on target) running(t *testing.T, jobID string) (id string) {
+	t.Helper()
+	on.until(t, "a running allocation of "+jobID, func() bool {
+		list, _, err := on.nomad.Jobs().Allocations(jobID, false, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id = ""
+		for _, a := range list {
+			if a.DesiredStatus == "run" && a.ClientStatus == "running" && a.JobVersion == *on.job(t, jobID).Version {
+				id = a.ID
+			}
+		}
+		return id != ""
+	})
+	return id
+}
+
+func (on target) until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
