@@ -20,6 +20,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/router/testnet"
 	"switchyard/router/web"
 	"switchyard/rules"
@@ -330,7 +331,9 @@ func start(t *testing.T, st router.Store, nomad *cluster, h *hub, change ...func
 
 func openStore(t *testing.T) *store.Store {
 	t.Helper()
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "test.db"))
+	path := filepath.Join(t.TempDir(), "test.db")
+	storetest.Create(t, path)
+	st, err := store.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

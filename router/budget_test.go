@@ -2,14 +2,12 @@ package router_test
 
 import (
 	"io"
-	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"switchyard/router"
-	"switchyard/router/store"
 )
 
 // budgeted is a GitHub with limits.
@@ -24,13 +22,8 @@ func (budgeted) Budget() []router.Budget {
 
 func TestGitHubsLimitsAreMetrics(t *testing.T) { synctest.Test(t, testGitHubsLimitsAreMetrics) }
 func testGitHubsLimitsAreMetrics(t *testing.T) {
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
 	h := &hub{}
-	r := start(t, st, &cluster{}, h, func(c *router.Config) { c.GitHub = budgeted{h} })
+	r := start(t, openStore(t), &cluster{}, h, func(c *router.Config) { c.GitHub = budgeted{h} })
 	resp, err := httpClient.Get("http://" + r.app.AdminAddr() + "/metrics")
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ import (
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
 	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/router/webhook"
 	"switchyard/rules"
 )
@@ -161,6 +162,9 @@ func (w *world) start(change ...func(*router.Config)) {
 	t := w.t
 	t.Helper()
 	var err error
+	if _, err := os.Stat(w.db); err != nil {
+		storetest.Create(t, w.db)
+	}
 	if w.store, err = store.Open(t.Context(), w.db); err != nil {
 		t.Fatal(err)
 	}

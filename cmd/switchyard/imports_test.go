@@ -25,7 +25,7 @@ var mayImport = map[string][]string{
 
 // What only tests import: conformance suites import what they test against.
 var testOnly = map[string][]string{
-	"switchyard/router/store/storetest":    {"switchyard/router", "switchyard/rules"},
+	"switchyard/router/store/storetest":    {"switchyard/router", "switchyard/router/store", "switchyard/rules"},
 	"switchyard/router/nomadsim/nomadtest": {},
 
 	"switchyard/router/githubsim/githubtest": {},

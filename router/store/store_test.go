@@ -22,7 +22,9 @@ func open(t testing.TB, path string) *store.Store {
 
 func openTemp(t testing.TB) *store.Store {
 	t.Helper()
-	s := open(t, filepath.Join(t.TempDir(), "switchyard.db"))
+	path := filepath.Join(t.TempDir(), "switchyard.db")
+	storetest.Create(t, path)
+	s := open(t, path)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)

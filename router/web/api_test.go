@@ -26,6 +26,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/router/web"
 	"switchyard/rules"
 )
@@ -117,7 +118,9 @@ type server struct {
 
 func serve(t *testing.T, change ...func(*web.Config)) *server {
 	t.Helper()
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
+	path := filepath.Join(t.TempDir(), "x.db")
+	storetest.Create(t, path)
+	st, err := store.Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

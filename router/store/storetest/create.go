@@ -1,0 +1,43 @@
+package storetest
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"switchyard/router/store"
+)
+
+// Create puts a new SQLite database at path, as store.Open makes it of a missing
+// file. It costs a copy: the migrations, each of which waits for the disk, run
+// once in a process.
+func Create(t testing.TB, path string) {
+	t.Helper()
+	db, err := empty()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, db, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// empty is the content of a new database.
+var empty = sync.OnceValues(func() (db []byte, err error) {
+	dir, err := os.MkdirTemp("", "storetest-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "empty.db")
+	s, err := store.Open(context.Background(), path)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
