@@ -4,7 +4,12 @@ import (
 	"encoding/hex"
 	"strings"
 	"unicode/utf8"
+
+	"switchyard/rules"
 )
+
+// MaxTokenLabels is how many bytes of labels a runner can be given to register itself with.
+const MaxTokenLabels = rules.MaxTokenLabels
 
 // The bounds of what is kept of a stranger's strings.
 const (

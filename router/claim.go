@@ -281,7 +281,7 @@ func (w *worker) configure(ctx context.Context, c *Claimed) (answer Secret, err 
 		}
 	}
 	r := &c.Runner
-	ask := ConfigRequest{Repo: c.Job.Repo, Runner: c.Job.Placement(c.Job.Decision).Runner, Name: r.ID, Labels: c.Job.Labels}
+	ask := ConfigRequest{Repo: c.Job.Repo, Runner: c.Job.Placement(c.Job.Decision).Runner, Name: r.ID, Labels: c.Job.RunnerLabels()}
 	r.Target = TargetOf(ask.Repo, ask.Runner)
 	if ask.Runner.Registration == "token" {
 		reg, err := w.GitHub.RegistrationToken(ctx, ask)

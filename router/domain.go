@@ -128,6 +128,16 @@ func (j Job) Fit(d *Decision) string {
 	return hex.EncodeToString(sum[:16])
 }
 
+// RunnerLabels are those that the job's runner is registered with: its own, as
+// they came. A job without labels takes any runner of its group, and GitHub
+// registers none without a label: its runner has one that no job asks for.
+func (j Job) RunnerLabels() []string {
+	if len(j.Labels) == 0 {
+		return []string{j.RunnerID()}
+	}
+	return j.Labels
+}
+
 // RunnerID is the ID of the runner for the job's current try, which is also
 // the ID of its Nomad job: gha-<job id>-<try>.
 func (j Job) RunnerID() string { return fmt.Sprintf(runnerPrefix+"%d-%d", j.ID, j.Try) }
@@ -313,7 +323,7 @@ type ConfigRequest struct {
 	Repo   Repo // Host, Owner and Name are used
 	Runner rules.Runner
 	Name   string   // the runner's name
-	Labels []string // exactly the job's labels
+	Labels []string // exactly Job.RunnerLabels
 }
 
 // A RunnerConfig is GitHub's answer: one registered, single-use runner.

@@ -79,6 +79,7 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 	}))
 	w.github = githubsim.New(githubsim.Config{
 		Hook: githubsim.OrganizationHook, WebhookURL: door + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000, Client: network.Client(),
+		Groups: map[int64]string{1: "Default", 7: "gpu"},
 	})
 	t.Cleanup(w.github.Close)
 	w.cluster(nomadsim.Config{})

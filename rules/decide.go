@@ -195,7 +195,7 @@ func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decisio
 }
 
 func newEnv(labels []string, f Facts) *Env {
-	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job}
+	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job, asked: f.Labels}
 	env.Repo.Host = cmp.Or(env.Repo.Host, DefaultHost)
 	if f.Run != nil {
 		env.Run, env.runKnown = *f.Run, true
@@ -334,7 +334,8 @@ func (s *Set) unknownLabels(unknown []string) string {
 }
 
 // place merges what the winner, one of its fallbacks (nil: none) and the labels
-// ask for.
+// ask for. When its runner could not be registered, what it asks for comes with
+// the error.
 func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *Env) (Placement, error) {
 	m := merger{env: env, p: nowhere()}
 	m.p.From = map[string]string{}
@@ -370,7 +371,7 @@ func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *En
 	if err := m.finish(s.most(winner)); err != nil {
 		return Placement{}, err
 	}
-	return m.p, nil
+	return m.p, registrable(env.asked, &m.p)
 }
 
 // most is the most that a job of the rule may ask for: of each size what the

@@ -41,6 +41,7 @@ type Env struct {
 	Run    Run            `expr:"run"` // in a rule's if only
 
 	runKnown bool
+	asked    []string // the job's labels as they came
 }
 
 // A language is what the expressions of one file are compiled with. An

@@ -146,7 +146,7 @@ func (c compound) expand(as []string) (labels []string, err error) {
 		}
 	}
 	for i, l := range as {
-		if i > MaxLabels {
+		if i == MaxLabels { // also when some are there twice: its runner is registered with all
 			fail("the job has more than %d labels", MaxLabels)
 			break
 		}

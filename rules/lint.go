@@ -39,6 +39,8 @@ var lintCodes = []lintCode{
 	{"public-token", true, "runners of public repositories that are given a registration token: whoever gets at it, such as by a pull request, can add runners of his own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for what was asked for before", "change something in it, such as `node_pool`"},
+	{"no-group", true, "a rule that takes jobs without labels, as `runs-on: { group: … }` makes them, and names no runner group", "add `runner: { scope: organization, group: ID }`, or ask for a label"},
+	{"repository-group", false, "a runner group for runners of a repository, which has none", "add `scope: organization`, or leave `group` out"},
 	{"contradictory-constraints", false, "two constraints that no node can satisfy together", "take one of them out"},
 	{"no-such-jobspec", false, "a jobspec that does not exist", "correct the name, or give the directory of your own by `--jobspecs`"},
 	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on", "choose another jobspec, or take the constraint out"},
@@ -57,6 +59,7 @@ func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
 	}
 	for i := range s.rules {
 		l.placement(i)
+		l.groups(i)
 	}
 	l.labels()
 	l.theft()

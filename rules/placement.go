@@ -110,7 +110,10 @@ func nowhere() Placement {
 	return Placement{Constraints: []Constraint{}, Affinities: []Affinity{}, Devices: []Device{}, Datacenters: []string{}}
 }
 
-const labelOrigin = "label "
+const (
+	labelOrigin = "label "
+	builtIn     = "built in" // nobody said so
+)
 
 func isLabel(from string) bool { return strings.HasPrefix(from, labelOrigin) }
 
@@ -380,13 +383,16 @@ func (m *merger) runner(l *layer) error {
 func (m *merger) finish(most *limits) error {
 	p := &m.p
 	if p.Runner.Scope == "" {
-		p.Runner.Scope, p.From["runner.scope"] = "repository", "built in"
+		p.Runner.Scope, p.From["runner.scope"] = "repository", builtIn
+	}
+	if p.Runner.Scope == "repository" && p.From["runner.group"] == "defaults" && p.From["runner.scope"] != builtIn && p.From["runner.scope"] != "defaults" {
+		p.Runner.Group = 0 // a default that this rule has no use for
 	}
 	if p.Runner.Group == 0 {
-		p.Runner.Group, p.From["runner.group"] = 1, "built in"
+		p.Runner.Group, p.From["runner.group"] = 1, builtIn
 	}
 	if p.Runner.Registration == "" {
-		p.Runner.Registration, p.From["runner.registration"] = "jit", "built in"
+		p.Runner.Registration, p.From["runner.registration"] = "jit", builtIn
 	}
 	switch enterprise := p.Runner.Scope == "enterprise"; {
 	case enterprise && p.Runner.Enterprise == "":

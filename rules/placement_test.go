@@ -70,11 +70,11 @@ func TestMerging(t *testing.T) {
 		{
 			name:     "a rule replaces a default, and a label both",
 			defaults: `{ node_pool: a, namespace: a, priority: 1, datacenters: [a], resources: { memory: 4GiB, disk: 1GiB }, runner: { scope: organization, group: 2 } }`,
-			rule:     `{ namespace: b, priority: 2, datacenters: [b, c], resources: { memory: 2GiB, disk: 2GiB }, runner: { scope: repository } }`,
+			rule:     `{ namespace: b, priority: 2, datacenters: [b, c], resources: { memory: 2GiB, disk: 2GiB }, runner: { scope: enterprise, enterprise: e } }`,
 			labels:   `{ l: { priority: 3, datacenters: [d], runner: { group: 3 } } }`,
 			job:      []string{"l"},
 			want: []string{"datacenters = [d] (label l)", "namespace = b (rule r)", "node_pool = a (defaults)", "priority = 3 (label l)",
-				"resources.disk_mb = 2048 (rule r)", "resources.memory_mb = 2048 (rule r)", "runner.group = 3 (label l)", "runner.scope = repository (rule r)"},
+				"resources.disk_mb = 2048 (rule r)", "resources.memory_mb = 2048 (rule r)", "runner.enterprise = e (rule r)", "runner.group = 3 (label l)", "runner.scope = enterprise (rule r)"},
 		},
 		{
 			name:     "constraints and affinities add up, in the order of defaults, rule and vocabulary",

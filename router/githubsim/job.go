@@ -25,6 +25,7 @@ type JobSpec struct {
 	Actor    string // who started the run first; "": Sender
 	Head     string // owner of the fork that the run's commit comes from; "": no fork
 	Labels   []string
+	Group    string // of runners, that it asks for; "": any. GitHub tells nobody
 
 	Duration   time.Duration // how long a runner takes for it
 	Conclusion string        // how it ends when nothing cuts it short; "": success

@@ -122,7 +122,7 @@ func (s *Server) online(encodedJIT string) (*runner, error) {
 	r.used, r.online = true, true
 	s.idle = append(s.idle, r)
 	for i, j := range s.queued {
-		if r.fits(j) {
+		if s.fits(r, j) {
 			s.queued = slices.Delete(s.queued, i, i+1)
 			s.assign(j, r)
 			break
@@ -187,7 +187,7 @@ func (s *Server) offer(j *job) {
 	}
 	var fitting []*runner
 	for _, r := range s.idle {
-		if r.fits(j) {
+		if s.fits(r, j) {
 			fitting = append(fitting, r)
 		}
 	}
@@ -208,10 +208,13 @@ func (s *Server) assign(j *job, r *runner) {
 }
 
 // fits reports whether GitHub may give the job to the runner: it is in the
-// runner's repository, organization or enterprise, and the runner has all its labels. It
-// may have more:
+// runner's repository, organization or enterprise, the runner is in the group
+// that the job asks for, and has all its labels. It may have more:
 // https://docs.github.com/en/actions/reference/runners/self-hosted-runners (read 2026-11-24).
-func (r *runner) fits(j *job) bool {
+func (s *Server) fits(r *runner, j *job) bool {
+	if j.Group != "" && (r.scope.repo != "" || !strings.EqualFold(s.cfg.Groups[r.groupID], j.Group)) {
+		return false
+	}
 	if r.scope.enterprise == "" && (!strings.EqualFold(r.scope.owner, j.Owner) || r.scope.repo != "" && !strings.EqualFold(r.scope.repo, j.Repo)) {
 		return false
 	}

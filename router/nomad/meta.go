@@ -32,9 +32,9 @@ const (
 // environment is where it ends up: Linux takes 128 KiB a variable, Windows
 // 32,767 characters.
 const (
-	maxValue  = 256  // characters of a name or a label
-	maxLabels = 8192 // bytes of all labels together; those after are left out
-	maxURL    = 2048 // bytes
+	maxValue  = 256                   // characters of a name or a label
+	maxLabels = router.MaxTokenLabels // bytes of all labels together; those after are left out
+	maxURL    = 2048                  // bytes
 )
 
 func jobMeta(r router.StartRequest) map[string]string {
@@ -45,7 +45,7 @@ func jobMeta(r router.StartRequest) map[string]string {
 		metaRule:         inert(r.Rule),
 		metaRunnerName:   inert(r.Runner.Name),
 		metaRunnerURL:    inert(runnerURL(r)),
-		metaLabels:       labels(r.Job.Labels),
+		metaLabels:       labels(r.Job.RunnerLabels()),
 		metaRepoURL:      inert(page(r.Job, r.Job.Repo.FullName)),
 		metaRepository:   inert(r.Job.Repo.FullName),
 		metaOwner:        inert(r.Job.Repo.Owner),

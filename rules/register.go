@@ -1,0 +1,84 @@
+package rules
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// MaxTokenLabels is how long the labels of a runner that registers itself may
+// be, in bytes, with a comma between two: they go by its environment.
+const MaxTokenLabels = 8 << 10
+
+// registrable says why GitHub would not take a runner for a job with these
+// labels, as they came, or would give it no such job; nil when it may. What is
+// dispatched brings its own registration.
+func registrable(labels []string, p *Placement) error {
+	r := p.Runner
+	switch {
+	case p.Dispatch != "":
+		return nil
+	case r.Scope == "repository" && r.Group != 1:
+		return fmt.Errorf("runner group %d (%s) is one of an organization, and runners of a repository (runner.scope: %s) are in none: add scope: organization, or leave the group out", r.Group, p.From["runner.group"], p.From["runner.scope"])
+	case r.Scope == "repository" && len(labels) == 0:
+		return errors.New("a job without labels asks for a runner group alone, and runners of a repository are in none: give its rule runner: { scope: organization, group: ID }")
+	case r.Registration == "token":
+		return tokenLabels(labels)
+	}
+	return nil
+}
+
+// tokenLabels refuses what a runner cannot be given by config.sh --labels, which
+// splits at commas, nor by job meta, in which Nomad interpolates ${…}.
+func tokenLabels(labels []string) error {
+	all := 0
+	for _, l := range labels {
+		if strings.Contains(l, ",") || strings.Contains(l, "${") || strings.TrimSpace(l) != l {
+			return fmt.Errorf("label %s cannot be given to a runner that registers itself (registration: token), as config.sh splits labels at commas and Nomad interpolates ${…}: use registration: jit for it", quote(l))
+		}
+		all += len(l) + 1
+	}
+	if all > MaxTokenLabels {
+		return fmt.Errorf("the labels have %d bytes together, and a runner that registers itself (registration: token) can be given %d: use registration: jit", all, MaxTokenLabels)
+	}
+	return nil
+}
+
+// groups reports a rule whose runners cannot be registered in the runner group
+// that it names, or that takes jobs without labels and names none.
+func (l *linter) groups(i int) {
+	ru := &l.rules[i]
+	if ru.deny != "" || ru.dispatch != "" {
+		return
+	}
+	if f := l.shown[i]; f != nil {
+		if p, err := l.merged(ru, *f); err != nil && p.Runner.Scope == "repository" && p.Runner.Group != 1 {
+			l.add("repository-group", ru.at, ru.name, "no runner of rule %s can be registered: %v", ru.name, err)
+			return
+		}
+	}
+	plain := Facts{Repo: Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}, Run: &Run{Event: "push", Actor: "octocat"}}
+	for _, f := range []*Facts{&plain, l.shown[i]} {
+		if f == nil {
+			continue
+		}
+		unlabelled := *f
+		unlabelled.Labels = nil
+		if d := l.decide(unlabelled, l.first); d.Rule != ru.name || d.Outcome == Undecided || strings.HasPrefix(d.Reason, "rule error") {
+			continue
+		}
+		if p, _ := l.merged(ru, unlabelled); p.Runner.Scope == "repository" || p.From["runner.group"] == builtIn {
+			l.add("no-group", cmp.Or(ru.when.at, ru.at), ru.name, "rule %s takes jobs without labels, which ask for a runner group alone (runs-on: { group: … }), and names no group: add runner: { scope: organization, group: ID }, or ask for a label", ru.name)
+			return
+		}
+	}
+}
+
+// merged is the placement of a job that the rule takes, and what is wrong with it.
+func (l *linter) merged(ru *rule, f Facts) (Placement, error) {
+	labels, _ := l.compound.expand(f.Labels)
+	env := newEnv(labels, f)
+	meanings, _, _ := l.read(env)
+	return l.place(ru, nil, meanings, env)
+}
