@@ -333,6 +333,7 @@ var order = map[router.NomadEventKind]int{router.NomadStopped: 0, router.NomadEn
 // streamed is an event as Nomad streams it.
 type streamed struct {
 	Topic, Type, Key string
+	Index            uint64
 	FilterKeys       []string // of an evaluation or allocation, its job's ID among them
 	Payload          json.RawMessage
 }
@@ -343,8 +344,11 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 		return e, false, nil
 	}
 	var p struct {
-		Job        struct{ ID, Namespace string }
-		Deleted    bool
+		Job struct {
+			ID, Namespace string
+			ModifyIndex   uint64
+		}
+		Deleted    bool // since 1.11.3
 		Evaluation struct {
 			JobID, Namespace, Status string
 			ModifyTime               int64
@@ -360,7 +364,8 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 			return e, false, nil
 		}
 		e.Kind, e.Job, e.At.Namespace = router.NomadStopped, p.Job.ID, p.Job.Namespace
-		if e.Text = "stopped"; p.Deleted {
+		// A job that is stopped is changed; one that is purged is told of as it was last.
+		if e.Text = "stopped"; p.Deleted || p.Job.ModifyIndex < s.Index {
 			e.Text = "purged"
 		}
 	case "Evaluation":

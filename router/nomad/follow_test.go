@@ -463,6 +463,20 @@ func TestFollowOfSomeNamespaces(t *testing.T) {
 	}
 }
 
+// Before 1.11.3 Nomad does not say of a Nomad job that it is gone.
+func TestAPurgeIsToldFromAStop(t *testing.T) {
+	for payload, want := range map[string]string{
+		`{"Job":{"ID":"gha-1-1","Namespace":"ci","ModifyIndex":9}}`:                "stopped",
+		`{"Job":{"ID":"gha-1-1","Namespace":"ci","ModifyIndex":9},"Deleted":true}`: "purged",
+		`{"Job":{"ID":"gha-1-1","Namespace":"ci","ModifyIndex":7}}`:                "purged",
+	} {
+		e, ok, err := streamed{Topic: "Job", Type: "JobDeregistered", Key: "gha-1-1", Index: 9, Payload: []byte(payload)}.event()
+		if err != nil || !ok || e.Kind != router.NomadStopped || e.Text != want {
+			t.Errorf("%s is %+v, %t, %v; want %s", payload, e, ok, err, want)
+		}
+	}
+}
+
 // Nomad replaces what is lost with a node. The loss is told first.
 func TestFollowALostNode(t *testing.T) {
 	var nodes []*api.Node
