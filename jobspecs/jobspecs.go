@@ -44,6 +44,7 @@ type Jobspec struct {
 	Source []byte // the file: HCL, or Nomad JSON
 	Hash   string // hex SHA-256 of Source
 	Parsed []byte // JSON of the job as /v1/jobs/parse answers it; nil: HCL that a Nomad must parse
+	Claims bool   // it uses the claim's URL or token; false: its runners bring their own registration
 }
 
 // A Set is the jobspecs that rules can name. It never changes and is safe for
@@ -158,6 +159,7 @@ func (s *Set) loadBuiltin() error {
 			return err
 		}
 		spec := newJobspec(name, builtinPath+e.Name(), src)
+		spec.Claims = claimsHCL(src)
 		raw, err := builtin.ReadFile(name + parsedSuffix)
 		if err != nil {
 			return err
@@ -181,9 +183,11 @@ func load(name, path string, isHCL bool) (Jobspec, error) {
 	}
 	spec := newJobspec(name, path, src)
 	if isHCL {
+		spec.Claims = claimsHCL(src)
 		return spec, checkHCL(path, src)
 	}
 	spec.Parsed, err = parseJSON(path, src)
+	spec.Claims = Claims(spec.Parsed)
 	return spec, err
 }
 

@@ -9,10 +9,8 @@
 # 2. Its secrets and its rules, in one Nomad variable, which this job and no other may read: of the GitHub App its ID and
 #    key, or in their place github_token=@github.token.
 #
-#      nomad var put -out=none nomad/jobs/switchyard \
+#      nomad var put nomad/jobs/switchyard \
 #        webhook_secret=@webhook.secret github_app_id=123456 github_app_key=@app.pem rules=@my.yaml
-#
-#    Without -out=none it prints all of that where there is no terminal, as in CI's logs.
 #
 # 3. With ACLs on (turn them on: a workflow can reach the Nomad API of its node), what the job may do:
 #
@@ -23,8 +21,6 @@
 # 4. nomad job run -var binary=https://… switchyard.nomad.hcl
 #
 # Then have a proxy with a certificate send GitHub's webhooks to port 8080, path /webhooks/github.
-#
-# README.md, "Switchyard itself on Nomad", has the rest: changing the rules or one secret, logs, the commands and the console.
 
 variable "binary" {
   description = "Where your build of cmd/switchyard lies, for Linux. ?checksum=sha256:… at its end has Nomad verify it."
@@ -36,12 +32,6 @@ variable "port" {
   description = "Of the webhook and the claim, on the node. GitHub, or your proxy, and all clients must reach it."
   type        = number
   default     = 8080
-}
-
-variable "admin_port" {
-  description = "Of the console, the API, health and metrics, on the node's loopback address."
-  type        = number
-  default     = 8081
 }
 
 job "switchyard" {
@@ -64,8 +54,7 @@ job "switchyard" {
       auto_revert      = true
     }
 
-    # It ends by itself only on a fault of its configuration; tried again every 15 s until that is mended. Bad rules are none,
-    # once it ran with good ones: it starts with those again.
+    # It ends by itself only on a fault of its configuration; tried again every 15 s until that is mended.
     restart {
       attempts = 4
       interval = "1m"
@@ -79,9 +68,7 @@ job "switchyard" {
       port "public" {
         static = var.port
       }
-      port "admin" {
-        static = var.admin_port
-      }
+      port "admin" {}
     }
 
     volume "data" {
@@ -159,14 +146,9 @@ job "switchyard" {
         SWITCHYARD_DB                  = "/data/switchyard.db"
         SWITCHYARD_RULES               = "${NOMAD_TASK_DIR}/rules.yaml"
         SWITCHYARD_WEBHOOK_SECRET_FILE = "${NOMAD_SECRETS_DIR}/webhook.secret"
-        # SWITCHYARD_JOBSPECS          = "${NOMAD_TASK_DIR}/jobspecs" # your own, below
-
-        # For the commands, where the task's environment is: nomad alloc exec -task switchyard -job switchyard /local/switchyard jobs list
-        SWITCHYARD_SERVER = "http://127.0.0.1:${NOMAD_PORT_admin}"
       }
 
-      # Templates with change_mode = "noop" are files that Switchyard reads again by itself. A restart, which is Nomad's default, would
-      # lose deliveries, and with bad rules it would be one after the other.
+      # A change of the rules restarts nothing: Switchyard reads them itself, and keeps the old ones when the new are bad.
       template {
         destination = "local/rules.yaml"
         change_mode = "noop"
@@ -175,26 +157,16 @@ job "switchyard" {
         EOT
       }
 
-      # Your own jobspecs, one template each: nomad var put … jobspec_mine=@mine.nomad.hcl, and SWITCHYARD_JOBSPECS above.
-      # template {
-      #   destination = "local/jobspecs/mine.nomad.hcl"
-      #   change_mode = "noop"
-      #   data        = <<-EOT
-      #     {{- with nomadVar "nomad/jobs/switchyard" }}{{ .jobspec_mine }}{{ end -}}
-      #   EOT
-      # }
-
-      # One secret, or while it is being changed two, each one a line. From Vault instead: vault { role = "switchyard" } in this task, and
+      # From Vault instead: vault { role = "switchyard" } in this task, and
       # {{- with secret "kv/data/switchyard" }}{{ .Data.data.webhook_secret }}{{ end -}}
       template {
         destination = "secrets/webhook.secret"
-        change_mode = "noop"
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .webhook_secret }}{{ end -}}
         EOT
       }
 
-      # As whom GitHub is asked: what the variable holds. A change restarts the task, as its environment is read once.
+      # As whom GitHub is asked: what the variable holds.
       template {
         destination = "secrets/github.env"
         env         = true
