@@ -216,14 +216,26 @@ func (w *worker) awaitToken(ctx context.Context, tokenHash [32]byte) {
 // adoptOne is done when nothing is left to be done about the runner.
 func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error) {
 	jobID, try, ok := ofRunner(n.RunnerID)
+	// A job that is dispatched as it is has no more of ours than it declares:
+	// whose it is shows when its job is known.
+	parent, _, dispatched := strings.Cut(n.ID, "/dispatch-")
+	if dispatched && ok && n.JobID == 0 {
+		if _, err := w.Store.Job(ctx, jobID); errors.Is(err, ErrNotFound) {
+			mark, err := w.Store.Mark(ctx, firstLookMark)
+			return mark == "done", err
+		}
+	}
 	nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	url, token, err := w.Nomad.ClaimOf(nomadCtx, n)
+	url, token, own, err := w.Nomad.ClaimOf(nomadCtx, n)
+	unmarked := own && dispatched && url == "" && token == ""
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return true, nil
 	case err != nil:
 		return false, err
+	case unmarked && ok:
+		token = w.token(n.RunnerID) // nobody has it
 	case !ok || url != w.PublicURL+ClaimPath || token == "":
 		w.letBe(n, "another router started it, or this one at another address")
 		return true, nil
@@ -240,7 +252,7 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 		return false, err
 	}
 
-	r := Runner{ID: n.RunnerID, JobID: jobID, Try: try, State: RunnerDispatched, Name: n.RunnerID, NomadJob: n.ID, NomadAt: n.At}
+	r := Runner{ID: n.RunnerID, JobID: jobID, Try: try, State: RunnerDispatched, Name: n.RunnerID, NomadJob: n.ID, NomadAt: n.At, Own: own}
 	d := j.Decision
 	if d == nil {
 		decided, err := w.decide(ctx, j)
@@ -249,6 +261,10 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 		}
 		d = &decided
 	}
+	if unmarked && (d.Outcome != rules.Routed || d.Dispatch != parent) {
+		w.letBe(n, "the rules dispatch no such job for it")
+		return true, nil
+	}
 	switch home, err := w.atHome(nomadCtx, n, d); {
 	case err != nil:
 		return false, err
@@ -256,15 +272,21 @@ func (w *worker) adoptOne(ctx context.Context, n NomadJob) (done bool, err error
 		w.letBe(n, "the rules start no runner of its job in that namespace")
 		return true, nil
 	}
-	at := TargetOf(j.Repo, d.Runner)
-	if err := w.recognize(ctx, &r, at); err != nil {
-		return false, err
+	if !own {
+		at := TargetOf(j.Repo, d.Runner)
+		if err := w.recognize(ctx, &r, at); err != nil {
+			return false, err
+		}
+		if d.Runner.Registration == "token" {
+			r.Target = at // it may be about to register itself, by its name
+		}
 	}
-	if d.Runner.Registration == "token" {
-		r.Target = at // it may be about to register itself, by its name
-	}
-	if j.State == Running && named(r.ID, j.RunnerName) {
+	switch {
+	case j.State != Running:
+	case named(r.ID, j.RunnerName):
 		r.State, r.Name = RunnerBusy, j.RunnerName
+	case own && j.Try <= try: // presumably, as its name may be any
+		r.State = RunnerBusy
 	}
 	storeCtx, cancelStore := context.WithTimeout(ctx, storeTimeout)
 	defer cancelStore()

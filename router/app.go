@@ -136,6 +136,7 @@ func New(c Config) (*App, error) {
 	a := &App{metrics: prometheus.NewRegistry(), stopping: make(chan struct{}), worker: worker{
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
+		ended:  make(chan LiveRunner, maxEnded),
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 		spare: make(chan struct{}, 1), doubted: make(chan int64, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
 	}}
@@ -202,7 +203,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.follow, a.reconcile, a.explains, a.fallbacks, a.relimits, a.leftovers, a.doubts,
+		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.leftovers, a.doubts,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}

@@ -142,14 +142,16 @@ func (c *cluster) Home(context.Context, router.Placement) (router.NomadAt, error
 	return router.NomadAt{}, nil
 }
 
-func (c *cluster) ClaimOf(_ context.Context, j router.NomadJob) (string, router.Secret, error) {
+func (c *cluster) Claims(p router.Placement) bool { return p.Dispatch == "" }
+
+func (c *cluster) ClaimOf(_ context.Context, j router.NomadJob) (string, router.Secret, bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r, ok := c.jobs[j.ID]
 	if !ok {
-		return "", "", router.ErrNotFound
+		return "", "", false, router.ErrNotFound
 	}
-	return r.ClaimURL, r.ClaimToken, nil
+	return r.ClaimURL, r.ClaimToken, !c.Claims(r.Placement), nil
 }
 
 func (c *cluster) Unplaced(context.Context, router.Job, router.Runner) (*router.Unplaced, error) {

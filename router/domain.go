@@ -193,6 +193,11 @@ type Runner struct {
 	NomadJob string // ID of the Nomad job; differs from ID for a dispatched one; "" until registered
 	NomadAt  NomadAt
 
+	// Own: it brings its own registration. It never claims and may have any name on
+	// GitHub, so it is followed by its Nomad job alone, and once that runs nothing
+	// stops it: it may have a job. One that claims after all is as any other.
+	Own bool
+
 	Reason    string    // why it is in State, for people; never empty
 	StateAt   time.Time // since when it is in State
 	CreatedAt time.Time
@@ -202,6 +207,7 @@ type Runner struct {
 	Node      string    // that node's name
 	Unplaced  *Unplaced // why it has none; nil: nothing known, or it has one
 	EndedAt   time.Time // when its Nomad job was seen to have ended; zero: not yet
+	EndWords  string    // what Nomad said of how; "": nothing
 }
 
 // A Target is where a runner is registered on GitHub: in a repository, an
@@ -378,10 +384,15 @@ type Nomad interface {
 	// sorted as Start's. Safe for concurrent use.
 	Home(ctx context.Context, p Placement) (NomadAt, error)
 
+	// Claims reports whether the runners of a placement fetch their configuration
+	// by a claim; if not they bring their own registration. A jobspec that is not
+	// known does. It asks nobody. Safe for concurrent use.
+	Claims(p Placement) bool
+
 	// ClaimOf returns the claim URL and token that Start put into the meta of a
-	// runner's Nomad job, "" for what it has not; ErrNotFound when it is gone.
-	// Safe for concurrent use.
-	ClaimOf(ctx context.Context, j NomadJob) (url string, token Secret, err error)
+	// runner's Nomad job, "" for what it has not, and whether its runner brings
+	// its own registration; ErrNotFound when it is gone. Safe for concurrent use.
+	ClaimOf(ctx context.Context, j NomadJob) (url string, token Secret, own bool, err error)
 
 	// Unplaced says why Nomad has no node for a runner that waits for one; nil
 	// when it does not wait, or has one. Safe for concurrent use.
@@ -537,7 +548,8 @@ type Store interface {
 	// and returns how many: the limits may have changed.
 	Reconsider(ctx context.Context, now time.Time) (int, error)
 
-	// Prepare makes the runner known, before Nomad is asked for it, and lets
+	// Prepare makes the runner known, before Nomad is asked for it, whether it
+	// brings its own registration, and lets
 	// the holder of the token with this SHA-256 hash claim it. Preparing again,
 	// with the same hash or another, is no error: all of them are good until
 	// Dispatched. A job that is no longer Queued or Retrying, or not due, is

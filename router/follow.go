@@ -20,6 +20,10 @@ const (
 	whyCallers   = 4   // of Nomad at the same time
 	whyFits      = 200 // asked about in a pass
 	whySpokesmen = 3   // of one fit, until Nomad says why one of them waits
+
+	maxEnded = 1000        // runners whose end is to be seen to; a pass sees to those beyond
+	endWaits = 3           // looks at a Nomad job whose allocation has ended
+	endPause = time.Second // between them
 )
 
 // A SeenRunner is a runner and the last thing that was seen of it on Nomad.
@@ -142,6 +146,9 @@ func (w *worker) saw(ctx context.Context, events []NomadEvent) error {
 			continue
 		case s.EndedAt.IsZero() && (s.Event.Kind != NomadStopped || s.State != RunnerDispatched):
 			continue
+		case s.Own:
+			w.hasEnded(s.LiveRunner)
+			continue
 		}
 		what, reason, again := w.mend(s.LiveRunner, &NomadJob{ID: s.Event.Job, At: s.Event.At, Status: "dead"}, s.Event.Text, w.Now())
 		switch what {
@@ -155,6 +162,53 @@ func (w *worker) saw(ctx context.Context, events []NomadEvent) error {
 			}
 		}
 	}
+	return nil
+}
+
+// hasEnded has ends see to a runner.
+func (w *worker) hasEnded(r LiveRunner) {
+	select {
+	case w.ended <- r:
+	default:
+		w.lookAgain(w.Now())
+	}
+}
+
+// ends sees to runners whose allocation has ended, until ctx ends: others are
+// asked about them, which Nomad's events do not wait for.
+func (w *worker) ends(ctx context.Context) error {
+	g := new(errgroup.Group)
+	g.SetLimit(passCallers)
+	for {
+		select {
+		case <-ctx.Done():
+			return g.Wait()
+		case r := <-w.ended:
+			g.Go(func() error {
+				if err := w.seeEnd(ctx, r); err != nil && ctx.Err() == nil {
+					w.Logger.Warn("cannot see to a runner that has ended; the next sweep tries again", "job_id", r.JobID, "nomad_job", r.NomadJob, "err", err)
+					w.lookAgain(w.Now())
+				}
+				return nil
+			})
+		}
+	}
+}
+
+// seeEnd sees to a runner whose allocation has ended. Nomad takes a moment to
+// say of its job that it is dead, or starts another allocation.
+func (w *worker) seeEnd(ctx context.Context, r LiveRunner) error {
+	for range endWaits {
+		if ended, err := w.lookUp(ctx, r); err != nil || ended {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(endPause):
+		}
+	}
+	w.lookAgain(w.Now())
 	return nil
 }
 

@@ -112,7 +112,11 @@ func (a *App) RetryJob(ctx context.Context, id int64) error {
 		if r.State != RunnerDispatched {
 			return conflict("runner %s of job %d is %s already; stop that instead", r.ID, id, r.State)
 		}
-		return a.stopRunner(ctx, r, operator(ctx)+" asked for a new one")
+		err = a.stopRunner(ctx, r, operator(ctx)+" asked for a new one")
+		if errors.Is(err, ErrBusy) {
+			return conflict("runner %s of job %d brings its own registration and runs, so it may have a job; stop that instead", r.ID, id)
+		}
+		return err
 	}
 	if err := a.clear(ctx, j); err != nil {
 		return err
@@ -137,8 +141,8 @@ func (a *App) clear(ctx context.Context, j Job) error {
 		return err
 	}
 	for _, r := range runners {
-		if r.State != RunnerLost && r.State != RunnerStopped || !r.EndedAt.IsZero() {
-			continue
+		if r.State != RunnerLost && r.State != RunnerStopped || !r.EndedAt.IsZero() || r.Own {
+			continue // one that brings its own registration ends by itself
 		}
 		err := a.retire(ctx, r, r.Reason)
 		if errors.Is(err, ErrBusy) {
@@ -201,7 +205,11 @@ func (a *App) cancel(ctx context.Context, j Job) error {
 	if err != nil {
 		return err
 	}
-	return a.stopRunner(ctx, r, operator(ctx)+" cancelled its job")
+	err = a.stopRunner(ctx, r, operator(ctx)+" cancelled its job")
+	if r.Own && errors.Is(err, ErrBusy) {
+		return nil // it may have another job, and ends by itself
+	}
+	return err
 }
 
 // StopRunner ends a runner that has no job of GitHub's; with force, one that
@@ -211,7 +219,10 @@ func (a *App) StopRunner(ctx context.Context, id string, force bool) error {
 	if err != nil {
 		return err
 	}
-	const busy = "runner %s has a job of GitHub's; force stops it, and the job fails"
+	busy := "runner %s has a job of GitHub's; force stops it, and the job fails"
+	if r.Own {
+		busy = "runner %s brings its own registration and runs, so it may have a job of GitHub's; force stops it, and such a job fails"
+	}
 	switch r.State {
 	case RunnerBusy:
 		if !force {
@@ -221,6 +232,9 @@ func (a *App) StopRunner(ctx context.Context, id string, force bool) error {
 	case RunnerFinished, RunnerLost, RunnerStopped:
 		if !r.EndedAt.IsZero() {
 			return conflict("runner %s has ended: %s", r.Name, r.Reason)
+		}
+		if r.Own && !force {
+			return conflict(busy, r.Name)
 		}
 		return a.stopJob(ctx, r)
 	}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ const (
 	askJob       mending = "ask job"       // GitHub says what became of the job it ran
 	askLost      mending = "ask, or lose"  // GitHub says whether it had its job after all; if not it is lost
 	stopRunner   mending = "stop"          // past its job's time limit
+	closeRunner  mending = "close"         // it ended, and no job waits for it
 )
 
 // mend compares one runner with its Nomad job, nil when a listing that is
@@ -57,17 +59,17 @@ const (
 // people), and if there is nothing now, when to look again (zero: the next
 // sweep). said is what Nomad said of its end.
 func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (what mending, why string, again time.Time) {
+	if r.Own {
+		return c.mendOwn(r, on, cmp.Or(said, r.EndWords), now)
+	}
 	registered := r.NomadJob != "" || on != nil
 	ended := !r.EndedAt.IsZero() || on != nil && on.Status == "dead"
 	gone := registered && on == nil && r.EndedAt.IsZero()
 	waiting := on != nil && on.Waiting && r.PlacedAt.IsZero()
 	after := func(since time.Time, wait time.Duration, what mending, why string) (mending, string, time.Time) {
-		if at := since.Add(wait); now.Before(at) {
-			return nothing, "", at
-		}
-		return what, why, time.Time{}
+		return after(now, since, wait, what, why)
 	}
-	if said != "" {
+	if said = cmp.Or(said, r.EndWords); said != "" {
 		said = ": " + said
 	}
 
@@ -127,7 +129,7 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		case ended:
 			return after(r.EndedAt, c.Doubt, askJob, "")
 		case r.Serves != 0 && r.TimeLimit > 0:
-			return after(r.ServesSince, r.TimeLimit, stopRunner, fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, rules.Duration(r.TimeLimit)))
+			return after(r.ServesSince, r.TimeLimit, stopRunner, late(r))
 		}
 
 	default: // finished, lost or stopped
@@ -151,6 +153,63 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		}
 	}
 	return nothing, "", again
+}
+
+// after is what, once it waited for long enough since.
+func after(now, since time.Time, wait time.Duration, what mending, why string) (mending, string, time.Time) {
+	if at := since.Add(wait); now.Before(at) {
+		return nothing, "", at
+	}
+	return what, why, time.Time{}
+}
+
+// mendOwn is mend for a runner that brings its own registration. Its Nomad job
+// alone says whether it is alive: the end of an allocation does not, as Nomad
+// starts another if the jobspec has it so. Nothing stops it while it may run,
+// but for the time limit of a job which GitHub says that it has.
+func (c *Config) mendOwn(r LiveRunner, on *NomadJob, said string, now time.Time) (what mending, why string, again time.Time) {
+	if said != "" {
+		said = ": " + said
+	}
+	waits := r.State == RunnerDispatched || r.State == RunnerClaimed || r.State == RunnerOnline
+	registered := r.NomadJob != "" || on != nil
+	dead := on != nil && on.Status == "dead" || on == nil && !r.EndedAt.IsZero()
+	switch {
+	case !registered && !dead && !r.State.Final(): // the worker is at it
+		return nothing, "", again
+	case r.State.Final() && r.Needed && r.JobState == Dispatched && (dead || !registered):
+		return goOn, "its runner " + r.ID + " was stopped; it gets a new one", again
+	case !registered && !dead:
+		return after(now, r.StateAt, leaving, recordEnd, "")
+	case !dead && on == nil:
+		return lookUp, "", again
+	case dead && waits && r.Needed:
+		return askLost, fmt.Sprintf("its Nomad job %s ended, and GitHub still queues the job%s: its runner brings its own registration, so see what it wrote: nomad alloc logs -job %s", r.NomadJob, said, r.NomadJob), again
+	case dead && waits:
+		return closeRunner, "its Nomad job ended" + said, again
+	case dead && r.EndedAt.IsZero():
+		return recordEnd, "", again
+	case dead && r.State == RunnerBusy:
+		return after(now, r.EndedAt, c.Doubt, askJob, "")
+	case !dead && waits && r.PlacedAt.IsZero() && on.Status == "running": // it may have its job, or another's
+		return recordPlaced, "", again
+	case dead || waits && !r.Needed: // done with, or a leftover
+		return nothing, "", again
+	case waits && on.Waiting && r.PlacedAt.IsZero():
+		return askWhy, "", again
+	case waits && r.PlacedAt.IsZero():
+		return recordPlaced, "", again
+	case r.State == RunnerBusy && r.Serves != 0 && r.TimeLimit > 0:
+		return after(now, r.ServesSince, r.TimeLimit, stopRunner, late(r))
+	case r.State == RunnerStopped: // before it ran
+		return retireRunner, r.ID + " is stopped, and its Nomad job went on", again
+	}
+	return nothing, "", again
+}
+
+// late is why a runner past its job's time limit is stopped.
+func late(r LiveRunner) string {
+	return fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, rules.Duration(r.TimeLimit))
 }
 
 // pause is the least between two passes that are not asked for.
@@ -321,7 +380,8 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 	log := w.Logger.With("job_id", r.JobID, "nomad_job", r.NomadJob)
 	switch what {
 	case lookUp:
-		return w.lookUp(ctx, r)
+		_, err := w.lookUp(ctx, r)
+		return err
 	case recordPlaced:
 		return w.recordPlaced(ctx, r)
 	case retireRunner:
@@ -337,6 +397,9 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 		return w.askJob(ctx, r)
 	case stopRunner:
 		return w.stopLate(ctx, r, why)
+	case closeRunner:
+		_, err := w.stopped(ctx, r.Runner, why)
+		return err
 	case askLost:
 		if r.Needed {
 			j, err := w.Store.Job(ctx, r.JobID)
@@ -385,21 +448,21 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 }
 
 // lookUp asks Nomad for a runner that its listing does not show: one in a
-// namespace or region that is not listed is not gone.
-func (w *worker) lookUp(ctx context.Context, r LiveRunner) error {
+// namespace or region that is not listed is not gone. If it is, or has ended,
+// lookUp does what that calls for.
+func (w *worker) lookUp(ctx context.Context, r LiveRunner) (ended bool, err error) {
 	nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	ended, err := w.Nomad.Ended(nomadCtx, r.Runner)
-	if err != nil || !ended {
-		return err
+	if ended, err = w.Nomad.Ended(nomadCtx, r.Runner); err != nil || !ended {
+		return ended, err
 	}
 	what, why, _ := w.mend(r, &NomadJob{ID: r.NomadJob, At: r.NomadAt, Status: "dead"}, "", w.Now())
 	if what == recordEnd {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
-		return w.Store.Ended(ctx, []string{r.ID}, w.Now())
+		return true, w.Store.Ended(ctx, []string{r.ID}, w.Now())
 	}
-	return w.act(ctx, r, what, why)
+	return true, w.act(ctx, r, what, why)
 }
 
 // recordPlaced records the node of a runner whose placement was missed.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"testing"
 	"time"
 )
@@ -17,6 +16,7 @@ type (
 	allNomad struct {
 		Nomad
 		stopped int
+		alloc   string // the status of the runner's allocation; "": it has none
 	}
 	allBusy    struct{ GitHub }
 	allWaiting struct{ allBusy }
@@ -31,12 +31,18 @@ func (allBooks) Ended(context.Context, []string, time.Time) error              {
 func (allBooks) Job(_ context.Context, id int64) (Job, error)                  { return Job{ID: id}, nil }
 func (allBooks) Asked(context.Context, int64, time.Time) error                 { return nil }
 func (allBooks) Receive(_ context.Context, d Delivery) (bool, error)           { return d.Waits(), nil }
-func (allBooks) Say(context.Context, string, string, time.Time) error          { return nil }
+func (allBooks) NomadSaw(context.Context, []NomadEvent, time.Time) ([]SeenRunner, error) {
+	return nil, nil
+}
+func (allBooks) Say(context.Context, string, string, time.Time) error { return nil }
 
 func (n *allNomad) Stop(context.Context, Runner) error          { n.stopped++; return nil }
 func (n *allNomad) Ended(context.Context, Runner) (bool, error) { return true, nil }
 func (n *allNomad) Allocation(context.Context, Runner) (Allocation, error) {
-	return Allocation{}, ErrNotFound
+	if n.alloc == "" {
+		return Allocation{}, ErrNotFound
+	}
+	return Allocation{Status: n.alloc, Desired: "run"}, nil
 }
 
 func (allBusy) RemoveRunner(context.Context, Target, int64) error { return ErrBusy }
@@ -55,9 +61,9 @@ func (allWaiting) Job(_ context.Context, repo Repo, id int64) (Delivery, error) 
 }
 
 // In all ways in which a runner, its job, its Nomad job and GitHub can stand to
-// each other: one that GitHub calls busy is stopped at its time limit only, one
-// whose job GitHub has waiting is left over and its job gets no other, and none
-// is left where it is for ever.
+// each other: one that GitHub calls busy, or that brings its own registration and
+// runs, is stopped at its time limit only, one whose job GitHub has waiting is
+// left over and its job gets no other, and none is left where it is for ever.
 func TestEveryCombination(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	nomad := &allNomad{}
@@ -74,7 +80,14 @@ func TestEveryCombination(t *testing.T) {
 		what, why, again := w.mend(r, on, "", now)
 		registered, known := r.NomadJob != "" || on != nil, r.onGitHub() || r.State == RunnerBusy
 		ended := !r.EndedAt.IsZero() || on != nil && on.Status == "dead"
+		if r.Own && on != nil {
+			ended = on.Status == "dead" // else Nomad starts another allocation
+		}
 
+		nomad.alloc = ""
+		if r.Own && on != nil && on.Status == "running" {
+			nomad.alloc = "running"
+		}
 		if what == askRunner || what == askLost {
 			w.GitHub, nomad.stopped = allWaiting{}, 0
 			clear(w.looked)
@@ -88,6 +101,8 @@ func TestEveryCombination(t *testing.T) {
 		_ = w.act(t.Context(), r, what, why)
 		if late := what == stopRunner; nomad.stopped > 0 && known && !late {
 			t.Fatalf("a busy runner is stopped by %q: %s", what, as())
+		} else if nomad.stopped > 0 && nomad.alloc == "running" && !late {
+			t.Fatalf("a runner that may have a job is stopped by %q: %s", what, as())
 		} else if late && (r.State != RunnerBusy || r.Serves == 0 || r.TimeLimit == 0 || now.Sub(r.ServesSince) < r.TimeLimit || ended) {
 			t.Fatalf("a runner is stopped that is not past a limit: %s", as())
 		}
@@ -107,6 +122,8 @@ func TestEveryCombination(t *testing.T) {
 		switch {
 		case r.State == RunnerDispatched && (!registered || !r.Needed): // the worker's, or leftovers'
 		case r.State == RunnerBusy && !ended: // GitHub's word ends it
+		case r.Own && !r.State.Final() && (!registered || on != nil && on.Status != "dead"): // the worker's, or Nomad's word ends it
+		case r.Own && (r.State == RunnerFinished || r.State == RunnerLost) && on != nil && on.Status != "dead": // likewise
 		case r.State.Final() && !r.EndedAt.IsZero() && !(r.Needed && r.JobState == Dispatched): // done with
 		default:
 			t.Fatalf("it is left for ever: %s", as())
@@ -130,7 +147,7 @@ func TestEveryCombination(t *testing.T) {
 							for _, needed := range []bool{false, true} {
 								for _, jobState := range []JobState{Queued, Dispatched} {
 									for _, github := range []Runner{{}, {GitHubID: 7, Target: Target{Owner: "acme"}}, {Target: Target{Owner: "acme"}}} {
-										for _, serves := range slices.Concat([]time.Duration{-1}, []time.Duration{0, time.Minute, longest}) {
+										for _, serves := range []time.Duration{-1, 0, time.Minute, longest} {
 											r := LiveRunner{Runner: Runner{
 												ID: "gha-1-1", JobID: 1, Try: 1, Name: "gha-1-1", State: state, NomadJob: nomadJob,
 												StateAt: at(since), PlacedAt: at(placed), EndedAt: at(end), GitHubID: github.GitHubID, Target: github.Target,
@@ -142,6 +159,9 @@ func TestEveryCombination(t *testing.T) {
 												continue // it serves none
 											}
 											each(r, on)
+											if r.Own = true; github == (Runner{}) { // it never claims
+												each(r, on)
+											}
 										}
 									}
 								}

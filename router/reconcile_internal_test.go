@@ -31,6 +31,7 @@ func TestMend(t *testing.T) {
 	onGitHub := func(l *LiveRunner) { l.GitHubID = 7 }
 	placed := func(d time.Duration) func(*LiveRunner) { return func(l *LiveRunner) { l.PlacedAt = ago(d) } }
 	ended := func(d time.Duration) func(*LiveRunner) { return func(l *LiveRunner) { l.EndedAt = ago(d) } }
+	own := func(l *LiveRunner) { l.Own = true }
 	serves := func(d, limit time.Duration) func(*LiveRunner) {
 		return func(l *LiveRunner) { l.Serves, l.ServesSince, l.TimeLimit = 1, ago(d), limit }
 	}
@@ -88,6 +89,23 @@ func TestMend(t *testing.T) {
 		{"a job waits until its stopped runner is", r(RunnerStopped, 0, needed), waits, retireRunner, 0},
 		{"then it goes on", r(RunnerStopped, 0, needed, ended(time.Second)), nil, goOn, 0},
 		{"then it goes on, as the listing says", r(RunnerStopped, 0, needed), dead, goOn, 0},
+
+		{"one of its own registration is never taken for one that does not claim", r(RunnerDispatched, 100*time.Hour, own, placed(100*time.Hour)), runs, nothing, 0},
+		{"nor for one whose allocation ended, as Nomad starts another", r(RunnerDispatched, time.Hour, own, placed(time.Hour), ended(time.Hour)), runs, nothing, 0},
+		{"one that waits for a node is asked why, too", r(RunnerDispatched, time.Hour, own), waits, askWhy, 0},
+		{"and its placement is recorded", r(RunnerDispatched, time.Hour, own), runs, recordPlaced, 0},
+		{"even when its job waits no more, as it may have that", r(RunnerDispatched, time.Hour, own, leftover), runs, recordPlaced, 0},
+		{"its worker is at it", r(RunnerDispatched, time.Hour, own, unregistered), nil, nothing, 0},
+		{"one that no job waits for is let be", r(RunnerDispatched, time.Hour, own, leftover, placed(time.Hour)), runs, nothing, 0},
+		{"and closed when it ended", r(RunnerDispatched, time.Hour, own, leftover, placed(time.Hour)), dead, closeRunner, 0},
+		{"when it ended and its job waits, GitHub is asked at once", r(RunnerDispatched, time.Second, own, placed(time.Second), ended(0)), dead, askLost, 0},
+		{"one that the listing does not show is looked up, too", r(RunnerDispatched, time.Hour, own), nil, lookUp, 0},
+		{"a busy one is let be", r(RunnerBusy, 100*time.Hour, own), runs, nothing, 0},
+		{"but for the time limit of a job that GitHub says it has", r(RunnerBusy, time.Hour, own, serves(time.Hour, time.Hour)), runs, stopRunner, 0},
+		{"a finished one ends by itself", r(RunnerFinished, 100*time.Hour, own), runs, nothing, 0},
+		{"its end is recorded", r(RunnerFinished, time.Hour, own), dead, recordEnd, 0},
+		{"one that was stopped before it ran is stopped on Nomad", r(RunnerStopped, 0, own), waits, retireRunner, 0},
+		{"then the job that waits for it goes on", r(RunnerStopped, 0, own, needed), dead, goOn, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			what, why, again := c.mend(tt.r, tt.on, "", now)

@@ -11,10 +11,20 @@ const githubTimeout = 15 * time.Second // for one call that nobody waits for
 
 // retire ends a runner that has nothing to do, as r was read from the store.
 // GitHub loses it first, so that it cannot be given a job any more; ErrBusy if
-// it has one: nothing is stopped then. A runner that left r's state meanwhile
+// it has one, or may have, as one that brings its own registration and runs:
+// nothing is stopped then. A runner that left r's state meanwhile
 // is let be, or seen to by whoever moved it. If its job still waits, it gets a
 // new runner. Called again, it goes on where it failed or was cut off.
 func (w *worker) retire(ctx context.Context, r Runner, reason string) error {
+	if r.Own {
+		runs, err := w.mayRun(ctx, r)
+		if err != nil {
+			return err
+		}
+		if runs {
+			return ErrBusy
+		}
+	}
 	// Only one that has claimed can be on GitHub. Until then the books say who
 	// comes first, a claim or this; what Nomad has then is ended by the books.
 	unclaimed := r.State == RunnerDispatched
@@ -38,6 +48,24 @@ func (w *worker) retire(ctx context.Context, r Runner, reason string) error {
 	}
 	_, err := w.stopped(ctx, r, reason)
 	return err
+}
+
+// mayRun reports whether a runner's task runs, or did: from then on GitHub may
+// know it.
+func (w *worker) mayRun(ctx context.Context, r Runner) (bool, error) {
+	if r.NomadJob == "" {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	a, err := w.Nomad.Allocation(ctx, r)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask Nomad whether runner %s has started: %w", r.ID, err)
+	}
+	return a.Status != "pending", nil
 }
 
 // onGitHub reports whether a runner was configured: GitHub may know it, and have

@@ -38,6 +38,7 @@ type worker struct {
 	listings chan []NomadJob // size 1; from follow, to be compared with the books
 	again    chan time.Time  // size 1; a hint that the books are worth comparing then
 	why      asker
+	ended    chan LiveRunner   // size maxEnded; those that ends sees to
 	foreign  map[nomadKey]bool // those on Nomad that are not ours, though their ID is a runner's; guarded by mu
 
 	live atomic.Pointer[liveRules]
@@ -194,7 +195,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 		log.Info("github takes no runner for a job yet", "err", err, "again_at", later.At)
 		return w.retry(ctx, j.ID, causeGitHubLimit, later.At, fmt.Sprintf(saysGitHubLimit+": %v", err), d)
 	}
-	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d)}
+	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: !w.Nomad.Claims(j.Placement(d))}
 	token := w.token(r.ID)
 	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -223,7 +224,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	for _, warning := range started.Warnings {
 		log.Warn("nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
 	}
-	if started.Existed && started.ClaimToken != token {
+	if started.Existed && started.ClaimToken != token && !r.Own {
 		// An earlier process started it, and an earlier database may have known more.
 		found := r
 		err := w.recognize(ctx, &found, TargetOf(j.Repo, d.Runner))

@@ -2,20 +2,40 @@ package nomad
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
 
+	"switchyard/jobspecs"
 	"switchyard/router"
 )
 
 // ClaimOf implements router.Nomad. It needs read-job.
-func (c *Client) ClaimOf(ctx context.Context, j router.NomadJob) (url string, token router.Secret, err error) {
+func (c *Client) ClaimOf(ctx context.Context, j router.NomadJob) (url string, token router.Secret, own bool, err error) {
 	at := scope(j.At)
 	job, _, err := c.api.Jobs().Info(j.ID, at.read(ctx))
 	if status(err) == http.StatusNotFound {
-		return "", "", router.ErrNotFound
+		return "", "", false, router.ErrNotFound
 	}
 	if err != nil {
-		return "", "", readJob(j.ID, at).sorted(err)
+		return "", "", false, readJob(j.ID, at).sorted(err)
 	}
-	return job.Meta[metaClaimURL], router.Secret(job.Meta[metaClaimToken]), nil
+	text, err := json.Marshal(job)
+	if err != nil {
+		return "", "", false, fmt.Errorf("encode job %s: %w", j.ID, err)
+	}
+	own = job.Dispatched || job.Meta[metaRegistration] == ownRegistration || !jobspecs.Claims(text)
+	return job.Meta[metaClaimURL], router.Secret(job.Meta[metaClaimToken]), own, nil
+}
+
+const ownRegistration = "own" // as a rule's runner: { registration: own }
+
+// Claims implements router.Nomad. A dispatched job runs as it is, and is taken
+// for one that does not: if its jobspec claims all the same, the claim tells.
+func (c *Client) Claims(p router.Placement) bool {
+	if p.Dispatch != "" || p.Runner.Registration == ownRegistration {
+		return false
+	}
+	spec, known := c.jobspecs.Load().Get(p.Jobspec)
+	return !known || spec.Claims
 }

@@ -33,7 +33,8 @@ SELECT j.id, j.try, q.id, q.try FROM jobs j INDEXED BY jobs_fit JOIN runners q O
 WHERE j.fit = ?1 AND j.fit <> '' AND j.` + waits + ` AND q.state = 'dispatched'
 ORDER BY q.placed_at > 0, j.received_at, j.id LIMIT 1`
 
-	runnerStateSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = ?4 WHERE id = ?1`
+	// Who claims is followed as all who do, whatever its rule says.
+	claimRunnerSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = ?4, own = 0 WHERE id = ?1`
 )
 
 // A place is a job that a runner may serve, and the runner that it would push aside.
@@ -120,7 +121,7 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 				}
 			}
 		}
-		_, err = t.exec(runnerStateSQL, c.Runner.ID, c.Runner.State, millis(now), c.Runner.Reason)
+		_, err = t.exec(claimRunnerSQL, c.Runner.ID, c.Runner.State, millis(now), c.Runner.Reason)
 		return err
 	})
 	if err != nil {
@@ -184,7 +185,8 @@ const (
 
 	// One that Nomad may never get is of no use to another job: whoever
 	// registers it sees to its own job alone.
-	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND ` + leftover
+	// And one that brings its own registration and was started may have a job.
+	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND (own = 0 OR placed_at = 0) AND ` + leftover
 )
 
 // Leftovers implements router.Store.

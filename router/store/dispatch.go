@@ -57,9 +57,9 @@ const (
 	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying') AND due_at <= ?`
 
 	insertRunnerSQL = `
-INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit)
-VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6)
-ON CONFLICT (id) DO NOTHING`
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit, own)
+VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6, ?7)
+ON CONFLICT (id) DO UPDATE SET own = max(own, excluded.own) WHERE runners.state = 'dispatched'`
 
 	fitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND fit <> ?2`
 
@@ -83,7 +83,7 @@ func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte
 			}
 			return router.ErrNotWaiting
 		}
-		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit); err != nil {
+		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit, r.Own); err != nil {
 			return fmt.Errorf("add runner %s: %w", r.ID, err)
 		}
 		if _, err := t.exec(fitSQL, r.JobID, r.Fit); err != nil {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"switchyard/router"
@@ -15,7 +16,7 @@ import (
 // read, the job that it was started for, and the one that it runs.
 const liveSelect = `
 SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.namespace, r.region,
-	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.unplaced IS NOT NULL,
+	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.own, r.end_words, r.unplaced IS NOT NULL,
 	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
 	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
 FROM runners r JOIN jobs j ON j.id = r.job_id
@@ -25,7 +26,7 @@ func scanLive(rows *sql.Rows, r *router.LiveRunner) error {
 	var stateAt, created, placed, ended, since, limit int64
 	var target string
 	err := rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region,
-		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Explained,
+		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Own, &r.EndWords, &r.Explained,
 		&r.JobState, &r.Needed, &r.Failures, &r.Serves, &since, &limit)
 	if err != nil {
 		return err
@@ -57,10 +58,10 @@ func (s *Store) Live(ctx context.Context) ([]router.LiveRunner, error) {
 
 const (
 	// An event can overtake the record of the registration: the runner then
-	// has no Nomad job yet, but its ID is that of the event's.
+	// has no Nomad job yet, but its ID is that of the event's, or in it.
 	seenRunnerSQL = `
 SELECT id FROM runners WHERE nomad_job = ?1 AND nomad_job <> '' AND namespace = ?2
-UNION ALL SELECT id FROM runners WHERE id = ?1 AND nomad_job = ''
+UNION ALL SELECT id FROM runners WHERE id = ?3 AND nomad_job = ''
 LIMIT 1`
 
 	placedSQL = `
@@ -71,15 +72,20 @@ WHERE id = ?1 AND placed_at = 0 RETURNING state, job_id, try`
 	jobReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 
 	startedSQL = `
-UPDATE runners SET updated_at = ?2, reason = 'its task runs on node ' || ?3 || ', and has not asked for its configuration'
-WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0`
+UPDATE runners SET updated_at = ?2,
+	reason = 'its task runs on node ' || ?3 || iif(own, ': it brings its own registration', ', and has not asked for its configuration')
+WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 RETURNING job_id, try, own`
+
+	// Nomad starts what brings its own registration anew as its jobspec says.
+	startsAnewSQL = `UPDATE runners SET ended_at = 0, end_words = '', updated_at = ?3 WHERE id = ?1 AND own AND ended_at <> 0 AND ended_at < ?2`
 
 	// A busy runner that runs no job which the books know of has ended its job.
 	endedSQL = `
 UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 	state = iif(state = 'busy' AND NOT EXISTS (
 		SELECT 1 FROM jobs s, jobs j WHERE s.state = 'running' AND s.runner_name = r.name AND j.id = r.job_id AND ` + mayServe + `), 'finished', state),
-	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped'), reason || '; then ' || ?4, ?4))
+	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped'), reason || '; then ' || ?4, ?4)),
+	end_words = ?5
 WHERE id = ?1 AND ended_at = 0`
 
 	runnerReasonSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1`
@@ -94,7 +100,7 @@ func (s *Store) NomadSaw(ctx context.Context, events []router.NomadEvent, now ti
 		seen = nil
 		for _, e := range events {
 			var id string
-			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&id) }, seenRunnerSQL, e.Job, e.At.Namespace)
+			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&id) }, seenRunnerSQL, e.Job, e.At.Namespace, runnerIn(e.Job))
 			if err != nil {
 				return err
 			}
@@ -125,6 +131,17 @@ func (s *Store) NomadSaw(ctx context.Context, events []router.NomadEvent, now ti
 	return seen, nil
 }
 
+// runnerIn is the ID of the runner that a Nomad job is of: its own, or that of
+// the dispatch, as of "parent/dispatch-gha-1-1-1700000000-0123abcd".
+func runnerIn(nomadJob string) string {
+	_, child, dispatched := strings.Cut(nomadJob, "/dispatch-")
+	parts := strings.Split(child, "-")
+	if !dispatched || len(parts) < 3 {
+		return nomadJob
+	}
+	return strings.Join(parts[:3], "-")
+}
+
 func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 	at := millis(now)
 	if ms := millis(e.Time); 0 < ms && ms < at {
@@ -136,18 +153,25 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 	}
 	switch e.Kind {
 	case router.NomadPlaced, router.NomadStarted:
-		if err := gotNode(t, id, node, at, now); err != nil || e.Kind == router.NomadPlaced {
+		if err := gotNode(t, id, node, at, now); err != nil {
 			return err
 		}
-		_, err := t.exec(startedSQL, id, millis(now), node)
-		return err
+		if _, err := t.exec(startsAnewSQL, id, at, millis(now)); err != nil {
+			return err
+		}
+		if e.Kind == router.NomadStarted {
+			if err := started(t, id, node, now); err != nil {
+				return err
+			}
+		}
+		return presumeLate(t, id, now)
 	case router.NomadEnded:
 		if e.Node != "" {
 			if err := gotNode(t, id, node, at, now); err != nil {
 				return err
 			}
 		}
-		_, err := t.exec(endedSQL, id, at, millis(now), words("its Nomad job ended", e.Text))
+		_, err := t.exec(endedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text)
 		return err
 	case router.NomadStopped:
 		// With a node, the end of its allocation follows.
@@ -160,7 +184,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		said := "its Nomad job was " + cmp.Or(e.Text, "stopped")
 		switch {
 		case placedAt == 0:
-			_, err = t.exec(endedSQL, id, at, millis(now), said)
+			_, err = t.exec(endedSQL, id, at, millis(now), said, e.Text)
 		case state == router.RunnerDispatched:
 			_, err = t.exec(runnerReasonSQL, id, said, millis(now))
 		}
@@ -181,6 +205,17 @@ func gotNode(t *tx, id, node string, at int64, now time.Time) error {
 	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.State, &r.JobID, &r.Try) }, placedSQL, id, at, node, millis(now))
 	if err == nil && r.State == router.RunnerDispatched {
 		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s starts on node %s", id, node), millis(now))
+	}
+	return err
+}
+
+// started records that a task of a runner runs.
+func started(t *tx, id, node string, now time.Time) error {
+	var r router.Runner
+	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try, &r.Own) }, startedSQL, id, millis(now), node)
+	if err == nil && r.Own {
+		reason := fmt.Sprintf("its runner %s runs on node %s: it brings its own registration, and GitHub has not said that a runner has the job", id, node)
+		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, reason, millis(now))
 	}
 	return err
 }
@@ -221,7 +256,7 @@ func (s *Store) Waits(ctx context.Context, runnerIDs []string, u router.Unplaced
 func (s *Store) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
-			if _, err := t.exec(endedSQL, id, millis(now), millis(now), ""); err != nil {
+			if _, err := t.exec(endedSQL, id, millis(now), millis(now), "", ""); err != nil {
 				return fmt.Errorf("record that runner %s ended: %w", id, err)
 			}
 		}
@@ -377,8 +412,8 @@ func (s *Store) Revive(ctx context.Context, jobs []router.NomadJob, before, now 
 
 const (
 	adoptSQL = `
-INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, target, reason, created_at, updated_at, state_at, fit)
-SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'found on Nomad: an earlier database of the router knew it', ?11, ?11, ?11, fit FROM jobs WHERE id = ?2
+INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, target, reason, created_at, updated_at, state_at, fit, own)
+SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'found on Nomad: an earlier database of the router knew it', ?11, ?11, ?11, fit, ?12 FROM jobs WHERE id = ?2
 ON CONFLICT DO NOTHING`
 
 	adoptedTrySQL = `
@@ -396,7 +431,7 @@ func (s *Store) Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, 
 		if err := known(t, r.JobID); err != nil {
 			return err
 		}
-		n, err := t.exec(adoptSQL, r.ID, r.JobID, r.Try, r.State, r.Name, r.GitHubID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, string(target), millis(now))
+		n, err := t.exec(adoptSQL, r.ID, r.JobID, r.Try, r.State, r.Name, r.GitHubID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, string(target), millis(now), r.Own)
 		if ok = n > 0; err != nil || !ok {
 			return err
 		}

@@ -142,6 +142,16 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	}
 	if runnerName != "" {
 		moved, err := moveRunner(t, runnerName, j.ID, state, now)
+		if err != nil || moved {
+			return true, err
+		}
+		ours, err := found(t, ourNameSQL, runnerName)
+		if err != nil || ours {
+			return changed, err
+		}
+	}
+	if state == router.Running || state == router.Completed {
+		moved, err := presume(t, j.ID, d.Job.RunnerName, state, now)
 		return changed || moved, err
 	}
 	return changed, nil
@@ -162,6 +172,55 @@ func holdBack(t *tx, jobID int64, reason string, asked int64) (held bool, err er
 		return false, fmt.Errorf("release a job that waits for the place of job %d: %w", jobID, err)
 	}
 	return true, nil
+}
+
+const (
+	ourNameSQL = `SELECT 1 FROM runners WHERE name = ?`
+
+	// One that had no node when the job was taken was not the one that took it.
+	presumedBusySQL = `
+UPDATE runners SET state = iif(ended_at = 0, 'busy', 'finished'), updated_at = ?3,
+	reason = 'job ' || ?1 || ' runs on ' || ?2 || ', presumably this one: it brings its own registration'
+WHERE job_id = ?1 AND try = (SELECT try FROM jobs WHERE id = ?1) AND own AND state = 'dispatched' AND placed_at <> 0`
+
+	// A job that ended without a runner was cancelled before it had one.
+	presumedFinishedSQL = `
+UPDATE runners SET state = 'finished', updated_at = ?3,
+	reason = 'job ' || ?1 || ' ended on ' || ?2 || ', presumably this one: it brings its own registration, and ends by itself'
+WHERE job_id = ?1 AND try = (SELECT try FROM jobs WHERE id = ?1) AND own
+	AND (state = 'busy' OR state = 'dispatched' AND placed_at <> 0 AND ?4)
+	AND NOT EXISTS (SELECT 1 FROM jobs s WHERE s.state = 'running' AND s.runner_name = runners.name)`
+
+	presumeLateSQL = `
+SELECT j.id, j.runner_name, j.state FROM runners r JOIN jobs j ON j.id = r.job_id AND j.try = r.try
+WHERE r.id = ? AND r.own AND r.state = 'dispatched'
+	AND (j.state = 'running' AND r.placed_at <= j.running_at OR j.state = 'completed' AND j.runner_name <> '' AND r.placed_at <= j.completed_at)
+	AND NOT EXISTS (SELECT 1 FROM runners o WHERE o.name = j.runner_name)`
+)
+
+// presume records that the runner which was started for a job has it, or has
+// ended it: one that brings its own registration, of which GitHub says a name
+// that is not known here. It is a guess, as another such runner may have it.
+func presume(t *tx, jobID int64, name string, to router.JobState, now int64) (moved bool, err error) {
+	query, args := presumedBusySQL, []any{jobID, orUnnamed(name), now}
+	if to == router.Completed {
+		query, args = presumedFinishedSQL, append(args, name != "")
+	}
+	n, err := t.exec(query, args...)
+	return n > 0, err
+}
+
+// presumeLate is presume for a runner of which Nomad said only now that it was
+// placed when its job was taken.
+func presumeLate(t *tx, id string, now time.Time) error {
+	var jobID int64
+	var name string
+	var state router.JobState
+	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&jobID, &name, &state) }, presumeLateSQL, id)
+	if err == nil && jobID != 0 {
+		_, err = presume(t, jobID, name, state, millis(now))
+	}
+	return err
 }
 
 func heldReason(status string) string {

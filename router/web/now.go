@@ -345,6 +345,8 @@ func next(j router.Job, r *router.Runner, now time.Time) string {
 		return "it gets another runner when Nomad has stopped this one"
 	case r.State != router.RunnerDispatched:
 		return "GitHub gives its runner a job"
+	case r.Own && !r.PlacedAt.IsZero():
+		return "GitHub gives its runner on " + r.Node + " a job, once that has registered itself"
 	case !r.PlacedAt.IsZero():
 		return "its runner starts on " + r.Node
 	}

@@ -33,6 +33,7 @@ func Run(t *testing.T, open func(t testing.TB) router.Store) {
 		{"lost deliveries", lostTests},
 		{"feedback", feedbackTests},
 		{"life on Nomad", lifeTests},
+		{"runners of their own registration", ownTests},
 		{"queries", queryTests},
 		{"statistics", statsTests},
 		{"operators", operatorTests},
