@@ -95,8 +95,8 @@ func (s *Set) CheckJobspecs(names []string) Diagnostics {
 			if name == "" || slices.Contains(names, name) {
 				return
 			}
-			hint := cmp.Or(didYouMean(name, names), "; there are "+strings.Join(names, ", "))
-			d := at.diagnostic(ru.name, "there is no jobspec "+quote(name)+hint)
+			hint := cmp.Or(didYouMean(name, names), "; there are "+strings.Join(names, ", ")+";")
+			d := at.diagnostic(ru.name, "there is no jobspec "+quote(name)+hint+" your own are those of --jobspecs DIR")
 			d.Code = "no-such-jobspec"
 			faults = append(faults, d)
 		}

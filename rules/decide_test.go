@@ -416,7 +416,7 @@ rules:
 	if d := cmp.Diff([]string{"docker-linux", "docker-linx"}, s.Jobspecs()); d != "" {
 		t.Errorf("Jobspecs (-want +got):\n%s", d)
 	}
-	want := Diagnostics{{File: "rules.yaml", Line: 4, Column: 25, Rule: "b", Code: "no-such-jobspec", Message: `there is no jobspec "docker-linx"; did you mean docker-linux?`}}
+	want := Diagnostics{{File: "rules.yaml", Line: 4, Column: 25, Rule: "b", Code: "no-such-jobspec", Message: `there is no jobspec "docker-linx"; did you mean docker-linux? your own are those of --jobspecs DIR`}}
 	if d := cmp.Diff(want, s.CheckJobspecs([]string{"docker-linux", "raw-exec-macos"})); d != "" {
 		t.Errorf("CheckJobspecs (-want +got):\n%s", d)
 	}

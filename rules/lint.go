@@ -46,6 +46,16 @@ var lintCodes = []lintCode{
 	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on", "choose another jobspec, or take the constraint out"},
 }
 
+// Warnings returns the codes of findings that are warnings.
+func Warnings() (codes []string) {
+	for _, c := range lintCodes {
+		if c.warning {
+			codes = append(codes, c.code)
+		}
+	}
+	return codes
+}
+
 // Lint finds what is not wrong in form but hardly meant, and jobspecs that do
 // not exist. Each finding has a code; warnings are marked. It claims only what
 // it can prove, and so may miss some.

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"switchyard/jobspecs"
 	"switchyard/router/nomad"
@@ -21,6 +23,7 @@ import (
 type checkFlags struct {
 	specDir, format string
 	strict, nomad   bool
+	accept          []string // codes
 }
 
 func checkCommand() *cobra.Command {
@@ -47,15 +50,26 @@ Exit code 0: no fault. 1: faults; with --strict warnings are faults, too.
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.BoolVar(&f.strict, "strict", false, "take warnings for faults")
+	fl.StringSliceVar(&f.accept, "accept", nil, "`codes` of warnings that --strict leaves as they are, such as empty-pool")
 	fl.BoolVar(&f.nomad, "nomad", false, "also ask the Nomad cluster at NOMAD_ADDR; needs node:read and submit-job")
 	fl.StringVar(&f.format, "format", "text", "text, json or github")
-	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, beside the built-in ones")
 	return cmd
+}
+
+// jobspecsFlag adds --jobspecs, which the environment gives as it does to serve.
+func jobspecsFlag(fl *pflag.FlagSet, dir *string, usage string) {
+	fl.StringVar(dir, "jobspecs", os.Getenv(envName("jobspecs")), usage+" (SWITCHYARD_JOBSPECS)")
 }
 
 func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path string) error {
 	if !slices.Contains([]string{"text", "json", "github"}, f.format) {
 		return fmt.Errorf("--format %q: want text, json or github", f.format)
+	}
+	for _, code := range f.accept {
+		if known := append(rules.Warnings(), nomad.Warnings()...); !slices.Contains(known, code) {
+			return fmt.Errorf("--accept %s: there is no such warning; there are %s", code, strings.Join(known, ", "))
+		}
 	}
 	files, err := readRules(path)
 	if err != nil {
@@ -78,6 +92,9 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 			var said rules.Diagnostics
 			said, unasked = survey(ctx, set, specs)
 			found = append(found, said...)
+			if n := len(slices.DeleteFunc(said, func(d rules.Diagnostic) bool { return d.Code != nomad.CannotTell })); n > 0 && unasked == nil {
+				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR did not tell of %s", count(n, "rule"))
+			}
 			slices.SortStableFunc(found, func(a, b rules.Diagnostic) int {
 				return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 			})
@@ -85,7 +102,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	}
 	faults := 0
 	for i := range found {
-		found[i].Warning = found[i].Warning && !f.strict
+		found[i].Warning = found[i].Warning && (!f.strict || slices.Contains(f.accept, found[i].Code))
 		if !found[i].Warning {
 			faults++
 		}
@@ -181,8 +198,12 @@ func survey(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Dia
 	against := make([]*nomad.Finding, len(examples)) // what keeps a route from working
 	for i := range said {
 		f := &said[i]
-		if e := examples[f.Routes[0]]; e.Label == "" {
-			d := set.AtRule(e.Rule, f.Message+" (a job with "+strings.Join(e.Labels, ", ")+")")
+		for _, r := range f.Routes { // each rule has its own line, for whoever mends it
+			e := examples[r]
+			if e.Label != "" {
+				continue
+			}
+			d := set.AtRule(e.Rule, "rule "+e.Rule+": "+f.Message+" (a job with "+strings.Join(e.Labels, ", ")+")")
 			d.Code, d.Warning = f.Code, f.Warning
 			found = append(found, d)
 		}

@@ -54,7 +54,7 @@ Exit code 0: no job changes. 1: some do. 2: could not tell.`,
 	fl.SortFlags = false
 	fl.StringVar(&f.history, "history", "", "`file` of recorded jobs (required); - for JSON lines on standard input")
 	fl.StringVar(&f.format, "format", "text", "text, json, or github: annotations for a pull request's check")
-	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones, that NEW may use")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, beside the built-in ones, that NEW may use")
 	return cmd
 }
 

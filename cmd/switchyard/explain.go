@@ -75,7 +75,7 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	fl.BoolVar(&f.all, "all", false, "every rule, also those after the one that took the job")
 	fl.StringVar(&f.format, "format", "text", "text or json")
 	fl.StringVar(&f.render, "render", "", "json: print the Nomad job that would be registered instead")
-	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs; HCL ones are parsed by the Nomad at NOMAD_ADDR")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs; HCL ones are parsed by the Nomad at NOMAD_ADDR")
 	fl.StringVar(&f.publicURL, "public-url", "http://127.0.0.1:8080", "the server's --public-url, for --render")
 	return cmd
 }

@@ -53,7 +53,7 @@ tell: a file has faults, or there are no tests.`,
 	fl.StringVar(&f.format, "format", "text", "text, json, junit or github")
 	fl.BoolVar(&f.coverage, "coverage", false, "also say which rules and labels no test reaches")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "also name the tests that pass, in text")
-	fl.StringVar(&f.specDir, "jobspecs", "", "`directory` of your own jobspecs, beside the built-in ones")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, beside the built-in ones")
 	return cmd
 }
 

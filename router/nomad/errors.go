@@ -14,6 +14,9 @@ import (
 	"switchyard/router"
 )
 
+// noPath is how Nomad says that it knows no such region.
+const noPath = "No path to region"
+
 // maxWords bounds Nomad's words in an error, in characters.
 const maxWords = 600
 
@@ -115,7 +118,7 @@ func fixFor(said string) (fix string, ok bool) {
 		// nomad/job_endpoint_hook_node_pool.go, nomad/state/state_store.go
 		{"nonexistent node pool", "create the node pool, or correct it in the rule or jobspec"},
 		// nomad/structs/errors.go: errNoRegionPath, errJobRegistrationDisabled
-		{"No path to region", "join the region, or correct it in NOMAD_REGION or the jobspec"},
+		{noPath, "join the region, or correct it in NOMAD_REGION or the jobspec"},
 		{"disabled by the scheduler configuration", "let Nomad take jobs again (nomad operator scheduler set-config -reject-job-registration=false), or give Switchyard a management token"},
 		// Go's net/http/server.go, for a Nomad that wants TLS
 		{"HTTP request to an HTTPS server", "write NOMAD_ADDR with https:// instead of http://"},

@@ -39,6 +39,9 @@ func (s *survey) fleet(ctx context.Context, region string) (*fleet, error) {
 	query := scope{Region: region}.read(ctx)
 	query.Params = map[string]string{"resources": "true"}
 	read := call{what: "list nodes", capability: nodeRead}
+	if region != "" {
+		read.what += " of region " + region
+	}
 	nodes, _, err := s.api.Nodes().List(query)
 	if err != nil {
 		return nil, read.sorted(err)

@@ -37,6 +37,7 @@ type Route struct {
 
 // The codes of findings.
 const (
+	NoSuchRegion     = "no-such-region"     // the region is not joined
 	NoSuchNamespace  = "no-such-namespace"  // the namespace does not exist
 	NoSuchPool       = "no-such-pool"       // the node pool does not exist
 	NoSuchDatacenter = "no-such-datacenter" // a warning when other datacenters of the route exist
@@ -44,8 +45,13 @@ const (
 	JobspecRefused   = "jobspec-refused"    // there is no such jobspec, or Nomad finds its job invalid
 	JobspecWarns     = "jobspec-warns"      // Nomad takes it with a warning
 	NoNode           = "no-node"            // no node in service could ever run it
+	EmptyPool        = "empty-pool"         // a warning: no node of its pool is in service now, as in one that scales from zero
+	CannotTell       = "cannot-tell"        // Nomad did not say: the token lacks a capability there, or it is in trouble. The exit code is then 2
 	NotAsked         = "not-asked"          // there were more than 500 different placements: the rest was not asked about
 )
+
+// Warnings returns the codes of findings that may be warnings.
+func Warnings() []string { return []string{EmptyPool, NoSuchDatacenter, JobspecWarns, NotAsked} }
 
 // A Finding is what the cluster says against a route, or against several alike.
 type Finding struct {
@@ -68,8 +74,8 @@ type Finding struct {
 // Routes that ask for the same are asked about once, the first 500 different
 // ones in all. It takes a plan for each, at times two.
 //
-// An error means that it could not tell. Errors are sorted as Start's. It
-// needs node read, and on each route's namespace what a server's token needs:
+// An error means that it could tell of nothing; what it could not tell of one
+// route is a finding. Errors are sorted as Start's. It needs node read, and on each route's namespace what a server's token needs:
 // submit-job, list-jobs, read-job and, where it is dispatched, dispatch-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
 	s := &survey{Client: c, fleets: map[string]*fleet{}, asked: map[string]bool{}}
@@ -82,7 +88,9 @@ func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) 
 	all.SetLimit(asksAtOnce)
 	for i, same := range asks[:min(len(asks), maxAsks)] {
 		all.Go(func() (err error) {
-			told[i], err = s.ask(ctx, routes[same[0]])
+			if told[i], err = s.ask(ctx, routes[same[0]]); err != nil && ctx.Err() == nil {
+				told[i], err = []problem{cannotTell(err)}, nil
+			}
 			return err
 		})
 	}
@@ -249,6 +257,15 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	}
 	job.ID = new(surveyID)
 	return job, nil, nil
+}
+
+// cannotTell is what kept Nomad from saying anything of a route.
+func cannotTell(err error) problem {
+	code := CannotTell
+	if strings.Contains(err.Error(), noPath) {
+		code = NoSuchRegion
+	}
+	return problem{code: code, say: func(r Route) string { return source(r) + ": " + err.Error() }}
 }
 
 func atFault(err error) bool { return errors.As(err, new(*JobspecError)) }

@@ -181,9 +181,9 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = darwin (rule macos); what could is out of service: mac-9 (down)`,
 		}},
 		{"a pool of a draining node", ask("linux", linux, pool("old")), []string{
-			`no-node: no node can serve it: none in pool "old" is in service; what could is out of service: old-1 (draining)`,
+			`empty-pool: warning: no node can serve it now: none in pool "old" is in service; what could is out of service: old-1 (draining)`,
 		}},
-		{"a pool without nodes", ask("linux", pool("bare"), in("osaka")), []string{`no-node: no node can serve it: there is none in pool "bare" (defaults)`}},
+		{"a pool without nodes", ask("linux", pool("bare"), in("osaka")), []string{`empty-pool: warning: no node can serve it now: there is none in pool "bare" (defaults); a pool that scales from zero may be so`}},
 		{"all pools", ask("linux", pool("all"), equal("${attr.kernel.name}", "sunos", "rule sun"), in("dc1", "tokyo-*")), []string{
 			`no-node: no node can serve it: of 11 nodes in service and in dc1, tokyo-*, 11 have not ${attr.kernel.name} = sunos (rule sun); out of service: 1 down, 1 draining`,
 		}},
@@ -454,8 +454,14 @@ func TestSurveySaysWhenItCouldNotTell(t *testing.T) {
 			server := httptest.NewServer(c.answers)
 			defer server.Close()
 			got, err := newClient(t, &api.Config{Address: server.URL}).Survey(t.Context(), []Route{c.route})
-			if err == nil || !strings.Contains(err.Error(), c.want) || got != nil {
-				t.Errorf("Survey = %v, %v\nwant error %s", got, err, c.want)
+			if strings.HasPrefix(c.want, "list nodes: ") {
+				if err == nil || !strings.Contains(err.Error(), c.want) || got != nil {
+					t.Errorf("Survey = %v, %v\nwant error %s", got, err, c.want)
+				}
+				return
+			}
+			if err != nil || len(got) != 1 || got[0].Code != CannotTell || got[0].Warning || !strings.Contains(got[0].Message, c.want) {
+				t.Errorf("Survey = %v, %v\nwant the finding %s", got, err, c.want)
 			}
 		})
 	}
@@ -464,6 +470,42 @@ func TestSurveySaysWhenItCouldNotTell(t *testing.T) {
 			t.Errorf("Survey of nothing = %v, want an error", err)
 		}
 	})
+}
+
+// One route that Nomad says nothing of keeps it from no other.
+func TestSurveyGoesOn(t *testing.T) {
+	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet(), Namespaces: []string{"secret"}})
+	defer sim.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch query := r.URL.Query(); {
+		case query.Get("region") == "mars":
+			http.Error(w, "No path to region", http.StatusInternalServerError)
+		case query.Get("namespace") == "secret":
+			http.Error(w, "Permission denied", http.StatusForbidden)
+		default:
+			sim.ServeHTTP(w, r)
+		}
+	}))
+	defer server.Close()
+	jobspec := func(name string) func(*router.Placement) {
+		return func(p *router.Placement) { p.Jobspec = name }
+	}
+	got, err := newClient(t, &api.Config{Address: server.URL}).Survey(t.Context(), []Route{
+		ask("a", jobspec("region")), ask("b", func(p *router.Placement) { p.Namespace = "secret" }), ask("c", pool("cii")), ask("d"),
+		ask("e", equal("${attr.kernel.name}", "sunos", "rule e")), ask("f", jobspec("region"), linux),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		`no-such-region: jobspec region: list nodes of region mars: Nomad answered 500: No path to region: join the region, or correct it in NOMAD_REGION or the jobspec`,
+		`cannot-tell: jobspec plain: plan a job of jobspec plain in namespace secret: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace secret`,
+		`no-such-pool: there is no node pool "cii" (defaults); the nodes are in default`,
+		`no-node: no node can serve it: of 8 nodes in service in pool "default", 8 have not ${attr.kernel.name} = sunos (rule e)`,
+	}
+	if diff := cmp.Diff(want, told(got)); diff != "" || !slices.Equal(got[0].Routes, []int{0, 5}) {
+		t.Errorf("findings of %v (-want +got):\n%s", got[0].Routes, diff)
+	}
 }
 
 func TestSurveyOfOneNode(t *testing.T) {

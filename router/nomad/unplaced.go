@@ -33,8 +33,8 @@ type shortage struct {
 func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, g *api.TaskGroup, m *api.AllocationMetric) ([]problem, error) {
 	inPool := f.pool(job)
 	if len(inPool) == 0 {
-		return []problem{{code: NoNode, say: func(r Route) string {
-			return fmt.Sprintf("no node can serve it: there is none%s%s", poolName(job), from(r, "node_pool"))
+		return []problem{{code: EmptyPool, warning: true, say: func(r Route) string {
+			return fmt.Sprintf("no node can serve it now: there is none%s%s; a pool that scales from zero may be so", poolName(job), from(r, "node_pool"))
 		}}}, nil
 	}
 	short := shortage{
@@ -94,6 +94,9 @@ func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, 
 	if short.small+len(short.filtered) == 0 && (short.nodes > 0 || len(large)+len(short.smallNodes) > 0) {
 		return nil, nil // the nodes are not to blame, or have just come or gone
 	}
+	if short.nodes == 0 {
+		return []problem{{code: EmptyPool, warning: true, say: short.say}}, nil
+	}
 	return []problem{{code: NoNode, say: short.say}}, nil
 }
 
@@ -118,7 +121,7 @@ func (s *shortage) say(r Route) string {
 	}
 	said := fmt.Sprintf("no node can serve it: of %s in service%s, %s", nodes(s.nodes), where, strings.Join(parts, "; "))
 	if s.nodes == 0 {
-		said = fmt.Sprintf("no node can serve it: none%s is in service", where)
+		said = fmt.Sprintf("no node can serve it now: none%s is in service", where)
 	}
 	if len(s.wouldDo) > 0 {
 		said += "; what could is out of service: " + names(s.wouldDo)
