@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -348,9 +348,17 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 	if err := checkPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: at most 5000 steps are taken") {
 		t.Errorf("a large pattern: %v", err)
 	}
-	start := time.Now() // what is nested took the cube of its depth
-	if _, err := newLanguage(&vocabulary{}, map[string]bool{}).condition("len("+strings.Repeat("[", 400)+"1"+strings.Repeat("]", 400)+") > 1", false); err != nil || time.Since(start) > time.Second {
-		t.Errorf("deeply nested lists took %v (%v)", time.Since(start), err)
+	nested := func(depth int) (bytes uint64) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := newLanguage(&vocabulary{}, map[string]bool{}).condition("len("+strings.Repeat("[", depth)+"1"+strings.Repeat("]", depth)+") > 1", false); err != nil {
+			t.Errorf("lists within %d lists: %v", depth, err)
+		}
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if half, whole := nested(200), nested(400); whole > 4*half { // they took the cube of their depth
+		t.Errorf("lists of twice the depth took %d bytes after %d, want at most four times as much", whole, half)
 	}
 }
 

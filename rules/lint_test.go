@@ -5,7 +5,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
@@ -258,11 +257,7 @@ func TestLintOfManyRulesEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := parse(t, src)
-			start := time.Now()
-			s.Lint(someJobspecs)
-			if took := time.Since(start); took > 20*time.Second {
-				t.Errorf("Lint took %v", took)
-			}
+			s.Lint(someJobspecs) // one that does not end in time ends with the tests' own deadline
 		})
 	}
 }

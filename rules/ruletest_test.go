@@ -585,9 +585,7 @@ func FuzzParseTests(f *testing.F) {
 				}
 			}
 		}
-		if took := time.Since(start); took > 2*time.Second {
-			t.Errorf("ParseTests and Test took %v", took)
-		}
+		inTime(t, "ParseTests and Test", start, 2*time.Second)
 		var ds Diagnostics
 		if err != nil && (!errors.As(err, &ds) || len(ds) == 0 || tests != nil) {
 			t.Fatalf("ParseTests returned %v and %v", tests, err)
