@@ -223,7 +223,7 @@ func TestRunnersOnNomad(t *testing.T) {
 // ended waits for the end of the one allocation of a job.
 func ended(t *testing.T, client *api.Client, id string) *api.AllocationListStub {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
 		allocs, _, err := client.Jobs().Allocations(id, true, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -137,7 +137,7 @@ func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
 				})
 				acknowledged := first.receive(t.Context(), d) == nil
 				answered := false
-				for deadline := time.Now().Add(10 * time.Second); !c.gone() && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+				for deadline := time.Now().Add(time.Minute); !c.gone() && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 					if r, ok := nomad.job("gha-1-1"); ok && !answered {
 						status, body := first.claim(r.ClaimToken)
 						answered = status == http.StatusOK && body != ""
@@ -160,7 +160,7 @@ func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
 				if !answered {
 					// Either the runner that is there can still claim, or
 					// there is a next one that can.
-					deadline := time.Now().Add(10 * time.Second)
+					deadline := time.Now().Add(time.Minute)
 					for try := 1; !answered; {
 						if time.Now().After(deadline) {
 							j, _ := st.Job(t.Context(), 1)

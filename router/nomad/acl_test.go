@@ -97,7 +97,7 @@ func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
 		t.Errorf("Allocation = %+v, %v", a, err)
 	}
 	var unplaced *router.Unplaced
-	for deadline := time.Now().Add(30 * time.Second); unplaced == nil && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); unplaced == nil && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if unplaced, err = client.Unplaced(t.Context(), router.Job{ID: 2}, waits); err != nil {
 			t.Fatalf("Unplaced: %v", err)
 		}
@@ -111,7 +111,7 @@ func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
 	if err := client.Stop(t.Context(), waits); err != nil {
 		t.Errorf("Stop: %v", err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) { // Nomad evaluates the stop first
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // Nomad evaluates the stop first
 		ended, err := client.Ended(t.Context(), waits)
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("Ended = %v, %v", ended, err)

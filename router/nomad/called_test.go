@@ -4,15 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hashicorp/nomad/api"
 
-	"switchyard/jobspecs"
 	"switchyard/router"
 )
 
@@ -40,35 +38,30 @@ func TestCallsHaveFewNames(t *testing.T) {
 
 // A Nomad that keeps silent is told of as one that does not answer, and who
 // asked and went away is nobody's fault.
-func TestCallsAreToldOf(t *testing.T) {
-	silent := make(chan struct{})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func TestCallsAreToldOf(t *testing.T) { synctest.Test(t, testCallsAreToldOf) }
+
+func testCallsAreToldOf(t *testing.T) {
+	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/v1/job/silent" {
-			select {
-			case <-silent:
-			case <-r.Context().Done():
-			}
+			<-r.Context().Done()
 			return
 		}
 		w.WriteHeader(http.StatusNotFound)
-	}))
-	defer server.Close()
-	defer close(silent)
+	})
 	var mu sync.Mutex
 	var told []string
-	c, err := New(Config{Jobspecs: new(jobspecs.Set), API: &api.Config{Address: server.URL}, Called: func(call string, status int, _ time.Duration) {
-		mu.Lock()
-		defer mu.Unlock()
-		told = append(told, fmt.Sprint(call, " ", status))
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	c := answered(t, answer, func(c *Config) {
+		c.Called = func(call string, status int, _ time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, fmt.Sprint(call, " ", status))
+		}
+	})
 	ended := func(ctx context.Context, id string) error {
 		_, err := c.Ended(ctx, router.Runner{ID: id, NomadJob: id})
 		return err
 	}
-	late, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	late, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	off, callOff := context.WithCancel(t.Context())
 	callOff()

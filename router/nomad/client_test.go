@@ -302,19 +302,21 @@ func TestEveryCallNamesTheNamespace(t *testing.T) {
 
 // Nomad would make a child for each of two that overlap.
 func TestDispatchesOfOneRunnerDoNotOverlap(t *testing.T) {
+	synctest.Test(t, testDispatchesOfOneRunnerDoNotOverlap)
+}
+
+func testDispatchesOfOneRunnerDoNotOverlap(t *testing.T) {
 	var running, overlaps atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	client := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
 			if running.Add(1) > 1 {
 				overlaps.Add(1)
 			}
 			defer running.Add(-1)
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(time.Second) // so that they would meet
 		}
 		_, _ = io.WriteString(w, `{"ParameterizedJob":{},"DispatchedJobID":"child","EvalID":"e"}`)
 	}))
-	defer server.Close()
-	client := newClient(t, &api.Config{Address: server.URL})
 	race(t, 8, func(int) (router.Started, error) {
 		return client.Start(t.Context(), request(router.Placement{Dispatch: "classic"}))
 	})

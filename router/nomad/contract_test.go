@@ -386,7 +386,7 @@ func TestATaskSeesLabelsAsTheyAre(t *testing.T) {
 // output waits for the job's one task to end and returns what it wrote.
 func (on target) output(t *testing.T, jobID string) string {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		stubs, _, err := on.nomad.Jobs().Allocations(jobID, false, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -86,7 +87,7 @@ func followed(t *testing.T, client *Client, index uint64) <-chan router.NomadEve
 // next waits for the next event of a Nomad job.
 func next(t *testing.T, events <-chan router.NomadEvent, job string) router.NomadEvent {
 	t.Helper()
-	timeout := time.After(30 * time.Second)
+	timeout := time.After(time.Minute)
 	for {
 		select {
 		case e := <-events:
@@ -268,7 +269,7 @@ func TestContractJobs(t *testing.T) {
 		}
 
 		var wrong string
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 			list, index, err := client.Jobs(t.Context())
 			if err != nil || index == 0 {
 				t.Fatalf("Jobs = %d jobs at %d, %v", len(list), index, err)
@@ -315,7 +316,7 @@ func TestContractStop(t *testing.T) {
 			}
 		}
 		var evals []*api.Evaluation
-		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 			var err error
 			if evals, _, err = on.nomad.Jobs().Evaluations(r.NomadJob, nil); err != nil {
 				t.Fatal(err)
@@ -397,15 +398,14 @@ func TestFollowNoticesALostStream(t *testing.T) {
 		"what is no event stream":    {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "invalid character"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			server := httptest.NewServer(c.answer)
-			defer server.Close()
-			client := newClient(t, &api.Config{Address: server.URL})
-			client.silence, client.opening = 300*time.Millisecond, time.Minute
-			begin := time.Now()
-			err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return nil })
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("Follow = %v after %v, want %q", err, time.Since(begin), c.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				client := answered(t, c.answer)
+				begin := time.Now()
+				err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return nil })
+				if err == nil || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("Follow = %v after %v, want %q", err, time.Since(begin), c.want)
+				}
+			})
 		})
 	}
 }
@@ -525,7 +525,7 @@ func TestContractFollowAfterARestart(t *testing.T) {
 		select {
 		case err := <-ended:
 			t.Logf("Follow ended: %v", err)
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("Follow goes on over a restart")
 		}
 		var jobs []router.NomadJob
@@ -621,7 +621,7 @@ func TestContractAllocation(t *testing.T) {
 		if err := client.Stop(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(30 * time.Second); a.Desired != "stop" || a.Status != "complete"; time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); a.Desired != "stop" || a.Status != "complete"; time.Sleep(50 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("stopped, its allocation is %+v", a)
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,23 +16,35 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/router/testnet"
 	"switchyard/rules"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // newClient makes a client with the jobspecs of testdata.
-func newClient(t testing.TB, config *api.Config) *Client {
+func newClient(t testing.TB, config *api.Config, change ...func(*Config)) *Client {
 	t.Helper()
 	set, err := jobspecs.Load("testdata/jobspecs")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := New(Config{Jobspecs: set, API: config})
+	made := Config{Jobspecs: set, API: config}
+	for _, f := range change {
+		f(&made)
+	}
+	c, err := New(made)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// answered is a Client of a Nomad in memory that answers so, for tests with a clock of their own.
+func answered(t *testing.T, h http.Handler, change ...func(*Config)) *Client {
+	t.Helper()
+	var on testnet.Net
+	return newClient(t, &api.Config{Address: on.Serve(t, h)}, append(change, func(c *Config) { c.Dial = on.Dial })...)
 }
 
 // nowhere is the configuration of a client that must not call.
