@@ -13,9 +13,12 @@ import (
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsimple"
 
 	"switchyard/router"
+	"switchyard/rules"
 )
 
 const watching = "observability"
@@ -160,105 +163,256 @@ func TestPromtoolTakesTheAlerts(t *testing.T) {
 	}
 }
 
-// The documented policy is one that Nomad Autoscaler reads. The form is that
-// of its sdk/policy.go and policy/file/parse.go, at the commit that the README names.
-func TestTheAutoscalersPolicyHasItsForm(t *testing.T) {
-	type plugin struct {
-		Name   string            `hcl:"name,label"`
-		Config map[string]string `hcl:",remain"`
-	}
-	var file struct {
-		Policies []struct {
-			Name    string `hcl:"name,label"`
-			Enabled bool   `hcl:"enabled,optional"`
-			Type    string `hcl:"type,optional"`
-			Min     int64  `hcl:"min,optional"`
-			Max     int64  `hcl:"max"`
-			Doc     *struct {
-				Cooldown           string `hcl:"cooldown,optional"`
-				CooldownOnScaleUp  string `hcl:"cooldown_on_scale_up,optional"`
-				EvaluationInterval string `hcl:"evaluation_interval,optional"`
-				OnCheckError       string `hcl:"on_check_error,optional"`
-				Checks             []struct {
-					Name              string  `hcl:"name,label"`
-					Group             string  `hcl:"group,optional"`
-					Source            string  `hcl:"source,optional"`
-					Query             string  `hcl:"query,optional"`
-					QueryWindow       string  `hcl:"query_window,optional"`
-					QueryWindowOffset string  `hcl:"query_window_offset,optional"`
-					OnError           string  `hcl:"on_error,optional"`
-					Strategy          *plugin `hcl:"strategy,block"`
-				} `hcl:"check,block"`
-				Target *plugin `hcl:"target,block"`
-			} `hcl:"policy,block"`
-		} `hcl:"scaling,block"`
-	}
-	_, block, ok := strings.Cut(string(read(t, "README.md")), "```hcl\n")
+// hclBlock decodes the README's HCL whose first line is the comment "# name".
+func hclBlock(t *testing.T, name string, into any) {
+	t.Helper()
+	_, block, ok := strings.Cut(string(read(t, "README.md")), "```hcl\n# "+name+"\n")
 	block, _, closed := strings.Cut(block, "```\n")
 	if !ok || !closed {
-		t.Fatal("the README has no policy")
+		t.Fatalf("the README has no %s", name)
 	}
-	if err := hclsimple.Decode("policy.hcl", []byte(block), nil, &file); err != nil {
+	if err := hclsimple.Decode(name, []byte(block), nil, into); err != nil {
 		t.Fatal(err)
 	}
-	p := file.Policies[0]
-	if p.Type != "cluster" || !p.Enabled || p.Max <= p.Min {
-		t.Errorf("the policy is %+v", p)
-	}
-	check := p.Doc.Checks[0]
-	for _, d := range []string{p.Doc.Cooldown, p.Doc.EvaluationInterval, check.QueryWindow} {
-		if _, err := time.ParseDuration(d); err != nil {
-			t.Error(err)
-		}
-	}
-	if check.Source != "prometheus" || check.Strategy.Name != "pass-through" {
-		t.Errorf("the check takes %s by %s", check.Source, check.Strategy.Name)
-	}
-	known := []string{"max_scale_up", "max_scale_down"}
-	for key := range check.Strategy.Config {
-		if !slices.Contains(known, key) {
-			t.Errorf("pass-through has no key %s", key)
-		}
-	}
-	known = []string{"aws_asg_name", "node_pool", "node_selector_strategy", "node_purge"}
-	for key := range p.Doc.Target.Config {
-		if !slices.Contains(known, key) {
-			t.Errorf("aws-asg has no key %s", key)
-		}
-	}
-	checkQuery(t, "the policy", check.Query, metricNames(t))
 }
 
-// What the policy asks for is one number, and the one that is meant.
-func TestTheAutoscalersQueryIsOneNumber(t *testing.T) {
+// A scaling is a policy in the form of Nomad Autoscaler's sdk/policy.go and
+// policy/file/parse.go, at the release that the README names.
+type scaling struct {
+	Name    string `hcl:"name,label"`
+	Enabled bool   `hcl:"enabled,optional"`
+	Type    string `hcl:"type,optional"`
+	Min     int64  `hcl:"min,optional"`
+	Max     int64  `hcl:"max"`
+	Doc     *struct {
+		Cooldown           string `hcl:"cooldown,optional"`
+		CooldownOnScaleUp  string `hcl:"cooldown_on_scale_up,optional"`
+		EvaluationInterval string `hcl:"evaluation_interval,optional"`
+		OnCheckError       string `hcl:"on_check_error,optional"`
+		Checks             []struct {
+			Name              string         `hcl:"name,label"`
+			Group             string         `hcl:"group,optional"`
+			Source            string         `hcl:"source,optional"`
+			Query             string         `hcl:"query,optional"`
+			QueryWindow       string         `hcl:"query_window,optional"`
+			QueryWindowOffset string         `hcl:"query_window_offset,optional"`
+			OnError           string         `hcl:"on_error,optional"`
+			Strategy          *scalingPlugin `hcl:"strategy,block"`
+		} `hcl:"check,block"`
+		Target *scalingPlugin `hcl:"target,block"`
+	} `hcl:"policy,block"`
+}
+
+type scalingPlugin struct {
+	Name   string            `hcl:"name,label"`
+	Config map[string]string `hcl:",remain"`
+}
+
+func scalings(t *testing.T) []scaling {
+	t.Helper()
+	var file struct {
+		Policies []scaling `hcl:"scaling,block"`
+	}
+	hclBlock(t, "policies/ci.hcl", &file)
+	return file.Policies
+}
+
+// Every file of the documented autoscaler has the form in which it is read, and
+// they go together: each rule of the page has a policy of its own, for its own
+// pool, by plugins that the agent loads.
+func TestTheAutoscalersFilesHaveTheirForm(t *testing.T) {
+	readme := string(read(t, "README.md"))
+	if n := strings.Count(readme, "```hcl\n"); n != 4 {
+		t.Errorf("the README has %d blocks of HCL, and 4 are looked at here", n)
+	}
+
+	// agent/config/config.go: what it takes of each block, as far as it is used here.
+	type plugin struct {
+		Name   string            `hcl:"name,label"`
+		Driver string            `hcl:"driver"`
+		Config map[string]string `hcl:"config,optional"`
+	}
+	var agent struct {
+		HTTP struct {
+			Port int `hcl:"bind_port,optional"`
+		} `hcl:"http,block"`
+		Policy struct {
+			Dir     string `hcl:"dir,optional"`
+			Sources []struct {
+				Name    string `hcl:"name,label"`
+				Enabled bool   `hcl:"enabled,optional"`
+			} `hcl:"source,block"`
+		} `hcl:"policy,block"`
+		APMs       []plugin `hcl:"apm,block"`
+		Strategies []plugin `hcl:"strategy,block"`
+		Targets    []plugin `hcl:"target,block"`
+	}
+	hclBlock(t, "autoscaler.hcl", &agent)
+	loaded := map[string]bool{}
+	for kind, plugins := range map[string][]plugin{"apm": agent.APMs, "strategy": agent.Strategies, "target": agent.Targets} {
+		for _, p := range plugins {
+			loaded[kind+" "+p.Name] = true
+			if p.Name != p.Driver {
+				t.Errorf("%s %s is loaded from %s", kind, p.Name, p.Driver)
+			}
+		}
+	}
+	if agent.Policy.Dir != "policies" {
+		t.Errorf("the agent reads its policies from %q", agent.Policy.Dir)
+	}
+
+	_, block, _ := strings.Cut(readme, "```yaml\nversion: 1\n")
+	block, _, _ = strings.Cut(block, "```\n")
+	set, err := rules.Parse("rules.yaml", []byte("version: 1\n"+block))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pools := map[string]string{} // by the rule that takes the job
+	for _, labels := range [][]string{{"self-hosted", "linux"}, {"self-hosted", "linux", "gpu"}} {
+		d := set.Decide(rules.Facts{Labels: labels, Repo: rules.Repo{Owner: "acme", Name: "web", Private: true}}, false)
+		pools[d.Rule] = d.NodePool
+	}
+	if d := cmp.Diff(map[string]string{"linux": "ci", "gpu": "ci-gpu"}, pools); d != "" {
+		t.Errorf("the pools of the page's rules (-want +got):\n%s", d)
+	}
+
+	names, scaled := metricNames(t), map[string]bool{}
+	keys := map[string][]string{
+		"pass-through": {"max_scale_up", "max_scale_down"},
+		"aws-asg":      {"aws_asg_name", "node_pool", "node_selector_strategy", "node_drain_deadline", "node_purge"},
+	}
+	for _, p := range scalings(t) {
+		if p.Type != "cluster" || !p.Enabled || p.Max <= p.Min || len(p.Doc.Checks) != 1 {
+			t.Errorf("the policy is %+v", p)
+		}
+		check, target := p.Doc.Checks[0], p.Doc.Target
+		for _, d := range []string{p.Doc.Cooldown, p.Doc.EvaluationInterval, check.QueryWindow, target.Config["node_drain_deadline"]} {
+			if _, err := time.ParseDuration(d); err != nil {
+				t.Errorf("%s: %v", p.Name, err)
+			}
+		}
+		for _, want := range []string{"apm " + check.Source, "strategy " + check.Strategy.Name, "target " + target.Name} {
+			if !loaded[want] {
+				t.Errorf("%s wants the %s, which the agent does not load", p.Name, want)
+			}
+		}
+		for _, used := range []*scalingPlugin{check.Strategy, target} {
+			for key := range used.Config {
+				if !slices.Contains(keys[used.Name], key) {
+					t.Errorf("%s has no key %s", used.Name, key)
+				}
+			}
+		}
+		asked := regexp.MustCompile(`rule="(\w+)"`).FindAllStringSubmatch(check.Query, -1)
+		for _, m := range asked {
+			if pool := pools[m[1]]; pool != target.Config["node_pool"] {
+				t.Errorf("%s scales the pool %s by the rule %s, whose pool is %q", p.Name, target.Config["node_pool"], m[1], pool)
+			}
+			scaled[m[1]] = true
+		}
+		checkQuery(t, "the policy "+p.Name, check.Query, names)
+	}
+	for rule := range pools {
+		if !scaled[rule] {
+			t.Errorf("no policy scales for the rule %s", rule)
+		}
+	}
+
+	var token struct {
+		Namespaces []struct {
+			Name         string   `hcl:"name,label"`
+			Capabilities []string `hcl:"capabilities"`
+		} `hcl:"namespace,block"`
+		Node struct {
+			Policy string `hcl:"policy"`
+		} `hcl:"node,block"`
+	}
+	hclBlock(t, "autoscaler.policy.hcl", &token)
+	if len(token.Namespaces) != 1 || token.Namespaces[0].Name != "*" || !slices.Contains(token.Namespaces[0].Capabilities, "read-job") || token.Node.Policy != "write" {
+		t.Errorf("by the token's policy %+v a busy node may look empty, or none can be drained", token)
+	}
+
+	var jobs struct {
+		Job struct {
+			Name string   `hcl:"name,label"`
+			Body hcl.Body `hcl:",remain"` // Nomad's
+		} `hcl:"job,block"`
+	}
+	hclBlock(t, "autoscaler.nomad.hcl", &jobs)
+}
+
+// The autoscaler's job is one that Nomad takes, with the files of the page.
+func TestNomadTakesTheAutoscalersJob(t *testing.T) {
+	nomad, err := exec.LookPath("nomad")
+	if err != nil {
+		t.Skip("nomad is not here")
+	}
+	dir := t.TempDir()
+	readme := string(read(t, "README.md"))
+	for _, m := range regexp.MustCompile("(?s)```hcl\n# (\\S+)\n(.*?)```").FindAllStringSubmatch(readme, -1) {
+		path := filepath.Join(dir, m[1])
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(m[2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), nomad, "job", "run", "-output", "autoscaler.nomad.hcl") // parses, and asks no server
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("nomad job run -output: %v\n%s", err, out)
+	}
+	for _, want := range []string{"bind_port", `scaling \"ci-gpu\"`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the job has not %s in it:\n%s", want, out)
+		}
+	}
+}
+
+// What the policies ask for is one number each, the one that is meant, and the
+// most of the last five minutes.
+func TestTheAutoscalersQueriesAreOneNumber(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
 		t.Skip("promtool is not here")
 	}
-	_, query, _ := strings.Cut(string(read(t, "README.md")), "<<-EOT\n")
-	query, _, _ = strings.Cut(query, "EOT\n")
-	test := map[string]any{
-		"evaluation_interval": "15s",
-		"tests": []any{
-			map[string]any{
-				"interval": "15s",
-				"input_series": []any{
-					map[string]any{"series": `switchyard_jobs_running{rule="linux"}`, "values": "5"},
-					map[string]any{"series": `switchyard_jobs_waiting{rule="linux",reason="no_node_free"}`, "values": "3"},
-					map[string]any{"series": `switchyard_jobs_waiting{rule="linux",reason="starting"}`, "values": "1"},
-					map[string]any{"series": `switchyard_jobs_waiting{rule="linux",reason="limit"}`, "values": "100"},
-					map[string]any{"series": `switchyard_jobs_waiting{rule="macos",reason="no_node_free"}`, "values": "100"},
-				},
-				"promql_expr_test": []any{map[string]any{"expr": query, "eval_time": "0s", "exp_samples": []any{map[string]any{"labels": "{}", "value": 3}}}},
-			},
-			map[string]any{
-				"interval":         "15s",
-				"input_series":     []any{map[string]any{"series": `switchyard_jobs_waiting{rule="linux",reason="no_node_free"}`, "values": "0"}},
-				"promql_expr_test": []any{map[string]any{"expr": query, "eval_time": "0s", "exp_samples": []any{map[string]any{"labels": "{}", "value": 0}}}},
-			},
-		},
+	var tests []any
+	for i, want := range []struct{ nine, one int }{{3, 1}, {9, 1}} { // nodes for so many jobs: four a node, and one a node
+		query := scalings(t)[i].Doc.Checks[0].Query
+		rule, other := "linux", "gpu"
+		if i == 1 {
+			rule, other = other, rule
+		}
+		gives := func(nodes int, series ...string) {
+			var input []any
+			for _, s := range series {
+				name, values, _ := strings.Cut(s, " ")
+				input = append(input, map[string]any{"series": "switchyard_jobs_" + name, "values": values})
+			}
+			tests = append(tests, map[string]any{
+				"interval":     "1m",
+				"input_series": input,
+				"promql_expr_test": []any{map[string]any{
+					"expr": query, "eval_time": "10m", "exp_samples": []any{map[string]any{"labels": "{}", "value": nodes}},
+				}},
+			})
+		}
+		gives(want.nine,
+			`running{rule="`+rule+`"} 5x10`,
+			`waiting{rule="`+rule+`",reason="no_node_free"} 1x10`,
+			`waiting{rule="`+rule+`",reason="no_node_fits"} 2x10`,
+			`waiting{rule="`+rule+`",reason="starting"} 1x10`,
+			`waiting{rule="`+rule+`",reason="limit"} 100x10`,
+			`waiting{rule="`+other+`",reason="no_node_free"} 100x10`,
+			`running{rule="`+other+`"} 100x10`,
+		)
+		gives(0, `running{rule="`+rule+`"} 0x10`, `waiting{rule="`+rule+`",reason="no_node_free"} 0x10`)
+		gives(want.one, `running{rule="`+rule+`"} 0 0 0 0 0 0 1 0 0 0 0`) // 4 minutes ago
+		gives(0, `running{rule="`+rule+`"} 0 0 0 0 1 0 0 0 0 0 0`)        // 6 minutes ago
 	}
-	b, err := yaml.Marshal(test)
+	b, err := yaml.Marshal(map[string]any{"evaluation_interval": "15s", "tests": tests})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,3 +114,28 @@ func TestTheCommandsOfTheREADME(t *testing.T) {
 		t.Errorf("the README is old; UPDATE=1 rewrites it (-want +is):\n%s", d)
 	}
 }
+
+// Prometheus is told where serve shows its metrics, and Nomad Autoscaler to
+// listen elsewhere than serve does; its own default is serve's.
+func TestWhatWatchesKnowsTheServersPorts(t *testing.T) {
+	page, err := os.ReadFile("../../router/observability/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := func(pattern string) string {
+		m := regexp.MustCompile(pattern).FindSubmatch(page)
+		if m == nil {
+			t.Fatalf("the page has no %s", pattern)
+		}
+		return string(m[1])
+	}
+	flags := serveCommand().Flags()
+	listen, admin := flags.Lookup("listen").DefValue, flags.Lookup("admin-listen").DefValue
+	if scraped := shown(`targets: \["(.*?)"\]`); scraped != admin {
+		t.Errorf("Prometheus scrapes %s, and the metrics are at %s", scraped, admin)
+	}
+	port := ":" + shown(`bind_port = (\d+)`)
+	if strings.HasSuffix(listen, port) || strings.HasSuffix(admin, port) {
+		t.Errorf("Nomad Autoscaler listens on %s, which serve has", port)
+	}
+}
