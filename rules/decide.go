@@ -129,7 +129,7 @@ func (s *Set) Explain(f Facts) Decision {
 // decide is Decide; find returns the first rule that holds, nil for none, or
 // the one that ended the search by an error.
 func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
-	labels, labelErr := s.compound.expand(f.Labels)
+	labels, labelErr := s.expand(f.Labels)
 	d := Decision{Outcome: Unroutable, Labels: labels, Run: f.Run, Placement: nowhere()}
 	env := newEnv(labels, f)
 	meanings, unknown, paramErr := s.read(env)
@@ -141,6 +141,9 @@ func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decisio
 		return d
 	case !in:
 		d.Outcome, d.Reason = Ignored, "out of scope: "+oneLine(s.scope.source)+" is false"
+		if near := s.nearScope(f); near != "" {
+			d.Reason += "; " + near
+		}
 		return d
 	case labelErr != nil:
 		d.Reason = labelErr.Error()
@@ -314,7 +317,10 @@ func (s *Set) unknownLabels(unknown []string) string {
 			break
 		}
 		hint, name := "", strings.TrimSuffix(l, "=")
+		fixed, broken := s.repair(l, nil)
 		switch near, ofGitHub := meant(l, known, 2); {
+		case broken:
+			hint = " (" + fixed.hint() + ")"
 		case slices.Contains(known, name+"=*"):
 			hint = " (it needs a value: " + name + "=…)"
 		case ofGitHub && len(near) > 0:

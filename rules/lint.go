@@ -226,7 +226,7 @@ func (l *linter) find(i int, more ...goal) (found *Facts) {
 }
 
 func (l *linter) meets(f Facts, goals []goal) bool {
-	labels, _ := l.compound.expand(f.Labels)
+	labels, _ := l.expand(f.Labels)
 	env := newEnv(labels, f)
 	return !slices.ContainsFunc(goals, func(g goal) bool {
 		held, err := g.node.holds(env)
@@ -344,7 +344,7 @@ func (l *linter) idle(ru *rule, n int, f Facts) bool {
 			return false
 		}
 	}
-	labels, _ := l.compound.expand(f.Labels)
+	labels, _ := l.expand(f.Labels)
 	env := newEnv(labels, f)
 	_, _, _ = l.read(env) // for the params
 	a, errA := l.place(ru, before, nil, env)

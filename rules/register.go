@@ -77,7 +77,7 @@ func (l *linter) groups(i int) {
 
 // merged is the placement of a job that the rule takes, and what is wrong with it.
 func (l *linter) merged(ru *rule, f Facts) (Placement, error) {
-	labels, _ := l.compound.expand(f.Labels)
+	labels, _ := l.expand(f.Labels)
 	env := newEnv(labels, f)
 	meanings, _, _ := l.read(env)
 	return l.place(ru, nil, meanings, env)

@@ -222,7 +222,7 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 	addList(&e, f["labels"], "labels", func(n ast.Node) (string, bool) {
 		s, ok := r.text(n, "a label")
 		return strings.ToLower(s), ok
-	}, func(d *Decision) []string { return d.Labels }, equal, strings.Clone)
+	}, func(d *Decision) []string { return d.Labels }, equal, showLabel)
 	before := len(e.list)
 	e.placement(f)
 	e.limit(f["limit"])

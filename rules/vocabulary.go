@@ -118,7 +118,7 @@ func (s *Set) Vocabulary() []LabelInfo {
 // without doubles, and which labels are unknown. A label that no job may have,
 // such as one with an escape in it, is left out.
 func (s *Set) Named(labels []string) (entries, unknown []string) {
-	all, _ := s.compound.expand(labels)
+	all, _ := s.expand(labels)
 	for _, l := range all {
 		name := l
 		switch lb, _ := s.vocabulary.find(l); {
@@ -149,7 +149,7 @@ func (s *Set) Knows(labels []string) bool {
 			return false
 		}
 	}
-	all, _ := s.compound.expand(labels)
+	all, _ := s.expand(labels)
 	return !slices.ContainsFunc(all, func(l string) bool {
 		lb, _ := s.vocabulary.find(l)
 		return !s.mentions[l] && (lb == nil || lb.pattern == "*")

@@ -203,7 +203,7 @@ func survey(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Dia
 			if e.Label != "" {
 				continue
 			}
-			d := set.AtRule(e.Rule, "rule "+e.Rule+": "+f.Message+" (a job with "+strings.Join(e.Labels, ", ")+")")
+			d := set.AtRule(e.Rule, "rule "+e.Rule+": "+f.Message+" (a job with "+rules.ShowLabels(e.Labels)+")")
 			d.Code, d.Warning = f.Code, f.Warning
 			found = append(found, d)
 		}

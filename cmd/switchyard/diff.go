@@ -292,7 +292,7 @@ func example(e rules.ChangedJob) string {
 	if e.ID != 0 {
 		s += fmt.Sprintf(" (job %d)", e.ID)
 	}
-	return s + ": " + shortened(strings.Join(e.Labels, ", "))
+	return s + ": " + shortened(rules.ShowLabels(e.Labels))
 }
 
 // reason is why the first of a group's jobs is not routed now; "" when it is.

@@ -40,6 +40,16 @@ type explainFlags struct {
 	operator                      // with a server: its rules in force are asked
 }
 
+// labelsFlag is a job's runs-on, as people type or paste it.
+type labelsFlag []string
+
+func (l *labelsFlag) String() string { return rules.ShowLabels(*l) }
+func (l *labelsFlag) Type() string   { return "labels" }
+func (l *labelsFlag) Set(text string) error {
+	*l = append(append(labelsFlag{}, *l...), rules.ParseLabels(text)...)
+	return nil
+}
+
 func explainCommand() *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
@@ -63,7 +73,7 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	f.tokenFlag(fl)
 	fl.StringVar(&f.repo, "repo", "", "repository of the job, as `owner/name`")
 	fl.StringVar(&f.host, "host", rules.DefaultHost, "of the GitHub that the job is on")
-	fl.StringSliceVar(&f.labels, "labels", nil, "the job's `labels`, separated by commas")
+	fl.Var((*labelsFlag)(&f.labels), "labels", "the job's `labels`, separated by commas, or a list as in a workflow")
 	fl.StringVar(&f.payload, "payload", "", "a workflow_job webhook body instead; - for standard input")
 	fl.StringVar(&f.visibility, "visibility", "private", "of the repository: private, internal or public")
 	fl.BoolVar(&f.fork, "fork", false, "the repository is a fork")
@@ -301,7 +311,7 @@ func writeDecision(w io.Writer, d rules.Decision) error {
 		}
 	}
 	if len(d.Labels) > 0 {
-		fmt.Fprintf(tw, "\n  labels\t%s\n", router.Printable(strings.Join(d.Labels, ", ")))
+		fmt.Fprintf(tw, "\n  labels\t%s\n", router.Printable(rules.ShowLabels(d.Labels)))
 	}
 	if n := d.Nearest; n != nil {
 		fmt.Fprintf(tw, "\nthe nearest rule is %s:\n", n.Rule)

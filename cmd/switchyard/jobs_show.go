@@ -14,6 +14,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/rules"
 )
 
 func jobsShowCommand() *cobra.Command {
@@ -107,7 +108,7 @@ func writeJob(out io.Writer, d web.JobDetail, now time.Time) error {
 	line("name", nonEmpty(" · ", j.Repo.FullName, j.Workflow, j.Name))
 	line("run", fmt.Sprintf("%d, attempt %d", j.RunID, j.Attempt), prefixed(", branch ", j.Branch), prefixed(", caused by ", j.Sender))
 	line("page", j.URL)
-	line("labels", strings.Join(j.Labels, ", "))
+	line("labels", rules.ShowLabels(j.Labels))
 	line("state", string(j.State), " for ", ago(now, since(d)))
 	line("why", j.Reason)
 	if j.DueAt != nil {

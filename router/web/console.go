@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/rules"
 )
 
 //go:embed templates assets
@@ -119,7 +120,7 @@ var functions = template.FuncMap{
 	"placement": PlacementRows,
 	"trace":     TraceRows,
 	"words":     strings.Fields,
-	"join":      func(l []string) string { return strings.Join(l, ", ") },
+	"join":      rules.ShowLabels,
 }
 
 // short is a stranger's text for a list: safe, and cut when it is long.

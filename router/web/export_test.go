@@ -40,3 +40,6 @@ func HandlerWithBeat(c Config, beat time.Duration) http.Handler {
 	a.hub.beat = beat
 	return a.guard(a.router())
 }
+
+// PlaygroundLabels are the labels that the playground reads in a text.
+func PlaygroundLabels(text string) []string { return playForm{Labels: text}.labels() }

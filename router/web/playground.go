@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func readPlayForm(p *parameters) playForm {
 // playFormOf is the form filled in for a known job.
 func playFormOf(j router.Job) playForm {
 	f := playForm{
-		Labels: strings.Join(j.Labels, ", "), Repo: j.Repo.Owner + "/" + j.Repo.Name, Visibility: j.Repo.Visibility, Host: j.Repo.Host,
+		Labels: rules.ShowLabels(j.Labels), Repo: j.Repo.Owner + "/" + j.Repo.Name, Visibility: j.Repo.Visibility, Host: j.Repo.Host,
 		Job: j.Name, Workflow: j.Workflow, Branch: j.Branch, Sender: j.Sender, Fork: j.Repo.Fork,
 	}
 	if f.Visibility == "" {
@@ -68,7 +69,7 @@ func (f playForm) address(labels []string) string {
 			q.Set(name, value)
 		}
 	}
-	q.Set("labels", strings.Join(labels, ", "))
+	q.Set("labels", rules.ShowLabels(labels))
 	set("repo", f.Repo)
 	set("host", f.Host)
 	set("job", f.Job)
@@ -94,26 +95,15 @@ func (f playForm) Details() bool {
 	return f.Host+f.Job+f.Workflow+f.Branch+f.Sender+f.Event+f.Actor != "" || f.RunFork
 }
 
-// labels takes the labels apart that somebody typed or pasted: with commas, or
-// with spaces if there are none, perhaps as a line of a workflow.
+// labels takes the labels apart that somebody typed or pasted, perhaps as part of
+// a workflow: with commas, or with spaces if there are no commas and no quotes.
 func (f playForm) labels() []string {
-	text := strings.TrimPrefix(strings.TrimSpace(f.Labels), "runs-on:")
-	text = strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(text), "["), "]")
-	parts := strings.Fields(text)
-	if strings.Contains(text, ",") {
-		parts = strings.Split(text, ",")
+	text := strings.TrimSpace(f.Labels)
+	if !strings.ContainsAny(text, ",\"'\n") && !strings.HasPrefix(text, "- ") {
+		text = strings.TrimSpace(strings.TrimPrefix(text, "runs-on:"))
+		text = strings.Join(strings.Fields(strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")), ",")
 	}
-	labels := []string{}
-	for _, l := range parts {
-		l = strings.TrimSpace(l)
-		if n := len(l); n >= 2 && (l[0] == '\'' || l[0] == '"') && l[n-1] == l[0] {
-			l = l[1 : n-1]
-		}
-		if l != "" {
-			labels = append(labels, l)
-		}
-	}
-	return labels
+	return slices.DeleteFunc(rules.ParseLabels(text), func(l string) bool { return l == "" })
 }
 
 func (f playForm) question() Question {

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
 	"switchyard/router/web"
+	"switchyard/rules"
 )
 
 func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
@@ -51,6 +53,25 @@ func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
 }
 
 // A known label's link adds it to those asked for, or takes it away.
+// A label that holds a comma or a blank stays one when a job is tried.
+func TestThePlaygroundKeepsLabelsApart(t *testing.T) {
+	for _, labels := range [][]string{
+		{"self-hosted", "linux"}, {"self-hosted, linux"}, {"self-hosted linux"}, {`["self-hosted","linux"]`}, {"a", "b c", "- d"},
+	} {
+		if got := web.PlaygroundLabels(rules.ShowLabels(labels)); !slices.Equal(got, labels) {
+			t.Errorf("the labels %q are read as %q", labels, got)
+		}
+	}
+	for text, want := range map[string][]string{
+		"self-hosted linux": {"self-hosted", "linux"}, "runs-on: self-hosted": {"self-hosted"}, "[self-hosted linux]": {"self-hosted", "linux"},
+		"runs-on: [self-hosted, 'linux',]": {"self-hosted", "linux"}, "- self-hosted\n- linux": {"self-hosted", "linux"},
+	} {
+		if got := web.PlaygroundLabels(text); !slices.Equal(got, want) {
+			t.Errorf("%q is read as %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestThePlaygroundOffersKnownLabels(t *testing.T) {
 	s := serve(t, func(c *web.Config) { c.App = ruled{&app{}, parse(t, catalogue)} })
 	page := s.get("/playground?labels=Linux,cpu%3D4&repo=a/b&fork=true&branch=x%26y", http.StatusOK)

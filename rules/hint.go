@@ -1,0 +1,260 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// A repair is what somebody likely meant by one label.
+type repair struct {
+	labels []string // in its place
+	is     string   // what the label is, the end of a sentence; "": meant says it
+	meant  string
+}
+
+// hint is the repair for people, in brackets behind the label.
+func (r repair) hint() string {
+	if r.is != "" {
+		return r.is
+	}
+	return "did you mean " + r.meant + "?"
+}
+
+// repair returns what an unknown label, in lower case, was likely meant to be.
+// also are names that it may be another spelling of.
+func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
+	if hosted.MatchString(l) {
+		return r, false
+	}
+	if !printable(l) {
+		clean := strings.Map(func(c rune) rune {
+			if !printable(string(c)) {
+				return -1
+			}
+			return c
+		}, l)
+		return repair{labels: []string{clean}, is: "a label with a character that cannot be printed: type it anew"}, true
+	}
+	if value := s.valueMeant(l); value != "" {
+		return repair{labels: []string{value}, meant: value}, true
+	}
+	if whole := s.compoundMeant(l); whole != "" {
+		return repair{labels: []string{whole}, is: "no compound label: write " + whole}, true
+	}
+	if parts := s.listMeant(l); parts != nil {
+		r = repair{labels: parts, is: "one label: write runs-on: [" + oneLine(ShowLabels(parts)) + "]"}
+		if strings.HasPrefix(l, "[") {
+			r.is += ", or runs-on: ${{ fromJSON(…) }} where a variable holds the list"
+		}
+		return r, true
+	}
+	bare := func(s string) string { return strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s) }
+	for _, m := range also {
+		if bare(m.label) == bare(l) || len(l) >= 6 && len(l) <= 64 && distance(m.label, l) == 1 {
+			return repair{labels: []string{m.label}, meant: m.label}, true
+		}
+	}
+	return r, false
+}
+
+// nearScope says which labels of a job out of scope would have been in it, had
+// they been written as they were likely meant; "" when none would.
+func (s *Set) nearScope(f Facts) string {
+	if len(f.Labels) > MaxLabels {
+		return ""
+	}
+	var labels, said []string
+	for _, raw := range f.Labels {
+		l := strings.ToLower(strings.TrimSpace(raw))
+		labels = append(labels, l)
+		if l == "" || len(l) > 4*MaxLabelLength || s.isLabel(l) || strings.HasPrefix(l, cmp.Or(s.compound.prefix, "\x00")) {
+			continue
+		}
+		r, ok := s.repair(l, s.scope.labels)
+		if !ok {
+			continue
+		}
+		labels = append(labels[:len(labels)-1], r.labels...)
+		switch {
+		case len(said) == 2:
+		case r.is != "":
+			said = append(said, quote(strings.TrimSpace(raw))+" is "+r.is)
+		default:
+			said = append(said, fmt.Sprintf("did you mean %s by %s?", r.meant, quote(strings.TrimSpace(raw))))
+		}
+	}
+	if said == nil {
+		return ""
+	}
+	f.Labels = labels
+	known, _ := s.expand(labels)
+	env := newEnv(known, f)
+	_, _, _ = s.read(env) // for the params
+	if in, err := s.scope.holds(env); err != nil || !in {
+		return ""
+	}
+	return strings.Join(said, "; ")
+}
+
+// listMeant takes a label apart that holds several; nil when it does not.
+func (s *Set) listMeant(l string) []string {
+	sure := strings.ContainsAny(l, ",;[\"'")
+	inner := strings.TrimSuffix(strings.TrimPrefix(l, "["), "]")
+	parts := strings.FieldsFunc(inner, func(c rune) bool {
+		return unicode.IsSpace(c) || strings.ContainsRune(",;\"'`", c) || !sure && strings.ContainsRune("/|+&", c)
+	})
+	parts = slices.DeleteFunc(parts, func(p string) bool { return p == "-" || p == "runs-on:" })
+	known := 0
+	for _, p := range parts {
+		if s.isLabel(p) {
+			known++
+		}
+	}
+	switch blanks := strings.IndexFunc(inner, unicode.IsSpace) >= 0; {
+	case known == 0, len(parts) == 1 && parts[0] == l, len(parts) > MaxLabels:
+		return nil
+	case !sure && !blanks && known < len(parts):
+		return nil
+	}
+	return parts
+}
+
+// compoundMeant is the compound label that a label was meant to be, "" for none.
+func (s *Set) compoundMeant(l string) string {
+	prefix, sep := s.compound.prefix, s.compound.separator
+	isWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }
+	word := strings.TrimRightFunc(prefix, func(c rune) bool { return !isWord(c) })
+	if word == "" || strings.HasPrefix(l, prefix) {
+		return ""
+	}
+	rest, found := strings.CutPrefix(l, word)
+	if !found || strings.IndexFunc(rest, isWord) == 0 {
+		at := strings.IndexAny(l, "=: ")
+		if at < 0 || len(word) < 3 || at > 64 || distance(l[:at], word) > 1 {
+			return ""
+		}
+		rest = l[at:]
+	}
+	body := strings.TrimLeftFunc(rest, func(c rune) bool { return !isWord(c) })
+	if body == "" || body == rest || word != prefix && !strings.ContainsAny(rest, "/:=,; "+sep) {
+		return ""
+	}
+	if !strings.Contains(body, sep) {
+		body = strings.Join(strings.FieldsFunc(body, func(c rune) bool { return strings.ContainsRune("/:,;|+ ", c) }), sep)
+	}
+	if whole := prefix + body; len(whole) <= MaxLabelLength {
+		if labels, err := s.expand([]string{whole}); err == nil && len(labels) > 1 {
+			return whole
+		}
+	}
+	return ""
+}
+
+// sameSize are words for what params are often called.
+var sameSize = [][]string{
+	{"cpu", "cpus", "vcpu", "vcpus", "core", "cores", "processors", "threads"},
+	{"memory", "mem", "ram"},
+	{"disk", "storage", "ssd", "hdd"},
+	{"gpu", "gpus"},
+}
+
+// The ways that people write a value: the word first, the number first, and a
+// word and a text.
+var (
+	wordNumber = regexp.MustCompile(`^([a-z][a-z_-]*?)[\s=:_-]*([0-9][0-9.]*\s?[a-z]*)$`)
+	numberWord = regexp.MustCompile(`^([0-9][0-9.]*)[\s_x-]*([a-z]+)$`)
+	wordText   = regexp.MustCompile(`^([a-z][a-z0-9_-]*?)\s*[=:_ -]+\s*(.+)$`)
+)
+
+// valueMeant is the label with a value that a label was meant to be: cpu=8 for
+// cpu:8, 8cpu or cores=8. "" when it is nothing like one.
+func (s *Set) valueMeant(l string) string {
+	if len(l) > 64 || len(s.vocabulary.params) == 0 {
+		return ""
+	}
+	word, value, number := "", "", true
+	if m := wordNumber.FindStringSubmatch(l); m != nil {
+		word, value = m[1], m[2]
+	} else if m := numberWord.FindStringSubmatch(l); m != nil {
+		word, value = m[2], m[1]
+		if unitOf(word) != "" { // 16gb
+			word, value = "memory", l
+		}
+	} else if m := wordText.FindStringSubmatch(l); m != nil {
+		word, value, number = m[1], m[2], false
+	} else {
+		return ""
+	}
+	best, found := 4, ""
+	for _, lb := range s.vocabulary.prefixes {
+		if lb.param == nil || number == (lb.param.kind == "string") {
+			continue
+		}
+		prefix, _ := lb.prefix()
+		how, written := likeness(word, strings.TrimRight(prefix, "=:_- ")), lb.param.write(value)
+		if how >= best || !number && (how > 0 || written == "") || prefix+written == l {
+			continue
+		}
+		best, found = how, prefix+cmp.Or(written, "…")
+	}
+	return found
+}
+
+// likeness says how like a word is to the one that a param is asked for by: 0
+// for the same, 4 for unlike.
+func likeness(word, of string) int {
+	word = strings.TrimRight(word, "_-")
+	switch {
+	case word == of:
+		return 0
+	case slices.ContainsFunc(sameSize, func(all []string) bool { return slices.Contains(all, word) && slices.Contains(all, of) }):
+		return 1
+	case len(word) >= 3 && strings.HasPrefix(of, word):
+		return 2
+	case len(word) >= 3 && len(of) >= 3 && distance(word, of) == 1:
+		return 3
+	}
+	return 4
+}
+
+// unitOf is the unit that people mean by a word; "" when it is none.
+func unitOf(word string) string {
+	switch word {
+	case "m", "mb", "mib", "mi":
+		return "MiB"
+	case "g", "gb", "gib", "gi":
+		return "GiB"
+	case "t", "tb", "tib", "ti":
+		return "TiB"
+	}
+	return ""
+}
+
+// write is a value as the param takes it, "" when it is none.
+func (p *param) write(value string) string {
+	digits := value[:len(value)-len(strings.TrimLeft(value, "0123456789"))]
+	unit := strings.TrimSpace(value[len(digits):])
+	switch {
+	case p.kind == "string":
+		if v, err := p.read(value); err == nil {
+			return strings.ToLower(v.(string))
+		}
+		return ""
+	case digits == "":
+		return ""
+	case p.kind == "int":
+		return digits
+	case unitOf(unit) != "":
+		return digits + unitOf(unit)
+	case unit != "":
+		return ""
+	}
+	if _, err := p.read(digits); err == nil {
+		return digits
+	}
+	return digits + "GiB"
+}
