@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"cmp"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,6 +21,9 @@ type shape struct {
 	nocase bool // it is compared without case: a name, or made of one; of a list, its elements are
 	lower  bool // it is lower case already
 	label  bool // it is one of the job's labels, or a list of them
+
+	source string     // the fact, the param or the label that it is; "" for what is made of them
+	also   []ast.Node // what it is when the job has no such param
 }
 
 // A folder walks an expression after the visitor and before it is compiled. It
@@ -101,7 +105,9 @@ func (f *folder) of(at *ast.Node) (s shape) {
 	case *ast.StringNode:
 		return shape{lower: n.Value == strings.ToLower(n.Value)}
 	case *ast.IdentifierNode:
-		return shape{isLabels(n), isLabels(n), isLabels(n)}
+		if isLabels(n) {
+			return shape{nocase: true, lower: true, label: true, source: asLabel}
+		}
 	case *ast.PointerNode:
 		if n.Name == "" && len(f.element) > 0 {
 			return f.element[len(f.element)-1]
@@ -119,7 +125,9 @@ func (f *folder) of(at *ast.Node) (s shape) {
 			}
 		}
 		s = f.of(&n.Node)
-		s.label = s.label && isLabels(n.Node) // a part of a label is none
+		if s.label = s.label && isLabels(n.Node); !s.label { // a part of a text is another
+			s.source = ""
+		}
 		return s
 	case *ast.MemberNode:
 		return f.member(n)
@@ -156,7 +164,7 @@ func (f *folder) of(at *ast.Node) (s shape) {
 
 // or is what is known of a value that is either.
 func (s shape) or(t shape) shape {
-	return shape{s.nocase || t.nocase, s.lower && t.lower, s.label && t.label}
+	return shape{nocase: s.nocase || t.nocase, lower: s.lower && t.lower, label: s.label && t.label}
 }
 
 func (f *folder) all(nodes []ast.Node) (s shape) {
@@ -174,9 +182,9 @@ func (f *folder) member(n *ast.MemberNode) shape {
 	if name := factName(n); name != "" {
 		p := f.vocabulary.param(strings.TrimPrefix(name, "param."))
 		if !strings.HasPrefix(name, "param.") || p == nil {
-			return shape{nocase: nocaseFacts[name]}
+			return shape{nocase: nocaseFacts[name], source: name}
 		}
-		return shape{nocase: p.kind == "string", lower: p.pattern != nil}
+		return shape{nocase: p.kind == "string", lower: p.pattern != nil, source: name}
 	}
 	if id, ok := n.Node.(*ast.IdentifierNode); ok && id.Value == "param" { // by a name that is made up
 		f.of(&n.Property)
@@ -201,20 +209,24 @@ func (f *folder) binary(n *ast.BinaryNode) shape {
 		s.label = false
 		return s
 	case n.Operator == "??":
-		return left.or(right)
+		s := left.or(right)
+		if isWritten(n.Right) {
+			s.source, s.also = left.source, append(left.also, n.Right)
+		}
+		return s
 	case n.Operator == "matches" && left.nocase:
 		if s, ok := n.Right.(*ast.StringNode); ok {
 			s.Value = "(?i)" + s.Value
 		}
 	case slices.Contains(comparisons, n.Operator):
-		f.compare(&n.Left, &n.Right, left, right, n.Operator)
+		f.compare(n, &n.Left, &n.Right, left, right, n.Operator)
 	}
 	return shape{}
 }
 
 // compare makes a comparison one without case if it is one with a name, and
 // notes a label that is written out.
-func (f *folder) compare(a, b *ast.Node, left, right shape, operator string) {
+func (f *folder) compare(n ast.Node, a, b *ast.Node, left, right shape, operator string) {
 	if slices.Contains([]string{"==", "!=", "in"}, operator) {
 		if left.label {
 			f.note(*b)
@@ -222,6 +234,10 @@ func (f *folder) compare(a, b *ast.Node, left, right shape, operator string) {
 		if right.label {
 			f.note(*a)
 		}
+	}
+	f.judge(n, *a, left, operator, *b)
+	if to, ok := mirrored[operator]; ok || operator == "==" || operator == "!=" {
+		f.judge(n, *b, right, cmp.Or(to, operator), *a)
 	}
 	if left.nocase || right.nocase {
 		f.fold(a, left)
@@ -251,19 +267,19 @@ func (f *folder) call(at *ast.Node, name string, args []ast.Node) shape {
 	f.element = f.element[:len(f.element)-1]
 	switch name {
 	case "lower", "upper": // whoever writes it does not care for the case
-		return shape{nocase: true, lower: name == "lower"}
+		return shape{nocase: true, lower: name == "lower", source: first.source, also: first.also}
 	case "filter", "first", "last", "string", "trim":
 		first.label = first.label && name != "trim" && name != "string"
 		return first
 	case "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf":
 		if len(args) > 1 {
-			f.compare(&args[0], &args[1], first, rest[0], name)
+			f.compare(*at, &args[0], &args[1], first, rest[0], name)
 		}
 	case "join":
-		first.label = false
+		first.label, first.source = false, ""
 		return first
 	case "trimPrefix", "trimSuffix", "split", "replace":
-		first.label = false
+		first.label, first.source = false, ""
 		if len(args) > 1 && (first.nocase || rest[0].nocase) {
 			if s, written := args[1].(*ast.StringNode); !written || strings.ToLower(s.Value) != strings.ToUpper(s.Value) {
 				f.put(at, foldName+name, args)

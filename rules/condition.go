@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/vm"
 )
@@ -21,6 +23,7 @@ type condition struct {
 	root   *node // nil: always true
 	at     spot
 	labels []mention
+	doubts []doubt
 }
 
 // holds reports whether the condition holds. An error is one of an expression,
@@ -57,14 +60,19 @@ type node struct {
 	source string
 	kids   []*node // of and, or and not
 
-	name  string      // of a label or a fact, such as "repo.owner"
-	is    string      // the text that the fact is compared with; lower case when that has none
-	as    string      // is as it was written
-	value bool        // of a constant
-	names []string    // of only: the labels that may be there. Of a program: the facts that it asks for
-	code  *vm.Program // of a program
-	text  func(*Env) string
-	flag  func(*Env) bool
+	name          string      // of a label or a fact, such as "repo.owner"
+	is            string      // the text that the fact is compared with; lower case when that has none
+	as            string      // is as it was written
+	value         bool        // of a constant
+	names         []string    // of only: the labels that may be there. Of a program: the facts that it asks for
+	param         string      // the param that it depends on alone, or job.attempt; "" when there is none
+	table         *table      // what it is for each value of that; nil when that is not known
+	uses          []mention   // of a program: where it asks for a param
+	at            spot        // where it begins; before the file is known by line and column of the expression
+	never, always bool        // it holds for no job, for every job
+	code          *vm.Program // of a program
+	text          func(*Env) string
+	flag          func(*Env) bool
 
 	safe    bool // it has a value for every job: nothing in it can fail
 	needRun bool // it asks for the run itself
@@ -80,6 +88,8 @@ const (
 	hasOnly   // the job has no label but names
 	factIs    // the fact name is the text
 	factHolds // the fact name is true
+	paramIs   // the job's param is the text or the number
+	hasParam  // the job has the param
 	constant
 	program
 )
@@ -119,7 +129,8 @@ func (l *language) condition(source string, run bool) (condition, error) {
 	if _, _, err := l.check(source, run, expr.AsBool(), expr.WarnOnAny()); err != nil {
 		return condition{}, err
 	}
-	c := condition{source: strings.TrimSpace(source), labels: l.found}
+	c := condition{source: strings.TrimSpace(source), labels: l.found, doubts: l.doubts}
+	l.source = file.NewSource(source)
 	tree, err := parser.Parse(source)
 	if err != nil {
 		return condition{}, placed(err)
@@ -131,6 +142,7 @@ func (l *language) condition(source string, run bool) (condition, error) {
 		}
 		c.root = &node{kind: program, code: p, names: factsOf(tree.Node)}
 		c.root.needRun = asksForRun(c.root.names)
+		l.complete(c.root, tree.Node)
 	}
 	c.root.source = c.source
 	l.see(factsOf(tree.Node))
@@ -143,6 +155,9 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	defer func() {
 		if err == nil && made.kids == nil {
 			made.source = n.String()
+		}
+		if err == nil && made.at == (spot{}) {
+			made.at = l.placeOf(n)
 		}
 	}()
 	switch n := n.(type) {
@@ -159,15 +174,17 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 		case "||", "or":
 			return l.join(or, n.Left, n.Right)
 		}
-		if made := comparison(n); made != nil {
+		if made := l.comparison(n); made != nil {
 			return made, nil
 		}
+	case *ast.ConditionalNode: // this and that, or else the other
+		return l.choice(n)
 	case *ast.MemberNode:
 		if name := factName(n); flagFacts[name] != nil {
 			return atom(node{kind: factHolds, name: name, flag: flagFacts[name]}), nil
 		}
 	case *ast.CallNode:
-		if made := labelNode(n); made != nil {
+		if made := l.labels(n); made != nil {
 			return made, nil
 		}
 	}
@@ -184,6 +201,7 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	if made.code, err = l.compile(n.String(), true); err != nil {
 		return nil, err
 	}
+	l.complete(made, n)
 	if len(made.names) == 0 { // the same for every job
 		if v, err := evaluate(made.code, &Env{}); err == nil {
 			if b, ok := v.(bool); ok {
@@ -192,6 +210,54 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 		}
 	}
 	return made, nil
+}
+
+// placeOf is where a node begins in the expression: line from 1, column from 0.
+func (l *language) placeOf(n ast.Node) spot {
+	e := (&file.Error{Location: first(n).Location()}).Bind(l.source)
+	return spot{line: max(e.Line, 1), column: e.Column}
+}
+
+// complete notes of a program where it asks for params, and what it is for each
+// value of the one that it depends on alone.
+func (l *language) complete(made *node, n ast.Node) {
+	alone := ""
+	for _, name := range made.names {
+		if !strings.HasPrefix(name, "param.") && name != attempt.name || alone != "" && alone != name {
+			alone = ""
+			break
+		}
+		alone = name
+	}
+	if slices.ContainsFunc(made.names, func(name string) bool { return strings.HasPrefix(name, "param.") }) {
+		ast.Walk(&n, useFinder{l, made})
+	}
+	switch alone {
+	case "":
+	case attempt.name:
+		made.param, made.table = alone, l.tableOf(n, made.code, attempt)
+	default:
+		made.param = strings.TrimPrefix(alone, "param.")
+		made.table = l.tableOf(n, made.code, l.vocabulary.param(made.param))
+	}
+	if t := made.table; t != nil {
+		made.never, made.always = !t.says(yes), !t.says(no) && !t.says(unknown)
+		made.safe = made.safe || !t.says(unknown)
+	}
+}
+
+// A useFinder is a visitor that notes where a program asks for params.
+type useFinder struct {
+	*language
+	made *node
+}
+
+// Visit is called for a node after its children.
+func (f useFinder) Visit(n *ast.Node) {
+	if name, ok := strings.CutPrefix(factName(*n), "param."); ok {
+		at := f.placeOf(*n)
+		f.made.uses = append(f.made.uses, mention{label: name, line: at.line, column: at.column})
+	}
 }
 
 // same reports whether two expressions are the same, wherever they stand.
@@ -235,6 +301,43 @@ func (l *language) join(k kind, parts ...ast.Node) (*node, error) {
 	return joined(k, kids...), nil
 }
 
+// choice takes c ? a : b apart as c and a or not c and b.
+func (l *language) choice(n *ast.ConditionalNode) (*node, error) {
+	not := &ast.UnaryNode{Operator: "not", Node: n.Cond}
+	not.SetLocation(first(n.Cond).Location())
+	this, thisWritten := n.Exp1.(*ast.BoolNode)
+	that, thatWritten := n.Exp2.(*ast.BoolNode)
+	switch {
+	case thisWritten && thatWritten && this.Value != that.Value:
+		if this.Value {
+			return l.node(n.Cond)
+		}
+		return l.node(not)
+	case thisWritten && this.Value:
+		return l.join(or, n.Cond, n.Exp2)
+	case thisWritten:
+		return l.join(and, not, n.Exp2)
+	case thatWritten && that.Value:
+		return l.join(or, not, n.Exp1)
+	case thatWritten:
+		return l.join(and, n.Cond, n.Exp1)
+	}
+	return l.either(n, not)
+}
+
+// either is choice when no part is written out.
+func (l *language) either(n *ast.ConditionalNode, not ast.Node) (*node, error) {
+	this, err := l.join(and, n.Cond, n.Exp1)
+	if err != nil {
+		return nil, err
+	}
+	other, err := l.join(and, not, n.Exp2)
+	if err != nil {
+		return nil, err
+	}
+	return joined(or, this, other), nil
+}
+
 func joined(k kind, kids ...*node) *node {
 	return &node{kind: k, kids: kids, safe: !slices.ContainsFunc(kids, func(k *node) bool { return !k.safe })}
 }
@@ -246,17 +349,20 @@ func atom(n node) *node {
 	return &n
 }
 
-// comparison reads "x" in labels, and texts compared with facts; nil when it is
-// another comparison.
-func comparison(n *ast.BinaryNode) *node {
+// comparison reads "x" in labels, and values compared with facts or params; nil
+// when it is another comparison.
+func (l *language) comparison(n *ast.BinaryNode) *node {
 	left, right := n.Left, n.Right
-	if _, written := left.(*ast.StringNode); written && (n.Operator == "==" || n.Operator == "!=") {
+	if factName(left) == "" && (n.Operator == "==" || n.Operator == "!=") {
 		left, right = right, left
+	}
+	if made := l.paramNode(n.Operator, left, right); made != nil {
+		return made
 	}
 	switch left := left.(type) {
 	case *ast.StringNode:
 		if n.Operator == "in" && isLabels(right) {
-			return atom(node{kind: hasLabel, name: strings.ToLower(left.Value)})
+			return l.label(node{}, left)
 		}
 	case *ast.MemberNode:
 		name := factName(left)
@@ -268,7 +374,8 @@ func comparison(n *ast.BinaryNode) *node {
 			if nocaseFacts[name] {
 				value = strings.ToLower(value)
 			}
-			return atom(node{kind: factIs, name: name, is: value, as: s.Value, text: textFacts[name], source: fmt.Sprintf("%s == %s", name, s)})
+			_, why := l.never(name, "==", s.Value)
+			return atom(node{kind: factIs, name: name, is: value, as: s.Value, text: textFacts[name], source: fmt.Sprintf("%s == %s", name, s), never: why != "", at: l.placeOf(n)})
 		}
 		switch right := right.(type) {
 		case *ast.StringNode:
@@ -295,9 +402,106 @@ func comparison(n *ast.BinaryNode) *node {
 	return nil
 }
 
+// paramNode reads what compares a param with values that are written out, or
+// asks whether there is one; nil when it is another comparison.
+func (l *language) paramNode(operator string, left, right ast.Node) *node {
+	if s, ok := left.(*ast.StringNode); ok && operator == "in" { // "cpu" in param
+		id, isID := right.(*ast.IdentifierNode)
+		if p := l.vocabulary.param(s.Value); isID && id.Value == "param" && p != nil {
+			return l.there(p, left)
+		}
+		return nil
+	}
+	name, ok := strings.CutPrefix(factName(left), "param.")
+	p := l.vocabulary.param(name)
+	if !ok || p == nil {
+		return nil
+	}
+	if _, isNil := right.(*ast.NilNode); isNil {
+		switch operator {
+		case "==":
+			return joined(not, l.there(p, left))
+		case "!=":
+			return l.there(p, left)
+		}
+	}
+	is := func(e ast.Node) *node {
+		made := node{kind: paramIs, name: "param." + name, param: name, source: fmt.Sprintf("param.%s == %s", name, e), at: l.placeOf(left)}
+		switch e := e.(type) {
+		case *ast.StringNode:
+			if p.kind != "string" {
+				return nil
+			}
+			made.is, made.as = strings.ToLower(e.Value), quote(e.Value)
+			made.table = isTable(p, slices.IndexFunc(p.oneOf, func(one string) bool { return strings.ToLower(one) == made.is }))
+			_, why := l.never(made.name, "==", e.Value)
+			made.never = why != ""
+		case *ast.IntegerNode:
+			if p.kind == "string" {
+				return nil
+			}
+			made.is, made.as = strconv.Itoa(e.Value), strconv.Itoa(e.Value)
+			made.table = isTable(p, e.Value)
+			made.never = e.Value < p.min || e.Value > p.max
+		default:
+			return nil
+		}
+		return atom(made)
+	}
+	switch list, isList := right.(*ast.ArrayNode); {
+	case operator == "in" && isList && len(list.Nodes) > 0:
+		var kids []*node
+		for _, e := range list.Nodes {
+			kid := is(e)
+			if kid == nil {
+				return nil
+			}
+			kids = append(kids, kid)
+		}
+		return joined(or, kids...)
+	case operator == "==":
+		return is(right)
+	case operator == "!=":
+		if made := is(right); made != nil {
+			return joined(not, made)
+		}
+	}
+	return nil
+}
+
+// there asks whether a job has the param.
+func (l *language) there(p *param, at ast.Node) *node {
+	return atom(node{kind: hasParam, name: "param." + p.name, param: p.name, table: thereTable(p), source: "param." + p.name + " != nil", at: l.placeOf(at)})
+}
+
+// label asks for a label that is written out.
+func (l *language) label(made node, s *ast.StringNode) *node {
+	made.kind, made.name = hasLabel, strings.ToLower(s.Value)
+	if l == nil { // the names alone are wanted
+		return atom(made)
+	}
+	made.at = l.placeOf(s)
+	_, why := l.noLabel(s.Value)
+	made.never = why != ""
+	if lb, open := l.vocabulary.find(made.name); lb != nil && lb.param != nil && !made.never {
+		made.param = lb.param.name
+		switch v, _ := lb.param.read(open); v := v.(type) {
+		case int:
+			made.table = isTable(lb.param, v)
+		case string:
+			made.is = strings.ToLower(v)
+			made.table = isTable(lb.param, slices.Index(lb.param.oneOf, v))
+		}
+	}
+	return atom(made)
+}
+
 // labelNode reads a call of a label function with labels that are written out;
 // nil when it is another call.
-func labelNode(n *ast.CallNode) *node {
+func labelNode(n *ast.CallNode) *node { return (*language)(nil).labels(n) }
+
+// labels is labelNode with what the vocabulary says of the labels.
+func (lang *language) labels(n *ast.CallNode) *node {
 	name := labelCall(n)
 	if name == "" || len(n.Arguments) == 0 {
 		return nil
@@ -311,7 +515,7 @@ func labelNode(n *ast.CallNode) *node {
 		}
 		l := strings.ToLower(s.Value)
 		names = append(names, l)
-		kids = append(kids, atom(node{kind: hasLabel, name: l, source: fmt.Sprintf("has(%s)", s)}))
+		kids = append(kids, lang.label(node{source: fmt.Sprintf("has(%s)", s)}, s))
 	}
 	only := atom(node{kind: hasOnly, names: names, source: n.String()})
 	switch {
@@ -435,6 +639,16 @@ func (n *node) holds(env *Env) (bool, error) {
 		return factText(n.name, env) == n.is, nil
 	case factHolds:
 		return n.flag(env), nil
+	case paramIs:
+		switch v := env.Param[n.param].(type) {
+		case int:
+			return strconv.Itoa(v) == n.is, nil
+		case string:
+			return strings.ToLower(v) == n.is, nil
+		}
+		return false, nil
+	case hasParam:
+		return env.Param[n.param] != nil, nil
 	case constant:
 		return n.value, nil
 	}
@@ -475,6 +689,10 @@ func (n *node) because(env *Env, held bool) string {
 			if same == labelsName {
 				return "the job has none of the labels " + quoteAll(namesOf(n.kids))
 			}
+			if n.kids[0].kind == paramIs {
+				v, _ := env.show(same)
+				return oneLine(fmt.Sprintf("%s is %s, none of %s", same, v, strings.Join(namesOf(n.kids), ", ")))
+			}
 			return fmt.Sprintf("%s is %s, none of %s", same, quote(n.kids[0].text(env)), quoteAll(namesOf(n.kids)))
 		}
 		var all []string
@@ -501,6 +719,12 @@ func (n *node) because(env *Env, held bool) string {
 		return fmt.Sprintf("%s is %s, not %s", n.name, quote(n.text(env)), quote(n.as))
 	case factHolds:
 		return fmt.Sprintf("%s is %v", n.name, held)
+	case paramIs, hasParam:
+		v, _ := env.show(n.name)
+		if n.kind == paramIs && !held {
+			v += ", not " + n.as
+		}
+		return n.name + " is " + v
 	case constant:
 		return fmt.Sprintf("it says %v", held)
 	}
@@ -528,7 +752,7 @@ func (n *node) sameFact() string {
 		switch k.kind {
 		case hasLabel:
 			return labelsName
-		case factIs:
+		case factIs, paramIs:
 			return k.name
 		}
 		return ""

@@ -20,6 +20,7 @@ type Set struct {
 	mentions   map[string]bool // labels that expressions ask for, lower case
 	asked      map[string]bool // params that expressions ask for
 	sees       bool            // an expression may depend on labels that it does not name
+	doubts     []doubt         // what Lint says of texts and numbers in expressions
 	tests      []Test
 	found      index
 	timeLimit  time.Duration // of the defaults; 0: none

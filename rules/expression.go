@@ -50,8 +50,10 @@ type language struct {
 	config     *conf.Config // what expr.Compile makes anew each time
 	typed      *conf.Config // the same where params have types
 	vocabulary *vocabulary
+	source     file.Source     // of the condition that is taken apart
 	mentions   map[string]bool // gets the labels that expressions ask for, lower case
 	found      []mention       // those of the last expression that was compiled
+	doubts     []doubt         // the same
 	asked      map[string]bool // params that any expression asks for
 	sees       bool            // an expression may depend on labels that it does not name
 }
@@ -394,9 +396,12 @@ func (v *visitor) fault() error {
 
 func (v *visitor) mention(n ast.Node) {
 	if s, ok := n.(*ast.StringNode); ok {
-		s.Value = strings.ToLower(s.Value)
-		v.mentions[s.Value] = true
+		v.mentions[strings.ToLower(s.Value)] = true
 		line, column := v.place(n)
+		if code, why := v.noLabel(s.Value); why != "" {
+			v.doubt(n, code, "%s", why)
+		}
+		s.Value = strings.ToLower(s.Value)
 		v.found = append(v.found, mention{label: s.Value, line: line, column: column})
 	}
 }
@@ -468,7 +473,7 @@ func (l *language) check(source string, run bool, more ...expr.Option) (*parser.
 	if len(source) > maxExpression {
 		return nil, nil, &expressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
 	}
-	l.found = nil
+	l.found, l.doubts = nil, nil
 	v := &visitor{language: l, source: file.NewSource(source), run: run}
 	if strings.Contains(source, "matches") {
 		if tree, err := parser.Parse(source); err == nil {
@@ -552,6 +557,7 @@ func evaluate(p *vm.Program, env *Env) (any, error) {
 type template struct {
 	source string
 	parts  []part
+	doubts []doubt // of its expressions
 }
 
 type part struct {
@@ -590,6 +596,11 @@ func (l *language) template(source string) (*template, error) {
 		program, err := l.compile(after[:end], false)
 		if err != nil {
 			return nil, shifted(err, source, start)
+		}
+		for _, d := range l.doubts {
+			e := shifted(&expressionError{d.line, d.column, ""}, source, start).(*expressionError)
+			d.line, d.column = e.line, e.column
+			t.doubts = append(t.doubts, d)
 		}
 		p := part{program: program}
 		if tree, err := parser.Parse(after[:end]); err == nil {

@@ -29,6 +29,9 @@ var lintCodes = []lintCode{
 	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier ones, or take it out"},
 	{"always-false", true, "a condition, or a part of it, that no job can meet", "mend it, or take it out"},
 	{"always-true", true, "a condition, or a part of it, that every job meets", "mend it, or leave it out if that is meant"},
+	{impossibleValue, false, "a text or a number that what it is compared with never is: `repo.visibility == \"secret\"`, `param.cpu > 32` of at most 32, `repo.owner == \"acme/web\"`, `has(\"cpu=64\")`", "correct it, or take the comparison out"},
+	{patternLiteral, false, "a `*` in a text that is compared as it stands: `has(\"run-*\")`, `repo.owner == \"acme-*\"`", "write `any(labels, # startsWith \"run-\")`, `param.cpu != nil`, `startsWith` or `matches`"},
+	{absentParam, false, "a condition that fails for every job without a label: `param.cpu > 4` of a job that asks for no `cpu=…`", "write `(param.cpu ?? 0) > 4`, or `param.cpu != nil and param.cpu > 4`"},
 	{"bare-self-hosted", true, "a rule that a job with no label but `self-hosted` satisfies: any job that forgot its labels", "ask for the label of a platform, too: `has(\"linux\")`"},
 	{"unknown-label", true, "a condition asks for a label that the vocabulary does not have", "add it to `labels`, or correct its spelling"},
 	{"ignored-label", true, "a label without a meaning that no condition asks for", "give it a meaning, ask for it in a rule, or take it out"},
@@ -60,9 +63,14 @@ func Warnings() (codes []string) {
 // not exist. Each finding has a code; warnings are marked. It claims only what
 // it can prove, and so may miss some.
 func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
-	l := linter{Set: s, jobspecs: jobspecs, shown: make([]*Facts, len(s.rules))}
-	if l.dead(&s.scope, "scope", "") {
-		return l.found // whatever else there is to say, it takes no job
+	l := linter{Set: s, jobspecs: jobspecs, shown: make([]*Facts, len(s.rules)), doubtful: map[spot]bool{}}
+	for _, d := range s.doubts {
+		l.doubtful[d.at] = true
+		l.add(d.code, d.at, d.rule, "%s", d.message)
+	}
+	fails := l.absent(&s.scope, "scope", "", nil, func([]goal) bool { return false })
+	if l.dead(&s.scope, "scope", "", fails) {
+		return l.found.sort() // whatever else there is to say, it takes no job
 	}
 	for i := range s.rules {
 		l.rule(i)
@@ -86,6 +94,8 @@ type linter struct {
 	jobspecs []Jobspec
 	found    Diagnostics
 	shown    []*Facts // a job that each rule takes, as far as one was found
+	lacking  map[*param][]*Env
+	doubtful map[spot]bool // where there is a doubt
 }
 
 func (l *linter) add(code string, at spot, rule, format string, args ...any) {
@@ -96,24 +106,24 @@ func (l *linter) add(code string, at spot, rule, format string, args ...any) {
 }
 
 // dead reports a condition, or a part of it, that says the same for every job;
-// true when no job can meet it.
-func (l *linter) dead(c *condition, what, rule string) bool {
+// true when no job can meet it. said is true when something is said of it already.
+func (l *linter) dead(c *condition, what, rule string, said bool) bool {
 	if c.root == nil || c.at == (spot{}) {
 		return false
 	}
+	said = l.hopeless(c, rule) || said
 	switch {
 	case !possible(goal{c.root, true}):
+		if said {
+			return true // and why
+		}
 		l.add("always-false", c.at, rule, "%s is true for no job: %s; mend it, or take it out", what, oneLine(c.source))
 		return true
 	case c.root.kind == constant && c.source == "true": // said on purpose
-	case !possible(goal{c.root, false}) && c.root.sure():
+	case !possible(goal{c.root, false}) && c.root.sure() && !said:
 		l.add("always-true", c.at, rule, "%s is true for every job: %s; leave it out if that is meant", what, oneLine(c.source))
 	default:
-		c.root.each(func(n *node) {
-			if n.kind == constant {
-				l.add(fmt.Sprintf("always-%v", n.value), c.at, rule, "the part %s of %s is %v for every job; mend it, or take it out", oneLine(n.source), what, n.value)
-			}
-		})
+		l.parts(c, what, rule)
 	}
 	return false
 }
@@ -122,6 +132,13 @@ func (l *linter) dead(c *condition, what, rule string) bool {
 func (l *linter) rule(i int) {
 	ru := &l.rules[i]
 	for _, m := range ru.when.labels {
+		if l.doubtful[m.at] {
+			continue
+		}
+		if p := l.compound.prefix; p != "" && strings.HasPrefix(m.label, p) {
+			l.add(impossibleValue, m.at, ru.name, "no job has the label %s: a compound label is taken apart: ask for its parts", quote(m.label))
+			continue
+		}
 		if found, _ := l.vocabulary.find(m.label); found == nil && l.vocabulary.size > 0 && m.label != "self-hosted" {
 			hint := ""
 			if near, _ := meant(m.label, slices.Sorted(maps.Keys(l.vocabulary.exact)), 1); len(near) > 0 {
@@ -130,7 +147,11 @@ func (l *linter) rule(i int) {
 			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", quote(m.label), hint)
 		}
 	}
-	if l.dead(&ru.when, "if", ru.name) {
+	fails := l.absent(&ru.when, "if", ru.name, []goal{{l.scope.root, true}}, func(goals []goal) bool {
+		_, ok := l.taken(i, goals...)
+		return ok
+	})
+	if l.dead(&ru.when, "if", ru.name, fails) {
 		return
 	}
 	goals := []goal{{l.scope.root, true}, {ru.when.root, true}}

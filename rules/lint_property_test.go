@@ -65,6 +65,9 @@ func drawNested(t *rapid.T, depth int) string {
 		`repo.private`, `not repo.private`, `repo.visibility == "public"`, `repo.visibility != "public"`, `job.branch == "main"`, `job.branch != "main"`,
 		`run.fork`, `run.event == "push"`, `run.event in ["push", "schedule"]`, `run.event startsWith "pull"`,
 		`param.cpu > 8`, `(param.cpu ?? 1) > 8`, `param.zone == "A"`, `true`, `false`,
+		`param.cpu == 4`, `param.cpu != nil`, `param.cpu == nil`, `"cpu" in param`, `param.cpu in [4, 16]`, `param.cpu < 6`, `(param.cpu ?? 20) <= 16`, `(param.cpu ?? 4) % 5 == 1`, `param.zone != "a"`,
+		`(param.cpu != nil ? param.cpu : 1) > 5`, `(has("cpu=16") ? param.cpu > 4 : false)`, `(repo.private ? has("cpu=4") : run.fork)`, `(param.cpu == nil ? has("gpu") : param.cpu > 4)`, `any(labels, # startsWith "cpu=")`, `param.cpu > 16`, `(param.cpu ?? 4) < 4`, `param.cpu * 2 > 40`, `has("cpu=64")`, `param.cpu in [4, 64]`,
+		`repo.owner == "Acme"`, `repo.full_name in ["ACME/web", "else/WEB"]`, `repo.owner == "acme/web"`, `repo.visibility == "secret"`, `run.event in ["Push", "pullrequest"]`, `(param.cpu ?? job.attempt) > 8`, `job.attempt == 0`, `job.attempt >= 1`,
 	)
 }
 
@@ -135,11 +138,14 @@ func (c *lintCase) rule(name string) *rule {
 	return &c.rules[slices.Index(c.Rules(), name)]
 }
 
-// holding counts the jobs for which a condition holds and for which it fails.
+// holding counts the jobs for which a condition holds and for which it fails, of
+// those whose labels agree with each other: no rule takes the others.
 func (c *lintCase) holding(when *condition) (held, failed []int) {
 	for i, f := range c.jobs {
 		env := newEnv(f.Labels, f)
-		_, _, _ = c.read(env)
+		if _, _, err := c.read(env); err != nil {
+			continue
+		}
 		switch is, err := when.holds(env); {
 		case err != nil:
 			failed = append(failed, i)
@@ -148,6 +154,16 @@ func (c *lintCase) holding(when *condition) (held, failed []int) {
 		}
 	}
 	return held, failed
+}
+
+// agreeing counts the jobs whose labels agree with each other.
+func (c *lintCase) agreeing() (n int) {
+	for _, f := range c.jobs {
+		if _, _, err := c.read(newEnv(f.Labels, f)); err == nil {
+			n++
+		}
+	}
+	return n
 }
 
 var (
@@ -197,8 +213,29 @@ func (c *lintCase) refuted(d Diagnostic) string {
 		case strings.HasPrefix(d.Message, "the part"):
 		case d.Code == "always-false":
 			return first(held)
-		case len(held) < len(c.jobs):
+		case len(held) < c.agreeing():
 			return fmt.Sprintf("%d of %d jobs, fails for %d: %s", len(held), len(c.jobs), len(failed), first(failed))
+		}
+	case impossibleValue:
+		said, _, inText := strings.Cut(d.Message, " holds for no job: ")
+		if !inText {
+			return "" // of a label, or of a text in a list
+		}
+		l := newLanguage(&c.vocabulary, map[string]bool{})
+		code, err := l.compile(said, true)
+		if err != nil {
+			return err.Error()
+		}
+		for i, f := range c.jobs {
+			env := newEnv(f.Labels, f)
+			_, _, _ = c.read(env)
+			if held, _ := evaluate(code, env); held == true {
+				return show(i)
+			}
+		}
+	case absentParam:
+		if _, failed := c.holding(when); len(failed) == 0 {
+			return "it fails for no job"
 		}
 	case "public-token":
 		if !slices.ContainsFunc(c.won(d.Rule), func(i int) bool { return !c.jobs[i].Repo.Private && c.made[i].Runner.Registration == "token" }) {

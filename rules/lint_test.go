@@ -3,6 +3,7 @@ package rules
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -33,6 +34,15 @@ compound: { prefix: 'yard=', separator: '/' }
 	lintRules  = "rules:\n  - { name: macos, if: has(\"macos\"), jobspec: raw-exec-macos }\n"
 	lintRest   = "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux }\n"
 )
+
+// A rule that denies what a condition holds for, in a file that is good besides.
+func denies(condition string) string {
+	return strings.Replace(lintLabels, "compound", `  "memory=*": { param: { name: memory, type: size, min: 1GiB, max: 128GiB }, resources: { memory: '${{ param.memory }}' } }
+  "image=*": { param: { name: image, type: string, one_of: [Ubuntu-22.04, Windows-2022] }, task: { env: { IMAGE: '${{ param.image }}' } } }
+  "tag=*": { param: { name: tag, type: string, pattern: '[a-z]+[0-9]*' }, task: { env: { TAG: '${{ param.tag }}' } } }
+  "run-*": {}
+compound`, 1) + "rules:\n  - { name: x, deny: no, if: '" + condition + "' }\n" + lintRules[7:] + lintRest
+}
 
 // § stands before the place of the finding, ‹code› in front of it names it.
 func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
@@ -119,6 +129,90 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"runs that are cancelled in the default scope", lintLabels + "unroutable: { after: 10m, action: ‹cancel-other-runners›§cancel }\n" + lintRules + lintRest, `a job with no labels but "self-hosted", "linux", "macos" is in scope`},
 		{"runs that are cancelled in a scope that is wide", lintLabels + "scope: hasAny(\"self-hosted\", \"nomad\")\nunroutable:\n  after: 10m\n  action: ‹cancel-other-runners›§cancel\n" + lintRules + lintRest, "a label of your own"},
 		{"runs that are cancelled for one owner", lintLabels + "scope: has(\"self-hosted\") and repo.owner == \"acme\"\nunroutable: { after: 10m, action: ‹cancel-other-runners›§cancel }\n" + lintRules + lintRest, "a label of your own"},
+
+		// Values that a job never has.
+		{"a visibility that there is not", denies(`repo.visibility == ‹impossible-value›§"secret"`), `repo.visibility == "secret" holds for no job: repo.visibility is one of "public", "private", "internal"`},
+		{"a visibility that is misspelled, in another case", denies(`repo.visibility == ‹impossible-value›§"Pubilc"`), "did you mean public?"},
+		{"a visibility that no job is without", denies(`has("gpu") and repo.visibility != ‹impossible-value›§"secret"`), `repo.visibility != "secret" holds for every job`},
+		{"one of several visibilities", denies(`repo.visibility in ["Public", ‹impossible-value›§"open"]`), `repo.visibility is never "open"`},
+		{"a visibility, the other way round", denies(`‹impossible-value›§"secret" == repo.visibility`), "holds for no job"},
+		{"a visibility in a part", denies(`has("gpu") and (repo.fork or not (repo.visibility == ‹impossible-value›§"secret"))`), "holds for no job"},
+		{"a visibility, lowered", denies(`lower(repo.visibility) == ‹impossible-value›§"Secret"`), "holds for no job"},
+		{"a visibility that begins so", denies(`repo.visibility startsWith ‹impossible-value›§"sec"`), "holds for no job"},
+		{"a visibility in a choice", denies(`repo.private ? repo.visibility == ‹impossible-value›§"secret" : false`), "holds for no job"},
+		{"an event that there is not", denies(`run.event == ‹impossible-value›§"pullrequest"`), "GitHub has no such event; did you mean pull_request?"},
+		{"an event in a list that is left out", denies(`run.event not in ["push", ‹impossible-value›§"cron"]`), "GitHub has no such event"},
+		{"an event that begins so", denies(`run.event startsWith ‹impossible-value›§"pull-"`), "GitHub has no such event"},
+		{"an owner with a slash", denies(`repo.owner == ‹impossible-value›§"acme/web"`), "repo.owner has no /, which repo.full_name has"},
+		{"an owner with a slash in a list", denies(`not (repo.owner in ["Acme", ‹impossible-value›§"Acme/Web"])`), "repo.owner is never"},
+		{"an owner with a blank", denies(`repo.owner == ‹impossible-value›§"Evil Corp"`), "has only letters, digits and -"},
+		{"an owner with an at", denies(`repo.owner == ‹impossible-value›§"@acme"`), "has only letters, digits and -"},
+		{"no owner", denies(`repo.owner == ‹impossible-value›§""`), "repo.owner is never empty"},
+		{"an empty list", denies(`repo.owner in ‹impossible-value›§[]`), "nothing is in an empty list"},
+		{"an owner that begins with a slash's", denies(`repo.owner startsWith ‹impossible-value›§"Acme/"`), "repo.owner has no /"},
+		{"a repository's name with its owner", denies(`repo.name == ‹impossible-value›§"acme/web"`), "repo.name has no /"},
+		{"a full name without an owner", denies(`repo.full_name == ‹impossible-value›§"web"`), "repo.full_name is owner/name"},
+		{"a full name that is an address", denies(`repo.full_name in [‹impossible-value›§"https://github.com/acme/web"]`), "repo.full_name is owner/name"},
+		{"a host that is an address", denies(`repo.host == ‹impossible-value›§"https://github.com"`), "the name of a host"},
+		{"a login with an at", denies(`job.sender == ‹impossible-value›§"@octocat" or run.actor == "dependabot[bot]"`), "as octocat or dependabot[bot]"},
+		{"a branch by its whole name", denies(`job.branch == ‹impossible-value›§"refs/heads/main"`), "job.branch is the name alone"},
+		{"a branch that begins with its whole name", denies(`job.branch startsWith ‹impossible-value›§"refs/heads/release"`), "job.branch is the name alone"},
+		{"an attempt that there is not", denies(`job.attempt == ‹impossible-value›§0`), "job.attempt is a whole number from 1"},
+		{"an attempt before the first", denies(`job.attempt < ‹impossible-value›§1`), "job.attempt is a whole number from 1"},
+
+		// Params.
+		{"more than the most", denies(`(param.cpu ?? 0) > ‹impossible-value›§8`), "(param.cpu ?? 0) > 8 holds for no job: param.cpu is a whole number from 2 to 8"},
+		{"a number over the most", denies(`param.cpu == ‹impossible-value›§64`), "param.cpu == 64 holds for no job"},
+		{"a number over the most, the other way round", denies(`param.cpu != nil and ‹impossible-value›§8 < param.cpu`), "8 < param.cpu holds for no job"},
+		{"a number below the least", denies(`param.cpu != nil and param.cpu < ‹impossible-value›§2`), "holds for no job"},
+		{"a number in a list", denies(`param.cpu in [2, ‹impossible-value›§64]`), "param.cpu is never 64"},
+		{"half a number", denies(`param.cpu == ‹impossible-value›§2.5`), "holds for no job"},
+		{"a number over the most after arithmetic", denies(`(‹impossible-value›§param.cpu ?? 2) * 2 > 16`), "it does for no value of param.cpu"},
+		{"a size in GiB", denies(`(param.memory ?? 0) == ‹impossible-value›§64`), "param.memory is a whole number from 1024 to 131072"},
+		{"a text that is none of a few", denies(`param.image == ‹impossible-value›§"ubuntu-20.04"`), `param.image is one of "Ubuntu-22.04", "Windows-2022"; did you mean Ubuntu-22.04?`},
+		{"a text that none of a few begins with", denies(`(param.image ?? "") startsWith ‹impossible-value›§"debian"`), "holds for no job"},
+		{"a text that does not match", denies(`param.tag == ‹impossible-value›§"v1.0"`), "param.tag matches [a-z]+[0-9]*"},
+		{"a param without its label", denies(`‹absent-param›§param.cpu > 4`), `if fails for a job without the label "cpu=*": param.cpu is nil then; write (param.cpu ?? 0)`},
+		{"a param after what says nothing of it", denies(`has("linux") and ‹absent-param›§param.cpu > 4`), "if fails for a job"},
+		{"a param before what asks for it", denies(`‹absent-param›§param.cpu > 4 and param.cpu != nil`), "if fails for a job"},
+		{"a param or not", denies(`has("gpu") or ‹absent-param›§param.cpu > 4`), "if fails for a job"},
+		{"a param after the wrong question", denies(`param.cpu == nil and ‹absent-param›§param.cpu > 4`), "if fails for a job"},
+		{"a param after another's", denies(`param.memory != nil and ‹absent-param›§param.cpu > 4`), "if fails for a job"},
+		{"a text param", denies(`len(‹absent-param›§param.tag) > 4`), `write (param.tag ?? "")`},
+		{"a param in a choice", denies(`has("gpu") ? true : ‹absent-param›§param.cpu > 4`), "if fails for a job"},
+		{"a param in arithmetic", denies(`‹absent-param›§param.cpu * 2 > 8`), "if fails for a job"},
+		{"a param that fails or is true", denies(`has("gpu") and (‹absent-param›§param.cpu > 4 or not (param.cpu > 4))`), "if fails for a job"},
+		{"a param of a scope", strings.Replace(denies(`has("gpu")`), "labels:", "scope: has(\"self-hosted\") and ‹absent-param›§param.cpu < 8\nlabels:", 1), "scope fails for a job"},
+		{"two params", denies(`(param.memory ?? 0) > 4096 and ‹absent-param›§param.cpu > 4`), "without the label \"cpu=*\""},
+
+		// Labels.
+		{"a pattern for a label", denies(`has(‹pattern-literal›§"run-*")`), `"run-*" is a pattern, and one label is meant here: to ask for any of them, write any(labels, # startsWith "run-")`},
+		{"a pattern of a param for a label", denies(`has("linux", ‹pattern-literal›§"cpu=*")`), "write param.cpu != nil"},
+		{"a pattern in labels", denies(`‹pattern-literal›§"Run-*" in labels`), "is a pattern"},
+		{"a pattern that is refused", denies(`has("gpu") and not hasAny(‹pattern-literal›§"run-*")`), "is a pattern"},
+		{"a pattern for each label", denies(`any(labels, # == ‹pattern-literal›§"run-*")`), "is a pattern"},
+		{"a pattern for the beginning of each label", denies(`any(labels, # startsWith ‹pattern-literal›§"run-*")`), `write startsWith "run-"`},
+		{"a pattern for one of the labels", denies(`labels[0] == ‹pattern-literal›§"run-*"`), "is a pattern"},
+		{"a pattern for an owner", denies(`repo.owner == ‹pattern-literal›§"Acme-*"`), `write repo.owner startsWith "Acme-"`},
+		{"a pattern for a repository", denies(`repo.full_name in ["acme/web", ‹pattern-literal›§"acme/*"]`), `write repo.full_name startsWith "acme/"`},
+		{"a pattern for a branch", denies(`job.branch == ‹pattern-literal›§"release/*"`), `write job.branch startsWith "release/"`},
+		{"a label over the most", denies(`has(‹impossible-value›§"cpu=64")`), `no job with the label "cpu=64" gets a runner: 64 is not between 2 and 8`},
+		{"a label that is none of a few", denies(`exactly("self-hosted", "linux", ‹impossible-value›§"IMAGE=debian")`), "gets a runner"},
+		{"two labels in one", denies(`has(‹impossible-value›§"linux, gpu")`), `write each by itself, as in has("linux", "gpu")`},
+		{"a label with blanks around", denies(`has(‹impossible-value›§" linux")`), `write "linux"`},
+		{"an empty label", denies(`has(‹impossible-value›§"")`), "no job has an empty label"},
+
+		// Parts that say otherwise.
+		{"owners in a part", denies(`has("gpu") or (‹always-false›§repo.owner == "a" and repo.owner == "B")`), `the part repo.owner == "a" and repo.owner == "B" of if is true for no job`},
+		{"a label in a part that is always there", denies(`has("macos") and repo.fork and (‹always-true›§has("gpu") or not has("gpu"))`), "is true for every job"},
+		{"more and less", denies(`‹always-false›§(param.cpu ?? 0) > 6 and (param.cpu ?? 0) < 4`), "if is true for no job"},
+		{"a param that is there and is not", denies(`‹always-false›§param.cpu == nil and (param.cpu ?? 0) > 4`), "if is true for no job"},
+		{"a label and another value of its param", denies(`‹always-false›§has("cpu=4") and param.cpu == 8`), "if is true for no job"},
+		{"two values of a param", denies(`‹always-false›§has("cpu=4") and has("CPU=8")`), "if is true for no job"},
+		{"more memory and less", denies(`‹always-false›§(param.memory ?? 0) > 8192 and (param.memory ?? 0) < 4096`), "if is true for no job"},
+		{"an owner in another case", denies(`‹always-false›§repo.owner == "A" and repo.owner != "a"`), "if is true for no job"},
+		{"a param that is always below", denies(`has("gpu") and (‹always-true›§param.cpu ?? 0) < 9`), "is true for every job"},
+		{"a rule below one for each value of a param", denies(`(param.cpu ?? 0) > 4`) + "  - ‹never-wins›§{ name: y, deny: no, if: 'param.cpu != nil and param.cpu > 5' }\n", "rule x (line "},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			src, want := marked(tt.src)
@@ -147,7 +241,7 @@ func marked(src string) (plain string, want []string) {
 		code, after, _ := strings.Cut(rest, "›§")
 		line := strings.Count(plain, "\n") + 1
 		column := utf8.RuneCountInString(plain[strings.LastIndexByte(plain, '\n')+1:]) + 1
-		if strings.HasSuffix(plain, "'") && !strings.HasPrefix(after, "\"") || strings.HasSuffix(plain, "if: '") && code != "unknown-label" {
+		if strings.HasSuffix(plain, ": '") && slices.Contains([]string{"always-false", "always-true", "bare-self-hosted"}, code) {
 			column-- // a condition is placed at its quote
 		}
 		want = append(want, fmt.Sprintf("%d:%d %s", line, column, code))
@@ -192,7 +286,54 @@ func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 		"values from expressions":                    strings.Replace(lintLabels, "  gpu:", "  \"zone=*\": { param: { name: zone, type: string, one_of: [a, b] }, constraints: ['${meta.zone} = ${{ param.zone }}'] }\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.zone} = ${{ job.branch }}'], resources: { memory: '${{ job.attempt > 1 ? 8192 : 4096 }}' }, max: { memory: 4GiB } }\n",
 		"a label that only an expression may see":    strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + lintRest[:len(lintRest)-1] + "\n  - { name: many, if: 'has(\"gpu\") and len(labels) > 3', jobspec: mine }\n",
 		"a dispatched job":                           lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), dispatch: runner }\n",
-		"a condition that fails or is true":          lintLabels + lintRules + lintRest + "  - { name: x, if: 'param.cpu > 4 or not (param.cpu > 4)', deny: no }\n",
+		"a denial in any case":                       denies(`repo.owner == "EvilCorp" or repo.full_name in ["Acme/Secret", "acme/Web"]`),
+		"a visibility in any case":                   denies(`repo.visibility == "Public" or repo.visibility in ["INTERNAL"]`),
+		"a visibility that GitHub did not say":       denies(`repo.visibility == ""`),
+		"whatever is not private":                    denies(`repo.visibility != "private"`),
+		"a visibility that begins so":                denies(`repo.visibility startsWith "in"`),
+		"owners that are left out":                   denies(`not (repo.owner in ["Acme-Inc", "octo_corp", "a1"])`),
+		"owners that begin so":                       denies(`repo.owner startsWith "Acme-" and repo.name endsWith ".github.io"`),
+		"a repository of one owner":                  denies(`repo.owner == "Acme" and repo.full_name startsWith "acme/"`),
+		"a part of a full name":                      denies(`repo.full_name contains "/web-" or repo.full_name endsWith "-docs" or repo.full_name matches "^Acme/"`),
+		"a full name with dots":                      denies(`repo.full_name == "acme/acme.github.io" or repo.name == ".github"`),
+		"a server's host":                            denies(`repo.host == "Acme.ghe.com" or repo.host == "git.example.com:8443"`),
+		"a bot":                                      denies(`job.sender == "dependabot[bot]" or run.actor in ["renovate[bot]", "github-actions[bot]"]`),
+		"events":                                     denies(`run.event in ["pull_request", "pull_request_target", "workflow_dispatch", "merge_group", "schedule"] or run.event startsWith "pull_request"`),
+		"branches":                                   denies(`job.branch == "release/1.0" or job.branch startsWith "dependabot/" or job.branch matches "^v[0-9]" or job.branch contains "/" or job.branch == ""`),
+		"branches that are named so":                 denies(`job.branch in ["main", "feat/a+b", "user@home", "#12", "Über"]`),
+		"names with blanks and stars":                denies(`job.name == "build (linux, *)" or job.workflow == "CI: all"`),
+		"attempts":                                   denies(`job.attempt > 1 or job.attempt == 3`),
+		"a param with a default":                     denies(`(param.cpu ?? 1) > 4 or (param.image ?? "none") == "none" or (param.cpu ?? 0) == 0`),
+		"a param after it was asked for":             denies(`param.cpu != nil and param.cpu > 4`),
+		"a param or none":                            denies(`param.cpu == nil or param.cpu > 4`),
+		"a param unless there is none":               denies(`not (param.cpu == nil) and param.cpu > 4`),
+		"a param after neither":                      denies(`not (param.cpu == nil or has("gpu")) and param.cpu > 4`),
+		"a param after it was looked for":            denies(`"cpu" in param and param.cpu > 4`),
+		"a param in a choice":                        denies(`param.cpu != nil ? param.cpu > 4 : false`),
+		"a param in a choice by its label":           denies(`has("cpu=8") ? param.cpu > 4 : has("gpu")`),
+		"a param in a value's choice":                denies(`(param.cpu == nil ? 1 : param.cpu) > 4`),
+		"a param after its label":                    denies(`has("cpu=8") and param.cpu > 4`),
+		"a param after one of its labels":            denies(`hasAny("cpu=8", "cpu=4") and param.cpu > 4`),
+		"a param after any of its labels":            denies(`any(labels, # startsWith "CPU=") and param.cpu > 4`),
+		"a param after a count of its labels":        denies(`count(labels, hasPrefix(#, "cpu=")) > 0 and (param.cpu > 4 or param.cpu == 2)`),
+		"a param after its value":                    denies(`param.image == "ubuntu-22.04" and param.image startsWith "Ubuntu"`),
+		"a param after a bound":                      denies(`(param.cpu ?? 0) > 4 and param.cpu < 8`),
+		"a param that is equal, or one of a few":     denies(`param.cpu == 8 or param.cpu in [2, 4] or param.image in ["UBUNTU-22.04"] or param.tag == "V1" or param.tag startsWith "v"`),
+		"a param that is not equal":                  denies(`param.cpu != 8 and not (param.image == "windows-2022")`),
+		"a param at its bounds":                      denies(`(param.cpu ?? 0) >= 8 or (param.cpu ?? 3) <= 2 or (param.memory ?? 0) > 65536`),
+		"a param after a rule for jobs without":      strings.Replace(denies(`has("linux") and param.cpu == nil`), lintRest, "  - { name: y, deny: no, if: 'has(\"linux\") and param.cpu > 4' }\n"+lintRest, 1),
+		"a param in a scope that has it":             strings.Replace(denies(`param.cpu > 4`), "labels:", "scope: has(\"self-hosted\") and param.cpu != nil\nlabels:", 1),
+		"a param in a choice of another":             denies(`(repo.private ? has("cpu=8") : false) and param.cpu > 4`),
+		"a param after a choice by its label":        denies(`(has("cpu=8") ? param.cpu > 4 : false) and param.cpu > 6`),
+		"two params that are asked for":              denies(`param.cpu != nil and param.memory != nil and param.memory / param.cpu > 4096`),
+		"a param that is printed":                    denies(`string(param.cpu ?? 0) == "4" or len(param.tag ?? "") > 3`),
+		"labels in any case":                         denies(`has("LINUX", "Gpu") and "CPU=8" in labels and labels[0] == "Self-Hosted"`),
+		"labels that begin so":                       denies(`any(labels, # startsWith "RUN-") and none(labels, # matches "^run-[0-9]*$")`),
+		"labels in a text":                           denies(`join(labels, ",") contains "linux,gpu" or join(labels, " ") endsWith "GPU"`),
+		"values between":                             denies(`(param.cpu ?? 0) > 4 and (param.cpu ?? 0) < 8 and not (param.cpu == 6)`),
+		"owners apart":                               denies(`repo.owner == "A" and repo.name == "a" or repo.owner == "b" and repo.name == "B"`),
+		"what lower gives":                           denies(`lower(repo.owner) == "Acme" or upper(job.branch) startsWith "rel" or trim(repo.owner) == "acme"`),
+		"what is put together":                       denies(`repo.owner + "/" + repo.name == "Acme/Web" or split(repo.full_name, "/")[0] == "ACME" or repo.owner[0:2] == "AC"`),
 		"a template that counts labels":              strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, task: { env: { N: '${{ len(labels) }}' } } }\n",
 		"a param by a name that is made up":          strings.Replace(lintLabels, "  gpu:", "  \"n=*\": { param: { name: n, type: int, min: 1, max: 2 } }\n  gpu:", 1) + lintRules + "  - { name: linux, if: 'has(\"linux\") and param[trim(\" n\")] != 1', jobspec: docker-linux }\n",
 		"a limit for each set of labels":             strings.Replace(lintLabels, "  gpu:", "  x64: {}\n  gpu:", 1) + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, limit: { running: 1, per: label } }\n",
@@ -205,7 +346,7 @@ func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 		"pools of repositories":                      "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: {} }\nrules:\n  - { name: a, if: 'repo.name == \"a\" and has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: '${{ repo.name }}' }\n  - { name: b, if: 'has(\"linux\") and not has(\"gpu\")', jobspec: docker-linux, node_pool: '${{ repo.name }}' }\n",
 		"a rule that says true":                      lintLabels + lintRules + lintRest + "  - { name: rest, if: 'true', deny: ask for a platform }\n",
 	}
-	if len(files) < 20 {
+	if len(files) < 70 {
 		t.Errorf("%d good files", len(files))
 	}
 	for name, src := range files {

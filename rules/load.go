@@ -185,12 +185,31 @@ func (r *loader) condition(n ast.Node, what, source string) condition {
 		return c
 	}
 	c.at = r.at(n)
+	for _, d := range c.doubts {
+		r.doubt(n, d.line, d.column, d)
+	}
+	c.root.each(func(part *node) {
+		line, column, _ := r.within(n, max(part.at.line, 1), part.at.column)
+		part.at = spot{r.file, line, column}
+		for i := range part.uses {
+			u := &part.uses[i]
+			line, column, _ := r.within(n, u.line, u.column)
+			u.at = spot{r.file, line, column}
+		}
+	})
 	for i := range c.labels {
 		m := &c.labels[i]
 		line, column, _ := r.within(n, m.line, m.column)
 		m.at = spot{r.file, line, column}
 	}
 	return c
+}
+
+// doubt notes what Lint is to report of an expression in a scalar.
+func (r *loader) doubt(n ast.Node, line, column int, d doubt) {
+	line, column, _ = r.within(n, line, column)
+	d.at = spot{r.file, line, column}
+	r.set.doubts = append(r.set.doubts, d)
 }
 
 // expressionFault reports an error of an expression in a scalar at its place.
@@ -410,11 +429,14 @@ func (r *loader) rules(n ast.Node) {
 	}
 	for i, item := range items {
 		items[i] = nil // of ten thousand rules the tree is larger than what comes of it
-		before := len(r.faults)
+		before, doubts := len(r.faults), len(r.set.doubts)
 		r.oneRule(item)
 		name := r.set.rules[len(r.set.rules)-1].name
 		for i := range r.faults[before:] {
 			r.faults[before+i].Rule = name
+		}
+		for i := range r.set.doubts[doubts:] {
+			r.set.doubts[doubts+i].rule = name
 		}
 	}
 }

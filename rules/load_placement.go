@@ -57,6 +57,13 @@ func readPart[T any](r *loader, n ast.Node, text string, from int, what string, 
 			return value[T]{}
 		}
 	}
+	if v.template != nil {
+		for _, d := range v.template.doubts {
+			e := shifted(&expressionError{d.line, d.column, ""}, text, from).(*expressionError)
+			r.doubt(n, e.line, e.column, d)
+		}
+		v.template.doubts = nil
+	}
 	if v.template == nil {
 		if v.literal, err = as(s); err != nil {
 			r.fault(n, "%s: %v", what, err)

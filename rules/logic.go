@@ -49,6 +49,10 @@ func (w *world) of(n *node) truth {
 	switch n.kind {
 	case constant:
 		return truthOf(n.value)
+	case hasLabel, factIs, paramIs, program:
+		if n.never || n.always {
+			return truthOf(n.always)
+		}
 	case not:
 		return w.of(n.kids[0]).not()
 	case and, or:
@@ -81,6 +85,9 @@ func (a assumption) implies(n *node) truth {
 	if a.kind == n.kind && a.name == n.name && a.is == n.is && a.source == n.source ||
 		a.kind == n.kind && a.name == n.name && a.is == n.is && a.kind != program && a.kind != hasOnly {
 		return truthOf(a.holds)
+	}
+	if t := a.ofParam(n); t != unknown {
+		return t
 	}
 	if a.name == "repo.private" && n.name == "repo.visibility" {
 		if private, known := visibilities[n.is]; known && private != a.holds {
@@ -122,6 +129,31 @@ func (a assumption) implies(n *node) truth {
 		if a.name == "repo.owner" && a.is != owner || a.name == "repo.name" && a.is != name {
 			return no
 		}
+	}
+	return unknown
+}
+
+// ofParam says what an assumption about a param makes of another about it.
+func (a assumption) ofParam(n *node) truth {
+	if a.param == "" || a.param != n.param || a.kind == hasLabel && !a.holds {
+		return unknown
+	}
+	if a.table != nil && n.table != nil {
+		t := a.table.implies(truthOf(a.holds), n.table)
+		if t == yes && n.kind == hasLabel { // cpu=08 is another label
+			t = unknown
+		}
+		return t
+	}
+	given := a.holds && (a.kind == hasLabel || a.kind == paramIs || a.kind == hasParam)
+	switch {
+	case n.kind == hasParam && given:
+		return yes
+	case (n.kind == paramIs || n.kind == hasLabel) && a.kind == hasParam && !a.holds,
+		n.kind == paramIs && given && a.kind != hasParam && a.is != n.is:
+		return no
+	case n.kind == paramIs && given && a.kind != hasParam:
+		return yes
 	}
 	return unknown
 }

@@ -50,6 +50,7 @@ func drawCondition(t *rapid.T) string {
 			"param.cpu > 8", `run.event == "push"`, "not run.fork", `run.actor in ["a", "b"]`, `run.event startsWith "pull"`, `not (has("gpu") and repo.private)`,
 			`repo.owner in ["acme", "else"]`, `(has("gpu") and repo.private or has("gpu", "large"))`, `exactly("self-hosted", ` + list + ")", "true", "false", "not (param.cpu > 8 or " + labels[0] + " in labels)",
 			`(param.cpu ?? 1.0) > 8`, `param.zone == "A"`, "labels[2] == " + labels[0],
+			`(repo.private ? has("gpu") : param.cpu > 8)`, `(param.cpu != nil ? param.cpu > 8 : run.fork)`, `(has("gpu") ? repo.private : has("large") ? false : true)`,
 			`repo.owner == "ACME"`, `repo.owner != "Other"`, `"Acme" == repo.owner`, `repo.owner in ["Acme", "ELSE"]`, `repo.owner not in ["OTHER"]`, `repo.full_name == "ACME/Web"`, `repo.owner startsWith "AC"`,
 			`not (repo.full_name in ["Other/WEB", "x/y"])`, `repo.owner matches "^ACME$"`, `lower(repo.owner) == "Acme"`, `upper(repo.owner) in ["acme"]`, `repo.owner + "/web" == "Acme/WEB"`,
 			"upper(" + labels[0] + ") in labels", "any(labels, # == upper(" + labels[0] + "))", `param.zone == "a"`, `param.zone in ["A", "b"]`, `run.event == "PUSH"`, `{"ACME": 1}[repo.owner] == 1`,

@@ -1,0 +1,289 @@
+package rules
+
+import (
+	"fmt"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+)
+
+// A doubt is a finding about a text or a number in an expression, which Lint
+// reports: line from 1, column in runes from 0, and then the place in the file.
+type doubt struct {
+	code, message string
+	line, column  int
+	at            spot
+	rule          string
+}
+
+// Codes of doubts.
+const (
+	impossibleValue = "impossible-value"
+	patternLiteral  = "pattern-literal"
+)
+
+// doubt notes a finding at a node.
+func (v *visitor) doubt(n ast.Node, code, format string, args ...any) {
+	line, column := v.place(n)
+	v.doubts = append(v.doubts, doubt{code: code, message: fmt.Sprintf(format, args...), line: line, column: column})
+}
+
+// asLabel is the source of a shape that is a label of the job.
+const asLabel = "label"
+
+// mirrored is an operator when its sides change places.
+var mirrored = map[string]string{"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+
+// judge notes texts and numbers that are written out and that the value of a
+// shape never is.
+func (f *folder) judge(whole, value ast.Node, s shape, operator string, written ast.Node) {
+	if s.source == "" {
+		return
+	}
+	if list, ok := written.(*ast.ArrayNode); ok && operator == "in" {
+		if len(list.Nodes) == 0 {
+			f.doubt(list, impossibleValue, "%s holds for no job: nothing is in an empty list", oneLine(whole.String()))
+		}
+		for _, e := range list.Nodes {
+			f.judge(whole, value, s, "in", e)
+		}
+		return
+	}
+	add := func(code, why string) {
+		switch operator {
+		case "in":
+			f.doubt(written, code, "%s is never %s: %s", oneLine(value.String()), oneLine(written.String()), why)
+		case "!=":
+			f.doubt(written, code, "%s holds for every job: %s", oneLine(whole.String()), why)
+		case "indexOf", "lastIndexOf":
+			f.doubt(written, code, "%s is -1 for every job: %s", oneLine(whole.String()), why)
+		default:
+			f.doubt(written, code, "%s holds for no job: %s", oneLine(whole.String()), why)
+		}
+	}
+	switch n := written.(type) {
+	case *ast.StringNode:
+		if s.source == asLabel && slices.Contains([]string{"==", "!=", "in"}, operator) {
+			return // it is noted as a label
+		}
+		if code, why := f.never(s.source, operator, n.Value); why != "" && !slices.ContainsFunc(s.also, func(a ast.Node) bool {
+			is, text := a.(*ast.StringNode)
+			return !text || holdsFor(operator, is.Value, n.Value)
+		}) {
+			add(code, why)
+		}
+	case *ast.IntegerNode, *ast.FloatNode:
+		low, high, ok := f.bounds(s.source)
+		with, _ := strconv.ParseFloat(number(written), 64)
+		if !ok || !outOfBounds(operator, with, float64(low), float64(high)) || slices.ContainsFunc(s.also, func(a ast.Node) bool {
+			is, err := strconv.ParseFloat(number(a), 64)
+			return err != nil || !outOfBounds(operator, with, is, is)
+		}) {
+			return
+		}
+		why := fmt.Sprintf("%s is a whole number from %d to %d", s.source, low, high)
+		if high == math.MaxInt32 {
+			why = fmt.Sprintf("%s is a whole number from %d", s.source, low)
+		}
+		add(impossibleValue, why)
+	}
+}
+
+// bounds are those of a number that a job has.
+func (l *language) bounds(source string) (low, high int, ok bool) {
+	p := l.vocabulary.param(strings.TrimPrefix(source, "param."))
+	if source == attempt.name {
+		p = attempt
+	}
+	if p == nil || p.kind == "string" {
+		return 0, 0, false
+	}
+	return p.min, p.max, true
+}
+
+// outOfBounds reports whether no whole number from low to high compares so with
+// another; of != whether each does.
+func outOfBounds(operator string, with, low, high float64) bool {
+	switch operator {
+	case "==", "!=", "in":
+		return with < low || with > high || with != math.Trunc(with) && low != high
+	case "<":
+		return low >= with
+	case "<=":
+		return low > with
+	case ">":
+		return high <= with
+	case ">=":
+		return high < with
+	}
+	return false
+}
+
+// holdsFor compares two texts as an operator does, without case.
+func holdsFor(operator, value, with string) bool {
+	value, with = strings.ToLower(value), strings.ToLower(with)
+	switch operator {
+	case "startsWith", "hasPrefix":
+		return strings.HasPrefix(value, with)
+	case "endsWith", "hasSuffix":
+		return strings.HasSuffix(value, with)
+	case "contains", "indexOf", "lastIndexOf":
+		return strings.Contains(value, with)
+	case "==", "!=", "in":
+		return value == with
+	}
+	return true
+}
+
+// events start runs: docs.github.com, "Events that trigger workflows", read
+// 2026-11, with those that are gone and that which GitHub starts by itself.
+var events = []string{
+	"branch_protection_rule", "check_run", "check_suite", "create", "delete", "deployment", "deployment_status", "discussion", "discussion_comment", "dynamic", "fork", "gollum",
+	"image_version", "issue_comment", "issues", "label", "member", "merge_group", "milestone", "page_build", "project", "project_card", "project_column", "projects_v2_item", "public",
+	"pull_request", "pull_request_comment", "pull_request_review", "pull_request_review_comment", "pull_request_target", "push", "registry_package", "release",
+	"repository_dispatch", "schedule", "status", "watch", "workflow_call", "workflow_dispatch", "workflow_run", "",
+}
+
+// What names are made of: docs.github.com on user names and repositories, and
+// git's check-ref-format, read 2026-11.
+var (
+	notInOwner  = regexp.MustCompile(`[^A-Za-z0-9_-]`)
+	notInLogin  = regexp.MustCompile(`[^A-Za-z0-9_\[\]-]`)
+	notInName   = regexp.MustCompile(`[^A-Za-z0-9._-]`)
+	notInHost   = regexp.MustCompile(`[^A-Za-z0-9.:_-]`)
+	notInBranch = regexp.MustCompile(`[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/`)
+)
+
+// never says why a fact, a param or a label never compares so with a text; ""
+// when it may.
+func (l *language) never(source, operator, s string) (code, why string) {
+	whole := slices.Contains([]string{"==", "!=", "in"}, operator)
+	if !whole && (s == "" || holdsFor(operator, "", "x")) { // < and the like
+		return "", ""
+	}
+	odd := func(not *regexp.Regexp, of string) (code, why string) {
+		switch {
+		case s == "":
+			return impossibleValue, source + " is never empty"
+		case !not.MatchString(s):
+			return "", ""
+		case strings.Contains(s, "*"):
+			begin, _, _ := strings.Cut(s, "*")
+			return patternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
+		case strings.Contains(s, "/") && source != "repo.host":
+			return impossibleValue, fmt.Sprintf("%s has no /, which repo.full_name has: owner/name", source)
+		}
+		return impossibleValue, fmt.Sprintf("%s has only %s", source, of)
+	}
+	oneOf := func(all []string) (code, why string) {
+		if slices.ContainsFunc(all, func(one string) bool { return holdsFor(operator, one, s) }) {
+			return "", ""
+		}
+		shown := slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == "" })
+		hint := ""
+		if whole {
+			hint = didYouMean(s, shown)
+		}
+		if strings.Contains(s, "*") {
+			return patternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith …, or matches with a regular expression", source)
+		}
+		return impossibleValue, fmt.Sprintf("%s is one of %s%s", source, quoteAll(shown), hint)
+	}
+	switch source {
+	case "repo.owner":
+		return odd(notInOwner, "letters, digits and -")
+	case "job.sender", "run.actor":
+		return odd(notInLogin, "letters, digits and -, as octocat or dependabot[bot]")
+	case "repo.name":
+		return odd(notInName, "letters, digits and ._-")
+	case "repo.host":
+		return odd(notInHost, "the name of a host, as github.com")
+	case "repo.full_name":
+		owner, name, full := strings.Cut(s, "/")
+		switch {
+		case strings.Contains(s, "*"):
+			begin, _, _ := strings.Cut(s, "*")
+			return patternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
+		case whole && !full:
+			return impossibleValue, "repo.full_name is owner/name: compare repo.name or repo.owner with it"
+		case whole && (owner == "" || name == ""), strings.Contains(name, "/"), full && notInOwner.MatchString(owner), notInName.MatchString(name), notInName.MatchString(owner):
+			return impossibleValue, "repo.full_name is owner/name"
+		}
+	case "repo.visibility":
+		return oneOf([]string{"public", "private", "internal", ""})
+	case "run.event":
+		code, why = oneOf(events)
+		if code == impossibleValue {
+			why = "GitHub has no such event"
+			if whole {
+				why += didYouMean(s, events[:len(events)-1])
+			}
+		}
+		return code, why
+	case "job.branch":
+		switch {
+		case strings.Contains(s, "*"):
+			begin, _, _ := strings.Cut(s, "*")
+			return patternLiteral, fmt.Sprintf("a * stands for itself: write job.branch startsWith %q, or matches with a regular expression", begin)
+		case notInBranch.MatchString(s) && (whole || s != "/"), whole && strings.HasSuffix(s, "/"):
+			return impossibleValue, "no branch can have that name"
+		case strings.HasPrefix(s, "refs/") && operator != "contains" && operator != "endsWith":
+			return impossibleValue, "job.branch is the name alone, as main"
+		}
+	case asLabel:
+		if strings.Contains(s, "*") {
+			begin, _, _ := strings.Cut(s, "*")
+			return patternLiteral, fmt.Sprintf("a * stands for itself: write startsWith %q", begin)
+		}
+	default:
+		p := l.vocabulary.param(strings.TrimPrefix(source, "param."))
+		switch {
+		case p == nil || p.kind != "string":
+		case p.pattern == nil:
+			return oneOf(p.oneOf)
+		case whole && !p.pattern.MatchString(strings.ToLower(s)):
+			return impossibleValue, fmt.Sprintf("%s matches %s", source, p.patternAs)
+		}
+	}
+	return "", ""
+}
+
+// noLabel says why no job has a label; "" when one may.
+func (l *language) noLabel(s string) (code, why string) {
+	name := strings.ToLower(s)
+	lb, open := l.vocabulary.find(name)
+	switch {
+	case strings.TrimSpace(s) == "":
+		return impossibleValue, "no job has an empty label"
+	case strings.TrimSpace(s) != s:
+		return impossibleValue, fmt.Sprintf("no job has the label %s: blanks at the ends of a label are taken away: write %q", quote(s), strings.TrimSpace(s))
+	case !printable(s) || len([]rune(s)) > MaxLabelLength:
+		return impossibleValue, fmt.Sprintf("no job has the label %s: a label is printable, and has at most %d characters", quote(s), MaxLabelLength)
+	case strings.Contains(s, "*"):
+		begin, _, _ := strings.Cut(s, "*")
+		mend := fmt.Sprintf("any(labels, # startsWith %q)", begin)
+		if lb != nil && lb.param != nil {
+			mend = fmt.Sprintf("param.%s != nil", lb.param.name)
+		}
+		return patternLiteral, fmt.Sprintf("%s is a pattern, and one label is meant here: to ask for any of them, write %s", quote(s), mend)
+	case lb != nil && lb.param != nil:
+		if _, err := lb.param.read(open); err != nil {
+			return impossibleValue, fmt.Sprintf("no job with the label %s gets a runner: %v", quote(s), err)
+		}
+	case lb == nil && strings.ContainsAny(s, ", "):
+		parts := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+		for i, p := range parts {
+			parts[i] = strconv.Quote(p)
+		}
+		if strings.Contains(s, ",") {
+			return impossibleValue, fmt.Sprintf("%s is one label, with a comma in it: write each by itself, as in has(%s)", quote(s), strings.Join(parts, ", "))
+		}
+	}
+	return "", ""
+}
+
+const absentParam = "absent-param"

@@ -1,0 +1,204 @@
+package rules
+
+import (
+	"math"
+	"slices"
+	"sort"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/vm"
+)
+
+// A table says what a part of a condition is for each value of the one param
+// that it depends on: yes, no, or unknown where it fails. The values of a text
+// are numbered as in one_of.
+type table struct {
+	none  truth // for a job without the param
+	steps []step
+	max   int
+}
+
+// A step is what holds from a value on, up to the next step.
+type step struct {
+	from int
+	is   truth
+}
+
+// attempt is the number that every job has, as if it were a param.
+var attempt = &param{name: "job.attempt", kind: "int", min: 1, max: math.MaxInt32}
+
+// maxTable bounds the values that are tried one by one.
+const maxTable = 256
+
+// values are the numbers that stand for the param's values; ok is false when
+// they cannot be told.
+func (p *param) values() (low, high int, ok bool) {
+	switch {
+	case p == nil || p.kind == "string" && p.pattern != nil:
+		return 0, 0, false
+	case p.kind == "string":
+		return 0, len(p.oneOf) - 1, len(p.oneOf) > 0
+	}
+	return p.min, p.max, p.max >= p.min
+}
+
+// tableOf is what a program is for each value of the param that it depends on
+// alone; nil when that cannot be told.
+func (l *language) tableOf(n ast.Node, code *vm.Program, p *param) *table {
+	low, high, ok := p.values()
+	if !ok {
+		return nil
+	}
+	var points []int
+	b := breaks{ok: true}
+	if ast.Walk(&n, &b); b.ok && p.kind != "string" { // between these it says the same
+		points = append(points, low)
+		for _, at := range b.at {
+			if at > low && at <= high {
+				points = append(points, at)
+			}
+		}
+		slices.Sort(points)
+	} else if high-low < maxTable {
+		for v := low; v <= high; v++ {
+			points = append(points, v)
+		}
+	} else {
+		return nil
+	}
+	ask := func(v any) truth {
+		env := Env{}
+		switch n, _ := v.(int); {
+		case p == attempt:
+			env.Job.Attempt = n
+		case v != nil:
+			env.Param = map[string]any{p.name: v}
+		}
+		got, err := evaluate(code, &env)
+		if is, flag := got.(bool); err == nil && flag {
+			return truthOf(is)
+		}
+		return unknown
+	}
+	t := &table{max: high}
+	for _, v := range slices.Compact(points) {
+		value := any(v)
+		if p.kind == "string" {
+			value = p.oneOf[v]
+		}
+		t.add(v, ask(value))
+	}
+	if t.none = t.steps[0].is; p != attempt {
+		t.none = ask(nil)
+	}
+	return t
+}
+
+// add adds what holds from a value on.
+func (t *table) add(from int, is truth) {
+	if len(t.steps) == 0 || t.steps[len(t.steps)-1].is != is {
+		t.steps = append(t.steps, step{from, is})
+	}
+}
+
+// isTable is the table of a param that is one value.
+func isTable(p *param, v int) *table {
+	low, high, ok := p.values()
+	if !ok {
+		return nil
+	}
+	t := &table{none: no, max: high}
+	if v != low {
+		t.add(low, no)
+	}
+	if v >= low && v <= high {
+		t.add(v, yes)
+	}
+	if v < high {
+		t.add(max(v+1, low), no)
+	}
+	return t
+}
+
+// thereTable is the table of whether a job has the param.
+func thereTable(p *param) *table {
+	low, high, ok := p.values()
+	if !ok {
+		return nil
+	}
+	return &table{none: no, max: high, steps: []step{{low, yes}}}
+}
+
+// at is what the table says of a value.
+func (t *table) at(v int) truth {
+	i := sort.Search(len(t.steps), func(i int) bool { return t.steps[i].from > v })
+	if i == 0 {
+		return unknown
+	}
+	return t.steps[i-1].is
+}
+
+// implies says what another table says of all values for which this one says
+// what is assumed: yes, no for never yes, unknown for either.
+func (t *table) implies(assumed truth, other *table) truth {
+	some, never, always := false, true, true
+	see := func(mine, its truth) {
+		if mine != assumed {
+			return
+		}
+		some = true
+		never = never && its != yes
+		always = always && its == yes
+	}
+	see(t.none, other.none)
+	for _, s := range t.steps {
+		see(s.is, other.at(s.from))
+	}
+	for _, s := range other.steps {
+		see(t.at(s.from), s.is)
+	}
+	switch {
+	case !some:
+		return unknown
+	case always:
+		return yes
+	case never:
+		return no
+	}
+	return unknown
+}
+
+// says reports whether the table says so of any value, or of a job without one.
+func (t *table) says(is truth) bool {
+	return t.none == is || slices.ContainsFunc(t.steps, func(s step) bool { return s.is == is })
+}
+
+// breaks is a visitor that finds the numbers at which an expression may change,
+// when all that it does is to compare a param with them.
+type breaks struct {
+	ok bool
+	at []int
+}
+
+// Visit is called for a node after its children.
+func (b *breaks) Visit(node *ast.Node) {
+	add := func(v float64) {
+		if math.Abs(v) < math.MaxInt32 {
+			b.at = append(b.at, int(math.Floor(v)), int(math.Floor(v))+1, int(math.Ceil(v)))
+		}
+	}
+	switch n := (*node).(type) {
+	case *ast.IntegerNode:
+		add(float64(n.Value))
+		add(-float64(n.Value))
+	case *ast.FloatNode:
+		add(n.Value)
+		add(-n.Value)
+	case *ast.NilNode, *ast.BoolNode, *ast.StringNode, *ast.MemberNode, *ast.IdentifierNode, *ast.ArrayNode, *ast.ChainNode:
+	case *ast.UnaryNode:
+	case *ast.BinaryNode:
+		b.ok = b.ok && slices.Contains([]string{"==", "!=", "<", "<=", ">", ">=", "in", "and", "&&", "or", "||", "??"}, n.Operator)
+	default:
+		b.ok = false
+	}
+}
