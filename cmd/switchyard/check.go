@@ -90,7 +90,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 		}
 		if f.nomad {
 			var said rules.Diagnostics
-			said, unasked = survey(ctx, set, specs)
+			said, unasked = survey(ctx, stderr, set, specs)
 			found = append(found, said...)
 			if n := len(slices.DeleteFunc(said, func(d rules.Diagnostic) bool { return d.Code != nomad.CannotTell })); n > 0 && unasked == nil {
 				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR did not tell of %s", count(n, "rule"))
@@ -179,11 +179,15 @@ func needs(job *api.Job) (driver string, constraints []rules.Constraint) {
 	return driver, constraints
 }
 
-// survey asks Nomad about what the rules can choose.
-func survey(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
+// survey asks Nomad about what the rules can choose. Of its release it warns on stderr, as
+// that is nobody's line.
+func survey(ctx context.Context, stderr io.Writer, set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
 	client, err := nomad.New(nomad.Config{Jobspecs: specs})
 	if err != nil {
 		return nil, err
+	}
+	if r, err := client.Releases(ctx); err == nil && r.Untried() != "" { // an error is Survey's, too
+		fmt.Fprintf(stderr, "warning: %s\n", r.Untried())
 	}
 	examples := set.Examples()
 	routes := make([]nomad.Route, len(examples))

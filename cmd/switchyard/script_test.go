@@ -39,11 +39,16 @@ func TestScripts(t *testing.T) {
 	t.Cleanup(sim.Close)
 	fleet := httptest.NewServer(sim)
 	t.Cleanup(fleet.Close)
+	oldSim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet(), Release: "1.7.7"})
+	t.Cleanup(oldSim.Close)
+	old := httptest.NewServer(oldSim)
+	t.Cleanup(old.Close)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("EXAMPLE", example)
 			e.Setenv("FLEET", fleet.URL) // a simulated Nomad
+			e.Setenv("OLD_FLEET", old.URL)
 			e.Setenv("SCHEMA", filepath.Join(filepath.Dir(example), "rules", "rules.schema.json"))
 			return nil
 		},

@@ -242,6 +242,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	defer beside.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	beside.Go(func() { logRelease(ctx, logger, cluster) })
 	beside.Go(func() {
 		logLint(logger, set, content.specs)
 		reload.run(ctx, hup)
@@ -251,6 +252,24 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	logger.Info("stopped")
 	return nil
+}
+
+// releaseTimeout is for Nomad to say which release it is.
+const releaseTimeout = 30 * time.Second
+
+// logRelease logs which release Nomad is, and warns of one that Switchyard was not tried with.
+func logRelease(ctx context.Context, logger *slog.Logger, cluster *nomad.Client) {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
+	switch r, err := cluster.Releases(ctx); {
+	case errors.Is(err, context.Canceled):
+	case err != nil:
+		logger.Info("nomad did not say which release it is", "err", err)
+	case r.Untried() != "":
+		logger.Warn("this release of Nomad was not tried with this Switchyard", "nomad", r.String(), "reason", r.Untried())
+	default:
+		logger.Info("nomad is of a release that was tried with this Switchyard", "nomad", r.String())
+	}
 }
 
 // appParts is what an App is wired of.

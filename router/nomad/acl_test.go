@@ -93,6 +93,9 @@ func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
 	}); !errors.Is(err, seen) {
 		t.Errorf("Follow does not see the runner's end: %v", err)
 	}
+	if r, err := client.Releases(t.Context()); err != nil || r.Untried() != "" {
+		t.Errorf("Releases = %v, %v", r, err)
+	}
 	if a, err := client.Allocation(t.Context(), ran); err != nil || a.NodeAddr == "" {
 		t.Errorf("Allocation = %+v, %v", a, err)
 	}
@@ -148,6 +151,8 @@ func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
 			_, err := c.Survey(t.Context(), []Route{{Rule: "r", Placement: waiting}})
 			return err
 		}, `node { policy = "read" }`, "list nodes"},
+		{"releases", [2]string{`policy = "read"`, `policy = "deny"`}, func(c *Client) error { _, err := c.Releases(t.Context()); return err },
+			`node { policy = "read" }`, "list Nomad's servers"},
 		{"survey of a namespace", [2]string{`, "submit-job"`}, func(c *Client) error {
 			_, err := c.Survey(t.Context(), []Route{{Rule: "r", Placement: parsed}})
 			return err

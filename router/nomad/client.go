@@ -170,11 +170,9 @@ func scopeOf(j *api.Job) scope {
 // runner whose token it holds, whatever Nomad does. A repeat should send the same
 // token, which replaces nothing.
 //
-// A dispatch has no such condition. Its idempotency token makes Nomad return
-// an earlier child, but only one that is committed already. Starts of one
-// runner are therefore made one after another within a Client; across
-// processes, and for a repeat that overtakes its timed-out predecessor inside
-// Nomad, a second child remains possible.
+// A dispatch has no such condition, but an idempotency token. Starts of one runner are
+// made one after another within a Client. Those of several processes that overlap agree
+// on the child that was made first, and stop the others.
 func (c *Client) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
 	if r.Placement.Dispatch != "" {
 		return c.dispatch(ctx, r)

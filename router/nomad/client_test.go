@@ -54,6 +54,7 @@ func TestErrors(t *testing.T) {
 		parse    = "PUT /v1/jobs/parse"
 		parent   = "GET /v1/job/classic"
 		dispatch = "PUT /v1/job/classic/dispatch"
+		children = "GET /v1/jobs"
 	)
 	var (
 		denied  = answer{403, "Permission denied"}
@@ -155,8 +156,14 @@ func TestErrors(t *testing.T) {
 			"a dispatch in trouble", router.Placement{Dispatch: "classic"}, answers{parent: classic, dispatch: trouble}, "retry", "timed out",
 		},
 		{
+			"children that cannot be listed", router.Placement{Dispatch: "classic"},
+			answers{parent: classic, dispatch: {200, `{"DispatchedJobID":"classic/dispatch-1"}`}, children: denied}, "fix",
+			"list the children classic/dispatch-gha-77-1-… in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has list-jobs on namespace default",
+		},
+		{
 			"a child that went away", router.Placement{Dispatch: "classic"},
 			answers{
+				children: {200, "[]"},
 				parent:   {200, `{"ID":"classic","ParameterizedJob":{"MetaOptional":["SWITCHYARD_CLAIM_TOKEN"]}}`},
 				dispatch: {200, `{"DispatchedJobID":"classic/dispatch-1"}`}, "": trouble,
 			}, "retry", "read job classic/dispatch-1",
@@ -314,6 +321,10 @@ func testDispatchesOfOneRunnerDoNotOverlap(t *testing.T) {
 			}
 			defer running.Add(-1)
 			time.Sleep(time.Second) // so that they would meet
+		}
+		if r.URL.Path == "/v1/jobs" {
+			_, _ = io.WriteString(w, "[]")
+			return
 		}
 		_, _ = io.WriteString(w, `{"ParameterizedJob":{},"DispatchedJobID":"child","EvalID":"e"}`)
 	}))

@@ -476,6 +476,37 @@ func TestDispatch(t *testing.T) {
 				t.Errorf("%d children, %d created, tokens %v; want one of each", n, created, tokens)
 			}
 		})
+		t.Run("once, however many processes race", func(t *testing.T) {
+			for range 5 {
+				id := parent(t, claims)
+				r := on.fresh(t, router.Placement{Dispatch: id})
+				const processes = 8
+				var clients [processes]*Client
+				for i := range clients {
+					clients[i] = newClient(t, on.config)
+				}
+				var mu sync.Mutex
+				jobs := map[string]bool{}
+				tokens, created := race(t, processes, func(i int) (router.Started, error) {
+					r := r
+					r.ClaimToken = router.Secret(fmt.Sprintf("token-%d", i))
+					got, err := clients[i].Start(t.Context(), r)
+					mu.Lock()
+					defer mu.Unlock()
+					jobs[got.NomadJob] = true
+					return got, err
+				})
+				var live []string
+				for _, child := range children(t, id) {
+					if !child.Stop {
+						live = append(live, child.ID)
+					}
+				}
+				if len(live) != 1 || len(jobs) != 1 || !jobs[live[0]] || created != 1 || len(tokens) != 1 || !tokens[on.job(t, live[0]).Meta[metaClaimToken]] {
+					t.Errorf("children %v are not stopped, and Starts named %v, %d created, with tokens %v; want one of each", live, jobs, created, tokens)
+				}
+			}
+		})
 		t.Run("a job that does not claim keeps no token", func(t *testing.T) {
 			id := parent(t, &api.ParameterizedJobConfig{MetaRequired: []string{metaRepoURL}})
 			r := on.fresh(t, router.Placement{Dispatch: id})

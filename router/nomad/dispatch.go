@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
@@ -38,14 +39,14 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	if err != nil {
 		return router.Started{}, dispatch.sorted(err)
 	}
-	started := router.Started{NomadJob: resp.DispatchedJobID, At: router.NomadAt(at), ClaimToken: r.ClaimToken}
-	if resp.EvalID != "" {
-		return started, nil
+	first, err := c.firstChild(ctx, id+"/dispatch-"+r.Runner.ID+"-", resp.DispatchedJobID, at)
+	if err != nil {
+		return router.Started{}, err
 	}
 	// Only an earlier child comes without an evaluation.
-	started.Existed = true
-	if _, declared := meta[metaClaimToken]; !declared {
-		return started, nil // it claims nothing
+	started := router.Started{NomadJob: first, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Existed: resp.EvalID == "" || first != resp.DispatchedJobID}
+	if _, declared := meta[metaClaimToken]; !declared || !started.Existed {
+		return started, nil // it claims nothing, or with what it was given
 	}
 	child, _, err := c.api.Jobs().Info(started.NomadJob, at.read(ctx))
 	if err != nil {
@@ -55,6 +56,34 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 		started.ClaimToken = router.Secret(token)
 	}
 	return started, nil
+}
+
+// firstChild returns which child of a runner was made first, of those whose IDs begin
+// with prefix, and stops the others; made is that of the last answer. Before 1.11.2 each
+// of several dispatches that overlap makes a child; since then one does, and the others are
+// answered with IDs of children that are not there (nomad/job_endpoint.go and fsm.go,
+// 1.8.0 to 2.0.5, read 2026-11-29). As each looks after its own is made, they agree.
+func (c *Client) firstChild(ctx context.Context, prefix, made string, at scope) (string, error) {
+	read := at.read(ctx)
+	read.Prefix = prefix
+	children, _, err := c.api.Jobs().List(read)
+	if err != nil {
+		return "", call{what: "list the children " + prefix + "…", at: at, capability: "list-jobs"}.sorted(err)
+	}
+	if len(children) == 0 { // it is gone already
+		return made, nil
+	}
+	first := slices.MinFunc(children, func(a, b *api.JobListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
+	for _, child := range children {
+		if child == first || child.Stop || child.Status == "dead" {
+			continue
+		}
+		c.log.Warn("nomad took several dispatches of a runner at once, as it may before 1.11.2; all but the first are stopped", "nomad_job", child.ID, "first", first.ID)
+		if _, _, err := c.api.Jobs().DeregisterOpts(child.ID, &api.DeregisterOptions{}, at.write(ctx)); err != nil {
+			return "", call{what: "stop job " + child.ID, at: at, capability: "submit-job"}.sorted(err)
+		}
+	}
+	return first.ID, nil
 }
 
 // parent reads the job that a rule dispatches.
