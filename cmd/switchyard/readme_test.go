@@ -5,12 +5,15 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+
+	"switchyard/router/nomad"
 )
 
 // history is what TestTheCommandsOfTheREADME compares rules by.
@@ -115,9 +118,10 @@ func TestTheCommandsOfTheREADME(t *testing.T) {
 	}
 }
 
-// Prometheus is told where serve shows its metrics, and Nomad Autoscaler to
-// listen elsewhere than serve does; its own default is serve's.
-func TestWhatWatchesKnowsTheServersPorts(t *testing.T) {
+// Prometheus is told where serve shows its metrics, Nomad Autoscaler to listen
+// elsewhere than serve does (its own default is serve's), and CI what check calls
+// a pool without nodes.
+func TestTheObservabilityPageKnowsTheCommands(t *testing.T) {
 	page, err := os.ReadFile("../../router/observability/README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -137,5 +141,13 @@ func TestWhatWatchesKnowsTheServersPorts(t *testing.T) {
 	port := ":" + shown(`bind_port = (\d+)`)
 	if strings.HasSuffix(listen, port) || strings.HasSuffix(admin, port) {
 		t.Errorf("Nomad Autoscaler listens on %s, which serve has", port)
+	}
+	args := strings.Fields(shown("`switchyard check (--strict .*?)`"))
+	check := checkCommand()
+	if err := check.ParseFlags(args); err != nil {
+		t.Error(err)
+	}
+	if accept, _ := check.Flags().GetStringSlice("accept"); !slices.Equal(accept, []string{nomad.EmptyPool}) {
+		t.Errorf("the page accepts %q, and a pool without nodes is %q", accept, nomad.EmptyPool)
 	}
 }
