@@ -12,7 +12,7 @@ import (
 // nocaseFacts are the facts that GitHub compares without case, as conditions do.
 // A job, a workflow and a branch have case.
 var nocaseFacts = map[string]bool{
-	"repo.host": true, "repo.owner": true, "repo.name": true, "repo.full_name": true, "repo.visibility": true,
+	"repo.host": true, "repo.owner": true, "repo.name": true, "repo.full_name": true, "repo.url": true, "repo.visibility": true,
 	"job.sender": true, "run.actor": true, "run.event": true,
 }
 

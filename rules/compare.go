@@ -243,6 +243,7 @@ func list[T any](d *differences, part string, was, is []T, text func(T) string) 
 func (d *differences) placement(was, is *Placement) {
 	d.single("jobspec", was.Jobspec, is.Jobspec)
 	d.single("dispatch", was.Dispatch, is.Dispatch)
+	entries(d, "dispatch_meta.", was.DispatchMeta, is.DispatchMeta, func(s string) string { return strconv.Quote(s) })
 	list(d, "constraints", was.Constraints, is.Constraints, Constraint.text)
 	list(d, "affinities", was.Affinities, is.Affinities, Affinity.text)
 	list(d, "devices", was.Devices, is.Devices, Device.text)

@@ -100,6 +100,7 @@ var textFacts = map[string]func(*Env) string{
 	"repo.owner":      func(e *Env) string { return e.Repo.Owner },
 	"repo.name":       func(e *Env) string { return e.Repo.Name },
 	"repo.full_name":  func(e *Env) string { return e.Repo.FullName },
+	"repo.url":        func(e *Env) string { return e.Repo.URL },
 	"repo.visibility": func(e *Env) string { return e.Repo.Visibility },
 	"job.name":        func(e *Env) string { return e.Job.Name },
 	"job.workflow":    func(e *Env) string { return e.Job.Workflow },

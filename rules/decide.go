@@ -201,6 +201,7 @@ func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decisio
 func newEnv(labels []string, f Facts) *Env {
 	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job, asked: f.Labels}
 	env.Repo.Host = cmp.Or(env.Repo.Host, DefaultHost)
+	env.Repo.URL = "https://" + env.Repo.Host + "/" + env.Repo.FullName
 	if f.Run != nil {
 		env.Run, env.runKnown = *f.Run, true
 	}
@@ -350,6 +351,9 @@ func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *En
 	own := winner.layer
 	if winner.dispatch != "" {
 		m.p.Dispatch, m.p.From["dispatch"] = winner.dispatch, ruleFrom
+		if err := m.dispatchMeta(winner.meta, ruleFrom); err != nil {
+			return Placement{}, err
+		}
 	} else {
 		m.p.Jobspec, m.p.From["jobspec"] = winner.jobspec, ruleFrom
 	}

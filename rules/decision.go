@@ -43,6 +43,7 @@ type Repo struct {
 	Private    bool   `expr:"private" json:"private"`       // true for private and internal repositories
 	Visibility string `expr:"visibility" json:"visibility"` // public, private or internal; "" when GitHub did not say
 	Fork       bool   `expr:"fork" json:"fork"`             // the repository itself is a fork
+	URL        string `expr:"url" json:"-"`                 // of its page, as of Host and FullName: https://github.com/acme/web
 }
 
 // Job is the GitHub workflow job, as conditions see it (job.…).
@@ -100,8 +101,13 @@ type Fallback struct {
 
 // A Placement is what Nomad is asked for.
 type Placement struct {
-	Jobspec     string       `json:"jobspec"`  // name of a jobspec; "" when Dispatch is set
-	Dispatch    string       `json:"dispatch"` // ID of an existing parameterized Nomad job, run as it is; "" otherwise
+	Jobspec  string `json:"jobspec"`  // name of a jobspec; "" when Dispatch is set
+	Dispatch string `json:"dispatch"` // ID of an existing parameterized Nomad job, run as it is; "" otherwise
+
+	// DispatchMeta is what that job is given besides those of Switchyard's own keys
+	// that it declares.
+	DispatchMeta map[string]string `json:"dispatch_meta,omitempty"`
+
 	Constraints []Constraint `json:"constraints"`
 	Affinities  []Affinity   `json:"affinities"`
 	Devices     []Device     `json:"devices"`
@@ -167,7 +173,7 @@ type Runner struct {
 	Scope        string `json:"scope"`                // repository, organization or enterprise
 	Enterprise   string `json:"enterprise,omitempty"` // its slug, as in GitHub's addresses; "" in the other scopes
 	Group        int64  `json:"group"`                // runner group ID; 1 is GitHub's Default
-	Registration string `json:"registration"`         // jit: a configuration for each runner; token: a registration token, shared until it ends
+	Registration string `json:"registration"`         // jit: a configuration for each runner; token: a registration token, shared until it ends; own: it brings its own, and never claims
 }
 
 // A Duration is written as people do in a rules file, in JSON, too: "5m".

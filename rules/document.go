@@ -81,8 +81,8 @@ type ruleForm struct {
 	Deny string `yaml:"deny" example:"public repositories get no self-hosted runner"`
 	// the name of the runner jobspec that serves the job
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
-	// the ID of a parameterized Nomad job that exists already, and runs as it is
-	Dispatch string `yaml:"dispatch" example:"github_runner"`
+	// the parameterized Nomad job that exists already, and runs as it is
+	Dispatch dispatchForm `yaml:"dispatch" example:"github_runner"`
 	placementForm
 	// the most that a job of this rule can ask for; a size that it has replaces that of `defaults`
 	Max maxForm `yaml:"max" example:"{ cores: 8, memory: 32GiB }"`
@@ -92,6 +92,15 @@ type ruleForm struct {
 	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
 	// what takes the place of the rule's own settings while Nomad cannot place the runner; at most 10, in the order of `after`
 	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
+}
+
+// A dispatch: a parameterized Nomad job that exists already. Short: its ID.
+type dispatchForm struct {
+	_ shortForm `example:"github_runner"`
+	// its ID
+	Job string `yaml:"job" required:"yes" example:"github_runner"`
+	// meta that it takes under names of its own, besides those of Switchyard's keys that it declares
+	Meta map[string]string `yaml:"meta" open:"yes" empty:"yes" pattern:"^[A-Za-z_][A-Za-z0-9_.-]*$" example:"{ REPO_URL: '${{ repo.url }}' }"`
 }
 
 // An unroutable: what becomes of the run of a job that no rule takes, or that cannot be placed, when that does not change.
@@ -229,8 +238,8 @@ type runnerForm struct {
 	Enterprise string `yaml:"enterprise" open:"yes" example:"acme"`
 	// ID of a runner group; 1, GitHub's Default, when left out
 	Group int `yaml:"group" open:"yes" min:"1" max:"2147483647" example:"3"`
-	// `jit`, a configuration for each runner, or `token`: the runner configures itself by a registration token, which serves many; jit when left out
-	Registration string `yaml:"registration" open:"yes" enum:"jit token"`
+	// `jit`, a configuration for each runner; `token`: the runner configures itself by a registration token, which serves many; or `own`: it brings its own registration, and never claims; with `dispatch` it does by itself, and jit when left out elsewhere
+	Registration string `yaml:"registration" open:"yes" enum:"jit token own"`
 }
 
 // A test: a job, and what must become of it.
@@ -361,7 +370,7 @@ type expectRunnerForm struct {
 	Enterprise string `yaml:"enterprise" empty:"yes" example:"acme"`
 	// ID of the runner group
 	Group int `yaml:"group" min:"0" max:"2147483647" example:"1"`
-	// jit or token
+	// jit, token or own
 	Registration string `yaml:"registration" empty:"yes" example:"token"`
 }
 

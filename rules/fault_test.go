@@ -209,7 +209,7 @@ rules:
   - { name: c, jobspec: j, runner: { scope: §enterprize, enterprise: §acme/web } }
 `, []string{
 			`runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG`,
-			`defaults: runner registration: "tokens": want jit or token; did you mean token?`,
+			`defaults: runner registration: "tokens": want jit, token or own; did you mean token?`,
 			`runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG`,
 			`rule: runner enterprise has no effect: scope is organization`,
 			`rule: runner scope: "enterprize": want repository, organization or enterprise; did you mean enterprise?`,

@@ -14,6 +14,7 @@ type Jobspec struct {
 	Name        string
 	Driver      string       // of the runner task; "" when not known
 	Constraints []Constraint // of the job, its group and its task
+	NoClaim     bool         // nothing in it fetches the claim: its runner brings its own registration
 }
 
 // A lintCode names one kind of finding. The README's table is made of them.
@@ -40,6 +41,8 @@ var lintCodes = []lintCode{
 	{"deny-open-runner", true, "a rule denies jobs that GitHub may give to a runner of another rule, which registers for a whole organization or enterprise", "leave `runner: { scope }` at `repository`, or name a runner group that only the right repositories may use"},
 	{"cancel-other-runners", true, "`unroutable: { action: cancel }` with a scope that takes jobs which may be meant for other runners", "let `scope` ask for a label of your own"},
 	{"public-token", true, "runners of public repositories that are given a registration token: whoever gets at it, such as by a pull request, can add runners of his own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
+	{"no-claim", true, "a jobspec that does not fetch the claim, in a rule that does not say `registration: own`", "fetch the claim, or write `runner: { registration: own }` in the rule; `registration: jit` if the image fetches it by itself"},
+	{"claim-unused", true, "`registration: own` with a jobspec that fetches the claim", "leave `registration` out, or name another jobspec"},
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for what was asked for before", "change something in it, such as `node_pool`"},
 	{"no-group", true, "a rule that takes jobs without labels, as `runs-on: { group: … }` makes them, and names no runner group", "add `runner: { scope: organization, group: ID }`, or ask for a label"},
@@ -82,6 +85,7 @@ func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
 	l.labels()
 	l.theft()
 	l.safety()
+	l.claims()
 	var names []string
 	for _, j := range jobspecs {
 		names = append(names, j.Name)

@@ -16,6 +16,7 @@ var someJobspecs = []Jobspec{
 	{Name: "docker-linux", Driver: "docker", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "linux"}}},
 	{Name: "raw-exec-macos", Driver: "raw_exec", Constraints: []Constraint{{Attribute: "${attr.kernel.name}", Operator: "=", Value: "darwin"}}},
 	{Name: "mine"},
+	{Name: "bring", NoClaim: true},
 }
 
 // Labels and a rule for what the case is not about. The compound gives jobs a
@@ -80,6 +81,10 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a part that is always false", lintLabels + lintRules + lintRest + "  - { name: x, jobspec: mine, if: ‹always-false›§has(\"gpu\") or false }\n", `the part false of if is false`},
 		{"a scope that nothing meets", strings.Replace(lintLabels, "labels:", "scope: ‹always-false›§has(\"a\") and not has(\"a\")\nlabels:", 1) + lintRules + lintRest, "scope is true for no job"},
 
+		{"a jobspec without the claim", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: ‹no-claim›§bring }\n" + lintRules[7:], `the jobspec "bring" does not fetch the claim`},
+		{"one in a fallback", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [{ after: 1m, jobspec: ‹no-claim›§bring }] }\n", `write runner: { registration: own } if this is meant`},
+		{"one whose defaults speak of others", lintLabels + "defaults: { runner: { registration: token } }\nrules:\n  - { name: open, if: not repo.private, deny: no }\n  - { name: linux, if: has(\"linux\"), jobspec: ‹no-claim›§bring }\n" + lintRules[7:], "its runner brings its own registration"},
+		{"an own registration that is not used", lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: ‹claim-unused›§docker-linux, runner: { registration: own } }\n" + lintRules[7:], `the jobspec "docker-linux" fetches the claim`},
 		{"a rule without a condition", lintLabels + lintRules + lintRest + "  - ‹bare-self-hosted›§{ name: rest, jobspec: mine }\n", "rule rest takes jobs that ask for nothing but self-hosted"},
 		{"a rule for a branch", lintLabels + lintRules + "  - { name: release, if: '‹bare-self-hosted›§job.branch == \"release\"', jobspec: mine }\n" + lintRest, "rule release takes"},
 		{"a rule for what is no mac", lintLabels + lintRules + lintRest + "  - { name: rest, if: '‹bare-self-hosted›§not has(\"macos\")', jobspec: mine }\n", "rule rest takes"},
@@ -344,6 +349,10 @@ func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 		"a fallback that is the same for one repo":   lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, constraints: ['${meta.zone} = ${{ repo.name }}'], fallback: [{ after: 1m, constraints: ['${meta.zone} = web'] }] }\n",
 		"a fallback that is the same with one label": strings.Replace(lintLabels, "  gpu:", "  big: { node_pool: big }\n  gpu:", 1) + lintRules + "  - { name: linux, if: 'hasAny(\"big\", \"linux\")', jobspec: docker-linux, fallback: [{ after: 1m, node_pool: other }] }\n",
 		"pools of repositories":                      "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: {} }\nrules:\n  - { name: a, if: 'repo.name == \"a\" and has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: '${{ repo.name }}' }\n  - { name: b, if: 'has(\"linux\") and not has(\"gpu\")', jobspec: docker-linux, node_pool: '${{ repo.name }}' }\n",
+		"a jobspec without the claim that is meant":  lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: bring, runner: { registration: own } }\n" + lintRules[7:],
+		"all jobspecs without the claim":             strings.Replace(lintLabels, "labels:", "defaults: { runner: { registration: own } }\nlabels:", 1) + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: bring }\n  - { name: macos, if: has(\"macos\"), jobspec: bring }\n",
+		"an image that claims by itself":             lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), jobspec: bring, runner: { registration: jit } }\n" + lintRules[7:],
+		"a dispatch":                                 lintLabels + "rules:\n  - { name: linux, if: has(\"linux\"), dispatch: { job: classic, meta: { A: '${{ repo.url }}' } } }\n" + lintRules[7:],
 		"a rule that says true":                      lintLabels + lintRules + lintRest + "  - { name: rest, if: 'true', deny: ask for a platform }\n",
 	}
 	if len(files) < 70 {

@@ -405,6 +405,7 @@ type rule struct {
 	deny     string // "" when the rule places
 	jobspec  string
 	dispatch string
+	meta     []envSpec // of the dispatch
 	layer    layer
 	limit    *limitSpec
 	fallback []fallback
@@ -484,13 +485,7 @@ func (r *loader) oneRule(n ast.Node) {
 		ru.jobspecAt = r.at(v)
 	}
 	if v, ok := f["dispatch"]; ok {
-		ru.dispatch = literal(r, v, "dispatch", func(v any) (string, error) {
-			s, err := asText(v)
-			if err == nil && (strings.ContainsAny(s, " \x00") || len(s) > 300 || !printable(s)) {
-				err = fmt.Errorf("%s is no ID of a Nomad job", quote(s))
-			}
-			return s, err
-		}).literal
+		r.dispatch(v, &ru)
 		for _, k := range presentKeys(f, append([]string{"max", "fallback"}, placementKeys...)...) {
 			if k != "namespace" && k != "runner" {
 				r.fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)

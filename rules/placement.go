@@ -130,6 +130,23 @@ func (m *merger) add(l *layer, from string) error {
 	return nil
 }
 
+// dispatchMeta evaluates what a rule gives to the job that it dispatches.
+func (m *merger) dispatchMeta(meta []envSpec, from string) error {
+	m.from = from
+	for i := range meta {
+		if m.p.DispatchMeta == nil {
+			m.p.DispatchMeta = map[string]string{}
+		}
+		e := &meta[i]
+		v := ""
+		if err := single(m, "dispatch_meta."+e.name, &v, &e.value); err != nil {
+			return fmt.Errorf("%s: %w", from, err)
+		}
+		m.p.DispatchMeta[e.name] = v
+	}
+	return nil
+}
+
 func (m *merger) lay(l *layer) error {
 	for _, c := range l.constraints {
 		got, err := m.constraint(c)

@@ -144,7 +144,7 @@ func lint(set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
 	var known []rules.Jobspec
 	for _, name := range specs.Names() {
 		spec, _ := specs.Get(name)
-		j := rules.Jobspec{Name: name}
+		j := rules.Jobspec{Name: name, NoClaim: !spec.Claims}
 		if spec.Parsed != nil {
 			var job api.Job
 			if err := json.Unmarshal(spec.Parsed, &job); err != nil {

@@ -519,6 +519,32 @@ func TestDispatch(t *testing.T) {
 				t.Errorf("%d children, want 1", n)
 			}
 		})
+		t.Run("gives what the rule says under names of the job's own", func(t *testing.T) {
+			id := parent(t, &api.ParameterizedJobConfig{MetaRequired: []string{"REPO_URL"}, MetaOptional: []string{metaOwner, metaLabels}})
+			r := on.fresh(t, router.Placement{Dispatch: id, DispatchMeta: map[string]string{"REPO_URL": "https://github.com/acme/web", metaOwner: "another"}})
+			got, err := client.Start(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{"REPO_URL": "https://github.com/acme/web", metaOwner: "another", metaLabels: "self-hosted,Linux"}
+			if diff := cmp.Diff(want, on.job(t, got.NomadJob).Meta); diff != "" {
+				t.Errorf("child's meta (-want +got):\n%s", diff)
+			}
+			children(t, id)
+		})
+		t.Run("a key that it does not take waits for an operator", func(t *testing.T) {
+			for _, c := range []struct {
+				p    *api.ParameterizedJobConfig
+				want string
+			}{
+				{&api.ParameterizedJobConfig{MetaOptional: []string{"REPO", metaOwner}}, "it does not take the meta keys that the rule gives: REPO_URI, REPO_URL; it takes GH_OWNER, REPO: add them to meta_optional"},
+				{&api.ParameterizedJobConfig{}, "it takes none"},
+			} {
+				r := on.fresh(t, router.Placement{Dispatch: parent(t, c.p), DispatchMeta: map[string]string{"REPO_URL": "x", "REPO_URI": "x"}})
+				_, err := client.Start(t.Context(), r)
+				wantKind(t, err, "fix", c.want)
+			}
+		})
 		stopped := parent(t, claims)
 		if _, _, err := on.nomad.Jobs().Deregister(stopped, false, nil); err != nil {
 			t.Fatal(err)
@@ -531,7 +557,7 @@ func TestDispatch(t *testing.T) {
 			{"a job that is not there", "no-such", "read job no-such in namespace default: there is none"},
 			{"a job that is stopped", stopped, "it is stopped: start it again"},
 			{"a job that is not parameterized", plain.Runner.ID, "it is not parameterized"},
-			{"a job that requires other meta", parent(t, &api.ParameterizedJobConfig{MetaRequired: []string{metaRunID, "COLOR", "SIZE"}}), "does not have: COLOR, SIZE: make them optional"},
+			{"a job that requires other meta", parent(t, &api.ParameterizedJobConfig{MetaRequired: []string{metaRunID, "COLOR", "SIZE"}}), "does not have: COLOR, SIZE: make them optional, give them by dispatch meta in the rule"},
 			{"a job that requires a payload", parent(t, &api.ParameterizedJobConfig{Payload: "required"}), "it requires a payload"},
 		} {
 			t.Run(c.name+" waits for an operator", func(t *testing.T) {

@@ -106,7 +106,8 @@ func readJob(id string, at scope) call {
 	return call{what: "read job " + id, at: at, capability: "read-job"}
 }
 
-// dispatchMeta is our meta as far as a parameterized job declares it.
+// dispatchMeta is what a parameterized job is given: what its rule says, and our
+// meta as far as the job declares it.
 func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, error) {
 	switch p := parent.ParameterizedJob; {
 	case p == nil || parent.Dispatched:
@@ -116,10 +117,29 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 	case p.Payload == "required":
 		return nil, &router.FixError{Fix: `set payload = "optional" or "forbidden" in it`, Err: errors.New("it requires a payload, and Switchyard sends none")}
 	}
-	ours, meta := jobMeta(r), map[string]string{}
+	required, optional := parent.ParameterizedJob.MetaRequired, parent.ParameterizedJob.MetaOptional
+	given, meta := jobMeta(r), map[string]string{}
+	var unknown []string
+	for key, value := range r.Placement.DispatchMeta {
+		given[key] = value // the rule's own comes before ours
+		if !slices.Contains(required, key) && !slices.Contains(optional, key) {
+			unknown = append(unknown, key)
+		}
+	}
+	if unknown != nil {
+		slices.Sort(unknown)
+		takes := "it takes none"
+		if all := slices.Sorted(slices.Values(slices.Concat(required, optional))); len(all) > 0 {
+			takes = "it takes " + printable(strings.Join(all, ", "), maxWords)
+		}
+		return nil, &router.FixError{
+			Fix: "add them to meta_optional of the job, or correct dispatch meta in the rule",
+			Err: fmt.Errorf("it does not take the meta keys that the rule gives: %s; %s", strings.Join(unknown, ", "), takes),
+		}
+	}
 	var missing []string
-	for _, key := range parent.ParameterizedJob.MetaRequired {
-		if value, ok := ours[key]; ok {
+	for _, key := range required {
+		if value, ok := given[key]; ok {
 			meta[key] = value
 		} else {
 			missing = append(missing, key)
@@ -127,12 +147,12 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 	}
 	if missing != nil {
 		return nil, &router.FixError{
-			Fix: "make them optional, or use the keys that Switchyard has: " + strings.Join(metaKeys(), ", "),
+			Fix: "make them optional, give them by dispatch meta in the rule, or use the keys that Switchyard has: " + strings.Join(metaKeys(), ", "),
 			Err: fmt.Errorf("it requires meta that Switchyard does not have: %s", printable(strings.Join(missing, ", "), maxWords)),
 		}
 	}
-	for _, key := range parent.ParameterizedJob.MetaOptional {
-		if value, ok := ours[key]; ok {
+	for _, key := range optional {
+		if value, ok := given[key]; ok {
 			meta[key] = value
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"golang.org/x/sync/errgroup"
 
+	"switchyard/jobspecs"
 	"switchyard/router"
 )
 
@@ -41,7 +42,8 @@ const (
 	NoSuchNamespace  = "no-such-namespace"  // the namespace does not exist
 	NoSuchPool       = "no-such-pool"       // the node pool does not exist
 	NoSuchDatacenter = "no-such-datacenter" // a warning when other datacenters of the route exist
-	NoSuchJob        = "no-such-job"        // what the route dispatches is not there, or cannot be dispatched
+	NoSuchJob        = "no-such-job"        // what the route dispatches is not there, cannot be dispatched, or does not take the meta that the rule gives
+	ClaimUndeclared  = "claim-undeclared"   // a warning: what the route dispatches fetches the claim, and does not declare the meta for it
 	JobspecRefused   = "jobspec-refused"    // there is no such jobspec, or Nomad finds its job invalid
 	JobspecWarns     = "jobspec-warns"      // Nomad takes it with a warning
 	NoNode           = "no-node"            // no node in service could ever run it
@@ -124,8 +126,11 @@ func group(routes []Route) (asks [][]int) {
 // shape is, as text, what of a placement Nomad's answer depends on.
 func shape(p router.Placement) string {
 	ask := router.Placement{
-		Jobspec: p.Jobspec, Dispatch: p.Dispatch, Constraints: anonymous(p.Constraints), Affinities: slices.Clone(p.Affinities),
+		Jobspec: p.Jobspec, Dispatch: p.Dispatch, DispatchMeta: map[string]string{}, Constraints: anonymous(p.Constraints), Affinities: slices.Clone(p.Affinities),
 		Devices: slices.Clone(p.Devices), Resources: p.Resources, NodePool: p.NodePool, Datacenters: p.Datacenters, Namespace: p.Namespace,
+	}
+	for key := range p.DispatchMeta {
+		ask.DispatchMeta[key] = ""
 	}
 	for i := range ask.Affinities {
 		ask.Affinities[i].From = ""
@@ -199,6 +204,7 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 	if err != nil || problems != nil {
 		return problems, err
 	}
+	undeclared := claimUndeclared(r, job)
 	fleet, err := s.fleet(ctx, scopeOf(job).Region)
 	if err != nil {
 		return nil, err
@@ -208,6 +214,7 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 	if err != nil || problems != nil {
 		return problems, err
 	}
+	problems = undeclared
 	if err := s.allowed(ctx, scopeOf(job), r.Placement.Dispatch != ""); err != nil {
 		return nil, err
 	}
@@ -266,6 +273,26 @@ func cannotTell(err error) problem {
 		code = NoSuchRegion
 	}
 	return problem{code: code, say: func(r Route) string { return source(r) + ": " + err.Error() }}
+}
+
+// claimUndeclared is what is wrong with a parameterized job that fetches the claim
+// and is not given what that takes, as it does not declare it.
+func claimUndeclared(r Route, job *api.Job) []problem {
+	p := job.ParameterizedJob
+	if r.Placement.Dispatch == "" || p == nil {
+		return nil
+	}
+	declared := slices.Concat(p.MetaRequired, p.MetaOptional)
+	if slices.Contains(declared, metaClaimToken) {
+		return nil
+	}
+	text, err := json.Marshal(job)
+	if err != nil || !jobspecs.Claims(text) {
+		return nil
+	}
+	message := fmt.Sprintf("job %s fetches the claim, and does not declare %s and %s: add them to its meta_optional, or let its runner register itself",
+		printable(r.Placement.Dispatch, maxValue), metaClaimURL, metaClaimToken)
+	return []problem{{code: ClaimUndeclared, warning: true, say: func(Route) string { return message }}}
 }
 
 func atFault(err error) bool { return errors.As(err, new(*JobspecError)) }

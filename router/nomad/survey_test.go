@@ -110,12 +110,15 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 	old.Drain, old.SchedulingEligibility = true, "ineligible"
 	nodes[0].ReservedResources.Memory.MemoryMB = 1 << 10
 	on := newCluster(t, nomadsim.Config{Nodes: nodes, Namespaces: []string{"ci"}})
-	for _, job := range []string{"classic", "picky", "simple"} {
+	for _, job := range []string{"classic", "picky", "claims", "simple"} {
 		j := api.NewBatchJob(job, job, "global", 50)
 		j.AddTaskGroup(api.NewTaskGroup("g", 3).AddTask(api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")))
 		switch job {
 		case "classic":
 			j.ParameterizedJob = &api.ParameterizedJobConfig{}
+		case "claims":
+			j.ParameterizedJob = &api.ParameterizedJobConfig{}
+			j.TaskGroups[0].Tasks[0].Artifacts = []*api.TaskArtifact{{GetterSource: new("${NOMAD_META_SWITCHYARD_CLAIM_URL}")}}
 		case "picky":
 			j.ParameterizedJob = &api.ParameterizedJobConfig{}
 			j.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "vax"))
@@ -136,6 +139,15 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		route Route
 		want  []string // as told has them
 	}{
+		{"a dispatch that fits", dispatch("classic", ""), nil},
+		{"a dispatch with a key that the job does not take", Route{Rule: "classic", Placement: router.Placement{Dispatch: "classic", DispatchMeta: map[string]string{"REPO_URL": "x"}}}, []string{
+			`no-such-job: dispatch job classic in namespace default: it does not take the meta keys that the rule gives: REPO_URL; it takes none: ` +
+				`add them to meta_optional of the job, or correct dispatch meta in the rule`,
+		}},
+		{"a dispatched job that claims what it is not given", dispatch("claims", ""), []string{
+			`claim-undeclared: warning: job claims fetches the claim, and does not declare SWITCHYARD_CLAIM_URL and SWITCHYARD_CLAIM_TOKEN: ` +
+				`add them to its meta_optional, or let its runner register itself`,
+		}},
 		{"a route that fits", ask("linux", linux, gpus(2), coresOf(32)), nil},
 		{"a constraint that no node satisfies, of nodes that are alike", ask("sun", equal("${attr.kernel.name}", "sunos", "rule sun"), pool("ci")), []string{
 			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = sunos (rule sun); out of service: 1 down`,
@@ -244,8 +256,8 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 			}
 		})
 	}
-	if jobs, _, err := on.nomad.Jobs().List(nil); err != nil || len(jobs) != 3 {
-		t.Errorf("Survey left jobs behind: %d, %v, want 3", len(jobs), err)
+	if jobs, _, err := on.nomad.Jobs().List(nil); err != nil || len(jobs) != 4 {
+		t.Errorf("Survey left jobs behind: %d, %v, want 4", len(jobs), err)
 	}
 }
 

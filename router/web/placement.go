@@ -28,6 +28,9 @@ func PlacementRows(d rules.Decision) (rows []PlacementRow) {
 	}
 	single("jobspec", p.Jobspec, "jobspec")
 	single("dispatch", p.Dispatch, "dispatch")
+	for _, k := range slices.Sorted(maps.Keys(p.DispatchMeta)) {
+		row("meta", k+"="+p.DispatchMeta[k], p.From["dispatch_meta."+k])
+	}
 	for _, c := range p.Constraints {
 		row("constraint", strings.TrimSpace(c.Attribute+" "+c.Operator+" "+c.Value), c.From)
 	}
@@ -66,7 +69,12 @@ func PlacementRows(d rules.Decision) (rows []PlacementRow) {
 		runner = fmt.Sprintf("enterprise %s, group %d", p.Runner.Enterprise, p.Runner.Group)
 	}
 	row("runner", runner, p.From["runner.scope"])
-	if p.Runner.Registration == "token" {
+	switch {
+	case p.Dispatch != "":
+		row("", "brings its own registration", p.From["dispatch"])
+	case p.Runner.Registration == "own":
+		row("", "brings its own registration", p.From["runner.registration"])
+	case p.Runner.Registration == "token":
 		row("", "registers itself by a token", p.From["runner.registration"])
 	}
 	if l := d.Limit; l != nil {

@@ -1,0 +1,42 @@
+package rules
+
+import "slices"
+
+// claims reports rules whose jobspec fetches no claim though they do not say that
+// their runners bring their own registration, and the other way round.
+func (l *linter) claims() {
+	for i := range l.rules {
+		ru := &l.rules[i]
+		check := func(name string, at spot, own *layer) {
+			k := slices.IndexFunc(l.jobspecs, func(j Jobspec) bool { return j.Name == name })
+			if k < 0 {
+				return
+			}
+			said, ours := &own.registration, own.registration.set
+			if !ours {
+				said = &l.defaults.registration
+			}
+			means := said.set && said.template == nil && said.literal == "own"
+			switch {
+			case l.jobspecs[k].NoClaim && !ours && !means:
+				l.add("no-claim", at, ru.name,
+					"the jobspec %s does not fetch the claim, so its runner brings its own registration: it is registered before anybody knows whether its job still waits, it may have any name, so that it is followed by its Nomad job alone, and it goes on when its job is cancelled; fetch the claim as the built-in jobspecs do, or write runner: { registration: own } if this is meant",
+					quote(name))
+			case !l.jobspecs[k].NoClaim && means:
+				l.add("claim-unused", at, ru.name,
+					"registration is own, and the jobspec %s fetches the claim: leave registration out, or name a jobspec whose runner brings its own registration", quote(name))
+			}
+		}
+		check(ru.jobspec, ru.jobspecAt, &ru.layer)
+		for j := range ru.fallback {
+			f := &ru.fallback[j]
+			if f.jobspec != "" {
+				own := ru.layer.without(&f.layer)
+				if f.layer.registration.set {
+					own.registration = f.layer.registration
+				}
+				check(f.jobspec, f.jobspecAt, &own)
+			}
+		}
+	}
+}

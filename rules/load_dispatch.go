@@ -1,0 +1,112 @@
+package rules
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+)
+
+const (
+	maxMetaKeys = 50
+	maxMetaText = 4096 // bytes of a value; Nomad would take megabytes, but it ends up in the environment of a task
+)
+
+var (
+	metaKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,127}$`)
+
+	// claimKeys are Switchyard's alone: their values are made for each runner.
+	claimKeys = map[string]bool{"SWITCHYARD_CLAIM_URL": true, "SWITCHYARD_CLAIM_TOKEN": true}
+)
+
+// dispatch reads the parameterized job of a rule: its ID, or a mapping with the
+// meta that it takes besides.
+func (r *loader) dispatch(n ast.Node, ru *rule) {
+	job := n
+	if _, short := scalar(n); !short {
+		f := r.fields(n, "dispatch", "job", "meta")
+		if f == nil {
+			return
+		}
+		ru.dispatch = "?" // so that what is left out is the one fault
+		if job = f["job"]; job == nil {
+			r.fault(n, "dispatch needs job, the ID of a parameterized Nomad job: { job: github_runner, meta: { REPO_URL: '${{ repo.url }}' } }")
+		}
+		if f["meta"] != nil {
+			ru.meta = r.dispatchMeta(f["meta"])
+		}
+	}
+	if job == nil {
+		return
+	}
+	ru.dispatch = literal(r, job, "dispatch", func(v any) (string, error) {
+		s, err := asText(v)
+		if err == nil && (strings.ContainsAny(s, " \x00") || len(s) > 300 || !printable(s)) {
+			err = fmt.Errorf("%s is no ID of a Nomad job", quote(s))
+		}
+		return s, err
+	}).literal
+}
+
+func (r *loader) dispatchMeta(n ast.Node) (meta []envSpec) {
+	pairs := r.pairs(n, "dispatch meta")
+	if len(pairs) > maxMetaKeys {
+		r.fault(n, "dispatch meta has %d keys; at most %d are taken", len(pairs), maxMetaKeys)
+		return nil
+	}
+	for _, p := range pairs {
+		what := "dispatch meta " + p.key
+		switch {
+		case !metaKey.MatchString(p.key):
+			r.fault(p.keyNode, "%s is no key of a Nomad job's meta: write letters, digits and _.-", quote(p.key))
+			continue
+		case claimKeys[p.key]:
+			r.fault(p.keyNode, "%s is made for each runner: declare it in the Nomad job, and leave it out here", p.key)
+			continue
+		}
+		v := readText(r, p.value, what, metaText, true)
+		if v.template != nil {
+			if kind := v.template.kind(); kind != "" {
+				r.fault(p.value, "%s must be a text, and %s is a %s: write join(labels, \",\") for a list", what, oneLine(v.template.source), kind)
+				continue
+			}
+		}
+		if v.set {
+			meta = append(meta, envSpec{p.key, v})
+		}
+	}
+	return meta
+}
+
+// metaText reads a value of meta.
+func metaText(v any) (string, error) {
+	s, err := asText(v)
+	if err == nil && len(s) > maxMetaText {
+		err = fmt.Errorf("it has %d bytes; at most %d are taken", len(s), maxMetaText)
+	}
+	if err == nil && !printable(s) {
+		err = fmt.Errorf("%s is not one line of printable text", quote(s))
+	}
+	return s, err
+}
+
+// kind is what a template of one expression gives when that can be no text:
+// "list" or "mapping"; else "".
+func (t *template) kind() string {
+	if len(t.parts) != 1 || t.parts[0].program == nil {
+		return ""
+	}
+	of := t.parts[0].program.Node().Type()
+	if of == nil {
+		return ""
+	}
+	switch of.Kind() {
+	case reflect.Slice, reflect.Array:
+		return "list"
+	case reflect.Map, reflect.Struct:
+		return "mapping"
+	}
+	return ""
+}
