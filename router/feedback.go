@@ -114,6 +114,10 @@ type FeedbackStore interface {
 	// Cancelled records that a run was cancelled: why is added to the reason of
 	// its jobs that are Unroutable.
 	Cancelled(ctx context.Context, repo Repo, runID int64, why string, now time.Time) error
+
+	// LeftAlone records that a job which is Unroutable is no cause to cancel its
+	// run: why is added to its reason.
+	LeftAlone(ctx context.Context, jobID int64, why string, now time.Time) error
 }
 
 // feedback says on their commits why jobs wait or were refused, if the rules
@@ -251,7 +255,8 @@ func inert(line string) string { return "    " + Cut(line, maxNotice) }
 
 // cancels cancels the runs whose jobs nothing can serve for longer than the
 // rules say. A job that runs is not cut off for it: the run is cancelled when
-// that has ended.
+// that has ended. Nor is a job with a label that the rules do not know: the
+// runners that it is meant for may be somebody else's.
 func (a *App) cancels(ctx context.Context) error {
 	after, action := a.live.Load().set.Unroutable()
 	if action != "cancel" {
@@ -294,6 +299,11 @@ func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
 	if err != nil || j.State != Unroutable {
 		return err
 	}
+	set := a.Rules()
+	if !set.Knows(j.Labels) {
+		a.Logger.Info("a run is not cancelled, as its job has a label that the rules do not know; other runners may serve it", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+		return a.Store.LeftAlone(ctx, j.ID, "its run is not cancelled, as other runners of its GitHub may know its labels", a.Now())
+	}
 	call, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
 	listed, servable := 0, int64(0)
@@ -306,7 +316,7 @@ func (a *App) cancelRun(ctx context.Context, j Job, after time.Duration) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if d.Action == "in_progress" || k.State != Unroutable && k.State != Denied {
+		if d.Action == "in_progress" || k.State != Unroutable && k.State != Denied || !set.Knows(k.Labels) {
 			servable = d.Job.ID
 		}
 		return nil

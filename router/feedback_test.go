@@ -227,8 +227,8 @@ func testARunThatNothingCanServeIsCancelled(t *testing.T) {
 	h.job = func(id int64) (router.Delivery, error) { return answers[id], nil }
 	h.index.jobs = map[int64][]router.Delivery{10: {answers[1]}, 20: {answers[2]}, 30: {answers[3]}}
 	r := noticing(t, h, "unroutable: { after: 10m, action: cancel }\n", clock)
-	r.deliver(delivery(1, "queued", "self-hosted", "linx"))
-	r.deliver(delivery(2, "queued", "self-hosted", "linx")) // somebody's runner takes it, which we are not told
+	r.deliver(delivery(1, "queued", "self-hosted"))
+	r.deliver(delivery(2, "queued", "self-hosted")) // somebody's runner takes it, which we are not told
 	fork := delivery(3, "queued", "self-hosted", "linux")
 	fork.Job.Repo.Fork = true
 	r.deliver(fork)
@@ -262,20 +262,23 @@ func TestARunWithAJobThatRunsOrMayIsNotCancelled(t *testing.T) {
 	for name, other := range map[string]router.Delivery{
 		"one that runs on somebody's runner, and is ignored here": says(2, "in_progress", "ubuntu-latest"),
 		"one that waits for one":                                  says(2, "queued", "ubuntu-latest"),
+		"one that other runners may serve":                        says(4, "queued", "self-hosted", "gitlab"),
 		"one that is not known":                                   says(9, "queued", "self-hosted", "linux"),
 		"one that waits for its runner":                           says(3, "queued", "self-hosted", "linux"),
 	} {
 		virtual(t, name, func(t *testing.T) {
 			h, clock := &hub{}, newShift()
 			of := func(d router.Delivery) router.Delivery { d.Job.RunID = 10; return d }
-			h.index.jobs = map[int64][]router.Delivery{10: {of(says(1, "queued", "self-hosted", "linx")), of(other)}}
+			h.index.jobs = map[int64][]router.Delivery{10: {of(says(1, "queued", "self-hosted")), of(other)}}
 			r := noticing(t, h, "scope: '\"self-hosted\" in labels'\nunroutable: { after: 10m, action: cancel }\n", clock)
-			r.deliver(of(delivery(1, "queued", "self-hosted", "linx")))
+			r.deliver(of(delivery(1, "queued", "self-hosted")))
 			r.deliver(of(delivery(2, "queued", "ubuntu-latest")))
 			r.deliver(of(delivery(3, "queued", "self-hosted", "linux")))
+			r.deliver(of(delivery(4, "queued", "self-hosted", "gitlab")))
 			r.await(1, in(router.Unroutable))
 			r.await(2, in(router.Ignored))
 			r.await(3, in(router.Dispatched))
+			r.await(4, in(router.Unroutable))
 			clock.forward(11 * time.Minute)
 			eventually(t, "GitHub is asked about the run", func() bool { h.index.mu.Lock(); defer h.index.mu.Unlock(); return h.index.asked > 0 })
 			h.index.mu.Lock()
@@ -299,7 +302,7 @@ func TestARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
 func testARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
 	h, clock := &hub{}, newShift()
 	r := noticing(t, h, "unroutable: { after: 10m, action: cancel }\n", clock)
-	r.deliver(delivery(1, "queued", "self-hosted", "linx"))
+	r.deliver(delivery(1, "queued", "self-hosted"))
 	r.await(1, in(router.Unroutable))
 	clock.forward(11 * time.Minute)
 	asked := func() int { h.index.mu.Lock(); defer h.index.mu.Unlock(); return h.index.asked }
@@ -311,10 +314,49 @@ func testARunOfWhichGitHubListsNoJobIsNotCancelled(t *testing.T) {
 		t.Errorf("it was cancelled: %s", j.Reason)
 	}
 	h.index.mu.Lock()
-	h.index.jobs = map[int64][]router.Delivery{10: {says(1, "queued", "self-hosted", "linx")}}
+	h.index.jobs = map[int64][]router.Delivery{10: {says(1, "queued", "self-hosted")}}
 	h.index.mu.Unlock()
 	r.await(1, func(j router.Job) bool {
 		clock.forward(time.Second)
 		return strings.Contains(j.Reason, "its run is cancelled")
 	})
+}
+
+// In the usual scope are all self-hosted jobs of an organization, those that
+// ask for runners of another stack among them.
+func TestARunOfAnotherStackIsNotCancelled(t *testing.T) {
+	synctest.Test(t, testARunOfAnotherStackIsNotCancelled)
+}
+func testARunOfAnotherStackIsNotCancelled(t *testing.T) {
+	h, clock := &hub{}, newShift()
+	h.index.jobs = map[int64][]router.Delivery{}
+	r := noticing(t, h, "unroutable: { after: 10m, action: cancel }\n", clock)
+	others := [][]string{{"self-hosted", "arc-runner-set"}, {"self-hosted", "linux", "gitlab"}, {"self-hosted", "linx"}, {"self-hosted", "self-hosted, linux"}}
+	for i, labels := range others {
+		id := int64(i + 1)
+		h.index.jobs[10*id] = []router.Delivery{says(id, "queued", labels...)}
+		r.deliver(delivery(id, "queued", labels...))
+		r.await(id, in(router.Unroutable))
+	}
+	ours := int64(len(others) + 1)
+	h.index.mu.Lock()
+	h.index.jobs[10*ours] = []router.Delivery{says(ours, "queued", "self-hosted")}
+	h.index.mu.Unlock()
+	r.deliver(delivery(ours, "queued", "self-hosted"))
+	r.await(ours, in(router.Unroutable))
+	clock.forward(11 * time.Minute)
+	r.await(ours, func(j router.Job) bool { return strings.Contains(j.Reason, "its run is cancelled") })
+	for i := range others {
+		const why = "; its run is not cancelled, as other runners of its GitHub may know its labels"
+		j := r.await(int64(i+1), func(j router.Job) bool { return strings.Contains(j.Reason, "not cancelled") })
+		if !strings.HasSuffix(j.Reason, why) || strings.Count(j.Reason, ";") != 1 {
+			t.Errorf("%q: the reason is %q", others[i], j.Reason)
+		}
+	}
+	clock.forward(time.Hour)
+	h.board.mu.Lock()
+	defer h.board.mu.Unlock()
+	if len(h.cancelled) != 1 || h.cancelled[0] != 10*ours {
+		t.Errorf("cancelled runs %v, want that of job %d alone", h.cancelled, ours)
+	}
 }

@@ -106,6 +106,18 @@ UPDATE jobs SET cancelled_at = ?4, updated_at = ?4, reason = reason || '; ' || ?
 WHERE run_id = ?3 AND owner = ?1 AND repo = ?2 AND state = 'unroutable' AND cancelled_at = 0`
 )
 
+const leftAloneSQL = `
+UPDATE jobs SET cancelled_at = ?3, updated_at = ?3, reason = reason || '; ' || ?2
+WHERE id = ?1 AND state = 'unroutable' AND cancelled_at = 0`
+
+// LeftAlone implements router.FeedbackStore.
+func (s *Store) LeftAlone(ctx context.Context, jobID int64, why string, now time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(leftAloneSQL, jobID, why, millis(now))
+		return err
+	})
+}
+
 // Unservable implements router.FeedbackStore.
 func (s *Store) Unservable(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
 	return s.jobs(ctx, "read the jobs that nothing can serve", unservableSQL, millis(since), millis(old), limit)

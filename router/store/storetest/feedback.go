@@ -108,4 +108,30 @@ var feedbackTests = []test{
 			}
 		}
 	}},
+	{"a job that is no cause to cancel its run is left alone, until it is decided anew", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 2; id++ {
+			f.receive(queued(id)) // of one run
+			f.must(f.Settle(f.ctx(), id, router.Unroutable, "unknown label", decision(), T0))
+		}
+		ids := func() (ids []int64) {
+			jobs, err := f.Unservable(f.ctx(), T0, T0, 9)
+			f.must(err)
+			for _, j := range jobs {
+				ids = append(ids, j.ID)
+			}
+			return ids
+		}
+		wantDiff(t, ids(), []int64{1})
+		f.must(f.LeftAlone(f.ctx(), 1, "it is somebody else's", T0))
+		f.must(f.LeftAlone(f.ctx(), 1, "it is somebody else's", T0))
+		wantDiff(t, ids(), []int64{2})
+		if j := f.wantState(1, router.Unroutable); j.Reason != "unknown label; it is somebody else's" {
+			t.Errorf("the reason is %q", j.Reason)
+		}
+		if done, err := f.Redecide(f.ctx(), 1, "again", T0); !done || err != nil {
+			t.Errorf("it is not decided anew: %v", err)
+		}
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "no rule", decision(), T0))
+		wantDiff(t, ids(), []int64{1})
+	}},
 }
