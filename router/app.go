@@ -134,7 +134,7 @@ func New(c Config) (*App, error) {
 		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	}
 	a := &App{metrics: prometheus.NewRegistry(), stopping: make(chan struct{}), worker: worker{
-		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), jobs: make(chan Job),
+		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), anew: make(chan struct{}, 1), jobs: make(chan Job),
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
 		ended:  make(chan LiveRunner, maxEnded),
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
@@ -203,7 +203,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.leftovers, a.doubts,
+		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}

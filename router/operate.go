@@ -58,8 +58,9 @@ type OperatorStore interface {
 
 	// Redecide puts a job that was decided, waits for a place under a limit, or
 	// is to be tried again, into Queued, due at once, with a try whose runner
-	// never was. It reports whether it did: the job may be in another state.
-	Redecide(ctx context.Context, jobID int64, reason string, now time.Time) (bool, error)
+	// never was; by says who has it so. It reports whether it did: the job may be
+	// in another state.
+	Redecide(ctx context.Context, jobID int64, by Source, reason string, now time.Time) (bool, error)
 
 	// Cancel ends a job that has no runner of GitHub's as Denied. It reports
 	// whether it did.
@@ -121,7 +122,7 @@ func (a *App) RetryJob(ctx context.Context, id int64) error {
 	if err := a.clear(ctx, j); err != nil {
 		return err
 	}
-	done, err := a.Store.Redecide(ctx, id, operator(ctx)+" asked to decide it anew", a.Now())
+	done, err := a.Store.Redecide(ctx, id, SourceOperator, operator(ctx)+" asked to decide it anew", a.Now())
 	switch {
 	case err != nil:
 		return err

@@ -64,9 +64,11 @@ func (a *App) Reload(set *rules.Set, v RulesVersion) {
 		live.set, live.reloads = set, live.reloads+1
 		live.status = RulesStatus{RulesVersion: v, Rules: len(set.Rules())}
 	})
-	select {
-	case a.relimit <- struct{}{}:
-	default:
+	for _, hint := range []chan struct{}{a.relimit, a.anew} {
+		select {
+		case hint <- struct{}{}:
+		default:
+		}
 	}
 }
 

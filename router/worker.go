@@ -31,6 +31,7 @@ type worker struct {
 	*Config
 	wake    chan struct{} // size 1; a hint that a job may be due
 	relimit chan struct{} // size 1; a hint that limits may have changed
+	anew    chan struct{} // size 1; a hint that the rules have changed
 	spare   chan struct{} // size 1; a hint that looked has jobs
 	doubted chan int64    // size maxDoubted; see mayWait
 	jobs    chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
@@ -269,7 +270,7 @@ func (w *worker) failed(ctx context.Context, j Job, r Runner, token Secret, d *r
 	at, again := w.backoff().Retry(cause, j.Failures)
 	if !again {
 		log.Error("nomad refuses the job: mend the rule or its jobspec")
-		return w.settle(ctx, j.ID, Unroutable, fmt.Sprintf("Nomad refuses the job: %v", cause), d)
+		return w.settle(ctx, j.ID, Unroutable, fmt.Sprintf(saysRefused+": %v", cause), d)
 	}
 	var fix *FixError
 	if errors.As(cause, &fix) {

@@ -30,8 +30,8 @@ WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')`
 )
 
 // Redecide implements router.Store.
-func (s *Store) Redecide(ctx context.Context, jobID int64, reason string, now time.Time) (done bool, err error) {
-	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+func (s *Store) Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (done bool, err error) {
+	err = s.writer.change(ctx, by, func(t *tx) error {
 		n, err := t.exec(redecideSQL, jobID, reason, millis(now))
 		if done = n > 0; done || err != nil {
 			return err

@@ -128,7 +128,7 @@ var feedbackTests = []test{
 		if j := f.wantState(1, router.Unroutable); j.Reason != "unknown label; it is somebody else's" {
 			t.Errorf("the reason is %q", j.Reason)
 		}
-		if done, err := f.Redecide(f.ctx(), 1, "again", T0); !done || err != nil {
+		if done, err := f.Redecide(f.ctx(), 1, router.SourceOperator, "again", T0); !done || err != nil {
 			t.Errorf("it is not decided anew: %v", err)
 		}
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "no rule", decision(), T0))

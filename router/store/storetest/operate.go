@@ -10,7 +10,7 @@ import (
 var operatorTests = []test{
 	{"a job is decided anew from where no runner serves it, with a try whose runner never was", func(t *testing.T, f *fixture) {
 		again := func(id int64) bool {
-			done, err := f.Redecide(f.ctx(), id, "an operator says so", T0.Add(time.Hour))
+			done, err := f.Redecide(f.ctx(), id, router.SourceOperator, "an operator says so", T0.Add(time.Hour))
 			f.must(err)
 			return done
 		}
@@ -49,7 +49,7 @@ var operatorTests = []test{
 				t.Errorf("job %d was decided anew", id)
 			}
 		}
-		_, err := f.Redecide(f.ctx(), 99, "x", T0)
+		_, err := f.Redecide(f.ctx(), 99, router.SourceOperator, "x", T0)
 		wantErr(t, err, router.ErrNotFound)
 	}},
 	{"a cancelled job leaves its place to another", func(t *testing.T, f *fixture) {
@@ -79,7 +79,7 @@ var operatorTests = []test{
 			t.Error("there is no place for job 3")
 		}
 		// Taken up again, job 1 has no place of old.
-		_, err = f.Redecide(f.ctx(), 1, "again", T0)
+		_, err = f.Redecide(f.ctx(), 1, router.SourceOperator, "again", T0)
 		f.must(err)
 		if admitted, err = f.Admit(f.ctx(), 1, d, T0); admitted || err != nil {
 			t.Errorf("job 1 has a place: %t, %v", admitted, err)
