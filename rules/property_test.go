@@ -137,7 +137,7 @@ func TestExplainingAgreesWithDeciding(t *testing.T) {
 
 // The index leaves rules out: what it finds is what the plain scan finds.
 func TestTheIndexFindsWhatTheScanFinds(t *testing.T) {
-	const jobs = 1000 // of each of rapid's 100 rule sets
+	const jobs = 1000 // of each of rapid's rule sets
 	rapid.Check(t, func(t *rapid.T) {
 		s := parse(t, someVocabulary+strings.Join(drawRules(t), ""))
 		r := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))

@@ -40,6 +40,7 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 }
 
 func TestTheAccessFileIsReadAgain(t *testing.T) {
+	t.Parallel()
 	name := filepath.Join(t.TempDir(), "access.yaml")
 	put := func(text string) {
 		t.Helper()

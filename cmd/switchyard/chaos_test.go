@@ -33,7 +33,7 @@ import (
 
 var (
 	chaosSeed = flag.Uint64("chaos.seed", 0, "seed of TestChaos; 0: a new one")
-	chaosJobs = flag.Int("chaos.jobs", 300, "jobs of TestChaos; 5000 take minutes")
+	chaosJobs = flag.Int("chaos.jobs", 150, "jobs of TestChaos; 5000 take minutes")
 	chaosSlow = flag.Int("chaos.slow", 0, "show the time lines of so many jobs that waited longest")
 	chaosLog  = flag.Bool("chaos.log", false, "show the router's log")
 )
@@ -113,6 +113,7 @@ func chaosFleet() []*api.Node {
 // Whatever goes wrong, each job is served once or cancelled, and nothing is
 // left over. The clock is not real: half an hour of trouble takes a while of computing.
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	c := &chaos{seed: *chaosSeed}
 	if c.seed == 0 {
 		c.seed = mathrand.Uint64()

@@ -86,7 +86,7 @@ type tab struct {
 func openTab(t *testing.T, browser context.Context, origin string, actions ...chromedp.Action) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
-	ctx, stop := context.WithTimeout(ctx, 90*time.Second)
+	ctx, stop := context.WithTimeout(ctx, 8*time.Minute) // before the tests' own deadline, so that it is said where it hangs
 	b := &tab{t: t, ctx: ctx, origin: origin}
 	chromedp.ListenTarget(ctx, func(ev any) {
 		switch ev := ev.(type) {
@@ -226,6 +226,7 @@ const sound = `(() => {
 })()`
 
 func TestTheConsoleInABrowser(t *testing.T) {
+	t.Parallel()
 	browser := newBrowser(t)
 
 	t.Run("each page with data", func(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 // No page weighs more than 200 kB without the editor; -v prints what each has
 // and when its first view was there, with nothing kept from before.
 func TestWhatAPageWeighs(t *testing.T) {
+	t.Parallel()
 	browser := newBrowser(t)
 	y := newYard(t, yardConfig{})
 	job := y.busy()

@@ -33,6 +33,7 @@ var testOnly = map[string][]string{
 }
 
 func TestImportsFollowTheArrowsOfTheDesign(t *testing.T) {
+	t.Parallel()
 	out, err := exec.Command("go", "list", "-f", `{{.ImportPath}}|{{join .Imports " "}}`, "switchyard/...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)

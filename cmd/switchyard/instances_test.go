@@ -16,6 +16,7 @@ import (
 
 // The real program serves the GitHub of its flags and one of its file.
 func TestOtherGitHubsAreServedToo(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the stop at the end is a signal that Windows does not have")
 	}

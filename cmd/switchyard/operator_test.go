@@ -191,6 +191,7 @@ func TestAWatchFollowsTheServer(t *testing.T) {
 
 // A server that has no stream is looked at again and again.
 func TestAWatchDoesWithoutAStream(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
 	defer server.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -69,13 +70,19 @@ func newProcess(t testing.TB, nomadURL, githubURL string) *process {
 	return p
 }
 
+// freePort returns an address that nobody listens at. Its port is below those
+// that a system gives to whoever wants any, so that it stays free.
 func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	for range 100 {
+		addr := fmt.Sprintf("127.0.0.1:%d", 12_000+rand.IntN(18_000))
+		if l, err := net.Listen("tcp", addr); err == nil {
+			_ = l.Close()
+			return addr
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 // start runs the program and waits until it is ready.
@@ -181,6 +188,7 @@ func TestKillInABurstLosesNothingAndDoublesNothing(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the stop at the end is a signal that Windows does not have")
 	}
+	t.Parallel()
 	const jobs, kills = 1000, 3
 	sim := nomadsim.New(nomadsim.Config{}) // no nodes: the Nomad jobs wait, so that none is tried again
 	t.Cleanup(sim.Close)
@@ -275,6 +283,7 @@ func TestKillInABurstLosesNothingAndDoublesNothing(t *testing.T) {
 
 // While Nomad is away, what was delivered is kept, over a stop and a start too.
 func TestAnOutageOfNomadLosesNothing(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the stop is a signal that Windows does not have")
 	}

@@ -476,6 +476,7 @@ rules:
 `
 
 func TestServeTakesUpANewFile(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "etc")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -572,6 +573,7 @@ func TestServeTakesUpANewFile(t *testing.T) {
 }
 
 func TestServeTakesUpASwappedLink(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("links need a privilege there")
 	}
@@ -614,6 +616,7 @@ func TestServeTakesUpASwappedLink(t *testing.T) {
 }
 
 func TestServeTakesUpADirectory(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	base, team, other := filepath.Join(dir, "10-base.yaml"), filepath.Join(dir, "20-team.yml"), filepath.Join(dir, "30-other.yaml")
 	const teams = "version: 1\nlabels: { linux: {} }\nrules:\n  - { name: team, if: has(\"linux\"), jobspec: docker-linux }\n"
@@ -638,6 +641,7 @@ func TestServeTakesUpADirectory(t *testing.T) {
 }
 
 func TestServeTakesUpNewJobspecs(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	specs := filepath.Join(dir, "jobspecs")
 	if err := os.Mkdir(specs, 0o700); err != nil {

@@ -44,6 +44,7 @@ func eachNomad(t *testing.T, test func(t *testing.T, addr string)) {
 // A signed delivery, sent 20 times at once, becomes one Nomad job: the one that
 // explain shows.
 func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the stop at the end is a signal that Windows does not have")
 	}

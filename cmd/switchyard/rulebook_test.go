@@ -115,7 +115,7 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	if err != nil || len(versions) != 3 {
 		t.Fatalf("versions: %+v, %v", versions, err)
 	}
-	for i, want := range []string{"file changed  ", "applied ada why not", "file changed  "} {
+	for i, want := range []string{"file changed  ", "applied ada why not", "start  "} {
 		if v := versions[i]; fmt.Sprintf("%s %s %s", v.Origin, v.Who, v.Note) != want {
 			t.Errorf("version %d is %+v, want %s", i, v, want)
 		}

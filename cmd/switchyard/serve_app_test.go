@@ -21,6 +21,7 @@ import (
 // A delivery to the real program becomes a runner that its installation of a
 // GitHub App registered; what has no installation says so and stops no other.
 func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("the stop at the end is a signal that Windows does not have")
 	}

@@ -73,6 +73,7 @@ func TestTracesGoWhereTheEnvironmentSays(t *testing.T) {
 
 // The whole server sends what it did before it ends, and its log names the trace.
 func TestTheServerSendsTraces(t *testing.T) {
+	t.Parallel()
 	var mu sync.Mutex
 	spans := map[string]string{} // traces by span
 	collector := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"flag"
 	"path/filepath"
 	"testing"
 
@@ -37,4 +38,10 @@ func TestSQLiteIsAStore(t *testing.T) {
 	storetest.Run(t, func(t testing.TB) router.Store { return openTemp(t) })
 }
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// Properties are checked on 40 cases, other ones in each run; -rapid.checks has more.
+func TestMain(m *testing.M) {
+	if err := flag.Set("rapid.checks", "40"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
