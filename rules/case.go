@@ -214,8 +214,12 @@ func (f *folder) binary(n *ast.BinaryNode) shape {
 			s.source, s.also = left.source, append(left.also, n.Right)
 		}
 		return s
-	case n.Operator == "matches" && left.nocase:
+	case n.Operator == "matches":
 		if s, ok := n.Right.(*ast.StringNode); ok {
+			f.judgePattern(n, left, s)
+			if !left.nocase {
+				break
+			}
 			s.Value = "(?i)" + s.Value
 		}
 	case slices.Contains(comparisons, n.Operator):

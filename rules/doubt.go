@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -66,6 +67,10 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 		}
 	}
 	switch n := written.(type) {
+	case *ast.NilNode:
+		if !strings.HasPrefix(s.source, "param.") && s.source != asLabel {
+			add(impossibleValue, s.source+" is never nil")
+		}
 	case *ast.StringNode:
 		if s.source == asLabel && slices.Contains([]string{"==", "!=", "in"}, operator) {
 			return // it is noted as a label
@@ -79,6 +84,10 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 	case *ast.IntegerNode, *ast.FloatNode:
 		low, high, ok := f.bounds(s.source)
 		with, _ := strconv.ParseFloat(number(written), 64)
+		if p := f.vocabulary.param(strings.TrimPrefix(s.source, "param.")); p != nil && p.kind == "size" && with > 0 && with < float64(p.min) && len(s.also) == 0 {
+			f.doubt(written, impossibleValue, "%s is a number of MiB, from %d to %d, and never %s: %sGiB are %.0f", s.source, low, high, number(written), number(written), with*1024)
+			return
+		}
 		if !ok || !outOfBounds(operator, with, float64(low), float64(high)) || slices.ContainsFunc(s.also, func(a ast.Node) bool {
 			is, err := strconv.ParseFloat(number(a), 64)
 			return err != nil || !outOfBounds(operator, with, is, is)
@@ -157,6 +166,40 @@ var (
 	notInHost   = regexp.MustCompile(`[^A-Za-z0-9.:_-]`)
 	notInBranch = regexp.MustCompile(`[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^/`)
 )
+
+// judgePattern notes texts in a regular expression that a value never has.
+func (f *folder) judgePattern(whole *ast.BinaryNode, s shape, written *ast.StringNode) {
+	if s.source == "" || len(s.also) > 0 || strings.HasPrefix(s.source, "param.") {
+		return
+	}
+	re, err := syntax.Parse(written.Value, syntax.Perl)
+	if err != nil {
+		return
+	}
+	parts := []*syntax.Regexp{re}
+	if re.Op == syntax.OpConcat {
+		parts = re.Sub
+	}
+	is := func(i int, op syntax.Op) bool { return i >= 0 && i < len(parts) && parts[i].Op == op }
+	for i, p := range parts {
+		if p.Op != syntax.OpLiteral {
+			continue
+		}
+		operator := "contains"
+		switch begins, ends := is(i-1, syntax.OpBeginText), is(i+1, syntax.OpEndText); {
+		case begins && ends && i == 1 && len(parts) == 3:
+			operator = "=="
+		case begins:
+			operator = "startsWith"
+		case ends:
+			operator = "endsWith"
+		}
+		if _, why := f.never(s.source, operator, string(p.Rune)); why != "" {
+			f.doubt(written, impossibleValue, "%s holds for no job: %s", oneLine(whole.String()), why)
+			return
+		}
+	}
+}
 
 // never says why a fact, a param or a label never compares so with a text; ""
 // when it may.
@@ -276,11 +319,14 @@ func (l *language) noLabel(s string) (code, why string) {
 		}
 	case lb == nil && strings.ContainsAny(s, ", "):
 		parts := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+		known := true
 		for i, p := range parts {
+			found, _ := l.vocabulary.find(strings.ToLower(p))
+			known = known && found != nil
 			parts[i] = strconv.Quote(p)
 		}
-		if strings.Contains(s, ",") {
-			return impossibleValue, fmt.Sprintf("%s is one label, with a comma in it: write each by itself, as in has(%s)", quote(s), strings.Join(parts, ", "))
+		if known || strings.Contains(s, ",") {
+			return impossibleValue, fmt.Sprintf("%s is one label: write each by itself, as in has(%s)", quote(s), strings.Join(parts, ", "))
 		}
 	}
 	return "", ""

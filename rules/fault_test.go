@@ -451,7 +451,7 @@ rules:
 			`if: param.cpu is a number: compare it by ==, < and the like`, `if: param.cpu is a number: compare it by ==, < and the like`, `if: param.cpu is a number: never true`,
 			`if: repo.private is true or false: write repo.private, or not repo.private`, `if: repo.fork is true or false: write repo.fork, or not repo.fork`,
 			`if: job.attempt is a number: write 2`, `if: len(labels) is a number: write 2`, `if: repo.owner is a text: write "5"`,
-			`if: param.cpu is a number, not true or false: compare it with one`, `if: repo.owner is a text, not true or false: compare it with one`,
+			`if: param.cpu is a number, not true or false: compare it with one`, `if: repo.owner is a text, not true or false: compare it with one, within brackets: not (repo.owner == …)`,
 			`if: cannot use int as type string in array`, `if: invalid operation: + (mismatched types string and int)`,
 		}},
 		{"conditions that are none", `version: 1

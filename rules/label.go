@@ -71,6 +71,16 @@ func (v *vocabulary) find(name string) (l *label, open string) {
 	return nil, ""
 }
 
+// exactly finds the entry with a pattern; nil when there is none.
+func (v *vocabulary) exactly(pattern string) *label {
+	for _, l := range v.prefixes {
+		if l.pattern == pattern {
+			return l
+		}
+	}
+	return v.exact[pattern]
+}
+
 // param finds a param by its name; nil when there is none.
 func (v *vocabulary) param(name string) *param {
 	for _, p := range v.params {

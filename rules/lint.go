@@ -28,7 +28,7 @@ type lintCode struct {
 // lintCodes are all kinds of findings.
 var lintCodes = []lintCode{
 	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier ones, or take it out"},
-	{"always-false", true, "a condition, or a part of it, that no job can meet", "mend it, or take it out"},
+	{"always-false", true, "a condition, or a part of it, that no job can meet; a fault when a rule denies by it", "mend it, or take it out"},
 	{"always-true", true, "a condition, or a part of it, that every job meets", "mend it, or leave it out if that is meant"},
 	{impossibleValue, false, "a text or a number that what it is compared with never is: `repo.visibility == \"secret\"`, `param.cpu > 32` of at most 32, `repo.owner == \"acme/web\"`, `has(\"cpu=64\")`", "correct it, or take the comparison out"},
 	{patternLiteral, false, "a `*` in a text that is compared as it stands: `has(\"run-*\")`, `repo.owner == \"acme-*\"`", "write `any(labels, # startsWith \"run-\")`, `param.cpu != nil`, `startsWith` or `matches`"},
@@ -72,7 +72,7 @@ func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
 		l.add(d.code, d.at, d.rule, "%s", d.message)
 	}
 	fails := l.absent(&s.scope, "scope", "", nil, func([]goal) bool { return false })
-	if l.dead(&s.scope, "scope", "", fails) {
+	if l.dead(&s.scope, "scope", "", fails, false) {
 		return l.found.sort() // whatever else there is to say, it takes no job
 	}
 	for i := range s.rules {
@@ -110,8 +110,9 @@ func (l *linter) add(code string, at spot, rule, format string, args ...any) {
 }
 
 // dead reports a condition, or a part of it, that says the same for every job;
-// true when no job can meet it. said is true when something is said of it already.
-func (l *linter) dead(c *condition, what, rule string, said bool) bool {
+// true when no job can meet it. said is true when something is said of it
+// already, denies when a rule denies by it: then it is a fault.
+func (l *linter) dead(c *condition, what, rule string, said, denies bool) bool {
 	if c.root == nil || c.at == (spot{}) {
 		return false
 	}
@@ -122,6 +123,7 @@ func (l *linter) dead(c *condition, what, rule string, said bool) bool {
 			return true // and why
 		}
 		l.add("always-false", c.at, rule, "%s is true for no job: %s; mend it, or take it out", what, oneLine(c.source))
+		l.found[len(l.found)-1].Warning = !denies || c.root.kind == constant // that is switched off on purpose
 		return true
 	case c.root.kind == constant && c.source == "true": // said on purpose
 	case !possible(goal{c.root, false}) && c.root.sure() && !said:
@@ -145,7 +147,9 @@ func (l *linter) rule(i int) {
 		}
 		if found, _ := l.vocabulary.find(m.label); found == nil && l.vocabulary.size > 0 && m.label != "self-hosted" {
 			hint := ""
-			if near, _ := meant(m.label, slices.Sorted(maps.Keys(l.vocabulary.exact)), 1); len(near) > 0 {
+			if lb := l.vocabulary.exactly(m.label + "=*"); lb != nil {
+				hint = fmt.Sprintf("; it has %s, with a value: %s=…", lb.pattern, m.label)
+			} else if near, _ := meant(m.label, slices.Sorted(maps.Keys(l.vocabulary.exact)), 1); len(near) > 0 {
 				hint = "; did you mean " + near[0] + "?"
 			}
 			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", quote(m.label), hint)
@@ -155,7 +159,7 @@ func (l *linter) rule(i int) {
 		_, ok := l.taken(i, goals...)
 		return ok
 	})
-	if l.dead(&ru.when, "if", ru.name, fails) {
+	if l.dead(&ru.when, "if", ru.name, fails, ru.deny != "") {
 		return
 	}
 	goals := []goal{{l.scope.root, true}, {ru.when.root, true}}

@@ -165,6 +165,12 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"an attempt that there is not", denies(`job.attempt == ‹impossible-value›§0`), "job.attempt is a whole number from 1"},
 		{"an attempt before the first", denies(`job.attempt < ‹impossible-value›§1`), "job.attempt is a whole number from 1"},
 
+		{"a fact that is there always", denies(`repo.owner != ‹impossible-value›§nil and has("gpu")`), "repo.owner is never nil"},
+		{"an owner by a pattern with a slash", denies(`repo.owner matches ‹impossible-value›§"^Acme/"`), "repo.owner has no /"},
+		{"a full name by a pattern without one", denies(`repo.full_name matches ‹impossible-value›§"^acme$"`), "repo.full_name is owner/name"},
+		{"a branch by a pattern of its whole name", denies(`job.branch matches ‹impossible-value›§"^refs/heads/(main|next)$"`), "job.branch is the name alone"},
+		{"a visibility by a pattern", denies(`repo.visibility matches ‹impossible-value›§"^secret$"`), "is one of"},
+
 		// Params.
 		{"more than the most", denies(`(param.cpu ?? 0) > ‹impossible-value›§8`), "(param.cpu ?? 0) > 8 holds for no job: param.cpu is a whole number from 2 to 8"},
 		{"a number over the most", denies(`param.cpu == ‹impossible-value›§64`), "param.cpu == 64 holds for no job"},
@@ -174,6 +180,7 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"half a number", denies(`param.cpu == ‹impossible-value›§2.5`), "holds for no job"},
 		{"a number over the most after arithmetic", denies(`(‹impossible-value›§param.cpu ?? 2) * 2 > 16`), "it does for no value of param.cpu"},
 		{"a size in GiB", denies(`(param.memory ?? 0) == ‹impossible-value›§64`), "param.memory is a whole number from 1024 to 131072"},
+		{"a size in GiB that it is over", denies(`param.memory != nil and param.memory >= ‹impossible-value›§64`), "64GiB are 65536"},
 		{"a text that is none of a few", denies(`param.image == ‹impossible-value›§"ubuntu-20.04"`), `param.image is one of "Ubuntu-22.04", "Windows-2022"; did you mean Ubuntu-22.04?`},
 		{"a text that none of a few begins with", denies(`(param.image ?? "") startsWith ‹impossible-value›§"debian"`), "holds for no job"},
 		{"a text that does not match", denies(`param.tag == ‹impossible-value›§"v1.0"`), "param.tag matches [a-z]+[0-9]*"},
@@ -204,6 +211,8 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a label over the most", denies(`has(‹impossible-value›§"cpu=64")`), `no job with the label "cpu=64" gets a runner: 64 is not between 2 and 8`},
 		{"a label that is none of a few", denies(`exactly("self-hosted", "linux", ‹impossible-value›§"IMAGE=debian")`), "gets a runner"},
 		{"two labels in one", denies(`has(‹impossible-value›§"linux, gpu")`), `write each by itself, as in has("linux", "gpu")`},
+		{"two labels in one, with a blank", denies(`has(‹impossible-value›§"linux gpu")`), `write each by itself, as in has("linux", "gpu")`},
+		{"a label without its value", denies(`has(‹unknown-label›§"memory")`), "it has memory=*, with a value: memory=…"},
 		{"a label with blanks around", denies(`has(‹impossible-value›§" linux")`), `write "linux"`},
 		{"an empty label", denies(`has(‹impossible-value›§"")`), "no job has an empty label"},
 
@@ -304,6 +313,7 @@ func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 		"a server's host":                            denies(`repo.host == "Acme.ghe.com" or repo.host == "git.example.com:8443"`),
 		"a bot":                                      denies(`job.sender == "dependabot[bot]" or run.actor in ["renovate[bot]", "github-actions[bot]"]`),
 		"events":                                     denies(`run.event in ["pull_request", "pull_request_target", "workflow_dispatch", "merge_group", "schedule"] or run.event startsWith "pull_request"`),
+		"patterns of names":                          denies(`repo.owner matches "^(acme|evil)-[a-z]+$" or repo.full_name matches "^acme/(web|api)$" or job.branch matches "^(refs/heads/)?main$" or run.event matches "pull_request" or repo.visibility matches "^p"`),
 		"branches":                                   denies(`job.branch == "release/1.0" or job.branch startsWith "dependabot/" or job.branch matches "^v[0-9]" or job.branch contains "/" or job.branch == ""`),
 		"branches that are named so":                 denies(`job.branch in ["main", "feat/a+b", "user@home", "#12", "Über"]`),
 		"names with blanks and stars":                denies(`job.name == "build (linux, *)" or job.workflow == "CI: all"`),

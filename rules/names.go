@@ -134,7 +134,7 @@ type mismatches struct{ *visitor }
 // Visit is called for a node after its children.
 func (m mismatches) Visit(node *ast.Node) {
 	if not, ok := (*node).(*ast.UnaryNode); ok && (not.Operator == "not" || not.Operator == "!") {
-		m.flag(not.Node)
+		m.flag(not.Node, fmt.Sprintf("compare it with one, within brackets: not (%s == …)", oneLine(not.Node.String())))
 	}
 	if call, ok := (*node).(*ast.CallNode); ok && labelCall(call) != "" {
 		for _, a := range call.Arguments[1:] {
@@ -145,8 +145,8 @@ func (m mismatches) Visit(node *ast.Node) {
 	}
 	n, ok := (*node).(*ast.BinaryNode)
 	if ok && slices.Contains([]string{"and", "&&", "or", "||"}, n.Operator) {
-		m.flag(n.Left)
-		m.flag(n.Right)
+		m.flag(n.Left, "compare it with one")
+		m.flag(n.Right, "compare it with one")
 	}
 	if !ok || !slices.Contains(comparisons, n.Operator) && n.Operator != "matches" {
 		return
@@ -162,9 +162,9 @@ func (m mismatches) Visit(node *ast.Node) {
 }
 
 // flag refuses a part of a condition that is neither true nor false.
-func (m mismatches) flag(n ast.Node) {
+func (m mismatches) flag(n ast.Node, mend string) {
 	if is := typeOf(n); is == aNumber || is == aText {
-		m.refuse(first(n), fmt.Sprintf("%s is %s, not true or false: compare it with one", oneLine(n.String()), is))
+		m.refuse(first(n), fmt.Sprintf("%s is %s, not true or false: %s", oneLine(n.String()), is, mend))
 	}
 }
 
