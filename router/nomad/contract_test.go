@@ -477,14 +477,14 @@ func TestDispatch(t *testing.T) {
 			}
 		})
 		t.Run("once, however many processes race", func(t *testing.T) {
+			const processes = 8
+			var clients [processes]*Client
+			for i := range clients {
+				clients[i] = newClient(t, on.config)
+			}
 			for range 5 {
 				id := parent(t, claims)
 				r := on.fresh(t, router.Placement{Dispatch: id})
-				const processes = 8
-				var clients [processes]*Client
-				for i := range clients {
-					clients[i] = newClient(t, on.config)
-				}
 				var mu sync.Mutex
 				jobs := map[string]bool{}
 				tokens, created := race(t, processes, func(i int) (router.Started, error) {

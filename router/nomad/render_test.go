@@ -37,6 +37,7 @@ func newClient(t testing.TB, config *api.Config, change ...func(*Config)) *Clien
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(c.api.Close) // an agent takes no more than 100 connections from one address
 	return c
 }
 
