@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 )
 
@@ -39,3 +40,24 @@ type RetryAtError struct {
 
 func (e *RetryAtError) Error() string { return e.Err.Error() }
 func (e *RetryAtError) Unwrap() error { return e.Err }
+
+// localAddress is this end of a connection, in the words of Go's net.
+var localAddress = regexp.MustCompile(`\b((?:tcp|udp)[46]?) \S+->`)
+
+// WithoutLocalPort returns err with a text that names only the other end of a
+// connection. The port of this end is another one each time, and a job's reason
+// that changes is one more line of its time line.
+func WithoutLocalPort(err error) error {
+	if text := localAddress.ReplaceAllString(err.Error(), "$1 "); text != err.Error() {
+		return &reworded{text, err}
+	}
+	return err
+}
+
+type reworded struct {
+	text string
+	err  error
+}
+
+func (e *reworded) Error() string { return e.text }
+func (e *reworded) Unwrap() error { return e.err }

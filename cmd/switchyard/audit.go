@@ -49,7 +49,7 @@ Exit code 0: shown. 2: could not.`,
 
 func writeAudits(out io.Writer, l web.AuditList, columns int) error {
 	if len(l.Audits) == 0 {
-		_, err := fmt.Fprintln(out, "nothing")
+		_, err := fmt.Fprintln(out, "nobody changed anything, or logged in")
 		return err
 	}
 	t := table{columns: columns}

@@ -68,7 +68,10 @@ wait for a node that is not there. 1: one did not.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.DiscardHandler)
 			if verbose {
-				log = slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+				var err error
+				if log, err = newLogger(cmd.ErrOrStderr(), "text", "info"); err != nil {
+					return err
+				}
 			}
 			return demo(cmd.Context(), cmd.OutOrStdout(), log, once)
 		},
@@ -328,7 +331,7 @@ func failure(m *api.AllocationMetric) string {
 		why = append(why, fmt.Sprintf("no %s left on %d", d, n))
 	}
 	if len(why) == 0 {
-		why = append(why, fmt.Sprintf("%d nodes looked at", m.NodesEvaluated))
+		why = append(why, count(m.NodesEvaluated, "node")+" looked at")
 	}
 	slices.Sort(why)
 	return strings.Join(why, ", ")

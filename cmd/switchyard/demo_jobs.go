@@ -282,7 +282,7 @@ func (s *stage) summary() error {
 			total += n
 		}
 	}
-	fmt.Fprintf(s.out, "\n%d jobs ended in %.1f s: %s.\n", total, time.Since(s.began).Seconds(), strings.Join(counts, ", "))
+	fmt.Fprintf(s.out, "\n%s ended in %.1f s: %s.\n", count(total, "job"), time.Since(s.began).Seconds(), strings.Join(counts, ", "))
 	if s.waiting > 0 {
 		fmt.Fprintf(s.out, "%d did not end: they wait for nodes that this Nomad does not have.\n", s.waiting)
 	}

@@ -70,10 +70,14 @@ Exit code 0: listed. 2: could not.`,
 }
 
 func writeRunners(out io.Writer, runners []web.Runner, columns int, now time.Time) error {
+	if len(runners) == 0 {
+		_, err := fmt.Fprintln(out, "no runners")
+		return err
+	}
 	t := table{columns: columns}
 	t.row("RUNNER", "STATE", "FOR", "JOB", "NODE", "NOMAD JOB", "WHY")
 	for _, r := range runners {
-		t.row(r.ID, string(r.State), ago(now, r.StateAt), strconv.FormatInt(r.JobID, 10), r.Node, r.NomadJob, r.Reason)
+		t.row(r.ID, r.Shown(), ago(now, r.StateAt), strconv.FormatInt(r.JobID, 10), r.Node, r.NomadJob, r.Reason)
 	}
 	return t.write(out)
 }

@@ -93,7 +93,7 @@ func (s *session) refused(err error, resp *github.Response, doing string, now ti
 	}
 	code = status(resp)
 	if code < http.StatusMultipleChoices {
-		return 0, fmt.Errorf("%s: %w", doing, err) // no answer, or an odd one
+		return 0, fmt.Errorf("%s: %w", doing, router.WithoutLocalPort(err)) // no answer, or an odd one
 	}
 	// Not %w: go-github's errors hold the whole request.
 	return code, fmt.Errorf("%s: GitHub answered %d%s", doing, code, words(err))

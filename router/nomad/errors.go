@@ -72,12 +72,15 @@ func needs(capability string, at scope) string {
 	if at.Namespace == "" {
 		return "set NOMAD_TOKEN to a token that has " + capability
 	}
+	if at.Namespace == api.AllNamespacesNamespace {
+		return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on each namespace that rules name; it needs no other", capability)
+	}
 	return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on namespace %s", capability, at.Namespace)
 }
 
 // unanswered sorts an error of the connection.
 func (c call) unanswered(err error) error {
-	err = fmt.Errorf("%s: %w", c, err)
+	err = fmt.Errorf("%s: %w", c, router.WithoutLocalPort(err))
 	var certificate *tls.CertificateVerificationError
 	var network *net.OpError
 	switch {

@@ -64,7 +64,7 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 		}
 		query, args := admitSQL, []any{jobID, key}
 		if admitted = running < d.Limit.Running; !admitted {
-			reason := fmt.Sprintf("waits for a place: %d of %d jobs that rule %s takes per %s have one (%s)", running, d.Limit.Running, d.Rule, d.Limit.Per, key)
+			reason := fmt.Sprintf("waits for a place: rule %s has at most %d per %s, and %d for %s", d.Rule, d.Limit.Running, d.Limit.Per, running, key)
 			query, args = holdSQL, []any{jobID, key, reason, decision, millis(now)}
 		}
 		n, err := t.exec(query, args...)

@@ -27,6 +27,8 @@ const (
 	maxTakers   = 4   // rules that are shown of a label
 	maxOnePage  = 100 // labels that are shown; the others are found by the search
 	maxExamples = 3
+
+	uniqueToRun = "${{ github.run_id }}" // in a workflow
 )
 
 // A LabelUse is how often a label was asked for, and how long those jobs waited.
@@ -207,12 +209,26 @@ func labelOf(info rules.LabelInfo, use LabelUse) labelView {
 		l.Words = append(l.Words, meaningOf(m))
 	}
 	l.Examples = l.Examples[:min(len(l.Examples), maxExamples)]
+	written := func(labels []string) []string { return labels }
+	if prefix, open := strings.CutSuffix(l.Name, "*"); open && prefix != "" && l.Param == "" {
+		// Any text may stand for the *, but one that is the same in each run would be of no use.
+		l.Examples = []string{prefix + uniqueToRun}
+		written = func(labels []string) []string {
+			labels = slices.Clone(labels)
+			for i, label := range labels {
+				if strings.HasPrefix(label, prefix) {
+					labels[i] = prefix + uniqueToRun
+				}
+			}
+			return labels
+		}
+	}
 	for i, r := range info.Rules {
 		if i == maxTakers {
 			l.More = len(info.Rules) - i
 			break
 		}
-		l.Takes = append(l.Takes, takerView{r.Rule, runsOn(r.RunsOn)})
+		l.Takes = append(l.Takes, takerView{r.Rule, runsOn(written(r.RunsOn))})
 	}
 	if len(info.Rules) > 0 {
 		l.Try = strings.Join(info.Rules[0].RunsOn, ", ")

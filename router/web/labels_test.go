@@ -101,13 +101,16 @@ func TestLabelsAreACatalogue(t *testing.T) {
 		`id="label-arm64"`, "Only nodes whose CPU architecture is arm64", "${attr.cpu.arch} = arm64",
 		"Device: 1 × nvidia/gpu", "runs-on: [self-hosted, linux, gpu]", `href="/playground?labels=self-hosted%2c%20linux%2c%20gpu"`,
 		"a whole number from 1 to 32", "Reserved cores: at least what the label says", "one of a, b", "metadata zone is not what the label says", "Only nodes of the pool far",
-		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "still fits jobs that do not ask for it", "only conditions of rules ask for it",
+		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "still fits jobs that do not ask for it", "Write <code><bdi>run-${{ github.run_id }}</bdi></code>", "<code>runs-on: [self-hosted, linux, &#39;run-${{ github.run_id }}&#39;]</code>", "only conditions of rules ask for it",
 		`<a href="/jobs?label=self-hosted">3 jobs</a>`, `<a href="/jobs?label=linux">5 jobs</a>`, "median wait 2.0 s,<br>95 % within 2.0 s", "none has a runner yet", "not asked for in 7 days",
 		`<bdi>linus</bdi>`, `&lt;i&gt;x`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page of labels has no %q", want)
 		}
+	}
+	if entry, _, _ := strings.Cut(page[strings.Index(page, `id="label-run-`):], "</section>"); strings.Count(entry, "run-1") != 1 { // the playground decides a job, so it has one
+		t.Errorf("the entry of run-*:\n%s", entry)
 	}
 	if strings.Contains(page, "<i>x") || books.within != nil || !books.since.Equal(t0.Add(-7*24*time.Hour)) {
 		t.Errorf("within %v since %v:\n%s", books.within, books.since, page)
