@@ -142,7 +142,7 @@ type placementForm struct {
 	Constraints []constraintForm `yaml:"constraints" example:"['${attr.cpu.arch} = arm64']"`
 	// nodes to prefer or to avoid; those of defaults, rule and labels add up
 	Affinities []affinityForm `yaml:"affinities" example:"[{ attribute: '${node.class}', value: spot, weight: 50 }]"`
-	// devices of the runner task; of defaults, rule and labels the largest count of each
+	// devices of the runner task; of defaults, rule and labels the largest count of each, and of two of which one includes the other the narrower
 	Devices []deviceForm `yaml:"devices" example:"[{ name: nvidia/gpu, count: 2 }]"`
 	// sizes of the runner task; a label raises what is there and never lowers it
 	Resources resourcesForm `yaml:"resources" example:"{ cpu: 2000, memory: 4GiB }"`

@@ -39,6 +39,8 @@ var lintCodes = []lintCode{
 	{"unusable-label", true, "a label with which no rule can place a job", "write a rule that takes it, mend the constraint or the `max` that is named, or take it out"},
 	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels", "write a `compound`, for jobs that ask for a compound label alone, or give one of the rules a runner group of its own"},
 	{"deny-open-runner", true, "a rule denies jobs that GitHub may give to a runner of another rule, which registers for a whole organization or enterprise", "leave `runner: { scope }` at `repository`, or name a runner group that only the right repositories may use"},
+	{"unbounded-size", true, "a label asks for a size that `max` does not bound, beside one that it does: `cores` beside `cpu`, `memory_max` beside `memory`", "add it to `max`"},
+	{"empty-value", true, "a pattern such as `\"*\"` by which `cpu=`, without a value, is known and means nothing", "name the labels that are meant, such as `\"run-*\"`"},
 	{"cancel-other-runners", true, "`unroutable: { action: cancel }` with a scope that takes jobs which may be meant for other runners", "let `scope` ask for a label of your own"},
 	{"public-token", true, "runners of public repositories that are given a registration token: whoever gets at it, such as by a pull request, can add runners of his own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
 	{"no-claim", true, "a jobspec that does not fetch the claim, in a rule that does not say `registration: own`", "fetch the claim, or write `runner: { registration: own }` in the rule; `registration: jit` if the image fetches it by itself"},

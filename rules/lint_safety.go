@@ -13,6 +13,8 @@ var ofAnyStack = []string{"self-hosted", "linux", "windows", "macos", "x86", "x6
 func (l *linter) safety() {
 	l.cancelled()
 	l.denied()
+	l.bounds()
+	l.empty()
 }
 
 // cancelled reports that runs are cancelled which may be those of other runners:
@@ -80,6 +82,73 @@ func (l *linter) denied() {
 				"rule %s starts no runner for the jobs that it denies, but GitHub may give them one of rule %s, which registers for the whole %s: register it for the repository alone, or in a runner group that only the right repositories may use (runner: { group: … })",
 				ru.name, l.rules[r.rule].name, r.Scope)
 			break
+		}
+	}
+}
+
+// bounds checks that max bounds what labels ask for: by each size that they ask
+// for, and with no more asked for than it lets through.
+func (l *linter) bounds() {
+	const mhzOfACore = 1000 // at least: no server has slower ones
+	sized := slices.DeleteFunc(l.vocabulary.all(), func(lb *label) bool {
+		return !lb.layer.cpu.set && !lb.layer.cores.set && !lb.layer.memoryMax.set
+	})
+	seen := map[limits]bool{}
+	for i := range l.rules {
+		ru := &l.rules[i]
+		if ru.deny != "" || ru.dispatch != "" {
+			continue
+		}
+		most := l.most(ru)
+		if seen[*most] {
+			continue
+		}
+		seen[*most] = true
+		for _, lb := range sized {
+			cpu, _ := lb.asks(&lb.layer.cpu)
+			cores, literal := lb.asks(&lb.layer.cores)
+			memoryMax, _ := lb.asks(&lb.layer.memoryMax)
+			switch {
+			case most.cpu.most != 0 && most.cores.most == 0 && lb.layer.cores.set && (!literal || cores*mhzOfACore > most.cpu.most):
+				l.unbounded(&most.cpu, "cpu", "cores", lb)
+			case most.cores.most != 0 && most.cpu.most == 0 && lb.layer.cpu.template != nil && cpu > most.cores.most*mhzOfACore:
+				l.unbounded(&most.cores, "cores", "cpu", lb)
+			case most.memory.most != 0 && most.memoryMax.most == 0 && memoryMax > most.memory.most:
+				l.unbounded(&most.memory, "memory", "memory_max", lb)
+			}
+		}
+	}
+}
+
+func (l *linter) unbounded(limit *limit, has, lacks string, lb *label) {
+	l.add("unbounded-size", limit.at, "", "max %s (%s) does not bound what the label %s asks for, %s: add %s to max", has, limit.from, quote(lb.pattern), lacks, lacks)
+}
+
+// asks is the most that a label asks for of a size; literal when it is written
+// out. It is 0 when that cannot be told.
+func (lb *label) asks(v *value[int]) (most int, literal bool) {
+	switch {
+	case !v.set:
+		return 0, false
+	case v.template == nil:
+		return v.literal, true
+	case v.template.isParam(lb.param):
+		return lb.param.max, false
+	}
+	return 0, false
+}
+
+// empty reports patterns by which the label of a param is known without a value.
+func (l *linter) empty() {
+	for _, lb := range l.vocabulary.prefixes {
+		if lb.param == nil {
+			continue
+		}
+		prefix, _ := lb.prefix()
+		if wide, _ := l.vocabulary.find(prefix); wide != nil && wide.param == nil {
+			l.add("empty-value", wide.at, "", "by %s the label %s is known without a value and means nothing, so a job that forgets it is served all the same; name the labels that are meant, such as \"run-*\"",
+				quote(wide.pattern), quote(prefix))
+			return
 		}
 	}
 }

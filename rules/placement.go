@@ -103,6 +103,8 @@ type merger struct {
 	env  *Env
 	from string // whose layer is being added: "defaults", "rule linux", "label cpu=8"
 	mhz  string // the label that asked for cpu in MHz; "" when none did
+
+	devicesBy map[string][]string // whose layers ask for each device, by its name
 }
 
 // nowhere is the placement that asks for nothing.
@@ -206,7 +208,7 @@ func addConstraint(list []Constraint, c Constraint) []Constraint {
 	return append(list, c)
 }
 
-// device keeps the largest count of each device.
+// device keeps the largest count of each device; see narrowed for the rest.
 func (m *merger) device(d deviceSpec) error {
 	name, err := d.name.get(m.env)
 	if err != nil {
@@ -221,6 +223,10 @@ func (m *merger) device(d deviceSpec) error {
 		at = len(m.p.Devices)
 		m.p.Devices = append(m.p.Devices, Device{Name: name})
 	}
+	if m.devicesBy == nil {
+		m.devicesBy = map[string][]string{}
+	}
+	m.devicesBy[name] = append(m.devicesBy[name], m.from)
 	have := &m.p.Devices[at]
 	if count > have.Count {
 		have.Count, have.From = count, m.from
@@ -430,8 +436,11 @@ func (m *merger) finish(most *limits) error {
 	if a, b, found := contradiction(p.Constraints); found {
 		return fmt.Errorf("no node can satisfy both %s (%s) and %s (%s)", a, a.From, b, b.From)
 	}
+	if len(p.Devices) > 1 {
+		p.Devices = narrowed(p.Devices, m.devicesBy)
+	}
 	for _, d := range p.Devices {
-		if a, b, found := contradiction(d.Constraints); found {
+		if a, b, found := contradiction(d.known()); found {
 			return fmt.Errorf("no device %s can satisfy both %s (%s) and %s (%s)", d.Name, a, a.From, b, b.From)
 		}
 	}
