@@ -275,10 +275,11 @@ func (w *worker) learn(ctx context.Context, d Delivery) (changed bool, err error
 
 // record stores what GitHub says of a job.
 func (w *worker) record(ctx context.Context, d Delivery) (changed bool, err error) {
-	runner := w.ourRunner(ctx, d)
+	runner, refused := w.ourRunner(ctx, d), w.refused(ctx, d)
 	changed, err = w.Store.Receive(ctx, d)
 	if changed {
 		w.begun(ctx, d, runner)
+		w.overruled(ctx, d, refused)
 	}
 	if w.Traces != nil {
 		w.traceDelivery(ctx, d, err)

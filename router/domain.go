@@ -530,6 +530,10 @@ type Store interface {
 	// be an old one that comes late: ask GitHub then.
 	Receive(ctx context.Context, d Delivery) (changed bool, err error)
 
+	// Overruled returns what is said of a job that was Denied, Unroutable or
+	// Ignored and that one of our runners took all the same; "" for any other.
+	Overruled(ctx context.Context, jobID int64) (string, error)
+
 	// Due returns up to limit jobs in Queued or Retrying whose DueAt has come,
 	// longest due first, and when the next one after those falls due (zero: none known).
 	Due(ctx context.Context, now time.Time, limit int) (jobs []Job, next time.Time, err error)

@@ -30,6 +30,7 @@ type Metrics struct {
 	decisions  *prometheus.CounterVec // by rule, outcome
 	retries    *prometheus.CounterVec // by cause
 	thefts     prometheus.Counter
+	overruled  *prometheus.CounterVec // by state
 
 	registered, placed, claimed, running *prometheus.HistogramVec // by rule
 
@@ -53,6 +54,7 @@ func NewMetrics() *Metrics {
 		deliveries: counter("deliveries_total", "Requests to the webhook, by what became of them.", "outcome"),
 		decisions:  counter("decisions_total", "Decisions that say something new of a job, by rule and outcome.", "rule", "outcome"),
 		retries:    counter("retries_total", "Times that a job is tried again, by who kept it from its runner.", "cause"),
+		overruled:  counter("refused_jobs_served_total", "Jobs that were denied, unroutable or ignored here, and that GitHub gave to one of our runners all the same.", "state"),
 		thefts:     prometheus.NewCounter(prometheus.CounterOpts{Name: "switchyard_thefts_total", Help: "Runners that GitHub gave to another job than the one they were meant for."}),
 
 		registered: since("registration", "its first runner is registered on Nomad"),
@@ -65,10 +67,13 @@ func NewMetrics() *Metrics {
 	for _, outcome := range []string{delivered, known, notStored, DeliveryPing, DeliveryIgnored, DeliveryUnsigned, DeliveryMalformed, DeliveryTooLarge, DeliveryBusy} {
 		m.deliveries.WithLabelValues(outcome)
 	}
+	for _, refused := range []JobState{Denied, Unroutable, Ignored} {
+		m.overruled.WithLabelValues(string(refused))
+	}
 	for _, cause := range []string{causeNomad, causeGitHub, causeGitHubLimit, causeRunner} {
 		m.retries.WithLabelValues(cause)
 	}
-	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.registered, m.placed, m.claimed, m.running,
+	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.registered, m.placed, m.claimed, m.running,
 		m.nomad.requests, m.nomad.took, m.github.requests, m.github.took, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -161,6 +166,35 @@ func (w *worker) begun(ctx context.Context, d Delivery, runner Runner) {
 		w.Metrics.thefts.Inc()
 		w.Logger.Info("github gave a runner to another job than it was meant for", "job_id", j.ID, "instead_of", runner.JobID, "nomad_job", runner.NomadJob, "runner", runner.Name)
 	}
+}
+
+// refused returns the state in which a job was refused that a delivery says a
+// runner has or had; "" when it was not, or that is known.
+func (w *worker) refused(ctx context.Context, d Delivery) JobState {
+	if d.Job.RunnerName == "" {
+		return ""
+	}
+	j, err := w.Store.Job(ctx, d.Job.ID)
+	if err != nil || j.State != Denied && j.State != Unroutable && j.State != Ignored {
+		return "" // it is for the metrics and the log alone
+	}
+	if why, err := w.Store.Overruled(ctx, j.ID); err != nil || why != "" {
+		return ""
+	}
+	return j.State
+}
+
+// overruled counts a job that was refused, if one of our runners took it.
+func (w *worker) overruled(ctx context.Context, d Delivery, refused JobState) {
+	if refused == "" {
+		return
+	}
+	why, err := w.Store.Overruled(ctx, d.Job.ID)
+	if err != nil || why == "" {
+		return
+	}
+	w.Metrics.overruled.WithLabelValues(string(refused)).Inc()
+	w.Logger.Warn("github gave a runner of ours to a job that was refused", "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "runner", d.Job.RunnerName, "reason", why)
 }
 
 // A side is Nomad or GitHub, as its answers show it.

@@ -418,3 +418,32 @@ func TestOneReasonForEachState(t *testing.T) {
 		t.Errorf("a job that runs waits by %q", got)
 	}
 }
+
+func TestADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {
+	synctest.Test(t, testADeniedJobThatOurRunnerServedIsSaid)
+}
+func testADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {
+	r := start(t, openStore(t), &cluster{}, &hub{})
+	denied := delivery(2, "queued", "self-hosted", "linux")
+	denied.Job.Repo.Fork = true
+	r.deliver(denied)
+	r.await(2, in(router.Denied))
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	req, _ := r.nomad.job("gha-1-1")
+	if status, body := r.claim(req.ClaimToken); status != http.StatusOK {
+		t.Fatalf("claim = %d %s", status, body)
+	}
+	shows(t, r.app, `switchyard_refused_jobs_served_total{state="denied"} 0`)
+	for _, action := range []string{"in_progress", "completed"} {
+		d := delivery(2, action, "self-hosted", "linux")
+		d.Job.RunnerName = r.hub.asked()[0].Name
+		r.deliver(d)
+		d.ID += " again"
+		r.deliver(d)
+	}
+	shows(t, r.app, `switchyard_refused_jobs_served_total{state="denied"} 1`, "switchyard_thefts_total 1\n")
+	if j := r.await(2, in(router.Completed)); !strings.Contains(j.Reason, "denied, but runner gha-1-1-") || !strings.Contains(j.Reason, "forks get no runner") {
+		t.Errorf("the reason is %q", j.Reason)
+	}
+}

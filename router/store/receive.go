@@ -52,7 +52,8 @@ WHERE id = ?1 AND queued_at <= ?3
 	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'denied', 'unroutable')`
 
 	completedSQL = insertJobSQL + `UPDATE
-	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
+	SET state = excluded.state, updated_at = excluded.updated_at,
+		reason = excluded.reason || iif(jobs.overruled = '', '', '; ' || jobs.overruled),
 		runner_name = iif(excluded.runner_name <> '', excluded.runner_name, jobs.runner_name), conclusion = excluded.conclusion,
 		completed_at = excluded.updated_at
 	WHERE jobs.state NOT IN ('completed', 'ignored')`
@@ -116,6 +117,10 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 			runnerName = ""
 		}
 	}
+	refused, err := refusedAs(t, j.ID, runnerName)
+	if err != nil {
+		return false, err
+	}
 	n, err := t.exec(query,
 		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
 		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
@@ -142,7 +147,10 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	}
 	if runnerName != "" {
 		moved, err := moveRunner(t, runnerName, j.ID, state, now)
-		if err != nil || moved {
+		if err == nil && moved.ID != "" && refused.State != "" {
+			err = overrule(t, refused, moved, runnerName, now)
+		}
+		if err != nil || moved.ID != "" {
 			return true, err
 		}
 		ours, err := found(t, ourNameSQL, runnerName)
@@ -251,30 +259,81 @@ const (
 	runnerBusySQL = `
 UPDATE runners AS r SET state = 'busy', updated_at = ?2, reason = 'GitHub gave it job ' || ?3
 WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online') AND ` + servesSQL + `
-RETURNING id, job_id, try`
+RETURNING id, job_id, try, target`
 
 	runnerFinishedSQL = `
 UPDATE runners AS r SET state = 'finished', updated_at = ?2, reason = 'its job ' || ?3 || ' ended'
 WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy') AND ` + servesSQL + `
-RETURNING id, job_id, try`
+RETURNING id, job_id, try, target`
 )
 
 // moveRunner records that the runner with this name was given the job, or has
-// ended it. Most names in a busy organization are not ours; that is no error.
-func moveRunner(t *tx, name string, jobID int64, to router.JobState, now int64) (moved bool, err error) {
+// ended it, and returns it as it was meant before. Most names in a busy
+// organization are not ours; that is no error.
+func moveRunner(t *tx, name string, jobID int64, to router.JobState, now int64) (r router.Runner, err error) {
 	query := runnerBusySQL
 	if to == router.Completed {
 		query = runnerFinishedSQL
 	}
-	var r router.Runner
+	target := ""
 	err = t.query(func(rows *sql.Rows) error {
-		moved = true
-		return rows.Scan(&r.ID, &r.JobID, &r.Try)
+		return rows.Scan(&r.ID, &r.JobID, &r.Try, &target)
 	}, query, name, now, jobID)
-	if err != nil || !moved || r.JobID == jobID {
-		return moved, err
+	if err == nil && target != "" {
+		err = json.Unmarshal([]byte(target), &r.Target)
 	}
-	return true, replace(t, r, name, jobID, now)
+	if err != nil || r.ID == "" || r.JobID == jobID {
+		return r, err
+	}
+	return r, replace(t, r, name, jobID, now)
+}
+
+const (
+	refusedSQL = `SELECT id, state, reason FROM jobs WHERE id = ? AND state IN ('denied', 'unroutable', 'ignored') AND overruled = ''`
+
+	overruleSQL = `
+UPDATE jobs SET overruled = ?2, updated_at = ?3, reason = iif(state = 'completed', reason || '; ' || ?2, ?2)
+WHERE id = ?1`
+)
+
+// refusedAs is what a job was refused as, before a runner has it; zero: it was not.
+func refusedAs(t *tx, jobID int64, runnerName string) (j router.Job, err error) {
+	if runnerName != "" {
+		err = t.query(func(rows *sql.Rows) error { return rows.Scan(&j.ID, &j.State, &j.Reason) }, refusedSQL, jobID)
+	}
+	return j, err
+}
+
+// overrule says of a job that was refused here that a runner of ours has it all
+// the same, in its reason and in the audit trail.
+func overrule(t *tx, refused router.Job, r router.Runner, name string, now int64) error {
+	whose, instead := "a repository's", "a compound label"
+	switch {
+	case r.Target.Enterprise != "":
+		whose, instead = "an enterprise's", "repository scope, a runner group or a compound label"
+	case r.Target.Repo == "":
+		whose, instead = "an organization's", "repository scope, a runner group or a compound label"
+	}
+	meant := fmt.Sprintf("started for job %d", r.JobID)
+	if r.JobID == refused.ID {
+		meant = "started for it before"
+	}
+	why := fmt.Sprintf("%s, but runner %s, %s, took it: GitHub gives %s runner to any job whose labels it has; keep jobs apart by %s; it was %s as: %s",
+		refused.State, name, meant, whose, instead, refused.State, refused.Reason)
+	if _, err := t.exec(overruleSQL, refused.ID, why, now); err != nil {
+		return err
+	}
+	_, err := t.exec(auditSQL, now, "GitHub", "ran a job that was "+string(refused.State), fmt.Sprintf("jobs/%d", refused.ID), why)
+	return err
+}
+
+// Overruled implements router.Store.
+func (s *Store) Overruled(ctx context.Context, jobID int64) (why string, err error) {
+	err = s.querier(ctx)(func(rows *sql.Rows) error { return rows.Scan(&why) }, `SELECT overruled FROM jobs WHERE id = ?`, jobID)
+	if err != nil {
+		return "", fmt.Errorf("read what GitHub did with job %d: %w", jobID, err)
+	}
+	return why, nil
 }
 
 // The runner that was meant for the job which is served now, if it is still

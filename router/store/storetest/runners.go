@@ -3,6 +3,7 @@ package storetest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,6 +44,64 @@ var runnerTests = []test{
 		f.wantRunner(1, r.ID, router.RunnerBusy)
 		f.receive(of(completed(1, name, "success"), 99))
 		f.wantRunner(1, r.ID, router.RunnerFinished)
+	}},
+	{"a job that was refused and that one of our runners serves says so, once", func(t *testing.T, f *fixture) {
+		states := map[int64]router.JobState{2: router.Denied, 3: router.Unroutable, 4: router.Ignored, 5: router.Denied}
+		f.receive(queued(1))
+		for id, state := range states {
+			f.receive(queued(id))
+			f.must(f.Settle(f.ctx(), id, state, "forks get no runner", nil, T0))
+		}
+		for id := int64(2); id <= 5; id++ {
+			r := f.dispatch(1)
+			f.claim(r)
+			name := r.ID + "-abc"
+			f.must(f.Configured(f.ctx(), r.ID, name, 99, router.Target{Owner: "acme"}, T0))
+			f.must(f.Online(f.ctx(), r.ID, T0))
+			want := fmt.Sprintf("%s, but runner %s, started for job 1, took it: GitHub gives an organization's runner to any job whose labels it has; "+
+				"keep jobs apart by repository scope, a runner group or a compound label; it was %s as: forks get no runner", states[id], name, states[id])
+			if id != 5 { // of which completed comes first
+				f.receive(inProgress(id, name))
+				again := inProgress(id, name)
+				again.ID = fmt.Sprint(id, "from a second hook")
+				f.receive(again)
+				if j := f.job(id); j.Reason != want || (j.State == router.Ignored) != (id == 4) {
+					t.Errorf("job %d is %s: %s", id, j.State, j.Reason)
+				}
+			}
+			f.receive(completed(id, name, "success"))
+			if id != 4 {
+				want = "ended on GitHub: success; " + want
+			}
+			if j := f.job(id); j.Reason != want {
+				t.Errorf("job %d ended: %s; want %s", id, j.Reason, want)
+			}
+			if why, err := f.Overruled(f.ctx(), id); err != nil || !strings.HasSuffix(want, why) || why == "" {
+				t.Errorf("job %d: %q, %v", id, why, err)
+			}
+			f.wantState(1, router.Retrying)
+		}
+		audits, err := f.Audits(f.ctx(), 0, 10)
+		f.must(err)
+		if len(audits) != 4 || audits[3].Who != "GitHub" || audits[3].Did != "ran a job that was denied" || audits[3].What != "jobs/2" || !strings.Contains(audits[3].Result, "started for job 1") {
+			t.Errorf("the audit trail is %+v", audits)
+		}
+		if why, err := f.Overruled(f.ctx(), 1); why != "" || err != nil {
+			t.Errorf("job 1: %q, %v", why, err)
+		}
+	}},
+	{"a job that was refused and runs elsewhere, or ended without a runner, says nothing of ours", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 2; id++ {
+			f.receive(queued(id))
+			f.must(f.Settle(f.ctx(), id, router.Denied, "no", nil, T0))
+		}
+		f.receive(inProgress(1, "somebody's"))
+		f.receive(completed(2, "", "cancelled"))
+		audits, err := f.Audits(f.ctx(), 0, 10)
+		f.must(err)
+		if f.job(1).Reason != "runs on somebody's" || f.job(2).Reason != "ended on GitHub: cancelled" || len(audits) != 0 {
+			t.Errorf("got %q, %q, %+v", f.job(1).Reason, f.job(2).Reason, audits)
+		}
 	}},
 	{"a configured runner remembers where it is registered", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
