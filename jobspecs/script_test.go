@@ -21,13 +21,16 @@ touch written-by-job
 case $ACTIONS_RUNNER_INPUT_JITCONFIG in
 wait)
 	set -m
-	trap 'kill -INT -$PID' INT TERM
-	(trap 'echo cancelled; sleep 0.3; exit 1' INT; echo waiting; while :; do sleep 0.1; done) &
+	trap 'stopped=yes; kill -INT -$PID' INT TERM
+	(trap 'echo cancelled; sleep 0.3; exit 1' INT; touch trapped; while :; do sleep 0.1; done) &
 	PID=$!
+	until [ -e trapped ]; do sleep 0.1; done
+	echo waiting
 	wait $PID
 	code=$?
 	trap - INT TERM
 	wait $PID
+	[ -z "$stopped" ] || exit 130
 	exit $code
 	;;
 exit7) exit 7 ;;
@@ -35,7 +38,7 @@ esac
 `
 
 // fakeConfig is config.sh, by its token: "refused" is one that GitHub does not
-// take, "slow" takes time.
+// take, "slow" waits for the file go-on.
 const fakeConfig = `#!/bin/bash
 printf '<%s>' "$@"
 env | grep '^ACTIONS_RUNNER_INPUT_' | sort
@@ -44,7 +47,7 @@ case $ACTIONS_RUNNER_INPUT_TOKEN in
 refused) exit 1 ;;
 slow)
 	echo configuring
-	for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.1; done
+	until [ -e "$NOMAD_TASK_DIR/go-on" ]; do sleep 0.1; done
 	;;
 esac
 echo configured
@@ -215,6 +218,7 @@ func TestStartScripts(t *testing.T) {
 				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 					t.Fatal(err)
 				}
+				put(t, filepath.Join(d.local, "go-on"), "", 0o600)
 				_ = cmd.Wait()
 				if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(text(t, out), "configured\n") || strings.Contains(text(t, out), "config=") {
 					t.Errorf("exit code %d, output:\n%s", code, text(t, out))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -43,6 +44,9 @@ func (n *gatedNomad) Start(ctx context.Context, r router.StartRequest) (router.S
 
 // The delivery that says so got lost: the claim hears of it, and gets nothing.
 func TestAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
+	synctest.Test(t, testAClaimForAJobBehindAnApprovalGetsNothing)
+}
+func testAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 	for _, lost := range []bool{true, false} {
 		w := newWorld(t, plainRule)
 		n := &gatedNomad{Nomad: w.client, asked: make(chan struct{}, 1), open: make(chan struct{})}
@@ -76,6 +80,9 @@ func TestAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 }
 
 func TestARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
+	synctest.Test(t, testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims)
+}
+func testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
 	w := newWorld(t, nowhereRule)
 	w.start()
 	id := w.queue("self-hosted", "linux")
@@ -99,6 +106,9 @@ func TestARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
 // What GitHub announces at once: queued with the status waiting, waiting, and
 // queued when somebody has approved, which gets lost.
 func TestAnApprovalThatGotLostIsAskedFor(t *testing.T) {
+	synctest.Test(t, testAnApprovalThatGotLostIsAskedFor)
+}
+func testAnApprovalThatGotLostIsAskedFor(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.start(func(c *router.Config) { c.Recheck = 100 * time.Millisecond })
 	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Waiting: true})
@@ -114,6 +124,9 @@ func TestAnApprovalThatGotLostIsAskedFor(t *testing.T) {
 
 // Its runner was configured before GitHub had the job wait.
 func TestAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
+	synctest.Test(t, testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved)
+}
+func testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 	w := newWorld(t, plainRule)
 	connect := make(chan struct{})
 	w.run = func(ctx context.Context, task nomadsim.Task) int {
@@ -156,6 +169,9 @@ func TestAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 // The deliveries of a protected job come late: before the one that had it queued
 // they were sent, and after it they arrive.
 func TestADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
+	synctest.Test(t, testADeliveryThatComesLateHoldsNoJobBack)
+}
+func testADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
 	asked := make(chan struct{}, 10)
 	h := &hub{job: func(id int64) (router.Delivery, error) {
 		asked <- struct{}{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
@@ -20,6 +21,9 @@ rules:
 
 // GitHub registers no runner without a label, and tells nobody which group a job asks for.
 func TestAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
+	synctest.Test(t, testAJobThatAsksForAGroupAloneIsServed)
+}
+func testAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
 	for _, registration := range []string{"jit", "token"} {
 		w := newWorld(t, strings.Replace(groupRules, "REGISTRATION", registration, 1))
 		if registration == "token" {
@@ -52,6 +56,9 @@ func TestAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
 
 // What GitHub would refuse is known before a node is spent on it.
 func TestNoRunnerIsStartedThatGitHubWouldNotRegister(t *testing.T) {
+	synctest.Test(t, testNoRunnerIsStartedThatGitHubWouldNotRegister)
+}
+func testNoRunnerIsStartedThatGitHubWouldNotRegister(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte(`
 version: 1
 scope: 'true'

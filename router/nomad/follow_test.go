@@ -14,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -397,15 +396,13 @@ func TestFollowNoticesALostStream(t *testing.T) {
 		"a refusal":                  {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "No cluster leader", 500) }, "No cluster leader"},
 		"what is no event stream":    {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "invalid character"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				client := answered(t, c.answer)
-				begin := time.Now()
-				err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return nil })
-				if err == nil || !strings.Contains(err.Error(), c.want) {
-					t.Errorf("Follow = %v after %v, want %q", err, time.Since(begin), c.want)
-				}
-			})
+		virtual(t, name, func(t *testing.T) {
+			client := answered(t, c.answer)
+			begin := time.Now()
+			err := client.Follow(t.Context(), 0, func(router.NomadEvent) error { return nil })
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Follow = %v after %v, want %q", err, time.Since(begin), c.want)
+			}
 		})
 	}
 }
@@ -417,8 +414,8 @@ func TestFollowOfSomeNamespaces(t *testing.T) {
 		"none":         `[{"Name":"secret"}]`,
 		"no namespace": `[]`,
 	} {
-		t.Run(name, func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		virtual(t, name, func(t *testing.T) {
+			client := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				namespace := r.URL.Query().Get("namespace")
 				switch {
 				case r.URL.Path == "/v1/namespaces":
@@ -436,12 +433,9 @@ func TestFollowOfSomeNamespaces(t *testing.T) {
 					<-r.Context().Done()
 				}
 			}))
-			defer server.Close()
 			enough := errors.New("enough")
 			var kinds []string
 			seen := map[string]bool{}
-			client := newClient(t, &api.Config{Address: server.URL})
-			client.opening = 500 * time.Millisecond
 			err := client.Follow(t.Context(), 0, func(e router.NomadEvent) error {
 				kinds = append(kinds, string(e.Kind))
 				if seen[e.At.Namespace] = true; seen["ci"] && seen["apps"] && seen[""] {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/nomad/api"
@@ -39,6 +40,12 @@ func newClient(t testing.TB, config *api.Config, change ...func(*Config)) *Clien
 	}
 	t.Cleanup(c.api.Close) // an agent takes no more than 100 connections from one address
 	return c
+}
+
+// virtual runs a subtest on a clock of its own, which moves on when all it started waits.
+func virtual(t *testing.T, name string, f func(*testing.T)) {
+	t.Helper()
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
 
 // answered is a Client of a Nomad in memory that answers so, for tests with a clock of their own.
