@@ -47,7 +47,7 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 	}
 	if list, ok := written.(*ast.ArrayNode); ok && operator == "in" {
 		if len(list.Nodes) == 0 {
-			f.doubt(list, impossibleValue, "%s holds for no job: nothing is in an empty list", oneLine(whole.String()))
+			f.doubt(list, impossibleValue, "%s holds for no job: nothing is in an empty list", shown(whole))
 		}
 		for _, e := range list.Nodes {
 			f.judge(whole, value, s, "in", e)
@@ -59,11 +59,11 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 		case "in":
 			f.doubt(written, code, "%s is never %s: %s", oneLine(value.String()), oneLine(written.String()), why)
 		case "!=":
-			f.doubt(written, code, "%s holds for every job: %s", oneLine(whole.String()), why)
+			f.doubt(written, code, "%s holds for every job: %s", shown(whole), why)
 		case "indexOf", "lastIndexOf":
-			f.doubt(written, code, "%s is -1 for every job: %s", oneLine(whole.String()), why)
+			f.doubt(written, code, "%s is -1 for every job: %s", shown(whole), why)
 		default:
-			f.doubt(written, code, "%s holds for no job: %s", oneLine(whole.String()), why)
+			f.doubt(written, code, "%s holds for no job: %s", shown(whole), why)
 		}
 	}
 	switch n := written.(type) {
@@ -195,7 +195,7 @@ func (f *folder) judgePattern(whole *ast.BinaryNode, s shape, written *ast.Strin
 			operator = "endsWith"
 		}
 		if _, why := f.never(s.source, operator, string(p.Rune)); why != "" {
-			f.doubt(written, impossibleValue, "%s holds for no job: %s", oneLine(whole.String()), why)
+			f.doubt(written, impossibleValue, "%s holds for no job: %s", shown(whole), why)
 			return
 		}
 	}

@@ -442,6 +442,8 @@ rules:
   - { name: q, jobspec: j, if: 'has("a") and §param.cpu' }
   - { name: r, jobspec: j, if: 'not §repo.owner or true' }
   - { name: s, jobspec: j, if: 'param.cpu §in labels' }
+  - { name: s2, jobspec: j, if: '(param.cpu ?? §"1") == "1"' }
+  - { name: s3, jobspec: j, if: 'has("gpu") == §"true"' }
   - { name: t, jobspec: j, if: 'param.zone §+ 1 == 2' }
   - { name: u, jobspec: j, if: 'param.cpu == nil or param.cpu == 8 or param.zone in ["a"] or param.memory > 4096 or (param.cpu ?? 1.5) > 2' }
 `, []string{
@@ -452,7 +454,7 @@ rules:
 			`if: repo.private is true or false: write repo.private, or not repo.private`, `if: repo.fork is true or false: write repo.fork, or not repo.fork`,
 			`if: job.attempt is a number: write 2`, `if: len(labels) is a number: write 2`, `if: repo.owner is a text: write "5"`,
 			`if: param.cpu is a number, not true or false: compare it with one`, `if: repo.owner is a text, not true or false: compare it with one, within brackets: not (repo.owner == …)`,
-			`if: cannot use int as type string in array`, `if: invalid operation: + (mismatched types string and int)`,
+			`if: cannot use int as type string in array`, `if: param.cpu is a number, and "1" is a text: what stands in its place is of its type`, `if: has("gpu") is true or false: write has("gpu"), or not has("gpu")`, `if: invalid operation: + (mismatched types string and int)`,
 		}},
 		{"conditions that are none", `version: 1
 scope: §'${{ has("self-hosted") }}'

@@ -144,6 +144,11 @@ func (m mismatches) Visit(node *ast.Node) {
 		}
 	}
 	n, ok := (*node).(*ast.BinaryNode)
+	if ok && n.Operator == "??" && isWritten(n.Right) {
+		if is, other := typeOf(n.Left), typeOf(n.Right); is != "" && is != other {
+			m.refuse(n.Right, fmt.Sprintf("%s is %s, and %s is %s: what stands in its place is of its type", shown(n.Left), is, shown(n.Right), other))
+		}
+	}
 	if ok && slices.Contains([]string{"and", "&&", "or", "||"}, n.Operator) {
 		m.flag(n.Left, "compare it with one")
 		m.flag(n.Right, "compare it with one")
@@ -164,7 +169,7 @@ func (m mismatches) Visit(node *ast.Node) {
 // flag refuses a part of a condition that is neither true nor false.
 func (m mismatches) flag(n ast.Node, mend string) {
 	if is := typeOf(n); is == aNumber || is == aText {
-		m.refuse(first(n), fmt.Sprintf("%s is %s, not true or false: %s", oneLine(n.String()), is, mend))
+		m.refuse(first(n), fmt.Sprintf("%s is %s, not true or false: %s", shown(n), is, mend))
 	}
 }
 
@@ -178,7 +183,7 @@ func (m mismatches) compare(n *ast.BinaryNode, value, written ast.Node) {
 	if is == with && (!text || is == aText) {
 		return
 	}
-	what := oneLine(value.String())
+	what := shown(value)
 	unit, mend := "", ""
 	s, _ := written.(*ast.StringNode)
 	switch {
@@ -202,6 +207,16 @@ func (m mismatches) compare(n *ast.BinaryNode, value, written ast.Node) {
 		mend = "never " + oneLine(written.String())
 	}
 	m.refuse(written, fmt.Sprintf("%s is %s%s: %s", what, is, unit, mend))
+}
+
+// shown writes a node as it is written: without the labels that a label function
+// is handed.
+func shown(n ast.Node) string {
+	s := n.String()
+	for name := range labelFunctions {
+		s = strings.ReplaceAll(s, name+"(labels, ", name+"(")
+	}
+	return oneLine(s)
 }
 
 const (
