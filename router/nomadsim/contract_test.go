@@ -1274,6 +1274,17 @@ func (on cluster) stream(t *testing.T, query string, done func([]api.Events) boo
 	lines := bufio.NewReader(resp.Body)
 	for first := true; ; first = false {
 		line, err := lines.ReadBytes('\n')
+		if first && len(line) == 0 && errors.Is(err, io.EOF) {
+			// An event that Nomad drops while a stream begins with it ends the stream without a
+			// word: seen once on 1.8.0. Client.Follow begins again, too.
+			again, begun := client.Do(req)
+			if begun != nil {
+				t.Fatal(begun)
+			}
+			defer again.Body.Close()
+			lines.Reset(again.Body)
+			line, err = lines.ReadBytes('\n')
+		}
 		if err != nil {
 			t.Fatalf("the stream ended: %v; it said %+v", err, all)
 		}
