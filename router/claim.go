@@ -104,6 +104,8 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 	log.Info("runner configured", "runner", c.Runner.Name, "runner_id", c.Runner.GitHubID)
 	if err := w.Store.Online(ctx, c.Runner.ID, w.Now()); err != nil {
 		log.Error("cannot record a configured runner; is the store's disk healthy?", "err", err)
+	} else if r, err := w.Store.Runner(ctx, c.Runner.ID); err == nil && !r.EndedAt.IsZero() && r.State == RunnerOnline { // what Nomad said overtook this
+		w.hasEnded(LiveRunner{Runner: r, Needed: r.JobID == c.Job.ID, Failures: c.Job.Failures})
 	}
 	w.look(c.Job.ID) // it may have gone elsewhere meanwhile
 }

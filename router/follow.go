@@ -146,7 +146,7 @@ func (w *worker) saw(ctx context.Context, events []NomadEvent) error {
 			continue
 		case s.EndedAt.IsZero() && (s.Event.Kind != NomadStopped || s.State != RunnerDispatched):
 			continue
-		case s.Own:
+		case s.Own || s.Needed && s.State == RunnerOnline:
 			w.hasEnded(s.LiveRunner)
 			continue
 		}
@@ -198,6 +198,16 @@ func (w *worker) ends(ctx context.Context) error {
 // seeEnd sees to a runner whose allocation has ended. Nomad takes a moment to
 // say of its job that it is dead, or starts another allocation.
 func (w *worker) seeEnd(ctx context.Context, r LiveRunner) error {
+	if !r.Own { // it never starts again
+		said := r.EndWords
+		if said != "" {
+			said = ": " + said
+		}
+		why := endedIdle(r, said)
+		w.Logger.Warn("a runner ended with its configuration; GitHub is asked whether it had its job", "job_id", r.JobID, "nomad_job", r.NomadJob, "reason", why)
+		w.lookAgain(r.EndedAt.Add(w.Doubt)) // if GitHub cannot say now, or has it busy
+		return w.act(ctx, r, askLost, why)
+	}
 	for range endWaits {
 		if ended, err := w.lookUp(ctx, r); err != nil || ended {
 			return err

@@ -68,7 +68,8 @@ type yard struct {
 	addr   string
 	db     string
 	set    *rules.Set
-	names  atomic.Int64 // of runners
+	starts func(task nomadsim.Task) error // what a task's driver says; nil: nothing
+	names  atomic.Int64                   // of runners
 	lists  atomic.Int64 // listings of Nomad jobs
 }
 
@@ -247,6 +248,12 @@ func newVirtualYard(t *testing.T, rulesYAML, specs string, run func(ctx context.
 		Nodes:  []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})},
 		Client: net.Client(),
 		Run:    func(ctx context.Context, task nomadsim.Task) int { return run(ctx, y, task) },
+		Start: func(_ context.Context, task nomadsim.Task) error {
+			if y.starts == nil {
+				return nil
+			}
+			return y.starts(task)
+		},
 	})
 	t.Cleanup(sim.Close)
 	serve := func(h http.Handler) string { return net.Serve(t, h) }

@@ -101,7 +101,7 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		case ended && r.EndedAt.IsZero():
 			return recordEnd, "", again
 		case ended:
-			return after(r.EndedAt, c.Doubt, askLost, fmt.Sprintf("its Nomad job %s ended while the runner was configured", r.NomadJob))
+			return after(r.EndedAt, c.Doubt, askLost, fmt.Sprintf("its Nomad job %s ended while the runner was configured%s", r.NomadJob, said))
 		case r.GitHubID == 0:
 			return after(r.StateAt, c.Doubt, retireRunner, "its configuration never came")
 		default:
@@ -115,7 +115,7 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		case ended && r.EndedAt.IsZero():
 			return recordEnd, "", again
 		case ended: // it may have had a job after all: GitHub's word of that can be late
-			return after(r.EndedAt, c.Doubt, askLost, fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job", r.NomadJob))
+			return after(r.EndedAt, c.Doubt, askLost, endedIdle(r, said))
 		default:
 			return after(r.StateAt, c.Idle, askRunner, "")
 		}
@@ -210,6 +210,11 @@ func (c *Config) mendOwn(r LiveRunner, on *NomadJob, said string, now time.Time)
 // late is why a runner past its job's time limit is stopped.
 func late(r LiveRunner) string {
 	return fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, rules.Duration(r.TimeLimit))
+}
+
+// endedIdle is why a runner is given up that ended with its configuration.
+func endedIdle(r LiveRunner, said string) string {
+	return fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job%s", r.NomadJob, said)
 }
 
 // pause is the least between two passes that are not asked for.
@@ -409,6 +414,8 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 			changed, err := w.ask(ctx, j)
 			var fix *FixError
 			switch {
+			case errors.As(err, &fix) && w.Now().Before(r.EndedAt.Add(w.Doubt)):
+				return err // its delivery may be on its way
 			case errors.As(err, &fix): // it may take days: the job gets a new runner all the same
 				log.Error("cannot tell whether a runner that ended had its job", "fix", fix.Fix, "err", err)
 			case err != nil || changed:

@@ -201,6 +201,13 @@ func (t *task) prepare(ctx context.Context, stop context.CancelCauseFunc) {
 		t.end(false, stop)
 		return
 	}
+	if start := t.s.cfg.Start; start != nil {
+		if err := start(ctx, t.Task); err != nil && ctx.Err() == nil {
+			t.event("Driver Failure", err.Error(), map[string]string{"driver_error": err.Error()})
+			t.end(true, stop)
+			return
+		}
+	}
 	t.state.State, t.state.StartedAt = "running", t.s.cfg.Now()
 	t.event("Started", "Task started by client", nil)
 }

@@ -60,6 +60,11 @@ type Config struct {
 	// registration and is about to be committed. nil: nothing is.
 	Registering func(jobID string)
 
+	// Start is what a task's driver says when it starts, after the artifacts are
+	// there: an error fails the allocation, as an image that cannot be pulled
+	// does. nil: nothing.
+	Start func(ctx context.Context, t Task) error
+
 	Namespaces []string         // beside "default"
 	Client     *http.Client     // fetches artifacts; nil: one of its own, closed by Close
 	Heartbeat  time.Duration    // of event streams; 0: 10 s

@@ -34,7 +34,7 @@ WHERE j.fit = ?1 AND j.fit <> '' AND j.` + waits + ` AND q.state = 'dispatched'
 ORDER BY q.placed_at > 0, j.received_at, j.id LIMIT 1`
 
 	// Who claims is followed as all who do, whatever its rule says.
-	claimRunnerSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = ?4, own = 0 WHERE id = ?1`
+	claimRunnerSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = iif(ended_at = 0, ?4, reason), own = 0 WHERE id = ?1`
 )
 
 // A place is a job that a runner may serve, and the runner that it would push aside.
@@ -227,9 +227,10 @@ func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobI
 	return jobID, nil
 }
 
+// What Nomad said of the end of a runner stays its reason.
 const configuredSQL = `
-UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, reason = 'GitHub knows it as ' || ?2
-WHERE id = ?1 RETURNING job_id, try`
+UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, reason = iif(ended_at = 0, 'GitHub knows it as ' || ?2, reason)
+WHERE id = ?1 RETURNING job_id, try, ended_at`
 
 // Configured implements router.Store.
 func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error {
@@ -239,7 +240,8 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var r router.Runner
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) },
+		var ended int64
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try, &ended) },
 			configuredSQL, runnerID, name, gitHubID, millis(now), string(target))
 		if err != nil {
 			return err
@@ -247,12 +249,17 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 		if r.JobID == 0 {
 			return router.ErrNotFound
 		}
+		if ended != 0 {
+			return nil
+		}
 		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name), millis(now))
 		return err
 	})
 }
 
-const onlineSQL = `UPDATE runners SET state = 'online', updated_at = ?2, reason = 'it has its configuration and waits for a job' WHERE id = ?1 AND state = 'claimed'`
+const onlineSQL = `
+UPDATE runners SET state = 'online', updated_at = ?2, reason = iif(ended_at = 0, 'it has its configuration and waits for a job', reason)
+WHERE id = ?1 AND state = 'claimed'`
 
 // Online implements router.Store.
 func (s *Store) Online(ctx context.Context, runnerID string, now time.Time) error {

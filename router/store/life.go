@@ -88,6 +88,17 @@ UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 	end_words = ?5
 WHERE id = ?1 AND ended_at = 0`
 
+	// The end may be known already, and nothing of how it came.
+	endWordsSQL = `
+UPDATE runners SET end_words = ?2, updated_at = ?3, reason = reason || '; its Nomad job ended: ' || ?2
+WHERE id = ?1 AND ended_at <> 0 AND end_words = '' AND ?2 <> ''`
+
+	// The job that waits for a runner which has ended says so at once.
+	endedJobSQL = `
+UPDATE jobs SET reason = ?2, updated_at = ?3
+WHERE state = 'dispatched' AND EXISTS (
+	SELECT 1 FROM runners r WHERE r.id = ?1 AND r.job_id = jobs.id AND r.try = jobs.try AND r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online'))`
+
 	runnerReasonSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1`
 
 	liveOneSQL = liveSelect + `WHERE r.id = ?`
@@ -171,7 +182,13 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 				return err
 			}
 		}
-		_, err := t.exec(endedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text)
+		if _, err := t.exec(endedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text); err != nil {
+			return err
+		}
+		if _, err := t.exec(endWordsSQL, id, e.Text, millis(now)); err != nil {
+			return err
+		}
+		_, err := t.exec(endedJobSQL, id, words("its runner "+id+" ended on node "+node+" before GitHub gave it a job", e.Text), millis(now))
 		return err
 	case router.NomadStopped:
 		// With a node, the end of its allocation follows.

@@ -28,6 +28,48 @@ func at(when time.Duration, d router.Delivery) router.Delivery {
 	return d
 }
 
+// What Nomad says of a failure is not hidden by a claim that was on its way.
+var failureTests = []test{
+	{"in whatever order a claim and the failure come, the reasons have Nomad's words", func(t *testing.T, f *fixture) {
+		const words = "failed: manifest unknown"
+		id := int64(0)
+		for failsAfter := range 4 { // steps of the claim
+			for _, known := range []bool{false, true} { // that it ended, without words
+				id++
+				f.receive(queued(id))
+				r := f.dispatch(id)
+				fail := func() {
+					if known {
+						f.must(f.Ended(f.ctx(), []string{r.ID}, after(time.Second)))
+					}
+					f.saw(after(2*time.Second), event(r, router.NomadPlaced, after(time.Second), "node-1", ""), event(r, router.NomadEnded, after(2*time.Second), "node-1", words))
+				}
+				steps := []func(){
+					func() { f.claim(r) },
+					func() { f.must(f.Configured(f.ctx(), r.ID, r.ID+"-abc", 100+id, target, T0)) },
+					func() { f.must(f.Online(f.ctx(), r.ID, T0)) },
+				}
+				for i, step := range steps {
+					if i == failsAfter {
+						fail()
+					}
+					step()
+				}
+				if failsAfter == len(steps) {
+					fail()
+				}
+				got := f.wantRunner(id, r.ID, router.RunnerOnline)
+				if !strings.Contains(got.Reason, words) || got.EndWords != words || got.EndedAt.IsZero() || f.live()[r.ID].EndWords != words {
+					t.Errorf("failed before step %d of the claim, known %v: the runner's reason is %q, its end %q", failsAfter, known, got.Reason, got.EndWords)
+				}
+				if j := f.job(id); !strings.Contains(j.Reason, words) {
+					t.Errorf("failed before step %d of the claim, known %v: the job's reason is %q", failsAfter, known, j.Reason)
+				}
+			}
+		}
+	}},
+}
+
 var ownTests = []test{
 	{"one is known by that, and says so", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))

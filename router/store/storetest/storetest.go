@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t testing.TB) router.Store) {
 		{"feedback", feedbackTests},
 		{"life on Nomad", lifeTests},
 		{"runners of their own registration", ownTests},
+		{"failures", failureTests},
 		{"queries", queryTests},
 		{"statistics", statsTests},
 		{"operators", operatorTests},
