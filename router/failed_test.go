@@ -83,3 +83,44 @@ func TestARunnerThatDidItsJobIsNoFailureHoweverLateGitHubIs(t *testing.T) {
 		}
 	})
 }
+
+// GitHub has the job queued, and gives it to none of its runners.
+func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		y, _ := newVirtualYard(t, "version: 1\nscope: has(\"nomad\")\nrules:\n  - { name: linux, jobspec: docker-linux, runner: { scope: organization, group: 1 } }\n", "",
+			func(ctx context.Context, y *yard, _ nomadsim.Task) int { <-ctx.Done(); return 130 })
+		id := y.queue("nomad", time.Minute)
+		time.Sleep(11 * time.Minute)
+		j, err := y.store.Job(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{router.NoJobGiven + " in 10m", "runner group 1 of acme does not allow acme/web", "labels", "scope", "it gets another at 2000-01-01T"} {
+			if j.State != router.Retrying || !strings.Contains(j.Reason, want) {
+				t.Errorf("it is %s: %s; want %q", j.State, j.Reason, want)
+			}
+		}
+		time.Sleep(8 * time.Minute)
+		if j, err = y.store.Job(t.Context(), id); err != nil || j.State != router.Dispatched || !strings.Contains(j.Reason, "runner group 1 of acme does not allow") {
+			t.Errorf("with the second runner it is %s: %s (%v); want the causes still", j.State, j.Reason, err)
+		}
+		time.Sleep(12 * time.Hour)
+		list := y.runners(id)
+		if n := len(list); n < 15 || n > 22 { // of 70, if one came every 10 minutes
+			t.Errorf("%d runners in 12 hours, want one every 40 minutes in the end", n)
+		}
+		var waits []time.Duration
+		for i := 1; i < len(list); i++ {
+			if list[i-1].EndedAt.IsZero() || list[i-1].State != router.RunnerLost {
+				t.Errorf("runner %s is %s, and ended at %v", list[i-1].ID, list[i-1].State, list[i-1].EndedAt)
+			}
+			waits = append(waits, list[i].CreatedAt.Sub(list[i-1].EndedAt).Round(time.Minute))
+		}
+		if !slices.IsSorted(waits) || waits[0] != time.Minute || waits[len(waits)-1] != 30*time.Minute {
+			t.Errorf("the waits were %v", waits)
+		}
+		if got := len(y.github.Runners()); got > 1 {
+			t.Errorf("GitHub has %d runners", got)
+		}
+	})
+}

@@ -70,7 +70,7 @@ type yard struct {
 	set    *rules.Set
 	starts func(task nomadsim.Task) error // what a task's driver says; nil: nothing
 	names  atomic.Int64                   // of runners
-	lists  atomic.Int64 // listings of Nomad jobs
+	lists  atomic.Int64                   // listings of Nomad jobs
 }
 
 type yardConfig struct {

@@ -531,9 +531,61 @@ func (w *worker) askRunner(ctx context.Context, r LiveRunner) error {
 	case found.Busy:
 		return nil // with which job, its delivery or a look at that job says
 	default:
-		r.GitHubID = found.ID
+		if r.GitHubID = found.ID; r.Needed && j.Decision != nil {
+			return w.giveUpIdle(ctx, r, j)
+		}
 	}
 	return w.act(ctx, r, retireRunner, reason)
+}
+
+const (
+	firstIdleWait   = time.Minute // doubled with each runner in a row that GitHub gives nothing
+	longestIdleWait = 30 * time.Minute
+)
+
+// giveUpIdle ends a runner that GitHub gives no job, though its own is queued
+// there. The next one is likely to get none either, so the job waits longer each
+// time, and says what the usual causes are.
+func (w *worker) giveUpIdle(ctx context.Context, r LiveRunner, j Job) error {
+	if err := w.unregister(ctx, r.Runner); err != nil {
+		return err
+	}
+	if err := w.stopJob(ctx, r.Runner); err != nil {
+		return err
+	}
+	at := w.Now().Add(min(firstIdleWait<<min(r.Failures, 10), longestIdleWait))
+	why := fmt.Sprintf("%s in %s, and keeps the job queued: %s; it gets another at %s, or at once by switchyard jobs retry %d",
+		NoJobGiven, rules.Duration(w.Idle), usualCauses(j), at.UTC().Format(time.RFC3339), j.ID)
+	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	lost, err := w.Store.Lost(storeCtx, r.ID, at, why, w.Now())
+	if err != nil {
+		return fmt.Errorf("record runner %s, which got no job: %w", r.ID, err)
+	}
+	if lost {
+		w.Metrics.retried(causeRunner)
+		w.Logger.Warn("GitHub gives a runner no job; the job is tried again later", "job_id", j.ID, "repo", j.Repo.FullName, "nomad_job", r.NomadJob, "reason", why, "again_at", at)
+		w.nudge()
+	}
+	return nil
+}
+
+// NoJobGiven begins the reason of a runner, and of its job, when GitHub left the
+// runner idle.
+const NoJobGiven = "GitHub gave its runner no job"
+
+// usualCauses are why GitHub does not give a job to a runner that is there for it.
+func usualCauses(j Job) string {
+	runner := j.Placement(j.Decision).Runner
+	group := "the runner is registered in another repository than the job's"
+	if runner.Scope != "repository" {
+		where := j.Repo.Owner
+		if runner.Scope == "enterprise" {
+			where = "enterprise " + runner.Enterprise
+		}
+		group = fmt.Sprintf("runner group %d of %s does not allow %s or its workflow (Settings, Actions, Runner groups)", runner.Group, where, j.Repo.FullName)
+	}
+	return "the usual causes are that " + group + ", that the job's labels are not those of the runner, or that the App or token is of another scope than the job"
 }
 
 // askJob has GitHub say what became of the job that a runner ran which is gone.

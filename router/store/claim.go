@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"switchyard/router"
@@ -227,6 +228,9 @@ func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobI
 	return jobID, nil
 }
 
+// Why the runner before this one was given up, if it got no job.
+const idleBeforeSQL = `SELECT reason FROM runners WHERE job_id = ?1 AND try = ?2 - 1 AND state = 'lost' AND substr(reason, 1, length(?3)) = ?3`
+
 // What Nomad said of the end of a runner stays its reason.
 const configuredSQL = `
 UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, reason = iif(ended_at = 0, 'GitHub knows it as ' || ?2, reason)
@@ -252,7 +256,15 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 		if ended != 0 {
 			return nil
 		}
-		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name), millis(now))
+		reason := fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name)
+		var before string
+		err = t.query(func(rows *sql.Rows) error { return rows.Scan(&before) }, idleBeforeSQL, r.JobID, r.Try, router.NoJobGiven)
+		if causes, _, _ := strings.Cut(before, ";"); err == nil && causes != "" {
+			reason += ". To the one before it: " + causes
+		}
+		if err == nil {
+			_, err = t.exec(jobReasonSQL, r.JobID, r.Try, reason, millis(now))
+		}
 		return err
 	})
 }
