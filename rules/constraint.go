@@ -49,11 +49,19 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 		if operators[operator].operand == standsAlone {
 			return "", operator, strings.TrimSpace(value), nil
 		}
-		return "", "", "", fmt.Errorf("constraint %s must begin with an attribute such as ${attr.cpu.arch}", quote(s))
+		hint := ""
+		if name := bareAttribute.FindString(s); name != "" {
+			hint = ": write ${" + name + "}"
+		}
+		return "", "", "", fmt.Errorf("constraint %s must begin with an attribute such as ${attr.cpu.arch}%s", quote(s), hint)
 	}
 	end := strings.IndexByte(s, '}')
 	if strings.Contains(s[:max(end, 0)], opening) {
-		return "", "", "", fmt.Errorf("constraint %s: the attribute must be written out, not come from an expression", quote(s))
+		hint := ""
+		if name := bareAttribute.FindString(strings.TrimLeft(s, "${ ")); name != "" && strings.HasPrefix(s, opening) {
+			hint = ": Nomad's has one brace, ${" + name + "}"
+		}
+		return "", "", "", fmt.Errorf("constraint %s: the attribute must be written out, not come from an expression%s", quote(s), hint)
 	}
 	if end < 0 {
 		return "", "", "", fmt.Errorf("constraint %s: } is missing after the attribute", quote(s))
@@ -74,6 +82,8 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 }
 
 var (
+	bareAttribute = regexp.MustCompile(`^(attr|meta|node|device)\.[A-Za-z0-9_.-]{1,100}`)
+
 	nodeTarget   = regexp.MustCompile(`^\$\{(attr\.[^${}\s]+|meta\.[^${}\s]+|node\.(unique\.id|unique\.name|datacenter|class|pool))\}$`)
 	deviceTarget = regexp.MustCompile(`^\$\{device\.(model|vendor|type|ids|attr\.[^${}\s]+)\}$`)
 	// versions is Nomad's own grammar of version constraints, loosely.
@@ -83,6 +93,9 @@ var (
 // checkTarget checks an attribute. Nomad refuses some others, and places
 // nothing for the rest.
 func checkTarget(attribute string, device bool) error {
+	if name := bareAttribute.FindString(attribute); name != "" && name == attribute {
+		return fmt.Errorf("attribute %s has no ${ }: write '${%s}'", quote(attribute), name)
+	}
 	if device {
 		if !deviceTarget.MatchString(attribute) {
 			return fmt.Errorf("attribute %s is none of a device: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}", quote(attribute))

@@ -93,7 +93,7 @@ rules:
 		{"an empty label", "version: 1\nlabels: { §'': {} }\n" + rest, []string{`a label must not be empty`}},
 		{"a label that is too long", "version: 1\nlabels: { §" + strings.Repeat("a", 257) + ": {} }\n" + rest, []string{`label "` + strings.Repeat("a", 60) + `"… must be printable and have at most 256 characters`}},
 		{"a label that is a list", "version: 1\nlabels: { gpu: §[] }\n" + rest, []string{`label "gpu" must be a mapping, not a list`}},
-		{"labels as a list", "version: 1\nlabels: §[gpu]\n" + rest, []string{`labels must be a mapping, not a list`}},
+		{"labels as a list", "version: 1\nlabels: §[gpu]\n" + rest, []string{`labels must be a mapping, not a list: each label with what it means, labels: { linux: {}, gpu: { devices: [nvidia/gpu] } }`}},
 		{"params that say too little", `version: 1
 labels:
   gpu: { param: §{ name: gpu, type: int, min: 1, max: 2 } }
@@ -477,7 +477,7 @@ rules:
 			`if: expected bool, but got int`,
 			`if: has takes labels, each a text: write has("1")`,
 			`if must not be empty`,
-			`if must be a text, not a list`,
+			`if must be a text, not a list: write one text, with and between its parts`,
 			`if: unknown param "cpu": no label has a param`,
 			`if: there is no function "now"; there are abs, all, any, ceil, count, exactly, filter, first, float, floor, has, hasAny, hasPrefix, hasSuffix, indexOf, int, join, last, lastIndexOf, len, lower, max, min, none, one, only, replace, round, split, string, trim, trimPrefix, trimSuffix, upper`,
 			"if: error parsing regexp: missing closing ): `(`",

@@ -219,12 +219,22 @@ func (r *loader) expressionFault(n ast.Node, what string, err error) {
 		r.fault(n, "%s: %v", what, err)
 		return
 	}
+	message := e.message
+	if whole := r.cutByComment(n); whole != "" {
+		message += ": YAML takes what follows # for a comment: put the expression in single quotes, '" + oneLine(strings.ReplaceAll(whole, "'", `"`)) + "'"
+	} else if source, ok := scalar(n); ok {
+		if meant := inExpression(source, message); meant != "" {
+			message, _, _ = strings.Cut(message, "; there are ")
+			message, _, _ = strings.Cut(message, ": a text stands in quotes")
+			message += ": " + meant
+		}
+	}
 	line, column, exact := r.within(n, e.line, e.column)
 	if !exact {
-		r.faultAt(line, column, "%s: %s (line %d, column %d of the expression; a plain, quoted or | text shows the place)", what, e.message, e.line, e.column+1)
+		r.faultAt(line, column, "%s: %s (line %d, column %d of the expression; a plain, quoted or | text shows the place)", what, message, e.line, e.column+1)
 		return
 	}
-	r.faultAt(line, column, "%s: %s", what, e.message)
+	r.faultAt(line, column, "%s: %s", what, message)
 }
 
 func (r *loader) compound(n ast.Node) {

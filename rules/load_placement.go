@@ -123,7 +123,7 @@ func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
 		rf := r.fields(n, in("runner"), runnerKeys...)
 		l.scope = read(r, rf["scope"], in("runner scope"), oneOf("repository", "organization", "enterprise"))
 		l.enterprise = read(r, rf["enterprise"], in("runner enterprise"), named(enterpriseSlug, "slug of an enterprise, as in github.com/enterprises/SLUG"))
-		l.group = read(r, rf["group"], in("runner group"), wholeBetween(1, math.MaxInt32))
+		l.group = read(r, rf["group"], in("runner group"), groupID)
 		l.registration = read(r, rf["registration"], in("runner registration"), oneOf("jit", "token", "own"))
 		if l.scope.set {
 			l.scopeAt = r.at(rf["scope"])

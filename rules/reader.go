@@ -1,8 +1,10 @@
 package rules
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -73,6 +75,7 @@ func (r *reader) tree() (root ast.Node) {
 		r.faultAt(1, 1, "the file has %d bytes; a rules file has at most %d", len(r.src), maxFile)
 		return nil
 	}
+	r.src = strings.TrimPrefix(r.src, "\ufeff")     // that some editors put before the text
 	r.src = strings.ReplaceAll(r.src, "\r\n", "\n") // the library counts lines wrongly with \r
 	r.lines = strings.Split(r.src, "\n")
 	if !r.readable() {
@@ -99,8 +102,9 @@ func (r *reader) tree() (root ast.Node) {
 		if syntax.Token != nil && syntax.Token.Position != nil {
 			line, column = syntax.Token.Position.Line, syntax.Token.Position.Column
 		}
-		hint := ""
-		if strings.Contains(syntax.Message, "flow map") {
+		hint, at := r.inYAML(line)
+		column = cmp.Or(at, column)
+		if hint == "" && strings.Contains(syntax.Message, "flow map") {
 			hint = `: within { } a text with a comma stands in quotes, as in if: 'has("linux", "gpu")'`
 		}
 		r.faultAt(line, column, "not YAML: %s%s", oneLine(syntax.Message), hint)
@@ -184,7 +188,11 @@ func (r *reader) acceptable(tokens token.Tokens) bool {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
 			r.faultAt(line, column, "anchors, aliases and merge keys are not taken: write the value out, and a text that begins with * or & in quotes")
 		case token.TagType, token.DirectiveType:
-			r.faultAt(line, column, "YAML tags and directives are not taken: leave it out")
+			hint := "leave it out"
+			if line <= len(r.lines) && beginsWithNot.MatchString(r.lines[line-1]) {
+				hint = "a text that begins with ! stands in quotes, or write not, as in if: not repo.fork"
+			}
+			r.faultAt(line, column, "YAML tags and directives are not taken: %s", hint)
 		case token.SequenceStartType, token.MappingStartType:
 			depth++
 		case token.SequenceEndType, token.MappingEndType:
@@ -237,7 +245,11 @@ func (r *reader) pairs(n ast.Node, what string) []pair {
 		entries = []*ast.MappingValueNode{m}
 	case *ast.NullNode:
 	default:
-		r.fault(n, "%s must be a mapping, not %s", what, kindOf(n))
+		hint := ""
+		if _, list := n.(*ast.SequenceNode); list && what == "labels" {
+			hint = ": each label with what it means, labels: { linux: {}, gpu: { devices: [nvidia/gpu] } }"
+		}
+		r.fault(n, "%s must be a mapping, not %s%s", what, kindOf(n), hint)
 		return nil
 	}
 	pairs := make([]pair, 0, len(entries))
@@ -261,7 +273,7 @@ func (r *reader) fields(n ast.Node, what string, known ...string) map[string]ast
 	m := make(map[string]ast.Node, len(pairs))
 	for _, p := range pairs {
 		if !slices.Contains(known, p.key) {
-			hint := didYouMean(p.key, known)
+			hint := cmp.Or(inKey(p.key, what, p.value), didYouMean(p.key, known))
 			if hint == "" {
 				hint = "; it takes " + strings.Join(known, ", ")
 			}
@@ -281,9 +293,30 @@ func (r *reader) items(n ast.Node, what string) []ast.Node {
 	case *ast.NullNode:
 		return []ast.Node{}
 	}
-	r.fault(n, "%s must be a list, not %s", what, kindOf(n))
+	hint := ""
+	if s, ok := scalar(n); ok && strings.TrimSpace(s) != "" {
+		hint = ": write [" + listItem(s) + "]"
+		if parts := strings.Split(s, ","); len(parts) > 1 && !strings.ContainsAny(s, "{['\"") {
+			hint = ": write [" + oneLine(s) + "]"
+		}
+	}
+	r.fault(n, "%s must be a list, not %s%s", what, kindOf(n), hint)
 	return nil
 }
+
+// listItem is a text as it can stand within brackets.
+func listItem(s string) string {
+	s = strings.TrimSpace(s)
+	if plainItem.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(oneLine(s), "'", "''") + "'"
+}
+
+var (
+	plainItem     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_./-]*$`)
+	beginsWithNot = regexp.MustCompile(`\b(if|scope):\s*!`)
+)
 
 // scalar returns the text of a scalar as it was written.
 func scalar(n ast.Node) (string, bool) {
@@ -302,7 +335,14 @@ func scalar(n ast.Node) (string, bool) {
 func (r *reader) text(n ast.Node, what string) (string, bool) {
 	s, ok := scalar(n)
 	if !ok {
-		r.fault(n, "%s must be a text, not %s", what, kindOf(n))
+		hint := ""
+		if list, isList := n.(*ast.SequenceNode); isList && (what == "if" || what == "scope") {
+			hint = ": write one text, with and between its parts"
+			if !slices.ContainsFunc(list.Values, func(v ast.Node) bool { s, ok := scalar(v); return !ok || !plainLabel.MatchString(s) }) {
+				hint = ": write has(" + labelsOf(list) + ")"
+			}
+		}
+		r.fault(n, "%s must be a text, not %s%s", what, kindOf(n), hint)
 		return "", false
 	}
 	if strings.TrimSpace(s) == "" {

@@ -100,7 +100,7 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 			"  - { name: §\"\\e[2J\", labels: [], expect: { rule: linux } }\n  - { name: §'', labels: [], expect: { rule: linux } }\n", []string{
 			`test "a" is there already, at line 3`, `test name "\x1b[2J" must be printable and have at most 200 characters`, `test name must not be empty`}},
 		{"labels", "tests:\n  - { name: a, labels: §linux, expect: { rule: linux } }\n  - { name: b, labels: §~, expect: { rule: linux } }\n  - { name: c, labels: [§[]], expect: { rule: linux } }\n",
-			[]string{`labels must be a list, not a text`, `labels must be a list, not nothing`, `a label must be a single value, not a list`}},
+			[]string{`labels must be a list, not a text: write [linux]`, `labels must be a list, not nothing`, `a label must be a single value, not a list`}},
 		{"repositories", `tests:
   - { name: a, labels: [], repo: §acme, expect: { rule: linux } }
   - { name: b, labels: [], repo: { full_name: §a/b/c, owner: §a }, expect: { rule: linux } }

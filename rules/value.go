@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // A value is one setting of the rules file: written out, or a template that
@@ -57,6 +58,15 @@ func wholeBetween(least, most int) func(any) (int, error) {
 		n, err := sizeOf(v, parseWhole)
 		return between(n, err, least, most)
 	}
+}
+
+// groupID reads the ID of a runner group.
+func groupID(v any) (int, error) {
+	n, err := wholeBetween(1, math.MaxInt32)(v)
+	if s, ok := v.(string); ok && err != nil && strings.IndexFunc(s, unicode.IsLetter) >= 0 {
+		err = fmt.Errorf("%s is a name: write the ID of the runner group, a number, as it stands in the address of its page on GitHub", quote(s))
+	}
+	return n, err
 }
 
 func between(n int, err error, least, most int) (int, error) {

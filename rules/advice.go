@@ -1,0 +1,265 @@
+package rules
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+)
+
+// What people who know GitHub's workflows, or YAML a little, write first, and
+// what they meant. Each is asked for only where something is wrong already.
+
+// inExpression says what was likely meant by an expression that is faulty, after
+// the library's message; "" when it cannot be told.
+func inExpression(source, message string) string {
+	code := blanked(source)
+	if m := asFunction.FindStringSubmatchIndex(code); m != nil && beforeOperand.MatchString(code[:m[2]]) {
+		name := code[m[2]:m[3]]
+		if strings.HasSuffix(code[:m[2]], "labels.") {
+			return `a label is asked for by has("gpu")`
+		}
+		form := "x " + name + ` "y"`
+		if a, b, ok := twoArguments(source, code, m[1]); ok {
+			if a = cmp.Or(githubNames[a], a); a == "labels" && name == "contains" {
+				return "contains is no function: write has(" + b + ")"
+			}
+			form = a + " " + name + " " + b
+		}
+		return name + " is an operator, not a function: write " + form
+	}
+	unknown := ""
+	if m := unknownName.FindStringSubmatch(message); m != nil {
+		unknown = m[1]
+	}
+	word := strings.TrimSpace(source)
+	switch {
+	case unknown != "" && unknown == "github":
+		full := dotted.FindString(code[strings.Index(code, "github"):])
+		if meant := githubNames[full]; meant != "" {
+			return full + " is of workflows: write " + meant
+		}
+		return "github is of workflows: rules see repo, job and run, such as repo.full_name, job.branch and run.event"
+	case unknown == "runner":
+		return "runner is of workflows, and there is none yet: ask for the job's label, has(\"linux\")"
+	case slices.Contains([]string{"env", "vars", "secrets", "inputs", "matrix", "needs", "steps", "strategy"}, unknown):
+		return unknown + " is of workflows: rules see labels, param, repo, job and run"
+	case unknown != "" && plainLabel.MatchString(word): // if: linux, scope: self-hosted
+		return "a label is asked for by has(\"" + word + "\")"
+	case githubNames[unknown] != "":
+		return "write " + githubNames[unknown]
+	case strings.Contains(message, `Operator("=")`):
+		return "write == to compare"
+	case strings.Contains(message, "&&\")") || strings.Contains(message, "||\")"):
+		return ""
+	}
+	if m := unexpectedWord.FindStringSubmatch(message); m != nil {
+		switch lower := strings.ToLower(m[1]); lower {
+		case "and", "or", "not", "in":
+			return "write " + lower + ", in lower case"
+		case "like", "regex", "regexp", "match":
+			return `write matches, with a regular expression: job.branch matches "^release/"`
+		case "has", "hasany", "only", "exactly", "includes":
+			return `write it as a function: has("gpu")`
+		}
+	}
+	switch {
+	case strings.Contains(message, "mismatched types []string and string"), strings.Contains(message, "array elements can only be selected"):
+		return `a label is asked for by has("gpu")`
+	case strings.ContainsAny(source, "“”„‘’«»"):
+		return `write straight quotes: "gpu"`
+	case strings.Contains(message, "'~'"):
+		return `write matches: job.branch matches "^release/"`
+	case strings.Contains(message, "EOF") && strings.Count(code, "(") > strings.Count(code, ")"):
+		return "a ) is missing"
+	}
+	if m := noFunction.FindStringSubmatch(message); m != nil {
+		switch strings.ToLower(m[1]) {
+		case "fromjson", "tojson", "format", "hashfiles", "always", "success", "failure", "cancelled":
+			return m[1] + " is of workflows"
+		case "regexp", "regex", "match", "test":
+			return `write matches: job.branch matches "^release/"`
+		case "includes", "contain":
+			return `a label is asked for by has("gpu")`
+		}
+	}
+	return ""
+}
+
+var (
+	asFunction     = regexp.MustCompile(`\b(contains|startsWith|endsWith|matches)\s*\(`)
+	beforeOperand  = regexp.MustCompile(`(^|[(,&|!.]|\b(and|or|not))\s*$`)
+	unknownName    = regexp.MustCompile(`unknown name ([A-Za-z_]\w*)`)
+	unexpectedWord = regexp.MustCompile(`unexpected token Identifier\("(\w+)"\)`)
+	noFunction     = regexp.MustCompile(`there is no function "(\w+)"`)
+	dotted         = regexp.MustCompile(`^[a-z_]+(\.[a-z_]+)*`)
+	plainLabel     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._=-]+$`)
+)
+
+// githubNames are names of workflows, or of nothing, and what rules call it.
+var githubNames = map[string]string{
+	"github.repository": "repo.full_name", "github.repository_owner": "repo.owner", "github.event.repository.name": "repo.name",
+	"github.event.repository.private": "repo.private", "github.event.repository.fork": "repo.fork", "github.event.repository.visibility": "repo.visibility",
+	"github.ref": "job.branch", "github.ref_name": "job.branch", "github.head_ref": "job.branch",
+	"github.actor": "run.actor", "github.triggering_actor": "job.sender", "github.event.sender.login": "job.sender",
+	"github.event_name": "run.event", "github.workflow": "job.workflow", "github.job": "job.name", "github.run_attempt": "job.attempt",
+	"repository": "repo.full_name", "owner": "repo.owner", "org": "repo.owner", "organization": "repo.owner", "ref": "job.branch", "branch": "job.branch",
+	"event": "run.event", "event_name": "run.event", "actor": "run.actor", "sender": "job.sender", "workflow": "job.workflow",
+	"private": "repo.private", "visibility": "repo.visibility", "fork": "repo.fork",
+}
+
+// blanked is source with what stands in quotes replaced by blanks, byte by byte.
+func blanked(source string) string {
+	b := []byte(source)
+	var quote byte
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case quote == 0 && (c == '"' || c == '\'' || c == '`'):
+			quote = c
+		case quote == 0:
+		case c == quote:
+			quote = 0
+		default:
+			if b[i] = ' '; c == '\\' && i+1 < len(b) {
+				i++
+				b[i] = ' '
+			}
+		}
+	}
+	return string(b)
+}
+
+// twoArguments reads the arguments of a call that begin at a byte of its source.
+func twoArguments(source, code string, from int) (a, b string, ok bool) {
+	depth, comma := 0, -1
+	for i := from; i < len(code); i++ {
+		switch code[i] {
+		case '(', '[':
+			depth++
+		case ')', ']':
+			if depth--; depth < 0 {
+				if comma < 0 {
+					return "", "", false
+				}
+				return strings.TrimSpace(source[from:comma]), strings.TrimSpace(source[comma+1 : i]), true
+			}
+		case ',':
+			if depth == 0 {
+				if comma >= 0 {
+					return "", "", false
+				}
+				comma = i
+			}
+		}
+	}
+	return "", "", false
+}
+
+// cutByComment is the expression that YAML cut at a #, "" when it did not.
+func (r *reader) cutByComment(n ast.Node) string {
+	s, ok := n.(*ast.StringNode)
+	if !ok || s.Token.Type != token.StringType {
+		return ""
+	}
+	line, column := place(n)
+	if line < 1 || line > len(r.lines) {
+		return ""
+	}
+	runes := []rune(r.lines[line-1])
+	if column > len(runes) {
+		return ""
+	}
+	if whole := strings.TrimSpace(string(runes[column-1:])); strings.Contains(whole, " #") && strings.HasPrefix(whole, strings.TrimSpace(s.Value)) {
+		return whole
+	}
+	return ""
+}
+
+var (
+	quotedStart = regexp.MustCompile(`^(.*?\b(?:if|scope):\s+)((["']).*)$`)
+	// nomadInFlow is a text with ${ } in no quotes, within brackets.
+	nomadInFlow = regexp.MustCompile(`[\[{,:]\s*(\$\{[^}]*\}[^\],}'"]*)`)
+	loopInFlow  = regexp.MustCompile(`\w+\(\w+, #`)
+)
+
+// inYAML says what was likely meant by a line that is no YAML, and from which
+// column; "" when it cannot be told.
+func (r *reader) inYAML(line int) (hint string, column int) {
+	if line < 1 || line > len(r.lines) {
+		return "", 0
+	}
+	text := r.lines[line-1]
+	flow := strings.ContainsAny(text, "{[")
+	if m := quotedStart.FindStringSubmatch(text); m != nil {
+		inner, mark := m[2], m[3]
+		key := "if"
+		if strings.HasSuffix(strings.TrimSpace(m[1]), "scope:") {
+			key = "scope"
+		}
+		column = len([]rune(m[1])) + 1
+		if flow {
+			inner = strings.TrimRight(strings.TrimRight(strings.TrimSpace(inner), "}"), " ")
+			if at := afterComma.FindStringIndex(inner); at != nil {
+				inner = inner[:at[0]]
+			}
+		}
+		if at := strings.Index(inner, " #"); at > 0 && !strings.Contains(inner[:at], "(") {
+			inner = inner[:at]
+		}
+		inner = strings.TrimSpace(inner)
+		if n := len(inner); n > 2 && mark == `"` && inner[n-1] == '"' && strings.Contains(inner[1:n-1], `("`) && strings.Count(inner, `"`)%2 == 0 && !strings.Contains(inner, `" in `) {
+			inner = inner[1 : n-1] // "has("linux")"
+		}
+		inner = strings.ReplaceAll(inner, "'", `"`)
+		return fmt.Sprintf("; the text ended at its second quote: put the whole expression in single quotes, %s: '%s'", key, oneLine(inner)), column
+	}
+	if loopInFlow.MatchString(text) {
+		return "; YAML takes # for the begin of a comment: put the expression in single quotes, if: 'any(labels, # == \"gpu\")'", 0
+	}
+	if m := nomadInFlow.FindStringSubmatchIndex(text); m != nil && flow {
+		return fmt.Sprintf("; within { } and [ ] a text with ${…} stands in quotes: '%s'", oneLine(strings.TrimSpace(text[m[2]:m[3]]))), len([]rune(text[:m[2]])) + 1
+	}
+	return "", 0
+}
+
+var afterComma = regexp.MustCompile(`,\s*[a-z_]+:(\s|$)`)
+
+// inKey says what was likely meant by a key that there is not; "" when it cannot
+// be told. n is its value.
+func inKey(key, what string, n ast.Node) string {
+	if what != "a rule" {
+		return ""
+	}
+	switch key {
+	case "runs-on", "runs_on", "labels", "label":
+		return ": a rule asks for labels in its condition, if: has(" + labelsOf(n) + ")"
+	case "image":
+		return ": it is one of the driver's, task: { config: { image: … } }"
+	case "cpu", "cores", "memory", "disk":
+		return ": it stands in resources, resources: { " + key + ": … }"
+	case "condition", "match", "where", "matches":
+		return "; did you mean if?"
+	case "pool":
+		return "; did you mean node_pool?"
+	}
+	return ""
+}
+
+// labelsOf writes labels that stand at a node as arguments of has.
+func labelsOf(n ast.Node) string {
+	items := []ast.Node{n}
+	if s, ok := n.(*ast.SequenceNode); ok {
+		items = s.Values
+	}
+	var names []string
+	for _, item := range items {
+		if text, ok := scalar(item); ok && (text != "self-hosted" || len(items) == 1) {
+			names = append(names, quote(text))
+		}
+	}
+	return oneLine(cmp.Or(strings.Join(names, ", "), `"linux"`))
+}
