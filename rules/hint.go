@@ -117,7 +117,7 @@ func (s *Set) listMeant(l string) []string {
 	switch blanks := strings.IndexFunc(inner, unicode.IsSpace) >= 0; {
 	case known == 0, len(parts) == 1 && parts[0] == l, len(parts) > MaxLabels:
 		return nil
-	case !sure && !blanks && known < len(parts):
+	case !sure && (!blanks && known < len(parts) || 2*known < len(parts)): // a name with a blank or a / in it
 		return nil
 	}
 	return parts

@@ -99,6 +99,7 @@ func TestAJobThatIsNearlyInScopeIsToldSo(t *testing.T) {
 		{[]string{"hosted"}, ""},
 		{[]string{"yardstick"}, ""},
 		{[]string{"my big runner"}, ""},
+		{[]string{"my big self-hosted runner"}, ""},
 		{[]string{"8cpu-runner"}, ""},
 		{[]string{strings.Repeat("self-hosted,", 1000)}, ""},
 		{nil, ""},
