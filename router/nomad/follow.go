@@ -199,7 +199,8 @@ func unfinished(err error) error {
 var errSilent = fmt.Errorf("nothing came from Nomad for %v, not even a heartbeat", silence)
 
 // errDenied is what Nomad does with a token that may not read: it answers 200
-// and then nothing, or ends the stream (v2.0.6-dev, tried 2026-11-25).
+// and then nothing, or ends the stream (v2.0.6-dev, tried 2026-11-25). Before 2.0 it
+// answers 403 at times (1.10.5, tried 2026-11-29).
 var errDenied = errors.New("no stream began, as for a token that may not read")
 
 // Follow implements router.Nomad, for the client's region. Nomad keeps the last
@@ -269,7 +270,7 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 	switch cause := context.Cause(ctx); {
 	case cause != nil:
 		return fmt.Errorf("%s: %w", follow, cause)
-	case errors.Is(err, io.EOF):
+	case errors.Is(err, io.EOF), status(err) == http.StatusForbidden:
 		return denied
 	case err != nil:
 		return follow.sorted(err)

@@ -410,9 +410,10 @@ func TestFollowNoticesALostStream(t *testing.T) {
 // Nomad has no stream of all namespaces for a token that may not read them all.
 func TestFollowOfSomeNamespaces(t *testing.T) {
 	for name, namespaces := range map[string]string{
-		"two of three": `[{"Name":"ci"},{"Name":"apps"},{"Name":"secret"}]`,
-		"none":         `[{"Name":"secret"}]`,
-		"no namespace": `[]`,
+		"two of three":           `[{"Name":"ci"},{"Name":"apps"},{"Name":"secret"}]`,
+		"two of three, with 403": `[{"Name":"ci"},{"Name":"apps"},{"Name":"secret"}]`,
+		"none":                   `[{"Name":"secret"}]`,
+		"no namespace":           `[]`,
 	} {
 		virtual(t, name, func(t *testing.T) {
 			client := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -420,6 +421,8 @@ func TestFollowOfSomeNamespaces(t *testing.T) {
 				switch {
 				case r.URL.Path == "/v1/namespaces":
 					fmt.Fprint(w, namespaces)
+				case (namespace == "*" || namespace == "secret") && strings.HasSuffix(name, "403"):
+					http.Error(w, "Permission denied", http.StatusForbidden)
 				case namespace == "*":
 					panic(http.ErrAbortHandler)
 				case namespace == "secret":
@@ -443,7 +446,7 @@ func TestFollowOfSomeNamespaces(t *testing.T) {
 				}
 				return nil
 			})
-			if name == "two of three" {
+			if strings.HasPrefix(name, "two of three") {
 				if err != enough || len(kinds) != 3 {
 					t.Errorf("Follow = %v after %v", err, kinds)
 				}
