@@ -371,19 +371,19 @@ func (r *running) await(id int64, ok func(router.Job) bool) router.Job {
 	return awaitJob(r.t, r.store, id, ok)
 }
 
-func awaitJob(t *testing.T, st router.Store, id int64, ok func(router.Job) bool) router.Job {
+func awaitJob(t *testing.T, st router.Store, id int64, ok func(router.Job) bool) (j router.Job) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for {
-		j, err := st.Job(t.Context(), id)
-		if err == nil && ok(j) {
-			return j
+	var err error
+	defer func() {
+		if t.Failed() {
+			t.Logf("job %d is %s (%q), err %v", id, j.State, j.Reason, err)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("job %d stays %s (%q), err %v", id, j.State, j.Reason, err)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
+	}()
+	eventually(t, fmt.Sprintf("job %d as it is wanted", id), func() bool {
+		j, err = st.Job(t.Context(), id)
+		return err == nil && ok(j)
+	})
+	return j
 }
 
 func in(s router.JobState) func(router.Job) bool {

@@ -79,13 +79,16 @@ func (p *post) redelivered() []int64 {
 	return slices.Sorted(slices.Values(p.again))
 }
 
-// eventually polls until ok.
+// eventually polls until ok, ever less often.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
+	pause, deadline := 2*time.Millisecond, time.Now().Add(time.Minute)
+	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within a minute: %s", what)
 		}
+		time.Sleep(pause)
+		pause = min(pause*5/4, 50*time.Millisecond)
 	}
 }
 

@@ -143,7 +143,8 @@ func (y *yard) start(change func(*router.Config)) {
 	}
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	c := router.Config{
-		Store: st, Nomad: y.nomad, GitHub: y.hub, Rules: y.set, Listen: y.addr, AdminListen: "127.0.0.1:0", NetListen: y.listen, Logger: log, Tick: 30 * time.Second,
+		Store: st, Nomad: y.nomad, GitHub: y.hub, Rules: y.set, Listen: y.addr, AdminListen: "127.0.0.1:0", NetListen: y.listen, Logger: log,
+		Tick: 2 * time.Minute, Feedback: time.Hour, // hours are cheap
 		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log}, receive)
 		},

@@ -91,6 +91,7 @@ func TestReloadsUnderLoadAreAtomic(t *testing.T) {
 					return
 				default:
 					f()
+					time.Sleep(100 * time.Microsecond) // there is something to reload for
 				}
 			}
 		})
