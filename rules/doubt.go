@@ -149,7 +149,7 @@ func holdsFor(operator, value, with string) bool {
 }
 
 // events start runs: docs.github.com, "Events that trigger workflows", read
-// 2026-11, with those that are gone and that which GitHub starts by itself.
+// 2026-11-29, with those that are gone and that which GitHub starts by itself.
 var events = []string{
 	"branch_protection_rule", "check_run", "check_suite", "create", "delete", "deployment", "deployment_status", "discussion", "discussion_comment", "dynamic", "fork", "gollum",
 	"image_version", "issue_comment", "issues", "label", "member", "merge_group", "milestone", "page_build", "project", "project_card", "project_column", "projects_v2_item", "public",

@@ -719,15 +719,17 @@ func (l *linter) theft() {
 		byLabel[least] = append(byLabel[least], len(placing))
 		placing = append(placing, witness{i, f, d})
 	}
+	left := maxThefts
 	for _, thief := range placing { // its runner is taken by a job of another rule
 		pairs := 0
 	search:
 		for _, name := range thief.Decision.Labels {
 			for _, at := range byLabel[name] {
 				other := placing[at]
-				if pairs++; pairs > 100 {
+				if pairs++; pairs > 100 || left == 0 {
 					break search
 				}
+				left--
 				if other.rule == thief.rule || !l.stealable(other.Facts, thief.Facts, other.Decision, thief.Decision) {
 					continue
 				}
@@ -739,6 +741,10 @@ func (l *linter) theft() {
 		}
 	}
 }
+
+// maxThefts bounds the pairs of jobs that theft compares, some decisions each. In a
+// file with thousands of rules it compares those of the first ones.
+const maxThefts = 10_000
 
 // stealable reports whether the job may get the runner that was started for
 // another, and would not have been given such a runner itself.
