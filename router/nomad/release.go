@@ -82,7 +82,7 @@ func (c *Client) Releases(ctx context.Context) (r Releases, err error) {
 		}
 	}
 	if r.Oldest == nil {
-		return r, fmt.Errorf("%s: %w", ask, errors.New("Nomad names none"))
+		return r, fmt.Errorf("%s: %w", ask, errors.New("none is alive"))
 	}
 	return r, nil
 }
