@@ -295,9 +295,9 @@ func testStrangersAddNoSeries(t *testing.T) {
 	r.await(13, in(router.Unroutable))
 	r.await(8, in(router.Denied))
 	before := series(settled())
-	kinds(4, 400)
-	r.await(1600, func(j router.Job) bool { return j.State == router.Dispatched || j.State == router.Denied })
-	r.await(1601, in(router.Unroutable))
+	kinds(4, 100)
+	r.await(400, func(j router.Job) bool { return j.State == router.Dispatched || j.State == router.Denied })
+	r.await(401, in(router.Unroutable))
 	after := series(settled())
 	for name := range after {
 		// What one moment has and another has not: why jobs wait.
