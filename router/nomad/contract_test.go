@@ -742,7 +742,7 @@ func TestConnectionsAreKept(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if n := opened.Load(); n > senders+8 {
+		if n := opened.Load(); n > maxConns { // a sender may find its own still on the way back
 			t.Errorf("%d senders opened %d connections for %d calls", senders, n, 3*senders*each)
 		}
 	})

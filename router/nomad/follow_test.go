@@ -314,19 +314,18 @@ func TestContractStop(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var evals []*api.Evaluation
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			var err error
-			if evals, _, err = on.nomad.Jobs().Evaluations(r.NomadJob, nil); err != nil {
+		var blocked, ended bool
+		for deadline := time.Now().Add(time.Minute); !ended || blocked; time.Sleep(50 * time.Millisecond) { // Nomad settles it after its answer
+			if time.Now().After(deadline) {
+				t.Fatalf("a minute after the stop, it has ended: %t, and still waits: %t", ended, blocked)
+			}
+			evals, _, err := on.nomad.Jobs().Evaluations(r.NomadJob, nil)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if ended, err := client.Ended(t.Context(), r); err != nil || ended {
-				break
-			}
-		}
-		for _, e := range evals {
-			if e.Status == "blocked" {
-				t.Errorf("it still waits: %+v", e)
+			blocked = slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" })
+			if ended, err = client.Ended(t.Context(), r); err != nil {
+				t.Fatal(err)
 			}
 		}
 		if !*on.job(t, r.NomadJob).Stop {
