@@ -86,7 +86,7 @@ const (
 	DeliveryUnsigned  = "unsigned"  // the signature is missing or wrong
 	DeliveryMalformed = "malformed" // it is not what GitHub sends
 	DeliveryTooLarge  = "too_large"
-	DeliveryBusy      = "busy" // too many large ones were being read
+	DeliveryBusy      = "busy" // its room was needed for others while it was read
 
 	delivered = "stored"       // and it was news
 	known     = "known"        // it was made before, or is overtaken

@@ -3,7 +3,6 @@
 package webhook
 
 import (
-	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -29,14 +28,6 @@ const (
 	minSecret       = 16       // bytes
 	maxHeader       = 128      // bytes of an event's name or a delivery's ID; GitHub's have 36 at most
 
-	// A workflow_job delivery has some 10 KB. Bodies that are much larger, or
-	// that do not say, are read a few at a time, so that strangers cannot fill
-	// the memory before their signature is known to be wrong.
-	largeBody   = 1 << 20
-	largeBodies = 4
-
-	keepBuffer = 64 << 10 // bytes; larger buffers are not kept for the next delivery
-
 	signaturePrefix = "sha256="
 )
 
@@ -48,6 +39,7 @@ type Config struct {
 	More     []Instance                      // other GitHubs; a secret tells which one sent a delivery, so no two share one
 	Logger   *slog.Logger                    // nil: slog.Default
 	MaxBytes int64                           // largest body; 0: 25 MiB, GitHub's own limit
+	Budget   int64                           // bytes of all bodies together whose signature is not known yet; 0: 64 MiB
 	Now      func() time.Time                // nil: time.Now
 
 	Counted func(outcome string) // told of each request that receive is not called for, by router's Delivery… words; nil: nobody
@@ -64,8 +56,7 @@ type handler struct {
 	Config
 	keys    *keyring
 	receive func(context.Context, router.Delivery) error
-	large   chan struct{} // one element for each large body being read
-	buffers sync.Pool     // of *bytes.Buffer
+	intake  *intake
 
 	unsigned rate.Sometimes // bounds the warnings that strangers can cause
 }
@@ -80,7 +71,8 @@ type handler struct {
 //	400 for a request or a body that is not what GitHub sends
 //	401 for a missing or wrong signature; only SHA-256 is good
 //	405, 413, 415 for a wrong method, size and type
-//	503 when receive failed, or too many large bodies are being read
+//	503 when receive failed, or the body came so slowly, or was so large, that
+//	    others needed its room
 //
 // GitHub does not send again by itself what was not answered with 2xx, but
 // shows the answer and offers to redeliver.
@@ -90,6 +82,9 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 	}
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = defaultMaxBytes
+	}
+	if cfg.Budget <= 0 {
+		cfg.Budget = defaultBudget
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -105,8 +100,7 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 		Config:   cfg,
 		keys:     keys,
 		receive:  receive,
-		large:    make(chan struct{}, largeBodies),
-		buffers:  sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		intake:   newIntake(cfg.Budget),
 		unsigned: rate.Sometimes{Interval: time.Minute},
 	}, nil
 }
@@ -131,18 +125,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, r, no, false)
 		return
 	}
-	body := h.buffers.Get().(*bytes.Buffer)
-	defer func() {
-		if body.Cap() <= keepBuffer {
-			body.Reset()
-			h.buffers.Put(body)
-		}
-	}()
+	body := h.intake.open(func() error { return http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)) })
+	release := sync.OnceFunc(body.release)
+	defer release()
 	if no := h.read(w, r, body); no != nil {
 		h.answer(w, r, no, false)
 		return
 	}
-	in, ok := h.signed(signature, body.Bytes())
+	in, ok := h.signed(signature, body)
 	if !ok {
 		h.answer(w, r, refuse(http.StatusUnauthorized, "the signature is wrong: is the webhook's secret on GitHub the one that is given to Switchyard?"), false)
 		return
@@ -160,7 +150,8 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	d, err := Decode(body.Bytes())
+	d, err := Decode(body.bytes())
+	release()
 	if errors.Is(err, errUnknownAction) {
 		h.Counted(router.DeliveryIgnored)
 		w.WriteHeader(http.StatusNoContent)
@@ -284,33 +275,41 @@ func token(s string) bool {
 }
 
 // read reads the body of a request.
-func (h *handler) read(w http.ResponseWriter, r *http.Request, body *bytes.Buffer) *refusal {
-	if r.ContentLength < 0 || r.ContentLength > largeBody {
-		select {
-		case h.large <- struct{}{}:
-			defer func() { <-h.large }()
+func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) *refusal {
+	src := http.MaxBytesReader(w, r.Body, h.MaxBytes)
+	for {
+		room := b.room()
+		if room == nil {
+			return outOfRoom()
+		}
+		n, err := src.Read(room)
+		b.size += n
+		var tooLarge *http.MaxBytesError
+		switch {
+		case err == nil:
+		case errors.As(err, &tooLarge):
+			return h.tooLarge()
+		case !b.complete():
+			return outOfRoom()
+		case err == io.EOF:
+			return nil
 		default:
-			return refuse(http.StatusServiceUnavailable, "too many large bodies are being read; send it again later")
+			return refuse(http.StatusBadRequest, "the body ended early")
 		}
 	}
-	_, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, h.MaxBytes))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return h.tooLarge()
-	case err != nil:
-		return refuse(http.StatusBadRequest, "the body ended early")
-	}
-	return nil
+}
+
+func outOfRoom() *refusal {
+	return refuse(http.StatusServiceUnavailable, "the body came too slowly, or is too large, while many others are read; send it again later")
 }
 
 // signed returns the instance of which a secret made this signature of body.
 // It takes the same time whichever did.
-func (h *handler) signed(signature, body []byte) (by router.Instance, good bool) {
+func (h *handler) signed(signature []byte, b *body) (by router.Instance, good bool) {
 	for _, in := range h.keys.instances() {
 		for _, secret := range in.Secrets {
 			mac := hmac.New(sha256.New, []byte(secret))
-			mac.Write(body)
+			b.parts(func(part []byte) { mac.Write(part) })
 			var sum [sha256.Size]byte
 			if hmac.Equal(mac.Sum(sum[:0]), signature) {
 				by, good = in.Instance, true

@@ -290,40 +290,6 @@ func TestABodyOverTheLimitIsRefusedWhateverItsLengthSays(t *testing.T) {
 	}
 }
 
-func TestLargeBodiesAreReadAFewAtATime(t *testing.T) {
-	h := newHook(t)
-	const most = 4
-	bodies := make([]*io.PipeWriter, most)
-	answers := make(chan *httptest.ResponseRecorder, most)
-	for i := range bodies {
-		var body io.Reader
-		body, bodies[i] = io.Pipe()
-		r := request("")
-		r.Body, r.ContentLength = io.NopCloser(body), 2<<20
-		go func() { answers <- h.send(r) }()
-		if _, err := bodies[i].Write([]byte("{")); err != nil { // returns when it is being read
-			t.Fatal(err)
-		}
-	}
-	r := request(queued)
-	r.ContentLength = -1
-	w := h.send(r)
-	want(t, w, http.StatusServiceUnavailable, "send it again later")
-	if w.Header().Get("Retry-After") == "" {
-		t.Error("no Retry-After")
-	}
-	want(t, h.send(request(queued)), http.StatusAccepted, "") // a small one goes through
-	for _, b := range bodies {
-		b.CloseWithError(io.ErrUnexpectedEOF)
-	}
-	for range bodies {
-		want(t, <-answers, http.StatusBadRequest, "ended early")
-	}
-	r = request(queued)
-	r.ContentLength = -1
-	want(t, h.send(r), http.StatusAccepted, "")
-}
-
 func TestAFailureToStoreIsLoggedAndNotShown(t *testing.T) {
 	h := newHook(t)
 	h.err = errors.New("disk /var/lib is full")
