@@ -333,8 +333,8 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 		at = w.Now()
 	}
 	var fix *FixError
-	if errors.As(cause, &fix) {
-		at = at.Add(githubFixWait) // each attempt costs a Nomad job
+	if errors.As(cause, &fix) || !again {
+		at = at.Add(githubFixWait) // each attempt costs a Nomad job, and one that is given up must not be due before that is recorded
 	}
 	if _, err := w.Store.Lost(ctx, c.Runner.ID, at, cause.Error(), w.Now()); err != nil {
 		// Recover mends it at the next start.

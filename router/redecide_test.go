@@ -1,6 +1,7 @@
 package router_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"sync"
@@ -116,7 +117,7 @@ func TestWhatWasRefusedIsAskedForAgainWhenTheRulesChange(t *testing.T) {
 func testWhatWasRefusedIsAskedForAgain(t *testing.T) {
 	refuse := func(int) error { return &router.GiveUpError{Err: errors.New("422")} }
 	n, h := &cluster{fail: refuse}, &hub{}
-	r := start(t, openStore(t), n, h)
+	r := start(t, slowLostStore{openStore(t)}, n, h)
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Unroutable))
 	n.mu.Lock()
@@ -140,4 +141,14 @@ func testWhatWasRefusedIsAskedForAgain(t *testing.T) {
 	if j := r.await(1, in(router.Dispatched)); j.Decision.Runner.Group != 8 || j.Try != 2 {
 		t.Errorf("it is dispatched for group %d at try %d", j.Decision.Runner.Group, j.Try)
 	}
+}
+
+// A slowLostStore takes its time over a lost runner, in which its job would be
+// dispatched again if it were due.
+type slowLostStore struct{ router.Store }
+
+func (s slowLostStore) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (bool, error) {
+	lost, err := s.Store.Lost(ctx, runnerID, at, reason, now)
+	time.Sleep(time.Second)
+	return lost, err
 }
