@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -69,7 +70,7 @@ func (w *worker) adopt(ctx context.Context, live []LiveRunner, jobs []NomadJob) 
 			case ctx.Err() != nil:
 				return false, ctx.Err()
 			case err != nil:
-				w.Logger.Warn("cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
+				w.logThrottled(w.Logger, slog.LevelWarn, "", "cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
 				later := (*RetryAtError)(nil)
 				full[in] = errors.As(err, &later)
 			case !done:
@@ -187,7 +188,7 @@ func (w *worker) takeUp(ctx context.Context, j Job) (Job, error) {
 		return j, nil
 	}
 	if _, err := w.adoptOne(ctx, n); err != nil {
-		w.Logger.Warn("cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
+		w.logThrottled(w.Logger, slog.LevelWarn, "", "cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
 		return j, nil // if it is of this try, Nomad says so
 	}
 	return w.Store.Job(ctx, j.ID)

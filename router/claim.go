@@ -6,12 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 )
 
 // ClaimPath is where a starting runner fetches its configuration.
@@ -38,8 +42,8 @@ const (
 // then tried again with a new runner.
 //
 // Before the token is spent Nomad must say that the runner is starting, 403 if
-// it is not and 503 if Nomad cannot say, and GitHub is asked whether its job is
-// still queued.
+// it is not and 503 if Nomad cannot say; then GitHub is asked whether its job is
+// still queued. A token that was refused so is not looked at again for a second.
 func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 	began := w.Now()
 	rw.Header().Set("Cache-Control", "no-store")
@@ -49,7 +53,7 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 		return
 	}
 	w.awaitToken(req.Context(), hash(Secret(token)))
-	meant, gone, err := w.check(req.Context(), hash(Secret(token)), req.RemoteAddr)
+	meant, gone, err := w.checkOnce(req.Context(), hash(Secret(token)), req.RemoteAddr)
 	defer func() { // after the claim: the runner is not left over before
 		for _, id := range gone {
 			w.look(id)
@@ -89,7 +93,9 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 	answer, err := w.configure(configuring, &c)
 	s.end(w.Now(), err)
 	if err != nil {
-		http.Error(rw, w.unconfigured(ctx, c, err), http.StatusServiceUnavailable)
+		text := w.unconfigured(ctx, c, err)
+		rw.Header().Set("Retry-After", "1") // it has spent its token: its job gets another runner
+		http.Error(rw, text, http.StatusServiceUnavailable)
 		return
 	}
 	rw.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -143,45 +149,119 @@ func (w *worker) refuse(rw http.ResponseWriter, c Claimed, from string, err erro
 	var fix *FixError
 	switch {
 	case errors.Is(err, ErrClaimed) && c.Runner.State == RunnerStopped:
-		log.Info("runner not needed any more", "state", c.Job.State)
+		w.logThrottled(log, slog.LevelInfo, c.Runner.ID, "runner not needed any more", "state", c.Job.State)
 		rw.WriteHeader(http.StatusOK)
 		return
 	case errors.Is(err, ErrClaimed):
 		r = &refusal{status: http.StatusGone, text: "this claim token was used already"}
 	case errors.As(err, &r) && r.cause == nil:
-		log.Warn("a claim was refused", "reason", r.text)
+		w.logThrottled(log, slog.LevelWarn, c.Runner.ID, "a claim was refused", "reason", r.text)
 	case errors.As(err, &r) && errors.As(err, &fix):
-		log.Error("a claim was refused", "reason", r.text, "err", r.cause, "fix", fix.Fix)
+		w.logThrottled(log, slog.LevelError, c.Runner.ID, "a claim was refused", "reason", r.text, "err", r.cause, "fix", fix.Fix)
 	case errors.As(err, &r):
-		log.Warn("a claim was refused", "reason", r.text, "err", r.cause)
+		w.logThrottled(log, slog.LevelWarn, c.Runner.ID, "a claim was refused", "reason", r.text, "err", r.cause)
 	case errors.Is(err, ErrNotFound): // anyone can have this logged
 		r = &refusal{status: http.StatusUnauthorized, text: "unknown claim token"}
 	case errors.Is(err, context.Canceled): // nobody waits for the answer
 		r = &refusal{status: http.StatusServiceUnavailable, text: "the claim was called off"}
 	default:
-		log.Error("cannot record a claim; is the store's disk healthy?", "err", err)
+		w.logThrottled(log, slog.LevelError, "", "cannot record a claim; is the store's disk healthy?", "err", err)
 		r = &refusal{status: http.StatusServiceUnavailable, text: "the router cannot record the claim now"}
+	}
+	if r.status == http.StatusServiceUnavailable {
+		rw.Header().Set("Retry-After", "1")
 	}
 	http.Error(rw, r.text, r.status)
 }
 
-// check asks at the same time Nomad whether the holder of a token is starting
-// and GitHub whether the job that it would serve is still queued; gone are the
-// jobs that were not, as they ended, run or wait for an approval. It spends nothing. Its error is a *refusal, ErrClaimed,
-// ErrNotFound or the store's.
+// refusals are the claims that were refused lately, by who sent them: a runner
+// claims once, so a token that is sent again and again must not have Nomad and
+// GitHub asked each time. Those that are sent at once share one check. The zero
+// value is ready; it is safe for concurrent use.
+type refusals struct {
+	group singleflight.Group
+
+	mu sync.Mutex
+	by map[claimant]refused
+}
+
+const (
+	refusedFor  = time.Second // Nomad may say otherwise then
+	maxRefusals = 10_000      // remembered
+)
+
+// A claimant is who sends a token.
+type claimant struct {
+	tokenHash [32]byte
+	from      string // the IP address, if a claim must come from a certain one; else ""
+}
+
+type refused struct {
+	meant Claimed
+	err   error // a *refusal
+	until time.Time
+}
+
+// checked is what check returns.
+type checked struct {
+	meant Claimed
+	gone  []int64
+}
+
+// checkOnce is check, at most once a second for a token that is refused.
+func (w *worker) checkOnce(ctx context.Context, tokenHash [32]byte, from string) (Claimed, []int64, error) {
+	who := claimant{tokenHash: tokenHash}
+	if w.ClaimFromNode {
+		who.from, _, _ = net.SplitHostPort(from)
+	}
+	w.refusals.mu.Lock()
+	r, ok := w.refusals.by[who]
+	w.refusals.mu.Unlock()
+	if ok && w.Now().Before(r.until) {
+		return r.meant, nil, r.err
+	}
+	shared, err, _ := w.refusals.group.Do(string(tokenHash[:])+who.from, func() (any, error) {
+		// Others may wait for this one's answer, who have not gone away.
+		meant, gone, err := w.check(context.WithoutCancel(ctx), tokenHash, from)
+		var no *refusal
+		if errors.As(err, &no) {
+			w.refusals.add(who, refused{meant, err, w.Now().Add(refusedFor)}, w.Now())
+		}
+		return checked{meant, gone}, err
+	})
+	c := shared.(checked)
+	return c.meant, c.gone, err
+}
+
+func (r *refusals) add(who claimant, no refused, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.by) >= maxRefusals {
+		maps.DeleteFunc(r.by, func(_ claimant, r refused) bool { return !now.Before(r.until) })
+	}
+	switch {
+	case r.by == nil:
+		r.by = map[claimant]refused{}
+	case len(r.by) >= maxRefusals:
+		return
+	}
+	r.by[who] = no
+}
+
+// check asks Nomad whether the holder of a token is starting, and then, if it
+// is, GitHub whether the job that it would serve is still queued; gone are the
+// jobs that were not, as they ended, run or wait for an approval. It spends
+// nothing. Its error is a *refusal, ErrClaimed, ErrNotFound or the store's.
 func (w *worker) check(ctx context.Context, tokenHash [32]byte, from string) (c Claimed, gone []int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	if c, err = w.Store.Claimant(ctx, tokenHash); err != nil {
 		return c, nil, err
 	}
-	g, asking := errgroup.WithContext(ctx)
-	g.Go(func() error { return w.starting(asking, tokenHash, c.Runner, from) })
-	g.Go(func() (err error) {
-		gone, err = w.stillQueued(asking, tokenHash, c)
-		return err
-	})
-	if err = g.Wait(); errors.Is(err, ErrClaimed) { // meanwhile: it may have been stopped, as its job is gone
+	if err = w.starting(ctx, tokenHash, c.Runner, from); err == nil {
+		gone, err = w.stillQueued(ctx, tokenHash, c)
+	}
+	if errors.Is(err, ErrClaimed) { // meanwhile: it may have been stopped, as its job is gone
 		c, err = w.Store.Claimant(ctx, tokenHash)
 	}
 	return c, gone, err
@@ -244,7 +324,7 @@ func (w *worker) stillQueued(ctx context.Context, tokenHash [32]byte, c Claimed)
 	for c.Needed && len(gone) < jobAsks {
 		d, err := w.said(within, c.Job)
 		if err != nil && ctx.Err() == nil {
-			w.Logger.Warn("github did not say whether a job is still queued; its runner starts as the books have it",
+			w.logThrottled(w.Logger, slog.LevelWarn, "", "github did not say whether a job is still queued; its runner starts as the books have it",
 				"job_id", c.Job.ID, "nomad_job", c.Runner.ID, "err", err)
 		}
 		if err != nil || d.Action == "queued" && !d.Waits() {
@@ -328,6 +408,10 @@ func (w *worker) unanswered(ctx context.Context, c Claimed, cause error) {
 // unconfigured gives up a claimed runner and returns what its allocation is told.
 func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) string {
 	log := w.Logger.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "err", cause)
+	rule := ""
+	if c.Job.Decision != nil {
+		rule = c.Job.Decision.Rule
+	}
 	at, again := w.backoff().Retry(cause, c.Job.Failures)
 	if !again {
 		at = w.Now()
@@ -350,9 +434,9 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 	}
 	w.Metrics.retried(causeGitHub)
 	if fix != nil {
-		log.Error("runner configuration waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+		w.logThrottled(log, slog.LevelError, rule, "runner configuration waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
-		log.Warn("no runner configuration; the job will be tried again", "again_at", at)
+		w.logThrottled(log, slog.LevelWarn, rule, "no runner configuration; the job will be tried again", "again_at", at)
 	}
 	w.nudge()
 	return "no runner configuration can be had from GitHub now; the job is tried again at " + at.UTC().Format(time.RFC3339)

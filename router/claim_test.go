@@ -3,9 +3,12 @@ package router_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,11 +65,97 @@ func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
 				t.Errorf("GitHub was asked for %d configurations", n)
 			}
 			answer.is, answer.err = starting, nil
+			time.Sleep(time.Second)
 			if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body == "" {
 				t.Errorf("claim when it starts = %d %q, want a configuration", status, body)
 			}
 		})
 	}
+}
+
+// A node that goes on claiming with a token that is refused, or whoever read it,
+// costs one look a second and one line of the log a minute.
+func TestARefusedTokenIsLookedAtOnceASecond(t *testing.T) {
+	for name, tc := range map[string]struct {
+		is     router.Allocation
+		err    error
+		status int
+	}{
+		"its allocation has ended": {is: router.Allocation{Status: "failed", Desired: "run"}, status: http.StatusForbidden},
+		"Nomad is away":            {err: errors.New("connection refused"), status: http.StatusServiceUnavailable},
+	} {
+		virtual(t, name, func(t *testing.T) {
+			var looks, asks atomic.Int64
+			nomad := &cluster{placed: func(router.Runner) (router.Allocation, error) {
+				looks.Add(1)
+				time.Sleep(10 * time.Millisecond)
+				return tc.is, tc.err
+			}}
+			h := &hub{job: func(int64) (router.Delivery, error) { asks.Add(1); return router.Delivery{}, errors.New("away") }}
+			var log lines
+			r := start(t, openStore(t), nomad, h, slow, func(c *router.Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
+			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+			r.await(1, in(router.Dispatched))
+			got, _ := nomad.job("gha-1-1")
+			for range 5 {
+				var wg sync.WaitGroup
+				for range 40 {
+					wg.Go(func() {
+						if status, _ := r.claim(got.ClaimToken); status != tc.status {
+							t.Errorf("claim = %d, want %d", status, tc.status)
+						}
+					})
+				}
+				wg.Wait()
+				if status, _ := r.claim(got.ClaimToken); status != tc.status {
+					t.Errorf("claim = %d, want %d", status, tc.status)
+				}
+				time.Sleep(time.Second)
+			}
+			if n := looks.Load(); n != 5 {
+				t.Errorf("Nomad was asked %d times for 205 claims in 5 s, want 5", n)
+			}
+			if n := asks.Load(); n != 0 {
+				t.Errorf("GitHub was asked %d times about the job of a runner that is not starting, want never", n)
+			}
+			if n := len(log.about(t, "a claim was refused")); n != 1 {
+				t.Errorf("the log has %d lines of it, want 1", n)
+			}
+			time.Sleep(time.Minute)
+			r.claim(got.ClaimToken)
+			if said := log.about(t, "a claim was refused"); len(said) != 2 || said[1]["left_out"] != 204. {
+				t.Errorf("after a minute the log has %v; want a second line with left_out=204", said)
+			}
+		})
+	}
+}
+
+// A thousand jobs that Nomad does not take are a line a minute.
+func TestAnOutageOfNomadIsALineAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lines
+		nomad := &cluster{fail: func(int) error { return errors.New("connection refused") }}
+		r := start(t, openStore(t), nomad, &hub{}, func(c *router.Config) { c.Logger, c.Tick = slog.New(slog.NewJSONHandler(&log, nil)), 5*time.Second })
+		for id := range int64(20) {
+			r.deliver(delivery(id+1, "queued", "self-hosted", "linux"))
+		}
+		time.Sleep(90 * time.Second)
+		const line = "nomad could not take the job; it will be tried again"
+		if said := log.about(t, line); len(said) != 2 || said[1]["left_out"] == nil {
+			t.Errorf("in 90 s the log has %v; want two lines, of which the second says how many were left out", said)
+		}
+	})
+}
+
+// about returns the lines with a message.
+func (l *lines) about(t *testing.T, message string) (found []map[string]any) {
+	t.Helper()
+	for _, line := range l.all(t) {
+		if line["msg"] == message {
+			found = append(found, line)
+		}
+	}
+	return found
 }
 
 func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {

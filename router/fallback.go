@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"switchyard/rules"
@@ -37,7 +38,7 @@ func (w *worker) fallbacks(ctx context.Context) error {
 		}
 		for _, c := range due {
 			if err := w.fallBack(ctx, c); err != nil && ctx.Err() == nil {
-				w.Logger.Warn("cannot replace a runner that waits for a node; it is tried again", "job_id", c.Job.ID, "nomad_job", c.Runner.NomadJob, "err", err)
+				w.logThrottled(w.Logger, slog.LevelWarn, "", "cannot replace a runner that waits for a node; it is tried again", "job_id", c.Job.ID, "nomad_job", c.Runner.NomadJob, "err", err)
 			}
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -186,7 +187,7 @@ func (w *worker) ends(ctx context.Context) error {
 		case r := <-w.ended:
 			g.Go(func() error {
 				if err := w.seeEnd(ctx, r); err != nil && ctx.Err() == nil {
-					w.Logger.Warn("cannot see to a runner that has ended; the next sweep tries again", "job_id", r.JobID, "nomad_job", r.NomadJob, "err", err)
+					w.logThrottled(w.Logger, slog.LevelWarn, "", "cannot see to a runner that has ended; the next sweep tries again", "job_id", r.JobID, "nomad_job", r.NomadJob, "err", err)
 					w.lookAgain(w.Now())
 				}
 				return nil
@@ -286,7 +287,7 @@ func (w *worker) explains(ctx context.Context) error {
 		for _, crowd := range w.why.take() {
 			g.Go(func() error {
 				if err := w.explain(ctx, crowd); err != nil && ctx.Err() == nil {
-					w.Logger.Warn("cannot tell why runners have no node; the next sweep tries again", "runners", len(crowd), "err", err)
+					w.logThrottled(w.Logger, slog.LevelWarn, "", "cannot tell why runners have no node; the next sweep tries again", "runners", len(crowd), "err", err)
 				}
 				return nil
 			})

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -133,6 +134,6 @@ func (w *worker) seeToOne(ctx context.Context, r Runner) (again time.Time, err e
 	if !ok {
 		again = w.Now().Add(w.Sweep)
 	}
-	log.Warn("cannot stop a runner that no job needs", "job_id", r.JobID, "err", err, "again_at", again)
+	w.logThrottled(log, slog.LevelWarn, "", "cannot stop a runner that no job needs", "job_id", r.JobID, "err", err, "again_at", again)
 	return again, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 )
 
@@ -122,7 +123,7 @@ func (w *worker) doubts(ctx context.Context) error {
 		case id := <-w.doubted:
 			err := w.askIfWaits(ctx, id)
 			if err != nil && ctx.Err() == nil {
-				w.Logger.Warn("github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", id, "err", err)
+				w.logThrottled(w.Logger, slog.LevelWarn, "", "github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", id, "err", err)
 			}
 		}
 	}

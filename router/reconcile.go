@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -373,7 +374,7 @@ func (w *worker) doAll(ctx context.Context, todo []task) error {
 			if err == nil || errors.Is(err, ErrBusy) || ctx.Err() != nil {
 				return ctx.Err()
 			}
-			w.Logger.Warn("cannot see to a runner; the next sweep tries again", "job_id", t.runner.JobID, "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
+			w.logThrottled(w.Logger, slog.LevelWarn, string(t.what), "cannot see to a runner; the next sweep tries again", "job_id", t.runner.JobID, "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
 			return nil
 		})
 	}
@@ -417,7 +418,7 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 			case errors.As(err, &fix) && w.Now().Before(r.EndedAt.Add(w.Doubt)):
 				return err // its delivery may be on its way
 			case errors.As(err, &fix): // it may take days: the job gets a new runner all the same
-				log.Error("cannot tell whether a runner that ended had its job", "fix", fix.Fix, "err", err)
+				w.logThrottled(log, slog.LevelError, "", "cannot tell whether a runner that ended had its job", "fix", fix.Fix, "err", err)
 			case err != nil || changed:
 				return err // if that was no word of the runner, the next pass goes on
 			}
@@ -426,7 +427,7 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 		case errors.Is(err, ErrBusy): // it has another job: that one's delivery says so
 			return nil
 		case err != nil:
-			log.Warn("a runner that ended stays on GitHub; it is removed later", "err", err)
+			w.logThrottled(log, slog.LevelWarn, "", "a runner that ended stays on GitHub; it is removed later", "err", err)
 		}
 		return w.act(ctx, r, loseRunner, why)
 	case loseRunner:
@@ -448,7 +449,7 @@ func (w *worker) act(ctx context.Context, r LiveRunner, what mending, why string
 			err = w.stopJob(ctx, r.Runner)
 		}
 		if err != nil && !errors.Is(err, ErrBusy) {
-			log.Warn("cannot stop a runner that is lost; a sweep tries again if Nomad starts it anew", "err", err)
+			w.logThrottled(log, slog.LevelWarn, "", "cannot stop a runner that is lost; a sweep tries again if Nomad starts it anew", "err", err)
 		}
 	}
 	return nil

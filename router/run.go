@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"sync"
 	"time"
@@ -52,9 +53,9 @@ func (w *worker) undecided(ctx context.Context, j Job, d Decision, cause error) 
 	var fix *FixError
 	if errors.As(cause, &fix) {
 		at = at.Add(githubFixWait) // each attempt counts against GitHub's rate limit
-		log.Error("job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+		w.logThrottled(log, slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
-		log.Warn("github did not say what started a run; the job will be tried again", "again_at", at)
+		w.logThrottled(log, slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be tried again", "again_at", at)
 	}
 	return w.retry(ctx, j.ID, causeGitHub, at, fmt.Sprintf(saysNoRun+": %v", cause), nil)
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -50,10 +51,12 @@ type worker struct {
 	looked  map[int64]bool      // jobs whose runners may be left over; 0: all
 	started map[string]bool     // runners that Nomad is being asked for; true: left over meanwhile
 
-	runs    runs // those looked up
-	rosters rosters
-	queues  queues
-	earlier earlier
+	runs     runs // those looked up
+	refusals refusals
+	throttle logThrottle
+	rosters  rosters
+	queues   queues
+	earlier  earlier
 
 	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by cancels only
 
@@ -164,7 +167,7 @@ func (w *worker) send(ctx context.Context, j Job) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	w.Logger.Error("cannot write a job's state; is the store's disk full?", "job_id", j.ID, "err", err)
+	w.logThrottled(w.Logger, slog.LevelError, "", "cannot write a job's state; is the store's disk full?", "job_id", j.ID, "err", err)
 	select { // the job is still due: do not spin on it
 	case <-ctx.Done():
 	case <-time.After(storePause):
@@ -193,7 +196,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	}
 	var later *RetryAtError
 	if err := w.ready(j, j.Placement(d).Runner); errors.As(err, &later) {
-		log.Info("github takes no runner for a job yet", "err", err, "again_at", later.At)
+		w.logThrottled(log, slog.LevelInfo, d.Rule, "github takes no runner for a job yet", "err", err, "again_at", later.At)
 		return w.retry(ctx, j.ID, causeGitHubLimit, later.At, fmt.Sprintf(saysGitHubLimit+": %v", err), d)
 	}
 	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: !w.Nomad.Claims(j.Placement(d))}
@@ -274,9 +277,9 @@ func (w *worker) failed(ctx context.Context, j Job, r Runner, token Secret, d *r
 	}
 	var fix *FixError
 	if errors.As(cause, &fix) {
-		log.Error("job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+		w.logThrottled(log, slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
-		log.Warn("nomad could not take the job; it will be tried again", "again_at", at)
+		w.logThrottled(log, slog.LevelWarn, d.Rule, "nomad could not take the job; it will be tried again", "again_at", at)
 	}
 	w.keep(r.ID, token)
 	return w.retry(ctx, j.ID, causeNomad, at, fmt.Sprintf(saysNomad+": %v", cause), d)
