@@ -42,7 +42,7 @@ func named(files []rules.File) []rules.File {
 func (b rulebook) Files() ([]rules.File, string, error) {
 	c, err := b.read()
 	if err != nil {
-		return nil, "", err
+		return nil, "", &router.ConflictError{Reason: err.Error()} // its words are for whoever edits them
 	}
 	return named(slices.Concat(c.files, c.tests)), c.text, nil
 }
@@ -164,7 +164,17 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 	if err := b.remember(ctx, now, router.KeptRules{Origin: fileChanged}); err != nil {
 		return err // nothing is replaced that cannot be put back
 	}
-	if err := writeFiles(changes, was); err != nil {
+	// To judge a draft takes a while, in which somebody may have edited the files.
+	unchanged := func() error {
+		switch c, err := b.read(); {
+		case err != nil:
+			return &router.ConflictError{Reason: "the rules' files cannot be read now: " + err.Error()}
+		case c.text != a.Base:
+			return web.ErrRulesChanged
+		}
+		return nil
+	}
+	if err := writeFiles(changes, was, unchanged); err != nil {
 		return err
 	}
 	b.record(context.WithoutCancel(ctx), next, router.KeptRules{Who: a.Who, Origin: a.Origin, Note: a.Note})
@@ -190,8 +200,9 @@ func (r *reloader) record(ctx context.Context, c content, v router.KeptRules) {
 }
 
 // writeFiles writes all files or none, if it can: first each beside its place,
-// then all take their places. was is what they hold now, to go back to.
-func writeFiles(files, was []rules.File) (err error) {
+// then all take their places, unless something changed meanwhile. was is what
+// they hold now, to go back to.
+func writeFiles(files, was []rules.File, unchanged func() error) (err error) {
 	var beside []string
 	defer func() {
 		for _, name := range beside {
@@ -204,6 +215,9 @@ func writeFiles(files, was []rules.File) (err error) {
 			return unwritable(f.Name, err)
 		}
 		beside = append(beside, name)
+	}
+	if err := unchanged(); err != nil {
+		return err
 	}
 	for i, f := range files {
 		if err := os.Rename(beside[i], f.Name); err != nil {

@@ -52,6 +52,7 @@ type inForceNow struct {
 	mu      sync.Mutex
 	rules   string
 	reloads int
+	refused router.RefusedRules
 }
 
 func (a *inForceNow) Reload(set *rules.Set, v router.RulesVersion) {
@@ -59,8 +60,8 @@ func (a *inForceNow) Reload(set *rules.Set, v router.RulesVersion) {
 	defer a.mu.Unlock()
 	a.rules, a.reloads = v.Origin+": "+strings.Join(set.Rules(), " "), a.reloads+1
 }
-func (a *inForceNow) RefuseRules(router.RefusedRules) {}
-func (a *inForceNow) KeepRules()                      {}
+func (a *inForceNow) RefuseRules(r router.RefusedRules) { a.refused = r }
+func (a *inForceNow) KeepRules()                        {}
 
 func file(name, text string) rules.File { return rules.File{Name: name, Source: []byte(text)} }
 
@@ -210,6 +211,44 @@ func TestNoVersionIsReplacedThatIsNotKept(t *testing.T) {
 	versions, err := b.RulesVersions(t.Context())
 	if err != nil || len(versions) != 2 || versions[0].Origin != "start" || versions[0].Hash != b.base(t) {
 		t.Errorf("versions: %+v, %v", versions, err)
+	}
+}
+
+// To judge a draft takes a while. Who edits a file meanwhile, as an editor or a
+// deployment does, loses nothing by it.
+func TestAnEditWhileADraftIsJudgedIsKept(t *testing.T) {
+	for name, edit := range map[string]func(dir string){
+		"of a file that the draft changes": func(dir string) { write(t, filepath.Join(dir, "a.yaml"), denyAll("edited")) },
+		"by another file in its place":     func(dir string) { replace(t, filepath.Join(dir, "a.yaml"), denyAll("edited")) },
+		"of one that it leaves":            func(dir string) { write(t, filepath.Join(dir, "b.yaml"), "version: 1\n# edited\n") },
+		"that adds a file":                 func(dir string) { write(t, filepath.Join(dir, "c.yaml"), "version: 1\n# edited\n") },
+		"that removes one":                 func(dir string) { _ = os.Remove(filepath.Join(dir, "b.yaml")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, app := newRulebook(t, ".", map[string]string{"a.yaml": denyAll("first"), "b.yaml": "version: 1\n"})
+			base := b.base(t)
+			edited := ""
+			b.keep = func(ctx context.Context, v router.KeptRules) (int64, error) { // the last that comes before the files are written
+				edit(b.rules)
+				edited = b.base(t)
+				return b.KeepRules(ctx, v)
+			}
+			draft := []rules.File{file("a.yaml", denyAll("second")), file("b.yaml", "version: 1\n")}
+			if err := b.Apply(t.Context(), web.Application{Base: base, Files: draft, Who: "ada", Origin: "applied"}); !errors.Is(err, web.ErrRulesChanged) {
+				t.Errorf("Apply = %v, want %v", err, web.ErrRulesChanged)
+			}
+			if got := b.base(t); got != edited || got == base || app.reloads != 0 {
+				t.Errorf("the files are %s, %s after the edit, %s before; %d reloads", got, edited, base, app.reloads)
+			}
+			if left, _ := filepath.Glob(filepath.Join(b.rules, ".*")); len(left) > 0 {
+				t.Errorf("files are left over: %v", left)
+			}
+			b.keep = b.KeepRules
+			b.look(t.Context(), fileChanged) // as the event of the edit makes it
+			if versions, err := b.RulesVersions(t.Context()); err != nil || versions[0].Hash != edited {
+				t.Errorf("versions: %+v, %v, want that of the edit", versions, err)
+			}
+		})
 	}
 }
 
