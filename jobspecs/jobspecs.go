@@ -196,11 +196,50 @@ func newJobspec(name, path string, src []byte) Jobspec {
 	return Jobspec{Name: name, Path: path, Source: src, Hash: hex.EncodeToString(hash[:])}
 }
 
-func read(path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s:1:1: no regular file", path) // to open a pipe would wait for a writer
+// A PlaceError says why Open does not open a file. Its Reason follows the path
+// in a sentence.
+type PlaceError struct{ Path, Reason string }
+
+func (e *PlaceError) Error() string { return e.Path + ":1:1: " + e.Reason }
+
+// Open opens a regular file of a directory whose files nobody named one by one.
+// A link that leads out of the directory is not followed: whoever may put files
+// there need not be somebody who may read what this process can. Links within
+// it are, as in a volume that Kubernetes makes of a ConfigMap. The error is a
+// *PlaceError when the file is none of these.
+func Open(path string) (*os.File, error) {
+	at, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		if info, there := os.Lstat(path); there == nil && info.Mode()&os.ModeSymlink != 0 {
+			return nil, &PlaceError{path, "a link that cannot be followed: " + err.Error()}
+		}
+		return nil, err
 	}
-	f, err := os.Open(path)
+	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	inside, err := filepath.Rel(dir, at)
+	if err != nil || !filepath.IsLocal(inside) {
+		return nil, &PlaceError{path, "a link that leads out of its directory is not read; put the file itself there"}
+	}
+	root, err := os.OpenRoot(dir) // it follows no link out, if one came into being just now
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	info, err := root.Stat(inside)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // to open a pipe would wait for a writer
+		return nil, &PlaceError{path, "no regular file"}
+	}
+	return root.Open(inside)
+}
+
+func read(path string) ([]byte, error) {
+	f, err := Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package jobspecs_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,6 +110,26 @@ func TestLoad(t *testing.T) {
 			}
 		})
 	}
+
+	t.Run("a link that leads out of the directory is not read, one within it is", func(t *testing.T) {
+		dir := write(t, map[string]string{".real": `job "mine" {}`})
+		secret := filepath.Join(write(t, map[string]string{"token": "ghp_secret {"}), "token")
+		for name, to := range map[string]string{"in.nomad.hcl": ".real", "out.nomad.hcl": secret, "out.nomad.json": secret} {
+			if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+				t.Skip(err) // Windows, without the privilege
+			}
+		}
+		_, err := jobspecs.Load(dir)
+		if want := filepath.Join(dir, "out.nomad.hcl") + ":1:1: a link that leads out"; err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "ghp_") {
+			t.Errorf("Load = %v, want %s", err, want)
+		}
+		if err := errors.Join(os.Remove(filepath.Join(dir, "out.nomad.hcl")), os.Remove(filepath.Join(dir, "out.nomad.json"))); err != nil {
+			t.Fatal(err)
+		}
+		if spec, ok := load(t, dir).Get("in"); !ok || string(spec.Source) != `job "mine" {}` {
+			t.Errorf("in = %v, %v", spec, ok)
+		}
+	})
 
 	t.Run("a directory that is not there, or holds no jobspec, is an error", func(t *testing.T) {
 		if _, err := jobspecs.Load(filepath.Join(t.TempDir(), "absent")); err == nil {

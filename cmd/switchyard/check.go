@@ -71,15 +71,11 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 			return fmt.Errorf("--accept %s: there is no such warning; there are %s", code, strings.Join(known, ", "))
 		}
 	}
-	files, err := readRules(path)
-	if err != nil {
-		return fmt.Errorf("read the rules: %w", err)
-	}
 	specs, err := jobspecs.Load(f.specDir)
 	if err != nil {
 		return fmt.Errorf("load jobspecs: %w", err)
 	}
-	set, found, err := load(files)
+	files, set, found, err := loadPath(path)
 	if err != nil {
 		return err
 	}
@@ -263,11 +259,7 @@ func loadRules(stderr io.Writer, path, specDir string) (*rules.Set, *jobspecs.Se
 // loadRulesFor is loadRules for jobspecs that are loaded; with nil the rules are
 // not checked against any.
 func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Set, error) {
-	files, err := readRules(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the rules: %w", err)
-	}
-	set, faults, err := load(files)
+	files, set, faults, err := loadPath(path)
 	if err != nil {
 		return nil, err
 	}
@@ -280,6 +272,18 @@ func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Se
 	writeFindings(stderr, files, faults)
 	fmt.Fprintf(stderr, "%s: %s\n", path, count(len(faults), "fault"))
 	return nil, errNo
+}
+
+// loadPath reads and loads the rules at path; set is nil when there are faults.
+func loadPath(path string) (files []rules.File, set *rules.Set, faults rules.Diagnostics, err error) {
+	if files, err = readRules(path); err == nil {
+		set, faults, err = load(files)
+		return files, set, faults, err
+	}
+	if faults, err = faultsOf(err); err != nil {
+		err = fmt.Errorf("read the rules: %w", err)
+	}
+	return nil, nil, faults, err
 }
 
 // load returns the set, or the faults that keep the files from loading.

@@ -104,20 +104,21 @@ func (r *reloader) first(ctx context.Context, stderr io.Writer) (content, *rules
 	var set *rules.Set
 	refused := router.RefusedRules{Origin: started}
 	c, err := r.read()
+	key := c.hash
 	if err == nil {
 		refused.Hash = c.hash
 		r.record(ctx, c, router.KeptRules{Origin: started})
 		set, refused.Diagnostics, err = r.judge(ctx, c)
+	} else {
+		key = err.Error()
+		refused.Diagnostics, err = faultsOf(err)
 	}
 	bad := err != nil || len(refused.Diagnostics) > 0
 	if bad {
 		last, lastSet, none := r.lastGood(ctx)
 		switch {
 		case none == nil && last.hash != c.hash:
-			r.refused = c.hash
-			if r.refused == "" {
-				r.refused = err.Error()
-			}
+			r.refused = key
 			r.say = func() { r.refuse(refused, err) }
 			c, set = last, lastSet
 		case err != nil:

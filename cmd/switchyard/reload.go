@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -56,7 +57,11 @@ type content struct {
 }
 
 func (s source) read() (content, error) {
-	names, err := rulesFiles(s.rules)
+	// A server must neither wait for the writer of a pipe nor fill its memory.
+	if info, err := os.Stat(s.rules); err == nil && !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > maxRead) {
+		return content{}, fmt.Errorf("read the rules: %s is no regular file of at most %d MiB", s.rules, maxRead>>20)
+	}
+	files, err := readRules(s.rules)
 	if err != nil {
 		return content{}, fmt.Errorf("read the rules: %w", err)
 	}
@@ -64,17 +69,7 @@ func (s source) read() (content, error) {
 	if err != nil {
 		return content{}, fmt.Errorf("look for tests: %w", err)
 	}
-	for _, name := range slices.Concat(names, tests) {
-		// A server must neither wait for the writer of a pipe nor fill its memory.
-		if info, err := os.Stat(name); err == nil && (!info.Mode().IsRegular() || info.Size() > maxRead) {
-			return content{}, fmt.Errorf("read the rules: %s is no regular file of at most %d MiB", name, maxRead>>20)
-		}
-	}
-	files, err := readFiles(names)
-	if err != nil {
-		return content{}, fmt.Errorf("read the rules: %w", err)
-	}
-	testFiles, err := readFiles(tests)
+	testFiles, err := readWithin(tests)
 	if err != nil {
 		return content{}, fmt.Errorf("read the tests: %w", err)
 	}
@@ -131,13 +126,17 @@ func (c content) test(set *rules.Set) rules.Diagnostics {
 	return failed
 }
 
-// readRules reads what rulesFiles names.
+// readRules reads what rulesFiles names. The error holds rules.Diagnostics when
+// it is a fault of a file that a directory holds.
 func readRules(path string) ([]rules.File, error) {
 	names, err := rulesFiles(path)
 	if err != nil {
 		return nil, err
 	}
-	return readFiles(names)
+	if len(names) == 1 && names[0] == path { // whoever named it may have it be a link, or a pipe
+		return readFiles(names)
+	}
+	return readWithin(names)
 }
 
 // rulesFiles is a rules file, or the *.yaml and *.yml files of a directory in
@@ -172,6 +171,51 @@ func readFiles(names []string) ([]rules.File, error) {
 		files = append(files, rules.File{Name: name, Source: src})
 	}
 	return files, nil
+}
+
+// readWithin is readFiles for files that nobody named: they are read because of
+// the directory that they lie in. The error holds rules.Diagnostics for those
+// that jobspecs.Open does not open, or that are too large; they are not read.
+func readWithin(names []string) (files []rules.File, err error) {
+	var faults rules.Diagnostics
+	for _, name := range names {
+		src, err := readPlain(name)
+		var place *jobspecs.PlaceError
+		switch {
+		case errors.As(err, &place):
+			faults = append(faults, rules.Diagnostic{File: name, Line: 1, Column: 1, Message: place.Reason})
+		case err != nil:
+			return nil, err
+		}
+		files = append(files, rules.File{Name: name, Source: src})
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return files, nil
+}
+
+func readPlain(name string) ([]byte, error) {
+	f, err := jobspecs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(f, maxRead+1))
+	if err == nil && len(src) > maxRead {
+		err = &jobspecs.PlaceError{Path: name, Reason: fmt.Sprintf("larger than a file of rules may be (%d MiB)", maxRead>>20)}
+	}
+	return src, err
+}
+
+// faultsOf returns the faults that an error of readRules or readWithin holds, or
+// the error, when it is another.
+func faultsOf(err error) (rules.Diagnostics, error) {
+	var faults rules.Diagnostics
+	if errors.As(err, &faults) {
+		return faults, nil
+	}
+	return nil, err
 }
 
 // isRulesFile tells a directory's rules from what else lies there.
@@ -298,6 +342,8 @@ func (r *reloader) look(ctx context.Context, origin string) {
 	if err == nil {
 		r.record(ctx, c, router.KeptRules{Origin: origin})
 		set, refused.Diagnostics, err = r.judge(ctx, c)
+	} else {
+		refused.Diagnostics, err = faultsOf(err)
 	}
 	if ctx.Err() != nil {
 		return

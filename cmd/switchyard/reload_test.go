@@ -343,6 +343,91 @@ func TestWhatComesOfWhatWasRead(t *testing.T) {
 	})
 }
 
+// Whoever may put files beside the rules need not be somebody who may read the
+// server's secrets, which the console would show to every viewer.
+func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("links need a privilege there")
+	}
+	const secret = "ghp_secret"
+	outside := t.TempDir()
+	write(t, filepath.Join(outside, "token"), secret)
+	write(t, filepath.Join(outside, "good.yaml"), denyAll("good"))
+	for name, tc := range map[string]struct {
+		rules string            // what --rules is, in the directory
+		links map[string]string // where they lead, by name
+		fault string
+	}{
+		"of rules":               {".", map[string]string{"20-x.yaml": filepath.Join(outside, "token")}, "20-x.yaml"},
+		"to good rules":          {".", map[string]string{"20-x.yaml": filepath.Join(outside, "good.yaml")}, "20-x.yaml"},
+		"relative":               {".", map[string]string{"20-x.yaml": "../x/token"}, "20-x.yaml"},
+		"by a link to a link":    {".", map[string]string{"20-x.yaml": ".next", ".next": filepath.Join(outside, "token")}, "20-x.yaml"},
+		"by a linked directory":  {".", map[string]string{"20-x.yaml": "..data/token", "..data": outside}, "20-x.yaml"},
+		"of tests":               {".", map[string]string{"x.test.yaml": filepath.Join(outside, "token")}, "x.test.yaml"},
+		"of tests beside a file": {"10-base.yaml", map[string]string{"10-base.test.yaml": filepath.Join(outside, "token")}, "10-base.test.yaml"},
+		"to nothing":             {".", map[string]string{"20-x.yaml": filepath.Join(outside, "none")}, "20-x.yaml"},
+		"to a device":            {".", map[string]string{"20-x.yaml": os.DevNull}, "20-x.yaml"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, app := newRulebook(t, tc.rules, map[string]string{"10-base.yaml": denyAll("first")})
+			dir := b.rules
+			if tc.rules != "." {
+				dir = filepath.Dir(dir)
+			}
+			if err := os.Symlink(outside, filepath.Join(dir, "..", "x")); err != nil {
+				t.Fatal(err)
+			}
+			for name, to := range tc.links {
+				if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want := filepath.Join(dir, tc.fault) + ":1:1: a link that "
+			files, _, err := b.Files()
+			if err == nil || !strings.Contains(err.Error(), want) || files != nil {
+				t.Errorf("Files = %v, %v, want %s", files, err, want)
+			}
+			b.look(t.Context(), fileChanged)
+			if app.reloads != 0 || len(app.refused.Diagnostics) != 1 || app.refused.Diagnostics[0].File != filepath.Join(dir, tc.fault) {
+				t.Errorf("rules came into force %d times; refused: %+v", app.reloads, app.refused)
+			}
+			versions, err := b.RulesVersions(t.Context())
+			if err != nil || len(versions) != 1 {
+				t.Errorf("versions: %+v, %v, want that of the start alone", versions, err)
+			}
+			command := []string{"check", b.rules}
+			if isTests(tc.fault) { // which check does not read
+				command[0] = "test"
+			}
+			var out, errs bytes.Buffer
+			if code := run(t.Context(), command, nil, &out, &errs); code == 0 || !strings.Contains(errs.String(), want) || strings.Contains(errs.String(), secret) {
+				t.Errorf("switchyard %s = %d: %s", command[0], code, errs.String())
+			}
+		})
+	}
+	t.Run("a link within the directory is none", func(t *testing.T) {
+		dir := t.TempDir()
+		write(t, filepath.Join(dir, ".base"), denyAll("first"))
+		for name, to := range map[string]string{"10-base.yaml": ".base", "20-x.yaml": filepath.Join(dir, ".base")} {
+			if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if files, err := readRules(dir); err != nil || len(files) != 2 || string(files[1].Source) != denyAll("first") {
+			t.Errorf("readRules = %v, %v", files, err)
+		}
+	})
+	t.Run("whoever names a link has it followed", func(t *testing.T) {
+		named := filepath.Join(t.TempDir(), "rules.yaml")
+		if err := os.Symlink(filepath.Join(outside, "good.yaml"), named); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := (source{rules: named}).read(); err != nil || len(c.files) != 1 {
+			t.Errorf("read = %v, %v", c.files, err)
+		}
+	})
+}
+
 func TestWhatIsWatched(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("links need a privilege there")

@@ -78,8 +78,6 @@ func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
 	if err != nil {
 		return fmt.Errorf("look for tests: %w", err)
 	}
-	testFiles = append(testFiles, beside...)
-	slices.Sort(testFiles)
 
 	set, _, err := loadRules(stderr, path, f.specDir)
 	faulty := errors.Is(err, errNo)
@@ -90,10 +88,22 @@ func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
 	if set != nil {
 		tests = set.Tests()
 	}
-	files, err := readFiles(slices.Compact(testFiles))
+	files, err := readFiles(testFiles)
 	if err != nil {
 		return fmt.Errorf("read the tests: %w", err)
 	}
+	more, err := readWithin(slices.DeleteFunc(beside, func(name string) bool { return slices.Contains(testFiles, name) }))
+	faults, err := faultsOf(err)
+	if err != nil {
+		return fmt.Errorf("read the tests: %w", err)
+	}
+	if len(faults) > 0 {
+		writeFindings(stderr, nil, faults)
+		faulty = true
+	}
+	files = append(files, more...)
+	slices.SortFunc(files, func(a, b rules.File) int { return strings.Compare(a.Name, b.Name) })
+	files = slices.CompactFunc(files, func(a, b rules.File) bool { return a.Name == b.Name })
 	for _, file := range files {
 		more, faults := parseTests(set, file)
 		writeFindings(stderr, []rules.File{file}, faults)
