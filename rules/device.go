@@ -31,15 +31,18 @@ func deviceParts(name string) [3]string {
 	}
 }
 
+// A deviceBy is a device, by its name, and whose layer asks for it.
+type deviceBy struct{ name, from string }
+
 const alsoWide = ", which is " // in From, between a device's own and those that include it
 
 // narrowed asks once for devices that are meant by several: of two of which one
 // includes the other the narrower, with the constraints of both and the larger
 // count. Where several narrower ones are there, they count together. Those of one
 // list are meant to be several: by says whose each is.
-func narrowed(devices []Device, by map[string][]string) []Device {
+func narrowed(devices []Device, by []deviceBy) []Device {
 	apart := func(a, b Device) bool {
-		return slices.ContainsFunc(by[a.Name], func(from string) bool { return slices.Contains(by[b.Name], from) })
+		return slices.ContainsFunc(by, func(x deviceBy) bool { return x.name == a.Name && slices.Contains(by, deviceBy{b.Name, x.from}) })
 	}
 	covers := func(wide, narrow Device) bool { return includes(wide.Name, narrow.Name) && !apart(wide, narrow) }
 	drop := map[int]bool{}

@@ -104,7 +104,7 @@ type merger struct {
 	from string // whose layer is being added: "defaults", "rule linux", "label cpu=8"
 	mhz  string // the label that asked for cpu in MHz; "" when none did
 
-	devicesBy map[string][]string // whose layers ask for each device, by its name
+	devicesBy []deviceBy
 }
 
 // nowhere is the placement that asks for nothing.
@@ -223,10 +223,7 @@ func (m *merger) device(d deviceSpec) error {
 		at = len(m.p.Devices)
 		m.p.Devices = append(m.p.Devices, Device{Name: name})
 	}
-	if m.devicesBy == nil {
-		m.devicesBy = map[string][]string{}
-	}
-	m.devicesBy[name] = append(m.devicesBy[name], m.from)
+	m.devicesBy = append(m.devicesBy, deviceBy{name, m.from})
 	have := &m.p.Devices[at]
 	if count > have.Count {
 		have.Count, have.From = count, m.from
@@ -440,6 +437,9 @@ func (m *merger) finish(most *limits) error {
 		p.Devices = narrowed(p.Devices, m.devicesBy)
 	}
 	for _, d := range p.Devices {
+		if len(d.Constraints) == 0 {
+			continue
+		}
 		if a, b, found := contradiction(d.known()); found {
 			return fmt.Errorf("no device %s can satisfy both %s (%s) and %s (%s)", d.Name, a, a.From, b, b.From)
 		}
