@@ -47,6 +47,8 @@ type Config struct {
 
 	NetListen func(network, addr string) (net.Listener, error) // opens the listeners; nil: net.Listen
 
+	Connections int // that each listener has open at the most; 0: 768, or a quarter of the files that the process may open
+
 	Metrics *Metrics             // shown on the operators' listener; nil: new ones
 	Traces  trace.TracerProvider // of what follows each job, see TraceIDs; nil: nobody follows
 
@@ -76,7 +78,7 @@ func (c *Config) backoff() backoff { return backoff{now: c.Now, rand: c.Rand} }
 // An App is the router as a process: two listeners and the worker.
 type App struct {
 	worker
-	public, admin net.Listener
+	public, admin *gate
 	webhook       http.Handler
 	metrics       *prometheus.Registry // of this App alone, beside Config.Metrics
 	probed        readiness
@@ -100,6 +102,9 @@ func New(c Config) (*App, error) {
 	}
 	if c.Senders <= 0 {
 		c.Senders = 16
+	}
+	if c.Connections <= 0 {
+		c.Connections = max(min(maxConnections, openFiles()/4), leastConnections)
 	}
 	for field, usual := range map[*time.Duration]time.Duration{
 		&c.Tick: 5 * time.Second, &c.Grace: 20 * time.Second,
@@ -151,13 +156,17 @@ func New(c Config) (*App, error) {
 	if a.webhook, err = c.Webhook(a.receive); err != nil {
 		return nil, err
 	}
-	if a.public, err = c.NetListen("tcp", c.Listen); err != nil {
+	public, err := c.NetListen("tcp", c.Listen)
+	if err != nil {
 		return nil, fmt.Errorf("open the public listener: %w", err)
 	}
-	if a.admin, err = c.NetListen("tcp", c.AdminListen); err != nil {
-		_ = a.public.Close()
+	admin, err := c.NetListen("tcp", c.AdminListen)
+	if err != nil {
+		_ = public.Close()
 		return nil, fmt.Errorf("open the operators' listener: %w", err)
 	}
+	a.public, a.admin = newGate(public, "public", c.Connections, c.Logger), newGate(admin, "admin", c.Connections, c.Logger)
+	a.metrics.MustRegister(gateMetrics{a.public, a.admin})
 	if c.PublicURL == "" {
 		c.PublicURL = "http://" + a.Addr()
 	}
@@ -200,8 +209,8 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
-	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler()) })
-	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler()) })
+	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
+	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	for _, loop := range []func(context.Context) error{
 		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts,
 	} {
@@ -351,16 +360,17 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 
 // serve runs one HTTP server until ctx ends, then lets its requests finish
 // for Grace.
-func (a *App) serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func (a *App) serve(ctx context.Context, l *gate, h http.Handler, maxHead int) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       60 * time.Second, // 25 MiB at a slow 4 Mbit/s
 		WriteTimeout:      75 * time.Second, // counts from the end of the header, so it includes reading
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    64 << 10,
+		MaxHeaderBytes:    maxHead,
 		ErrorLog:          slog.NewLogLogger(a.Logger.Handler(), slog.LevelDebug),
 	}
+	l.guard(srv)
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.Grace)

@@ -7,7 +7,7 @@ import (
 
 const (
 	// defaultBudget is the memory of all bodies together whose signature is not
-	// known yet. Each of the 1,024 connections that the public listener has at
+	// known yet. Each of the 768 connections that the public listener has at
 	// most may have a usual body in it, so a usual delivery always finds room; a
 	// task of 256 MiB keeps three quarters of its memory.
 	defaultBudget = 64 << 20
