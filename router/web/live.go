@@ -21,6 +21,8 @@ const (
 	liveBuffer  = 16                     // looks whose changes wait for a slow client; then its stream ends
 	liveBatch   = 1000                   // changes of one look, and of what a client missed
 	liveClients = 500
+	liveShare   = 100              // of these, for one principal: those of a team that shares a token
+	liveRetry   = 30 * time.Second // when to ask again for a place
 	liveWrite   = 10 * time.Second // for one write to a client
 )
 
@@ -51,9 +53,15 @@ type hub struct {
 	beat  time.Duration // 0: liveBeat
 
 	mu      sync.Mutex
-	clients map[chan []told]router.Scope
+	clients map[chan []told]follower
 	loop    *loop // nil: nobody follows
 	at      int64 // the last change that the loop knows
+}
+
+// A follower is who has a stream.
+type follower struct {
+	name  string // of the principal
+	scope router.Scope
 }
 
 // A loop is what looks at the books.
@@ -64,19 +72,20 @@ type loop struct {
 }
 
 func newHub(books Books) *hub {
-	return &hub{books: books, clients: map[chan []told]router.Scope{}}
+	return &hub{books: books, clients: map[chan []told]follower{}}
 }
 
 // join adds a client, who is told of all changes after knows is closed. The
-// channel is closed when it is too slow. leave must be called.
-func (h *hub) join(scope router.Scope) (events <-chan []told, knows <-chan struct{}, leave func(), ok bool) {
+// channel is closed when it is too slow, or its place is another principal's.
+// leave must be called, unless there is an error: that there is no place.
+func (h *hub) join(f follower) (events <-chan []told, knows <-chan struct{}, leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.clients) >= liveClients {
-		return nil, nil, nil, false
+	if err := h.makeRoom(f.name); err != nil {
+		return nil, nil, nil, err
 	}
 	client := make(chan []told, liveBuffer)
-	h.clients[client] = scope
+	h.clients[client] = f
 	if h.loop == nil {
 		ctx, stop := context.WithCancel(context.Background())
 		l := &loop{stop, make(chan struct{}), make(chan struct{})}
@@ -86,7 +95,34 @@ func (h *hub) join(scope router.Scope) (events <-chan []told, knows <-chan struc
 			h.run(ctx, l.knows)
 		}()
 	}
-	return client, h.loop.knows, func() { h.leave(client) }, true
+	return client, h.loop.knows, func() { h.leave(client) }, nil
+}
+
+// makeRoom sees to it that a principal may have one more stream. When all are
+// taken, one goes of whoever has most of them, if that is more than this one would have.
+func (h *hub) makeRoom(name string) error {
+	of := map[string]int{}
+	for _, f := range h.clients {
+		of[f.name]++
+	}
+	if of[name] >= liveShare {
+		return &later{http.StatusTooManyRequests, liveRetry, fmt.Sprintf("%s follows %d times already", name, liveShare)}
+	}
+	if len(h.clients) < liveClients {
+		return nil
+	}
+	var most chan []told
+	for client, f := range h.clients {
+		if most == nil || of[f.name] > of[h.clients[most].name] {
+			most = client
+		}
+	}
+	if of[h.clients[most].name] <= of[name]+1 {
+		return &later{http.StatusServiceUnavailable, liveRetry, fmt.Sprintf("%d follow already", liveClients)}
+	}
+	delete(h.clients, most)
+	close(most)
+	return nil
 }
 
 // leave removes a client. The last one waits for the loop to end.
@@ -158,8 +194,8 @@ func (h *hub) send(changes []router.Change) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for client, scope := range h.clients {
-		some := all
+	for client, f := range h.clients {
+		some, scope := all, f.scope
 		if scope != nil {
 			some = nil
 			for i, c := range changes {
@@ -197,10 +233,12 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 		a.fail(w, req, err)
 		return
 	}
-	ctx, scope := req.Context(), who(req.Context()).Scope
-	events, knows, leave, ok := a.hub.join(scope)
-	if !ok {
-		a.fail(w, req, refuse(http.StatusServiceUnavailable, "%d follow already", liveClients))
+	ctx := req.Context()
+	principal := who(ctx)
+	scope := principal.Scope
+	events, knows, leave, err := a.hub.join(follower{principal.Name, scope})
+	if err != nil {
+		a.fail(w, req, err)
 		return
 	}
 	defer leave()
@@ -256,7 +294,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 			b.WriteString(": still here\n\n")
 		case changes, open := <-events:
 			if !open {
-				return // it was too slow, and asks again
+				return // it was too slow, or has more than its share, and asks again
 			}
 			for _, c := range changes {
 				if c.id > last {

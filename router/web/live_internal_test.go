@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"errors"
+	"net/http"
 	"strconv"
 	"testing"
 	"time"
@@ -12,10 +13,10 @@ import (
 
 // A client that takes nothing is let go when so much waits for it, and only it.
 func TestWhatWaitsForAClientIsBounded(t *testing.T) {
-	h := &hub{clients: map[chan []told]router.Scope{}, loop: &loop{}}
-	stuck, _, _, _ := h.join(nil)
-	other, _, _, _ := h.join(router.Scope{"acme/*"})
-	none, _, _, _ := h.join(router.Scope{})
+	h := &hub{clients: map[chan []told]follower{}, loop: &loop{}}
+	stuck, _, _, _ := h.join(follower{})
+	other, _, _, _ := h.join(follower{scope: router.Scope{"acme/*"}})
+	none, _, _, _ := h.join(follower{scope: router.Scope{}})
 	for id := range int64(liveBuffer + 1) {
 		h.send([]router.Change{{ID: id, Repo: router.Repo{Owner: "acme", Name: "web"}}, {ID: id, Repo: router.Repo{Owner: "beta", Name: "web"}}})
 		if got := <-other; len(got) != 1 {
@@ -30,6 +31,53 @@ func TestWhatWaitsForAClientIsBounded(t *testing.T) {
 	if _, open := <-stuck; open || len(h.clients) != 2 || len(none) != 0 {
 		t.Errorf("it is kept: %d clients follow", len(h.clients))
 	}
+}
+
+// No principal takes the others' streams: each has a share, and when all are
+// taken, whoever has most makes room for who has fewer.
+func TestEachPrincipalHasAShareOfTheStreams(t *testing.T) {
+	h := &hub{clients: map[chan []told]follower{}, loop: &loop{}}
+	join := func(name string) (<-chan []told, int) {
+		events, _, _, err := h.join(follower{name: name})
+		var l *later
+		if errors.As(err, &l) {
+			if l.wait <= 0 || l.text == "" {
+				t.Errorf("%s is refused with %+v", name, l)
+			}
+			return nil, l.status
+		}
+		return events, http.StatusOK
+	}
+	for range liveShare {
+		if _, status := join("a"); status != http.StatusOK {
+			t.Fatalf("within its share a is answered %d", status)
+		}
+	}
+	if _, status := join("a"); status != http.StatusTooManyRequests {
+		t.Errorf("over its share a is answered %d, want 429", status)
+	}
+	for i := range liveClients - liveShare { // others take the rest
+		if _, status := join(strconv.Itoa(i / liveShare)); status != http.StatusOK {
+			t.Fatalf("stream %d is answered %d", i, status)
+		}
+	}
+	for i := range 2*liveClients/liveShare + 3 { // and yet there is one for each who comes
+		events, status := join("late" + strconv.Itoa(i))
+		if status != http.StatusOK || len(h.clients) != liveClients {
+			t.Fatalf("newcomer %d is answered %d, and %d follow", i, status, len(h.clients))
+		}
+		select {
+		case <-events:
+			t.Fatalf("newcomer %d lost its stream", i)
+		default:
+		}
+	}
+	for i := range 3 * liveClients {
+		if _, status := join("many" + strconv.Itoa(i)); status == http.StatusServiceUnavailable {
+			return // each has one
+		}
+	}
+	t.Errorf("%d follow, and none is refused", len(h.clients))
 }
 
 func TestWhatIsSharedIsKeptForASecond(t *testing.T) {

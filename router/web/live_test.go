@@ -305,22 +305,48 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 	}
 }
 
-func TestTooManyDoNotFollow(t *testing.T) { synctest.Test(t, testTooManyDoNotFollow) }
+func TestOneViewerDoesNotTakeAllStreams(t *testing.T) {
+	synctest.Test(t, testOneViewerDoesNotTakeAllStreams)
+}
 
-func testTooManyDoNotFollow(t *testing.T) {
-	url, _, app := followed(t)
-	var all []*follower
-	for range 500 {
-		all = append(all, follow(t, url, ""))
+func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
+	access := &web.Access{}
+	for i := range 6 {
+		access.Tokens = append(access.Tokens, web.Token{Name: fmt.Sprint("viewer", i), Role: web.Viewer, SHA256: sha256.Sum256([]byte(fmt.Sprint("secret", i)))})
 	}
-	resp, err := httpClient.Get(url)
+	books, app := &changing{last: 7}, &stopping{stops: make(chan struct{})}
+	url := network.Serve(t, web.Handler(web.Config{App: app, Books: books, Access: func() (*web.Access, error) { return access, nil }})) + web.Prefix + "/events"
+	var all []*follower
+	for range 100 {
+		all = append(all, follow(t, url, "", "secret0"))
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer secret0")
+	resp, err := httpClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	b, _ := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(b), "500 follow already") {
-		t.Errorf("the 501st is answered %s %s", resp.Status, b)
+	if resp.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(b), "viewer0 follows 100 times already") || resp.Header.Get("Retry-After") != "30" {
+		t.Errorf("the 101st of a viewer is answered %s %s %v", resp.Status, b, resp.Header)
+	}
+	for i := range 401 { // the last one is of a viewer with none, and takes one from another
+		all = append(all, follow(t, url, "", fmt.Sprint("secret", 1+i/100)))
+	}
+	synctest.Wait()
+	books.change(1)
+	told := 0
+	for _, f := range all {
+		if f.next() != "" {
+			told++
+		}
+	}
+	if told != 500 {
+		t.Errorf("%d are told of a change, want 500", told)
 	}
 	close(app.stops)
 	for _, f := range all {

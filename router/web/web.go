@@ -232,6 +232,16 @@ func problem(status int, format string, args ...any) *Problem {
 	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
 }
 
+// A later is the error of a request for which there is no place now: 429 where
+// others have theirs, 503 where nobody has.
+type later struct {
+	status int
+	wait   time.Duration // until it may be asked again
+	text   string
+}
+
+func (l *later) Error() string { return l.text }
+
 // undone is the error of a change that could not be made: of what is not ours
 // it gives the words, so that an operator knows which side to look at.
 func undone(err error) error {
@@ -254,8 +264,12 @@ func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
 	}
 	var late *limited
-	if errors.As(err, &late) {
+	var l *later
+	switch {
+	case errors.As(err, &late):
 		w.Header().Set("Retry-After", fmt.Sprint(int(late.wait.Seconds())))
+	case errors.As(err, &l):
+		w.Header().Set("Retry-After", fmt.Sprint(int(l.wait.Seconds())))
 	}
 	var on *onPage
 	switch {
@@ -273,9 +287,12 @@ func (a *api) problemOf(req *http.Request, err error) *Problem {
 	var p *Problem
 	var conflict *router.ConflictError
 	var late *limited
+	var l *later
 	switch {
 	case errors.As(err, &late):
 		p = problem(http.StatusTooManyRequests, "%s", late.Error())
+	case errors.As(err, &l):
+		p = problem(l.status, "%s", l.text)
 	case errors.As(err, &p):
 	case errors.As(err, &conflict):
 		p = problem(http.StatusConflict, "%s", conflict.Reason)

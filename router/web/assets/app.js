@@ -45,6 +45,9 @@
         if (!only || String(JSON.parse(e.data).job_id) === only) soon();
       });
       source.addEventListener("open", soon);
+      source.addEventListener("error", () => { // it was refused: there is no place now
+        if (source?.readyState === EventSource.CLOSED) { source = undefined; setTimeout(look, 30000); }
+      });
     };
     const look = () => {
       if (document.hidden) { source?.close(); source = undefined; } else if (!source) follow();
