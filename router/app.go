@@ -139,7 +139,7 @@ func New(c Config) (*App, error) {
 		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	}
 	a := &App{metrics: prometheus.NewRegistry(), stopping: make(chan struct{}), worker: worker{
-		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), anew: make(chan struct{}, 1), jobs: make(chan Job),
+		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), anew: make(chan struct{}, 1), jobs: make(chan Job), decided: make(chan sending, maxDecided), sending: map[int64]sending{},
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
 		ended:  make(chan LiveRunner, maxEnded),
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
@@ -212,7 +212,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts,
+		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}

@@ -493,18 +493,6 @@ func testAnOutageOfNomadLosesNothing(t *testing.T) {
 	}
 }
 
-func TestAJobThatNomadRefusesIsUnroutable(t *testing.T) {
-	synctest.Test(t, testAJobThatNomadRefusesIsUnroutable)
-}
-func testAJobThatNomadRefusesIsUnroutable(t *testing.T) {
-	nomad := &cluster{fail: func(int) error { return &router.GiveUpError{Err: errors.New("bad constraint")} }}
-	r := start(t, openStore(t), nomad, &hub{})
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	if j := r.await(1, in(router.Unroutable)); !strings.Contains(j.Reason, "bad constraint") {
-		t.Errorf("reason = %q, want Nomad's", j.Reason)
-	}
-}
-
 func TestClaimsThatGetNoConfiguration(t *testing.T) {
 	virtual(t, "an unknown token is refused", func(t *testing.T) {
 		r := start(t, openStore(t), &cluster{}, &hub{})

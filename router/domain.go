@@ -569,6 +569,11 @@ type Store interface {
 	// d may be nil: the decision is then left as it is.
 	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *Decision, now time.Time) error
 
+	// Hasten has up to limit jobs, or all if it is negative, be due at once that are
+	// Retrying, with a reason that begins so, and counts their failures anew; those
+	// that were due first come first. It returns how many.
+	Hasten(ctx context.Context, reason string, limit int, now time.Time) (int, error)
+
 	// Claimant says what Claim would find, and writes nothing.
 	Claimant(ctx context.Context, tokenHash [32]byte) (Claimed, error)
 

@@ -85,7 +85,7 @@ func (a *App) Readiness(ctx context.Context) Readiness {
 	if refused := r.Rules.refused(); refused != "" {
 		loaded = Check{"rules", "warning", refused, r.Rules.Error.Since}
 	}
-	r.Checks = []Check{store, look, a.Metrics.nomad.check("nomad", "Nomad"), a.Metrics.github.check("github", "GitHub"), loaded}
+	r.Checks = []Check{store, look, a.nomadCheck(), a.Metrics.github.check("github", "GitHub"), loaded}
 	for _, c := range r.Checks {
 		switch {
 		case c.Status == "failed":
@@ -100,6 +100,14 @@ func (a *App) Readiness(ctx context.Context) Readiness {
 		}
 	}
 	return r
+}
+
+// nomadCheck says what Nomad's last answers tell, or that it gives none.
+func (a *App) nomadCheck() Check {
+	if d, _ := a.silence.length(); d > 0 {
+		return Check{"nomad", "warning", "Nomad " + saysSilent(d), a.Now().Add(-d)}
+	}
+	return a.Metrics.nomad.check("nomad", "Nomad")
 }
 
 // check says what the last answers tell of a side.

@@ -308,7 +308,7 @@ const (
 	WaitsApproval    WaitReason = "approval"     // on GitHub: for an approval, or others of its concurrency group
 	WaitsLimit       WaitReason = "limit"        // for a place under its rule's limit
 	WaitsQueued      WaitReason = "queued"       // for the router
-	WaitsNomad       WaitReason = "nomad"        // Nomad could not take its runner
+	WaitsNomad       WaitReason = "nomad"        // Nomad could not take its runner, or refused it
 	WaitsGitHub      WaitReason = "github"       // GitHub did not answer as it should
 	WaitsGitHubLimit WaitReason = "github_limit" // GitHub takes no registrations for now
 	WaitsRunner      WaitReason = "runner"       // its runner was lost, and it is tried again
@@ -339,7 +339,7 @@ func (o OpenJobs) Waits() WaitReason {
 		return WaitsQueued
 	case Retrying:
 		for reason, begins := range map[WaitReason][]string{
-			WaitsNomad: {saysNomad}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRun, saysNoConfig, saysUnknown},
+			WaitsNomad: {saysNomad, saysRefused}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRun, saysNoConfig, saysUnknown},
 		} {
 			for _, b := range begins {
 				if strings.HasPrefix(o.Reason, b) {

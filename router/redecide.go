@@ -2,7 +2,10 @@ package router
 
 import (
 	"context"
+	"fmt"
+	"log/slog"
 	"strings"
+	"time"
 
 	"switchyard/rules"
 )
@@ -11,14 +14,51 @@ const (
 	redecideMost  = 2000 // jobs looked at after the rules changed, the newest
 	redecideBatch = 200  // read from the store at once
 	saysRefused   = "Nomad refuses the job"
+
+	// Between two times that Nomad is asked for a job which it refused: doubled each
+	// time. An admin who has just allowed it need not wait long, and a job that is
+	// queued for a day costs some 150 questions.
+	firstRefusedWait   = 15 * time.Second
+	longestRefusedWait = 10 * time.Minute
 )
 
-// redecisions decides the jobs anew that nothing could serve and that the rules
-// in force may route: at once, as they may have changed while no process ran,
+// refusedByNomad sees to a job that Nomad refuses. An operator may change what it
+// refused, the rule, the jobspec or what Nomad allows, so it is asked again; only what
+// the job itself asks for is refused for good.
+func (w *worker) refusedByNomad(ctx context.Context, j Job, r Runner, token Secret, d *rules.Decision, cause error) error {
+	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
+	if label := ownFault(j.Placement(d), cause); label != "" {
+		log.Info("job unroutable: nomad refuses what its label asks for", "label", label)
+		return w.settle(ctx, j.ID, Unroutable, fmt.Sprintf(saysRefused+", for its label %s: %v", label, cause), d)
+	}
+	wait := min(firstRefusedWait<<min(max(j.Failures, 0), 10), longestRefusedWait)
+	at := w.Now().Add(wait - time.Duration(w.Rand()*float64(wait)/4))
+	w.logThrottled(log, slog.LevelError, d.Rule, "nomad refuses the job: mend the rule, its jobspec or what Nomad allows", "again_at", at)
+	w.keep(r.ID, token)
+	return w.retry(ctx, j.ID, causeNomad, at, fmt.Sprintf(saysRefused+": %v; it is asked again with growing waits, and as soon as the rules or jobspecs change", cause), d)
+}
+
+// ownFault is the label of a job that asks for the value which Nomad finds fault
+// with, as far as Nomad's words have it; "": there is none.
+func ownFault(p Placement, cause error) string {
+	said := strings.ToLower(cause.Error())
+	for _, c := range p.Constraints {
+		label, ok := strings.CutPrefix(c.From, "label ")
+		value := strings.ToLower(c.Value)
+		if ok && value != "" && label != value && strings.HasSuffix(strings.ToLower(label), value) && strings.Contains(said, value) {
+			return label
+		}
+	}
+	return ""
+}
+
+// redecisions decides the jobs anew that Nomad refused, or that nothing could serve
+// and that the rules in force may route: at once, as they may have changed while no process ran,
 // and after each change, until ctx ends. So a mistake in the rules costs no job
 // that GitHub still queues.
 func (w *worker) redecisions(ctx context.Context) error {
 	for {
+		w.hasten(ctx, saysRefused, -1)
 		if err := w.redecide(ctx); err != nil && ctx.Err() == nil {
 			w.Logger.Warn("cannot look at the jobs that nothing could serve; switchyard jobs retry decides one anew", "err", err)
 		}

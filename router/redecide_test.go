@@ -109,26 +109,104 @@ func containsEvent(line []router.Event, from router.Source, what string) bool {
 	return false
 }
 
-// What Nomad refused is asked for again when the jobspec may be mended; what
-// GitHub refused, when something else is asked for.
-func TestWhatWasRefusedIsAskedForAgainWhenTheRulesChange(t *testing.T) {
-	synctest.Test(t, testWhatWasRefusedIsAskedForAgain)
+// What Nomad refuses may be allowed a moment later, or asked for in another way: it is
+// asked again with growing waits, and at once when the rules or jobspecs change.
+func TestWhatNomadRefusesIsAskedForAgain(t *testing.T) {
+	refuse := func(int) error {
+		return &router.GiveUpError{Err: errors.New(`driver "raw_exec" is not allowed in namespace "ci"`)}
+	}
+	allow := func(n *cluster) {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.fail = nil
+	}
+	virtual(t, "by itself", func(t *testing.T) {
+		n := &cluster{fail: refuse}
+		r := start(t, openStore(t), n, &hub{}, slowly)
+		began := time.Now()
+		for id := int64(1); id <= 3; id++ {
+			r.deliver(delivery(id, "queued", "self-hosted", "linux"))
+		}
+		for id := int64(1); id <= 3; id++ {
+			j := r.await(id, in(router.Retrying))
+			if !strings.HasPrefix(j.Reason, "Nomad refuses the job: driver") || !strings.Contains(j.Reason, "asked again") || j.Decision == nil {
+				t.Errorf("job %d: %q, decided %v", id, j.Reason, j.Decision)
+			}
+		}
+		time.Sleep(time.Minute)
+		allow(n)
+		r.await(1, in(router.Dispatched))
+		first := time.Since(began)
+		for id := int64(2); id <= 3; id++ {
+			r.await(id, in(router.Dispatched))
+		}
+		if all := time.Since(began); first > 2*time.Minute || all > 2*time.Minute+5*time.Second {
+			t.Errorf("the first is on Nomad after %v, all of them after %v", first, all)
+		}
+	})
+	virtual(t, "with growing waits", func(t *testing.T) {
+		n := &cluster{fail: refuse}
+		r := start(t, openStore(t), n, &hub{}, slowly)
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		time.Sleep(time.Hour)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.starts < 8 || n.starts > 16 {
+			t.Errorf("Nomad was asked %d times in an hour", n.starts)
+		}
+		if line, err := r.store.Timeline(t.Context(), 1); err != nil || len(line) > 4 {
+			t.Errorf("the time line is %+v, %v", line, err)
+		}
+	})
+	virtual(t, "when the rules change", func(t *testing.T) {
+		n := &cluster{fail: refuse}
+		r := start(t, openStore(t), n, &hub{}, slowly)
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.await(1, in(router.Retrying))
+		time.Sleep(20 * time.Minute) // the next time is some minutes off
+		allow(n)
+		began := time.Now()
+		r.app.Reload(parsed(t, testRules), router.RulesVersion{Origin: "file changed"})
+		r.await(1, in(router.Dispatched))
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it is on Nomad %v after the rules changed", took)
+		}
+	})
+	virtual(t, "but not what the job itself asks for", func(t *testing.T) {
+		n := &cluster{fail: func(int) error {
+			return &router.GiveUpError{Err: errors.New("Constraint 1 validation failed: banana")}
+		}}
+		r := start(t, openStore(t), n, &hub{}, func(c *router.Config) {
+			c.Rules = parsed(t, `
+version: 1
+labels:
+  self-hosted: {}
+  "os=*": { param: { name: os, type: string, pattern: '[a-z0-9.]+' }, constraints: ['${meta.os} = ${{ param.os }}'] }
+  x64: { constraints: ['${attr.cpu.arch} = amd64'] }
+rules: [{ name: all, jobspec: docker-linux }]
+`)
+		})
+		r.deliver(delivery(1, "queued", "self-hosted", "os=banana"))
+		r.deliver(delivery(2, "queued", "self-hosted", "x64"))
+		if j := r.await(1, in(router.Unroutable)); !strings.HasPrefix(j.Reason, "Nomad refuses the job, for its label os=banana: Constraint 1") {
+			t.Errorf("the reason is %q", j.Reason)
+		}
+		r.await(2, in(router.Retrying))
+	})
 }
-func testWhatWasRefusedIsAskedForAgain(t *testing.T) {
-	refuse := func(int) error { return &router.GiveUpError{Err: errors.New("422")} }
-	n, h := &cluster{fail: refuse}, &hub{}
+
+// slowly has nothing done often, as an hour passes in the test.
+func slowly(c *router.Config) { c.Tick, c.Feedback = 5*time.Second, time.Minute }
+
+// What GitHub refused is asked for again when something else is asked for.
+func TestWhatGitHubRefusedIsAskedForAgainWhenTheRulesChange(t *testing.T) {
+	synctest.Test(t, testWhatGitHubRefusedIsAskedForAgain)
+}
+func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
+	n, h := &cluster{}, &hub{fail: func(int) error { return &router.GiveUpError{Err: errors.New("422")} }}
 	r := start(t, slowLostStore{openStore(t)}, n, h)
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Unroutable))
-	n.mu.Lock()
-	n.fail = nil
-	n.mu.Unlock()
-	r.app.Reload(parsed(t, testRules), router.RulesVersion{Origin: "file changed"})
 	r.await(1, in(router.Dispatched))
-
-	h.mu.Lock()
-	h.fail = refuse
-	h.mu.Unlock()
 	token, _ := n.job("gha-1-1")
 	r.claim(token.ClaimToken)
 	if j := r.await(1, in(router.Unroutable)); !strings.HasPrefix(j.Reason, "GitHub refuses the runner") {

@@ -29,6 +29,7 @@ func (b backoff) Retry(err error, failures int) (at time.Time, ok bool) {
 	var giveUp *GiveUpError
 	var fix *FixError
 	var retryAt *RetryAtError
+	var silent *silentError
 	wait := longestWait
 	switch {
 	case errors.As(err, &giveUp):
@@ -38,6 +39,7 @@ func (b backoff) Retry(err error, failures int) (at time.Time, ok bool) {
 		return retryAt.At.Add(time.Duration(b.rand() * float64(time.Second))), true
 	case errors.As(err, &fix):
 		wait = fixWait
+	case errors.As(err, &silent): // all such jobs come back as soon as Nomad answers
 	default:
 		if failures < 7 { // 250 ms << 7 is past longestWait
 			wait = firstWait << max(failures, 0)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,7 +19,8 @@ import (
 )
 
 const (
-	maxSenders   = 64 // so that those in hand leave room in a batch
+	maxSenders   = 64  // they, as many who decide and maxDecided leave room in a batch
+	maxDecided   = 100 // decided jobs that wait for a sender
 	maxTokens    = 10_000
 	dueBatch     = 256              // jobs read from the store at once
 	startTimeout = 30 * time.Second // for one runner's whole talk with Nomad
@@ -35,7 +37,11 @@ type worker struct {
 	anew    chan struct{} // size 1; a hint that the rules have changed
 	spare   chan struct{} // size 1; a hint that looked has jobs
 	doubted chan int64    // size maxDoubted; see mayWait
-	jobs    chan Job      // to the senders; unbuffered, so that few jobs wait here while they change in the store
+	jobs    chan Job      // to those who decide; unbuffered, so that few jobs wait here while they change in the store
+	decided chan sending  // size maxDecided; to the senders
+
+	silence silence           // of Nomad
+	sending map[int64]sending // jobs that Nomad is asked for; guarded by mu
 
 	listings chan []NomadJob // size 1; from follow, to be compared with the books
 	again    chan time.Time  // size 1; a hint that the books are worth comparing then
@@ -72,11 +78,16 @@ type worker struct {
 func (w *worker) run(ctx context.Context) error {
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	var senders sync.WaitGroup
+	var deciders, senders sync.WaitGroup
 	for range w.Senders {
-		senders.Go(func() {
+		deciders.Go(func() {
 			for j := range w.jobs {
-				w.send(hard, j)
+				w.decideOne(hard, j)
+			}
+		})
+		senders.Go(func() {
+			for s := range w.decided {
+				w.send(hard, s)
 			}
 		})
 	}
@@ -85,6 +96,8 @@ func (w *worker) run(ctx context.Context) error {
 	close(w.jobs)
 	stop := time.AfterFunc(w.Grace, cut)
 	defer stop.Stop()
+	deciders.Wait()
+	close(w.decided)
 	senders.Wait()
 	return nil
 }
@@ -144,56 +157,93 @@ func (w *worker) release(id int64) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.inHand, id)
+	delete(w.sending, id)
 }
 
-// send carries one job as far as it goes: to its end when no runner will
-// serve it, else to a registered Nomad job, else to its next attempt.
-func (w *worker) send(ctx context.Context, j Job) {
-	defer w.release(j.ID)
-	j, err := w.takeUp(ctx, j)
-	if err == nil {
-		var d rules.Decision
-		deciding, s := w.span(ctx, j, "decide", w.Now())
-		d, err = w.decide(deciding, j)
-		s.with("rule", d.Rule).with("outcome", string(d.Outcome)).end(w.Now(), err)
-		if err != nil {
-			err = w.undecided(ctx, j, d, err)
-		} else {
-			w.Metrics.decided(j, &d)
-			w.hold(j.ID, &d)
-			err = w.carry(ctx, j, &d)
+// A sending is a decided job on its way to Nomad.
+type sending struct {
+	job      Job
+	decision *rules.Decision
+	since    time.Time // when Nomad was asked, by the time that passes; zero: not yet
+	said     bool      // that Nomad does not answer
+}
+
+// decideOne carries one job as far as it goes without Nomad: to its end when no
+// runner will serve it, else to the senders, whom the others do not wait for.
+func (w *worker) decideOne(ctx context.Context, j Job) {
+	s, err := w.settled(ctx, j)
+	if err == nil && s.decision != nil {
+		select {
+		case w.decided <- s:
+			return
+		case <-ctx.Done():
 		}
 	}
+	defer w.release(j.ID)
+	w.cannotWrite(ctx, j.ID, err)
+}
+
+// settled decides a job, and writes down what comes of it unless that is for a
+// sender. Its errors are the store's.
+func (w *worker) settled(ctx context.Context, j Job) (sending, error) {
+	j, err := w.takeUp(ctx, j)
+	if err != nil {
+		return sending{}, err
+	}
+	deciding, s := w.span(ctx, j, "decide", w.Now())
+	d, err := w.decide(deciding, j)
+	s.with("rule", d.Rule).with("outcome", string(d.Outcome)).end(w.Now(), err)
+	if err != nil {
+		return sending{}, w.undecided(ctx, j, d, err)
+	}
+	w.Metrics.decided(j, &d)
+	w.hold(j.ID, &d)
+	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
+	switch d.Outcome {
+	case rules.Ignored:
+		return sending{}, w.settle(ctx, j.ID, Ignored, d.Reason, &d)
+	case rules.Denied:
+		log.Info("job denied", "reason", d.Reason)
+		return sending{}, w.settle(ctx, j.ID, Denied, d.Reason, &d)
+	case rules.Unroutable:
+		log.Info("job unroutable", "reason", d.Reason)
+		return sending{}, w.settle(ctx, j.ID, Unroutable, d.Reason, &d)
+	}
+	if d.Limit != nil {
+		admitted, err := w.admit(ctx, j, &d)
+		if err != nil || !admitted {
+			return sending{}, err
+		}
+	}
+	return sending{job: j, decision: &d}, nil
+}
+
+// cannotWrite sees to an error of the store's, if there is one. The job is still
+// due: do not spin on it.
+func (w *worker) cannotWrite(ctx context.Context, jobID int64, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	w.logThrottled(w.Logger, slog.LevelError, "", "cannot write a job's state; is the store's disk full?", "job_id", j.ID, "err", err)
-	select { // the job is still due: do not spin on it
+	w.logThrottled(w.Logger, slog.LevelError, "", "cannot write a job's state; is the store's disk full?", "job_id", jobID, "err", err)
+	select {
 	case <-ctx.Done():
 	case <-time.After(storePause):
 	}
 }
 
+// send carries a decided job to a registered Nomad job, or to its next attempt.
+func (w *worker) send(ctx context.Context, s sending) {
+	defer w.release(s.job.ID)
+	if err := w.silence.refuses(); err != nil {
+		w.cannotWrite(ctx, s.job.ID, w.wait(ctx, s.job, s.decision, err))
+		return
+	}
+	w.cannotWrite(ctx, s.job.ID, w.carry(ctx, s.job, s.decision))
+}
+
 // carry does the work of send; its errors are the store's.
 func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
-	switch d.Outcome {
-	case rules.Ignored:
-		return w.settle(ctx, j.ID, Ignored, d.Reason, d)
-	case rules.Denied:
-		log.Info("job denied", "reason", d.Reason)
-		return w.settle(ctx, j.ID, Denied, d.Reason, d)
-	case rules.Unroutable:
-		log.Info("job unroutable", "reason", d.Reason)
-		return w.settle(ctx, j.ID, Unroutable, d.Reason, d)
-	}
-
-	if d.Limit != nil {
-		admitted, err := w.admit(ctx, j, d)
-		if err != nil || !admitted {
-			return err
-		}
-	}
 	var later *RetryAtError
 	if err := w.ready(j, j.Placement(d).Runner); errors.As(err, &later) {
 		w.logThrottled(log, slog.LevelInfo, d.Rule, "github takes no runner for a job yet", "err", err, "again_at", later.At)
@@ -212,6 +262,9 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	}
 	w.starts(r.ID)
 	defer w.hasStarted(r.ID)
+	w.mu.Lock()
+	w.sending[j.ID] = sending{job: j, decision: d, since: time.Now()}
+	w.mu.Unlock()
 	began := w.Now()
 	registering, s := w.span(ctx, j, "register", began)
 	started, err := w.start(registering, StartRequest{
@@ -257,31 +310,46 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	if j.DispatchedAt.IsZero() {
 		lasted(w.Metrics.registered, j, d, w.Now())
 	}
+	if strings.HasPrefix(j.Reason, saysRefused) { // Nomad has changed its mind, so the others may have a chance
+		w.hasten(ctx, saysRefused, -1)
+	}
 	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", w.Now().Sub(began))
 	return nil
 }
 
-func (w *worker) start(ctx context.Context, r StartRequest) (Started, error) {
+func (w *worker) start(ctx context.Context, r StartRequest) (started Started, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return w.Nomad.Start(ctx, r)
+	err = w.silence.ask(ctx, func(ctx context.Context) error {
+		started, err = w.Nomad.Start(ctx, r)
+		return err
+	})
+	return started, err
 }
 
 // failed records that a runner could not be started.
 func (w *worker) failed(ctx context.Context, j Job, r Runner, token Secret, d *rules.Decision, cause error) error {
 	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
+	if d, _ := w.silence.length(); d > 0 && ranOut(cause) {
+		cause = &silentError{d}
+	}
 	at, again := w.backoff().Retry(cause, j.Failures)
 	if !again {
-		log.Error("nomad refuses the job: mend the rule or its jobspec")
-		return w.settle(ctx, j.ID, Unroutable, fmt.Sprintf(saysRefused+": %v", cause), d)
+		return w.refusedByNomad(ctx, j, r, token, d, cause)
 	}
 	var fix *FixError
 	if errors.As(cause, &fix) {
 		w.logThrottled(log, slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
-	} else {
+	} else if silent := (*silentError)(nil); !errors.As(cause, &silent) { // which is said once, for all jobs
 		w.logThrottled(log, slog.LevelWarn, d.Rule, "nomad could not take the job; it will be tried again", "again_at", at)
 	}
 	w.keep(r.ID, token)
+	return w.retry(ctx, j.ID, causeNomad, at, fmt.Sprintf(saysNomad+": %v", cause), d)
+}
+
+// wait records that a job waits for Nomad, which was not asked for it.
+func (w *worker) wait(ctx context.Context, j Job, d *rules.Decision, cause error) error {
+	at, _ := w.backoff().Retry(cause, j.Failures)
 	return w.retry(ctx, j.ID, causeNomad, at, fmt.Sprintf(saysNomad+": %v", cause), d)
 }
 

@@ -53,6 +53,22 @@ func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, reason str
 	})
 }
 
+const hastenSQL = `
+UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
+	SELECT id FROM jobs INDEXED BY jobs_due
+	WHERE state IN ('queued', 'retrying') AND state = 'retrying' AND due_at > ?3 AND substr(reason, 1, length(?1)) = ?1
+	ORDER BY due_at, id LIMIT ?2)`
+
+// Hasten implements router.Store.
+func (s *Store) Hasten(ctx context.Context, reason string, limit int, now time.Time) (n int, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		changed, err := t.exec(hastenSQL, reason, limit, millis(now))
+		n = int(changed)
+		return err
+	})
+	return n, err
+}
+
 const (
 	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying') AND due_at <= ?`
 

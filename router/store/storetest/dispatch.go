@@ -86,6 +86,24 @@ var dispatchTests = []test{
 		f.must(f.Retry(f.ctx(), 1, T0, "late", nil, T0)) // changes nothing
 		f.wantState(1, router.Dispatched)
 	}},
+	{"those that wait for one thing can be had due at once, the first of them first", func(t *testing.T, f *fixture) {
+		for id, reason := range map[int64]string{1: "Nomad is away: a", 2: "Nomad is away: b", 3: "GitHub is away", 4: "Nomad is away: c"} {
+			f.receive(queued(id))
+			f.must(f.Retry(f.ctx(), id, T0.Add(time.Duration(id)*time.Hour), reason, nil, T0))
+		}
+		now := T0.Add(time.Minute)
+		for _, c := range []struct{ limit, n int }{{1, 1}, {-1, 2}, {-1, 0}} {
+			if n, err := f.Hasten(f.ctx(), "Nomad is away", c.limit, now); n != c.n || err != nil {
+				t.Errorf("Hasten up to %d = %d, %v, want %d", c.limit, n, err, c.n)
+			}
+			if j := f.wantState(1, router.Retrying); !j.DueAt.Equal(now) || j.Failures != 0 || j.Reason != "Nomad is away: a" {
+				t.Errorf("the first is due at %v after %d failures: %s", j.DueAt, j.Failures, j.Reason)
+			}
+		}
+		if j := f.wantState(3, router.Retrying); !j.DueAt.Equal(T0.Add(3*time.Hour)) || j.Failures != 1 {
+			t.Errorf("another is due at %v after %d failures", j.DueAt, j.Failures)
+		}
+	}},
 	{"only a job that waits is prepared, and only its current try", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.newRunner(1)
