@@ -113,8 +113,8 @@ func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte
 const (
 	nomadJobSQL = `
 UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5,
-	reason = iif(state = 'dispatched', 'Nomad has it and will find it a node', reason)
-WHERE id = ?1 RETURNING state`
+	reason = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0, 'Nomad has it and will find it a node', reason)
+WHERE id = ?1 RETURNING state, iif(placed_at = 0, '', node)`
 
 	dispatchedSQL = `
 UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
@@ -140,7 +140,8 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var state router.RunnerState
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&state) }, nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now))
+		var node string
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&state, &node) }, nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now))
 		if err != nil {
 			return err
 		}
@@ -151,8 +152,11 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 			return err
 		}
 		reason := fmt.Sprintf("Nomad has its runner, job %s, which has not started yet", r.NomadJob)
-		if state != router.RunnerDispatched {
+		switch { // what Nomad's events, or a claim, said before
+		case state != router.RunnerDispatched:
 			reason = fmt.Sprintf("its runner, Nomad job %s, has started", r.NomadJob)
+		case node != "":
+			reason = fmt.Sprintf("its runner %s starts on node %s", r.ID, node)
 		}
 		fallback, dispatched := 0, int64(0)
 		if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&fallback, &dispatched) }, fallbackSQL, r.JobID); err != nil {

@@ -102,6 +102,10 @@ var lifeTests = []test{
 		if seen := f.saw(T0, router.NomadEvent{Job: r.ID, At: router.NomadAt{Namespace: "ci"}, Kind: router.NomadPlaced, Time: T0, Node: "node-1"}); len(seen) != 1 {
 			t.Errorf("saw %+v, want the runner", seen)
 		}
+		r = f.dispatch(1) // which changes nothing of what is known already
+		if j, r := f.job(1), f.wantRunner(1, r.ID, router.RunnerDispatched); j.Reason != "its runner gha-1-1 starts on node node-1" || r.Reason != "Nomad placed it on node node-1" {
+			t.Errorf("the job says %q, the runner %q", j.Reason, r.Reason)
+		}
 	}},
 	{"events of others are left out", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
