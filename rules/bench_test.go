@@ -81,7 +81,7 @@ func BenchmarkCheck(b *testing.B) {
 			src := manyRules(n)
 			b.ReportAllocs()
 			for b.Loop() {
-				parse(b, src).Lint(someJobspecs)
+				parse(b, src).Lint(b.Context(), someJobspecs)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"iter"
@@ -63,24 +64,32 @@ const (
 // Compare decides each job by both files and groups those whose outcome, rule,
 // or anything asked of Nomad differs. Neither reasons, nor where a value came
 // from, nor the order of a list count. It ends at the first error of jobs, and
-// returns that. It decides on all processors; its memory does not grow with the
-// number of jobs.
-func Compare(before, after *Set, jobs iter.Seq2[Record, error]) (Comparison, error) {
+// returns that; when ctx ends, it returns the comparison of the jobs so far,
+// with the error of ctx. It decides on all processors; its memory does not grow
+// with the number of jobs.
+func Compare(ctx context.Context, before, after *Set, jobs iter.Seq2[Record, error]) (Comparison, error) {
 	c := comparer{before: before, after: after, groups: map[string]int{}}
 	c.Groups = []Group{}
 	batch := make([]compared, 0, 256)
 	for job, err := range jobs {
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+		case err != nil:
 			return Comparison{}, err
+		default:
+			batch = append(batch, compared{job: job})
 		}
-		if batch = append(batch, compared{job: job}); len(batch) == cap(batch) {
-			c.add(batch)
+		if len(batch) == cap(batch) {
+			c.add(ctx, batch)
 			batch = batch[:0]
 		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	c.add(batch)
+	c.add(ctx, batch)
 	slices.SortStableFunc(c.Groups, func(a, b Group) int { return b.Count - a.Count })
-	return c.Comparison, nil
+	return c.Comparison, ctx.Err()
 }
 
 // compared is one job and what becomes of it.
@@ -88,6 +97,7 @@ type compared struct {
 	job          Record
 	rule, reason string // of the new decision
 	undecided    bool
+	done         bool // it was decided
 	changes      []Change
 }
 
@@ -97,14 +107,19 @@ type comparer struct {
 	Comparison
 }
 
-// add decides the jobs at once, and then counts them in their order.
-func (c *comparer) add(batch []compared) {
+// add decides the jobs at once, and then counts them in their order. Those that
+// are not decided when ctx ends are not counted.
+func (c *comparer) add(ctx context.Context, batch []compared) {
 	var wg sync.WaitGroup
 	share := len(batch)/runtime.GOMAXPROCS(0) + 1
 	for part := range slices.Chunk(batch, share) {
 		wg.Go(func() {
 			for i := range part {
+				if ctx.Err() != nil {
+					return
+				}
 				j := &part[i]
+				j.done = true
 				was, is := c.before.Decide(j.job.Facts, false), c.after.Decide(j.job.Facts, false)
 				j.rule, j.reason, j.changes = is.Rule, is.Reason, changed(&was, &is)
 				j.undecided = was.Outcome == Undecided || is.Outcome == Undecided
@@ -113,7 +128,9 @@ func (c *comparer) add(batch []compared) {
 	}
 	wg.Wait()
 	for i := range batch {
-		c.count(&batch[i])
+		if batch[i].done {
+			c.count(&batch[i])
+		}
 	}
 }
 

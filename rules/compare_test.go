@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ func records(jobs ...Facts) iter.Seq2[Record, error] {
 
 func compare(t tester, before, after *Set, jobs ...Facts) Comparison {
 	t.Helper()
-	c, err := Compare(before, after, records(jobs...))
+	c, err := Compare(context.Background(), before, after, records(jobs...))
 	if err != nil {
 		t.Fatalf("Compare: %v", err)
 	}
@@ -226,7 +227,7 @@ func TestGroupsAndExamplesAreBounded(t *testing.T) {
 func TestCompareEndsAtAnError(t *testing.T) {
 	boom := errors.New("boom")
 	s := parse(t, "version: 1\nrules: [{ name: all, jobspec: j }]\n")
-	_, err := Compare(s, s, func(yield func(Record, error) bool) {
+	_, err := Compare(t.Context(), s, s, func(yield func(Record, error) bool) {
 		if yield(Record{}, nil) && yield(Record{}, boom) {
 			t.Error("it went on")
 		}
@@ -294,7 +295,7 @@ func BenchmarkCompare(b *testing.B) {
 	b.Run(fmt.Sprintf("jobs=%d", n), func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			c, err := Compare(before, after, jobs)
+			c, err := Compare(b.Context(), before, after, jobs)
 			if err != nil || c.Jobs != n || c.Changed == 0 || len(c.Groups) != 1 {
 				b.Fatalf("%d of %d changed in %d groups, %v", c.Changed, c.Jobs, len(c.Groups), err)
 			}

@@ -12,7 +12,6 @@ import (
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
-	"github.com/expr-lang/expr/vm"
 )
 
 // A condition is a boolean expression, taken apart as far as it can be, so that
@@ -60,17 +59,17 @@ type node struct {
 	source string
 	kids   []*node // of and, or and not
 
-	name          string      // of a label or a fact, such as "repo.owner"
-	is            string      // the text that the fact is compared with; lower case when that has none
-	as            string      // is as it was written
-	value         bool        // of a constant
-	names         []string    // of only: the labels that may be there. Of a program: the facts that it asks for
-	param         string      // the param that it depends on alone, or job.attempt; "" when there is none
-	table         *table      // what it is for each value of that; nil when that is not known
-	uses          []mention   // of a program: where it asks for a param
-	at            spot        // where it begins; before the file is known by line and column of the expression
-	never, always bool        // it holds for no job, for every job
-	code          *vm.Program // of a program
+	name          string    // of a label or a fact, such as "repo.owner"
+	is            string    // the text that the fact is compared with; lower case when that has none
+	as            string    // is as it was written
+	value         bool      // of a constant
+	names         []string  // of only: the labels that may be there. Of a program: the facts that it asks for
+	param         string    // the param that it depends on alone, or job.attempt; "" when there is none
+	table         *table    // what it is for each value of that; nil when that is not known
+	uses          []mention // of a program: where it asks for a param
+	at            spot      // where it begins; before the file is known by line and column of the expression
+	never, always bool      // it holds for no job, for every job
+	code          *code     // of a program
 	text          func(*Env) string
 	flag          func(*Env) bool
 
@@ -204,7 +203,7 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	}
 	l.complete(made, n)
 	if len(made.names) == 0 { // the same for every job
-		if v, err := evaluate(made.code, &Env{}); err == nil {
+		if v, err := evaluate(made.code, &Env{limit: loadSteps}); err == nil {
 			if b, ok := v.(bool); ok {
 				made = &node{kind: constant, value: b, safe: true}
 			}
@@ -632,6 +631,13 @@ func (n *node) holds(env *Env) (bool, error) {
 	case not:
 		held, err := n.kids[0].holds(env)
 		return !held && err == nil, err
+	}
+	if n.kind != program {
+		if err := env.spend(1 + (1+len(n.names))*len(env.Labels)/8); err != nil {
+			return false, err
+		}
+	}
+	switch n.kind {
 	case hasLabel:
 		return slices.Contains(env.Labels, n.name), nil
 	case hasOnly:
@@ -654,6 +660,9 @@ func (n *node) holds(env *Env) (bool, error) {
 		return n.value, nil
 	}
 	v, err := evaluate(n.code, env)
+	if errors.Is(err, errTooCostly) {
+		return false, err
+	}
 	if err != nil {
 		return false, fmt.Errorf("%w in %s", err, oneLine(n.source))
 	}

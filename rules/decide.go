@@ -20,6 +20,7 @@ type Set struct {
 	mentions   map[string]bool // labels that expressions ask for, lower case
 	asked      map[string]bool // params that expressions ask for
 	sees       bool            // an expression may depend on labels that it does not name
+	known      []string        // labels that the vocabulary or a condition knows, sorted; patterns as they stand
 	doubts     []doubt         // what Lint says of texts and numbers in expressions
 	tests      []Test
 	found      index
@@ -130,19 +131,35 @@ func (s *Set) Explain(f Facts) Decision {
 // decide is Decide; find returns the first rule that holds, nil for none, or
 // the one that ended the search by an error.
 func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
+	d, _ := s.decideWithin(decisionSteps, f, find)
+	return d
+}
+
+// decideWithin is decide with a limit of steps; it also returns those that it took.
+func (s *Set) decideWithin(limit int, f Facts, find func(*Env, *Decision) (*rule, error)) (d Decision, spent int) {
 	labels, labelErr := s.expand(f.Labels)
-	d := Decision{Outcome: Unroutable, Labels: labels, Run: f.Run, Placement: nowhere()}
 	env := newEnv(labels, f)
+	env.limit = limit
+	return s.decided(env, labelErr, f, find), env.spent
+}
+
+// decided is decide for labels that are taken apart.
+func (s *Set) decided(env *Env, labelErr error, f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
+	labels := env.Labels
+	d := Decision{Outcome: Unroutable, Labels: labels, Run: f.Run, Placement: nowhere()}
 	meanings, unknown, paramErr := s.read(env)
 
 	in, err := s.scope.holds(env)
 	switch {
+	case errors.Is(paramErr, errTooCostly): // nothing more can be asked
+		d.Reason = paramErr.Error()
+		return d
 	case err != nil:
 		d.Reason = "rule error: scope: " + err.Error()
 		return d
 	case !in:
 		d.Outcome, d.Reason = Ignored, "out of scope: "+oneLine(s.scope.source)+" is false"
-		if near := s.nearScope(f); near != "" {
+		if near := s.nearScope(f, env); near != "" {
 			d.Reason += "; " + near
 		}
 		return d
@@ -214,6 +231,9 @@ func (s *Set) first(env *Env, _ *Decision) (*rule, error) {
 	w.start(&s.found, env)
 	for i := w.next(); i >= 0; i = w.next() {
 		ru := &s.rules[i]
+		if err := env.spend(nodeSteps); err != nil {
+			return ru, err
+		}
 		if held, err := ru.when.holds(env); held || err != nil {
 			return ru, err
 		}
@@ -221,32 +241,36 @@ func (s *Set) first(env *Env, _ *Decision) (*rule, error) {
 	return nil, nil
 }
 
-// scan finds the same rule without the index, and fills in the trace: up to
-// that rule, or of all.
+// scan finds the same rule, and fills in the trace: up to that rule, or of all.
+// What it takes to say why is not counted with the decision.
 func (s *Set) scan(env *Env, d *Decision, all bool) (winner *rule, end error) {
-	d.Trace = make([]Step, 0, len(s.rules))
-	nearest := -1
+	winner, end = s.first(env, d)
+	why := *env
+	why.spent, why.limit = 0, traceSteps
+	d.Trace = make([]Step, 0, min(len(s.rules), 1000))
+	nearest, after := -1, false
 	for i := range s.rules {
 		ru := &s.rules[i]
-		held, err := ru.when.holds(env)
-		d.Trace = append(d.Trace, Step{ru.name, held, ru.when.why(env, held, err), err != nil})
-		if held || err != nil {
-			if winner == nil {
-				winner, end = ru, err
-			}
-			if !all {
-				break
-			}
+		wins := ru == winner
+		var step Step
+		if held, err := ru.when.holds(&why); wins && end != nil {
+			step = Step{ru.name, false, ru.when.why(&why, false, end), true}
+		} else if errors.Is(err, errTooCostly) {
+			step = Step{ru.name, wins, "what of its condition decides is left out: to say it takes too long", false}
+		} else {
+			step = Step{ru.name, held, ru.when.why(&why, held, err), err != nil}
 		}
-		if ru.deny != "" || winner != nil {
+		d.Trace = append(d.Trace, step)
+		after = after || wins
+		switch {
+		case after && !all:
+			return winner, end
+		case winner != nil || ru.deny != "":
 			continue
 		}
-		if missing, cost := ru.when.root.missing(env); nearest < 0 || cost < nearest {
+		if missing, cost := ru.when.root.missing(&why); why.spent <= traceSteps && (nearest < 0 || cost < nearest) {
 			nearest, d.Nearest = cost, &Nearest{Rule: ru.name, Missing: missing}
 		}
-	}
-	if winner != nil {
-		d.Nearest = nil
 	}
 	return winner, end
 }
@@ -271,10 +295,15 @@ func (s *Set) read(env *Env) (meanings []meaning, unknown []string, err error) {
 			continue
 		}
 		if l.param != nil {
-			v, e := l.param.read(open)
+			v, e := any(nil), env.spend(l.param.steps(open))
+			if e == nil {
+				v, e = l.param.read(open)
+			}
 			switch before, twice := said[l.param.name]; {
+			case e != nil && err != nil:
+				continue
 			case e != nil:
-				err = cmp.Or(err, fmt.Errorf("label %s: %w", quote(name), e))
+				err = fmt.Errorf("label %s: %w", quote(name), e)
 				continue
 			case twice && env.Param[l.param.name] != v:
 				err = cmp.Or(err, fmt.Errorf("labels %s and %s both set %s: a job has one of them", quote(before), quote(name), l.param.name))
@@ -293,8 +322,8 @@ func (s *Set) read(env *Env) (meanings []meaning, unknown []string, err error) {
 	return meanings, unknown, err
 }
 
-// known are the labels that the vocabulary or a condition knows, patterns as they stand.
-func (s *Set) known() []string {
+// allNames are the labels that the vocabulary or a condition knows, patterns as they stand.
+func (s *Set) allNames() []string {
 	known := make([]string, 0, len(s.vocabulary.exact)+len(s.vocabulary.prefixes)+len(s.mentions))
 	for l := range s.vocabulary.exact {
 		known = append(known, l)
@@ -311,7 +340,6 @@ func (s *Set) known() []string {
 
 // unknownLabels names the labels, with the nearest known ones.
 func (s *Set) unknownLabels(unknown []string) string {
-	known := s.known()
 	var said []string
 	for i, l := range unknown {
 		if i == 3 {
@@ -320,10 +348,10 @@ func (s *Set) unknownLabels(unknown []string) string {
 		}
 		hint, name := "", strings.TrimSuffix(l, "=")
 		fixed, broken := s.repair(l, nil)
-		switch near, ofGitHub := meant(l, known, 2); {
+		switch near, ofGitHub := meant(l, s.known, 2); {
 		case broken:
 			hint = " (" + fixed.hint() + ")"
-		case slices.Contains(known, name+"=*"):
+		case s.vocabulary.exactly(name+"=*") != nil:
 			hint = " (it needs a value: " + name + "=…)"
 		case ofGitHub && len(near) > 0:
 			hint = " (a label of GitHub's own runners; did you mean " + strings.Join(near, " or ") + "?)"
@@ -378,6 +406,9 @@ func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *En
 		if err := m.add(&l.layer, labelOrigin+l.as); err != nil {
 			return Placement{}, err
 		}
+	}
+	if err := env.spend(len(m.p.Constraints) * len(m.p.Constraints) / 8); err != nil { // they are compared with each other
+		return Placement{}, err
 	}
 	if err := m.finish(s.most(winner)); err != nil {
 		return Placement{}, err

@@ -52,6 +52,16 @@ func (ds Diagnostics) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// cut leaves out those that nobody reads, and says so.
+func (ds Diagnostics) cut() Diagnostics {
+	if len(ds) <= maxFindings {
+		return ds
+	}
+	more := ds[maxFindings]
+	more.Rule, more.Code, more.Warning, more.Message = "", "", false, fmt.Sprintf("there are more than %d faults: those from here on are left out", maxFindings)
+	return append(ds[:maxFindings:maxFindings], more)
+}
+
 // sort orders by place and drops doubles.
 func (ds Diagnostics) sort() Diagnostics {
 	slices.SortStableFunc(ds, func(a, b Diagnostic) int {

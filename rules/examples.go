@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"fmt"
 	"slices"
 )
@@ -20,14 +21,14 @@ type Example struct {
 // Plainest returns, of each rule that places, the placement of the plainest job
 // that was found to reach it; a rule for which none is found is left out.
 func (s *Set) Plainest() []Example {
-	l := linter{Set: s}
+	l := newLinter(context.Background(), s, lintSteps)
 	list := []Example{}
 	for i := range s.rules {
 		if s.rules[i].deny != "" {
 			continue
 		}
 		if f := l.find(i); f != nil {
-			if d := s.decide(*f, s.first); d.Outcome == Routed {
+			if d := l.decide(*f); d.Outcome == Routed {
 				list = append(list, Example{d.Rule, "", f.Labels, d.Placement})
 			}
 		}
@@ -41,7 +42,7 @@ func (s *Set) Plainest() []Example {
 // of a number. A rule for which no job is found is left out, and so are labels
 // when there would be more than 2,000 examples.
 func (s *Set) Examples() []Example {
-	l := linter{Set: s}
+	l := newLinter(context.Background(), s, lintSteps)
 	var list []Example
 	plain := map[int]*Facts{}
 	for i := range s.rules {
@@ -52,7 +53,7 @@ func (s *Set) Examples() []Example {
 		if f == nil {
 			continue
 		}
-		d := s.decide(*f, s.first)
+		d := l.decide(*f)
 		if d.Outcome != Routed {
 			continue
 		}
@@ -80,10 +81,10 @@ func (s *Set) Examples() []Example {
 					continue
 				}
 				f.Labels = append(slices.Clone(f.Labels), name)
-				if d := s.decide(f, s.first); d.Outcome == Routed && d.Rule == s.rules[i].name {
+				if d := l.decide(f); d.Outcome == Routed && d.Rule == s.rules[i].name {
 					list = append(list, Example{d.Rule, name, f.Labels, d.Placement})
 				}
-				if len(list) > maxExamples {
+				if len(list) > maxExamples || l.over() {
 					return list[:few]
 				}
 			}

@@ -29,6 +29,9 @@ const (
 	maxSums       = 20   // of +, which may put long texts together
 	maxMatches    = 1000 // size of the patterns of one expression, as patternSize has it
 	maxPattern    = 5000 // size of a pattern elsewhere
+
+	maxPrograms    = 30_000  // of a set of files, 3 kB each: those of 10,000 rules with three parts that are no plain question for a label or a fact
+	maxAllPatterns = 500_000 // size of all patterns of a set of files, 50 bytes each
 )
 
 // Env is what an expression sees: the README's table of envNames is made of
@@ -42,6 +45,9 @@ type Env struct {
 
 	runKnown bool
 	asked    []string // the job's labels as they came
+
+	spent, limit    int // steps of work so far, and at most; 0: decisionSteps
+	text, allLabels int // bytes of the longest text, and of all labels; text 0: not counted yet
 }
 
 // A language is what the expressions of one file are compiled with. An
@@ -56,6 +62,8 @@ type language struct {
 	doubts     []doubt         // the same
 	asked      map[string]bool // params that any expression asks for
 	sees       bool            // an expression may depend on labels that it does not name
+	programs   int             // that were compiled
+	patterns   int             // size of their patterns, and of those of params
 }
 
 // A mention is a label that an expression asks for, and where in its text:
@@ -458,13 +466,21 @@ func (l *language) see(facts []string) {
 
 // compile checks an expression and compiles it; run says whether it may ask for
 // the run.
-func (l *language) compile(source string, run bool, more ...expr.Option) (*vm.Program, error) {
+func (l *language) compile(source string, run bool, more ...expr.Option) (*code, error) {
 	tree, config, err := l.check(source, run, more...)
 	if err != nil {
 		return nil, err
 	}
 	program, err := compiler.Compile(tree, config)
-	return program, placed(err)
+	if err != nil {
+		return nil, placed(err)
+	}
+	c := &code{program, weigh(tree.Node)}
+	l.programs++
+	if l.patterns += c.size(); l.programs > maxPrograms || l.patterns > maxAllPatterns {
+		return nil, &expressionError{1, 0, fmt.Sprintf("with this one there are more expressions than are taken, or their patterns are too large together: at most %d parts that are compiled, and patterns of %d steps", maxPrograms, maxAllPatterns)}
+	}
+	return c, nil
 }
 
 // check is the first half of compile. What it recurses on is bounded by the
@@ -542,11 +558,15 @@ func placed(err error) error {
 
 var machines = sync.Pool{New: func() any { return new(vm.VM) }}
 
-// evaluate runs a program. Its error is one sentence.
-func evaluate(p *vm.Program, env *Env) (any, error) {
+// evaluate runs a program. Its error is one sentence, and errTooCostly when
+// the job has no more steps for it.
+func evaluate(c *code, env *Env) (any, error) {
+	if err := env.spend(c.steps(env)); err != nil {
+		return nil, err
+	}
 	m := machines.Get().(*vm.VM)
 	defer machines.Put(m)
-	v, err := m.Run(p, env)
+	v, err := m.Run(c.Program, env)
 	if err != nil {
 		return nil, placed(err)
 	}
@@ -562,8 +582,8 @@ type template struct {
 
 type part struct {
 	text    string
-	program *vm.Program // nil for text
-	facts   []string    // that the program asks for
+	program *code    // nil for text
+	facts   []string // that the program asks for
 }
 
 const opening, closing = "${{", "}}"

@@ -77,7 +77,7 @@ func FuzzParse(f *testing.F) {
 		inTime(t, "Parse", start, 2*time.Second)
 		if err == nil {
 			checkDecision(t, s.Decide(job("linux", "cpu=4"), true))
-			for _, d := range s.Lint(nil) {
+			for _, d := range s.Lint(t.Context(), nil) {
 				if d.Line < 1 || d.Column < 1 || d.File != "f.yaml" || d.Code == "" {
 					t.Errorf("finding %+v", d)
 				}

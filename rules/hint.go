@@ -63,7 +63,7 @@ func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
 
 // nearScope says which labels of a job out of scope would have been in it, had
 // they been written as they were likely meant; "" when none would.
-func (s *Set) nearScope(f Facts) string {
+func (s *Set) nearScope(f Facts, env *Env) string {
 	if len(f.Labels) > MaxLabels {
 		return ""
 	}
@@ -73,6 +73,9 @@ func (s *Set) nearScope(f Facts) string {
 		labels = append(labels, l)
 		if l == "" || len(l) > 4*MaxLabelLength || s.isLabel(l) || strings.HasPrefix(l, cmp.Or(s.compound.prefix, "\x00")) {
 			continue
+		}
+		if env.spend(50*(10+len(s.vocabulary.prefixes)+len(s.scope.labels))) != nil {
+			return ""
 		}
 		r, ok := s.repair(l, s.scope.labels)
 		if !ok {
@@ -92,7 +95,9 @@ func (s *Set) nearScope(f Facts) string {
 	}
 	f.Labels = labels
 	known, _ := s.expand(labels)
-	env := newEnv(known, f)
+	spent := env.spent
+	env = newEnv(known, f)
+	env.spent = spent
 	_, _, _ = s.read(env) // for the params
 	if in, err := s.scope.holds(env); err != nil || !in {
 		return ""
@@ -189,14 +194,19 @@ func (s *Set) valueMeant(l string) string {
 	} else {
 		return ""
 	}
-	best, found := 4, ""
+	best, found, tries := 4, "", 20
 	for _, lb := range s.vocabulary.prefixes {
 		if lb.param == nil || number == (lb.param.kind == "string") {
 			continue
 		}
 		prefix, _ := lb.prefix()
-		how, written := likeness(word, strings.TrimRight(prefix, "=:_- ")), lb.param.write(value)
-		if how >= best || !number && (how > 0 || written == "") || prefix+written == l {
+		how := likeness(word, strings.TrimRight(prefix, "=:_- "))
+		if how >= best || !number && how > 0 || tries == 0 {
+			continue
+		}
+		tries--
+		written := lb.param.write(value)
+		if !number && written == "" || prefix+written == l {
 			continue
 		}
 		best, found = how, prefix+cmp.Or(written, "…")

@@ -99,6 +99,15 @@ type param struct {
 	oneOf     []string
 	pattern   *regexp.Regexp // nil: oneOf says what there is
 	patternAs string
+	size      int // of the pattern
+}
+
+// steps is what read costs.
+func (p *param) steps(s string) int {
+	if p.pattern != nil {
+		return p.size * len(s)
+	}
+	return len(p.oneOf)
 }
 
 // read turns the open part of a label into the param's value: an int, MiB of a

@@ -2,6 +2,7 @@ package rules
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"reflect"
@@ -27,6 +28,8 @@ type lintCode struct {
 
 // lintCodes are all kinds of findings.
 var lintCodes = []lintCode{
+	{"not-checked", true, "a file that takes too long to check, and what of it was left out", "simplify its conditions, or check its parts one by one"},
+	{"costly-pattern", true, "patterns with which deciding a job with many long labels takes more than 50 ms: it is unroutable then", "shorten what the pattern repeats, or ask for a label before it"},
 	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier ones, or take it out"},
 	{"always-false", true, "a condition, or a part of it, that no job can meet; a fault when a rule denies by it", "mend it, or take it out"},
 	{"always-true", true, "a condition, or a part of it, that every job meets", "mend it, or leave it out if that is meant"},
@@ -66,9 +69,15 @@ func Warnings() (codes []string) {
 
 // Lint finds what is not wrong in form but hardly meant, and jobspecs that do
 // not exist. Each finding has a code; warnings are marked. It claims only what
-// it can prove, and so may miss some.
-func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
-	l := linter{Set: s, jobspecs: jobspecs, shown: make([]*Facts, len(s.rules)), doubtful: map[spot]bool{}}
+// it can prove, and so may miss some; what is left out, as the file takes too
+// much work or ctx ends, is a finding itself.
+func (s *Set) Lint(ctx context.Context, jobspecs []Jobspec) Diagnostics {
+	return s.lint(ctx, jobspecs, lintSteps)
+}
+
+func (s *Set) lint(ctx context.Context, jobspecs []Jobspec, steps int) Diagnostics {
+	l := newLinter(ctx, s, steps)
+	l.jobspecs, l.shown, l.doubtful = jobspecs, make([]*Facts, len(s.rules)), map[spot]bool{}
 	for _, d := range s.doubts {
 		l.doubtful[d.at] = true
 		l.add(d.code, d.at, d.rule, "%s", d.message)
@@ -77,10 +86,19 @@ func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
 	if l.dead(&s.scope, "scope", "", fails, false) {
 		return l.found.sort() // whatever else there is to say, it takes no job
 	}
+	l.costly()
 	for i := range s.rules {
+		if l.over() {
+			l.leftOut(s.rules[i].at, fmt.Sprintf("the rules from %s on are not compared with those before", s.rules[i].name))
+			break
+		}
 		l.rule(i)
 	}
 	for i := range s.rules {
+		if l.over() {
+			l.leftOut(s.rules[i].at, fmt.Sprintf("what the rules from %s on ask of Nomad", s.rules[i].name))
+			break
+		}
 		l.placement(i)
 		l.groups(i)
 	}
@@ -88,23 +106,128 @@ func (s *Set) Lint(jobspecs []Jobspec) Diagnostics {
 	l.theft()
 	l.safety()
 	l.claims()
+	if l.over() {
+		l.leftOut(s.rules[0].at, "what labels and runners of other rules make of a job")
+	}
 	var names []string
 	for _, j := range jobspecs {
 		names = append(names, j.Name)
 	}
-	return append(l.found, s.CheckJobspecs(names)...).sort()
+	l.found = append(l.found, s.CheckJobspecs(names)...).sort()
+	return l.found[:min(len(l.found), maxFindings)]
 }
+
+// maxFindings bounds what Lint finds, and the faults of one file. Nobody reads more.
+const maxFindings = 1000
 
 type linter struct {
 	*Set
+	done     <-chan struct{} // closed when nobody waits for it any more
+	left     int             // steps
 	jobspecs []Jobspec
 	found    Diagnostics
 	shown    []*Facts // a job that each rule takes, as far as one was found
 	lacking  map[*param][]*Env
 	doubtful map[spot]bool // where there is a doubt
+	names    []string      // of the labels without a *, sorted; nil: not yet
+	unsaid   bool          // something was left out
 }
 
+func newLinter(ctx context.Context, s *Set, steps int) *linter {
+	return &linter{Set: s, done: ctx.Done(), left: steps}
+}
+
+// over reports whether no more is to be done.
+func (l *linter) over() bool {
+	select {
+	case <-l.done:
+		l.left = 0
+	default:
+	}
+	return l.left <= 0
+}
+
+// spend counts steps, and reports whether there were so many left.
+func (l *linter) spend(steps int) bool {
+	l.left -= steps
+	return !l.over()
+}
+
+// decide is Set.decide, of which the steps are counted. When none are left the
+// decision is Unroutable.
+func (l *linter) decide(f Facts) Decision {
+	if !l.spend(100 + len(f.Labels)*(10+len(l.vocabulary.prefixes)/4)) {
+		return Decision{Outcome: Unroutable, Reason: errTooCostly.Error()}
+	}
+	d, spent := l.decideWithin(min(decisionSteps, l.left), f, l.first)
+	l.left -= spent
+	return d
+}
+
+// possible reports whether a job may exist for which the goals hold. It says
+// false only when it is certain.
+func (l *linter) possible(goals ...goal) bool {
+	w := l.world()
+	defer l.count(w)
+	return w.search(present(goals), func() bool { return true }) || w.gaveUp
+}
+
+// world is one that may take as many steps as there are left.
+func (l *linter) world() *world { return &world{steps: min(searchSteps, max(l.left, 0))} }
+
+// count counts the steps of a world.
+func (l *linter) count(w *world) { l.left -= searchSteps - w.steps }
+
+// leftOut says once what is left out, from where on.
+func (l *linter) leftOut(at spot, what string) {
+	if !l.unsaid {
+		l.unsaid = true
+		l.add("not-checked", at, "", "the file takes longer to check than it may: left out are %s, and what comes after; simplify its conditions, or check its parts one by one", what)
+	}
+}
+
+// costly reports patterns with which deciding a job can take too long.
+func (l *linter) costly() {
+	job, all := largest(), 0
+	type part struct {
+		*node
+		rule  string
+		steps int
+	}
+	var large []part
+	see := func(c *condition, rule string) {
+		c.root.each(func(n *node) {
+			if n.code == nil || n.code.size() < longPattern {
+				return
+			}
+			steps := n.code.steps(job)
+			large, all = append(large, part{n, rule, steps}), all+steps
+		})
+	}
+	see(&l.scope, "")
+	for i := range l.rules {
+		see(&l.rules[i].when, l.rules[i].name)
+	}
+	if all <= decisionSteps {
+		return
+	}
+	for _, p := range large {
+		what := "with the other long patterns "
+		if p.steps > decisionSteps {
+			what = ""
+		}
+		l.add("costly-pattern", p.at, p.rule, "a job with %d labels of %d characters would take %s%d times as long to decide as it may, and get no runner; shorten what the pattern repeats, or let a condition before it ask for a label",
+			MaxLabels, MaxLabelLength, what, max(p.steps, all*min(1, len(what)))/decisionSteps+1)
+	}
+}
+
+// longPattern is from what size on patterns are looked at by costly. Whole files of shorter ones are in use.
+const longPattern = 100
+
 func (l *linter) add(code string, at spot, rule, format string, args ...any) {
+	if len(l.found) >= maxFindings {
+		return
+	}
 	i := slices.IndexFunc(lintCodes, func(c lintCode) bool { return c.code == code })
 	d := at.diagnostic(rule, fmt.Sprintf(format, args...))
 	d.Code, d.Warning = code, lintCodes[i].warning
@@ -120,7 +243,7 @@ func (l *linter) dead(c *condition, what, rule string, said, denies bool) bool {
 	}
 	said = l.hopeless(c, rule) || said
 	switch {
-	case !possible(goal{c.root, true}):
+	case !l.possible(goal{c.root, true}):
 		if said {
 			return true // and why
 		}
@@ -128,7 +251,7 @@ func (l *linter) dead(c *condition, what, rule string, said, denies bool) bool {
 		l.found[len(l.found)-1].Warning = !denies || c.root.kind == constant // that is switched off on purpose
 		return true
 	case c.root.kind == constant && c.source == "true": // said on purpose
-	case !possible(goal{c.root, false}) && c.root.sure() && !said:
+	case !l.possible(goal{c.root, false}) && c.root.sure() && !said:
 		l.add("always-true", c.at, rule, "%s is true for every job: %s; leave it out if that is meant", what, oneLine(c.source))
 	default:
 		l.parts(c, what, rule)
@@ -151,7 +274,7 @@ func (l *linter) rule(i int) {
 			hint := ""
 			if lb := l.vocabulary.exactly(m.label + "=*"); lb != nil {
 				hint = fmt.Sprintf("; it has %s, with a value: %s=…", lb.pattern, m.label)
-			} else if near, _ := meant(m.label, slices.Sorted(maps.Keys(l.vocabulary.exact)), 1); len(near) > 0 {
+			} else if near, _ := meant(m.label, l.exactNames(), 1); len(near) > 0 {
 				hint = "; did you mean " + near[0] + "?"
 			}
 			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", quote(m.label), hint)
@@ -165,13 +288,13 @@ func (l *linter) rule(i int) {
 		return
 	}
 	goals := []goal{{l.scope.root, true}, {ru.when.root, true}}
-	if !possible(goals...) {
+	if !l.possible(goals...) {
 		l.add("never-wins", ru.at, ru.name, "rule %s takes no job: what it asks for is out of scope", ru.name)
 		return
 	}
 	if by, ok := l.taken(i, goals...); ok {
 		for _, one := range by { // the whole list only when no rule does it alone
-			if root := l.rules[one].when.root; root == nil || !possible(append(goals, goal{root, false})...) {
+			if root := l.rules[one].when.root; root == nil || !l.possible(append(goals, goal{root, false})...) {
 				by = []int{one}
 				break
 			}
@@ -194,6 +317,14 @@ func (l *linter) rule(i int) {
 	}
 }
 
+// exactNames are the labels without a *, sorted.
+func (l *linter) exactNames() []string {
+	if l.names == nil {
+		l.names = slices.Sorted(maps.Keys(l.vocabulary.exact))
+	}
+	return l.names
+}
+
 // publicToken reports a rule that takes a job of a public repository and has
 // its runner register itself.
 func (l *linter) publicToken(i int) {
@@ -203,7 +334,7 @@ func (l *linter) publicToken(i int) {
 	}
 	f := *l.shown[i]
 	f.Repo.Private, f.Repo.Visibility = false, "public"
-	if d := l.decide(f, l.first); d.Rule == ru.name && d.Outcome == Routed && d.Runner.Registration == "token" {
+	if d := l.decide(f); d.Rule == ru.name && d.Outcome == Routed && d.Runner.Registration == "token" {
 		l.add("public-token", ru.at, ru.name, "rule %s gives runners of public repositories a registration token, with which whoever gets at it can add runners of his own: refuse public repositories by a rule above, or leave registration: token out", ru.name)
 	}
 }
@@ -234,7 +365,8 @@ func (l *linter) bare(i int) {
 // it for real is what proves it.
 func (l *linter) find(i int, more ...goal) (found *Facts) {
 	goals := append([]goal{{l.scope.root, true}, {l.rules[i].when.root, true}}, more...)
-	w := world{steps: searchSteps}
+	w := l.world()
+	defer l.count(w)
 	tries := 0
 	w.search(present(goals), func() bool {
 		tries++
@@ -245,13 +377,13 @@ func (l *linter) find(i int, more ...goal) (found *Facts) {
 			if w.knows("repo.private") && f.Repo.Private != w.flag("repo.private") {
 				continue
 			}
-			d := l.decide(f, l.first)
+			d := l.decide(f)
 			if d.Rule == l.rules[i].name && d.Outcome != Undecided && !strings.HasPrefix(d.Reason, "rule error") && l.meets(f, more) {
 				found = &f
 				return true
 			}
 		}
-		return tries > 20
+		return tries > 20 || l.over()
 	})
 	return found
 }
@@ -259,6 +391,7 @@ func (l *linter) find(i int, more ...goal) (found *Facts) {
 func (l *linter) meets(f Facts, goals []goal) bool {
 	labels, _ := l.expand(f.Labels)
 	env := newEnv(labels, f)
+	defer func() { l.left -= env.spent }()
 	return !slices.ContainsFunc(goals, func(g goal) bool {
 		held, err := g.node.holds(env)
 		return err != nil || held != g.holds
@@ -322,8 +455,15 @@ func (l *layer) stated(from string) []stated {
 }
 
 // clash returns the first two that no node can satisfy together.
-func clash(list []stated) (a, b stated, found bool) {
+func (l *linter) clash(list []stated) (a, b stated, found bool) {
 	for i, b := range list {
+		cost := 1 + i/4
+		if b.Operator == "regexp" {
+			cost += 20 * (50 + patternSize(b.Value))
+		}
+		if !l.spend(cost) {
+			break
+		}
 		for _, a := range list[:i] {
 			if _, _, found := contradiction([]Constraint{a.Constraint, b.Constraint}); found {
 				return a, b, true
@@ -380,6 +520,7 @@ func (l *linter) idle(ru *rule, n int, f Facts) bool {
 	_, _, _ = l.read(env) // for the params
 	a, errA := l.place(ru, before, nil, env)
 	b, errB := l.place(ru, is, nil, env)
+	l.left -= 500 + env.spent
 	return errA == nil && errB == nil && sameRequest(a, b)
 }
 
@@ -435,7 +576,7 @@ func sameRequest(a, b Placement) bool {
 // constraints checks constraints with each other and with a jobspec's: of a
 // rule, or of its fallback (nil: none).
 func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec string, at spot) {
-	if a, b, found := clash(all); found {
+	if a, b, found := l.clash(all); found {
 		what := "every job of the rule is unroutable"
 		switch {
 		case fb != nil && b.From != fb.from:
@@ -460,6 +601,9 @@ func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec strin
 		needs = append(needs, stated{Constraint: c})
 	}
 	for _, c := range all {
+		if !l.spend(10 * (1 + len(needs))) {
+			return
+		}
 		for _, need := range needs {
 			if _, _, found := contradiction([]Constraint{need.Constraint, c.Constraint}); found {
 				where := at
@@ -500,8 +644,12 @@ func (l *linter) labels() {
 	// Any label may change a decision then: by an expression, or by what a job is counted under.
 	counts := l.sees || slices.ContainsFunc(l.rules, func(ru rule) bool { return ru.limit != nil && ru.limit.per == "label" })
 	for _, lb := range l.vocabulary.all() {
+		if l.over() {
+			l.leftOut(lb.at, "the labels from "+quote(lb.pattern)+" on")
+			return
+		}
 		_, open := lb.prefix()
-		if a, b, found := clash(lb.layer.stated("label " + lb.pattern)); found {
+		if a, b, found := l.clash(lb.layer.stated("label " + lb.pattern)); found {
 			l.add("contradictory-constraints", b.at, "", "no node can satisfy both %s and %s of the label %s; take one of them out", a, b, quote(lb.pattern))
 			continue
 		}
@@ -524,6 +672,7 @@ func (l *linter) asksFor(lb *label) bool {
 	if !open {
 		return l.mentions[lb.pattern]
 	}
+	l.left -= len(l.mentions)
 	for m := range l.mentions {
 		if strings.HasPrefix(m, prefix) {
 			return true
@@ -559,7 +708,10 @@ func (l *linter) unusable(lb *label) string {
 		taken := false
 		for i := range l.rules {
 			ru := &l.rules[i]
-			if ru.deny != "" || !possible(goal{l.scope.root, true}, goal{ru.when.root, true}, has) {
+			if !l.spend(50) {
+				return ""
+			}
+			if ru.deny != "" || !l.possible(goal{l.scope.root, true}, goal{ru.when.root, true}, has) {
 				continue
 			}
 			taken = true
@@ -612,13 +764,15 @@ func (l *linter) misfit(ru *rule, lb *label, env *Env, all bool) string {
 	if ru.dispatch != "" {
 		return ""
 	}
+	l.left -= env.spent
+	env.spent = 0
 	list := append(l.defaults.stated("defaults"), ru.layer.stated("rule "+ru.name)...)
 	for _, c := range lb.layer.constraints {
 		if v, ok := fixed(&c.value, lb, env); ok && (all || c.value.template == nil) {
 			list = append(list, stated{Constraint{c.attribute, c.operator, v, "label"}, c.at})
 		}
 	}
-	if a, b, found := clash(list); found {
+	if a, b, found := l.clash(list); found {
 		if b.From != "label" {
 			return "" // the rule's own fault
 		}
@@ -706,7 +860,7 @@ func (l *linter) theft() {
 		if f == nil || l.rules[i].deny != "" {
 			continue
 		}
-		d := l.decide(*f, l.first)
+		d := l.decide(*f)
 		if d.Outcome != Routed {
 			continue
 		}
@@ -763,7 +917,7 @@ func (l *linter) stealable(job, runner *Facts, jobDecision, runnerDecision Decis
 	for _, repo := range []Repo{job.Repo, runner.Repo} {
 		one, two := *job, *runner
 		one.Repo, two.Repo = repo, repo
-		if other(l.decide(one, l.first), l.decide(two, l.first)) {
+		if other(l.decide(one), l.decide(two)) {
 			return true
 		}
 	}

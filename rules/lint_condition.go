@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,9 +18,9 @@ func (l *linter) parts(c *condition, what, rule string) {
 		case doubted:
 		case n.kind == program && n.always:
 			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", oneLine(n.written()), what)
-		case n.kind == and && n != c.root && !possible(goal{n, true}):
+		case n.kind == and && n != c.root && !l.possible(goal{n, true}):
 			l.add("always-false", n.at, rule, "the part %s of %s is true for no job; mend it, or take it out", oneLine(n.written()), what)
-		case n.kind == or && n != c.root && n.sure() && !possible(goal{n, false}):
+		case n.kind == or && n != c.root && n.sure() && !l.possible(goal{n, false}):
 			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", oneLine(n.written()), what)
 		}
 	})
@@ -89,7 +90,7 @@ func (l *linter) absent(c *condition, what, rule string, given []goal, taken fun
 					continue
 				}
 				goals := append(slices.Clone(path), goal{hasParamNode(p), false})
-				if !possible(goals...) || taken(goals) {
+				if !l.possible(goals...) || taken(goals) {
 					continue
 				}
 				said[u.label] = true
@@ -133,8 +134,8 @@ func (l *linter) failsWithout(n *node, p *param) bool {
 		return n.table.none == unknown
 	}
 	return slices.ContainsFunc(l.without(p), func(env *Env) bool {
-		_, err := n.holds(env)
-		return err != nil
+		_, err := l.holds(n, env)
+		return err != nil && !errors.Is(err, errTooCostly)
 	})
 }
 
@@ -144,10 +145,18 @@ func (l *linter) failsWithout(n *node, p *param) bool {
 func (l *linter) guarded(p *param, path []goal) bool {
 	return slices.ContainsFunc(path, func(g goal) bool {
 		return g.node != nil && g.opaque(p) && !slices.ContainsFunc(l.without(p), func(env *Env) bool {
-			held, err := g.node.holds(env)
-			return err == nil && held == g.holds
+			held, err := l.holds(g.node, env)
+			return err == nil && held == g.holds || errors.Is(err, errTooCostly)
 		})
 	})
+}
+
+// holds is node.holds for a job that is asked about more than once.
+func (l *linter) holds(n *node, env *Env) (bool, error) {
+	env.spent, env.limit = 0, min(decisionSteps, max(l.left, 1))
+	held, err := n.holds(env)
+	l.left -= env.spent
+	return held, err
 }
 
 // opaque reports whether parts of a node can only be asked, and ask for nothing
@@ -181,6 +190,9 @@ func (l *linter) without(p *param) (envs []*Env) {
 	for _, lb := range l.vocabulary.all() {
 		if lb.param == p || lb.pattern == "self-hosted" {
 			continue
+		}
+		if len(many) >= MaxLabels || !l.spend(100) { // as many as a job may have
+			break
 		}
 		for i, one := range lb.examples() {
 			one = strings.ToLower(one)

@@ -383,7 +383,7 @@ func TestEveryFindingOfLintIsTrue(t *testing.T) {
 			c.made[i] = s.decide(f, s.first)
 		}
 		said := map[string]bool{}
-		for _, d := range s.Lint(lintSpecs) {
+		for _, d := range s.Lint(t.Context(), lintSpecs) {
 			found[d.Code]++
 			said[d.Rule] = said[d.Rule] || d.Code == "never-wins" || d.Code == "always-false"
 			if why := c.refuted(d); why != "" {

@@ -32,7 +32,7 @@ func (l *linter) cancelled() {
 		asks = append(asks, atom(node{kind: hasLabel, name: name}))
 	}
 	only := atom(node{kind: hasOnly, names: known, source: "only(" + quoteAll(known) + ")"})
-	if !possible(goal{l.scope.root, true}, goal{joined(or, asks...), true}, goal{only, true}) {
+	if !l.possible(goal{l.scope.root, true}, goal{joined(or, asks...), true}, goal{only, true}) {
 		return
 	}
 	l.add("cancel-other-runners", l.unroutable.at, "",
@@ -55,7 +55,7 @@ func (l *linter) denied() {
 			continue
 		}
 		// GitHub's Default group, 1, is open to all repositories until someone says otherwise; another was made to be narrower.
-		if d := l.decide(*f, l.first); d.Outcome == Routed && d.Runner.Scope != "repository" && d.Runner.Group == 1 {
+		if d := l.decide(*f); d.Outcome == Routed && d.Runner.Scope != "repository" && d.Runner.Group == 1 {
 			runners = append(runners, shared{i, *f, d.Runner})
 		}
 	}
@@ -74,7 +74,7 @@ func (l *linter) denied() {
 			if r.Scope == "organization" {
 				other.Repo.Host, other.Repo.Owner, other.Repo.FullName = job.Repo.Host, job.Repo.Owner, job.Repo.Owner+"/"+other.Repo.Name
 			}
-			no, yes := l.decide(job, l.first), l.decide(other, l.first)
+			no, yes := l.decide(job), l.decide(other)
 			if no.Outcome != Denied || no.Rule != ru.name || yes.Outcome != Routed || yes.Rule != l.rules[r.rule].name || yes.Runner != r.Runner {
 				continue
 			}
@@ -104,6 +104,9 @@ func (l *linter) bounds() {
 			continue
 		}
 		seen[*most] = true
+		if !l.spend(5 * len(sized)) {
+			return
+		}
 		for _, lb := range sized {
 			cpu, _ := lb.asks(&lb.layer.cpu)
 			cores, literal := lb.asks(&lb.layer.cores)
@@ -143,6 +146,9 @@ func (l *linter) empty() {
 	for _, lb := range l.vocabulary.prefixes {
 		if lb.param == nil {
 			continue
+		}
+		if !l.spend(len(l.vocabulary.prefixes)) {
+			return
 		}
 		prefix, _ := lb.prefix()
 		if wide, _ := l.vocabulary.find(prefix); wide != nil && wide.param == nil {

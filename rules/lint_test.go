@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -205,6 +206,10 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a param of a scope", strings.Replace(denies(`has("gpu")`), "labels:", "scope: has(\"self-hosted\") and ‹absent-param›§param.cpu < 8\nlabels:", 1), "scope fails for a job"},
 		{"two params", denies(`(param.memory ?? 0) > 4096 and ‹absent-param›§param.cpu > 4`), "without the label \"cpu=*\""},
 
+		// What deciding costs.
+		{"a pattern that repeats much", denies(`‹costly-pattern›§any(labels, # matches "(a?b?a?b?){80}c")`), "would take 5 times as long to decide as it may"},
+		{"patterns that repeat much together", denies(`‹costly-pattern›§any(labels, # matches "(a?b?){20}c") and ‹costly-pattern›§any(labels, # matches "(a?b?){20}d")`), "would take with the other long patterns 2 times as long"},
+
 		// Labels.
 		{"a pattern for a label", denies(`has(‹pattern-literal›§"run-*")`), `"run-*" is a pattern, and one label is meant here: to ask for any of them, write any(labels, # startsWith "run-")`},
 		{"a pattern of a param for a label", denies(`has("linux", ‹pattern-literal›§"cpu=*")`), "write param.cpu != nil"},
@@ -241,12 +246,12 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 			s := parse(t, src)
 			var got []string
 			said := false
-			for _, d := range s.Lint(someJobspecs) {
+			for _, d := range s.Lint(t.Context(), someJobspecs) {
 				got = append(got, fmt.Sprintf("%d:%d %s", d.Line, d.Column, d.Code))
 				said = said || strings.Contains(d.Message, tt.want)
 			}
 			if d := cmp.Diff(want, got); d != "" || !said {
-				t.Errorf("findings (-want +got):\n%s\nwant one that says %q\n%v", d, tt.want, s.Lint(someJobspecs))
+				t.Errorf("findings (-want +got):\n%s\nwant one that says %q\n%v", d, tt.want, s.Lint(t.Context(), someJobspecs))
 			}
 		})
 	}
@@ -383,27 +388,46 @@ func TestLintSaysNothingOfGoodFiles(t *testing.T) {
 	}
 	for name, src := range files {
 		t.Run(name, func(t *testing.T) {
-			if got := parse(t, src).Lint(someJobspecs); len(got) > 0 {
+			if got := parse(t, src).Lint(t.Context(), someJobspecs); len(got) > 0 {
 				t.Errorf("Lint says\n%v\nof\n%s", got, src)
 			}
 		})
 	}
 	t.Run("the example", func(t *testing.T) {
 		specs := append(someJobspecs, Jobspec{Name: "raw-exec-windows"})
-		if got := example(t).Lint(specs); len(got) > 0 {
+		if got := example(t).Lint(t.Context(), specs); len(got) > 0 {
 			t.Errorf("Lint says\n%v", got)
 		}
 	})
 }
 
 func TestLintNamesTheFileOfARuleInAnother(t *testing.T) {
-	s, err := Load(File{"10-first.yaml", []byte(lintLabels + lintRules + lintRest)}, File{"20-team.yaml", []byte("version: 1\nrules: [{ name: late, if: has(\"linux\"), jobspec: mine }]\n")})
+	s, err := Load(t.Context(), File{"10-first.yaml", []byte(lintLabels + lintRules + lintRest)}, File{"20-team.yaml", []byte("version: 1\nrules: [{ name: late, if: has(\"linux\"), jobspec: mine }]\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, want := s.Lint(someJobspecs).Error(), "20-team.yaml:2:9: warning: rule late takes no job: rule linux (10-first.yaml:11) takes every job"
+	got, want := s.Lint(t.Context(), someJobspecs).Error(), "20-team.yaml:2:9: warning: rule late takes no job: rule linux (10-first.yaml:11) takes every job"
 	if !strings.HasPrefix(got, want) {
 		t.Errorf("Lint says\n%s\nwant\n%s…", got, want)
+	}
+}
+
+// What is left out of a file that takes too long is said, at its place.
+func TestLintSaysWhatItLeavesOut(t *testing.T) {
+	src, want := marked(strings.Replace(manySame(50, `job.branch matches "^%d$" or repo.private`), "  - { name: r1,", "  - ‹not-checked›§{ name: r1,", 1))
+	var got []string
+	for _, d := range parse(t, src).lint(t.Context(), someJobspecs, 100) {
+		if d.Code == "not-checked" {
+			got = append(got, fmt.Sprintf("%d:%d %s", d.Line, d.Column, d.Code))
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("findings (-want +got):\n%s", d)
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if found := parse(t, src).Lint(ended, someJobspecs); len(found) != 1 || found[0].Code != "not-checked" || !strings.Contains(found[0].Message, "the rules from r0 on") {
+		t.Errorf("when nobody waits, Lint says %v", found)
 	}
 }
 
@@ -430,7 +454,7 @@ func TestLintOfManyRulesEnds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := parse(t, src)
-			s.Lint(someJobspecs) // one that does not end in time ends with the tests' own deadline
+			s.Lint(t.Context(), someJobspecs) // one that does not end in time ends with the tests' own deadline
 		})
 	}
 }

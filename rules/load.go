@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -29,17 +30,17 @@ type File struct {
 	Source []byte
 }
 
-// Parse is Load for one file.
-func Parse(file string, src []byte) (*Set, error) { return Load(File{file, src}) }
+// Parse is Load for one file, which is one's own: it is given all the time that it takes.
+func Parse(file string, src []byte) (*Set, error) { return Load(context.Background(), File{file, src}) }
 
 // Load loads and checks one or more files as one set, so that teams can own
 // their files. Vocabularies add up and rules follow each other in the order of
 // the files; scope, compound, defaults, unroutable and feedback stand in one of
 // them. The error is a Diagnostics with every fault that was found, in the
-// order of the files.
-func Load(files ...File) (*Set, error) {
+// order of the files, or that of ctx when it ends before.
+func Load(ctx context.Context, files ...File) (*Set, error) {
 	s := &Set{vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}
-	c := &common{set: s, first: map[string]spot{}}
+	c := &common{set: s, first: map[string]spot{}, done: ctx.Done()}
 	loaders := make([]*loader, len(files))
 	for i, f := range files {
 		loaders[i] = &loader{common: c, reader: reader{file: f.Name, src: string(f.Source)}}
@@ -47,8 +48,12 @@ func Load(files ...File) (*Set, error) {
 	}
 	// Expressions can be compiled only when all params are known.
 	c.lang = newLanguage(&s.vocabulary, s.mentions)
+	c.lang.patterns = c.patterns
 	for _, r := range loaders {
 		r.load()
+	}
+	if c.stopped() {
+		return nil, context.Cause(ctx)
 	}
 	if last := loaders[len(loaders)-1]; c.first["scope"] == (spot{}) && s.scope.root == nil {
 		s.scope = last.condition(nil, "scope", defaultScope)
@@ -61,15 +66,19 @@ func Load(files ...File) (*Set, error) {
 		r.enterprises()
 		r.ownTests()
 		faults = append(faults, r.sorted()...)
+		if c.stopped() {
+			return nil, context.Cause(ctx)
+		}
 	}
 	switch {
 	case len(faults) > 0:
-		return nil, faults
+		return nil, faults.cut()
 	case len(s.rules) > maxRules:
 		at := s.rules[maxRules].at
 		return nil, Diagnostics{{File: at.file, Line: at.line, Column: at.column, Message: fmt.Sprintf("there are %d rules; at most %d are taken", len(s.rules), maxRules)}}
 	}
 	s.asked, s.sees = c.lang.asked, c.lang.sees
+	s.known = s.allNames()
 	s.index()
 	return s, nil
 }
@@ -79,6 +88,20 @@ type common struct {
 	set   *Set
 	lang  *language
 	first map[string]spot // where what there is one of was found first, by "rule linux", "scope"
+
+	done     <-chan struct{} // closed when nobody waits for it any more
+	tokens   int             // of all files so far
+	patterns int             // size of those of params
+}
+
+// stopped reports whether nobody waits for what is loaded any more.
+func (c *common) stopped() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // A spot is a place in a file.
@@ -118,7 +141,10 @@ func (r *loader) once(n ast.Node, what string) bool {
 
 // open reads the tree and the names of the labels.
 func (r *loader) open() {
-	root := r.tree()
+	if r.stopped() {
+		return
+	}
+	root := r.tree(&r.common.tokens)
 	if root == nil {
 		return
 	}
@@ -141,6 +167,9 @@ func (r *loader) load() {
 		return
 	}
 	for _, e := range r.entries {
+		if r.full() || r.stopped() {
+			return
+		}
 		r.layer(e.fields, &e.layer, "label "+quote(e.pattern))
 	}
 	if n, ok := r.sections["scope"]; ok && r.once(n, "scope") {
@@ -393,7 +422,10 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 			r.fault(pattern, "param pattern %s is no regular expression: %s", quote(s), oneLine(err.Error()))
 			return
 		}
-		p.pattern, p.patternAs = whole, s
+		p.pattern, p.patternAs, p.size = whole, s, patternSize(s)
+		if r.patterns += p.size; r.patterns > maxAllPatterns {
+			r.fault(pattern, "with this one the patterns of params are too large together: at most %d steps are taken", maxAllPatterns)
+		}
 		return
 	}
 	items := r.items(oneOf, "one_of")
@@ -439,6 +471,9 @@ func (r *loader) rules(n ast.Node) {
 		list.Entries = nil // the same once more
 	}
 	for i, item := range items {
+		if r.full() || r.stopped() {
+			return
+		}
 		items[i] = nil // of ten thousand rules the tree is larger than what comes of it
 		before, doubts := len(r.faults), len(r.set.doubts)
 		r.oneRule(item)

@@ -8,7 +8,7 @@ import (
 )
 
 func TestFilesMergeInTheirOrder(t *testing.T) {
-	s, err := Load(
+	s, err := Load(t.Context(),
 		File{"10-platform.yaml", []byte("version: 1\nlabels: { linux: {}, 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 8 }, resources: { cores: '${{ param.cpu }}' } } }\ndefaults: { node_pool: ci }\n")},
 		File{"20-web.yaml", []byte("version: 1\nlabels: { web: { constraints: ['${meta.team} = web'] } }\nrules: [{ name: web, if: has(\"web\") and (param.cpu ?? 1) < 4, jobspec: a }]\n")},
 		File{"30-rest.yaml", []byte("version: 1\nrules: [{ name: rest, if: has(\"linux\"), jobspec: b }]\n")},
@@ -29,7 +29,7 @@ func TestFilesMergeInTheirOrder(t *testing.T) {
 }
 
 func TestConflictsBetweenFilesNameBothPlaces(t *testing.T) {
-	_, err := Load(
+	_, err := Load(t.Context(),
 		File{"a.yaml", []byte("version: 1\nscope: 'true'\nlabels:\n  gpu: {}\n  'x=*': { param: { name: x, type: int, min: 1, max: 2 } }\ndefaults: {}\nrules: [{ name: r, jobspec: j }]\n")},
 		File{"b.yaml", []byte("version: 1\nscope: 'true'\nlabels:\n  GPU: {}\n  'y=*': { param: { name: x, type: int, min: 1, max: 2 } }\ndefaults: {}\nrules: [{ name: r, jobspec: j }]\n")},
 		File{"c.yaml", []byte("rules: []\n")},
@@ -148,7 +148,7 @@ rules:
 func TestWhatThereIsOneOfStandsInOneOfTheFiles(t *testing.T) {
 	rule := func(name string) string { return "rules: [{ name: " + name + ", jobspec: j }]\n" }
 	const unroutable, feedback = "unroutable: { after: 10m, action: cancel }\n", "feedback: { kind: commit_status, after: 1m }\n"
-	s, err := Load(File{"a.yaml", []byte("version: 1\n" + unroutable + rule("a"))}, File{"b.yaml", []byte("version: 1\n" + feedback + rule("b"))})
+	s, err := Load(t.Context(), File{"a.yaml", []byte("version: 1\n" + unroutable + rule("a"))}, File{"b.yaml", []byte("version: 1\n" + feedback + rule("b"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,13 +165,13 @@ func TestWhatThereIsOneOfStandsInOneOfTheFiles(t *testing.T) {
 	if after, action := s.Unroutable(); after != 0 || action != "" {
 		t.Errorf("Unroutable that is not there = %s, %q", after, action)
 	}
-	_, err = Load(File{"a.yaml", []byte("version: 1\n" + unroutable + feedback + rule("a"))}, File{"b.yaml", []byte("version: 1\n" + unroutable + feedback + rule("b"))})
+	_, err = Load(t.Context(), File{"a.yaml", []byte("version: 1\n" + unroutable + feedback + rule("a"))}, File{"b.yaml", []byte("version: 1\n" + unroutable + feedback + rule("b"))})
 	want := "b.yaml:2:13: unroutable is there already, at a.yaml:2:13: it stands in one of the files\nb.yaml:3:11: feedback is there already, at a.yaml:3:11: it stands in one of the files"
 	if err == nil || err.Error() != want {
 		t.Errorf("both in two files: %v, want %s", err, want)
 	}
 	// What a rule needs may stand in another file.
-	if _, err := Load(File{"a.yaml", []byte("version: 1\nrules: [{ name: a, jobspec: j, runner: { scope: enterprise } }]\n")}, File{"b.yaml", []byte("version: 1\ndefaults: { runner: { enterprise: acme } }\n" + rule("b"))}); err != nil {
+	if _, err := Load(t.Context(), File{"a.yaml", []byte("version: 1\nrules: [{ name: a, jobspec: j, runner: { scope: enterprise } }]\n")}, File{"b.yaml", []byte("version: 1\ndefaults: { runner: { enterprise: acme } }\n" + rule("b"))}); err != nil {
 		t.Error(err)
 	}
 }

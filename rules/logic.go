@@ -243,18 +243,12 @@ func (w *world) onlyWay(g goal) (way *node) {
 	return way
 }
 
-// possible reports whether a job may exist for which the goals hold. It says
-// false only when it is certain.
-func possible(goals ...goal) bool {
-	w := world{steps: searchSteps}
-	return w.search(present(goals), func() bool { return true }) || w.gaveUp
-}
-
 // taken returns the earlier rules that take every job that the goals allow; ok
 // is false when they leave one, or when that is not certain.
-func (s *Set) taken(before int, goals ...goal) (by []int, ok bool) {
-	w := world{steps: searchSteps}
-	left := w.search(present(goals), func() bool { return !s.refuted(&w, before, &by) })
+func (l *linter) taken(before int, goals ...goal) (by []int, ok bool) {
+	w := l.world()
+	defer l.count(w)
+	left := w.search(present(goals), func() bool { return !l.refuted(w, before, &by) })
 	slices.Sort(by)
 	return slices.Compact(by), !left && !w.gaveUp
 }

@@ -150,6 +150,9 @@ func (m *merger) dispatchMeta(meta []envSpec, from string) error {
 }
 
 func (m *merger) lay(l *layer) error {
+	if err := m.env.spend(len(l.constraints) * (1 + len(m.p.Constraints)/4)); err != nil {
+		return err
+	}
 	for _, c := range l.constraints {
 		got, err := m.constraint(c)
 		if err != nil {
@@ -399,6 +402,18 @@ func (m *merger) runner(l *layer) error {
 	return err
 }
 
+// weighRegexps counts the regular expressions that contradiction compiles.
+func (m *merger) weighRegexps() error {
+	for _, c := range m.p.Constraints {
+		if c.Operator == "regexp" && slices.ContainsFunc(m.p.Constraints, func(other Constraint) bool { return other.Attribute == c.Attribute && other.Operator == "=" }) {
+			if err := m.env.spend(20 * (50 + patternSize(c.Value))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // finish fills in what nobody set and checks the whole.
 func (m *merger) finish(most *limits) error {
 	p := &m.p
@@ -429,6 +444,9 @@ func (m *merger) finish(most *limits) error {
 		if got, limit := c.got(r), c.max(most); limit.most != 0 && got > limit.most {
 			return fmt.Errorf("%s %s (%s) is over the most, %s (%s)", c.what, c.show(got), p.From[c.key], c.show(limit.most), limit.from)
 		}
+	}
+	if err := m.weighRegexps(); err != nil {
+		return err
 	}
 	if a, b, found := contradiction(p.Constraints); found {
 		return fmt.Errorf("no node can satisfy both %s (%s) and %s (%s)", a, a.From, b, b.From)

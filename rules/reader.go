@@ -23,6 +23,14 @@ const (
 	maxEmpty   = 100     // lines in a row
 )
 
+// What is refused before the library's parser sees it.
+var (
+	tooDeep        = fmt.Sprintf("more than %d brackets, marks or mappings within each other", maxDepth)
+	tooManyEntries = fmt.Sprintf("more than %d entries within one mapping or pair of brackets", maxEntries)
+	tooLongList    = fmt.Sprintf("more than %d entries in one list", maxEntries)
+	tooManyTokens  = fmt.Sprintf("more than %d words and marks in all: split the rules into several files that are loaded by themselves", maxTokens)
+)
+
 // A reader walks a file's YAML tree and collects every fault with its place.
 // A node that was found faulty is left out, so that one mistake is one fault.
 type reader struct {
@@ -35,6 +43,9 @@ type reader struct {
 // faultAt reports a fault. The library misses the place of some faults in
 // escaped and folded texts: it is then moved into the file.
 func (r *reader) faultAt(line, column int, format string, args ...any) {
+	if r.full() {
+		return
+	}
 	if n := len(r.lines); n > 0 {
 		line = min(line, n)
 		if text := r.lines[max(line, 1)-1]; len(text) < 4096 || column > len(text)+1 { // not counted again and again for faults in one long line
@@ -45,6 +56,10 @@ func (r *reader) faultAt(line, column int, format string, args ...any) {
 		File: r.file, Line: max(line, 1), Column: max(column, 1), Message: fmt.Sprintf(format, args...),
 	})
 }
+
+// full reports whether there are more faults than anybody reads: then there is
+// no use in going on.
+func (r *reader) full() bool { return len(r.faults) > maxFindings }
 
 // fault reports a fault at the start of a node.
 func (r *reader) fault(n ast.Node, format string, args ...any) {
@@ -69,8 +84,9 @@ func place(n ast.Node) (line, column int) {
 	return p.Line, p.Column
 }
 
-// tree parses the file. It returns nil when there is nothing to walk.
-func (r *reader) tree() (root ast.Node) {
+// tree parses the file. It returns nil when there is nothing to walk. tokens are
+// those of the files before; its own are added.
+func (r *reader) tree(tokens *int) (root ast.Node) {
 	if len(r.src) > maxFile {
 		r.faultAt(1, 1, "the file has %d bytes; a rules file has at most %d", len(r.src), maxFile)
 		return nil
@@ -78,7 +94,7 @@ func (r *reader) tree() (root ast.Node) {
 	r.src = strings.TrimPrefix(r.src, "\ufeff")     // that some editors put before the text
 	r.src = strings.ReplaceAll(r.src, "\r\n", "\n") // the library counts lines wrongly with \r
 	r.lines = strings.Split(r.src, "\n")
-	if !r.readable() {
+	if !r.readable() || !r.countable(tokens) {
 		return nil
 	}
 	defer func() {
@@ -88,12 +104,12 @@ func (r *reader) tree() (root ast.Node) {
 			root = nil
 		}
 	}()
-	tokens := lexer.Tokenize(r.src)
-	if !r.acceptable(tokens) {
+	list := lexer.Tokenize(r.src)
+	if !r.acceptable(list) {
 		return nil
 	}
-	f, err := parser.Parse(tokens, 0)
-	for _, t := range tokens { // so that a part of the tree can be let go
+	f, err := parser.Parse(list, 0)
+	for _, t := range list { // so that a part of the tree can be let go
 		t.Prev, t.Next = nil, nil
 	}
 	var syntax *yaml.SyntaxError
@@ -172,6 +188,9 @@ func (r *reader) acceptable(tokens token.Tokens) bool {
 	var open []mapping // the block mappings around a token
 	depth, marks, commas := 0, 0, 0
 	for _, t := range tokens {
+		if r.full() {
+			return false
+		}
 		line, column := t.Position.Line, t.Position.Column
 		key := t.Type == token.MappingValueType && depth == 0 && t.Prev != nil
 		if key {
@@ -216,11 +235,11 @@ func (r *reader) acceptable(tokens token.Tokens) bool {
 			marks = 0
 		}
 		if depth > maxDepth || marks > maxDepth || len(open) > maxDepth {
-			r.faultAt(line, column, "more than %d brackets, marks or mappings within each other", maxDepth)
+			r.faultAt(line, column, "%s", tooDeep)
 			return false
 		}
 		if entries > maxEntries {
-			r.faultAt(line, column, "more than %d entries within one mapping or pair of brackets", maxEntries)
+			r.faultAt(line, column, "%s", tooManyEntries)
 			return false
 		}
 	}
@@ -421,5 +440,5 @@ func (r *reader) sorted() Diagnostics {
 	if len(r.faults) == 0 {
 		return nil
 	}
-	return r.faults.sort()
+	return r.faults.sort().cut()
 }

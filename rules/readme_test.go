@@ -2,6 +2,7 @@ package rules
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -42,7 +43,7 @@ func TestThePageForNewcomersIsTrue(t *testing.T) {
 	checkPage(t, "coming-from.md", func(page string) string {
 		for _, part := range strings.Split(page, "```yaml\n")[1:] {
 			src, text, _ := strings.Cut(part, "```")
-			for _, found := range parse(t, src).Lint(nil) {
+			for _, found := range parse(t, src).Lint(t.Context(), nil) {
 				if found.Code != "no-such-jobspec" && !strings.Contains(text, "`"+found.Code+"`") {
 					t.Errorf("the text after the rules does not say %s\n%s", found, found.Excerpt([]byte(src)))
 				}
@@ -78,7 +79,7 @@ func findings(page string) string {
 		src := yamlBlocks(part)[0]
 		var found Diagnostics
 		if s, err := Parse("rules.yaml", []byte(src)); !errors.As(err, &found) {
-			found = s.Lint(someJobspecs)
+			found = s.Lint(context.Background(), someJobspecs)
 		}
 		before, _, _ := strings.Cut(part, "```text\n")
 		var b strings.Builder

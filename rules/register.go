@@ -65,7 +65,7 @@ func (l *linter) groups(i int) {
 		}
 		unlabelled := *f
 		unlabelled.Labels = nil
-		if d := l.decide(unlabelled, l.first); d.Rule != ru.name || d.Outcome == Undecided || strings.HasPrefix(d.Reason, "rule error") {
+		if d := l.decide(unlabelled); d.Rule != ru.name || d.Outcome == Undecided || strings.HasPrefix(d.Reason, "rule error") {
 			continue
 		}
 		if p, _ := l.merged(ru, unlabelled); p.Runner.Scope == "repository" || p.From["runner.group"] == builtIn {

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"slices"
 	"strconv"
 )
@@ -30,7 +31,8 @@ type expectation struct {
 type TestReport struct {
 	Passed   int          `json:"passed"`
 	Failed   int          `json:"failed"`
-	Tests    []TestResult `json:"tests"` // in the order they were given
+	Skipped  int          `json:"skipped,omitempty"` // those that there was no time for; Tests does not have them
+	Tests    []TestResult `json:"tests"`             // in the order they were given
 	Coverage *Coverage    `json:"coverage,omitempty"`
 }
 
@@ -39,7 +41,7 @@ type TestResult struct {
 	Test
 	Passed   bool          `json:"passed"`
 	Failures []TestFailure `json:"failures"` // in the order of the decision; empty when it passed
-	Decision Decision      `json:"decision"` // with the trace when it failed
+	Decision Decision      `json:"decision"` // with the trace when it failed, until the traces have 10,000 steps
 }
 
 // A TestFailure is one part of a decision that is not what the test says. The
@@ -73,16 +75,24 @@ type Missed struct {
 // Tests returns the tests that stand in the rules files, in their order.
 func (s *Set) Tests() []Test { return slices.Clone(s.tests) }
 
+// maxTraced bounds the steps of the traces of a report, each a few hundred bytes.
+const maxTraced = 10_000
+
 // Test decides the job of each test and compares. The report has the coverage
-// of all of them together.
-func (s *Set) Test(tests []Test) TestReport {
-	report := TestReport{Tests: make([]TestResult, len(tests))}
+// of all of them together. It ends with ctx.
+func (s *Set) Test(ctx context.Context, tests []Test) TestReport {
+	report := TestReport{Tests: make([]TestResult, 0, len(tests))}
+	traced := 0
 	rules, labels := map[string]bool{}, map[*label]bool{}
 	denies := make(map[string]bool, len(s.rules))
 	for i := range s.rules {
 		denies[s.rules[i].name] = s.rules[i].deny != ""
 	}
 	for i, t := range tests {
+		if ctx.Err() != nil {
+			report.Skipped = len(tests) - i
+			break
+		}
 		d := s.Decide(t.Facts, false) // as the server does it
 		failures := t.failures(&d)
 		if e, ok := t.implied(denies); ok && string(d.Outcome) != e.want {
@@ -92,9 +102,12 @@ func (s *Set) Test(tests []Test) TestReport {
 			report.Passed++
 		} else {
 			report.Failed++
-			d = s.Decide(t.Facts, true)
+			if traced < maxTraced {
+				d = s.Decide(t.Facts, true)
+				traced += len(d.Trace)
+			}
 		}
-		report.Tests[i] = TestResult{t, len(failures) == 0, failures, d}
+		report.Tests = append(report.Tests, TestResult{t, len(failures) == 0, failures, d})
 		if d.Outcome != Routed && d.Outcome != Denied {
 			continue
 		}
@@ -185,6 +198,9 @@ func (s *Set) CheckTests(tests []Test) Diagnostics {
 	}
 	var faults Diagnostics
 	for _, t := range tests {
+		if len(faults) > maxFindings {
+			break
+		}
 		for _, e := range t.expect {
 			if e.what != "rule" || e.want == none || there[e.want] {
 				continue
@@ -196,5 +212,5 @@ func (s *Set) CheckTests(tests []Test) Diagnostics {
 			faults = append(faults, Diagnostic{File: t.File, Line: e.line, Column: e.column, Message: message})
 		}
 	}
-	return faults.sort()
+	return faults.sort().cut()
 }

@@ -27,7 +27,7 @@ const (
 func ParseTests(file string, src []byte) ([]Test, error) {
 	r := &reader{file: file, src: string(src)}
 	var tests []Test
-	if root := r.tree(); root != nil {
+	if root := r.tree(new(int)); root != nil {
 		tests = r.testFile(root)
 	}
 	if faults := r.sorted(); faults != nil {
@@ -74,6 +74,9 @@ func (r *reader) tests(n ast.Node) []Test {
 	lines := map[string]int{}
 	tests := make([]Test, 0, len(items))
 	for _, item := range items {
+		if l.full() {
+			break
+		}
 		tests = append(tests, l.test(item, lines))
 	}
 	return tests

@@ -17,7 +17,7 @@ import (
 
 func TestTheTestsOfTheExamplePassAndReachEverything(t *testing.T) {
 	s := example(t)
-	report := s.Test(s.Tests())
+	report := s.Test(t.Context(), s.Tests())
 	for _, r := range report.Tests {
 		if !r.Passed {
 			t.Errorf("%s: %+v", r.Name, r.Failures)
@@ -39,7 +39,7 @@ func TestTheTestsOfTheREADMEPass(t *testing.T) {
 			continue
 		}
 		s := parse(t, b)
-		for _, r := range s.Test(s.Tests()).Tests {
+		for _, r := range s.Test(t.Context(), s.Tests()).Tests {
 			ran++
 			if !r.Passed {
 				t.Errorf("%s: %+v", r.Name, r.Failures)
@@ -432,7 +432,7 @@ defaults: { max: { memory: 4GiB } }
 		t.Run(tt.expect, func(t *testing.T) {
 			s := parse(t, rules+"tests: [{ name: a, labels: [self-hosted, gpu], repo: acme/web, expect: { "+tt.expect+" } }]\n")
 			var got []string
-			for _, f := range s.Test(s.Tests()).Tests[0].Failures {
+			for _, f := range s.Test(t.Context(), s.Tests()).Tests[0].Failures {
 				got = append(got, fmt.Sprintf("%s: expected %s, got %s", f.What, f.Expected, f.Got))
 			}
 			if got := strings.Join(got, "; "); got != tt.want {
@@ -465,7 +465,7 @@ tests:
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := parse(t, src+"  - { name: t, labels: "+tt.labels+", expect: { priority: 0 } }\n")
-			c := s.Test(s.Tests()).Coverage
+			c := s.Test(t.Context(), s.Tests()).Coverage
 			names := func(list []Missed) (names []string) {
 				for _, m := range list {
 					names = append(names, m.Name)
@@ -485,15 +485,15 @@ tests:
 func TestTestsOfSeveralFiles(t *testing.T) {
 	a := File{"a.yaml", []byte("version: 1\ntests: [{ name: t, labels: [self-hosted], expect: { rule: second } }]\n")}
 	b := File{"b.yaml", []byte("version: 1\nrules: [{ name: second, jobspec: j }]\ntests: [{ name: t, labels: [], expect: { outcome: ignored } }]\n")}
-	s, err := Load(a, b)
+	s, err := Load(t.Context(), a, b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := s.Test(s.Tests()); r.Passed != 2 || r.Tests[0].File != "a.yaml" || r.Tests[1].File != "b.yaml" {
+	if r := s.Test(t.Context(), s.Tests()); r.Passed != 2 || r.Tests[0].File != "a.yaml" || r.Tests[1].File != "b.yaml" {
 		t.Errorf("report: %+v", r)
 	}
 	b.Source = []byte("version: 1\nrules: [{ name: first, jobspec: j, x: y }]\n")
-	_, err = Load(a, b)
+	_, err = Load(t.Context(), a, b)
 	want := `a.yaml:2:59: expect: there is no rule "second"` + "\n" + `b.yaml:2:36: unknown key "x" in a rule; it takes `
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("faults: %v, want %s…", err, want)
@@ -509,7 +509,7 @@ tests:
   - { name: b, labels: [self-hosted], run: { event: push }, expect: { rule: all } }
   - { name: c, labels: [self-hosted], expect: { outcome: undecided } }
 `)
-	if r := s.Test(s.Tests()); r.Failed > 0 {
+	if r := s.Test(t.Context(), s.Tests()); r.Failed > 0 {
 		t.Errorf("report: %+v", r)
 	}
 }
@@ -522,7 +522,7 @@ tests:
   - { name: good, labels: [self-hosted], expect: { rule: b } }
   - { name: bad, labels: [self-hosted], expect: { rule: a } }
 `)
-	report := s.Test(s.Tests())
+	report := s.Test(t.Context(), s.Tests())
 	good, bad := report.Tests[0], report.Tests[1]
 	if report.Passed != 1 || report.Failed != 1 || !good.Passed || bad.Passed {
 		t.Errorf("report: %+v", report)
@@ -543,7 +543,7 @@ func TestWhatWasDecidedCanBeExpected(t *testing.T) {
 		d := s.Decide(f, false)
 		test := testOf(t, d)
 		test.Facts = f
-		if report := s.Test([]Test{test}); report.Passed != 1 {
+		if report := s.Test(t.Context(), []Test{test}); report.Passed != 1 {
 			t.Fatalf("%+v", report.Tests[0].Failures)
 		}
 		if faults := s.CheckTests([]Test{test}); faults != nil {
@@ -573,7 +573,7 @@ func FuzzParseTests(f *testing.F) {
 		start := time.Now()
 		tests, err := ParseTests("t.test.yaml", src)
 		if err == nil {
-			report := rules.Test(tests)
+			report := rules.Test(t.Context(), tests)
 			if report.Passed+report.Failed != len(tests) {
 				t.Errorf("%d passed and %d failed of %d", report.Passed, report.Failed, len(tests))
 			}
@@ -653,7 +653,7 @@ rules:
 			src := file + "tests:\n  - { name: a, labels: [self-hosted, " + tt.labels + "], " + tt.more + "expect: " + tt.expect + " }\n"
 			before, _, _ := strings.Cut(src, "§")
 			s := parse(t, strings.ReplaceAll(src, "§", ""))
-			report := s.Test(s.Tests())
+			report := s.Test(t.Context(), s.Tests())
 			want := []TestFailure{}
 			if tt.want != "" {
 				expected, got, _ := strings.Cut(tt.want, " ")

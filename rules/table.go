@@ -6,7 +6,6 @@ import (
 	"sort"
 
 	"github.com/expr-lang/expr/ast"
-	"github.com/expr-lang/expr/vm"
 )
 
 // A table says what a part of a condition is for each value of the one param
@@ -44,7 +43,7 @@ func (p *param) values() (low, high int, ok bool) {
 
 // tableOf is what a program is for each value of the param that it depends on
 // alone; nil when that cannot be told.
-func (l *language) tableOf(n ast.Node, code *vm.Program, p *param) *table {
+func (l *language) tableOf(n ast.Node, code *code, p *param) *table {
 	low, high, ok := p.values()
 	if !ok {
 		return nil
@@ -67,7 +66,7 @@ func (l *language) tableOf(n ast.Node, code *vm.Program, p *param) *table {
 		return nil
 	}
 	ask := func(v any) truth {
-		env := Env{}
+		env := Env{limit: loadSteps}
 		switch n, _ := v.(int); {
 		case p == attempt:
 			env.Job.Attempt = n

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -55,7 +56,7 @@ type RuleInfo struct {
 
 // RuleList describes the rules in file order.
 func (s *Set) RuleList() []RuleInfo {
-	l := linter{Set: s}
+	l := newLinter(context.Background(), s, lintSteps)
 	list := make([]RuleInfo, len(s.rules))
 	for i := range s.rules {
 		ru := &s.rules[i]
@@ -94,10 +95,10 @@ func (s *Set) Vocabulary() []LabelInfo {
 		list[i].Rules = []LabelRule{}
 	}
 	const maxTries = 20_000
-	l := linter{Set: s}
+	l := newLinter(context.Background(), s, lintSteps)
 	tries := 0
 	for i := range s.rules {
-		if s.rules[i].deny != "" || tries+len(list) > maxTries {
+		if s.rules[i].deny != "" || tries+len(list) > maxTries || l.over() {
 			continue
 		}
 		f := l.find(i)
@@ -106,7 +107,7 @@ func (s *Set) Vocabulary() []LabelInfo {
 		}
 		for n := range list {
 			tries++
-			if runsOn, ok := s.takes(i, *f, &list[n]); ok {
+			if runsOn, ok := l.takes(i, *f, &list[n]); ok {
 				list[n].Rules = append(list[n].Rules, LabelRule{s.rules[i].name, runsOn})
 			}
 		}
@@ -159,18 +160,18 @@ func (s *Set) Knows(labels []string) bool {
 // Nearest are up to two known labels that someone who wrote an unknown one may
 // have meant; nil when none is near.
 func (s *Set) Nearest(label string) []string {
-	near, _ := meant(strings.ToLower(label), s.known(), 2)
+	near, _ := meant(strings.ToLower(label), s.known, 2)
 	return near
 }
 
 // takes reports whether rule i places a job that is like f and has the label.
-func (s *Set) takes(i int, f Facts, lb *LabelInfo) (runsOn []string, ok bool) {
+func (l *linter) takes(i int, f Facts, lb *LabelInfo) (runsOn []string, ok bool) {
 	for _, example := range lb.Examples {
 		job := f
 		if !slices.Contains(f.Labels, example) {
 			job.Labels = append(slices.Clone(f.Labels), example)
 		}
-		if d := s.decide(job, s.first); d.Outcome == Routed && d.Rule == s.rules[i].name {
+		if d := l.decide(job); d.Outcome == Routed && d.Rule == l.rules[i].name {
 			return job.Labels, true
 		}
 	}

@@ -75,13 +75,13 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	if err != nil {
 		return fmt.Errorf("load jobspecs: %w", err)
 	}
-	files, set, found, err := loadPath(path)
+	files, set, found, err := loadPath(ctx, path)
 	if err != nil {
 		return err
 	}
 	var unasked error // the cluster could not be asked; what was found without it is shown all the same
 	if set != nil {
-		if found, err = lint(set, specs); err != nil {
+		if found, err = lint(ctx, set, specs); err != nil {
 			return err
 		}
 		if f.nomad {
@@ -136,7 +136,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 }
 
 // lint is Set.Lint with what there is to know of the jobspecs.
-func lint(set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
+func lint(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
 	var known []rules.Jobspec
 	for _, name := range specs.Names() {
 		spec, _ := specs.Get(name)
@@ -150,7 +150,7 @@ func lint(set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
 		}
 		known = append(known, j)
 	}
-	return set.Lint(known), nil
+	return set.Lint(ctx, known), nil
 }
 
 // needs is what a jobspec asks of a node: its driver ("" when it has several)
@@ -247,19 +247,19 @@ func exactlyOne(what, example string) cobra.PositionalArgs {
 // loadRules loads the built-in jobspecs, those of specDir ("" for none), and
 // rules, which it checks against them. The faults of the rules are printed; the
 // error is then errNo.
-func loadRules(stderr io.Writer, path, specDir string) (*rules.Set, *jobspecs.Set, error) {
+func loadRules(ctx context.Context, stderr io.Writer, path, specDir string) (*rules.Set, *jobspecs.Set, error) {
 	specs, err := jobspecs.Load(specDir)
 	if err != nil {
 		return nil, nil, fmt.Errorf("load jobspecs: %w", err)
 	}
-	set, err := loadRulesFor(stderr, path, specs)
+	set, err := loadRulesFor(ctx, stderr, path, specs)
 	return set, specs, err
 }
 
 // loadRulesFor is loadRules for jobspecs that are loaded; with nil the rules are
 // not checked against any.
-func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Set, error) {
-	files, set, faults, err := loadPath(path)
+func loadRulesFor(ctx context.Context, stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Set, error) {
+	files, set, faults, err := loadPath(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -275,9 +275,9 @@ func loadRulesFor(stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Se
 }
 
 // loadPath reads and loads the rules at path; set is nil when there are faults.
-func loadPath(path string) (files []rules.File, set *rules.Set, faults rules.Diagnostics, err error) {
+func loadPath(ctx context.Context, path string) (files []rules.File, set *rules.Set, faults rules.Diagnostics, err error) {
 	if files, err = readRules(path); err == nil {
-		set, faults, err = load(files)
+		set, faults, err = load(ctx, files)
 		return files, set, faults, err
 	}
 	if faults, err = faultsOf(err); err != nil {
@@ -287,8 +287,8 @@ func loadPath(path string) (files []rules.File, set *rules.Set, faults rules.Dia
 }
 
 // load returns the set, or the faults that keep the files from loading.
-func load(files []rules.File) (*rules.Set, rules.Diagnostics, error) {
-	set, err := rules.Load(files...)
+func load(ctx context.Context, files []rules.File) (*rules.Set, rules.Diagnostics, error) {
+	set, err := rules.Load(ctx, files...)
 	var faults rules.Diagnostics
 	if err != nil && !errors.As(err, &faults) {
 		return nil, nil, fmt.Errorf("load the rules: %w", err)

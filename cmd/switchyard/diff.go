@@ -66,10 +66,10 @@ func (f *diffFlags) diff(ctx context.Context, stdout, stderr io.Writer, stdin io
 	if f.history == "" {
 		return errors.New("--history FILE is missing: an export, a database, or - for standard input; switchyard jobs export writes one")
 	}
-	before, err := loadRulesFor(stderr, oldPath, nil) // jobspecs that it names may be gone by now
+	before, err := loadRulesFor(ctx, stderr, oldPath, nil) // jobspecs that it names may be gone by now
 	var after *rules.Set
 	if err == nil {
-		after, _, err = loadRules(stderr, newPath, f.specDir)
+		after, _, err = loadRules(ctx, stderr, newPath, f.specDir)
 	}
 	if errors.Is(err, errNo) {
 		return &exitError{code: exitUnknown} // the faults are printed; of the jobs nothing can be told
@@ -77,7 +77,7 @@ func (f *diffFlags) diff(ctx context.Context, stdout, stderr io.Writer, stdin io
 	if err != nil {
 		return err
 	}
-	c, err := rules.Compare(before, after, readHistory(ctx, f.history, stdin))
+	c, err := rules.Compare(ctx, before, after, readHistory(ctx, f.history, stdin))
 	switch {
 	case err != nil:
 		return err

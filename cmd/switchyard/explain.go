@@ -158,7 +158,7 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 
 // decide asks the rules file.
 func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.Job, run *rules.Run) (web.Answer, error) {
-	set, specs, err := loadRules(stderr, f.rules, f.specDir)
+	set, specs, err := loadRules(ctx, stderr, f.rules, f.specDir)
 	if errors.Is(err, errNo) {
 		return web.Answer{}, &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
 	}

@@ -86,7 +86,7 @@ func (r *reloader) lastGood(ctx context.Context) (content, *rules.Set, error) {
 	}
 	c := r.content(slices.DeleteFunc(slices.Clone(good.Files), func(f rules.File) bool { return isTests(f.Name) }),
 		slices.DeleteFunc(slices.Clone(good.Files), func(f rules.File) bool { return !isTests(f.Name) }), specs)
-	set, faults, err := c.load()
+	set, faults, err := c.load(ctx)
 	if err == nil && len(faults) > 0 {
 		err = faults
 	}

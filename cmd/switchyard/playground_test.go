@@ -30,7 +30,7 @@ func (a rulesOnly) Rules() *rules.Set { return a.set }
 // The playground says all that `switchyard explain --all` does, and shows the Nomad job that --render prints.
 func TestThePlaygroundSaysWhatExplainDoes(t *testing.T) {
 	const file = "../../rules.example.yaml"
-	set, specs, err := loadRules(io.Discard, file, "")
+	set, specs, err := loadRules(t.Context(), io.Discard, file, "")
 	if err != nil {
 		t.Fatal(err)
 	}

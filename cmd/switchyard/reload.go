@@ -100,21 +100,24 @@ func (c content) version(origin string) router.RulesVersion {
 }
 
 // report runs the tests of the rules, unless there are faults in their files.
-func (c content) report(set *rules.Set) (report rules.TestReport, faults rules.Diagnostics) {
+func (c content) report(ctx context.Context, set *rules.Set) (report rules.TestReport, faults rules.Diagnostics) {
 	tests := set.Tests()
 	for _, f := range c.tests {
+		if ctx.Err() != nil {
+			break
+		}
 		more, found := parseTests(set, f)
 		tests, faults = append(tests, more...), append(faults, found...)
 	}
 	if len(faults) > 0 {
 		return report, faults
 	}
-	return set.Test(tests), nil
+	return set.Test(ctx, tests), nil
 }
 
 // test runs the tests of the rules, and returns what failed.
-func (c content) test(set *rules.Set) rules.Diagnostics {
-	report, failed := c.report(set)
+func (c content) test(ctx context.Context, set *rules.Set) rules.Diagnostics {
+	report, failed := c.report(ctx, set)
 	for _, t := range report.Tests {
 		for _, f := range t.Failures {
 			failed = append(failed, rules.Diagnostic{
@@ -303,13 +306,16 @@ func (r *reloader) loop(ctx context.Context, events <-chan fsnotify.Event, errs 
 }
 
 // load loads the rules, checks them against the jobspecs and runs their tests.
-func (c content) load() (*rules.Set, rules.Diagnostics, error) {
-	set, faults, err := load(c.files)
+func (c content) load(ctx context.Context) (*rules.Set, rules.Diagnostics, error) {
+	set, faults, err := load(ctx, c.files)
 	if set == nil {
 		return nil, faults, err
 	}
 	if faults = set.CheckJobspecs(c.specs.Names()); len(faults) == 0 {
-		faults = c.test(set)
+		faults = c.test(ctx, set)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, nil, fmt.Errorf("run the tests: %w", context.Cause(ctx))
 	}
 	return set, faults, nil
 }
@@ -359,7 +365,7 @@ func (r *reloader) look(ctx context.Context, origin string) {
 // judge loads content and has Nomad check the jobspecs that it uses. What is
 // found keeps it from coming into force.
 func (r *reloader) judge(ctx context.Context, c content) (*rules.Set, rules.Diagnostics, error) {
-	set, faults, err := c.load()
+	set, faults, err := c.load(ctx)
 	if err == nil && len(faults) == 0 {
 		faults = checkJobspecs(ctx, r.nomad.WithJobspecs(c.specs), set, c.specs, r.log)
 	}
@@ -373,7 +379,7 @@ func (r *reloader) enforce(ctx context.Context, c content, set *rules.Set, origi
 	r.current, r.refused = c.hash, ""
 	r.rememberGood(context.WithoutCancel(ctx), c)
 	r.log.Info("rules in force", "hash", c.hash, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))
-	logLint(r.log, set, c.specs)
+	logLint(ctx, r.log, set, c.specs)
 }
 
 // refuse reports what was refused, for err or for its diagnostics.
@@ -406,8 +412,8 @@ func logged(d rules.Diagnostic) []any {
 
 // logLint logs what switchyard check says of rules that come into force: it is
 // no reason to refuse them.
-func logLint(log *slog.Logger, set *rules.Set, specs *jobspecs.Set) {
-	found, err := lint(set, specs)
+func logLint(ctx context.Context, log *slog.Logger, set *rules.Set, specs *jobspecs.Set) {
+	found, err := lint(ctx, set, specs)
 	if err != nil {
 		log.Warn("cannot check the rules in force", "err", err)
 	}

@@ -68,24 +68,24 @@ func (b rulebook) draft(files []rules.File) (content, error) {
 }
 
 // Check implements web.Rulebook.
-func (b rulebook) Check(files []rules.File) (web.Check, *rules.Set, error) {
+func (b rulebook) Check(ctx context.Context, files []rules.File) (web.Check, *rules.Set, error) {
 	c, err := b.draft(files)
 	if err != nil {
 		return web.Check{}, nil, err
 	}
-	set, found, err := load(c.files)
+	set, found, err := load(ctx, c.files)
 	check := web.Check{Findings: found}
 	if set == nil || err != nil {
 		return check, nil, err
 	}
-	if check.Findings, err = lint(set, c.specs); err != nil {
+	if check.Findings, err = lint(ctx, set, c.specs); err != nil {
 		return check, nil, err
 	}
-	report, faults := c.report(set)
+	report, faults := c.report(ctx, set)
 	if len(faults) == 0 {
 		check.Tests = &report
 	}
-	check.Good = len(faults) == 0 && report.Failed == 0 && len(set.CheckJobspecs(c.specs.Names())) == 0
+	check.Good = len(faults) == 0 && report.Failed+report.Skipped == 0 && ctx.Err() == nil && len(set.CheckJobspecs(c.specs.Names())) == 0
 	check.Findings = append(check.Findings, faults...)
 	slices.SortStableFunc(check.Findings, func(a, b rules.Diagnostic) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

@@ -297,7 +297,7 @@ func TestOneOfManyAppliesAndNoDraftIsLost(t *testing.T) {
 
 func TestACheckSaysWhatTheCommandsSay(t *testing.T) {
 	b, _ := newRulebook(t, "rules.yaml", map[string]string{"rules.yaml": denyAll("first")})
-	c, set, err := b.Check([]rules.File{
+	c, set, err := b.Check(t.Context(), []rules.File{
 		file("x.test.yaml", "version: 1\ntests:\n  - { name: bare, labels: [self-hosted], repo: acme/web, expect: { outcome: routed } }\n"),
 		file("rules.yaml", denyAll("first")+"  - { name: again, if: 'true', deny: x }\n"),
 	})
@@ -311,10 +311,10 @@ func TestACheckSaysWhatTheCommandsSay(t *testing.T) {
 	if !strings.Contains(codes, "rules.yaml:5 never-wins\n") {
 		t.Errorf("the findings are\n%s", codes)
 	}
-	if c, set, err := b.Check([]rules.File{file("rules.yaml", "rules: 1")}); err != nil || set != nil || c.Good || len(c.Findings) != 2 || c.Tests != nil {
+	if c, set, err := b.Check(t.Context(), []rules.File{file("rules.yaml", "rules: 1")}); err != nil || set != nil || c.Good || len(c.Findings) != 2 || c.Tests != nil {
 		t.Errorf("Check of faults = %+v, %v", c, err)
 	}
-	if c, _, err := b.Check([]rules.File{file("rules.yaml", denyAll("first"))}); err != nil || !c.Good {
+	if c, _, err := b.Check(t.Context(), []rules.File{file("rules.yaml", denyAll("first"))}); err != nil || !c.Good {
 		t.Errorf("Check of what is in force = %+v, %v", c, err)
 	}
 }

@@ -244,7 +244,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	defer cancel()
 	beside.Go(func() { logRelease(ctx, logger, cluster) })
 	beside.Go(func() {
-		logLint(logger, set, content.specs)
+		logLint(ctx, logger, set, content.specs)
 		reload.run(ctx, hup)
 	})
 	if err := app.Run(ctx); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -45,7 +46,7 @@ Exit code 0: all passed, whatever they reach. 1: a test failed. 2: could not
 tell: a file has faults, or there are no tests.`,
 		Example: "  switchyard test --coverage rules.example.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.test(cmd.OutOrStdout(), cmd.ErrOrStderr(), args)
+			return f.test(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args)
 		},
 	}
 	fl := cmd.Flags()
@@ -57,7 +58,7 @@ tell: a file has faults, or there are no tests.`,
 	return cmd
 }
 
-func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
+func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []string) error {
 	write, ok := testWriters[f.format]
 	if !ok {
 		return fmt.Errorf("--format %q: want text, json, junit or github", f.format)
@@ -79,7 +80,7 @@ func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
 		return fmt.Errorf("look for tests: %w", err)
 	}
 
-	set, _, err := loadRules(stderr, path, f.specDir)
+	set, _, err := loadRules(ctx, stderr, path, f.specDir)
 	faulty := errors.Is(err, errNo)
 	if err != nil && !faulty {
 		return err
@@ -119,7 +120,10 @@ func (f testFlags) test(stdout, stderr io.Writer, args []string) error {
 	case len(tests) == 0:
 		return fmt.Errorf("%s has no tests: add a tests section, or a file of tests that is named *.test.yaml", path)
 	}
-	report := set.Test(tests)
+	report := set.Test(ctx, tests)
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("run the tests: %w", err)
+	}
 	if !f.coverage {
 		report.Coverage = nil
 	}

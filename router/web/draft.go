@@ -26,7 +26,7 @@ type Rulebook interface {
 
 	// Check says what it would be to have these files. set is nil when they
 	// cannot be loaded.
-	Check(files []rules.File) (c Check, set *rules.Set, err error)
+	Check(ctx context.Context, files []rules.File) (c Check, set *rules.Set, err error)
 
 	// Apply writes the files and puts them in force, both or neither. The error
 	// is ErrRulesChanged, a *RulesRefusedError, or a *router.ConflictError when
@@ -226,7 +226,7 @@ func (a *api) check(ctx context.Context, files []rules.File) (Check, *rules.Set,
 		return Check{}, nil, err
 	}
 	defer done()
-	c, set, err := a.Rulebook.Check(files)
+	c, set, err := a.Rulebook.Check(ctx, files)
 	if c.Findings == nil {
 		c.Findings = rules.Diagnostics{}
 	}
@@ -244,7 +244,7 @@ func (a *api) impact(ctx context.Context, set *rules.Set, days int) (Impact, err
 	ctx, cancel := context.WithTimeout(ctx, impactTimeout)
 	defer cancel()
 	i := Impact{Days: days, Since: a.Now().AddDate(0, 0, -days).UTC()}
-	i.Comparison, err = rules.Compare(a.App.Rules(), set, func(yield func(rules.Record, error) bool) {
+	i.Comparison, err = rules.Compare(ctx, a.App.Rules(), set, func(yield func(rules.Record, error) bool) {
 		n := 0
 		for r, err := range a.Rulebook.Recent(ctx, i.Since, who(ctx).Scope) {
 			if n++; n > maxImpactJobs {

@@ -53,18 +53,18 @@ func (b *book) Files() ([]rules.File, string, error) {
 	return b.files, b.versions[0].Hash, nil
 }
 
-func (b *book) Check(files []rules.File) (web.Check, *rules.Set, error) {
+func (b *book) Check(ctx context.Context, files []rules.File) (web.Check, *rules.Set, error) {
 	b.checks.Add(1)
 	if b.checking != nil {
 		<-b.checking
 	}
-	set, err := rules.Load(files...)
+	set, err := rules.Load(ctx, files...)
 	var faults rules.Diagnostics
 	if errors.As(err, &faults) {
 		return web.Check{Findings: faults}, nil, nil
 	}
-	report := set.Test(set.Tests())
-	return web.Check{Good: report.Failed == 0, Findings: set.Lint(nil), Tests: &report}, set, err
+	report := set.Test(ctx, set.Tests())
+	return web.Check{Good: report.Failed == 0, Findings: set.Lint(ctx, nil), Tests: &report}, set, err
 }
 
 func (b *book) Apply(_ context.Context, a web.Application) error {

@@ -1,0 +1,193 @@
+package rules
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+	"github.com/expr-lang/expr/vm"
+)
+
+// The work of a decision and of Lint is counted in steps: about 10 ns each on a
+// machine of 2024. They are counted before the work is done, for the worst
+// that the job's texts can make of it, so that the same job is decided in the
+// same way on a slow machine and on a busy one.
+const (
+	decisionSteps = 5_000_000     // of one decision: 50 ms; a file of 10,000 plain rules takes less than a tenth
+	traceSteps    = decisionSteps // of saying why, beside that
+	loadSteps     = 100_000       // of one expression that has the same value for every job, when it is loaded
+	lintSteps     = 300_000_000   // of all findings of a file: 3 s; a file of 10,000 rules takes a third
+
+	nodeSteps = 5  // of one operator or function of an expression
+	textShare = 32 // bytes of a text that a function goes through in a step
+)
+
+// errTooCostly is what a decision gives that takes more than its steps.
+var errTooCostly = errors.New("to decide this job takes too long: more than 50 ms of patterns and loops over its labels and texts; simplify the patterns of this rule and of those before it")
+
+// spend counts steps of work that is about to be done. Its error is
+// errTooCostly, and then the work is not to be done.
+func (e *Env) spend(steps int) error {
+	limit := e.limit
+	if limit == 0 {
+		limit = decisionSteps
+	}
+	if e.spent += steps; e.spent > limit || e.spent < 0 {
+		e.spent = max(e.spent, limit+1) // it stays so
+		return errTooCostly
+	}
+	return nil
+}
+
+// longest is the length of the longest text that the job has.
+func (e *Env) longest() int {
+	if e.text == 0 {
+		e.text = max(1, len(e.Repo.FullName), len(e.Repo.URL), len(e.Repo.Visibility), len(e.Job.Name), len(e.Job.Workflow), len(e.Job.Branch), len(e.Job.Sender), len(e.Run.Event), len(e.Run.Actor))
+		for _, l := range e.Labels {
+			e.text = max(e.text, len(l))
+			e.allLabels += len(l)
+		}
+	}
+	return e.text
+}
+
+// largest is the job that costs an expression the most: with as many labels as
+// a job may have, each as long as it may be. Other texts are shorter in practice.
+func largest() *Env {
+	return &Env{Labels: make([]string, MaxLabels), text: MaxLabelLength, allLabels: MaxLabels * MaxLabelLength}
+}
+
+// A code is a compiled expression and what it costs.
+type code struct {
+	*vm.Program
+	weight
+}
+
+// A weight is what an expression costs, but for the job.
+type weight struct {
+	nodes    int // operators, functions and values
+	turns    int // of its loops at least; 0: it has none
+	patterns int // steps for each character of a text that is matched
+	labels   int // the same of patterns that each of the job's labels is held against
+	parts    int // and of those that each part of a text is
+
+	written         int // bytes of the texts that are written out
+	sums            int // + that may put texts together
+	joins, replaces bool
+}
+
+// steps is the most that evaluating costs for a job.
+func (w *weight) steps(e *Env) int {
+	text, turns := w.longest(e), 1
+	if w.turns > 0 {
+		turns = max(w.turns, len(e.Labels))
+	}
+	return turns*(w.nodes*(nodeSteps+len(e.Labels)/4+text/textShare)+w.patterns*text) + w.labels*e.allLabels + w.parts*text
+}
+
+// size is that of all patterns.
+func (w *weight) size() int { return w.patterns + w.labels + w.parts }
+
+// longest is the length of the longest text that the expression sees or makes.
+func (w *weight) longest(e *Env) int {
+	longest := max(e.longest(), w.written)
+	made := 0
+	if w.sums > 0 {
+		made = w.written + (1+w.sums)*e.longest()
+	}
+	if w.joins {
+		made += e.allLabels + len(e.Labels)*w.written
+	}
+	if w.replaces {
+		made = maxText
+	}
+	return max(longest, min(made, (1+w.sums)*maxText))
+}
+
+// weigh finds out what an expression costs.
+func weigh(root ast.Node) weight {
+	w := weigher{}
+	ast.Walk(&root, &w)
+	return w.weight
+}
+
+type weigher struct{ weight }
+
+// Visit is called for a node after its children.
+func (w *weigher) Visit(node *ast.Node) {
+	w.nodes++
+	switch n := (*node).(type) {
+	case *ast.StringNode:
+		w.written += len(n.Value)
+	case *ast.PredicateNode:
+		w.turns = max(w.turns, 1)
+	case *ast.BuiltinNode:
+		if len(n.Arguments) > 0 && slices.ContainsFunc(n.Arguments[1:], func(a ast.Node) bool { _, is := a.(*ast.PredicateNode); return is }) {
+			w.over(n.Arguments[0])
+		}
+	case *ast.BinaryNode:
+		switch n.Operator {
+		case "+":
+			w.sums++
+		case "matches":
+			w.matches(n)
+		}
+	case *ast.CallNode:
+		id, ok := n.Callee.(*ast.IdentifierNode)
+		if !ok {
+			break
+		}
+		switch name := strings.TrimPrefix(id.Value, foldName); {
+		case name == "join":
+			w.joins = true
+		case name == "replace":
+			w.replaces = true
+		}
+		if strings.HasPrefix(id.Value, foldName) && id.Value != foldAny { // it compiles its second argument
+			if s, ok := n.Arguments[1].(*ast.StringNode); ok {
+				w.nodes += 100 + 4*len(s.Value)
+			} else {
+				w.nodes, w.patterns = w.nodes+100, w.patterns+20
+			}
+		}
+	}
+}
+
+func (w *weigher) matches(n *ast.BinaryNode) {
+	s, ok := n.Right.(*ast.StringNode)
+	if !ok {
+		return // it is refused
+	}
+	w.written -= len(s.Value)
+	if p, ok := n.Left.(*ast.PointerNode); ok && p.Name == "" {
+		w.labels += patternSize(s.Value) // if the loop is over others, over sees to it
+	} else {
+		w.patterns += patternSize(s.Value)
+	}
+}
+
+// over notes what a loop goes over. Its predicate was visited before.
+func (w *weigher) over(list ast.Node) {
+	switch n := list.(type) {
+	case *ast.IdentifierNode:
+		if isLabels(n) {
+			return
+		}
+	case *ast.BuiltinNode:
+		if n.Name == "filter" && len(n.Arguments) > 0 {
+			w.over(n.Arguments[0])
+			return
+		}
+	case *ast.ArrayNode:
+		w.turns = max(w.turns, len(n.Nodes))
+	case *ast.CallNode:
+		if id, ok := n.Callee.(*ast.IdentifierNode); ok && strings.TrimPrefix(id.Value, foldName) == "split" {
+			w.turns = max(w.turns, maxParts+1)
+			w.parts, w.labels = w.parts+w.labels, 0
+			return
+		}
+	}
+	w.turns = max(w.turns, maxParts+1)
+	w.patterns, w.labels = w.patterns+w.labels, 0
+}
