@@ -226,7 +226,7 @@ func (a *App) Run(ctx context.Context) error {
 		{a.Recheck / 10, a.cancels, "cannot cancel runs that nothing can serve"},
 		{a.Feedback, a.feedback, "cannot say on commits what becomes of jobs"},
 		{strayEvery * a.Sweep, a.strays, "cannot look for dead runners on GitHub"},
-		{pruneEvery, a.prune, "cannot delete old history; is the store's disk healthy?"},
+		{pruneEvery, a.prune, "cannot delete old history"},
 	} {
 		g.Go(func() error { return a.every(ctx, duty.every, duty.cannot, duty.do) })
 	}
@@ -236,7 +236,7 @@ func (a *App) Run(ctx context.Context) error {
 			defer a.lookAgain(a.Now())
 			defer a.earlier.end()
 			if err := a.firstLook(ctx); err != nil && ctx.Err() == nil {
-				a.Logger.Error("cannot take a first look at GitHub; is the store's disk healthy?", "err", err)
+				a.Logger.Error("cannot take a first look at GitHub", "err", err, "fix", StoreFix(err))
 			}
 			return nil
 		})

@@ -109,7 +109,7 @@ func (w *worker) claim(rw http.ResponseWriter, req *http.Request) {
 	}
 	log.Info("runner configured", "runner", c.Runner.Name, "runner_id", c.Runner.GitHubID)
 	if err := w.Store.Online(ctx, c.Runner.ID, w.Now()); err != nil {
-		log.Error("cannot record a configured runner; is the store's disk healthy?", "err", err)
+		log.Error("cannot record a configured runner", "err", err, "fix", StoreFix(err))
 	} else if r, err := w.Store.Runner(ctx, c.Runner.ID); err == nil && !r.EndedAt.IsZero() && r.State == RunnerOnline { // what Nomad said overtook this
 		w.hasEnded(LiveRunner{Runner: r, Needed: r.JobID == c.Job.ID, Failures: c.Job.Failures})
 	}
@@ -165,7 +165,7 @@ func (w *worker) refuse(rw http.ResponseWriter, c Claimed, from string, err erro
 	case errors.Is(err, context.Canceled): // nobody waits for the answer
 		r = &refusal{status: http.StatusServiceUnavailable, text: "the claim was called off"}
 	default:
-		w.logThrottled(log, slog.LevelError, "", "cannot record a claim; is the store's disk healthy?", "err", err)
+		w.logThrottled(log, slog.LevelError, "", "cannot record a claim", "err", err, "fix", StoreFix(err))
 		r = &refusal{status: http.StatusServiceUnavailable, text: "the router cannot record the claim now"}
 	}
 	if r.status == http.StatusServiceUnavailable {

@@ -32,6 +32,15 @@ type FixError struct {
 func (e *FixError) Error() string { return fmt.Sprintf("%v: %s", e.Err, e.Fix) }
 func (e *FixError) Unwrap() error { return e.Err }
 
+// StoreFix is what to do about an error of the store's.
+func StoreFix(err error) string {
+	var fix *FixError
+	if errors.As(err, &fix) {
+		return fix.Fix
+	}
+	return "see whether the store's disk is full or failing"
+}
+
 // A RetryAtError says when the other side will answer again.
 type RetryAtError struct {
 	At  time.Time

@@ -31,7 +31,7 @@ func (w *worker) fallbacks(ctx context.Context) error {
 		wait := w.Tick
 		due, next, err := w.Store.FallbacksDue(ctx, w.Now(), fallbackBatch)
 		if err != nil && ctx.Err() == nil {
-			w.Logger.Error("cannot read the fallbacks that are due from the store; is its disk healthy?", "err", err)
+			w.logThrottled(w.Logger, slog.LevelError, "", "cannot read the fallbacks that are due from the store", "err", err, "fix", StoreFix(err))
 		}
 		if !next.IsZero() {
 			wait = min(wait, max(next.Sub(w.Now()), 0))

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -9,8 +10,8 @@ import (
 )
 
 const (
-	readyAge  = 2 * time.Second // for so long what the store answered is shown again
-	readyMark = "ready"         // written to see that the store can be
+	readyAge  = time.Second // for so long what the store answered is shown again
+	readyMark = "ready"     // written to see that the store can be
 )
 
 // A Readiness is what /readyz answers. Its JSON form is a contract.
@@ -53,10 +54,14 @@ func (r *readiness) store(ctx context.Context, s Store) (Check, map[JobState]int
 		defer cancel()
 		counts, err := s.Counts(ctx)
 		reason := ""
+		var fix *FixError // says by itself what to do
 		if err != nil {
 			reason = "the store does not answer: " + err.Error()
 		} else if err = s.SetMark(ctx, readyMark, now.UTC().Format(time.RFC3339)); err != nil {
 			reason = "the store cannot be written; is its disk full? " + err.Error()
+		}
+		if errors.As(err, &fix) {
+			reason = "the store failed: " + fix.Error()
 		}
 		switch {
 		case err == nil:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -54,12 +55,15 @@ func is(t *testing.T, r router.Readiness, name string) router.Check {
 // full is a store whose disk is full, or that does not answer.
 type full struct {
 	router.Store
-	disk, mute atomic.Bool
+	disk, mute, gone atomic.Bool
 }
 
 func (f *full) SetMark(ctx context.Context, name, value string) error {
 	if f.disk.Load() {
 		return errors.New("database or disk is full (13)")
+	}
+	if f.gone.Load() {
+		return fmt.Errorf("write a mark: %w", &router.FixError{Fix: "restart Switchyard", Err: errors.New("the database file x.db was removed")})
 	}
 	return f.Store.SetMark(ctx, name, value)
 }
@@ -81,7 +85,7 @@ func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 	fine := func(code int, r router.Readiness) bool { return code == http.StatusOK && r.Status == "ok" }
 	readyz(t, r.app, "all is well", fine)
 
-	for what, flag := range map[string]*atomic.Bool{"disk is full": &f.disk, "does not answer": &f.mute} {
+	for what, flag := range map[string]*atomic.Bool{"disk is full": &f.disk, "does not answer": &f.mute, "the store failed: the database file x.db was removed: restart Switchyard": &f.gone} {
 		flag.Store(true)
 		got := readyz(t, r.app, what, func(code int, r router.Readiness) bool { return code == http.StatusServiceUnavailable })
 		if c := is(t, got, "store"); got.Status != "not ready" || c.Status != "failed" || !strings.Contains(c.Reason, what) || c.Since.IsZero() || got.Reason != c.Reason {

@@ -29,7 +29,7 @@ func (w *worker) leftovers(ctx context.Context) error {
 			}
 		}
 		if err := w.seeTo(ctx, jobs, later); err != nil && ctx.Err() == nil {
-			w.Logger.Error("cannot see to the runners that no job waits for; is the store's disk healthy?", "err", err)
+			w.logThrottled(w.Logger, slog.LevelError, "", "cannot see to the runners that no job waits for", "err", err, "fix", StoreFix(err))
 		}
 		select {
 		case <-ctx.Done():

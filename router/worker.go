@@ -112,7 +112,7 @@ func (w *worker) feed(ctx context.Context) {
 		due, next, err := w.Store.Due(ctx, w.Now(), dueBatch)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			w.Logger.Error("cannot read due jobs from the store; is its disk healthy?", "err", err)
+			w.logThrottled(w.Logger, slog.LevelError, "", "cannot read due jobs from the store", "err", err, "fix", StoreFix(err))
 			wait = storePause
 		case !next.IsZero():
 			wait = min(wait, max(next.Sub(w.Now()), 0))
@@ -224,7 +224,7 @@ func (w *worker) cannotWrite(ctx context.Context, jobID int64, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	w.logThrottled(w.Logger, slog.LevelError, "", "cannot write a job's state; is the store's disk full?", "job_id", jobID, "err", err)
+	w.logThrottled(w.Logger, slog.LevelError, "", "cannot write a job's state", "job_id", jobID, "err", err, "fix", StoreFix(err))
 	select {
 	case <-ctx.Done():
 	case <-time.After(storePause):

@@ -34,6 +34,7 @@ type serveFlags struct {
 	allowEdit                      bool
 	listen, adminListen, publicURL string
 	db                             string
+	checkDB                        bool
 	webhookSecretFiles             []string
 	githubTokenFile, githubURL     string
 	githubAppID                    int64
@@ -72,6 +73,7 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.access, "access", "", "")
 	fl.StringVar(&f.publicURL, "public-url", "", "")
 	fl.StringVar(&f.db, "db", "switchyard.db", "")
+	fl.BoolVar(&f.checkDB, "check-db", false, "")
 	fl.StringSliceVar(&f.webhookSecretFiles, "webhook-secret-file", nil, "")
 	fl.StringVar(&f.githubTokenFile, "github-token-file", "", "")
 	fl.Int64Var(&f.githubAppID, "github-app-id", 0, "")
@@ -119,6 +121,7 @@ Listening
   --claim-from-node             only from the runner's node: no NAT or proxy
 State, logs, and traces if OTEL_EXPORTER_OTLP_ENDPOINT says where to
   --db FILE                     SQLite database (switchyard.db)
+  --check-db                    look for damage in all of it before serving
   --keep DURATION               of jobs that ended, at least 72h (720h)
   --grace DURATION              bound on finishing work at a stop (20s)
   --log-format json|text        (json)
@@ -126,8 +129,7 @@ State, logs, and traces if OTEL_EXPORTER_OTLP_ENDPOINT says where to
 
 Example
   switchyard serve --rules rules.example.yaml \
-    --public-url http://10.0.0.5:8080 \
-    --webhook-secret-file webhook.secret \
+    --public-url http://10.0.0.5:8080 --webhook-secret-file webhook.secret \
     --github-app-id 123456 --github-app-key-file app.pem
 `
 
@@ -198,9 +200,16 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	reload.nomad = cluster
-	st, err := store.Open(ctx, f.db)
+	var options []store.Option
+	if f.checkDB {
+		options = append(options, store.CheckAll)
+	}
+	st, err := store.Open(ctx, f.db, options...)
 	if err != nil {
 		return err
+	}
+	if !st.Whole() {
+		logger.Warn("there was no time to look for damage in all of the database, as it is large; --check-db takes it", "db", f.db)
 	}
 	defer func() {
 		if err := st.Close(); err != nil {

@@ -46,7 +46,7 @@ const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 
 func (s *Store) Prune(ctx context.Context, ended, unseen, delivered time.Time) (rows int, err error) {
 	// Mostly there is nothing to do, which must not cost a write.
 	var some bool
-	if err := s.read.QueryRowContext(ctx, anyPrunableSQL, millis(ended), 1, millis(unseen), millis(delivered)).Scan(&some); err != nil || !some {
+	if err := one(s.querier(ctx), scanBool, &some, anyPrunableSQL, millis(ended), 1, millis(unseen), millis(delivered)); err != nil || !some {
 		return 0, err
 	}
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
@@ -86,3 +86,5 @@ func (s *Store) Prune(ctx context.Context, ended, unseen, delivered time.Time) (
 	}
 	return rows, nil
 }
+
+func scanBool(rows *sql.Rows, b *bool) error { return rows.Scan(b) }

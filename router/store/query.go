@@ -182,10 +182,7 @@ func (r *Reader) FindRunners(ctx context.Context, f router.RunnerFilter) ([]rout
 
 // Job returns one job; router.ErrNotFound when it is not known.
 func (r *Reader) Job(ctx context.Context, id int64) (router.Job, error) {
-	return trusted(r, func() (router.Job, error) {
-		rows, err := r.db.QueryContext(ctx, jobSQL, id)
-		return oneJob(id, rows, err)
-	})
+	return trusted(r, func() (router.Job, error) { return oneJob(reader(ctx, r.db), id) })
 }
 
 // Runner returns one runner.

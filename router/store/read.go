@@ -77,11 +77,7 @@ ORDER BY due_at, id LIMIT ?`
 
 // Due implements router.Store.
 func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
-	rows, err := s.dueStmt.QueryContext(ctx, limit+1)
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("read due jobs: %w", err)
-	}
-	err = each(rows, func(rows *sql.Rows) error {
+	err = s.writer.fault.guard(prepared(ctx, s.dueStmt))(func(rows *sql.Rows) error {
 		var j router.Job
 		if err := scanJob(rows, &j); err != nil {
 			return err
@@ -93,7 +89,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router
 			next = j.DueAt
 		}
 		return nil
-	})
+	}, dueSQL, limit+1)
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read due jobs: %w", err)
 	}
@@ -104,15 +100,11 @@ const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
 
 // Job implements router.Store.
 func (s *Store) Job(ctx context.Context, id int64) (router.Job, error) {
-	rows, err := s.jobStmt.QueryContext(ctx, id)
-	return oneJob(id, rows, err)
+	return oneJob(s.writer.fault.guard(prepared(ctx, s.jobStmt)), id)
 }
 
-func oneJob(id int64, rows *sql.Rows, err error) (j router.Job, _ error) {
-	if err == nil {
-		err = each(rows, func(rows *sql.Rows) error { return scanJob(rows, &j) })
-	}
-	if err != nil {
+func oneJob(q querier, id int64) (j router.Job, _ error) {
+	if err := one(q, scanJob, &j, jobSQL, id); err != nil {
 		return router.Job{}, fmt.Errorf("read job %d: %w", id, err)
 	}
 	if j.ID == 0 {

@@ -40,7 +40,13 @@ func openReadOnly(ctx context.Context, path string) (_ *Reader, err error) {
 	if r.path, err = filepath.Abs(path); err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(r.path)
+	// By its own name: the log that tells whether it is in use is beside that.
+	own, err := filepath.EvalSymlinks(r.path)
+	var info os.FileInfo
+	if err == nil {
+		r.path = own
+		info, err = os.Stat(own)
+	}
 	var pathErr *fs.PathError
 	switch {
 	case errors.As(err, &pathErr):

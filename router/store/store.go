@@ -18,6 +18,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -32,22 +33,31 @@ var migrations embed.FS
 const (
 	applicationID = 0x53775964 // as in the first migration
 	readers       = 4          // read-only connections
+
+	lockPatience = time.Second // for a process that is about to end
+	lockPause    = 50 * time.Millisecond
 )
 
-// errClosed is what a Store answers after Close.
-var errClosed = errors.New("the store is closed")
+var (
+	errClosed = errors.New("the store is closed") // what a Store answers after Close
+	errInUse  = errors.New("another switchyard uses it: stop that first, or name another file")
+)
 
 // A Store is a router.Store in one SQLite file. It is safe for concurrent use
 // by one process; Open refuses the file to a second.
 type Store struct {
-	path    string
-	lock    *sql.DB // of the side file; nil: not held
-	write   *sql.DB // one connection, held by the writer
-	read    *sql.DB
-	writer  *writer
-	close   sync.Once
-	dueStmt *sql.Stmt
-	jobStmt *sql.Stmt
+	path     string
+	patience time.Duration // with another process that has the file
+	lock     *sql.DB       // of the side file; nil: not held
+	locked   *os.File      // the file itself; nil: not locked
+	bound    time.Duration // of the check for damage; 0: none
+	whole    bool          // the check was made, and to its end
+	write    *sql.DB       // one connection, held by the writer
+	read     *sql.DB
+	writer   *writer
+	close    sync.Once
+	dueStmt  *sql.Stmt
+	jobStmt  *sql.Stmt
 }
 
 var _ router.Store = (*Store)(nil)
@@ -59,15 +69,28 @@ var _ router.Store = (*Store)(nil)
 // already, here or in another process. SQLite keeps two more files beside it
 // while it is open, path-wal and path-shm; path-lock, which is empty, stays. The
 // caller must call Close.
-func Open(ctx context.Context, path string) (*Store, error) {
-	s, err := open(ctx, path)
+//
+// A file that is damaged is refused, too, as far as that shows in a while; see
+// Whole. One that turns out to be so later, or is removed, replaced or overwritten,
+// is used no more: all methods then fail with a *router.FixError.
+func Open(ctx context.Context, path string, options ...Option) (*Store, error) {
+	s, err := open(ctx, path, options...)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
 	return s, nil
 }
 
-func open(ctx context.Context, path string) (_ *Store, err error) {
+// An Option changes how Open opens.
+type Option func(*Store)
+
+// CheckAll has Open look for damage in all of the file, however long that takes.
+func CheckAll(s *Store) { s.bound = 0 }
+
+// Whole reports whether Open had the time to look for damage in all of the file.
+func (s *Store) Whole() bool { return s.whole }
+
+func open(ctx context.Context, path string, options ...Option) (_ *Store, err error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
@@ -75,12 +98,31 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 	if err := touch(abs); err != nil {
 		return nil, err
 	}
-	s := &Store{path: abs}
+	// By its own name, as SQLite has it: the log and the lock are beside that.
+	if abs, err = filepath.EvalSymlinks(abs); err != nil {
+		return nil, err
+	}
+	s := &Store{path: abs, bound: checkClean, patience: lockPatience}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
 		}
 	}()
+	if _, err := os.Stat(abs + "-wal"); err == nil { // a clean end leaves none
+		s.bound = checkUnclean
+	}
+	for _, o := range options {
+		o(s)
+	}
+	for waited := time.Duration(0); ; waited += lockPause {
+		if s.locked, err = lockFile(abs); !errors.Is(err, errInUse) || waited >= s.patience {
+			break
+		}
+		time.Sleep(lockPause)
+	}
+	if err != nil {
+		return nil, err
+	}
 	// What savepoints need to roll back is of this process only, and need not be
 	// in a file.
 	if s.write, err = sql.Open("sqlite", dsn(abs, nil,
@@ -92,7 +134,7 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 		return nil, err
 	}
 	// Only now that the file is known to be ours.
-	if s.lock, err = lock(ctx, abs); err != nil {
+	if s.lock, err = lock(ctx, abs, s.patience); err != nil {
 		return nil, err
 	}
 	// The limit cuts the log back after a burst.
@@ -101,10 +143,10 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 			return nil, explain(err)
 		}
 	}
-	if err := migrate(ctx, s.write); err != nil {
-		return nil, explain(err)
+	if s.whole, err = whole(ctx, s.write, s.bound); err != nil {
+		return nil, err
 	}
-	if s.writer, err = startWriter(ctx, s.write); err != nil {
+	if err := migrate(ctx, s.write); err != nil {
 		return nil, explain(err)
 	}
 	if s.read, err = sql.Open("sqlite", dsn(abs, url.Values{"mode": {"ro"}},
@@ -117,6 +159,13 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 		if *stmt, err = s.read.PrepareContext(ctx, query); err != nil {
 			return nil, explain(err)
 		}
+	}
+	file, err := watch(abs)
+	if err != nil {
+		return nil, err
+	}
+	if s.writer, err = startWriter(ctx, s.write, file); err != nil {
+		return nil, errors.Join(explain(err), file.close())
 	}
 	return s, nil
 }
@@ -141,8 +190,14 @@ func (s *Store) shut() error {
 	if s.write != nil {
 		errs = append(errs, s.write.Close())
 	}
+	if s.writer != nil {
+		errs = append(errs, s.writer.file.close())
+	}
 	if s.lock != nil {
 		errs = append(errs, s.lock.Close())
+	}
+	if s.locked != nil {
+		errs = append(errs, s.locked.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close database: %w", err)
@@ -154,12 +209,12 @@ func (s *Store) shut() error {
 // each, both would take up the same jobs. SQLite locks a file beside it, in the
 // way of each system, and the system lets go of it when this process ends. The
 // readers of the database do not ask for it.
-func lock(ctx context.Context, path string) (_ *sql.DB, err error) {
+func lock(ctx context.Context, path string, patience time.Duration) (_ *sql.DB, err error) {
 	path += "-lock"
 	if err := touch(path); err != nil {
 		return nil, err
 	}
-	db, err := sql.Open("sqlite", dsn(path, nil, "busy_timeout(1000)")) // for one that is about to end
+	db, err := sql.Open("sqlite", dsn(path, nil, fmt.Sprintf("busy_timeout(%d)", patience.Milliseconds())))
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +224,7 @@ func lock(ctx context.Context, path string) (_ *sql.DB, err error) {
 		_ = db.Close()
 		var e *sqlite.Error
 		if errors.As(err, &e) && e.Code()&0xff == sqlitelib.SQLITE_BUSY {
-			return nil, errors.New("another switchyard uses it: stop that first, or name another file")
+			return nil, errInUse
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
@@ -266,7 +321,7 @@ func explain(err error) error {
 	case sqlitelib.SQLITE_NOTADB:
 		return fmt.Errorf("it is not a database; move it away, or name another file: %w", err)
 	case sqlitelib.SQLITE_CORRUPT:
-		return fmt.Errorf("it is damaged; move it away and start anew, or restore a copy: %w", err)
+		return &router.FixError{Fix: fixDamaged, Err: fmt.Errorf("it is damaged (%w)", err)}
 	case sqlitelib.SQLITE_BUSY, sqlitelib.SQLITE_LOCKED:
 		return fmt.Errorf("another process uses it; stop that first: %w", err)
 	case sqlitelib.SQLITE_READONLY, sqlitelib.SQLITE_CANTOPEN:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"switchyard/router"
 )
@@ -19,6 +20,8 @@ type writer struct {
 	conn    *sql.Conn
 	stmts   map[string]*sql.Stmt // by SQL text; used by the goroutine only
 	ops     chan *op
+	file    *watched // used by the goroutine only
+	fault   fault
 	source  router.Source // in the table of that name; "" when not known; used by the goroutine only
 	closing chan struct{} // closed by stop
 	stopped chan struct{} // closed when the goroutine has ended
@@ -41,7 +44,7 @@ const (
 )
 
 // startWriter takes db's connection and starts the goroutine; stop ends it.
-func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
+func startWriter(ctx context.Context, db *sql.DB, file *watched) (*writer, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
@@ -49,6 +52,7 @@ func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	w := &writer{
 		conn:    conn,
 		stmts:   map[string]*sql.Stmt{},
+		file:    file,
 		ops:     make(chan *op, maxBatch),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
@@ -103,15 +107,33 @@ func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) er
 func (w *writer) run() {
 	defer close(w.stopped)
 	batch := make([]*op, 0, maxBatch)
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
 	for {
 		select {
 		case <-w.closing:
 			return
+		case <-tick.C:
+			w.watch()
 		case o := <-w.ops:
 			batch = w.gather(append(batch[:0], o))
+			w.watch()
 			w.commit(batch)
 			clear(batch)
+			if w.file.busy = len(w.ops) > 0; !w.file.busy {
+				w.file.rest()
+			}
 		}
+	}
+}
+
+// watch looks at whether the file is still the one that was opened.
+func (w *writer) watch() {
+	if w.fault.err() != nil {
+		return
+	}
+	if e := w.file.changed(); e != nil {
+		w.fault.first.CompareAndSwap(nil, e)
 	}
 }
 
@@ -133,12 +155,12 @@ func (w *writer) gather(batch []*op) []*op {
 // transaction itself fails, all of them fail: what they saw of each other
 // never came to be.
 func (w *writer) commit(batch []*op) {
-	err := w.transaction(batch)
+	err := w.fault.note(w.transaction(batch))
 	for _, o := range batch {
 		if o.state.Load() == opAbandoned {
 			continue
 		}
-		if err != nil {
+		if o.err = w.fault.note(o.err); err != nil {
 			o.err = err
 		}
 		close(o.done)
@@ -146,6 +168,9 @@ func (w *writer) commit(batch []*op) {
 }
 
 func (w *writer) transaction(batch []*op) (err error) {
+	if err := w.fault.err(); err != nil {
+		return w.failed(batch, err)
+	}
 	t := &tx{w: w}
 	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
 		return w.failed(batch, fmt.Errorf("begin: %w", err))
@@ -261,7 +286,20 @@ func reader(ctx context.Context, db *sql.DB) querier {
 	}
 }
 
-func (s *Store) querier(ctx context.Context) querier { return reader(ctx, s.read) }
+// prepared is a reader of one statement, which is prepared.
+func prepared(ctx context.Context, stmt *sql.Stmt) querier {
+	return func(scan func(*sql.Rows) error, _ string, args ...any) error {
+		rows, err := stmt.QueryContext(ctx, args...)
+		if err != nil {
+			return err
+		}
+		return each(rows, scan)
+	}
+}
+
+func (s *Store) querier(ctx context.Context) querier {
+	return s.writer.fault.guard(reader(ctx, s.read))
+}
 
 // all returns what scan reads of each row; nil when there is none.
 func all[T any](q querier, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {

@@ -58,6 +58,7 @@ type handler struct {
 	receive func(context.Context, router.Delivery) error
 	intake  *intake
 
+	unstored rate.Sometimes // bounds what a full disk can cause
 	unsigned rate.Sometimes // bounds the warnings that strangers can cause
 }
 
@@ -102,6 +103,7 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 		receive:  receive,
 		intake:   newIntake(cfg.Budget),
 		unsigned: rate.Sometimes{Interval: time.Minute},
+		unstored: rate.Sometimes{Interval: time.Minute},
 	}, nil
 }
 
@@ -169,7 +171,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			log.Warn("the sender went away before its delivery was stored; redeliver it on GitHub", "err", err)
 			return
 		}
-		log.Error("cannot store a delivery; is the store's disk healthy? redeliver it on GitHub afterwards", "err", err)
+		h.unstored.Do(func() {
+			log.Error("cannot store a delivery; others within a minute are not told of. GitHub is asked for them again when that works", "err", err, "fix", router.StoreFix(err))
+		})
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, "503: the delivery could not be stored; redeliver it later", http.StatusServiceUnavailable)
 		return
