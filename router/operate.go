@@ -173,6 +173,11 @@ func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
 	if !run {
 		return nil
 	}
+	if j.State == Running {
+		if err := a.noteCancel(ctx, j); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, githubTimeout)
 	defer cancel()
 	if err := a.GitHub.CancelRun(ctx, j.Repo, j.RunID); err != nil {
@@ -181,8 +186,23 @@ func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
 		}
 		return err
 	}
-	a.Logger.Info("an operator cancelled a run", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+	a.Logger.Info("an operator cancelled a run", "who", operator(ctx), "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
 	return nil
+}
+
+// noteCancel says on the time line of a running job who cancels its run: its end
+// comes from GitHub, which does not say it.
+func (a *App) noteCancel(ctx context.Context, j Job) error {
+	runners, err := a.Store.Runners(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	for _, r := range runners {
+		if r.Name == j.RunnerName {
+			return a.Store.Note(ctx, r.ID, operator(ctx)+" cancels the run of its job", a.Now())
+		}
+	}
+	return nil // it is another job's, or none of ours
 }
 
 func (a *App) cancel(ctx context.Context, j Job) error {

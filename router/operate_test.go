@@ -225,6 +225,27 @@ func testAnOperatorCancelsAJob(t *testing.T) {
 	}
 }
 
+// Of a running job GitHub tells the end, and not who wanted it.
+func TestWhoCancelsARunIsSaid(t *testing.T) { synctest.Test(t, testWhoCancelsARunIsSaid) }
+func testWhoCancelsARunIsSaid(t *testing.T) {
+	h := &hub{}
+	r := start(t, openStore(t), &cluster{}, h)
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	first, _ := r.nomad.job("gha-1-1")
+	r.claim(first.ClaimToken)
+	running := delivery(1, "in_progress", "self-hosted", "linux")
+	running.Job.RunnerName = h.asked()[0].Name
+	r.deliver(running)
+	r.await(1, in(router.Running))
+	if err := r.app.CancelJob(router.ByOperator(t.Context(), "ada"), 1, true); err != nil {
+		t.Fatal(err)
+	}
+	if !r.told(1, "gha-1-1", "operator ada cancels the run of its job") {
+		t.Errorf("the runner is %+v", r.runner("gha-1-1"))
+	}
+}
+
 func TestAnOperatorStopsARunner(t *testing.T) { synctest.Test(t, testAnOperatorStopsARunner) }
 func testAnOperatorStopsARunner(t *testing.T) {
 	h := &hub{}
