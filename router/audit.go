@@ -10,8 +10,10 @@ import (
 type Audit struct {
 	ID     int64 // grows; the store's
 	At     time.Time
-	Who    string // name of a token or of a person
-	Did    string // log in, log out, retry, cancel, stop, sync, apply, …
+	Who    string // name of a token or of a person; "somebody" when it is not known, "GitHub"
+	By     string // how Who is known: "token", "loopback", or the issuer and subject of an ID token; "": it is not
+	From   string // address that the request came from; "": there was none
+	Did    string // log in, log out, retry, cancel, stop, sync, apply, refused, …
 	What   string // to what: "jobs/4001", "runners/gha-4001-1"; "" when Did says it all
 	Result string // ok, or why it was not done
 }

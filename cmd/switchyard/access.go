@@ -20,9 +20,6 @@ import (
 	"switchyard/router/web"
 )
 
-// adminToken is the name of who has --admin-token-file.
-const adminToken = "the admin token"
-
 // whoMay returns who may use the console and the API, nil: everybody, who is
 // on this machine. token is the one of the environment, or "".
 func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web.Access, error), error) {
@@ -52,7 +49,10 @@ func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web
 		if err != nil {
 			return nil, fmt.Errorf("operators' token: %w", err)
 		}
-		return &web.Access{Tokens: []web.Token{{Name: adminToken, SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}, nil
+		if err := web.CheckToken(string(token)); err != nil {
+			return nil, fmt.Errorf("operators' token: %w", err)
+		}
+		return &web.Access{Tokens: []web.Token{{Name: web.AdminToken, SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}, nil
 	}
 	_, err := access()
 	return access, err
@@ -143,8 +143,14 @@ takes the changed file by itself.`,
 			}
 			token := "syt_" + rand.Text() + rand.Text()
 			sum := sha256.Sum256([]byte(token))
+			if len(repos) == 0 && role != web.Editor {
+				repos = []string{"all"}
+			}
 			entry := fmt.Sprintf("  - { name: %q, sha256: %s, role: %s", args[0], hex.EncodeToString(sum[:]), role)
-			if len(repos) > 0 {
+			switch {
+			case len(repos) == 1 && repos[0] == "all":
+				entry += ", repos: all"
+			case len(repos) > 0:
 				quoted := make([]string, len(repos))
 				for i, r := range repos {
 					quoted[i] = fmt.Sprintf("%q", r)
@@ -163,6 +169,6 @@ takes the changed file by itself.`,
 		},
 	}
 	cmd.Flags().TextVar(&role, "role", web.Viewer, "`role`: viewer, operator or editor")
-	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that are seen: owner/name, owner/* or host/owner/name; all without")
+	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that are seen: owner/name, owner/* or host/owner/name (all)")
 	return cmd
 }

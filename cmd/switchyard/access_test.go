@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"switchyard/router"
 	"switchyard/router/web"
 )
 
@@ -31,6 +32,15 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 	if got := acc.Tokens[0]; got.Name != "grafana" || got.Role != web.Operator || len(got.Repos) != 2 {
 		t.Errorf("the entry is %+v", got)
 	}
+	for args, want := range map[string]string{"--role=viewer": "repos: all", "--role=editor": "role: editor }", "--repos=all": "repos: all"} {
+		out.Reset()
+		if code := run(t.Context(), []string{"token", "x", args}, nil, &out, &errs); code != 0 || !strings.Contains(out.String(), want) {
+			t.Errorf("switchyard token %s = %d: %s", args, code, out.String())
+		}
+		if acc, err := web.ParseAccess("access.yaml", append([]byte("tokens:\n"), out.Bytes()...)); err != nil || acc.Tokens[0].Repos != nil {
+			t.Errorf("%s: %+v, %v", out.String(), acc, err)
+		}
+	}
 	if code := run(t.Context(), []string{"token", "x", "--repos", ""}, nil, &out, &errs); code == 0 || !strings.Contains(errs.String(), "--repos is empty") {
 		t.Errorf("repositories of an empty variable = %d: %s", code, errs.String())
 	}
@@ -48,7 +58,7 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	entry := "tokens:\n  - { name: NAME, sha256: " + strings.Repeat("ab", 32) + ", role: viewer }\n"
+	entry := "tokens:\n  - { name: NAME, sha256: " + strings.Repeat("ab", 32) + ", role: viewer, repos: all }\n"
 	put(strings.ReplaceAll(entry, "NAME", "a"))
 	var log bytes.Buffer
 	flags := serveFlags{access: name, adminListen: "0.0.0.0:8081"}
@@ -92,6 +102,27 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	become("carol", "cannot be read")
+}
+
+func TestAShortTokenIsNoAdminToken(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "token")
+	for _, token := range []string{"x", "1234567", " x \n"} {
+		write(t, name, token)
+		for what, flags := range map[string]serveFlags{token: {adminListen: "127.0.0.1:8081"}, "": {adminListen: "127.0.0.1:8081", adminTokenFile: name}} {
+			if _, err := flags.whoMay(router.Secret(what), slog.Default()); err == nil || !strings.Contains(err.Error(), "a token has at least 8 characters") {
+				t.Errorf("%q, in a file %t: %v", token, what == "", err)
+			}
+		}
+	}
+	flags := serveFlags{adminListen: "127.0.0.1:8081"}
+	if _, err := flags.whoMay("          ", slog.Default()); err == nil {
+		t.Error("blanks are a token")
+	}
+	write(t, name, "12345678\n")
+	flags.adminTokenFile = name
+	if _, err := flags.whoMay("", slog.Default()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestOthersNeedAuthentication(t *testing.T) {

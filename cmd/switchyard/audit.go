@@ -19,8 +19,9 @@ func auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who changed what",
-		Long: `Audit asks a running server for the changes that people had it make and the
-log-ins, newest first. It needs a token of the role editor.
+		Long: `Audit asks a running server for the changes that people had it make, the
+log-ins, and what was refused to whom, newest first, with the address that each
+came from and how it is known who that was. It needs a token of the role editor.
 
 Exit code 0: shown. 2: could not.`,
 		Example: "  switchyard audit --limit 20",
@@ -53,9 +54,9 @@ func writeAudits(out io.Writer, l web.AuditList, columns int) error {
 		return err
 	}
 	t := table{columns: columns}
-	t.row("WHEN", "WHO", "DID", "WHAT", "RESULT")
+	t.row("WHEN", "WHO", "DID", "WHAT", "RESULT", "FROM", "BY")
 	for _, a := range l.Audits {
-		t.row(a.At.UTC().Format(time.RFC3339), a.Who, a.Did, a.What, a.Result)
+		t.row(a.At.UTC().Format(time.RFC3339), a.Who, a.Did, a.What, a.Result, a.From, a.By)
 	}
 	if err := t.write(out); err != nil || l.NextCursor == "" {
 		return err

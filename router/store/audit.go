@@ -9,12 +9,12 @@ import (
 	"switchyard/router"
 )
 
-const auditSQL = `INSERT INTO audit (at, who, did, what, result) VALUES (?, ?, ?, ?, ?)`
+const auditSQL = `INSERT INTO audit (at, who, login, address, did, what, result) VALUES (?, ?, ?, ?, ?, ?, ?)`
 
 // Audit implements router.Store.
 func (s *Store) Audit(ctx context.Context, a router.Audit) error {
 	err := s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
-		_, err := t.exec(auditSQL, millis(a.At), a.Who, a.Did, a.What, a.Result)
+		_, err := t.exec(auditSQL, millis(a.At), a.Who, a.By, a.From, a.Did, a.What, a.Result)
 		return err
 	})
 	if err != nil {
@@ -23,7 +23,7 @@ func (s *Store) Audit(ctx context.Context, a router.Audit) error {
 	return nil
 }
 
-const auditsSQL = `SELECT id, at, who, did, what, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2`
+const auditsSQL = `SELECT id, at, who, login, address, did, what, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2`
 
 // Audits implements router.Store.
 func (s *Store) Audits(ctx context.Context, before int64, limit int) ([]router.Audit, error) {
@@ -32,7 +32,7 @@ func (s *Store) Audits(ctx context.Context, before int64, limit int) ([]router.A
 	}
 	list, err := all(s.querier(ctx), func(rows *sql.Rows, a *router.Audit) error {
 		var at int64
-		err := rows.Scan(&a.ID, &at, &a.Who, &a.Did, &a.What, &a.Result)
+		err := rows.Scan(&a.ID, &at, &a.Who, &a.By, &a.From, &a.Did, &a.What, &a.Result)
 		a.At = fromMillis(at)
 		return err
 	}, auditsSQL, before, limit)

@@ -323,7 +323,7 @@ func overrule(t *tx, refused router.Job, r router.Runner, name string, now int64
 	if _, err := t.exec(overruleSQL, refused.ID, why, now); err != nil {
 		return err
 	}
-	_, err := t.exec(auditSQL, now, "GitHub", "ran a job that was "+string(refused.State), fmt.Sprintf("jobs/%d", refused.ID), why)
+	_, err := t.exec(auditSQL, now, "GitHub", "", "", "ran a job that was "+string(refused.State), fmt.Sprintf("jobs/%d", refused.ID), why)
 	return err
 }
 

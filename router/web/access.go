@@ -41,14 +41,27 @@ func (r *Role) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Who some are in the audit trail, besides tokens and people.
+const (
+	somebody     = "somebody" // nobody known
+	loopbackName = "local"    // whoever is on this machine, of a server that asks for no token
+	AdminToken   = "the admin token"
+)
+
 // A Principal is who makes a request. The zero value is somebody unknown, who
 // may do nothing.
 type Principal struct {
-	Name  string
+	Name  string // of a token or a person: none that a person can choose is a token's, or another person's
+	By    string // how that is known: byToken, byLoopback, or the issuer and subject of an ID token; "": it is not
 	Role  Role
 	Scope router.Scope // what is seen; nil: everything
 	In    bool         // by a session, which can be ended
 }
+
+const (
+	byToken    = "token"
+	byLoopback = "loopback"
+)
 
 type principalKey struct{}
 
@@ -74,7 +87,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
 		req.Body = http.MaxBytesReader(w, req.Body, bodyLimit(req))
-		p, err := a.allowed(req)
+		p, err := a.allowed(req, !quiet(req))
 		if err == nil && cross.Check(req) != nil {
 			err = refuse(http.StatusForbidden, "this request comes from another site's page")
 		}
@@ -105,17 +118,36 @@ func (a *api) only(role Role, next http.Handler) http.Handler {
 	})
 }
 
+// wrongToken returns err, or that too many wrong tokens came from where a request
+// does. A right one is never held up by them: behind a proxy all have its address.
+func (a *api) wrongToken(req *http.Request, err error) error {
+	if !a.guesses.take(source(req.RemoteAddr), a.Now()) {
+		return &limited{guessEvery}
+	}
+	return err
+}
+
 func anonymous() error {
 	return refuse(http.StatusUnauthorized, "the API needs the header Authorization: Bearer with a token of the server's --access file, or its --admin-token-file")
 }
 
+// refreshHeader is set by the console's script on what it asks by itself.
+const refreshHeader = "X-Switchyard-Refresh"
+
+// quiet reports whether a request is the console's own doing, as that of a live
+// page is: it keeps nobody logged in.
+func quiet(req *http.Request) bool {
+	return req.Header.Get(refreshHeader) != "" || req.URL.Path == Prefix+"/events"
+}
+
 // allowed says who makes a request: nobody known is no error, a wrong token is.
-func (a *api) allowed(req *http.Request) (Principal, error) {
+// used says that it counts as use of a session.
+func (a *api) allowed(req *http.Request, used bool) (Principal, error) {
 	if a.Access == nil {
 		if !local(req.Host) {
 			return Principal{}, refuse(http.StatusForbidden, "without a token the API is asked as localhost or by address, not as %q", req.Host)
 		}
-		return Principal{Name: "local", Role: Editor}, nil
+		return Principal{Name: loopbackName, By: byLoopback, Role: Editor}, nil
 	}
 	access, err := a.Access()
 	if err != nil {
@@ -123,22 +155,27 @@ func (a *api) allowed(req *http.Request) (Principal, error) {
 	}
 	header := req.Header.Get("Authorization")
 	if header == "" {
-		return a.sessions.principal(req, access, a.Now()), nil
+		return a.sessions.principal(req, access, a.Now(), used), nil
 	}
 	scheme, token, _ := strings.Cut(header, " ")
 	t := access.token(token)
 	if t == nil || !strings.EqualFold(scheme, "Bearer") {
-		if err := a.guesses.take(req); err != nil {
-			return Principal{}, err
+		err := anonymous()
+		if short := CheckToken(token); short != nil && token != "" {
+			err = refuse(http.StatusUnauthorized, "%v", short)
 		}
-		return Principal{}, anonymous()
+		return Principal{}, a.wrongToken(req, err)
 	}
 	return t.principal(), nil
 }
 
 // token is the one that somebody shows; nil: it is none of these. It compares
-// with all of them, in the same time wherever the right one stands.
+// with all of them, in the same time wherever the right one stands. One that is
+// easily guessed is none, though its hash may stand in the file.
 func (acc *Access) token(shown string) *Token {
+	if CheckToken(shown) != nil {
+		return nil
+	}
 	sum := sha256.Sum256([]byte(shown))
 	var found *Token
 	for i := range acc.Tokens {
@@ -149,7 +186,9 @@ func (acc *Access) token(shown string) *Token {
 	return found
 }
 
-func (t *Token) principal() Principal { return Principal{Name: t.Name, Role: t.Role, Scope: t.Repos} }
+func (t *Token) principal() Principal {
+	return Principal{Name: t.Name, By: byToken, Role: t.Role, Scope: t.Repos}
+}
 
 // local reports whether a Host header is one that no other site's name can be.
 func local(host string) bool {

@@ -20,7 +20,10 @@ import (
 	"switchyard/rules"
 )
 
-// staff are tokens by their own names: one of each role, and a viewer and an
+// tokenOf is the token of whoever has this name.
+func tokenOf(name string) string { return "token of " + name }
+
+// staff are tokens by their names: one of each role, and a viewer and an
 // operator of another team.
 func staff() *web.Access {
 	acc := &web.Access{}
@@ -28,7 +31,7 @@ func staff() *web.Access {
 		"viewer": {Role: web.Viewer}, "operator": {Role: web.Operator}, "editor": {Role: web.Editor},
 		"other viewer": {Role: web.Viewer, Repos: router.Scope{"other/*"}}, "other operator": {Role: web.Operator, Repos: router.Scope{"other/*"}},
 	} {
-		t.Name, t.SHA256 = name, sha256.Sum256([]byte(name))
+		t.Name, t.SHA256 = name, sha256.Sum256([]byte(tokenOf(name)))
 		acc.Tokens = append(acc.Tokens, t)
 	}
 	return acc
@@ -43,16 +46,16 @@ func guarded(t *testing.T, change ...func(*web.Config)) *server {
 	}}, change...)...)
 }
 
-// ask sends a request of whoever has the token, "" for nobody.
-func (s *server) ask(method, target, token string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+// ask sends a request of whoever has this name, "" for nobody.
+func (s *server) ask(method, target, name string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	s.t.Helper()
 	req := httptest.NewRequest(method, "http://yard.example"+target, strings.NewReader(""))
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		req.Header.Set("Origin", "http://yard.example")
 	}
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+	if name != "" {
+		as(name)(req)
 	}
 	for _, f := range change {
 		f(req)
@@ -145,9 +148,9 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 	}
 }
 
-// as sends a token.
-func as(token string) func(*http.Request) {
-	return func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+token) }
+// as sends the token of whoever has this name.
+func as(name string) func(*http.Request) {
+	return func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+tokenOf(name)) }
 }
 
 // form is a body of a form.
@@ -184,7 +187,7 @@ func TestALogInLastsUntilItsEnd(t *testing.T) {
 	if wrong.Code != http.StatusUnauthorized || len(wrong.Result().Cookies()) != 0 || !strings.Contains(wrong.Body.String(), "not one of the server") {
 		t.Errorf("a wrong token = %d %v %s", wrong.Code, wrong.Result().Cookies(), wrong.Body)
 	}
-	in := s.ask("POST", "/login", "", form("token", "operator", "next", "/jobs?state=running"))
+	in := s.ask("POST", "/login", "", form("token", tokenOf("operator"), "next", "/jobs?state=running"))
 	if in.Code != http.StatusSeeOther || in.Header().Get("Location") != "/jobs?state=running" {
 		t.Fatalf("log in = %d to %q: %s", in.Code, in.Header().Get("Location"), in.Body)
 	}
@@ -208,7 +211,7 @@ func TestALogInLastsUntilItsEnd(t *testing.T) {
 	now = now.Add(61 * time.Minute)
 	get(http.StatusSeeOther) // it was not used for an hour
 
-	in = s.ask("POST", "/login", "", form("token", "operator"))
+	in = s.ask("POST", "/login", "", form("token", tokenOf("operator")))
 	for range 12 {
 		now = now.Add(59 * time.Minute)
 		get(http.StatusOK)
@@ -216,14 +219,14 @@ func TestALogInLastsUntilItsEnd(t *testing.T) {
 	now = now.Add(59 * time.Minute)
 	get(http.StatusSeeOther) // it began twelve hours ago
 
-	in = s.ask("POST", "/login", "", form("token", "operator"))
+	in = s.ask("POST", "/login", "", form("token", tokenOf("operator")))
 	out := s.ask("POST", "/logout", "", form(), cookies(in))
 	if out.Code != http.StatusSeeOther {
 		t.Errorf("log out = %d", out.Code)
 	}
 	get(http.StatusSeeOther)
 
-	in = s.ask("POST", "/login", "", form("token", "operator"))
+	in = s.ask("POST", "/login", "", form("token", tokenOf("operator")))
 	get(http.StatusOK)
 	acc = &web.Access{Tokens: slices.DeleteFunc(staff().Tokens, func(t web.Token) bool { return t.Name == "operator" })}
 	get(http.StatusSeeOther) // its token is good no more
@@ -231,7 +234,7 @@ func TestALogInLastsUntilItsEnd(t *testing.T) {
 
 func TestTheCookieIsOfThisHostOverTLS(t *testing.T) {
 	s := guarded(t)
-	in := s.ask("POST", "/login", "", form("token", "viewer"), func(req *http.Request) { req.Header.Set("X-Forwarded-Proto", "https") })
+	in := s.ask("POST", "/login", "", form("token", tokenOf("viewer")), func(req *http.Request) { req.Header.Set("X-Forwarded-Proto", "https") })
 	c := in.Result().Cookies()[0]
 	if c.Name != "__Host-switchyard" || !c.Secure || in.Header().Get("Strict-Transport-Security") == "" {
 		t.Errorf("the cookie is %v, the headers %v", c, in.Header())
@@ -244,7 +247,7 @@ func TestTheLogInGoesToThisServerOnly(t *testing.T) {
 		"https://evil.example/": "/", "//evil.example": "/", `/\evil.example`: "/", "/\t/evil.example": "/", "/\n/evil.example": "/",
 		"/jobs?label=" + strings.Repeat("x", 3000): "/", "/jobs?label=%09a+b": "/jobs?label=%09a+b", "/login?next=/": "/", "": "/", "/jobs/1": "/jobs/1",
 	} {
-		if got := s.ask("POST", "/login", "", form("token", "viewer", "next", next)).Header().Get("Location"); got != want {
+		if got := s.ask("POST", "/login", "", form("token", tokenOf("viewer"), "next", next)).Header().Get("Location"); got != want {
 			t.Errorf("next=%q goes to %q, want %q", next, got, want)
 		}
 	}
@@ -252,9 +255,9 @@ func TestTheLogInGoesToThisServerOnly(t *testing.T) {
 
 func TestOtherSitesChangeNothing(t *testing.T) {
 	s := guarded(t)
-	in := s.ask("POST", "/login", "", form("token", "editor"))
+	in := s.ask("POST", "/login", "", form("token", tokenOf("editor")))
 	for _, target := range []string{"/login", "/logout", "/jobs/1/retry", "/api/v1/jobs/1/retry"} {
-		got := s.ask("POST", target, "", form("token", "editor"), cookies(in), func(req *http.Request) { req.Header.Set("Origin", "https://evil.example") })
+		got := s.ask("POST", target, "", form("token", tokenOf("editor")), cookies(in), func(req *http.Request) { req.Header.Set("Origin", "https://evil.example") })
 		if got.Code != http.StatusForbidden {
 			t.Errorf("POST %s of another site = %d, want 403", target, got.Code)
 		}
@@ -271,7 +274,7 @@ func TestGuessesAreLimited(t *testing.T) {
 			t.Fatalf("guess %d = %d, want 401", i+1, got.Code)
 		}
 	}
-	got := s.ask("POST", "/login", "", form("token", "viewer"))
+	got := s.ask("POST", "/login", "", form("token", "guess"))
 	if got.Code != http.StatusTooManyRequests || got.Header().Get("Retry-After") != "6" {
 		t.Errorf("after ten guesses = %d, Retry-After %q; want 429 and 6", got.Code, got.Header().Get("Retry-After"))
 	}
@@ -280,6 +283,9 @@ func TestGuessesAreLimited(t *testing.T) {
 	}
 	if got := s.ask("GET", "/api/v1/jobs", "viewer"); got.Code != http.StatusOK {
 		t.Errorf("a right token = %d, want 200", got.Code)
+	}
+	if got := s.ask("POST", "/login", "", form("token", tokenOf("viewer"))); got.Code != http.StatusSeeOther {
+		t.Errorf("a log-in by a right token = %d, want 303: %s", got.Code, got.Body)
 	}
 }
 
@@ -304,38 +310,109 @@ func TestGuessesFromOneNetworkAreLimitedTogether(t *testing.T) {
 	}
 }
 
+// trail is the audit trail, the newest first, a line for each.
+func (s *server) trail() (lines []string) {
+	s.t.Helper()
+	for cursor := ""; ; {
+		page := decode[web.AuditList](s.t, s.call("GET", "/audit?limit=200"+cursor, http.StatusOK, as("editor")))
+		for _, a := range page.Audits {
+			lines = append(lines, strings.Join([]string{a.Who, a.By, a.From, a.Did, a.What, a.Result}, " | "))
+		}
+		if page.NextCursor == "" {
+			return lines
+		}
+		cursor = "&cursor=" + page.NextCursor
+	}
+}
+
 func TestWhatIsDoneIsAudited(t *testing.T) {
 	s := guarded(t)
 	s.ask("POST", "/api/v1/jobs/1/retry", "operator")
 	s.ask("POST", "/runners/gha-1-1/stop", "operator")
-	s.ask("POST", "/api/v1/sync", "editor", func(req *http.Request) {
-		*req = *httptest.NewRequest("POST", "/api/v1/sync", strings.NewReader(`{"repo": "acme/app"}`))
-		req.Header.Set("Authorization", "Bearer editor")
-	})
+	s.ask("POST", "/runners/gha-1-1/stop", "", form("force", "true"), as("operator"))
+	s.ask("POST", "/api/v1/runners/gha-1-1/stop?force=true", "operator", func(req *http.Request) { req.RemoteAddr = "[2001:db8::7]:1" })
+	s.ask("POST", "/jobs/1/cancel", "", form("run", "true"), as("operator"))
+	s.ask("POST", "/api/v1/jobs/1/cancel?run=true", "operator", func(req *http.Request) { req.Header.Set("X-Forwarded-For", "6.6.6.6, 198.51.100.7") })
+	for _, body := range []string{`{"repo": "acme/app"}`, `{"repo": "acme/app", "host": "ghe.example"}`} {
+		s.ask("POST", "/api/v1/sync", "", func(req *http.Request) {
+			*req = *httptest.NewRequest("POST", "/api/v1/sync", strings.NewReader(body))
+			as("editor")(req)
+		})
+	}
 	s.app.fail = &router.ConflictError{Reason: "job 1 runs already"}
 	s.ask("POST", "/api/v1/jobs/1/cancel", "editor")
 	s.ask("POST", "/login", "", form("token", "guess"))
 	if got := s.ask("GET", "/api/v1/audit", "operator"); got.Code != http.StatusForbidden {
 		t.Errorf("the audit trail for an operator = %d, want 403", got.Code)
 	}
-	var got []string
-	first := decode[web.AuditList](t, s.call("GET", "/audit?limit=2", http.StatusOK, as("editor")))
-	rest := decode[web.AuditList](t, s.call("GET", "/audit?cursor="+first.NextCursor, http.StatusOK, as("editor")))
-	for _, a := range append(first.Audits, rest.Audits...) {
-		got = append(got, strings.Join([]string{a.Who, a.Did, a.What, a.Result}, " | "))
+	if page := decode[web.AuditList](t, s.call("GET", "/audit?limit=2", http.StatusOK, as("editor"))); len(page.Audits) != 2 || page.NextCursor == "" {
+		t.Errorf("a page of two is %+v", page)
 	}
 	want := []string{
-		"somebody | log in |  | the token was wrong",
-		"editor | cancel | jobs/1 | job 1 runs already",
-		"editor | sync | acme/app | ok",
-		"operator | stop | runners/gha-1-1 | ok",
-		"operator | retry | jobs/1 | ok",
+		"operator | token | 192.0.2.1 | refused | GET /api/v1/audit | 403: operator has the role operator; this needs the role editor",
+		"somebody |  | 192.0.2.1 | log in |  | the token was wrong",
+		"editor | token | 192.0.2.1 | cancel | jobs/1 | job 1 runs already",
+		"editor | token | 192.0.2.1 | sync | ghe.example/acme/app | ok",
+		"editor | token | 192.0.2.1 | sync | acme/app | ok",
+		"operator | token | 192.0.2.1 for 198.51.100.7 | cancel | jobs/1, with its whole run on GitHub | ok",
+		"operator | token | 192.0.2.1 | cancel | jobs/1, with its whole run on GitHub | ok",
+		"operator | token | 2001:db8::7 | stop | runners/gha-1-1, by force | ok",
+		"operator | token | 192.0.2.1 | stop | runners/gha-1-1, by force | ok",
+		"operator | token | 192.0.2.1 | stop | runners/gha-1-1 | ok",
+		"operator | token | 192.0.2.1 | retry | jobs/1 | ok",
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, s.trail()); diff != "" {
 		t.Errorf("the audit trail (-want +got):\n%s", diff)
 	}
-	if page := s.ask("GET", "/audit", "editor").Body.String(); !strings.Contains(page, "acme/app") {
+	if page := s.ask("GET", "/audit", "editor").Body.String(); !strings.Contains(page, "acme/app") || !strings.Contains(page, "198.51.100.7") {
 		t.Errorf("the page of the audit trail: %s", page)
+	}
+}
+
+// Whoever has no right fills neither the database nor the log, and hides nothing
+// of what others did: what was left out is counted.
+func TestRefusalsAreRecordedWithinBounds(t *testing.T) {
+	now := t0
+	s := guarded(t, func(c *web.Config) { c.Now = func() time.Time { return now } })
+	from := func(address string) func(*http.Request) {
+		return func(req *http.Request) { req.RemoteAddr = address }
+	}
+	for range 1000 {
+		s.ask("GET", "/api/v1/jobs", "guess")
+		s.ask("POST", "/login", "", form("token", "guess"))
+		s.ask("POST", "/api/v1/jobs/1/retry", "viewer")
+	}
+	s.ask("POST", "/api/v1/jobs/1/retry", "operator", from("192.0.2.1:1"))
+	for i := range 1000 {
+		s.ask("GET", "/api/v1/jobs", "guess", from(fmt.Sprintf("198.51.%d.%d:1", i/250, i%250)))
+	}
+	got := s.trail()
+	if len(got) > 102 {
+		t.Errorf("%d refusals in no time are %d records, want at most 101", 4000, len(got))
+	}
+	for _, want := range []string{
+		"somebody |  | 192.0.2.1 | refused | GET /api/v1/jobs | 401: the API needs the header Authorization",
+		"somebody |  | 192.0.2.1 | log in |  | the token was wrong",
+		"viewer | token | 192.0.2.1 | refused | POST /api/v1/jobs/1/retry | 403: viewer has the role viewer",
+		"operator | token | 192.0.2.1 | retry | jobs/1 | ok",
+	} {
+		if !slices.ContainsFunc(got, func(line string) bool { return strings.HasPrefix(line, want) }) {
+			t.Errorf("the audit trail lacks %q:\n%s", want, strings.Join(got, "\n"))
+		}
+	}
+	if lines := strings.Count(s.log.String(), "an operator did something, or was refused"); lines > 101 {
+		t.Errorf("the log has %d lines of them", lines)
+	}
+	now = now.Add(time.Hour)
+	s.ask("GET", "/api/v1/jobs", "guess")
+	if got := s.trail()[0]; !strings.Contains(got, "before it were not recorded)") {
+		t.Errorf("the next refusal does not say how many were left out: %s", got)
+	}
+	for range 20 {
+		s.ask("GET", "/api/v1/jobs", "guess")
+	}
+	if got := strings.Join(s.trail(), "\n"); !strings.Contains(got, "429: too many wrong tokens") {
+		t.Errorf("the audit trail has no 429:\n%s", got)
 	}
 }
 
@@ -355,8 +432,20 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 		{strings.Replace(good, "role: viewer", "role: editor", 1), "an editor changes the rules for all"},
 		{good + strings.Split(good, "\n")[1] + "\n", "access.yaml:3:13: there are two tokens named a"},
 		{good + strings.Replace(strings.Split(good, "\n")[1], "name: a", "name: b", 1) + "\n", "access.yaml:3:24: this is the token of a too"},
-		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "[]", 1), "repos is empty"},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "[]", 1), "access.yaml:2:111: repos is empty: name what is seen, or write repos: all"},
 		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "", 1), "repos is empty"},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "null", 1), "repos is empty"},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "ALL", 1), `access.yaml:2:111: repository "ALL": want owner/name`},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "{}", 1), `access.yaml:2:111: repository "{}": want owner/name`},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "[acme/*, all]", 1), `repository "all": want owner/name`},
+		{strings.Replace(good, ", repos: [acme/*, ghe.example/acme/web]", "", 1), "access.yaml:2:5: repos is missing: name what is seen, or write repos: all"},
+		{strings.Replace(good, "name: a", "name: ' a'", 1), "without blanks around it"},
+		{strings.Replace(good, "name: a", "name: GitHub", 1), "access.yaml:2:13: the audit trail has GitHub for others than tokens"},
+		{strings.Replace(good, "name: a", "name: Local", 1), "the audit trail has Local for others"},
+		{strings.Replace(good, "name: a", "name: a (subject 7)", 1), "the audit trail has a (subject 7) for others"},
+		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", 1), "access.yaml:2:24: this is the hash of one or two characters"},
+		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "36a9e7f1c95b82ffb99743e0c5c4ce95d83c9a430aac59f84ef3cbfab6145068", 1), "this is the hash of one or two characters"},
+		{"oidc:\n  issuer: https://login.example\n  client_id: x\n  url: https://yard.example\n  roles:\n    - group: a\n      role: operator\n", "access.yaml:6:12: repos is missing"},
 		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1), "this is the hash of nothing"},
 		{"oidc:\n  issuer: http://login.example\n  client_id: x\n  url: https://yard.example\n  roles: [{group: a, role: viewer}]\n", "access.yaml:2:11: issuer"},
 		{"oidc:\n  issuer: https://login.example\n  url: https://yard.example/path\n", "access.yaml:3:8: url"},
@@ -364,6 +453,67 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 		_, err := web.ParseAccess("access.yaml", []byte(c.src))
 		if found, ok := err.(rules.Diagnostics); !ok || !strings.Contains(found.Error(), c.want) {
 			t.Errorf("ParseAccess(%q) = %v, want %q", c.src, err, c.want)
+		}
+	}
+}
+
+// A file that is cut off, as while it is written, widens what nobody sees.
+func TestAnAccessFileThatIsCutOffWidensNothing(t *testing.T) {
+	hash := func(i int) string { return strings.Repeat(fmt.Sprintf("%02x", i), 32) }
+	for end, cut := range map[string]bool{"acme/web": true, "[acme/web]": false, "all": false, "acme/web\n": false, "\n      - acme/web": true, "\n      - acme/web\n": false} {
+		_, err := web.ParseAccess("access.yaml", []byte("tokens:\n  - name: a\n    sha256: "+hash(1)+"\n    role: viewer\n    repos: "+end))
+		if (err != nil) != cut || cut && !strings.Contains(err.Error(), "the file ends within a line") {
+			t.Errorf("a file that ends in %q: %v", end, err)
+		}
+	}
+	src := "oidc:\n  issuer: https://login.example\n  client_id: x\n  url: https://yard.example\n  roles:\n" +
+		"    - group: web\n      role: operator\n      repos: [acme/web]\n    - { group: all, role: viewer, repos: all }\n    - { group: platform, role: editor }\n" +
+		"tokens:\n  - name: a\n    sha256: " + hash(1) + "\n    role: viewer\n    repos:\n      - acme/web\n      - acme/app\n" +
+		"  - { name: b, sha256: " + hash(2) + ", role: operator, repos: all }\n  - { name: c, sha256: " + hash(3) + ", role: viewer, repos: [acme/web] }\n"
+	whole, err := web.ParseAccess("access.yaml", []byte(src))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := whole.Tokens[1]; b.Repos != nil || len(whole.Tokens[0].Repos) != 2 || whole.OIDC.Roles[1].Repos != nil {
+		t.Errorf("the whole file is %+v", whole)
+	}
+	within := func(part, all router.Scope) bool {
+		return all == nil || part != nil && !slices.ContainsFunc(part, func(r string) bool { return !slices.Contains(all, r) })
+	}
+	good := 0
+	for n := range len(src) {
+		acc, err := web.ParseAccess("access.yaml", []byte(src[:n]))
+		if err != nil {
+			continue
+		}
+		good++
+		for i, t1 := range acc.Tokens {
+			if of := whole.Tokens[i]; t1.Role > of.Role || !within(t1.Repos, of.Repos) {
+				t.Errorf("cut off after %q, %s has %v of %v, want %v of %v", src[max(0, n-20):n], t1.Name, t1.Role, t1.Repos, of.Role, of.Repos)
+			}
+		}
+		if acc.OIDC != nil {
+			for i, r := range acc.OIDC.Roles {
+				if of := whole.OIDC.Roles[i]; r.Group != of.Group && r.Role == web.Editor || r.Role > of.Role || !within(r.Repos, of.Repos) {
+					t.Errorf("cut off after %q, the group %s has %v of %v, want %v of %v", src[max(0, n-20):n], r.Group, r.Role, r.Repos, of.Role, of.Repos)
+				}
+			}
+		}
+	}
+	if good == 0 {
+		t.Error("no file that is cut off can be read: the test proves nothing")
+	}
+}
+
+func TestATokenThatIsEasilyGuessedIsNone(t *testing.T) {
+	for _, token := range []string{"x", " ", "        ", "1234567"} {
+		acc := &web.Access{Tokens: []web.Token{{Name: "short", SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}
+		s := guarded(t, func(c *web.Config) { c.Access = func() (*web.Access, error) { return acc, nil } })
+		if got := s.ask("GET", "/api/v1/jobs", "", func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+token) }); got.Code != http.StatusUnauthorized {
+			t.Errorf("the token %q = %d", token, got.Code)
+		}
+		if got := s.ask("POST", "/login", "", form("token", token)); got.Code != http.StatusUnauthorized || !strings.Contains(got.Body.String(), "A token has at least 8 characters") {
+			t.Errorf("a log-in by the token %q = %d %s", token, got.Code, got.Body)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -30,7 +31,19 @@ type Token struct {
 	Name   string       `yaml:"name"` // of who has it; unique
 	SHA256 Hash         `yaml:"sha256"`
 	Role   Role         `yaml:"role"`
-	Repos  router.Scope `yaml:"repos"` // what its holder sees; nil: everything
+	Repos  router.Scope `yaml:"repos"` // what its holder sees; nil: everything, which the file says as all
+}
+
+// leastToken is the number of bytes of a token at least. Those of switchyard
+// token have 56; ones that people made by hand and use are shorter.
+const leastToken = 8
+
+// CheckToken returns why a text is too easily guessed to be a token, or nil.
+func CheckToken(token string) error {
+	if len(strings.TrimSpace(token)) < leastToken {
+		return fmt.Errorf("a token has at least %d characters, as shorter ones are guessed; switchyard token makes one", leastToken)
+	}
+	return nil
 }
 
 // A Hash is the SHA-256 of a token, hexadecimal in the file.
@@ -70,10 +83,32 @@ type OIDC struct {
 type GroupRole struct {
 	Group string       `yaml:"group"`
 	Role  Role         `yaml:"role"`
-	Repos router.Scope `yaml:"repos"` // nil: everything
+	Repos router.Scope `yaml:"repos"` // nil: everything, which the file says as all
 }
 
-const maxScope = 200 // repositories of one token or group
+const (
+	maxScope = 200   // repositories of one token or group
+	allRepos = "all" // what repos says for everything: a file that was cut off must not
+)
+
+// anonyms are who others than tokens are in the audit trail.
+var anonyms = []string{somebody, loopbackName, "GitHub", AdminToken}
+
+// unmarshalRepos reads repos: a list of repositories, or all. What is neither is
+// taken for the name of a repository, so that the fault has its place.
+func unmarshalRepos(s *router.Scope, src []byte) error {
+	var word string
+	if yaml.Unmarshal(src, &word) == nil && word != "" {
+		*s = router.Scope{word}
+	} else if yaml.Unmarshal(src, (*[]string)(s)) != nil {
+		*s = router.Scope{strings.TrimSpace(string(src))}
+	}
+	return nil
+}
+
+// cutOff matches a file that ends, without a line break, in what may be the
+// beginning of a repository's name: it would be another's.
+var cutOff = regexp.MustCompile(`(?:^|\n)[ \t]*(?:-|(?:-[ \t]+)?repos:)[ \t]+([^\s{\[]+)[ \t]*$`)
 
 var scopePattern = regexp.MustCompile(`^([A-Za-z0-9.:-]+/)?[A-Za-z0-9._-]+/(\*|[A-Za-z0-9._-]+)$`)
 
@@ -90,7 +125,7 @@ func ParseAccess(name string, src []byte) (*Access, error) {
 				return nil, rules.Diagnostics{{File: name, Line: at.Line, Column: at.Column, Message: "the entries of tokens stand below a line tokens:, which is missing"}}
 			}
 		}
-		err = yaml.NewDecoder(bytes.NewReader(src), yaml.Strict()).Decode(&c.access)
+		err = yaml.NewDecoder(bytes.NewReader(src), yaml.Strict(), yaml.CustomUnmarshaler(unmarshalRepos)).Decode(&c.access)
 	}
 	if err != nil && !errors.Is(err, io.EOF) { // that of an empty file
 		var at yaml.Error
@@ -101,6 +136,9 @@ func ParseAccess(name string, src []byte) (*Access, error) {
 		return nil, rules.Diagnostics{{File: name, Line: 1, Column: 1, Message: err.Error()}}
 	}
 	c.check()
+	if last := cutOff.FindSubmatch(src); last != nil && string(last[1]) != allRepos {
+		c.found = append(c.found, rules.Diagnostic{File: name, Line: bytes.Count(src, []byte("\n")) + 1, Column: 1, Message: "the file ends within a line, so it may be cut off: end it with a line break"})
+	}
 	if len(c.found) > 0 {
 		return nil, c.found
 	}
@@ -149,8 +187,10 @@ func (c *accessReader) check() {
 	for i, t := range acc.Tokens {
 		at := fmt.Sprintf("$.tokens[%d]", i)
 		switch {
-		case t.Name == "" || len(t.Name) > 100 || router.Printable(t.Name) != t.Name:
-			c.fault(at+".name", "a token needs a name of at most 100 characters: who has it")
+		case t.Name == "" || len(t.Name) > 100 || router.Printable(t.Name) != t.Name || strings.TrimSpace(t.Name) != t.Name:
+			c.fault(at+".name", "a token needs a name of at most 100 characters, without blanks around it: who has it")
+		case slices.ContainsFunc(anonyms, func(taken string) bool { return strings.EqualFold(taken, t.Name) }) || strings.Contains(t.Name, subjectMark):
+			c.fault(at+".name", "the audit trail has %s for others than tokens: name who has it", t.Name)
 		case names[t.Name]:
 			c.fault(at+".name", "there are two tokens named %s", t.Name)
 		}
@@ -165,7 +205,13 @@ func (c *accessReader) check() {
 			c.fault(at+".sha256", "this is the token of %s too: which of the roles would it have?", other)
 		}
 		hashes[t.SHA256] = t.Name
-		c.role(at, t.Role, t.Repos)
+		acc.Tokens[i].Repos = c.role(at, t.Role, t.Repos)
+	}
+	for short := range guessable {
+		if name, ok := hashes[short]; ok {
+			i := slices.IndexFunc(acc.Tokens, func(t Token) bool { return t.Name == name })
+			c.fault(fmt.Sprintf("$.tokens[%d].sha256", i), "this is the hash of one or two characters, which anybody guesses; switchyard token makes a token")
+		}
 	}
 	o := acc.OIDC
 	if o == nil {
@@ -188,19 +234,25 @@ func (c *accessReader) check() {
 		if r.Group == "" {
 			c.fault(at+".group", "a role needs the group that has it")
 		}
-		c.role(at, r.Role, r.Repos)
+		o.Roles[i].Repos = c.role(at, r.Role, r.Repos)
 	}
 }
 
-func (c *accessReader) role(at string, role Role, repos router.Scope) {
-	if role == 0 {
+// role checks a role with its repositories, and returns what is seen.
+func (c *accessReader) role(at string, role Role, repos router.Scope) router.Scope {
+	all := len(repos) == 1 && repos[0] == allRepos
+	switch {
+	case role == 0:
 		c.fault(at+".role", "role is missing: want viewer, operator or editor")
-	}
-	if repos != nil && role == Editor {
+	case role == Editor && repos != nil && !all:
 		c.fault(at+".repos", "an editor changes the rules for all repositories: leave repos out, or make it an operator")
+	case role != Editor && !c.has(at+".repos"):
+		c.fault(at, "repos is missing: name what is seen, or write repos: all")
+	case len(repos) == 0 && c.has(at+".repos"):
+		c.fault(at+".repos", "repos is empty: name what is seen, or write repos: all")
 	}
-	if len(repos) == 0 && c.has(at+".repos") {
-		c.fault(at+".repos", "repos is empty: leave it out for everything, or name what is seen")
+	if all {
+		return nil
 	}
 	if len(repos) > maxScope {
 		c.fault(at+".repos", "%d repositories: want at most %d; owner/* is all of an owner's", len(repos), maxScope)
@@ -208,6 +260,21 @@ func (c *accessReader) role(at string, role Role, repos router.Scope) {
 	for i, r := range repos {
 		if !scopePattern.MatchString(r) {
 			c.fault(fmt.Sprintf("%s.repos[%d]", at, i), "repository %q: want owner/name, owner/* or host/owner/name", r)
+		}
+	}
+	return repos
+}
+
+// guessable yields the hashes of all texts of one or two characters.
+func guessable(yield func(Hash) bool) {
+	for a := byte(' '); a <= '~'; a++ {
+		if !yield(sha256.Sum256([]byte{a})) {
+			return
+		}
+		for b := byte(' '); b <= '~'; b++ {
+			if !yield(sha256.Sum256([]byte{a, b})) {
+				return
+			}
 		}
 	}
 }

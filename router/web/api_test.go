@@ -382,19 +382,19 @@ func TestOnlyWhoMayAsksTheAPI(t *testing.T) {
 		return func(r *http.Request) { r.Header.Set("Authorization", v) }
 	}
 	host := func(h string) func(*http.Request) { return func(r *http.Request) { r.Host = h } }
-	token = "first"
+	token = "the first"
 	withToken.call("GET", "/jobs", http.StatusUnauthorized)
 	withToken.call("GET", "/openapi.json", http.StatusUnauthorized)
 	withToken.call("GET", "/nothing", http.StatusUnauthorized)
-	withToken.call("GET", "/jobs", http.StatusUnauthorized, bearer("Bearer second"))
-	withToken.call("GET", "/jobs", http.StatusUnauthorized, bearer("Basic first"))
+	withToken.call("GET", "/jobs", http.StatusUnauthorized, bearer("Bearer the second"))
+	withToken.call("GET", "/jobs", http.StatusUnauthorized, bearer("Basic the first"))
 	withToken.call("GET", "/jobs", http.StatusUnauthorized, bearer("Bearer "))
-	withToken.call("GET", "/jobs", http.StatusOK, bearer("Bearer first"), host("yard.example"))
-	token = "second" // the file was changed
-	withToken.call("GET", "/jobs", http.StatusUnauthorized, bearer("Bearer first"))
-	withToken.call("GET", "/rules", http.StatusOK, bearer("bearer second"))
+	withToken.call("GET", "/jobs", http.StatusOK, bearer("Bearer the first"), host("yard.example"))
+	token = "the second" // the file was changed
+	withToken.call("GET", "/jobs", http.StatusUnauthorized, bearer("Bearer the first"))
+	withToken.call("GET", "/rules", http.StatusOK, bearer("bearer the second"))
 	broken = errors.New("token.txt is empty")
-	if p := withToken.call("GET", "/jobs", http.StatusInternalServerError, bearer("Bearer second")); bytes.Contains(p, []byte("token.txt")) || !strings.Contains(withToken.log.String(), "token.txt is empty") {
+	if p := withToken.call("GET", "/jobs", http.StatusInternalServerError, bearer("Bearer the second")); bytes.Contains(p, []byte("token.txt")) || !strings.Contains(withToken.log.String(), "token.txt is empty") {
 		t.Errorf("a broken token file: answered %s, logged %s", p, withToken.log.String())
 	}
 

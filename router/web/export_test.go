@@ -12,11 +12,11 @@ import (
 )
 
 // Router is what Handler guards.
-func Router(c Config) *mux.Router { return (&api{Config: c, hub: newHub(c.Books)}).router() }
+func Router(c Config) *mux.Router { return newAPI(c).router() }
 
 // PagePaths are the paths of the console's pages.
 func PagePaths(c Config) (paths []string) {
-	for _, p := range (&api{Config: c, hub: newHub(c.Books)}).pages() {
+	for _, p := range newAPI(c).pages() {
 		paths = append(paths, p.path)
 	}
 	return paths
@@ -30,13 +30,13 @@ func PageFor(c Config, path string, scope router.Scope) string {
 	req := httptest.NewRequest(http.MethodGet, path, nil)
 	rec := httptest.NewRecorder()
 	p := Principal{Name: "a team", Role: Viewer, Scope: scope}
-	(&api{Config: c, hub: newHub(c.Books)}).router().ServeHTTP(rec, req.WithContext(context.WithValue(req.Context(), principalKey{}, p)))
+	newAPI(c).router().ServeHTTP(rec, req.WithContext(context.WithValue(req.Context(), principalKey{}, p)))
 	return rec.Body.String()
 }
 
 // HandlerWithBeat is Handler, but looks again that often at who follows.
 func HandlerWithBeat(c Config, beat time.Duration) http.Handler {
-	a := &api{Config: c, hub: newHub(c.Books)}
+	a := newAPI(c)
 	a.hub.beat = beat
 	return a.guard(a.router())
 }

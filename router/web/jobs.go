@@ -1,9 +1,11 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -208,7 +210,15 @@ func (a *api) retryJob(req *http.Request) (any, error) {
 func (a *api) cancelJob(req *http.Request) (any, error) {
 	p := parameters{Values: req.URL.Query()}
 	run := p.flag("run")
+	concernsJob(req, run)
 	return a.changeJob(req, &p, func(ctx context.Context, id int64) error { return a.App.CancelJob(ctx, id, run) })
+}
+
+// concernsJob says in the audit trail when a cancel is of the whole run.
+func concernsJob(req *http.Request, run bool) {
+	if run {
+		concerns(req, "jobs/"+mux.Vars(req)["id"]+", with its whole run on GitHub")
+	}
 }
 
 // changeJob makes a change, which is finished even if the client goes away, and
@@ -261,9 +271,10 @@ func (a *api) sync(req *http.Request) (any, error) {
 	if !who(req.Context()).Scope.Has(router.Repo{Host: body.Host, Owner: owner, Name: name}) {
 		return nil, router.ErrNotFound
 	}
-	concerns(req, body.Repo)
+	concerns(req, path.Join(body.Host, body.Repo))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
 	defer cancel()
 	report, err := a.App.Sync(ctx, body.Host, body.Repo)
+	concerns(req, path.Join(cmp.Or(report.Host, body.Host), body.Repo))
 	return report, undone(err)
 }

@@ -288,7 +288,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 		case <-a.App.Stopping():
 			return
 		case <-beat.C:
-			if now, err := a.allowed(req); err != nil || now.Role < Viewer || (now.Scope == nil) != (scope == nil) || !slices.Equal(now.Scope, scope) {
+			if now, err := a.allowed(req, false); err != nil || now.Role < Viewer || (now.Scope == nil) != (scope == nil) || !slices.Equal(now.Scope, scope) {
 				return // it may not see this any more; if something, it asks again
 			}
 			b.WriteString(": still here\n\n")

@@ -284,13 +284,13 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 		virtual(t, name, func(t *testing.T) {
 			var access atomic.Pointer[web.Access]
 			tokens := func() *web.Access {
-				return &web.Access{Tokens: []web.Token{{Name: "team", Role: web.Viewer, SHA256: sha256.Sum256([]byte("secret"))}}}
+				return &web.Access{Tokens: []web.Token{{Name: "team", Role: web.Viewer, SHA256: sha256.Sum256([]byte("a secret"))}}}
 			}
 			access.Store(tokens())
 			url := network.Serve(t, web.HandlerWithBeat(web.Config{
 				App: &app{}, Books: &changing{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return access.Load(), nil },
 			}, time.Second))
-			f := follow(t, url+web.Prefix+"/events", "", "secret")
+			f := follow(t, url+web.Prefix+"/events", "", "a secret")
 			for range 3 {
 				if got := f.next(); got != ": still here" {
 					t.Fatalf("told %q", got)
@@ -305,6 +305,51 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 	}
 }
 
+// An open page asks for changes, and then for itself, for as long as it is open:
+// that keeps nobody logged in.
+func TestAnOpenPageKeepsNobodyLoggedIn(t *testing.T) {
+	virtual(t, "the page of what happens now", func(t *testing.T) {
+		acc := staff()
+		books := &changing{}
+		handler := web.HandlerWithBeat(web.Config{
+			App: &app{}, Books: books, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return acc, nil },
+		}, 0)
+		s := &server{t: t, handler: handler}
+		in := s.ask("POST", "/login", "", form("token", tokenOf("viewer")))
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, network.Serve(t, handler)+web.Prefix+"/events", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cookies(in)(request)
+		resp, err := httpClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		ended := make(chan time.Time, 1)
+		began := time.Now()
+		go func() {
+			_, _ = io.Copy(io.Discard, resp.Body)
+			ended <- time.Now()
+		}()
+		refresh := func() int {
+			return s.ask("GET", "/api/v1/openapi.json", "", cookies(in), func(req *http.Request) { req.Header.Set("X-Switchyard-Refresh", "1") }).Code
+		}
+		for time.Since(began) < 59*time.Minute {
+			time.Sleep(time.Minute)
+			if got := refresh(); got != http.StatusOK {
+				t.Fatalf("after %v = %d", time.Since(began), got)
+			}
+		}
+		if open := (<-ended).Sub(began); open < time.Hour || open > time.Hour+time.Minute {
+			t.Errorf("the stream ended after %v, want an hour without use", open)
+		}
+		if got := refresh(); got != http.StatusUnauthorized {
+			t.Errorf("after an hour without use = %d, want 401", got)
+		}
+	})
+}
+
 func TestOneViewerDoesNotTakeAllStreams(t *testing.T) {
 	synctest.Test(t, testOneViewerDoesNotTakeAllStreams)
 }
@@ -312,19 +357,19 @@ func TestOneViewerDoesNotTakeAllStreams(t *testing.T) {
 func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 	access := &web.Access{}
 	for i := range 6 {
-		access.Tokens = append(access.Tokens, web.Token{Name: fmt.Sprint("viewer", i), Role: web.Viewer, SHA256: sha256.Sum256([]byte(fmt.Sprint("secret", i)))})
+		access.Tokens = append(access.Tokens, web.Token{Name: fmt.Sprint("viewer", i), Role: web.Viewer, SHA256: sha256.Sum256([]byte(fmt.Sprint("a secret", i)))})
 	}
 	books, app := &changing{last: 7}, &stopping{stops: make(chan struct{})}
 	url := network.Serve(t, web.Handler(web.Config{App: app, Books: books, Access: func() (*web.Access, error) { return access, nil }})) + web.Prefix + "/events"
 	var all []*follower
 	for range 100 {
-		all = append(all, follow(t, url, "", "secret0"))
+		all = append(all, follow(t, url, "", "a secret0"))
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer secret0")
+	req.Header.Set("Authorization", "Bearer a secret0")
 	resp, err := httpClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -335,7 +380,7 @@ func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 		t.Errorf("the 101st of a viewer is answered %s %s %v", resp.Status, b, resp.Header)
 	}
 	for i := range 401 { // the last one is of a viewer with none, and takes one from another
-		all = append(all, follow(t, url, "", fmt.Sprint("secret", 1+i/100)))
+		all = append(all, follow(t, url, "", fmt.Sprint("a secret", 1+i/100)))
 	}
 	synctest.Wait()
 	books.change(1)

@@ -2,6 +2,7 @@ package web
 
 import (
 	"net/http"
+	"strings"
 )
 
 const loginPath = "/login"
@@ -38,27 +39,33 @@ func (a *api) logIn(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	access, err := a.Access()
-	if err == nil {
-		err = a.guesses.take(req)
-	}
 	if err != nil {
 		a.fail(w, req, err)
 		return
 	}
-	t := access.token(req.PostFormValue("token"))
+	token := req.PostFormValue("token")
+	t := access.token(token)
 	if t == nil {
-		a.record(req, "somebody", "log in", "", "the token was wrong")
-		a.login(w, req, http.StatusUnauthorized, "This token is not one of the server's.")
+		if err := a.wrongToken(req, nil); err != nil {
+			a.fail(w, req, err)
+			return
+		}
+		a.recordLogIn(req, Principal{}, "the token was wrong")
+		failed := "This token is not one of the server's."
+		if short := CheckToken(token); short != nil {
+			failed += " " + strings.ToUpper(short.Error()[:1]) + short.Error()[1:] + "."
+		}
+		a.login(w, req, http.StatusUnauthorized, failed)
 		return
 	}
 	a.sessions.begin(w, req, session{token: t.SHA256}, a.Now())
-	a.record(req, t.Name, "log in", "", resultOK)
+	a.recordLogIn(req, t.principal(), resultOK)
 	http.Redirect(w, req, localPath(req.PostFormValue("next")), http.StatusSeeOther)
 }
 
 // logOut ends the session.
 func (a *api) logOut(w http.ResponseWriter, req *http.Request) {
 	a.sessions.end(w, req)
-	a.record(req, who(req.Context()).Name, "log out", "", resultOK)
+	a.recordWithin(a.visits, req, who(req.Context()), "log out", "", resultOK, "out")
 	http.Redirect(w, req, loginPath, http.StatusSeeOther)
 }

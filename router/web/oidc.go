@@ -3,11 +3,17 @@ package web
 import (
 	"cmp"
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
 	"crypto/subtle"
+	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/mail"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +22,8 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"switchyard/router"
 )
@@ -23,44 +31,131 @@ import (
 const (
 	oidcTimeout  = 10 * time.Second
 	oidcPending  = 10 * time.Minute // for the log-in at the provider
-	maxPending   = 10_000           // more than guesses let begin meanwhile
+	maxFinished  = 10_000           // log-ins of so long that are remembered
 	maxGroups    = 1000
+	maxSubject   = 255 // https://openid.net/specs/openid-connect-core-1_0.html#IDToken, read 2026-11
+	maxPerson    = 100 // characters of a name that is no e-mail address
 	oidcCallback = loginPath + "/callback"
 	stateName    = "switchyard-login"
 )
 
-// logins are those under way at an OpenID Connect provider. The zero value is
-// ready; it is safe for concurrent use.
+// logins are those at an OpenID Connect provider. What is under way is with the
+// browsers, in a cookie that only this process can make and read: whoever begins
+// many takes nothing from others. Safe for concurrent use.
 type logins struct {
+	seal   cipher.AEAD
+	asking singleflight.Group // for the provider
+
 	mu       sync.Mutex
-	pending  map[string]pendingLogin // by state
-	provider *oidc.Provider          // nil: not asked yet
-	of       string                  // its issuer
+	finished map[string]time.Time // by state: each is good once
+	provider *oidc.Provider       // nil: not asked yet
+	of       string               // its issuer
+
+	failures rate.Sometimes // how often the log says that somebody could not log in
 }
 
+func newLogins() *logins {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // it never fails: https://pkg.go.dev/crypto/rand#Read
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err) // there are keys of that size
+	}
+	seal, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		panic(err) // AES has blocks of the size that it wants
+	}
+	return &logins{seal: seal, finished: map[string]time.Time{}, failures: rate.Sometimes{Interval: time.Minute}}
+}
+
+// A pendingLogin is one under way, as its cookie holds it.
 type pendingLogin struct {
-	issuer                string
-	nonce, verifier, next string
-	begun                 time.Time
+	State    string    `json:"state"`
+	Issuer   string    `json:"issuer"`
+	Nonce    string    `json:"nonce"`
+	Verifier string    `json:"verifier"`
+	Next     []byte    `json:"next"` // as bytes, of which JSON escapes none: a browser keeps 4 KiB
+	Begun    time.Time `json:"begun"`
 }
 
-// config asks the provider, once, where to log in.
-func (l *logins) config(ctx context.Context, o *OIDC) (*oidc.Provider, *oauth2.Config, error) {
+// cookie is a log-in under way for a browser to keep.
+func (l *logins) cookie(p pendingLogin) string {
+	text, err := json.Marshal(p)
+	if err != nil {
+		panic(err) // all of it can be JSON
+	}
+	return base64.RawURLEncoding.EncodeToString(l.seal.Seal(nil, nil, text, nil))
+}
+
+// pending reads what cookie made, if it is of this state and not too old.
+func (l *logins) pending(cookie, state string, now time.Time) (p pendingLogin, ok bool) {
+	sealed, err := base64.RawURLEncoding.DecodeString(cookie)
+	if err != nil {
+		return p, false
+	}
+	text, err := l.seal.Open(nil, nil, sealed, nil)
+	if err != nil || json.Unmarshal(text, &p) != nil {
+		return p, false
+	}
+	return p, subtle.ConstantTimeCompare([]byte(p.State), []byte(state)) == 1 && now.Sub(p.Begun).Abs() <= oidcPending
+}
+
+// finish reports whether a log-in that the provider confirmed is not finished yet.
+func (l *logins) finish(state string, now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, again := l.finished[state]; again {
+		return false
+	}
+	if len(l.finished) >= maxFinished {
+		maps.DeleteFunc(l.finished, func(_ string, at time.Time) bool { return now.Sub(at) > oidcPending })
+	}
+	if len(l.finished) >= maxFinished {
+		clear(l.finished) // the provider, too, takes each code once
+	}
+	l.finished[state] = now
+	return true
+}
+
+// discover asks the provider where to log in, until it has answered once. All
+// who wait for that share one request.
+func (l *logins) discover(ctx context.Context, issuer string) (*oidc.Provider, error) {
 	l.mu.Lock()
 	provider := l.provider
-	if l.of != o.Issuer {
+	if l.of != issuer {
 		provider = nil
 	}
 	l.mu.Unlock()
-	if provider == nil {
+	if provider != nil {
+		return provider, nil
+	}
+	asked := l.asking.DoChan(issuer, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), oidcTimeout)
+		defer cancel()
 		// The provider keeps the client of this context for its keys, not its end.
-		asked, err := oidc.NewProvider(oidc.ClientContext(ctx, &http.Client{Timeout: oidcTimeout}), o.Issuer)
+		provider, err := oidc.NewProvider(oidc.ClientContext(ctx, &http.Client{Timeout: oidcTimeout}), issuer)
 		if err != nil {
-			return nil, nil, fmt.Errorf("ask the OpenID Connect provider %s: %w", o.Issuer, err)
+			return nil, fmt.Errorf("ask the OpenID Connect provider %s: %w", issuer, err)
 		}
 		l.mu.Lock()
-		provider, l.provider, l.of = asked, asked, o.Issuer
-		l.mu.Unlock()
+		defer l.mu.Unlock()
+		l.provider, l.of = provider, issuer
+		return provider, nil
+	})
+	select {
+	case answer := <-asked:
+		provider, _ := answer.Val.(*oidc.Provider)
+		return provider, answer.Err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("ask the OpenID Connect provider %s: %w", issuer, ctx.Err())
+	}
+}
+
+// config is how to log in at the provider.
+func (l *logins) config(ctx context.Context, o *OIDC) (*oidc.Provider, *oauth2.Config, error) {
+	provider, err := l.discover(ctx, o.Issuer)
+	if err != nil {
+		return nil, nil, err
 	}
 	secret := ""
 	if o.ClientSecretFile != "" {
@@ -94,14 +189,17 @@ func (a *api) oidc() (*OIDC, error) {
 	return nil, refuse(http.StatusNotFound, "there is no such page")
 }
 
-// goLogIn sends a browser to the provider.
+// goLogIn sends a browser to the provider, unless another site's page had it ask:
+// that would take the place of a log-in that the browser has under way.
 func (a *api) goLogIn(w http.ResponseWriter, req *http.Request) {
 	o, err := a.oidc()
-	if err == nil {
-		err = a.guesses.take(req) // each takes a place of those under way
-	}
 	if err != nil {
 		a.fail(w, req, err)
+		return
+	}
+	if site := req.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
+		a.recordLogIn(req, Principal{}, "another site's page began it")
+		a.login(w, req, http.StatusForbidden, "Another site's page began this log-in. Begin it here.")
 		return
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), oidcTimeout)
@@ -111,46 +209,17 @@ func (a *api) goLogIn(w http.ResponseWriter, req *http.Request) {
 		a.away(w, req, err)
 		return
 	}
-	state, p := rand.Text(), pendingLogin{issuer: o.Issuer, nonce: rand.Text(), verifier: oauth2.GenerateVerifier(), next: localPath(req.FormValue("next")), begun: a.Now()}
-	if !a.logins.add(state, p) {
-		a.fail(w, req, refuse(http.StatusServiceUnavailable, "too many log in at the moment; try again in some minutes"))
-		return
-	}
+	p := pendingLogin{State: rand.Text(), Issuer: o.Issuer, Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: []byte(localPath(req.FormValue("next"))), Begun: a.Now()}
 	// The cookie binds the answer to the browser that asked.
-	http.SetCookie(w, newCookie(req, stateName, state, int(oidcPending/time.Second)))
-	http.Redirect(w, req, config.AuthCodeURL(state, oidc.Nonce(p.nonce), oauth2.S256ChallengeOption(p.verifier)), http.StatusSeeOther)
-}
-
-func (l *logins) add(state string, p pendingLogin) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for other, old := range l.pending {
-		if p.begun.Sub(old.begun) > oidcPending {
-			delete(l.pending, other)
-		}
-	}
-	if len(l.pending) >= maxPending {
-		return false
-	}
-	if l.pending == nil {
-		l.pending = map[string]pendingLogin{}
-	}
-	l.pending[state] = p
-	return true
-}
-
-// take ends a log-in that is under way: each state is good for one answer.
-func (l *logins) take(state string, now time.Time) (pendingLogin, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	p, ok := l.pending[state]
-	delete(l.pending, state)
-	return p, ok && now.Sub(p.begun) <= oidcPending
+	http.SetCookie(w, newCookie(req, stateName, a.logins.cookie(p), int(oidcPending/time.Second)))
+	http.Redirect(w, req, config.AuthCodeURL(p.State, oidc.Nonce(p.Nonce), oauth2.S256ChallengeOption(p.Verifier)), http.StatusSeeOther)
 }
 
 // away answers that the provider cannot be asked; the log has the words.
 func (a *api) away(w http.ResponseWriter, req *http.Request, err error) {
-	a.Logger.Error("nobody can log in by OpenID Connect", "err", err)
+	a.logins.failures.Do(func() {
+		a.Logger.Error("somebody could not log in by OpenID Connect; this is said once a minute", "err", err)
+	})
 	a.login(w, req, http.StatusBadGateway, "The OpenID Connect provider did not answer as it should; the server's log says why. A token works.")
 }
 
@@ -161,80 +230,141 @@ func (a *api) cameBack(w http.ResponseWriter, req *http.Request) {
 		a.fail(w, req, err)
 		return
 	}
-	state := req.FormValue("state")
 	cookie, err := req.Cookie(cookieName(req, stateName))
-	bound := err == nil && subtle.ConstantTimeCompare([]byte(cookie.Value), []byte(state)) == 1
 	p, ok := pendingLogin{}, false
-	if bound { // who has not the cookie spends nothing
-		p, ok = a.logins.take(state, a.Now())
+	if err == nil {
+		p, ok = a.logins.pending(cookie.Value, req.FormValue("state"), a.Now())
 	}
-	ok = ok && p.issuer == o.Issuer
+	ok = ok && p.Issuer == o.Issuer
 	http.SetCookie(w, newCookie(req, stateName, "", -1))
 	if !ok {
 		a.login(w, req, http.StatusBadRequest, "This log-in was not begun in this browser, or too long ago. Begin anew.")
 		return
 	}
 	if said := req.FormValue("error"); said != "" {
-		a.record(req, "somebody", "log in", "", "the provider said "+shown(said))
+		a.recordLogIn(req, Principal{}, "the provider said "+shown(said))
 		a.login(w, req, http.StatusUnauthorized, "The OpenID Connect provider refused: "+shown(said)+".")
 		return
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), oidcTimeout)
 	defer cancel()
-	name, groups, err := a.logins.exchange(ctx, o, p, req.FormValue("code"))
+	who, err := a.logins.exchange(ctx, o, p, req.FormValue("code"))
 	if err != nil {
+		a.recordLogIn(req, Principal{}, err.Error())
 		a.away(w, req, err)
 		return
 	}
-	if o.principal(name, groups).Role == 0 {
-		a.record(req, name, "log in", "", "none of the groups has a role")
-		a.login(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. The roles stand in the server's --access file.", name, len(groups)))
+	if !a.logins.finish(p.State, a.Now()) {
+		a.login(w, req, http.StatusBadRequest, "This log-in is finished already. Begin anew.")
 		return
 	}
-	a.sessions.begin(w, req, session{name: name, groups: groups, issuer: o.Issuer}, a.Now())
-	a.record(req, name, "log in", "", resultOK)
-	http.Redirect(w, req, p.next, http.StatusSeeOther)
+	access, err := a.Access()
+	if err != nil {
+		a.fail(w, req, err)
+		return
+	}
+	is := access.person(who)
+	if is.Role == 0 {
+		a.recordLogIn(req, is, "none of the groups has a role")
+		a.login(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. The roles stand in the server's --access file.", is.Name, len(who.groups)))
+		return
+	}
+	a.sessions.begin(w, req, session{person: who}, a.Now())
+	a.recordLogIn(req, is, resultOK)
+	http.Redirect(w, req, string(p.Next), http.StatusSeeOther)
+}
+
+// A person is who logged in by OpenID Connect. Issuer and subject say who that
+// is; what a person may choose at the provider says nothing.
+type person struct {
+	issuer, subject string
+	email           string // that the provider has verified; "": none, or it is not what names people
+	name            string // as the person may have chosen; ""
+	groups          []string
 }
 
 // exchange turns the provider's code into who that is.
-func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code string) (name string, groups []string, err error) {
+func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code string) (is person, err error) {
 	provider, config, err := l.config(ctx, o)
 	if err != nil {
-		return "", nil, err
+		return is, err
 	}
-	answer, err := config.Exchange(ctx, code, oauth2.VerifierOption(p.verifier))
+	answer, err := config.Exchange(ctx, code, oauth2.VerifierOption(p.Verifier))
 	if err != nil {
-		return "", nil, fmt.Errorf("exchange the code of a log-in: %w", err)
+		return is, fmt.Errorf("exchange the code of a log-in: %w", err)
 	}
 	raw, _ := answer.Extra("id_token").(string)
 	token, err := provider.Verifier(&oidc.Config{ClientID: o.ClientID}).Verify(ctx, raw)
 	if err != nil {
-		return "", nil, fmt.Errorf("check the ID token of a log-in: %w", err)
+		return is, fmt.Errorf("check the ID token of a log-in: %w", err)
 	}
-	if subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(p.nonce)) != 1 {
-		return "", nil, fmt.Errorf("the ID token of a log-in has another nonce")
+	if subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(p.Nonce)) != 1 {
+		return is, errors.New("the ID token of a log-in has another nonce")
 	}
 	var claims map[string]json.RawMessage
 	if err := token.Claims(&claims); err != nil {
-		return "", nil, fmt.Errorf("read the ID token of a log-in: %w", err)
+		return is, fmt.Errorf("read the ID token of a log-in: %w", err)
 	}
-	for _, claim := range []string{cmp.Or(o.NameClaim, "email"), "preferred_username", "sub"} {
-		if json.Unmarshal(claims[claim], &name) == nil && name != "" {
-			break
-		}
+	text := func(claim string) (s string) {
+		_ = json.Unmarshal(claims[claim], &s) // what is no text is none
+		return s
 	}
-	if json.Unmarshal(claims[cmp.Or(o.GroupsClaim, "groups")], &groups) != nil {
-		groups = nil // the token has none
+	// https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation, read 2026-11
+	if azp := text("azp"); azp != o.ClientID && (claims["azp"] != nil || len(token.Audience) > 1) {
+		return is, fmt.Errorf("the ID token of a log-in was made for %q (azp), not for %q", shown(azp), o.ClientID)
 	}
-	return shown(name), groups[:min(len(groups), maxGroups)], nil
+	if strings.TrimSpace(token.Subject) == "" || len(token.Subject) > maxSubject {
+		return is, fmt.Errorf("the ID token of a log-in has no subject (sub) of at most %d bytes, so it does not say who that is", maxSubject)
+	}
+	is = person{issuer: o.Issuer, subject: router.Printable(token.Subject)}
+	named := cmp.Or(o.NameClaim, emailClaim)
+	if named != emailClaim {
+		is.name = text(named)
+	} else if email := text(emailClaim); verified(claims["email_verified"]) && plainEmail(email) {
+		is.email = email
+	}
+	is.name = router.Printable(shortened(strings.TrimSpace(cmp.Or(strings.TrimSpace(is.name), text("preferred_username"))), maxPerson))
+	if json.Unmarshal(claims[cmp.Or(o.GroupsClaim, "groups")], &is.groups) != nil {
+		is.groups = nil // the token has none
+	}
+	is.groups = is.groups[:min(len(is.groups), maxGroups)]
+	return is, nil
 }
 
-// principal is what somebody in these groups may; o may be nil.
-func (o *OIDC) principal(name string, groups []string) Principal {
-	p := Principal{Name: name}
-	if o == nil {
-		return p
+const emailClaim = "email"
+
+// verified reads email_verified, which some providers have as a text.
+func verified(claim json.RawMessage) bool {
+	return string(claim) == "true" || string(claim) == `"true"`
+}
+
+// plainEmail reports whether a text is an e-mail address and nothing else.
+func plainEmail(s string) bool {
+	at, err := mail.ParseAddress(s)
+	return err == nil && at.Address == s && len(s) <= 254 && router.Printable(s) == s && !strings.ContainsAny(s, ` "()`)
+}
+
+// subjectMark stands in the name of a person who is not known by a verified
+// e-mail address, and in no token's.
+const subjectMark = "(subject "
+
+// person is who that is, and may do what, by what the file says now.
+func (acc *Access) person(is person) Principal {
+	if acc.OIDC == nil || acc.OIDC.Issuer != is.issuer {
+		return Principal{} // groups of another provider mean nothing here
 	}
+	p := acc.OIDC.principal(is.groups)
+	p.By = is.issuer + " " + is.subject
+	p.Name = is.email
+	token := func(t Token) bool { return strings.EqualFold(t.Name, is.email) }
+	if is.email == "" || slices.ContainsFunc(acc.Tokens, token) {
+		p.Name = strings.TrimSpace(cmp.Or(is.email, is.name) + " " + subjectMark + is.subject + ")")
+	}
+	return p
+}
+
+// principal is what somebody in these groups may.
+func (o *OIDC) principal(groups []string) (p Principal) {
 	for _, r := range o.Roles {
 		switch {
 		case !slices.Contains(groups, r.Group) || r.Role < p.Role:

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,11 +32,19 @@ type provider struct {
 	codes  map[string]url.Values // what was asked for, by code
 }
 
-func newProvider(t *testing.T) *provider {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
+// keys are that of every provider and that of somebody else: making one takes a while.
+var keys = sync.OnceValue(func() (keys [2]*rsa.PrivateKey) {
+	for i := range keys {
+		var err error
+		if keys[i], err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			panic(err)
+		}
 	}
+	return keys
+})
+
+func newProvider(t *testing.T) *provider {
+	key := keys()[0]
 	p := &provider{t: t, key: key, codes: map[string]url.Values{}}
 	mux := http.NewServeMux()
 	answer := func(w http.ResponseWriter, v any) {
@@ -48,7 +57,7 @@ func newProvider(t *testing.T) *provider {
 			"id_token_signing_alg_values_supported": []string{"RS256"},
 		})
 	})
-	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/keys", func(w http.ResponseWriter, _ *http.Request) { // those of the beginning
 		answer(w, jose.JSONWebKeySet{Keys: []jose.JSONWebKey{{Key: key.Public(), KeyID: "k", Algorithm: "RS256", Use: "sig"}}})
 	})
 	mux.HandleFunc("/token", func(w http.ResponseWriter, req *http.Request) {
@@ -114,7 +123,7 @@ func (p *provider) loggedIn(s *server, change ...func(url.Values)) *httptest.Res
 func withOIDC(t *testing.T, change ...func(*web.Config)) (*provider, *server) {
 	p := newProvider(t)
 	s := serve(t, append([]func(*web.Config){func(c *web.Config) {
-		acc := &web.Access{OIDC: &web.OIDC{
+		acc := &web.Access{Tokens: staff().Tokens, OIDC: &web.OIDC{
 			Issuer: p.URL, ClientID: "switchyard", URL: "http://yard.example",
 			Roles: []web.GroupRole{
 				{Group: "platform", Role: web.Editor}, {Group: "web", Role: web.Operator, Repos: router.Scope{"acme/web"}},
@@ -132,7 +141,7 @@ func TestPeopleLogInByOpenIDConnect(t *testing.T) {
 	if page := s.ask("GET", "/login", "").Body.String(); !strings.Contains(page, `href="/login/oidc?next=`) {
 		t.Errorf("the log-in page does not offer it: %s", page)
 	}
-	p.claims = map[string]any{"email": "mona@acme.example", "groups": []string{"web", "all", "app"}}
+	p.claims = map[string]any{"email": "mona@acme.example", "email_verified": true, "groups": []string{"web", "all", "app"}}
 	in := p.loggedIn(s)
 	if in.Code != http.StatusSeeOther || in.Header().Get("Location") != "/jobs" {
 		t.Fatalf("the callback = %d to %q: %s", in.Code, in.Header().Get("Location"), in.Body)
@@ -155,7 +164,7 @@ func TestPeopleLogInByOpenIDConnect(t *testing.T) {
 	retry(http.StatusForbidden)
 	p.claims["groups"] = []string{"platform"}
 	in = p.loggedIn(s)
-	if got := s.ask("GET", "/api/v1/audit", "", cookies(in)); got.Code != http.StatusOK || !strings.Contains(got.Body.String(), `"who":"mona@acme.example","did":"log in"`) {
+	if got := s.ask("GET", "/api/v1/audit", "", cookies(in)); got.Code != http.StatusOK || !strings.Contains(got.Body.String(), `"who":"mona@acme.example","by":"`+p.URL+` 7","from":"192.0.2.1","did":"log in"`) {
 		t.Errorf("the audit trail = %d %s", got.Code, got.Body)
 	}
 }
@@ -166,6 +175,7 @@ func TestALogInThatIsNotRightIsNone(t *testing.T) {
 		claims map[string]any
 		change func(map[string]any)
 		back   func(url.Values)
+		key    bool
 	}{
 		"no group with a role":         {status: http.StatusForbidden, claims: map[string]any{"groups": []string{"sales"}}},
 		"groups that are no list":      {status: http.StatusForbidden, claims: map[string]any{"groups": "platform"}},
@@ -177,6 +187,15 @@ func TestALogInThatIsNotRightIsNone(t *testing.T) {
 		"a code that there is not":     {status: http.StatusBadGateway, back: func(v url.Values) { v.Set("code", "other") }},
 		"a refusal with markup":        {status: http.StatusUnauthorized, back: func(v url.Values) { v.Set("error", "<script>access_denied") }},
 		"a person without groups":      {status: http.StatusForbidden, claims: map[string]any{"groups": nil}},
+		"no subject":                   {status: http.StatusBadGateway, change: func(c map[string]any) { delete(c, "sub") }},
+		"a blank subject":              {status: http.StatusBadGateway, change: func(c map[string]any) { c["sub"] = " " }},
+		"a subject that is a list":     {status: http.StatusBadGateway, change: func(c map[string]any) { c["sub"] = []string{"7"} }},
+		"a subject without end":        {status: http.StatusBadGateway, change: func(c map[string]any) { c["sub"] = strings.Repeat("7", 256) }},
+		"made for another client":      {status: http.StatusBadGateway, change: func(c map[string]any) { c["azp"] = "other" }},
+		"made for no client":           {status: http.StatusBadGateway, change: func(c map[string]any) { c["azp"] = "" }},
+		"made for a list of clients":   {status: http.StatusBadGateway, change: func(c map[string]any) { c["azp"] = []string{"switchyard"} }},
+		"two audiences, and for whom":  {status: http.StatusBadGateway, change: func(c map[string]any) { c["aud"] = []string{"switchyard", "other"} }},
+		"a key of somebody else":       {status: http.StatusBadGateway, key: true},
 		"groups in a list of no texts": {status: http.StatusForbidden, claims: map[string]any{"groups": []any{1, 2}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -186,6 +205,9 @@ func TestALogInThatIsNotRightIsNone(t *testing.T) {
 				p.claims[k] = v
 			}
 			p.change = c.change
+			if c.key {
+				p.key = keys()[1]
+			}
 			var change []func(url.Values)
 			if c.back != nil {
 				change = append(change, c.back)
@@ -193,6 +215,9 @@ func TestALogInThatIsNotRightIsNone(t *testing.T) {
 			got := p.loggedIn(s, change...)
 			if got.Code != c.status || strings.Contains(got.Body.String(), "<script>acc") {
 				t.Errorf("the callback = %d, want %d: %s", got.Code, c.status, got.Body)
+			}
+			if trail := s.trail(); c.status != http.StatusBadRequest && (len(trail) != 1 || !strings.Contains(trail[0], " | 192.0.2.1 | log in |  | ") || strings.HasPrefix(trail[0], " |")) {
+				t.Errorf("the audit trail is %q", trail)
 			}
 			if page := s.ask("GET", "/jobs", "", cookies(got)); page.Code != http.StatusSeeOther {
 				t.Errorf("GET /jobs = %d, want the log-in", page.Code)
@@ -242,5 +267,138 @@ func TestAnAnswerIsGoodOnceAndForOneBrowser(t *testing.T) {
 	p.codes["c"] = at.Query()
 	if got := s.ask("GET", back, "", cookies(begun)); got.Code != http.StatusBadRequest {
 		t.Errorf("the answer again = %d, want 400", got.Code)
+	}
+}
+
+// What somebody may choose at the provider makes nobody another person, or a token.
+func TestNobodyIsNamedAsAnother(t *testing.T) {
+	acc := func(p *provider, nameClaim string, tokens ...string) *web.Access {
+		a := &web.Access{Tokens: staff().Tokens, OIDC: &web.OIDC{
+			Issuer: p.URL, ClientID: "switchyard", URL: "http://yard.example", NameClaim: nameClaim, Roles: []web.GroupRole{{Group: "platform", Role: web.Operator}},
+		}}
+		for _, name := range tokens {
+			a.Tokens = append(a.Tokens, web.Token{Name: name, SHA256: sha256.Sum256([]byte(name)), Role: web.Viewer})
+		}
+		return a
+	}
+	var access *web.Access
+	p, s := withOIDC(t, func(c *web.Config) { c.Access = func() (*web.Access, error) { return access, nil } })
+	for name, c := range map[string]struct {
+		nameClaim string
+		claims    map[string]any
+		want      string
+	}{
+		"a verified address":              {"", map[string]any{"email": "mona@acme.example", "email_verified": true}, "mona@acme.example"},
+		"verified as a text":              {"email", map[string]any{"email": "mona@acme.example", "email_verified": "true"}, "mona@acme.example"},
+		"an address that is not verified": {"", map[string]any{"email": "boss@acme.example"}, "(subject 7)"},
+		"verified as false":               {"", map[string]any{"email": "boss@acme.example", "email_verified": false, "preferred_username": "mona"}, "mona (subject 7)"},
+		"verified as a list":              {"", map[string]any{"email": "boss@acme.example", "email_verified": []bool{true}}, "(subject 7)"},
+		"a username like an address":      {"", map[string]any{"preferred_username": "boss@acme.example"}, "boss@acme.example (subject 7)"},
+		"a username like a token's name":  {"", map[string]any{"preferred_username": "operator"}, "operator (subject 7)"},
+		"an address like a token's name":  {"", map[string]any{"email": "Grafana@acme.example", "email_verified": true}, "Grafana@acme.example (subject 7)"},
+		"a username that says a subject":  {"", map[string]any{"preferred_username": "boss (subject 1)"}, "boss (subject 1) (subject 7)"},
+		"a name of blanks":                {"", map[string]any{"preferred_username": "\t ", "email": " ", "email_verified": true}, "(subject 7)"},
+		"an address and words":            {"", map[string]any{"email": "Boss <boss@acme.example>", "email_verified": true}, "(subject 7)"},
+		"another claim":                   {"nickname", map[string]any{"nickname": "GitHub", "email": "mona@acme.example", "email_verified": true}, "GitHub (subject 7)"},
+		"another claim that is empty":     {"nickname", map[string]any{"nickname": "", "preferred_username": "local"}, "local (subject 7)"},
+		"marks that turn the writing":     {"nickname", map[string]any{"nickname": "\u202eboss"}, `\u202eboss (subject 7)`},
+		"a name without end":              {"nickname", map[string]any{"nickname": strings.Repeat("x", 5000)}, strings.Repeat("x", 100) + "… (subject 7)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			access = acc(p, c.nameClaim, "grafana@acme.example")
+			p.claims = c.claims
+			p.claims["groups"] = []string{"platform"}
+			in := p.loggedIn(s)
+			s.ask("POST", "/api/v1/jobs/1/retry", "", cookies(in))
+			trail := s.trail()
+			for i, did := range []string{"retry | jobs/1 | ok", "log in |  | ok"} {
+				if want := c.want + " | " + p.URL + " 7 | 192.0.2.1 | " + did; trail[i] != want {
+					t.Errorf("the audit trail has %q, want %q", trail[i], want)
+				}
+			}
+		})
+	}
+}
+
+// Nobody takes the log-in from others: not by many that begin it, end it wrongly,
+// or guess tokens, though behind a proxy all have one address.
+func TestNobodyRefusesTheLogInToOthers(t *testing.T) {
+	p, s := withOIDC(t)
+	p.claims = map[string]any{"email": "mona@acme.example", "email_verified": true, "groups": []string{"platform"}}
+	begun := s.ask("GET", "/login/oidc?next=/jobs", "")
+	for range 10_001 {
+		s.ask("GET", "/login/oidc", "")
+	}
+	for range 300 {
+		s.ask("POST", "/login", "", form("token", "a guess of many"))
+		s.ask("GET", "/login/callback?state=x&code=x", "", cookies(begun))
+	}
+	if got := s.ask("POST", "/login", "", form("token", "a guess of many")); got.Code != http.StatusTooManyRequests {
+		t.Errorf("a wrong token after many = %d, want 429", got.Code)
+	}
+	if in := p.loggedIn(s); in.Code != http.StatusSeeOther {
+		t.Errorf("a log-in = %d: %s", in.Code, in.Body)
+	}
+	at, _ := url.Parse(begun.Header().Get("Location"))
+	p.codes["c"] = at.Query()
+	if in := s.ask("GET", "/login/callback?"+url.Values{"state": {at.Query().Get("state")}, "code": {"c"}}.Encode(), "", cookies(begun)); in.Code != http.StatusSeeOther || in.Header().Get("Location") != "/jobs" {
+		t.Errorf("the log-in that began before = %d to %q: %s", in.Code, in.Header().Get("Location"), in.Body)
+	}
+	if in := s.ask("POST", "/login", "", form("token", tokenOf("viewer"))); in.Code != http.StatusSeeOther {
+		t.Errorf("a log-in by a token = %d: %s", in.Code, in.Body)
+	}
+}
+
+func TestAnotherSiteBeginsNoLogIn(t *testing.T) {
+	_, s := withOIDC(t)
+	for site, want := range map[string]int{"": http.StatusSeeOther, "none": http.StatusSeeOther, "same-origin": http.StatusSeeOther, "same-site": http.StatusForbidden, "cross-site": http.StatusForbidden} {
+		got := s.ask("GET", "/login/oidc?next=/jobs", "", func(req *http.Request) {
+			if site != "" {
+				req.Header.Set("Sec-Fetch-Site", site)
+			}
+		})
+		if got.Code != want || (len(got.Result().Cookies()) > 0) != (want == http.StatusSeeOther) {
+			t.Errorf("from %q: %d, cookies %v; want %d", site, got.Code, got.Result().Cookies(), want)
+		}
+		if want == http.StatusForbidden && !strings.Contains(got.Body.String(), `href="/login/oidc?next=%2fjobs"`) {
+			t.Errorf("from %q: the page does not offer to log in here: %s", site, got.Body)
+		}
+	}
+	// A link on another site to a page leads there by the log-in all the same.
+	got := s.ask("GET", "/jobs", "", func(req *http.Request) { req.Header.Set("Sec-Fetch-Site", "cross-site") })
+	if got.Code != http.StatusSeeOther {
+		t.Errorf("a link to /jobs = %d", got.Code)
+	}
+	if trail := s.trail(); len(trail) != 2 || !strings.Contains(trail[0], "log in |  | another site's page began it") {
+		t.Errorf("the audit trail is %q", trail)
+	}
+}
+
+// A browser keeps cookies of up to 4,096 bytes.
+func TestTheCookieOfALogInIsSmall(t *testing.T) {
+	_, s := withOIDC(t)
+	for _, next := range []string{"/jobs?label=" + strings.Repeat("&", 1000), "/jobs?label=" + strings.Repeat("\xff", 1000)} {
+		got := s.ask("GET", "/login/oidc?"+url.Values{"next": {next}}.Encode(), "")
+		if c := got.Result().Cookies(); len(c) != 1 || len(c[0].Name)+len(c[0].Value) > 4000 {
+			t.Errorf("next=%.20q: %d cookies of %d bytes", next, len(c), len(c[0].Value))
+		}
+	}
+}
+
+// Whoever begins log-ins while the provider is ill does not fill the log.
+func TestAProviderThatIsIllIsSaidOnceAMinute(t *testing.T) {
+	ill := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }))
+	defer ill.Close()
+	_, s := withOIDC(t, func(c *web.Config) {
+		acc, _ := c.Access()
+		acc.OIDC.Issuer = ill.URL
+	})
+	for range 20 {
+		if got := s.ask("GET", "/login/oidc", ""); got.Code != http.StatusBadGateway {
+			t.Errorf("a log-in = %d", got.Code)
+		}
+	}
+	if n := strings.Count(s.log.String(), "somebody could not log in"); n != 1 {
+		t.Errorf("the log has %d lines of it, want 1", n)
 	}
 }

@@ -412,14 +412,17 @@ func (a *api) cancelForm(req *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return a.jobForm(req, id, func(ctx context.Context) error { return a.App.CancelJob(ctx, id, req.PostForm.Get("run") == "true") })
+	run := req.PostForm.Get("run") == "true"
+	concernsJob(req, run)
+	return a.jobForm(req, id, func(ctx context.Context) error { return a.App.CancelJob(ctx, id, run) })
 }
 
 func (a *api) stopForm(req *http.Request) (string, error) {
-	id := mux.Vars(req)["id"]
+	id, force := mux.Vars(req)["id"], req.PostForm.Get("force") == "true"
+	concernsRunner(req, force)
 	r, err := a.Books.Runner(req.Context(), id)
 	if err != nil {
 		return "", err
 	}
-	return a.jobForm(req, r.JobID, func(ctx context.Context) error { return a.App.StopRunner(ctx, id, req.PostForm.Get("force") == "true") })
+	return a.jobForm(req, r.JobID, func(ctx context.Context) error { return a.App.StopRunner(ctx, id, force) })
 }

@@ -214,7 +214,7 @@ func (a *api) apply(req *http.Request, v rulesView) (int, rulesView, error) {
 	if err != nil {
 		result = shown(err.Error())
 	}
-	a.record(req, name, "apply", shown(strings.TrimSuffix("rules: "+v.Note, ": ")), result)
+	a.record(req, who(req.Context()), "apply", shown(strings.TrimSuffix("rules: "+v.Note, ": ")), result)
 	var refused *RulesRefusedError
 	switch {
 	case err == nil:

@@ -345,7 +345,7 @@ func TestWhoMayTryADraftAndWhoMayApplyIt(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
 		c.Rulebook, c.AllowEdit = b, true
 		token := func(name string, role web.Role, repos router.Scope) web.Token {
-			return web.Token{Name: name, SHA256: sha256.Sum256([]byte(name)), Role: role, Repos: repos}
+			return web.Token{Name: name, SHA256: sha256.Sum256([]byte(tokenOf(name))), Role: role, Repos: repos}
 		}
 		c.Access = func() (*web.Access, error) {
 			return &web.Access{Tokens: []web.Token{token("team", web.Viewer, router.Scope{"beta/*"}), token("operator", web.Operator, nil), token("editor", web.Editor, nil)}}, nil
@@ -356,7 +356,7 @@ func TestWhoMayTryADraftAndWhoMayApplyIt(t *testing.T) {
 		req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081"+path, strings.NewReader(form.Encode()))
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		if name != "" {
-			req.Header.Set("Authorization", "Bearer "+name)
+			as(name)(req)
 		}
 		rec := httptest.NewRecorder()
 		s.handler.ServeHTTP(rec, req)

@@ -97,9 +97,17 @@ func (a *api) listRunners(req *http.Request) (any, error) {
 	return ListRunners(ctx, a.Books, who(ctx).Scope, req.URL.Query())
 }
 
+// concernsRunner says in the audit trail when a stop is by force.
+func concernsRunner(req *http.Request, force bool) {
+	if force {
+		concerns(req, "runners/"+mux.Vars(req)["id"]+", by force")
+	}
+}
+
 func (a *api) stopRunner(req *http.Request) (any, error) {
 	p := parameters{Values: req.URL.Query()}
 	force := p.flag("force")
+	concernsRunner(req, force)
 	if err := p.end(); err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ const (
 	sessionLasts = 12 * time.Hour
 	sessionIdle  = time.Hour
 	maxSessions  = 10_000
+	maxOwn       = 1000 // sessions of one token or person, who so ends none of others'
 	sessionName  = "switchyard"
 )
 
@@ -30,15 +31,19 @@ type sessions struct {
 }
 
 type session struct {
-	name        string
-	token       Hash     // of who logged in by a token
-	groups      []string // of who logged in by OpenID Connect
-	issuer      string   // of the provider that says so
+	token       Hash   // of who logged in by a token
+	person      person // who logged in by OpenID Connect
 	begun, used time.Time
 }
 
-// principal is who the session of a request is of, by what access says now.
-func (s *sessions) principal(req *http.Request, access *Access, now time.Time) Principal {
+// sameHolder reports whether both are of the same token or person.
+func (s *session) sameHolder(other *session) bool {
+	return s.token == other.token && s.person.issuer == other.person.issuer && s.person.subject == other.person.subject
+}
+
+// principal is who the session of a request is of, by what access says now. The
+// session lasts longer for it if the request counts as use.
+func (s *sessions) principal(req *http.Request, access *Access, now time.Time, used bool) Principal {
 	cookie, err := req.Cookie(cookieName(req, sessionName))
 	if err != nil {
 		return Principal{}
@@ -54,7 +59,9 @@ func (s *sessions) principal(req *http.Request, access *Access, now time.Time) P
 		delete(s.by, key)
 		return Principal{}
 	}
-	one.used = now
+	if used {
+		one.used = now
+	}
 	p := one.principal(access)
 	p.In = p.Role != 0
 	return p
@@ -62,10 +69,7 @@ func (s *sessions) principal(req *http.Request, access *Access, now time.Time) P
 
 func (s *session) principal(access *Access) Principal {
 	if s.token == (Hash{}) {
-		if access.OIDC == nil || access.OIDC.Issuer != s.issuer {
-			return Principal{} // groups of another provider mean nothing here
-		}
-		return access.OIDC.principal(s.name, s.groups)
+		return access.person(s.person)
 	}
 	for _, t := range access.Tokens {
 		if t.SHA256 == s.token {
@@ -85,6 +89,7 @@ func (s *sessions) begin(w http.ResponseWriter, req *http.Request, one session, 
 	if s.by == nil {
 		s.by = map[[32]byte]*session{}
 	}
+	s.dropOldest(&one)
 	if len(s.by) >= maxSessions { // the ones that were used longest ago go
 		used := make([]time.Time, 0, len(s.by))
 		for _, other := range s.by {
@@ -99,6 +104,23 @@ func (s *sessions) begin(w http.ResponseWriter, req *http.Request, one session, 
 	}
 	s.by[sha256.Sum256([]byte(id))] = &one
 	http.SetCookie(w, newCookie(req, sessionName, id, 0))
+}
+
+// dropOldest ends the session that the holder of a new one used longest ago, if
+// they have many. mu is held.
+func (s *sessions) dropOldest(one *session) {
+	own, oldest := 0, [32]byte{}
+	for key, other := range s.by {
+		if !other.sameHolder(one) {
+			continue
+		}
+		if own++; own == 1 || other.used.Before(s.by[oldest].used) {
+			oldest = key
+		}
+	}
+	if own >= maxOwn {
+		delete(s.by, oldest)
+	}
 }
 
 // end logs out whoever a request is of.
@@ -127,41 +149,40 @@ func newCookie(req *http.Request, name, value string, maxAge int) *http.Cookie {
 	}
 }
 
-// guesses bounds how often tokens may be wrong. The zero value is ready; it is
-// safe for concurrent use.
-type guesses struct {
-	mu   sync.Mutex
-	from map[string]*rate.Limiter // by address
-	all  *rate.Limiter
+// A budget bounds how often something is done, for each of many and for all
+// together. It is safe for concurrent use.
+type budget struct {
+	every, allEvery time.Duration // one each, for one of them and for all
+	burst, allBurst int           // so many at once
+
+	mu  sync.Mutex
+	of  map[string]*rate.Limiter
+	all *rate.Limiter
 }
 
-const (
-	guessEvery    = 6 * time.Second // from one address
-	guessBurst    = 10
-	guessAllEvery = 100 * time.Millisecond // from all
-	guessAllBurst = 200
-	maxGuessers   = 10_000
-)
+const maxBudgets = 10_000 // of one kind; then they begin anew
 
-// take uses up one guess of the address that a request comes from; the error
-// says when there is another.
-func (g *guesses) take(req *http.Request) error {
-	host := source(req.RemoteAddr)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.all == nil || len(g.from) >= maxGuessers {
-		g.from = map[string]*rate.Limiter{}
-		g.all = cmp.Or(g.all, rate.NewLimiter(rate.Every(guessAllEvery), guessAllBurst))
+// newGuesses bounds how often tokens may be wrong, by address.
+func newGuesses() *budget {
+	return &budget{every: guessEvery, burst: 10, allEvery: 100 * time.Millisecond, allBurst: 200}
+}
+
+const guessEvery = 6 * time.Second
+
+// take uses up one of those that somebody has, if there is one.
+func (b *budget) take(whose string, now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.all == nil || len(b.of) >= maxBudgets {
+		b.of = map[string]*rate.Limiter{}
+		b.all = cmp.Or(b.all, rate.NewLimiter(rate.Every(b.allEvery), b.allBurst))
 	}
-	one := g.from[host]
+	one := b.of[whose]
 	if one == nil {
-		one = rate.NewLimiter(rate.Every(guessEvery), guessBurst)
-		g.from[host] = one
+		one = rate.NewLimiter(rate.Every(b.every), b.burst)
+		b.of[whose] = one
 	}
-	if !one.Allow() || !g.all.Allow() {
-		return &limited{guessEvery}
-	}
-	return nil
+	return one.AllowN(now, 1) && b.all.AllowN(now, 1)
 }
 
 // source is the address that a request comes from; of IPv6, the network of it,
@@ -184,10 +205,10 @@ func source(remote string) string {
 type limited struct{ wait time.Duration }
 
 func (l *limited) Error() string {
-	return fmt.Sprintf("too many wrong tokens or log-ins came from here; try again in %s", took(l.wait))
+	return fmt.Sprintf("too many wrong tokens came from here; try again in %s", took(l.wait))
 }
 
-const maxNext = 2 << 10 // a log-in under way keeps where to go then
+const maxNext = 1 << 10 // a log-in under way keeps where to go then, in a cookie
 
 // localPath is where to go after the log-in: a path of this server, or the
 // first page. Browsers drop tabs and line breaks from a URL, and read \ as /.

@@ -108,16 +108,22 @@ func Handler(c Config) http.Handler {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	a := &api{Config: c, hub: newHub(c.Books), drafts: make(chan struct{}, drafts)}
+	a := newAPI(c)
 	return a.guard(a.router())
+}
+
+func newAPI(c Config) *api {
+	return &api{Config: c, hub: newHub(c.Books), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), drafts: make(chan struct{}, drafts)}
 }
 
 type api struct {
 	Config
 	hub      *hub
 	sessions sessions
-	guesses  guesses
-	logins   logins
+	guesses  *budget
+	refusals *quota
+	visits   *quota
+	logins   *logins
 	said     described
 	usage    usage
 	day      shared[*lastDay]
@@ -260,6 +266,7 @@ func undone(err error) error {
 // words, which are for the log.
 func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 	p := a.problemOf(req, err)
+	a.recordRefusal(req, p)
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
 	}

@@ -13,7 +13,9 @@
     busy = true;
     last = Date.now();
     try {
-      const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+      // By this header the server knows that nobody did anything: an open page keeps nobody logged in.
+      const answer = await fetch(location.href, { headers: { Accept: "text/html", "X-Switchyard-Refresh": "1" } });
+      if (new URL(answer.url).pathname === "/login") { location.reload(); return; } // the session has ended
       if (!answer.ok) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const old of parts()) {
@@ -45,8 +47,8 @@
         if (!only || String(JSON.parse(e.data).job_id) === only) soon();
       });
       source.addEventListener("open", soon);
-      source.addEventListener("error", () => { // it was refused: there is no place now
-        if (source?.readyState === EventSource.CLOSED) { source = undefined; setTimeout(look, 30000); }
+      source.addEventListener("error", () => { // it was refused: there is no place now, or the session has ended, which a refresh shows
+        if (source?.readyState === EventSource.CLOSED) { source = undefined; soon(); setTimeout(look, 30000); }
       });
     };
     const look = () => {
