@@ -6,10 +6,12 @@
 #        host_volume "switchyard" { path = "/srv/switchyard" }
 #      }
 #
-# 2. Its secrets and its rules, in one Nomad variable, which this job and no other may read: of the GitHub App its ID and
-#    key, or in their place github_token=@github.token.
+# 2. Its secrets, its rules and who may use its console, in one Nomad variable, which this job and no other may read: of the
+#    GitHub App its ID and key, or in their place github_token=@github.token. The token that the first line shows is yours:
+#    without one, every workflow that reaches the node's loopback address could stop runners.
 #
-#      nomad var put nomad/jobs/switchyard \
+#      (echo tokens:; switchyard token ada --role editor) > access.yaml
+#      nomad var put nomad/jobs/switchyard access=@access.yaml \
 #        webhook_secret=@webhook.secret github_app_id=123456 github_app_key=@app.pem rules=@my.yaml
 #
 # 3. With ACLs on (turn them on: a workflow can reach the Nomad API of its node), what the job may do:
@@ -113,7 +115,7 @@ job "switchyard" {
       # exec gives each task a chroot of the node's /usr and more, which takes Nomad some seconds. It needs no more than
       # chroot_env { "/etc" = "/etc" } in the client's settings, if no other exec task of the node does.
       # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact;
-      # the uid of app.pem below is then the image's user.
+      # the uid of the secrets below is then the image's user.
       driver = "exec"
 
       config {
@@ -142,6 +144,7 @@ job "switchyard" {
         NOMAD_ADDR                     = "unix://${NOMAD_SECRETS_DIR}/api.sock"
         SWITCHYARD_LISTEN              = ":${NOMAD_PORT_public}"
         SWITCHYARD_ADMIN_LISTEN        = "127.0.0.1:${NOMAD_PORT_admin}"
+        SWITCHYARD_ACCESS              = "${NOMAD_SECRETS_DIR}/access.yaml"
         SWITCHYARD_PUBLIC_URL          = "http://${NOMAD_ADDR_public}" # or https, through your proxy: runners get their configuration there
         SWITCHYARD_DB                  = "/data/switchyard.db"
         SWITCHYARD_RULES               = "${NOMAD_TASK_DIR}/rules.yaml"
@@ -157,10 +160,20 @@ job "switchyard" {
         EOT
       }
 
-      # From Vault instead: vault { role = "switchyard" } in this task, and
+      template {
+        destination = "secrets/access.yaml"
+        change_mode = "noop" # likewise
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard" }}{{ .access }}{{ end -}}
+        EOT
+      }
+
+      # A secret that everybody on the node may read is refused. From Vault instead: vault { role = "switchyard" } in this task, and
       # {{- with secret "kv/data/switchyard" }}{{ .Data.data.webhook_secret }}{{ end -}}
       template {
         destination = "secrets/webhook.secret"
+        perms       = "400"
+        uid         = 65534 # nobody, as whom exec tasks run
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .webhook_secret }}{{ end -}}
         EOT
@@ -183,8 +196,8 @@ job "switchyard" {
       template {
         destination = "secrets/app.pem"
         change_mode = "noop" # read anew when it changes
-        perms       = "400"  # a key that everybody may read is refused
-        uid         = 65534  # nobody, as whom exec tasks run
+        perms       = "400"
+        uid         = 65534
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .github_app_key }}{{ end -}}
         EOT
@@ -192,6 +205,8 @@ job "switchyard" {
       template {
         destination = "secrets/github.token"
         change_mode = "noop" # likewise
+        perms       = "400"
+        uid         = 65534
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .github_token }}{{ end -}}
         EOT

@@ -26,7 +26,7 @@ app=$SWITCHYARD_GITHUB_APP_ID,$(basename "$SWITCHYARD_GITHUB_APP_KEY_FILE")
 token=$(basename "$SWITCHYARD_GITHUB_TOKEN_FILE")
 echo "app=$app token=$token"
 for f in webhook.secret "$(basename "$SWITCHYARD_GITHUB_APP_KEY_FILE$SWITCHYARD_GITHUB_TOKEN_FILE")"; do ls -ln "$f" | cut -c1-10; cat "$f"; echo; done
-cat "$SWITCHYARD_RULES"
+cat "$SWITCHYARD_RULES" "$SWITCHYARD_ACCESS"
 `
 	for i, test := range []struct {
 		name  string
@@ -34,9 +34,9 @@ cat "$SWITCHYARD_RULES"
 		want  string
 	}{
 		{"as an App", api.VariableItems{"github_app_id": "123456", "github_app_key": "-----BEGIN\nkey\n-----END"},
-			"app=123456,app.pem token=\n-rw-r--r--\ns3cret\n-r--------\n-----BEGIN\nkey\n-----END\nversion: 1\n"},
+			"app=123456,app.pem token=\n-r--------\ns3cret\n-r--------\n-----BEGIN\nkey\n-----END\nversion: 1\ntokens:\n"},
 		{"by a token", api.VariableItems{"github_token": "t0ken"},
-			"app=, token=github.token\n-rw-r--r--\ns3cret\n-rw-r--r--\nt0ken\nversion: 1\n"},
+			"app=, token=github.token\n-r--------\ns3cret\n-r--------\nt0ken\nversion: 1\ntokens:\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			id := fmt.Sprintf("switchyard-%d-%d", time.Now().UnixNano(), i)
@@ -45,7 +45,7 @@ cat "$SWITCHYARD_RULES"
 			if err := json.Unmarshal(parse(t, client, []byte(hcl)), &job); err != nil {
 				t.Fatal(err)
 			}
-			test.items["webhook_secret"], test.items["rules"] = "s3cret", "version: 1\n"
+			test.items["webhook_secret"], test.items["rules"], test.items["access"] = "s3cret", "version: 1\n", "tokens:\n"
 			path := "nomad/jobs/" + id
 			if _, _, err := client.Variables().Create(&api.Variable{Path: path, Items: test.items}, nil); err != nil {
 				t.Fatal(err)

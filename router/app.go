@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 	"time"
@@ -42,10 +43,12 @@ type Config struct {
 	API func(*App) http.Handler
 
 	Listen      string // address of the public listener: webhook and claim only. Required; port 0 takes a free one
-	AdminListen string // address of the operators' listener. Required, likewise
+	AdminListen string // address of the operators' listener, or unix:PATH of a socket that is made for this user alone. Required, likewise
 	PublicURL   string // where runners reach the public listener: http(s)://host[:port][/path]. "" is http:// and the listener's address
 
 	NetListen func(network, addr string) (net.Listener, error) // opens the listeners; nil: net.Listen
+
+	LocalOnly bool // nobody logs in: /readyz and /metrics are asked as localhost or by address, so that no web page reaches them under a name of its own
 
 	Connections int // that each listener has open at the most; 0: 768, or a quarter of the files that the process may open
 
@@ -160,7 +163,7 @@ func New(c Config) (*App, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the public listener: %w", err)
 	}
-	admin, err := c.NetListen("tcp", c.AdminListen)
+	admin, err := c.listenAdmin()
 	if err != nil {
 		_ = public.Close()
 		return nil, fmt.Errorf("open the operators' listener: %w", err)
@@ -173,9 +176,16 @@ func New(c Config) (*App, error) {
 	return a, nil
 }
 
-// Addr is the address of the public listener, AdminAddr that of the operators'.
-func (a *App) Addr() string      { return a.public.Addr().String() }
-func (a *App) AdminAddr() string { return a.admin.Addr().String() }
+// Addr is the address of the public listener.
+func (a *App) Addr() string { return a.public.Addr().String() }
+
+// AdminAddr is the address of the operators' listener, as in Config.AdminListen.
+func (a *App) AdminAddr() string {
+	if at := a.admin.Addr(); at.Network() != "unix" {
+		return at.String()
+	}
+	return a.AdminListen
+}
 
 // Stopping is closed when Run begins to stop, for what would stream on.
 func (a *App) Stopping() <-chan struct{} { return a.stopping }
@@ -335,21 +345,43 @@ func (a *App) adminHandler() http.Handler {
 	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	}).Methods(http.MethodGet, http.MethodHead)
-	r.HandleFunc("/readyz", func(w http.ResponseWriter, req *http.Request) {
+	r.Handle("/readyz", a.local(func(w http.ResponseWriter, req *http.Request) {
 		r, status := a.Readiness(req.Context()), http.StatusOK
 		if r.Status == "not ready" {
 			status = http.StatusServiceUnavailable
 		}
 		writeJSON(w, status, r)
-	}).Methods(http.MethodGet, http.MethodHead)
-	r.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{a.Metrics.registry, a.metrics}, promhttp.HandlerOpts{
+	})).Methods(http.MethodGet, http.MethodHead)
+	r.Handle("/metrics", a.local(promhttp.HandlerFor(prometheus.Gatherers{a.Metrics.registry, a.metrics}, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, Registry: a.metrics,
 		ErrorLog: slog.NewLogLogger(a.Logger.Handler(), slog.LevelError),
-	})).Methods(http.MethodGet)
+	}).ServeHTTP)).Methods(http.MethodGet)
 	if a.API != nil {
 		r.PathPrefix("/").Handler(a.API(a))
 	}
 	return r
+}
+
+// local refuses requests for other hosts while nobody logs in.
+func (a *App) local(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if a.LocalOnly && !LocalHost(req.Host) {
+			http.Error(w, fmt.Sprintf("403: without --access this is asked as localhost or by address, not as %q", Cut(req.Host, maxHost)), http.StatusForbidden)
+			return
+		}
+		next(w, req)
+	})
+}
+
+const maxHost = 100 // characters of a Host header that are shown
+
+// LocalHost reports whether a Host header is one that no other site's name can be.
+func LocalHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || strings.EqualFold(host, "localhost")
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

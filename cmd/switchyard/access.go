@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -20,9 +21,13 @@ import (
 	"switchyard/router/web"
 )
 
-// whoMay returns who may use the console and the API, nil: everybody, who is
-// on this machine. token is the one of the environment, or "".
+// whoMay returns who may use the console and the API, nil: everybody who can
+// connect. token is the one of the environment, or "".
 func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web.Access, error), error) {
+	nobody := f.access == "" && f.adminTokenFile == "" && token == ""
+	if f.allowEdit && nobody {
+		return nil, errors.New("--allow-edit needs --access FILE: without it everybody on this machine could change the rules; switchyard token makes an entry")
+	}
 	var read func() (router.Secret, error)
 	switch {
 	case f.adminTokenFile != "" && token != "":
@@ -39,9 +44,13 @@ func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web
 		read = gh.StaticToken(token)
 	case f.adminTokenFile != "":
 		read = gh.TokenFile(f.adminTokenFile)
+	case strings.HasPrefix(f.adminListen, router.SocketPrefix):
+		return nil, nil // who can connect may do everything: this user and root
 	case !loopback(f.adminListen):
-		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --access FILE or --admin-token-file FILE too, or listen on 127.0.0.1", f.adminListen)
+		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --access FILE or --admin-token-file FILE too, or listen on 127.0.0.1 or unix:PATH", f.adminListen)
 	default:
+		log.Warn("EVERYBODY ON THIS MACHINE IS AN EDITOR: without --access, each of its users, and each raw_exec or host-network workflow on it, may stop runners and cancel jobs",
+			"admin_listen", f.adminListen, "fix", "give --access FILE, or --admin-listen unix:PATH for this user alone")
 		return nil, nil
 	}
 	access := func() (*web.Access, error) {
@@ -107,6 +116,9 @@ func (f *accessFile) read() error {
 	info, err := os.Stat(f.name)
 	if err != nil {
 		return fmt.Errorf("read who may use the console: %w", err)
+	}
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o002 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("%s says who may use the console, but everybody may write it (mode %#o): chmod o-w %[1]s", f.name, mode.Perm())
 	}
 	src, err := os.ReadFile(f.name)
 	if err != nil {

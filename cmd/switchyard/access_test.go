@@ -130,6 +130,21 @@ func TestOthersNeedAuthentication(t *testing.T) {
 	if _, err := flags.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--access FILE") {
 		t.Errorf("without authentication on all addresses: %v", err)
 	}
+	for listen, loud := range map[string]bool{"127.0.0.1:8081": true, "localhost:8081": true, "[::1]:0": true, "unix:/run/switchyard.sock": false} {
+		var log bytes.Buffer
+		local := serveFlags{adminListen: listen}
+		access, err := local.whoMay("", slog.New(slog.NewTextHandler(&log, nil)))
+		if said := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), "EVERYBODY ON THIS MACHINE IS AN EDITOR"); err != nil || access != nil || said != loud {
+			t.Errorf("without authentication on %s: %v; it warns: %t, want %t", listen, err, said, loud)
+		}
+		local.allowEdit = true
+		if _, err := local.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--allow-edit needs --access") {
+			t.Errorf("with --allow-edit: %v", err)
+		}
+		if access, err := local.whoMay("secret", slog.New(slog.NewTextHandler(&log, nil))); err != nil || access == nil || strings.Count(log.String(), "EVERYBODY") > 1 {
+			t.Errorf("with --allow-edit and a token: %v; the log: %s", err, log.String())
+		}
+	}
 	flags.access = filepath.Join(t.TempDir(), "none.yaml")
 	if _, err := flags.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "none.yaml") {
 		t.Errorf("an access file that there is not: %v", err)

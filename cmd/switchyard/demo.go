@@ -159,7 +159,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err != nil {
 		return err
 	}
-	app, err := newApp(appParts{rulebook: rulebook{&reload, st}, allowEdit: true, store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, router.Config{
+	app, err := newApp(appParts{rulebook: rulebook{&reload, st}, allowEdit: !fleet.real, store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, router.Config{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: content.version(""),
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -55,7 +56,7 @@ func (o *operator) flags(fl *pflag.FlagSet) {
 	if server == "" {
 		server = "http://127.0.0.1:8081"
 	}
-	fl.StringVar(&o.server, "server", server, "`URL` of the server's --admin-listen; also SWITCHYARD_SERVER")
+	fl.StringVar(&o.server, "server", server, "`URL` or unix:PATH of the server's --admin-listen; also SWITCHYARD_SERVER")
 	o.tokenFlag(fl)
 	fl.StringVar(&o.format, "format", "text", "text or json")
 }
@@ -86,7 +87,9 @@ func (o *operator) hint() string {
 // request makes one to the server's API.
 func (o *operator) request(ctx context.Context, method, path string, params url.Values, body any) (*http.Request, error) {
 	server := o.server
-	if !strings.Contains(server, "://") {
+	if _, ok := o.socket(); ok {
+		server = "http://localhost"
+	} else if !strings.Contains(server, "://") {
 		server = "http://" + server
 	}
 	address := strings.TrimSuffix(server, "/") + path
@@ -118,6 +121,24 @@ func (o *operator) request(ctx context.Context, method, path string, params url.
 	return req, nil
 }
 
+// socket returns the path of the server's Unix socket, if it is asked by one.
+func (o *operator) socket() (path string, ok bool) {
+	return strings.CutPrefix(o.server, router.SocketPrefix)
+}
+
+func (o *operator) client() *http.Client {
+	path, ok := o.socket()
+	if !ok {
+		return http.DefaultClient
+	}
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true, // nobody would close them
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+}
+
 // ask sends one request to the server's API and decodes its answer into v. An
 // answer that is a problem is a *web.Problem.
 func (o *operator) ask(ctx context.Context, method, path string, params url.Values, body, v any) error {
@@ -127,7 +148,7 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := o.client().Do(req)
 	if err != nil {
 		var unknown x509.UnknownAuthorityError
 		if errors.As(err, &unknown) {
@@ -314,7 +335,7 @@ func (o *operator) stream(ctx context.Context, open, wake func()) {
 	if err != nil {
 		return
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := o.client().Do(req)
 	if err != nil {
 		return
 	}

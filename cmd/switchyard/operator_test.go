@@ -5,10 +5,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +35,7 @@ const operatorsToken = "let-me-in"
 // operated runs a server for the scripts of the operators' commands until
 // stop: its API wants operatorsToken, and it has three jobs, 4001 dispatched to
 // a Nomad without nodes, 4002 unroutable and 4003 ignored.
-func operated(dir string) (url string, stop func() error, err error) {
+func operated(dir string, socket ...string) (url string, stop func() error, err error) {
 	var stops []func() error
 	stop = func() error {
 		var errs []error
@@ -80,13 +84,16 @@ func operated(dir string) (url string, stop func() error, err error) {
 		return "", stop, err
 	}
 	stops = append(stops, st.Close)
-	flags := serveFlags{adminListen: "127.0.0.1:0"}
-	access, err := flags.whoMay(router.Secret(operatorsToken), log)
+	flags, token := serveFlags{adminListen: "127.0.0.1:0"}, router.Secret(operatorsToken)
+	for _, path := range socket {
+		flags.adminListen, token = router.SocketPrefix+path, ""
+	}
+	access, err := flags.whoMay(token, log)
 	if err != nil {
 		return "", stop, err
 	}
 	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{testSecret}, access: access},
-		router.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: log})
+		router.Config{Listen: "127.0.0.1:0", AdminListen: flags.adminListen, Logger: log})
 	if err != nil {
 		return "", stop, err
 	}
@@ -112,7 +119,61 @@ func operated(dir string) (url string, stop func() error, err error) {
 			time.Sleep(5 * time.Millisecond)
 		}
 	}
+	if len(socket) > 0 {
+		return app.AdminAddr(), stop, nil
+	}
 	return "http://" + app.AdminAddr(), stop, nil
+}
+
+// The commands reach a server by its socket, which is its user's alone, and
+// need no token there; web pages of other sites do not.
+func TestTheCommandsUseASocket(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("files have no modes there")
+	}
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	server, stop, err := operated(t.TempDir(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|0o600 || server != "unix:"+path {
+		t.Errorf("the socket is %v, %v; the server is at %s", info, err, server)
+	}
+	for _, args := range [][]string{{"jobs", "list"}, {"rules", "status"}, {"jobs", "retry", "4002"}, {"explain", "--repo", "acme/web", "--labels", "self-hosted,linux"}} {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), append(args, "--server", server), nil, &out, &errs); code != exitYes {
+			t.Errorf("switchyard %v = %d: %s%s", args, code, out.String(), errs.String())
+		}
+	}
+	o := operator{server: server}
+	ctx, cancel := context.WithCancel(t.Context())
+	o.stream(ctx, cancel, func() {}) // ends as it is opened
+	if ctx.Err() == nil {
+		t.Error("changes are not told by the socket")
+	}
+	for url, want := range map[string]int{
+		"http://localhost/metrics": 200, "http://127.0.0.1:8081/readyz": 200, "http://evil.example/healthz": 200,
+		"http://evil.example/metrics": 403, "http://evil.example:8081/readyz": 403, "http://evil.example/": 403,
+	} {
+		resp, err := o.client().Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Body.Close(); resp.StatusCode != want {
+			t.Errorf("%s is answered %s, want %d", url, resp.Status, want)
+		}
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the socket stays behind: %v", err)
+	}
+	var errs bytes.Buffer
+	if code := run(t.Context(), []string{"jobs", "list", "--server", server}, nil, io.Discard, &errs); code != exitUnknown || !strings.Contains(errs.String(), path) {
+		t.Errorf("without a server = %d: %s", code, errs.String())
+	}
 }
 
 func TestDurationsAreShort(t *testing.T) {

@@ -98,7 +98,7 @@ In the environment, --public-url is SWITCHYARD_PUBLIC_URL, and so on.
 Routing
   --rules PATH                  rules file, or directory of them (required)
   --jobspecs DIR                your own jobspecs; both are reloaded on change
-  --allow-edit                  editors may change the rules in the console
+  --allow-edit                  editors may change the rules: with --access
 GitHub
   --webhook-secret-file FILE    secret of the webhook (required), read anew when
                                 it changes. Or SWITCHYARD_WEBHOOK_SECRET
@@ -114,9 +114,9 @@ Nomad
   --senders N                   Nomad jobs registered at once, up to 64 (16)
 Listening
   --listen ADDR                 webhook and claim (:8080)
-  --admin-listen ADDR           console, API, metrics (127.0.0.1:8081)
+  --admin-listen ADDR           console and API (127.0.0.1:8081), or unix:PATH
   --access FILE                 who may use it: tokens, OpenID Connect, roles;
-  --admin-token-file FILE       or one token for all. Needed beyond loopback
+  --admin-token-file FILE       or one token for all. Without: everybody
   --public-url URL              where runners reach --listen (required)
   --claim-from-node             only from the runner's node: no NAT or proxy
 State, logs, and traces if OTEL_EXPORTER_OTLP_ENDPOINT says where to
@@ -300,6 +300,7 @@ type appParts struct {
 // newApp wires an App; demo and tests use it too.
 func newApp(p appParts, c router.Config) (*router.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
+	c.LocalOnly = p.access == nil
 	if c.Metrics == nil {
 		c.Metrics = router.NewMetrics()
 	}
@@ -399,8 +400,10 @@ func loopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }
 
+const maxSecretFile = 64 << 10 // bytes
+
 func readSecret(file string) (router.Secret, error) {
-	b, err := os.ReadFile(file)
+	b, err := router.ReadSecret(file, maxSecretFile)
 	if err != nil {
 		return "", err
 	}

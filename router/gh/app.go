@@ -7,11 +7,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
-	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,29 +38,15 @@ type App struct {
 }
 
 // KeyFile reads an App's private key from a PEM file (PKCS #1, as GitHub
-// makes them, or PKCS #8), each time. Except on Windows it refuses a file that
-// everybody on the machine may read or write. The errors name the file and
-// never its content.
+// makes them, or PKCS #8), each time, by router.ReadSecret.
 func KeyFile(path string) func() (*rsa.PrivateKey, error) {
 	return func() (*rsa.PrivateKey, error) {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err // names the file
-		}
-		defer f.Close()
-		info, err := f.Stat()
-		if err != nil {
-			return nil, err
-		}
-		if mode := info.Mode().Perm(); mode&0o006 != 0 && runtime.GOOS != "windows" {
-			return nil, fmt.Errorf("%s holds a private key, but everybody may read or write it (mode %#o): chmod o= %[1]s", path, mode)
-		}
-		b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
+		b, err := router.ReadSecret(path, maxKeyFile)
 		if err != nil {
 			return nil, err
 		}
 		block, _ := pem.Decode(b)
-		if block == nil || len(b) > maxKeyFile {
+		if block == nil {
 			return nil, fmt.Errorf("%s is no PEM file; download a private key on the GitHub App's settings page", path)
 		}
 		var key any

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -275,16 +274,11 @@ func StaticToken(token router.Secret) func() (router.Secret, error) {
 	return func() (router.Secret, error) { return token, nil }
 }
 
-// TokenFile reads the token from a file, each time, without the white space
-// around it. The errors name the file and never its content.
+// TokenFile reads the token from a file, each time, by router.ReadSecret, without
+// the white space around it.
 func TokenFile(path string) func() (router.Secret, error) {
 	return func() (router.Secret, error) {
-		f, err := os.Open(path)
-		if err != nil {
-			return "", err // names the file
-		}
-		defer f.Close()
-		b, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
+		b, err := router.ReadSecret(path, maxTokenFile)
 		if err != nil {
 			return "", err
 		}
@@ -292,8 +286,6 @@ func TokenFile(path string) func() (router.Secret, error) {
 		switch {
 		case token == "":
 			return "", fmt.Errorf("%s is empty", path)
-		case len(b) > maxTokenFile:
-			return "", fmt.Errorf("%s is larger than %d bytes", path, maxTokenFile)
 		case !printable(token):
 			return "", fmt.Errorf("%s must hold one token and nothing else", path)
 		}

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -586,6 +587,14 @@ func TestTokenFileIsReadEachTime(t *testing.T) {
 				t.Errorf("TokenFile = %v, want an error with %q, without the content", err, tt.says)
 			}
 		})
+	}
+	if runtime.GOOS != "windows" {
+		if err := os.Chmod(path, 0o604); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := read(); err == nil || !strings.Contains(err.Error(), "everybody may read or write it (mode 0604): chmod o= "+path) {
+			t.Errorf("TokenFile of a file that everybody may read = %v", err)
+		}
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)

@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -144,7 +142,7 @@ func quiet(req *http.Request) bool {
 // used says that it counts as use of a session.
 func (a *api) allowed(req *http.Request, used bool) (Principal, error) {
 	if a.Access == nil {
-		if !local(req.Host) {
+		if !router.LocalHost(req.Host) {
 			return Principal{}, refuse(http.StatusForbidden, "without a token the API is asked as localhost or by address, not as %q", req.Host)
 		}
 		return Principal{Name: loopbackName, By: byLoopback, Role: Editor}, nil
@@ -188,15 +186,6 @@ func (acc *Access) token(shown string) *Token {
 
 func (t *Token) principal() Principal {
 	return Principal{Name: t.Name, By: byToken, Role: t.Role, Scope: t.Repos}
-}
-
-// local reports whether a Host header is one that no other site's name can be.
-func local(host string) bool {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil || strings.EqualFold(host, "localhost")
 }
 
 // secure reports whether a browser made the request over TLS, as far as the

@@ -217,10 +217,10 @@ func (c *accessReader) check() {
 	if o == nil {
 		return
 	}
-	if u, err := url.Parse(o.Issuer); err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && local(u.Host)) {
+	if u, err := url.Parse(o.Issuer); err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && router.LocalHost(u.Host)) {
 		c.fault("$.oidc.issuer", "issuer %q: want the https:// URL of the provider", o.Issuer)
 	}
-	if u, err := url.Parse(o.URL); err != nil || u.Host == "" || u.Path != "" && u.Path != "/" || u.Scheme != "https" && !(u.Scheme == "http" && local(u.Host)) {
+	if u, err := url.Parse(o.URL); err != nil || u.Host == "" || u.Path != "" && u.Path != "/" || u.Scheme != "https" && !(u.Scheme == "http" && router.LocalHost(u.Host)) {
 		c.fault("$.oidc.url", "url %q: want the https:// URL of the console, without a path", o.URL)
 	}
 	if o.ClientID == "" {

@@ -14,7 +14,6 @@ import (
 	"maps"
 	"net/http"
 	"net/mail"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -33,8 +32,9 @@ const (
 	oidcPending  = 10 * time.Minute // for the log-in at the provider
 	maxFinished  = 10_000           // log-ins of so long that are remembered
 	maxGroups    = 1000
-	maxSubject   = 255 // https://openid.net/specs/openid-connect-core-1_0.html#IDToken, read 2026-11
-	maxPerson    = 100 // characters of a name that is no e-mail address
+	maxSubject   = 255      // https://openid.net/specs/openid-connect-core-1_0.html#IDToken, read 2026-11
+	maxPerson    = 100      // characters of a name that is no e-mail address
+	maxSecret    = 64 << 10 // bytes of the client's secret
 	oidcCallback = loginPath + "/callback"
 	stateName    = "switchyard-login"
 )
@@ -159,7 +159,7 @@ func (l *logins) config(ctx context.Context, o *OIDC) (*oidc.Provider, *oauth2.C
 	}
 	secret := ""
 	if o.ClientSecretFile != "" {
-		b, err := os.ReadFile(o.ClientSecretFile)
+		b, err := router.ReadSecret(o.ClientSecretFile, maxSecret)
 		if err != nil {
 			return nil, nil, fmt.Errorf("read the client secret: %w", err)
 		}
