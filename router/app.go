@@ -148,6 +148,7 @@ func New(c Config) (*App, error) {
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 		spare: make(chan struct{}, 1), doubted: make(chan int64, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
 	}}
+	a.beganAt, a.began = c.Now().Round(0), time.Now()
 	v := c.RulesVersion
 	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)
 	a.live.Store(&liveRules{set: c.Rules, status: RulesStatus{RulesVersion: v, Rules: len(c.Rules.Rules())}})
@@ -197,6 +198,9 @@ func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close
 // hand. It returns nil then, and otherwise the error that ended it. It is
 // called once.
 func (a *App) Run(ctx context.Context) error {
+	if err := a.clockBefore(ctx); err != nil && ctx.Err() == nil {
+		return errors.Join(fmt.Errorf("see when the database was last written: %w", err), a.Close())
+	}
 	n, err := a.Store.Recover(ctx, a.Now(), a.Now().Add(a.Doubt))
 	if ctx.Err() != nil {
 		return a.Close()
@@ -222,7 +226,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences,
+		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences, a.clock,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}

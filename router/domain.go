@@ -147,14 +147,15 @@ const runnerPrefix = "gha-"
 // A Delivery is one workflow_job webhook request from GitHub, checked and
 // decoded.
 type Delivery struct {
-	ID         string    // X-GitHub-Delivery; the same when GitHub redelivers. "": we asked GitHub, and it said so
-	Source     Source    // "": SourceWebhook
-	Action     string    // queued, waiting, in_progress or completed
-	Status     string    // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
-	Job        Job       // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
-	RunnerID   int64     // GitHub's, of the runner that Job.RunnerName names; 0: GitHub did not say
-	ReceivedAt time.Time // of an answer: when GitHub was asked, as it may have changed its mind since
-	Hook       Hook      // by which it came
+	ID         string        // X-GitHub-Delivery; the same when GitHub redelivers. "": we asked GitHub, and it said so
+	Source     Source        // "": SourceWebhook
+	Action     string        // queued, waiting, in_progress or completed
+	Status     string        // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
+	Job        Job           // GitHub's part of it; the router's own part is zero, RunnerName and Conclusion are as GitHub sent them
+	RunnerID   int64         // GitHub's, of the runner that Job.RunnerName names; 0: GitHub did not say
+	ReceivedAt time.Time     // of an answer: when GitHub was asked, as it may have changed its mind since
+	RunsFor    time.Duration // of an answer that a job is in progress: for how long, by GitHub's own clock; 0: it does not say
+	Hook       Hook          // by which it came
 }
 
 // Waits reports whether GitHub says that the job must not start yet: it waits
@@ -573,6 +574,12 @@ type Store interface {
 	// Retrying, with a reason that begins so, and counts their failures anew; those
 	// that were due first come first. It returns how many.
 	Hasten(ctx context.Context, reason string, limit int, now time.Time) (int, error)
+
+	// Rewind takes times that lie after now back to now, as the clock was set back:
+	// those of jobs and runners that have not ended, with what waits since then, and of
+	// what is to be done again. What was due later by a clock that was ahead is due
+	// now, or its wait begins anew. It returns of how many jobs and runners.
+	Rewind(ctx context.Context, now time.Time) (int, error)
 
 	// Claimant says what Claim would find, and writes nothing.
 	Claimant(ctx context.Context, tokenHash [32]byte) (Claimed, error)

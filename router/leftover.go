@@ -24,7 +24,7 @@ func (w *worker) leftovers(ctx context.Context) error {
 	jobs := []int64{0}
 	for {
 		for id, at := range later {
-			if !w.Now().Before(at) {
+			if now := w.Now(); !now.Before(at) || at.Sub(now) > max(w.Sweep, longestWait) { // or the clock was set back
 				delete(later, id)
 			}
 		}

@@ -322,13 +322,10 @@ func quick(c *router.Config) {
 func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) { synctest.Test(t, testAJobIsStoppedAtItsTimeLimit) }
 func testAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 	w := newWorld(t, limitRule)
-	var later atomic.Int64
-	w.start(quick, func(c *router.Config) {
-		c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
-	})
+	w.start(slowly, func(c *router.Config) { c.Sweep, c.Doubt = 5*time.Second, 4*time.Second })
 	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
 	w.await(id, in(router.Running))
-	later.Store(int64(time.Minute))
+	time.Sleep(time.Minute)
 	w.await(id, in(router.Completed))
 	eventually(t, "the runner's Nomad job ended", func() bool { return w.gone(w.runners(id)[0].NomadJob) })
 	line, err := w.store.Timeline(t.Context(), id)

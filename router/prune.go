@@ -25,7 +25,7 @@ type PruneStore interface {
 // prune forgets old history, step by step, until there is none.
 func (w *worker) prune(ctx context.Context) error {
 	for rows := 0; ; {
-		now := w.Now()
+		now := w.sureNow()
 		storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 		n, err := w.Store.Prune(storeCtx, now.Add(-w.Keep), now.Add(-2*w.Keep), now.Add(-min(w.Keep, deliveriesKeep)))
 		cancel()

@@ -43,6 +43,13 @@ func (q *queues) place(t Target, at, now time.Time) time.Time {
 	return at
 }
 
+// reset is for when the clock was set back.
+func (q *queues) reset() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.last = nil
+}
+
 // ready fails with a *RetryAtError when a runner for the job could not be
 // registered on GitHub if it started now, or its GitHub is not configured. Those that register themselves cost
 // GitHub nothing that it counts.

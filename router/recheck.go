@@ -87,7 +87,7 @@ func (w *worker) said(ctx context.Context, j Job) (Delivery, error) {
 		d.ReceivedAt = asked
 		return d, err
 	}
-	if j.State == Running || w.Now().Sub(j.ReceivedAt) <= goneAfter {
+	if j.State == Running || w.sureNow().Sub(j.ReceivedAt) <= goneAfter {
 		switch sees, err := w.GitHub.Sees(ctx, j.Repo); {
 		case err != nil:
 			return d, err

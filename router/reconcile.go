@@ -33,6 +33,7 @@ type LiveRunner struct {
 	Serves      int64         // the job that it runs, as GitHub says; 0: none, or not known
 	ServesSince time.Time     // when we heard of that
 	TimeLimit   time.Duration // of that job; 0: none
+	Seen        time.Duration // for how long this process has seen it run that job, by the time that passed; 0: not looked at
 }
 
 // A mending is what a runner's part of the books, or what stands behind it, needs.
@@ -130,7 +131,7 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		case ended:
 			return after(r.EndedAt, c.Doubt, askJob, "")
 		case r.Serves != 0 && r.TimeLimit > 0:
-			return after(r.ServesSince, r.TimeLimit, stopRunner, late(r))
+			return pastLimit(r, now)
 		}
 
 	default: // finished, lost or stopped
@@ -201,11 +202,20 @@ func (c *Config) mendOwn(r LiveRunner, on *NomadJob, said string, now time.Time)
 	case waits && r.PlacedAt.IsZero():
 		return recordPlaced, "", again
 	case r.State == RunnerBusy && r.Serves != 0 && r.TimeLimit > 0:
-		return after(now, r.ServesSince, r.TimeLimit, stopRunner, late(r))
+		return pastLimit(r, now)
 	case r.State == RunnerStopped: // before it ran
 		return retireRunner, r.ID + " is stopped, and its Nomad job went on", again
 	}
 	return nothing, "", again
+}
+
+// pastLimit is what to do about a runner whose job has a time limit. Either clock
+// makes it due: stopLate sees whether it is true.
+func pastLimit(r LiveRunner, now time.Time) (what mending, why string, again time.Time) {
+	if r.Seen >= r.TimeLimit {
+		return stopRunner, late(r), time.Time{}
+	}
+	return after(now, r.ServesSince, r.TimeLimit, stopRunner, late(r))
 }
 
 // late is why a runner past its job's time limit is stopped.
@@ -228,6 +238,9 @@ func (w *worker) reconcile(ctx context.Context) error {
 	for {
 		var jobs []NomadJob
 		var err error
+		if now := w.Now(); last.After(now) || next.Sub(now) > w.Sweep { // the clock was set back
+			last, next = now, now.Add(min(next.Sub(now), w.Sweep))
+		}
 		timer := time.NewTimer(next.Sub(w.Now()))
 		select {
 		case <-ctx.Done():
@@ -271,6 +284,7 @@ func (w *worker) pass(ctx context.Context, jobs []NomadJob, next *time.Time) err
 			return err
 		}
 	}
+	w.running.see(live)
 	todo, again := w.compare(live, jobs, began)
 	if !again.IsZero() && again.Before(*next) {
 		*next = again
@@ -603,9 +617,39 @@ func (w *worker) askJob(ctx context.Context, r LiveRunner) error {
 }
 
 // stopLate stops a runner whose job runs for too long: the one way in which a
-// running job is ended here. GitHub notices by itself.
+// running job is ended here. The clock may have been set since the job began, so that
+// is believed only if GitHub's own clock says so, or, when GitHub cannot say, if this
+// process has seen it run for so long. GitHub notices the end by itself.
 func (w *worker) stopLate(ctx context.Context, r LiveRunner, why string) error {
-	w.Logger.Warn("a job is stopped at its time limit", "job_id", r.Serves, "nomad_job", r.NomadJob, "limit", r.TimeLimit)
+	if !w.running.due(r.ID) {
+		return nil
+	}
+	log := w.Logger.With("job_id", r.Serves, "nomad_job", r.NomadJob, "limit", rules.Duration(r.TimeLimit))
+	j, err := w.Store.Job(ctx, r.Serves)
+	if err != nil {
+		return err
+	}
+	githubCtx, cancel := context.WithTimeout(ctx, hookTimeout)
+	d, err := w.said(githubCtx, j)
+	cancel()
+	ran := d.RunsFor
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil && d.Action != "in_progress":
+		_, err = w.learn(ctx, d)
+		return err
+	case err != nil || ran == 0:
+		ran = r.Seen
+		log.Info("github does not say for how long a job has run; what this process has seen of it counts", "seen", ran, "err", err)
+	}
+	if left := r.TimeLimit - ran; left > 0 {
+		log.Warn("a job is not past its time limit, though the clock says so: was it set?", "ran", ran)
+		w.running.wait(r.ID, left)
+		w.lookAgain(w.Now().Add(left))
+		return nil
+	}
+	log.Warn("a job is stopped at its time limit", "ran", ran)
 	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if err := w.Store.Say(storeCtx, r.ID, why, w.Now()); err != nil {

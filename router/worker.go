@@ -40,6 +40,9 @@ type worker struct {
 	jobs    chan Job      // to those who decide; unbuffered, so that few jobs wait here while they change in the store
 	decided chan sending  // size maxDecided; to the senders
 
+	running limitClock
+	beganAt time.Time         // when this process began, by the clock
+	began   time.Time         // and by the time that passes
 	silence silence           // of Nomad
 	sending map[int64]sending // jobs that Nomad is asked for; guarded by mu
 

@@ -51,12 +51,23 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 		if err == nil {
 			d, err = deliveryOf(found, repo, asked)
 		}
+		if at, dateErr := http.ParseTime(date(resp)); err == nil && dateErr == nil && d.Action == "in_progress" && found.StartedAt != nil {
+			d.RunsFor = max(at.Sub(found.StartedAt.Time), 0)
+		}
 		return resp, err
 	})
 	if gone {
 		err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
 	}
 	return d, err
+}
+
+// date is when an answer was given, by the clock of who gave it.
+func date(resp *github.Response) string {
+	if resp == nil {
+		return ""
+	}
+	return resp.Header.Get("Date")
 }
 
 // absent reports whether GitHub itself said 404: one of HTML is somebody else's.

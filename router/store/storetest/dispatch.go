@@ -104,6 +104,31 @@ var dispatchTests = []test{
 			t.Errorf("another is due at %v after %d failures", j.DueAt, j.Failures)
 		}
 	}},
+	{"what waits by a clock that was ahead is due when it is set back", func(t *testing.T, f *fixture) {
+		ahead, now := T0.Add(time.Hour), T0.Add(time.Minute)
+		for id := int64(1); id <= 3; id++ {
+			f.receive(queued(id))
+		}
+		f.must(f.Retry(f.ctx(), 1, ahead.Add(30*time.Second), "Nomad is away", nil, ahead))
+		f.must(f.Retry(f.ctx(), 2, now.Add(10*time.Minute), "Nomad refuses it", nil, T0)) // by the clock as it is
+		r := f.dispatch(3)
+		f.saw(ahead, event(r, router.NomadPlaced, ahead, "node-1", ""))
+		f.must(f.Asked(f.ctx(), 3, ahead))
+		for _, want := range []int{3, 0} {
+			if n, err := f.Rewind(f.ctx(), now); n != want || err != nil {
+				t.Errorf("Rewind = %d, %v, want %d", n, err, want)
+			}
+		}
+		if j := f.wantState(1, router.Retrying); !j.DueAt.Equal(now) || !j.UpdatedAt.Equal(now) || j.Reason != "Nomad is away" {
+			t.Errorf("job 1 is due at %v, changed at %v: %s", j.DueAt, j.UpdatedAt, j.Reason)
+		}
+		if j := f.wantState(2, router.Retrying); !j.DueAt.Equal(now.Add(10 * time.Minute)) {
+			t.Errorf("job 2 is due at %v, as it was", j.DueAt)
+		}
+		if j, r := f.wantState(3, router.Dispatched), f.wantRunner(3, r.ID, router.RunnerDispatched); !j.AskedAt.Equal(now) || !r.PlacedAt.Equal(now) {
+			t.Errorf("job 3 was asked about at %v, its runner placed at %v", j.AskedAt, r.PlacedAt)
+		}
+	}},
 	{"only a job that waits is prepared, and only its current try", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.newRunner(1)

@@ -1,0 +1,49 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"switchyard/router"
+)
+
+const (
+	rewindJobsSQL = `
+UPDATE jobs SET
+	due_at = iif(updated_at > ?1, min(due_at, ?1), due_at),
+	fallback_at = iif(fallback_at > 0 AND dispatched_at > ?1, ?1 + fallback_at - dispatched_at, fallback_at),
+	received_at = min(received_at, ?1), asked_at = min(asked_at, ?1), queued_at = min(queued_at, ?1),
+	dispatched_at = min(dispatched_at, ?1), running_at = min(running_at, ?1), updated_at = min(updated_at, ?1)
+WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running')
+	AND max(received_at, asked_at, queued_at, dispatched_at, running_at, updated_at) > ?1`
+
+	rewindRunnersSQL = `
+UPDATE runners SET
+	state_at = min(state_at, ?1), placed_at = min(placed_at, ?1), ended_at = min(ended_at, ?1), updated_at = min(updated_at, ?1)
+WHERE (ended_at = 0 OR state IN ('dispatched', 'claimed', 'online', 'busy') OR ended_at > ?1)
+	AND max(state_at, placed_at, ended_at, updated_at) > ?1`
+
+	rewindRedeliveriesSQL = `UPDATE redeliveries SET due_at = ?1 WHERE due_at > ?1`
+	rewindFeedbackSQL     = `UPDATE feedback SET due_at = ?1 WHERE due_at > ?1`
+)
+
+// Rewind implements router.Store.
+func (s *Store) Rewind(ctx context.Context, now time.Time) (n int, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		n = 0
+		for _, query := range []string{rewindJobsSQL, rewindRunnersSQL} {
+			changed, err := t.exec(query, millis(now))
+			if err != nil {
+				return err
+			}
+			n += int(changed)
+		}
+		for _, query := range []string{rewindRedeliveriesSQL, rewindFeedbackSQL} {
+			if _, err := t.exec(query, millis(now)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return n, err
+}
