@@ -141,7 +141,7 @@ func TestOthersNeedAuthentication(t *testing.T) {
 		if _, err := local.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--allow-edit needs --access") {
 			t.Errorf("with --allow-edit: %v", err)
 		}
-		if access, err := local.whoMay("secret", slog.New(slog.NewTextHandler(&log, nil))); err != nil || access == nil || strings.Count(log.String(), "EVERYBODY") > 1 {
+		if access, err := local.whoMay(operatorsToken, slog.New(slog.NewTextHandler(&log, nil))); err != nil || access == nil || strings.Count(log.String(), "EVERYBODY") > 1 {
 			t.Errorf("with --allow-edit and a token: %v; the log: %s", err, log.String())
 		}
 	}
