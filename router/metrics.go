@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	booksAge = time.Second // for so long what the store counted is shown again
-	maxCalls = 100         // names of calls of one side; the others are "other"
+	booksAge   = time.Second // for so long at least what the store counted is shown again,
+	booksShare = 10          // and that many times as long as it took to count: anybody may ask
+	maxCalls   = 100         // names of calls of one side; the others are "other"
 )
 
 // Metrics are what Prometheus is shown. No label's value is a stranger's:
@@ -367,7 +368,7 @@ type booksMetrics struct {
 	*App
 
 	mu    sync.Mutex // held while the store is asked, so that many scrapes ask once
-	at    time.Time
+	until time.Time  // shown are good
 	shown []prometheus.Metric
 }
 
@@ -390,10 +391,11 @@ func (b *booksMetrics) Describe(ch chan<- *prometheus.Desc) {
 func (b *booksMetrics) Collect(ch chan<- prometheus.Metric) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if now := time.Now(); now.Sub(b.at) >= booksAge {
+	if began := time.Now(); !began.Before(b.until) {
 		ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
 		defer cancel()
-		b.shown, b.at = b.count(ctx), now
+		b.shown = b.count(ctx)
+		b.until = began.Add(max(booksAge, booksShare*time.Since(began)))
 	}
 	for _, m := range b.shown {
 		ch <- m

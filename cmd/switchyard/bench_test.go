@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -40,6 +42,8 @@ func idsIn(body []byte) []string {
 	}
 	return ids
 }
+
+const firstID = 1_000_000 // after those of the past
 
 // arrivals notes when the registration of each Nomad job arrives at Nomad.
 type arrivals struct {
@@ -75,7 +79,7 @@ func (a *arrivals) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // process and its CPUs.
 func BenchmarkRegistration(b *testing.B) {
 	for _, senders := range []int{1, 8, 32} {
-		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) { benchmarkRegistration(b, senders, 0, 0) })
+		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) { benchmarkRegistration(b, senders, 0, nil) })
 	}
 }
 
@@ -84,20 +88,95 @@ func BenchmarkRegistration(b *testing.B) {
 // page anew as its script does. They share the CPUs, too.
 func BenchmarkRegistrationWatched(b *testing.B) {
 	for _, views := range []int{0, 100} {
-		b.Run(fmt.Sprintf("views=%d", views), func(b *testing.B) { benchmarkRegistration(b, 1, views, 50*time.Millisecond) })
+		b.Run(fmt.Sprintf("views=%d", views), func(b *testing.B) {
+			benchmarkRegistration(b, 1, 50*time.Millisecond, func(ctx context.Context, admin string, wg *sync.WaitGroup) {
+				viewers := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: views}}
+				for range views {
+					wg.Go(func() { view(ctx, viewers, admin) })
+				}
+			})
+		})
 	}
+}
+
+// BenchmarkRegistrationQueried is the same with a long history, while clients
+// ask the API one question after the other, each of which finds nothing.
+func BenchmarkRegistrationQueried(b *testing.B) {
+	const jobs = 300_000
+	long := filepath.Join(b.TempDir(), "past.db") // filled once
+	past(b, long, jobs)
+	copied := func(b *testing.B, path string) {
+		file, err := os.ReadFile(long)
+		if err == nil {
+			err = os.WriteFile(path, file, 0o600)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, clients := range []int{0, 8} {
+		b.Run(fmt.Sprintf("jobs=%d/clients=%d", jobs, clients), func(b *testing.B) {
+			var answers [600]atomic.Int64
+			benchmarkRegistration(b, 1, 50*time.Millisecond, func(ctx context.Context, admin string, wg *sync.WaitGroup) {
+				client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+				for range clients {
+					wg.Go(func() {
+						for ctx.Err() == nil {
+							if resp, err := fetch(ctx, client, admin+"/api/v1/jobs?label=x"); err == nil {
+								_, _ = io.Copy(io.Discard, resp.Body)
+								_ = resp.Body.Close()
+								answers[resp.StatusCode].Add(1)
+							}
+						}
+					})
+				}
+			}, copied)
+			for status := range answers {
+				if n := answers[status].Load(); n > 0 {
+					b.ReportMetric(float64(n)/b.Elapsed().Seconds(), fmt.Sprintf("status-%d/s", status))
+				}
+			}
+		})
+	}
+}
+
+// past fills a database with the jobs of days gone by, as many as n.
+func past(b *testing.B, path string, n int) {
+	st, err := store.Open(b.Context(), path)
+	if err == nil {
+		err = st.Close()
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path+"?_pragma=synchronous(OFF)")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	_, err = db.ExecContext(b.Context(), `
+WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < ?1)
+INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
+	state, reason, decision, try, failures, due_at, received_at, updated_at, runner_name, conclusion)
+SELECT id, id / 4, 1, 'acme', 'repo-' || id % 200, 1, 'private', 0, 'build', 'CI', 'main', 'octocat', '["self-hosted","linux","x64"]', 'https://github.com/acme/web',
+	'completed', 'ended on GitHub: success', json_object('outcome', 'routed', 'rule', 'linux', 'reason', 'rule linux runs it', 'pad', printf('%.1000c', '-')),
+	1, 0, ?2, ?2, ?2, 'gha-' || id || '-1', 'success' FROM n`, n, time.Now().Add(-48*time.Hour).UnixMilli())
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func fetch(ctx context.Context, client *http.Client, url string) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	return client.Do(req)
 }
 
 // view has a page open until ctx ends.
 func view(ctx context.Context, client *http.Client, admin string) {
-	get := func(path string) (*http.Response, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+path, nil)
-		if err != nil {
-			return nil, err
-		}
-		return client.Do(req)
-	}
-	stream, err := get("/api/v1/events")
+	stream, err := fetch(ctx, client, admin+"/api/v1/events")
 	if err != nil {
 		return
 	}
@@ -108,14 +187,16 @@ func view(ctx context.Context, client *http.Client, admin string) {
 			continue
 		}
 		last = time.Now()
-		if page, err := get("/"); err == nil {
+		if page, err := fetch(ctx, client, admin+"/"); err == nil {
 			_, _ = io.Copy(io.Discard, page.Body)
 			_ = page.Body.Close()
 		}
 	}
 }
 
-func benchmarkRegistration(b *testing.B, senders, views int, every time.Duration) {
+// benchmarkRegistration sends b.N deliveries. busy, if not nil, begins what goes on
+// beside them until its context ends; before is called with the database's path.
+func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy func(ctx context.Context, admin string, wg *sync.WaitGroup), before ...func(*testing.B, string)) {
 	sim := nomadsim.New(nomadsim.Config{})
 	defer sim.Close()
 	seen := &arrivals{Handler: sim, at: map[string]time.Time{}}
@@ -139,7 +220,11 @@ func benchmarkRegistration(b *testing.B, senders, views int, every time.Duration
 	if err != nil {
 		b.Fatal(err)
 	}
-	st, err := store.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"))
+	path := filepath.Join(b.TempDir(), "bench.db")
+	for _, do := range before {
+		do(b, path)
+	}
+	st, err := store.Open(b.Context(), path)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -163,10 +248,8 @@ func benchmarkRegistration(b *testing.B, senders, views int, every time.Duration
 	defer watching.Wait()
 	watched, unwatch := context.WithCancel(ctx)
 	defer unwatch()
-	viewers := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: views}}
-	defer viewers.CloseIdleConnections()
-	for range views {
-		watching.Go(func() { view(watched, viewers, "http://"+app.AdminAddr()) })
+	if busy != nil {
+		busy(watched, "http://"+app.AdminAddr(), &watching)
 	}
 
 	url := "http://" + app.Addr() + "/webhooks/github"
@@ -176,7 +259,7 @@ func benchmarkRegistration(b *testing.B, senders, views int, every time.Duration
 	sent, answered := make([]time.Time, b.N), make([]time.Time, b.N)
 	bodies := make([][]byte, b.N)
 	for i := range bodies {
-		bodies[i] = payload(int64(i)+1, "self-hosted", "linux", "x64")
+		bodies[i] = payload(firstID+int64(i), "self-hosted", "linux", "x64")
 	}
 	seen.left.Add(b.N)
 	var next atomic.Int64
@@ -206,7 +289,7 @@ func benchmarkRegistration(b *testing.B, senders, views int, every time.Duration
 	answers, arrived := make([]time.Duration, b.N), make([]time.Duration, b.N)
 	for i := range sent {
 		answers[i] = answered[i].Sub(sent[i])
-		arrived[i] = seen.at[fmt.Sprintf("gha-%d-1", i+1)].Sub(sent[i])
+		arrived[i] = seen.at[fmt.Sprintf("gha-%d-1", firstID+int64(i))].Sub(sent[i])
 	}
 	b.ReportMetric(float64(b.N)/accepted.Seconds(), "answers/s")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "registrations/s")

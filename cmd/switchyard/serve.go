@@ -311,7 +311,7 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		c.Logger = router.TraceLogs(c.Logger, p.github)
 	}
 	c.API = func(app *router.App) http.Handler {
-		w := web.Config{App: app, Books: p.store, Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Logger: c.Logger, Now: c.Now}
+		w := web.Config{App: app, Books: booksOf(p.store), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Logger: c.Logger, Now: c.Now}
 		if client, ok := p.nomad.(*nomad.Client); ok {
 			if at := client.Address(); strings.HasPrefix(at, "http") {
 				w.NomadUI = strings.TrimSuffix(at, "/")
@@ -321,6 +321,15 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		return web.Handler(w)
 	}
 	return router.New(c)
+}
+
+// booksOf returns what answers operators of a store: a database has connections of
+// their own for them.
+func booksOf(s router.Store) web.Books {
+	if st, ok := s.(*store.Store); ok {
+		return st.Reader()
+	}
+	return s
 }
 
 // webhookSecrets returns the secrets of the flags' GitHub, and what reads them again.

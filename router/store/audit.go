@@ -30,7 +30,7 @@ func (s *Store) Audits(ctx context.Context, before int64, limit int) ([]router.A
 	if before == 0 {
 		before = math.MaxInt64
 	}
-	list, err := all(s.querier(ctx), func(rows *sql.Rows, a *router.Audit) error {
+	list, err := all(s.asked.querier(ctx), func(rows *sql.Rows, a *router.Audit) error {
 		var at int64
 		err := rows.Scan(&a.ID, &at, &a.Who, &a.By, &a.From, &a.Did, &a.What, &a.Result)
 		a.At = fromMillis(at)

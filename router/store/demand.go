@@ -17,7 +17,7 @@ func (s *Store) Demand(ctx context.Context, within router.Scope, since time.Time
 
 // Demand is as that of router.Store.
 func (r *Reader) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
-	return trusted(r, func() ([]router.Demand, error) { return demand(reader(ctx, r.db), within, since) })
+	return trusted(r, func() ([]router.Demand, error) { return demand(r.querier(ctx), within, since) })
 }
 
 func demand(q querier, within router.Scope, since time.Time) ([]router.Demand, error) {

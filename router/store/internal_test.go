@@ -79,15 +79,31 @@ func TestQueriesForAPlaceUseTheIndexesOfFitsAndLimits(t *testing.T) {
 
 func TestWhatOperatorsLookForHasAnIndex(t *testing.T) {
 	s := openTemp(t)
-	for index, f := range map[string]router.JobFilter{
-		"jobs_owner":    {Owner: "acme"},
-		"jobs_repo":     {Repo: "web"},
-		"jobs_rule":     {Rule: "linux"},
-		"jobs_received": {Since: time.Unix(1, 0)},
-		"jobs_state":    {States: []router.JobState{router.Held}},
+	for want, some := range map[string][]router.JobFilter{
+		"INDEX jobs_owner ":                {{Owner: "acme"}, {Within: router.Scope{"acme/*"}}, {Within: router.Scope{"acme/*"}, Label: "x", Rule: "linux"}},
+		"INDEX jobs_repo ":                 {{Repo: "web"}, {Owner: "acme", Repo: "web", Label: "x"}, {Within: router.Scope{"acme/web", "ghe.example/acme/app"}}},
+		"INDEX jobs_rule ":                 {{Rule: "linux"}, {Rule: "linux", Owner: "acme", States: []router.JobState{router.Completed}}},
+		"INDEX jobs_received ":             {{Since: time.Unix(1, 0)}, {Until: time.Unix(1, 0)}},
+		"INDEX jobs_host ":                 {{Host: "ghe.example"}},
+		"INDEX jobs_state ":                {{States: []router.JobState{router.Held}}, {States: []router.JobState{router.Queued}, Owner: "acme", Label: "x"}},
+		"job_labels USING PRIMARY KEY (la": {{Label: "x"}, {Label: "x", Owner: "acme", Rule: "linux"}, {Label: strings.Repeat("x", 65), Since: time.Unix(1, 0)}},
 	} {
-		_, err := findJobs(func(_ func(*sql.Rows) error, query string, _ ...any) error {
-			if plan := plan(t, s, query); !strings.Contains(plan, "INDEX "+index+" ") {
+		for _, f := range some {
+			_, err := findJobs(func(_ func(*sql.Rows) error, query string, _ ...any) error {
+				plan := plan(t, s, query)
+				if !strings.Contains(plan, want) || !strings.Contains(plan, "LIST SUBQUERY") || strings.Contains(plan, "SCAN jobs\n") {
+					t.Errorf("the plan of %s\nis %s\nwant %s", query, plan, want)
+				}
+				return nil
+			}, f)
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for _, f := range []router.RunnerFilter{{Within: router.Scope{"acme/web"}}, {Within: router.Scope{"acme/web"}, States: router.RunnerStates}} {
+		_, err := findRunners(func(_ func(*sql.Rows) error, query string, _ ...any) error {
+			if plan := plan(t, s, query); strings.Contains(plan, "SCAN runners USING INDEX sqlite") || strings.Contains(plan, "SCAN jobs") {
 				t.Errorf("the plan of %s\nis %s", query, plan)
 			}
 			return nil
@@ -95,6 +111,26 @@ func TestWhatOperatorsLookForHasAnIndex(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// The router waits for no question of an operator's.
+func TestOperatorsHaveConnectionsOfTheirOwn(t *testing.T) {
+	s := openTemp(t)
+	for range readers {
+		conn, err := s.Reader().db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+	}
+	if _, _, err := s.Due(t.Context(), time.Now(), 1); err != nil {
+		t.Error(err)
+	}
+	done, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Reader().FindJobs(done, router.JobFilter{Limit: 1}); err == nil {
+		t.Error("operators read by another's connections")
 	}
 }
 

@@ -3,8 +3,9 @@ package store
 import (
 	"cmp"
 	"context"
-	"encoding/json"
+	"database/sql"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -57,127 +58,223 @@ func (c *condition) within(s router.Scope) {
 	}
 	some, args := []string{"false"}, []any(nil)
 	for _, pattern := range s {
-		host, owner, name := router.SplitScope(pattern)
-		sql := "owner = ? COLLATE NOCASE"
-		args = append(args, owner)
-		if name != "*" {
-			sql, args = sql+" AND repo = ? COLLATE NOCASE", append(args, name)
-		}
-		if host != "" {
-			sql, args = sql+" AND host = ? COLLATE NOCASE", append(args, host)
-		}
-		some = append(some, sql)
+		sql, of := scoped(pattern)
+		some, args = append(some, sql), append(args, of...)
 	}
 	c.and("("+strings.Join(some, " OR ")+")", args...)
 }
 
-// likely takes from a pattern of LIKE what it means by some characters.
-var likely = strings.NewReplacer("!", "!!", "%", "!%", "_", "!_")
+// scoped is that a job is of what one pattern of a scope covers.
+func scoped(pattern string) (sql string, args []any) {
+	host, owner, name := router.SplitScope(pattern)
+	sql, args = "owner = ? COLLATE NOCASE", []any{owner}
+	if name != "*" {
+		sql, args = sql+" AND repo = ? COLLATE NOCASE", append(args, name)
+	}
+	if host != "" {
+		sql, args = sql+" AND +host = ? COLLATE NOCASE", append(args, host)
+	}
+	return sql, args
+}
 
-// findJobs asks for each state alone, as an index is in the order of the IDs
-// within one state only.
+const (
+	// A scope of more patterns is asked for in several statements: SQLite joins 500 selects at most.
+	scopePatterns = 100
+
+	// job_labels has the first characters of a label, by which few others begin.
+	labelKey = 64
+)
+
+// fewStates are those in which there are few jobs, mostly.
+var fewStates = []router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched, router.Running, router.Denied, router.Unroutable}
+
 func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
-	var where condition
-	where.and("true")
-	if f.Before != 0 {
-		where.and("id < ?", f.Before)
-	}
-	if f.Host != "" {
-		where.and("host = ?", f.Host)
-	}
-	if f.Owner != "" {
-		where.and("owner = ? COLLATE NOCASE", f.Owner)
-	}
-	if f.Repo != "" {
-		where.and("repo = ? COLLATE NOCASE", f.Repo)
-	}
-	if f.Rule != "" {
-		where.and("decision IS NOT NULL AND decision ->> '$.rule' = ?", f.Rule)
-	}
-	if f.Label != "" {
-		// What holds no such text is not taken apart.
-		if b, err := json.Marshal(f.Label); err == nil {
-			where.and("labels LIKE ? ESCAPE '!'", "%"+likely.Replace(string(b))+"%")
-		}
-		where.and("EXISTS (SELECT 1 FROM json_each(labels) WHERE value = ? COLLATE NOCASE)", f.Label)
-	}
-	where.within(f.Within)
-	// The first conditions are for the index of times: IDs grow with them, nearly.
-	if !f.Since.IsZero() {
-		where.and("id >= (SELECT min(+id) FROM jobs WHERE received_at >= ?)", millis(f.Since))
-		where.and("+received_at >= ?", millis(f.Since))
-	}
-	if !f.Until.IsZero() {
-		where.and("id <= (SELECT max(id) FROM jobs WHERE received_at < ?)", millis(f.Until))
-		where.and("+received_at < ?", millis(f.Until))
-	}
+	return newest(q, scanJob, jobColumns, func(j router.Job) int64 { return j.ID }, f)
+}
+
+// newest reads columns of the jobs of a filter. It asks for each state alone, and
+// for each pattern of a scope, as an index is in the order of the IDs within one
+// of them only.
+func newest[T any](q querier, scan func(*sql.Rows, *T) error, columns string, id func(T) int64, f router.JobFilter) ([]T, error) {
 	states := f.States
 	if len(states) == 0 {
 		states = []router.JobState{""}
 	}
-	var jobs []router.Job
+	var jobs []T
 	for _, state := range states {
-		query, args := `SELECT `+jobColumns+` FROM jobs WHERE `+where.String(), slices.Clone(where.args)
-		if state != "" {
-			query, args = query+` AND state = ?`, append(args, state)
+		for patterns := range chunks(f.Within) {
+			// The IDs first: SQLite ends no statement that is past its first row.
+			var of []string
+			var args []any
+			for _, pattern := range patterns {
+				sql, with := idsOf(f, state, pattern)
+				of, args = append(of, "SELECT id FROM ("+sql+")"), append(args, with...)
+			}
+			found, err := all(q, scan, `SELECT `+columns+` FROM jobs WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
+			if err != nil {
+				return nil, fmt.Errorf("find jobs: %w", err)
+			}
+			jobs = append(jobs, found...)
 		}
-		found, err := all(q, scanJob, query+` ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
-		if err != nil {
-			return nil, fmt.Errorf("find jobs: %w", err)
-		}
-		jobs = append(jobs, found...)
 	}
-	slices.SortFunc(jobs, func(a, b router.Job) int { return cmp.Compare(b.ID, a.ID) })
+	slices.SortFunc(jobs, func(a, b T) int { return cmp.Compare(id(b), id(a)) })
+	jobs = slices.CompactFunc(jobs, func(a, b T) bool { return id(a) == id(b) }) // of two patterns
 	return jobs[:min(len(jobs), f.Limit)], nil
 }
 
-// findRunners asks for each state alone, by the index that has few others.
+// chunks goes through the patterns of a scope, some at a time. Everything is one
+// pattern, "".
+func chunks(s router.Scope) iter.Seq[[]string] {
+	if s == nil {
+		return slices.Values([][]string{{""}})
+	}
+	return slices.Chunk([]string(s), scopePatterns)
+}
+
+// idsOf selects the IDs of the newest jobs of a filter in one state ("": any)
+// and within one pattern ("": everything). The first condition that there is of
+// those below, in their order, says which index is read: SQLite would take any,
+// as it does not know how many jobs each has.
+func idsOf(f router.JobFilter, state router.JobState, pattern string) (query string, args []any) {
+	from, key := "jobs", ""
+	var where condition
+	// by adds a condition; the + keeps SQLite from its index unless it is the first.
+	by := func(name, sql string, with ...any) {
+		if key == "" {
+			key = name
+		} else {
+			sql = "+" + sql
+		}
+		where.and(sql, with...)
+	}
+	few := slices.Contains(fewStates, state)
+	if pattern != "" {
+		sql, with := scoped(pattern)
+		by("scope", sql, with...)
+	}
+	if f.Repo != "" {
+		by("repo", "repo = ? COLLATE NOCASE", f.Repo)
+	}
+	if f.Owner != "" && key == "repo" {
+		where.and("owner = ? COLLATE NOCASE", f.Owner)
+	}
+	if few {
+		by("state", "state = ?", state)
+	}
+	if f.Label != "" {
+		const has = "label = lower(substr(?, 1, %d))"
+		if key == "" {
+			key, from = "label", "job_labels CROSS JOIN jobs ON id = job_id"
+			where.and(fmt.Sprintf(has, labelKey), f.Label)
+		} else {
+			where.and(fmt.Sprintf("EXISTS (SELECT 1 FROM job_labels WHERE "+has+" AND job_id = id)", labelKey), f.Label)
+		}
+		if len(f.Label) > labelKey {
+			where.and("EXISTS (SELECT 1 FROM json_each(labels) WHERE value = ? COLLATE NOCASE)", f.Label)
+		}
+	}
+	if f.Rule != "" {
+		where.and("decision IS NOT NULL")
+		by("rule", "(decision ->> '$.rule') = ?", f.Rule)
+	}
+	if f.Owner != "" && key != "repo" {
+		by("owner", "owner = ? COLLATE NOCASE", f.Owner)
+	}
+	if f.Host != "" {
+		by("host", "host = ?", f.Host)
+	}
+	if state != "" && !few {
+		by("state", "state = ?", state)
+	}
+	id := "id"
+	if key == "label" {
+		id = "job_id"
+	}
+	where.and("true")
+	if f.Before != 0 {
+		where.and(id+" < ?", f.Before)
+	}
+	// The first conditions are for the index of times: IDs grow with them, nearly.
+	if !f.Since.IsZero() {
+		where.and(id+" >= (SELECT min(+id) FROM jobs WHERE received_at >= ?)", millis(f.Since))
+		where.and("+received_at >= ?", millis(f.Since))
+	}
+	if !f.Until.IsZero() {
+		where.and(id+" <= (SELECT max(+id) FROM jobs WHERE received_at < ?)", millis(f.Until))
+		where.and("+received_at < ?", millis(f.Until))
+	}
+	return "SELECT " + id + " AS id FROM " + from + " WHERE " + where.String() + " ORDER BY " + id + " DESC LIMIT ?", append(where.args, f.Limit)
+}
+
+// findRunners asks for each state alone, by the index that has few others. Of
+// the states that most runners are in, those of a scope are found by its jobs.
 func findRunners(q querier, f router.RunnerFilter) (runners []router.Runner, err error) {
-	states := []string{"runners WHERE true"}
+	type source struct {
+		from, where string
+		many        bool
+	}
+	states := []source{{"runners", "true", true}}
 	if len(f.States) > 0 {
 		states = nil
 	}
 	for _, s := range f.States {
+		is := " AND state = '" + string(s) + "'"
 		switch s {
 		case router.RunnerLost, router.RunnerStopped:
-			states = append(states, "runners INDEXED BY runners_given_up WHERE state IN ('lost', 'stopped') AND state = '"+string(s)+"'")
+			states = append(states, source{"runners INDEXED BY runners_given_up", "state IN ('lost', 'stopped')" + is, false})
 		case router.RunnerFinished:
-			states = append(states, "runners WHERE state = 'finished'")
+			states = append(states, source{"runners", "state = 'finished'", true})
 		default:
-			states = append(states, "runners INDEXED BY runners_live WHERE ended_at = 0 AND state = '"+string(s)+"'",
-				"runners INDEXED BY runners_open WHERE ended_at <> 0 AND state IN ('dispatched', 'claimed', 'online', 'busy') AND state = '"+string(s)+"'")
+			states = append(states, source{"runners INDEXED BY runners_live", "ended_at = 0" + is, false},
+				source{"runners INDEXED BY runners_open", "ended_at <> 0 AND state IN ('dispatched', 'claimed', 'online', 'busy')" + is, false})
 		}
-	}
-	var where condition
-	where.and("true")
-	if f.BeforeJob != 0 {
-		where.and("(job_id, try) < (?, ?)", f.BeforeJob, f.BeforeTry)
 	}
 	for _, state := range states {
-		query, args := `SELECT `+runnerColumns+` FROM `+state+` AND `+where.String(), slices.Clone(where.args)
-		if f.Within != nil {
-			var jobs condition
-			jobs.within(f.Within)
-			query, args = query+` AND EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id AND `+jobs.String()+`)`, append(args, jobs.args...)
+		for patterns := range chunks(f.Within) {
+			var of []string
+			var args []any
+			for _, pattern := range patterns {
+				from, order := state.from, "job_id"
+				var where condition
+				where.and(state.where)
+				if f.BeforeJob != 0 {
+					where.and("(job_id, try) < (?, ?)", f.BeforeJob, f.BeforeTry)
+				}
+				if pattern != "" {
+					sql, with := scoped(pattern)
+					if state.many {
+						from, order = "(SELECT id AS of, owner, repo, host FROM jobs) CROSS JOIN "+from+" ON job_id = of", "of"
+						if f.BeforeJob != 0 {
+							where.and("of <= ?", f.BeforeJob)
+						}
+						where.and(sql, with...)
+					} else {
+						where.and("EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id AND "+sql+")", with...)
+					}
+				}
+				of = append(of, "SELECT id FROM (SELECT runners.id FROM "+from+" WHERE "+where.String()+" ORDER BY "+order+" DESC, try DESC LIMIT ?)")
+				args = append(append(args, where.args...), f.Limit)
+			}
+			found, err := all(q, scanRunner, `SELECT `+runnerColumns+` FROM runners WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY job_id DESC, try DESC LIMIT ?`, append(args, f.Limit)...)
+			if err != nil {
+				return nil, fmt.Errorf("find runners: %w", err)
+			}
+			runners = append(runners, found...)
 		}
-		found, err := all(q, scanRunner, query+` ORDER BY job_id DESC, try DESC LIMIT ?`, append(args, f.Limit)...)
-		if err != nil {
-			return nil, fmt.Errorf("find runners: %w", err)
-		}
-		runners = append(runners, found...)
 	}
 	slices.SortFunc(runners, func(a, b router.Runner) int { return cmp.Or(cmp.Compare(b.JobID, a.JobID), cmp.Compare(b.Try, a.Try)) })
+	runners = slices.CompactFunc(runners, func(a, b router.Runner) bool { return a.ID == b.ID })
 	return runners[:min(len(runners), f.Limit)], nil
 }
 
 // FindJobs is as that of router.Store, and so are the others below.
 func (r *Reader) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
-	return trusted(r, func() ([]router.Job, error) { return findJobs(reader(ctx, r.db), f) })
+	return trusted(r, func() ([]router.Job, error) { return findJobs(r.querier(ctx), f) })
 }
 
 // FindRunners returns the runners that f looks for.
 func (r *Reader) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
-	return trusted(r, func() ([]router.Runner, error) { return findRunners(reader(ctx, r.db), f) })
+	return trusted(r, func() ([]router.Runner, error) { return findRunners(r.querier(ctx), f) })
 }
 
 // Job returns one job; router.ErrNotFound when it is not known.
@@ -187,22 +284,22 @@ func (r *Reader) Job(ctx context.Context, id int64) (router.Job, error) {
 
 // Runner returns one runner.
 func (r *Reader) Runner(ctx context.Context, id string) (router.Runner, error) {
-	return trusted(r, func() (router.Runner, error) { return oneRunner(reader(ctx, r.db), id) })
+	return trusted(r, func() (router.Runner, error) { return oneRunner(r.querier(ctx), id) })
 }
 
 // Runners returns the runners that are or were meant for a job, by try.
 func (r *Reader) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
-	return trusted(r, func() ([]router.Runner, error) { return runnersOf(reader(ctx, r.db), jobID) })
+	return trusted(r, func() ([]router.Runner, error) { return runnersOf(r.querier(ctx), jobID) })
 }
 
 // Timeline returns what happened to a job and to the runners meant for it, oldest first.
 func (r *Reader) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
-	return trusted(r, func() ([]router.Event, error) { return timelineOf(reader(ctx, r.db), jobID) })
+	return trusted(r, func() ([]router.Event, error) { return timelineOf(r.querier(ctx), jobID) })
 }
 
 // Changes returns what changed after the one with this ID.
 func (r *Reader) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
-	return trusted(r, func() ([]router.Change, error) { return changes(reader(ctx, r.db), after, limit) })
+	return trusted(r, func() ([]router.Change, error) { return changes(r.querier(ctx), after, limit) })
 }
 
 // trusted returns what was read, unless a process has begun to write the file meanwhile.

@@ -21,6 +21,7 @@ import (
 type Reader struct {
 	db   *sql.DB
 	path string
+	of   *Store      // the one that it belongs to; nil: none
 	idle os.FileInfo // the file as it was found, when no process used it; else nil
 }
 
@@ -159,7 +160,7 @@ func scanRecorded(rows *sql.Rows, r *Recorded) error {
 // time, so that a slow caller holds nothing up, and ends after an error.
 func (r *Reader) Jobs(ctx context.Context, since time.Time) iter.Seq2[Recorded, error] {
 	return recorded(0, func(after int64) ([]Recorded, error) {
-		page, err := all(reader(ctx, r.db), scanRecorded, recordedSQL, after, millis(since), jobsPage)
+		page, err := all(r.querier(ctx), scanRecorded, recordedSQL, after, millis(since), jobsPage)
 		if used := r.unused(); used != nil {
 			return nil, used // and what was read is not to be trusted
 		}

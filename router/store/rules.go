@@ -75,7 +75,7 @@ func scanVersion(rows *sql.Rows, v *router.KeptRules) error {
 // RulesVersions returns the versions of the rules that are kept, the newest
 // first, without their files.
 func (s *Store) RulesVersions(ctx context.Context) ([]router.KeptRules, error) {
-	list, err := all(s.querier(ctx), scanVersion, listVersionsSQL)
+	list, err := all(s.asked.querier(ctx), scanVersion, listVersionsSQL)
 	if err != nil {
 		return nil, fmt.Errorf("list the versions of the rules: %w", err)
 	}
@@ -84,7 +84,7 @@ func (s *Store) RulesVersions(ctx context.Context) ([]router.KeptRules, error) {
 
 // RulesVersion returns one version of the rules, or router.ErrNotFound.
 func (s *Store) RulesVersion(ctx context.Context, id int64) (router.KeptRules, error) {
-	list, err := all(s.querier(ctx), scanVersion, oneVersionSQL, id)
+	list, err := all(s.asked.querier(ctx), scanVersion, oneVersionSQL, id)
 	if err != nil {
 		return router.KeptRules{}, fmt.Errorf("read version %d of the rules: %w", id, err)
 	}
@@ -97,13 +97,8 @@ func (s *Store) RulesVersion(ctx context.Context, id int64) (router.KeptRules, e
 // Recent goes through the jobs of a scope that were received at since or later,
 // the newest first: by GitHub's ID, which grows. It reads as Reader.Jobs does.
 func (s *Store) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[Recorded, error] {
-	var where condition
-	// The first condition is for the index of times: IDs grow with them, nearly.
-	where.and("id >= (SELECT min(+id) FROM jobs WHERE received_at >= ?)", millis(since))
-	where.and("+received_at >= ?", millis(since))
-	where.within(within)
-	query := `SELECT ` + recordedColumns + ` FROM jobs WHERE ` + where.String() + ` AND id < ? ORDER BY id DESC LIMIT ?`
-	return recorded(1<<63-1, func(before int64) ([]Recorded, error) {
-		return all(s.querier(ctx), scanRecorded, query, append(where.args[:len(where.args):len(where.args)], before, jobsPage)...)
+	return recorded(0, func(before int64) ([]Recorded, error) {
+		f := router.JobFilter{Since: since, Within: within, Before: before, Limit: jobsPage}
+		return newest(s.asked.querier(ctx), scanRecorded, recordedColumns, func(r Recorded) int64 { return r.Job.ID }, f)
 	})
 }

@@ -18,7 +18,7 @@ func (s *Store) Oldest(ctx context.Context, within router.Scope, limit int) ([]r
 
 // Oldest is as that of router.Store, and so are the others below.
 func (r *Reader) Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error) {
-	return trusted(r, func() ([]router.Job, error) { return oldest(reader(ctx, r.db), within, limit) })
+	return trusted(r, func() ([]router.Job, error) { return oldest(r.querier(ctx), within, limit) })
 }
 
 // oldest asks for each state alone: its part of the index of states is in the
@@ -48,7 +48,7 @@ func (s *Store) Starts(ctx context.Context, within router.Scope, since time.Time
 
 // Starts is as that of router.Store.
 func (r *Reader) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
-	return trusted(r, func() ([]router.Start, error) { return starts(reader(ctx, r.db), within, since) })
+	return trusted(r, func() ([]router.Start, error) { return starts(r.querier(ctx), within, since) })
 }
 
 // starts reads the index alone. Each rule's name is one string, however many jobs it took.
@@ -79,5 +79,5 @@ func starts(q querier, within router.Scope, since time.Time) (list []router.Star
 
 // OpenJobs is as that of router.Store.
 func (r *Reader) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
-	return trusted(r, func() ([]router.OpenJobs, error) { return openJobs(reader(ctx, r.db), within) })
+	return trusted(r, func() ([]router.OpenJobs, error) { return openJobs(r.querier(ctx), within) })
 }

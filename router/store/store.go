@@ -3,7 +3,8 @@
 //
 // One goroutine writes. It puts the changes that wait at the moment into one
 // transaction, so that many share the cost of one sync to disk and one alone
-// waits for nobody. Reads have connections of their own.
+// waits for nobody. Reads have connections of their own, and those of operators
+// others than the router's: see Store.Reader.
 package store
 
 import (
@@ -32,7 +33,7 @@ var migrations embed.FS
 
 const (
 	applicationID = 0x53775964 // as in the first migration
-	readers       = 4          // read-only connections
+	readers       = 4          // read-only connections of the router, and as many of operators
 
 	lockPatience = time.Second // for a process that is about to end
 	lockPause    = 50 * time.Millisecond
@@ -54,6 +55,7 @@ type Store struct {
 	whole    bool          // the check was made, and to its end
 	write    *sql.DB       // one connection, held by the writer
 	read     *sql.DB
+	asked    *Reader // what operators ask
 	writer   *writer
 	close    sync.Once
 	dueStmt  *sql.Stmt
@@ -149,12 +151,13 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	if err := migrate(ctx, s.write); err != nil {
 		return nil, explain(err)
 	}
-	if s.read, err = sql.Open("sqlite", dsn(abs, url.Values{"mode": {"ro"}},
-		"busy_timeout(5000)", "query_only(1)", "cache_size(-1024)")); err != nil {
+	if s.read, err = openReaders(abs); err != nil {
 		return nil, err
 	}
-	s.read.SetMaxOpenConns(readers)
-	s.read.SetMaxIdleConns(readers)
+	s.asked = &Reader{path: abs, of: s}
+	if s.asked.db, err = openReaders(abs); err != nil {
+		return nil, err
+	}
 	for stmt, query := range map[**sql.Stmt]string{&s.dueStmt: dueSQL, &s.jobStmt: jobSQL} {
 		if *stmt, err = s.read.PrepareContext(ctx, query); err != nil {
 			return nil, explain(err)
@@ -169,6 +172,21 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	}
 	return s, nil
 }
+
+// openReaders opens connections that only read.
+func openReaders(path string) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", dsn(path, url.Values{"mode": {"ro"}}, "busy_timeout(5000)", "query_only(1)", "cache_size(-1024)"))
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(readers)
+	db.SetMaxIdleConns(readers)
+	return db, nil
+}
+
+// Reader returns what answers operators: it reads by connections of its own, so
+// that the router waits for none of their questions. It is closed with the Store.
+func (s *Store) Reader() *Reader { return s.asked }
 
 // Close lets the changes that were begun finish, refuses the others, and
 // closes the file. Only the first call does anything.
@@ -186,6 +204,9 @@ func (s *Store) shut() error {
 	// file, and a read-only one cannot.
 	if s.read != nil {
 		errs = append(errs, s.read.Close())
+	}
+	if s.asked != nil && s.asked.db != nil {
+		errs = append(errs, s.asked.Close())
 	}
 	if s.write != nil {
 		errs = append(errs, s.write.Close())

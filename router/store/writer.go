@@ -301,6 +301,13 @@ func (s *Store) querier(ctx context.Context) querier {
 	return s.writer.fault.guard(reader(ctx, s.read))
 }
 
+func (r *Reader) querier(ctx context.Context) querier {
+	if r.of != nil {
+		return r.of.writer.fault.guard(reader(ctx, r.db))
+	}
+	return reader(ctx, r.db)
+}
+
 // all returns what scan reads of each row; nil when there is none.
 func all[T any](q querier, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
 	var list []T

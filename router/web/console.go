@@ -52,7 +52,7 @@ func (a *api) pages() []consolePage {
 	pages = append(pages, a.rulesPages()...)
 	return append(pages,
 		consolePage{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
-		consolePage{"/audit", "audit", "Audit", true, Editor, a.listAudits},
+		consolePage{"/audit", "audit", "Audit", true, Editor, a.turned(a.listAudits)},
 	)
 }
 

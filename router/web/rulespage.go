@@ -104,9 +104,9 @@ func (a *api) rulesPages() []consolePage {
 		return nil
 	}
 	return []consolePage{
-		{"/rules", "rules", "Rules", true, Viewer, a.rulesPage},
-		{"/rules/versions", "rules_versions", "Versions of the rules", false, Viewer, a.versionsPage},
-		{"/rules/versions/{id}", "rules_version", "", false, Viewer, a.versionPage},
+		{"/rules", "rules", "Rules", true, Viewer, a.turned(a.rulesPage)},
+		{"/rules/versions", "rules_versions", "Versions of the rules", false, Viewer, a.turned(a.versionsPage)},
+		{"/rules/versions/{id}", "rules_version", "", false, Viewer, a.turned(a.versionPage)},
 	}
 }
 

@@ -2,6 +2,7 @@ package web
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -22,10 +23,10 @@ type shared[T any] struct {
 }
 
 type sharedValue[T any] struct {
-	mu    sync.Mutex // held while it is made
-	value T
-	err   error
-	until time.Time // zero: it was never made
+	making chan struct{} // size 1; holds one while it is made
+	value  T
+	err    error
+	until  time.Time // zero: it was never made
 }
 
 // get returns what make returns, or returned a while ago: sharedFresh, or that
@@ -34,8 +35,12 @@ type sharedValue[T any] struct {
 func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, times int, make func(context.Context) (T, error)) (T, error) {
 	asked := now()
 	v := s.of(key)
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	select {
+	case v.making <- struct{}{}:
+	case <-ctx.Done():
+		return *new(T), ctx.Err()
+	}
+	defer func() { <-v.making }()
 	if asked.Before(v.until) {
 		return v.value, v.err
 	}
@@ -44,6 +49,10 @@ func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, t
 	began := now()
 	v.value, v.err = make(ctx)
 	fresh := sharedFresh
+	var l *later
+	if errors.As(v.err, &l) { // who asked had no turn: others may have theirs
+		fresh = 0
+	}
 	if v.err == nil {
 		fresh = max(fresh, time.Duration(times)*now().Sub(began))
 	}
@@ -59,7 +68,7 @@ func (s *shared[T]) of(key string) *sharedValue[T] {
 		if s.byKey == nil || len(s.byKey) >= sharedKeys {
 			s.byKey = map[string]*sharedValue[T]{}
 		}
-		v = &sharedValue[T]{}
+		v = &sharedValue[T]{making: make(chan struct{}, 1)}
 		s.byKey[key] = v
 	}
 	return v

@@ -26,10 +26,10 @@ type content struct {
 // content makes a page's content for a request, or takes what was made for another.
 func (a *api) content(req *http.Request, p consolePage) content {
 	position, followed := a.hub.position()
-	if !followed || !slices.Contains(sharedPages, p.path) || req.Method != http.MethodGet {
+	w := who(req.Context())
+	if !followed || !slices.Contains(sharedPages, p.path) || req.Method != http.MethodGet || a.turns.crowded(w.Name) {
 		return a.make(req, p)
 	}
-	w := who(req.Context())
 	key := fmt.Sprintf("%d %d %s %s", position, w.Role, scopeKey(w.Scope), req.URL.RequestURI())
 	c, err := a.shelf.get(req.Context(), key, a.Now, 0, func(ctx context.Context) (content, error) {
 		c := a.make(req.WithContext(ctx), p)

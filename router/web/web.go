@@ -113,12 +113,15 @@ func Handler(c Config) http.Handler {
 }
 
 func newAPI(c Config) *api {
-	return &api{Config: c, hub: newHub(c.Books), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), drafts: make(chan struct{}, drafts)}
+	a := &api{Config: c, hub: newHub(c.Books), turns: newTurns(), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), drafts: make(chan struct{}, drafts)}
+	a.Books = inTurn{c.Books, a.turns}
+	return a
 }
 
 type api struct {
 	Config
 	hub      *hub
+	turns    *turns
 	sessions sessions
 	guesses  *budget
 	refusals *quota
@@ -193,7 +196,7 @@ func (a *api) routes() []route {
 		{http.MethodPost, "/jobs/{id}/cancel", Operator, a.cancelJob},
 		{http.MethodGet, "/runners", Viewer, a.listRunners},
 		{http.MethodPost, "/runners/{id}/stop", Operator, a.stopRunner},
-		{http.MethodGet, "/audit", Editor, a.listAudits},
+		{http.MethodGet, "/audit", Editor, a.turned(a.listAudits)},
 		{http.MethodPost, "/sync", Operator, a.sync},
 	}
 }

@@ -62,28 +62,46 @@ var queryTests = []test{
 			if id%3 == 0 {
 				d.Job.Labels = append(d.Job.Labels, "GPU")
 			}
+			if id == 5 || id == 7 {
+				d.Job.Labels = append(d.Job.Labels, strings.Repeat("l", 64)+map[int64]string{5: "ong", 7: "onger"}[id])
+			}
 			f.receive(d)
 			if id > 6 {
 				denied := &router.Decision{Outcome: "denied", Rule: "no", Reason: "no"}
 				f.must(f.Settle(f.ctx(), id, router.Denied, "no", denied, d.ReceivedAt))
 			}
 		}
+		gone := completed(99, "", "cancelled")
+		gone.Job.Labels, gone.ReceivedAt = []string{"Gone"}, T0.Add(-time.Hour)
+		f.receive(gone)
+		if list, err := f.FindJobs(f.ctx(), router.JobFilter{Label: "gone", Limit: 9}); err != nil || len(list) != 1 {
+			t.Errorf("by a label that one job has: %+v, %v", list, err)
+		}
+		_, err := f.Prune(f.ctx(), T0, T0, T0)
+		f.must(err)
 		for name, tt := range map[string]struct {
 			f    router.JobFilter
 			want string
 		}{
-			"all":               {router.JobFilter{}, "12 11 10 9 8 7 6 5 4 3 2 1"},
-			"a state":           {router.JobFilter{States: []router.JobState{router.Queued}}, "6 5 4 3 2 1"},
-			"two states":        {router.JobFilter{States: []router.JobState{router.Queued, router.Denied}, Before: 9}, "8 7 6 5 4 3 2 1"},
-			"an owner":          {router.JobFilter{Owner: "beta"}, "12 10 8 6 4 2"},
-			"a repository":      {router.JobFilter{Owner: "ACME", Repo: "WEB"}, "11 9 7 5 3 1"},
-			"another owner's":   {router.JobFilter{Owner: "acme", Repo: "app"}, ""},
-			"a rule":            {router.JobFilter{Rule: "no"}, "12 11 10 9 8 7"},
-			"a label":           {router.JobFilter{Label: "gpu"}, "12 9 6 3"},
-			"since":             {router.JobFilter{Since: T0.Add(10 * time.Minute)}, "12 11 10"},
-			"until":             {router.JobFilter{Until: T0.Add(3 * time.Minute)}, "2 1"},
-			"since the future":  {router.JobFilter{Since: T0.Add(time.Hour)}, ""},
-			"a state and label": {router.JobFilter{States: []router.JobState{router.Denied}, Label: "gpu", Owner: "beta"}, "12"},
+			"all":                             {router.JobFilter{}, "12 11 10 9 8 7 6 5 4 3 2 1"},
+			"a state":                         {router.JobFilter{States: []router.JobState{router.Queued}}, "6 5 4 3 2 1"},
+			"two states":                      {router.JobFilter{States: []router.JobState{router.Queued, router.Denied}, Before: 9}, "8 7 6 5 4 3 2 1"},
+			"an owner":                        {router.JobFilter{Owner: "beta"}, "12 10 8 6 4 2"},
+			"a repository":                    {router.JobFilter{Owner: "ACME", Repo: "WEB"}, "11 9 7 5 3 1"},
+			"another owner's":                 {router.JobFilter{Owner: "acme", Repo: "app"}, ""},
+			"a rule":                          {router.JobFilter{Rule: "no"}, "12 11 10 9 8 7"},
+			"a label":                         {router.JobFilter{Label: "gpu"}, "12 9 6 3"},
+			"since":                           {router.JobFilter{Since: T0.Add(10 * time.Minute)}, "12 11 10"},
+			"until":                           {router.JobFilter{Until: T0.Add(3 * time.Minute)}, "2 1"},
+			"since the future":                {router.JobFilter{Since: T0.Add(time.Hour)}, ""},
+			"a label that is long":            {router.JobFilter{Label: strings.Repeat("L", 64) + "ong"}, "5"},
+			"the label of a job that is gone": {router.JobFilter{Label: "gone"}, ""},
+			"a scope":                         {router.JobFilter{Within: router.Scope{"beta/app"}}, "12 10 8 6 4 2"},
+			"a wide scope":                    {router.JobFilter{Within: router.Scope{"Acme/*", "beta/APP", "beta/*"}, Before: 10}, "9 8 7 6 5 4 3 2 1"},
+			"no scope":                        {router.JobFilter{Within: router.Scope{}}, ""},
+			"a scope and label":               {router.JobFilter{Within: router.Scope{"acme/*", "no/body"}, Label: "gpu", States: []router.JobState{router.Queued, router.Denied}}, "9 3"},
+			"another host's":                  {router.JobFilter{Within: router.Scope{"ghe.example/acme/*"}}, ""},
+			"a state and label":               {router.JobFilter{States: []router.JobState{router.Denied}, Label: "gpu", Owner: "beta"}, "12"},
 		} {
 			for _, limit := range []int{1, 5, 100} {
 				page := tt.f
@@ -121,9 +139,15 @@ var queryTests = []test{
 			"all":    {nil, "gha-3-1 gha-2-2 gha-2-1 gha-1-1"},
 			"online": {[]router.RunnerState{router.RunnerOnline, router.RunnerBusy}, "gha-3-1 gha-2-2 gha-1-1"},
 			"lost":   {[]router.RunnerState{router.RunnerLost}, "gha-2-1"},
+
+			"all of a scope":    {nil, "gha-3-1 gha-2-2 gha-2-1 gha-1-1"},
+			"online of a scope": {[]router.RunnerState{router.RunnerOnline, router.RunnerFinished, router.RunnerLost}, "gha-3-1 gha-2-2 gha-2-1 gha-1-1"},
 		} {
 			for _, limit := range []int{1, 2, 100} {
 				page := router.RunnerFilter{States: tt.states, Limit: limit}
+				if strings.HasSuffix(name, "scope") {
+					page.Within = router.Scope{"ACME/web", "acme/*", "beta/*"}
+				}
 				var got []string
 				for {
 					runners, err := f.FindRunners(f.ctx(), page)

@@ -1,0 +1,130 @@
+package web_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/web"
+)
+
+// slow are books in which to find jobs of the owner "slow" takes until its time is over.
+type slow struct {
+	web.Books
+	mu       sync.Mutex
+	now, all int // questions that are being answered, and the most at once
+}
+
+func (b *slow) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
+	if f.Owner != "slow" {
+		return nil, nil
+	}
+	b.mu.Lock()
+	b.now++
+	b.all = max(b.all, b.now)
+	b.mu.Unlock()
+	<-ctx.Done()
+	b.mu.Lock()
+	b.now--
+	b.mu.Unlock()
+	return nil, ctx.Err()
+}
+
+func TestQuestionsWaitForTheirTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		books := &slow{}
+		access := &web.Access{Tokens: []web.Token{
+			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one"))},
+		}}
+		h := web.Handler(web.Config{App: &app{}, Books: books, Access: func() (*web.Access, error) { return access, nil }})
+		ask := func(token, query string) *httptest.ResponseRecorder {
+			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+web.Prefix+"/jobs?"+query, nil).WithContext(t.Context())
+			req.Header.Set("Authorization", "Bearer "+token)
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, req)
+			return rec
+		}
+		const flood = 300
+		codes := map[int]int{}
+		var mu sync.Mutex
+		var all sync.WaitGroup
+		for range flood {
+			all.Go(func() {
+				rec := ask("many", "owner=slow")
+				mu.Lock()
+				defer mu.Unlock()
+				codes[rec.Code]++
+				if rec.Header().Get("Retry-After") != "5" || !strings.Contains(rec.Body.String(), `"status":`) {
+					t.Errorf("answered %d %v %s; want Retry-After 5", rec.Code, rec.Header(), rec.Body)
+				}
+			})
+		}
+		synctest.Wait() // as many are asked as may be, the others wait or are refused
+		began := time.Now()
+		if rec := ask("one", "owner=quick"); rec.Code != http.StatusOK {
+			t.Errorf("another principal is answered %d %s beside a flood", rec.Code, rec.Body)
+		}
+		if waited := time.Since(began); waited > 2*time.Second {
+			t.Errorf("another principal waits %v", waited)
+		}
+		all.Wait()
+		if codes[http.StatusTooManyRequests] < flood-10 || codes[http.StatusServiceUnavailable] == 0 || codes[http.StatusTooManyRequests]+codes[http.StatusServiceUnavailable] != flood {
+			t.Errorf("a flood is answered %v", codes)
+		}
+		if books.all > 4 {
+			t.Errorf("%d questions were answered at once", books.all)
+		}
+		if rec := ask("many", "owner=quick"); rec.Code != http.StatusOK {
+			t.Errorf("after the flood = %d %s", rec.Code, rec.Body)
+		}
+	})
+}
+
+// What keeps one principal from an answer is not shown to another who asks for the same page.
+func TestARefusalIsOfOnePrincipal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		books := &slow{}
+		access := &web.Access{Tokens: []web.Token{
+			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one"))},
+		}}
+		h := web.Handler(web.Config{App: &app{}, Books: quiet{books}, Access: func() (*web.Access, error) { return access, nil }})
+		ask := func(ctx context.Context, token, path string) int {
+			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+path, nil).WithContext(ctx)
+			req.Header.Set("Authorization", "Bearer "+token)
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, req)
+			return rec.Code
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { ask(ctx, "one", web.Prefix+"/events") })
+		synctest.Wait()
+		for range 8 { // not yet a crowd, but more than are answered in time
+			all.Go(func() { ask(ctx, "many", web.Prefix+"/jobs?owner=slow") })
+		}
+		synctest.Wait()
+		many := make(chan int, 1)
+		all.Go(func() { many <- ask(ctx, "many", "/jobs") })
+		synctest.Wait()
+		if code := ask(ctx, "one", "/jobs"); code != http.StatusOK {
+			t.Errorf("another principal's page is answered %d", code)
+		}
+		if code := <-many; code != http.StatusTooManyRequests {
+			t.Errorf("the page of who asks too much is answered %d, want 429", code)
+		}
+		stop()
+		all.Wait()
+	})
+}
+
+// quiet are books in which nothing happens.
+type quiet struct{ *slow }
+
+func (quiet) Changes(context.Context, int64, int) ([]router.Change, error) { return nil, nil }
