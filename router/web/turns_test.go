@@ -41,7 +41,7 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		books := &slow{}
 		access := &web.Access{Tokens: []web.Token{
-			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one"))},
+			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
 		}}
 		h := web.Handler(web.Config{App: &app{}, Books: books, Access: func() (*web.Access, error) { return access, nil }})
 		ask := func(token, query string) *httptest.ResponseRecorder {
@@ -57,7 +57,7 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 		var all sync.WaitGroup
 		for range flood {
 			all.Go(func() {
-				rec := ask("many", "owner=slow")
+				rec := ask("many questions", "owner=slow")
 				mu.Lock()
 				defer mu.Unlock()
 				codes[rec.Code]++
@@ -68,7 +68,7 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 		}
 		synctest.Wait() // as many are asked as may be, the others wait or are refused
 		began := time.Now()
-		if rec := ask("one", "owner=quick"); rec.Code != http.StatusOK {
+		if rec := ask("one question", "owner=quick"); rec.Code != http.StatusOK {
 			t.Errorf("another principal is answered %d %s beside a flood", rec.Code, rec.Body)
 		}
 		if waited := time.Since(began); waited > 2*time.Second {
@@ -81,7 +81,7 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 		if books.all > 4 {
 			t.Errorf("%d questions were answered at once", books.all)
 		}
-		if rec := ask("many", "owner=quick"); rec.Code != http.StatusOK {
+		if rec := ask("many questions", "owner=quick"); rec.Code != http.StatusOK {
 			t.Errorf("after the flood = %d %s", rec.Code, rec.Body)
 		}
 	})
@@ -92,7 +92,7 @@ func TestARefusalIsOfOnePrincipal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		books := &slow{}
 		access := &web.Access{Tokens: []web.Token{
-			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one"))},
+			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
 		}}
 		h := web.Handler(web.Config{App: &app{}, Books: quiet{books}, Access: func() (*web.Access, error) { return access, nil }})
 		ask := func(ctx context.Context, token, path string) int {
@@ -104,16 +104,16 @@ func TestARefusalIsOfOnePrincipal(t *testing.T) {
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
-		all.Go(func() { ask(ctx, "one", web.Prefix+"/events") })
+		all.Go(func() { ask(ctx, "one question", web.Prefix+"/events") })
 		synctest.Wait()
 		for range 8 { // not yet a crowd, but more than are answered in time
-			all.Go(func() { ask(ctx, "many", web.Prefix+"/jobs?owner=slow") })
+			all.Go(func() { ask(ctx, "many questions", web.Prefix+"/jobs?owner=slow") })
 		}
 		synctest.Wait()
 		many := make(chan int, 1)
-		all.Go(func() { many <- ask(ctx, "many", "/jobs") })
+		all.Go(func() { many <- ask(ctx, "many questions", "/jobs") })
 		synctest.Wait()
-		if code := ask(ctx, "one", "/jobs"); code != http.StatusOK {
+		if code := ask(ctx, "one question", "/jobs"); code != http.StatusOK {
 			t.Errorf("another principal's page is answered %d", code)
 		}
 		if code := <-many; code != http.StatusTooManyRequests {
