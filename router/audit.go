@@ -11,7 +11,7 @@ type Audit struct {
 	ID     int64 // grows; the store's
 	At     time.Time
 	Who    string // name of a token or of a person; "somebody" when it is not known, "GitHub"
-	By     string // how Who is known: "token", "loopback", or the issuer and subject of an ID token; "": it is not
+	By     string // how Who is known: "token", "this machine" (nobody logs in), or the issuer and subject of an ID token; "": it is not
 	From   string // address that the request came from; "": there was none
 	Did    string // log in, log out, retry, cancel, stop, sync, apply, refused, …
 	What   string // to what: "jobs/4001", "runners/gha-4001-1"; "" when Did says it all

@@ -50,15 +50,15 @@ const (
 // may do nothing.
 type Principal struct {
 	Name  string // of a token or a person: none that a person can choose is a token's, or another person's
-	By    string // how that is known: byToken, byLoopback, or the issuer and subject of an ID token; "": it is not
+	By    string // how that is known: byToken, byMachine, or the issuer and subject of an ID token; "": it is not
 	Role  Role
 	Scope router.Scope // what is seen; nil: everything
 	In    bool         // by a session, which can be ended
 }
 
 const (
-	byToken    = "token"
-	byLoopback = "loopback"
+	byToken   = "token"
+	byMachine = "this machine"
 )
 
 type principalKey struct{}
@@ -145,7 +145,7 @@ func (a *api) allowed(req *http.Request, used bool) (Principal, error) {
 		if !router.LocalHost(req.Host) {
 			return Principal{}, refuse(http.StatusForbidden, "without a token the API is asked as localhost or by address, not as %q", req.Host)
 		}
-		return Principal{Name: loopbackName, By: byLoopback, Role: Editor}, nil
+		return Principal{Name: loopbackName, By: byMachine, Role: Editor}, nil
 	}
 	access, err := a.Access()
 	if err != nil {

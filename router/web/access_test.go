@@ -391,7 +391,7 @@ func TestRefusalsAreRecordedWithinBounds(t *testing.T) {
 		t.Errorf("%d refusals in no time are %d records, want at most 101", 4000, len(got))
 	}
 	for _, want := range []string{
-		"somebody |  | 192.0.2.1 | refused | GET /api/v1/jobs | 401: the API needs the header Authorization",
+		"somebody |  | 192.0.2.1 | refused | GET /api/v1/jobs | 401: the token was wrong",
 		"somebody |  | 192.0.2.1 | log in |  | the token was wrong",
 		"viewer | token | 192.0.2.1 | refused | POST /api/v1/jobs/1/retry | 403: viewer has the role viewer",
 		"operator | token | 192.0.2.1 | retry | jobs/1 | ok",

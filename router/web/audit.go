@@ -157,9 +157,12 @@ func (a *api) recordRefusal(req *http.Request, problem *Problem) {
 	default:
 		return
 	}
-	p := who(req.Context())
+	p, why := who(req.Context()), problem.Detail
 	p.Name = cmp.Or(p.Name, somebody)
-	a.recordWithin(a.refusals, req, p, "refused", req.Method+" "+req.URL.Path, fmt.Sprintf("%d: %s", problem.Status, problem.Detail), strconv.Itoa(problem.Status))
+	if problem.Status == http.StatusUnauthorized {
+		why = "the token was wrong" // what is answered says which there are
+	}
+	a.recordWithin(a.refusals, req, p, "refused", req.Method+" "+req.URL.Path, fmt.Sprintf("%d: %s", problem.Status, why), strconv.Itoa(problem.Status))
 }
 
 // recordLogIn records that somebody logged in, or could not.

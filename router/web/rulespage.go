@@ -34,6 +34,7 @@ type rulesView struct {
 	Base      string       // the hash of those that they were made of
 	Days      int
 	Note      string
+	Over      bool // the draft replaces a newer version than that it was made of
 	MayApply  bool
 	AllowEdit bool   // somebody may apply
 	Done      string // what was just done
@@ -166,7 +167,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 		return 0, v, refuse(http.StatusBadRequest, "days %.20q: want a number from 1 to %d", form.Get("days"), maxImpactDays)
 	}
 	if form.Get("over") == hash {
-		v.Base = hash // who sent it saw these files, and replaces them
+		v.Base, v.Over = hash, true // who sent it saw these files, and replaces them
 	}
 	v.Sources = map[string][]byte{}
 	for _, f := range v.Files {
@@ -214,7 +215,11 @@ func (a *api) apply(req *http.Request, v rulesView) (int, rulesView, error) {
 	if err != nil {
 		result = shown(err.Error())
 	}
-	a.record(req, who(req.Context()), "apply", shown(strings.TrimSuffix("rules: "+v.Note, ": ")), result)
+	what := "rules"
+	if v.Over {
+		what += ", over a newer version"
+	}
+	a.record(req, who(req.Context()), "apply", shown(strings.TrimSuffix(what+": "+v.Note, ": ")), result)
 	var refused *RulesRefusedError
 	switch {
 	case err == nil:

@@ -297,6 +297,9 @@ func TestADraftIsAppliedUnlessTheRulesChangedMeanwhile(t *testing.T) {
 	if string(b.files[0].Source) != mine {
 		t.Errorf("the files are %s", b.files[0].Source)
 	}
+	if log := s.log.String(); strings.Count(log, `who=local by="this machine" did=apply what="rules: why" result=`) != 4 || strings.Count(log, `who=local by="this machine" did=apply what="rules, over a newer version: why" result=ok`) != 1 {
+		t.Errorf("the audit trail does not say what replaced a newer version: %s", log)
+	}
 
 	b.refuse = &web.RulesRefusedError{Faults: rules.Diagnostics{{File: "rules.yaml", Line: 4, Column: 5, Message: "nomad says <no>"}}}
 	page, _ = s.submit("/rules", draft("apply", "hash3", goodRules), http.StatusUnprocessableEntity)
