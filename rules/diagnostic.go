@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"slices"
@@ -75,10 +76,33 @@ func (ds Diagnostics) sort() Diagnostics {
 // src has no such line. Nothing unprintable of src gets through, tabs become
 // spaces, and a long line is cut around the place.
 func (d Diagnostic) Excerpt(src []byte) string {
-	line, ok := lineOf(string(src), d.Line)
-	if !ok {
-		return ""
+	return Diagnostics{d}.Excerpts(d.File, src)[0]
+}
+
+// Excerpts returns the Excerpt of each finding that is in the file, "" for the
+// others. It goes through src once.
+func (ds Diagnostics) Excerpts(file string, src []byte) []string {
+	at := map[int][]int{}
+	last := 0
+	for i, d := range ds {
+		if d.File == file && d.Line > 0 {
+			at[d.Line] = append(at[d.Line], i)
+			last = max(last, d.Line)
+		}
 	}
+	excerpts := make([]string, len(ds))
+	for n, more := 1, true; more && n <= last; n++ {
+		var line []byte
+		line, src, more = bytes.Cut(src, []byte("\n"))
+		for _, i := range at[n] {
+			excerpts[i] = ds[i].excerpt(string(bytes.TrimSuffix(line, []byte("\r"))))
+		}
+	}
+	return excerpts
+}
+
+// excerpt is Excerpt for the line.
+func (d Diagnostic) excerpt(line string) string {
 	const before, after = 60, 40 // characters kept around the place
 	at := max(d.Column-1, 0)
 	var text, pad strings.Builder
@@ -109,22 +133,6 @@ func (d Diagnostic) Excerpt(src []byte) string {
 		}
 	}
 	return text.String() + "\n" + pad.String() + "^\n"
-}
-
-// lineOf returns line n of src, from 1, without its line break.
-func lineOf(src string, n int) (string, bool) {
-	if n < 1 {
-		return "", false
-	}
-	for ; n > 1; n-- {
-		_, rest, ok := strings.Cut(src, "\n")
-		if !ok {
-			return "", false
-		}
-		src = rest
-	}
-	line, _, _ := strings.Cut(src, "\n")
-	return strings.TrimSuffix(line, "\r"), true
 }
 
 // showRune is what a terminal gets in place of r, and how many cells it takes.

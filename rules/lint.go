@@ -28,8 +28,6 @@ type lintCode struct {
 
 // lintCodes are all kinds of findings.
 var lintCodes = []lintCode{
-	{"not-checked", true, "a file that takes too long to check, and what of it was left out", "simplify its conditions, or check its parts one by one"},
-	{"costly-pattern", true, "patterns with which deciding a job with many long labels takes more than 50 ms: it is unroutable then", "shorten what the pattern repeats, or ask for a label before it"},
 	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier ones, or take it out"},
 	{"always-false", true, "a condition, or a part of it, that no job can meet; a fault when a rule denies by it", "mend it, or take it out"},
 	{"always-true", true, "a condition, or a part of it, that every job meets", "mend it, or leave it out if that is meant"},
@@ -51,6 +49,8 @@ var lintCodes = []lintCode{
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
 	{"fallback-no-change", true, "a fallback that asks for what was asked for before", "change something in it, such as `node_pool`"},
 	{"no-group", true, "a rule that takes jobs without labels, as `runs-on: { group: … }` makes them, and names no runner group", "add `runner: { scope: organization, group: ID }`, or ask for a label"},
+	{"costly-pattern", true, "patterns with which deciding a job with many long labels takes more than 50 ms: it is unroutable then", "shorten what the pattern repeats, or ask for a label before it"},
+	{"not-checked", true, "a file that takes too long to check, and what of it was left out", "simplify its conditions, or check its parts one by one"},
 	{"repository-group", false, "a runner group for runners of a repository, which has none", "add `scope: organization`, or leave `group` out"},
 	{"contradictory-constraints", false, "two constraints that no node can satisfy together", "take one of them out"},
 	{"no-such-jobspec", false, "a jobspec that does not exist", "correct the name, or give the directory of your own by `--jobspecs`"},

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
@@ -62,6 +63,11 @@ func jobspecsFlag(fl *pflag.FlagSet, dir *string, usage string) {
 	fl.StringVar(dir, "jobspecs", os.Getenv(envName("jobspecs")), usage+" (SWITCHYARD_JOBSPECS)")
 }
 
+// checkTimeout bounds what check does by itself, as the console bounds it for a draft.
+const checkTimeout = 10 * time.Second
+
+var errCheckTimeout = fmt.Errorf("it takes more than %v", checkTimeout)
+
 func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path string) error {
 	if !slices.Contains([]string{"text", "json", "github"}, f.format) {
 		return fmt.Errorf("--format %q: want text, json or github", f.format)
@@ -75,16 +81,20 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	if err != nil {
 		return fmt.Errorf("load jobspecs: %w", err)
 	}
-	files, set, found, err := loadPath(ctx, path)
+	within, cancel := context.WithTimeoutCause(ctx, checkTimeout, errCheckTimeout)
+	defer cancel()
+	files, set, found, err := loadPath(within, path)
 	if err != nil {
 		return err
 	}
-	var unasked error // the cluster could not be asked; what was found without it is shown all the same
+	var unasked error // not all could be asked; what was found is shown all the same
 	if set != nil {
-		if found, err = lint(ctx, set, specs); err != nil {
+		if found, err = lint(within, set, specs); err != nil {
 			return err
 		}
-		if f.nomad {
+		if within.Err() != nil {
+			unasked = fmt.Errorf("check %s to its end: %w", path, context.Cause(within))
+		} else if f.nomad {
 			var said rules.Diagnostics
 			said, unasked = survey(ctx, stderr, set, specs)
 			found = append(found, said...)
@@ -276,7 +286,7 @@ func loadRulesFor(ctx context.Context, stderr io.Writer, path string, specs *job
 
 // loadPath reads and loads the rules at path; set is nil when there are faults.
 func loadPath(ctx context.Context, path string) (files []rules.File, set *rules.Set, faults rules.Diagnostics, err error) {
-	if files, err = readRules(path); err == nil {
+	if files, err = readRules(ctx, path); err == nil {
 		set, faults, err = load(ctx, files)
 		return files, set, faults, err
 	}

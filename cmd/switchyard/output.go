@@ -13,13 +13,14 @@ import (
 
 // writeFindings prints findings for people, each with the line that it is in.
 func writeFindings(w io.Writer, files []rules.File, found rules.Diagnostics) {
-	for _, d := range found {
-		fmt.Fprintln(w, d)
-		for _, f := range files {
-			if f.Name == d.File {
-				fmt.Fprint(w, d.Excerpt(f.Source))
-			}
+	excerpts := make([]string, len(found))
+	for _, f := range files {
+		for i, excerpt := range found.Excerpts(f.Name, f.Source) {
+			excerpts[i] += excerpt
 		}
+	}
+	for i, d := range found {
+		fmt.Fprintf(w, "%s\n%s", d, excerpts[i])
 	}
 }
 

@@ -61,7 +61,7 @@ func (s source) read() (content, error) {
 	if info, err := os.Stat(s.rules); err == nil && !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > maxRead) {
 		return content{}, fmt.Errorf("read the rules: %s is no regular file of at most %d MiB", s.rules, maxRead>>20)
 	}
-	files, err := readRules(s.rules)
+	files, err := readRules(context.Background(), s.rules) // plain files
 	if err != nil {
 		return content{}, fmt.Errorf("read the rules: %w", err)
 	}
@@ -131,13 +131,13 @@ func (c content) test(ctx context.Context, set *rules.Set) rules.Diagnostics {
 
 // readRules reads what rulesFiles names. The error holds rules.Diagnostics when
 // it is a fault of a file that a directory holds.
-func readRules(path string) ([]rules.File, error) {
+func readRules(ctx context.Context, path string) ([]rules.File, error) {
 	names, err := rulesFiles(path)
 	if err != nil {
 		return nil, err
 	}
 	if len(names) == 1 && names[0] == path { // whoever named it may have it be a link, or a pipe
-		return readFiles(names)
+		return readFiles(ctx, names)
 	}
 	return readWithin(names)
 }
@@ -164,16 +164,35 @@ func rulesFiles(path string) ([]string, error) {
 	return names, nil
 }
 
-func readFiles(names []string) ([]rules.File, error) {
+func readFiles(ctx context.Context, names []string) ([]rules.File, error) {
 	var files []rules.File
 	for _, name := range names {
-		src, err := os.ReadFile(name)
+		src, err := readNamed(ctx, name)
 		if err != nil {
 			return nil, err
 		}
 		files = append(files, rules.File{Name: name, Source: src})
 	}
 	return files, nil
+}
+
+// readNamed reads a file that may be a pipe; its end is not waited for longer
+// than ctx.
+func readNamed(ctx context.Context, name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(0, 1)) })() // only a pipe is waited for
+	src, err := io.ReadAll(io.LimitReader(f, maxRead+1))
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	case err == nil && len(src) > maxRead:
+		return nil, fmt.Errorf("%s is larger than a file of rules may be (%d MiB)", name, maxRead>>20)
+	}
+	return src, err
 }
 
 // readWithin is readFiles for files that nobody named: they are read because of

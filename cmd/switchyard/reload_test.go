@@ -66,7 +66,7 @@ func TestReadRules(t *testing.T) {
 	base, team := filepath.Join(dir, "10-base.yaml"), filepath.Join(dir, "20-team.yml")
 
 	t.Run("a directory is its rules files in name order", func(t *testing.T) {
-		got, err := readRules(dir)
+		got, err := readRules(t.Context(), dir)
 		want := []rules.File{{Name: base, Source: []byte("10-base.yaml")}, {Name: team, Source: []byte("20-team.yml")}}
 		if err != nil {
 			t.Fatal(err)
@@ -76,13 +76,13 @@ func TestReadRules(t *testing.T) {
 		}
 	})
 	t.Run("a file is read whatever its name", func(t *testing.T) {
-		got, err := readRules(filepath.Join(dir, "README.md"))
+		got, err := readRules(t.Context(), filepath.Join(dir, "README.md"))
 		if err != nil || len(got) != 1 || string(got[0].Source) != "README.md" {
 			t.Errorf("readRules = %v, %v", got, err)
 		}
 	})
 	t.Run("an empty directory is an error", func(t *testing.T) {
-		if _, err := readRules(t.TempDir()); err == nil || !strings.Contains(err.Error(), "holds no rules file") {
+		if _, err := readRules(t.Context(), t.TempDir()); err == nil || !strings.Contains(err.Error(), "holds no rules file") {
 			t.Errorf("readRules = %v", err)
 		}
 	})
@@ -413,7 +413,7 @@ func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if files, err := readRules(dir); err != nil || len(files) != 2 || string(files[1].Source) != denyAll("first") {
+		if files, err := readRules(t.Context(), dir); err != nil || len(files) != 2 || string(files[1].Source) != denyAll("first") {
 			t.Errorf("readRules = %v, %v", files, err)
 		}
 	})

@@ -87,6 +87,12 @@ func (b rulebook) Check(ctx context.Context, files []rules.File) (web.Check, *ru
 	}
 	check.Good = len(faults) == 0 && report.Failed+report.Skipped == 0 && ctx.Err() == nil && len(set.CheckJobspecs(c.specs.Names())) == 0
 	check.Findings = append(check.Findings, faults...)
+	if report.Skipped > 0 {
+		check.Findings = append(check.Findings, rules.Diagnostic{
+			File: files[0].Name, Line: 1, Column: 1,
+			Message: fmt.Sprintf("there was no time for %d of %s: the server would refuse the draft", report.Skipped, count(report.Passed+report.Failed+report.Skipped, "test")),
+		})
+	}
 	slices.SortStableFunc(check.Findings, func(a, b rules.Diagnostic) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
@@ -149,6 +155,9 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 	// As reading the files then will give it: with their whole names.
 	next = b.content(is[:len(next.files)], is[len(next.files):], next.specs)
 	set, faults, err := b.judge(ctx, next)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return &router.ConflictError{Reason: "the draft takes longer to load and to test than one may, so it is not put in force: simplify it, or change the files where the server has them"}
+	}
 	if err != nil {
 		return err
 	}

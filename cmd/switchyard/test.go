@@ -89,7 +89,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 	if set != nil {
 		tests = set.Tests()
 	}
-	files, err := readFiles(testFiles)
+	files, err := readFiles(ctx, testFiles)
 	if err != nil {
 		return fmt.Errorf("read the tests: %w", err)
 	}

@@ -84,7 +84,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		if secure(req) {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		req.Body = http.MaxBytesReader(w, req.Body, bodyLimit(req))
+		req.Body = http.MaxBytesReader(w, req.Body, bodyLimit(req.URL.Path))
 		p, err := a.allowed(req, !quiet(req))
 		if err == nil && cross.Check(req) != nil {
 			err = refuse(http.StatusForbidden, "this request comes from another site's page")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -90,7 +91,7 @@ type Check struct {
 type Impact struct {
 	Days   int       `json:"days"`
 	Since  time.Time `json:"since"`
-	Capped bool      `json:"capped"` // there were more jobs: these are the newest
+	Capped bool      `json:"capped"` // there were more jobs, or there was no time for more: these are the newest
 	rules.Comparison
 }
 
@@ -100,16 +101,13 @@ const (
 	maxDraftSource = 4 << 20 // bytes of all its files
 	maxImpactJobs  = 100_000
 	maxImpactDays  = 90
-	impactDays     = 7 // when nobody says
-	drafts         = 2 // that are looked at at once
-	draftWait      = 10 * time.Second
-	impactTimeout  = 45 * time.Second
+	impactDays     = 7   // when nobody says
 	maxFindings    = 500 // that are answered
 )
 
-// bodyLimit is how many bytes the body of a request may have.
-func bodyLimit(req *http.Request) int64 {
-	switch req.URL.Path {
+// bodyLimit is how many bytes the body of a request to a path may have.
+func bodyLimit(path string) int64 {
+	switch path {
 	case "/rules", Prefix + "/check", Prefix + "/diff":
 		return maxDraft
 	}
@@ -150,6 +148,9 @@ func (a *api) draft(req *http.Request, body any) error {
 	dec := json.NewDecoder(req.Body)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(body); err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return tooSlow()
+		}
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
 			return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
@@ -168,7 +169,12 @@ func (a *api) checkDraft(req *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, _, err := a.check(req.Context(), files)
+	ctx, done, err := a.places.look(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	c, _, err := a.check(ctx, files)
 	return c, err
 }
 
@@ -191,7 +197,12 @@ func (a *api) diffDraft(req *http.Request) (any, error) {
 	if days < 1 || days > maxImpactDays {
 		return nil, refuse(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, maxImpactDays)
 	}
-	c, set, err := a.check(req.Context(), files)
+	ctx, done, err := a.places.look(req.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	c, set, err := a.check(ctx, files)
 	if err != nil {
 		return nil, err
 	}
@@ -202,48 +213,50 @@ func (a *api) diffDraft(req *http.Request) (any, error) {
 		}
 		return nil, refuse(http.StatusUnprocessableEntity, "the draft has faults, so it decides nothing: %s", first)
 	}
-	return a.impact(req.Context(), set, days)
+	return a.impact(ctx, set, days)
 }
 
-// turn waits until a draft may be looked at: that takes a processor for a while,
-// and the router needs them, too.
-func (a *api) turn(ctx context.Context) (done func(), err error) {
-	wait := time.NewTimer(draftWait)
-	defer wait.Stop()
-	select {
-	case a.drafts <- struct{}{}:
-		return func() { <-a.drafts }, nil
-	case <-ctx.Done():
-		return nil, refuse(http.StatusServiceUnavailable, "nobody waited for its turn") // no fault that the log need have
-	case <-wait.C:
-		return nil, refuse(http.StatusTooManyRequests, "other drafts are looked at: try again in a moment")
-	}
-}
-
+// check looks at a draft. When the time is over it says what it left out.
 func (a *api) check(ctx context.Context, files []rules.File) (Check, *rules.Set, error) {
-	done, err := a.turn(ctx)
-	if err != nil {
-		return Check{}, nil, err
-	}
-	defer done()
 	c, set, err := a.Rulebook.Check(ctx, files)
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.Findings = append(c.Findings, rules.Diagnostic{
+			File: files[0].Name, Line: 1, Column: 1,
+			Message: fmt.Sprintf("to look at the draft takes more than %v: it was not checked to its end, and no test was run", lookTimeout),
+		})
+		err = nil
+	}
+	if errors.Is(err, context.Canceled) {
+		err = nobodyWaits()
+	}
 	if c.Findings == nil {
 		c.Findings = rules.Diagnostics{}
 	}
 	c.Findings = c.Findings[:min(len(c.Findings), maxFindings)]
+	if c.Tests != nil {
+		shorten(c.Tests)
+	}
 	return c, set, err
 }
 
-// impact compares a draft with the rules in force over the jobs that who asks may see.
-func (a *api) impact(ctx context.Context, set *rules.Set, days int) (Impact, error) {
-	done, err := a.turn(ctx)
-	if err != nil {
-		return Impact{}, err
+// shorten leaves of a report what is answered: those tests that failed first.
+func shorten(r *rules.TestReport) {
+	if len(r.Tests) > maxFindings {
+		slices.SortStableFunc(r.Tests, func(a, b rules.TestResult) int { return min(len(b.Failures), 1) - min(len(a.Failures), 1) })
+		r.Tests = slices.Clone(r.Tests[:maxFindings])
 	}
-	defer done()
-	ctx, cancel := context.WithTimeout(ctx, impactTimeout)
-	defer cancel()
-	i := Impact{Days: days, Since: a.Now().AddDate(0, 0, -days).UTC()}
+	left := maxFindings
+	for i := range r.Tests {
+		t := &r.Tests[i]
+		t.Failures = t.Failures[:min(len(t.Failures), max(left, 1))] // a test that failed has one
+		left -= len(t.Failures)
+	}
+}
+
+// impact compares a draft with the rules in force over the jobs that who asks
+// may see, as far as there is time.
+func (a *api) impact(ctx context.Context, set *rules.Set, days int) (i Impact, err error) {
+	i = Impact{Days: days, Since: a.Now().AddDate(0, 0, -days).UTC()}
 	i.Comparison, err = rules.Compare(ctx, a.App.Rules(), set, func(yield func(rules.Record, error) bool) {
 		n := 0
 		for r, err := range a.Rulebook.Recent(ctx, i.Since, who(ctx).Scope) {
@@ -256,8 +269,13 @@ func (a *api) impact(ctx context.Context, set *rules.Set, days int) (Impact, err
 			}
 		}
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = refuse(http.StatusServiceUnavailable, "to decide the jobs of %d days takes more than %v now: ask for fewer days", days, impactTimeout)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && i.Jobs > 0:
+		i.Capped, err = true, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		err = &later{http.StatusServiceUnavailable, draftRetry, fmt.Sprintf("to look at the draft took the %v that there are, and no job was decided by it", lookTimeout)}
+	case errors.Is(err, context.Canceled):
+		err = nobodyWaits()
 	}
 	return i, err
 }

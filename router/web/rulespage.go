@@ -2,11 +2,13 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +72,12 @@ func (v rulesView) Failed() []rules.TestResult {
 	return slices.DeleteFunc(slices.Clone(v.Check.Tests.Tests), func(t rules.TestResult) bool { return t.Passed })
 }
 
+// AllTests is how many there are, shown or not.
+func (v rulesView) AllTests() int {
+	t := v.Check.Tests
+	return t.Passed + t.Failed + t.Skipped
+}
+
 // newRulesView is the page of the files as they are.
 func (a *api) newRulesView(req *http.Request) (rulesView, error) {
 	v := rulesView{Status: a.App.RulesStatus(), Days: impactDays, MayApply: a.mayApply(req) == nil, AllowEdit: a.AllowEdit, Nonce: rand.Text()}
@@ -116,7 +124,7 @@ func (a *api) routeRules(r *mux.Router) {
 	if a.Rulebook == nil {
 		return
 	}
-	r.Handle("/rules", a.only(Viewer, http.HandlerFunc(a.draftForm))).Methods(http.MethodPost)
+	r.Handle("/rules", a.only(Viewer, a.drafted(http.HandlerFunc(a.draftForm)))).Methods(http.MethodPost)
 	r.Handle("/rules/files/{name}", a.only(Viewer, http.HandlerFunc(a.downloadRules))).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/rules/versions/{id}/put-back", a.only(Editor, a.form(audited(a, a.putBack)))).Methods(http.MethodPost)
 }
@@ -136,7 +144,9 @@ func (a *api) draftForm(w http.ResponseWriter, req *http.Request) {
 }
 
 func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err error) {
-	if err := req.ParseForm(); err != nil {
+	if err := req.ParseForm(); errors.Is(err, os.ErrDeadlineExceeded) {
+		return 0, v, tooSlow()
+	} else if err != nil {
 		return 0, v, formError(err)
 	}
 	if v, err = a.newRulesView(req); err != nil {
@@ -173,6 +183,11 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	for _, f := range v.Files {
 		v.Sources[f.Name] = f.Source
 	}
+	ctx, done, err := a.places.look(req.Context())
+	if err != nil {
+		return 0, v, err
+	}
+	defer done()
 	status = http.StatusOK
 	if v.Base != hash {
 		v.Theirs = a.theirs(req, v.Base, hash, now, v.Versions)
@@ -183,7 +198,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	case "check", "impact":
 		var set *rules.Set
 		var c Check
-		if c, set, err = a.check(req.Context(), v.Files); err != nil {
+		if c, set, err = a.check(ctx, v.Files); err != nil {
 			return 0, v, err
 		}
 		v.Check = &c
@@ -194,23 +209,23 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 			v.NoDiff = "The draft has faults, so it decides nothing yet."
 			return status, v, nil
 		}
-		impact, err := a.impact(req.Context(), set, v.Days)
+		impact, err := a.impact(ctx, set, v.Days)
 		v.Impact = &impact
 		return status, v, err
 	case "apply":
-		return a.apply(req, v)
+		return a.apply(ctx, req, v)
 	default:
 		return 0, v, refuse(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
 	}
 }
 
 // apply puts a draft that was read from a form in force.
-func (a *api) apply(req *http.Request, v rulesView) (int, rulesView, error) {
+func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, rulesView, error) {
 	if err := a.mayApply(req); err != nil {
 		return 0, v, err
 	}
 	name := who(req.Context()).Name
-	err := a.Rulebook.Apply(req.Context(), Application{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
+	err := a.Rulebook.Apply(ctx, Application{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
 	result := resultOK
 	if err != nil {
 		result = shown(err.Error())
@@ -337,7 +352,12 @@ func (a *api) putBack(req *http.Request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = a.Rulebook.Apply(req.Context(), Application{
+	ctx, done, err := a.places.look(req.Context())
+	if err != nil {
+		return "", err
+	}
+	defer done()
+	err = a.Rulebook.Apply(ctx, Application{
 		Base: req.PostForm.Get("base"), Files: v.Files, Who: who(req.Context()).Name, Note: fmt.Sprintf("version %d", v.ID), Origin: "put back",
 	})
 	var refused *RulesRefusedError

@@ -208,28 +208,6 @@ func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 	}
 }
 
-// Two drafts are looked at at once; another waits, and is let go when nobody
-// waits for it any more.
-func TestFewDraftsAreLookedAtAtOnce(t *testing.T) {
-	s, b := serveRules(t, false)
-	b.checking = make(chan struct{})
-	var two sync.WaitGroup
-	for range 2 {
-		two.Go(func() { s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules))) })
-	}
-	for b.checks.Load() < 2 { // or until the tests' own deadline
-		time.Sleep(time.Millisecond)
-	}
-	gone, cancel := context.WithCancel(t.Context())
-	cancel()
-	s.call("POST", "/check", http.StatusServiceUnavailable, asJSON(drafted(goodRules)), func(req *http.Request) { *req = *req.WithContext(gone) })
-	if n := b.checks.Load(); n != 2 {
-		t.Errorf("%d drafts were looked at, want 2", n)
-	}
-	close(b.checking)
-	two.Wait()
-}
-
 func TestTheRulesPageTriesADraft(t *testing.T) {
 	s, b := serveRules(t, true)
 	page := s.get("/rules", http.StatusOK)

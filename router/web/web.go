@@ -113,7 +113,7 @@ func Handler(c Config) http.Handler {
 }
 
 func newAPI(c Config) *api {
-	a := &api{Config: c, hub: newHub(c.Books), turns: newTurns(), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), drafts: make(chan struct{}, drafts)}
+	a := &api{Config: c, hub: newHub(c.Books), turns: newTurns(), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), places: newPlaces()}
 	a.Books = inTurn{c.Books, a.turns}
 	return a
 }
@@ -130,7 +130,7 @@ type api struct {
 	said     described
 	usage    usage
 	day      shared[*lastDay]
-	drafts   chan struct{} // holds one for each draft that is looked at
+	places   *places // for drafts
 	shelf    shared[content]
 }
 
@@ -140,7 +140,11 @@ func (a *api) router() *mux.Router {
 		if route.role > Viewer && route.method != http.MethodGet {
 			route.do = audited(a, route.do)
 		}
-		r.Handle(Prefix+route.path, a.only(route.role, a.answer(route.do))).Methods(route.method)
+		answer := a.answer(route.do)
+		if bodyLimit(Prefix+route.path) == maxDraft {
+			answer = a.drafted(answer)
+		}
+		r.Handle(Prefix+route.path, a.only(route.role, answer)).Methods(route.method)
 	}
 	r.Handle(Prefix+"/events", a.only(Viewer, http.HandlerFunc(a.stream))).Methods(http.MethodGet)
 	r.PathPrefix(assetPrefix).Handler(http.HandlerFunc(serveAsset)).Methods(http.MethodGet, http.MethodHead)

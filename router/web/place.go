@@ -1,0 +1,150 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	drafts       = 2                // read or looked at at once; of each principal one
+	draftQueue   = 3                // of each principal that wait for theirs
+	draftWait    = 10 * time.Second // for a place
+	draftRetry   = 5 * time.Second  // when to ask again for one
+	readingDraft = 10 * time.Second // 4 MiB at 3.5 Mbit/s, and what is usual, 100 kB, over any line
+	lookTimeout  = 10 * time.Second // for loading, checking, testing and comparing one: 10,000 rules take a third
+)
+
+// places are for those who have a draft looked at, which takes memory and a
+// processor that the router needs, too. A place is taken before the draft is
+// read, so that nobody fills the memory with drafts that wait.
+type places struct {
+	free    chan struct{} // holds one for each place that is taken
+	looking chan struct{} // holds one while a draft is looked at: reading the next takes no processor
+
+	mu  sync.Mutex
+	own map[string]*ownPlace // by the name of the principal
+}
+
+type ownPlace struct {
+	taken chan struct{} // holds one while it is taken
+	users int           // who has it or waits for it
+}
+
+func newPlaces() *places {
+	return &places{free: make(chan struct{}, drafts), looking: make(chan struct{}, 1), own: map[string]*ownPlace{}}
+}
+
+// take waits for a place of the principal. The error is for the answer.
+func (p *places) take(ctx context.Context, name string) (done func(), err error) {
+	p.mu.Lock()
+	own := p.own[name]
+	if own == nil {
+		own = &ownPlace{taken: make(chan struct{}, 1)}
+		p.own[name] = own
+	}
+	own.users++
+	many := own.users > 1+draftQueue
+	p.mu.Unlock()
+	leave := func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if own.users--; own.users == 0 {
+			delete(p.own, name)
+		}
+	}
+	if many {
+		leave()
+		return nil, &later{http.StatusTooManyRequests, draftRetry, fmt.Sprintf("%d drafts of %s wait already, of which one is looked at at a time", draftQueue, name)}
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, draftWait, &later{http.StatusTooManyRequests, draftRetry, "other drafts are looked at: try again in a moment"})
+	defer cancel()
+	if err := acquire(ctx, own.taken); err != nil {
+		leave()
+		return nil, err
+	}
+	if err := acquire(ctx, p.free); err != nil {
+		<-own.taken
+		leave()
+		return nil, err
+	}
+	return func() {
+		<-p.free
+		<-own.taken
+		leave()
+	}, nil
+}
+
+// acquire puts one into a channel. The error is for the answer.
+func acquire(ctx context.Context, to chan struct{}) error {
+	select {
+	case to <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+	}
+	var late *later
+	if errors.As(context.Cause(ctx), &late) {
+		return late
+	}
+	return nobodyWaits()
+}
+
+// look waits until a draft that was read may be looked at. The context that it
+// returns ends when it was looked at for long enough; done must be called then.
+func (p *places) look(ctx context.Context) (within context.Context, done func(), err error) {
+	if err := acquire(ctx, p.looking); err != nil {
+		return nil, nil, err
+	}
+	within, cancel := context.WithTimeout(ctx, lookTimeout)
+	return within, func() {
+		cancel()
+		<-p.looking
+	}, nil
+}
+
+// drafted lets requests with a draft through one after the other, each when it
+// has its place, and bounds how long they are read.
+func (a *api) drafted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		done, err := a.places.take(req.Context(), who(req.Context()).Name)
+		if err != nil {
+			w.Header().Set("Connection", "close") // its body is not read
+			a.fail(w, req, err)
+			return
+		}
+		defer done()
+		conn := http.NewResponseController(w)
+		// A server that cannot set it bounds the whole request; so do tests.
+		_ = conn.SetReadDeadline(time.Now().Add(readingDraft))
+		// Past its end the deadline would cut off who waits for the answer.
+		req.Body = &draftBody{req.Body, func() { _ = conn.SetReadDeadline(time.Time{}) }}
+		next.ServeHTTP(w, req)
+	})
+}
+
+// A draftBody is a body that says when it was read.
+type draftBody struct {
+	io.ReadCloser
+	read func()
+}
+
+func (b *draftBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.read()
+	}
+	return n, err
+}
+
+// nobodyWaits is for the answer to somebody who went away: no fault that the log need have.
+func nobodyWaits() error {
+	return refuse(http.StatusServiceUnavailable, "nobody waited for the answer")
+}
+
+func tooSlow() error {
+	return refuse(http.StatusRequestTimeout, "the draft did not arrive within %v", readingDraft)
+}

@@ -1,0 +1,207 @@
+package web_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/web"
+	"switchyard/rules"
+)
+
+// draftYard is a server on the tests' network that takes drafts of the staff.
+func draftYard(t *testing.T, b *book) (send func(name string, body io.Reader, length int64) *http.Response) {
+	acc := staff()
+	url := network.Serve(t, web.Handler(web.Config{App: &app{}, Rulebook: b, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return acc, nil }}))
+	return func(name string, body io.Reader, length int64) *http.Response {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+web.Prefix+"/check", body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.ContentLength = length
+		req.Header.Set("Authorization", "Bearer "+tokenOf(name))
+		resp, err := httpClient.Do(req)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			return &http.Response{Body: http.NoBody}
+		}
+		_ = resp.Body.Close()
+		return resp
+	}
+}
+
+const someDraft = `{"files": [{"name": "rules.yaml", "source": "version: 1\nlabels: { linux: {} }\nrules:\n  - { name: all, if: has(\"linux\"), deny: no }\n"}]}`
+
+// stalled is a body that never comes to its end.
+func stalled(t *testing.T) io.Reader {
+	r, w := io.Pipe()
+	t.Cleanup(func() { _ = w.Close() })
+	return r
+}
+
+// One principal's drafts that do not arrive keep no other's from being looked at.
+func TestDraftsThatStallKeepNobodyOut(t *testing.T) {
+	synctest.Test(t, testDraftsThatStallKeepNobodyOut)
+}
+
+func testDraftsThatStallKeepNobodyOut(t *testing.T) {
+	b := newBook()
+	send := draftYard(t, b)
+	began := time.Now()
+	var all sync.WaitGroup
+	statuses := make(chan int, 300)
+	for range 280 {
+		all.Go(func() {
+			resp := send("viewer", stalled(t), 1000)
+			if resp.StatusCode == http.StatusTooManyRequests && resp.Header.Get("Retry-After") == "" {
+				t.Error("429 without Retry-After")
+			}
+			statuses <- resp.StatusCode
+		})
+	}
+	synctest.Wait()
+	if n := len(statuses); n != 276 { // all but the one that is read, and three that wait
+		t.Errorf("%d of 280 were refused at once, want 276", n)
+	}
+	if resp := send("editor", strings.NewReader(someDraft), int64(len(someDraft))); resp.StatusCode != http.StatusOK || time.Since(began) > 0 {
+		t.Errorf("another's draft was answered %d after %v, want 200 at once", resp.StatusCode, time.Since(began))
+	}
+	// With a second one that stalls, both places are taken, for as long as a draft may take to arrive.
+	all.Go(func() { statuses <- send("operator", stalled(t), 1000).StatusCode })
+	synctest.Wait()
+	time.Sleep(time.Second)
+	if resp := send("editor", strings.NewReader(someDraft), int64(len(someDraft))); resp.StatusCode != http.StatusOK || time.Since(began) != 10*time.Second {
+		t.Errorf("another's draft was answered %d after %v, want 200 after 10s", resp.StatusCode, time.Since(began))
+	}
+	all.Wait()
+	close(statuses)
+	count := map[int]int{}
+	for status := range statuses {
+		count[status]++
+	}
+	if count[http.StatusRequestTimeout] < 2 || count[http.StatusRequestTimeout]+count[http.StatusTooManyRequests] != 281 {
+		t.Errorf("drafts that stalled were answered %v", count)
+	}
+	if n := b.checks.Load(); n != 2 {
+		t.Errorf("%d drafts were looked at, want 2", n)
+	}
+}
+
+// Of one principal one draft is looked at, and of all: the next waits for its turn.
+func TestOneDraftIsLookedAtAtATime(t *testing.T) { synctest.Test(t, testOneDraftIsLookedAtAtATime) }
+
+func testOneDraftIsLookedAtAtATime(t *testing.T) {
+	b := newBook()
+	b.checking = make(chan struct{})
+	send := draftYard(t, b)
+	var all sync.WaitGroup
+	var answered atomic.Int32
+	for _, who := range []string{"viewer", "viewer", "editor"} {
+		all.Go(func() {
+			if resp := send(who, strings.NewReader(someDraft), int64(len(someDraft))); resp.StatusCode != http.StatusOK {
+				t.Errorf("%s: %s", who, resp.Status)
+			}
+			answered.Add(1)
+		})
+	}
+	for i := range int32(3) {
+		synctest.Wait()
+		if looked := b.checks.Load(); looked != i+1 || answered.Load() != i {
+			t.Errorf("%d drafts are looked at, and %d answered; want %d and %d", looked, answered.Load(), i+1, i)
+		}
+		b.checking <- struct{}{}
+	}
+	all.Wait()
+}
+
+// A patient book looks at a draft until it is told to end.
+type patient struct {
+	*book
+	jobs int // that it tells of, before it tells no more
+}
+
+func (p patient) Check(ctx context.Context, files []rules.File) (web.Check, *rules.Set, error) {
+	if p.jobs > 0 {
+		return p.book.Check(ctx, files)
+	}
+	<-ctx.Done()
+	return web.Check{}, nil, ctx.Err()
+}
+
+func (p patient) Recent(ctx context.Context, _ time.Time, _ router.Scope) iter.Seq2[rules.Record, error] {
+	return func(yield func(rules.Record, error) bool) {
+		for i := range p.jobs {
+			if !yield(record(int64(i), "acme", "self-hosted", "linux"), nil) {
+				return
+			}
+		}
+		<-ctx.Done()
+		yield(rules.Record{}, fmt.Errorf("read the jobs: %w", ctx.Err()))
+	}
+}
+
+// A look that takes too long says so, after 10 seconds, and what there is of it.
+func TestALookHasItsTime(t *testing.T) {
+	virtual(t, "a check", func(t *testing.T) {
+		s := serveBook(t, patient{book: newBook()})
+		began := time.Now()
+		c := decode[web.Check](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules))))
+		if c.Good || len(c.Findings) != 1 || !strings.Contains(c.Findings[0].Message, "takes more than 10s: it was not checked to its end") || time.Since(began) != 10*time.Second {
+			t.Errorf("after %v: %+v", time.Since(began), c)
+		}
+	})
+	virtual(t, "an impact", func(t *testing.T) {
+		s := serveBook(t, patient{newBook(), 300})
+		began := time.Now()
+		i := decode[web.Impact](t, s.call("POST", "/diff", http.StatusOK, asJSON(drafted(goodRules))))
+		if !i.Capped || i.Jobs == 0 || time.Since(began) != 10*time.Second {
+			t.Errorf("after %v: %+v", time.Since(began), i)
+		}
+	})
+	virtual(t, "an impact without a job", func(t *testing.T) {
+		s := serveBook(t, patient{newBook(), 1})
+		s.call("POST", "/diff", http.StatusServiceUnavailable, asJSON(drafted(goodRules)))
+	})
+	virtual(t, "nobody waits", func(t *testing.T) {
+		s := serveBook(t, patient{book: newBook()})
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		began := time.Now()
+		s.call("POST", "/check", http.StatusServiceUnavailable, asJSON(drafted(goodRules)), func(req *http.Request) { *req = *req.WithContext(ctx) })
+		if time.Since(began) != time.Second {
+			t.Errorf("it was looked at for %v", time.Since(began))
+		}
+	})
+}
+
+func serveBook(t *testing.T, b web.Rulebook) *server {
+	s := &server{t: t, app: &app{}}
+	s.handler = web.Handler(web.Config{App: s.app, Rulebook: b, Logger: slog.New(slog.NewTextHandler(&s.log, nil))})
+	return s
+}
+
+// Of many tests those that failed are answered, and how many there were.
+func TestManyTestsAreNotAllAnswered(t *testing.T) {
+	s, _ := serveRules(t, false)
+	var b strings.Builder
+	b.WriteString(goodRules + "tests:\n")
+	for i := range 700 {
+		fmt.Fprintf(&b, "  - { name: t%d, labels: [self-hosted, linux], repo: acme/web, expect: { outcome: %s } }\n", i, []string{"denied", "routed"}[i%2])
+	}
+	c := decode[web.Check](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(b.String()))))
+	if len(c.Tests.Tests) != 500 || c.Tests.Passed != 350 || c.Tests.Failed != 350 || c.Tests.Tests[349].Passed || !c.Tests.Tests[350].Passed {
+		t.Errorf("%d tests, %d passed, %d failed", len(c.Tests.Tests), c.Tests.Passed, c.Tests.Failed)
+	}
+	page, _ := s.submit("/rules", draft("check", "hash1", b.String()), http.StatusOK)
+	wants(t, page, "350 of 700 tests pass")
+}
