@@ -215,9 +215,11 @@ job "switchyard" {
       # Over --grace, in which it finishes what is in hand.
       kill_timeout = "30s"
 
+      # Switchyard keeps within nine tenths of the memory. 512 is enough for 64 MiB of bodies from strangers, a draft of
+      # rules at its largest, and ten thousand rules in force, all at once.
       resources {
         cpu    = 500
-        memory = 256
+        memory = 512
       }
     }
   }

@@ -159,6 +159,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	limitMemory(logger)
 	if f.rules == "" {
 		return errors.New("--rules PATH is missing; see switchyard serve --help")
 	}
