@@ -314,9 +314,6 @@ func sourceOf(addr net.Addr) netip.Prefix {
 	if ip.Is6() {
 		bits = 64
 	}
-	network, err := ip.Prefix(bits)
-	if err != nil { // a zone, which is of this machine's own network
-		return netip.Prefix{}
-	}
+	network, _ := ip.Prefix(bits) // so many bits it has
 	return network
 }

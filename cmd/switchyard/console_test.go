@@ -387,13 +387,13 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("a viewer changes nothing", func(t *testing.T) {
-		acc := &web.Access{Tokens: []web.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("look")), Role: web.Viewer}}}
+		acc := &web.Access{Tokens: []web.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("look-around")), Role: web.Viewer}}}
 		y := newYard(t, yardConfig{access: func() (*web.Access, error) { return acc, nil }})
 		job := y.busy()
 		b := openTab(t, browser, y.console)
 		b.open("/jobs")
 		b.until(`location.pathname === "/login"`)
-		b.press("#token", "look"+kb.Enter)
+		b.press("#token", "look-around"+kb.Enter)
 		b.until(`location.pathname === "/jobs"`)
 		for _, path := range consolePages(job) {
 			if path == "/audit" {
