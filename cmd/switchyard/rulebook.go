@@ -241,6 +241,8 @@ func writeFiles(files, was []rules.File, unchanged func() error) (err error) {
 			}
 			return err
 		}
+	}
+	for _, f := range files { // after all renames: nothing slow stands between the last look and them
 		if dir, err := os.Open(filepath.Dir(f.Name)); err == nil { // Windows has no such sync, and needs none
 			_ = dir.Sync()
 			_ = dir.Close()

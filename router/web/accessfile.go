@@ -231,8 +231,8 @@ func (c *accessReader) check() {
 	}
 	for i, r := range o.Roles {
 		at := fmt.Sprintf("$.oidc.roles[%d]", i)
-		if r.Group == "" {
-			c.fault(at+".group", "a role needs the group that has it")
+		if r.Group == "" || len(r.Group) > maxGroup {
+			c.fault(at+".group", "a role needs the group that has it, of at most %d bytes", maxGroup)
 		}
 		o.Roles[i].Repos = c.role(at, r.Role, r.Repos)
 	}

@@ -32,6 +32,7 @@ const (
 	oidcPending  = 10 * time.Minute // for the log-in at the provider
 	maxFinished  = 10_000           // log-ins of so long that are remembered
 	maxGroups    = 1000
+	maxGroup     = 256      // bytes of a group's name
 	maxSubject   = 255      // https://openid.net/specs/openid-connect-core-1_0.html#IDToken, read 2026-11
 	maxPerson    = 100      // characters of a name that is no e-mail address
 	maxSecret    = 64 << 10 // bytes of the client's secret
@@ -327,7 +328,8 @@ func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code str
 	if json.Unmarshal(claims[cmp.Or(o.GroupsClaim, "groups")], &is.groups) != nil {
 		is.groups = nil // the token has none
 	}
-	is.groups = is.groups[:min(len(is.groups), maxGroups)]
+	is.groups = slices.DeleteFunc(is.groups, func(g string) bool { return len(g) > maxGroup }) // a session keeps them
+	is.groups = slices.Clip(is.groups[:min(len(is.groups), maxGroups)])
 	return is, nil
 }
 
