@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -387,13 +388,14 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("a viewer changes nothing", func(t *testing.T) {
-		acc := &web.Access{Tokens: []web.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("look-around")), Role: web.Viewer}}}
-		y := newYard(t, yardConfig{access: func() (*web.Access, error) { return acc, nil }})
+		var acc atomic.Pointer[web.Access]
+		acc.Store(&web.Access{Tokens: []web.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("only a look")), Role: web.Viewer}}})
+		y := newYard(t, yardConfig{access: func() (*web.Access, error) { return acc.Load(), nil }})
 		job := y.busy()
 		b := openTab(t, browser, y.console)
 		b.open("/jobs")
 		b.until(`location.pathname === "/login"`)
-		b.press("#token", "look-around"+kb.Enter)
+		b.press("#token", "only a look"+kb.Enter)
 		b.until(`location.pathname === "/jobs"`)
 		for _, path := range consolePages(job) {
 			if path == "/audit" {
@@ -429,6 +431,14 @@ func TestTheConsoleInABrowser(t *testing.T) {
 			t.Errorf("the job is %v, %v", j.State, err)
 		}
 		b.click(`form[action="/logout"] button`)
+		b.until(`location.pathname === "/login"`)
+
+		// A page that is open when its session ends does not go on as if it were fresh.
+		b.open("/login?next=/jobs")
+		b.press("#token", "only a look"+kb.Enter)
+		b.until(`location.pathname === "/jobs"`)
+		acc.Store(&web.Access{})
+		y.queue(githubsim.JobSpec{Name: "comes later", Labels: []string{"ubuntu-latest"}}, router.Ignored)
 		b.until(`location.pathname === "/login"`)
 	})
 
