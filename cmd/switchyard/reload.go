@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ const (
 	settleAtMost = 2 * time.Second
 	reread       = time.Minute     // network file systems lose events
 	askNomad     = 5 * time.Second // for one jobspec
+	judgeAtMost  = time.Minute     // that a version is loaded and tested; 10,000 rules with as many tests take some seconds
 	maxShown     = 100             // faults that are logged and reported of a refused version
 	maxRead      = 16 << 20        // bytes of a file; the rules take fewer, and say so at its place
 )
@@ -258,6 +260,8 @@ type reloader struct {
 	keep  func(context.Context, router.KeptRules) (int64, error) // nil: no version is kept
 	marks marks                                                  // nil: no good version is remembered
 
+	judged atomic.Pointer[string] // hash of the content that is looked at, or was
+
 	mu      sync.Mutex // of what follows, and held while files are written
 	current string     // hash of what is in force
 	refused string     // hash, or error, of what was refused last; "": nothing newer
@@ -293,6 +297,9 @@ func (r *reloader) loop(ctx context.Context, events <-chan fsnotify.Event, errs 
 	defer settled.Stop()
 	var first time.Time // the first event since the last look; zero: none
 	var on watched
+	var ended chan struct{} // closed when the look that goes on has ended; nil: none goes on
+	stop := func() {}
+	defer func() { stop() }()
 	changed := func() {
 		if first.IsZero() {
 			first = time.Now()
@@ -313,6 +320,9 @@ func (r *reloader) loop(ctx context.Context, events <-chan fsnotify.Event, errs 
 			r.log.Warn("events of the rules were lost; they are read again", "err", err)
 			changed()
 			continue
+		case <-ended:
+			ended = nil
+			continue
 		case <-hup:
 			origin = hangup
 		case <-settled.C:
@@ -320,8 +330,29 @@ func (r *reloader) loop(ctx context.Context, events <-chan fsnotify.Event, errs 
 		}
 		first = time.Time{}
 		on = watch()
-		r.look(ctx, origin)
+		if ended != nil && origin == fileChanged && !r.newer() {
+			continue
+		}
+		// A version that takes long holds up no newer one.
+		stop()
+		looking, cancel := context.WithCancel(ctx)
+		done := make(chan struct{})
+		ended, stop = done, func() {
+			cancel()
+			<-done
+		}
+		go func() {
+			defer close(done)
+			r.look(looking, origin)
+		}()
 	}
+}
+
+// newer reports whether the source has something else than what is looked at.
+func (r *reloader) newer() bool {
+	c, err := r.read()
+	hash := r.judged.Load()
+	return err != nil || hash == nil || c.hash != *hash
 }
 
 // load loads the rules, checks them against the jobspecs and runs their tests.
@@ -338,6 +369,8 @@ func (c content) load(ctx context.Context) (*rules.Set, rules.Diagnostics, error
 	}
 	return set, faults, nil
 }
+
+var errJudgeAtMost = fmt.Errorf("to load and to test them takes more than %v", judgeAtMost)
 
 // look reads the source and puts it in force if it is new and good.
 func (r *reloader) look(ctx context.Context, origin string) {
@@ -363,10 +396,13 @@ func (r *reloader) look(ctx context.Context, origin string) {
 		return
 	}
 	refused := router.RefusedRules{Hash: c.hash, Origin: origin}
+	r.judged.Store(&c.hash)
 	var set *rules.Set
 	if err == nil {
-		r.record(ctx, c, router.KeptRules{Origin: origin})
-		set, refused.Diagnostics, err = r.judge(ctx, c)
+		within, cancel := context.WithTimeoutCause(ctx, judgeAtMost, errJudgeAtMost)
+		defer cancel()
+		r.record(within, c, router.KeptRules{Origin: origin})
+		set, refused.Diagnostics, err = r.judge(within, c)
 	} else {
 		refused.Diagnostics, err = faultsOf(err)
 	}

@@ -804,3 +804,39 @@ func TestServeTakesUpRulesWithoutNomad(t *testing.T) {
 	replace(t, filepath.Join(path, "rules.yaml"), twoRules)
 	p.awaitRules(inForceAre(2))
 }
+
+// A version that takes long is given up for a newer one, and ends by itself.
+func TestACostlyVersionHoldsUpNoOther(t *testing.T) {
+	costly := func(l *loopTest) { // what takes long is to keep it
+		l.keep = func(ctx context.Context, v router.KeptRules) (int64, error) {
+			if strings.Contains(string(v.Files[0].Source), "costly") {
+				<-ctx.Done()
+			}
+			return 0, nil
+		}
+	}
+	t.Run("a newer one comes", func(t *testing.T) {
+		inLoop(t, func(t *testing.T, l *loopTest) {
+			costly(l)
+			write(t, l.path, denyAll("costly"))
+			l.event()
+			time.Sleep(time.Second)
+			l.event() // of the same content
+			time.Sleep(time.Second)
+			l.check(t)
+			write(t, l.path, denyAll("second"))
+			l.event()
+			time.Sleep(time.Second)
+			l.check(t, "2.2s file changed: second")
+		})
+	})
+	t.Run("no newer one comes", func(t *testing.T) {
+		inLoop(t, func(t *testing.T, l *loopTest) {
+			costly(l)
+			write(t, l.path, denyAll("costly"))
+			l.event()
+			time.Sleep(2 * time.Minute)
+			l.check(t, "1m0.2s file changed: refused: load the rules: to load and to test them takes more than 1m0s: ")
+		})
+	})
+}
