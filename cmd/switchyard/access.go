@@ -117,8 +117,8 @@ func (f *accessFile) read() error {
 	if err != nil {
 		return fmt.Errorf("read who may use the console: %w", err)
 	}
-	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o002 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("%s says who may use the console, but everybody may write it (mode %#o): chmod o-w %[1]s", f.name, mode.Perm())
+	if err := othersWrite(f.name, info); err != nil {
+		return err
 	}
 	src, err := os.ReadFile(f.name)
 	if err != nil {
@@ -134,6 +134,15 @@ func (f *accessFile) read() error {
 		}
 	}
 	f.access, f.as, f.readAt = access, info, now
+	return nil
+}
+
+// othersWrite refuses a file that says whom to trust and that everybody on the
+// machine may write, except on Windows.
+func othersWrite(name string, info os.FileInfo) error {
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o002 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("%s says whom to trust, but everybody may write it (mode %#o): chmod o-w %[1]s", name, mode.Perm())
+	}
 	return nil
 }
 

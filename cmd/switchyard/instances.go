@@ -34,6 +34,13 @@ func readInstances(path string) ([]instanceForm, error) {
 		return nil, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if err := othersWrite(path, info); err != nil {
+		return nil, err
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxInstances+1))
 	if err != nil {
 		return nil, err

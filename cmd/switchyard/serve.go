@@ -312,7 +312,7 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		c.Logger = router.TraceLogs(c.Logger, p.github)
 	}
 	c.API = func(app *router.App) http.Handler {
-		w := web.Config{App: app, Books: booksOf(p.store), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Logger: c.Logger, Now: c.Now}
+		w := web.Config{App: app, Books: booksOf(p.store), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections, Logger: c.Logger, Now: c.Now}
 		if client, ok := p.nomad.(*nomad.Client); ok {
 			if at := client.Address(); strings.HasPrefix(at, "http") {
 				w.NomadUI = strings.TrimSuffix(at, "/")

@@ -21,7 +21,7 @@ const (
 	liveBuffer  = 16                     // looks whose changes wait for a slow client; then its stream ends
 	liveBatch   = 1000                   // changes of one look, and of what a client missed
 	liveClients = 500
-	liveShare   = 100              // of these, for one principal: those of a team that shares a token
+	liveShare   = 5                // a principal may have so small a part of them: a team that shares a token has a hundred
 	liveRetry   = 30 * time.Second // when to ask again for a place
 	liveWrite   = 10 * time.Second // for one write to a client
 )
@@ -51,6 +51,7 @@ func tell(c router.Change) told {
 type hub struct {
 	books Books
 	beat  time.Duration // 0: liveBeat
+	most  int           // clients
 
 	mu      sync.Mutex
 	clients map[chan []told]follower
@@ -71,8 +72,12 @@ type loop struct {
 	done  chan struct{} // closed when it has ended
 }
 
-func newHub(books Books) *hub {
-	return &hub{books: books, clients: map[chan []told]follower{}}
+func newHub(c Config) *hub {
+	most := liveClients
+	if c.Connections > 0 {
+		most = max(min(most, c.Connections/2), liveShare)
+	}
+	return &hub{books: c.Books, most: most, clients: map[chan []told]follower{}}
 }
 
 // join adds a client, who is told of all changes after knows is closed. The
@@ -105,10 +110,10 @@ func (h *hub) makeRoom(name string) error {
 	for _, f := range h.clients {
 		of[f.name]++
 	}
-	if of[name] >= liveShare {
-		return &later{http.StatusTooManyRequests, liveRetry, fmt.Sprintf("%s follows %d times already", name, liveShare)}
+	if share := h.most / liveShare; of[name] >= share {
+		return &later{http.StatusTooManyRequests, liveRetry, fmt.Sprintf("%s follows %d times already", name, share)}
 	}
-	if len(h.clients) < liveClients {
+	if len(h.clients) < h.most {
 		return nil
 	}
 	var most chan []told
@@ -118,7 +123,7 @@ func (h *hub) makeRoom(name string) error {
 		}
 	}
 	if of[h.clients[most].name] <= of[name]+1 {
-		return &later{http.StatusServiceUnavailable, liveRetry, fmt.Sprintf("%d follow already", liveClients)}
+		return &later{http.StatusServiceUnavailable, liveRetry, fmt.Sprintf("%d follow already", h.most)}
 	}
 	delete(h.clients, most)
 	close(most)

@@ -13,7 +13,8 @@ import (
 
 // A client that takes nothing is let go when so much waits for it, and only it.
 func TestWhatWaitsForAClientIsBounded(t *testing.T) {
-	h := &hub{clients: map[chan []told]follower{}, loop: &loop{}}
+	h := newHub(Config{Connections: 100})
+	h.loop = &loop{}
 	stuck, _, _, _ := h.join(follower{})
 	other, _, _, _ := h.join(follower{scope: router.Scope{"acme/*"}})
 	none, _, _, _ := h.join(follower{scope: router.Scope{}})
@@ -36,7 +37,8 @@ func TestWhatWaitsForAClientIsBounded(t *testing.T) {
 // No principal takes the others' streams: each has a share, and when all are
 // taken, whoever has most makes room for who has fewer.
 func TestEachPrincipalHasAShareOfTheStreams(t *testing.T) {
-	h := &hub{clients: map[chan []told]follower{}, loop: &loop{}}
+	h := newHub(Config{Connections: 100})
+	h.loop = &loop{}
 	join := func(name string) (<-chan []told, int) {
 		events, _, _, err := h.join(follower{name: name})
 		var l *later
@@ -48,7 +50,7 @@ func TestEachPrincipalHasAShareOfTheStreams(t *testing.T) {
 		}
 		return events, http.StatusOK
 	}
-	for range liveShare {
+	for range h.most / liveShare {
 		if _, status := join("a"); status != http.StatusOK {
 			t.Fatalf("within its share a is answered %d", status)
 		}
@@ -56,14 +58,14 @@ func TestEachPrincipalHasAShareOfTheStreams(t *testing.T) {
 	if _, status := join("a"); status != http.StatusTooManyRequests {
 		t.Errorf("over its share a is answered %d, want 429", status)
 	}
-	for i := range liveClients - liveShare { // others take the rest
-		if _, status := join(strconv.Itoa(i / liveShare)); status != http.StatusOK {
+	for i := range h.most - h.most/liveShare { // others take the rest
+		if _, status := join(strconv.Itoa(i / (h.most / liveShare))); status != http.StatusOK {
 			t.Fatalf("stream %d is answered %d", i, status)
 		}
 	}
-	for i := range 2*liveClients/liveShare + 3 { // and yet there is one for each who comes
+	for i := range 2*liveShare + 3 { // and yet there is one for each who comes
 		events, status := join("late" + strconv.Itoa(i))
-		if status != http.StatusOK || len(h.clients) != liveClients {
+		if status != http.StatusOK || len(h.clients) != h.most || h.most != 50 {
 			t.Fatalf("newcomer %d is answered %d, and %d follow", i, status, len(h.clients))
 		}
 		select {
@@ -72,7 +74,7 @@ func TestEachPrincipalHasAShareOfTheStreams(t *testing.T) {
 		default:
 		}
 	}
-	for i := range 3 * liveClients {
+	for i := range 3 * h.most {
 		if _, status := join("many" + strconv.Itoa(i)); status == http.StatusServiceUnavailable {
 			return // each has one
 		}

@@ -45,6 +45,8 @@ type Config struct {
 
 	Cluster Cluster // nil: nothing is rendered, and no nodes are known
 
+	Connections int // that the listener may have open: streams have half of them, and 500 at the most; 0: 500
+
 	NomadUI string // where Nomad's own console is, such as http://127.0.0.1:4646; "": pages have no links to it
 
 	Logger *slog.Logger     // nil: slog.Default
@@ -113,7 +115,7 @@ func Handler(c Config) http.Handler {
 }
 
 func newAPI(c Config) *api {
-	a := &api{Config: c, hub: newHub(c.Books), turns: newTurns(), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), places: newPlaces()}
+	a := &api{Config: c, hub: newHub(c), turns: newTurns(), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), places: newPlaces()}
 	a.Books = inTurn{c.Books, a.turns}
 	return a
 }
