@@ -535,8 +535,10 @@ type Store interface {
 	// Ignored and that one of our runners took all the same; "" for any other.
 	Overruled(ctx context.Context, jobID int64) (string, error)
 
-	// Due returns up to limit jobs in Queued or Retrying whose DueAt has come,
-	// longest due first, and when the next one after those falls due (zero: none known).
+	// Due returns up to limit jobs in Queued or Retrying whose DueAt has come, in
+	// turn by owner, then by repository, longest due first of those of one. When
+	// more are due, each owner has an equal part, whose turn it was last comes last,
+	// and next is not after now; else next is when the next one falls due (zero: none known).
 	Due(ctx context.Context, now time.Time, limit int) (jobs []Job, next time.Time, err error)
 
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.

@@ -22,6 +22,7 @@ const (
 	maxSenders   = 64  // they, as many who decide and maxDecided leave room in a batch
 	maxDecided   = 100 // decided jobs that wait for a sender
 	maxTokens    = 10_000
+	dueLeast     = 64               // of those that are handed out before others are read, when more are due
 	dueBatch     = 256              // jobs read from the store at once
 	startTimeout = 30 * time.Second // for one runner's whole talk with Nomad
 	storeTimeout = 10 * time.Second // for one write of the worker
@@ -120,19 +121,28 @@ func (w *worker) feed(ctx context.Context) {
 		case !next.IsZero():
 			wait = min(wait, max(next.Sub(w.Now()), 0))
 		}
-		fresh := false
+		more := !next.IsZero() && !next.After(w.Now())
+		given := 0
+	handing:
 		for _, j := range due {
+			if more && given >= dueLeast {
+				select {
+				case <-w.wake: // there may be another owner's job, whose turn is before the rest
+					break handing
+				default:
+				}
+			}
 			if !w.take(j.ID) {
 				continue
 			}
-			fresh = true
+			given++
 			select {
 			case w.jobs <- j:
 			case <-ctx.Done():
 				return
 			}
 		}
-		if fresh && len(due) == dueBatch {
+		if given > 0 && more {
 			continue
 		}
 		timer.Reset(wait)

@@ -31,6 +31,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 	s := openTemp(t)
 	for _, tt := range []struct{ query, want string }{
 		{dueSQL, "SCAN jobs USING INDEX jobs_due"}, // in its order, to the limit
+		{dueAfterSQL, "SCAN jobs USING INDEX jobs_due"},
 		{jobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{recordedSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>?)"},
 		{countsSQL, "SCAN jobs USING COVERING INDEX jobs_state"},
@@ -59,6 +60,23 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		for line := range strings.Lines(plan) {
 			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "USING") {
 				t.Errorf("%s\nscans: %s", tt.query, plan)
+			}
+		}
+	}
+}
+
+// They skip from one owner, or repository, to the next.
+func TestQueriesForATurnSkipTheJobsOfOne(t *testing.T) {
+	s := openTemp(t)
+	for query, want := range map[string][]string{
+		dueOwnersSQL:  {"SEARCH jobs USING INDEX jobs_turn ((host,owner)>(?,?))", "SEARCH n USING INDEX jobs_turn (host=? AND owner>?)", "SEARCH n USING INDEX jobs_turn (host>?)"},
+		dueOfReposSQL: {"SEARCH jobs USING INTEGER PRIMARY KEY", "SEARCH n USING INDEX jobs_turn (host=? AND owner=? AND repo=? AND due_at<?)"},
+		dueReposSQL:   {"SEARCH jobs USING INDEX jobs_turn (host=? AND owner=? AND repo>?)", "SEARCH n USING INDEX jobs_turn (host=? AND owner=? AND repo>?)"},
+	} {
+		plan := plan(t, s, query)
+		for _, want := range want {
+			if !strings.Contains(plan, want) || strings.Contains(plan, "TEMP B-TREE") {
+				t.Errorf("the plan of %s\nis %s\nwant %s", query, plan, want)
 			}
 		}
 	}

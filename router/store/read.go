@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"switchyard/router"
 )
@@ -69,38 +68,11 @@ func scanRunner(rows *sql.Rows, r *router.Runner) error {
 	return nil
 }
 
-// The condition is that of the index jobs_due, word for word. Left to itself
-// SQLite takes the index of states and sorts.
-const dueSQL = `
-SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying')
-ORDER BY due_at, id LIMIT ?`
-
-// Due implements router.Store.
-func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
-	err = s.writer.fault.guard(prepared(ctx, s.dueStmt))(func(rows *sql.Rows) error {
-		var j router.Job
-		if err := scanJob(rows, &j); err != nil {
-			return err
-		}
-		switch {
-		case len(due) < limit && j.DueAt.UnixMilli() <= now.UnixMilli():
-			due = append(due, j)
-		case next.IsZero():
-			next = j.DueAt
-		}
-		return nil
-	}, dueSQL, limit+1)
-	if err != nil {
-		return nil, time.Time{}, fmt.Errorf("read due jobs: %w", err)
-	}
-	return due, next, nil
-}
-
 const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
 
 // Job implements router.Store.
 func (s *Store) Job(ctx context.Context, id int64) (router.Job, error) {
-	return oneJob(s.writer.fault.guard(prepared(ctx, s.jobStmt)), id)
+	return oneJob(s.prepared(ctx), id)
 }
 
 func oneJob(q querier, id int64) (j router.Job, _ error) {

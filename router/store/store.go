@@ -58,8 +58,8 @@ type Store struct {
 	asked    *Reader // what operators ask
 	writer   *writer
 	close    sync.Once
-	dueStmt  *sql.Stmt
-	jobStmt  *sql.Stmt
+	turn     turnOf
+	stmts    map[string]*sql.Stmt // of readers, by SQL text: those that are used the most
 }
 
 var _ router.Store = (*Store)(nil)
@@ -158,8 +158,9 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	if s.asked.db, err = openReaders(abs); err != nil {
 		return nil, err
 	}
-	for stmt, query := range map[**sql.Stmt]string{&s.dueStmt: dueSQL, &s.jobStmt: jobSQL} {
-		if *stmt, err = s.read.PrepareContext(ctx, query); err != nil {
+	s.stmts = map[string]*sql.Stmt{}
+	for _, query := range []string{jobSQL, dueSQL, dueAfterSQL, dueOwnersSQL, dueReposSQL, dueOfReposSQL} {
+		if s.stmts[query], err = s.read.PrepareContext(ctx, query); err != nil {
 			return nil, explain(err)
 		}
 	}

@@ -286,15 +286,15 @@ func reader(ctx context.Context, db *sql.DB) querier {
 	}
 }
 
-// prepared is a reader of one statement, which is prepared.
-func prepared(ctx context.Context, stmt *sql.Stmt) querier {
-	return func(scan func(*sql.Rows) error, _ string, args ...any) error {
-		rows, err := stmt.QueryContext(ctx, args...)
+// prepared is a reader of those statements that are prepared.
+func (s *Store) prepared(ctx context.Context) querier {
+	return s.writer.fault.guard(func(scan func(*sql.Rows) error, query string, args ...any) error {
+		rows, err := s.stmts[query].QueryContext(ctx, args...)
 		if err != nil {
 			return err
 		}
 		return each(rows, scan)
-	}
+	})
 }
 
 func (s *Store) querier(ctx context.Context) querier {

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -34,6 +35,78 @@ var dispatchTests = []test{
 		check(5, 9, []int64{3, 1}, 7)
 		check(5, 1, []int64{3}, 3)
 		check(9, 9, []int64{3, 1, 2, 4}, 0)
+	}},
+	{"due jobs are taken in turn by owner, then by repository", func(t *testing.T, f *fixture) {
+		id := int64(0)
+		add := func(n int, host, owner, repo string) {
+			for range n {
+				id++
+				d := queued(id)
+				d.Job.Repo.Host, d.Job.Repo.Owner, d.Job.Repo.Name = host, owner, repo
+				d.ReceivedAt = T0.Add(time.Duration(id) * time.Millisecond)
+				f.receive(d)
+			}
+		}
+		add(40, "", "acme", "app")
+		add(3, "", "acme", "web")
+		add(2, "", "beta", "app")
+		add(1, "ghe.example", "acme", "app")
+		for i := range 30 {
+			add(1, "", "crowd", fmt.Sprintf("repo-%02d", i))
+		}
+		var later []router.Job
+		for batch := 0; ; batch++ {
+			due, next, err := f.Due(f.ctx(), T0.Add(time.Minute), 8)
+			f.must(err)
+			if len(due) == 0 {
+				break
+			}
+			if batch == 0 {
+				got := map[string]int{}
+				for _, j := range due {
+					got[j.Repo.Host+j.Repo.FullName]++
+				}
+				// One of the other host has no second, which the oldest job gets.
+				wantDiff(t, got, map[string]int{"acme/app": 2, "acme/web": 1, "beta/app": 2, "ghe.exampleacme/app": 1, "crowd/repo-00": 1, "crowd/repo-01": 1})
+			}
+			if len(later) < 5*8 && next.IsZero() || next.After(T0.Add(time.Minute)) {
+				t.Fatalf("after batch %d the next is due at %v, though there are more", batch, next)
+			}
+			for _, j := range due {
+				f.must(f.Settle(f.ctx(), j.ID, router.Denied, "no", nil, T0))
+			}
+			later = append(later, due...)
+		}
+		if len(later) != int(id) {
+			t.Errorf("%d jobs were due, want %d", len(later), id)
+		}
+		// Within one repository they stay in their order.
+		last := map[string]int64{}
+		for _, j := range later {
+			if k := j.Repo.Host + j.Repo.FullName; last[k] > j.ID {
+				t.Errorf("job %d of %s comes after %d", j.ID, k, last[k])
+			} else {
+				last[k] = j.ID
+			}
+		}
+	}},
+	{"of more owners than are read at once, all have their turn", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 40; id++ {
+			d := queued(id)
+			d.Job.Repo.Owner = fmt.Sprintf("owner-%02d", id%20)
+			f.receive(d)
+		}
+		seen := map[string]bool{}
+		for range 4 { // of 5 each, and nothing becomes of them
+			due, _, err := f.Due(f.ctx(), T0, 5)
+			f.must(err)
+			for _, j := range due {
+				seen[j.Repo.Owner] = true
+			}
+		}
+		if len(seen) != 20 {
+			t.Errorf("%d of 20 owners had a turn", len(seen))
+		}
 	}},
 	{"a job is settled with its decision, once", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
