@@ -168,8 +168,14 @@ func history(t testing.TB, n int) (web.Config, *store.Store) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = st.Close() })
+	if err := st.Close(); err != nil { // it would take what comes now for damage
+		t.Fatal(err)
+	}
 	storetest.History(t, path, n, 14*24*time.Hour, time.Now())
+	if st, err = store.Open(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
 	return web.Config{App: &app{}, Books: st}, st
 }
 
