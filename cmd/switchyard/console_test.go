@@ -437,6 +437,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		b.open("/login?next=/jobs")
 		b.press("#token", "only a look"+kb.Enter)
 		b.until(`location.pathname === "/jobs"`)
+		b.expect("401") // of its stream, if that has to begin anew
 		acc.Store(&web.Access{})
 		y.queue(githubsim.JobSpec{Name: "comes later", Labels: []string{"ubuntu-latest"}}, router.Ignored)
 		b.until(`location.pathname === "/login"`)
