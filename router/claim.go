@@ -171,7 +171,30 @@ func (w *worker) refuse(rw http.ResponseWriter, c Claimed, from string, err erro
 	if r.status == http.StatusServiceUnavailable {
 		rw.Header().Set("Retry-After", "1")
 	}
+	if c.Runner.State == RunnerDispatched && r.status != http.StatusUnauthorized {
+		w.noteRefusal(c.Runner.ID, r)
+	}
 	http.Error(rw, r.text, r.status)
+}
+
+// ClaimRefused begins the reason of a runner whose claim was refused, and of its job.
+const ClaimRefused = "its claim was refused"
+
+// noteRefusal has a runner and its job say why its claim was refused, so that the end
+// of its allocation, which follows, is not put down to its node.
+func (w *worker) noteRefusal(runnerID string, r *refusal) {
+	why := ClaimRefused + ": " + r.text
+	if r.cause != nil {
+		why += ": " + r.cause.Error()
+	}
+	if _, ok := w.throttle.allow(runnerID+"\x00"+r.text, w.Now()); !ok {
+		return // it says so already
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout) // whoever claims may have gone
+	defer cancel()
+	if err := w.Store.ClaimRefused(ctx, runnerID, why, w.Now()); err != nil {
+		w.logThrottled(w.Logger, slog.LevelError, "", "cannot record that a claim was refused", "nomad_job", runnerID, "err", err, "fix", StoreFix(err))
+	}
 }
 
 // refusals are the claims that were refused lately, by who sent them: a runner

@@ -425,6 +425,7 @@ type NomadEvent struct {
 	Time  time.Time // of Nomad's clock; zero when it does not say
 	Node  string    // its name, for NomadPlaced and after
 	Text  string    // for people: what failed, with which exit code; "" when there is nothing to add
+	Again bool      // of an allocation in the place of another, which was lost with its node or drained
 }
 
 // A NomadEventKind is a kind of event.
@@ -437,6 +438,7 @@ const (
 	NomadPlaced   NomadEventKind = "placed"   // it has a node
 	NomadStarted  NomadEventKind = "started"  // a task of it runs
 	NomadEnded    NomadEventKind = "ended"    // its allocation ended; Text says how
+	NomadUnknown  NomadEventKind = "unknown"  // its node is disconnected: nobody knows how it is
 	NomadStopped  NomadEventKind = "stopped"  // somebody stopped or purged it
 )
 
@@ -594,6 +596,10 @@ type Store interface {
 	// Stopped instead and Needed is false. An unknown token is ErrNotFound, a
 	// used one ErrClaimed, with the runner and its job.
 	Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (Claimed, error)
+
+	// ClaimRefused records why the claim of a runner that is Dispatched was refused;
+	// it is the reason of the job that waits for it, too.
+	ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error
 
 	// Configured records GitHub's answer to a claimed runner: its name there, its ID, and where it is registered.
 	Configured(ctx context.Context, runnerID, name string, gitHubID int64, at Target, now time.Time) error

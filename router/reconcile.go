@@ -24,7 +24,8 @@ const (
 // be alive, without its Reason, Node and Unplaced, and what its job is up to.
 type LiveRunner struct {
 	Runner
-	Explained bool // it is known why it has no node
+	Explained bool   // it is known why it has no node
+	Refused   string // why its claim was refused, as its reason has it; "": it was not
 
 	JobState JobState // of the job that it was started for
 	Needed   bool     // that job waits for it
@@ -82,12 +83,17 @@ func (c *Config) mend(r LiveRunner, on *NomadJob, said string, now time.Time) (w
 		case gone:
 			return lookUp, "", again
 		case ended:
+			if r.Refused != "" {
+				return loseRunner, fmt.Sprintf("its Nomad job %s ended, as %s", r.NomadJob, r.Refused), again
+			}
 			return loseRunner, fmt.Sprintf("its Nomad job %s ended before the runner asked for its configuration%s: can its node reach %s?", r.NomadJob, said, c.PublicURL), again
 		case !r.Needed: // a leftover
 		case waiting:
 			return askWhy, "", again
 		case r.PlacedAt.IsZero():
 			return recordPlaced, "", again
+		case r.Refused != "":
+			return after(r.PlacedAt, c.Idle, retireRunner, r.Refused)
 		default:
 			return after(r.PlacedAt, c.Idle, retireRunner, fmt.Sprintf("it has a node since %s and never asked for its configuration: does its jobspec fetch the claim?", r.PlacedAt.Format(time.RFC3339)))
 		}

@@ -329,7 +329,7 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 }
 
 // order is that of events of one change.
-var order = map[router.NomadEventKind]int{router.NomadStopped: 0, router.NomadEnded: 1, router.NomadPlaced: 2, router.NomadStarted: 3, router.NomadWaits: 4}
+var order = map[router.NomadEventKind]int{router.NomadStopped: 0, router.NomadEnded: 1, router.NomadPlaced: 2, router.NomadStarted: 3, router.NomadUnknown: 4, router.NomadWaits: 5}
 
 // streamed is an event as Nomad streams it.
 type streamed struct {
@@ -376,7 +376,7 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 		e.Kind, e.Job, e.At.Namespace, e.Time = router.NomadWaits, p.Evaluation.JobID, p.Evaluation.Namespace, moment(p.Evaluation.ModifyTime)
 	case "Allocation":
 		a := p.Allocation
-		e.Job, e.At.Namespace, e.Node, e.Time = a.JobID, a.Namespace, a.NodeName, moment(a.ModifyTime)
+		e.Job, e.At.Namespace, e.Node, e.Time, e.Again = a.JobID, a.Namespace, a.NodeName, moment(a.ModifyTime), a.PreviousAllocation != ""
 		switch a.ClientStatus {
 		case "pending":
 			e.Kind, ok = router.NomadPlaced, a.DesiredStatus == "run"
@@ -384,9 +384,11 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 			e.Kind, ok = router.NomadStarted, a.DesiredStatus == "run"
 		case "complete", "failed", "lost":
 			e.Kind, e.Text, ok = router.NomadEnded, a.end(), true
+		case "unknown":
+			e.Kind, ok = router.NomadUnknown, true
 		}
 		if !ok {
-			return e, false, nil // about to be stopped, or its node is out of touch
+			return e, false, nil // about to be stopped
 		}
 	}
 	return e, runnerOf(e.Job) != "", nil
@@ -397,6 +399,7 @@ type allocation struct {
 	JobID, Namespace, NodeName        string
 	ClientStatus, ClientDescription   string
 	DesiredStatus, DesiredDescription string
+	PreviousAllocation                string
 	ModifyTime                        int64
 	TaskStates                        map[string]struct {
 		Failed bool
@@ -417,17 +420,30 @@ var progress = []string{
 
 // end says how an allocation ended: its status, and why.
 func (a *allocation) end() string {
-	why := a.ClientDescription
+	status, why := a.ClientStatus, a.ClientDescription
 	switch {
-	case a.DesiredStatus != "run" && (a.ClientStatus == "lost" || a.DesiredStatus == "evict"):
-		why = a.DesiredDescription // its node is down, or another job took its place
+	case a.DesiredStatus != "run" && a.ClientStatus == "lost": // its node is down
+		why = a.DesiredDescription
+	case a.DesiredStatus != "run" && a.DesiredDescription != "": // it did not end by itself
+		status, why = "killed", a.DesiredDescription
+		if meaning, ok := killedBy[why]; ok {
+			why = fmt.Sprintf("%s (%s)", meaning, why)
+		}
 	case why == "" || why == "Failed tasks" || why == "All tasks have completed":
 		why = a.lastWords()
 	}
 	if why == "" {
-		return a.ClientStatus
+		return status
 	}
-	return a.ClientStatus + ": " + printable(line(why), maxEnd)
+	return status + ": " + printable(line(why), maxEnd)
+}
+
+// killedBy is what Nomad's words mean for an allocation that it stops
+// (scheduler/reconciler and scheduler/util.go, v2.0.6-dev).
+var killedBy = map[string]string{
+	"alloc is being migrated":                  "its node is drained, or somebody stopped its allocation",
+	"alloc not needed due to job update":       "its Nomad job was stopped",
+	"alloc is being updated due to job update": "its Nomad job was registered anew",
 }
 
 // lastWords is what Nomad last said of how a task ended: of one that failed, if

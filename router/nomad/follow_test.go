@@ -179,8 +179,31 @@ func TestContractFollow(t *testing.T) {
 			if err := client.Stop(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-			if got := upTo(t, events, r.NomadJob, router.NomadEnded); kinds(got) != "stopped ended" || !strings.HasPrefix(got[1].Text, "complete") {
+			if got := upTo(t, events, r.NomadJob, router.NomadEnded); kinds(got) != "stopped ended" || got[1].Text != "killed: its Nomad job was stopped (alloc not needed due to job update)" {
 				t.Errorf("it is told as %+v", got)
+			}
+		})
+		t.Run("one whose allocation is stopped, as by a drain", func(t *testing.T) {
+			r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
+			upTo(t, events, r.NomadJob, router.NomadStarted)
+			list, _, err := on.nomad.Jobs().Allocations(r.NomadJob, false, nil)
+			if err != nil || len(list) != 1 {
+				t.Fatal(list, err)
+			}
+			if _, err := on.nomad.Allocations().Stop(&api.Allocation{ID: list[0].ID}, nil); err != nil {
+				t.Fatal(err)
+			}
+			var ended, again router.NomadEvent // in any order
+			for ended.Kind == "" || again.Kind == "" {
+				switch e := next(t, events, r.NomadJob); {
+				case e.Again:
+					again = e
+				case e.Kind == router.NomadEnded:
+					ended = e
+				}
+			}
+			if ended.Text != "killed: its node is drained, or somebody stopped its allocation (alloc is being migrated)" || ended.Node == "" {
+				t.Errorf("it is told as %+v", ended)
 			}
 		})
 		t.Run("one that waits, is stopped and is purged", func(t *testing.T) {

@@ -409,3 +409,40 @@ func (s *Server) getAllocation(_ http.Header, r *http.Request) (any, error) {
 	}
 	return nil, notFound("alloc not found")
 }
+
+const migrating = "alloc is being migrated"
+
+// moving are the allocations that another is to take the place of.
+func (j *job) moving() (list []*alloc) {
+	for _, a := range j.allocs {
+		replaced := func(b *alloc) bool { return b.PreviousAllocation == a.ID }
+		if a.DesiredDescription == migrating && !slices.ContainsFunc(j.allocs, replaced) {
+			list = append(list, a)
+		}
+	}
+	return list
+}
+
+// stopAllocation has an allocation's tasks stopped, and another take its place, as a
+// drain of its node does.
+func (s *Server) stopAllocation(_ http.Header, r *http.Request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := pathID(r)
+	if err := checkID(id, "alloc"); err != nil {
+		return nil, err
+	}
+	a := s.allocs[id]
+	if a == nil {
+		return nil, notFound("alloc not found")
+	}
+	if !a.live() {
+		return &api.AllocStopResponse{}, nil
+	}
+	s.change("AllocationUpdateDesiredStatus").update(a, func(a *api.Allocation) {
+		a.DesiredStatus, a.DesiredDescription = "stop", migrating
+	})
+	a.cancel()
+	j := s.jobs[key{a.Namespace, a.JobID}]
+	return &api.AllocStopResponse{EvalID: s.change("EvaluationUpdated").evaluate(j, "alloc-stop", *j.Type).ID}, nil
+}

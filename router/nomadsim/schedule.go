@@ -155,8 +155,8 @@ func (s *Server) schedule(j *job, e *api.Evaluation) {
 		}
 		for i, p := range placed {
 			previous := ""
-			if i < len(lost) {
-				previous = lost[i].ID
+			if replaced := slices.Concat(lost, j.moving()); i < len(replaced) {
+				previous = replaced[i].ID
 			}
 			c.place(j, p, e, previous)
 		}

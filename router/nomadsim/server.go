@@ -283,6 +283,7 @@ func (s *Server) routes() http.Handler {
 	handle("/job/{id}/summary", "GET", s.jobSummary)
 	handle("/allocations", "GET", s.listAllocations)
 	handle("/allocation/{id}", "GET", s.getAllocation)
+	handle("/allocation/{id}/stop", "PUT POST", s.stopAllocation)
 	handle("/evaluations", "GET", s.listEvaluations)
 	handle("/evaluation/{id}", "GET", s.getEvaluation)
 	handle("/nodes", "GET", s.listNodes)

@@ -236,6 +236,25 @@ const configuredSQL = `
 UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, reason = iif(ended_at = 0, 'GitHub knows it as ' || ?2, reason)
 WHERE id = ?1 RETURNING job_id, try, ended_at`
 
+const refusedClaimSQL = `
+UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 AND reason <> ?2 RETURNING job_id, try`
+
+// ClaimRefused implements router.Store.
+func (s *Store) ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error {
+	return s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
+		var r router.Runner
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, refusedClaimSQL, runnerID, why, millis(now))
+		if err != nil {
+			return err
+		}
+		if r.JobID == 0 {
+			return knownRunner(t, runnerID)
+		}
+		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, "its runner "+runnerID+" has started, but "+why, millis(now))
+		return err
+	})
+}
+
 // Configured implements router.Store.
 func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error {
 	target, err := json.Marshal(at)

@@ -12,11 +12,15 @@ import (
 	"switchyard/router"
 )
 
+// claimRefused is that a runner says why its claim was refused.
+const claimRefused = `reason LIKE '` + router.ClaimRefused + `%'`
+
 // liveSelect reads a router.LiveRunner: a runner without what only people
 // read, the job that it was started for, and the one that it runs.
 const liveSelect = `
 SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.namespace, r.region,
 	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.own, r.end_words, r.unplaced IS NOT NULL,
+	iif(r.` + claimRefused + `, r.reason, ''),
 	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
 	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
 FROM runners r JOIN jobs j ON j.id = r.job_id
@@ -26,7 +30,7 @@ func scanLive(rows *sql.Rows, r *router.LiveRunner) error {
 	var stateAt, created, placed, ended, since, limit int64
 	var target string
 	err := rows.Scan(&r.ID, &r.JobID, &r.Try, &r.State, &r.Name, &r.GitHubID, &r.NomadJob, &r.NomadAt.Namespace, &r.NomadAt.Region,
-		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Own, &r.EndWords, &r.Explained,
+		&stateAt, &created, &r.Fit, &target, &placed, &ended, &r.Own, &r.EndWords, &r.Explained, &r.Refused,
 		&r.JobState, &r.Needed, &r.Failures, &r.Serves, &since, &limit)
 	if err != nil {
 		return err
@@ -66,8 +70,8 @@ LIMIT 1`
 
 	placedSQL = `
 UPDATE runners SET placed_at = ?2, node = ?3, unplaced = NULL, updated_at = ?4,
-	reason = iif(state = 'dispatched', 'Nomad placed it on node ' || ?3, reason)
-WHERE id = ?1 AND placed_at = 0 RETURNING state, job_id, try`
+	reason = iif(state = 'dispatched' AND NOT ` + claimRefused + `, 'Nomad placed it on node ' || ?3, reason)
+WHERE id = ?1 AND placed_at = 0 RETURNING iif(` + claimRefused + `, '', state), job_id, try`
 
 	jobReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 
@@ -84,7 +88,7 @@ WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 RETURNING job_id, try, o
 UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 	state = iif(state = 'busy' AND NOT EXISTS (
 		SELECT 1 FROM jobs s, jobs j WHERE s.state = 'running' AND s.runner_name = r.name AND j.id = r.job_id AND ` + mayServe + `), 'finished', state),
-	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped'), reason || '; then ' || ?4, ?4)),
+	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped') OR ` + claimRefused + `, reason || '; then ' || ?4, ?4)),
 	end_words = ?5
 WHERE id = ?1 AND ended_at = 0`
 
@@ -98,6 +102,36 @@ WHERE id = ?1 AND ended_at <> 0 AND end_words = '' AND ?2 <> ''`
 UPDATE jobs SET reason = ?2, updated_at = ?3
 WHERE state = 'dispatched' AND EXISTS (
 	SELECT 1 FROM runners r WHERE r.id = ?1 AND r.job_id = jobs.id AND r.try = jobs.try AND r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online'))`
+
+	// GitHub takes minutes to notice, and says nothing of why. A reason that says more stays.
+	endedRunningSQL = `
+UPDATE jobs AS s SET updated_at = ?3, reason = '` + whileItRan + `' || ?2
+WHERE s.state = 'running' AND s.reason LIKE '` + runsOn + `%' AND EXISTS (
+	SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND r.state = 'busy' AND r.name = s.runner_name AND ` + mayServe + `)`
+
+	// One that is told to stop may end its job itself, so that GitHub knows of the end
+	// first. The runner's reason has which job that was. A runner that is only slow to
+	// leave is stopped later than this.
+	endedBeforeSQL = `
+UPDATE jobs AS s SET updated_at = ?3, reason = s.reason || '; ` + whileItRan + `' || ?2
+WHERE s.id = (SELECT CAST(substr(reason, length('its job ') + 1) AS INTEGER) FROM runners WHERE id = ?1 AND state = 'finished' AND reason LIKE 'its job %')
+	AND s.state = 'completed' AND s.conclusion <> 'success' AND s.completed_at > ?4 - 60000 AND s.reason NOT LIKE '%` + whileItRan + `%'`
+
+	unknownSQL = `
+UPDATE runners SET reason = ?2, updated_at = ?3
+WHERE id = ?1 AND ended_at = 0 AND state IN ('dispatched', 'claimed', 'online', 'busy') RETURNING job_id, try`
+
+	// The node is there again, and Nomad tells of the allocation as it is.
+	knownAgainSQL = `
+UPDATE runners SET reason = 'its node ' || ?2 || ' is connected again', updated_at = ?3
+WHERE id = ?1 AND ended_at = 0 AND reason LIKE '` + nodeGone + `%' RETURNING job_id, try`
+
+	runningReasonSQL = `
+UPDATE jobs AS s SET reason = '` + runsOn + `' || s.runner_name || ?2, updated_at = ?3
+WHERE s.state = 'running' AND s.reason LIKE '` + runsOn + `%' AND EXISTS (
+	SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND r.name = s.runner_name AND ` + mayServe + `)`
+
+	claimedOnceSQL = `SELECT 1 FROM runners WHERE id = ? AND own = 0 AND state <> 'dispatched' AND (github_id <> 0 OR target <> '')`
 
 	runnerReasonSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1`
 
@@ -153,10 +187,23 @@ func runnerIn(nomadJob string) string {
 	return strings.Join(parts[:3], "-")
 }
 
+// How reasons begin.
+const (
+	runsOn     = "runs on "                                // of a running job
+	whileItRan = "while it had the job, its runner ended " // of one whose runner was killed
+	nodeGone   = "its node is disconnected from Nomad"     // of a runner
+)
+
 func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 	at := millis(now)
 	if ms := millis(e.Time); 0 < ms && ms < at {
 		at = ms // clocks differ: nothing happens later than now
+	}
+	if e.Again { // a runner's token is good once, so after its claim another allocation comes to nothing
+		claimed, err := found(t, claimedOnceSQL, id)
+		if err != nil || claimed {
+			return err
+		}
 	}
 	node := e.Node
 	if node == "" {
@@ -171,6 +218,9 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 			return err
 		}
 		if e.Kind == router.NomadStarted {
+			if err := knownAgain(t, id, node, now); err != nil {
+				return err
+			}
 			if err := started(t, id, node, now); err != nil {
 				return err
 			}
@@ -188,8 +238,30 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		if _, err := t.exec(endWordsSQL, id, e.Text, millis(now)); err != nil {
 			return err
 		}
-		_, err := t.exec(endedJobSQL, id, words("its runner "+id+" ended on node "+node+" before GitHub gave it a job", e.Text), millis(now))
+		if e.Text != "" && !strings.HasPrefix(e.Text, "complete") { // that it ended by itself says nothing of its job
+			how := "on node " + node + ": " + e.Text
+			if _, err := t.exec(endedRunningSQL, id, how, millis(now)); err != nil {
+				return err
+			}
+			if !strings.HasPrefix(e.Text, "failed") {
+				if _, err := t.exec(endedBeforeSQL, id, how, millis(now), at); err != nil {
+					return err
+				}
+			}
+		}
+		before := "before GitHub gave it a job"
+		var refused string
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&refused) }, `SELECT reason FROM runners WHERE id = ? AND `+claimRefused, id)
+		if err != nil {
+			return err
+		}
+		if refused, _, _ = strings.Cut(refused, "; then "); refused != "" {
+			before = "as " + refused
+		}
+		_, err = t.exec(endedJobSQL, id, words("its runner "+id+" ended on node "+node+" "+before, e.Text), millis(now))
 		return err
+	case router.NomadUnknown:
+		return unknown(t, id, node, now)
 	case router.NomadStopped:
 		// With a node, the end of its allocation follows.
 		var placedAt int64
@@ -234,6 +306,35 @@ func started(t *tx, id, node string, now time.Time) error {
 		reason := fmt.Sprintf("its runner %s runs on node %s: it brings its own registration, and GitHub has not said that a runner has the job", id, node)
 		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, reason, millis(now))
 	}
+	return err
+}
+
+// unknown records that a runner's node is disconnected.
+func unknown(t *tx, id, node string, now time.Time) error {
+	var r router.Runner
+	why := fmt.Sprintf(nodeGone+": nobody knows how it is on node %s, until that is connected again or Nomad gives it up", node)
+	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, unknownSQL, id, why, millis(now))
+	if err != nil || r.JobID == 0 {
+		return err
+	}
+	if _, err := t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("the node of its runner %s, %s, is disconnected from Nomad", id, node), millis(now)); err != nil {
+		return err
+	}
+	_, err = t.exec(runningReasonSQL, id, fmt.Sprintf(", whose node %s is disconnected from Nomad", node), millis(now))
+	return err
+}
+
+// knownAgain undoes unknown.
+func knownAgain(t *tx, id, node string, now time.Time) error {
+	var r router.Runner
+	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, knownAgainSQL, id, node, millis(now))
+	if err != nil || r.JobID == 0 {
+		return err
+	}
+	if _, err := t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("the node of its runner %s, %s, is connected to Nomad again", id, node), millis(now)); err != nil {
+		return err
+	}
+	_, err = t.exec(runningReasonSQL, id, "", millis(now))
 	return err
 }
 

@@ -53,7 +53,8 @@ WHERE id = ?1 AND queued_at <= ?3
 
 	completedSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, updated_at = excluded.updated_at,
-		reason = excluded.reason || iif(jobs.overruled = '', '', '; ' || jobs.overruled),
+		reason = excluded.reason || iif(jobs.overruled = '', '', '; ' || jobs.overruled)
+			|| iif(excluded.conclusion <> 'success' AND jobs.reason LIKE '` + whileItRan + `%', '; ' || jobs.reason, ''),
 		runner_name = iif(excluded.runner_name <> '', excluded.runner_name, jobs.runner_name), conclusion = excluded.conclusion,
 		completed_at = excluded.updated_at
 	WHERE jobs.state NOT IN ('completed', 'ignored')`
@@ -89,7 +90,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	case d.Action == "queued":
 		query, state, reason = queuedSQL, router.Queued, "waits for the router to decide it"
 	case d.Action == "in_progress":
-		query, state, reason = runningSQL, router.Running, "runs on "+orUnnamed(d.Job.RunnerName)
+		query, state, reason = runningSQL, router.Running, runsOn+orUnnamed(d.Job.RunnerName)
 		runnerName = d.Job.RunnerName
 	case d.Action == "completed":
 		query, state, reason = completedSQL, router.Completed, "ended on GitHub"

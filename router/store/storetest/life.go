@@ -107,6 +107,28 @@ var lifeTests = []test{
 			t.Errorf("the job says %q, the runner %q", j.Reason, r.Reason)
 		}
 	}},
+	{"a node that is disconnected, and comes back, is told of on runner and job", func(t *testing.T, f *fixture) {
+		says := func(id int64, runner, job string) {
+			t.Helper()
+			if r := f.runner(id); !strings.Contains(r.Reason, runner) {
+				t.Errorf("the runner says %q, want %q", r.Reason, runner)
+			}
+			if j := f.job(id); !strings.Contains(j.Reason, job) {
+				t.Errorf("the job says %q, want %q", j.Reason, job)
+			}
+		}
+		f.receive(queued(1))
+		f.receive(queued(2))
+		starts := f.dispatch(1)
+		runs, name := f.online(2)
+		f.receive(inProgress(2, name))
+		for _, r := range []router.Runner{starts, runs} {
+			f.saw(T0, event(r, router.NomadStarted, T0, "node-1", ""), event(r, router.NomadUnknown, T0, "node-1", ""))
+			says(r.JobID, "its node is disconnected from Nomad", "disconnected from Nomad")
+			f.saw(T0, event(r, router.NomadStarted, T0, "node-1", ""))
+			says(r.JobID, map[int64]string{1: "its task runs on node node-1", 2: "its node node-1 is connected again"}[r.JobID], map[int64]string{1: "is connected to Nomad again", 2: "runs on " + name}[r.JobID])
+		}
+	}},
 	{"events of others are left out", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.dispatch(1)
