@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,8 @@ type app struct {
 	mu   sync.Mutex
 	did  []string
 	fail error
+
+	explained atomic.Int32 // how often
 }
 
 func (a *app) do(what string, args ...any) error {
@@ -62,6 +65,7 @@ func (a *app) RulesStatus() router.RulesStatus {
 }
 
 func (a *app) Explain(router.Job) router.Decision {
+	a.explained.Add(1)
 	return router.Decision{Outcome: "routed", Rule: "linux", Reason: "it holds", Trace: []rules.Step{{Rule: "linux", Held: true, Why: "it holds"}}}
 }
 
@@ -445,5 +449,20 @@ func TestTheDescriptionHasEveryPath(t *testing.T) {
 	}
 	if got := decode[router.RulesStatus](t, s.call("GET", "/rules", http.StatusOK)); got.Hash != "abc" {
 		t.Errorf("rules = %+v", got)
+	}
+}
+
+// To look at a job decides it once, however often and by whom.
+func TestALookAtAJobDoesNotDecideItAgain(t *testing.T) {
+	s := serve(t)
+	for range 3 {
+		d := decode[web.JobDetail](t, s.call("GET", "/jobs/1", http.StatusOK))
+		if d.Explanation == nil || len(d.Explanation.Trace) != 1 || d.Decision == nil {
+			t.Fatalf("explanation %+v, decision %+v", d.Explanation, d.Decision)
+		}
+		s.get("/jobs/1", http.StatusOK)
+	}
+	if n := s.app.explained.Load(); n != 1 {
+		t.Errorf("the rules in force were asked %d times, want once", n)
 	}
 }

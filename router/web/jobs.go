@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -127,7 +128,7 @@ func (a *api) listJobs(req *http.Request) (any, error) {
 type JobDetail struct {
 	Job         Job             `json:"job"`
 	Decision    *rules.Decision `json:"decision"`    // by which it goes; null until there is one
-	Explanation *rules.Decision `json:"explanation"` // what the rules in force say, with the trace; null when it was read from a file
+	Explanation *rules.Decision `json:"explanation"` // what the rules in force say, with the trace: made once for all who look; null when it was read from a file
 	Runners     []Runner        `json:"runners"`     // by try
 	Timeline    []Event         `json:"timeline"`    // oldest first
 }
@@ -198,9 +199,52 @@ func (a *api) detail(ctx context.Context, id int64) (JobDetail, router.Job, erro
 	if err != nil {
 		return JobDetail{}, router.Job{}, err
 	}
-	explanation := a.App.Explain(j)
-	d.Explanation = &explanation
+	d.Explanation = a.explained.of(a.App, j)
 	return d, j, nil
+}
+
+// explained keeps what the rules in force say of the jobs that were looked at
+// last, so that no look at a job decides it once more. The zero value is ready.
+type explained struct {
+	mu    sync.Mutex
+	by    *rules.Set
+	jobs  map[explainedJob]*router.Decision
+	steps int // of all traces
+}
+
+// An explainedJob is one as the rules see it: what else they see never changes.
+type explainedJob struct {
+	id  int64
+	run bool // it is known what started the run
+}
+
+// maxExplained bounds the steps of the traces that are kept, each a few hundred bytes.
+const maxExplained = 50_000
+
+// of returns what App.Explain does. It is not to be changed.
+func (e *explained) of(app App, j router.Job) *router.Decision {
+	set, key := app.Rules(), explainedJob{j.ID, j.Decision != nil && j.Decision.Run != nil}
+	e.mu.Lock()
+	known := e.jobs[key]
+	if e.by != set {
+		known = nil
+	}
+	e.mu.Unlock()
+	if known != nil {
+		return known
+	}
+	d := app.Explain(j)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	steps := 10 + len(d.Trace)
+	if e.jobs == nil || e.by != set || e.steps+steps > maxExplained {
+		e.by, e.jobs, e.steps = set, map[explainedJob]*router.Decision{}, 0
+	}
+	if _, there := e.jobs[key]; !there && app.Rules() == set {
+		e.jobs[key] = &d
+		e.steps += steps
+	}
+	return &d
 }
 
 func (a *api) retryJob(req *http.Request) (any, error) {

@@ -122,18 +122,19 @@ func newAPI(c Config) *api {
 
 type api struct {
 	Config
-	hub      *hub
-	turns    *turns
-	sessions sessions
-	guesses  *budget
-	refusals *quota
-	visits   *quota
-	logins   *logins
-	said     described
-	usage    usage
-	day      shared[*lastDay]
-	places   *places // for drafts
-	shelf    shared[content]
+	hub       *hub
+	turns     *turns
+	sessions  sessions
+	guesses   *budget
+	refusals  *quota
+	visits    *quota
+	logins    *logins
+	said      described
+	usage     usage
+	day       shared[*lastDay]
+	places    *places // for drafts
+	explained explained
+	shelf     shared[content]
 }
 
 func (a *api) router() *mux.Router {
