@@ -147,6 +147,7 @@ func New(c Config) (*App, error) {
 		ended:  make(chan LiveRunner, maxEnded),
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 		spare: make(chan struct{}, 1), doubted: make(chan int64, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
+		strayTurn: strayEvery, // at the start, too
 	}}
 	a.beganAt, a.began = c.Now().Round(0), time.Now()
 	v := c.RulesVersion
@@ -239,7 +240,8 @@ func (a *App) Run(ctx context.Context) error {
 		{a.Recheck / 10, a.recheck, "cannot ask GitHub about jobs that nobody serves"},
 		{a.Recheck / 10, a.cancels, "cannot cancel runs that nothing can serve"},
 		{a.Feedback, a.feedback, "cannot say on commits what becomes of jobs"},
-		{strayEvery * a.Sweep, a.strays, "cannot look for dead runners on GitHub"},
+		{lostEvery, a.removeLost, "cannot remove runners that GitHub registered without telling"},
+		{a.Sweep, a.strays, "cannot look for dead runners on GitHub"},
 		{pruneEvery, a.prune, "cannot delete old history"},
 	} {
 		g.Go(func() error { return a.every(ctx, duty.every, duty.cannot, duty.do) })

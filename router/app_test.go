@@ -219,9 +219,9 @@ func (h *hub) RegistrationToken(_ context.Context, r router.ConfigRequest) (rout
 
 func (h *hub) Instances() []router.Instance { return nil }
 
-func (h *hub) Ready(t router.Target) error {
+func (h *hub) Admit(_ context.Context, a router.Admission) error {
 	if h.ready != nil {
-		return h.ready(t)
+		return h.ready(a.Target)
 	}
 	return nil
 }

@@ -400,6 +400,9 @@ func (w *worker) configure(ctx context.Context, c *Claimed) (answer Secret, err 
 		for range nameTries {
 			ask.Name = r.ID + "-" + strings.ToLower(rand.Text()[:nameSuffix])
 			cfg, err = w.GitHub.RunnerConfig(ctx, ask)
+			if errors.As(err, new(*UnansweredError)) {
+				w.lostAnswers.add(lostAnswer{target: r.Target, name: ask.Name, jobID: c.Job.ID, due: w.Now().Add(lostEvery)})
+			}
 			if !errors.Is(err, ErrNameTaken) {
 				break
 			}
@@ -410,7 +413,11 @@ func (w *worker) configure(ctx context.Context, c *Claimed) (answer Secret, err 
 		r.Name, r.GitHubID, answer = ask.Name, cfg.GitHubID, cfg.JIT
 	}
 	if err := w.Store.Configured(ctx, r.ID, r.Name, r.GitHubID, r.Target, w.Now()); err != nil {
-		return "", errors.Join(fmt.Errorf("record the configuration of runner %s: %w", r.ID, err), w.unregister(ctx, *r))
+		gone := w.unregister(ctx, *r)
+		if gone != nil && r.GitHubID != 0 {
+			w.lostAnswers.add(lostAnswer{target: r.Target, name: r.Name, jobID: c.Job.ID, due: w.Now().Add(lostEvery)})
+		}
+		return "", errors.Join(fmt.Errorf("record the configuration of runner %s: %w", r.ID, err), gone)
 	}
 	return answer, nil
 }
@@ -435,7 +442,7 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 	if c.Job.Decision != nil {
 		rule = c.Job.Decision.Rule
 	}
-	at, again := w.backoff().Retry(cause, c.Job.Failures)
+	at, again := w.retryAt(cause, c.Job.Failures)
 	if !again {
 		at = w.Now()
 	}

@@ -333,6 +333,13 @@ type ConfigRequest struct {
 	Labels []string // exactly Job.RunnerLabels
 }
 
+// An Admission is a runner that is about to be started on Nomad.
+type Admission struct {
+	Target Target
+	Group  int64
+	Own    bool // it brings its own registration
+}
+
 // A RunnerConfig is GitHub's answer: one registered, single-use runner.
 type RunnerConfig struct {
 	GitHubID int64
@@ -463,7 +470,9 @@ type GitHub interface {
 
 	// RunnerConfig registers a just-in-time runner and returns its
 	// configuration. It fails with ErrNameTaken when a runner has the name
-	// already; errors are otherwise sorted as for Nomad.Start. It never
+	// already, and with an *UnansweredError when there may be a runner of that
+	// name all the same; errors are otherwise sorted as for Nomad.Start, and are
+	// a *RetryAtError besides when Admit admits no other for now. It never
 	// retries by itself. Safe for concurrent use.
 	RunnerConfig(ctx context.Context, r ConfigRequest) (RunnerConfig, error)
 
@@ -484,10 +493,14 @@ type GitHub interface {
 	// for concurrent use.
 	Run(ctx context.Context, repo Repo, runID int64) (Run, error)
 
-	// Ready is a *RetryAtError while GitHub takes no registrations in t, as a
-	// limit is reached, and a *FixError when t's instance is not configured. It
-	// asks nobody. Safe for concurrent use.
-	Ready(t Target) error
+	// Admit is asked before a runner is started on Nomad. It is a *RetryAtError
+	// while GitHub would not register it: a limit is reached, or, Failing, GitHub
+	// fails for the login that registers it, or refuses registrations in that
+	// place; then one runner at a time is let through, after waits that grow. It
+	// is a *FixError when the GitHub is not configured. It makes a small request
+	// when GitHub is to show that it is back, or has not answered that login since
+	// some runners were admitted. Safe for concurrent use.
+	Admit(ctx context.Context, a Admission) error
 
 	// Job asks what GitHub says of a job now, as a Delivery without ID from
 	// SourceGitHub; ErrNotFound when there is none, or when GitHub does not let

@@ -41,14 +41,29 @@ func StoreFix(err error) string {
 	return "see whether the store's disk is full or failing"
 }
 
-// A RetryAtError says when the other side will answer again.
+// A RetryAtError says when the other side will answer again, or is asked whether
+// it does.
 type RetryAtError struct {
 	At  time.Time
 	Err error
+
+	// Line names what all wait for that have the same one, such as a login of
+	// GitHub's: they come back one after the other. "": each by itself.
+	Line string
+
+	// Failing: the other side fails, or refuses, rather than keeps to a limit.
+	Failing bool
 }
 
 func (e *RetryAtError) Error() string { return e.Err.Error() }
 func (e *RetryAtError) Unwrap() error { return e.Err }
+
+// An UnansweredError is of a request that may have been carried out all the
+// same: there was no answer, a 5xx, or one that could not be read.
+type UnansweredError struct{ Err error }
+
+func (e *UnansweredError) Error() string { return e.Err.Error() }
+func (e *UnansweredError) Unwrap() error { return e.Err }
 
 // localAddress is this end of a connection, in the words of Go's net.
 var localAddress = regexp.MustCompile(`\b((?:tcp|udp)[46]?) \S+->`)

@@ -323,6 +323,7 @@ const (
 const (
 	saysNomad       = "Nomad could not take the job yet"
 	saysGitHubLimit = "GitHub takes no runner for it now"
+	saysNoRunner    = "no runner is started for it now"
 	saysNoRun       = "GitHub did not say what started the run yet"
 	saysNoConfig    = "ask GitHub "
 	saysUnknown     = "Nomad has its runner"
@@ -340,7 +341,7 @@ func (o OpenJobs) Waits() WaitReason {
 		return WaitsQueued
 	case Retrying:
 		for reason, begins := range map[WaitReason][]string{
-			WaitsNomad: {saysNomad, saysRefused}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRun, saysNoConfig, saysUnknown},
+			WaitsNomad: {saysNomad, saysRefused}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRunner, saysNoRun, saysNoConfig, saysUnknown},
 		} {
 			for _, b := range begins {
 				if strings.HasPrefix(o.Reason, b) {

@@ -1,7 +1,10 @@
 package router
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -21,11 +24,11 @@ const (
 // runner on Nomad each. It is safe for concurrent use; the zero value is ready.
 type queues struct {
 	mu   sync.Mutex
-	last map[Target]time.Time // when the last one comes back
+	last map[string]time.Time // by RetryAtError.Line: when the last one comes back
 }
 
 // place is at, or later when others come back before.
-func (q *queues) place(t Target, at, now time.Time) time.Time {
+func (q *queues) place(line string, at, now time.Time) time.Time {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for other, last := range q.last {
@@ -33,13 +36,13 @@ func (q *queues) place(t Target, at, now time.Time) time.Time {
 			delete(q.last, other)
 		}
 	}
-	if next := q.last[t].Add(comeback); next.After(at) {
+	if next := q.last[line].Add(comeback); next.After(at) {
 		at = next
 	}
 	if q.last == nil {
-		q.last = map[Target]time.Time{}
+		q.last = map[string]time.Time{}
 	}
-	q.last[t] = at
+	q.last[line] = at
 	return at
 }
 
@@ -51,18 +54,35 @@ func (q *queues) reset() {
 }
 
 // ready fails with a *RetryAtError when a runner for the job could not be
-// registered on GitHub if it started now, or its GitHub is not configured. Those that register themselves cost
-// GitHub nothing that it counts.
-func (w *worker) ready(j Job, r rules.Runner) error {
+// registered on GitHub if it started now, or its GitHub is not configured. Those
+// that register themselves cost GitHub nothing that it counts.
+func (w *worker) ready(ctx context.Context, j Job, r rules.Runner, own bool) error {
 	t, now := TargetOf(j.Repo, r), w.Now()
-	err := w.GitHub.Ready(t)
+	err := w.GitHub.Admit(ctx, Admission{Target: t, Group: r.Group, Own: own})
 	var fix *FixError
-	if errors.As(err, &fix) {
-		return &RetryAtError{At: now.Add(githubFixWait), Err: err}
-	}
 	var later *RetryAtError
-	if r.Registration == "token" || !errors.As(err, &later) || later.At.Before(now.Add(soon)) {
-		return nil // what else is wrong the claim says
+	switch {
+	case errors.As(err, &later) && !later.Failing && (r.Registration == "token" || later.At.Before(now.Add(soon))):
+		return nil
+	case errors.As(err, &later):
+		return &RetryAtError{At: w.queues.place(cmp.Or(later.Line, fmt.Sprint(t)), later.At, now), Failing: later.Failing, Err: later.Err}
+	case errors.As(err, &fix):
+		return &RetryAtError{At: now.Add(githubFixWait), Failing: true, Err: err}
 	}
-	return &RetryAtError{At: w.queues.place(t, later.At, now), Err: later.Err}
+	return nil // what else is wrong the claim says
+}
+
+// retryAt says when what GitHub did not do is tried again, and whether: those that
+// wait for the same come back one after the other.
+func (w *worker) retryAt(err error, failures int) (at time.Time, ok bool) {
+	var later *RetryAtError
+	if errors.As(err, &later) && later.Line != "" {
+		return w.queues.place(later.Line, later.At, w.Now()), true
+	}
+	at, ok = w.backoff().Retry(err, failures)
+	var fix *FixError
+	if ok && errors.As(err, &fix) {
+		at = at.Add(githubFixWait) // each attempt counts against GitHub's rate limit, or costs a Nomad job
+	}
+	return at, ok
 }

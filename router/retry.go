@@ -22,7 +22,7 @@ type backoff struct {
 // Retry is the one place that says whether an attempt that ended in err is
 // made again, and when. failures is how many ended badly in a row before it.
 // A GiveUpError is never retried (ok is false). A RetryAtError is retried at
-// its time; everything else after a wait that grows, with up to half of it
+// its time, whatever it wraps; everything else after a wait that grows, with up to half of it
 // taken off at random, so that jobs which failed together do not all come back
 // at once.
 func (b backoff) Retry(err error, failures int) (at time.Time, ok bool) {

@@ -44,7 +44,7 @@ func (w *worker) undecided(ctx context.Context, j Job, d Decision, cause error) 
 		return nil // cut off: the next process decides it
 	}
 	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "run_id", j.RunID, "err", cause)
-	at, again := w.backoff().Retry(cause, j.Failures)
+	at, again := w.retryAt(cause, j.Failures)
 	if !again {
 		log.Error("github refuses to say what started a run")
 		d.Outcome, d.Reason = rules.Unroutable, fmt.Sprintf("GitHub refuses to say what started the run: %v", cause)
@@ -52,7 +52,6 @@ func (w *worker) undecided(ctx context.Context, j Job, d Decision, cause error) 
 	}
 	var fix *FixError
 	if errors.As(cause, &fix) {
-		at = at.Add(githubFixWait) // each attempt counts against GitHub's rate limit
 		w.logThrottled(log, slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
 		w.logThrottled(log, slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be tried again", "again_at", at)

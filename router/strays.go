@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	strayEvery = 12                 // sweeps
+	strayEvery = 12                 // sweeps; one that failed is made again after one
 	strayKept  = 2 * 24 * time.Hour // GitHub itself drops a single-use runner that is offline for a day: https://docs.github.com/en/actions/how-tos/manage-runners/self-hosted-runners/remove-runners (read 2026-11-24)
 )
 
@@ -17,11 +17,15 @@ const (
 // Only those that the books know are touched: by their ID on GitHub and as
 // ended, or as registered for a runner by a request that seemed to fail.
 func (w *worker) strays(ctx context.Context) error {
+	if w.strayTurn++; w.strayTurn < strayEvery {
+		return nil
+	}
 	targets, err := w.Store.Targets(ctx, w.Now().Add(-strayKept))
 	if err != nil {
 		return err
 	}
 	var errs []error
+	again := false            // sooner, as it may go well then
 	full := map[string]bool{} // hosts that take no more for now
 	for _, t := range targets {
 		if full[t.Host] {
@@ -30,10 +34,15 @@ func (w *worker) strays(ctx context.Context) error {
 		err := w.straysOf(ctx, t)
 		errs = append(errs, err)
 		var later *RetryAtError
+		var fix *FixError
 		full[t.Host] = errors.As(err, &later)
+		again = again || err != nil && !errors.As(err, &fix)
 		if ctx.Err() != nil {
 			break
 		}
+	}
+	if !again {
+		w.strayTurn = 0
 	}
 	return errors.Join(errs...)
 }

@@ -64,11 +64,15 @@ type worker struct {
 	runs     runs // those looked up
 	refusals refusals
 	throttle logThrottle
-	rosters  rosters
-	queues   queues
-	earlier  earlier
+
+	lostAnswers lostAnswers
+	rosters     rosters
+	queues      queues
+	earlier     earlier
 
 	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by cancels only
+
+	strayTurn int // sweeps since all strays were looked at; used by strays only
 
 	nextHook int // whose turn it is to be swept, of those in the store; used by findLost only
 
@@ -257,12 +261,16 @@ func (w *worker) send(ctx context.Context, s sending) {
 // carry does the work of send; its errors are the store's.
 func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
+	own := !w.Nomad.Claims(j.Placement(d))
 	var later *RetryAtError
-	if err := w.ready(j, j.Placement(d).Runner); errors.As(err, &later) {
+	if err := w.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
 		w.logThrottled(log, slog.LevelInfo, d.Rule, "github takes no runner for a job yet", "err", err, "again_at", later.At)
+		if later.Failing {
+			return w.retry(ctx, j.ID, causeGitHub, later.At, fmt.Sprintf(saysNoRunner+": %v", err), d)
+		}
 		return w.retry(ctx, j.ID, causeGitHubLimit, later.At, fmt.Sprintf(saysGitHubLimit+": %v", err), d)
 	}
-	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: !w.Nomad.Claims(j.Placement(d))}
+	r := Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own}
 	token := w.token(r.ID)
 	storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -302,7 +310,7 @@ func (w *worker) carry(ctx context.Context, j Job, d *rules.Decision) error {
 			err = w.Store.Found(ctx, found, w.Now())
 		}
 		if err != nil {
-			at, ok := w.backoff().Retry(err, j.Failures)
+			at, ok := w.retryAt(err, j.Failures)
 			if !ok {
 				at = w.Now().Add(longestWait)
 			}

@@ -100,11 +100,18 @@ type refusal struct {
 	until time.Time
 }
 
+// A loginError says that GitHub does not take what Switchyard logs in with, or
+// that it cannot be read. The gate of the login keeps its requests back.
+type loginError struct{ err error }
+
+func (e *loginError) Error() string { return e.err.Error() }
+func (e *loginError) Unwrap() error { return e.err }
+
 // refused keeps err if it is for an operator to mend: asking at once again,
 // for each of many waiting runners, would spend the App's own limit.
 func refused(err error, now time.Time) refusal {
 	var fix *router.FixError
-	if errors.As(err, &fix) {
+	if errors.As(err, &fix) && !errors.As(err, new(*loginError)) && !errors.As(err, new(*router.RetryAtError)) {
 		return refusal{err, now.Add(refusalPause)}
 	}
 	return refusal{}
@@ -131,7 +138,7 @@ func newApp(cfg App, c *Client) *app {
 	a.session = c.newSession(a.String(), roundTrip(func(req *http.Request) (*http.Response, error) {
 		key, err := a.Key()
 		if err != nil {
-			return nil, &router.FixError{Fix: "give Switchyard a private key of " + a.String() + " that it can read", Err: fmt.Errorf("read the key of %s: %w", a, err)}
+			return nil, &router.FixError{Fix: "give Switchyard a private key of " + a.String() + " that it can read", Err: &loginError{fmt.Errorf("read the key of %s: %w", a, err)}}
 		}
 		// It signs the JWT. Its transport for installations is not used: there,
 		// a caller waits for the others' refresh however short its own context,
@@ -139,6 +146,7 @@ func newApp(cfg App, c *Client) *app {
 		signed := ghinstallation.NewAppsTransportFromPrivateKey(c.http.Transport, a.ID, key)
 		return signed.RoundTrip(req.Clone(req.Context()))
 	}))
+	a.session.probe = "app"
 	return a
 }
 
@@ -155,6 +163,9 @@ func (a *app) login(ctx context.Context, t target) (*session, error) {
 	}
 	if err := in.session.blocked(a.client.now()); err != nil {
 		return nil, err // without a token for it
+	}
+	if err := a.client.reach(ctx, in.session); err != nil {
+		return nil, err
 	}
 	return in.session, a.refresh(ctx, in, t.owner)
 }
@@ -199,6 +210,9 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	if err := a.session.blocked(a.client.now()); err != nil {
 		return nil, err
 	}
+	if err := a.client.reach(ctx, a.session); err != nil {
+		return nil, err
+	}
 	var found *github.Installation
 	var resp *github.Response
 	var err error
@@ -223,6 +237,7 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 		}
 		return nil, err
 	}
+	a.session.calls.passed(a.client.now())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	in := a.installations[found.GetID()]
@@ -230,6 +245,7 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 		in = &installation{id: found.GetID(), turn: make(turn, 1)}
 		in.session = a.client.newSession(fmt.Sprintf("installation %d of %s", in.id, a), nil)
 		in.session.app, in.session.forget = a, func() { a.forget(in) }
+		in.session.refresh = func(ctx context.Context) error { return a.refresh(ctx, in, t.owner) }
 		a.installations[in.id] = in
 	}
 	return in, nil
@@ -267,6 +283,9 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 	if err := a.session.blocked(now); err != nil {
 		return err
 	}
+	if err := a.client.reach(ctx, a.session); err != nil {
+		return err
+	}
 	token, resp, err := a.session.api.Apps.CreateInstallationToken(ctx, in.id, &github.InstallationTokenOptions{})
 	if err == nil && (!printable(token.GetToken()) || token.GetToken() == "" || token.ExpiresAt == nil) {
 		err = errors.New("GitHub's answer holds no token")
@@ -282,6 +301,7 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 		in.refusal = refused(err, a.client.now())
 		return err
 	}
+	a.session.calls.passed(a.client.now())
 	s.setToken(router.Secret(token.GetToken()), token.GetExpiresAt().Time)
 	return nil
 }
@@ -293,6 +313,12 @@ func (a *app) unsuspend(owner string) string {
 // sorted is as session.sorted, for requests of the App itself. The status is
 // 0 when nothing is left to say of the error.
 func (a *app) sorted(err error, resp *github.Response, doing string) (code int, sorted error) {
+	code, sorted = a.sort(err, resp, doing)
+	a.session.heard(err, sorted, resp, a.client.now())
+	return code, sorted
+}
+
+func (a *app) sort(err error, resp *github.Response, doing string) (code int, sorted error) {
 	now := a.client.now()
 	code, err = a.session.refused(err, resp, doing, now)
 	switch {
@@ -303,9 +329,9 @@ func (a *app) sorted(err error, resp *github.Response, doing string) (code int, 
 				fix = fmt.Sprintf("set this machine's clock: it differs from GitHub's by %s", off.Round(time.Second))
 			}
 		}
-		return 0, &router.FixError{Fix: fix, Err: err}
+		return 0, &router.FixError{Fix: fix, Err: &loginError{err}}
 	case code == http.StatusNotFound && strings.Contains(err.Error(), "Integration not found"):
-		return 0, &router.FixError{Fix: fmt.Sprintf("check the App's ID, %d: %s knows none with it", a.ID, a.client.base.Host), Err: err}
+		return 0, &router.FixError{Fix: fmt.Sprintf("check the App's ID, %d: %s knows none with it", a.ID, a.client.base.Host), Err: &loginError{err}}
 	}
 	return code, err
 }

@@ -400,12 +400,8 @@ func (c *Client) wait(ctx context.Context, p priority, try func(now time.Time) (
 	}
 }
 
-// Ready implements router.GitHub.
-func (c *Client) Ready(t router.Target) error {
-	at, err := pathOf(t)
-	if err != nil {
-		return &router.GiveUpError{Err: err}
-	}
+// room is a *router.RetryAtError while GitHub's limits take no registration in a place.
+func (c *Client) room(at target) error {
 	now := c.now()
 	c.registered.mu.Lock()
 	until, short := c.registered.short(at, now)

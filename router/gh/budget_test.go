@@ -21,6 +21,9 @@ import (
 
 var acme = router.Target{Owner: "acme"}
 
+// in is a runner in the default group of a place.
+func in(t router.Target) router.Admission { return router.Admission{Target: t, Group: 1} }
+
 // wantLater checks that a request is kept back until at, within the second.
 func wantLater(t *testing.T, err error, at time.Time, says string) {
 	t.Helper()
@@ -69,13 +72,13 @@ func TestClaimsGetWhatOthersLeaveOfThePrimaryLimit(t *testing.T) {
 		spend("Run", 15)
 		wantLater(t, calls["Run"](), reset, "is kept for claims")
 		spend("Job for a claim", 2)
-		if err := a.client.Ready(acme); err != nil {
+		if err := a.client.Admit(t.Context(), in(acme)); err != nil {
 			t.Errorf("Ready with 3 requests left = %v", err)
 		}
 		spend("RunnerConfig", 3)
 		asked := a.count("")
 		wantLater(t, calls["RunnerConfig"](), reset, "GitHub's rate limit (core, 101 an hour) is reached")
-		wantLater(t, a.client.Ready(acme), reset, "is reached")
+		wantLater(t, a.client.Admit(t.Context(), in(acme)), reset, "is reached")
 		if n := a.count("") - asked; n != 0 {
 			t.Errorf("GitHub was asked %d times beyond its limit", n)
 		}
@@ -131,16 +134,16 @@ func TestRegistrationsAreCountedByTarget(t *testing.T) {
 		asked := a.count("")
 		again := began.Add(5*time.Minute + 5*time.Second)
 		wantLater(t, a.claim(t.Context(), "Acme", ""), again, "no more than 3 registrations of runners in 5 minutes in organization Acme")
-		wantLater(t, a.client.Ready(acme), again, "3 registrations")
+		wantLater(t, a.client.Admit(t.Context(), in(acme)), again, "3 registrations")
 		if n := a.count("") - asked; n != 0 {
 			t.Errorf("GitHub was asked %d times beyond its limit", n)
 		}
 		a.want("acme", "web", "none") // another target
-		if err := a.client.Ready(router.Target{Owner: "acme", Repo: "web"}); err != nil {
+		if err := a.client.Admit(t.Context(), in(router.Target{Owner: "acme", Repo: "web"})); err != nil {
 			t.Errorf("Ready of another target = %v", err)
 		}
 		time.Sleep(time.Until(again))
-		if err := a.client.Ready(acme); err != nil {
+		if err := a.client.Admit(t.Context(), in(acme)); err != nil {
 			t.Errorf("Ready after five minutes = %v", err)
 		}
 		a.want("acme", "", "none")
@@ -238,9 +241,9 @@ func TestALimitOfOneResourceLeavesTheOthers(t *testing.T) {
 	if _, err := c.Runners(t.Context(), acme); err != nil {
 		t.Errorf("Runners = %v, want no error: that limit is another", err)
 	}
-	wantLater(t, c.Ready(acme), now.Add(time.Minute), "actions_runner_registration")
+	wantLater(t, c.Admit(t.Context(), in(acme)), now.Add(time.Minute), "actions_runner_registration")
 	now = now.Add(time.Minute)
-	if err := c.Ready(acme); err != nil {
+	if err := c.Admit(t.Context(), in(acme)); err != nil {
 		t.Errorf("Ready after a minute = %v", err)
 	}
 }
@@ -264,7 +267,7 @@ func TestNoAnswersHeadersHoldRequestsBackForLong(t *testing.T) {
 			odd.Set("X-RateLimit-Resource", "core")
 			_, _ = a.client.Runners(t.Context(), acme)
 			time.Sleep(time.Hour)
-			if err := a.client.Ready(acme); err != nil {
+			if err := a.client.Admit(t.Context(), in(acme)); err != nil {
 				t.Errorf("Ready an hour after %v = %v", h, err)
 			}
 		})
@@ -372,13 +375,16 @@ func TestRefusalsAreNotUnderWayForever(t *testing.T) {
 			}
 		}
 		a.SetFaults(githubsim.Faults{})
+		time.Sleep(time.Minute) // until it is asked again
 		a.want("acme", "", "none")
 
 		a.instead = func(r *http.Request) (*http.Response, error) {
 			return made(r, 500, nil, strings.Repeat("A", 2<<20)), nil // more than is read
 		}
 		for range 10 {
-			a.want("acme", "", "retry")
+			if err := a.claim(t.Context(), "acme", ""); err == nil {
+				t.Fatal("a claim succeeds, though GitHub fails")
+			}
 		}
 		if got := a.client.Budget()[1].InFlight; got != 0 {
 			t.Errorf("%d requests are under way in the end, want 0", got)

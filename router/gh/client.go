@@ -65,6 +65,7 @@ type Client struct {
 	limits        Limits
 	registered    registered
 	registrations registrations
+	places        places
 
 	mu  sync.Mutex
 	cur *session // for the last of token's tokens; nil at first
@@ -80,6 +81,11 @@ type session struct {
 	budget *budget
 	app    *app   // the session is of one of its installations; nil: of a token, or the App itself
 	forget func() // has the installation looked up anew; nil without app
+
+	calls, registers gate                        // of all its requests, and of registrations of runners
+	probing          turn                        // of those that want to know whether GitHub answers
+	probe            string                      // the path of the smallest request that it may make
+	refresh          func(context.Context) error // sees to it that it has a token; nil without app
 
 	mu      sync.Mutex
 	token   router.Secret
@@ -189,12 +195,24 @@ func (c *Client) login(ctx context.Context, t target) (*session, error) {
 		}
 		return c.app.login(ctx, t)
 	}
+	s, err := c.tokenSession()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.blocked(c.now()); err != nil {
+		return nil, err
+	}
+	return s, c.reach(ctx, s)
+}
+
+// tokenSession returns that of the token that is in force now.
+func (c *Client) tokenSession() (*session, error) {
 	token, err := c.token()
 	if err == nil && token == "" {
 		err = errors.New("the token is empty")
 	}
 	if err != nil {
-		return nil, &router.FixError{Fix: "give Switchyard a GitHub token that it can read", Err: fmt.Errorf("read the GitHub token: %w", err)}
+		return nil, &router.FixError{Fix: "give Switchyard a GitHub token that it can read", Err: &loginError{fmt.Errorf("read the GitHub token: %w", err)}}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -202,13 +220,13 @@ func (c *Client) login(ctx context.Context, t target) (*session, error) {
 		c.cur = c.newSession("the GitHub token", nil)
 		c.cur.token = token
 	}
-	return c.cur, c.cur.blocked(c.now())
+	return c.cur, nil
 }
 
 // newSession returns one whose requests go through next, which adds what
 // GitHub knows us by; nil: they get the session's token.
 func (c *Client) newSession(login string, next http.RoundTripper) *session {
-	s := &session{login: login, budget: newBudget(c.limits)}
+	s := &session{login: login, budget: newBudget(c.limits), probing: make(turn, 1), probe: "rate_limit"}
 	if next == nil {
 		next = roundTrip(func(req *http.Request) (*http.Response, error) {
 			s.mu.Lock()
@@ -312,7 +330,7 @@ func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (rout
 		return router.RunnerConfig{}, &router.GiveUpError{Err: err}
 	}
 	var cfg github.JITRunnerConfig
-	code := 0
+	code, lost := 0, false
 	of := t.call()
 	of.asked = asked{priority: claim, registers: &t}
 	err = c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
@@ -322,12 +340,18 @@ func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (rout
 		if code = status(resp); err == nil {
 			err = checkConfig(&cfg)
 		}
+		if err != nil && !errors.As(err, new(*router.RetryAtError)) && (code < http.StatusMultipleChoices || code >= http.StatusInternalServerError) {
+			lost = true
+		}
 		return resp, err
 	})
+	if lost {
+		err = &router.UnansweredError{Err: err}
+	}
 	if code == http.StatusConflict {
 		err = fmt.Errorf("%w (%w)", router.ErrNameTaken, err)
 	}
-	if err != nil {
+	if err = c.registeredIn(place{t.lower(), r.Runner.Group}, err); err != nil {
 		return router.RunnerConfig{}, err
 	}
 	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil

@@ -39,9 +39,15 @@ func status(resp *github.Response) int {
 	return resp.StatusCode
 }
 
-// sorted turns an error of go-github into one of router.GitHub's. resp is nil
-// when GitHub did not answer.
+// sorted turns an error of go-github into one of router.GitHub's, and tells the
+// session's gate of it. resp is nil when GitHub did not answer.
 func (s *session) sorted(err error, resp *github.Response, c call, now time.Time) error {
+	sorted := s.sort(err, resp, c, now)
+	s.heard(err, sorted, resp, now)
+	return sorted
+}
+
+func (s *session) sort(err error, resp *github.Response, c call, now time.Time) error {
 	code, err := s.refused(err, resp, c.doing, now)
 	who, accept := "the GitHub token", ""
 	if s.app != nil {
@@ -60,7 +66,7 @@ func (s *session) sorted(err error, resp *github.Response, c call, now time.Time
 	}
 	switch code {
 	case http.StatusUnauthorized:
-		return &router.FixError{Fix: "put a GitHub token that is valid where Switchyard reads it", Err: err}
+		return &router.FixError{Fix: "put a GitHub token that is valid where Switchyard reads it", Err: &loginError{err}}
 	case http.StatusForbidden:
 		return &router.FixError{Fix: "give " + who + " the " + c.permission + accept, Err: err}
 	case http.StatusNotFound:

@@ -135,10 +135,14 @@ func (c *Client) askAsApp(ctx context.Context, doing string, do func(context.Con
 	if err := c.app.session.blocked(c.now()); err != nil {
 		return err
 	}
+	if err := c.reach(ctx, c.app.session); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	resp, err := do(ctx, c.app.session.api)
 	if err == nil {
+		c.app.session.calls.passed(c.now())
 		return nil
 	}
 	code, err := c.app.sorted(err, resp, doing)

@@ -135,11 +135,11 @@ func (g *Instances) Run(ctx context.Context, repo router.Repo, runID int64) (run
 	return run, in.said(err)
 }
 
-// Ready implements router.GitHub.
-func (g *Instances) Ready(t router.Target) error {
-	in, err := g.at(t.Host)
+// Admit implements router.GitHub.
+func (g *Instances) Admit(ctx context.Context, a router.Admission) error {
+	in, err := g.at(a.Target.Host)
 	if err == nil {
-		err = in.client.Ready(t)
+		err = in.client.Admit(ctx, a)
 	}
 	return in.said(err)
 }

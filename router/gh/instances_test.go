@@ -61,7 +61,7 @@ func TestAnInstanceIsFoundByHostAndByID(t *testing.T) {
 		t.Errorf("Runners = %v, want the second's refusal", err)
 	}
 	for what, err := range map[string]error{
-		"a host":   g.Ready(router.Target{Host: "gone.example", Owner: "acme"}),
+		"a host":   g.Admit(t.Context(), router.Admission{Target: router.Target{Host: "gone.example", Owner: "acme"}}),
 		"a number": g.CancelRun(t.Context(), repo, router.Instance{Number: 9}.ID(1)),
 	} {
 		var fix *router.FixError

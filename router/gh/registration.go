@@ -52,6 +52,14 @@ func (r *registrations) of(t target) *registration {
 // RegistrationToken implements router.GitHub. One caller asks GitHub, for a
 // token once in most of an hour and for a group's name once; the others wait.
 func (c *Client) RegistrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
+	reg, err := c.registrationToken(ctx, r)
+	if t, wrong := targetOf(r); wrong == nil {
+		err = c.registeredIn(place{t.lower(), r.Runner.Group}, err)
+	}
+	return reg, err
+}
+
+func (c *Client) registrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
 	t, err := targetOf(r)
 	if err == nil {
 		err = checkLabels(r.Labels)

@@ -16,6 +16,9 @@ import (
 
 // ask makes one request, but for those of an App that logs in.
 func (c *Client) ask(ctx context.Context, t target, of call, do func(context.Context, *github.Client) (*github.Response, error)) error {
+	if of.priority == claim {
+		ctx = router.ForClaim(ctx)
+	}
 	s, err := c.login(ctx, t)
 	if err != nil {
 		return err
@@ -26,6 +29,7 @@ func (c *Client) ask(ctx context.Context, t target, of call, do func(context.Con
 	if err != nil {
 		return s.sorted(err, resp, of, c.now())
 	}
+	s.calls.passed(c.now())
 	return nil
 }
 

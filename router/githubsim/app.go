@@ -209,6 +209,15 @@ func (in *installed) sees(sc scope) bool {
 		slices.ContainsFunc(in.repos, func(name string) bool { return strings.EqualFold(name, sc.repo) }))
 }
 
+func (s *Server) getApp(w http.ResponseWriter, _ *http.Request) {
+	made := stamp(time.Unix(0, 0))
+	answer(w, http.StatusOK, object{
+		"id": s.cfg.App.ID, "slug": "switchyard", "node_id": nodeID("App", s.cfg.App.ID), "owner": user("mona", "User"),
+		"name": "Switchyard", "description": nil, "external_url": webURL, "html_url": webURL + "/apps/switchyard",
+		"created_at": made, "updated_at": made, "permissions": s.cfg.App.permissions(), "events": []string{"workflow_job"},
+	})
+}
+
 func (s *Server) getInstallation(w http.ResponseWriter, _ *http.Request, sc scope) {
 	in := s.installedFor[strings.ToLower(sc.owner)]
 	if in == nil || !in.sees(sc) {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -16,6 +17,13 @@ type Faults struct {
 	// 502 (with a page of HTML) or 503. Half of these are carried out all the
 	// same: GitHub may register a runner and yet answer so.
 	ErrorRate float64
+
+	// Status, if it is not 0, is what these are answered instead, and none of them
+	// is carried out: 401 as while GitHub's logins are ill.
+	Status int
+
+	// Path, if it is not "", has only requests fail whose path contains it.
+	Path string
 
 	// LimitedUntil is until when every request is refused for a rate limit: a
 	// secondary one with Secondary, as 403 and 429 by turns, else the primary one.
@@ -70,7 +78,7 @@ func (s *Server) fate(r *http.Request) fate {
 		}
 		return f
 	}
-	if s.faults.ErrorRate == 0 {
+	if s.faults.ErrorRate == 0 || !strings.Contains(r.URL.Path, s.faults.Path) {
 		return fate{}
 	}
 	h := fnv.New64a()
@@ -80,6 +88,9 @@ func (s *Server) fate(r *http.Request) fate {
 		return fate{}
 	}
 	s.traffic.Faults++
+	if s.faults.Status != 0 {
+		return fate{status: s.faults.Status}
+	}
 	return fate{status: []int{500, 502, 503}[chance.IntN(3)], late: chance.IntN(2) == 0}
 }
 

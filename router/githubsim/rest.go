@@ -47,6 +47,7 @@ func (s *Server) routes() http.Handler {
 		}
 	}
 	if s.cfg.App != nil {
+		api.HandleFunc("GET /app", s.getApp)
 		api.HandleFunc("POST /app/installations/{id}/access_tokens", s.createToken)
 		api.HandleFunc("GET /app/installations", s.listInstallations)
 		api.HandleFunc("GET /installation/repositories", s.listInstalled)

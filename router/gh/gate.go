@@ -1,0 +1,397 @@
+package gh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/google/go-github/v60/github"
+
+	"switchyard/router"
+)
+
+// How long what fails is kept back. A probe is one small request, so that a
+// login is back within seconds, and GitHub that is ill has six requests a minute.
+// A trial is a runner that is started on Nomad.
+const (
+	failuresInARow = 3           // of a login that may be chance: GitHub answers 5xx now and then
+	firstProbe     = time.Second // doubled with each probe that fails
+	lastProbe      = 10 * time.Second
+	probeTimeout   = 5 * time.Second // GitHub answers the smallest request in less, or is ill
+
+	firstTrial   = time.Second      // of a login whose registrations fail, as above
+	lastTrial    = time.Minute      // ten runners in ten minutes
+	trialTime    = 15 * time.Second // until another runner is tried, if the first does not claim
+	firstRefusal = 30 * time.Second // of a place whose registrations GitHub refuses: a person must act
+	lastRefusal  = 5 * time.Minute
+
+	provenFor  = 10 * time.Second // a good answer stands for so long
+	maxUnknown = 10               // runners started on trust, until GitHub has answered
+	maxPlaces  = 10_000           // whose refusals are remembered
+)
+
+// A gate keeps back what fails. It is shut after some failures in a row, until
+// one try, after a wait that grows, went well. Its zero value is open.
+type gate struct {
+	mu       sync.Mutex
+	failures int       // in a row
+	since    time.Time // of the first of them
+	cause    error     // what it said
+	wait     time.Duration
+	next     time.Time // of the next try; zero: the gate is open
+	trying   bool      // a probe is under way
+	good     time.Time // the last good answer
+	unproven int       // runners started since
+}
+
+// passed is for a good answer.
+func (g *gate) passed(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.failures, g.wait, g.next, g.cause = 0, 0, time.Time{}, nil
+	g.good, g.unproven = now, 0
+}
+
+// failed is for a failure: the gate is shut after most in a row. Those of
+// requests that were under way when it was shut do not make it wait for longer.
+func (g *gate) failed(err error, most int, first, last time.Duration, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.failures == 0 {
+		g.since, g.cause = now, err
+	}
+	g.failures++
+	if g.failures < most || now.Before(g.next) || g.trying {
+		return
+	}
+	g.delay(first, last, now)
+}
+
+func (g *gate) delay(first, last time.Duration, now time.Time) {
+	g.wait = min(max(2*g.wait, first), last)
+	g.next = now.Add(g.wait)
+}
+
+// state says whether the gate is shut, and until when; due: it may be tried.
+func (g *gate) state(now time.Time) (shut, due bool, at time.Time, cause error, since time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at = g.next
+	if g.trying {
+		at = now.Add(firstProbe)
+	}
+	return !g.next.IsZero(), !now.Before(g.next) && !g.trying, at, g.cause, g.since
+}
+
+// try takes the one try that is due; false when it is not, or another has it.
+func (g *gate) try(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.next.IsZero() || now.Before(g.next) || g.trying {
+		return false
+	}
+	g.trying = true
+	return true
+}
+
+// tried ends a try. One that failed, with err, has the next one wait for longer.
+func (g *gate) tried(err error, now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.trying = false
+	if err != nil {
+		g.failures++
+		g.delay(firstProbe, lastProbe, now)
+	}
+}
+
+// start lets one runner through, and no other for trialTime, when it is time for
+// one; false: not yet. An open gate lets all through.
+func (g *gate) start(now time.Time) (at time.Time, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Before(g.next) {
+		return g.next, false
+	}
+	if !g.next.IsZero() {
+		g.next = now.Add(max(trialTime, g.wait))
+	}
+	return time.Time{}, true
+}
+
+// trust counts a runner that is started; false when so many were since the last
+// good answer that GitHub is to be asked first.
+func (g *gate) trust(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Before(g.good.Add(provenFor)) {
+		return true
+	}
+	g.unproven++
+	return g.unproven <= maxUnknown
+}
+
+// heard tells the session's gate of an error, and what it was sorted as.
+func (s *session) heard(err, sorted error, resp *github.Response, now time.Time) {
+	code := status(resp)
+	switch {
+	case errors.As(sorted, new(*router.RetryAtError)) && code == 0, errors.Is(err, context.Canceled):
+		// Nobody was asked, or who asked went away.
+	case code == http.StatusUnauthorized, errors.As(sorted, new(*loginError)):
+		s.calls.failed(sorted, 1, firstProbe, lastProbe, now)
+	case code < http.StatusMultipleChoices || code >= http.StatusInternalServerError:
+		s.calls.failed(sorted, failuresInARow, firstProbe, lastProbe, now)
+	default:
+		s.calls.passed(now)
+	}
+}
+
+// failing is the error for a login that is not asked until at.
+func (c *Client) failing(s *session, at, since time.Time, cause error) error {
+	return &router.RetryAtError{
+		At: at, Line: c.Host() + " " + s.login, Failing: true,
+		Err: fmt.Errorf("GitHub has failed for %s since %s: %w", s.login, since.UTC().Format(time.RFC3339), cause),
+	}
+}
+
+// reach returns nil while the session's gate is open, or when a probe has just
+// opened it: one caller makes it. Else it fails with a *router.RetryAtError, of
+// a claim after some seconds in which it may open.
+func (c *Client) reach(ctx context.Context, s *session) error {
+	for left := patience; ; {
+		now := c.now()
+		shut, due, at, cause, since := s.calls.state(now)
+		if !shut {
+			return nil
+		}
+		if due && s.calls.try(now) {
+			err := c.ping(ctx, s, c.timeout)
+			s.calls.tried(err, c.now())
+			continue
+		}
+		pause := max(at.Sub(now), inFlightPause)
+		end, ends := ctx.Deadline()
+		if left -= pause; !router.IsForClaim(ctx) || left < 0 || ends && time.Until(end) <= pause {
+			return c.failing(s, at, since, cause)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return c.failing(s, at, since, cause)
+		}
+	}
+}
+
+// ping makes the smallest request of a session, whoever waits for it: GitHub
+// counts it for no primary limit. An answer is all it wants:
+// https://docs.github.com/en/rest/rate-limit/rate-limit (read 2026-11-29).
+func (c *Client) ping(ctx context.Context, s *session, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(withAsked(context.WithoutCancel(ctx), asked{priority: claim}), timeout)
+	defer cancel()
+	if s.refresh != nil {
+		if err := s.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	var found map[string]any
+	resp, err := send(ctx, s.api, http.MethodGet, s.probe, nil, &found)
+	if err == nil {
+		s.calls.passed(c.now())
+		return nil
+	}
+	doing := "ask whether it answers"
+	if s.app == nil && s.probe == "app" {
+		_, err = c.app.sorted(err, resp, doing)
+	} else {
+		err = s.sorted(err, resp, call{doing: doing, mayBeGone: true}, c.now())
+	}
+	if errors.As(err, new(*loginError)) {
+		return err
+	}
+	if code := status(resp); code >= http.StatusMultipleChoices && code < http.StatusInternalServerError && code != http.StatusUnauthorized {
+		return nil // as an Enterprise Server without rate limits answers
+	}
+	return err
+}
+
+// prove has GitHub answer once for all who start runners on trust.
+func (c *Client) prove(ctx context.Context, s *session) error {
+	if err := s.probing.take(ctx); err != nil {
+		return err
+	}
+	defer s.probing.give()
+	if shut, _, at, cause, since := s.calls.state(c.now()); shut {
+		return c.failing(s, at, since, cause)
+	}
+	if s.calls.trust(c.now()) {
+		return nil
+	}
+	err := c.ping(ctx, s, probeTimeout)
+	if err == nil || errors.As(err, new(*router.RetryAtError)) {
+		return err
+	}
+	s.calls.failed(err, 1, firstProbe, lastProbe, c.now())
+	_, _, at, cause, since := s.calls.state(c.now())
+	return c.failing(s, at, since, cause)
+}
+
+// A place is where registrations are refused or not: GitHub may refuse those of
+// one runner group alone.
+type place struct {
+	target
+	group int64
+}
+
+// places are those whose registrations GitHub refused. The zero value is ready.
+type places struct {
+	mu sync.Mutex
+	by map[place]*gate
+}
+
+func (p *places) of(at place) *gate {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.by[at]
+}
+
+func (p *places) refused(at place, err error, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.by == nil || len(p.by) >= maxPlaces {
+		p.by = map[place]*gate{}
+	}
+	if p.by[at] == nil {
+		p.by[at] = &gate{}
+	}
+	p.by[at].failed(err, 1, firstRefusal, lastRefusal, now)
+}
+
+func (p *places) passed(at place) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.by, at)
+}
+
+// refusing is the error for a place whose registrations GitHub refuses.
+func (c *Client) refusing(p place, at, since time.Time, cause error) error {
+	return &router.RetryAtError{
+		At: at, Line: fmt.Sprint(c.Host(), " ", p), Failing: true,
+		Err: fmt.Errorf("GitHub refuses the runners of %s since %s: %w", p.target, since.UTC().Format(time.RFC3339), cause),
+	}
+}
+
+// registeredIn notes how a registration ended, and returns its error: one that
+// keeps others back says until when.
+func (c *Client) registeredIn(p place, err error) error {
+	now, s := c.now(), c.known(p.target)
+	var later *router.RetryAtError
+	switch {
+	case errors.As(err, &later), errors.Is(err, context.Canceled):
+		return err // nobody was asked
+	case err == nil, errors.Is(err, router.ErrNameTaken):
+		c.places.passed(p)
+		if s != nil {
+			s.registers.passed(now)
+		}
+		return err
+	case errors.As(err, new(*router.GiveUpError)):
+		return err // it is about the job
+	case errors.As(err, new(*loginError)):
+	case errors.As(err, new(*router.FixError)):
+		c.places.refused(p, err, now)
+	case s != nil:
+		s.registers.failed(err, failuresInARow, firstTrial, lastTrial, now)
+	}
+	if held := c.held(p, false, now); errors.As(held, &later) {
+		return &router.RetryAtError{At: later.At, Line: later.Line, Failing: true, Err: err}
+	}
+	return err
+}
+
+// held is a *router.RetryAtError while no runner may be started in a place. own: a
+// runner that registers itself with what is its own.
+func (c *Client) held(p place, own bool, now time.Time) error {
+	for _, s := range c.logins(p.target) {
+		if shut, due, at, cause, since := s.calls.state(now); shut && !due {
+			return c.failing(s, at, since, cause)
+		}
+		if shut, due, at, cause, since := s.registers.state(now); shut && !due && !own {
+			return c.failing(s, at, since, cause)
+		}
+	}
+	if g := c.places.of(p); g != nil && !own {
+		if shut, due, at, cause, since := g.state(now); shut && !due {
+			return c.refusing(p, at, since, cause)
+		}
+	}
+	return nil
+}
+
+// logins are the sessions that a registration in t needs, without finding out.
+func (c *Client) logins(t target) []*session {
+	s := c.known(t)
+	switch {
+	case c.app == nil && s == nil:
+		return nil
+	case c.app == nil:
+		return []*session{s}
+	case s == nil:
+		return []*session{c.app.session}
+	case !s.fresh(c.now()):
+		return []*session{c.app.session, s}
+	}
+	return []*session{s}
+}
+
+// Admit implements router.GitHub.
+func (c *Client) Admit(ctx context.Context, a router.Admission) error {
+	t, err := pathOf(a.Target)
+	if err != nil {
+		return &router.GiveUpError{Err: err}
+	}
+	p := place{t.lower(), a.Group}
+	if c.app == nil {
+		if _, err := c.tokenSession(); err != nil {
+			return &router.RetryAtError{At: c.now().Add(lastProbe), Line: c.Host() + " no token", Failing: true, Err: err}
+		}
+	}
+	if err := c.room(t); err != nil {
+		return err
+	}
+	if err := c.held(p, a.Own, c.now()); err != nil {
+		return err
+	}
+	logins := c.logins(t)
+	for _, s := range logins {
+		if err := c.reach(ctx, s); err != nil {
+			return err
+		}
+	}
+	// What is due is tried by this runner alone.
+	now := c.now()
+	for _, s := range logins {
+		if at, ok := s.registers.start(now); !ok && !a.Own {
+			_, _, _, cause, since := s.registers.state(now)
+			return c.failing(s, at, since, cause)
+		}
+	}
+	if g := c.places.of(p); g != nil && !a.Own {
+		if at, ok := g.start(now); !ok {
+			_, _, _, cause, since := g.state(now)
+			return c.refusing(p, at, since, cause)
+		}
+	}
+	for _, s := range logins {
+		if !s.calls.trust(now) {
+			if err := c.prove(ctx, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
