@@ -29,7 +29,8 @@ const (
 	lastRefusal  = 5 * time.Minute
 
 	provenFor  = 10 * time.Second // a good answer stands for so long
-	maxUnknown = 10               // runners started on trust, until GitHub has answered
+	unknownFor = time.Minute      // that a login which was never answered has no answer, either: a claim will tell
+	maxTrusted = 10               // runners started on trust, until GitHub has answered
 	maxPlaces  = 10_000           // whose refusals are remembered
 )
 
@@ -43,16 +44,43 @@ type gate struct {
 	wait     time.Duration
 	next     time.Time // of the next try; zero: the gate is open
 	trying   bool      // a probe is under way
-	good     time.Time // the last good answer
+	trial    bool      // a runner was let through, and nothing is known of it yet
+	good     time.Time // the last good answer; zero: none yet
+	answered bool      // some request had an answer, if only a 5xx
 	unproven int       // runners started since
+	unknown  time.Time // until then, whether GitHub answers is not asked
 }
 
 // passed is for a good answer.
 func (g *gate) passed(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.failures, g.wait, g.next, g.cause = 0, 0, time.Time{}, nil
-	g.good, g.unproven = now, 0
+	g.failures, g.wait, g.next, g.trial, g.cause = 0, 0, time.Time{}, false, nil
+	g.good, g.unproven, g.answered = now, 0, true
+}
+
+// hasAnswered reports whether anything was ever heard of GitHub. If not, that it
+// cannot be reached says little of the login: no runner is kept back for it, but
+// when registrations fail.
+func (g *gate) hasAnswered() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.answered
+}
+
+func (g *gate) hear() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.answered = true
+}
+
+// hurry has the next try be due now.
+func (g *gate) hurry(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if now.Before(g.next) {
+		g.next = now
+	}
 }
 
 // failed is for a failure: the gate is shut after most in a row. Those of
@@ -64,9 +92,10 @@ func (g *gate) failed(err error, most int, first, last time.Duration, now time.T
 		g.since, g.cause = now, err
 	}
 	g.failures++
-	if g.failures < most || now.Before(g.next) || g.trying {
+	if g.failures < most || g.trying || now.Before(g.next) && !g.trial {
 		return
 	}
+	g.trial = false
 	g.delay(first, last, now)
 }
 
@@ -117,7 +146,7 @@ func (g *gate) start(now time.Time) (at time.Time, ok bool) {
 		return g.next, false
 	}
 	if !g.next.IsZero() {
-		g.next = now.Add(max(trialTime, g.wait))
+		g.next, g.trial = now.Add(trialTime), true
 	}
 	return time.Time{}, true
 }
@@ -127,16 +156,26 @@ func (g *gate) start(now time.Time) (at time.Time, ok bool) {
 func (g *gate) trust(now time.Time) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if now.Before(g.good.Add(provenFor)) {
+	if now.Before(g.good.Add(provenFor)) || now.Before(g.unknown) {
 		return true
 	}
 	g.unproven++
-	return g.unproven <= maxUnknown
+	return g.unproven <= maxTrusted
+}
+
+// leave has nobody ask for a while whether GitHub answers.
+func (g *gate) leave(now time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.unknown = now.Add(unknownFor)
 }
 
 // heard tells the session's gate of an error, and what it was sorted as.
 func (s *session) heard(err, sorted error, resp *github.Response, now time.Time) {
 	code := status(resp)
+	if code != 0 {
+		s.calls.hear()
+	}
 	switch {
 	case errors.As(sorted, new(*router.RetryAtError)) && code == 0, errors.Is(err, context.Canceled):
 		// Nobody was asked, or who asked went away.
@@ -169,7 +208,9 @@ func (c *Client) reach(ctx context.Context, s *session) error {
 		}
 		if due && s.calls.try(now) {
 			err := c.ping(ctx, s, c.timeout)
-			s.calls.tried(err, c.now())
+			if s.calls.tried(err, c.now()); err == nil {
+				s.registers.hurry(c.now())
+			}
 			continue
 		}
 		pause := max(at.Sub(now), inFlightPause)
@@ -234,6 +275,10 @@ func (c *Client) prove(ctx context.Context, s *session) error {
 	err := c.ping(ctx, s, probeTimeout)
 	if err == nil || errors.As(err, new(*router.RetryAtError)) {
 		return err
+	}
+	if !s.calls.hasAnswered() {
+		s.calls.leave(c.now())
+		return nil
 	}
 	s.calls.failed(err, 1, firstProbe, lastProbe, c.now())
 	_, _, at, cause, since := s.calls.state(c.now())
@@ -317,7 +362,7 @@ func (c *Client) registeredIn(p place, err error) error {
 // runner that registers itself with what is its own.
 func (c *Client) held(p place, own bool, now time.Time) error {
 	for _, s := range c.logins(p.target) {
-		if shut, due, at, cause, since := s.calls.state(now); shut && !due {
+		if shut, due, at, cause, since := s.calls.state(now); shut && !due && s.calls.hasAnswered() {
 			return c.failing(s, at, since, cause)
 		}
 		if shut, due, at, cause, since := s.registers.state(now); shut && !due && !own {
@@ -363,14 +408,14 @@ func (c *Client) Admit(ctx context.Context, a router.Admission) error {
 	if err := c.room(t); err != nil {
 		return err
 	}
-	if err := c.held(p, a.Own, c.now()); err != nil {
-		return err
-	}
 	logins := c.logins(t)
 	for _, s := range logins {
-		if err := c.reach(ctx, s); err != nil {
+		if err := c.reach(ctx, s); err != nil && s.calls.hasAnswered() {
 			return err
 		}
+	}
+	if err := c.held(p, a.Own, c.now()); err != nil {
+		return err
 	}
 	// What is due is tried by this runner alone.
 	now := c.now()
