@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,9 +41,13 @@ var (
 
 // A chaos is everything that can go wrong, as its seed says.
 type chaos struct {
-	seed uint64
-	net  testnet.Net
+	seed  uint64
+	net   testnet.Net
+	ahead atomic.Int64 // by how much the router's clock is
 }
+
+// now is what the router's clock shows. Its differences are those of what it shows.
+func (c *chaos) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())).Round(0) }
 
 const chaosRules = `
 version: 1
@@ -193,7 +198,7 @@ func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
 		t.Fatal(err)
 	}
 	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, router.Config{
-		Listen: routerAddr, AdminListen: adminAddr, NetListen: c.net.Listen, Logger: log,
+		Listen: routerAddr, AdminListen: adminAddr, NetListen: c.net.Listen, Logger: log, Now: c.now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -241,6 +246,13 @@ func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
 		limited.LimitedUntil = time.Now().Add(time.Minute)
 		hub.SetFaults(limited)
 	})
+	for when, step := range map[time.Duration]time.Duration{8: time.Hour, 10: -time.Hour, 20: -40 * time.Minute, 22: 40 * time.Minute} {
+		at(when*time.Minute, func() { c.ahead.Add(int64(step)) })
+	}
+	at(17*time.Minute, func() { sim.SetFault(nomadsim.Silent, 0) })
+	at(19*time.Minute, func() { sim.SetFault(nomadsim.Healthy, 0) })
+	at(24*time.Minute, func() { hub.SetFaults(githubsim.Faults{ErrorRate: 1, Seed: c.seed}) })
+	at(26*time.Minute, func() { hub.SetFaults(faults) })
 	at(15*time.Minute, func() {
 		for _, name := range []string{"x64-1", "arm-1"} {
 			if err := sim.FailNode(name); err != nil {
