@@ -124,6 +124,8 @@ func (s *side) check(name, who string) Check {
 		return Check{Name: name, Status: "ok"}
 	case bad.status == 0:
 		reason = who + " cannot be reached"
+	case bad.status == Unreadable:
+		reason = who + "'s answers cannot be read, as they are empty, cut off or somebody else's: is its address right, and what stands between?"
 	case bad.status == http.StatusUnauthorized:
 		reason = who + " refuses the login: is the token, or the App's key, good?"
 	case bad.status == http.StatusForbidden:

@@ -106,8 +106,11 @@ const (
 // the outcomes above.
 func (m *Metrics) Delivered(outcome string) { m.deliveries.WithLabelValues(outcome).Inc() }
 
+// Unreadable is the status of an answer that was empty, cut off, or not of whom was asked.
+const Unreadable = -1
+
 // NomadCalled counts a call to Nomad: its name, which is one of few, the status
-// of the answer, 0 if there was none, and how long the answer's head took.
+// of the answer, 0 if there was none, Unreadable if it makes no sense, and how long the answer's head took.
 func (m *Metrics) NomadCalled(call string, status int, took time.Duration) {
 	m.nomad.called(call, status, took)
 }
@@ -210,14 +213,14 @@ type side struct {
 
 // A sideState says what is wrong with Nomad or GitHub; zero: nothing that is known of.
 type sideState struct {
-	status int       // of its last answer: 401, 403, 429 or a failure of its own; 0: there was none
+	status int       // of its last answer: 401, 403, 429, a failure of its own, or Unreadable; 0: there was none
 	since  time.Time // of the first such answer in a row; zero: the last one was good
 }
 
 func newSide(name string) side {
 	return side{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "switchyard_" + name + "_requests_total", Help: `Requests to this side, by call and the status of the answer, "none" if there was none.`,
+			Name: "switchyard_" + name + "_requests_total", Help: `Requests to this side, by call and the status of the answer, "none" if there was none, "unreadable" if it made no sense.`,
 		}, []string{"call", "code"}),
 		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "switchyard_" + name + "_request_duration_seconds", Help: "Time from such a request until the head of its answer, by call.",
@@ -236,7 +239,7 @@ func (s *side) called(call string, status int, took time.Duration) {
 	switch {
 	case status == http.StatusInternalServerError && strings.HasSuffix(call, " job") && !strings.HasPrefix(call, "read "):
 		// Nomad's answer to a job that it refuses, too: it says nothing of Nomad.
-	case status == 0 || status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusTooManyRequests || status >= 500:
+	case status <= 0 || status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusTooManyRequests || status >= 500:
 		if s.bad.status = status; s.bad.since.IsZero() {
 			s.bad.since = time.Now()
 		}
@@ -244,9 +247,12 @@ func (s *side) called(call string, status int, took time.Duration) {
 		s.bad = sideState{}
 	}
 	s.mu.Unlock()
-	code := "none"
-	if status != 0 {
-		code = strconv.Itoa(status)
+	code := strconv.Itoa(status)
+	switch status {
+	case 0:
+		code = "none"
+	case Unreadable:
+		code = "unreadable"
 	}
 	s.requests.WithLabelValues(call, code).Inc()
 	s.took.WithLabelValues(call).Observe(took.Seconds())

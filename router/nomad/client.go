@@ -41,7 +41,8 @@ type Config struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
 
 	// Called is told of each request: what it asks for, in one of few words, the
-	// status of the answer, 0 if there was none, and how long its head took. nil: nobody.
+	// status of the answer, 0 if there was none and router.Unreadable if it makes no
+	// sense, and how long its head took. nil: nobody.
 	Called func(call string, status int, took time.Duration)
 }
 
@@ -200,6 +201,9 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 	at := scopeOf(job)
 	resp, _, err := c.api.Jobs().RegisterOpts(job, &api.RegisterOptions{EnforceIndex: true}, at.write(ctx))
 	register := call{what: "register job " + *job.ID, at: at, capability: "submit-job"}
+	if err == nil && resp.EvalID == "" && resp.JobModifyIndex == 0 {
+		return router.Started{}, &router.FixError{Fix: "check that NOMAD_ADDR is the address of a Nomad agent", Err: fmt.Errorf("%s: the answer is not Nomad's", register)}
+	}
 	if err == nil {
 		started := router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Warnings: warnings(resp.Warnings)}
 		if c.registersOnce(ctx) {

@@ -159,12 +159,16 @@ type noting struct {
 func (n noting) RoundTrip(r *http.Request) (*http.Response, error) {
 	began := time.Now()
 	resp, err := n.Transport.RoundTrip(r)
+	wanted := func() bool { return !errors.Is(r.Context().Err(), context.Canceled) }
+	call, took := callName(r.Method, r.URL.Path), time.Since(began)
 	switch {
-	case n.called == nil || errors.Is(r.Context().Err(), context.Canceled): // who asked went away
+	case n.called == nil || !wanted(): // who asked went away
 	case err != nil:
-		n.called(callName(r.Method, r.URL.Path), 0, time.Since(began))
+		n.called(call, 0, took)
+	case resp.StatusCode == http.StatusOK && call != "follow events":
+		resp.Body = listen(call, resp, took, n.called, wanted)
 	default:
-		n.called(callName(r.Method, r.URL.Path), resp.StatusCode, time.Since(began))
+		n.called(call, resp.StatusCode, took)
 	}
 	if index, ok := r.Context().Value(indexKey{}).(*uint64); ok && err == nil {
 		*index, _ = strconv.ParseUint(resp.Header.Get("X-Nomad-Index"), 10, 64)
