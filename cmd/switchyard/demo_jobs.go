@@ -92,15 +92,12 @@ type act struct {
 	started  bool // its Nomad job is known
 	node     *api.Node
 	waits    string    // why Nomad has no node for it
-	cancelAt time.Time // zero: it is not
+	cancelAt time.Time // zero: it is not, or has no runner yet
 }
 
 // queue sends a job.
 func (s *stage) queue(ctx context.Context, sc scene, duration time.Duration) {
 	a := &act{scene: sc, id: s.github.Queue(ctx, sc.spec(duration))}
-	if sc.cancelled {
-		a.cancelAt = time.Now().Add(s.patience)
-	}
 	if a.id != 0 {
 		s.acts = append(s.acts, a)
 	}
@@ -180,12 +177,15 @@ func (s *stage) look(ctx context.Context) {
 		if err != nil {
 			return false // its delivery is under way
 		}
-		if !a.cancelAt.IsZero() && time.Now().After(a.cancelAt) {
-			a.cancelAt = time.Time{}
-			_ = s.github.Cancel(a.id) // it ended just now at worst
-		}
 		routed := j.State == router.Dispatched || j.State == router.Running || j.State == router.Completed && j.Conclusion == "success"
 		a.started = a.started || routed
+		switch {
+		case !a.cancelled || !routed:
+		case a.cancelAt.IsZero():
+			a.cancelAt = time.Now().Add(s.patience)
+		case time.Now().After(a.cancelAt):
+			_ = s.github.Cancel(a.id) // it was already, at worst
+		}
 		if routed && a.node == nil {
 			a.node, a.waits = s.fleet.where(ctx, j.RunnerID())
 		}
