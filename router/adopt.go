@@ -107,8 +107,14 @@ type earlier struct {
 	claims  int // that wait
 }
 
-func (e *earlier) begin() {
-	e.looking, e.passed = true, make(chan struct{})
+// begin is for when a look is due. At the start jobs wait for the first pass.
+func (e *earlier) begin(start bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.looking, e.done = true, false
+	if start {
+		e.passed = make(chan struct{})
+	}
 }
 
 // end is for when the first look is over.

@@ -145,6 +145,7 @@ func New(c Config) (*App, error) {
 		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), anew: make(chan struct{}, 1), jobs: make(chan Job), decided: make(chan sending, maxDecided), sending: map[int64]sending{},
 		listings: make(chan []NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
 		ended:  make(chan LiveRunner, maxEnded),
+		hooks:  sweeps{now: make(chan struct{}, 1), refused: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 		spare: make(chan struct{}, 1), doubted: make(chan int64, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
 		strayTurn: strayEvery, // at the start, too
@@ -199,6 +200,14 @@ func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close
 // hand. It returns nil then, and otherwise the error that ended it. It is
 // called once.
 func (a *App) Run(ctx context.Context) error {
+	// Before anything is written.
+	latest, err := a.Store.Latest(ctx)
+	if ctx.Err() != nil {
+		return a.Close()
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("see how old the database is: %w", err), a.Close())
+	}
 	if err := a.clockBefore(ctx); err != nil && ctx.Err() == nil {
 		return errors.Join(fmt.Errorf("see when the database was last written: %w", err), a.Close())
 	}
@@ -219,15 +228,20 @@ func (a *App) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("see whether the database is empty: %w", err), a.Close())
 	}
+	a.latest = latest
+	a.compares = !look && !latest.IsZero()
+	a.hooks.unread = make(chan unread, 1)
+	away := a.Now().Sub(latest)
+	look = look || a.compares && away > deliveriesKept-sweepOverlap // GitHub does not list all that happened since
 	if look {
-		a.earlier.begin()
+		a.earlier.begin(true)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences, a.clock,
+		a.run, a.recovers, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences, a.clock,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}
@@ -235,34 +249,33 @@ func (a *App) Run(ctx context.Context) error {
 		every  time.Duration
 		do     func(context.Context) error
 		cannot string // what the log says when do fails
+		sooner <-chan struct{}
 	}{
-		{a.Deliveries, a.findLost, "cannot ask GitHub for lost deliveries"},
-		{a.Recheck / 10, a.recheck, "cannot ask GitHub about jobs that nobody serves"},
-		{a.Recheck / 10, a.cancels, "cannot cancel runs that nothing can serve"},
-		{a.Feedback, a.feedback, "cannot say on commits what becomes of jobs"},
-		{lostEvery, a.removeLost, "cannot remove runners that GitHub registered without telling"},
-		{a.Sweep, a.strays, "cannot look for dead runners on GitHub"},
-		{pruneEvery, a.prune, "cannot delete old history"},
+		{a.Deliveries, a.findLost, "cannot ask GitHub for lost deliveries", a.hooks.now},
+		{a.Recheck / 10, a.recheck, "cannot ask GitHub about jobs that nobody serves", nil},
+		{a.Recheck / 10, a.cancels, "cannot cancel runs that nothing can serve", nil},
+		{a.Feedback, a.feedback, "cannot say on commits what becomes of jobs", nil},
+		{lostEvery, a.removeLost, "cannot remove runners that GitHub registered without telling", nil},
+		{a.Sweep, a.strays, "cannot look for dead runners on GitHub", nil},
+		{pruneEvery, a.prune, "cannot delete old history", nil},
 	} {
-		g.Go(func() error { return a.every(ctx, duty.every, duty.cannot, duty.do) })
+		g.Go(func() error { return a.every(ctx, duty.every, duty.sooner, duty.cannot, duty.do) })
 	}
 	if look {
 		g.Go(func() error {
 			a.earlier.wait(ctx)
-			defer a.lookAgain(a.Now())
-			defer a.earlier.end()
-			if err := a.firstLook(ctx); err != nil && ctx.Err() == nil {
-				a.Logger.Error("cannot take a first look at GitHub", "err", err, "fix", StoreFix(err))
-			}
+			a.fullLook(ctx, nil)
 			return nil
 		})
+	} else if unread := a.hooks.unread; a.compares && away >= lookAfter {
+		g.Go(func() error { return a.lookAtUnread(ctx, unread) })
 	}
 	return g.Wait()
 }
 
-// every calls do at once and then each interval, until ctx ends. Errors are
-// logged as what could not be done.
-func (w *worker) every(ctx context.Context, interval time.Duration, cannot string, do func(context.Context) error) error {
+// every calls do at once, then each interval and when sooner says so, until ctx
+// ends. Errors are logged as what could not be done.
+func (w *worker) every(ctx context.Context, interval time.Duration, sooner <-chan struct{}, cannot string, do func(context.Context) error) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	said := ""
@@ -284,6 +297,7 @@ func (w *worker) every(ctx context.Context, interval time.Duration, cannot strin
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case <-sooner:
 		}
 	}
 }
@@ -321,6 +335,7 @@ func (a *App) receive(ctx context.Context, d Delivery) error {
 	switch {
 	case err != nil:
 		a.Metrics.Delivered(notStored)
+		a.storeRefused()
 		return fmt.Errorf("store delivery %s: %w", d.ID, err)
 	case changed:
 		a.Metrics.Delivered(delivered)

@@ -84,7 +84,7 @@ func (a *App) Readiness(ctx context.Context) Readiness {
 	r.Jobs = counts
 	look := Check{Name: "first_look", Status: "ok"}
 	if a.earlier.underWay() {
-		look = Check{Name: "first_look", Status: "warning", Reason: "a first look at GitHub is under way, as the database is new: not all jobs are known"}
+		look = Check{Name: "first_look", Status: "warning", Reason: "a full look at GitHub is under way, as the database is new, or older than GitHub's deliveries tell of: not all jobs are known"}
 	}
 	loaded := Check{Name: "rules", Status: "ok"}
 	if refused := r.Rules.refused(); refused != "" {

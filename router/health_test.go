@@ -52,7 +52,7 @@ func is(t *testing.T, r router.Readiness, name string) router.Check {
 	return router.Check{}
 }
 
-// full is a store whose disk is full, or that does not answer.
+// full is a store whose disk is full, that does not answer, or whose file is gone.
 type full struct {
 	router.Store
 	disk, mute, gone atomic.Bool
@@ -66,6 +66,13 @@ func (f *full) SetMark(ctx context.Context, name, value string) error {
 		return fmt.Errorf("write a mark: %w", &router.FixError{Fix: "restart Switchyard", Err: errors.New("the database file x.db was removed")})
 	}
 	return f.Store.SetMark(ctx, name, value)
+}
+
+func (f *full) Receive(ctx context.Context, d router.Delivery) (bool, error) {
+	if f.disk.Load() {
+		return false, errors.New("database or disk is full (13)")
+	}
+	return f.Store.Receive(ctx, d)
 }
 
 func (f *full) Counts(ctx context.Context) (map[router.JobState]int, error) {

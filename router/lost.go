@@ -1,15 +1,22 @@
 package router
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 const (
 	sweepHooks     = 50                 // looked at in one sweep, in turn: each is a request at least
+	sweepUnproved  = 10                 // of those: at most so many of which only unsigned headers tell
 	sweepPages     = 100                // of a hundred deliveries, read at most in one sweep of one hook
 	redeliverBatch = 100                // read from the store at once
 	redeliverTries = 5                  // of one delivery
@@ -18,7 +25,24 @@ const (
 	sweepOverlap   = 2 * time.Minute    // GitHub lists a delivery when it knows how it went
 	firstSweep     = time.Hour          // how far back a hook is swept that was not before
 	maxHooks       = 10_000             // remembered
+	heardEvery     = time.Hour          // so seldom is written that a hook is heard of
+	forgottenFor   = time.Hour          // a hook that GitHub does not know is not taken up again
+	sweepsToTell   = 12                 // after so many it is told which hooks cannot be read, though some may be later
+	lateRefusal    = 20 * time.Second   // GitHub waits 10 s for an answer, and lists the delivery then
 	hookTimeout    = 30 * time.Second   // for one request to GitHub, with what it takes to log in
+)
+
+// The bounds of the hooks in the store. Which hook a delivery came by is told by
+// headers that its signature does not cover: whoever saw a body once can send it
+// again with any.
+const (
+	// MaxHooks is how many are kept beside the App's. An organization that has one
+	// for each repository may have many; a sweep of all is a request for each.
+	MaxHooks = 2000
+
+	// MaxUnprovedHooks is how many of one repository, or of one organization, are kept
+	// before GitHub has listed deliveries of them. GitHub takes 20; mostly there is one.
+	MaxUnprovedHooks = 4
 )
 
 // A HookKind says what a webhook on GitHub belongs to. It is the value of the
@@ -72,6 +96,7 @@ type Webhooks interface {
 
 	// Deliveries lists a page of a hook's deliveries, newest first: the first
 	// page, or the one that next of an earlier call names. next is "" on the last.
+	// ErrNotFound: GitHub knows no such hook, or does not show it to us.
 	Deliveries(ctx context.Context, h Hook, cursor string) (page []SentDelivery, next string, err error)
 
 	// Redeliver has GitHub make a delivery again, with the same GUID. It does
@@ -85,6 +110,8 @@ type HookSweep struct {
 	Swept  time.Time // those that were made before are done with
 	Newest time.Time // of those that the sweep in hand has seen; zero: none
 	Cursor string    // where that goes on; "": none is in hand
+	Heard  time.Time // when a delivery's headers last named it, about; zero: not known
+	Proved bool      // GitHub has listed deliveries of it
 }
 
 // A Redelivery is a delivery that never arrived.
@@ -97,18 +124,28 @@ type Redelivery struct {
 
 // LostStore is the part of Store that keeps what got lost on the way from GitHub.
 type LostStore interface {
-	// SawHook makes a hook known, swept until then, unless it is.
-	SawHook(ctx context.Context, h Hook, swept time.Time) error
+	// SawHook notes that a delivery named a hook, and makes it known, swept until
+	// then, unless one of its kind and ID is: that keeps its owner and repository.
+	// It is not made known while MaxUnprovedHooks of its repository or organization are
+	// not proved; with more than MaxHooks, the one heard of longest ago is forgotten.
+	// known is false when the store does not have it as it is in h.
+	SawHook(ctx context.Context, h Hook, swept, now time.Time) (known bool, err error)
 
-	// Hooks returns the known hooks.
+	// ForgetHook forgets a hook and its redeliveries.
+	ForgetHook(ctx context.Context, h Hook) error
+
+	// Hooks returns the known hooks: the App's, then those heard of last.
 	Hooks(ctx context.Context) ([]HookSweep, error)
 
-	// Swept records how far a hook was swept, and the deliveries that failed:
-	// those not received otherwise are due for redelivery.
-	Swept(ctx context.Context, h HookSweep, failed []SentDelivery, now time.Time) error
+	// Swept records how far a hook was swept, whether it is proved, and the
+	// deliveries that are missed: those not received are due for redelivery.
+	Swept(ctx context.Context, h HookSweep, missed []SentDelivery, now time.Time) error
 
-	// Redeliveries returns up to limit deliveries that are due, oldest first,
-	// and forgets those that were received, or made before old.
+	// RedeliverNow makes the redeliveries due that are so later.
+	RedeliverNow(ctx context.Context, now time.Time) error
+
+	// Redeliveries returns up to limit deliveries that are due, oldest first but
+	// those that a job ended or runs before, and forgets those that were received, or made before old.
 	Redeliveries(ctx context.Context, now, old time.Time, limit int) ([]Redelivery, error)
 
 	// Redelivered counts a try of a redelivery; it is due at again, or, when
@@ -116,45 +153,172 @@ type LostStore interface {
 	Redelivered(ctx context.Context, guid string, again time.Time) error
 }
 
-// sawHook notes the hook that a delivery came by.
+// sweeps is what a worker keeps of the webhooks. The zero value is ready.
+type sweeps struct {
+	now       chan struct{} // size 1; a hint that there is something to be swept
+	refused   chan struct{} // size 1; a hint that the store took no delivery
+	recovered atomic.Bool   // the store takes deliveries again
+
+	mu        sync.Mutex
+	heard     map[Hook]time.Time // those in the store, and when that was noted
+	forgotten map[Hook]HookSweep // those that GitHub does not know; Heard is when it said so
+	warned    bool               // that an App's deliveries cannot be seen
+	fresh     *rate.Limiter      // of those that the store may not have; nil: made when it is needed
+
+	// Used by findLost only.
+	sweep     int             // counts
+	turns     map[hookKey]int // how often each was looked at
+	compared  map[hookKey]comparison
+	read      bool   // GitHub listed the deliveries of some hook
+	unreached []Hook // those whose deliveries GitHub does not list
+
+	unread chan unread // size 1; sent once, when it is known
+}
+
+// An unread says of which hooks a comparison at the start could not be made.
+type unread struct {
+	all   bool // of none it could: there may be others that are not known
+	hooks []Hook
+}
+
+// A hookKey is what a hook is known by.
+type hookKey struct {
+	kind HookKind
+	id   int64
+}
+
+func (h Hook) key() hookKey { return hookKey{h.Kind, h.ID} }
+
+// A comparison of a hook's deliveries with the store is made at the start.
+type comparison int
+
+const (
+	notCompared comparison = iota
+	comparing              // the sweep goes on
+	compared
+)
+
+// sawHook notes the hook that a delivery came by, as its headers say.
 func (w *worker) sawHook(ctx context.Context, h Hook) error {
+	now := w.Now()
 	if h.Kind == "" {
 		return nil
 	}
-	w.mu.Lock()
-	known := w.hooks[h]
-	w.mu.Unlock()
-	if known {
+	s := &w.hooks
+	s.mu.Lock()
+	heard, known := s.heard[h]
+	gone, was := s.forgotten[h]
+	if s.fresh == nil {
+		s.fresh = rate.NewLimiter(10, 100)
+	}
+	switch {
+	case known && now.Sub(heard) < heardEvery,
+		!known && was && now.Sub(gone.Heard) < forgottenFor,
+		!known && h.Kind != HookApp && !s.fresh.AllowN(now, 1):
+		s.mu.Unlock()
 		return nil
 	}
-	if h.Kind == HookApp {
-		if !slices.Contains(w.GitHub.OwnHooks(), h) {
+	warned := s.warned
+	s.mu.Unlock()
+	if h.Kind == HookApp && !slices.Contains(w.GitHub.OwnHooks(), h) {
+		if !warned {
 			w.Logger.Warn("deliveries come by the webhook of a GitHub App; those that get lost can only be found when Switchyard logs in as that App")
-			w.sawOnce(h)
-			return nil
 		}
+		s.mu.Lock()
+		s.warned = true
+		s.mu.Unlock()
+		return nil
 	}
-	// Those before now are not its first, or they would have been seen.
-	if err := w.Store.SawHook(ctx, h, w.Now().Add(-firstSweep)); err != nil {
+	// Those before now are not its first, or they would have been seen: but not in a
+	// database that knows nothing of the last days.
+	swept := now.Add(-firstSweep)
+	if was {
+		swept = gone.Swept
+	}
+	if at := w.latest.Add(-sweepOverlap); !w.latest.IsZero() && at.Before(swept) {
+		swept = at
+	}
+	ok, err := w.Store.SawHook(ctx, h, swept, now)
+	if err != nil {
 		return fmt.Errorf("remember %s: %w", h, err)
 	}
-	w.sawOnce(h)
+	if ok {
+		s.hear(h, now)
+	}
 	return nil
 }
 
-func (w *worker) sawOnce(h Hook) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.hooks == nil || len(w.hooks) >= maxHooks {
-		w.hooks = map[Hook]bool{}
+// hear notes that the store has a hook, and that it was heard of.
+func (s *sweeps) hear(h Hook, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.heard == nil || len(s.heard) >= maxHooks {
+		s.heard = map[Hook]time.Time{}
 	}
-	w.hooks[h] = true
+	if at.After(s.heard[h]) {
+		s.heard[h] = at
+	}
+}
+
+// forget notes that GitHub does not know a hook.
+func (s *sweeps) forget(h HookSweep, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.heard, h.Hook)
+	if s.forgotten == nil || len(s.forgotten) >= maxHooks {
+		s.forgotten = map[Hook]HookSweep{}
+	}
+	h.Heard = now
+	s.forgotten[h.Hook] = h
+}
+
+// turn returns the hooks whose turn it is: the App's; then those that had the
+// fewest turns, and of these the ones heard of last. Hooks that are not proved
+// take few of the places. all is for the start, and after an outage: all that are
+// proved.
+func (s *sweeps) turn(hooks []HookSweep, all bool) (turn []HookSweep) {
+	least, turns := -1, map[hookKey]int{} // without those that are gone
+	for _, h := range hooks {
+		if n, had := s.turns[h.key()]; had {
+			turns[h.key()] = n
+			if least < 0 || n < least {
+				least = n
+			}
+		}
+	}
+	for _, h := range hooks {
+		if _, had := turns[h.key()]; !had {
+			turns[h.key()] = max(least, 0)
+		}
+	}
+	s.turns = turns
+	hooks = slices.Clone(hooks)
+	slices.SortStableFunc(hooks, func(a, b HookSweep) int { return cmp.Compare(turns[a.key()], turns[b.key()]) })
+	places, unproved := sweepHooks, sweepUnproved
+	if all {
+		places = MaxHooks
+	}
+	for _, h := range hooks {
+		switch {
+		case h.Kind == HookApp:
+			turn = append(turn, h)
+		case places == 0, !h.Proved && unproved == 0:
+		default:
+			places--
+			if !h.Proved {
+				unproved--
+			}
+			turn = append(turn, h)
+		}
+	}
+	return turn
 }
 
 // findLost looks through the deliveries of each hook since the last time and
 // has those that failed made again. A hook that cannot be read keeps no other
 // from being so.
 func (w *worker) findLost(ctx context.Context) error {
+	s := &w.hooks
 	own := w.GitHub.OwnHooks()
 	for _, h := range own {
 		if err := w.sawHook(ctx, h); err != nil {
@@ -168,25 +332,109 @@ func (w *worker) findLost(ctx context.Context) error {
 	hooks = slices.DeleteFunc(hooks, func(h HookSweep) bool {
 		return h.Kind == HookApp && !slices.Contains(own, h.Hook)
 	})
-	var errs []error
-	for range min(len(hooks), sweepHooks) {
-		h := hooks[w.nextHook%len(hooks)]
-		w.nextHook++
-		if err := w.sweepHook(ctx, h); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", h.Hook, err))
+	for _, h := range hooks {
+		s.hear(h.Hook, h.Heard)
+	}
+	all := s.sweep == 0
+	if s.recovered.Swap(false) {
+		all = true
+		if err := w.Store.RedeliverNow(ctx, w.Now()); err != nil {
+			return err
 		}
 	}
-	return errors.Join(append(errs, w.redeliver(ctx))...)
+	s.sweep++
+	if s.compared == nil {
+		s.compared = map[hookKey]comparison{}
+	}
+	said := sweepSays{hooks: len(hooks)}
+	for _, h := range s.turn(hooks, all) {
+		err := w.sweepHook(ctx, h)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.turns[h.key()]++
+		unknown := errors.Is(err, ErrNotFound) && h.Kind != HookApp
+		if unknown {
+			if err := w.Store.ForgetHook(ctx, h.Hook); err != nil {
+				return err
+			}
+			s.forget(h, w.Now())
+			delete(s.compared, h.key())
+		}
+		if err != nil && lasting(err) && (h.Proved || !unknown) {
+			s.unreached = append(s.unreached, h.Hook)
+		}
+		said.add(h.Hook, err, unknown)
+	}
+	if said.unknown > 0 {
+		w.Logger.Info("webhooks whose deliveries GitHub does not show are forgotten: they are deleted, somebody made them up, or the login may not see them",
+			"webhooks", said.unknown, "such_as", said.which.String(), "err", said.why)
+	}
+	if s.unread != nil && (!said.passing || s.sweep > sweepsToTell) {
+		s.unread <- unread{all: !s.read && !said.passing, hooks: s.unreached}
+		s.unread, s.unreached = nil, nil
+	}
+	return errors.Join(said.err(), w.redeliver(ctx))
+}
+
+// sweepSays is what a sweep has to say, however many webhooks fail: one of a kind.
+type sweepSays struct {
+	hooks, failed, unknown int
+	first, why             error // of those that failed, and that are unknown
+	which                  Hook  // that is unknown
+	passing                bool  // some may be read when they are tried again
+}
+
+func (s *sweepSays) add(h Hook, err error, unknown bool) {
+	switch {
+	case err == nil:
+		return
+	case unknown:
+		s.which, s.why = h, err
+		s.unknown++
+	default:
+		if s.failed++; s.first == nil {
+			s.first = fmt.Errorf("%s: %w", h, err)
+		}
+	}
+	s.passing = s.passing || !lasting(err)
+}
+
+func (s *sweepSays) err() error {
+	if s.failed > 1 {
+		return fmt.Errorf("%d of %d webhooks, such as %w", s.failed, s.hooks, s.first)
+	}
+	return s.first
+}
+
+// lasting reports whether an error of GitHub's stays until somebody mends it.
+func lasting(err error) bool {
+	var giveUp *GiveUpError
+	var fix *FixError
+	return errors.Is(err, ErrNotFound) || errors.As(err, &giveUp) || errors.As(err, &fix)
 }
 
 // sweepHook reads a hook's deliveries from the newest back to where the last
 // sweep began. What it read is kept with where it goes on, page by page, so
 // that a sweep which is cut off loses nothing.
+//
+// The first sweep after the start goes back to the newest that the store knows
+// of anything, and misses whatever the store does not have, also what was
+// answered: the store may be a copy that was made before.
 func (w *worker) sweepHook(ctx context.Context, h HookSweep) error {
+	s := &w.hooks
+	if s.compared[h.key()] == notCompared && w.compares {
+		s.compared[h.key()] = comparing
+		h.Cursor, h.Newest = "", time.Time{}
+		if at := w.latest.Add(-sweepOverlap); at.Before(h.Swept) {
+			h.Swept = at
+		}
+	}
+	compares := s.compared[h.key()] == comparing
 	if oldest := w.Now().Add(-deliveriesKept); h.Swept.Before(oldest) {
 		h.Swept = oldest
 	}
-	arrived := map[string]bool{} // a later attempt, which is listed first
+	seen := map[string]bool{} // and need not be missed: a later attempt is listed first
 	for range sweepPages {
 		var page []SentDelivery
 		var next string
@@ -194,8 +442,7 @@ func (w *worker) sweepHook(ctx context.Context, h HookSweep) error {
 			page, next, err = w.GitHub.Deliveries(ctx, h.Hook, h.Cursor)
 			return err
 		})
-		var gone *GiveUpError
-		if errors.As(err, &gone) && h.Cursor != "" {
+		if err != nil && h.Cursor != "" && lasting(err) {
 			// The place is good no more: begin anew. What is listed twice is
 			// kept once.
 			h.Cursor = ""
@@ -204,7 +451,8 @@ func (w *worker) sweepHook(ctx context.Context, h HookSweep) error {
 		if err != nil {
 			return err
 		}
-		var failed []SentDelivery
+		h.Proved, s.read = true, true
+		var missed []SentDelivery
 		for _, d := range page {
 			if d.At.After(h.Newest) {
 				h.Newest = d.At
@@ -214,11 +462,12 @@ func (w *worker) sweepHook(ctx context.Context, h HookSweep) error {
 				break
 			}
 			switch {
-			case d.Event != "workflow_job" || !knownAction(d.Action):
-			case d.OK:
-				arrived[d.GUID] = true
-			case !arrived[d.GUID]:
-				failed = append(failed, d)
+			case d.Event != "workflow_job" || !knownAction(d.Action) || seen[d.GUID]:
+			case d.OK && !compares:
+				seen[d.GUID] = true
+			default:
+				seen[d.GUID] = compares
+				missed = append(missed, d)
 			}
 		}
 		if h.Cursor = next; next == "" {
@@ -227,8 +476,12 @@ func (w *worker) sweepHook(ctx context.Context, h HookSweep) error {
 			}
 			h.Newest = time.Time{}
 		}
-		if err := w.Store.Swept(ctx, h, failed, w.Now()); err != nil || next == "" {
+		if err := w.Store.Swept(ctx, h, missed, w.Now()); err != nil {
 			return err
+		}
+		if next == "" {
+			s.compared[h.key()] = compared
+			return nil
 		}
 	}
 	return nil // the next sweep goes on
@@ -244,7 +497,7 @@ func persist(ctx context.Context, call func(context.Context) error) (err error) 
 		var giveUp *GiveUpError
 		var fix *FixError
 		var later *RetryAtError
-		if err == nil || pause > 2*time.Second || errors.As(err, &giveUp) || errors.As(err, &fix) || errors.As(err, &later) {
+		if err == nil || pause > 2*time.Second || errors.Is(err, ErrNotFound) || errors.As(err, &giveUp) || errors.As(err, &fix) || errors.As(err, &later) {
 			return err
 		}
 		select {
@@ -257,6 +510,53 @@ func persist(ctx context.Context, call func(context.Context) error) (err error) 
 
 func knownAction(action string) bool {
 	return action == "queued" || action == "waiting" || action == "in_progress" || action == "completed"
+}
+
+// storeRefused is told that the store did not take a delivery.
+func (w *worker) storeRefused() {
+	select {
+	case w.hooks.refused <- struct{}{}:
+	default:
+	}
+}
+
+// recovers has what the store refused swept as soon as it takes deliveries
+// again, and once more for those that GitHub lists late, until ctx ends.
+func (a *App) recovers(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.hooks.refused:
+		}
+		for failed := true; failed; {
+			if !pause(ctx, readyAge) { // so that what is known is younger than the refusal
+				return nil
+			}
+			check, _ := a.probed.store(ctx, a.Store)
+			failed = check.Status == "failed"
+		}
+		for _, wait := range []time.Duration{0, lateRefusal} {
+			if !pause(ctx, wait) {
+				return nil
+			}
+			a.hooks.recovered.Store(true)
+			select {
+			case a.hooks.now <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// pause reports whether it was as long as it should be.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }
 
 // redeliver has GitHub make the deliveries again that are due for it. It ends
@@ -281,7 +581,7 @@ func (w *worker) redeliver(ctx context.Context) error {
 			var giveUp *GiveUpError
 			switch {
 			case errors.As(err, &giveUp):
-				w.Logger.Warn("github does not make a lost delivery again", "delivery_id", r.GUID, "err", err)
+				w.logThrottled(w.Logger, slog.LevelWarn, "", "github does not make a lost delivery again", "delivery_id", r.GUID, "err", err)
 			case err != nil:
 				failing[r.Hook] = true // so would its others: they stay due
 				errs = append(errs, fmt.Errorf("%s: %w", r.Hook, err))

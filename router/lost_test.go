@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -101,7 +103,11 @@ func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 	if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
 		t.Fatal(err)
 	}
-	if err := st.SawHook(t.Context(), router.Hook{Kind: router.HookApp}, now.Add(-time.Hour)); err != nil {
+	if _, err := st.SawHook(t.Context(), router.Hook{Kind: router.HookApp}, now.Add(-time.Hour), now); err != nil {
+		t.Fatal(err)
+	}
+	// A new database is not compared with what GitHub delivered.
+	if err := st.SetMark(t.Context(), "first look", "begun"); err != nil {
 		t.Fatal(err)
 	}
 	h := &hub{}
@@ -206,13 +212,28 @@ func testAHookThatCannotBeReadKeepsNoOtherFromBeingSo(t *testing.T) {
 	}
 }
 
+// later has a router live so much later than the store was written.
+func later(d time.Duration) func(*router.Config) {
+	return func(c *router.Config) { c.Now = func() time.Time { return time.Now().Add(d) } }
+}
+
+// prove makes a hook known whose deliveries GitHub has listed.
+func prove(t *testing.T, st router.Store, h router.Hook) {
+	t.Helper()
+	now := time.Now()
+	if known, err := st.SawHook(t.Context(), h, now, now.Add(time.Duration(h.ID)*time.Second)); !known || err != nil {
+		t.Fatalf("SawHook(%s) = %t, %v", h, known, err)
+	}
+	if err := st.Swept(t.Context(), router.HookSweep{Hook: h, Swept: now, Proved: true}, nil, now); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestManyHooksAreSweptInTurn(t *testing.T) { synctest.Test(t, testManyHooksAreSweptInTurn) }
 func testManyHooksAreSweptInTurn(t *testing.T) {
 	st := openStore(t)
 	for id := int64(1); id <= 120; id++ {
-		if err := st.SawHook(t.Context(), router.Hook{Kind: router.HookRepository, ID: id, Owner: "acme", Repo: fmt.Sprint("r", id)}, time.Now()); err != nil {
-			t.Fatal(err)
-		}
+		prove(t, st, router.Hook{Kind: router.HookRepository, ID: id, Owner: "acme", Repo: fmt.Sprint("r", id)})
 	}
 	var mu sync.Mutex
 	swept := map[int64]int{}
@@ -223,16 +244,203 @@ func testManyHooksAreSweptInTurn(t *testing.T) {
 		swept[h.ID]++
 		return nil
 	}
-	r := start(t, st, &cluster{}, h, func(c *router.Config) { c.Deliveries = time.Hour })
-	eventually(t, "a sweep of 50", func() bool { mu.Lock(); defer mu.Unlock(); return len(swept) == 50 })
-	r.stop()
+	sweeps := func(n int) {
+		r := start(t, st, &cluster{}, h, func(c *router.Config) { c.Deliveries = time.Second })
+		time.Sleep(time.Duration(n)*time.Second - time.Second/2)
+		r.stop()
+	}
+	sweeps(1)
+	if len(swept) != 120 {
+		t.Errorf("%d webhooks were swept at the start, want all", len(swept))
+	}
 	clear(swept)
-	r = start(t, st, &cluster{}, h, func(c *router.Config) { c.Deliveries = 5 * time.Millisecond })
-	eventually(t, "sweeps of all", func() bool { mu.Lock(); defer mu.Unlock(); return len(swept) == 120 })
-	r.stop()
+	sweeps(2)
+	for id, n := range swept {
+		if fiftieth := id > 70; n == 2 != fiftieth { // those heard of last
+			t.Errorf("webhook %d was swept %d times", id, n)
+		}
+	}
+	clear(swept)
+	sweeps(20)
 	for id, n := range swept {
 		if d := n - swept[1]; d < -1 || d > 1 {
 			t.Errorf("webhook %d was swept %d times, the first one %d", id, n, swept[1])
 		}
+	}
+}
+
+// Which webhook a delivery came by is in headers that nobody signed.
+func TestHeadersThatNobodySignedChangeNoHook(t *testing.T) {
+	synctest.Test(t, testHeadersThatNobodySignedChangeNoHook)
+}
+func testHeadersThatNobodySignedChangeNoHook(t *testing.T) {
+	st := openStore(t)
+	web := router.Hook{Kind: router.HookRepository, ID: 42, Owner: "acme", Repo: "web"}
+	prove(t, st, web)
+	h := &hub{}
+	h.post.app = true
+	asked := map[router.Hook]int{}
+	h.post.fail = func(h router.Hook, _ int64) error {
+		asked[h]++
+		if h.Kind == router.HookApp || h == web {
+			return nil
+		}
+		return fmt.Errorf("%w: 404 Not Found", router.ErrNotFound)
+	}
+	var log strings.Builder
+	r := start(t, st, &cluster{}, h, func(c *router.Config) {
+		c.Deliveries, c.Logger = 10*time.Second, slog.New(slog.NewTextHandler(&log, nil))
+	})
+	time.Sleep(time.Second) // the sweep of the start
+	clear(asked)
+	// One who saw a delivery of acme/api sends it as if it came by webhooks of his choice.
+	forge := func(from int64) {
+		for id := from; id < from+300; id++ {
+			d := delivery(1, "completed", "self-hosted", "linux")
+			d.ID = fmt.Sprint("again-", id)
+			d.Job.Repo.Name, d.Job.Repo.FullName = "api", "acme/api"
+			d.Hook = router.Hook{Kind: router.HookRepository, ID: id, Owner: "acme", Repo: "api"}
+			r.deliver(d)
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	forge(1)
+	hooks, err := st.Hooks(t.Context())
+	if err != nil || len(hooks) != 2+router.MaxUnprovedHooks || !slices.ContainsFunc(hooks, func(h router.HookSweep) bool { return h.Hook == web && h.Proved }) {
+		t.Fatalf("the store has %d webhooks: %+v, %v; want the App's, the one of acme/web, and few others", len(hooks), hooks, err)
+	}
+	time.Sleep(10 * time.Second) // a sweep
+	forge(1)                     // the same again, within the hour
+	time.Sleep(10 * time.Second)
+	r.stop()
+	if asked[web] == 0 || asked[router.Hook{Kind: router.HookApp}] == 0 || len(asked) > 2+2*router.MaxUnprovedHooks {
+		t.Errorf("GitHub was asked about %v, want the App's webhook, the one of acme/web, and few others", asked)
+	}
+	for h, n := range asked {
+		if h.Kind == router.HookRepository && h != web && n > 1 {
+			t.Errorf("GitHub was asked %d times about %s, which it does not know", n, h)
+		}
+	}
+	if hooks, err := st.Hooks(t.Context()); err != nil || len(hooks) != 2 {
+		t.Errorf("the store has %+v, %v; want the App's webhook and the one of acme/web", hooks, err)
+	}
+	if n := strings.Count(log.String(), "are forgotten"); n != 2 || len(log.String()) > 400_000 {
+		t.Errorf("%d lines tell of webhooks that GitHub does not know, want one for each sweep that met some:\n%s", n, log.String())
+	}
+}
+
+// What fails of many webhooks is one line, and no long one.
+func TestTheLogOfASweepIsShort(t *testing.T) { synctest.Test(t, testTheLogOfASweepIsShort) }
+func testTheLogOfASweepIsShort(t *testing.T) {
+	st := openStore(t)
+	for id := int64(1); id <= 200; id++ {
+		prove(t, st, router.Hook{Kind: router.HookRepository, ID: id, Owner: "acme", Repo: fmt.Sprint("r", id)})
+	}
+	h := &hub{}
+	h.post.fail = func(h router.Hook, _ int64) error {
+		return &router.FixError{Fix: "give it", Err: fmt.Errorf("list the deliveries of %s: %s", h, strings.Repeat("long ", 60))}
+	}
+	var log strings.Builder
+	r := start(t, st, &cluster{}, h, func(c *router.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	time.Sleep(10 * time.Second)
+	r.stop()
+	said := ""
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "cannot ask GitHub for lost deliveries") {
+			said += line
+		}
+	}
+	if !strings.Contains(said, "200 of 200 webhooks, such as webhook 200 of repository acme/r200") || len(said) > 1000 {
+		t.Errorf("the log says %d bytes: %s", len(said), said)
+	}
+}
+
+// A copy of the database does not know what came after it was made, and GitHub
+// has all of it as arrived.
+func TestAtTheStartWhatTheDatabaseLacksIsDeliveredAgain(t *testing.T) {
+	synctest.Test(t, testAtTheStartWhatTheDatabaseLacksIsDeliveredAgain)
+}
+func testAtTheStartWhatTheDatabaseLacksIsDeliveredAgain(t *testing.T) {
+	now := time.Now()
+	st := openStore(t)
+	if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil { // of now
+		t.Fatal(err)
+	}
+	h := &hub{}
+	h.post.app, h.post.page = true, 2
+	sent := func(id int64, guid, action string, after time.Duration) {
+		h.post.sent = append(h.post.sent, router.SentDelivery{ID: id, GUID: guid, At: now.Add(after), OK: true, Event: "workflow_job", Action: action})
+	}
+	sent(1, "before", "queued", -3*time.Hour) // the sweeps of then saw it
+	sent(2, "queued-5", "queued", 0)
+	sent(3, "later", "queued", time.Minute)
+	sent(4, "later-ended", "completed", 2*time.Minute)
+	sent(5, "later", "queued", 3*time.Minute) // another attempt
+	sent(6, "last", "queued", 50*time.Minute)
+	r := start(t, st, &cluster{}, h, later(time.Hour), func(c *router.Config) { c.Deliveries = 10 * time.Second })
+	time.Sleep(5 * time.Second)
+	if got, want := h.post.redelivered(), []int64{4, 5, 6}; !slices.Equal(got, want) {
+		t.Errorf("redelivered %v, want %v", got, want)
+	}
+	h.post.mu.Lock()
+	sent(7, "another's", "queued", time.Hour+10*time.Second) // answered, whoever did
+	h.post.again = nil
+	h.post.mu.Unlock()
+	time.Sleep(10 * time.Second) // another sweep
+	if got := h.post.redelivered(); len(got) > 0 {
+		t.Errorf("redelivered %v after the start, though it was answered", got)
+	}
+	r.stop()
+}
+
+// What no list of deliveries tells of is looked at on GitHub itself.
+func TestAtTheStartAFullLookIsTakenWhereDeliveriesDoNotReach(t *testing.T) {
+	forbidden := &router.FixError{Fix: "give it", Err: errors.New("403")}
+	hook := func(repo string) router.Hook {
+		return router.Hook{Kind: router.HookRepository, ID: int64(len(repo)), Owner: "acme", Repo: repo}
+	}
+	for _, tt := range []struct {
+		name  string
+		hooks []router.Hook
+		fail  func(router.Hook) error
+		away  time.Duration // since the last record
+		want  []string
+	}{
+		{"all webhooks are read", []router.Hook{hook("web")}, func(router.Hook) error { return nil }, 2 * time.Hour, nil},
+		{"GitHub does not list what is older", []router.Hook{hook("web")}, func(router.Hook) error { return nil }, 80 * time.Hour, []string{"acme/web"}},
+		{"no webhook is known", nil, nil, 2 * time.Hour, []string{"acme/web"}},
+		{"none is known, and it is a moment", nil, nil, time.Minute, nil},
+		{"the webhook is not read", []router.Hook{hook("web")}, func(router.Hook) error { return forbidden }, 2 * time.Hour, []string{"acme/web"}},
+		{"another's is not", []router.Hook{hook("web"), hook("other")}, func(h router.Hook) error {
+			if h.Repo == "other" {
+				return forbidden
+			}
+			return nil
+		}, 2 * time.Hour, nil},
+		{"GitHub is away", []router.Hook{hook("web")}, func(router.Hook) error { return errors.New("502") }, 2 * time.Hour, nil},
+	} {
+		virtual(t, tt.name, func(t *testing.T) {
+			st := openStore(t)
+			if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
+				t.Fatal(err)
+			}
+			for _, h := range tt.hooks {
+				prove(t, st, h)
+			}
+			h := &hub{}
+			h.index.runs = map[string][]router.Delivery{"acme/web": {says(9, "queued", "self-hosted", "linux")}}
+			if tt.fail != nil {
+				h.post.fail = func(h router.Hook, _ int64) error { return tt.fail(h) }
+			}
+			r := start(t, st, &cluster{}, h, later(tt.away))
+			time.Sleep(10 * time.Second)
+			if got := h.index.looked(); !slices.Equal(got, tt.want) {
+				t.Errorf("looked at %v, want %v", got, tt.want)
+			}
+			if _, err := st.Job(t.Context(), 9); (err == nil) != (tt.want != nil) {
+				t.Errorf("the job that waits on GitHub: %v", err)
+			}
+			r.stop()
+		})
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -11,7 +12,8 @@ import (
 const (
 	syncCalls   = 2000             // of GitHub at most, for one repository
 	syncTimeout = 15 * time.Minute // for one repository
-	maxRepos    = 10_000           // of a first look
+	maxRepos    = 10_000           // of a full look
+	lookAfter   = 10 * time.Minute // without any record, a start looks at what no list of deliveries tells of
 )
 
 // Listings is the part of GitHub that lists what there is. Errors are sorted
@@ -56,6 +58,13 @@ type SyncStore interface {
 	// Open returns the jobs of a repository of an instance, in any spelling,
 	// that are Held, Queued, Retrying, Dispatched or Running.
 	Open(ctx context.Context, instance int64, owner, repo string) ([]Job, error)
+
+	// Latest returns when anything was last recorded; zero: never.
+	Latest(ctx context.Context) (time.Time, error)
+
+	// Repos returns up to limit repositories of jobs that were received since,
+	// with Host, Owner, Name and FullName.
+	Repos(ctx context.Context, since time.Time, limit int) ([]Repo, error)
 }
 
 // Sync takes a full look at a repository, owner/name, of the GitHub with this
@@ -134,11 +143,54 @@ func (a *App) firstLookDue(ctx context.Context) (bool, error) {
 	return mark == "begun", a.Store.SetMark(ctx, firstLookMark, mark)
 }
 
-// firstLook syncs every repository that is known of: those that Nomad has
-// runners for, and those that the App is installed for. It waits where GitHub's
-// rate limit has it wait. Its error is the store's.
-func (a *App) firstLook(ctx context.Context) error {
+// fullLook takes a first look, or one again.
+func (a *App) fullLook(ctx context.Context, within func(Repo) bool) {
+	defer a.lookAgain(a.Now())
+	defer a.earlier.end()
+	if err := a.firstLook(ctx, within); err != nil && ctx.Err() == nil {
+		a.Logger.Error("cannot take a full look at GitHub", "err", err, "fix", StoreFix(err))
+	}
+}
+
+// lookAtUnread takes a full look at the repositories of webhooks of which GitHub
+// does not list the deliveries: what came since the database last recorded anything
+// may have gone to another, of which this one is a copy.
+func (a *App) lookAtUnread(ctx context.Context, known <-chan unread) error {
+	select {
+	case <-ctx.Done():
+	case u := <-known:
+		if !u.all && len(u.hooks) == 0 {
+			return nil
+		}
+		a.earlier.begin(false)
+		a.fullLook(ctx, func(r Repo) bool {
+			return u.all || slices.ContainsFunc(u.hooks, func(h Hook) bool { return a.tellsOf(h, r) })
+		})
+	}
+	return nil
+}
+
+// tellsOf reports whether a webhook tells of the jobs of a repository.
+func (w *worker) tellsOf(h Hook, r Repo) bool {
+	if w.hostOf(h.ID) != r.Host {
+		return false
+	}
+	return h.Kind == HookApp || strings.EqualFold(r.FullName, h.Owner+"/"+h.Repo) ||
+		h.Kind == HookOrganization && strings.HasPrefix(strings.ToLower(r.FullName), strings.ToLower(h.Owner)+"/")
+}
+
+// firstLook syncs every repository that is known of (within nil), or some: those
+// that Nomad has runners for, those of recent jobs, and those that the App is
+// installed for. It waits where GitHub's rate limit has it wait. Its error is the
+// store's.
+func (a *App) firstLook(ctx context.Context, within func(Repo) bool) error {
+	if err := a.Store.SetMark(ctx, firstLookMark, "begun"); err != nil {
+		return err
+	}
 	repos, err := a.repositories(ctx)
+	if within != nil {
+		repos = slices.DeleteFunc(repos, func(r Repo) bool { return !within(r) })
+	}
 	if err != nil {
 		a.Logger.Warn("not all repositories are known; jobs that wait in the others are found when GitHub tells of them", "err", err)
 	}
@@ -148,7 +200,7 @@ func (a *App) firstLook(ctx context.Context) error {
 		report, err := a.Sync(ctx, r.Host, repo)
 		var later *RetryAtError
 		for errors.As(err, &later) {
-			a.Logger.Info("the first look goes on when GitHub takes more requests", "host", r.Host, "repo", repo, "again_at", later.At)
+			a.Logger.Info("the full look goes on when GitHub takes more requests", "host", r.Host, "repo", repo, "again_at", later.At)
 			select {
 			case <-ctx.Done():
 				return nil
@@ -164,7 +216,7 @@ func (a *App) firstLook(ctx context.Context) error {
 		}
 		total.Jobs, total.Changed, total.Calls = total.Jobs+report.Jobs, total.Changed+report.Changed, total.Calls+report.Calls
 	}
-	a.Logger.Info("took a first look at GitHub, as the database was empty",
+	a.Logger.Info("took a full look at GitHub, as the database was empty, or older than the deliveries that GitHub lists",
 		"repositories", len(repos), "jobs", total.Jobs, "new", total.Changed, "calls", total.Calls)
 	return a.Store.SetMark(ctx, firstLookMark, "done")
 }
@@ -193,6 +245,13 @@ func (a *App) repositories(ctx context.Context) (repos []Repo, err error) {
 		if j.Status != "dead" {
 			id, _, _ := ofRunner(j.RunnerID)
 			errs = append(errs, add(a.hostOf(id), j.Repo))
+		}
+	}
+	if !a.latest.IsZero() {
+		known, err := a.Store.Repos(ctx, a.latest.Add(-deliveriesKept), maxRepos)
+		errs = append(errs, err)
+		for _, r := range known {
+			errs = append(errs, add(r.Host, r.FullName))
 		}
 	}
 	err = a.GitHub.Repositories(ctx, func(r Repo) error { return add(r.Host, r.Owner+"/"+r.Name) })

@@ -74,10 +74,11 @@ type worker struct {
 
 	strayTurn int // sweeps since all strays were looked at; used by strays only
 
-	nextHook int // whose turn it is to be swept, of those in the store; used by findLost only
+	hooks    sweeps
+	latest   time.Time // when the store had last recorded anything, at the start; zero: never
+	compares bool      // what GitHub delivered is compared with the store at the start: it is not new
 
-	hooks map[Hook]bool              // that the store knows; guarded by mu
-	told  map[ownerKey]*rate.Limiter // what an owner's commits may be told; guarded by mu
+	told map[ownerKey]*rate.Limiter // what an owner's commits may be told; guarded by mu
 }
 
 // run hands out due jobs until ctx ends, then waits for those in hand: for

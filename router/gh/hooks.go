@@ -29,6 +29,7 @@ func (c *Client) OwnHooks() []router.Hook {
 // of an App that logs in.
 func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {
 	var found []*github.HookDelivery
+	gone := false
 	err = c.askHook(ctx, h, "list the deliveries of "+h.String(), "read", func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
 		opts := &github.ListCursorOptions{PerPage: deliveriesPage, Cursor: cursor}
 		switch h.Kind {
@@ -39,6 +40,7 @@ func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (
 		default:
 			found, resp, err = api.Repositories.ListHookDeliveries(ctx, h.Owner, h.Repo, h.ID, opts)
 		}
+		gone = absent(err, resp)
 		if err == nil && (found == nil || resp.ContentLength == 0) { // of no body go-github makes an empty list
 			err = errNothing
 		}
@@ -51,6 +53,9 @@ func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (
 		}
 		return resp, err
 	})
+	if gone && h.Kind != router.HookApp {
+		err = fmt.Errorf("%w: %w", router.ErrNotFound, err)
+	}
 	if err != nil {
 		return nil, "", err
 	}

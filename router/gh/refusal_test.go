@@ -84,7 +84,7 @@ var methods = []struct {
 			_, _, err := c.Deliveries(ctx, aHook, "")
 			return err
 		},
-		`[{"id": 1, "guid": "g", "delivered_at": "2026-11-25T12:00:00Z", "status": "OK", "event": "workflow_job", "action": "queued"}]`, 200, nil,
+		`[{"id": 1, "guid": "g", "delivered_at": "2026-11-25T12:00:00Z", "status": "OK", "event": "workflow_job", "action": "queued"}]`, 200, map[int]string{404: "not found"},
 	},
 	{
 		"Redeliver", func(ctx context.Context, c *gh.Client) error { return c.Redeliver(ctx, aHook, 1) },

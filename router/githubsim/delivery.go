@@ -113,6 +113,14 @@ func (s *Server) redeliverOne(id int64) (int64, error) {
 	}}), nil
 }
 
+// ForgetDeliveries has none of those that were made so far listed or made again,
+// as GitHub does after three days.
+func (s *Server) ForgetDeliveries() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgotten = int64(len(s.deliveries))
+}
+
 // Flush waits until no delivery is under way or still to be sent.
 func (s *Server) Flush(ctx context.Context) error {
 	s.mu.Lock()
@@ -302,7 +310,7 @@ func (s *Server) hookRoutes(api *http.ServeMux) {
 func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
 	items := make([]object, 0, len(s.deliveries))
 	for _, d := range slices.Backward(s.deliveries) {
-		if d.Status == "" || !of(d) {
+		if d.Status == "" || d.ID <= s.forgotten || !of(d) {
 			continue // GitHub lists a delivery when it knows how it went
 		}
 		items = append(items, object{
@@ -327,7 +335,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request, of func(
 
 func (s *Server) redeliver(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
 	id := pathID(r)
-	if id < 1 || id > int64(len(s.deliveries)) || !of(s.deliveries[id-1]) {
+	if id <= s.forgotten || id > int64(len(s.deliveries)) || !of(s.deliveries[id-1]) {
 		notFound(w)
 		return
 	}

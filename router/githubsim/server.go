@@ -79,6 +79,7 @@ type Server struct {
 	byJIT          map[string]*runner // by encoded configuration; runners that are gone stay
 	idle           []*runner          // online without a job
 	deliveries     []*delivery        // by ID, from 1
+	forgotten      int64              // the last of those that are not listed any more
 	checks         []*CheckRun
 	statuses       []CommitStatus
 	pending        int // deliveries recorded and not yet answered

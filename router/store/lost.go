@@ -9,27 +9,61 @@ import (
 	"switchyard/router"
 )
 
-const sawHookSQL = `
-INSERT INTO hooks (kind, id, owner, repo, swept, newest, cursor) VALUES (?1, ?2, ?3, ?4, ?5, 0, '')
-ON CONFLICT (kind, id) DO UPDATE SET owner = excluded.owner, repo = excluded.repo`
+const (
+	heardHookSQL = `
+UPDATE hooks SET heard_at = max(heard_at, ?5) WHERE kind = ?1 AND id = ?2 AND owner = ?3 COLLATE NOCASE AND repo = ?4 COLLATE NOCASE`
 
-// SawHook implements router.LostStore. A hook whose owner or repository has
-// another name now is known by that.
-func (s *Store) SawHook(ctx context.Context, h router.Hook, swept time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(sawHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(swept))
+	newHookSQL = `
+INSERT INTO hooks (kind, id, owner, repo, swept, newest, cursor, heard_at, proved)
+SELECT ?1, ?2, ?3, ?4, ?6, 0, '', ?5, 0
+WHERE (SELECT count(*) FROM hooks WHERE NOT proved AND kind = ?1 AND owner = ?3 COLLATE NOCASE AND repo = ?4 COLLATE NOCASE AND id >> 48 = ?2 >> 48) < ?7
+ON CONFLICT (kind, id) DO NOTHING`
+
+	fewerHooksSQL = `
+DELETE FROM hooks WHERE (kind, id) IN (
+	SELECT kind, id FROM hooks WHERE kind <> 'integration' ORDER BY heard_at DESC, kind, id LIMIT -1 OFFSET ?)`
+)
+
+// SawHook implements router.LostStore.
+func (s *Store) SawHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error) {
+	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		n, err := t.exec(heardHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(now))
+		if known = n > 0; known || err != nil {
+			return err
+		}
+		n, err = t.exec(newHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(now), millis(swept), router.MaxUnprovedHooks)
+		if known = n > 0; !known || err != nil {
+			return err
+		}
+		_, err = t.exec(fewerHooksSQL, router.MaxHooks)
 		return err
+	})
+	return known && err == nil, err
+}
+
+// ForgetHook implements router.LostStore.
+func (s *Store) ForgetHook(ctx context.Context, h router.Hook) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		for _, query := range []string{
+			`DELETE FROM redeliveries WHERE hook_kind = ?1 AND hook_id = ?2`,
+			`DELETE FROM hooks WHERE kind = ?1 AND id = ?2`,
+		} {
+			if _, err := t.exec(query, h.Kind, h.ID); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
 // Hooks implements router.LostStore.
 func (s *Store) Hooks(ctx context.Context) ([]router.HookSweep, error) {
 	hooks, err := all(s.querier(ctx), func(rows *sql.Rows, h *router.HookSweep) error {
-		var swept, newest int64
-		err := rows.Scan(&h.Kind, &h.ID, &h.Owner, &h.Repo, &swept, &newest, &h.Cursor)
-		h.Swept, h.Newest = fromMillis(swept), fromMillis(newest)
+		var swept, newest, heard int64
+		err := rows.Scan(&h.Kind, &h.ID, &h.Owner, &h.Repo, &swept, &newest, &h.Cursor, &heard, &h.Proved)
+		h.Swept, h.Newest, h.Heard = fromMillis(swept), fromMillis(newest), fromMillis(heard)
 		return err
-	}, `SELECT kind, id, owner, repo, swept, newest, cursor FROM hooks ORDER BY kind, id`)
+	}, `SELECT kind, id, owner, repo, swept, newest, cursor, heard_at, proved FROM hooks ORDER BY kind <> 'integration', heard_at DESC, kind, id`)
 	if err != nil {
 		return nil, fmt.Errorf("list the webhooks: %w", err)
 	}
@@ -37,25 +71,25 @@ func (s *Store) Hooks(ctx context.Context) ([]router.HookSweep, error) {
 }
 
 const (
-	sweptSQL = `UPDATE hooks SET swept = ?3, newest = ?4, cursor = ?5 WHERE kind = ?1 AND id = ?2`
+	sweptSQL = `UPDATE hooks SET swept = ?3, newest = ?4, cursor = ?5, proved = ?6 WHERE kind = ?1 AND id = ?2`
 
 	// One that is known stays due when it was.
 	failedDeliverySQL = `
-INSERT INTO redeliveries (guid, hook_kind, hook_id, delivery_id, sent_at, tries, due_at)
-SELECT ?1, ?2, ?3, ?4, ?5, 0, ?6 WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE id = ?1)
+INSERT INTO redeliveries (guid, hook_kind, hook_id, delivery_id, sent_at, tries, due_at, action)
+SELECT ?1, ?2, ?3, ?4, ?5, 0, ?6, ?7 WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE id = ?1)
 ON CONFLICT (guid) DO UPDATE SET delivery_id = excluded.delivery_id, hook_kind = excluded.hook_kind, hook_id = excluded.hook_id
 	WHERE excluded.delivery_id > redeliveries.delivery_id`
 )
 
 // Swept implements router.LostStore.
-func (s *Store) Swept(ctx context.Context, h router.HookSweep, failed []router.SentDelivery, now time.Time) error {
+func (s *Store) Swept(ctx context.Context, h router.HookSweep, lost []router.SentDelivery, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		for _, d := range failed {
-			if _, err := t.exec(failedDeliverySQL, d.GUID, h.Kind, h.ID, d.ID, millis(d.At), millis(now)); err != nil {
+		for _, d := range lost {
+			if _, err := t.exec(failedDeliverySQL, d.GUID, h.Kind, h.ID, d.ID, millis(d.At), millis(now), d.Action); err != nil {
 				return err
 			}
 		}
-		_, err := t.exec(sweptSQL, h.Kind, h.ID, millis(h.Swept), millis(h.Newest), h.Cursor)
+		_, err := t.exec(sweptSQL, h.Kind, h.ID, millis(h.Swept), millis(h.Newest), h.Cursor, h.Proved)
 		return err
 	})
 }
@@ -63,9 +97,11 @@ func (s *Store) Swept(ctx context.Context, h router.HookSweep, failed []router.S
 const (
 	arrivedSQL = `DELETE FROM redeliveries WHERE sent_at < ? OR guid IN (SELECT id FROM deliveries)`
 
+	// First those of jobs that ended or run: what is queued is not started then
+	// for nothing.
 	redeliveriesSQL = `
 SELECT guid, delivery_id, tries, kind, id, owner, repo FROM redeliveries JOIN hooks ON kind = hook_kind AND id = hook_id
-WHERE due_at <= ? ORDER BY sent_at, delivery_id LIMIT ?`
+WHERE due_at <= ? ORDER BY action <> 'completed', action <> 'in_progress', sent_at, delivery_id LIMIT ?`
 
 	redeliveredSQL = `UPDATE redeliveries SET tries = tries + 1, due_at = ?2 WHERE guid = ?1`
 )
@@ -85,6 +121,14 @@ func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int)
 		return nil, fmt.Errorf("read the deliveries that are due again: %w", err)
 	}
 	return due, nil
+}
+
+// RedeliverNow implements router.LostStore.
+func (s *Store) RedeliverNow(ctx context.Context, now time.Time) error {
+	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+		_, err := t.exec(`UPDATE redeliveries SET due_at = ?1 WHERE due_at > ?1`, millis(now))
+		return err
+	})
 }
 
 // Redelivered implements router.LostStore.
@@ -142,4 +186,31 @@ ORDER BY id`
 // Open implements router.SyncStore.
 func (s *Store) Open(ctx context.Context, instance int64, owner, repo string) ([]router.Job, error) {
 	return s.jobs(ctx, "read the open jobs of "+owner+"/"+repo, openSQL, owner, repo, instance)
+}
+
+const latestSQL = `
+SELECT max(coalesce((SELECT max(received_at) FROM deliveries), 0), coalesce((SELECT at FROM events ORDER BY id DESC LIMIT 1), 0))`
+
+// Latest implements router.SyncStore.
+func (s *Store) Latest(ctx context.Context) (time.Time, error) {
+	var at int64
+	if err := one(s.querier(ctx), func(rows *sql.Rows, at *int64) error { return rows.Scan(at) }, &at, latestSQL); err != nil {
+		return time.Time{}, fmt.Errorf("read when something was last recorded: %w", err)
+	}
+	return fromMillis(at), nil
+}
+
+const reposSQL = `SELECT host, owner, repo FROM jobs WHERE received_at >= ? GROUP BY host, lower(owner), lower(repo) LIMIT ?`
+
+// Repos implements router.SyncStore.
+func (s *Store) Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error) {
+	repos, err := all(s.querier(ctx), func(rows *sql.Rows, r *router.Repo) error {
+		err := rows.Scan(&r.Host, &r.Owner, &r.Name)
+		r.FullName = r.Owner + "/" + r.Name
+		return err
+	}, reposSQL, millis(since), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list the repositories of recent jobs: %w", err)
+	}
+	return repos, nil
 }

@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -8,23 +10,120 @@ import (
 )
 
 var lostTests = []test{
-	{"a hook is known once, by its newest name, and keeps how far it was swept", func(t *testing.T, f *fixture) {
+	{"a hook is known once, and keeps its name and how far it was swept", func(t *testing.T, f *fixture) {
 		org := router.Hook{Kind: router.HookOrganization, ID: 7, Owner: "acme"}
-		f.must(f.SawHook(f.ctx(), org, T0))
-		f.must(f.SawHook(f.ctx(), router.Hook{Kind: router.HookApp}, T0.Add(time.Second)))
-		org.Owner = "acme-2"
-		f.must(f.SawHook(f.ctx(), org, T0.Add(time.Hour)))
-		f.must(f.Swept(f.ctx(), router.HookSweep{Hook: org, Swept: T0, Newest: T0.Add(time.Minute), Cursor: "c"}, nil, T0))
+		other := org
+		other.Owner = "acme-2"
+		saw := func(h router.Hook, after time.Duration, want bool) {
+			t.Helper()
+			if known := f.sawHook(h, T0.Add(after)); known != want {
+				t.Errorf("SawHook(%s) = %t, want %t", h, known, want)
+			}
+		}
+		saw(org, 0, true)
+		saw(router.Hook{Kind: router.HookApp}, time.Second, true)
+		saw(other, time.Hour, false)
+		org.Owner = "Acme" // GitHub compares names without case
+		saw(org, time.Minute, true)
+		org.Owner = "acme"
+		saw(org, time.Second, true) // late
+		f.must(f.Swept(f.ctx(), router.HookSweep{Hook: org, Swept: T0, Newest: T0.Add(time.Minute), Cursor: "c", Proved: true}, nil, T0))
 		got, err := f.Hooks(f.ctx())
 		f.must(err)
 		wantDiff(t, got, []router.HookSweep{
-			{Hook: router.Hook{Kind: router.HookApp}, Swept: T0.Add(time.Second)},
-			{Hook: org, Swept: T0, Newest: T0.Add(time.Minute), Cursor: "c"},
+			{Hook: router.Hook{Kind: router.HookApp}, Swept: T0.Add(time.Second), Heard: T0.Add(time.Second)},
+			{Hook: org, Swept: T0, Newest: T0.Add(time.Minute), Cursor: "c", Heard: T0.Add(time.Minute), Proved: true},
 		})
+		f.must(f.ForgetHook(f.ctx(), org))
+		saw(other, time.Hour, true) // now it may be so
+	}},
+	{"hooks that only headers tell of are few for each repository, and the App's stays", func(t *testing.T, f *fixture) {
+		f.sawHook(router.Hook{Kind: router.HookApp}, T0)
+		repo := func(id int64, name string) router.Hook {
+			return router.Hook{Kind: router.HookRepository, ID: id, Owner: "acme", Repo: name}
+		}
+		real := repo(1, "web")
+		f.sawHook(real, T0)
+		f.must(f.Swept(f.ctx(), router.HookSweep{Hook: real, Swept: T0, Proved: true}, nil, T0))
+		taken := 0
+		for id := int64(100); id < 120; id++ {
+			if f.sawHook(repo(id, "web"), T0) {
+				taken++
+			}
+		}
+		if taken != router.MaxUnprovedHooks {
+			t.Errorf("%d hooks of one repository were taken up, want %d", taken, router.MaxUnprovedHooks)
+		}
+		if !f.sawHook(repo(300, "api"), T0) || !f.sawHook(router.Hook{Kind: router.HookOrganization, ID: 301, Owner: "acme"}, T0) {
+			t.Error("those of one repository keep out another's")
+		}
+	}},
+	{"what is known is as old as the last delivery, or the last change", func(t *testing.T, f *fixture) {
+		latest := func(want time.Time) {
+			t.Helper()
+			at, err := f.Latest(f.ctx())
+			f.must(err)
+			if !at.Equal(want) {
+				t.Errorf("the latest is of %s, want %s", at, want)
+			}
+		}
+		latest(time.Time{})
+		f.receive(queued(1))
+		latest(T0)
+		d := queued(1) // changes nothing
+		d.ID, d.ReceivedAt = "again", T0.Add(time.Minute)
+		f.receive(d)
+		latest(T0.Add(time.Minute))
+		f.must(f.Settle(f.ctx(), 1, router.Ignored, "out of scope", decision(), T0.Add(time.Hour)))
+		latest(T0.Add(time.Hour))
+	}},
+	{"the repositories of recent jobs are each there once", func(t *testing.T, f *fixture) {
+		for i, repo := range []string{"web", "web", "Web", "api"} {
+			d := queued(int64(i + 1))
+			d.Job.Repo.Name = repo
+			d.ReceivedAt = T0.Add(time.Duration(i) * time.Minute)
+			f.receive(d)
+		}
+		repos := func(since time.Duration, limit int) []router.Repo {
+			list, err := f.Repos(f.ctx(), T0.Add(since), limit)
+			f.must(err)
+			return list
+		}
+		if got := repos(0, 10); len(got) != 2 || got[0].FullName != "acme/api" || !strings.EqualFold(got[1].FullName, "acme/web") {
+			t.Errorf("got %+v", got)
+		}
+		wantDiff(t, len(repos(3*time.Minute, 10)), 1)
+		wantDiff(t, len(repos(0, 1)), 1)
+	}},
+	{"of the deliveries that are due, those come first by which a job ended or runs", func(t *testing.T, f *fixture) {
+		h := router.HookSweep{Hook: router.Hook{Kind: router.HookRepository, ID: 7, Owner: "acme", Repo: "web"}}
+		f.sawHook(h.Hook, T0)
+		var missed []router.SentDelivery
+		for i, action := range []string{"queued", "in_progress", "completed", "queued", "completed"} {
+			missed = append(missed, router.SentDelivery{ID: int64(i + 1), GUID: fmt.Sprint(i + 1), At: T0.Add(time.Duration(i) * time.Second), Action: action})
+		}
+		f.must(f.Swept(f.ctx(), h, missed, T0))
+		due := func(now time.Time) (ids []int64) {
+			list, err := f.Redeliveries(f.ctx(), now, T0.Add(-time.Minute), 10)
+			f.must(err)
+			for _, r := range list {
+				ids = append(ids, r.DeliveryID)
+			}
+			return ids
+		}
+		wantDiff(t, due(T0), []int64{3, 5, 2, 1, 4})
+		f.must(f.Redelivered(f.ctx(), "3", T0.Add(time.Hour)))
+		f.must(f.Redelivered(f.ctx(), "5", time.Time{}))
+		wantDiff(t, due(T0), []int64{2, 1, 4})
+		f.must(f.RedeliverNow(f.ctx(), T0))
+		wantDiff(t, due(T0), []int64{3, 2, 1, 4})
+		f.must(f.ForgetHook(f.ctx(), h.Hook))
+		f.sawHook(h.Hook, T0)
+		wantDiff(t, len(due(T0)), 0)
 	}},
 	{"a failed delivery is due until it is received, too old, or asked for often enough", func(t *testing.T, f *fixture) {
 		h := router.HookSweep{Hook: router.Hook{Kind: router.HookRepository, ID: 7, Owner: "acme", Repo: "web"}}
-		f.must(f.SawHook(f.ctx(), h.Hook, T0))
+		f.sawHook(h.Hook, T0)
 		stored := queued(1)
 		f.receive(stored)
 		at := func(id int64, guid string, at time.Time) router.SentDelivery {

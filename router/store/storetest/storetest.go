@@ -138,6 +138,14 @@ func (f *fixture) receive(d router.Delivery) bool {
 	return changed
 }
 
+// sawHook notes a hook, swept until then, and reports whether it is known.
+func (f *fixture) sawHook(h router.Hook, at time.Time) bool {
+	f.t.Helper()
+	known, err := f.SawHook(f.ctx(), h, at, at)
+	f.must(err)
+	return known
+}
+
 func (f *fixture) job(id int64) router.Job {
 	f.t.Helper()
 	j, err := f.Job(f.ctx(), id)
