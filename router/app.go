@@ -241,7 +241,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.recovers, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences, a.clock,
+		a.run, a.recovers, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences, a.overlooks, a.clock,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}

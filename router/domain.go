@@ -242,6 +242,10 @@ type Unplaced struct {
 	Evaluated int        `json:"evaluated"` // nodes that Nomad looked at
 	Filtered  []Shortage `json:"filtered"`  // what filtered them, most nodes first
 	Exhausted []Shortage `json:"exhausted"` // what those left have not enough of, most nodes first
+
+	// Pending: Nomad has not looked at it since At, and Text says why, as far as that is
+	// known; all else is empty.
+	Pending bool `json:"-"`
 }
 
 // A Shortage is what some nodes lack.
@@ -402,8 +406,9 @@ type Nomad interface {
 	// its own registration; ErrNotFound when it is gone. Safe for concurrent use.
 	ClaimOf(ctx context.Context, j NomadJob) (url string, token Secret, own bool, err error)
 
-	// Unplaced says why Nomad has no node for a runner that waits for one; nil
-	// when it does not wait, or has one. Safe for concurrent use.
+	// Unplaced says why Nomad has no node for a runner that waits for one, or that
+	// Nomad has not looked at it yet; nil when it does not wait, or has one. Safe for
+	// concurrent use.
 	Unplaced(ctx context.Context, j Job, r Runner) (*Unplaced, error)
 }
 
@@ -656,6 +661,14 @@ type Store interface {
 	// Waits records why Nomad has no node for runners that wait for one; it is
 	// the reason of the jobs that wait for them, too.
 	Waits(ctx context.Context, runnerIDs []string, u Unplaced, now time.Time) error
+
+	// Unseen returns up to limit runners that wait for a node, of which nothing was
+	// heard since they were registered, or since before.
+	Unseen(ctx context.Context, before time.Time, limit int) ([]Runner, error)
+
+	// Overlooked records that Nomad has not looked at runners, as a reason of theirs and
+	// of the jobs that wait for them.
+	Overlooked(ctx context.Context, runnerIDs []string, why string, now time.Time) error
 
 	// Ended records that the Nomad jobs of runners ended or are gone.
 	Ended(ctx context.Context, runnerIDs []string, now time.Time) error

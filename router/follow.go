@@ -296,6 +296,73 @@ func (w *worker) explains(ctx context.Context) error {
 	}
 }
 
+const (
+	unseenAfter = 30 * time.Second // Nomad looks at a job in milliseconds, in a second or two when thousands come
+	unseenTick  = 10 * time.Second
+	unseenBatch = 1000
+	unseenFits  = 10 // asked about in a pass, three requests each: what keeps Nomad from one keeps it from all
+)
+
+// overlooks sees whether there are runners that Nomad has not looked at for long, until
+// ctx ends: its evaluation broker may be paused, or its servers too busy. No event says so.
+func (w *worker) overlooks(ctx context.Context) error {
+	tick := time.NewTicker(unseenTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		list, err := w.Store.Unseen(ctx, w.Now().Add(-unseenAfter), unseenBatch)
+		if err == nil {
+			err = w.overlooked(ctx, list)
+		}
+		if err != nil && ctx.Err() == nil {
+			w.logThrottled(w.Logger, slog.LevelWarn, "", "cannot tell whether Nomad has looked at runners that wait; it is tried again", "runners", len(list), "err", err)
+		}
+	}
+}
+
+func (w *worker) overlooked(ctx context.Context, list []Runner) error {
+	byFit := map[string][]Runner{}
+	for _, r := range list {
+		if byFit[r.Fit] != nil || len(byFit) < unseenFits {
+			byFit[r.Fit] = append(byFit[r.Fit], r)
+		}
+	}
+	for _, crowd := range byFit {
+		j, err := w.Store.Job(ctx, crowd[0].JobID)
+		if err != nil {
+			return err
+		}
+		nomadCtx, cancel := context.WithTimeout(ctx, startTimeout)
+		u, err := w.Nomad.Unplaced(nomadCtx, j, crowd[0])
+		cancel()
+		switch {
+		case err != nil:
+			return err
+		case u == nil || !u.Pending:
+			w.lookAgain(w.Now()) // it was looked at: what was missed a pass finds
+			continue
+		}
+		w.unseen.Store(time.Now().UnixNano())
+		ids := make([]string, len(crowd))
+		for i := range crowd {
+			ids[i] = crowd[i].ID
+		}
+		why := fmt.Sprintf("Nomad has not looked at it for %s: %s", coarse(max(w.Now().Sub(u.At), unseenAfter)), u.Text)
+		w.logThrottled(w.Logger, slog.LevelError, "", "nomad does not look at jobs", "runners", len(ids), "reason", why)
+		storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
+		err = w.Store.Overlooked(storeCtx, ids, why, w.Now())
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // explain records why the runners of one fit have no node.
 func (w *worker) explain(ctx context.Context, crowd map[string]LiveRunner) error {
 	ids := slices.Sorted(maps.Keys(crowd))
@@ -310,8 +377,8 @@ func (w *worker) explain(ctx context.Context, crowd map[string]LiveRunner) error
 		if err != nil {
 			return err
 		}
-		if u == nil {
-			continue // it has a node by now; the next one may still wait
+		if u == nil || u.Pending {
+			continue // it has a node by now, or is being looked at; the next one may still wait
 		}
 		storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()

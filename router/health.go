@@ -112,7 +112,11 @@ func (a *App) nomadCheck() Check {
 	if d, _ := a.silence.length(); d > 0 {
 		return Check{"nomad", "warning", "Nomad " + saysSilent(d), a.Now().Add(-d)}
 	}
-	return a.Metrics.nomad.check("nomad", "Nomad")
+	check := a.Metrics.nomad.check("nomad", "Nomad")
+	if at := a.unseen.Load(); check.Status == "ok" && at != 0 && time.Since(time.Unix(0, at)) < 2*unseenAfter {
+		return Check{"nomad", "warning", "Nomad takes jobs and does not look at them: is its evaluation broker paused, or are its servers too busy?", a.Now().Add(-time.Since(time.Unix(0, at)))}
+	}
+	return check
 }
 
 // check says what the last answers tell of a side.

@@ -122,9 +122,12 @@ type silentError struct{ d time.Duration }
 
 func (e *silentError) Error() string { return "it " + saysSilent(e.d) }
 
-// saysSilent says for how long Nomad has been silent, in steps, so that a job's
-// reason changes, and its time line grows, ever less often.
-func saysSilent(d time.Duration) string {
+// saysSilent says for how long Nomad has been silent.
+func saysSilent(d time.Duration) string { return "has not answered for " + coarse(d) }
+
+// coarse is a duration in steps, so that a job's reason that has it changes, and the
+// job's time line grows, ever less often.
+func coarse(d time.Duration) string {
 	step := silentAfter
 	for _, more := range []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute} {
 		if d >= more {
@@ -134,7 +137,7 @@ func saysSilent(d time.Duration) string {
 	if d >= time.Hour {
 		step = d.Truncate(time.Hour)
 	}
-	return "has not answered for " + rules.Duration(step).String()
+	return rules.Duration(step).String()
 }
 
 // silences sees to the jobs that a silent Nomad keeps waiting, until ctx ends: they

@@ -44,6 +44,7 @@ type worker struct {
 	running limitClock
 	beganAt time.Time         // when this process began, by the clock
 	began   time.Time         // and by the time that passes
+	unseen  atomic.Int64      // when Nomad was last seen not to look at runners, by the time that passes, in nanoseconds
 	silence silence           // of Nomad
 	sending map[int64]sending // jobs that Nomad is asked for; guarded by mu
 

@@ -25,6 +25,8 @@ func callName(method, path string) string {
 		return "stop job"
 	case first == "job":
 		return "read job"
+	case path == "/v1/operator/scheduler/configuration":
+		return "read scheduler configuration"
 	case path == "/v1/agent/members":
 		return "list servers"
 	case first == "node", first == "allocation", first == "evaluation":

@@ -19,6 +19,10 @@ import (
 // maxWhy bounds the sentence that says why a runner has no node, in characters.
 const maxWhy = 1000
 
+// pendingAfter is for how long an evaluation may wait, until that is worth a word:
+// Nomad takes milliseconds.
+const pendingAfter = 2 * time.Second
+
 // Unplaced implements router.Nomad. It asks for a plan of the job as it is
 // registered, so that what it says is of now and of each node: the evaluation
 // that waits has counted nodes that are like an earlier one as "computed class
@@ -40,6 +44,12 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 		return nil, call{what: "read evaluations of job " + id, at: at, capability: "read-job"}.sorted(err)
 	}
 	if !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" }) {
+		late := func(e *api.Evaluation) bool {
+			return e.Status == "pending" && time.Since(moment(e.CreateTime)) > pendingAfter
+		}
+		if i := slices.IndexFunc(evals, late); i >= 0 {
+			return &router.Unplaced{At: moment(evals[i].CreateTime), Text: c.whyPending(ctx, at), Pending: true}, nil
+		}
 		return nil, nil
 	}
 	job, _, err := c.api.Jobs().Info(id, at.read(ctx))
@@ -91,6 +101,19 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 		return u, nil
 	}
 	return nil, nil // there is room for it now
+}
+
+// whyPending is why an evaluation is not looked at, as far as the token may know: it
+// takes operator read.
+func (c *Client) whyPending(ctx context.Context, at scope) string {
+	config, _, err := c.api.Operator().SchedulerGetConfiguration(scope{Region: at.Region}.read(ctx))
+	switch {
+	case err != nil || config.SchedulerConfig == nil:
+		return "its servers are busy, or its evaluation broker is paused (nomad operator scheduler get-config)"
+	case config.SchedulerConfig.PauseEvalBroker:
+		return "its evaluation broker is paused (nomad operator scheduler set-config -pause-eval-broker=false has it go on)"
+	}
+	return "its servers are too busy to evaluate jobs"
 }
 
 // apart has Nomad count each node for itself in a plan. A constraint that holds

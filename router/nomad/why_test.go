@@ -186,3 +186,42 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 		t.Errorf("without a decision it says %+v, %v", got, err)
 	}
 }
+
+// While the evaluation broker is paused Nomad takes jobs and looks at none.
+func TestContractUnplacedWhileNothingIsEvaluated(t *testing.T) {
+	targets(t, func(t *testing.T, on target) {
+		client := newClient(t, on.config)
+		pause := func(pause bool) {
+			t.Helper()
+			now, _, err := on.nomad.Operator().SchedulerGetConfiguration(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			now.SchedulerConfig.PauseEvalBroker = pause
+			if _, _, err := on.nomad.Operator().SchedulerSetConfiguration(now.SchedulerConfig, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pause(true)
+		t.Cleanup(func() { pause(false) })
+		r := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+		before := time.Now().Add(-time.Minute)
+		u := unplacedNow(t, client, router.Job{}, r)
+		if !u.Pending || !strings.HasPrefix(u.Text, "its evaluation broker is paused") || u.At.Before(before) {
+			t.Fatalf("Unplaced = %+v", u)
+		}
+		pause(false)
+		var err error
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			if u, err = client.Unplaced(t.Context(), router.Job{}, r); err != nil || u != nil && !u.Pending {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("a minute after the broker goes on, Unplaced = %+v", u)
+			}
+		}
+		if err != nil || u.Text == "" {
+			t.Errorf("Unplaced = %+v, %v", u, err)
+		}
+	})
+}

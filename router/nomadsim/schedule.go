@@ -78,7 +78,7 @@ func (s *Server) dequeue(j *job) {
 // held.
 func (s *Server) freed(n *node) {
 	full := map[*queue]bool{} // its jobs do not fit any more
-	for !s.closed && n.Status == "ready" {
+	for !s.closed && !s.paused && n.Status == "ready" {
 		var next *job
 		for _, q := range s.waiting {
 			if full[q] || next != nil && before(next, q.jobs[0]) < 0 {
@@ -115,8 +115,47 @@ func (c change) evaluate(j *job, trigger, kind string) *api.Evaluation {
 	e := c.newEval(j, api.Evaluation{Type: kind, TriggeredBy: trigger, Status: "pending"})
 	j.evaluating = true
 	c.settle(j)
+	if c.paused {
+		c.Server.pending = append(c.Server.pending, pending{j, e})
+		return e
+	}
 	c.schedule(j, e)
 	return e
+}
+
+// A pending evaluation waits in the broker.
+type pending struct {
+	job  *job
+	eval *api.Evaluation
+}
+
+func (s *Server) getScheduler(http.Header, *http.Request) (any, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &api.SchedulerConfigurationResponse{SchedulerConfig: &api.SchedulerConfiguration{
+		SchedulerAlgorithm: api.SchedulerAlgorithmBinpack, PauseEvalBroker: s.paused,
+	}}, nil
+}
+
+// setScheduler pauses the evaluation broker, or has it go on; all else stays.
+func (s *Server) setScheduler(_ http.Header, r *http.Request) (any, error) {
+	var to api.SchedulerConfiguration
+	if err := decode(r, &to); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.paused = to.PauseEvalBroker; !s.paused {
+		waiting := s.pending
+		s.pending = nil
+		for _, p := range waiting {
+			s.schedule(p.job, p.eval)
+		}
+		for _, n := range s.nodes {
+			s.freed(n)
+		}
+	}
+	return &api.SchedulerSetConfigurationResponse{Updated: true}, nil
 }
 
 // schedule does what an evaluation is for: it stops the allocations that the

@@ -117,6 +117,8 @@ type Server struct {
 	nodes    []*node
 	pools    map[string]bool
 	waiting  map[string]*queue // jobs that wait for a node, by what they ask for
+	paused   bool              // nothing is evaluated
+	pending  []pending         // evaluations that wait for that to end
 	events   []event
 }
 
@@ -293,6 +295,8 @@ func (s *Server) routes() http.Handler {
 	handle("/node/{id}", "GET", s.getNode)
 	handle("/namespaces", "GET", s.listNamespaces)
 	handle("/namespace/{id}", "GET", s.getNamespace)
+	handle("/operator/scheduler/configuration", "GET", s.getScheduler)
+	handle("/operator/scheduler/configuration", "PUT POST", s.setScheduler)
 	handle("/regions", "GET", func(http.Header, *http.Request) (any, error) { return []string{region}, nil })
 	handle("/status/leader", "GET", func(http.Header, *http.Request) (any, error) { return "127.0.0.1:4647", nil })
 	handle("/agent/self", "GET", func(http.Header, *http.Request) (any, error) {

@@ -370,6 +370,42 @@ func (s *Store) Waits(ctx context.Context, runnerIDs []string, u router.Unplaced
 	})
 }
 
+const (
+	unseenSQL = `
+SELECT ` + runnerColumns + ` FROM runners r INDEXED BY runners_live
+WHERE state = 'dispatched' AND ended_at = 0 AND nomad_job <> '' AND placed_at = 0 AND unplaced IS NULL AND updated_at <= ?1 LIMIT ?2`
+
+	overlookedSQL = `
+UPDATE runners SET reason = ?2, updated_at = ?3
+WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 AND unplaced IS NULL RETURNING job_id, try`
+)
+
+// Unseen implements router.Store.
+func (s *Store) Unseen(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
+	list, err := all(s.querier(ctx), scanRunner, unseenSQL, millis(before), limit)
+	if err != nil {
+		return nil, fmt.Errorf("read the runners of which Nomad has said nothing: %w", err)
+	}
+	return list, nil
+}
+
+// Overlooked implements router.Store.
+func (s *Store) Overlooked(ctx context.Context, runnerIDs []string, why string, now time.Time) error {
+	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+		for _, id := range runnerIDs {
+			var r router.Runner
+			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, overlookedSQL, id, why, millis(now))
+			if err == nil && r.JobID != 0 {
+				_, err = t.exec(jobReasonSQL, r.JobID, r.Try, "waits for its runner "+id+": "+why, millis(now))
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // Ended implements router.Store.
 func (s *Store) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
