@@ -17,6 +17,7 @@ const (
 	decisionSteps = 5_000_000     // of one decision: 50 ms; a file of 10,000 plain rules takes less than a tenth
 	traceSteps    = decisionSteps // of saying why, beside that
 	loadSteps     = 100_000       // of one expression that has the same value for every job, when it is loaded
+	describeSteps = 100_000_000   // of what is said of the rules in force, each of its parts: 1 s
 	lintSteps     = 300_000_000   // of all findings of a file: 3 s; a file of 10,000 rules takes a third
 
 	nodeSteps = 5  // of one operator or function of an expression

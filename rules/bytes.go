@@ -2,28 +2,58 @@ package rules
 
 import "strings"
 
-// maxTokens bounds the words and marks of a set of files: the YAML library takes
-// 300 bytes for each. 10,000 rules and as many tests have fewer.
-const maxTokens = 600_000
+// What bounds the words and marks of a set of files, for each of which the YAML
+// library takes 300 bytes: 10,000 rules and as many tests have fewer in all, and
+// what people write, in braces on one line too, has more bytes for each.
+const (
+	maxTokens     = 600_000
+	fewTokens     = 50_000 // that are taken of any file
+	bytesPerToken = 3      // at least, of a larger one
+)
+
+// A volume is how much there is of a set of files.
+type volume struct{ bytes, tokens int }
 
 // A byteScanner goes through YAML before the library does, which takes memory in
 // proportion to words and marks, and recurses on what is nested. It need not
 // read all of YAML right: what it reads in another way is counted once more, by acceptable.
 type byteScanner struct {
-	tokens int
-	depth  int      // of brackets
-	marks  int      // before a value, in a row
-	lists  []listAt // the block sequences around a line
-	quote  byte     // of the text that goes on; 0: none does
-	within int      // lines of more indent than this are of a | or > text; -1: none is
+	volume
+	depth  int     // of brackets
+	marks  int     // before a value, in a row
+	commas int     // within brackets
+	lists  columns // the block sequences around a line
+	maps   columns // the block mappings around it
+	quote  byte    // of the text that goes on; 0: none does
+	within int     // lines of more indent than this are of a | or > text; -1: none is
 }
 
-type listAt struct{ column, entries int }
+// columns are lists or mappings that begin further and further right.
+type columns []struct{ column, entries int }
+
+// close ends those that stand further right than a column.
+func (c *columns) close(column int) {
+	for len(*c) > 0 && (*c)[len(*c)-1].column > column {
+		*c = (*c)[:len(*c)-1]
+	}
+}
+
+// add counts an entry at a column, and returns how many there are.
+func (c *columns) add(column int) int {
+	c.close(column)
+	if n := len(*c); n == 0 || (*c)[n-1].column < column {
+		*c = append(*c, struct{ column, entries int }{column, 0})
+	}
+	last := &(*c)[len(*c)-1]
+	last.entries++
+	return last.entries
+}
 
 // countable refuses files with more words and marks, more nesting or longer lists
-// than are taken. tokens are those that other files of the set have; it adds its own.
-func (r *reader) countable(tokens *int) bool {
-	s := byteScanner{tokens: *tokens, within: -1}
+// than are taken. v is what other files of the set have; it adds its own.
+func (r *reader) countable(v *volume) bool {
+	s := byteScanner{volume: *v, within: -1}
+	s.bytes += len(r.src)
 	for i, line := range r.lines {
 		column, refused := s.line(line)
 		if refused != "" {
@@ -31,7 +61,7 @@ func (r *reader) countable(tokens *int) bool {
 			return false
 		}
 	}
-	*tokens = s.tokens
+	*v = s.volume
 	return true
 }
 
@@ -59,14 +89,19 @@ func (s *byteScanner) line(line string) (at int, refused string) {
 			key++ // of a mapping in the list, if one begins here
 		}
 		if s.marks == 0 {
-			s.close(at - 1)
-		} else if strings.Contains(line[at:], ": ") {
-			key = at
-		} else {
-			key--
+			s.lists.close(at - 1)
+		}
+		if i := strings.IndexByte(line[at:], ':'); i > 0 && (at+i+1 == len(line) || line[at+i+1] == ' ') && s.maps.add(at) > maxEntries {
+			return at, tooManyEntries
+		}
+		if s.marks > 0 {
+			if key--; strings.Contains(line[at:], ": ") {
+				key = at
+			}
 		}
 	}
 	start := s.quote == 0 // a value may begin here
+	word, keys := at, 0   // where the last one began, and keys of the line
 	for ; at < len(line); at++ {
 		c := line[at]
 		next := byte(' ')
@@ -99,10 +134,21 @@ func (s *byteScanner) line(line string) (at int, refused string) {
 			s.depth--
 			s.tokens++
 			start = false
+			if s.depth == 0 {
+				s.commas = 0
+			}
 		case s.depth > 0 && c == ',':
 			s.tokens++
 			start = true
+			if s.commas++; s.commas > maxEntries {
+				return at, tooManyEntries
+			}
 		case c == ':' && (next == ' ' || s.depth > 0), start && (c == '?' || c == '-') && next == ' ':
+			if s.depth == 0 && c == ':' {
+				if keys++; keys > maxDepth {
+					return word, tooDeep
+				}
+			}
 			s.tokens++
 			s.marks++
 			start = true
@@ -115,6 +161,7 @@ func (s *byteScanner) line(line string) (at int, refused string) {
 			s.within = key
 			return s.full(at)
 		case start:
+			word = at
 			s.tokens++
 			start, s.marks = false, 0
 		}
@@ -127,33 +174,21 @@ func (s *byteScanner) line(line string) (at int, refused string) {
 
 // entry counts an entry of a list at a column.
 func (s *byteScanner) entry(column int) (refused string) {
-	s.close(column)
-	if n := len(s.lists); n == 0 || s.lists[n-1].column < column {
-		s.lists = append(s.lists, listAt{column: column})
-	}
-	list := &s.lists[len(s.lists)-1]
-	list.entries++
+	s.maps.close(column)
 	s.marks++
 	s.tokens++
-	if list.entries > maxEntries+1 { // of one more, rules and tests say how many there are
+	if s.lists.add(column) > maxEntries+1 { // of one more, rules and tests say how many there are
 		return tooLongList
 	}
 	_, refused = s.full(column)
 	return refused
 }
 
-// close ends the lists that stand further right than a column.
-func (s *byteScanner) close(column int) {
-	for len(s.lists) > 0 && s.lists[len(s.lists)-1].column > column {
-		s.lists = s.lists[:len(s.lists)-1]
-	}
-}
-
 func (s *byteScanner) full(at int) (int, string) {
 	switch {
-	case s.depth > maxDepth || s.marks > maxDepth || len(s.lists) > maxDepth:
+	case s.depth > maxDepth || s.marks > maxDepth || len(s.lists)+len(s.maps) > 2*maxDepth:
 		return at, tooDeep
-	case s.tokens > maxTokens:
+	case s.tokens > min(maxTokens, fewTokens+s.bytes/bytesPerToken):
 		return at, tooManyTokens
 	}
 	return 0, ""

@@ -21,7 +21,7 @@ type Example struct {
 // Plainest returns, of each rule that places, the placement of the plainest job
 // that was found to reach it; a rule for which none is found is left out.
 func (s *Set) Plainest() []Example {
-	l := newLinter(context.Background(), s, lintSteps)
+	l := newLinter(context.Background(), s, describeSteps)
 	list := []Example{}
 	for i := range s.rules {
 		if s.rules[i].deny != "" {
@@ -42,7 +42,7 @@ func (s *Set) Plainest() []Example {
 // of a number. A rule for which no job is found is left out, and so are labels
 // when there would be more than 2,000 examples.
 func (s *Set) Examples() []Example {
-	l := newLinter(context.Background(), s, lintSteps)
+	l := newLinter(context.Background(), s, describeSteps)
 	var list []Example
 	plain := map[int]*Facts{}
 	for i := range s.rules {

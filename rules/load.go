@@ -90,7 +90,7 @@ type common struct {
 	first map[string]spot // where what there is one of was found first, by "rule linux", "scope"
 
 	done     <-chan struct{} // closed when nobody waits for it any more
-	tokens   int             // of all files so far
+	volume                   // of all files so far
 	patterns int             // size of those of params
 }
 
@@ -144,7 +144,7 @@ func (r *loader) open() {
 	if r.stopped() {
 		return
 	}
-	root := r.tree(&r.common.tokens)
+	root := r.tree(&r.common.volume)
 	if root == nil {
 		return
 	}

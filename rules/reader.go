@@ -28,7 +28,7 @@ var (
 	tooDeep        = fmt.Sprintf("more than %d brackets, marks or mappings within each other", maxDepth)
 	tooManyEntries = fmt.Sprintf("more than %d entries within one mapping or pair of brackets", maxEntries)
 	tooLongList    = fmt.Sprintf("more than %d entries in one list", maxEntries)
-	tooManyTokens  = fmt.Sprintf("more than %d words and marks in all: split the rules into several files that are loaded by themselves", maxTokens)
+	tooManyTokens  = fmt.Sprintf("more words and marks than are taken: %d in all, and of more than %d one for %d bytes", maxTokens, fewTokens, bytesPerToken)
 )
 
 // A reader walks a file's YAML tree and collects every fault with its place.
@@ -84,9 +84,9 @@ func place(n ast.Node) (line, column int) {
 	return p.Line, p.Column
 }
 
-// tree parses the file. It returns nil when there is nothing to walk. tokens are
-// those of the files before; its own are added.
-func (r *reader) tree(tokens *int) (root ast.Node) {
+// tree parses the file. It returns nil when there is nothing to walk. v is what
+// the files before had; its own is added.
+func (r *reader) tree(v *volume) (root ast.Node) {
 	if len(r.src) > maxFile {
 		r.faultAt(1, 1, "the file has %d bytes; a rules file has at most %d", len(r.src), maxFile)
 		return nil
@@ -94,7 +94,7 @@ func (r *reader) tree(tokens *int) (root ast.Node) {
 	r.src = strings.TrimPrefix(r.src, "\ufeff")     // that some editors put before the text
 	r.src = strings.ReplaceAll(r.src, "\r\n", "\n") // the library counts lines wrongly with \r
 	r.lines = strings.Split(r.src, "\n")
-	if !r.readable() || !r.countable(tokens) {
+	if !r.readable() || !r.countable(v) {
 		return nil
 	}
 	defer func() {

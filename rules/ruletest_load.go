@@ -27,7 +27,7 @@ const (
 func ParseTests(file string, src []byte) ([]Test, error) {
 	r := &reader{file: file, src: string(src)}
 	var tests []Test
-	if root := r.tree(new(int)); root != nil {
+	if root := r.tree(new(volume)); root != nil {
 		tests = r.testFile(root)
 	}
 	if faults := r.sorted(); faults != nil {

@@ -56,7 +56,7 @@ type RuleInfo struct {
 
 // RuleList describes the rules in file order.
 func (s *Set) RuleList() []RuleInfo {
-	l := newLinter(context.Background(), s, lintSteps)
+	l := newLinter(context.Background(), s, describeSteps)
 	list := make([]RuleInfo, len(s.rules))
 	for i := range s.rules {
 		ru := &s.rules[i]
@@ -95,7 +95,7 @@ func (s *Set) Vocabulary() []LabelInfo {
 		list[i].Rules = []LabelRule{}
 	}
 	const maxTries = 20_000
-	l := newLinter(context.Background(), s, lintSteps)
+	l := newLinter(context.Background(), s, describeSteps)
 	tries := 0
 	for i := range s.rules {
 		if s.rules[i].deny != "" || tries+len(list) > maxTries || l.over() {
