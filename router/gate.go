@@ -33,6 +33,10 @@ const (
 
 	crowdedIdle = 5 * time.Second // how long a connection may wait for its client while more than half may not be opened any more
 	stuckWrite  = time.Second     // a client that takes nothing for so long keeps its connection from others
+
+	// So many connections in a row are found to wait for this process, and not for
+	// their clients, before one of them is closed all the same.
+	unreadTries = 4
 )
 
 // A gate is a listener that bounds its open connections: in all, and those of
@@ -122,6 +126,7 @@ func (g *gate) Accept() (net.Conn, error) {
 		g.remove(c)
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	}
+	c.since = time.Now() // it waited for room until now, not for its client
 	return c, nil
 }
 
@@ -138,17 +143,27 @@ func (g *gate) Close() error {
 // client, of the source that has most of these, or of the one that is given;
 // nil: none waits.
 func (g *gate) longest(other *guarded, of *source) (longest *guarded) {
+	for range unreadTries {
+		if longest = g.oldest(other, of); longest == nil || !hasUnread(longest.Conn) {
+			break
+		}
+		longest.since = time.Now() // its client has sent what nobody had the time to read yet
+	}
+	return longest
+}
+
+func (g *gate) oldest(other *guarded, of *source) (oldest *guarded) {
 	now := time.Now()
 	for c := range g.open {
 		stuck := !c.writing.IsZero() && now.Sub(c.writing) > stuckWrite
 		if c == other || of != nil && c.from != of || !c.waiting && !stuck {
 			continue
 		}
-		if longest == nil || c.from.waiting > longest.from.waiting || c.from.waiting == longest.from.waiting && c.since.Before(longest.since) {
-			longest = c
+		if oldest == nil || c.from.waiting > oldest.from.waiting || c.from.waiting == oldest.from.waiting && c.since.Before(oldest.since) {
+			oldest = c
 		}
 	}
-	return longest
+	return oldest
 }
 
 func (g *gate) evict(c *guarded) {

@@ -255,6 +255,51 @@ func TestTheGreatestHolderLosesFirst(t *testing.T) {
 	})
 }
 
+// In a flood, a connection whose client has sent its request is not closed only
+// because nobody had the time to read it yet.
+func TestAFloodSparesWhatIsUnread(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := newGate(l, "public", 8, slog.New(slog.DiscardHandler))
+	defer g.Close()
+	accept := func(text string) *guarded {
+		t.Helper()
+		near, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { near.Close() })
+		if _, err := io.WriteString(near, text); err != nil {
+			t.Fatal(err)
+		}
+		far, err := g.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { far.Close() })
+		return far.(*guarded)
+	}
+	sent := accept("GET / HTTP/1.1\r\n")
+	if !hasUnread(sent.Conn) {
+		t.Skip("this system does not say what is unread")
+	}
+	silent := accept("")
+	for range 30 {
+		accept("")
+	}
+	if sent.gone || !silent.gone || len(g.open) > 8 {
+		t.Errorf("what is unread was closed: %t; what is silent: %t; %d are open", sent.gone, silent.gone, len(g.open))
+	}
+	for range 30 { // as all have sent something, some go all the same
+		accept("GET")
+	}
+	if len(g.open) > 8 {
+		t.Errorf("of those that all have sent something %d are open", len(g.open))
+	}
+}
+
 // Long heads, which take many times their bytes in memory, are few at a time.
 func TestLongHeadsAreFewAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
