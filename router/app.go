@@ -148,7 +148,7 @@ func New(c Config) (*App, error) {
 		hooks:  sweeps{now: make(chan struct{}, 1), refused: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
 		spare: make(chan struct{}, 1), doubted: make(chan int64, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
-		strayTurn: strayEvery, // at the start, too
+		full: make(chan Target, maxFull), strayTurn: strayEvery, // at the start, too
 	}}
 	a.beganAt, a.began = c.Now().Round(0), time.Now()
 	v := c.RulesVersion
@@ -241,7 +241,7 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	for _, loop := range []func(context.Context) error{
-		a.run, a.recovers, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.silences, a.overlooks, a.clock,
+		a.run, a.recovers, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.makeRoom, a.silences, a.overlooks, a.clock,
 	} {
 		g.Go(func() error { return loop(ctx) })
 	}

@@ -22,11 +22,13 @@ import (
 const ClaimPath = "/runner/v1/claim"
 
 const (
-	maxToken      = 256              // bytes of a bearer token
-	nameSuffix    = 6                // characters that make each name new
-	nameTries     = 3                // names offered to GitHub for one claim
-	githubFixWait = 2 * time.Minute  // on top of the back-off, when a person must act on what GitHub said
-	claimTimeout  = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
+	maxToken      = 256             // bytes of a bearer token
+	nameSuffix    = 6               // characters that make each name new
+	nameTries     = 3               // names offered to GitHub for one claim
+	githubFixWait = 2 * time.Minute // on top of the back-off, when a person must act on what GitHub said; doubled with each failure
+
+	longestFixWait = 5 * time.Minute  // the same, in the end
+	claimTimeout   = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
 
 	checkTimeout = 5 * time.Second // for all that is asked before the token is spent
 	askTimeout   = 4 * time.Second // for GitHub's part of it, which a claim does without if it must
@@ -454,6 +456,9 @@ func (w *worker) unconfigured(ctx context.Context, c Claimed, cause error) strin
 		// Recover mends it at the next start.
 		log.Error("cannot record a lost runner", "store_err", err)
 		return "the router cannot record the claim now"
+	}
+	if errors.Is(cause, ErrRunnerLimit) {
+		w.crowded(c.Runner.Target)
 	}
 	if !again {
 		log.Error("GitHub refuses the runner: mend the rule's runner section, or the workflow's labels")

@@ -14,6 +14,9 @@ var (
 	ErrClaimed    = errors.New("claimed already")                // Store.Claim: the token was used
 	ErrBusy       = errors.New("the runner has a job")           // GitHub.RemoveRunner
 	ErrNameTaken  = errors.New("a runner has this name already") // GitHub.RunnerConfig
+
+	// GitHub.RunnerConfig, in a FixError: GitHub takes no more runners there.
+	ErrRunnerLimit = errors.New("the runner group is full")
 )
 
 // A GiveUpError is one that no later attempt mends: the job cannot be served.

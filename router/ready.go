@@ -82,7 +82,8 @@ func (w *worker) retryAt(err error, failures int) (at time.Time, ok bool) {
 	at, ok = w.backoff().Retry(err, failures)
 	var fix *FixError
 	if ok && errors.As(err, &fix) {
-		at = at.Add(githubFixWait) // each attempt counts against GitHub's rate limit, or costs a Nomad job
+		// Each attempt counts against GitHub's rate limit, or costs a Nomad job.
+		at = at.Add(min(githubFixWait<<min(max(failures, 0), 4), longestFixWait))
 	}
 	return at, ok
 }

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 )
 
 const (
+	maxFull    = 16                 // places of which crowded told, and that are not seen to yet
 	strayEvery = 12                 // sweeps; one that failed is made again after one
 	strayKept  = 2 * 24 * time.Hour // GitHub itself drops a single-use runner that is offline for a day: https://docs.github.com/en/actions/how-tos/manage-runners/self-hosted-runners/remove-runners (read 2026-11-24)
 )
@@ -45,6 +47,37 @@ func (w *worker) strays(ctx context.Context) error {
 		w.strayTurn = 0
 	}
 	return errors.Join(errs...)
+}
+
+// crowded has makeRoom see to a place in which GitHub takes no more runners.
+func (w *worker) crowded(t Target) {
+	select {
+	case w.full <- t:
+	default: // the next refusal tells of it
+	}
+}
+
+// makeRoom removes what ended from the places that crowded tells of, until ctx
+// ends: of each once in a sweep, as it may hold thousands.
+func (w *worker) makeRoom(ctx context.Context) error {
+	looked := map[Target]time.Time{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case t := <-w.full:
+			maps.DeleteFunc(looked, func(_ Target, at time.Time) bool { return w.Now().Sub(at) >= w.Sweep })
+			if _, ok := looked[t]; ok {
+				continue
+			}
+			looked[t] = w.Now()
+			w.Logger.Error("GitHub takes no more runners in a place: its runner group is full; those of Switchyard that ended are removed from it now",
+				"owner", t.Owner, "repo", t.Repo, "enterprise", t.Enterprise, "fix", "remove the runners of that group that are not used, or name another group in the rules")
+			if err := w.straysOf(ctx, t); err != nil && ctx.Err() == nil {
+				w.Logger.Warn("cannot make room for runners on GitHub", "owner", t.Owner, "repo", t.Repo, "enterprise", t.Enterprise, "err", err)
+			}
+		}
+	}
 }
 
 func (w *worker) straysOf(ctx context.Context, t Target) error {

@@ -73,7 +73,8 @@ type worker struct {
 
 	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by cancels only
 
-	strayTurn int // sweeps since all strays were looked at; used by strays only
+	full      chan Target // size maxFull; see crowded
+	strayTurn int         // sweeps since all strays were looked at; used by strays only
 
 	hooks    sweeps
 	latest   time.Time // when the store had last recorded anything, at the start; zero: never

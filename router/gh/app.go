@@ -303,6 +303,9 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 	}
 	a.session.calls.passed(a.client.now())
 	s.setToken(router.Secret(token.GetToken()), token.GetExpiresAt().Time)
+	s.mu.Lock()
+	s.granted = grantedTo(token.Permissions)
+	s.mu.Unlock()
 	return nil
 }
 

@@ -89,7 +89,8 @@ type session struct {
 
 	mu      sync.Mutex
 	token   router.Secret
-	expires time.Time // with app
+	expires time.Time         // with app
+	granted map[string]string // what the installation may do; nil: not known
 }
 
 func (s *session) setToken(token router.Secret, expires time.Time) {
@@ -332,7 +333,7 @@ func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (rout
 	var cfg github.JITRunnerConfig
 	code, lost := 0, false
 	of := t.call()
-	of.asked = asked{priority: claim, registers: &t}
+	of.asked, of.jobWaits = asked{priority: claim, registers: &t}, true
 	err = c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodPost, t.path()+"/generate-jitconfig", &github.GenerateJITConfigRequest{
 			Name: r.Name, RunnerGroupID: r.Runner.Group, WorkFolder: github.String(workFolder), Labels: r.Labels,
@@ -369,6 +370,7 @@ func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router
 		owner:      repo.Owner,
 		permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
 		exists:     "the run exists",
+		jobWaits:   true,
 		asked:      asked{priority: routing},
 	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		found, resp, err := api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)

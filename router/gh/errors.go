@@ -27,10 +27,14 @@ type call struct {
 	permission string // of the token or the App, that it needs
 	exists     string // what to check when GitHub answers 404: it does so where it does not even show that something exists
 
+	jobWaits  bool // a job waits for it
 	mayBeGone bool // a 404 is no wonder: it says nothing of the installation
 
 	asked // how much of the budget it may use
 }
+
+// registration reports whether a runner is registered by the request.
+func (c call) registration() bool { return c.jobWaits && c.priority == claim }
 
 func status(resp *github.Response) int {
 	if resp == nil || resp.Response == nil {
@@ -67,14 +71,11 @@ func (s *session) sort(err error, resp *github.Response, c call, now time.Time) 
 	switch code {
 	case http.StatusUnauthorized:
 		return &router.FixError{Fix: "put a GitHub token that is valid where Switchyard reads it", Err: &loginError{err}}
-	case http.StatusForbidden:
-		return &router.FixError{Fix: "give " + who + " the " + c.permission + accept, Err: err}
 	case http.StatusNotFound:
 		return &router.FixError{Fix: "give " + who + " the " + c.permission + accept + ", and check that " + c.exists, Err: err}
-	case http.StatusUnprocessableEntity, http.StatusBadRequest:
-		// The same request is refused again: the names in it are bounded by
-		// us, so it is the labels or the runner group.
-		return &router.GiveUpError{Err: err}
+	}
+	if code >= http.StatusBadRequest && code < http.StatusInternalServerError {
+		return s.sortRefusal(code, err, resp, c, who, accept)
 	}
 	return err
 }

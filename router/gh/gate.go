@@ -333,24 +333,37 @@ func (c *Client) refusing(p place, at, since time.Time, cause error) error {
 // registeredIn notes how a registration ended, and returns its error: one that
 // keeps others back says until when.
 func (c *Client) registeredIn(p place, err error) error {
-	now, s := c.now(), c.known(p.target)
+	now, logins := c.now(), c.logins(p.target)
+	failed := func() {
+		for _, s := range logins {
+			s.registers.failed(err, failuresInARow, firstTrial, lastTrial, now)
+		}
+	}
 	var later *router.RetryAtError
 	switch {
-	case errors.As(err, &later), errors.Is(err, context.Canceled):
-		return err // nobody was asked
+	case errors.As(err, &later): // nobody was asked
+		if n := len(logins); later.Failing && n > 0 && !logins[n-1].calls.hasAnswered() {
+			failed() // Admit keeps no runner back before
+		}
+		return err
+	case errors.Is(err, context.Canceled):
+		return err
 	case err == nil, errors.Is(err, router.ErrNameTaken):
 		c.places.passed(p)
-		if s != nil {
+		if c.app != nil {
+			c.app.session.registers.passed(now)
+		}
+		for _, s := range logins {
 			s.registers.passed(now)
 		}
 		return err
 	case errors.As(err, new(*router.GiveUpError)):
 		return err // it is about the job
-	case errors.As(err, new(*loginError)):
+	case errors.As(err, new(*loginError)), errors.As(err, new(*oddRefusal)):
 	case errors.As(err, new(*router.FixError)):
 		c.places.refused(p, err, now)
-	case s != nil:
-		s.registers.failed(err, failuresInARow, firstTrial, lastTrial, now)
+	default:
+		failed()
 	}
 	if held := c.held(p, false, now); errors.As(held, &later) {
 		return &router.RetryAtError{At: later.At, Line: later.Line, Failing: true, Err: err}

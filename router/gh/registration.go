@@ -103,7 +103,7 @@ func (c *Client) registrationToken(ctx context.Context, r router.ConfigRequest) 
 func (c *Client) newRegistration(ctx context.Context, t target, reg *registration) error {
 	var found github.RegistrationToken
 	of := t.callFor("get a registration token of ")
-	of.priority = claim
+	of.priority, of.jobWaits = claim, true
 	err := c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodPost, t.path()+"/registration-token", nil, &found)
 		token := found.GetToken()
