@@ -109,8 +109,7 @@ func damaged(err error) bool {
 		return strings.Contains(e.Error(), "malformed JSON")
 	}
 	var syntax *json.SyntaxError
-	var kind *json.UnmarshalTypeError
-	return errors.As(err, &syntax) || errors.As(err, &kind)
+	return errors.As(err, &syntax)
 }
 
 // guard has a querier fail with the fault, and find one.
