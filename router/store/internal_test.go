@@ -348,3 +348,31 @@ func TestTheNewestChangeIsOfAJobThatThereIs(t *testing.T) {
 		t.Errorf("Changes(-1) = %+v, %v; want the one of job 1", list, err)
 	}
 }
+
+// With too many webhooks the one heard of longest ago makes room, never the App's.
+func TestTheWebhooksAreBounded(t *testing.T) {
+	s := openTemp(t)
+	saw := func(h router.Hook, at int64) {
+		t.Helper()
+		if known, err := s.SawHook(t.Context(), h, time.UnixMilli(at), time.UnixMilli(at)); !known || err != nil {
+			t.Fatalf("SawHook(%s) = %t, %v", h, known, err)
+		}
+	}
+	saw(router.Hook{Kind: router.HookApp}, 1)
+	err := s.writer.change(t.Context(), router.SourceRouter, func(t *tx) error {
+		for id := range int64(router.MaxHooks) {
+			if _, err := t.exec(newHookSQL, router.HookRepository, id+1, "acme", fmt.Sprint(id+1), id+2, 0, 1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	saw(router.Hook{Kind: router.HookOrganization, ID: 5000, Owner: "acme"}, 1e6)
+	hooks, err := s.Hooks(t.Context())
+	if err != nil || len(hooks) != router.MaxHooks+1 || hooks[0].Kind != router.HookApp || hooks[1].ID != 5000 || hooks[router.MaxHooks].ID != 2 {
+		t.Errorf("%d webhooks, %v, from %s to %s; want all but the first repository's", len(hooks), err, hooks[0].Hook, hooks[len(hooks)-1].Hook)
+	}
+}
