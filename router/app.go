@@ -147,7 +147,7 @@ func New(c Config) (*App, error) {
 		ended:  make(chan LiveRunner, maxEnded),
 		hooks:  sweeps{now: make(chan struct{}, 1), refused: make(chan struct{}, 1)},
 		inHand: map[int64]*Decision{}, tokens: map[string]Secret{},
-		spare: make(chan struct{}, 1), doubted: make(chan int64, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
+		spare: make(chan struct{}, 1), doubted: make(chan doubt, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
 		full: make(chan Target, maxFull), strayTurn: strayEvery, // at the start, too
 	}}
 	a.beganAt, a.began = c.Now().Round(0), time.Now()
@@ -340,10 +340,10 @@ func (a *App) receive(ctx context.Context, d Delivery) error {
 	case changed:
 		a.Metrics.Delivered(delivered)
 	default:
-		a.Metrics.Delivered(known)
-		if d.Waits() {
-			a.mayWait(d.Job.ID)
-		}
+		a.Metrics.Delivered(DeliveryKnown)
+	}
+	if d.Late() || d.Waits() && !changed {
+		a.mayWait(doubt{d.Job.ID, d.Late()})
 	}
 	if err := a.sawHook(ctx, d.Hook); err != nil {
 		a.Logger.Warn("cannot remember a webhook; its next delivery tries again", "err", err)

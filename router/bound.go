@@ -16,10 +16,14 @@ const (
 	MaxText = 256  // characters of a name; more is cut off
 	maxURL  = 2048 // bytes
 
-	// One more than the rules take (rules.MaxLabels, rules.MaxLabelLength), so
-	// that the decision refuses what was cut here and says why.
-	maxLabels      = 100 + 1
-	maxLabelLength = 256 + 1
+	// One more than the rules take, so that the decision refuses what was cut here
+	// and says why.
+	maxLabels      = rules.MaxLabels + 1
+	maxLabelLength = rules.MaxLabelLength + 1
+
+	// Bytes of all labels of a job together, which are kept as long as the job is. A
+	// hundred of usual length have a fourth of that.
+	maxLabelBytes = MaxTokenLabels
 )
 
 // Bound cuts GitHub's part of a delivery to what is kept of it, and drops what
@@ -37,9 +41,19 @@ func (d *Delivery) Bound() {
 	if _, err := hex.DecodeString(j.SHA); err != nil || len(j.SHA) != 40 && len(j.SHA) != 64 { // SHA-1 or SHA-256
 		j.SHA = ""
 	}
-	labels := make([]string, min(len(j.Labels), maxLabels))
-	for i := range labels {
-		labels[i] = Cut(j.Labels[i], maxLabelLength)
+	labels, left := make([]string, 0, min(len(j.Labels), maxLabels)), maxLabelBytes
+	for _, l := range j.Labels {
+		if len(labels) == maxLabels || left < 0 {
+			break
+		}
+		l = Cut(l, maxLabelLength)
+		for i := range l { // the first that is over stays over
+			if i > left {
+				l = l[:i]
+				break
+			}
+		}
+		labels, left = append(labels, l), left-len(l)
 	}
 	j.Labels = labels
 	// GitHub's own example of a queued job has a runner.
@@ -49,6 +63,15 @@ func (d *Delivery) Bound() {
 	if d.Action != "completed" {
 		j.Conclusion = ""
 	}
+}
+
+// tooLong reports whether labels were cut as they have too many bytes together.
+func tooLong(labels []string) bool {
+	size := 0
+	for _, l := range labels {
+		size += len(l)
+	}
+	return size > maxLabelBytes
 }
 
 // harmlessURL reports whether s may become a link.

@@ -94,6 +94,7 @@ type Job struct {
 func (j Job) Facts() rules.Facts {
 	return rules.Facts{
 		Labels: j.Labels,
+		Cut:    tooLong(j.Labels),
 		Repo:   j.Repo,
 		Job:    rules.Job{Name: j.Name, Workflow: j.Workflow, Branch: j.Branch, Attempt: j.Attempt, Sender: j.Sender},
 	}
@@ -142,12 +143,25 @@ func (j Job) RunnerLabels() []string {
 // the ID of its Nomad job: gha-<job id>-<try>.
 func (j Job) RunnerID() string { return fmt.Sprintf(runnerPrefix+"%d-%d", j.ID, j.Try) }
 
+// SeenLabels are a job's labels as the rules see them, unless one is compound:
+// in lower case, each once. A Decision's that are the same are kept with the job only.
+func SeenLabels(asked []string) []string {
+	seen := []string{}
+	for _, l := range asked {
+		if l = strings.ToLower(strings.TrimSpace(l)); !slices.Contains(seen, l) {
+			seen = append(seen, l)
+		}
+	}
+	return seen
+}
+
 const runnerPrefix = "gha-"
 
 // A Delivery is one workflow_job webhook request from GitHub, checked and
 // decoded.
 type Delivery struct {
-	ID         string        // X-GitHub-Delivery; the same when GitHub redelivers. "": we asked GitHub, and it said so
+	ID         string        // X-GitHub-Delivery; the same when GitHub redelivers, but not signed. "": we asked GitHub, and it said so
+	Digest     string        // the same for the same signed bytes, and for no others; "": not known
 	Source     Source        // "": SourceWebhook
 	Action     string        // queued, waiting, in_progress or completed
 	Status     string        // workflow_job.status: "queued" means runnable, "waiting" that an approval is missing
@@ -156,6 +170,14 @@ type Delivery struct {
 	ReceivedAt time.Time     // of an answer: when GitHub was asked, as it may have changed its mind since
 	RunsFor    time.Duration // of an answer that a job is in progress: for how long, by GitHub's own clock; 0: it does not say
 	Hook       Hook          // by which it came
+	CreatedAt  time.Time     // of the job, by GitHub's clock; zero: GitHub did not say
+}
+
+// Late reports whether a delivery has a job queued that GitHub made longer ago
+// than it delivers anything. That is news when the job waited for an approval for so
+// long; else somebody who saw it once sends it again. GitHub knows.
+func (d Delivery) Late() bool {
+	return d.ID != "" && d.Action == "queued" && !d.CreatedAt.IsZero() && d.ReceivedAt.Sub(d.CreatedAt) > deliveriesKept
 }
 
 // Waits reports whether GitHub says that the job must not start yet: it waits
@@ -545,6 +567,9 @@ type Store interface {
 	// Receive records a delivery and what it says of its job, and reports
 	// whether it changed anything: false for a delivery or a fact known
 	// already. It takes deliveries in any order; a job's state only moves forward.
+	// The same bytes are one delivery under whatever ID; some IDs of it are recorded,
+	// and no more. A job that is not known and comes Late is Held until GitHub, asked,
+	// says that it is queued.
 	// But an answer of GitHub's, which is a Delivery without ID, that Waits makes
 	// a job Held that is Queued, Retrying or Dispatched, unless a delivery since
 	// GitHub was asked had it queued. A delivery that Waits does not, as it may

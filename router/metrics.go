@@ -65,7 +65,7 @@ func NewMetrics() *Metrics {
 
 		nomad: newSide("nomad"), github: newSide("github"),
 	}
-	for _, outcome := range []string{delivered, known, notStored, DeliveryPing, DeliveryIgnored, DeliveryUnsigned, DeliveryMalformed, DeliveryTooLarge, DeliveryBusy} {
+	for _, outcome := range []string{delivered, DeliveryKnown, notStored, DeliveryPing, DeliveryIgnored, DeliveryUnsigned, DeliveryMalformed, DeliveryTooLarge, DeliveryBusy} {
 		m.deliveries.WithLabelValues(outcome)
 	}
 	for _, refused := range []JobState{Denied, Unroutable, Ignored} {
@@ -87,10 +87,10 @@ const (
 	DeliveryUnsigned  = "unsigned"  // the signature is missing or wrong
 	DeliveryMalformed = "malformed" // it is not what GitHub sends
 	DeliveryTooLarge  = "too_large"
-	DeliveryBusy      = "busy" // its room was needed for others while it was read
+	DeliveryKnown     = "known" // it was made before, or is overtaken
+	DeliveryBusy      = "busy"  // its room was needed for others while it was read
 
 	delivered = "stored"       // and it was news
-	known     = "known"        // it was made before, or is overtaken
 	notStored = "store_failed" // or the sender did not wait for it
 )
 

@@ -103,13 +103,19 @@ func (w *worker) said(ctx context.Context, j Job) (Delivery, error) {
 	return d, nil
 }
 
+// A doubt is about a job of which GitHub is to say whether it may start.
+type doubt struct {
+	jobID int64
+	late  bool // it may be held for a delivery that came Late
+}
+
 // mayWait has doubts ask GitHub about a job that is on its way to a runner,
 // and of which a delivery said that it must not start yet. Such a delivery comes after
 // the one that had the job queued, or before and late: GitHub knows. One that
 // is left out, as too many are waited for, is asked about when its runner claims.
-func (w *worker) mayWait(jobID int64) {
+func (w *worker) mayWait(d doubt) {
 	select {
-	case w.doubted <- jobID:
+	case w.doubted <- d:
 	default:
 	}
 }
@@ -120,24 +126,24 @@ func (w *worker) doubts(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case id := <-w.doubted:
-			err := w.askIfWaits(ctx, id)
+		case d := <-w.doubted:
+			err := w.askIfWaits(ctx, d)
 			if err != nil && ctx.Err() == nil {
-				w.logThrottled(w.Logger, slog.LevelWarn, "", "github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", id, "err", err)
+				w.logThrottled(w.Logger, slog.LevelWarn, "", "github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", d.jobID, "err", err)
 			}
 		}
 	}
 }
 
-func (w *worker) askIfWaits(ctx context.Context, jobID int64) error {
-	j, err := w.Store.Job(ctx, jobID)
+func (w *worker) askIfWaits(ctx context.Context, d doubt) error {
+	j, err := w.Store.Job(ctx, d.jobID)
 	if err != nil {
 		return err
 	}
 	switch j.State {
 	case Queued, Retrying, Dispatched:
 	case Held:
-		if j.Decision == nil { // on GitHub already, and not by a limit
+		if j.Decision == nil && !d.late { // on GitHub already, and not by a limit
 			return nil
 		}
 	default:

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -37,7 +38,7 @@ type worker struct {
 	relimit chan struct{} // size 1; a hint that limits may have changed
 	anew    chan struct{} // size 1; a hint that the rules have changed
 	spare   chan struct{} // size 1; a hint that looked has jobs
-	doubted chan int64    // size maxDoubted; see mayWait
+	doubted chan doubt    // size maxDoubted; see mayWait
 	jobs    chan Job      // to those who decide; unbuffered, so that few jobs wait here while they change in the store
 	decided chan sending  // size maxDecided; to the senders
 
@@ -217,6 +218,9 @@ func (w *worker) settled(ctx context.Context, j Job) (sending, error) {
 		return sending{}, w.undecided(ctx, j, d, err)
 	}
 	w.Metrics.decided(j, &d)
+	if seen := SeenLabels(j.Labels); slices.Equal(d.Labels, seen[:min(len(d.Labels), len(seen))]) {
+		d.Labels = nil // the job has them; the store gives them back
+	}
 	w.hold(j.ID, &d)
 	log := w.Logger.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
 	switch d.Outcome {

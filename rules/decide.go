@@ -138,6 +138,9 @@ func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decisio
 // decideWithin is decide with a limit of steps; it also returns those that it took.
 func (s *Set) decideWithin(limit int, f Facts, find func(*Env, *Decision) (*rule, error)) (d Decision, spent int) {
 	labels, labelErr := s.expand(f.Labels)
+	if f.Cut {
+		labelErr = fmt.Errorf("the job's labels have more than %d bytes together", MaxTokenLabels)
+	}
 	env := newEnv(labels, f)
 	env.limit = limit
 	return s.decided(env, labelErr, f, find), env.spent

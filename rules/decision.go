@@ -28,6 +28,7 @@ type Facts struct {
 	Repo   Repo     `json:"repo"`
 	Job    Job      `json:"job"`
 	Run    *Run     `json:"run,omitempty"` // nil: not looked up
+	Cut    bool     `json:"-"`             // there were more labels: they have too many bytes together, and the job is unroutable unless it is out of scope
 }
 
 // DefaultHost is the Host of a repository that names none: of a history from

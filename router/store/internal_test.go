@@ -52,6 +52,8 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{sayJobSQL, "INDEX jobs_runner (runner_name=?)"},
 		{fallbackDueSQL, "SEARCH jobs USING INDEX jobs_fallback (fallback_at<?)"},
 		{prunableSQL, "SEARCH jobs USING INDEX jobs_completed (updated_at<?)"},
+		{prunableForeignSQL, "SEARCH jobs USING INDEX jobs_foreign (updated_at<?)"},
+		{copiesSQL, "SEARCH deliveries USING COVERING INDEX deliveries_digest (digest=?)"},
 	} {
 		plan := plan(t, s, tt.query)
 		if !strings.Contains(plan, tt.want) || strings.Contains(plan, "TEMP B-TREE") {
@@ -79,6 +81,23 @@ func TestQueriesForATurnSkipTheJobsOfOne(t *testing.T) {
 				t.Errorf("the plan of %s\nis %s\nwant %s", query, plan, want)
 			}
 		}
+	}
+}
+
+// Whoever saw a delivery once fills no database with it.
+func TestTheSameBytesAreAFewRows(t *testing.T) {
+	s := openTemp(t)
+	for i := range 100 {
+		d := router.Delivery{ID: fmt.Sprint(i), Digest: "the same", Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{
+			ID: 1, RunID: 1, Attempt: 1, Labels: []string{"linux"}, Repo: router.Repo{Owner: "acme", Name: "web"},
+		}}
+		if changed, err := s.Receive(t.Context(), d); err != nil || changed != (i == 0) {
+			t.Fatalf("delivery %d: %v, %v", i, changed, err)
+		}
+	}
+	n := 0
+	if err := s.read.QueryRowContext(t.Context(), "SELECT count(*) FROM deliveries").Scan(&n); err != nil || n != maxCopies {
+		t.Errorf("%d rows, %v; want %d", n, err, maxCopies)
 	}
 }
 
@@ -205,7 +224,7 @@ func byHand(t *testing.T) *writer {
 
 func insert(id string) func(*tx) error {
 	return func(t *tx) error {
-		_, err := t.exec(deliverySQL, id, 1, "queued", 1)
+		_, err := t.exec(deliverySQL, id, 1, "queued", 1, []byte{})
 		return err
 	}
 }

@@ -21,6 +21,13 @@ WHERE state IN ('completed', 'ignored', 'denied', 'unroutable') AND updated_at <
 		AND (r.state IN ('dispatched', 'claimed', 'online', 'busy') OR r.ended_at = 0 AND r.nomad_job <> '' AND jobs.updated_at >= ?3))
 ORDER BY updated_at LIMIT ?2`
 
+	prunableForeignSQL = `
+SELECT id FROM jobs INDEXED BY jobs_foreign
+WHERE state IN ('ignored', 'denied') AND updated_at < ?1
+	AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id
+		AND (r.state IN ('dispatched', 'claimed', 'online', 'busy') OR r.ended_at = 0 AND r.nomad_job <> '' AND jobs.updated_at >= ?3))
+ORDER BY updated_at LIMIT ?2`
+
 	pruneEventsSQL = `DELETE FROM events WHERE id IN (SELECT id FROM events WHERE job_id = ?1 LIMIT ?2)`
 
 	pruneRunnerEventsSQL = `
@@ -42,15 +49,26 @@ DELETE FROM events WHERE id IN (
 
 const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 FROM deliveries WHERE received_at < ?4) OR EXISTS (SELECT 1 FROM audit WHERE at < ?1)`
 
+const anyForeignSQL = `SELECT EXISTS (` + prunableForeignSQL + `)`
+
 // Prune implements router.Store.
-func (s *Store) Prune(ctx context.Context, ended, unseen, delivered time.Time) (rows int, err error) {
+func (s *Store) Prune(ctx context.Context, ended, foreign, unseen, delivered time.Time) (rows int, err error) {
 	// Mostly there is nothing to do, which must not cost a write.
 	var some bool
-	if err := one(s.querier(ctx), scanBool, &some, anyPrunableSQL, millis(ended), 1, millis(unseen), millis(delivered)); err != nil || !some {
+	if err := one(s.querier(ctx), scanBool, &some, anyPrunableSQL, millis(ended), 1, millis(unseen), millis(delivered)); err != nil {
 		return 0, err
 	}
+	if !some {
+		if err := one(s.querier(ctx), scanBool, &some, anyForeignSQL, millis(foreign), 1, millis(unseen)); err != nil || !some {
+			return 0, err
+		}
+	}
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		jobs, err := all(t.query, func(rows *sql.Rows, id *int64) error { return rows.Scan(id) }, prunableSQL, millis(ended), pruneJobs, millis(unseen))
+		scan := func(rows *sql.Rows, id *int64) error { return rows.Scan(id) }
+		jobs, err := all(t.query, scan, prunableForeignSQL, millis(foreign), pruneJobs, millis(unseen))
+		if err == nil && len(jobs) == 0 {
+			jobs, err = all(t.query, scan, prunableSQL, millis(ended), pruneJobs, millis(unseen))
+		}
 		if err != nil {
 			return err
 		}

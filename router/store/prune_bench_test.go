@@ -50,7 +50,7 @@ func BenchmarkReceiveWhilePruning(b *testing.B) {
 	wg.Go(func() {
 		for {
 			began := time.Now()
-			n, err := s.Prune(b.Context(), ended, ended, ended)
+			n, err := s.Prune(b.Context(), ended, ended, ended, ended)
 			if err != nil {
 				b.Error(err)
 			}

@@ -38,6 +38,9 @@ func scanJobAnd(rows *sql.Rows, j *router.Job, besides ...any) error {
 		if err := json.Unmarshal([]byte(decision.String), &j.Decision); err != nil {
 			return fmt.Errorf("decode the decision of job %d: %w", j.ID, err)
 		}
+		if j.Decision != nil && j.Decision.Labels == nil {
+			j.Decision.Labels = router.SeenLabels(j.Labels)
+		}
 	}
 	return nil
 }

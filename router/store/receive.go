@@ -11,9 +11,20 @@ import (
 	"switchyard/router"
 )
 
-const deliverySQL = `
-INSERT INTO deliveries (id, job_id, action, received_at) VALUES (?, ?, ?, ?)
+const (
+	deliverySQL = `
+INSERT INTO deliveries (id, job_id, action, received_at, digest) VALUES (?, ?, ?, ?, nullif(?, x''))
 ON CONFLICT (id) DO NOTHING`
+
+	copiesSQL = `SELECT count(*) FROM deliveries WHERE digest = ?`
+
+	// A delivery that is not recorded has arrived all the same.
+	arrivedTwiceSQL = `DELETE FROM redeliveries WHERE guid = ?`
+
+	// So many deliveries of the same bytes are recorded: an App, an organization and
+	// a repository may each have a webhook here.
+	maxCopies = 4
+)
 
 // insertJobSQL makes a job known; what follows it says what a known job becomes.
 const insertJobSQL = `
@@ -76,7 +87,17 @@ func (s *Store) Receive(ctx context.Context, d router.Delivery) (changed bool, e
 func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	now := millis(d.ReceivedAt)
 	if d.ID != "" {
-		if n, err := t.exec(deliverySQL, d.ID, d.Job.ID, d.Action, now); n == 0 || err != nil {
+		copies := 0
+		if d.Digest != "" {
+			if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&copies) }, copiesSQL, []byte(d.Digest)); err != nil {
+				return false, err
+			}
+		}
+		if copies >= maxCopies {
+			_, err := t.exec(arrivedTwiceSQL, d.ID)
+			return false, err
+		}
+		if n, err := t.exec(deliverySQL, d.ID, d.Job.ID, d.Action, now, []byte(d.Digest)); n == 0 || copies > 0 || err != nil {
 			return false, err
 		}
 	}
@@ -87,6 +108,8 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	switch {
 	case d.Waits():
 		query, state, reason = heldSQL, router.Held, heldReason(d.Status)
+	case d.Late():
+		query, state, reason = heldSQL, router.Held, "GitHub is asked whether it still queues it: the delivery that says so is of a job of "+d.CreatedAt.UTC().Format(time.DateOnly)
 	case d.Action == "queued":
 		query, state, reason = queuedSQL, router.Queued, "waits for the router to decide it"
 	case d.Action == "in_progress":

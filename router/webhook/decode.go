@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"time"
 
 	"switchyard/router"
 )
@@ -34,6 +35,7 @@ type payload struct {
 		Branch     string   `json:"head_branch"`   // may be null; not in old shapes
 		HTMLURL    string   `json:"html_url"`      // for people only
 		SHA        string   `json:"head_sha"`      // not in old shapes
+		CreatedAt  string   `json:"created_at"`    // likewise
 	} `json:"workflow_job"`
 	Repository struct {
 		Name  string `json:"name"`
@@ -73,6 +75,7 @@ func Decode(body []byte) (router.Delivery, error) {
 		Sender: p.Sender.Login, Labels: p.Job.Labels, URL: p.Job.HTMLURL, SHA: p.Job.SHA,
 		RunnerName: p.Job.RunnerName, Conclusion: p.Job.Conclusion,
 	}}
+	d.CreatedAt, _ = time.Parse(time.RFC3339, p.Job.CreatedAt) // one that is none says nothing
 	j := &d.Job
 	if p.Job.RunAttempt != nil {
 		j.Attempt = *p.Job.RunAttempt

@@ -29,6 +29,8 @@ const (
 	maxHeader       = 128      // bytes of an event's name or a delivery's ID; GitHub's have 36 at most
 
 	signaturePrefix = "sha256="
+
+	digestBytes = 16 // of a signature: nobody without the secret makes two bodies of which these are the same
 )
 
 // Config is what a Handler needs.
@@ -60,6 +62,7 @@ type handler struct {
 
 	unstored rate.Sometimes // bounds what a full disk can cause
 	unsigned rate.Sometimes // bounds the warnings that strangers can cause
+	repeats  repeats
 }
 
 // Handler returns the handler of GitHub's webhook. It calls receive for each
@@ -164,8 +167,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.ID, d.ReceivedAt, d.Hook = id, h.Now(), hookOf(r.Header, d.Job.Repo, in)
+	d.Digest = string(signature[:digestBytes]) // of a secret that is an instance's own
 	d.Job.ID, d.Job.RunID, d.Job.Repo.Host = in.ID(d.Job.ID), in.ID(d.Job.RunID), in.Host
 	log := h.Logger.With("delivery_id", id, "job_id", d.Job.ID, "host", in.Host, "repo", d.Job.Repo.FullName, "action", d.Action)
+	copies := h.repeats.count(d.Digest)
+	if copies >= maxCopies {
+		h.Counted(router.DeliveryKnown)
+		log.Debug("delivery known", "copies", copies)
+		w.WriteHeader(http.StatusAccepted)
+		return
+	}
 	if err := h.receive(r.Context(), d); err != nil {
 		if r.Context().Err() != nil {
 			log.Warn("the sender went away before its delivery was stored; redeliver it on GitHub", "err", err)
@@ -178,6 +189,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "503: the delivery could not be stored; redeliver it later", http.StatusServiceUnavailable)
 		return
 	}
+	h.repeats.stored(d.Digest)
 	log.Info("delivery stored", "status", d.Status, "took", h.Now().Sub(d.ReceivedAt))
 	w.WriteHeader(http.StatusAccepted)
 }

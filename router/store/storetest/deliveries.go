@@ -230,6 +230,56 @@ var deliveryTests = []test{
 			f.wantState(id, router.Running)
 		}
 	}},
+	{"the same bytes are one delivery, whatever its ID", func(t *testing.T, f *fixture) {
+		d := queued(1)
+		d.Digest = "the same"
+		if !f.receive(d) {
+			t.Error("the first is none")
+		}
+		f.receive(NewDelivery(1, "completed", "completed"))
+		_, err := f.SawHook(f.ctx(), router.Hook{Kind: router.HookApp}, T0, T0)
+		f.must(err)
+		for i := range 20 {
+			d.ID = fmt.Sprint("another ", i)
+			sent := []router.SentDelivery{{ID: int64(i), GUID: d.ID, At: T0}}
+			f.must(f.Swept(f.ctx(), router.HookSweep{Hook: router.Hook{Kind: router.HookApp}}, sent, T0))
+			if f.receive(d) {
+				t.Errorf("%s is another", d.ID)
+			}
+		}
+		due, err := f.Redeliveries(f.ctx(), T0.Add(time.Hour), T0, 9)
+		f.must(err)
+		if len(due) != 0 {
+			t.Errorf("redeliveries are due of what arrived: %+v", due)
+		}
+		d.Digest, d.Job.ID = "another", 2
+		if !f.receive(d) {
+			t.Error("other bytes are the same")
+		}
+	}},
+	{"a job that GitHub had queued longer ago than it delivers is held until GitHub is asked", func(t *testing.T, f *fixture) {
+		for id, age := range map[int64]time.Duration{1: 71 * time.Hour, 2: 73 * time.Hour} {
+			d := queued(id)
+			d.CreatedAt = T0.Add(-age)
+			if !f.receive(d) {
+				t.Errorf("job %d is not new", id)
+			}
+		}
+		f.wantState(1, router.Queued)
+		if j := f.wantState(2, router.Held); !strings.Contains(j.Reason, "GitHub is asked whether it still queues it") {
+			t.Errorf("the reason is %q", j.Reason)
+		}
+		if due, _, _ := f.Due(f.ctx(), T0.Add(time.Hour), 9); len(due) != 1 {
+			t.Errorf("%d jobs are due, want job 1 alone", len(due))
+		}
+		stale, err := f.Stale(f.ctx(), T0.Add(time.Minute), 10*time.Minute, 9)
+		f.must(err)
+		if len(stale) != 1 || stale[0].ID != 2 {
+			t.Errorf("GitHub is to be asked about %+v, want job 2", stale)
+		}
+		f.receive(answer(2, "queued", time.Second))
+		f.wantState(2, router.Queued)
+	}},
 	{"an action that nobody knows is an error and leaves no trace", func(t *testing.T, f *fixture) {
 		d := NewDelivery(1, "exploded", "queued")
 		if _, err := f.Receive(f.ctx(), d); err == nil {

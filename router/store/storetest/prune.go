@@ -30,7 +30,7 @@ var pruneTests = []test{
 
 		prune := func(ended, delivered time.Time) (rows int) {
 			for {
-				n, err := f.Prune(f.ctx(), ended, ended, delivered)
+				n, err := f.Prune(f.ctx(), ended, ended, ended, delivered)
 				f.must(err)
 				if n == 0 {
 					return rows
@@ -66,6 +66,20 @@ var pruneTests = []test{
 			t.Error("a delivery that was forgotten is known")
 		}
 	}},
+	{"what is not ours is forgotten sooner", func(t *testing.T, f *fixture) {
+		for id, state := range map[int64]router.JobState{1: router.Ignored, 2: router.Denied, 3: router.Unroutable} {
+			f.receive(queued(id))
+			f.must(f.Settle(f.ctx(), id, state, "no", nil, T0))
+		}
+		for rows := 1; rows > 0; {
+			var err error
+			rows, err = f.Prune(f.ctx(), T0, T0.Add(time.Hour), T0, T0)
+			f.must(err)
+		}
+		counts, err := f.Counts(f.ctx())
+		f.must(err)
+		wantDiff(t, counts, map[router.JobState]int{router.Unroutable: 1})
+	}},
 	{"what has a Nomad job that was not seen to end is kept for longer", func(t *testing.T, f *fixture) {
 		for _, id := range []int64{1, 2} {
 			f.receive(queued(id))
@@ -77,7 +91,7 @@ var pruneTests = []test{
 		kept := func(unseen time.Time) (ids []int64) {
 			for rows := 1; rows > 0; {
 				var err error
-				rows, err = f.Prune(f.ctx(), T0.Add(time.Hour), unseen, T0)
+				rows, err = f.Prune(f.ctx(), T0.Add(time.Hour), T0.Add(time.Hour), unseen, T0)
 				f.must(err)
 			}
 			for _, id := range []int64{1, 2} {
@@ -102,7 +116,7 @@ var pruneTests = []test{
 		f.receive(completed(1, "", "cancelled"))
 		steps, rows := 0, 0
 		for {
-			n, err := f.Prune(f.ctx(), T0.Add(time.Hour), T0.Add(time.Hour), T0)
+			n, err := f.Prune(f.ctx(), T0.Add(time.Hour), T0.Add(time.Hour), T0.Add(time.Hour), T0)
 			f.must(err)
 			if n == 0 {
 				break

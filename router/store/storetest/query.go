@@ -77,7 +77,7 @@ var queryTests = []test{
 		if list, err := f.FindJobs(f.ctx(), router.JobFilter{Label: "gone", Limit: 9}); err != nil || len(list) != 1 {
 			t.Errorf("by a label that one job has: %+v, %v", list, err)
 		}
-		_, err := f.Prune(f.ctx(), T0, T0, T0)
+		_, err := f.Prune(f.ctx(), T0, T0, T0, T0)
 		f.must(err)
 		for name, tt := range map[string]struct {
 			f    router.JobFilter
