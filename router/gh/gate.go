@@ -105,14 +105,14 @@ func (g *gate) delay(first, last time.Duration, now time.Time) {
 }
 
 // state says whether the gate is shut, and until when; due: it may be tried.
-func (g *gate) state(now time.Time) (shut, due bool, at time.Time, cause error, since time.Time) {
+func (g *gate) state(now time.Time) (shut, due bool, at, since time.Time, cause error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	at = g.next
 	if g.trying {
 		at = now.Add(firstProbe)
 	}
-	return !g.next.IsZero(), !now.Before(g.next) && !g.trying, at, g.cause, g.since
+	return !g.next.IsZero(), !now.Before(g.next) && !g.trying, at, g.since, g.cause
 }
 
 // try takes the one try that is due; false when it is not, or another has it.
@@ -202,7 +202,7 @@ func (c *Client) failing(s *session, at, since time.Time, cause error) error {
 func (c *Client) reach(ctx context.Context, s *session) error {
 	for left := patience; ; {
 		now := c.now()
-		shut, due, at, cause, since := s.calls.state(now)
+		shut, due, at, since, cause := s.calls.state(now)
 		if !shut {
 			return nil
 		}
@@ -266,7 +266,7 @@ func (c *Client) prove(ctx context.Context, s *session) error {
 		return err
 	}
 	defer s.probing.give()
-	if shut, _, at, cause, since := s.calls.state(c.now()); shut {
+	if shut, _, at, since, cause := s.calls.state(c.now()); shut {
 		return c.failing(s, at, since, cause)
 	}
 	if s.calls.trust(c.now()) {
@@ -281,7 +281,7 @@ func (c *Client) prove(ctx context.Context, s *session) error {
 		return nil
 	}
 	s.calls.failed(err, 1, firstProbe, lastProbe, c.now())
-	_, _, at, cause, since := s.calls.state(c.now())
+	_, _, at, since, cause := s.calls.state(c.now())
 	return c.failing(s, at, since, cause)
 }
 
@@ -375,15 +375,15 @@ func (c *Client) registeredIn(p place, err error) error {
 // runner that registers itself with what is its own.
 func (c *Client) held(p place, own bool, now time.Time) error {
 	for _, s := range c.logins(p.target) {
-		if shut, due, at, cause, since := s.calls.state(now); shut && !due && s.calls.hasAnswered() {
+		if shut, due, at, since, cause := s.calls.state(now); shut && !due && s.calls.hasAnswered() {
 			return c.failing(s, at, since, cause)
 		}
-		if shut, due, at, cause, since := s.registers.state(now); shut && !due && !own {
+		if shut, due, at, since, cause := s.registers.state(now); shut && !due && !own {
 			return c.failing(s, at, since, cause)
 		}
 	}
 	if g := c.places.of(p); g != nil && !own {
-		if shut, due, at, cause, since := g.state(now); shut && !due {
+		if shut, due, at, since, cause := g.state(now); shut && !due {
 			return c.refusing(p, at, since, cause)
 		}
 	}
@@ -434,13 +434,13 @@ func (c *Client) Admit(ctx context.Context, a router.Admission) error {
 	now := c.now()
 	for _, s := range logins {
 		if at, ok := s.registers.start(now); !ok && !a.Own {
-			_, _, _, cause, since := s.registers.state(now)
+			_, _, _, since, cause := s.registers.state(now)
 			return c.failing(s, at, since, cause)
 		}
 	}
 	if g := c.places.of(p); g != nil && !a.Own {
 		if at, ok := g.start(now); !ok {
-			_, _, _, cause, since := g.state(now)
+			_, _, _, since, cause := g.state(now)
 			return c.refusing(p, at, since, cause)
 		}
 	}
