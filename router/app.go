@@ -228,9 +228,12 @@ func (a *App) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("see whether the database is empty: %w", err), a.Close())
 	}
+	a.hooks.mu.Lock() // a delivery may be here already
 	a.latest = latest
+	a.hooks.mu.Unlock()
 	a.compares = !look && !latest.IsZero()
-	a.hooks.unread = make(chan unread, 1)
+	unread := make(chan unread, 1)
+	a.hooks.unread = unread
 	away := a.Now().Sub(latest)
 	look = look || a.compares && away > deliveriesKept-sweepOverlap // GitHub does not list all that happened since
 	if look {
@@ -267,7 +270,7 @@ func (a *App) Run(ctx context.Context) error {
 			a.fullLook(ctx, nil)
 			return nil
 		})
-	} else if unread := a.hooks.unread; a.compares && away >= lookAfter {
+	} else if a.compares && away >= lookAfter {
 		g.Go(func() error { return a.lookAtUnread(ctx, unread) })
 	}
 	return g.Wait()

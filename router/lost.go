@@ -235,7 +235,10 @@ func (w *worker) sawHook(ctx context.Context, h Hook) error {
 	if was {
 		swept = gone.Swept
 	}
-	if at := w.latest.Add(-sweepOverlap); !w.latest.IsZero() && at.Before(swept) {
+	s.mu.Lock()
+	latest := w.latest
+	s.mu.Unlock()
+	if at := latest.Add(-sweepOverlap); !latest.IsZero() && at.Before(swept) {
 		swept = at
 	}
 	ok, err := w.Store.SawHook(ctx, h, swept, now)

@@ -292,6 +292,7 @@ func testHeadersThatNobodySignedChangeNoHook(t *testing.T) {
 		c.Deliveries, c.Logger = 10*time.Second, slog.New(slog.NewTextHandler(&log, nil))
 	})
 	time.Sleep(time.Second) // the sweep of the start
+	synctest.Wait()
 	clear(asked)
 	// One who saw a delivery of acme/api sends it as if it came by webhooks of his choice.
 	forge := func(from int64) {
