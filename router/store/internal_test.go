@@ -30,7 +30,8 @@ func openTemp(t testing.TB) *Store {
 func TestQueriesUseTheirIndexes(t *testing.T) {
 	s := openTemp(t)
 	for _, tt := range []struct{ query, want string }{
-		{dueSQL, "SCAN jobs USING INDEX jobs_due"}, // in its order, to the limit
+		{dueSQL, "SEARCH jobs USING INDEX jobs_due (due_at<?)"}, // in its order, to the limit
+		{dueNextSQL, "SEARCH jobs USING INDEX jobs_due (due_at>?)"},
 		{dueAfterSQL, "SCAN jobs USING INDEX jobs_due"},
 		{jobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{recordedSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>?)"},

@@ -279,7 +279,7 @@ func (r *Reader) FindRunners(ctx context.Context, f router.RunnerFilter) ([]rout
 
 // Job returns one job; router.ErrNotFound when it is not known.
 func (r *Reader) Job(ctx context.Context, id int64) (router.Job, error) {
-	return trusted(r, func() (router.Job, error) { return oneJob(reader(ctx, r.db), id) })
+	return trusted(r, func() (router.Job, error) { return oneJob(r.db.querier(ctx), id) })
 }
 
 // Runner returns one runner.

@@ -75,7 +75,7 @@ const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
 
 // Job implements router.Store.
 func (s *Store) Job(ctx context.Context, id int64) (router.Job, error) {
-	return oneJob(s.prepared(ctx), id)
+	return oneJob(s.querier(ctx), id)
 }
 
 func oneJob(q querier, id int64) (j router.Job, _ error) {

@@ -19,7 +19,7 @@ import (
 // A Reader reads the database of a Switchyard, which may be running. It is
 // safe for concurrent use.
 type Reader struct {
-	db   *sql.DB
+	db   *pool
 	path string
 	of   *Store      // the one that it belongs to; nil: none
 	idle os.FileInfo // the file as it was found, when no process used it; else nil
@@ -63,9 +63,11 @@ func openReadOnly(ctx context.Context, path string) (_ *Reader, err error) {
 		r.idle = info
 		params.Set("immutable", "1")
 	}
-	if r.db, err = sql.Open("sqlite", dsn(r.path, params, "busy_timeout(5000)", "query_only(1)")); err != nil {
+	db, err := sql.Open("sqlite", dsn(r.path, params, "busy_timeout(5000)", "query_only(1)"))
+	if err != nil {
 		return nil, err
 	}
+	r.db = newPool(db)
 	if err := r.check(ctx); err != nil {
 		_ = r.db.Close()
 		return nil, err
@@ -75,7 +77,7 @@ func openReadOnly(ctx context.Context, path string) (_ *Reader, err error) {
 
 // check refuses a file that Jobs could not read.
 func (r *Reader) check(ctx context.Context) error {
-	if err := check(ctx, r.db); err != nil {
+	if err := check(ctx, r.db.DB); err != nil {
 		return err
 	}
 	var id int
@@ -85,7 +87,7 @@ func (r *Reader) check(ctx context.Context) error {
 	if id != applicationID {
 		return errors.New("it is empty; name a file that serve has used")
 	}
-	_, old, err := schema(ctx, r.db)
+	_, old, err := schema(ctx, r.db.DB)
 	if old {
 		return errors.New("its schema is of an older version of Switchyard; let this version's serve open it once, or export its jobs with that version")
 	}

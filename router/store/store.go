@@ -54,12 +54,11 @@ type Store struct {
 	bound    time.Duration // of the check for damage; 0: none
 	whole    bool          // the check was made, and to its end
 	write    *sql.DB       // one connection, held by the writer
-	read     *sql.DB
+	read     *pool
 	asked    *Reader // what operators ask
 	writer   *writer
 	close    sync.Once
 	turn     turnOf
-	stmts    map[string]*sql.Stmt // of readers, by SQL text: those that are used the most
 }
 
 var _ router.Store = (*Store)(nil)
@@ -158,12 +157,6 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	if s.asked.db, err = openReaders(abs); err != nil {
 		return nil, err
 	}
-	s.stmts = map[string]*sql.Stmt{}
-	for _, query := range []string{jobSQL, dueSQL, dueAfterSQL, dueOwnersSQL, dueReposSQL, dueOfReposSQL} {
-		if s.stmts[query], err = s.read.PrepareContext(ctx, query); err != nil {
-			return nil, explain(err)
-		}
-	}
 	file, err := watch(abs)
 	if err != nil {
 		return nil, err
@@ -175,14 +168,14 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 }
 
 // openReaders opens connections that only read.
-func openReaders(path string) (*sql.DB, error) {
+func openReaders(path string) (*pool, error) {
 	db, err := sql.Open("sqlite", dsn(path, url.Values{"mode": {"ro"}}, "busy_timeout(5000)", "query_only(1)", "cache_size(-1024)"))
 	if err != nil {
 		return nil, err
 	}
 	db.SetMaxOpenConns(readers)
 	db.SetMaxIdleConns(readers)
-	return db, nil
+	return newPool(db), nil
 }
 
 // Reader returns what answers operators: it reads by connections of its own, so

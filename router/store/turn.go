@@ -17,8 +17,12 @@ import (
 // Left to itself SQLite takes the index of states and sorts.
 const (
 	dueSQL = `
-SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying')
+SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying') AND due_at <= ?
 ORDER BY due_at, id LIMIT ?`
+
+	dueNextSQL = `
+SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying') AND due_at > ?
+ORDER BY due_at LIMIT 1`
 
 	// The one after so many, in their order.
 	dueAfterSQL = `
@@ -69,14 +73,20 @@ type ownerOf struct{ host, name string }
 
 // Due implements router.Store.
 func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
-	q := s.prepared(ctx)
-	var after int64 // when the one after limit is due
-	err = q(func(rows *sql.Rows) error { return rows.Scan(&after) }, dueAfterSQL, limit)
-	if err == nil && after != 0 && after <= millis(now) {
+	q := s.querier(ctx)
+	var after int64
+	scan := func(rows *sql.Rows) error { return rows.Scan(&after) }
+	err = q(scan, dueAfterSQL, limit)
+	more := after != 0 && after <= millis(now)
+	if err == nil && more {
 		due, err = s.dueInTurn(q, now, limit)
 	}
 	if err == nil && len(due) < limit {
-		err = s.dueInOrder(q, &due, now, limit, &after)
+		due, err = dueInOrder(q, due, now, limit)
+	}
+	if err == nil && !more {
+		after = 0
+		err = q(scan, dueNextSQL, millis(now))
 	}
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read due jobs: %w", err)
@@ -84,28 +94,19 @@ func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router
 	return spread(due), fromMillis(after), nil
 }
 
-// dueInOrder adds the jobs that are due for longest until there are limit, and
-// sets after to when the next one is.
-func (s *Store) dueInOrder(q querier, due *[]router.Job, now time.Time, limit int, after *int64) error {
+// dueInOrder adds the jobs that are due for longest until there are limit.
+func dueInOrder(q querier, due []router.Job, now time.Time, limit int) ([]router.Job, error) {
 	have := map[int64]bool{}
-	for _, j := range *due {
+	for _, j := range due {
 		have[j.ID] = true
 	}
-	return q(func(rows *sql.Rows) error {
-		var j router.Job
-		if err := scanJob(rows, &j); err != nil || have[j.ID] {
-			return err
+	longest, err := all(q, scanJob, dueSQL, millis(now), limit)
+	for _, j := range longest {
+		if len(due) < limit && !have[j.ID] {
+			due = append(due, j)
 		}
-		switch at := millis(j.DueAt); {
-		case at > millis(now):
-			if *after == 0 || at < *after {
-				*after = at
-			}
-		case len(*due) < limit:
-			*due = append(*due, j)
-		}
-		return nil
-	}, dueSQL, limit+1)
+	}
+	return due, err
 }
 
 // dueInTurn reads due jobs of which there are more than limit: of each owner as

@@ -276,36 +276,15 @@ func each(rows *sql.Rows, scan func(*sql.Rows) error) error {
 // A querier calls scan for each row of a statement: (*tx).query, or a reader's.
 type querier func(scan func(*sql.Rows) error, query string, args ...any) error
 
-func reader(ctx context.Context, db *sql.DB) querier {
-	return func(scan func(*sql.Rows) error, query string, args ...any) error {
-		rows, err := db.QueryContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		return each(rows, scan)
-	}
-}
-
-// prepared is a reader of those statements that are prepared.
-func (s *Store) prepared(ctx context.Context) querier {
-	return s.writer.fault.guard(func(scan func(*sql.Rows) error, query string, args ...any) error {
-		rows, err := s.stmts[query].QueryContext(ctx, args...)
-		if err != nil {
-			return err
-		}
-		return each(rows, scan)
-	})
-}
-
 func (s *Store) querier(ctx context.Context) querier {
-	return s.writer.fault.guard(reader(ctx, s.read))
+	return s.writer.fault.guard(s.read.querier(ctx))
 }
 
 func (r *Reader) querier(ctx context.Context) querier {
 	if r.of != nil {
-		return r.of.writer.fault.guard(reader(ctx, r.db))
+		return r.of.writer.fault.guard(r.db.querier(ctx))
 	}
-	return reader(ctx, r.db)
+	return r.db.querier(ctx)
 }
 
 // all returns what scan reads of each row; nil when there is none.

@@ -1,0 +1,31 @@
+package store
+
+import (
+	"database/sql"
+	"fmt"
+	"sync"
+	"testing"
+)
+
+// Statements are kept up to a bound, whoever asks first, and all are answered.
+func TestAPoolKeepsItsStatements(t *testing.T) {
+	s := openTemp(t)
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for i := range maxStmts + 50 {
+				for range 2 {
+					var got int
+					err := s.read.querier(t.Context())(func(rows *sql.Rows) error { return rows.Scan(&got) }, fmt.Sprintf("SELECT %d + ?", i), 1)
+					if err != nil || got != i+1 {
+						t.Errorf("%d + 1 is %d, err %v", i, got, err)
+					}
+				}
+			}
+		})
+	}
+	asking.Wait()
+	if n := len(s.read.stmts); n < maxStmts || n > maxStmts+4 {
+		t.Errorf("%d statements are kept, want %d", n, maxStmts)
+	}
+}
