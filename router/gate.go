@@ -130,10 +130,16 @@ func (g *gate) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// Close closes the listener; its connections stay.
+// Close closes the listener, and connections on which nothing was asked yet:
+// browsers open some in advance, and http.Server.Shutdown waits 5 s for each.
 func (g *gate) Close() error {
 	g.mu.Lock()
 	g.closed = true
+	for c := range g.open {
+		if c.waiting && !c.idle && c.head == 0 && !hasUnread(c.Conn) {
+			_ = c.Conn.Close()
+		}
+	}
 	g.less.Broadcast()
 	g.mu.Unlock()
 	return g.Listener.Close()

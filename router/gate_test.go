@@ -64,3 +64,23 @@ func testBothListenersBoundTheirConnections(t *testing.T) {
 		}
 	}
 }
+
+// A browser opens connections in advance; a router that stops does not wait for them.
+func TestAStopWaitsForNoUnusedConnection(t *testing.T) {
+	synctest.Test(t, testAStopWaitsForNoUnusedConnection)
+}
+func testAStopWaitsForNoUnusedConnection(t *testing.T) {
+	r := start(t, openStore(t), &cluster{}, &hub{})
+	for _, addr := range []string{r.app.Addr(), r.app.AdminAddr()} {
+		c, err := network.Dial(t.Context(), "tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	synctest.Wait()
+	began := time.Now()
+	if r.stop(); time.Since(began) > time.Second {
+		t.Errorf("it stopped after %s, want at once", time.Since(began))
+	}
+}

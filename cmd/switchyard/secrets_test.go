@@ -50,6 +50,7 @@ func TestReadSecrets(t *testing.T) {
 // The secret of a webhook is changed without a restart and without losing a
 // delivery, of the flags' GitHub and of another.
 func TestWebhookSecretsAreRotatedWhileItRuns(t *testing.T) {
+	t.Parallel()
 	const newSecret, other, otherNew = "another secret of the webhook", "the other's secret", "another of the other's secrets"
 	p := newProcess(t, "http://127.0.0.1:1", "http://127.0.0.1:1")
 	file := p.args[slices.Index(p.args, "--webhook-secret-file")+1]

@@ -170,6 +170,9 @@ func TestGitHubIsAskedBeforeMoreRunnersAreStartedOnTrust(t *testing.T) {
 
 // A GitHub of which nothing was heard yet keeps nobody back before a claim has failed.
 func TestAGitHubThatWasNeverReachedIsNotHeldAgainstAnybody(t *testing.T) {
+	synctest.Test(t, testAGitHubThatWasNeverReachedIsNotHeldAgainstAnybody)
+}
+func testAGitHubThatWasNeverReachedIsNotHeldAgainstAnybody(t *testing.T) {
 	c, err := gh.New(gh.Config{Token: gh.StaticToken("t"), HTTPClient: &http.Client{Transport: never{}}})
 	if err != nil {
 		t.Fatal(err)
