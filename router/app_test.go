@@ -377,6 +377,10 @@ func awaitJob(t *testing.T, st router.Store, id int64, ok func(router.Job) bool)
 	defer func() {
 		if t.Failed() {
 			t.Logf("job %d is %s (%q), err %v", id, j.State, j.Reason, err)
+			events, _ := st.Timeline(context.WithoutCancel(t.Context()), id)
+			for _, e := range events {
+				t.Logf("%+v", e)
+			}
 		}
 	}()
 	eventually(t, fmt.Sprintf("job %d as it is wanted", id), func() bool {

@@ -203,7 +203,7 @@ func (w *world) start(change ...func(*router.Config)) {
 
 func (w *world) queue(labels ...string) int64 {
 	w.t.Helper()
-	return w.github.Queue(w.t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: labels})
+	return w.github.Queue(w.t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: labels, Duration: time.Second})
 }
 
 func (w *world) await(id int64, ok func(router.Job) bool) router.Job {

@@ -566,12 +566,10 @@ const (
 
 // giveUpIdle ends a runner that GitHub gives no job, though its own is queued
 // there. The next one is likely to get none either, so the job waits longer each
-// time, and says what the usual causes are.
+// time, and says what the usual causes are. That is written down before its Nomad
+// job is stopped: the news of that end would be taken for another cause.
 func (w *worker) giveUpIdle(ctx context.Context, r LiveRunner, j Job) error {
 	if err := w.unregister(ctx, r.Runner); err != nil {
-		return err
-	}
-	if err := w.stopJob(ctx, r.Runner); err != nil {
 		return err
 	}
 	at := w.Now().Add(min(firstIdleWait<<min(r.Failures, 10), longestIdleWait))
@@ -588,7 +586,7 @@ func (w *worker) giveUpIdle(ctx context.Context, r LiveRunner, j Job) error {
 		w.Logger.Warn("GitHub gives a runner no job; the job is tried again later", "job_id", j.ID, "repo", j.Repo.FullName, "nomad_job", r.NomadJob, "reason", why, "again_at", at)
 		w.nudge()
 	}
-	return nil
+	return w.stopJob(ctx, r.Runner)
 }
 
 // NoJobGiven begins the reason of a runner, and of its job, when GitHub left the
