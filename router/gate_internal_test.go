@@ -312,6 +312,7 @@ func TestLongHeadsAreFewAtATime(t *testing.T) {
 		if all, _ := s.open(); all != longHeads {
 			t.Errorf("%d requests with long heads are open, want %d", all, longHeads)
 		}
+		time.Sleep(time.Second) // the others have waited longer
 		c := s.dial(addr(200), long+"Content-Length: 4\r\n\r\nbody")
 		s.answered(c)
 		if !isOpen(c) {
