@@ -334,6 +334,7 @@ func (w *worker) record(ctx context.Context, d Delivery) (changed bool, err erro
 
 // receive takes a delivery.
 func (a *App) receive(ctx context.Context, d Delivery) error {
+	proves(ctx)
 	changed, err := a.learn(ctx, d)
 	switch {
 	case err != nil:

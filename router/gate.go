@@ -37,12 +37,18 @@ const (
 	// So many connections in a row are found to wait for this process, and not for
 	// their clients, before one of them is closed all the same.
 	unreadTries = 4
+
+	// An address that sent a good signature is proven for so long, and so many are
+	// remembered: GitHub's, or those of proxies before us.
+	provenFor = time.Hour
+	maxProven = 1024
 )
 
 // A gate is a listener that bounds its open connections: in all, and those of
 // one address that wait for their client. When there are too many, the one that
 // has waited longest for its client is closed: for the next request, for the
-// rest of one, or until it takes the answer. Requests that are worked on are left alone.
+// rest of one, or until it takes the answer. Those of proven addresses come last,
+// and requests that are worked on are left alone.
 type gate struct {
 	net.Listener
 	name string // in the log and in metrics
@@ -55,13 +61,17 @@ type gate struct {
 	less    sync.Cond // one was closed, or waits again; or closed is set
 	open    map[*guarded]struct{}
 	sources map[netip.Prefix]*source
+	proven  map[netip.Prefix]time.Time // when last
 	evicted int // connections that were closed for others
 	closed  bool
 }
 
 // A source is an address that connections come from; of IPv6, a network within
 // which one machine has as many addresses as it likes.
-type source struct{ open, waiting int }
+type source struct {
+	open, waiting int
+	proven        bool
+}
 
 // A guarded connection is one that was accepted. What follows the first line is
 // guarded by gate.mu.
@@ -82,7 +92,7 @@ type guarded struct {
 
 func newGate(l net.Listener, name string, most int, log *slog.Logger) *gate {
 	g := &gate{
-		Listener: l, name: name, most: most, log: log, open: map[*guarded]struct{}{}, sources: map[netip.Prefix]*source{},
+		Listener: l, name: name, most: most, log: log, open: map[*guarded]struct{}{}, sources: map[netip.Prefix]*source{}, proven: map[netip.Prefix]time.Time{},
 		failed: rate.Sometimes{Interval: time.Minute}, crowded: rate.Sometimes{Interval: time.Minute},
 	}
 	g.less.L = &g.mu
@@ -104,7 +114,7 @@ func (g *gate) Accept() (net.Conn, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.from = g.sources[c.at]; c.from == nil {
-		c.from = &source{}
+		c.from = &source{proven: time.Since(g.proven[c.at]) < provenFor}
 		g.sources[c.at] = c.from
 	}
 	c.from.open++
@@ -165,11 +175,45 @@ func (g *gate) oldest(other *guarded, of *source) (oldest *guarded) {
 		if c == other || of != nil && c.from != of || !c.waiting && !stuck {
 			continue
 		}
-		if oldest == nil || c.from.waiting > oldest.from.waiting || c.from.waiting == oldest.from.waiting && c.since.Before(oldest.since) {
+		if oldest == nil || c.before(oldest) {
 			oldest = c
 		}
 	}
 	return oldest
+}
+
+// before reports which of two connections that wait is closed first.
+func (c *guarded) before(o *guarded) bool {
+	switch {
+	case c.from.proven != o.from.proven:
+		return o.from.proven
+	case c.from.waiting != o.from.waiting:
+		return c.from.waiting > o.from.waiting
+	}
+	return c.since.Before(o.since)
+}
+
+// proves is for a request that had a good signature, with its context: the
+// connections of its address are closed for others last.
+func proves(ctx context.Context) {
+	c, _ := ctx.Value(guardedKey{}).(*guarded)
+	if c == nil {
+		return // it did not come by a gate
+	}
+	g := c.gate
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, known := g.proven[c.at]; !known && len(g.proven) >= maxProven {
+		oldest := c.at
+		for at, when := range g.proven {
+			if oldest == c.at || when.Before(g.proven[oldest]) {
+				oldest = at
+			}
+		}
+		delete(g.proven, oldest)
+	}
+	g.proven[c.at] = time.Now()
+	c.from.proven = true
 }
 
 func (g *gate) evict(c *guarded) {

@@ -67,6 +67,8 @@ func newGated(t *testing.T, most int) *gated {
 				return
 			}
 			switch req.URL.Path {
+			case "/signed":
+				proves(req.Context())
 			case "/work":
 				<-s.work
 			case "/large":
@@ -251,6 +253,47 @@ func TestTheGreatestHolderLosesFirst(t *testing.T) {
 			if !isOpen(c) {
 				t.Errorf("connection %d, the only one of its address, was closed", i)
 			}
+		}
+	})
+}
+
+// The connections of GitHub, or of whoever else has proven itself, outlast those of
+// any number of strangers, be they more of one address, and older.
+func TestWhoHasProvenItselfLosesLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 12
+		s := newGated(t, most)
+		const signed = "POST /signed HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+		s.answered(s.dial(addr(900), signed))
+		var held []net.Conn
+		for range most/2 - 2 {
+			c := s.dial(addr(900), signed)
+			s.answered(c)
+			held = append(held, c)
+		}
+		time.Sleep(time.Minute)
+		for i := range 100 {
+			s.dial(addr(i), "")
+			s.get(addr(i))
+		}
+		for i, c := range held {
+			if !isOpen(c) {
+				t.Errorf("connection %d of the proven address was closed for a stranger's", i)
+			}
+		}
+		for range most { // of it, too, half may wait
+			s.dial(addr(900), "")
+		}
+		if all, of := s.open(); all > most || of["10.0.3.151"] > most/2 {
+			t.Errorf("%d are open, by address %v", all, of)
+		}
+		for i := range 2 * maxProven {
+			c := s.dial(addr(1000+i), signed)
+			s.answered(c)
+			_ = c.Close()
+		}
+		if n := len(s.gate.proven); n != maxProven {
+			t.Errorf("%d addresses are remembered, want %d", n, maxProven)
 		}
 	})
 }
