@@ -101,7 +101,7 @@ type refusal struct {
 }
 
 // A loginError says that GitHub does not take what Switchyard logs in with, or
-// that it cannot be read. The gate of the login keeps its requests back.
+// that it cannot be read. The breaker of the login keeps its requests back.
 type loginError struct{ err error }
 
 func (e *loginError) Error() string { return e.err.Error() }

@@ -82,7 +82,7 @@ type session struct {
 	app    *app   // the session is of one of its installations; nil: of a token, or the App itself
 	forget func() // has the installation looked up anew; nil without app
 
-	calls, registers gate                        // of all its requests, and of registrations of runners
+	calls, registers breaker                     // of all its requests, and of registrations of runners
 	probing          turn                        // of those that want to know whether GitHub answers
 	probe            string                      // the path of the smallest request that it may make
 	refresh          func(context.Context) error // sees to it that it has a token; nil without app

@@ -44,7 +44,7 @@ func status(resp *github.Response) int {
 }
 
 // sorted turns an error of go-github into one of router.GitHub's, and tells the
-// session's gate of it. resp is nil when GitHub did not answer.
+// session's breaker of it. resp is nil when GitHub did not answer.
 func (s *session) sorted(err error, resp *github.Response, c call, now time.Time) error {
 	sorted := s.sort(err, resp, c, now)
 	s.heard(err, sorted, resp, now)

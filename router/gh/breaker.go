@@ -34,15 +34,16 @@ const (
 	maxPlaces  = 10_000           // whose refusals are remembered
 )
 
-// A gate keeps back what fails. It is shut after some failures in a row, until
-// one try, after a wait that grows, went well. Its zero value is open.
-type gate struct {
+// A breaker is a circuit breaker: it keeps back what fails. It trips after some
+// failures in a row, until one try, after a wait that grows, went well. The zero
+// value has not tripped.
+type breaker struct {
 	mu       sync.Mutex
 	failures int       // in a row
 	since    time.Time // of the first of them
 	cause    error     // what it said
 	wait     time.Duration
-	next     time.Time // of the next try; zero: the gate is open
+	next     time.Time // of the next try; zero: it has not tripped
 	trying   bool      // a probe is under way
 	trial    bool      // a runner was let through, and nothing is known of it yet
 	good     time.Time // the last good answer; zero: none yet
@@ -52,125 +53,125 @@ type gate struct {
 }
 
 // passed is for a good answer.
-func (g *gate) passed(now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.failures, g.wait, g.next, g.trial, g.cause = 0, 0, time.Time{}, false, nil
-	g.good, g.unproven, g.answered = now, 0, true
+func (b *breaker) passed(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.failures, b.wait, b.next, b.trial, b.cause = 0, 0, time.Time{}, false, nil
+	b.good, b.unproven, b.answered = now, 0, true
 }
 
 // hasAnswered reports whether anything was ever heard of GitHub. If not, that it
 // cannot be reached says little of the login: no runner is kept back for it, but
 // when registrations fail.
-func (g *gate) hasAnswered() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.answered
+func (b *breaker) hasAnswered() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.answered
 }
 
-func (g *gate) hear() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.answered = true
+func (b *breaker) hear() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answered = true
 }
 
 // hurry has the next try be due now.
-func (g *gate) hurry(now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now.Before(g.next) {
-		g.next = now
+func (b *breaker) hurry(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Before(b.next) {
+		b.next = now
 	}
 }
 
-// failed is for a failure: the gate is shut after most in a row. Those of
-// requests that were under way when it was shut do not make it wait for longer.
-func (g *gate) failed(err error, most int, first, last time.Duration, now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.failures == 0 {
-		g.since, g.cause = now, err
+// failed is for a failure: the breaker trips after most in a row. Those of
+// requests that were under way when it tripped do not make it wait for longer.
+func (b *breaker) failed(err error, most int, first, last time.Duration, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.failures == 0 {
+		b.since, b.cause = now, err
 	}
-	g.failures++
-	if g.failures < most || g.trying || now.Before(g.next) && !g.trial {
+	b.failures++
+	if b.failures < most || b.trying || now.Before(b.next) && !b.trial {
 		return
 	}
-	g.trial = false
-	g.delay(first, last, now)
+	b.trial = false
+	b.delay(first, last, now)
 }
 
-func (g *gate) delay(first, last time.Duration, now time.Time) {
-	g.wait = min(max(2*g.wait, first), last)
-	g.next = now.Add(g.wait)
+func (b *breaker) delay(first, last time.Duration, now time.Time) {
+	b.wait = min(max(2*b.wait, first), last)
+	b.next = now.Add(b.wait)
 }
 
-// state says whether the gate is shut, and until when; due: it may be tried.
-func (g *gate) state(now time.Time) (shut, due bool, at, since time.Time, cause error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	at = g.next
-	if g.trying {
+// state says whether the breaker has tripped, and until when; due: it may be tried.
+func (b *breaker) state(now time.Time) (tripped, due bool, at, since time.Time, cause error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	at = b.next
+	if b.trying {
 		at = now.Add(firstProbe)
 	}
-	return !g.next.IsZero(), !now.Before(g.next) && !g.trying, at, g.since, g.cause
+	return !b.next.IsZero(), !now.Before(b.next) && !b.trying, at, b.since, b.cause
 }
 
 // try takes the one try that is due; false when it is not, or another has it.
-func (g *gate) try(now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.next.IsZero() || now.Before(g.next) || g.trying {
+func (b *breaker) try(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.next.IsZero() || now.Before(b.next) || b.trying {
 		return false
 	}
-	g.trying = true
+	b.trying = true
 	return true
 }
 
 // tried ends a try. One that failed, with err, has the next one wait for longer.
-func (g *gate) tried(err error, now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.trying = false
+func (b *breaker) tried(err error, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.trying = false
 	if err != nil {
-		g.failures++
-		g.delay(firstProbe, lastProbe, now)
+		b.failures++
+		b.delay(firstProbe, lastProbe, now)
 	}
 }
 
 // start lets one runner through, and no other for trialTime, when it is time for
-// one; false: not yet. An open gate lets all through.
-func (g *gate) start(now time.Time) (at time.Time, ok bool) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now.Before(g.next) {
-		return g.next, false
+// one; false: not yet. One that has not tripped lets all through.
+func (b *breaker) start(now time.Time) (at time.Time, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Before(b.next) {
+		return b.next, false
 	}
-	if !g.next.IsZero() {
-		g.next, g.trial = now.Add(trialTime), true
+	if !b.next.IsZero() {
+		b.next, b.trial = now.Add(trialTime), true
 	}
 	return time.Time{}, true
 }
 
 // trust counts a runner that is started; false when so many were since the last
 // good answer that GitHub is to be asked first.
-func (g *gate) trust(now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now.Before(g.good.Add(provenFor)) || now.Before(g.unknown) {
+func (b *breaker) trust(now time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now.Before(b.good.Add(provenFor)) || now.Before(b.unknown) {
 		return true
 	}
-	g.unproven++
-	return g.unproven <= maxTrusted
+	b.unproven++
+	return b.unproven <= maxTrusted
 }
 
 // leave has nobody ask for a while whether GitHub answers.
-func (g *gate) leave(now time.Time) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.unknown = now.Add(unknownFor)
+func (b *breaker) leave(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.unknown = now.Add(unknownFor)
 }
 
-// heard tells the session's gate of an error, and what it was sorted as.
+// heard tells the session's breaker of an error, and what it was sorted as.
 func (s *session) heard(err, sorted error, resp *github.Response, now time.Time) {
 	code := status(resp)
 	if code != 0 {
@@ -196,14 +197,14 @@ func (c *Client) failing(s *session, at, since time.Time, cause error) error {
 	}
 }
 
-// reach returns nil while the session's gate is open, or when a probe has just
-// opened it: one caller makes it. Else it fails with a *router.RetryAtError, of
-// a claim after some seconds in which it may open.
+// reach returns nil unless the session's breaker has tripped, or when a probe has just
+// reset it: one caller makes it. Else it fails with a *router.RetryAtError, of
+// a claim after some seconds in which it may be reset.
 func (c *Client) reach(ctx context.Context, s *session) error {
 	for left := patience; ; {
 		now := c.now()
-		shut, due, at, since, cause := s.calls.state(now)
-		if !shut {
+		tripped, due, at, since, cause := s.calls.state(now)
+		if !tripped {
 			return nil
 		}
 		if due && s.calls.try(now) {
@@ -266,7 +267,7 @@ func (c *Client) prove(ctx context.Context, s *session) error {
 		return err
 	}
 	defer s.probing.give()
-	if shut, _, at, since, cause := s.calls.state(c.now()); shut {
+	if tripped, _, at, since, cause := s.calls.state(c.now()); tripped {
 		return c.failing(s, at, since, cause)
 	}
 	if s.calls.trust(c.now()) {
@@ -295,10 +296,10 @@ type place struct {
 // places are those whose registrations GitHub refused. The zero value is ready.
 type places struct {
 	mu sync.Mutex
-	by map[place]*gate
+	by map[place]*breaker
 }
 
-func (p *places) of(at place) *gate {
+func (p *places) of(at place) *breaker {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.by[at]
@@ -308,10 +309,10 @@ func (p *places) refused(at place, err error, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.by == nil || len(p.by) >= maxPlaces {
-		p.by = map[place]*gate{}
+		p.by = map[place]*breaker{}
 	}
 	if p.by[at] == nil {
-		p.by[at] = &gate{}
+		p.by[at] = &breaker{}
 	}
 	p.by[at].failed(err, 1, firstRefusal, lastRefusal, now)
 }
@@ -375,15 +376,15 @@ func (c *Client) registeredIn(p place, err error) error {
 // runner that registers itself with what is its own.
 func (c *Client) held(p place, own bool, now time.Time) error {
 	for _, s := range c.logins(p.target) {
-		if shut, due, at, since, cause := s.calls.state(now); shut && !due && s.calls.hasAnswered() {
+		if tripped, due, at, since, cause := s.calls.state(now); tripped && !due && s.calls.hasAnswered() {
 			return c.failing(s, at, since, cause)
 		}
-		if shut, due, at, since, cause := s.registers.state(now); shut && !due && !own {
+		if tripped, due, at, since, cause := s.registers.state(now); tripped && !due && !own {
 			return c.failing(s, at, since, cause)
 		}
 	}
-	if g := c.places.of(p); g != nil && !own {
-		if shut, due, at, since, cause := g.state(now); shut && !due {
+	if b := c.places.of(p); b != nil && !own {
+		if tripped, due, at, since, cause := b.state(now); tripped && !due {
 			return c.refusing(p, at, since, cause)
 		}
 	}
@@ -438,9 +439,9 @@ func (c *Client) Admit(ctx context.Context, a router.Admission) error {
 			return c.failing(s, at, since, cause)
 		}
 	}
-	if g := c.places.of(p); g != nil && !a.Own {
-		if at, ok := g.start(now); !ok {
-			_, _, _, since, cause := g.state(now)
+	if b := c.places.of(p); b != nil && !a.Own {
+		if at, ok := b.start(now); !ok {
+			_, _, _, since, cause := b.state(now)
 			return c.refusing(p, at, since, cause)
 		}
 	}
