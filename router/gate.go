@@ -62,7 +62,7 @@ type gate struct {
 	open    map[*guarded]struct{}
 	sources map[netip.Prefix]*source
 	proven  map[netip.Prefix]time.Time // when last
-	evicted int // connections that were closed for others
+	evicted int                        // connections that were closed for others
 	closed  bool
 }
 
