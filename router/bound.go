@@ -1,7 +1,6 @@
 package router
 
 import (
-	"encoding/hex"
 	"strings"
 	"unicode/utf8"
 
@@ -25,45 +24,6 @@ const (
 	// hundred of usual length have a fourth of that.
 	maxLabelBytes = MaxTokenLabels
 )
-
-// Bound cuts GitHub's part of a delivery to what is kept of it, and drops what
-// only a job that a runner has can have. The names of repository and owner are
-// for the caller to check.
-func (d *Delivery) Bound() {
-	d.Status = Cut(d.Status, MaxText)
-	j := &d.Job
-	for _, s := range []*string{&j.Name, &j.Workflow, &j.Branch, &j.Sender, &j.RunnerName, &j.Conclusion} {
-		*s = Cut(*s, MaxText)
-	}
-	if !harmlessURL(j.URL) {
-		j.URL = ""
-	}
-	if _, err := hex.DecodeString(j.SHA); err != nil || len(j.SHA) != 40 && len(j.SHA) != 64 { // SHA-1 or SHA-256
-		j.SHA = ""
-	}
-	labels, left := make([]string, 0, min(len(j.Labels), maxLabels)), maxLabelBytes
-	for _, l := range j.Labels {
-		if len(labels) == maxLabels || left < 0 {
-			break
-		}
-		l = Cut(l, maxLabelLength)
-		for i := range l { // the first that is over stays over
-			if i > left {
-				l = l[:i]
-				break
-			}
-		}
-		labels, left = append(labels, l), left-len(l)
-	}
-	j.Labels = labels
-	// GitHub's own example of a queued job has a runner.
-	if d.Action != "in_progress" && d.Action != "completed" {
-		j.RunnerName, d.RunnerID = "", 0
-	}
-	if d.Action != "completed" {
-		j.Conclusion = ""
-	}
-}
 
 // tooLong reports whether labels were cut as they have too many bytes together.
 func tooLong(labels []string) bool {

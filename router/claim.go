@@ -179,9 +179,6 @@ func (w *worker) refuse(rw http.ResponseWriter, c Claimed, from string, err erro
 	http.Error(rw, r.text, r.status)
 }
 
-// ClaimRefused begins the reason of a runner whose claim was refused, and of its job.
-const ClaimRefused = "its claim was refused"
-
 // noteRefusal has a runner and its job say why its claim was refused, so that the end
 // of its allocation, which follows, is not put down to its node.
 func (w *worker) noteRefusal(runnerID string, r *refusal) {

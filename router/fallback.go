@@ -12,18 +12,6 @@ import (
 
 const fallbackBatch = 64 // jobs read from the store at once
 
-// NextFallback is the first fallback of a decision after the one in force (from
-// 1; 0: none is) that can be used, and how long after the job's first dispatch
-// it is due; false when there is none.
-func NextFallback(d *Decision, inForce int) (n int, after time.Duration, ok bool) {
-	for n = inForce + 1; n <= len(d.Fallback); n++ {
-		if f := d.Fallback[n-1]; f.Reason == "" {
-			return n, time.Duration(f.After), true
-		}
-	}
-	return 0, 0, false
-}
-
 // fallbacks has the runners that wait for a node give way to their job's next
 // fallback when it is due, until ctx ends.
 func (w *worker) fallbacks(ctx context.Context) error {

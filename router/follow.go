@@ -27,12 +27,6 @@ const (
 	endPause = time.Second // between them
 )
 
-// A SeenRunner is a runner and the last thing that was seen of it on Nomad.
-type SeenRunner struct {
-	LiveRunner
-	Event NomadEvent
-}
-
 // follow keeps the books in step with Nomad until ctx ends: it has a listing
 // compared, then records events from there on, and begins again when it lost the
 // thread.

@@ -34,27 +34,6 @@ func GitHubID(id int64) int64 { return id & MaxGitHubID }
 // InstanceOf is the number of the instance that an ID is of.
 func InstanceOf(id int64) int64 { return id >> idBits }
 
-// hostOf is the host of the instance that an ID is of; "" when it is not
-// configured, or the GitHub is the only one and has no name.
-func (w *worker) hostOf(id int64) string {
-	for _, in := range w.GitHub.Instances() {
-		if in.Number == InstanceOf(id) {
-			return in.Host
-		}
-	}
-	return ""
-}
-
-// instance finds one by its host; "" is the first.
-func (w *worker) instance(host string) (in Instance, ok bool) {
-	for _, in := range w.GitHub.Instances() {
-		if in.Host == host || host == "" && in.Number == 0 {
-			return in, true
-		}
-	}
-	return Instance{}, host == ""
-}
-
 // An ownerKey is an owner of repositories, who may have a namesake on another instance.
 type ownerKey struct{ host, owner string }
 

@@ -15,143 +15,21 @@ import (
 )
 
 const (
-	sweepHooks     = 50                 // looked at in one sweep, in turn: each is a request at least
-	sweepUnproved  = 10                 // of those: at most so many of which only unsigned headers tell
-	sweepPages     = 100                // of a hundred deliveries, read at most in one sweep of one hook
-	redeliverBatch = 100                // read from the store at once
-	redeliverTries = 5                  // of one delivery
-	redeliverFirst = 5 * time.Minute    // to the second try; doubled for each one after
-	deliveriesKept = 3 * 24 * time.Hour // by GitHub, at least: https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks (read 2026-11-24)
-	sweepOverlap   = 2 * time.Minute    // GitHub lists a delivery when it knows how it went
-	firstSweep     = time.Hour          // how far back a hook is swept that was not before
-	maxHooks       = 10_000             // remembered
-	heardEvery     = time.Hour          // so seldom is written that a hook is heard of
-	forgottenFor   = time.Hour          // a hook that GitHub does not know is not taken up again
-	sweepsToTell   = 12                 // after so many it is told which hooks cannot be read, though some may be later
-	lateRefusal    = 20 * time.Second   // GitHub waits 10 s for an answer, and lists the delivery then
-	hookTimeout    = 30 * time.Second   // for one request to GitHub, with what it takes to log in
+	sweepHooks     = 50               // looked at in one sweep, in turn: each is a request at least
+	sweepUnproved  = 10               // of those: at most so many of which only unsigned headers tell
+	sweepPages     = 100              // of a hundred deliveries, read at most in one sweep of one hook
+	redeliverBatch = 100              // read from the store at once
+	redeliverTries = 5                // of one delivery
+	redeliverFirst = 5 * time.Minute  // to the second try; doubled for each one after
+	sweepOverlap   = 2 * time.Minute  // GitHub lists a delivery when it knows how it went
+	firstSweep     = time.Hour        // how far back a hook is swept that was not before
+	maxHooks       = 10_000           // remembered
+	heardEvery     = time.Hour        // so seldom is written that a hook is heard of
+	forgottenFor   = time.Hour        // a hook that GitHub does not know is not taken up again
+	sweepsToTell   = 12               // after so many it is told which hooks cannot be read, though some may be later
+	lateRefusal    = 20 * time.Second // GitHub waits 10 s for an answer, and lists the delivery then
+	hookTimeout    = 30 * time.Second // for one request to GitHub, with what it takes to log in
 )
-
-// The bounds of the hooks in the store. Which hook a delivery came by is told by
-// headers that its signature does not cover: whoever saw a body once can send it
-// again with any.
-const (
-	// MaxHooks is how many are kept beside the App's. An organization that has one
-	// for each repository may have many; a sweep of all is a request for each.
-	MaxHooks = 2000
-
-	// MaxUnprovedHooks is how many of one repository, or of one organization, are kept
-	// before GitHub has listed deliveries of them. GitHub takes 20; mostly there is one.
-	MaxUnprovedHooks = 4
-)
-
-// A HookKind says what a webhook on GitHub belongs to. It is the value of the
-// header X-GitHub-Hook-Installation-Target-Type.
-type HookKind string
-
-// The kinds of webhooks whose deliveries GitHub shows.
-const (
-	HookApp          HookKind = "integration" // the App that Switchyard logs in as; it has one
-	HookOrganization HookKind = "organization"
-	HookRepository   HookKind = "repository"
-)
-
-// A Hook is a webhook on GitHub that sends its deliveries here.
-type Hook struct {
-	Kind  HookKind // "": unknown, or none that GitHub shows the deliveries of
-	ID    int64    // Instance.ID of GitHub's, which is 0 for an App's
-	Owner string   // "" for an App's
-	Repo  string   // of a repository's, without the owner; else ""
-}
-
-func (h Hook) String() string {
-	on := ""
-	if n := InstanceOf(h.ID); n != 0 {
-		on = fmt.Sprintf(" on GitHub %d", n)
-	}
-	switch h.Kind {
-	case HookApp:
-		return "the App's webhook" + on
-	case HookOrganization:
-		return fmt.Sprintf("webhook %d of organization %s%s", GitHubID(h.ID), h.Owner, on)
-	}
-	return fmt.Sprintf("webhook %d of repository %s/%s%s", GitHubID(h.ID), h.Owner, h.Repo, on)
-}
-
-// A SentDelivery is what GitHub says of a delivery that it made, or tried to.
-type SentDelivery struct {
-	ID     int64     // of this attempt
-	GUID   string    // Delivery.ID, the same for all attempts
-	At     time.Time // of GitHub's clock
-	OK     bool      // it was answered with 2xx
-	Event  string
-	Action string // "" when the event has none
-}
-
-// Webhooks is the part of GitHub that says what became of deliveries. Errors
-// are sorted as for Nomad.Start. Safe for concurrent use.
-type Webhooks interface {
-	// OwnHooks returns the webhooks of the Apps that Switchyard logs in as.
-	OwnHooks() []Hook
-
-	// Deliveries lists a page of a hook's deliveries, newest first: the first
-	// page, or the one that next of an earlier call names. next is "" on the last.
-	// ErrNotFound: GitHub knows no such hook, or does not show it to us.
-	Deliveries(ctx context.Context, h Hook, cursor string) (page []SentDelivery, next string, err error)
-
-	// Redeliver has GitHub make a delivery again, with the same GUID. It does
-	// not wait for that.
-	Redeliver(ctx context.Context, h Hook, deliveryID int64) error
-}
-
-// A HookSweep is a hook and how far its deliveries were looked through.
-type HookSweep struct {
-	Hook
-	Swept  time.Time // those that were made before are done with
-	Newest time.Time // of those that the sweep in hand has seen; zero: none
-	Cursor string    // where that goes on; "": none is in hand
-	Heard  time.Time // when a delivery's headers last named it, about; zero: not known
-	Proved bool      // GitHub has listed deliveries of it
-}
-
-// A Redelivery is a delivery that never arrived.
-type Redelivery struct {
-	GUID       string
-	Hook       Hook
-	DeliveryID int64 // of its newest attempt that is known
-	Tries      int   // how often it was asked for again
-}
-
-// LostStore is the part of Store that keeps what got lost on the way from GitHub.
-type LostStore interface {
-	// SawHook notes that a delivery named a hook, and makes it known, swept until
-	// then, unless one of its kind and ID is: that keeps its owner and repository.
-	// It is not made known while MaxUnprovedHooks of its repository or organization are
-	// not proved; with more than MaxHooks, the one heard of longest ago is forgotten.
-	// known is false when the store does not have it as it is in h.
-	SawHook(ctx context.Context, h Hook, swept, now time.Time) (known bool, err error)
-
-	// ForgetHook forgets a hook and its redeliveries.
-	ForgetHook(ctx context.Context, h Hook) error
-
-	// Hooks returns the known hooks: the App's, then those heard of last.
-	Hooks(ctx context.Context) ([]HookSweep, error)
-
-	// Swept records how far a hook was swept, whether it is proved, and the
-	// deliveries that are missed: those not received are due for redelivery.
-	Swept(ctx context.Context, h HookSweep, missed []SentDelivery, now time.Time) error
-
-	// RedeliverNow makes the redeliveries due that are so later.
-	RedeliverNow(ctx context.Context, now time.Time) error
-
-	// Redeliveries returns up to limit deliveries that are due, oldest first but
-	// those that a job ended or runs before, and forgets those that were received, or made before old.
-	Redeliveries(ctx context.Context, now, old time.Time, limit int) ([]Redelivery, error)
-
-	// Redelivered counts a try of a redelivery; it is due at again, or, when
-	// that is zero, never.
-	Redelivered(ctx context.Context, guid string, again time.Time) error
-}
 
 // sweeps is what a worker keeps of the webhooks. The zero value is ready.
 type sweeps struct {
@@ -180,14 +58,6 @@ type unread struct {
 	all   bool // of none it could: there may be others that are not known
 	hooks []Hook
 }
-
-// A hookKey is what a hook is known by.
-type hookKey struct {
-	kind HookKind
-	id   int64
-}
-
-func (h Hook) key() hookKey { return hookKey{h.Kind, h.ID} }
 
 // A comparison of a hook's deliveries with the store is made at the start.
 type comparison int

@@ -80,20 +80,6 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// What becomes of a request to the webhook, for Metrics.Delivered.
-const (
-	DeliveryPing      = "ping"
-	DeliveryIgnored   = "ignored"   // an event or action that the router has no use for
-	DeliveryUnsigned  = "unsigned"  // the signature is missing or wrong
-	DeliveryMalformed = "malformed" // it is not what GitHub sends
-	DeliveryTooLarge  = "too_large"
-	DeliveryKnown     = "known" // it was made before, or is overtaken
-	DeliveryBusy      = "busy"  // its room was needed for others while it was read
-
-	delivered = "stored"       // and it was news
-	notStored = "store_failed" // or the sender did not wait for it
-)
-
 // Who keeps a job from its runner, when it is tried again.
 const (
 	causeNomad       = "nomad"        // it could not take the runner
@@ -105,9 +91,6 @@ const (
 // Delivered counts a request to the webhook that was not handed on, by one of
 // the outcomes above.
 func (m *Metrics) Delivered(outcome string) { m.deliveries.WithLabelValues(outcome).Inc() }
-
-// Unreadable is the status of an answer that was empty, cut off, or not of whom was asked.
-const Unreadable = -1
 
 // NomadCalled counts a call to Nomad: its name, which is one of few, the status
 // of the answer, 0 if there was none, Unreadable if it makes no sense, and how long the answer's head took.
@@ -278,96 +261,6 @@ func buildInfo() prometheus.Collector {
 		Name: "switchyard_build_info", Help: "What is running. Always 1.",
 		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
 	}, func() float64 { return 1 })
-}
-
-// MetricsStore is the part of Store that counts.
-type MetricsStore interface {
-	// OpenJobs counts the jobs within a scope that wait or run.
-	OpenJobs(ctx context.Context, within Scope) ([]OpenJobs, error)
-
-	// LiveRunners returns how many of the runners that may be alive on Nomad are in each state.
-	LiveRunners(ctx context.Context) (map[RunnerState]int, error)
-
-	// Size returns the bytes of the database's file and of its write-ahead log.
-	Size() (main, wal int64, err error)
-}
-
-// OpenJobs are jobs that have all of this in common.
-type OpenJobs struct {
-	Rule      string      // of the decision; "": none yet
-	State     JobState    // Held, Queued, Retrying, Dispatched or Running
-	Limited   bool        // in Held: by a rule's limit, not by GitHub
-	Reason    string      // in Retrying: its reason's first 48 characters
-	Runner    RunnerState // of the current try; "": none
-	Placed    bool        // that one has a node
-	Explained bool        // Nomad said why it has none
-	Never     bool        // and that none could ever run it
-
-	Jobs   int
-	Oldest time.Time // when the first of them was received
-}
-
-// A WaitReason is why a job waits, as metrics have it.
-type WaitReason string
-
-// The reasons.
-const (
-	WaitsApproval    WaitReason = "approval"     // on GitHub: for an approval, or others of its concurrency group
-	WaitsLimit       WaitReason = "limit"        // for a place under its rule's limit
-	WaitsQueued      WaitReason = "queued"       // for the router
-	WaitsNomad       WaitReason = "nomad"        // Nomad could not take its runner, or refused it
-	WaitsGitHub      WaitReason = "github"       // GitHub did not answer as it should
-	WaitsGitHubLimit WaitReason = "github_limit" // GitHub takes no registrations for now
-	WaitsRunner      WaitReason = "runner"       // its runner was lost, and it is tried again
-	WaitsPlacing     WaitReason = "placing"      // Nomad has its runner, and has not said more
-	WaitsBusy        WaitReason = "no_node_free" // nodes that could run its runner are busy
-	WaitsNever       WaitReason = "no_node_fits" // no node could ever run its runner
-	WaitsStarting    WaitReason = "starting"     // its runner has a node
-)
-
-// How the reasons of jobs begin that are tried again; under 48 characters.
-const (
-	saysNomad       = "Nomad could not take the job yet"
-	saysGitHubLimit = "GitHub takes no runner for it now"
-	saysNoRunner    = "no runner is started for it now"
-	saysNoRun       = "GitHub did not say what started the run yet"
-	saysNoConfig    = "ask GitHub "
-	saysUnknown     = "Nomad has its runner"
-)
-
-// Waits says why these jobs wait; "" for those that run.
-func (o OpenJobs) Waits() WaitReason {
-	switch o.State {
-	case Held:
-		if o.Limited {
-			return WaitsLimit
-		}
-		return WaitsApproval
-	case Queued:
-		return WaitsQueued
-	case Retrying:
-		for reason, begins := range map[WaitReason][]string{
-			WaitsNomad: {saysNomad, saysRefused}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRunner, saysNoRun, saysNoConfig, saysUnknown},
-		} {
-			for _, b := range begins {
-				if strings.HasPrefix(o.Reason, b) {
-					return reason
-				}
-			}
-		}
-		return WaitsRunner
-	case Dispatched:
-		switch {
-		case o.Placed || o.Runner != RunnerDispatched:
-			return WaitsStarting
-		case o.Never:
-			return WaitsNever
-		case o.Explained:
-			return WaitsBusy
-		}
-		return WaitsPlacing
-	}
-	return ""
 }
 
 // booksMetrics shows what the store counts.

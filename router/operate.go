@@ -5,76 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
-
-// A JobFilter says which jobs are looked for; its zero value: all of them.
-// Owner, Repo and Label are compared without case.
-type JobFilter struct {
-	States []JobState // any of them; none: in any state
-	Host   string     // of its GitHub; "": any, as below
-	Owner  string
-	Repo   string // without the owner
-	Rule   string // that took or denied the job
-	Label  string // among those that the job asks for
-	Within Scope
-
-	Since, Until time.Time // received from Since on and before Until; zero: no bound
-
-	Before int64 // its ID is under it: the last of the page before; 0: the first page
-	Limit  int   // at most this many; at least 1
-}
-
-// A RunnerFilter says which runners are looked for; its zero value: all of them.
-type RunnerFilter struct {
-	States []RunnerState // any of them; none: in any state
-	Within Scope         // of the jobs that they are for
-
-	// The last of the page before, by the job it is for and its try; 0: the first page.
-	BeforeJob int64
-	BeforeTry int
-
-	Limit int // at most this many; at least 1
-}
-
-// JobStates and RunnerStates are all there are, in the order of a life.
-var (
-	JobStates    = []JobState{Held, Queued, Retrying, Dispatched, Running, Completed, Ignored, Denied, Unroutable}
-	RunnerStates = []RunnerState{RunnerDispatched, RunnerClaimed, RunnerOnline, RunnerBusy, RunnerFinished, RunnerLost, RunnerStopped}
-)
-
-// OperatorStore is the part of Store that operators see and change.
-type OperatorStore interface {
-	// FindJobs and FindRunners return those that a filter looks for, newest
-	// first: by the job's ID, which grows, and the runner's try for it.
-	FindJobs(ctx context.Context, f JobFilter) ([]Job, error)
-	FindRunners(ctx context.Context, f RunnerFilter) ([]Runner, error)
-
-	// Runner returns one runner.
-	Runner(ctx context.Context, id string) (Runner, error)
-
-	// Runners returns the runners that are or were meant for a job, by try.
-	Runners(ctx context.Context, jobID int64) ([]Runner, error)
-
-	// Redecide puts a job that was decided, waits for a place under a limit, or
-	// is to be tried again, into Queued, due at once, with a try whose runner
-	// never was; by says who has it so. It reports whether it did: the job may be
-	// in another state.
-	Redecide(ctx context.Context, jobID int64, by Source, reason string, now time.Time) (bool, error)
-
-	// Cancel ends a job that has no runner of GitHub's as Denied. It reports
-	// whether it did.
-	Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (bool, error)
-
-	// Note gives a runner that has not ended a reason that an operator is the source of.
-	Note(ctx context.Context, runnerID, reason string, now time.Time) error
-}
-
-// A ConflictError says why what an operator asked for cannot be done to a job
-// or runner as it is.
-type ConflictError struct{ Reason string }
-
-func (e *ConflictError) Error() string { return e.Reason }
 
 func conflict(format string, args ...any) error {
 	return &ConflictError{fmt.Sprintf(format, args...)}

@@ -13,16 +13,6 @@ const (
 	foreignKeep    = deliveriesKeep        // at most, of jobs that are not ours: after that GitHub is asked about a late delivery
 )
 
-// PruneStore is the part of Store that forgets.
-type PruneStore interface {
-	// Prune deletes some hundred rows at most: of jobs that came into their
-	// last state before ended, or became Ignored or Denied before foreign, with what
-	// is known of them and of their runners, and deliveries received before
-	// delivered. It returns how many; 0: there are no more. A job with a runner that may live is kept; one with a runner
-	// whose Nomad job was not seen to end is, unless it is older than unseen.
-	Prune(ctx context.Context, ended, foreign, unseen, delivered time.Time) (rows int, err error)
-}
-
 // prune forgets old history, step by step, until there is none.
 func (w *worker) prune(ctx context.Context) error {
 	for rows := 0; ; {

@@ -14,24 +14,6 @@ const (
 	goneAfter    = 24 * time.Hour // GitHub ends a job that is queued for longer: https://docs.github.com/en/actions/reference/limits (read 2026-11-24)
 )
 
-// StatusGone is the Status of a Delivery, from SourceGitHub and completed, of a
-// job that GitHub does not know any more.
-const StatusGone = "gone"
-
-// RecheckStore is the part of Store that says which jobs GitHub is to be asked about.
-type RecheckStore interface {
-	// Stale returns up to limit jobs that GitHub is to be asked about, those
-	// first that were asked about longest ago: jobs that wait for a runner, if we
-	// heard of them, and asked last, longer than unserved ago; running ones, after
-	// six times as long; and those that are Held on GitHub, after a tenth of it. The
-	// time between two questions about a job grows to half of its age, or of how
-	// long it is Held there, and to 36 times unserved at most.
-	Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]Job, error)
-
-	// Asked records that GitHub was asked about a job, whatever it said.
-	Asked(ctx context.Context, jobID int64, now time.Time) error
-}
-
 // recheck asks GitHub about jobs of which we have not heard for long: a
 // delivery may be lost for good. It leaves out a GitHub that takes no more for now.
 func (a *App) recheck(ctx context.Context) error {

@@ -20,23 +20,6 @@ const (
 	maxConfirm  = 1000            // runners that a listing does not show, looked up in one pass
 )
 
-// A LiveRunner is what comparing the books with Nomad takes: a runner that may
-// be alive, without its Reason, Node and Unplaced, and what its job is up to.
-type LiveRunner struct {
-	Runner
-	Explained bool   // it is known why it has no node
-	Refused   string // why its claim was refused, as its reason has it; "": it was not
-
-	JobState JobState // of the job that it was started for
-	Needed   bool     // that job waits for it
-	Failures int      // of that job
-
-	Serves      int64         // the job that it runs, as GitHub says; 0: none, or not known
-	ServesSince time.Time     // when we heard of that
-	TimeLimit   time.Duration // of that job; 0: none
-	Seen        time.Duration // for how long this process has seen it run that job, by the time that passed; 0: not looked at
-}
-
 // A mending is what a runner's part of the books, or what stands behind it, needs.
 type mending string
 
@@ -588,10 +571,6 @@ func (w *worker) giveUpIdle(ctx context.Context, r LiveRunner, j Job) error {
 	}
 	return w.stopJob(ctx, r.Runner)
 }
-
-// NoJobGiven begins the reason of a runner, and of its job, when GitHub left the
-// runner idle.
-const NoJobGiven = "GitHub gave its runner no job"
 
 // usualCauses are why GitHub does not give a job to a runner that is there for it.
 func usualCauses(j Job) string {

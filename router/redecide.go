@@ -13,7 +13,6 @@ import (
 const (
 	redecideMost  = 2000 // jobs looked at after the rules changed, the newest
 	redecideBatch = 200  // read from the store at once
-	saysRefused   = "Nomad refuses the job"
 
 	// Between two times that Nomad is asked for a job which it refused: doubled each
 	// time. An admin who has just allowed it need not wait long, and a job that is

@@ -68,10 +68,6 @@ func (w *worker) mayRun(ctx context.Context, r Runner) (bool, error) {
 	return a.Status != "pending", nil
 }
 
-// onGitHub reports whether a runner was configured: GitHub may know it, and have
-// given it a job.
-func (r Runner) onGitHub() bool { return r.GitHubID != 0 || r.Target != (Target{}) }
-
 // unregister takes a runner off GitHub, if it was ever put there. One that
 // registered itself by a token is known by its name alone.
 func (w *worker) unregister(ctx context.Context, r Runner) error {

@@ -16,57 +16,6 @@ const (
 	lookAfter   = 10 * time.Minute // without any record, a start looks at what no list of deliveries tells of
 )
 
-// Listings is the part of GitHub that lists what there is. Errors are sorted
-// as for Nomad.Start. Safe for concurrent use.
-type Listings interface {
-	// Sees reports whether GitHub shows us a repository's runs.
-	Sees(ctx context.Context, repo Repo) (bool, error)
-
-	// Unfinished calls each for every job of those runs of a repository that
-	// have not ended, as a Delivery without ID from SourceGitHub. It makes up to
-	// calls requests and says how far it came, also when it fails.
-	Unfinished(ctx context.Context, repo Repo, calls int, each func(Delivery) error) (Unfinished, error)
-
-	// RunJobs calls each for every job of a run's last attempt, likewise, but for
-	// its sender; a run that is gone, or that we may not see, has none.
-	RunJobs(ctx context.Context, repo Repo, runID int64, each func(Delivery) error) error
-
-	// Repositories calls each for every repository that the App is installed
-	// for; a token has none. What one installation does not show keeps it from
-	// no other.
-	Repositories(ctx context.Context, each func(Repo) error) error
-}
-
-// Unfinished says what Listings.Unfinished looked at.
-type Unfinished struct {
-	Runs  int  `json:"runs"`
-	Jobs  int  `json:"jobs"`
-	Calls int  `json:"calls"` // requests
-	Cut   bool `json:"cut"`   // there is more than calls, or than GitHub lists (1,000 runs of one status)
-}
-
-// A SyncReport says what a full look at a repository found. Its JSON form is a contract.
-type SyncReport struct {
-	Host string `json:"host,omitempty"` // of the repository's GitHub; "": the only one
-	Repo string `json:"repo"`           // owner/name
-	Unfinished
-	Changed int `json:"changed"` // jobs of which something was not known
-}
-
-// A SyncStore is the part of Store that a full look uses.
-type SyncStore interface {
-	// Open returns the jobs of a repository of an instance, in any spelling,
-	// that are Held, Queued, Retrying, Dispatched or Running.
-	Open(ctx context.Context, instance int64, owner, repo string) ([]Job, error)
-
-	// Latest returns when anything was last recorded; zero: never.
-	Latest(ctx context.Context) (time.Time, error)
-
-	// Repos returns up to limit repositories of jobs that were received since,
-	// with Host, Owner, Name and FullName.
-	Repos(ctx context.Context, since time.Time, limit int) ([]Repo, error)
-}
-
 // Sync takes a full look at a repository, owner/name, of the GitHub with this
 // host, "" being the first: at all its runs that have not ended, and then at
 // the jobs of it that the books have as waiting or running and that no such run

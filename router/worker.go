@@ -465,3 +465,24 @@ func (w *worker) beingStarted(runnerID string) bool {
 }
 
 func hash(token Secret) [32]byte { return sha256.Sum256([]byte(token)) }
+
+// hostOf is the host of the instance that an ID is of; "" when it is not
+// configured, or the GitHub is the only one and has no name.
+func (w *worker) hostOf(id int64) string {
+	for _, in := range w.GitHub.Instances() {
+		if in.Number == InstanceOf(id) {
+			return in.Host
+		}
+	}
+	return ""
+}
+
+// instance finds one by its host; "" is the first.
+func (w *worker) instance(host string) (in Instance, ok bool) {
+	for _, in := range w.GitHub.Instances() {
+		if in.Host == host || host == "" && in.Number == 0 {
+			return in, true
+		}
+	}
+	return Instance{}, host == ""
+}

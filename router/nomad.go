@@ -1,0 +1,148 @@
+package router
+
+import (
+	"context"
+	"time"
+)
+
+// The Nomad side, as the worker uses it. *nomad.Client is the implementation.
+type Nomad interface {
+	// Start registers the runner's Nomad job once: called again for the same
+	// runner it finds what the earlier call made. Errors are sorted by
+	// GiveUpError, FixError and RetryAtError; any other is worth a retry.
+	// Safe for concurrent use.
+	Start(ctx context.Context, r StartRequest) (Started, error)
+
+	// Ended reports whether the Nomad job of a registered runner has ended or
+	// is gone. Safe for concurrent use.
+	Ended(ctx context.Context, r Runner) (bool, error)
+
+	// Stop stops the Nomad job of a runner; no error when it has ended or is
+	// gone. It is kept, not purged, so that its ID stays taken. Safe for
+	// concurrent use.
+	Stop(ctx context.Context, r Runner) error
+
+	// Jobs lists the Nomad jobs of all runners in the client's own region, ended
+	// ones included as long as Nomad keeps them, in one request, and the index
+	// from which Follow tells what comes after. Safe for concurrent use.
+	Jobs(ctx context.Context) (jobs []NomadJob, index uint64, err error)
+
+	// Follow calls each for what happens to the Nomad jobs of runners, from
+	// index on, until ctx ends, each fails, or Nomad does: the error says so and
+	// is never nil. It never calls each twice at a time. Events may be repeated.
+	// Nomad keeps few, so those between index and NomadFollowed, which comes
+	// first, may be lost, and so may those after an error: Jobs, called after
+	// NomadFollowed came, tells what they came to.
+	Follow(ctx context.Context, index uint64, each func(NomadEvent) error) error
+
+	// Allocation returns the newest allocation of a runner; ErrNotFound when
+	// it has none. Safe for concurrent use.
+	Allocation(ctx context.Context, r Runner) (Allocation, error)
+
+	// Home is where Start registers the runners of a placement. Errors are
+	// sorted as Start's. Safe for concurrent use.
+	Home(ctx context.Context, p Placement) (NomadAt, error)
+
+	// Claims reports whether the runners of a placement fetch their configuration
+	// by a claim; if not they bring their own registration. A jobspec that is not
+	// known does. It asks nobody. Safe for concurrent use.
+	Claims(p Placement) bool
+
+	// ClaimOf returns the claim URL and token that Start put into the meta of a
+	// runner's Nomad job, "" for what it has not, and whether its runner brings
+	// its own registration; ErrNotFound when it is gone. Safe for concurrent use.
+	ClaimOf(ctx context.Context, j NomadJob) (url string, token Secret, own bool, err error)
+
+	// Unplaced says why Nomad has no node for a runner that waits for one, or that
+	// Nomad has not looked at it yet; nil when it does not wait, or has one. Safe for
+	// concurrent use.
+	Unplaced(ctx context.Context, j Job, r Runner) (*Unplaced, error)
+}
+
+// NomadAt is where a Nomad job is.
+type NomadAt struct {
+	Namespace string // "" until the job is registered
+	Region    string // "": that of Switchyard's Nomad client
+}
+
+// A StartRequest asks Nomad for one runner.
+type StartRequest struct {
+	Runner     Runner
+	Job        Job
+	Rule       string // name of the rule that took the job
+	Placement  Placement
+	ClaimURL   string
+	ClaimToken Secret
+}
+
+// Started says what Nomad has for a StartRequest.
+type Started struct {
+	NomadJob   string // ID of the Nomad job
+	At         NomadAt
+	ClaimToken Secret   // the token in that job's meta: an earlier attempt's when Existed
+	Existed    bool     // an earlier attempt had registered it
+	Warnings   []string // Nomad's own warnings, for the log
+}
+
+// A NomadJob is the Nomad job of a runner, as a listing has it. What comes from
+// its meta is our own, but whoever may register jobs can write it too.
+type NomadJob struct {
+	ID       string
+	At       NomadAt
+	RunnerID string // from its ID, or that of its dispatch; never ""
+	Status   string // pending, running or dead
+	Stopped  bool   // somebody stopped it
+	Waiting  bool   // pending, and an allocation waits for a node
+
+	JobID, RunID int64  // GitHub's own; 0 when its meta has none
+	Attempt      int    // likewise
+	Repo         string // owner/name; "" likewise
+	Submitted    time.Time
+}
+
+// A NomadEvent is what happened to the Nomad job of a runner.
+type NomadEvent struct {
+	Index uint64
+	Job   string // ID of the Nomad job
+	At    NomadAt
+	Kind  NomadEventKind
+	Time  time.Time // of Nomad's clock; zero when it does not say
+	Node  string    // its name, for NomadPlaced and after
+	Text  string    // for people: what failed, with which exit code; "" when there is nothing to add
+	Again bool      // of an allocation in the place of another, which was lost with its node or drained
+}
+
+// A NomadEventKind is a kind of event.
+type NomadEventKind string
+
+// The kinds of events.
+const (
+	NomadFollowed NomadEventKind = "followed" // of no job: what happens from now on will be told
+	NomadWaits    NomadEventKind = "waits"    // no node has room for it: ask Unplaced
+	NomadPlaced   NomadEventKind = "placed"   // it has a node
+	NomadStarted  NomadEventKind = "started"  // a task of it runs
+	NomadEnded    NomadEventKind = "ended"    // its allocation ended; Text says how
+	NomadUnknown  NomadEventKind = "unknown"  // its node is disconnected: nobody knows how it is
+	NomadStopped  NomadEventKind = "stopped"  // somebody stopped or purged it
+)
+
+// An Allocation is Nomad's of a runner.
+type Allocation struct {
+	ID       string
+	Status   string // pending, running, complete, failed, lost or unknown
+	Desired  string // run, stop or evict
+	Node     string // its name
+	NodeID   string
+	NodeAddr string    // its IP address, as Nomad knows it; "" when it does not say
+	Created  time.Time // of Nomad's clock
+}
+
+// An Admission is a runner that is about to be started on Nomad.
+type Admission struct {
+	Target Target
+	Group  int64
+	Own    bool // it brings its own registration
+}
+
+// Unreadable is the status of an answer that was empty, cut off, or not of whom was asked.
+const Unreadable = -1

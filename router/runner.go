@@ -1,0 +1,153 @@
+package router
+
+import (
+	"time"
+
+	"switchyard/rules"
+)
+
+// A RunnerState is where a runner stands. States only move forward.
+type RunnerState string
+
+// Final reports whether a runner in this state has nothing more to do.
+func (s RunnerState) Final() bool {
+	return s == RunnerFinished || s == RunnerLost || s == RunnerStopped
+}
+
+// The states of a runner.
+const (
+	RunnerDispatched RunnerState = "dispatched" // its Nomad job is registered, or about to be
+	RunnerClaimed    RunnerState = "claimed"    // its allocation asked for its configuration
+	RunnerOnline     RunnerState = "online"     // it was given its configuration, and waits for a job
+	RunnerBusy       RunnerState = "busy"       // GitHub gave it a job
+	RunnerFinished   RunnerState = "finished"   // that job ended
+	RunnerLost       RunnerState = "lost"       // given up: it could not be configured, or ended without a job
+	RunnerStopped    RunnerState = "stopped"    // nothing was left for it to do
+)
+
+const runnerPrefix = "gha-"
+
+// A Runner is one registered Nomad job: one ephemeral GitHub runner.
+type Runner struct {
+	ID       string // Job.RunnerID: the ID of the Nomad job, or the idempotency token of a dispatch
+	JobID    int64  // the job it was started for; GitHub may give it another
+	Try      int
+	State    RunnerState
+	Name     string // the runner's name on GitHub; the ID until it is claimed
+	GitHubID int64  // GitHub's runner ID; 0 until it is configured
+	NomadJob string // ID of the Nomad job; differs from ID for a dispatched one; "" until registered
+	NomadAt  NomadAt
+
+	// Own: it brings its own registration. It never claims and may have any name on
+	// GitHub, so it is followed by its Nomad job alone, and once that runs nothing
+	// stops it: it may have a job. One that claims after all is as any other.
+	Own bool
+
+	Reason    string    // why it is in State, for people; never empty
+	StateAt   time.Time // since when it is in State
+	CreatedAt time.Time
+	Fit       string    // Job.Fit of the job it was started for
+	Target    Target    // where it is registered; zero until it is configured
+	PlacedAt  time.Time // when Nomad gave it a node; zero: not yet
+	Node      string    // that node's name
+	Unplaced  *Unplaced // why it has none; nil: nothing known, or it has one
+	EndedAt   time.Time // when its Nomad job was seen to have ended; zero: not yet
+	EndWords  string    // what Nomad said of how; "": nothing
+}
+
+// onGitHub reports whether a runner was configured: GitHub may know it, and have
+// given it a job.
+func (r Runner) onGitHub() bool { return r.GitHubID != 0 || r.Target != (Target{}) }
+
+// A LiveRunner is what comparing the books with Nomad takes: a runner that may
+// be alive, without its Reason, Node and Unplaced, and what its job is up to.
+type LiveRunner struct {
+	Runner
+	Explained bool   // it is known why it has no node
+	Refused   string // why its claim was refused, as its reason has it; "": it was not
+
+	JobState JobState // of the job that it was started for
+	Needed   bool     // that job waits for it
+	Failures int      // of that job
+
+	Serves      int64         // the job that it runs, as GitHub says; 0: none, or not known
+	ServesSince time.Time     // when we heard of that
+	TimeLimit   time.Duration // of that job; 0: none
+	Seen        time.Duration // for how long this process has seen it run that job, by the time that passed; 0: not looked at
+}
+
+// A SeenRunner is a runner and the last thing that was seen of it on Nomad.
+type SeenRunner struct {
+	LiveRunner
+	Event NomadEvent
+}
+
+// Claimed is a runner and its job, as a claim found them.
+type Claimed struct {
+	Runner Runner
+	Job    Job  // the one that needs it; with its decision, unless it is not recorded yet
+	Needed bool // false: no job needs the runner; Job is the one it was meant for
+}
+
+// A Target is where a runner is registered on GitHub: in a repository, an
+// organization or an enterprise.
+type Target struct {
+	Host       string `json:"host,omitempty"` // as Repo.Host
+	Owner      string `json:"owner,omitempty"`
+	Repo       string `json:"repo,omitempty"` // without the owner; "": the organization Owner
+	Enterprise string `json:"enterprise,omitempty"`
+}
+
+// TargetOf is where the runner for a job of repo is registered.
+func TargetOf(repo Repo, r rules.Runner) Target {
+	switch r.Scope {
+	case "enterprise":
+		return Target{Host: repo.Host, Enterprise: r.Enterprise}
+	case "organization":
+		return Target{Host: repo.Host, Owner: repo.Owner}
+	default:
+		return Target{Host: repo.Host, Owner: repo.Owner, Repo: repo.Name}
+	}
+}
+
+// An Unplaced says why Nomad has no node for a runner, at the time of At.
+type Unplaced struct {
+	At        time.Time  `json:"at"`
+	Never     bool       `json:"never"`     // no node of the cluster as it is now could ever run it; else they are busy
+	Text      string     `json:"text"`      // one sentence for people
+	Pool      string     `json:"pool"`      // the node pool
+	InPool    int        `json:"in_pool"`   // nodes in it
+	Evaluated int        `json:"evaluated"` // nodes that Nomad looked at
+	Filtered  []Shortage `json:"filtered"`  // what filtered them, most nodes first
+	Exhausted []Shortage `json:"exhausted"` // what those left have not enough of, most nodes first
+
+	// Pending: Nomad has not looked at it since At, and Text says why, as far as that is
+	// known; all else is empty.
+	Pending bool `json:"-"`
+}
+
+// A Shortage is what some nodes lack.
+type Shortage struct {
+	What  string `json:"what"`           // a constraint, "missing devices", "missing drivers", or a size: "memory"
+	From  string `json:"from,omitempty"` // the label or rule that asks for it; "": the jobspec, or unknown
+	Nodes int    `json:"nodes"`
+}
+
+// ClaimRefused begins the reason of a runner whose claim was refused, and of its job.
+const ClaimRefused = "its claim was refused"
+
+// NoJobGiven begins the reason of a runner, and of its job, when GitHub left the
+// runner idle.
+const NoJobGiven = "GitHub gave its runner no job"
+
+// NextFallback is the first fallback of a decision after the one in force (from
+// 1; 0: none is) that can be used, and how long after the job's first dispatch
+// it is due; false when there is none.
+func NextFallback(d *Decision, inForce int) (n int, after time.Duration, ok bool) {
+	for n = inForce + 1; n <= len(d.Fallback); n++ {
+		if f := d.Fallback[n-1]; f.Reason == "" {
+			return n, time.Duration(f.After), true
+		}
+	}
+	return 0, 0, false
+}

@@ -1,0 +1,92 @@
+package router
+
+import (
+	"strings"
+	"time"
+)
+
+// OpenJobs are jobs that have all of this in common.
+type OpenJobs struct {
+	Rule      string      // of the decision; "": none yet
+	State     JobState    // Held, Queued, Retrying, Dispatched or Running
+	Limited   bool        // in Held: by a rule's limit, not by GitHub
+	Reason    string      // in Retrying: its reason's first 48 characters
+	Runner    RunnerState // of the current try; "": none
+	Placed    bool        // that one has a node
+	Explained bool        // Nomad said why it has none
+	Never     bool        // and that none could ever run it
+
+	Jobs   int
+	Oldest time.Time // when the first of them was received
+}
+
+// Waits says why these jobs wait; "" for those that run.
+func (o OpenJobs) Waits() WaitReason {
+	switch o.State {
+	case Held:
+		if o.Limited {
+			return WaitsLimit
+		}
+		return WaitsApproval
+	case Queued:
+		return WaitsQueued
+	case Retrying:
+		for reason, begins := range map[WaitReason][]string{
+			WaitsNomad: {saysNomad, saysRefused}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRunner, saysNoRun, saysNoConfig, saysUnknown},
+		} {
+			for _, b := range begins {
+				if strings.HasPrefix(o.Reason, b) {
+					return reason
+				}
+			}
+		}
+		return WaitsRunner
+	case Dispatched:
+		switch {
+		case o.Placed || o.Runner != RunnerDispatched:
+			return WaitsStarting
+		case o.Never:
+			return WaitsNever
+		case o.Explained:
+			return WaitsBusy
+		}
+		return WaitsPlacing
+	}
+	return ""
+}
+
+// A WaitReason is why a job waits, as metrics have it.
+type WaitReason string
+
+// The reasons.
+const (
+	WaitsApproval    WaitReason = "approval"     // on GitHub: for an approval, or others of its concurrency group
+	WaitsLimit       WaitReason = "limit"        // for a place under its rule's limit
+	WaitsQueued      WaitReason = "queued"       // for the router
+	WaitsNomad       WaitReason = "nomad"        // Nomad could not take its runner, or refused it
+	WaitsGitHub      WaitReason = "github"       // GitHub did not answer as it should
+	WaitsGitHubLimit WaitReason = "github_limit" // GitHub takes no registrations for now
+	WaitsRunner      WaitReason = "runner"       // its runner was lost, and it is tried again
+	WaitsPlacing     WaitReason = "placing"      // Nomad has its runner, and has not said more
+	WaitsBusy        WaitReason = "no_node_free" // nodes that could run its runner are busy
+	WaitsNever       WaitReason = "no_node_fits" // no node could ever run its runner
+	WaitsStarting    WaitReason = "starting"     // its runner has a node
+)
+
+// How the reasons of jobs begin that are tried again; under 48 characters.
+const (
+	saysNomad       = "Nomad could not take the job yet"
+	saysRefused     = "Nomad refuses the job"
+	saysGitHubLimit = "GitHub takes no runner for it now"
+	saysNoRunner    = "no runner is started for it now"
+	saysNoRun       = "GitHub did not say what started the run yet"
+	saysNoConfig    = "ask GitHub "
+	saysUnknown     = "Nomad has its runner"
+)
+
+// A Demand is the jobs that ask for the same labels.
+type Demand struct {
+	Labels []string // as they came
+	Jobs   int
+	Waits  []time.Duration // of those that a runner took, from when we heard of them
+}
