@@ -34,8 +34,8 @@ func ByOperator(ctx context.Context, name string) context.Context {
 	return context.WithValue(ctx, operatorKey{}, name)
 }
 
-// operator is who asks, as the subject of a sentence.
-func operator(ctx context.Context) string {
+// Operator is who asks, as the subject of a sentence.
+func Operator(ctx context.Context) string {
 	if name, _ := ctx.Value(operatorKey{}).(string); name != "" && name != "local" {
 		return "operator " + name
 	}

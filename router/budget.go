@@ -3,8 +3,6 @@ package router
 import (
 	"context"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 type claimKey struct{}
@@ -47,42 +45,4 @@ type RateLimit struct {
 type EndpointUsage struct {
 	Endpoint string `json:"endpoint"` // "POST repos/{owner}/{repo}/actions/runners/generate-jitconfig"
 	Points   int    `json:"points"`
-}
-
-// githubMetrics shows what is left of GitHub's limits to Prometheus.
-type githubMetrics struct {
-	github interface{ Budget() []Budget }
-}
-
-var (
-	githubLimit     = prometheus.NewDesc("switchyard_github_limit", "Requests an hour that GitHub takes, by login and resource.", []string{"login", "resource"}, nil)
-	githubRemaining = prometheus.NewDesc("switchyard_github_remaining", "Those that are left of them.", []string{"login", "resource"}, nil)
-	githubInFlight  = prometheus.NewDesc("switchyard_github_in_flight", "Requests to GitHub that are under way, by login.", []string{"login"}, nil)
-	githubBlocked   = prometheus.NewDesc("switchyard_github_blocked", "1 while GitHub asked for no requests, and 0 otherwise, by login.", []string{"login"}, nil)
-)
-
-// Describe implements prometheus.Collector. Which logins there are comes to light later.
-func (m githubMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{githubLimit, githubRemaining, githubInFlight, githubBlocked} {
-		ch <- d
-	}
-}
-
-// Collect implements prometheus.Collector.
-func (m githubMetrics) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v int, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
-	}
-	for _, b := range m.github.Budget() {
-		blocked := 0
-		if !b.BlockedUntil.IsZero() {
-			blocked = 1
-		}
-		gauge(githubInFlight, b.InFlight, b.Login)
-		gauge(githubBlocked, blocked, b.Login)
-		for _, l := range b.Limits {
-			gauge(githubLimit, l.Limit, b.Login, l.Resource)
-			gauge(githubRemaining, l.Remaining, b.Login, l.Resource)
-		}
-	}
 }

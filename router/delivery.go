@@ -64,7 +64,7 @@ func (d *Delivery) Bound() {
 // than it delivers anything. That is news when the job waited for an approval for so
 // long; else somebody who saw it once sends it again. GitHub knows.
 func (d Delivery) Late() bool {
-	return d.ID != "" && d.Action == "queued" && !d.CreatedAt.IsZero() && d.ReceivedAt.Sub(d.CreatedAt) > deliveriesKept
+	return d.ID != "" && d.Action == "queued" && !d.CreatedAt.IsZero() && d.ReceivedAt.Sub(d.CreatedAt) > DeliveriesKept
 }
 
 // Waits reports whether GitHub says that the job must not start yet: it waits
@@ -77,9 +77,9 @@ func (d Delivery) Waits() bool {
 // job that GitHub does not know any more.
 const StatusGone = "gone"
 
-// deliveriesKept is for how long GitHub keeps deliveries, at least:
+// DeliveriesKept is for how long GitHub keeps deliveries, at least:
 // https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks (read 2026-11-24)
-const deliveriesKept = 3 * 24 * time.Hour
+const DeliveriesKept = 3 * 24 * time.Hour
 
 // What becomes of a request to the webhook, for Metrics.Delivered.
 const (
@@ -91,6 +91,6 @@ const (
 	DeliveryKnown     = "known" // it was made before, or is overtaken
 	DeliveryBusy      = "busy"  // its room was needed for others while it was read
 
-	delivered = "stored"       // and it was news
-	notStored = "store_failed" // or the sender did not wait for it
+	DeliveryStored    = "stored"       // and it was news
+	DeliveryNotStored = "store_failed" // or the sender did not wait for it
 )

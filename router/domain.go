@@ -1,6 +1,6 @@
 // Package router owns the domain: jobs, runners and deliveries with their
-// states, the worker that turns decided jobs into Nomad jobs, the claim, and
-// the App that runs them. Technology lives in the packages below it.
+// states, and what the packages below it ask of each other. Package server runs
+// them as a process; the other packages below are the technology.
 package router
 
 import (

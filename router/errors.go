@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"time"
-
-	"switchyard/rules"
 )
 
 // What callers branch on.
@@ -96,26 +94,3 @@ func (e *reworded) Unwrap() error { return e.err }
 type ConflictError struct{ Reason string }
 
 func (e *ConflictError) Error() string { return e.Reason }
-
-// A silentError says that Nomad was not asked, as it does not answer.
-type silentError struct{ d time.Duration }
-
-func (e *silentError) Error() string { return "it " + saysSilent(e.d) }
-
-// saysSilent says for how long Nomad has been silent.
-func saysSilent(d time.Duration) string { return "has not answered for " + coarse(d) }
-
-// coarse is a duration in steps, so that a job's reason that has it changes, and the
-// job's time line grows, ever less often.
-func coarse(d time.Duration) string {
-	step := silentAfter
-	for _, more := range []time.Duration{10 * time.Second, 30 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute} {
-		if d >= more {
-			step = more
-		}
-	}
-	if d >= time.Hour {
-		step = d.Truncate(time.Hour)
-	}
-	return rules.Duration(step).String()
-}

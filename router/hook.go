@@ -28,7 +28,7 @@ func (h Hook) String() string {
 	return fmt.Sprintf("webhook %d of repository %s/%s%s", GitHubID(h.ID), h.Owner, h.Repo, on)
 }
 
-func (h Hook) key() hookKey { return hookKey{h.Kind, h.ID} }
+func (h Hook) Key() HookKey { return HookKey{h.Kind, h.ID} }
 
 // A HookKind says what a webhook on GitHub belongs to. It is the value of the
 // header X-GitHub-Hook-Installation-Target-Type.
@@ -98,8 +98,8 @@ type Webhooks interface {
 	Redeliver(ctx context.Context, h Hook, deliveryID int64) error
 }
 
-// A hookKey is what a hook is known by.
-type hookKey struct {
+// A HookKey is what a hook is known by.
+type HookKey struct {
 	kind HookKind
 	id   int64
 }

@@ -34,13 +34,14 @@ func GitHubID(id int64) int64 { return id & MaxGitHubID }
 // InstanceOf is the number of the instance that an ID is of.
 func InstanceOf(id int64) int64 { return id >> idBits }
 
-// An ownerKey is an owner of repositories, who may have a namesake on another instance.
-type ownerKey struct{ host, owner string }
+// An OwnerKey is an owner of repositories, who may have a namesake on another instance.
+type OwnerKey struct{ Host, Owner string }
 
-func ownerOf(r Repo) ownerKey { return ownerKey{r.Host, strings.ToLower(r.Owner)} }
+// OwnerOf returns the owner of a repository.
+func OwnerOf(r Repo) OwnerKey { return OwnerKey{r.Host, strings.ToLower(r.Owner)} }
 
-// addressed is a repository as jobs sync takes it.
-func addressed(r Repo) string {
+// Addressed is a repository as jobs sync takes it.
+func Addressed(r Repo) string {
 	if r.Host == "" || r.Host == rules.DefaultHost {
 		return r.FullName
 	}

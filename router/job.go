@@ -120,7 +120,7 @@ func (j Job) RunnerLabels() []string {
 
 // RunnerID is the ID of the runner for the job's current try, which is also
 // the ID of its Nomad job: gha-<job id>-<try>.
-func (j Job) RunnerID() string { return fmt.Sprintf(runnerPrefix+"%d-%d", j.ID, j.Try) }
+func (j Job) RunnerID() string { return fmt.Sprintf(RunnerPrefix+"%d-%d", j.ID, j.Try) }
 
 // SeenLabels are a job's labels as the rules see them, unless one is compound:
 // in lower case, each once. A Decision's that are the same are kept with the job only.

@@ -21,8 +21,8 @@ type RulesStatus struct {
 	Error *RefusedRules `json:"error"` // nil: there are no newer ones
 }
 
-// refused says to people that what is newest was refused; "": it was not.
-func (s RulesStatus) refused() string {
+// Refused says to people that what is newest was refused; "": it was not.
+func (s RulesStatus) Refused() string {
 	switch {
 	case s.Error == nil:
 		return ""

@@ -25,7 +25,7 @@ const (
 	RunnerStopped    RunnerState = "stopped"    // nothing was left for it to do
 )
 
-const runnerPrefix = "gha-"
+const RunnerPrefix = "gha-"
 
 // A Runner is one registered Nomad job: one ephemeral GitHub runner.
 type Runner struct {
@@ -55,9 +55,9 @@ type Runner struct {
 	EndWords  string    // what Nomad said of how; "": nothing
 }
 
-// onGitHub reports whether a runner was configured: GitHub may know it, and have
+// OnGitHub reports whether a runner was configured: GitHub may know it, and have
 // given it a job.
-func (r Runner) onGitHub() bool { return r.GitHubID != 0 || r.Target != (Target{}) }
+func (r Runner) OnGitHub() bool { return r.GitHubID != 0 || r.Target != (Target{}) }
 
 // A LiveRunner is what comparing the books with Nomad takes: a runner that may
 // be alive, without its Reason, Node and Unplaced, and what its job is up to.

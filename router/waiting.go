@@ -32,7 +32,7 @@ func (o OpenJobs) Waits() WaitReason {
 		return WaitsQueued
 	case Retrying:
 		for reason, begins := range map[WaitReason][]string{
-			WaitsNomad: {saysNomad, saysRefused}, WaitsGitHubLimit: {saysGitHubLimit}, WaitsGitHub: {saysNoRunner, saysNoRun, saysNoConfig, saysUnknown},
+			WaitsNomad: {SaysNomad, SaysRefused}, WaitsGitHubLimit: {SaysGitHubLimit}, WaitsGitHub: {SaysNoRunner, SaysNoRun, saysNoConfig, SaysUnknown},
 		} {
 			for _, b := range begins {
 				if strings.HasPrefix(o.Reason, b) {
@@ -75,13 +75,13 @@ const (
 
 // How the reasons of jobs begin that are tried again; under 48 characters.
 const (
-	saysNomad       = "Nomad could not take the job yet"
-	saysRefused     = "Nomad refuses the job"
-	saysGitHubLimit = "GitHub takes no runner for it now"
-	saysNoRunner    = "no runner is started for it now"
-	saysNoRun       = "GitHub did not say what started the run yet"
+	SaysNomad       = "Nomad could not take the job yet"
+	SaysRefused     = "Nomad refuses the job"
+	SaysGitHubLimit = "GitHub takes no runner for it now"
+	SaysNoRunner    = "no runner is started for it now"
+	SaysNoRun       = "GitHub did not say what started the run yet"
 	saysNoConfig    = "ask GitHub "
-	saysUnknown     = "Nomad has its runner"
+	SaysUnknown     = "Nomad has its runner"
 )
 
 // A Demand is the jobs that ask for the same labels.

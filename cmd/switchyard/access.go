@@ -18,6 +18,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/gh"
+	"switchyard/router/server"
 	"switchyard/router/web"
 )
 
@@ -44,7 +45,7 @@ func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web
 		read = gh.StaticToken(token)
 	case f.adminTokenFile != "":
 		read = gh.TokenFile(f.adminTokenFile)
-	case strings.HasPrefix(f.adminListen, router.SocketPrefix):
+	case strings.HasPrefix(f.adminListen, server.SocketPrefix):
 		return nil, nil // who can connect may do everything: this user and root
 	case !loopback(f.adminListen):
 		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --access FILE or --admin-token-file FILE too, or listen on 127.0.0.1 or unix:PATH", f.adminListen)

@@ -26,6 +26,7 @@ import (
 	"switchyard/router/gh"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/rules"
 )
@@ -230,7 +231,7 @@ func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy 
 	}
 	defer st.Close()
 	app, err := newApp(appParts{store: st, nomad: client, github: github, rules: set, secrets: []router.Secret{testSecret}},
-		router.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard})
+		server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -27,6 +27,7 @@ import (
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/testnet"
 	"switchyard/rules"
@@ -197,7 +198,7 @@ func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, router.Config{
+	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, server.Config{
 		Listen: routerAddr, AdminListen: adminAddr, NetListen: c.net.Listen, Logger: log, Now: c.now,
 	})
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 )
 
 // db is the path of a process's database.
@@ -27,7 +27,7 @@ func (p *process) db() string {
 }
 
 // readyz asks the process until it answers with a status.
-func (p *process) readyz(status int) (r router.Readiness) {
+func (p *process) readyz(status int) (r server.Readiness) {
 	p.t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get(p.admin + "/readyz")

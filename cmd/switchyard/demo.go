@@ -26,6 +26,7 @@ import (
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 )
 
@@ -138,7 +139,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err := os.WriteFile(reload.rules, demoRules, 0o600); err != nil {
 		return err
 	}
-	metrics := router.NewMetrics()
+	metrics := server.NewMetrics()
 	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: log, API: fleet.config, Called: metrics.NomadCalled})
 	if err != nil {
 		return err
@@ -159,7 +160,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err != nil {
 		return err
 	}
-	app, err := newApp(appParts{rulebook: rulebook{&reload, st}, allowEdit: !fleet.real, store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, router.Config{
+	app, err := newApp(appParts{rulebook: rulebook{&reload, st}, allowEdit: !fleet.real, store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, server.Config{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: content.version(""),
 	})
 	if err != nil {

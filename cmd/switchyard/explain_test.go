@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"switchyard/router"
+	"switchyard/router/server"
 	"switchyard/router/web"
 	"switchyard/rules"
 )
@@ -88,17 +89,17 @@ func TestTheAPIExplainsAsTheCommandDoes(t *testing.T) {
 	t.Logf("%d label sets", len(sets))
 }
 
-// publicURL is the address that a server with this address of its API claims at.
-func publicURL(t *testing.T, server string) string {
+// publicURL is the address that a server with this console claims at.
+func publicURL(t *testing.T, console string) string {
 	t.Helper()
 	var answer web.Answer
-	o := operator{server: server}
+	o := operator{server: console}
 	q := web.Question{Repo: "acme/web", Labels: []string{"self-hosted", "linux"}, Render: true}
 	if err := o.ask(t.Context(), http.MethodPost, web.Prefix+"/explain", nil, q, &answer); err != nil {
 		t.Fatal(err)
 	}
 	_, after, ok := strings.Cut(string(answer.NomadJob), `"SWITCHYARD_CLAIM_URL":"http://`)
-	address, _, ended := strings.Cut(after, router.ClaimPath)
+	address, _, ended := strings.Cut(after, server.ClaimPath)
 	if !ok || !ended {
 		t.Fatalf("there is no claim URL in %s, %s", answer.NomadJob, answer.NotRendered)
 	}

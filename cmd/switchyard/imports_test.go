@@ -12,7 +12,8 @@ import (
 var mayImport = map[string][]string{
 	"switchyard/rules":            {},
 	"switchyard/jobspecs":         {},
-	"switchyard/router":           {"switchyard/rules", "switchyard/jobspecs"},
+	"switchyard/router":           {"switchyard/rules"},
+	"switchyard/router/server":    {"switchyard/router", "switchyard/rules"},
 	"switchyard/router/webhook":   {"switchyard/router"},
 	"switchyard/router/store":     {"switchyard/router"},
 	"switchyard/router/gh":        {"switchyard/router"},

@@ -23,6 +23,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/rules"
 )
@@ -212,7 +213,7 @@ func TestABadEditAndARestartLoseNoDelivery(t *testing.T) {
 	t.Cleanup(cluster.Close)
 	p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
 	path := p.args[2]
-	status := func() (s router.Readiness) {
+	status := func() (s server.Readiness) {
 		t.Helper()
 		if err := json.Unmarshal(p.get("/readyz"), &s); err != nil {
 			t.Fatal(err)
@@ -256,7 +257,7 @@ func TestABadEditAndARestartLoseNoDelivery(t *testing.T) {
 		p.kill()
 		p.start()
 		s := status()
-		said := s.Checks[slices.IndexFunc(s.Checks, func(c router.Check) bool { return c.Name == "rules" })]
+		said := s.Checks[slices.IndexFunc(s.Checks, func(c server.Check) bool { return c.Name == "rules" })]
 		if s.Status != "degraded" || s.Rules.Origin != router.LastGood || s.Rules.Error == nil || !strings.HasPrefix(said.Reason, "the rules' files were bad at the start, so the last good rules in the database are in force: ") {
 			t.Fatalf("/readyz after a start with bad rules: %+v", s)
 		}

@@ -26,6 +26,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/gh"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/web"
 )
@@ -123,7 +124,7 @@ func (o *operator) request(ctx context.Context, method, path string, params url.
 
 // socket returns the path of the server's Unix socket, if it is asked by one.
 func (o *operator) socket() (path string, ok bool) {
-	return strings.CutPrefix(o.server, router.SocketPrefix)
+	return strings.CutPrefix(o.server, server.SocketPrefix)
 }
 
 func (o *operator) client() *http.Client {

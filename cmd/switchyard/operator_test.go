@@ -25,6 +25,7 @@ import (
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/web"
 	"switchyard/rules"
@@ -86,14 +87,14 @@ func operated(dir string, socket ...string) (url string, stop func() error, err 
 	stops = append(stops, st.Close)
 	flags, token := serveFlags{adminListen: "127.0.0.1:0"}, router.Secret(operatorsToken)
 	for _, path := range socket {
-		flags.adminListen, token = router.SocketPrefix+path, ""
+		flags.adminListen, token = server.SocketPrefix+path, ""
 	}
 	access, err := flags.whoMay(token, log)
 	if err != nil {
 		return "", stop, err
 	}
 	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{testSecret}, access: access},
-		router.Config{Listen: "127.0.0.1:0", AdminListen: flags.adminListen, Logger: log})
+		server.Config{Listen: "127.0.0.1:0", AdminListen: flags.adminListen, Logger: log})
 	if err != nil {
 		return "", stop, err
 	}

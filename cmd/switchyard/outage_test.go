@@ -23,6 +23,7 @@ import (
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/testnet"
 	"switchyard/rules"
@@ -104,7 +105,7 @@ func newOutage(t *testing.T, dir string, key *rsa.PrivateKey) *outage {
 	if o.store, err = store.Open(t.Context(), filepath.Join(dir, "outage.db")); err != nil {
 		t.Fatal(err)
 	}
-	app, err := newApp(appParts{store: o.store, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, router.Config{
+	app, err := newApp(appParts{store: o.store, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, server.Config{
 		Listen: routerAddr, AdminListen: "127.0.0.1:8081", NetListen: o.net.Listen, Logger: log,
 	})
 	if err != nil {

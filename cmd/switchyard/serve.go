@@ -23,6 +23,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/nomad"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/web"
 	"switchyard/router/webhook"
@@ -170,7 +171,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	metrics := router.NewMetrics()
+	metrics := server.NewMetrics()
 	f.githubCalled = metrics.GitHubCalled
 	github, more, err := f.githubs()
 	if err != nil {
@@ -231,7 +232,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		origin = router.LastGood
 	}
 	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, access: access}
-	config := router.Config{
+	config := server.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
 		RulesVersion: content.version(origin),
@@ -299,19 +300,19 @@ type appParts struct {
 }
 
 // newApp wires an App; demo and tests use it too.
-func newApp(p appParts, c router.Config) (*router.App, error) {
+func newApp(p appParts, c server.Config) (*server.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
 	c.LocalOnly = p.access == nil
 	if c.Metrics == nil {
-		c.Metrics = router.NewMetrics()
+		c.Metrics = server.NewMetrics()
 	}
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Reread: p.reread, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
 	}
 	if c.Traces != nil {
-		c.Logger = router.TraceLogs(c.Logger, p.github)
+		c.Logger = server.TraceLogs(c.Logger, p.github)
 	}
-	c.API = func(app *router.App) http.Handler {
+	c.API = func(app *server.App) http.Handler {
 		w := web.Config{App: app, Books: booksOf(p.store), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections, Logger: c.Logger, Now: c.Now}
 		if client, ok := p.nomad.(*nomad.Client); ok {
 			if at := client.Address(); strings.HasPrefix(at, "http") {
@@ -321,7 +322,7 @@ func newApp(p appParts, c router.Config) (*router.App, error) {
 		}
 		return web.Handler(w)
 	}
-	return router.New(c)
+	return server.New(c)
 }
 
 // booksOf returns what answers operators of a store: a database has connections of

@@ -15,7 +15,7 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"golang.org/x/time/rate"
 
-	"switchyard/router"
+	"switchyard/router/server"
 )
 
 const tracesTimeout = 5 * time.Second // for the last traces, at a stop
@@ -47,5 +47,5 @@ func newTraces(ctx context.Context, log *slog.Logger) (*sdktrace.TracerProvider,
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	return sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(what), sdktrace.WithIDGenerator(router.TraceIDs{})), nil
+	return sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(what), sdktrace.WithIDGenerator(server.TraceIDs{})), nil
 }

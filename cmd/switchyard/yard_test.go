@@ -19,6 +19,7 @@ import (
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/web"
 )
@@ -82,7 +83,7 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	app, err := newApp(appParts{
 		rulebook: rulebook{reload, y.store}, allowEdit: true, store: y.store, nomad: cluster, github: client, rules: set,
 		secrets: []router.Secret{testSecret}, access: c.access,
-	}, router.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: y.log, RulesVersion: content.version("")})
+	}, server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: y.log, RulesVersion: content.version("")})
 	must(err)
 	reload.app = app
 	y.console = "http://" + app.AdminAddr()

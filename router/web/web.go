@@ -53,7 +53,7 @@ type Config struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// An App is what the API has done by the router; *router.App is one.
+// An App is what the API has done by the router; *server.App is one.
 type App interface {
 	RulesStatus() router.RulesStatus
 	Rules() *rules.Set // in force

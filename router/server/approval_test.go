@@ -1,0 +1,197 @@
+package server_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/githubsim"
+	"switchyard/router/nomadsim"
+	"switchyard/router/server"
+)
+
+const nowhereRule = `
+rules:
+  - name: linux
+    jobspec: docker-linux
+    constraints: ['${meta.zone} = nowhere']
+`
+
+func waitsForApproval(j router.Job) bool {
+	return j.State == router.Held && j.Reason == "waits for an approval on GitHub"
+}
+
+// gatedNomad registers nothing until it is open.
+type gatedNomad struct {
+	router.Nomad
+	asked, open chan struct{}
+}
+
+func (n *gatedNomad) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
+	select {
+	case n.asked <- struct{}{}:
+	default:
+	}
+	select {
+	case <-n.open:
+	case <-ctx.Done():
+		return router.Started{}, ctx.Err()
+	}
+	return n.Nomad.Start(ctx, r)
+}
+
+// The delivery that says so got lost: the claim hears of it, and gets nothing.
+func TestAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
+	synctest.Test(t, testAClaimForAJobBehindAnApprovalGetsNothing)
+}
+func testAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
+	for _, lost := range []bool{true, false} {
+		w := newWorld(t, plainRule)
+		n := &gatedNomad{Nomad: w.client, asked: make(chan struct{}, 1), open: make(chan struct{})}
+		w.start(func(c *server.Config) { c.Nomad = n })
+		id := w.queue("self-hosted", "linux")
+		<-n.asked
+		w.deliveries(!lost)
+		if err := w.github.Protect(id); err != nil {
+			t.Fatal(err)
+		}
+		if !lost {
+			w.await(id, waitsForApproval)
+		}
+		close(n.open)
+		w.await(id, waitsForApproval)
+		eventually(t, "its runner is stopped and ended", func() bool {
+			list := w.runners(id)
+			return len(list) == 1 && list[0].State == router.RunnerStopped && w.gone(list[0].ID)
+		})
+		if all := w.github.Runners(); len(all) != 0 {
+			t.Errorf("waiting lost %v: GitHub has the runners %+v, want none", lost, all)
+		}
+		w.deliveries(true)
+		if err := w.github.Approve(id); err != nil {
+			t.Fatal(err)
+		}
+		if j := w.await(id, in(router.Completed)); j.Try != 2 || j.Conclusion != "success" {
+			t.Errorf("waiting lost %v: it ended as %q at try %d, want success at the second", lost, j.Conclusion, j.Try)
+		}
+	}
+}
+
+func TestARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
+	synctest.Test(t, testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims)
+}
+func testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
+	w := newWorld(t, nowhereRule)
+	w.start()
+	id := w.queue("self-hosted", "linux")
+	w.await(id, in(router.Dispatched))
+	if err := w.github.Protect(id); err != nil {
+		t.Fatal(err)
+	}
+	w.await(id, waitsForApproval)
+	eventually(t, "its runner is stopped, on Nomad too", func() bool {
+		r := w.runners(id)[0]
+		return r.State == router.RunnerStopped && w.gone(r.ID)
+	})
+	if err := w.github.Approve(id); err != nil {
+		t.Fatal(err)
+	}
+	if j := w.await(id, in(router.Dispatched)); j.Try != 2 {
+		t.Errorf("it is dispatched at try %d, want the second", j.Try)
+	}
+}
+
+// What GitHub announces at once: queued with the status waiting, waiting, and
+// queued when somebody has approved, which gets lost.
+func TestAnApprovalThatGotLostIsAskedFor(t *testing.T) {
+	synctest.Test(t, testAnApprovalThatGotLostIsAskedFor)
+}
+func testAnApprovalThatGotLostIsAskedFor(t *testing.T) {
+	w := newWorld(t, plainRule)
+	w.start(func(c *server.Config) { c.Recheck = 100 * time.Millisecond })
+	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Waiting: true})
+	w.await(id, waitsForApproval)
+	w.deliveries(false)
+	if err := w.github.Approve(id); err != nil {
+		t.Fatal(err)
+	}
+	if j := w.await(id, in(router.Completed)); j.Try != 1 || len(w.started()) != 1 {
+		t.Errorf("it ended at try %d after %v, want the first runner alone", j.Try, w.started())
+	}
+}
+
+// Its runner was configured before GitHub had the job wait.
+func TestAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
+	synctest.Test(t, testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved)
+}
+func testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
+	w := newWorld(t, plainRule)
+	connect := make(chan struct{})
+	w.run = func(ctx context.Context, task nomadsim.Task) int {
+		select {
+		case <-connect:
+		case <-ctx.Done():
+			return 1
+		}
+		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+			return 1
+		}
+		return 0
+	}
+	w.start(quick)
+	id := w.queue("self-hosted", "linux")
+	eventually(t, "its runner is online", func() bool {
+		list := w.runners(id)
+		return len(list) > 0 && list[0].State == router.RunnerOnline
+	})
+	w.deliveries(false)
+	if err := w.github.Protect(id); err != nil {
+		t.Fatal(err)
+	}
+	w.await(id, waitsForApproval)
+	eventually(t, "the runner is stopped, on Nomad and GitHub too", func() bool {
+		r := w.runners(id)[0]
+		return r.State == router.RunnerStopped && w.gone(r.NomadJob) && len(w.github.Runners()) == 0
+	})
+	if list := w.runners(id); len(list) != 1 {
+		t.Errorf("runners %+v, want one", list)
+	}
+	close(connect)
+	w.deliveries(true)
+	if err := w.github.Approve(id); err != nil {
+		t.Fatal(err)
+	}
+	w.await(id, in(router.Completed))
+}
+
+// The deliveries of a protected job come late: before the one that had it queued
+// they were sent, and after it they arrive.
+func TestADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
+	synctest.Test(t, testADeliveryThatComesLateHoldsNoJobBack)
+}
+func testADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
+	asked := make(chan struct{}, 10)
+	h := &hub{job: func(id int64) (router.Delivery, error) {
+		asked <- struct{}{}
+		return says(id, "queued", "self-hosted", "linux"), nil
+	}}
+	r := start(t, openStore(t), &cluster{}, h)
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	for _, action := range []string{"queued", "waiting"} {
+		late := delivery(1, action, "self-hosted", "linux")
+		late.ID, late.Status = action+" late", "waiting"
+		r.deliver(late)
+		<-asked
+	}
+	if j := r.await(1, func(j router.Job) bool { return !j.AskedAt.IsZero() }); j.State != router.Dispatched || j.Try != 1 {
+		t.Errorf("it is %s at try %d: %s", j.State, j.Try, j.Reason)
+	}
+	token, _ := r.nomad.job("gha-1-1")
+	if status, body := r.claim(token.ClaimToken); status != 200 || !strings.HasPrefix(body, "jit-for-gha-1-1") {
+		t.Errorf("the claim = %d %q, want a configuration", status, body)
+	}
+}

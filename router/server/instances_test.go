@@ -1,0 +1,179 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/githubsim"
+	"switchyard/router/nomadsim"
+	"switchyard/router/server"
+	"switchyard/router/webhook"
+)
+
+// Two GitHubs that count alike, with repositories of the same names, are served
+// by one router and one Nomad, each by its own runners: also when something is
+// cancelled, and after the database was deleted.
+func TestTwoGitHubsAreKeptApart(t *testing.T) { synctest.Test(t, testTwoGitHubsAreKeptApart) }
+func testTwoGitHubsAreKeptApart(t *testing.T) {
+	const secret = "another GitHub's secret"
+	w := newWorld(t, plainRule)
+	other := githubsim.New(githubsim.Config{
+		Hook: githubsim.OrganizationHook, WebhookURL: "http://" + w.addr + "/webhooks/github", Secret: secret, FirstID: 1000, RandSeed: 7, Client: network.Client(),
+	})
+	t.Cleanup(other.Close)
+	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_y"), BaseURL: network.Serve(t, other), HTTPClient: network.Client()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hubs := gh.NewInstances(w.hub)
+	if err := hubs.Add(1, client); err != nil {
+		t.Fatal(err)
+	}
+	second := router.Instance{Number: 1, Host: client.Host()}
+	w.run = func(ctx context.Context, task nomadsim.Task) int {
+		var id int64
+		if _, err := fmt.Sscanf(task.JobID, "gha-%d-", &id); err != nil {
+			t.Errorf("Nomad job %s: %v", task.JobID, err)
+		}
+		on := w.github
+		if router.InstanceOf(id) == second.Number {
+			on = other
+		}
+		if jit := strings.TrimSpace(task.Artifacts["secrets/runner.jit"]); jit != "" && on.Connect(ctx, jit) != nil {
+			return 1
+		}
+		return 0
+	}
+	both := func(c *server.Config) {
+		c.GitHub, c.Sweep = hubs, 50*time.Millisecond
+		c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
+			return webhook.Handler(webhook.Config{
+				Secrets: []router.Secret{"0123456789abcdef"}, Host: w.hub.Host(), Logger: c.Logger,
+				More: []webhook.Instance{{Instance: second, Secrets: []router.Secret{secret}}},
+			}, receive)
+		}
+	}
+	// queue has a job of one ID on both.
+	queue := func(duration time.Duration) (first, second_ int64) {
+		t.Helper()
+		spec := githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: duration}
+		first = w.github.Queue(t.Context(), spec)
+		if id := other.Queue(t.Context(), spec); id != first {
+			t.Fatalf("the second GitHub gave a job ID %d, the first %d: the test wants them to be the same", id, first)
+		}
+		return first, second.ID(first)
+	}
+	w.start(both)
+	ran, ranToo := queue(0)
+	w.await(ran, in(router.Completed))
+	w.await(ranToo, in(router.Completed))
+	for id, on := range map[int64]*githubsim.Server{ran: w.github, ranToo: other} {
+		j, err := w.store.Job(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said, _ := on.Job(router.GitHubID(id)); !strings.HasPrefix(j.RunnerName, j.RunnerID()) || said.RunnerName != j.RunnerName || said.Conclusion != "success" {
+			t.Errorf("job %d ran on %q, and GitHub has it on %q: %s", id, j.RunnerName, said.RunnerName, said.Conclusion)
+		}
+	}
+
+	if hooks, err := w.store.Hooks(t.Context()); err != nil || len(hooks) != 2 {
+		t.Errorf("the webhooks are %+v, err %v, want one of each GitHub", hooks, err)
+	}
+
+	// One after the other, so that both give the same IDs.
+	long, longToo := queue(time.Hour)
+	w.await(long, in(router.Running))
+	w.await(longToo, in(router.Running))
+	cancelled, goesOn := queue(time.Hour)
+	w.await(cancelled, in(router.Running))
+	w.await(goesOn, in(router.Running))
+	if err := w.github.Cancel(cancelled); err != nil {
+		t.Fatal(err)
+	}
+	w.await(cancelled, in(router.Completed))
+	w.await(goesOn, in(router.Running))
+
+	w.stop()
+	for _, suffix := range []string{"", "-wal", "-shm"} {
+		if err := os.Remove(w.db + suffix); err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+	}
+	w.deliveries(false)
+	waits, waitsToo := queue(0)
+	if err := w.github.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.deliveries(true)
+	w.start(both)
+	w.await(waits, in(router.Completed))
+	w.await(waitsToo, in(router.Completed))
+	for _, id := range []int64{long, longToo, goesOn} {
+		w.await(id, in(router.Running))
+		eventually(t, "its runner is taken up", func() bool {
+			r, err := w.store.Runner(t.Context(), router.Job{ID: id, Try: 1}.RunnerID())
+			return err == nil && r.State == router.RunnerBusy
+		})
+	}
+	if err := other.Cancel(router.GitHubID(longToo)); err != nil {
+		t.Fatal(err)
+	}
+	w.await(longToo, in(router.Completed))
+	w.await(long, in(router.Running))
+	if started := w.started(); len(started) != 8 {
+		t.Errorf("%v were started, want one runner for each of 8 jobs", started)
+	}
+	for _, id := range []int64{long, goesOn} {
+		on := w.github
+		if router.InstanceOf(id) == 1 {
+			on = other
+		}
+		if err := on.Cancel(router.GitHubID(id)); err != nil {
+			t.Fatal(err)
+		}
+		w.await(id, in(router.Completed))
+	}
+}
+
+// A job of a GitHub that is not configured any more starts nothing, stops no
+// other, and can be cancelled.
+func TestAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
+	synctest.Test(t, testAGitHubThatIsNotConfiguredAnyMore)
+}
+func testAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
+	nomad, h := &cluster{}, &hub{}
+	gone := router.Instance{Number: 5, Host: "gone.example"}
+	h.ready = func(at router.Target) error {
+		if at.Host != gone.Host {
+			return nil
+		}
+		return &router.FixError{Fix: "configure it", Err: errors.New("the GitHub gone.example is not configured any more")}
+	}
+	r := start(t, openStore(t), nomad, h)
+	d := delivery(gone.ID(1), "queued", "self-hosted", "linux")
+	d.Job.Repo.Host = gone.Host
+	r.deliver(d)
+	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+	r.await(1, in(router.Dispatched))
+	j := r.await(gone.ID(1), in(router.Retrying))
+	if !strings.Contains(j.Reason, "the GitHub gone.example is not configured any more") || nomad.count() != 1 {
+		t.Errorf("the job waits, as %q, and %d runners were started; want the missing GitHub as the reason, and one", j.Reason, nomad.count())
+	}
+	if err := r.app.CancelJob(t.Context(), j.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	r.await(j.ID, in(router.Denied))
+}

@@ -1,0 +1,426 @@
+package server_test
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsimple"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+const watching = "../observability"
+
+// metricNames are the families that a router shows, with the labels of each.
+func metricNames(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	w := newWorld(t, `
+rules:
+  - { name: linux, if: has("linux"), jobspec: docker-linux }
+  - { name: nowhere, jobspec: docker-linux, constraints: ['${meta.zone} = nowhere'] }
+`)
+	w.start()
+	w.await(w.queue("self-hosted", "linux"), in(router.Completed))
+	w.queue("self-hosted") // only now, or the runner would take it
+	text := shows(t, w.app, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`)
+	names := map[string]map[string]bool{}
+	for s := range series(text) {
+		name, labels, _ := strings.Cut(s, "{")
+		if names[name] == nil {
+			names[name] = map[string]bool{}
+		}
+		for _, m := range regexp.MustCompile(`(\w+)="`).FindAllStringSubmatch(labels, -1) {
+			names[name][m[1]] = true
+		}
+	}
+	return names
+}
+
+var (
+	metricName = regexp.MustCompile(`\b(?:switchyard|go|process)_\w+(?:\{[^}]*\})?`)
+	matcher    = regexp.MustCompile(`(\w+)\s*(?:=~|!~|!=|=)`)
+	grouping   = regexp.MustCompile(`\bby \(([^)]*)\)`)
+)
+
+// checkQuery reports metrics and labels in a query that a router does not show.
+func checkQuery(t *testing.T, where, query string, names map[string]map[string]bool) {
+	t.Helper()
+	all := map[string]bool{"le": true}
+	for _, use := range metricName.FindAllString(query, -1) {
+		name, labels, _ := strings.Cut(use, "{")
+		has, ok := names[name]
+		if !ok {
+			t.Errorf("%s: there is no metric %s", where, name)
+			continue
+		}
+		maps.Copy(all, has)
+		for _, m := range matcher.FindAllStringSubmatch(labels, -1) {
+			if !has[m[1]] && m[1] != "job" && m[1] != "instance" {
+				t.Errorf("%s: %s has no label %s", where, name, m[1])
+			}
+		}
+	}
+	for _, m := range grouping.FindAllStringSubmatch(query, -1) {
+		for label := range strings.SplitSeq(m[1], ",") {
+			if label = strings.TrimSpace(label); !all[label] {
+				t.Errorf("%s: nothing in %s has the label %s", where, query, label)
+			}
+		}
+	}
+}
+
+// The alerts, the dashboard and the autoscaler's policy ask for nothing that is
+// not shown, and the README lists all of it.
+func TestWhatWatchesTakesMetricsThatThereAre(t *testing.T) {
+	names := metricNames(t)
+	var alerts struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal(read(t, "switchyard.rules.yml"), &alerts); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, g := range alerts.Groups {
+		for _, r := range g.Rules {
+			checkQuery(t, "alert "+r.Alert, r.Expr, names)
+			n++
+		}
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			GridPos struct{ X, Y, W, H int }
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(read(t, "dashboard.json"), &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			checkQuery(t, "panel "+p.Title, strings.ReplaceAll(target.Expr, `rule=~"$rule"`, `rule=~".*"`), names)
+			n++
+		}
+		a := p.GridPos
+		for _, other := range dashboard.Panels[:i] {
+			b := other.GridPos
+			if a.X < b.X+b.W && b.X < a.X+a.W && a.Y < b.Y+b.H && b.Y < a.Y+a.H {
+				t.Errorf("the panels %s and %s overlap", p.Title, other.Title)
+			}
+		}
+	}
+	if n < 40 {
+		t.Errorf("only %d queries were found", n)
+	}
+	readme := string(read(t, "README.md"))
+	for name := range names {
+		name = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(name, "_bucket"), "_sum"), "_count")
+		if strings.HasPrefix(name, "switchyard_") && !strings.Contains(readme, "`"+name+"`") {
+			t.Errorf("the README does not list %s", name)
+		}
+	}
+	for _, m := range regexp.MustCompile("`(switchyard_\\w+)`").FindAllStringSubmatch(readme, -1) {
+		if names[m[1]] == nil && names[m[1]+"_bucket"] == nil {
+			t.Errorf("the README lists %s, which there is not", m[1])
+		}
+	}
+}
+
+func read(t *testing.T, name string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(watching, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestPromtoolTakesTheAlerts(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not here")
+	}
+	for _, args := range [][]string{{"check", "rules", "switchyard.rules.yml"}, {"test", "rules", "switchyard.rules.test.yml"}} {
+		cmd := exec.CommandContext(t.Context(), promtool, args...)
+		cmd.Dir = watching
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+// hclBlock decodes the README's HCL whose first line is the comment "# name".
+func hclBlock(t *testing.T, name string, into any) {
+	t.Helper()
+	_, block, ok := strings.Cut(string(read(t, "README.md")), "```hcl\n# "+name+"\n")
+	block, _, closed := strings.Cut(block, "```\n")
+	if !ok || !closed {
+		t.Fatalf("the README has no %s", name)
+	}
+	if err := hclsimple.Decode(name, []byte(block), nil, into); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A scaling is a policy in the form of Nomad Autoscaler's sdk/policy.go and
+// policy/file/parse.go, at the release that the README names.
+type scaling struct {
+	Name    string `hcl:"name,label"`
+	Enabled bool   `hcl:"enabled,optional"`
+	Type    string `hcl:"type,optional"`
+	Min     int64  `hcl:"min,optional"`
+	Max     int64  `hcl:"max"`
+	Doc     *struct {
+		Cooldown           string `hcl:"cooldown,optional"`
+		CooldownOnScaleUp  string `hcl:"cooldown_on_scale_up,optional"`
+		EvaluationInterval string `hcl:"evaluation_interval,optional"`
+		OnCheckError       string `hcl:"on_check_error,optional"`
+		Checks             []struct {
+			Name              string         `hcl:"name,label"`
+			Group             string         `hcl:"group,optional"`
+			Source            string         `hcl:"source,optional"`
+			Query             string         `hcl:"query,optional"`
+			QueryWindow       string         `hcl:"query_window,optional"`
+			QueryWindowOffset string         `hcl:"query_window_offset,optional"`
+			OnError           string         `hcl:"on_error,optional"`
+			Strategy          *scalingPlugin `hcl:"strategy,block"`
+		} `hcl:"check,block"`
+		Target *scalingPlugin `hcl:"target,block"`
+	} `hcl:"policy,block"`
+}
+
+type scalingPlugin struct {
+	Name   string            `hcl:"name,label"`
+	Config map[string]string `hcl:",remain"`
+}
+
+func scalings(t *testing.T) []scaling {
+	t.Helper()
+	var file struct {
+		Policies []scaling `hcl:"scaling,block"`
+	}
+	hclBlock(t, "policies/ci.hcl", &file)
+	return file.Policies
+}
+
+// Every file of the documented autoscaler has the form in which it is read, and
+// they go together: each rule of the page has a policy of its own, for its own
+// pool, by plugins that the agent loads.
+func TestTheAutoscalersFilesHaveTheirForm(t *testing.T) {
+	readme := string(read(t, "README.md"))
+	if n := strings.Count(readme, "```hcl\n"); n != 4 {
+		t.Errorf("the README has %d blocks of HCL, and 4 are looked at here", n)
+	}
+
+	// agent/config/config.go: what it takes of each block, as far as it is used here.
+	type plugin struct {
+		Name   string            `hcl:"name,label"`
+		Driver string            `hcl:"driver"`
+		Config map[string]string `hcl:"config,optional"`
+	}
+	var agent struct {
+		HTTP struct {
+			Port int `hcl:"bind_port,optional"`
+		} `hcl:"http,block"`
+		Policy struct {
+			Dir     string `hcl:"dir,optional"`
+			Sources []struct {
+				Name    string `hcl:"name,label"`
+				Enabled bool   `hcl:"enabled,optional"`
+			} `hcl:"source,block"`
+		} `hcl:"policy,block"`
+		APMs       []plugin `hcl:"apm,block"`
+		Strategies []plugin `hcl:"strategy,block"`
+		Targets    []plugin `hcl:"target,block"`
+	}
+	hclBlock(t, "autoscaler.hcl", &agent)
+	loaded := map[string]bool{}
+	for kind, plugins := range map[string][]plugin{"apm": agent.APMs, "strategy": agent.Strategies, "target": agent.Targets} {
+		for _, p := range plugins {
+			loaded[kind+" "+p.Name] = true
+			if p.Name != p.Driver {
+				t.Errorf("%s %s is loaded from %s", kind, p.Name, p.Driver)
+			}
+		}
+	}
+	if agent.Policy.Dir != "policies" {
+		t.Errorf("the agent reads its policies from %q", agent.Policy.Dir)
+	}
+
+	_, block, _ := strings.Cut(readme, "```yaml\nversion: 1\n")
+	block, _, _ = strings.Cut(block, "```\n")
+	set, err := rules.Parse("rules.yaml", []byte("version: 1\n"+block))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pools := map[string]string{} // by the rule that takes the job
+	for _, labels := range [][]string{{"self-hosted", "linux"}, {"self-hosted", "linux", "gpu"}} {
+		d := set.Decide(rules.Facts{Labels: labels, Repo: rules.Repo{Owner: "acme", Name: "web", Private: true}}, false)
+		pools[d.Rule] = d.NodePool
+	}
+	if d := cmp.Diff(map[string]string{"linux": "ci", "gpu": "ci-gpu"}, pools); d != "" {
+		t.Errorf("the pools of the page's rules (-want +got):\n%s", d)
+	}
+
+	names, scaled := metricNames(t), map[string]bool{}
+	keys := map[string][]string{
+		"pass-through": {"max_scale_up", "max_scale_down"},
+		"aws-asg":      {"aws_asg_name", "node_pool", "node_selector_strategy", "node_drain_deadline", "node_purge"},
+	}
+	for _, p := range scalings(t) {
+		if p.Type != "cluster" || !p.Enabled || p.Max <= p.Min || len(p.Doc.Checks) != 1 {
+			t.Errorf("the policy is %+v", p)
+		}
+		check, target := p.Doc.Checks[0], p.Doc.Target
+		for _, d := range []string{p.Doc.Cooldown, p.Doc.EvaluationInterval, check.QueryWindow, target.Config["node_drain_deadline"]} {
+			if _, err := time.ParseDuration(d); err != nil {
+				t.Errorf("%s: %v", p.Name, err)
+			}
+		}
+		for _, want := range []string{"apm " + check.Source, "strategy " + check.Strategy.Name, "target " + target.Name} {
+			if !loaded[want] {
+				t.Errorf("%s wants the %s, which the agent does not load", p.Name, want)
+			}
+		}
+		for _, used := range []*scalingPlugin{check.Strategy, target} {
+			for key := range used.Config {
+				if !slices.Contains(keys[used.Name], key) {
+					t.Errorf("%s has no key %s", used.Name, key)
+				}
+			}
+		}
+		asked := regexp.MustCompile(`rule="(\w+)"`).FindAllStringSubmatch(check.Query, -1)
+		for _, m := range asked {
+			if pool := pools[m[1]]; pool != target.Config["node_pool"] {
+				t.Errorf("%s scales the pool %s by the rule %s, whose pool is %q", p.Name, target.Config["node_pool"], m[1], pool)
+			}
+			scaled[m[1]] = true
+		}
+		checkQuery(t, "the policy "+p.Name, check.Query, names)
+	}
+	for rule := range pools {
+		if !scaled[rule] {
+			t.Errorf("no policy scales for the rule %s", rule)
+		}
+	}
+
+	var token struct {
+		Namespaces []struct {
+			Name         string   `hcl:"name,label"`
+			Capabilities []string `hcl:"capabilities"`
+		} `hcl:"namespace,block"`
+		Node struct {
+			Policy string `hcl:"policy"`
+		} `hcl:"node,block"`
+	}
+	hclBlock(t, "autoscaler.policy.hcl", &token)
+	if len(token.Namespaces) != 1 || token.Namespaces[0].Name != "*" || !slices.Contains(token.Namespaces[0].Capabilities, "read-job") || token.Node.Policy != "write" {
+		t.Errorf("by the token's policy %+v a busy node may look empty, or none can be drained", token)
+	}
+
+	var jobs struct {
+		Job struct {
+			Name string   `hcl:"name,label"`
+			Body hcl.Body `hcl:",remain"` // Nomad's
+		} `hcl:"job,block"`
+	}
+	hclBlock(t, "autoscaler.nomad.hcl", &jobs)
+}
+
+// The autoscaler's job is one that Nomad takes, with the files of the page.
+func TestNomadTakesTheAutoscalersJob(t *testing.T) {
+	nomad, err := exec.LookPath("nomad")
+	if err != nil {
+		t.Skip("nomad is not here")
+	}
+	dir := t.TempDir()
+	readme := string(read(t, "README.md"))
+	for _, m := range regexp.MustCompile("(?s)```hcl\n# (\\S+)\n(.*?)```").FindAllStringSubmatch(readme, -1) {
+		path := filepath.Join(dir, m[1])
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(m[2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), nomad, "job", "run", "-output", "autoscaler.nomad.hcl") // parses, and asks no server
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("nomad job run -output: %v\n%s", err, out)
+	}
+	for _, want := range []string{"bind_port", `scaling \"ci-gpu\"`} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("the job has not %s in it:\n%s", want, out)
+		}
+	}
+}
+
+// What the policies ask for is one number each, the one that is meant, and the
+// most of the last five minutes.
+func TestTheAutoscalersQueriesAreOneNumber(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("promtool is not here")
+	}
+	var tests []any
+	for i, want := range []struct{ nine, one int }{{3, 1}, {9, 1}} { // nodes for so many jobs: four a node, and one a node
+		query := scalings(t)[i].Doc.Checks[0].Query
+		rule, other := "linux", "gpu"
+		if i == 1 {
+			rule, other = other, rule
+		}
+		gives := func(nodes int, series ...string) {
+			var input []any
+			for _, s := range series {
+				name, values, _ := strings.Cut(s, " ")
+				input = append(input, map[string]any{"series": "switchyard_jobs_" + name, "values": values})
+			}
+			tests = append(tests, map[string]any{
+				"interval":     "1m",
+				"input_series": input,
+				"promql_expr_test": []any{map[string]any{
+					"expr": query, "eval_time": "10m", "exp_samples": []any{map[string]any{"labels": "{}", "value": nodes}},
+				}},
+			})
+		}
+		gives(want.nine,
+			`running{rule="`+rule+`"} 5x10`,
+			`waiting{rule="`+rule+`",reason="no_node_free"} 1x10`,
+			`waiting{rule="`+rule+`",reason="no_node_fits"} 2x10`,
+			`waiting{rule="`+rule+`",reason="starting"} 1x10`,
+			`waiting{rule="`+rule+`",reason="limit"} 100x10`,
+			`waiting{rule="`+other+`",reason="no_node_free"} 100x10`,
+			`running{rule="`+other+`"} 100x10`,
+		)
+		gives(0, `running{rule="`+rule+`"} 0x10`, `waiting{rule="`+rule+`",reason="no_node_free"} 0x10`)
+		gives(want.one, `running{rule="`+rule+`"} 0 0 0 0 0 0 1 0 0 0 0`) // 4 minutes ago
+		gives(0, `running{rule="`+rule+`"} 0 0 0 0 1 0 0 0 0 0 0`)        // 6 minutes ago
+	}
+	b, err := yaml.Marshal(map[string]any{"evaluation_interval": "15s", "tests": tests})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "policy.test.yml")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", path).CombinedOutput(); err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
+	}
+}

@@ -1,0 +1,51 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+)
+
+// SocketPrefix begins the address of a Unix socket; its path follows.
+const SocketPrefix = "unix:"
+
+// listenAdmin opens the operators' listener.
+func (c *Config) listenAdmin() (net.Listener, error) {
+	path, ok := strings.CutPrefix(c.AdminListen, SocketPrefix)
+	if !ok {
+		return c.NetListen("tcp", c.AdminListen)
+	}
+	return listenSocket(path)
+}
+
+// listenSocket makes a Unix socket that only this user, and root, can connect to. One
+// that a process which ended left behind is replaced.
+func listenSocket(path string) (net.Listener, error) {
+	switch info, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("%s is there, and is no socket: name another path", path)
+	default:
+		if conn, err := net.Dial("unix", path); err == nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("%s is the socket of a process that runs: stop that first, or name another path", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	l, err := (&net.ListenConfig{Control: private}).Listen(context.Background(), "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
