@@ -69,7 +69,17 @@ func followed(t *testing.T, client *Client, index uint64) <-chan router.NomadEve
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() {
-		done <- client.Follow(ctx, index, func(e router.NomadEvent) error { events <- e; return nil })
+		for { // a busy Nomad ends a stream now and then
+			err := client.Follow(ctx, index, func(e router.NomadEvent) error {
+				index = max(index, e.Index)
+				events <- e
+				return nil
+			})
+			if ctx.Err() != nil || !strings.Contains(err.Error(), "Nomad ended the stream") {
+				done <- err
+				return
+			}
+		}
 	}()
 	t.Cleanup(func() {
 		cancel()
