@@ -81,7 +81,7 @@ const StatusGone = "gone"
 // https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks (read 2026-11-24)
 const DeliveriesKept = 3 * 24 * time.Hour
 
-// What becomes of a request to the webhook, for Metrics.Delivered.
+// What becomes of a request to the webhook, as the metric of deliveries has it.
 const (
 	DeliveryPing      = "ping"
 	DeliveryIgnored   = "ignored"   // an event or action that the router has no use for

@@ -28,6 +28,7 @@ func (h Hook) String() string {
 	return fmt.Sprintf("webhook %d of repository %s/%s%s", GitHubID(h.ID), h.Owner, h.Repo, on)
 }
 
+// Key returns what the hook is known by.
 func (h Hook) Key() HookKey { return HookKey{h.Kind, h.ID} }
 
 // A HookKind says what a webhook on GitHub belongs to. It is the value of the
@@ -98,7 +99,7 @@ type Webhooks interface {
 	Redeliver(ctx context.Context, h Hook, deliveryID int64) error
 }
 
-// A HookKey is what a hook is known by.
+// A HookKey names a hook whatever its owner and repository are; it can be compared.
 type HookKey struct {
 	kind HookKind
 	id   int64

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The Store, as the App uses it. Every method that changes something returns
+// A Store is what the process and the console use of the database. Every method that changes something returns
 // after the change is durable, is one transaction, and is safe for concurrent
 // use. An unknown job or runner is ErrNotFound.
 type Store interface {

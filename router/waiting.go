@@ -73,7 +73,8 @@ const (
 	WaitsStarting    WaitReason = "starting"     // its runner has a node
 )
 
-// How the reasons of jobs begin that are tried again; under 48 characters.
+// How the reasons of jobs begin that are tried again; under 48 characters, as
+// OpenJobs.Reason has no more.
 const (
 	SaysNomad       = "Nomad could not take the job yet"
 	SaysRefused     = "Nomad refuses the job"
