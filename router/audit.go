@@ -18,15 +18,6 @@ type Audit struct {
 	Result string // ok, or why it was not done
 }
 
-// AuditStore is the part of Store that remembers who did what.
-type AuditStore interface {
-	// Audit records a; its ID does not count.
-	Audit(ctx context.Context, a Audit) error
-
-	// Audits returns up to limit records, newest first, with IDs under before (0: from the newest).
-	Audits(ctx context.Context, before int64, limit int) ([]Audit, error)
-}
-
 type operatorKey struct{}
 
 // ByOperator says who asks for what is done with ctx; "" and "local" are nobody in particular.

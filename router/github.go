@@ -7,7 +7,7 @@ import (
 	"switchyard/rules"
 )
 
-// The GitHub side, as the worker and the claim use it. *gh.Client is the
+// GitHub is the GitHub side, as the rooms use it. *gh.Client is the
 // implementation for one, and gh.Instances for several; see Instance. It keeps
 // to GitHub's rate limits: a request over them is not made and fails with a
 // *RetryAtError, see ForClaim.

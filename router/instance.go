@@ -47,3 +47,24 @@ func Addressed(r Repo) string {
 	}
 	return r.FullName + " --host " + r.Host
 }
+
+// HostOf returns the host of the instance that an ID is of; "" when that is not
+// configured, or is the only one and has no name.
+func HostOf(github interface{ Instances() []Instance }, id int64) string {
+	for _, in := range github.Instances() {
+		if in.Number == InstanceOf(id) {
+			return in.Host
+		}
+	}
+	return ""
+}
+
+// InstanceAt finds an instance by its host; "" is the first.
+func InstanceAt(github interface{ Instances() []Instance }, host string) (in Instance, ok bool) {
+	for _, in := range github.Instances() {
+		if in.Host == host || host == "" && in.Number == 0 {
+			return in, true
+		}
+	}
+	return Instance{}, host == ""
+}

@@ -55,7 +55,7 @@ type Job struct {
 	Decision   *Decision // nil until decided
 	Try        int       // the number of its current runner, from 1
 	Failures   int       // failed attempts in a row, for the back-off
-	DueAt      time.Time // when the worker may next take it, in Queued and Retrying
+	DueAt      time.Time // when dispatch may next take it, in Queued and Retrying
 	ReceivedAt time.Time // when we first heard of it
 	UpdatedAt  time.Time
 	RunnerName string // the runner GitHub says took it; "" before

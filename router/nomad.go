@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The Nomad side, as the worker uses it. *nomad.Client is the implementation.
+// Nomad is the Nomad side, as the rooms use it. *nomad.Client is the implementation.
 type Nomad interface {
 	// Start registers the runner's Nomad job once: called again for the same
 	// runner it finds what the earlier call made. Errors are sorted by

@@ -1,6 +1,8 @@
 package router
 
 import (
+	"fmt"
+	"strings"
 	"time"
 
 	"switchyard/rules"
@@ -150,4 +152,20 @@ func NextFallback(d *Decision, inForce int) (n int, after time.Duration, ok bool
 		}
 	}
 	return 0, 0, false
+}
+
+// ParseRunnerID takes a runner's ID apart: gha-<job id>-<try>.
+func ParseRunnerID(id string) (jobID int64, try int, ok bool) {
+	n, err := fmt.Sscanf(id, "gha-%d-%d", &jobID, &try)
+	ok = err == nil && n == 2 && jobID > 0 && try > 0 && id == Job{ID: jobID, Try: try}.RunnerID()
+	return jobID, try, ok
+}
+
+// NameSuffix is how many characters, after a hyphen, make each name new that a
+// runner is registered by.
+const NameSuffix = 6
+
+// IsNameOf reports whether a name on GitHub is one that a runner's claim gave it.
+func IsNameOf(name, runnerID string) bool {
+	return name == runnerID || strings.HasPrefix(name, runnerID+"-")
 }

@@ -28,6 +28,7 @@ import (
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
 	"switchyard/router/store"
+	"switchyard/router/telemetry"
 )
 
 //go:generate cp ../../rules.example.yaml demo.rules.yaml
@@ -139,7 +140,7 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err := os.WriteFile(reload.rules, demoRules, 0o600); err != nil {
 		return err
 	}
-	metrics := server.NewMetrics()
+	metrics := telemetry.NewMetrics()
 	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: log, API: fleet.config, Called: metrics.NomadCalled})
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
+	"switchyard/router/store"
 )
 
 // A scene is a job of the demo and what its labels promise.
@@ -72,7 +73,7 @@ func (s scene) spec(duration time.Duration) githubsim.JobSpec {
 type stage struct {
 	out    io.Writer
 	github *githubsim.Server
-	store  router.Store
+	store  *store.Store
 	fleet  *fleet
 	began  time.Time
 

@@ -19,7 +19,6 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomad"
-	"switchyard/router/server"
 	"switchyard/router/web"
 	"switchyard/router/webhook"
 	"switchyard/rules"
@@ -287,7 +286,7 @@ func (d desk) Render(ctx context.Context, job router.Job, decision rules.Decisio
 	rendered, err := d.Client.Render(ctx, router.StartRequest{
 		Runner: router.Runner{ID: id, JobID: job.ID, Try: job.Try, State: router.RunnerDispatched, Name: id},
 		Job:    job, Rule: decision.Rule, Placement: decision.Placement,
-		ClaimURL: strings.TrimSuffix(d.publicURL, "/") + server.ClaimPath, ClaimToken: claimPlaceholder,
+		ClaimURL: strings.TrimSuffix(d.publicURL, "/") + router.ClaimPath, ClaimToken: claimPlaceholder,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("render the Nomad job: %w", err)

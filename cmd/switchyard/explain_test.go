@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"switchyard/router"
-	"switchyard/router/server"
 	"switchyard/router/web"
 	"switchyard/rules"
 )
@@ -99,7 +98,7 @@ func publicURL(t *testing.T, console string) string {
 		t.Fatal(err)
 	}
 	_, after, ok := strings.Cut(string(answer.NomadJob), `"SWITCHYARD_CLAIM_URL":"http://`)
-	address, _, ended := strings.Cut(after, server.ClaimPath)
+	address, _, ended := strings.Cut(after, router.ClaimPath)
 	if !ok || !ended {
 		t.Fatalf("there is no claim URL in %s, %s", answer.NomadJob, answer.NotRendered)
 	}

@@ -7,26 +7,39 @@ import (
 	"testing"
 )
 
-// The design's arrows: what each package may import of ours. A package below
-// router that is not listed may import nothing of ours.
+// What each package may import of ours, and does: the table of the README's
+// "Project structure". cmd/switchyard wires all of them.
 var mayImport = map[string][]string{
-	"switchyard/rules":            {},
-	"switchyard/jobspecs":         {},
-	"switchyard/router":           {"switchyard/rules"},
-	"switchyard/router/server":    {"switchyard/router", "switchyard/rules"},
-	"switchyard/router/webhook":   {"switchyard/router"},
-	"switchyard/router/store":     {"switchyard/router"},
-	"switchyard/router/gh":        {"switchyard/router"},
+	"switchyard/rules":    {},
+	"switchyard/jobspecs": {},
+
+	"switchyard/router":           {"rules"},
+	"switchyard/router/telemetry": {"router"},
+	"switchyard/router/decide":    {"router", "rules"},
+	"switchyard/router/intake":    {"router", "router/telemetry"},
+	"switchyard/router/runners":   {"router", "router/decide", "router/intake", "router/telemetry", "rules"},
+	"switchyard/router/dispatch":  {"router", "router/decide", "router/intake", "router/runners", "router/telemetry", "rules"},
+	"switchyard/router/claim":     {"router", "router/decide", "router/intake", "router/runners", "router/telemetry"},
+	"switchyard/router/feedback":  {"router", "router/decide", "router/intake", "router/telemetry", "rules"},
+	"switchyard/router/operate":   {"router", "router/runners", "router/telemetry"},
+	"switchyard/router/server": {
+		"router", "router/claim", "router/decide", "router/dispatch", "router/feedback", "router/intake", "router/operate",
+		"router/runners", "router/telemetry", "rules",
+	},
+
+	"switchyard/router/webhook":   {"router"},
+	"switchyard/router/store":     {"router"},
+	"switchyard/router/gh":        {"router"},
 	"switchyard/router/feasible":  {},
-	"switchyard/router/nomad":     {"switchyard/router", "switchyard/jobspecs", "switchyard/router/feasible"},
-	"switchyard/router/web":       {"switchyard/router", "switchyard/rules"},
-	"switchyard/router/nomadsim":  {"switchyard/router/feasible"},
+	"switchyard/router/nomad":     {"router", "router/feasible", "jobspecs"},
+	"switchyard/router/web":       {"router", "rules"},
+	"switchyard/router/nomadsim":  {"router/feasible"},
 	"switchyard/router/githubsim": {},
 }
 
 // What only tests import: conformance suites import what they test against.
 var testOnly = map[string][]string{
-	"switchyard/router/store/storetest":    {"switchyard/router", "switchyard/router/store", "switchyard/rules"},
+	"switchyard/router/store/storetest":    {"router", "router/server", "router/store", "router/web", "rules"},
 	"switchyard/router/nomadsim/nomadtest": {},
 
 	"switchyard/router/githubsim/githubtest": {},
@@ -39,28 +52,38 @@ func TestImportsFollowTheArrowsOfTheDesign(t *testing.T) {
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	if len(lines) < len(mayImport)-1 { // router/web is to come
-		t.Fatalf("go list found %d packages, want at least %d:\n%s", len(lines), len(mayImport)-1, out)
-	}
-	for _, line := range lines {
-		pkg, imports, _ := strings.Cut(line, "|")
+	seen := map[string]bool{}
+	for line := range strings.Lines(string(out)) {
+		pkg, imports, _ := strings.Cut(strings.TrimSpace(line), "|")
 		if pkg == "switchyard/cmd/switchyard" {
 			continue
 		}
+		seen[pkg] = true
 		allowed, known := mayImport[pkg]
 		if !known {
 			allowed, known = testOnly[pkg]
 		}
 		if !known {
-			t.Errorf("package %s is not in the table of the design", pkg)
+			t.Errorf("package %s is not in the table", pkg)
 		}
+		var ours []string
 		for _, imp := range strings.Fields(imports) {
-			if strings.HasPrefix(imp, "switchyard/") && !slices.Contains(allowed, imp) {
-				t.Errorf("%s imports %s, want only %v of ours", pkg, imp, allowed)
+			if short, is := strings.CutPrefix(imp, "switchyard/"); is {
+				ours = append(ours, short)
 			}
 			if _, test := testOnly[imp]; test {
 				t.Errorf("%s imports %s, which is for tests", pkg, imp)
+			}
+		}
+		slices.Sort(allowed)
+		if slices.Sort(ours); !slices.Equal(ours, allowed) {
+			t.Errorf("%s imports %v of ours, and the table has %v", pkg, ours, allowed)
+		}
+	}
+	for _, table := range []map[string][]string{mayImport, testOnly} {
+		for pkg := range table {
+			if !seen[pkg] {
+				t.Errorf("the table has %s, which is no package", pkg)
 			}
 		}
 	}

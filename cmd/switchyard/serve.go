@@ -25,6 +25,7 @@ import (
 	"switchyard/router/nomad"
 	"switchyard/router/server"
 	"switchyard/router/store"
+	"switchyard/router/telemetry"
 	"switchyard/router/web"
 	"switchyard/router/webhook"
 	"switchyard/rules"
@@ -171,7 +172,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	metrics := server.NewMetrics()
+	metrics := telemetry.NewMetrics()
 	f.githubCalled = metrics.GitHubCalled
 	github, more, err := f.githubs()
 	if err != nil {
@@ -285,7 +286,7 @@ func logRelease(ctx context.Context, logger *slog.Logger, cluster *nomad.Client)
 
 // appParts is what an App is wired of.
 type appParts struct {
-	store   router.Store
+	store   *store.Store
 	nomad   router.Nomad
 	github  router.GitHub
 	rules   *rules.Set
@@ -304,16 +305,16 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
 	c.LocalOnly = p.access == nil
 	if c.Metrics == nil {
-		c.Metrics = server.NewMetrics()
+		c.Metrics = telemetry.NewMetrics()
 	}
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Reread: p.reread, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
 	}
 	if c.Traces != nil {
-		c.Logger = server.TraceLogs(c.Logger, p.github)
+		c.Logger = telemetry.TraceLogs(c.Logger, p.github)
 	}
 	c.API = func(app *server.App) http.Handler {
-		w := web.Config{App: app, Books: booksOf(p.store), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections, Logger: c.Logger, Now: c.Now}
+		w := web.Config{App: app, Books: p.store.Reader(), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections(), Logger: c.Logger, Now: c.Now}
 		if client, ok := p.nomad.(*nomad.Client); ok {
 			if at := client.Address(); strings.HasPrefix(at, "http") {
 				w.NomadUI = strings.TrimSuffix(at, "/")
@@ -323,15 +324,6 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 		return web.Handler(w)
 	}
 	return server.New(c)
-}
-
-// booksOf returns what answers operators of a store: a database has connections of
-// their own for them.
-func booksOf(s router.Store) web.Books {
-	if st, ok := s.(*store.Store); ok {
-		return st.Reader()
-	}
-	return s
 }
 
 // webhookSecrets returns the secrets of the flags' GitHub, and what reads them again.

@@ -8,14 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"switchyard/router/telemetry"
+
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"golang.org/x/time/rate"
-
-	"switchyard/router/server"
 )
 
 const tracesTimeout = 5 * time.Second // for the last traces, at a stop
@@ -47,5 +47,5 @@ func newTraces(ctx context.Context, log *slog.Logger) (*sdktrace.TracerProvider,
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	return sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(what), sdktrace.WithIDGenerator(server.TraceIDs{})), nil
+	return sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(what), sdktrace.WithIDGenerator(telemetry.TraceIDs{})), nil
 }

@@ -26,7 +26,7 @@ func (g gatedHub) Unfinished(ctx context.Context, repo router.Repo, calls int, e
 
 // claimedStore tells of claims whose token it does not know.
 type claimedStore struct {
-	router.Store
+	Store
 	unknown chan struct{} // of size 1
 }
 
@@ -52,7 +52,7 @@ func testWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime(t *testing.T) {
 	earlier := func(try int, token router.Secret) router.StartRequest {
 		j := job
 		j.Try = try
-		return router.StartRequest{Runner: router.Runner{ID: j.RunnerID(), JobID: 1, Try: try}, Job: j, ClaimURL: url + server.ClaimPath, ClaimToken: token}
+		return router.StartRequest{Runner: router.Runner{ID: j.RunnerID(), JobID: 1, Try: try}, Job: j, ClaimURL: url + router.ClaimPath, ClaimToken: token}
 	}
 	var mu sync.Mutex
 	var asked []string

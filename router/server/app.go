@@ -1,5 +1,6 @@
-// Package server runs the router as a process: the listeners, the worker that
-// turns decided jobs into Nomad jobs and follows their runners, and the claim.
+// Package server owns the process as a value: it wires the rooms, opens the listeners,
+// runs every loop until it is stopped, and says whether all is well. cmd/switchyard
+// makes one App.
 package server
 
 import (
@@ -23,12 +24,20 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"switchyard/router"
+	"switchyard/router/claim"
+	"switchyard/router/decide"
+	"switchyard/router/dispatch"
+	"switchyard/router/feedback"
+	"switchyard/router/intake"
+	"switchyard/router/operate"
+	"switchyard/router/runners"
+	"switchyard/router/telemetry"
 	"switchyard/rules"
 )
 
 // Config is what an App is made of.
 type Config struct {
-	Store  router.Store  // required; the caller closes it after Run
+	Store  Store         // required; the caller closes it after Run
 	Nomad  router.Nomad  // required
 	GitHub router.GitHub // required
 	Rules  *rules.Set    // required; those in force until Reload
@@ -54,7 +63,7 @@ type Config struct {
 
 	Connections int // that each listener has open at the most; 0: 768, or a quarter of the files that the process may open
 
-	Metrics *Metrics             // shown on the operators' listener; nil: new ones
+	Metrics *telemetry.Metrics   // shown on the operators' listener; nil: new ones
 	Traces  trace.TracerProvider // of what follows each job, see TraceIDs; nil: nobody follows
 
 	Logger *slog.Logger     // nil: slog.Default
@@ -63,7 +72,7 @@ type Config struct {
 
 	Senders int // Nomad jobs registered at the same time, at most 64; 0: 16
 
-	Tick  time.Duration // how often due jobs and leftover runners are read from the store though nothing woke the worker; 0: 5 s
+	Tick  time.Duration // how often due jobs and leftover runners are read from the store though no hint came; 0: 5 s
 	Grace time.Duration // how long a stop waits for work in hand; 0: 20 s
 
 	ClaimFromNode bool // a claim must come from the address that Nomad knows of the runner's node: not behind NAT or a proxy
@@ -78,16 +87,47 @@ type Config struct {
 	Recheck    time.Duration // after how long GitHub is asked about a job that nobody serves; 0: 10 min
 }
 
-func (c *Config) backoff() backoff { return backoff{now: c.Now, rand: c.Rand} }
-
-// An App is the router as a process: two listeners and the worker.
+// An App is the router as a process. It is made by New.
 type App struct {
-	worker
 	public, admin *gate
-	webhook       http.Handler
-	metrics       *prometheus.Registry // of this App alone, beside Config.Metrics
+	adminListen   string // as in Config
+	localOnly     bool
+	grace         time.Duration
+	webhook, api  http.Handler         // api nil: there is none
+	registry      *prometheus.Registry // of this App alone, beside Config.Metrics
 	probed        readiness
 	stopping      chan struct{} // see Stopping
+
+	store   Store
+	metrics *telemetry.Metrics
+	log     *telemetry.Log
+	now     func() time.Time
+	doubt   time.Duration
+
+	clock    *clock
+	compare  router.TimeHint
+	limits   router.Hint
+	newRules router.Hint
+
+	decider    *decide.Decider
+	first      *intake.FirstSync
+	intake     *intake.Intake
+	sweeper    *intake.Sweeper
+	syncer     *intake.Syncer
+	runners    *runners.Runners
+	dispatcher *dispatch.Dispatcher
+	claims     *claim.Handler
+	operator   *operate.Operator
+	strays     *runners.Strays
+	duties     []duty
+}
+
+// A duty is done at intervals.
+type duty struct {
+	every  time.Duration
+	do     func(context.Context) error
+	cannot string          // what the log says when do fails
+	sooner <-chan struct{} // nil: nothing makes it due before
 }
 
 // New checks the configuration and opens the listeners, so that their
@@ -99,8 +139,8 @@ func New(c Config) (*App, error) {
 	if c.Listen == "" || c.AdminListen == "" {
 		return nil, errors.New("both listeners need an address, such as :8080 and 127.0.0.1:8081")
 	}
-	if c.Senders > maxSenders {
-		return nil, fmt.Errorf("%d senders: at most %d, as Nomad allows one address 100 connections", c.Senders, maxSenders)
+	if c.Senders > dispatch.MaxSenders {
+		return nil, fmt.Errorf("%d senders: at most %d, as Nomad allows one address 100 connections", c.Senders, dispatch.MaxSenders)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -131,7 +171,7 @@ func New(c Config) (*App, error) {
 		c.NetListen = net.Listen
 	}
 	if c.Metrics == nil {
-		c.Metrics = NewMetrics()
+		c.Metrics = telemetry.NewMetrics()
 	}
 	if c.Rand == nil {
 		c.Rand = rand.Float64
@@ -143,22 +183,14 @@ func New(c Config) (*App, error) {
 		}
 		c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
 	}
-	a := &App{metrics: prometheus.NewRegistry(), stopping: make(chan struct{}), worker: worker{
-		Config: &c, wake: make(chan struct{}, 1), relimit: make(chan struct{}, 1), anew: make(chan struct{}, 1), jobs: make(chan router.Job), decided: make(chan sending, maxDecided), sending: map[int64]sending{},
-		listings: make(chan []router.NomadJob, 1), again: make(chan time.Time, 1), foreign: map[nomadKey]bool{}, why: asker{wake: make(chan struct{}, 1)},
-		ended:  make(chan router.LiveRunner, maxEnded),
-		hooks:  sweeps{now: make(chan struct{}, 1), refused: make(chan struct{}, 1)},
-		inHand: map[int64]*router.Decision{}, tokens: map[string]router.Secret{},
-		spare: make(chan struct{}, 1), doubted: make(chan doubt, maxDoubted), looked: map[int64]bool{}, started: map[string]bool{}, spared: map[int64]time.Time{},
-		full: make(chan router.Target, maxFull), strayTurn: strayEvery, // at the start, too
-	}}
-	a.beganAt, a.began = c.Now().Round(0), time.Now()
 	v := c.RulesVersion
-	v.Origin, v.LoadedAt, v.Files = cmp.Or(v.Origin, "start"), c.Now(), append([]string{}, v.Files...)
-	a.live.Store(&liveRules{set: c.Rules, status: router.RulesStatus{RulesVersion: v, Rules: len(c.Rules.Rules())}})
-	a.metrics.MustRegister(rulesMetrics{a}, &booksMetrics{App: a})
-	if github, ok := a.GitHub.(interface{ Budget() []router.Budget }); ok {
-		a.metrics.MustRegister(githubMetrics{github})
+	v.Origin, v.Files = cmp.Or(v.Origin, "start"), append([]string{}, v.Files...)
+	a := &App{
+		adminListen: c.AdminListen, localOnly: c.LocalOnly, grace: c.Grace,
+		registry: prometheus.NewRegistry(), stopping: make(chan struct{}),
+		store: c.Store, metrics: c.Metrics, log: telemetry.NewLog(c.Logger, c.Now), now: c.Now, doubt: c.Doubt,
+		compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(),
+		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: &intake.FirstSync{},
 	}
 	var err error
 	if a.webhook, err = c.Webhook(a.receive); err != nil {
@@ -168,17 +200,83 @@ func New(c Config) (*App, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the public listener: %w", err)
 	}
-	admin, err := c.listenAdmin()
+	admin, err := listenAdmin(c.AdminListen, c.NetListen)
 	if err != nil {
 		_ = public.Close()
 		return nil, fmt.Errorf("open the operators' listener: %w", err)
 	}
 	a.public, a.admin = newGate(public, "public", c.Connections, c.Logger), newGate(admin, "admin", c.Connections, c.Logger)
-	a.metrics.MustRegister(gateMetrics{a.public, a.admin})
 	if c.PublicURL == "" {
 		c.PublicURL = "http://" + a.Addr()
 	}
+	a.wire(c)
+	a.registry.MustRegister(a.decider.Metrics(), gateMetrics{a.public, a.admin},
+		telemetry.NewDatabaseMetrics(c.Store, func() []string { return a.Rules().Rules() }))
+	if github, ok := c.GitHub.(interface{ Budget() []router.Budget }); ok {
+		a.registry.MustRegister(telemetry.NewGitHubMetrics(github))
+	}
+	if c.API != nil {
+		a.api = c.API(a)
+	}
 	return a, nil
+}
+
+// wire makes the rooms, by a Config that is complete.
+func (a *App) wire(c Config) {
+	due, leftover, inHand := router.NewHint(), router.NewJobHint(), &decide.InHand{}
+	sure, backoff := router.NewClock(c.Now), &router.Backoff{Now: c.Now, Rand: c.Rand}
+	var traces *telemetry.Traces
+	if c.Traces != nil {
+		traces = &telemetry.Traces{Provider: c.Traces, GitHub: c.GitHub, Now: c.Now}
+	}
+	a.sweeper = intake.NewSweeper(c.Store, c.GitHub, a.log, c.Now, func(ctx context.Context) bool {
+		check, _ := a.probed.store(ctx, a.store)
+		return check.Status != "failed"
+	})
+	a.intake = intake.New(intake.Intake{
+		Store: c.Store, GitHub: c.GitHub, Sweeper: a.sweeper, Log: a.log, Metrics: c.Metrics, Traces: traces,
+		Clock: sure, Now: c.Now, Stale: c.Recheck, Due: due, Leftover: leftover,
+	})
+	a.syncer = &intake.Syncer{
+		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Sweeper: a.sweeper, First: a.first,
+		Log: a.log, Now: c.Now, Compare: a.compare,
+	}
+	a.runners = runners.New(&runners.Runners{
+		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, First: a.first,
+		Log: a.log, Metrics: c.Metrics, Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, Compare: a.compare,
+		PublicURL: c.PublicURL, Tick: c.Tick, Sweep: c.Sweep, Idle: c.Idle, Doubt: c.Doubt,
+	})
+	strays := runners.NewStrays(c.Store, a.runners)
+	a.dispatcher = dispatch.New(&dispatch.Dispatcher{
+		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, InHand: inHand,
+		First: a.first, Runners: a.runners, Log: a.log, Metrics: c.Metrics, Traces: traces, Backoff: backoff,
+		Now: c.Now, Rand: c.Rand, Due: due, Limits: a.limits, NewRules: a.newRules, Compare: a.compare,
+		PublicURL: c.PublicURL, Senders: c.Senders, Tick: c.Tick, Sweep: c.Sweep, Grace: c.Grace,
+	})
+	a.claims = claim.New(&claim.Handler{
+		Store: c.Store, Nomad: c.Nomad, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, InHand: inHand,
+		First: a.first, Runners: a.runners, Strays: strays, Log: a.log, Metrics: c.Metrics, Traces: traces,
+		Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, FromNode: c.ClaimFromNode, Doubt: c.Doubt,
+	})
+	commits := &feedback.Feedback{Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, Log: a.log, Now: c.Now, Spare: c.Recheck}
+	a.operator = &operate.Operator{Store: c.Store, GitHub: c.GitHub, Runners: a.runners, Log: a.log, Now: c.Now, Due: due}
+	a.clock = &clock{store: c.Store, log: a.log, now: c.Now, tick: c.Tick, setBack: func() {
+		backoff.ClockSetBack()
+		due.Give()
+		leftover.Of(0)
+		a.compare.At(c.Now())
+	}}
+	history := &pruner{store: c.Store, log: a.log, clock: sure, keep: c.Keep}
+	a.strays = strays
+	a.duties = []duty{
+		{c.Deliveries, a.sweeper.Sweep, "cannot ask GitHub for lost deliveries", a.sweeper.Sooner()},
+		{c.Recheck / 10, a.intake.Recheck, "cannot ask GitHub about jobs that nobody serves", nil},
+		{c.Recheck / 10, commits.CancelRuns, "cannot cancel runs that nothing can serve", nil},
+		{c.Feedback, commits.Update, "cannot say on commits what becomes of jobs", nil},
+		{claim.LostEvery, a.claims.RemoveLost, "cannot remove runners that GitHub registered without telling", nil},
+		{c.Sweep, strays.Remove, "cannot look for dead runners on GitHub", nil},
+		{pruneEvery, history.prune, "cannot delete old history", nil},
+	}
 }
 
 // Addr is the address of the public listener.
@@ -189,7 +287,7 @@ func (a *App) AdminAddr() string {
 	if at := a.admin.Addr(); at.Network() != "unix" {
 		return at.String()
 	}
-	return a.AdminListen
+	return a.adminListen
 }
 
 // Stopping is closed when Run begins to stop, for what would stream on.
@@ -203,17 +301,17 @@ func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close
 // called once.
 func (a *App) Run(ctx context.Context) error {
 	// Before anything is written.
-	latest, err := a.Store.Latest(ctx)
+	latest, err := a.store.Latest(ctx)
 	if ctx.Err() != nil {
 		return a.Close()
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("see how old the database is: %w", err), a.Close())
 	}
-	if err := a.clockBefore(ctx); err != nil && ctx.Err() == nil {
+	if err := a.clock.before(ctx); err != nil && ctx.Err() == nil {
 		return errors.Join(fmt.Errorf("see when the database was last written: %w", err), a.Close())
 	}
-	n, err := a.Store.Recover(ctx, a.Now(), a.Now().Add(a.Doubt))
+	n, err := a.store.Recover(ctx, a.now(), a.now().Add(a.doubt))
 	if ctx.Err() != nil {
 		return a.Close()
 	}
@@ -221,71 +319,57 @@ func (a *App) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("recover interrupted claims: %w", err), a.Close())
 	}
 	if n > 0 {
-		a.Logger.Warn("runners were being configured when the last process ended; their jobs are tried again", "runners", n)
+		a.log.Warn("runners were being configured when the last process ended; their jobs are tried again", "runners", n)
 	}
-	look, err := a.firstLookDue(ctx)
+	full, err := a.syncer.FirstDue(ctx)
 	if ctx.Err() != nil {
 		return a.Close()
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("see whether the database is empty: %w", err), a.Close())
 	}
-	a.hooks.mu.Lock() // a delivery may be here already
-	a.latest = latest
-	a.hooks.mu.Unlock()
-	a.compares = !look && !latest.IsZero()
-	unread := make(chan unread, 1)
-	a.hooks.unread = unread
-	away := a.Now().Sub(latest)
-	look = look || a.compares && away > router.DeliveriesKept-sweepOverlap // GitHub does not list all that happened since
-	if look {
-		a.earlier.begin(true)
+	compares, away := !full && !latest.IsZero(), a.now().Sub(latest)
+	a.sweeper.Start(latest, compares)
+	full = full || compares && away > intake.Listed // GitHub does not list all that happened since
+	if full {
+		a.first.Begin(true)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
-	for _, loop := range []func(context.Context) error{
-		a.run, a.recovers, a.follow, a.reconcile, a.explains, a.ends, a.fallbacks, a.relimits, a.redecisions, a.leftovers, a.doubts, a.makeRoom, a.silences, a.overlooks, a.clock,
-	} {
+	loops := append(a.runners.Loops(), a.sweeper.Recover, a.intake.CheckDoubts, a.strays.MakeRoom, a.clock.watch,
+		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad)
+	for _, loop := range loops {
 		g.Go(func() error { return loop(ctx) })
 	}
-	for _, duty := range []struct {
-		every  time.Duration
-		do     func(context.Context) error
-		cannot string // what the log says when do fails
-		sooner <-chan struct{}
-	}{
-		{a.Deliveries, a.findLost, "cannot ask GitHub for lost deliveries", a.hooks.now},
-		{a.Recheck / 10, a.recheck, "cannot ask GitHub about jobs that nobody serves", nil},
-		{a.Recheck / 10, a.cancels, "cannot cancel runs that nothing can serve", nil},
-		{a.Feedback, a.feedback, "cannot say on commits what becomes of jobs", nil},
-		{lostEvery, a.removeLost, "cannot remove runners that GitHub registered without telling", nil},
-		{a.Sweep, a.strays, "cannot look for dead runners on GitHub", nil},
-		{pruneEvery, a.prune, "cannot delete old history", nil},
-	} {
-		g.Go(func() error { return a.every(ctx, duty.every, duty.sooner, duty.cannot, duty.do) })
+	for _, d := range a.duties {
+		g.Go(func() error { return a.do(ctx, d) })
 	}
-	if look {
+	if full {
 		g.Go(func() error {
-			a.earlier.wait(ctx)
-			a.fullLook(ctx, nil)
+			a.first.Wait(ctx)
+			a.syncer.Full(ctx, nil)
 			return nil
 		})
-	} else if a.compares && away >= lookAfter {
-		g.Go(func() error { return a.lookAtUnread(ctx, unread) })
+	} else if compares && away >= syncAfter {
+		g.Go(func() error { return a.syncer.SyncUnread(ctx) })
 	}
 	return g.Wait()
 }
 
-// every calls do at once, then each interval and when sooner says so, until ctx
+// syncAfter is for how long nothing was recorded when a start syncs what no list of
+// deliveries tells of.
+const syncAfter = 10 * time.Minute
+
+// do does a duty at once, then at its intervals and when it is due sooner, until ctx
 // ends. Errors are logged as what could not be done.
-func (w *worker) every(ctx context.Context, interval time.Duration, sooner <-chan struct{}, cannot string, do func(context.Context) error) error {
-	tick := time.NewTicker(interval)
+func (a *App) do(ctx context.Context, d duty) error {
+	tick := time.NewTicker(d.every)
 	defer tick.Stop()
 	said := ""
 	for {
-		err := do(ctx)
+		err := d.do(ctx)
 		var later *router.RetryAtError
 		switch {
 		case ctx.Err() != nil:
@@ -293,75 +377,77 @@ func (w *worker) every(ctx context.Context, interval time.Duration, sooner <-cha
 		case err == nil:
 			said = ""
 		case errors.As(err, &later):
-			w.Logger.Info(cannot, "err", err, "again_at", w.Now().Add(interval))
+			a.log.Info(d.cannot, "err", err, "again_at", a.now().Add(d.every))
 		case err.Error() != said:
 			said = err.Error()
-			w.Logger.Warn(cannot, "err", err, "again_at", w.Now().Add(interval))
+			a.log.Warn(d.cannot, "err", err, "again_at", a.now().Add(d.every))
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-		case <-sooner:
+		case <-d.sooner:
 		}
 	}
 }
 
-// learn stores what GitHub says of a job and wakes the worker if it is news.
-func (w *worker) learn(ctx context.Context, d router.Delivery) (changed bool, err error) {
-	changed, err = w.record(ctx, d)
-	if changed {
-		w.nudge()
-		w.look(d.Job.ID)
-	}
-	return changed, err
-}
-
-// record stores what GitHub says of a job.
-func (w *worker) record(ctx context.Context, d router.Delivery) (changed bool, err error) {
-	runner, refused := w.ourRunner(ctx, d), w.refused(ctx, d)
-	changed, err = w.Store.Receive(ctx, d)
-	if changed {
-		w.begun(ctx, d, runner)
-		w.overruled(ctx, d, refused)
-	}
-	if w.Traces != nil {
-		w.traceDelivery(ctx, d, err)
-		if changed && d.Action == "completed" {
-			w.traceEnd(ctx, d.Job.ID)
-		}
-	}
-	return changed, err
-}
-
-// receive takes a delivery.
+// receive takes a delivery. One that is news proves the address that it came from:
+// whoever sends it again has proved nothing.
 func (a *App) receive(ctx context.Context, d router.Delivery) error {
-	proves(ctx)
-	changed, err := a.learn(ctx, d)
-	switch {
-	case err != nil:
-		a.Metrics.Delivered(router.DeliveryNotStored)
-		a.storeRefused()
-		return fmt.Errorf("store delivery %s: %w", d.ID, err)
-	case changed:
-		a.Metrics.Delivered(router.DeliveryStored)
-	default:
-		a.Metrics.Delivered(router.DeliveryKnown)
+	news, err := a.intake.Receive(ctx, d)
+	if news {
+		proves(ctx)
 	}
-	if d.Late() || d.Waits() && !changed {
-		a.mayWait(doubt{d.Job.ID, d.Late()})
-	}
-	if err := a.sawHook(ctx, d.Hook); err != nil {
-		a.Logger.Warn("cannot remember a webhook; its next delivery tries again", "err", err)
-	}
-	return nil
+	return err
 }
+
+// Reload puts rules in force: jobs are decided by them from now on. A job in
+// hand keeps its decision. Safe for concurrent use, as are the methods below.
+func (a *App) Reload(set *rules.Set, v router.RulesVersion) {
+	a.decider.Reload(set, v)
+	a.limits.Give()
+	a.newRules.Give()
+}
+
+// RefuseRules reports that newer rules are not put in force; the old ones stay.
+func (a *App) RefuseRules(r router.RefusedRules) { a.decider.Refuse(r) }
+
+// KeepRules reports that the rules in force are the newest again.
+func (a *App) KeepRules() { a.decider.Keep() }
+
+// RulesStatus says which rules are in force. What it returns is not to be changed.
+func (a *App) RulesStatus() router.RulesStatus { return a.decider.Status() }
+
+// Rules returns the rules in force.
+func (a *App) Rules() *rules.Set { return a.decider.Rules() }
+
+// Explain decides a job by the rules in force, as decide.Decider.Explain.
+func (a *App) Explain(j router.Job) router.Decision { return a.decider.Explain(j) }
+
+// RetryJob is operate.Operator.RetryJob; CancelJob, StopRunner and Sync are likewise
+// those of their rooms.
+func (a *App) RetryJob(ctx context.Context, id int64) error { return a.operator.RetryJob(ctx, id) }
+
+func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
+	return a.operator.CancelJob(ctx, id, run)
+}
+
+func (a *App) StopRunner(ctx context.Context, id string, force bool) error {
+	return a.operator.StopRunner(ctx, id, force)
+}
+
+func (a *App) Sync(ctx context.Context, host, repo string) (router.SyncReport, error) {
+	return a.syncer.Sync(ctx, host, repo)
+}
+
+// Connections is how many each listener may have open.
+func (a *App) Connections() int { return a.public.most }
 
 // publicHandler is everything that strangers reach.
 func (a *App) publicHandler() http.Handler {
 	r := mux.NewRouter()
 	r.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
-	r.HandleFunc(ClaimPath, a.claim).Methods(http.MethodGet)
+	r.Handle(router.ClaimPath, a.claims).Methods(http.MethodGet)
 	return r
 }
 
@@ -379,12 +465,12 @@ func (a *App) adminHandler() http.Handler {
 		}
 		writeJSON(w, status, r)
 	})).Methods(http.MethodGet, http.MethodHead)
-	r.Handle("/metrics", a.local(promhttp.HandlerFor(prometheus.Gatherers{a.Metrics.registry, a.metrics}, promhttp.HandlerOpts{
-		ErrorHandling: promhttp.ContinueOnError, Registry: a.metrics,
-		ErrorLog: slog.NewLogLogger(a.Logger.Handler(), slog.LevelError),
+	r.Handle("/metrics", a.local(promhttp.HandlerFor(prometheus.Gatherers{a.metrics.Registry(), a.registry}, promhttp.HandlerOpts{
+		ErrorHandling: promhttp.ContinueOnError, Registry: a.registry,
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelError),
 	}).ServeHTTP)).Methods(http.MethodGet)
-	if a.API != nil {
-		r.PathPrefix("/").Handler(a.API(a))
+	if a.api != nil {
+		r.PathPrefix("/").Handler(a.api)
 	}
 	return r
 }
@@ -392,7 +478,7 @@ func (a *App) adminHandler() http.Handler {
 // local refuses requests for other hosts while nobody logs in.
 func (a *App) local(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if a.LocalOnly && !router.LocalHost(req.Host) {
+		if a.localOnly && !router.LocalHost(req.Host) {
 			http.Error(w, fmt.Sprintf("403: without --access this is asked as localhost or by address, not as %q", router.Cut(req.Host, maxHost)), http.StatusForbidden)
 			return
 		}
@@ -418,12 +504,12 @@ func (a *App) serve(ctx context.Context, l *gate, h http.Handler, maxHead int) e
 		WriteTimeout:      75 * time.Second, // counts from the end of the header, so it includes reading
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHead,
-		ErrorLog:          slog.NewLogLogger(a.Logger.Handler(), slog.LevelDebug),
+		ErrorLog:          slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
 	l.guard(srv)
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.Grace)
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.grace)
 		defer cancel()
 		err := srv.Shutdown(grace)
 		if err != nil {
@@ -436,7 +522,7 @@ func (a *App) serve(ctx context.Context, l *gate, h http.Handler, maxHead int) e
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	if err := <-stopped; err != nil {
-		a.Logger.Warn("requests were cut off at the end of the grace period", "addr", l.Addr().String(), "err", err)
+		a.log.Warn("requests were cut off at the end of the grace period", "addr", l.Addr().String(), "err", err)
 	}
 	return nil
 }

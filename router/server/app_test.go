@@ -27,6 +27,12 @@ import (
 	"switchyard/rules"
 )
 
+// A Store is all that an App and the console use of the database.
+type Store interface {
+	server.Store
+	web.Books
+}
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // network is where the routers of these tests listen, and what they call; httpClient asks on it.
@@ -287,7 +293,7 @@ func (h *hub) asked() []router.ConfigRequest {
 type running struct {
 	t       *testing.T
 	app     *server.App
-	store   router.Store
+	store   Store
 	nomad   *cluster
 	hub     *hub
 	receive func(context.Context, router.Delivery) error
@@ -295,7 +301,7 @@ type running struct {
 }
 
 // start runs a router over st until the test, or stop, ends it.
-func start(t *testing.T, st router.Store, nomad *cluster, h *hub, change ...func(*server.Config)) *running {
+func start(t *testing.T, st Store, nomad *cluster, h *hub, change ...func(*server.Config)) *running {
 	t.Helper()
 	set, err := rules.Parse("rules.yaml", []byte(testRules))
 	if err != nil {
@@ -372,7 +378,7 @@ func (r *running) await(id int64, ok func(router.Job) bool) router.Job {
 	return awaitJob(r.t, r.store, id, ok)
 }
 
-func awaitJob(t *testing.T, st router.Store, id int64, ok func(router.Job) bool) (j router.Job) {
+func awaitJob(t *testing.T, st Store, id int64, ok func(router.Job) bool) (j router.Job) {
 	t.Helper()
 	var err error
 	defer func() {
@@ -398,7 +404,7 @@ func in(s router.JobState) func(router.Job) bool {
 // claim fetches a runner's configuration as its allocation would.
 func (r *running) claim(token router.Secret) (status int, body string) {
 	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.app.Addr()+server.ClaimPath, nil)
+	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.app.Addr()+router.ClaimPath, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -430,7 +436,7 @@ func testAQueuedJobGetsOneRunner(t *testing.T) {
 	if !ok || r.nomad.starts != 1 {
 		t.Fatalf("Nomad was asked %d times, want once for gha-1-1", r.nomad.starts)
 	}
-	if want := "http://" + r.app.Addr() + server.ClaimPath; got.ClaimURL != want {
+	if want := "http://" + r.app.Addr() + router.ClaimPath; got.ClaimURL != want {
 		t.Errorf("claim URL = %q, want %q", got.ClaimURL, want)
 	}
 
@@ -716,7 +722,7 @@ func testTheListenersServeWhatIsTheirs(t *testing.T) {
 	}{
 		{"http://" + r.app.AdminAddr() + "/healthz", http.StatusOK},
 		{"http://" + r.app.AdminAddr() + "/readyz", http.StatusOK},
-		{"http://" + r.app.AdminAddr() + server.ClaimPath, http.StatusNotFound},
+		{"http://" + r.app.AdminAddr() + router.ClaimPath, http.StatusNotFound},
 		{"http://" + r.app.Addr() + "/healthz", http.StatusNotFound},
 		{"http://" + r.app.Addr() + "/", http.StatusNotFound},
 		{"http://" + r.app.Addr() + "/webhooks/github", http.StatusMethodNotAllowed},

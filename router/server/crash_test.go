@@ -44,7 +44,7 @@ func (c *crash) step(do func() error) error {
 }
 
 type crashingStore struct {
-	router.Store
+	Store
 	*crash
 }
 

@@ -1,12 +1,6 @@
 package server
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
-// Pass compares the books with Nomad once.
-func (a *App) Pass(ctx context.Context) error {
-	var next time.Time
-	return a.pass(ctx, nil, &next)
-}
+// Pass compares the database with Nomad once.
+func (a *App) Pass(ctx context.Context) error { return a.runners.Pass(ctx) }

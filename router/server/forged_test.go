@@ -50,7 +50,7 @@ func testAForgedRunnerIsNotTakenUp(t *testing.T) {
 	if j := w.await(waits, in(router.Dispatched)); j.Try != 1 || len(w.runners(waits)) != 1 {
 		t.Errorf("the job is at try %d and has %d runners, want its own only", j.Try, len(w.runners(waits)))
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.addr+server.ClaimPath, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.addr+router.ClaimPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func (w *world) forge(id, namespace string, jobID int64, token string) {
 	job := api.NewBatchJob(id, id, "global", 50).AddDatacenter("*")
 	job.Namespace = &namespace
 	job.Meta = map[string]string{
-		"SWITCHYARD_CLAIM_URL": "http://" + w.addr + server.ClaimPath, "SWITCHYARD_CLAIM_TOKEN": token,
+		"SWITCHYARD_CLAIM_URL": "http://" + w.addr + router.ClaimPath, "SWITCHYARD_CLAIM_TOKEN": token,
 		"GH_REPOSITORY": "acme/web", "GH_JOB_ID": fmt.Sprint(jobID), "GH_RUN_ID": "1", "GH_RUN_ATTEMPT": "1",
 	}
 	task := api.NewTask("main", "raw_exec").SetConfig("command", "/bin/true")

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"switchyard/router"
 	"sync"
 	"time"
+
+	"switchyard/router"
+	"switchyard/router/telemetry"
 )
 
 const (
@@ -47,11 +49,11 @@ type readiness struct {
 }
 
 // store writes to the store and reads from it.
-func (r *readiness) store(ctx context.Context, s router.Store) (Check, map[router.JobState]int) {
+func (r *readiness) store(ctx context.Context, s Store) (Check, map[router.JobState]int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now := time.Now(); now.Sub(r.at) >= readyAge {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), router.StoreTimeout)
 		defer cancel()
 		counts, err := s.Counts(ctx)
 		reason := ""
@@ -80,18 +82,18 @@ func (r *readiness) store(ctx context.Context, s router.Store) (Check, map[route
 
 // Readiness looks at everything.
 func (a *App) Readiness(ctx context.Context) Readiness {
-	r := Readiness{Status: "ok", Rules: a.RulesStatus()}
-	store, counts := a.probed.store(ctx, a.Store)
+	r := Readiness{Status: "ok", Rules: a.decider.Status()}
+	store, counts := a.probed.store(ctx, a.store)
 	r.Jobs = counts
 	look := Check{Name: "first_look", Status: "ok"}
-	if a.earlier.underWay() {
+	if a.first.UnderWay() {
 		look = Check{Name: "first_look", Status: "warning", Reason: "a full look at GitHub is under way, as the database is new, or older than GitHub's deliveries tell of: not all jobs are known"}
 	}
 	loaded := Check{Name: "rules", Status: "ok"}
 	if refused := r.Rules.Refused(); refused != "" {
 		loaded = Check{"rules", "warning", refused, r.Rules.Error.Since}
 	}
-	r.Checks = []Check{store, look, a.nomadCheck(), a.Metrics.github.check("github", "GitHub"), loaded}
+	r.Checks = []Check{store, look, a.nomadCheck(), sideCheck("github", "GitHub", a.metrics.GitHub()), loaded}
 	for _, c := range r.Checks {
 		switch {
 		case c.Status == "failed":
@@ -110,35 +112,34 @@ func (a *App) Readiness(ctx context.Context) Readiness {
 
 // nomadCheck says what Nomad's last answers tell, or that it gives none.
 func (a *App) nomadCheck() Check {
-	if d, _ := a.silence.length(); d > 0 {
-		return Check{"nomad", "warning", "Nomad " + saysSilent(d), a.Now().Add(-d)}
+	if d := a.dispatcher.SilentFor(); d > 0 {
+		return Check{"nomad", "warning", "Nomad " + router.SaysSilent(d), a.now().Add(-d)}
 	}
-	check := a.Metrics.nomad.check("nomad", "Nomad")
-	if at := a.unseen.Load(); check.Status == "ok" && at != 0 && time.Since(time.Unix(0, at)) < 2*unseenAfter {
-		return Check{"nomad", "warning", "Nomad takes jobs and does not look at them: is its evaluation broker paused, or are its servers too busy?", a.Now().Add(-time.Since(time.Unix(0, at)))}
+	check := sideCheck("nomad", "Nomad", a.metrics.Nomad())
+	if d := a.runners.Overlooked(); check.Status == "ok" && d > 0 {
+		return Check{"nomad", "warning", "Nomad takes jobs and does not look at them: is its evaluation broker paused, or are its servers too busy?", a.now().Add(-d)}
 	}
 	return check
 }
 
-// check says what the last answers tell of a side.
-func (s *side) check(name, who string) Check {
-	bad := s.state()
+// sideCheck says what the last answers tell of Nomad or GitHub.
+func sideCheck(name, who string, bad telemetry.SideState) Check {
 	reason := ""
 	switch {
-	case bad.since.IsZero():
+	case bad.Since.IsZero():
 		return Check{Name: name, Status: "ok"}
-	case bad.status == 0:
+	case bad.Status == 0:
 		reason = who + " cannot be reached"
-	case bad.status == router.Unreadable:
+	case bad.Status == router.Unreadable:
 		reason = who + "'s answers cannot be read, as they are empty, cut off or somebody else's: is its address right, and what stands between?"
-	case bad.status == http.StatusUnauthorized:
+	case bad.Status == http.StatusUnauthorized:
 		reason = who + " refuses the login: is the token, or the App's key, good?"
-	case bad.status == http.StatusForbidden:
+	case bad.Status == http.StatusForbidden:
 		reason = who + " does not let the login do what it must; jobs that wait for it say what is missing"
-	case bad.status == http.StatusTooManyRequests:
+	case bad.Status == http.StatusTooManyRequests:
 		reason = who + " takes no more requests for now"
 	default:
-		reason = fmt.Sprintf("%s answers %d", who, bad.status)
+		reason = fmt.Sprintf("%s answers %d", who, bad.Status)
 	}
-	return Check{name, "warning", reason, bad.since}
+	return Check{name, "warning", reason, bad.Since}
 }

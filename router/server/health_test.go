@@ -15,6 +15,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
+	"switchyard/router/telemetry"
 	"switchyard/rules"
 )
 
@@ -55,7 +56,7 @@ func is(t *testing.T, r server.Readiness, name string) server.Check {
 
 // full is a store whose disk is full, that does not answer, or whose file is gone.
 type full struct {
-	router.Store
+	Store
 	disk, mute, gone atomic.Bool
 }
 
@@ -88,7 +89,7 @@ func TestOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 }
 func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 	f := &full{Store: openStore(t)}
-	count := server.NewMetrics()
+	count := telemetry.NewMetrics()
 	r := start(t, f, &cluster{}, &hub{}, func(c *server.Config) { c.Metrics = count })
 	fine := func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "ok" }
 	readyz(t, r.app, "all is well", fine)

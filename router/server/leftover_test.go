@@ -170,7 +170,7 @@ func TestLeftoverRunners(t *testing.T) {
 }
 
 type lookedStore struct {
-	router.Store
+	Store
 	looked chan struct{}
 }
 

@@ -27,6 +27,7 @@ import (
 	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/store/storetest"
+	"switchyard/router/telemetry"
 	"switchyard/router/webhook"
 	"switchyard/rules"
 )
@@ -43,7 +44,7 @@ type world struct {
 	db     string // path of the database
 	addr   string // where the router listens
 	set    *rules.Set
-	count  *server.Metrics
+	count  *telemetry.Metrics
 	app    *server.App // the last one that was started
 	store  *store.Store
 	stop   func() // of the router and its store; nil while there is none
@@ -67,7 +68,7 @@ func newWorld(t *testing.T, rulesYAML string) *world {
 		t.Fatal(err)
 	}
 	// The router keeps its address when it is started anew.
-	w := &world{t: t, set: set, count: server.NewMetrics(), db: filepath.Join(t.TempDir(), "test.db"), addr: network.Free(), deliver: true}
+	w := &world{t: t, set: set, count: telemetry.NewMetrics(), db: filepath.Join(t.TempDir(), "test.db"), addr: network.Free(), deliver: true}
 	door := network.Serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		open := w.deliver

@@ -219,7 +219,7 @@ func later(d time.Duration) func(*server.Config) {
 }
 
 // prove makes a hook known whose deliveries GitHub has listed.
-func prove(t *testing.T, st router.Store, h router.Hook) {
+func prove(t *testing.T, st Store, h router.Hook) {
 	t.Helper()
 	now := time.Now()
 	if known, err := st.SawHook(t.Context(), h, now, now.Add(time.Duration(h.ID)*time.Second)); !known || err != nil {

@@ -99,7 +99,7 @@ func testWhatAFullDiskRefusedIsDeliveredAgainAtOnce(t *testing.T) {
 	w := newWorld(t, plainRule)
 	var disk *full
 	w.start(func(c *server.Config) {
-		disk = &full{Store: c.Store}
+		disk = &full{Store: c.Store.(Store)}
 		c.Store, c.Tick = disk, 5*time.Second
 	})
 	w.await(w.queue("self-hosted", "linux"), in(router.Completed)) // so that the webhook is known

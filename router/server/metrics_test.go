@@ -24,6 +24,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/server"
+	"switchyard/router/telemetry"
 	"switchyard/router/webhook"
 	"switchyard/rules"
 )
@@ -230,7 +231,7 @@ func testATheftIsCounted(t *testing.T) {
 func TestStrangersAddNoSeries(t *testing.T) { synctest.Test(t, testStrangersAddNoSeries) }
 func testStrangersAddNoSeries(t *testing.T) {
 	const secret = "0123456789abcdef"
-	count := server.NewMetrics()
+	count := telemetry.NewMetrics()
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) {
 		c.Metrics = count
 		c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
@@ -317,7 +318,7 @@ func testStrangersAddNoSeries(t *testing.T) {
 // A side that is asked for ever other things, by a fault of ours, makes few series.
 func TestCallsAreBounded(t *testing.T) { synctest.Test(t, testCallsAreBounded) }
 func testCallsAreBounded(t *testing.T) {
-	count := server.NewMetrics()
+	count := telemetry.NewMetrics()
 	for n := range 1000 {
 		count.GitHubCalled(fmt.Sprintf("GET things/%d", n), http.StatusOK, time.Millisecond)
 	}
@@ -330,7 +331,7 @@ func testCallsAreBounded(t *testing.T) {
 
 // counting is a store that counts how often it is asked for the jobs that wait or run.
 type counting struct {
-	router.Store
+	Store
 	asked atomic.Int64
 	came  chan struct{} // gets one when it is asked; of size 1
 	gate  chan struct{}
@@ -376,7 +377,7 @@ func testManyScrapesAskTheStoreOnce(t *testing.T) {
 }
 
 // failing is a store that cannot count.
-type failing struct{ router.Store }
+type failing struct{ Store }
 
 func (failing) OpenJobs(context.Context, router.Scope) ([]router.OpenJobs, error) {
 	return nil, errors.New("disk I/O error")

@@ -3,6 +3,9 @@ package server
 import (
 	"context"
 	"time"
+
+	"switchyard/router"
+	"switchyard/router/telemetry"
 )
 
 const (
@@ -13,17 +16,25 @@ const (
 	foreignKeep    = deliveriesKeep        // at most, of jobs that are not ours: after that GitHub is asked about a late delivery
 )
 
+// A pruner forgets old history.
+type pruner struct {
+	store Store
+	log   *telemetry.Log
+	clock *router.Clock
+	keep  time.Duration // as in Config
+}
+
 // prune forgets old history, step by step, until there is none.
-func (w *worker) prune(ctx context.Context) error {
+func (p *pruner) prune(ctx context.Context) error {
 	for rows := 0; ; {
-		now := w.sureNow()
-		storeCtx, cancel := context.WithTimeout(ctx, storeTimeout)
-		n, err := w.Store.Prune(storeCtx, now.Add(-w.Keep), now.Add(-min(w.Keep, foreignKeep)), now.Add(-2*w.Keep), now.Add(-min(w.Keep, deliveriesKeep)))
+		now := p.clock.Sure()
+		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+		n, err := p.store.Prune(storeCtx, now.Add(-p.keep), now.Add(-min(p.keep, foreignKeep)), now.Add(-2*p.keep), now.Add(-min(p.keep, deliveriesKeep)))
 		cancel()
 		rows += n
 		if err != nil || n == 0 {
 			if rows > 0 {
-				w.Logger.Info("old history deleted", "rows", rows, "keep", w.Keep)
+				p.log.Info("old history deleted", "rows", rows, "keep", p.keep)
 			}
 			return err
 		}

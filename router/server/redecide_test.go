@@ -224,7 +224,7 @@ func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
 
 // A slowLostStore takes its time over a lost runner, in which its job would be
 // dispatched again if it were due.
-type slowLostStore struct{ router.Store }
+type slowLostStore struct{ Store }
 
 func (s slowLostStore) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (bool, error) {
 	lost, err := s.Store.Lost(ctx, runnerID, at, reason, now)

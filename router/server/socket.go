@@ -14,10 +14,10 @@ import (
 const SocketPrefix = "unix:"
 
 // listenAdmin opens the operators' listener.
-func (c *Config) listenAdmin() (net.Listener, error) {
-	path, ok := strings.CutPrefix(c.AdminListen, SocketPrefix)
+func listenAdmin(at string, listen func(network, addr string) (net.Listener, error)) (net.Listener, error) {
+	path, ok := strings.CutPrefix(at, SocketPrefix)
 	if !ok {
-		return c.NetListen("tcp", c.AdminListen)
+		return listen("tcp", at)
 	}
 	return listenSocket(path)
 }

@@ -20,6 +20,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/githubsim"
 	"switchyard/router/server"
+	"switchyard/router/telemetry"
 	"switchyard/router/webhook"
 )
 
@@ -29,7 +30,7 @@ func testAJobIsOneTrace(t *testing.T) {
 	w := newWorld(t, plainRule)
 	kept := tracetest.NewInMemoryExporter()
 	follow := func(c *server.Config) {
-		provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(kept), sdktrace.WithIDGenerator(server.TraceIDs{}))
+		provider := sdktrace.NewTracerProvider(sdktrace.WithSyncer(kept), sdktrace.WithIDGenerator(telemetry.TraceIDs{}))
 		c.Traces = provider
 		t.Cleanup(func() { _ = provider.Shutdown(context.WithoutCancel(t.Context())) })
 	}
@@ -118,11 +119,11 @@ func TestTheLogsFollowAJobByItsID(t *testing.T) { synctest.Test(t, testTheLogsFo
 func testTheLogsFollowAJobByItsID(t *testing.T) {
 	w := newWorld(t, plainRule)
 	var out lines
-	log := server.TraceLogs(slog.New(slog.NewJSONHandler(&out, nil)), w.hub)
+	log := telemetry.TraceLogs(slog.New(slog.NewJSONHandler(&out, nil)), w.hub)
 	kept := tracetest.NewInMemoryExporter()
 	w.start(func(c *server.Config) {
 		c.Logger = log
-		c.Traces = sdktrace.NewTracerProvider(sdktrace.WithSyncer(kept), sdktrace.WithIDGenerator(server.TraceIDs{}))
+		c.Traces = sdktrace.NewTracerProvider(sdktrace.WithSyncer(kept), sdktrace.WithIDGenerator(telemetry.TraceIDs{}))
 		c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log}, receive)
 		}
@@ -174,7 +175,7 @@ func testTheLogsFollowAJobByItsID(t *testing.T) {
 
 func TestLogsWithoutAJobHaveNoTrace(t *testing.T) {
 	var out lines
-	log := server.TraceLogs(slog.New(slog.NewJSONHandler(&out, nil)), &hub{})
+	log := telemetry.TraceLogs(slog.New(slog.NewJSONHandler(&out, nil)), &hub{})
 	log.Info("serving", "job_id", int64(0))
 	log.With("job_id", int64(7)).Info("a job", "job_id", int64(7))
 	log.WithGroup("g").Info("a job in a group", "job_id", int64(7))
@@ -185,8 +186,8 @@ func TestLogsWithoutAJobHaveNoTrace(t *testing.T) {
 }
 
 func TestTraceIDsAreValid(t *testing.T) {
-	id, span := server.TraceIDs{}.NewIDs(t.Context())
-	if !id.IsValid() || !span.IsValid() || (server.TraceIDs{}.NewSpanID(t.Context(), trace.TraceID{})) == span {
+	id, span := telemetry.TraceIDs{}.NewIDs(t.Context())
+	if !id.IsValid() || !span.IsValid() || (telemetry.TraceIDs{}.NewSpanID(t.Context(), trace.TraceID{})) == span {
 		t.Errorf("IDs %s and %s, want valid ones, which differ", id, span)
 	}
 }

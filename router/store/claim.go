@@ -66,7 +66,7 @@ func (p *place) scan(rows *sql.Rows) error {
 	return rows.Scan(&p.jobID, &p.try, &p.other.ID, &p.other.Try)
 }
 
-// Claimant implements router.Store. Strangers can ask it as often as they like:
+// Claimant is as of claim.Store. Strangers can ask it as often as they like:
 // it writes nothing.
 func (s *Store) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Claimed, err error) {
 	if c, _, err = claimant(s.querier(ctx), tokenHash); err != nil {
@@ -101,7 +101,7 @@ func claimant(q querier, tokenHash [32]byte) (c router.Claimed, p place, err err
 	return c, p, err
 }
 
-// Claim implements router.Store.
+// Claim is as of claim.Store.
 func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c router.Claimed, err error) {
 	err = s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
 		var p place
@@ -190,7 +190,7 @@ const (
 	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND (own = 0 OR placed_at = 0) AND ` + leftover
 )
 
-// Leftovers implements router.Store.
+// Leftovers is as of runners.Store.
 func (s *Store) Leftovers(ctx context.Context, jobID int64) (list []router.Runner, err error) {
 	query, args := leftoversSQL, []any{}
 	if jobID != 0 {
@@ -202,7 +202,7 @@ func (s *Store) Leftovers(ctx context.Context, jobID int64) (list []router.Runne
 	return list, nil
 }
 
-// Reuse implements router.Store.
+// Reuse is as of runners.Store.
 func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		jobID = 0
@@ -239,7 +239,7 @@ WHERE id = ?1 RETURNING job_id, try, ended_at`
 const refusedClaimSQL = `
 UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 AND reason <> ?2 RETURNING job_id, try`
 
-// ClaimRefused implements router.Store.
+// ClaimRefused is as of claim.Store.
 func (s *Store) ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
 		var r router.Runner
@@ -255,7 +255,7 @@ func (s *Store) ClaimRefused(ctx context.Context, runnerID, why string, now time
 	})
 }
 
-// Configured implements router.Store.
+// Configured is as of claim.Store.
 func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error {
 	target, err := json.Marshal(at)
 	if err != nil {
@@ -292,7 +292,7 @@ const onlineSQL = `
 UPDATE runners SET state = 'online', updated_at = ?2, reason = iif(ended_at = 0, 'it has its configuration and waits for a job', reason)
 WHERE id = ?1 AND state = 'claimed'`
 
-// Online implements router.Store.
+// Online is as of claim.Store.
 func (s *Store) Online(ctx context.Context, runnerID string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		moved, err := t.exec(onlineSQL, runnerID, millis(now))
@@ -326,7 +326,7 @@ WHERE id = ?1 AND try = ?2 AND ` + waits
 	claimedSQL = `SELECT id, github_id FROM runners WHERE state = 'claimed'`
 )
 
-// Lost implements router.Store. A runner that GitHub gave a job meanwhile, or
+// Lost is as of runners.Store. A runner that GitHub gave a job meanwhile, or
 // that ended, is left as it is.
 func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
@@ -359,7 +359,7 @@ UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3,
 WHERE id = ?1 AND try = ?2 AND ` + waits
 )
 
-// Stopped implements router.Store.
+// Stopped is as of runners.Store.
 func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now time.Time) (stopped bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var was router.Runner
@@ -382,7 +382,7 @@ func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now
 	return stopped && err == nil, err
 }
 
-// Recover implements router.Store.
+// Recover is as of server.Store.
 func (s *Store) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		claimed, err := all(t.query, func(rows *sql.Rows, r *router.Runner) error { return rows.Scan(&r.ID, &r.GitHubID) }, claimedSQL)

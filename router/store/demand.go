@@ -10,12 +10,12 @@ import (
 	"switchyard/router"
 )
 
-// Demand implements router.Store.
+// Demand is as of server.Store.
 func (s *Store) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
 	return demand(s.querier(ctx), within, since)
 }
 
-// Demand is as that of router.Store.
+// Demand is as of server.Store.
 func (r *Reader) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
 	return trusted(r, func() ([]router.Demand, error) { return demand(r.querier(ctx), within, since) })
 }

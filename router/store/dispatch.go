@@ -14,7 +14,7 @@ const settleSQL = `
 UPDATE jobs SET state = ?2, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
-// Settle implements router.Store. A job that went further meanwhile is left as it is.
+// Settle is as of dispatch.Store. A job that went further meanwhile is left as it is.
 func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *router.Decision, now time.Time) error {
 	if to != router.Ignored && to != router.Denied && to != router.Unroutable {
 		return fmt.Errorf("settle job %d: %q is not a decided end", jobID, to)
@@ -39,7 +39,7 @@ const retrySQL = `
 UPDATE jobs SET state = 'retrying', failures = failures + 1, due_at = ?2, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
-// Retry implements router.Store. A job that went further meanwhile is left as it is.
+// Retry is as of dispatch.Store. A job that went further meanwhile is left as it is.
 func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *router.Decision, now time.Time) error {
 	decision, err := asText(d)
 	if err != nil {
@@ -59,7 +59,7 @@ UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
 	WHERE state IN ('queued', 'retrying') AND state = 'retrying' AND due_at > ?3 AND substr(reason, 1, length(?1)) = ?1
 	ORDER BY due_at, id LIMIT ?2)`
 
-// Hasten implements router.Store.
+// Hasten is as of dispatch.Store.
 func (s *Store) Hasten(ctx context.Context, reason string, limit int, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		changed, err := t.exec(hastenSQL, reason, limit, millis(now))
@@ -84,7 +84,7 @@ INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)
 ON CONFLICT (token_hash) DO NOTHING`
 )
 
-// Prepare implements router.Store. A runner for a try that is not the job's
+// Prepare is as of dispatch.Store. A runner for a try that is not the job's
 // current one, or that is not due, is ErrNotWaiting too: whoever asks has read
 // the job before it moved on.
 func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
@@ -128,7 +128,7 @@ WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
 	decisionSQL = `UPDATE jobs SET decision = ?2, time_limit = ?3 WHERE id = ?1 AND decision IS NULL`
 )
 
-// Dispatched implements router.Store. The token's hash becomes good even if it
+// Dispatched is as of dispatch.Store. The token's hash becomes good even if it
 // was never prepared here: Nomad has it, and an earlier database may have been lost.
 // Those that were prepared stay good: until 2.0.1, Nomad may yet take a
 // registration that another process sent, and its runner comes with that token.

@@ -27,7 +27,7 @@ WHERE sha <> '' AND decision IS NOT NULL AND received_at >= ?2
 ORDER BY id LIMIT ?3`
 )
 
-// Unsaid implements router.FeedbackStore.
+// Unsaid is as of feedback.Store.
 func (s *Store) Unsaid(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.Unsaid, error) {
 	list, err := s.unsaid(ctx, true, changedSQL, millis(now), limit)
 	if err == nil && kind != "" && len(list) < limit {
@@ -55,7 +55,7 @@ const sayingSQL = `
 INSERT INTO feedback (job_id, kind, github_id, state, said, due_at) VALUES (?1, ?2, 0, '', '', ?3)
 ON CONFLICT (job_id) DO NOTHING`
 
-// Saying implements router.FeedbackStore.
+// Saying is as of feedback.Store.
 func (s *Store) Saying(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(sayingSQL, jobID, kind, millis(now))
@@ -68,7 +68,7 @@ const (
 	unsayableSQL = `UPDATE feedback SET due_at = ?2 WHERE job_id = ?1`
 )
 
-// Said implements router.FeedbackStore.
+// Said is as of feedback.Store.
 func (s *Store) Said(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(saidSQL, jobID, id, state, reason, orNever(again))
@@ -76,7 +76,7 @@ func (s *Store) Said(ctx context.Context, jobID, id int64, state router.JobState
 	})
 }
 
-// Unsayable implements router.FeedbackStore.
+// Unsayable is as of feedback.Store.
 func (s *Store) Unsayable(ctx context.Context, jobID int64, again time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(unsayableSQL, jobID, orNever(again))
@@ -110,7 +110,7 @@ const leftAloneSQL = `
 UPDATE jobs SET cancelled_at = ?3, updated_at = ?3, reason = reason || '; ' || ?2
 WHERE id = ?1 AND state = 'unroutable' AND cancelled_at = 0`
 
-// LeftAlone implements router.FeedbackStore.
+// LeftAlone is as of feedback.Store.
 func (s *Store) LeftAlone(ctx context.Context, jobID int64, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(leftAloneSQL, jobID, why, millis(now))
@@ -118,12 +118,12 @@ func (s *Store) LeftAlone(ctx context.Context, jobID int64, why string, now time
 	})
 }
 
-// Unservable implements router.FeedbackStore.
+// Unservable is as of feedback.Store.
 func (s *Store) Unservable(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
 	return s.jobs(ctx, "read the jobs that nothing can serve", unservableSQL, millis(since), millis(old), limit)
 }
 
-// Cancelled implements router.FeedbackStore.
+// Cancelled is as of feedback.Store.
 func (s *Store) Cancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(cancelledSQL, repo.Owner, repo.Name, runID, millis(now), why)

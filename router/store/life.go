@@ -51,7 +51,7 @@ const liveSQL = liveSelect + `WHERE r.ended_at = 0
 UNION ALL ` + liveSelect + `WHERE r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online', 'busy')
 UNION ALL ` + liveSelect + `WHERE j.state = 'dispatched' AND r.try = j.try AND r.ended_at <> 0 AND r.state IN ('finished', 'lost', 'stopped')`
 
-// Live implements router.Store.
+// Live is as of runners.Store.
 func (s *Store) Live(ctx context.Context) ([]router.LiveRunner, error) {
 	live, err := all(s.querier(ctx), scanLive, liveSQL)
 	if err != nil {
@@ -138,7 +138,7 @@ WHERE s.state = 'running' AND s.reason LIKE '` + runsOn + `%' AND EXISTS (
 	liveOneSQL = liveSelect + `WHERE r.id = ?`
 )
 
-// NomadSaw implements router.Store.
+// NomadSaw is as of runners.Store.
 func (s *Store) NomadSaw(ctx context.Context, events []router.NomadEvent, now time.Time) (seen []router.SeenRunner, err error) {
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		last := map[string]int{} // places in seen
@@ -349,7 +349,7 @@ UPDATE jobs SET updated_at = ?4, reason = 'Nomad has no node for its runner: ' |
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 )
 
-// Waits implements router.Store.
+// Waits is as of runners.Store.
 func (s *Store) Waits(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error {
 	unplaced, err := json.Marshal(u)
 	if err != nil {
@@ -380,7 +380,7 @@ UPDATE runners SET reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 AND unplaced IS NULL RETURNING job_id, try`
 )
 
-// Unseen implements router.Store.
+// Unseen is as of runners.Store.
 func (s *Store) Unseen(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
 	list, err := all(s.querier(ctx), scanRunner, unseenSQL, millis(before), limit)
 	if err != nil {
@@ -389,7 +389,7 @@ func (s *Store) Unseen(ctx context.Context, before time.Time, limit int) ([]rout
 	return list, nil
 }
 
-// Overlooked implements router.Store.
+// Overlooked is as of runners.Store.
 func (s *Store) Overlooked(ctx context.Context, runnerIDs []string, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
@@ -406,7 +406,7 @@ func (s *Store) Overlooked(ctx context.Context, runnerIDs []string, why string, 
 	})
 }
 
-// Ended implements router.Store.
+// Ended is as of runners.Store.
 func (s *Store) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
@@ -436,7 +436,7 @@ ORDER BY fallback_at LIMIT 1`
 	waitingRunnerSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND try = ? AND ` + waitsForNode
 )
 
-// FallbacksDue implements router.Store.
+// FallbacksDue is as of runners.Store.
 func (s *Store) FallbacksDue(ctx context.Context, now time.Time, limit int) (due []router.Claimed, next time.Time, err error) {
 	q := s.querier(ctx)
 	jobs, err := all(q, scanJob, fallbackDueSQL, millis(now), limit)
@@ -469,7 +469,7 @@ RETURNING job_id`
 	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', reason = ?3, updated_at = ?4 WHERE id = ?1`
 )
 
-// FallBack implements router.Store.
+// FallBack is as of runners.Store.
 func (s *Store) FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (ok bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var jobID int64
@@ -488,7 +488,7 @@ func (s *Store) FallBack(ctx context.Context, runnerID string, fallback int, rea
 
 const endedTrySQL = `SELECT job_id, try FROM runners WHERE id = ? AND state IN ('finished', 'lost', 'stopped')`
 
-// GoOn implements router.Store.
+// GoOn is as of runners.Store.
 func (s *Store) GoOn(ctx context.Context, runnerID, reason string, now time.Time) (ok bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var r router.Runner
@@ -512,7 +512,7 @@ const (
 	sayJobSQL = `UPDATE jobs SET reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1 AND id >> 48 = ?4`
 )
 
-// Say implements router.Store.
+// Say is as of runners.Store.
 func (s *Store) Say(ctx context.Context, runnerID, reason string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var name string
@@ -529,7 +529,7 @@ func (s *Store) Say(ctx context.Context, runnerID, reason string, now time.Time)
 	})
 }
 
-// Strangers implements router.Store.
+// Strangers is as of runners.Store.
 func (s *Store) Strangers(ctx context.Context, runnerIDs []string) (strangers []string, err error) {
 	query := s.querier(ctx)
 	for _, id := range runnerIDs {
@@ -548,7 +548,7 @@ const reviveSQL = `
 UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it anew'
 WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5`
 
-// Revive implements router.Store.
+// Revive is as of runners.Store.
 func (s *Store) Revive(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		revived = 0
@@ -575,7 +575,7 @@ UPDATE jobs SET try = ?2, updated_at = ?3, reason = 'its runner is found on Noma
 WHERE id = ?1 AND try < ?2 AND ` + waits
 )
 
-// Adopt implements router.Store.
+// Adopt is as of runners.Store.
 func (s *Store) Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) (ok bool, err error) {
 	target, err := json.Marshal(r.Target)
 	if err != nil {
@@ -602,7 +602,7 @@ const foundSQL = `
 UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, reason = 'an earlier database of the router knew it, and GitHub does', updated_at = ?6
 WHERE id = ?1 AND state = 'dispatched'`
 
-// Found implements router.Store.
+// Found is as of dispatch.Store.
 func (s *Store) Found(ctx context.Context, r router.Runner, now time.Time) error {
 	target, err := json.Marshal(r.Target)
 	if err != nil {
@@ -619,7 +619,7 @@ func (s *Store) Found(ctx context.Context, r router.Runner, now time.Time) error
 
 const targetsSQL = `SELECT DISTINCT target FROM runners WHERE github_id <> 0 AND target <> '' AND updated_at >= ?`
 
-// Targets implements router.Store.
+// Targets is as of runners.StrayStore.
 func (s *Store) Targets(ctx context.Context, since time.Time) (targets []router.Target, err error) {
 	targets, err = all(s.querier(ctx), func(rows *sql.Rows, t *router.Target) error {
 		var text []byte
@@ -636,7 +636,7 @@ func (s *Store) Targets(ctx context.Context, since time.Time) (targets []router.
 
 const namedSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE name = ?`
 
-// RunnerNamed implements router.Store.
+// RunnerNamed is as of runners.StrayStore.
 func (s *Store) RunnerNamed(ctx context.Context, name string) (r router.Runner, err error) {
 	err = one(s.querier(ctx), scanRunner, &r, namedSQL, name)
 	if err == nil && r.ID == "" {

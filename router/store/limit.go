@@ -46,7 +46,7 @@ UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, 
 WHERE state = 'held' AND limit_key <> ''`
 )
 
-// Admit implements router.Store.
+// Admit is as of dispatch.Store.
 func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error) {
 	decision, err := asText(d)
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 	return admitted && err == nil, err
 }
 
-// Reconsider implements router.Store.
+// Reconsider is as of dispatch.Store.
 func (s *Store) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		changed, err := t.exec(reconsiderSQL, millis(now))

@@ -24,7 +24,7 @@ DELETE FROM hooks WHERE (kind, id) IN (
 	SELECT kind, id FROM hooks WHERE kind <> 'integration' ORDER BY heard_at DESC, kind, id LIMIT -1 OFFSET ?)`
 )
 
-// SawHook implements router.LostStore.
+// SawHook is as of intake.SweepStore.
 func (s *Store) SawHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		n, err := t.exec(heardHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(now))
@@ -41,7 +41,7 @@ func (s *Store) SawHook(ctx context.Context, h router.Hook, swept, now time.Time
 	return known && err == nil, err
 }
 
-// ForgetHook implements router.LostStore.
+// ForgetHook is as of intake.SweepStore.
 func (s *Store) ForgetHook(ctx context.Context, h router.Hook) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		for _, query := range []string{
@@ -56,7 +56,7 @@ func (s *Store) ForgetHook(ctx context.Context, h router.Hook) error {
 	})
 }
 
-// Hooks implements router.LostStore.
+// Hooks is as of intake.SweepStore.
 func (s *Store) Hooks(ctx context.Context) ([]router.HookSweep, error) {
 	hooks, err := all(s.querier(ctx), func(rows *sql.Rows, h *router.HookSweep) error {
 		var swept, newest, heard int64
@@ -81,7 +81,7 @@ ON CONFLICT (guid) DO UPDATE SET delivery_id = excluded.delivery_id, hook_kind =
 	WHERE excluded.delivery_id > redeliveries.delivery_id`
 )
 
-// Swept implements router.LostStore.
+// Swept is as of intake.SweepStore.
 func (s *Store) Swept(ctx context.Context, h router.HookSweep, lost []router.SentDelivery, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		for _, d := range lost {
@@ -106,7 +106,7 @@ WHERE due_at <= ? ORDER BY action <> 'completed', action <> 'in_progress', sent_
 	redeliveredSQL = `UPDATE redeliveries SET tries = tries + 1, due_at = ?2 WHERE guid = ?1`
 )
 
-// Redeliveries implements router.LostStore.
+// Redeliveries is as of intake.SweepStore.
 func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int) (due []router.Redelivery, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		if _, err := t.exec(arrivedSQL, millis(old)); err != nil {
@@ -123,7 +123,7 @@ func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int)
 	return due, nil
 }
 
-// RedeliverNow implements router.LostStore.
+// RedeliverNow is as of intake.SweepStore.
 func (s *Store) RedeliverNow(ctx context.Context, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(`UPDATE redeliveries SET due_at = ?1 WHERE due_at > ?1`, millis(now))
@@ -131,7 +131,7 @@ func (s *Store) RedeliverNow(ctx context.Context, now time.Time) error {
 	})
 }
 
-// Redelivered implements router.LostStore.
+// Redelivered is as of intake.SweepStore.
 func (s *Store) Redelivered(ctx context.Context, guid string, again time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(redeliveredSQL, guid, orNever(again))
@@ -156,7 +156,7 @@ ORDER BY max(asked_at, received_at), id`
 	askedSQL = `UPDATE jobs SET asked_at = ?2 WHERE id = ?1`
 )
 
-// Stale implements router.RecheckStore.
+// Stale is as of intake.Store.
 func (s *Store) Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]router.Job, error) {
 	return s.jobs(ctx, "read the jobs that GitHub is to be asked about", staleSQL, millis(now), unserved.Milliseconds(), limit)
 }
@@ -170,7 +170,7 @@ func (s *Store) jobs(ctx context.Context, doing, query string, args ...any) ([]r
 	return jobs, nil
 }
 
-// Asked implements router.RecheckStore.
+// Asked is as of intake.Store.
 func (s *Store) Asked(ctx context.Context, jobID int64, now time.Time) error {
 	return s.writer.change(ctx, router.SourceGitHub, func(t *tx) error {
 		_, err := t.exec(askedSQL, jobID, millis(now))
@@ -183,7 +183,7 @@ SELECT ` + jobColumns + ` FROM jobs
 WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND lower(owner) = lower(?1) AND lower(repo) = lower(?2) AND id >> 48 = ?3
 ORDER BY id`
 
-// Open implements router.SyncStore.
+// Open is as of intake.SyncStore.
 func (s *Store) Open(ctx context.Context, instance int64, owner, repo string) ([]router.Job, error) {
 	return s.jobs(ctx, "read the open jobs of "+owner+"/"+repo, openSQL, owner, repo, instance)
 }
@@ -191,7 +191,7 @@ func (s *Store) Open(ctx context.Context, instance int64, owner, repo string) ([
 const latestSQL = `
 SELECT max(coalesce((SELECT max(received_at) FROM deliveries), 0), coalesce((SELECT at FROM events ORDER BY id DESC LIMIT 1), 0))`
 
-// Latest implements router.SyncStore.
+// Latest is as of server.Store.
 func (s *Store) Latest(ctx context.Context) (time.Time, error) {
 	var at int64
 	if err := one(s.querier(ctx), func(rows *sql.Rows, at *int64) error { return rows.Scan(at) }, &at, latestSQL); err != nil {
@@ -202,7 +202,7 @@ func (s *Store) Latest(ctx context.Context) (time.Time, error) {
 
 const reposSQL = `SELECT host, owner, repo FROM jobs WHERE received_at >= ? GROUP BY host, lower(owner), lower(repo) LIMIT ?`
 
-// Repos implements router.SyncStore.
+// Repos is as of intake.SyncStore.
 func (s *Store) Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error) {
 	repos, err := all(s.querier(ctx), func(rows *sql.Rows, r *router.Repo) error {
 		err := rows.Scan(&r.Host, &r.Owner, &r.Name)

@@ -27,7 +27,7 @@ WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched', 'running')`
 
 const openJobsGroups = ` GROUP BY 1, 2, 3, 4, 5, 6, 7, 8`
 
-// OpenJobs implements router.Store.
+// OpenJobs is as of telemetry.Counter.
 func (s *Store) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
 	return openJobs(s.querier(ctx), within)
 }
@@ -50,7 +50,7 @@ func openJobs(q querier, within router.Scope) ([]router.OpenJobs, error) {
 
 const liveRunnersSQL = `SELECT state, count(*) FROM runners WHERE ended_at = 0 GROUP BY state`
 
-// LiveRunners implements router.Store. States without runners are left out.
+// LiveRunners is as of telemetry.Counter. States without runners are left out.
 func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, error) {
 	counts := map[router.RunnerState]int{}
 	err := s.querier(ctx)(func(rows *sql.Rows) error {
@@ -66,7 +66,7 @@ func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, er
 	return counts, nil
 }
 
-// Size implements router.Store.
+// Size is as of telemetry.Counter.
 func (s *Store) Size() (main, wal int64, err error) {
 	file, err := os.Stat(s.path)
 	if err != nil {

@@ -29,7 +29,7 @@ UPDATE runners SET reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')`
 )
 
-// Redecide implements router.Store.
+// Redecide is as of dispatch.Store.
 func (s *Store) Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (done bool, err error) {
 	err = s.writer.change(ctx, by, func(t *tx) error {
 		n, err := t.exec(redecideSQL, jobID, reason, millis(now))
@@ -41,7 +41,7 @@ func (s *Store) Redecide(ctx context.Context, jobID int64, by router.Source, rea
 	return done && err == nil, err
 }
 
-// Cancel implements router.Store. The place that the job had under a limit is
+// Cancel is as of operate.Store. The place that the job had under a limit is
 // another's.
 func (s *Store) Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (done bool, err error) {
 	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
@@ -66,7 +66,7 @@ func (s *Store) Cancel(ctx context.Context, jobID int64, reason string, now time
 
 const waitsForPlaceSQL = `SELECT 1 FROM jobs WHERE id = ? AND state = 'held' AND limit_key <> ''`
 
-// Note implements router.Store.
+// Note is as of operate.Store.
 func (s *Store) Note(ctx context.Context, runnerID, reason string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
 		if n, err := t.exec(noteLiveSQL, runnerID, reason, millis(now)); n > 0 || err != nil {

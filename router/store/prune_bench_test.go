@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 )
 
@@ -91,7 +92,7 @@ func BenchmarkReceiveWhilePruning(b *testing.B) {
 	b.ReportMetric(float64(len(steps)), "steps")
 }
 
-func receive(b *testing.B, s router.Store, d router.Delivery) error {
+func receive(b *testing.B, s *store.Store, d router.Delivery) error {
 	_, err := s.Receive(b.Context(), d)
 	return err
 }

@@ -12,19 +12,19 @@ import (
 	"switchyard/router"
 )
 
-// FindJobs implements router.Store.
+// FindJobs is as of dispatch.Store.
 func (s *Store) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
 	return findJobs(s.querier(ctx), f)
 }
 
-// FindRunners implements router.Store.
+// FindRunners is as of server.Store.
 func (s *Store) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
 	return findRunners(s.querier(ctx), f)
 }
 
 const runnerSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE id = ?`
 
-// Runner implements router.Store.
+// Runner is as of runners.Store.
 func (s *Store) Runner(ctx context.Context, id string) (router.Runner, error) {
 	return oneRunner(s.querier(ctx), id)
 }
@@ -267,7 +267,7 @@ func findRunners(q querier, f router.RunnerFilter) (runners []router.Runner, err
 	return runners[:min(len(runners), f.Limit)], nil
 }
 
-// FindJobs is as that of router.Store, and so are the others below.
+// FindJobs is as of dispatch.Store, and so are the others below.
 func (r *Reader) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
 	return trusted(r, func() ([]router.Job, error) { return findJobs(r.querier(ctx), f) })
 }

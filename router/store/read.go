@@ -73,7 +73,7 @@ func scanRunner(rows *sql.Rows, r *router.Runner) error {
 
 const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
 
-// Job implements router.Store.
+// Job is as of runners.Store.
 func (s *Store) Job(ctx context.Context, id int64) (router.Job, error) {
 	return oneJob(s.querier(ctx), id)
 }
@@ -97,7 +97,7 @@ const mayServe = `(s.id >> 48 = j.id >> 48 AND (nullif(r.target, '') ->> '$.ente
 
 const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
 
-// Counts implements router.Store. States without jobs are left out.
+// Counts is as of intake.SyncStore. States without jobs are left out.
 func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
 	counts := map[router.JobState]int{}
 	err := s.querier(ctx)(func(rows *sql.Rows) error {
@@ -115,7 +115,7 @@ func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
 
 const runnersSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? ORDER BY try`
 
-// Runners implements router.Store. They are none for a job that is not known.
+// Runners is as of operate.Store. They are none for a job that is not known.
 func (s *Store) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
 	return runnersOf(s.querier(ctx), jobID)
 }

@@ -71,7 +71,7 @@ WHERE id = ?1 AND queued_at <= ?3
 	WHERE jobs.state NOT IN ('completed', 'ignored')`
 )
 
-// Receive implements router.Store. A runner serves whichever job GitHub gives
+// Receive is as of intake.Store. A runner serves whichever job GitHub gives
 // it, and the books follow its name: the runner that the delivery names becomes
 // busy or finished, and if it was meant for another job, that one gets a runner
 // in its place; see replace. One that has the name alone, and another ID on
@@ -351,7 +351,7 @@ func overrule(t *tx, refused router.Job, r router.Runner, name string, now int64
 	return err
 }
 
-// Overruled implements router.Store.
+// Overruled is as of intake.Store.
 func (s *Store) Overruled(ctx context.Context, jobID int64) (why string, err error) {
 	err = s.querier(ctx)(func(rows *sql.Rows) error { return rows.Scan(&why) }, `SELECT overruled FROM jobs WHERE id = ?`, jobID)
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 	"switchyard/router"
 )
 
-// Oldest implements router.Store.
+// Oldest is as of web.Books.
 func (s *Store) Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error) {
 	return oldest(s.querier(ctx), within, limit)
 }
 
-// Oldest is as that of router.Store, and so are the others below.
+// Oldest is as of web.Books, and so are the others below.
 func (r *Reader) Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error) {
 	return trusted(r, func() ([]router.Job, error) { return oldest(r.querier(ctx), within, limit) })
 }
@@ -41,12 +41,12 @@ func oldest(q querier, within router.Scope, limit int) (jobs []router.Job, err e
 	return jobs[:min(len(jobs), limit)], nil
 }
 
-// Starts implements router.Store.
+// Starts is as of web.Books.
 func (s *Store) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
 	return starts(s.querier(ctx), within, since)
 }
 
-// Starts is as that of router.Store.
+// Starts is as of web.Books.
 func (r *Reader) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
 	return trusted(r, func() ([]router.Start, error) { return starts(r.querier(ctx), within, since) })
 }
@@ -77,7 +77,7 @@ func starts(q querier, within router.Scope, since time.Time) (list []router.Star
 	return list, nil
 }
 
-// OpenJobs is as that of router.Store.
+// OpenJobs is as of telemetry.Counter.
 func (r *Reader) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
 	return trusted(r, func() ([]router.OpenJobs, error) { return openJobs(r.querier(ctx), within) })
 }

@@ -44,7 +44,7 @@ var (
 	errInUse  = errors.New("another switchyard uses it: stop that first, or name another file")
 )
 
-// A Store is a router.Store in one SQLite file. It is safe for concurrent use
+// A Store is the database in one SQLite file, as every room uses it. It is safe for concurrent use
 // by one process; Open refuses the file to a second.
 type Store struct {
 	path     string
@@ -60,8 +60,6 @@ type Store struct {
 	close    sync.Once
 	turn     turnOf
 }
-
-var _ router.Store = (*Store)(nil)
 
 // Open opens the database file at path and brings its schema up to date. A
 // missing file is created, readable by its owner only; its directory must

@@ -7,7 +7,6 @@ import (
 
 	"go.uber.org/goleak"
 
-	"switchyard/router"
 	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 )
@@ -35,7 +34,7 @@ func openTemp(t testing.TB) *store.Store {
 }
 
 func TestSQLiteIsAStore(t *testing.T) {
-	storetest.Run(t, func(t testing.TB) router.Store { return openTemp(t) })
+	storetest.Run(t, func(t testing.TB) storetest.Store { return openTemp(t) })
 }
 
 // Properties are checked on 40 cases, other ones in each run; -rapid.checks has more.

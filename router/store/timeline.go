@@ -13,7 +13,7 @@ SELECT at, coalesce(job_id, 0), coalesce(runner_id, ''), source, state, what FRO
 WHERE job_id = ?1 OR runner_id IN (SELECT id FROM runners WHERE job_id = ?1)
 ORDER BY id`
 
-// Timeline implements router.Store.
+// Timeline is as of server.Store.
 func (s *Store) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
 	return timelineOf(s.querier(ctx), jobID)
 }
@@ -39,7 +39,7 @@ WHERE e.id > CASE WHEN ?1 < 0 THEN coalesce((
 	ORDER BY e.id DESC LIMIT 1), 0) ELSE ?1 END
 ORDER BY e.id LIMIT ?2`
 
-// Changes implements router.Store.
+// Changes is as of server.Store.
 func (s *Store) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
 	return changes(s.querier(ctx), after, limit)
 }
@@ -57,7 +57,7 @@ func changes(q querier, after int64, limit int) ([]router.Change, error) {
 	return list, nil
 }
 
-// Mark implements router.Store.
+// Mark is as of runners.Store.
 func (s *Store) Mark(ctx context.Context, name string) (value string, err error) {
 	err = s.querier(ctx)(func(rows *sql.Rows) error { return rows.Scan(&value) }, `SELECT value FROM marks WHERE name = ?`, name)
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *Store) Mark(ctx context.Context, name string) (value string, err error)
 
 const setMarkSQL = `INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`
 
-// SetMark implements router.Store.
+// SetMark is as of intake.SyncStore.
 func (s *Store) SetMark(ctx context.Context, name, value string) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(setMarkSQL, name, value)

@@ -71,7 +71,7 @@ type turnOf struct {
 
 type ownerOf struct{ host, name string }
 
-// Due implements router.Store.
+// Due is as of dispatch.Store.
 func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
 	q := s.querier(ctx)
 	var after int64

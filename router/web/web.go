@@ -38,7 +38,7 @@ type Config struct {
 	// host, so that no web page reaches the API under a name of its own.
 	Access func() (*Access, error)
 
-	Audit router.AuditStore // nil: what people do is only logged
+	Audit AuditStore // nil: what people do is only logged
 
 	Rulebook  Rulebook // nil: there are no files of rules to read or try
 	AllowEdit bool     // an Editor may apply drafts
@@ -76,6 +76,15 @@ type Cluster interface {
 	// Fleet describes the nodes and which of them could serve each example. It
 	// does not fail, and what it returns is not to be changed.
 	Fleet(ctx context.Context, examples []router.Example) router.Fleet
+}
+
+// An AuditStore remembers who did what.
+type AuditStore interface {
+	// Audit records a; its ID does not count.
+	Audit(ctx context.Context, a router.Audit) error
+
+	// Audits returns up to limit records, newest first, with IDs under before (0: from the newest).
+	Audits(ctx context.Context, before int64, limit int) ([]router.Audit, error)
 }
 
 // Books are what the API reads; *store.Store and *store.Reader are.

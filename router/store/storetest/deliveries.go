@@ -353,7 +353,7 @@ func answer(id int64, status string, after time.Duration) router.Delivery {
 }
 
 // anyOrder checks that deliveries may come in any order and more than once.
-func anyOrder(t *testing.T, open func(testing.TB) router.Store) {
+func anyOrder(t *testing.T, open func(testing.TB) Store) {
 	s := open(t)
 	var id int64
 	rapid.Check(t, func(rt *rapid.T) {

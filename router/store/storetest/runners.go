@@ -425,7 +425,7 @@ var runnerTests = []test{
 // anyShuffle checks that whichever of its runners GitHub gives a job, and in
 // whatever order it says so, each of the others is left with a runner that is
 // coming, or is due for one.
-func anyShuffle(t *testing.T, open func(testing.TB) router.Store) {
+func anyShuffle(t *testing.T, open func(testing.TB) Store) {
 	s := open(t)
 	var base int64
 	rapid.Check(t, func(rt *rapid.T) {

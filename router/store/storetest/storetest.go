@@ -1,4 +1,4 @@
-// Package storetest owns the conformance suite of router.Store: what every
+// Package storetest owns the conformance suite of the database: what every
 // store must do, whatever its database. It is for tests only.
 package storetest
 
@@ -15,10 +15,19 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"switchyard/router"
+	"switchyard/router/server"
+	"switchyard/router/web"
 )
 
+// A Store is all that the router and the console use of the database.
+type Store interface {
+	server.Store
+	web.Books
+	web.AuditStore
+}
+
 // Run checks a store. open returns an empty one, closed when its test ends.
-func Run(t *testing.T, open func(t testing.TB) router.Store) {
+func Run(t *testing.T, open func(t testing.TB) Store) {
 	for _, group := range []struct {
 		name  string
 		tests []test
@@ -109,7 +118,7 @@ func decision() *router.Decision {
 
 // A fixture is a store with the steps of the stories, each of which must work.
 type fixture struct {
-	router.Store
+	Store
 	t tb
 }
 

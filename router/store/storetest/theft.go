@@ -60,7 +60,7 @@ type nomadJob struct {
 // cancelled, held for an approval or approved: once GitHub has said for every
 // job where it stands, each is served or cancelled, no runner is left, and no
 // more were started than there were jobs, thefts, deaths and holds.
-func thefts(t *testing.T, open func(testing.TB) router.Store) {
+func thefts(t *testing.T, open func(testing.TB) Store) {
 	s := open(t)
 	var base int64
 	rapid.Check(t, func(rt *rapid.T) { // other cases in each run; -rapid.checks has more of them

@@ -1,0 +1,454 @@
+// Package dispatch owns the way from a due job to its registered Nomad job: in turn by
+// owner, decided, under its limit, when GitHub would take the runner, and again after
+// a failure. Server runs its loops; nobody else calls it.
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/decide"
+	"switchyard/router/intake"
+	"switchyard/router/runners"
+	"switchyard/router/telemetry"
+	"switchyard/rules"
+)
+
+const (
+	maxSenders = 64          // they, as many who decide and maxDecided leave room in a batch
+	maxDecided = 100         // decided jobs that wait for a sender
+	dueLeast   = 64          // of those that are handed out before others are read, when more are due
+	dueBatch   = 256         // jobs read from the store at once
+	storePause = time.Second // after the store failed
+)
+
+// MaxSenders, as many who decide and maxDecided leave room in a batch of due jobs.
+const MaxSenders = 64
+
+// A Store is what dispatch uses of the database.
+type Store interface {
+	// Due returns up to limit jobs in Queued or Retrying whose DueAt has come, in
+	// turn by owner, then by repository, longest due first of those of one. When
+	// more are due, each owner has an equal part, whose turn it was last comes last,
+	// and next is not after now; else next is when the next one falls due (zero: none known).
+	Due(ctx context.Context, now time.Time, limit int) (jobs []router.Job, next time.Time, err error)
+
+	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
+	Settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *router.Decision, now time.Time) error
+
+	// Admit gives a job that is Queued or Retrying a place under its decision's
+	// limit, which must not be nil. It keeps the place until it ends. If none
+	// is free the job becomes Held, until a place is: the oldest job of the
+	// repository with the fewest places gets it. A job that is no longer Queued
+	// or Retrying is ErrNotWaiting.
+	Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error)
+
+	// Reconsider puts the jobs that wait for a place into Queued, due at once,
+	// and returns how many: the limits may have changed.
+	Reconsider(ctx context.Context, now time.Time) (int, error)
+
+	// Prepare makes the runner known, before Nomad is asked for it, whether it
+	// brings its own registration, and lets
+	// the holder of the token with this SHA-256 hash claim it. Preparing again,
+	// with the same hash or another, is no error: all of them are good until
+	// Dispatched. A job that is no longer Queued or Retrying, or not due, is
+	// ErrNotWaiting.
+	Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error
+
+	// Dispatched records that Nomad has the runner, whose token has this hash;
+	// other hashes of the runner stop being good. The job moves on from Queued
+	// or Retrying; if it went further meanwhile it stays there.
+	Dispatched(ctx context.Context, r router.Runner, tokenHash [32]byte, d *router.Decision, now time.Time) error
+
+	// Retry puts a job that is still Queued or Retrying into Retrying, due at at.
+	// d may be nil: the decision is then left as it is.
+	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *router.Decision, now time.Time) error
+
+	// Hasten has up to limit jobs, or all if it is negative, be due at once that are
+	// Retrying, with a reason that begins so, and counts their failures anew; those
+	// that were due first come first. It returns how many.
+	Hasten(ctx context.Context, reason string, limit int, now time.Time) (int, error)
+
+	// Found records that GitHub knows a runner that is Dispatched as far as the
+	// books tell: its state in r, name, ID there and target.
+	Found(ctx context.Context, r router.Runner, now time.Time) error
+
+	// FindJobs and FindRunners return those that a filter looks for, newest
+	// first: by the job's ID, which grows, and the runner's try for it.
+	FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error)
+
+	// Redecide puts a job that was decided, waits for a place under a limit, or
+	// is to be tried again, into Queued, due at once, with a try whose runner
+	// never was; by says who has it so. It reports whether it did: the job may be
+	// in another state.
+	Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (bool, error)
+}
+
+// A Dispatcher takes due jobs from the database, decides them, and starts their
+// runners. There is one per database. Its exported fields are set before it is used,
+// and required. It is made by New and safe for concurrent use.
+type Dispatcher struct {
+	Store   Store
+	Nomad   router.Nomad
+	GitHub  router.GitHub
+	Intake  *intake.Intake
+	Decider *decide.Decider
+	InHand  *decide.InHand
+	First   *intake.FirstSync
+	Runners *runners.Runners
+	Log     *telemetry.Log
+	Metrics *telemetry.Metrics
+	Traces  *telemetry.Traces // nil: nobody follows
+	Backoff *router.Backoff
+	Now     func() time.Time
+	Rand    func() float64 // in [0,1)
+
+	Due      router.Hint     // taken and given: a job may be due
+	Limits   router.Hint     // taken: limits may have changed
+	NewRules router.Hint     // taken: the rules have changed
+	Compare  router.TimeHint // given: when to compare the database with Nomad
+
+	PublicURL string        // where runners claim
+	Senders   int           // Nomad jobs registered at the same time
+	Tick      time.Duration // how often due jobs are read though no hint came
+	Sweep     time.Duration // how often held jobs are looked at though no hint came
+	Grace     time.Duration // how long a stop waits for work in hand
+
+	jobs    chan router.Job // to those who decide; unbuffered, so that few jobs wait here while they change in the store
+	decided chan sending    // size maxDecided; to the senders
+	silence silence         // of Nomad
+	tokens  tokens
+
+	mu      sync.Mutex
+	sending map[int64]sending // jobs that Nomad is asked for
+}
+
+// New returns a Dispatcher whose exported fields are those of di.
+func New(di *Dispatcher) *Dispatcher {
+	di.jobs, di.decided = make(chan router.Job), make(chan sending, maxDecided)
+	di.sending, di.tokens.of = map[int64]sending{}, map[string]router.Secret{}
+	return di
+}
+
+// SilentFor returns for how long Nomad has left what it was asked without an answer;
+// 0: it is not silent.
+func (di *Dispatcher) SilentFor() time.Duration {
+	d, _ := di.silence.length()
+	return d
+}
+
+// Run hands out due jobs until ctx ends, then waits for those in hand: for
+// Grace at most, after which they are cut off, to be taken up by the next
+// process.
+func (di *Dispatcher) Run(ctx context.Context) error {
+	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	var deciders, senders sync.WaitGroup
+	for range di.Senders {
+		deciders.Go(func() {
+			for j := range di.jobs {
+				di.decideOne(hard, j)
+			}
+		})
+		senders.Go(func() {
+			for s := range di.decided {
+				di.send(hard, s)
+			}
+		})
+	}
+	di.First.Wait(ctx)
+	di.feed(ctx)
+	close(di.jobs)
+	stop := time.AfterFunc(di.Grace, cut)
+	defer stop.Stop()
+	deciders.Wait()
+	close(di.decided)
+	senders.Wait()
+	return nil
+}
+
+// feed reads due jobs and hands them to the senders until ctx ends.
+func (di *Dispatcher) feed(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		wait := di.Tick
+		// Jobs in hand are still due in the store, so room is left for them.
+		due, next, err := di.Store.Due(ctx, di.Now(), dueBatch)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			di.Log.Throttled(slog.LevelError, "", "cannot read due jobs from the store", "err", err, "fix", router.StoreFix(err))
+			wait = storePause
+		case !next.IsZero():
+			wait = min(wait, max(next.Sub(di.Now()), 0))
+		}
+		more := !next.IsZero() && !next.After(di.Now())
+		given := 0
+	handing:
+		for _, j := range due {
+			if more && given >= dueLeast {
+				select {
+				case <-di.Due: // there may be another owner's job, whose turn is before the rest
+					break handing
+				default:
+				}
+			}
+			if !di.InHand.Take(j.ID) {
+				continue
+			}
+			given++
+			select {
+			case di.jobs <- j:
+			case <-ctx.Done():
+				return
+			}
+		}
+		if given > 0 && more {
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-di.Due:
+		case <-timer.C:
+		}
+	}
+}
+
+func (di *Dispatcher) release(id int64) {
+	di.mu.Lock()
+	defer di.mu.Unlock()
+	di.InHand.Release(id)
+	delete(di.sending, id)
+}
+
+// A sending is a decided job on its way to Nomad.
+type sending struct {
+	job      router.Job
+	decision *rules.Decision
+	since    time.Time // when Nomad was asked, by the time that passes; zero: not yet
+	said     bool      // that Nomad does not answer
+}
+
+// decideOne carries one job as far as it goes without Nomad: to its end when no
+// runner will serve it, else to the senders, whom the others do not wait for.
+func (di *Dispatcher) decideOne(ctx context.Context, j router.Job) {
+	s, err := di.settled(ctx, j)
+	if err == nil && s.decision != nil {
+		select {
+		case di.decided <- s:
+			return
+		case <-ctx.Done():
+		}
+	}
+	defer di.release(j.ID)
+	di.cannotWrite(ctx, j.ID, err)
+}
+
+// settled decides a job, and writes down what comes of it unless that is for a
+// sender. Its errors are the store's.
+func (di *Dispatcher) settled(ctx context.Context, j router.Job) (sending, error) {
+	j, err := di.Runners.Adopt(ctx, j)
+	if err != nil {
+		return sending{}, err
+	}
+	deciding, s := di.Traces.Span(ctx, j, "decide", di.Now())
+	d, err := di.Decider.Decide(deciding, j)
+	s.With("rule", d.Rule).With("outcome", string(d.Outcome)).Finish(di.Now(), err)
+	if err != nil {
+		return sending{}, di.undecided(ctx, j, d, err)
+	}
+	di.Metrics.Decided(j, &d)
+	if seen := router.SeenLabels(j.Labels); slices.Equal(d.Labels, seen[:min(len(d.Labels), len(seen))]) {
+		d.Labels = nil // the job has them; the store gives them back
+	}
+	di.InHand.Decided(j.ID, &d)
+	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
+	switch d.Outcome {
+	case rules.Ignored:
+		return sending{}, di.settle(ctx, j.ID, router.Ignored, d.Reason, &d)
+	case rules.Denied:
+		log.Info("job denied", "reason", d.Reason)
+		return sending{}, di.settle(ctx, j.ID, router.Denied, d.Reason, &d)
+	case rules.Unroutable:
+		log.Info("job unroutable", "reason", d.Reason)
+		return sending{}, di.settle(ctx, j.ID, router.Unroutable, d.Reason, &d)
+	}
+	if d.Limit != nil {
+		admitted, err := di.admit(ctx, j, &d)
+		if err != nil || !admitted {
+			return sending{}, err
+		}
+	}
+	return sending{job: j, decision: &d}, nil
+}
+
+// cannotWrite sees to an error of the store's, if there is one. The job is still
+// due: do not spin on it.
+func (di *Dispatcher) cannotWrite(ctx context.Context, jobID int64, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	di.Log.Throttled(slog.LevelError, "", "cannot write a job's state", "job_id", jobID, "err", err, "fix", router.StoreFix(err))
+	select {
+	case <-ctx.Done():
+	case <-time.After(storePause):
+	}
+}
+
+// send carries a decided job to a registered Nomad job, or to its next attempt.
+func (di *Dispatcher) send(ctx context.Context, s sending) {
+	defer di.release(s.job.ID)
+	if err := di.silence.refuses(); err != nil {
+		di.cannotWrite(ctx, s.job.ID, di.wait(ctx, s.job, s.decision, err))
+		return
+	}
+	di.cannotWrite(ctx, s.job.ID, di.carry(ctx, s.job, s.decision))
+}
+
+// carry does the work of send; its errors are the store's.
+func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision) error {
+	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
+	own := !di.Nomad.Claims(j.Placement(d))
+	var later *router.RetryAtError
+	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
+		log.Throttled(slog.LevelInfo, d.Rule, "github takes no runner for a job yet", "err", err, "again_at", later.At)
+		if later.Failing {
+			return di.retry(ctx, j.ID, telemetry.CauseGitHub, later.At, fmt.Sprintf(router.SaysNoRunner+": %v", err), d)
+		}
+		return di.retry(ctx, j.ID, telemetry.CauseGitHubLimit, later.At, fmt.Sprintf(router.SaysGitHubLimit+": %v", err), d)
+	}
+	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own}
+	token := di.tokens.take(r.ID)
+	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	err := di.Store.Prepare(storeCtx, r, token.Hash(), di.Now())
+	if errors.Is(err, router.ErrNotWaiting) {
+		return nil // it was cancelled, or another runner took it
+	}
+	if err != nil {
+		return fmt.Errorf("prepare runner %s: %w", r.ID, err)
+	}
+	di.Runners.Starts(r.ID)
+	defer di.Runners.HasStarted(r.ID)
+	di.mu.Lock()
+	di.sending[j.ID] = sending{job: j, decision: d, since: time.Now()}
+	di.mu.Unlock()
+	began := di.Now()
+	registering, s := di.Traces.Span(ctx, j, "register", began)
+	started, err := di.start(registering, router.StartRequest{
+		Runner: r, Job: j, Rule: d.Rule, Placement: j.Placement(d),
+		ClaimURL: di.PublicURL + router.ClaimPath, ClaimToken: token,
+	})
+	s.With("rule", d.Rule).With("nomad_job", r.ID).Finish(di.Now(), err)
+	if ctx.Err() != nil {
+		return nil // cut off: whatever Nomad did, the next process finds it
+	}
+	if err != nil {
+		return di.failed(ctx, j, r, token, d, err)
+	}
+	for _, warning := range started.Warnings {
+		log.Warn("nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
+	}
+	if started.Existed && started.ClaimToken != token && !r.Own {
+		// An earlier process started it, and an earlier database may have known more.
+		found := r
+		err := di.Runners.Recognize(ctx, &found, router.TargetOf(j.Repo, d.Runner))
+		if err == nil && found.State != router.RunnerDispatched {
+			err = di.Store.Found(ctx, found, di.Now())
+		}
+		if err != nil {
+			at, ok := di.Backoff.RetryGitHub(err, j.Failures)
+			if !ok {
+				at = di.Now().Add(router.LongestWait)
+			}
+			di.tokens.keep(r.ID, token)
+			return di.retry(ctx, j.ID, telemetry.CauseGitHub, at, fmt.Sprintf(router.SaysUnknown+" %s already, and GitHub did not say yet whether it is registered: %v", r.ID, err), d)
+		}
+	}
+	r.NomadJob, r.NomadAt = started.NomadJob, started.At
+	storeCtx, cancel = context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	if err := di.Store.Dispatched(storeCtx, r, started.ClaimToken.Hash(), d, di.Now()); err != nil {
+		di.tokens.keep(r.ID, token)
+		return fmt.Errorf("record runner %s: %w", r.ID, err)
+	}
+	if started.Existed {
+		di.Compare.At(di.Now()) // it may have ended before anybody could tell
+	}
+	if j.DispatchedAt.IsZero() {
+		di.Metrics.Registered(j, d, di.Now())
+	}
+	if strings.HasPrefix(j.Reason, router.SaysRefused) { // Nomad has changed its mind, so the others may have a chance
+		di.hasten(ctx, router.SaysRefused, -1)
+	}
+	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", di.Now().Sub(began))
+	return nil
+}
+
+func (di *Dispatcher) start(ctx context.Context, r router.StartRequest) (started router.Started, err error) {
+	ctx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	err = di.silence.ask(ctx, func(ctx context.Context) error {
+		started, err = di.Nomad.Start(ctx, r)
+		return err
+	})
+	return started, err
+}
+
+// failed records that a runner could not be started.
+func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner, token router.Secret, d *rules.Decision, cause error) error {
+	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
+	if d, _ := di.silence.length(); d > 0 && ranOut(cause) {
+		cause = &router.SilentError{For: d}
+	}
+	at, again := di.Backoff.Retry(cause, j.Failures)
+	if !again {
+		return di.refusedByNomad(ctx, j, r, token, d, cause)
+	}
+	var fix *router.FixError
+	if errors.As(cause, &fix) {
+		log.Throttled(slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+	} else if silent := (*router.SilentError)(nil); !errors.As(cause, &silent) { // which is said once, for all jobs
+		log.Throttled(slog.LevelWarn, d.Rule, "nomad could not take the job; it will be tried again", "again_at", at)
+	}
+	di.tokens.keep(r.ID, token)
+	return di.retry(ctx, j.ID, telemetry.CauseNomad, at, fmt.Sprintf(router.SaysNomad+": %v", cause), d)
+}
+
+// wait records that a job waits for Nomad, which was not asked for it.
+func (di *Dispatcher) wait(ctx context.Context, j router.Job, d *rules.Decision, cause error) error {
+	at, _ := di.Backoff.Retry(cause, j.Failures)
+	return di.retry(ctx, j.ID, telemetry.CauseNomad, at, fmt.Sprintf(router.SaysNomad+": %v", cause), d)
+}
+
+func (di *Dispatcher) retry(ctx context.Context, jobID int64, cause string, at time.Time, reason string, d *rules.Decision) error {
+	di.Metrics.Retried(cause)
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	if err := di.Store.Retry(ctx, jobID, at, reason, d, di.Now()); err != nil {
+		return fmt.Errorf("record that job %d is tried again: %w", jobID, err)
+	}
+	di.Due.Give() // its due time may come before the tick
+	return nil
+}
+
+func (di *Dispatcher) settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *rules.Decision) error {
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	if err := di.Store.Settle(ctx, jobID, to, reason, d, di.Now()); err != nil {
+		return fmt.Errorf("settle job %d as %s: %w", jobID, to, err)
+	}
+	if d.Limit != nil {
+		di.Due.Give() // another job may have its place now
+	}
+	return nil
+}

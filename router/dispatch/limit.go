@@ -1,0 +1,50 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+// admit reports whether the job has a place under its limit.
+func (di *Dispatcher) admit(ctx context.Context, j router.Job, d *rules.Decision) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	admitted, err := di.Store.Admit(ctx, j.ID, d, di.Now())
+	if errors.Is(err, router.ErrNotWaiting) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("admit job %d under the limit %s: %w", j.ID, d.Limit.Key, err)
+	}
+	if !admitted {
+		di.Log.Info("job held by a limit", "job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "limit", d.Limit.Key)
+	}
+	return admitted, nil
+}
+
+// Relimit looks at held jobs anew when limits may have changed: at once, after
+// new rules, and each Sweep in case a change was missed.
+func (di *Dispatcher) Relimit(ctx context.Context) error {
+	tick := time.NewTicker(di.Sweep)
+	defer tick.Stop()
+	for {
+		n, err := di.Store.Reconsider(ctx, di.Now())
+		if err != nil && ctx.Err() == nil {
+			di.Log.Warn("cannot look at the jobs that limits hold; the next sweep tries again", "err", err, "again_at", di.Now().Add(di.Sweep))
+		}
+		if n > 0 {
+			di.Due.Give()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-di.Limits:
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,33 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"switchyard/router"
+	"switchyard/router/telemetry"
+	"switchyard/rules"
+)
+
+// undecided records that a job's run could not be looked up; its error is the store's.
+func (di *Dispatcher) undecided(ctx context.Context, j router.Job, d router.Decision, cause error) error {
+	if ctx.Err() != nil {
+		return nil // cut off: the next process decides it
+	}
+	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "run_id", j.RunID, "err", cause)
+	at, again := di.Backoff.RetryGitHub(cause, j.Failures)
+	if !again {
+		log.Error("github refuses to say what started a run")
+		d.Outcome, d.Reason = rules.Unroutable, fmt.Sprintf("GitHub refuses to say what started the run: %v", cause)
+		return di.settle(ctx, j.ID, router.Unroutable, d.Reason, &d)
+	}
+	var fix *router.FixError
+	if errors.As(cause, &fix) {
+		log.Throttled(slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+	} else {
+		log.Throttled(slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be tried again", "again_at", at)
+	}
+	return di.retry(ctx, j.ID, telemetry.CauseGitHub, at, fmt.Sprintf(router.SaysNoRun+": %v", cause), nil)
+}

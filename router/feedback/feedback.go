@@ -1,0 +1,320 @@
+// Package feedback owns what GitHub is told of jobs: on their commits, why they wait or
+// were refused; and that runs are cancelled which nothing can serve. Server calls it
+// at intervals.
+package feedback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode"
+
+	"golang.org/x/time/rate"
+
+	"switchyard/router"
+	"switchyard/router/decide"
+	"switchyard/router/intake"
+	"switchyard/router/telemetry"
+	"switchyard/rules"
+)
+
+const (
+	feedbackPause = 15 * time.Second // between two changes of what is said of a job
+	feedbackFix   = 10 * time.Minute // until what a person must mend is tried again
+	feedbackAge   = 24 * time.Hour   // of a job of which nothing was said: feedback is new then
+	maxOwners     = 10_000           // whose rate is remembered
+	feedbackBatch = 100              // jobs read from the store at once
+	cancelBatch   = 20               // runs cancelled in one pass
+	noticePer     = 9 * time.Second  // GitHub takes 500 an hour of what makes content:
+	noticeBurst   = 60               // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api (read 2026-11-24), and 80 a minute
+	maxTitle      = 120              // characters, of a status GitHub takes 140
+	maxNotice     = 2000             // characters
+	noticeTimeout = 15 * time.Second // for one job's
+	feedbackAsks  = "Switchyard says here why the job waits for a runner, as it changes. Nothing needs to pass."
+)
+
+// A Store is what feedback uses of the database.
+type Store interface {
+	Job(ctx context.Context, id int64) (router.Job, error)
+
+	// Unsaid returns up to limit jobs of which something is to be said by now:
+	// first those of which something was, and that have another state or reason
+	// since; then, unless kind is "", those that were refused, or that wait, for
+	// longer than after. Those that became known before since are left out.
+	Unsaid(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.Unsaid, error)
+
+	// Saying records that something may be said of a job from now on.
+	Saying(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error
+
+	// Said records what GitHub was told of a job, and the ID of that. The next
+	// may be said at again, or, when that is zero, never.
+	Said(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error
+
+	// Unsayable records that GitHub did not take it. It is tried again at
+	// again, or, when that is zero, never.
+	Unsayable(ctx context.Context, jobID int64, again time.Time) error
+
+	// Unservable returns up to limit jobs that became Unroutable between the two
+	// times, whose run was not cancelled and has no job that is Running, one of
+	// each run.
+	Unservable(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error)
+
+	// Cancelled records that a run was cancelled: why is added to the reason of
+	// its jobs that are Unroutable.
+	Cancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error
+
+	// LeftAlone records that a job which is Unroutable is no cause to cancel its
+	// run: why is added to its reason.
+	LeftAlone(ctx context.Context, jobID int64, why string, now time.Time) error
+}
+
+// Feedback tells GitHub. Its exported fields are set before it is used, and required.
+// Update and CancelRuns may run at the same time, each once.
+type Feedback struct {
+	Store   Store
+	GitHub  router.GitHub
+	Intake  *intake.Intake
+	Decider *decide.Decider
+	Log     *telemetry.Log
+	Now     func() time.Time
+	Spare   time.Duration // for how long a run is not looked at again that has a job which may run
+
+	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by CancelRuns only
+
+	mu   sync.Mutex
+	told map[router.OwnerKey]*rate.Limiter // what an owner's commits may be told
+}
+
+// Update says on their commits why jobs wait or were refused, if the rules
+// have it so, and what was said before when it changes.
+func (f *Feedback) Update(ctx context.Context) error {
+	kind, after := f.Decider.Rules().Feedback()
+	list, err := f.Store.Unsaid(ctx, router.NoticeKind(kind), after, f.Now().Add(-feedbackAge), f.Now(), feedbackBatch)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	stopped := map[router.OwnerKey]bool{} // the others' answers would be the same
+	for _, u := range list {
+		owner := router.OwnerOf(u.Job.Repo)
+		if stopped[owner] {
+			continue
+		}
+		if !f.notices(owner).AllowN(f.Now(), 1) {
+			stopped[owner] = true
+			continue
+		}
+		err := f.say(ctx, u)
+		var giveUp *router.GiveUpError
+		var fix *router.FixError
+		var later *router.RetryAtError
+		again := time.Time{}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			continue
+		case errors.As(err, &giveUp):
+		case errors.As(err, &fix):
+			stopped[owner] = true
+			again = f.Now().Add(feedbackFix)
+		case errors.As(err, &later):
+			stopped[owner] = true
+			again = later.At
+		default:
+			again = f.Now().Add(feedbackPause)
+		}
+		errs = append(errs, fmt.Errorf("job %d of %s: %w", u.Job.ID, u.Job.Repo.FullName, err), f.Store.Unsayable(ctx, u.Job.ID, again))
+	}
+	return errors.Join(errs...)
+}
+
+// notices is what an owner's commits may be told.
+func (f *Feedback) notices(owner router.OwnerKey) *rate.Limiter {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.told == nil || len(f.told) >= maxOwners {
+		f.told = map[router.OwnerKey]*rate.Limiter{}
+	}
+	l := f.told[owner]
+	if l == nil {
+		l = rate.NewLimiter(rate.Every(noticePer), noticeBurst)
+		f.told[owner] = l
+	}
+	return l
+}
+
+// say puts on a job's commit what the books say of it.
+func (f *Feedback) say(ctx context.Context, u router.Unsaid) error {
+	n := noticeOf(u.Job, u.Kind)
+	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
+	defer cancel()
+	id := u.ID
+	switch {
+	case !u.Begun:
+		if err := f.Store.Saying(ctx, u.Job.ID, u.Kind, f.Now()); err != nil {
+			return err
+		}
+	case id == 0 && u.Kind == router.NoticeCheckRun:
+		var err error
+		if id, err = f.GitHub.FindNotice(ctx, n); err != nil {
+			return err
+		}
+		if id == 0 && n.State == router.NoticeOver {
+			return f.Store.Said(ctx, u.Job.ID, 0, u.Job.State, u.Job.Reason, time.Time{})
+		}
+	}
+	id, err := f.GitHub.Notice(ctx, n, id)
+	if err != nil {
+		return err
+	}
+	again := f.Now().Add(feedbackPause)
+	if n.State == router.NoticeOver {
+		again = time.Time{}
+	}
+	return f.Store.Said(ctx, u.Job.ID, id, u.Job.State, u.Job.Reason, again)
+}
+
+// noticeOf says what a job's commit is told of it.
+func noticeOf(j router.Job, kind router.NoticeKind) router.Notice {
+	n := router.Notice{
+		Kind: kind, Repo: j.Repo, SHA: j.SHA, JobID: j.ID, URL: j.URL,
+		Name: "switchyard / " + router.Cut(plain(j.Name), maxTitle-20),
+	}
+	reason := plain(j.Reason)
+	var title string
+	switch j.State {
+	case router.Running, router.Completed, router.Ignored:
+		n.State, title = router.NoticeOver, "A runner has the job"
+		if j.State != router.Running {
+			title = "The job is over"
+		}
+	case router.Denied, router.Unroutable:
+		n.State, title = router.NoticeRefused, "No runner: "+reason
+	default:
+		n.State, title = router.NoticeWaits, "Waits: "+reason
+	}
+	n.Title = title
+	if router.Cut(title, maxTitle) != title {
+		n.Title = router.Cut(title, maxTitle-1) + "…"
+	}
+	n.Text = "The job is `" + string(j.State) + "`:\n\n" + inert(reason)
+	if d := j.Decision; d != nil && d.Rule != "" {
+		n.Text += "\n\nThe rule that decided it:\n\n" + inert(d.Rule)
+	}
+	if n.State == router.NoticeWaits {
+		n.Text += "\n\n" + feedbackAsks
+	}
+	return n
+}
+
+// plain is s as one line of what can be seen.
+func plain(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }), " ")
+}
+
+// inert is one line as a block of code in Markdown, in which nothing has a
+// meaning: no link, no mention of anybody, no HTML. The line is indented by
+// us, so that no number of back quotes ends the block.
+func inert(line string) string { return "    " + router.Cut(line, maxNotice) }
+
+// CancelRuns cancels the runs whose jobs nothing can serve for longer than the
+// rules say. A job that runs is not cut off for it: the run is cancelled when
+// that has ended. Nor is a job with a label that the rules do not know: the
+// runners that it is meant for may be somebody else's.
+func (f *Feedback) CancelRuns(ctx context.Context) error {
+	after, action := f.Decider.Rules().Unroutable()
+	if action != "cancel" {
+		return nil
+	}
+	if f.spared == nil {
+		f.spared = map[int64]time.Time{}
+	}
+	maps.DeleteFunc(f.spared, func(_ int64, until time.Time) bool { return !f.Now().Before(until) })
+	jobs, err := f.Store.Unservable(ctx, f.Now().Add(-after-router.GoneAfter), f.Now().Add(-after), cancelBatch+len(f.spared))
+	if err != nil {
+		return err
+	}
+	jobs = slices.DeleteFunc(jobs, func(j router.Job) bool { _, spared := f.spared[j.RunID]; return spared })
+	var errs []error
+	refused := map[string]bool{} // hosts
+	for _, j := range jobs {
+		if refused[j.Repo.Host] {
+			continue
+		}
+		err := f.cancelRun(ctx, j, after)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("job %d of %s: %w", j.ID, j.Repo.FullName, err))
+		}
+		var fix *router.FixError
+		var later *router.RetryAtError
+		refused[j.Repo.Host] = errors.As(err, &fix) || errors.As(err, &later) // the others' answers would be the same
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// cancelRun cancels the run of a job, unless GitHub says that something else
+// became of the job meanwhile, or that the run has a job which runs, or may yet.
+// A run of which GitHub lists no job may have such a one, and is spared likewise.
+func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Duration) error {
+	if _, err := f.Intake.Ask(ctx, j); err != nil {
+		return err
+	}
+	j, err := f.Store.Job(ctx, j.ID)
+	if err != nil || j.State != router.Unroutable {
+		return err
+	}
+	set := f.Decider.Rules()
+	if !set.Knows(j.Labels) {
+		f.Log.Info("a run is not cancelled, as its job has a label that the rules do not know; other runners may serve it", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+		return f.Store.LeftAlone(ctx, j.ID, "its run is not cancelled, as other runners of its GitHub may know its labels", f.Now())
+	}
+	call, cancel := context.WithTimeout(ctx, noticeTimeout)
+	defer cancel()
+	listed, servable := 0, int64(0)
+	err = f.GitHub.RunJobs(call, j.Repo, j.RunID, func(d router.Delivery) error {
+		listed++
+		if d.Action == "completed" {
+			return nil
+		}
+		k, err := f.Store.Job(ctx, d.Job.ID)
+		if err != nil && !errors.Is(err, router.ErrNotFound) {
+			return err
+		}
+		if d.Action == "in_progress" || k.State != router.Unroutable && k.State != router.Denied || !set.Knows(k.Labels) {
+			servable = d.Job.ID
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if listed == 0 {
+		f.Log.Warn("a run is not cancelled yet, as GitHub lists no jobs of it; check that the run exists and may be read", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+		f.spared[j.RunID] = f.Now().Add(f.Spare)
+		return nil
+	}
+	if servable != 0 {
+		f.Log.Info("a run is not cancelled yet, as it has a job that runs or may", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName, "other", servable)
+		f.spared[j.RunID] = f.Now().Add(f.Spare)
+		return nil
+	}
+	why := fmt.Sprintf("its run is cancelled, after %s", rules.Duration(after))
+	err = f.GitHub.CancelRun(call, j.Repo, j.RunID)
+	var giveUp *router.GiveUpError
+	if errors.As(err, &giveUp) {
+		why = "GitHub does not cancel its run: " + err.Error()
+	} else if err != nil {
+		return err
+	}
+	f.Log.Info("run cancelled, as nothing can serve its job", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+	return f.Store.Cancelled(ctx, j.Repo, j.RunID, why, f.Now())
+}

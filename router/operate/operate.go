@@ -1,0 +1,259 @@
+// Package operate owns what people do to jobs and runners: retry, cancel, stop. The
+// console, the API and the commands call it.
+package operate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/runners"
+	"switchyard/router/telemetry"
+)
+
+func conflict(format string, args ...any) error {
+	return &router.ConflictError{Reason: fmt.Sprintf(format, args...)}
+}
+
+// A Store is what operators use of the database.
+type Store interface {
+	Job(ctx context.Context, id int64) (router.Job, error)
+
+	Runner(ctx context.Context, id string) (router.Runner, error)
+
+	// Runners returns the runners that are or were meant for a job, by try.
+	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
+
+	Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (bool, error)
+
+	// Cancel ends a job that has no runner of GitHub's as Denied. It reports
+	// whether it did.
+	Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (bool, error)
+
+	// Note gives a runner that has not ended a reason that an operator is the source of.
+	Note(ctx context.Context, runnerID, reason string, now time.Time) error
+}
+
+// An Operator does what people ask for; router.Operator(ctx) is who. Its fields are set
+// before it is used, and required. It is safe for concurrent use.
+type Operator struct {
+	Store   Store
+	GitHub  router.GitHub
+	Runners *runners.Runners
+	Log     *telemetry.Log
+	Now     func() time.Time
+	Due     router.Hint // given when a job may be due
+}
+
+// RetryJob decides a job anew, or gives it a new runner when its own has not
+// claimed yet. It fails with ErrNotFound or a *ConflictError.
+func (o *Operator) RetryJob(ctx context.Context, id int64) error {
+	j, err := o.Store.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	switch j.State {
+	case router.Running:
+		return conflict("job %d runs on %s", id, j.RunnerName)
+	case router.Completed:
+		return conflict("job %d has ended; run it again on GitHub", id)
+	case router.Dispatched:
+		r, err := o.runnerOf(ctx, j)
+		if err != nil {
+			return err
+		}
+		if r.State.Final() { // as with a fallback that is due; a new one now would be two
+			return conflict("job %d gets a new runner by itself when Nomad has stopped %s", id, r.ID)
+		}
+		if r.State != router.RunnerDispatched {
+			return conflict("runner %s of job %d is %s already; stop that instead", r.ID, id, r.State)
+		}
+		err = o.stopRunner(ctx, r, router.Operator(ctx)+" asked for a new one")
+		if errors.Is(err, router.ErrBusy) {
+			return conflict("runner %s of job %d brings its own registration and runs, so it may have a job; stop that instead", r.ID, id)
+		}
+		return err
+	}
+	if err := o.clear(ctx, j); err != nil {
+		return err
+	}
+	done, err := o.Store.Redecide(ctx, id, router.SourceOperator, router.Operator(ctx)+" asked to decide it anew", o.Now())
+	switch {
+	case err != nil:
+		return err
+	case !done && j.State == router.Held:
+		return conflict("job %d %s", id, j.Reason)
+	case !done:
+		return conflict("job %d has moved on meanwhile; look again", id)
+	}
+	o.Due.Give()
+	return nil
+}
+
+// clear stops those runners of a job that were given up and may go on.
+func (o *Operator) clear(ctx context.Context, j router.Job) error {
+	runners, err := o.Store.Runners(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	for _, r := range runners {
+		if r.State != router.RunnerLost && r.State != router.RunnerStopped || !r.EndedAt.IsZero() || r.Own {
+			continue // one that brings its own registration ends by itself
+		}
+		err := o.Runners.Retire(ctx, r, r.Reason)
+		if errors.Is(err, router.ErrBusy) {
+			return conflict("runner %s, which was started for job %d, has a job of GitHub's", r.Name, j.ID)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CancelJob ends a job that has no runner of GitHub's in the books, and stops a
+// runner that was meant for it and has not claimed. GitHub keeps the job
+// queued, unless run says that its workflow run is cancelled, too: with all its
+// jobs, those that run as well. It fails with ErrNotFound or a *ConflictError.
+func (o *Operator) CancelJob(ctx context.Context, id int64, run bool) error {
+	j, err := o.Store.Job(ctx, id)
+	if err != nil {
+		return err
+	}
+	if j.State != router.Running || !run {
+		if err := o.cancel(ctx, j); err != nil {
+			return err
+		}
+	}
+	if !run {
+		return nil
+	}
+	if j.State == router.Running {
+		if err := o.noteCancel(ctx, j); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
+	defer cancel()
+	if err := o.GitHub.CancelRun(ctx, j.Repo, j.RunID); err != nil {
+		if j.State != router.Running {
+			return fmt.Errorf("the job gets no runner any more, but its run goes on: %w", err)
+		}
+		return err
+	}
+	o.Log.Info("an operator cancelled a run", "who", router.Operator(ctx), "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+	return nil
+}
+
+// noteCancel says on the time line of a running job who cancels its run: its end
+// comes from GitHub, which does not say it.
+func (o *Operator) noteCancel(ctx context.Context, j router.Job) error {
+	runners, err := o.Store.Runners(ctx, j.ID)
+	if err != nil {
+		return err
+	}
+	for _, r := range runners {
+		if r.Name == j.RunnerName {
+			return o.Store.Note(ctx, r.ID, router.Operator(ctx)+" cancels the run of its job", o.Now())
+		}
+	}
+	return nil // it is another job's, or none of ours
+}
+
+func (o *Operator) cancel(ctx context.Context, j router.Job) error {
+	id := j.ID
+	done, err := o.Store.Cancel(ctx, id, router.Operator(ctx)+" cancelled it: it gets no runner", o.Now())
+	switch {
+	case err != nil:
+		return err
+	case done:
+		o.Due.Give() // another job may have its place now
+	case j.State == router.Running:
+		return conflict("job %d runs on %s; cancel its run on GitHub", id, j.RunnerName)
+	case j.State != router.Denied: // as which it may have been cancelled before, and the runner not stopped
+		return conflict("job %d is %s", id, j.State)
+	}
+	r, err := o.runnerOf(ctx, j)
+	var none *router.ConflictError
+	if errors.As(err, &none) || err == nil && r.State != router.RunnerDispatched {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = o.stopRunner(ctx, r, router.Operator(ctx)+" cancelled its job")
+	if r.Own && errors.Is(err, router.ErrBusy) {
+		return nil // it may have another job, and ends by itself
+	}
+	return err
+}
+
+// StopRunner ends a runner that has no job of GitHub's; with force, one that
+// has a job, too, which then fails. It fails with ErrNotFound or a *ConflictError.
+func (o *Operator) StopRunner(ctx context.Context, id string, force bool) error {
+	r, err := o.Store.Runner(ctx, id)
+	if err != nil {
+		return err
+	}
+	busy := "runner %s has a job of GitHub's; force stops it, and the job fails"
+	if r.Own {
+		busy = "runner %s brings its own registration and runs, so it may have a job of GitHub's; force stops it, and such a job fails"
+	}
+	switch r.State {
+	case router.RunnerBusy:
+		if !force {
+			return conflict(busy, r.Name)
+		}
+		return o.kill(ctx, r)
+	case router.RunnerFinished, router.RunnerLost, router.RunnerStopped:
+		if !r.EndedAt.IsZero() {
+			return conflict("runner %s has ended: %s", r.Name, r.Reason)
+		}
+		if r.Own && !force {
+			return conflict(busy, r.Name)
+		}
+		return o.Runners.StopJob(ctx, r)
+	}
+	err = o.stopRunner(ctx, r, router.Operator(ctx)+" stopped it")
+	switch {
+	case !errors.Is(err, router.ErrBusy):
+		return err
+	case !force:
+		return conflict(busy, r.Name)
+	}
+	return o.kill(ctx, r)
+}
+
+// kill stops a runner's Nomad job while it has a job of GitHub's. The books
+// follow when Nomad and GitHub say that they ended.
+func (o *Operator) kill(ctx context.Context, r router.Runner) error {
+	if err := o.Store.Note(ctx, r.ID, router.Operator(ctx)+" stops it, though it has a job", o.Now()); err != nil {
+		return err
+	}
+	o.Log.Warn("an operator stops a busy runner", "job_id", r.JobID, "nomad_job", r.ID, "runner", r.Name)
+	return o.Runners.StopJob(ctx, r)
+}
+
+// stopRunner retires a runner, and says on its time line who asked.
+func (o *Operator) stopRunner(ctx context.Context, r router.Runner, reason string) error {
+	if err := o.Store.Note(ctx, r.ID, reason, o.Now()); err != nil {
+		return err
+	}
+	return o.Runners.Retire(ctx, r, reason)
+}
+
+// runnerOf returns the runner of a job's current try; a *ConflictError when it has none.
+func (o *Operator) runnerOf(ctx context.Context, j router.Job) (router.Runner, error) {
+	runners, err := o.Store.Runners(ctx, j.ID)
+	if err != nil {
+		return router.Runner{}, err
+	}
+	i := slices.IndexFunc(runners, func(r router.Runner) bool { return r.Try == j.Try })
+	if i < 0 {
+		return router.Runner{}, conflict("job %d has no runner at the moment", j.ID)
+	}
+	return runners[i], nil
+}

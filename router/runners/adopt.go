@@ -1,0 +1,351 @@
+package runners
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/intake"
+	"switchyard/rules"
+)
+
+const (
+	maxAdopt   = 1000   // runners looked at in one pass
+	maxForeign = 10_000 // remembered
+	rosterKept = 30 * time.Second
+)
+
+// An adopter makes runners known that only Nomad has.
+type adopter struct {
+	r       *Runners
+	orphans orphans
+	rosters rosters
+
+	mu      sync.Mutex
+	foreign map[nomadKey]bool // those on Nomad that are not ours, though their ID is a runner's
+}
+
+// adopt makes known the runners that Nomad has and the books do not, as they do
+// not after the database was deleted: those of this router, by the address that
+// they claim at. Others are let be: two routers may share a Nomad. Runners that
+// had ended, and that Nomad has all the same, are live again. more is set when
+// some must be looked at again soon.
+func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []router.NomadJob) (more bool, err error) {
+	orphans := map[int64]router.NomadJob{}
+	defer func() { a.orphans.set(orphans) }()
+	known := make(map[string]bool, len(live))
+	for i := range live {
+		known[live[i].ID] = true
+	}
+	unknown := map[string][]router.NomadJob{} // more than one when others, elsewhere, take the ID of ours
+	var ids []string
+	for _, j := range jobs {
+		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !a.isForeign(j) && len(ids) < maxAdopt {
+			unknown[j.RunnerID] = append(unknown[j.RunnerID], j)
+			ids = append(ids, j.RunnerID)
+		}
+	}
+	if len(ids) == 0 {
+		return false, nil
+	}
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	strangers, err := a.r.Store.Strangers(ctx, ids)
+	if err != nil {
+		return false, err
+	}
+	if len(strangers) < len(ids) { // a listing may be older than what ended since
+		revived, err := a.r.Store.Revive(ctx, slices.Concat(slices.Collect(maps.Values(unknown))...), a.r.Now().Add(-settling), a.r.Now())
+		if err != nil {
+			return false, err
+		}
+		if more = revived > 0; more {
+			a.r.Log.Warn("Nomad has runners that had ended, as it replaces those of lost nodes; they are stopped", "runners", revived)
+		}
+	}
+	full := map[int64]bool{} // instances that take no more for now
+	for _, id := range strangers {
+		jobID, _, _ := router.ParseRunnerID(id)
+		in := router.InstanceOf(jobID)
+		for _, j := range unknown[id] {
+			if full[in] {
+				continue // it would be the same for this one
+			}
+			switch done, err := a.adoptOne(ctx, j); {
+			case ctx.Err() != nil:
+				return false, ctx.Err()
+			case err != nil:
+				a.r.Log.Throttled(slog.LevelWarn, "", "cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
+				later := (*router.RetryAtError)(nil)
+				full[in] = errors.As(err, &later)
+			case !done:
+				more = true
+				if jobID, _, ok := router.ParseRunnerID(id); ok {
+					orphans[jobID] = j // the newest of them comes last
+				}
+			}
+		}
+	}
+	return more, nil
+}
+
+func (a *adopter) isForeign(j router.NomadJob) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.foreign[nomadKey{j.ID, j.At.Namespace}]
+}
+
+// orphans are the runners on Nomad whose jobs are not known yet, by job. The zero
+// value is none. It is safe for concurrent use.
+type orphans struct {
+	mu   sync.Mutex
+	jobs map[int64]router.NomadJob
+}
+
+func (o *orphans) set(jobs map[int64]router.NomadJob) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.jobs = jobs
+}
+
+// take returns the runner of a job that has become known.
+func (o *orphans) take(jobID int64) (n router.NomadJob, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, ok = o.jobs[jobID]
+	delete(o.jobs, jobID)
+	return n, ok
+}
+
+// Adopt adopts the runner that Nomad has for a job, before it is given another.
+func (a *adopter) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
+	n, ok := a.orphans.take(j.ID)
+	if !ok {
+		return j, nil
+	}
+	if _, err := a.adoptOne(ctx, n); err != nil {
+		a.r.Log.Throttled(slog.LevelWarn, "", "cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
+		return j, nil // if it is of this try, Nomad says so
+	}
+	return a.r.Store.Job(ctx, j.ID)
+}
+
+// adoptOne is done when nothing is left to be done about the runner.
+func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, err error) {
+	jobID, try, ok := router.ParseRunnerID(n.RunnerID)
+	// A job that is dispatched as it is has no more of ours than it declares:
+	// whose it is shows when its job is known.
+	parent, _, dispatched := strings.Cut(n.ID, "/dispatch-")
+	if dispatched && ok && n.JobID == 0 {
+		if _, err := a.r.Store.Job(ctx, jobID); errors.Is(err, router.ErrNotFound) {
+			mark, err := a.r.Store.Mark(ctx, intake.FirstSyncMark)
+			return mark == "done", err
+		}
+	}
+	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	url, token, own, err := a.r.Nomad.ClaimOf(nomadCtx, n)
+	unmarked := own && dispatched && url == "" && token == ""
+	switch {
+	case errors.Is(err, router.ErrNotFound):
+		return true, nil
+	case err != nil:
+		return false, err
+	case unmarked && ok:
+		token = router.NewClaimToken() // nobody has it
+	case !ok || url != a.r.PublicURL+router.ClaimPath || token == "":
+		a.letBe(n, "another router started it, or this one at another address")
+		return true, nil
+	}
+	j, err := a.r.Store.Job(ctx, jobID)
+	if errors.Is(err, router.ErrNotFound) {
+		if done, err = a.recall(ctx, n, jobID); err == nil && done {
+			j, err = a.r.Store.Job(ctx, jobID)
+		} else {
+			return false, err
+		}
+	}
+	if err != nil {
+		return false, err
+	}
+
+	r := router.Runner{ID: n.RunnerID, JobID: jobID, Try: try, State: router.RunnerDispatched, Name: n.RunnerID, NomadJob: n.ID, NomadAt: n.At, Own: own}
+	d := j.Decision
+	if d == nil {
+		decided, err := a.r.Decider.Decide(ctx, j)
+		if err != nil {
+			return false, fmt.Errorf("ask GitHub what started the run: %w", err)
+		}
+		d = &decided
+	}
+	if unmarked && (d.Outcome != rules.Routed || d.Dispatch != parent) {
+		a.letBe(n, "the rules dispatch no such job for it")
+		return true, nil
+	}
+	switch home, err := a.atHome(nomadCtx, n, d); {
+	case err != nil:
+		return false, err
+	case !home:
+		a.letBe(n, "the rules start no runner of its job in that namespace")
+		return true, nil
+	}
+	if !own {
+		at := router.TargetOf(j.Repo, d.Runner)
+		if err := a.Recognize(ctx, &r, at); err != nil {
+			return false, err
+		}
+		if d.Runner.Registration == "token" {
+			r.Target = at // it may be about to register itself, by its name
+		}
+	}
+	switch {
+	case j.State != router.Running:
+	case router.IsNameOf(j.RunnerName, r.ID):
+		r.State, r.Name = router.RunnerBusy, j.RunnerName
+	case own && j.Try <= try: // presumably, as its name may be any
+		r.State = router.RunnerBusy
+	}
+	storeCtx, cancelStore := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancelStore()
+	ok, err = a.r.Store.Adopt(storeCtx, r, token.Hash(), a.r.Now())
+	if err != nil {
+		return false, fmt.Errorf("record runner %s: %w", r.ID, err)
+	}
+	if ok {
+		a.r.Log.Info("a runner is found on Nomad that the database did not know", "job_id", jobID, "nomad_job", n.ID, "state", string(r.State))
+		a.r.Due.Give()
+		a.r.Leftover.Of(jobID)
+	}
+	return true, nil
+}
+
+// letBe has a Nomad job looked at no more, whose ID is that of a runner.
+func (a *adopter) letBe(n router.NomadJob, why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.r.Log.Warn("Nomad has a runner that is not known here; it is let be", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
+	if len(a.foreign) >= maxForeign {
+		clear(a.foreign)
+	}
+	a.foreign[nomadKey{n.ID, n.At.Namespace}] = true
+}
+
+// atHome reports whether a Nomad job is in a namespace where the runners of its
+// job are started. Whoever may register jobs there can read their tokens, too;
+// but one who may do so elsewhere must not have a token of his own taken up.
+func (a *adopter) atHome(ctx context.Context, n router.NomadJob, d *router.Decision) (bool, error) {
+	if d.Outcome != rules.Routed {
+		return true, nil // it will be given nothing
+	}
+	placements := []router.Placement{d.Placement}
+	for _, f := range d.Fallback {
+		if f.Reason == "" {
+			placements = append(placements, f.Placement)
+		}
+	}
+	for _, p := range placements {
+		home, err := a.r.Nomad.Home(ctx, p)
+		if err != nil {
+			return false, fmt.Errorf("tell where the runners of job %d are started: %w", n.JobID, err)
+		}
+		if home.Namespace == n.At.Namespace {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// Recognize has GitHub say whether it knows a runner that the books do not: it
+// is online or busy then, else it has not claimed yet.
+func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Target) error {
+	list, err := a.rosters.get(at, a.r.Now(), func() ([]router.GitHubRunner, error) {
+		ctx, cancel := context.WithTimeout(ctx, router.ListTimeout)
+		defer cancel()
+		list, err := a.r.GitHub.Runners(ctx, at)
+		if errors.Is(err, router.ErrNotFound) {
+			err = nil
+		}
+		return list, err
+	})
+	if err != nil {
+		return fmt.Errorf("list the runners of %s on GitHub: %w", at.Owner, err)
+	}
+	if i := slices.IndexFunc(list, func(g router.GitHubRunner) bool { return router.IsNameOf(g.Name, r.ID) }); i >= 0 {
+		r.State, r.Name, r.GitHubID, r.Target = router.RunnerOnline, list[i].Name, list[i].ID, at
+		if list[i].Busy {
+			r.State = router.RunnerBusy
+		}
+	}
+	return nil
+}
+
+// rosters are GitHub's lists of runners, for those that come from an earlier
+// database: they are on a list that is some seconds old as well. It is safe for
+// concurrent use; the zero value is ready.
+type rosters struct {
+	mu    sync.Mutex // held while GitHub is asked, so that it is asked once
+	lists map[router.Target]roster
+}
+
+type roster struct {
+	list []router.GitHubRunner
+	at   time.Time
+}
+
+func (c *rosters) get(t router.Target, now time.Time, ask func() ([]router.GitHubRunner, error)) ([]router.GitHubRunner, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.lists[t]; ok && now.Sub(r.at) < rosterKept {
+		return r.list, nil
+	}
+	list, err := ask()
+	if err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(c.lists, func(_ router.Target, r roster) bool { return now.Sub(r.at) >= rosterKept })
+	if c.lists == nil {
+		c.lists = map[router.Target]roster{}
+	}
+	c.lists[t] = roster{list, now}
+	return list, nil
+}
+
+// recall makes a job known that has ended, so that its runner can be. One that
+// has not is found by the first look at GitHub, with all that rules ask for.
+func (a *adopter) recall(ctx context.Context, n router.NomadJob, jobID int64) (done bool, err error) {
+	mark, err := a.r.Store.Mark(ctx, intake.FirstSyncMark)
+	if err != nil || mark != "done" {
+		return false, err
+	}
+	owner, name, ok := strings.Cut(n.Repo, "/")
+	if !ok || n.JobID != router.GitHubID(jobID) {
+		return false, fmt.Errorf("its meta names job %d of %q", n.JobID, n.Repo)
+	}
+	j := router.Job{
+		ID: jobID, RunID: router.Instance{Number: router.InstanceOf(jobID)}.ID(n.RunID), Attempt: max(n.Attempt, 1),
+		Repo: router.Repo{Host: router.HostOf(a.r.GitHub, jobID), Owner: owner, Name: name, FullName: n.Repo},
+	}
+	githubCtx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
+	defer cancel()
+	d, err := a.r.GitHub.Job(githubCtx, j.Repo, jobID)
+	if errors.Is(err, router.ErrNotFound) {
+		d, err = router.Delivery{Source: router.SourceGitHub, Action: "completed", Status: router.StatusGone, Job: j, ReceivedAt: a.r.Now()}, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask GitHub about job %d: %w", jobID, err)
+	}
+	if d.Action == "queued" {
+		return false, fmt.Errorf("its job waits on GitHub: switchyard jobs sync --repo %s makes it known", router.Addressed(j.Repo))
+	}
+	storeCtx, cancel2 := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel2()
+	_, err = a.r.Intake.Record(storeCtx, d)
+	return err == nil, err
+}

@@ -1,0 +1,656 @@
+package runners
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"switchyard/router"
+	"switchyard/router/telemetry"
+	"switchyard/rules"
+)
+
+const (
+	passCallers = 4               // of Nomad and GitHub at the same time
+	settling    = time.Minute     // what is under way in this process has come to its end by then
+	leaving     = 2 * time.Minute // a finished runner's process has, too
+	maxConfirm  = 1000            // runners that a listing does not show, looked up in one pass
+)
+
+// A mending is what a runner's part of the books, or what stands behind it, needs.
+type mending string
+
+// The mendings. Each is good to be done again, as a pass can be cut off.
+const (
+	nothing      mending = ""
+	confirmEnd   mending = "look up"       // the listing does not show it: Nomad is asked for this one
+	recordEnd    mending = "record end"    // its Nomad job ended
+	recordPlaced mending = "record placed" // Nomad gave it a node
+	askWhy       mending = "ask why"       // Nomad has no node for it
+	loseRunner   mending = "lose"          // it ended without a job: its own gets a new one
+	retireRunner mending = "retire"        // off GitHub, then off Nomad
+	goOn         mending = "go on"         // the job that waits for it gets a new one
+	askRunner    mending = "ask runner"    // GitHub says whether it has a job
+	askJob       mending = "ask job"       // GitHub says what became of the job it ran
+	askLost      mending = "ask, or lose"  // GitHub says whether it had its job after all; if not it is lost
+	stopRunner   mending = "stop"          // past its job's time limit
+	closeRunner  mending = "close"         // it ended, and no job waits for it
+)
+
+// A policy says what is to be done about runners. It has no state.
+type policy struct {
+	doubt, idle, sweep time.Duration // as of Runners
+	publicURL          string
+}
+
+// mend compares one runner with its Nomad job, nil when a listing that is
+// younger than the books does not show it, and says what is to be done, why (for
+// people), and if there is nothing now, when to look again (zero: the next
+// sweep). said is what Nomad said of its end.
+func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now time.Time) (what mending, why string, again time.Time) {
+	if r.Own {
+		return p.mendOwn(r, on, cmp.Or(said, r.EndWords), now)
+	}
+	registered := r.NomadJob != "" || on != nil
+	ended := !r.EndedAt.IsZero() || on != nil && on.Status == "dead"
+	gone := registered && on == nil && r.EndedAt.IsZero()
+	waiting := on != nil && on.Waiting && r.PlacedAt.IsZero()
+	after := func(since time.Time, wait time.Duration, what mending, why string) (mending, string, time.Time) {
+		return after(now, since, wait, what, why)
+	}
+	if said = cmp.Or(said, r.EndWords); said != "" {
+		said = ": " + said
+	}
+
+	switch r.State {
+	case router.RunnerDispatched:
+		switch {
+		case !registered: // dispatch is at it
+		case gone:
+			return confirmEnd, "", again
+		case ended:
+			if r.Refused != "" {
+				return loseRunner, fmt.Sprintf("its Nomad job %s ended, as %s", r.NomadJob, r.Refused), again
+			}
+			return loseRunner, fmt.Sprintf("its Nomad job %s ended before the runner asked for its configuration%s: can its node reach %s?", r.NomadJob, said, p.publicURL), again
+		case !r.Needed: // a leftover
+		case waiting:
+			return askWhy, "", again
+		case r.PlacedAt.IsZero():
+			return recordPlaced, "", again
+		case r.Refused != "":
+			return after(r.PlacedAt, p.idle, retireRunner, r.Refused)
+		default:
+			return after(r.PlacedAt, p.idle, retireRunner, fmt.Sprintf("it has a node since %s and never asked for its configuration: does its jobspec fetch the claim?", r.PlacedAt.Format(time.RFC3339)))
+		}
+
+	case router.RunnerClaimed: // by a claim that is answered now, or that failed with the store
+		switch {
+		case now.Before(r.StateAt.Add(settling)):
+			return nothing, "", r.StateAt.Add(settling)
+		case gone:
+			return confirmEnd, "", again
+		case ended && r.GitHubID == 0:
+			return loseRunner, fmt.Sprintf("its Nomad job %s ended while the runner was configured%s", r.NomadJob, said), again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case ended:
+			return after(r.EndedAt, p.doubt, askLost, fmt.Sprintf("its Nomad job %s ended while the runner was configured%s", r.NomadJob, said))
+		case r.GitHubID == 0:
+			return after(r.StateAt, p.doubt, retireRunner, "its configuration never came")
+		default:
+			return after(r.StateAt, p.doubt, askRunner, "")
+		}
+
+	case router.RunnerOnline:
+		switch {
+		case gone:
+			return confirmEnd, "", again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case ended: // it may have had a job after all: GitHub's word of that can be late
+			return after(r.EndedAt, p.doubt, askLost, endedIdle(r, said))
+		default:
+			return after(r.StateAt, p.idle, askRunner, "")
+		}
+
+	case router.RunnerBusy:
+		switch {
+		case gone:
+			return confirmEnd, "", again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case ended:
+			return after(r.EndedAt, p.doubt, askJob, "")
+		case r.Serves != 0 && r.TimeLimit > 0:
+			return pastLimit(r, now)
+		}
+
+	default: // finished, lost or stopped
+		switch {
+		case registered && !gone && !ended:
+			wait := leaving
+			if r.State != router.RunnerFinished {
+				if wait = 0; r.OnGitHub() && r.State == router.RunnerLost {
+					wait = p.doubt // it is given time to show itself
+				}
+			}
+			return after(r.StateAt, wait, retireRunner, fmt.Sprintf("it is %s, and its Nomad job went on", r.State))
+		case r.Needed && r.JobState == router.Dispatched && (ended || !registered):
+			return goOn, "its runner " + r.ID + " was stopped; it gets a new one", again
+		case gone:
+			return confirmEnd, "", again
+		case ended && r.EndedAt.IsZero():
+			return recordEnd, "", again
+		case !registered:
+			return after(r.StateAt, leaving, recordEnd, "")
+		}
+	}
+	return nothing, "", again
+}
+
+// after is what, once it waited for long enough since.
+func after(now, since time.Time, wait time.Duration, what mending, why string) (mending, string, time.Time) {
+	if at := since.Add(wait); now.Before(at) {
+		return nothing, "", at
+	}
+	return what, why, time.Time{}
+}
+
+// mendOwn is mend for a runner that brings its own registration. Its Nomad job
+// alone says whether it is alive: the end of an allocation does not, as Nomad
+// starts another if the jobspec has it so. Nothing stops it while it may run,
+// but for the time limit of a job which GitHub says that it has.
+func (p *policy) mendOwn(r router.LiveRunner, on *router.NomadJob, said string, now time.Time) (what mending, why string, again time.Time) {
+	if said != "" {
+		said = ": " + said
+	}
+	waits := r.State == router.RunnerDispatched || r.State == router.RunnerClaimed || r.State == router.RunnerOnline
+	registered := r.NomadJob != "" || on != nil
+	dead := on != nil && on.Status == "dead" || on == nil && !r.EndedAt.IsZero()
+	switch {
+	case !registered && !dead && !r.State.Final(): // dispatch is at it
+		return nothing, "", again
+	case r.State.Final() && r.Needed && r.JobState == router.Dispatched && (dead || !registered):
+		return goOn, "its runner " + r.ID + " was stopped; it gets a new one", again
+	case !registered && !dead:
+		return after(now, r.StateAt, leaving, recordEnd, "")
+	case !dead && on == nil:
+		return confirmEnd, "", again
+	case dead && waits && r.Needed:
+		return askLost, fmt.Sprintf("its Nomad job %s ended, and GitHub still queues the job%s: its runner brings its own registration, so see what it wrote: nomad alloc logs -job %s", r.NomadJob, said, r.NomadJob), again
+	case dead && waits:
+		return closeRunner, "its Nomad job ended" + said, again
+	case dead && r.EndedAt.IsZero():
+		return recordEnd, "", again
+	case dead && r.State == router.RunnerBusy:
+		return after(now, r.EndedAt, p.doubt, askJob, "")
+	case !dead && waits && r.PlacedAt.IsZero() && on.Status == "running": // it may have its job, or another's
+		return recordPlaced, "", again
+	case dead || waits && !r.Needed: // done with, or a leftover
+		return nothing, "", again
+	case waits && on.Waiting && r.PlacedAt.IsZero():
+		return askWhy, "", again
+	case waits && r.PlacedAt.IsZero():
+		return recordPlaced, "", again
+	case r.State == router.RunnerBusy && r.Serves != 0 && r.TimeLimit > 0:
+		return pastLimit(r, now)
+	case r.State == router.RunnerStopped: // before it ran
+		return retireRunner, r.ID + " is stopped, and its Nomad job went on", again
+	}
+	return nothing, "", again
+}
+
+// pastLimit is what to do about a runner whose job has a time limit. Either clock
+// makes it due: stopLate sees whether it is true.
+func pastLimit(r router.LiveRunner, now time.Time) (what mending, why string, again time.Time) {
+	if r.Seen >= r.TimeLimit {
+		return stopRunner, late(r), time.Time{}
+	}
+	return after(now, r.ServesSince, r.TimeLimit, stopRunner, late(r))
+}
+
+// late is why a runner past its job's time limit is stopped.
+func late(r router.LiveRunner) string {
+	return fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, rules.Duration(r.TimeLimit))
+}
+
+// endedIdle is why a runner is given up that ended with its configuration.
+func endedIdle(r router.LiveRunner, said string) string {
+	return fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job%s", r.NomadJob, said)
+}
+
+// pause is the least between two passes that are not asked for.
+func (p *policy) pause() time.Duration { return min(p.sweep, p.doubt/4) }
+
+// A reconciler compares the database with Nomad and does what that calls for.
+type reconciler struct {
+	r       *Runners
+	running limitClock
+}
+
+// reconcile compares the books with Nomad until ctx ends: with each listing
+// that follow made, each Sweep, and when something is in doubt no longer.
+func (c *reconciler) reconcile(ctx context.Context) error {
+	next, last := c.r.Now().Add(c.r.Sweep), time.Time{}
+	for {
+		var jobs []router.NomadJob
+		var err error
+		if now := c.r.Now(); last.After(now) || next.Sub(now) > c.r.Sweep { // the clock was set back
+			last, next = now, now.Add(min(next.Sub(now), c.r.Sweep))
+		}
+		timer := time.NewTimer(next.Sub(c.r.Now()))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case at := <-c.r.Compare:
+			timer.Stop()
+			if soonest := last.Add(c.r.policy.pause()); at.Before(soonest) {
+				at = soonest
+			}
+			if at.Before(next) {
+				next = at
+			}
+			continue
+		case jobs = <-c.r.follower.listings:
+			timer.Stop()
+			err = c.pass(ctx, jobs, &next)
+		case <-timer.C:
+			err = c.pass(ctx, nil, &next)
+		}
+		last = c.r.Now()
+		if err != nil && ctx.Err() == nil {
+			c.r.Log.Warn("cannot compare the books with Nomad; the next sweep tries again", "err", err, "again_at", next)
+		}
+	}
+}
+
+// pass compares all live runners with one listing of Nomad, which it makes
+// unless there is one, does what has to be done, and says when the next pass is due.
+func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *time.Time) error {
+	began := c.r.Now()
+	*next = began.Add(c.r.Sweep)
+	storeCtx, cancel := context.WithTimeout(ctx, router.ListTimeout)
+	defer cancel()
+	live, err := c.r.Store.Live(storeCtx)
+	if err != nil {
+		return err
+	}
+	if jobs == nil { // younger than the books, so that no registration is missed
+		if jobs, _, err = c.r.follower.list(ctx); err != nil {
+			return err
+		}
+	}
+	c.running.see(live)
+	todo, again := c.r.policy.compare(live, jobs, began)
+	if !again.IsZero() && again.Before(*next) {
+		*next = again
+	}
+	soonest := began.Add(c.r.policy.pause())
+	if next.Before(soonest) {
+		*next = soonest
+	}
+	if err := c.doAll(ctx, todo); err != nil {
+		return err
+	}
+	more, err := c.r.adopter.adopt(ctx, live, jobs)
+	c.r.First.Compared()
+	if more && soonest.Before(*next) {
+		*next = soonest
+	}
+	return err
+}
+
+// A nomadKey is what a Nomad job of the client's region is known by.
+type nomadKey struct{ id, namespace string }
+
+// A task is a runner and what is to be done about it.
+type task struct {
+	runner router.LiveRunner
+	what   mending
+	why    string
+}
+
+// compare says what is to be done about the runners, and when to look again at
+// those for which it is too early (zero: for none).
+func (p *policy) compare(live []router.LiveRunner, jobs []router.NomadJob, now time.Time) (todo []task, again time.Time) {
+	listed := make(map[nomadKey]*router.NomadJob, len(jobs))
+	named := make(map[string]*router.NomadJob, len(jobs)) // by the runner's ID
+	for i := range jobs {
+		j := &jobs[i]
+		listed[nomadKey{j.ID, j.At.Namespace}] = j
+		if known := named[j.RunnerID]; known == nil || known.Status == "dead" {
+			named[j.RunnerID] = j
+		}
+	}
+	confirm := 0
+	for _, r := range live {
+		on := named[r.ID]
+		if r.NomadJob != "" {
+			on = listed[nomadKey{r.NomadJob, r.NomadAt.Namespace}]
+		}
+		if on != nil && r.NomadJob == "" {
+			r.NomadJob, r.NomadAt = on.ID, on.At
+		}
+		what, why, later := p.mend(r, on, "", now)
+		if what == recordEnd && !r.State.Final() {
+			later = now.Add(p.doubt)
+		}
+		if !later.IsZero() && (again.IsZero() || later.Before(again)) {
+			again = later
+		}
+		if what == confirmEnd {
+			if confirm++; confirm > maxConfirm {
+				continue
+			}
+		}
+		if what != nothing {
+			todo = append(todo, task{r, what, why})
+		}
+	}
+	return todo, again
+}
+
+// doAll does the tasks of a pass. What fails for one runner is logged and left
+// to the next pass; it gives up when the store does.
+func (c *reconciler) doAll(ctx context.Context, todo []task) error {
+	var ended []string
+	fits := map[string]bool{}
+	for _, t := range todo {
+		switch t.what {
+		case recordEnd:
+			ended = append(ended, t.runner.ID)
+		case askWhy:
+			if fits[t.runner.Fit] || len(fits) < whyFits {
+				fits[t.runner.Fit] = true
+				c.r.follower.why.add(t.runner)
+			}
+		}
+	}
+	for len(ended) > 0 {
+		n := min(len(ended), eventBatch)
+		if err := c.r.Store.Ended(ctx, ended[:n], c.r.Now()); err != nil {
+			return err
+		}
+		ended = ended[n:]
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(passCallers)
+	for _, t := range todo {
+		if t.what == recordEnd || t.what == askWhy {
+			continue
+		}
+		g.Go(func() error {
+			err := c.act(ctx, t.runner, t.what, t.why)
+			if err == nil || errors.Is(err, router.ErrBusy) || ctx.Err() != nil {
+				return ctx.Err()
+			}
+			c.r.Log.Throttled(slog.LevelWarn, string(t.what), "cannot see to a runner; the next sweep tries again", "job_id", t.runner.JobID, "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// act does one thing about a runner.
+func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending, why string) error {
+	log := c.r.Log.With("job_id", r.JobID, "nomad_job", r.NomadJob)
+	switch what {
+	case confirmEnd:
+		_, err := c.confirm(ctx, r)
+		return err
+	case recordPlaced:
+		return c.recordPlaced(ctx, r)
+	case retireRunner:
+		if err := c.r.Retire(ctx, r.Runner, why); err != nil {
+			return err
+		}
+		return c.goOn(ctx, r, "its runner "+r.ID+" was stopped; it gets a new one")
+	case goOn:
+		return c.goOn(ctx, r, why)
+	case askRunner:
+		return c.askRunner(ctx, r)
+	case askJob:
+		return c.askJob(ctx, r)
+	case stopRunner:
+		return c.stopLate(ctx, r, why)
+	case closeRunner:
+		_, err := c.r.stopped(ctx, r.Runner, why)
+		return err
+	case askLost:
+		if r.Needed {
+			j, err := c.r.Store.Job(ctx, r.JobID)
+			if err != nil {
+				return err
+			}
+			changed, err := c.r.Intake.Ask(ctx, j)
+			var fix *router.FixError
+			switch {
+			case errors.As(err, &fix) && c.r.Now().Before(r.EndedAt.Add(c.r.Doubt)):
+				return err // its delivery may be on its way
+			case errors.As(err, &fix): // it may take days: the job gets a new runner all the same
+				log.Throttled(slog.LevelError, "", "cannot tell whether a runner that ended had its job", "fix", fix.Fix, "err", err)
+			case err != nil || changed:
+				return err // if that was no word of the runner, the next pass goes on
+			}
+		}
+		switch err := c.r.Unregister(ctx, r.Runner); {
+		case errors.Is(err, router.ErrBusy): // it has another job: that one's delivery says so
+			return nil
+		case err != nil:
+			log.Throttled(slog.LevelWarn, "", "a runner that ended stays on GitHub; it is removed later", "err", err)
+		}
+		return c.act(ctx, r, loseRunner, why)
+	case loseRunner:
+		at, _ := c.r.Backoff.Retry(errors.New(why), r.Failures)
+		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+		defer cancel()
+		lost, err := c.r.Store.Lost(storeCtx, r.ID, at, why, c.r.Now())
+		if err != nil {
+			return fmt.Errorf("record lost runner %s: %w", r.ID, err)
+		}
+		if !lost {
+			return nil
+		}
+		c.r.Metrics.Retried(telemetry.CauseRunner)
+		log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
+		c.r.Due.Give()
+		// Nomad replaces what it loses with a node, whatever the jobspec says.
+		if err = c.r.Unregister(ctx, r.Runner); err == nil {
+			err = c.r.StopJob(ctx, r.Runner)
+		}
+		if err != nil && !errors.Is(err, router.ErrBusy) {
+			log.Throttled(slog.LevelWarn, "", "cannot stop a runner that is lost; a sweep tries again if Nomad starts it anew", "err", err)
+		}
+	}
+	return nil
+}
+
+// confirm asks Nomad for a runner that its listing does not show: one in a
+// namespace or region that is not listed is not gone. If it is, or has ended,
+// confirm does what that calls for.
+func (c *reconciler) confirm(ctx context.Context, r router.LiveRunner) (ended bool, err error) {
+	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	if ended, err = c.r.Nomad.Ended(nomadCtx, r.Runner); err != nil || !ended {
+		return ended, err
+	}
+	what, why, _ := c.r.policy.mend(r, &router.NomadJob{ID: r.NomadJob, At: r.NomadAt, Status: "dead"}, "", c.r.Now())
+	if what == recordEnd {
+		ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+		defer cancel()
+		return true, c.r.Store.Ended(ctx, []string{r.ID}, c.r.Now())
+	}
+	return true, c.act(ctx, r, what, why)
+}
+
+// recordPlaced records the node of a runner whose placement was missed.
+func (c *reconciler) recordPlaced(ctx context.Context, r router.LiveRunner) error {
+	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+	defer cancel()
+	a, err := c.r.Nomad.Allocation(nomadCtx, r.Runner)
+	if errors.Is(err, router.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.r.follower.saw(ctx, []router.NomadEvent{{Job: r.NomadJob, At: r.NomadAt, Kind: router.NomadPlaced, Time: a.Created, Node: a.Node}})
+}
+
+// goOn gives the job that waits for an ended runner a new one, if one does.
+func (c *reconciler) goOn(ctx context.Context, r router.LiveRunner, reason string) error {
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	again, err := c.r.Store.GoOn(ctx, r.ID, reason, c.r.Now())
+	if err != nil {
+		return fmt.Errorf("record that the job of runner %s is tried again: %w", r.ID, err)
+	}
+	if again {
+		c.r.Metrics.Retried(telemetry.CauseRunner)
+		c.r.Due.Give()
+	}
+	return nil
+}
+
+// askRunner has GitHub say what a runner is up to that should have a job by now.
+func (c *reconciler) askRunner(ctx context.Context, r router.LiveRunner) error {
+	j, err := c.r.Store.Job(ctx, r.JobID)
+	if err != nil {
+		return err
+	}
+	if r.Target == (router.Target{}) {
+		if j.Decision == nil {
+			return nil
+		}
+		r.Target = router.TargetOf(j.Repo, j.Decision.Runner)
+	}
+	// Its own job first: most likely it has, or had, that one.
+	if r.Needed {
+		if changed, err := c.r.Intake.Ask(ctx, j); err != nil || changed {
+			return err
+		}
+	}
+	githubCtx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
+	defer cancel()
+	found, err := c.r.GitHub.Runner(githubCtx, r.Target, r.Name)
+	reason := fmt.Sprintf("it waited for a job since %s", r.StateAt.Format(time.RFC3339))
+	switch {
+	case errors.Is(err, router.ErrNotFound):
+		reason = "GitHub does not know it any more"
+	case err != nil:
+		return err
+	case found.Busy:
+		return nil // with which job, its delivery or a look at that job says
+	default:
+		if r.GitHubID = found.ID; r.Needed && j.Decision != nil {
+			return c.giveUpIdle(ctx, r, j)
+		}
+	}
+	return c.act(ctx, r, retireRunner, reason)
+}
+
+const (
+	firstIdleWait   = time.Minute // doubled with each runner in a row that GitHub gives nothing
+	longestIdleWait = 30 * time.Minute
+)
+
+// giveUpIdle ends a runner that GitHub gives no job, though its own is queued
+// there. The next one is likely to get none either, so the job waits longer each
+// time, and says what the usual causes are. That is written down before its Nomad
+// job is stopped: the news of that end would be taken for another cause.
+func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j router.Job) error {
+	if err := c.r.Unregister(ctx, r.Runner); err != nil {
+		return err
+	}
+	at := c.r.Now().Add(min(firstIdleWait<<min(r.Failures, 10), longestIdleWait))
+	why := fmt.Sprintf("%s in %s, and keeps the job queued: %s; it gets another at %s, or at once by switchyard jobs retry %d",
+		router.NoJobGiven, rules.Duration(c.r.Idle), usualCauses(j), at.UTC().Format(time.RFC3339), j.ID)
+	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	lost, err := c.r.Store.Lost(storeCtx, r.ID, at, why, c.r.Now())
+	if err != nil {
+		return fmt.Errorf("record runner %s, which got no job: %w", r.ID, err)
+	}
+	if lost {
+		c.r.Metrics.Retried(telemetry.CauseRunner)
+		c.r.Log.Warn("GitHub gives a runner no job; the job is tried again later", "job_id", j.ID, "repo", j.Repo.FullName, "nomad_job", r.NomadJob, "reason", why, "again_at", at)
+		c.r.Due.Give()
+	}
+	return c.r.StopJob(ctx, r.Runner)
+}
+
+// usualCauses are why GitHub does not give a job to a runner that is there for it.
+func usualCauses(j router.Job) string {
+	runner := j.Placement(j.Decision).Runner
+	group := "the runner is registered in another repository than the job's"
+	if runner.Scope != "repository" {
+		where := j.Repo.Owner
+		if runner.Scope == "enterprise" {
+			where = "enterprise " + runner.Enterprise
+		}
+		group = fmt.Sprintf("runner group %d of %s does not allow %s or its workflow (Settings, Actions, Runner groups)", runner.Group, where, j.Repo.FullName)
+	}
+	return "the usual causes are that " + group + ", that the job's labels are not those of the runner, or that the App or token is of another scope than the job"
+}
+
+// askJob has GitHub say what became of the job that a runner ran which is gone.
+func (c *reconciler) askJob(ctx context.Context, r router.LiveRunner) error {
+	if r.Serves == 0 {
+		return nil
+	}
+	j, err := c.r.Store.Job(ctx, r.Serves)
+	if err != nil {
+		return err
+	}
+	_, err = c.r.Intake.Ask(ctx, j)
+	return err
+}
+
+// stopLate stops a runner whose job runs for too long: the one way in which a
+// running job is ended here. The clock may have been set since the job began, so that
+// is believed only if GitHub's own clock says so, or, when GitHub cannot say, if this
+// process has seen it run for so long. GitHub notices the end by itself.
+func (c *reconciler) stopLate(ctx context.Context, r router.LiveRunner, why string) error {
+	if !c.running.due(r.ID) {
+		return nil
+	}
+	log := c.r.Log.With("job_id", r.Serves, "nomad_job", r.NomadJob, "limit", rules.Duration(r.TimeLimit))
+	j, err := c.r.Store.Job(ctx, r.Serves)
+	if err != nil {
+		return err
+	}
+	githubCtx, cancel := context.WithTimeout(ctx, router.LoginTimeout)
+	d, err := c.r.Intake.Says(githubCtx, j)
+	cancel()
+	ran := d.RunsFor
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil && d.Action != "in_progress":
+		_, err = c.r.Intake.Learn(ctx, d)
+		return err
+	case err != nil || ran == 0:
+		ran = r.Seen
+		log.Info("github does not say for how long a job has run; what this process has seen of it counts", "seen", ran, "err", err)
+	}
+	if left := r.TimeLimit - ran; left > 0 {
+		log.Warn("a job is not past its time limit, though the clock says so: was it set?", "ran", ran)
+		c.running.wait(r.ID, left)
+		c.r.Compare.At(c.r.Now().Add(left))
+		return nil
+	}
+	log.Warn("a job is stopped at its time limit", "ran", ran)
+	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	if err := c.r.Store.Say(storeCtx, r.ID, why, c.r.Now()); err != nil {
+		return fmt.Errorf("record why runner %s is stopped: %w", r.ID, err)
+	}
+	return c.r.StopJob(ctx, r.Runner)
+}

@@ -1,0 +1,187 @@
+// Package runners owns a runner's life after its registration on Nomad: it follows
+// Nomad's events, compares the database with Nomad, adopts runners that only Nomad
+// has, gives left-over ones another job or ends them, puts fallbacks in force, and
+// removes dead ones from GitHub. Dispatch, claims and operators call it; it asks intake
+// what GitHub says of a job.
+package runners
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/decide"
+	"switchyard/router/intake"
+	"switchyard/router/telemetry"
+)
+
+// A Store is what runners use of the database.
+type Store interface {
+	// Lost gives up a runner that has no job of GitHub's and puts its own job,
+	// if that still waits, into Retrying with the next try, due at at. It
+	// reports whether there was anything to give up.
+	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error)
+
+	// Leftovers returns the runners of a job, or of all jobs when it is 0, that
+	// are Dispatched, Claimed or Online and that no job waits for.
+	Leftovers(ctx context.Context, jobID int64) ([]router.Runner, error)
+
+	// Reuse means a runner of those, if it is registered on Nomad, for the oldest
+	// job that waits without a runner and is of equal fit, which moves to
+	// Dispatched, and returns that job; 0 when there is none, or when the runner
+	// is no leftover any more.
+	Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error)
+
+	// Stopped moves a runner from the state in r, which is Dispatched, Claimed
+	// or Online, to Stopped, and puts the job that waits for it, if any, into
+	// Retrying with the next try, due at once. It reports whether it did: not
+	// when the runner has left that state, or was registered, meanwhile.
+	Stopped(ctx context.Context, r router.Runner, reason string, now time.Time) (stopped bool, err error)
+
+	// Live returns all runners that may be alive on Nomad, or that the books do
+	// not know the end of, in no order.
+	Live(ctx context.Context) ([]router.LiveRunner, error)
+
+	// NomadSaw records what Nomad's events say of runners: when one was placed and
+	// where, when it ended and how, and what that means for the job that waits
+	// for it. It returns those runners, as they are then, with the last event
+	// of each. It takes events in any order, any number of times; those of
+	// other Nomad jobs are left out.
+	NomadSaw(ctx context.Context, events []router.NomadEvent, now time.Time) ([]router.SeenRunner, error)
+
+	// Waits records why Nomad has no node for runners that wait for one; it is
+	// the reason of the jobs that wait for them, too.
+	Waits(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error
+
+	// Unseen returns up to limit runners that wait for a node, of which nothing was
+	// heard since they were registered, or since before.
+	Unseen(ctx context.Context, before time.Time, limit int) ([]router.Runner, error)
+
+	// Overlooked records that Nomad has not looked at runners, as a reason of theirs and
+	// of the jobs that wait for them.
+	Overlooked(ctx context.Context, runnerIDs []string, why string, now time.Time) error
+
+	// Ended records that the Nomad jobs of runners ended or are gone.
+	Ended(ctx context.Context, runnerIDs []string, now time.Time) error
+
+	// Strangers returns those of the runners that are not known.
+	Strangers(ctx context.Context, runnerIDs []string) ([]string, error)
+
+	// Revive takes back that these Nomad jobs of Finished, Lost or Stopped
+	// runners ended, if that was recorded before, and returns how many did not.
+	Revive(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (int, error)
+
+	// Adopt makes a runner known that runs for a known job on Nomad, in the state
+	// in r, and the hash of its claim token; false when it is known already. A
+	// job that waits takes it for its current try, unless it is past that.
+	Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) (bool, error)
+
+	// FallbacksDue returns up to limit jobs that are Dispatched, whose runner
+	// has no node, and whose next fallback is due; and when the next one after
+	// those is due (zero: none known).
+	FallbacksDue(ctx context.Context, now time.Time, limit int) (due []router.Claimed, next time.Time, err error)
+
+	// FallBack stops a runner that has not claimed and has no node, and puts
+	// the fallback with this number, from 1, in force for the job that waits
+	// for it; false, and nothing is changed, when either went on meanwhile. The
+	// job stays Dispatched until GoOn, so that no other runner starts before
+	// this one's Nomad job is stopped.
+	FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (bool, error)
+
+	// GoOn puts the job that waits for a runner which is Finished, Lost or
+	// Stopped into Retrying with the next try, due at once; false when none does.
+	GoOn(ctx context.Context, runnerID, reason string, now time.Time) (bool, error)
+
+	// Say gives a runner and the job that it runs another reason, a sentence,
+	// for the state they are in.
+	Say(ctx context.Context, runnerID, reason string, now time.Time) error
+
+	Job(ctx context.Context, id int64) (router.Job, error)
+
+	Mark(ctx context.Context, name string) (string, error)
+
+	Runner(ctx context.Context, id string) (router.Runner, error)
+}
+
+// Runners looks after the runners. Its exported fields are set before it is used, and
+// required. It is made by New and safe for concurrent use.
+type Runners struct {
+	Store    Store
+	Nomad    router.Nomad
+	GitHub   router.GitHub
+	Intake   *intake.Intake
+	Decider  *decide.Decider
+	First    *intake.FirstSync
+	Log      *telemetry.Log
+	Metrics  *telemetry.Metrics
+	Backoff  *router.Backoff
+	Now      func() time.Time
+	Due      router.Hint     // given when a job may be due
+	Leftover *router.JobHint // taken: jobs whose runners may be left over
+	Compare  router.TimeHint // taken and given: when to compare with Nomad next
+
+	PublicURL string        // where runners claim
+	Tick      time.Duration // how often left-over runners are read though no hint came
+	Sweep     time.Duration // how often the database is compared with a listing of Nomad
+	Idle      time.Duration // how long a runner may wait for its configuration or a job
+	Doubt     time.Duration // how long a runner that may have a job has to show itself
+
+	policy     policy
+	follower   *follower
+	reconciler *reconciler
+	adopter    *adopter
+
+	ended  chan router.LiveRunner // size maxEnded; those that ends sees to
+	unseen atomic.Int64           // when Nomad was last seen not to look at runners, by the time that passes, in nanoseconds
+
+	mu      sync.Mutex
+	started map[string]bool // runners that Nomad is being asked for; true: left over meanwhile
+}
+
+// New returns Runners whose exported fields are those of rs.
+func New(rs *Runners) *Runners {
+	rs.policy = policy{doubt: rs.Doubt, idle: rs.Idle, sweep: rs.Sweep, publicURL: rs.PublicURL}
+	rs.follower = &follower{r: rs, listings: make(chan []router.NomadJob, 1), why: asker{wake: router.NewHint()}}
+	rs.reconciler = &reconciler{r: rs}
+	rs.adopter = &adopter{r: rs, foreign: map[nomadKey]bool{}}
+	rs.ended = make(chan router.LiveRunner, maxEnded)
+	rs.started = map[string]bool{}
+	return rs
+}
+
+// Loops are what Runners does until their context ends. Each is run once.
+func (rs *Runners) Loops() []func(context.Context) error {
+	return []func(context.Context) error{
+		rs.follower.follow, rs.reconciler.reconcile, rs.follower.explains, rs.follower.ends, rs.fallbacks, rs.leftoverLoop, rs.follower.overlooks,
+	}
+}
+
+// Pass compares the database with Nomad once.
+func (rs *Runners) Pass(ctx context.Context) error {
+	var next time.Time
+	return rs.reconciler.pass(ctx, nil, &next)
+}
+
+// Adopt adopts the runner that Nomad has for a job, before it is given another, and
+// returns the job as it is then.
+func (rs *Runners) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
+	return rs.adopter.Adopt(ctx, j)
+}
+
+// Recognize has GitHub say whether it knows a runner that the database does not: it
+// is online or busy then, else it has not claimed yet.
+func (rs *Runners) Recognize(ctx context.Context, r *router.Runner, at router.Target) error {
+	return rs.adopter.Recognize(ctx, r, at)
+}
+
+// Overlooked reports for how long Nomad has been seen not to look at runners; 0: it does.
+func (rs *Runners) Overlooked() time.Duration {
+	if at := rs.unseen.Load(); at != 0 {
+		if d := time.Since(time.Unix(0, at)); d < 2*unseenAfter {
+			return max(d, 1)
+		}
+	}
+	return 0
+}

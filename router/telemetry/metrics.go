@@ -1,0 +1,384 @@
+package telemetry
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"switchyard/router"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+const (
+	countAge   = time.Second // for so long at least what the store counted is shown again,
+	countShare = 10          // and that many times as long as it took to count: anybody may ask
+	maxCalls   = 100         // names of calls of one side; the others are "other"
+)
+
+// Metrics are what Prometheus is shown. No label's value is a stranger's:
+// they are names of rules, and words that are fixed here.
+// Safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	deliveries *prometheus.CounterVec // by outcome
+	decisions  *prometheus.CounterVec // by rule, outcome
+	retries    *prometheus.CounterVec // by cause
+	thefts     prometheus.Counter
+	overruled  *prometheus.CounterVec // by state
+
+	registered, placed, claimed, running *prometheus.HistogramVec // by rule
+
+	nomad, github side
+}
+
+// NewMetrics returns metrics that have counted nothing.
+func NewMetrics() *Metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "switchyard_" + name, Help: help}, labels)
+	}
+	since := func(name, until string) *prometheus.HistogramVec {
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "switchyard_job_" + name + "_seconds", Help: "Time from the first delivery that tells of a job until " + until + ", by rule.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600},
+		}, []string{"rule"})
+	}
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+
+		deliveries: counter("deliveries_total", "Requests to the webhook, by what became of them.", "outcome"),
+		decisions:  counter("decisions_total", "Decisions that say something new of a job, by rule and outcome.", "rule", "outcome"),
+		retries:    counter("retries_total", "Times that a job is tried again, by who kept it from its runner.", "cause"),
+		overruled:  counter("refused_jobs_served_total", "Jobs that were denied, unroutable or ignored here, and that GitHub gave to one of our runners all the same.", "state"),
+		thefts:     prometheus.NewCounter(prometheus.CounterOpts{Name: "switchyard_thefts_total", Help: "Runners that GitHub gave to another job than the one they were meant for."}),
+
+		registered: since("registration", "its first runner is registered on Nomad"),
+		placed:     since("placement", "the runner that claims for it has a node"),
+		claimed:    since("claim", "a runner claims for it"),
+		running:    since("start", "GitHub says that a runner has begun with it"),
+
+		nomad: newSide("nomad"), github: newSide("github"),
+	}
+	for _, outcome := range []string{router.DeliveryStored, router.DeliveryKnown, router.DeliveryNotStored, router.DeliveryPing, router.DeliveryIgnored, router.DeliveryUnsigned, router.DeliveryMalformed, router.DeliveryTooLarge, router.DeliveryBusy} {
+		m.deliveries.WithLabelValues(outcome)
+	}
+	for _, refused := range []router.JobState{router.Denied, router.Unroutable, router.Ignored} {
+		m.overruled.WithLabelValues(string(refused))
+	}
+	for _, cause := range []string{CauseNomad, CauseGitHub, CauseGitHubLimit, CauseRunner} {
+		m.retries.WithLabelValues(cause)
+	}
+	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.registered, m.placed, m.claimed, m.running,
+		m.nomad.requests, m.nomad.took, m.github.requests, m.github.took, buildInfo(),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Who keeps a job from its runner, when it is tried again.
+const (
+	CauseNomad       = "nomad"        // it could not take the runner
+	CauseGitHub      = "github"       // it did not answer as it should
+	CauseGitHubLimit = "github_limit" // it takes no registrations for now
+	CauseRunner      = "runner"       // it was lost, stopped or given another job
+)
+
+// Delivered counts a request to the webhook that was not handed on, by one of
+// the outcomes above.
+func (m *Metrics) Delivered(outcome string) { m.deliveries.WithLabelValues(outcome).Inc() }
+
+// NomadCalled counts a call to Nomad: its name, which is one of few, the status
+// of the answer, 0 if there was none, Unreadable if it makes no sense, and how long the answer's head took.
+func (m *Metrics) NomadCalled(call string, status int, took time.Duration) {
+	m.nomad.called(call, status, took)
+}
+
+// GitHubCalled counts a call to GitHub, likewise.
+func (m *Metrics) GitHubCalled(call string, status int, took time.Duration) {
+	m.github.called(call, status, took)
+}
+
+// Decided counts a decision, unless the job has the same one already.
+func (m *Metrics) Decided(j router.Job, d *router.Decision) {
+	if j.Decision == nil || j.Decision.Outcome != d.Outcome || j.Decision.Rule != d.Rule {
+		m.decisions.WithLabelValues(d.Rule, string(d.Outcome)).Inc()
+	}
+}
+
+// Retried counts that a job is tried again, by one of the causes above.
+func (m *Metrics) Retried(cause string) { m.retries.WithLabelValues(cause).Inc() }
+
+// Registered, Placed, Claimed and Started observe how long after its first delivery
+// a job came so far.
+func (m *Metrics) Registered(j router.Job, d *router.Decision, at time.Time) {
+	lasted(m.registered, j, d, at)
+}
+func (m *Metrics) Placed(j router.Job, d *router.Decision, at time.Time) { lasted(m.placed, j, d, at) }
+func (m *Metrics) Claimed(j router.Job, d *router.Decision, at time.Time) {
+	lasted(m.claimed, j, d, at)
+}
+func (m *Metrics) Started(j router.Job) { lasted(m.running, j, j.Decision, j.RunningAt) }
+
+// Stolen counts a runner that GitHub gave to another job than its own.
+func (m *Metrics) Stolen() { m.thefts.Inc() }
+
+// Overruled counts a job that was refused in a state and got a runner all the same.
+func (m *Metrics) Overruled(refused router.JobState) {
+	m.overruled.WithLabelValues(string(refused)).Inc()
+}
+
+// lasted observes how long after its first delivery something became of a job.
+func lasted(h *prometheus.HistogramVec, j router.Job, d *router.Decision, at time.Time) {
+	rule := ""
+	if d != nil {
+		rule = d.Rule
+	}
+	h.WithLabelValues(rule).Observe(max(at.Sub(j.ReceivedAt), 0).Seconds())
+}
+
+// A side is Nomad or GitHub, as its answers show it.
+type side struct {
+	requests *prometheus.CounterVec
+	took     *prometheus.HistogramVec
+
+	mu    sync.Mutex
+	calls map[string]bool // names that have a series
+	bad   SideState
+}
+
+// Nomad and GitHub say what is wrong with them, as their answers show.
+func (m *Metrics) Nomad() SideState  { return m.nomad.state() }
+func (m *Metrics) GitHub() SideState { return m.github.state() }
+
+// Registry has all metrics of this kind.
+func (m *Metrics) Registry() prometheus.Gatherer { return m.registry }
+
+// A SideState says what is wrong with Nomad or GitHub; zero: nothing that is known of.
+type SideState struct {
+	Status int       // of its last answer: 401, 403, 429, a failure of its own, or Unreadable; 0: there was none
+	Since  time.Time // of the first such answer in a row; zero: the last one was good
+}
+
+func newSide(name string) side {
+	return side{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "switchyard_" + name + "_requests_total", Help: `Requests to this side, by call and the status of the answer, "none" if there was none, "unreadable" if it made no sense.`,
+		}, []string{"call", "code"}),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "switchyard_" + name + "_request_duration_seconds", Help: "Time from such a request until the head of its answer, by call.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"call"}),
+		calls: map[string]bool{},
+	}
+}
+
+func (s *side) called(call string, status int, took time.Duration) {
+	s.mu.Lock()
+	if !s.calls[call] && len(s.calls) >= maxCalls {
+		call = "other"
+	}
+	s.calls[call] = true
+	switch {
+	case status == http.StatusInternalServerError && strings.HasSuffix(call, " job") && !strings.HasPrefix(call, "read "):
+		// Nomad's answer to a job that it refuses, too: it says nothing of Nomad.
+	case status <= 0 || status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusTooManyRequests || status >= 500:
+		if s.bad.Status = status; s.bad.Since.IsZero() {
+			s.bad.Since = time.Now()
+		}
+	default:
+		s.bad = SideState{}
+	}
+	s.mu.Unlock()
+	code := strconv.Itoa(status)
+	switch status {
+	case 0:
+		code = "none"
+	case router.Unreadable:
+		code = "unreadable"
+	}
+	s.requests.WithLabelValues(call, code).Inc()
+	s.took.WithLabelValues(call).Observe(took.Seconds())
+}
+
+func (s *side) state() SideState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bad
+}
+
+func buildInfo() prometheus.Collector {
+	version, revision := "unknown", ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		version = info.Main.Version
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "switchyard_build_info", Help: "What is running. Always 1.",
+		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
+	}, func() float64 { return 1 })
+}
+
+// A Counter is what the Store counts.
+type Counter interface {
+	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
+	LiveRunners(ctx context.Context) (map[router.RunnerState]int, error)
+	Size() (main, wal int64, err error)
+}
+
+// databaseMetrics show what the store counts.
+type databaseMetrics struct {
+	store Counter
+	rules func() []string // names of those in force
+
+	mu    sync.Mutex // held while the store is asked, so that many scrapes ask once
+	until time.Time  // shown are good
+	shown []prometheus.Metric
+}
+
+// NewDatabaseMetrics returns what shows the counts of a store: for a second or ten
+// times as long as counting took, so that anybody may ask. Rules returns the names of those in force.
+func NewDatabaseMetrics(store Counter, rules func() []string) prometheus.Collector {
+	return &databaseMetrics{store: store, rules: rules}
+}
+
+var (
+	jobsWaiting   = prometheus.NewDesc("switchyard_jobs_waiting", "Jobs that wait, by rule and by why. Each rule in force has no_node_free, be it 0.", []string{"rule", "reason"}, nil)
+	jobsOldest    = prometheus.NewDesc("switchyard_jobs_waiting_oldest_timestamp_seconds", "When the oldest of them was received.", []string{"rule", "reason"}, nil)
+	jobsRunning   = prometheus.NewDesc("switchyard_jobs_running", "Jobs that run, by rule.", []string{"rule"}, nil)
+	runnersLive   = prometheus.NewDesc("switchyard_runners", "Runners that may be alive on Nomad, by state.", []string{"state"}, nil)
+	databaseBytes = prometheus.NewDesc("switchyard_database_bytes", "Size of the database's file (main) and of its write-ahead log (wal).", []string{"file"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (b *databaseMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, databaseBytes} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (b *databaseMetrics) Collect(ch chan<- prometheus.Metric) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if began := time.Now(); !began.Before(b.until) {
+		ctx, cancel := context.WithTimeout(context.Background(), router.StoreTimeout)
+		defer cancel()
+		b.shown = b.count(ctx)
+		b.until = began.Add(max(countAge, countShare*time.Since(began)))
+	}
+	for _, m := range b.shown {
+		ch <- m
+	}
+}
+
+// count asks the store. What it cannot say is left out of a scrape, and the
+// scrape's own metrics say so.
+func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		shown = append(shown, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
+	missing := func(d *prometheus.Desc, err error) {
+		shown = append(shown, prometheus.NewInvalidMetric(d, fmt.Errorf("ask the store: %w", err)))
+	}
+	type key struct {
+		rule   string
+		reason router.WaitReason
+	}
+	waiting, oldest, running := map[key]int{}, map[key]time.Time{}, map[string]int{}
+	for _, rule := range b.rules() {
+		waiting[key{rule, router.WaitsBusy}], running[rule] = 0, 0
+	}
+	open, err := b.store.OpenJobs(ctx, nil)
+	for _, o := range open {
+		k := key{o.Rule, o.Waits()}
+		if k.reason == "" {
+			running[o.Rule] += o.Jobs
+			continue
+		}
+		waiting[k] += o.Jobs
+		if first, ok := oldest[k]; !ok || o.Oldest.Before(first) {
+			oldest[k] = o.Oldest
+		}
+	}
+	if err != nil {
+		missing(jobsWaiting, err)
+	} else {
+		for k, n := range waiting {
+			gauge(jobsWaiting, float64(n), k.rule, string(k.reason))
+		}
+		for k, at := range oldest {
+			gauge(jobsOldest, float64(at.UnixMilli())/1000, k.rule, string(k.reason))
+		}
+		for rule, n := range running {
+			gauge(jobsRunning, float64(n), rule)
+		}
+	}
+	if counts, err := b.store.LiveRunners(ctx); err != nil {
+		missing(runnersLive, err)
+	} else {
+		for _, state := range router.RunnerStates {
+			gauge(runnersLive, float64(counts[state]), string(state))
+		}
+	}
+	if main, wal, err := b.store.Size(); err != nil {
+		missing(databaseBytes, err)
+	} else {
+		gauge(databaseBytes, float64(main), "main")
+		gauge(databaseBytes, float64(wal), "wal")
+	}
+	return shown
+}
+
+// githubMetrics shows what is left of GitHub's limits to Prometheus.
+type githubMetrics struct {
+	github interface{ Budget() []router.Budget }
+}
+
+// NewGitHubMetrics returns what shows the budget of GitHub's limits.
+func NewGitHubMetrics(github interface{ Budget() []router.Budget }) prometheus.Collector {
+	return githubMetrics{github}
+}
+
+// Describe implements prometheus.Collector. Which logins there are comes to light later.
+func (m githubMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{githubLimit, githubRemaining, githubInFlight, githubBlocked} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m githubMetrics) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v int, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
+	}
+	for _, b := range m.github.Budget() {
+		blocked := 0
+		if !b.BlockedUntil.IsZero() {
+			blocked = 1
+		}
+		gauge(githubInFlight, b.InFlight, b.Login)
+		gauge(githubBlocked, blocked, b.Login)
+		for _, l := range b.Limits {
+			gauge(githubLimit, l.Limit, b.Login, l.Resource)
+			gauge(githubRemaining, l.Remaining, b.Login, l.Resource)
+		}
+	}
+}
+
+var (
+	githubLimit     = prometheus.NewDesc("switchyard_github_limit", "Requests an hour that GitHub takes, by login and resource.", []string{"login", "resource"}, nil)
+	githubRemaining = prometheus.NewDesc("switchyard_github_remaining", "Those that are left of them.", []string{"login", "resource"}, nil)
+	githubInFlight  = prometheus.NewDesc("switchyard_github_in_flight", "Requests to GitHub that are under way, by login.", []string{"login"}, nil)
+	githubBlocked   = prometheus.NewDesc("switchyard_github_blocked", "1 while GitHub asked for no requests, and 0 otherwise, by login.", []string{"login"}, nil)
+)
