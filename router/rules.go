@@ -1,6 +1,8 @@
 package router
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
 	"switchyard/rules"
@@ -51,6 +53,35 @@ type RefusedRules struct {
 	Since       time.Time         `json:"since"`       // since when what was newest is refused; the App sets it
 	Reason      string            `json:"reason"`      // one sentence
 	Diagnostics rules.Diagnostics `json:"diagnostics"` // empty when the reason says it all
+}
+
+// A RulesEdit is files that are to be the rules.
+type RulesEdit struct {
+	Base   string       // the hash of the files that it was made from
+	Files  []rules.File // as many, and with the same names; without directories
+	Who    string
+	Note   string
+	Origin string // of the RulesVersion: "applied" or "put back"
+}
+
+// A RulesCheck says what putting files in force would mean. Its JSON form is a contract.
+type RulesCheck struct {
+	Good     bool              `json:"good"`     // the server would put them in force, if Nomad accepts their jobspecs
+	Findings rules.Diagnostics `json:"findings"` // as `switchyard check --format json` has them, and faults in tests; never null
+	Tests    *rules.TestReport `json:"tests"`    // as `switchyard test --format json` prints it; null: faults keep them from being run
+}
+
+// ErrRulesChanged says that the files are no longer those that a RulesEdit was made from.
+var ErrRulesChanged = errors.New("the rules were changed meanwhile")
+
+// A RulesRefusedError says that a RulesEdit has faults.
+type RulesRefusedError struct{ Faults rules.Diagnostics }
+
+func (e *RulesRefusedError) Error() string {
+	if len(e.Faults) == 0 {
+		return "the rules were refused"
+	}
+	return fmt.Sprintf("the rules were refused: %s", e.Faults[0])
 }
 
 // LastGood is the Origin of rules that a server starts with because the files

@@ -68,13 +68,13 @@ func (b rulebook) draft(files []rules.File) (content, error) {
 }
 
 // Check implements web.Rulebook.
-func (b rulebook) Check(ctx context.Context, files []rules.File) (web.Check, *rules.Set, error) {
+func (b rulebook) Check(ctx context.Context, files []rules.File) (router.RulesCheck, *rules.Set, error) {
 	c, err := b.draft(files)
 	if err != nil {
-		return web.Check{}, nil, err
+		return router.RulesCheck{}, nil, err
 	}
 	set, found, err := load(ctx, c.files)
-	check := web.Check{Findings: found}
+	check := router.RulesCheck{Findings: found}
 	if set == nil || err != nil {
 		return check, nil, err
 	}
@@ -125,7 +125,7 @@ func (b rulebook) Recent(ctx context.Context, since time.Time, within router.Sco
 // written, and no look of the reloader falls between their being written and
 // their being in force. After a crash the server starts with what lies there:
 // each file is the old or the new one, whole.
-func (b rulebook) Apply(ctx context.Context, a web.Application) error {
+func (b rulebook) Apply(ctx context.Context, a router.RulesEdit) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	began := time.Now()
@@ -134,7 +134,7 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 		return &router.ConflictError{Reason: "the rules' files cannot be read now: " + err.Error()}
 	}
 	if now.text != a.Base {
-		return web.ErrRulesChanged
+		return router.ErrRulesChanged
 	}
 	next, err := b.draft(a.Files)
 	if err != nil {
@@ -165,7 +165,7 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 		for i := range faults {
 			faults[i].File = filepath.Base(faults[i].File)
 		}
-		return &web.RulesRefusedError{Faults: faults}
+		return &router.RulesRefusedError{Faults: faults}
 	}
 	if err := ctx.Err(); err != nil {
 		return err // nobody waits for it any more
@@ -179,7 +179,7 @@ func (b rulebook) Apply(ctx context.Context, a web.Application) error {
 		case err != nil:
 			return &router.ConflictError{Reason: "the rules' files cannot be read now: " + err.Error()}
 		case c.text != a.Base:
-			return web.ErrRulesChanged
+			return router.ErrRulesChanged
 		}
 		return nil
 	}

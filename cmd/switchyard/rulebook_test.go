@@ -18,7 +18,6 @@ import (
 	"switchyard/router"
 	"switchyard/router/nomad"
 	"switchyard/router/store"
-	"switchyard/router/web"
 	"switchyard/rules"
 )
 
@@ -90,7 +89,7 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	}
 	next := []rules.File{file("rules.yaml", denyAll("second"))}
 	base := b.base(t)
-	if err := b.Apply(t.Context(), web.Application{Base: base, Files: next, Who: "ada", Note: "why not", Origin: "applied"}); err != nil {
+	if err := b.Apply(t.Context(), router.RulesEdit{Base: base, Files: next, Who: "ada", Note: "why not", Origin: "applied"}); err != nil {
 		t.Fatal(err)
 	}
 	if app.rules != "applied: second" || contentOf(t, b.rules) != denyAll("second") {
@@ -106,7 +105,7 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	if app.reloads != 1 {
 		t.Errorf("the rules came into force %d times", app.reloads)
 	}
-	if err := b.Apply(t.Context(), web.Application{Base: base, Files: next, Who: "bob", Origin: "applied"}); !errors.Is(err, web.ErrRulesChanged) {
+	if err := b.Apply(t.Context(), router.RulesEdit{Base: base, Files: next, Who: "bob", Origin: "applied"}); !errors.Is(err, router.ErrRulesChanged) {
 		t.Errorf("a draft of older files: %v", err)
 	}
 
@@ -125,7 +124,7 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Apply(t.Context(), web.Application{Base: b.base(t), Files: old.Files, Who: "ada", Origin: "put back"}); err != nil || app.rules != "put back: first" {
+	if err := b.Apply(t.Context(), router.RulesEdit{Base: b.base(t), Files: old.Files, Who: "ada", Origin: "put back"}); err != nil || app.rules != "put back: first" {
 		t.Errorf("putting back: %v; in force: %s", err, app.rules)
 	}
 }
@@ -146,7 +145,7 @@ func TestWhatIsNotAppliedChangesNothing(t *testing.T) {
 		"a file too many":   {[]rules.File{file("rules.yaml", denyAll("first")), file("zz.yaml", denyAll("zz")), tests}, "the files would be "},
 		"an absent jobspec": {[]rules.File{file("rules.yaml", "version: 1\nlabels: { self-hosted: {} }\nrules:\n  - { name: first, if: has(\"self-hosted\"), jobspec: nothing }\n"), tests}, "the rules were refused: rules.yaml:4:"},
 	} {
-		err := b.Apply(t.Context(), web.Application{Base: b.base(t), Files: tt.files, Who: "ada", Origin: "applied"})
+		err := b.Apply(t.Context(), router.RulesEdit{Base: b.base(t), Files: tt.files, Who: "ada", Origin: "applied"})
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %s", name, err, tt.want)
 		}
@@ -164,7 +163,7 @@ func TestALinkOrAReadOnlyDirectoryIsNotWritten(t *testing.T) {
 	if err := errors.Join(os.Rename(b.rules, b.rules+".real"), os.Symlink("rules.yaml.real", b.rules)); err != nil {
 		t.Fatal(err)
 	}
-	a := web.Application{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}, Origin: "applied"}
+	a := router.RulesEdit{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}, Origin: "applied"}
 	var conflict *router.ConflictError
 	if err := b.Apply(t.Context(), a); !errors.As(err, &conflict) || !strings.Contains(err.Error(), "rules.yaml cannot be written here: it is a link") {
 		t.Errorf("a link: %v", err)
@@ -190,7 +189,7 @@ func TestNoVersionIsReplacedThatIsNotKept(t *testing.T) {
 	full, kept := errors.New("disk full"), 0
 	b.keep = func(context.Context, router.KeptRules) (int64, error) { return 0, full }
 	apply := func() error {
-		return b.Apply(t.Context(), web.Application{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}, Who: "ada", Origin: "applied"})
+		return b.Apply(t.Context(), router.RulesEdit{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}, Who: "ada", Origin: "applied"})
 	}
 	if err := apply(); !errors.Is(err, full) || app.reloads != 0 || contentOf(t, b.rules) != denyAll("first") {
 		t.Errorf("Apply = %v; in force: %s", err, app.rules)
@@ -234,8 +233,8 @@ func TestAnEditWhileADraftIsJudgedIsKept(t *testing.T) {
 				return b.KeepRules(ctx, v)
 			}
 			draft := []rules.File{file("a.yaml", denyAll("second")), file("b.yaml", "version: 1\n")}
-			if err := b.Apply(t.Context(), web.Application{Base: base, Files: draft, Who: "ada", Origin: "applied"}); !errors.Is(err, web.ErrRulesChanged) {
-				t.Errorf("Apply = %v, want %v", err, web.ErrRulesChanged)
+			if err := b.Apply(t.Context(), router.RulesEdit{Base: base, Files: draft, Who: "ada", Origin: "applied"}); !errors.Is(err, router.ErrRulesChanged) {
+				t.Errorf("Apply = %v, want %v", err, router.ErrRulesChanged)
 			}
 			if got := b.base(t); got != edited || got == base || app.reloads != 0 {
 				t.Errorf("the files are %s, %s after the edit, %s before; %d reloads", got, edited, base, app.reloads)
@@ -268,7 +267,7 @@ func TestOneOfManyAppliesAndNoDraftIsLost(t *testing.T) {
 	errs := make([]error, many)
 	for i := range many {
 		all.Go(func() {
-			errs[i] = b.Apply(t.Context(), web.Application{
+			errs[i] = b.Apply(t.Context(), router.RulesEdit{
 				Base: base, Who: fmt.Sprint("admin", i), Origin: "applied",
 				Files: []rules.File{file("a.yaml", denyAll(fmt.Sprint("a", i+1))), file("b.yaml", fmt.Sprintf("version: 1\nrules:\n  - { name: b%d, if: has(\"self-hosted\"), deny: x }\n", i+1))},
 			})
@@ -282,7 +281,7 @@ func TestOneOfManyAppliesAndNoDraftIsLost(t *testing.T) {
 		switch {
 		case err == nil && won < 0:
 			won = i
-		case !errors.Is(err, web.ErrRulesChanged):
+		case !errors.Is(err, router.ErrRulesChanged):
 			t.Errorf("admin%d: %v", i, err)
 		}
 	}

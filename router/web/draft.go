@@ -27,12 +27,12 @@ type Rulebook interface {
 
 	// Check says what it would be to have these files. set is nil when they
 	// cannot be loaded.
-	Check(ctx context.Context, files []rules.File) (c Check, set *rules.Set, err error)
+	Check(ctx context.Context, files []rules.File) (c router.RulesCheck, set *rules.Set, err error)
 
 	// Apply writes the files and puts them in force, both or neither. The error
-	// is ErrRulesChanged, a *RulesRefusedError, or a *router.ConflictError when
+	// is router.ErrRulesChanged, a *router.RulesRefusedError or a *router.ConflictError when
 	// it cannot be done here.
-	Apply(ctx context.Context, a Application) error
+	Apply(ctx context.Context, e router.RulesEdit) error
 
 	// Recent goes through the jobs since then, the newest first.
 	Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[rules.Record, error]
@@ -45,29 +45,6 @@ type Rulebook interface {
 	Jobspecs() []string // that rules can name
 }
 
-// An Application is a draft that is to be the rules.
-type Application struct {
-	Base   string       // the hash of the files that it was made of
-	Files  []rules.File // as many, and with the same names
-	Who    string
-	Note   string
-	Origin string // of the RulesVersion: "applied" or "put back"
-}
-
-// ErrRulesChanged is what applying a draft gives when the files are no more
-// those that it was made of.
-var ErrRulesChanged = errors.New("the rules were changed meanwhile")
-
-// A RulesRefusedError is what applying a draft with faults gives.
-type RulesRefusedError struct{ Faults rules.Diagnostics }
-
-func (e *RulesRefusedError) Error() string {
-	if len(e.Faults) == 0 {
-		return "the rules were refused"
-	}
-	return fmt.Sprintf("the rules were refused: %s", e.Faults[0])
-}
-
 // A Draft is files that may become the rules.
 type Draft struct {
 	Files []DraftFile `json:"files"`
@@ -77,13 +54,6 @@ type Draft struct {
 type DraftFile struct {
 	Name   string `json:"name"` // without a directory
 	Source string `json:"source"`
-}
-
-// A Check is what there is to say of a draft.
-type Check struct {
-	Good     bool              `json:"good"`     // the server would put it in force, if Nomad has nothing against its jobspecs
-	Findings rules.Diagnostics `json:"findings"` // as `switchyard check --format json` has them, and faults in tests; never null
-	Tests    *rules.TestReport `json:"tests"`    // as `switchyard test --format json` prints it; null: faults keep them from being run
 }
 
 // An Impact is what a draft would have decided of recent jobs, beside what the
@@ -217,7 +187,7 @@ func (a *api) diffDraft(req *http.Request) (any, error) {
 }
 
 // check looks at a draft. When the time is over it says what it left out.
-func (a *api) check(ctx context.Context, files []rules.File) (Check, *rules.Set, error) {
+func (a *api) check(ctx context.Context, files []rules.File) (router.RulesCheck, *rules.Set, error) {
 	c, set, err := a.Rulebook.Check(ctx, files)
 	if errors.Is(err, context.DeadlineExceeded) {
 		c.Findings = append(c.Findings, rules.Diagnostic{

@@ -219,7 +219,7 @@ func BenchmarkPages(b *testing.B) {
 		source = fmt.Appendf(source, "  - { name: no-%d, if: has(\"linux\"), deny: no }\n", i)
 	}
 	for range 200 {
-		rulebook.put(web.Application{Files: []rules.File{{Name: "rules.yaml", Source: source}}, Who: "somebody", Origin: "applied"})
+		rulebook.put(router.RulesEdit{Files: []rules.File{{Name: "rules.yaml", Source: source}}, Who: "somebody", Origin: "applied"})
 	}
 	c.Rulebook = rulebook
 	for _, path := range pageAddresses(c, []int64{historyJobs - 3, historyJobs - 4, historyJobs - 5}) {

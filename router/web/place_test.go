@@ -130,12 +130,12 @@ type patient struct {
 	jobs int // that it tells of, before it tells no more
 }
 
-func (p patient) Check(ctx context.Context, files []rules.File) (web.Check, *rules.Set, error) {
+func (p patient) Check(ctx context.Context, files []rules.File) (router.RulesCheck, *rules.Set, error) {
 	if p.jobs > 0 {
 		return p.book.Check(ctx, files)
 	}
 	<-ctx.Done()
-	return web.Check{}, nil, ctx.Err()
+	return router.RulesCheck{}, nil, ctx.Err()
 }
 
 func (p patient) Recent(ctx context.Context, _ time.Time, _ router.Scope) iter.Seq2[rules.Record, error] {
@@ -155,7 +155,7 @@ func TestALookHasItsTime(t *testing.T) {
 	virtual(t, "a check", func(t *testing.T) {
 		s := serveBook(t, patient{book: newBook()})
 		began := time.Now()
-		c := decode[web.Check](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules))))
+		c := decode[router.RulesCheck](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules))))
 		if c.Good || len(c.Findings) != 1 || !strings.Contains(c.Findings[0].Message, "takes more than 10s: it was not checked to its end") || time.Since(began) != 10*time.Second {
 			t.Errorf("after %v: %+v", time.Since(began), c)
 		}
@@ -198,7 +198,7 @@ func TestManyTestsAreNotAllAnswered(t *testing.T) {
 	for i := range 700 {
 		fmt.Fprintf(&b, "  - { name: t%d, labels: [self-hosted, linux], repo: acme/web, expect: { outcome: %s } }\n", i, []string{"denied", "routed"}[i%2])
 	}
-	c := decode[web.Check](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(b.String()))))
+	c := decode[router.RulesCheck](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(b.String()))))
 	if len(c.Tests.Tests) != 500 || c.Tests.Passed != 350 || c.Tests.Failed != 350 || c.Tests.Tests[349].Passed || !c.Tests.Tests[350].Passed {
 		t.Errorf("%d tests, %d passed, %d failed", len(c.Tests.Tests), c.Tests.Passed, c.Tests.Failed)
 	}

@@ -41,7 +41,7 @@ type rulesView struct {
 	AllowEdit bool   // somebody may apply
 	Done      string // what was just done
 
-	Check   *Check
+	Check   *router.RulesCheck
 	Sources map[string][]byte // of the files, for excerpts
 	Refused bool              // the findings kept it from being applied
 	Impact  *Impact
@@ -197,7 +197,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	switch do := form.Get("do"); do {
 	case "check", "impact":
 		var set *rules.Set
-		var c Check
+		var c router.RulesCheck
 		if c, set, err = a.check(ctx, v.Files); err != nil {
 			return 0, v, err
 		}
@@ -225,7 +225,7 @@ func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, r
 		return 0, v, err
 	}
 	name := who(req.Context()).Name
-	err := a.Rulebook.Apply(ctx, Application{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
+	err := a.Rulebook.Apply(ctx, router.RulesEdit{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
 	result := resultOK
 	if err != nil {
 		result = shown(err.Error())
@@ -235,11 +235,11 @@ func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, r
 		what += ", over a newer version"
 	}
 	a.record(req, who(req.Context()), "apply", shown(strings.TrimSuffix(what+": "+v.Note, ": ")), result)
-	var refused *RulesRefusedError
+	var refused *router.RulesRefusedError
 	switch {
 	case err == nil:
 		return http.StatusSeeOther, v, nil
-	case errors.Is(err, ErrRulesChanged):
+	case errors.Is(err, router.ErrRulesChanged):
 		now, hash, err := a.Rulebook.Files()
 		if err != nil {
 			return 0, v, err
@@ -247,7 +247,7 @@ func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, r
 		v.Theirs, v.Changes = a.theirs(req, v.Base, hash, now, v.Versions), diffFiles(now, v.Files)
 		return http.StatusConflict, v, nil
 	case errors.As(err, &refused):
-		v.Refused, v.Check = true, &Check{Findings: refused.Faults}
+		v.Refused, v.Check = true, &router.RulesCheck{Findings: refused.Faults}
 		return http.StatusUnprocessableEntity, v, nil
 	}
 	return 0, v, err
@@ -357,12 +357,12 @@ func (a *api) putBack(req *http.Request) (string, error) {
 		return "", err
 	}
 	defer done()
-	err = a.Rulebook.Apply(ctx, Application{
+	err = a.Rulebook.Apply(ctx, router.RulesEdit{
 		Base: req.PostForm.Get("base"), Files: v.Files, Who: who(req.Context()).Name, Note: fmt.Sprintf("version %d", v.ID), Origin: "put back",
 	})
-	var refused *RulesRefusedError
+	var refused *router.RulesRefusedError
 	switch {
-	case errors.Is(err, ErrRulesChanged):
+	case errors.Is(err, router.ErrRulesChanged):
 		return "", refuse(http.StatusConflict, "the rules were changed meanwhile: look at version %d again before it is put back", v.ID)
 	case errors.As(err, &refused):
 		return "", refuse(http.StatusUnprocessableEntity, "version %d cannot be in force now: %v", v.ID, refused)

@@ -37,11 +37,11 @@ const goodRules = "version: 1\nlabels: { linux: {} }\nrules:\n  - { name: all, i
 
 func newBook() *book {
 	b := &book{}
-	b.put(web.Application{Files: []rules.File{{Name: "rules.yaml", Source: []byte(goodRules)}}, Origin: "start"})
+	b.put(router.RulesEdit{Files: []rules.File{{Name: "rules.yaml", Source: []byte(goodRules)}}, Origin: "start"})
 	return b
 }
 
-func (b *book) put(a web.Application) {
+func (b *book) put(a router.RulesEdit) {
 	id := int64(len(b.versions) + 1)
 	b.files = a.Files
 	b.versions = append([]router.KeptRules{{ID: id, At: t0, Hash: fmt.Sprint("hash", id), Who: a.Who, Origin: a.Origin, Note: a.Note, Files: a.Files}}, b.versions...)
@@ -53,7 +53,7 @@ func (b *book) Files() ([]rules.File, string, error) {
 	return b.files, b.versions[0].Hash, nil
 }
 
-func (b *book) Check(ctx context.Context, files []rules.File) (web.Check, *rules.Set, error) {
+func (b *book) Check(ctx context.Context, files []rules.File) (router.RulesCheck, *rules.Set, error) {
 	b.checks.Add(1)
 	if b.checking != nil {
 		<-b.checking
@@ -61,20 +61,20 @@ func (b *book) Check(ctx context.Context, files []rules.File) (web.Check, *rules
 	set, err := rules.Load(ctx, files...)
 	var faults rules.Diagnostics
 	if errors.As(err, &faults) {
-		return web.Check{Findings: faults}, nil, nil
+		return router.RulesCheck{Findings: faults}, nil, nil
 	}
 	report := set.Test(ctx, set.Tests())
-	return web.Check{Good: report.Failed == 0, Findings: set.Lint(ctx, nil), Tests: &report}, set, err
+	return router.RulesCheck{Good: report.Failed == 0, Findings: set.Lint(ctx, nil), Tests: &report}, set, err
 }
 
-func (b *book) Apply(_ context.Context, a web.Application) error {
+func (b *book) Apply(_ context.Context, a router.RulesEdit) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
 	case b.refuse != nil:
 		return b.refuse
 	case a.Base != b.versions[0].Hash:
-		return web.ErrRulesChanged
+		return router.ErrRulesChanged
 	}
 	b.put(a)
 	return nil
@@ -162,12 +162,12 @@ func drafted(source string) map[string]any {
 
 func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 	s, b := serveRules(t, false)
-	c := decode[web.Check](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted("version: 1\nrules: 1\n"))))
+	c := decode[router.RulesCheck](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted("version: 1\nrules: 1\n"))))
 	if c.Good || len(c.Findings) == 0 || c.Findings[0].File != "rules.yaml" || c.Findings[0].Line != 2 || c.Tests != nil {
 		t.Errorf("a check of faults: %+v", c)
 	}
 	tests := "tests:\n  - { name: t, labels: [self-hosted, linux], repo: acme/web, expect: { outcome: denied } }\n"
-	if c = decode[web.Check](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules+tests)))); !c.Good || c.Tests.Passed != 1 {
+	if c = decode[router.RulesCheck](t, s.call("POST", "/check", http.StatusOK, asJSON(drafted(goodRules+tests)))); !c.Good || c.Tests.Passed != 1 {
 		t.Errorf("a check: %+v", c)
 	}
 
@@ -279,7 +279,7 @@ func TestADraftIsAppliedUnlessTheRulesChangedMeanwhile(t *testing.T) {
 		t.Errorf("the audit trail does not say what replaced a newer version: %s", log)
 	}
 
-	b.refuse = &web.RulesRefusedError{Faults: rules.Diagnostics{{File: "rules.yaml", Line: 4, Column: 5, Message: "nomad says <no>"}}}
+	b.refuse = &router.RulesRefusedError{Faults: rules.Diagnostics{{File: "rules.yaml", Line: 4, Column: 5, Message: "nomad says <no>"}}}
 	page, _ = s.submit("/rules", draft("apply", "hash3", goodRules), http.StatusUnprocessableEntity)
 	wants(t, page, "Not applied", "nomad says &lt;no&gt;", "name: all")
 	b.refuse = &router.ConflictError{Reason: "rules.yaml cannot be written here"}
