@@ -71,12 +71,12 @@ type RuleFleet struct {
 	Rule    string   `json:"rule"`
 	RunsOn  []string `json:"runs_on"` // the labels of that job
 	Problem string   `json:"problem"` // why it cannot be told, and all counts are 0; "": it can
-	Fit
+	NodeCounts
 	Cells []FleetCell `json:"cells"` // one for each of Fleet.Groups; empty with a problem
 }
 
-// A Fit counts nodes by whether they could serve a job. Each is counted once.
-type Fit struct {
+// NodeCounts counts nodes by whether they could serve a job. Each is counted once.
+type NodeCounts struct {
 	Now   int `json:"now"`   // it has room
 	Idle  int `json:"idle"`  // it is full, and would do with less on it
 	Away  int `json:"away"`  // it would do, idle or not, were it in service
@@ -85,7 +85,7 @@ type Fit struct {
 
 // A FleetCell is a rule's fit with the nodes of a group.
 type FleetCell struct {
-	Fit
+	NodeCounts
 	Why []FleetReason `json:"why"` // for those that do not fit now, most nodes first, at most three
 }
 

@@ -51,8 +51,8 @@ type Notices interface {
 	CancelRun(ctx context.Context, repo Repo, runID int64) error
 }
 
-// An Unsaid is a job of which its commit says something else than the books, or nothing.
-type Unsaid struct {
+// A DueNotice is a job whose commit has no notice yet, or one that is out of date.
+type DueNotice struct {
 	Job   Job
 	Kind  NoticeKind
 	Begun bool  // something was said, or may have been

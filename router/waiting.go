@@ -20,8 +20,8 @@ type OpenJobs struct {
 	Oldest time.Time // when the first of them was received
 }
 
-// Waits says why these jobs wait; "" for those that run.
-func (o OpenJobs) Waits() WaitReason {
+// Cause says why these jobs wait; "" for those that run.
+func (o OpenJobs) Cause() Cause {
 	switch o.State {
 	case Held:
 		if o.Limited {
@@ -31,7 +31,7 @@ func (o OpenJobs) Waits() WaitReason {
 	case Queued:
 		return WaitsQueued
 	case Retrying:
-		for reason, begins := range map[WaitReason][]string{
+		for reason, begins := range map[Cause][]string{
 			WaitsNomad: {SaysNomad, SaysRefused}, WaitsGitHubLimit: {SaysGitHubLimit}, WaitsGitHub: {SaysNoRunner, SaysNoRun, saysNoConfig, SaysUnknown},
 		} {
 			for _, b := range begins {
@@ -55,22 +55,22 @@ func (o OpenJobs) Waits() WaitReason {
 	return ""
 }
 
-// A WaitReason is why a job waits, as metrics have it.
-type WaitReason string
+// A Cause is why a job waits, as metrics have it.
+type Cause string
 
 // The reasons.
 const (
-	WaitsApproval    WaitReason = "approval"     // on GitHub: for an approval, or others of its concurrency group
-	WaitsLimit       WaitReason = "limit"        // for a place under its rule's limit
-	WaitsQueued      WaitReason = "queued"       // for the router
-	WaitsNomad       WaitReason = "nomad"        // Nomad could not take its runner, or refused it
-	WaitsGitHub      WaitReason = "github"       // GitHub did not answer as it should
-	WaitsGitHubLimit WaitReason = "github_limit" // GitHub takes no registrations for now
-	WaitsRunner      WaitReason = "runner"       // its runner was lost, and it is tried again
-	WaitsPlacing     WaitReason = "placing"      // Nomad has its runner, and has not said more
-	WaitsBusy        WaitReason = "no_node_free" // nodes that could run its runner are busy
-	WaitsNever       WaitReason = "no_node_fits" // no node could ever run its runner
-	WaitsStarting    WaitReason = "starting"     // its runner has a node
+	WaitsApproval    Cause = "approval"     // on GitHub: for an approval, or others of its concurrency group
+	WaitsLimit       Cause = "limit"        // for a place under its rule's limit
+	WaitsQueued      Cause = "queued"       // for the router
+	WaitsNomad       Cause = "nomad"        // Nomad could not take its runner, or refused it
+	WaitsGitHub      Cause = "github"       // GitHub did not answer as it should
+	WaitsGitHubLimit Cause = "github_limit" // GitHub takes no registrations for now
+	WaitsRunner      Cause = "runner"       // its runner was lost, and it is tried again
+	WaitsPlacing     Cause = "placing"      // Nomad has its runner, and has not said more
+	WaitsBusy        Cause = "no_node_free" // nodes that could run its runner are busy
+	WaitsNever       Cause = "no_node_fits" // no node could ever run its runner
+	WaitsStarting    Cause = "starting"     // its runner has a node
 )
 
 // How the reasons of jobs begin that are tried again; under 48 characters, as

@@ -71,14 +71,14 @@ type Store interface {
 	// d may be nil: the decision is then left as it is.
 	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *router.Decision, now time.Time) error
 
-	// Hasten has up to limit jobs, or all if it is negative, be due at once that are
+	// RetryNow has up to limit jobs, or all if it is negative, be due at once that are
 	// Retrying, with a reason that begins so, and counts their failures anew; those
 	// that were due first come first. It returns how many.
-	Hasten(ctx context.Context, reason string, limit int, now time.Time) (int, error)
+	RetryNow(ctx context.Context, reason string, limit int, now time.Time) (int, error)
 
-	// Found records that GitHub knows a runner that is Dispatched as far as the
+	// RecordRegistered records that GitHub knows a runner that is Dispatched as far as the
 	// books tell: its state in r, name, ID there and target.
-	Found(ctx context.Context, r router.Runner, now time.Time) error
+	RecordRegistered(ctx context.Context, r router.Runner, now time.Time) error
 
 	// FindJobs and FindRunners return those that a filter looks for, newest
 	// first: by the job's ID, which grows, and the runner's try for it.
@@ -363,7 +363,7 @@ func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision
 		found := r
 		err := di.Runners.Recognize(ctx, &found, router.TargetOf(j.Repo, d.Runner))
 		if err == nil && found.State != router.RunnerDispatched {
-			err = di.Store.Found(ctx, found, di.Now())
+			err = di.Store.RecordRegistered(ctx, found, di.Now())
 		}
 		if err != nil {
 			at, ok := di.Backoff.RetryGitHub(err, j.Failures)

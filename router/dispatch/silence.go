@@ -186,7 +186,7 @@ func (di *Dispatcher) setAside(ctx context.Context, silentFor time.Duration) {
 func (di *Dispatcher) hasten(ctx context.Context, reason string, limit int) (n int) {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	n, err := di.Store.Hasten(ctx, reason, limit, di.Now())
+	n, err := di.Store.RetryNow(ctx, reason, limit, di.Now())
 	if err != nil && ctx.Err() == nil {
 		di.Log.Warn("cannot have jobs tried again at once; each is when it is due", "err", err)
 		return -1

@@ -42,35 +42,35 @@ const (
 type Store interface {
 	Job(ctx context.Context, id int64) (router.Job, error)
 
-	// Unsaid returns up to limit jobs of which something is to be said by now:
+	// NoticesDue returns up to limit jobs of which something is to be said by now:
 	// first those of which something was, and that have another state or reason
 	// since; then, unless kind is "", those that were refused, or that wait, for
 	// longer than after. Those that became known before since are left out.
-	Unsaid(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.Unsaid, error)
+	NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error)
 
-	// Saying records that something may be said of a job from now on.
-	Saying(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error
+	// NoticeStarted records that something may be said of a job from now on.
+	NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error
 
-	// Said records what GitHub was told of a job, and the ID of that. The next
+	// NoticeSent records what GitHub was told of a job, and the ID of that. The next
 	// may be said at again, or, when that is zero, never.
-	Said(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error
+	NoticeSent(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error
 
-	// Unsayable records that GitHub did not take it. It is tried again at
+	// NoticeRejected records that GitHub did not take it. It is tried again at
 	// again, or, when that is zero, never.
-	Unsayable(ctx context.Context, jobID int64, again time.Time) error
+	NoticeRejected(ctx context.Context, jobID int64, again time.Time) error
 
-	// Unservable returns up to limit jobs that became Unroutable between the two
+	// RunsToCancel returns up to limit jobs that became Unroutable between the two
 	// times, whose run was not cancelled and has no job that is Running, one of
 	// each run.
-	Unservable(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error)
+	RunsToCancel(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error)
 
-	// Cancelled records that a run was cancelled: why is added to the reason of
+	// RunCancelled records that a run was cancelled: why is added to the reason of
 	// its jobs that are Unroutable.
-	Cancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error
+	RunCancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error
 
-	// LeftAlone records that a job which is Unroutable is no cause to cancel its
+	// RunNotCancelled records that a job which is Unroutable is no cause to cancel its
 	// run: why is added to its reason.
-	LeftAlone(ctx context.Context, jobID int64, why string, now time.Time) error
+	RunNotCancelled(ctx context.Context, jobID int64, why string, now time.Time) error
 }
 
 // Feedback tells GitHub. Its exported fields are set before it is used, and required.
@@ -94,7 +94,7 @@ type Feedback struct {
 // have it so, and what was said before when it changes.
 func (f *Feedback) Update(ctx context.Context) error {
 	kind, after := f.Decider.Rules().Feedback()
-	list, err := f.Store.Unsaid(ctx, router.NoticeKind(kind), after, f.Now().Add(-feedbackAge), f.Now(), feedbackBatch)
+	list, err := f.Store.NoticesDue(ctx, router.NoticeKind(kind), after, f.Now().Add(-feedbackAge), f.Now(), feedbackBatch)
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,7 @@ func (f *Feedback) Update(ctx context.Context) error {
 		default:
 			again = f.Now().Add(feedbackPause)
 		}
-		errs = append(errs, fmt.Errorf("job %d of %s: %w", u.Job.ID, u.Job.Repo.FullName, err), f.Store.Unsayable(ctx, u.Job.ID, again))
+		errs = append(errs, fmt.Errorf("job %d of %s: %w", u.Job.ID, u.Job.Repo.FullName, err), f.Store.NoticeRejected(ctx, u.Job.ID, again))
 	}
 	return errors.Join(errs...)
 }
@@ -150,14 +150,14 @@ func (f *Feedback) notices(owner router.OwnerKey) *rate.Limiter {
 }
 
 // say puts on a job's commit what the books say of it.
-func (f *Feedback) say(ctx context.Context, u router.Unsaid) error {
+func (f *Feedback) say(ctx context.Context, u router.DueNotice) error {
 	n := noticeOf(u.Job, u.Kind)
 	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
 	id := u.ID
 	switch {
 	case !u.Begun:
-		if err := f.Store.Saying(ctx, u.Job.ID, u.Kind, f.Now()); err != nil {
+		if err := f.Store.NoticeStarted(ctx, u.Job.ID, u.Kind, f.Now()); err != nil {
 			return err
 		}
 	case id == 0 && u.Kind == router.NoticeCheckRun:
@@ -166,7 +166,7 @@ func (f *Feedback) say(ctx context.Context, u router.Unsaid) error {
 			return err
 		}
 		if id == 0 && n.State == router.NoticeOver {
-			return f.Store.Said(ctx, u.Job.ID, 0, u.Job.State, u.Job.Reason, time.Time{})
+			return f.Store.NoticeSent(ctx, u.Job.ID, 0, u.Job.State, u.Job.Reason, time.Time{})
 		}
 	}
 	id, err := f.GitHub.Notice(ctx, n, id)
@@ -177,7 +177,7 @@ func (f *Feedback) say(ctx context.Context, u router.Unsaid) error {
 	if n.State == router.NoticeOver {
 		again = time.Time{}
 	}
-	return f.Store.Said(ctx, u.Job.ID, id, u.Job.State, u.Job.Reason, again)
+	return f.Store.NoticeSent(ctx, u.Job.ID, id, u.Job.State, u.Job.Reason, again)
 }
 
 // noticeOf says what a job's commit is told of it.
@@ -236,7 +236,7 @@ func (f *Feedback) CancelRuns(ctx context.Context) error {
 		f.spared = map[int64]time.Time{}
 	}
 	maps.DeleteFunc(f.spared, func(_ int64, until time.Time) bool { return !f.Now().Before(until) })
-	jobs, err := f.Store.Unservable(ctx, f.Now().Add(-after-router.GoneAfter), f.Now().Add(-after), cancelBatch+len(f.spared))
+	jobs, err := f.Store.RunsToCancel(ctx, f.Now().Add(-after-router.GoneAfter), f.Now().Add(-after), cancelBatch+len(f.spared))
 	if err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Durat
 	set := f.Decider.Rules()
 	if !set.Knows(j.Labels) {
 		f.Log.Info("a run is not cancelled, as its job has a label that the rules do not know; other runners may serve it", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
-		return f.Store.LeftAlone(ctx, j.ID, "its run is not cancelled, as other runners of its GitHub may know its labels", f.Now())
+		return f.Store.RunNotCancelled(ctx, j.ID, "its run is not cancelled, as other runners of its GitHub may know its labels", f.Now())
 	}
 	call, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
@@ -316,5 +316,5 @@ func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Durat
 		return err
 	}
 	f.Log.Info("run cancelled, as nothing can serve its job", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
-	return f.Store.Cancelled(ctx, j.Repo, j.RunID, why, f.Now())
+	return f.Store.RunCancelled(ctx, j.Repo, j.RunID, why, f.Now())
 }

@@ -93,7 +93,7 @@ func (in *Intake) Receive(ctx context.Context, d router.Delivery) (changed bool,
 	if d.Late() || d.Waits() && !changed {
 		in.mayWait(doubt{d.Job.ID, d.Late()})
 	}
-	if err := in.Sweeper.SawHook(ctx, d.Hook); err != nil {
+	if err := in.Sweeper.RecordHook(ctx, d.Hook); err != nil {
 		in.Log.Warn("cannot remember a webhook; its next delivery tries again", "err", err)
 	}
 	return changed, nil

@@ -36,12 +36,12 @@ const (
 
 // A SweepStore is what a Sweeper uses of the database.
 type SweepStore interface {
-	// SawHook notes that a delivery named a hook, and makes it known, swept until
+	// RecordHook notes that a delivery named a hook, and makes it known, swept until
 	// then, unless one of its kind and ID is: that keeps its owner and repository.
 	// It is not made known while MaxUnprovedHooks of its repository or organization are
 	// not proved; with more than MaxHooks, the one heard of longest ago is forgotten.
 	// known is false when the store does not have it as it is in h.
-	SawHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error)
+	RecordHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error)
 
 	// ForgetHook forgets a hook and its redeliveries.
 	ForgetHook(ctx context.Context, h router.Hook) error
@@ -130,8 +130,8 @@ const (
 	compared
 )
 
-// SawHook notes the hook that a delivery came by, as its headers say.
-func (sw *Sweeper) SawHook(ctx context.Context, h router.Hook) error {
+// RecordHook notes the hook that a delivery came by, as its headers say.
+func (sw *Sweeper) RecordHook(ctx context.Context, h router.Hook) error {
 	now := sw.Now()
 	if h.Kind == "" {
 		return nil
@@ -172,7 +172,7 @@ func (sw *Sweeper) SawHook(ctx context.Context, h router.Hook) error {
 	if at := latest.Add(-sweepOverlap); !latest.IsZero() && at.Before(swept) {
 		swept = at
 	}
-	ok, err := sw.Store.SawHook(ctx, h, swept, now)
+	ok, err := sw.Store.RecordHook(ctx, h, swept, now)
 	if err != nil {
 		return fmt.Errorf("remember %s: %w", h, err)
 	}
@@ -254,7 +254,7 @@ func (sw *Sweeper) turn(hooks []router.HookSweep, all bool) (turn []router.HookS
 func (sw *Sweeper) Sweep(ctx context.Context) error {
 	own := sw.GitHub.OwnHooks()
 	for _, h := range own {
-		if err := sw.SawHook(ctx, h); err != nil {
+		if err := sw.RecordHook(ctx, h); err != nil {
 			return err
 		}
 	}

@@ -341,7 +341,7 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 		case scopeOf(job).Region != "":
 			fits[i].Problem = fmt.Sprintf("it goes to the region %s; these are the nodes of another", scopeOf(job).Region)
 		default:
-			fits[i].Fit, fits[i].Cells = s.fit(r, job)
+			fits[i].NodeCounts, fits[i].Cells = s.fit(r, job)
 		}
 	}
 	if whole {
@@ -351,7 +351,7 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 }
 
 // fit counts the nodes by whether they could serve a job of one group.
-func (s *machines) fit(r Route, job *api.Job) (all router.Fit, cells []router.FleetCell) {
+func (s *machines) fit(r Route, job *api.Job) (all router.NodeCounts, cells []router.FleetCell) {
 	cells = make([]router.FleetCell, len(s.groups))
 	why := make([]map[string]int, len(cells))
 	for i := range cells {
@@ -361,7 +361,7 @@ func (s *machines) fit(r Route, job *api.Job) (all router.Fit, cells []router.Fl
 	for _, m := range s.list {
 		cell := &cells[m.group]
 		verdict, reason := f.of(m)
-		for _, count := range []*router.Fit{&all, &cell.Fit} {
+		for _, count := range []*router.NodeCounts{&all, &cell.NodeCounts} {
 			switch verdict {
 			case fitsNow:
 				count.Now++

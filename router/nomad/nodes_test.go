@@ -124,7 +124,7 @@ func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
 			t.Fatal(err)
 		}
 		f := newFitting(r, job)
-		var sum router.Fit
+		var sum router.NodeCounts
 		for _, m := range known.list {
 			got, why := f.of(m)
 			seen[got]++
@@ -153,7 +153,7 @@ func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
 				t.Errorf("%s on %s: has no room, but Nomad's plan filters it: %+v", e.Rule, m.Name, metric)
 			}
 		}
-		if diff := cmp.Diff(sum, fleet.Rules[i].Fit); diff != "" {
+		if diff := cmp.Diff(sum, fleet.Rules[i].NodeCounts); diff != "" {
 			t.Errorf("%s: the sum differs (-nodes +rule):\n%s", e.Rule, diff)
 		}
 	}
@@ -215,15 +215,15 @@ func TestTheFleetIsDescribed(t *testing.T) {
 	}
 	because := func(n int, text string) []router.FleetReason { return []router.FleetReason{{Text: text, Nodes: n}} }
 	wantRules := []router.RuleFleet{
-		{Rule: "any", RunsOn: []string{"linux"}, Fit: router.Fit{Now: 2, Idle: 1, Away: 1}, Cells: []router.FleetCell{
-			{Fit: router.Fit{Away: 1}, Why: because(1, "is down")},
-			{Fit: router.Fit{Now: 1, Idle: 1}, Why: because(1, "has no room now for 4 GiB of memory (defaults)")},
-			{Fit: router.Fit{Now: 1}, Why: []router.FleetReason{}},
+		{Rule: "any", RunsOn: []string{"linux"}, NodeCounts: router.NodeCounts{Now: 2, Idle: 1, Away: 1}, Cells: []router.FleetCell{
+			{NodeCounts: router.NodeCounts{Away: 1}, Why: because(1, "is down")},
+			{NodeCounts: router.NodeCounts{Now: 1, Idle: 1}, Why: because(1, "has no room now for 4 GiB of memory (defaults)")},
+			{NodeCounts: router.NodeCounts{Now: 1}, Why: []router.FleetReason{}},
 		}},
-		{Rule: "arm", Fit: router.Fit{Never: 4}, Cells: []router.FleetCell{
-			{Fit: router.Fit{Never: 1}, Why: because(1, "is in another pool than ci (defaults)")},
-			{Fit: router.Fit{Never: 2}, Why: because(2, "is in another pool than ci (defaults)")},
-			{Fit: router.Fit{Never: 1}, Why: because(1, "is too small for 5 GiB of memory (defaults)")},
+		{Rule: "arm", NodeCounts: router.NodeCounts{Never: 4}, Cells: []router.FleetCell{
+			{NodeCounts: router.NodeCounts{Never: 1}, Why: because(1, "is in another pool than ci (defaults)")},
+			{NodeCounts: router.NodeCounts{Never: 2}, Why: because(2, "is in another pool than ci (defaults)")},
+			{NodeCounts: router.NodeCounts{Never: 1}, Why: because(1, "is too small for 5 GiB of memory (defaults)")},
 		}},
 		{Rule: "lost", Problem: `there is no jobspec "no-such": add it to the jobspecs, or correct the rule`, Cells: []router.FleetCell{}},
 	}

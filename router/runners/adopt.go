@@ -57,12 +57,12 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 	}
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
-	strangers, err := a.r.Store.Strangers(ctx, ids)
+	strangers, err := a.r.Store.UnknownRunners(ctx, ids)
 	if err != nil {
 		return false, err
 	}
 	if len(strangers) < len(ids) { // a listing may be older than what ended since
-		revived, err := a.r.Store.Revive(ctx, slices.Concat(slices.Collect(maps.Values(unknown))...), a.r.Now().Add(-settling), a.r.Now())
+		revived, err := a.r.Store.ClearEnded(ctx, slices.Concat(slices.Collect(maps.Values(unknown))...), a.r.Now().Add(-settling), a.r.Now())
 		if err != nil {
 			return false, err
 		}

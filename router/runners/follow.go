@@ -132,7 +132,7 @@ func (f *follower) list(ctx context.Context) (jobs []router.NomadJob, index uint
 func (f *follower) saw(ctx context.Context, events []router.NomadEvent) error {
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	seen, err := f.r.Store.NomadSaw(storeCtx, events, f.r.Now())
+	seen, err := f.r.Store.RecordNomadEvents(storeCtx, events, f.r.Now())
 	if err != nil {
 		return fmt.Errorf("record Nomad's events: %w", err)
 	}
@@ -308,7 +308,7 @@ func (f *follower) overlooks(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		list, err := f.r.Store.Unseen(ctx, f.r.Now().Add(-unseenAfter), unseenBatch)
+		list, err := f.r.Store.Unevaluated(ctx, f.r.Now().Add(-unseenAfter), unseenBatch)
 		if err == nil {
 			err = f.overlooked(ctx, list)
 		}
@@ -348,7 +348,7 @@ func (f *follower) overlooked(ctx context.Context, list []router.Runner) error {
 		why := fmt.Sprintf("Nomad has not looked at it for %s: %s", router.Coarse(max(f.r.Now().Sub(u.At), unseenAfter)), u.Text)
 		f.r.Log.Throttled(slog.LevelError, "", "nomad does not look at jobs", "runners", len(ids), "reason", why)
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
-		err = f.r.Store.Overlooked(storeCtx, ids, why, f.r.Now())
+		err = f.r.Store.RecordUnevaluated(storeCtx, ids, why, f.r.Now())
 		cancel()
 		if err != nil {
 			return err
@@ -376,7 +376,7 @@ func (f *follower) explain(ctx context.Context, crowd map[string]router.LiveRunn
 		}
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 		defer cancel()
-		return f.r.Store.Waits(storeCtx, ids, *u, f.r.Now())
+		return f.r.Store.RecordUnplaced(storeCtx, ids, *u, f.r.Now())
 	}
 	return nil
 }

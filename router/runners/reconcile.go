@@ -508,7 +508,7 @@ func (c *reconciler) recordPlaced(ctx context.Context, r router.LiveRunner) erro
 func (c *reconciler) goOn(ctx context.Context, r router.LiveRunner, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	again, err := c.r.Store.GoOn(ctx, r.ID, reason, c.r.Now())
+	again, err := c.r.Store.Requeue(ctx, r.ID, reason, c.r.Now())
 	if err != nil {
 		return fmt.Errorf("record that the job of runner %s is tried again: %w", r.ID, err)
 	}
@@ -649,7 +649,7 @@ func (c *reconciler) stopLate(ctx context.Context, r router.LiveRunner, why stri
 	log.Warn("a job is stopped at its time limit", "ran", ran)
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	if err := c.r.Store.Say(storeCtx, r.ID, why, c.r.Now()); err != nil {
+	if err := c.r.Store.SetReason(storeCtx, r.ID, why, c.r.Now()); err != nil {
 		return fmt.Errorf("record why runner %s is stopped: %w", r.ID, err)
 	}
 	return c.r.StopJob(ctx, r.Runner)

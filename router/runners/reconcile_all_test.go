@@ -37,15 +37,15 @@ func (allBooks) Stopped(context.Context, router.Runner, string, time.Time) (bool
 func (allBooks) Lost(context.Context, string, time.Time, string, time.Time) (bool, error) {
 	return true, nil
 }
-func (allBooks) GoOn(context.Context, string, string, time.Time) (bool, error) { return true, nil }
-func (allBooks) Ended(context.Context, []string, time.Time) error              { return nil }
-func (allBooks) Job(_ context.Context, id int64) (router.Job, error)           { return router.Job{ID: id}, nil }
-func (allBooks) Asked(context.Context, int64, time.Time) error                 { return nil }
-func (allBooks) Receive(_ context.Context, d router.Delivery) (bool, error)    { return d.Waits(), nil }
-func (allBooks) NomadSaw(context.Context, []router.NomadEvent, time.Time) ([]router.SeenRunner, error) {
+func (allBooks) Requeue(context.Context, string, string, time.Time) (bool, error) { return true, nil }
+func (allBooks) Ended(context.Context, []string, time.Time) error                 { return nil }
+func (allBooks) Job(_ context.Context, id int64) (router.Job, error)              { return router.Job{ID: id}, nil }
+func (allBooks) Asked(context.Context, int64, time.Time) error                    { return nil }
+func (allBooks) Receive(_ context.Context, d router.Delivery) (bool, error)       { return d.Waits(), nil }
+func (allBooks) RecordNomadEvents(context.Context, []router.NomadEvent, time.Time) ([]router.SeenRunner, error) {
 	return nil, nil
 }
-func (allBooks) Say(context.Context, string, string, time.Time) error { return nil }
+func (allBooks) SetReason(context.Context, string, string, time.Time) error { return nil }
 
 func (n *allNomad) Stop(context.Context, router.Runner) error          { n.stopped++; return nil }
 func (n *allNomad) Ended(context.Context, router.Runner) (bool, error) { return true, nil }

@@ -44,34 +44,34 @@ type Store interface {
 	// not know the end of, in no order.
 	Live(ctx context.Context) ([]router.LiveRunner, error)
 
-	// NomadSaw records what Nomad's events say of runners: when one was placed and
+	// RecordNomadEvents records what Nomad's events say of runners: when one was placed and
 	// where, when it ended and how, and what that means for the job that waits
 	// for it. It returns those runners, as they are then, with the last event
 	// of each. It takes events in any order, any number of times; those of
 	// other Nomad jobs are left out.
-	NomadSaw(ctx context.Context, events []router.NomadEvent, now time.Time) ([]router.SeenRunner, error)
+	RecordNomadEvents(ctx context.Context, events []router.NomadEvent, now time.Time) ([]router.SeenRunner, error)
 
-	// Waits records why Nomad has no node for runners that wait for one; it is
+	// RecordUnplaced records why Nomad has no node for runners that wait for one; it is
 	// the reason of the jobs that wait for them, too.
-	Waits(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error
+	RecordUnplaced(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error
 
-	// Unseen returns up to limit runners that wait for a node, of which nothing was
+	// Unevaluated returns up to limit runners that wait for a node, of which nothing was
 	// heard since they were registered, or since before.
-	Unseen(ctx context.Context, before time.Time, limit int) ([]router.Runner, error)
+	Unevaluated(ctx context.Context, before time.Time, limit int) ([]router.Runner, error)
 
-	// Overlooked records that Nomad has not looked at runners, as a reason of theirs and
+	// RecordUnevaluated records that Nomad has not looked at runners, as a reason of theirs and
 	// of the jobs that wait for them.
-	Overlooked(ctx context.Context, runnerIDs []string, why string, now time.Time) error
+	RecordUnevaluated(ctx context.Context, runnerIDs []string, why string, now time.Time) error
 
 	// Ended records that the Nomad jobs of runners ended or are gone.
 	Ended(ctx context.Context, runnerIDs []string, now time.Time) error
 
-	// Strangers returns those of the runners that are not known.
-	Strangers(ctx context.Context, runnerIDs []string) ([]string, error)
+	// UnknownRunners returns those of the runners that are not known.
+	UnknownRunners(ctx context.Context, runnerIDs []string) ([]string, error)
 
-	// Revive takes back that these Nomad jobs of Finished, Lost or Stopped
+	// ClearEnded takes back that these Nomad jobs of Finished, Lost or Stopped
 	// runners ended, if that was recorded before, and returns how many did not.
-	Revive(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (int, error)
+	ClearEnded(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (int, error)
 
 	// Adopt makes a runner known that runs for a known job on Nomad, in the state
 	// in r, and the hash of its claim token; false when it is known already. A
@@ -86,17 +86,17 @@ type Store interface {
 	// FallBack stops a runner that has not claimed and has no node, and puts
 	// the fallback with this number, from 1, in force for the job that waits
 	// for it; false, and nothing is changed, when either went on meanwhile. The
-	// job stays Dispatched until GoOn, so that no other runner starts before
+	// job stays Dispatched until Requeue, so that no other runner starts before
 	// this one's Nomad job is stopped.
 	FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (bool, error)
 
-	// GoOn puts the job that waits for a runner which is Finished, Lost or
+	// Requeue puts the job that waits for a runner which is Finished, Lost or
 	// Stopped into Retrying with the next try, due at once; false when none does.
-	GoOn(ctx context.Context, runnerID, reason string, now time.Time) (bool, error)
+	Requeue(ctx context.Context, runnerID, reason string, now time.Time) (bool, error)
 
-	// Say gives a runner and the job that it runs another reason, a sentence,
+	// SetReason gives a runner and the job that it runs another reason, a sentence,
 	// for the state they are in.
-	Say(ctx context.Context, runnerID, reason string, now time.Time) error
+	SetReason(ctx context.Context, runnerID, reason string, now time.Time) error
 
 	Job(ctx context.Context, id int64) (router.Job, error)
 
@@ -176,8 +176,8 @@ func (rs *Runners) Recognize(ctx context.Context, r *router.Runner, at router.Ta
 	return rs.adopter.Recognize(ctx, r, at)
 }
 
-// Overlooked reports for how long Nomad has been seen not to look at runners; 0: it does.
-func (rs *Runners) Overlooked() time.Duration {
+// NotEvaluating reports for how long Nomad has been seen not to look at runners; 0: it does.
+func (rs *Runners) NotEvaluating() time.Duration {
 	if at := rs.unseen.Load(); at != 0 {
 		if d := time.Since(time.Unix(0, at)); d < 2*unseenAfter {
 			return max(d, 1)

@@ -116,7 +116,7 @@ func (a *App) nomadCheck() Check {
 		return Check{"nomad", "warning", "Nomad " + router.SaysSilent(d), a.now().Add(-d)}
 	}
 	check := sideCheck("nomad", "Nomad", a.metrics.Nomad())
-	if d := a.runners.Overlooked(); check.Status == "ok" && d > 0 {
+	if d := a.runners.NotEvaluating(); check.Status == "ok" && d > 0 {
 		return Check{"nomad", "warning", "Nomad takes jobs and does not look at them: is its evaluation broker paused, or are its servers too busy?", a.now().Add(-d)}
 	}
 	return check

@@ -154,7 +154,7 @@ func populate(b *testing.B, st *store.Store, set *rules.Set, n int) []router.Nom
 				list[i].Status, list[i].Waiting = "pending", true
 				return
 			}
-			_, err = st.NomadSaw(ctx, []router.NomadEvent{{Job: r.ID, At: r.NomadAt, Kind: router.NomadPlaced, Node: "node-1", Time: now}}, now)
+			_, err = st.RecordNomadEvents(ctx, []router.NomadEvent{{Job: r.ID, At: r.NomadAt, Kind: router.NomadPlaced, Node: "node-1", Time: now}}, now)
 			must(err)
 			_, err = st.Claim(ctx, hash, now)
 			must(err)

@@ -550,7 +550,7 @@ func testAnotherRoutersRunnersAreLetBe(t *testing.T) {
 	probe := other.queue("ubuntu-latest")
 	other.await(probe, in(router.Ignored))
 	time.Sleep(100 * time.Millisecond) // some passes; that nothing happens is what is wanted
-	if unknown, err := other.store.Strangers(t.Context(), []string{"gha-1001-1"}); err != nil || len(unknown) != 1 {
+	if unknown, err := other.store.UnknownRunners(t.Context(), []string{"gha-1001-1"}); err != nil || len(unknown) != 1 {
 		t.Errorf("the other router took up a runner: %v, %v", unknown, err)
 	}
 	if j, err := mine.Job(t.Context(), id); err != nil || j.State != router.Running {

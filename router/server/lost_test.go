@@ -104,7 +104,7 @@ func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 	if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := st.SawHook(t.Context(), router.Hook{Kind: router.HookApp}, now.Add(-time.Hour), now); err != nil {
+	if _, err := st.RecordHook(t.Context(), router.Hook{Kind: router.HookApp}, now.Add(-time.Hour), now); err != nil {
 		t.Fatal(err)
 	}
 	// A new database is not compared with what GitHub delivered.
@@ -222,8 +222,8 @@ func later(d time.Duration) func(*server.Config) {
 func prove(t *testing.T, st Store, h router.Hook) {
 	t.Helper()
 	now := time.Now()
-	if known, err := st.SawHook(t.Context(), h, now, now.Add(time.Duration(h.ID)*time.Second)); !known || err != nil {
-		t.Fatalf("SawHook(%s) = %t, %v", h, known, err)
+	if known, err := st.RecordHook(t.Context(), h, now, now.Add(time.Duration(h.ID)*time.Second)); !known || err != nil {
+		t.Fatalf("RecordHook(%s) = %t, %v", h, known, err)
 	}
 	if err := st.Swept(t.Context(), router.HookSweep{Hook: h, Swept: now, Proved: true}, nil, now); err != nil {
 		t.Fatal(err)

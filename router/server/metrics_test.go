@@ -396,7 +396,7 @@ func testAScrapeShowsTheRestWhenTheStoreFails(t *testing.T) {
 }
 
 func TestOneReasonForEachState(t *testing.T) {
-	got := map[router.WaitReason]router.OpenJobs{}
+	got := map[router.Cause]router.OpenJobs{}
 	for _, o := range []router.OpenJobs{
 		{State: router.Queued},
 		{State: router.Retrying, Reason: "its Nomad job gha-1-1 ended before the runner as"},
@@ -405,9 +405,9 @@ func TestOneReasonForEachState(t *testing.T) {
 		{State: router.Dispatched, Runner: router.RunnerDispatched, Placed: true},
 		{State: router.Dispatched, Runner: router.RunnerOnline},
 	} {
-		got[o.Waits()] = o
+		got[o.Cause()] = o
 	}
-	want := []router.WaitReason{router.WaitsQueued, router.WaitsRunner, router.WaitsBusy, router.WaitsNever, router.WaitsStarting}
+	want := []router.Cause{router.WaitsQueued, router.WaitsRunner, router.WaitsBusy, router.WaitsNever, router.WaitsStarting}
 	for _, reason := range want {
 		if _, ok := got[reason]; !ok {
 			t.Errorf("no state is %s", reason)
@@ -416,7 +416,7 @@ func TestOneReasonForEachState(t *testing.T) {
 	if diff := cmp.Diff(len(want), len(got)); diff != "" {
 		t.Errorf("reasons %v: %s", got, diff)
 	}
-	if got := (router.OpenJobs{State: router.Running}).Waits(); got != "" {
+	if got := (router.OpenJobs{State: router.Running}).Cause(); got != "" {
 		t.Errorf("a job that runs waits by %q", got)
 	}
 }

@@ -59,8 +59,8 @@ UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
 	WHERE state IN ('queued', 'retrying') AND state = 'retrying' AND due_at > ?3 AND substr(reason, 1, length(?1)) = ?1
 	ORDER BY due_at, id LIMIT ?2)`
 
-// Hasten is as of dispatch.Store.
-func (s *Store) Hasten(ctx context.Context, reason string, limit int, now time.Time) (n int, err error) {
+// RetryNow is as of dispatch.Store.
+func (s *Store) RetryNow(ctx context.Context, reason string, limit int, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		changed, err := t.exec(hastenSQL, reason, limit, millis(now))
 		n = int(changed)

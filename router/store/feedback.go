@@ -27,11 +27,11 @@ WHERE sha <> '' AND decision IS NOT NULL AND received_at >= ?2
 ORDER BY id LIMIT ?3`
 )
 
-// Unsaid is as of feedback.Store.
-func (s *Store) Unsaid(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.Unsaid, error) {
+// NoticesDue is as of feedback.Store.
+func (s *Store) NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error) {
 	list, err := s.unsaid(ctx, true, changedSQL, millis(now), limit)
 	if err == nil && kind != "" && len(list) < limit {
-		var fresh []router.Unsaid
+		var fresh []router.DueNotice
 		fresh, err = s.unsaid(ctx, false, unsaidSQL, millis(now.Add(-after)), millis(since), limit-len(list))
 		for _, u := range fresh {
 			u.Kind = kind
@@ -44,8 +44,8 @@ func (s *Store) Unsaid(ctx context.Context, kind router.NoticeKind, after time.D
 	return list, nil
 }
 
-func (s *Store) unsaid(ctx context.Context, begun bool, query string, args ...any) ([]router.Unsaid, error) {
-	return all(s.querier(ctx), func(rows *sql.Rows, u *router.Unsaid) error {
+func (s *Store) unsaid(ctx context.Context, begun bool, query string, args ...any) ([]router.DueNotice, error) {
+	return all(s.querier(ctx), func(rows *sql.Rows, u *router.DueNotice) error {
 		u.Begun = begun
 		return scanJobAnd(rows, &u.Job, &u.Kind, &u.ID)
 	}, query, args...)
@@ -55,8 +55,8 @@ const sayingSQL = `
 INSERT INTO feedback (job_id, kind, github_id, state, said, due_at) VALUES (?1, ?2, 0, '', '', ?3)
 ON CONFLICT (job_id) DO NOTHING`
 
-// Saying is as of feedback.Store.
-func (s *Store) Saying(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error {
+// NoticeStarted is as of feedback.Store.
+func (s *Store) NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(sayingSQL, jobID, kind, millis(now))
 		return err
@@ -68,16 +68,16 @@ const (
 	unsayableSQL = `UPDATE feedback SET due_at = ?2 WHERE job_id = ?1`
 )
 
-// Said is as of feedback.Store.
-func (s *Store) Said(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error {
+// NoticeSent is as of feedback.Store.
+func (s *Store) NoticeSent(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(saidSQL, jobID, id, state, reason, orNever(again))
 		return err
 	})
 }
 
-// Unsayable is as of feedback.Store.
-func (s *Store) Unsayable(ctx context.Context, jobID int64, again time.Time) error {
+// NoticeRejected is as of feedback.Store.
+func (s *Store) NoticeRejected(ctx context.Context, jobID int64, again time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(unsayableSQL, jobID, orNever(again))
 		return err
@@ -110,21 +110,21 @@ const leftAloneSQL = `
 UPDATE jobs SET cancelled_at = ?3, updated_at = ?3, reason = reason || '; ' || ?2
 WHERE id = ?1 AND state = 'unroutable' AND cancelled_at = 0`
 
-// LeftAlone is as of feedback.Store.
-func (s *Store) LeftAlone(ctx context.Context, jobID int64, why string, now time.Time) error {
+// RunNotCancelled is as of feedback.Store.
+func (s *Store) RunNotCancelled(ctx context.Context, jobID int64, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(leftAloneSQL, jobID, why, millis(now))
 		return err
 	})
 }
 
-// Unservable is as of feedback.Store.
-func (s *Store) Unservable(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
+// RunsToCancel is as of feedback.Store.
+func (s *Store) RunsToCancel(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
 	return s.jobs(ctx, "read the jobs that nothing can serve", unservableSQL, millis(since), millis(old), limit)
 }
 
-// Cancelled is as of feedback.Store.
-func (s *Store) Cancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error {
+// RunCancelled is as of feedback.Store.
+func (s *Store) RunCancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(cancelledSQL, repo.Owner, repo.Name, runID, millis(now), why)
 		return err

@@ -374,8 +374,8 @@ func TestTheWebhooksAreBounded(t *testing.T) {
 	s := openTemp(t)
 	saw := func(h router.Hook, at int64) {
 		t.Helper()
-		if known, err := s.SawHook(t.Context(), h, time.UnixMilli(at), time.UnixMilli(at)); !known || err != nil {
-			t.Fatalf("SawHook(%s) = %t, %v", h, known, err)
+		if known, err := s.RecordHook(t.Context(), h, time.UnixMilli(at), time.UnixMilli(at)); !known || err != nil {
+			t.Fatalf("RecordHook(%s) = %t, %v", h, known, err)
 		}
 	}
 	saw(router.Hook{Kind: router.HookApp}, 1)

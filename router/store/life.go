@@ -138,8 +138,8 @@ WHERE s.state = 'running' AND s.reason LIKE '` + runsOn + `%' AND EXISTS (
 	liveOneSQL = liveSelect + `WHERE r.id = ?`
 )
 
-// NomadSaw is as of runners.Store.
-func (s *Store) NomadSaw(ctx context.Context, events []router.NomadEvent, now time.Time) (seen []router.SeenRunner, err error) {
+// RecordNomadEvents is as of runners.Store.
+func (s *Store) RecordNomadEvents(ctx context.Context, events []router.NomadEvent, now time.Time) (seen []router.SeenRunner, err error) {
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		last := map[string]int{} // places in seen
 		seen = nil
@@ -279,7 +279,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		}
 		return err
 	}
-	return nil // NomadWaits: Waits says why
+	return nil // NomadWaits: RecordUnplaced says why
 }
 
 func words(what, text string) string {
@@ -349,8 +349,8 @@ UPDATE jobs SET updated_at = ?4, reason = 'Nomad has no node for its runner: ' |
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 )
 
-// Waits is as of runners.Store.
-func (s *Store) Waits(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error {
+// RecordUnplaced is as of runners.Store.
+func (s *Store) RecordUnplaced(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error {
 	unplaced, err := json.Marshal(u)
 	if err != nil {
 		return err
@@ -380,8 +380,8 @@ UPDATE runners SET reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 AND unplaced IS NULL RETURNING job_id, try`
 )
 
-// Unseen is as of runners.Store.
-func (s *Store) Unseen(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
+// Unevaluated is as of runners.Store.
+func (s *Store) Unevaluated(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
 	list, err := all(s.querier(ctx), scanRunner, unseenSQL, millis(before), limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the runners of which Nomad has said nothing: %w", err)
@@ -389,8 +389,8 @@ func (s *Store) Unseen(ctx context.Context, before time.Time, limit int) ([]rout
 	return list, nil
 }
 
-// Overlooked is as of runners.Store.
-func (s *Store) Overlooked(ctx context.Context, runnerIDs []string, why string, now time.Time) error {
+// RecordUnevaluated is as of runners.Store.
+func (s *Store) RecordUnevaluated(ctx context.Context, runnerIDs []string, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			var r router.Runner
@@ -488,8 +488,8 @@ func (s *Store) FallBack(ctx context.Context, runnerID string, fallback int, rea
 
 const endedTrySQL = `SELECT job_id, try FROM runners WHERE id = ? AND state IN ('finished', 'lost', 'stopped')`
 
-// GoOn is as of runners.Store.
-func (s *Store) GoOn(ctx context.Context, runnerID, reason string, now time.Time) (ok bool, err error) {
+// Requeue is as of runners.Store.
+func (s *Store) Requeue(ctx context.Context, runnerID, reason string, now time.Time) (ok bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var r router.Runner
 		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, endedTrySQL, runnerID)
@@ -512,8 +512,8 @@ const (
 	sayJobSQL = `UPDATE jobs SET reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1 AND id >> 48 = ?4`
 )
 
-// Say is as of runners.Store.
-func (s *Store) Say(ctx context.Context, runnerID, reason string, now time.Time) error {
+// SetReason is as of runners.Store.
+func (s *Store) SetReason(ctx context.Context, runnerID, reason string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var name string
 		var instance int64
@@ -529,8 +529,8 @@ func (s *Store) Say(ctx context.Context, runnerID, reason string, now time.Time)
 	})
 }
 
-// Strangers is as of runners.Store.
-func (s *Store) Strangers(ctx context.Context, runnerIDs []string) (strangers []string, err error) {
+// UnknownRunners is as of runners.Store.
+func (s *Store) UnknownRunners(ctx context.Context, runnerIDs []string) (strangers []string, err error) {
 	query := s.querier(ctx)
 	for _, id := range runnerIDs {
 		known := false
@@ -548,8 +548,8 @@ const reviveSQL = `
 UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it anew'
 WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5`
 
-// Revive is as of runners.Store.
-func (s *Store) Revive(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
+// ClearEnded is as of runners.Store.
+func (s *Store) ClearEnded(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		revived = 0
 		for _, j := range jobs {
@@ -602,8 +602,8 @@ const foundSQL = `
 UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, reason = 'an earlier database of the router knew it, and GitHub does', updated_at = ?6
 WHERE id = ?1 AND state = 'dispatched'`
 
-// Found is as of dispatch.Store.
-func (s *Store) Found(ctx context.Context, r router.Runner, now time.Time) error {
+// RecordRegistered is as of dispatch.Store.
+func (s *Store) RecordRegistered(ctx context.Context, r router.Runner, now time.Time) error {
 	target, err := json.Marshal(r.Target)
 	if err != nil {
 		return err

@@ -24,8 +24,8 @@ DELETE FROM hooks WHERE (kind, id) IN (
 	SELECT kind, id FROM hooks WHERE kind <> 'integration' ORDER BY heard_at DESC, kind, id LIMIT -1 OFFSET ?)`
 )
 
-// SawHook is as of intake.SweepStore.
-func (s *Store) SawHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error) {
+// RecordHook is as of intake.SweepStore.
+func (s *Store) RecordHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		n, err := t.exec(heardHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(now))
 		if known = n > 0; known || err != nil {

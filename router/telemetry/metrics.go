@@ -293,7 +293,7 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 	}
 	type key struct {
 		rule   string
-		reason router.WaitReason
+		reason router.Cause
 	}
 	waiting, oldest, running := map[key]int{}, map[key]time.Time{}, map[string]int{}
 	for _, rule := range b.rules() {
@@ -301,7 +301,7 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 	}
 	open, err := b.store.OpenJobs(ctx, nil)
 	for _, o := range open {
-		k := key{o.Rule, o.Waits()}
+		k := key{o.Rule, o.Cause()}
 		if k.reason == "" {
 			running[o.Rule] += o.Jobs
 			continue

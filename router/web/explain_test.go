@@ -37,7 +37,7 @@ func (c cluster) Fleet(_ context.Context, examples []router.Example) router.Flee
 		f = router.Fleet{Problem: &router.FleetProblem{Since: t0, Reason: c.fail.Error()}, Nodes: []router.Node{}, Groups: []router.NodeGroup{}, Rules: []router.RuleFleet{}}
 	}
 	for _, e := range examples {
-		f.Rules = append(f.Rules, router.RuleFleet{Rule: e.Rule, RunsOn: e.Labels, Fit: router.Fit{Now: 1}, Cells: []router.FleetCell{{Fit: router.Fit{Now: 1}, Why: []router.FleetReason{}}}})
+		f.Rules = append(f.Rules, router.RuleFleet{Rule: e.Rule, RunsOn: e.Labels, NodeCounts: router.NodeCounts{Now: 1}, Cells: []router.FleetCell{{NodeCounts: router.NodeCounts{Now: 1}, Why: []router.FleetReason{}}}})
 	}
 	return f
 }

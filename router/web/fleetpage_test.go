@@ -34,11 +34,11 @@ func TestTheFleetHasItsPage(t *testing.T) {
 			{OS: "darwin", Arch: "arm64", Class: "spot\x1b[31m", Pool: "ci", Nodes: 1},
 		},
 		Rules: []router.RuleFleet{
-			{Rule: "linux", RunsOn: []string{"self-hosted", "linux"}, Fit: router.Fit{Idle: 1, Never: 1}, Cells: []router.FleetCell{
-				{Fit: router.Fit{Idle: 1}, Why: []router.FleetReason{{Text: "has 0 MiB of memory left <u>", Nodes: 1}}},
-				{Fit: router.Fit{Never: 1}, Why: []router.FleetReason{{Text: "has not ${attr.kernel.name} = linux (rule linux)", Nodes: 1}}},
+			{Rule: "linux", RunsOn: []string{"self-hosted", "linux"}, NodeCounts: router.NodeCounts{Idle: 1, Never: 1}, Cells: []router.FleetCell{
+				{NodeCounts: router.NodeCounts{Idle: 1}, Why: []router.FleetReason{{Text: "has 0 MiB of memory left <u>", Nodes: 1}}},
+				{NodeCounts: router.NodeCounts{Never: 1}, Why: []router.FleetReason{{Text: "has not ${attr.kernel.name} = linux (rule linux)", Nodes: 1}}},
 			}},
-			{Rule: "mars", RunsOn: []string{"mars"}, Fit: router.Fit{Never: 2}, Cells: []router.FleetCell{{Fit: router.Fit{Never: 1}}, {Fit: router.Fit{Never: 1}}}},
+			{Rule: "mars", RunsOn: []string{"mars"}, NodeCounts: router.NodeCounts{Never: 2}, Cells: []router.FleetCell{{NodeCounts: router.NodeCounts{Never: 1}}, {NodeCounts: router.NodeCounts{Never: 1}}}},
 			{Rule: "odd", RunsOn: []string{"odd"}, Problem: "there is no jobspec"},
 		},
 	}}
@@ -93,10 +93,10 @@ func TestALargeFleetStaysOnASmallPage(t *testing.T) {
 		f.Nodes = append(f.Nodes, router.Node{Name: fmt.Sprint(i, long), Class: long, Pool: long, State: "ready", OS: "linux", Arch: "amd64", Group: i % 80})
 	}
 	for i := range 500 {
-		r := router.RuleFleet{Rule: fmt.Sprint("rule-", i), RunsOn: []string{"linux", long[:250]}, Fit: router.Fit{Never: 4000}}
+		r := router.RuleFleet{Rule: fmt.Sprint("rule-", i), RunsOn: []string{"linux", long[:250]}, NodeCounts: router.NodeCounts{Never: 4000}}
 		for range f.Groups {
 			why := router.FleetReason{Text: long, Nodes: 10}
-			r.Cells = append(r.Cells, router.FleetCell{Fit: router.Fit{Never: 50}, Why: []router.FleetReason{why, why, why}})
+			r.Cells = append(r.Cells, router.FleetCell{NodeCounts: router.NodeCounts{Never: 50}, Why: []router.FleetReason{why, why, why}})
 		}
 		f.Rules = append(f.Rules, r)
 	}

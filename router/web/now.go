@@ -71,7 +71,7 @@ type waitsFor struct {
 	Example string // what is said of one of them; "": nothing more
 	Fleet   bool   // the page Fleet says more
 	State   router.JobState
-	reason  router.WaitReason
+	reason  router.Cause
 }
 
 // A waiting is a job that waits, with the runner of its current try.
@@ -100,7 +100,7 @@ type barPart struct {
 
 // waits says what jobs wait for, in the order in which it is shown.
 var waits = []struct {
-	reason  router.WaitReason
+	reason  router.Cause
 	words   string
 	trouble bool
 	state   router.JobState
@@ -196,7 +196,7 @@ func (a *api) exemplify(ctx context.Context, scope router.Scope, why []waitsFor)
 	}
 	for i, w := range why {
 		for _, j := range some {
-			if (router.OpenJobs{State: router.Retrying, Reason: j.Reason}).Waits() == w.reason {
+			if (router.OpenJobs{State: router.Retrying, Reason: j.Reason}).Cause() == w.reason {
 				why[i].Example = j.Reason
 				break
 			}
@@ -214,7 +214,7 @@ func (s *summary) count(open []router.OpenJobs) {
 		}
 		return byRule[name]
 	}
-	why := map[router.WaitReason]int{}
+	why := map[router.Cause]int{}
 	for _, o := range open {
 		r := of(o.Rule)
 		total, some := &s.Waiting, &r.Waiting
@@ -229,7 +229,7 @@ func (s *summary) count(open []router.OpenJobs) {
 		*total += o.Jobs
 		*some += o.Jobs
 		if o.State != router.Running {
-			why[o.Waits()] += o.Jobs
+			why[o.Cause()] += o.Jobs
 		}
 	}
 	for _, w := range waits {

@@ -237,7 +237,7 @@ var deliveryTests = []test{
 			t.Error("the first is none")
 		}
 		f.receive(NewDelivery(1, "completed", "completed"))
-		_, err := f.SawHook(f.ctx(), router.Hook{Kind: router.HookApp}, T0, T0)
+		_, err := f.RecordHook(f.ctx(), router.Hook{Kind: router.HookApp}, T0, T0)
 		f.must(err)
 		for i := range 20 {
 			d.ID = fmt.Sprint("another ", i)

@@ -166,8 +166,8 @@ var dispatchTests = []test{
 		}
 		now := T0.Add(time.Minute)
 		for _, c := range []struct{ limit, n int }{{1, 1}, {-1, 2}, {-1, 0}} {
-			if n, err := f.Hasten(f.ctx(), "Nomad is away", c.limit, now); n != c.n || err != nil {
-				t.Errorf("Hasten up to %d = %d, %v, want %d", c.limit, n, err, c.n)
+			if n, err := f.RetryNow(f.ctx(), "Nomad is away", c.limit, now); n != c.n || err != nil {
+				t.Errorf("RetryNow up to %d = %d, %v, want %d", c.limit, n, err, c.n)
 			}
 			if j := f.wantState(1, router.Retrying); !j.DueAt.Equal(now) || j.Failures != 0 || j.Reason != "Nomad is away: a" {
 				t.Errorf("the first is due at %v after %d failures: %s", j.DueAt, j.Failures, j.Reason)

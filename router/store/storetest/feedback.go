@@ -36,7 +36,7 @@ var feedbackTests = []test{
 		}
 		unsaid := func(kind router.NoticeKind, now time.Time, limit int) (lines []line) {
 			t.Helper()
-			list, err := f.Unsaid(f.ctx(), kind, 30*time.Second, T0.Add(-time.Hour), now, limit)
+			list, err := f.NoticesDue(f.ctx(), kind, 30*time.Second, T0.Add(-time.Hour), now, limit)
 			f.must(err)
 			for _, u := range list {
 				lines = append(lines, line{u.Job.ID, u.Begun, u.Kind, u.ID})
@@ -50,26 +50,26 @@ var feedbackTests = []test{
 		wantDiff(t, len(unsaid("", now, 9)), 0)
 		wantDiff(t, len(unsaid(check, now.Add(2*time.Hour), 2)), 2)
 
-		f.must(f.Saying(f.ctx(), 1, check, now))
+		f.must(f.NoticeStarted(f.ctx(), 1, check, now))
 		wantDiff(t, unsaid("", now, 9), []line{{1, true, check, 0}})
 		j := f.job(1)
-		f.must(f.Said(f.ctx(), 1, 77, j.State, j.Reason, now.Add(15*time.Second)))
-		f.must(f.Saying(f.ctx(), 1, check, now)) // is no more than known
+		f.must(f.NoticeSent(f.ctx(), 1, 77, j.State, j.Reason, now.Add(15*time.Second)))
+		f.must(f.NoticeStarted(f.ctx(), 1, check, now)) // is no more than known
 		wantDiff(t, len(unsaid("", now.Add(time.Minute), 9)), 0)
 		run := inProgress(1, "somebody's")
 		f.receive(run)
 		wantDiff(t, len(unsaid("", now.Add(14*time.Second), 9)), 0)
 		wantDiff(t, unsaid(router.NoticeCommitStatus, now.Add(15*time.Second), 1), []line{{1, true, check, 77}})
-		f.must(f.Unsayable(f.ctx(), 1, now.Add(time.Minute)))
+		f.must(f.NoticeRejected(f.ctx(), 1, now.Add(time.Minute)))
 		wantDiff(t, len(unsaid("", now.Add(59*time.Second), 9)), 0)
 		wantDiff(t, len(unsaid("", now.Add(time.Minute), 9)), 1)
-		f.must(f.Said(f.ctx(), 1, 77, router.Running, f.job(1).Reason, time.Time{}))
+		f.must(f.NoticeSent(f.ctx(), 1, 77, router.Running, f.job(1).Reason, time.Time{}))
 		f.receive(completed(1, "somebody's", "success"))
 		wantDiff(t, len(unsaid("", now.Add(time.Hour), 9)), 0)
-		f.must(f.Saying(f.ctx(), 2, check, now))
-		f.must(f.Unsayable(f.ctx(), 2, time.Time{}))
+		f.must(f.NoticeStarted(f.ctx(), 2, check, now))
+		f.must(f.NoticeRejected(f.ctx(), 2, time.Time{}))
 		wantDiff(t, len(unsaid("", now.Add(time.Hour), 9)), 0)
-		list, err := f.Unsaid(f.ctx(), check, 0, T0.Add(time.Second), now, 9) // received before feedback came
+		list, err := f.NoticesDue(f.ctx(), check, 0, T0.Add(time.Second), now, 9) // received before feedback came
 		f.must(err)
 		wantDiff(t, len(list), 0)
 	}},
@@ -86,7 +86,7 @@ var feedbackTests = []test{
 		f.must(f.Settle(f.ctx(), 2, router.Unroutable, "no rule", decision(), T0))
 		f.must(f.Settle(f.ctx(), 4, router.Denied, "a fork", decision(), T0))
 		ids := func(old, since time.Time) (ids []int64) {
-			jobs, err := f.Unservable(f.ctx(), old, since, 9)
+			jobs, err := f.RunsToCancel(f.ctx(), old, since, 9)
 			f.must(err)
 			for _, j := range jobs {
 				ids = append(ids, j.ID)
@@ -100,7 +100,7 @@ var feedbackTests = []test{
 		wantDiff(t, ids(T0, T0), []int64(nil))
 		f.receive(completed(3, "somebody's", "success"))
 		wantDiff(t, ids(T0, T0), []int64{1})
-		f.must(f.Cancelled(f.ctx(), f.job(1).Repo, 7, "its run is cancelled", T0.Add(time.Minute)))
+		f.must(f.RunCancelled(f.ctx(), f.job(1).Repo, 7, "its run is cancelled", T0.Add(time.Minute)))
 		wantDiff(t, ids(T0, T0.Add(time.Hour)), []int64(nil))
 		for _, id := range []int64{1, 2} {
 			if j := f.wantState(id, router.Unroutable); j.Reason != "no rule; its run is cancelled" {
@@ -114,7 +114,7 @@ var feedbackTests = []test{
 			f.must(f.Settle(f.ctx(), id, router.Unroutable, "unknown label", decision(), T0))
 		}
 		ids := func() (ids []int64) {
-			jobs, err := f.Unservable(f.ctx(), T0, T0, 9)
+			jobs, err := f.RunsToCancel(f.ctx(), T0, T0, 9)
 			f.must(err)
 			for _, j := range jobs {
 				ids = append(ids, j.ID)
@@ -122,8 +122,8 @@ var feedbackTests = []test{
 			return ids
 		}
 		wantDiff(t, ids(), []int64{1})
-		f.must(f.LeftAlone(f.ctx(), 1, "it is somebody else's", T0))
-		f.must(f.LeftAlone(f.ctx(), 1, "it is somebody else's", T0))
+		f.must(f.RunNotCancelled(f.ctx(), 1, "it is somebody else's", T0))
+		f.must(f.RunNotCancelled(f.ctx(), 1, "it is somebody else's", T0))
 		wantDiff(t, ids(), []int64{2})
 		if j := f.wantState(1, router.Unroutable); j.Reason != "unknown label; it is somebody else's" {
 			t.Errorf("the reason is %q", j.Reason)

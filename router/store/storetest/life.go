@@ -22,7 +22,7 @@ func event(r router.Runner, kind router.NomadEventKind, at time.Time, node, text
 // saw records events, and returns how the runners are seen then.
 func (f *fixture) saw(now time.Time, events ...router.NomadEvent) []router.SeenRunner {
 	f.t.Helper()
-	seen, err := f.NomadSaw(f.ctx(), events, now)
+	seen, err := f.RecordNomadEvents(f.ctx(), events, now)
 	f.must(err)
 	return seen
 }
@@ -190,18 +190,18 @@ var lifeTests = []test{
 		elsewhere := []router.NomadJob{{ID: r.NomadJob, At: router.NomadAt{Namespace: "elsewhere"}, RunnerID: r.ID}}
 		revived := func(before time.Time, want int) {
 			t.Helper()
-			n, err := f.Revive(f.ctx(), on, before, after(time.Minute))
+			n, err := f.ClearEnded(f.ctx(), on, before, after(time.Minute))
 			if _, live := f.live()[r.ID]; err != nil || n != want || live != (want > 0) {
 				t.Errorf("revived %d, %v; want %d; live: %v", n, err, want, live)
 			}
 		}
 		f.must(f.Ended(f.ctx(), []string{r.ID}, T0))
-		if n, err := f.Revive(f.ctx(), on, after(time.Minute), T0); n != 0 || err != nil {
+		if n, err := f.ClearEnded(f.ctx(), on, after(time.Minute), T0); n != 0 || err != nil {
 			t.Errorf("one that is online was revived: %d, %v", n, err)
 		}
 		f.receive(completed(1, name, "success"))
 		revived(T0, 0)
-		if n, err := f.Revive(f.ctx(), elsewhere, after(time.Second), T0); n != 0 || err != nil {
+		if n, err := f.ClearEnded(f.ctx(), elsewhere, after(time.Second), T0); n != 0 || err != nil {
 			t.Errorf("another's was revived: %d, %v", n, err)
 		}
 		revived(after(time.Second), 1)
@@ -225,7 +225,7 @@ var lifeTests = []test{
 		falls, waits, placed := f.dispatchWith(1, d, T0), f.dispatch(2), f.dispatch(3)
 		f.saw(T0, event(placed, router.NomadPlaced, T0, "node-1", ""))
 		u := router.Unplaced{At: T0, Text: "8 nodes in pool ci: all are full: memory", Pool: "ci", InPool: 8}
-		f.must(f.Waits(f.ctx(), []string{falls.ID, waits.ID, placed.ID}, u, T0))
+		f.must(f.RecordUnplaced(f.ctx(), []string{falls.ID, waits.ID, placed.ID}, u, T0))
 		for id, want := range map[int64]string{
 			1: "Nomad has no node for its runner: " + u.Text + "; falls back at 2026-03-01T12:05:00Z",
 			2: "Nomad has no node for its runner: " + u.Text,
@@ -285,14 +285,14 @@ var lifeTests = []test{
 		if l := f.live()[r.ID]; !l.Needed {
 			t.Errorf("it is live as %+v, want it so as long as its job waits", l)
 		}
-		if ok, err := f.GoOn(f.ctx(), r.ID, "goes on", after(3*time.Minute)); err != nil || !ok {
-			t.Fatalf("GoOn = %v, %v", ok, err)
+		if ok, err := f.Requeue(f.ctx(), r.ID, "goes on", after(3*time.Minute)); err != nil || !ok {
+			t.Fatalf("Requeue = %v, %v", ok, err)
 		}
 		if j := f.wantState(1, router.Retrying); j.Try != 2 || !j.DueAt.Equal(after(3*time.Minute)) {
 			t.Errorf("the job is at try %d, due %v", j.Try, j.DueAt)
 		}
-		if ok, err := f.GoOn(f.ctx(), r.ID, "goes on", after(3*time.Minute)); err != nil || ok {
-			t.Errorf("GoOn again = %v, %v", ok, err)
+		if ok, err := f.Requeue(f.ctx(), r.ID, "goes on", after(3*time.Minute)); err != nil || ok {
+			t.Errorf("Requeue again = %v, %v", ok, err)
 		}
 		// Counted from the job's first dispatch, as its reason says.
 		f.dispatchWith(1, d, after(3*time.Minute))
@@ -323,10 +323,10 @@ var lifeTests = []test{
 	{"only the job of a runner that ended goes on", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.dispatch(1)
-		if ok, err := f.GoOn(f.ctx(), r.ID, "x", T0); err != nil || ok {
-			t.Errorf("GoOn = %v, %v for a live runner", ok, err)
+		if ok, err := f.Requeue(f.ctx(), r.ID, "x", T0); err != nil || ok {
+			t.Errorf("Requeue = %v, %v for a live runner", ok, err)
 		}
-		_, err := f.GoOn(f.ctx(), "gha-9-9", "x", T0)
+		_, err := f.Requeue(f.ctx(), "gha-9-9", "x", T0)
 		wantErr(t, err, router.ErrNotFound)
 	}},
 	{"a job has the time limit of its decision", func(t *testing.T, f *fixture) {
@@ -340,11 +340,11 @@ var lifeTests = []test{
 		if l := f.live()[r.ID]; l.TimeLimit != time.Hour {
 			t.Errorf("live as %+v", l)
 		}
-		f.must(f.Say(f.ctx(), r.ID, "too long", T0))
+		f.must(f.SetReason(f.ctx(), r.ID, "too long", T0))
 		if j, r := f.wantState(1, router.Running), f.wantRunner(1, r.ID, router.RunnerBusy); j.Reason != "too long" || r.Reason != "too long" {
 			t.Errorf("job: %q, runner: %q", j.Reason, r.Reason)
 		}
-		wantErr(t, f.Say(f.ctx(), "gha-9-9", "x", T0), router.ErrNotFound)
+		wantErr(t, f.SetReason(f.ctx(), "gha-9-9", "x", T0), router.ErrNotFound)
 	}},
 	{"Nomad is the source of what it said", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
@@ -406,7 +406,7 @@ var lifeTests = []test{
 		if want := (map[string]bool{left.ID: true, "gha-2-1": true}); !cmp.Equal(got, want) {
 			t.Errorf("left over are %v, want %v", got, want)
 		}
-		strangers, err := f.Strangers(f.ctx(), []string{old.ID, "gha-9-1", busy.ID})
+		strangers, err := f.UnknownRunners(f.ctx(), []string{old.ID, "gha-9-1", busy.ID})
 		if f.must(err); !cmp.Equal(strangers, []string{"gha-9-1"}) {
 			t.Errorf("strangers are %v", strangers)
 		}
@@ -417,13 +417,13 @@ var lifeTests = []test{
 		f.receive(queued(1))
 		r := f.prepare(1)
 		r.State, r.Name, r.GitHubID, r.Target = router.RunnerOnline, r.ID+"-abc", 7, target
-		f.must(f.Found(f.ctx(), r, T0))
+		f.must(f.RecordRegistered(f.ctx(), r, T0))
 		if got := f.wantRunner(1, r.ID, router.RunnerOnline); got.Name != r.Name || got.GitHubID != 7 || got.Target != target {
 			t.Errorf("found as %+v", got)
 		}
 		f.receive(inProgress(1, r.Name))
-		f.must(f.Found(f.ctx(), r, T0)) // too late to say so
+		f.must(f.RecordRegistered(f.ctx(), r, T0)) // too late to say so
 		f.wantRunner(1, r.ID, router.RunnerBusy)
-		wantErr(t, f.Found(f.ctx(), router.Runner{ID: "gha-9-9"}, T0), router.ErrNotFound)
+		wantErr(t, f.RecordRegistered(f.ctx(), router.Runner{ID: "gha-9-9"}, T0), router.ErrNotFound)
 	}},
 }

@@ -17,7 +17,7 @@ var lostTests = []test{
 		saw := func(h router.Hook, after time.Duration, want bool) {
 			t.Helper()
 			if known := f.sawHook(h, T0.Add(after)); known != want {
-				t.Errorf("SawHook(%s) = %t, want %t", h, known, want)
+				t.Errorf("RecordHook(%s) = %t, want %t", h, known, want)
 			}
 		}
 		saw(org, 0, true)

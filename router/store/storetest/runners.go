@@ -408,7 +408,7 @@ var runnerTests = []test{
 		f.receive(there)
 		f.wantRunner(1, r.ID, router.RunnerOnline)
 		f.wantState(1, router.Dispatched)
-		f.must(f.Say(f.ctx(), r.ID, "it waits", T0))
+		f.must(f.SetReason(f.ctx(), r.ID, "it waits", T0))
 		if j := f.wantState(in.ID(1), router.Running); j.Repo.Host != in.Host || j.Reason == "it waits" {
 			t.Errorf("job %d on %q runs: %s", j.ID, j.Repo.Host, j.Reason)
 		}

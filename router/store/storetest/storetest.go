@@ -150,7 +150,7 @@ func (f *fixture) receive(d router.Delivery) bool {
 // sawHook notes a hook, swept until then, and reports whether it is known.
 func (f *fixture) sawHook(h router.Hook, at time.Time) bool {
 	f.t.Helper()
-	known, err := f.SawHook(f.ctx(), h, at, at)
+	known, err := f.RecordHook(f.ctx(), h, at, at)
 	f.must(err)
 	return known
 }
