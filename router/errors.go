@@ -37,8 +37,7 @@ func (e *FixError) Unwrap() error { return e.Err }
 
 // StoreFix is what to do about an error of the store's.
 func StoreFix(err error) string {
-	var fix *FixError
-	if errors.As(err, &fix) {
+	if fix, ok := errors.AsType[*FixError](err); ok {
 		return fix.Fix
 	}
 	return "see whether the store's disk is full or failing"

@@ -68,8 +68,7 @@ func (b *Backoff) Retry(err error, failures int) (at time.Time, ok bool) {
 // RetryGitHub says when what GitHub did not do is tried again, and whether: those that
 // wait for the same come back one after the other.
 func (b *Backoff) RetryGitHub(err error, failures int) (at time.Time, ok bool) {
-	var later *RetryAtError
-	if errors.As(err, &later) && later.Line != "" {
+	if later, ok := errors.AsType[*RetryAtError](err); ok && later.Line != "" {
 		return b.Place(later.Line, later.At, b.Now()), true
 	}
 	at, ok = b.Retry(err, failures)

@@ -50,8 +50,7 @@ func readInstances(path string) ([]instanceForm, error) {
 	}
 	var forms []instanceForm
 	if err := yaml.UnmarshalWithOptions(text, &forms, yaml.Strict()); err != nil {
-		var at yaml.Error
-		if errors.As(err, &at) && at.GetToken() != nil {
+		if at, ok := errors.AsType[yaml.Error](err); ok && at.GetToken() != nil {
 			p := at.GetToken().Position
 			return nil, fmt.Errorf("%s:%d:%d: %s", path, p.Line, p.Column, at.GetMessage())
 		}

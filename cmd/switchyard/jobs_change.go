@@ -136,8 +136,7 @@ func each[T any](all []T, do func(T) error) error {
 			continue
 		}
 		errs = append(errs, err)
-		var exit *exitError
-		if !errors.As(err, &exit) {
+		if _, ok := errors.AsType[*exitError](err); !ok {
 			code = exitUnknown
 		}
 	}

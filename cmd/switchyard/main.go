@@ -78,8 +78,8 @@ file which runner serves each job, and starts that runner on Nomad.`,
 	if err == nil {
 		return exitYes
 	}
-	var exit *exitError
-	if !errors.As(err, &exit) {
+	exit, ok := errors.AsType[*exitError](err)
+	if !ok {
 		exit = &exitError{code: exitUnknown, err: err}
 	}
 	if exit.err != nil {

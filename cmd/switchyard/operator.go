@@ -151,8 +151,7 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 	}
 	resp, err := o.client().Do(req)
 	if err != nil {
-		var unknown x509.UnknownAuthorityError
-		if errors.As(err, &unknown) {
+		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 			return fmt.Errorf("ask the server: %w; SSL_CERT_FILE names the authorities to trust", err)
 		}
 		return fmt.Errorf("ask the server: %w; %s", err, o.hint())

@@ -235,8 +235,7 @@ func readPlain(name string) ([]byte, error) {
 // faultsOf returns the faults that an error of readRules or readWithin holds, or
 // the error, when it is another.
 func faultsOf(err error) (rules.Diagnostics, error) {
-	var faults rules.Diagnostics
-	if errors.As(err, &faults) {
+	if faults, ok := errors.AsType[rules.Diagnostics](err); ok {
 		return faults, nil
 	}
 	return nil, err

@@ -276,8 +276,7 @@ func writeBeside(f rules.File) (name string, err error) {
 
 // unwritable says to people what keeps a file from being written.
 func unwritable(name string, err error) error {
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		err = at.Err
 	}
 	return &router.ConflictError{Reason: fmt.Sprintf("%s cannot be written here: %v; change it where it comes from, and the server takes it up", filepath.Base(name), err)}

@@ -318,8 +318,7 @@ func (h *Handler) checkOnce(ctx context.Context, tokenHash [32]byte, from string
 	shared, err, _ := h.refusals.group.Do(string(tokenHash[:])+who.from, func() (any, error) {
 		// Others may wait for this one's answer, who have not gone away.
 		meant, gone, err := h.check(context.WithoutCancel(ctx), tokenHash, from)
-		var no *refusal
-		if errors.As(err, &no) {
+		if _, ok := errors.AsType[*refusal](err); ok {
 			h.refusals.add(who, refused{meant, err, h.Now().Add(refusedFor)}, h.Now())
 		}
 		return checked{meant, gone}, err

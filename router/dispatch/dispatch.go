@@ -414,8 +414,7 @@ func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner,
 	if !again {
 		return di.refusedByNomad(ctx, j, r, token, d, cause)
 	}
-	var fix *router.FixError
-	if errors.As(cause, &fix) {
+	if fix, ok := errors.AsType[*router.FixError](cause); ok {
 		log.Throttled(slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else if silent := (*router.SilentError)(nil); !errors.As(cause, &silent) { // which is said once, for all jobs
 		log.Throttled(slog.LevelWarn, d.Rule, "nomad could not take the job; it will be tried again", "again_at", at)

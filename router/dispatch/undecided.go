@@ -23,8 +23,7 @@ func (di *Dispatcher) undecided(ctx context.Context, j router.Job, d router.Deci
 		d.Outcome, d.Reason = rules.Unroutable, fmt.Sprintf("GitHub refuses to say what started the run: %v", cause)
 		return di.settle(ctx, j.ID, router.Unroutable, d.Reason, &d)
 	}
-	var fix *router.FixError
-	if errors.As(cause, &fix) {
+	if fix, ok := errors.AsType[*router.FixError](cause); ok {
 		log.Throttled(slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
 		log.Throttled(slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be tried again", "again_at", at)

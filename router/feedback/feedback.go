@@ -309,8 +309,7 @@ func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Durat
 	}
 	why := fmt.Sprintf("its run is cancelled, after %s", rules.Duration(after))
 	err = f.GitHub.CancelRun(call, j.Repo, j.RunID)
-	var giveUp *router.GiveUpError
-	if errors.As(err, &giveUp) {
+	if _, ok := errors.AsType[*router.GiveUpError](err); ok {
 		why = "GitHub does not cancel its run: " + err.Error()
 	} else if err != nil {
 		return err

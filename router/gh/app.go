@@ -110,8 +110,7 @@ func (e *loginError) Unwrap() error { return e.err }
 // refused keeps err if it is for an operator to mend: asking at once again,
 // for each of many waiting runners, would spend the App's own limit.
 func refused(err error, now time.Time) refusal {
-	var fix *router.FixError
-	if errors.As(err, &fix) && !errors.As(err, new(*loginError)) && !errors.As(err, new(*router.RetryAtError)) {
+	if _, ok := errors.AsType[*router.FixError](err); ok && !errors.As(err, new(*loginError)) && !errors.As(err, new(*router.RetryAtError)) {
 		return refusal{err, now.Add(refusalPause)}
 	}
 	return refusal{}

@@ -20,8 +20,7 @@ import (
 func (a *appTest) held(t router.Target, says string) {
 	a.t.Helper()
 	err := a.client.Admit(a.t.Context(), in(t))
-	var later *router.RetryAtError
-	if !errors.As(err, &later) || !later.Failing || later.Line == "" || !strings.Contains(err.Error(), says) {
+	if later, ok := errors.AsType[*router.RetryAtError](err); !ok || !later.Failing || later.Line == "" || !strings.Contains(err.Error(), says) {
 		a.t.Errorf("Admit = %v, want it held, with %q", err, says)
 	}
 }

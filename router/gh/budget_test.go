@@ -27,8 +27,7 @@ func in(t router.Target) router.Admission { return router.Admission{Target: t, G
 // wantLater checks that a request is kept back until at, within the second.
 func wantLater(t *testing.T, err error, at time.Time, says string) {
 	t.Helper()
-	var later *router.RetryAtError
-	if !errors.As(err, &later) || later.At.Sub(at).Abs() > 2*time.Second || !strings.Contains(err.Error(), says) {
+	if later, ok := errors.AsType[*router.RetryAtError](err); !ok || later.At.Sub(at).Abs() > 2*time.Second || !strings.Contains(err.Error(), says) {
 		t.Errorf("error = %v, want a *router.RetryAtError at %s with %q", err, at, says)
 	}
 }

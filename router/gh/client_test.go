@@ -328,8 +328,7 @@ func TestThePrimaryLimitOfTheSimulatedGitHubIsKept(t *testing.T) {
 	}
 	// go-github knows from the first answer that none remains, and asks nobody.
 	_, err := c.RunnerConfig(t.Context(), request("repository", "two", "x"))
-	var retryAt *router.RetryAtError
-	if !errors.As(err, &retryAt) || time.Until(retryAt.At) < 50*time.Minute {
+	if retryAt, ok := errors.AsType[*router.RetryAtError](err); !ok || time.Until(retryAt.At) < 50*time.Minute {
 		t.Errorf("RunnerConfig = %v, want a *router.RetryAtError for the end of the hour", err)
 	}
 }

@@ -83,8 +83,7 @@ func (s *session) sort(err error, resp *github.Response, c call, now time.Time) 
 // refused sorts what is the same for all requests. It returns the status of
 // GitHub's answer if that leaves more to say, else 0.
 func (s *session) refused(err error, resp *github.Response, doing string, now time.Time) (code int, sorted error) {
-	var kept *router.RetryAtError
-	if errors.As(err, &kept) {
+	if kept, ok := errors.AsType[*router.RetryAtError](err); ok {
 		return 0, &router.RetryAtError{At: kept.At, Err: fmt.Errorf("%s: %w", doing, kept.Err)} // nobody was asked
 	}
 	if at, primary, ok := limitedUntil(err, resp, now); ok {
@@ -94,8 +93,7 @@ func (s *session) refused(err error, resp *github.Response, doing string, now ti
 		}
 		return 0, limitError(at)
 	}
-	var fix *router.FixError
-	if errors.As(err, &fix) {
+	if fix, ok := errors.AsType[*router.FixError](err); ok {
 		return 0, fix // nobody was asked
 	}
 	code = status(resp)
@@ -162,8 +160,8 @@ func (s *session) blocked(now time.Time) error {
 
 // words is what GitHub says of a refusal, as one line in brackets, or "".
 func words(err error) string {
-	var r *github.ErrorResponse
-	if !errors.As(err, &r) {
+	r, ok := errors.AsType[*github.ErrorResponse](err)
+	if !ok {
 		return ""
 	}
 	said := []string{}

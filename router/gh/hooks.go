@@ -104,8 +104,7 @@ func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64)
 
 // accepted takes 202 for what it is; go-github has it as an error.
 func accepted(err error) error {
-	var yes *github.AcceptedError
-	if errors.As(err, &yes) {
+	if _, ok := errors.AsType[*github.AcceptedError](err); ok {
 		return nil
 	}
 	return err

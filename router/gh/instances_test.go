@@ -64,8 +64,7 @@ func TestAnInstanceIsFoundByHostAndByID(t *testing.T) {
 		"a host":   g.Admit(t.Context(), router.Admission{Target: router.Target{Host: "gone.example", Owner: "acme"}}),
 		"a number": g.CancelRun(t.Context(), repo, router.Instance{Number: 9}.ID(1)),
 	} {
-		var fix *router.FixError
-		if !errors.As(err, &fix) || !strings.Contains(err.Error(), "is not configured any more") {
+		if _, ok := errors.AsType[*router.FixError](err); !ok || !strings.Contains(err.Error(), "is not configured any more") {
 			t.Errorf("%s that is not configured = %v, want what to fix", what, err)
 		}
 	}

@@ -41,8 +41,7 @@ func (c *Client) Sees(ctx context.Context, repo router.Repo) (bool, error) {
 		code = status(resp)
 		return resp, err
 	})
-	var fix *router.FixError
-	if errors.As(err, &fix) && (code == http.StatusNotFound || code == http.StatusForbidden || code == 0) {
+	if _, ok := errors.AsType[*router.FixError](err); ok && (code == http.StatusNotFound || code == http.StatusForbidden || code == 0) {
 		return false, nil
 	}
 	return err == nil, err

@@ -290,8 +290,7 @@ func decodeJITRequest(body []byte) (r jitRequest, faults []string, err error) {
 		WorkFolder *string   `json:"work_folder"`
 	}
 	if err := json.Unmarshal(body, &raw); err != nil {
-		var wrongType *json.UnmarshalTypeError
-		if errors.As(err, &wrongType) {
+		if wrongType, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			return r, []string{fmt.Sprintf("For '%s', a %s is of the wrong type.", wrongType.Field, wrongType.Value)}, nil
 		}
 		return r, nil, err

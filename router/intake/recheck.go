@@ -49,8 +49,7 @@ func (in *Intake) Ask(ctx context.Context, j router.Job) (changed bool, err erro
 	call, cancel := context.WithTimeout(ctx, router.LoginTimeout)
 	defer cancel()
 	d, err := in.Says(call, j)
-	var later *router.RetryAtError
-	if errors.As(err, &later) {
+	if _, ok := errors.AsType[*router.RetryAtError](err); ok {
 		return false, err // it was not asked, and stays due
 	}
 	if asked := in.Store.Asked(ctx, j.ID, in.Now()); asked != nil || err != nil {

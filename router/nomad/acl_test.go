@@ -167,8 +167,7 @@ func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
 	} {
 		t.Run("without a part of it, "+tt.name+" names the part", func(t *testing.T) {
 			err := tt.ask(token(t, fmt.Sprint("part-", i), tt.without[0], tt.without[1]))
-			var fix *router.FixError
-			if !errors.As(err, &fix) || !strings.Contains(fix.Fix, tt.wantFix) || !strings.Contains(err.Error(), tt.together) {
+			if fix, ok := errors.AsType[*router.FixError](err); !ok || !strings.Contains(fix.Fix, tt.wantFix) || !strings.Contains(err.Error(), tt.together) {
 				t.Errorf("error %v, want a FixError that names %s", err, tt.wantFix)
 			}
 		})

@@ -144,8 +144,8 @@ func status(err error) int {
 	if err == nil {
 		return http.StatusOK
 	}
-	var unexpected api.UnexpectedResponseError
-	if !errors.As(err, &unexpected) {
+	unexpected, ok := errors.AsType[api.UnexpectedResponseError](err)
+	if !ok {
 		return 0
 	}
 	return unexpected.StatusCode()
@@ -153,8 +153,7 @@ func status(err error) int {
 
 // words is what Nomad said, as one line.
 func words(err error) string {
-	var unexpected api.UnexpectedResponseError
-	if errors.As(err, &unexpected) && unexpected.HasBody() {
+	if unexpected, ok := errors.AsType[api.UnexpectedResponseError](err); ok && unexpected.HasBody() {
 		return line(unexpected.Body())
 	}
 	return line(err.Error())

@@ -230,8 +230,7 @@ func (t *task) run(ctx context.Context, stop context.CancelCauseFunc) {
 }
 
 func (t *task) killing(ctx context.Context) {
-	var sibling siblingError
-	if errors.As(context.Cause(ctx), &sibling) {
+	if sibling, ok := errors.AsType[siblingError](context.Cause(ctx)); ok {
 		t.event("Sibling Task Failed", sibling.Error(), map[string]string{"failed_sibling": string(sibling)})
 	}
 	t.event("Killing", fmt.Sprintf("Sent interrupt. Waiting %v before force killing", *t.spec.KillTimeout), map[string]string{"kill_timeout": t.spec.KillTimeout.String()})

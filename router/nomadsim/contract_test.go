@@ -193,8 +193,8 @@ func (on cluster) evaluated(t *testing.T, id string) (evals []*api.Evaluation) {
 // in which any white space is as good as another.
 func wantStatus(t *testing.T, err error, status int, words string) {
 	t.Helper()
-	var unexpected api.UnexpectedResponseError
-	if !errors.As(err, &unexpected) {
+	unexpected, ok := errors.AsType[api.UnexpectedResponseError](err)
+	if !ok {
 		t.Errorf("error %v is no answer, want %d %q", err, status, words)
 		return
 	}

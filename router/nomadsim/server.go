@@ -337,8 +337,7 @@ func (s *Server) answer(f answerFunc) http.Handler {
 		}
 		if err != nil {
 			status := http.StatusInternalServerError
-			var coded *statusError
-			if errors.As(err, &coded) {
+			if coded, ok := errors.AsType[*statusError](err); ok {
 				status = coded.status
 			}
 			refuse(w, status, err.Error())

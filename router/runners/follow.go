@@ -52,8 +52,7 @@ func (f *follower) follow(ctx context.Context) error {
 		if !ok {
 			at = f.r.Now().Add(router.LongestWait)
 		}
-		var fix *router.FixError
-		if errors.As(err, &fix) {
+		if fix, ok := errors.AsType[*router.FixError](err); ok {
 			f.r.Log.Error("nomad does not let its events be followed", "fix", fix.Fix, "err", err, "again_at", at)
 		} else {
 			f.r.Log.Warn("lost the thread of Nomad's events; it is listed anew", "err", err, "again_at", at)

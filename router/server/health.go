@@ -57,13 +57,12 @@ func (r *readiness) store(ctx context.Context, s Store) (Check, map[router.JobSt
 		defer cancel()
 		counts, err := s.Counts(ctx)
 		reason := ""
-		var fix *router.FixError // says by itself what to do
 		if err != nil {
 			reason = "the store does not answer: " + err.Error()
 		} else if err = s.SetMark(ctx, readyMark, now.UTC().Format(time.RFC3339)); err != nil {
 			reason = "the store cannot be written; is its disk full? " + err.Error()
 		}
-		if errors.As(err, &fix) {
+		if fix, ok := errors.AsType[*router.FixError](err); ok { // says by itself what to do
 			reason = "the store failed: " + fix.Error()
 		}
 		switch {

@@ -19,8 +19,7 @@ import (
 // wantConflict wants an error that says why it cannot be done.
 func wantConflict(t *testing.T, err error, says string) {
 	t.Helper()
-	var c *router.ConflictError
-	if !errors.As(err, &c) || !strings.Contains(c.Reason, says) {
+	if c, ok := errors.AsType[*router.ConflictError](err); !ok || !strings.Contains(c.Reason, says) {
 		t.Errorf("got %v, want a conflict that says %q", err, says)
 	}
 }
