@@ -19,12 +19,12 @@ import (
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/server"
-	"switchyard/router/web"
+	"switchyard/router/web/auth"
 )
 
 // whoMay returns who may use the console and the API, nil: everybody who can
 // connect. token is the one of the environment, or "".
-func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web.Access, error), error) {
+func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*auth.Access, error), error) {
 	nobody := f.access == "" && f.adminTokenFile == "" && token == ""
 	if f.allowEdit && nobody {
 		return nil, errors.New("--allow-edit needs --access FILE: without it everybody on this machine could change the rules; switchyard token makes an entry")
@@ -54,15 +54,15 @@ func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*web
 			"admin_listen", f.adminListen, "fix", "give --access FILE, or --admin-listen unix:PATH for this user alone")
 		return nil, nil
 	}
-	access := func() (*web.Access, error) {
+	access := func() (*auth.Access, error) {
 		token, err := read()
 		if err != nil {
 			return nil, fmt.Errorf("operators' token: %w", err)
 		}
-		if err := web.CheckToken(string(token)); err != nil {
+		if err := auth.CheckToken(string(token)); err != nil {
 			return nil, fmt.Errorf("operators' token: %w", err)
 		}
-		return &web.Access{Tokens: []web.Token{{Name: web.AdminToken, SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}, nil
+		return &auth.Access{Tokens: []auth.Token{{Name: auth.AdminToken, SHA256: sha256.Sum256([]byte(token)), Role: auth.Editor}}}, nil
 	}
 	_, err := access()
 	return access, err
@@ -75,7 +75,7 @@ type accessFile struct {
 	log  *slog.Logger
 
 	mu     sync.Mutex
-	access *web.Access
+	access *auth.Access
 	as     os.FileInfo // when it was last read
 	readAt time.Time
 	looked time.Time
@@ -87,7 +87,7 @@ type accessFile struct {
 const racy = 2 * time.Second
 
 // current is what the file says.
-func (f *accessFile) current() (*web.Access, error) {
+func (f *accessFile) current() (*auth.Access, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if now := time.Now(); now.Sub(f.looked) > time.Second {
@@ -125,7 +125,7 @@ func (f *accessFile) read() error {
 	if err != nil {
 		return fmt.Errorf("read who may use the console: %w", err)
 	}
-	access, err := web.ParseAccess(f.name, src)
+	access, err := auth.ParseAccess(f.name, src)
 	if err != nil {
 		return err
 	}
@@ -148,7 +148,7 @@ func othersWrite(name string, info os.FileInfo) error {
 }
 
 func tokenCommand() *cobra.Command {
-	role := web.Viewer
+	role := auth.Viewer
 	var repos []string
 	cmd := &cobra.Command{
 		Use:   "token NAME [--role ROLE] [--repos OWNER/*,…]",
@@ -165,7 +165,7 @@ takes the changed file by itself.`,
 			}
 			token := "syt_" + rand.Text() + rand.Text()
 			sum := sha256.Sum256([]byte(token))
-			if len(repos) == 0 && role != web.Editor {
+			if len(repos) == 0 && role != auth.Editor {
 				repos = []string{"all"}
 			}
 			entry := fmt.Sprintf("  - { name: %q, sha256: %s, role: %s", args[0], hex.EncodeToString(sum[:]), role)
@@ -180,7 +180,7 @@ takes the changed file by itself.`,
 				entry += ", repos: [" + strings.Join(quoted, ", ") + "]"
 			}
 			entry += " }\n"
-			if _, err := web.ParseAccess("access.yaml", []byte("tokens:\n"+entry)); err != nil {
+			if _, err := auth.ParseAccess("access.yaml", []byte("tokens:\n"+entry)); err != nil {
 				return err
 			}
 			if _, err := fmt.Fprint(cmd.OutOrStdout(), entry); err != nil {
@@ -190,7 +190,7 @@ takes the changed file by itself.`,
 			return err
 		},
 	}
-	cmd.Flags().TextVar(&role, "role", web.Viewer, "`role`: viewer, operator or editor")
+	cmd.Flags().TextVar(&role, "role", auth.Viewer, "`role`: viewer, operator or editor")
 	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that are seen: owner/name, owner/* or host/owner/name (all)")
 	return cmd
 }

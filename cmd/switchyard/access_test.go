@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"switchyard/router"
-	"switchyard/router/web"
+	"switchyard/router/web/auth"
 )
 
 func TestATokenIsMadeForTheAccessFile(t *testing.T) {
@@ -20,7 +20,7 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 	if code := run(t.Context(), []string{"token", "grafana", "--role", "operator", "--repos", "acme/*,acme/web"}, nil, &out, &errs); code != 0 {
 		t.Fatalf("switchyard token = %d: %s", code, errs.String())
 	}
-	acc, err := web.ParseAccess("access.yaml", append([]byte("tokens:\n"), out.Bytes()...))
+	acc, err := auth.ParseAccess("access.yaml", append([]byte("tokens:\n"), out.Bytes()...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 	if sum := sha256.Sum256([]byte(token)); len(token) < 50 || hex.EncodeToString(sum[:]) != hex.EncodeToString(acc.Tokens[0].SHA256[:]) {
 		t.Errorf("the token is %q, its entry %s", token, out.String())
 	}
-	if got := acc.Tokens[0]; got.Name != "grafana" || got.Role != web.Operator || len(got.Repos) != 2 {
+	if got := acc.Tokens[0]; got.Name != "grafana" || got.Role != auth.Operator || len(got.Repos) != 2 {
 		t.Errorf("the entry is %+v", got)
 	}
 	for args, want := range map[string]string{"--role=viewer": "repos: all", "--role=editor": "role: editor }", "--repos=all": "repos: all"} {
@@ -37,7 +37,7 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 		if code := run(t.Context(), []string{"token", "x", args}, nil, &out, &errs); code != 0 || !strings.Contains(out.String(), want) {
 			t.Errorf("switchyard token %s = %d: %s", args, code, out.String())
 		}
-		if acc, err := web.ParseAccess("access.yaml", append([]byte("tokens:\n"), out.Bytes()...)); err != nil || acc.Tokens[0].Repos != nil {
+		if acc, err := auth.ParseAccess("access.yaml", append([]byte("tokens:\n"), out.Bytes()...)); err != nil || acc.Tokens[0].Repos != nil {
 			t.Errorf("%s: %+v, %v", out.String(), acc, err)
 		}
 	}

@@ -30,7 +30,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
-	"switchyard/router/web"
+	"switchyard/router/web/auth"
 	"switchyard/rules"
 )
 
@@ -388,9 +388,9 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("a viewer changes nothing", func(t *testing.T) {
-		var acc atomic.Pointer[web.Access]
-		acc.Store(&web.Access{Tokens: []web.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("only a look")), Role: web.Viewer}}})
-		y := newYard(t, yardConfig{access: func() (*web.Access, error) { return acc.Load(), nil }})
+		var acc atomic.Pointer[auth.Access]
+		acc.Store(&auth.Access{Tokens: []auth.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("only a look")), Role: auth.Viewer}}})
+		y := newYard(t, yardConfig{access: func() (*auth.Access, error) { return acc.Load(), nil }})
 		job := y.busy()
 		b := openTab(t, browser, y.console)
 		b.open("/jobs")
@@ -438,7 +438,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		b.press("#token", "only a look"+kb.Enter)
 		b.until(`location.pathname === "/jobs"`)
 		b.expect("401") // of its stream, if that has to begin anew
-		acc.Store(&web.Access{})
+		acc.Store(&auth.Access{})
 		y.queue(githubsim.JobSpec{Name: "comes later", Labels: []string{"ubuntu-latest"}}, router.Ignored)
 		b.until(`location.pathname === "/login"`)
 	})

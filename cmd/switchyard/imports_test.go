@@ -27,14 +27,16 @@ var mayImport = map[string][]string{
 		"router/runners", "router/telemetry", "rules",
 	},
 
-	"switchyard/router/webhook":   {"router"},
-	"switchyard/router/store":     {"router"},
-	"switchyard/router/gh":        {"router"},
-	"switchyard/router/feasible":  {},
-	"switchyard/router/nomad":     {"router", "router/feasible", "jobspecs"},
-	"switchyard/router/web":       {"router", "rules"},
-	"switchyard/router/nomadsim":  {"router/feasible"},
-	"switchyard/router/githubsim": {},
+	"switchyard/router/webhook":     {"router"},
+	"switchyard/router/store":       {"router"},
+	"switchyard/router/gh":          {"router"},
+	"switchyard/router/feasible":    {},
+	"switchyard/router/nomad":       {"router", "router/feasible", "jobspecs"},
+	"switchyard/router/web":         {"router", "router/web/auth", "router/web/problem", "rules"},
+	"switchyard/router/web/auth":    {"router", "router/web/problem", "rules"},
+	"switchyard/router/web/problem": {"router"},
+	"switchyard/router/nomadsim":    {"router/feasible"},
+	"switchyard/router/githubsim":   {},
 }
 
 // What only tests import: conformance suites import what they test against.

@@ -14,6 +14,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -42,7 +43,7 @@ Exit code 0: shown. 1: there is no such job. 2: could not tell.`,
 				d, err := get(ctx, &o, fmt.Sprintf("/jobs/%d", id), nil, func(b web.Books) (web.JobDetail, error) {
 					d, err := web.ShowJob(ctx, b, id)
 					if errors.Is(err, router.ErrNotFound) {
-						err = &web.Problem{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
+						err = &problem.Details{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
 					}
 					return d, err
 				})
@@ -77,7 +78,7 @@ func jobNumber(s string) (int64, error) {
 // answered gives an error that was asked about something its exit code: what the
 // server refused is the answer no. What the server does not know is named.
 func answered(what string, err error) error {
-	var p *web.Problem
+	var p *problem.Details
 	switch {
 	case !errors.As(err, &p):
 		return err

@@ -29,6 +29,7 @@ import (
 	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/web"
+	"switchyard/router/web/problem"
 )
 
 const (
@@ -141,7 +142,7 @@ func (o *operator) client() *http.Client {
 }
 
 // ask sends one request to the server's API and decodes its answer into v. An
-// answer that is a problem is a *web.Problem.
+// answer that is a problem is a *problem.Details.
 func (o *operator) ask(ctx context.Context, method, path string, params url.Values, body, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -162,7 +163,7 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 		return fmt.Errorf("read the answer of %s: %w", o.server, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		var p web.Problem
+		var p problem.Details
 		if strings.HasPrefix(resp.Header.Get("Content-Type"), "application/problem+json") && json.Unmarshal(b, &p) == nil && p.Detail != "" {
 			p.Status = resp.StatusCode
 			if p.Status == http.StatusUnauthorized {

@@ -27,6 +27,7 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/telemetry"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
 	"switchyard/router/webhook"
 	"switchyard/rules"
 )
@@ -294,7 +295,7 @@ type appParts struct {
 	reread  func() ([]router.Secret, error) // see webhook.Config
 	host    string                          // of the GitHub with these secrets
 	more    []webhook.Instance              // others
-	access  func() (*web.Access, error)     // see web.Config
+	access  func() (*auth.Access, error)    // see web.Config
 
 	rulebook  web.Rulebook // see web.Config, as the next
 	allowEdit bool

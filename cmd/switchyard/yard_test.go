@@ -21,7 +21,7 @@ import (
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
 	"switchyard/router/store"
-	"switchyard/router/web"
+	"switchyard/router/web/auth"
 )
 
 // A yard is the real server, as serve wires it, between the simulators. Its
@@ -39,7 +39,7 @@ type yard struct {
 }
 
 type yardConfig struct {
-	access func() (*web.Access, error)
+	access func() (*auth.Access, error)
 	log    *slog.Logger // nil: none
 }
 

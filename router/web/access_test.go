@@ -17,6 +17,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
 	"switchyard/rules"
 )
 
@@ -25,11 +26,11 @@ func tokenOf(name string) string { return "token of " + name }
 
 // staff are tokens by their names: one of each role, and a viewer and an
 // operator of another team.
-func staff() *web.Access {
-	acc := &web.Access{}
-	for name, t := range map[string]web.Token{
-		"viewer": {Role: web.Viewer}, "operator": {Role: web.Operator}, "editor": {Role: web.Editor},
-		"other viewer": {Role: web.Viewer, Repos: router.Scope{"other/*"}}, "other operator": {Role: web.Operator, Repos: router.Scope{"other/*"}},
+func staff() *auth.Access {
+	acc := &auth.Access{}
+	for name, t := range map[string]auth.Token{
+		"viewer": {Role: auth.Viewer}, "operator": {Role: auth.Operator}, "editor": {Role: auth.Editor},
+		"other viewer": {Role: auth.Viewer, Repos: router.Scope{"other/*"}}, "other operator": {Role: auth.Operator, Repos: router.Scope{"other/*"}},
 	} {
 		t.Name, t.SHA256 = name, sha256.Sum256([]byte(tokenOf(name)))
 		acc.Tokens = append(acc.Tokens, t)
@@ -41,7 +42,7 @@ func staff() *web.Access {
 func guarded(t *testing.T, change ...func(*web.Config)) *server {
 	acc := staff()
 	return serve(t, append([]func(*web.Config){func(c *web.Config) {
-		c.Access = func() (*web.Access, error) { return acc, nil }
+		c.Access = func() (*auth.Access, error) { return acc, nil }
 		c.Audit = c.Books.(placeless).Store
 	}}, change...)...)
 }
@@ -180,7 +181,7 @@ func cookies(from *httptest.ResponseRecorder) func(*http.Request) {
 func TestALogInLastsUntilItsEnd(t *testing.T) {
 	acc, now := staff(), t0
 	s := guarded(t, func(c *web.Config) {
-		c.Access = func() (*web.Access, error) { return acc, nil }
+		c.Access = func() (*auth.Access, error) { return acc, nil }
 		c.Now = func() time.Time { return now }
 	})
 	wrong := s.ask("POST", "/login", "", form("token", "nobody's", "next", "/jobs"))
@@ -228,7 +229,7 @@ func TestALogInLastsUntilItsEnd(t *testing.T) {
 
 	in = s.ask("POST", "/login", "", form("token", tokenOf("operator")))
 	get(http.StatusOK)
-	acc = &web.Access{Tokens: slices.DeleteFunc(staff().Tokens, func(t web.Token) bool { return t.Name == "operator" })}
+	acc = &auth.Access{Tokens: slices.DeleteFunc(staff().Tokens, func(t auth.Token) bool { return t.Name == "operator" })}
 	get(http.StatusSeeOther) // its token is good no more
 }
 
@@ -418,8 +419,8 @@ func TestRefusalsAreRecordedWithinBounds(t *testing.T) {
 
 func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 	const good = "tokens:\n  - { name: a, sha256: 2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90, role: viewer, repos: [acme/*, ghe.example/acme/web] }\n"
-	acc, err := web.ParseAccess("access.yaml", []byte(good))
-	if err != nil || acc.Tokens[0].Role != web.Viewer || len(acc.Tokens[0].Repos) != 2 {
+	acc, err := auth.ParseAccess("access.yaml", []byte(good))
+	if err != nil || acc.Tokens[0].Role != auth.Viewer || len(acc.Tokens[0].Repos) != 2 {
 		t.Fatalf("ParseAccess = %+v, %v", acc, err)
 	}
 	for _, c := range []struct{ src, want string }{
@@ -450,7 +451,7 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 		{"oidc:\n  issuer: http://login.example\n  client_id: x\n  url: https://yard.example\n  roles: [{group: a, role: viewer}]\n", "access.yaml:2:11: issuer"},
 		{"oidc:\n  issuer: https://login.example\n  url: https://yard.example/path\n", "access.yaml:3:8: url"},
 	} {
-		_, err := web.ParseAccess("access.yaml", []byte(c.src))
+		_, err := auth.ParseAccess("access.yaml", []byte(c.src))
 		if found, ok := err.(rules.Diagnostics); !ok || !strings.Contains(found.Error(), c.want) {
 			t.Errorf("ParseAccess(%q) = %v, want %q", c.src, err, c.want)
 		}
@@ -461,7 +462,7 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 func TestAnAccessFileThatIsCutOffWidensNothing(t *testing.T) {
 	hash := func(i int) string { return strings.Repeat(fmt.Sprintf("%02x", i), 32) }
 	for end, cut := range map[string]bool{"acme/web": true, "[acme/web]": false, "all": false, "acme/web\n": false, "\n      - acme/web": true, "\n      - acme/web\n": false} {
-		_, err := web.ParseAccess("access.yaml", []byte("tokens:\n  - name: a\n    sha256: "+hash(1)+"\n    role: viewer\n    repos: "+end))
+		_, err := auth.ParseAccess("access.yaml", []byte("tokens:\n  - name: a\n    sha256: "+hash(1)+"\n    role: viewer\n    repos: "+end))
 		if (err != nil) != cut || cut && !strings.Contains(err.Error(), "the file ends within a line") {
 			t.Errorf("a file that ends in %q: %v", end, err)
 		}
@@ -470,7 +471,7 @@ func TestAnAccessFileThatIsCutOffWidensNothing(t *testing.T) {
 		"    - group: web\n      role: operator\n      repos: [acme/web]\n    - { group: all, role: viewer, repos: all }\n    - { group: platform, role: editor }\n" +
 		"tokens:\n  - name: a\n    sha256: " + hash(1) + "\n    role: viewer\n    repos:\n      - acme/web\n      - acme/app\n" +
 		"  - { name: b, sha256: " + hash(2) + ", role: operator, repos: all }\n  - { name: c, sha256: " + hash(3) + ", role: viewer, repos: [acme/web] }\n"
-	whole, err := web.ParseAccess("access.yaml", []byte(src))
+	whole, err := auth.ParseAccess("access.yaml", []byte(src))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -482,7 +483,7 @@ func TestAnAccessFileThatIsCutOffWidensNothing(t *testing.T) {
 	}
 	good := 0
 	for n := range len(src) {
-		acc, err := web.ParseAccess("access.yaml", []byte(src[:n]))
+		acc, err := auth.ParseAccess("access.yaml", []byte(src[:n]))
 		if err != nil {
 			continue
 		}
@@ -494,7 +495,7 @@ func TestAnAccessFileThatIsCutOffWidensNothing(t *testing.T) {
 		}
 		if acc.OIDC != nil {
 			for i, r := range acc.OIDC.Roles {
-				if of := whole.OIDC.Roles[i]; r.Group != of.Group && r.Role == web.Editor || r.Role > of.Role || !within(r.Repos, of.Repos) {
+				if of := whole.OIDC.Roles[i]; r.Group != of.Group && r.Role == auth.Editor || r.Role > of.Role || !within(r.Repos, of.Repos) {
 					t.Errorf("cut off after %q, the group %s has %v of %v, want %v of %v", src[max(0, n-20):n], r.Group, r.Role, r.Repos, of.Role, of.Repos)
 				}
 			}
@@ -507,8 +508,8 @@ func TestAnAccessFileThatIsCutOffWidensNothing(t *testing.T) {
 
 func TestATokenThatIsEasilyGuessedIsNone(t *testing.T) {
 	for _, token := range []string{"x", " ", "        ", "1234567"} {
-		acc := &web.Access{Tokens: []web.Token{{Name: "short", SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}
-		s := guarded(t, func(c *web.Config) { c.Access = func() (*web.Access, error) { return acc, nil } })
+		acc := &auth.Access{Tokens: []auth.Token{{Name: "short", SHA256: sha256.Sum256([]byte(token)), Role: auth.Editor}}}
+		s := guarded(t, func(c *web.Config) { c.Access = func() (*auth.Access, error) { return acc, nil } })
 		if got := s.ask("GET", "/api/v1/jobs", "", func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+token) }); got.Code != http.StatusUnauthorized {
 			t.Errorf("the token %q = %d", token, got.Code)
 		}
@@ -526,7 +527,7 @@ func TestTheAccessFileOfTheREADME(t *testing.T) {
 	}
 	_, block, _ := strings.Cut(string(src), "```yaml\noidc:")
 	block, _, _ = strings.Cut(block, "```")
-	acc, err := web.ParseAccess("README.md", []byte("oidc:"+block))
+	acc, err := auth.ParseAccess("README.md", []byte("oidc:"+block))
 	if err != nil || len(acc.Tokens) == 0 || acc.OIDC == nil {
 		t.Errorf("ParseAccess = %+v, %v", acc, err)
 	}

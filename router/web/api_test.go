@@ -29,6 +29,8 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -333,7 +335,7 @@ func TestChangesAreMadeAndAnsweredWithWhatIsThen(t *testing.T) {
 	} {
 		s.app.fail = tt.fail
 		for _, path := range []string{"/jobs/2/retry", "/jobs/2/cancel", "/runners/gha-1-1/stop"} {
-			if p := decode[web.Problem](t, s.call("POST", path, tt.status)); p.Detail != tt.detail || p.Status != tt.status {
+			if p := decode[problem.Details](t, s.call("POST", path, tt.status)); p.Detail != tt.detail || p.Status != tt.status {
 				t.Errorf("POST %s with %v = %+v", path, tt.fail, p)
 			}
 		}
@@ -364,7 +366,7 @@ func TestWhatIsAskedWrongIsSaid(t *testing.T) {
 		{"DELETE", "/jobs/1", 405, `DELETE is not for this path`},
 		{"GET", "/nothing", 404, `there is nothing here; GET /api/v1/openapi.json describes what there is`},
 	} {
-		p := decode[web.Problem](t, s.call(tt.method, tt.path, tt.status))
+		p := decode[problem.Details](t, s.call(tt.method, tt.path, tt.status))
 		if !strings.HasPrefix(p.Detail, tt.detail) || p.Type != "about:blank" || p.Title != http.StatusText(tt.status) {
 			t.Errorf("%s %s = %+v, want detail %s", tt.method, tt.path, p, tt.detail)
 		}
@@ -378,8 +380,8 @@ func TestOnlyWhoMayAsksTheAPI(t *testing.T) {
 	var token string
 	var broken error
 	withToken := serve(t, func(c *web.Config) {
-		c.Access = func() (*web.Access, error) {
-			return &web.Access{Tokens: []web.Token{{Name: "admins", SHA256: sha256.Sum256([]byte(token)), Role: web.Editor}}}, broken
+		c.Access = func() (*auth.Access, error) {
+			return &auth.Access{Tokens: []auth.Token{{Name: "admins", SHA256: sha256.Sum256([]byte(token)), Role: auth.Editor}}}, broken
 		}
 	})
 	bearer := func(v string) func(*http.Request) {

@@ -1,24 +1,18 @@
 package web
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
+
 	"github.com/gorilla/mux"
-
-	"switchyard/router"
 )
-
-const resultOK = "ok"
 
 // An Audit is one thing that somebody did, or tried to, as the API shows it.
 type Audit struct {
@@ -44,19 +38,19 @@ func audited[T any](a *api, do func(*http.Request) (T, error)) func(*http.Reques
 		var what string
 		req = req.WithContext(context.WithValue(req.Context(), whatKey{}, &what))
 		v, err := do(req)
-		var p *Problem
+		var p *problem.Details
 		if errors.As(err, &p) && (p.Status == http.StatusForbidden || p.Status == http.StatusTooManyRequests) {
 			return v, err // what answers it records it
 		}
-		result := resultOK
+		result := auth.ResultOK
 		if err != nil {
-			result = shown(err.Error())
+			result = err.Error()
 		}
 		did, to := deed(req)
 		if what != "" {
 			to = what
 		}
-		a.record(req, who(req.Context()), did, to, result)
+		a.guard.Record(req, did, to, result)
 		return v, err
 	}
 }
@@ -66,7 +60,7 @@ type whatKey struct{}
 // concerns says what a change is made to, where its path does not.
 func concerns(req *http.Request, what string) {
 	if at, ok := req.Context().Value(whatKey{}).(*string); ok {
-		*at = shown(what)
+		*at = what
 	}
 }
 
@@ -86,111 +80,7 @@ func deed(req *http.Request) (did, what string) {
 	for name, value := range mux.Vars(req) {
 		path = strings.ReplaceAll(path, "{"+name+"}", value)
 	}
-	return did, shown(path)
-}
-
-// record remembers a deed, in the books and in the log. It cannot undo what
-// was done, so a failure is logged.
-func (a *api) record(req *http.Request, p Principal, did, what, result string) {
-	from := origin(req)
-	log := a.Logger.With("who", p.Name, "by", p.By, "did", did, "what", what, "result", result, "from", from)
-	log.Info("an operator did something, or was refused")
-	if a.Audit == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), readTimeout)
-	defer cancel()
-	if err := a.Audit.Audit(ctx, router.Audit{At: a.Now(), Who: p.Name, By: p.By, From: from, Did: did, What: what, Result: result}); err != nil {
-		log.Error("the audit trail misses something", "err", err)
-	}
-}
-
-// origin is where a request comes from: the address of who sent it, which nobody
-// can choose, and who that says it is for, as a proxy does and anybody can.
-func origin(req *http.Request) string {
-	from := req.RemoteAddr
-	if host, _, err := net.SplitHostPort(from); err == nil {
-		from = host
-	}
-	if from == "" || from == "@" {
-		from = "a local socket"
-	}
-	forwarded := req.Header.Values("X-Forwarded-For")
-	if len(forwarded) == 0 {
-		return from
-	}
-	last := forwarded[len(forwarded)-1]
-	last = strings.TrimSpace(last[strings.LastIndex(last, ",")+1:])
-	if addr, err := netip.ParseAddr(last); err == nil {
-		from += " for " + addr.WithZone("").String()
-	}
-	return from
-}
-
-// A quota bounds what is recorded of what needs no right, or little: nobody must
-// be able to fill the database with it, or to push out of sight what others did.
-type quota struct {
-	*budget
-	left atomic.Int64 // not recorded since the last that was
-}
-
-// newRefusals bounds what is recorded of strangers: at most 8,640 a day.
-func newRefusals() *quota {
-	return &quota{budget: &budget{every: time.Minute, burst: 10, allEvery: 10 * time.Second, allBurst: 100}}
-}
-
-// newVisits bounds what is recorded of log-ins and log-outs. Many people may
-// have one token, and all come in the morning.
-func newVisits() *quota {
-	return &quota{budget: &budget{every: 10 * time.Second, burst: 100, allEvery: time.Second, allBurst: 1000}}
-}
-
-// recordRefusal records that a request was refused to somebody: a wrong token,
-// a role or a host that may not, or too many requests.
-func (a *api) recordRefusal(req *http.Request, problem *Problem) {
-	switch problem.Status {
-	case http.StatusForbidden, http.StatusTooManyRequests:
-	case http.StatusUnauthorized:
-		if req.Header.Get("Authorization") == "" {
-			return // nobody tried anything
-		}
-	default:
-		return
-	}
-	p, why := who(req.Context()), problem.Detail
-	p.Name = cmp.Or(p.Name, somebody)
-	if problem.Status == http.StatusUnauthorized {
-		why = "the token was wrong" // what is answered says which there are
-	}
-	a.recordWithin(a.refusals, req, p, "refused", req.Method+" "+req.URL.Path, fmt.Sprintf("%d: %s", problem.Status, why), strconv.Itoa(problem.Status))
-}
-
-// recordLogIn records that somebody logged in, or could not.
-func (a *api) recordLogIn(req *http.Request, p Principal, result string) {
-	if result == resultOK {
-		a.recordWithin(a.visits, req, p, "log in", "", result, "in")
-		return
-	}
-	p.Name = cmp.Or(p.Name, somebody)
-	a.recordWithin(a.refusals, req, p, "log in", "", result, "in")
-}
-
-// recordWithin is record for as many of one kind, by one and by all together, as
-// the quota lets through. The next says how many it did not.
-func (a *api) recordWithin(q *quota, req *http.Request, p Principal, did, what, result, kind string) {
-	whose := p.By + " " + p.Name
-	if p.Role == 0 {
-		whose = source(req.RemoteAddr)
-	}
-	if !q.take(whose+" "+kind, a.Now()) {
-		q.left.Add(1)
-		return
-	}
-	result = shown(result)
-	if n := q.left.Swap(0); n > 0 {
-		result += fmt.Sprintf(" (%d before it were not recorded)", n)
-	}
-	a.record(req, p, did, shown(what), result)
+	return did, path
 }
 
 // listAudits answers GET /audit, and is what the page Audit shows.

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -33,7 +35,7 @@ type consolePage struct {
 	path, template string
 	title          string // "": the data is a titled
 	nav            bool   // it stands in the navigation
-	role           Role
+	role           auth.Role
 	data           func(*http.Request) (any, error)
 }
 
@@ -42,32 +44,32 @@ type titled interface{ Title() string }
 
 func (a *api) pages() []consolePage {
 	pages := []consolePage{
-		{"/", "now", "Now", true, Viewer, a.nowPage},
-		{"/jobs", "jobs", "Jobs", true, Viewer, a.jobsPage},
-		{"/jobs/{id}", "job", "", false, Viewer, a.jobPage},
-		{"/runners", "runners", "Runners", true, Viewer, a.runnersPage},
-		{"/labels", "labels", "Labels", true, Viewer, a.labelsPage},
-		{"/playground", "playground", "Playground", true, Viewer, a.playgroundPage},
+		{"/", "now", "Now", true, auth.Viewer, a.nowPage},
+		{"/jobs", "jobs", "Jobs", true, auth.Viewer, a.jobsPage},
+		{"/jobs/{id}", "job", "", false, auth.Viewer, a.jobPage},
+		{"/runners", "runners", "Runners", true, auth.Viewer, a.runnersPage},
+		{"/labels", "labels", "Labels", true, auth.Viewer, a.labelsPage},
+		{"/playground", "playground", "Playground", true, auth.Viewer, a.playgroundPage},
 	}
 	pages = append(pages, a.rulesPages()...)
 	return append(pages,
-		consolePage{"/fleet", "fleet", "Fleet", true, Viewer, a.fleetPage},
-		consolePage{"/audit", "audit", "Audit", true, Editor, a.turned(a.listAudits)},
+		consolePage{"/fleet", "fleet", "Fleet", true, auth.Viewer, a.fleetPage},
+		consolePage{"/audit", "audit", "Audit", true, auth.Editor, a.turned(a.listAudits)},
 	)
 }
 
 // A consoleForm is a change that a page can make; do says where to go then.
 type consoleForm struct {
 	path string
-	role Role
+	role auth.Role
 	do   func(*http.Request) (goTo string, err error)
 }
 
 func (a *api) forms() []consoleForm {
 	return []consoleForm{
-		{"/jobs/{id}/retry", Operator, a.retryForm},
-		{"/jobs/{id}/cancel", Operator, a.cancelForm},
-		{"/runners/{id}/stop", Operator, a.stopForm},
+		{"/jobs/{id}/retry", auth.Operator, a.retryForm},
+		{"/jobs/{id}/cancel", auth.Operator, a.cancelForm},
+		{"/runners/{id}/stop", auth.Operator, a.stopForm},
 	}
 }
 
@@ -76,7 +78,7 @@ type view struct {
 	Title string
 	Page  consolePage
 	Pages []consolePage // of the navigation, for who looks
-	Who   Principal
+	Who   auth.Principal
 	Now   time.Time
 
 	Data    any
@@ -89,7 +91,7 @@ func (p consolePage) Name() string { return p.title }
 
 // May reports whether who looks has the role with this name.
 func (v view) May(role string) bool {
-	return v.Who.Role >= map[string]Role{"viewer": Viewer, "operator": Operator, "editor": Editor}[role]
+	return v.Who.Role >= map[string]auth.Role{"viewer": auth.Viewer, "operator": auth.Operator, "editor": auth.Editor}[role]
 }
 
 var templates = func() map[string]*template.Template {
@@ -193,7 +195,7 @@ func (a *api) render(w http.ResponseWriter, req *http.Request, status int, p con
 
 // frame answers with a page whose content is made.
 func (a *api) frame(w http.ResponseWriter, req *http.Request, status int, p consolePage, c content) {
-	v := view{Title: c.title, Page: p, Who: who(req.Context()), Now: a.Now(), Data: c.data, Content: c.html}
+	v := view{Title: c.title, Page: p, Who: auth.Who(req.Context()), Now: a.Now(), Data: c.data, Content: c.html}
 	for _, other := range a.pages() {
 		if other.nav && v.Who.Role >= other.role {
 			v.Pages = append(v.Pages, other)
@@ -218,8 +220,12 @@ func (a *api) frame(w http.ResponseWriter, req *http.Request, status int, p cons
 }
 
 // failed answers a request of the console with an error.
-func (a *api) failed(w http.ResponseWriter, req *http.Request, p *Problem) {
+func (a *api) failed(w http.ResponseWriter, req *http.Request, p *problem.Details) {
 	a.render(w, req, p.Status, consolePage{template: "error", title: p.Title}, p)
+}
+
+func (a *api) loginPage(w http.ResponseWriter, req *http.Request, status int, form auth.Login) {
+	a.render(w, req, status, consolePage{template: "login", title: "Log in"}, form)
 }
 
 // form makes a handler of a change.
@@ -242,9 +248,9 @@ func (a *api) form(do func(*http.Request) (string, error)) http.Handler {
 func formError(err error) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return refuse(http.StatusRequestEntityTooLarge, "the form has more than %d bytes", large.Limit)
+		return problem.New(http.StatusRequestEntityTooLarge, "the form has more than %d bytes", large.Limit)
 	}
-	return refuse(http.StatusBadRequest, "the form cannot be read: %v", err)
+	return problem.New(http.StatusBadRequest, "the form cannot be read: %v", err)
 }
 
 const assetPrefix = "/assets/"

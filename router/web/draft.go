@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -88,24 +90,24 @@ func bodyLimit(path string) int64 {
 func (d Draft) files() ([]rules.File, error) {
 	switch {
 	case len(d.Files) == 0:
-		return nil, refuse(http.StatusBadRequest, `files is missing: want such as {"files": [{"name": "rules.yaml", "source": "version: 1\n…"}]}`)
+		return nil, problem.New(http.StatusBadRequest, `files is missing: want such as {"files": [{"name": "rules.yaml", "source": "version: 1\n…"}]}`)
 	case len(d.Files) > maxDraftFiles:
-		return nil, refuse(http.StatusBadRequest, "the draft has %d files; at most %d are looked at", len(d.Files), maxDraftFiles)
+		return nil, problem.New(http.StatusBadRequest, "the draft has %d files; at most %d are looked at", len(d.Files), maxDraftFiles)
 	}
 	var files []rules.File
 	size := 0
 	for _, f := range d.Files {
 		if f.Name == "" || f.Name != path.Base(f.Name) || strings.ContainsAny(f.Name, `/\`) || f.Name[0] == '.' || len(f.Name) > 255 || !utf8.ValidString(f.Name) {
-			return nil, refuse(http.StatusBadRequest, "%.100q is no name of a rules file: want one such as rules.yaml, without a directory", f.Name)
+			return nil, problem.New(http.StatusBadRequest, "%.100q is no name of a rules file: want one such as rules.yaml, without a directory", f.Name)
 		}
 		if slices.ContainsFunc(files, func(other rules.File) bool { return other.Name == f.Name }) {
-			return nil, refuse(http.StatusBadRequest, "the draft has two files %q", f.Name)
+			return nil, problem.New(http.StatusBadRequest, "the draft has two files %q", f.Name)
 		}
 		size += len(f.Source)
 		files = append(files, rules.File{Name: f.Name, Source: []byte(f.Source)})
 	}
 	if size > maxDraftSource {
-		return nil, refuse(http.StatusRequestEntityTooLarge, "the draft has %d bytes; at most %d are looked at", size, maxDraftSource)
+		return nil, problem.New(http.StatusRequestEntityTooLarge, "the draft has %d bytes; at most %d are looked at", size, maxDraftSource)
 	}
 	return files, nil
 }
@@ -113,7 +115,7 @@ func (d Draft) files() ([]rules.File, error) {
 // draft reads a draft, and what else there may be beside it, from a request of the API.
 func (a *api) draft(req *http.Request, body any) error {
 	if a.Rulebook == nil {
-		return refuse(http.StatusNotFound, "this server has no files of rules")
+		return problem.New(http.StatusNotFound, "this server has no files of rules")
 	}
 	dec := json.NewDecoder(req.Body)
 	dec.DisallowUnknownFields()
@@ -123,9 +125,9 @@ func (a *api) draft(req *http.Request, body any) error {
 		}
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
-			return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
+			return problem.New(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
 		}
-		return refuse(http.StatusBadRequest, "the body is not a draft: %v", err)
+		return problem.New(http.StatusBadRequest, "the body is not a draft: %v", err)
 	}
 	return nil
 }
@@ -165,7 +167,7 @@ func (a *api) diffDraft(req *http.Request) (any, error) {
 		days = *d.Days
 	}
 	if days < 1 || days > maxImpactDays {
-		return nil, refuse(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, maxImpactDays)
+		return nil, problem.New(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, maxImpactDays)
 	}
 	ctx, done, err := a.places.look(req.Context())
 	if err != nil {
@@ -181,7 +183,7 @@ func (a *api) diffDraft(req *http.Request) (any, error) {
 		if len(c.Findings) > 0 {
 			first = c.Findings[0].String()
 		}
-		return nil, refuse(http.StatusUnprocessableEntity, "the draft has faults, so it decides nothing: %s", first)
+		return nil, problem.New(http.StatusUnprocessableEntity, "the draft has faults, so it decides nothing: %s", first)
 	}
 	return a.impact(ctx, set, days)
 }
@@ -197,7 +199,7 @@ func (a *api) check(ctx context.Context, files []rules.File) (router.RulesCheck,
 		err = nil
 	}
 	if errors.Is(err, context.Canceled) {
-		err = nobodyWaits()
+		err = problem.Canceled()
 	}
 	if c.Findings == nil {
 		c.Findings = rules.Diagnostics{}
@@ -229,7 +231,7 @@ func (a *api) impact(ctx context.Context, set *rules.Set, days int) (i Impact, e
 	i = Impact{Days: days, Since: a.Now().AddDate(0, 0, -days).UTC()}
 	i.Comparison, err = rules.Compare(ctx, a.App.Rules(), set, func(yield func(rules.Record, error) bool) {
 		n := 0
-		for r, err := range a.Rulebook.Recent(ctx, i.Since, who(ctx).Scope) {
+		for r, err := range a.Rulebook.Recent(ctx, i.Since, auth.Who(ctx).Scope) {
 			if n++; n > maxImpactJobs {
 				i.Capped = true
 				return
@@ -243,9 +245,9 @@ func (a *api) impact(ctx context.Context, set *rules.Set, days int) (i Impact, e
 	case errors.Is(err, context.DeadlineExceeded) && i.Jobs > 0:
 		i.Capped, err = true, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		err = &later{http.StatusServiceUnavailable, draftRetry, fmt.Sprintf("to look at the draft took the %v that there are, and no job was decided by it", lookTimeout)}
+		err = problem.Later(http.StatusServiceUnavailable, draftRetry, "to look at the draft took the %v that there are, and no job was decided by it", lookTimeout)
 	case errors.Is(err, context.Canceled):
-		err = nobodyWaits()
+		err = problem.Canceled()
 	}
 	return i, err
 }

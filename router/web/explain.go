@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -46,13 +48,13 @@ func (q Question) job() (router.Job, error) {
 	owner, name, ok := strings.Cut(q.Repo, "/")
 	switch {
 	case !ok || owner == "" || name == "" || strings.Contains(name, "/"):
-		return router.Job{}, refuse(http.StatusBadRequest, "repo %q: want owner/name", q.Repo)
+		return router.Job{}, problem.New(http.StatusBadRequest, "repo %q: want owner/name", q.Repo)
 	case q.Host != "" && !rules.IsHost(q.Host):
-		return router.Job{}, refuse(http.StatusBadRequest, "host %q: want a host such as github.example.com, in lower case", q.Host)
+		return router.Job{}, problem.New(http.StatusBadRequest, "host %q: want a host such as github.example.com, in lower case", q.Host)
 	case q.Visibility != "" && !slices.Contains([]string{"private", "internal", "public"}, q.Visibility):
-		return router.Job{}, refuse(http.StatusBadRequest, "visibility %q: want private, internal or public", q.Visibility)
+		return router.Job{}, problem.New(http.StatusBadRequest, "visibility %q: want private, internal or public", q.Visibility)
 	case q.Labels == nil:
-		return router.Job{}, refuse(http.StatusBadRequest, "labels is missing: a list of the job's runs-on")
+		return router.Job{}, problem.New(http.StatusBadRequest, "labels is missing: a list of the job's runs-on")
 	}
 	j := router.Job{
 		Repo: router.Repo{
@@ -84,9 +86,9 @@ func (a *api) ask(ctx context.Context, q Question) (Answer, error) {
 		j, err = q.job()
 	} else {
 		if rest := q; rest.Repo+rest.Host+rest.Visibility+rest.Job+rest.Workflow+rest.Branch+rest.Sender != "" || q.Labels != nil || q.Run != nil || q.Fork || q.Attempt != 0 {
-			return Answer{}, refuse(http.StatusBadRequest, "job_id already says the job: leave the other facts out")
+			return Answer{}, problem.New(http.StatusBadRequest, "job_id already says the job: leave the other facts out")
 		}
-		if j, err = a.Books.Job(ctx, q.JobID); err == nil && !who(ctx).Scope.Has(j.Repo) {
+		if j, err = a.Books.Job(ctx, q.JobID); err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
 			err = router.ErrNotFound
 		}
 	}
@@ -146,9 +148,9 @@ func decodeBody(req *http.Request, v any, example string) error {
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
+		return problem.New(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
 	case err != nil:
-		return refuse(http.StatusBadRequest, "the body is no JSON object as %s: %v", example, err)
+		return problem.New(http.StatusBadRequest, "the body is no JSON object as %s: %v", example, err)
 	}
 	return nil
 }

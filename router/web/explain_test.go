@@ -11,6 +11,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -98,7 +99,7 @@ func TestARuleIsExplainedForAJobThatMayNeverBe(t *testing.T) {
 		`{"job_id":99}`:                                                        404,
 		`{"repo":"acme/web","labels":["` + strings.Repeat("x", 70<<10) + `"]}`: 413,
 	} {
-		if p := decode[web.Problem](t, s.call("POST", "/explain", status, sends(body))); p.Detail == "" {
+		if p := decode[problem.Details](t, s.call("POST", "/explain", status, sends(body))); p.Detail == "" {
 			t.Errorf("%.60s is answered without a sentence", body)
 		}
 	}

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"net/http"
 	"net/http/httptest"
 	"time"
@@ -9,6 +8,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
 )
 
 // Router is what Handler guards.
@@ -29,8 +29,8 @@ func PageFor(c Config, path string, scope router.Scope) string {
 	}
 	req := httptest.NewRequest(http.MethodGet, path, nil)
 	rec := httptest.NewRecorder()
-	p := Principal{Name: "a team", Role: Viewer, Scope: scope}
-	newAPI(c).router().ServeHTTP(rec, req.WithContext(context.WithValue(req.Context(), principalKey{}, p)))
+	p := auth.Principal{Name: "a team", Role: auth.Viewer, Scope: scope}
+	newAPI(c).router().ServeHTTP(rec, req.WithContext(auth.With(req.Context(), p)))
 	return rec.Body.String()
 }
 
@@ -38,7 +38,7 @@ func PageFor(c Config, path string, scope router.Scope) string {
 func HandlerWithBeat(c Config, beat time.Duration) http.Handler {
 	a := newAPI(c)
 	a.hub.beat = beat
-	return a.guard(a.router())
+	return a.handler()
 }
 
 // PlaygroundLabels are the labels that the playground reads in a text.

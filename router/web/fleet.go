@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"switchyard/router"
+	"switchyard/router/web/problem"
 )
 
 func (a *api) showFleet(req *http.Request) (any, error) {
@@ -18,7 +19,7 @@ func (a *api) showFleet(req *http.Request) (any, error) {
 // fleet is Nomad's nodes and what they could serve by the rules in force.
 func (a *api) fleet(ctx context.Context) (router.Fleet, error) {
 	if a.Cluster == nil {
-		return router.Fleet{}, refuse(http.StatusNotFound, "this server knows no nodes")
+		return router.Fleet{}, problem.New(http.StatusNotFound, "this server knows no nodes")
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

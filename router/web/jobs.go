@@ -14,6 +14,8 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -85,7 +87,7 @@ func list[T any](l []T) []T {
 	return l
 }
 
-// ListJobs answers GET /jobs of what is in scope with these parameters; an error may be a Problem.
+// ListJobs answers GET /jobs of what is in scope with these parameters; an error may be problem.Details.
 func ListJobs(ctx context.Context, books Books, scope router.Scope, params url.Values) (JobList, error) {
 	f := router.JobFilter{Within: scope}
 	p := parameters{Values: params}
@@ -121,7 +123,7 @@ func ListJobs(ctx context.Context, books Books, scope router.Scope, params url.V
 func (a *api) listJobs(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
-	return ListJobs(ctx, a.Books, who(ctx).Scope, req.URL.Query())
+	return ListJobs(ctx, a.Books, auth.Who(ctx).Scope, req.URL.Query())
 }
 
 // A JobDetail is all that is known of a job.
@@ -193,7 +195,7 @@ func (a *api) detail(ctx context.Context, id int64) (JobDetail, router.Job, erro
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	d, j, err := showJob(ctx, a.Books, id)
-	if err == nil && !who(ctx).Scope.Has(j.Repo) {
+	if err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
 		err = router.ErrNotFound
 	}
 	if err != nil {
@@ -290,7 +292,7 @@ func jobID(req *http.Request) (int64, error) {
 	text := mux.Vars(req)["id"]
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || id < 1 {
-		return 0, refuse(http.StatusBadRequest, "job %q: want GitHub's ID of a job, a number", text)
+		return 0, problem.New(http.StatusBadRequest, "job %q: want GitHub's ID of a job, a number", text)
 	}
 	return id, nil
 }
@@ -309,10 +311,10 @@ func (a *api) sync(req *http.Request) (any, error) {
 		return nil, err
 	}
 	if owner, name, ok := strings.Cut(body.Repo, "/"); !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Host)+len(body.Repo) > maxParameter {
-		return nil, refuse(http.StatusBadRequest, "repo %q: want owner/name", body.Repo)
+		return nil, problem.New(http.StatusBadRequest, "repo %q: want owner/name", body.Repo)
 	}
 	owner, name, _ := strings.Cut(body.Repo, "/")
-	if !who(req.Context()).Scope.Has(router.Repo{Host: body.Host, Owner: owner, Name: name}) {
+	if !auth.Who(req.Context()).Scope.Has(router.Repo{Host: body.Host, Owner: owner, Name: name}) {
 		return nil, router.ErrNotFound
 	}
 	concerns(req, path.Join(body.Host, body.Repo))

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
 	"switchyard/rules"
 )
 
@@ -174,7 +175,7 @@ func (a *api) labelsPage(req *http.Request) (any, error) {
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
-	use, err := a.used(ctx, who(ctx).Scope)
+	use, err := a.used(ctx, auth.Who(ctx).Scope)
 	v.NoCount, v.Counted = err != nil, use != nil
 	if use == nil {
 		use = &labelUse{}

@@ -7,12 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 )
 
 const (
@@ -111,7 +112,7 @@ func (h *hub) makeRoom(name string) error {
 		of[f.name]++
 	}
 	if share := h.most / liveShare; of[name] >= share {
-		return &later{http.StatusTooManyRequests, liveRetry, fmt.Sprintf("%s follows %d times already", name, share)}
+		return problem.Later(http.StatusTooManyRequests, liveRetry, "%s follows %d times already", name, share)
 	}
 	if len(h.clients) < h.most {
 		return nil
@@ -123,7 +124,7 @@ func (h *hub) makeRoom(name string) error {
 		}
 	}
 	if of[h.clients[most].name] <= of[name]+1 {
-		return &later{http.StatusServiceUnavailable, liveRetry, fmt.Sprintf("%d follow already", h.most)}
+		return problem.Later(http.StatusServiceUnavailable, liveRetry, "%d follow already", h.most)
 	}
 	delete(h.clients, most)
 	close(most)
@@ -239,7 +240,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	ctx := req.Context()
-	principal := who(ctx)
+	principal := auth.Who(ctx)
 	scope := principal.Scope
 	events, knows, leave, err := a.hub.join(follower{principal.Name, scope})
 	if err != nil {
@@ -252,7 +253,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 	case <-ctx.Done():
 		return
 	case <-a.App.Stopping():
-		a.fail(w, req, refuse(http.StatusServiceUnavailable, "the server stops"))
+		a.fail(w, req, problem.New(http.StatusServiceUnavailable, "the server stops"))
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -293,7 +294,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 		case <-a.App.Stopping():
 			return
 		case <-beat.C:
-			if now, err := a.allowed(req, false); err != nil || now.Role < Viewer || (now.Scope == nil) != (scope == nil) || !slices.Equal(now.Scope, scope) {
+			if !a.guard.Unchanged(req, principal) {
 				return // it may not see this any more; if something, it asks again
 			}
 			b.WriteString(": still here\n\n")

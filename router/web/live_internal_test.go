@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/problem"
 )
 
 // A client that takes nothing is let go when so much waits for it, and only it.
@@ -41,12 +42,11 @@ func TestEachPrincipalHasAShareOfTheStreams(t *testing.T) {
 	h.loop = &loop{}
 	join := func(name string) (<-chan []told, int) {
 		events, _, _, err := h.join(follower{name: name})
-		var l *later
-		if errors.As(err, &l) {
-			if l.wait <= 0 || l.text == "" {
+		if l := problem.Of(err); l != nil {
+			if l.RetryAfter <= 0 || l.Detail == "" {
 				t.Errorf("%s is refused with %+v", name, l)
 			}
-			return nil, l.status
+			return nil, l.Status
 		}
 		return events, http.StatusOK
 	}

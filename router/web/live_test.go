@@ -24,6 +24,7 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/testnet"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -277,18 +278,18 @@ func (f *follower) id() (id int64) {
 
 // Who may not look any more, or at other repositories, does not follow on.
 func TestAStreamEndsWithTheRightToIt(t *testing.T) {
-	for name, change := range map[string]func(*web.Access){
-		"the token is taken away": func(acc *web.Access) { acc.Tokens = nil },
-		"the scope is another":    func(acc *web.Access) { acc.Tokens[0].Repos = router.Scope{"acme/*"} },
+	for name, change := range map[string]func(*auth.Access){
+		"the token is taken away": func(acc *auth.Access) { acc.Tokens = nil },
+		"the scope is another":    func(acc *auth.Access) { acc.Tokens[0].Repos = router.Scope{"acme/*"} },
 	} {
 		virtual(t, name, func(t *testing.T) {
-			var access atomic.Pointer[web.Access]
-			tokens := func() *web.Access {
-				return &web.Access{Tokens: []web.Token{{Name: "team", Role: web.Viewer, SHA256: sha256.Sum256([]byte("a secret"))}}}
+			var access atomic.Pointer[auth.Access]
+			tokens := func() *auth.Access {
+				return &auth.Access{Tokens: []auth.Token{{Name: "team", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("a secret"))}}}
 			}
 			access.Store(tokens())
 			url := network.Serve(t, web.HandlerWithBeat(web.Config{
-				App: &app{}, Books: &changing{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return access.Load(), nil },
+				App: &app{}, Books: &changing{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return access.Load(), nil },
 			}, time.Second))
 			f := follow(t, url+web.Prefix+"/events", "", "a secret")
 			for range 3 {
@@ -312,7 +313,7 @@ func TestAnOpenPageKeepsNobodyLoggedIn(t *testing.T) {
 		acc := staff()
 		books := &changing{}
 		handler := web.HandlerWithBeat(web.Config{
-			App: &app{}, Books: books, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return acc, nil },
+			App: &app{}, Books: books, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil },
 		}, 0)
 		s := &server{t: t, handler: handler}
 		in := s.ask("POST", "/login", "", form("token", tokenOf("viewer")))
@@ -355,12 +356,12 @@ func TestOneViewerDoesNotTakeAllStreams(t *testing.T) {
 }
 
 func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
-	access := &web.Access{}
+	access := &auth.Access{}
 	for i := range 6 {
-		access.Tokens = append(access.Tokens, web.Token{Name: fmt.Sprint("viewer", i), Role: web.Viewer, SHA256: sha256.Sum256([]byte(fmt.Sprint("a secret", i)))})
+		access.Tokens = append(access.Tokens, auth.Token{Name: fmt.Sprint("viewer", i), Role: auth.Viewer, SHA256: sha256.Sum256([]byte(fmt.Sprint("a secret", i)))})
 	}
 	books, app := &changing{last: 7}, &stopping{stops: make(chan struct{})}
-	url := network.Serve(t, web.Handler(web.Config{App: app, Books: books, Access: func() (*web.Access, error) { return access, nil }})) + web.Prefix + "/events"
+	url := network.Serve(t, web.Handler(web.Config{App: app, Books: books, Access: func() (*auth.Access, error) { return access, nil }})) + web.Prefix + "/events"
 	var all []*follower
 	for range 100 {
 		all = append(all, follow(t, url, "", "a secret0"))

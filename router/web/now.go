@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
 )
 
 const (
@@ -133,7 +134,7 @@ func (v nowView) For(w waiting) string { return took(v.now.Sub(w.Job.ReceivedAt)
 func (v nowView) Next(w waiting) string { return next(w.router, w.runner, v.now) }
 
 func (a *api) nowPage(req *http.Request) (any, error) {
-	scope := who(req.Context()).Scope
+	scope := auth.Who(req.Context()).Scope
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
 	s, err := a.summarize(ctx, scope)

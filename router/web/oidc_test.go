@@ -19,6 +19,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
 )
 
 // A provider is an OpenID Connect provider at which whoever comes is logged in
@@ -123,14 +124,14 @@ func (p *provider) loggedIn(s *server, change ...func(url.Values)) *httptest.Res
 func withOIDC(t *testing.T, change ...func(*web.Config)) (*provider, *server) {
 	p := newProvider(t)
 	s := serve(t, append([]func(*web.Config){func(c *web.Config) {
-		acc := &web.Access{Tokens: staff().Tokens, OIDC: &web.OIDC{
+		acc := &auth.Access{Tokens: staff().Tokens, OIDC: &auth.OIDC{
 			Issuer: p.URL, ClientID: "switchyard", URL: "http://yard.example",
-			Roles: []web.GroupRole{
-				{Group: "platform", Role: web.Editor}, {Group: "web", Role: web.Operator, Repos: router.Scope{"acme/web"}},
-				{Group: "app", Role: web.Operator, Repos: router.Scope{"acme/app"}}, {Group: "all", Role: web.Viewer},
+			Roles: []auth.GroupRole{
+				{Group: "platform", Role: auth.Editor}, {Group: "web", Role: auth.Operator, Repos: router.Scope{"acme/web"}},
+				{Group: "app", Role: auth.Operator, Repos: router.Scope{"acme/app"}}, {Group: "all", Role: auth.Viewer},
 			},
 		}}
-		c.Access = func() (*web.Access, error) { return acc, nil }
+		c.Access = func() (*auth.Access, error) { return acc, nil }
 		c.Audit = c.Books.(placeless).Store
 	}}, change...)...)
 	return p, s
@@ -229,16 +230,16 @@ func TestALogInThatIsNotRightIsNone(t *testing.T) {
 // The groups of one provider mean nothing at another, with whom the access file
 // replaces it while people are in or on their way.
 func TestALogInIsOfOneProvider(t *testing.T) {
-	var acc *web.Access
+	var acc *auth.Access
 	p, s := withOIDC(t, func(c *web.Config) {
 		acc, _ = c.Access()
-		c.Access = func() (*web.Access, error) { return acc, nil }
+		c.Access = func() (*auth.Access, error) { return acc, nil }
 	})
 	first, other := acc, *acc.OIDC
 	other.Issuer = newProvider(t).URL
 	p.claims = map[string]any{"email": "mona@acme.example", "groups": []string{"platform"}}
 	in := p.loggedIn(s)
-	late := p.loggedIn(s, func(url.Values) { acc = &web.Access{OIDC: &other} })
+	late := p.loggedIn(s, func(url.Values) { acc = &auth.Access{OIDC: &other} })
 	if late.Code != http.StatusBadRequest {
 		t.Errorf("an answer of the provider of before = %d, want 400", late.Code)
 	}
@@ -272,17 +273,17 @@ func TestAnAnswerIsGoodOnceAndForOneBrowser(t *testing.T) {
 
 // What somebody may choose at the provider makes nobody another person, or a token.
 func TestNobodyIsNamedAsAnother(t *testing.T) {
-	acc := func(p *provider, nameClaim string, tokens ...string) *web.Access {
-		a := &web.Access{Tokens: staff().Tokens, OIDC: &web.OIDC{
-			Issuer: p.URL, ClientID: "switchyard", URL: "http://yard.example", NameClaim: nameClaim, Roles: []web.GroupRole{{Group: "platform", Role: web.Operator}},
+	acc := func(p *provider, nameClaim string, tokens ...string) *auth.Access {
+		a := &auth.Access{Tokens: staff().Tokens, OIDC: &auth.OIDC{
+			Issuer: p.URL, ClientID: "switchyard", URL: "http://yard.example", NameClaim: nameClaim, Roles: []auth.GroupRole{{Group: "platform", Role: auth.Operator}},
 		}}
 		for _, name := range tokens {
-			a.Tokens = append(a.Tokens, web.Token{Name: name, SHA256: sha256.Sum256([]byte(name)), Role: web.Viewer})
+			a.Tokens = append(a.Tokens, auth.Token{Name: name, SHA256: sha256.Sum256([]byte(name)), Role: auth.Viewer})
 		}
 		return a
 	}
-	var access *web.Access
-	p, s := withOIDC(t, func(c *web.Config) { c.Access = func() (*web.Access, error) { return access, nil } })
+	var access *auth.Access
+	p, s := withOIDC(t, func(c *web.Config) { c.Access = func() (*auth.Access, error) { return access, nil } })
 	for name, c := range map[string]struct {
 		nameClaim string
 		claims    map[string]any

@@ -15,6 +15,8 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 )
 
 const pageRows = "50" // of jobs or runners, unless limit says otherwise
@@ -29,11 +31,11 @@ type option struct {
 type listView struct {
 	Query   url.Values // as it was asked
 	States  []option
-	Problem *Problem // what is wrong with the query; nil: nothing
-	Newest  string   // where the first page is; "": this is it
-	Older   string   // where the next page is; "": this is the last
-	Since   []option // links
-	Any     bool     // something is filtered
+	Problem *problem.Details // what is wrong with the query; nil: nothing
+	Newest  string           // where the first page is; "": this is it
+	Older   string           // where the next page is; "": this is the last
+	Since   []option         // links
+	Any     bool             // something is filtered
 	now     time.Time
 }
 
@@ -50,11 +52,9 @@ func (v listView) Status() int {
 
 func newList[T ~string](path string, q url.Values, known []T, groups []option, next string, err error, now time.Time) (listView, error) {
 	v := listView{Query: q, now: now}
-	var p *Problem
-	switch {
-	case errors.As(err, &p):
+	if p, wrong := errors.AsType[*problem.Details](err); wrong && p.RetryAfter == 0 {
 		v.Problem = p
-	case err != nil:
+	} else if err != nil {
 		return v, err
 	}
 	state := strings.Join(q["state"], ",")
@@ -146,7 +146,7 @@ func (a *api) jobsPage(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
 	q := req.URL.Query()
-	l, err := ListJobs(ctx, a.Books, who(ctx).Scope, withLimit(q))
+	l, err := ListJobs(ctx, a.Books, auth.Who(ctx).Scope, withLimit(q))
 	waiting := join([]router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched})
 	v, err := newList("/jobs", q, router.JobStates, []option{{strings.ReplaceAll(waiting, " ", ""), "waiting", false}}, l.NextCursor, err, a.Now())
 	return jobsView{v, l.Jobs}, err
@@ -161,7 +161,7 @@ func (a *api) runnersPage(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
 	q := req.URL.Query()
-	l, err := ListRunners(ctx, a.Books, who(ctx).Scope, withLimit(q))
+	l, err := ListRunners(ctx, a.Books, auth.Who(ctx).Scope, withLimit(q))
 	live := join([]router.RunnerState{router.RunnerDispatched, router.RunnerClaimed, router.RunnerOnline, router.RunnerBusy})
 	v, err := newList("/runners", q, router.RunnerStates, []option{{strings.ReplaceAll(live, " ", ""), "live", false}}, l.NextCursor, err, a.Now())
 	return runnersView{v, l.Runners}, err
@@ -170,9 +170,9 @@ func (a *api) runnersPage(req *http.Request) (any, error) {
 // A jobView is what the page of a job shows.
 type jobView struct {
 	JobDetail
-	Problem *Problem // why what was asked for was not done; nil: nothing was
-	Next    string   // what happens next; "": nothing
-	GitHub  string   // its page there; "": none
+	Problem *problem.Details // why what was asked for was not done; nil: nothing was
+	Next    string           // what happens next; "": nothing
+	GitHub  string           // its page there; "": none
 	NomadUI string
 	Rows    []eventRow
 	Phases  []phase
@@ -371,7 +371,7 @@ func funnel(u *router.Unplaced) []funnelRow {
 
 // A onPage is an error that is shown on the page it is about.
 type onPage struct {
-	problem *Problem
+	problem *problem.Details
 	page    consolePage
 	data    any
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"switchyard/router/web/problem"
 )
 
 // parameters are those of a query. Each is read once; end has the first fault,
@@ -19,7 +21,7 @@ type parameters struct {
 
 func (p *parameters) refuse(format string, args ...any) {
 	if p.fault == nil {
-		p.fault = refuse(http.StatusBadRequest, format, args...)
+		p.fault = problem.New(http.StatusBadRequest, format, args...)
 	}
 }
 

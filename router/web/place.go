@@ -3,11 +3,13 @@ package web
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"sync"
 	"time"
+
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 )
 
 const (
@@ -59,9 +61,9 @@ func (p *places) take(ctx context.Context, name string) (done func(), err error)
 	}
 	if many {
 		leave()
-		return nil, &later{http.StatusTooManyRequests, draftRetry, fmt.Sprintf("%d drafts of %s wait already, of which one is looked at at a time", draftQueue, name)}
+		return nil, problem.Later(http.StatusTooManyRequests, draftRetry, "%d drafts of %s wait already, of which one is looked at at a time", draftQueue, name)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, draftWait, &later{http.StatusTooManyRequests, draftRetry, "other drafts are looked at: try again in a moment"})
+	ctx, cancel := context.WithTimeoutCause(ctx, draftWait, problem.Later(http.StatusTooManyRequests, draftRetry, "other drafts are looked at: try again in a moment"))
 	defer cancel()
 	if err := acquire(ctx, own.taken); err != nil {
 		leave()
@@ -86,11 +88,10 @@ func acquire(ctx context.Context, to chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 	}
-	var late *later
-	if errors.As(context.Cause(ctx), &late) {
+	if late, ok := errors.AsType[*problem.Details](context.Cause(ctx)); ok {
 		return late
 	}
-	return nobodyWaits()
+	return problem.Canceled()
 }
 
 // look waits until a draft that was read may be looked at. The context that it
@@ -110,7 +111,7 @@ func (p *places) look(ctx context.Context) (within context.Context, done func(),
 // has its place, and bounds how long they are read.
 func (a *api) drafted(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		done, err := a.places.take(req.Context(), who(req.Context()).Name)
+		done, err := a.places.take(req.Context(), auth.Who(req.Context()).Name)
 		if err != nil {
 			w.Header().Set("Connection", "close") // its body is not read
 			a.fail(w, req, err)
@@ -140,11 +141,6 @@ func (b *draftBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// nobodyWaits is for the answer to somebody who went away: no fault that the log need have.
-func nobodyWaits() error {
-	return refuse(http.StatusServiceUnavailable, "nobody waited for the answer")
-}
-
 func tooSlow() error {
-	return refuse(http.StatusRequestTimeout, "the draft did not arrive within %v", readingDraft)
+	return problem.New(http.StatusRequestTimeout, "the draft did not arrive within %v", readingDraft)
 }

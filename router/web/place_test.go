@@ -16,13 +16,14 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
 	"switchyard/rules"
 )
 
 // draftYard is a server on the tests' network that takes drafts of the staff.
 func draftYard(t *testing.T, b *book) (send func(name string, body io.Reader, length int64) *http.Response) {
 	acc := staff()
-	url := network.Serve(t, web.Handler(web.Config{App: &app{}, Rulebook: b, Logger: slog.New(slog.DiscardHandler), Access: func() (*web.Access, error) { return acc, nil }}))
+	url := network.Serve(t, web.Handler(web.Config{App: &app{}, Rulebook: b, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil }}))
 	return func(name string, body io.Reader, length int64) *http.Response {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+web.Prefix+"/check", body)
 		if err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -151,7 +153,7 @@ func (a *api) playgroundPage(req *http.Request) (any, error) {
 	}
 	if id != 0 {
 		j, err := a.Books.Job(ctx, id)
-		if err == nil && !who(ctx).Scope.Has(j.Repo) {
+		if err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
 			err = router.ErrNotFound
 		}
 		if err != nil {
@@ -171,9 +173,9 @@ func (a *api) playgroundPage(req *http.Request) (any, error) {
 		return v, nil
 	}
 	answer, err := a.ask(ctx, q)
-	var fault *Problem
+	fault, answered := errors.AsType[*problem.Details](err)
 	switch {
-	case errors.As(err, &fault):
+	case answered && fault.RetryAfter == 0:
 		v.Fault = fault.Detail
 		return v, nil
 	case err != nil:
@@ -189,7 +191,7 @@ func (a *api) playgroundPage(req *http.Request) (any, error) {
 // someRepo is a repository that may be seen, to begin with: the newest job's
 // for who sees all of them.
 func (a *api) someRepo(ctx context.Context) string {
-	if scope := who(ctx).Scope; len(scope) > 0 {
+	if scope := auth.Who(ctx).Scope; len(scope) > 0 {
 		_, owner, name := router.SplitScope(scope[0])
 		if name == "*" {
 			name = "web"

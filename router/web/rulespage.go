@@ -18,6 +18,8 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -113,9 +115,9 @@ func (a *api) rulesPages() []consolePage {
 		return nil
 	}
 	return []consolePage{
-		{"/rules", "rules", "Rules", true, Viewer, a.turned(a.rulesPage)},
-		{"/rules/versions", "rules_versions", "Versions of the rules", false, Viewer, a.turned(a.versionsPage)},
-		{"/rules/versions/{id}", "rules_version", "", false, Viewer, a.turned(a.versionPage)},
+		{"/rules", "rules", "Rules", true, auth.Viewer, a.turned(a.rulesPage)},
+		{"/rules/versions", "rules_versions", "Versions of the rules", false, auth.Viewer, a.turned(a.versionsPage)},
+		{"/rules/versions/{id}", "rules_version", "", false, auth.Viewer, a.turned(a.versionPage)},
 	}
 }
 
@@ -124,9 +126,9 @@ func (a *api) routeRules(r *mux.Router) {
 	if a.Rulebook == nil {
 		return
 	}
-	r.Handle("/rules", a.only(Viewer, a.drafted(http.HandlerFunc(a.draftForm)))).Methods(http.MethodPost)
-	r.Handle("/rules/files/{name}", a.only(Viewer, http.HandlerFunc(a.downloadRules))).Methods(http.MethodGet, http.MethodHead)
-	r.Handle("/rules/versions/{id}/put-back", a.only(Editor, a.form(audited(a, a.putBack)))).Methods(http.MethodPost)
+	r.Handle("/rules", a.guard.Only(auth.Viewer, a.drafted(http.HandlerFunc(a.draftForm)))).Methods(http.MethodPost)
+	r.Handle("/rules/files/{name}", a.guard.Only(auth.Viewer, http.HandlerFunc(a.downloadRules))).Methods(http.MethodGet, http.MethodHead)
+	r.Handle("/rules/versions/{id}/put-back", a.guard.Only(auth.Editor, a.form(audited(a, a.putBack)))).Methods(http.MethodPost)
 }
 
 // draftForm is what the buttons below the editor do: look at a draft, or apply it.
@@ -155,7 +157,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	now, hash := v.Files, v.Base
 	form := req.PostForm
 	if len(form["name"]) != len(form["source"]) {
-		return 0, v, refuse(http.StatusBadRequest, "the form has %d names of files and %d files", len(form["name"]), len(form["source"]))
+		return 0, v, problem.New(http.StatusBadRequest, "the form has %d names of files and %d files", len(form["name"]), len(form["source"]))
 	}
 	var d Draft
 	for i, name := range form["name"] {
@@ -171,10 +173,10 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	}
 	v.Base, v.Note = form.Get("base"), form.Get("note")
 	if utf8.RuneCountInString(v.Note) > maxNote {
-		return 0, v, refuse(http.StatusBadRequest, "the note has more than %d characters", maxNote)
+		return 0, v, problem.New(http.StatusBadRequest, "the note has more than %d characters", maxNote)
 	}
 	if v.Days, err = strconv.Atoi(form.Get("days")); err != nil || v.Days < 1 || v.Days > maxImpactDays {
-		return 0, v, refuse(http.StatusBadRequest, "days %.20q: want a number from 1 to %d", form.Get("days"), maxImpactDays)
+		return 0, v, problem.New(http.StatusBadRequest, "days %.20q: want a number from 1 to %d", form.Get("days"), maxImpactDays)
 	}
 	if form.Get("over") == hash {
 		v.Base, v.Over = hash, true // who sent it saw these files, and replaces them
@@ -215,7 +217,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	case "apply":
 		return a.apply(ctx, req, v)
 	default:
-		return 0, v, refuse(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
+		return 0, v, problem.New(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
 	}
 }
 
@@ -224,17 +226,17 @@ func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, r
 	if err := a.mayApply(req); err != nil {
 		return 0, v, err
 	}
-	name := who(req.Context()).Name
+	name := auth.Who(req.Context()).Name
 	err := a.Rulebook.Apply(ctx, router.RulesEdit{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
-	result := resultOK
+	result := auth.ResultOK
 	if err != nil {
-		result = shown(err.Error())
+		result = err.Error()
 	}
 	what := "rules"
 	if v.Over {
 		what += ", over a newer version"
 	}
-	a.record(req, who(req.Context()), "apply", shown(strings.TrimSuffix(what+": "+v.Note, ": ")), result)
+	a.guard.Record(req, "apply", strings.TrimSuffix(what+": "+v.Note, ": "), result)
 	var refused *router.RulesRefusedError
 	switch {
 	case err == nil:
@@ -255,11 +257,11 @@ func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, r
 
 // mayApply says why a request may not change the rules; nil: it may.
 func (a *api) mayApply(req *http.Request) error {
-	switch who := who(req.Context()); {
-	case who.Role < Editor:
-		return refuse(http.StatusForbidden, "%s has the role %s; this needs the role %s", who.Name, who.Role, Editor)
-	case !a.AllowEdit:
-		return refuse(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
+	if err := auth.Who(req.Context()).Need(auth.Editor); err != nil {
+		return err
+	}
+	if !a.AllowEdit {
+		return problem.New(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
 	}
 	return nil
 }
@@ -297,7 +299,7 @@ func (a *api) downloadRules(w http.ResponseWriter, req *http.Request) {
 	}
 	f := fileNamed(files, mux.Vars(req)["name"])
 	if f == nil {
-		a.fail(w, req, refuse(http.StatusNotFound, "the rules have no such file"))
+		a.fail(w, req, problem.New(http.StatusNotFound, "the rules have no such file"))
 		return
 	}
 	w.Header().Set("Content-Type", "application/yaml; charset=utf-8")
@@ -324,7 +326,7 @@ func (v versionView) Title() string { return fmt.Sprintf("Version %d of the rule
 func (a *api) version(req *http.Request) (versionView, error) {
 	id, err := strconv.ParseInt(mux.Vars(req)["id"], 10, 64)
 	if err != nil {
-		return versionView{}, refuse(http.StatusNotFound, "there is no such version of the rules")
+		return versionView{}, problem.New(http.StatusNotFound, "there is no such version of the rules")
 	}
 	kept, err := a.Rulebook.RulesVersion(req.Context(), id)
 	return versionView{KeptRules: kept, MayApply: a.mayApply(req) == nil}, err
@@ -358,14 +360,14 @@ func (a *api) putBack(req *http.Request) (string, error) {
 	}
 	defer done()
 	err = a.Rulebook.Apply(ctx, router.RulesEdit{
-		Base: req.PostForm.Get("base"), Files: v.Files, Who: who(req.Context()).Name, Note: fmt.Sprintf("version %d", v.ID), Origin: "put back",
+		Base: req.PostForm.Get("base"), Files: v.Files, Who: auth.Who(req.Context()).Name, Note: fmt.Sprintf("version %d", v.ID), Origin: "put back",
 	})
 	var refused *router.RulesRefusedError
 	switch {
 	case errors.Is(err, router.ErrRulesChanged):
-		return "", refuse(http.StatusConflict, "the rules were changed meanwhile: look at version %d again before it is put back", v.ID)
+		return "", problem.New(http.StatusConflict, "the rules were changed meanwhile: look at version %d again before it is put back", v.ID)
 	case errors.As(err, &refused):
-		return "", refuse(http.StatusUnprocessableEntity, "version %d cannot be in force now: %v", v.ID, refused)
+		return "", problem.New(http.StatusUnprocessableEntity, "version %d cannot be in force now: %v", v.ID, refused)
 	}
 	return "/rules?done=back", err
 }

@@ -19,6 +19,8 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -192,7 +194,7 @@ func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 		{"/diff", drafted("rules: 1"), 422, "the draft has faults, so it decides nothing: rules.yaml:1:1: "},
 		{"/diff", map[string]any{"days": 91, "files": drafted(goodRules)["files"]}, 400, "days 91: want a number from 1 to 90"},
 	} {
-		if p := decode[web.Problem](t, s.call("POST", tt.path, tt.status, asJSON(tt.body))); !strings.HasPrefix(p.Detail, tt.detail) {
+		if p := decode[problem.Details](t, s.call("POST", tt.path, tt.status, asJSON(tt.body))); !strings.HasPrefix(p.Detail, tt.detail) {
 			t.Errorf("POST %s = %s, want %s", tt.path, p.Detail, tt.detail)
 		}
 	}
@@ -325,11 +327,11 @@ func TestWhoMayTryADraftAndWhoMayApplyIt(t *testing.T) {
 	b.jobs = []rules.Record{record(6, "acme", "self-hosted", "linux"), record(7, "beta", "self-hosted", "linux")}
 	s := serve(t, func(c *web.Config) {
 		c.Rulebook, c.AllowEdit = b, true
-		token := func(name string, role web.Role, repos router.Scope) web.Token {
-			return web.Token{Name: name, SHA256: sha256.Sum256([]byte(tokenOf(name))), Role: role, Repos: repos}
+		token := func(name string, role auth.Role, repos router.Scope) auth.Token {
+			return auth.Token{Name: name, SHA256: sha256.Sum256([]byte(tokenOf(name))), Role: role, Repos: repos}
 		}
-		c.Access = func() (*web.Access, error) {
-			return &web.Access{Tokens: []web.Token{token("team", web.Viewer, router.Scope{"beta/*"}), token("operator", web.Operator, nil), token("editor", web.Editor, nil)}}, nil
+		c.Access = func() (*auth.Access, error) {
+			return &auth.Access{Tokens: []auth.Token{token("team", auth.Viewer, router.Scope{"beta/*"}), token("operator", auth.Operator, nil), token("editor", auth.Editor, nil)}}, nil
 		}
 	})
 	ask := func(name, path string, form url.Values, status int) string {

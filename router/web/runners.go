@@ -10,6 +10,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
 )
 
 // A Runner is one as the API shows it. Times are in UTC, null when it has not
@@ -63,7 +64,7 @@ func runnerOf(r router.Runner) Runner {
 	return v
 }
 
-// ListRunners answers GET /runners of what is in scope with these parameters; an error may be a Problem.
+// ListRunners answers GET /runners of what is in scope with these parameters; an error may be problem.Details.
 func ListRunners(ctx context.Context, books Books, scope router.Scope, params url.Values) (RunnerList, error) {
 	p := parameters{Values: params}
 	f := router.RunnerFilter{Within: scope, States: oneOf(&p, "state", router.RunnerStates...)}
@@ -94,7 +95,7 @@ func ListRunners(ctx context.Context, books Books, scope router.Scope, params ur
 func (a *api) listRunners(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
 	defer cancel()
-	return ListRunners(ctx, a.Books, who(ctx).Scope, req.URL.Query())
+	return ListRunners(ctx, a.Books, auth.Who(ctx).Scope, req.URL.Query())
 }
 
 // concernsRunner says in the audit trail when a stop is by force.

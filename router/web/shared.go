@@ -2,12 +2,12 @@ package web
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/problem"
 )
 
 const (
@@ -49,8 +49,7 @@ func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, t
 	began := now()
 	v.value, v.err = make(ctx)
 	fresh := sharedFresh
-	var l *later
-	if errors.As(v.err, &l) { // who asked had no turn: others may have theirs
+	if p := problem.Of(v.err); p != nil && p.RetryAfter > 0 { // who asked had no turn: others may have theirs
 		fresh = 0
 	}
 	if v.err == nil {

@@ -7,6 +7,8 @@ import (
 	"html/template"
 	"net/http"
 	"slices"
+
+	"switchyard/router/web/auth"
 )
 
 // sharedPages are those that many have open at once, and whose content depends
@@ -26,7 +28,7 @@ type content struct {
 // content makes a page's content for a request, or takes what was made for another.
 func (a *api) content(req *http.Request, p consolePage) content {
 	position, followed := a.hub.position()
-	w := who(req.Context())
+	w := auth.Who(req.Context())
 	if !followed || !slices.Contains(sharedPages, p.path) || req.Method != http.MethodGet || a.turns.crowded(w.Name) {
 		return a.make(req, p)
 	}
@@ -53,7 +55,7 @@ func (a *api) fill(req *http.Request, p consolePage, data any) content {
 	if t, ok := data.(titled); ok && c.title == "" {
 		c.title = t.Title()
 	}
-	v := view{Title: c.title, Page: p, Who: who(req.Context()), Now: a.Now(), Data: data}
+	v := view{Title: c.title, Page: p, Who: auth.Who(req.Context()), Now: a.Now(), Data: data}
 	var b bytes.Buffer
 	if err := templates[p.template].ExecuteTemplate(&b, "content", v); err != nil {
 		return content{err: fmt.Errorf("make the page: %w", err)}

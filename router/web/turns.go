@@ -2,8 +2,6 @@ package web
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
 	"runtime"
 	"sync"
@@ -12,6 +10,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 )
 
 const (
@@ -69,7 +69,7 @@ func (t *turns) crowded(name string) bool {
 
 // take waits for a turn of who ctx is of. done must be called after.
 func (t *turns) take(ctx context.Context) (done func(), err error) {
-	name := who(ctx).Name
+	name := auth.Who(ctx).Name
 	one, err := t.enter(name)
 	if err != nil {
 		return nil, err
@@ -102,9 +102,9 @@ func (t *turns) enter(name string) (*ofOne, error) {
 	}
 	switch {
 	case one.questions >= maxQuestions:
-		return nil, &later{http.StatusTooManyRequests, turnAgain, fmt.Sprintf("%d questions of yours wait already; ask again in a moment", maxQuestions)}
+		return nil, problem.Later(http.StatusTooManyRequests, turnAgain, "%d questions of yours wait already; ask again in a moment", maxQuestions)
 	case t.all >= maxAllQuestions:
-		return nil, &later{http.StatusServiceUnavailable, turnAgain, fmt.Sprintf("%d questions wait already; ask again in a moment", maxAllQuestions)}
+		return nil, problem.Later(http.StatusServiceUnavailable, turnAgain, "%d questions wait already; ask again in a moment", maxAllQuestions)
 	}
 	one.questions++
 	t.all++
@@ -126,10 +126,10 @@ func (t *turns) leave(name string) {
 // busy is the error of a question that had no turn: that it was not asked any
 // more is no fault.
 func busy(ctx context.Context, status int, text string) error {
-	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return refuse(http.StatusServiceUnavailable, "nobody waited for the answer")
+	if problem.GaveUp(ctx) {
+		return problem.Canceled()
 	}
-	return &later{status, turnAgain, text}
+	return problem.Later(status, turnAgain, "%s", text)
 }
 
 // turned answers a request that reads something else than the books in a turn.
@@ -163,10 +163,10 @@ func ask[T any](ctx context.Context, b inTurn, read func(context.Context) (T, er
 	switch {
 	case err == nil:
 		return v, nil
-	case ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return none, refuse(http.StatusServiceUnavailable, "nobody waited for the answer")
+	case problem.GaveUp(ctx):
+		return none, problem.Canceled()
 	case within.Err() != nil:
-		return none, &later{http.StatusServiceUnavailable, turnAgain, fmt.Sprintf("to find this takes longer than %v: ask for less, as by since, repo or label", questionTimeout)}
+		return none, problem.Later(http.StatusServiceUnavailable, turnAgain, "to find this takes longer than %v: ask for less, as by since, repo or label", questionTimeout)
 	}
 	return none, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/auth"
 )
 
 // slow are books in which to find jobs of the owner "slow" takes until its time is over.
@@ -40,10 +41,10 @@ func (b *slow) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, 
 func TestQuestionsWaitForTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		books := &slow{}
-		access := &web.Access{Tokens: []web.Token{
-			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
+		access := &auth.Access{Tokens: []auth.Token{
+			{Name: "many", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
 		}}
-		h := web.Handler(web.Config{App: &app{}, Books: books, Access: func() (*web.Access, error) { return access, nil }})
+		h := web.Handler(web.Config{App: &app{}, Books: books, Access: func() (*auth.Access, error) { return access, nil }})
 		ask := func(token, query string) *httptest.ResponseRecorder {
 			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+web.Prefix+"/jobs?"+query, nil).WithContext(t.Context())
 			req.Header.Set("Authorization", "Bearer "+token)
@@ -91,10 +92,10 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 func TestARefusalIsOfOnePrincipal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		books := &slow{}
-		access := &web.Access{Tokens: []web.Token{
-			{Name: "many", Role: web.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: web.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
+		access := &auth.Access{Tokens: []auth.Token{
+			{Name: "many", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
 		}}
-		h := web.Handler(web.Config{App: &app{}, Books: quiet{books}, Access: func() (*web.Access, error) { return access, nil }})
+		h := web.Handler(web.Config{App: &app{}, Books: quiet{books}, Access: func() (*auth.Access, error) { return access, nil }})
 		ask := func(ctx context.Context, token, path string) int {
 			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+path, nil).WithContext(ctx)
 			req.Header.Set("Authorization", "Bearer "+token)

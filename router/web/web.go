@@ -16,6 +16,8 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -36,12 +38,12 @@ type Config struct {
 	// request, so it can change; what it returns is not to be changed. nil:
 	// everybody may do everything, but a request must name this machine as its
 	// host, so that no web page reaches the API under a name of its own.
-	Access func() (*Access, error)
+	Access func() (*auth.Access, error)
 
 	Audit AuditStore // nil: what people do is only logged
 
 	Rulebook  Rulebook // nil: there are no files of rules to read or try
-	AllowEdit bool     // an Editor may apply drafts
+	AllowEdit bool     // an editor may apply drafts
 
 	Cluster Cluster // nil: nothing is rendered, and no nodes are known
 
@@ -119,25 +121,52 @@ func Handler(c Config) http.Handler {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	a := newAPI(c)
-	return a.guard(a.router())
+	return newAPI(c).handler()
 }
 
 func newAPI(c Config) *api {
-	a := &api{Config: c, hub: newHub(c), turns: newTurns(), guesses: newGuesses(), refusals: newRefusals(), visits: newVisits(), logins: newLogins(), places: newPlaces()}
+	a := &api{Config: c, hub: newHub(c), turns: newTurns(), places: newPlaces()}
 	a.Books = inTurn{c.Books, a.turns}
+	g := auth.Config{Access: c.Access, Background: background, Fail: a.fail, LoginPage: a.loginPage, Logger: c.Logger, Now: c.Now}
+	if c.Audit != nil {
+		g.Audit = c.Audit
+	}
+	a.guard = auth.New(g)
 	return a
+}
+
+// refreshHeader is set by the console's script on what it asks by itself.
+const refreshHeader = "X-Switchyard-Refresh"
+
+// background reports whether an open page made a request by itself.
+func background(req *http.Request) bool {
+	return req.Header.Get(refreshHeader) != "" || req.URL.Path == Prefix+"/events"
+}
+
+// handler returns what answers all paths, with the headers that all answers have.
+func (a *api) handler() http.Handler {
+	next := a.guard.Identify(a.router())
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Referrer-Policy", "same-origin")
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
+		h.Set("Content-Security-Policy", policy)
+		if auth.Secure(req) {
+			h.Set("Strict-Transport-Security", "max-age=31536000")
+		}
+		req.Body = http.MaxBytesReader(w, req.Body, bodyLimit(req.URL.Path))
+		next.ServeHTTP(w, req)
+	})
 }
 
 type api struct {
 	Config
+	guard     *auth.Guard
 	hub       *hub
 	turns     *turns
-	sessions  sessions
-	guesses   *budget
-	refusals  *quota
-	visits    *quota
-	logins    *logins
 	said      described
 	usage     usage
 	day       shared[*lastDay]
@@ -149,40 +178,36 @@ type api struct {
 func (a *api) router() *mux.Router {
 	r := mux.NewRouter()
 	for _, route := range a.routes() {
-		if route.role > Viewer && route.method != http.MethodGet {
+		if route.role > auth.Viewer && route.method != http.MethodGet {
 			route.do = audited(a, route.do)
 		}
 		answer := a.answer(route.do)
 		if bodyLimit(Prefix+route.path) == maxDraft {
 			answer = a.drafted(answer)
 		}
-		r.Handle(Prefix+route.path, a.only(route.role, answer)).Methods(route.method)
+		r.Handle(Prefix+route.path, a.guard.Only(route.role, answer)).Methods(route.method)
 	}
-	r.Handle(Prefix+"/events", a.only(Viewer, http.HandlerFunc(a.stream))).Methods(http.MethodGet)
+	r.Handle(Prefix+"/events", a.guard.Only(auth.Viewer, http.HandlerFunc(a.stream))).Methods(http.MethodGet)
 	r.PathPrefix(assetPrefix).Handler(http.HandlerFunc(serveAsset)).Methods(http.MethodGet, http.MethodHead)
 	for _, p := range a.pages() {
-		r.Handle(p.path, a.only(p.role, a.page(p))).Methods(http.MethodGet, http.MethodHead)
+		r.Handle(p.path, a.guard.Only(p.role, a.page(p))).Methods(http.MethodGet, http.MethodHead)
 	}
 	a.routeRules(r)
 	for _, f := range a.forms() {
-		if f.role > Viewer {
+		if f.role > auth.Viewer {
 			f.do = audited(a, f.do)
 		}
-		r.Handle(f.path, a.only(f.role, a.form(f.do))).Methods(http.MethodPost)
+		r.Handle(f.path, a.guard.Only(f.role, a.form(f.do))).Methods(http.MethodPost)
 	}
-	for path, do := range map[string]http.HandlerFunc{loginPath: a.loginPage, loginPath + "/oidc": a.goLogIn, oidcCallback: a.cameBack} {
-		r.Handle(path, do).Methods(http.MethodGet, http.MethodHead)
-	}
-	r.HandleFunc(loginPath, a.logIn).Methods(http.MethodPost)
-	r.Handle("/logout", a.only(Viewer, http.HandlerFunc(a.logOut))).Methods(http.MethodPost)
-	r.NotFoundHandler = a.only(Viewer, a.answer(func(req *http.Request) (any, error) {
+	a.guard.Routes(r)
+	r.NotFoundHandler = a.guard.Only(auth.Viewer, a.answer(func(req *http.Request) (any, error) {
 		if page(req) {
-			return nil, refuse(http.StatusNotFound, "there is no such page")
+			return nil, problem.New(http.StatusNotFound, "there is no such page")
 		}
-		return nil, refuse(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
+		return nil, problem.New(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
 	}))
-	r.MethodNotAllowedHandler = a.only(Viewer, a.answer(func(req *http.Request) (any, error) {
-		return nil, refuse(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
+	r.MethodNotAllowedHandler = a.guard.Only(auth.Viewer, a.answer(func(req *http.Request) (any, error) {
+		return nil, problem.New(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
 	}))
 	return r
 }
@@ -191,29 +216,29 @@ func (a *api) router() *mux.Router {
 // those who have at least the role.
 type route struct {
 	method, path string
-	role         Role
+	role         auth.Role
 	do           func(*http.Request) (any, error)
 }
 
 func (a *api) routes() []route {
 	return []route{
-		{http.MethodGet, "/openapi.json", Viewer, func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
-		{http.MethodGet, "/rules", Viewer, func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
-		{http.MethodGet, "/rules/list", Viewer, a.listRules},
-		{http.MethodGet, "/rules/schema", Viewer, a.completeRules},
-		{http.MethodPost, "/check", Viewer, a.checkDraft},
-		{http.MethodPost, "/diff", Viewer, a.diffDraft},
-		{http.MethodGet, "/labels", Viewer, a.listLabels},
-		{http.MethodPost, "/explain", Viewer, a.explain},
-		{http.MethodGet, "/fleet", Viewer, a.showFleet},
-		{http.MethodGet, "/jobs", Viewer, a.listJobs},
-		{http.MethodGet, "/jobs/{id}", Viewer, a.showJob},
-		{http.MethodPost, "/jobs/{id}/retry", Operator, a.retryJob},
-		{http.MethodPost, "/jobs/{id}/cancel", Operator, a.cancelJob},
-		{http.MethodGet, "/runners", Viewer, a.listRunners},
-		{http.MethodPost, "/runners/{id}/stop", Operator, a.stopRunner},
-		{http.MethodGet, "/audit", Editor, a.turned(a.listAudits)},
-		{http.MethodPost, "/sync", Operator, a.sync},
+		{http.MethodGet, "/openapi.json", auth.Viewer, func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
+		{http.MethodGet, "/rules", auth.Viewer, func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
+		{http.MethodGet, "/rules/list", auth.Viewer, a.listRules},
+		{http.MethodGet, "/rules/schema", auth.Viewer, a.completeRules},
+		{http.MethodPost, "/check", auth.Viewer, a.checkDraft},
+		{http.MethodPost, "/diff", auth.Viewer, a.diffDraft},
+		{http.MethodGet, "/labels", auth.Viewer, a.listLabels},
+		{http.MethodPost, "/explain", auth.Viewer, a.explain},
+		{http.MethodGet, "/fleet", auth.Viewer, a.showFleet},
+		{http.MethodGet, "/jobs", auth.Viewer, a.listJobs},
+		{http.MethodGet, "/jobs/{id}", auth.Viewer, a.showJob},
+		{http.MethodPost, "/jobs/{id}/retry", auth.Operator, a.retryJob},
+		{http.MethodPost, "/jobs/{id}/cancel", auth.Operator, a.cancelJob},
+		{http.MethodGet, "/runners", auth.Viewer, a.listRunners},
+		{http.MethodPost, "/runners/{id}/stop", auth.Operator, a.stopRunner},
+		{http.MethodGet, "/audit", auth.Editor, a.turned(a.listAudits)},
+		{http.MethodPost, "/sync", auth.Operator, a.sync},
 	}
 }
 
@@ -239,67 +264,33 @@ func write(w http.ResponseWriter, status int, contentType string, v any) {
 	_, _ = w.Write(append(router.PrintableJSON(b), '\n')) // a client that went away needs no answer
 }
 
-// A Problem is the answer to a request that failed (RFC 9457).
-type Problem struct {
-	Type   string `json:"type"` // always about:blank
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"` // one sentence
-}
-
-// Error makes a Problem an error; it is a client's, too.
-func (p *Problem) Error() string { return p.Detail }
-
-// refuse makes the error that a request is answered with.
-func refuse(status int, format string, args ...any) error { return problem(status, format, args...) }
-
-func problem(status int, format string, args ...any) *Problem {
-	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: fmt.Sprintf(format, args...)}
-}
-
-// A later is the error of a request for which there is no place now: 429 where
-// others have theirs, 503 where nobody has.
-type later struct {
-	status int
-	wait   time.Duration // until it may be asked again
-	text   string
-}
-
-func (l *later) Error() string { return l.text }
-
 // undone is the error of a change that could not be made: of what is not ours
 // it gives the words, so that an operator knows which side to look at.
 func undone(err error) error {
 	var conflict *router.ConflictError
 	var refused *router.GiveUpError
 	if errors.As(err, &refused) {
-		return refuse(http.StatusConflict, "%v", err)
+		return problem.New(http.StatusConflict, "%v", err)
 	}
 	if err == nil || errors.As(err, &conflict) || errors.Is(err, router.ErrNotFound) {
 		return err
 	}
-	return refuse(http.StatusServiceUnavailable, "it could not be done now: %v", err)
+	return problem.New(http.StatusServiceUnavailable, "it could not be done now: %v", err)
 }
 
-// fail answers with an error: one of ours as it is, any other without its
-// words, which are for the log.
+// fail answers with an error. One with nothing to tell a client goes to the log.
 func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 	p := a.problemOf(req, err)
-	a.recordRefusal(req, p)
+	a.guard.RecordRefusal(req, p)
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
 	}
-	var late *limited
-	var l *later
-	switch {
-	case errors.As(err, &late):
-		w.Header().Set("Retry-After", fmt.Sprint(int(late.wait.Seconds())))
-	case errors.As(err, &l):
-		w.Header().Set("Retry-After", fmt.Sprint(int(l.wait.Seconds())))
+	if p.RetryAfter > 0 {
+		w.Header().Set("Retry-After", fmt.Sprint(int(p.RetryAfter.Seconds())))
 	}
-	var on *onPage
+	on, ok := errors.AsType[*onPage](err)
 	switch {
-	case errors.As(err, &on):
+	case ok:
 		a.render(w, req, p.Status, on.page, on.data)
 	case page(req):
 		a.failed(w, req, p)
@@ -308,27 +299,13 @@ func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 	}
 }
 
-// problemOf is what is said of an error; the words of one that is not ours are logged.
-func (a *api) problemOf(req *http.Request, err error) *Problem {
-	var p *Problem
-	var conflict *router.ConflictError
-	var late *limited
-	var l *later
-	switch {
-	case errors.As(err, &late):
-		p = problem(http.StatusTooManyRequests, "%s", late.Error())
-	case errors.As(err, &l):
-		p = problem(l.status, "%s", l.text)
-	case errors.As(err, &p):
-	case errors.As(err, &conflict):
-		p = problem(http.StatusConflict, "%s", conflict.Reason)
-	case errors.Is(err, router.ErrNotFound):
-		p = problem(http.StatusNotFound, "it is not known here, or no more")
-	default:
-		a.Logger.Error("a request of an operator failed", "method", req.Method, "path", req.URL.Path, "err", err)
-		p = problem(http.StatusInternalServerError, "this failed; the server's log says why")
+// problemOf returns how an error is answered, and logs one that a client is not told.
+func (a *api) problemOf(req *http.Request, err error) *problem.Details {
+	if p := problem.Of(err); p != nil {
+		return p
 	}
-	return p
+	a.Logger.Error("a request of an operator failed", "method", req.Method, "path", req.URL.Path, "err", err)
+	return problem.New(http.StatusInternalServerError, "this failed; the server's log says why")
 }
 
 // page reports whether a request is of the console.

@@ -1,10 +1,9 @@
-package web
+package auth
 
 import (
 	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -136,7 +135,7 @@ func (s *sessions) end(w http.ResponseWriter, req *http.Request) {
 // cookieName has the prefix by which a browser takes the cookie from no other
 // host and no page without TLS.
 func cookieName(req *http.Request, name string) string {
-	if secure(req) {
+	if Secure(req) {
 		return "__Host-" + name
 	}
 	return name
@@ -145,7 +144,7 @@ func cookieName(req *http.Request, name string) string {
 func newCookie(req *http.Request, name, value string, maxAge int) *http.Cookie {
 	return &http.Cookie{
 		Name: cookieName(req, name), Value: value, Path: "/", MaxAge: maxAge,
-		Secure: secure(req), HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Secure: Secure(req), HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	}
 }
 
@@ -162,12 +161,12 @@ type budget struct {
 
 const maxBudgets = 10_000 // of one kind; then they begin anew
 
-// newGuesses bounds how often tokens may be wrong, by address.
-func newGuesses() *budget {
-	return &budget{every: guessEvery, burst: 10, allEvery: 100 * time.Millisecond, allBurst: 200}
+// newWrongTokens bounds how often tokens may be wrong, by address.
+func newWrongTokens() *budget {
+	return &budget{every: wrongTokenEvery, burst: 10, allEvery: 100 * time.Millisecond, allBurst: 200}
 }
 
-const guessEvery = 6 * time.Second
+const wrongTokenEvery = 6 * time.Second
 
 // take uses up one of those that somebody has, if there is one.
 func (b *budget) take(whose string, now time.Time) bool {
@@ -199,13 +198,6 @@ func source(remote string) string {
 		}
 	}
 	return addr.String()
-}
-
-// limited is that somebody has to wait.
-type limited struct{ wait time.Duration }
-
-func (l *limited) Error() string {
-	return fmt.Sprintf("too many wrong tokens came from here; try again in %s", took(l.wait))
 }
 
 const maxNext = 1 << 10 // a log-in under way keeps where to go then, in a cookie

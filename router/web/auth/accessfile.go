@@ -1,8 +1,9 @@
-package web
+package auth
 
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -277,4 +278,25 @@ func guessable(yield func(Hash) bool) {
 			}
 		}
 	}
+}
+
+// token returns the one that somebody shows; nil: it is none of these. It
+// compares with all of them, in the same time wherever the right one stands. One
+// that is easily guessed is none, though its hash may stand in the file.
+func (acc *Access) token(shown string) *Token {
+	if CheckToken(shown) != nil {
+		return nil
+	}
+	sum := sha256.Sum256([]byte(shown))
+	var found *Token
+	for i := range acc.Tokens {
+		if subtle.ConstantTimeCompare(sum[:], acc.Tokens[i].SHA256[:]) == 1 {
+			found = &acc.Tokens[i]
+		}
+	}
+	return found
+}
+
+func (t *Token) principal() Principal {
+	return Principal{Name: t.Name, By: byToken, Role: t.Role, Scope: t.Repos}
 }

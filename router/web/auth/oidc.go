@@ -1,4 +1,4 @@
-package web
+package auth
 
 import (
 	"cmp"
@@ -40,18 +40,13 @@ const (
 	stateName    = "switchyard-login"
 )
 
-// logins are those at an OpenID Connect provider. What is under way is with the
-// browsers, in a cookie that only this process can make and read: whoever begins
-// many takes nothing from others. Safe for concurrent use.
+// logins are those at an OpenID Connect provider. A login under way is kept by
+// its browser, in a cookie that only this process can make and read: whoever
+// begins many takes nothing from others. Safe for concurrent use.
 type logins struct {
-	seal   cipher.AEAD
-	asking singleflight.Group // for the provider
-
-	mu       sync.Mutex
-	finished map[string]time.Time // by state: each is good once
-	provider *oidc.Provider       // nil: not asked yet
-	of       string               // its issuer
-
+	seal     cipher.AEAD
+	finished finished
+	provider providerCache
 	failures rate.Sometimes // how often the log says that somebody could not log in
 }
 
@@ -66,7 +61,7 @@ func newLogins() *logins {
 	if err != nil {
 		panic(err) // AES has blocks of the size that it wants
 	}
-	return &logins{seal: seal, finished: map[string]time.Time{}, failures: rate.Sometimes{Interval: time.Minute}}
+	return &logins{seal: seal, failures: rate.Sometimes{Interval: time.Minute}}
 }
 
 // A pendingLogin is one under way, as its cookie holds it.
@@ -101,36 +96,52 @@ func (l *logins) pending(cookie, state string, now time.Time) (p pendingLogin, o
 	return p, subtle.ConstantTimeCompare([]byte(p.State), []byte(state)) == 1 && now.Sub(p.Begun).Abs() <= oidcPending
 }
 
-// finish reports whether a log-in that the provider confirmed is not finished yet.
-func (l *logins) finish(state string, now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, again := l.finished[state]; again {
+// finished remembers the logins that the provider confirmed, so that each counts
+// once. The zero value is ready.
+type finished struct {
+	mu      sync.Mutex
+	byState map[string]time.Time
+}
+
+// add reports whether the login was not finished yet.
+func (f *finished) add(state string, now time.Time) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, again := f.byState[state]; again {
 		return false
 	}
-	if len(l.finished) >= maxFinished {
-		maps.DeleteFunc(l.finished, func(_ string, at time.Time) bool { return now.Sub(at) > oidcPending })
+	if len(f.byState) >= maxFinished {
+		maps.DeleteFunc(f.byState, func(_ string, at time.Time) bool { return now.Sub(at) > oidcPending })
 	}
-	if len(l.finished) >= maxFinished {
-		clear(l.finished) // the provider, too, takes each code once
+	if f.byState == nil || len(f.byState) >= maxFinished {
+		f.byState = map[string]time.Time{} // the provider, too, takes each code once
 	}
-	l.finished[state] = now
+	f.byState[state] = now
 	return true
+}
+
+// A providerCache keeps what the provider said of itself. The zero value is ready.
+type providerCache struct {
+	asking singleflight.Group
+
+	mu     sync.Mutex
+	issuer string
+	known  *oidc.Provider // what the issuer said; nil: it was not asked yet
 }
 
 // discover asks the provider where to log in, until it has answered once. All
 // who wait for that share one request.
-func (l *logins) discover(ctx context.Context, issuer string) (*oidc.Provider, error) {
-	l.mu.Lock()
-	provider := l.provider
-	if l.of != issuer {
-		provider = nil
+func (c *providerCache) discover(ctx context.Context, issuer string) (*oidc.Provider, error) {
+	c.mu.Lock()
+	known := c.known
+	if c.issuer != issuer {
+		known = nil
 	}
-	l.mu.Unlock()
-	if provider != nil {
-		return provider, nil
+	c.mu.Unlock()
+	if known != nil {
+		return known, nil
 	}
-	asked := l.asking.DoChan(issuer, func() (any, error) {
+	asked := c.asking.DoChan(issuer, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), oidcTimeout)
 		defer cancel()
 		// The provider keeps the client of this context for its keys, not its end.
@@ -138,9 +149,9 @@ func (l *logins) discover(ctx context.Context, issuer string) (*oidc.Provider, e
 		if err != nil {
 			return nil, fmt.Errorf("ask the OpenID Connect provider %s: %w", issuer, err)
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.provider, l.of = provider, issuer
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.known, c.issuer = provider, issuer
 		return provider, nil
 	})
 	select {
@@ -154,7 +165,7 @@ func (l *logins) discover(ctx context.Context, issuer string) (*oidc.Provider, e
 
 // config is how to log in at the provider.
 func (l *logins) config(ctx context.Context, o *OIDC) (*oidc.Provider, *oauth2.Config, error) {
-	provider, err := l.discover(ctx, o.Issuer)
+	provider, err := l.provider.discover(ctx, o.Issuer)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -174,105 +185,6 @@ func (l *logins) config(ctx context.Context, o *OIDC) (*oidc.Provider, *oauth2.C
 		ClientID: o.ClientID, ClientSecret: secret, Endpoint: provider.Endpoint(),
 		RedirectURL: strings.TrimSuffix(o.URL, "/") + oidcCallback, Scopes: append([]string{oidc.ScopeOpenID}, scopes...),
 	}, nil
-}
-
-// oidc is the provider that people log in by; a Problem when there is none.
-func (a *api) oidc() (*OIDC, error) {
-	if a.Access != nil {
-		access, err := a.Access()
-		if err != nil {
-			return nil, err
-		}
-		if access.OIDC != nil {
-			return access.OIDC, nil
-		}
-	}
-	return nil, refuse(http.StatusNotFound, "there is no such page")
-}
-
-// goLogIn sends a browser to the provider, unless another site's page had it ask:
-// that would take the place of a log-in that the browser has under way.
-func (a *api) goLogIn(w http.ResponseWriter, req *http.Request) {
-	o, err := a.oidc()
-	if err != nil {
-		a.fail(w, req, err)
-		return
-	}
-	if site := req.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
-		a.recordLogIn(req, Principal{}, "another site's page began it")
-		a.login(w, req, http.StatusForbidden, "Another site's page began this log-in. Begin it here.")
-		return
-	}
-	ctx, cancel := context.WithTimeout(req.Context(), oidcTimeout)
-	defer cancel()
-	_, config, err := a.logins.config(ctx, o)
-	if err != nil {
-		a.away(w, req, err)
-		return
-	}
-	p := pendingLogin{State: rand.Text(), Issuer: o.Issuer, Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: []byte(localPath(req.FormValue("next"))), Begun: a.Now()}
-	// The cookie binds the answer to the browser that asked.
-	http.SetCookie(w, newCookie(req, stateName, a.logins.cookie(p), int(oidcPending/time.Second)))
-	http.Redirect(w, req, config.AuthCodeURL(p.State, oidc.Nonce(p.Nonce), oauth2.S256ChallengeOption(p.Verifier)), http.StatusSeeOther)
-}
-
-// away answers that the provider cannot be asked; the log has the words.
-func (a *api) away(w http.ResponseWriter, req *http.Request, err error) {
-	a.logins.failures.Do(func() {
-		a.Logger.Error("somebody could not log in by OpenID Connect; this is said once a minute", "err", err)
-	})
-	a.login(w, req, http.StatusBadGateway, "The OpenID Connect provider did not answer as it should; the server's log says why. A token works.")
-}
-
-// cameBack begins a session of whoever the provider says has logged in.
-func (a *api) cameBack(w http.ResponseWriter, req *http.Request) {
-	o, err := a.oidc()
-	if err != nil {
-		a.fail(w, req, err)
-		return
-	}
-	cookie, err := req.Cookie(cookieName(req, stateName))
-	p, ok := pendingLogin{}, false
-	if err == nil {
-		p, ok = a.logins.pending(cookie.Value, req.FormValue("state"), a.Now())
-	}
-	ok = ok && p.Issuer == o.Issuer
-	http.SetCookie(w, newCookie(req, stateName, "", -1))
-	if !ok {
-		a.login(w, req, http.StatusBadRequest, "This log-in was not begun in this browser, or too long ago. Begin anew.")
-		return
-	}
-	if said := req.FormValue("error"); said != "" {
-		a.recordLogIn(req, Principal{}, "the provider said "+shown(said))
-		a.login(w, req, http.StatusUnauthorized, "The OpenID Connect provider refused: "+shown(said)+".")
-		return
-	}
-	ctx, cancel := context.WithTimeout(req.Context(), oidcTimeout)
-	defer cancel()
-	who, err := a.logins.exchange(ctx, o, p, req.FormValue("code"))
-	if err != nil {
-		a.recordLogIn(req, Principal{}, err.Error())
-		a.away(w, req, err)
-		return
-	}
-	if !a.logins.finish(p.State, a.Now()) {
-		a.login(w, req, http.StatusBadRequest, "This log-in is finished already. Begin anew.")
-		return
-	}
-	access, err := a.Access()
-	if err != nil {
-		a.fail(w, req, err)
-		return
-	}
-	is := access.person(who)
-	if is.Role == 0 {
-		a.recordLogIn(req, is, "none of the groups has a role")
-		a.login(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. The roles stand in the server's --access file.", is.Name, len(who.groups)))
-		return
-	}
-	a.sessions.begin(w, req, session{person: who}, a.Now())
-	a.recordLogIn(req, is, resultOK)
-	http.Redirect(w, req, string(p.Next), http.StatusSeeOther)
 }
 
 // A person is who logged in by OpenID Connect. Issuer and subject say who that
@@ -312,7 +224,7 @@ func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code str
 	}
 	// https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation, read 2026-11
 	if azp := text("azp"); azp != o.ClientID && (claims["azp"] != nil || len(token.Audience) > 1) {
-		return is, fmt.Errorf("the ID token of a log-in was made for %q (azp), not for %q", shown(azp), o.ClientID)
+		return is, fmt.Errorf("the ID token of a log-in was made for %q (azp), not for %q", printable(azp), o.ClientID)
 	}
 	if strings.TrimSpace(token.Subject) == "" || len(token.Subject) > maxSubject {
 		return is, fmt.Errorf("the ID token of a log-in has no subject (sub) of at most %d bytes, so it does not say who that is", maxSubject)
@@ -324,7 +236,7 @@ func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code str
 	} else if email := text(emailClaim); verified(claims["email_verified"]) && plainEmail(email) {
 		is.email = email
 	}
-	is.name = router.Printable(shortened(strings.TrimSpace(cmp.Or(strings.TrimSpace(is.name), text("preferred_username"))), maxPerson))
+	is.name = printableTo(maxPerson, strings.TrimSpace(cmp.Or(strings.TrimSpace(is.name), text("preferred_username"))))
 	if json.Unmarshal(claims[cmp.Or(o.GroupsClaim, "groups")], &is.groups) != nil {
 		is.groups = nil // the token has none
 	}
@@ -379,13 +291,4 @@ func (o *OIDC) principal(groups []string) (p Principal) {
 		}
 	}
 	return p
-}
-
-// shown makes a text of a stranger's fit for a log or a sentence.
-func shown(s string) string {
-	const most = 200
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most]) + "…"
-	}
-	return router.Printable(s)
 }

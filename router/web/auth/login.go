@@ -1,0 +1,184 @@
+package auth
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"switchyard/router/web/problem"
+)
+
+const loginPath = "/login"
+
+// A Login is what the login page shows.
+type Login struct {
+	Next   string // the path to go to afterwards
+	OIDC   bool   // there is an OpenID Connect provider
+	Failed string // why the last login failed; "": there was none
+}
+
+// loginForm answers GET /login.
+func (g *Guard) loginForm(w http.ResponseWriter, req *http.Request) {
+	g.showLogin(w, req, http.StatusOK, "")
+}
+
+func (g *Guard) showLogin(w http.ResponseWriter, req *http.Request, status int, failed string) {
+	next := localPath(req.FormValue("next"))
+	if g.config.Access == nil { // everybody is in
+		http.Redirect(w, req, next, http.StatusSeeOther)
+		return
+	}
+	access, err := g.config.Access()
+	if err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
+	g.config.LoginPage(w, req, status, Login{next, access.OIDC != nil, failed})
+}
+
+// logIn begins a session of whoever shows a token.
+func (g *Guard) logIn(w http.ResponseWriter, req *http.Request) {
+	if g.config.Access == nil {
+		g.loginForm(w, req)
+		return
+	}
+	access, err := g.config.Access()
+	if err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
+	token := req.PostFormValue("token")
+	t := access.token(token)
+	if t == nil {
+		if err := g.limitWrongTokens(req); err != nil {
+			g.config.Fail(w, req, err)
+			return
+		}
+		g.recordLogIn(req, Principal{}, "the token was wrong")
+		failed := "This token is not one of the server's."
+		if short := CheckToken(token); short != nil {
+			failed += " " + strings.ToUpper(short.Error()[:1]) + short.Error()[1:] + "."
+		}
+		g.showLogin(w, req, http.StatusUnauthorized, failed)
+		return
+	}
+	g.begin(w, req, session{token: t.SHA256}, t.principal(), localPath(req.PostFormValue("next")))
+}
+
+// begin logs p in and sends the browser on.
+func (g *Guard) begin(w http.ResponseWriter, req *http.Request, s session, p Principal, next string) {
+	g.sessions.begin(w, req, s, g.config.Now())
+	g.recordLogIn(req, p, ResultOK)
+	http.Redirect(w, req, next, http.StatusSeeOther)
+}
+
+// logOut ends the session.
+func (g *Guard) logOut(w http.ResponseWriter, req *http.Request) {
+	g.sessions.end(w, req)
+	g.recordWithin(g.sessionQuota, req, Who(req.Context()), "log out", "", ResultOK, "out")
+	http.Redirect(w, req, loginPath, http.StatusSeeOther)
+}
+
+// provider returns the OpenID Connect provider of the access file. Without one,
+// its paths are unknown.
+func (g *Guard) provider() (*OIDC, error) {
+	if g.config.Access != nil {
+		access, err := g.config.Access()
+		if err != nil {
+			return nil, err
+		}
+		if access.OIDC != nil {
+			return access.OIDC, nil
+		}
+	}
+	return nil, problem.New(http.StatusNotFound, "there is no such page")
+}
+
+// startOIDC sends a browser to the provider, unless another site's page had it ask:
+// that would take the place of a login that the browser has under way.
+func (g *Guard) startOIDC(w http.ResponseWriter, req *http.Request) {
+	o, err := g.provider()
+	if err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
+	if site := req.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
+		g.recordLogIn(req, Principal{}, "another site's page began it")
+		g.showLogin(w, req, http.StatusForbidden, "Another site's page began this log-in. Begin it here.")
+		return
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), oidcTimeout)
+	defer cancel()
+	_, config, err := g.logins.config(ctx, o)
+	if err != nil {
+		g.providerFailed(w, req, err)
+		return
+	}
+	p := pendingLogin{State: rand.Text(), Issuer: o.Issuer, Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: []byte(localPath(req.FormValue("next"))), Begun: g.config.Now()}
+	// The cookie binds the answer to the browser that asked.
+	http.SetCookie(w, newCookie(req, stateName, g.logins.cookie(p), int(oidcPending/time.Second)))
+	http.Redirect(w, req, config.AuthCodeURL(p.State, oidc.Nonce(p.Nonce), oauth2.S256ChallengeOption(p.Verifier)), http.StatusSeeOther)
+}
+
+// providerFailed answers that the provider does not work; the log says why.
+func (g *Guard) providerFailed(w http.ResponseWriter, req *http.Request, err error) {
+	g.logins.failures.Do(func() {
+		g.config.Logger.Error("somebody could not log in by OpenID Connect; this is said once a minute", "err", err)
+	})
+	g.showLogin(w, req, http.StatusBadGateway, "The OpenID Connect provider did not answer as it should; the server's log says why. A token works.")
+}
+
+// oidcCallback begins a session of whoever the provider says has logged in.
+func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
+	o, err := g.provider()
+	if err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
+	cookie, err := req.Cookie(cookieName(req, stateName))
+	p, ok := pendingLogin{}, false
+	if err == nil {
+		p, ok = g.logins.pending(cookie.Value, req.FormValue("state"), g.config.Now())
+	}
+	ok = ok && p.Issuer == o.Issuer
+	http.SetCookie(w, newCookie(req, stateName, "", -1))
+	if !ok {
+		g.showLogin(w, req, http.StatusBadRequest, "This log-in was not begun in this browser, or too long ago. Begin anew.")
+		return
+	}
+	if refused := req.FormValue("error"); refused != "" {
+		g.recordLogIn(req, Principal{}, "the provider said "+printable(refused))
+		g.showLogin(w, req, http.StatusUnauthorized, "The OpenID Connect provider refused: "+printable(refused)+".")
+		return
+	}
+	ctx, cancel := context.WithTimeout(req.Context(), oidcTimeout)
+	defer cancel()
+	who, err := g.logins.exchange(ctx, o, p, req.FormValue("code"))
+	if err != nil {
+		g.recordLogIn(req, Principal{}, err.Error())
+		g.providerFailed(w, req, err)
+		return
+	}
+	if !g.logins.finished.add(p.State, g.config.Now()) {
+		g.showLogin(w, req, http.StatusBadRequest, "This log-in is finished already. Begin anew.")
+		return
+	}
+	access, err := g.config.Access()
+	if err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
+	is := access.person(who)
+	if is.Role == 0 {
+		g.recordLogIn(req, is, "none of the groups has a role")
+		g.showLogin(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. The roles stand in the server's --access file.", is.Name, len(who.groups)))
+		return
+	}
+	g.begin(w, req, session{person: who}, is, string(p.Next))
+}
