@@ -93,3 +93,14 @@ func (e *reworded) Unwrap() error { return e.err }
 type ConflictError struct{ Reason string }
 
 func (e *ConflictError) Error() string { return e.Reason }
+
+// A JobspecError is a verdict on a jobspec: that, the job made of it or the job to
+// dispatch is at fault.
+type JobspecError struct{ Err error }
+
+func (e *JobspecError) Error() string { return e.Err.Error() }
+func (e *JobspecError) Unwrap() error { return e.Err }
+
+// JobspecRefused is the code of a finding that there is no such jobspec, or that Nomad
+// finds its job invalid.
+const JobspecRefused = "jobspec-refused"

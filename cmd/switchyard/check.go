@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,12 +11,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"switchyard/jobspecs"
 	"switchyard/router/nomad"
+	"switchyard/router/rulebook"
 	"switchyard/rules"
 )
 
@@ -89,7 +88,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	}
 	var unasked error // not all could be asked; what was found is shown all the same
 	if set != nil {
-		if found, err = lint(within, set, specs); err != nil {
+		if found, err = rulebook.Lint(within, set, specs); err != nil {
 			return err
 		}
 		if within.Err() != nil {
@@ -115,7 +114,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	}
 	switch f.format {
 	case "json":
-		err = writeJSON(stdout, map[string]any{"files": names(files), "findings": append(rules.Diagnostics{}, found...)})
+		err = writeJSON(stdout, map[string]any{"files": rulebook.Names(files), "findings": append(rules.Diagnostics{}, found...)})
 	case "github":
 		for _, d := range found {
 			level := "error"
@@ -143,46 +142,6 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 		return errNo
 	}
 	return err
-}
-
-// lint is Set.Lint with what there is to know of the jobspecs.
-func lint(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
-	var known []rules.Jobspec
-	for _, name := range specs.Names() {
-		spec, _ := specs.Get(name)
-		j := rules.Jobspec{Name: name, NoClaim: !spec.Claims}
-		if spec.Parsed != nil {
-			var job api.Job
-			if err := json.Unmarshal(spec.Parsed, &job); err != nil {
-				return nil, fmt.Errorf("read the jobspec %s: %w", spec.Path, err)
-			}
-			j.Driver, j.Constraints = needs(&job)
-		}
-		known = append(known, j)
-	}
-	return set.Lint(ctx, known), nil
-}
-
-// needs is what a jobspec asks of a node: its driver ("" when it has several)
-// and the constraints of the job, its group and the task.
-func needs(job *api.Job) (driver string, constraints []rules.Constraint) {
-	add := func(list []*api.Constraint) {
-		for _, c := range list {
-			constraints = append(constraints, rules.Constraint{Attribute: c.LTarget, Operator: c.Operand, Value: c.RTarget})
-		}
-	}
-	add(job.Constraints)
-	for _, g := range job.TaskGroups {
-		add(g.Constraints)
-		for _, t := range g.Tasks {
-			add(t.Constraints)
-			driver = t.Driver
-		}
-		if len(g.Tasks) != 1 {
-			driver = ""
-		}
-	}
-	return driver, constraints
 }
 
 // survey asks Nomad about what the rules can choose. Of its release it warns on stderr, as
@@ -286,22 +245,12 @@ func loadRulesFor(ctx context.Context, stderr io.Writer, path string, specs *job
 
 // loadPath reads and loads the rules at path; set is nil when there are faults.
 func loadPath(ctx context.Context, path string) (files []rules.File, set *rules.Set, faults rules.Diagnostics, err error) {
-	if files, err = readRules(ctx, path); err == nil {
-		set, faults, err = load(ctx, files)
+	if files, err = rulebook.ReadRules(ctx, path); err == nil {
+		set, faults, err = rulebook.Load(ctx, files)
 		return files, set, faults, err
 	}
-	if faults, err = faultsOf(err); err != nil {
+	if faults, err = rulebook.Faults(err); err != nil {
 		err = fmt.Errorf("read the rules: %w", err)
 	}
 	return nil, nil, faults, err
-}
-
-// load returns the set, or the faults that keep the files from loading.
-func load(ctx context.Context, files []rules.File) (*rules.Set, rules.Diagnostics, error) {
-	set, err := rules.Load(ctx, files...)
-	var faults rules.Diagnostics
-	if err != nil && !errors.As(err, &faults) {
-		return nil, nil, fmt.Errorf("load the rules: %w", err)
-	}
-	return set, faults, nil
 }

@@ -26,6 +26,7 @@ import (
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/rulebook"
 	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/telemetry"
@@ -136,8 +137,8 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err := fleet.connect(ctx); err != nil {
 		return err
 	}
-	reload := reloader{source: source{filepath.Join(dir, "rules.example.yaml"), fleet.specDir}, log: log}
-	if err := os.WriteFile(reload.rules, demoRules, 0o600); err != nil {
+	file := filepath.Join(dir, "rules.example.yaml")
+	if err := os.WriteFile(file, demoRules, 0o600); err != nil {
 		return err
 	}
 	metrics := telemetry.NewMetrics()
@@ -145,7 +146,6 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	if err != nil {
 		return err
 	}
-	reload.nomad = cluster
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("demo"), BaseURL: githubURL, Called: metrics.GitHubCalled})
 	if err != nil {
 		return err
@@ -156,18 +156,18 @@ func demo(ctx context.Context, out io.Writer, log *slog.Logger, once bool) (err 
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
 	secret := router.Secret(rand.Text())
-	reload.keep = st.KeepRules
-	content, set, err := reload.first(ctx, out)
+	book := rulebook.New(rulebook.Config{Rules: file, JobspecDir: fleet.specDir, Nomad: cluster, Logger: log, Keep: st.KeepRules})
+	started, err := startRules(ctx, book, out)
 	if err != nil {
 		return err
 	}
-	app, err := newApp(appParts{rulebook: rulebook{&reload, st}, allowEdit: !fleet.real, store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{secret}}, server.Config{
-		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: content.version(""),
+	app, err := newApp(appParts{rulebook: editedRules{book, st}, allowEdit: !fleet.real, store: st, nomad: cluster, github: client, rules: started.Set, secrets: []router.Secret{secret}}, server.Config{
+		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: started.Version,
 	})
 	if err != nil {
 		return err
 	}
-	reload.app = app
+	book.Bind(app)
 	github = githubsim.New(githubsim.Config{
 		WebhookURL: "http://" + app.Addr() + "/webhooks/github", Secret: string(secret),
 		FirstID: firstID,

@@ -27,6 +27,8 @@ var mayImport = map[string][]string{
 		"router/runners", "router/telemetry", "rules",
 	},
 
+	"switchyard/router/rulebook": {"jobspecs", "router", "rules"},
+
 	"switchyard/router/webhook":     {"router"},
 	"switchyard/router/store":       {"router"},
 	"switchyard/router/gh":          {"router"},

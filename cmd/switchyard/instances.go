@@ -12,6 +12,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/gh"
+	"switchyard/router/rulebook"
 	"switchyard/router/webhook"
 )
 
@@ -122,7 +123,7 @@ func (f *instanceForm) add(all *gh.Instances, called func(string, int, time.Dura
 
 // keepNumbers sees to it that the number of a GitHub is never another's, as the
 // books' IDs are made of it.
-func keepNumbers(ctx context.Context, st marks, all []router.Instance) error {
+func keepNumbers(ctx context.Context, st rulebook.Marks, all []router.Instance) error {
 	for _, in := range all {
 		if in.Number == 0 {
 			continue

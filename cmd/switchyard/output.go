@@ -49,14 +49,6 @@ func annotate(w io.Writer, level, file string, line, column int, title, message 
 	return err
 }
 
-func names(files []rules.File) []string {
-	list := make([]string, len(files))
-	for i, f := range files {
-		list[i] = f.Name
-	}
-	return list
-}
-
 // count says "1 fault", "2 faults".
 func count(n int, what string) string {
 	if n != 1 {

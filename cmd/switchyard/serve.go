@@ -23,6 +23,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/nomad"
+	"switchyard/router/rulebook"
 	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/telemetry"
@@ -185,7 +186,6 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	hup, stopHangups := hangups()
 	defer stopHangups()
-	reload := reloader{source: source{f.rules, f.specDir}, log: logger}
 	traces, err := newTraces(ctx, logger)
 	if err != nil {
 		return err
@@ -203,7 +203,6 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	reload.nomad = cluster
 	var options []store.Option
 	if f.checkDB {
 		options = append(options, store.CheckAll)
@@ -224,20 +223,16 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err := keepNumbers(ctx, st, instances); err != nil {
 		return err
 	}
-	reload.keep, reload.marks = st.KeepRules, st
-	content, set, err := reload.first(ctx, stderr)
+	book := rulebook.New(rulebook.Config{Rules: f.rules, JobspecDir: f.specDir, Nomad: cluster, Logger: logger, Keep: st.KeepRules, Marks: st})
+	started, err := startRules(ctx, book, stderr)
 	if err != nil {
 		return err
 	}
-	origin := started
-	if reload.say != nil {
-		origin = router.LastGood
-	}
-	parts := appParts{rulebook: rulebook{&reload, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, access: access}
+	parts := appParts{rulebook: editedRules{book, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: started.Set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, access: access}
 	config := server.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
-		RulesVersion: content.version(origin),
+		RulesVersion: started.Version,
 	}
 	if traces != nil { // a nil one is not nil as an interface
 		config.Traces = traces
@@ -246,19 +241,16 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	reload.app = app
-	if reload.say != nil {
-		reload.say()
-	}
-	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(set.Rules()), "hash", content.hash)
+	book.Bind(app)
+	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(started.Set.Rules()), "hash", started.Version.Hash)
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	beside.Go(func() { logRelease(ctx, logger, cluster) })
 	beside.Go(func() {
-		logLint(ctx, logger, set, content.specs)
-		reload.run(ctx, hup)
+		rulebook.LogLint(ctx, logger, started.Set, started.Jobspecs)
+		book.Run(ctx, hup)
 	})
 	if err := app.Run(ctx); err != nil {
 		return err

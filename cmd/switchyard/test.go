@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"switchyard/router/rulebook"
 	"switchyard/rules"
 )
 
@@ -65,7 +64,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 	}
 	testFiles, rulesFiles := []string{}, []string{}
 	for _, a := range args {
-		if a = filepath.Clean(a); isTests(a) {
+		if a = filepath.Clean(a); rulebook.IsTests(a) {
 			testFiles = append(testFiles, a)
 		} else {
 			rulesFiles = append(rulesFiles, a)
@@ -75,7 +74,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 		return fmt.Errorf("want one rules file, and any number of *.test.yaml, got %s; for example: switchyard test rules.example.yaml", count(len(rulesFiles), "rules file"))
 	}
 	path := rulesFiles[0]
-	beside, err := testsBeside(path)
+	beside, err := rulebook.TestsBeside(path)
 	if err != nil {
 		return fmt.Errorf("look for tests: %w", err)
 	}
@@ -89,12 +88,12 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 	if set != nil {
 		tests = set.Tests()
 	}
-	files, err := readFiles(ctx, testFiles)
+	files, err := rulebook.ReadFiles(ctx, testFiles)
 	if err != nil {
 		return fmt.Errorf("read the tests: %w", err)
 	}
-	more, err := readWithin(slices.DeleteFunc(beside, func(name string) bool { return slices.Contains(testFiles, name) }))
-	faults, err := faultsOf(err)
+	more, err := rulebook.ReadPlain(slices.DeleteFunc(beside, func(name string) bool { return slices.Contains(testFiles, name) }))
+	faults, err := rulebook.Faults(err)
 	if err != nil {
 		return fmt.Errorf("read the tests: %w", err)
 	}
@@ -106,7 +105,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 	slices.SortFunc(files, func(a, b rules.File) int { return strings.Compare(a.Name, b.Name) })
 	files = slices.CompactFunc(files, func(a, b rules.File) bool { return a.Name == b.Name })
 	for _, file := range files {
-		more, faults := parseTests(set, file)
+		more, faults := rulebook.ParseTests(set, file)
 		writeFindings(stderr, []rules.File{file}, faults)
 		if len(faults) > 0 {
 			fmt.Fprintf(stderr, "%s: %s\n", file.Name, count(len(faults), "fault"))
@@ -134,44 +133,6 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 		return errNo
 	}
 	return nil
-}
-
-// parseTests reads a file of tests, and checks them against set, unless it is nil.
-func parseTests(set *rules.Set, file rules.File) (tests []rules.Test, faults rules.Diagnostics) {
-	tests, err := rules.ParseTests(file.Name, file.Source)
-	if !errors.As(err, &faults) && set != nil {
-		faults = set.CheckTests(tests)
-	}
-	return tests, faults
-}
-
-var isTests = regexp.MustCompile(`\.test\.ya?ml$`).MatchString
-
-// testsBeside returns the files of tests that belong to a rules file, which is
-// the one of its name, or to a directory: all in it but what editors leave.
-func testsBeside(path string) ([]string, error) {
-	own := testsOf(filepath.Base(path))
-	dir, belongs := filepath.Dir(path), func(name string) bool { return name == own }
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		dir, belongs = path, func(name string) bool { return !isHidden(name) }
-	}
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) { // so the rules are not there either
-		return nil, nil
-	}
-	var tests []string
-	for _, e := range entries {
-		if isTests(e.Name()) && belongs(e.Name()) && !e.IsDir() {
-			tests = append(tests, filepath.Join(dir, e.Name()))
-		}
-	}
-	return tests, err
-}
-
-// testsOf is the file of tests of a rules file.
-func testsOf(path string) string {
-	ext := filepath.Ext(path)
-	return strings.TrimSuffix(path, ext) + ".test" + ext
 }
 
 func (f testFlags) text(w io.Writer, report rules.TestReport) error {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -76,26 +74,6 @@ func TestNothingBreaksOutOfAWorkflowCommand(t *testing.T) {
 		unescaped := strings.NewReplacer("%25", "%", "%0D", "\r", "%0A", "\n").Replace(text)
 		if i == 0 && unescaped != fmt.Sprintf("%s\nexpected  %[1]s\ngot       %[1]s", hostile) {
 			t.Errorf("the text is %q", unescaped)
-		}
-	}
-}
-
-func TestTheTestsBesideRules(t *testing.T) {
-	dir := t.TempDir()
-	for _, name := range []string{"a.yaml", "a.test.yaml", "b.yml", "b.test.yml", "c.d.yaml", "d", "d.test", "aa.test.yaml.orig", ".#a.test.yaml", ".b.test.yml", "#a.test.yaml"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for path, want := range map[string][]string{
-		"a.yaml": {"a.test.yaml"}, "b.yml": {"b.test.yml"}, "c.d.yaml": nil, "d": nil, ".": {"a.test.yaml", "b.test.yml"}, "no/e.yaml": nil,
-	} {
-		got, err := testsBeside(filepath.Join(dir, path))
-		for i := range got {
-			got[i] = filepath.Base(got[i])
-		}
-		if d := cmp.Diff(want, got); d != "" || err != nil {
-			t.Errorf("beside %s: %v (-want +got):\n%s", path, err, d)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/rulebook"
 	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/router/web/auth"
@@ -67,25 +68,23 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	t.Cleanup(y.nomad.Close)
 	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { y.github.ServeHTTP(w, r) }))
 	t.Cleanup(hub.Close)
-	reload := &reloader{source: source{rules: y.rules}, log: y.log}
 	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: y.log, API: &api.Config{Address: y.nomad.URL}})
 	must(err)
-	reload.nomad = cluster
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("t"), BaseURL: hub.URL})
 	must(err)
 	y.database = filepath.Join(t.TempDir(), "switchyard.db")
 	y.store, err = store.Open(t.Context(), y.database)
 	must(err)
 	t.Cleanup(func() { _ = y.store.Close() })
-	reload.keep = y.store.KeepRules
-	content, set, err := reload.first(t.Context(), os.Stderr)
+	book := rulebook.New(rulebook.Config{Rules: y.rules, Nomad: cluster, Logger: y.log, Keep: y.store.KeepRules})
+	started, err := startRules(t.Context(), book, os.Stderr)
 	must(err)
 	app, err := newApp(appParts{
-		rulebook: rulebook{reload, y.store}, allowEdit: true, store: y.store, nomad: cluster, github: client, rules: set,
+		rulebook: editedRules{book, y.store}, allowEdit: true, store: y.store, nomad: cluster, github: client, rules: started.Set,
 		secrets: []router.Secret{testSecret}, access: c.access,
-	}, server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: y.log, RulesVersion: content.version("")})
+	}, server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: y.log, RulesVersion: started.Version})
 	must(err)
-	reload.app = app
+	book.Bind(app)
 	y.console = "http://" + app.AdminAddr()
 	y.webhook = "http://" + app.Addr() + "/webhooks/github"
 	y.github = githubsim.New(githubsim.Config{WebhookURL: y.webhook, Secret: testSecret, FirstID: 4001})

@@ -299,6 +299,11 @@ func (c *Client) validate(ctx context.Context, of call, job *api.Job) ([]string,
 	return warnings(resp.Warnings), nil
 }
 
+// ValidateWith is Validate for a jobspec of specs.
+func (c *Client) ValidateWith(ctx context.Context, specs *jobspecs.Set, name string) ([]string, error) {
+	return c.WithJobspecs(specs).Validate(ctx, name)
+}
+
 // Validate asks Nomad whether it takes a jobspec, with nothing laid over it,
 // and returns Nomad's warnings. Errors are sorted as Start's; one that is a
 // verdict on the jobspec, not trouble on the way to one, is a JobspecError too.

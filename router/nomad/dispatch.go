@@ -94,7 +94,7 @@ func (c *Client) parent(ctx context.Context, id string, at scope) (*api.Job, err
 	case status(err) == http.StatusNotFound:
 		return nil, &router.FixError{
 			Fix: "register the parameterized job, or correct the rule's dispatch or namespace",
-			Err: &JobspecError{Err: fmt.Errorf("%s: there is none", read)},
+			Err: &router.JobspecError{Err: fmt.Errorf("%s: there is none", read)},
 		}
 	case err != nil:
 		return nil, read.sorted(err)

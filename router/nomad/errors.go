@@ -20,14 +20,6 @@ const noPath = "No path to region"
 // maxWords bounds Nomad's words in an error, in characters.
 const maxWords = 600
 
-// A JobspecError says that a jobspec, the job made of it or the job to dispatch
-// is at fault, and not Nomad or the way there. A reload branches on it, as rules
-// stay out when Nomad refuses their jobspecs, and so does Survey.
-type JobspecError struct{ Err error }
-
-func (e *JobspecError) Error() string { return e.Err.Error() }
-func (e *JobspecError) Unwrap() error { return e.Err }
-
 // A call is something asked of Nomad, for errors.
 type call struct {
 	what       string // "register job gha-1-1"
@@ -61,7 +53,7 @@ func (c call) sorted(err error) error {
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
 		fix := "check that NOMAD_ADDR is the address of a Nomad agent"
 		if code == http.StatusBadRequest && c.badRequest != "" {
-			fix, plain = c.badRequest, &JobspecError{Err: plain}
+			fix, plain = c.badRequest, &router.JobspecError{Err: plain}
 		}
 		return &router.FixError{Fix: fix, Err: plain}
 	}
@@ -97,7 +89,7 @@ func (c call) unanswered(err error) error {
 // refusal is the error for a job that Nomad finds invalid, in its words.
 func (c call) refusal(said string) error {
 	said = line(said)
-	var err error = &JobspecError{Err: fmt.Errorf("%s: Nomad refuses it: %s", c, said)}
+	var err error = &router.JobspecError{Err: fmt.Errorf("%s: Nomad refuses it: %s", c, said)}
 	if fix, ok := fixFor(said); ok {
 		return &router.FixError{Fix: fix, Err: err}
 	}

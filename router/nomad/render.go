@@ -31,7 +31,7 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	if !ok {
 		return nil, &router.FixError{
 			Fix: "add it to the jobspecs, or correct the rule",
-			Err: &JobspecError{Err: fmt.Errorf("there is no jobspec %q", p.Jobspec)},
+			Err: &router.JobspecError{Err: fmt.Errorf("there is no jobspec %q", p.Jobspec)},
 		}
 	}
 	namespace := cmp.Or(p.Namespace, c.namespace)
@@ -41,13 +41,13 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	}
 	var job api.Job // decoded afresh, so that no two jobs share anything
 	if err := json.Unmarshal(parsed, &job); err != nil {
-		return nil, &router.FixError{Fix: "mend the file", Err: &JobspecError{Err: fmt.Errorf("jobspec %s is no Nomad job: %w", spec.Path, err)}}
+		return nil, &router.FixError{Fix: "mend the file", Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s is no Nomad job: %w", spec.Path, err)}}
 	}
 	group, task, err := runnerTask(&job)
 	if err != nil {
 		return nil, &router.FixError{
 			Fix: `leave one group, and mark one of its tasks with meta { switchyard = "runner" } if it has several`,
-			Err: &JobspecError{Err: fmt.Errorf("jobspec %s: %w", spec.Path, err)},
+			Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s: %w", spec.Path, err)},
 		}
 	}
 	overlayJob(&job, r)

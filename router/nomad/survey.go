@@ -38,18 +38,18 @@ type Route struct {
 
 // The codes of findings.
 const (
-	NoSuchRegion     = "no-such-region"     // the region is not joined
-	NoSuchNamespace  = "no-such-namespace"  // the namespace does not exist
-	NoSuchPool       = "no-such-pool"       // the node pool does not exist
-	NoSuchDatacenter = "no-such-datacenter" // a warning when other datacenters of the route exist
-	NoSuchJob        = "no-such-job"        // what the route dispatches is not there, cannot be dispatched, or does not take the meta that the rule gives
-	ClaimUndeclared  = "claim-undeclared"   // a warning: what the route dispatches fetches the claim, and does not declare the meta for it
-	JobspecRefused   = "jobspec-refused"    // there is no such jobspec, or Nomad finds its job invalid
-	JobspecWarns     = "jobspec-warns"      // Nomad takes it with a warning
-	NoNode           = "no-node"            // no node in service could ever run it
-	EmptyPool        = "empty-pool"         // a warning: no node of its pool is in service now, as in one that scales from zero
-	CannotTell       = "cannot-tell"        // Nomad did not say: the token lacks a capability there, or it is in trouble. The exit code is then 2
-	NotAsked         = "not-asked"          // there were more than 500 different placements: the rest was not asked about
+	NoSuchRegion     = "no-such-region"      // the region is not joined
+	NoSuchNamespace  = "no-such-namespace"   // the namespace does not exist
+	NoSuchPool       = "no-such-pool"        // the node pool does not exist
+	NoSuchDatacenter = "no-such-datacenter"  // a warning when other datacenters of the route exist
+	NoSuchJob        = "no-such-job"         // what the route dispatches is not there, cannot be dispatched, or does not take the meta that the rule gives
+	ClaimUndeclared  = "claim-undeclared"    // a warning: what the route dispatches fetches the claim, and does not declare the meta for it
+	JobspecRefused   = router.JobspecRefused // there is no such jobspec, or Nomad finds its job invalid
+	JobspecWarns     = "jobspec-warns"       // Nomad takes it with a warning
+	NoNode           = "no-node"             // no node in service could ever run it
+	EmptyPool        = "empty-pool"          // a warning: no node of its pool is in service now, as in one that scales from zero
+	CannotTell       = "cannot-tell"         // Nomad did not say: the token lacks a capability there, or it is in trouble. The exit code is then 2
+	NotAsked         = "not-asked"           // there were more than 500 different placements: the rest was not asked about
 )
 
 // Warnings returns the codes of findings that may be warnings.
@@ -250,7 +250,7 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	job, err := s.parent(ctx, id, at)
 	if err == nil {
 		if _, err = dispatchMeta(ask, job); err != nil {
-			err = &JobspecError{Err: fmt.Errorf("dispatch job %s in namespace %s: %w", id, at.Namespace, err)}
+			err = &router.JobspecError{Err: fmt.Errorf("dispatch job %s in namespace %s: %w", id, at.Namespace, err)}
 		}
 	}
 	if atFault(err) {
@@ -295,7 +295,7 @@ func claimUndeclared(r Route, job *api.Job) []problem {
 	return []problem{{code: ClaimUndeclared, warning: true, say: func(Route) string { return message }}}
 }
 
-func atFault(err error) bool { return errors.As(err, new(*JobspecError)) }
+func atFault(err error) bool { return errors.As(err, new(*router.JobspecError)) }
 
 // plan asks Nomad what would come of a job, or why it refuses it.
 func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) (*api.JobPlanResponse, []problem, error) {

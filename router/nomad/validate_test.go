@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"switchyard/jobspecs"
+	"switchyard/router"
 )
 
 // A reload refuses rules for a verdict on a jobspec, and for nothing else.
@@ -37,7 +38,7 @@ func TestVerdictsOnAJobspec(t *testing.T) {
 			server := httptest.NewServer(c.answers)
 			defer server.Close()
 			_, err := newClient(t, &api.Config{Address: server.URL}).Validate(t.Context(), c.jobspec)
-			var verdict *JobspecError
+			var verdict *router.JobspecError
 			if err == nil || errors.As(err, &verdict) != c.want {
 				t.Errorf("Validate = %v, a verdict: %v, want %v", err, !c.want, c.want)
 			}

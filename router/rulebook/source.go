@@ -1,0 +1,284 @@
+package rulebook
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+	"switchyard/rules"
+)
+
+// A source is where the rules and jobspecs come from.
+type source struct {
+	rules   string // file, or directory of files
+	specDir string // "": none but the built-in jobspecs
+}
+
+// content is what a source held at one moment.
+type content struct {
+	files []rules.File
+	tests []rules.File // *.test.yaml beside them
+	specs *jobspecs.Set
+	text  string // hex SHA-256 of the names and bytes of files and tests
+	hash  string // hex SHA-256 of these, and of the jobspecs if any is the operator's own
+}
+
+func (s source) read() (content, error) {
+	// A server must neither wait for the writer of a pipe nor fill its memory.
+	if info, err := os.Stat(s.rules); err == nil && !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > maxRead) {
+		return content{}, fmt.Errorf("read the rules: %s is no regular file of at most %d MiB", s.rules, maxRead>>20)
+	}
+	files, err := ReadRules(context.Background(), s.rules) // plain files
+	if err != nil {
+		return content{}, fmt.Errorf("read the rules: %w", err)
+	}
+	tests, err := TestsBeside(s.rules)
+	if err != nil {
+		return content{}, fmt.Errorf("look for tests: %w", err)
+	}
+	testFiles, err := ReadPlain(tests)
+	if err != nil {
+		return content{}, fmt.Errorf("read the tests: %w", err)
+	}
+	specs, err := jobspecs.Load(s.specDir)
+	if err != nil {
+		return content{}, fmt.Errorf("load jobspecs: %w", err)
+	}
+	return s.content(files, testFiles, specs), nil
+}
+
+func (s source) content(files, tests []rules.File, specs *jobspecs.Set) content {
+	h := sha256.New()
+	for _, f := range slices.Concat(files, tests) { // base names, so that replicas agree wherever their files are
+		fmt.Fprintf(h, "%q %d\n%s", filepath.Base(f.Name), len(f.Source), f.Source)
+	}
+	text := hex.EncodeToString(h.Sum(nil))
+	if len(specs.Own()) > 0 {
+		for _, name := range specs.Names() {
+			spec, _ := specs.Get(name)
+			fmt.Fprintf(h, "%q %s\n", name, spec.Hash)
+		}
+	}
+	return content{files: files, tests: tests, specs: specs, text: text, hash: hex.EncodeToString(h.Sum(nil))}
+}
+
+func (c content) version(origin string) router.RulesVersion {
+	return router.RulesVersion{Hash: c.hash, Origin: origin, Files: Names(c.files)}
+}
+
+// report runs the tests of the rules, unless there are faults in their files.
+func (c content) report(ctx context.Context, set *rules.Set) (report rules.TestReport, faults rules.Diagnostics) {
+	tests := set.Tests()
+	for _, f := range c.tests {
+		if ctx.Err() != nil {
+			break
+		}
+		more, found := ParseTests(set, f)
+		tests, faults = append(tests, more...), append(faults, found...)
+	}
+	if len(faults) > 0 {
+		return report, faults
+	}
+	return set.Test(ctx, tests), nil
+}
+
+// test runs the tests of the rules, and returns what failed.
+func (c content) test(ctx context.Context, set *rules.Set) rules.Diagnostics {
+	report, failed := c.report(ctx, set)
+	for _, t := range report.Tests {
+		for _, f := range t.Failures {
+			failed = append(failed, rules.Diagnostic{
+				File: t.File, Line: f.Line, Column: f.Column,
+				Message: fmt.Sprintf("test %q failed: %s: expected %s, got %s", t.Name, f.What, f.Expected, f.Got),
+			})
+		}
+	}
+	return failed
+}
+
+// ReadRules reads what rulesFiles names. The error holds rules.Diagnostics when
+// it is a fault of a file that a directory holds.
+func ReadRules(ctx context.Context, path string) ([]rules.File, error) {
+	names, err := rulesFiles(path)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) == 1 && names[0] == path { // whoever named it may have it be a link, or a pipe
+		return ReadFiles(ctx, names)
+	}
+	return ReadPlain(names)
+}
+
+// rulesFiles is a rules file, or the *.yaml and *.yml files of a directory in
+// name order. Files of tests (*.test.yaml) and dotfiles are left out.
+func rulesFiles(path string) ([]string, error) {
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return []string{path}, nil // reading it says what is wrong
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if isRulesFile(e.Name()) && !e.IsDir() {
+			names = append(names, filepath.Join(path, e.Name()))
+		}
+	}
+	if names == nil {
+		return nil, fmt.Errorf("%s holds no rules file: their names end in .yaml or .yml", path)
+	}
+	return names, nil
+}
+
+func ReadFiles(ctx context.Context, names []string) ([]rules.File, error) {
+	var files []rules.File
+	for _, name := range names {
+		src, err := readNamed(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, rules.File{Name: name, Source: src})
+	}
+	return files, nil
+}
+
+// readNamed reads a file that may be a pipe; its end is not waited for longer
+// than ctx.
+func readNamed(ctx context.Context, name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	defer context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(0, 1)) })() // only a pipe is waited for
+	src, err := io.ReadAll(io.LimitReader(f, maxRead+1))
+	switch {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	case err == nil && len(src) > maxRead:
+		return nil, fmt.Errorf("%s is larger than a file of rules may be (%d MiB)", name, maxRead>>20)
+	}
+	return src, err
+}
+
+// ReadPlain is ReadFiles for files that nobody named: they are read because of
+// the directory that they lie in. The error holds rules.Diagnostics for those
+// that jobspecs.Open does not open, or that are too large; they are not read.
+func ReadPlain(names []string) (files []rules.File, err error) {
+	var faults rules.Diagnostics
+	for _, name := range names {
+		src, err := readPlainFile(name)
+		var place *jobspecs.PlaceError
+		switch {
+		case errors.As(err, &place):
+			faults = append(faults, rules.Diagnostic{File: name, Line: 1, Column: 1, Message: place.Reason})
+		case err != nil:
+			return nil, err
+		}
+		files = append(files, rules.File{Name: name, Source: src})
+	}
+	if len(faults) > 0 {
+		return nil, faults
+	}
+	return files, nil
+}
+
+func readPlainFile(name string) ([]byte, error) {
+	f, err := jobspecs.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	src, err := io.ReadAll(io.LimitReader(f, maxRead+1))
+	if err == nil && len(src) > maxRead {
+		err = &jobspecs.PlaceError{Path: name, Reason: fmt.Sprintf("larger than a file of rules may be (%d MiB)", maxRead>>20)}
+	}
+	return src, err
+}
+
+// Faults returns the faults that an error of ReadRules or ReadPlain holds, or
+// the error, when it is another.
+func Faults(err error) (rules.Diagnostics, error) {
+	if faults, ok := errors.AsType[rules.Diagnostics](err); ok {
+		return faults, nil
+	}
+	return nil, err
+}
+
+// isRulesFile tells a directory's rules from what else lies there.
+func isRulesFile(name string) bool {
+	ext := filepath.Ext(name)
+	return (ext == ".yaml" || ext == ".yml") && !IsTests(name) && !isHidden(name)
+}
+
+// isHidden tells editors' own files, such as Emacs's lock .#rules.yaml.
+func isHidden(name string) bool { return name[0] == '.' || name[0] == '#' }
+
+// Names returns the names of files.
+func Names(files []rules.File) []string {
+	list := make([]string, len(files))
+	for i, f := range files {
+		list[i] = f.Name
+	}
+	return list
+}
+
+// TestsBeside returns the files of tests that belong to a rules file, which is
+// the one of its name, or to a directory: all in it but what editors leave.
+func TestsBeside(path string) ([]string, error) {
+	own := testsOf(filepath.Base(path))
+	dir, belongs := filepath.Dir(path), func(name string) bool { return name == own }
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		dir, belongs = path, func(name string) bool { return !isHidden(name) }
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) { // so the rules are not there either
+		return nil, nil
+	}
+	var tests []string
+	for _, e := range entries {
+		if IsTests(e.Name()) && belongs(e.Name()) && !e.IsDir() {
+			tests = append(tests, filepath.Join(dir, e.Name()))
+		}
+	}
+	return tests, err
+}
+
+// testsOf is the file of tests of a rules file.
+func testsOf(path string) string {
+	ext := filepath.Ext(path)
+	return strings.TrimSuffix(path, ext) + ".test" + ext
+}
+
+// IsTests reports whether a file of that name holds tests of rules.
+var IsTests = regexp.MustCompile(`\.test\.ya?ml$`).MatchString
+
+// ParseTests reads a file of tests, and checks them against set, unless it is nil.
+func ParseTests(set *rules.Set, file rules.File) (tests []rules.Test, faults rules.Diagnostics) {
+	tests, err := rules.ParseTests(file.Name, file.Source)
+	if !errors.As(err, &faults) && set != nil {
+		faults = set.CheckTests(tests)
+	}
+	return tests, faults
+}
+
+// count is a number of things, in words.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
