@@ -45,7 +45,7 @@ func TestACopyOfTheDatabaseIsRestoredAsTheREADMESays(t *testing.T) {
 	sim := nomadsim.New(nomadsim.Config{
 		Nodes: nomadsim.MixedFleet(),
 		Run: func(ctx context.Context, task nomadsim.Task) int {
-			return demoRun(ctx, hub, task.Artifacts["secrets/runner.jit"])
+			return hub.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
 		},
 	})
 	t.Cleanup(sim.Close)

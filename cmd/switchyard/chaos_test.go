@@ -167,7 +167,7 @@ func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
 	sim := nomadsim.New(nomadsim.Config{
 		Nodes: chaosFleet(), Client: clients[1],
 		Run: func(ctx context.Context, task nomadsim.Task) int {
-			return demoRun(ctx, hub, task.Artifacts["secrets/runner.jit"])
+			return hub.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
 		},
 	})
 	var servers sync.WaitGroup

@@ -27,6 +27,7 @@ var mayImport = map[string][]string{
 		"router/runners", "router/telemetry", "rules",
 	},
 
+	"switchyard/router/demo":     {"router", "router/githubsim", "router/nomadsim"},
 	"switchyard/router/rulebook": {"jobspecs", "router", "rules"},
 
 	"switchyard/router/webhook":     {"router"},

@@ -38,7 +38,7 @@ func TestOtherGitHubsAreServedToo(t *testing.T) {
 			if !strings.HasPrefix(task.JobID, "gha-2-") {
 				on = hubs[1]
 			}
-			return demoRun(ctx, on, task.Artifacts["secrets/runner.jit"])
+			return on.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
 		},
 	})
 	t.Cleanup(sim.Close)

@@ -76,7 +76,7 @@ func newOutage(t *testing.T, dir string, key *rsa.PrivateKey) *outage {
 		Nodes:  []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "one", Kernel: "linux", Arch: "amd64", Cores: 640, MemoryMB: 2560 << 10})},
 		Client: clients[1],
 		Run: func(ctx context.Context, task nomadsim.Task) int {
-			return demoRun(ctx, o.hub, task.Artifacts["secrets/runner.jit"])
+			return o.hub.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
 		},
 	})
 	var servers sync.WaitGroup

@@ -44,7 +44,7 @@ func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
 	sim := nomadsim.New(nomadsim.Config{
 		Nodes: nomadsim.MixedFleet(),
 		Run: func(ctx context.Context, task nomadsim.Task) int {
-			return demoRun(ctx, github, task.Artifacts["secrets/runner.jit"])
+			return github.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
 		},
 	})
 	t.Cleanup(sim.Close)

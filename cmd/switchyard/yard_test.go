@@ -60,7 +60,7 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	sim := nomadsim.New(nomadsim.Config{
 		Nodes: nomadsim.MixedFleet(),
 		Run: func(ctx context.Context, task nomadsim.Task) int {
-			return demoRun(ctx, y.github, task.Artifacts["secrets/runner.jit"])
+			return y.github.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
 		},
 	})
 	t.Cleanup(sim.Close)

@@ -59,6 +59,15 @@ func (s *Server) Runners() []Runner {
 	return all
 }
 
+// RunTask is what the task of a runner does with the configuration that its claim
+// answered, which is empty when nobody needs it any more; it returns the exit code.
+func (s *Server) RunTask(ctx context.Context, encodedJIT string) int {
+	if strings.TrimSpace(encodedJIT) != "" && s.Connect(ctx, encodedJIT) != nil {
+		return 1
+	}
+	return 0
+}
+
 // Connect behaves as a runner process that was started with a just-in-time
 // configuration: it comes online, waits for a job, works on it and returns nil
 // when that ended, with the runner gone. It fails with ErrUnknownJIT or

@@ -1,7 +1,8 @@
-package main
+package demo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -13,7 +14,6 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
-	"switchyard/router/store"
 )
 
 // A scene is a job of the demo and what its labels promise.
@@ -73,7 +73,7 @@ func (s scene) spec(duration time.Duration) githubsim.JobSpec {
 type stage struct {
 	out    io.Writer
 	github *githubsim.Server
-	store  *store.Store
+	store  Server
 	fleet  *fleet
 	began  time.Time
 
@@ -106,18 +106,18 @@ func (s *stage) queue(ctx context.Context, sc scene, duration time.Duration) {
 
 // once sends every scene and waits for all of them to end.
 func (s *stage) once(ctx context.Context) error {
-	next := time.NewTicker(demoPause)
+	next := time.NewTicker(pause)
 	defer next.Stop()
-	look := time.NewTicker(demoLook)
+	look := time.NewTicker(lookEvery)
 	defer look.Stop()
-	timeout := time.NewTimer(demoTimeout)
-	defer timeout.Stop()
+	late := time.NewTimer(timeout)
+	defer late.Stop()
 	left := scenes
 	for len(left) > 0 || len(s.acts) > 0 {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-timeout.C:
+		case <-late.C:
 			for _, a := range s.acts {
 				if s.fleet.real && a.waits != "" {
 					s.waiting++
@@ -134,7 +134,7 @@ func (s *stage) once(ctx context.Context) error {
 		case <-look.C:
 			s.look(ctx)
 			if s.fleet.real && len(left) == 0 && !slices.ContainsFunc(s.acts, func(a *act) bool { return a.waits == "" }) {
-				timeout.Reset(0) // only nodes that are not there are waited for
+				late.Reset(0) // only nodes that are not there are waited for
 			}
 		}
 	}
@@ -145,7 +145,7 @@ func (s *stage) once(ctx context.Context) error {
 func (s *stage) forever(ctx context.Context) error {
 	next := time.NewTimer(0)
 	defer next.Stop()
-	look := time.NewTicker(demoLook)
+	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for _, sc := range scenes {
 		if sc.cancelled {
@@ -273,7 +273,10 @@ func (a *act) breaks(j router.Job) string {
 	return ""
 }
 
-// summary counts the jobs; its error is errNo when a promise was broken.
+// ErrBroken says that a job did not end as its labels promise; Out has which.
+var ErrBroken = errors.New("a promise of the demo was broken")
+
+// summary counts the jobs; its error is ErrBroken when a promise was broken.
 func (s *stage) summary() error {
 	var counts []string
 	total := 0
@@ -283,7 +286,11 @@ func (s *stage) summary() error {
 			total += n
 		}
 	}
-	fmt.Fprintf(s.out, "\n%s ended in %.1f s: %s.\n", count(total, "job"), time.Since(s.began).Seconds(), strings.Join(counts, ", "))
+	noun := "jobs"
+	if total == 1 {
+		noun = "job"
+	}
+	fmt.Fprintf(s.out, "\n%d %s ended in %.1f s: %s.\n", total, noun, time.Since(s.began).Seconds(), strings.Join(counts, ", "))
 	if s.waiting > 0 {
 		fmt.Fprintf(s.out, "%d did not end: they wait for nodes that this Nomad does not have.\n", s.waiting)
 	}
@@ -299,5 +306,5 @@ func (s *stage) summary() error {
 	for _, b := range s.broken {
 		fmt.Fprintf(s.out, "Broken promise: %s\n", router.Printable(b))
 	}
-	return errNo
+	return ErrBroken
 }
