@@ -96,6 +96,7 @@ type Sweeper struct {
 	compares bool      // what GitHub delivered is compared with the store at the start: it is not new
 
 	unread chan Unread // size 1; sent once, when it is known
+	told   bool        // it was sent; used by Sweep only
 }
 
 // NewSweeper returns one that has seen nothing.
@@ -294,7 +295,7 @@ func (sw *Sweeper) Sweep(ctx context.Context) error {
 			sw.forget(h, sw.Now())
 			delete(sw.compared, h.Key())
 		}
-		if err != nil && lasting(err) && (h.Proved || !unknown) {
+		if err != nil && !sw.told && lasting(err) && (h.Proved || !unknown) {
 			sw.unreached = append(sw.unreached, h.Hook)
 		}
 		said.add(h.Hook, err, unknown)
@@ -303,9 +304,9 @@ func (sw *Sweeper) Sweep(ctx context.Context) error {
 		sw.Log.Info("webhooks whose deliveries GitHub does not show are forgotten: they are deleted, somebody made them up, or the login may not see them",
 			"webhooks", said.unknown, "such_as", said.which.String(), "err", said.why)
 	}
-	if sw.unread != nil && (!said.passing || sw.sweep > sweepsToTell) {
+	if sw.unread != nil && !sw.told && (!said.passing || sw.sweep > sweepsToTell) {
 		sw.unread <- Unread{all: !sw.read && !said.passing, hooks: sw.unreached}
-		sw.unread, sw.unreached = nil, nil
+		sw.told, sw.unreached = true, nil
 	}
 	return errors.Join(said.err(), sw.redeliver(ctx))
 }
