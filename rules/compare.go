@@ -2,7 +2,6 @@ package rules
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"iter"
 	"maps"
@@ -10,7 +9,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 )
 
@@ -213,20 +211,8 @@ func (d *differences) single(part, was, is string) {
 	}
 }
 
-func (d *differences) number(part string, was, is int64) {
-	if was != is {
-		text := func(n int64) string {
-			if n == 0 {
-				return ""
-			}
-			return strconv.FormatInt(n, 10)
-		}
-		d.single(part, text(was), text(is))
-	}
-}
-
-// list compares the entries of two lists, in whatever order they are.
-func list[T any](d *differences, part string, was, is []T, text func(T) string) {
+// compareLists compares the entries of two lists, in whatever order they are.
+func compareLists[T any](d *differences, part string, was, is []T, text func(T) string) {
 	if len(was) == 0 && len(is) == 0 {
 		return
 	}
@@ -258,40 +244,14 @@ func list[T any](d *differences, part string, was, is []T, text func(T) string) 
 }
 
 func (d *differences) placement(was, is *Placement) {
-	d.single("jobspec", was.Jobspec, is.Jobspec)
-	d.single("dispatch", was.Dispatch, is.Dispatch)
-	entries(d, "dispatch_meta.", was.DispatchMeta, is.DispatchMeta, func(s string) string { return strconv.Quote(s) })
-	list(d, "constraints", was.Constraints, is.Constraints, Constraint.text)
-	list(d, "affinities", was.Affinities, is.Affinities, Affinity.text)
-	list(d, "devices", was.Devices, is.Devices, Device.text)
-	for _, size := range []struct {
-		part    string
-		was, is int
-	}{
-		{"resources.cpu", was.Resources.CPU, is.Resources.CPU},
-		{"resources.cores", was.Resources.Cores, is.Resources.Cores},
-		{"resources.memory_mb", was.Resources.MemoryMB, is.Resources.MemoryMB},
-		{"resources.memory_max_mb", was.Resources.MemoryMaxMB, is.Resources.MemoryMaxMB},
-		{"resources.disk_mb", was.Resources.DiskMB, is.Resources.DiskMB},
-		{"priority", was.Priority, is.Priority},
-	} {
-		d.number(size.part, int64(size.was), int64(size.is))
-	}
-	d.single("node_pool", was.NodePool, is.NodePool)
-	list(d, "datacenters", was.Datacenters, is.Datacenters, func(name string) string { return name })
-	d.single("namespace", was.Namespace, is.Namespace)
-	entries(d, "task.env.", was.Task.Env, is.Task.Env, func(s string) string { return strconv.Quote(s) })
-	entries(d, "task.config.", was.Task.Config, is.Task.Config, func(v any) string {
-		text, err := json.Marshal(v)
-		if err != nil { // no JSON value: a bug
-			return fmt.Sprint(v)
+	each(placementFields, func(f *field) {
+		switch {
+		case f.list != nil:
+			f.list.compare(d, was, is)
+		case f.of != nil:
+			d.single(f.path, f.text(was), f.text(is))
 		}
-		return string(text)
 	})
-	d.single("runner.scope", was.Runner.Scope, is.Runner.Scope)
-	d.single("runner.enterprise", was.Runner.Enterprise, is.Runner.Enterprise)
-	d.number("runner.group", was.Runner.Group, is.Runner.Group)
-	d.single("runner.registration", was.Runner.Registration, is.Runner.Registration)
 }
 
 // entries compares two maps. A text is never "", which stands for no entry.
@@ -324,7 +284,7 @@ func (d *differences) fallbacks(was, is []Fallback) {
 	if len(was) == 0 && len(is) == 0 {
 		return
 	}
-	list(d, "fallback", was, is, Fallback.text)
+	compareLists(d, "fallback", was, is, Fallback.text)
 	for i := range was {
 		j := slices.IndexFunc(is, func(f Fallback) bool { return f.After == was[i].After })
 		if j < 0 || was[i].Reason != "" || is[j].Reason != "" {
@@ -342,11 +302,8 @@ func (d *differences) fallbacks(was, is []Fallback) {
 
 // The texts of entries, as people write them in a rules file.
 
-func (c Constraint) text() string {
-	return strings.TrimSpace(c.Attribute + " " + c.Operator + " " + c.Value)
-}
-
-func (a Affinity) text() string {
+// String writes the affinity as people do.
+func (a Affinity) String() string {
 	return a.Attribute + " " + a.Operator + " " + a.Value + ", weight " + strconv.Itoa(a.Weight)
 }
 
@@ -354,7 +311,7 @@ func (d Device) text() string {
 	text := strconv.Itoa(d.Count) + " " + d.Name
 	within := make([]string, len(d.Constraints))
 	for i, c := range d.Constraints {
-		within[i] = c.text()
+		within[i] = c.String()
 	}
 	slices.Sort(within)
 	for _, c := range within {

@@ -100,8 +100,8 @@ rules:
 		{"dispatch", src[strings.Index(src, "    jobspec:"):], "    dispatch: classic\n    limit: { running: 10, per: owner }\n", []Change{{"jobspec", "docker-linux", ""}, {"dispatch", "", "classic"},
 			{"constraints", "${attr.kernel.name} = linux", ""}, {"constraints", "${meta.a} = 1", ""},
 			{"affinities", "${node.class} = spot, weight 50", ""}, {"devices", "1 nvidia/gpu, ${device.attr.memory} >= 8GiB, ${device.model} = A", ""},
-			{"resources.cpu", "2000", ""}, {"resources.memory_mb", "4096", ""}, {"resources.memory_max_mb", "8192", ""}, {"resources.disk_mb", "1024", ""}, {"priority", "50", ""},
-			{"node_pool", "ci", ""}, {"datacenters", "dc1", ""}, {"datacenters", "dc2", ""}, {"task.env.A", `"1"`, ""}, {"task.env.B", `""`, ""},
+			{"resources.cpu", "2000", ""}, {"resources.memory_mb", "4096", ""}, {"resources.memory_max_mb", "8192", ""}, {"resources.disk_mb", "1024", ""},
+			{"node_pool", "ci", ""}, {"datacenters", "dc1", ""}, {"datacenters", "dc2", ""}, {"priority", "50", ""}, {"task.env.A", `"1"`, ""}, {"task.env.B", `""`, ""},
 			{"task.config.image", `"x:1"`, ""}, {"task.config.mounts", `["a",{"b":[1,2.5,true]}]`, ""}, {"runner.scope", "organization", "repository"}, {"runner.group", "7", "1"},
 			{"fallback", "after 1h", ""}, {"fallback", "after 5m", ""}}},
 	} {

@@ -413,22 +413,19 @@ func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *En
 	if err := env.spend(len(m.p.Constraints) * len(m.p.Constraints) / 8); err != nil { // they are compared with each other
 		return Placement{}, err
 	}
-	if err := m.finish(s.most(winner)); err != nil {
+	if err := m.finish(func(size *field) limit { return s.most(winner, size) }); err != nil {
 		return Placement{}, err
 	}
 	return m.p, registrable(env.asked, &m.p)
 }
 
-// most is the most that a job of the rule may ask for: of each size what the
-// rule says, or else the defaults.
-func (s *Set) most(ru *rule) *limits {
-	most := s.defaults.max
-	for _, c := range sizes {
-		if own := c.max(&ru.layer.max); own.most != 0 {
-			*c.max(&most) = *own
-		}
+// most is the most that a job of the rule may ask for of a size: what the rule
+// says, or else the defaults.
+func (s *Set) most(ru *rule, size *field) limit {
+	if own := ru.layer.limit(size); own.most != 0 {
+		return own
 	}
-	return &most
+	return s.defaults.limit(size)
 }
 
 // fallbacks are the placements to try when the rule's own is not placed.

@@ -506,10 +506,19 @@ func (l *linter) idle(ru *rule, n int, f Facts) bool {
 		before = &ru.fallback[n-1]
 	}
 	var layers []reflect.Value
-	for _, one := range []*layer{&is.layer, &before.layer, &ru.layer, &l.defaults} {
+	all := []*layer{&is.layer, &before.layer, &ru.layer, &l.defaults}
+	for _, one := range all {
 		layers = append(layers, reflect.ValueOf(one).Elem())
 	}
+	for _, f := range singles {
+		if (is.layer.get(f) != nil || before.layer.get(f) != nil) && slices.ContainsFunc(all, func(l *layer) bool { s := l.get(f); return s != nil && s.template != nil }) {
+			return false
+		}
+	}
 	for i := range layers[0].NumField() {
+		if layers[0].Field(i).Type() == reflect.TypeFor[[]setting]() {
+			continue
+		}
 		sets := !layers[0].Field(i).IsZero() || !layers[1].Field(i).IsZero()
 		if sets && slices.ContainsFunc(layers, func(one reflect.Value) bool { return evaluated(one.Field(i)) }) {
 			return false
@@ -619,23 +628,22 @@ func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec strin
 
 // limits checks that what a job of the rule gets without asking is within max.
 func (l *linter) limits(ru *rule) {
-	most := l.most(ru)
-	for _, c := range sizes {
-		size, limit, from := c.of(&ru.layer), c.max(most), "rule "+ru.name
-		if !size.set {
-			size, from = c.of(&l.defaults), "defaults"
-			if c.what == "cpu" && ru.layer.cores.set || c.what == "cores" && ru.layer.cpu.set {
+	for _, f := range sizes {
+		size, limit, from := ru.layer.get(f), l.most(ru, f), "rule "+ru.name
+		if size == nil {
+			size, from = l.defaults.get(f), "defaults"
+			if f == cpu && ru.layer.get(cores) != nil || f == cores && ru.layer.get(cpu) != nil {
 				continue // it takes the other's place
 			}
 		}
-		if !size.set || size.template != nil || limit.most == 0 || size.literal <= limit.most {
+		if !size.isLiteral() || limit.most == 0 || size.literal.(int) <= limit.most {
 			continue
 		}
 		rule, who := ru.name, "rule "+ru.name+": "
 		if from == "defaults" && limit.from == "defaults" {
 			rule, who = "", ""
 		}
-		l.add("max-below-default", limit.at, rule, "%smax %s %s (%s) is below what a job gets without asking, %s (%s): no such job can be placed; raise max or lower the size", who, c.what, c.show(limit.most), limit.from, c.show(size.literal), from)
+		l.add("max-below-default", limit.at, rule, "%smax %s %s (%s) is below what a job gets without asking, %s (%s): no such job can be placed; raise max or lower the size", who, f.key, f.show(limit.most), limit.from, f.show(size.literal), from)
 	}
 }
 
@@ -778,14 +786,13 @@ func (l *linter) misfit(ru *rule, lb *label, env *Env, all bool) string {
 		}
 		return fmt.Sprintf("with rule %s no node can satisfy both %s (%s) and %s (%s); mend one of them", ru.name, a, a.From, b, b.From)
 	}
-	most := l.most(ru)
-	for _, c := range sizes {
-		size, limit := c.of(&lb.layer), c.max(most)
-		if !all && size.template != nil && !size.template.isParam(lb.param) {
+	for _, f := range sizes {
+		size, limit := lb.layer.get(f), l.most(ru, f)
+		if size == nil || !all && size.template != nil && !size.template.isParam(lb.param) {
 			continue // a greater value may ask for less
 		}
-		if n, ok := fixed(size, lb, env); ok && limit.most != 0 && n > limit.most {
-			return fmt.Sprintf("its %s, %s, is over the most that rule %s allows, %s (%s); raise max or lower it", c.what, c.show(n), ru.name, c.show(limit.most), limit.from)
+		if n, ok := fixed(&size.value, lb, env); ok && limit.most != 0 && n.(int) > limit.most {
+			return fmt.Sprintf("its %s, %s, is over the most that rule %s allows, %s (%s); raise max or lower it", f.key, f.show(n), ru.name, f.show(limit.most), limit.from)
 		}
 	}
 	return ""

@@ -12,11 +12,12 @@ func (l *linter) claims() {
 			if k < 0 {
 				return
 			}
-			said, ours := &own.registration, own.registration.set
+			said := own.get(runnerRegistration)
+			ours := said != nil
 			if !ours {
-				said = &l.defaults.registration
+				said = l.defaults.get(runnerRegistration)
 			}
-			means := said.set && said.template == nil && said.literal == "own"
+			means := said.isLiteral() && said.literal == "own"
 			switch {
 			case l.jobspecs[k].NoClaim && !ours && !means:
 				l.add("no-claim", at, ru.name,
@@ -32,8 +33,8 @@ func (l *linter) claims() {
 			f := &ru.fallback[j]
 			if f.jobspec != "" {
 				own := ru.layer.without(&f.layer)
-				if f.layer.registration.set {
-					own.registration = f.layer.registration
+				if s := f.layer.get(runnerRegistration); s != nil {
+					own.settings = []setting{*s}
 				}
 				check(f.jobspec, f.jobspecAt, &own)
 			}

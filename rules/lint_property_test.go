@@ -308,7 +308,7 @@ func (c *lintCase) refuted(d Diagnostic) string {
 		for i, f := range c.jobs {
 			if c.made[i].Rule == "" || len(f.Labels) > 1 && slices.ContainsFunc(f.Labels, func(name string) bool {
 				l, _ := c.vocabulary.find(name)
-				return l.layer.cores.set || l.layer.cpu.set || l.layer.memory.set
+				return l.layer.get(cores) != nil || l.layer.get(cpu) != nil || l.layer.get(memory) != nil
 			}) {
 				continue
 			}
@@ -358,9 +358,9 @@ func (c *lintCase) refuted(d Diagnostic) string {
 func (c *lintCase) sizes(l *layer, what string) bool {
 	switch what {
 	case "cpu", "cores":
-		return l.cpu.set || l.cores.set || l.max.cpu.most != 0
+		return l.get(cpu) != nil || l.get(cores) != nil || l.limit(cpu).most != 0
 	}
-	return l.memory.set || l.max.memory.most != 0
+	return l.get(memory) != nil || l.limit(memory).most != 0
 }
 
 // Lint claims only what it can prove: each claim is held against all jobs. The

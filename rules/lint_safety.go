@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"fmt"
 	"slices"
 )
 
@@ -91,51 +92,56 @@ func (l *linter) denied() {
 func (l *linter) bounds() {
 	const mhzOfACore = 1000 // at least: no server has slower ones
 	sized := slices.DeleteFunc(l.vocabulary.all(), func(lb *label) bool {
-		return !lb.layer.cpu.set && !lb.layer.cores.set && !lb.layer.memoryMax.set
+		return lb.layer.get(cpu) == nil && lb.layer.get(cores) == nil && lb.layer.get(memoryMax) == nil
 	})
-	seen := map[limits]bool{}
+	seen := map[string]bool{}
 	for i := range l.rules {
 		ru := &l.rules[i]
 		if ru.deny != "" || ru.dispatch != "" {
 			continue
 		}
-		most := l.most(ru)
-		if seen[*most] {
+		var all []limit
+		for _, size := range sizes {
+			all = append(all, l.most(ru, size))
+		}
+		key := fmt.Sprint(all)
+		if seen[key] {
 			continue
 		}
-		seen[*most] = true
+		seen[key] = true
+		mhz, whole, reserved, most := l.most(ru, cpu), l.most(ru, cores), l.most(ru, memory), l.most(ru, memoryMax)
 		if !l.spend(5 * len(sized)) {
 			return
 		}
 		for _, lb := range sized {
-			cpu, _ := lb.asks(&lb.layer.cpu)
-			cores, literal := lb.asks(&lb.layer.cores)
-			memoryMax, _ := lb.asks(&lb.layer.memoryMax)
+			asksMHz, fixedMHz := lb.asks(cpu)
+			asksCores, literal := lb.asks(cores)
+			asksMax, _ := lb.asks(memoryMax)
 			switch {
-			case most.cpu.most != 0 && most.cores.most == 0 && lb.layer.cores.set && (!literal || cores*mhzOfACore > most.cpu.most):
-				l.unbounded(&most.cpu, "cpu", "cores", lb)
-			case most.cores.most != 0 && most.cpu.most == 0 && lb.layer.cpu.template != nil && cpu > most.cores.most*mhzOfACore:
-				l.unbounded(&most.cores, "cores", "cpu", lb)
-			case most.memory.most != 0 && most.memoryMax.most == 0 && memoryMax > most.memory.most:
-				l.unbounded(&most.memory, "memory", "memory_max", lb)
+			case mhz.most != 0 && whole.most == 0 && lb.layer.get(cores) != nil && (!literal || asksCores*mhzOfACore > mhz.most):
+				l.unbounded(mhz, cores, lb)
+			case whole.most != 0 && mhz.most == 0 && !fixedMHz && asksMHz > whole.most*mhzOfACore:
+				l.unbounded(whole, cpu, lb)
+			case reserved.most != 0 && most.most == 0 && asksMax > reserved.most:
+				l.unbounded(reserved, memoryMax, lb)
 			}
 		}
 	}
 }
 
-func (l *linter) unbounded(limit *limit, has, lacks string, lb *label) {
-	l.add("unbounded-size", limit.at, "", "max %s (%s) does not bound what the label %s asks for, %s: add %s to max", has, limit.from, quote(lb.pattern), lacks, lacks)
+func (l *linter) unbounded(limit limit, lacks *field, lb *label) {
+	l.add("unbounded-size", limit.at, "", "max %s (%s) does not bound what the label %s asks for, %s: add %s to max", limit.key, limit.from, quote(lb.pattern), lacks.key, lacks.key)
 }
 
 // asks is the most that a label asks for of a size; literal when it is written
 // out. It is 0 when that cannot be told.
-func (lb *label) asks(v *value[int]) (most int, literal bool) {
-	switch {
-	case !v.set:
+func (lb *label) asks(size *field) (most int, literal bool) {
+	switch s := lb.layer.get(size); {
+	case s == nil:
 		return 0, false
-	case v.template == nil:
-		return v.literal, true
-	case v.template.isParam(lb.param):
+	case s.template == nil:
+		return s.literal.(int), true
+	case s.template.isParam(lb.param):
 		return lb.param.max, false
 	}
 	return 0, false

@@ -532,7 +532,7 @@ func (r *loader) oneRule(n ast.Node) {
 	if v, ok := f["dispatch"]; ok {
 		r.dispatch(v, &ru)
 		for _, k := range presentKeys(f, append([]string{"max", "fallback"}, placementKeys...)...) {
-			if k != "namespace" && k != "runner" {
+			if !slices.ContainsFunc(placementFields, func(f *field) bool { return f.key == k && f.dispatched }) {
 				r.fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
 			}
 		}
@@ -667,13 +667,13 @@ func (r *loader) duration(n ast.Node, what string, least, most time.Duration) (t
 // enterprises reports the scopes of the file that are an enterprise which
 // nothing names: their rules could place no job.
 func (r *loader) enterprises() {
-	named := r.set.defaults.enterprise.set
+	named := r.set.defaults.get(runnerEnterprise) != nil
 	for _, l := range r.set.vocabulary.all() {
-		named = named || l.layer.enterprise.set
+		named = named || l.layer.get(runnerEnterprise) != nil
 	}
 	check := func(l *layer, rule string) {
-		if s := l.scope; s.set && s.literal == "enterprise" && !l.enterprise.set && !named && l.scopeAt.file == r.file {
-			d := l.scopeAt.diagnostic(rule, "runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG")
+		if s := l.get(runnerScope); s != nil && s.literal == "enterprise" && l.get(runnerEnterprise) == nil && !named && s.at.file == r.file {
+			d := s.at.diagnostic(rule, "runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG")
 			r.faults = append(r.faults, d)
 		}
 	}

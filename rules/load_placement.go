@@ -10,11 +10,6 @@ import (
 	"github.com/goccy/go-yaml/ast"
 )
 
-// placementKeys are the keys of a placement in any section.
-var placementKeys = []string{
-	"constraints", "affinities", "devices", "resources", "node_pool", "datacenters", "namespace", "priority", "task", "runner",
-}
-
 // read reads a value that may be a template.
 func read[T any](r *loader, n ast.Node, what string, as func(any) (T, error)) value[T] {
 	return readText(r, n, what, as, false)
@@ -76,65 +71,40 @@ func readPart[T any](r *loader, n ast.Node, text string, from int, what string, 
 
 // layer reads the placement keys of a section.
 func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
-	in := func(key string) string { return what + ": " + key }
-	if f["constraints"] != nil {
-		l.constraints = []constraintSpec{}
-	}
-	if f["affinities"] != nil {
-		l.affinities = []affinitySpec{}
-	}
-	if f["devices"] != nil {
-		l.devices = []deviceSpec{}
-	}
-	for _, n := range r.list(f["constraints"], in("constraints")) {
-		if c, ok := r.constraint(n, false); ok {
-			l.constraints = append(l.constraints, c)
+	for _, field := range placementFields {
+		if n, ok := f[field.key]; ok && !field.target {
+			r.field(field, n, l, what+": "+field.key)
 		}
 	}
-	for _, n := range r.list(f["affinities"], in("affinities")) {
-		if a, ok := r.affinity(n); ok {
-			l.affinities = append(l.affinities, a)
-		}
+	if l.get(cpu) != nil && l.get(cores) != nil {
+		r.faultAt(l.get(cores).at.line, l.get(cores).at.column, "%s: resources sets cpu and cores: a Nomad task has MHz or whole cores, not both", what)
 	}
-	for _, n := range r.list(f["devices"], in("devices")) {
-		if d, ok := r.device(n); ok {
-			l.devices = append(l.devices, d)
-		}
+	if reserved, most := l.get(memory), l.get(memoryMax); reserved.isLiteral() && most.isLiteral() && most.literal.(int) < reserved.literal.(int) {
+		r.faultAt(most.at.line, most.at.column, "%s: resources: memory_max is below memory", what)
 	}
-	if n, ok := f["resources"]; ok {
-		r.resources(n, l, in("resources"))
-	}
-	l.nodePool = read(r, f["node_pool"], in("node_pool"), named(poolName, "name of a Nomad node pool"))
-	l.namespace = read(r, f["namespace"], in("namespace"), named(namespaceName, "name of a Nomad namespace"))
-	l.priority = read(r, f["priority"], in("priority"), wholeBetween(1, 100))
-	if n, ok := f["datacenters"]; ok {
-		items := r.list(n, in("datacenters"))
-		if items != nil && len(items) == 0 {
-			r.fault(n, "%s must list at least one; [\"*\"] is any", in("datacenters"))
-		}
-		for _, i := range items {
-			l.datacenters = append(l.datacenters, read(r, i, in("datacenters"), named(datacenterGlob, "name or pattern of a Nomad datacenter")))
-		}
-	}
-	if n, ok := f["task"]; ok {
-		r.task(n, l, in("task"))
-	}
-	if n, ok := f["runner"]; ok {
-		rf := r.fields(n, in("runner"), runnerKeys...)
-		l.scope = read(r, rf["scope"], in("runner scope"), oneOf("repository", "organization", "enterprise"))
-		l.enterprise = read(r, rf["enterprise"], in("runner enterprise"), named(enterpriseSlug, "slug of an enterprise, as in github.com/enterprises/SLUG"))
-		l.group = read(r, rf["group"], in("runner group"), groupID)
-		l.registration = read(r, rf["registration"], in("runner registration"), oneOf("jit", "token", "own"))
-		if l.scope.set {
-			l.scopeAt = r.at(rf["scope"])
-		}
-		if s := l.scope; s.set && s.template == nil && s.literal != "enterprise" && l.enterprise.set {
-			r.fault(rf["enterprise"], "%s has no effect: scope is %s", in("runner enterprise"), s.literal)
-		}
+	if s := l.get(runnerScope); s.isLiteral() && s.literal != "enterprise" && l.get(runnerEnterprise) != nil {
+		r.faultAt(l.get(runnerEnterprise).at.line, l.get(runnerEnterprise).at.column, "%s: runner enterprise has no effect: scope is %s", what, s.literal)
 	}
 }
 
-var runnerKeys = []string{"scope", "enterprise", "group", "registration"}
+// field reads a field that stands at n.
+func (r *loader) field(f *field, n ast.Node, l *layer, what string) {
+	switch {
+	case f.list != nil:
+		f.list.read(r, n, l, what)
+	case f.of != nil:
+		if v := read(r, n, what, f.read); v.set {
+			l.settings = append(l.settings, setting{f, v, r.at(n)})
+		}
+	default:
+		entries := r.fields(n, what, keysOf(f.fields)...)
+		for _, sub := range f.fields {
+			if n, ok := entries[sub.key]; ok {
+				r.field(sub, n, l, what+" "+sub.key)
+			}
+		}
+	}
+}
 
 // list is items with a bound.
 func (r *loader) list(n ast.Node, what string) []ast.Node {
@@ -278,59 +248,16 @@ func (r *loader) device(n ast.Node) (d deviceSpec, ok bool) {
 	return d, d.name.set && d.count.set
 }
 
-var sizeKeys = []string{"cpu", "cores", "memory", "memory_max", "disk"}
-
-func (r *loader) resources(n ast.Node, l *layer, what string) {
-	f := r.fields(n, what, sizeKeys...)
-	l.cpu = read(r, f["cpu"], what+" cpu", cpuShares)
-	l.cores = read(r, f["cores"], what+" cores", wholeBetween(1, maxCores))
-	l.memory = read(r, f["memory"], what+" memory", memorySize)
-	l.memoryMax = read(r, f["memory_max"], what+" memory_max", memorySize)
-	l.disk = read(r, f["disk"], what+" disk", memorySize)
-	if l.cpu.set && l.cores.set {
-		r.fault(f["cores"], "%s sets cpu and cores: a Nomad task has MHz or whole cores, not both", what)
-	}
-	if l.memory.set && l.memoryMax.set && l.memory.template == nil && l.memoryMax.template == nil && l.memoryMax.literal < l.memory.literal {
-		r.fault(f["memory_max"], "%s: memory_max is below memory", what)
-	}
-}
-
 // max reads the most that a job may ask for; from is whose limits they are.
 func (r *loader) max(n ast.Node, l *layer, from string) {
 	if n == nil {
 		return
 	}
-	f := r.fields(n, "max", sizeKeys...)
-	for key, at := range map[string]struct {
-		to *limit
-		as func(any) (int, error)
-	}{
-		"cpu": {&l.max.cpu, cpuShares}, "cores": {&l.max.cores, wholeBetween(1, maxCores)},
-		"memory": {&l.max.memory, memorySize}, "memory_max": {&l.max.memoryMax, memorySize}, "disk": {&l.max.disk, memorySize},
-	} {
-		if v, there := f[key]; there {
-			*at.to = limit{literal(r, v, "max "+key, at.as).literal, from, r.at(v)}
-		}
-	}
-}
-
-func (r *loader) task(n ast.Node, l *layer, what string) {
-	f := r.fields(n, what, "env", "config")
-	if env, ok := f["env"]; ok {
-		for _, p := range r.pairs(env, what+" env") {
-			if !envName.MatchString(p.key) {
-				r.fault(p.keyNode, "%s is no name of an environment variable", quote(p.key))
-				continue
-			}
-			if v := readText(r, p.value, what+" env "+p.key, anyText, true); v.set {
-				l.env = append(l.env, envSpec{p.key, v})
-			}
-		}
-	}
-	if config, ok := f["config"]; ok {
-		for _, p := range r.pairs(config, what+" config") {
-			if tree, ok := r.json(p.value, what+" config "+p.key); ok {
-				l.config = append(l.config, configSpec{p.key, tree})
+	f := r.fields(n, "max", keysOf(sizes)...)
+	for _, size := range sizes {
+		if v, there := f[size.key]; there {
+			if got := literal(r, v, "max "+size.key, size.read); got.set {
+				l.max = append(l.max, limit{size, got.literal.(int), from, r.at(v)})
 			}
 		}
 	}

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -15,48 +14,49 @@ type layer struct {
 	constraints []constraintSpec
 	affinities  []affinitySpec
 	devices     []deviceSpec
-	cpu         value[int] // MHz
-	cores       value[int]
-	memory      value[int] // MiB, as the next two
-	memoryMax   value[int]
-	disk        value[int]
-	nodePool    value[string]
-	namespace   value[string]
-	priority    value[int]
 	datacenters []value[string] // nil: not set
 	env         []envSpec
 	config      []configSpec
-	max         limits
-
-	scope        value[string]
-	enterprise   value[string]
-	group        value[int]
-	registration value[string]
-	scopeAt      spot
+	settings    []setting // of the fields of one value
+	max         []limit
 }
 
-// limits are the most that a job may ask for; 0 is no limit.
-type limits struct{ cpu, cores, memory, memoryMax, disk limit }
-
-// sizes are what limits are of.
-var sizes = []struct {
-	what, key string // in the file, in a decision
-	of        func(*layer) *value[int]
-	max       func(*limits) *limit
-	got       func(*Resources) int
-	show      func(int) string
-}{
-	{"cpu", "resources.cpu", func(l *layer) *value[int] { return &l.cpu }, func(l *limits) *limit { return &l.cpu }, func(r *Resources) int { return r.CPU }, func(n int) string { return fmt.Sprintf("%d MHz", n) }},
-	{"cores", "resources.cores", func(l *layer) *value[int] { return &l.cores }, func(l *limits) *limit { return &l.cores }, func(r *Resources) int { return r.Cores }, strconv.Itoa},
-	{"memory", "resources.memory_mb", func(l *layer) *value[int] { return &l.memory }, func(l *limits) *limit { return &l.memory }, func(r *Resources) int { return r.MemoryMB }, formatMiB},
-	{"memory_max", "resources.memory_max_mb", func(l *layer) *value[int] { return &l.memoryMax }, func(l *limits) *limit { return &l.memoryMax }, func(r *Resources) int { return r.MemoryMaxMB }, formatMiB},
-	{"disk", "resources.disk_mb", func(l *layer) *value[int] { return &l.disk }, func(l *limits) *limit { return &l.disk }, func(r *Resources) int { return r.DiskMB }, formatMiB},
+// A setting is the value of a field in one section of the file.
+type setting struct {
+	*field
+	value[any]
+	at spot
 }
 
+// get finds what the layer sets a field to; nil when it does not.
+func (l *layer) get(f *field) *setting {
+	for i := range l.settings {
+		if l.settings[i].field == f {
+			return &l.settings[i]
+		}
+	}
+	return nil
+}
+
+// isLiteral reports whether there is a setting, and it is written out.
+func (s *setting) isLiteral() bool { return s != nil && s.template == nil }
+
+// A limit is the most that a job may ask for of a size.
 type limit struct {
-	most int
+	*field
+	most int // 0: there is no limit
 	from string
 	at   spot
+}
+
+// limit is the layer's own limit of a size.
+func (l *layer) limit(f *field) limit {
+	for _, have := range l.max {
+		if have.field == f {
+			return have
+		}
+	}
+	return limit{field: f}
 }
 
 type constraintSpec struct {
@@ -91,9 +91,7 @@ type configSpec struct {
 
 // empty reports whether the layer has nothing that a dispatched job does not get.
 func (l *layer) empty() bool {
-	return len(l.constraints)+len(l.affinities)+len(l.devices)+len(l.datacenters)+len(l.env)+len(l.config) == 0 &&
-		!l.cpu.set && !l.cores.set && !l.memory.set && !l.memoryMax.set && !l.disk.set &&
-		!l.nodePool.set && !l.priority.set
+	return !slices.ContainsFunc(lists, func(f *field) bool { return !f.list.empty(l) }) && !slices.ContainsFunc(l.settings, func(s setting) bool { return !s.dispatched })
 }
 
 // A merger lays layers over each other: defaults, then the rule, then the
@@ -122,10 +120,6 @@ func isLabel(from string) bool { return strings.HasPrefix(from, labelOrigin) }
 // add lays one layer over those before. Its error begins with whose it is.
 func (m *merger) add(l *layer, from string) error {
 	m.from = from
-	if m.p.Dispatch != "" {
-		// It runs as it is: only where it is and how its runner registers is ours to say.
-		l = &layer{namespace: l.namespace, scope: l.scope, enterprise: l.enterprise, group: l.group, registration: l.registration}
-	}
 	if err := m.lay(l); err != nil {
 		return fmt.Errorf("%s: %w", from, err)
 	}
@@ -150,6 +144,26 @@ func (m *merger) dispatchMeta(meta []envSpec, from string) error {
 }
 
 func (m *merger) lay(l *layer) error {
+	if m.p.Dispatch == "" { // it runs as it is: only where it is and how its runner registers is ours to say
+		for _, f := range lists {
+			if err := f.list.merge(m, l); err != nil {
+				return err
+			}
+		}
+	}
+	for i := range l.settings {
+		s := &l.settings[i]
+		if m.p.Dispatch != "" && !s.dispatched {
+			continue
+		}
+		if err := s.merge(m, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *merger) constraints(l *layer) error {
 	if err := m.env.spend(len(l.constraints) * (1 + len(m.p.Constraints)/4)); err != nil {
 		return err
 	}
@@ -160,6 +174,10 @@ func (m *merger) lay(l *layer) error {
 		}
 		m.p.Constraints = addConstraint(m.p.Constraints, got)
 	}
+	return nil
+}
+
+func (m *merger) affinities(l *layer) error {
 	for _, a := range l.affinities {
 		c, err := m.constraint(a.constraintSpec)
 		if err != nil {
@@ -171,23 +189,7 @@ func (m *merger) lay(l *layer) error {
 		}
 		m.p.Affinities = append(m.p.Affinities, Affinity{c.Attribute, c.Operator, c.Value, weight, m.from})
 	}
-	for _, d := range l.devices {
-		if err := m.device(d); err != nil {
-			return err
-		}
-	}
-	return cmp.Or(
-		m.compute(l),
-		size(m, "resources.memory_mb", &m.p.Resources.MemoryMB, &l.memory),
-		size(m, "resources.memory_max_mb", &m.p.Resources.MemoryMaxMB, &l.memoryMax),
-		size(m, "resources.disk_mb", &m.p.Resources.DiskMB, &l.disk),
-		single(m, "node_pool", &m.p.NodePool, &l.nodePool),
-		single(m, "namespace", &m.p.Namespace, &l.namespace),
-		single(m, "priority", &m.p.Priority, &l.priority),
-		m.datacenters(l),
-		m.task(l),
-		m.runner(l),
-	)
+	return nil
 }
 
 func (m *merger) constraint(c constraintSpec) (Constraint, error) {
@@ -241,73 +243,84 @@ func (m *merger) device(d deviceSpec) error {
 	return nil
 }
 
-// compute merges MHz and cores, of which Nomad takes one. Whole cores of a
-// rule or a label take the place of MHz from a default or a rule. They cannot
-// be compared, so labels that ask for both, or for MHz where whole cores
+// mergeMHz and mergeCores merge MHz and cores, of which Nomad takes one. Whole
+// cores of a rule or a label take the place of MHz from a default or a rule. They
+// cannot be compared, so labels that ask for both, or for MHz where whole cores
 // stand, contradict each other.
-func (m *merger) compute(l *layer) error {
-	r, from := &m.p.Resources, m.p.From
-	conflict := func(mhz, cores string) error {
-		return fmt.Errorf("%s asks for cpu in MHz and %s for whole cores: a Nomad task has one of them", mhz, cores)
+func mergeMHz(m *merger, s *setting) error {
+	r := &m.p.Resources
+	if isLabel(m.from) {
+		if m.mhz = m.from; r.Cores != 0 {
+			return mhzAndCores(m.from, m.p.From["resources.cores"])
+		}
 	}
-	switch {
-	case l.cores.set:
-		if m.mhz != "" {
-			return conflict(m.mhz, m.from)
-		}
-		if r.CPU != 0 {
-			r.CPU = 0
-			delete(from, "resources.cpu")
-		}
-		return size(m, "resources.cores", &r.Cores, &l.cores)
-	case l.cpu.set:
-		if isLabel(m.from) {
-			if m.mhz = m.from; r.Cores != 0 {
-				return conflict(m.from, from["resources.cores"])
-			}
-		}
-		if r.Cores != 0 {
-			r.Cores = 0
-			delete(from, "resources.cores")
-		}
-		return size(m, "resources.cpu", &r.CPU, &l.cpu)
-	}
-	return nil
+	r.Cores = 0
+	delete(m.p.From, "resources.cores")
+	return mergeSize(m, s)
 }
 
-// size merges a size: a label raises it and never lowers it.
-func size(m *merger, key string, at *int, v *value[int]) error {
-	if !v.set {
-		return nil
+func mergeCores(m *merger, s *setting) error {
+	if m.mhz != "" {
+		return mhzAndCores(m.mhz, m.from)
 	}
-	n, err := v.get(m.env)
+	m.p.Resources.CPU = 0
+	delete(m.p.From, "resources.cpu")
+	return mergeSize(m, s)
+}
+
+func mhzAndCores(mhz, cores string) error {
+	return fmt.Errorf("%s asks for cpu in MHz and %s for whole cores: a Nomad task has one of them", mhz, cores)
+}
+
+// mergeSize merges a size: a label raises it and never lowers it.
+func mergeSize(m *merger, s *setting) error {
+	v, err := s.get(m.env)
 	if err != nil {
-		return fmt.Errorf("%s: %w", key, err)
+		return fmt.Errorf("%s: %w", s.path, err)
 	}
-	if isLabel(m.from) && n <= *at {
+	if isLabel(m.from) && v.(int) <= s.number(&m.p) {
 		return nil
 	}
-	*at, m.p.From[key] = n, m.from
+	s.put(&m.p, v)
+	m.p.From[s.path] = m.from
 	return nil
 }
 
-// single merges a value that there is one of: a rule replaces a default, a
+// mergeSingle merges a value that there is one of: a rule replaces a default, a
 // label both, and two labels must agree.
-func single[T any](m *merger, key string, at *T, v *value[T]) error {
-	if !v.set {
+func mergeSingle(m *merger, s *setting) error {
+	v, err := s.get(m.env)
+	if err != nil {
+		return fmt.Errorf("%s: %w", s.path, err)
+	}
+	if before := m.p.From[s.path]; isLabel(m.from) && isLabel(before) {
+		if was := s.field.text(&m.p); was != fmt.Sprint(v) {
+			return contradictory(before, s.path, was, m.from, v)
+		}
 		return nil
 	}
+	s.put(&m.p, v)
+	m.p.From[s.path] = m.from
+	return nil
+}
+
+func contradictory(before, path string, was any, from string, is any) error {
+	return fmt.Errorf("%s sets %s to %s and %s to %s: a job has one of them", before, path, show(was), from, show(is))
+}
+
+// single is mergeSingle for an entry of a mapping.
+func single[T any](m *merger, path string, at *T, v *value[T]) error {
 	got, err := v.get(m.env)
 	if err != nil {
-		return fmt.Errorf("%s: %w", key, err)
+		return fmt.Errorf("%s: %w", path, err)
 	}
-	return set(m, key, at, got)
+	return set(m, path, at, got)
 }
 
 func set[T any](m *merger, key string, at *T, got T) error {
 	if before := m.p.From[key]; isLabel(m.from) && isLabel(before) {
 		if !reflect.DeepEqual(*at, got) {
-			return fmt.Errorf("%s sets %s to %s and %s to %s: a job has one of them", before, key, show(*at), m.from, show(got))
+			return contradictory(before, key, *at, m.from, got)
 		}
 		return nil
 	}
@@ -331,7 +344,7 @@ func (m *merger) datacenters(l *layer) error {
 	return set(m, "datacenters", &m.p.Datacenters, list)
 }
 
-func (m *merger) task(l *layer) error {
+func (m *merger) taskEnv(l *layer) error {
 	for i := range l.env {
 		if m.p.Task.Env == nil {
 			m.p.Task.Env = map[string]string{}
@@ -343,6 +356,10 @@ func (m *merger) task(l *layer) error {
 		}
 		m.p.Task.Env[e.name] = v
 	}
+	return nil
+}
+
+func (m *merger) taskConfig(l *layer) error {
 	for i := range l.config {
 		if m.p.Task.Config == nil {
 			m.p.Task.Config = map[string]any{}
@@ -389,19 +406,6 @@ func (m *merger) json(tree any) (any, error) {
 	return tree, nil
 }
 
-func (m *merger) runner(l *layer) error {
-	r := &m.p.Runner
-	group := int(r.Group)
-	err := cmp.Or(
-		single(m, "runner.scope", &r.Scope, &l.scope),
-		single(m, "runner.enterprise", &r.Enterprise, &l.enterprise),
-		single(m, "runner.group", &group, &l.group),
-		single(m, "runner.registration", &r.Registration, &l.registration),
-	)
-	r.Group = int64(group)
-	return err
-}
-
 // weighRegexps counts the regular expressions that contradiction compiles.
 func (m *merger) weighRegexps() error {
 	for _, c := range m.p.Constraints {
@@ -414,8 +418,8 @@ func (m *merger) weighRegexps() error {
 	return nil
 }
 
-// finish fills in what nobody set and checks the whole.
-func (m *merger) finish(most *limits) error {
+// finish fills in what nobody set and checks the whole. most is the limit of a size.
+func (m *merger) finish(most func(size *field) limit) error {
 	p := &m.p
 	if p.Runner.Scope == "" {
 		p.Runner.Scope, p.From["runner.scope"] = "repository", builtIn
@@ -440,9 +444,9 @@ func (m *merger) finish(most *limits) error {
 	if r.MemoryMaxMB != 0 && r.MemoryMaxMB < r.MemoryMB { // a label raised memory past it; Nomad wants it at least as large
 		r.MemoryMaxMB, p.From["resources.memory_max_mb"] = r.MemoryMB, p.From["resources.memory_mb"]
 	}
-	for _, c := range sizes {
-		if got, limit := c.got(r), c.max(most); limit.most != 0 && got > limit.most {
-			return fmt.Errorf("%s %s (%s) is over the most, %s (%s)", c.what, c.show(got), p.From[c.key], c.show(limit.most), limit.from)
+	for _, f := range sizes {
+		if got, limit := f.number(p), most(f); limit.most != 0 && got > limit.most {
+			return fmt.Errorf("%s %s (%s) is over the most, %s (%s)", f.key, f.show(got), p.From[f.path], f.show(limit.most), limit.from)
 		}
 	}
 	if err := m.weighRegexps(); err != nil {

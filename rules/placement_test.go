@@ -16,12 +16,11 @@ func outline(d Decision) []string {
 	if d.Outcome != Routed {
 		return []string{string(d.Outcome) + ": " + d.Reason}
 	}
-	values := map[string]any{
-		"dispatch": d.Dispatch, "node_pool": d.NodePool, "namespace": d.Namespace, "priority": d.Priority, "datacenters": d.Datacenters,
-		"resources.cpu": d.Resources.CPU, "resources.cores": d.Resources.Cores, "resources.memory_mb": d.Resources.MemoryMB,
-		"resources.memory_max_mb": d.Resources.MemoryMaxMB, "resources.disk_mb": d.Resources.DiskMB,
-		"runner.scope": d.Runner.Scope, "runner.enterprise": d.Runner.Enterprise, "runner.group": d.Runner.Group, "runner.registration": d.Runner.Registration,
-		"time_limit": d.TimeLimit.orNone(),
+	values := map[string]any{"datacenters": d.Datacenters, "time_limit": d.TimeLimit.orNone()}
+	for _, f := range singles {
+		if f.key != "jobspec" {
+			values[f.path] = f.text(&d.Placement)
+		}
 	}
 	for k, v := range d.Task.Env {
 		values["task.env."+k] = v

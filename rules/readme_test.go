@@ -206,14 +206,14 @@ func clusterTable(t *testing.T) string {
 	return b.String()
 }
 
-// fieldTables shows types of document.go, each with its comment and its fields.
+// fieldTables shows types of document_test.go, each with its comment and its fields.
 func fieldTables(t *testing.T, names []string) string {
-	comments := commentsOf(t, "document.go")
+	comments := commentsOf(t, "document_test.go")
 	var b strings.Builder
 	for i, name := range names {
 		form := forms()[name]
 		if form == nil {
-			t.Fatalf("document.go has no %s", name)
+			t.Fatalf("document_test.go has no %s", name)
 		}
 		if i > 0 {
 			b.WriteString("\n")
@@ -233,14 +233,14 @@ func fieldTables(t *testing.T, names []string) string {
 				if f.Tag.Get("required") != "" {
 					key += ", needed"
 				}
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", key, valueWords(t, f.Type, f.Tag), strings.ReplaceAll(comments[f.of+"."+f.Name], "|", "\\|"))
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", key, valueWords(t, f.Type, f.Tag), strings.ReplaceAll(f.comment(comments), "|", "\\|"))
 			}
 		}
 	}
 	return b.String()
 }
 
-// forms finds the types of document.go by their names, without Form.
+// forms finds the types of document_test.go by their names, without Form.
 func forms() map[string]reflect.Type {
 	found := map[string]reflect.Type{}
 	var add func(reflect.Type)
@@ -251,8 +251,11 @@ func forms() map[string]reflect.Type {
 		case reflect.Struct:
 			if found[formName(t)] == nil {
 				found[formName(t)] = t
-				for i := range t.NumField() {
-					add(t.Field(i).Type)
+				for f := range t.Fields() {
+					add(f.Type)
+				}
+				for _, f := range fieldsOf(t) {
+					add(f.Type)
 				}
 			}
 		}

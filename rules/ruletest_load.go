@@ -2,7 +2,6 @@ package rules
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"math"
 	"reflect"
@@ -204,9 +203,6 @@ func (r *testLoader) repo(n ast.Node) Repo {
 	return repo
 }
 
-// placementParts are the parts of a placement that can be expected.
-var placementParts = append([]string{"jobspec", "dispatch"}, placementKeys...)
-
 // expectations reads what is expected of a decision.
 func (r *testLoader) expectations(n ast.Node) []expectation {
 	faults := len(r.faults)
@@ -293,15 +289,15 @@ func (e *expected) reason(n ast.Node) {
 }
 
 // number adds that get gives the number at n, if there is one. 0 is none.
-func (e *expected) number(n ast.Node, what string, as func(any) (int, error), show func(int) string, get func(*Decision) int) {
-	v := readText(&e.r.loader, n, what, func(v any) (int, error) {
+func (e *expected) number(n ast.Node, what string, as func(any) (any, error), show func(any) string, get func(*Decision) int) {
+	v := readText(&e.r.loader, n, what, func(v any) (any, error) {
 		if v == "0" {
 			return 0, nil
 		}
 		return as(v)
 	}, false)
 	if v.set {
-		addValue(e, n, what, v.literal, show, get)
+		addValue(e, n, what, v.literal.(int), func(n int) string { return show(n) }, get)
 	}
 }
 
@@ -363,54 +359,28 @@ func equal(a, b string) bool { return a == b }
 
 // placement adds what is expected of a placement.
 func (e *expected) placement(f map[string]ast.Node) {
-	r := e.r
-	e.text(f["jobspec"], "jobspec", func(d *Decision) string { return d.Jobspec })
-	e.text(f["dispatch"], "dispatch", func(d *Decision) string { return d.Dispatch })
-	addList(e, f["constraints"], "constraints", func(n ast.Node) (Constraint, bool) {
-		c, ok := r.constraint(n, false)
-		return c.constraint(), ok
-	}, func(d *Decision) []Constraint { return d.Constraints }, sameConstraint, Constraint.String)
-	addList(e, f["affinities"], "affinities", func(n ast.Node) (Affinity, bool) {
-		a, ok := r.affinity(n)
-		return Affinity{a.attribute, a.operator, a.value.literal, a.weight.literal, ""}, ok
-	}, func(d *Decision) []Affinity { return d.Affinities }, func(want, got Affinity) bool {
-		want.From = got.From
-		return want == got
-	}, func(a Affinity) string {
-		return fmt.Sprintf("%s %s %s, weight %d", a.Attribute, a.Operator, a.Value, a.Weight)
-	})
-	addList(e, f["devices"], "devices", r.wantDevice, func(d *Decision) []Device { return d.Devices }, sameDevice, showDevice)
-	if n, ok := f["resources"]; ok {
-		rf := r.some(n, "resources", sizeKeys...)
-		for _, s := range []struct {
-			key  string
-			as   func(any) (int, error)
-			show func(int) string
-			of   func(*Resources) int
-		}{
-			{"cpu", cpuShares, func(n int) string { return fmt.Sprintf("%d MHz", n) }, func(r *Resources) int { return r.CPU }},
-			{"cores", wholeBetween(1, maxCores), strconv.Itoa, func(r *Resources) int { return r.Cores }},
-			{"memory", memorySize, formatMiB, func(r *Resources) int { return r.MemoryMB }},
-			{"memory_max", memorySize, formatMiB, func(r *Resources) int { return r.MemoryMaxMB }},
-			{"disk", memorySize, formatMiB, func(r *Resources) int { return r.DiskMB }},
-		} {
-			e.number(rf[s.key], "resources."+s.key, s.as, s.show, func(d *Decision) int { return s.of(&d.Resources) })
+	for _, field := range placementFields {
+		if n, ok := f[field.key]; ok {
+			e.field(field, n)
 		}
 	}
-	e.text(f["node_pool"], "node_pool", func(d *Decision) string { return d.NodePool })
-	addList(e, f["datacenters"], "datacenters", func(n ast.Node) (string, bool) { return r.text(n, "a datacenter") },
-		func(d *Decision) []string { return d.Datacenters }, equal, strings.Clone)
-	e.text(f["namespace"], "namespace", func(d *Decision) string { return d.Namespace })
-	e.number(f["priority"], "priority", wholeBetween(1, 100), strconv.Itoa, func(d *Decision) int { return d.Priority })
-	if n, ok := f["task"]; ok {
-		e.task(r.some(n, "task", "env", "config"))
-	}
-	if n, ok := f["runner"]; ok {
-		rf := r.some(n, "runner", runnerKeys...)
-		e.text(rf["scope"], "runner.scope", func(d *Decision) string { return d.Runner.Scope })
-		e.text(rf["enterprise"], "runner.enterprise", func(d *Decision) string { return d.Runner.Enterprise })
-		e.text(rf["registration"], "runner.registration", func(d *Decision) string { return d.Runner.Registration })
-		e.number(rf["group"], "runner.group", wholeBetween(1, math.MaxInt32), strconv.Itoa, func(d *Decision) int { return int(d.Runner.Group) })
+}
+
+func (e *expected) field(f *field, n ast.Node) {
+	switch {
+	case f.list != nil:
+		f.list.expect(e, n)
+	case f.fields != nil:
+		entries := e.r.some(n, f.key, keysOf(f.fields)...)
+		for _, sub := range f.fields {
+			if n, ok := entries[sub.key]; ok {
+				e.field(sub, n)
+			}
+		}
+	case f.kind == aString:
+		e.text(n, f.name(), func(d *Decision) string { return f.text(&d.Placement) })
+	default:
+		e.number(n, f.name(), f.read, f.show, func(d *Decision) int { return f.number(&d.Placement) })
 	}
 }
 
@@ -470,44 +440,37 @@ func showDevice(d Device) string {
 	return s
 }
 
-func (e *expected) task(f map[string]ast.Node) {
-	if n, ok := f["env"]; ok {
-		for _, p := range e.r.pairs(n, "task env") {
-			v := readText(&e.r.loader, p.value, "task env "+p.key, anyText, true)
-			if !v.set {
-				continue
-			}
-			e.add(p.value, "task.env."+p.key, strconv.Quote(v.literal), func(d *Decision) (string, bool) {
-				got, there := d.Task.Env[p.key]
-				if !there {
-					return none, false
-				}
-				return strconv.Quote(got), got == v.literal
-			})
+func (e *expected) taskEnv(n ast.Node) {
+	for _, p := range e.r.pairs(n, "task env") {
+		v := readText(&e.r.loader, p.value, "task env "+p.key, anyText, true)
+		if !v.set {
+			continue
 		}
-	}
-	if n, ok := f["config"]; ok {
-		for _, p := range e.r.pairs(n, "task config") {
-			tree, ok := e.r.json(p.value, "task config "+p.key)
-			if !ok {
-				continue
+		e.add(p.value, "task.env."+p.key, strconv.Quote(v.literal), func(d *Decision) (string, bool) {
+			got, there := d.Task.Env[p.key]
+			if !there {
+				return none, false
 			}
-			want, _ := (&merger{}).json(tree) // nothing in it comes from an expression
-			e.add(p.value, "task.config."+p.key, showJSON(want), func(d *Decision) (string, bool) {
-				got, there := d.Task.Config[p.key]
-				if !there {
-					return none, false
-				}
-				return showJSON(got), reflect.DeepEqual(got, want)
-			})
-		}
+			return strconv.Quote(got), got == v.literal
+		})
 	}
 }
 
-// showJSON writes a JSON value for people.
-func showJSON(v any) string {
-	text, _ := json.Marshal(v) // values are JSON values
-	return string(text)
+func (e *expected) taskConfig(n ast.Node) {
+	for _, p := range e.r.pairs(n, "task config") {
+		tree, ok := e.r.json(p.value, "task config "+p.key)
+		if !ok {
+			continue
+		}
+		want, _ := (&merger{}).json(tree) // nothing in it comes from an expression
+		e.add(p.value, "task.config."+p.key, showJSON(want), func(d *Decision) (string, bool) {
+			got, there := d.Task.Config[p.key]
+			if !there {
+				return none, false
+			}
+			return showJSON(got), reflect.DeepEqual(got, want)
+		})
+	}
 }
 
 func (e *expected) limit(n ast.Node) {
@@ -521,7 +484,7 @@ func (e *expected) limit(n ast.Node) {
 		}
 		return *d.Limit
 	}
-	e.number(f["running"], "limit.running", wholeBetween(1, math.MaxInt32), strconv.Itoa, func(d *Decision) int { return of(d).Running })
+	e.number(f["running"], "limit.running", boxed(wholeBetween(1, math.MaxInt32)), func(n any) string { return fmt.Sprint(n) }, func(d *Decision) int { return of(d).Running })
 	e.text(f["per"], "limit.per", func(d *Decision) string { return of(d).Per })
 	e.text(f["key"], "limit.key", func(d *Decision) string { return of(d).Key })
 }

@@ -24,7 +24,7 @@ import (
 )
 
 func TestTheSchemaIsThatOfTheTypes(t *testing.T) {
-	w := schemaWriter{t: t, comments: commentsOf(t, "document.go"), definitions: object{}}
+	w := schemaWriter{t: t, comments: commentsOf(t, "document_test.go"), definitions: object{}}
 	root := w.structure(reflect.TypeFor[fileForm](), false)
 	root["$schema"] = "http://json-schema.org/draft-07/schema#" // what the editors' YAML servers know in full
 	root["title"] = "Switchyard rules file"
@@ -50,7 +50,7 @@ func TestTheSchemaIsThatOfTheTypes(t *testing.T) {
 // An object is one schema, or a part of one.
 type object = map[string]any
 
-// A schemaWriter writes the schema of the types of document.go.
+// A schemaWriter writes the schema of the types of document_test.go.
 type schemaWriter struct {
 	t           testing.TB
 	comments    map[string]string // of commentsOf
@@ -88,7 +88,7 @@ func (w *schemaWriter) structure(t reflect.Type, alone bool) object {
 		}
 		p := w.value(f.Type, f.Tag)
 		if p["$ref"] == nil { // beside which draft-07 reads nothing
-			p["description"] = w.comment(f.of + "." + f.Name)
+			p["description"] = w.plain(f.of+"."+f.Name, f.comment(w.comments))
 			w.exemplify(p, f)
 		}
 		properties[f.key] = p
@@ -208,38 +208,20 @@ func (w *schemaWriter) value(t reflect.Type, tag reflect.StructTag) object {
 
 // comment is a comment as plain text, which editors take a description for.
 func (w *schemaWriter) comment(of string) string {
-	if w.comments[of] == "" {
-		w.t.Errorf("document.go says nothing of %s", of)
+	return w.plain(of, w.comments[of])
+}
+
+func (w *schemaWriter) plain(of, comment string) string {
+	if comment == "" {
+		w.t.Errorf("document_test.go says nothing of %s", of)
 	}
-	return strings.ReplaceAll(w.comments[of], "`", "")
+	return strings.ReplaceAll(comment, "`", "")
 }
 
 func (w *schemaWriter) exemplify(n object, f formField) {
 	if e := f.Tag.Get("example"); e != "" {
 		n["examples"] = []any{fromYAML(w.t, e)}
 	}
-}
-
-// A formField is a field of a form.
-type formField struct {
-	reflect.StructField
-	of  string // the type that declares it
-	key string
-}
-
-// fieldsOf returns the fields of a form, and of the placement within it.
-func fieldsOf(t reflect.Type) []formField {
-	var fields []formField
-	for _, f := range reflect.VisibleFields(t) {
-		of := t
-		if len(f.Index) > 1 {
-			of = t.Field(f.Index[0]).Type
-		}
-		if !f.Anonymous {
-			fields = append(fields, formField{f, formName(of) + "Form", f.Tag.Get("yaml")})
-		}
-	}
-	return fields
 }
 
 func formName(t reflect.Type) string {
@@ -398,7 +380,7 @@ tests:
 		}
 	}
 	if d := gocmp.Diff(want, known); d != "" {
-		t.Errorf("document.go and the loader differ (-document +loader):\n%s", d)
+		t.Errorf("document_test.go and the loader differ (-document +loader):\n%s", d)
 	}
 }
 

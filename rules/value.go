@@ -60,9 +60,11 @@ func wholeBetween(least, most int) func(any) (int, error) {
 	}
 }
 
+const maxGroup = math.MaxInt32 // ID of a runner group
+
 // groupID reads the ID of a runner group.
 func groupID(v any) (int, error) {
-	n, err := wholeBetween(1, math.MaxInt32)(v)
+	n, err := wholeBetween(1, maxGroup)(v)
 	if s, ok := v.(string); ok && err != nil && strings.IndexFunc(s, unicode.IsLetter) >= 0 {
 		err = fmt.Errorf("%s is a name: write the ID of the runner group, a number, as it stands in the address of its page on GitHub", quote(s))
 	}

@@ -231,48 +231,19 @@ func (l *layer) means() []Meaning {
 			list = append(list, Meaning{what, oneLine(value)})
 		}
 	}
-	constraint := func(c *constraintSpec) string {
-		return strings.TrimSpace(c.attribute + " " + c.operator + " " + c.value.text(nil))
-	}
-	for i := range l.constraints {
-		add("constraint", constraint(&l.constraints[i]))
-	}
-	for i := range l.affinities {
-		a := &l.affinities[i]
-		add("affinity", constraint(&a.constraintSpec)+", weight "+a.weight.text(strconv.Itoa))
-	}
-	for i := range l.devices {
-		d := &l.devices[i]
-		add("device", d.count.text(strconv.Itoa)+" × "+d.name.text(nil))
-		for n := range d.constraints {
-			add("device constraint", constraint(&d.constraints[n]))
+	each(placementFields, func(f *field) {
+		if s := l.get(f); s != nil {
+			add(f.word, s.value.text(f.show))
+		} else if f.list != nil && !f.target {
+			f.list.means(l, add)
 		}
-	}
-	mhz := func(n int) string { return fmt.Sprintf("%d MHz", n) }
-	add("cpu", l.cpu.text(mhz))
-	add("cores", l.cores.text(strconv.Itoa))
-	add("memory", l.memory.text(formatMiB))
-	add("memory max", l.memoryMax.text(formatMiB))
-	add("disk", l.disk.text(formatMiB))
-	add("node pool", l.nodePool.text(nil))
-	var datacenters []string
-	for i := range l.datacenters {
-		datacenters = append(datacenters, l.datacenters[i].text(nil))
-	}
-	add("datacenters", strings.Join(datacenters, ", "))
-	add("namespace", l.namespace.text(nil))
-	add("priority", l.priority.text(strconv.Itoa))
-	for i := range l.env {
-		add("env", l.env[i].name+"="+l.env[i].value.text(nil))
-	}
-	for i := range l.config {
-		add("config", l.config[i].name)
-	}
-	add("runner scope", l.scope.text(nil))
-	add("enterprise", l.enterprise.text(nil))
-	add("runner group", l.group.text(strconv.Itoa))
-	add("registration", l.registration.text(nil))
+	})
 	return list
+}
+
+// text writes a constraint as it stands in the file.
+func (c *constraintSpec) text() string {
+	return strings.TrimSpace(c.attribute + " " + c.operator + " " + c.value.text(nil))
 }
 
 // text is a value as people read it: "" when it is not set, the template when

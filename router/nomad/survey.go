@@ -125,10 +125,10 @@ func group(routes []Route) (asks [][]int) {
 
 // shape is, as text, what of a placement Nomad's answer depends on.
 func shape(p router.Placement) string {
-	ask := router.Placement{
-		Jobspec: p.Jobspec, Dispatch: p.Dispatch, DispatchMeta: map[string]string{}, Constraints: anonymous(p.Constraints), Affinities: slices.Clone(p.Affinities),
-		Devices: slices.Clone(p.Devices), Resources: p.Resources, NodePool: p.NodePool, Datacenters: p.Datacenters, Namespace: p.Namespace,
-	}
+	ask, none := p, router.Placement{}
+	ask.Priority, ask.Task, ask.Runner, ask.From = none.Priority, none.Task, none.Runner, none.From
+	ask.DispatchMeta = map[string]string{}
+	ask.Constraints, ask.Affinities, ask.Devices = anonymous(p.Constraints), slices.Clone(p.Affinities), slices.Clone(p.Devices)
 	for key := range p.DispatchMeta {
 		ask.DispatchMeta[key] = ""
 	}

@@ -1,9 +1,17 @@
 package rules
 
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"strings"
+)
+
 // The types of this file are the form of a rules file, for people and editors:
-// the JSON Schema and the tables of README.md are written from them, their tags
-// and comments. The loader reads the YAML itself, since it says of each fault
-// where it is; a test holds the keys of the two together.
+// the JSON Schema and the tables of README.md are generated from them, their tags
+// and comments, and from placementFields, which has the fields of a placement.
+// The loader reads the YAML itself, because it reports where each fault is; a
+// test compares the keys of the two.
 //
 // Tags: yaml is the key, required that it must be there, open that the value
 // may come from an expression; min, max, enum and pattern bound it, and example
@@ -137,28 +145,7 @@ type fallbackForm struct {
 }
 
 // A placement: what Nomad is asked for. What nobody sets is left as the jobspec has it.
-type placementForm struct {
-	// conditions on the node; those of defaults, rule and labels add up
-	Constraints []constraintForm `yaml:"constraints" example:"['${attr.cpu.arch} = arm64']"`
-	// nodes to prefer or to avoid; those of defaults, rule and labels add up
-	Affinities []affinityForm `yaml:"affinities" example:"[{ attribute: '${node.class}', value: spot, weight: 50 }]"`
-	// devices of the runner task; of defaults, rule and labels the largest count of each, and of two of which one includes the other the narrower
-	Devices []deviceForm `yaml:"devices" example:"[{ name: nvidia/gpu, count: 2 }]"`
-	// sizes of the runner task; a label raises what is there and never lowers it
-	Resources resourcesForm `yaml:"resources" example:"{ cpu: 2000, memory: 4GiB }"`
-	// the node pool
-	NodePool string `yaml:"node_pool" open:"yes" example:"ci"`
-	// names or patterns of datacenters; `*` is any
-	Datacenters []string `yaml:"datacenters" open:"yes" min:"1" example:"[dc1, 'eu-*']"`
-	// the namespace of the Nomad job
-	Namespace string `yaml:"namespace" open:"yes" example:"ci-${{ repo.owner }}"`
-	// the priority of the Nomad job
-	Priority int `yaml:"priority" open:"yes" min:"1" max:"100" example:"70"`
-	// what is merged into the runner task
-	Task taskForm `yaml:"task" example:"{ config: { image: 'ghcr.io/actions/actions-runner:2.336.0' } }"`
-	// how the runner registers on GitHub
-	Runner runnerForm `yaml:"runner" example:"{ scope: organization, group: 3 }"`
-}
+type placementForm struct{}
 
 // A constraint: a node that does not satisfy it is not used. Short: `'${attr.cpu.arch} = arm64'`.
 type constraintForm struct {
@@ -195,52 +182,16 @@ type deviceForm struct {
 }
 
 // Resources: the sizes of the runner task. A Nomad task has `cpu` or `cores`, not both.
-type resourcesForm struct {
-	// MHz of processor, shared with other tasks
-	CPU mhzForm `yaml:"cpu" open:"yes" example:"2000"`
-	// whole processor cores, reserved for the task
-	Cores int `yaml:"cores" open:"yes" min:"1" max:"4096" example:"8"`
-	// memory, reserved for the task
-	Memory sizeForm `yaml:"memory" open:"yes" example:"4GiB"`
-	// memory that the task may use while the node has some to spare
-	MemoryMax sizeForm `yaml:"memory_max" open:"yes" example:"8GiB"`
-	// the size of the ephemeral disk
-	Disk sizeForm `yaml:"disk" open:"yes" example:"20GiB"`
-}
+type resourcesForm struct{}
 
 // A max: the most that a job can ask for. A job that asks for more gets no runner.
-type maxForm struct {
-	// MHz of processor, shared with other tasks
-	CPU mhzForm `yaml:"cpu" example:"64000"`
-	// whole processor cores, reserved for the task
-	Cores int `yaml:"cores" min:"1" max:"4096" example:"32"`
-	// memory, reserved for the task
-	Memory sizeForm `yaml:"memory" example:"128GiB"`
-	// memory that the task may use while the node has some to spare
-	MemoryMax sizeForm `yaml:"memory_max" example:"256GiB"`
-	// the size of the ephemeral disk
-	Disk sizeForm `yaml:"disk" example:"200GiB"`
-}
+type maxForm struct{}
 
 // A task: what is merged into the runner task of the jobspec, by name.
-type taskForm struct {
-	// environment variables
-	Env map[string]string `yaml:"env" open:"yes" empty:"yes" pattern:"^[A-Za-z_][A-Za-z0-9_]*$" example:"{ REPOSITORY: '${{ repo.full_name }}' }"`
-	// settings of the task driver
-	Config map[string]any `yaml:"config" open:"yes" example:"{ image: 'ghcr.io/actions/actions-runner:2.336.0' }"`
-}
+type taskForm struct{}
 
 // A runner: how it registers on GitHub.
-type runnerForm struct {
-	// for the job's repository only, for its organization, or for an enterprise; repository when left out
-	Scope string `yaml:"scope" open:"yes" enum:"repository organization enterprise"`
-	// the enterprise's slug, as in github.com/enterprises/SLUG; needed when `scope` is enterprise
-	Enterprise string `yaml:"enterprise" open:"yes" example:"acme"`
-	// ID of a runner group; 1, GitHub's Default, when left out
-	Group int `yaml:"group" open:"yes" min:"1" max:"2147483647" example:"3"`
-	// `jit`, a configuration for each runner; `token`: the runner configures itself by a registration token, which serves many; or `own`: it brings its own registration, and never claims; with `dispatch` it does by itself, and jit when left out elsewhere
-	Registration string `yaml:"registration" open:"yes" enum:"jit token own"`
-}
+type runnerForm struct{}
 
 // A test: a job, and what must become of it.
 type testForm struct {
@@ -320,59 +271,14 @@ type expectForm struct {
 	Fallback []expectFallbackForm `yaml:"fallback" example:"[{ after: 5m, node_pool: on-demand }]"`
 }
 
-// A placement that a test expects. An empty text or 0 is none.
-type expectPlacementForm struct {
-	// the runner jobspec
-	Jobspec string `yaml:"jobspec" empty:"yes" example:"docker-linux"`
-	// the parameterized Nomad job
-	Dispatch string `yaml:"dispatch" empty:"yes" example:"github_runner"`
-	// constraints, as a rule would write them
-	Constraints listForm[constraintForm] `yaml:"constraints" example:"['${attr.cpu.arch} = arm64']"`
-	// affinities, as a rule would write them
-	Affinities listForm[affinityForm] `yaml:"affinities" example:"[{ attribute: '${node.class}', value: spot, weight: 50 }]"`
-	// devices, as a rule would write them; without a count, any number
-	Devices listForm[deviceForm] `yaml:"devices" example:"[nvidia/gpu]"`
-	// sizes of the runner task
-	Resources expectResourcesForm `yaml:"resources" example:"{ memory: 16GiB }"`
-	// the node pool
-	NodePool string `yaml:"node_pool" empty:"yes" example:"ci"`
-	// datacenters, as a rule would write them
-	Datacenters listForm[string] `yaml:"datacenters" example:"{ exactly: [dc1] }"`
-	// the namespace
-	Namespace string `yaml:"namespace" empty:"yes" example:"ci"`
-	// the priority
-	Priority int `yaml:"priority" min:"0" max:"100" example:"50"`
-	// entries of the runner task
-	Task taskForm `yaml:"task" example:"{ env: { CI: 'true' } }"`
-	// how the runner registers
-	Runner expectRunnerForm `yaml:"runner" example:"{ scope: organization }"`
-}
+// A placement that a test expects, written as in a rule. An empty text or 0 is none; a device without a count stands for any number.
+type expectPlacementForm struct{}
 
 // Sizes that a test expects; 0 is none.
-type expectResourcesForm struct {
-	// MHz of processor, shared with other tasks
-	CPU mhzForm `yaml:"cpu" example:"2000"`
-	// whole processor cores, reserved for the task
-	Cores int `yaml:"cores" min:"0" max:"4096" example:"8"`
-	// memory, reserved for the task
-	Memory sizeForm `yaml:"memory" example:"4GiB"`
-	// memory that the task may use while the node has some to spare
-	MemoryMax sizeForm `yaml:"memory_max" example:"8GiB"`
-	// the size of the ephemeral disk
-	Disk sizeForm `yaml:"disk" example:"20GiB"`
-}
+type expectResourcesForm struct{}
 
 // How a test expects the runner to register.
-type expectRunnerForm struct {
-	// repository, organization or enterprise
-	Scope string `yaml:"scope" empty:"yes" example:"organization"`
-	// slug of the enterprise
-	Enterprise string `yaml:"enterprise" empty:"yes" example:"acme"`
-	// ID of the runner group
-	Group int `yaml:"group" min:"0" max:"2147483647" example:"1"`
-	// jit, token or own
-	Registration string `yaml:"registration" empty:"yes" example:"token"`
-}
+type expectRunnerForm struct{}
 
 // The limit that a test expects.
 type expectLimitForm struct {
@@ -414,3 +320,112 @@ type (
 	durationForm  string // what time.ParseDuration reads
 	shortForm     struct{}
 )
+
+// formsOfTable are the forms whose fields are those of placementFields.
+var formsOfTable = map[reflect.Type]func() []formField{
+	reflect.TypeFor[placementForm]():       func() []formField { return tableFields(placementFields, "placementForm", inSection) },
+	reflect.TypeFor[resourcesForm]():       func() []formField { return tableFields(at("resources").fields, "resourcesForm", inSection) },
+	reflect.TypeFor[taskForm]():            func() []formField { return tableFields(at("task").fields, "taskForm", inSection) },
+	reflect.TypeFor[runnerForm]():          func() []formField { return tableFields(at("runner").fields, "runnerForm", inSection) },
+	reflect.TypeFor[maxForm]():             func() []formField { return tableFields(sizes, "maxForm", inMax) },
+	reflect.TypeFor[expectPlacementForm](): func() []formField { return tableFields(placementFields, "expectPlacementForm", inExpect) },
+	reflect.TypeFor[expectResourcesForm](): func() []formField { return tableFields(sizes, "expectResourcesForm", inExpect) },
+	reflect.TypeFor[expectRunnerForm]():    func() []formField { return tableFields(at("runner").fields, "expectRunnerForm", inExpect) },
+}
+
+// Where a field of the table stands.
+const (
+	inSection = iota
+	inMax
+	inExpect
+)
+
+// tableFields are fields of the table as fields of a form.
+func tableFields(table []*field, of string, where int) (fields []formField) {
+	for _, f := range table {
+		if f.doc == "" || f.target && where != inExpect {
+			continue
+		}
+		t, tag := tableValue(f, where)
+		example := f.example
+		if where == inMax {
+			example = f.maxExample
+		}
+		if example != "" {
+			tag += fmt.Sprintf(" example:%q", example)
+		}
+		fields = append(fields, formField{StructField: reflect.StructField{Name: f.key, Type: t, Tag: reflect.StructTag(tag)}, of: of, key: f.key, doc: f.doc})
+	}
+	return fields
+}
+
+// tableValue is the type and the tag of a field of the table.
+func tableValue(f *field, where int) (reflect.Type, string) {
+	open := ""
+	if where == inSection {
+		open = `open:"yes"`
+	}
+	bounds := fmt.Sprintf(`%s min:"%d" max:"%d"`, open, f.least, f.top)
+	switch {
+	case f.fields != nil && where == inExpect:
+		return map[string]reflect.Type{"resources": reflect.TypeFor[expectResourcesForm](), "task": reflect.TypeFor[taskForm](), "runner": reflect.TypeFor[expectRunnerForm]()}[f.key], ""
+	case f.fields != nil:
+		return map[string]reflect.Type{"resources": reflect.TypeFor[resourcesForm](), "task": reflect.TypeFor[taskForm](), "runner": reflect.TypeFor[runnerForm]()}[f.key], ""
+	case f.list != nil:
+		t := map[string][2]reflect.Type{
+			"constraints": {reflect.TypeFor[[]constraintForm](), reflect.TypeFor[listForm[constraintForm]]()},
+			"affinities":  {reflect.TypeFor[[]affinityForm](), reflect.TypeFor[listForm[affinityForm]]()},
+			"devices":     {reflect.TypeFor[[]deviceForm](), reflect.TypeFor[listForm[deviceForm]]()},
+			"datacenters": {reflect.TypeFor[[]string](), reflect.TypeFor[listForm[string]]()},
+			"env":         {reflect.TypeFor[map[string]string](), nil},
+			"config":      {reflect.TypeFor[map[string]any](), nil},
+		}[f.key]
+		if where == inExpect {
+			return t[1], ""
+		}
+		return t[0], map[string]string{
+			"datacenters": `open:"yes" min:"1"`, "env": `open:"yes" empty:"yes" pattern:"^[A-Za-z_][A-Za-z0-9_]*$"`, "config": `open:"yes"`,
+		}[f.key]
+	case f.kind == aMHz:
+		return reflect.TypeFor[mhzForm](), open
+	case f.kind == aMiB:
+		return reflect.TypeFor[sizeForm](), open
+	case f.kind == aWhole && where == inExpect:
+		return reflect.TypeFor[int](), fmt.Sprintf(`min:"0" max:"%d"`, f.top)
+	case f.kind == aWhole:
+		return reflect.TypeFor[int](), bounds
+	case where == inExpect:
+		return reflect.TypeFor[string](), `empty:"yes"`
+	case f.words != nil:
+		return reflect.TypeFor[string](), open + fmt.Sprintf(" enum:%q", strings.Join(f.words, " "))
+	}
+	return reflect.TypeFor[string](), open
+}
+
+// A formField is a field of a form.
+type formField struct {
+	reflect.StructField
+	of  string // the type that declares it
+	key string
+	doc string // "": its comment
+}
+
+// comment is what the form says of the field.
+func (f formField) comment(comments map[string]string) string {
+	return cmp.Or(f.doc, comments[f.of+"."+f.Name])
+}
+
+// fieldsOf returns the fields of a form, and of the placement within it.
+func fieldsOf(t reflect.Type) (fields []formField) {
+	if of := formsOfTable[t]; of != nil {
+		return of()
+	}
+	for f := range t.Fields() {
+		if f.Anonymous {
+			fields = append(fields, fieldsOf(f.Type)...)
+		} else {
+			fields = append(fields, formField{StructField: f, of: formName(t) + "Form", key: f.Tag.Get("yaml")})
+		}
+	}
+	return fields
+}
