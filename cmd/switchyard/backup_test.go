@@ -15,19 +15,19 @@ import (
 	"switchyard/router/nomadsim"
 )
 
-// What router/README.md says of backups, word for word: each job that came after
+// What router/store/README.md says of backups, word for word: each job that came after
 // the copy was made is served.
 func TestACopyOfTheDatabaseIsRestoredAsTheREADMESays(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("the commands are for a shell")
 	}
-	page, err := os.ReadFile("../../router/README.md")
+	page, err := os.ReadFile("../../router/store/README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	blocks := regexp.MustCompile("(?s)\n## Backup and restore\n.*?```sh\n(.*?)```.*?```sh\n(.*?)```").FindSubmatch(page)
 	if blocks == nil {
-		t.Fatal("router/README.md has no two blocks of commands under Backup and restore")
+		t.Fatal("router/store/README.md has no two blocks of commands under Backup and restore")
 	}
 	p := newProcess(t, "", "")
 	sh := func(commands []byte) {

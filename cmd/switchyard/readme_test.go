@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,11 +23,18 @@ const history = `{"id": 4711, "labels": ["self-hosted", "linux"], "repo": {"full
 {"id": 4738, "labels": ["ubuntu-latest"], "repo": {"full_name": "acme/web", "private": true}, "job": {"name": "lint"}}
 `
 
-// Its rules files are good, and lint has nothing against them.
-func TestTheRulesOfTheREADME(t *testing.T) {
-	src, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
+// shownPages are the pages whose commands run.
+var shownPages = []string{"README.md", "jobspecs/install.md", "cmd/switchyard/README.md"}
+
+// Their rules files are good, and lint has nothing against them.
+func TestTheRulesOfThePages(t *testing.T) {
+	var src []byte
+	for _, page := range shownPages {
+		text, err := os.ReadFile(filepath.Join("../..", page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		src = append(src, text...)
 	}
 	t.Chdir(t.TempDir())
 	for i, block := range regexp.MustCompile("(?s)```yaml\n(version: 1\n.*?)```").FindAllSubmatch(src, -1) {
@@ -39,21 +47,24 @@ func TestTheRulesOfTheREADME(t *testing.T) {
 	}
 }
 
-// The commands of the README run, and print what stands below them. Those that
+// The commands of the pages run, and print what stands below them. Those that
 // want a server, or do not end by themselves, only have their flags read: other
-// tests run them. UPDATE=1 rewrites the README.
-func TestTheCommandsOfTheREADME(t *testing.T) {
-	path, err := filepath.Abs("../../README.md")
+// tests run them. UPDATE=1 rewrites the pages.
+func TestTheCommandsOfThePages(t *testing.T) {
+	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	src, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
+	text := map[string]string{}
+	for _, page := range shownPages {
+		src, err := os.ReadFile(filepath.Join(root, page))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text[page] = string(src)
 	}
-	page := string(src)
 	t.Chdir(t.TempDir())
-	_, own, _ := strings.Cut(page, "```yaml\n")
+	_, own, _ := strings.Cut(text["README.md"], "```yaml\n")
 	own, _, _ = strings.Cut(own, "```")
 	for name, text := range map[string]string{
 		"rules.yaml": own,
@@ -64,10 +75,28 @@ func TestTheCommandsOfTheREADME(t *testing.T) {
 	if err := makeDatabase("switchyard.db"); err != nil {
 		t.Fatal(err)
 	}
-
 	ran := map[string]bool{}
+	for _, page := range shownPages {
+		want := runCommands(t, text[page], ran)
+		if os.Getenv("UPDATE") != "" {
+			if err := os.WriteFile(filepath.Join(root, page), []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		} else if d := cmp.Diff(want, text[page]); d != "" {
+			t.Errorf("%s is old; UPDATE=1 rewrites it (-want +is):\n%s", page, d)
+		}
+	}
+	for _, name := range []string{"check", "test", "explain", "diff", "jobs", "rules", "schema", "serve", "demo"} {
+		if !ran[name] {
+			t.Errorf("no page shows switchyard %s", name)
+		}
+	}
+}
+
+// runCommands runs those of a page, notes which, and returns the page with what they print.
+func runCommands(t *testing.T, page string, ran map[string]bool) string {
 	blocks := regexp.MustCompile("(?s)```sh\n(.*?)```(\n\n```text\n.*?```)?")
-	want := blocks.ReplaceAllStringFunc(page, func(block string) string {
+	return blocks.ReplaceAllStringFunc(page, func(block string) string {
 		m := blocks.FindStringSubmatch(block)
 		var printed bytes.Buffer
 		for line := range strings.Lines(strings.ReplaceAll(m[1], "\\\n", " ")) {
@@ -104,17 +133,46 @@ func TestTheCommandsOfTheREADME(t *testing.T) {
 		}
 		return "```sh\n" + m[1] + "```\n\n```text\n" + printed.String() + "```"
 	})
-	for _, name := range []string{"check", "test", "explain", "diff", "jobs", "rules", "schema", "serve", "demo"} {
-		if !ran[name] {
-			t.Errorf("the README shows no switchyard %s", name)
+}
+
+// A page that is moved or renamed leaves no link to nowhere.
+func TestTheLinksOfThePagesLead(t *testing.T) {
+	heads := map[string]map[string]bool{}
+	text := map[string]string{}
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "node_modules") {
+			return filepath.SkipDir
 		}
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		src, err := os.ReadFile(path)
+		text[path], heads[path] = string(src), map[string]bool{}
+		for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllSubmatch(src, -1) {
+			name := regexp.MustCompile(`[^\pL\pN_\- ]`).ReplaceAllString(strings.ToLower(string(m[1])), "")
+			heads[path][strings.ReplaceAll(name, " ", "-")] = true
+		}
+		return err
+	})
+	if err != nil || len(text) < 10 {
+		t.Fatalf("%d pages, %v", len(text), err)
 	}
-	if os.Getenv("UPDATE") != "" {
-		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
+	for page, text := range text {
+		for _, m := range regexp.MustCompile(`\]\(([^)\s]+)\)`).FindAllStringSubmatch(text, -1) {
+			to, anchor, _ := strings.Cut(m[1], "#")
+			if strings.Contains(to, ":") {
+				continue
+			}
+			target := page
+			if to != "" {
+				target = filepath.Join(filepath.Dir(page), to)
+			}
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: the link %s leads nowhere", page, m[1])
+			} else if anchor != "" && filepath.Ext(target) == ".md" && !heads[target][anchor] {
+				t.Errorf("%s: the link %s leads to no heading", page, m[1])
+			}
 		}
-	} else if d := cmp.Diff(want, page); d != "" {
-		t.Errorf("the README is old; UPDATE=1 rewrites it (-want +is):\n%s", d)
 	}
 }
 

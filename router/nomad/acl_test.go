@@ -15,14 +15,14 @@ import (
 	"switchyard/router/nomadsim/nomadtest"
 )
 
-// The policy of the top README is all that a client's token needs, and when a
+// The policy of jobspecs/install.md is all that a client's token needs, and when a
 // part of it is missing, the error names it.
-func TestThePolicyOfTheREADMEIsEnough(t *testing.T) {
+func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 	addr, management := nomadtest.WithACLs(t)
 	if addr == "" {
 		t.Skip("no nomad on PATH")
 	}
-	readme, err := os.ReadFile("../../README.md")
+	readme, err := os.ReadFile("../../jobspecs/install.md")
 	if err != nil {
 		t.Fatal(err)
 	}
