@@ -72,7 +72,7 @@ func testWithTheDatabaseDeletedARunnerThatClaimsIsKnownInTime(t *testing.T) {
 	<-h.asked
 	answer := make(chan int)
 	go func() {
-		status, body := r.claim("two")
+		status, body := r.Claim("two")
 		if body == "" {
 			status = 0
 		}

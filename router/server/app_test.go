@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"path/filepath"
@@ -19,9 +18,9 @@ import (
 	"go.uber.org/goleak"
 
 	"switchyard/router"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
 	"switchyard/router/store"
-	"switchyard/router/store/storetest"
 	"switchyard/router/testnet"
 	"switchyard/router/web"
 	"switchyard/rules"
@@ -46,6 +45,12 @@ func virtual(t *testing.T, name string, f func(*testing.T)) {
 	t.Helper()
 	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
+
+// What waits for a state.
+var (
+	in         = routertest.In
+	eventually = routertest.Eventually
+)
 
 const testRules = `
 version: 1
@@ -289,63 +294,30 @@ func (h *hub) asked() []router.ConfigRequest {
 	return append([]router.ConfigRequest(nil), h.asks...)
 }
 
-// A running router over a real store.
+// A running router between stand-ins, over a store that outlives it.
 type running struct {
-	t       *testing.T
-	app     *server.App
-	store   Store
-	nomad   *cluster
-	hub     *hub
-	receive func(context.Context, router.Delivery) error
-	stop    func()
+	*routertest.World
+	store Store
+	nomad *cluster
+	hub   *hub
 }
 
-// start runs a router over st until the test, or stop, ends it.
-func start(t *testing.T, st Store, nomad *cluster, h *hub, change ...func(*server.Config)) *running {
+// start runs a router over st until the test, or Stop, ends it.
+func start(t testing.TB, st Store, nomad *cluster, h *hub, change ...func(*server.Config)) *running {
 	t.Helper()
-	set, err := rules.Parse("rules.yaml", []byte(testRules))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &running{t: t, store: st, nomad: nomad, hub: h}
-	c := server.Config{
-		Store: st, Nomad: nomad, GitHub: h, Rules: set,
-		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-			r.receive = receive
-			return http.NotFoundHandler(), nil
-		},
-		API:    func(a *server.App) http.Handler { return web.Handler(web.Config{App: a, Books: st}) },
-		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", NetListen: network.Listen,
-		Logger: slog.New(slog.DiscardHandler), Tick: 20 * time.Millisecond,
-		Rand: func() float64 { return 0.99 },
-	}
-	for _, f := range change {
-		f(&c)
-	}
-	if r.app, err = server.New(c); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- r.app.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run = %v, want nil", err)
-		}
-	})
-	t.Cleanup(r.stop)
+	r := &running{routertest.New(t, routertest.Config{
+		Rules: testRules, Network: &network, Logger: slog.New(slog.DiscardHandler), Store: st, Nomad: nomad, GitHub: h,
+	}), st, nomad, h}
+	r.Start(append([]func(*server.Config){func(c *server.Config) {
+		c.API = func(a *server.App) http.Handler { return web.Handler(web.Config{App: a, Books: st}) }
+		c.Rand = func() float64 { return 0.99 }
+	}}, change...)...)
 	return r
 }
 
 func openStore(t *testing.T) *store.Store {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "test.db")
-	storetest.Create(t, path)
-	st, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := routertest.OpenStore(t, filepath.Join(t.TempDir(), "test.db"))
 	t.Cleanup(func() {
 		if err := st.Close(); err != nil {
 			t.Error(err)
@@ -366,59 +338,16 @@ func delivery(id int64, action string, labels ...string) router.Delivery {
 }
 
 func (r *running) deliver(d router.Delivery) {
-	r.t.Helper()
-	if err := r.receive(r.t.Context(), d); err != nil {
-		r.t.Fatalf("receive %s: %v", d.ID, err)
+	r.T.Helper()
+	if err := r.Receive(r.T.Context(), d); err != nil {
+		r.T.Fatalf("receive %s: %v", d.ID, err)
 	}
 }
 
-// await polls the store until the job is as ok wants it.
+// await waits until the store has the job as ok wants it.
 func (r *running) await(id int64, ok func(router.Job) bool) router.Job {
-	r.t.Helper()
-	return awaitJob(r.t, r.store, id, ok)
-}
-
-func awaitJob(t *testing.T, st Store, id int64, ok func(router.Job) bool) (j router.Job) {
-	t.Helper()
-	var err error
-	defer func() {
-		if t.Failed() {
-			t.Logf("job %d is %s (%q), err %v", id, j.State, j.Reason, err)
-			events, _ := st.Timeline(context.WithoutCancel(t.Context()), id)
-			for _, e := range events {
-				t.Logf("%+v", e)
-			}
-		}
-	}()
-	eventually(t, fmt.Sprintf("job %d as it is wanted", id), func() bool {
-		j, err = st.Job(t.Context(), id)
-		return err == nil && ok(j)
-	})
-	return j
-}
-
-func in(s router.JobState) func(router.Job) bool {
-	return func(j router.Job) bool { return j.State == s }
-}
-
-// claim fetches a runner's configuration as its allocation would.
-func (r *running) claim(token router.Secret) (status int, body string) {
-	r.t.Helper()
-	req, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.app.Addr()+router.ClaimPath, nil)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	req.Header.Set("Authorization", "Bearer "+string(token))
-	resp, err := httpClient.Do(req)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
+	r.T.Helper()
+	return routertest.AwaitJob(r.T, r.store, id, ok)
 }
 
 func TestAQueuedJobGetsOneRunner(t *testing.T) { synctest.Test(t, testAQueuedJobGetsOneRunner) }
@@ -436,11 +365,11 @@ func testAQueuedJobGetsOneRunner(t *testing.T) {
 	if !ok || r.nomad.starts != 1 {
 		t.Fatalf("Nomad was asked %d times, want once for gha-1-1", r.nomad.starts)
 	}
-	if want := "http://" + r.app.Addr() + router.ClaimPath; got.ClaimURL != want {
+	if want := "http://" + r.App.Addr() + router.ClaimPath; got.ClaimURL != want {
 		t.Errorf("claim URL = %q, want %q", got.ClaimURL, want)
 	}
 
-	status, body := r.claim(got.ClaimToken)
+	status, body := r.Claim(got.ClaimToken)
 	asks := r.hub.asked()
 	if len(asks) != 1 || status != http.StatusOK || body != "jit-for-"+asks[0].Name {
 		t.Fatalf("claim = %d %q after %d questions to GitHub, want 200 and the configuration", status, body, len(asks))
@@ -455,7 +384,7 @@ func testAQueuedJobGetsOneRunner(t *testing.T) {
 	if !strings.HasPrefix(asks[0].Name, "gha-1-1-") {
 		t.Errorf("runner name = %q, want it to begin with gha-1-1-", asks[0].Name)
 	}
-	if status, body = r.claim(got.ClaimToken); status != http.StatusGone || strings.Contains(body, "jit") {
+	if status, body = r.Claim(got.ClaimToken); status != http.StatusGone || strings.Contains(body, "jit") {
 		t.Errorf("second claim = %d %q, want 410", status, body)
 	}
 }
@@ -499,7 +428,7 @@ func testAnOutageOfNomadLosesNothing(t *testing.T) {
 	}
 	r.await(1, in(router.Dispatched))
 	got, _ := nomad.job("gha-1-1")
-	if status, _ := r.claim(got.ClaimToken); status != http.StatusOK {
+	if status, _ := r.Claim(got.ClaimToken); status != http.StatusOK {
 		t.Errorf("claim = %d, want 200", status)
 	}
 }
@@ -508,7 +437,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 	virtual(t, "an unknown token is refused", func(t *testing.T) {
 		r := start(t, openStore(t), &cluster{}, &hub{})
 		for _, token := range []router.Secret{"", "nope", router.Secret(strings.Repeat("x", 1000))} {
-			if status, _ := r.claim(token); status != http.StatusUnauthorized {
+			if status, _ := r.Claim(token); status != http.StatusUnauthorized {
 				t.Errorf("claim with %d bytes = %d, want 401", len(token), status)
 			}
 		}
@@ -519,7 +448,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 		r.await(1, in(router.Dispatched))
 		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
 		got, _ := r.nomad.job("gha-1-1")
-		if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body != "" {
+		if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body != "" {
 			t.Errorf("claim = %d %q, want an empty 200", status, body)
 		}
 		if asks := r.hub.asked(); len(asks) != 0 {
@@ -547,7 +476,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
 		first, _ := r.nomad.job("gha-1-1")
-		if status, body := r.claim(first.ClaimToken); status != http.StatusServiceUnavailable || !strings.Contains(body, "tried again") {
+		if status, body := r.Claim(first.ClaimToken); status != http.StatusServiceUnavailable || !strings.Contains(body, "tried again") {
 			t.Errorf("claim = %d %q, want a 503 that says what comes", status, body)
 		}
 		r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
@@ -555,10 +484,10 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 		if !ok {
 			t.Fatal("no second runner")
 		}
-		if status, _ := r.claim(first.ClaimToken); status != http.StatusGone {
+		if status, _ := r.Claim(first.ClaimToken); status != http.StatusGone {
 			t.Errorf("claim of the lost runner = %d, want 410", status)
 		}
-		if status, body := r.claim(second.ClaimToken); status != http.StatusOK || body == "" {
+		if status, body := r.Claim(second.ClaimToken); status != http.StatusOK || body == "" {
 			t.Errorf("claim of the new runner = %d %q, want 200 and a configuration", status, body)
 		}
 	})
@@ -573,7 +502,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
 		got, _ := r.nomad.job("gha-1-1")
-		status, _ := r.claim(got.ClaimToken)
+		status, _ := r.Claim(got.ClaimToken)
 		asks := h.asked()
 		if status != http.StatusOK || len(asks) != 2 || asks[0].Name == asks[1].Name {
 			t.Errorf("claim = %d after asking for %v, want 200 after two names", status, asks)
@@ -585,7 +514,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
 		got, _ := r.nomad.job("gha-1-1")
-		r.claim(got.ClaimToken)
+		r.Claim(got.ClaimToken)
 		if j := r.await(1, in(router.Unroutable)); !strings.Contains(j.Reason, "labels are bad") {
 			t.Errorf("reason = %q, want GitHub's", j.Reason)
 		}
@@ -604,11 +533,11 @@ func testARunnerThatEndedUnclaimedIsReplaced(t *testing.T) {
 	r.deliver(delivery(2, "queued", "self-hosted", "linux"))
 	r.await(2, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
 	first, _ := nomad.job("gha-2-1")
-	if status, _ := r.claim(first.ClaimToken); status != http.StatusGone {
+	if status, _ := r.Claim(first.ClaimToken); status != http.StatusGone {
 		t.Errorf("claim of the ended runner = %d, want 410", status)
 	}
 	second, _ := nomad.job("gha-2-2")
-	if status, body := r.claim(second.ClaimToken); status != http.StatusOK || body == "" {
+	if status, body := r.Claim(second.ClaimToken); status != http.StatusOK || body == "" {
 		t.Errorf("claim of its replacement = %d %q, want 200 and a configuration", status, body)
 	}
 }
@@ -626,7 +555,7 @@ func testARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
 		r.deliver(delivery(id, "queued", "self-hosted", "linux"))
 		r.await(id, in(router.Dispatched))
 		first, _ := nomad.job(fmt.Sprintf("gha-%d-1", id))
-		if status, _ := r.claim(first.ClaimToken); status != http.StatusOK {
+		if status, _ := r.Claim(first.ClaimToken); status != http.StatusOK {
 			t.Fatalf("claim = %d, want 200", status)
 		}
 	}
@@ -652,7 +581,7 @@ func TestAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
 func testAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
 	var r *running
 	var status int
-	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.claim(req.ClaimToken) }}
+	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.Claim(req.ClaimToken) }}
 	r = start(t, openStore(t), nomad, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
@@ -677,7 +606,7 @@ func testConcurrentClaimsGetOneConfiguration(t *testing.T) {
 	statuses := map[int]int{}
 	for range 10 {
 		wg.Go(func() {
-			status, _ := r.claim(got.ClaimToken)
+			status, _ := r.Claim(got.ClaimToken)
 			mu.Lock()
 			defer mu.Unlock()
 			statuses[status]++
@@ -698,7 +627,7 @@ func testAStopFinishesWhatIsInHand(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	<-entered
 	stopped := make(chan struct{})
-	go func() { r.stop(); close(stopped) }()
+	go func() { r.Stop(); close(stopped) }()
 	select {
 	case <-stopped:
 		t.Fatal("the router stopped with a registration in hand")
@@ -720,12 +649,12 @@ func testTheListenersServeWhatIsTheirs(t *testing.T) {
 		url  string
 		want int
 	}{
-		{"http://" + r.app.AdminAddr() + "/healthz", http.StatusOK},
-		{"http://" + r.app.AdminAddr() + "/readyz", http.StatusOK},
-		{"http://" + r.app.AdminAddr() + router.ClaimPath, http.StatusNotFound},
-		{"http://" + r.app.Addr() + "/healthz", http.StatusNotFound},
-		{"http://" + r.app.Addr() + "/", http.StatusNotFound},
-		{"http://" + r.app.Addr() + "/webhooks/github", http.StatusMethodNotAllowed},
+		{"http://" + r.App.AdminAddr() + "/healthz", http.StatusOK},
+		{"http://" + r.App.AdminAddr() + "/readyz", http.StatusOK},
+		{"http://" + r.App.AdminAddr() + router.ClaimPath, http.StatusNotFound},
+		{"http://" + r.App.Addr() + "/healthz", http.StatusNotFound},
+		{"http://" + r.App.Addr() + "/", http.StatusNotFound},
+		{"http://" + r.App.Addr() + "/webhooks/github", http.StatusMethodNotAllowed},
 	} {
 		resp, err := httpClient.Get(tc.url)
 		if err != nil {

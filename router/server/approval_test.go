@@ -50,31 +50,31 @@ func TestAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 func testAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 	for _, lost := range []bool{true, false} {
 		w := newWorld(t, plainRule)
-		n := &gatedNomad{Nomad: w.client, asked: make(chan struct{}, 1), open: make(chan struct{})}
-		w.start(func(c *server.Config) { c.Nomad = n })
-		id := w.queue("self-hosted", "linux")
+		n := &gatedNomad{Nomad: w.Client, asked: make(chan struct{}, 1), open: make(chan struct{})}
+		w.Start(func(c *server.Config) { c.Nomad = n })
+		id := w.Queue("self-hosted", "linux")
 		<-n.asked
-		w.deliveries(!lost)
-		if err := w.github.Protect(id); err != nil {
+		w.Deliveries(!lost)
+		if err := w.GitHub.Protect(id); err != nil {
 			t.Fatal(err)
 		}
 		if !lost {
-			w.await(id, waitsForApproval)
+			w.Await(id, waitsForApproval)
 		}
 		close(n.open)
-		w.await(id, waitsForApproval)
+		w.Await(id, waitsForApproval)
 		eventually(t, "its runner is stopped and ended", func() bool {
-			list := w.runners(id)
-			return len(list) == 1 && list[0].State == router.RunnerStopped && w.gone(list[0].ID)
+			list := w.Runners(id)
+			return len(list) == 1 && list[0].State == router.RunnerStopped && w.Gone(list[0].ID)
 		})
-		if all := w.github.Runners(); len(all) != 0 {
+		if all := w.GitHub.Runners(); len(all) != 0 {
 			t.Errorf("waiting lost %v: GitHub has the runners %+v, want none", lost, all)
 		}
-		w.deliveries(true)
-		if err := w.github.Approve(id); err != nil {
+		w.Deliveries(true)
+		if err := w.GitHub.Approve(id); err != nil {
 			t.Fatal(err)
 		}
-		if j := w.await(id, in(router.Completed)); j.Try != 2 || j.Conclusion != "success" {
+		if j := w.Await(id, in(router.Completed)); j.Try != 2 || j.Conclusion != "success" {
 			t.Errorf("waiting lost %v: it ended as %q at try %d, want success at the second", lost, j.Conclusion, j.Try)
 		}
 	}
@@ -85,21 +85,21 @@ func TestARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
 }
 func testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
 	w := newWorld(t, nowhereRule)
-	w.start()
-	id := w.queue("self-hosted", "linux")
-	w.await(id, in(router.Dispatched))
-	if err := w.github.Protect(id); err != nil {
+	w.Start()
+	id := w.Queue("self-hosted", "linux")
+	w.Await(id, in(router.Dispatched))
+	if err := w.GitHub.Protect(id); err != nil {
 		t.Fatal(err)
 	}
-	w.await(id, waitsForApproval)
+	w.Await(id, waitsForApproval)
 	eventually(t, "its runner is stopped, on Nomad too", func() bool {
-		r := w.runners(id)[0]
-		return r.State == router.RunnerStopped && w.gone(r.ID)
+		r := w.Runners(id)[0]
+		return r.State == router.RunnerStopped && w.Gone(r.ID)
 	})
-	if err := w.github.Approve(id); err != nil {
+	if err := w.GitHub.Approve(id); err != nil {
 		t.Fatal(err)
 	}
-	if j := w.await(id, in(router.Dispatched)); j.Try != 2 {
+	if j := w.Await(id, in(router.Dispatched)); j.Try != 2 {
 		t.Errorf("it is dispatched at try %d, want the second", j.Try)
 	}
 }
@@ -111,15 +111,15 @@ func TestAnApprovalThatGotLostIsAskedFor(t *testing.T) {
 }
 func testAnApprovalThatGotLostIsAskedFor(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start(func(c *server.Config) { c.Recheck = 100 * time.Millisecond })
-	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Waiting: true})
-	w.await(id, waitsForApproval)
-	w.deliveries(false)
-	if err := w.github.Approve(id); err != nil {
+	w.Start(func(c *server.Config) { c.Recheck = 100 * time.Millisecond })
+	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Waiting: true})
+	w.Await(id, waitsForApproval)
+	w.Deliveries(false)
+	if err := w.GitHub.Approve(id); err != nil {
 		t.Fatal(err)
 	}
-	if j := w.await(id, in(router.Completed)); j.Try != 1 || len(w.started()) != 1 {
-		t.Errorf("it ended at try %d after %v, want the first runner alone", j.Try, w.started())
+	if j := w.Await(id, in(router.Completed)); j.Try != 1 || len(w.Started()) != 1 {
+		t.Errorf("it ended at try %d after %v, want the first runner alone", j.Try, w.Started())
 	}
 }
 
@@ -130,41 +130,41 @@ func TestAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 func testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 	w := newWorld(t, plainRule)
 	connect := make(chan struct{})
-	w.run = func(ctx context.Context, task nomadsim.Task) int {
+	w.Run = func(ctx context.Context, task nomadsim.Task) int {
 		select {
 		case <-connect:
 		case <-ctx.Done():
 			return 1
 		}
-		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
 			return 1
 		}
 		return 0
 	}
-	w.start(quick)
-	id := w.queue("self-hosted", "linux")
+	w.Start(quick)
+	id := w.Queue("self-hosted", "linux")
 	eventually(t, "its runner is online", func() bool {
-		list := w.runners(id)
+		list := w.Runners(id)
 		return len(list) > 0 && list[0].State == router.RunnerOnline
 	})
-	w.deliveries(false)
-	if err := w.github.Protect(id); err != nil {
+	w.Deliveries(false)
+	if err := w.GitHub.Protect(id); err != nil {
 		t.Fatal(err)
 	}
-	w.await(id, waitsForApproval)
+	w.Await(id, waitsForApproval)
 	eventually(t, "the runner is stopped, on Nomad and GitHub too", func() bool {
-		r := w.runners(id)[0]
-		return r.State == router.RunnerStopped && w.gone(r.NomadJob) && len(w.github.Runners()) == 0
+		r := w.Runners(id)[0]
+		return r.State == router.RunnerStopped && w.Gone(r.NomadJob) && len(w.GitHub.Runners()) == 0
 	})
-	if list := w.runners(id); len(list) != 1 {
+	if list := w.Runners(id); len(list) != 1 {
 		t.Errorf("runners %+v, want one", list)
 	}
 	close(connect)
-	w.deliveries(true)
-	if err := w.github.Approve(id); err != nil {
+	w.Deliveries(true)
+	if err := w.GitHub.Approve(id); err != nil {
 		t.Fatal(err)
 	}
-	w.await(id, in(router.Completed))
+	w.Await(id, in(router.Completed))
 }
 
 // The deliveries of a protected job come late: before the one that had it queued
@@ -191,7 +191,7 @@ func testADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
 		t.Errorf("it is %s at try %d: %s", j.State, j.Try, j.Reason)
 	}
 	token, _ := r.nomad.job("gha-1-1")
-	if status, body := r.claim(token.ClaimToken); status != 200 || !strings.HasPrefix(body, "jit-for-gha-1-1") {
+	if status, body := r.Claim(token.ClaimToken); status != 200 || !strings.HasPrefix(body, "jit-for-gha-1-1") {
 		t.Errorf("the claim = %d %q, want a configuration", status, body)
 	}
 }

@@ -25,7 +25,7 @@ func TestGitHubsLimitsAreMetrics(t *testing.T) { synctest.Test(t, testGitHubsLim
 func testGitHubsLimitsAreMetrics(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) { c.GitHub = budgeted{h} })
-	resp, err := httpClient.Get("http://" + r.app.AdminAddr() + "/metrics")
+	resp, err := httpClient.Get("http://" + r.App.AdminAddr() + "/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
 			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 			r.await(1, in(router.Dispatched))
 			got, _ := nomad.job("gha-1-1")
-			status, body := r.claim(got.ClaimToken)
+			status, body := r.Claim(got.ClaimToken)
 			if status != tc.want || strings.Contains(body, "jit-") != (status == http.StatusOK) {
 				t.Fatalf("claim = %d %q, want %d", status, body, tc.want)
 			}
@@ -67,7 +67,7 @@ func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
 			}
 			answer.is, answer.err = starting, nil
 			time.Sleep(time.Second)
-			if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body == "" {
+			if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body == "" {
 				t.Errorf("claim when it starts = %d %q, want a configuration", status, body)
 			}
 		})
@@ -102,13 +102,13 @@ func TestARefusedTokenIsLookedAtOnceASecond(t *testing.T) {
 				var wg sync.WaitGroup
 				for range 40 {
 					wg.Go(func() {
-						if status, _ := r.claim(got.ClaimToken); status != tc.status {
+						if status, _ := r.Claim(got.ClaimToken); status != tc.status {
 							t.Errorf("claim = %d, want %d", status, tc.status)
 						}
 					})
 				}
 				wg.Wait()
-				if status, _ := r.claim(got.ClaimToken); status != tc.status {
+				if status, _ := r.Claim(got.ClaimToken); status != tc.status {
 					t.Errorf("claim = %d, want %d", status, tc.status)
 				}
 				time.Sleep(time.Second)
@@ -123,7 +123,7 @@ func TestARefusedTokenIsLookedAtOnceASecond(t *testing.T) {
 				t.Errorf("the log has %d lines of it, want 1", n)
 			}
 			time.Sleep(time.Minute)
-			r.claim(got.ClaimToken)
+			r.Claim(got.ClaimToken)
 			if said := log.about(t, "a claim was refused"); len(said) != 2 || said[1]["left_out"] != 204. {
 				t.Errorf("after a minute the log has %v; want a second line with left_out=204", said)
 			}
@@ -191,7 +191,7 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 			r.await(1, in(router.Dispatched))
 			got, _ := r.nomad.job("gha-1-1")
-			status, body := r.claim(got.ClaimToken)
+			status, body := r.Claim(got.ClaimToken)
 			if status != http.StatusOK || (body != "") != tc.needed {
 				t.Errorf("claim = %d %q, want 200, with a configuration: %v", status, body, tc.needed)
 			}
@@ -226,7 +226,7 @@ func testAClaimServesTheJobThatNeedsItNow(t *testing.T) {
 		r.await(id, in(router.Dispatched))
 	}
 	first, _ := nomad.job("gha-1-1")
-	if status, body := r.claim(first.ClaimToken); status != http.StatusOK || body == "" {
+	if status, body := r.Claim(first.ClaimToken); status != http.StatusOK || body == "" {
 		t.Fatalf("claim = %d %q, want a configuration", status, body)
 	}
 	r.await(1, in(router.Completed))
@@ -255,7 +255,7 @@ func testAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	got, _ := r.nomad.job("gha-1-1")
-	if status, body := r.claim(got.ClaimToken); status != http.StatusServiceUnavailable || len(r.hub.asked()) != 0 {
+	if status, body := r.Claim(got.ClaimToken); status != http.StatusServiceUnavailable || len(r.hub.asked()) != 0 {
 		t.Errorf("claim = %d %q after %d configurations, want 503 after none", status, body, len(r.hub.asked()))
 	}
 }
@@ -283,7 +283,7 @@ func testARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	got, _ := r.nomad.job("gha-1-1")
-	r.claim(got.ClaimToken)
+	r.Claim(got.ClaimToken)
 	r.deliver(taken(1, "in_progress", "another"))
 	eventually(t, "its Nomad job is stopped", func() bool { return r.nomad.ended("gha-1-1") })
 	if got := h.lost(); !slices.Equal(got, []int64{41}) {
@@ -308,7 +308,7 @@ func testAClaimByRegistrationToken(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	got, _ := r.nomad.job("gha-1-1")
-	if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body != "AABBCC\nheavy metal\n" {
+	if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body != "AABBCC\nheavy metal\n" {
 		t.Errorf("claim = %d %q, want the token and the group, a line each", status, body)
 	}
 	eventually(t, "it is online", runnerIn(t, st, 1, "gha-1-1", router.RunnerOnline))

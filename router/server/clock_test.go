@@ -29,21 +29,21 @@ func testAClockThatIsSetStopsNoJob(t *testing.T) {
 	for _, by := range []time.Duration{time.Hour, -time.Hour} {
 		w := newWorld(t, limitRule)
 		var clock wallClock
-		w.start(slowly, func(c *server.Config) { c.Now, c.Sweep, c.Doubt = clock.now, 5*time.Second, 4*time.Second })
-		id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 24 * time.Hour})
-		w.await(id, in(router.Running))
+		w.Start(slowly, func(c *server.Config) { c.Now, c.Sweep, c.Doubt = clock.now, 5*time.Second, 4*time.Second })
+		id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 24 * time.Hour})
+		w.Await(id, in(router.Running))
 		began := time.Now()
 		clock.set(by)
 		time.Sleep(45 * time.Second)
-		w.await(id, in(router.Running))
-		if w.gone(w.runners(id)[0].NomadJob) {
+		w.Await(id, in(router.Running))
+		if w.Gone(w.Runners(id)[0].NomadJob) {
 			t.Errorf("the clock was set by %v, and the job's runner was stopped after %v of a minute", by, time.Since(began))
 		}
-		w.await(id, in(router.Completed))
+		w.Await(id, in(router.Completed))
 		if ran := time.Since(began); ran > 80*time.Second { // GitHub notices by itself
 			t.Errorf("the clock was set by %v, and the job's time limit of a minute took effect after %v", by, ran)
 		}
-		w.stop()
+		w.Stop()
 	}
 }
 
@@ -52,19 +52,19 @@ func TestATimeLimitWithoutGitHub(t *testing.T) { synctest.Test(t, testATimeLimit
 func testATimeLimitWithoutGitHub(t *testing.T) {
 	w := newWorld(t, limitRule)
 	var clock wallClock
-	w.start(slowly, func(c *server.Config) { c.Now, c.Sweep, c.Doubt = clock.now, 5*time.Second, 4*time.Second })
-	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 24 * time.Hour})
-	w.await(id, in(router.Running))
-	w.github.SetFaults(githubsim.Faults{ErrorRate: 1})
+	w.Start(slowly, func(c *server.Config) { c.Now, c.Sweep, c.Doubt = clock.now, 5*time.Second, 4*time.Second })
+	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 24 * time.Hour})
+	w.Await(id, in(router.Running))
+	w.GitHub.SetFaults(githubsim.Faults{ErrorRate: 1})
 	clock.set(time.Hour)
 	time.Sleep(45 * time.Second)
-	nomadJob := w.runners(id)[0].NomadJob
-	if w.gone(nomadJob) {
+	nomadJob := w.Runners(id)[0].NomadJob
+	if w.Gone(nomadJob) {
 		t.Error("it was stopped before its time")
 	}
-	eventually(t, "it is stopped", func() bool { return w.gone(nomadJob) })
-	w.github.SetFaults(githubsim.Faults{})
-	w.await(id, in(router.Completed))
+	eventually(t, "it is stopped", func() bool { return w.Gone(nomadJob) })
+	w.GitHub.SetFaults(githubsim.Faults{})
+	w.Await(id, in(router.Completed))
 }
 
 // What waits by a clock that was ahead does not wait for it to come round again.
@@ -87,7 +87,7 @@ func TestAClockThatIsSetBackDelaysNothing(t *testing.T) {
 			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 			r.await(1, func(j router.Job) bool { return j.State == router.Retrying && j.Failures > 5 })
 			if restart {
-				r.stop()
+				r.Stop()
 			}
 			clock.set(-time.Hour)
 			fails.Store(false)
@@ -103,7 +103,7 @@ func TestAClockThatIsSetBackDelaysNothing(t *testing.T) {
 				t.Errorf("its times lie ahead: %v and %v, at %v", j.ReceivedAt, j.UpdatedAt, clock.now())
 			}
 			req, _ := n.job("gha-1-1")
-			if status, body := r.claim(req.ClaimToken); status != http.StatusOK || !strings.HasPrefix(body, "jit-for-") {
+			if status, body := r.Claim(req.ClaimToken); status != http.StatusOK || !strings.HasPrefix(body, "jit-for-") {
 				t.Errorf("its runner's claim is answered %d %s", status, body)
 			}
 		})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
 )
 
@@ -136,18 +137,18 @@ func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
 					cfg.Nomad, cfg.GitHub = crashingNomad{nomad, c}, crashingHub{h, c}
 					cfg.Grace = time.Millisecond
 				})
-				acknowledged := first.receive(t.Context(), d) == nil
+				acknowledged := first.Receive(t.Context(), d) == nil
 				answered := false
 				for deadline := time.Now().Add(time.Minute); !c.gone() && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 					if r, ok := nomad.job("gha-1-1"); ok && !answered {
-						status, body := first.claim(r.ClaimToken)
+						status, body := first.Claim(r.ClaimToken)
 						answered = status == http.StatusOK && body != ""
 					}
 				}
 				if !c.gone() {
 					t.Fatalf("the process never came to step %d", n)
 				}
-				first.stop()
+				first.Stop()
 
 				second := start(t, st, nomad, h, func(cfg *server.Config) {
 					cfg.Doubt = time.Millisecond // the runner does not show itself,
@@ -172,14 +173,14 @@ func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
 							time.Sleep(time.Millisecond)
 							continue
 						}
-						status, body := second.claim(r.ClaimToken)
+						status, body := second.Claim(r.ClaimToken)
 						answered = status == http.StatusOK && body != ""
 						if status == http.StatusGone {
 							try++
 						}
 					}
 				}
-				awaitJob(t, st, 1, func(j router.Job) bool { return j.State == router.Dispatched || j.State == router.Retrying })
+				routertest.AwaitJob(t, st, 1, func(j router.Job) bool { return j.State == router.Dispatched || j.State == router.Retrying })
 				want := 1
 				if n == config || n == configured || n == claim && after { // the token was spent: its runner is lost, and replaced
 					want = 2
@@ -227,7 +228,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 						before.deliver(delivery(2, "queued", "self-hosted", "linux"))
 						before.await(2, in(router.Dispatched))
 					}
-					before.stop()
+					before.Stop()
 					if tc.needed {
 						nomad.end("gha-2-1")
 						if _, err := st.Lost(t.Context(), "gha-2-1", time.Now().Add(time.Hour), "its node died", time.Now()); err != nil {
@@ -241,9 +242,9 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 						cfg.Grace = time.Millisecond
 					})
 					d := taken(1, "in_progress", "another")
-					acknowledged := first.receive(t.Context(), d) == nil
+					acknowledged := first.Receive(t.Context(), d) == nil
 					eventually(t, fmt.Sprintf("step %d", n), c.gone)
-					first.stop()
+					first.Stop()
 
 					second := start(t, st, nomad, h, func(cfg *server.Config) { cfg.Doubt = time.Second }) // Nomad's word may come first
 					if !acknowledged {
@@ -283,7 +284,7 @@ func TestNoCrashLosesAJobThatTookOverARunner(t *testing.T) {
 					before.deliver(delivery(id, "queued", "self-hosted", "linux"))
 					before.await(id, in(router.Dispatched))
 				}
-				before.stop()
+				before.Stop()
 				if _, err := st.Receive(t.Context(), taken(1, "in_progress", "another")); err != nil {
 					t.Fatal(err)
 				}
@@ -294,15 +295,15 @@ func TestNoCrashLosesAJobThatTookOverARunner(t *testing.T) {
 				})
 				c.in(n)
 				got, _ := nomad.job("gha-1-1")
-				first.claim(got.ClaimToken)
+				first.Claim(got.ClaimToken)
 				eventually(t, fmt.Sprintf("step %d", n), c.gone)
-				first.stop()
+				first.Stop()
 
 				second := start(t, st, nomad, h, func(cfg *server.Config) { cfg.Doubt = time.Millisecond })
 				eventually(t, "job 2 has a runner that can serve it", func() bool {
 					for try := 1; try <= 2; try++ {
 						if r, ok := nomad.job(fmt.Sprintf("gha-2-%d", try)); ok && !nomad.ended(r.Runner.ID) {
-							second.claim(r.ClaimToken)
+							second.Claim(r.ClaimToken)
 						}
 					}
 					j, err := st.Job(t.Context(), 2)

@@ -13,33 +13,25 @@ import (
 	"switchyard/router"
 	"switchyard/router/githubsim"
 	"switchyard/router/nomadsim"
+	"switchyard/router/routertest"
 )
 
 const claimingRules = "version: 1\nscope: has(\"nomad\")\nrules:\n  - { name: linux, jobspec: docker-linux }\n"
 
-// connects is a runner that does its job by the configuration that it claimed.
-func connects(ctx context.Context, y *yard, task nomadsim.Task) int {
-	if y.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])) != nil {
-		return 1
-	}
-	return 0
-}
-
 // What fails after the claim, as an image that cannot be pulled does.
 func TestAFailureAfterTheClaimIsSaidAndTriedAgainAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		y, _ := newVirtualYard(t, claimingRules, "", connects)
 		var starts atomic.Int64
-		y.starts = func(nomadsim.Task) error {
+		y := newYard(t, routertest.Config{Rules: claimingRules, Cluster: nomadsim.Config{Start: func(context.Context, nomadsim.Task) error {
 			if starts.Add(1) <= 4 {
 				return errors.New("Failed to pull `registry.example/runner:9`: manifest unknown")
 			}
 			return nil
-		}
+		}}})
 		id := y.queue("nomad", time.Minute)
 		time.Sleep(20 * time.Second) // the waits are of 250 ms to 2 s
-		j := awaitJob(t, y.store, id, in(router.Running))
-		list := y.runners(id)
+		j := routertest.AwaitJob(t, y.Store, id, in(router.Running))
+		list := y.Runners(id)
 		if j.Try != 5 || len(list) != 5 {
 			t.Fatalf("it runs at try %d, with %+v; want the fifth", j.Try, list)
 		}
@@ -48,7 +40,7 @@ func TestAFailureAfterTheClaimIsSaidAndTriedAgainAtOnce(t *testing.T) {
 				t.Errorf("runner %s is %s: %s; want it lost, with Nomad's words", r.ID, r.State, r.Reason)
 			}
 		}
-		line, err := y.store.Timeline(t.Context(), id)
+		line, err := y.Store.Timeline(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,13 +51,13 @@ func TestAFailureAfterTheClaimIsSaidAndTriedAgainAtOnce(t *testing.T) {
 				t.Errorf("no reason of the %s job has Nomad's words: %+v", state, line)
 			}
 		}
-		for _, r := range y.github.Runners() {
+		for _, r := range y.GitHub.Runners() {
 			if r.Name != list[4].Name {
 				t.Errorf("GitHub has runner %s still", r.Name)
 			}
 		}
 		time.Sleep(2 * time.Minute)
-		awaitJob(t, y.store, id, in(router.Completed))
+		routertest.AwaitJob(t, y.Store, id, in(router.Completed))
 	})
 }
 
@@ -73,12 +65,12 @@ func TestAFailureAfterTheClaimIsSaidAndTriedAgainAtOnce(t *testing.T) {
 // failure.
 func TestARunnerThatDidItsJobIsNoFailureHoweverLateGitHubIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		y, _ := newVirtualYard(t, claimingRules, "", connects)
-		y.github.SetDeliveryFaults(githubsim.DeliveryFaults{Late: 1, LateBy: time.Minute, Seed: 1})
+		y := newYard(t, routertest.Config{Rules: claimingRules})
+		y.GitHub.SetDeliveryFaults(githubsim.DeliveryFaults{Late: 1, LateBy: time.Minute, Seed: 1})
 		id := y.queue("nomad", 2*time.Second)
 		time.Sleep(5 * time.Minute)
-		j := awaitJob(t, y.store, id, in(router.Completed))
-		if list := y.runners(id); j.Try != 1 || len(list) != 1 || list[0].State != router.RunnerFinished {
+		j := routertest.AwaitJob(t, y.Store, id, in(router.Completed))
+		if list := y.Runners(id); j.Try != 1 || len(list) != 1 || list[0].State != router.RunnerFinished {
 			t.Errorf("it ended at try %d, with %+v; want the one runner, finished", j.Try, list)
 		}
 	})
@@ -87,11 +79,11 @@ func TestARunnerThatDidItsJobIsNoFailureHoweverLateGitHubIs(t *testing.T) {
 // GitHub has the job queued, and gives it to none of its runners.
 func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		y, _ := newVirtualYard(t, "version: 1\nscope: has(\"nomad\")\nrules:\n  - { name: linux, jobspec: docker-linux, runner: { scope: organization, group: 1 } }\n", "",
+		y := newVirtualYard(t, "version: 1\nscope: has(\"nomad\")\nrules:\n  - { name: linux, jobspec: docker-linux, runner: { scope: organization, group: 1 } }\n", "",
 			func(ctx context.Context, y *yard, _ nomadsim.Task) int { <-ctx.Done(); return 130 })
 		id := y.queue("nomad", time.Minute)
 		time.Sleep(11 * time.Minute)
-		j, err := y.store.Job(t.Context(), id)
+		j, err := y.Store.Job(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,11 +93,11 @@ func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 			}
 		}
 		time.Sleep(8 * time.Minute)
-		if j, err = y.store.Job(t.Context(), id); err != nil || j.State != router.Dispatched || !strings.Contains(j.Reason, "runner group 1 of acme does not allow") {
+		if j, err = y.Store.Job(t.Context(), id); err != nil || j.State != router.Dispatched || !strings.Contains(j.Reason, "runner group 1 of acme does not allow") {
 			t.Errorf("with the second runner it is %s: %s (%v); want the causes still", j.State, j.Reason, err)
 		}
 		time.Sleep(12 * time.Hour)
-		list := y.runners(id)
+		list := y.Runners(id)
 		if n := len(list); n < 15 || n > 22 { // of 70, if one came every 10 minutes
 			t.Errorf("%d runners in 12 hours, want one every 40 minutes in the end", n)
 		}
@@ -119,7 +111,7 @@ func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 		if !slices.IsSorted(waits) || waits[0] != time.Minute || waits[len(waits)-1] != 30*time.Minute {
 			t.Errorf("the waits were %v", waits)
 		}
-		if got := len(y.github.Runners()); got > 1 {
+		if got := len(y.GitHub.Runners()); got > 1 {
 			t.Errorf("GitHub has %d runners", got)
 		}
 	})

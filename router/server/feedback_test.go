@@ -172,7 +172,7 @@ func testNothingIsSaidUnlessTheRulesHaveItSo(t *testing.T) {
 	r.deliver(committed(2, "self-hosted", "linux"))
 	r.await(2, in(router.Dispatched))
 	time.Sleep(50 * time.Millisecond)
-	r.stop()
+	r.Stop()
 	if h.board.tries() != 0 || len(h.cancelled) != 0 {
 		t.Errorf("%d notices, %d runs cancelled, want none", h.board.tries(), len(h.cancelled))
 	}

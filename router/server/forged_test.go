@@ -14,6 +14,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
 )
 
@@ -33,24 +34,24 @@ func (n *listedNomad) Jobs(ctx context.Context) ([]router.NomadJob, uint64, erro
 func TestAForgedRunnerIsNotTakenUp(t *testing.T) { synctest.Test(t, testAForgedRunnerIsNotTakenUp) }
 func testAForgedRunnerIsNotTakenUp(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
-	n := &listedNomad{Nomad: w.client}
-	w.start(func(c *server.Config) { c.Sweep, c.Nomad = 50*time.Millisecond, n })
-	runs := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
-	w.await(runs, in(router.Running))
-	waits := w.queue("self-hosted", "linux")
-	w.await(waits, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
+	n := &listedNomad{Nomad: w.Client}
+	w.Start(func(c *server.Config) { c.Sweep, c.Nomad = 50*time.Millisecond, n })
+	runs := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+	w.Await(runs, in(router.Running))
+	waits := w.Queue("self-hosted", "linux")
+	w.Await(waits, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
 
 	const token = "known-to-an-attacker"
 	next := fmt.Sprintf("gha-%d-2", waits)
-	w.forge(next, "elsewhere", waits, token)
+	forge(w, next, "elsewhere", waits, token)
 	eventually(t, "some passes have seen it", func() func() bool {
 		begun := n.lists.Load()
 		return func() bool { return n.lists.Load() > begun+3 }
 	}())
-	if j := w.await(waits, in(router.Dispatched)); j.Try != 1 || len(w.runners(waits)) != 1 {
-		t.Errorf("the job is at try %d and has %d runners, want its own only", j.Try, len(w.runners(waits)))
+	if j := w.Await(waits, in(router.Dispatched)); j.Try != 1 || len(w.Runners(waits)) != 1 {
+		t.Errorf("the job is at try %d and has %d runners, want its own only", j.Try, len(w.Runners(waits)))
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.addr+router.ClaimPath, nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.Addr+router.ClaimPath, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,22 +64,22 @@ func testAForgedRunnerIsNotTakenUp(t *testing.T) {
 	if resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("its claim is answered %d, want 401", resp.StatusCode)
 	}
-	w.forge(next, "default", waits, "ours") // as one of this router's in an earlier life
-	eventually(t, "one where the rules start runners is taken up", func() bool { return len(w.runners(waits)) == 2 })
+	forge(w, next, "default", waits, "ours") // as one of this router's in an earlier life
+	eventually(t, "one where the rules start runners is taken up", func() bool { return len(w.Runners(waits)) == 2 })
 }
 
 // forge registers a Nomad job that looks like a runner.
-func (w *world) forge(id, namespace string, jobID int64, token string) {
-	w.t.Helper()
+func forge(w *routertest.World, id, namespace string, jobID int64, token string) {
+	w.T.Helper()
 	job := api.NewBatchJob(id, id, "global", 50).AddDatacenter("*")
 	job.Namespace = &namespace
 	job.Meta = map[string]string{
-		"SWITCHYARD_CLAIM_URL": "http://" + w.addr + router.ClaimPath, "SWITCHYARD_CLAIM_TOKEN": token,
+		"SWITCHYARD_CLAIM_URL": "http://" + w.Addr + router.ClaimPath, "SWITCHYARD_CLAIM_TOKEN": token,
 		"GH_REPOSITORY": "acme/web", "GH_JOB_ID": fmt.Sprint(jobID), "GH_RUN_ID": "1", "GH_RUN_ATTEMPT": "1",
 	}
 	task := api.NewTask("main", "raw_exec").SetConfig("command", "/bin/true")
 	job.AddTaskGroup(api.NewTaskGroup("main", 1).AddTask(task))
-	if _, _, err := w.api.Jobs().Register(job, &api.WriteOptions{Namespace: namespace}); err != nil {
-		w.t.Fatal(err)
+	if _, _, err := w.API.Jobs().Register(job, &api.WriteOptions{Namespace: namespace}); err != nil {
+		w.T.Fatal(err)
 	}
 }

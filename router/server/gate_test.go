@@ -37,11 +37,11 @@ func testBothListenersBoundTheirConnections(t *testing.T) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 	}
 	for range 20 {
-		keep(r.app.Addr())
-		keep(r.app.AdminAddr())
+		keep(r.App.Addr())
+		keep(r.App.AdminAddr())
 		time.Sleep(time.Second)
 	}
-	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodGet, "http://"+r.app.AdminAddr()+"/metrics", nil)
+	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodGet, "http://"+r.App.AdminAddr()+"/metrics", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestAStopWaitsForNoUnusedConnection(t *testing.T) {
 }
 func testAStopWaitsForNoUnusedConnection(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
-	for _, addr := range []string{r.app.Addr(), r.app.AdminAddr()} {
+	for _, addr := range []string{r.App.Addr(), r.App.AdminAddr()} {
 		c, err := network.Dial(t.Context(), "tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -80,7 +80,7 @@ func testAStopWaitsForNoUnusedConnection(t *testing.T) {
 	}
 	synctest.Wait()
 	began := time.Now()
-	if r.stop(); time.Since(began) > time.Second {
+	if r.Stop(); time.Since(began) > time.Second {
 		t.Errorf("it stopped after %s, want at once", time.Since(began))
 	}
 }

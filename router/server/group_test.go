@@ -28,14 +28,14 @@ func testAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
 	for _, registration := range []string{"jit", "token"} {
 		w := newWorld(t, strings.Replace(groupRules, "REGISTRATION", registration, 1))
 		if registration == "token" {
-			w.run = func(ctx context.Context, task nomadsim.Task) int {
+			w.Run = func(ctx context.Context, task nomadsim.Task) int {
 				answer := strings.Split(task.Artifacts["secrets/runner.jit"], "\n")
-				jit, err := w.github.Register(githubsim.Registration{
+				jit, err := w.GitHub.Register(githubsim.Registration{
 					URL: task.Env["NOMAD_META_RUNNER_URL"], Token: answer[0], Group: answer[1], Name: task.Env["NOMAD_META_RUNNER_NAME"],
 					Labels: strings.FieldsFunc(task.Env["NOMAD_META_RUNNER_LABELS"], func(r rune) bool { return r == ',' }),
 				})
 				if err == nil {
-					err = w.github.Connect(ctx, jit)
+					err = w.GitHub.Connect(ctx, jit)
 				}
 				if err != nil {
 					t.Error(err)
@@ -44,13 +44,13 @@ func testAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
 				return 0
 			}
 		}
-		w.start()
-		id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Group: "gpu"})
-		if j := w.await(id, in(router.Completed)); j.Conclusion != "success" || j.Try != 1 {
+		w.Start()
+		id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Group: "gpu"})
+		if j := w.Await(id, in(router.Completed)); j.Conclusion != "success" || j.Try != 1 {
 			t.Errorf("%s: it ended as %q at try %d, want success at the first", registration, j.Conclusion, j.Try)
 		}
-		if j, _ := w.github.Job(id); j.RunnerGroupName != "gpu" || len(w.started()) != 1 {
-			t.Errorf("%s: it ran in group %q, started %v", registration, j.RunnerGroupName, w.started())
+		if j, _ := w.GitHub.Job(id); j.RunnerGroupName != "gpu" || len(w.Started()) != 1 {
+			t.Errorf("%s: it ran in group %q, started %v", registration, j.RunnerGroupName, w.Started())
 		}
 	}
 }

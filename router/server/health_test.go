@@ -92,16 +92,16 @@ func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 	count := telemetry.NewMetrics()
 	r := start(t, f, &cluster{}, &hub{}, func(c *server.Config) { c.Metrics = count })
 	fine := func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "ok" }
-	readyz(t, r.app, "all is well", fine)
+	readyz(t, r.App, "all is well", fine)
 
 	for what, flag := range map[string]*atomic.Bool{"disk is full": &f.disk, "does not answer": &f.mute, "the store failed: the database file x.db was removed: restart Switchyard": &f.gone} {
 		flag.Store(true)
-		got := readyz(t, r.app, what, func(code int, r server.Readiness) bool { return code == http.StatusServiceUnavailable })
+		got := readyz(t, r.App, what, func(code int, r server.Readiness) bool { return code == http.StatusServiceUnavailable })
 		if c := is(t, got, "store"); got.Status != "not ready" || c.Status != "failed" || !strings.Contains(c.Reason, what) || c.Since.IsZero() || got.Reason != c.Reason {
 			t.Errorf("%s: %+v", what, got)
 		}
 		flag.Store(false)
-		readyz(t, r.app, "it is well again", fine)
+		readyz(t, r.App, "it is well again", fine)
 	}
 
 	// What all replicas would suffer together is told, and no more.
@@ -117,16 +117,16 @@ func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 		{"github", 503, count.GitHubCalled, "GitHub answers 503"},
 	} {
 		bad.called("read job", bad.status, time.Millisecond)
-		got := readyz(t, r.app, bad.says, func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
+		got := readyz(t, r.App, bad.says, func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
 		if c := is(t, got, bad.check); c.Status != "warning" || !strings.Contains(c.Reason, bad.says) || c.Since.IsZero() {
 			t.Errorf("%s: %+v", bad.says, c)
 		}
 		bad.called("read job", 200, time.Millisecond)
-		readyz(t, r.app, "it is well again", fine)
+		readyz(t, r.App, "it is well again", fine)
 	}
 	count.NomadCalled("register job", 500, time.Millisecond) // a job that Nomad refuses
-	r.app.RefuseRules(router.RefusedRules{Reason: "rules.yaml:1:1: no"})
-	got := readyz(t, r.app, "the rules are refused", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
+	r.App.RefuseRules(router.RefusedRules{Reason: "rules.yaml:1:1: no"})
+	got := readyz(t, r.App, "the rules are refused", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
 	if c := is(t, got, "rules"); c.Status != "warning" || !strings.Contains(c.Reason, "rules.yaml:1:1") {
 		t.Errorf("the rules are %+v", c)
 	}
@@ -154,12 +154,12 @@ func TestAFirstLookIsToldOf(t *testing.T) { synctest.Test(t, testAFirstLookIsTol
 func testAFirstLookIsToldOf(t *testing.T) {
 	h := unhurried{&hub{}, make(chan struct{})}
 	r := start(t, openStore(t), &cluster{}, h.hub, func(c *server.Config) { c.GitHub = h })
-	got := readyz(t, r.app, "the first look", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
+	got := readyz(t, r.App, "the first look", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
 	if c := is(t, got, "first_look"); c.Status != "warning" {
 		t.Errorf("the first look is %+v", c)
 	}
 	close(h.gate)
-	readyz(t, r.app, "its end", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
+	readyz(t, r.App, "its end", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
 }
 
 func TestANomadWithoutALeaderIsToldOf(t *testing.T) {
@@ -167,13 +167,13 @@ func TestANomadWithoutALeaderIsToldOf(t *testing.T) {
 }
 func testANomadWithoutALeaderIsToldOf(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start(quick)
-	readyz(t, w.app, "all is well", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
-	w.nomad.SetFault(nomadsim.NoLeader, 0)
-	got := readyz(t, w.app, "Nomad has no leader", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
+	w.Start(quick)
+	readyz(t, w.App, "all is well", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
+	w.Nomad.SetFault(nomadsim.NoLeader, 0)
+	got := readyz(t, w.App, "Nomad has no leader", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
 	if c := is(t, got, "nomad"); c.Reason != "Nomad answers 500" {
 		t.Errorf("Nomad is %+v", c)
 	}
-	w.nomad.SetFault(nomadsim.Healthy, 0)
-	readyz(t, w.app, "all is well again", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
+	w.Nomad.SetFault(nomadsim.Healthy, 0)
+	readyz(t, w.App, "all is well again", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
 }

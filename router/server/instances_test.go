@@ -27,24 +27,24 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 	const secret = "another GitHub's secret"
 	w := newWorld(t, plainRule)
 	other := githubsim.New(githubsim.Config{
-		Hook: githubsim.OrganizationHook, WebhookURL: "http://" + w.addr + "/webhooks/github", Secret: secret, FirstID: 1000, RandSeed: 7, Client: network.Client(),
+		Hook: githubsim.OrganizationHook, WebhookURL: "http://" + w.Addr + "/webhooks/github", Secret: secret, FirstID: 1000, RandSeed: 7, Client: network.Client(),
 	})
 	t.Cleanup(other.Close)
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_y"), BaseURL: network.Serve(t, other), HTTPClient: network.Client()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	hubs := gh.NewInstances(w.hub)
+	hubs := gh.NewInstances(w.Hub)
 	if err := hubs.Add(1, client); err != nil {
 		t.Fatal(err)
 	}
 	second := router.Instance{Number: 1, Host: client.Host()}
-	w.run = func(ctx context.Context, task nomadsim.Task) int {
+	w.Run = func(ctx context.Context, task nomadsim.Task) int {
 		var id int64
 		if _, err := fmt.Sscanf(task.JobID, "gha-%d-", &id); err != nil {
 			t.Errorf("Nomad job %s: %v", task.JobID, err)
 		}
-		on := w.github
+		on := w.GitHub
 		if router.InstanceOf(id) == second.Number {
 			on = other
 		}
@@ -57,7 +57,7 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 		c.GitHub, c.Sweep = hubs, 50*time.Millisecond
 		c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 			return webhook.Handler(webhook.Config{
-				Secrets: []router.Secret{"0123456789abcdef"}, Host: w.hub.Host(), Logger: c.Logger,
+				Secrets: []router.Secret{"0123456789abcdef"}, Host: w.Hub.Host(), Logger: c.Logger,
 				More: []webhook.Instance{{Instance: second, Secrets: []router.Secret{secret}}},
 			}, receive)
 		}
@@ -66,18 +66,18 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 	queue := func(duration time.Duration) (first, second_ int64) {
 		t.Helper()
 		spec := githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: duration}
-		first = w.github.Queue(t.Context(), spec)
+		first = w.GitHub.Queue(t.Context(), spec)
 		if id := other.Queue(t.Context(), spec); id != first {
 			t.Fatalf("the second GitHub gave a job ID %d, the first %d: the test wants them to be the same", id, first)
 		}
 		return first, second.ID(first)
 	}
-	w.start(both)
+	w.Start(both)
 	ran, ranToo := queue(0)
-	w.await(ran, in(router.Completed))
-	w.await(ranToo, in(router.Completed))
-	for id, on := range map[int64]*githubsim.Server{ran: w.github, ranToo: other} {
-		j, err := w.store.Job(t.Context(), id)
+	w.Await(ran, in(router.Completed))
+	w.Await(ranToo, in(router.Completed))
+	for id, on := range map[int64]*githubsim.Server{ran: w.GitHub, ranToo: other} {
+		j, err := w.Store.Job(t.Context(), id)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,65 +86,65 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 		}
 	}
 
-	if hooks, err := w.store.Hooks(t.Context()); err != nil || len(hooks) != 2 {
+	if hooks, err := w.Store.Hooks(t.Context()); err != nil || len(hooks) != 2 {
 		t.Errorf("the webhooks are %+v, err %v, want one of each GitHub", hooks, err)
 	}
 
 	// One after the other, so that both give the same IDs.
 	long, longToo := queue(time.Hour)
-	w.await(long, in(router.Running))
-	w.await(longToo, in(router.Running))
+	w.Await(long, in(router.Running))
+	w.Await(longToo, in(router.Running))
 	cancelled, goesOn := queue(time.Hour)
-	w.await(cancelled, in(router.Running))
-	w.await(goesOn, in(router.Running))
-	if err := w.github.Cancel(cancelled); err != nil {
+	w.Await(cancelled, in(router.Running))
+	w.Await(goesOn, in(router.Running))
+	if err := w.GitHub.Cancel(cancelled); err != nil {
 		t.Fatal(err)
 	}
-	w.await(cancelled, in(router.Completed))
-	w.await(goesOn, in(router.Running))
+	w.Await(cancelled, in(router.Completed))
+	w.Await(goesOn, in(router.Running))
 
-	w.stop()
+	w.Stop()
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(w.db + suffix); err != nil && !os.IsNotExist(err) {
+		if err := os.Remove(w.Database + suffix); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
 	}
-	w.deliveries(false)
+	w.Deliveries(false)
 	waits, waitsToo := queue(0)
-	if err := w.github.Flush(t.Context()); err != nil {
+	if err := w.GitHub.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := other.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.deliveries(true)
-	w.start(both)
-	w.await(waits, in(router.Completed))
-	w.await(waitsToo, in(router.Completed))
+	w.Deliveries(true)
+	w.Start(both)
+	w.Await(waits, in(router.Completed))
+	w.Await(waitsToo, in(router.Completed))
 	for _, id := range []int64{long, longToo, goesOn} {
-		w.await(id, in(router.Running))
+		w.Await(id, in(router.Running))
 		eventually(t, "its runner is taken up", func() bool {
-			r, err := w.store.Runner(t.Context(), router.Job{ID: id, Try: 1}.RunnerID())
+			r, err := w.Store.Runner(t.Context(), router.Job{ID: id, Try: 1}.RunnerID())
 			return err == nil && r.State == router.RunnerBusy
 		})
 	}
 	if err := other.Cancel(router.GitHubID(longToo)); err != nil {
 		t.Fatal(err)
 	}
-	w.await(longToo, in(router.Completed))
-	w.await(long, in(router.Running))
-	if started := w.started(); len(started) != 8 {
+	w.Await(longToo, in(router.Completed))
+	w.Await(long, in(router.Running))
+	if started := w.Started(); len(started) != 8 {
 		t.Errorf("%v were started, want one runner for each of 8 jobs", started)
 	}
 	for _, id := range []int64{long, goesOn} {
-		on := w.github
+		on := w.GitHub
 		if router.InstanceOf(id) == 1 {
 			on = other
 		}
 		if err := on.Cancel(router.GitHubID(id)); err != nil {
 			t.Fatal(err)
 		}
-		w.await(id, in(router.Completed))
+		w.Await(id, in(router.Completed))
 	}
 }
 
@@ -172,7 +172,7 @@ func testAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
 	if !strings.Contains(j.Reason, "the GitHub gone.example is not configured any more") || nomad.count() != 1 {
 		t.Errorf("the job waits, as %q, and %d runners were started; want the missing GitHub as the reason, and one", j.Reason, nomad.count())
 	}
-	if err := r.app.CancelJob(t.Context(), j.ID, false); err != nil {
+	if err := r.App.CancelJob(t.Context(), j.ID, false); err != nil {
 		t.Fatal(err)
 	}
 	r.await(j.ID, in(router.Denied))

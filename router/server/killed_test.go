@@ -13,6 +13,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
 )
 
@@ -29,32 +30,35 @@ func said(line []router.Event, ofRunner bool, what string) bool {
 // A runner that is killed while it has a job: its job says so, also when it has failed.
 func TestABusyRunnerThatIsKilledIsToldOf(t *testing.T) {
 	for name, tc := range map[string]struct {
-		kill func(w *world, id string) error
+		kill func(w *routertest.World, id string) error
 		why  string
 	}{
-		"by a drain": {func(w *world, id string) error {
-			list, _, err := w.api.Jobs().Allocations(id, false, nil)
+		"by a drain": {func(w *routertest.World, id string) error {
+			list, _, err := w.API.Jobs().Allocations(id, false, nil)
 			if err == nil {
-				_, err = w.api.Allocations().Stop(&api.Allocation{ID: list[0].ID}, nil)
+				_, err = w.API.Allocations().Stop(&api.Allocation{ID: list[0].ID}, nil)
 			}
 			return err
 		}, "killed: its node is drained"},
-		"by somebody":   {func(w *world, id string) error { _, _, err := w.api.Jobs().Deregister(id, false, nil); return err }, "killed: its Nomad job was stopped"},
-		"with its node": {func(w *world, _ string) error { return w.nomad.FailNode("node-1") }, "lost: alloc is lost since its node is down"},
+		"by somebody": {func(w *routertest.World, id string) error {
+			_, _, err := w.API.Jobs().Deregister(id, false, nil)
+			return err
+		}, "killed: its Nomad job was stopped"},
+		"with its node": {func(w *routertest.World, _ string) error { return w.Nomad.FailNode("node-1") }, "lost: alloc is lost since its node is down"},
 	} {
 		virtual(t, name, func(t *testing.T) {
 			w := newWorld(t, plainRule)
-			w.start(slowly)
-			id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
-			w.await(id, in(router.Running))
-			if err := tc.kill(w, w.runners(id)[0].NomadJob); err != nil {
+			w.Start(slowly)
+			id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+			w.Await(id, in(router.Running))
+			if err := tc.kill(w, w.Runners(id)[0].NomadJob); err != nil {
 				t.Fatal(err)
 			}
-			j := w.await(id, func(j router.Job) bool { return j.State == router.Completed && strings.Contains(j.Reason, ";") })
+			j := w.Await(id, func(j router.Job) bool { return j.State == router.Completed && strings.Contains(j.Reason, ";") })
 			if want := "while it had the job, its runner ended on node node-1: " + tc.why; j.Conclusion == "success" || !strings.HasPrefix(j.Reason, "ended on GitHub: "+j.Conclusion+"; "+want) {
 				t.Errorf("it ended as %s: %s; want %q", j.Conclusion, j.Reason, want)
 			}
-			if line, err := w.store.Timeline(t.Context(), id); err != nil || !said(line, true, tc.why) || !said(line, false, tc.why) {
+			if line, err := w.Store.Timeline(t.Context(), id); err != nil || !said(line, true, tc.why) || !said(line, false, tc.why) {
 				t.Errorf("the time lines are %+v, %v", line, err)
 			}
 		})
@@ -79,10 +83,10 @@ func (n unsure) Allocation(ctx context.Context, r router.Runner) (router.Allocat
 func TestARefusedClaimIsToldOf(t *testing.T) { synctest.Test(t, testARefusedClaimIsToldOf) }
 func testARefusedClaimIsToldOf(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start(slowly, func(c *server.Config) { c.Nomad = unsure{c.Nomad, new(atomic.Int64)} })
-	id := w.queue("self-hosted", "linux")
-	w.await(id, in(router.Completed))
-	line, err := w.store.Timeline(t.Context(), id)
+	w.Start(slowly, func(c *server.Config) { c.Nomad = unsure{c.Nomad, new(atomic.Int64)} })
+	id := w.Queue("self-hosted", "linux")
+	w.Await(id, in(router.Completed))
+	line, err := w.Store.Timeline(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,12 +33,12 @@ func taken(id int64, action, by string) router.Delivery {
 
 // online takes a job to a runner that has its configuration, and returns the runner's name.
 func (r *running) online(id int64) (name string) {
-	r.t.Helper()
+	r.T.Helper()
 	r.deliver(delivery(id, "queued", "self-hosted", "linux"))
 	r.await(id, in(router.Dispatched))
 	got, _ := r.nomad.job(fmt.Sprintf("gha-%d-1", id))
-	if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body == "" {
-		r.t.Fatalf("claim = %d %q, want a configuration", status, body)
+	if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body == "" {
+		r.T.Fatalf("claim = %d %q, want a configuration", status, body)
 	}
 	asks := r.hub.asked()
 	return asks[len(asks)-1].Name
@@ -56,7 +56,7 @@ func TestLeftoverRunners(t *testing.T) {
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 		eventually(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
 		got, _ := nomad.job("gha-1-1")
-		if status, body := r.claim(got.ClaimToken); status == http.StatusOK && body != "" {
+		if status, body := r.Claim(got.ClaimToken); status == http.StatusOK && body != "" {
 			t.Errorf("claim = %d %q, want no configuration", status, body)
 		}
 		if len(r.hub.asked()) != 0 || len(r.hub.lost()) != 0 {
@@ -99,7 +99,7 @@ func TestLeftoverRunners(t *testing.T) {
 			t.Errorf("job 1 is at try %d, want no new one", j.Try)
 		}
 		got, _ := nomad.job("gha-2-1")
-		if status, body := r.claim(got.ClaimToken); status != http.StatusOK || body == "" {
+		if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body == "" {
 			t.Errorf("claim = %d %q, want a configuration, for job 1", status, body)
 		}
 		if n := nomad.count(); n != 2 {
@@ -143,7 +143,7 @@ func TestLeftoverRunners(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
 		r := start(t, st, nomad, h)
 		r.online(1)
-		r.stop()
+		r.Stop()
 		if _, err := st.Receive(t.Context(), taken(1, "in_progress", "another")); err != nil {
 			t.Fatal(err)
 		}

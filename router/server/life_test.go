@@ -3,10 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,217 +13,26 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hashicorp/nomad/api"
 
-	"switchyard/jobspecs"
 	"switchyard/router"
-	"switchyard/router/gh"
 	"switchyard/router/githubsim"
-	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
-	"switchyard/router/store"
-	"switchyard/router/store/storetest"
-	"switchyard/router/telemetry"
-	"switchyard/router/webhook"
 	"switchyard/rules"
 )
-
-// A world is a router between a simulated GitHub and a simulated Nomad, with
-// the real clients and the real webhook.
-type world struct {
-	t      *testing.T
-	github *githubsim.Server
-	nomad  *nomadsim.Server
-	client *nomad.Client // of that Nomad
-	api    *api.Client
-	hub    *gh.Client
-	db     string // path of the database
-	addr   string // where the router listens
-	set    *rules.Set
-	count  *telemetry.Metrics
-	app    *server.App // the last one that was started
-	store  *store.Store
-	stop   func() // of the router and its store; nil while there is none
-
-	mu      sync.Mutex
-	run     func(ctx context.Context, t nomadsim.Task) int // nil: as a runner does
-	starts  []string                                       // Nomad jobs that started a task
-	deliver bool                                           // false: what GitHub sends gets lost
-}
 
 const machine = `
 version: 1
 labels: { self-hosted: {}, linux: {} }
 `
 
-// newWorld makes one without a router, with one Linux node.
-func newWorld(t *testing.T, rulesYAML string) *world {
+// newWorld makes one with one Linux node, without a router.
+func newWorld(t *testing.T, rulesYAML string) *routertest.World {
 	t.Helper()
-	set, err := rules.Parse("rules.yaml", []byte(machine+rulesYAML))
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The router keeps its address when it is started anew.
-	w := &world{t: t, set: set, count: telemetry.NewMetrics(), db: filepath.Join(t.TempDir(), "test.db"), addr: network.Free(), deliver: true}
-	door := network.Serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		w.mu.Lock()
-		open := w.deliver
-		w.mu.Unlock()
-		if !open {
-			rw.WriteHeader(http.StatusBadGateway)
-			return
-		}
-		w.forward(rw, r)
-	}))
-	w.github = githubsim.New(githubsim.Config{
-		Hook: githubsim.OrganizationHook, WebhookURL: door + "/webhooks/github", Secret: "0123456789abcdef", FirstID: 1000, Client: network.Client(),
-		Groups: map[int64]string{1: "Default", 7: "gpu"},
+	return routertest.New(t, routertest.Config{
+		Rules: machine + rulesYAML, Network: &network, Hub: githubsim.Config{FirstID: 1000, Groups: map[int64]string{1: "Default", 7: "gpu"}},
 	})
-	t.Cleanup(w.github.Close)
-	w.cluster(nomadsim.Config{})
-	if w.hub, err = gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: network.Serve(t, w.github), HTTPClient: network.Client(), Called: w.count.GitHubCalled}); err != nil {
-		t.Fatal(err)
-	}
-	return w
-}
-
-// cluster gives the world a Nomad with one Linux node, node-1.
-func (w *world) cluster(c nomadsim.Config) {
-	w.t.Helper()
-	c.Nodes = []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})}
-	c.Run, c.Namespaces, c.Client = w.task, []string{"elsewhere"}, network.Client()
-	w.nomad = nomadsim.New(c)
-	w.t.Cleanup(w.nomad.Close)
-	specs, err := jobspecs.Load("")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	config := &api.Config{Address: network.Serve(w.t, w.nomad)}
-	if w.api, err = api.NewClient(&api.Config{Address: config.Address, HttpClient: httpClient}); err != nil {
-		w.t.Fatal(err)
-	}
-	log := slog.New(slog.DiscardHandler)
-	if w.client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: config, Dial: network.Dial, Called: w.count.NomadCalled}); err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-// task is what a runner's Nomad task does.
-func (w *world) task(ctx context.Context, t nomadsim.Task) int {
-	w.mu.Lock()
-	w.starts = append(w.starts, t.JobID)
-	run := w.run
-	w.mu.Unlock()
-	if run != nil {
-		return run(ctx, t)
-	}
-	jit := strings.TrimSpace(t.Artifacts["secrets/runner.jit"])
-	if jit == "" {
-		return 0
-	}
-	if err := w.github.Connect(ctx, jit); err != nil {
-		return 1
-	}
-	return 0
-}
-
-func (w *world) forward(rw http.ResponseWriter, r *http.Request) {
-	req, err := http.NewRequestWithContext(r.Context(), r.Method, "http://"+w.addr+r.URL.Path, r.Body)
-	if err != nil {
-		w.t.Error(err)
-		return
-	}
-	req.Header, req.ContentLength = r.Header, r.ContentLength // a body of no known length is one of few at a time
-	resp, err := httpClient.Do(req)
-	if err != nil {
-		rw.WriteHeader(http.StatusBadGateway)
-		return
-	}
-	resp.Body.Close()
-	rw.WriteHeader(resp.StatusCode)
-}
-
-// deliveries says whether GitHub's deliveries arrive.
-func (w *world) deliveries(arrive bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.deliver = arrive
-}
-
-func (w *world) started() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append([]string(nil), w.starts...)
-}
-
-// start runs a router until the test, or w.stop, ends it.
-func (w *world) start(change ...func(*server.Config)) {
-	t := w.t
-	t.Helper()
-	var err error
-	if _, err := os.Stat(w.db); err != nil {
-		storetest.Create(t, w.db)
-	}
-	if w.store, err = store.Open(t.Context(), w.db); err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	c := server.Config{
-		Store: w.store, Nomad: w.client, GitHub: w.hub, Rules: w.set,
-		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log, Counted: w.count.Delivered}, receive)
-		},
-		Listen: w.addr, AdminListen: "127.0.0.1:0", NetListen: network.Listen, Metrics: w.count, Logger: log, Tick: 20 * time.Millisecond,
-	}
-	for _, f := range change {
-		f(&c)
-	}
-	app, err := server.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.app = app
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- app.Run(ctx) }()
-	st := w.store
-	w.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run = %v, want nil", err)
-		}
-		if err := st.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(w.stop)
-}
-
-func (w *world) queue(labels ...string) int64 {
-	w.t.Helper()
-	return w.github.Queue(w.t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: labels, Duration: time.Second})
-}
-
-func (w *world) await(id int64, ok func(router.Job) bool) router.Job {
-	w.t.Helper()
-	return awaitJob(w.t, w.store, id, ok)
-}
-
-// runners are those of a job, by try.
-func (w *world) runners(id int64) []router.Runner {
-	w.t.Helper()
-	list, err := w.store.Runners(w.t.Context(), id)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return list
-}
-
-// gone reports whether a Nomad job has ended.
-func (w *world) gone(id string) bool {
-	j, _, err := w.api.Jobs().Info(id, nil)
-	return err != nil || *j.Status == "dead"
 }
 
 const plainRule = `
@@ -240,15 +46,15 @@ func TestAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
 }
 func testAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start()
-	id := w.queue("self-hosted", "linux")
-	w.await(id, in(router.Completed))
-	eventually(t, "the runner's Nomad job ended", func() bool { return !w.runners(id)[0].EndedAt.IsZero() })
-	r := w.runners(id)[0]
+	w.Start()
+	id := w.Queue("self-hosted", "linux")
+	w.Await(id, in(router.Completed))
+	eventually(t, "the runner's Nomad job ended", func() bool { return !w.Runners(id)[0].EndedAt.IsZero() })
+	r := w.Runners(id)[0]
 	if r.Node != "node-1" || r.PlacedAt.IsZero() || r.State != router.RunnerFinished {
 		t.Errorf("the runner is %+v, want it finished on node-1", r)
 	}
-	line, err := w.store.Timeline(t.Context(), id)
+	line, err := w.Store.Timeline(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,10 +73,10 @@ func TestARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
 }
 func testARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start(func(c *server.Config) { c.PublicURL = "http://127.0.0.1:1" }) // where nobody is
-	id := w.queue("self-hosted", "linux")
-	w.await(id, func(j router.Job) bool { return j.Try >= 3 })
-	first := w.runners(id)[0]
+	w.Start(func(c *server.Config) { c.PublicURL = "http://127.0.0.1:1" }) // where nobody is
+	id := w.Queue("self-hosted", "linux")
+	w.Await(id, func(j router.Job) bool { return j.Try >= 3 })
+	first := w.Runners(id)[0]
 	if first.State != router.RunnerLost || !strings.Contains(first.Reason, "can its node reach http://127.0.0.1:1?") || !strings.Contains(first.Reason, "configuration: failed") {
 		t.Errorf("the first runner is %s: %s; want it lost, with Nomad's words", first.State, first.Reason)
 	}
@@ -290,21 +96,21 @@ func TestARunnerWithoutANodeFallsBack(t *testing.T) {
 }
 func testARunnerWithoutANodeFallsBack(t *testing.T) {
 	w := newWorld(t, fallbackRule)
-	w.start()
-	id := w.queue("self-hosted", "linux")
-	j := w.await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
+	w.Start()
+	id := w.Queue("self-hosted", "linux")
+	j := w.Await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
 	if !strings.Contains(j.Reason, "; falls back at ") {
 		t.Errorf("reason = %q, want why it waits, and until when", j.Reason)
 	}
-	j = w.await(id, in(router.Completed))
+	j = w.Await(id, in(router.Completed))
 	if j.Fallback != 1 || j.Try != 2 {
 		t.Errorf("it was served with fallback %d at try %d, want 1 and 2", j.Fallback, j.Try)
 	}
-	list := w.runners(id)
-	if len(list) != 2 || list[0].State != router.RunnerStopped || !w.gone(list[0].NomadJob) {
+	list := w.Runners(id)
+	if len(list) != 2 || list[0].State != router.RunnerStopped || !w.Gone(list[0].NomadJob) {
 		t.Errorf("runners %+v, want the first stopped, on Nomad too", list)
 	}
-	if got := w.started(); len(got) != 1 || got[0] != list[1].NomadJob {
+	if got := w.Started(); len(got) != 1 || got[0] != list[1].NomadJob {
 		t.Errorf("started %v, want the second alone", got)
 	}
 }
@@ -324,13 +130,13 @@ func quick(c *server.Config) {
 func TestAJobIsStoppedAtItsTimeLimit(t *testing.T) { synctest.Test(t, testAJobIsStoppedAtItsTimeLimit) }
 func testAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 	w := newWorld(t, limitRule)
-	w.start(slowly, func(c *server.Config) { c.Sweep, c.Doubt = 5*time.Second, 4*time.Second })
-	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
-	w.await(id, in(router.Running))
+	w.Start(slowly, func(c *server.Config) { c.Sweep, c.Doubt = 5*time.Second, 4*time.Second })
+	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+	w.Await(id, in(router.Running))
 	time.Sleep(time.Minute)
-	w.await(id, in(router.Completed))
-	eventually(t, "the runner's Nomad job ended", func() bool { return w.gone(w.runners(id)[0].NomadJob) })
-	line, err := w.store.Timeline(t.Context(), id)
+	w.Await(id, in(router.Completed))
+	eventually(t, "the runner's Nomad job ended", func() bool { return w.Gone(w.Runners(id)[0].NomadJob) })
+	line, err := w.Store.Timeline(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -350,14 +156,14 @@ func TestAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
 }
 func testAJobWhoseEndGotLostIsAskedFor(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start(func(c *server.Config) {
+	w.Start(func(c *server.Config) {
 		quick(c)
 		c.Idle = time.Hour // however slow the machine is, its runner is in time
 	})
-	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 300 * time.Millisecond})
-	w.await(id, in(router.Running))
-	w.deliveries(false)
-	if j := w.await(id, in(router.Completed)); j.Conclusion != "success" || j.Try != 1 {
+	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 300 * time.Millisecond})
+	w.Await(id, in(router.Running))
+	w.Deliveries(false)
+	if j := w.Await(id, in(router.Completed)); j.Conclusion != "success" || j.Try != 1 {
 		t.Errorf("it ended as %q at try %d, want success at the first", j.Conclusion, j.Try)
 	}
 }
@@ -367,29 +173,29 @@ func TestAGhostIsReplaced(t *testing.T) { synctest.Test(t, testAGhostIsReplaced)
 func testAGhostIsReplaced(t *testing.T) {
 	w := newWorld(t, plainRule)
 	ghost := true
-	w.run = func(ctx context.Context, task nomadsim.Task) int {
+	w.Run = func(ctx context.Context, task nomadsim.Task) int {
 		if ghost = ghost && task.JobID == "gha-1001-1"; ghost {
 			<-ctx.Done()
 			return 1
 		}
-		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
 			return 1
 		}
 		return 0
 	}
-	w.start(quick)
-	id := w.queue("self-hosted", "linux")
+	w.Start(quick)
+	id := w.Queue("self-hosted", "linux")
 	eventually(t, "its runner is online", func() bool {
-		list := w.runners(id)
+		list := w.Runners(id)
 		return len(list) > 0 && list[0].State == router.RunnerOnline
 	})
-	r := w.runners(id)[0]
-	if err := w.hub.RemoveRunner(t.Context(), r.Target, r.GitHubID); err != nil {
+	r := w.Runners(id)[0]
+	if err := w.Hub.RemoveRunner(t.Context(), r.Target, r.GitHubID); err != nil {
 		t.Fatal(err)
 	}
-	w.await(id, in(router.Completed))
-	list := w.runners(id)
-	if list[0].State != router.RunnerStopped || !strings.Contains(list[0].Reason, "GitHub does not know it") || !w.gone(list[0].NomadJob) {
+	w.Await(id, in(router.Completed))
+	list := w.Runners(id)
+	if list[0].State != router.RunnerStopped || !strings.Contains(list[0].Reason, "GitHub does not know it") || !w.Gone(list[0].NomadJob) {
 		t.Errorf("the ghost is %s: %s; want it stopped, on Nomad too", list[0].State, list[0].Reason)
 	}
 }
@@ -399,28 +205,28 @@ func TestAnIdleRunnerIsRemoved(t *testing.T) { synctest.Test(t, testAnIdleRunner
 func testAnIdleRunnerIsRemoved(t *testing.T) {
 	w := newWorld(t, plainRule)
 	connect := make(chan struct{})
-	w.run = func(ctx context.Context, task nomadsim.Task) int {
+	w.Run = func(ctx context.Context, task nomadsim.Task) int {
 		<-connect
-		_ = w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"]))
+		_ = w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"]))
 		return 0
 	}
-	w.start(quick)
-	id := w.queue("self-hosted", "linux")
+	w.Start(quick)
+	id := w.Queue("self-hosted", "linux")
 	eventually(t, "its runner is online", func() bool {
-		list := w.runners(id)
+		list := w.Runners(id)
 		return len(list) > 0 && list[0].State == router.RunnerOnline
 	})
-	w.deliveries(false)
-	if err := w.github.Cancel(id); err != nil {
+	w.Deliveries(false)
+	if err := w.GitHub.Cancel(id); err != nil {
 		t.Fatal(err)
 	}
 	close(connect)
-	w.await(id, in(router.Completed))
+	w.Await(id, in(router.Completed))
 	eventually(t, "the runner is stopped", func() bool {
-		r := w.runners(id)[0]
-		return r.State == router.RunnerStopped && w.gone(r.NomadJob)
+		r := w.Runners(id)[0]
+		return r.State == router.RunnerStopped && w.Gone(r.NomadJob)
 	})
-	if list := w.runners(id); len(list) != 1 {
+	if list := w.Runners(id); len(list) != 1 {
 		t.Errorf("runners %+v, want one", list)
 	}
 }
@@ -461,10 +267,10 @@ func TestAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
 }
 func testAFallbackStartsWhenTheFirstRunnerIsStopped(t *testing.T) {
 	w := newWorld(t, fallbackRule)
-	n := &haltingNomad{Nomad: w.client, fails: 3}
-	w.start(quick, func(c *server.Config) { c.Nomad = n })
-	id := w.queue("self-hosted", "linux")
-	w.await(id, in(router.Completed))
+	n := &haltingNomad{Nomad: w.Client, fails: 3}
+	w.Start(quick, func(c *server.Config) { c.Nomad = n })
+	id := w.Queue("self-hosted", "linux")
+	w.Await(id, in(router.Completed))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	first, second := "gha-"+strconv.FormatInt(id, 10)+"-1", "gha-"+strconv.FormatInt(id, 10)+"-2"
@@ -487,48 +293,48 @@ func TestWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
 	end := make(chan struct{})
-	w.run = func(ctx context.Context, task nomadsim.Task) int {
+	w.Run = func(ctx context.Context, task nomadsim.Task) int {
 		if task.JobID == "gha-1001-1" {
-			go func() { <-end; _ = w.github.Cancel(1001) }()
+			go func() { <-end; _ = w.GitHub.Cancel(1001) }()
 		}
-		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
 			return 1
 		}
 		return 0
 	}
-	w.start()
-	runs := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
-	w.await(runs, in(router.Running))
-	waits := w.queue("self-hosted", "linux")
-	w.await(waits, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
-	name := w.runners(runs)[0].Name
-	w.stop()
+	w.Start()
+	runs := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+	w.Await(runs, in(router.Running))
+	waits := w.Queue("self-hosted", "linux")
+	w.Await(waits, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
+	name := w.Runners(runs)[0].Name
+	w.Stop()
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		_ = os.Remove(w.db + suffix)
+		_ = os.Remove(w.Database + suffix)
 	}
 
-	w.start(func(c *server.Config) { c.Sweep = 50 * time.Millisecond })
-	for _, d := range w.github.Deliveries() { // as a full look at GitHub finds them
-		if _, err := w.github.Redeliver(d.ID); err != nil {
+	w.Start(func(c *server.Config) { c.Sweep = 50 * time.Millisecond })
+	for _, d := range w.GitHub.Deliveries() { // as a full look at GitHub finds them
+		if _, err := w.GitHub.Redeliver(d.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.await(runs, in(router.Running))
-	w.await(waits, in(router.Dispatched))
+	w.Await(runs, in(router.Running))
+	w.Await(waits, in(router.Dispatched))
 	eventually(t, "the busy runner is known", func() bool {
-		list := w.runners(runs)
+		list := w.Runners(runs)
 		return len(list) == 1 && list[0].State == router.RunnerBusy && list[0].Name == name
 	})
 	close(end)
-	if j := w.await(waits, in(router.Completed)); j.Try != 1 || j.Conclusion != "success" {
+	if j := w.Await(waits, in(router.Completed)); j.Try != 1 || j.Conclusion != "success" {
 		t.Errorf("the one that waited ended as %q at try %d, want success at the first", j.Conclusion, j.Try)
 	}
-	w.await(runs, in(router.Completed))
-	if got := w.started(); len(got) != 2 {
+	w.Await(runs, in(router.Completed))
+	if got := w.Started(); len(got) != 2 {
 		t.Errorf("started %v, want one runner each", got)
 	}
 	eventually(t, "both runners are known to have ended", func() bool {
-		one, other := w.runners(runs), w.runners(waits)
+		one, other := w.Runners(runs), w.Runners(waits)
 		return len(one) == 1 && !one[0].EndedAt.IsZero() && len(other) == 1 && !other[0].EndedAt.IsZero()
 	})
 }
@@ -539,18 +345,18 @@ func TestAnotherRoutersRunnersAreLetBe(t *testing.T) {
 }
 func testAnotherRoutersRunnersAreLetBe(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
-	w.start()
-	id := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
-	w.await(id, in(router.Running))
-	mine := w.store
+	w.Start()
+	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
+	w.Await(id, in(router.Running))
+	mine := w.Store
 	other := newWorld(t, onlyOneRule)
-	other.client = w.client
-	n := &haltingNomad{Nomad: w.client}
-	other.start(quick, func(c *server.Config) { c.Nomad = n })
-	probe := other.queue("ubuntu-latest")
-	other.await(probe, in(router.Ignored))
+	other.Client = w.Client
+	n := &haltingNomad{Nomad: w.Client}
+	other.Start(quick, func(c *server.Config) { c.Nomad = n })
+	probe := other.Queue("ubuntu-latest")
+	other.Await(probe, in(router.Ignored))
 	time.Sleep(100 * time.Millisecond) // some passes; that nothing happens is what is wanted
-	if unknown, err := other.store.UnknownRunners(t.Context(), []string{"gha-1001-1"}); err != nil || len(unknown) != 1 {
+	if unknown, err := other.Store.UnknownRunners(t.Context(), []string{"gha-1001-1"}); err != nil || len(unknown) != 1 {
 		t.Errorf("the other router took up a runner: %v, %v", unknown, err)
 	}
 	if j, err := mine.Job(t.Context(), id); err != nil || j.State != router.Running {
@@ -581,37 +387,37 @@ func TestDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 }
 func testDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.run = func(ctx context.Context, task nomadsim.Task) int {
+	w.Run = func(ctx context.Context, task nomadsim.Task) int {
 		if task.JobID == "gha-1001-1" {
 			return 1 // configured, and never seen
 		}
-		if err := w.github.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
+		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
 			return 1
 		}
 		return 0
 	}
-	g := &stubbornGitHub{GitHub: w.hub}
+	g := &stubbornGitHub{GitHub: w.Hub}
 	g.fails.Store(1)
-	w.start(quick, func(c *server.Config) { c.GitHub = g })
+	w.Start(quick, func(c *server.Config) { c.GitHub = g })
 	at := router.Target{Owner: "acme", Repo: "web"}
-	id := w.queue("self-hosted", "linux")
+	id := w.Queue("self-hosted", "linux")
 	// One is another's; of the other GitHub answered 502 and yet made it.
 	for _, name := range []string{"gha-9-2-abcdef", "gha-1001-1-abcdef"} {
-		if _, err := w.hub.RunnerConfig(t.Context(), router.ConfigRequest{
+		if _, err := w.Hub.RunnerConfig(t.Context(), router.ConfigRequest{
 			Repo: rules.Repo{Owner: "acme", Name: "web"}, Runner: rules.Runner{Scope: "repository", Group: 1}, Name: name, Labels: []string{"self-hosted", "none"},
 		}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	w.await(id, in(router.Completed))
-	name := w.runners(id)[0].Name
+	w.Await(id, in(router.Completed))
+	name := w.Runners(id)[0].Name
 	for _, name := range []string{name, "gha-1001-1-abcdef"} {
 		eventually(t, "the dead runner "+name+" is gone from GitHub", func() bool {
-			_, err := w.hub.Runner(t.Context(), at, name)
+			_, err := w.Hub.Runner(t.Context(), at, name)
 			return errors.Is(err, router.ErrNotFound)
 		})
 	}
-	if _, err := w.hub.Runner(t.Context(), at, "gha-9-2-abcdef"); err != nil {
+	if _, err := w.Hub.Runner(t.Context(), at, "gha-9-2-abcdef"); err != nil {
 		t.Errorf("another's offline runner: %v, want it let be", err)
 	}
 }
@@ -637,19 +443,19 @@ rules:
     jobspec: docker-linux
     constraints: ['${meta.zone} = nowhere']
 `)
-	n := &askedNomad{Nomad: w.client}
-	w.start(func(c *server.Config) { c.Nomad = n })
+	n := &askedNomad{Nomad: w.Client}
+	w.Start(func(c *server.Config) { c.Nomad = n })
 	const jobs = 200
 	ids := make([]int64, jobs)
 	for i := range ids {
-		ids[i] = w.queue("self-hosted", "linux")
+		ids[i] = w.Queue("self-hosted", "linux")
 	}
 	for _, id := range ids {
-		j := w.await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
+		j := w.Await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "no node") })
 		if !strings.Contains(j.Reason, "${meta.zone} = nowhere") {
 			t.Fatalf("reason = %q, want the constraint", j.Reason)
 		}
-		if u := w.runners(id)[0].Unplaced; u == nil || !u.Never {
+		if u := w.Runners(id)[0].Unplaced; u == nil || !u.Never {
 			t.Fatalf("job %d waits because of %+v, want what says that it would for ever", id, u)
 		}
 	}
@@ -664,33 +470,33 @@ func TestARunnerThatIsLostWithItsNodeIsNotStartedAnew(t *testing.T) {
 	for name, fails := range map[string]int{"Nomad is asked at once": 0, "Nomad could not be asked": 1} {
 		virtual(t, name, func(t *testing.T) {
 			w := newWorld(t, plainRule)
-			w.run = func(ctx context.Context, _ nomadsim.Task) int {
+			w.Run = func(ctx context.Context, _ nomadsim.Task) int {
 				<-ctx.Done() // configured, and never seen on GitHub
 				return 1
 			}
-			n := &haltingNomad{Nomad: w.client, fails: fails}
+			n := &haltingNomad{Nomad: w.Client, fails: fails}
 			var later atomic.Int64
-			w.start(quick, func(c *server.Config) {
+			w.Start(quick, func(c *server.Config) {
 				c.Nomad, c.Idle = n, time.Hour
 				c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
 			})
-			id := w.queue("self-hosted", "linux")
+			id := w.Queue("self-hosted", "linux")
 			eventually(t, "its runner is online", func() bool {
-				list := w.runners(id)
+				list := w.Runners(id)
 				return len(list) > 0 && list[0].State == router.RunnerOnline
 			})
-			if err := w.nomad.FailNode("node-1"); err != nil {
+			if err := w.Nomad.FailNode("node-1"); err != nil {
 				t.Fatal(err)
 			}
-			w.await(id, func(j router.Job) bool { return j.Try == 2 && j.State == router.Dispatched })
+			w.Await(id, func(j router.Job) bool { return j.Try == 2 && j.State == router.Dispatched })
 			if fails > 0 {
 				eventually(t, "Nomad was asked to stop it", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.fails <= 0 })
 				later.Store(int64(2 * time.Minute))
 			}
-			first := w.runners(id)[0]
-			eventually(t, "the first runner's Nomad job is stopped", func() bool { return w.gone(first.NomadJob) })
-			if first.State != router.RunnerLost || w.gone(w.runners(id)[1].NomadJob) {
-				t.Errorf("runners are %+v, want the first lost and the second waiting", w.runners(id))
+			first := w.Runners(id)[0]
+			eventually(t, "the first runner's Nomad job is stopped", func() bool { return w.Gone(first.NomadJob) })
+			if first.State != router.RunnerLost || w.Gone(w.Runners(id)[1].NomadJob) {
+				t.Errorf("runners are %+v, want the first lost and the second waiting", w.Runners(id))
 			}
 		})
 	}

@@ -44,7 +44,7 @@ func testALimitHoldsJobsUntilOthersEnd(t *testing.T) {
 		t.Errorf("Nomad was asked for %d jobs, want 3", n)
 	}
 	// New rules with a higher limit let the others go.
-	r.app.Reload(limitRules(t, "9"), router.RulesVersion{})
+	r.App.Reload(limitRules(t, "9"), router.RulesVersion{})
 	r.await(held[1], in(router.Dispatched))
 	r.await(held[2], in(router.Dispatched))
 }
@@ -59,7 +59,7 @@ func testHeldJobsAreLookedAtAgainAfterAStart(t *testing.T) {
 		r.deliver(delivery(id, "queued", "self-hosted"))
 		r.await(id, startedOrHeld)
 	}
-	r.stop()
+	r.Stop()
 	again := start(t, st, nomad, &hub{}, func(c *server.Config) { c.Rules = limitRules(t, "2") })
 	again.await(1, in(router.Dispatched))
 	again.await(2, in(router.Dispatched))

@@ -82,19 +82,6 @@ func (p *post) redelivered() []int64 {
 	return slices.Sorted(slices.Values(p.again))
 }
 
-// eventually polls until ok, ever less often.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	pause, deadline := 2*time.Millisecond, time.Now().Add(time.Minute)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
-		}
-		time.Sleep(pause)
-		pause = min(pause*5/4, 50*time.Millisecond)
-	}
-}
-
 func TestDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 	synctest.Test(t, testDeliveriesThatNeverArrivedAreMadeAgain)
 }
@@ -140,7 +127,7 @@ func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 		hooks, err := st.Hooks(t.Context())
 		return err == nil && len(hooks) == 1 && hooks[0].Cursor == "" && hooks[0].Swept.Equal(now.Add(-44*time.Minute).Truncate(time.Millisecond).UTC())
 	})
-	r.stop()
+	r.Stop()
 }
 
 func TestARedeliveryIsTriedSomeTimesWithABackOff(t *testing.T) {
@@ -248,7 +235,7 @@ func testManyHooksAreSweptInTurn(t *testing.T) {
 	sweeps := func(n int) {
 		r := start(t, st, &cluster{}, h, func(c *server.Config) { c.Deliveries = time.Second })
 		time.Sleep(time.Duration(n)*time.Second - time.Second/2)
-		r.stop()
+		r.Stop()
 	}
 	sweeps(1)
 	if len(swept) != 120 {
@@ -314,7 +301,7 @@ func testHeadersThatNobodySignedChangeNoHook(t *testing.T) {
 	time.Sleep(10 * time.Second) // a sweep
 	forge(1)                     // the same again, within the hour
 	time.Sleep(10 * time.Second)
-	r.stop()
+	r.Stop()
 	if asked[web] == 0 || asked[router.Hook{Kind: router.HookApp}] == 0 || len(asked) > 2+2*router.MaxUnprovedHooks {
 		t.Errorf("GitHub was asked about %v, want the App's webhook, the one of acme/web, and few others", asked)
 	}
@@ -345,7 +332,7 @@ func testTheLogOfASweepIsShort(t *testing.T) {
 	var log strings.Builder
 	r := start(t, st, &cluster{}, h, func(c *server.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
 	time.Sleep(10 * time.Second)
-	r.stop()
+	r.Stop()
 	said := ""
 	for line := range strings.Lines(log.String()) {
 		if strings.Contains(line, "cannot ask GitHub for lost deliveries") {
@@ -392,7 +379,7 @@ func testAtTheStartWhatTheDatabaseLacksIsDeliveredAgain(t *testing.T) {
 	if got := h.post.redelivered(); len(got) > 0 {
 		t.Errorf("redelivered %v after the start, though it was answered", got)
 	}
-	r.stop()
+	r.Stop()
 }
 
 // What no list of deliveries tells of is looked at on GitHub itself.
@@ -442,7 +429,7 @@ func TestAtTheStartAFullLookIsTakenWhereDeliveriesDoNotReach(t *testing.T) {
 			if _, err := st.Job(t.Context(), 9); (err == nil) != (tt.want != nil) {
 				t.Errorf("the job that waits on GitHub: %v", err)
 			}
-			r.stop()
+			r.Stop()
 		})
 	}
 }

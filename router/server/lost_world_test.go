@@ -19,17 +19,17 @@ func TestNoJobIsLostWithItsDeliveries(t *testing.T) {
 }
 func testNoJobIsLostWithItsDeliveries(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.github.SetDeliveryFaults(githubsim.DeliveryFaults{Lost: 0.3, Doubled: 0.2, Late: 0.3, LateBy: 200 * time.Millisecond, Seed: 1})
-	w.start(func(c *server.Config) { c.Deliveries = 50 * time.Millisecond })
+	w.GitHub.SetDeliveryFaults(githubsim.DeliveryFaults{Lost: 0.3, Doubled: 0.2, Late: 0.3, LateBy: 200 * time.Millisecond, Seed: 1})
+	w.Start(func(c *server.Config) { c.Deliveries = 50 * time.Millisecond })
 	var ids []int64
 	for range 20 {
-		ids = append(ids, w.queue("self-hosted", "linux"))
+		ids = append(ids, w.Queue("self-hosted", "linux"))
 	}
 	for _, id := range ids {
-		w.await(id, in(router.Completed))
+		w.Await(id, in(router.Completed))
 	}
 	lost, again := 0, 0
-	for _, d := range w.github.Deliveries() {
+	for _, d := range w.GitHub.Deliveries() {
 		if d.Status != "OK" && d.Status != "" {
 			lost++
 		}
@@ -48,15 +48,15 @@ func TestWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
 func testWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
 	w := newWorld(t, plainRule)
 	soon := func(c *server.Config) { c.Deliveries = 50 * time.Millisecond }
-	w.start(soon)
-	w.await(w.queue("self-hosted", "linux"), in(router.Completed)) // so that the webhook is known
-	w.stop()
-	id := w.queue("self-hosted", "linux")
-	if err := w.github.Flush(t.Context()); err != nil {
+	w.Start(soon)
+	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed)) // so that the webhook is known
+	w.Stop()
+	id := w.Queue("self-hosted", "linux")
+	if err := w.GitHub.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.start(soon)
-	w.await(id, in(router.Completed))
+	w.Start(soon)
+	w.Await(id, in(router.Completed))
 }
 
 func TestWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
@@ -64,31 +64,31 @@ func TestWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
 }
 func testWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start()
-	long := w.github.Queue(t.Context(), githubsim.JobSpec{
+	w.Start()
+	long := w.GitHub.Queue(t.Context(), githubsim.JobSpec{
 		Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour,
 	})
-	w.await(long, in(router.Running))
-	w.stop()
+	w.Await(long, in(router.Running))
+	w.Stop()
 	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(w.db + suffix); err != nil && !os.IsNotExist(err) {
+		if err := os.Remove(w.Database + suffix); err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)
 		}
 	}
-	waits := w.queue("self-hosted", "linux")
-	if err := w.github.Flush(t.Context()); err != nil {
+	waits := w.Queue("self-hosted", "linux")
+	if err := w.GitHub.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.start() // the repository is known by its runner on Nomad
-	w.await(waits, in(router.Completed))
-	w.await(long, in(router.Running))
-	if started := w.started(); len(started) != 2 {
+	w.Start() // the repository is known by its runner on Nomad
+	w.Await(waits, in(router.Completed))
+	w.Await(long, in(router.Running))
+	if started := w.Started(); len(started) != 2 {
 		t.Errorf("%v were started, want one runner for each job", started)
 	}
-	if err := w.github.Cancel(long); err != nil {
+	if err := w.GitHub.Cancel(long); err != nil {
 		t.Fatal(err)
 	}
-	w.await(long, in(router.Completed))
+	w.Await(long, in(router.Completed))
 }
 
 // What a store refused is not left until the next sweep, which may be minutes away.
@@ -98,30 +98,30 @@ func TestWhatAFullDiskRefusedIsDeliveredAgainAtOnce(t *testing.T) {
 func testWhatAFullDiskRefusedIsDeliveredAgainAtOnce(t *testing.T) {
 	w := newWorld(t, plainRule)
 	var disk *full
-	w.start(func(c *server.Config) {
+	w.Start(func(c *server.Config) {
 		disk = &full{Store: c.Store.(Store)}
 		c.Store, c.Tick = disk, 5*time.Second
 	})
-	w.await(w.queue("self-hosted", "linux"), in(router.Completed)) // so that the webhook is known
+	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed)) // so that the webhook is known
 	disk.disk.Store(true)
 	var ids []int64
 	for range 5 {
-		ids = append(ids, w.queue("self-hosted", "linux"))
+		ids = append(ids, w.Queue("self-hosted", "linux"))
 	}
-	if err := w.github.Flush(t.Context()); err != nil {
+	if err := w.GitHub.Flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	readyz(t, w.app, "the disk is full", func(code int, _ server.Readiness) bool { return code == http.StatusServiceUnavailable })
+	readyz(t, w.App, "the disk is full", func(code int, _ server.Readiness) bool { return code == http.StatusServiceUnavailable })
 	time.Sleep(30 * time.Second)
 	for _, id := range ids {
-		if _, err := w.store.Job(t.Context(), id); err == nil {
+		if _, err := w.Store.Job(t.Context(), id); err == nil {
 			t.Fatalf("job %d is known: the disk was not full", id)
 		}
 	}
 	disk.disk.Store(false)
 	mended := time.Now()
 	for _, id := range ids {
-		w.await(id, in(router.Completed))
+		w.Await(id, in(router.Completed))
 	}
 	if took := time.Since(mended); took > 10*time.Second {
 		t.Errorf("the last job was served %s after there was room again, want a few seconds", took)
@@ -139,55 +139,55 @@ rules:
     jobspec: docker-linux
     resources: { memory: 60GiB } # of which the node has 4
 `)
-			w.start()
-			w.await(w.queue("self-hosted", "linux"), in(router.Completed))
-			backup := w.db + ".backup"
-			if err := store.Backup(t.Context(), w.db, backup); err != nil {
+			w.Start()
+			w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
+			backup := w.Database + ".backup"
+			if err := store.Backup(t.Context(), w.Database, backup); err != nil {
 				t.Fatal(err)
 			}
 			var ids []int64
 			for range 5 { // served
-				ids = append(ids, w.queue("self-hosted", "linux"))
+				ids = append(ids, w.Queue("self-hosted", "linux"))
 			}
 			for _, id := range ids {
-				w.await(id, in(router.Completed))
+				w.Await(id, in(router.Completed))
 			}
 			var running []int64
 			for range 4 {
-				id := w.github.Queue(t.Context(), githubsim.JobSpec{
+				id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{
 					Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour,
 				})
-				w.await(id, in(router.Running))
+				w.Await(id, in(router.Running))
 				running = append(running, id)
 			}
 			for range 10 { // dispatched, and no node has room
-				ids = append(ids, w.queue("self-hosted", "linux"))
+				ids = append(ids, w.Queue("self-hosted", "linux"))
 			}
 			for _, id := range ids[5:] {
-				w.await(id, in(router.Dispatched))
+				w.Await(id, in(router.Dispatched))
 			}
-			w.stop()
-			began := len(w.started())
+			w.Stop()
+			began := len(w.Started())
 
 			for _, suffix := range []string{"", "-wal", "-shm"} {
-				if err := os.Remove(w.db + suffix); err != nil && !os.IsNotExist(err) {
+				if err := os.Remove(w.Database + suffix); err != nil && !os.IsNotExist(err) {
 					t.Fatal(err)
 				}
 			}
-			if err := os.Rename(backup, w.db); err != nil {
+			if err := os.Rename(backup, w.Database); err != nil {
 				t.Fatal(err)
 			}
 			var change []func(*server.Config)
 			if old {
-				w.github.ForgetDeliveries()
+				w.GitHub.ForgetDeliveries()
 				change = append(change, later(80*time.Hour))
 			}
-			w.start(change...)
+			w.Start(change...)
 			for _, id := range running {
-				w.await(id, in(router.Running))
+				w.Await(id, in(router.Running))
 			}
 			for _, id := range running[1:] {
-				if err := w.github.Cancel(id); err != nil {
+				if err := w.GitHub.Cancel(id); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -195,11 +195,11 @@ rules:
 				if old && i < 5 {
 					continue // it has ended, and nobody tells of it
 				}
-				w.await(id, in(router.Completed))
+				w.Await(id, in(router.Completed))
 			}
-			w.await(running[0], in(router.Running))
-			if n := len(w.started()) - began; n > 10 {
-				t.Errorf("%d runners were started for 10 jobs that wait: %v", n, w.started())
+			w.Await(running[0], in(router.Running))
+			if n := len(w.Started()) - began; n > 10 {
+				t.Errorf("%d runners were started for 10 jobs that wait: %v", n, w.Started())
 			}
 		})
 	}

@@ -70,7 +70,7 @@ func TestARunnerOfALostAnswerIsRemoved(t *testing.T) {
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
 		first, _ := r.nomad.job("gha-1-1")
-		if status, _ := r.claim(first.ClaimToken); status != http.StatusServiceUnavailable {
+		if status, _ := r.Claim(first.ClaimToken); status != http.StatusServiceUnavailable {
 			t.Fatalf("claim = %d, want 503", status)
 		}
 		time.Sleep(3 * time.Minute)
@@ -98,7 +98,7 @@ func TestAFullRunnerGroupIsWaitedFor(t *testing.T) {
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
 		got, _ := r.nomad.job("gha-1-1")
-		r.claim(got.ClaimToken)
+		r.Claim(got.ClaimToken)
 		j := r.await(1, in(router.Retrying))
 		if !strings.Contains(j.Reason, "the runner group is full") || !strings.Contains(j.Reason, "make room") || time.Until(j.DueAt) < time.Minute {
 			t.Errorf("it is due at %s: %s; want it held for a while, with what to do", j.DueAt, j.Reason)

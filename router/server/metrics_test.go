@@ -81,10 +81,10 @@ func series(text string) map[string]bool {
 func TestTheMetricsTellOfAJobsLife(t *testing.T) { synctest.Test(t, testTheMetricsTellOfAJobsLife) }
 func testTheMetricsTellOfAJobsLife(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start()
-	id := w.queue("self-hosted", "linux")
-	w.await(id, in(router.Completed))
-	text := shows(t, w.app,
+	w.Start()
+	id := w.Queue("self-hosted", "linux")
+	w.Await(id, in(router.Completed))
+	text := shows(t, w.App,
 		`switchyard_deliveries_total{outcome="stored"} 3`,
 		`switchyard_decisions_total{outcome="routed",rule="linux"} 1`,
 		`switchyard_job_registration_seconds_count{rule="linux"} 1`,
@@ -129,9 +129,9 @@ rules:
     jobspec: docker-linux
     constraints: ['${meta.zone} = nowhere']
 `)
-	w.start()
-	w.queue("self-hosted", "linux")
-	shows(t, w.app, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`,
+	w.Start()
+	w.Queue("self-hosted", "linux")
+	shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`,
 		`switchyard_jobs_waiting_oldest_timestamp_seconds{reason="no_node_fits",rule="nowhere"} `,
 		`switchyard_runners{state="dispatched"} 1`)
 }
@@ -175,7 +175,7 @@ rules:
 	approval := delivery(6, "queued", "self-hosted", "down")
 	approval.Action, approval.Status = "waiting", "waiting"
 	r.deliver(approval)
-	shows(t, r.app,
+	shows(t, r.App,
 		`switchyard_jobs_waiting{reason="placing",rule="full"} 1`,
 		`switchyard_jobs_waiting{reason="limit",rule="full"} 1`,
 		`switchyard_jobs_waiting{reason="nomad",rule="down"} 1`,
@@ -207,7 +207,7 @@ func testATheftIsCounted(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	req, _ := r.nomad.job("gha-1-1")
-	if status, body := r.claim(req.ClaimToken); status != http.StatusOK {
+	if status, body := r.Claim(req.ClaimToken); status != http.StatusOK {
 		t.Fatalf("claim = %d %s", status, body)
 	}
 	d := delivery(2, "in_progress", "self-hosted")
@@ -215,16 +215,16 @@ func testATheftIsCounted(t *testing.T) {
 	foreign := d
 	foreign.ID, foreign.Job.ID, foreign.RunnerID = "foreign", 4, 4711
 	r.deliver(foreign)
-	shows(t, r.app, "switchyard_thefts_total 0\n")
+	shows(t, r.App, "switchyard_thefts_total 0\n")
 	r.deliver(d)
 	d.ID = "again"
 	r.deliver(d)
-	shows(t, r.app, "switchyard_thefts_total 1\n", `switchyard_deliveries_total{outcome="known"} 1`)
+	shows(t, r.App, "switchyard_thefts_total 1\n", `switchyard_deliveries_total{outcome="known"} 1`)
 
 	own := delivery(3, "in_progress", "self-hosted")
 	own.Job.RunnerName = "gha-forged"
 	r.deliver(own)
-	shows(t, r.app, "switchyard_thefts_total 1\n")
+	shows(t, r.App, "switchyard_thefts_total 1\n")
 }
 
 // Whatever strangers put into deliveries adds nothing to what is shown.
@@ -261,7 +261,7 @@ func testStrangersAddNoSeries(t *testing.T) {
 		if !sign {
 			sum = strings.Repeat("0", 64)
 		}
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.app.Addr()+"/webhooks/github", bytes.NewReader(body))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.App.Addr()+"/webhooks/github", bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -281,7 +281,7 @@ func testStrangersAddNoSeries(t *testing.T) {
 	}
 	settled := func() string {
 		t.Helper()
-		return shows(t, r.app, `switchyard_jobs_waiting{reason="no_node_free",rule="linux"} 0`)
+		return shows(t, r.App, `switchyard_jobs_waiting{reason="no_node_free",rule="linux"} 0`)
 	}
 	kinds := func(from, to int) {
 		for n := from; n <= to; n++ {
@@ -323,7 +323,7 @@ func testCallsAreBounded(t *testing.T) {
 		count.GitHubCalled(fmt.Sprintf("GET things/%d", n), http.StatusOK, time.Millisecond)
 	}
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Metrics = count })
-	text := shows(t, r.app, `switchyard_github_requests_total{call="other",code="200"} 900`)
+	text := shows(t, r.App, `switchyard_github_requests_total{call="other",code="200"} 900`)
 	if n := strings.Count(text, "\nswitchyard_github_requests_total{"); n != 101 {
 		t.Errorf("there are %d series of calls, want 100 and the others", n)
 	}
@@ -354,7 +354,7 @@ func testManyScrapesAskTheStoreOnce(t *testing.T) {
 	done := make(chan string)
 	for range 8 {
 		go func() {
-			resp, err := httpClient.Get("http://" + r.app.AdminAddr() + "/metrics")
+			resp, err := httpClient.Get("http://" + r.App.AdminAddr() + "/metrics")
 			if err != nil {
 				done <- err.Error()
 				return
@@ -388,11 +388,11 @@ func TestAScrapeShowsTheRestWhenTheStoreFails(t *testing.T) {
 }
 func testAScrapeShowsTheRestWhenTheStoreFails(t *testing.T) {
 	r := start(t, failing{openStore(t)}, &cluster{}, &hub{})
-	text := scrape(t, r.app)
+	text := scrape(t, r.App)
 	if strings.Contains(text, "\nswitchyard_jobs_waiting{") || !strings.Contains(text, "\nswitchyard_runners{") {
 		t.Errorf("want the runners and no jobs that wait: %s", text)
 	}
-	shows(t, r.app, `promhttp_metric_handler_errors_total{cause="gathering"}`)
+	shows(t, r.App, `promhttp_metric_handler_errors_total{cause="gathering"}`)
 }
 
 func TestOneReasonForEachState(t *testing.T) {
@@ -433,10 +433,10 @@ func testADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	req, _ := r.nomad.job("gha-1-1")
-	if status, body := r.claim(req.ClaimToken); status != http.StatusOK {
+	if status, body := r.Claim(req.ClaimToken); status != http.StatusOK {
 		t.Fatalf("claim = %d %s", status, body)
 	}
-	shows(t, r.app, `switchyard_refused_jobs_served_total{state="denied"} 0`)
+	shows(t, r.App, `switchyard_refused_jobs_served_total{state="denied"} 0`)
 	for _, action := range []string{"in_progress", "completed"} {
 		d := delivery(2, action, "self-hosted", "linux")
 		d.Job.RunnerName = r.hub.asked()[0].Name
@@ -444,7 +444,7 @@ func testADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {
 		d.ID += " again"
 		r.deliver(d)
 	}
-	shows(t, r.app, `switchyard_refused_jobs_served_total{state="denied"} 1`, "switchyard_thefts_total 1\n")
+	shows(t, r.App, `switchyard_refused_jobs_served_total{state="denied"} 1`, "switchyard_thefts_total 1\n")
 	if j := r.await(2, in(router.Completed)); !strings.Contains(j.Reason, "denied, but runner gha-1-1-") || !strings.Contains(j.Reason, "forks get no runner") {
 		t.Errorf("the reason is %q", j.Reason)
 	}

@@ -31,10 +31,10 @@ rules:
   - { name: linux, if: has("linux"), jobspec: docker-linux }
   - { name: nowhere, jobspec: docker-linux, constraints: ['${meta.zone} = nowhere'] }
 `)
-	w.start()
-	w.await(w.queue("self-hosted", "linux"), in(router.Completed))
-	w.queue("self-hosted") // only now, or the runner would take it
-	text := shows(t, w.app, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`)
+	w.Start()
+	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
+	w.Queue("self-hosted") // only now, or the runner would take it
+	text := shows(t, w.App, `switchyard_jobs_waiting{reason="no_node_fits",rule="nowhere"} 1`, `switchyard_job_start_seconds_count{rule="linux"} 1`)
 	names := map[string]map[string]bool{}
 	for s := range series(text) {
 		name, labels, _ := strings.Cut(s, "{")

@@ -28,25 +28,25 @@ func testARegistrationOutlivesItsProcess(t *testing.T) {
 	arrived, held := make(chan struct{}), make(chan struct{})
 	release := sync.OnceFunc(func() { close(held) })
 	var passed atomic.Int32
-	w.cluster(nomadsim.Config{Release: before201, Registering: func(string) {
+	w.NewNomad(nomadsim.Config{Release: before201, Registering: func(string) {
 		if passed.Add(1) == 1 {
 			close(arrived)
 			<-held
 		}
 	}})
 	t.Cleanup(release)
-	if err := w.nomad.FailNode("node-1"); err != nil { // so that nothing claims yet
+	if err := w.Nomad.FailNode("node-1"); err != nil { // so that nothing claims yet
 		t.Fatal(err)
 	}
-	w.start(func(c *server.Config) { c.Grace = time.Millisecond })
-	id := w.queue("self-hosted", "linux")
+	w.Start(func(c *server.Config) { c.Grace = time.Millisecond })
+	id := w.Queue("self-hosted", "linux")
 	<-arrived
-	w.stop()
-	w.start()
-	w.await(id, in(router.Dispatched))
-	runner := w.runners(id)[0].ID
+	w.Stop()
+	w.Start()
+	w.Await(id, in(router.Dispatched))
+	runner := w.Runners(id)[0].ID
 	token := func() string {
-		j, _, err := w.api.Jobs().Info(runner, nil)
+		j, _, err := w.API.Jobs().Info(runner, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,13 +55,13 @@ func testARegistrationOutlivesItsProcess(t *testing.T) {
 	second := token()
 	release()
 	eventually(t, "the first registration is in force", func() bool { return token() != second })
-	if err := w.nomad.RestoreNode("node-1"); err != nil {
+	if err := w.Nomad.RestoreNode("node-1"); err != nil {
 		t.Fatal(err)
 	}
-	if j := w.await(id, in(router.Completed)); j.Try != 1 || j.Conclusion != "success" {
+	if j := w.Await(id, in(router.Completed)); j.Try != 1 || j.Conclusion != "success" {
 		t.Errorf("the job ended as %q at try %d, want success at the first", j.Conclusion, j.Try)
 	}
-	if got := w.started(); len(got) != 1 || got[0] != runner {
+	if got := w.Started(); len(got) != 1 || got[0] != runner {
 		t.Errorf("started %v, want %s once", got, runner)
 	}
 }
@@ -76,8 +76,8 @@ func testEightProcessesStartOneRunner(t *testing.T) {
 	w := newWorld(t, plainRule)
 	var all sync.WaitGroup
 	all.Add(senders)
-	w.cluster(nomadsim.Config{Release: before201, Registering: func(string) { all.Done(); all.Wait() }})
-	if err := w.nomad.FailNode("node-1"); err != nil {
+	w.NewNomad(nomadsim.Config{Release: before201, Registering: func(string) { all.Done(); all.Wait() }})
+	if err := w.Nomad.FailNode("node-1"); err != nil {
 		t.Fatal(err)
 	}
 	st := openStore(t)
@@ -98,7 +98,7 @@ func testEightProcessesStartOneRunner(t *testing.T) {
 			if err := st.Prepare(t.Context(), r, sha256.Sum256([]byte(token)), now); err != nil {
 				t.Error(err)
 			}
-			started, err := w.client.Start(t.Context(), router.StartRequest{
+			started, err := w.Client.Start(t.Context(), router.StartRequest{
 				Runner: r, Job: job, Rule: "linux", Placement: router.Placement{Jobspec: "docker-linux"}, ClaimURL: "http://127.0.0.1:1", ClaimToken: token,
 			})
 			if err != nil {
@@ -119,7 +119,7 @@ func testEightProcessesStartOneRunner(t *testing.T) {
 	if n := created.Load(); n != 1 {
 		t.Errorf("%d of %d were told that they made the job, want 1", n, senders)
 	}
-	onNomad, _, err := w.api.Jobs().Info(r.ID, nil)
+	onNomad, _, err := w.API.Jobs().Info(r.ID, nil)
 	if err != nil || *onNomad.Version != senders-1 {
 		t.Fatalf("Nomad has %+v, %v; want version %d", onNomad, err, senders-1)
 	}

@@ -26,10 +26,10 @@ func wantConflict(t *testing.T, err error, says string) {
 
 // told reports whether an operator is the source of a line of a job's time line.
 func (r *running) told(id int64, runner, says string) bool {
-	r.t.Helper()
-	events, err := r.store.Timeline(r.t.Context(), id)
+	r.T.Helper()
+	events, err := r.store.Timeline(r.T.Context(), id)
 	if err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	for _, e := range events {
 		if e.Source == router.SourceOperator && e.RunnerID == runner && strings.Contains(e.What, says) {
@@ -40,10 +40,10 @@ func (r *running) told(id int64, runner, says string) bool {
 }
 
 func (r *running) runner(id string) router.Runner {
-	r.t.Helper()
-	v, err := r.store.Runner(r.t.Context(), id)
+	r.T.Helper()
+	v, err := r.store.Runner(r.T.Context(), id)
 	if err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	return v
 }
@@ -59,11 +59,11 @@ func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.app.Reload(set, router.RulesVersion{Hash: "2"})
-	if j := r.await(1, in(router.Unroutable)); r.app.Explain(j).Rule != "mac" || r.app.Explain(j).Trace == nil {
-		t.Errorf("the rules in force say %+v", r.app.Explain(j))
+	r.App.Reload(set, router.RulesVersion{Hash: "2"})
+	if j := r.await(1, in(router.Unroutable)); r.App.Explain(j).Rule != "mac" || r.App.Explain(j).Trace == nil {
+		t.Errorf("the rules in force say %+v", r.App.Explain(j))
 	}
-	if err := r.app.RetryJob(t.Context(), 1); err != nil {
+	if err := r.App.RetryJob(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	if j := r.await(1, in(router.Dispatched)); j.Decision.Rule != "mac" || j.Try != 1 || !r.told(1, "", "decide it anew") {
@@ -71,7 +71,7 @@ func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	}
 
 	// Its runner has not claimed: it gets another.
-	if err := r.app.RetryJob(t.Context(), 1); err != nil {
+	if err := r.App.RetryJob(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
@@ -79,23 +79,23 @@ func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 		t.Errorf("the first runner is %+v", r.runner("gha-1-1"))
 	}
 	second, _ := r.nomad.job("gha-1-2")
-	if status, body := r.claim(second.ClaimToken); status != http.StatusOK || body == "" {
+	if status, body := r.Claim(second.ClaimToken); status != http.StatusOK || body == "" {
 		t.Errorf("claim of the second = %d %q", status, body)
 	}
-	wantConflict(t, r.app.RetryJob(t.Context(), 1), "gha-1-2 of job 1 is online already")
+	wantConflict(t, r.App.RetryJob(t.Context(), 1), "gha-1-2 of job 1 is online already")
 
 	running := delivery(1, "in_progress", "self-hosted", "mac")
 	r.deliver(running)
-	wantConflict(t, r.app.RetryJob(t.Context(), 1), "job 1 runs on")
+	wantConflict(t, r.App.RetryJob(t.Context(), 1), "job 1 runs on")
 	r.deliver(delivery(1, "completed", "self-hosted", "mac"))
-	wantConflict(t, r.app.RetryJob(t.Context(), 1), "job 1 has ended")
-	if err := r.app.RetryJob(t.Context(), 2); !errors.Is(err, router.ErrNotFound) {
+	wantConflict(t, r.App.RetryJob(t.Context(), 1), "job 1 has ended")
+	if err := r.App.RetryJob(t.Context(), 2); !errors.Is(err, router.ErrNotFound) {
 		t.Errorf("retry of an unknown job: %v", err)
 	}
 	waiting := delivery(3, "queued", "self-hosted", "linux")
 	waiting.Status = "waiting"
 	r.deliver(waiting)
-	wantConflict(t, r.app.RetryJob(t.Context(), 3), "waits for an approval on GitHub")
+	wantConflict(t, r.App.RetryJob(t.Context(), 3), "waits for an approval on GitHub")
 }
 
 // A job that waits for its next attempt is decided at once.
@@ -115,7 +115,7 @@ func testAnOperatorShortensAWait(t *testing.T) {
 	nomad.mu.Lock()
 	broken = false
 	nomad.mu.Unlock()
-	if err := r.app.RetryJob(t.Context(), 1); err != nil {
+	if err := r.App.RetryJob(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	if j := r.await(1, in(router.Dispatched)); j.Try != 1 {
@@ -139,7 +139,7 @@ func testARunThatIsNotCancelledIsSaid(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	const want = "the job gets no runner any more, but its run goes on: GitHub answered 502"
-	if err := r.app.CancelJob(t.Context(), 1, true); err == nil || err.Error() != want {
+	if err := r.App.CancelJob(t.Context(), 1, true); err == nil || err.Error() != want {
 		t.Errorf("CancelJob = %v, want %s", err, want)
 	}
 	r.await(1, in(router.Denied))
@@ -169,18 +169,18 @@ func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, func(j router.Job) bool { return j.Fallback == 1 })
-	wantConflict(t, r.app.RetryJob(t.Context(), 1), "by itself when Nomad has stopped gha-1-1")
-	if err := r.app.CancelJob(t.Context(), 1, false); err != nil {
+	wantConflict(t, r.App.RetryJob(t.Context(), 1), "by itself when Nomad has stopped gha-1-1")
+	if err := r.App.CancelJob(t.Context(), 1, false); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.app.RetryJob(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "connection refused") {
+	if err := r.App.RetryJob(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("retry = %v, want Nomad's error", err)
 	}
 	if j := r.await(1, in(router.Denied)); nomad.count() != 1 {
 		t.Errorf("Nomad has %d jobs, the job is %s", nomad.count(), j.State)
 	}
 	halted.Store(false)
-	if err := r.app.RetryJob(t.Context(), 1); err != nil {
+	if err := r.App.RetryJob(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	if r.await(1, in(router.Dispatched)); !nomad.ended("gha-1-1") {
@@ -194,7 +194,7 @@ func testAnOperatorCancelsAJob(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	for range 2 {
-		if err := r.app.CancelJob(t.Context(), 1, false); err != nil {
+		if err := r.App.CancelJob(t.Context(), 1, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -203,24 +203,24 @@ func testAnOperatorCancelsAJob(t *testing.T) {
 		t.Errorf("the job is at try %d (%s), its runner %+v", j.Try, j.Reason, r.runner("gha-1-1"))
 	}
 	got, _ := r.nomad.job("gha-1-1")
-	if status, body := r.claim(got.ClaimToken); status == http.StatusOK && body != "" || len(r.hub.asked()) != 0 {
+	if status, body := r.Claim(got.ClaimToken); status == http.StatusOK && body != "" || len(r.hub.asked()) != 0 {
 		t.Errorf("claim = %d %q after %d questions to GitHub", status, body, len(r.hub.asked()))
 	}
 
 	// It may be taken up again, with a runner of its own.
-	if err := r.app.RetryJob(t.Context(), 1); err != nil {
+	if err := r.App.RetryJob(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
 	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
 
 	r.deliver(delivery(2, "queued", "ubuntu-latest"))
 	r.await(2, in(router.Ignored))
-	wantConflict(t, r.app.CancelJob(t.Context(), 2, true), "job 2 is ignored")
+	wantConflict(t, r.App.CancelJob(t.Context(), 2, true), "job 2 is ignored")
 	running := delivery(3, "in_progress", "self-hosted", "linux")
 	running.Job.RunnerName = "theirs"
 	r.deliver(running)
-	wantConflict(t, r.app.CancelJob(t.Context(), 3, false), "job 3 runs on theirs")
-	if err := r.app.CancelJob(t.Context(), 4, false); !errors.Is(err, router.ErrNotFound) {
+	wantConflict(t, r.App.CancelJob(t.Context(), 3, false), "job 3 runs on theirs")
+	if err := r.App.CancelJob(t.Context(), 4, false); !errors.Is(err, router.ErrNotFound) {
 		t.Errorf("cancel of an unknown job: %v", err)
 	}
 }
@@ -233,12 +233,12 @@ func testWhoCancelsARunIsSaid(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	first, _ := r.nomad.job("gha-1-1")
-	r.claim(first.ClaimToken)
+	r.Claim(first.ClaimToken)
 	running := delivery(1, "in_progress", "self-hosted", "linux")
 	running.Job.RunnerName = h.asked()[0].Name
 	r.deliver(running)
 	r.await(1, in(router.Running))
-	if err := r.app.CancelJob(router.ByOperator(t.Context(), "ada"), 1, true); err != nil {
+	if err := r.App.CancelJob(router.ByOperator(t.Context(), "ada"), 1, true); err != nil {
 		t.Fatal(err)
 	}
 	if !r.told(1, "gha-1-1", "operator ada cancels the run of its job") {
@@ -252,7 +252,7 @@ func testAnOperatorStopsARunner(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, h)
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
-	if err := r.app.StopRunner(t.Context(), "gha-1-1", false); err != nil {
+	if err := r.App.StopRunner(t.Context(), "gha-1-1", false); err != nil {
 		t.Fatal(err)
 	}
 	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
@@ -262,21 +262,21 @@ func testAnOperatorStopsARunner(t *testing.T) {
 
 	// Online, and GitHub gives it a job: it is left alone, unless it must go.
 	second, _ := r.nomad.job("gha-1-2")
-	r.claim(second.ClaimToken)
+	r.Claim(second.ClaimToken)
 	running := delivery(1, "in_progress", "self-hosted", "linux")
 	running.Job.RunnerName = h.asked()[0].Name
 	r.deliver(running)
-	wantConflict(t, r.app.StopRunner(t.Context(), "gha-1-2", false), "has a job of GitHub's; force stops it")
+	wantConflict(t, r.App.StopRunner(t.Context(), "gha-1-2", false), "has a job of GitHub's; force stops it")
 	if r.nomad.ended("gha-1-2") {
 		t.Error("a busy runner was stopped without force")
 	}
-	if err := r.app.StopRunner(t.Context(), "gha-1-2", true); err != nil || !r.nomad.ended("gha-1-2") {
+	if err := r.App.StopRunner(t.Context(), "gha-1-2", true); err != nil || !r.nomad.ended("gha-1-2") {
 		t.Errorf("a busy runner was not stopped with force: %v", err)
 	}
 	if v := r.runner("gha-1-2"); v.State != router.RunnerBusy || !r.told(1, "gha-1-2", "though it has a job") {
 		t.Errorf("the runner is %s (%s); GitHub says when it ended", v.State, v.Reason)
 	}
-	if err := r.app.StopRunner(t.Context(), "gha-9-9", true); !errors.Is(err, router.ErrNotFound) {
+	if err := r.App.StopRunner(t.Context(), "gha-9-9", true); !errors.Is(err, router.ErrNotFound) {
 		t.Errorf("stop of an unknown runner: %v", err)
 	}
 }
@@ -296,12 +296,12 @@ func testARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	got, _ := r.nomad.job("gha-1-1")
-	r.claim(got.ClaimToken)
-	wantConflict(t, r.app.StopRunner(t.Context(), "gha-1-1", false), "has a job of GitHub's")
+	r.Claim(got.ClaimToken)
+	wantConflict(t, r.App.StopRunner(t.Context(), "gha-1-1", false), "has a job of GitHub's")
 	if r.nomad.ended("gha-1-1") {
 		t.Error("a busy runner was stopped without force")
 	}
-	if err := r.app.StopRunner(t.Context(), "gha-1-1", true); err != nil || !r.nomad.ended("gha-1-1") {
+	if err := r.App.StopRunner(t.Context(), "gha-1-1", true); err != nil || !r.nomad.ended("gha-1-1") {
 		t.Errorf("a busy runner was not stopped with force: %v", err)
 	}
 }
@@ -314,7 +314,7 @@ func testTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
-	resp, err := httpClient.Post("http://"+r.app.AdminAddr()+"/api/v1/jobs/1/cancel", "", nil)
+	resp, err := httpClient.Post("http://"+r.App.AdminAddr()+"/api/v1/jobs/1/cancel", "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

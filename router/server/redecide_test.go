@@ -41,12 +41,12 @@ func parsed(t *testing.T, text string) *rules.Set {
 func TestJobsThatNothingCouldServeAreDecidedAnewWhenTheRulesChange(t *testing.T) {
 	for name, change := range map[string]func(r *running, set *rules.Set) *running{
 		"by a reload": func(r *running, set *rules.Set) *running {
-			r.app.Reload(set, router.RulesVersion{Origin: "file changed"})
+			r.App.Reload(set, router.RulesVersion{Origin: "file changed"})
 			return r
 		},
 		"while no process ran": func(r *running, set *rules.Set) *running {
-			r.stop()
-			return start(r.t, r.store, r.nomad, r.hub, func(c *server.Config) { c.Rules = set })
+			r.Stop()
+			return start(r.T, r.store, r.nomad, r.hub, func(c *server.Config) { c.Rules = set })
 		},
 	} {
 		virtual(t, name, func(t *testing.T) {
@@ -167,7 +167,7 @@ func TestWhatNomadRefusesIsAskedForAgain(t *testing.T) {
 		time.Sleep(20 * time.Minute) // the next time is some minutes off
 		allow(n)
 		began := time.Now()
-		r.app.Reload(parsed(t, testRules), router.RulesVersion{Origin: "file changed"})
+		r.App.Reload(parsed(t, testRules), router.RulesVersion{Origin: "file changed"})
 		r.await(1, in(router.Dispatched))
 		if took := time.Since(began); took > 5*time.Second {
 			t.Errorf("it is on Nomad %v after the rules changed", took)
@@ -209,14 +209,14 @@ func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
 	token, _ := n.job("gha-1-1")
-	r.claim(token.ClaimToken)
+	r.Claim(token.ClaimToken)
 	if j := r.await(1, in(router.Unroutable)); !strings.HasPrefix(j.Reason, "GitHub refuses the runner") {
 		t.Errorf("the reason is %q", j.Reason)
 	}
-	r.app.Reload(parsed(t, testRules), router.RulesVersion{Origin: "SIGHUP"}) // the same
+	r.App.Reload(parsed(t, testRules), router.RulesVersion{Origin: "SIGHUP"}) // the same
 	synctest.Wait()
 	r.await(1, in(router.Unroutable))
-	r.app.Reload(parsed(t, strings.Replace(testRules, "group: 7", "group: 8", 1)), router.RulesVersion{Origin: "file changed"})
+	r.App.Reload(parsed(t, strings.Replace(testRules, "group: 7", "group: 8", 1)), router.RulesVersion{Origin: "file changed"})
 	if j := r.await(1, in(router.Dispatched)); j.Decision.Runner.Group != 8 || j.Try != 2 {
 		t.Errorf("it is dispatched for group %d at try %d", j.Decision.Runner.Group, j.Try)
 	}

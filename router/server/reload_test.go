@@ -40,9 +40,9 @@ func testAJobInHandKeepsItsDecision(t *testing.T) {
 		if req.Job.ID != 1 {
 			return
 		}
-		r.app.Reload(namedRules(t, "new", 9), router.RulesVersion{Hash: "new"})
+		r.App.Reload(namedRules(t, "new", 9), router.RulesVersion{Hash: "new"})
 		// The claim overtakes the record of the registration.
-		if status, body := r.claim(req.ClaimToken); status != http.StatusOK || body == "" {
+		if status, body := r.Claim(req.ClaimToken); status != http.StatusOK || body == "" {
 			t.Errorf("claim = %d %q, want 200 and a configuration", status, body)
 		}
 	}}
@@ -66,7 +66,7 @@ func TestAJobWhoseRunIsLookedUpKeepsItsRules(t *testing.T) {
 func testAJobWhoseRunIsLookedUpKeepsItsRules(t *testing.T) {
 	var r *running
 	h := &hub{run: func(n int, id int64) (rules.Run, error) {
-		r.app.Reload(namedRules(t, "new", 9), router.RulesVersion{})
+		r.App.Reload(namedRules(t, "new", 9), router.RulesVersion{})
 		return forks(n, id)
 	}}
 	r = start(t, openStore(t), &cluster{}, h, forkRules(t))
@@ -81,7 +81,7 @@ func TestReloadsUnderLoadAreAtomic(t *testing.T) {
 	const jobs = 100
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	a, b := namedRules(t, "a", 1), namedRules(t, "b", 2)
-	r.app.Reload(a, router.RulesVersion{Hash: "a", Files: []string{"a"}})
+	r.App.Reload(a, router.RulesVersion{Hash: "a", Files: []string{"a"}})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	until := func(f func()) {
@@ -98,13 +98,13 @@ func TestReloadsUnderLoadAreAtomic(t *testing.T) {
 		})
 	}
 	until(func() {
-		r.app.Reload(b, router.RulesVersion{Hash: "b", Files: []string{"b"}})
-		r.app.RefuseRules(router.RefusedRules{Hash: "b refused"})
-		r.app.Reload(a, router.RulesVersion{Hash: "a", Files: []string{"a"}})
-		r.app.RefuseRules(router.RefusedRules{Hash: "a refused"})
+		r.App.Reload(b, router.RulesVersion{Hash: "b", Files: []string{"b"}})
+		r.App.RefuseRules(router.RefusedRules{Hash: "b refused"})
+		r.App.Reload(a, router.RulesVersion{Hash: "a", Files: []string{"a"}})
+		r.App.RefuseRules(router.RefusedRules{Hash: "a refused"})
 	})
 	until(func() {
-		s := r.app.RulesStatus()
+		s := r.App.RulesStatus()
 		if s.Files[0] != s.Hash || s.Error != nil && s.Error.Hash != s.Hash+" refused" {
 			t.Errorf("a status of two versions: %+v with error %+v", s, s.Error)
 		}
@@ -144,7 +144,7 @@ func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 	})
 	get := func(path string) string {
 		t.Helper()
-		resp, err := httpClient.Get("http://" + r.app.AdminAddr() + path)
+		resp, err := httpClient.Get("http://" + r.App.AdminAddr() + path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,20 +187,20 @@ func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 		`switchyard_rules_reload_failed 0`)
 
 	since := pass(time.Minute)
-	r.app.RefuseRules(router.RefusedRules{Hash: "h2", Origin: "file changed", Reason: "it is bad"})
+	r.App.RefuseRules(router.RefusedRules{Hash: "h2", Origin: "file changed", Reason: "it is bad"})
 	pass(time.Minute)
 	faults := rules.Diagnostics{{File: "rules.yaml", Line: 3, Column: 5, Message: "worse"}}
-	r.app.RefuseRules(router.RefusedRules{Hash: "h3", Origin: "SIGHUP", Reason: "1 fault", Diagnostics: faults})
+	r.App.RefuseRules(router.RefusedRules{Hash: "h3", Origin: "SIGHUP", Reason: "1 fault", Diagnostics: faults})
 	status.Error = &router.RefusedRules{Hash: "h3", Origin: "SIGHUP", Since: since, Reason: "1 fault", Diagnostics: faults}
 	check(status, `switchyard_rules_info{hash="h1"} 1`, `switchyard_rules_reloads_total{result="refused"} 2`, `switchyard_rules_reload_failed 1`)
 
-	r.app.KeepRules()
+	r.App.KeepRules()
 	status.Error = nil
 	check(status, `switchyard_rules_reloads_total{result="refused"} 2`, `switchyard_rules_reload_failed 0`)
 
-	r.app.RefuseRules(router.RefusedRules{Hash: "h2"})
+	r.App.RefuseRules(router.RefusedRules{Hash: "h2"})
 	loaded := pass(time.Minute)
-	r.app.Reload(namedRules(t, "new", 1), router.RulesVersion{Hash: "h4", Origin: "file changed", Files: []string{"new.yaml"}})
+	r.App.Reload(namedRules(t, "new", 1), router.RulesVersion{Hash: "h4", Origin: "file changed", Files: []string{"new.yaml"}})
 	check(router.RulesStatus{Rules: 1, RulesVersion: router.RulesVersion{
 		Hash: "h4", LoadedAt: loaded, Origin: "file changed", Files: []string{"new.yaml"},
 	}}, `switchyard_rules_info{hash="h4"} 1`, `switchyard_rules_reloads_total{result="ok"} 1`, `switchyard_rules_reload_failed 0`)

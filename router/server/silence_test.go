@@ -26,16 +26,16 @@ rules:
 func TestANomadThatHangs(t *testing.T) { synctest.Test(t, testANomadThatHangs) }
 func testANomadThatHangs(t *testing.T) {
 	w := newWorld(t, denyingRules)
-	w.start(func(c *server.Config) { c.Tick = 5 * time.Second })
-	readyz(t, w.app, "all is well", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
-	w.nomad.SetFault(nomadsim.Silent, 0)
+	w.Start(func(c *server.Config) { c.Tick = 5 * time.Second })
+	readyz(t, w.App, "all is well", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
+	w.Nomad.SetFault(nomadsim.Silent, 0)
 	began := time.Now()
 	var waiting []int64
 	for range 20 {
-		waiting = append(waiting, w.queue("self-hosted", "linux"))
+		waiting = append(waiting, w.Queue("self-hosted", "linux"))
 	}
-	denied := w.github.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Name: "nobody", Labels: []string{"self-hosted", "linux"}})
-	w.await(denied, in(router.Denied))
+	denied := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Name: "nobody", Labels: []string{"self-hosted", "linux"}})
+	w.Await(denied, in(router.Denied))
 	if took := time.Since(began); took > 2*time.Second {
 		t.Errorf("a denied job has its answer after %v, as others wait for Nomad", took)
 	}
@@ -43,35 +43,35 @@ func testANomadThatHangs(t *testing.T) {
 		return j.State == router.Retrying && strings.Contains(j.Reason, "Nomad could not take the job yet: it has not answered for ")
 	}
 	for _, id := range waiting {
-		w.await(id, silent)
+		w.Await(id, silent)
 	}
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("the jobs that wait say so after %v", took)
 	}
-	got := readyz(t, w.app, "Nomad is silent", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
+	got := readyz(t, w.App, "Nomad is silent", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
 	if c := is(t, got, "nomad"); c.Status != "warning" || !strings.HasPrefix(c.Reason, "Nomad has not answered for ") || time.Since(began)-time.Since(c.Since) > 2*time.Second {
 		t.Errorf("/readyz says %+v", c)
 	}
-	late := w.queue("self-hosted", "linux") // nobody waits for its time-out
+	late := w.Queue("self-hosted", "linux") // nobody waits for its time-out
 	queued := time.Now()
-	w.await(late, silent)
+	w.Await(late, silent)
 	if took := time.Since(queued); took > 3*time.Second {
 		t.Errorf("a job that comes later says why it waits after %v", took)
 	}
 	time.Sleep(100*time.Second - time.Since(began))
-	if j := w.await(late, silent); !strings.Contains(j.Reason, "1m") {
+	if j := w.Await(late, silent); !strings.Contains(j.Reason, "1m") {
 		t.Errorf("after a minute, the reason is %q", j.Reason)
 	}
 
-	w.nomad.SetFault(nomadsim.Healthy, 0)
+	w.Nomad.SetFault(nomadsim.Healthy, 0)
 	healed := time.Now()
 	for _, id := range append(waiting, late) {
-		w.await(id, in(router.Completed))
+		w.Await(id, in(router.Completed))
 	}
 	if took := time.Since(healed); took > 20*time.Second {
 		t.Errorf("the jobs are served %v after Nomad answers again", took)
 	}
-	readyz(t, w.app, "all is well again", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
+	readyz(t, w.App, "all is well again", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
 }
 
 // hanging is a Nomad that takes Starts, and answers none until they run out of time.

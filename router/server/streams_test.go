@@ -18,7 +18,7 @@ func testStreamsEndAsTheServerStops(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Grace = 2 * time.Minute })
 	var streams []*bufio.Reader
 	for range 100 {
-		resp, err := httpClient.Get("http://" + r.app.AdminAddr() + "/api/v1/events")
+		resp, err := httpClient.Get("http://" + r.App.AdminAddr() + "/api/v1/events")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,7 +41,7 @@ func testStreamsEndAsTheServerStops(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	r.stop()
+	r.Stop()
 	if took := time.Since(began); took > time.Minute {
 		t.Errorf("the server took %v to stop", took)
 	}

@@ -164,7 +164,7 @@ func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
 	for name, find := range map[string]func(*testing.T, *running){
 		"re-check": func(*testing.T, *running) {},
 		"full look": func(t *testing.T, r *running) {
-			if _, err := r.app.Sync(t.Context(), "", "acme/web"); err != nil {
+			if _, err := r.App.Sync(t.Context(), "", "acme/web"); err != nil {
 				t.Fatal(err)
 			}
 		},
@@ -207,7 +207,7 @@ func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	other := delivery(5, "queued", "self-hosted", "linux")
 	other.Job.Repo.Name = "api"
 	r.deliver(other)
-	report, err := r.app.Sync(t.Context(), "", "Acme/web")
+	report, err := r.App.Sync(t.Context(), "", "Acme/web")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	r.await(5, in(router.Dispatched))
 	for _, repo := range []string{"", "acme", "acme/", "/web", "acme/web/x"} {
 		var giveUp *router.GiveUpError
-		if _, err := r.app.Sync(t.Context(), "", repo); !errors.As(err, &giveUp) {
+		if _, err := r.App.Sync(t.Context(), "", repo); !errors.As(err, &giveUp) {
 			t.Errorf("Sync(%q) = %v, want give up", repo, err)
 		}
 	}
@@ -251,7 +251,7 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 	r := start(t, st, nomad, h)
 	r.await(1, in(router.Dispatched))
 	<-blocked
-	r.stop() // half way: the next process begins anew
+	r.Stop() // half way: the next process begins anew
 	h.index.mu.Lock()
 	h.index.refuse = nil
 	h.index.mu.Unlock()
@@ -260,7 +260,7 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 		mark, err := st.Mark(t.Context(), "first look")
 		return err == nil && mark == "done"
 	})
-	r.stop()
+	r.Stop()
 	// By then Nomad has two runners, in any order.
 	got, want := h.looked(), []string{"acme/api", "acme/web", "acme/web", "beta/web", "acme/api", "acme/web", "beta/web"}
 	slices.Sort(got[min(4, len(got)):])
@@ -268,7 +268,7 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 		t.Errorf("looked at %v, want %v", got, want)
 	}
 	r = start(t, st, nomad, h)
-	r.stop()
+	r.Stop()
 	if n := len(h.looked()); n != 7 {
 		t.Errorf("a third process looks again, %d times in all", n)
 	}
@@ -286,7 +286,7 @@ func testADatabaseWithJobsIsNotFilledAnew(t *testing.T) {
 	h.repos = []router.Repo{{Owner: "acme", Name: "web"}}
 	r := start(t, st, &cluster{}, h)
 	r.await(1, in(router.Ignored))
-	r.stop()
+	r.Stop()
 	if got := h.looked(); len(got) != 0 {
 		t.Errorf("looked at %v, want nothing", got)
 	}

@@ -34,14 +34,14 @@ func testAJobIsOneTrace(t *testing.T) {
 		c.Traces = provider
 		t.Cleanup(func() { _ = provider.Shutdown(context.WithoutCancel(t.Context())) })
 	}
-	w.start(quick, follow)
-	id := w.github.Queue(t.Context(), githubsim.JobSpec{
+	w.Start(quick, follow)
+	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{
 		Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Second,
 	})
-	w.await(id, in(router.Running))
-	w.stop()
-	w.start(quick, follow)
-	w.await(id, in(router.Completed))
+	w.Await(id, in(router.Running))
+	w.Stop()
+	w.Start(quick, follow)
+	w.Await(id, in(router.Completed))
 	byName := map[string][]tracetest.SpanStub{}
 	eventually(t, "the root span is sent", func() bool {
 		clear(byName)
@@ -119,18 +119,18 @@ func TestTheLogsFollowAJobByItsID(t *testing.T) { synctest.Test(t, testTheLogsFo
 func testTheLogsFollowAJobByItsID(t *testing.T) {
 	w := newWorld(t, plainRule)
 	var out lines
-	log := telemetry.TraceLogs(slog.New(slog.NewJSONHandler(&out, nil)), w.hub)
+	log := telemetry.TraceLogs(slog.New(slog.NewJSONHandler(&out, nil)), w.Hub)
 	kept := tracetest.NewInMemoryExporter()
-	w.start(func(c *server.Config) {
+	w.Start(func(c *server.Config) {
 		c.Logger = log
 		c.Traces = sdktrace.NewTracerProvider(sdktrace.WithSyncer(kept), sdktrace.WithIDGenerator(telemetry.TraceIDs{}))
 		c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 			return webhook.Handler(webhook.Config{Secrets: []router.Secret{"0123456789abcdef"}, Logger: log}, receive)
 		}
 	})
-	id := w.queue("self-hosted", "linux")
-	w.await(id, in(router.Completed))
-	w.stop()
+	id := w.Queue("self-hosted", "linux")
+	w.Await(id, in(router.Completed))
+	w.Stop()
 	type line struct{ msg, keys string }
 	want := []line{
 		{"delivery stored", "delivery_id job_id repo action trace_id"},

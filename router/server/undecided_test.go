@@ -196,7 +196,7 @@ func TestAnEarlyClaimKnowsTheRun(t *testing.T) { synctest.Test(t, testAnEarlyCla
 func testAnEarlyClaimKnowsTheRun(t *testing.T) {
 	var r *running
 	var status int
-	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.claim(req.ClaimToken) }}
+	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.Claim(req.ClaimToken) }}
 	h := &hub{run: forks}
 	r = start(t, openStore(t), nomad, h, forkRules(t))
 	r.deliver(ofRun(delivery(1, "queued", "self-hosted", "linux"), 7))

@@ -20,33 +20,33 @@ func TestAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 }
 func testAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 	w := newWorld(t, plainRule)
-	w.start(slowly)
+	w.Start(slowly)
 	pause := func(on bool) {
 		t.Helper()
-		if _, _, err := w.api.Operator().SchedulerSetConfiguration(&api.SchedulerConfiguration{PauseEvalBroker: on}, nil); err != nil {
+		if _, _, err := w.API.Operator().SchedulerSetConfiguration(&api.SchedulerConfiguration{PauseEvalBroker: on}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
 	pause(true)
 	began := time.Now()
-	id := w.queue("self-hosted", "linux")
-	j := w.await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "has not looked") })
+	id := w.Queue("self-hosted", "linux")
+	j := w.Await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "has not looked") })
 	if took := time.Since(began); took < 30*time.Second || took > 45*time.Second || j.State != router.Dispatched {
 		t.Errorf("after %v it is %s", took, j.State)
 	}
-	if !strings.Contains(j.Reason, "Nomad has not looked at it for 30s: its evaluation broker is paused") || !strings.HasPrefix(w.runners(id)[0].Reason, "Nomad has not looked") {
-		t.Errorf("the job says %q, its runner %q", j.Reason, w.runners(id)[0].Reason)
+	if !strings.Contains(j.Reason, "Nomad has not looked at it for 30s: its evaluation broker is paused") || !strings.HasPrefix(w.Runners(id)[0].Reason, "Nomad has not looked") {
+		t.Errorf("the job says %q, its runner %q", j.Reason, w.Runners(id)[0].Reason)
 	}
-	got := readyz(t, w.app, "nothing is looked at", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
+	got := readyz(t, w.App, "nothing is looked at", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
 	if c := is(t, got, "nomad"); !strings.Contains(c.Reason, "does not look at them") {
 		t.Errorf("/readyz says %+v", c)
 	}
-	shows(t, w.app, `switchyard_jobs_waiting{reason="placing",rule="linux"} 1`) // and not that nodes are busy
+	shows(t, w.App, `switchyard_jobs_waiting{reason="placing",rule="linux"} 1`) // and not that nodes are busy
 	time.Sleep(5 * time.Minute)
-	if line, err := w.store.Timeline(t.Context(), id); err != nil || len(line) > 14 {
+	if line, err := w.Store.Timeline(t.Context(), id); err != nil || len(line) > 14 {
 		t.Errorf("the time line has %d events, %v", len(line), err)
 	}
 	pause(false)
-	w.await(id, in(router.Completed))
-	readyz(t, w.app, "all is well again", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
+	w.Await(id, in(router.Completed))
+	readyz(t, w.App, "all is well again", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
 }

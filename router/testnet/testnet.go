@@ -16,6 +16,9 @@ import (
 // A Net is a network of its own. The zero value is an empty one; it is safe for
 // concurrent use.
 type Net struct {
+	// Loopback has it be the machine's loopback interface instead, for what is not all in this process.
+	Loopback bool
+
 	mu    sync.Mutex
 	ports map[string]*listener // by address
 	last  int                  // the last port that port 0 was
@@ -25,7 +28,10 @@ type Net struct {
 const firstPort = 20_000
 
 // Listen is net.Listen on this network. Port 0 takes one that no other listener had.
-func (n *Net) Listen(_, addr string) (net.Listener, error) {
+func (n *Net) Listen(network, addr string) (net.Listener, error) {
+	if n.Loopback {
+		return net.Listen(network, addr)
+	}
 	a, err := net.ResolveTCPAddr("tcp", addr)
 	if err != nil {
 		return nil, err
@@ -55,7 +61,10 @@ func (n *Net) Listen(_, addr string) (net.Listener, error) {
 }
 
 // Dial is net.Dialer.DialContext on this network. It waits until the listener accepts.
-func (n *Net) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
+func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if n.Loopback {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}
 	n.mu.Lock()
 	l := n.ports[addr]
 	n.mu.Unlock()
@@ -71,6 +80,11 @@ func (n *Net) Dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// Once returns a client of this network that keeps no connection.
+func (n *Net) Once() *http.Client {
+	return &http.Client{Transport: &http.Transport{DialContext: n.Dial, DisableKeepAlives: true}}
 }
 
 // Client returns a client of this network. Who stops using it closes its idle connections.
@@ -102,7 +116,11 @@ func (n *Net) Serve(t testing.TB, h http.Handler, change ...func(*http.Server)) 
 }
 
 // Free returns an address of this network that nobody listens at, nor will by port 0.
+// On the loopback interface only port 0 is sure to be free.
 func (n *Net) Free() string {
+	if n.Loopback {
+		return "127.0.0.1:0"
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.last = max(n.last, firstPort) + 1

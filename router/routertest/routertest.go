@@ -1,0 +1,400 @@
+// Package routertest owns the surroundings of a router under test: a simulated
+// GitHub, a simulated Nomad, the real clients of both, a database, and the network
+// between them, in memory or the machine's. It works inside testing/synctest and
+// outside. Tests of the server and of the command use it.
+package routertest
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/jobspecs"
+	"switchyard/router"
+	"switchyard/router/gh"
+	"switchyard/router/githubsim"
+	"switchyard/router/nomad"
+	"switchyard/router/nomadsim"
+	"switchyard/router/server"
+	"switchyard/router/store"
+	"switchyard/router/store/storetest"
+	"switchyard/router/telemetry"
+	"switchyard/router/testnet"
+	"switchyard/router/webhook"
+	"switchyard/rules"
+)
+
+// Secret signs the deliveries of the simulated GitHub.
+const Secret = "0123456789abcdef"
+
+// A Config says what a world is made of. All but Rules is optional.
+type Config struct {
+	Rules    string       // the rules file that the router starts with
+	Network  *testnet.Net // nil: one in memory, of its own
+	Logger   *slog.Logger // nil: the router logs to the test's output, and the clients do not log
+	Store    server.Store // nil: a SQLite database of its own, opened by each Start
+	Jobspecs string       // directory of the operator's jobspecs; "": the built-in ones alone
+
+	// GitHub and Nomad stand in for the simulators and the clients, which are nil then.
+	GitHub router.GitHub
+	Nomad  router.Nomad
+	// Hub is the simulated GitHub. Its deliveries are of an organization's hook unless
+	// it has an App; their URL, their secret and the client are the world's.
+	Hub githubsim.Config
+	// Client is that of the simulated GitHub, whose URL and network the world knows.
+	// Without an App it has a token.
+	Client gh.Config
+	// Cluster is the simulated Nomad. Without nodes it has one, node-1, which runs
+	// Linux; without Run its tasks do what a runner does.
+	Cluster nomadsim.Config
+	// Agent is the URL of a real Nomad in place of the simulated one, if not "", and
+	// Dial connects to it, if not nil.
+	Agent string
+	Dial  func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// New wires the router; nil: server.New.
+	New func(*World, server.Config) (*server.App, error)
+}
+
+// A World is a router between GitHub and Nomad. Its methods fail its test, and are
+// safe for concurrent use.
+type World struct {
+	T        testing.TB
+	Net      *testnet.Net
+	GitHub   *githubsim.Server
+	Nomad    *nomadsim.Server
+	Hub      *gh.Client    // of that GitHub
+	Client   *nomad.Client // of that Nomad
+	API      *api.Client   // of that Nomad
+	NomadURL string
+	Database string // path of it
+	Addr     string // where the router listens, from the first Start on; in memory, before
+	Rules    *rules.Set
+	Metrics  *telemetry.Metrics
+	App      *server.App  // the last one that was started
+	Store    *store.Store // of that; nil when the Config had one
+	// Receive is what the webhook calls for each delivery.
+	Receive func(context.Context, router.Delivery) error
+	Stop    func() // of the router and its database; nil while there is none
+	// Run is what the runners' Nomad tasks do; nil: what a runner does. It is set before they start.
+	Run func(context.Context, nomadsim.Task) int
+
+	config Config
+
+	mu      sync.Mutex
+	starts  []string // Nomad jobs that started a task
+	deliver bool     // false: what GitHub sends gets lost
+}
+
+// New makes the surroundings, without a router. They end with the test.
+func New(t testing.TB, c Config) *World {
+	t.Helper()
+	w := &World{
+		T: t, Net: c.Network, Rules: Parse(t, c.Rules), Metrics: telemetry.NewMetrics(), Database: filepath.Join(t.TempDir(), "test.db"),
+		config: c, deliver: true, Run: c.Cluster.Run,
+	}
+	if w.Net == nil {
+		w.Net = new(testnet.Net)
+	}
+	w.Addr = w.Net.Free() // the router keeps its address when it is started again
+	if c.GitHub == nil {
+		w.newGitHub(c.Hub, c.Client)
+	}
+	if c.Nomad == nil {
+		w.NewNomad(c.Cluster)
+	}
+	return w
+}
+
+// Parse reads a rules file.
+func Parse(t testing.TB, text string) *rules.Set {
+	t.Helper()
+	set, err := rules.Parse("rules.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set
+}
+
+func (w *World) newGitHub(sim githubsim.Config, client gh.Config) {
+	t := w.T
+	t.Helper()
+	door := w.Net.Serve(t, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		w.mu.Lock()
+		open := w.deliver
+		w.mu.Unlock()
+		if !open {
+			rw.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		w.forward(rw, r)
+	}))
+	if sim.App == nil {
+		sim.Hook = githubsim.OrganizationHook
+		client.Token = gh.StaticToken("ghs_x")
+	}
+	sim.WebhookURL, sim.Secret, sim.Client = door+"/webhooks/github", Secret, w.Net.Client()
+	w.GitHub = githubsim.New(sim)
+	t.Cleanup(w.GitHub.Close)
+	client.BaseURL, client.HTTPClient = w.Net.Serve(t, w.GitHub), w.Net.Client()
+	client.Called = w.Metrics.GitHubCalled
+	t.Cleanup(client.HTTPClient.CloseIdleConnections)
+	var err error
+	if w.Hub, err = gh.New(client); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// NewNomad gives the world another Nomad, as of the next Start.
+func (w *World) NewNomad(c nomadsim.Config) {
+	t := w.T
+	t.Helper()
+	if w.NomadURL = w.config.Agent; w.NomadURL == "" {
+		if c.Nodes == nil {
+			c.Nodes = []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 64, MemoryMB: 256 << 10})}
+		}
+		c.Run, c.Namespaces, c.Client = w.task, []string{"elsewhere"}, w.Net.Client()
+		w.Nomad = nomadsim.New(c)
+		t.Cleanup(w.Nomad.Close)
+		w.NomadURL = w.Net.Serve(t, w.Nomad)
+	}
+	specs, err := jobspecs.Load(w.config.Jobspecs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, dial := cmp.Or(w.config.Logger, slog.New(slog.DiscardHandler)), w.config.Dial
+	if dial == nil {
+		dial = w.Net.Dial
+	}
+	if w.Client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: w.NomadURL}, Dial: dial, Called: w.Metrics.NomadCalled}); err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
+	t.Cleanup(client.CloseIdleConnections)
+	if w.API, err = api.NewClient(&api.Config{Address: w.NomadURL, HttpClient: client}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *World) task(ctx context.Context, t nomadsim.Task) int {
+	w.mu.Lock()
+	w.starts = append(w.starts, t.JobID)
+	w.mu.Unlock()
+	if w.Run == nil {
+		return w.Connect(ctx, t)
+	}
+	return w.Run(ctx, t)
+}
+
+// Connect does what the task of a runner that claims does: it serves one job, and returns its exit code.
+func (w *World) Connect(ctx context.Context, t nomadsim.Task) int {
+	jit := strings.TrimSpace(t.Artifacts["secrets/runner.jit"])
+	if jit == "" {
+		return 0
+	}
+	if err := w.GitHub.Connect(ctx, jit); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func (w *World) forward(rw http.ResponseWriter, r *http.Request) {
+	w.mu.Lock()
+	addr := w.Addr
+	w.mu.Unlock()
+	req, err := http.NewRequestWithContext(r.Context(), r.Method, "http://"+addr+r.URL.Path, r.Body)
+	if err != nil {
+		w.T.Error(err)
+		return
+	}
+	req.Header, req.ContentLength = r.Header, r.ContentLength // a body of no known length is one of few at a time
+	resp, err := w.Net.Once().Do(req)
+	if err != nil {
+		rw.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	resp.Body.Close()
+	rw.WriteHeader(resp.StatusCode)
+}
+
+// Deliveries says whether GitHub's deliveries arrive from now on.
+func (w *World) Deliveries(arrive bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deliver = arrive
+}
+
+// Started returns the Nomad jobs that started a task, in order.
+func (w *World) Started() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]string(nil), w.starts...)
+}
+
+// Start runs a router, as change has it, until the test, or w.Stop, ends it.
+func (w *World) Start(change ...func(*server.Config)) {
+	t := w.T
+	t.Helper()
+	log := cmp.Or(w.config.Logger, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	c := server.Config{
+		Store: w.config.Store, Nomad: w.config.Nomad, GitHub: w.config.GitHub, Rules: w.Rules,
+		Webhook: func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
+			w.Receive = receive
+			return webhook.Handler(webhook.Config{Secrets: []router.Secret{Secret}, Logger: log, Counted: w.Metrics.Delivered}, receive)
+		},
+		Listen: w.Addr, AdminListen: "127.0.0.1:0", NetListen: w.Net.Listen, Metrics: w.Metrics, Logger: log, Tick: 20 * time.Millisecond,
+	}
+	if c.Nomad == nil {
+		c.Nomad = w.Client
+	}
+	if c.GitHub == nil {
+		c.GitHub = w.Hub
+	}
+	closes := func() error { return nil }
+	if c.Store == nil {
+		w.Store = OpenStore(t, w.Database)
+		c.Store, closes = w.Store, w.Store.Close
+	}
+	for _, f := range change {
+		f(&c)
+	}
+	wire := w.config.New
+	if wire == nil {
+		wire = func(_ *World, c server.Config) (*server.App, error) { return server.New(c) }
+	}
+	app, err := wire(w, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.mu.Lock()
+	w.App, w.Addr = app, app.Addr()
+	w.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- app.Run(ctx) }()
+	w.Stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		if err := closes(); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(w.Stop)
+}
+
+// OpenStore opens the SQLite database at path, a new one if there is none. Who opens it closes it.
+func OpenStore(t testing.TB, path string) *store.Store {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		storetest.Create(t, path)
+	}
+	st, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// Queue has GitHub queue a job of a second with these labels.
+func (w *World) Queue(labels ...string) int64 {
+	w.T.Helper()
+	return w.GitHub.Queue(w.T.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: labels, Duration: time.Second})
+}
+
+// Await waits until the database has the job as ok wants it.
+func (w *World) Await(id int64, ok func(router.Job) bool) router.Job {
+	w.T.Helper()
+	return AwaitJob(w.T, w.Store, id, ok)
+}
+
+// Runners returns those of a job, by try.
+func (w *World) Runners(id int64) []router.Runner {
+	w.T.Helper()
+	list, err := w.Store.Runners(w.T.Context(), id)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return list
+}
+
+// Gone reports whether a Nomad job has ended.
+func (w *World) Gone(id string) bool {
+	j, _, err := w.API.Jobs().Info(id, nil)
+	return err != nil || *j.Status == "dead"
+}
+
+// Claim asks the router for a runner's configuration, as its allocation would.
+func (w *World) Claim(token router.Secret) (status int, body string) {
+	w.T.Helper()
+	req, err := http.NewRequestWithContext(w.T.Context(), http.MethodGet, "http://"+w.App.Addr()+router.ClaimPath, nil)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+string(token))
+	resp, err := w.Net.Once().Do(req)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.T.Fatal(err)
+	}
+	return resp.StatusCode, string(b)
+}
+
+// AwaitJob waits until st has the job as ok wants it.
+func AwaitJob(t testing.TB, st interface {
+	Job(context.Context, int64) (router.Job, error)
+	Timeline(context.Context, int64) ([]router.Event, error)
+}, id int64, ok func(router.Job) bool,
+) (j router.Job) {
+	t.Helper()
+	var err error
+	defer func() {
+		if t.Failed() {
+			t.Logf("job %d is %s (%q), err %v", id, j.State, j.Reason, err)
+			events, _ := st.Timeline(context.WithoutCancel(t.Context()), id)
+			for _, e := range events {
+				t.Logf("%+v", e)
+			}
+		}
+	}()
+	Eventually(t, fmt.Sprintf("job %d as it is wanted", id), func() bool {
+		j, err = st.Job(t.Context(), id)
+		return err == nil && ok(j)
+	})
+	return j
+}
+
+// In returns what holds for jobs in this state.
+func In(s router.JobState) func(router.Job) bool {
+	return func(j router.Job) bool { return j.State == s }
+}
+
+// Eventually polls until ok, at growing intervals, and fails the test after a minute.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	pause, deadline := 2*time.Millisecond, time.Now().Add(time.Minute)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s", what)
+		}
+		time.Sleep(pause)
+		pause = min(pause*5/4, 50*time.Millisecond)
+	}
+}
