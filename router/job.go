@@ -51,7 +51,8 @@ type Job struct {
 	URL      string   // GitHub's page for the job; "" when GitHub did not say
 
 	State      JobState
-	Reason     string    // why it is in State, for people; never empty
+	Cause      Cause     // why it is in State, in one word
+	Reason     string    // the same for people; never empty
 	Decision   *Decision // nil until decided
 	Try        int       // the number of its current runner, from 1
 	Failures   int       // failed attempts in a row, for the back-off

@@ -108,6 +108,7 @@ type NomadEvent struct {
 	Kind  NomadEventKind
 	Time  time.Time // of Nomad's clock; zero when it does not say
 	Node  string    // its name, for NomadPlaced and after
+	End   NomadEnd  // of NomadEnded
 	Text  string    // for people: what failed, with which exit code; "" when there is nothing to add
 	Again bool      // of an allocation in the place of another, which was lost with its node or drained
 }
@@ -124,6 +125,17 @@ const (
 	NomadEnded    NomadEventKind = "ended"    // its allocation ended; Text says how
 	NomadUnknown  NomadEventKind = "unknown"  // its node is disconnected: nobody knows how it is
 	NomadStopped  NomadEventKind = "stopped"  // somebody stopped or purged it
+)
+
+// A NomadEnd is how an allocation ended; "" when Nomad did not say.
+type NomadEnd string
+
+// The ways in which an allocation ends.
+const (
+	EndComplete NomadEnd = "complete" // by itself, and well
+	EndFailed   NomadEnd = "failed"   // by itself, or it could not start
+	EndLost     NomadEnd = "lost"     // with its node
+	EndKilled   NomadEnd = "killed"   // it was stopped
 )
 
 // An Allocation is Nomad's of a runner.

@@ -66,7 +66,7 @@ func (r Runner) OnGitHub() bool { return r.GitHubID != 0 || r.Target != (Target{
 type LiveRunner struct {
 	Runner
 	Explained bool   // it is known why it has no node
-	Refused   string // why its claim was refused, as its reason has it; "": it was not
+	Refused   string // why its claim was refused; "": it was not
 
 	JobState JobState // of the job that it was started for
 	Needed   bool     // that job waits for it
@@ -134,13 +134,6 @@ type Shortage struct {
 	From  string `json:"from,omitempty"` // the label or rule that asks for it; "": the jobspec, or unknown
 	Nodes int    `json:"nodes"`
 }
-
-// ClaimRefused begins the reason of a runner whose claim was refused, and of its job.
-const ClaimRefused = "its claim was refused"
-
-// NoJobGiven begins the reason of a runner, and of its job, when GitHub left the
-// runner idle.
-const NoJobGiven = "GitHub gave its runner no job"
 
 // NextFallback is the first fallback of a decision after the one in force (from
 // 1; 0: none is) that can be used, and how long after the job's first dispatch

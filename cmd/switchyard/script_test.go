@@ -102,7 +102,7 @@ func makeDatabase(path string) error {
 		}
 	}
 	d := router.Decision{Outcome: rules.Ignored, Reason: "out of scope"}
-	err = s.Settle(ctx, 4713, router.Ignored, d.Reason, &d, received)
+	err = s.Settle(ctx, 4713, router.Ignored, "", d.Reason, &d, received)
 	return errors.Join(err, s.Close())
 }
 

@@ -44,7 +44,7 @@ const (
 
 // A Store is what claims use of the database.
 type Store interface {
-	Settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *router.Decision, now time.Time) error
+	Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error
 
 	// Claimant says what Claim would find, and writes nothing.
 	Claimant(ctx context.Context, tokenHash [32]byte) (router.Claimed, error)
@@ -69,7 +69,7 @@ type Store interface {
 	// moves from Claimed to Online, and stays where it is if it went further.
 	Online(ctx context.Context, runnerID string, now time.Time) error
 
-	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error)
+	Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
 
 	Runner(ctx context.Context, id string) (router.Runner, error)
 }
@@ -255,7 +255,7 @@ func (h *Handler) refuse(rw http.ResponseWriter, c router.Claimed, from string, 
 // noteRefusal has a runner and its job say why its claim was refused, so that the end
 // of its allocation, which follows, is not put down to its node.
 func (h *Handler) noteRefusal(runnerID string, r *refusal) {
-	why := router.ClaimRefused + ": " + r.text
+	why := "its claim was refused: " + r.text
 	if r.cause != nil {
 		why += ": " + r.cause.Error()
 	}
@@ -499,10 +499,10 @@ func (h *Handler) unanswered(ctx context.Context, c router.Claimed, cause error)
 	at := h.Now().Add(h.Doubt)
 	log.Warn("the runner went away while it was given its configuration; the job is tried again unless it shows itself", "err", cause, "again_at", at)
 	reason := "its runner went away while it was given its configuration: it is given time to show itself"
-	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, reason, h.Now()); err != nil {
+	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, router.CauseRunner, reason, h.Now()); err != nil {
 		log.Error("cannot record a lost runner", "err", err) // Recover mends it at the next start
 	}
-	h.Metrics.Retried(telemetry.CauseRunner)
+	h.Metrics.Retried(router.CauseRunner)
 	h.Due.Give()
 }
 
@@ -521,7 +521,7 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	if errors.As(cause, &fix) || !again {
 		at = at.Add(router.GitHubFixWait) // each attempt costs a Nomad job, and one that is given up must not be due before that is recorded
 	}
-	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, cause.Error(), h.Now()); err != nil {
+	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, router.CauseGitHub, cause.Error(), h.Now()); err != nil {
 		// Recover mends it at the next start.
 		log.Error("cannot record a lost runner", "store_err", err)
 		return "the router cannot record the claim now"
@@ -531,12 +531,12 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	}
 	if !again {
 		log.Error("GitHub refuses the runner: mend the rule's runner section, or the workflow's labels")
-		if err := h.Store.Settle(ctx, c.Job.ID, router.Unroutable, "GitHub refuses the runner: "+cause.Error(), c.Job.Decision, h.Now()); err != nil {
+		if err := h.Store.Settle(ctx, c.Job.ID, router.Unroutable, "", "GitHub refuses the runner: "+cause.Error(), c.Job.Decision, h.Now()); err != nil {
 			log.Error("cannot record a refused job", "store_err", err)
 		}
 		return "GitHub refuses the runner configuration; see the router's log"
 	}
-	h.Metrics.Retried(telemetry.CauseGitHub)
+	h.Metrics.Retried(router.CauseGitHub)
 	if fix != nil {
 		log.Throttled(slog.LevelError, rule, "runner configuration waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {

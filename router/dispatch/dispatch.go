@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -41,7 +40,7 @@ type Store interface {
 	Due(ctx context.Context, now time.Time, limit int) (jobs []router.Job, next time.Time, err error)
 
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
-	Settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *router.Decision, now time.Time) error
+	Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error
 
 	// Admit gives a job that is Queued or Retrying a place under its decision's
 	// limit, which must not be nil. It keeps the place until it ends. If none
@@ -69,12 +68,12 @@ type Store interface {
 
 	// Retry puts a job that is still Queued or Retrying into Retrying, due at at.
 	// d may be nil: the decision is then left as it is.
-	Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *router.Decision, now time.Time) error
+	Retry(ctx context.Context, jobID int64, at time.Time, cause router.Cause, reason string, d *router.Decision, now time.Time) error
 
-	// RetryNow has up to limit jobs, or all if it is negative, be due at once that are
-	// Retrying, with a reason that begins so, and counts their failures anew; those
-	// that were due first come first. It returns how many.
-	RetryNow(ctx context.Context, reason string, limit int, now time.Time) (int, error)
+	// RetryNow makes up to limit jobs, or all if it is negative, due at once that are
+	// Retrying for this cause, those that were due first first, and counts their
+	// failures anew. It returns how many.
+	RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (int, error)
 
 	// RecordRegistered records that GitHub knows a runner that is Dispatched as far as the
 	// books tell: its state in r, name, ID there and target.
@@ -274,13 +273,13 @@ func (di *Dispatcher) settled(ctx context.Context, j router.Job) (sending, error
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
 	switch d.Outcome {
 	case rules.Ignored:
-		return sending{}, di.settle(ctx, j.ID, router.Ignored, d.Reason, &d)
+		return sending{}, di.settle(ctx, j.ID, router.Ignored, "", d.Reason, &d)
 	case rules.Denied:
 		log.Info("job denied", "reason", d.Reason)
-		return sending{}, di.settle(ctx, j.ID, router.Denied, d.Reason, &d)
+		return sending{}, di.settle(ctx, j.ID, router.Denied, "", d.Reason, &d)
 	case rules.Unroutable:
 		log.Info("job unroutable", "reason", d.Reason)
-		return sending{}, di.settle(ctx, j.ID, router.Unroutable, d.Reason, &d)
+		return sending{}, di.settle(ctx, j.ID, router.Unroutable, "", d.Reason, &d)
 	}
 	if d.Limit != nil {
 		admitted, err := di.admit(ctx, j, &d)
@@ -322,9 +321,9 @@ func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision
 	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
 		log.Throttled(slog.LevelInfo, d.Rule, "github takes no runner for a job yet", "err", err, "again_at", later.At)
 		if later.Failing {
-			return di.retry(ctx, j.ID, telemetry.CauseGitHub, later.At, fmt.Sprintf(router.SaysNoRunner+": %v", err), d)
+			return di.retry(ctx, j.ID, router.CauseGitHub, later.At, fmt.Sprintf("no runner is started for it now: %v", err), d)
 		}
-		return di.retry(ctx, j.ID, telemetry.CauseGitHubLimit, later.At, fmt.Sprintf(router.SaysGitHubLimit+": %v", err), d)
+		return di.retry(ctx, j.ID, router.CauseGitHubLimit, later.At, fmt.Sprintf("GitHub takes no runner for it now: %v", err), d)
 	}
 	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own}
 	token := di.tokens.take(r.ID)
@@ -371,7 +370,7 @@ func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision
 				at = di.Now().Add(router.LongestWait)
 			}
 			di.tokens.keep(r.ID, token)
-			return di.retry(ctx, j.ID, telemetry.CauseGitHub, at, fmt.Sprintf(router.SaysUnknown+" %s already, and GitHub did not say yet whether it is registered: %v", r.ID, err), d)
+			return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("Nomad has its runner %s already, and GitHub did not say yet whether it is registered: %v", r.ID, err), d)
 		}
 	}
 	r.NomadJob, r.NomadAt = started.NomadJob, started.At
@@ -387,8 +386,8 @@ func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision
 	if j.DispatchedAt.IsZero() {
 		di.Metrics.Registered(j, d, di.Now())
 	}
-	if strings.HasPrefix(j.Reason, router.SaysRefused) { // Nomad has changed its mind, so the others may have a chance
-		di.hasten(ctx, router.SaysRefused, -1)
+	if j.Cause == router.CauseRefused { // Nomad has changed its mind, so the others may have a chance
+		di.retryNow(ctx, router.CauseRefused, -1)
 	}
 	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", di.Now().Sub(began))
 	return nil
@@ -420,30 +419,30 @@ func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner,
 		log.Throttled(slog.LevelWarn, d.Rule, "nomad could not take the job; it will be tried again", "again_at", at)
 	}
 	di.tokens.keep(r.ID, token)
-	return di.retry(ctx, j.ID, telemetry.CauseNomad, at, fmt.Sprintf(router.SaysNomad+": %v", cause), d)
+	return di.retry(ctx, j.ID, router.CauseNomad, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
 }
 
 // wait records that a job waits for Nomad, which was not asked for it.
 func (di *Dispatcher) wait(ctx context.Context, j router.Job, d *rules.Decision, cause error) error {
 	at, _ := di.Backoff.Retry(cause, j.Failures)
-	return di.retry(ctx, j.ID, telemetry.CauseNomad, at, fmt.Sprintf(router.SaysNomad+": %v", cause), d)
+	return di.retry(ctx, j.ID, router.CauseNomad, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
 }
 
-func (di *Dispatcher) retry(ctx context.Context, jobID int64, cause string, at time.Time, reason string, d *rules.Decision) error {
+func (di *Dispatcher) retry(ctx context.Context, jobID int64, cause router.Cause, at time.Time, reason string, d *rules.Decision) error {
 	di.Metrics.Retried(cause)
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	if err := di.Store.Retry(ctx, jobID, at, reason, d, di.Now()); err != nil {
+	if err := di.Store.Retry(ctx, jobID, at, cause, reason, d, di.Now()); err != nil {
 		return fmt.Errorf("record that job %d is tried again: %w", jobID, err)
 	}
 	di.Due.Give() // its due time may come before the tick
 	return nil
 }
 
-func (di *Dispatcher) settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *rules.Decision) error {
+func (di *Dispatcher) settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *rules.Decision) error {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	if err := di.Store.Settle(ctx, jobID, to, reason, d, di.Now()); err != nil {
+	if err := di.Store.Settle(ctx, jobID, to, cause, reason, d, di.Now()); err != nil {
 		return fmt.Errorf("settle job %d as %s: %w", jobID, to, err)
 	}
 	if d.Limit != nil {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"switchyard/router"
-	"switchyard/router/telemetry"
 	"switchyard/rules"
 )
 
@@ -30,13 +29,13 @@ func (di *Dispatcher) refusedByNomad(ctx context.Context, j router.Job, r router
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
 	if label := ownFault(j.Placement(d), cause); label != "" {
 		log.Info("job unroutable: nomad refuses what its label asks for", "label", label)
-		return di.settle(ctx, j.ID, router.Unroutable, fmt.Sprintf(router.SaysRefused+", for its label %s: %v", label, cause), d)
+		return di.settle(ctx, j.ID, router.Unroutable, router.CauseRefused, fmt.Sprintf("Nomad refuses the job, for its label %s: %v", label, cause), d)
 	}
 	wait := min(firstRefusedWait<<min(max(j.Failures, 0), 10), longestRefusedWait)
 	at := di.Now().Add(wait - time.Duration(di.Rand()*float64(wait)/4))
 	log.Throttled(slog.LevelError, d.Rule, "nomad refuses the job: mend the rule, its jobspec or what Nomad allows", "again_at", at)
 	di.tokens.keep(r.ID, token)
-	return di.retry(ctx, j.ID, telemetry.CauseNomad, at, fmt.Sprintf(router.SaysRefused+": %v; it is asked again with growing waits, and as soon as the rules or jobspecs change", cause), d)
+	return di.retry(ctx, j.ID, router.CauseRefused, at, fmt.Sprintf("Nomad refuses the job: %v; it is asked again with growing waits, and as soon as the rules or jobspecs change", cause), d)
 }
 
 // ownFault is the label of a job that asks for the value which Nomad finds fault
@@ -59,7 +58,7 @@ func ownFault(p router.Placement, cause error) string {
 // that GitHub still queues.
 func (di *Dispatcher) Redecide(ctx context.Context) error {
 	for {
-		di.hasten(ctx, router.SaysRefused, -1)
+		di.retryNow(ctx, router.CauseRefused, -1)
 		if err := di.redecide(ctx); err != nil && ctx.Err() == nil {
 			di.Log.Warn("cannot look at the jobs that nothing could serve; switchyard jobs retry decides one anew", "err", err)
 		}
@@ -123,5 +122,5 @@ func mends(set *rules.Set, j router.Job) bool {
 	case was == nil || was.Outcome != d.Outcome:
 		return true
 	}
-	return strings.HasPrefix(j.Reason, router.SaysRefused) || j.Fit(was) != j.Fit(&d)
+	return j.Cause == router.CauseRefused || j.Fit(was) != j.Fit(&d)
 }

@@ -134,7 +134,7 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 			}
 			di.setAside(ctx, d)
 			if now := time.Now(); idle && !now.Before(next) {
-				if di.hasten(ctx, router.SaysNomad, 1) == 0 {
+				if di.retryNow(ctx, router.CauseNomad, 1) == 0 {
 					di.silence.forget()
 				}
 				pause = min(2*pause, longestProbe)
@@ -143,7 +143,7 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 		case silent:
 			silent = false
 			di.Log.Info("nomad answers again")
-			di.hasten(ctx, router.SaysNomad, -1)
+			di.retryNow(ctx, router.CauseNomad, -1)
 		}
 	}
 }
@@ -181,12 +181,12 @@ func (di *Dispatcher) setAside(ctx context.Context, silentFor time.Duration) {
 	}
 }
 
-// hasten has up to limit jobs tried again at once that are Retrying with a reason
-// which begins so; -1: all of them. It returns how many, -1 when the store does not say.
-func (di *Dispatcher) hasten(ctx context.Context, reason string, limit int) (n int) {
+// retryNow has up to limit jobs tried again at once that are Retrying for this
+// cause; -1: all of them. It returns how many, -1 when the store does not say.
+func (di *Dispatcher) retryNow(ctx context.Context, cause router.Cause, limit int) (n int) {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	n, err := di.Store.RetryNow(ctx, reason, limit, di.Now())
+	n, err := di.Store.RetryNow(ctx, cause, limit, di.Now())
 	if err != nil && ctx.Err() == nil {
 		di.Log.Warn("cannot have jobs tried again at once; each is when it is due", "err", err)
 		return -1

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 
 	"switchyard/router"
-	"switchyard/router/telemetry"
 	"switchyard/rules"
 )
 
@@ -21,12 +20,12 @@ func (di *Dispatcher) undecided(ctx context.Context, j router.Job, d router.Deci
 	if !again {
 		log.Error("github refuses to say what started a run")
 		d.Outcome, d.Reason = rules.Unroutable, fmt.Sprintf("GitHub refuses to say what started the run: %v", cause)
-		return di.settle(ctx, j.ID, router.Unroutable, d.Reason, &d)
+		return di.settle(ctx, j.ID, router.Unroutable, "", d.Reason, &d)
 	}
 	if fix, ok := errors.AsType[*router.FixError](cause); ok {
 		log.Throttled(slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
 	} else {
 		log.Throttled(slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be tried again", "again_at", at)
 	}
-	return di.retry(ctx, j.ID, telemetry.CauseGitHub, at, fmt.Sprintf(router.SaysNoRun+": %v", cause), nil)
+	return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("GitHub did not say what started the run yet: %v", cause), nil)
 }

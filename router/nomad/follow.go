@@ -387,7 +387,8 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 		case "running":
 			e.Kind, ok = router.NomadStarted, a.DesiredStatus == "run"
 		case "complete", "failed", "lost":
-			e.Kind, e.Text, ok = router.NomadEnded, a.end(), true
+			e.Kind, ok = router.NomadEnded, true
+			e.End, e.Text = a.end()
 		case "unknown":
 			e.Kind, ok = router.NomadUnknown, true
 		}
@@ -422,14 +423,14 @@ var progress = []string{
 	"Waiting for shutdown delay", "Skipping shutdown delay", "Reconnected",
 }
 
-// end says how an allocation ended: its status, and why.
-func (a *allocation) end() string {
-	status, why := a.ClientStatus, a.ClientDescription
+// end returns how an allocation ended, and a sentence that says so and why.
+func (a *allocation) end() (end router.NomadEnd, text string) {
+	end, why := router.NomadEnd(a.ClientStatus), a.ClientDescription
 	switch {
-	case a.DesiredStatus != "run" && a.ClientStatus == "lost": // its node is down
+	case a.DesiredStatus != "run" && end == router.EndLost: // its node is down
 		why = a.DesiredDescription
 	case a.DesiredStatus != "run" && a.DesiredDescription != "": // it did not end by itself
-		status, why = "killed", a.DesiredDescription
+		end, why = router.EndKilled, a.DesiredDescription
 		if meaning, ok := killedBy[why]; ok {
 			why = fmt.Sprintf("%s (%s)", meaning, why)
 		}
@@ -437,9 +438,9 @@ func (a *allocation) end() string {
 		why = a.lastWords()
 	}
 	if why == "" {
-		return status
+		return end, string(end)
 	}
-	return status + ": " + printable(line(why), maxEnd)
+	return end, string(end) + ": " + printable(line(why), maxEnd)
 }
 
 // killedBy is what Nomad's words mean for an allocation that it stops

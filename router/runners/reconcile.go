@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"switchyard/router"
-	"switchyard/router/telemetry"
 	"switchyard/rules"
 )
 
@@ -451,14 +450,14 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		at, _ := c.r.Backoff.Retry(errors.New(why), r.Failures)
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 		defer cancel()
-		lost, err := c.r.Store.Lost(storeCtx, r.ID, at, why, c.r.Now())
+		lost, err := c.r.Store.Lost(storeCtx, r.ID, at, router.CauseRunner, why, c.r.Now())
 		if err != nil {
 			return fmt.Errorf("record lost runner %s: %w", r.ID, err)
 		}
 		if !lost {
 			return nil
 		}
-		c.r.Metrics.Retried(telemetry.CauseRunner)
+		c.r.Metrics.Retried(router.CauseRunner)
 		log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
 		c.r.Due.Give()
 		// Nomad replaces what it loses with a node, whatever the jobspec says.
@@ -513,7 +512,7 @@ func (c *reconciler) goOn(ctx context.Context, r router.LiveRunner, reason strin
 		return fmt.Errorf("record that the job of runner %s is tried again: %w", r.ID, err)
 	}
 	if again {
-		c.r.Metrics.Retried(telemetry.CauseRunner)
+		c.r.Metrics.Retried(router.CauseRunner)
 		c.r.Due.Give()
 	}
 	return nil
@@ -570,16 +569,15 @@ func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j rout
 		return err
 	}
 	at := c.r.Now().Add(min(firstIdleWait<<min(r.Failures, 10), longestIdleWait))
-	why := fmt.Sprintf("%s in %s, and keeps the job queued: %s; it gets another at %s, or at once by switchyard jobs retry %d",
-		router.NoJobGiven, rules.Duration(c.r.Idle), usualCauses(j), at.UTC().Format(time.RFC3339), j.ID)
+	why := fmt.Sprintf("GitHub gave its runner no job in %s, and keeps the job queued: %s", rules.Duration(c.r.Idle), usualCauses(j))
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	lost, err := c.r.Store.Lost(storeCtx, r.ID, at, why, c.r.Now())
+	lost, err := c.r.Store.Lost(storeCtx, r.ID, at, router.CauseNoJob, why, c.r.Now())
 	if err != nil {
 		return fmt.Errorf("record runner %s, which got no job: %w", r.ID, err)
 	}
 	if lost {
-		c.r.Metrics.Retried(telemetry.CauseRunner)
+		c.r.Metrics.Retried(router.CauseRunner)
 		c.r.Log.Warn("GitHub gives a runner no job; the job is tried again later", "job_id", j.ID, "repo", j.Repo.FullName, "nomad_job", r.NomadJob, "reason", why, "again_at", at)
 		c.r.Due.Give()
 	}

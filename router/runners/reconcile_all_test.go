@@ -34,7 +34,7 @@ type (
 func (allBooks) Stopped(context.Context, router.Runner, string, time.Time) (bool, error) {
 	return true, nil
 }
-func (allBooks) Lost(context.Context, string, time.Time, string, time.Time) (bool, error) {
+func (allBooks) Lost(context.Context, string, time.Time, router.Cause, string, time.Time) (bool, error) {
 	return true, nil
 }
 func (allBooks) Requeue(context.Context, string, string, time.Time) (bool, error) { return true, nil }

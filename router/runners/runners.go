@@ -20,9 +20,9 @@ import (
 // A Store is what runners use of the database.
 type Store interface {
 	// Lost gives up a runner that has no job of GitHub's and puts its own job,
-	// if that still waits, into Retrying with the next try, due at at. It
-	// reports whether there was anything to give up.
-	Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error)
+	// if that still waits, into Retrying with the next try, due at at, for the same
+	// cause and reason. It reports whether there was anything to give up.
+	Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
 
 	// Leftovers returns the runners of a job, or of all jobs when it is 0, that
 	// are Dispatched, Claimed or Online and that no job waits for.

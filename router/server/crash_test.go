@@ -62,8 +62,8 @@ func (s crashingStore) Dispatched(ctx context.Context, r router.Runner, h [32]by
 	return s.step(func() error { return s.Store.Dispatched(ctx, r, h, d, now) })
 }
 
-func (s crashingStore) Retry(ctx context.Context, id int64, at time.Time, reason string, d *router.Decision, now time.Time) error {
-	return s.step(func() error { return s.Store.Retry(ctx, id, at, reason, d, now) })
+func (s crashingStore) Retry(ctx context.Context, id int64, at time.Time, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
+	return s.step(func() error { return s.Store.Retry(ctx, id, at, cause, reason, d, now) })
 }
 
 func (s crashingStore) Claim(ctx context.Context, h [32]byte, now time.Time) (c router.Claimed, err error) {
@@ -79,8 +79,8 @@ func (s crashingStore) Online(ctx context.Context, id string, now time.Time) err
 	return s.step(func() error { return s.Store.Online(ctx, id, now) })
 }
 
-func (s crashingStore) Lost(ctx context.Context, id string, at time.Time, reason string, now time.Time) (lost bool, err error) {
-	err = s.step(func() error { lost, err = s.Store.Lost(ctx, id, at, reason, now); return err })
+func (s crashingStore) Lost(ctx context.Context, id string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
+	err = s.step(func() error { lost, err = s.Store.Lost(ctx, id, at, cause, reason, now); return err })
 	return lost, err
 }
 
@@ -231,7 +231,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 					before.Stop()
 					if tc.needed {
 						nomad.end("gha-2-1")
-						if _, err := st.Lost(t.Context(), "gha-2-1", time.Now().Add(time.Hour), "its node died", time.Now()); err != nil {
+						if _, err := st.Lost(t.Context(), "gha-2-1", time.Now().Add(time.Hour), router.CauseRunner, "its node died", time.Now()); err != nil {
 							t.Fatal(err)
 						}
 					}

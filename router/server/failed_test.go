@@ -87,7 +87,7 @@ func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{router.NoJobGiven + " in 10m", "runner group 1 of acme does not allow acme/web", "labels", "scope", "it gets another at 2000-01-01T"} {
+		for _, want := range []string{"GitHub gave its runner no job in 10m", "runner group 1 of acme does not allow acme/web", "labels", "scope", "it gets another at 2000-01-01T"} {
 			if j.State != router.Retrying || !strings.Contains(j.Reason, want) {
 				t.Errorf("it is %s: %s; want %q", j.State, j.Reason, want)
 			}

@@ -20,8 +20,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"switchyard/router"
 	"switchyard/router/server"
 	"switchyard/router/telemetry"
@@ -393,32 +391,6 @@ func testAScrapeShowsTheRestWhenTheStoreFails(t *testing.T) {
 		t.Errorf("want the runners and no jobs that wait: %s", text)
 	}
 	shows(t, r.App, `promhttp_metric_handler_errors_total{cause="gathering"}`)
-}
-
-func TestOneReasonForEachState(t *testing.T) {
-	got := map[router.Cause]router.OpenJobs{}
-	for _, o := range []router.OpenJobs{
-		{State: router.Queued},
-		{State: router.Retrying, Reason: "its Nomad job gha-1-1 ended before the runner as"},
-		{State: router.Dispatched, Runner: router.RunnerDispatched, Explained: true},
-		{State: router.Dispatched, Runner: router.RunnerDispatched, Explained: true, Never: true},
-		{State: router.Dispatched, Runner: router.RunnerDispatched, Placed: true},
-		{State: router.Dispatched, Runner: router.RunnerOnline},
-	} {
-		got[o.Cause()] = o
-	}
-	want := []router.Cause{router.WaitsQueued, router.WaitsRunner, router.WaitsBusy, router.WaitsNever, router.WaitsStarting}
-	for _, reason := range want {
-		if _, ok := got[reason]; !ok {
-			t.Errorf("no state is %s", reason)
-		}
-	}
-	if diff := cmp.Diff(len(want), len(got)); diff != "" {
-		t.Errorf("reasons %v: %s", got, diff)
-	}
-	if got := (router.OpenJobs{State: router.Running}).Cause(); got != "" {
-		t.Errorf("a job that runs waits by %q", got)
-	}
 }
 
 func TestADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {

@@ -226,8 +226,8 @@ func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
 // dispatched again if it were due.
 type slowLostStore struct{ Store }
 
-func (s slowLostStore) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (bool, error) {
-	lost, err := s.Store.Lost(ctx, runnerID, at, reason, now)
+func (s slowLostStore) Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (bool, error) {
+	lost, err := s.Store.Lost(ctx, runnerID, at, cause, reason, now)
 	time.Sleep(time.Second)
 	return lost, err
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"switchyard/router"
@@ -35,7 +34,9 @@ WHERE j.fit = ?1 AND j.fit <> '' AND j.` + waits + ` AND q.state = 'dispatched'
 ORDER BY q.placed_at > 0, j.received_at, j.id LIMIT 1`
 
 	// Who claims is followed as all who do, whatever its rule says.
-	claimRunnerSQL = `UPDATE runners SET state = ?2, updated_at = ?3, reason = iif(ended_at = 0, ?4, reason), own = 0 WHERE id = ?1`
+	claimRunnerSQL = `
+UPDATE runners SET state = ?2, updated_at = ?3, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, ?4, reason), own = 0
+WHERE id = ?1 AND state = 'dispatched'`
 )
 
 // A place is a job that a runner may serve, and the runner that it would push aside.
@@ -122,7 +123,13 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 				}
 			}
 		}
-		_, err = t.exec(claimRunnerSQL, c.Runner.ID, c.Runner.State, millis(now), c.Runner.Reason)
+		if _, err = t.exec(claimRunnerSQL, c.Runner.ID, c.Runner.State, millis(now), c.Runner.Reason); err != nil || !c.Needed {
+			return err
+		}
+		n, err := t.exec(startingSQL, p.jobID, p.try)
+		if n > 0 {
+			c.Job.Cause = router.CauseStarting
+		}
 		return err
 	})
 	if err != nil {
@@ -134,8 +141,8 @@ func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c
 const (
 	bindSQL = `UPDATE runners SET job_id = ?2, try = ?3 WHERE id = ?1`
 
-	boundSQL = `
-UPDATE jobs SET state = 'dispatched', reason = ?3, updated_at = ?4, dispatched_at = iif(dispatched_at = 0, ?4, dispatched_at)
+	jobBoundSQL = `
+UPDATE jobs SET state = 'dispatched', cause = ` + causeOfRunner + `, reason = ?3, updated_at = ?4, dispatched_at = iif(dispatched_at = 0, ?4, dispatched_at)
 WHERE id = ?1 AND try = ?2 AND ` + waits
 
 	// A job that may wait again one day must not find the ID of its next runner taken.
@@ -153,7 +160,7 @@ func bind(t *tx, r *router.Runner, p place, now time.Time) error {
 		return err
 	}
 	r.JobID, r.Try = p.jobID, p.try
-	_, err := t.exec(boundSQL, p.jobID, p.try, reason, millis(now))
+	_, err := t.exec(jobBoundSQL, p.jobID, p.try, reason, millis(now))
 	return err
 }
 
@@ -228,16 +235,16 @@ func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobI
 	return jobID, nil
 }
 
-// Why the runner before this one was given up, if it got no job.
-const idleBeforeSQL = `SELECT reason FROM runners WHERE job_id = ?1 AND try = ?2 - 1 AND state = 'lost' AND substr(reason, 1, length(?3)) = ?3`
+// Why GitHub may have given the runner before this one no job, if that is why it was given up.
+const idleBeforeSQL = `SELECT cause_text FROM runners WHERE job_id = ?1 AND try = ?2 - 1 AND state = 'lost' AND cause = 'no_job'`
 
 // What Nomad said of the end of a runner stays its reason.
 const configuredSQL = `
-UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, reason = iif(ended_at = 0, 'GitHub knows it as ' || ?2, reason)
+UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, 'GitHub knows it as ' || ?2, reason)
 WHERE id = ?1 RETURNING job_id, try, ended_at`
 
 const refusedClaimSQL = `
-UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 AND reason <> ?2 RETURNING job_id, try`
+UPDATE runners SET cause = 'claim_refused', cause_text = ?2, reason = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 AND reason <> ?2 RETURNING job_id, try`
 
 // ClaimRefused is as of claim.Store.
 func (s *Store) ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error {
@@ -277,9 +284,9 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 		}
 		reason := fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name)
 		var before string
-		err = t.query(func(rows *sql.Rows) error { return rows.Scan(&before) }, idleBeforeSQL, r.JobID, r.Try, router.NoJobGiven)
-		if causes, _, _ := strings.Cut(before, ";"); err == nil && causes != "" {
-			reason += ". To the one before it: " + causes
+		err = t.query(func(rows *sql.Rows) error { return rows.Scan(&before) }, idleBeforeSQL, r.JobID, r.Try)
+		if before != "" {
+			reason += ". To the one before it: " + before
 		}
 		if err == nil {
 			_, err = t.exec(jobReasonSQL, r.JobID, r.Try, reason, millis(now))
@@ -288,14 +295,14 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 	})
 }
 
-const onlineSQL = `
-UPDATE runners SET state = 'online', updated_at = ?2, reason = iif(ended_at = 0, 'it has its configuration and waits for a job', reason)
+const runnerOnlineSQL = `
+UPDATE runners SET state = 'online', updated_at = ?2, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, 'it has its configuration and waits for a job', reason)
 WHERE id = ?1 AND state = 'claimed'`
 
 // Online is as of claim.Store.
 func (s *Store) Online(ctx context.Context, runnerID string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		moved, err := t.exec(onlineSQL, runnerID, millis(now))
+		moved, err := t.exec(runnerOnlineSQL, runnerID, millis(now))
 		if err != nil || moved > 0 {
 			return err
 		}
@@ -313,12 +320,12 @@ func knownRunner(t *tx, id string) error {
 }
 
 const (
-	lostSQL = `
-UPDATE runners SET state = 'lost', updated_at = ?2, reason = ?3
+	runnerLostSQL = `
+UPDATE runners SET state = 'lost', updated_at = ?2, cause = ?4, cause_text = ?3, reason = ?3
 WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
 
-	tryAgainSQL = `
-UPDATE jobs SET state = 'retrying', try = try + 1, failures = failures + 1, due_at = ?3, reason = ?4, updated_at = ?5
+	retryAfterLossSQL = `
+UPDATE jobs SET state = 'retrying', try = try + 1, failures = failures + 1, due_at = ?3, cause = ?6, reason = ?4, updated_at = ?5
 WHERE id = ?1 AND try = ?2 AND ` + waits
 
 	isRunnerSQL = `SELECT 1 FROM runners WHERE id = ?`
@@ -328,34 +335,37 @@ WHERE id = ?1 AND try = ?2 AND ` + waits
 
 // Lost is as of runners.Store. A runner that GitHub gave a job meanwhile, or
 // that ended, is left as it is.
-func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error) {
+func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		lost, err = lose(t, runnerID, at, reason, now)
+		lost, err = lose(t, runnerID, at, cause, reason, now)
 		return err
 	})
 	return lost && err == nil, err
 }
 
-func lose(t *tx, runnerID string, at time.Time, reason string, now time.Time) (lost bool, err error) {
+func lose(t *tx, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
 	var r router.Runner
-	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, lostSQL, runnerID, millis(now), reason)
+	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, runnerLostSQL, runnerID, millis(now), reason, cause)
 	if err != nil {
 		return false, err
 	}
 	if r.JobID == 0 {
 		return false, knownRunner(t, runnerID)
 	}
-	_, err = t.exec(tryAgainSQL, r.JobID, r.Try, millis(at), reason, millis(now))
+	if cause == router.CauseNoJob {
+		reason += fmt.Sprintf("; it gets another at %s, or at once by switchyard jobs retry %d", at.UTC().Format(time.RFC3339), r.JobID)
+	}
+	_, err = t.exec(retryAfterLossSQL, r.JobID, r.Try, millis(at), reason, millis(now), cause)
 	return true, err
 }
 
 const (
-	stoppedSQL = `
-UPDATE runners SET state = 'stopped', updated_at = ?3, reason = ?4
+	runnerStoppedSQL = `
+UPDATE runners SET state = 'stopped', updated_at = ?3, cause = '', reason = ?4
 WHERE id = ?1 AND state = ?2 AND nomad_job = ?5 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
 
-	goOnSQL = `
-UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, reason = ?4
+	requeueSQL = `
+UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, cause = 'runner', reason = ?4
 WHERE id = ?1 AND try = ?2 AND ` + waits
 )
 
@@ -366,7 +376,7 @@ func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now
 		err := t.query(func(rows *sql.Rows) error {
 			stopped = true
 			return rows.Scan(&was.JobID, &was.Try)
-		}, stoppedSQL, r.ID, r.State, millis(now), reason, r.NomadJob)
+		}, runnerStoppedSQL, r.ID, r.State, millis(now), reason, r.NomadJob)
 		if err != nil {
 			return err
 		}
@@ -376,7 +386,7 @@ func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now
 		if _, err := t.exec(vacateSQL, was.JobID, was.Try); err != nil {
 			return err
 		}
-		_, err = t.exec(goOnSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason)
+		_, err = t.exec(requeueSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason)
 		return err
 	})
 	return stopped && err == nil, err
@@ -395,7 +405,7 @@ func (s *Store) Recover(ctx context.Context, now, doubt time.Time) (n int, err e
 			if r.GitHubID != 0 {
 				at, reason = doubt, "the router ended while it answered the runner, which may have started: it is given time to show itself"
 			}
-			if _, err := lose(t, r.ID, at, reason, now); err != nil {
+			if _, err := lose(t, r.ID, at, router.CauseRunner, reason, now); err != nil {
 				return err
 			}
 		}

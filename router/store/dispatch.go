@@ -11,11 +11,11 @@ import (
 )
 
 const settleSQL = `
-UPDATE jobs SET state = ?2, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
+UPDATE jobs SET state = ?2, cause = ?3, reason = ?4, decision = coalesce(?5, decision), updated_at = ?6
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
 // Settle is as of dispatch.Store. A job that went further meanwhile is left as it is.
-func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, reason string, d *router.Decision, now time.Time) error {
+func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
 	if to != router.Ignored && to != router.Denied && to != router.Unroutable {
 		return fmt.Errorf("settle job %d: %q is not a decided end", jobID, to)
 	}
@@ -24,7 +24,7 @@ func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, rea
 		return err
 	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		n, err := t.exec(settleSQL, jobID, to, reason, decision, millis(now))
+		n, err := t.exec(settleSQL, jobID, to, cause, reason, decision, millis(now))
 		if n > 0 && err == nil {
 			_, err = t.exec(releaseSQL, jobID, millis(now))
 		}
@@ -36,38 +36,42 @@ func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, rea
 }
 
 const retrySQL = `
-UPDATE jobs SET state = 'retrying', failures = failures + 1, due_at = ?2, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5
+UPDATE jobs SET state = 'retrying', failures = failures + 1, due_at = ?2, cause = ?3, reason = ?4, decision = coalesce(?5, decision), updated_at = ?6
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
 // Retry is as of dispatch.Store. A job that went further meanwhile is left as it is.
-func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, reason string, d *router.Decision, now time.Time) error {
+func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
 	decision, err := asText(d)
 	if err != nil {
 		return err
 	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		if n, err := t.exec(retrySQL, jobID, millis(at), reason, decision, millis(now)); n > 0 || err != nil {
+		if n, err := t.exec(retrySQL, jobID, millis(at), cause, reason, decision, millis(now)); n > 0 || err != nil {
 			return err
 		}
 		return known(t, jobID)
 	})
 }
 
-const hastenSQL = `
+const retryNowSQL = `
 UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
 	SELECT id FROM jobs INDEXED BY jobs_due
-	WHERE state IN ('queued', 'retrying') AND state = 'retrying' AND due_at > ?3 AND substr(reason, 1, length(?1)) = ?1
+	WHERE state IN ('queued', 'retrying') AND state = 'retrying' AND due_at > ?3 AND cause = ?1
 	ORDER BY due_at, id LIMIT ?2)`
 
 // RetryNow is as of dispatch.Store.
-func (s *Store) RetryNow(ctx context.Context, reason string, limit int, now time.Time) (n int, err error) {
+func (s *Store) RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		changed, err := t.exec(hastenSQL, reason, limit, millis(now))
+		changed, err := t.exec(retryNowSQL, cause, limit, millis(now))
 		n = int(changed)
 		return err
 	})
 	return n, err
 }
+
+// causeOfRunner is why a Dispatched job waits, by its runner.
+const causeOfRunner = `coalesce((SELECT iif(r.state <> 'dispatched' OR r.placed_at <> 0, 'starting', iif(r.unplaced IS NULL, 'placing',
+	iif(r.unplaced ->> '$.never', 'no_node_fits', 'no_node_free'))) FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try), 'starting')`
 
 const (
 	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying') AND due_at <= ?`
@@ -113,11 +117,12 @@ func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte
 const (
 	nomadJobSQL = `
 UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5,
+	cause = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0, '', cause),
 	reason = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0, 'Nomad has it and will find it a node', reason)
 WHERE id = ?1 RETURNING state, iif(placed_at = 0, '', node)`
 
 	dispatchedSQL = `
-UPDATE jobs SET state = 'dispatched', reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
+UPDATE jobs SET state = 'dispatched', cause = ` + causeOfRunner + `, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
 	dispatched_at = ?6, fallback_at = ?7, time_limit = ?8
 WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
 

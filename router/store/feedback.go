@@ -11,7 +11,7 @@ import (
 
 const (
 	// What is said of them is not what the books say; those that are over first.
-	changedSQL = `
+	changedNoticesSQL = `
 SELECT ` + jobColumns + `, said_kind, said_id FROM jobs
 JOIN (SELECT job_id, kind AS said_kind, github_id AS said_id, state AS said_state, said FROM feedback WHERE due_at IS NOT NULL AND due_at <= ?1)
 	ON job_id = id
@@ -19,7 +19,7 @@ WHERE said_state <> state OR said <> reason
 ORDER BY state NOT IN ('running', 'completed'), id LIMIT ?2`
 
 	// A job that is not decided may be somebody else's.
-	unsaidSQL = `
+	newNoticesSQL = `
 SELECT ` + jobColumns + `, '', 0 FROM jobs
 WHERE sha <> '' AND decision IS NOT NULL AND received_at >= ?2
 	AND (state IN ('held', 'queued', 'retrying', 'dispatched') AND received_at <= ?1 OR state IN ('denied', 'unroutable'))
@@ -29,10 +29,10 @@ ORDER BY id LIMIT ?3`
 
 // NoticesDue is as of feedback.Store.
 func (s *Store) NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error) {
-	list, err := s.unsaid(ctx, true, changedSQL, millis(now), limit)
+	list, err := s.unsaid(ctx, true, changedNoticesSQL, millis(now), limit)
 	if err == nil && kind != "" && len(list) < limit {
 		var fresh []router.DueNotice
-		fresh, err = s.unsaid(ctx, false, unsaidSQL, millis(now.Add(-after)), millis(since), limit-len(list))
+		fresh, err = s.unsaid(ctx, false, newNoticesSQL, millis(now.Add(-after)), millis(since), limit-len(list))
 		for _, u := range fresh {
 			u.Kind = kind
 			list = append(list, u)
@@ -51,27 +51,27 @@ func (s *Store) unsaid(ctx context.Context, begun bool, query string, args ...an
 	}, query, args...)
 }
 
-const sayingSQL = `
+const noticeStartedSQL = `
 INSERT INTO feedback (job_id, kind, github_id, state, said, due_at) VALUES (?1, ?2, 0, '', '', ?3)
 ON CONFLICT (job_id) DO NOTHING`
 
 // NoticeStarted is as of feedback.Store.
 func (s *Store) NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(sayingSQL, jobID, kind, millis(now))
+		_, err := t.exec(noticeStartedSQL, jobID, kind, millis(now))
 		return err
 	})
 }
 
 const (
-	saidSQL      = `UPDATE feedback SET github_id = ?2, state = ?3, said = ?4, due_at = ?5 WHERE job_id = ?1`
-	unsayableSQL = `UPDATE feedback SET due_at = ?2 WHERE job_id = ?1`
+	noticeSentSQL     = `UPDATE feedback SET github_id = ?2, state = ?3, said = ?4, due_at = ?5 WHERE job_id = ?1`
+	noticeRejectedSQL = `UPDATE feedback SET due_at = ?2 WHERE job_id = ?1`
 )
 
 // NoticeSent is as of feedback.Store.
 func (s *Store) NoticeSent(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(saidSQL, jobID, id, state, reason, orNever(again))
+		_, err := t.exec(noticeSentSQL, jobID, id, state, reason, orNever(again))
 		return err
 	})
 }
@@ -79,7 +79,7 @@ func (s *Store) NoticeSent(ctx context.Context, jobID, id int64, state router.Jo
 // NoticeRejected is as of feedback.Store.
 func (s *Store) NoticeRejected(ctx context.Context, jobID int64, again time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(unsayableSQL, jobID, orNever(again))
+		_, err := t.exec(noticeRejectedSQL, jobID, orNever(again))
 		return err
 	})
 }
@@ -93,7 +93,7 @@ func orNever(at time.Time) any {
 }
 
 const (
-	unservableSQL = `
+	runsToCancelSQL = `
 SELECT ` + jobColumns + ` FROM jobs WHERE id IN (
 	SELECT min(id) FROM jobs
 	WHERE state = 'unroutable' AND cancelled_at = 0 AND updated_at BETWEEN ?2 AND ?1
@@ -101,32 +101,32 @@ SELECT ` + jobColumns + ` FROM jobs WHERE id IN (
 	GROUP BY run_id)
 ORDER BY id LIMIT ?3`
 
-	cancelledSQL = `
+	runCancelledSQL = `
 UPDATE jobs SET cancelled_at = ?4, updated_at = ?4, reason = reason || '; ' || ?5
 WHERE run_id = ?3 AND owner = ?1 AND repo = ?2 AND state = 'unroutable' AND cancelled_at = 0`
 )
 
-const leftAloneSQL = `
+const runNotCancelledSQL = `
 UPDATE jobs SET cancelled_at = ?3, updated_at = ?3, reason = reason || '; ' || ?2
 WHERE id = ?1 AND state = 'unroutable' AND cancelled_at = 0`
 
 // RunNotCancelled is as of feedback.Store.
 func (s *Store) RunNotCancelled(ctx context.Context, jobID int64, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(leftAloneSQL, jobID, why, millis(now))
+		_, err := t.exec(runNotCancelledSQL, jobID, why, millis(now))
 		return err
 	})
 }
 
 // RunsToCancel is as of feedback.Store.
 func (s *Store) RunsToCancel(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
-	return s.jobs(ctx, "read the jobs that nothing can serve", unservableSQL, millis(since), millis(old), limit)
+	return s.jobs(ctx, "read the jobs that nothing can serve", runsToCancelSQL, millis(since), millis(old), limit)
 }
 
 // RunCancelled is as of feedback.Store.
 func (s *Store) RunCancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(cancelledSQL, repo.Owner, repo.Name, runID, millis(now), why)
+		_, err := t.exec(runCancelledSQL, repo.Owner, repo.Name, runID, millis(now), why)
 		return err
 	})
 }

@@ -50,7 +50,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{claimedSQL, "SCAN runners USING INDEX runners_claimed"},
 		{countPlacedSQL, "SEARCH jobs USING COVERING INDEX jobs_limit (limit_key=? AND state=?)"},
 		{seenRunnerSQL, "SEARCH runners USING INDEX runners_nomad (nomad_job=?)"},
-		{sayJobSQL, "INDEX jobs_runner (runner_name=?)"},
+		{setRunningReasonSQL, "INDEX jobs_runner (runner_name=?)"},
 		{fallbackDueSQL, "SEARCH jobs USING INDEX jobs_fallback (fallback_at<?)"},
 		{prunableSQL, "SEARCH jobs USING INDEX jobs_completed (updated_at<?)"},
 		{prunableForeignSQL, "SEARCH jobs USING INDEX jobs_foreign (updated_at<?)"},

@@ -13,14 +13,14 @@ import (
 )
 
 // claimRefused is that a runner says why its claim was refused.
-const claimRefused = `reason LIKE '` + router.ClaimRefused + `%'`
+const claimRefused = `cause = 'claim_refused'`
 
 // liveSelect reads a router.LiveRunner: a runner without what only people
 // read, the job that it was started for, and the one that it runs.
 const liveSelect = `
 SELECT r.id, r.job_id, r.try, r.state, r.name, r.github_id, r.nomad_job, r.namespace, r.region,
 	r.state_at, r.created_at, r.fit, r.target, r.placed_at, r.ended_at, r.own, r.end_words, r.unplaced IS NOT NULL,
-	iif(r.` + claimRefused + `, r.reason, ''),
+	iif(r.` + claimRefused + `, r.cause_text, ''),
 	j.state, j.try = r.try AND j.state IN ('queued', 'retrying', 'dispatched'), j.failures,
 	coalesce(s.id, 0), coalesce(s.running_at, 0), coalesce(s.time_limit, 0)
 FROM runners r JOIN jobs j ON j.id = r.job_id
@@ -70,13 +70,18 @@ LIMIT 1`
 
 	placedSQL = `
 UPDATE runners SET placed_at = ?2, node = ?3, unplaced = NULL, updated_at = ?4,
+	cause = iif(state = 'dispatched' AND NOT ` + claimRefused + `, '', cause),
 	reason = iif(state = 'dispatched' AND NOT ` + claimRefused + `, 'Nomad placed it on node ' || ?3, reason)
 WHERE id = ?1 AND placed_at = 0 RETURNING iif(` + claimRefused + `, '', state), job_id, try`
 
-	jobReasonSQL = `UPDATE jobs SET reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
+	jobReasonSQL = `
+UPDATE jobs SET cause = ` + causeOfRunner + `, reason = ?3, updated_at = ?4 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
+
+	// For a job whose reason says so already, or says more.
+	startingSQL = `UPDATE jobs SET cause = 'starting' WHERE id = ?1 AND try = ?2 AND state = 'dispatched' AND cause <> 'starting'`
 
 	startedSQL = `
-UPDATE runners SET updated_at = ?2,
+UPDATE runners SET updated_at = ?2, cause = '',
 	reason = 'its task runs on node ' || ?3 || iif(own, ': it brings its own registration', ', and has not asked for its configuration')
 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 RETURNING job_id, try, own`
 
@@ -84,10 +89,11 @@ WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 RETURNING job_id, try, o
 	startsAnewSQL = `UPDATE runners SET ended_at = 0, end_words = '', updated_at = ?3 WHERE id = ?1 AND own AND ended_at <> 0 AND ended_at < ?2`
 
 	// A busy runner that runs no job which the books know of has ended its job.
-	endedSQL = `
+	runnerEndedSQL = `
 UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 	state = iif(state = 'busy' AND NOT EXISTS (
 		SELECT 1 FROM jobs s, jobs j WHERE s.state = 'running' AND s.runner_name = r.name AND j.id = r.job_id AND ` + mayServe + `), 'finished', state),
+	cause = iif(?4 = '' OR state IN ('finished', 'lost', 'stopped') OR ` + claimRefused + `, cause, ''),
 	reason = iif(?4 = '', reason, iif(state IN ('finished', 'lost', 'stopped') OR ` + claimRefused + `, reason || '; then ' || ?4, ?4)),
 	end_words = ?5
 WHERE id = ?1 AND ended_at = 0`
@@ -99,41 +105,40 @@ WHERE id = ?1 AND ended_at <> 0 AND end_words = '' AND ?2 <> ''`
 
 	// The job that waits for a runner which has ended says so at once.
 	endedJobSQL = `
-UPDATE jobs SET reason = ?2, updated_at = ?3
+UPDATE jobs SET cause = ` + causeOfRunner + `, reason = ?2, updated_at = ?3
 WHERE state = 'dispatched' AND EXISTS (
 	SELECT 1 FROM runners r WHERE r.id = ?1 AND r.job_id = jobs.id AND r.try = jobs.try AND r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online'))`
 
 	// GitHub takes minutes to notice, and says nothing of why. A reason that says more stays.
 	endedRunningSQL = `
-UPDATE jobs AS s SET updated_at = ?3, reason = '` + whileItRan + `' || ?2
-WHERE s.state = 'running' AND s.reason LIKE '` + runsOn + `%' AND EXISTS (
+UPDATE jobs AS s SET updated_at = ?3, cause = 'runner_ended', reason = '` + whileItRan + `' || ?2
+WHERE s.state = 'running' AND s.cause = 'running' AND EXISTS (
 	SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND r.state = 'busy' AND r.name = s.runner_name AND ` + mayServe + `)`
 
 	// One that is told to stop may end its job itself, so that GitHub knows of the end
-	// first. The runner's reason has which job that was. A runner that is only slow to
-	// leave is stopped later than this.
+	// first. A runner that is only slow to leave is stopped later than this.
 	endedBeforeSQL = `
-UPDATE jobs AS s SET updated_at = ?3, reason = s.reason || '; ` + whileItRan + `' || ?2
-WHERE s.id = (SELECT CAST(substr(reason, length('its job ') + 1) AS INTEGER) FROM runners WHERE id = ?1 AND state = 'finished' AND reason LIKE 'its job %')
-	AND s.state = 'completed' AND s.conclusion <> 'success' AND s.completed_at > ?4 - 60000 AND s.reason NOT LIKE '%` + whileItRan + `%'`
+UPDATE jobs AS s SET updated_at = ?3, cause = 'runner_ended', reason = s.reason || '; ` + whileItRan + `' || ?2
+WHERE s.id = (SELECT ended_job FROM runners WHERE id = ?1 AND state = 'finished')
+	AND s.state = 'completed' AND s.conclusion <> 'success' AND s.completed_at > ?4 - 60000 AND s.cause <> 'runner_ended'`
 
 	unknownSQL = `
-UPDATE runners SET reason = ?2, updated_at = ?3
+UPDATE runners SET cause = 'disconnected', reason = ?2, updated_at = ?3
 WHERE id = ?1 AND ended_at = 0 AND state IN ('dispatched', 'claimed', 'online', 'busy') RETURNING job_id, try`
 
 	// The node is there again, and Nomad tells of the allocation as it is.
 	knownAgainSQL = `
-UPDATE runners SET reason = 'its node ' || ?2 || ' is connected again', updated_at = ?3
-WHERE id = ?1 AND ended_at = 0 AND reason LIKE '` + nodeGone + `%' RETURNING job_id, try`
+UPDATE runners SET cause = '', reason = 'its node ' || ?2 || ' is connected again', updated_at = ?3
+WHERE id = ?1 AND ended_at = 0 AND cause = 'disconnected' RETURNING job_id, try`
 
 	runningReasonSQL = `
-UPDATE jobs AS s SET reason = '` + runsOn + `' || s.runner_name || ?2, updated_at = ?3
-WHERE s.state = 'running' AND s.reason LIKE '` + runsOn + `%' AND EXISTS (
+UPDATE jobs AS s SET cause = 'running', reason = '` + runsOn + `' || s.runner_name || ?2, updated_at = ?3
+WHERE s.state = 'running' AND s.cause = 'running' AND EXISTS (
 	SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND r.name = s.runner_name AND ` + mayServe + `)`
 
 	claimedOnceSQL = `SELECT 1 FROM runners WHERE id = ? AND own = 0 AND state <> 'dispatched' AND (github_id <> 0 OR target <> '')`
 
-	runnerReasonSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1`
+	runnerReasonSQL = `UPDATE runners SET cause = '', reason = ?2, updated_at = ?3 WHERE id = ?1`
 
 	liveOneSQL = liveSelect + `WHERE r.id = ?`
 )
@@ -191,7 +196,6 @@ func runnerIn(nomadJob string) string {
 const (
 	runsOn     = "runs on "                                // of a running job
 	whileItRan = "while it had the job, its runner ended " // of one whose runner was killed
-	nodeGone   = "its node is disconnected from Nomad"     // of a runner
 )
 
 func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
@@ -232,18 +236,18 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 				return err
 			}
 		}
-		if _, err := t.exec(endedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text); err != nil {
+		if _, err := t.exec(runnerEndedSQL, id, at, millis(now), words("its Nomad job ended", e.Text), e.Text); err != nil {
 			return err
 		}
 		if _, err := t.exec(endWordsSQL, id, e.Text, millis(now)); err != nil {
 			return err
 		}
-		if e.Text != "" && !strings.HasPrefix(e.Text, "complete") { // that it ended by itself says nothing of its job
+		if e.End != "" && e.End != router.EndComplete { // that it ended by itself says nothing of its job
 			how := "on node " + node + ": " + e.Text
 			if _, err := t.exec(endedRunningSQL, id, how, millis(now)); err != nil {
 				return err
 			}
-			if !strings.HasPrefix(e.Text, "failed") {
+			if e.End != router.EndFailed {
 				if _, err := t.exec(endedBeforeSQL, id, how, millis(now), at); err != nil {
 					return err
 				}
@@ -251,11 +255,11 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		}
 		before := "before GitHub gave it a job"
 		var refused string
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&refused) }, `SELECT reason FROM runners WHERE id = ? AND `+claimRefused, id)
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&refused) }, `SELECT cause_text FROM runners WHERE id = ? AND `+claimRefused, id)
 		if err != nil {
 			return err
 		}
-		if refused, _, _ = strings.Cut(refused, "; then "); refused != "" {
+		if refused != "" {
 			before = "as " + refused
 		}
 		_, err = t.exec(endedJobSQL, id, words("its runner "+id+" ended on node "+node+" "+before, e.Text), millis(now))
@@ -273,7 +277,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		said := "its Nomad job was " + cmp.Or(e.Text, "stopped")
 		switch {
 		case placedAt == 0:
-			_, err = t.exec(endedSQL, id, at, millis(now), said, e.Text)
+			_, err = t.exec(runnerEndedSQL, id, at, millis(now), said, e.Text)
 		case state == router.RunnerDispatched:
 			_, err = t.exec(runnerReasonSQL, id, said, millis(now))
 		}
@@ -292,8 +296,12 @@ func words(what, text string) string {
 func gotNode(t *tx, id, node string, at int64, now time.Time) error {
 	var r router.Runner
 	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.State, &r.JobID, &r.Try) }, placedSQL, id, at, node, millis(now))
-	if err == nil && r.State == router.RunnerDispatched {
+	switch {
+	case err != nil || r.JobID == 0:
+	case r.State == router.RunnerDispatched:
 		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, fmt.Sprintf("its runner %s starts on node %s", id, node), millis(now))
+	default:
+		_, err = t.exec(startingSQL, r.JobID, r.Try)
 	}
 	return err
 }
@@ -312,7 +320,7 @@ func started(t *tx, id, node string, now time.Time) error {
 // unknown records that a runner's node is disconnected.
 func unknown(t *tx, id, node string, now time.Time) error {
 	var r router.Runner
-	why := fmt.Sprintf(nodeGone+": nobody knows how it is on node %s, until that is connected again or Nomad gives it up", node)
+	why := fmt.Sprintf("its node is disconnected from Nomad: nobody knows how it is on node %s, until that is connected again or Nomad gives it up", node)
 	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, unknownSQL, id, why, millis(now))
 	if err != nil || r.JobID == 0 {
 		return err
@@ -339,12 +347,12 @@ func knownAgain(t *tx, id, node string, now time.Time) error {
 }
 
 const (
-	waitsSayingSQL = `
-UPDATE runners SET unplaced = ?2, reason = 'Nomad has no node for it: ' || ?3, updated_at = ?4
+	recordUnplacedSQL = `
+UPDATE runners SET unplaced = ?2, cause = '', reason = 'Nomad has no node for it: ' || ?3, updated_at = ?4
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 RETURNING job_id, try`
 
-	jobWaitsSQL = `
-UPDATE jobs SET updated_at = ?4, reason = 'Nomad has no node for its runner: ' || ?3 ||
+	jobUnplacedSQL = `
+UPDATE jobs SET updated_at = ?4, cause = ` + causeOfRunner + `, reason = 'Nomad has no node for its runner: ' || ?3 ||
 	iif(fallback_at > 0, '; falls back at ' || strftime('%Y-%m-%dT%H:%M:%SZ', fallback_at / 1000, 'unixepoch'), '')
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 )
@@ -358,9 +366,9 @@ func (s *Store) RecordUnplaced(ctx context.Context, runnerIDs []string, u router
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			var r router.Runner
-			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, waitsSayingSQL, id, string(unplaced), u.Text, millis(now))
+			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, recordUnplacedSQL, id, string(unplaced), u.Text, millis(now))
 			if err == nil && r.JobID != 0 {
-				_, err = t.exec(jobWaitsSQL, r.JobID, r.Try, u.Text, millis(now))
+				_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, u.Text, millis(now))
 			}
 			if err != nil {
 				return fmt.Errorf("record why runner %s has no node: %w", id, err)
@@ -371,18 +379,18 @@ func (s *Store) RecordUnplaced(ctx context.Context, runnerIDs []string, u router
 }
 
 const (
-	unseenSQL = `
+	unevaluatedSQL = `
 SELECT ` + runnerColumns + ` FROM runners r INDEXED BY runners_live
 WHERE state = 'dispatched' AND ended_at = 0 AND nomad_job <> '' AND placed_at = 0 AND unplaced IS NULL AND updated_at <= ?1 LIMIT ?2`
 
-	overlookedSQL = `
-UPDATE runners SET reason = ?2, updated_at = ?3
+	recordUnevaluatedSQL = `
+UPDATE runners SET cause = '', reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 AND unplaced IS NULL RETURNING job_id, try`
 )
 
 // Unevaluated is as of runners.Store.
 func (s *Store) Unevaluated(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
-	list, err := all(s.querier(ctx), scanRunner, unseenSQL, millis(before), limit)
+	list, err := all(s.querier(ctx), scanRunner, unevaluatedSQL, millis(before), limit)
 	if err != nil {
 		return nil, fmt.Errorf("read the runners of which Nomad has said nothing: %w", err)
 	}
@@ -394,7 +402,7 @@ func (s *Store) RecordUnevaluated(ctx context.Context, runnerIDs []string, why s
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			var r router.Runner
-			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, overlookedSQL, id, why, millis(now))
+			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, recordUnevaluatedSQL, id, why, millis(now))
 			if err == nil && r.JobID != 0 {
 				_, err = t.exec(jobReasonSQL, r.JobID, r.Try, "waits for its runner "+id+": "+why, millis(now))
 			}
@@ -410,7 +418,7 @@ func (s *Store) RecordUnevaluated(ctx context.Context, runnerIDs []string, why s
 func (s *Store) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
-			if _, err := t.exec(endedSQL, id, millis(now), millis(now), "", ""); err != nil {
+			if _, err := t.exec(runnerEndedSQL, id, millis(now), millis(now), "", ""); err != nil {
 				return fmt.Errorf("record that runner %s ended: %w", id, err)
 			}
 		}
@@ -460,20 +468,20 @@ func (s *Store) FallbacksDue(ctx context.Context, now time.Time, limit int) (due
 }
 
 const (
-	giveWaySQL = `
-UPDATE runners SET state = 'stopped', updated_at = ?2, reason = ?3
+	stopForFallbackSQL = `
+UPDATE runners SET state = 'stopped', updated_at = ?2, cause = '', reason = ?3
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0
 	AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = runners.job_id AND j.try = runners.try AND j.state = 'dispatched' AND j.fallback < ?4)
 RETURNING job_id`
 
-	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', reason = ?3, updated_at = ?4 WHERE id = ?1`
+	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', cause = 'runner', reason = ?3, updated_at = ?4 WHERE id = ?1`
 )
 
 // FallBack is as of runners.Store.
 func (s *Store) FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (ok bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var jobID int64
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&jobID) }, giveWaySQL, runnerID, millis(now), reason, fallback)
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&jobID) }, stopForFallbackSQL, runnerID, millis(now), reason, fallback)
 		if err != nil {
 			return err
 		}
@@ -499,7 +507,7 @@ func (s *Store) Requeue(ctx context.Context, runnerID, reason string, now time.T
 		if r.JobID == 0 {
 			return knownRunner(t, runnerID)
 		}
-		n, err := t.exec(goOnSQL, r.JobID, r.Try, millis(now), reason)
+		n, err := t.exec(requeueSQL, r.JobID, r.Try, millis(now), reason)
 		ok = n > 0
 		return err
 	})
@@ -507,9 +515,9 @@ func (s *Store) Requeue(ctx context.Context, runnerID, reason string, now time.T
 }
 
 const (
-	sayRunnerSQL = `UPDATE runners SET reason = ?2, updated_at = ?3 WHERE id = ?1 RETURNING name, job_id >> 48`
+	setRunnerReasonSQL = `UPDATE runners SET cause = '', reason = ?2, updated_at = ?3 WHERE id = ?1 RETURNING name, job_id >> 48`
 
-	sayJobSQL = `UPDATE jobs SET reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1 AND id >> 48 = ?4`
+	setRunningReasonSQL = `UPDATE jobs SET cause = '', reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1 AND id >> 48 = ?4`
 )
 
 // SetReason is as of runners.Store.
@@ -517,14 +525,14 @@ func (s *Store) SetReason(ctx context.Context, runnerID, reason string, now time
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var name string
 		var instance int64
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&name, &instance) }, sayRunnerSQL, runnerID, reason, millis(now))
+		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&name, &instance) }, setRunnerReasonSQL, runnerID, reason, millis(now))
 		if err != nil {
 			return err
 		}
 		if name == "" {
 			return router.ErrNotFound
 		}
-		_, err = t.exec(sayJobSQL, name, reason, millis(now), instance)
+		_, err = t.exec(setRunningReasonSQL, name, reason, millis(now), instance)
 		return err
 	})
 }
@@ -544,7 +552,7 @@ func (s *Store) UnknownRunners(ctx context.Context, runnerIDs []string) (strange
 	return strangers, nil
 }
 
-const reviveSQL = `
+const clearEndedSQL = `
 UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it anew'
 WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5`
 
@@ -553,7 +561,7 @@ func (s *Store) ClearEnded(ctx context.Context, jobs []router.NomadJob, before, 
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		revived = 0
 		for _, j := range jobs {
-			n, err := t.exec(reviveSQL, j.RunnerID, millis(before), millis(now), j.ID, j.At.Namespace)
+			n, err := t.exec(clearEndedSQL, j.RunnerID, millis(before), millis(now), j.ID, j.At.Namespace)
 			if err != nil {
 				return fmt.Errorf("record that runner %s did not end: %w", j.RunnerID, err)
 			}
@@ -565,13 +573,14 @@ func (s *Store) ClearEnded(ctx context.Context, jobs []router.NomadJob, before, 
 }
 
 const (
-	adoptSQL = `
+	adoptRunnerSQL = `
 INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, target, reason, created_at, updated_at, state_at, fit, own)
 SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'found on Nomad: an earlier database of the router knew it', ?11, ?11, ?11, fit, ?12 FROM jobs WHERE id = ?2
 ON CONFLICT DO NOTHING`
 
 	adoptedTrySQL = `
-UPDATE jobs SET try = ?2, updated_at = ?3, reason = 'its runner is found on Nomad; waits for the router to take it up'
+UPDATE jobs SET try = ?2, updated_at = ?3, cause = iif(state = 'queued', 'queued', iif(state = 'retrying', 'runner', ?4)),
+	reason = 'its runner is found on Nomad; waits for the router to take it up'
 WHERE id = ?1 AND try < ?2 AND ` + waits
 )
 
@@ -585,21 +594,25 @@ func (s *Store) Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, 
 		if err := known(t, r.JobID); err != nil {
 			return err
 		}
-		n, err := t.exec(adoptSQL, r.ID, r.JobID, r.Try, r.State, r.Name, r.GitHubID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, string(target), millis(now), r.Own)
+		n, err := t.exec(adoptRunnerSQL, r.ID, r.JobID, r.Try, r.State, r.Name, r.GitHubID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, string(target), millis(now), r.Own)
 		if ok = n > 0; err != nil || !ok {
 			return err
 		}
 		if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
 			return err
 		}
-		_, err = t.exec(adoptedTrySQL, r.JobID, r.Try, millis(now))
+		cause := router.CausePlacing
+		if r.State != router.RunnerDispatched {
+			cause = router.CauseStarting
+		}
+		_, err = t.exec(adoptedTrySQL, r.JobID, r.Try, millis(now), cause)
 		return err
 	})
 	return ok && err == nil, err
 }
 
-const foundSQL = `
-UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, reason = 'an earlier database of the router knew it, and GitHub does', updated_at = ?6
+const registeredSQL = `
+UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, cause = '', reason = 'an earlier database of the router knew it, and GitHub does', updated_at = ?6
 WHERE id = ?1 AND state = 'dispatched'`
 
 // RecordRegistered is as of dispatch.Store.
@@ -609,7 +622,7 @@ func (s *Store) RecordRegistered(ctx context.Context, r router.Runner, now time.
 		return err
 	}
 	return s.writer.change(ctx, router.SourceGitHub, func(t *tx) error {
-		n, err := t.exec(foundSQL, r.ID, r.State, r.Name, r.GitHubID, string(target), millis(now))
+		n, err := t.exec(registeredSQL, r.ID, r.State, r.Name, r.GitHubID, string(target), millis(now))
 		if n > 0 || err != nil {
 			return err
 		}

@@ -22,8 +22,8 @@ const (
 
 	admitSQL = `UPDATE jobs SET limit_key = ?2 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
-	holdSQL = `
-UPDATE jobs SET state = 'held', limit_key = ?2, fit = '', reason = ?3, decision = ?4, updated_at = ?5
+	holdForLimitSQL = `
+UPDATE jobs SET state = 'held', limit_key = ?2, fit = '', cause = 'limit', reason = ?3, decision = ?4, updated_at = ?5
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
 	// Of the jobs that wait for the place which this one leaves: the oldest one
@@ -33,7 +33,7 @@ WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
 	nextForPlace = `
 	counts AS (SELECT host, owner, repo, count(*) AS n FROM jobs, gone WHERE limit_key = key AND ` + placed + ` GROUP BY host, owner, repo)
-UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?2, updated_at = ?2, reason = 'a place under its limit is free; waits for the router'
+UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?2, updated_at = ?2, cause = 'queued', reason = 'a place under its limit is free; waits for the router'
 WHERE id = (
 	SELECT held.id FROM gone
 	JOIN (SELECT * FROM jobs WHERE ` + limited + `) held ON held.limit_key = gone.key AND held.state = 'held'
@@ -41,8 +41,8 @@ WHERE id = (
 	ORDER BY coalesce(counts.n, 0), held.received_at, held.id
 	LIMIT 1)`
 
-	reconsiderSQL = `
-UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, reason = 'its limit is looked at again'
+	releaseAllSQL = `
+UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, cause = 'queued', reason = 'its limit is looked at again'
 WHERE state = 'held' AND limit_key <> ''`
 )
 
@@ -65,7 +65,7 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 		query, args := admitSQL, []any{jobID, key}
 		if admitted = running < d.Limit.Running; !admitted {
 			reason := fmt.Sprintf("waits for a place: rule %s has at most %d per %s, and %d for %s", d.Rule, d.Limit.Running, d.Limit.Per, running, key)
-			query, args = holdSQL, []any{jobID, key, reason, decision, millis(now)}
+			query, args = holdForLimitSQL, []any{jobID, key, reason, decision, millis(now)}
 		}
 		n, err := t.exec(query, args...)
 		if n > 0 || err != nil {
@@ -82,7 +82,7 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 // Reconsider is as of dispatch.Store.
 func (s *Store) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		changed, err := t.exec(reconsiderSQL, millis(now))
+		changed, err := t.exec(releaseAllSQL, millis(now))
 		n = int(changed)
 		return err
 	})

@@ -19,13 +19,10 @@ const ruleSQL = `coalesce(substr(j.decision, instr(substr(j.decision, 1, 40), '"
 
 // openJobsSQL reads the jobs that have not ended, and no others.
 const openJobsSQL = `
-SELECT ` + ruleSQL + `, j.state, j.limit_key <> '', iif(j.state = 'retrying', substr(j.reason, 1, 48), ''),
-	coalesce(r.state, ''), coalesce(r.placed_at, 0) <> 0, r.unplaced IS NOT NULL, coalesce(r.unplaced ->> '$.never', 0),
-	count(*), min(j.received_at)
-FROM jobs j INDEXED BY jobs_state LEFT JOIN runners r ON r.job_id = j.id AND r.try = j.try
-WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched', 'running')`
+SELECT ` + ruleSQL + `, j.state, j.cause, count(*), min(j.received_at)
+FROM jobs j INDEXED BY jobs_state WHERE j.state IN ('held', 'queued', 'retrying', 'dispatched', 'running')`
 
-const openJobsGroups = ` GROUP BY 1, 2, 3, 4, 5, 6, 7, 8`
+const openJobsGroups = ` GROUP BY 1, 2, 3`
 
 // OpenJobs is as of telemetry.Counter.
 func (s *Store) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
@@ -38,7 +35,7 @@ func openJobs(q querier, within router.Scope) ([]router.OpenJobs, error) {
 	where.within(within)
 	open, err := all(q, func(rows *sql.Rows, o *router.OpenJobs) error {
 		var oldest int64
-		err := rows.Scan(&o.Rule, &o.State, &o.Limited, &o.Reason, &o.Runner, &o.Placed, &o.Explained, &o.Never, &o.Jobs, &oldest)
+		err := rows.Scan(&o.Rule, &o.State, &o.Cause, &o.Jobs, &oldest)
 		o.Oldest = fromMillis(oldest)
 		return err
 	}, openJobsSQL+" AND "+where.String()+openJobsGroups, where.args...)

@@ -13,7 +13,7 @@ import (
 func TestMetricsReadNoHistory(t *testing.T) {
 	s := openTemp(t)
 	for query, want := range map[string][]string{
-		openJobsSQL:    {"SEARCH j USING INDEX jobs_state (state=?)", "SEARCH r USING INDEX sqlite_autoindex_runners_3 (job_id=? AND try=?)"},
+		openJobsSQL:    {"SEARCH j USING INDEX jobs_state (state=?)"},
 		liveRunnersSQL: {"SCAN runners USING COVERING INDEX runners_live"},
 	} {
 		for _, step := range want {
@@ -33,7 +33,7 @@ func TestTheRuleIsReadOutOfADecision(t *testing.T) {
 			t.Fatal(err)
 		}
 		decision := router.Decision{Outcome: "unroutable", Rule: rule, Reason: `it says "rule":"other"`}
-		if err := s.Retry(t.Context(), id, time.Now(), "Nomad could not take the job yet: no", &decision, time.Now()); err != nil {
+		if err := s.Retry(t.Context(), id, time.Now(), router.CauseNomad, "Nomad could not take the job yet: no", &decision, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		open, err := s.OpenJobs(t.Context(), nil)

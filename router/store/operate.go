@@ -12,7 +12,7 @@ const (
 	tryIsTaken = `EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND (r.state <> 'dispatched' OR r.nomad_job <> ''))`
 
 	redecideSQL = `
-UPDATE jobs SET state = 'queued', reason = ?2, due_at = ?3, updated_at = ?3, failures = 0, cancelled_at = 0,
+UPDATE jobs SET state = 'queued', cause = 'queued', reason = ?2, due_at = ?3, updated_at = ?3, failures = 0, cancelled_at = 0,
 	try = try + ` + tryIsTaken + `,
 	limit_key = iif(state IN ('queued', 'retrying'), limit_key, ''),
 	fit = iif(state IN ('queued', 'retrying'), fit, ''),
@@ -21,11 +21,11 @@ UPDATE jobs SET state = 'queued', reason = ?2, due_at = ?3, updated_at = ?3, fai
 WHERE id = ?1 AND (state IN ('queued', 'retrying', 'ignored', 'denied', 'unroutable') OR state = 'held' AND limit_key <> '')`
 
 	cancelSQL = `
-UPDATE jobs SET state = 'denied', reason = ?2, updated_at = ?3
+UPDATE jobs SET state = 'denied', cause = '', reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state IN ('held', 'queued', 'retrying', 'dispatched', 'unroutable')`
 
 	noteLiveSQL = `
-UPDATE runners SET reason = ?2, updated_at = ?3
+UPDATE runners SET cause = '', reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')`
 )
 

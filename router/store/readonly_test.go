@@ -67,7 +67,7 @@ func TestRecordedJobsAreReadWhetherAServerRunsOrNot(t *testing.T) {
 		want = append([]store.Recorded{{Job: d.Job}}, want...)
 	}
 	decision := router.Decision{Outcome: "denied", Reason: "no", Run: &router.Run{Event: "pull_request", Fork: true}}
-	if err := s.Settle(t.Context(), 7, router.Denied, "no", &decision, storetest.T0); err != nil {
+	if err := s.Settle(t.Context(), 7, router.Denied, "", "no", &decision, storetest.T0); err != nil {
 		t.Fatal(err)
 	}
 	want[6].Outcome, want[6].Run = "denied", decision.Run

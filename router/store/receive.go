@@ -29,8 +29,8 @@ ON CONFLICT (id) DO NOTHING`
 // insertJobSQL makes a job known; what follows it says what a known job becomes.
 const insertJobSQL = `
 INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, running_at, completed_at, queued_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19, ?20, ?21,
+	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, cause, running_at, completed_at, queued_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1, 0, ?17, ?17, ?17, ?18, ?19, ?20, ?21, ?22,
 	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0), iif(?15 = 'queued', ?17, 0))
 ON CONFLICT (id) DO `
 
@@ -39,36 +39,37 @@ ON CONFLICT (id) DO `
 // order, and a queued one that comes last must find that there is nothing left
 // to do. Ignored jobs are someone else's and stay as they are.
 const (
-	heldSQL = insertJobSQL + `NOTHING`
+	receiveWaitingSQL = insertJobSQL + `NOTHING`
 
 	// It is decided anew, and its place under a limit is another's.
-	holdBackSQL = `
-UPDATE jobs SET state = 'held', reason = ?2, updated_at = ?3,
+	holdForGitHubSQL = `
+UPDATE jobs SET state = 'held', cause = 'approval', reason = ?2, updated_at = ?3,
 	decision = NULL, limit_key = '', fit = '', failures = 0, fallback = 0, fallback_at = 0, dispatched_at = 0
 WHERE id = ?1 AND queued_at <= ?3
 	AND (state IN ('queued', 'retrying', 'dispatched') OR state = 'held' AND (limit_key <> '' OR reason <> ?2))`
 
 	placeSQL = `SELECT limit_key FROM jobs WHERE id = ? AND limit_key <> '' AND state IN ('queued', 'retrying', 'dispatched')`
 
-	queuedSQL = insertJobSQL + `UPDATE
-	SET state = excluded.state, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at,
+	receiveQueuedSQL = insertJobSQL + `UPDATE
+	SET state = excluded.state, cause = excluded.cause, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at,
 		queued_at = excluded.queued_at, try = jobs.try + ` + tryIsTaken + `
 	WHERE jobs.state = 'held' AND jobs.limit_key = ''`
 
 	stillQueuedSQL = `UPDATE jobs SET queued_at = ?2 WHERE id = ?1 AND queued_at < ?2`
 
-	runningSQL = insertJobSQL + `UPDATE
-	SET state = excluded.state, reason = excluded.reason, updated_at = excluded.updated_at,
+	receiveRunningSQL = insertJobSQL + `UPDATE
+	SET state = excluded.state, cause = excluded.cause, reason = excluded.reason, updated_at = excluded.updated_at,
 		runner_name = excluded.runner_name, failures = 0, running_at = excluded.updated_at
 	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'denied', 'unroutable')`
 
-	completedSQL = insertJobSQL + `UPDATE
+	receiveCompletedSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, updated_at = excluded.updated_at,
 		reason = excluded.reason || iif(jobs.overruled = '', '', '; ' || jobs.overruled)
-			|| iif(excluded.conclusion <> 'success' AND jobs.reason LIKE '` + whileItRan + `%', '; ' || jobs.reason, ''),
+			|| iif(excluded.conclusion <> 'success' AND jobs.cause = 'runner_ended', '; ' || jobs.reason, ''),
+		cause = iif(excluded.conclusion <> 'success' AND jobs.cause = 'runner_ended', jobs.cause, ''),
 		runner_name = iif(excluded.runner_name <> '', excluded.runner_name, jobs.runner_name), conclusion = excluded.conclusion,
 		completed_at = excluded.updated_at
-	WHERE jobs.state NOT IN ('completed', 'ignored')`
+	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'running', 'denied', 'unroutable')`
 )
 
 // Receive is as of intake.Store. A runner serves whichever job GitHub gives
@@ -103,20 +104,21 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	}
 	var query string
 	var state router.JobState
+	var cause router.Cause
 	var reason string
 	runnerName, conclusion := "", ""
 	switch {
 	case d.Waits():
-		query, state, reason = heldSQL, router.Held, heldReason(d.Status)
+		query, state, cause, reason = receiveWaitingSQL, router.Held, router.CauseApproval, heldReason(d.Status)
 	case d.Late():
-		query, state, reason = heldSQL, router.Held, "GitHub is asked whether it still queues it: the delivery that says so is of a job of "+d.CreatedAt.UTC().Format(time.DateOnly)
+		query, state, cause, reason = receiveWaitingSQL, router.Held, router.CauseApproval, "GitHub is asked whether it still queues it: the delivery that says so is of a job of "+d.CreatedAt.UTC().Format(time.DateOnly)
 	case d.Action == "queued":
-		query, state, reason = queuedSQL, router.Queued, "waits for the router to decide it"
+		query, state, cause, reason = receiveQueuedSQL, router.Queued, router.CauseQueued, "waits for the router to decide it"
 	case d.Action == "in_progress":
-		query, state, reason = runningSQL, router.Running, runsOn+orUnnamed(d.Job.RunnerName)
+		query, state, cause, reason = receiveRunningSQL, router.Running, router.CauseRunning, runsOn+orUnnamed(d.Job.RunnerName)
 		runnerName = d.Job.RunnerName
 	case d.Action == "completed":
-		query, state, reason = completedSQL, router.Completed, "ended on GitHub"
+		query, state, reason = receiveCompletedSQL, router.Completed, "ended on GitHub"
 		runnerName, conclusion = d.Job.RunnerName, d.Job.Conclusion
 		if d.Status == router.StatusGone {
 			reason = "GitHub does not know it any more"
@@ -148,7 +150,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	n, err := t.exec(query,
 		j.ID, j.RunID, j.Attempt, j.Repo.Owner, j.Repo.Name, j.Repo.Private, j.Repo.Visibility, j.Repo.Fork,
 		j.Name, j.Workflow, j.Branch, j.Sender, string(labels), j.URL,
-		state, reason, now, runnerName, conclusion, j.SHA, j.Repo.Host)
+		state, reason, now, runnerName, conclusion, j.SHA, j.Repo.Host, cause)
 	if err != nil {
 		return false, err
 	}
@@ -196,7 +198,7 @@ func holdBack(t *tx, jobID int64, reason string, asked int64) (held bool, err er
 	if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&key) }, placeSQL, jobID); err != nil {
 		return false, err
 	}
-	n, err := t.exec(holdBackSQL, jobID, reason, asked)
+	n, err := t.exec(holdForGitHubSQL, jobID, reason, asked)
 	if err != nil || n == 0 || key == "" {
 		return n > 0, err
 	}
@@ -211,13 +213,13 @@ const (
 
 	// One that had no node when the job was taken was not the one that took it.
 	presumedBusySQL = `
-UPDATE runners SET state = iif(ended_at = 0, 'busy', 'finished'), updated_at = ?3,
+UPDATE runners SET state = iif(ended_at = 0, 'busy', 'finished'), updated_at = ?3, cause = '',
 	reason = 'job ' || ?1 || ' runs on ' || ?2 || ', presumably this one: it brings its own registration'
 WHERE job_id = ?1 AND try = (SELECT try FROM jobs WHERE id = ?1) AND own AND state = 'dispatched' AND placed_at <> 0`
 
 	// A job that ended without a runner was cancelled before it had one.
 	presumedFinishedSQL = `
-UPDATE runners SET state = 'finished', updated_at = ?3,
+UPDATE runners SET state = 'finished', updated_at = ?3, cause = '',
 	reason = 'job ' || ?1 || ' ended on ' || ?2 || ', presumably this one: it brings its own registration, and ends by itself'
 WHERE job_id = ?1 AND try = (SELECT try FROM jobs WHERE id = ?1) AND own
 	AND (state = 'busy' OR state = 'dispatched' AND placed_at <> 0 AND ?4)
@@ -281,12 +283,12 @@ const (
 	servesSQL = `EXISTS (SELECT 1 FROM jobs s, jobs j WHERE s.id = ?3 AND j.id = r.job_id AND ` + mayServe + `)`
 
 	runnerBusySQL = `
-UPDATE runners AS r SET state = 'busy', updated_at = ?2, reason = 'GitHub gave it job ' || ?3
+UPDATE runners AS r SET state = 'busy', updated_at = ?2, cause = '', reason = 'GitHub gave it job ' || ?3
 WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online') AND ` + servesSQL + `
 RETURNING id, job_id, try, target`
 
 	runnerFinishedSQL = `
-UPDATE runners AS r SET state = 'finished', updated_at = ?2, reason = 'its job ' || ?3 || ' ended'
+UPDATE runners AS r SET state = 'finished', updated_at = ?2, ended_job = ?3, cause = '', reason = 'its job ' || ?3 || ' ended'
 WHERE name = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy') AND ` + servesSQL + `
 RETURNING id, job_id, try, target`
 )
@@ -316,7 +318,7 @@ const (
 	refusedSQL = `SELECT id, state, reason FROM jobs WHERE id = ? AND state IN ('denied', 'unroutable', 'ignored') AND overruled = ''`
 
 	overruleSQL = `
-UPDATE jobs SET overruled = ?2, updated_at = ?3, reason = iif(state = 'completed', reason || '; ' || ?2, ?2)
+UPDATE jobs SET overruled = ?2, updated_at = ?3, cause = iif(state = 'completed', cause, ''), reason = iif(state = 'completed', reason || '; ' || ?2, ?2)
 WHERE id = ?1`
 )
 
@@ -383,7 +385,7 @@ func replace(t *tx, r router.Runner, name string, served, now int64) error {
 		return err
 	}
 	if free.other.ID == "" {
-		_, err := t.exec(goOnSQL, r.JobID, r.Try, now,
+		_, err := t.exec(requeueSQL, r.JobID, r.Try, now,
 			fmt.Sprintf("its runner %s was given job %d by GitHub; it gets a new one", name, served))
 		return err
 	}

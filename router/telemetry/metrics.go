@@ -73,22 +73,14 @@ func NewMetrics() *Metrics {
 	for _, refused := range []router.JobState{router.Denied, router.Unroutable, router.Ignored} {
 		m.overruled.WithLabelValues(string(refused))
 	}
-	for _, cause := range []string{CauseNomad, CauseGitHub, CauseGitHubLimit, CauseRunner} {
-		m.retries.WithLabelValues(cause)
+	for _, cause := range []router.Cause{router.CauseNomad, router.CauseGitHub, router.CauseGitHubLimit, router.CauseRunner} {
+		m.retries.WithLabelValues(string(cause))
 	}
 	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.registered, m.placed, m.claimed, m.running,
 		m.nomad.requests, m.nomad.took, m.github.requests, m.github.took, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
-
-// Who keeps a job from its runner, when it is tried again.
-const (
-	CauseNomad       = "nomad"        // it could not take the runner
-	CauseGitHub      = "github"       // it did not answer as it should
-	CauseGitHubLimit = "github_limit" // it takes no registrations for now
-	CauseRunner      = "runner"       // it was lost, stopped or given another job
-)
 
 // Delivered counts a request to the webhook that was not handed on, by one of
 // the outcomes above.
@@ -112,8 +104,10 @@ func (m *Metrics) Decided(j router.Job, d *router.Decision) {
 	}
 }
 
-// Retried counts that a job is tried again, by one of the causes above.
-func (m *Metrics) Retried(cause string) { m.retries.WithLabelValues(cause).Inc() }
+// Retried counts a job that is retried, by the label of its cause.
+func (m *Metrics) Retried(cause router.Cause) {
+	m.retries.WithLabelValues(string(cause.Label())).Inc()
+}
 
 // Registered, Placed, Claimed and Started observe how long after its first delivery
 // a job came so far.
@@ -297,12 +291,12 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 	}
 	waiting, oldest, running := map[key]int{}, map[key]time.Time{}, map[string]int{}
 	for _, rule := range b.rules() {
-		waiting[key{rule, router.WaitsBusy}], running[rule] = 0, 0
+		waiting[key{rule, router.CauseNoNodeFree}], running[rule] = 0, 0
 	}
 	open, err := b.store.OpenJobs(ctx, nil)
 	for _, o := range open {
-		k := key{o.Rule, o.Cause()}
-		if k.reason == "" {
+		k := key{o.Rule, o.Cause.Label()}
+		if o.State == router.Running {
 			running[o.Rule] += o.Jobs
 			continue
 		}

@@ -145,7 +145,7 @@ func serve(t *testing.T, change ...func(*web.Config)) *server {
 	err = errors.Join(
 		st.Prepare(t.Context(), r, [32]byte{1}, t0.Add(6*time.Hour)),
 		st.Dispatched(t.Context(), r, [32]byte{1}, d, t0.Add(6*time.Hour)),
-		st.Settle(t.Context(), 2, router.Denied, "no", &router.Decision{Outcome: "denied", Rule: "no", Reason: "no"}, t0),
+		st.Settle(t.Context(), 2, router.Denied, "", "no", &router.Decision{Outcome: "denied", Rule: "no", Reason: "no"}, t0),
 	)
 	if err != nil {
 		t.Fatal(err)

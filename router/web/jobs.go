@@ -35,6 +35,7 @@ type Job struct {
 	Labels       []string        `json:"labels"`
 	URL          string          `json:"url"`
 	State        router.JobState `json:"state"`
+	Cause        router.Cause    `json:"cause"`
 	Reason       string          `json:"reason"`
 	Rule         string          `json:"rule"` // "" when none took or denied it
 	Try          int             `json:"try"`
@@ -59,7 +60,7 @@ type JobList struct {
 func jobOf(j router.Job) Job {
 	v := Job{
 		ID: j.ID, GitHubID: router.GitHubID(j.ID), RunID: router.GitHubID(j.RunID), Attempt: j.Attempt, Repo: j.Repo, Name: j.Name, Workflow: j.Workflow, Branch: j.Branch, SHA: j.SHA, Sender: j.Sender,
-		Labels: list(j.Labels), URL: j.URL, State: j.State, Reason: j.Reason, Try: j.Try, Fallback: j.Fallback, Failures: j.Failures,
+		Labels: list(j.Labels), URL: j.URL, State: j.State, Cause: j.Cause, Reason: j.Reason, Try: j.Try, Fallback: j.Fallback, Failures: j.Failures,
 		RunnerName: j.RunnerName, Conclusion: j.Conclusion, ReceivedAt: j.ReceivedAt, UpdatedAt: j.UpdatedAt,
 		DispatchedAt: orNull(j.DispatchedAt), RunningAt: orNull(j.RunningAt), CompletedAt: orNull(j.CompletedAt),
 	}

@@ -106,17 +106,17 @@ var waits = []struct {
 	trouble bool
 	state   router.JobState
 }{
-	{router.WaitsNever, "no node of the cluster could ever run the runner", true, router.Dispatched},
-	{router.WaitsNomad, "Nomad could not take the runner; it is asked again", true, router.Retrying},
-	{router.WaitsGitHub, "GitHub did not answer as it should; it is asked again", true, router.Retrying},
-	{router.WaitsGitHubLimit, "GitHub takes no more runners for now: its limit is reached", true, router.Retrying},
-	{router.WaitsRunner, "the runner was lost; another comes", true, router.Retrying},
-	{router.WaitsBusy, "the nodes that could run the runner are full", false, router.Dispatched},
-	{router.WaitsLimit, "their rule's limit: a place is free when another job ends", false, router.Held},
-	{router.WaitsApproval, "GitHub does not let them start yet: an approval, or their concurrency group", false, router.Held},
-	{router.WaitsQueued, "they are decided next", false, router.Queued},
-	{router.WaitsPlacing, "Nomad looks for a node", false, router.Dispatched},
-	{router.WaitsStarting, "the runner has a node and starts", false, router.Dispatched},
+	{router.CauseNoNodeFits, "no node of the cluster could ever run the runner", true, router.Dispatched},
+	{router.CauseNomad, "Nomad could not take the runner; it is asked again", true, router.Retrying},
+	{router.CauseGitHub, "GitHub did not answer as it should; it is asked again", true, router.Retrying},
+	{router.CauseGitHubLimit, "GitHub takes no more runners for now: its limit is reached", true, router.Retrying},
+	{router.CauseRunner, "the runner was lost; another comes", true, router.Retrying},
+	{router.CauseNoNodeFree, "the nodes that could run the runner are full", false, router.Dispatched},
+	{router.CauseLimit, "their rule's limit: a place is free when another job ends", false, router.Held},
+	{router.CauseApproval, "GitHub does not let them start yet: an approval, or their concurrency group", false, router.Held},
+	{router.CauseQueued, "they are decided next", false, router.Queued},
+	{router.CausePlacing, "Nomad looks for a node", false, router.Dispatched},
+	{router.CauseStarting, "the runner has a node and starts", false, router.Dispatched},
 }
 
 // A nowView is what the page shows; its times pass while a summary stays.
@@ -197,7 +197,7 @@ func (a *api) exemplify(ctx context.Context, scope router.Scope, why []waitsFor)
 	}
 	for i, w := range why {
 		for _, j := range some {
-			if (router.OpenJobs{State: router.Retrying, Reason: j.Reason}).Cause() == w.reason {
+			if j.Cause.Label() == w.reason {
 				why[i].Example = j.Reason
 				break
 			}
@@ -222,7 +222,7 @@ func (s *summary) count(open []router.OpenJobs) {
 		switch {
 		case o.State == router.Running:
 			total, some = &s.Running, &r.Running
-		case o.State == router.Dispatched && o.Placed:
+		case o.State == router.Dispatched && o.Cause == router.CauseStarting:
 			total, some = &s.Starting, &r.Starting
 		case o.State == router.Dispatched:
 			total, some = &s.Placing, &r.Placing
@@ -230,14 +230,14 @@ func (s *summary) count(open []router.OpenJobs) {
 		*total += o.Jobs
 		*some += o.Jobs
 		if o.State != router.Running {
-			why[o.Cause()] += o.Jobs
+			why[o.Cause.Label()] += o.Jobs
 		}
 	}
 	for _, w := range waits {
 		if n := why[w.reason]; n > 0 {
 			s.Why = append(s.Why, waitsFor{
 				Jobs: n, For: w.words, Trouble: w.trouble, State: w.state, reason: w.reason,
-				Fleet: w.reason == router.WaitsNever || w.reason == router.WaitsBusy,
+				Fleet: w.reason == router.CauseNoNodeFits || w.reason == router.CauseNoNodeFree,
 			})
 		}
 	}

@@ -65,7 +65,7 @@ func (hurt) RulesStatus() router.RulesStatus {
 func TestNowShowsTrouble(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
 		c.App = hurt{&app{}}
-		err := c.Books.(placeless).Retry(t.Context(), 3, t0.Add(8*time.Hour), "Nomad could not take the job yet: <i>refused</i>", nil, t0.Add(7*time.Hour))
+		err := c.Books.(placeless).Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: <i>refused</i>", nil, t0.Add(7*time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}

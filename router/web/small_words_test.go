@@ -19,7 +19,7 @@ func TestARunnerThatNomadHasNotTakenIsNotDispatched(t *testing.T) {
 		if err := st.Prepare(t.Context(), r, [32]byte{3}, t0.Add(6*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		if err := st.Retry(t.Context(), 3, t0.Add(8*time.Hour), "Nomad could not take the job yet: no", nil, t0.Add(7*time.Hour)); err != nil {
+		if err := st.Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: no", nil, t0.Add(7*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	})

@@ -59,7 +59,7 @@ var claimTests = []test{
 	{"a retrying job needs its runner too, if Nomad took it after all", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		r := f.prepare(1)
-		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), "timeout", nil, T0))
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), router.CauseNomad, "timeout", nil, T0))
 		if !f.claim(r).Needed {
 			t.Error("no runner is needed for a retrying job")
 		}
@@ -241,7 +241,7 @@ var claimTests = []test{
 	}},
 	{"a job that is not due is not prepared", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
-		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), "Nomad is away", decision(), T0))
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), router.CauseNomad, "Nomad is away", decision(), T0))
 		wantErr(t, f.Prepare(f.ctx(), f.newRunner(1), Token("x"), T0), router.ErrNotWaiting)
 		f.must(f.Prepare(f.ctx(), f.newRunner(1), Token("x"), T0.Add(time.Minute)))
 	}},

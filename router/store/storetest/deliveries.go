@@ -23,7 +23,7 @@ var deliveryTests = []test{
 			t.Error("the first delivery changed nothing")
 		}
 		want := d.Job
-		want.State, want.Reason, want.Try = router.Queued, f.job(1).Reason, 1
+		want.State, want.Cause, want.Reason, want.Try = router.Queued, router.CauseQueued, f.job(1).Reason, 1
 		want.DueAt, want.ReceivedAt, want.UpdatedAt = T0, T0, T0
 		wantDiff(t, f.wantState(1, router.Queued), want)
 	}},
@@ -62,7 +62,7 @@ var deliveryTests = []test{
 		for _, status := range []string{"waiting", "pending", "requested", "who knows"} {
 			for what, to := range map[string]func(id int64){
 				"queued":     func(int64) {},
-				"retrying":   func(id int64) { f.must(f.Retry(f.ctx(), id, T0, "Nomad is away", decision(), T0)) },
+				"retrying":   func(id int64) { f.must(f.Retry(f.ctx(), id, T0, router.CauseNomad, "Nomad is away", decision(), T0)) },
 				"prepared":   func(id int64) { f.prepare(id) },
 				"dispatched": func(id int64) { f.dispatch(id) },
 				"claimed":    func(id int64) { f.claim(f.dispatch(id)) },
@@ -130,7 +130,7 @@ var deliveryTests = []test{
 		f.receive(inProgress(1, "r"))
 		f.receive(completed(2, "r", "success"))
 		for id, state := range map[int64]router.JobState{3: router.Ignored, 4: router.Denied, 5: router.Unroutable} {
-			f.must(f.Settle(f.ctx(), id, state, "no", decision(), T0))
+			f.must(f.Settle(f.ctx(), id, state, "", "no", decision(), T0))
 		}
 		f.dispatch(6)
 		for id, d := range map[int64]router.Delivery{6: queued(6), 7: answer(7, "queued", 0)} {
@@ -185,7 +185,7 @@ var deliveryTests = []test{
 	}},
 	{"in_progress makes a job running and ends a row of failures", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
-		f.must(f.Retry(f.ctx(), 1, T0, "Nomad is away", nil, T0))
+		f.must(f.Retry(f.ctx(), 1, T0, router.CauseNomad, "Nomad is away", nil, T0))
 		if !f.receive(inProgress(1, "somebody's runner")) {
 			t.Error("in_progress changed nothing")
 		}
@@ -215,7 +215,7 @@ var deliveryTests = []test{
 	}},
 	{"an ignored job stays ignored", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
-		f.must(f.Settle(f.ctx(), 1, router.Ignored, "out of scope", nil, T0))
+		f.must(f.Settle(f.ctx(), 1, router.Ignored, "", "out of scope", nil, T0))
 		if f.receive(inProgress(1, "GitHub Actions 5")) || f.receive(completed(1, "GitHub Actions 5", "success")) {
 			t.Error("a delivery changed an ignored job")
 		}
@@ -225,7 +225,7 @@ var deliveryTests = []test{
 		for i, state := range []router.JobState{router.Denied, router.Unroutable} {
 			id := int64(i + 1)
 			f.receive(queued(id))
-			f.must(f.Settle(f.ctx(), id, state, "no", decision(), T0))
+			f.must(f.Settle(f.ctx(), id, state, "", "no", decision(), T0))
 			f.receive(inProgress(id, "elsewhere"))
 			f.wantState(id, router.Running)
 		}

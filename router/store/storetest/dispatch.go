@@ -15,7 +15,7 @@ var dispatchTests = []test{
 			d.ReceivedAt = T0.Add(after * time.Second)
 			f.receive(d)
 		}
-		f.must(f.Retry(f.ctx(), 2, T0.Add(7*time.Second), "later", nil, T0)) // from 1 s to 7 s
+		f.must(f.Retry(f.ctx(), 2, T0.Add(7*time.Second), router.CauseNomad, "later", nil, T0)) // from 1 s to 7 s
 
 		check := func(at time.Duration, limit int, want []int64, wantNext time.Duration) {
 			t.Helper()
@@ -73,7 +73,7 @@ var dispatchTests = []test{
 				t.Fatalf("after batch %d the next is due at %v, though there are more", batch, next)
 			}
 			for _, j := range due {
-				f.must(f.Settle(f.ctx(), j.ID, router.Denied, "no", nil, T0))
+				f.must(f.Settle(f.ctx(), j.ID, router.Denied, "", "no", nil, T0))
 			}
 			later = append(later, due...)
 		}
@@ -110,14 +110,14 @@ var dispatchTests = []test{
 	}},
 	{"a job is settled with its decision, once", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
-		f.must(f.Settle(f.ctx(), 1, router.Denied, "no public repositories", decision(), T0.Add(time.Second)))
-		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "too late", nil, T0.Add(time.Minute)))
+		f.must(f.Settle(f.ctx(), 1, router.Denied, "", "no public repositories", decision(), T0.Add(time.Second)))
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "too late", nil, T0.Add(time.Minute)))
 		j := f.wantState(1, router.Denied)
 		wantDiff(t, j.Decision, decision())
 		if j.Reason != "no public repositories" || !j.UpdatedAt.Equal(T0.Add(time.Second)) {
 			t.Errorf("got reason %q at %v", j.Reason, j.UpdatedAt)
 		}
-		if f.Settle(f.ctx(), 1, router.Running, "x", nil, T0) == nil {
+		if f.Settle(f.ctx(), 1, router.Running, "", "x", nil, T0) == nil {
 			t.Error("Settle took a state that is not a decided end")
 		}
 	}},
@@ -125,18 +125,18 @@ var dispatchTests = []test{
 		ctx, r := f.ctx(), router.Runner{ID: "gha-1-1", JobID: 1, Try: 1}
 		_, err := f.Job(ctx, 1)
 		wantErr(t, err, router.ErrNotFound)
-		wantErr(t, f.Settle(ctx, 1, router.Denied, "x", nil, T0), router.ErrNotFound)
-		wantErr(t, f.Retry(ctx, 1, T0, "x", nil, T0), router.ErrNotFound)
+		wantErr(t, f.Settle(ctx, 1, router.Denied, "", "x", nil, T0), router.ErrNotFound)
+		wantErr(t, f.Retry(ctx, 1, T0, router.CauseNomad, "x", nil, T0), router.ErrNotFound)
 		wantErr(t, f.Prepare(ctx, r, Token("x"), T0), router.ErrNotFound)
 		wantErr(t, f.Dispatched(ctx, r, Token("x"), nil, T0), router.ErrNotFound)
 		wantErr(t, f.Configured(ctx, r.ID, "x", 1, router.Target{}, T0), router.ErrNotFound)
-		_, err = f.Lost(ctx, r.ID, T0, "x", T0)
+		_, err = f.Lost(ctx, r.ID, T0, router.CauseRunner, "x", T0)
 		wantErr(t, err, router.ErrNotFound)
 	}},
 	{"each retry counts a failure and keeps the decision it is not given", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
-		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Second), "no leader", decision(), T0))
-		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), "connection refused", nil, T0))
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Second), router.CauseNomad, "no leader", decision(), T0))
+		f.must(f.Retry(f.ctx(), 1, T0.Add(time.Minute), router.CauseNomad, "connection refused", nil, T0))
 		j := f.wantState(1, router.Retrying)
 		if j.Failures != 2 || j.Try != 1 || j.Reason != "connection refused" || !j.DueAt.Equal(T0.Add(time.Minute)) {
 			t.Errorf("got %d failures, try %d, %q, due at %v", j.Failures, j.Try, j.Reason, j.DueAt)
@@ -145,7 +145,7 @@ var dispatchTests = []test{
 	}},
 	{"a dispatched job is not due and keeps its failures until it runs", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
-		f.must(f.Retry(f.ctx(), 1, T0, "no leader", nil, T0))
+		f.must(f.Retry(f.ctx(), 1, T0, router.CauseNomad, "no leader", nil, T0))
 		r := f.dispatch(1)
 		j := f.wantState(1, router.Dispatched)
 		wantDiff(t, j.Decision, decision())
@@ -156,17 +156,21 @@ var dispatchTests = []test{
 			t.Errorf("got %d due, next %v", len(due), next)
 		}
 		wantDiff(t, f.runner(1), r)
-		f.must(f.Retry(f.ctx(), 1, T0, "late", nil, T0)) // changes nothing
+		f.must(f.Retry(f.ctx(), 1, T0, router.CauseNomad, "late", nil, T0)) // changes nothing
 		f.wantState(1, router.Dispatched)
 	}},
 	{"those that wait for one thing can be had due at once, the first of them first", func(t *testing.T, f *fixture) {
 		for id, reason := range map[int64]string{1: "Nomad is away: a", 2: "Nomad is away: b", 3: "GitHub is away", 4: "Nomad is away: c"} {
+			cause := router.CauseNomad
+			if id == 3 {
+				cause = router.CauseGitHub
+			}
 			f.receive(queued(id))
-			f.must(f.Retry(f.ctx(), id, T0.Add(time.Duration(id)*time.Hour), reason, nil, T0))
+			f.must(f.Retry(f.ctx(), id, T0.Add(time.Duration(id)*time.Hour), cause, reason, nil, T0))
 		}
 		now := T0.Add(time.Minute)
 		for _, c := range []struct{ limit, n int }{{1, 1}, {-1, 2}, {-1, 0}} {
-			if n, err := f.RetryNow(f.ctx(), "Nomad is away", c.limit, now); n != c.n || err != nil {
+			if n, err := f.RetryNow(f.ctx(), router.CauseNomad, c.limit, now); n != c.n || err != nil {
 				t.Errorf("RetryNow up to %d = %d, %v, want %d", c.limit, n, err, c.n)
 			}
 			if j := f.wantState(1, router.Retrying); !j.DueAt.Equal(now) || j.Failures != 0 || j.Reason != "Nomad is away: a" {
@@ -182,8 +186,8 @@ var dispatchTests = []test{
 		for id := int64(1); id <= 3; id++ {
 			f.receive(queued(id))
 		}
-		f.must(f.Retry(f.ctx(), 1, ahead.Add(30*time.Second), "Nomad is away", nil, ahead))
-		f.must(f.Retry(f.ctx(), 2, now.Add(10*time.Minute), "Nomad refuses it", nil, T0)) // by the clock as it is
+		f.must(f.Retry(f.ctx(), 1, ahead.Add(30*time.Second), router.CauseNomad, "Nomad is away", nil, ahead))
+		f.must(f.Retry(f.ctx(), 2, now.Add(10*time.Minute), router.CauseNomad, "Nomad refuses it", nil, T0)) // by the clock as it is
 		r := f.dispatch(3)
 		f.saw(ahead, event(r, router.NomadPlaced, ahead, "node-1", ""))
 		f.must(f.Asked(f.ctx(), 3, ahead))

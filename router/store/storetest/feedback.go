@@ -23,9 +23,9 @@ var feedbackTests = []test{
 		for _, id := range []int64{1, 5, 8} {
 			f.dispatch(id)
 		}
-		f.must(f.Settle(f.ctx(), 2, router.Unroutable, "no rule", decision(), T0))
-		f.must(f.Settle(f.ctx(), 3, router.Ignored, "out of scope", decision(), T0))
-		f.must(f.Settle(f.ctx(), 4, router.Denied, "a fork", decision(), T0))
+		f.must(f.Settle(f.ctx(), 2, router.Unroutable, "", "no rule", decision(), T0))
+		f.must(f.Settle(f.ctx(), 3, router.Ignored, "", "out of scope", decision(), T0))
+		f.must(f.Settle(f.ctx(), 4, router.Denied, "", "a fork", decision(), T0))
 		f.receive(inProgress(5, "somebody's"))
 
 		type line struct {
@@ -82,9 +82,9 @@ var feedbackTests = []test{
 			}
 			f.receive(d)
 		}
-		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "no rule", decision(), T0))
-		f.must(f.Settle(f.ctx(), 2, router.Unroutable, "no rule", decision(), T0))
-		f.must(f.Settle(f.ctx(), 4, router.Denied, "a fork", decision(), T0))
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no rule", decision(), T0))
+		f.must(f.Settle(f.ctx(), 2, router.Unroutable, "", "no rule", decision(), T0))
+		f.must(f.Settle(f.ctx(), 4, router.Denied, "", "a fork", decision(), T0))
 		ids := func(old, since time.Time) (ids []int64) {
 			jobs, err := f.RunsToCancel(f.ctx(), old, since, 9)
 			f.must(err)
@@ -111,7 +111,7 @@ var feedbackTests = []test{
 	{"a job that is no cause to cancel its run is left alone, until it is decided anew", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 2; id++ {
 			f.receive(queued(id)) // of one run
-			f.must(f.Settle(f.ctx(), id, router.Unroutable, "unknown label", decision(), T0))
+			f.must(f.Settle(f.ctx(), id, router.Unroutable, "", "unknown label", decision(), T0))
 		}
 		ids := func() (ids []int64) {
 			jobs, err := f.RunsToCancel(f.ctx(), T0, T0, 9)
@@ -131,7 +131,7 @@ var feedbackTests = []test{
 		if done, err := f.Redecide(f.ctx(), 1, router.SourceOperator, "again", T0); !done || err != nil {
 			t.Errorf("it is not decided anew: %v", err)
 		}
-		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "no rule", decision(), T0))
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no rule", decision(), T0))
 		wantDiff(t, ids(), []int64{1})
 	}},
 }

@@ -16,7 +16,12 @@ func after(d time.Duration) time.Time { return T0.Add(d) }
 
 // event is what Nomad says of a runner of dispatch.
 func event(r router.Runner, kind router.NomadEventKind, at time.Time, node, text string) router.NomadEvent {
-	return router.NomadEvent{Job: r.NomadJob, At: router.NomadAt{Namespace: "ci"}, Kind: kind, Time: at, Node: node, Text: text}
+	e := router.NomadEvent{Job: r.NomadJob, At: router.NomadAt{Namespace: "ci"}, Kind: kind, Time: at, Node: node, Text: text}
+	if kind == router.NomadEnded {
+		end, _, _ := strings.Cut(text, ":")
+		e.End = router.NomadEnd(end)
+	}
+	return e
 }
 
 // saw records events, and returns how the runners are seen then.

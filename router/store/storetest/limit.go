@@ -89,7 +89,7 @@ var limitTests = []test{
 		f.receive(queued(2))
 		f.admit(1, limited(1, "k"))
 		f.admit(2, limited(1, "k"))
-		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "no", nil, T0))
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no", nil, T0))
 		f.wantState(2, router.Queued)
 	}},
 	{"held jobs are looked at again when limits change", func(t *testing.T, f *fixture) {

@@ -74,7 +74,7 @@ var lostTests = []test{
 		d.ID, d.ReceivedAt = "again", T0.Add(time.Minute)
 		f.receive(d)
 		latest(T0.Add(time.Minute))
-		f.must(f.Settle(f.ctx(), 1, router.Ignored, "out of scope", decision(), T0.Add(time.Hour)))
+		f.must(f.Settle(f.ctx(), 1, router.Ignored, "", "out of scope", decision(), T0.Add(time.Hour)))
 		latest(T0.Add(time.Hour))
 	}},
 	{"the repositories of recent jobs are each there once", func(t *testing.T, f *fixture) {
@@ -196,7 +196,7 @@ var lostTests = []test{
 		f.dispatch(2)
 		f.receive(inProgress(3, "somebody's"))
 		f.receive(completed(4, "", "cancelled"))
-		f.must(f.Settle(f.ctx(), 5, router.Ignored, "out of scope", decision(), T0))
+		f.must(f.Settle(f.ctx(), 5, router.Ignored, "", "out of scope", decision(), T0))
 		f.receive(NewDelivery(8, "queued", "waiting"))
 		f.must(f.Asked(f.ctx(), 1, T0.Add(time.Minute)))
 		stale := func(at time.Duration, limit int) (ids []int64) {

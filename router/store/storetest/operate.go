@@ -16,7 +16,7 @@ var operatorTests = []test{
 		}
 		for id, state := range map[int64]router.JobState{1: router.Ignored, 2: router.Denied, 3: router.Unroutable} {
 			f.receive(queued(id))
-			f.must(f.Settle(f.ctx(), id, state, "no", decision(), T0))
+			f.must(f.Settle(f.ctx(), id, state, "", "no", decision(), T0))
 			if j := f.job(id); !again(id) {
 				t.Errorf("a job that is %s was not put back", j.State)
 			}
@@ -26,7 +26,7 @@ var operatorTests = []test{
 		}
 		f.receive(queued(4))
 		f.prepare(4) // Nomad was asked, and refused it
-		f.must(f.Settle(f.ctx(), 4, router.Unroutable, "no", decision(), T0))
+		f.must(f.Settle(f.ctx(), 4, router.Unroutable, "", "no", decision(), T0))
 		again(4)
 		if j := f.wantState(4, router.Queued); j.Try != 1 {
 			t.Errorf("a job that Nomad never had is at try %d", j.Try)
@@ -38,7 +38,7 @@ var operatorTests = []test{
 		}
 		f.claim(r)
 		f.lost(r.ID, T0, "GitHub refuses it", T0)
-		f.must(f.Settle(f.ctx(), 5, router.Unroutable, "no", decision(), T0))
+		f.must(f.Settle(f.ctx(), 5, router.Unroutable, "", "no", decision(), T0))
 		again(5)
 		if j := f.wantState(5, router.Queued); j.Try != 2 {
 			t.Errorf("a job whose first runner was lost is at try %d", j.Try)

@@ -22,8 +22,8 @@ var pruneTests = []test{
 		ends(1, T0)          // long ago
 		ends(2, T0.Add(day)) // not so
 		f.receive(queued(3))
-		f.must(f.Settle(f.ctx(), 3, router.Denied, "no", decision(), T0)) // with no runner
-		f.receive(queued(4))                                              // still waits
+		f.must(f.Settle(f.ctx(), 3, router.Denied, "", "no", decision(), T0)) // with no runner
+		f.receive(queued(4))                                                  // still waits
 		f.receive(queued(5))
 		f.dispatch(5)
 		f.receive(completed(5, "", "cancelled")) // its runner may live
@@ -69,7 +69,7 @@ var pruneTests = []test{
 	{"what is not ours is forgotten sooner", func(t *testing.T, f *fixture) {
 		for id, state := range map[int64]router.JobState{1: router.Ignored, 2: router.Denied, 3: router.Unroutable} {
 			f.receive(queued(id))
-			f.must(f.Settle(f.ctx(), id, state, "no", nil, T0))
+			f.must(f.Settle(f.ctx(), id, state, "", "no", nil, T0))
 		}
 		for rows := 1; rows > 0; {
 			var err error
@@ -111,7 +111,7 @@ var pruneTests = []test{
 	{"a step is small, however much there is", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		for i := range 1200 { // it was tried all day
-			f.must(f.Retry(f.ctx(), 1, T0, fmt.Sprint("try ", i), nil, T0))
+			f.must(f.Retry(f.ctx(), 1, T0, router.CauseNomad, fmt.Sprint("try ", i), nil, T0))
 		}
 		f.receive(completed(1, "", "cancelled"))
 		steps, rows := 0, 0

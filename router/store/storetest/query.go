@@ -21,7 +21,7 @@ var queryTests = []test{
 			}
 			f.receive(d)
 		}
-		f.must(f.Settle(f.ctx(), 6, router.Ignored, "no", &router.Decision{Outcome: "ignored", Reason: "no"}, T0.Add(time.Hour)))
+		f.must(f.Settle(f.ctx(), 6, router.Ignored, "", "no", &router.Decision{Outcome: "ignored", Reason: "no"}, T0.Add(time.Hour)))
 		d := queued(2)
 		d.ID, d.Action, d.Status, d.ReceivedAt, d.Job.RunnerName = "2 runs", "in_progress", "in_progress", T0.Add(2*time.Minute+30*time.Second), "one"
 		f.receive(d)
@@ -68,7 +68,7 @@ var queryTests = []test{
 			f.receive(d)
 			if id > 6 {
 				denied := &router.Decision{Outcome: "denied", Rule: "no", Reason: "no"}
-				f.must(f.Settle(f.ctx(), id, router.Denied, "no", denied, d.ReceivedAt))
+				f.must(f.Settle(f.ctx(), id, router.Denied, "", "no", denied, d.ReceivedAt))
 			}
 		}
 		gone := completed(99, "", "cancelled")
@@ -129,7 +129,7 @@ var queryTests = []test{
 			f.receive(queued(id))
 			f.online(id)
 		}
-		_, err := f.Lost(f.ctx(), "gha-2-1", T0, "gone", T0)
+		_, err := f.Lost(f.ctx(), "gha-2-1", T0, router.CauseRunner, "gone", T0)
 		f.must(err)
 		f.online(2)
 		for name, tt := range map[string]struct {

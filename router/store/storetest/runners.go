@@ -50,7 +50,7 @@ var runnerTests = []test{
 		f.receive(queued(1))
 		for id, state := range states {
 			f.receive(queued(id))
-			f.must(f.Settle(f.ctx(), id, state, "forks get no runner", nil, T0))
+			f.must(f.Settle(f.ctx(), id, state, "", "forks get no runner", nil, T0))
 		}
 		for id := int64(2); id <= 5; id++ {
 			r := f.dispatch(1)
@@ -93,7 +93,7 @@ var runnerTests = []test{
 	{"a job that was refused and runs elsewhere, or ended without a runner, says nothing of ours", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 2; id++ {
 			f.receive(queued(id))
-			f.must(f.Settle(f.ctx(), id, router.Denied, "no", nil, T0))
+			f.must(f.Settle(f.ctx(), id, router.Denied, "", "no", nil, T0))
 		}
 		f.receive(inProgress(1, "somebody's"))
 		f.receive(completed(2, "", "cancelled"))
@@ -167,7 +167,7 @@ var runnerTests = []test{
 		lost := f.dispatch(6)
 		f.lost(lost.ID, T0, "x", T0)
 		prepared := f.prepare(7)
-		f.must(f.Settle(f.ctx(), 7, router.Unroutable, "Nomad refuses it", nil, T0))
+		f.must(f.Settle(f.ctx(), 7, router.Unroutable, "", "Nomad refuses it", nil, T0))
 		ids := func(of int64) (ids []string) {
 			list, err := f.Leftovers(f.ctx(), of)
 			f.must(err)
@@ -290,7 +290,7 @@ var runnerTests = []test{
 		f.receive(queued(2))
 		stopped, used := f.prepare(1), f.prepare(2)
 		for id := int64(1); id <= 2; id++ {
-			f.must(f.Settle(f.ctx(), id, router.Unroutable, "Nomad refuses it", nil, T0))
+			f.must(f.Settle(f.ctx(), id, router.Unroutable, "", "Nomad refuses it", nil, T0))
 		}
 		f.receive(queued(3))
 		f.lost(f.dispatch(3).ID, T0, "x", T0)
@@ -383,7 +383,7 @@ var runnerTests = []test{
 	{"a job whose runner went to an ignored job gets a new one", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		f.receive(queued(2))
-		f.must(f.Settle(f.ctx(), 2, router.Ignored, "out of scope", nil, T0))
+		f.must(f.Settle(f.ctx(), 2, router.Ignored, "", "out of scope", nil, T0))
 		r, name := f.online(1)
 		if !f.receive(inProgress(2, name)) {
 			t.Error("in_progress changed nothing")

@@ -30,7 +30,7 @@ var statsTests = []test{
 			}
 			f.receive(runs)
 		}
-		f.must(f.Settle(f.ctx(), 1, router.Denied, "no", nil, at(1)))
+		f.must(f.Settle(f.ctx(), 1, router.Denied, "", "no", nil, at(1)))
 		told := func(within router.Scope, limit int, since time.Time) string {
 			t.Helper()
 			oldest, err := f.Oldest(f.ctx(), within, limit)

@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"limits", limitTests},
 		{"claims", claimTests},
 		{"runners", runnerTests},
+		{"causes", causeTests},
 		{"lists", listTests},
 		{"time lines", timelineTests},
 		{"lost deliveries", lostTests},
@@ -238,7 +239,7 @@ func (f *fixture) claim(r router.Runner) router.Claimed {
 
 func (f *fixture) lost(runnerID string, at time.Time, reason string, now time.Time) (lost bool) {
 	f.t.Helper()
-	lost, err := f.Lost(f.ctx(), runnerID, at, reason, now)
+	lost, err := f.Lost(f.ctx(), runnerID, at, router.CauseRunner, reason, now)
 	f.must(err)
 	return lost
 }
