@@ -1,10 +1,3 @@
-// Package store owns the router's durable state in SQL: deliveries, jobs,
-// runners and claims, in one SQLite file.
-//
-// One goroutine writes. It puts the changes that wait at the moment into one
-// transaction, so that many share the cost of one sync to disk and one alone
-// waits for nobody. Reads have connections of their own, and those of operators
-// others than the router's: see Store.Reader.
 package store
 
 import (

@@ -34,7 +34,13 @@ func openTemp(t testing.TB) *store.Store {
 }
 
 func TestSQLiteIsAStore(t *testing.T) {
-	storetest.Run(t, func(t testing.TB) storetest.Store { return openTemp(t) })
+	changes := store.NewRecorder()
+	t.Cleanup(func() { changes.Check(t) })
+	storetest.Run(t, func(t testing.TB) storetest.Store {
+		s := openTemp(t)
+		changes.Watch(t, s)
+		return s
+	})
 }
 
 // Properties are checked on 40 cases, other ones in each run; -rapid.checks has more.

@@ -22,9 +22,10 @@ type writer struct {
 	ops     chan *op
 	file    *watched // used by the goroutine only
 	fault   fault
-	source  router.Source // in the table of that name; "" when not known; used by the goroutine only
-	closing chan struct{} // closed by stop
-	stopped chan struct{} // closed when the goroutine has ended
+	source  router.Source      // in the table of that name; "" when not known; used by the goroutine only
+	ran     func(query string) // called after each statement of a change; nil but in a test; used by the goroutine only
+	closing chan struct{}      // closed by stop
+	stopped chan struct{}      // closed when the goroutine has ended
 }
 
 // An op is one change that a caller waits for.
@@ -246,6 +247,9 @@ func (t *tx) exec(query string, args ...any) (changed int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	if t.w.ran != nil {
+		t.w.ran(query)
+	}
 	return res.RowsAffected()
 }
 
@@ -259,7 +263,11 @@ func (t *tx) query(scan func(*sql.Rows) error, query string, args ...any) error 
 	if err != nil {
 		return err
 	}
-	return each(rows, scan)
+	err = each(rows, scan)
+	if t.w.ran != nil {
+		t.w.ran(query)
+	}
+	return err
 }
 
 // each calls scan for each row and closes rows.
