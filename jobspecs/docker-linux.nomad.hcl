@@ -1,9 +1,9 @@
 # One ephemeral GitHub Actions runner in a Docker container on Linux, amd64 or arm64.
 #
-# Switchyard registers a copy of this job for each GitHub job: with constraints, sizes and meta laid over it,
-# and always as a batch job of one task group, count 1, without restart and reschedule.
+# Switchyard registers a copy of this job for each GitHub job. It adds constraints, sizes and meta, and always makes it
+# a batch job with one task group, count 1, and no restart or reschedule.
 #
-# Nodes need: the docker driver, and a way to ghcr.io or a copy of the image. Client settings worth having:
+# Nodes need: the docker driver, and access to ghcr.io or a copy of the image. Recommended client settings:
 #
 #   client { max_kill_timeout = "120s" } # caps kill_timeout below; Nomad's default is 30s
 #   plugin "docker" {
@@ -12,8 +12,8 @@
 #     }
 #   }
 #
-# Nomad fetches the claim before it pulls the image, and GitHub drops a runner that stays away for some minutes:
-# have the image on the nodes before the first job, by a system job or in the node's own image.
+# Nomad fetches the claim before it pulls the image, and GitHub drops a runner that does not connect within some minutes.
+# So put the image on the nodes before the first job, by a system job or in the node's own image.
 job "docker-linux" {
   type        = "batch"
   datacenters = ["*"]
@@ -34,8 +34,8 @@ job "docker-linux" {
       unlimited = false
     }
 
-    # A node out of touch with the Nomad servers goes on with its job, which needs GitHub alone. Without this, Nomad stops
-    # the job once the node is back. Nomad 1.8 or later.
+    # A node that loses contact with the Nomad servers keeps running its job, which only needs GitHub. Without this block,
+    # Nomad stops the job once the node is back. Needs Nomad 1.8 or later.
     disconnect {
       lost_after = "1h"
       replace    = false
@@ -55,7 +55,7 @@ job "docker-linux" {
       user   = "runner" # uid 1001 of the image; the runner refuses to run as root
 
       config {
-        image              = "ghcr.io/actions/actions-runner:2.336.0" # GitHub gives no jobs to one that is a month behind
+        image              = "ghcr.io/actions/actions-runner:2.336.0" # GitHub gives no jobs to a runner that is a month behind
         entrypoint         = ["/bin/bash", "/local/start.sh"]
         work_dir           = "/home/runner" # where run.sh is
         image_pull_timeout = "15m"
@@ -79,15 +79,15 @@ job "docker-linux" {
       env {
         RUNNER_MANUALLY_TRAP_SIG                           = "1" # run.sh passes a stop on to the runner
         ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
-        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
+        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # an outdated runner exits with 7, not 0
 
         # For the daemon at the end of this file:
         # DOCKER_HOST                       = "unix:///alloc/docker.sock"
         # RUNNER_WAIT_FOR_DOCKER_IN_SECONDS = "60"
       }
 
-      # The claim: what the runner registers by, handed out once, when the allocation starts. An empty answer means that
-      # no runner is needed any more; an error fails the task.
+      # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
+      # the runner is not needed any more; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -97,7 +97,7 @@ job "docker-linux" {
         }
       }
 
-      # "$" with a brace and a pair of braces are Nomad's: the script does without.
+      # Nomad replaces "$" with a brace and double braces, so the script uses neither.
       template {
         destination = "local/start.sh"
         change_mode = "noop"

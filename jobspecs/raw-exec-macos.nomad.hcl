@@ -1,10 +1,10 @@
 # One ephemeral GitHub Actions runner directly on a Mac, Intel or Apple silicon.
 #
-# Switchyard registers a copy of this job for each GitHub job: with constraints, sizes and meta laid over it,
-# and always as a batch job of one task group, count 1, without restart and reschedule.
+# Switchyard registers a copy of this job for each GitHub job. It adds constraints, sizes and meta, and always makes it
+# a batch job with one task group, count 1, and no restart or reschedule.
 #
 # Nodes need: the raw_exec driver, and the unpacked runner (actions-runner-osx-*.tar.gz, never configured) in a
-# directory that node meta names:
+# directory that the node meta names:
 #
 #   client {
 #     meta { switchyard_runner_dir = "/Users/ci/actions-runner" }
@@ -22,7 +22,7 @@
 # Run the Nomad client as a LaunchAgent of a user who is logged in automatically. Under a LaunchDaemon, jobs have no user
 # session: codesign, keychains and simulators fail, and the runner refuses to run as root (then set user below).
 #
-# A job can do whatever that user can, and leave things behind: only for repositories you trust.
+# A job can do whatever that user can, and leave things behind: use it only for repositories you trust.
 job "raw-exec-macos" {
   type        = "batch"
   datacenters = ["*"]
@@ -47,8 +47,8 @@ job "raw-exec-macos" {
       unlimited = false
     }
 
-    # A node out of touch with the Nomad servers goes on with its job, which needs GitHub alone. Without this, Nomad stops
-    # the job once the node is back. Nomad 1.8 or later.
+    # A node that loses contact with the Nomad servers keeps running its job, which only needs GitHub. Without this block,
+    # Nomad stops the job once the node is back. Needs Nomad 1.8 or later.
     disconnect {
       lost_after = "1h"
       replace    = false
@@ -76,11 +76,11 @@ job "raw-exec-macos" {
         SWITCHYARD_RUNNER_DIR                              = "${meta.switchyard_runner_dir}"
         RUNNER_MANUALLY_TRAP_SIG                           = "1" # run.sh passes a stop on to the runner
         ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
-        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
+        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # an outdated runner exits with 7, not 0
       }
 
-      # The claim: what the runner registers by, handed out once, when the allocation starts. An empty answer means that
-      # no runner is needed any more; an error fails the task.
+      # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
+      # the runner is not needed any more; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -90,7 +90,7 @@ job "raw-exec-macos" {
         }
       }
 
-      # For bash 3.2, which macOS has. "$" with a brace and a pair of braces are Nomad's: the script does without.
+      # For bash 3.2, which macOS has. Nomad replaces "$" with a brace and double braces, so the script uses neither.
       template {
         destination = "local/start.sh"
         change_mode = "noop"

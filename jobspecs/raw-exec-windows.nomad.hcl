@@ -1,14 +1,14 @@
 # One ephemeral GitHub Actions runner directly on Windows.
 #
-# Switchyard registers a copy of this job for each GitHub job: with constraints, sizes and meta laid over it,
-# and always as a batch job of one task group, count 1, without restart and reschedule.
+# Switchyard registers a copy of this job for each GitHub job. It adds constraints, sizes and meta, and always makes it
+# a batch job with one task group, count 1, and no restart or reschedule.
 #
 # Nodes need: the raw_exec driver, and the unpacked runner (actions-runner-win-*.zip, never configured) in a directory
-# that node meta names:
+# that the node meta names:
 #
 #   client {
 #     meta { switchyard_runner_dir = "C:\\actions-runner" }
-#     alloc_dir        = "C:\\a" # jobs work below it, and many of their tools end at paths of 260 characters
+#     alloc_dir        = "C:\\a" # jobs work below it, and many tools fail at paths over 260 characters
 #     max_kill_timeout = "120s"  # caps kill_timeout below; Nomad's default is 30s
 #   }
 #   plugin "raw_exec" {
@@ -19,7 +19,7 @@
 #   }
 #
 # Run the Nomad client as a user of its own, not as LocalSystem: a job can do whatever that user can, and leave things
-# behind. Only for repositories you trust.
+# behind. Use it only for repositories you trust.
 job "raw-exec-windows" {
   type        = "batch"
   datacenters = ["*"]
@@ -44,8 +44,8 @@ job "raw-exec-windows" {
       unlimited = false
     }
 
-    # A node out of touch with the Nomad servers goes on with its job, which needs GitHub alone. Without this, Nomad stops
-    # the job once the node is back. Nomad 1.8 or later.
+    # A node that loses contact with the Nomad servers keeps running its job, which only needs GitHub. Without this block,
+    # Nomad stops the job once the node is back. Needs Nomad 1.8 or later.
     disconnect {
       lost_after = "1h"
       replace    = false
@@ -74,11 +74,11 @@ job "raw-exec-windows" {
       env {
         SWITCHYARD_RUNNER_DIR                              = "${meta.switchyard_runner_dir}"
         ACTIONS_RUNNER_PRINT_LOG_TO_STDOUT                 = "1" # the runner's own log is in nomad alloc logs
-        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # too old a runner ends with 7, not 0
+        ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE = "1" # an outdated runner exits with 7, not 0
       }
 
-      # The claim: what the runner registers by, handed out once, when the allocation starts. An empty answer means that
-      # no runner is needed any more; an error fails the task.
+      # The claim: the runner's registration, handed out once, when the allocation starts. An empty answer means that
+      # the runner is not needed any more; an error fails the task.
       artifact {
         source      = "${NOMAD_META_SWITCHYARD_CLAIM_URL}"
         destination = "secrets/runner.jit"
@@ -88,8 +88,8 @@ job "raw-exec-windows" {
         }
       }
 
-      # For PowerShell 5.1, which Windows has; it reads ASCII without a byte order mark alone. "$" with a brace and a pair
-      # of braces are Nomad's: the script does without.
+      # For PowerShell 5.1, which Windows has; without a byte order mark it only reads ASCII. Nomad replaces "$" with a
+      # brace and double braces, so the script uses neither.
       template {
         destination = "local/start.ps1"
         change_mode = "noop"

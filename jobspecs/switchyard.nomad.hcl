@@ -1,37 +1,37 @@
-# Switchyard itself, as a service on the Nomad whose runners it starts. It runs as well outside Nomad.
+# Switchyard itself, as a service on the Nomad cluster that runs its runners. It can also run outside Nomad.
 #
-# 1. A host volume for its database, on one Linux node; its directory must belong to nobody, as whom exec tasks run:
+# 1. A host volume for its database, on one Linux node. Its directory must belong to nobody, the user of exec tasks:
 #
 #      client {
 #        host_volume "switchyard" { path = "/srv/switchyard" }
 #      }
 #
-# 2. Its secrets, its rules and who may use its console, in one Nomad variable, which this job and no other may read: of the
-#    GitHub App its ID and key, or in their place github_token=@github.token. The token that the first line shows is yours:
-#    without one, every workflow that reaches the node's loopback address could stop runners.
+# 2. Its secrets, its rules and its access file, in one Nomad variable that only this job may read. Give the GitHub App's
+#    ID and key, or github_token=@github.token instead. The first line prints the token for your console: without one,
+#    every workflow that reaches the node's loopback address could stop runners.
 #
 #      (echo tokens:; switchyard token ada --role editor) > access.yaml
 #      nomad var put nomad/jobs/switchyard access=@access.yaml \
 #        webhook_secret=@webhook.secret github_app_id=123456 github_app_key=@app.pem rules=@my.yaml
 #
-# 3. With ACLs on (turn them on: a workflow can reach the Nomad API of its node), what the job may do:
+# 3. With ACLs on (turn them on: a workflow can reach the Nomad API of its node), give the job its permissions:
 #
 #      nomad acl policy apply -namespace default -job switchyard switchyard policy.hcl
 #
-#    with policy.hcl from README.md, "Nomad's token".
+#    with policy.hcl from install.md, "Nomad's token".
 #
 # 4. nomad job run -var binary=https://… switchyard.nomad.hcl
 #
-# Then have a proxy with a certificate send GitHub's webhooks to port 8080, path /webhooks/github.
+# Then let a proxy with a certificate pass GitHub's webhooks to port 8080, path /webhooks/github.
 
 variable "binary" {
-  description = "Where your build of cmd/switchyard lies, for Linux. ?checksum=sha256:… at its end has Nomad verify it."
+  description = "URL of your build of cmd/switchyard, for Linux. Append ?checksum=sha256:… to have Nomad verify it."
   type        = string
   default     = "https://downloads.example.com/switchyard-linux-amd64"
 }
 
 variable "port" {
-  description = "Of the webhook and the claim, on the node. GitHub, or your proxy, and all clients must reach it."
+  description = "Port of the webhook and the claim, on the node. GitHub, or your proxy, and all Nomad clients must reach it."
   type        = number
   default     = 8080
 }
@@ -45,8 +45,8 @@ job "switchyard" {
   }
 
   group "switchyard" {
-    # One process at a time has the database open. On an update, Nomad starts the new allocation when the old one has
-    # ended: no canary, and the volume keeps both on one node. GitHub's deliveries meanwhile fail, and can be redelivered.
+    # Only one process at a time can have the database open. On an update, Nomad starts the new allocation after the old
+    # one has ended: no canary, and the volume keeps both on one node. Deliveries that fail meanwhile are redelivered.
     count = 1
     update {
       max_parallel     = 1
@@ -56,7 +56,7 @@ job "switchyard" {
       auto_revert      = true
     }
 
-    # It ends by itself only on a fault of its configuration; tried again every 15 s until that is mended.
+    # It exits by itself only on a configuration fault; Nomad restarts it every 15 s until that is fixed.
     restart {
       attempts = 4
       interval = "1m"
@@ -64,7 +64,7 @@ job "switchyard" {
       mode     = "delay"
     }
 
-    shutdown_delay = "2s" # a proxy that asks Nomad for the service learns of a stop first
+    shutdown_delay = "2s" # a proxy that finds the service in Nomad learns of the stop first
 
     network {
       port "public" {
@@ -84,7 +84,7 @@ job "switchyard" {
       provider = "nomad"
     }
 
-    # Health is on the admin listener, which only its node reaches; the Nomad client that checks it is there too.
+    # Health checks use the admin listener, which only its node can reach; the Nomad client that checks it runs there too.
     service {
       name     = "switchyard-admin"
       port     = "admin"
@@ -112,10 +112,10 @@ job "switchyard" {
     }
 
     task "switchyard" {
-      # exec gives each task a chroot of the node's /usr and more, which takes Nomad some seconds. It needs no more than
-      # chroot_env { "/etc" = "/etc" } in the client's settings, if no other exec task of the node does.
+      # exec gives each task a chroot with the node's /usr and more, which takes Nomad some seconds. If no other exec task
+      # of the node needs more, chroot_env { "/etc" = "/etc" } in the client's settings is enough.
       # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact;
-      # the uid of the secrets below is then the image's user.
+      # the uid of the secrets below is then that of the image's user.
       driver = "exec"
 
       config {
@@ -134,7 +134,7 @@ job "switchyard" {
         destination = "/data"
       }
 
-      # The token of this job, and the Nomad of this node through a socket that only the task has. For another Nomad, set
+      # This job's own token, and this node's Nomad API through a socket that only the task has. For another Nomad, set
       # NOMAD_ADDR to it, drop this block, and add NOMAD_TOKEN by a template with env = true.
       identity {
         env = true
@@ -151,7 +151,7 @@ job "switchyard" {
         SWITCHYARD_WEBHOOK_SECRET_FILE = "${NOMAD_SECRETS_DIR}/webhook.secret"
       }
 
-      # A change of the rules restarts nothing: Switchyard reads them itself, and keeps the old ones when the new are bad.
+      # Changed rules need no restart: Switchyard reloads them itself, and keeps the old ones if the new ones are bad.
       template {
         destination = "local/rules.yaml"
         change_mode = "noop"
@@ -168,18 +168,18 @@ job "switchyard" {
         EOT
       }
 
-      # A secret that everybody on the node may read is refused. From Vault instead: vault { role = "switchyard" } in this task, and
+      # A secret that everybody on the node may read is refused. To use Vault instead: vault { role = "switchyard" } in this task, and
       # {{- with secret "kv/data/switchyard" }}{{ .Data.data.webhook_secret }}{{ end -}}
       template {
         destination = "secrets/webhook.secret"
         perms       = "400"
-        uid         = 65534 # nobody, as whom exec tasks run
+        uid         = 65534 # nobody, the user of exec tasks
         data        = <<-EOT
           {{- with nomadVar "nomad/jobs/switchyard" }}{{ .webhook_secret }}{{ end -}}
         EOT
       }
 
-      # As whom GitHub is asked: what the variable holds.
+      # The login at GitHub: the App or the token, whichever the variable has.
       template {
         destination = "secrets/github.env"
         env         = true
@@ -195,7 +195,7 @@ job "switchyard" {
       }
       template {
         destination = "secrets/app.pem"
-        change_mode = "noop" # read anew when it changes
+        change_mode = "noop" # Switchyard reads it again when it changes
         perms       = "400"
         uid         = 65534
         data        = <<-EOT
@@ -212,11 +212,11 @@ job "switchyard" {
         EOT
       }
 
-      # Over --grace, in which it finishes what is in hand.
+      # Longer than --grace, the time in which it finishes its work.
       kill_timeout = "30s"
 
-      # Switchyard keeps within nine tenths of the memory. 512 is enough for 64 MiB of bodies from strangers, a draft of
-      # rules at its largest, and ten thousand rules in force, all at once.
+      # Switchyard stays within nine tenths of the memory. 512 is enough for 64 MiB of bodies from strangers, the largest
+      # possible draft of rules, and ten thousand rules in force, all at once.
       resources {
         cpu    = 500
         memory = 512
