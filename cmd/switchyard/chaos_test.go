@@ -7,11 +7,8 @@ import (
 	"crypto/rsa"
 	"flag"
 	"fmt"
-	"log/slog"
 	"maps"
 	mathrand "math/rand/v2"
-	"net/http"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,16 +18,11 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"switchyard/jobspecs"
-	"switchyard/router"
-	"switchyard/router/gh"
 	"switchyard/router/githubsim"
-	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
 	"switchyard/router/store"
-	"switchyard/router/testnet"
-	"switchyard/rules"
 )
 
 var (
@@ -42,8 +34,8 @@ var (
 
 // A chaos is everything that can go wrong, as its seed says.
 type chaos struct {
+	*routertest.World
 	seed  uint64
-	net   testnet.Net
 	ahead atomic.Int64 // by how much the router's clock is
 }
 
@@ -126,105 +118,20 @@ func TestChaos(t *testing.T) {
 	}
 	jobs := *chaosJobs
 	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run TestChaos -chaos.seed %[2]d -chaos.jobs %[1]d", jobs, c.seed)
-	dir := t.TempDir()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	synctest.Test(t, func(t *testing.T) { c.run(t, jobs, dir, key) })
+	synctest.Test(t, func(t *testing.T) { c.run(t, jobs, key) })
 	t.Logf("took %s", time.Since(began).Round(time.Second))
 }
 
-func (c *chaos) run(t *testing.T, jobs int, dir string, key *rsa.PrivateKey) {
+func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 	ctx := t.Context()
-	set, err := rules.Parse("chaos.yaml", []byte(chaosRules))
-	if err != nil {
-		t.Fatal(err)
-	}
-	specs, err := jobspecs.Load("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.DiscardHandler)
-	if *chaosLog {
-		log = slog.New(slog.NewTextHandler(t.Output(), nil))
-	}
-	const (
-		routerAddr = "127.0.0.1:8080"
-		adminAddr  = "127.0.0.1:8081"
-		githubAddr = "127.0.0.1:8082"
-		nomadAddr  = "127.0.0.1:4646"
-		secret     = "a secret of at least 16 bytes"
-	)
-	clients := []*http.Client{c.net.Client(), c.net.Client(), c.net.Client()}
-
-	hub := githubsim.New(githubsim.Config{
-		WebhookURL: "http://" + routerAddr + "/webhooks/github", Secret: secret,
-		Client: clients[0],
-		App:    &githubsim.App{ID: 1, Key: &key.PublicKey}, RandSeed: c.seed, Points: 900,
-	})
-	sim := nomadsim.New(nomadsim.Config{
-		Nodes: chaosFleet(), Client: clients[1],
-		Run: func(ctx context.Context, task nomadsim.Task) int {
-			return hub.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
-		},
-	})
-	var servers sync.WaitGroup
-	var https []*http.Server
-	for addr, h := range map[string]http.Handler{githubAddr: hub, nomadAddr: sim} {
-		l, err := c.net.Listen("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		srv := &http.Server{Handler: h}
-		https = append(https, srv)
-		servers.Go(func() { _ = srv.Serve(l) })
-	}
-
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: "http://" + nomadAddr}, Dial: c.net.Dial})
-	if err != nil {
-		t.Fatal(err)
-	}
-	github, err := gh.New(gh.Config{
-		App:     &gh.App{ID: 1, Key: func() (*rsa.PrivateKey, error) { return key, nil }},
-		BaseURL: "http://" + githubAddr, HTTPClient: clients[2],
-		Limits: gh.Limits{Points: 900, Concurrent: 100, Registrations: 1500}, // those of github.com
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := store.Open(ctx, filepath.Join(dir, "chaos.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	app, err := newApp(appParts{store: st, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, server.Config{
-		Listen: routerAddr, AdminListen: adminAddr, NetListen: c.net.Listen, Logger: log, Now: c.now,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, stop := context.WithCancel(ctx)
-	ran := make(chan error, 1)
-	go func() { ran <- app.Run(running) }()
-	defer func() {
-		hub.Close()
-		sim.Close()
-		stop()
-		if err := <-ran; err != nil {
-			t.Error(err)
-		}
-		for _, s := range https {
-			_ = s.Close()
-		}
-		servers.Wait()
-		for _, client := range clients {
-			client.CloseIdleConnections()
-		}
-		if err := st.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	c.World = limited(t, chaosRules, key, routertest.Config{Hub: githubsim.Config{RandSeed: c.seed}, Cluster: nomadsim.Config{Nodes: chaosFleet()}})
+	c.Start(func(sc *server.Config) { sc.Now = c.now })
+	hub, sim, st := c.GitHub, c.Nomad, c.Store
 
 	var owners []string
 	for i := range 10 {
@@ -341,13 +248,7 @@ func timeline(t *testing.T, st *store.Store, jobID int64) (text string) {
 }
 
 func (c *chaos) nomadJobs(t *testing.T) []*api.JobListStub {
-	client := c.net.Client()
-	defer client.CloseIdleConnections()
-	n, err := api.NewClient(&api.Config{Address: "http://127.0.0.1:4646", HttpClient: client})
-	if err != nil {
-		t.Fatal(err)
-	}
-	list, _, err := n.Jobs().PrefixList("gha-")
+	list, _, err := c.API.Jobs().PrefixList("gha-")
 	if err != nil {
 		t.Fatal(err)
 	}

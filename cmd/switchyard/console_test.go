@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
@@ -270,10 +271,21 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	})
 
 	t.Run("each page while the books and Nomad are away", func(t *testing.T) {
-		y := newYard(t, yardConfig{})
+		away, leave := context.WithCancel(t.Context())
+		y := newYard(t, yardConfig{front: func(nomad http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if away.Err() != nil {
+					http.NotFound(w, r) // nothing that it answers is Nomad's
+					return
+				}
+				ctx, cancel := context.WithCancel(r.Context())
+				defer context.AfterFunc(away, cancel)()
+				defer cancel()
+				nomad.ServeHTTP(w, r.WithContext(ctx))
+			})
+		}})
 		job := y.busy()
-		y.nomad.CloseClientConnections()
-		y.nomad.Config.Handler = nil // nothing that it answers is Nomad's
+		leave()
 		b := openTab(t, browser, y.console)
 		b.open("/fleet")
 		if faults := value[[]string](b, sound); len(faults) > 0 {
@@ -282,7 +294,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		if text := value[string](b, `document.querySelector("main").innerText`); !strings.Contains(text, "Nomad") {
 			t.Errorf("/fleet without Nomad: %s", text)
 		}
-		if err := y.store.Close(); err != nil {
+		if err := y.Store.Close(); err != nil {
 			t.Fatal(err)
 		}
 		b.expect("500")
@@ -427,7 +439,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		if now, _ := os.ReadFile(y.rules); !bytes.Equal(src, now) {
 			t.Error("a viewer changed the rules")
 		}
-		if j, err := y.store.Job(t.Context(), job); err != nil || j.State != router.Dispatched {
+		if j, err := y.Store.Job(t.Context(), job); err != nil || j.State != router.Dispatched {
 			t.Errorf("the job is %v, %v", j.State, err)
 		}
 		b.click(`form[action="/logout"] button`)
@@ -532,16 +544,16 @@ func TestTheConsoleInABrowser(t *testing.T) {
 func (y *yard) crowd() {
 	for i := range 60 {
 		name := fmt.Sprintf("matrix (ubuntu-%d, go1.26, race) / integration-tests-against-the-real-cluster-with-a-name-that-has-no-end-%d", i, i)
-		y.github.Queue(y.t.Context(), githubsim.JobSpec{
+		y.GitHub.Queue(y.T.Context(), githubsim.JobSpec{
 			Owner: "acme-platform-engineering", Repo: "a-repository-whose-name-is-as-long-as-github-lets-it-be-which-is-a-hundred-characters-all-in-all", Private: true,
 			Name: name, Workflow: "A workflow with a long name, too", Labels: []string{"self-hosted", "linux", "large", fmt.Sprintf("run-%d", 900000000+i), "zone=tokyo-a"}, Duration: time.Hour,
 		})
 	}
 	y.until(func() error {
-		if n := len(y.github.Jobs()); n < 60 {
+		if n := len(y.GitHub.Jobs()); n < 60 {
 			return fmt.Errorf("%d jobs", n)
 		}
-		counts, err := y.store.Counts(y.t.Context())
+		counts, err := y.Store.Counts(y.T.Context())
 		if err == nil && counts[router.Queued] > 0 {
 			err = fmt.Errorf("%d jobs are not decided yet", counts[router.Queued])
 		}

@@ -23,6 +23,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
+	"switchyard/router/routertest"
 )
 
 // strangers has markup, a script, escapes of a terminal, marks that turn the
@@ -87,7 +88,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 		// What no repository of GitHub's is called is refused at the door, or is text, too.
 		odd := spec(linux...)
 		odd.Owner, odd.Repo = s, s
-		_ = y.github.Queue(t.Context(), odd)
+		_ = y.GitHub.Queue(t.Context(), odd)
 	}
 	// A runner has a stranger's name when it is none of ours.
 	for i, s := range []string{strangers, long} {
@@ -102,7 +103,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 			y.deliver(fmt.Sprint(id, action), githubsim.Payload(j, action))
 		}
 		y.until(func() error {
-			j, err := y.store.Job(t.Context(), id)
+			j, err := y.Store.Job(t.Context(), id)
 			if err == nil && j.State != router.Completed {
 				err = fmt.Errorf("job %d is %s, on runner %q, %q", id, j.State, j.RunnerName, j.Conclusion)
 			}
@@ -111,7 +112,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 		ids = append(ids, id)
 	}
 	y.until(func() error {
-		runners, err := y.store.Runners(t.Context(), ids[0])
+		runners, err := y.Store.Runners(t.Context(), ids[0])
 		if err == nil && (len(runners) == 0 || runners[0].Unplaced == nil) {
 			err = fmt.Errorf("Nomad did not say why job %d has no node", ids[0])
 		}
@@ -248,11 +249,11 @@ func TestStrangersStringsAreText(t *testing.T) {
 	}
 	odd := strings.ReplaceAll(strangers, "\x00", "")
 	commands := [][]string{
-		{"jobs", "list"}, {"jobs", "list", "--format", "json"}, {"jobs", "list", "--label", strangers}, {"jobs", "list", "--db", y.database},
+		{"jobs", "list"}, {"jobs", "list", "--format", "json"}, {"jobs", "list", "--label", strangers}, {"jobs", "list", "--db", y.Database},
 		{"runners", "list"}, {"runners", "list", "--format", "json"}, {"runners", "stop", strangers}, {"fleet"},
 		{"audit"}, {"audit", "--format", "json"}, {"jobs", "sync", "acme/" + strings.ReplaceAll(strangers, "/", "")}, {"rules", "status"},
-		{"jobs", "export", "--db", y.database}, {"jobs", "export", "--db", y.database, "--output", history},
-		{"diff", y.rules, other, "--history", history}, {"diff", y.rules, other, "--history", y.database, "--format", "json"}, {"diff", y.rules, other, "--history", history, "--format", "github"},
+		{"jobs", "export", "--db", y.Database}, {"jobs", "export", "--db", y.Database, "--output", history},
+		{"diff", y.rules, other, "--history", history}, {"diff", y.rules, other, "--history", y.Database, "--format", "json"}, {"diff", y.rules, other, "--history", history, "--format", "github"},
 		{"check", wrong}, {"check", "--format", "json", wrong}, {"check", "--format", "github", wrong},
 		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux," + odd},
 		{"explain", "--rules", y.rules, "--repo", "acme/web", "--labels", "self-hosted,linux," + odd, "--format", "json"},
@@ -325,18 +326,18 @@ func strangersMarkup(t *testing.T, page string) (faults []string) {
 
 // deliver sends what GitHub never would.
 func (y *yard) deliver(guid string, payload []byte) {
-	y.t.Helper()
-	req, err := githubsim.NewDelivery(y.t.Context(), y.webhook, testSecret, guid, "workflow_job", payload)
+	y.T.Helper()
+	req, err := githubsim.NewDelivery(y.T.Context(), "http://"+y.Addr+"/webhooks/github", routertest.Secret, guid, "workflow_job", payload)
 	if err != nil {
-		y.t.Fatal(err)
+		y.T.Fatal(err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		y.t.Fatal(err)
+		y.T.Fatal(err)
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusOK {
-		y.t.Fatalf("the delivery %s was answered %s", guid, resp.Status)
+		y.T.Fatalf("the delivery %s was answered %s", guid, resp.Status)
 	}
 }
 

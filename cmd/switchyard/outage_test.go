@@ -1,32 +1,23 @@
 package main
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"flag"
 	"fmt"
 	"log/slog"
-	"net/http"
-	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
-	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/githubsim"
-	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
-	"switchyard/router/server"
-	"switchyard/router/store"
-	"switchyard/router/testnet"
-	"switchyard/rules"
+	"switchyard/router/routertest"
 )
 
 var outageJobs = flag.Int("outage.jobs", 25, "jobs that wait in TestAnOutageOfGitHubCostsNextToNothing; 300 take a minute")
@@ -38,107 +29,34 @@ rules:
   - { name: linux, if: 'has("linux")', jobspec: docker-linux, resources: { cpu: 100, memory: 100MiB } }
 `
 
-// An outage is a router between a simulated GitHub and a simulated Nomad, on a
-// network in memory, and a clock that is not real.
-type outage struct {
-	t     *testing.T
-	net   testnet.Net
-	hub   *githubsim.Server
-	sim   *nomadsim.Server
-	store *store.Store
-}
+// An outage is a router between a simulated GitHub and a simulated Nomad, with GitHub's limits.
+type outage struct{ *routertest.World }
 
 // newOutage runs a router until the test ends. It is called within synctest.Test.
-func newOutage(t *testing.T, dir string, key *rsa.PrivateKey) *outage {
-	o := &outage{t: t}
-	set, err := rules.Parse("outage.yaml", []byte(outageRules))
-	if err != nil {
-		t.Fatal(err)
-	}
-	specs, err := jobspecs.Load("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	log := slog.New(slog.DiscardHandler)
-	if *chaosLog {
-		log = slog.New(slog.NewTextHandler(t.Output(), nil))
-	}
-	const (
-		routerAddr, githubAddr, nomadAddr = "127.0.0.1:8080", "127.0.0.1:8082", "127.0.0.1:4646"
-		secret                            = "a secret of at least 16 bytes"
-	)
-	clients := []*http.Client{o.net.Client(), o.net.Client(), o.net.Client()}
-	o.hub = githubsim.New(githubsim.Config{
-		WebhookURL: "http://" + routerAddr + "/webhooks/github", Secret: secret, Client: clients[0],
-		App: &githubsim.App{ID: 1, Key: &key.PublicKey}, Points: 900,
-	})
-	o.sim = nomadsim.New(nomadsim.Config{
-		Nodes:  []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "one", Kernel: "linux", Arch: "amd64", Cores: 640, MemoryMB: 2560 << 10})},
-		Client: clients[1],
-		Run: func(ctx context.Context, task nomadsim.Task) int {
-			return o.hub.RunTask(ctx, task.Artifacts["secrets/runner.jit"])
-		},
-	})
-	var servers sync.WaitGroup
-	var https []*http.Server
-	for addr, h := range map[string]http.Handler{githubAddr: o.hub, nomadAddr: o.sim} {
-		l, err := o.net.Listen("tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		srv := &http.Server{Handler: h}
-		https = append(https, srv)
-		servers.Go(func() { _ = srv.Serve(l) })
-	}
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: "http://" + nomadAddr}, Dial: o.net.Dial})
-	if err != nil {
-		t.Fatal(err)
-	}
-	github, err := gh.New(gh.Config{
-		App:     &gh.App{ID: 1, Key: func() (*rsa.PrivateKey, error) { return key, nil }},
-		BaseURL: "http://" + githubAddr, HTTPClient: clients[2],
-		Limits: gh.Limits{Points: 900, Concurrent: 100, Registrations: 1500}, // those of github.com
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if o.store, err = store.Open(t.Context(), filepath.Join(dir, "outage.db")); err != nil {
-		t.Fatal(err)
-	}
-	app, err := newApp(appParts{store: o.store, nomad: cluster, github: github, rules: set, secrets: []router.Secret{secret}}, server.Config{
-		Listen: routerAddr, AdminListen: "127.0.0.1:8081", NetListen: o.net.Listen, Logger: log,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, stop := context.WithCancel(t.Context())
-	ran := make(chan error, 1)
-	go func() { ran <- app.Run(running) }()
-	t.Cleanup(func() {
-		o.hub.Close()
-		o.sim.Close()
-		stop()
-		if err := <-ran; err != nil {
-			t.Error(err)
-		}
-		for _, s := range https {
-			_ = s.Close()
-		}
-		servers.Wait()
-		for _, client := range clients {
-			client.CloseIdleConnections()
-		}
-		if err := o.store.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+func newOutage(t *testing.T, key *rsa.PrivateKey) *outage {
+	o := &outage{limited(t, outageRules, key, routertest.Config{
+		Cluster: nomadsim.Config{Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "one", Kernel: "linux", Arch: "amd64", Cores: 640, MemoryMB: 2560 << 10})}},
+	})}
+	o.Start()
 	return o
+}
+
+// limited returns a world whose GitHub has the limits of github.com and an App.
+func limited(t *testing.T, rules string, key *rsa.PrivateKey, c routertest.Config) *routertest.World {
+	c.Rules, c.New = rules, wired(appParts{})
+	c.Hub.App, c.Hub.Points = &githubsim.App{ID: 1, Key: &key.PublicKey}, 900
+	c.Client.App = &gh.App{ID: 1, Key: func() (*rsa.PrivateKey, error) { return key, nil }}
+	c.Client.Limits = gh.Limits{Points: 900, Concurrent: 100, Registrations: 1500}
+	if !*chaosLog {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return routertest.New(t, c)
 }
 
 // queue has GitHub queue n jobs of an owner, of ten repositories in turn.
 func (o *outage) queue(owner string, n int) (ids []int64) {
 	for i := range n {
-		ids = append(ids, o.hub.Queue(o.t.Context(), githubsim.JobSpec{
+		ids = append(ids, o.GitHub.Queue(o.T.Context(), githubsim.JobSpec{
 			Owner: owner, Repo: fmt.Sprintf("repo-%d", i%10), Private: true, Labels: []string{"self-hosted", "linux"}, Duration: 10 * time.Second,
 		}))
 	}
@@ -147,15 +65,9 @@ func (o *outage) queue(owner string, n int) (ids []int64) {
 
 // starts returns how many Nomad jobs there were for the jobs of an owner.
 func (o *outage) starts(owner string) (n int) {
-	client := o.net.Client()
-	defer client.CloseIdleConnections()
-	c, err := api.NewClient(&api.Config{Address: "http://127.0.0.1:4646", HttpClient: client})
+	list, _, err := o.API.Jobs().ListOptions(&api.JobListOptions{Fields: &api.JobListFields{Meta: true}}, &api.QueryOptions{Prefix: "gha-"})
 	if err != nil {
-		o.t.Fatal(err)
-	}
-	list, _, err := c.Jobs().ListOptions(&api.JobListOptions{Fields: &api.JobListFields{Meta: true}}, &api.QueryOptions{Prefix: "gha-"})
-	if err != nil {
-		o.t.Fatal(err)
+		o.T.Fatal(err)
 	}
 	for _, j := range list {
 		if strings.HasPrefix(j.Meta["GH_REPOSITORY"], owner+"/") {
@@ -168,7 +80,7 @@ func (o *outage) starts(owner string) (n int) {
 // ended returns how many of the jobs have ended well, and when the last of them began.
 func (o *outage) ended(ids []int64) (n int, last time.Time) {
 	for _, id := range ids {
-		if j, ok := o.hub.Job(id); ok && j.Conclusion == "success" {
+		if j, ok := o.GitHub.Job(id); ok && j.Conclusion == "success" {
 			n++
 			if j.StartedAt.After(last) {
 				last = j.StartedAt
@@ -201,20 +113,19 @@ func TestAnOutageOfGitHubCostsNextToNothing(t *testing.T) {
 		{"it answers 503 for one owner", githubsim.Faults{ErrorRate: 1, Path: "/acme/"}, 60, 500, 90 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
-				o := newOutage(t, dir, key)
-				o.hub.Install("acme")
-				o.hub.Install("beta")
+				o := newOutage(t, key)
+				o.GitHub.Install("acme")
+				o.GitHub.Install("beta")
 				before := o.queue("acme", 3)
 				time.Sleep(time.Minute)
 				if n, _ := o.ended(before); n != len(before) {
 					t.Fatalf("%d of the first %d jobs have ended", n, len(before))
 				}
 				began := time.Now()
-				started, asked := o.starts("acme"), o.hub.Traffic().Requests
+				started, asked := o.starts("acme"), o.GitHub.Traffic().Requests
 
-				o.hub.SetFaults(tt.faults)
+				o.GitHub.SetFaults(tt.faults)
 				ids := o.queue("acme", *outageJobs)
 				time.Sleep(5 * time.Minute)
 				others := o.queue("beta", 5)
@@ -222,22 +133,22 @@ func TestAnOutageOfGitHubCostsNextToNothing(t *testing.T) {
 				if n, last := o.ended(others); tt.faults.Path == "/acme/" && (n != len(others) || last.Sub(began) > 5*time.Minute+10*time.Second) {
 					t.Errorf("%d of %d jobs of another login were served meanwhile, the last after %s", n, len(others), last.Sub(began))
 				}
-				starts, asked := o.starts("acme")-started, o.hub.Traffic().Requests-asked
+				starts, asked := o.starts("acme")-started, o.GitHub.Traffic().Requests-asked
 				if starts > tt.starts || asked > tt.requests {
 					t.Errorf("the outage cost %d starts and %d requests, want %d and %d at most", starts, asked, tt.starts, tt.requests)
 				}
-				j, err := o.store.Job(t.Context(), ids[len(ids)-1])
+				j, err := o.Store.Job(t.Context(), ids[len(ids)-1])
 				if err == nil && strings.HasPrefix(j.Reason, "ask GitHub") { // it has just been tried
-					j, err = o.store.Job(t.Context(), ids[len(ids)-2])
+					j, err = o.Store.Job(t.Context(), ids[len(ids)-2])
 				}
 				if err != nil || j.State != router.Retrying || !strings.Contains(j.Reason, "no runner is started for it now: GitHub has failed for ") {
 					t.Errorf("a job is %s: %s (%v); want it to say that GitHub fails", j.State, j.Reason, err)
 				}
-				if events, err := o.store.Timeline(t.Context(), j.ID); err != nil || len(events) > 60 {
-					t.Errorf("its time line has %d lines (%v):%s", len(events), err, timeline(t, o.store, j.ID))
+				if events, err := o.Store.Timeline(t.Context(), j.ID); err != nil || len(events) > 60 {
+					t.Errorf("its time line has %d lines (%v):%s", len(events), err, timeline(t, o.Store, j.ID))
 				}
 
-				o.hub.SetFaults(githubsim.Faults{})
+				o.GitHub.SetFaults(githubsim.Faults{})
 				over := time.Now()
 				first := time.Duration(0)
 				for range 600 {
@@ -252,11 +163,11 @@ func TestAnOutageOfGitHubCostsNextToNothing(t *testing.T) {
 				if n != len(ids) || first > tt.back || last.Sub(over) > 3*time.Minute {
 					t.Errorf("%d of %d jobs were served, the first after %s, the last after %s", n, len(ids), first, last.Sub(over))
 				}
-				if over := o.hub.Traffic().Over; over > 0 {
+				if over := o.GitHub.Traffic().Over; over > 0 {
 					t.Errorf("%d requests were over GitHub's limits", over)
 				}
 				time.Sleep(3 * time.Minute)
-				for _, r := range o.hub.Runners() {
+				for _, r := range o.GitHub.Runners() {
 					t.Errorf("GitHub has runner %s still", r.Name)
 				}
 				t.Logf("%d starts and %d requests in 10 minutes; the first of %d jobs ran %s after it, the last %s, with %d starts in all",

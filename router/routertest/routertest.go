@@ -59,6 +59,8 @@ type Config struct {
 	// Cluster is the simulated Nomad. Without nodes it has one, node-1, which runs
 	// Linux; without Run its tasks do what a runner does.
 	Cluster nomadsim.Config
+	// Front returns what answers in place of the simulated Nomad, which it is given, if not nil.
+	Front func(http.Handler) http.Handler
 	// Agent is the URL of a real Nomad in place of the simulated one, if not "", and
 	// Dial connects to it, if not nil.
 	Agent string
@@ -168,7 +170,11 @@ func (w *World) NewNomad(c nomadsim.Config) {
 		c.Run, c.Namespaces, c.Client = w.task, []string{"elsewhere"}, w.Net.Client()
 		w.Nomad = nomadsim.New(c)
 		t.Cleanup(w.Nomad.Close)
-		w.NomadURL = w.Net.Serve(t, w.Nomad)
+		front := http.Handler(w.Nomad)
+		if w.config.Front != nil {
+			front = w.config.Front(front)
+		}
+		w.NomadURL = w.Net.Serve(t, front)
 	}
 	specs, err := jobspecs.Load(w.config.Jobspecs)
 	if err != nil {
