@@ -7,25 +7,25 @@ import (
 	"switchyard/rules"
 )
 
-// MaxTokenLabels is how many bytes of labels a runner can be given to register itself with.
+// MaxTokenLabels is how many bytes of labels a runner that registers itself can be given.
 const MaxTokenLabels = rules.MaxTokenLabels
 
-// The bounds of what is kept of a stranger's strings.
+// How much of a stranger's strings is kept.
 const (
 	MaxText = 256  // characters of a name; more is cut off
 	maxURL  = 2048 // bytes
 
-	// One more than the rules take, so that the decision refuses what was cut here
-	// and says why.
+	// One more than the rules accept, so that the decision still refuses what was cut
+	// here, and says why.
 	maxLabels      = rules.MaxLabels + 1
 	maxLabelLength = rules.MaxLabelLength + 1
 
-	// Bytes of all labels of a job together, which are kept as long as the job is. A
-	// hundred of usual length have a fourth of that.
+	// Bytes of all labels of a job together; they are kept for as long as the job. A
+	// hundred labels of usual length take a quarter of that.
 	maxLabelBytes = MaxTokenLabels
 )
 
-// tooLong reports whether labels were cut as they have too many bytes together.
+// tooLong reports whether labels were cut because they have too many bytes together.
 func tooLong(labels []string) bool {
 	size := 0
 	for _, l := range labels {

@@ -7,29 +7,29 @@ import (
 
 type claimKey struct{}
 
-// ForClaim marks what is asked of GitHub with ctx as a claim's: a runner that
-// has started waits for the answer. Such calls may use up GitHub's limits, and
-// wait a few seconds where that is all it takes. All others leave a reserve to
-// them, and fail with a *RetryAtError when only that is left: least of it
-// GitHub.Run, which a job waits for. RunnerConfig and RegistrationToken need no
-// mark.
+// ForClaim returns a context that marks calls to GitHub as part of a claim: a runner
+// that has started waits for the answer. Such calls may use up GitHub's limits, and
+// wait for a few seconds if that is enough. All other calls leave a reserve for
+// them and fail with a *RetryAtError when only the reserve is left. GitHub.Run leaves
+// the smallest reserve, because a job waits for it. RunnerConfig and RegistrationToken
+// need no mark.
 func ForClaim(ctx context.Context) context.Context {
 	return context.WithValue(ctx, claimKey{}, true)
 }
 
-// IsForClaim reports whether ctx is marked by ForClaim.
+// IsForClaim reports whether ctx was marked by ForClaim.
 func IsForClaim(ctx context.Context) bool {
 	marked, _ := ctx.Value(claimKey{}).(bool)
 	return marked
 }
 
-// A Budget is what may be asked of GitHub as one login: as a token, as an App,
-// or as one of its installations.
+// A Budget says how many requests GitHub still takes from one login: a token, an App,
+// or one of its installations.
 type Budget struct {
 	Login        string          `json:"login"`                  // who that is: "the GitHub token", "installation 7 of the GitHub App 17"
 	InFlight     int             `json:"in_flight"`              // requests under way
-	BlockedUntil time.Time       `json:"blocked_until,omitzero"` // GitHub asked for no requests before; zero: it did not
-	Limits       []RateLimit     `json:"limits"`                 // what GitHub last said of its primary limits, by resource
+	BlockedUntil time.Time       `json:"blocked_until,omitzero"` // GitHub asked for no requests until then; zero: it did not
+	Limits       []RateLimit     `json:"limits"`                 // what GitHub last said about its primary limits, by resource
 	Points       []EndpointUsage `json:"points"`                 // spent in the last minute, by endpoint
 }
 

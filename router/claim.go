@@ -9,12 +9,12 @@ import (
 // ClaimPath is where a starting runner fetches its configuration.
 const ClaimPath = "/runner/v1/claim"
 
-// NewClaimToken returns a token that nobody has.
+// NewClaimToken returns a new random token.
 func NewClaimToken() Secret {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program first
 	return Secret(base64.RawURLEncoding.EncodeToString(b[:]))
 }
 
-// Hash returns what a Store keeps of a claim token.
+// Hash returns the SHA-256 of a claim token, which is all that a Store keeps of it.
 func (s Secret) Hash() [32]byte { return sha256.Sum256([]byte(s)) }

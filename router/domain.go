@@ -1,14 +1,14 @@
-// Package router owns the domain: jobs, runners and deliveries with their
-// states, and what the packages below it ask of each other. Package server runs
-// them as a process; the other packages below are the technology.
+// Package router owns the domain: jobs, runners and deliveries with their states,
+// and the interfaces to GitHub and Nomad. The packages below it work with these
+// types; package server runs them as one process.
 package router
 
 import (
 	"switchyard/rules"
 )
 
-// The words of the rules file that cross the router's own interfaces, so that
-// the packages below need not import rules for their names.
+// The types of package rules that the router's interfaces use, so that the packages
+// below need not import rules for them.
 type (
 	Decision   = rules.Decision
 	Placement  = rules.Placement

@@ -2,7 +2,7 @@ package router
 
 import "time"
 
-// A Source says who told us of what stands on a time line.
+// A Source says where an event of a timeline comes from.
 type Source string
 
 // The sources.
@@ -15,20 +15,20 @@ const (
 	SourceOperator Source = "operator" // a person, through the API
 )
 
-// An Event is one line of a time line: a job or a runner came into a state, or
-// has another reason to be in it.
+// An Event is one line of a timeline: a job or a runner entered a state, or the reason
+// for its state changed.
 type Event struct {
 	At       time.Time
-	JobID    int64  // 0 for a runner's
-	RunnerID string // "" for a job's
+	JobID    int64  // 0 for an event of a runner
+	RunnerID string // "" for an event of a job
 	Source   Source
 	State    string // the JobState or RunnerState
 	What     string // the reason
 }
 
-// A Change is a line of some time line, with what a live view needs besides.
+// A Change is an Event with what a live view needs besides.
 type Change struct {
 	ID    int64 // grows
-	Event       // JobID is that of a runner's, too: the job it is meant for
-	Repo  Repo  // Host, Owner and Name of that job's
+	Event       // JobID is set for events of runners, too: the job that the runner is meant for
+	Repo  Repo  // of that job; Host, Owner and Name only
 }

@@ -2,24 +2,24 @@ package router
 
 import "time"
 
-// A Fleet is the nodes that Nomad has and the rules that they could serve, as
-// it was at one time. Its JSON form is a contract, and so is that of its parts.
+// A Fleet is the nodes of Nomad, and which rules they could serve, at one time.
+// Its JSON form is a contract, and so is that of its parts.
 type Fleet struct {
 	At      *time.Time    `json:"at"`      // when Nomad was asked; nil: it never answered, and all below is empty
-	Problem *FleetProblem `json:"problem"` // why it is no newer; nil: Nomad answered
+	Problem *FleetProblem `json:"problem"` // why this is not newer; nil: Nomad answered
 	Nodes   []Node        `json:"nodes"`   // by pool and name
-	More    int           `json:"more"`    // nodes that are left out, as there are too many
-	Groups  []NodeGroup   `json:"groups"`  // nodes that are alike, by platform, class and pool
-	Rules   []RuleFleet   `json:"rules"`   // those that place, in file order
+	More    int           `json:"more"`    // nodes that are left out because there are too many
+	Groups  []NodeGroup   `json:"groups"`  // nodes of one platform, class and pool
+	Rules   []RuleFleet   `json:"rules"`   // rules with a placement, in file order
 }
 
-// A FleetProblem is why Nomad does not say what there is.
+// A FleetProblem says why the nodes of Nomad could not be read.
 type FleetProblem struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason"` // one line
 }
 
-// A Node is one of Nomad's.
+// A Node is a node of Nomad.
 type Node struct {
 	ID         string       `json:"id"`
 	Name       string       `json:"name"`
@@ -30,10 +30,10 @@ type Node struct {
 	Arch       string       `json:"arch"`    // amd64, arm64: Nomad's cpu.arch
 	State      string       `json:"state"`   // ready; or why nothing is placed on it: down, draining, ineligible, …
 	Group      int          `json:"group"`   // index into Fleet.Groups
-	Drivers    []string     `json:"drivers"` // in working order, by name
+	Drivers    []string     `json:"drivers"` // names of the healthy ones, sorted
 	Devices    []NodeDevice `json:"devices"`
-	Total      NodeSize     `json:"total"`   // what there is for allocations
-	Used       NodeSize     `json:"used"`    // what they have
+	Total      NodeSize     `json:"total"`   // available to allocations
+	Used       NodeSize     `json:"used"`    // of that, taken by allocations
 	Running    int          `json:"running"` // allocations
 }
 
@@ -44,10 +44,10 @@ type NodeDevice struct {
 	Used  int    `json:"used"`
 }
 
-// A NodeSize is an amount of what allocations share.
+// A NodeSize is an amount of the resources that allocations share.
 type NodeSize struct {
 	CPU      int `json:"cpu"`       // MHz
-	Cores    int `json:"cores"`     // that can be reserved, or are
+	Cores    int `json:"cores"`     // that can be reserved, or are reserved
 	MemoryMB int `json:"memory_mb"` // MiB
 	DiskMB   int `json:"disk_mb"`
 }
@@ -59,37 +59,37 @@ type NodeGroup struct {
 	Class string   `json:"class"`
 	Pool  string   `json:"pool"`
 	Nodes int      `json:"nodes"`
-	Ready int      `json:"ready"` // of them in service
+	Ready int      `json:"ready"` // how many of them are in service
 	Total NodeSize `json:"total"` // of those in service
-	Used  NodeSize `json:"used"`
+	Used  NodeSize `json:"used"`  // likewise
 }
 
-// RuleFleet says which nodes could serve the plainest job of a rule, by its
-// constraints, drivers, devices, host volumes and sizes. What else Nomad looks
-// at, such as ports and storage plugins, may still keep it from a node.
+// A RuleFleet says which nodes could serve the simplest job of a rule, by its
+// constraints, drivers, devices, host volumes and sizes. Nomad also considers other
+// things, such as ports and storage plugins, and may refuse a node for them.
 type RuleFleet struct {
 	Rule    string   `json:"rule"`
 	RunsOn  []string `json:"runs_on"` // the labels of that job
-	Problem string   `json:"problem"` // why it cannot be told, and all counts are 0; "": it can
+	Problem string   `json:"problem"` // why this is not known, and all counts are 0; "": it is known
 	NodeCounts
 	Cells []FleetCell `json:"cells"` // one for each of Fleet.Groups; empty with a problem
 }
 
 // NodeCounts counts nodes by whether they could serve a job. Each is counted once.
 type NodeCounts struct {
-	Now   int `json:"now"`   // it has room
-	Idle  int `json:"idle"`  // it is full, and would do with less on it
-	Away  int `json:"away"`  // it would do, idle or not, were it in service
-	Never int `json:"never"` // it would not do
+	Now   int `json:"now"`   // have room for it
+	Idle  int `json:"idle"`  // suit it, but are too full now
+	Away  int `json:"away"`  // suit it, full or not, but are out of service
+	Never int `json:"never"` // do not suit it
 }
 
-// A FleetCell is a rule's fit with the nodes of a group.
+// A FleetCell says how many nodes of a group suit a rule.
 type FleetCell struct {
 	NodeCounts
-	Why []FleetReason `json:"why"` // for those that do not fit now, most nodes first, at most three
+	Why []FleetReason `json:"why"` // why nodes do not suit it now, most nodes first, at most three
 }
 
-// A FleetReason is why nodes do not fit.
+// A FleetReason says why nodes do not suit a rule.
 type FleetReason struct {
 	Text  string `json:"text"` // such as "has not ${attr.cpu.arch} = arm64 (label arm64)"
 	Nodes int    `json:"nodes"`

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// A Hint tells a room that there may be work for it. One that is given while
+// A Hint tells its receiver that there may be work. A hint that is given while
 // another waits is dropped: a lost hint costs a tick, never a job. It is made by
 // NewHint and safe for concurrent use.
 type Hint chan struct{}
 
-// NewHint returns a hint that nobody has given.
+// NewHint returns a hint that has not been given.
 func NewHint() Hint { return make(Hint, 1) }
 
 // Give gives the hint.
@@ -21,8 +21,9 @@ func (h Hint) Give() {
 	}
 }
 
-// A TimeHint asks for a comparison with Nomad at a time. One that is given while
-// another waits is dropped. It is made by make(TimeHint, 1).
+// A TimeHint asks for a comparison with Nomad at a certain time. A hint that is given
+// while another waits is dropped. It is made by make(TimeHint, 1) and safe for
+// concurrent use.
 type TimeHint chan time.Time
 
 // At asks for a comparison at t.
@@ -33,9 +34,9 @@ func (h TimeHint) At(t time.Time) {
 	}
 }
 
-const maxHintedJobs = 1000 // beyond, a JobHint stands for all jobs
+const maxHintedJobs = 1000 // with more of them, a JobHint stands for all jobs
 
-// A JobHint names jobs whose runners may be left over. It is made by NewJobHint
+// A JobHint collects jobs whose runners may be left over. It is made by NewJobHint
 // and safe for concurrent use.
 type JobHint struct {
 	C <-chan struct{} // receives when there is something to Take
@@ -51,7 +52,7 @@ func NewJobHint() *JobHint {
 	return &JobHint{C: given, given: given, jobs: map[int64]bool{}}
 }
 
-// Of adds a job; 0 is all of them.
+// Of adds a job; 0 means all jobs.
 func (h *JobHint) Of(jobID int64) {
 	h.mu.Lock()
 	if len(h.jobs) >= maxHintedJobs {
@@ -62,7 +63,7 @@ func (h *JobHint) Of(jobID int64) {
 	h.given.Give()
 }
 
-// Take returns the jobs that were added since the last call; 0 alone is all of them.
+// Take returns the jobs that were added since the last call; 0 alone means all jobs.
 func (h *JobHint) Take() (jobs []int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -6,41 +6,42 @@ import (
 	"switchyard/rules"
 )
 
-// An Instance is one GitHub: github.com, a tenant of ghe.com or an Enterprise
-// Server. Each counts jobs, runs and webhooks by itself, so the books have
-// GitHub's ID in the low 48 bits of theirs and the instance's number above:
-// for the first instance, 0, they are the same.
+// An Instance is one GitHub: github.com, a tenant of ghe.com or an Enterprise Server.
+// Each has its own IDs of jobs, runs and webhooks, so an ID in the database is GitHub's
+// in the low 48 bits and the instance's number above them. For the first instance, 0,
+// the two are equal.
 type Instance struct {
 	Number int64  // up to MaxInstance; it never changes, as it is part of IDs
-	Host   string // as Repo.Host has it
+	Host   string // as in Repo.Host
 }
 
 const (
 	idBits = 48
 
-	// MaxGitHubID is the highest ID of a job, run or webhook that is taken of GitHub.
+	// MaxGitHubID is the highest ID of a job, run or webhook that is accepted from GitHub.
 	MaxGitHubID = 1<<idBits - 1
 
-	// MaxInstance keeps IDs under 2^53, which readers of JSON have exact.
+	// MaxInstance keeps IDs under 2^53, up to which every JSON parser is exact.
 	MaxInstance = 1<<(53-idBits) - 1
 )
 
-// ID is that of the books for one of GitHub's, which is not over MaxGitHubID.
+// ID returns the ID in the database for one of GitHub's, which must not exceed MaxGitHubID.
 func (in Instance) ID(gitHubID int64) int64 { return in.Number<<idBits | gitHubID }
 
-// GitHubID is GitHub's own ID for one of the books.
+// GitHubID returns GitHub's ID for one in the database.
 func GitHubID(id int64) int64 { return id & MaxGitHubID }
 
-// InstanceOf is the number of the instance that an ID is of.
+// InstanceOf returns the number of the instance that an ID in the database belongs to.
 func InstanceOf(id int64) int64 { return id >> idBits }
 
-// An OwnerKey is an owner of repositories, who may have a namesake on another instance.
+// An OwnerKey identifies an owner of repositories, who may have a namesake on another
+// instance. It is comparable.
 type OwnerKey struct{ Host, Owner string }
 
 // OwnerOf returns the owner of a repository.
 func OwnerOf(r Repo) OwnerKey { return OwnerKey{r.Host, strings.ToLower(r.Owner)} }
 
-// Addressed is a repository as jobs sync takes it.
+// Addressed returns a repository as the arguments of the command jobs sync.
 func Addressed(r Repo) string {
 	if r.Host == "" || r.Host == rules.DefaultHost {
 		return r.FullName
@@ -48,8 +49,8 @@ func Addressed(r Repo) string {
 	return r.FullName + " --host " + r.Host
 }
 
-// HostOf returns the host of the instance that an ID is of; "" when that is not
-// configured, or is the only one and has no name.
+// HostOf returns the host of the instance that an ID in the database belongs to; "" when
+// that is not configured, or is the only one and has no name.
 func HostOf(github interface{ Instances() []Instance }, id int64) string {
 	for _, in := range github.Instances() {
 		if in.Number == InstanceOf(id) {
@@ -59,7 +60,7 @@ func HostOf(github interface{ Instances() []Instance }, id int64) string {
 	return ""
 }
 
-// InstanceAt finds an instance by its host; "" is the first.
+// InstanceAt returns the instance with a host; "" is the first one.
 func InstanceAt(github interface{ Instances() []Instance }, host string) (in Instance, ok bool) {
 	for _, in := range github.Instances() {
 		if in.Host == host || host == "" && in.Number == 0 {

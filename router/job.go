@@ -12,17 +12,16 @@ import (
 	"switchyard/rules"
 )
 
-// A JobState is where a job stands. States only move forward, except that a
-// job is retried while an outage lasts, when its runner was lost, and when
-// another job took its runner; and that one which waits for a runner is Held
-// when GitHub, asked, says that it must not start yet, until GitHub says that
-// it is queued. GitHub has the last word: a job that was denied or unroutable is
-// Running when a runner has it after all, and any but an ignored one is
-// Completed when GitHub says so.
+// A JobState is the state of a job. States only move forward, with two exceptions: a
+// job is retried during an outage, when its runner was lost, and when another job took
+// its runner; and a job that waits for a runner becomes Held when GitHub, asked, says
+// that it must not start yet, until GitHub says that it is queued. GitHub has the last
+// word: a denied or unroutable job is Running when a runner has it after all, and
+// every job that is not ignored is Completed when GitHub says so.
 type JobState string
 
-// The states of a job. Held, Queued, Retrying and Dispatched lead to Running
-// and Completed; Ignored, Denied and Unroutable are decided ends.
+// The states of a job. Held, Queued, Retrying and Dispatched lead to Running and
+// Completed; Ignored, Denied and Unroutable are final decisions.
 const (
 	Held       JobState = "held"       // known, but must not start yet; the reason says what it waits for
 	Queued     JobState = "queued"     // to be decided and dispatched
@@ -35,12 +34,11 @@ const (
 	Unroutable JobState = "unroutable" // nothing can serve it
 )
 
-// A Job is a GitHub workflow job that GitHub told us of. A job on Nomad is
-// always called a Nomad job. The strings are a stranger's, bounded by the
-// webhook.
+// A Job is a GitHub workflow job. A job on Nomad is always called a Nomad job. The
+// strings come from strangers; Delivery.Bound limits their length.
 type Job struct {
 	ID       int64 // Instance.ID of GitHub's workflow_job.id; unique
-	RunID    int64 // likewise
+	RunID    int64 // Instance.ID of GitHub's workflow_job.run_id
 	Attempt  int   // run attempt, from 1
 	Repo     Repo
 	Name     string
@@ -70,7 +68,7 @@ type Job struct {
 	AskedAt      time.Time // when GitHub was last asked about it; zero: never
 }
 
-// Facts is what the rules see of the job.
+// Facts returns what the rules see of the job.
 func (j Job) Facts() rules.Facts {
 	return rules.Facts{
 		Labels: j.Labels,
@@ -80,8 +78,8 @@ func (j Job) Facts() rules.Facts {
 	}
 }
 
-// Placement is what the job's next runner asks Nomad for: that of the decision,
-// or of its fallback in force.
+// Placement returns what the job's next runner asks Nomad for: the decision's
+// placement, or that of the fallback in force.
 func (j Job) Placement(d *Decision) Placement {
 	if j.Fallback > 0 && j.Fallback <= len(d.Fallback) {
 		return d.Fallback[j.Fallback-1].Placement
@@ -89,10 +87,10 @@ func (j Job) Placement(d *Decision) Placement {
 	return d.Placement
 }
 
-// Fit says what a runner for the job is good for: two jobs of equal fit are of
-// one owner, or one repository if runners are registered there, and ask for
-// the same labels and the same placement, so that either's runner can serve the
-// other. It is a hash, never "".
+// Fit returns a hash of what a runner for the job can serve; it is never "". Two jobs of
+// equal fit belong to one owner, or to one repository if runners are registered there,
+// and ask for the same labels and the same placement, so that a runner for one can serve
+// the other.
 func (j Job) Fit(d *Decision) string {
 	p := j.Placement(d)
 	p.From = nil
@@ -109,9 +107,9 @@ func (j Job) Fit(d *Decision) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// RunnerLabels are those that the job's runner is registered with: its own, as
-// they came. A job without labels takes any runner of its group, and GitHub
-// registers none without a label: its runner has one that no job asks for.
+// RunnerLabels returns the labels that the job's runner is registered with: the job's
+// own, as they came. A job without labels takes any runner of its group, but GitHub
+// registers no runner without a label, so its runner gets one that no job asks for.
 func (j Job) RunnerLabels() []string {
 	if len(j.Labels) == 0 {
 		return []string{j.RunnerID()}
@@ -119,12 +117,12 @@ func (j Job) RunnerLabels() []string {
 	return j.Labels
 }
 
-// RunnerID is the ID of the runner for the job's current try, which is also
-// the ID of its Nomad job: gha-<job id>-<try>.
+// RunnerID returns the ID of the runner for the job's current try, which is also the ID
+// of its Nomad job: gha-<job id>-<try>.
 func (j Job) RunnerID() string { return fmt.Sprintf(RunnerPrefix+"%d-%d", j.ID, j.Try) }
 
-// SeenLabels are a job's labels as the rules see them, unless one is compound:
-// in lower case, each once. A Decision's that are the same are kept with the job only.
+// SeenLabels returns a job's labels as the rules see them, unless one is compound: in
+// lower case, each once. A decision with the same labels is stored without them.
 func SeenLabels(asked []string) []string {
 	seen := []string{}
 	for _, l := range asked {

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// LocalHost reports whether a Host header is one that no other site's name can be.
+// LocalHost reports whether a Host header is localhost or an IP address, which no
+// other site's name can be.
 func LocalHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

@@ -5,56 +5,55 @@ import (
 	"time"
 )
 
-// Nomad is the Nomad side, as the rooms use it. *nomad.Client is the implementation.
+// Nomad is Nomad, as the rooms use it. *nomad.Client is the implementation.
 type Nomad interface {
-	// Start registers the runner's Nomad job once: called again for the same
-	// runner it finds what the earlier call made. Errors are sorted by
-	// GiveUpError, FixError and RetryAtError; any other is worth a retry.
-	// Safe for concurrent use.
+	// Start registers the runner's Nomad job once: called again for the same runner, it
+	// returns the job that the earlier call registered. Errors are classified as
+	// GiveUpError, FixError and RetryAtError; any other is worth a retry. Safe for
+	// concurrent use.
 	Start(ctx context.Context, r StartRequest) (Started, error)
 
 	// Ended reports whether the Nomad job of a registered runner has ended or
 	// is gone. Safe for concurrent use.
 	Ended(ctx context.Context, r Runner) (bool, error)
 
-	// Stop stops the Nomad job of a runner; no error when it has ended or is
-	// gone. It is kept, not purged, so that its ID stays taken. Safe for
-	// concurrent use.
+	// Stop stops the Nomad job of a runner. It succeeds when the job has ended or is
+	// gone. The job is not purged, so that its ID stays taken. Safe for concurrent use.
 	Stop(ctx context.Context, r Runner) error
 
-	// Jobs lists the Nomad jobs of all runners in the client's own region, ended
-	// ones included as long as Nomad keeps them, in one request, and the index
-	// from which Follow tells what comes after. Safe for concurrent use.
+	// Jobs lists, in one request, the Nomad jobs of all runners in the client's own
+	// region, ended ones included for as long as Nomad keeps them, and returns the index
+	// from which Follow continues. Safe for concurrent use.
 	Jobs(ctx context.Context) (jobs []NomadJob, index uint64, err error)
 
-	// Follow calls each for what happens to the Nomad jobs of runners, from
-	// index on, until ctx ends, each fails, or Nomad does: the error says so and
-	// is never nil. It never calls each twice at a time. Events may be repeated.
-	// Nomad keeps few, so those between index and NomadFollowed, which comes
-	// first, may be lost, and so may those after an error: Jobs, called after
-	// NomadFollowed came, tells what they came to.
+	// Follow calls each with every event of runners' Nomad jobs, from index on, until
+	// ctx ends, each fails, or Nomad does. The error says which and is never nil. There
+	// is never more than one call of each at a time. Events may be repeated. The first
+	// event is NomadFollowed. Nomad keeps few events, so those between index and
+	// NomadFollowed may be lost, and so may those after an error: call Jobs after
+	// NomadFollowed to see their outcome.
 	Follow(ctx context.Context, index uint64, each func(NomadEvent) error) error
 
-	// Allocation returns the newest allocation of a runner; ErrNotFound when
-	// it has none. Safe for concurrent use.
+	// Allocation returns the newest allocation of a runner; ErrNotFound when it has
+	// none. Safe for concurrent use.
 	Allocation(ctx context.Context, r Runner) (Allocation, error)
 
-	// Home is where Start registers the runners of a placement. Errors are
-	// sorted as Start's. Safe for concurrent use.
+	// Home returns where Start registers the runners of a placement. Errors are
+	// classified as for Start. Safe for concurrent use.
 	Home(ctx context.Context, p Placement) (NomadAt, error)
 
-	// Claims reports whether the runners of a placement fetch their configuration
-	// by a claim; if not they bring their own registration. A jobspec that is not
-	// known does. It asks nobody. Safe for concurrent use.
+	// Claims reports whether the runners of a placement fetch their configuration by a
+	// claim; if not, they bring their own registration. It is true for an unknown
+	// jobspec. It makes no request. Safe for concurrent use.
 	Claims(p Placement) bool
 
-	// ClaimOf returns the claim URL and token that Start put into the meta of a
-	// runner's Nomad job, "" for what it has not, and whether its runner brings
-	// its own registration; ErrNotFound when it is gone. Safe for concurrent use.
+	// ClaimOf returns the claim URL and token that Start put into the meta of a runner's
+	// Nomad job, "" for those that are missing, and whether its runner brings its own
+	// registration; ErrNotFound when the job is gone. Safe for concurrent use.
 	ClaimOf(ctx context.Context, j NomadJob) (url string, token Secret, own bool, err error)
 
-	// Unplaced says why Nomad has no node for a runner that waits for one, or that
-	// Nomad has not looked at it yet; nil when it does not wait, or has one. Safe for
+	// Unplaced returns why Nomad has no node for a runner, or that it has not evaluated
+	// the runner yet; nil when the runner has a node, or does not wait for one. Safe for
 	// concurrent use.
 	Unplaced(ctx context.Context, j Job, r Runner) (*Unplaced, error)
 }
@@ -84,8 +83,8 @@ type Started struct {
 	Warnings   []string // Nomad's own warnings, for the log
 }
 
-// A NomadJob is the Nomad job of a runner, as a listing has it. What comes from
-// its meta is our own, but whoever may register jobs can write it too.
+// A NomadJob is the Nomad job of a runner, as a listing has it. We wrote its meta, but
+// anybody who may register jobs can write the same.
 type NomadJob struct {
 	ID       string
 	At       NomadAt
@@ -113,12 +112,12 @@ type NomadEvent struct {
 	Again bool      // of an allocation in the place of another, which was lost with its node or drained
 }
 
-// A NomadEventKind is a kind of event.
+// A NomadEventKind says what a NomadEvent is.
 type NomadEventKind string
 
 // The kinds of events.
 const (
-	NomadFollowed NomadEventKind = "followed" // of no job: what happens from now on will be told
+	NomadFollowed NomadEventKind = "followed" // of no job: every event from now on will come
 	NomadWaits    NomadEventKind = "waits"    // no node has room for it: ask Unplaced
 	NomadPlaced   NomadEventKind = "placed"   // it has a node
 	NomadStarted  NomadEventKind = "started"  // a task of it runs
@@ -138,7 +137,7 @@ const (
 	EndKilled   NomadEnd = "killed"   // it was stopped
 )
 
-// An Allocation is Nomad's of a runner.
+// An Allocation is Nomad's allocation of a runner.
 type Allocation struct {
 	ID       string
 	Status   string // pending, running, complete, failed, lost or unknown
@@ -149,12 +148,13 @@ type Allocation struct {
 	Created  time.Time // of Nomad's clock
 }
 
-// An Admission is a runner that is about to be started on Nomad.
+// An Admission describes a runner that is about to be started on Nomad.
 type Admission struct {
 	Target Target
 	Group  int64
 	Own    bool // it brings its own registration
 }
 
-// Unreadable is the status of an answer that was empty, cut off, or not of whom was asked.
+// Unreadable is the status of an answer that was empty, cut off, or not from the server
+// that was asked.
 const Unreadable = -1

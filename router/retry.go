@@ -6,67 +6,62 @@ import (
 	"time"
 )
 
-// The back-off of an outage: firstWait doubles with each failure in a row up
-// to longestWait. fixWait is for faults that wait for a person.
 const (
-	firstWait   = 250 * time.Millisecond
-	longestWait = 30 * time.Second
-	fixWait     = 30 * time.Second
+	firstWait = 250 * time.Millisecond // doubled with each failure in a row, up to LongestWait
 
-	longestFixWait = 5 * time.Minute // the longest GitHubFixWait, doubled with each failure
+	longestFixWait = 5 * time.Minute // GitHubFixWait is doubled with each failure, up to this
 
-	// Between two jobs that come back after GitHub took no registrations: it
-	// takes 180 a minute (900 points, of which each costs 5).
+	// Between two jobs that are retried after GitHub took no registrations: it takes 180
+	// a minute (900 points, of which each costs 5).
 	comeback = time.Second / 3
 )
 
-// LongestWait is the longest that a Backoff has an outage's attempts wait.
-const LongestWait = longestWait
+// LongestWait is the longest wait between two attempts during an outage, and the wait
+// for a person who must fix something.
+const LongestWait = 30 * time.Second
 
-// GitHubFixWait is on top of the back-off, when a person must act on what GitHub said.
+// GitHubFixWait is added when a person must act on what GitHub said.
 const GitHubFixWait = 2 * time.Minute
 
-// A Backoff decides when a failed attempt is made again. The zero value lacks Now
-// and Rand. It is safe for concurrent use, and not to be copied.
+// A Backoff decides when a failed attempt is retried. It is safe for concurrent use,
+// and must not be copied.
 type Backoff struct {
 	Now  func() time.Time // required
 	Rand func() float64   // in [0,1); required
 
 	mu   sync.Mutex
-	last map[string]time.Time // by RetryAtError.Line: when the last one comes back
+	last map[string]time.Time // by RetryAtError.Line: when the last attempt is retried
 }
 
-// Retry is the one place that says whether an attempt that ended in err is
-// made again, and when. failures is how many ended badly in a row before it.
-// A GiveUpError is never retried (ok is false). A RetryAtError is retried at
-// its time, whatever it wraps; everything else after a wait that grows, with up to half of it
-// taken off at random, so that jobs which failed together do not all come back
-// at once.
+// Retry decides whether an attempt that failed with err is retried (ok), and when.
+// Nothing else decides that. failures is how many attempts in a row failed before it. A
+// GiveUpError is never retried. A RetryAtError is retried at its time, whatever it
+// wraps. Everything else is retried after a growing wait, shortened by up to half at
+// random, so that jobs which failed together do not all come back at once.
 func (b *Backoff) Retry(err error, failures int) (at time.Time, ok bool) {
 	var giveUp *GiveUpError
 	var fix *FixError
 	var retryAt *RetryAtError
 	var silent *SilentError
-	wait := longestWait
+	wait := LongestWait
 	switch {
 	case errors.As(err, &giveUp):
 		return time.Time{}, false
 	case errors.As(err, &retryAt):
 		// Spread over a second: the limit is the same for every job that hit it.
 		return retryAt.At.Add(time.Duration(b.Rand() * float64(time.Second))), true
-	case errors.As(err, &fix):
-		wait = fixWait
+	case errors.As(err, &fix): // a person must act
 	case errors.As(err, &silent): // all such jobs come back as soon as Nomad answers
 	default:
-		if failures < 7 { // 250 ms << 7 is past longestWait
+		if failures < 7 { // 250 ms << 7 exceeds LongestWait
 			wait = firstWait << max(failures, 0)
 		}
 	}
 	return b.Now().Add(wait - time.Duration(b.Rand()*float64(wait)/2)), true
 }
 
-// RetryGitHub says when what GitHub did not do is tried again, and whether: those that
-// wait for the same come back one after the other.
+// RetryGitHub is Retry for an attempt that failed because of GitHub. Attempts that wait
+// for the same Line are retried one after the other.
 func (b *Backoff) RetryGitHub(err error, failures int) (at time.Time, ok bool) {
 	if later, ok := errors.AsType[*RetryAtError](err); ok && later.Line != "" {
 		return b.Place(later.Line, later.At, b.Now()), true
@@ -80,9 +75,9 @@ func (b *Backoff) RetryGitHub(err error, failures int) (at time.Time, ok bool) {
 	return at, ok
 }
 
-// Place returns when the next of those comes back for which GitHub took no
-// registrations: at, or later when others of its line come back before. They come one after the
-// other, so that they are not refused all together again, with a runner on Nomad each.
+// Place returns when an attempt is retried for which GitHub took no registration: at, or
+// later if others of its line come before it. They are spread out so that they are
+// not all refused again at once, each with a runner on Nomad.
 func (b *Backoff) Place(line string, at, now time.Time) time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -101,7 +96,7 @@ func (b *Backoff) Place(line string, at, now time.Time) time.Time {
 	return at
 }
 
-// ClockSetBack is for when the clock was set back.
+// ClockSetBack forgets the places in the lines. Call it when the clock was set back.
 func (b *Backoff) ClockSetBack() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -8,11 +8,11 @@ import (
 	"switchyard/rules"
 )
 
-// A RulesVersion says which rules these are. Its JSON form is a contract.
+// A RulesVersion identifies a version of the rules. Its JSON form is a contract.
 type RulesVersion struct {
 	Hash     string    `json:"hash"`      // hex SHA-256 of what they were loaded from; "": unknown
 	LoadedAt time.Time `json:"loaded_at"` // when they came into force; the App sets it
-	Origin   string    `json:"origin"`    // what made them be loaded: "start", "file changed", "SIGHUP", "applied", "put back", LastGood
+	Origin   string    `json:"origin"`    // why they were loaded: "start", "file changed", "SIGHUP", "applied", "put back", LastGood
 	Files    []string  `json:"files"`
 }
 
@@ -23,7 +23,7 @@ type RulesStatus struct {
 	Error *RefusedRules `json:"error"` // nil: there are no newer ones
 }
 
-// Refused says to people that what is newest was refused; "": it was not.
+// Refused returns a sentence that says why newer rules were refused; "": they were not.
 func (s RulesStatus) Refused() string {
 	switch {
 	case s.Error == nil:
@@ -34,44 +34,44 @@ func (s RulesStatus) Refused() string {
 	return "newer rules were refused, and the old ones are in force: " + s.Error.Reason
 }
 
-// KeptRules are a version of the rules' files that is kept, so that it can be
-// put back. It need not have been in force: it may have had faults.
+// KeptRules is a version of the rules' files that is kept so that it can be put back.
+// It may have had faults and never have been in force.
 type KeptRules struct {
 	ID     int64
-	At     time.Time // when it came
+	At     time.Time // when this version was first seen
 	Hash   string    // hex SHA-256 of the names and contents of the files
-	Who    string    // who applied it; "": it came by the files
-	Origin string    // as of a RulesVersion
-	Note   string    // of who applied it
+	Who    string    // who applied it; "": the files were changed directly
+	Origin string    // as in RulesVersion
+	Note   string    // written by whoever applied it
 	Files  []rules.File
 }
 
-// RefusedRules are newer rules that did not come into force.
+// RefusedRules is a newer version that did not come into force.
 type RefusedRules struct {
 	Hash        string            `json:"hash"` // "" when they could not be read
 	Origin      string            `json:"origin"`
-	Since       time.Time         `json:"since"`       // since when what was newest is refused; the App sets it
+	Since       time.Time         `json:"since"`       // since when newer versions are refused; the App sets it
 	Reason      string            `json:"reason"`      // one sentence
 	Diagnostics rules.Diagnostics `json:"diagnostics"` // empty when the reason says it all
 }
 
-// A RulesEdit is files that are to be the rules.
+// A RulesEdit replaces the contents of the rules' files.
 type RulesEdit struct {
-	Base   string       // the hash of the files that it was made from
-	Files  []rules.File // as many, and with the same names; without directories
+	Base   string       // the hash of the files that were edited
+	Files  []rules.File // as many as there are, with the same names, without directories
 	Who    string
 	Note   string
 	Origin string // of the RulesVersion: "applied" or "put back"
 }
 
-// A RulesCheck says what putting files in force would mean. Its JSON form is a contract.
+// A RulesCheck says what would happen if files were put in force. Its JSON form is a contract.
 type RulesCheck struct {
 	Good     bool              `json:"good"`     // the server would put them in force, if Nomad accepts their jobspecs
-	Findings rules.Diagnostics `json:"findings"` // as `switchyard check --format json` has them, and faults in tests; never null
-	Tests    *rules.TestReport `json:"tests"`    // as `switchyard test --format json` prints it; null: faults keep them from being run
+	Findings rules.Diagnostics `json:"findings"` // as `switchyard check --format json` prints them, and faults in tests; never null
+	Tests    *rules.TestReport `json:"tests"`    // as `switchyard test --format json` prints it; null: not run because of faults
 }
 
-// ErrRulesChanged says that the files are no longer those that a RulesEdit was made from.
+// ErrRulesChanged says that the files have changed since a RulesEdit was made from them.
 var ErrRulesChanged = errors.New("the rules were changed meanwhile")
 
 // A RulesRefusedError says that a RulesEdit has faults.
@@ -84,9 +84,9 @@ func (e *RulesRefusedError) Error() string {
 	return fmt.Sprintf("the rules were refused: %s", e.Faults[0])
 }
 
-// LastGood is the Origin of rules that a server starts with because the files
-// are bad: the last good ones, out of the database.
+// LastGood is the Origin of rules that a server takes from the database because the
+// files were bad at the start.
 const LastGood = "last good"
 
-// RulesPath is where operators ask which rules are in force: a RulesStatus.
+// RulesPath is where the API returns the RulesStatus.
 const RulesPath = "/api/v1/rules"

@@ -8,7 +8,7 @@ import (
 	"switchyard/rules"
 )
 
-// A RunnerState is where a runner stands. States only move forward.
+// A RunnerState is the state of a runner. States only move forward.
 type RunnerState string
 
 // Final reports whether a runner in this state has nothing more to do.
@@ -27,6 +27,7 @@ const (
 	RunnerStopped    RunnerState = "stopped"    // nothing was left for it to do
 )
 
+// RunnerPrefix begins every runner's ID.
 const RunnerPrefix = "gha-"
 
 // A Runner is one registered Nomad job: one ephemeral GitHub runner.
@@ -41,8 +42,8 @@ type Runner struct {
 	NomadAt  NomadAt
 
 	// Own: it brings its own registration. It never claims and may have any name on
-	// GitHub, so it is followed by its Nomad job alone, and once that runs nothing
-	// stops it: it may have a job. One that claims after all is as any other.
+	// GitHub, so only its Nomad job shows how it is, and once that runs nothing stops
+	// it, as it may have a job. If it claims after all it is like any other runner.
 	Own bool
 
 	Reason    string    // why it is in State, for people; never empty
@@ -57,12 +58,12 @@ type Runner struct {
 	EndWords  string    // what Nomad said of how; "": nothing
 }
 
-// OnGitHub reports whether a runner was configured: GitHub may know it, and have
+// OnGitHub reports whether a runner was configured, so that GitHub may know it and have
 // given it a job.
 func (r Runner) OnGitHub() bool { return r.GitHubID != 0 || r.Target != (Target{}) }
 
-// A LiveRunner is what comparing the books with Nomad takes: a runner that may
-// be alive, without its Reason, Node and Unplaced, and what its job is up to.
+// A LiveRunner is a runner that may be alive, as it is compared with Nomad: without its
+// Reason, Node and Unplaced, but with the state of its job.
 type LiveRunner struct {
 	Runner
 	Explained bool   // it is known why it has no node
@@ -75,16 +76,16 @@ type LiveRunner struct {
 	Serves      int64         // the job that it runs, as GitHub says; 0: none, or not known
 	ServesSince time.Time     // when we heard of that
 	TimeLimit   time.Duration // of that job; 0: none
-	Seen        time.Duration // for how long this process has seen it run that job, by the time that passed; 0: not looked at
+	Seen        time.Duration // how long this process has seen it run that job, by the monotonic clock; 0: not yet
 }
 
-// A SeenRunner is a runner and the last thing that was seen of it on Nomad.
+// A SeenRunner is a runner and the last event of it on Nomad.
 type SeenRunner struct {
 	LiveRunner
 	Event NomadEvent
 }
 
-// Claimed is a runner and its job, as a claim found them.
+// A Claimed is a runner and its job, as a claim found them.
 type Claimed struct {
 	Runner Runner
 	Job    Job  // the one that needs it; with its decision, unless it is not recorded yet
@@ -100,7 +101,7 @@ type Target struct {
 	Enterprise string `json:"enterprise,omitempty"`
 }
 
-// TargetOf is where the runner for a job of repo is registered.
+// TargetOf returns where the runner for a job of repo is registered.
 func TargetOf(repo Repo, r rules.Runner) Target {
 	switch r.Scope {
 	case "enterprise":
@@ -112,32 +113,32 @@ func TargetOf(repo Repo, r rules.Runner) Target {
 	}
 }
 
-// An Unplaced says why Nomad has no node for a runner, at the time of At.
+// An Unplaced says why Nomad had no node for a runner at a certain time.
 type Unplaced struct {
 	At        time.Time  `json:"at"`
 	Never     bool       `json:"never"`     // no node of the cluster as it is now could ever run it; else they are busy
 	Text      string     `json:"text"`      // one sentence for people
 	Pool      string     `json:"pool"`      // the node pool
 	InPool    int        `json:"in_pool"`   // nodes in it
-	Evaluated int        `json:"evaluated"` // nodes that Nomad looked at
+	Evaluated int        `json:"evaluated"` // nodes that Nomad evaluated
 	Filtered  []Shortage `json:"filtered"`  // what filtered them, most nodes first
-	Exhausted []Shortage `json:"exhausted"` // what those left have not enough of, most nodes first
+	Exhausted []Shortage `json:"exhausted"` // what the others have too little of, most nodes first
 
-	// Pending: Nomad has not looked at it since At, and Text says why, as far as that is
-	// known; all else is empty.
+	// Pending: Nomad has not evaluated the runner since At. Text says why, as far as that
+	// is known; all other fields are empty.
 	Pending bool `json:"-"`
 }
 
-// A Shortage is what some nodes lack.
+// A Shortage says what some nodes lack.
 type Shortage struct {
 	What  string `json:"what"`           // a constraint, "missing devices", "missing drivers", or a size: "memory"
 	From  string `json:"from,omitempty"` // the label or rule that asks for it; "": the jobspec, or unknown
 	Nodes int    `json:"nodes"`
 }
 
-// NextFallback is the first fallback of a decision after the one in force (from
-// 1; 0: none is) that can be used, and how long after the job's first dispatch
-// it is due; false when there is none.
+// NextFallback returns the number of the first usable fallback of a decision after the
+// one in force (numbers start at 1; 0: none is in force), and how long after the job's
+// first dispatch it is due; false when there is none.
 func NextFallback(d *Decision, inForce int) (n int, after time.Duration, ok bool) {
 	for n = inForce + 1; n <= len(d.Fallback); n++ {
 		if f := d.Fallback[n-1]; f.Reason == "" {
@@ -147,18 +148,18 @@ func NextFallback(d *Decision, inForce int) (n int, after time.Duration, ok bool
 	return 0, 0, false
 }
 
-// ParseRunnerID takes a runner's ID apart: gha-<job id>-<try>.
+// ParseRunnerID returns the parts of a runner's ID: gha-<job id>-<try>.
 func ParseRunnerID(id string) (jobID int64, try int, ok bool) {
 	n, err := fmt.Sscanf(id, "gha-%d-%d", &jobID, &try)
 	ok = err == nil && n == 2 && jobID > 0 && try > 0 && id == Job{ID: jobID, Try: try}.RunnerID()
 	return jobID, try, ok
 }
 
-// NameSuffix is how many characters, after a hyphen, make each name new that a
-// runner is registered by.
+// NameSuffix is the length of the random suffix, after a hyphen, of the names under which
+// runners are registered.
 const NameSuffix = 6
 
-// IsNameOf reports whether a name on GitHub is one that a runner's claim gave it.
+// IsNameOf reports whether a name on GitHub is one that a claim of the runner gave it.
 func IsNameOf(name, runnerID string) bool {
 	return name == runnerID || strings.HasPrefix(name, runnerID+"-")
 }

@@ -2,9 +2,9 @@ package router
 
 import "strings"
 
-// A Scope is the repositories that somebody may see, each as owner/name or
-// owner/*, on every GitHub, or with HOST/ before it on that one. They are
-// compared without case. nil: all repositories; empty, but not nil: none.
+// A Scope lists the repositories that somebody may see, as owner/name or owner/* on
+// every GitHub, or as HOST/owner/name or HOST/owner/* on one. They are compared without
+// case. nil: all repositories; empty, but not nil: none.
 type Scope []string
 
 // Has reports whether a repository is in the scope.
@@ -21,7 +21,7 @@ func (s Scope) Has(r Repo) bool {
 	return false
 }
 
-// SplitScope takes one repository of a Scope apart; host is "" for any GitHub.
+// SplitScope returns the parts of one pattern of a Scope; host is "" for any GitHub.
 func SplitScope(pattern string) (host, owner, name string) {
 	parts := strings.SplitN(pattern, "/", 3)
 	switch len(parts) {

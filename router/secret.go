@@ -8,7 +8,7 @@ import (
 // A Secret is a string that never shows itself in logs, errors or JSON.
 type Secret string
 
-// String, GoString, LogValue and MarshalJSON hide the secret; string(s) is the way to it.
+// String, GoString, LogValue and MarshalJSON hide the secret; string(s) reveals it.
 func (Secret) String() string { return redacted }
 
 func (Secret) GoString() string { return redacted }

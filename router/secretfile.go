@@ -7,10 +7,10 @@ import (
 	"runtime"
 )
 
-// ReadSecret reads a file that holds a secret, such as a key or a token, of at
-// most so many bytes. Except on Windows it refuses a file that everybody on the
-// machine may read or write, as other users and raw_exec workflows may; what is
-// no regular file, such as a pipe, is read as it is. Its errors name the file
+// ReadSecret reads a file that holds a secret, such as a key or a token, of at most so
+// many bytes. Except on Windows it refuses a file that everybody on the machine may read
+// or write, because that includes other users and raw_exec workflows. Anything but a
+// regular file, such as a pipe, is read without that check. Its errors name the file
 // and never its content.
 func ReadSecret(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)

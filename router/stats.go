@@ -4,7 +4,7 @@ import (
 	"time"
 )
 
-// A Start is that a runner took a job.
+// A Start says that a runner took a job.
 type Start struct {
 	At     time.Time // when we heard of it
 	Waited time.Duration

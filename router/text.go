@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// Printable makes a stranger's text safe to show on a terminal or a page:
-// characters that are not printed as themselves, such as escapes and marks
-// that turn the direction of writing, are escaped as in Go.
+// Printable returns a stranger's text in a form that is safe on a terminal or a page:
+// characters that do not print as themselves, such as escapes and marks that change
+// the direction of writing, are escaped as in Go.
 func Printable(s string) string {
 	ok := func(r rune) bool { return r == ' ' || strconv.IsPrint(r) }
 	if !strings.ContainsFunc(s, func(r rune) bool { return !ok(r) }) && utf8.ValidString(s) {
@@ -29,8 +29,8 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// PrintableJSON is b, which is JSON, with the same meaning, and as harmless to
-// show as Printable's text.
+// PrintableJSON returns JSON with the same meaning as b that is as safe to show as
+// Printable's text.
 func PrintableJSON(b []byte) []byte {
 	hidden := func(r rune) bool { return r >= 0x7f && !strconv.IsPrint(r) } // encoders escape those before
 	if !bytes.ContainsFunc(b, hidden) {

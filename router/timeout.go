@@ -2,15 +2,15 @@ package router
 
 import "time"
 
-// How long one of the others is waited for.
+// Timeouts of calls to the database, Nomad and GitHub.
 const (
-	StoreTimeout  = 10 * time.Second // for one write to the database
-	NomadTimeout  = 30 * time.Second // for one runner's whole talk with Nomad
-	ListTimeout   = 60 * time.Second // for a listing of Nomad's or GitHub's, of many pages
-	GitHubTimeout = 15 * time.Second // for one call that nobody waits for
-	LoginTimeout  = 30 * time.Second // for one call to GitHub, with what it takes to log in
+	StoreTimeout  = 10 * time.Second // of one write to the database
+	NomadTimeout  = 30 * time.Second // of all calls to Nomad for one runner
+	ListTimeout   = 60 * time.Second // of a listing with many pages, from Nomad or GitHub
+	GitHubTimeout = 15 * time.Second // of one call to GitHub that nobody waits for
+	LoginTimeout  = 30 * time.Second // of one call to GitHub, login included
 )
 
-// GoneAfter is how long GitHub keeps a job queued at most:
+// GoneAfter is the longest that GitHub keeps a job queued:
 // https://docs.github.com/en/actions/reference/limits (read 2026-11-24).
 const GoneAfter = 24 * time.Hour

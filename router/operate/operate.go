@@ -148,7 +148,7 @@ func (o *Operator) CancelJob(ctx context.Context, id int64, run bool) error {
 	return nil
 }
 
-// noteCancel says on the time line of a running job who cancels its run: its end
+// noteCancel says on the timeline of a running job who cancels its run: its end
 // comes from GitHub, which does not say it.
 func (o *Operator) noteCancel(ctx context.Context, j router.Job) error {
 	runners, err := o.Store.Runners(ctx, j.ID)
@@ -237,7 +237,7 @@ func (o *Operator) kill(ctx context.Context, r router.Runner) error {
 	return o.Runners.StopJob(ctx, r)
 }
 
-// stopRunner retires a runner, and says on its time line who asked.
+// stopRunner retires a runner, and says on its timeline who asked.
 func (o *Operator) stopRunner(ctx context.Context, r router.Runner, reason string) error {
 	if err := o.Store.Note(ctx, r.ID, reason, o.Now()); err != nil {
 		return err

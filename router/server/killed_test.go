@@ -17,7 +17,7 @@ import (
 	"switchyard/router/server"
 )
 
-// says reports whether a time line says something of the job, or of a runner.
+// says reports whether a timeline says something of the job, or of a runner.
 func said(line []router.Event, ofRunner bool, what string) bool {
 	for _, e := range line {
 		if (e.RunnerID != "") == ofRunner && strings.Contains(e.What, what) {
@@ -59,7 +59,7 @@ func TestABusyRunnerThatIsKilledIsToldOf(t *testing.T) {
 				t.Errorf("it ended as %s: %s; want %q", j.Conclusion, j.Reason, want)
 			}
 			if line, err := w.Store.Timeline(t.Context(), id); err != nil || !said(line, true, tc.why) || !said(line, false, tc.why) {
-				t.Errorf("the time lines are %+v, %v", line, err)
+				t.Errorf("the timelines are %+v, %v", line, err)
 			}
 		})
 	}
@@ -92,6 +92,6 @@ func testARefusedClaimIsToldOf(t *testing.T) {
 	}
 	const why = "its claim was refused: the router cannot ask Nomad now whether this runner is starting: No cluster leader"
 	if said(line, false, "can its node reach") || !said(line, true, why) || !said(line, false, "ended, as "+why) {
-		t.Errorf("the time lines are %+v", line)
+		t.Errorf("the timelines are %+v", line)
 	}
 }

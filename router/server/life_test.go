@@ -63,7 +63,7 @@ func testAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
 		said[e.Source] = true
 	}
 	if !said[router.SourceNomad] || !said[router.SourceWebhook] || !said[router.SourceRunner] {
-		t.Errorf("the time line has the sources %v, want Nomad, the webhook and the runner: %+v", said, line)
+		t.Errorf("the timeline has the sources %v, want Nomad, the webhook and the runner: %+v", said, line)
 	}
 }
 
@@ -147,7 +147,7 @@ func testAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 		}
 	}
 	if !said[false] || !said[true] {
-		t.Errorf("the time lines do not say why: %+v", line)
+		t.Errorf("the timelines do not say why: %+v", line)
 	}
 }
 

@@ -24,7 +24,7 @@ func wantConflict(t *testing.T, err error, says string) {
 	}
 }
 
-// told reports whether an operator is the source of a line of a job's time line.
+// told reports whether an operator is the source of a line of a job's timeline.
 func (r *running) told(id int64, runner, says string) bool {
 	r.T.Helper()
 	events, err := r.store.Timeline(r.T.Context(), id)

@@ -105,7 +105,7 @@ func (y *yard) status(nomadJob string) string {
 	return *j.Status
 }
 
-// unclaimed fails when the time lines of a job speak of a claim that never comes.
+// unclaimed fails when the timelines of a job speak of a claim that never comes.
 func (y *yard) unclaimed(id int64) {
 	y.T.Helper()
 	line, err := y.Store.Timeline(y.T.Context(), id)
@@ -117,7 +117,7 @@ func (y *yard) unclaimed(id int64) {
 		said += e.What + "\n"
 	}
 	if strings.Contains(said, "claim") || strings.Contains(said, "configuration") || !strings.Contains(said, "brings its own registration") {
-		y.T.Errorf("the time line says:\n%s", said)
+		y.T.Errorf("the timeline says:\n%s", said)
 	}
 }
 
@@ -312,7 +312,7 @@ func TestARunnerOfItsOwnRegistrationThatEndsWithoutTheJobIsReplaced(t *testing.T
 		if !slices.ContainsFunc(line, func(e router.Event) bool {
 			return e.JobID == id && e.State == string(router.Retrying) && strings.Contains(e.What, "Exit Code: 7") && strings.Contains(e.What, "brings its own registration")
 		}) {
-			t.Errorf("the time line does not say why: %+v", line)
+			t.Errorf("the timeline does not say why: %+v", line)
 		}
 		y.unclaimed(id)
 	})

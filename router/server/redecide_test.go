@@ -95,7 +95,7 @@ func TestJobsThatNothingCouldServeAreDecidedAnewWhenTheRulesChange(t *testing.T)
 			}
 			line, err := r.store.Timeline(t.Context(), 1)
 			if err != nil || !containsEvent(line, router.SourceRouter, "the rules have changed since: it is decided anew") {
-				t.Errorf("the time line is %+v, %v", line, err)
+				t.Errorf("the timeline is %+v, %v", line, err)
 			}
 		})
 	}
@@ -156,7 +156,7 @@ func TestWhatNomadRefusesIsAskedForAgain(t *testing.T) {
 			t.Errorf("Nomad was asked %d times in an hour", n.starts)
 		}
 		if line, err := r.store.Timeline(t.Context(), 1); err != nil || len(line) > 4 {
-			t.Errorf("the time line is %+v, %v", line, err)
+			t.Errorf("the timeline is %+v, %v", line, err)
 		}
 	})
 	virtual(t, "when the rules change", func(t *testing.T) {

@@ -138,7 +138,7 @@ func testJobsThatNobodyServesAreAskedAbout(t *testing.T) {
 	}
 	events, err := r.store.Timeline(t.Context(), 4)
 	if err != nil || !slices.ContainsFunc(events, func(e router.Event) bool { return e.Source == router.SourceGitHub && e.JobID == 4 }) {
-		t.Errorf("the time line is %+v, err %v, want what GitHub said in it", events, err)
+		t.Errorf("the timeline is %+v, err %v, want what GitHub said in it", events, err)
 	}
 }
 

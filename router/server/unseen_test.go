@@ -44,7 +44,7 @@ func testAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 	shows(t, w.App, `switchyard_jobs_waiting{reason="placing",rule="linux"} 1`) // and not that nodes are busy
 	time.Sleep(5 * time.Minute)
 	if line, err := w.Store.Timeline(t.Context(), id); err != nil || len(line) > 14 {
-		t.Errorf("the time line has %d events, %v", len(line), err)
+		t.Errorf("the timeline has %d events, %v", len(line), err)
 	}
 	pause(false)
 	w.Await(id, in(router.Completed))
