@@ -25,6 +25,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
 	"switchyard/router/store"
@@ -230,7 +231,7 @@ func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy 
 		b.Fatal(err)
 	}
 	defer st.Close()
-	app, err := newApp(appParts{store: st, nomad: client, github: github, rules: set, secrets: []router.Secret{testSecret}},
+	app, err := newApp(appParts{store: st, nomad: capacity.New(client), github: github, rules: set, secrets: []router.Secret{testSecret}},
 		server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard})
 	if err != nil {
 		b.Fatal(err)

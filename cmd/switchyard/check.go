@@ -16,6 +16,7 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/rulebook"
 	"switchyard/rules"
 )
@@ -72,7 +73,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 		return fmt.Errorf("--format %q: want text, json or github", f.format)
 	}
 	for _, code := range f.accept {
-		if known := append(rules.Warnings(), nomad.Warnings()...); !slices.Contains(known, code) {
+		if known := append(rules.Warnings(), capacity.Warnings()...); !slices.Contains(known, code) {
 			return fmt.Errorf("--accept %s: there is no such warning; there are %s", code, strings.Join(known, ", "))
 		}
 	}
@@ -97,7 +98,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 			var said rules.Diagnostics
 			said, unasked = survey(ctx, stderr, set, specs)
 			found = append(found, said...)
-			if n := len(slices.DeleteFunc(said, func(d rules.Diagnostic) bool { return d.Code != nomad.CannotTell })); n > 0 && unasked == nil {
+			if n := len(slices.DeleteFunc(said, func(d rules.Diagnostic) bool { return d.Code != capacity.CannotTell })); n > 0 && unasked == nil {
 				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR did not tell of %s", count(n, "rule"))
 			}
 			slices.SortStableFunc(found, func(a, b rules.Diagnostic) int {
@@ -155,16 +156,16 @@ func survey(ctx context.Context, stderr io.Writer, set *rules.Set, specs *jobspe
 		fmt.Fprintf(stderr, "warning: %s\n", r.Untried())
 	}
 	examples := set.Examples()
-	routes := make([]nomad.Route, len(examples))
+	routes := make([]capacity.Route, len(examples))
 	for i, e := range examples {
-		routes[i] = nomad.Route{Rule: e.Rule, Labels: e.Labels, Placement: e.Placement}
+		routes[i] = capacity.Route{Rule: e.Rule, Labels: e.Labels, Placement: e.Placement}
 	}
-	said, err := client.Survey(ctx, routes)
+	said, err := capacity.New(client).Survey(ctx, routes)
 	if err != nil {
 		return nil, fmt.Errorf("ask the Nomad at NOMAD_ADDR: %w", err)
 	}
 	var found rules.Diagnostics
-	against := make([]*nomad.Finding, len(examples)) // what keeps a route from working
+	against := make([]*capacity.Finding, len(examples)) // what keeps a route from working
 	for i := range said {
 		f := &said[i]
 		for _, r := range f.Routes { // each rule has its own line, for whoever mends it

@@ -20,6 +20,7 @@ import (
 	"switchyard/router/gh"
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/rulebook"
 	"switchyard/router/server"
 	"switchyard/router/store"
@@ -108,7 +109,7 @@ func startDemo(ctx context.Context, out io.Writer, log *slog.Logger, s demo.Setu
 	if err != nil {
 		return nil, err
 	}
-	app, err := newApp(appParts{rulebook: editedRules{book, st}, allowEdit: !s.Real, store: st, nomad: cluster, github: client, rules: started.Set, secrets: []router.Secret{s.Secret}}, server.Config{
+	app, err := newApp(appParts{rulebook: editedRules{book, st}, allowEdit: !s.Real, store: st, nomad: capacity.New(cluster), github: client, rules: started.Set, secrets: []router.Secret{s.Secret}}, server.Config{
 		Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Metrics: metrics, Logger: log, RulesVersion: started.Version,
 	})
 	if err != nil {

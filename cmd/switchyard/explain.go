@@ -19,6 +19,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/web"
 	"switchyard/router/webhook"
 	"switchyard/rules"
@@ -181,7 +182,7 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 	if err != nil {
 		return answer, err
 	}
-	answer.NomadJob, err = desk{client, f.publicURL}.Render(ctx, job, answer.Decision)
+	answer.NomadJob, err = desk{capacity.New(client), f.publicURL}.Render(ctx, job, answer.Decision)
 	return answer, err
 }
 
@@ -276,7 +277,7 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 
 // A desk asks Nomad for the API; see web.Cluster.
 type desk struct {
-	*nomad.Client
+	*capacity.Client
 	publicURL string
 }
 

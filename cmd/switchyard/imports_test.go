@@ -30,26 +30,27 @@ var mayImport = map[string][]string{
 	"switchyard/router/demo":     {"router", "router/githubsim", "router/nomadsim"},
 	"switchyard/router/rulebook": {"jobspecs", "router", "rules"},
 
-	"switchyard/router/webhook":     {"router"},
-	"switchyard/router/store":       {"router"},
-	"switchyard/router/gh":          {"router"},
-	"switchyard/router/feasible":    {},
-	"switchyard/router/nomad":       {"router", "router/feasible", "jobspecs"},
-	"switchyard/router/web":         {"router", "router/web/auth", "router/web/problem", "rules"},
-	"switchyard/router/web/auth":    {"router", "router/web/problem", "rules"},
-	"switchyard/router/web/problem": {"router"},
-	"switchyard/router/nomadsim":    {"router/feasible"},
-	"switchyard/router/githubsim":   {},
+	"switchyard/router/webhook":        {"router"},
+	"switchyard/router/store":          {"router"},
+	"switchyard/router/gh":             {"router"},
+	"switchyard/router/feasible":       {},
+	"switchyard/router/nomad":          {"router", "jobspecs"},
+	"switchyard/router/nomad/capacity": {"router", "router/feasible", "router/nomad", "jobspecs"},
+	"switchyard/router/web":            {"router", "router/web/auth", "router/web/problem", "rules"},
+	"switchyard/router/web/auth":       {"router", "router/web/problem", "rules"},
+	"switchyard/router/web/problem":    {"router"},
+	"switchyard/router/nomadsim":       {"router/feasible"},
+	"switchyard/router/githubsim":      {},
 }
 
 // What only tests import: conformance suites import what they test against.
 var testOnly = map[string][]string{
 	"switchyard/router/store/storetest":    {"router", "router/server", "router/store", "router/web", "rules"},
-	"switchyard/router/nomadsim/nomadtest": {},
+	"switchyard/router/nomadsim/nomadtest": {"router", "router/nomadsim"},
 
 	"switchyard/router/githubsim/githubtest": {},
 	"switchyard/router/routertest": {
-		"jobspecs", "router", "router/gh", "router/githubsim", "router/nomad", "router/nomadsim", "router/server", "router/store",
+		"jobspecs", "router", "router/gh", "router/githubsim", "router/nomad", "router/nomad/capacity", "router/nomadsim", "router/server", "router/store",
 		"router/store/storetest", "router/telemetry", "router/testnet", "router/webhook", "rules",
 	},
 	"switchyard/router/testnet": {},

@@ -24,6 +24,7 @@ import (
 	"switchyard/router/gh"
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
 	"switchyard/router/store"
@@ -93,7 +94,7 @@ func operated(dir string, socket ...string) (url string, stop func() error, err 
 	if err != nil {
 		return "", stop, err
 	}
-	app, err := newApp(appParts{store: st, nomad: cluster, github: client, rules: set, secrets: []router.Secret{testSecret}, access: access},
+	app, err := newApp(appParts{store: st, nomad: capacity.New(cluster), github: client, rules: set, secrets: []router.Secret{testSecret}, access: access},
 		server.Config{Listen: "127.0.0.1:0", AdminListen: flags.adminListen, Logger: log})
 	if err != nil {
 		return "", stop, err

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
-	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 )
 
 // history is what TestTheCommandsOfTheREADME compares rules by.
@@ -205,7 +205,7 @@ func TestTheObservabilityPageKnowsTheCommands(t *testing.T) {
 	if err := check.ParseFlags(args); err != nil {
 		t.Error(err)
 	}
-	if accept, _ := check.Flags().GetStringSlice("accept"); !slices.Equal(accept, []string{nomad.EmptyPool}) {
-		t.Errorf("the page accepts %q, and a pool without nodes is %q", accept, nomad.EmptyPool)
+	if accept, _ := check.Flags().GetStringSlice("accept"); !slices.Equal(accept, []string{capacity.EmptyPool}) {
+		t.Errorf("the page accepts %q, and a pool without nodes is %q", accept, capacity.EmptyPool)
 	}
 }

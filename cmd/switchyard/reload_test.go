@@ -22,7 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"switchyard/router"
-	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/nomadsim"
 )
 
@@ -315,7 +315,7 @@ func TestServeTakesUpNewJobspecs(t *testing.T) {
 	// Nomad wants a driver.
 	replace(t, filepath.Join(specs, "new.nomad.json"), spec(""))
 	bad := p.awaitRules(func(s router.RulesStatus) bool { return s.Error != nil })
-	if ds := bad.Error.Diagnostics; bad.Hash != good.Hash || len(ds) != 1 || ds[0].Line != 4 || ds[0].Code != nomad.JobspecRefused || !strings.Contains(ds[0].Message, "Nomad refuses it") {
+	if ds := bad.Error.Diagnostics; bad.Hash != good.Hash || len(ds) != 1 || ds[0].Line != 4 || ds[0].Code != capacity.JobspecRefused || !strings.Contains(ds[0].Message, "Nomad refuses it") {
 		t.Errorf("after a bad jobspec %+v is in force and the fault is %v, want the old one and Nomad's words", bad, bad.Error)
 	}
 	p.stop()

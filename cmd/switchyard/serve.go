@@ -23,6 +23,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/gh"
 	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/rulebook"
 	"switchyard/router/server"
 	"switchyard/router/store"
@@ -199,7 +200,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			}
 		}()
 	}
-	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: logger, Called: metrics.NomadCalled})
+	client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: logger, Called: metrics.NomadCalled})
 	if err != nil {
 		return err
 	}
@@ -223,12 +224,12 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err := keepNumbers(ctx, st, instances); err != nil {
 		return err
 	}
-	book := rulebook.New(rulebook.Config{Rules: f.rules, JobspecDir: f.specDir, Nomad: cluster, Logger: logger, Keep: st.KeepRules, Marks: st})
+	book := rulebook.New(rulebook.Config{Rules: f.rules, JobspecDir: f.specDir, Nomad: client, Logger: logger, Keep: st.KeepRules, Marks: st})
 	started, err := startRules(ctx, book, stderr)
 	if err != nil {
 		return err
 	}
-	parts := appParts{rulebook: editedRules{book, st}, allowEdit: f.allowEdit, store: st, nomad: cluster, github: github, rules: started.Set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, access: access}
+	parts := appParts{rulebook: editedRules{book, st}, allowEdit: f.allowEdit, store: st, nomad: capacity.New(client), github: github, rules: started.Set, secrets: secrets, reread: reread, host: instances[0].Host, more: more, access: access}
 	config := server.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
@@ -247,7 +248,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	defer beside.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	beside.Go(func() { logRelease(ctx, logger, cluster) })
+	beside.Go(func() { logRelease(ctx, logger, client) })
 	beside.Go(func() {
 		rulebook.LogLint(ctx, logger, started.Set, started.Jobspecs)
 		book.Run(ctx, hup)
@@ -263,10 +264,10 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 const releaseTimeout = 30 * time.Second
 
 // logRelease logs which release Nomad is, and warns of one that Switchyard was not tried with.
-func logRelease(ctx context.Context, logger *slog.Logger, cluster *nomad.Client) {
+func logRelease(ctx context.Context, logger *slog.Logger, client *nomad.Client) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
-	switch r, err := cluster.Releases(ctx); {
+	switch r, err := client.Releases(ctx); {
 	case errors.Is(err, context.Canceled):
 	case err != nil:
 		logger.Info("nomad did not say which release it is", "err", err)
@@ -308,11 +309,11 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 	}
 	c.API = func(app *server.App) http.Handler {
 		w := web.Config{App: app, Books: p.store.Reader(), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections(), Logger: c.Logger, Now: c.Now}
-		if client, ok := p.nomad.(*nomad.Client); ok {
-			if at := client.Address(); strings.HasPrefix(at, "http") {
+		if cluster, ok := p.nomad.(*capacity.Client); ok {
+			if at := cluster.API().Address(); strings.HasPrefix(at, "http") {
 				w.NomadUI = strings.TrimSuffix(at, "/")
 			}
-			w.Cluster = desk{client, cmp.Or(c.PublicURL, "http://"+app.Addr())}
+			w.Cluster = desk{cluster, cmp.Or(c.PublicURL, "http://"+app.Addr())}
 		}
 		return web.Handler(w)
 	}

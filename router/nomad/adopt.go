@@ -12,20 +12,20 @@ import (
 
 // ClaimOf implements router.Nomad. It needs read-job.
 func (c *Client) ClaimOf(ctx context.Context, j router.NomadJob) (url string, token router.Secret, own bool, err error) {
-	at := scope(j.At)
-	job, _, err := c.api.Jobs().Info(j.ID, at.read(ctx))
-	if status(err) == http.StatusNotFound {
+	at := Scope(j.At)
+	job, _, err := c.api.Jobs().Info(j.ID, at.Read(ctx))
+	if Status(err) == http.StatusNotFound {
 		return "", "", false, router.ErrNotFound
 	}
 	if err != nil {
-		return "", "", false, readJob(j.ID, at).sorted(err)
+		return "", "", false, ReadJob(j.ID, at).Classify(err)
 	}
 	text, err := json.Marshal(job)
 	if err != nil {
 		return "", "", false, fmt.Errorf("encode job %s: %w", j.ID, err)
 	}
 	own = job.Dispatched || job.Meta[metaRegistration] == ownRegistration || !jobspecs.Claims(text)
-	return job.Meta[metaClaimURL], router.Secret(job.Meta[metaClaimToken]), own, nil
+	return job.Meta[MetaClaimURL], router.Secret(job.Meta[MetaClaimToken]), own, nil
 }
 
 const ownRegistration = "own" // as a rule's runner: { registration: own }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // A 200 is only as good as what it says.
@@ -84,7 +85,7 @@ func TestWhole(t *testing.T) {
 func TestARegistrationIsNotBelievedOfAnybody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"ok":true}`) }))
-		_, err := c.Start(t.Context(), request(router.Placement{Jobspec: "plain"}))
+		_, err := c.Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"}))
 		if err == nil || !strings.Contains(err.Error(), "check that NOMAD_ADDR is the address of a Nomad agent") {
 			t.Errorf("Start = %v", err)
 		}

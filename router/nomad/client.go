@@ -1,10 +1,10 @@
-// Package nomad owns the calls to Nomad: it parses jobspecs, lays placements
-// over them, registers each runner once, and sorts Nomad's errors by what to
-// do about them.
+// Package nomad owns the calls to Nomad about runners: it parses jobspecs, lays
+// placements over them, registers each runner once, follows what becomes of it, and
+// classifies Nomad's errors by what to do about them. Package capacity answers for the
+// nodes; cmd/switchyard gives both to the rooms, as router.Nomad.
 package nomad
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -24,11 +24,11 @@ import (
 	"switchyard/router"
 )
 
-// maxConns bounds the connections to Nomad, which refuses more than 100 from
-// one address (429) and has others to serve at the same address. Calls beyond it wait.
+// maxConns bounds the connections to Nomad, which refuses more than 100 from one
+// address (429), other clients on this host included. Calls beyond it wait.
 const maxConns = 64
 
-// Config is what a Client is made of.
+// Config says what a Client needs.
 type Config struct {
 	Jobspecs *jobspecs.Set // required
 	Logger   *slog.Logger  // nil: slog.Default
@@ -40,35 +40,34 @@ type Config struct {
 
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
 
-	// Called is told of each request: what it asks for, in one of few words, the
-	// status of the answer, 0 if there was none and router.Unreadable if it makes no
-	// sense, and how long its head took. nil: nobody.
+	// Called, if not nil, is called for each request: with what it asks for, as one of
+	// a few phrases; the status of the answer, 0 if there was none and router.Unreadable
+	// if it cannot be read; and the time to its headers.
 	Called func(call string, status int, took time.Duration)
 }
 
-// A Client implements router.Nomad. It is safe for concurrent use.
+// A Client implements router.Nomad, except Unplaced, which package capacity adds. It is
+// safe for concurrent use.
 type Client struct {
 	jobspecs atomic.Pointer[jobspecs.Set]
 	*shared
 }
 
-// shared is what Clients with different jobspecs have in common.
+// shared has what Clients with different jobspecs have in common.
 type shared struct {
 	api       *api.Client
 	log       *slog.Logger
-	namespace string        // where jobs go that name none
+	namespace string        // of jobs that name none
 	silence   time.Duration // until a stream counts as dead
 	opening   time.Duration // until it counts as refused
 	hold      keyed         // one parse per jobspec, one dispatch per runner at a time
-
-	nodes   nodeBook
-	release atomic.Pointer[released]
+	release   atomic.Pointer[released]
 
 	mu     sync.Mutex
-	parsed map[string][]byte // what Nomad made of HCL: JSON by jobspec hash
+	parsed map[string][]byte // HCL as parsed by Nomad: JSON by jobspec hash
 }
 
-// New checks the configuration. It calls nobody.
+// New checks the configuration and returns a Client. It makes no request.
 func New(c Config) (*Client, error) {
 	if c.Jobspecs == nil {
 		return nil, errors.New("nomad: Jobspecs is required")
@@ -101,7 +100,7 @@ func New(c Config) (*Client, error) {
 	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
 		return nil, fmt.Errorf("TLS to Nomad: %w; are NOMAD_CACERT, NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY right?", err)
 	}
-	config.HttpClient.Transport = noting{transport, c.Called}
+	config.HttpClient.Transport = observed{transport, c.Called}
 	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)
@@ -116,37 +115,47 @@ func New(c Config) (*Client, error) {
 	return made, nil
 }
 
-// Address is where Nomad's API is, and its console.
-func (c *Client) Address() string { return c.api.Address() }
+// API returns the client for Nomad's HTTP API, for calls that are not about runners.
+func (c *Client) API() *api.Client { return c.api }
 
-// Use has the Client take other jobspecs from now on. A Start in hand may still
-// take the old ones.
+// Namespace returns the namespace of jobs that name none.
+func (c *Client) Namespace() string { return c.namespace }
+
+// Use makes the Client use other jobspecs from now on. A Start in progress may still
+// use the old ones.
 func (c *Client) Use(specs *jobspecs.Set) { c.jobspecs.Store(specs) }
 
-// WithJobspecs returns a Client with other jobspecs that shares everything
-// else with this one: its connections, and what Nomad parsed already.
+// ValidateWith is Validate for a jobspec of specs.
+func (c *Client) ValidateWith(ctx context.Context, specs *jobspecs.Set, name string) ([]string, error) {
+	return c.WithJobspecs(specs).Validate(ctx, name)
+}
+
+// WithJobspecs returns a Client with other jobspecs that shares everything else
+// with this one: its connections, and the jobspecs that Nomad parsed already.
 func (c *Client) WithJobspecs(specs *jobspecs.Set) *Client {
 	other := &Client{shared: c.shared}
 	other.Use(specs)
 	return other
 }
 
-// A scope is where a call goes. Nomad lets a query's namespace and region win
-// over the job's own, so every call names them; no region is the client's.
-type scope router.NomadAt
+// A Scope is where a call goes. Nomad lets a query's namespace and region win
+// over the job's own, so every call names them; without a region it is the client's.
+type Scope router.NomadAt
 
-func (s scope) read(ctx context.Context) *api.QueryOptions {
+// Read returns the options of a query.
+func (s Scope) Read(ctx context.Context) *api.QueryOptions {
 	return (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
-func (s scope) write(ctx context.Context) *api.WriteOptions {
+// Write returns the options of a request that changes something.
+func (s Scope) Write(ctx context.Context) *api.WriteOptions {
 	return (&api.WriteOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
-// scopeOf is where a rendered job goes. "global" is what a jobspec without a
-// region is given when Nomad fills in its defaults.
-func scopeOf(j *api.Job) scope {
-	s := scope{Namespace: *j.Namespace}
+// ScopeOf returns where a rendered job goes. "global" is what Nomad fills in for a jobspec
+// without a region.
+func ScopeOf(j *api.Job) Scope {
+	s := Scope{Namespace: *j.Namespace}
 	if j.Region != nil && *j.Region != api.GlobalRegion {
 		s.Region = *j.Region
 	}
@@ -157,23 +166,23 @@ func scopeOf(j *api.Job) scope {
 //
 // A jobspec's job is registered on condition that Nomad has none with its ID. A
 // stopped or dead one counts, until Nomad's garbage collection. From 2.0.1 on Nomad
-// checks that as it commits: however many Starts race or are repeated, one makes the
-// job, and the others find it as that one made it.
+// checks that as it commits: however many Starts race or are repeated, one creates the
+// job, and the others find it as that one created it.
 //
-// Before 2.0.1 Nomad looks first and commits later, so that Starts that overlap may
-// all be taken: there is one Nomad job still, but each makes a version of it, the last
-// one is in force, and it replaces an allocation of an earlier version unless all that
-// makes one is the same, meta and so the token included. Start reads the job back
-// there, and returns the token that Nomad has by then; Existed is false for the one
-// Start whose version was the first. A later version may come all the same, from a
-// registration that is still on its way. So whoever calls Start must go on taking each
-// token that it sent for the runner, and let one of them be used, once: then it has one
-// runner whose token it holds, whatever Nomad does. A repeat should send the same
-// token, which replaces nothing.
+// Before 2.0.1 Nomad checks first and commits later, so that it may accept several
+// Starts that overlap: there is still one Nomad job, but each Start makes a version of
+// it. The last version is in force, and replaces the allocation of an earlier one unless
+// everything is the same, the meta with the token included. Start reads the job back
+// there and returns the token that Nomad has by then; Existed is false for the one
+// Start whose version was the first. A later version may still follow, from a
+// registration that is on its way. So the caller must go on accepting each token that it
+// sent for the runner, and let one of them be used, once: then there is one runner with
+// a token that the caller holds, whatever Nomad does. A repeated Start should send the
+// same token, which replaces nothing.
 //
-// A dispatch has no such condition, but an idempotency token. Starts of one runner are
-// made one after another within a Client. Those of several processes that overlap agree
-// on the child that was made first, and stop the others.
+// A dispatch has no such condition, but an idempotency token. Within a Client the Starts
+// of one runner run one after another. Those of several processes that overlap agree on
+// the child that was made first, and stop the others.
 func (c *Client) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
 	if r.Placement.Dispatch != "" {
 		return c.dispatch(ctx, r)
@@ -188,37 +197,37 @@ func (c *Client) Start(ctx context.Context, r router.StartRequest) (router.Start
 // Home implements router.Nomad.
 func (c *Client) Home(ctx context.Context, p router.Placement) (router.NomadAt, error) {
 	if p.Dispatch != "" {
-		return router.NomadAt{Namespace: cmp.Or(p.Namespace, c.namespace)}, nil
+		return router.NomadAt(parentAt(p, c.namespace)), nil
 	}
 	job, err := c.Render(ctx, router.StartRequest{Placement: p})
 	if err != nil {
 		return router.NomadAt{}, err
 	}
-	return router.NomadAt(scopeOf(job)), nil
+	return router.NomadAt(ScopeOf(job)), nil
 }
 
 func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.Job) (router.Started, error) {
-	at := scopeOf(job)
-	resp, _, err := c.api.Jobs().RegisterOpts(job, &api.RegisterOptions{EnforceIndex: true}, at.write(ctx))
-	register := call{what: "register job " + *job.ID, at: at, capability: "submit-job"}
+	at := ScopeOf(job)
+	resp, _, err := c.api.Jobs().RegisterOpts(job, &api.RegisterOptions{EnforceIndex: true}, at.Write(ctx))
+	register := Call{What: "register job " + *job.ID, At: at, Capability: "submit-job"}
 	if err == nil && resp.EvalID == "" && resp.JobModifyIndex == 0 {
 		return router.Started{}, &router.FixError{Fix: "check that NOMAD_ADDR is the address of a Nomad agent", Err: fmt.Errorf("%s: the answer is not Nomad's", register)}
 	}
 	if err == nil {
-		started := router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Warnings: warnings(resp.Warnings)}
+		started := router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Warnings: Warnings(resp.Warnings)}
 		if c.registersOnce(ctx) {
 			return started, nil
 		}
 		return c.readBack(ctx, r, register, started, resp.JobModifyIndex)
 	}
-	sorted := register.sorted(err)
-	if !unclear(err) {
-		return router.Started{}, sorted
+	classified := register.Classify(err)
+	if !Unclear(err) {
+		return router.Started{}, classified
 	}
-	// Nomad answers 500 alike to "already exists", to a job it refuses and to
-	// trouble of its own. Rather than match its words, ask it.
-	existing, _, readErr := c.api.Jobs().Info(*job.ID, at.read(ctx))
-	switch status(readErr) {
+	// Nomad answers 500 to "already exists", to a job that it refuses and to failures
+	// of its own. Rather than match its words, ask it.
+	existing, _, readErr := c.api.Jobs().Info(*job.ID, at.Read(ctx))
+	switch Status(readErr) {
 	case http.StatusOK:
 		token, err := tokenOf(existing, r, register)
 		if err != nil {
@@ -226,7 +235,7 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 		}
 		return router.Started{NomadJob: *job.ID, At: router.NomadAt(at), ClaimToken: token, Existed: true}, nil
 	case http.StatusNotFound:
-		if status(err) == http.StatusBadRequest {
+		if Status(err) == http.StatusBadRequest {
 			return router.Started{}, register.refusal(words(err))
 		}
 		_, validateErr := c.validate(ctx, register, job)
@@ -234,18 +243,18 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 			return router.Started{}, validateErr
 		}
 	case http.StatusForbidden:
-		if fix := new(router.FixError); !errors.As(sorted, &fix) {
-			sorted = &router.FixError{Fix: needs("read-job", at) + ", to see what that means", Err: sorted}
+		if !errors.As(classified, new(*router.FixError)) {
+			classified = &router.FixError{Fix: needs("read-job", at) + ", to see what that means", Err: classified}
 		}
 	}
-	return router.Started{}, sorted
+	return router.Started{}, classified
 }
 
-// readBack completes what a registration was answered with by what Nomad has. Made is
-// the index at which the registration was committed. A job that cannot be read is taken
-// to be as it was registered.
-func (c *Client) readBack(ctx context.Context, r router.StartRequest, register call, started router.Started, made uint64) (router.Started, error) {
-	job, _, err := c.api.Jobs().Info(started.NomadJob, register.at.read(ctx))
+// readBack completes the answer to a registration with what Nomad has. Made is the
+// index at which the registration was committed. A job that cannot be read is taken to
+// be as it was registered.
+func (c *Client) readBack(ctx context.Context, r router.StartRequest, register Call, started router.Started, made uint64) (router.Started, error) {
+	job, _, err := c.api.Jobs().Info(started.NomadJob, register.At.Read(ctx))
 	if err != nil || job.CreateIndex == nil || job.Version == nil {
 		return started, nil
 	}
@@ -253,19 +262,19 @@ func (c *Client) readBack(ctx context.Context, r router.StartRequest, register c
 		return router.Started{}, err
 	}
 	if started.Existed = *job.CreateIndex != made; started.Existed || started.ClaimToken != r.ClaimToken {
-		c.log.Info("nomad took several registrations of a job at once, as it may before 2.0.1; the last one is in force",
+		c.log.Info("nomad accepted several registrations of one job, as it can before 2.0.1; the last one is in force",
 			"nomad_job", started.NomadJob, "versions", *job.Version+1, "first", !started.Existed)
 	}
 	return started, nil
 }
 
-// tokenOf is the claim token of the job that Nomad has for a runner.
-func tokenOf(job *api.Job, r router.StartRequest, register call) (router.Secret, error) {
-	token := job.Meta[metaClaimToken]
+// tokenOf returns the claim token of the job that Nomad has for a runner.
+func tokenOf(job *api.Job, r router.StartRequest, register Call) (router.Secret, error) {
+	token := job.Meta[MetaClaimToken]
 	if token == "" || job.Meta[metaJobID] != strconv.FormatInt(router.GitHubID(r.Job.ID), 10) {
 		return "", &router.FixError{
 			Fix: "purge it, or give Switchyard a namespace of its own",
-			Err: fmt.Errorf("%s: Nomad has a job of this ID that Switchyard did not make", register),
+			Err: fmt.Errorf("%s: Nomad has a job with this ID that Switchyard did not make", register),
 		}
 	}
 	return router.Secret(token), nil
@@ -276,37 +285,32 @@ func (c *Client) Ended(ctx context.Context, r router.Runner) (bool, error) {
 	if r.NomadJob == "" {
 		return false, fmt.Errorf("runner %s is not registered", r.ID)
 	}
-	at := scope(r.NomadAt)
-	job, _, err := c.api.Jobs().Info(r.NomadJob, at.read(ctx))
+	at := Scope(r.NomadAt)
+	job, _, err := c.api.Jobs().Info(r.NomadJob, at.Read(ctx))
 	switch {
-	case status(err) == http.StatusNotFound:
+	case Status(err) == http.StatusNotFound:
 		return true, nil
 	case err != nil:
-		return false, readJob(r.NomadJob, at).sorted(err)
+		return false, ReadJob(r.NomadJob, at).Classify(err)
 	}
 	return job.Status != nil && *job.Status == "dead", nil
 }
 
-// validate asks Nomad what it thinks of a job, for a call that depends on it.
-func (c *Client) validate(ctx context.Context, of call, job *api.Job) ([]string, error) {
-	resp, _, err := c.api.Jobs().Validate(job, of.at.write(ctx))
+// validate asks Nomad whether a job is valid, for a call that depends on it.
+func (c *Client) validate(ctx context.Context, of Call, job *api.Job) ([]string, error) {
+	resp, _, err := c.api.Jobs().Validate(job, of.At.Write(ctx))
 	if err != nil {
-		return nil, call{what: "validate job " + *job.ID, at: of.at, capability: "read-job"}.sorted(err)
+		return nil, Call{What: "validate job " + *job.ID, At: of.At, Capability: "read-job"}.Classify(err)
 	}
 	if resp.Error != "" {
 		return nil, of.refusal(resp.Error)
 	}
-	return warnings(resp.Warnings), nil
+	return Warnings(resp.Warnings), nil
 }
 
-// ValidateWith is Validate for a jobspec of specs.
-func (c *Client) ValidateWith(ctx context.Context, specs *jobspecs.Set, name string) ([]string, error) {
-	return c.WithJobspecs(specs).Validate(ctx, name)
-}
-
-// Validate asks Nomad whether it takes a jobspec, with nothing laid over it,
-// and returns Nomad's warnings. Errors are sorted as Start's; one that is a
-// verdict on the jobspec, not trouble on the way to one, is a JobspecError too.
+// Validate asks Nomad whether it accepts a jobspec, with nothing laid over it, and
+// returns Nomad's warnings. Errors are classified as for Start; a verdict on the jobspec,
+// unlike a failure to get one, is a JobspecError too.
 func (c *Client) Validate(ctx context.Context, name string) ([]string, error) {
 	job, err := c.Render(ctx, router.StartRequest{
 		Runner:    router.Runner{ID: "gha-0-1", Name: "gha-0-1"},
@@ -315,5 +319,5 @@ func (c *Client) Validate(ctx context.Context, name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.validate(ctx, call{what: "validate jobspec " + name, at: scopeOf(job), capability: "read-job"}, job)
+	return c.validate(ctx, Call{What: "validate jobspec " + name, At: ScopeOf(job), Capability: "read-job"}, job)
 }

@@ -22,6 +22,7 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // An answer is what a stand-in for Nomad says. The texts are those of a real
@@ -172,14 +173,14 @@ func TestErrors(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			server := httptest.NewServer(c.answers)
 			defer server.Close()
-			_, err := newClient(t, &api.Config{Address: server.URL}).Start(t.Context(), request(c.placement))
+			_, err := newClient(t, &api.Config{Address: server.URL}).Start(t.Context(), nomadtest.Request(c.placement))
 			wantKind(t, err, c.kind, c.want)
 		})
 	}
 	t.Run("long answers are cut", func(t *testing.T) {
 		server := httptest.NewServer(answers{"": {503, strings.Repeat("é\x00", 1e6)}})
 		defer server.Close()
-		_, err := newClient(t, &api.Config{Address: server.URL}).Start(t.Context(), request(router.Placement{Jobspec: "plain"}))
+		_, err := newClient(t, &api.Config{Address: server.URL}).Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"}))
 		wantKind(t, err, "retry", "answered 503")
 		if n := len([]rune(err.Error())); n > maxWords+100 {
 			t.Errorf("the error has %d characters", n)
@@ -206,13 +207,13 @@ func wantKind(t *testing.T, err error, kind, want string) {
 func TestAddresses(t *testing.T) {
 	started := func(t *testing.T, c *Client) {
 		t.Helper()
-		if _, err := c.Start(t.Context(), request(router.Placement{Jobspec: "plain"})); err != nil {
+		if _, err := c.Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"})); err != nil {
 			t.Error(err)
 		}
 	}
 	fails := func(t *testing.T, config *api.Config, want string) {
 		t.Helper()
-		_, err := newClient(t, config).Start(t.Context(), request(router.Placement{Jobspec: "plain"}))
+		_, err := newClient(t, config).Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"}))
 		wantKind(t, err, "fix", want)
 	}
 	accepts := answers{"PUT /v1/jobs": {200, `{"EvalID":"e"}`}}
@@ -299,7 +300,7 @@ func TestEveryCallNamesTheNamespace(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			asked = nil
-			_, err := newClient(t, &api.Config{Address: server.URL, Namespace: "client"}).Start(t.Context(), request(c.placement))
+			_, err := newClient(t, &api.Config{Address: server.URL, Namespace: "client"}).Start(t.Context(), nomadtest.Request(c.placement))
 			if diff := cmp.Diff(c.want, asked); diff != "" {
 				t.Errorf("namespaces asked (-want +got), with error %v:\n%s", err, diff)
 			}
@@ -329,7 +330,7 @@ func testDispatchesOfOneRunnerDoNotOverlap(t *testing.T) {
 		_, _ = io.WriteString(w, `{"ParameterizedJob":{},"DispatchedJobID":"child","EvalID":"e"}`)
 	}))
 	race(t, 8, func(int) (router.Started, error) {
-		return client.Start(t.Context(), request(router.Placement{Dispatch: "classic"}))
+		return client.Start(t.Context(), nomadtest.Request(router.Placement{Dispatch: "classic"}))
 	})
 	if n := overlaps.Load(); n != 0 {
 		t.Errorf("%d of 8 dispatches overlapped another", n)
@@ -371,11 +372,11 @@ func TestKeyedLocks(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	got := warnings("2 warnings:\n\n* first\n  goes on\n* second")
+	got := Warnings("2 warnings:\n\n* first\n  goes on\n* second")
 	if len(got) != 2 || got[0] != "first goes on" || got[1] != "second" {
 		t.Errorf("warnings = %q", got)
 	}
-	if got := warnings(""); got != nil {
+	if got := Warnings(""); got != nil {
 		t.Errorf("warnings of none = %q", got)
 	}
 }

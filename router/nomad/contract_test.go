@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,87 +21,38 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
-	"switchyard/router/nomadsim"
 	"switchyard/router/nomadsim/nomadtest"
 )
 
-// A target is a Nomad that the contract is tested against.
-type target struct {
-	config *api.Config
-	nomad  *api.Client // to look at it from beside
-	real   bool
-}
+// A target is a nomadtest.Target, with what only these tests ask of it.
+type target struct{ nomadtest.Target }
 
 func targets(t *testing.T, test func(t *testing.T, on target)) {
 	t.Helper()
-	t.Run("real", func(t *testing.T) {
-		addr := nomadtest.Agent(t)
-		if addr == "" {
-			t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
-		}
-		test(t, newTarget(t, addr, true))
-	})
-	t.Run("simulated", func(t *testing.T) {
-		sim := nomadsim.New(nomadsim.Config{Run: runScript, Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{
-			Name: "vm", Kernel: runtime.GOOS, Arch: runtime.GOARCH, Cores: 2, MemoryMB: 4096,
-		})}})
-		t.Cleanup(sim.Close)
-		server := httptest.NewServer(sim)
-		t.Cleanup(server.Close)
-		test(t, newTarget(t, server.URL, false))
-	})
-}
-
-func newTarget(t *testing.T, addr string, real bool) target {
-	t.Helper()
-	config := &api.Config{Address: addr}
-	nomad, err := api.NewClient(&api.Config{Address: addr})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return target{config: config, nomad: nomad, real: real}
-}
-
-// fresh is a request for a job that no test asked for before; what becomes of
-// it is purged in the end.
-func (on target) fresh(t *testing.T, p router.Placement) router.StartRequest {
-	t.Helper()
-	r := request(p)
-	r.Job.ID = rand.Int64N(1 << 48)
-	r.Job.Try = 1
-	r.Runner = router.Runner{ID: r.Job.RunnerID(), JobID: r.Job.ID, Try: 1, Name: r.Job.RunnerID()}
-	on.purge(t, r.Runner.ID)
-	return r
-}
-
-func (on target) purge(t *testing.T, id string) {
-	t.Cleanup(func() { _, _, _ = on.nomad.Jobs().Deregister(id, true, nil) })
+	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) { test(t, target{on}) })
 }
 
 func (on target) job(t *testing.T, id string) *api.Job {
 	t.Helper()
-	job, _, err := on.nomad.Jobs().Info(id, nil)
+	job, _, err := on.Nomad.Jobs().Info(id, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return job
 }
 
-// unplaceable keeps jobs from running where the test is about their registration.
-var unplaceable = []router.Constraint{{Attribute: "${meta.no_such}", Operator: "is_set"}}
-
 func TestStartRegistersOnce(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		t.Run("as rendered, and a second time finds the first's token", func(t *testing.T) {
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable, Priority: 70})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable, Priority: 70})
 			r.Placement.Resources.MemoryMB = 64
 			got, err := client.Start(t.Context(), r)
 			if want := (router.Started{NomadJob: r.Runner.ID, At: router.NomadAt{Namespace: "default"}, ClaimToken: r.ClaimToken}); err != nil || !cmp.Equal(got, want) {
 				t.Fatalf("Start = %+v, %v, want %+v", got, err, want)
 			}
 			job := on.job(t, r.Runner.ID)
-			if job.Meta[metaClaimToken] != "the-token" || *job.Priority != 70 || *job.TaskGroups[0].Tasks[0].Resources.MemoryMB != 64 {
+			if job.Meta[MetaClaimToken] != "the-token" || *job.Priority != 70 || *job.TaskGroups[0].Tasks[0].Resources.MemoryMB != 64 {
 				t.Errorf("Nomad has another job: %+v", job)
 			}
 			r.ClaimToken = "another"
@@ -112,7 +62,7 @@ func TestStartRegistersOnce(t *testing.T) {
 			}
 		})
 		t.Run("a service with every leftover becomes a batch job that starts once", func(t *testing.T) {
-			r := on.fresh(t, router.Placement{Jobspec: "full", Namespace: "default", NodePool: "default"})
+			r := on.Fresh(t, router.Placement{Jobspec: "full", Namespace: "default", NodePool: "default"})
 			if _, err := client.Start(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
@@ -129,9 +79,9 @@ func TestStartRegistersOnce(t *testing.T) {
 				"plain": func(p *router.Placement) { p.Resources.Cores = 1 },
 				"cores": func(p *router.Placement) { p.Resources.CPU = 100 },
 			} {
-				p := router.Placement{Jobspec: jobspec, Constraints: unplaceable}
+				p := router.Placement{Jobspec: jobspec, Constraints: nomadtest.Unplaceable}
 				size(&p)
-				if _, err := client.Start(t.Context(), on.fresh(t, p)); err != nil {
+				if _, err := client.Start(t.Context(), on.Fresh(t, p)); err != nil {
 					t.Errorf("%s: %v", jobspec, err)
 				}
 			}
@@ -141,27 +91,27 @@ func TestStartRegistersOnce(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			client, err := New(Config{Jobspecs: set, API: on.config})
+			client, err := New(Config{Jobspecs: set, API: on.Config})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, name := range set.Names() {
-				p := router.Placement{Jobspec: name, Constraints: unplaceable, Devices: []router.Device{{Name: "nvidia/gpu", Count: 1}}, NodePool: "default"}
+				p := router.Placement{Jobspec: name, Constraints: nomadtest.Unplaceable, Devices: []router.Device{{Name: "nvidia/gpu", Count: 1}}, NodePool: "default"}
 				p.Resources.CPU, p.Resources.MemoryMB, p.Resources.DiskMB = 2000, 4096, 2000
-				got, err := client.Start(t.Context(), on.fresh(t, p))
+				got, err := client.Start(t.Context(), on.Fresh(t, p))
 				if err != nil || len(got.Warnings) != 0 {
 					t.Errorf("%s: %+v, %v", name, got, err)
 				}
 			}
 		})
 		t.Run("however many race", func(t *testing.T) {
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			tokens, created := race(t, 20, func(i int) (router.Started, error) {
 				r := r
 				r.ClaimToken = router.Secret(fmt.Sprintf("token-%d", i))
 				return client.Start(t.Context(), r)
 			})
-			stored := on.job(t, r.Runner.ID).Meta[metaClaimToken]
+			stored := on.job(t, r.Runner.ID).Meta[MetaClaimToken]
 			if created != 1 {
 				t.Errorf("%d of 20 created a job, want 1", created)
 			}
@@ -172,7 +122,7 @@ func TestStartRegistersOnce(t *testing.T) {
 			on.agree(t, client, r)
 		})
 		t.Run("and Ended tells when it is over", func(t *testing.T) {
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			got, err := client.Start(t.Context(), r)
 			if err != nil {
 				t.Fatal(err)
@@ -191,18 +141,18 @@ func TestStartRegistersOnce(t *testing.T) {
 			}
 			ended(false, "waits for a node")
 			for _, purge := range []bool{false, true} {
-				if _, _, err := on.nomad.Jobs().Deregister(r.Runner.ID, purge, nil); err != nil {
+				if _, _, err := on.Nomad.Jobs().Deregister(r.Runner.ID, purge, nil); err != nil {
 					t.Fatal(err)
 				}
 				ended(true, fmt.Sprintf("was stopped, purge %v", purge))
 			}
 		})
 		t.Run("a stopped runner still counts", func(t *testing.T) {
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			if _, err := client.Start(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := on.nomad.Jobs().Deregister(r.Runner.ID, false, nil); err != nil {
+			if _, _, err := on.Nomad.Jobs().Deregister(r.Runner.ID, false, nil); err != nil {
 				t.Fatal(err)
 			}
 			if got, err := client.Start(t.Context(), r); err != nil || !got.Existed {
@@ -210,7 +160,7 @@ func TestStartRegistersOnce(t *testing.T) {
 			}
 		})
 		t.Run("it counts though the placement has become impossible", func(t *testing.T) {
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			if _, err := client.Start(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
@@ -220,17 +170,17 @@ func TestStartRegistersOnce(t *testing.T) {
 			}
 		})
 		t.Run("someone else's job of the same ID is left alone", func(t *testing.T) {
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			other, err := client.Render(t.Context(), r)
 			if err != nil {
 				t.Fatal(err)
 			}
 			other.Meta = map[string]string{"made": "by hand"}
-			if _, _, err := on.nomad.Jobs().Register(other, nil); err != nil {
+			if _, _, err := on.Nomad.Jobs().Register(other, nil); err != nil {
 				t.Fatal(err)
 			}
 			_, err = client.Start(t.Context(), r)
-			wantKind(t, err, "fix", "a job of this ID that Switchyard did not make")
+			wantKind(t, err, "fix", "a job with this ID that Switchyard did not make")
 			if on.job(t, r.Runner.ID).Meta["made"] != "by hand" {
 				t.Error("the job was changed")
 			}
@@ -266,7 +216,7 @@ func race(t *testing.T, n int, start func(i int) (router.Started, error)) (token
 
 func TestStartTakesEveryOperator(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		for _, c := range []router.Constraint{
 			{Attribute: "${attr.kernel.name}", Operator: "=", Value: "linux"},
 			{Attribute: "${attr.kernel.name}", Operator: "!=", Value: "linux"},
@@ -288,7 +238,7 @@ func TestStartTakesEveryOperator(t *testing.T) {
 			{Operator: "distinct_hosts"},
 		} {
 			t.Run(c.Operator+" "+c.Value, func(t *testing.T) {
-				r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: append([]router.Constraint{c}, unplaceable...)})
+				r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: append([]router.Constraint{c}, nomadtest.Unplaceable...)})
 				if _, err := client.Start(t.Context(), r); err != nil {
 					t.Fatal(err)
 				}
@@ -303,7 +253,7 @@ func TestStartTakesEveryOperator(t *testing.T) {
 
 func TestStartSortsErrors(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		for _, c := range []struct {
 			name      string
 			placement router.Placement
@@ -317,7 +267,7 @@ func TestStartSortsErrors(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				c.placement.Jobspec = "plain"
-				_, err := client.Start(t.Context(), on.fresh(t, c.placement))
+				_, err := client.Start(t.Context(), on.Fresh(t, c.placement))
 				kind := "give up"
 				if c.fix != "" {
 					kind = "fix"
@@ -331,7 +281,7 @@ func TestStartSortsErrors(t *testing.T) {
 
 func TestStrangersStringsReachNomadInert(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		many := make([]string, 200)
 		for i := range many {
 			many[i] = fmt.Sprintf("label-%d-%s", i, strings.Repeat("x", 300))
@@ -348,7 +298,7 @@ func TestStrangersStringsReachNomadInert(t *testing.T) {
 			{"two hundred of three hundred characters", many, labels(many)},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+				r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 				r.Job.Labels, r.Job.Name, r.Job.Workflow = c.labels, c.labels[0], c.labels[0]
 				if _, err := client.Start(t.Context(), r); err != nil {
 					t.Fatal(err)
@@ -364,12 +314,12 @@ func TestStrangersStringsReachNomadInert(t *testing.T) {
 // What a task is given is Nomad's client's work, so a real one is asked.
 func TestATaskSeesLabelsAsTheyAre(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		if !on.real {
+		if !on.Real {
 			t.Skip("needs tasks that run")
 		}
-		r := on.fresh(t, router.Placement{Jobspec: "shell"})
+		r := on.Fresh(t, router.Placement{Jobspec: "shell"})
 		r.Job.Labels = []string{"${attr.kernel.name}", "${NOMAD_META_SWITCHYARD_CLAIM_TOKEN}", "$${NOMAD_TASK_NAME}"}
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		if _, err := client.Start(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
@@ -387,18 +337,18 @@ func TestATaskSeesLabelsAsTheyAre(t *testing.T) {
 func (on target) output(t *testing.T, jobID string) string {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		stubs, _, err := on.nomad.Jobs().Allocations(jobID, false, nil)
+		stubs, _, err := on.Nomad.Jobs().Allocations(jobID, false, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(stubs) == 0 || stubs[0].ClientStatus != api.AllocClientStatusComplete {
 			continue
 		}
-		alloc, _, err := on.nomad.Allocations().Info(stubs[0].ID, nil)
+		alloc, _, err := on.Nomad.Allocations().Info(stubs[0].ID, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		file, err := on.nomad.AllocFS().Cat(alloc, "alloc/logs/runner.stdout.0", nil)
+		file, err := on.Nomad.AllocFS().Cat(alloc, "alloc/logs/runner.stdout.0", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -415,43 +365,43 @@ func (on target) output(t *testing.T, jobID string) string {
 
 func TestDispatch(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		parent := func(t *testing.T, p *api.ParameterizedJobConfig) string {
 			t.Helper()
-			job, err := client.Render(t.Context(), request(router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+			job, err := client.Render(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
 			if err != nil {
 				t.Fatal(err)
 			}
 			id := fmt.Sprintf("classic-%d", rand.Int64())
 			job.ID, job.Meta, job.ParameterizedJob = &id, nil, p
-			if _, _, err := on.nomad.Jobs().Register(job, nil); err != nil {
+			if _, _, err := on.Nomad.Jobs().Register(job, nil); err != nil {
 				t.Fatal(err)
 			}
-			on.purge(t, id)
+			on.Purge(t, id)
 			return id
 		}
 		children := func(t *testing.T, id string) []*api.JobListStub {
 			t.Helper()
-			all, _, err := on.nomad.Jobs().List(&api.QueryOptions{Prefix: id + "/"})
+			all, _, err := on.Nomad.Jobs().List(&api.QueryOptions{Prefix: id + "/"})
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, child := range all {
-				on.purge(t, child.ID)
+				on.Purge(t, child.ID)
 			}
 			return all
 		}
 		claims := &api.ParameterizedJobConfig{
-			MetaRequired: []string{metaRepoURL, metaClaimToken}, MetaOptional: []string{metaLabels, "THEIR_OWN"},
+			MetaRequired: []string{metaRepoURL, MetaClaimToken}, MetaOptional: []string{metaLabels, "THEIR_OWN"},
 		}
 		t.Run("gives the declared keys, and a second time finds the first's token", func(t *testing.T) {
 			id := parent(t, claims)
-			r := on.fresh(t, router.Placement{Dispatch: id})
+			r := on.Fresh(t, router.Placement{Dispatch: id})
 			first, err := client.Start(t.Context(), r)
 			if err != nil || first.Existed || first.ClaimToken != "the-token" || !strings.HasPrefix(first.NomadJob, id+"/dispatch-"+r.Runner.ID) {
 				t.Fatalf("Start = %+v, %v", first, err)
 			}
-			want := map[string]string{metaRepoURL: "https://github.com/acme/web", metaClaimToken: "the-token", metaLabels: "self-hosted,Linux"}
+			want := map[string]string{metaRepoURL: "https://github.com/acme/web", MetaClaimToken: "the-token", metaLabels: "self-hosted,Linux"}
 			if diff := cmp.Diff(want, on.job(t, first.NomadJob).Meta); diff != "" {
 				t.Errorf("child's meta (-want +got):\n%s", diff)
 			}
@@ -466,7 +416,7 @@ func TestDispatch(t *testing.T) {
 		})
 		t.Run("once, however many race", func(t *testing.T) {
 			id := parent(t, claims)
-			r := on.fresh(t, router.Placement{Dispatch: id})
+			r := on.Fresh(t, router.Placement{Dispatch: id})
 			tokens, created := race(t, 20, func(i int) (router.Started, error) {
 				r := r
 				r.ClaimToken = router.Secret(fmt.Sprintf("token-%d", i))
@@ -480,11 +430,11 @@ func TestDispatch(t *testing.T) {
 			const processes = 8
 			var clients [processes]*Client
 			for i := range clients {
-				clients[i] = newClient(t, on.config)
+				clients[i] = newClient(t, on.Config)
 			}
 			for range 5 {
 				id := parent(t, claims)
-				r := on.fresh(t, router.Placement{Dispatch: id})
+				r := on.Fresh(t, router.Placement{Dispatch: id})
 				var mu sync.Mutex
 				jobs := map[string]bool{}
 				tokens, created := race(t, processes, func(i int) (router.Started, error) {
@@ -502,14 +452,14 @@ func TestDispatch(t *testing.T) {
 						live = append(live, child.ID)
 					}
 				}
-				if len(live) != 1 || len(jobs) != 1 || !jobs[live[0]] || created != 1 || len(tokens) != 1 || !tokens[on.job(t, live[0]).Meta[metaClaimToken]] {
+				if len(live) != 1 || len(jobs) != 1 || !jobs[live[0]] || created != 1 || len(tokens) != 1 || !tokens[on.job(t, live[0]).Meta[MetaClaimToken]] {
 					t.Errorf("children %v are not stopped, and Starts named %v, %d created, with tokens %v; want one of each", live, jobs, created, tokens)
 				}
 			}
 		})
 		t.Run("a job that does not claim keeps no token", func(t *testing.T) {
 			id := parent(t, &api.ParameterizedJobConfig{MetaRequired: []string{metaRepoURL}})
-			r := on.fresh(t, router.Placement{Dispatch: id})
+			r := on.Fresh(t, router.Placement{Dispatch: id})
 			for range 2 {
 				if got, err := client.Start(t.Context(), r); err != nil || got.ClaimToken != r.ClaimToken {
 					t.Errorf("Start = %+v, %v", got, err)
@@ -521,7 +471,7 @@ func TestDispatch(t *testing.T) {
 		})
 		t.Run("gives what the rule says under names of the job's own", func(t *testing.T) {
 			id := parent(t, &api.ParameterizedJobConfig{MetaRequired: []string{"REPO_URL"}, MetaOptional: []string{metaOwner, metaLabels}})
-			r := on.fresh(t, router.Placement{Dispatch: id, DispatchMeta: map[string]string{"REPO_URL": "https://github.com/acme/web", metaOwner: "another"}})
+			r := on.Fresh(t, router.Placement{Dispatch: id, DispatchMeta: map[string]string{"REPO_URL": "https://github.com/acme/web", metaOwner: "another"}})
 			got, err := client.Start(t.Context(), r)
 			if err != nil {
 				t.Fatal(err)
@@ -540,16 +490,16 @@ func TestDispatch(t *testing.T) {
 				{&api.ParameterizedJobConfig{MetaOptional: []string{"REPO", metaOwner}}, "it does not take the meta keys that the rule gives: REPO_URI, REPO_URL; it takes GH_OWNER, REPO: add them to meta_optional"},
 				{&api.ParameterizedJobConfig{}, "it takes none"},
 			} {
-				r := on.fresh(t, router.Placement{Dispatch: parent(t, c.p), DispatchMeta: map[string]string{"REPO_URL": "x", "REPO_URI": "x"}})
+				r := on.Fresh(t, router.Placement{Dispatch: parent(t, c.p), DispatchMeta: map[string]string{"REPO_URL": "x", "REPO_URI": "x"}})
 				_, err := client.Start(t.Context(), r)
 				wantKind(t, err, "fix", c.want)
 			}
 		})
 		stopped := parent(t, claims)
-		if _, _, err := on.nomad.Jobs().Deregister(stopped, false, nil); err != nil {
+		if _, _, err := on.Nomad.Jobs().Deregister(stopped, false, nil); err != nil {
 			t.Fatal(err)
 		}
-		plain := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+		plain := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 		if _, err := client.Start(t.Context(), plain); err != nil {
 			t.Fatal(err)
 		}
@@ -561,7 +511,7 @@ func TestDispatch(t *testing.T) {
 			{"a job that requires a payload", parent(t, &api.ParameterizedJobConfig{Payload: "required"}), "it requires a payload"},
 		} {
 			t.Run(c.name+" waits for an operator", func(t *testing.T) {
-				_, err := client.Start(t.Context(), on.fresh(t, router.Placement{Dispatch: c.id}))
+				_, err := client.Start(t.Context(), on.Fresh(t, router.Placement{Dispatch: c.id}))
 				wantKind(t, err, "fix", c.want)
 			})
 		}
@@ -570,21 +520,21 @@ func TestDispatch(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		t.Run("a good jobspec has no warnings", func(t *testing.T) {
 			if got, err := client.Validate(t.Context(), "plain"); err != nil || len(got) != 0 {
 				t.Errorf("Validate = %q, %v", got, err)
 			}
 		})
 		t.Run("a jobspec in a pool that is missing waits for an operator", func(t *testing.T) {
-			if !on.real {
+			if !on.Real {
 				t.Skip("the simulator validates without looking at node pools")
 			}
 			_, err := client.Validate(t.Context(), "elsewhere")
 			wantKind(t, err, "fix", "create the node pool")
 		})
 		t.Run("a limit that the cluster does not allow is a warning", func(t *testing.T) {
-			if !on.real {
+			if !on.Real {
 				t.Skip("the simulator has no memory oversubscription")
 			}
 			got, err := client.Validate(t.Context(), "burst")
@@ -601,7 +551,7 @@ func TestValidate(t *testing.T) {
 
 func TestHCLIsParsedByNomad(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		if !on.real {
+		if !on.Real {
 			t.Skip("the simulator reads no HCL")
 		}
 		t.Run("once, however many ask", func(t *testing.T) {
@@ -616,7 +566,7 @@ func TestHCLIsParsedByNomad(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 20 {
 				wg.Go(func() {
-					job, err := client.Render(t.Context(), request(router.Placement{Jobspec: "shell"}))
+					job, err := client.Render(t.Context(), nomadtest.Request(router.Placement{Jobspec: "shell"}))
 					if err != nil || job.TaskGroups[0].Tasks[0].Config["command"] != "/usr/bin/env" {
 						t.Errorf("Render = %+v, %v", job, err)
 					}
@@ -628,7 +578,7 @@ func TestHCLIsParsedByNomad(t *testing.T) {
 			}
 		})
 		t.Run("a fault in it is the operator's to mend", func(t *testing.T) {
-			_, err := newClient(t, on.config).Render(t.Context(), request(router.Placement{Jobspec: "broken"}))
+			_, err := newClient(t, on.Config).Render(t.Context(), nomadtest.Request(router.Placement{Jobspec: "broken"}))
 			wantKind(t, err, "fix", "Unsupported argument")
 			wantKind(t, err, "fix", "mend the file")
 		})
@@ -638,7 +588,7 @@ func TestHCLIsParsedByNomad(t *testing.T) {
 // proxy stands between a client and the target.
 func (on target) proxy(t *testing.T, handle func(w http.ResponseWriter, r *http.Request, next http.Handler)) *httptest.Server {
 	t.Helper()
-	u, err := url.Parse(on.config.Address)
+	u, err := url.Parse(on.Config.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -659,13 +609,13 @@ func TestAnOutage(t *testing.T) {
 			addr := listener.Addr().String()
 			_ = listener.Close()
 			client := newClient(t, &api.Config{Address: "http://" + addr})
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			_, err = client.Start(t.Context(), r)
 			wantKind(t, err, "retry", "connection refused")
 			if listener, err = net.Listen("tcp", addr); err != nil {
 				t.Skip("another process took the port")
 			}
-			u, _ := url.Parse(on.config.Address)
+			u, _ := url.Parse(on.Config.Address)
 			back := &http.Server{Handler: httputil.NewSingleHostReverseProxy(u)}
 			go func() { _ = back.Serve(listener) }()
 			t.Cleanup(func() { _ = back.Close() })
@@ -690,7 +640,7 @@ func TestAnOutage(t *testing.T) {
 				_ = conn.Close()
 			})
 			client := newClient(t, &api.Config{Address: proxy.URL})
-			r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			_, err := client.Start(t.Context(), r)
 			wantKind(t, err, "retry", "EOF")
 			r.ClaimToken = "another"
@@ -706,7 +656,7 @@ func TestAnOutage(t *testing.T) {
 			client := newClient(t, &api.Config{Address: proxy.URL})
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
-			_, err := client.Start(ctx, on.fresh(t, router.Placement{Jobspec: "plain"}))
+			_, err := client.Start(ctx, on.Fresh(t, router.Placement{Jobspec: "plain"}))
 			wantKind(t, err, "retry", "context deadline exceeded")
 		})
 	})
@@ -715,7 +665,7 @@ func TestAnOutage(t *testing.T) {
 func TestConnectionsAreKept(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
 		var opened atomic.Int32
-		u, _ := url.Parse(on.config.Address)
+		u, _ := url.Parse(on.Config.Address)
 		next := httputil.NewSingleHostReverseProxy(u)
 		next.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 		proxy := httptest.NewUnstartedServer(next)
@@ -732,7 +682,7 @@ func TestConnectionsAreKept(t *testing.T) {
 		for range senders {
 			wg.Go(func() {
 				for range each {
-					r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+					r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 					for range 2 { // the second reads the job as well
 						if _, err := client.Start(t.Context(), r); err != nil {
 							t.Error(err)

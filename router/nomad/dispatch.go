@@ -14,30 +14,25 @@ import (
 	"switchyard/router"
 )
 
-// dispatch runs an existing parameterized job as it is, giving it those of our
-// meta keys that it declares.
+// dispatch runs an existing parameterized job as it is, with those of our meta
+// keys that it declares.
 func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.Started, error) {
-	id, at := r.Placement.Dispatch, scope{Namespace: cmp.Or(r.Placement.Namespace, c.namespace)}
+	id, at := r.Placement.Dispatch, parentAt(r.Placement, c.namespace)
 	release, err := c.hold.lock(ctx, r.Runner.ID)
 	if err != nil {
 		return router.Started{}, fmt.Errorf("wait for an earlier dispatch of %s: %w", r.Runner.ID, err)
 	}
 	defer release()
 
-	parent, err := c.parent(ctx, id, at)
+	_, meta, err := c.Parent(ctx, r)
 	if err != nil {
 		return router.Started{}, err
 	}
-	dispatch := call{what: "dispatch job " + id, at: at, capability: "dispatch-job"}
-	meta, err := dispatchMeta(r, parent)
-	if err != nil {
-		return router.Started{}, fmt.Errorf("%s: %w", dispatch, err)
-	}
-	write := at.write(ctx)
+	write := at.Write(ctx)
 	write.IdempotencyToken = r.Runner.ID
 	resp, _, err := c.api.Jobs().DispatchOpts(&api.DispatchOptions{JobID: id, Meta: meta, IdPrefixTemplate: r.Runner.ID}, write)
 	if err != nil {
-		return router.Started{}, dispatch.sorted(err)
+		return router.Started{}, dispatchJob(id, at).Classify(err)
 	}
 	first, err := c.firstChild(ctx, id+"/dispatch-"+r.Runner.ID+"-", resp.DispatchedJobID, at)
 	if err != nil {
@@ -45,32 +40,32 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	}
 	// Only an earlier child comes without an evaluation.
 	started := router.Started{NomadJob: first, At: router.NomadAt(at), ClaimToken: r.ClaimToken, Existed: resp.EvalID == "" || first != resp.DispatchedJobID}
-	if _, declared := meta[metaClaimToken]; !declared || !started.Existed {
-		return started, nil // it claims nothing, or with what it was given
+	if _, declared := meta[MetaClaimToken]; !declared || !started.Existed {
+		return started, nil // it does not claim, or claims with the token that it was given
 	}
-	child, _, err := c.api.Jobs().Info(started.NomadJob, at.read(ctx))
+	child, _, err := c.api.Jobs().Info(started.NomadJob, at.Read(ctx))
 	if err != nil {
-		return router.Started{}, readJob(started.NomadJob, at).sorted(err)
+		return router.Started{}, ReadJob(started.NomadJob, at).Classify(err)
 	}
-	if token := child.Meta[metaClaimToken]; token != "" {
+	if token := child.Meta[MetaClaimToken]; token != "" {
 		started.ClaimToken = router.Secret(token)
 	}
 	return started, nil
 }
 
-// firstChild returns which child of a runner was made first, of those whose IDs begin
-// with prefix, and stops the others; made is that of the last answer. Before 1.11.2 each
-// of several dispatches that overlap makes a child; since then one does, and the others are
-// answered with IDs of children that are not there (nomad/job_endpoint.go and fsm.go,
-// 1.8.0 to 2.0.5, read 2026-11-29). As each looks after its own is made, they agree.
-func (c *Client) firstChild(ctx context.Context, prefix, made string, at scope) (string, error) {
-	read := at.read(ctx)
+// firstChild returns the oldest child of a runner, of those whose IDs begin with
+// prefix, and stops the others; made is the one of the last answer. Before 1.11.2 each of
+// several overlapping dispatches makes a child; since then one does, and the others get
+// IDs of children that do not exist (nomad/job_endpoint.go and fsm.go, 1.8.0 to 2.0.5,
+// read 2026-11-29). As each dispatch lists the children after making its own, all agree.
+func (c *Client) firstChild(ctx context.Context, prefix, made string, at Scope) (string, error) {
+	read := at.Read(ctx)
 	read.Prefix = prefix
 	children, _, err := c.api.Jobs().List(read)
 	if err != nil {
-		return "", call{what: "list the children " + prefix + "…", at: at, capability: "list-jobs"}.sorted(err)
+		return "", Call{What: "list the children " + prefix + "…", At: at, Capability: "list-jobs"}.Classify(err)
 	}
-	if len(children) == 0 { // it is gone already
+	if len(children) == 0 { // already gone
 		return made, nil
 	}
 	first := slices.MinFunc(children, func(a, b *api.JobListStub) int { return cmp.Compare(a.CreateIndex, b.CreateIndex) })
@@ -78,36 +73,53 @@ func (c *Client) firstChild(ctx context.Context, prefix, made string, at scope) 
 		if child == first || child.Stop || child.Status == "dead" {
 			continue
 		}
-		c.log.Warn("nomad took several dispatches of a runner at once, as it may before 1.11.2; all but the first are stopped", "nomad_job", child.ID, "first", first.ID)
-		if _, _, err := c.api.Jobs().DeregisterOpts(child.ID, &api.DeregisterOptions{}, at.write(ctx)); err != nil {
-			return "", call{what: "stop job " + child.ID, at: at, capability: "submit-job"}.sorted(err)
+		c.log.Warn("nomad accepted several dispatches of one runner, as it can before 1.11.2; all but the first are stopped", "nomad_job", child.ID, "first", first.ID)
+		if _, _, err := c.api.Jobs().DeregisterOpts(child.ID, &api.DeregisterOptions{}, at.Write(ctx)); err != nil {
+			return "", Call{What: "stop job " + child.ID, At: at, Capability: "submit-job"}.Classify(err)
 		}
 	}
 	return first.ID, nil
 }
 
-// parent reads the job that a rule dispatches.
-func (c *Client) parent(ctx context.Context, id string, at scope) (*api.Job, error) {
-	read := readJob(id, at)
-	job, _, err := c.api.Jobs().Info(id, at.read(ctx))
+// parentAt returns where the job is that a placement dispatches.
+func parentAt(p router.Placement, namespace string) Scope {
+	return Scope{Namespace: cmp.Or(p.Namespace, namespace)}
+}
+
+// Parent reads the job that a request dispatches, and returns the meta that a
+// dispatch would give it. A job that is missing or does not fit is a JobspecError;
+// errors are classified as for Start. It needs read-job.
+func (c *Client) Parent(ctx context.Context, r router.StartRequest) (*api.Job, map[string]string, error) {
+	id, at := r.Placement.Dispatch, parentAt(r.Placement, c.namespace)
+	read := ReadJob(id, at)
+	job, _, err := c.api.Jobs().Info(id, at.Read(ctx))
 	switch {
-	case status(err) == http.StatusNotFound:
-		return nil, &router.FixError{
+	case Status(err) == http.StatusNotFound:
+		return nil, nil, &router.FixError{
 			Fix: "register the parameterized job, or correct the rule's dispatch or namespace",
 			Err: &router.JobspecError{Err: fmt.Errorf("%s: there is none", read)},
 		}
 	case err != nil:
-		return nil, read.sorted(err)
+		return nil, nil, read.Classify(err)
 	}
-	return job, nil
+	meta, err := dispatchMeta(r, job)
+	if err != nil {
+		return nil, nil, &router.JobspecError{Err: fmt.Errorf("%s: %w", dispatchJob(id, at), err)}
+	}
+	return job, meta, nil
 }
 
-func readJob(id string, at scope) call {
-	return call{what: "read job " + id, at: at, capability: "read-job"}
+// ReadJob returns the Call that reads a job.
+func ReadJob(id string, at Scope) Call {
+	return Call{What: "read job " + id, At: at, Capability: "read-job"}
 }
 
-// dispatchMeta is what a parameterized job is given: what its rule says, and our
-// meta as far as the job declares it.
+func dispatchJob(id string, at Scope) Call {
+	return Call{What: "dispatch job " + id, At: at, Capability: "dispatch-job"}
+}
+
+// dispatchMeta returns what a dispatch gives a parameterized job: what its rule says,
+// and those of our keys that the job declares.
 func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, error) {
 	switch p := parent.ParameterizedJob; {
 	case p == nil || parent.Dispatched:
@@ -121,7 +133,7 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 	given, meta := jobMeta(r), map[string]string{}
 	var unknown []string
 	for key, value := range r.Placement.DispatchMeta {
-		given[key] = value // the rule's own comes before ours
+		given[key] = value // the rule's value wins over ours
 		if !slices.Contains(required, key) && !slices.Contains(optional, key) {
 			unknown = append(unknown, key)
 		}
@@ -130,7 +142,7 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 		slices.Sort(unknown)
 		takes := "it takes none"
 		if all := slices.Sorted(slices.Values(slices.Concat(required, optional))); len(all) > 0 {
-			takes = "it takes " + printable(strings.Join(all, ", "), maxWords)
+			takes = "it takes " + Printable(strings.Join(all, ", "), maxWords)
 		}
 		return nil, &router.FixError{
 			Fix: "add them to meta_optional of the job, or correct dispatch meta in the rule",
@@ -148,7 +160,7 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 	if missing != nil {
 		return nil, &router.FixError{
 			Fix: "make them optional, give them by dispatch meta in the rule, or use the keys that Switchyard has: " + strings.Join(metaKeys(), ", "),
-			Err: fmt.Errorf("it requires meta that Switchyard does not have: %s", printable(strings.Join(missing, ", "), maxWords)),
+			Err: fmt.Errorf("it requires meta that Switchyard does not have: %s", Printable(strings.Join(missing, ", "), maxWords)),
 		}
 	}
 	for _, key := range optional {

@@ -14,31 +14,33 @@ import (
 	"switchyard/router"
 )
 
-// noPath is how Nomad says that it knows no such region.
-const noPath = "No path to region"
+const (
+	noPath   = "No path to region" // Nomad's words for a region that it does not know
+	maxWords = 600                 // characters of Nomad's words in an error
 
-// maxWords bounds Nomad's words in an error, in characters.
-const maxWords = 600
+	// NodeRead is the capability that reading nodes takes, as in an ACL policy.
+	NodeRead = `node { policy = "read" }`
+)
 
-// A call is something asked of Nomad, for errors.
-type call struct {
-	what       string // "register job gha-1-1"
-	at         scope  // without a namespace for what is in none
-	capability string // the ACL capability that it takes
-	badRequest string // what to do when Nomad cannot read it; "": doubt the address
+// A Call describes one request to Nomad, for its errors.
+type Call struct {
+	What       string // such as "register job gha-1-1"
+	At         Scope  // without a namespace for what has none
+	Capability string // the ACL capability that it needs
+	BadRequest string // what to do when Nomad cannot read it; "": check the address
 }
 
-func (c call) String() string {
-	if c.at.Namespace == "" {
-		return c.what
+func (c Call) String() string {
+	if c.At.Namespace == "" {
+		return c.What
 	}
-	return fmt.Sprintf("%s in namespace %s", c.what, c.at.Namespace)
+	return fmt.Sprintf("%s in namespace %s", c.What, c.At.Namespace)
 }
 
-// sorted turns an error of the API client into one of router.Nomad's. What it
-// does not know is worth a retry: a job is never given up on a guess.
-func (c call) sorted(err error) error {
-	code := status(err)
+// Classify turns an error of the API client into one of router.Nomad's. An error
+// that it does not know is worth a retry: no job is given up on a guess.
+func (c Call) Classify(err error) error {
+	code := Status(err)
 	if code == 0 {
 		return c.unanswered(err)
 	}
@@ -49,18 +51,18 @@ func (c call) sorted(err error) error {
 	}
 	switch code {
 	case http.StatusUnauthorized, http.StatusForbidden:
-		return &router.FixError{Fix: needs(c.capability, c.at), Err: plain}
+		return &router.FixError{Fix: needs(c.Capability, c.At), Err: plain}
 	case http.StatusBadRequest, http.StatusNotFound, http.StatusMethodNotAllowed:
 		fix := "check that NOMAD_ADDR is the address of a Nomad agent"
-		if code == http.StatusBadRequest && c.badRequest != "" {
-			fix, plain = c.badRequest, &router.JobspecError{Err: plain}
+		if code == http.StatusBadRequest && c.BadRequest != "" {
+			fix, plain = c.BadRequest, &router.JobspecError{Err: plain}
 		}
 		return &router.FixError{Fix: fix, Err: plain}
 	}
 	return plain
 }
 
-func needs(capability string, at scope) string {
+func needs(capability string, at Scope) string {
 	if at.Namespace == "" {
 		return "set NOMAD_TOKEN to a token that has " + capability
 	}
@@ -70,8 +72,8 @@ func needs(capability string, at scope) string {
 	return fmt.Sprintf("set NOMAD_TOKEN to a token that has %s on namespace %s", capability, at.Namespace)
 }
 
-// unanswered sorts an error of the connection.
-func (c call) unanswered(err error) error {
+// unanswered classifies an error of the connection.
+func (c Call) unanswered(err error) error {
 	err = fmt.Errorf("%s: %w", c, router.WithoutLocalPort(err))
 	var certificate *tls.CertificateVerificationError
 	var network *net.OpError
@@ -86,9 +88,9 @@ func (c call) unanswered(err error) error {
 	return err
 }
 
-// refusal is the error for a job that Nomad finds invalid, in its words.
-func (c call) refusal(said string) error {
-	said = line(said)
+// refusal returns the error for a job that Nomad finds invalid, with Nomad's words.
+func (c Call) refusal(said string) error {
+	said = Line(said)
 	var err error = &router.JobspecError{Err: fmt.Errorf("%s: Nomad refuses it: %s", c, said)}
 	if fix, ok := fixFor(said); ok {
 		return &router.FixError{Fix: fix, Err: err}
@@ -96,16 +98,13 @@ func (c call) refusal(said string) error {
 	return &router.GiveUpError{Err: err}
 }
 
-// refused tells a verdict from trouble on the way to it.
+// refused reports whether err is a verdict on a job, and not a failure to get one.
 func refused(err error) bool {
-	var giveUp *router.GiveUpError
-	var fix *router.FixError
-	return errors.As(err, &giveUp) || errors.As(err, &fix)
+	return errors.As(err, new(*router.GiveUpError)) || errors.As(err, new(*router.FixError))
 }
 
-// fixFor is what to do about an answer that waits for an operator. These are
-// told by their words alone; read in the sources of Nomad v2.0.6-dev and Go
-// 1.26, 2026-11-24.
+// fixFor returns what to do about an answer that needs an operator. Only the words
+// tell such answers apart (sources of Nomad v2.0.6-dev and Go 1.26, read 2026-11-24).
 func fixFor(said string) (fix string, ok bool) {
 	for _, f := range []struct{ says, fix string }{
 		// nomad/job_endpoint_validators.go, nomad/state/state_store.go
@@ -125,14 +124,17 @@ func fixFor(said string) (fix string, ok bool) {
 	return "", false
 }
 
-// unclear reports whether an answer may mean that the job exists, that it is
-// invalid, or that Nomad is in trouble.
-func unclear(err error) bool {
-	return status(err) == http.StatusInternalServerError || status(err) == http.StatusBadRequest
+// Unclear reports whether an answer may mean that the job exists, that it is
+// invalid, or that Nomad itself failed.
+func Unclear(err error) bool {
+	return Status(err) == http.StatusInternalServerError || Status(err) == http.StatusBadRequest
 }
 
-// status is the HTTP status of Nomad's answer: 200 without an error, 0 when there was no answer.
-func status(err error) int {
+// NoRegion reports whether an error says that Nomad does not know the region.
+func NoRegion(err error) bool { return strings.Contains(err.Error(), noPath) }
+
+// Status returns the HTTP status of Nomad's answer: 200 if err is nil, 0 when there was no answer.
+func Status(err error) int {
 	if err == nil {
 		return http.StatusOK
 	}
@@ -143,33 +145,33 @@ func status(err error) int {
 	return unexpected.StatusCode()
 }
 
-// words is what Nomad said, as one line.
+// words returns what Nomad said, as one line.
 func words(err error) string {
 	if unexpected, ok := errors.AsType[api.UnexpectedResponseError](err); ok && unexpected.HasBody() {
-		return line(unexpected.Body())
+		return Line(unexpected.Body())
 	}
-	return line(err.Error())
+	return Line(err.Error())
 }
 
-// line makes one bounded line of Nomad's words.
-func line(s string) string {
-	return printable(strings.Join(strings.Fields(s), " "), maxWords)
+// Line turns Nomad's words into one printable line of at most 600 characters.
+func Line(s string) string {
+	return Printable(strings.Join(strings.Fields(s), " "), maxWords)
 }
 
-// warnings takes Nomad's list of warnings apart: a heading, then "* " before each.
-func warnings(list string) []string {
+// Warnings splits Nomad's list of warnings: a heading, then "* " before each.
+func Warnings(list string) []string {
 	var each []string
 	for i, w := range strings.Split(list, "\n* ") {
 		if i > 0 {
-			each = append(each, line(w))
+			each = append(each, Line(w))
 		}
 	}
 	return each
 }
 
-// printable makes of every character that does not print a space, and leaves
-// at most max characters.
-func printable(s string, max int) string {
+// Printable replaces every character that does not print by a space, and cuts the
+// text to max characters.
+func Printable(s string, max int) string {
 	all := []rune(strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return ' '

@@ -63,10 +63,10 @@ func (c *Client) Stop(ctx context.Context, r router.Runner) error {
 	if r.NomadJob == "" {
 		return fmt.Errorf("runner %s is not registered", r.ID)
 	}
-	at := scope(r.NomadAt)
+	at := Scope(r.NomadAt)
 	// Nomad answers 200 when there is no such job.
-	if _, _, err := c.api.Jobs().DeregisterOpts(r.NomadJob, &api.DeregisterOptions{}, at.write(ctx)); err != nil {
-		return call{what: "stop job " + r.NomadJob, at: at, capability: "submit-job"}.sorted(err)
+	if _, _, err := c.api.Jobs().DeregisterOpts(r.NomadJob, &api.DeregisterOptions{}, at.Write(ctx)); err != nil {
+		return Call{What: "stop job " + r.NomadJob, At: at, Capability: "submit-job"}.Classify(err)
 	}
 	return nil
 }
@@ -75,12 +75,12 @@ func (c *Client) Stop(ctx context.Context, r router.Runner) error {
 // namespaces that the token has list-jobs on; one that has it on none is a
 // FixError.
 func (c *Client) Jobs(ctx context.Context) (jobs []router.NomadJob, index uint64, err error) {
-	list := call{what: "list jobs", at: scope{Namespace: api.AllNamespacesNamespace}, capability: "list-jobs"}
+	list := Call{What: "list jobs", At: Scope{Namespace: api.AllNamespacesNamespace}, Capability: "list-jobs"}
 	ctx = context.WithValue(ctx, indexKey{}, &index)
 	query := url.Values{"filter": {ours}, "meta": {"true"}}
-	body, err := c.api.Raw().Response("/v1/jobs?"+query.Encode(), list.at.read(ctx))
+	body, err := c.api.Raw().Response("/v1/jobs?"+query.Encode(), list.At.Read(ctx))
 	if err != nil {
-		return nil, 0, list.sorted(err)
+		return nil, 0, list.Classify(err)
 	}
 	defer body.Close()
 	// One job after another, as the whole is tens of megabytes on a large cluster.
@@ -127,7 +127,7 @@ type jobStub struct {
 func (s *jobStub) job() (j router.NomadJob, ok bool) {
 	j = router.NomadJob{
 		ID: s.ID, RunnerID: runnerOf(s.ID), At: router.NomadAt{Namespace: s.Namespace},
-		Status: s.Status, Stopped: s.Stop, Submitted: moment(s.SubmitTime), Repo: printable(s.Meta.Repository, maxValue),
+		Status: s.Status, Stopped: s.Stop, Submitted: moment(s.SubmitTime), Repo: Printable(s.Meta.Repository, maxValue),
 	}
 	j.JobID, _ = strconv.ParseInt(s.Meta.JobID, 10, 64)
 	j.RunID, _ = strconv.ParseInt(s.Meta.RunID, 10, 64)
@@ -149,14 +149,14 @@ func moment(ns int64) time.Time {
 // indexKey is under which a context has a *uint64 for the index of Nomad's answer.
 type indexKey struct{}
 
-// noting tells of requests, and gives the index of answers to who asks by indexKey: the API client
+// observed tells of requests, and gives the index of answers to who asks by indexKey: the API client
 // keeps it to itself where it hands out an answer unread.
-type noting struct {
+type observed struct {
 	*http.Transport
 	called func(call string, status int, took time.Duration) // nil: nobody
 }
 
-func (n noting) RoundTrip(r *http.Request) (*http.Response, error) {
+func (n observed) RoundTrip(r *http.Request) (*http.Response, error) {
 	began := time.Now()
 	resp, err := n.Transport.RoundTrip(r)
 	wanted := func() bool { return !errors.Is(r.Context().Err(), context.Canceled) }
@@ -217,10 +217,10 @@ func (c *Client) Follow(ctx context.Context, index uint64, each func(router.Noma
 	if !errors.Is(err, errDenied) || ctx.Err() != nil {
 		return err
 	}
-	list := call{what: "list namespaces", capability: "read-job on a namespace"}
-	namespaces, _, listErr := c.api.Namespaces().List(scope{}.read(ctx))
+	list := Call{What: "list namespaces", Capability: "read-job on a namespace"}
+	namespaces, _, listErr := c.api.Namespaces().List(Scope{}.Read(ctx))
 	if listErr != nil {
-		return list.sorted(listErr)
+		return list.Classify(listErr)
 	}
 	if len(namespaces) == 0 || len(namespaces) > maxStreams {
 		return err
@@ -263,21 +263,21 @@ func (c *Client) Follow(ctx context.Context, index uint64, each func(router.Noma
 
 // stream follows the events of a namespace, or of all.
 func (c *Client) stream(ctx context.Context, namespace string, index uint64, each func(router.NomadEvent) error) error {
-	follow := call{what: "follow events", at: scope{Namespace: namespace}, capability: "read-job"}
-	denied := &router.FixError{Fix: needs(follow.capability, follow.at), Err: fmt.Errorf("%s: %w", follow, errDenied)}
+	follow := Call{What: "follow events", At: Scope{Namespace: namespace}, Capability: "read-job"}
+	denied := &router.FixError{Fix: needs(follow.Capability, follow.At), Err: fmt.Errorf("%s: %w", follow, errDenied)}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	quiet := time.AfterFunc(c.silence, func() { cancel(errSilent) })
 	defer quiet.Stop()
 	query := url.Values{"topic": {"Job", "Evaluation", "Allocation"}, "index": {strconv.FormatUint(index, 10)}}
-	body, err := c.api.Raw().Response("/v1/event/stream?"+query.Encode(), follow.at.read(ctx))
+	body, err := c.api.Raw().Response("/v1/event/stream?"+query.Encode(), follow.At.Read(ctx))
 	switch cause := context.Cause(ctx); {
 	case cause != nil:
 		return fmt.Errorf("%s: %w", follow, cause)
-	case errors.Is(err, io.EOF), status(err) == http.StatusForbidden:
+	case errors.Is(err, io.EOF), Status(err) == http.StatusForbidden:
 		return denied
 	case err != nil:
-		return follow.sorted(err)
+		return follow.Classify(err)
 	}
 	defer body.Close()
 	late := time.AfterFunc(c.opening, func() { cancel(errDenied) })
@@ -440,7 +440,7 @@ func (a *allocation) end() (end router.NomadEnd, text string) {
 	if why == "" {
 		return end, string(end)
 	}
-	return end, string(end) + ": " + printable(line(why), maxEnd)
+	return end, string(end) + ": " + Printable(Line(why), maxEnd)
 }
 
 // killedBy is what Nomad's words mean for an allocation that it stops
@@ -480,10 +480,10 @@ func (a *allocation) lastWords() (words string) {
 // Allocation implements router.Nomad. It needs read-job, and node read for the
 // address.
 func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Allocation, error) {
-	at := scope(r.NomadAt)
-	list, _, err := c.api.Jobs().Allocations(r.NomadJob, false, at.read(ctx))
+	at := Scope(r.NomadAt)
+	list, _, err := c.api.Jobs().Allocations(r.NomadJob, false, at.Read(ctx))
 	if err != nil {
-		return router.Allocation{}, readJob(r.NomadJob, at).sorted(err)
+		return router.Allocation{}, ReadJob(r.NomadJob, at).Classify(err)
 	}
 	if len(list) == 0 { // as of a job that is not there
 		return router.Allocation{}, router.ErrNotFound
@@ -493,13 +493,13 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 		ID: newest.ID, Status: newest.ClientStatus, Desired: newest.DesiredStatus,
 		Node: newest.NodeName, NodeID: newest.NodeID, Created: moment(newest.CreateTime),
 	}
-	node, _, err := c.api.Nodes().Info(newest.NodeID, scope{Region: at.Region}.read(ctx))
-	switch status(err) {
+	node, _, err := c.api.Nodes().Info(newest.NodeID, Scope{Region: at.Region}.Read(ctx))
+	switch Status(err) {
 	case http.StatusOK:
 		a.NodeAddr = node.Attributes["unique.network.ip-address"]
 	case http.StatusForbidden, http.StatusNotFound: // it is not for this token to know, or gone
 	default:
-		return router.Allocation{}, call{what: "read node " + newest.NodeName, capability: nodeRead}.sorted(err)
+		return router.Allocation{}, Call{What: "read node " + newest.NodeName, Capability: NodeRead}.Classify(err)
 	}
 	return a, nil
 }

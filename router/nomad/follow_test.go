@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -25,22 +24,6 @@ import (
 	"switchyard/router/nomadsim/nomadtest"
 )
 
-// runScript does in the simulator what the jobspecs script and claim do.
-func runScript(ctx context.Context, t nomadsim.Task) int {
-	if jit, ok := t.Artifacts["secrets/runner.jit"]; ok && jit != t.Env["WANT"] {
-		return 1
-	}
-	if seconds, _ := strconv.Atoi(t.Env["WAIT"]); seconds > 0 {
-		select {
-		case <-time.After(time.Duration(seconds) * time.Second):
-		case <-ctx.Done():
-			return 130
-		}
-	}
-	code, _ := strconv.Atoi(t.Env["EXIT"])
-	return code
-}
-
 // env is a placement that runs the jobspec script with an environment.
 func env(pairs ...string) router.Placement {
 	p := router.Placement{Jobspec: "script"}
@@ -49,17 +32,6 @@ func env(pairs ...string) router.Placement {
 		p.Task.Env[pairs[i]] = pairs[i+1]
 	}
 	return p
-}
-
-// start starts a runner and returns it as the books have it.
-func (on target) start(t *testing.T, client *Client, r router.StartRequest) router.Runner {
-	t.Helper()
-	started, err := client.Start(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Runner.NomadJob, r.Runner.NomadAt = started.NomadJob, started.At
-	return r.Runner
 }
 
 // followed is what a Follow tells, from when it has begun.
@@ -145,12 +117,12 @@ func TestContractFollow(t *testing.T) {
 	}))
 	t.Cleanup(claims.Close)
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		events := followed(t, client, 0)
 		claim := func(path string) router.StartRequest {
 			p := env("WANT", "a configuration")
 			p.Jobspec = "claim"
-			r := on.fresh(t, p)
+			r := on.Fresh(t, p)
 			r.ClaimURL = claims.URL + path
 			return r
 		}
@@ -160,13 +132,13 @@ func TestContractFollow(t *testing.T) {
 			kinds   string // those that may be left out in brackets
 			text    string
 		}{
-			{"one that does its work", on.fresh(t, env()), "placed started ended", "complete: Exit Code: 0"},
-			{"one that fails", on.fresh(t, env("EXIT", "3")), "placed started ended", "failed: Exit Code: 3"},
+			{"one that does its work", on.Fresh(t, env()), "placed started ended", "complete: Exit Code: 0"},
+			{"one that fails", on.Fresh(t, env("EXIT", "3")), "placed started ended", "failed: Exit Code: 3"},
 			{"one that claims", claim("/ok"), "placed started ended", "complete: Exit Code: 0"},
 			{"one whose claim is refused", claim("/gone"), "placed ended", "bad response code: 410"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				r := on.start(t, client, c.request)
+				r := on.Start(t, client, c.request)
 				all := upTo(t, events, r.NomadJob, router.NomadEnded)
 				// A client reports in batches, and may leave out that a short task ran.
 				if got := kinds(all); got != c.kinds && got != strings.Replace(c.kinds, " started", "", 1) {
@@ -184,7 +156,7 @@ func TestContractFollow(t *testing.T) {
 			})
 		}
 		t.Run("one that is stopped while it runs", func(t *testing.T) {
-			r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
+			r := on.Start(t, client, on.Fresh(t, env("WAIT", "60")))
 			upTo(t, events, r.NomadJob, router.NomadStarted)
 			if err := client.Stop(t.Context(), r); err != nil {
 				t.Fatal(err)
@@ -194,13 +166,13 @@ func TestContractFollow(t *testing.T) {
 			}
 		})
 		t.Run("one whose allocation is stopped, as by a drain", func(t *testing.T) {
-			r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
+			r := on.Start(t, client, on.Fresh(t, env("WAIT", "60")))
 			upTo(t, events, r.NomadJob, router.NomadStarted)
-			list, _, err := on.nomad.Jobs().Allocations(r.NomadJob, false, nil)
+			list, _, err := on.Nomad.Jobs().Allocations(r.NomadJob, false, nil)
 			if err != nil || len(list) != 1 {
 				t.Fatal(list, err)
 			}
-			if _, err := on.nomad.Allocations().Stop(&api.Allocation{ID: list[0].ID}, nil); err != nil {
+			if _, err := on.Nomad.Allocations().Stop(&api.Allocation{ID: list[0].ID}, nil); err != nil {
 				t.Fatal(err)
 			}
 			var ended, again router.NomadEvent // in any order
@@ -217,7 +189,7 @@ func TestContractFollow(t *testing.T) {
 			}
 		})
 		t.Run("one that waits, is stopped and is purged", func(t *testing.T) {
-			r := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+			r := on.Start(t, client, on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
 			if e := next(t, events, r.NomadJob); e.Kind != router.NomadWaits || e.Time.IsZero() {
 				t.Errorf("first event %+v", e)
 			}
@@ -227,7 +199,7 @@ func TestContractFollow(t *testing.T) {
 			if e := next(t, events, r.NomadJob); e.Kind != router.NomadStopped || e.Text != "stopped" {
 				t.Errorf("next event %+v", e)
 			}
-			if _, _, err := on.nomad.Jobs().Deregister(r.NomadJob, true, nil); err != nil {
+			if _, _, err := on.Nomad.Jobs().Deregister(r.NomadJob, true, nil); err != nil {
 				t.Fatal(err)
 			}
 			if e := next(t, events, r.NomadJob); e.Kind != router.NomadStopped || e.Text != "purged" {
@@ -239,7 +211,7 @@ func TestContractFollow(t *testing.T) {
 			if err != nil || index == 0 {
 				t.Fatal(index, err)
 			}
-			r := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+			r := on.Start(t, client, on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
 			first := next(t, events, r.NomadJob)
 			if got := next(t, followed(t, client, index), r.NomadJob); got != first || got.Index <= index {
 				t.Errorf("from %d on, the first is %+v, want %+v", index, got, first)
@@ -256,11 +228,11 @@ func TestContractFollow(t *testing.T) {
 
 func TestContractJobs(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
-		running := on.fresh(t, env("WAIT", "60"))
-		done := on.fresh(t, env())
-		waiting := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
-		stopped := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+		client := newClient(t, on.Config)
+		running := on.Fresh(t, env("WAIT", "60"))
+		done := on.Fresh(t, env())
+		waiting := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
+		stopped := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 		before := time.Now().Add(-time.Minute)
 		want := map[string]router.NomadJob{}
 		for r, j := range map[*router.StartRequest]router.NomadJob{
@@ -269,7 +241,7 @@ func TestContractJobs(t *testing.T) {
 			&waiting: {Status: "pending", Waiting: true},
 			&stopped: {Status: "dead", Stopped: true},
 		} {
-			runner := on.start(t, client, *r)
+			runner := on.Start(t, client, *r)
 			j.ID, j.RunnerID, j.At = runner.NomadJob, runner.ID, runner.NomadAt
 			j.JobID, j.RunID, j.Attempt, j.Repo = r.Job.ID, 7, 2, "acme/web"
 			want[j.ID] = j
@@ -288,14 +260,14 @@ func TestContractJobs(t *testing.T) {
 		other := *parent
 		other.ID, other.ParameterizedJob = new("gha-"+running.Runner.ID), nil
 		for _, j := range []*api.Job{parent, &other} {
-			on.purge(t, *j.ID)
-			if _, _, err := on.nomad.Jobs().Register(j, nil); err != nil {
+			on.Purge(t, *j.ID)
+			if _, _, err := on.Nomad.Jobs().Register(j, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
-		dispatched := on.fresh(t, router.Placement{Dispatch: *parent.ID})
-		runner := on.start(t, client, dispatched)
-		on.purge(t, runner.NomadJob)
+		dispatched := on.Fresh(t, router.Placement{Dispatch: *parent.ID})
+		runner := on.Start(t, client, dispatched)
+		on.Purge(t, runner.NomadJob)
 		want[runner.NomadJob] = router.NomadJob{
 			ID: runner.NomadJob, RunnerID: runner.ID, At: runner.NomadAt, Status: "pending", Waiting: true, JobID: dispatched.Job.ID,
 		}
@@ -339,9 +311,9 @@ func TestContractJobs(t *testing.T) {
 // A stopped runner is not purged: its ID stays taken.
 func TestContractStop(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
-		request := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
-		r := on.start(t, client, request)
+		client := newClient(t, on.Config)
+		request := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
+		r := on.Start(t, client, request)
 		for range 2 { // the second time changes nothing
 			if err := client.Stop(t.Context(), r); err != nil {
 				t.Fatal(err)
@@ -352,7 +324,7 @@ func TestContractStop(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatalf("a minute after the stop, it has ended: %t, and still waits: %t", ended, blocked)
 			}
-			evals, _, err := on.nomad.Jobs().Evaluations(r.NomadJob, nil)
+			evals, _, err := on.Nomad.Jobs().Evaluations(r.NomadJob, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -512,17 +484,13 @@ func TestFollowALostNode(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		nodes = append(nodes, nomadsim.NewNode(nomadsim.Machine{Name: name, Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 4096}))
 	}
-	sim := nomadsim.New(nomadsim.Config{Run: runScript, Nodes: nodes})
-	t.Cleanup(sim.Close)
-	server := httptest.NewServer(sim)
-	t.Cleanup(server.Close)
-	on := newTarget(t, server.URL, false)
-	client := newClient(t, on.config)
+	on := target{nomadtest.Simulated(t, nomadsim.Config{Nodes: nodes})}
+	client := newClient(t, on.Config)
 	events := followed(t, client, 0)
-	r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
+	r := on.Start(t, client, on.Fresh(t, env("WAIT", "60")))
 	started := upTo(t, events, r.NomadJob, router.NomadStarted)
 	first := started[len(started)-1].Node
-	if err := sim.FailNode(first); err != nil {
+	if err := on.Sim.FailNode(first); err != nil {
 		t.Fatal(err)
 	}
 	e := next(t, events, r.NomadJob)
@@ -542,8 +510,8 @@ func TestFollowALostNode(t *testing.T) {
 // go on from where it was.
 func TestContractFollowAfterARestart(t *testing.T) {
 	test := func(t *testing.T, on target, restart func()) {
-		client := newClient(t, on.config)
-		before := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+		client := newClient(t, on.Config)
+		before := on.Start(t, client, on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
 		ended := make(chan error, 1)
 		events := make(chan router.NomadEvent, 1000)
 		go func() {
@@ -572,7 +540,7 @@ func TestContractFollowAfterARestart(t *testing.T) {
 			t.Errorf("after event %d the listing at %d is %+v", seen.Index, index, jobs)
 		}
 		again := followed(t, client, index)
-		after := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+		after := on.Start(t, client, on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
 		if e := next(t, again, after.NomadJob); e.Kind != router.NomadWaits || e.Index <= index {
 			t.Errorf("the first event after index %d is %+v", index, e)
 		}
@@ -588,14 +556,11 @@ func TestContractFollowAfterARestart(t *testing.T) {
 		if server == nil {
 			t.Skip("no nomad on PATH")
 		}
-		test(t, newTarget(t, server.Addr, true), func() { server.Restart(t) })
+		test(t, target{nomadtest.At(t, server.Addr)}, func() { server.Restart(t) })
 	})
 	t.Run("simulated", func(t *testing.T) {
-		sim := nomadsim.New(nomadsim.Config{})
-		t.Cleanup(sim.Close)
-		server := httptest.NewServer(sim)
-		t.Cleanup(server.Close)
-		test(t, newTarget(t, server.URL, false), sim.Restart)
+		on := nomadtest.Simulated(t, nomadsim.Config{})
+		test(t, target{on}, on.Sim.Restart)
 	})
 }
 
@@ -603,10 +568,10 @@ func TestContractFollowAfterARestart(t *testing.T) {
 // fallback's placement, is started.
 func TestContractFallback(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+		client := newClient(t, on.Config)
 		events := followed(t, client, 0)
-		request := on.fresh(t, router.Placement{Jobspec: "script", Constraints: unplaceable})
-		first := on.start(t, client, request)
+		request := on.Fresh(t, router.Placement{Jobspec: "script", Constraints: nomadtest.Unplaceable})
+		first := on.Start(t, client, request)
 		if e := next(t, events, first.NomadJob); e.Kind != router.NomadWaits {
 			t.Fatalf("the first event is %+v", e)
 		}
@@ -616,8 +581,8 @@ func TestContractFallback(t *testing.T) {
 		request.Job.Try = 2
 		request.Runner = router.Runner{ID: request.Job.RunnerID(), JobID: request.Job.ID, Try: 2, Name: request.Job.RunnerID()}
 		request.Placement = router.Placement{Jobspec: "script"}
-		on.purge(t, request.Runner.ID)
-		second := on.start(t, client, request)
+		on.Purge(t, request.Runner.ID)
+		second := on.Start(t, client, request)
 		if want := strings.TrimSuffix(first.NomadJob, "1") + "2"; second.NomadJob != want {
 			t.Errorf("the second is %s, want %s", second.NomadJob, want)
 		}
@@ -635,9 +600,9 @@ func TestContractFallback(t *testing.T) {
 
 func TestContractAllocation(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
-		r := on.start(t, client, on.fresh(t, env("WAIT", "60")))
-		if !on.runs(t, client, r) {
+		client := newClient(t, on.Config)
+		r := on.Start(t, client, on.Fresh(t, env("WAIT", "60")))
+		if !on.Runs(t, client, r) {
 			t.Fatal("it does not run")
 		}
 		a, err := client.Allocation(t.Context(), r)
@@ -686,7 +651,7 @@ func BenchmarkList(b *testing.B) {
 	g.SetLimit(8)
 	for i := range jobs {
 		g.Go(func() error {
-			r := request(router.Placement{Jobspec: "docker-linux", Constraints: unplaceable})
+			r := nomadtest.Request(router.Placement{Jobspec: "docker-linux", Constraints: nomadtest.Unplaceable})
 			r.Job.ID, r.Job.Try = int64(48_000_000_000+i), 1
 			r.Runner.ID, r.Runner.Name = r.Job.RunnerID(), r.Job.RunnerID()
 			r.ClaimToken = router.Secret(strings.Repeat("t", 43))

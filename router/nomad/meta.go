@@ -12,8 +12,8 @@ import (
 
 // The job meta that a jobspec can use, as ${NOMAD_META_…}.
 const (
-	metaClaimURL     = "SWITCHYARD_CLAIM_URL"
-	metaClaimToken   = "SWITCHYARD_CLAIM_TOKEN"
+	MetaClaimURL     = "SWITCHYARD_CLAIM_URL"
+	MetaClaimToken   = "SWITCHYARD_CLAIM_TOKEN"
 	metaRegistration = "SWITCHYARD_REGISTRATION" // jit or token: what the claim's answer is
 	metaRule         = "SWITCHYARD_RULE"
 	metaRunnerName   = "RUNNER_NAME"
@@ -39,8 +39,8 @@ const (
 
 func jobMeta(r router.StartRequest) map[string]string {
 	return map[string]string{
-		metaClaimURL:     r.ClaimURL,
-		metaClaimToken:   string(r.ClaimToken),
+		MetaClaimURL:     r.ClaimURL,
+		MetaClaimToken:   string(r.ClaimToken),
 		metaRegistration: cmp.Or(r.Placement.Runner.Registration, "jit"),
 		metaRule:         inert(r.Rule),
 		metaRunnerName:   inert(r.Runner.Name),
@@ -74,7 +74,7 @@ func metaKeys() []string {
 // puts in is not read again. A line break would let a string end an
 // assignment in a template with env = true.
 func inert(s string) string {
-	return strings.ReplaceAll(printable(s, maxValue), "${", "$ {")
+	return strings.ReplaceAll(Printable(s, maxValue), "${", "$ {")
 }
 
 // labels joins labels as they came, as far as they fit. A comma within one
@@ -127,5 +127,5 @@ func jobName(r router.StartRequest) string {
 	if r.Job.Repo.FullName == "" || r.Job.Name == "" {
 		return r.Runner.ID
 	}
-	return printable(inert(r.Job.Repo.FullName)+" · "+inert(r.Job.Name), maxName)
+	return Printable(inert(r.Job.Repo.FullName)+" · "+inert(r.Job.Name), maxName)
 }

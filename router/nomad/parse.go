@@ -11,13 +11,19 @@ import (
 	"switchyard/jobspecs"
 )
 
-// parse returns a jobspec as a JSON job. Nomad reads HCL, once per content:
-// callers that come meanwhile wait for it. A failure is not kept.
+// parse returns a jobspec as a JSON job. Nomad parses HCL, once per content; callers
+// that ask meanwhile wait for its answer. A failure is not cached.
 func (c *Client) parse(ctx context.Context, spec jobspecs.Jobspec, namespace string) ([]byte, error) {
 	if spec.Parsed != nil {
 		return spec.Parsed, nil
 	}
-	if parsed, ok := c.cached(spec.Hash); ok {
+	cached := func() ([]byte, bool) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		parsed, ok := c.parsed[spec.Hash]
+		return parsed, ok
+	}
+	if parsed, ok := cached(); ok {
 		return parsed, nil
 	}
 	release, err := c.hold.lock(ctx, spec.Hash)
@@ -25,14 +31,14 @@ func (c *Client) parse(ctx context.Context, spec jobspecs.Jobspec, namespace str
 		return nil, fmt.Errorf("wait for jobspec %s to be parsed: %w", spec.Path, err)
 	}
 	defer release()
-	if parsed, ok := c.cached(spec.Hash); ok {
+	if parsed, ok := cached(); ok {
 		return parsed, nil
 	}
-	at := scope{Namespace: namespace}
+	at := Scope{Namespace: namespace}
 	var parsed json.RawMessage
-	_, err = c.api.Raw().Write("/v1/jobs/parse", &api.JobsParseRequest{JobHCL: string(spec.Source)}, &parsed, at.write(ctx))
+	_, err = c.api.Raw().Write("/v1/jobs/parse", &api.JobsParseRequest{JobHCL: string(spec.Source)}, &parsed, at.Write(ctx))
 	if err != nil {
-		return nil, call{what: "parse jobspec " + spec.Path, at: at, capability: "parse-job", badRequest: "mend the file"}.sorted(err)
+		return nil, Call{What: "parse jobspec " + spec.Path, At: at, Capability: "parse-job", BadRequest: "mend the file"}.Classify(err)
 	}
 	c.log.Debug("jobspec parsed", "jobspec", spec.Name)
 	c.mu.Lock()
@@ -41,20 +47,13 @@ func (c *Client) parse(ctx context.Context, spec jobspecs.Jobspec, namespace str
 	return parsed, nil
 }
 
-func (c *Client) cached(hash string) ([]byte, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	parsed, ok := c.parsed[hash]
-	return parsed, ok
-}
-
-// keyed is a lock for each key. The zero value is ready.
+// A keyed is a lock for each key. The zero value is ready.
 type keyed struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // closed on release
 }
 
-// lock waits for the key, or for ctx to end.
+// lock waits for the key, or until ctx ends.
 func (k *keyed) lock(ctx context.Context, key string) (release func(), err error) {
 	for {
 		k.mu.Lock()

@@ -3,34 +3,24 @@ package nomad
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
-
 	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // early is a simulated Nomad that checks EnforceIndex before it commits a job, and not
 // as it does. A registration that has passed the check waits in passed.
 func early(t *testing.T, passed func(jobID string)) target {
 	t.Helper()
-	sim := nomadsim.New(nomadsim.Config{
+	return target{nomadtest.Simulated(t, nomadsim.Config{
 		Release: "1.11.3", Registering: passed,
 		Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 },
-		Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{
-			Name: "vm", Kernel: runtime.GOOS, Arch: runtime.GOARCH, Cores: 2, MemoryMB: 4096,
-		})},
-	})
-	t.Cleanup(sim.Close)
-	server := httptest.NewServer(sim)
-	t.Cleanup(server.Close)
-	return newTarget(t, server.URL, false)
+	})}
 }
 
 // Each of eight Starts passes Nomad's check before any is committed.
@@ -39,8 +29,8 @@ func TestEightStartsAreTakenAtOnce(t *testing.T) {
 	var all sync.WaitGroup
 	all.Add(senders)
 	on := early(t, func(string) { all.Done(); all.Wait() })
-	client := newClient(t, on.config)
-	r := on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable})
+	client := newClient(t, on.Config)
+	r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 	token := func(i int) router.Secret { return router.Secret(fmt.Sprintf("token-%d", i)) }
 	tokens, created := race(t, senders, func(i int) (router.Started, error) {
 		r := r
@@ -68,7 +58,7 @@ func TestEightStartsAreTakenAtOnce(t *testing.T) {
 // agree checks that whoever starts the runner again is told the token that Nomad has.
 func (on target) agree(t *testing.T, client *Client, r router.StartRequest) {
 	t.Helper()
-	stored := on.job(t, r.Runner.ID).Meta[metaClaimToken]
+	stored := on.job(t, r.Runner.ID).Meta[MetaClaimToken]
 	tokens, created := race(t, 8, func(i int) (router.Started, error) {
 		r := r
 		r.ClaimToken = router.Secret(fmt.Sprintf("later-%d", i))
@@ -99,8 +89,8 @@ func TestALostAnswerComesAfterItsRepeat(t *testing.T) {
 			})
 			release := sync.OnceFunc(func() { close(held) })
 			t.Cleanup(release)
-			client := newClient(t, on.config)
-			r := on.fresh(t, router.Placement{Jobspec: "plain"})
+			client := newClient(t, on.Config)
+			r := on.Fresh(t, router.Placement{Jobspec: "plain"})
 			ctx, cancel := context.WithCancel(t.Context())
 			lost := make(chan error, 1)
 			go func() {
@@ -119,13 +109,13 @@ func TestALostAnswerComesAfterItsRepeat(t *testing.T) {
 			runs := on.running(t, r.Runner.ID)
 			release()
 			on.until(t, "the registration that was on its way", func() bool { return *on.job(t, r.Runner.ID).Version == 1 })
-			if got := on.job(t, r.Runner.ID).Meta[metaClaimToken]; got != string(r.ClaimToken) {
+			if got := on.job(t, r.Runner.ID).Meta[MetaClaimToken]; got != string(r.ClaimToken) {
 				t.Errorf("Nomad has the token %q, want %q", got, r.ClaimToken)
 			}
 			if got := on.running(t, r.Runner.ID); (got == runs) != (c.allocs == 1) {
 				t.Errorf("allocation %s ran, and then %s; want %d in all", runs, got, c.allocs)
 			}
-			if list, _, err := on.nomad.Jobs().Allocations(r.Runner.ID, false, nil); err != nil || len(list) != c.allocs {
+			if list, _, err := on.Nomad.Jobs().Allocations(r.Runner.ID, false, nil); err != nil || len(list) != c.allocs {
 				t.Errorf("%d allocations, %v; want %d", len(list), err, c.allocs)
 			}
 			on.agree(t, client, r)
@@ -138,7 +128,7 @@ func TestALostAnswerComesAfterItsRepeat(t *testing.T) {
 func (on target) running(t *testing.T, jobID string) (id string) {
 	t.Helper()
 	on.until(t, "a running allocation of "+jobID, func() bool {
-		list, _, err := on.nomad.Jobs().Allocations(jobID, false, nil)
+		list, _, err := on.Nomad.Jobs().Allocations(jobID, false, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

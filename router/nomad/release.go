@@ -61,10 +61,10 @@ func minor(v *version.Version) *version.Version {
 // Releases asks Nomad for those of its servers, in all regions that it knows. It
 // needs node read. Errors are sorted as Start's.
 func (c *Client) Releases(ctx context.Context) (r Releases, err error) {
-	ask := call{what: "list Nomad's servers", capability: nodeRead}
-	members, err := c.api.Agent().MembersOpts(scope{}.read(ctx))
+	ask := Call{What: "list Nomad's servers", Capability: NodeRead}
+	members, err := c.api.Agent().MembersOpts(Scope{}.Read(ctx))
 	if err != nil {
-		return r, ask.sorted(err)
+		return r, ask.Classify(err)
 	}
 	for _, m := range members.Members {
 		if m.Status != "alive" {
@@ -72,7 +72,7 @@ func (c *Client) Releases(ctx context.Context) (r Releases, err error) {
 		}
 		v, err := version.NewVersion(m.Tags["build"])
 		if err != nil {
-			return r, fmt.Errorf("%s: the release of %s: %w", ask, printable(m.Name, maxValue), err)
+			return r, fmt.Errorf("%s: the release of %s: %w", ask, Printable(m.Name, maxValue), err)
 		}
 		if r.Oldest == nil || v.LessThan(r.Oldest) {
 			r.Oldest = v

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"switchyard/router"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // servers stands in for a Nomad with servers of some builds, "" for one that is down.
@@ -111,7 +112,7 @@ func TestAJobIsReadBackWhereItMustBe(t *testing.T) {
 			var group sync.WaitGroup
 			for range 20 {
 				group.Go(func() {
-					got, err := client.Start(t.Context(), request(router.Placement{Jobspec: "plain"}))
+					got, err := client.Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"}))
 					if err != nil || got.Existed || got.ClaimToken != "the-token" {
 						t.Errorf("Start = %+v, %v", got, err)
 					}

@@ -17,6 +17,7 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/router/nomadsim/nomadtest"
 	"switchyard/router/testnet"
 	"switchyard/rules"
 )
@@ -58,22 +59,6 @@ func answered(t *testing.T, h http.Handler, change ...func(*Config)) *Client {
 // nowhere is the configuration of a client that must not call.
 func nowhere() *api.Config { return &api.Config{Address: "http://127.0.0.1:1"} }
 
-func request(p router.Placement) router.StartRequest {
-	return router.StartRequest{
-		Runner: router.Runner{ID: "gha-77-1", JobID: 77, Try: 1, Name: "gha-77-1"},
-		Job: router.Job{
-			ID: 77, RunID: 7, Attempt: 2, Name: "build", Workflow: "CI",
-			Repo:   router.Repo{Owner: "acme", Name: "web", FullName: "acme/web"},
-			Labels: []string{"self-hosted", "Linux"},
-			URL:    "https://github.com/acme/web/actions/runs/7/job/77",
-		},
-		Rule:       "linux",
-		Placement:  p,
-		ClaimURL:   "https://switchyard.example/runner/v1/claim",
-		ClaimToken: "the-token",
-	}
-}
-
 func TestRender(t *testing.T) {
 	everything := router.Placement{
 		Jobspec: "full",
@@ -98,7 +83,7 @@ func TestRender(t *testing.T) {
 	cores.Resources.Cores, cores.Resources.MemoryMaxMB = 2, 3000
 	cpu := router.Placement{Jobspec: "cores"}
 	cpu.Resources.CPU = 500
-	strangers := request(router.Placement{Jobspec: "plain"})
+	strangers := nomadtest.Request(router.Placement{Jobspec: "plain"})
 	strangers.Job.Name = "x\x00${NOMAD_TOKEN}\n" + strings.Repeat("y", 300)
 	strangers.Job.Workflow = "$${attr.kernel.name}\x1b[31m\u202e"
 	strangers.Job.Labels = []string{"with space", `"quoted"`, "a,b", "${attr.kernel.name}", "line\nbreak", strings.Repeat("l", 300), "日本"}
@@ -107,11 +92,11 @@ func TestRender(t *testing.T) {
 		name    string
 		request router.StartRequest
 	}{
-		{"nothing laid over a plain jobspec", request(router.Placement{Jobspec: "plain"})},
-		{"nothing laid over a full one leaves a one-shot batch job", request(router.Placement{Jobspec: "full"})},
-		{"everything laid over", request(everything)},
-		{"cores replace cpu", request(cores)},
-		{"cpu replaces cores", request(cpu)},
+		{"nothing laid over a plain jobspec", nomadtest.Request(router.Placement{Jobspec: "plain"})},
+		{"nothing laid over a full one leaves a one-shot batch job", nomadtest.Request(router.Placement{Jobspec: "full"})},
+		{"everything laid over", nomadtest.Request(everything)},
+		{"cores replace cpu", nomadtest.Request(cores)},
+		{"cpu replaces cores", nomadtest.Request(cpu)},
 		{"strangers' strings are inert", strangers},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -188,12 +173,12 @@ func TestRenderRefusesWhatItCannotRender(t *testing.T) {
 		{"two marks", "marked-twice", "marked-twice.nomad.json: two tasks are marked as the runner"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := newClient(t, nowhere()).Render(t.Context(), request(router.Placement{Jobspec: c.jobspec}))
+			_, err := newClient(t, nowhere()).Render(t.Context(), nomadtest.Request(router.Placement{Jobspec: c.jobspec}))
 			wantKind(t, err, "fix", c.want)
 		})
 	}
 	t.Run("a dispatch has nothing to render", func(t *testing.T) {
-		_, err := newClient(t, nowhere()).Render(t.Context(), request(router.Placement{Dispatch: "classic"}))
+		_, err := newClient(t, nowhere()).Render(t.Context(), nomadtest.Request(router.Placement{Dispatch: "classic"}))
 		if err == nil || !strings.Contains(err.Error(), "rule linux dispatches the Nomad job classic as it is") {
 			t.Errorf("Render = %v", err)
 		}
@@ -204,7 +189,7 @@ func TestRenderedJobsShareNothing(t *testing.T) {
 	client := newClient(t, nowhere())
 	p := router.Placement{Jobspec: "full", Datacenters: []string{"a"}, Priority: 50}
 	p.Resources.DiskMB = 500
-	first, err := client.Render(t.Context(), request(p))
+	first, err := client.Render(t.Context(), nomadtest.Request(p))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +197,7 @@ func TestRenderedJobsShareNothing(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			job, err := client.Render(t.Context(), request(p))
+			job, err := client.Render(t.Context(), nomadtest.Request(p))
 			if err != nil {
 				t.Error(err)
 				return
@@ -231,7 +216,7 @@ func TestRenderedJobsShareNothing(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	again, err := client.Render(t.Context(), request(p))
+	again, err := client.Render(t.Context(), nomadtest.Request(p))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +227,7 @@ func TestRenderedJobsShareNothing(t *testing.T) {
 
 func TestJobMeta(t *testing.T) {
 	meta := func(change func(*router.StartRequest)) map[string]string {
-		r := request(router.Placement{})
+		r := nomadtest.Request(router.Placement{})
 		change(&r)
 		return jobMeta(r)
 	}
@@ -295,7 +280,7 @@ func FuzzLabels(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, a, b string) {
 		got := labels([]string{a, b})
-		if strings.Contains(got, "${") || strings.Count(got, ",") > 1 || printable(got, maxLabels) != got || len(got) > maxLabels {
+		if strings.Contains(got, "${") || strings.Count(got, ",") > 1 || Printable(got, maxLabels) != got || len(got) > maxLabels {
 			t.Errorf("labels(%q, %q) = %q", a, b, got)
 		}
 	})

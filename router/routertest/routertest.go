@@ -26,6 +26,7 @@ import (
 	"switchyard/router/gh"
 	"switchyard/router/githubsim"
 	"switchyard/router/nomad"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
 	"switchyard/router/store"
@@ -77,9 +78,9 @@ type World struct {
 	Net      *testnet.Net
 	GitHub   *githubsim.Server
 	Nomad    *nomadsim.Server
-	Hub      *gh.Client    // of that GitHub
-	Client   *nomad.Client // of that Nomad
-	API      *api.Client   // of that Nomad
+	Hub      *gh.Client       // of that GitHub
+	Client   *capacity.Client // of that Nomad
+	API      *api.Client      // of that Nomad
 	NomadURL string
 	Database string // path of it
 	Addr     string // where the router listens, from the first Start on; in memory, before
@@ -184,9 +185,11 @@ func (w *World) NewNomad(c nomadsim.Config) {
 	if dial == nil {
 		dial = w.Net.Dial
 	}
-	if w.Client, err = nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: w.NomadURL}, Dial: dial, Called: w.Metrics.NomadCalled}); err != nil {
+	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: w.NomadURL}, Dial: dial, Called: w.Metrics.NomadCalled})
+	if err != nil {
 		t.Fatal(err)
 	}
+	w.Client = capacity.New(cluster)
 	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
 	t.Cleanup(client.CloseIdleConnections)
 	if w.API, err = api.NewClient(&api.Config{Address: w.NomadURL, HttpClient: client}); err != nil {

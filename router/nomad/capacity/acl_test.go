@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"context"
@@ -22,7 +22,7 @@ func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 	if addr == "" {
 		t.Skip("no nomad on PATH")
 	}
-	readme, err := os.ReadFile("../../jobspecs/install.md")
+	readme, err := os.ReadFile("../../../jobspecs/install.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +53,7 @@ func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 	}
 	start := func(t *testing.T, client *Client, id int64, p router.Placement) router.Runner {
 		t.Helper()
-		r := request(p)
+		r := nomadtest.Request(p)
 		r.Job.ID, r.Job.Try = id, 1
 		r.Runner = router.Runner{ID: r.Job.RunnerID(), JobID: id, Try: 1, Name: r.Job.RunnerID()}
 		got, err := client.Start(t.Context(), r)
@@ -70,8 +70,8 @@ func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 		t.Fatal(err)
 	}
 	shell := router.Placement{Jobspec: "shell"}
-	waiting := router.Placement{Jobspec: "shell", Constraints: unplaceable}
-	parsed := router.Placement{Jobspec: "burst", Constraints: unplaceable} // JSON: Nomad need not parse it
+	waiting := router.Placement{Jobspec: "shell", Constraints: nomadtest.Unplaceable}
+	parsed := router.Placement{Jobspec: "burst", Constraints: nomadtest.Unplaceable} // JSON: Nomad need not parse it
 
 	client := token(t, "whole", "", "")
 	_, index, err := client.Jobs(t.Context())
@@ -142,11 +142,11 @@ func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 		together string // what else the error says
 	}{
 		{"start", [2]string{`, "submit-job"`}, func(c *Client) error {
-			_, err := c.Start(t.Context(), request(parsed))
+			_, err := c.Start(t.Context(), nomadtest.Request(parsed))
 			return err
 		}, "submit-job on namespace default", "register job"},
 		{"start by HCL", [2]string{`, "submit-job"`}, func(c *Client) error { // which has it, too
-			_, err := c.Start(t.Context(), request(waiting))
+			_, err := c.Start(t.Context(), nomadtest.Request(waiting))
 			return err
 		}, "parse-job on namespace default", "parse jobspec"},
 		{"stop", [2]string{`, "submit-job"`}, func(c *Client) error { return c.Stop(t.Context(), ran) }, "submit-job on namespace default", "stop job"},

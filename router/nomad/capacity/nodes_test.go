@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"net/http/httptest"
@@ -65,11 +65,11 @@ func TestTasksThatDoNotRunTogetherAreNotAddedUp(t *testing.T) {
 	}
 }
 
-// A node that is out of service is named only when it would do for certain.
+// A node that is out of service is named only when it could serve the job.
 func TestNodesThatWouldDo(t *testing.T) {
 	n := nomadsim.NewNode(nomadsim.Machine{Name: "mac-1", Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 1024, Class: "mini", Meta: map[string]string{"zone": "a"}, GPUs: 1})
 	stub := &api.NodeListStub{ID: n.ID, NodeResources: n.NodeResources, ReservedResources: n.ReservedResources}
-	f := &fleet{aside: map[string]*api.Node{n.ID: n}}
+	in := &region{aside: map[string]*api.Node{n.ID: n}}
 	for _, c := range []struct {
 		name   string
 		change func(*api.Job, *api.Task)
@@ -89,17 +89,26 @@ func TestNodesThatWouldDo(t *testing.T) {
 			j.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "linux"))
 		}, false},
 		{"a task's constraint that does not hold", func(_ *api.Job, t *api.Task) { t.Constrain(api.NewConstraint("${meta.no}", "is_set", "")) }, false},
-		{"a constraint that is not looked into", func(j *api.Job, _ *api.Task) {
+		{"a version that it has", func(j *api.Job, _ *api.Task) {
 			j.Constrain(api.NewConstraint("${attr.nomad.version}", "version", ">= 1.0"))
+		}, true},
+		{"a version that it lacks", func(j *api.Job, _ *api.Task) {
+			j.Constrain(api.NewConstraint("${attr.nomad.version}", "version", "< 1.0"))
 		}, false},
-		{"a constraint between two attributes", func(j *api.Job, _ *api.Task) {
+		{"two attributes that differ as they should", func(j *api.Job, _ *api.Task) {
 			j.Constrain(api.NewConstraint("${attr.kernel.name}", "!=", "${meta.zone}"))
+		}, true},
+		{"two attributes that differ and should not", func(j *api.Job, _ *api.Task) {
+			j.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "${meta.zone}"))
 		}, false},
 		{"another driver", func(_ *api.Job, t *api.Task) { t.Driver = "docker" }, false},
 		{"more memory", func(_ *api.Job, t *api.Task) { t.Resources.MemoryMB = new(2048) }, false},
 		{"a device", func(_ *api.Job, t *api.Task) { t.Resources.Devices = []*api.RequestedDevice{{Name: "gpu"}} }, true},
-		{"a device with constraints", func(_ *api.Job, t *api.Task) {
+		{"a device whose constraint holds", func(_ *api.Job, t *api.Task) {
 			t.Resources.Devices = []*api.RequestedDevice{{Name: "gpu", Constraints: []*api.Constraint{{LTarget: "${device.model}", Operand: "is_set"}}}}
+		}, true},
+		{"a device whose constraint does not hold", func(_ *api.Job, t *api.Task) {
+			t.Resources.Devices = []*api.RequestedDevice{{Name: "gpu", Constraints: []*api.Constraint{{LTarget: "${device.model}", Operand: "is_not_set"}}}}
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -107,7 +116,7 @@ func TestNodesThatWouldDo(t *testing.T) {
 			group := api.NewTaskGroup("g", 1).AddTask(task)
 			job := api.NewBatchJob("j", "j", "global", 50).AddTaskGroup(group)
 			c.change(job, task)
-			if got := f.wouldDo(stub, job, group, sizes(group)); got != c.want {
+			if got := in.wouldDo(stub, demandOf(job, group)); got != c.want {
 				t.Errorf("wouldDo = %t, want %t", got, c.want)
 			}
 		})

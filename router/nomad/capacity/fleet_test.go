@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // shapes are placements of the jobspec plain that nodes fit or do not, for
@@ -72,7 +73,7 @@ func shapes() []router.Example {
 
 // What is said of each node and shape is what a plan says of them.
 func TestFitsAreWhatNomadPlans(t *testing.T) {
-	targets(t, func(t *testing.T, on target) { comparePlans(t, newClient(t, on.config), on.nomad, on.real) })
+	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) { comparePlans(t, newClient(t, on.Config), on.Nomad, on.Real) })
 	t.Run("mixed", func(t *testing.T) {
 		nodes := nomadsim.MixedFleet()
 		nodes[1].SchedulingEligibility = "ineligible"
@@ -89,10 +90,10 @@ func TestFitsAreWhatNomadPlans(t *testing.T) {
 		j.Constrain(api.NewConstraint("", "distinct_hosts", "true"))
 		on.register(t, j)
 		wait(t, func() bool {
-			list, _, err := on.nomad.Allocations().List(nil)
+			list, _, err := on.Nomad.Allocations().List(nil)
 			return err == nil && len(list) == 2
 		})
-		comparePlans(t, on.Client, on.nomad, false)
+		comparePlans(t, on.Client, on.Nomad, false)
 	})
 }
 
@@ -176,7 +177,7 @@ func TestTheFleetIsDescribed(t *testing.T) {
 	hog := api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")
 	on.register(t, j.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(hog.Require(&api.Resources{CPU: new(1000), MemoryMB: new(6 << 10)}))))
 	wait(t, func() bool {
-		list, _, err := on.nomad.Allocations().List(nil)
+		list, _, err := on.Nomad.Allocations().List(nil)
 		return err == nil && len(list) == 1
 	})
 	examples := []router.Example{

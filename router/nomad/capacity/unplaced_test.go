@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // placed is a job whose decision has a placement.
@@ -39,9 +40,9 @@ func unplacedNow(t *testing.T, client *Client, j router.Job, r router.Runner) *r
 }
 
 func TestContractUnplaced(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
-		node, _, err := on.nomad.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
+	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) {
+		client := newClient(t, on.Config)
+		node, _, err := on.Nomad.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
 		if err != nil || len(node) != 1 {
 			t.Fatal(node, err)
 		}
@@ -88,13 +89,13 @@ func TestContractUnplaced(t *testing.T) {
 					t.Skip("it has")
 				}
 				if c.first != nil {
-					first := on.fresh(t, *c.first)
-					if r := on.start(t, client, first); !on.runs(t, client, r) {
+					first := on.Fresh(t, *c.first)
+					if r := on.Start(t, client, first); !on.Runs(t, client, r) {
 						t.Fatal("the first does not run")
 					}
 				}
-				request := on.fresh(t, c.placement)
-				r := on.start(t, client, request)
+				request := on.Fresh(t, c.placement)
+				r := on.Start(t, client, request)
 				began := time.Now()
 				got := unplacedNow(t, client, placed(request, "linux"), r)
 				c.want.Pool, c.want.InPool, c.want.Evaluated = "default", 1, 1
@@ -124,17 +125,6 @@ func TestContractUnplaced(t *testing.T) {
 	})
 }
 
-// runs waits for a runner to have a node.
-func (on target) runs(t *testing.T, client *Client, r router.Runner) bool {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if a, err := client.Allocation(t.Context(), r); err == nil && a.Status == "running" {
-			return true
-		}
-	}
-	return false
-}
-
 // On a fleet of several kinds, each node is counted for what it lacks.
 func TestUnplacedOnAMixedFleet(t *testing.T) {
 	machine := func(name, arch, pool string) *api.Node {
@@ -147,17 +137,17 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 			machine("arm-1", "arm64", "ci"), machine("arm-2", "arm64", "ci"), machine("other", "arm64", "apps"),
 		},
 	})
-	beside := target{nomad: on.nomad}
+	beside := nomadtest.Target{Nomad: on.Nomad}
 	placement := router.Placement{
 		Jobspec: "plain", NodePool: "ci", From: map[string]string{"resources.memory_mb": "rule linux"},
 		Constraints: []router.Constraint{{Attribute: "${attr.cpu.arch}", Operator: "=", Value: "arm64", From: "label arm64"}},
 	}
 	placement.Resources.MemoryMB = 6 << 10
 	for range 2 {
-		beside.start(t, on.Client, beside.fresh(t, placement))
+		beside.Start(t, on.Client, beside.Fresh(t, placement))
 	}
-	third := beside.fresh(t, placement)
-	r := beside.start(t, on.Client, third)
+	third := beside.Fresh(t, placement)
+	r := beside.Start(t, on.Client, third)
 	got, err := on.Unplaced(t.Context(), placed(third, "linux"), r)
 	want := &router.Unplaced{
 		Text: "5 nodes in pool ci: 3 have not ${attr.cpu.arch} = arm64 (label arm64); 2 are full: memory",
@@ -189,22 +179,22 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 
 // While the evaluation broker is paused Nomad takes jobs and looks at none.
 func TestContractUnplacedWhileNothingIsEvaluated(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) {
+		client := newClient(t, on.Config)
 		pause := func(pause bool) {
 			t.Helper()
-			now, _, err := on.nomad.Operator().SchedulerGetConfiguration(nil)
+			now, _, err := on.Nomad.Operator().SchedulerGetConfiguration(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			now.SchedulerConfig.PauseEvalBroker = pause
-			if _, _, err := on.nomad.Operator().SchedulerSetConfiguration(now.SchedulerConfig, nil); err != nil {
+			if _, _, err := on.Nomad.Operator().SchedulerSetConfiguration(now.SchedulerConfig, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
 		pause(true)
 		t.Cleanup(func() { pause(false) })
-		r := on.start(t, client, on.fresh(t, router.Placement{Jobspec: "plain", Constraints: unplaceable}))
+		r := on.Start(t, client, on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
 		before := time.Now().Add(-time.Minute)
 		u := unplacedNow(t, client, router.Job{}, r)
 		if !u.Pending || !strings.HasPrefix(u.Text, "its evaluation broker is paused") || u.At.Before(before) {

@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"cmp"
@@ -18,6 +18,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/feasible"
+	"switchyard/router/nomad"
 )
 
 const (
@@ -29,14 +30,14 @@ const (
 )
 
 // Fleet describes the nodes of the client's region, and which of them could
-// serve each example. It never fails: when Nomad does not answer it gives what
-// is known, with since when and why there is no more. Nomad is asked at most
-// every 10 s, by one caller at a time; the others get what is known, or wait
-// for the first answer. Each node's attributes are read once, and anew when the
-// node changes. What it returns is not to be changed.
+// serve each example. It never fails: when Nomad does not answer it returns what
+// is known, and since when and why nothing newer is. Nomad is asked at most every
+// 10 s, by one caller at a time; the others get what is known, or wait for the first
+// answer. Each node's attributes are read once, and again when the node changes. The
+// caller must not change what it returns.
 //
-// It needs node read, and read-job on all namespaces: what runs in others does
-// not count as used.
+// It needs node read, and read-job on all namespaces: what runs in a namespace
+// without it does not count as used.
 func (c *Client) Fleet(ctx context.Context, examples []router.Example) router.Fleet {
 	known, problem := c.nodes.now(ctx, c.readNodes)
 	if known == nil {
@@ -47,8 +48,8 @@ func (c *Client) Fleet(ctx context.Context, examples []router.Example) router.Fl
 	return fleet
 }
 
-// A nodeBook is what is known of the nodes. Its zero value knows nothing.
-type nodeBook struct {
+// A cache is what is known of the nodes. Its zero value knows nothing.
+type cache struct {
 	turn sync.Mutex // held by who asks Nomad
 
 	mu      sync.Mutex
@@ -90,7 +91,7 @@ type usage struct {
 }
 
 // now returns what is known, which read finds out when that is too old.
-func (b *nodeBook) now(ctx context.Context, read func(context.Context, map[string]*machine) (*machines, error)) (*machines, *router.FleetProblem) {
+func (b *cache) now(ctx context.Context, read func(context.Context, map[string]*machine) (*machines, error)) (*machines, *router.FleetProblem) {
 	known, problem, fresh := b.last()
 	if fresh {
 		return known, problem
@@ -125,12 +126,12 @@ func (b *nodeBook) now(ctx context.Context, read func(context.Context, map[strin
 		if b.problem != nil {
 			since = b.problem.Since
 		}
-		b.problem = &router.FleetProblem{Since: since, Reason: printable(err.Error(), maxMessage)}
+		b.problem = &router.FleetProblem{Since: since, Reason: nomad.Printable(err.Error(), maxMessage)}
 	}
 	return b.known, b.problem
 }
 
-func (b *nodeBook) last() (known *machines, problem *router.FleetProblem, fresh bool) {
+func (b *cache) last() (known *machines, problem *router.FleetProblem, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.known, b.problem, time.Since(b.asked) < cmp.Or(b.every, fleetFresh)
@@ -139,9 +140,9 @@ func (b *nodeBook) last() (known *machines, problem *router.FleetProblem, fresh 
 // readNodes asks Nomad for its nodes and what runs on them. read has the nodes
 // that are known already.
 func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*machines, error) {
-	stubs, _, err := c.api.Nodes().List(scope{}.read(ctx))
+	stubs, _, err := c.API().Nodes().List(nomad.Scope{}.Read(ctx))
 	if err != nil {
-		return nil, call{what: "list nodes", capability: nodeRead}.sorted(err)
+		return nil, nomad.Call{What: "list nodes", Capability: nomad.NodeRead}.Classify(err)
 	}
 	found := &machines{at: time.Now().UTC()}
 	slices.SortFunc(stubs, func(a, b *api.NodeListStub) int {
@@ -164,12 +165,12 @@ func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*mach
 	}
 	for _, stub := range changed {
 		all.Go(func() error {
-			node, _, err := c.api.Nodes().Info(stub.ID, scope{}.read(within))
-			if status(err) == http.StatusNotFound {
+			node, _, err := c.API().Nodes().Info(stub.ID, nomad.Scope{}.Read(within))
+			if nomad.Status(err) == http.StatusNotFound {
 				return nil // gone since
 			}
 			if err != nil {
-				return call{what: "read node " + stub.Name, capability: nodeRead}.sorted(err)
+				return nomad.Call{What: "read node " + stub.Name, Capability: nomad.NodeRead}.Classify(err)
 			}
 			m := newMachine(node)
 			m.stub = stub
@@ -183,12 +184,12 @@ func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*mach
 		return nil, err
 	}
 	maps.DeleteFunc(read, func(id string, _ *machine) bool { return there[id] == nil })
-	list := scope{Namespace: api.AllNamespacesNamespace}.read(ctx)
+	list := nomad.Scope{Namespace: api.AllNamespacesNamespace}.Read(ctx)
 	list.Params = map[string]string{"resources": "true"}
 	list.Filter = `ClientStatus == "pending" or ClientStatus == "running" or ClientStatus == "unknown"`
-	allocations, _, err := c.api.Allocations().List(list)
+	allocations, _, err := c.API().Allocations().List(list)
 	if err != nil {
-		return nil, call{what: "list allocations", at: scope{Namespace: api.AllNamespacesNamespace}, capability: "read-job"}.sorted(err)
+		return nil, nomad.Call{What: "list allocations", At: nomad.Scope{Namespace: api.AllNamespacesNamespace}, Capability: "read-job"}.Classify(err)
 	}
 	for _, a := range allocations {
 		if m := there[a.NodeID]; m != nil {
@@ -285,7 +286,7 @@ func (s *machines) describe() {
 		g := router.NodeGroup{OS: k.os, Arch: k.arch, Class: k.class, Pool: k.pool, Nodes: len(groups[k])}
 		for _, m := range groups[k] {
 			m.group = i
-			if inService(m.stub) {
+			if outOfService(m.stub) == "" {
 				g.Ready++
 				g.Total, g.Used = sum(g.Total, m.total()), sum(g.Used, m.used.NodeSize)
 			}
@@ -333,13 +334,13 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 		job, problems, err := survey.job(ctx, r)
 		switch {
 		case err != nil:
-			fits[i].Problem, whole = printable(err.Error(), maxMessage), false // the next asks again
+			fits[i].Problem, whole = nomad.Printable(err.Error(), maxMessage), false // the next asks again
 		case problems != nil:
-			fits[i].Problem = printable(problems[0].say(r), maxMessage)
+			fits[i].Problem = nomad.Printable(problems[0].say(r), maxMessage)
 		case len(job.TaskGroups) != 1:
 			fits[i].Problem = fmt.Sprintf("the job has %d groups; only for one it is told", len(job.TaskGroups))
-		case scopeOf(job).Region != "":
-			fits[i].Problem = fmt.Sprintf("it goes to the region %s; these are the nodes of another", scopeOf(job).Region)
+		case nomad.ScopeOf(job).Region != "":
+			fits[i].Problem = fmt.Sprintf("it goes to the region %s; these are the nodes of another", nomad.ScopeOf(job).Region)
 		default:
 			fits[i].NodeCounts, fits[i].Cells = s.fit(r, job)
 		}
@@ -348,186 +349,4 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 		s.of, s.fits = &examples[0], fits
 	}
 	return fits
-}
-
-// fit counts the nodes by whether they could serve a job of one group.
-func (s *machines) fit(r Route, job *api.Job) (all router.NodeCounts, cells []router.FleetCell) {
-	cells = make([]router.FleetCell, len(s.groups))
-	why := make([]map[string]int, len(cells))
-	for i := range cells {
-		why[i] = map[string]int{}
-	}
-	f := newFitting(r, job)
-	for _, m := range s.list {
-		cell := &cells[m.group]
-		verdict, reason := f.of(m)
-		for _, count := range []*router.NodeCounts{&all, &cell.NodeCounts} {
-			switch verdict {
-			case fitsNow:
-				count.Now++
-			case fitsIdle:
-				count.Idle++
-			case fitsAway:
-				count.Away++
-			default:
-				count.Never++
-			}
-		}
-		if reason != "" {
-			why[m.group][reason]++
-		}
-	}
-	for i := range cells {
-		cells[i].Why = []router.FleetReason{}
-		for _, text := range byCount(why[i]) {
-			if len(cells[i].Why) < maxReasons {
-				cells[i].Why = append(cells[i].Why, router.FleetReason{Text: printable(text, maxMessage), Nodes: why[i][text]})
-			}
-		}
-	}
-	return all, cells
-}
-
-// A verdict is whether a node could serve a job.
-type verdict int
-
-const (
-	fitsNever verdict = iota
-	fitsAway
-	fitsIdle
-	fitsNow
-)
-
-// A fitting holds nodes against one job. Its answers are those of Nomad's
-// scheduler (scheduler/feasible and AllocsFit in nomad/structs, Nomad 2.0) as
-// far as they do not depend on ports, storage plugins, quotas and what Nomad
-// adds to a job of itself.
-type fitting struct {
-	route   Route
-	job     *api.Job
-	group   *api.TaskGroup
-	sizes   []size
-	words   shortage
-	unique  bool // a constraint is about what is unique to a node
-	classes map[[32]byte]string
-}
-
-func newFitting(r Route, job *api.Job) *fitting {
-	g := job.TaskGroups[0]
-	f := &fitting{route: r, job: job, group: g, sizes: sizes(g), words: shortage{job: job, group: g}, classes: map[[32]byte]string{}}
-	f.unique = slices.ContainsFunc(f.constraints(), func(c *api.Constraint) bool {
-		return strings.Contains(c.LTarget, "unique.") || strings.Contains(c.RTarget, "unique.")
-	})
-	return f
-}
-
-func (f *fitting) constraints() []*api.Constraint {
-	all := slices.Concat(f.job.Constraints, f.group.Constraints)
-	for _, t := range f.group.Tasks {
-		all = append(all, t.Constraints...)
-	}
-	return all
-}
-
-// of says whether a node could serve the job, and why not now; "" when it can.
-func (f *fitting) of(m *machine) (verdict, string) {
-	why, known := f.classes[m.class]
-	if !known || f.unique {
-		why = f.filtered(m.Node)
-		f.classes[m.class] = why
-	}
-	if why != "" {
-		return fitsNever, why
-	}
-	if why := f.tooSmall(m, usage{}, "is too small for "); why != "" {
-		return fitsNever, why
-	}
-	if why := outOfService(m.stub); why != "" {
-		return fitsAway, "is " + why
-	}
-	if why := f.tooSmall(m, m.used, "has no room now for "); why != "" {
-		return fitsIdle, why
-	}
-	return fitsNow, ""
-}
-
-// filtered says why a node would not do, whatever its size.
-func (f *fitting) filtered(n *api.Node) string {
-	if pool := poolOf(f.job); pool != api.NodePoolAll && n.NodePool != pool {
-		return fmt.Sprintf("is in another pool than %s%s", pool, from(f.route, "node_pool"))
-	}
-	if in := datacentersOf(f.job); !matchesAny(in, n.Datacenter) {
-		return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), from(f.route, "datacenters"))
-	}
-	if broken := feasible.Broken(n, f.constraints()); broken != "" {
-		return "has not " + f.words.lacks(f.route, broken)
-	}
-	for _, c := range f.constraints() {
-		if _, ok := feasible.Target(n, c.LTarget); c.Operand == "distinct_property" && !ok {
-			return "has not " + c.LTarget
-		}
-	}
-	for _, t := range f.group.Tasks {
-		if !works(n.Drivers[t.Driver]) {
-			return "has not " + f.words.lacks(f.route, "missing drivers")
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(f.group.Volumes)) {
-		v := f.group.Volumes[name]
-		if v.Type != "host" {
-			continue
-		}
-		if have := n.HostVolumes[v.Source]; have == nil || have.ReadOnly && !v.ReadOnly {
-			return fmt.Sprintf("has not the host volume %s (%s)", v.Source, source(f.route))
-		}
-	}
-	if !feasible.HasDevices(n, f.group) {
-		return "has not " + f.words.lacks(f.route, "missing devices")
-	}
-	return ""
-}
-
-// tooSmall says what of the job does not fit a node on which so much is used.
-func (f *fitting) tooSmall(m *machine, used usage, say string) string {
-	if most := m.NodeMaxAllocs; most > 0 && used.allocations >= most {
-		return fmt.Sprintf("%sanother allocation: it takes %d", say, most)
-	}
-	total := m.total()
-	ask := map[string]int{}
-	for _, s := range f.sizes {
-		ask[s.of] = s.ask
-	}
-	perCore := total.CPU
-	if n := int(m.NodeResources.Cpu.TotalCpuCores); n > 0 {
-		perCore = int(m.NodeResources.Cpu.CpuShares) / n // what Nomad counts for a reserved core
-	}
-	mhz := ask["cpu"] + ask["cores"]*perCore
-	for _, s := range f.sizes {
-		short := false
-		switch s.of {
-		case "cores":
-			short = total.Cores-used.Cores < s.ask || total.CPU-used.CPU < mhz
-		case "cpu":
-			short = total.CPU-used.CPU < mhz
-		case "memory":
-			short = total.MemoryMB-used.MemoryMB < s.ask
-		case "disk":
-			short = total.DiskMB-used.DiskMB < s.ask
-		}
-		if short {
-			return say + s.show(s.ask) + s.from(f.route)
-		}
-	}
-	taken := map[string]int{}
-	for _, d := range devicesOf(f.group) {
-		i := slices.IndexFunc(m.NodeResources.Devices, func(have *api.NodeDeviceResource) bool {
-			name := model(have)
-			return feasible.Suits(have, d) && feasible.Healthy(have)-used.devices[name]-taken[name] >= int(*d.Count)
-		})
-		if i < 0 {
-			return fmt.Sprintf("%s%d %s of one model%s", say, *d.Count, d.Name, deviceFrom(f.route, d.Name))
-		}
-		taken[model(m.NodeResources.Devices[i])] += int(*d.Count)
-	}
-	return ""
 }

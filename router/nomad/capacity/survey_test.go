@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"context"
@@ -16,12 +16,13 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // A cluster is a simulated one, with a client, and another beside it.
 type cluster struct {
 	*Client
-	nomad *api.Client
+	Nomad *api.Client
 	plans atomic.Int32 // that were asked for
 }
 
@@ -37,15 +38,15 @@ func newCluster(t *testing.T, config nomadsim.Config) *cluster {
 		sim.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	at := newTarget(t, server.URL, false)
-	on.Client, on.nomad = newClient(t, at.config), at.nomad
+	at := nomadtest.At(t, server.URL)
+	on.Client, on.Nomad = newClient(t, at.Config), at.Nomad
 	return on
 }
 
 // register has the cluster run a job.
 func (on *cluster) register(t *testing.T, job *api.Job) {
 	t.Helper()
-	if _, _, err := on.nomad.Jobs().Register(job, nil); err != nil {
+	if _, _, err := on.Nomad.Jobs().Register(job, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -127,7 +128,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		}
 		on.register(t, j)
 	}
-	if _, err := on.nomad.NodePools().Register(&api.NodePool{Name: "bare"}, nil); err != nil {
+	if _, err := on.Nomad.NodePools().Register(&api.NodePool{Name: "bare"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	dispatch := func(job, namespace string) Route {
@@ -222,7 +223,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 			`jobspec-refused: jobspec invalid: Nomad refuses it: Task group g validation failed: Task t validation failed: minimum MemoryMB value is 10; got 1`,
 		}},
 		{"a jobspec with two groups", ask("linux", func(p *router.Placement) { p.Jobspec = "two-groups" }), []string{
-			`jobspec-refused: jobspec testdata/jobspecs/two-groups.nomad.json: it has 2 groups, want 1: ` +
+			`jobspec-refused: jobspec ../testdata/jobspecs/two-groups.nomad.json: it has 2 groups, want 1: ` +
 				`leave one group, and mark one of its tasks with meta { switchyard = "runner" } if it has several`,
 		}},
 		{"a jobspec that is not there", ask("linux", func(p *router.Placement) { p.Jobspec = "no-such" }), []string{
@@ -256,7 +257,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 			}
 		})
 	}
-	if jobs, _, err := on.nomad.Jobs().List(nil); err != nil || len(jobs) != 4 {
+	if jobs, _, err := on.Nomad.Jobs().List(nil); err != nil || len(jobs) != 4 {
 		t.Errorf("Survey left jobs behind: %d, %v, want 4", len(jobs), err)
 	}
 }
@@ -374,7 +375,7 @@ func TestSurveySaysWhatAnIdleFleetDoes(t *testing.T) {
 				rt.Fatal(err)
 			}
 			job.TaskGroups[0].Constrain(api.NewConstraint("${node.unique.id}", "is_set", ""))
-			plan, _, err := idle.nomad.Jobs().Plan(job, false, nil)
+			plan, _, err := idle.Nomad.Jobs().Plan(job, false, nil)
 			if err != nil {
 				rt.Fatal(err)
 			}
@@ -478,7 +479,7 @@ func TestSurveySaysWhenItCouldNotTell(t *testing.T) {
 		})
 	}
 	t.Run("nothing there", func(t *testing.T) {
-		if _, err := newClient(t, nowhere()).Survey(t.Context(), []Route{ask("r")}); err == nil || !strings.Contains(err.Error(), "list nodes: ") {
+		if _, err := newClient(t, &api.Config{Address: "http://127.0.0.1:1"}).Survey(t.Context(), []Route{ask("r")}); err == nil || !strings.Contains(err.Error(), "list nodes: ") {
 			t.Errorf("Survey of nothing = %v, want an error", err)
 		}
 	})
@@ -521,12 +522,12 @@ func TestSurveyGoesOn(t *testing.T) {
 }
 
 func TestSurveyOfOneNode(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.config)
+	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) {
+		client := newClient(t, on.Config)
 		jobspec := func(name string) func(*router.Placement) {
 			return func(p *router.Placement) { p.Jobspec = name }
 		}
-		list, _, err := on.nomad.Nodes().List(nil)
+		list, _, err := on.Nomad.Nodes().List(nil)
 		if err != nil || len(list) != 1 {
 			t.Fatalf("nodes: %v, %v; want one", list, err)
 		}
@@ -548,7 +549,7 @@ func TestSurveyOfOneNode(t *testing.T) {
 			}},
 			{"of which a jobspec asks what is invalid", ask("r", jobspec("invalid")), []string{"jobspec-refused: jobspec invalid: Nomad refuses it: Task group g validation failed: Task t validation failed: minimum MemoryMB value is 10; got 1"}},
 			{"of which a jobspec asks what it ignores", ask("r", jobspec("burst")), []string{"jobspec-warns: warning: jobspec burst: Nomad warns: Memory oversubscription is not enabled"}},
-			{"that cannot read a jobspec", ask("r", jobspec("broken")), []string{"jobspec-refused: parse jobspec testdata/jobspecs/broken.nomad.hcl in namespace default: Nomad answered 400: Failed to parse job: "}},
+			{"that cannot read a jobspec", ask("r", jobspec("broken")), []string{"jobspec-refused: parse jobspec ../testdata/jobspecs/broken.nomad.hcl in namespace default: Nomad answered 400: Failed to parse job: "}},
 			{"without the parameterized job", Route{Placement: router.Placement{Dispatch: "no-such"}}, []string{"no-such-job: read job no-such in namespace default: there is none"}},
 		} {
 			t.Run(c.name, func(t *testing.T) {

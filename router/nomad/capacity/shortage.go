@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"cmp"
@@ -11,34 +11,30 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
-
-	"switchyard/router"
 )
 
-// A shortage is why no node could ever run a group.
+// A shortage is why no node could ever serve a demand.
 type shortage struct {
-	job        *api.Job
-	group      *api.TaskGroup
-	nodes      int            // in service, in the job's pool and datacenters
-	filtered   map[string]int // of them, by what filtered them, in Nomad's words
-	small      int            // of them, too small even when idle
-	sizes      []size
+	*demand
+	nodes      int                 // in service, in the job's pool and datacenters
+	filtered   map[string]int      // of them, by what filtered them, in Nomad's words
+	small      int                 // of them, too small even when idle
 	smallNodes []*api.NodeListStub // all those too small, filtered or not
-	wouldDo    map[string]bool     // nodes out of service that could run it, with why they are
+	wouldDo    map[string]bool     // nodes out of service that could run it, with why they are out
 	aside      map[string]int      // the others out of service, by why they are
 }
 
-// unplaced is what to say of a group for which a plan found no node, if it can
+// unplaced returns the problem of a group for which a plan found no node, if it can
 // never have one.
-func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, g *api.TaskGroup, m *api.AllocationMetric) ([]problem, error) {
-	inPool := f.pool(job)
+func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job, g *api.TaskGroup, m *api.AllocationMetric) ([]problem, error) {
+	inPool := in.pool(job)
 	if len(inPool) == 0 {
 		return []problem{{code: EmptyPool, warning: true, say: func(r Route) string {
-			return fmt.Sprintf("no node can serve it now: there is none%s%s; a pool that scales from zero may be so", poolName(job), from(r, "node_pool"))
+			return fmt.Sprintf("no node can serve it now: there is none%s%s; a pool that scales from zero may be so", poolName(job), r.from("node_pool"))
 		}}}, nil
 	}
 	short := shortage{
-		job: job, group: g, nodes: m.NodesEvaluated, filtered: m.ConstraintFiltered, sizes: sizes(g),
+		demand: demandOf(job, g), nodes: m.NodesEvaluated, filtered: m.ConstraintFiltered,
 		wouldDo: map[string]bool{}, aside: map[string]int{},
 	}
 	var large []*api.NodeListStub
@@ -49,7 +45,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, 
 		}
 		there = true
 		switch why := outOfService(n); {
-		case why != "" && f.wouldDo(n, job, g, short.sizes):
+		case why != "" && in.wouldDo(n, short.demand):
 			short.wouldDo[fmt.Sprintf("%s (%s)", n.Name, why)] = true
 		case why != "":
 			short.aside[why]++
@@ -73,7 +69,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, f *fleet, job *api.Job, 
 			only := api.NewConstraint(nodeID, "regexp", oneOf(large))
 			narrow := *job
 			narrow.Constraints = slices.Concat([]*api.Constraint{only}, job.Constraints)
-			plan, problems, err := s.plan(ctx, r, f, &narrow)
+			plan, problems, err := s.plan(ctx, r, in, &narrow)
 			if err != nil || problems != nil {
 				return problems, err
 			}
@@ -161,59 +157,6 @@ func count(n int) string {
 	return fmt.Sprintf("%d have not ", n)
 }
 
-// lacks names what a node lacks, which filtered it, and where that comes from.
-func (s *shortage) lacks(r Route, what string) string {
-	switch what {
-	case "missing drivers":
-		drivers := map[string]bool{}
-		for _, t := range s.group.Tasks {
-			drivers[t.Driver] = true
-		}
-		return fmt.Sprintf("the driver %s in working order (%s)", strings.Join(slices.Sorted(maps.Keys(drivers)), " and "), source(r))
-	case "missing devices":
-		var devices []string
-		for _, d := range devicesOf(s.group) {
-			text := fmt.Sprintf("%d %s", *d.Count, d.Name)
-			for _, c := range d.Constraints {
-				text += fmt.Sprintf(" with %s %s %s", c.LTarget, c.Operand, c.RTarget)
-			}
-			devices = append(devices, text+deviceFrom(r, d.Name))
-		}
-		return strings.Join(devices, " and ")
-	}
-	origins := s.origins(r, what)
-	if origins == "" {
-		return "what it takes, in Nomad's words: " + what
-	}
-	return fmt.Sprintf("%s (%s)", strings.TrimSpace(what), origins)
-}
-
-// origins is where a constraint in Nomad's words comes from; "" when it is not
-// known.
-func (s *shortage) origins(r Route, what string) string {
-	var all []string
-	for _, c := range r.Placement.Constraints {
-		if what == fmt.Sprintf("%s %s %s", c.Attribute, c.Operator, c.Value) && c.From != "" && !slices.Contains(all, c.From) {
-			all = append(all, c.From)
-		}
-	}
-	if all == nil && s.own(what) {
-		return source(r)
-	}
-	return strings.Join(all, ", ")
-}
-
-// own reports whether Nomad's words are a constraint of the job.
-func (s *shortage) own(what string) bool {
-	all := slices.Concat(s.job.Constraints, s.group.Constraints)
-	for _, t := range s.group.Tasks {
-		all = append(all, t.Constraints...)
-	}
-	return slices.ContainsFunc(all, func(c *api.Constraint) bool {
-		return what == fmt.Sprintf("%s %s %s", c.LTarget, c.Operand, c.RTarget)
-	})
-}
-
 // tooSmall says which sizes are more than the small nodes have.
 func (s *shortage) tooSmall(r Route) string {
 	var have, over, apart []string
@@ -233,12 +176,4 @@ func (s *shortage) tooSmall(r Route) string {
 		return fmt.Sprintf("%s together, even when idle", strings.Join(apart, " and "))
 	}
 	return fmt.Sprintf("enough even when idle: at most %s, and it asks for %s", strings.Join(have, " and "), strings.Join(over, " and "))
-}
-
-func deviceFrom(r Route, name string) string {
-	i := slices.IndexFunc(r.Placement.Devices, func(d router.Device) bool { return d.Name == name })
-	if i < 0 || r.Placement.Devices[i].From == "" {
-		return " (" + source(r) + ")"
-	}
-	return " (" + r.Placement.Devices[i].From + ")"
 }

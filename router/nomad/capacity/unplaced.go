@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"cmp"
@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"switchyard/router"
+	"switchyard/router/nomad"
 )
 
 // maxWhy bounds the sentence that says why a runner has no node, in characters.
@@ -32,49 +33,49 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	if j.Decision != nil {
 		route = Route{Rule: j.Decision.Rule, Placement: j.Placement(j.Decision)}
 	}
-	id, at := r.NomadJob, scope(r.NomadAt)
+	id, at := r.NomadJob, nomad.Scope(r.NomadAt)
 	if id == "" { // Nomad has it, and the books do not know that yet
-		id, at = r.ID, scope{Namespace: cmp.Or(route.Placement.Namespace, c.namespace)}
+		id, at = r.ID, nomad.Scope{Namespace: cmp.Or(route.Placement.Namespace, c.Namespace())}
 	}
-	evals, _, err := c.api.Jobs().Evaluations(id, at.read(ctx))
+	evals, _, err := c.API().Jobs().Evaluations(id, at.Read(ctx))
 	switch {
-	case status(err) == http.StatusNotFound:
+	case nomad.Status(err) == http.StatusNotFound:
 		return nil, nil
 	case err != nil:
-		return nil, call{what: "read evaluations of job " + id, at: at, capability: "read-job"}.sorted(err)
+		return nil, nomad.Call{What: "read evaluations of job " + id, At: at, Capability: "read-job"}.Classify(err)
 	}
 	if !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" }) {
 		late := func(e *api.Evaluation) bool {
-			return e.Status == "pending" && time.Since(moment(e.CreateTime)) > pendingAfter
+			return e.Status == "pending" && time.Since(time.Unix(0, e.CreateTime)) > pendingAfter
 		}
 		if i := slices.IndexFunc(evals, late); i >= 0 {
-			return &router.Unplaced{At: moment(evals[i].CreateTime), Text: c.whyPending(ctx, at), Pending: true}, nil
+			return &router.Unplaced{At: time.Unix(0, evals[i].CreateTime), Text: c.whyPending(ctx, at), Pending: true}, nil
 		}
 		return nil, nil
 	}
-	job, _, err := c.api.Jobs().Info(id, at.read(ctx))
+	job, _, err := c.API().Jobs().Info(id, at.Read(ctx))
 	switch {
-	case status(err) == http.StatusNotFound:
+	case nomad.Status(err) == http.StatusNotFound:
 		return nil, nil
 	case err != nil:
-		return nil, readJob(id, at).sorted(err)
+		return nil, nomad.ReadJob(id, at).Classify(err)
 	}
 	job.ID, job.ParentID, job.ParameterizedJob, job.Dispatched = new(surveyID), nil, nil, false
 	job.Version, job.CreateIndex, job.JobModifyIndex, job.Stop = nil, nil, nil, nil
 	apart(job)
 
-	s := &survey{Client: c, fleets: map[string]*fleet{}}
-	fleet, fleetErr := s.fleet(ctx, at.Region)
-	if fleetErr != nil && !errors.As(fleetErr, new(*router.FixError)) {
-		return nil, fleetErr
+	s := &survey{Client: c, regions: map[string]*region{}}
+	in, nodesErr := s.region(ctx, at.Region)
+	if nodesErr != nil && !errors.As(nodesErr, new(*router.FixError)) {
+		return nil, nodesErr
 	}
-	plan, problems, err := s.plan(ctx, route, fleet, job)
+	plan, problems, err := s.plan(ctx, route, in, job)
 	if err != nil {
 		return nil, err
 	}
-	u := &router.Unplaced{At: time.Now(), Pool: printable(poolOf(job), maxValue), Filtered: []router.Shortage{}, Exhausted: []router.Shortage{}}
+	u := &router.Unplaced{At: time.Now(), Pool: nomad.Printable(poolOf(job), router.MaxText), Filtered: []router.Shortage{}, Exhausted: []router.Shortage{}}
 	if problems != nil { // what it asks for was taken away: its pool, or its namespace
-		u.Never, u.Text = true, printable(problems[0].say(route), maxWhy)
+		u.Never, u.Text = true, nomad.Printable(problems[0].say(route), maxWhy)
 		return u, nil
 	}
 	for _, name := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
@@ -84,18 +85,18 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 		}
 		group, m := job.TaskGroups[i], plan.FailedTGAllocs[name]
 		u.InPool, u.Evaluated = m.NodesInPool, m.NodesEvaluated
-		short := &shortage{job: job, group: group, filtered: m.ConstraintFiltered}
+		short := &shortage{demand: demandOf(job, group), filtered: m.ConstraintFiltered}
 		u.Filtered = shortages(m.ConstraintFiltered, func(what string) string { return short.from(route, what) })
 		u.Exhausted = shortages(m.DimensionExhausted, func(what string) string { return sizeFrom(route, group, what) })
-		u.Text = printable(short.busy(route, u), maxWhy)
-		if fleetErr == nil {
-			never := slices.DeleteFunc(fleet.unknownDatacenters(job), func(p problem) bool { return p.warning })
-			more, err := s.unplaced(ctx, route, fleet, job, group, m)
+		u.Text = nomad.Printable(short.busy(route, u), maxWhy)
+		if nodesErr == nil {
+			never := slices.DeleteFunc(in.unknownDatacenters(job), func(p problem) bool { return p.warning })
+			more, err := s.unplaced(ctx, route, in, job, group, m)
 			if err != nil {
 				return nil, err
 			}
 			if never = append(never, more...); len(never) > 0 {
-				u.Never, u.Text = true, printable(never[0].say(route), maxWhy)
+				u.Never, u.Text = true, nomad.Printable(never[0].say(route), maxWhy)
 			}
 		}
 		return u, nil
@@ -105,8 +106,8 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 
 // whyPending is why an evaluation is not looked at, as far as the token may know: it
 // takes operator read.
-func (c *Client) whyPending(ctx context.Context, at scope) string {
-	config, _, err := c.api.Operator().SchedulerGetConfiguration(scope{Region: at.Region}.read(ctx))
+func (c *Client) whyPending(ctx context.Context, at nomad.Scope) string {
+	config, _, err := c.API().Operator().SchedulerGetConfiguration(nomad.Scope{Region: at.Region}.Read(ctx))
 	switch {
 	case err != nil || config.SchedulerConfig == nil:
 		return "its servers are busy, or its evaluation broker is paused (nomad operator scheduler get-config)"
@@ -132,7 +133,7 @@ func apart(job *api.Job) {
 func shortages(counts map[string]int, from func(what string) string) []router.Shortage {
 	list := []router.Shortage{}
 	for _, what := range byCount(counts) {
-		list = append(list, router.Shortage{What: line(what), From: printable(from(what), maxValue), Nodes: counts[what]})
+		list = append(list, router.Shortage{What: nomad.Line(what), From: nomad.Printable(from(what), router.MaxText), Nodes: counts[what]})
 	}
 	return list
 }
@@ -141,7 +142,7 @@ func shortages(counts map[string]int, from func(what string) string) []router.Sh
 func (s *shortage) from(r Route, what string) string {
 	switch what {
 	case "missing drivers":
-		return source(r)
+		return r.source()
 	case "missing devices":
 		return devicesFrom(r, s.group)
 	}
@@ -153,7 +154,7 @@ func sizeFrom(r Route, g *api.TaskGroup, what string) string {
 	path := map[string]string{"cpu": "resources.cpu", "cores": "resources.cores", "memory": "resources.memory_mb", "disk": "resources.disk_mb"}[what]
 	switch {
 	case path != "":
-		return cmp.Or(r.Placement.From[path], source(r))
+		return cmp.Or(r.Placement.From[path], r.source())
 	case strings.HasPrefix(what, "devices"):
 		return devicesFrom(r, g)
 	}
@@ -163,7 +164,7 @@ func sizeFrom(r Route, g *api.TaskGroup, what string) string {
 func devicesFrom(r Route, g *api.TaskGroup) string {
 	var all []string
 	for _, d := range devicesOf(g) {
-		if origin := strings.Trim(deviceFrom(r, d.Name), " ()"); !slices.Contains(all, origin) {
+		if origin := strings.Trim(r.deviceFrom(d.Name), " ()"); !slices.Contains(all, origin) {
 			all = append(all, origin)
 		}
 	}

@@ -1,4 +1,4 @@
-package nomad
+package capacity
 
 import (
 	"cmp"
@@ -17,6 +17,7 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/router/nomad"
 )
 
 const (
@@ -28,13 +29,6 @@ const (
 	// that no runner ever has it.
 	surveyID = "gha-0-0"
 )
-
-// A Route is one placement that the rules can choose.
-type Route struct {
-	Rule      string
-	Labels    []string // those of an example job
-	Placement router.Placement
-}
 
 // The codes of findings.
 const (
@@ -80,8 +74,8 @@ type Finding struct {
 // route is a finding. Errors are sorted as Start's. It needs node read, and on each route's namespace what a server's token needs:
 // submit-job, list-jobs, read-job and, where it is dispatched, dispatch-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
-	s := &survey{Client: c, fleets: map[string]*fleet{}, asked: map[string]bool{}}
-	if _, err := s.fleet(ctx, ""); err != nil {
+	s := &survey{Client: c, regions: map[string]*region{}, asked: map[string]bool{}}
+	if _, err := s.region(ctx, ""); err != nil {
 		return nil, err
 	}
 	asks := group(routes)
@@ -173,7 +167,7 @@ func findings(routes []Route, asks [][]int, problems [][]problem) []Finding {
 	for i, same := range asks {
 		for _, p := range problems[i] {
 			for _, r := range same {
-				message := printable(p.say(routes[r]), maxMessage)
+				message := nomad.Printable(p.say(routes[r]), maxMessage)
 				at, ok := known[[2]string{p.code, message}]
 				if !ok {
 					at = len(all)
@@ -193,9 +187,9 @@ func findings(routes []Route, asks [][]int, problems [][]problem) []Finding {
 
 type survey struct {
 	*Client
-	mu     sync.Mutex
-	fleets map[string]*fleet // by region
-	asked  map[string]bool   // capabilities, with where
+	mu      sync.Mutex
+	regions map[string]*region // by name
+	asked   map[string]bool    // capabilities, with where
 }
 
 // ask asks about a route, and all that ask for the same.
@@ -205,29 +199,29 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 		return problems, err
 	}
 	undeclared := claimUndeclared(r, job)
-	fleet, err := s.fleet(ctx, scopeOf(job).Region)
+	in, err := s.region(ctx, nomad.ScopeOf(job).Region)
 	if err != nil {
 		return nil, err
 	}
 	apart(job)
-	plan, problems, err := s.plan(ctx, r, fleet, job)
+	plan, problems, err := s.plan(ctx, r, in, job)
 	if err != nil || problems != nil {
 		return problems, err
 	}
 	problems = undeclared
-	if err := s.allowed(ctx, scopeOf(job), r.Placement.Dispatch != ""); err != nil {
+	if err := s.allowed(ctx, nomad.ScopeOf(job), r.Placement.Dispatch != ""); err != nil {
 		return nil, err
 	}
-	for _, w := range warnings(plan.Warnings) {
-		problems = append(problems, problem{JobspecWarns, true, func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", source(r), w) }})
+	for _, w := range nomad.Warnings(plan.Warnings) {
+		problems = append(problems, problem{JobspecWarns, true, func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", r.source(), w) }})
 	}
-	problems = append(problems, fleet.unknownDatacenters(job)...)
+	problems = append(problems, in.unknownDatacenters(job)...)
 	for _, name := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
 		i := slices.IndexFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == name })
 		if i < 0 {
 			continue
 		}
-		more, err := s.unplaced(ctx, r, fleet, job, job.TaskGroups[i], plan.FailedTGAllocs[name])
+		more, err := s.unplaced(ctx, r, in, job, job.TaskGroups[i], plan.FailedTGAllocs[name])
 		if err != nil {
 			return nil, err
 		}
@@ -246,15 +240,10 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 		}
 		return job, nil, err
 	}
-	id, at := r.Placement.Dispatch, scope{Namespace: cmp.Or(r.Placement.Namespace, s.namespace)}
-	job, err := s.parent(ctx, id, at)
-	if err == nil {
-		if _, err = dispatchMeta(ask, job); err != nil {
-			err = &router.JobspecError{Err: fmt.Errorf("dispatch job %s in namespace %s: %w", id, at.Namespace, err)}
-		}
-	}
+	job, _, err := s.Parent(ctx, ask)
 	if atFault(err) {
-		if _, _, missing := s.api.Namespaces().Info(at.Namespace, at.read(ctx)); status(missing) == http.StatusNotFound {
+		at := nomad.Scope{Namespace: cmp.Or(r.Placement.Namespace, s.Namespace())}
+		if _, _, missing := s.API().Namespaces().Info(at.Namespace, at.Read(ctx)); nomad.Status(missing) == http.StatusNotFound {
 			return nil, []problem{noNamespace(at.Namespace)}, nil
 		}
 		return nil, said(NoSuchJob, err.Error()), nil
@@ -266,13 +255,13 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	return job, nil, nil
 }
 
-// cannotTell is what kept Nomad from saying anything of a route.
+// cannotTell returns the problem that Nomad said nothing about a route.
 func cannotTell(err error) problem {
 	code := CannotTell
-	if strings.Contains(err.Error(), noPath) {
+	if nomad.NoRegion(err) {
 		code = NoSuchRegion
 	}
-	return problem{code: code, say: func(r Route) string { return source(r) + ": " + err.Error() }}
+	return problem{code: code, say: func(r Route) string { return r.source() + ": " + err.Error() }}
 }
 
 // claimUndeclared is what is wrong with a parameterized job that fetches the claim
@@ -283,7 +272,7 @@ func claimUndeclared(r Route, job *api.Job) []problem {
 		return nil
 	}
 	declared := slices.Concat(p.MetaRequired, p.MetaOptional)
-	if slices.Contains(declared, metaClaimToken) {
+	if slices.Contains(declared, nomad.MetaClaimToken) {
 		return nil
 	}
 	text, err := json.Marshal(job)
@@ -291,31 +280,31 @@ func claimUndeclared(r Route, job *api.Job) []problem {
 		return nil
 	}
 	message := fmt.Sprintf("job %s fetches the claim, and does not declare %s and %s: add them to its meta_optional, or let its runner register itself",
-		printable(r.Placement.Dispatch, maxValue), metaClaimURL, metaClaimToken)
+		nomad.Printable(r.Placement.Dispatch, router.MaxText), nomad.MetaClaimURL, nomad.MetaClaimToken)
 	return []problem{{code: ClaimUndeclared, warning: true, say: func(Route) string { return message }}}
 }
 
 func atFault(err error) bool { return errors.As(err, new(*router.JobspecError)) }
 
 // plan asks Nomad what would come of a job, or why it refuses it.
-func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) (*api.JobPlanResponse, []problem, error) {
-	at := scopeOf(job)
-	plan := call{what: "plan a job of " + source(r), at: at, capability: "submit-job"}
-	resp, _, err := s.api.Jobs().Plan(job, false, at.write(ctx))
+func (s *survey) plan(ctx context.Context, r Route, in *region, job *api.Job) (*api.JobPlanResponse, []problem, error) {
+	at := nomad.ScopeOf(job)
+	plan := nomad.Call{What: "plan a job of " + r.source(), At: at, Capability: "submit-job"}
+	resp, _, err := s.API().Jobs().Plan(job, false, at.Write(ctx))
 	if err == nil {
 		return resp, nil, nil
 	}
-	if !unclear(err) {
-		return nil, nil, plan.sorted(err)
+	if !nomad.Unclear(err) {
+		return nil, nil, plan.Classify(err)
 	}
 	// 500 may be the job's fault or Nomad's.
-	verdict, _, validateErr := s.api.Jobs().Validate(job, at.write(ctx))
+	verdict, _, validateErr := s.API().Jobs().Validate(job, at.Write(ctx))
 	if validateErr != nil {
-		plan.what, plan.capability = "validate a job of "+source(r), "read-job"
-		return nil, nil, plan.sorted(validateErr)
+		plan.What, plan.Capability = "validate a job of "+r.source(), "read-job"
+		return nil, nil, plan.Classify(validateErr)
 	}
 	if verdict.Error == "" {
-		return nil, nil, plan.sorted(err)
+		return nil, nil, plan.Classify(err)
 	}
 	var problems []problem
 	faults := verdict.ValidationErrors
@@ -327,11 +316,11 @@ func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) 
 		case strings.Contains(fault, "nonexistent namespace"):
 			problems = append(problems, noNamespace(at.Namespace))
 		case strings.Contains(fault, "nonexistent node pool"):
-			problems = append(problems, fleet.noPool(*job.NodePool))
+			problems = append(problems, in.noPool(*job.NodePool))
 		default:
-			fault = strings.ReplaceAll(line(fault), "1 error occurred: * ", "") // it nests them
+			fault = strings.ReplaceAll(nomad.Line(fault), "1 error occurred: * ", "") // it nests them
 			problems = append(problems, problem{code: JobspecRefused, say: func(r Route) string {
-				return fmt.Sprintf("%s: Nomad refuses it: %s", source(r), fault)
+				return fmt.Sprintf("%s: Nomad refuses it: %s", r.source(), fault)
 			}})
 		}
 	}
@@ -341,25 +330,25 @@ func (s *survey) plan(ctx context.Context, r Route, fleet *fleet, job *api.Job) 
 // allowed asks, once for each place, whether the token may do what following
 // runners takes there, besides what a plan does. The answer about a job that is
 // not there tells, and changes nothing.
-func (s *survey) allowed(ctx context.Context, at scope, dispatch bool) error {
+func (s *survey) allowed(ctx context.Context, at nomad.Scope, dispatch bool) error {
 	for _, c := range []struct {
 		capability string
 		needed     bool
 		ask        func() error
 	}{
 		{"list-jobs", true, func() error {
-			list := at.read(ctx)
+			list := at.Read(ctx)
 			list.Prefix = surveyID
-			_, _, err := s.api.Jobs().List(list)
+			_, _, err := s.API().Jobs().List(list)
 			return err
 		}},
-		{"read-job", true, func() error { _, _, err := s.api.Jobs().Info(surveyID, at.read(ctx)); return err }},
-		{"dispatch-job", dispatch, func() error { _, _, err := s.api.Jobs().Dispatch(surveyID, nil, nil, "", at.write(ctx)); return err }},
+		{"read-job", true, func() error { _, _, err := s.API().Jobs().Info(surveyID, at.Read(ctx)); return err }},
+		{"dispatch-job", dispatch, func() error { _, _, err := s.API().Jobs().Dispatch(surveyID, nil, nil, "", at.Write(ctx)); return err }},
 	} {
 		if !c.needed {
 			continue
 		}
-		of := call{what: "ask for " + c.capability, at: at, capability: c.capability}
+		of := nomad.Call{What: "ask for " + c.capability, At: at, Capability: c.capability}
 		s.mu.Lock()
 		before := s.asked[of.String()]
 		s.asked[of.String()] = true
@@ -367,32 +356,16 @@ func (s *survey) allowed(ctx context.Context, at scope, dispatch bool) error {
 		if before {
 			continue
 		}
-		if err := c.ask(); status(err) == http.StatusForbidden {
-			return of.sorted(err)
+		if err := c.ask(); nomad.Status(err) == http.StatusForbidden {
+			return of.Classify(err)
 		}
 	}
 	return nil
 }
 
-// source is what a route takes from elsewhere: a jobspec or a job on Nomad.
-func source(r Route) string {
-	if r.Placement.Dispatch != "" {
-		return "job " + r.Placement.Dispatch
-	}
-	if r.Placement.Jobspec == "" {
-		return "its jobspec" // which is not known
-	}
-	return "jobspec " + r.Placement.Jobspec
-}
-
-// from is the origin of a single value of a route, in brackets.
-func from(r Route, path string) string {
-	return " (" + cmp.Or(r.Placement.From[path], source(r)) + ")"
-}
-
 func noNamespace(name string) problem {
 	return problem{code: NoSuchNamespace, say: func(r Route) string {
-		origin := from(r, "namespace")
+		origin := r.from("namespace")
 		if r.Placement.Namespace == "" {
 			origin = ""
 		}

@@ -1,0 +1,243 @@
+package capacity
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+	"switchyard/router/feasible"
+	"switchyard/router/nomad"
+)
+
+// A demand is what one group of a job asks of a node.
+type demand struct {
+	job         *api.Job
+	group       *api.TaskGroup
+	constraints []*api.Constraint // of the job, the group and its tasks
+	sizes       []size
+}
+
+func demandOf(job *api.Job, g *api.TaskGroup) *demand {
+	d := &demand{job, g, slices.Concat(job.Constraints, g.Constraints), sizes(g)}
+	for _, t := range g.Tasks {
+		d.constraints = append(d.constraints, t.Constraints...)
+	}
+	return d
+}
+
+// filtered says why a node cannot serve the demand, whatever its size; "" when it can.
+func (d *demand) filtered(r Route, n *api.Node) string {
+	if pool := poolOf(d.job); pool != api.NodePoolAll && n.NodePool != pool {
+		return fmt.Sprintf("is in another pool than %s%s", pool, r.from("node_pool"))
+	}
+	if in := datacentersOf(d.job); !matchesAny(in, n.Datacenter) {
+		return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), r.from("datacenters"))
+	}
+	if broken := feasible.Broken(n, d.constraints); broken != "" {
+		return "has not " + d.lacks(r, broken)
+	}
+	for _, c := range d.constraints {
+		if _, ok := feasible.Target(n, c.LTarget); c.Operand == "distinct_property" && !ok {
+			return "has not " + c.LTarget
+		}
+	}
+	for _, t := range d.group.Tasks {
+		if !works(n.Drivers[t.Driver]) {
+			return "has not " + d.lacks(r, "missing drivers")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(d.group.Volumes)) {
+		v := d.group.Volumes[name]
+		if v.Type != "host" {
+			continue
+		}
+		if have := n.HostVolumes[v.Source]; have == nil || have.ReadOnly && !v.ReadOnly {
+			return fmt.Sprintf("has not the host volume %s (%s)", v.Source, r.source())
+		}
+	}
+	if !feasible.HasDevices(n, d.group) {
+		return "has not " + d.lacks(r, "missing devices")
+	}
+	return ""
+}
+
+// lacks names what filtered a node, in Nomad's words, as what the node lacks, and
+// where that comes from.
+func (d *demand) lacks(r Route, what string) string {
+	switch what {
+	case "missing drivers":
+		drivers := map[string]bool{}
+		for _, t := range d.group.Tasks {
+			drivers[t.Driver] = true
+		}
+		return fmt.Sprintf("the driver %s in working order (%s)", strings.Join(slices.Sorted(maps.Keys(drivers)), " and "), r.source())
+	case "missing devices":
+		var devices []string
+		for _, device := range devicesOf(d.group) {
+			text := fmt.Sprintf("%d %s", *device.Count, device.Name)
+			for _, c := range device.Constraints {
+				text += fmt.Sprintf(" with %s %s %s", c.LTarget, c.Operand, c.RTarget)
+			}
+			devices = append(devices, text+r.deviceFrom(device.Name))
+		}
+		return strings.Join(devices, " and ")
+	}
+	origins := d.origins(r, what)
+	if origins == "" {
+		return "what it takes, in Nomad's words: " + what
+	}
+	return fmt.Sprintf("%s (%s)", strings.TrimSpace(what), origins)
+}
+
+// origins returns where a constraint in Nomad's words comes from; "" when it is not known.
+func (d *demand) origins(r Route, what string) string {
+	var all []string
+	for _, c := range r.Placement.Constraints {
+		if what == fmt.Sprintf("%s %s %s", c.Attribute, c.Operator, c.Value) && c.From != "" && !slices.Contains(all, c.From) {
+			all = append(all, c.From)
+		}
+	}
+	own := func(c *api.Constraint) bool { return what == fmt.Sprintf("%s %s %s", c.LTarget, c.Operand, c.RTarget) }
+	if all == nil && slices.ContainsFunc(d.constraints, own) {
+		return r.source()
+	}
+	return strings.Join(all, ", ")
+}
+
+// fit counts the nodes by whether they could serve a job of one group.
+func (s *machines) fit(r Route, job *api.Job) (all router.NodeCounts, cells []router.FleetCell) {
+	cells = make([]router.FleetCell, len(s.groups))
+	why := make([]map[string]int, len(cells))
+	for i := range cells {
+		why[i] = map[string]int{}
+	}
+	f := newFitting(r, job)
+	for _, m := range s.list {
+		cell := &cells[m.group]
+		verdict, reason := f.of(m)
+		for _, count := range []*router.NodeCounts{&all, &cell.NodeCounts} {
+			switch verdict {
+			case fitsNow:
+				count.Now++
+			case fitsIdle:
+				count.Idle++
+			case fitsAway:
+				count.Away++
+			default:
+				count.Never++
+			}
+		}
+		if reason != "" {
+			why[m.group][reason]++
+		}
+	}
+	for i := range cells {
+		cells[i].Why = []router.FleetReason{}
+		for _, text := range byCount(why[i]) {
+			if len(cells[i].Why) < maxReasons {
+				cells[i].Why = append(cells[i].Why, router.FleetReason{Text: nomad.Printable(text, maxMessage), Nodes: why[i][text]})
+			}
+		}
+	}
+	return all, cells
+}
+
+// A verdict is whether a node could serve a job.
+type verdict int
+
+const (
+	fitsNever verdict = iota
+	fitsAway          // were it in service
+	fitsIdle          // were it idle
+	fitsNow
+)
+
+// A fitting compares nodes with one job. Its answers are those of Nomad's scheduler
+// (scheduler/feasible and AllocsFit in nomad/structs, Nomad 2.0) as far as they do not
+// depend on ports, storage plugins, quotas and what Nomad itself adds to a job.
+type fitting struct {
+	*demand
+	route   Route
+	unique  bool                // a constraint is about what is unique to a node
+	classes map[[32]byte]string // what filters nodes, by class
+}
+
+// newFitting returns the fitting of a job of one group.
+func newFitting(r Route, job *api.Job) *fitting {
+	f := &fitting{demand: demandOf(job, job.TaskGroups[0]), route: r, classes: map[[32]byte]string{}}
+	f.unique = slices.ContainsFunc(f.constraints, func(c *api.Constraint) bool {
+		return strings.Contains(c.LTarget, "unique.") || strings.Contains(c.RTarget, "unique.")
+	})
+	return f
+}
+
+// of returns whether a node could serve the job, and why not now; "" when it can.
+func (f *fitting) of(m *machine) (verdict, string) {
+	why, known := f.classes[m.class]
+	if !known || f.unique {
+		why = f.filtered(f.route, m.Node)
+		f.classes[m.class] = why
+	}
+	if why != "" {
+		return fitsNever, why
+	}
+	if why := f.tooSmall(m, usage{}, "is too small for "); why != "" {
+		return fitsNever, why
+	}
+	if why := outOfService(m.stub); why != "" {
+		return fitsAway, "is " + why
+	}
+	if why := f.tooSmall(m, m.used, "has no room now for "); why != "" {
+		return fitsIdle, why
+	}
+	return fitsNow, ""
+}
+
+// tooSmall says what of the job does not fit on a node of which so much is used; "" when all does.
+func (f *fitting) tooSmall(m *machine, used usage, say string) string {
+	if most := m.NodeMaxAllocs; most > 0 && used.allocations >= most {
+		return fmt.Sprintf("%sanother allocation: it takes %d", say, most)
+	}
+	total := m.total()
+	ask := map[string]int{}
+	for _, s := range f.sizes {
+		ask[s.of] = s.ask
+	}
+	perCore := total.CPU
+	if n := int(m.NodeResources.Cpu.TotalCpuCores); n > 0 {
+		perCore = int(m.NodeResources.Cpu.CpuShares) / n // what Nomad counts for a reserved core
+	}
+	mhz := ask["cpu"] + ask["cores"]*perCore
+	for _, s := range f.sizes {
+		short := false
+		switch s.of {
+		case "cores":
+			short = total.Cores-used.Cores < s.ask || total.CPU-used.CPU < mhz
+		case "cpu":
+			short = total.CPU-used.CPU < mhz
+		case "memory":
+			short = total.MemoryMB-used.MemoryMB < s.ask
+		case "disk":
+			short = total.DiskMB-used.DiskMB < s.ask
+		}
+		if short {
+			return say + s.show(s.ask) + s.from(f.route)
+		}
+	}
+	taken := map[string]int{}
+	for _, d := range devicesOf(f.group) {
+		i := slices.IndexFunc(m.NodeResources.Devices, func(have *api.NodeDeviceResource) bool {
+			name := model(have)
+			return feasible.Suits(have, d) && feasible.Healthy(have)-used.devices[name]-taken[name] >= int(*d.Count)
+		})
+		if i < 0 {
+			return fmt.Sprintf("%s%d %s of one model%s", say, *d.Count, d.Name, f.route.deviceFrom(d.Name))
+		}
+		taken[model(m.NodeResources.Devices[i])] += int(*d.Count)
+	}
+	return ""
+}

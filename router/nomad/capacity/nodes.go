@@ -1,0 +1,201 @@
+package capacity
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/nomad"
+)
+
+const (
+	nodeID   = "${node.unique.id}"
+	maxAside = 50 // nodes out of service that are read one by one
+	maxNames = 5  // of nodes, pools or datacenters in a message
+)
+
+// A region is the nodes of one region, as they were when they were read.
+type region struct {
+	nodes []*api.NodeListStub
+	aside map[string]*api.Node // nodes out of service in full, the first maxAside, by ID
+}
+
+// region reads the nodes of a region, once.
+func (s *survey) region(ctx context.Context, name string) (*region, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.regions[name]; r != nil {
+		return r, nil
+	}
+	query := nomad.Scope{Region: name}.Read(ctx)
+	query.Params = map[string]string{"resources": "true"}
+	read := nomad.Call{What: "list nodes", Capability: nomad.NodeRead}
+	if name != "" {
+		read.What += " of region " + name
+	}
+	nodes, _, err := s.API().Nodes().List(query)
+	if err != nil {
+		return nil, read.Classify(err)
+	}
+	r := &region{nodes: nodes, aside: map[string]*api.Node{}}
+	for _, n := range nodes {
+		if n.NodeResources == nil {
+			n.NodeResources = &api.NodeResources{}
+		}
+		if n.ReservedResources == nil {
+			n.ReservedResources = &api.NodeReservedResources{}
+		}
+		if outOfService(n) == "" || len(r.aside) == maxAside {
+			continue
+		}
+		node, _, err := s.API().Nodes().Info(n.ID, nomad.Scope{Region: name}.Read(ctx))
+		switch {
+		case nomad.Status(err) == http.StatusNotFound: // gone since
+		case err != nil:
+			read.What = "read node " + n.Name
+			return nil, read.Classify(err)
+		default:
+			if node.NodeResources == nil {
+				node.NodeResources = &api.NodeResources{}
+			}
+			r.aside[n.ID] = node
+		}
+	}
+	s.regions[name] = r
+	return r, nil
+}
+
+// outOfService says why Nomad places nothing on a node; "" when it does.
+func outOfService(n *api.NodeListStub) string {
+	switch {
+	case n.Status != "ready":
+		return n.Status // down, disconnected, initializing
+	case n.Drain:
+		return "draining"
+	case n.SchedulingEligibility != "eligible":
+		return "ineligible"
+	}
+	return ""
+}
+
+// noPool returns the problem that no node pool has this name. r is nil when the nodes
+// are not known.
+func (r *region) noPool(name string) problem {
+	pools := map[string]bool{}
+	if r != nil {
+		for _, n := range r.nodes {
+			pools[n.NodePool] = true
+		}
+	}
+	return problem{code: NoSuchPool, say: func(r Route) string {
+		return fmt.Sprintf("there is no node pool %q%s; the nodes are in %s", name, r.from("node_pool"), names(pools))
+	}}
+}
+
+// pool returns the nodes in a job's node pool.
+func (r *region) pool(job *api.Job) (in []*api.NodeListStub) {
+	for _, n := range r.nodes {
+		if pool := poolOf(job); pool == api.NodePoolAll || n.NodePool == pool {
+			in = append(in, n)
+		}
+	}
+	return in
+}
+
+// poolOf returns a job's node pool, as Nomad fills it in.
+func poolOf(job *api.Job) string {
+	if job.NodePool == nil || *job.NodePool == "" {
+		return api.NodePoolDefault
+	}
+	return *job.NodePool
+}
+
+// datacentersOf returns a job's datacenters, as Nomad fills them in.
+func datacentersOf(job *api.Job) []string {
+	if len(job.Datacenters) == 0 {
+		return []string{"*"}
+	}
+	return job.Datacenters
+}
+
+func matchesAny(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return glob(p, name) })
+}
+
+// glob reports whether a name matches a pattern as in Nomad: * stands for any text,
+// and nothing else is special.
+func glob(pattern, s string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return s == pattern
+	}
+	last := len(parts) - 1
+	s, ok := strings.CutPrefix(s, parts[0])
+	if !ok {
+		return false
+	}
+	for _, part := range parts[1:last] {
+		if _, s, ok = strings.Cut(s, part); !ok {
+			return false
+		}
+	}
+	return strings.HasSuffix(s, parts[last])
+}
+
+// unknownDatacenters returns the problem that no node of a job's pool is in some of its
+// datacenters, if the pool has nodes. It is only a warning while nodes are in others.
+func (r *region) unknownDatacenters(job *api.Job) []problem {
+	nodes := r.pool(job)
+	if len(nodes) == 0 {
+		return nil
+	}
+	have := map[string]bool{}
+	for _, n := range nodes {
+		have[n.Datacenter] = true
+	}
+	var unknown []string
+	for _, pattern := range datacentersOf(job) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(have)), func(name string) bool { return glob(pattern, name) }) {
+			unknown = append(unknown, pattern)
+		}
+	}
+	if unknown == nil {
+		return nil
+	}
+	pool := poolName(job)
+	return []problem{{NoSuchDatacenter, len(unknown) < len(datacentersOf(job)), func(r Route) string {
+		return fmt.Sprintf("no node%s is in datacenter %s%s; its nodes are in %s", pool, strings.Join(unknown, " or "), r.from("datacenters"), names(have))
+	}}}
+}
+
+// poolName returns " in pool …", or "" for all of them.
+func poolName(job *api.Job) string {
+	if pool := poolOf(job); pool != api.NodePoolAll {
+		return fmt.Sprintf(" in pool %q", pool)
+	}
+	return ""
+}
+
+// names lists some of a set.
+func names(set map[string]bool) string {
+	all := slices.Sorted(maps.Keys(set))
+	switch n := len(all) - maxNames; {
+	case len(all) == 0:
+		return "none"
+	case n > 0:
+		all = append(all[:maxNames], fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(all, ", ")
+}
+
+// wouldDo reports whether a node that is out of service could serve a demand if it
+// were in service and idle.
+func (r *region) wouldDo(n *api.NodeListStub, d *demand) bool {
+	node := r.aside[n.ID]
+	return node != nil && fits(n, d.sizes) && d.filtered(Route{}, node) == ""
+}

@@ -1,0 +1,159 @@
+package capacity
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router/feasible"
+)
+
+// A size is one dimension of what a group asks of a node.
+type size struct {
+	of   string // cores, cpu, memory, disk; "" for a device
+	ask  int
+	have func(*api.NodeListStub) int // of an idle node
+	show func(int) string
+	from func(Route) string
+}
+
+// sizes returns what a group asks for, in the order in which people look: the
+// least that Nomad may count (AllocatedResources.Comparable in nomad/structs,
+// v2.0.6-dev, read 2026-11-24).
+func sizes(g *api.TaskGroup) []size {
+	most := func(of func(*api.Resources) *int) int { return largest(g, of) }
+	cpu, memory, disk := most(func(r *api.Resources) *int { return r.CPU }), most(func(r *api.Resources) *int { return r.MemoryMB }), 0
+	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB != nil {
+		disk = *g.EphemeralDisk.SizeMB
+	}
+	all := []size{
+		{
+			of: "cores", ask: most(func(r *api.Resources) *int { return r.Cores }), show: cores,
+			have: func(n *api.NodeListStub) int { return left(int(n.NodeResources.Cpu.TotalCpuCores), 0) },
+			from: func(r Route) string { return r.from("resources.cores") },
+		},
+		{
+			of: "cpu", ask: cpu, show: func(n int) string { return fmt.Sprintf("%d MHz of CPU", n) },
+			have: func(n *api.NodeListStub) int {
+				return left(int(n.NodeResources.Cpu.CpuShares), int(n.ReservedResources.Cpu.CpuShares))
+			},
+			from: func(r Route) string { return partly(r, "resources.cpu", r.Placement.Resources.CPU, cpu) },
+		},
+		{
+			of: "memory", ask: memory, show: mebibytes(memory, "memory"),
+			have: func(n *api.NodeListStub) int {
+				return left(int(n.NodeResources.Memory.MemoryMB), int(n.ReservedResources.Memory.MemoryMB))
+			},
+			from: func(r Route) string { return partly(r, "resources.memory_mb", r.Placement.Resources.MemoryMB, memory) },
+		},
+		{
+			of: "disk", ask: disk, show: mebibytes(disk, "disk"),
+			have: func(n *api.NodeListStub) int {
+				return left(int(n.NodeResources.Disk.DiskMB), int(n.ReservedResources.Disk.DiskMB))
+			},
+			from: func(r Route) string { return r.from("resources.disk_mb") },
+		},
+	}
+	for _, d := range devicesOf(g) {
+		all = append(all, size{
+			ask: int(*d.Count), show: func(n int) string { return fmt.Sprintf("%d %s of one model", n, d.Name) },
+			have: func(n *api.NodeListStub) int {
+				most := 0 // Nomad takes all from one model
+				for _, have := range n.NodeResources.Devices {
+					if feasible.Named(have, d.Name) { // whatever its constraints
+						most = max(most, feasible.Healthy(have))
+					}
+				}
+				return most
+			},
+			from: func(r Route) string { return r.deviceFrom(d.Name) },
+		})
+	}
+	return slices.DeleteFunc(all, func(s size) bool { return s.ask == 0 })
+}
+
+// partly returns the origin of a size of which the placement says a part.
+func partly(r Route, path string, own, all int) string {
+	if own == 0 || own == all {
+		return r.from(path)
+	}
+	return strings.TrimSuffix(r.from(path), ")") + " and the other tasks of " + r.source() + ")"
+}
+
+// left returns what a reservation leaves of a total. Nomad reports 0 for what it could
+// not find out.
+func left(total, reserved int) int {
+	if total == 0 {
+		return math.MaxInt
+	}
+	return total - reserved
+}
+
+// largest returns the most that the tasks of a group use at the same time.
+func largest(g *api.TaskGroup, of func(*api.Resources) *int) int {
+	var before, main, after int
+	for _, t := range g.Tasks {
+		if t.Resources == nil || of(t.Resources) == nil {
+			continue
+		}
+		n, hook := *of(t.Resources), ""
+		if t.Lifecycle != nil {
+			hook = t.Lifecycle.Hook
+		}
+		switch hook {
+		case api.TaskLifecycleHookPrestart:
+			before += n
+			if t.Lifecycle.Sidecar {
+				main += n
+			}
+		case api.TaskLifecycleHookPoststop:
+			after += n
+		default:
+			main += n
+		}
+	}
+	return max(before, main, after)
+}
+
+func devicesOf(g *api.TaskGroup) (all []*api.RequestedDevice) {
+	for _, t := range g.Tasks {
+		if t.Resources == nil {
+			continue
+		}
+		for _, d := range t.Resources.Devices {
+			if d.Count == nil {
+				d.Count = new(uint64(1))
+			}
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+func cores(n int) string {
+	if n == 1 {
+		return "1 core"
+	}
+	return fmt.Sprintf("%d cores", n)
+}
+
+// mebibytes returns what shows sizes in the unit that suits what is asked for.
+func mebibytes(ask int, of string) func(int) string {
+	if ask%1024 != 0 {
+		return func(n int) string { return fmt.Sprintf("%d MiB of %s", n, of) }
+	}
+	return func(n int) string {
+		if n%1024 == 0 {
+			return fmt.Sprintf("%d GiB of %s", n/1024, of)
+		}
+		return fmt.Sprintf("%.1f GiB of %s", math.Floor(float64(n)/1024*10)/10, of) // never more than there is
+	}
+}
+
+// fits reports whether a node with nothing on it is large enough.
+func fits(n *api.NodeListStub, sizes []size) bool {
+	return !slices.ContainsFunc(sizes, func(s size) bool { return s.have(n) < s.ask })
+}
