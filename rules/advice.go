@@ -2,13 +2,11 @@ package rules
 
 import (
 	"cmp"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/token"
+	"switchyard/rules/internal/yamlfile"
 )
 
 // What people who know GitHub's workflows, or YAML a little, write first, and
@@ -48,7 +46,7 @@ func inExpression(source, message string) string {
 		return "runner is of workflows, and there is none yet: ask for the job's label, has(\"linux\")"
 	case slices.Contains([]string{"env", "vars", "secrets", "inputs", "matrix", "needs", "steps", "strategy"}, unknown):
 		return unknown + " is of workflows: rules see labels, param, repo, job and run"
-	case unknown != "" && plainLabel.MatchString(word): // if: linux, scope: self-hosted
+	case unknown != "" && yamlfile.PlainLabel.MatchString(word): // if: linux, scope: self-hosted
 		return "a label is asked for by has(\"" + word + "\")"
 	case githubNames[unknown] != "":
 		return "write " + githubNames[unknown]
@@ -97,7 +95,6 @@ var (
 	unexpectedWord = regexp.MustCompile(`unexpected token Identifier\("(\w+)"\)`)
 	noFunction     = regexp.MustCompile(`there is no function "(\w+)"`)
 	dotted         = regexp.MustCompile(`^[a-z_]+(\.[a-z_]+)*`)
-	plainLabel     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._=-]+$`)
 )
 
 // githubNames are names of workflows, or of nothing, and what rules call it.
@@ -157,109 +154,4 @@ func twoArguments(source, code string, from int) (a, b string, ok bool) {
 		}
 	}
 	return "", "", false
-}
-
-// cutByComment is the expression that YAML cut at a #, "" when it did not.
-func (r *reader) cutByComment(n ast.Node) string {
-	s, ok := n.(*ast.StringNode)
-	if !ok || s.Token.Type != token.StringType {
-		return ""
-	}
-	line, column := place(n)
-	if line < 1 || line > len(r.lines) {
-		return ""
-	}
-	runes := []rune(r.lines[line-1])
-	if column > len(runes) {
-		return ""
-	}
-	if whole := strings.TrimSpace(string(runes[column-1:])); strings.Contains(whole, " #") && strings.HasPrefix(whole, strings.TrimSpace(s.Value)) {
-		return whole
-	}
-	return ""
-}
-
-var (
-	quotedStart = regexp.MustCompile(`^(.*?\b(?:if|scope):\s+)((["']).*)$`)
-	// nomadInFlow is a text with ${ } in no quotes, within brackets.
-	nomadInFlow = regexp.MustCompile(`[\[{,:]\s*(\$\{[^}]*\}[^\],}'"]*)`)
-	loopInFlow  = regexp.MustCompile(`\w+\(\w+, #`)
-)
-
-// inYAML says what was likely meant by a line that is no YAML, and from which
-// column; "" when it cannot be told.
-func (r *reader) inYAML(line int) (hint string, column int) {
-	if line < 1 || line > len(r.lines) {
-		return "", 0
-	}
-	text := r.lines[line-1]
-	flow := strings.ContainsAny(text, "{[")
-	if m := quotedStart.FindStringSubmatch(text); m != nil {
-		inner, mark := m[2], m[3]
-		key := "if"
-		if strings.HasSuffix(strings.TrimSpace(m[1]), "scope:") {
-			key = "scope"
-		}
-		column = len([]rune(m[1])) + 1
-		if flow {
-			inner = strings.TrimRight(strings.TrimRight(strings.TrimSpace(inner), "}"), " ")
-			if at := afterComma.FindStringIndex(inner); at != nil {
-				inner = inner[:at[0]]
-			}
-		}
-		if at := strings.Index(inner, " #"); at > 0 && !strings.Contains(inner[:at], "(") {
-			inner = inner[:at]
-		}
-		inner = strings.TrimSpace(inner)
-		if n := len(inner); n > 2 && mark == `"` && inner[n-1] == '"' && strings.Contains(inner[1:n-1], `("`) && strings.Count(inner, `"`)%2 == 0 && !strings.Contains(inner, `" in `) {
-			inner = inner[1 : n-1] // "has("linux")"
-		}
-		inner = strings.ReplaceAll(inner, "'", `"`)
-		return fmt.Sprintf("; the text ended at its second quote: put the whole expression in single quotes, %s: '%s'", key, oneLine(inner)), column
-	}
-	if loopInFlow.MatchString(text) {
-		return "; YAML takes # for the begin of a comment: put the expression in single quotes, if: 'any(labels, # == \"gpu\")'", 0
-	}
-	if m := nomadInFlow.FindStringSubmatchIndex(text); m != nil && flow {
-		return fmt.Sprintf("; within { } and [ ] a text with ${…} stands in quotes: '%s'", oneLine(strings.TrimSpace(text[m[2]:m[3]]))), len([]rune(text[:m[2]])) + 1
-	}
-	return "", 0
-}
-
-var afterComma = regexp.MustCompile(`,\s*[a-z_]+:(\s|$)`)
-
-// inKey says what was likely meant by a key that there is not; "" when it cannot
-// be told. n is its value.
-func inKey(key, what string, n ast.Node) string {
-	if what != "a rule" {
-		return ""
-	}
-	switch key {
-	case "runs-on", "runs_on", "labels", "label":
-		return ": a rule asks for labels in its condition, if: has(" + labelsOf(n) + ")"
-	case "image":
-		return ": it is one of the driver's, task: { config: { image: … } }"
-	case "cpu", "cores", "memory", "disk":
-		return ": it stands in resources, resources: { " + key + ": … }"
-	case "condition", "match", "where", "matches":
-		return "; did you mean if?"
-	case "pool":
-		return "; did you mean node_pool?"
-	}
-	return ""
-}
-
-// labelsOf writes labels that stand at a node as arguments of has.
-func labelsOf(n ast.Node) string {
-	items := []ast.Node{n}
-	if s, ok := n.(*ast.SequenceNode); ok {
-		items = s.Values
-	}
-	var names []string
-	for _, item := range items {
-		if text, ok := scalar(item); ok && (text != "self-hosted" || len(items) == 1) {
-			names = append(names, quote(text))
-		}
-	}
-	return oneLine(cmp.Or(strings.Join(names, ", "), `"linux"`))
 }

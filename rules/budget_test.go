@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"switchyard/rules/internal/yamlfile"
 )
 
 // costlyRules are n rules with a pattern that takes long for long labels, and one for the rest.
@@ -168,7 +170,7 @@ func TestFaultsAreBounded(t *testing.T) {
 			}
 			_, err := Load(t.Context(), files...)
 			var faults Diagnostics
-			if !errors.As(err, &faults) || len(faults) != maxFindings+1 || !strings.Contains(faults[maxFindings].Message, "there are more than 1000 faults") {
+			if !errors.As(err, &faults) || len(faults) != yamlfile.MaxFaults+1 || !strings.Contains(faults[yamlfile.MaxFaults].Message, "there are more than 1000 faults") {
 				t.Errorf("%d faults, the last %v", len(faults), faults[max(len(faults)-1, 0):])
 			}
 		})

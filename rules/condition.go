@@ -12,6 +12,8 @@ import (
 	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
+
+	"switchyard/rules/internal/words"
 )
 
 // A condition is a boolean expression, taken apart as far as it can be, so that
@@ -44,7 +46,7 @@ func (c *condition) why(env *Env, held bool, err error) string {
 	case c.root == nil:
 		return "it has no condition"
 	case held:
-		return "true: " + oneLine(c.source)
+		return "true: " + words.OneLine(c.source)
 	}
 	return c.root.because(env, false)
 }
@@ -432,7 +434,7 @@ func (l *language) paramNode(operator string, left, right ast.Node) *node {
 			if p.kind != "string" {
 				return nil
 			}
-			made.is, made.as = strings.ToLower(e.Value), quote(e.Value)
+			made.is, made.as = strings.ToLower(e.Value), words.Quote(e.Value)
 			made.table = isTable(p, slices.IndexFunc(p.oneOf, func(one string) bool { return strings.ToLower(one) == made.is }))
 			_, why := l.never(made.name, "==", e.Value)
 			made.never = why != ""
@@ -664,11 +666,11 @@ func (n *node) holds(env *Env) (bool, error) {
 		return false, err
 	}
 	if err != nil {
-		return false, fmt.Errorf("%w in %s", err, oneLine(n.source))
+		return false, fmt.Errorf("%w in %s", err, words.OneLine(n.source))
 	}
 	held, ok := v.(bool) // the library would take nil for false
 	if !ok {
-		return false, fmt.Errorf("%s is %s, not true or false", oneLine(n.source), strings.Trim(fmt.Sprintf("%T", v), "<>"))
+		return false, fmt.Errorf("%s is %s, not true or false", words.OneLine(n.source), strings.Trim(fmt.Sprintf("%T", v), "<>"))
 	}
 	return held, nil
 }
@@ -697,36 +699,36 @@ func (n *node) because(env *Env, held bool) string {
 		}
 		if same := n.sameFact(); same != "" && !held {
 			if same == labelsName {
-				return "the job has none of the labels " + quoteAll(namesOf(n.kids))
+				return "the job has none of the labels " + words.QuoteAll(namesOf(n.kids))
 			}
 			if n.kids[0].kind == paramIs {
 				v, _ := env.show(same)
-				return oneLine(fmt.Sprintf("%s is %s, none of %s", same, v, strings.Join(namesOf(n.kids), ", ")))
+				return words.OneLine(fmt.Sprintf("%s is %s, none of %s", same, v, strings.Join(namesOf(n.kids), ", ")))
 			}
-			return fmt.Sprintf("%s is %s, none of %s", same, quote(n.kids[0].text(env)), quoteAll(namesOf(n.kids)))
+			return fmt.Sprintf("%s is %s, none of %s", same, words.Quote(n.kids[0].text(env)), words.QuoteAll(namesOf(n.kids)))
 		}
 		var all []string
 		for _, k := range n.kids {
 			all = append(all, k.because(env, held))
 		}
-		return oneLine(strings.Join(slices.Compact(all), ", and "))
+		return words.OneLine(strings.Join(slices.Compact(all), ", and "))
 	case not:
 		return n.kids[0].because(env, !held)
 	case hasLabel:
 		if held {
-			return "the job has the label " + quote(n.name)
+			return "the job has the label " + words.Quote(n.name)
 		}
-		return "the job lacks the label " + quote(n.name)
+		return "the job lacks the label " + words.Quote(n.name)
 	case hasOnly:
 		if held {
-			return "the job has no label but " + quoteAll(n.names)
+			return "the job has no label but " + words.QuoteAll(n.names)
 		}
-		return fmt.Sprintf("the job has the label %s besides %s", quote(n.other(env)), quoteAll(n.names))
+		return fmt.Sprintf("the job has the label %s besides %s", words.Quote(n.other(env)), words.QuoteAll(n.names))
 	case factIs:
 		if held {
-			return fmt.Sprintf("%s is %s", n.name, quote(n.text(env)))
+			return fmt.Sprintf("%s is %s", n.name, words.Quote(n.text(env)))
 		}
-		return fmt.Sprintf("%s is %s, not %s", n.name, quote(n.text(env)), quote(n.as))
+		return fmt.Sprintf("%s is %s, not %s", n.name, words.Quote(n.text(env)), words.Quote(n.as))
 	case factHolds:
 		return fmt.Sprintf("%s is %v", n.name, held)
 	case paramIs, hasParam:
@@ -738,7 +740,7 @@ func (n *node) because(env *Env, held bool) string {
 	case constant:
 		return fmt.Sprintf("it says %v", held)
 	}
-	why := fmt.Sprintf("%v: %s", held, oneLine(n.source))
+	why := fmt.Sprintf("%v: %s", held, words.OneLine(n.source))
 	for i, f := range slices.Compact(slices.Sorted(slices.Values(n.names))) {
 		if i == 3 {
 			break
@@ -791,7 +793,7 @@ func namesOf(kids []*node) []string {
 // show writes the value of a fact for people.
 func (e *Env) show(fact string) (string, bool) {
 	if f := textFacts[fact]; f != nil {
-		return quote(f(e)), true
+		return words.Quote(f(e)), true
 	}
 	if f := flagFacts[fact]; f != nil {
 		return fmt.Sprint(f(e)), true
@@ -804,7 +806,7 @@ func (e *Env) show(fact string) (string, bool) {
 		case nil:
 			return "not asked for", true
 		case string:
-			return quote(v), true
+			return words.Quote(v), true
 		default:
 			return fmt.Sprint(v), true
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"switchyard/rules/internal/words"
 )
 
 // operand is what an operator asks for besides its attribute.
@@ -53,7 +55,7 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 		if name := bareAttribute.FindString(s); name != "" {
 			hint = ": write ${" + name + "}"
 		}
-		return "", "", "", fmt.Errorf("constraint %s must begin with an attribute such as ${attr.cpu.arch}%s", quote(s), hint)
+		return "", "", "", fmt.Errorf("constraint %s must begin with an attribute such as ${attr.cpu.arch}%s", words.Quote(s), hint)
 	}
 	end := strings.IndexByte(s, '}')
 	if strings.Contains(s[:max(end, 0)], opening) {
@@ -61,10 +63,10 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 		if name := bareAttribute.FindString(strings.TrimLeft(s, "${ ")); name != "" && strings.HasPrefix(s, opening) {
 			hint = ": Nomad's has one brace, ${" + name + "}"
 		}
-		return "", "", "", fmt.Errorf("constraint %s: the attribute must be written out, not come from an expression%s", quote(s), hint)
+		return "", "", "", fmt.Errorf("constraint %s: the attribute must be written out, not come from an expression%s", words.Quote(s), hint)
 	}
 	if end < 0 {
-		return "", "", "", fmt.Errorf("constraint %s: } is missing after the attribute", quote(s))
+		return "", "", "", fmt.Errorf("constraint %s: } is missing after the attribute", words.Quote(s))
 	}
 	attribute, rest := s[:end+1], strings.TrimLeft(s[end+1:], " ")
 	word := rest
@@ -76,7 +78,7 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 		word, value = symbol, strings.TrimSpace(rest[len(symbol):])
 	}
 	if word == "" {
-		return "", "", "", fmt.Errorf("constraint %s has no operator: write it as '${attr.cpu.arch} = arm64'", quote(s))
+		return "", "", "", fmt.Errorf("constraint %s has no operator: write it as '${attr.cpu.arch} = arm64'", words.Quote(s))
 	}
 	return attribute, word, value, nil
 }
@@ -94,16 +96,16 @@ var (
 // nothing for the rest.
 func checkTarget(attribute string, device bool) error {
 	if name := bareAttribute.FindString(attribute); name != "" && name == attribute {
-		return fmt.Errorf("attribute %s has no ${ }: write '${%s}'", quote(attribute), name)
+		return fmt.Errorf("attribute %s has no ${ }: write '${%s}'", words.Quote(attribute), name)
 	}
 	if device {
 		if !deviceTarget.MatchString(attribute) {
-			return fmt.Errorf("attribute %s is none of a device: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}", quote(attribute))
+			return fmt.Errorf("attribute %s is none of a device: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}", words.Quote(attribute))
 		}
 		return nil
 	}
 	if !nodeTarget.MatchString(attribute) {
-		return fmt.Errorf("attribute %s is none of a node: write ${attr.NAME}, ${meta.NAME}, or ${node.NAME} with class, pool, datacenter, unique.id or unique.name", quote(attribute))
+		return fmt.Errorf("attribute %s is none of a node: write ${attr.NAME}, ${meta.NAME}, or ${node.NAME} with class, pool, datacenter, unique.id or unique.name", words.Quote(attribute))
 	}
 	return nil
 }
@@ -112,13 +114,13 @@ func checkTarget(attribute string, device bool) error {
 func checkValue(operator, value string) error {
 	switch op := operators[operator]; {
 	case op.operand == noValue && value != "":
-		return fmt.Errorf("operator %s takes no value, got %s", operator, quote(value))
+		return fmt.Errorf("operator %s takes no value, got %s", operator, words.Quote(value))
 	case op.operand == countOnly && value != "":
 		if n, err := strconv.Atoi(value); err != nil || n < 1 {
-			return fmt.Errorf("operator %s takes how many may share the property, got %s", operator, quote(value))
+			return fmt.Errorf("operator %s takes how many may share the property, got %s", operator, words.Quote(value))
 		}
 	case op.operand == standsAlone && value != "" && value != "true" && value != "false":
-		return fmt.Errorf("operator %s takes true, false or nothing, got %s", operator, quote(value))
+		return fmt.Errorf("operator %s takes true, false or nothing, got %s", operator, words.Quote(value))
 	case op.operand == needsValue && value == "":
 		return fmt.Errorf("operator %s needs a value", operator)
 	case op.canonical == "regexp":
@@ -127,11 +129,11 @@ func checkValue(operator, value string) error {
 		}
 	case op.canonical == "version" || op.canonical == "semver":
 		if !versions.MatchString(value) {
-			return fmt.Errorf("%s is no version constraint: write it as '>= 1.6, < 2.0'", quote(value))
+			return fmt.Errorf("%s is no version constraint: write it as '>= 1.6, < 2.0'", words.Quote(value))
 		}
 	}
-	if !printable(value) {
-		return fmt.Errorf("value %s is not printable", quote(value))
+	if !words.Printable(value) {
+		return fmt.Errorf("value %s is not printable", words.Quote(value))
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"switchyard/rules/internal/words"
 )
 
 // A Set is the rules of one or more files. It is immutable and safe for
@@ -97,8 +99,8 @@ func (s *Set) CheckJobspecs(names []string) Diagnostics {
 			if name == "" || slices.Contains(names, name) {
 				return
 			}
-			hint := cmp.Or(didYouMean(name, names), "; there are "+strings.Join(names, ", ")+";")
-			d := at.diagnostic(ru.name, "there is no jobspec "+quote(name)+hint+" your own are those of --jobspecs DIR")
+			hint := cmp.Or(words.DidYouMean(name, names), "; there are "+strings.Join(names, ", ")+";")
+			d := at.diagnostic(ru.name, "there is no jobspec "+words.Quote(name)+hint+" your own are those of --jobspecs DIR")
 			d.Code = "no-such-jobspec"
 			faults = append(faults, d)
 		}
@@ -161,7 +163,7 @@ func (s *Set) decided(env *Env, labelErr error, f Facts, find func(*Env, *Decisi
 		d.Reason = "rule error: scope: " + err.Error()
 		return d
 	case !in:
-		d.Outcome, d.Reason = Ignored, "out of scope: "+oneLine(s.scope.source)+" is false"
+		d.Outcome, d.Reason = Ignored, "out of scope: "+words.OneLine(s.scope.source)+" is false"
 		if near := s.nearScope(f, env); near != "" {
 			d.Reason += "; " + near
 		}
@@ -186,7 +188,7 @@ func (s *Set) decided(env *Env, labelErr error, f Facts, find func(*Env, *Decisi
 		d.Rule, d.Reason = winner.name, fmt.Sprintf("rule error: rule %s: %v", winner.name, err)
 		return d
 	case winner == nil:
-		d.Reason = fmt.Sprintf("no rule takes a job with the labels %s", quoteAll(labels))
+		d.Reason = fmt.Sprintf("no rule takes a job with the labels %s", words.QuoteAll(labels))
 		return d
 	}
 	d.Rule = winner.name
@@ -210,9 +212,9 @@ func (s *Set) decided(env *Env, labelErr error, f Facts, find func(*Env, *Decisi
 	d.Fallback = s.fallbacks(winner, meanings, env)
 	d.Reason = fmt.Sprintf("rule %s runs it by the jobspec %s", winner.name, winner.jobspec)
 	if winner.dispatch != "" {
-		d.Reason = fmt.Sprintf("rule %s dispatches the Nomad job %s as it is", winner.name, oneLine(winner.dispatch))
+		d.Reason = fmt.Sprintf("rule %s dispatches the Nomad job %s as it is", winner.name, words.OneLine(winner.dispatch))
 		if lost := notApplied(meanings); len(lost) > 0 {
-			d.Reason += "; what the labels " + quoteAll(lost) + " mean is not applied"
+			d.Reason += "; what the labels " + words.QuoteAll(lost) + " mean is not applied"
 		}
 	}
 	return d
@@ -306,10 +308,10 @@ func (s *Set) read(env *Env) (meanings []meaning, unknown []string, err error) {
 			case e != nil && err != nil:
 				continue
 			case e != nil:
-				err = fmt.Errorf("label %s: %w", quote(name), e)
+				err = fmt.Errorf("label %s: %w", words.Quote(name), e)
 				continue
 			case twice && env.Param[l.param.name] != v:
-				err = cmp.Or(err, fmt.Errorf("labels %s and %s both set %s: a job has one of them", quote(before), quote(name), l.param.name))
+				err = cmp.Or(err, fmt.Errorf("labels %s and %s both set %s: a job has one of them", words.Quote(before), words.Quote(name), l.param.name))
 				continue
 			}
 			if env.Param == nil {
@@ -351,7 +353,7 @@ func (s *Set) unknownLabels(unknown []string) string {
 		}
 		hint, name := "", strings.TrimSuffix(l, "=")
 		fixed, broken := s.repair(l, nil)
-		switch near, ofGitHub := meant(l, s.known, 2); {
+		switch near, ofGitHub := words.Meant(l, s.known, 2); {
 		case broken:
 			hint = " (" + fixed.hint() + ")"
 		case s.vocabulary.exactly(name+"=*") != nil:
@@ -363,7 +365,7 @@ func (s *Set) unknownLabels(unknown []string) string {
 		case len(near) > 0:
 			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
 		}
-		said = append(said, quote(l)+hint)
+		said = append(said, words.Quote(l)+hint)
 	}
 	what, which := "unknown label ", "it"
 	if len(unknown) > 1 {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"switchyard/rules/internal/yamlfile"
 )
 
 // A Diagnostic is one finding in a file. Line and Column start at 1; Column
@@ -53,14 +55,26 @@ func (ds Diagnostics) Error() string {
 	return strings.Join(lines, "\n")
 }
 
+// sorted returns the faults of a file in their order, nil when there are none.
+func sorted(r *yamlfile.Reader) Diagnostics {
+	if len(r.Faults) == 0 {
+		return nil
+	}
+	all := make(Diagnostics, len(r.Faults))
+	for i, f := range r.Faults {
+		all[i] = Diagnostic{File: r.File, Line: f.Line, Column: f.Column, Rule: f.Rule, Message: f.Message}
+	}
+	return all.sort().cut()
+}
+
 // cut leaves out those that nobody reads, and says so.
 func (ds Diagnostics) cut() Diagnostics {
-	if len(ds) <= maxFindings {
+	if len(ds) <= yamlfile.MaxFaults {
 		return ds
 	}
-	more := ds[maxFindings]
-	more.Rule, more.Code, more.Warning, more.Message = "", "", false, fmt.Sprintf("there are more than %d faults: those from here on are left out", maxFindings)
-	return append(ds[:maxFindings:maxFindings], more)
+	more := ds[yamlfile.MaxFaults]
+	more.Rule, more.Code, more.Warning, more.Message = "", "", false, fmt.Sprintf("there are more than %d faults: those from here on are left out", yamlfile.MaxFaults)
+	return append(ds[:yamlfile.MaxFaults:yamlfile.MaxFaults], more)
 }
 
 // sort orders by place and drops doubles.

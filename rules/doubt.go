@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
+
+	"switchyard/rules/internal/words"
 )
 
 // A doubt is a finding about a text or a number in an expression, which Lint
@@ -57,7 +59,7 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 	add := func(code, why string) {
 		switch operator {
 		case "in":
-			f.doubt(written, code, "%s is never %s: %s", oneLine(value.String()), oneLine(written.String()), why)
+			f.doubt(written, code, "%s is never %s: %s", words.OneLine(value.String()), words.OneLine(written.String()), why)
 		case "!=":
 			f.doubt(written, code, "%s holds for every job: %s", shown(whole), why)
 		case "indexOf", "lastIndexOf":
@@ -229,12 +231,12 @@ func (l *language) never(source, operator, s string) (code, why string) {
 		shown := slices.DeleteFunc(slices.Clone(all), func(s string) bool { return s == "" })
 		hint := ""
 		if whole {
-			hint = didYouMean(s, shown)
+			hint = words.DidYouMean(s, shown)
 		}
 		if strings.Contains(s, "*") {
 			return patternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith …, or matches with a regular expression", source)
 		}
-		return impossibleValue, fmt.Sprintf("%s is one of %s%s", source, quoteAll(shown), hint)
+		return impossibleValue, fmt.Sprintf("%s is one of %s%s", source, words.QuoteAll(shown), hint)
 	}
 	switch source {
 	case "repo.owner":
@@ -263,7 +265,7 @@ func (l *language) never(source, operator, s string) (code, why string) {
 		if code == impossibleValue {
 			why = "GitHub has no such event"
 			if whole {
-				why += didYouMean(s, events[:len(events)-1])
+				why += words.DidYouMean(s, events[:len(events)-1])
 			}
 		}
 		return code, why
@@ -303,19 +305,19 @@ func (l *language) noLabel(s string) (code, why string) {
 	case strings.TrimSpace(s) == "":
 		return impossibleValue, "no job has an empty label"
 	case strings.TrimSpace(s) != s:
-		return impossibleValue, fmt.Sprintf("no job has the label %s: blanks at the ends of a label are taken away: write %q", quote(s), strings.TrimSpace(s))
-	case !printable(s) || len([]rune(s)) > MaxLabelLength:
-		return impossibleValue, fmt.Sprintf("no job has the label %s: a label is printable, and has at most %d characters", quote(s), MaxLabelLength)
+		return impossibleValue, fmt.Sprintf("no job has the label %s: blanks at the ends of a label are taken away: write %q", words.Quote(s), strings.TrimSpace(s))
+	case !words.Printable(s) || len([]rune(s)) > MaxLabelLength:
+		return impossibleValue, fmt.Sprintf("no job has the label %s: a label is printable, and has at most %d characters", words.Quote(s), MaxLabelLength)
 	case strings.Contains(s, "*"):
 		begin, _, _ := strings.Cut(s, "*")
 		mend := fmt.Sprintf("any(labels, # startsWith %q)", begin)
 		if lb != nil && lb.param != nil {
 			mend = fmt.Sprintf("param.%s != nil", lb.param.name)
 		}
-		return patternLiteral, fmt.Sprintf("%s is a pattern, and one label is meant here: to ask for any of them, write %s", quote(s), mend)
+		return patternLiteral, fmt.Sprintf("%s is a pattern, and one label is meant here: to ask for any of them, write %s", words.Quote(s), mend)
 	case lb != nil && lb.param != nil:
 		if _, err := lb.param.read(open); err != nil {
-			return impossibleValue, fmt.Sprintf("no job with the label %s gets a runner: %v", quote(s), err)
+			return impossibleValue, fmt.Sprintf("no job with the label %s gets a runner: %v", words.Quote(s), err)
 		}
 	case lb == nil && strings.ContainsAny(s, ", "):
 		parts := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
@@ -326,7 +328,7 @@ func (l *language) noLabel(s string) (code, why string) {
 			parts[i] = strconv.Quote(p)
 		}
 		if known || strings.Contains(s, ",") {
-			return impossibleValue, fmt.Sprintf("%s is one label: write each by itself, as in has(%s)", quote(s), strings.Join(parts, ", "))
+			return impossibleValue, fmt.Sprintf("%s is one label: write each by itself, as in has(%s)", words.Quote(s), strings.Join(parts, ", "))
 		}
 	}
 	return "", ""

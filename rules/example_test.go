@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"switchyard/rules/internal/words"
 )
 
 func example(t testing.TB) *Set {
@@ -119,7 +121,7 @@ func TestTheExampleDecidesTheLabelSetsOfPublicWorkflows(t *testing.T) {
 			// What to act on: a label that is named, a rule to come nearer to, or
 			// the words of the rule that denies.
 			actionable := d.Outcome == Routed || d.Outcome == Ignored || d.Outcome == Denied && d.Rule != "" ||
-				slices.ContainsFunc(d.Labels, func(l string) bool { return strings.Contains(d.Reason, quote(l)) }) &&
+				slices.ContainsFunc(d.Labels, func(l string) bool { return strings.Contains(d.Reason, words.Quote(l)) }) &&
 					(strings.Contains(d.Reason, "unknown label") || d.Nearest != nil && len(d.Nearest.Missing) > 0)
 			if d.Reason == "" || !actionable {
 				t.Errorf("%s: %q is %s: %q, nearest %+v", set.Source, set.Labels, d.Outcome, d.Reason, d.Nearest)

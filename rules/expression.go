@@ -21,6 +21,8 @@ import (
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/types"
 	"github.com/expr-lang/expr/vm"
+
+	"switchyard/rules/internal/words"
 )
 
 const (
@@ -251,7 +253,7 @@ func (v *visitor) Visit(node *ast.Node) {
 		}
 		for _, a := range n.Arguments {
 			if said := unquoted(a); said != "" {
-				v.refuse(first(a), fmt.Sprintf("unknown name %s: a label stands in quotes: %s(%q)", oneLine(first(a).String()), name, said))
+				v.refuse(first(a), fmt.Sprintf("unknown name %s: a label stands in quotes: %s(%q)", words.OneLine(first(a).String()), name, said))
 			}
 		}
 		call := &ast.CallNode{Callee: n.Callee, Arguments: append([]ast.Node{&ast.IdentifierNode{Value: "labels"}}, n.Arguments...)}
@@ -292,11 +294,11 @@ func (v *visitor) Visit(node *ast.Node) {
 			for _, p := range v.vocabulary.params {
 				names = append(names, p.name)
 			}
-			hint := didYouMean(name.Value, names)
+			hint := words.DidYouMean(name.Value, names)
 			if len(names) == 0 {
 				hint = ": no label has a param"
 			}
-			v.refuse(n.Property, "unknown param "+quote(name.Value)+hint)
+			v.refuse(n.Property, "unknown param "+words.Quote(name.Value)+hint)
 		}
 	case *ast.IdentifierNode:
 		if n.Value == "run" && !v.run {
@@ -358,10 +360,10 @@ func steps(re *syntax.Regexp) int {
 // checkPattern checks a regular expression that is no part of an expression.
 func checkPattern(s string) error {
 	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
-		return fmt.Errorf("%s is no regular expression: %s", quote(s), oneLine(err.Error()))
+		return fmt.Errorf("%s is no regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
 	}
 	if patternSize(s) > maxPattern {
-		return fmt.Errorf("%s is too large, with what it repeats: at most %d steps are taken", quote(s), maxPattern)
+		return fmt.Errorf("%s is too large, with what it repeats: at most %d steps are taken", words.Quote(s), maxPattern)
 	}
 	return nil
 }
@@ -373,7 +375,7 @@ func (v *visitor) known(n ast.Node, name string) {
 	}
 	all := slices.Concat(slices.Collect(maps.Keys(labelFunctions)), slices.Collect(maps.Keys(bounded)), builtins)
 	slices.Sort(all)
-	v.refuse(n, "there is no function "+quote(name)+cmp.Or(didYouMean(name, all), "; there are "+strings.Join(all, ", ")))
+	v.refuse(n, "there is no function "+words.Quote(name)+cmp.Or(words.DidYouMean(name, all), "; there are "+strings.Join(all, ", ")))
 }
 
 // loops reports whether a predicate is within the node.
@@ -552,7 +554,7 @@ func placed(err error) error {
 		e = &expressionError{max(f.Line, 1), f.Column, f.Message}
 	}
 	plain := strings.NewReplacer("interface {}", "any value", "type rules.Repo", "repo", "type rules.Job", "job", "type rules.Run", "run", "rules.Repo", "repo", "rules.Job", "job", "rules.Run", "run").Replace(e.message)
-	e.message = oneLine(strings.TrimSpace(plain))
+	e.message = words.OneLine(strings.TrimSpace(plain))
 	return e
 }
 
@@ -667,12 +669,12 @@ func (t *template) value(env *Env) (any, error) {
 	if len(t.parts) == 1 {
 		v, err := evaluate(t.parts[0].program, env)
 		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, oneLine(t.source))
+			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.source))
 		}
 		if v == nil {
-			return nil, fmt.Errorf("%s is nil; give a value for that case: ${{ param.x ?? 1 }}", oneLine(t.source))
+			return nil, fmt.Errorf("%s is nil; give a value for that case: ${{ param.x ?? 1 }}", words.OneLine(t.source))
 		}
-		if s, ok := v.(string); ok && (!printable(s) || strings.Contains(s, "${")) {
+		if s, ok := v.(string); ok && (!words.Printable(s) || strings.Contains(s, "${")) {
 			return nil, unsafeValue(t.source, s)
 		}
 		return v, nil
@@ -687,13 +689,13 @@ func (t *template) value(env *Env) (any, error) {
 		}
 		v, err := evaluate(p.program, env)
 		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, oneLine(t.source))
+			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.source))
 		}
 		s, err := asText(v)
 		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, oneLine(t.source))
+			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.source))
 		}
-		if !printable(s) {
+		if !words.Printable(s) {
 			return nil, unsafeValue(t.source, s)
 		}
 		out.WriteString(s)
@@ -705,7 +707,7 @@ func (t *template) value(env *Env) (any, error) {
 }
 
 func unsafeValue(source, v string) error {
-	return fmt.Errorf("%s gives %s: a value from an expression must be printable and hold no ${", oneLine(source), quote(v))
+	return fmt.Errorf("%s gives %s: a value from an expression must be printable and hold no ${", words.OneLine(source), words.Quote(v))
 }
 
 // asText writes a single value as text.

@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"switchyard/rules/internal/yamlfile"
 )
 
 // Each § stands before the place of one fault, in the order of the messages,
@@ -556,7 +558,7 @@ func faults(t *testing.T, marked string, messages []string) (got, want []string)
 func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 	const top = "version: 1\nrules: [{ name: r, jobspec: j }]\n"
 	for _, tt := range []struct{ name, src, want string }{
-		{"a file that is too large", strings.Repeat("# a\n", maxFile/4) + "a", "f.yaml:1:1: the file has 4194305 bytes; a rules file has at most 4194304"},
+		{"a file that is too large", strings.Repeat("# a\n", yamlfile.MaxBytes/4) + "a", "f.yaml:1:1: the file has 4194305 bytes; a rules file has at most 4194304"},
 		{"lists within lists", "a: " + strings.Repeat("[", 100_000), "f.yaml:1:67: more than 64 brackets, marks or mappings within each other"},
 		{"mappings within mappings", strings.Repeat("{a: ", 50_000), "f.yaml:1:257: more than 64 brackets, marks or mappings within each other"},
 		{"dashes within dashes", strings.Repeat("- ", 100_000), "f.yaml:1:129: more than 64 brackets, marks or mappings within each other"},

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"switchyard/rules/internal/words"
 )
 
 // A field describes one field of a Placement, once: loading, merging, max,
@@ -472,7 +474,7 @@ var datacenterList = &list{
 	read: func(r *loader, n ast.Node, l *layer, what string) {
 		items := r.list(n, what)
 		if items != nil && len(items) == 0 {
-			r.fault(n, "%s must list at least one; [\"*\"] is any", what)
+			r.Fault(n, "%s must list at least one; [\"*\"] is any", what)
 		}
 		for _, i := range items {
 			l.datacenters = append(l.datacenters, read(r, i, what, named(datacenterGlob, "name or pattern of a Nomad datacenter")))
@@ -491,7 +493,7 @@ var datacenterList = &list{
 		compareLists(d, "datacenters", was.Datacenters, is.Datacenters, strings.Clone)
 	},
 	expect: func(e *expected, n ast.Node) {
-		addList(e, n, "datacenters", func(n ast.Node) (string, bool) { return e.r.text(n, "a datacenter") },
+		addList(e, n, "datacenters", func(n ast.Node) (string, bool) { return e.r.Text(n, "a datacenter") },
 			func(d *Decision) []string { return d.Datacenters }, equal, strings.Clone)
 	},
 }
@@ -504,13 +506,13 @@ func datacenterRows(p *Placement, row func(what, value, from string)) {
 
 var envList = &list{
 	read: func(r *loader, n ast.Node, l *layer, what string) {
-		for _, p := range r.pairs(n, what) {
-			if !envName.MatchString(p.key) {
-				r.fault(p.keyNode, "%s is no name of an environment variable", quote(p.key))
+		for _, p := range r.Pairs(n, what) {
+			if !envName.MatchString(p.Key) {
+				r.Fault(p.KeyNode, "%s is no name of an environment variable", words.Quote(p.Key))
 				continue
 			}
-			if v := readText(r, p.value, what+" "+p.key, anyText, true); v.set {
-				l.env = append(l.env, envSpec{p.key, v})
+			if v := readText(r, p.Value, what+" "+p.Key, anyText, true); v.set {
+				l.env = append(l.env, envSpec{p.Key, v})
 			}
 		}
 	},
@@ -535,9 +537,9 @@ func envRows(p *Placement, row func(what, value, from string)) {
 
 var configList = &list{
 	read: func(r *loader, n ast.Node, l *layer, what string) {
-		for _, p := range r.pairs(n, what) {
-			if tree, ok := r.json(p.value, what+" "+p.key); ok {
-				l.config = append(l.config, configSpec{p.key, tree})
+		for _, p := range r.Pairs(n, what) {
+			if tree, ok := r.json(p.Value, what+" "+p.Key); ok {
+				l.config = append(l.config, configSpec{p.Key, tree})
 			}
 		}
 	},

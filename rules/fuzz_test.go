@@ -12,6 +12,8 @@ import (
 
 	"github.com/expr-lang/expr"
 	"github.com/google/go-cmp/cmp"
+
+	"switchyard/rules/internal/words"
 )
 
 // checkDecision checks what is true of every decision.
@@ -22,19 +24,19 @@ func checkDecision(t tester, d Decision) {
 	default:
 		t.Errorf("outcome is %q", d.Outcome)
 	}
-	if d.Reason == "" || !printable(d.Reason) {
+	if d.Reason == "" || !words.Printable(d.Reason) {
 		t.Errorf("reason %q is empty or not printable", d.Reason)
 	}
 	if len(d.Labels) > MaxLabels {
 		t.Errorf("%d labels", len(d.Labels))
 	}
 	for _, l := range d.Labels {
-		if !printable(l) || l != strings.ToLower(l) || utf8.RuneCountInString(l) > MaxLabelLength {
+		if !words.Printable(l) || l != strings.ToLower(l) || utf8.RuneCountInString(l) > MaxLabelLength {
 			t.Errorf("label %q", l)
 		}
 	}
 	for _, c := range d.Constraints {
-		if !printable(c.Value) || operators[c.Operator].canonical != c.Operator || c.From == "" {
+		if !words.Printable(c.Value) || operators[c.Operator].canonical != c.Operator || c.From == "" {
 			t.Errorf("constraint %+v", c)
 		}
 	}
@@ -94,7 +96,7 @@ func FuzzParse(f *testing.F) {
 			if d.Line < 1 || d.Line > len(lines) || d.Column < 1 || d.Column > utf8.RuneCountInString(lines[d.Line-1])+2 {
 				t.Errorf("%s: the place is not in the file", d)
 			}
-			if d.Message == "" || !printable(d.Message) {
+			if d.Message == "" || !words.Printable(d.Message) {
 				t.Errorf("message %q is empty or not printable", d.Message)
 			}
 			d.Excerpt(src)
@@ -171,7 +173,7 @@ func FuzzParseSize(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		mib, err := ParseSize(s)
 		if err != nil {
-			if !printable(err.Error()) {
+			if !words.Printable(err.Error()) {
 				t.Errorf("ParseSize(%q): %q is not printable", s, err)
 			}
 			return

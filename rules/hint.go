@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"switchyard/rules/internal/words"
 )
 
 // A repair is what somebody likely meant by one label.
@@ -27,12 +29,12 @@ func (r repair) hint() string {
 // repair returns what an unknown label, in lower case, was likely meant to be.
 // also are names that it may be another spelling of.
 func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
-	if hosted.MatchString(l) {
+	if words.Hosted.MatchString(l) {
 		return r, false
 	}
-	if !printable(l) {
+	if !words.Printable(l) {
 		clean := strings.Map(func(c rune) rune {
-			if !printable(string(c)) {
+			if !words.Printable(string(c)) {
 				return -1
 			}
 			return c
@@ -46,7 +48,7 @@ func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
 		return repair{labels: []string{whole}, is: "no compound label: write " + whole}, true
 	}
 	if parts := s.listMeant(l); parts != nil {
-		r = repair{labels: parts, is: "one label: write runs-on: [" + oneLine(ShowLabels(parts)) + "]"}
+		r = repair{labels: parts, is: "one label: write runs-on: [" + words.OneLine(ShowLabels(parts)) + "]"}
 		if strings.HasPrefix(l, "[") {
 			r.is += ", or runs-on: ${{ fromJSON(…) }} where a variable holds the list"
 		}
@@ -54,7 +56,7 @@ func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
 	}
 	bare := func(s string) string { return strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s) }
 	for _, m := range also {
-		if bare(m.label) == bare(l) || len(l) >= 6 && len(l) <= 64 && distance(m.label, l) == 1 {
+		if bare(m.label) == bare(l) || len(l) >= 6 && len(l) <= 64 && words.Distance(m.label, l) == 1 {
 			return repair{labels: []string{m.label}, meant: m.label}, true
 		}
 	}
@@ -85,9 +87,9 @@ func (s *Set) nearScope(f Facts, env *Env) string {
 		switch {
 		case len(said) == 2:
 		case r.is != "":
-			said = append(said, quote(strings.TrimSpace(raw))+" is "+r.is)
+			said = append(said, words.Quote(strings.TrimSpace(raw))+" is "+r.is)
 		default:
-			said = append(said, fmt.Sprintf("did you mean %s by %s?", r.meant, quote(strings.TrimSpace(raw))))
+			said = append(said, fmt.Sprintf("did you mean %s by %s?", r.meant, words.Quote(strings.TrimSpace(raw))))
 		}
 	}
 	if said == nil {
@@ -139,7 +141,7 @@ func (s *Set) compoundMeant(l string) string {
 	rest, found := strings.CutPrefix(l, word)
 	if !found || strings.IndexFunc(rest, isWord) == 0 {
 		at := strings.IndexAny(l, "=: ")
-		if at < 0 || len(word) < 3 || at > 64 || distance(l[:at], word) > 1 {
+		if at < 0 || len(word) < 3 || at > 64 || words.Distance(l[:at], word) > 1 {
 			return ""
 		}
 		rest = l[at:]
@@ -225,7 +227,7 @@ func likeness(word, of string) int {
 		return 1
 	case len(word) >= 3 && strings.HasPrefix(of, word):
 		return 2
-	case len(word) >= 3 && len(of) >= 3 && distance(word, of) == 1:
+	case len(word) >= 3 && len(of) >= 3 && words.Distance(word, of) == 1:
 		return 3
 	}
 	return 4

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"switchyard/rules/internal/words"
 )
 
 // The bounds of what Decide takes of a job's labels. GitHub registers a runner
@@ -131,7 +133,7 @@ func (p *param) read(s string) (any, error) {
 	}
 	if p.pattern != nil {
 		if !p.pattern.MatchString(s) {
-			return nil, fmt.Errorf("%s does not match %s", quote(s), p.patternAs)
+			return nil, fmt.Errorf("%s does not match %s", words.Quote(s), p.patternAs)
 		}
 		return s, nil
 	}
@@ -140,7 +142,7 @@ func (p *param) read(s string) (any, error) {
 			return one, nil
 		}
 	}
-	return nil, fmt.Errorf("%s is none of %s%s", quote(s), quoteAll(p.oneOf), didYouMean(s, p.oneOf))
+	return nil, fmt.Errorf("%s is none of %s%s", words.Quote(s), words.QuoteAll(p.oneOf), words.DidYouMean(s, p.oneOf))
 }
 
 // compound says how one label holds several; the zero value is off.
@@ -176,13 +178,13 @@ func (s *Set) expand(as []string) (labels []string, err error) {
 			fail("the job has an empty label")
 			continue
 		}
-		if !printable(raw) { // asked first: lowering would mend what is not UTF-8
-			fail("label %s holds a character that cannot be printed", quote(raw))
+		if !words.Printable(raw) { // asked first: lowering would mend what is not UTF-8
+			fail("label %s holds a character that cannot be printed", words.Quote(raw))
 			continue
 		}
 		l = strings.ToLower(raw)
 		if len(l) > MaxLabelLength && len([]rune(l)) > MaxLabelLength {
-			fail("label %s is longer than %d characters", quote(l), MaxLabelLength)
+			fail("label %s is longer than %d characters", words.Quote(l), MaxLabelLength)
 			continue
 		}
 		rest, isCompound := strings.CutPrefix(l, s.compound.prefix)
@@ -192,14 +194,14 @@ func (s *Set) expand(as []string) (labels []string, err error) {
 		}
 		parts := strings.Split(rest, s.compound.separator)
 		if strings.TrimSpace(parts[0]) == "" {
-			fail("compound label %s begins with no unique part: write %sID%slinux", quote(raw), s.compound.prefix, s.compound.separator)
+			fail("compound label %s begins with no unique part: write %sID%slinux", words.Quote(raw), s.compound.prefix, s.compound.separator)
 		} else if wrong := s.noID(parts[0]); wrong != "" {
-			fail("compound label %s %s: write %s", quote(raw), wrong, s.compoundOf(parts))
+			fail("compound label %s %s: write %s", words.Quote(raw), wrong, s.compoundOf(parts))
 		}
 		add("self-hosted")
 		for _, p := range parts[1:] {
 			if p = strings.TrimSpace(p); p == "" {
-				fail("compound label %s has an empty part", quote(raw))
+				fail("compound label %s has an empty part", words.Quote(raw))
 				continue
 			}
 			add(p)
@@ -213,16 +215,16 @@ func (s *Set) expand(as []string) (labels []string, err error) {
 func (s *Set) noID(part string) string {
 	switch {
 	case strings.Contains(part, "$"):
-		return "has " + quote(part) + " where the run's ID belongs, which nobody filled in"
+		return "has " + words.Quote(part) + " where the run's ID belongs, which nobody filled in"
 	case strings.ContainsAny(part, " ,;[]{}()<>|\"'`\u00a0") || strings.IndexFunc(part, unicode.IsSpace) >= 0:
-		return "has " + quote(part) + " where the run's ID belongs, which is one word"
+		return "has " + words.Quote(part) + " where the run's ID belongs, which is one word"
 	}
 	if s.isLabel(part) {
-		return "has the label " + quote(part) + " where the run's ID belongs"
+		return "has the label " + words.Quote(part) + " where the run's ID belongs"
 	}
 	for _, piece := range strings.FieldsFunc(part, func(r rune) bool { return strings.ContainsRune("/:+&,;|", r) }) {
 		if s.isLabel(piece) {
-			return fmt.Sprintf("has %s where the run's ID belongs, and its parts are separated by %s", quote(part), quote(s.compound.separator))
+			return fmt.Sprintf("has %s where the run's ID belongs, and its parts are separated by %s", words.Quote(part), words.Quote(s.compound.separator))
 		}
 	}
 	return ""

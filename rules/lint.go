@@ -8,6 +8,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"switchyard/rules/internal/words"
+	"switchyard/rules/internal/yamlfile"
 )
 
 // A Jobspec is what Lint knows of a jobspec.
@@ -114,11 +117,8 @@ func (s *Set) lint(ctx context.Context, jobspecs []Jobspec, steps int) Diagnosti
 		names = append(names, j.Name)
 	}
 	l.found = append(l.found, s.CheckJobspecs(names)...).sort()
-	return l.found[:min(len(l.found), maxFindings)]
+	return l.found[:min(len(l.found), yamlfile.MaxFaults)]
 }
-
-// maxFindings bounds what Lint finds, and the faults of one file. Nobody reads more.
-const maxFindings = 1000
 
 type linter struct {
 	*Set
@@ -225,7 +225,7 @@ func (l *linter) costly() {
 const longPattern = 100
 
 func (l *linter) add(code string, at spot, rule, format string, args ...any) {
-	if len(l.found) >= maxFindings {
+	if len(l.found) >= yamlfile.MaxFaults {
 		return
 	}
 	i := slices.IndexFunc(lintCodes, func(c lintCode) bool { return c.code == code })
@@ -247,12 +247,12 @@ func (l *linter) dead(c *condition, what, rule string, said, denies bool) bool {
 		if said {
 			return true // and why
 		}
-		l.add("always-false", c.at, rule, "%s is true for no job: %s; mend it, or take it out", what, oneLine(c.source))
+		l.add("always-false", c.at, rule, "%s is true for no job: %s; mend it, or take it out", what, words.OneLine(c.source))
 		l.found[len(l.found)-1].Warning = !denies || c.root.kind == constant // that is switched off on purpose
 		return true
 	case c.root.kind == constant && c.source == "true": // said on purpose
 	case !l.possible(goal{c.root, false}) && c.root.sure() && !said:
-		l.add("always-true", c.at, rule, "%s is true for every job: %s; leave it out if that is meant", what, oneLine(c.source))
+		l.add("always-true", c.at, rule, "%s is true for every job: %s; leave it out if that is meant", what, words.OneLine(c.source))
 	default:
 		l.parts(c, what, rule)
 	}
@@ -267,17 +267,17 @@ func (l *linter) rule(i int) {
 			continue
 		}
 		if p := l.compound.prefix; p != "" && strings.HasPrefix(m.label, p) {
-			l.add(impossibleValue, m.at, ru.name, "no job has the label %s: a compound label is taken apart: ask for its parts", quote(m.label))
+			l.add(impossibleValue, m.at, ru.name, "no job has the label %s: a compound label is taken apart: ask for its parts", words.Quote(m.label))
 			continue
 		}
 		if found, _ := l.vocabulary.find(m.label); found == nil && l.vocabulary.size > 0 && m.label != "self-hosted" {
 			hint := ""
 			if lb := l.vocabulary.exactly(m.label + "=*"); lb != nil {
 				hint = fmt.Sprintf("; it has %s, with a value: %s=…", lb.pattern, m.label)
-			} else if near, _ := meant(m.label, l.exactNames(), 1); len(near) > 0 {
+			} else if near, _ := words.Meant(m.label, l.exactNames(), 1); len(near) > 0 {
 				hint = "; did you mean " + near[0] + "?"
 			}
-			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", quote(m.label), hint)
+			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", words.Quote(m.label), hint)
 		}
 	}
 	fails := l.absent(&ru.when, "if", ru.name, []goal{{l.scope.root, true}}, func(goals []goal) bool {
@@ -653,23 +653,23 @@ func (l *linter) labels() {
 	counts := l.sees || slices.ContainsFunc(l.rules, func(ru rule) bool { return ru.limit != nil && ru.limit.per == "label" })
 	for _, lb := range l.vocabulary.all() {
 		if l.over() {
-			l.leftOut(lb.at, "the labels from "+quote(lb.pattern)+" on")
+			l.leftOut(lb.at, "the labels from "+words.Quote(lb.pattern)+" on")
 			return
 		}
 		_, open := lb.prefix()
 		if a, b, found := l.clash(lb.layer.stated("label " + lb.pattern)); found {
-			l.add("contradictory-constraints", b.at, "", "no node can satisfy both %s and %s of the label %s; take one of them out", a, b, quote(lb.pattern))
+			l.add("contradictory-constraints", b.at, "", "no node can satisfy both %s and %s of the label %s; take one of them out", a, b, words.Quote(lb.pattern))
 			continue
 		}
 		switch {
 		case counts || lb.pattern == "self-hosted" || open && lb.param == nil:
 		case l.asksFor(lb) || lb.param != nil && l.asked[lb.param.name]:
 		case reflect.DeepEqual(lb.layer, layer{}):
-			l.add("ignored-label", lb.at, "", "label %s changes nothing: no rule asks for it, and it has no meaning; give it one, or take it out", quote(lb.pattern))
+			l.add("ignored-label", lb.at, "", "label %s changes nothing: no rule asks for it, and it has no meaning; give it one, or take it out", words.Quote(lb.pattern))
 			continue
 		}
 		if why := l.unusable(lb); why != "" {
-			l.add("unusable-label", lb.at, "", "no job can use the label %s: %s", quote(lb.pattern), why)
+			l.add("unusable-label", lb.at, "", "no job can use the label %s: %s", words.Quote(lb.pattern), why)
 		}
 	}
 }
@@ -692,7 +692,7 @@ func (l *linter) asksFor(lb *label) bool {
 // unusable says why no rule can place a job with the label, "" when one may.
 func (l *linter) unusable(lb *label) string {
 	if c := l.compound; c.prefix != "" && strings.HasPrefix(lb.pattern, c.prefix) {
-		return "it begins with the compound prefix " + quote(c.prefix) + ", so it is always taken apart; rename it"
+		return "it begins with the compound prefix " + words.Quote(c.prefix) + ", so it is always taken apart; rename it"
 	}
 	if l.asksFor(lb) && slices.ContainsFunc(l.rules, func(ru rule) bool { // refused on purpose
 		return ru.deny != "" && slices.ContainsFunc(ru.when.labels, func(m mention) bool {
@@ -896,7 +896,7 @@ func (l *linter) theft() {
 				}
 				l.add("runner-theft", l.rules[thief.rule].at, l.rules[thief.rule].name,
 					"a runner for %s (rule %s) has all labels of a job with %s (rule %s): GitHub may give it that job%s; write a compound, so that jobs can ask for a compound label alone, or give one of the rules a runner group of its own",
-					quoteAll(thief.Facts.Labels), l.rules[thief.rule].name, quoteAll(other.Facts.Labels), l.rules[other.rule].name, hint)
+					words.QuoteAll(thief.Facts.Labels), l.rules[thief.rule].name, words.QuoteAll(other.Facts.Labels), l.rules[other.rule].name, hint)
 				break search
 			}
 		}

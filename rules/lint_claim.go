@@ -1,6 +1,10 @@
 package rules
 
-import "slices"
+import (
+	"slices"
+
+	"switchyard/rules/internal/words"
+)
 
 // claims reports rules whose jobspec fetches no claim though they do not say that
 // their runners bring their own registration, and the other way round.
@@ -22,10 +26,10 @@ func (l *linter) claims() {
 			case l.jobspecs[k].NoClaim && !ours && !means:
 				l.add("no-claim", at, ru.name,
 					"the jobspec %s does not fetch the claim, so its runner brings its own registration: it is registered before anybody knows whether its job still waits, it may have any name, so that it is followed by its Nomad job alone, and it goes on when its job is cancelled; fetch the claim as the built-in jobspecs do, or write runner: { registration: own } if this is meant",
-					quote(name))
+					words.Quote(name))
 			case !l.jobspecs[k].NoClaim && means:
 				l.add("claim-unused", at, ru.name,
-					"registration is own, and the jobspec %s fetches the claim: leave registration out, or name a jobspec whose runner brings its own registration", quote(name))
+					"registration is own, and the jobspec %s fetches the claim: leave registration out, or name a jobspec whose runner brings its own registration", words.Quote(name))
 			}
 		}
 		check(ru.jobspec, ru.jobspecAt, &ru.layer)

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"switchyard/rules/internal/words"
 )
 
 // parts reports parts of a condition that say the same for every job.
@@ -14,14 +16,14 @@ func (l *linter) parts(c *condition, what, rule string) {
 	c.root.each(func(n *node) {
 		switch {
 		case n.kind == constant:
-			l.add(fmt.Sprintf("always-%v", n.value), c.at, rule, "the part %s of %s is %v for every job; mend it, or take it out", oneLine(n.source), what, n.value)
+			l.add(fmt.Sprintf("always-%v", n.value), c.at, rule, "the part %s of %s is %v for every job; mend it, or take it out", words.OneLine(n.source), what, n.value)
 		case doubted:
 		case n.kind == program && n.always:
-			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", oneLine(n.written()), what)
+			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.written()), what)
 		case n.kind == and && n != c.root && !l.possible(goal{n, true}):
-			l.add("always-false", n.at, rule, "the part %s of %s is true for no job; mend it, or take it out", oneLine(n.written()), what)
+			l.add("always-false", n.at, rule, "the part %s of %s is true for no job; mend it, or take it out", words.OneLine(n.written()), what)
 		case n.kind == or && n != c.root && n.sure() && !l.possible(goal{n, false}):
-			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", oneLine(n.written()), what)
+			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.written()), what)
 		}
 	})
 }
@@ -61,7 +63,7 @@ func (l *linter) hopeless(c *condition, rule string) (found bool) {
 			if n.param == attempt.name {
 				of = n.param
 			}
-			l.add(impossibleValue, n.at, rule, "%s holds for no job: it does for no value of %s", oneLine(n.written()), of)
+			l.add(impossibleValue, n.at, rule, "%s holds for no job: it does for no value of %s", words.OneLine(n.written()), of)
 		}
 	})
 	return found
@@ -113,7 +115,7 @@ func hasParamNode(p *param) *node {
 func (l *linter) family(p *param) string {
 	for _, lb := range l.vocabulary.prefixes {
 		if lb.param == p {
-			return "the label " + quote(lb.pattern)
+			return "the label " + words.Quote(lb.pattern)
 		}
 	}
 	return "the param"

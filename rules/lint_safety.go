@@ -3,6 +3,8 @@ package rules
 import (
 	"fmt"
 	"slices"
+
+	"switchyard/rules/internal/words"
 )
 
 // ofAnyStack are the labels that runners of every stack have: GitHub's own
@@ -32,13 +34,13 @@ func (l *linter) cancelled() {
 	for _, name := range known {
 		asks = append(asks, atom(node{kind: hasLabel, name: name}))
 	}
-	only := atom(node{kind: hasOnly, names: known, source: "only(" + quoteAll(known) + ")"})
+	only := atom(node{kind: hasOnly, names: known, source: "only(" + words.QuoteAll(known) + ")"})
 	if !l.possible(goal{l.scope.root, true}, goal{joined(or, asks...), true}, goal{only, true}) {
 		return
 	}
 	l.add("cancel-other-runners", l.unroutable.at, "",
 		"action cancel may cancel runs of jobs that other runners of the same GitHub are there for: a job with no labels but %s is in scope, whoever it is meant for; let scope ask for a label of your own, such as has(\"nomad\"), or leave unroutable out",
-		quoteAll(known))
+		words.QuoteAll(known))
 }
 
 // denied reports rules that deny jobs which GitHub may give to a runner of
@@ -130,7 +132,7 @@ func (l *linter) bounds() {
 }
 
 func (l *linter) unbounded(limit limit, lacks *field, lb *label) {
-	l.add("unbounded-size", limit.at, "", "max %s (%s) does not bound what the label %s asks for, %s: add %s to max", limit.key, limit.from, quote(lb.pattern), lacks.key, lacks.key)
+	l.add("unbounded-size", limit.at, "", "max %s (%s) does not bound what the label %s asks for, %s: add %s to max", limit.key, limit.from, words.Quote(lb.pattern), lacks.key, lacks.key)
 }
 
 // asks is the most that a label asks for of a size; literal when it is written
@@ -159,7 +161,7 @@ func (l *linter) empty() {
 		prefix, _ := lb.prefix()
 		if wide, _ := l.vocabulary.find(prefix); wide != nil && wide.param == nil {
 			l.add("empty-value", wide.at, "", "by %s the label %s is known without a value and means nothing, so a job that forgets it is served all the same; name the labels that are meant, such as \"run-*\"",
-				quote(wide.pattern), quote(prefix))
+				words.Quote(wide.pattern), words.Quote(prefix))
 			return
 		}
 	}

@@ -12,6 +12,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"switchyard/rules/internal/words"
+	"switchyard/rules/internal/yamlfile"
 )
 
 // The bounds of a rules file.
@@ -43,7 +46,7 @@ func Load(ctx context.Context, files ...File) (*Set, error) {
 	c := &common{set: s, first: map[string]spot{}, done: ctx.Done()}
 	loaders := make([]*loader, len(files))
 	for i, f := range files {
-		loaders[i] = &loader{common: c, reader: reader{file: f.Name, src: string(f.Source)}}
+		loaders[i] = &loader{common: c, Reader: yamlfile.Reader{File: f.Name, Src: string(f.Source)}}
 		loaders[i].open()
 	}
 	// Expressions can be compiled only when all params are known.
@@ -59,13 +62,13 @@ func Load(ctx context.Context, files ...File) (*Set, error) {
 		s.scope = last.condition(nil, "scope", defaultScope)
 	}
 	if r := loaders[0]; r.root != nil && c.first["rules"] == (spot{}) {
-		r.fault(r.root, "rules is missing: list at least one rule")
+		r.Fault(r.root, "rules is missing: list at least one rule")
 	}
 	var faults Diagnostics
 	for _, r := range loaders {
 		r.enterprises()
 		r.ownTests()
-		faults = append(faults, r.sorted()...)
+		faults = append(faults, sorted(&r.Reader)...)
 		if c.stopped() {
 			return nil, context.Cause(ctx)
 		}
@@ -89,9 +92,9 @@ type common struct {
 	lang  *language
 	first map[string]spot // where what there is one of was found first, by "rule linux", "scope"
 
-	done     <-chan struct{} // closed when nobody waits for it any more
-	volume                   // of all files so far
-	patterns int             // size of those of params
+	done            <-chan struct{} // closed when nobody waits for it any more
+	yamlfile.Volume                 // of all files so far
+	patterns        int             // size of those of params
 }
 
 // stopped reports whether nobody waits for what is loaded any more.
@@ -113,7 +116,7 @@ type spot struct {
 // A loader reads the sections of one file.
 type loader struct {
 	*common
-	reader
+	yamlfile.Reader
 	root     ast.Node // nil: there is nothing to read
 	sections map[string]ast.Node
 	entries  []entry
@@ -121,8 +124,8 @@ type loader struct {
 
 // at is where a node stands.
 func (r *loader) at(n ast.Node) spot {
-	line, column := place(n)
-	return spot{r.file, line, column}
+	line, column := yamlfile.Place(n)
+	return spot{r.File, line, column}
 }
 
 // once notes what there must be one of, and reports a second one.
@@ -131,10 +134,10 @@ func (r *loader) once(n ast.Node, what string) bool {
 	switch {
 	case !there:
 		r.first[what] = r.at(n)
-	case before.file == r.file:
-		r.fault(n, "%s is there already, at line %d", what, before.line)
+	case before.file == r.File:
+		r.Fault(n, "%s is there already, at line %d", what, before.line)
 	default:
-		r.fault(n, "%s is there already, at %s:%d:%d: it stands in one of the files", what, before.file, before.line, before.column)
+		r.Fault(n, "%s is there already, at %s:%d:%d: it stands in one of the files", what, before.file, before.line, before.column)
 	}
 	return !there
 }
@@ -144,19 +147,19 @@ func (r *loader) open() {
 	if r.stopped() {
 		return
 	}
-	root := r.tree(&r.common.volume)
+	root := r.Tree(&r.common.Volume)
 	if root == nil {
 		return
 	}
-	r.sections = r.fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "unroutable", "feedback", "rules", "tests")
+	r.sections = r.Fields(root, "a rules file", "version", "scope", "compound", "labels", "defaults", "unroutable", "feedback", "rules", "tests")
 	if r.sections == nil {
 		return
 	}
 	r.root = root
 	if v, ok := r.sections["version"]; !ok {
-		r.fault(root, "version is missing: a rules file begins with version: 1")
-	} else if text, ok := r.text(v, "version"); ok && text != "1" {
-		r.fault(v, "version %s is not one that this Switchyard reads: write version: 1", quote(text))
+		r.Fault(root, "version is missing: a rules file begins with version: 1")
+	} else if text, ok := r.Text(v, "version"); ok && text != "1" {
+		r.Fault(v, "version %s is not one that this Switchyard reads: write version: 1", words.Quote(text))
 	}
 	r.vocabulary(r.sections["labels"])
 }
@@ -167,10 +170,10 @@ func (r *loader) load() {
 		return
 	}
 	for _, e := range r.entries {
-		if r.full() || r.stopped() {
+		if r.Full() || r.stopped() {
 			return
 		}
-		r.layer(e.fields, &e.layer, "label "+quote(e.pattern))
+		r.layer(e.fields, &e.layer, "label "+words.Quote(e.pattern))
 	}
 	if n, ok := r.sections["scope"]; ok && r.once(n, "scope") {
 		r.scope(n)
@@ -179,7 +182,7 @@ func (r *loader) load() {
 		r.compound(n)
 	}
 	if n, ok := r.sections["defaults"]; ok && r.once(n, "defaults") {
-		f := r.fields(n, "defaults", append(placementKeys, "max", "time_limit")...)
+		f := r.Fields(n, "defaults", append(placementKeys, "max", "time_limit")...)
 		r.layer(f, &r.set.defaults, "defaults")
 		r.max(f["max"], &r.set.defaults, "defaults")
 		r.set.timeLimit = r.timeLimit(f["time_limit"])
@@ -194,7 +197,7 @@ func (r *loader) load() {
 }
 
 func (r *loader) scope(n ast.Node) {
-	if source, ok := r.text(n, "scope"); ok {
+	if source, ok := r.Text(n, "scope"); ok {
 		r.set.scope = r.condition(n, "scope", source)
 	}
 }
@@ -203,7 +206,7 @@ func (r *loader) scope(n ast.Node) {
 func (r *loader) condition(n ast.Node, what, source string) condition {
 	source = strings.TrimRight(source, "\n")
 	if inner, ok := strings.CutPrefix(strings.TrimSpace(source), opening); ok && strings.HasSuffix(inner, closing) {
-		r.fault(n, "%s is an expression already: leave ${{ and }} out", what)
+		r.Fault(n, "%s is an expression already: leave ${{ and }} out", what)
 		return condition{}
 	}
 	c, err := r.lang.condition(source, what == "if")
@@ -218,26 +221,26 @@ func (r *loader) condition(n ast.Node, what, source string) condition {
 		r.doubt(n, d.line, d.column, d)
 	}
 	c.root.each(func(part *node) {
-		line, column, _ := r.within(n, max(part.at.line, 1), part.at.column)
-		part.at = spot{r.file, line, column}
+		line, column, _ := r.Within(n, max(part.at.line, 1), part.at.column)
+		part.at = spot{r.File, line, column}
 		for i := range part.uses {
 			u := &part.uses[i]
-			line, column, _ := r.within(n, u.line, u.column)
-			u.at = spot{r.file, line, column}
+			line, column, _ := r.Within(n, u.line, u.column)
+			u.at = spot{r.File, line, column}
 		}
 	})
 	for i := range c.labels {
 		m := &c.labels[i]
-		line, column, _ := r.within(n, m.line, m.column)
-		m.at = spot{r.file, line, column}
+		line, column, _ := r.Within(n, m.line, m.column)
+		m.at = spot{r.File, line, column}
 	}
 	return c
 }
 
 // doubt notes what Lint is to report of an expression in a scalar.
 func (r *loader) doubt(n ast.Node, line, column int, d doubt) {
-	line, column, _ = r.within(n, line, column)
-	d.at = spot{r.file, line, column}
+	line, column, _ = r.Within(n, line, column)
+	d.at = spot{r.File, line, column}
 	r.set.doubts = append(r.set.doubts, d)
 }
 
@@ -245,42 +248,42 @@ func (r *loader) doubt(n ast.Node, line, column int, d doubt) {
 func (r *loader) expressionFault(n ast.Node, what string, err error) {
 	var e *expressionError
 	if !errors.As(err, &e) {
-		r.fault(n, "%s: %v", what, err)
+		r.Fault(n, "%s: %v", what, err)
 		return
 	}
 	message := e.message
-	if whole := r.cutByComment(n); whole != "" {
-		message += ": YAML takes what follows # for a comment: put the expression in single quotes, '" + oneLine(strings.ReplaceAll(whole, "'", `"`)) + "'"
-	} else if source, ok := scalar(n); ok {
+	if whole := r.CutByComment(n); whole != "" {
+		message += ": YAML takes what follows # for a comment: put the expression in single quotes, '" + words.OneLine(strings.ReplaceAll(whole, "'", `"`)) + "'"
+	} else if source, ok := yamlfile.Scalar(n); ok {
 		if meant := inExpression(source, message); meant != "" {
 			message, _, _ = strings.Cut(message, "; there are ")
 			message, _, _ = strings.Cut(message, ": a text stands in quotes")
 			message += ": " + meant
 		}
 	}
-	line, column, exact := r.within(n, e.line, e.column)
+	line, column, exact := r.Within(n, e.line, e.column)
 	if !exact {
-		r.faultAt(line, column, "%s: %s (line %d, column %d of the expression; a plain, quoted or | text shows the place)", what, message, e.line, e.column+1)
+		r.FaultAt(line, column, "%s: %s (line %d, column %d of the expression; a plain, quoted or | text shows the place)", what, message, e.line, e.column+1)
 		return
 	}
-	r.faultAt(line, column, "%s: %s", what, message)
+	r.FaultAt(line, column, "%s: %s", what, message)
 }
 
 func (r *loader) compound(n ast.Node) {
 	if n == nil {
 		return
 	}
-	f := r.fields(n, "compound", "prefix", "separator")
+	f := r.Fields(n, "compound", "prefix", "separator")
 	if f == nil {
 		return
 	}
 	for key, at := range map[string]*string{"prefix": &r.set.compound.prefix, "separator": &r.set.compound.separator} {
 		v, ok := f[key]
 		if !ok {
-			r.fault(n, "compound needs a prefix and a separator, such as { prefix: 'yard=', separator: '/' }")
+			r.Fault(n, "compound needs a prefix and a separator, such as { prefix: 'yard=', separator: '/' }")
 			continue
 		}
-		if s, ok := r.text(v, "compound "+key); ok {
+		if s, ok := r.Text(v, "compound "+key); ok {
 			*at = strings.ToLower(s)
 		}
 	}
@@ -297,30 +300,30 @@ func (r *loader) vocabulary(n ast.Node) {
 	if n == nil {
 		return
 	}
-	for _, p := range r.pairs(n, "labels") {
-		l := &label{pattern: strings.ToLower(strings.TrimSpace(p.key)), at: r.at(p.keyNode), order: r.set.vocabulary.size}
+	for _, p := range r.Pairs(n, "labels") {
+		l := &label{pattern: strings.ToLower(strings.TrimSpace(p.Key)), at: r.at(p.KeyNode), order: r.set.vocabulary.size}
 		star := strings.IndexByte(l.pattern, '*')
 		switch {
 		case l.pattern == "":
-			r.fault(p.keyNode, "a label must not be empty")
+			r.Fault(p.KeyNode, "a label must not be empty")
 			continue
-		case utf8.RuneCountInString(l.pattern) > MaxLabelLength || !printable(l.pattern):
-			r.fault(p.keyNode, "label %s must be printable and have at most %d characters", quote(l.pattern), MaxLabelLength)
+		case utf8.RuneCountInString(l.pattern) > MaxLabelLength || !words.Printable(l.pattern):
+			r.Fault(p.KeyNode, "label %s must be printable and have at most %d characters", words.Quote(l.pattern), MaxLabelLength)
 			continue
 		case star >= 0 && star != len(l.pattern)-1:
-			r.fault(p.keyNode, "label %s: * stands at the end only, as in cpu=* or run-*", quote(l.pattern))
+			r.Fault(p.KeyNode, "label %s: * stands at the end only, as in cpu=* or run-*", words.Quote(l.pattern))
 			continue
 		}
-		if before, there := r.first["label "+l.pattern]; there && before.file == r.file {
-			r.fault(p.keyNode, "label %s is there twice: labels that differ in case only are one label", quote(l.pattern))
+		if before, there := r.first["label "+l.pattern]; there && before.file == r.File {
+			r.Fault(p.KeyNode, "label %s is there twice: labels that differ in case only are one label", words.Quote(l.pattern))
 			continue
 		}
-		if !r.once(p.keyNode, "label "+l.pattern) {
+		if !r.once(p.KeyNode, "label "+l.pattern) {
 			continue
 		}
 		f := map[string]ast.Node{}
-		if p.value != nil {
-			f = r.fields(p.value, "label "+quote(l.pattern), append(placementKeys, "param")...)
+		if p.Value != nil {
+			f = r.Fields(p.Value, "label "+words.Quote(l.pattern), append(placementKeys, "param")...)
 		}
 		if n, ok := f["param"]; ok {
 			l.param = r.param(n, l, star >= 0)
@@ -334,43 +337,43 @@ var paramName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
 
 func (r *loader) param(n ast.Node, l *label, open bool) *param {
 	if !open {
-		r.fault(n, "label %s has a param but leaves nothing open: end its name with *, as in %s=*", quote(l.pattern), l.pattern)
+		r.Fault(n, "label %s has a param but leaves nothing open: end its name with *, as in %s=*", words.Quote(l.pattern), l.pattern)
 		return nil
 	}
 	if l.pattern == "*" {
-		r.fault(n, `label "*" stands for any label and has no param`)
+		r.Fault(n, `label "*" stands for any label and has no param`)
 		return nil
 	}
-	f := r.fields(n, "param", "name", "type", "min", "max", "one_of", "pattern")
+	f := r.Fields(n, "param", "name", "type", "min", "max", "one_of", "pattern")
 	if f == nil {
 		return nil
 	}
 	p := &param{kind: "int"}
 	if v, ok := f["name"]; !ok {
-		r.fault(n, "param needs a name, for expressions to say param.NAME")
-	} else if s, ok := r.text(v, "param name"); ok {
+		r.Fault(n, "param needs a name, for expressions to say param.NAME")
+	} else if s, ok := r.Text(v, "param name"); ok {
 		switch {
 		case !paramName.MatchString(s):
-			r.fault(v, "param name %s must be lower case letters, digits and _, a letter first", quote(s))
+			r.Fault(v, "param name %s must be lower case letters, digits and _, a letter first", words.Quote(s))
 		case r.set.vocabulary.param(s) != nil:
-			r.fault(v, "param %s is defined by another label already", quote(s))
+			r.Fault(v, "param %s is defined by another label already", words.Quote(s))
 		}
 		p.name = s
 		r.set.vocabulary.params = append(r.set.vocabulary.params, p)
 	}
 	if v, ok := f["type"]; !ok {
-		r.fault(n, "param needs a type: int, size or string")
+		r.Fault(n, "param needs a type: int, size or string")
 		return nil
-	} else if s, ok := r.text(v, "param type"); !ok {
+	} else if s, ok := r.Text(v, "param type"); !ok {
 		return nil
 	} else if p.kind = s; !slices.Contains([]string{"int", "size", "string"}, s) {
-		r.fault(v, "param type %s: want int, size or string%s", quote(s), didYouMean(s, []string{"int", "size", "string"}))
+		r.Fault(v, "param type %s: want int, size or string%s", words.Quote(s), words.DidYouMean(s, []string{"int", "size", "string"}))
 		return nil
 	}
 	refuse := func(keys ...string) {
 		for _, k := range keys {
 			if v, ok := f[k]; ok {
-				r.fault(v, "a param of type %s has no %s", p.kind, k)
+				r.Fault(v, "a param of type %s has no %s", p.kind, k)
 			}
 		}
 	}
@@ -383,7 +386,7 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 	bound := func(key string) (int, bool) {
 		v, ok := f[key]
 		if !ok {
-			r.fault(n, "a param of type %s needs min and max: what teams write is bounded", p.kind)
+			r.Fault(n, "a param of type %s needs min and max: what teams write is bounded", p.kind)
 			return 0, false
 		}
 		if p.kind == "int" {
@@ -395,7 +398,7 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 	low, okLow := bound("min")
 	high, okHigh := bound("max")
 	if okLow && okHigh && low > high {
-		r.fault(f["max"], "param max is below its min")
+		r.Fault(f["max"], "param max is below its min")
 	}
 	p.min, p.max = low, high
 	return p
@@ -405,35 +408,35 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 	oneOf, hasOneOf := f["one_of"]
 	pattern, hasPattern := f["pattern"]
 	if hasOneOf == hasPattern {
-		r.fault(n, "a param of type string needs one_of or pattern: what teams write is bounded")
+		r.Fault(n, "a param of type string needs one_of or pattern: what teams write is bounded")
 		return
 	}
 	if hasPattern {
-		s, ok := r.text(pattern, "param pattern")
+		s, ok := r.Text(pattern, "param pattern")
 		if !ok {
 			return
 		}
 		if err := checkPattern(s); err != nil { // by itself: "a)|(b" must not get out of the brackets
-			r.fault(pattern, "param pattern %v", err)
+			r.Fault(pattern, "param pattern %v", err)
 			return
 		}
 		whole, err := regexp.Compile(`^(?:` + s + `)$`) // it can be too deep only so
 		if err != nil {
-			r.fault(pattern, "param pattern %s is no regular expression: %s", quote(s), oneLine(err.Error()))
+			r.Fault(pattern, "param pattern %s is no regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
 			return
 		}
 		p.pattern, p.patternAs, p.size = whole, s, patternSize(s)
 		if r.patterns += p.size; r.patterns > maxAllPatterns {
-			r.fault(pattern, "with this one the patterns of params are too large together: at most %d steps are taken", maxAllPatterns)
+			r.Fault(pattern, "with this one the patterns of params are too large together: at most %d steps are taken", maxAllPatterns)
 		}
 		return
 	}
-	items := r.items(oneOf, "one_of")
+	items := r.Items(oneOf, "one_of")
 	if items != nil && len(items) == 0 || len(items) > maxParamOptions {
-		r.fault(oneOf, "one_of must list 1 to %d texts", maxParamOptions)
+		r.Fault(oneOf, "one_of must list 1 to %d texts", maxParamOptions)
 	}
 	for _, i := range items {
-		if s, ok := r.text(i, "one_of"); ok {
+		if s, ok := r.Text(i, "one_of"); ok {
 			p.oneOf = append(p.oneOf, s)
 		}
 	}
@@ -463,23 +466,23 @@ func (r *loader) rules(n ast.Node) {
 	if c := r.first; c["rules"] == (spot{}) {
 		c["rules"] = r.at(n)
 	}
-	items := r.items(n, "rules")
+	items := r.Items(n, "rules")
 	if items != nil && len(items) == 0 {
-		r.fault(n, "rules is empty: list at least one rule")
+		r.Fault(n, "rules is empty: list at least one rule")
 	}
 	if list, ok := n.(*ast.SequenceNode); ok {
 		list.Entries = nil // the same once more
 	}
 	for i, item := range items {
-		if r.full() || r.stopped() {
+		if r.Full() || r.stopped() {
 			return
 		}
 		items[i] = nil // of ten thousand rules the tree is larger than what comes of it
-		before, doubts := len(r.faults), len(r.set.doubts)
+		before, doubts := len(r.Faults), len(r.set.doubts)
 		r.oneRule(item)
 		name := r.set.rules[len(r.set.rules)-1].name
-		for i := range r.faults[before:] {
-			r.faults[before+i].Rule = name
+		for i := range r.Faults[before:] {
+			r.Faults[before+i].Rule = name
 		}
 		for i := range r.set.doubts[doubts:] {
 			r.set.doubts[doubts+i].rule = name
@@ -491,38 +494,38 @@ func (r *loader) rules(n ast.Node) {
 var ruleKeys = []string{"name", "if", "deny", "jobspec", "dispatch", "max", "limit", "time_limit", "fallback"}
 
 func (r *loader) oneRule(n ast.Node) {
-	f := r.fields(n, "a rule", append(ruleKeys, placementKeys...)...)
+	f := r.Fields(n, "a rule", append(ruleKeys, placementKeys...)...)
 	ru := rule{at: r.at(n)}
 	defer func() { r.set.rules = append(r.set.rules, ru) }()
 	if f == nil {
 		return
 	}
 	if v, ok := f["name"]; !ok {
-		r.fault(n, "a rule needs a name")
-	} else if s, ok := r.text(v, "rule name"); ok {
+		r.Fault(n, "a rule needs a name")
+	} else if s, ok := r.Text(v, "rule name"); ok {
 		ru.name = s
 		if !plainName.MatchString(s) {
-			r.fault(v, "rule name %s: write letters, digits, spaces and ._/+:-, at most 128", quote(s))
+			r.Fault(v, "rule name %s: write letters, digits, spaces and ._/+:-, at most 128", words.Quote(s))
 		} else {
 			r.once(v, "rule "+s)
 		}
 	}
 	if v, ok := f["if"]; ok {
-		if s, ok := r.text(v, "if"); ok {
+		if s, ok := r.Text(v, "if"); ok {
 			ru.when = r.condition(v, "if", s)
 		}
 	}
 	switch kinds := presentKeys(f, "deny", "jobspec", "dispatch"); len(kinds) {
 	case 0:
-		r.fault(n, "a rule needs one of jobspec, dispatch or deny")
+		r.Fault(n, "a rule needs one of jobspec, dispatch or deny")
 	case 1:
 	default:
-		r.fault(f[kinds[1]], "a rule has one of jobspec, dispatch and deny, not both %s and %s", kinds[0], kinds[1])
+		r.Fault(f[kinds[1]], "a rule has one of jobspec, dispatch and deny, not both %s and %s", kinds[0], kinds[1])
 	}
 	if v, ok := f["deny"]; ok {
-		ru.deny = oneLine(strings.TrimSpace(literal(r, v, "deny", anyText).literal))
+		ru.deny = words.OneLine(strings.TrimSpace(literal(r, v, "deny", anyText).literal))
 		for _, k := range presentKeys(f, append([]string{"max", "limit", "time_limit", "fallback"}, placementKeys...)...) {
-			r.fault(f[k], "a rule that denies places nothing: %s has no effect", k)
+			r.Fault(f[k], "a rule that denies places nothing: %s has no effect", k)
 		}
 	}
 	if v, ok := f["jobspec"]; ok {
@@ -533,7 +536,7 @@ func (r *loader) oneRule(n ast.Node) {
 		r.dispatch(v, &ru)
 		for _, k := range presentKeys(f, append([]string{"max", "fallback"}, placementKeys...)...) {
 			if !slices.ContainsFunc(placementFields, func(f *field) bool { return f.key == k && f.dispatched }) {
-				r.fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
+				r.Fault(f[k], "a dispatched Nomad job runs as it is: %s has no effect", k)
 			}
 		}
 	}
@@ -549,19 +552,19 @@ func (r *loader) oneRule(n ast.Node) {
 }
 
 func (r *loader) limit(n ast.Node) *limitSpec {
-	f := r.fields(n, "limit", "running", "per")
+	f := r.Fields(n, "limit", "running", "per")
 	if f == nil {
 		return nil
 	}
 	l := &limitSpec{per: "rule"}
 	if v, ok := f["running"]; !ok {
-		r.fault(n, "limit needs running: how many jobs may run at once")
+		r.Fault(n, "limit needs running: how many jobs may run at once")
 	} else {
 		l.running, _ = r.whole(v, "limit running", 1, math.MaxInt32)
 	}
 	if v, ok := f["per"]; ok {
-		if l.per, ok = r.text(v, "limit per"); ok && !slices.Contains(limitPer, l.per) {
-			r.fault(v, "limit per %s: want %s%s", quote(l.per), strings.Join(limitPer, ", "), didYouMean(l.per, limitPer))
+		if l.per, ok = r.Text(v, "limit per"); ok && !slices.Contains(limitPer, l.per) {
+			r.Fault(v, "limit per %s: want %s%s", words.Quote(l.per), strings.Join(limitPer, ", "), words.DidYouMean(l.per, limitPer))
 		}
 	}
 	return l
@@ -571,22 +574,22 @@ const maxFallback = 10
 
 // fallback reads the fallbacks of a rule.
 func (r *loader) fallback(n ast.Node, ru *rule) {
-	items := r.items(n, "fallback")
+	items := r.Items(n, "fallback")
 	if items != nil && len(items) == 0 || len(items) > maxFallback {
-		r.fault(n, "fallback must list 1 to %d placements", maxFallback)
+		r.Fault(n, "fallback must list 1 to %d placements", maxFallback)
 		return
 	}
 	for i, item := range items {
-		f := r.fields(item, "a fallback", append([]string{"after", "jobspec"}, placementKeys...)...)
+		f := r.Fields(item, "a fallback", append([]string{"after", "jobspec"}, placementKeys...)...)
 		if f == nil {
 			continue
 		}
 		fb := fallback{at: r.at(item), from: fmt.Sprintf("rule %s, fallback %d", ru.name, i+1)}
 		if v, ok := f["after"]; !ok {
-			r.fault(item, "a fallback needs after: how long since the job was dispatched, such as 5m")
+			r.Fault(item, "a fallback needs after: how long since the job was dispatched, such as 5m")
 		} else if d, ok := r.duration(v, "after", time.Second, 30*24*time.Hour); ok {
 			if i > 0 && len(ru.fallback) == i && d <= ru.fallback[i-1].after {
-				r.fault(v, "after %s is not more than %s of the fallback before: they are tried in order", Duration(d), Duration(ru.fallback[i-1].after))
+				r.Fault(v, "after %s is not more than %s of the fallback before: they are tried in order", Duration(d), Duration(ru.fallback[i-1].after))
 			}
 			fb.after = d
 		}
@@ -618,10 +621,10 @@ func (r *loader) timeLimit(n ast.Node) time.Duration {
 
 // unroutable reads what becomes of a job that stays unroutable.
 func (r *loader) unroutable(n ast.Node) {
-	f := r.fields(n, "unroutable", "after", "action")
+	f := r.Fields(n, "unroutable", "after", "action")
 	for _, k := range []string{"after", "action"} {
 		if _, ok := f[k]; f != nil && !ok {
-			r.fault(n, "unroutable needs %s, as in { after: 10m, action: cancel }", k)
+			r.Fault(n, "unroutable needs %s, as in { after: 10m, action: cancel }", k)
 		}
 	}
 	if v, ok := f["after"]; ok {
@@ -635,9 +638,9 @@ func (r *loader) unroutable(n ast.Node) {
 
 // feedback reads what is written on the commits of jobs that wait.
 func (r *loader) feedback(n ast.Node) {
-	f := r.fields(n, "feedback", "kind", "after")
+	f := r.Fields(n, "feedback", "kind", "after")
 	if _, ok := f["kind"]; f != nil && !ok {
-		r.fault(n, "feedback needs a kind: check_run or commit_status")
+		r.Fault(n, "feedback needs a kind: check_run or commit_status")
 	}
 	r.set.feedback.after = 30 * time.Second
 	if v, ok := f["after"]; ok {
@@ -648,16 +651,16 @@ func (r *loader) feedback(n ast.Node) {
 
 // duration reads a time such as 5m, from least to most.
 func (r *loader) duration(n ast.Node, what string, least, most time.Duration) (time.Duration, bool) {
-	s, ok := r.text(n, what)
+	s, ok := r.Text(n, what)
 	if !ok {
 		return 0, false
 	}
 	d, err := time.ParseDuration(s)
 	switch {
 	case err != nil:
-		r.fault(n, "%s %s is no duration: write it as 90s, 5m or 1h30m", what, quote(s))
+		r.Fault(n, "%s %s is no duration: write it as 90s, 5m or 1h30m", what, words.Quote(s))
 	case d < least || d > most:
-		r.fault(n, "%s %s is not between %s and %s", what, quote(s), Duration(least), Duration(most))
+		r.Fault(n, "%s %s is not between %s and %s", what, words.Quote(s), Duration(least), Duration(most))
 	default:
 		return d, true
 	}
@@ -672,9 +675,8 @@ func (r *loader) enterprises() {
 		named = named || l.layer.get(runnerEnterprise) != nil
 	}
 	check := func(l *layer, rule string) {
-		if s := l.get(runnerScope); s != nil && s.literal == "enterprise" && l.get(runnerEnterprise) == nil && !named && s.at.file == r.file {
-			d := s.at.diagnostic(rule, "runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG")
-			r.faults = append(r.faults, d)
+		if s := l.get(runnerScope); s != nil && s.literal == "enterprise" && l.get(runnerEnterprise) == nil && !named && s.at.file == r.File {
+			r.Faults = append(r.Faults, yamlfile.Fault{Line: s.at.line, Column: s.at.column, Rule: rule, Message: "runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG"})
 		}
 	}
 	check(&r.set.defaults, "")

@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"switchyard/rules/internal/words"
+	"switchyard/rules/internal/yamlfile"
 )
 
 const (
@@ -25,14 +28,14 @@ var (
 // meta that it takes besides.
 func (r *loader) dispatch(n ast.Node, ru *rule) {
 	job := n
-	if _, short := scalar(n); !short {
-		f := r.fields(n, "dispatch", "job", "meta")
+	if _, short := yamlfile.Scalar(n); !short {
+		f := r.Fields(n, "dispatch", "job", "meta")
 		if f == nil {
 			return
 		}
 		ru.dispatch = "?" // so that what is left out is the one fault
 		if job = f["job"]; job == nil {
-			r.fault(n, "dispatch needs job, the ID of a parameterized Nomad job: { job: github_runner, meta: { REPO_URL: '${{ repo.url }}' } }")
+			r.Fault(n, "dispatch needs job, the ID of a parameterized Nomad job: { job: github_runner, meta: { REPO_URL: '${{ repo.url }}' } }")
 		}
 		if f["meta"] != nil {
 			ru.meta = r.dispatchMeta(f["meta"])
@@ -43,38 +46,38 @@ func (r *loader) dispatch(n ast.Node, ru *rule) {
 	}
 	ru.dispatch = literal(r, job, "dispatch", func(v any) (string, error) {
 		s, err := asText(v)
-		if err == nil && (strings.ContainsAny(s, " \x00") || len(s) > 300 || !printable(s)) {
-			err = fmt.Errorf("%s is no ID of a Nomad job", quote(s))
+		if err == nil && (strings.ContainsAny(s, " \x00") || len(s) > 300 || !words.Printable(s)) {
+			err = fmt.Errorf("%s is no ID of a Nomad job", words.Quote(s))
 		}
 		return s, err
 	}).literal
 }
 
 func (r *loader) dispatchMeta(n ast.Node) (meta []envSpec) {
-	pairs := r.pairs(n, "dispatch meta")
+	pairs := r.Pairs(n, "dispatch meta")
 	if len(pairs) > maxMetaKeys {
-		r.fault(n, "dispatch meta has %d keys; at most %d are taken", len(pairs), maxMetaKeys)
+		r.Fault(n, "dispatch meta has %d keys; at most %d are taken", len(pairs), maxMetaKeys)
 		return nil
 	}
 	for _, p := range pairs {
-		what := "dispatch meta " + p.key
+		what := "dispatch meta " + p.Key
 		switch {
-		case !metaKey.MatchString(p.key):
-			r.fault(p.keyNode, "%s is no key of a Nomad job's meta: write letters, digits and _.-", quote(p.key))
+		case !metaKey.MatchString(p.Key):
+			r.Fault(p.KeyNode, "%s is no key of a Nomad job's meta: write letters, digits and _.-", words.Quote(p.Key))
 			continue
-		case claimKeys[p.key]:
-			r.fault(p.keyNode, "%s is made for each runner: declare it in the Nomad job, and leave it out here", p.key)
+		case claimKeys[p.Key]:
+			r.Fault(p.KeyNode, "%s is made for each runner: declare it in the Nomad job, and leave it out here", p.Key)
 			continue
 		}
-		v := readText(r, p.value, what, metaText, true)
+		v := readText(r, p.Value, what, metaText, true)
 		if v.template != nil {
 			if kind := v.template.kind(); kind != "" {
-				r.fault(p.value, "%s must be a text, and %s is a %s: write join(labels, \",\") for a list", what, oneLine(v.template.source), kind)
+				r.Fault(p.Value, "%s must be a text, and %s is a %s: write join(labels, \",\") for a list", what, words.OneLine(v.template.source), kind)
 				continue
 			}
 		}
 		if v.set {
-			meta = append(meta, envSpec{p.key, v})
+			meta = append(meta, envSpec{p.Key, v})
 		}
 	}
 	return meta
@@ -86,8 +89,8 @@ func metaText(v any) (string, error) {
 	if err == nil && len(s) > maxMetaText {
 		err = fmt.Errorf("it has %d bytes; at most %d are taken", len(s), maxMetaText)
 	}
-	if err == nil && !printable(s) {
-		err = fmt.Errorf("%s is not one line of printable text", quote(s))
+	if err == nil && !words.Printable(s) {
+		err = fmt.Errorf("%s is not one line of printable text", words.Quote(s))
 	}
 	return s, err
 }

@@ -8,6 +8,9 @@ import (
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"switchyard/rules/internal/words"
+	"switchyard/rules/internal/yamlfile"
 )
 
 // read reads a value that may be a template.
@@ -19,7 +22,7 @@ func read[T any](r *loader, n ast.Node, what string, as func(any) (T, error)) va
 func literal[T any](r *loader, n ast.Node, what string, as func(any) (T, error)) value[T] {
 	v := read(r, n, what, as)
 	if v.template != nil {
-		r.fault(n, "%s must be written out, not come from an expression", what)
+		r.Fault(n, "%s must be written out, not come from an expression", what)
 		v.set = false
 	}
 	return v
@@ -29,13 +32,13 @@ func readText[T any](r *loader, n ast.Node, what string, as func(any) (T, error)
 	if n == nil {
 		return v
 	}
-	s, ok := scalar(n)
+	s, ok := yamlfile.Scalar(n)
 	if !ok {
-		r.fault(n, "%s must be a single value, not %s", what, kindOf(n))
+		r.Fault(n, "%s must be a single value, not %s", what, yamlfile.KindOf(n))
 		return v
 	}
 	if strings.TrimSpace(s) == "" && !mayBeEmpty {
-		r.fault(n, "%s must not be empty", what)
+		r.Fault(n, "%s must not be empty", what)
 		return v
 	}
 	return readPart(r, n, s, 0, what, as)
@@ -61,7 +64,7 @@ func readPart[T any](r *loader, n ast.Node, text string, from int, what string, 
 	}
 	if v.template == nil {
 		if v.literal, err = as(s); err != nil {
-			r.fault(n, "%s: %v", what, err)
+			r.Fault(n, "%s: %v", what, err)
 			return value[T]{}
 		}
 	}
@@ -77,13 +80,13 @@ func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
 		}
 	}
 	if l.get(cpu) != nil && l.get(cores) != nil {
-		r.faultAt(l.get(cores).at.line, l.get(cores).at.column, "%s: resources sets cpu and cores: a Nomad task has MHz or whole cores, not both", what)
+		r.FaultAt(l.get(cores).at.line, l.get(cores).at.column, "%s: resources sets cpu and cores: a Nomad task has MHz or whole cores, not both", what)
 	}
 	if reserved, most := l.get(memory), l.get(memoryMax); reserved.isLiteral() && most.isLiteral() && most.literal.(int) < reserved.literal.(int) {
-		r.faultAt(most.at.line, most.at.column, "%s: resources: memory_max is below memory", what)
+		r.FaultAt(most.at.line, most.at.column, "%s: resources: memory_max is below memory", what)
 	}
 	if s := l.get(runnerScope); s.isLiteral() && s.literal != "enterprise" && l.get(runnerEnterprise) != nil {
-		r.faultAt(l.get(runnerEnterprise).at.line, l.get(runnerEnterprise).at.column, "%s: runner enterprise has no effect: scope is %s", what, s.literal)
+		r.FaultAt(l.get(runnerEnterprise).at.line, l.get(runnerEnterprise).at.column, "%s: runner enterprise has no effect: scope is %s", what, s.literal)
 	}
 }
 
@@ -97,7 +100,7 @@ func (r *loader) field(f *field, n ast.Node, l *layer, what string) {
 			l.settings = append(l.settings, setting{f, v, r.at(n)})
 		}
 	default:
-		entries := r.fields(n, what, keysOf(f.fields)...)
+		entries := r.Fields(n, what, keysOf(f.fields)...)
 		for _, sub := range f.fields {
 			if n, ok := entries[sub.key]; ok {
 				r.field(sub, n, l, what+" "+sub.key)
@@ -111,9 +114,9 @@ func (r *loader) list(n ast.Node, what string) []ast.Node {
 	if n == nil {
 		return nil
 	}
-	items := r.items(n, what)
+	items := r.Items(n, what)
 	if len(items) > maxConstraints {
-		r.fault(n, "%s has %d entries; at most %d are taken", what, len(items), maxConstraints)
+		r.Fault(n, "%s has %d entries; at most %d are taken", what, len(items), maxConstraints)
 		return nil
 	}
 	return items
@@ -130,15 +133,15 @@ func (r *loader) constraint(n ast.Node, device bool) (c constraintSpec, ok bool)
 func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintSpec, f map[string]ast.Node, ok bool) {
 	var attribute, operator, val string
 	valueNode, text := n, "" // where val stands: at the end of the text of a scalar
-	if s, short := scalar(n); short {
+	if s, short := yamlfile.Scalar(n); short {
 		text = strings.TrimRight(s, " \n")
 		if what == "affinity" {
-			r.fault(n, "an affinity is a mapping: { attribute: '${node.class}', value: spot, weight: 50 }")
+			r.Fault(n, "an affinity is a mapping: { attribute: '${node.class}', value: spot, weight: 50 }")
 			return c, nil, false
 		}
 		var err error
 		if attribute, operator, val, err = splitConstraint(s); err != nil {
-			r.fault(n, "%v", err)
+			r.Fault(n, "%v", err)
 			return c, nil, false
 		}
 	} else {
@@ -146,7 +149,7 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 		if what == "affinity" {
 			keys = append(keys, "weight")
 		}
-		if f = r.fields(n, what, keys...); f == nil {
+		if f = r.Fields(n, what, keys...); f == nil {
 			return c, nil, false
 		}
 		operator = "="
@@ -156,9 +159,9 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 			if !there {
 				continue
 			}
-			s, isScalar := scalar(v)
+			s, isScalar := yamlfile.Scalar(v)
 			if _, null := v.(*ast.NullNode); !isScalar && !null {
-				r.fault(v, "%s of a %s must be a text, not %s", key, what, kindOf(v))
+				r.Fault(v, "%s of a %s must be a text, not %s", key, what, yamlfile.KindOf(v))
 				ok = false
 			}
 			*at = strings.TrimRight(s, " \n")
@@ -173,27 +176,27 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 	}
 	op, known := operators[operator]
 	if !known {
-		r.fault(n, "unknown operator %s%s", quote(operator), cmp.Or(didYouMean(operator, operatorNames()), "; Nomad takes "+strings.Join(operatorNames(), ", ")))
+		r.Fault(n, "unknown operator %s%s", words.Quote(operator), cmp.Or(words.DidYouMean(operator, operatorNames()), "; Nomad takes "+strings.Join(operatorNames(), ", ")))
 		return c, nil, false
 	}
 	if what == "affinity" && (op.operand == noValue || op.operand == standsAlone || op.operand == countOnly) {
-		r.fault(n, "an affinity cannot have the operator %s", operator)
+		r.Fault(n, "an affinity cannot have the operator %s", operator)
 		return c, nil, false
 	}
 	if op.operand == standsAlone {
 		if attribute != "" {
-			r.fault(n, "operator %s takes no attribute", operator)
+			r.Fault(n, "operator %s takes no attribute", operator)
 			return c, nil, false
 		}
 	} else if err := checkTarget(attribute, device); err != nil {
-		r.fault(n, "%v", err)
+		r.Fault(n, "%v", err)
 		return c, nil, false
 	}
 	c = constraintSpec{at: r.at(n), attribute: attribute, operator: op.canonical}
 	c.value = readPart(r, valueNode, text, len(text)-len(val), what+" on "+cmp.Or(attribute, operator), anyText)
 	if c.value.set && (c.value.template == nil || op.operand == noValue) {
 		if err := checkValue(operator, val); err != nil {
-			r.fault(n, "%s on %s: %v", what, cmp.Or(attribute, operator), err)
+			r.Fault(n, "%s on %s: %v", what, cmp.Or(attribute, operator), err)
 			return c, nil, false
 		}
 	}
@@ -207,7 +210,7 @@ func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 	}
 	w, there := f["weight"]
 	if !there {
-		r.fault(n, "an affinity needs a weight from -100 to 100, not 0")
+		r.Fault(n, "an affinity needs a weight from -100 to 100, not 0")
 		return a, false
 	}
 	a.constraintSpec = c
@@ -224,16 +227,16 @@ func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 func (r *loader) device(n ast.Node) (d deviceSpec, ok bool) {
 	readName := named(deviceName, "device: write type, vendor/type or vendor/type/model, such as nvidia/gpu")
 	d.count = value[int]{set: true, literal: 1}
-	if _, short := scalar(n); short {
+	if _, short := yamlfile.Scalar(n); short {
 		d.name = read(r, n, "device", readName)
 		return d, d.name.set
 	}
-	f := r.fields(n, "device", "name", "count", "constraints")
+	f := r.Fields(n, "device", "name", "count", "constraints")
 	if f == nil {
 		return d, false
 	}
 	if _, there := f["name"]; !there {
-		r.fault(n, "a device needs a name, such as nvidia/gpu")
+		r.Fault(n, "a device needs a name, such as nvidia/gpu")
 		return d, false
 	}
 	d.name = read(r, f["name"], "device name", readName)
@@ -253,7 +256,7 @@ func (r *loader) max(n ast.Node, l *layer, from string) {
 	if n == nil {
 		return
 	}
-	f := r.fields(n, "max", keysOf(sizes)...)
+	f := r.Fields(n, "max", keysOf(sizes)...)
 	for _, size := range sizes {
 		if v, there := f[size.key]; there {
 			if got := literal(r, v, "max "+size.key, size.read); got.set {
@@ -268,12 +271,12 @@ func (r *loader) json(n ast.Node, what string) (any, bool) {
 	switch s := n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		out := map[string]any{}
-		for _, p := range r.pairs(n, what) {
-			v, ok := r.json(p.value, what+"."+p.key)
+		for _, p := range r.Pairs(n, what) {
+			v, ok := r.json(p.Value, what+"."+p.Key)
 			if !ok {
 				return nil, false
 			}
-			out[p.key] = v
+			out[p.Key] = v
 		}
 		return out, true
 	case *ast.SequenceNode:
@@ -300,7 +303,7 @@ func (r *loader) json(n ast.Node, what string) (any, bool) {
 		v := readText(r, n, what, configScalar, true)
 		return v, v.set
 	}
-	r.fault(n, "%s: %s is no value of a task's config", what, kindOf(n))
+	r.Fault(n, "%s: %s is no value of a task's config", what, yamlfile.KindOf(n))
 	return nil, false
 }
 

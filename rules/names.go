@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
+
+	"switchyard/rules/internal/words"
 )
 
 // envNames are the names that an expression sees besides the functions.
@@ -24,12 +26,12 @@ func (v *visitor) names(root ast.Node) {
 			continue
 		}
 		switch {
-		case f.mends[n] != "" && len(nearest(id.Value, envNames, 1)) == 0:
-			v.refuse(n, fmt.Sprintf("unknown name %s: a text stands in quotes: %q", oneLine(id.Value), f.mends[n]))
+		case f.mends[n] != "" && len(words.Nearest(id.Value, envNames, 1)) == 0:
+			v.refuse(n, fmt.Sprintf("unknown name %s: a text stands in quotes: %q", words.OneLine(id.Value), f.mends[n]))
 		case v.config.Functions[id.Value] != nil || v.config.Builtins[id.Value] != nil:
 			v.refuse(n, fmt.Sprintf("%s is a function: write %s(…)", id.Value, id.Value))
 		default:
-			v.refuse(n, "unknown name "+oneLine(id.Value)+didYouMean(id.Value, envNames))
+			v.refuse(n, "unknown name "+words.OneLine(id.Value)+words.DidYouMean(id.Value, envNames))
 		}
 	}
 }
@@ -90,7 +92,7 @@ func unquoted(n ast.Node) string {
 		}
 	case *ast.MemberNode:
 		property, written := n.Property.(*ast.StringNode)
-		if root := unquoted(n.Node); written && root != "" && len(nearest(root, envNames, 1)) == 0 {
+		if root := unquoted(n.Node); written && root != "" && len(words.Nearest(root, envNames, 1)) == 0 {
 			return root + "." + property.Value
 		}
 	}
@@ -134,7 +136,7 @@ type mismatches struct{ *visitor }
 // Visit is called for a node after its children.
 func (m mismatches) Visit(node *ast.Node) {
 	if not, ok := (*node).(*ast.UnaryNode); ok && (not.Operator == "not" || not.Operator == "!") {
-		m.flag(not.Node, fmt.Sprintf("compare it with one, within brackets: not (%s == …)", oneLine(not.Node.String())))
+		m.flag(not.Node, fmt.Sprintf("compare it with one, within brackets: not (%s == …)", words.OneLine(not.Node.String())))
 	}
 	if call, ok := (*node).(*ast.CallNode); ok && labelCall(call) != "" {
 		for _, a := range call.Arguments[1:] {
@@ -204,7 +206,7 @@ func (m mismatches) compare(n *ast.BinaryNode, value, written ast.Node) {
 		mend = fmt.Sprintf("write %s, or not %s", what, what)
 	}
 	if mend == "" {
-		mend = "never " + oneLine(written.String())
+		mend = "never " + words.OneLine(written.String())
 	}
 	m.refuse(written, fmt.Sprintf("%s is %s%s: %s", what, is, unit, mend))
 }
@@ -216,7 +218,7 @@ func shown(n ast.Node) string {
 	for name := range labelFunctions {
 		s = strings.ReplaceAll(s, name+"(labels, ", name+"(")
 	}
-	return oneLine(s)
+	return words.OneLine(s)
 }
 
 const (

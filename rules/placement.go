@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"switchyard/rules/internal/words"
 )
 
 // A layer is the part of a placement that one section of the file gives.
@@ -328,7 +330,7 @@ func set[T any](m *merger, key string, at *T, got T) error {
 	return nil
 }
 
-func show(v any) string { return quote(fmt.Sprint(v)) }
+func show(v any) string { return words.Quote(fmt.Sprint(v)) }
 
 func (m *merger) datacenters(l *layer) error {
 	if l.datacenters == nil {

@@ -197,8 +197,10 @@ func clusterTable(t *testing.T) string {
 	consts, _, _ = strings.Cut(consts, "\n)\n")
 	var b strings.Builder
 	b.WriteString("| code | is |\n| --- | --- |\n")
-	for _, m := range regexp.MustCompile(`= "([a-z-]+)" +// (.*)`).FindAllStringSubmatch(consts, -1) {
-		fmt.Fprintf(&b, "| `%s` | %s |\n", m[1], m[2])
+	capital := regexp.MustCompile(`\B[A-Z]`)
+	for _, m := range regexp.MustCompile(`= (?:"([a-z-]+)"|router\.(\w+)) +// (.*)`).FindAllStringSubmatch(consts, -1) {
+		code := cmp.Or(m[1], strings.ToLower(capital.ReplaceAllString(m[2], "-$0"))) // the domain's constants are named after their codes
+		fmt.Fprintf(&b, "| `%s` | %s |\n", code, m[3])
 	}
 	if got, want := strings.Count(b.String(), "\n")-2, strings.Count(consts, "= "); got != want || want == 0 {
 		t.Errorf("%d of the %d codes of findings have a comment", got, want)

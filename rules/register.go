@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"switchyard/rules/internal/words"
 )
 
 // MaxTokenLabels is how long the labels of a runner that registers itself may
@@ -35,7 +37,7 @@ func tokenLabels(labels []string) error {
 	all := 0
 	for _, l := range labels {
 		if strings.Contains(l, ",") || strings.Contains(l, "${") || strings.TrimSpace(l) != l {
-			return fmt.Errorf("label %s cannot be given to a runner that registers itself (registration: token), as config.sh splits labels at commas and Nomad interpolates ${…}: use registration: jit for it", quote(l))
+			return fmt.Errorf("label %s cannot be given to a runner that registers itself (registration: token), as config.sh splits labels at commas and Nomad interpolates ${…}: use registration: jit for it", words.Quote(l))
 		}
 		all += len(l) + 1
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"slices"
 	"strconv"
+
+	"switchyard/rules/internal/words"
+	"switchyard/rules/internal/yamlfile"
 )
 
 // A Test is an example of a job, and what the rules must make of it. It is
@@ -178,7 +181,7 @@ func (t *Test) failures(d *Decision) []TestFailure {
 
 // escaped is s with what is not printable written as in Go.
 func escaped(s string) string {
-	if printable(s) {
+	if words.Printable(s) {
 		return s
 	}
 	q := strconv.Quote(s)
@@ -198,16 +201,16 @@ func (s *Set) CheckTests(tests []Test) Diagnostics {
 	}
 	var faults Diagnostics
 	for _, t := range tests {
-		if len(faults) > maxFindings {
+		if len(faults) > yamlfile.MaxFaults {
 			break
 		}
 		for _, e := range t.expect {
 			if e.what != "rule" || e.want == none || there[e.want] {
 				continue
 			}
-			message := "expect: there is no rule " + quote(e.want)
+			message := "expect: there is no rule " + words.Quote(e.want)
 			if len(faults) < 100 { // more of them are no misspellings, and looking takes long
-				message += didYouMean(e.want, names)
+				message += words.DidYouMean(e.want, names)
 			}
 			faults = append(faults, Diagnostic{File: t.File, Line: e.line, Column: e.column, Message: message})
 		}

@@ -13,6 +13,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/goccy/go-yaml/ast"
+
+	"switchyard/rules/internal/words"
+	"switchyard/rules/internal/yamlfile"
 )
 
 const (
@@ -24,56 +27,58 @@ const (
 // ParseTests reads a file of tests: version: 1 and tests, as in a rules file.
 // The error is a Diagnostics with every fault that was found.
 func ParseTests(file string, src []byte) ([]Test, error) {
-	r := &reader{file: file, src: string(src)}
+	r := &yamlfile.Reader{File: file, Src: string(src)}
 	var tests []Test
-	if root := r.tree(new(volume)); root != nil {
-		tests = r.testFile(root)
+	if root := r.Tree(new(yamlfile.Volume)); root != nil {
+		tests = testFile(r, root)
 	}
-	if faults := r.sorted(); faults != nil {
+	if faults := sorted(r); faults != nil {
 		return nil, faults
 	}
 	return tests, nil
 }
 
-func (r *reader) testFile(root ast.Node) []Test {
-	f := r.fields(root, "a file of tests", "version", "tests")
+func testFile(r *yamlfile.Reader, root ast.Node) []Test {
+	f := r.Fields(root, "a file of tests", "version", "tests")
 	if f == nil {
 		return nil
 	}
 	if v, ok := f["version"]; !ok {
-		r.fault(root, "version is missing: a file of tests begins with version: 1")
-	} else if text, ok := r.text(v, "version"); ok && text != "1" {
-		r.fault(v, "version %s is not one that this Switchyard reads: write version: 1", quote(text))
+		r.Fault(root, "version is missing: a file of tests begins with version: 1")
+	} else if text, ok := r.Text(v, "version"); ok && text != "1" {
+		r.Fault(v, "version %s is not one that this Switchyard reads: write version: 1", words.Quote(text))
 	}
 	if _, ok := f["tests"]; !ok {
-		r.fault(root, "tests is missing: list at least one test")
+		r.Fault(root, "tests is missing: list at least one test")
 	}
-	return r.tests(f["tests"])
+	return readTests(r, f["tests"])
 }
 
 // ownTests reads the tests of a rules file, when the rules of all files are known.
 func (r *loader) ownTests() {
-	tests := r.tests(r.sections["tests"])
+	tests := readTests(&r.Reader, r.sections["tests"])
 	r.set.tests = append(r.set.tests, tests...)
-	r.faults = append(r.faults, r.set.CheckTests(tests)...)
+	for _, d := range r.set.CheckTests(tests) {
+		r.FaultAt(d.Line, d.Column, "%s", d.Message)
+	}
 }
 
-// tests reads the section of that name, which needs nothing of the others.
-func (r *reader) tests(n ast.Node) []Test {
+// readTests reads the section tests, which needs nothing of the others.
+func readTests(r *yamlfile.Reader, n ast.Node) []Test {
 	if n == nil {
 		return nil
 	}
-	l := &testLoader{loader{common: &common{}, reader: *r}} // no language: what is expected is written out
-	defer func() { r.faults = l.faults }()
-	items := l.items(n, "tests")
+	l := &testLoader{loader{common: &common{}, Reader: *r}} // no language: what is expected is written out
+	defer func() { r.Faults = l.Faults }()
+	items := l.Items(n, "tests")
 	if len(items) > maxTests {
-		l.fault(n, "tests has %d entries; at most %d are taken", len(items), maxTests)
+		l.Fault(n, "tests has %d entries; at most %d are taken", len(items), maxTests)
 		return nil
 	}
 	lines := map[string]int{}
 	tests := make([]Test, 0, len(items))
 	for _, item := range items {
-		if l.full() {
+		if l.Full() {
 			break
 		}
 		tests = append(tests, l.test(item, lines))
@@ -85,27 +90,27 @@ func (r *reader) tests(n ast.Node) []Test {
 type testLoader struct{ loader }
 
 func (r *testLoader) test(n ast.Node, lines map[string]int) Test {
-	t := Test{File: r.file}
-	t.Line, t.Column = place(n)
-	f := r.fields(n, "a test", "name", "labels", "repo", "job", "run", "expect")
+	t := Test{File: r.File}
+	t.Line, t.Column = yamlfile.Place(n)
+	f := r.Fields(n, "a test", "name", "labels", "repo", "job", "run", "expect")
 	if f == nil {
 		return t
 	}
 	if v, ok := f["name"]; !ok {
-		r.fault(n, "a test needs a name")
-	} else if s, ok := r.text(v, "test name"); ok {
+		r.Fault(n, "a test needs a name")
+	} else if s, ok := r.Text(v, "test name"); ok {
 		switch before, there := lines[s]; {
-		case !printable(s) || utf8.RuneCountInString(s) > maxTestName:
-			r.fault(v, "test name %s must be printable and have at most %d characters", quote(s), maxTestName)
+		case !words.Printable(s) || utf8.RuneCountInString(s) > maxTestName:
+			r.Fault(v, "test name %s must be printable and have at most %d characters", words.Quote(s), maxTestName)
 		case there:
-			r.fault(v, "test %s is there already, at line %d", quote(s), before)
+			r.Fault(v, "test %s is there already, at line %d", words.Quote(s), before)
 		}
 		t.Name, lines[s] = s, t.Line
 	}
 	if v, ok := f["labels"]; !ok {
-		r.fault(n, "a test needs labels: the job's runs-on, such as [self-hosted, linux]")
+		r.Fault(n, "a test needs labels: the job's runs-on, such as [self-hosted, linux]")
 	} else if _, null := v.(*ast.NullNode); null {
-		r.fault(v, "labels must be a list, not nothing")
+		r.Fault(v, "labels must be a list, not nothing")
 	} else {
 		for _, i := range r.list(v, "labels") {
 			t.Facts.Labels = append(t.Facts.Labels, r.word(i, "a label"))
@@ -114,7 +119,7 @@ func (r *testLoader) test(n ast.Node, lines map[string]int) Test {
 	t.Facts.Repo = r.repo(f["repo"])
 	t.Facts.Job.Attempt = 1
 	if v, ok := f["job"]; ok {
-		jf := r.fields(v, "job", "name", "workflow", "branch", "attempt", "sender")
+		jf := r.Fields(v, "job", "name", "workflow", "branch", "attempt", "sender")
 		j := &t.Facts.Job
 		j.Name, j.Workflow = r.word(jf["name"], "job name"), r.word(jf["workflow"], "job workflow")
 		j.Branch, j.Sender = r.word(jf["branch"], "job branch"), r.word(jf["sender"], "job sender")
@@ -123,14 +128,14 @@ func (r *testLoader) test(n ast.Node, lines map[string]int) Test {
 		}
 	}
 	if v, ok := f["run"]; ok {
-		rf := r.fields(v, "run", "event", "fork", "actor")
+		rf := r.Fields(v, "run", "event", "fork", "actor")
 		t.Facts.Run = &Run{Event: r.word(rf["event"], "run event"), Actor: r.word(rf["actor"], "run actor")}
 		r.boolean(rf["fork"], "run fork", &t.Facts.Run.Fork)
 	}
 	if v, ok := f["expect"]; ok {
 		t.expect = r.expectations(v)
 	} else {
-		r.fault(n, "a test needs expect: any part of the decision, such as { rule: linux }")
+		r.Fault(n, "a test needs expect: any part of the decision, such as { rule: linux }")
 	}
 	return t
 }
@@ -144,7 +149,7 @@ func (r *testLoader) boolean(n ast.Node, what string, to *bool) {
 	if b, ok := n.(*ast.BoolNode); ok {
 		*to = b.Value
 	} else if n != nil {
-		r.fault(n, "%s must be true or false", what)
+		r.Fault(n, "%s must be true or false", what)
 	}
 }
 
@@ -159,15 +164,15 @@ var fullName = regexp.MustCompile(`^[^/\s]+/[^/\s]+$`)
 func (r *testLoader) repo(n ast.Node) Repo {
 	repo := Repo{Private: true, Visibility: "private"}
 	f := map[string]ast.Node{"full_name": n}
-	if _, short := scalar(n); n != nil && !short {
-		f = r.fields(n, "repo", "host", "owner", "name", "full_name", "private", "visibility", "fork")
+	if _, short := yamlfile.Scalar(n); n != nil && !short {
+		f = r.Fields(n, "repo", "host", "owner", "name", "full_name", "private", "visibility", "fork")
 	}
 	if v := f["full_name"]; v != nil {
 		for _, k := range presentKeys(f, "owner", "name") {
-			r.fault(f[k], "repo has full_name already: leave %s out", k)
+			r.Fault(f[k], "repo has full_name already: leave %s out", k)
 		}
-		if s, ok := r.text(v, "repo"); ok && !fullName.MatchString(s) {
-			r.fault(v, "repo %s: want OWNER/NAME", quote(s))
+		if s, ok := r.Text(v, "repo"); ok && !fullName.MatchString(s) {
+			r.Fault(v, "repo %s: want OWNER/NAME", words.Quote(s))
 		} else if ok {
 			repo.FullName = s
 			repo.Owner, repo.Name, _ = strings.Cut(s, "/")
@@ -181,21 +186,21 @@ func (r *testLoader) repo(n ast.Node) Repo {
 	if v, ok := f["visibility"]; ok {
 		known := []string{"private", "internal", "public"}
 		_, said := f["private"]
-		s, ok := r.text(v, "repo visibility")
+		s, ok := r.Text(v, "repo visibility")
 		switch public := s == "public"; {
 		case !ok:
 		case !slices.Contains(known, s):
-			r.fault(v, "repo visibility %s: want private, internal or public%s", quote(s), didYouMean(s, known))
+			r.Fault(v, "repo visibility %s: want private, internal or public%s", words.Quote(s), words.DidYouMean(s, known))
 		case said && public == repo.Private:
-			r.fault(v, "repo visibility is %s, but private is %v", s, repo.Private)
+			r.Fault(v, "repo visibility is %s, but private is %v", s, repo.Private)
 		default:
 			repo.Private, repo.Visibility = !public, s
 		}
 	}
 	r.boolean(f["fork"], "repo fork", &repo.Fork)
 	if v, ok := f["host"]; ok {
-		if s, ok := r.text(v, "repo host"); ok && !IsHost(s) {
-			r.fault(v, "repo host %s: want a host such as github.example.com, in lower case", quote(s))
+		if s, ok := r.Text(v, "repo host"); ok && !IsHost(s) {
+			r.Fault(v, "repo host %s: want a host such as github.example.com, in lower case", words.Quote(s))
 		} else if ok {
 			repo.Host = s
 		}
@@ -205,21 +210,21 @@ func (r *testLoader) repo(n ast.Node) Repo {
 
 // expectations reads what is expected of a decision.
 func (r *testLoader) expectations(n ast.Node) []expectation {
-	faults := len(r.faults)
+	faults := len(r.Faults)
 	f := r.some(n, "expect", append([]string{"outcome", "rule", "reason", "labels", "limit", "time_limit", "fallback"}, placementParts...)...)
 	e := expected{r: r}
 	if v, ok := f["outcome"]; ok {
 		outcomes := []string{string(Routed), string(Ignored), string(Denied), string(Unroutable), string(Undecided)}
-		s, ok := r.text(v, "outcome")
+		s, ok := r.Text(v, "outcome")
 		if ok && !slices.Contains(outcomes, s) {
-			r.fault(v, "outcome %s: want one of %s%s", quote(s), strings.Join(outcomes, ", "), didYouMean(s, outcomes))
+			r.Fault(v, "outcome %s: want one of %s%s", words.Quote(s), strings.Join(outcomes, ", "), words.DidYouMean(s, outcomes))
 		}
 		addValue(&e, v, "outcome", s, strings.Clone, func(d *Decision) string { return string(d.Outcome) })
 	}
 	e.text(f["rule"], "rule", func(d *Decision) string { return d.Rule })
 	e.reason(f["reason"])
 	addList(&e, f["labels"], "labels", func(n ast.Node) (string, bool) {
-		s, ok := r.text(n, "a label")
+		s, ok := r.Text(n, "a label")
 		return strings.ToLower(s), ok
 	}, func(d *Decision) []string { return d.Labels }, equal, showLabel)
 	before := len(e.list)
@@ -237,8 +242,8 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 		p := &e.list[i]
 		p.places = p.want != none || p.what != "jobspec" && p.what != "dispatch" // which no other job has
 	}
-	if len(e.list) == 0 && len(r.faults) == faults && len(f) > 0 {
-		r.fault(n, "expect says nothing: what it names is empty; name a part of the decision, such as { rule: linux }")
+	if len(e.list) == 0 && len(r.Faults) == faults && len(f) > 0 {
+		r.Fault(n, "expect says nothing: what it names is empty; name a part of the decision, such as { rule: linux }")
 	}
 	return e.list
 }
@@ -250,7 +255,7 @@ type expected struct {
 }
 
 func (e *expected) add(n ast.Node, what, want string, compare func(*Decision) (string, bool)) {
-	line, column := place(n)
+	line, column := yamlfile.Place(n)
 	e.list = append(e.list, expectation{what: what, line: line, column: column, want: want, compare: compare})
 }
 
@@ -314,7 +319,7 @@ func addList[T any](e *expected, n ast.Node, what string, read func(ast.Node) (T
 	case *ast.MappingNode, *ast.MappingValueNode:
 		f = e.r.some(n, what, "contains", "exactly", "not")
 	default:
-		e.r.fault(n, "%s must be a list, or a mapping with contains, exactly or not, but it is %s", what, kindOf(n))
+		e.r.Fault(n, "%s must be a list, or a mapping with contains, exactly or not, but it is %s", what, yamlfile.KindOf(n))
 	}
 	showAll := func(list []T) string {
 		texts := make([]string, len(list))
@@ -327,7 +332,7 @@ func addList[T any](e *expected, n ast.Node, what string, read func(ast.Node) (T
 		at := f[how]
 		items := e.r.list(at, what)
 		if items != nil && len(items) == 0 && how != "exactly" {
-			e.r.fault(at, "%s: an empty list says nothing; write { exactly: [] } for none", what)
+			e.r.Fault(at, "%s: an empty list says nothing; write { exactly: [] } for none", what)
 		}
 		var wants []T
 		for _, i := range items {
@@ -386,10 +391,10 @@ func (e *expected) field(f *field, n ast.Node) {
 
 // some is fields, of which there must be one.
 func (r *testLoader) some(n ast.Node, what string, known ...string) map[string]ast.Node {
-	before := len(r.faults)
-	f := r.fields(n, what, known...)
-	if len(f) == 0 && len(r.faults) == before {
-		r.fault(n, "%s says nothing: name one of %s", what, strings.Join(known, ", "))
+	before := len(r.Faults)
+	f := r.Fields(n, what, known...)
+	if len(f) == 0 && len(r.Faults) == before {
+		r.Fault(n, "%s says nothing: name one of %s", what, strings.Join(known, ", "))
 	}
 	return f
 }
@@ -411,7 +416,7 @@ func (r *testLoader) wantDevice(n ast.Node) (Device, bool) {
 	for _, c := range d.constraints {
 		want.Constraints = append(want.Constraints, c.constraint())
 	}
-	if _, short := scalar(n); ok && !short && slices.ContainsFunc(r.pairs(n, "device"), func(p pair) bool { return p.key == "count" }) {
+	if _, short := yamlfile.Scalar(n); ok && !short && slices.ContainsFunc(r.Pairs(n, "device"), func(p yamlfile.Pair) bool { return p.Key == "count" }) {
 		want.Count = d.count.literal
 	}
 	return want, ok
@@ -441,13 +446,13 @@ func showDevice(d Device) string {
 }
 
 func (e *expected) taskEnv(n ast.Node) {
-	for _, p := range e.r.pairs(n, "task env") {
-		v := readText(&e.r.loader, p.value, "task env "+p.key, anyText, true)
+	for _, p := range e.r.Pairs(n, "task env") {
+		v := readText(&e.r.loader, p.Value, "task env "+p.Key, anyText, true)
 		if !v.set {
 			continue
 		}
-		e.add(p.value, "task.env."+p.key, strconv.Quote(v.literal), func(d *Decision) (string, bool) {
-			got, there := d.Task.Env[p.key]
+		e.add(p.Value, "task.env."+p.Key, strconv.Quote(v.literal), func(d *Decision) (string, bool) {
+			got, there := d.Task.Env[p.Key]
 			if !there {
 				return none, false
 			}
@@ -457,14 +462,14 @@ func (e *expected) taskEnv(n ast.Node) {
 }
 
 func (e *expected) taskConfig(n ast.Node) {
-	for _, p := range e.r.pairs(n, "task config") {
-		tree, ok := e.r.json(p.value, "task config "+p.key)
+	for _, p := range e.r.Pairs(n, "task config") {
+		tree, ok := e.r.json(p.Value, "task config "+p.Key)
 		if !ok {
 			continue
 		}
 		want, _ := (&merger{}).json(tree) // nothing in it comes from an expression
-		e.add(p.value, "task.config."+p.key, showJSON(want), func(d *Decision) (string, bool) {
-			got, there := d.Task.Config[p.key]
+		e.add(p.Value, "task.config."+p.Key, showJSON(want), func(d *Decision) (string, bool) {
+			got, there := d.Task.Config[p.Key]
 			if !there {
 				return none, false
 			}
@@ -491,19 +496,19 @@ func (e *expected) limit(n ast.Node) {
 
 // fallback adds what is expected of the fallback after some time.
 func (e *expected) fallback(n ast.Node) {
-	f := e.r.fields(n, "fallback", append([]string{"after", "reason"}, placementParts...)...)
+	f := e.r.Fields(n, "fallback", append([]string{"after", "reason"}, placementParts...)...)
 	if f == nil {
 		return
 	}
 	v, ok := f["after"]
 	if !ok {
-		e.r.fault(n, "an expected fallback needs after: which one it is, such as 5m")
+		e.r.Fault(n, "an expected fallback needs after: which one it is, such as 5m")
 		return
 	}
-	text, ok := e.r.text(v, "after")
+	text, ok := e.r.Text(v, "after")
 	after, err := time.ParseDuration(text)
 	if ok && err != nil {
-		e.r.fault(v, "after %s is no duration: write it as 90s, 5m or 1h30m", quote(text))
+		e.r.Fault(v, "after %s is no duration: write it as 90s, 5m or 1h30m", words.Quote(text))
 	}
 	if err != nil {
 		return

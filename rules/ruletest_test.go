@@ -13,6 +13,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"switchyard/rules/internal/words"
 )
 
 func TestTheTestsOfTheExamplePassAndReachEverything(t *testing.T) {
@@ -579,7 +581,7 @@ func FuzzParseTests(f *testing.F) {
 			}
 			for _, r := range report.Tests {
 				for _, f := range r.Failures {
-					if !printable(f.What+f.Expected+f.Got) || f.Got == "" {
+					if !words.Printable(f.What+f.Expected+f.Got) || f.Got == "" {
 						t.Errorf("failure %+v", f)
 					}
 				}
@@ -595,7 +597,7 @@ func FuzzParseTests(f *testing.F) {
 			if d.Line < 1 || d.Line > len(lines) || d.Column < 1 || d.Column > utf8.RuneCountInString(lines[d.Line-1])+2 {
 				t.Errorf("%s: the place is not in the file", d)
 			}
-			if !printable(d.Message) {
+			if !words.Printable(d.Message) {
 				t.Errorf("message %q is not printable", d.Message)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"switchyard/rules/internal/words"
 )
 
 // ParseLabels reads labels that somebody typed or pasted: with commas between
@@ -113,7 +115,7 @@ func ShowLabels(labels []string) string {
 
 func showLabel(l string) string {
 	plain := l != "" && !strings.ContainsAny(l, ",;[]{}\"'`") && strings.IndexFunc(l, unicode.IsSpace) < 0 &&
-		!strings.HasPrefix(l, "-") && !strings.HasPrefix(l, "runs-on:") && printable(l)
+		!strings.HasPrefix(l, "-") && !strings.HasPrefix(l, "runs-on:") && words.Printable(l)
 	if plain {
 		return l
 	}

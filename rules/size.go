@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"switchyard/rules/internal/words"
 )
 
 // leastMiB is the least memory and ephemeral disk that Nomad takes
@@ -21,7 +23,7 @@ const mostMiB = math.MaxInt32
 func ParseSize(s string) (mib int, err error) {
 	digits, unit := splitNumber(s)
 	if digits == "" {
-		return 0, fmt.Errorf("%s is not a size: write a whole number with MiB, GiB or TiB, such as 512MiB", quote(s))
+		return 0, fmt.Errorf("%s is not a size: write a whole number with MiB, GiB or TiB, such as 512MiB", words.Quote(s))
 	}
 	factor := 0
 	switch strings.ToLower(unit) {
@@ -33,16 +35,16 @@ func ParseSize(s string) (mib int, err error) {
 		factor = 1 << 20
 	case "m", "mb", "g", "gb", "t", "tb":
 		letter := strings.ToUpper(unit[:1])
-		return 0, fmt.Errorf("size %s would be read two ways: write %s%siB", quote(s), digits, letter)
+		return 0, fmt.Errorf("size %s would be read two ways: write %s%siB", words.Quote(s), digits, letter)
 	default:
-		return 0, fmt.Errorf("size %s has no unit we know: write MiB, GiB or TiB, or a bare number for MiB", quote(s))
+		return 0, fmt.Errorf("size %s has no unit we know: write MiB, GiB or TiB, or a bare number for MiB", words.Quote(s))
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n > mostMiB/int64(factor) {
-		return 0, fmt.Errorf("size %s is too large: the most is %d MiB", quote(s), mostMiB)
+		return 0, fmt.Errorf("size %s is too large: the most is %d MiB", words.Quote(s), mostMiB)
 	}
 	if n*int64(factor) < leastMiB {
-		return 0, fmt.Errorf("size %s is too small: Nomad's least is %d MiB", quote(s), leastMiB)
+		return 0, fmt.Errorf("size %s is too small: Nomad's least is %d MiB", words.Quote(s), leastMiB)
 	}
 	return int(n) * factor, nil
 }
@@ -51,7 +53,7 @@ func ParseSize(s string) (mib int, err error) {
 func parseMHz(s string) (int, error) {
 	digits, unit := splitNumber(s)
 	if digits == "" || (unit != "" && !strings.EqualFold(unit, "mhz")) {
-		return 0, fmt.Errorf("%s is not a CPU size: write MHz as a whole number, such as 2000; whole cores go to cores", quote(s))
+		return 0, fmt.Errorf("%s is not a CPU size: write MHz as a whole number, such as 2000; whole cores go to cores", words.Quote(s))
 	}
 	return parseWhole(digits)
 }
@@ -60,11 +62,11 @@ func parseMHz(s string) (int, error) {
 func parseWhole(s string) (int, error) {
 	digits, rest := splitNumber(strings.TrimPrefix(s, "-"))
 	if digits == "" || rest != "" {
-		return 0, fmt.Errorf("%s is not a whole number", quote(s))
+		return 0, fmt.Errorf("%s is not a whole number", words.Quote(s))
 	}
 	n, err := strconv.ParseInt(s, 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("%s is too large", quote(s))
+		return 0, fmt.Errorf("%s is too large", words.Quote(s))
 	}
 	return int(n), nil
 }

@@ -7,6 +7,10 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/goccy/go-yaml/ast"
+
+	"switchyard/rules/internal/words"
 )
 
 // A value is one setting of the rules file: written out, or a template that
@@ -30,9 +34,23 @@ func (v *value[T]) get(env *Env) (T, error) {
 	}
 	t, err := v.read(got)
 	if err != nil {
-		return zero, fmt.Errorf("%s gives a value that is not taken: %w", oneLine(v.template.source), err)
+		return zero, fmt.Errorf("%s gives a value that is not taken: %w", words.OneLine(v.template.source), err)
 	}
 	return t, nil
+}
+
+// whole reads a whole number between least and most.
+func (r *loader) whole(n ast.Node, what string, least, most int) (int, bool) {
+	s, ok := r.Text(n, what)
+	if !ok {
+		return 0, false
+	}
+	v, err := parseWhole(s)
+	if v, err = between(v, err, least, most); err != nil {
+		r.Fault(n, "%s: %v", what, err)
+		return 0, false
+	}
+	return v, true
 }
 
 // The readers of single values. They get a text, or what an expression gave.
@@ -66,7 +84,7 @@ const maxGroup = math.MaxInt32 // ID of a runner group
 func groupID(v any) (int, error) {
 	n, err := wholeBetween(1, maxGroup)(v)
 	if s, ok := v.(string); ok && err != nil && strings.IndexFunc(s, unicode.IsLetter) >= 0 {
-		err = fmt.Errorf("%s is a name: write the ID of the runner group, a number, as it stands in the address of its page on GitHub", quote(s))
+		err = fmt.Errorf("%s is a name: write the ID of the runner group, a number, as it stands in the address of its page on GitHub", words.Quote(s))
 	}
 	return n, err
 }
@@ -93,7 +111,7 @@ func named(re *regexp.Regexp, what string) func(any) (string, error) {
 	return func(v any) (string, error) {
 		s, err := asText(v)
 		if err == nil && !re.MatchString(s) {
-			err = fmt.Errorf("%s is no %s", quote(s), what)
+			err = fmt.Errorf("%s is no %s", words.Quote(s), what)
 		}
 		return s, err
 	}
@@ -101,16 +119,16 @@ func named(re *regexp.Regexp, what string) func(any) (string, error) {
 
 // anyText reads a text as it is, up to 32 KiB.
 // oneOf reads one of a few words.
-func oneOf(words ...string) func(any) (string, error) {
-	last := len(words) - 1
-	want := words[last]
+func oneOf(known ...string) func(any) (string, error) {
+	last := len(known) - 1
+	want := known[last]
 	if last > 0 {
-		want = strings.Join(words[:last], ", ") + " or " + want
+		want = strings.Join(known[:last], ", ") + " or " + want
 	}
 	return func(v any) (string, error) {
 		s, err := asText(v)
-		if err == nil && !slices.Contains(words, s) {
-			err = fmt.Errorf("%s: want %s%s", quote(s), want, didYouMean(s, words))
+		if err == nil && !slices.Contains(known, s) {
+			err = fmt.Errorf("%s: want %s%s", words.Quote(s), want, words.DidYouMean(s, known))
 		}
 		return s, err
 	}
@@ -124,7 +142,7 @@ func anyText(v any) (string, error) {
 	case len(s) > 32<<10:
 		return "", fmt.Errorf("a text of %d bytes; at most %d are taken", len(s), 32<<10)
 	case strings.ContainsRune(s, 0):
-		return "", fmt.Errorf("%s holds a NUL", quote(s))
+		return "", fmt.Errorf("%s holds a NUL", words.Quote(s))
 	}
 	return s, nil
 }

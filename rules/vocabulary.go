@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"switchyard/rules/internal/words"
 )
 
 // A LabelInfo says what a label means and where it leads. Its JSON form is a
@@ -146,7 +148,7 @@ func (s *Set) Knows(labels []string) bool {
 		return false
 	}
 	for _, l := range labels {
-		if l = strings.TrimSpace(l); l == "" || !printable(l) || utf8.RuneCountInString(l) > MaxLabelLength {
+		if l = strings.TrimSpace(l); l == "" || !words.Printable(l) || utf8.RuneCountInString(l) > MaxLabelLength {
 			return false
 		}
 	}
@@ -160,7 +162,7 @@ func (s *Set) Knows(labels []string) bool {
 // Nearest are up to two known labels that someone who wrote an unknown one may
 // have meant; nil when none is near.
 func (s *Set) Nearest(label string) []string {
-	near, _ := meant(strings.ToLower(label), s.known, 2)
+	near, _ := words.Meant(strings.ToLower(label), s.known, 2)
 	return near
 }
 
@@ -228,7 +230,7 @@ func (l *layer) means() []Meaning {
 	list := []Meaning{}
 	add := func(what, value string) {
 		if value = strings.TrimSpace(value); value != "" {
-			list = append(list, Meaning{what, oneLine(value)})
+			list = append(list, Meaning{what, words.OneLine(value)})
 		}
 	}
 	each(placementFields, func(f *field) {

@@ -10,8 +10,11 @@ import (
 // What each package may import of ours, and does: the table of the README's
 // "Project structure". cmd/switchyard wires all of them.
 var mayImport = map[string][]string{
-	"switchyard/rules":    {},
+	"switchyard/rules":    {"rules/internal/words", "rules/internal/yamlfile"},
 	"switchyard/jobspecs": {},
+
+	"switchyard/rules/internal/words":    {},
+	"switchyard/rules/internal/yamlfile": {"rules/internal/words"},
 
 	"switchyard/router":           {"rules"},
 	"switchyard/router/telemetry": {"router"},

@@ -1,4 +1,4 @@
-package rules
+package yamlfile
 
 import "strings"
 
@@ -12,13 +12,13 @@ const (
 )
 
 // A volume is how much there is of a set of files.
-type volume struct{ bytes, tokens int }
+type Volume struct{ bytes, tokens int }
 
 // A byteScanner goes through YAML before the library does, which takes memory in
 // proportion to words and marks, and recurses on what is nested. It need not
 // read all of YAML right: what it reads in another way is counted once more, by acceptable.
 type byteScanner struct {
-	volume
+	Volume
 	depth  int     // of brackets
 	marks  int     // before a value, in a row
 	commas int     // within brackets
@@ -51,17 +51,17 @@ func (c *columns) add(column int) int {
 
 // countable refuses files with more words and marks, more nesting or longer lists
 // than are taken. v is what other files of the set have; it adds its own.
-func (r *reader) countable(v *volume) bool {
-	s := byteScanner{volume: *v, within: -1}
-	s.bytes += len(r.src)
+func (r *Reader) countable(v *Volume) bool {
+	s := byteScanner{Volume: *v, within: -1}
+	s.bytes += len(r.Src)
 	for i, line := range r.lines {
 		column, refused := s.line(line)
 		if refused != "" {
-			r.faultAt(i+1, len([]rune(line[:min(column, len(line))]))+1, "%s", refused)
+			r.FaultAt(i+1, len([]rune(line[:min(column, len(line))]))+1, "%s", refused)
 			return false
 		}
 	}
-	*v = s.volume
+	*v = s.Volume
 	return true
 }
 

@@ -1,4 +1,7 @@
-package rules
+// Package words owns how strings are shown to people (quoted, shortened, with
+// nothing unprintable in them) and which known word a misspelt one means. The
+// packages of the rules file write their messages with it.
+package words
 
 import (
 	"fmt"
@@ -10,9 +13,9 @@ import (
 	"unicode/utf8"
 )
 
-// quote shows a string from a stranger: escaped, so that nothing in it reaches
+// Quote shows a string from a stranger: escaped, so that nothing in it reaches
 // a terminal raw, and shortened to what a sentence can hold.
-func quote(s string) string {
+func Quote(s string) string {
 	const most = 60
 	if utf8.RuneCountInString(s) > most {
 		n, end := 0, 0
@@ -28,8 +31,8 @@ func quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// quoteAll is quote for the first few of a list.
-func quoteAll(list []string) string {
+// QuoteAll is quote for the first few of a list.
+func QuoteAll(list []string) string {
 	const most = 8
 	var b strings.Builder
 	for i, s := range list {
@@ -40,14 +43,14 @@ func quoteAll(list []string) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(quote(s))
+		b.WriteString(Quote(s))
 	}
 	return b.String()
 }
 
-// oneLine makes a message fit for a sentence: no line breaks, nothing
+// OneLine makes a message fit for a sentence: no line breaks, nothing
 // unprintable, at most 300 characters.
-func oneLine(s string) string {
+func OneLine(s string) string {
 	const most = 300
 	var b strings.Builder
 	n := 0
@@ -70,9 +73,9 @@ func oneLine(s string) string {
 	return b.String()
 }
 
-// printable reports whether s holds only printable characters and spaces.
+// Printable reports whether s holds only printable characters and spaces.
 // Bidirectional marks and other format characters are not printable.
-func printable(s string) bool {
+func Printable(s string) bool {
 	if !utf8.ValidString(s) {
 		return false
 	}
@@ -88,9 +91,9 @@ func printable(s string) bool {
 // nanoseconds each. It reaches 2,000 candidates of 15 characters.
 const nearestWork = 500_000
 
-// nearest returns up to most of the candidates that s is likely a misspelling
+// Nearest returns up to most of the candidates that s is likely a misspelling
 // of, nearest first; candidates of the same distance keep their order.
-func nearest(s string, candidates []string, most int) []string {
+func Nearest(s string, candidates []string, most int) []string {
 	if len(s) > 64 {
 		return nil
 	}
@@ -108,7 +111,7 @@ func nearest(s string, candidates []string, most int) []string {
 		if left -= (1 + len(s)) * (1 + len(c)); left < 0 {
 			break
 		}
-		if d := distance(s, c); d <= limit {
+		if d := Distance(s, c); d <= limit {
 			all = append(all, found{c, d})
 		}
 	}
@@ -130,16 +133,16 @@ var sameThing = [][]string{
 	{"gpu", "cuda", "nvidia"},
 }
 
-// hosted are the labels of GitHub's own runners, such as ubuntu-latest and
+// Hosted are the labels of GitHub's own runners, such as ubuntu-latest and
 // macos-14-xlarge (https://docs.github.com/en/actions/reference/runners/github-hosted-runners, read 2026-11).
-var hosted = regexp.MustCompile(`^(ubuntu|macos|windows)-(latest|slim|[0-9]+(\.[0-9]+)?)(-[a-z0-9-]+)?$`)
+var Hosted = regexp.MustCompile(`^(ubuntu|macos|windows)-(latest|slim|[0-9]+(\.[0-9]+)?)(-[a-z0-9-]+)?$`)
 
-// meant returns up to most known labels that someone who wrote s may have
+// Meant returns up to most known labels that someone who wrote s may have
 // meant: by another word for it, or by a misspelling. ofGitHub says that s is a
 // label of GitHub's own runners.
-func meant(s string, known []string, most int) (names []string, ofGitHub bool) {
+func Meant(s string, known []string, most int) (names []string, ofGitHub bool) {
 	word := s
-	if m := hosted.FindStringSubmatch(s); m != nil {
+	if m := Hosted.FindStringSubmatch(s); m != nil {
 		word, ofGitHub = m[1], true
 	}
 	for _, group := range sameThing {
@@ -152,22 +155,22 @@ func meant(s string, known []string, most int) (names []string, ofGitHub bool) {
 		}
 	}
 	if names == nil {
-		names = nearest(s, known, most)
+		names = Nearest(s, known, most)
 	}
 	return names, ofGitHub
 }
 
-// didYouMean is a hint to append to a message, "" when nothing is near.
-func didYouMean(s string, candidates []string) string {
-	if near := nearest(s, candidates, 1); len(near) > 0 {
+// DidYouMean is a hint to append to a message, "" when nothing is near.
+func DidYouMean(s string, candidates []string) string {
+	if near := Nearest(s, candidates, 1); len(near) > 0 {
 		return fmt.Sprintf("; did you mean %s?", near[0])
 	}
 	return ""
 }
 
-// distance is the number of edits between a and b, without case; exchanging
+// Distance is the number of edits between a and b, without case; exchanging
 // two neighbouring characters is one edit.
-func distance(a, b string) int {
+func Distance(a, b string) int {
 	x, y := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
 	before, last, row := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
 	for j := range last {

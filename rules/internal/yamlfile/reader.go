@@ -1,4 +1,7 @@
-package rules
+// Package yamlfile owns reading YAML with places: it parses a file within
+// bounds, walks its nodes, and collects every fault with its line and column.
+// Package rules reads rules files and files of tests with it.
+package yamlfile
 
 import (
 	"cmp"
@@ -14,13 +17,21 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
+
+	"switchyard/rules/internal/words"
 )
 
+// MaxFaults bounds the faults of one file, and what is found in it besides.
+// Nobody reads more.
+const MaxFaults = 1000
+
+// MaxBytes bounds the size of a file.
+const MaxBytes = 4 << 20
+
 const (
-	maxFile    = 4 << 20 // bytes of a rules file
-	maxDepth   = 64      // brackets, or marks before a value, within each other
-	maxEntries = 10_000  // of one mapping, or between brackets
-	maxEmpty   = 100     // lines in a row
+	maxDepth   = 64     // brackets, or marks before a value, within each other
+	maxEntries = 10_000 // of one mapping, or between brackets
+	maxEmpty   = 100    // lines in a row
 )
 
 // What is refused before the library's parser sees it.
@@ -31,19 +42,27 @@ var (
 	tooManyTokens  = fmt.Sprintf("more words and marks than are taken: %d in all, and of more than %d one for %d bytes", maxTokens, fewTokens, bytesPerToken)
 )
 
-// A reader walks a file's YAML tree and collects every fault with its place.
-// A node that was found faulty is left out, so that one mistake is one fault.
-type reader struct {
-	file   string
-	src    string
-	lines  []string // of src
-	faults Diagnostics
+// A fault is one fault in the file, at its place: both from 1, the column in
+// runes.
+type Fault struct {
+	Line, Column int
+	Rule         string // "" outside a rule
+	Message      string
 }
 
-// faultAt reports a fault. The library misses the place of some faults in
+// A reader walks a file's YAML tree and collects every fault with its place.
+// A node that was found faulty is left out, so that one mistake is one fault.
+type Reader struct {
+	File   string
+	Src    string
+	lines  []string // of src
+	Faults []Fault
+}
+
+// FaultAt reports a fault. The library misses the place of some faults in
 // escaped and folded texts: it is then moved into the file.
-func (r *reader) faultAt(line, column int, format string, args ...any) {
-	if r.full() {
+func (r *Reader) FaultAt(line, column int, format string, args ...any) {
+	if r.Full() {
 		return
 	}
 	if n := len(r.lines); n > 0 {
@@ -52,30 +71,28 @@ func (r *reader) faultAt(line, column int, format string, args ...any) {
 			column = min(column, utf8.RuneCountInString(text)+1)
 		}
 	}
-	r.faults = append(r.faults, Diagnostic{
-		File: r.file, Line: max(line, 1), Column: max(column, 1), Message: fmt.Sprintf(format, args...),
-	})
+	r.Faults = append(r.Faults, Fault{max(line, 1), max(column, 1), "", fmt.Sprintf(format, args...)})
 }
 
-// full reports whether there are more faults than anybody reads: then there is
+// Full reports whether there are more faults than anybody reads: then there is
 // no use in going on.
-func (r *reader) full() bool { return len(r.faults) > maxFindings }
+func (r *Reader) Full() bool { return len(r.Faults) > MaxFaults }
 
-// fault reports a fault at the start of a node.
-func (r *reader) fault(n ast.Node, format string, args ...any) {
-	line, column := place(n)
-	r.faultAt(line, column, format, args...)
+// Fault reports a fault at the start of a node.
+func (r *Reader) Fault(n ast.Node, format string, args ...any) {
+	line, column := Place(n)
+	r.FaultAt(line, column, format, args...)
 }
 
-// place is where a node starts, both from 1.
-func place(n ast.Node) (line, column int) {
+// Place is where a node starts, both from 1.
+func Place(n ast.Node) (line, column int) {
 	switch m := n.(type) {
 	case *ast.MappingNode:
 		if !m.IsFlowStyle && len(m.Values) > 0 {
-			return place(m.Values[0].Key)
+			return Place(m.Values[0].Key)
 		}
 	case *ast.MappingValueNode:
-		return place(m.Key)
+		return Place(m.Key)
 	}
 	if n == nil || n.GetToken() == nil || n.GetToken().Position == nil {
 		return 1, 1
@@ -84,27 +101,27 @@ func place(n ast.Node) (line, column int) {
 	return p.Line, p.Column
 }
 
-// tree parses the file. It returns nil when there is nothing to walk. v is what
+// Tree parses the file. It returns nil when there is nothing to walk. v is what
 // the files before had; its own is added.
-func (r *reader) tree(v *volume) (root ast.Node) {
-	if len(r.src) > maxFile {
-		r.faultAt(1, 1, "the file has %d bytes; a rules file has at most %d", len(r.src), maxFile)
+func (r *Reader) Tree(v *Volume) (root ast.Node) {
+	if len(r.Src) > MaxBytes {
+		r.FaultAt(1, 1, "the file has %d bytes; a rules file has at most %d", len(r.Src), MaxBytes)
 		return nil
 	}
-	r.src = strings.TrimPrefix(r.src, "\ufeff")     // that some editors put before the text
-	r.src = strings.ReplaceAll(r.src, "\r\n", "\n") // the library counts lines wrongly with \r
-	r.lines = strings.Split(r.src, "\n")
+	r.Src = strings.TrimPrefix(r.Src, "\ufeff")     // that some editors put before the text
+	r.Src = strings.ReplaceAll(r.Src, "\r\n", "\n") // the library counts lines wrongly with \r
+	r.lines = strings.Split(r.Src, "\n")
 	if !r.readable() || !r.countable(v) {
 		return nil
 	}
 	defer func() {
 		// The library is given whatever an operator's editor saved.
 		if p := recover(); p != nil {
-			r.faultAt(1, 1, "the file cannot be read as YAML: %s", oneLine(fmt.Sprint(p)))
+			r.FaultAt(1, 1, "the file cannot be read as YAML: %s", words.OneLine(fmt.Sprint(p)))
 			root = nil
 		}
 	}()
-	list := lexer.Tokenize(r.src)
+	list := lexer.Tokenize(r.Src)
 	if !r.acceptable(list) {
 		return nil
 	}
@@ -123,11 +140,11 @@ func (r *reader) tree(v *volume) (root ast.Node) {
 		if hint == "" && strings.Contains(syntax.Message, "flow map") {
 			hint = `: within { } a text with a comma stands in quotes, as in if: 'has("linux", "gpu")'`
 		}
-		r.faultAt(line, column, "not YAML: %s%s", oneLine(syntax.Message), hint)
+		r.FaultAt(line, column, "not YAML: %s%s", words.OneLine(syntax.Message), hint)
 		return nil
 	}
 	if err != nil {
-		r.faultAt(1, 1, "not YAML: %s", oneLine(err.Error()))
+		r.FaultAt(1, 1, "not YAML: %s", words.OneLine(err.Error()))
 		return nil
 	}
 	for _, d := range f.Docs {
@@ -136,18 +153,18 @@ func (r *reader) tree(v *volume) (root ast.Node) {
 		case root == nil:
 			root = d.Body
 		default:
-			r.fault(d.Body, "a second YAML document: a rules file is one")
+			r.Fault(d.Body, "a second YAML document: a rules file is one")
 			return nil
 		}
 	}
 	if root == nil {
-		r.faultAt(1, 1, "the file is empty: a rules file begins with version: 1")
+		r.FaultAt(1, 1, "the file is empty: a rules file begins with version: 1")
 	}
 	return root
 }
 
 // readable refuses what is not text, and more than one YAML document.
-func (r *reader) readable() bool {
+func (r *Reader) readable() bool {
 	documents, empty := 0, 0
 	for i, text := range r.lines {
 		for at, c := range text {
@@ -158,7 +175,7 @@ func (r *reader) readable() bool {
 			if c == '\t' {
 				what = "a tab: YAML is indented by spaces"
 			}
-			r.faultAt(i+1, utf8.RuneCountInString(text[:at])+1, "%s", what)
+			r.FaultAt(i+1, utf8.RuneCountInString(text[:at])+1, "%s", what)
 			return false
 		}
 		empty++
@@ -166,12 +183,12 @@ func (r *reader) readable() bool {
 			empty = 0
 		}
 		if empty > maxEmpty { // the library is slow on them
-			r.faultAt(i+1, 1, "more than %d empty lines in a row", maxEmpty)
+			r.FaultAt(i+1, 1, "more than %d empty lines in a row", maxEmpty)
 			return false
 		}
 		if strings.HasPrefix(text, "---") {
 			if documents++; documents > 1 {
-				r.faultAt(i+1, 1, "a second YAML document: a rules file is one")
+				r.FaultAt(i+1, 1, "a second YAML document: a rules file is one")
 				return false
 			}
 		}
@@ -182,13 +199,13 @@ func (r *reader) readable() bool {
 // acceptable refuses, before the library's parser sees them, what hides what a
 // rule says, and what the parser recurses on or takes quadratic time for:
 // brackets, marks, and the entries of one mapping.
-func (r *reader) acceptable(tokens token.Tokens) bool {
-	before := len(r.faults)
+func (r *Reader) acceptable(tokens token.Tokens) bool {
+	before := len(r.Faults)
 	type mapping struct{ column, keys int }
 	var open []mapping // the block mappings around a token
 	depth, marks, commas := 0, 0, 0
 	for _, t := range tokens {
-		if r.full() {
+		if r.Full() {
 			return false
 		}
 		line, column := t.Position.Line, t.Position.Column
@@ -205,13 +222,13 @@ func (r *reader) acceptable(tokens token.Tokens) bool {
 		entries := 0
 		switch t.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			r.faultAt(line, column, "anchors, aliases and merge keys are not taken: write the value out, and a text that begins with * or & in quotes")
+			r.FaultAt(line, column, "anchors, aliases and merge keys are not taken: write the value out, and a text that begins with * or & in quotes")
 		case token.TagType, token.DirectiveType:
 			hint := "leave it out"
 			if line <= len(r.lines) && beginsWithNot.MatchString(r.lines[line-1]) {
 				hint = "a text that begins with ! stands in quotes, or write not, as in if: not repo.fork"
 			}
-			r.faultAt(line, column, "YAML tags and directives are not taken: %s", hint)
+			r.FaultAt(line, column, "YAML tags and directives are not taken: %s", hint)
 		case token.SequenceStartType, token.MappingStartType:
 			depth++
 		case token.SequenceEndType, token.MappingEndType:
@@ -235,27 +252,27 @@ func (r *reader) acceptable(tokens token.Tokens) bool {
 			marks = 0
 		}
 		if depth > maxDepth || marks > maxDepth || len(open) > maxDepth {
-			r.faultAt(line, column, "%s", tooDeep)
+			r.FaultAt(line, column, "%s", tooDeep)
 			return false
 		}
 		if entries > maxEntries {
-			r.faultAt(line, column, "%s", tooManyEntries)
+			r.FaultAt(line, column, "%s", tooManyEntries)
 			return false
 		}
 	}
-	return len(r.faults) == before
+	return len(r.Faults) == before
 }
 
 // A pair is one entry of a mapping.
-type pair struct {
-	key     string
-	keyNode ast.Node
-	value   ast.Node
+type Pair struct {
+	Key     string
+	KeyNode ast.Node
+	Value   ast.Node
 }
 
-// pairs reads a mapping in file order; nil, after a fault, when it is none.
+// Pairs reads a mapping in file order; nil, after a fault, when it is none.
 // what says what was expected.
-func (r *reader) pairs(n ast.Node, what string) []pair {
+func (r *Reader) Pairs(n ast.Node, what string) []Pair {
 	var entries []*ast.MappingValueNode
 	switch m := n.(type) {
 	case *ast.MappingNode:
@@ -268,44 +285,44 @@ func (r *reader) pairs(n ast.Node, what string) []pair {
 		if _, list := n.(*ast.SequenceNode); list && what == "labels" {
 			hint = ": each label with what it means, labels: { linux: {}, gpu: { devices: [nvidia/gpu] } }"
 		}
-		r.fault(n, "%s must be a mapping, not %s%s", what, kindOf(n), hint)
+		r.Fault(n, "%s must be a mapping, not %s%s", what, KindOf(n), hint)
 		return nil
 	}
-	pairs := make([]pair, 0, len(entries))
+	pairs := make([]Pair, 0, len(entries))
 	for _, e := range entries {
-		key, ok := scalar(e.Key)
+		key, ok := Scalar(e.Key)
 		if !ok {
-			r.fault(e.Key, "a key must be one word, not %s", kindOf(e.Key))
+			r.Fault(e.Key, "a key must be one word, not %s", KindOf(e.Key))
 			continue
 		}
-		pairs = append(pairs, pair{key, e.Key, e.Value})
+		pairs = append(pairs, Pair{key, e.Key, e.Value})
 	}
 	return pairs
 }
 
-// fields reads a mapping whose keys are known; nil, after a fault, when it is none.
-func (r *reader) fields(n ast.Node, what string, known ...string) map[string]ast.Node {
-	pairs := r.pairs(n, what)
+// Fields reads a mapping whose keys are known; nil, after a fault, when it is none.
+func (r *Reader) Fields(n ast.Node, what string, known ...string) map[string]ast.Node {
+	pairs := r.Pairs(n, what)
 	if pairs == nil {
 		return nil
 	}
 	m := make(map[string]ast.Node, len(pairs))
 	for _, p := range pairs {
-		if !slices.Contains(known, p.key) {
-			hint := cmp.Or(inKey(p.key, what, p.value), didYouMean(p.key, known))
+		if !slices.Contains(known, p.Key) {
+			hint := cmp.Or(inKey(p.Key, what, p.Value), words.DidYouMean(p.Key, known))
 			if hint == "" {
 				hint = "; it takes " + strings.Join(known, ", ")
 			}
-			r.fault(p.keyNode, "unknown key %s in %s%s", quote(p.key), what, hint)
+			r.Fault(p.KeyNode, "unknown key %s in %s%s", words.Quote(p.Key), what, hint)
 			continue
 		}
-		m[p.key] = p.value
+		m[p.Key] = p.Value
 	}
 	return m
 }
 
-// items reads a list; nil, after a fault, when it is none.
-func (r *reader) items(n ast.Node, what string) []ast.Node {
+// Items reads a list; nil, after a fault, when it is none.
+func (r *Reader) Items(n ast.Node, what string) []ast.Node {
 	switch s := n.(type) {
 	case *ast.SequenceNode:
 		return s.Values
@@ -313,13 +330,13 @@ func (r *reader) items(n ast.Node, what string) []ast.Node {
 		return []ast.Node{}
 	}
 	hint := ""
-	if s, ok := scalar(n); ok && strings.TrimSpace(s) != "" {
+	if s, ok := Scalar(n); ok && strings.TrimSpace(s) != "" {
 		hint = ": write [" + listItem(s) + "]"
 		if parts := strings.Split(s, ","); len(parts) > 1 && !strings.ContainsAny(s, "{['\"") {
-			hint = ": write [" + oneLine(s) + "]"
+			hint = ": write [" + words.OneLine(s) + "]"
 		}
 	}
-	r.fault(n, "%s must be a list, not %s%s", what, kindOf(n), hint)
+	r.Fault(n, "%s must be a list, not %s%s", what, KindOf(n), hint)
 	return nil
 }
 
@@ -329,7 +346,7 @@ func listItem(s string) string {
 	if plainItem.MatchString(s) {
 		return s
 	}
-	return "'" + strings.ReplaceAll(oneLine(s), "'", "''") + "'"
+	return "'" + strings.ReplaceAll(words.OneLine(s), "'", "''") + "'"
 }
 
 var (
@@ -337,8 +354,8 @@ var (
 	beginsWithNot = regexp.MustCompile(`\b(if|scope):\s*!`)
 )
 
-// scalar returns the text of a scalar as it was written.
-func scalar(n ast.Node) (string, bool) {
+// Scalar returns the text of a scalar as it was written.
+func Scalar(n ast.Node) (string, bool) {
 	switch s := n.(type) {
 	case *ast.StringNode:
 		return s.Value, true
@@ -350,46 +367,29 @@ func scalar(n ast.Node) (string, bool) {
 	return "", false
 }
 
-// text reads a scalar that is not empty.
-func (r *reader) text(n ast.Node, what string) (string, bool) {
-	s, ok := scalar(n)
+// Text reads a scalar that is not empty.
+func (r *Reader) Text(n ast.Node, what string) (string, bool) {
+	s, ok := Scalar(n)
 	if !ok {
 		hint := ""
 		if list, isList := n.(*ast.SequenceNode); isList && (what == "if" || what == "scope") {
 			hint = ": write one text, with and between its parts"
-			if !slices.ContainsFunc(list.Values, func(v ast.Node) bool { s, ok := scalar(v); return !ok || !plainLabel.MatchString(s) }) {
+			if !slices.ContainsFunc(list.Values, func(v ast.Node) bool { s, ok := Scalar(v); return !ok || !PlainLabel.MatchString(s) }) {
 				hint = ": write has(" + labelsOf(list) + ")"
 			}
 		}
-		r.fault(n, "%s must be a text, not %s%s", what, kindOf(n), hint)
+		r.Fault(n, "%s must be a text, not %s%s", what, KindOf(n), hint)
 		return "", false
 	}
 	if strings.TrimSpace(s) == "" {
-		r.fault(n, "%s must not be empty", what)
+		r.Fault(n, "%s must not be empty", what)
 		return "", false
 	}
 	return s, true
 }
 
-// whole reads a whole number between least and most.
-func (r *reader) whole(n ast.Node, what string, least, most int) (int, bool) {
-	s, ok := r.text(n, what)
-	if !ok {
-		return 0, false
-	}
-	v, err := parseWhole(s)
-	if err == nil && (v < least || v > most) {
-		err = fmt.Errorf("%d is not between %d and %d", v, least, most)
-	}
-	if err != nil {
-		r.fault(n, "%s: %v", what, err)
-		return 0, false
-	}
-	return v, true
-}
-
-// kindOf names a node for people.
-func kindOf(n ast.Node) string {
+// KindOf names a node for people.
+func KindOf(n ast.Node) string {
 	switch n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		return "a mapping"
@@ -405,11 +405,11 @@ func kindOf(n ast.Node) string {
 	return "a text"
 }
 
-// within turns a place within a scalar's text, line from 1 and column in runes
+// Within turns a place within a scalar's text, line from 1 and column in runes
 // from 0, into a place in the file. Scalars that are folded or escaped hide it:
 // the place is then their start, and exact is false.
-func (r *reader) within(n ast.Node, line, column int) (fileLine, fileColumn int, exact bool) {
-	startLine, startColumn := place(n)
+func (r *Reader) Within(n ast.Node, line, column int) (fileLine, fileColumn int, exact bool) {
+	startLine, startColumn := Place(n)
 	switch s := n.(type) {
 	case *ast.LiteralNode:
 		at, text := startLine+line, strings.Split(s.Value.Value, "\n")
@@ -433,12 +433,4 @@ func (r *reader) within(n ast.Node, line, column int) (fileLine, fileColumn int,
 		return startLine, startColumn + column, true
 	}
 	return startLine, startColumn + column, line == 1
-}
-
-// sorted returns the faults in the order of the file, nil when there are none.
-func (r *reader) sorted() Diagnostics {
-	if len(r.faults) == 0 {
-		return nil
-	}
-	return r.faults.sort().cut()
 }
