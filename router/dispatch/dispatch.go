@@ -1,6 +1,7 @@
-// Package dispatch owns the way from a due job to its registered Nomad job: in turn by
-// owner, decided, under its limit, when GitHub would take the runner, and again after
-// a failure. Server runs its loops; nobody else calls it.
+// Package dispatch owns the way from a due job to its registered Nomad job: it takes due
+// jobs in turn by owner, has them decided, keeps to their limits, waits while GitHub would
+// not register their runners, and retries after failures. Server runs its loops; nobody
+// else calls it.
 package dispatch
 
 import (
@@ -21,78 +22,74 @@ import (
 )
 
 const (
-	maxSenders = 64          // they, as many who decide and maxDecided leave room in a batch
 	maxDecided = 100         // decided jobs that wait for a sender
-	dueLeast   = 64          // of those that are handed out before others are read, when more are due
-	dueBatch   = 256         // jobs read from the store at once
+	dueLeast   = 64          // handed out of a batch before the next is read, when more jobs are due
+	dueBatch   = 256         // due jobs read from the store at once
 	storePause = time.Second // after the store failed
 )
 
-// MaxSenders, as many who decide and maxDecided leave room in a batch of due jobs.
+// MaxSenders is the most Senders of a Dispatcher. They, as many deciders and maxDecided
+// leave room in a batch of due jobs.
 const MaxSenders = 64
 
 // A Store is what dispatch uses of the database.
 type Store interface {
-	// Due returns up to limit jobs in Queued or Retrying whose DueAt has come, in
-	// turn by owner, then by repository, longest due first of those of one. When
-	// more are due, each owner has an equal part, whose turn it was last comes last,
-	// and next is not after now; else next is when the next one falls due (zero: none known).
+	// Due returns up to limit Queued or Retrying jobs whose DueAt has come, and when the
+	// next one falls due (zero: none known). The jobs are in turn by owner, then by
+	// repository; within a repository those that have been due longest come first. When
+	// more jobs are due than limit, each owner gets an equal share, the owner whose turn
+	// was last comes last, and next is not after now.
 	Due(ctx context.Context, now time.Time, limit int) (jobs []router.Job, next time.Time, err error)
 
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
 	Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error
 
-	// Admit gives a job that is Queued or Retrying a place under its decision's
-	// limit, which must not be nil. It keeps the place until it ends. If none
-	// is free the job becomes Held, until a place is: the oldest job of the
-	// repository with the fewest places gets it. A job that is no longer Queued
-	// or Retrying is ErrNotWaiting.
+	// Admit gives a Queued or Retrying job a place under its decision's limit, which must
+	// not be nil. The job keeps the place until it ends. If no place is free the job
+	// becomes Held until one is; free places go to the oldest job of the repository with
+	// the fewest places. A job that is no longer Queued or Retrying is ErrNotWaiting.
 	Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error)
 
-	// Reconsider puts the jobs that wait for a place into Queued, due at once,
-	// and returns how many: the limits may have changed.
+	// Reconsider makes all jobs that wait for a place Queued and due at once, because the
+	// limits may have changed, and returns how many they were.
 	Reconsider(ctx context.Context, now time.Time) (int, error)
 
-	// Prepare makes the runner known, before Nomad is asked for it, whether it
-	// brings its own registration, and lets
-	// the holder of the token with this SHA-256 hash claim it. Preparing again,
-	// with the same hash or another, is no error: all of them are good until
-	// Dispatched. A job that is no longer Queued or Retrying, or not due, is
-	// ErrNotWaiting.
+	// Prepare records a runner, and whether it brings its own registration, before Nomad is
+	// asked for it, and lets the holder of the token with this SHA-256 hash claim it. It may
+	// be called again with the same hash or another: all of them are valid until
+	// Dispatched. A job that is no longer Queued or Retrying, or not due, is ErrNotWaiting.
 	Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error
 
-	// Dispatched records that Nomad has the runner, whose token has this hash;
-	// other hashes of the runner stop being good. The job moves on from Queued
-	// or Retrying; if it went further meanwhile it stays there.
+	// Dispatched records that Nomad has the runner, whose token has this hash; the runner's
+	// other hashes become invalid. The job moves on from Queued or Retrying; if it has
+	// already gone further it stays there.
 	Dispatched(ctx context.Context, r router.Runner, tokenHash [32]byte, d *router.Decision, now time.Time) error
 
-	// Retry puts a job that is still Queued or Retrying into Retrying, due at at.
-	// d may be nil: the decision is then left as it is.
+	// Retry moves a job that is still Queued or Retrying to Retrying, due at at. A nil d
+	// leaves its decision as it is.
 	Retry(ctx context.Context, jobID int64, at time.Time, cause router.Cause, reason string, d *router.Decision, now time.Time) error
 
-	// RetryNow makes up to limit jobs, or all if it is negative, due at once that are
-	// Retrying for this cause, those that were due first first, and counts their
-	// failures anew. It returns how many.
+	// RetryNow makes up to limit Retrying jobs with this cause due at once, or all if limit
+	// is negative, resets their failure counts, and returns how many they were. Those that
+	// were due first come first.
 	RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (int, error)
 
-	// RecordRegistered records that GitHub knows a runner that is Dispatched as far as the
-	// books tell: its state in r, name, ID there and target.
+	// RecordRegistered records that GitHub knows a runner that is Dispatched in the
+	// database: its state in r, its name and ID on GitHub, and its target.
 	RecordRegistered(ctx context.Context, r router.Runner, now time.Time) error
 
-	// FindJobs and FindRunners return those that a filter looks for, newest
-	// first: by the job's ID, which grows, and the runner's try for it.
+	// FindJobs returns the jobs that a filter selects, newest first: by ID, which grows.
 	FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error)
 
-	// Redecide puts a job that was decided, waits for a place under a limit, or
-	// is to be tried again, into Queued, due at once, with a try whose runner
-	// never was; by says who has it so. It reports whether it did: the job may be
-	// in another state.
+	// Redecide moves a job that was decided, waits for a place under a limit, or is
+	// Retrying, to Queued, due at once, with a new try. by says who asked for it. It
+	// reports whether it did so: not when the job is in another state.
 	Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (bool, error)
 }
 
-// A Dispatcher takes due jobs from the database, decides them, and starts their
-// runners. There is one per database. Its exported fields are set before it is used,
-// and required. It is made by New and safe for concurrent use.
+// A Dispatcher takes due jobs from the database, has them decided, and starts their
+// runners. There is one per database. It is made by New and safe for concurrent use; its
+// exported fields are set before, and are required.
 type Dispatcher struct {
 	Store   Store
 	Nomad   router.Nomad
@@ -109,24 +106,24 @@ type Dispatcher struct {
 	Now     func() time.Time
 	Rand    func() float64 // in [0,1)
 
-	Due      router.Hint     // taken and given: a job may be due
-	Limits   router.Hint     // taken: limits may have changed
-	NewRules router.Hint     // taken: the rules have changed
+	Due      router.Hint     // received and given: a job may be due
+	Limits   router.Hint     // received: limits may have changed
+	NewRules router.Hint     // received: the rules have changed
 	Compare  router.TimeHint // given: when to compare the database with Nomad
 
 	PublicURL string        // where runners claim
 	Senders   int           // Nomad jobs registered at the same time
 	Tick      time.Duration // how often due jobs are read though no hint came
-	Sweep     time.Duration // how often held jobs are looked at though no hint came
-	Grace     time.Duration // how long a stop waits for work in hand
+	Sweep     time.Duration // how often held jobs are reconsidered though no hint came
+	Grace     time.Duration // how long a stop waits for work under way
 
-	jobs    chan router.Job // to those who decide; unbuffered, so that few jobs wait here while they change in the store
+	jobs    chan router.Job // to the deciders; unbuffered, so that few jobs wait here while the database changes
 	decided chan sending    // size maxDecided; to the senders
 	silence silence         // of Nomad
 	tokens  tokens
 
 	mu      sync.Mutex
-	sending map[int64]sending // jobs that Nomad is asked for
+	sending map[int64]sending // jobs whose runners Nomad is being asked for
 }
 
 // New returns a Dispatcher whose exported fields are those of di.
@@ -136,16 +133,14 @@ func New(di *Dispatcher) *Dispatcher {
 	return di
 }
 
-// SilentFor returns for how long Nomad has left what it was asked without an answer;
-// 0: it is not silent.
+// SilentFor returns how long Nomad has answered no request; 0: it answers.
 func (di *Dispatcher) SilentFor() time.Duration {
 	d, _ := di.silence.length()
 	return d
 }
 
-// Run hands out due jobs until ctx ends, then waits for those in hand: for
-// Grace at most, after which they are cut off, to be taken up by the next
-// process.
+// Run hands out due jobs until ctx ends, then waits for those in hand, for Grace at most.
+// After that they are cut off; the next process takes them up.
 func (di *Dispatcher) Run(ctx context.Context) error {
 	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
@@ -173,7 +168,7 @@ func (di *Dispatcher) Run(ctx context.Context) error {
 	return nil
 }
 
-// feed reads due jobs and hands them to the senders until ctx ends.
+// feed reads due jobs and hands them to the deciders until ctx ends.
 func (di *Dispatcher) feed(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -183,7 +178,7 @@ func (di *Dispatcher) feed(ctx context.Context) {
 		due, next, err := di.Store.Due(ctx, di.Now(), dueBatch)
 		switch {
 		case err != nil && ctx.Err() == nil:
-			di.Log.Throttled(slog.LevelError, "", "cannot read due jobs from the store", "err", err, "fix", router.StoreFix(err))
+			di.Log.Throttled(slog.LevelError, "", "cannot read due jobs from the database", "err", err, "fix", router.StoreFix(err))
 			wait = storePause
 		case !next.IsZero():
 			wait = min(wait, max(next.Sub(di.Now()), 0))
@@ -194,7 +189,7 @@ func (di *Dispatcher) feed(ctx context.Context) {
 		for _, j := range due {
 			if more && given >= dueLeast {
 				select {
-				case <-di.Due: // there may be another owner's job, whose turn is before the rest
+				case <-di.Due: // it may be another owner's job, which comes before the rest
 					break handing
 				default:
 				}
@@ -233,14 +228,14 @@ func (di *Dispatcher) release(id int64) {
 type sending struct {
 	job      router.Job
 	decision *rules.Decision
-	since    time.Time // when Nomad was asked, by the time that passes; zero: not yet
-	said     bool      // that Nomad does not answer
+	since    time.Time // when Nomad was asked, by the monotonic clock; zero: not yet
+	silent   bool      // the job waits in the database because Nomad does not answer
 }
 
-// decideOne carries one job as far as it goes without Nomad: to its end when no
-// runner will serve it, else to the senders, whom the others do not wait for.
+// decideOne takes a job as far as possible without Nomad: to its end when no runner will
+// serve it, else to the senders.
 func (di *Dispatcher) decideOne(ctx context.Context, j router.Job) {
-	s, err := di.settled(ctx, j)
+	s, err := di.decide(ctx, j)
 	if err == nil && s.decision != nil {
 		select {
 		case di.decided <- s:
@@ -249,12 +244,12 @@ func (di *Dispatcher) decideOne(ctx context.Context, j router.Job) {
 		}
 	}
 	defer di.release(j.ID)
-	di.cannotWrite(ctx, j.ID, err)
+	di.pauseOnError(ctx, j.ID, err)
 }
 
-// settled decides a job, and writes down what comes of it unless that is for a
-// sender. Its errors are the store's.
-func (di *Dispatcher) settled(ctx context.Context, j router.Job) (sending, error) {
+// decide decides a job and returns it if it is for a sender; else it records the outcome
+// and returns a zero sending. Its errors are the store's.
+func (di *Dispatcher) decide(ctx context.Context, j router.Job) (sending, error) {
 	j, err := di.Runners.Adopt(ctx, j)
 	if err != nil {
 		return sending{}, err
@@ -290,40 +285,40 @@ func (di *Dispatcher) settled(ctx context.Context, j router.Job) (sending, error
 	return sending{job: j, decision: &d}, nil
 }
 
-// cannotWrite sees to an error of the store's, if there is one. The job is still
-// due: do not spin on it.
-func (di *Dispatcher) cannotWrite(ctx context.Context, jobID int64, err error) {
+// pauseOnError logs an error of the store, if there is one, and waits a moment: the job is
+// still due and would be taken again at once.
+func (di *Dispatcher) pauseOnError(ctx context.Context, jobID int64, err error) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	di.Log.Throttled(slog.LevelError, "", "cannot write a job's state", "job_id", jobID, "err", err, "fix", router.StoreFix(err))
+	di.Log.Throttled(slog.LevelError, "", "cannot record the state of a job", "job_id", jobID, "err", err, "fix", router.StoreFix(err))
 	select {
 	case <-ctx.Done():
 	case <-time.After(storePause):
 	}
 }
 
-// send carries a decided job to a registered Nomad job, or to its next attempt.
+// send registers the runner of a decided job on Nomad, or schedules its next attempt.
 func (di *Dispatcher) send(ctx context.Context, s sending) {
 	defer di.release(s.job.ID)
-	if err := di.silence.refuses(); err != nil {
-		di.cannotWrite(ctx, s.job.ID, di.wait(ctx, s.job, s.decision, err))
+	if err := di.silence.err(); err != nil {
+		di.pauseOnError(ctx, s.job.ID, di.wait(ctx, s.job, s.decision, err))
 		return
 	}
-	di.cannotWrite(ctx, s.job.ID, di.carry(ctx, s.job, s.decision))
+	di.pauseOnError(ctx, s.job.ID, di.register(ctx, s.job, s.decision))
 }
 
-// carry does the work of send; its errors are the store's.
-func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision) error {
+// register does the work of send. Its errors are the store's.
+func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decision) error {
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
 	own := !di.Nomad.Claims(j.Placement(d))
 	var later *router.RetryAtError
 	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
-		log.Throttled(slog.LevelInfo, d.Rule, "github takes no runner for a job yet", "err", err, "again_at", later.At)
+		log.Throttled(slog.LevelInfo, d.Rule, "github accepts no runner for a job at the moment", "err", err, "again_at", later.At)
 		if later.Failing {
-			return di.retry(ctx, j.ID, router.CauseGitHub, later.At, fmt.Sprintf("no runner is started for it now: %v", err), d)
+			return di.retry(ctx, j.ID, router.CauseGitHub, later.At, fmt.Sprintf("no runner is started for it at the moment: %v", err), d)
 		}
-		return di.retry(ctx, j.ID, router.CauseGitHubLimit, later.At, fmt.Sprintf("GitHub takes no runner for it now: %v", err), d)
+		return di.retry(ctx, j.ID, router.CauseGitHubLimit, later.At, fmt.Sprintf("GitHub accepts no runner for it at the moment: %v", err), d)
 	}
 	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own}
 	token := di.tokens.take(r.ID)
@@ -358,7 +353,7 @@ func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision
 		log.Warn("nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
 	}
 	if started.Existed && started.ClaimToken != token && !r.Own {
-		// An earlier process started it, and an earlier database may have known more.
+		// An earlier process registered it, and its database may have known more.
 		found := r
 		err := di.Runners.Recognize(ctx, &found, router.TargetOf(j.Repo, d.Runner))
 		if err == nil && found.State != router.RunnerDispatched {
@@ -370,7 +365,7 @@ func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision
 				at = di.Now().Add(router.LongestWait)
 			}
 			di.tokens.keep(r.ID, token)
-			return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("Nomad has its runner %s already, and GitHub did not say yet whether it is registered: %v", r.ID, err), d)
+			return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("Nomad already has its runner %s, and GitHub has not said yet whether that is registered: %v", r.ID, err), d)
 		}
 	}
 	r.NomadJob, r.NomadAt = started.NomadJob, started.At
@@ -381,12 +376,12 @@ func (di *Dispatcher) carry(ctx context.Context, j router.Job, d *rules.Decision
 		return fmt.Errorf("record runner %s: %w", r.ID, err)
 	}
 	if started.Existed {
-		di.Compare.At(di.Now()) // it may have ended before anybody could tell
+		di.Compare.At(di.Now()) // it may have ended before its events were followed
 	}
 	if j.DispatchedAt.IsZero() {
 		di.Metrics.Registered(j, d, di.Now())
 	}
-	if j.Cause == router.CauseRefused { // Nomad has changed its mind, so the others may have a chance
+	if j.Cause == router.CauseRefused { // Nomad accepts this one now, so it may accept the others
 		di.retryNow(ctx, router.CauseRefused, -1)
 	}
 	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", di.Now().Sub(began))
@@ -406,7 +401,7 @@ func (di *Dispatcher) start(ctx context.Context, r router.StartRequest) (started
 // failed records that a runner could not be started.
 func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner, token router.Secret, d *rules.Decision, cause error) error {
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
-	if d, _ := di.silence.length(); d > 0 && ranOut(cause) {
+	if d, _ := di.silence.length(); d > 0 && timedOut(cause) {
 		cause = &router.SilentError{For: d}
 	}
 	at, again := di.Backoff.Retry(cause, j.Failures)
@@ -414,15 +409,15 @@ func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner,
 		return di.refusedByNomad(ctx, j, r, token, d, cause)
 	}
 	if fix, ok := errors.AsType[*router.FixError](cause); ok {
-		log.Throttled(slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
-	} else if silent := (*router.SilentError)(nil); !errors.As(cause, &silent) { // which is said once, for all jobs
-		log.Throttled(slog.LevelWarn, d.Rule, "nomad could not take the job; it will be tried again", "again_at", at)
+		log.Throttled(slog.LevelError, d.Rule, "a job waits until somebody changes the configuration", "fix", fix.Fix, "again_at", at)
+	} else if silent := (*router.SilentError)(nil); !errors.As(cause, &silent) { // WatchNomad logs that once for all jobs
+		log.Throttled(slog.LevelWarn, d.Rule, "nomad could not take a job; it will be retried", "again_at", at)
 	}
 	di.tokens.keep(r.ID, token)
 	return di.retry(ctx, j.ID, router.CauseNomad, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
 }
 
-// wait records that a job waits for Nomad, which was not asked for it.
+// wait records that a job waits because Nomad does not answer; it was not asked for this one.
 func (di *Dispatcher) wait(ctx context.Context, j router.Job, d *rules.Decision, cause error) error {
 	at, _ := di.Backoff.Retry(cause, j.Failures)
 	return di.retry(ctx, j.ID, router.CauseNomad, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
@@ -433,7 +428,7 @@ func (di *Dispatcher) retry(ctx context.Context, jobID int64, cause router.Cause
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	if err := di.Store.Retry(ctx, jobID, at, cause, reason, d, di.Now()); err != nil {
-		return fmt.Errorf("record that job %d is tried again: %w", jobID, err)
+		return fmt.Errorf("record that job %d is retried: %w", jobID, err)
 	}
 	di.Due.Give() // its due time may come before the tick
 	return nil

@@ -22,20 +22,21 @@ func (di *Dispatcher) admit(ctx context.Context, j router.Job, d *rules.Decision
 		return false, fmt.Errorf("admit job %d under the limit %s: %w", j.ID, d.Limit.Key, err)
 	}
 	if !admitted {
-		di.Log.Info("job held by a limit", "job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "limit", d.Limit.Key)
+		di.Log.Info("a limit holds a job", "job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "limit", d.Limit.Key)
 	}
 	return admitted, nil
 }
 
-// Relimit looks at held jobs anew when limits may have changed: at once, after
-// new rules, and each Sweep in case a change was missed.
+// Relimit reconsiders the jobs that limits hold whenever limits may have changed: at the
+// start, after new rules, and every Sweep in case a change was missed. It runs until ctx
+// ends.
 func (di *Dispatcher) Relimit(ctx context.Context) error {
 	tick := time.NewTicker(di.Sweep)
 	defer tick.Stop()
 	for {
 		n, err := di.Store.Reconsider(ctx, di.Now())
 		if err != nil && ctx.Err() == nil {
-			di.Log.Warn("cannot look at the jobs that limits hold; the next sweep tries again", "err", err, "again_at", di.Now().Add(di.Sweep))
+			di.Log.Warn("cannot reconsider the jobs that limits hold; it will be retried", "err", err, "again_at", di.Now().Add(di.Sweep))
 		}
 		if n > 0 {
 			di.Due.Give()

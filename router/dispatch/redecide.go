@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	redecideMost  = 2000 // jobs looked at after the rules changed, the newest
+	redecideMost  = 2000 // the newest unroutable jobs, tried after the rules changed
 	redecideBatch = 200  // read from the store at once
 
 	// Between two times that Nomad is asked for a job which it refused: doubled each
@@ -22,9 +22,9 @@ const (
 	longestRefusedWait = 10 * time.Minute
 )
 
-// refusedByNomad sees to a job that Nomad refuses. An operator may change what it
-// refused, the rule, the jobspec or what Nomad allows, so it is asked again; only what
-// the job itself asks for is refused for good.
+// refusedByNomad records that Nomad refuses a job. An operator may change the rule, the
+// jobspec or what Nomad allows, so the job is retried; only if Nomad refuses what one of
+// the job's own labels asks for is it Unroutable.
 func (di *Dispatcher) refusedByNomad(ctx context.Context, j router.Job, r router.Runner, token router.Secret, d *rules.Decision, cause error) error {
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
 	if label := ownFault(j.Placement(d), cause); label != "" {
@@ -33,13 +33,13 @@ func (di *Dispatcher) refusedByNomad(ctx context.Context, j router.Job, r router
 	}
 	wait := min(firstRefusedWait<<min(max(j.Failures, 0), 10), longestRefusedWait)
 	at := di.Now().Add(wait - time.Duration(di.Rand()*float64(wait)/4))
-	log.Throttled(slog.LevelError, d.Rule, "nomad refuses the job: mend the rule, its jobspec or what Nomad allows", "again_at", at)
+	log.Throttled(slog.LevelError, d.Rule, "nomad refuses a job: fix the rule, its jobspec or what Nomad allows", "again_at", at)
 	di.tokens.keep(r.ID, token)
-	return di.retry(ctx, j.ID, router.CauseRefused, at, fmt.Sprintf("Nomad refuses the job: %v; it is asked again with growing waits, and as soon as the rules or jobspecs change", cause), d)
+	return di.retry(ctx, j.ID, router.CauseRefused, at, fmt.Sprintf("Nomad refuses the job: %v; it is retried with growing waits, and as soon as the rules or jobspecs change", cause), d)
 }
 
-// ownFault is the label of a job that asks for the value which Nomad finds fault
-// with, as far as Nomad's words have it; "": there is none.
+// ownFault returns the label of a job that asks for the value which Nomad's words mention;
+// "": there is none.
 func ownFault(p router.Placement, cause error) string {
 	said := strings.ToLower(cause.Error())
 	for _, c := range p.Constraints {
@@ -52,15 +52,15 @@ func ownFault(p router.Placement, cause error) string {
 	return ""
 }
 
-// Redecide decides the jobs anew that Nomad refused, or that nothing could serve
-// and that the rules in force may route: at once, as they may have changed while no process ran,
-// and after each change, until ctx ends. So a mistake in the rules costs no job
-// that GitHub still queues.
+// Redecide retries the jobs that Nomad refused, and decides those again that nothing could
+// serve and that the rules in force may route. It does so at once, as the rules may have
+// changed while no process ran, and after each change of the rules, until ctx ends. So a
+// mistake in the rules costs no job that GitHub still queues.
 func (di *Dispatcher) Redecide(ctx context.Context) error {
 	for {
 		di.retryNow(ctx, router.CauseRefused, -1)
 		if err := di.redecide(ctx); err != nil && ctx.Err() == nil {
-			di.Log.Warn("cannot look at the jobs that nothing could serve; switchyard jobs retry decides one anew", "err", err)
+			di.Log.Warn("cannot decide unroutable jobs again after the rules changed; to retry a job, use switchyard jobs retry", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -70,8 +70,8 @@ func (di *Dispatcher) Redecide(ctx context.Context) error {
 	}
 }
 
-// redecide looks at the newest jobs that are Unroutable and that GitHub may
-// still queue. Its error is the store's.
+// redecide decides the newest Unroutable jobs again that GitHub may still queue. Its error
+// is the store's.
 func (di *Dispatcher) redecide(ctx context.Context) error {
 	set, begun, asks := di.Decider.Rules(), 0, true
 	f := router.JobFilter{States: []router.JobState{router.Unroutable}, Since: di.Now().Add(-router.GoneAfter), Limit: redecideBatch}
@@ -81,14 +81,14 @@ func (di *Dispatcher) redecide(ctx context.Context) error {
 			return err
 		}
 		for _, j := range jobs {
-			if f.Before = j.ID; !mends(set, j) {
+			if f.Before = j.ID; !mayServe(set, j) {
 				continue
 			}
-			if asks { // whether it waits still; if GitHub cannot say, the claim asks again
+			if asks { // whether the job still waits; if GitHub cannot say, the claim asks again
 				_, err := di.Intake.Ask(ctx, j)
 				asks = err == nil
 			}
-			done, err := di.Store.Redecide(ctx, j.ID, router.SourceRouter, "the rules have changed since: it is decided anew", di.Now())
+			done, err := di.Store.Redecide(ctx, j.ID, router.SourceRouter, "the rules have changed: it is decided again", di.Now())
 			if err != nil {
 				return err
 			}
@@ -102,15 +102,15 @@ func (di *Dispatcher) redecide(ctx context.Context) error {
 		}
 	}
 	if begun > 0 {
-		di.Log.Info("jobs that nothing could serve are decided anew, as the rules have changed", "jobs", begun)
+		di.Log.Info("unroutable jobs are decided again, as the rules have changed", "jobs", begun)
 	}
 	return nil
 }
 
-// mends reports whether the rules may serve a job that is Unroutable: they
-// decide it otherwise, or ask for something else than what Nomad or GitHub
-// refused. What Nomad refused is asked for again, as the jobspec may be mended.
-func mends(set *rules.Set, j router.Job) bool {
+// mayServe reports whether the rules may serve an Unroutable job: they decide it
+// differently, or ask for something else than what Nomad or GitHub refused. What Nomad
+// refused is tried again in any case, because the jobspec may have been fixed.
+func mayServe(set *rules.Set, j router.Job) bool {
 	facts, was := j.Facts(), j.Decision
 	if was != nil {
 		facts.Run = was.Run

@@ -10,27 +10,26 @@ import (
 )
 
 const (
-	askSilent    = 10 * time.Second // for the one request at a time that a silent Nomad is asked
-	silenceTick  = time.Second      // how often it is seen whether Nomad is silent
-	longestProbe = 15 * time.Second // between two such requests; from silenceTick on, doubled
+	probeTimeout = 10 * time.Second // of the one request at a time that a silent Nomad is sent
+	silenceTick  = time.Second      // how often WatchNomad checks whether Nomad is silent
+	longestProbe = 15 * time.Second // between two such requests; silenceTick at first, then doubled
 )
 
-// silence knows for how long Nomad has not answered when it was asked for runners.
-// Only a request that ran out of time is unanswered: a connection that is refused or
-// cut says so at once, and costs nobody's time. It goes by the time that passes, not
-// by the clock, which may be set. The zero value is ready. It is safe for concurrent use.
+// silence knows for how long Nomad has not answered requests for runners. Only a request
+// that timed out counts as unanswered: a connection that is refused or cut fails at once
+// and delays nobody. It uses the monotonic clock. The zero value is ready. It is safe for
+// concurrent use.
 type silence struct {
 	mu    sync.Mutex
 	asked map[*question]bool // without an answer yet
 	last  time.Time          // when an answer came
-	since time.Time          // when the first of those that ran out of time since then was asked; zero: none did
+	since time.Time          // when the first request was sent that timed out since then; zero: none did
 }
 
-// A question is that for a runner.
+// A question is a request for a runner.
 type question struct{ at time.Time }
 
-// begun is since when nothing that Nomad was asked has been answered; zero: it
-// owes no answer. s.mu is held.
+// begun returns since when Nomad has answered nothing; zero: it owes no answer. s.mu is held.
 func (s *silence) begun() time.Time {
 	first := s.since
 	for q := range s.asked {
@@ -44,8 +43,8 @@ func (s *silence) begun() time.Time {
 	return first
 }
 
-// length is for how long Nomad has been silent; 0: it is not. Idle means that it is
-// asked nothing at the moment.
+// length returns for how long Nomad has been silent; 0: it is not. idle means that no
+// request is under way.
 func (s *silence) length() (d time.Duration, idle bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,15 +57,15 @@ func (s *silence) length() (d time.Duration, idle bool) {
 	return d, len(s.asked) == 0
 }
 
-// refuses is a *router.SilentError while Nomad is silent and owes an answer already.
-func (s *silence) refuses() error {
+// err returns a *router.SilentError while Nomad is silent and a request is under way.
+func (s *silence) err() error {
 	if d, idle := s.length(); d > 0 && !idle {
 		return &router.SilentError{For: d}
 	}
 	return nil
 }
 
-// ask asks Nomad for a runner, unless it refuses.
+// ask sends Nomad a request for a runner, unless err says that it is silent.
 func (s *silence) ask(ctx context.Context, do func(context.Context) error) error {
 	q := &question{time.Now()}
 	s.mu.Lock()
@@ -76,7 +75,7 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 			return &router.SilentError{For: q.at.Sub(first)}
 		}
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, askSilent)
+		ctx, cancel = context.WithTimeout(ctx, probeTimeout)
 		defer cancel()
 	}
 	if s.asked == nil {
@@ -89,7 +88,7 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 	defer s.mu.Unlock()
 	delete(s.asked, q)
 	switch {
-	case !ranOut(err):
+	case !timedOut(err):
 		if !errors.Is(err, context.Canceled) { // else whoever asked went away
 			s.last, s.since = time.Now(), time.Time{}
 		}
@@ -99,22 +98,22 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 	return err
 }
 
-// forget is for when nobody waits for an answer any more.
+// forget ends the silence. Call it when nobody waits for an answer any more.
 func (s *silence) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.since = time.Time{}
 }
 
-// ranOut reports whether an error is that of a request which ran out of time.
-func ranOut(err error) bool {
+// timedOut reports whether a request failed because it timed out.
+func timedOut(err error) bool {
 	var timeout interface{ Timeout() bool }
 	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
 }
 
-// WatchNomad sees to the jobs that a silent Nomad keeps waiting, until ctx ends: they
-// are to be tried again later, and say why. While it is silent it is asked for one
-// runner at a time; as soon as it answers, all of them are tried again.
+// WatchNomad takes care of the jobs that a silent Nomad keeps waiting, until ctx ends: they
+// move to Retrying, and say why. While Nomad is silent it is asked for one runner at a
+// time; as soon as it answers, all those jobs are retried.
 func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 	tick := time.NewTicker(silenceTick)
 	defer tick.Stop()
@@ -130,9 +129,9 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 		case d > 0:
 			if !silent {
 				silent, pause, next = true, silenceTick, time.Now()
-				di.Log.Error("nomad takes requests and does not answer: is it overloaded, or is something between that holds them up? jobs wait", "silent_for", d)
+				di.Log.Error("nomad accepts requests but does not answer them, so jobs wait: check whether its servers are overloaded, or a proxy on the way to them", "silent_for", d)
 			}
-			di.setAside(ctx, d)
+			di.postpone(ctx, d)
 			if now := time.Now(); idle && !now.Before(next) {
 				if di.retryNow(ctx, router.CauseNomad, 1) == 0 {
 					di.silence.forget()
@@ -148,14 +147,14 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 	}
 }
 
-// setAside has the jobs wait that a silent Nomad has been asked for, or that wait
+// postpone moves the jobs to Retrying that a silent Nomad has been asked for, or that wait
 // for a sender.
-func (di *Dispatcher) setAside(ctx context.Context, silentFor time.Duration) {
+func (di *Dispatcher) postpone(ctx context.Context, silentFor time.Duration) {
 	di.mu.Lock()
 	var asked []sending
 	for id, s := range di.sending {
-		if time.Since(s.since) >= router.SilentAfter && !s.said {
-			s.said = true
+		if time.Since(s.since) >= router.SilentAfter && !s.silent {
+			s.silent = true
 			di.sending[id] = s
 			asked = append(asked, s)
 		}
@@ -164,7 +163,7 @@ func (di *Dispatcher) setAside(ctx context.Context, silentFor time.Duration) {
 	err := &router.SilentError{For: silentFor}
 	for _, s := range asked {
 		if err := di.wait(ctx, s.job, s.decision, err); err != nil {
-			di.cannotWrite(ctx, s.job.ID, err)
+			di.pauseOnError(ctx, s.job.ID, err)
 		}
 	}
 	for {
@@ -173,7 +172,7 @@ func (di *Dispatcher) setAside(ctx context.Context, silentFor time.Duration) {
 			if !ok {
 				return
 			}
-			di.cannotWrite(ctx, s.job.ID, di.wait(ctx, s.job, s.decision, err))
+			di.pauseOnError(ctx, s.job.ID, di.wait(ctx, s.job, s.decision, err))
 			di.release(s.job.ID)
 		default:
 			return
@@ -181,14 +180,14 @@ func (di *Dispatcher) setAside(ctx context.Context, silentFor time.Duration) {
 	}
 }
 
-// retryNow has up to limit jobs tried again at once that are Retrying for this
-// cause; -1: all of them. It returns how many, -1 when the store does not say.
+// retryNow has up to limit jobs with this cause retried at once; -1: all of them. It
+// returns how many, and -1 when the store fails.
 func (di *Dispatcher) retryNow(ctx context.Context, cause router.Cause, limit int) (n int) {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	n, err := di.Store.RetryNow(ctx, cause, limit, di.Now())
 	if err != nil && ctx.Err() == nil {
-		di.Log.Warn("cannot have jobs tried again at once; each is when it is due", "err", err)
+		di.Log.Warn("cannot retry waiting jobs at once; each is retried when it is due", "err", err)
 		return -1
 	}
 	if n > 0 {

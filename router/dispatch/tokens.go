@@ -8,14 +8,14 @@ import (
 
 const maxTokens = 10_000 // remembered
 
-// tokens are those of attempts that failed, by runner ID: used again, so that hashes do
-// not pile up. It is safe for concurrent use.
+// tokens keeps the claim tokens of attempts that failed, by runner ID. They are used again,
+// so that hashes do not pile up. It is safe for concurrent use.
 type tokens struct {
 	mu sync.Mutex
 	of map[string]router.Secret
 }
 
-// take returns a runner's claim token: the one of an earlier attempt that may have
+// take returns a claim token for a runner: that of an earlier attempt, which may have
 // reached Nomad after all, else a new one.
 func (t *tokens) take(runnerID string) router.Secret {
 	t.mu.Lock()

@@ -10,7 +10,8 @@ import (
 	"switchyard/rules"
 )
 
-// undecided records that a job's run could not be looked up; its error is the store's.
+// undecided records that a job could not be decided because its run could not be looked up.
+// Its error is the store's.
 func (di *Dispatcher) undecided(ctx context.Context, j router.Job, d router.Decision, cause error) error {
 	if ctx.Err() != nil {
 		return nil // cut off: the next process decides it
@@ -23,9 +24,9 @@ func (di *Dispatcher) undecided(ctx context.Context, j router.Job, d router.Deci
 		return di.settle(ctx, j.ID, router.Unroutable, "", d.Reason, &d)
 	}
 	if fix, ok := errors.AsType[*router.FixError](cause); ok {
-		log.Throttled(slog.LevelError, d.Rule, "job waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+		log.Throttled(slog.LevelError, d.Rule, "a job waits until somebody changes the configuration", "fix", fix.Fix, "again_at", at)
 	} else {
-		log.Throttled(slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be tried again", "again_at", at)
+		log.Throttled(slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be retried", "again_at", at)
 	}
-	return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("GitHub did not say what started the run yet: %v", cause), nil)
+	return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("GitHub has not said what started the run yet: %v", cause), nil)
 }

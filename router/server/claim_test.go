@@ -141,7 +141,7 @@ func TestAnOutageOfNomadIsALineAMinute(t *testing.T) {
 			r.deliver(delivery(id+1, "queued", "self-hosted", "linux"))
 		}
 		time.Sleep(90 * time.Second)
-		const line = "nomad could not take the job; it will be tried again"
+		const line = "nomad could not take a job; it will be retried"
 		if said := log.about(t, line); len(said) != 2 || said[1]["left_out"] == nil {
 			t.Errorf("in 90 s the log has %v; want two lines, of which the second says how many were left out", said)
 		}

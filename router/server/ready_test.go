@@ -41,7 +41,7 @@ func testNoRunnerStartsThatGitHubWouldNotTake(t *testing.T) {
 	for id := int64(1); id <= 3; id++ {
 		r.deliver(delivery(id, "queued", "self-hosted", "linux"))
 		j := r.await(id, in(router.Retrying))
-		if !strings.Contains(j.Reason, "GitHub takes no runner for it now: a limit is reached") || j.Try != 1 || j.Decision == nil {
+		if !strings.Contains(j.Reason, "GitHub accepts no runner for it at the moment: a limit is reached") || j.Try != 1 || j.Decision == nil {
 			t.Errorf("job %d has the reason %q, try %d, decision %v", id, j.Reason, j.Try, j.Decision)
 		}
 		due = append(due, j.DueAt)

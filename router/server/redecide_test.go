@@ -94,7 +94,7 @@ func TestJobsThatNothingCouldServeAreDecidedAnewWhenTheRulesChange(t *testing.T)
 				t.Errorf("GitHub was asked %v, Nomad has %d jobs; want to be asked once about each job that the rules mend", asked, r.nomad.count())
 			}
 			line, err := r.store.Timeline(t.Context(), 1)
-			if err != nil || !containsEvent(line, router.SourceRouter, "the rules have changed since: it is decided anew") {
+			if err != nil || !containsEvent(line, router.SourceRouter, "the rules have changed: it is decided again") {
 				t.Errorf("the timeline is %+v, %v", line, err)
 			}
 		})
@@ -130,7 +130,7 @@ func TestWhatNomadRefusesIsAskedForAgain(t *testing.T) {
 		}
 		for id := int64(1); id <= 3; id++ {
 			j := r.await(id, in(router.Retrying))
-			if !strings.HasPrefix(j.Reason, "Nomad refuses the job: driver") || !strings.Contains(j.Reason, "asked again") || j.Decision == nil {
+			if !strings.HasPrefix(j.Reason, "Nomad refuses the job: driver") || !strings.Contains(j.Reason, "retried with growing waits") || j.Decision == nil {
 				t.Errorf("job %d: %q, decided %v", id, j.Reason, j.Decision)
 			}
 		}

@@ -147,7 +147,7 @@ func TestAFailedLookUpDecidesNothing(t *testing.T) {
 			r := start(t, openStore(t), nomad, h, forkRules(t))
 			r.deliver(ofRun(delivery(1, "queued", "self-hosted", "linux"), runID))
 			j := r.await(1, in(router.Retrying))
-			if want := "GitHub did not say what started the run yet: 502 Bad Gateway"; j.Reason != want || j.Failures == 0 || j.DueAt.IsZero() || j.Decision != nil {
+			if want := "GitHub has not said what started the run yet: 502 Bad Gateway"; j.Reason != want || j.Failures == 0 || j.DueAt.IsZero() || j.Decision != nil {
 				t.Errorf("meanwhile: reason %q, %d failures, due %v, decision %v; want %q, a count, a time and no decision", j.Reason, j.Failures, j.DueAt, j.Decision, want)
 			}
 			r.await(1, in(want))
