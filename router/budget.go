@@ -26,11 +26,10 @@ func IsForClaim(ctx context.Context) bool {
 // A Budget says how many requests GitHub still takes from one login: a token, an App,
 // or one of its installations.
 type Budget struct {
-	Login        string          `json:"login"`                  // who that is: "the GitHub token", "installation 7 of the GitHub App 17"
-	InFlight     int             `json:"in_flight"`              // requests under way
-	BlockedUntil time.Time       `json:"blocked_until,omitzero"` // GitHub asked for no requests until then; zero: it did not
-	Limits       []RateLimit     `json:"limits"`                 // what GitHub last said about its primary limits, by resource
-	Points       []EndpointUsage `json:"points"`                 // spent in the last minute, by endpoint
+	Login        string      `json:"login"`                  // who that is: "the GitHub token", "installation 7 of the GitHub App 17"
+	InFlight     int         `json:"in_flight"`              // requests under way
+	BlockedUntil time.Time   `json:"blocked_until,omitzero"` // GitHub asked for no requests until then; zero: it did not
+	Limits       []RateLimit `json:"limits"`                 // what GitHub last said about its primary limits, by resource
 }
 
 // A RateLimit is one of GitHub's primary limits.
@@ -39,10 +38,4 @@ type RateLimit struct {
 	Limit     int       `json:"limit"`
 	Remaining int       `json:"remaining"`
 	Reset     time.Time `json:"reset"`
-}
-
-// An EndpointUsage is what was spent of GitHub's secondary limit of one endpoint.
-type EndpointUsage struct {
-	Endpoint string `json:"endpoint"` // "POST repos/{owner}/{repo}/actions/runners/generate-jitconfig"
-	Points   int    `json:"points"`
 }

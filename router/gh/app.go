@@ -72,7 +72,7 @@ func KeyFile(path string) func() (*rsa.PrivateKey, error) {
 // installation, so each has a session of its own, which outlives its tokens.
 type app struct {
 	App
-	client  *Client
+	client  *caller
 	session *session // of the App itself, which finds installations and fetches their tokens
 
 	mu            sync.Mutex
@@ -132,7 +132,7 @@ func (t turn) take(ctx context.Context) error {
 
 func (t turn) give() { <-t }
 
-func newApp(cfg App, c *Client) *app {
+func newApp(cfg App, c *caller) *app {
 	a := &app{App: cfg, client: c, owners: map[string]*owner{}, installations: map[int64]*installation{}}
 	a.session = c.newSession(a.String(), roundTrip(func(req *http.Request) (*http.Response, error) {
 		key, err := a.Key()

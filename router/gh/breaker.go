@@ -190,7 +190,7 @@ func (s *session) heard(err, sorted error, resp *github.Response, now time.Time)
 }
 
 // failing is the error for a login that is not asked until at.
-func (c *Client) failing(s *session, at, since time.Time, cause error) error {
+func (c *caller) failing(s *session, at, since time.Time, cause error) error {
 	return &router.RetryAtError{
 		At: at, Line: c.Host() + " " + s.login, Failing: true,
 		Err: fmt.Errorf("GitHub has failed for %s since %s: %w", s.login, since.UTC().Format(time.RFC3339), cause),
@@ -200,7 +200,7 @@ func (c *Client) failing(s *session, at, since time.Time, cause error) error {
 // reach returns nil unless the session's breaker has tripped, or when a probe has just
 // reset it: one caller makes it. Else it fails with a *router.RetryAtError, of
 // a claim after some seconds in which it may be reset.
-func (c *Client) reach(ctx context.Context, s *session) error {
+func (c *caller) reach(ctx context.Context, s *session) error {
 	for left := patience; ; {
 		now := c.now()
 		tripped, due, at, since, cause := s.calls.state(now)
@@ -232,7 +232,7 @@ func (c *Client) reach(ctx context.Context, s *session) error {
 // ping makes the smallest request of a session, whoever waits for it: GitHub
 // counts it for no primary limit. An answer is all it wants:
 // https://docs.github.com/en/rest/rate-limit/rate-limit (read 2026-11-29).
-func (c *Client) ping(ctx context.Context, s *session, timeout time.Duration) error {
+func (c *caller) ping(ctx context.Context, s *session, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(withAsked(context.WithoutCancel(ctx), asked{priority: claim}), timeout)
 	defer cancel()
 	if s.refresh != nil {
@@ -262,7 +262,7 @@ func (c *Client) ping(ctx context.Context, s *session, timeout time.Duration) er
 }
 
 // prove has GitHub answer once for all who start runners on trust.
-func (c *Client) prove(ctx context.Context, s *session) error {
+func (c *caller) prove(ctx context.Context, s *session) error {
 	if err := s.probing.take(ctx); err != nil {
 		return err
 	}
@@ -324,7 +324,7 @@ func (p *places) passed(at place) {
 }
 
 // refusing is the error for a place whose registrations GitHub refuses.
-func (c *Client) refusing(p place, at, since time.Time, cause error) error {
+func (c *registrar) refusing(p place, at, since time.Time, cause error) error {
 	return &router.RetryAtError{
 		At: at, Line: fmt.Sprint(c.Host(), " ", p), Failing: true,
 		Err: fmt.Errorf("GitHub refuses the runners of %s since %s: %w", p.target, since.UTC().Format(time.RFC3339), cause),
@@ -333,7 +333,7 @@ func (c *Client) refusing(p place, at, since time.Time, cause error) error {
 
 // registeredIn notes how a registration ended, and returns its error: one that
 // keeps others back says until when.
-func (c *Client) registeredIn(p place, err error) error {
+func (c *registrar) registeredIn(p place, err error) error {
 	now, logins := c.now(), c.logins(p.target)
 	failed := func() {
 		for _, s := range logins {
@@ -374,7 +374,7 @@ func (c *Client) registeredIn(p place, err error) error {
 
 // held is a *router.RetryAtError while no runner may be started in a place. own: a
 // runner that registers itself with what is its own.
-func (c *Client) held(p place, own bool, now time.Time) error {
+func (c *registrar) held(p place, own bool, now time.Time) error {
 	for _, s := range c.logins(p.target) {
 		if tripped, due, at, since, cause := s.calls.state(now); tripped && !due && s.calls.hasAnswered() {
 			return c.failing(s, at, since, cause)
@@ -392,7 +392,7 @@ func (c *Client) held(p place, own bool, now time.Time) error {
 }
 
 // logins are the sessions that a registration in t needs, without finding out.
-func (c *Client) logins(t target) []*session {
+func (c *caller) logins(t target) []*session {
 	s := c.known(t)
 	switch {
 	case c.app == nil && s == nil:
@@ -408,7 +408,7 @@ func (c *Client) logins(t target) []*session {
 }
 
 // Admit implements router.GitHub.
-func (c *Client) Admit(ctx context.Context, a router.Admission) error {
+func (c *registrar) Admit(ctx context.Context, a router.Admission) error {
 	t, err := pathOf(a.Target)
 	if err != nil {
 		return &router.GiveUpError{Err: err}

@@ -260,11 +260,6 @@ func (b *budget) figures(login string, now time.Time) router.Budget {
 			f.Limits = append(f.Limits, router.RateLimit{Resource: name, Limit: q.limit, Remaining: q.remaining, Reset: q.reset})
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(b.endpoints)) {
-		if points := b.endpoints[name].points.sum(pointsSpan, now); points > 0 {
-			f.Points = append(f.Points, router.EndpointUsage{Endpoint: name, Points: points})
-		}
-	}
 	return f
 }
 
@@ -325,7 +320,7 @@ var variable = regexp.MustCompile(`/([0-9]+|[0-9a-f]{40}|[0-9a-f]{64})(/|$)`)
 
 // endpoint is what GitHub counts a request for: its method and its path, less
 // what names one of many things.
-func (c *Client) endpoint(method, path string) string {
+func (c *caller) endpoint(method, path string) string {
 	path = strings.TrimPrefix(path, c.base.Path)
 	parts := strings.SplitN(path, "/", 4)
 	switch {
@@ -340,7 +335,7 @@ func (c *Client) endpoint(method, path string) string {
 }
 
 // budgeted sends each request through next once b admits it.
-func (c *Client) budgeted(b *budget, next http.RoundTripper) roundTrip {
+func (c *caller) budgeted(b *budget, next http.RoundTripper) roundTrip {
 	return func(req *http.Request) (*http.Response, error) {
 		of, _ := req.Context().Value(askedKey{}).(asked)
 		s := &spending{endpoint: c.endpoint(req.Method, req.URL.Path), points: cost(req.Method), priority: of.priority}
@@ -381,7 +376,7 @@ func cost(method string) int {
 
 // wait tries until nothing is short; only a claim does so more than once, for
 // some seconds, and not in vain.
-func (c *Client) wait(ctx context.Context, p priority, try func(now time.Time) (at time.Time, short string)) error {
+func (c *caller) wait(ctx context.Context, p priority, try func(now time.Time) (at time.Time, short string)) error {
 	for left := patience; ; {
 		now := c.now()
 		at, short := try(now)
@@ -401,7 +396,7 @@ func (c *Client) wait(ctx context.Context, p priority, try func(now time.Time) (
 }
 
 // room is a *router.RetryAtError while GitHub's limits take no registration in a place.
-func (c *Client) room(at target) error {
+func (c *registrar) room(at target) error {
 	now := c.now()
 	c.registered.mu.Lock()
 	until, short := c.registered.short(at, now)
@@ -417,7 +412,7 @@ func (c *Client) room(at target) error {
 }
 
 // known is the session that serves t; nil when that would have to be found out.
-func (c *Client) known(t target) *session {
+func (c *caller) known(t target) *session {
 	if c.app == nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -434,7 +429,7 @@ func (c *Client) known(t target) *session {
 }
 
 // Budget returns what may be asked of GitHub now, for each login that was used.
-func (c *Client) Budget() []router.Budget {
+func (c *caller) Budget() []router.Budget {
 	var all []*session
 	if c.app == nil {
 		if s := c.known(target{}); s != nil {

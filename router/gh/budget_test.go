@@ -289,14 +289,6 @@ func TestTheBudgetIsShown(t *testing.T) {
 		if len(got[1].Limits) != 1 || !got[1].Limits[0].Reset.Equal(want.Reset) || got[1].Limits[0].Remaining != want.Remaining || got[1].Limits[0].Limit != want.Limit {
 			t.Errorf("Limits = %+v, want %+v", got[1].Limits, want)
 		}
-		points := router.EndpointUsage{Endpoint: "POST repos/{owner}/{repo}/actions/runners/generate-jitconfig", Points: 5}
-		if len(got[1].Points) != 1 || got[1].Points[0] != points {
-			t.Errorf("Points = %+v, want %+v", got[1].Points, points)
-		}
-		time.Sleep(2 * time.Minute)
-		if got := a.client.Budget()[1].Points; len(got) != 0 {
-			t.Errorf("two minutes later, Points = %+v, want none", got)
-		}
 	})
 }
 

@@ -53,8 +53,22 @@ type Config struct {
 	Now        func() time.Time // nil: time.Now
 }
 
-// A Client calls GitHub. Its methods are safe for concurrent use.
-type Client struct {
+// A Client implements router.GitHub for one GitHub. Its methods are safe for
+// concurrent use.
+type Client struct{ *registrar }
+
+var _ router.GitHub = (*Client)(nil)
+
+// A registrar registers runners, and keeps back those that GitHub would refuse.
+type registrar struct {
+	*caller
+	registrations registrations
+	places        places
+}
+
+// A caller makes requests to one GitHub, within its limits and for as long as GitHub
+// answers.
+type caller struct {
 	token   func() (router.Secret, error) // nil with app
 	app     *app                          // nil with token
 	base    *url.URL
@@ -62,16 +76,12 @@ type Client struct {
 	timeout time.Duration
 	now     func() time.Time
 
-	limits        Limits
-	registered    registered
-	registrations registrations
-	places        places
+	limits     Limits
+	registered registered
 
 	mu  sync.Mutex
 	cur *session // for the last of token's tokens; nil at first
 }
-
-var _ router.GitHub = (*Client)(nil)
 
 // A session is what belongs to one token that lasts, to an App, or to one of
 // its installations: limits are counted by these.
@@ -122,7 +132,7 @@ func New(cfg Config) (*Client, error) {
 		return nil, err
 	}
 	limits := cfg.Limits.withDefaults(base.Host)
-	c := &Client{
+	c := &caller{
 		token: cfg.Token, base: base, timeout: cfg.Timeout, now: cfg.Now,
 		limits: limits, registered: registered{most: limits.Registrations, by: map[target]*window{}},
 	}
@@ -145,7 +155,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.App != nil {
 		c.app = newApp(*cfg.App, c)
 	}
-	return c, nil
+	return &Client{&registrar{caller: c}}, nil
 }
 
 // baseURL checks the root of the REST API and gives it the final slash that go-github needs.
@@ -177,7 +187,7 @@ func loopback(host string) bool {
 
 // redirect follows GitHub to where a renamed repository is now, but carries
 // neither the token elsewhere nor turns a POST into a GET.
-func (c *Client) redirect(req *http.Request, via []*http.Request) error {
+func (c *caller) redirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects || req.Method != via[0].Method || req.URL.Scheme != c.base.Scheme || req.URL.Host != c.base.Host {
 		return http.ErrUseLastResponse
 	}
@@ -186,7 +196,7 @@ func (c *Client) redirect(req *http.Request, via []*http.Request) error {
 
 // login returns the session to ask about t with; a *router.RetryAtError while
 // GitHub asked for no requests with it.
-func (c *Client) login(ctx context.Context, t target) (*session, error) {
+func (c *caller) login(ctx context.Context, t target) (*session, error) {
 	if c.app != nil {
 		if t.enterprise != "" {
 			return nil, &router.FixError{
@@ -207,7 +217,7 @@ func (c *Client) login(ctx context.Context, t target) (*session, error) {
 }
 
 // tokenSession returns that of the token that is in force now.
-func (c *Client) tokenSession() (*session, error) {
+func (c *caller) tokenSession() (*session, error) {
 	token, err := c.token()
 	if err == nil && token == "" {
 		err = errors.New("the token is empty")
@@ -226,7 +236,7 @@ func (c *Client) tokenSession() (*session, error) {
 
 // newSession returns one whose requests go through next, which adds what
 // GitHub knows us by; nil: they get the session's token.
-func (c *Client) newSession(login string, next http.RoundTripper) *session {
+func (c *caller) newSession(login string, next http.RoundTripper) *session {
 	s := &session{login: login, budget: newBudget(c.limits), probing: make(turn, 1), probe: "rate_limit"}
 	if next == nil {
 		next = roundTrip(func(req *http.Request) (*http.Response, error) {
@@ -258,7 +268,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 // telling tells called of each request that goes through next, unless who asked went away.
-func (c *Client) telling(next http.RoundTripper, called func(call string, status int, took time.Duration)) http.RoundTripper {
+func (c *caller) telling(next http.RoundTripper, called func(call string, status int, took time.Duration)) http.RoundTripper {
 	return roundTrip(func(req *http.Request) (*http.Response, error) {
 		began := time.Now()
 		resp, err := next.RoundTrip(req)
@@ -325,7 +335,7 @@ func printable(s string) bool {
 // RunnerConfig registers a just-in-time runner in the repository, the
 // organization or the enterprise of r, as r.Runner says, with r's labels and no
 // others. It makes one request, but for those of an App that logs in.
-func (c *Client) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
+func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
 	t, err := targetOf(r)
 	if err != nil {
 		return router.RunnerConfig{}, &router.GiveUpError{Err: err}

@@ -132,7 +132,7 @@ func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string
 }
 
 // askAsApp makes one request as the App itself.
-func (c *Client) askAsApp(ctx context.Context, doing string, do func(context.Context, *github.Client) (*github.Response, error)) error {
+func (c *caller) askAsApp(ctx context.Context, doing string, do func(context.Context, *github.Client) (*github.Response, error)) error {
 	if c.app == nil {
 		return &router.FixError{Fix: "log in as the GitHub App", Err: fmt.Errorf("%s: Switchyard has a token and is no App", doing)}
 	}

@@ -9,9 +9,9 @@ import (
 	"switchyard/router"
 )
 
-// Host is that of GitHub's pages: of github.com, of a tenant of ghe.com, or of
-// an Enterprise Server, as router.Repo has it.
-func (c *Client) Host() string {
+// Host returns the host of GitHub's pages: github.com, a tenant of ghe.com, or an
+// Enterprise Server, as in router.Repo.
+func (c *caller) Host() string {
 	host := strings.ToLower(c.base.Host)
 	if host == "api.github.com" || strings.HasSuffix(host, ".ghe.com") {
 		return strings.TrimPrefix(host, "api.")
@@ -23,24 +23,25 @@ func (c *Client) Host() string {
 func (c *Client) Instances() []router.Instance { return nil }
 
 // An Instances is several GitHubs, each with a client, as one router.GitHub: it
-// finds the one that is asked by the instance in an ID, or by a host, and
-// translates IDs. Its methods are safe for concurrent use.
+// finds the one to ask by the instance in an ID, or by a host, and translates IDs.
+// Its methods are safe for concurrent use.
 type Instances struct{ list []instance }
 
 type instance struct {
 	router.Instance
 	client *Client
+	err    error // there is no such instance
 }
 
 var _ router.GitHub = (*Instances)(nil)
 
-// NewInstances returns one of the first GitHub alone; Add adds others.
+// NewInstances returns an Instances of one GitHub; Add adds others.
 func NewInstances(first *Client) *Instances {
-	return &Instances{[]instance{{router.Instance{Host: first.Host()}, first}}}
+	return &Instances{[]instance{{Instance: router.Instance{Host: first.Host()}, client: first}}}
 }
 
-// Add adds a GitHub, before the first use. The number is from 1 to
-// router.MaxInstance; it and the host are nobody else's.
+// Add adds a GitHub, before the first use. The number must be from 1 to
+// router.MaxInstance; no other GitHub may have it or the host.
 func (g *Instances) Add(number int64, c *Client) error {
 	if number < 1 || number > router.MaxInstance {
 		return fmt.Errorf("number %d of %s: want 1 to %d", number, c.Host(), router.MaxInstance)
@@ -53,7 +54,7 @@ func (g *Instances) Add(number int64, c *Client) error {
 			return fmt.Errorf("%s and %s both have number %d", in.Host, c.Host(), number)
 		}
 	}
-	g.list = append(g.list, instance{router.Instance{Number: number, Host: c.Host()}, c})
+	g.list = append(g.list, instance{Instance: router.Instance{Number: number, Host: c.Host()}, client: c})
 	return nil
 }
 
@@ -66,121 +67,102 @@ func (g *Instances) Instances() []router.Instance {
 	return list
 }
 
-// at finds an instance by a host; "" is the first's, for what was recorded
+// at returns the instance with a host; "" is the first one, for what was recorded
 // before there were others.
-func (g *Instances) at(host string) (instance, error) {
+func (g *Instances) at(host string) instance {
 	for _, in := range g.list {
 		if in.Host == host || host == "" {
-			return in, nil
+			return in
 		}
 	}
-	return instance{}, missing(host)
+	return missing(host)
 }
 
-// of finds the instance that an ID is of.
-func (g *Instances) of(id int64) (instance, error) {
+// of returns the instance that an ID belongs to.
+func (g *Instances) of(id int64) instance {
 	for _, in := range g.list {
 		if in.Number == router.InstanceOf(id) {
-			return in, nil
+			return in
 		}
 	}
-	return instance{}, missing(fmt.Sprintf("with number %d", router.InstanceOf(id)))
+	return missing(fmt.Sprintf("with number %d", router.InstanceOf(id)))
 }
 
-func missing(which string) error {
-	return &router.FixError{
+func missing(which string) instance {
+	return instance{err: &router.FixError{
 		Fix: "configure it again, as it was, until its jobs have ended",
 		Err: fmt.Errorf("the GitHub %s is not configured any more", which),
-	}
+	}}
 }
 
-// said adds to an error which of several GitHubs it is of.
-func (in instance) said(err error) error {
-	if err == nil || in.Number == 0 {
-		return err
+// from returns what an instance answers. The error says which of several it is.
+func from[T any](in instance, ask func(c *Client) (T, error)) (answer T, err error) {
+	if err = in.err; err == nil {
+		answer, err = ask(in.client)
 	}
-	return fmt.Errorf("%s: %w", in.Host, err)
+	if err != nil && in.Number != 0 {
+		err = fmt.Errorf("%s: %w", in.Host, err)
+	}
+	return answer, err
 }
 
-// known makes what an instance says of a job fit for the books.
+// do is from for requests without an answer.
+func do(in instance, ask func(c *Client) error) error {
+	_, err := from(in, func(c *Client) (struct{}, error) { return struct{}{}, ask(c) })
+	return err
+}
+
+// known returns a delivery with the host and IDs that it has in the database.
 func (in instance) known(d router.Delivery) router.Delivery {
 	d.Job.ID, d.Job.RunID, d.Job.Repo.Host = in.ID(d.Job.ID), in.ID(d.Job.RunID), in.Host
 	return d
 }
 
 // RunnerConfig implements router.GitHub.
-func (g *Instances) RunnerConfig(ctx context.Context, r router.ConfigRequest) (c router.RunnerConfig, err error) {
-	in, err := g.at(r.Repo.Host)
-	if err == nil {
-		c, err = in.client.RunnerConfig(ctx, r)
-	}
-	return c, in.said(err)
+func (g *Instances) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
+	return from(g.at(r.Repo.Host), func(c *Client) (router.RunnerConfig, error) { return c.RunnerConfig(ctx, r) })
 }
 
 // RegistrationToken implements router.GitHub.
-func (g *Instances) RegistrationToken(ctx context.Context, r router.ConfigRequest) (reg router.Registration, err error) {
-	in, err := g.at(r.Repo.Host)
-	if err == nil {
-		reg, err = in.client.RegistrationToken(ctx, r)
-	}
-	return reg, in.said(err)
+func (g *Instances) RegistrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
+	return from(g.at(r.Repo.Host), func(c *Client) (router.Registration, error) { return c.RegistrationToken(ctx, r) })
 }
 
 // Run implements router.GitHub.
-func (g *Instances) Run(ctx context.Context, repo router.Repo, runID int64) (run router.Run, err error) {
-	in, err := g.of(runID)
-	if err == nil {
-		run, err = in.client.Run(ctx, repo, router.GitHubID(runID))
-	}
-	return run, in.said(err)
+func (g *Instances) Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error) {
+	return from(g.of(runID), func(c *Client) (router.Run, error) { return c.Run(ctx, repo, router.GitHubID(runID)) })
 }
 
 // Admit implements router.GitHub.
 func (g *Instances) Admit(ctx context.Context, a router.Admission) error {
-	in, err := g.at(a.Target.Host)
-	if err == nil {
-		err = in.client.Admit(ctx, a)
-	}
-	return in.said(err)
+	return do(g.at(a.Target.Host), func(c *Client) error { return c.Admit(ctx, a) })
 }
 
 // Job implements router.GitHub.
-func (g *Instances) Job(ctx context.Context, repo router.Repo, id int64) (d router.Delivery, err error) {
-	in, err := g.of(id)
-	if err == nil {
-		d, err = in.client.Job(ctx, repo, router.GitHubID(id))
-	}
-	if err != nil {
-		return d, in.said(err)
-	}
-	return in.known(d), nil
+func (g *Instances) Job(ctx context.Context, repo router.Repo, id int64) (router.Delivery, error) {
+	in := g.of(id)
+	return from(in, func(c *Client) (router.Delivery, error) {
+		d, err := c.Job(ctx, repo, router.GitHubID(id))
+		if err == nil {
+			d = in.known(d)
+		}
+		return d, err
+	})
 }
 
 // Runner implements router.GitHub.
-func (g *Instances) Runner(ctx context.Context, t router.Target, name string) (r router.GitHubRunner, err error) {
-	in, err := g.at(t.Host)
-	if err == nil {
-		r, err = in.client.Runner(ctx, t, name)
-	}
-	return r, in.said(err)
+func (g *Instances) Runner(ctx context.Context, t router.Target, name string) (router.GitHubRunner, error) {
+	return from(g.at(t.Host), func(c *Client) (router.GitHubRunner, error) { return c.Runner(ctx, t, name) })
 }
 
 // Runners implements router.GitHub.
-func (g *Instances) Runners(ctx context.Context, t router.Target) (list []router.GitHubRunner, err error) {
-	in, err := g.at(t.Host)
-	if err == nil {
-		list, err = in.client.Runners(ctx, t)
-	}
-	return list, in.said(err)
+func (g *Instances) Runners(ctx context.Context, t router.Target) ([]router.GitHubRunner, error) {
+	return from(g.at(t.Host), func(c *Client) ([]router.GitHubRunner, error) { return c.Runners(ctx, t) })
 }
 
 // RemoveRunner implements router.GitHub.
 func (g *Instances) RemoveRunner(ctx context.Context, t router.Target, id int64) error {
-	in, err := g.at(t.Host)
-	if err == nil {
-		err = in.client.RemoveRunner(ctx, t, id)
-	}
-	return in.said(err)
+	return do(g.at(t.Host), func(c *Client) error { return c.RemoveRunner(ctx, t, id) })
 }
 
 // OwnHooks implements router.Webhooks.
@@ -197,94 +179,78 @@ func (g *Instances) OwnHooks() []router.Hook {
 
 // Deliveries implements router.Webhooks.
 func (g *Instances) Deliveries(ctx context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {
-	in, err := g.of(h.ID)
+	in := g.of(h.ID)
 	h.ID = router.GitHubID(h.ID)
-	if err == nil {
-		page, next, err = in.client.Deliveries(ctx, h, cursor)
-	}
-	return page, next, in.said(err)
+	page, err = from(in, func(c *Client) (page []router.SentDelivery, err error) {
+		page, next, err = c.Deliveries(ctx, h, cursor)
+		return page, err
+	})
+	return page, next, err
 }
 
 // Redeliver implements router.Webhooks.
 func (g *Instances) Redeliver(ctx context.Context, h router.Hook, deliveryID int64) error {
-	in, err := g.of(h.ID)
+	in := g.of(h.ID)
 	h.ID = router.GitHubID(h.ID)
-	if err == nil {
-		err = in.client.Redeliver(ctx, h, deliveryID)
-	}
-	return in.said(err)
+	return do(in, func(c *Client) error { return c.Redeliver(ctx, h, deliveryID) })
 }
 
 // Sees implements router.Listings.
-func (g *Instances) Sees(ctx context.Context, repo router.Repo) (sees bool, err error) {
-	in, err := g.at(repo.Host)
-	if err == nil {
-		sees, err = in.client.Sees(ctx, repo)
-	}
-	return sees, in.said(err)
+func (g *Instances) Sees(ctx context.Context, repo router.Repo) (bool, error) {
+	return from(g.at(repo.Host), func(c *Client) (bool, error) { return c.Sees(ctx, repo) })
 }
 
 // Unfinished implements router.Listings.
-func (g *Instances) Unfinished(ctx context.Context, repo router.Repo, calls int, each func(router.Delivery) error) (did router.Unfinished, err error) {
-	in, err := g.at(repo.Host)
-	if err == nil {
-		did, err = in.client.Unfinished(ctx, repo, calls, func(d router.Delivery) error { return each(in.known(d)) })
-	}
-	return did, in.said(err)
+func (g *Instances) Unfinished(ctx context.Context, repo router.Repo, calls int, each func(router.Delivery) error) (router.Unfinished, error) {
+	in := g.at(repo.Host)
+	return from(in, func(c *Client) (router.Unfinished, error) {
+		return c.Unfinished(ctx, repo, calls, func(d router.Delivery) error { return each(in.known(d)) })
+	})
 }
 
 // RunJobs implements router.Listings.
 func (g *Instances) RunJobs(ctx context.Context, repo router.Repo, runID int64, each func(router.Delivery) error) error {
-	in, err := g.of(runID)
-	if err == nil {
-		err = in.client.RunJobs(ctx, repo, router.GitHubID(runID), func(d router.Delivery) error { return each(in.known(d)) })
-	}
-	return in.said(err)
+	in := g.of(runID)
+	return do(in, func(c *Client) error {
+		return c.RunJobs(ctx, repo, router.GitHubID(runID), func(d router.Delivery) error { return each(in.known(d)) })
+	})
 }
 
-// Repositories implements router.Listings. What one GitHub does not show keeps
-// it from no other.
+// Repositories implements router.Listings. One GitHub that fails does not keep the
+// others from being listed.
 func (g *Instances) Repositories(ctx context.Context, each func(router.Repo) error) error {
 	var errs []error
 	for _, in := range g.list {
-		errs = append(errs, in.said(in.client.Repositories(ctx, func(r router.Repo) error {
-			r.Host = in.Host
-			return each(r)
-		})))
+		errs = append(errs, do(in, func(c *Client) error {
+			return c.Repositories(ctx, func(r router.Repo) error {
+				r.Host = in.Host
+				return each(r)
+			})
+		}))
 	}
 	return errors.Join(errs...)
 }
 
 // Notice implements router.Notices.
-func (g *Instances) Notice(ctx context.Context, n router.Notice, id int64) (said int64, err error) {
-	in, err := g.of(n.JobID)
+func (g *Instances) Notice(ctx context.Context, n router.Notice, id int64) (int64, error) {
+	in := g.of(n.JobID)
 	n.JobID = router.GitHubID(n.JobID)
-	if err == nil {
-		said, err = in.client.Notice(ctx, n, id)
-	}
-	return said, in.said(err)
+	return from(in, func(c *Client) (int64, error) { return c.Notice(ctx, n, id) })
 }
 
 // FindNotice implements router.Notices.
-func (g *Instances) FindNotice(ctx context.Context, n router.Notice) (id int64, err error) {
-	in, err := g.of(n.JobID)
+func (g *Instances) FindNotice(ctx context.Context, n router.Notice) (int64, error) {
+	in := g.of(n.JobID)
 	n.JobID = router.GitHubID(n.JobID)
-	if err == nil {
-		id, err = in.client.FindNotice(ctx, n)
-	}
-	return id, in.said(err)
+	return from(in, func(c *Client) (int64, error) { return c.FindNotice(ctx, n) })
 }
 
 // CancelRun implements router.Notices.
 func (g *Instances) CancelRun(ctx context.Context, repo router.Repo, runID int64) error {
-	in, err := g.of(runID)
-	if err == nil {
-		err = in.client.CancelRun(ctx, repo, router.GitHubID(runID))
-	}
-	return in.said(err)
+	return do(g.of(runID), func(c *Client) error { return c.CancelRun(ctx, repo, router.GitHubID(runID)) })
 }
 
-// Budget returns what may be asked of each GitHub now, as Client.Budget does.
+// Budget returns how many requests each GitHub still takes, as Client.Budget does.
 func (g *Instances) Budget() []router.Budget {
 	var all []router.Budget
 	for _, in := range g.list {

@@ -51,7 +51,7 @@ func (r *registrations) of(t target) *registration {
 
 // RegistrationToken implements router.GitHub. One caller asks GitHub, for a
 // token once in most of an hour and for a group's name once; the others wait.
-func (c *Client) RegistrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
+func (c *registrar) RegistrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
 	reg, err := c.registrationToken(ctx, r)
 	if t, wrong := targetOf(r); wrong == nil {
 		err = c.registeredIn(place{t.lower(), r.Runner.Group}, err)
@@ -59,7 +59,7 @@ func (c *Client) RegistrationToken(ctx context.Context, r router.ConfigRequest) 
 	return reg, err
 }
 
-func (c *Client) registrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
+func (c *registrar) registrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
 	t, err := targetOf(r)
 	if err == nil {
 		err = checkLabels(r.Labels)
@@ -100,7 +100,7 @@ func (c *Client) registrationToken(ctx context.Context, r router.ConfigRequest) 
 
 // newRegistration makes one request:
 // https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-24).
-func (c *Client) newRegistration(ctx context.Context, t target, reg *registration) error {
+func (c *registrar) newRegistration(ctx context.Context, t target, reg *registration) error {
 	var found github.RegistrationToken
 	of := t.callFor("get a registration token of ")
 	of.priority, of.jobWaits = claim, true
@@ -121,7 +121,7 @@ func (c *Client) newRegistration(ctx context.Context, t target, reg *registratio
 
 // groupName makes one request:
 // https://docs.github.com/en/rest/actions/self-hosted-runner-groups (read 2026-11-25).
-func (c *Client) groupName(ctx context.Context, t target, id int64) (string, error) {
+func (c *registrar) groupName(ctx context.Context, t target, id int64) (string, error) {
 	var found struct {
 		ID   int64  `json:"id"`
 		Name string `json:"name"`
@@ -155,7 +155,7 @@ func checkLabels(labels []string) error {
 
 // webURL is the target's page: that of github.com, of a tenant of ghe.com, or
 // of the host of an Enterprise Server, whose API lies below /api/v3/.
-func (c *Client) webURL(t target) string {
+func (c *caller) webURL(t target) string {
 	u := *c.base
 	u.Host = c.Host()
 	u.Path = strings.TrimSuffix(u.Path, "api/v3/")

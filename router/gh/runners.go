@@ -15,7 +15,7 @@ import (
 )
 
 // ask makes one request, but for those of an App that logs in.
-func (c *Client) ask(ctx context.Context, t target, of call, do func(context.Context, *github.Client) (*github.Response, error)) error {
+func (c *caller) ask(ctx context.Context, t target, of call, do func(context.Context, *github.Client) (*github.Response, error)) error {
 	if of.priority == claim {
 		ctx = router.ForClaim(ctx)
 	}
