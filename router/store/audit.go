@@ -11,7 +11,7 @@ import (
 
 const auditSQL = `INSERT INTO audit (at, who, login, address, did, what, result) VALUES (?, ?, ?, ?, ?, ?, ?)`
 
-// Audit is as of web.AuditStore.
+// Audit implements web.AuditStore.
 func (s *Store) Audit(ctx context.Context, a router.Audit) error {
 	err := s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
 		_, err := t.exec(auditSQL, millis(a.At), a.Who, a.By, a.From, a.Did, a.What, a.Result)
@@ -25,19 +25,15 @@ func (s *Store) Audit(ctx context.Context, a router.Audit) error {
 
 const auditsSQL = `SELECT id, at, who, login, address, did, what, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2`
 
-// Audits is as of web.AuditStore.
+// Audits implements web.AuditStore.
 func (s *Store) Audits(ctx context.Context, before int64, limit int) ([]router.Audit, error) {
 	if before == 0 {
 		before = math.MaxInt64
 	}
-	list, err := all(s.asked.querier(ctx), func(rows *sql.Rows, a *router.Audit) error {
+	return list(s.asked.querier(ctx), "read the audit trail", func(rows *sql.Rows, a *router.Audit) error {
 		var at int64
 		err := rows.Scan(&a.ID, &at, &a.Who, &a.By, &a.From, &a.Did, &a.What, &a.Result)
 		a.At = fromMillis(at)
 		return err
 	}, auditsSQL, before, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read the audit trail: %w", err)
-	}
-	return list, nil
 }

@@ -67,9 +67,9 @@ func (p *place) scan(rows *sql.Rows) error {
 	return rows.Scan(&p.jobID, &p.try, &p.other.ID, &p.other.Try)
 }
 
-// Claimant is as of claim.Store. Strangers can ask it as often as they like:
+// Claimant implements claim.Store. Strangers can ask it as often as they like:
 // it writes nothing.
-func (s *Store) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Claimed, err error) {
+func (s *claimStore) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Claimed, err error) {
 	if c, _, err = claimant(s.querier(ctx), tokenHash); err != nil {
 		return c, fmt.Errorf("read the holder of a claim token: %w", err)
 	}
@@ -102,8 +102,8 @@ func claimant(q querier, tokenHash [32]byte) (c router.Claimed, p place, err err
 	return c, p, err
 }
 
-// Claim is as of claim.Store.
-func (s *Store) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c router.Claimed, err error) {
+// Claim implements claim.Store.
+func (s *claimStore) Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (c router.Claimed, err error) {
 	err = s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
 		var p place
 		var err error
@@ -197,8 +197,8 @@ const (
 	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND (own = 0 OR placed_at = 0) AND ` + leftover
 )
 
-// Leftovers is as of runners.Store.
-func (s *Store) Leftovers(ctx context.Context, jobID int64) (list []router.Runner, err error) {
+// Leftovers implements runners.Store.
+func (s *claimStore) Leftovers(ctx context.Context, jobID int64) (list []router.Runner, err error) {
 	query, args := leftoversSQL, []any{}
 	if jobID != 0 {
 		query, args = leftoversOfSQL, []any{jobID}
@@ -209,8 +209,8 @@ func (s *Store) Leftovers(ctx context.Context, jobID int64) (list []router.Runne
 	return list, nil
 }
 
-// Reuse is as of runners.Store.
-func (s *Store) Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error) {
+// Reuse implements runners.Store.
+func (s *claimStore) Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		jobID = 0
 		var r router.Runner
@@ -246,11 +246,11 @@ WHERE id = ?1 RETURNING job_id, try, ended_at`
 const refusedClaimSQL = `
 UPDATE runners SET cause = 'claim_refused', cause_text = ?2, reason = ?2, updated_at = ?3 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 AND reason <> ?2 RETURNING job_id, try`
 
-// ClaimRefused is as of claim.Store.
-func (s *Store) ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error {
+// ClaimRefused implements claim.Store.
+func (s *claimStore) ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
 		var r router.Runner
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, refusedClaimSQL, runnerID, why, millis(now))
+		err := t.query(into(&r.JobID, &r.Try), refusedClaimSQL, runnerID, why, millis(now))
 		if err != nil {
 			return err
 		}
@@ -262,8 +262,8 @@ func (s *Store) ClaimRefused(ctx context.Context, runnerID, why string, now time
 	})
 }
 
-// Configured is as of claim.Store.
-func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error {
+// Configured implements claim.Store.
+func (s *claimStore) Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error {
 	target, err := json.Marshal(at)
 	if err != nil {
 		return err
@@ -271,7 +271,7 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var r router.Runner
 		var ended int64
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try, &ended) },
+		err := t.query(into(&r.JobID, &r.Try, &ended),
 			configuredSQL, runnerID, name, gitHubID, millis(now), string(target))
 		if err != nil {
 			return err
@@ -284,7 +284,7 @@ func (s *Store) Configured(ctx context.Context, runnerID, name string, gitHubID 
 		}
 		reason := fmt.Sprintf("its runner %s has started; GitHub has not given it the job yet", name)
 		var before string
-		err = t.query(func(rows *sql.Rows) error { return rows.Scan(&before) }, idleBeforeSQL, r.JobID, r.Try)
+		err = t.query(into(&before), idleBeforeSQL, r.JobID, r.Try)
 		if before != "" {
 			reason += ". To the one before it: " + before
 		}
@@ -299,8 +299,8 @@ const runnerOnlineSQL = `
 UPDATE runners SET state = 'online', updated_at = ?2, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, 'it has its configuration and waits for a job', reason)
 WHERE id = ?1 AND state = 'claimed'`
 
-// Online is as of claim.Store.
-func (s *Store) Online(ctx context.Context, runnerID string, now time.Time) error {
+// Online implements claim.Store.
+func (s *claimStore) Online(ctx context.Context, runnerID string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		moved, err := t.exec(runnerOnlineSQL, runnerID, millis(now))
 		if err != nil || moved > 0 {
@@ -333,9 +333,9 @@ WHERE id = ?1 AND try = ?2 AND ` + waits
 	claimedSQL = `SELECT id, github_id FROM runners WHERE state = 'claimed'`
 )
 
-// Lost is as of runners.Store. A runner that GitHub gave a job meanwhile, or
+// Lost implements runners.Store. A runner that GitHub gave a job meanwhile, or
 // that ended, is left as it is.
-func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
+func (s *claimStore) Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		lost, err = lose(t, runnerID, at, cause, reason, now)
 		return err
@@ -345,7 +345,7 @@ func (s *Store) Lost(ctx context.Context, runnerID string, at time.Time, cause r
 
 func lose(t *tx, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
 	var r router.Runner
-	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, runnerLostSQL, runnerID, millis(now), reason, cause)
+	err = t.query(into(&r.JobID, &r.Try), runnerLostSQL, runnerID, millis(now), reason, cause)
 	if err != nil {
 		return false, err
 	}
@@ -369,8 +369,8 @@ UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3,
 WHERE id = ?1 AND try = ?2 AND ` + waits
 )
 
-// Stopped is as of runners.Store.
-func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now time.Time) (stopped bool, err error) {
+// Stopped implements runners.Store.
+func (s *claimStore) Stopped(ctx context.Context, r router.Runner, reason string, now time.Time) (stopped bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var was router.Runner
 		err := t.query(func(rows *sql.Rows) error {
@@ -392,8 +392,8 @@ func (s *Store) Stopped(ctx context.Context, r router.Runner, reason string, now
 	return stopped && err == nil, err
 }
 
-// Recover is as of server.Store.
-func (s *Store) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
+// Recover implements server.Store.
+func (s *claimStore) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		claimed, err := all(t.query, func(rows *sql.Rows, r *router.Runner) error { return rows.Scan(&r.ID, &r.GitHubID) }, claimedSQL)
 		if err != nil {

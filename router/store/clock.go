@@ -27,7 +27,7 @@ WHERE (ended_at = 0 OR state IN ('dispatched', 'claimed', 'online', 'busy') OR e
 	rewindFeedbackSQL     = `UPDATE feedback SET due_at = ?1 WHERE due_at > ?1`
 )
 
-// Rewind is as of server.Store.
+// Rewind implements server.Store.
 func (s *Store) Rewind(ctx context.Context, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		n = 0

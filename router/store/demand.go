@@ -10,17 +10,8 @@ import (
 	"switchyard/router"
 )
 
-// Demand is as of server.Store.
-func (s *Store) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
-	return demand(s.querier(ctx), within, since)
-}
-
-// Demand is as of server.Store.
-func (r *Reader) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
-	return trusted(r, func() ([]router.Demand, error) { return demand(r.querier(ctx), within, since) })
-}
-
-func demand(q querier, within router.Scope, since time.Time) ([]router.Demand, error) {
+// Demand implements server.Store.
+func (r reads) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
 	var where condition
 	// By the IDs, which grow with time, nearly: the jobs lie in their order.
 	where.and("id >= (SELECT min(+id) FROM jobs WHERE received_at >= ?)", millis(since))
@@ -28,7 +19,7 @@ func demand(q querier, within router.Scope, since time.Time) ([]router.Demand, e
 	where.and("state <> 'ignored'")
 	where.within(within)
 	list, at := []router.Demand{}, map[string]int{}
-	err := q(func(rows *sql.Rows) error {
+	err := r.querier(ctx)(func(rows *sql.Rows) error {
 		var labels sql.RawBytes
 		var received, running int64
 		if err := rows.Scan(&labels, &received, &running); err != nil {

@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -14,8 +13,8 @@ const settleSQL = `
 UPDATE jobs SET state = ?2, cause = ?3, reason = ?4, decision = coalesce(?5, decision), updated_at = ?6
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
-// Settle is as of dispatch.Store. A job that went further meanwhile is left as it is.
-func (s *Store) Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
+// Settle implements dispatch.Store. A job that went further meanwhile is left as it is.
+func (s *dispatchStore) Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
 	if to != router.Ignored && to != router.Denied && to != router.Unroutable {
 		return fmt.Errorf("settle job %d: %q is not a decided end", jobID, to)
 	}
@@ -39,8 +38,8 @@ const retrySQL = `
 UPDATE jobs SET state = 'retrying', failures = failures + 1, due_at = ?2, cause = ?3, reason = ?4, decision = coalesce(?5, decision), updated_at = ?6
 WHERE id = ?1 AND state IN ('queued', 'retrying')`
 
-// Retry is as of dispatch.Store. A job that went further meanwhile is left as it is.
-func (s *Store) Retry(ctx context.Context, jobID int64, at time.Time, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
+// Retry implements dispatch.Store. A job that went further meanwhile is left as it is.
+func (s *dispatchStore) Retry(ctx context.Context, jobID int64, at time.Time, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
 	decision, err := asText(d)
 	if err != nil {
 		return err
@@ -59,8 +58,8 @@ UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
 	WHERE state IN ('queued', 'retrying') AND state = 'retrying' AND due_at > ?3 AND cause = ?1
 	ORDER BY due_at, id LIMIT ?2)`
 
-// RetryNow is as of dispatch.Store.
-func (s *Store) RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (n int, err error) {
+// RetryNow implements dispatch.Store.
+func (s *dispatchStore) RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		changed, err := t.exec(retryNowSQL, cause, limit, millis(now))
 		n = int(changed)
@@ -88,10 +87,10 @@ INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)
 ON CONFLICT (token_hash) DO NOTHING`
 )
 
-// Prepare is as of dispatch.Store. A runner for a try that is not the job's
+// Prepare implements dispatch.Store. A runner for a try that is not the job's
 // current one, or that is not due, is ErrNotWaiting too: whoever asks has read
 // the job before it moved on.
-func (s *Store) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
+func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		waits, err := found(t, waitsForTrySQL, r.JobID, r.Try, millis(now))
 		if err != nil {
@@ -133,12 +132,12 @@ WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
 	decisionSQL = `UPDATE jobs SET decision = ?2, time_limit = ?3 WHERE id = ?1 AND decision IS NULL`
 )
 
-// Dispatched is as of dispatch.Store. The token's hash becomes good even if it
+// Dispatched implements dispatch.Store. The token's hash becomes good even if it
 // was never prepared here: Nomad has it, and an earlier database may have been lost.
 // Those that were prepared stay good: until 2.0.1, Nomad may yet take a
 // registration that another process sent, and its runner comes with that token.
 // One claim spends them all.
-func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]byte, d *router.Decision, now time.Time) error {
+func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]byte, d *router.Decision, now time.Time) error {
 	decision, err := asText(d)
 	if err != nil {
 		return err
@@ -146,7 +145,7 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var state router.RunnerState
 		var node string
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&state, &node) }, nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now))
+		err := t.query(into(&state, &node), nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now))
 		if err != nil {
 			return err
 		}
@@ -164,7 +163,7 @@ func (s *Store) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]b
 			reason = fmt.Sprintf("its runner %s starts on node %s", r.ID, node)
 		}
 		fallback, dispatched := 0, int64(0)
-		if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&fallback, &dispatched) }, fallbackSQL, r.JobID); err != nil {
+		if err := t.query(into(&fallback, &dispatched), fallbackSQL, r.JobID); err != nil {
 			return err
 		}
 		dispatched = cmp.Or(dispatched, millis(now))

@@ -27,8 +27,8 @@ WHERE sha <> '' AND decision IS NOT NULL AND received_at >= ?2
 ORDER BY id LIMIT ?3`
 )
 
-// NoticesDue is as of feedback.Store.
-func (s *Store) NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error) {
+// NoticesDue implements feedback.Store.
+func (s *noticeStore) NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error) {
 	list, err := s.unsaid(ctx, true, changedNoticesSQL, millis(now), limit)
 	if err == nil && kind != "" && len(list) < limit {
 		var fresh []router.DueNotice
@@ -44,7 +44,7 @@ func (s *Store) NoticesDue(ctx context.Context, kind router.NoticeKind, after ti
 	return list, nil
 }
 
-func (s *Store) unsaid(ctx context.Context, begun bool, query string, args ...any) ([]router.DueNotice, error) {
+func (s *noticeStore) unsaid(ctx context.Context, begun bool, query string, args ...any) ([]router.DueNotice, error) {
 	return all(s.querier(ctx), func(rows *sql.Rows, u *router.DueNotice) error {
 		u.Begun = begun
 		return scanJobAnd(rows, &u.Job, &u.Kind, &u.ID)
@@ -55,12 +55,9 @@ const noticeStartedSQL = `
 INSERT INTO feedback (job_id, kind, github_id, state, said, due_at) VALUES (?1, ?2, 0, '', '', ?3)
 ON CONFLICT (job_id) DO NOTHING`
 
-// NoticeStarted is as of feedback.Store.
-func (s *Store) NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(noticeStartedSQL, jobID, kind, millis(now))
-		return err
-	})
+// NoticeStarted implements feedback.Store.
+func (s *noticeStore) NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error {
+	return s.exec(ctx, router.SourceRouter, noticeStartedSQL, jobID, kind, millis(now))
 }
 
 const (
@@ -68,20 +65,14 @@ const (
 	noticeRejectedSQL = `UPDATE feedback SET due_at = ?2 WHERE job_id = ?1`
 )
 
-// NoticeSent is as of feedback.Store.
-func (s *Store) NoticeSent(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(noticeSentSQL, jobID, id, state, reason, orNever(again))
-		return err
-	})
+// NoticeSent implements feedback.Store.
+func (s *noticeStore) NoticeSent(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error {
+	return s.exec(ctx, router.SourceRouter, noticeSentSQL, jobID, id, state, reason, orNever(again))
 }
 
-// NoticeRejected is as of feedback.Store.
-func (s *Store) NoticeRejected(ctx context.Context, jobID int64, again time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(noticeRejectedSQL, jobID, orNever(again))
-		return err
-	})
+// NoticeRejected implements feedback.Store.
+func (s *noticeStore) NoticeRejected(ctx context.Context, jobID int64, again time.Time) error {
+	return s.exec(ctx, router.SourceRouter, noticeRejectedSQL, jobID, orNever(again))
 }
 
 // orNever is when something is due; NULL for the zero time.
@@ -110,23 +101,17 @@ const runNotCancelledSQL = `
 UPDATE jobs SET cancelled_at = ?3, updated_at = ?3, reason = reason || '; ' || ?2
 WHERE id = ?1 AND state = 'unroutable' AND cancelled_at = 0`
 
-// RunNotCancelled is as of feedback.Store.
-func (s *Store) RunNotCancelled(ctx context.Context, jobID int64, why string, now time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(runNotCancelledSQL, jobID, why, millis(now))
-		return err
-	})
+// RunNotCancelled implements feedback.Store.
+func (s *noticeStore) RunNotCancelled(ctx context.Context, jobID int64, why string, now time.Time) error {
+	return s.exec(ctx, router.SourceRouter, runNotCancelledSQL, jobID, why, millis(now))
 }
 
-// RunsToCancel is as of feedback.Store.
-func (s *Store) RunsToCancel(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
-	return s.jobs(ctx, "read the jobs that nothing can serve", runsToCancelSQL, millis(since), millis(old), limit)
+// RunsToCancel implements feedback.Store.
+func (s *noticeStore) RunsToCancel(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error) {
+	return list(s.querier(ctx), "read the jobs that nothing can serve", scanJob, runsToCancelSQL, millis(since), millis(old), limit)
 }
 
-// RunCancelled is as of feedback.Store.
-func (s *Store) RunCancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(runCancelledSQL, repo.Owner, repo.Name, runID, millis(now), why)
-		return err
-	})
+// RunCancelled implements feedback.Store.
+func (s *noticeStore) RunCancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error {
+	return s.exec(ctx, router.SourceRouter, runCancelledSQL, repo.Owner, repo.Name, runID, millis(now), why)
 }

@@ -127,26 +127,26 @@ func TestWhatOperatorsLookForHasAnIndex(t *testing.T) {
 		"job_labels USING PRIMARY KEY (la": {{Label: "x"}, {Label: "x", Owner: "acme", Rule: "linux"}, {Label: strings.Repeat("x", 65), Since: time.Unix(1, 0)}},
 	} {
 		for _, f := range some {
-			_, err := findJobs(func(_ func(*sql.Rows) error, query string, _ ...any) error {
+			q := func(_ func(*sql.Rows) error, query string, _ ...any) error {
 				plan := plan(t, s, query)
 				if !strings.Contains(plan, want) || !strings.Contains(plan, "LIST SUBQUERY") || strings.Contains(plan, "SCAN jobs\n") {
 					t.Errorf("the plan of %s\nis %s\nwant %s", query, plan, want)
 				}
 				return nil
-			}, f)
-			if err != nil {
+			}
+			if _, err := (reads{func(context.Context) querier { return q }}).FindJobs(t.Context(), f); err != nil {
 				t.Error(err)
 			}
 		}
 	}
 	for _, f := range []router.RunnerFilter{{Within: router.Scope{"acme/web"}}, {Within: router.Scope{"acme/web"}, States: router.RunnerStates}} {
-		_, err := findRunners(func(_ func(*sql.Rows) error, query string, _ ...any) error {
+		q := func(_ func(*sql.Rows) error, query string, _ ...any) error {
 			if plan := plan(t, s, query); strings.Contains(plan, "SCAN runners USING INDEX sqlite") || strings.Contains(plan, "SCAN jobs") {
 				t.Errorf("the plan of %s\nis %s", query, plan)
 			}
 			return nil
-		}, f)
-		if err != nil {
+		}
+		if _, err := (reads{func(context.Context) querier { return q }}).FindRunners(t.Context(), f); err != nil {
 			t.Error(err)
 		}
 	}

@@ -51,13 +51,9 @@ const liveSQL = liveSelect + `WHERE r.ended_at = 0
 UNION ALL ` + liveSelect + `WHERE r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online', 'busy')
 UNION ALL ` + liveSelect + `WHERE j.state = 'dispatched' AND r.try = j.try AND r.ended_at <> 0 AND r.state IN ('finished', 'lost', 'stopped')`
 
-// Live is as of runners.Store.
-func (s *Store) Live(ctx context.Context) ([]router.LiveRunner, error) {
-	live, err := all(s.querier(ctx), scanLive, liveSQL)
-	if err != nil {
-		return nil, fmt.Errorf("read live runners: %w", err)
-	}
-	return live, nil
+// Live implements runners.Store.
+func (s *runnerStore) Live(ctx context.Context) ([]router.LiveRunner, error) {
+	return list(s.querier(ctx), "read live runners", scanLive, liveSQL)
 }
 
 const (
@@ -143,14 +139,14 @@ WHERE s.state = 'running' AND s.cause = 'running' AND EXISTS (
 	liveOneSQL = liveSelect + `WHERE r.id = ?`
 )
 
-// RecordNomadEvents is as of runners.Store.
-func (s *Store) RecordNomadEvents(ctx context.Context, events []router.NomadEvent, now time.Time) (seen []router.SeenRunner, err error) {
+// RecordNomadEvents implements runners.Store.
+func (s *runnerStore) RecordNomadEvents(ctx context.Context, events []router.NomadEvent, now time.Time) (seen []router.SeenRunner, err error) {
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		last := map[string]int{} // places in seen
 		seen = nil
 		for _, e := range events {
 			var id string
-			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&id) }, seenRunnerSQL, e.Job, e.At.Namespace, runnerIn(e.Job))
+			err := t.query(into(&id), seenRunnerSQL, e.Job, e.At.Namespace, runnerIn(e.Job))
 			if err != nil {
 				return err
 			}
@@ -255,7 +251,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		}
 		before := "before GitHub gave it a job"
 		var refused string
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&refused) }, `SELECT cause_text FROM runners WHERE id = ? AND `+claimRefused, id)
+		err := t.query(into(&refused), `SELECT cause_text FROM runners WHERE id = ? AND `+claimRefused, id)
 		if err != nil {
 			return err
 		}
@@ -270,7 +266,7 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		// With a node, the end of its allocation follows.
 		var placedAt int64
 		var state router.RunnerState
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&placedAt, &state) }, `SELECT placed_at, state FROM runners WHERE id = ?`, id)
+		err := t.query(into(&placedAt, &state), `SELECT placed_at, state FROM runners WHERE id = ?`, id)
 		if err != nil {
 			return err
 		}
@@ -295,7 +291,7 @@ func words(what, text string) string {
 
 func gotNode(t *tx, id, node string, at int64, now time.Time) error {
 	var r router.Runner
-	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.State, &r.JobID, &r.Try) }, placedSQL, id, at, node, millis(now))
+	err := t.query(into(&r.State, &r.JobID, &r.Try), placedSQL, id, at, node, millis(now))
 	switch {
 	case err != nil || r.JobID == 0:
 	case r.State == router.RunnerDispatched:
@@ -309,7 +305,7 @@ func gotNode(t *tx, id, node string, at int64, now time.Time) error {
 // started records that a task of a runner runs.
 func started(t *tx, id, node string, now time.Time) error {
 	var r router.Runner
-	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try, &r.Own) }, startedSQL, id, millis(now), node)
+	err := t.query(into(&r.JobID, &r.Try, &r.Own), startedSQL, id, millis(now), node)
 	if err == nil && r.Own {
 		reason := fmt.Sprintf("its runner %s runs on node %s: it brings its own registration, and GitHub has not said that a runner has the job", id, node)
 		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, reason, millis(now))
@@ -321,7 +317,7 @@ func started(t *tx, id, node string, now time.Time) error {
 func unknown(t *tx, id, node string, now time.Time) error {
 	var r router.Runner
 	why := fmt.Sprintf("its node is disconnected from Nomad: nobody knows how it is on node %s, until that is connected again or Nomad gives it up", node)
-	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, unknownSQL, id, why, millis(now))
+	err := t.query(into(&r.JobID, &r.Try), unknownSQL, id, why, millis(now))
 	if err != nil || r.JobID == 0 {
 		return err
 	}
@@ -335,7 +331,7 @@ func unknown(t *tx, id, node string, now time.Time) error {
 // knownAgain undoes unknown.
 func knownAgain(t *tx, id, node string, now time.Time) error {
 	var r router.Runner
-	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, knownAgainSQL, id, node, millis(now))
+	err := t.query(into(&r.JobID, &r.Try), knownAgainSQL, id, node, millis(now))
 	if err != nil || r.JobID == 0 {
 		return err
 	}
@@ -357,8 +353,8 @@ UPDATE jobs SET updated_at = ?4, cause = ` + causeOfRunner + `, reason = 'Nomad 
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 )
 
-// RecordUnplaced is as of runners.Store.
-func (s *Store) RecordUnplaced(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error {
+// RecordUnplaced implements runners.Store.
+func (s *runnerStore) RecordUnplaced(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error {
 	unplaced, err := json.Marshal(u)
 	if err != nil {
 		return err
@@ -366,7 +362,7 @@ func (s *Store) RecordUnplaced(ctx context.Context, runnerIDs []string, u router
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			var r router.Runner
-			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, recordUnplacedSQL, id, string(unplaced), u.Text, millis(now))
+			err := t.query(into(&r.JobID, &r.Try), recordUnplacedSQL, id, string(unplaced), u.Text, millis(now))
 			if err == nil && r.JobID != 0 {
 				_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, u.Text, millis(now))
 			}
@@ -388,21 +384,17 @@ UPDATE runners SET cause = '', reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 AND unplaced IS NULL RETURNING job_id, try`
 )
 
-// Unevaluated is as of runners.Store.
-func (s *Store) Unevaluated(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
-	list, err := all(s.querier(ctx), scanRunner, unevaluatedSQL, millis(before), limit)
-	if err != nil {
-		return nil, fmt.Errorf("read the runners of which Nomad has said nothing: %w", err)
-	}
-	return list, nil
+// Unevaluated implements runners.Store.
+func (s *runnerStore) Unevaluated(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
+	return list(s.querier(ctx), "read the runners of which Nomad has said nothing", scanRunner, unevaluatedSQL, millis(before), limit)
 }
 
-// RecordUnevaluated is as of runners.Store.
-func (s *Store) RecordUnevaluated(ctx context.Context, runnerIDs []string, why string, now time.Time) error {
+// RecordUnevaluated implements runners.Store.
+func (s *runnerStore) RecordUnevaluated(ctx context.Context, runnerIDs []string, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			var r router.Runner
-			err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, recordUnevaluatedSQL, id, why, millis(now))
+			err := t.query(into(&r.JobID, &r.Try), recordUnevaluatedSQL, id, why, millis(now))
 			if err == nil && r.JobID != 0 {
 				_, err = t.exec(jobReasonSQL, r.JobID, r.Try, "waits for its runner "+id+": "+why, millis(now))
 			}
@@ -414,8 +406,8 @@ func (s *Store) RecordUnevaluated(ctx context.Context, runnerIDs []string, why s
 	})
 }
 
-// Ended is as of runners.Store.
-func (s *Store) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
+// Ended implements runners.Store.
+func (s *runnerStore) Ended(ctx context.Context, runnerIDs []string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			if _, err := t.exec(runnerEndedSQL, id, millis(now), millis(now), "", ""); err != nil {
@@ -444,8 +436,8 @@ ORDER BY fallback_at LIMIT 1`
 	waitingRunnerSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND try = ? AND ` + waitsForNode
 )
 
-// FallbacksDue is as of runners.Store.
-func (s *Store) FallbacksDue(ctx context.Context, now time.Time, limit int) (due []router.Claimed, next time.Time, err error) {
+// FallbacksDue implements runners.Store.
+func (s *runnerStore) FallbacksDue(ctx context.Context, now time.Time, limit int) (due []router.Claimed, next time.Time, err error) {
 	q := s.querier(ctx)
 	jobs, err := all(q, scanJob, fallbackDueSQL, millis(now), limit)
 	for _, j := range jobs {
@@ -459,7 +451,7 @@ func (s *Store) FallbacksDue(ctx context.Context, now time.Time, limit int) (due
 	}
 	var at int64
 	if err == nil {
-		err = q(func(rows *sql.Rows) error { return rows.Scan(&at) }, fallbackNextSQL, millis(now))
+		err = q(into(&at), fallbackNextSQL, millis(now))
 	}
 	if err != nil {
 		return nil, time.Time{}, fmt.Errorf("read the fallbacks that are due: %w", err)
@@ -477,11 +469,11 @@ RETURNING job_id`
 	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', cause = 'runner', reason = ?3, updated_at = ?4 WHERE id = ?1`
 )
 
-// FallBack is as of runners.Store.
-func (s *Store) FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (ok bool, err error) {
+// FallBack implements runners.Store.
+func (s *runnerStore) FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (ok bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var jobID int64
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&jobID) }, stopForFallbackSQL, runnerID, millis(now), reason, fallback)
+		err := t.query(into(&jobID), stopForFallbackSQL, runnerID, millis(now), reason, fallback)
 		if err != nil {
 			return err
 		}
@@ -496,11 +488,11 @@ func (s *Store) FallBack(ctx context.Context, runnerID string, fallback int, rea
 
 const endedTrySQL = `SELECT job_id, try FROM runners WHERE id = ? AND state IN ('finished', 'lost', 'stopped')`
 
-// Requeue is as of runners.Store.
-func (s *Store) Requeue(ctx context.Context, runnerID, reason string, now time.Time) (ok bool, err error) {
+// Requeue implements runners.Store.
+func (s *runnerStore) Requeue(ctx context.Context, runnerID, reason string, now time.Time) (ok bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var r router.Runner
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&r.JobID, &r.Try) }, endedTrySQL, runnerID)
+		err := t.query(into(&r.JobID, &r.Try), endedTrySQL, runnerID)
 		if err != nil {
 			return err
 		}
@@ -520,12 +512,12 @@ const (
 	setRunningReasonSQL = `UPDATE jobs SET cause = '', reason = ?2, updated_at = ?3 WHERE state = 'running' AND runner_name = ?1 AND id >> 48 = ?4`
 )
 
-// SetReason is as of runners.Store.
-func (s *Store) SetReason(ctx context.Context, runnerID, reason string, now time.Time) error {
+// SetReason implements runners.Store.
+func (s *runnerStore) SetReason(ctx context.Context, runnerID, reason string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var name string
 		var instance int64
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&name, &instance) }, setRunnerReasonSQL, runnerID, reason, millis(now))
+		err := t.query(into(&name, &instance), setRunnerReasonSQL, runnerID, reason, millis(now))
 		if err != nil {
 			return err
 		}
@@ -537,8 +529,8 @@ func (s *Store) SetReason(ctx context.Context, runnerID, reason string, now time
 	})
 }
 
-// UnknownRunners is as of runners.Store.
-func (s *Store) UnknownRunners(ctx context.Context, runnerIDs []string) (strangers []string, err error) {
+// UnknownRunners implements runners.Store.
+func (s *runnerStore) UnknownRunners(ctx context.Context, runnerIDs []string) (strangers []string, err error) {
 	query := s.querier(ctx)
 	for _, id := range runnerIDs {
 		known := false
@@ -556,8 +548,8 @@ const clearEndedSQL = `
 UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it anew'
 WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5`
 
-// ClearEnded is as of runners.Store.
-func (s *Store) ClearEnded(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
+// ClearEnded implements runners.Store.
+func (s *runnerStore) ClearEnded(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
 	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		revived = 0
 		for _, j := range jobs {
@@ -584,8 +576,8 @@ UPDATE jobs SET try = ?2, updated_at = ?3, cause = iif(state = 'queued', 'queued
 WHERE id = ?1 AND try < ?2 AND ` + waits
 )
 
-// Adopt is as of runners.Store.
-func (s *Store) Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) (ok bool, err error) {
+// Adopt implements runners.Store.
+func (s *runnerStore) Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) (ok bool, err error) {
 	target, err := json.Marshal(r.Target)
 	if err != nil {
 		return false, err
@@ -615,8 +607,8 @@ const registeredSQL = `
 UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, cause = '', reason = 'an earlier database of the router knew it, and GitHub does', updated_at = ?6
 WHERE id = ?1 AND state = 'dispatched'`
 
-// RecordRegistered is as of dispatch.Store.
-func (s *Store) RecordRegistered(ctx context.Context, r router.Runner, now time.Time) error {
+// RecordRegistered implements dispatch.Store.
+func (s *runnerStore) RecordRegistered(ctx context.Context, r router.Runner, now time.Time) error {
 	target, err := json.Marshal(r.Target)
 	if err != nil {
 		return err
@@ -632,25 +624,21 @@ func (s *Store) RecordRegistered(ctx context.Context, r router.Runner, now time.
 
 const targetsSQL = `SELECT DISTINCT target FROM runners WHERE github_id <> 0 AND target <> '' AND updated_at >= ?`
 
-// Targets is as of runners.StrayStore.
-func (s *Store) Targets(ctx context.Context, since time.Time) (targets []router.Target, err error) {
-	targets, err = all(s.querier(ctx), func(rows *sql.Rows, t *router.Target) error {
+// Targets implements runners.StrayStore.
+func (s *runnerStore) Targets(ctx context.Context, since time.Time) (targets []router.Target, err error) {
+	return list(s.querier(ctx), "read where runners are registered", func(rows *sql.Rows, t *router.Target) error {
 		var text []byte
 		if err := rows.Scan(&text); err != nil {
 			return err
 		}
 		return json.Unmarshal(text, t)
 	}, targetsSQL, millis(since))
-	if err != nil {
-		return nil, fmt.Errorf("read where runners are registered: %w", err)
-	}
-	return targets, nil
 }
 
 const namedSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE name = ?`
 
-// RunnerNamed is as of runners.StrayStore.
-func (s *Store) RunnerNamed(ctx context.Context, name string) (r router.Runner, err error) {
+// RunnerNamed implements runners.StrayStore.
+func (s *runnerStore) RunnerNamed(ctx context.Context, name string) (r router.Runner, err error) {
 	err = one(s.querier(ctx), scanRunner, &r, namedSQL, name)
 	if err == nil && r.ID == "" {
 		err = router.ErrNotFound

@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"fmt"
 	"time"
 
@@ -46,8 +45,8 @@ UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, 
 WHERE state = 'held' AND limit_key <> ''`
 )
 
-// Admit is as of dispatch.Store.
-func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error) {
+// Admit implements dispatch.Store.
+func (s *dispatchStore) Admit(ctx context.Context, jobID int64, d *router.Decision, now time.Time) (admitted bool, err error) {
 	decision, err := asText(d)
 	if err != nil {
 		return false, err
@@ -59,7 +58,7 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 			return err
 		}
 		running := 0
-		if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&running) }, countPlacedSQL, key); err != nil {
+		if err := t.query(into(&running), countPlacedSQL, key); err != nil {
 			return err
 		}
 		query, args := admitSQL, []any{jobID, key}
@@ -79,8 +78,8 @@ func (s *Store) Admit(ctx context.Context, jobID int64, d *router.Decision, now 
 	return admitted && err == nil, err
 }
 
-// Reconsider is as of dispatch.Store.
-func (s *Store) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
+// Reconsider implements dispatch.Store.
+func (s *dispatchStore) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		changed, err := t.exec(releaseAllSQL, millis(now))
 		n = int(changed)

@@ -24,8 +24,8 @@ DELETE FROM hooks WHERE (kind, id) IN (
 	SELECT kind, id FROM hooks WHERE kind <> 'integration' ORDER BY heard_at DESC, kind, id LIMIT -1 OFFSET ?)`
 )
 
-// RecordHook is as of intake.SweepStore.
-func (s *Store) RecordHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error) {
+// RecordHook implements intake.SweepStore.
+func (s *intakeStore) RecordHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		n, err := t.exec(heardHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(now))
 		if known = n > 0; known || err != nil {
@@ -41,8 +41,8 @@ func (s *Store) RecordHook(ctx context.Context, h router.Hook, swept, now time.T
 	return known && err == nil, err
 }
 
-// ForgetHook is as of intake.SweepStore.
-func (s *Store) ForgetHook(ctx context.Context, h router.Hook) error {
+// ForgetHook implements intake.SweepStore.
+func (s *intakeStore) ForgetHook(ctx context.Context, h router.Hook) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		for _, query := range []string{
 			`DELETE FROM redeliveries WHERE hook_kind = ?1 AND hook_id = ?2`,
@@ -56,18 +56,14 @@ func (s *Store) ForgetHook(ctx context.Context, h router.Hook) error {
 	})
 }
 
-// Hooks is as of intake.SweepStore.
-func (s *Store) Hooks(ctx context.Context) ([]router.HookSweep, error) {
-	hooks, err := all(s.querier(ctx), func(rows *sql.Rows, h *router.HookSweep) error {
+// Hooks implements intake.SweepStore.
+func (s *intakeStore) Hooks(ctx context.Context) ([]router.HookSweep, error) {
+	return list(s.querier(ctx), "list the webhooks", func(rows *sql.Rows, h *router.HookSweep) error {
 		var swept, newest, heard int64
 		err := rows.Scan(&h.Kind, &h.ID, &h.Owner, &h.Repo, &swept, &newest, &h.Cursor, &heard, &h.Proved)
 		h.Swept, h.Newest, h.Heard = fromMillis(swept), fromMillis(newest), fromMillis(heard)
 		return err
 	}, `SELECT kind, id, owner, repo, swept, newest, cursor, heard_at, proved FROM hooks ORDER BY kind <> 'integration', heard_at DESC, kind, id`)
-	if err != nil {
-		return nil, fmt.Errorf("list the webhooks: %w", err)
-	}
-	return hooks, nil
 }
 
 const (
@@ -81,8 +77,8 @@ ON CONFLICT (guid) DO UPDATE SET delivery_id = excluded.delivery_id, hook_kind =
 	WHERE excluded.delivery_id > redeliveries.delivery_id`
 )
 
-// Swept is as of intake.SweepStore.
-func (s *Store) Swept(ctx context.Context, h router.HookSweep, lost []router.SentDelivery, now time.Time) error {
+// Swept implements intake.SweepStore.
+func (s *intakeStore) Swept(ctx context.Context, h router.HookSweep, lost []router.SentDelivery, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		for _, d := range lost {
 			if _, err := t.exec(failedDeliverySQL, d.GUID, h.Kind, h.ID, d.ID, millis(d.At), millis(now), d.Action); err != nil {
@@ -106,8 +102,8 @@ WHERE due_at <= ? ORDER BY action <> 'completed', action <> 'in_progress', sent_
 	redeliveredSQL = `UPDATE redeliveries SET tries = tries + 1, due_at = ?2 WHERE guid = ?1`
 )
 
-// Redeliveries is as of intake.SweepStore.
-func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int) (due []router.Redelivery, err error) {
+// Redeliveries implements intake.SweepStore.
+func (s *intakeStore) Redeliveries(ctx context.Context, now, old time.Time, limit int) (due []router.Redelivery, err error) {
 	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		if _, err := t.exec(arrivedSQL, millis(old)); err != nil {
 			return err
@@ -123,20 +119,14 @@ func (s *Store) Redeliveries(ctx context.Context, now, old time.Time, limit int)
 	return due, nil
 }
 
-// RedeliverNow is as of intake.SweepStore.
-func (s *Store) RedeliverNow(ctx context.Context, now time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(`UPDATE redeliveries SET due_at = ?1 WHERE due_at > ?1`, millis(now))
-		return err
-	})
+// RedeliverNow implements intake.SweepStore.
+func (s *intakeStore) RedeliverNow(ctx context.Context, now time.Time) error {
+	return s.exec(ctx, router.SourceRouter, `UPDATE redeliveries SET due_at = ?1 WHERE due_at > ?1`, millis(now))
 }
 
-// Redelivered is as of intake.SweepStore.
-func (s *Store) Redelivered(ctx context.Context, guid string, again time.Time) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(redeliveredSQL, guid, orNever(again))
-		return err
-	})
+// Redelivered implements intake.SweepStore.
+func (s *intakeStore) Redelivered(ctx context.Context, guid string, again time.Time) error {
+	return s.exec(ctx, router.SourceRouter, redeliveredSQL, guid, orNever(again))
 }
 
 const (
@@ -156,26 +146,14 @@ ORDER BY max(asked_at, received_at), id`
 	askedSQL = `UPDATE jobs SET asked_at = ?2 WHERE id = ?1`
 )
 
-// Stale is as of intake.Store.
-func (s *Store) Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]router.Job, error) {
-	return s.jobs(ctx, "read the jobs that GitHub is to be asked about", staleSQL, millis(now), unserved.Milliseconds(), limit)
+// Stale implements intake.Store.
+func (s *intakeStore) Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]router.Job, error) {
+	return list(s.querier(ctx), "read the jobs that GitHub is to be asked about", scanJob, staleSQL, millis(now), unserved.Milliseconds(), limit)
 }
 
-// jobs returns what a query selects of jobs: jobColumns.
-func (s *Store) jobs(ctx context.Context, doing, query string, args ...any) ([]router.Job, error) {
-	jobs, err := all(s.querier(ctx), scanJob, query, args...)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", doing, err)
-	}
-	return jobs, nil
-}
-
-// Asked is as of intake.Store.
-func (s *Store) Asked(ctx context.Context, jobID int64, now time.Time) error {
-	return s.writer.change(ctx, router.SourceGitHub, func(t *tx) error {
-		_, err := t.exec(askedSQL, jobID, millis(now))
-		return err
-	})
+// Asked implements intake.Store.
+func (s *intakeStore) Asked(ctx context.Context, jobID int64, now time.Time) error {
+	return s.exec(ctx, router.SourceGitHub, askedSQL, jobID, millis(now))
 }
 
 const openSQL = `
@@ -183,16 +161,16 @@ SELECT ` + jobColumns + ` FROM jobs
 WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND lower(owner) = lower(?1) AND lower(repo) = lower(?2) AND id >> 48 = ?3
 ORDER BY id`
 
-// Open is as of intake.SyncStore.
-func (s *Store) Open(ctx context.Context, instance int64, owner, repo string) ([]router.Job, error) {
-	return s.jobs(ctx, "read the open jobs of "+owner+"/"+repo, openSQL, owner, repo, instance)
+// Open implements intake.SyncStore.
+func (s *intakeStore) Open(ctx context.Context, instance int64, owner, repo string) ([]router.Job, error) {
+	return list(s.querier(ctx), "read the open jobs of "+owner+"/"+repo, scanJob, openSQL, owner, repo, instance)
 }
 
 const latestSQL = `
 SELECT max(coalesce((SELECT max(received_at) FROM deliveries), 0), coalesce((SELECT at FROM events ORDER BY id DESC LIMIT 1), 0))`
 
-// Latest is as of server.Store.
-func (s *Store) Latest(ctx context.Context) (time.Time, error) {
+// Latest implements server.Store.
+func (s *intakeStore) Latest(ctx context.Context) (time.Time, error) {
 	var at int64
 	if err := one(s.querier(ctx), func(rows *sql.Rows, at *int64) error { return rows.Scan(at) }, &at, latestSQL); err != nil {
 		return time.Time{}, fmt.Errorf("read when something was last recorded: %w", err)
@@ -202,15 +180,11 @@ func (s *Store) Latest(ctx context.Context) (time.Time, error) {
 
 const reposSQL = `SELECT host, owner, repo FROM jobs WHERE received_at >= ? GROUP BY host, lower(owner), lower(repo) LIMIT ?`
 
-// Repos is as of intake.SyncStore.
-func (s *Store) Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error) {
-	repos, err := all(s.querier(ctx), func(rows *sql.Rows, r *router.Repo) error {
+// Repos implements intake.SyncStore.
+func (s *intakeStore) Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error) {
+	return list(s.querier(ctx), "list the repositories of recent jobs", func(rows *sql.Rows, r *router.Repo) error {
 		err := rows.Scan(&r.Host, &r.Owner, &r.Name)
 		r.FullName = r.Owner + "/" + r.Name
 		return err
 	}, reposSQL, millis(since), limit)
-	if err != nil {
-		return nil, fmt.Errorf("list the repositories of recent jobs: %w", err)
-	}
-	return repos, nil
 }

@@ -24,30 +24,22 @@ FROM jobs j INDEXED BY jobs_state WHERE j.state IN ('held', 'queued', 'retrying'
 
 const openJobsGroups = ` GROUP BY 1, 2, 3`
 
-// OpenJobs is as of telemetry.Counter.
-func (s *Store) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
-	return openJobs(s.querier(ctx), within)
-}
-
-func openJobs(q querier, within router.Scope) ([]router.OpenJobs, error) {
+// OpenJobs implements telemetry.Counter.
+func (r reads) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
 	var where condition
 	where.and("true")
 	where.within(within)
-	open, err := all(q, func(rows *sql.Rows, o *router.OpenJobs) error {
+	return list(r.querier(ctx), "count the jobs that wait or run", func(rows *sql.Rows, o *router.OpenJobs) error {
 		var oldest int64
 		err := rows.Scan(&o.Rule, &o.State, &o.Cause, &o.Jobs, &oldest)
 		o.Oldest = fromMillis(oldest)
 		return err
 	}, openJobsSQL+" AND "+where.String()+openJobsGroups, where.args...)
-	if err != nil {
-		return nil, fmt.Errorf("count the jobs that wait or run: %w", err)
-	}
-	return open, nil
 }
 
 const liveRunnersSQL = `SELECT state, count(*) FROM runners WHERE ended_at = 0 GROUP BY state`
 
-// LiveRunners is as of telemetry.Counter. States without runners are left out.
+// LiveRunners implements telemetry.Counter. States without runners are left out.
 func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, error) {
 	counts := map[router.RunnerState]int{}
 	err := s.querier(ctx)(func(rows *sql.Rows) error {
@@ -63,7 +55,7 @@ func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, er
 	return counts, nil
 }
 
-// Size is as of telemetry.Counter.
+// Size implements telemetry.Counter.
 func (s *Store) Size() (main, wal int64, err error) {
 	file, err := os.Stat(s.path)
 	if err != nil {

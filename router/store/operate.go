@@ -29,8 +29,8 @@ UPDATE runners SET cause = '', reason = ?2, updated_at = ?3
 WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')`
 )
 
-// Redecide is as of dispatch.Store.
-func (s *Store) Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (done bool, err error) {
+// Redecide implements dispatch.Store.
+func (s *dispatchStore) Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (done bool, err error) {
 	err = s.writer.change(ctx, by, func(t *tx) error {
 		n, err := t.exec(redecideSQL, jobID, reason, millis(now))
 		if done = n > 0; done || err != nil {
@@ -41,9 +41,9 @@ func (s *Store) Redecide(ctx context.Context, jobID int64, by router.Source, rea
 	return done && err == nil, err
 }
 
-// Cancel is as of operate.Store. The place that the job had under a limit is
+// Cancel implements operate.Store. The place that the job had under a limit is
 // another's.
-func (s *Store) Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (done bool, err error) {
+func (s *dispatchStore) Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (done bool, err error) {
 	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
 		waits, err := found(t, waitsForPlaceSQL, jobID) // and so has none to leave
 		if err != nil {
@@ -66,8 +66,8 @@ func (s *Store) Cancel(ctx context.Context, jobID int64, reason string, now time
 
 const waitsForPlaceSQL = `SELECT 1 FROM jobs WHERE id = ? AND state = 'held' AND limit_key <> ''`
 
-// Note is as of operate.Store.
-func (s *Store) Note(ctx context.Context, runnerID, reason string, now time.Time) error {
+// Note implements operate.Store.
+func (s *dispatchStore) Note(ctx context.Context, runnerID, reason string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
 		if n, err := t.exec(noteLiveSQL, runnerID, reason, millis(now)); n > 0 || err != nil {
 			return err

@@ -51,7 +51,7 @@ const anyPrunableSQL = `SELECT EXISTS (` + prunableSQL + `) OR EXISTS (SELECT 1 
 
 const anyForeignSQL = `SELECT EXISTS (` + prunableForeignSQL + `)`
 
-// Prune is as of server.Store.
+// Prune implements server.Store.
 func (s *Store) Prune(ctx context.Context, ended, foreign, unseen, delivered time.Time) (rows int, err error) {
 	// Mostly there is nothing to do, which must not cost a write.
 	var some bool

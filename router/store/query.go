@@ -12,31 +12,22 @@ import (
 	"switchyard/router"
 )
 
-// FindJobs is as of dispatch.Store.
-func (s *Store) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
-	return findJobs(s.querier(ctx), f)
-}
-
-// FindRunners is as of server.Store.
-func (s *Store) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
-	return findRunners(s.querier(ctx), f)
+// FindJobs implements dispatch.Store.
+func (r reads) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
+	return newest(r.querier(ctx), scanJob, jobColumns, func(j router.Job) int64 { return j.ID }, f)
 }
 
 const runnerSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE id = ?`
 
-// Runner is as of runners.Store.
-func (s *Store) Runner(ctx context.Context, id string) (router.Runner, error) {
-	return oneRunner(s.querier(ctx), id)
-}
-
-func oneRunner(q querier, id string) (r router.Runner, err error) {
-	if err := one(q, scanRunner, &r, runnerSQL, id); err != nil {
+// Runner implements runners.Store.
+func (r reads) Runner(ctx context.Context, id string) (found router.Runner, err error) {
+	if err := one(r.querier(ctx), scanRunner, &found, runnerSQL, id); err != nil {
 		return router.Runner{}, fmt.Errorf("read runner %s: %w", id, err)
 	}
-	if r.ID == "" {
+	if found.ID == "" {
 		return router.Runner{}, router.ErrNotFound
 	}
-	return r, nil
+	return found, nil
 }
 
 // A condition is a part of WHERE, with its arguments.
@@ -87,10 +78,6 @@ const (
 
 // fewStates are those in which there are few jobs, mostly.
 var fewStates = []router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched, router.Running, router.Denied, router.Unroutable}
-
-func findJobs(q querier, f router.JobFilter) ([]router.Job, error) {
-	return newest(q, scanJob, jobColumns, func(j router.Job) int64 { return j.ID }, f)
-}
 
 // newest reads columns of the jobs of a filter. It asks for each state alone, and
 // for each pattern of a scope, as an index is in the order of the IDs within one
@@ -206,9 +193,10 @@ func idsOf(f router.JobFilter, state router.JobState, pattern string) (query str
 	return "SELECT " + id + " AS id FROM " + from + " WHERE " + where.String() + " ORDER BY " + id + " DESC LIMIT ?", append(where.args, f.Limit)
 }
 
-// findRunners asks for each state alone, by the index that has few others. Of
-// the states that most runners are in, those of a scope are found by its jobs.
-func findRunners(q querier, f router.RunnerFilter) (runners []router.Runner, err error) {
+// FindRunners implements server.Store. It asks for each state alone, by the index
+// that has few others. Of the states that most runners are in, those of a scope are
+// found by its jobs.
+func (r reads) FindRunners(ctx context.Context, f router.RunnerFilter) (runners []router.Runner, err error) {
 	type source struct {
 		from, where string
 		many        bool
@@ -255,7 +243,7 @@ func findRunners(q querier, f router.RunnerFilter) (runners []router.Runner, err
 				of = append(of, "SELECT id FROM (SELECT runners.id FROM "+from+" WHERE "+where.String()+" ORDER BY "+order+" DESC, try DESC LIMIT ?)")
 				args = append(append(args, where.args...), f.Limit)
 			}
-			found, err := all(q, scanRunner, `SELECT `+runnerColumns+` FROM runners WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY job_id DESC, try DESC LIMIT ?`, append(args, f.Limit)...)
+			found, err := all(r.querier(ctx), scanRunner, `SELECT `+runnerColumns+` FROM runners WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY job_id DESC, try DESC LIMIT ?`, append(args, f.Limit)...)
 			if err != nil {
 				return nil, fmt.Errorf("find runners: %w", err)
 			}
@@ -265,49 +253,4 @@ func findRunners(q querier, f router.RunnerFilter) (runners []router.Runner, err
 	slices.SortFunc(runners, func(a, b router.Runner) int { return cmp.Or(cmp.Compare(b.JobID, a.JobID), cmp.Compare(b.Try, a.Try)) })
 	runners = slices.CompactFunc(runners, func(a, b router.Runner) bool { return a.ID == b.ID })
 	return runners[:min(len(runners), f.Limit)], nil
-}
-
-// FindJobs is as of dispatch.Store, and so are the others below.
-func (r *Reader) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
-	return trusted(r, func() ([]router.Job, error) { return findJobs(r.querier(ctx), f) })
-}
-
-// FindRunners returns the runners that f looks for.
-func (r *Reader) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
-	return trusted(r, func() ([]router.Runner, error) { return findRunners(r.querier(ctx), f) })
-}
-
-// Job returns one job; router.ErrNotFound when it is not known.
-func (r *Reader) Job(ctx context.Context, id int64) (router.Job, error) {
-	return trusted(r, func() (router.Job, error) { return oneJob(r.db.querier(ctx), id) })
-}
-
-// Runner returns one runner.
-func (r *Reader) Runner(ctx context.Context, id string) (router.Runner, error) {
-	return trusted(r, func() (router.Runner, error) { return oneRunner(r.querier(ctx), id) })
-}
-
-// Runners returns the runners that are or were meant for a job, by try.
-func (r *Reader) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
-	return trusted(r, func() ([]router.Runner, error) { return runnersOf(r.querier(ctx), jobID) })
-}
-
-// Timeline returns what happened to a job and to the runners meant for it, oldest first.
-func (r *Reader) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
-	return trusted(r, func() ([]router.Event, error) { return timelineOf(r.querier(ctx), jobID) })
-}
-
-// Changes returns what changed after the one with this ID.
-func (r *Reader) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
-	return trusted(r, func() ([]router.Change, error) { return changes(r.querier(ctx), after, limit) })
-}
-
-// trusted returns what was read, unless a process has begun to write the file meanwhile.
-func trusted[T any](r *Reader, read func() (T, error)) (T, error) {
-	v, err := read()
-	if used := r.unused(); used != nil {
-		var none T
-		return none, fmt.Errorf("read %s: %w", r.path, used)
-	}
-	return v, err
 }

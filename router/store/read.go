@@ -73,13 +73,9 @@ func scanRunner(rows *sql.Rows, r *router.Runner) error {
 
 const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
 
-// Job is as of runners.Store.
-func (s *Store) Job(ctx context.Context, id int64) (router.Job, error) {
-	return oneJob(s.querier(ctx), id)
-}
-
-func oneJob(q querier, id int64) (j router.Job, _ error) {
-	if err := one(q, scanJob, &j, jobSQL, id); err != nil {
+// Job implements runners.Store.
+func (r reads) Job(ctx context.Context, id int64) (j router.Job, _ error) {
+	if err := one(r.querier(ctx), scanJob, &j, jobSQL, id); err != nil {
 		return router.Job{}, fmt.Errorf("read job %d: %w", id, err)
 	}
 	if j.ID == 0 {
@@ -97,7 +93,7 @@ const mayServe = `(s.id >> 48 = j.id >> 48 AND (nullif(r.target, '') ->> '$.ente
 
 const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
 
-// Counts is as of intake.SyncStore. States without jobs are left out.
+// Counts implements intake.SyncStore. States without jobs are left out.
 func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
 	counts := map[router.JobState]int{}
 	err := s.querier(ctx)(func(rows *sql.Rows) error {
@@ -115,15 +111,7 @@ func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
 
 const runnersSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? ORDER BY try`
 
-// Runners is as of operate.Store. They are none for a job that is not known.
-func (s *Store) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
-	return runnersOf(s.querier(ctx), jobID)
-}
-
-func runnersOf(q querier, jobID int64) ([]router.Runner, error) {
-	runners, err := all(q, scanRunner, runnersSQL, jobID)
-	if err != nil {
-		return nil, fmt.Errorf("list the runners of job %d: %w", jobID, err)
-	}
-	return runners, nil
+// Runners implements operate.Store. They are none for a job that is not known.
+func (r reads) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
+	return list(r.querier(ctx), fmt.Sprintf("list the runners of job %d", jobID), scanRunner, runnersSQL, jobID)
 }

@@ -19,9 +19,9 @@ import (
 // A Reader reads the database of a Switchyard, which may be running. It is
 // safe for concurrent use.
 type Reader struct {
+	reads
 	db   *pool
 	path string
-	of   *Store      // the one that it belongs to; nil: none
 	idle os.FileInfo // the file as it was found, when no process used it; else nil
 }
 
@@ -68,6 +68,7 @@ func openReadOnly(ctx context.Context, path string) (_ *Reader, err error) {
 		return nil, err
 	}
 	r.db = newPool(db)
+	r.reads.querier = func(ctx context.Context) querier { return r.trusted(r.db.querier(ctx)) }
 	if err := r.check(ctx); err != nil {
 		_ = r.db.Close()
 		return nil, err
@@ -116,6 +117,18 @@ func (r *Reader) unused() error {
 	return nil
 }
 
+// trusted has a querier fail when a process has begun to write the file meanwhile:
+// what was read then is not to be trusted.
+func (r *Reader) trusted(q querier) querier {
+	return func(scan func(*sql.Rows) error, query string, args ...any) error {
+		err := q(scan, query, args...)
+		if used := r.unused(); used != nil {
+			return fmt.Errorf("read %s: %w", r.path, used)
+		}
+		return err
+	}
+}
+
 // Close closes the file.
 func (r *Reader) Close() error { return r.db.Close() }
 
@@ -162,11 +175,7 @@ func scanRecorded(rows *sql.Rows, r *Recorded) error {
 // time, so that a slow caller holds nothing up, and ends after an error.
 func (r *Reader) Jobs(ctx context.Context, since time.Time) iter.Seq2[Recorded, error] {
 	return recorded(0, func(after int64) ([]Recorded, error) {
-		page, err := all(r.querier(ctx), scanRecorded, recordedSQL, after, millis(since), jobsPage)
-		if used := r.unused(); used != nil {
-			return nil, used // and what was read is not to be trusted
-		}
-		return page, err
+		return all(r.querier(ctx), scanRecorded, recordedSQL, after, millis(since), jobsPage)
 	})
 }
 

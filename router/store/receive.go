@@ -72,12 +72,12 @@ WHERE id = ?1 AND queued_at <= ?3
 	WHERE jobs.state IN ('held', 'queued', 'retrying', 'dispatched', 'running', 'denied', 'unroutable')`
 )
 
-// Receive is as of intake.Store. A runner serves whichever job GitHub gives
+// Receive implements intake.Store. A runner serves whichever job GitHub gives
 // it, and the books follow its name: the runner that the delivery names becomes
 // busy or finished, and if it was meant for another job, that one gets a runner
 // in its place; see replace. One that has the name alone, and another ID on
 // GitHub, is somebody else's.
-func (s *Store) Receive(ctx context.Context, d router.Delivery) (changed bool, err error) {
+func (s *intakeStore) Receive(ctx context.Context, d router.Delivery) (changed bool, err error) {
 	err = s.writer.change(ctx, cmp.Or(d.Source, router.SourceWebhook), func(t *tx) error {
 		changed, err = receive(t, d)
 		return err
@@ -90,7 +90,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	if d.ID != "" {
 		copies := 0
 		if d.Digest != "" {
-			if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&copies) }, copiesSQL, []byte(d.Digest)); err != nil {
+			if err := t.query(into(&copies), copiesSQL, []byte(d.Digest)); err != nil {
 				return false, err
 			}
 		}
@@ -195,7 +195,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 // asked at asked.
 func holdBack(t *tx, jobID int64, reason string, asked int64) (held bool, err error) {
 	key := ""
-	if err := t.query(func(rows *sql.Rows) error { return rows.Scan(&key) }, placeSQL, jobID); err != nil {
+	if err := t.query(into(&key), placeSQL, jobID); err != nil {
 		return false, err
 	}
 	n, err := t.exec(holdForGitHubSQL, jobID, reason, asked)
@@ -250,7 +250,7 @@ func presumeLate(t *tx, id string, now time.Time) error {
 	var jobID int64
 	var name string
 	var state router.JobState
-	err := t.query(func(rows *sql.Rows) error { return rows.Scan(&jobID, &name, &state) }, presumeLateSQL, id)
+	err := t.query(into(&jobID, &name, &state), presumeLateSQL, id)
 	if err == nil && jobID != 0 {
 		_, err = presume(t, jobID, name, state, millis(now))
 	}
@@ -325,7 +325,7 @@ WHERE id = ?1`
 // refusedAs is what a job was refused as, before a runner has it; zero: it was not.
 func refusedAs(t *tx, jobID int64, runnerName string) (j router.Job, err error) {
 	if runnerName != "" {
-		err = t.query(func(rows *sql.Rows) error { return rows.Scan(&j.ID, &j.State, &j.Reason) }, refusedSQL, jobID)
+		err = t.query(into(&j.ID, &j.State, &j.Reason), refusedSQL, jobID)
 	}
 	return j, err
 }
@@ -353,9 +353,9 @@ func overrule(t *tx, refused router.Job, r router.Runner, name string, now int64
 	return err
 }
 
-// Overruled is as of intake.Store.
-func (s *Store) Overruled(ctx context.Context, jobID int64) (why string, err error) {
-	err = s.querier(ctx)(func(rows *sql.Rows) error { return rows.Scan(&why) }, `SELECT overruled FROM jobs WHERE id = ?`, jobID)
+// Overruled implements intake.Store.
+func (s *intakeStore) Overruled(ctx context.Context, jobID int64) (why string, err error) {
+	err = s.querier(ctx)(into(&why), `SELECT overruled FROM jobs WHERE id = ?`, jobID)
 	if err != nil {
 		return "", fmt.Errorf("read what GitHub did with job %d: %w", jobID, err)
 	}
@@ -380,7 +380,7 @@ func replace(t *tx, r router.Runner, name string, served, now int64) error {
 		return err
 	}
 	free := place{jobID: served}
-	err = t.query(func(rows *sql.Rows) error { return rows.Scan(&free.other.ID, &free.try) }, freeRunnerSQL, served, r.JobID)
+	err = t.query(into(&free.other.ID, &free.try), freeRunnerSQL, served, r.JobID)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (s *Store) KeepRules(ctx context.Context, v router.KeptRules) (id int64, er
 	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
 		var newest string
 		id = 0
-		err := t.query(func(rows *sql.Rows) error { return rows.Scan(&id, &newest) }, newestVersionSQL)
+		err := t.query(into(&id, &newest), newestVersionSQL)
 		if err != nil || newest == v.Hash {
 			return err
 		}
@@ -75,11 +75,7 @@ func scanVersion(rows *sql.Rows, v *router.KeptRules) error {
 // RulesVersions returns the versions of the rules that are kept, the newest
 // first, without their files.
 func (s *Store) RulesVersions(ctx context.Context) ([]router.KeptRules, error) {
-	list, err := all(s.asked.querier(ctx), scanVersion, listVersionsSQL)
-	if err != nil {
-		return nil, fmt.Errorf("list the versions of the rules: %w", err)
-	}
-	return list, nil
+	return list(s.asked.querier(ctx), "list the versions of the rules", scanVersion, listVersionsSQL)
 }
 
 // RulesVersion returns one version of the rules, or router.ErrNotFound.

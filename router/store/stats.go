@@ -11,24 +11,14 @@ import (
 	"switchyard/router"
 )
 
-// Oldest is as of web.Books.
-func (s *Store) Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error) {
-	return oldest(s.querier(ctx), within, limit)
-}
-
-// Oldest is as of web.Books, and so are the others below.
-func (r *Reader) Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error) {
-	return trusted(r, func() ([]router.Job, error) { return oldest(r.querier(ctx), within, limit) })
-}
-
-// oldest asks for each state alone: its part of the index of states is in the
-// order of the IDs, which grow with time, nearly.
-func oldest(q querier, within router.Scope, limit int) (jobs []router.Job, err error) {
+// Oldest implements web.Books. It asks for each state alone: its part of the index
+// of states is in the order of the IDs, which grow with time, nearly.
+func (r reads) Oldest(ctx context.Context, within router.Scope, limit int) (jobs []router.Job, err error) {
 	for _, state := range []router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched} {
 		var where condition
 		where.and("state = ?", state)
 		where.within(within)
-		found, err := all(q, scanJob, `SELECT `+jobColumns+` FROM jobs INDEXED BY jobs_state WHERE `+where.String()+` ORDER BY id LIMIT ?`,
+		found, err := all(r.querier(ctx), scanJob, `SELECT `+jobColumns+` FROM jobs INDEXED BY jobs_state WHERE `+where.String()+` ORDER BY id LIMIT ?`,
 			append(where.args, limit)...)
 		if err != nil {
 			return nil, fmt.Errorf("find the jobs that wait longest: %w", err)
@@ -41,23 +31,14 @@ func oldest(q querier, within router.Scope, limit int) (jobs []router.Job, err e
 	return jobs[:min(len(jobs), limit)], nil
 }
 
-// Starts is as of web.Books.
-func (s *Store) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
-	return starts(s.querier(ctx), within, since)
-}
-
-// Starts is as of web.Books.
-func (r *Reader) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
-	return trusted(r, func() ([]router.Start, error) { return starts(r.querier(ctx), within, since) })
-}
-
-// starts reads the index alone. Each rule's name is one string, however many jobs it took.
-func starts(q querier, within router.Scope, since time.Time) (list []router.Start, err error) {
+// Starts implements web.Books. It reads the index alone, and makes one string of
+// each rule's name, however many jobs it took.
+func (r reads) Starts(ctx context.Context, within router.Scope, since time.Time) (list []router.Start, err error) {
 	var where condition
 	where.and("running_at <> 0 AND running_at >= ?", millis(since))
 	where.within(within)
 	names := map[string]string{}
-	err = q(func(rows *sql.Rows) error {
+	err = r.querier(ctx)(func(rows *sql.Rows) error {
 		var running, received int64
 		var rule sql.RawBytes
 		if err := rows.Scan(&running, &received, &rule); err != nil {
@@ -75,9 +56,4 @@ func starts(q querier, within router.Scope, since time.Time) (list []router.Star
 		return nil, fmt.Errorf("read which jobs started since %v: %w", since, err)
 	}
 	return list, nil
-}
-
-// OpenJobs is as of telemetry.Counter.
-func (r *Reader) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
-	return trusted(r, func() ([]router.OpenJobs, error) { return openJobs(r.querier(ctx), within) })
 }

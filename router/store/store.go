@@ -37,9 +37,17 @@ var (
 	errInUse  = errors.New("another switchyard uses it: stop that first, or name another file")
 )
 
-// A Store is the database in one SQLite file, as every room uses it. It is safe for concurrent use
-// by one process; Open refuses the file to a second.
+// A Store is the database in one SQLite file. Its methods are those of its parts,
+// which are named for the packages that use them. It is safe for concurrent use by
+// one process; Open refuses the file to a second.
 type Store struct {
+	*db
+	intakeStore
+	dispatchStore
+	claimStore
+	runnerStore
+	noticeStore
+
 	path     string
 	patience time.Duration // with another process that has the file
 	lock     *sql.DB       // of the side file; nil: not held
@@ -48,11 +56,31 @@ type Store struct {
 	whole    bool          // the check was made, and to its end
 	write    *sql.DB       // one connection, held by the writer
 	read     *pool
-	asked    *Reader // what operators ask
-	writer   *writer
+	asked    *Reader // for operators
 	close    sync.Once
-	turn     turnOf
 }
+
+// A db is what the parts of a Store share.
+type db struct {
+	reads
+	writer *writer
+}
+
+// reads are the methods that a Store and a Reader have.
+type reads struct {
+	querier func(context.Context) querier
+}
+
+type (
+	intakeStore   struct{ *db }
+	dispatchStore struct {
+		*db
+		turn turnOf
+	}
+	claimStore  struct{ *db }
+	runnerStore struct{ *db }
+	noticeStore struct{ *db }
+)
 
 // Open opens the database file at path and brings its schema up to date. A
 // missing file is created, readable by its owner only; its directory must
@@ -94,7 +122,11 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	if abs, err = filepath.EvalSymlinks(abs); err != nil {
 		return nil, err
 	}
-	s := &Store{path: abs, bound: checkClean, patience: lockPatience}
+	d := &db{}
+	s := &Store{
+		db: d, intakeStore: intakeStore{d}, dispatchStore: dispatchStore{db: d}, claimStore: claimStore{d}, runnerStore: runnerStore{d}, noticeStore: noticeStore{d},
+		path: abs, bound: checkClean, patience: lockPatience,
+	}
 	defer func() {
 		if err != nil {
 			_ = s.Close()
@@ -144,10 +176,12 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	if s.read, err = openReaders(abs); err != nil {
 		return nil, err
 	}
-	s.asked = &Reader{path: abs, of: s}
+	s.asked = &Reader{path: abs}
 	if s.asked.db, err = openReaders(abs); err != nil {
 		return nil, err
 	}
+	s.reads.querier = func(ctx context.Context) querier { return s.writer.fault.guard(s.read.querier(ctx)) }
+	s.asked.reads.querier = func(ctx context.Context) querier { return s.writer.fault.guard(s.asked.db.querier(ctx)) }
 	file, err := watch(abs)
 	if err != nil {
 		return nil, err

@@ -13,22 +13,14 @@ SELECT at, coalesce(job_id, 0), coalesce(runner_id, ''), source, state, what FRO
 WHERE job_id = ?1 OR runner_id IN (SELECT id FROM runners WHERE job_id = ?1)
 ORDER BY id`
 
-// Timeline is as of server.Store.
-func (s *Store) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
-	return timelineOf(s.querier(ctx), jobID)
-}
-
-func timelineOf(q querier, jobID int64) ([]router.Event, error) {
-	events, err := all(q, func(rows *sql.Rows, e *router.Event) error {
+// Timeline implements server.Store.
+func (r reads) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
+	return list(r.querier(ctx), fmt.Sprintf("read the time line of job %d", jobID), func(rows *sql.Rows, e *router.Event) error {
 		var at int64
 		err := rows.Scan(&at, &e.JobID, &e.RunnerID, &e.Source, &e.State, &e.What)
 		e.At = fromMillis(at)
 		return err
 	}, timelineSQL, jobID)
-	if err != nil {
-		return nil, fmt.Errorf("read the time line of job %d: %w", jobID, err)
-	}
-	return events, nil
 }
 
 const changesSQL = `
@@ -39,27 +31,19 @@ WHERE e.id > CASE WHEN ?1 < 0 THEN coalesce((
 	ORDER BY e.id DESC LIMIT 1), 0) ELSE ?1 END
 ORDER BY e.id LIMIT ?2`
 
-// Changes is as of server.Store.
-func (s *Store) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
-	return changes(s.querier(ctx), after, limit)
-}
-
-func changes(q querier, after int64, limit int) ([]router.Change, error) {
-	list, err := all(q, func(rows *sql.Rows, c *router.Change) error {
+// Changes implements server.Store.
+func (r reads) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
+	return list(r.querier(ctx), fmt.Sprintf("read changes after %d", after), func(rows *sql.Rows, c *router.Change) error {
 		var at int64
 		err := rows.Scan(&c.ID, &at, &c.JobID, &c.RunnerID, &c.Source, &c.State, &c.What, &c.Repo.Host, &c.Repo.Owner, &c.Repo.Name)
 		c.At, c.Repo.FullName = fromMillis(at), c.Repo.Owner+"/"+c.Repo.Name
 		return err
 	}, changesSQL, after, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read changes after %d: %w", after, err)
-	}
-	return list, nil
 }
 
-// Mark is as of runners.Store.
+// Mark implements runners.Store.
 func (s *Store) Mark(ctx context.Context, name string) (value string, err error) {
-	err = s.querier(ctx)(func(rows *sql.Rows) error { return rows.Scan(&value) }, `SELECT value FROM marks WHERE name = ?`, name)
+	err = s.querier(ctx)(into(&value), `SELECT value FROM marks WHERE name = ?`, name)
 	if err != nil {
 		return "", fmt.Errorf("read mark %s: %w", name, err)
 	}
@@ -68,10 +52,7 @@ func (s *Store) Mark(ctx context.Context, name string) (value string, err error)
 
 const setMarkSQL = `INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = excluded.value`
 
-// SetMark is as of intake.SyncStore.
+// SetMark implements intake.SyncStore.
 func (s *Store) SetMark(ctx context.Context, name, value string) error {
-	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		_, err := t.exec(setMarkSQL, name, value)
-		return err
-	})
+	return s.exec(ctx, router.SourceRouter, setMarkSQL, name, value)
 }

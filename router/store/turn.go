@@ -71,11 +71,11 @@ type turnOf struct {
 
 type ownerOf struct{ host, name string }
 
-// Due is as of dispatch.Store.
-func (s *Store) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
+// Due implements dispatch.Store.
+func (s *dispatchStore) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
 	q := s.querier(ctx)
 	var after int64
-	scan := func(rows *sql.Rows) error { return rows.Scan(&after) }
+	scan := into(&after)
 	err = q(scan, dueAfterSQL, limit)
 	more := after != 0 && after <= millis(now)
 	if err == nil && more {
@@ -112,7 +112,7 @@ func dueInOrder(q querier, due []router.Job, now time.Time, limit int) ([]router
 // dueInTurn reads due jobs of which there are more than limit: of each owner as
 // many, and of each of its repositories, beginning after whoever was last. An
 // owner with many jobs so holds up none with few.
-func (s *Store) dueInTurn(q querier, now time.Time, limit int) (due []router.Job, err error) {
+func (s *dispatchStore) dueInTurn(q querier, now time.Time, limit int) (due []router.Job, err error) {
 	s.turn.mu.Lock()
 	defer s.turn.mu.Unlock()
 	owners, err := all(q, func(rows *sql.Rows, o *ownerOf) error { return rows.Scan(&o.host, &o.name) }, dueOwnersSQL, s.turn.owner.host, s.turn.owner.name, limit)
@@ -151,7 +151,7 @@ func (s *Store) dueInTurn(q querier, now time.Time, limit int) (due []router.Job
 
 // dueOf reads up to n due jobs of an owner, of each of its repositories as many,
 // beginning after the repository last, and returns which was last then.
-func (s *Store) dueOf(q querier, o ownerOf, last string, now time.Time, n int) (due []router.Job, _ string, err error) {
+func (s *dispatchStore) dueOf(q querier, o ownerOf, last string, now time.Time, n int) (due []router.Job, _ string, err error) {
 	type first struct {
 		repo string
 		due  int64

@@ -284,15 +284,26 @@ func each(rows *sql.Rows, scan func(*sql.Rows) error) error {
 // A querier calls scan for each row of a statement: (*tx).query, or a reader's.
 type querier func(scan func(*sql.Rows) error, query string, args ...any) error
 
-func (s *Store) querier(ctx context.Context) querier {
-	return s.writer.fault.guard(s.read.querier(ctx))
+// into reads the columns of a row into variables.
+func into(dest ...any) func(*sql.Rows) error {
+	return func(rows *sql.Rows) error { return rows.Scan(dest...) }
 }
 
-func (r *Reader) querier(ctx context.Context) querier {
-	if r.of != nil {
-		return r.of.writer.fault.guard(r.db.querier(ctx))
+// exec makes a change that is one statement.
+func (d *db) exec(ctx context.Context, from router.Source, query string, args ...any) error {
+	return d.writer.change(ctx, from, func(t *tx) error {
+		_, err := t.exec(query, args...)
+		return err
+	})
+}
+
+// list is all, with what was being done in its error.
+func list[T any](q querier, doing string, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
+	rows, err := all(q, scan, query, args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
-	return r.db.querier(ctx)
+	return rows, nil
 }
 
 // all returns what scan reads of each row; nil when there is none.
