@@ -8,9 +8,9 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/spf13/cobra"
+	"switchyard/router/web/api"
 
-	"switchyard/router/web"
+	"github.com/spf13/cobra"
 )
 
 func auditCommand() *cobra.Command {
@@ -31,14 +31,14 @@ Exit code 0: shown. 2: could not.`,
 				return err
 			}
 			columns, _ := width(cmd.OutOrStdout())
-			return show(cmd, &o, func(ctx context.Context) (l web.AuditList, err error) {
-				l.Audits, l.NextCursor, err = pages(url.Values{}, limit, func(params url.Values) ([]web.Audit, string, error) {
-					var page web.AuditList
-					err := o.ask(ctx, http.MethodGet, web.Prefix+"/audit", params, nil, &page)
+			return show(cmd, &o, func(ctx context.Context) (l api.AuditList, err error) {
+				l.Audits, l.NextCursor, err = pages(url.Values{}, limit, func(params url.Values) ([]api.Audit, string, error) {
+					var page api.AuditList
+					err := o.ask(ctx, http.MethodGet, api.Prefix+"/audit", params, nil, &page)
 					return page.Audits, page.NextCursor, err
 				})
 				return l, err
-			}, func(out io.Writer, l web.AuditList) error { return writeAudits(out, l, columns) })
+			}, func(out io.Writer, l api.AuditList) error { return writeAudits(out, l, columns) })
 		},
 	}
 	fl := cmd.Flags()
@@ -48,7 +48,7 @@ Exit code 0: shown. 2: could not.`,
 	return cmd
 }
 
-func writeAudits(out io.Writer, l web.AuditList, columns int) error {
+func writeAudits(out io.Writer, l api.AuditList, columns int) error {
 	if len(l.Audits) == 0 {
 		_, err := fmt.Fprintln(out, "nobody changed anything, or logged in")
 		return err

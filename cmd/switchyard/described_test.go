@@ -7,18 +7,18 @@ import (
 	"strings"
 	"testing"
 
+	"switchyard/router/web/api"
+
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
 	"github.com/getkin/kin-openapi/routers/gorillamux"
-
-	"switchyard/router/web"
 )
 
 // What a whole server answers, with rules that use all there is, is as the API's
 // description says.
 func TestAWholeServerAnswersAsDescribed(t *testing.T) {
 	loader := openapi3.NewLoader()
-	doc, err := loader.LoadFromData(web.OpenAPI)
+	doc, err := loader.LoadFromData(api.OpenAPI)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestAWholeServerAnswersAsDescribed(t *testing.T) {
 		{"POST", "/explain", `{"repo": "acme", "labels": []}`, 400},
 		{"GET", "/jobs/1", "", 404},
 	} {
-		req, err := http.NewRequestWithContext(t.Context(), ask.method, url+web.Prefix+ask.path, strings.NewReader(ask.body))
+		req, err := http.NewRequestWithContext(t.Context(), ask.method, url+api.Prefix+ask.path, strings.NewReader(ask.body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,13 +14,14 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/hashicorp/nomad/api"
+	nomadapi "github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"switchyard/router"
 	"switchyard/router/nomad"
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/webhook"
 	"switchyard/rules"
 )
@@ -115,7 +116,7 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 	if err != nil {
 		return err
 	}
-	var answer web.Answer
+	var answer api.Answer
 	if f.server != "" {
 		answer, err = f.ask(ctx, job, run)
 	} else {
@@ -130,7 +131,7 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 		if answer.NotRendered != "" {
 			return errors.New(router.Printable(answer.NotRendered))
 		}
-		var rendered struct{ Job *api.Job }
+		var rendered struct{ Job *nomadapi.Job }
 		if err := json.Unmarshal(answer.NomadJob, &rendered); err != nil {
 			return err
 		}
@@ -158,17 +159,17 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 }
 
 // decide asks the rules file.
-func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.Job, run *rules.Run) (web.Answer, error) {
+func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.Job, run *rules.Run) (api.Answer, error) {
 	set, specs, err := loadRules(ctx, stderr, f.rules, f.specDir)
 	if errors.Is(err, errNo) {
-		return web.Answer{}, &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
+		return api.Answer{}, &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
 	}
 	if err != nil {
-		return web.Answer{}, err
+		return api.Answer{}, err
 	}
 	facts := job.Facts()
 	facts.Run = run
-	answer := web.Answer{Decision: set.Decide(facts, true)}
+	answer := api.Answer{Decision: set.Decide(facts, true)}
 	if f.all {
 		answer.Decision = set.Explain(facts)
 	}
@@ -182,24 +183,24 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 	if err != nil {
 		return answer, err
 	}
-	answer.NomadJob, err = desk{capacity.New(client), f.publicURL}.Render(ctx, job, answer.Decision)
+	answer.NomadJob, err = clusterAdapter{capacity.New(client), f.publicURL}.Render(ctx, job, answer.Decision)
 	return answer, err
 }
 
 // ask asks a running server.
-func (f *explainFlags) ask(ctx context.Context, job router.Job, run *rules.Run) (answer web.Answer, err error) {
+func (f *explainFlags) ask(ctx context.Context, job router.Job, run *rules.Run) (answer api.Answer, err error) {
 	labels := job.Labels
 	if labels == nil {
 		labels = []string{}
 	}
-	q := web.Question{
+	q := api.Question{
 		Repo: job.Repo.FullName, Host: job.Repo.Host, Visibility: job.Repo.Visibility, Fork: job.Repo.Fork, Labels: labels,
 		Job: job.Name, Workflow: job.Workflow, Branch: job.Branch, Sender: job.Sender, Attempt: job.Attempt, Run: run, All: f.all, Render: f.render != "",
 	}
 	if q.Visibility == "" && !job.Repo.Private {
 		q.Visibility = "public"
 	}
-	err = f.operator.ask(ctx, http.MethodPost, web.Prefix+"/explain", nil, q, &answer)
+	err = f.operator.ask(ctx, http.MethodPost, api.Prefix+"/explain", nil, q, &answer)
 	return answer, err
 }
 
@@ -275,19 +276,19 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// A desk asks Nomad for the API; see web.Cluster.
-type desk struct {
+// A clusterAdapter is the api.Cluster of a Nomad client.
+type clusterAdapter struct {
 	*capacity.Client
 	publicURL string
 }
 
 // Render returns the Nomad job as `nomad job run -json` takes it.
-func (d desk) Render(ctx context.Context, job router.Job, decision rules.Decision) (json.RawMessage, error) {
+func (c clusterAdapter) Render(ctx context.Context, job router.Job, decision rules.Decision) (json.RawMessage, error) {
 	id := job.RunnerID()
-	rendered, err := d.Client.Render(ctx, router.StartRequest{
+	rendered, err := c.Client.Render(ctx, router.StartRequest{
 		Runner: router.Runner{ID: id, JobID: job.ID, Try: job.Try, State: router.RunnerDispatched, Name: id},
 		Job:    job, Rule: decision.Rule, Placement: decision.Placement,
-		ClaimURL: strings.TrimSuffix(d.publicURL, "/") + router.ClaimPath, ClaimToken: claimPlaceholder,
+		ClaimURL: strings.TrimSuffix(c.publicURL, "/") + router.ClaimPath, ClaimToken: claimPlaceholder,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("render the Nomad job: %w", err)

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"switchyard/router"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/rules"
 )
 
@@ -74,7 +74,7 @@ func TestTheAPIExplainsAsTheCommandDoes(t *testing.T) {
 		var answer struct {
 			Decision json.RawMessage `json:"decision"`
 		}
-		if err := o.ask(t.Context(), http.MethodPost, web.Prefix+"/explain", nil, web.Question{Repo: "acme/web", Labels: labels}, &answer); err != nil {
+		if err := o.ask(t.Context(), http.MethodPost, api.Prefix+"/explain", nil, api.Question{Repo: "acme/web", Labels: labels}, &answer); err != nil {
 			t.Fatalf("%q: %v", s.Labels, err)
 		}
 		want, err := json.Marshal(d)
@@ -91,10 +91,10 @@ func TestTheAPIExplainsAsTheCommandDoes(t *testing.T) {
 // publicURL is the address that a server with this console claims at.
 func publicURL(t *testing.T, console string) string {
 	t.Helper()
-	var answer web.Answer
+	var answer api.Answer
 	o := operator{server: console}
-	q := web.Question{Repo: "acme/web", Labels: []string{"self-hosted", "linux"}, Render: true}
-	if err := o.ask(t.Context(), http.MethodPost, web.Prefix+"/explain", nil, q, &answer); err != nil {
+	q := api.Question{Repo: "acme/web", Labels: []string{"self-hosted", "linux"}, Render: true}
+	if err := o.ask(t.Context(), http.MethodPost, api.Prefix+"/explain", nil, q, &answer); err != nil {
 		t.Fatal(err)
 	}
 	_, after, ok := strings.Cut(string(answer.NomadJob), `"SWITCHYARD_CLAIM_URL":"http://`)

@@ -11,7 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"switchyard/router"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 func fleetCommand() *cobra.Command {
@@ -36,7 +36,7 @@ none. 2: could not tell.`,
 			var f router.Fleet
 			err := show(cmd, &o, func(ctx context.Context) (router.Fleet, error) {
 				f = router.Fleet{}
-				err := o.ask(ctx, http.MethodGet, web.Prefix+"/fleet", nil, nil, &f)
+				err := o.ask(ctx, http.MethodGet, api.Prefix+"/fleet", nil, nil, &f)
 				return f, err
 			}, func(out io.Writer, f router.Fleet) error { return writeFleet(out, f, nodes, columns, time.Now()) })
 			switch {

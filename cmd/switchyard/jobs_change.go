@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"switchyard/router"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 func jobsRetryCommand() *cobra.Command {
@@ -73,7 +73,7 @@ must be mended first; the sentence says what.`,
 			}
 			return each(repos, func(repo string) error {
 				var r router.SyncReport
-				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/sync", nil, map[string]string{"host": host, "repo": repo}, &r); err != nil {
+				if err := o.ask(cmd.Context(), http.MethodPost, api.Prefix+"/sync", nil, map[string]string{"host": host, "repo": repo}, &r); err != nil {
 					return answered("repository "+router.Printable(repo), err)
 				}
 				more := ""
@@ -114,8 +114,8 @@ func jobChange(cmd *cobra.Command, verb string, params func() url.Values) *cobra
 			p = params()
 		}
 		return each(ids, func(id int64) error {
-			var d web.JobDetail
-			if err := o.ask(cmd.Context(), http.MethodPost, fmt.Sprintf("%s/jobs/%d/%s", web.Prefix, id, verb), p, nil, &d); err != nil {
+			var d api.JobDetail
+			if err := o.ask(cmd.Context(), http.MethodPost, fmt.Sprintf("%s/jobs/%d/%s", api.Prefix, id, verb), p, nil, &d); err != nil {
 				return answered(fmt.Sprintf("job %d", id), err)
 			}
 			return o.said(cmd.OutOrStdout(), d, "job %d is %s: %s", d.Job.ID, d.Job.State, router.Printable(d.Job.Reason))

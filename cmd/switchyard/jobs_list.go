@@ -8,9 +8,9 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/spf13/cobra"
+	"switchyard/router/web/api"
 
-	"switchyard/router/web"
+	"github.com/spf13/cobra"
 )
 
 func jobsListCommand() *cobra.Command {
@@ -52,13 +52,13 @@ Exit code 0: listed. 2: could not.`,
 				}
 			}
 			columns, _ := width(cmd.OutOrStdout())
-			return show(cmd, &o, func(ctx context.Context) (web.JobList, error) {
-				jobs, next, err := pages(params, limit, func(params url.Values) ([]web.Job, string, error) {
-					l, err := get(ctx, &o, "/jobs", params, func(b web.Books) (web.JobList, error) { return web.ListJobs(ctx, b, nil, params) })
+			return show(cmd, &o, func(ctx context.Context) (api.JobList, error) {
+				jobs, next, err := pages(params, limit, func(params url.Values) ([]api.Job, string, error) {
+					l, err := get(ctx, &o, "/jobs", params, func(b api.Database) (api.JobList, error) { return api.ListJobs(ctx, b, nil, params) })
 					return l.Jobs, l.NextCursor, err
 				})
-				return web.JobList{Jobs: jobs, NextCursor: next}, err
-			}, func(out io.Writer, l web.JobList) error { return writeJobs(out, l, columns, time.Now()) })
+				return api.JobList{Jobs: jobs, NextCursor: next}, err
+			}, func(out io.Writer, l api.JobList) error { return writeJobs(out, l, columns, time.Now()) })
 		},
 	}
 	fl := cmd.Flags()
@@ -76,7 +76,7 @@ Exit code 0: listed. 2: could not.`,
 	return cmd
 }
 
-func writeJobs(out io.Writer, list web.JobList, columns int, now time.Time) error {
+func writeJobs(out io.Writer, list api.JobList, columns int, now time.Time) error {
 	if len(list.Jobs) == 0 {
 		_, err := fmt.Fprintln(out, "no jobs")
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"switchyard/router"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
@@ -39,16 +39,16 @@ Exit code 0: shown. 1: there is no such job. 2: could not tell.`,
 			if err != nil {
 				return err
 			}
-			return show(cmd, &o, func(ctx context.Context) (web.JobDetail, error) {
-				d, err := get(ctx, &o, fmt.Sprintf("/jobs/%d", id), nil, func(b web.Books) (web.JobDetail, error) {
-					d, err := web.ShowJob(ctx, b, id)
+			return show(cmd, &o, func(ctx context.Context) (api.JobDetail, error) {
+				d, err := get(ctx, &o, fmt.Sprintf("/jobs/%d", id), nil, func(b api.Database) (api.JobDetail, error) {
+					d, err := api.ShowJob(ctx, b, id)
 					if errors.Is(err, router.ErrNotFound) {
 						err = &problem.Details{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
 					}
 					return d, err
 				})
 				return d, answered(fmt.Sprintf("job %d", id), err)
-			}, func(out io.Writer, d web.JobDetail) error { return writeJob(out, d, time.Now()) })
+			}, func(out io.Writer, d api.JobDetail) error { return writeJob(out, d, time.Now()) })
 		},
 	}
 	fl := cmd.Flags()
@@ -93,7 +93,7 @@ func answered(what string, err error) error {
 }
 
 // writeJob prints a job for people.
-func writeJob(out io.Writer, d web.JobDetail, now time.Time) error {
+func writeJob(out io.Writer, d api.JobDetail, now time.Time) error {
 	j := d.Job
 	t := &table{}
 	line := func(what string, values ...string) {
@@ -143,7 +143,7 @@ func writeJob(out io.Writer, d web.JobDetail, now time.Time) error {
 }
 
 // since is when the job came into its state.
-func since(d web.JobDetail) time.Time {
+func since(d api.JobDetail) time.Time {
 	at := d.Job.ReceivedAt
 	last := ""
 	for _, e := range d.Timeline {
@@ -199,7 +199,7 @@ func writeUnplaced(out io.Writer, u *router.Unplaced, now time.Time) error {
 
 // writeDecisions shows the decision by which the job goes, with the trace if
 // the rules in force still say the same, and else both.
-func writeDecisions(out io.Writer, d web.JobDetail) error {
+func writeDecisions(out io.Writer, d api.JobDetail) error {
 	made, now := d.Decision, d.Explanation
 	if made == nil && now == nil {
 		return nil
@@ -223,7 +223,7 @@ func writeDecisions(out io.Writer, d web.JobDetail) error {
 	return writeDecision(out, *now)
 }
 
-func writeTimeline(out io.Writer, events []web.Event) error {
+func writeTimeline(out io.Writer, events []api.Event) error {
 	t := &table{}
 	t.row("  AT (UTC)", "AFTER", "SOURCE", "WHOSE", "STATE", "WHAT")
 	var before time.Time

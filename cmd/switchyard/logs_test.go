@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"switchyard/router"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 // A duration in the log has a unit, in both forms and wherever it stands: JSON
@@ -35,12 +35,12 @@ func TestDurationsInTheLogHaveAUnit(t *testing.T) {
 // An empty list says of what.
 func TestEmptyListsSayOfWhat(t *testing.T) {
 	var out bytes.Buffer
-	err := errors.Join(writeAudits(&out, web.AuditList{}, 0), writeRunners(&out, nil, 0, time.Time{}))
+	err := errors.Join(writeAudits(&out, api.AuditList{}, 0), writeRunners(&out, nil, 0, time.Time{}))
 	if want := "nobody changed anything, or logged in\nno runners\n"; err != nil || out.String() != want {
 		t.Errorf("empty lists: %v, %q, want %q", err, out.String(), want)
 	}
 	out.Reset()
-	runners := []web.Runner{{ID: "gha-1-1", State: router.RunnerDispatched}, {ID: "gha-2-1", State: router.RunnerDispatched, NomadJob: "gha-2-1"}}
+	runners := []api.Runner{{ID: "gha-1-1", State: router.RunnerDispatched}, {ID: "gha-2-1", State: router.RunnerDispatched, NomadJob: "gha-2-1"}}
 	if err := writeRunners(&out, runners, 0, time.Time{}); err != nil || !strings.Contains(out.String(), "gha-1-1  registering ") || !strings.Contains(out.String(), "gha-2-1  dispatched ") {
 		t.Errorf("a runner that Nomad has not taken, and one that it has: %v\n%s", err, out.String())
 	}

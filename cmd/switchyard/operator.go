@@ -28,7 +28,7 @@ import (
 	"switchyard/router/gh"
 	"switchyard/router/server"
 	"switchyard/router/store"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/problem"
 )
 
@@ -197,9 +197,9 @@ func (o *operator) token() (router.Secret, error) {
 }
 
 // get asks the server for what is at path, or has read find it in the database file.
-func get[T any](ctx context.Context, o *operator, path string, params url.Values, read func(web.Books) (T, error)) (v T, err error) {
+func get[T any](ctx context.Context, o *operator, path string, params url.Values, read func(api.Database) (T, error)) (v T, err error) {
 	if o.db == "" {
-		err = o.ask(ctx, http.MethodGet, web.Prefix+path, params, nil, &v)
+		err = o.ask(ctx, http.MethodGet, api.Prefix+path, params, nil, &v)
 		return v, err
 	}
 	r, err := store.OpenReadOnly(ctx, o.db)
@@ -332,7 +332,7 @@ func (o *operator) follow(ctx context.Context, do func(ctx context.Context, next
 
 // stream reads the server's stream of changes until it ends.
 func (o *operator) stream(ctx context.Context, open, wake func()) {
-	req, err := o.request(ctx, http.MethodGet, web.Prefix+"/events", nil, nil)
+	req, err := o.request(ctx, http.MethodGet, api.Prefix+"/events", nil, nil)
 	if err != nil {
 		return
 	}

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/hashicorp/nomad/api"
+	nomadapi "github.com/hashicorp/nomad/api"
 
 	"switchyard/jobspecs"
 	"switchyard/router"
@@ -28,7 +28,7 @@ import (
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
 	"switchyard/router/store"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/rules"
 )
 
@@ -70,7 +70,7 @@ func operated(dir string, socket ...string) (url string, stop func() error, err 
 		return "", stop, err
 	}
 	log := slog.New(slog.DiscardHandler)
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: fleet.URL}})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &nomadapi.Config{Address: fleet.URL}})
 	if err != nil {
 		return "", stop, err
 	}
@@ -237,12 +237,12 @@ func TestAWatchFollowsTheServer(t *testing.T) {
 	defer cancel()
 	o := operator{server: url, most: time.Hour}
 	err = o.follow(ctx, func(ctx context.Context, next func(context.Context)) error {
-		if err := o.ask(ctx, http.MethodPost, web.Prefix+"/jobs/4002/cancel", nil, nil, new(web.JobDetail)); err != nil {
+		if err := o.ask(ctx, http.MethodPost, api.Prefix+"/jobs/4002/cancel", nil, nil, new(api.JobDetail)); err != nil {
 			return err
 		}
 		next(ctx)
-		var d web.JobDetail
-		if err := o.ask(ctx, http.MethodGet, web.Prefix+"/jobs/4002", nil, nil, &d); err != nil || d.Job.State != router.Denied {
+		var d api.JobDetail
+		if err := o.ask(ctx, http.MethodGet, api.Prefix+"/jobs/4002", nil, nil, &d); err != nil || d.Job.State != router.Denied {
 			t.Errorf("told of a change, job 4002 is %s, %v", d.Job.State, err)
 		}
 		return err

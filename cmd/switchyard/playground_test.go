@@ -17,12 +17,13 @@ import (
 	"switchyard/router/nomad"
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/rules"
 )
 
 // rulesOnly is an app that only has rules.
 type rulesOnly struct {
-	web.App
+	api.App
 	set *rules.Set
 }
 
@@ -39,7 +40,7 @@ func TestThePlaygroundSaysWhatExplainDoes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := web.Handler(web.Config{App: rulesOnly{set: set}, Cluster: desk{capacity.New(client), "http://127.0.0.1:8080"}})
+	h := web.Handler(web.Config{App: rulesOnly{set: set}, Cluster: clusterAdapter{capacity.New(client), "http://127.0.0.1:8080"}})
 	explain := func(args ...string) string {
 		var out, errs bytes.Buffer
 		run(t.Context(), append([]string{"explain", "--rules", file, "--all"}, args...), nil, &out, &errs)

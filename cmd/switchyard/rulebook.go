@@ -11,7 +11,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/rulebook"
 	"switchyard/router/store"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/rules"
 )
 
@@ -21,9 +21,9 @@ type editedRules struct {
 	*store.Store
 }
 
-var _ web.Rulebook = editedRules{}
+var _ api.Rulebook = editedRules{}
 
-// Recent implements web.Rulebook.
+// Recent implements api.Rulebook.
 func (e editedRules) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
 		for j, err := range e.Store.Recent(ctx, since, within) {

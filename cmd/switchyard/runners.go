@@ -12,7 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"switchyard/router"
-	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 func runnersCommand() *cobra.Command {
@@ -42,13 +42,13 @@ Exit code 0: listed. 2: could not.`,
 				params["state"] = states
 			}
 			columns, _ := width(cmd.OutOrStdout())
-			return show(cmd, &o, func(ctx context.Context) (web.RunnerList, error) {
-				runners, next, err := pages(params, limit, func(params url.Values) ([]web.Runner, string, error) {
-					l, err := get(ctx, &o, "/runners", params, func(b web.Books) (web.RunnerList, error) { return web.ListRunners(ctx, b, nil, params) })
+			return show(cmd, &o, func(ctx context.Context) (api.RunnerList, error) {
+				runners, next, err := pages(params, limit, func(params url.Values) ([]api.Runner, string, error) {
+					l, err := get(ctx, &o, "/runners", params, func(b api.Database) (api.RunnerList, error) { return api.ListRunners(ctx, b, nil, params) })
 					return l.Runners, l.NextCursor, err
 				})
-				return web.RunnerList{Runners: runners, NextCursor: next}, err
-			}, func(out io.Writer, l web.RunnerList) error {
+				return api.RunnerList{Runners: runners, NextCursor: next}, err
+			}, func(out io.Writer, l api.RunnerList) error {
 				if len(l.Runners) == 0 {
 					_, err := fmt.Fprintln(out, "no runners")
 					return err
@@ -69,7 +69,7 @@ Exit code 0: listed. 2: could not.`,
 	return cmd
 }
 
-func writeRunners(out io.Writer, runners []web.Runner, columns int, now time.Time) error {
+func writeRunners(out io.Writer, runners []api.Runner, columns int, now time.Time) error {
 	if len(runners) == 0 {
 		_, err := fmt.Fprintln(out, "no runners")
 		return err
@@ -105,8 +105,8 @@ Exit code 0: done. 1: it has a job, or has ended; the sentence says so.
 				params.Set("force", "true")
 			}
 			return each(args, func(id string) error {
-				var r web.Runner
-				if err := o.ask(cmd.Context(), http.MethodPost, web.Prefix+"/runners/"+url.PathEscape(id)+"/stop", params, nil, &r); err != nil {
+				var r api.Runner
+				if err := o.ask(cmd.Context(), http.MethodPost, api.Prefix+"/runners/"+url.PathEscape(id)+"/stop", params, nil, &r); err != nil {
 					return answered("runner "+router.Printable(id), err)
 				}
 				return o.said(cmd.OutOrStdout(), r, "runner %s is %s: %s", router.Printable(r.ID), r.State, router.Printable(r.Reason))

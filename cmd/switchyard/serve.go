@@ -29,6 +29,7 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/telemetry"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/webhook"
 	"switchyard/rules"
@@ -290,7 +291,7 @@ type appParts struct {
 	more    []webhook.Instance              // others
 	access  func() (*auth.Access, error)    // see web.Config
 
-	rulebook  web.Rulebook // see web.Config, as the next
+	rulebook  api.Rulebook // see web.Config, as the next
 	allowEdit bool
 }
 
@@ -308,12 +309,12 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 		c.Logger = telemetry.TraceLogs(c.Logger, p.github)
 	}
 	c.API = func(app *server.App) http.Handler {
-		w := web.Config{App: app, Books: p.store.Reader(), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections(), Logger: c.Logger, Now: c.Now}
+		w := web.Config{App: app, Database: p.store.Reader(), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections(), Logger: c.Logger, Now: c.Now}
 		if cluster, ok := p.nomad.(*capacity.Client); ok {
 			if at := cluster.API().Address(); strings.HasPrefix(at, "http") {
 				w.NomadUI = strings.TrimSuffix(at, "/")
 			}
-			w.Cluster = desk{cluster, cmp.Or(c.PublicURL, "http://"+app.Addr())}
+			w.Cluster = clusterAdapter{cluster, cmp.Or(c.PublicURL, "http://"+app.Addr())}
 		}
 		return web.Handler(w)
 	}

@@ -23,13 +23,14 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/testnet"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/rules"
 )
 
 // A Store is all that an App and the console use of the database.
 type Store interface {
 	server.Store
-	web.Books
+	api.Database
 }
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -309,7 +310,7 @@ func start(t testing.TB, st Store, nomad *cluster, h *hub, change ...func(*serve
 		Rules: testRules, Network: &network, Logger: slog.New(slog.DiscardHandler), Store: st, Nomad: nomad, GitHub: h,
 	}), st, nomad, h}
 	r.Start(append([]func(*server.Config){func(c *server.Config) {
-		c.API = func(a *server.App) http.Handler { return web.Handler(web.Config{App: a, Books: st}) }
+		c.API = func(a *server.App) http.Handler { return web.Handler(web.Config{App: a, Database: st}) }
 		c.Rand = func() float64 { return 0.99 }
 	}}, change...)...)
 	return r

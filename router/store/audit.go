@@ -11,7 +11,7 @@ import (
 
 const auditSQL = `INSERT INTO audit (at, who, login, address, did, what, result) VALUES (?, ?, ?, ?, ?, ?, ?)`
 
-// Audit implements web.AuditStore.
+// Audit implements web.AuditTrail.
 func (s *Store) Audit(ctx context.Context, a router.Audit) error {
 	err := s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
 		_, err := t.exec(auditSQL, millis(a.At), a.Who, a.By, a.From, a.Did, a.What, a.Result)
@@ -25,7 +25,7 @@ func (s *Store) Audit(ctx context.Context, a router.Audit) error {
 
 const auditsSQL = `SELECT id, at, who, login, address, did, what, result FROM audit WHERE id < ?1 ORDER BY id DESC LIMIT ?2`
 
-// Audits implements web.AuditStore.
+// Audits implements web.AuditTrail.
 func (s *Store) Audits(ctx context.Context, before int64, limit int) ([]router.Audit, error) {
 	if before == 0 {
 		before = math.MaxInt64

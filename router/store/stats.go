@@ -11,7 +11,7 @@ import (
 	"switchyard/router"
 )
 
-// Oldest implements web.Books. It asks for each state alone: its part of the index
+// Oldest implements api.Database. It asks for each state alone: its part of the index
 // of states is in the order of the IDs, which grow with time, nearly.
 func (r reads) Oldest(ctx context.Context, within router.Scope, limit int) (jobs []router.Job, err error) {
 	for _, state := range []router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched} {
@@ -31,7 +31,7 @@ func (r reads) Oldest(ctx context.Context, within router.Scope, limit int) (jobs
 	return jobs[:min(len(jobs), limit)], nil
 }
 
-// Starts implements web.Books. It reads the index alone, and makes one string of
+// Starts implements api.Database. It reads the index alone, and makes one string of
 // each rule's name, however many jobs it took.
 func (r reads) Starts(ctx context.Context, within router.Scope, since time.Time) (list []router.Start, err error) {
 	var where condition

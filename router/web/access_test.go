@@ -17,6 +17,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/rules"
 )
@@ -43,7 +44,7 @@ func guarded(t *testing.T, change ...func(*web.Config)) *server {
 	acc := staff()
 	return serve(t, append([]func(*web.Config){func(c *web.Config) {
 		c.Access = func() (*auth.Access, error) { return acc, nil }
-		c.Audit = c.Books.(placeless).Store
+		c.Audit = c.Database.(placeless).Store
 	}}, change...)...)
 }
 
@@ -75,7 +76,7 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 	book := newBook()
 	s := guarded(t, func(c *web.Config) {
 		c.Rulebook, c.AllowEdit = book, true
-		_, err := c.Books.(placeless).Receive(t.Context(), router.Delivery{ID: "6", Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{
+		_, err := c.Database.(placeless).Receive(t.Context(), router.Delivery{ID: "6", Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{
 			ID: 6, RunID: 8, Attempt: 1, Name: "hush", Workflow: "hush", Labels: []string{"linux", "hush"},
 			Repo: router.Repo{Owner: "hush", Name: "hush", FullName: "hush/hush", Private: true},
 		}})
@@ -97,9 +98,9 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 		}
 		target := strings.NewReplacer("/jobs/{id}", "/jobs/1", "/runners/{id}", "/runners/gha-1-1", "{id}", "1", "{file}", "rules.yaml", "{name}", "rules.yaml").Replace(path)
 		for _, method := range methods {
-			api := strings.HasPrefix(path, web.Prefix)
+			isAPI := strings.HasPrefix(path, api.Prefix)
 			want := http.StatusUnauthorized
-			if !api && method != http.MethodPost {
+			if !isAPI && method != http.MethodPost {
 				want = http.StatusSeeOther
 			}
 			got := s.ask(method, target, "")
@@ -109,7 +110,7 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 			if strings.HasSuffix(path, "/events") {
 				continue // it streams
 			}
-			base := strings.TrimPrefix(path, web.Prefix)
+			base := strings.TrimPrefix(path, api.Prefix)
 			change := method == http.MethodPost && !slices.Contains(forAll, base)
 			if change {
 				if got := s.ask(method, target, "viewer"); got.Code != http.StatusForbidden {
@@ -315,7 +316,7 @@ func TestGuessesFromOneNetworkAreLimitedTogether(t *testing.T) {
 func (s *server) trail() (lines []string) {
 	s.t.Helper()
 	for cursor := ""; ; {
-		page := decode[web.AuditList](s.t, s.call("GET", "/audit?limit=200"+cursor, http.StatusOK, as("editor")))
+		page := decode[api.AuditList](s.t, s.call("GET", "/audit?limit=200"+cursor, http.StatusOK, as("editor")))
 		for _, a := range page.Audits {
 			lines = append(lines, strings.Join([]string{a.Who, a.By, a.From, a.Did, a.What, a.Result}, " | "))
 		}
@@ -346,7 +347,7 @@ func TestWhatIsDoneIsAudited(t *testing.T) {
 	if got := s.ask("GET", "/api/v1/audit", "operator"); got.Code != http.StatusForbidden {
 		t.Errorf("the audit trail for an operator = %d, want 403", got.Code)
 	}
-	if page := decode[web.AuditList](t, s.call("GET", "/audit?limit=2", http.StatusOK, as("editor"))); len(page.Audits) != 2 || page.NextCursor == "" {
+	if page := decode[api.AuditList](t, s.call("GET", "/audit?limit=2", http.StatusOK, as("editor"))); len(page.Audits) != 2 || page.NextCursor == "" {
 		t.Errorf("a page of two is %+v", page)
 	}
 	want := []string{

@@ -29,6 +29,7 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
@@ -36,7 +37,7 @@ import (
 
 var description = sync.OnceValues(func() (routers.Router, error) {
 	loader := openapi3.NewLoader()
-	doc, err := loader.LoadFromData(web.OpenAPI)
+	doc, err := loader.LoadFromData(api.OpenAPI)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +152,7 @@ func serve(t *testing.T, change ...func(*web.Config)) *server {
 		t.Fatal(err)
 	}
 	s := &server{t: t, app: &app{}}
-	c := web.Config{App: s.app, Books: placeless{st}, Logger: slog.New(slog.NewTextHandler(&s.log, nil))}
+	c := web.Config{App: s.app, Database: placeless{st}, Logger: slog.New(slog.NewTextHandler(&s.log, nil))}
 	for _, f := range change {
 		f(&c)
 	}
@@ -162,7 +163,7 @@ func serve(t *testing.T, change ...func(*web.Config)) *server {
 // call asks, holds the answer against the description, and wants this status.
 func (s *server) call(method, path string, status int, change ...func(*http.Request)) []byte {
 	s.t.Helper()
-	req := httptest.NewRequest(method, "http://127.0.0.1:8081"+web.Prefix+path, nil)
+	req := httptest.NewRequest(method, "http://127.0.0.1:8081"+api.Prefix+path, nil)
 	for _, f := range change {
 		f(req)
 	}
@@ -215,7 +216,7 @@ func decode[T any](t *testing.T, b []byte) (v T) {
 	return v
 }
 
-func ids(l web.JobList) (list []int64) {
+func ids(l api.JobList) (list []int64) {
 	for _, j := range l.Jobs {
 		list = append(list, j.ID)
 	}
@@ -239,7 +240,7 @@ func TestJobsAreListedPageByPage(t *testing.T) {
 			s.call("GET", "/jobs"+query, http.StatusBadRequest)
 			continue
 		}
-		l := decode[web.JobList](t, s.call("GET", "/jobs"+query, http.StatusOK))
+		l := decode[api.JobList](t, s.call("GET", "/jobs"+query, http.StatusOK))
 		if diff := cmp.Diff(want, ids(l)); diff != "" || l.NextCursor != "" {
 			t.Errorf("GET /jobs%s, next %q (-want +got):\n%s", query, l.NextCursor, diff)
 		}
@@ -250,7 +251,7 @@ func TestJobsAreListedPageByPage(t *testing.T) {
 		if cursor != "" {
 			path += "&cursor=" + cursor
 		}
-		l := decode[web.JobList](t, s.call("GET", path, http.StatusOK))
+		l := decode[api.JobList](t, s.call("GET", path, http.StatusOK))
 		got = append(got, ids(l)...)
 		if cursor = l.NextCursor; cursor == "" || pages > 3 {
 			break
@@ -263,7 +264,7 @@ func TestJobsAreListedPageByPage(t *testing.T) {
 
 func TestAJobIsShownWithItsWholeStory(t *testing.T) {
 	s := serve(t)
-	d := decode[web.JobDetail](t, s.call("GET", "/jobs/1", http.StatusOK))
+	d := decode[api.JobDetail](t, s.call("GET", "/jobs/1", http.StatusOK))
 	if d.Job.State != router.Dispatched || d.Job.Rule != "linux" || d.Decision == nil || d.Explanation == nil || len(d.Explanation.Trace) != 1 {
 		t.Errorf("got job %+v, decision %+v, explanation %+v", d.Job, d.Decision, d.Explanation)
 	}
@@ -278,7 +279,7 @@ func TestAJobIsShownWithItsWholeStory(t *testing.T) {
 	if diff := cmp.Diff(want, lines); diff != "" {
 		t.Errorf("time line (-want +got):\n%s", diff)
 	}
-	d = decode[web.JobDetail](t, s.call("GET", "/jobs/3", http.StatusOK))
+	d = decode[api.JobDetail](t, s.call("GET", "/jobs/3", http.StatusOK))
 	if d.Decision != nil || d.Job.DueAt == nil || d.Job.DispatchedAt != nil {
 		t.Errorf("got an undecided job %+v with decision %v", d.Job, d.Decision)
 	}
@@ -286,12 +287,12 @@ func TestAJobIsShownWithItsWholeStory(t *testing.T) {
 
 func TestRunnersAreListed(t *testing.T) {
 	s := serve(t)
-	l := decode[web.RunnerList](t, s.call("GET", "/runners?state=dispatched&limit=1", http.StatusOK))
+	l := decode[api.RunnerList](t, s.call("GET", "/runners?state=dispatched&limit=1", http.StatusOK))
 	if len(l.Runners) != 1 || l.Runners[0].ID != "gha-1-1" || l.NextCursor != "" {
 		t.Errorf("got %+v", l)
 	}
 	for _, query := range []string{"?state=online", "?cursor=1-1"} {
-		if l := decode[web.RunnerList](t, s.call("GET", "/runners"+query, http.StatusOK)); len(l.Runners) != 0 {
+		if l := decode[api.RunnerList](t, s.call("GET", "/runners"+query, http.StatusOK)); len(l.Runners) != 0 {
 			t.Errorf("GET /runners%s = %+v, want none", query, l)
 		}
 	}
@@ -299,10 +300,10 @@ func TestRunnersAreListed(t *testing.T) {
 
 func TestChangesAreMadeAndAnsweredWithWhatIsThen(t *testing.T) {
 	s := serve(t)
-	if d := decode[web.JobDetail](t, s.call("POST", "/jobs/2/retry", http.StatusOK)); d.Job.ID != 2 {
+	if d := decode[api.JobDetail](t, s.call("POST", "/jobs/2/retry", http.StatusOK)); d.Job.ID != 2 {
 		t.Errorf("the retried job is %d", d.Job.ID)
 	}
-	if d := decode[web.JobDetail](t, s.call("POST", "/jobs/1/cancel", http.StatusOK)); d.Job.ID != 1 {
+	if d := decode[api.JobDetail](t, s.call("POST", "/jobs/1/cancel", http.StatusOK)); d.Job.ID != 1 {
 		t.Errorf("the cancelled job is %d", d.Job.ID)
 	}
 	s.call("POST", "/jobs/1/cancel?run=true", http.StatusOK)
@@ -418,20 +419,20 @@ func TestOnlyWhoMayAsksTheAPI(t *testing.T) {
 
 // Every path of the code is described, and no other.
 func TestTheDescriptionHasEveryPath(t *testing.T) {
-	doc, err := openapi3.NewLoader().LoadFromData(web.OpenAPI)
+	doc, err := openapi3.NewLoader().LoadFromData(api.OpenAPI)
 	if err != nil {
 		t.Fatal(err)
 	}
 	described, routed := map[string]bool{}, map[string]bool{}
 	for path, item := range doc.Paths.Map() {
 		for method := range item.Operations() {
-			described[method+" "+web.Prefix+path] = true
+			described[method+" "+api.Prefix+path] = true
 		}
 	}
 	err = web.Router(web.Config{}).Walk(func(route *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		path, err := route.GetPathTemplate()
 		methods, _ := route.GetMethods()
-		if !strings.HasPrefix(path, web.Prefix) {
+		if !strings.HasPrefix(path, api.Prefix) {
 			return err // the console
 		}
 		for _, m := range methods {
@@ -458,7 +459,7 @@ func TestTheDescriptionHasEveryPath(t *testing.T) {
 func TestALookAtAJobDoesNotDecideItAgain(t *testing.T) {
 	s := serve(t)
 	for range 3 {
-		d := decode[web.JobDetail](t, s.call("GET", "/jobs/1", http.StatusOK))
+		d := decode[api.JobDetail](t, s.call("GET", "/jobs/1", http.StatusOK))
 		if d.Explanation == nil || len(d.Explanation.Trace) != 1 || d.Decision == nil {
 			t.Fatalf("explanation %+v, decision %+v", d.Explanation, d.Decision)
 		}

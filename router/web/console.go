@@ -42,19 +42,21 @@ type consolePage struct {
 // titled data says the title of its page.
 type titled interface{ Title() string }
 
-func (a *api) pages() []consolePage {
+func (s *console) pages() []consolePage {
 	pages := []consolePage{
-		{"/", "now", "Now", true, auth.Viewer, a.nowPage},
-		{"/jobs", "jobs", "Jobs", true, auth.Viewer, a.jobsPage},
-		{"/jobs/{id}", "job", "", false, auth.Viewer, a.jobPage},
-		{"/runners", "runners", "Runners", true, auth.Viewer, a.runnersPage},
-		{"/labels", "labels", "Labels", true, auth.Viewer, a.labelsPage},
-		{"/playground", "playground", "Playground", true, auth.Viewer, a.playgroundPage},
+		{"/", "now", "Now", true, auth.Viewer, s.now.page},
+		{"/jobs", "jobs", "Jobs", true, auth.Viewer, s.jobsPage},
+		{"/jobs/{id}", "job", "", false, auth.Viewer, s.jobPage},
+		{"/runners", "runners", "Runners", true, auth.Viewer, s.runnersPage},
+		{"/labels", "labels", "Labels", true, auth.Viewer, s.labelsPage},
+		{"/playground", "playground", "Playground", true, auth.Viewer, s.playgroundPage},
 	}
-	pages = append(pages, a.rulesPages()...)
+	if s.rules != nil {
+		pages = append(pages, s.rules.pages()...)
+	}
 	return append(pages,
-		consolePage{"/fleet", "fleet", "Fleet", true, auth.Viewer, a.fleetPage},
-		consolePage{"/audit", "audit", "Audit", true, auth.Editor, a.turned(a.listAudits)},
+		consolePage{"/fleet", "fleet", "Fleet", true, auth.Viewer, s.fleetPage},
+		consolePage{"/audit", "audit", "Audit", true, auth.Editor, s.api.Turns.Do(s.api.Audits)},
 	)
 }
 
@@ -65,11 +67,11 @@ type consoleForm struct {
 	do   func(*http.Request) (goTo string, err error)
 }
 
-func (a *api) forms() []consoleForm {
+func (s *console) forms() []consoleForm {
 	return []consoleForm{
-		{"/jobs/{id}/retry", auth.Operator, a.retryForm},
-		{"/jobs/{id}/cancel", auth.Operator, a.cancelForm},
-		{"/runners/{id}/stop", auth.Operator, a.stopForm},
+		{"/jobs/{id}/retry", auth.Operator, s.retryForm},
+		{"/jobs/{id}/cancel", auth.Operator, s.cancelForm},
+		{"/runners/{id}/stop", auth.Operator, s.stopForm},
 	}
 }
 
@@ -173,72 +175,37 @@ func pair(d, large time.Duration, largeUnit string, small time.Duration, smallUn
 	return s
 }
 
-// page makes a handler of a page.
-func (a *api) page(p consolePage) http.Handler {
+// page returns the handler of a page.
+func (s *console) page(p consolePage) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		c := a.content(req, p)
+		c := s.frame.content(req, p)
 		if c.err != nil {
-			a.fail(w, req, c.err)
+			s.fail(w, req, c.err)
 			return
 		}
 		status := http.StatusOK
-		if s, ok := c.data.(interface{ Status() int }); ok {
-			status = s.Status()
+		if has, ok := c.data.(interface{ Status() int }); ok {
+			status = has.Status()
 		}
-		a.frame(w, req, status, p, c)
+		s.frame.answer(w, req, status, p, c)
 	})
 }
 
-func (a *api) render(w http.ResponseWriter, req *http.Request, status int, p consolePage, data any) {
-	a.frame(w, req, status, p, a.fill(req, p, data))
+func (s *console) loginPage(w http.ResponseWriter, req *http.Request, status int, form auth.Login) {
+	s.frame.render(w, req, status, consolePage{template: "login", title: "Log in"}, form)
 }
 
-// frame answers with a page whose content is made.
-func (a *api) frame(w http.ResponseWriter, req *http.Request, status int, p consolePage, c content) {
-	v := view{Title: c.title, Page: p, Who: auth.Who(req.Context()), Now: a.Now(), Data: c.data, Content: c.html}
-	for _, other := range a.pages() {
-		if other.nav && v.Who.Role >= other.role {
-			v.Pages = append(v.Pages, other)
-		}
-	}
-	var b bytes.Buffer
-	err := c.err
-	if err == nil {
-		err = templates[p.template].ExecuteTemplate(&b, "layout", v)
-	}
-	if err != nil {
-		a.Logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
-		http.Error(w, "this page could not be made; the server's log says why", http.StatusInternalServerError)
-		return
-	}
-	if n, ok := c.data.(interface{ styleNonce() string }); ok {
-		w.Header().Set("Content-Security-Policy", strings.Replace(policy, "style-src 'self'", "style-src 'self' 'nonce-"+n.styleNonce()+"'", 1))
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // a client that went away needs no answer
-}
-
-// failed answers a request of the console with an error.
-func (a *api) failed(w http.ResponseWriter, req *http.Request, p *problem.Details) {
-	a.render(w, req, p.Status, consolePage{template: "error", title: p.Title}, p)
-}
-
-func (a *api) loginPage(w http.ResponseWriter, req *http.Request, status int, form auth.Login) {
-	a.render(w, req, status, consolePage{template: "login", title: "Log in"}, form)
-}
-
-// form makes a handler of a change.
-func (a *api) form(do func(*http.Request) (string, error)) http.Handler {
+// form returns the handler of a change.
+func (s *console) form(do func(*http.Request) (string, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := req.ParseForm(); err != nil {
-			a.fail(w, req, formError(err))
+			s.fail(w, req, formError(err))
 			return
 		}
 		goTo, err := do(req)
-		a.shelf.clear() // who changed something wants to see it
+		s.frame.kept.clear() // who changed something wants to see it
 		if err != nil {
-			a.fail(w, req, err)
+			s.fail(w, req, err)
 			return
 		}
 		http.Redirect(w, req, goTo, http.StatusSeeOther)

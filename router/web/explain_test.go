@@ -11,6 +11,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
@@ -60,9 +61,9 @@ func TestTheFleetIsShown(t *testing.T) {
 func TestARuleIsExplainedForAJobThatMayNeverBe(t *testing.T) {
 	away := cluster{}
 	s := serve(t, func(c *web.Config) { c.Cluster = &away })
-	ask := func(body string) web.Answer {
+	ask := func(body string) api.Answer {
 		t.Helper()
-		return decode[web.Answer](t, s.call("POST", "/explain", http.StatusOK, sends(body)))
+		return decode[api.Answer](t, s.call("POST", "/explain", http.StatusOK, sends(body)))
 	}
 	const linux = `"repo":"acme/web","labels":["self-hosted","Linux"],"run":{"event":"push"}`
 	got := ask(`{` + linux + `}`)
@@ -107,11 +108,11 @@ func TestARuleIsExplainedForAJobThatMayNeverBe(t *testing.T) {
 
 func TestRulesAndLabelsAreListed(t *testing.T) {
 	s := serve(t)
-	list := decode[web.RuleList](t, s.call("GET", "/rules/list", http.StatusOK))
+	list := decode[api.RuleList](t, s.call("GET", "/rules/list", http.StatusOK))
 	if len(list.Rules) != 3 || list.Rules[1].Jobspec != "docker-linux" || list.Rules[0].Deny == "" {
 		t.Errorf("rules: %+v", list)
 	}
-	labels := decode[web.LabelList](t, s.call("GET", "/labels", http.StatusOK))
+	labels := decode[api.LabelList](t, s.call("GET", "/labels", http.StatusOK))
 	if len(labels.Labels) != 3 || labels.Labels[1].Means[0].Value != "1 × nvidia/gpu" || labels.Labels[1].Rules[0].Rule != "linux" {
 		t.Errorf("labels: %+v", labels)
 	}

@@ -12,11 +12,11 @@ import (
 )
 
 // Router is what Handler guards.
-func Router(c Config) *mux.Router { return newAPI(c).router() }
+func Router(c Config) *mux.Router { return newConsole(c).router() }
 
 // PagePaths are the paths of the console's pages.
 func PagePaths(c Config) (paths []string) {
-	for _, p := range newAPI(c).pages() {
+	for _, p := range newConsole(c).pages() {
 		paths = append(paths, p.path)
 	}
 	return paths
@@ -30,15 +30,8 @@ func PageFor(c Config, path string, scope router.Scope) string {
 	req := httptest.NewRequest(http.MethodGet, path, nil)
 	rec := httptest.NewRecorder()
 	p := auth.Principal{Name: "a team", Role: auth.Viewer, Scope: scope}
-	newAPI(c).router().ServeHTTP(rec, req.WithContext(auth.With(req.Context(), p)))
+	newConsole(c).router().ServeHTTP(rec, req.WithContext(auth.With(req.Context(), p)))
 	return rec.Body.String()
-}
-
-// HandlerWithBeat is Handler, but looks again that often at who follows.
-func HandlerWithBeat(c Config, beat time.Duration) http.Handler {
-	a := newAPI(c)
-	a.hub.beat = beat
-	return a.handler()
 }
 
 // PlaygroundLabels are the labels that the playground reads in a text.

@@ -2,13 +2,13 @@ package web
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 
 	"switchyard/router"
+	"switchyard/router/web/api"
 )
 
 // What the page of the fleet shows at most, so that it stays small.
@@ -69,23 +69,21 @@ type nodeView struct {
 	Models      []router.NodeDevice // the first few
 }
 
-func (a *api) fleetPage(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	v := fleetView{Query: p.text("q")}
-	if err := p.end(); err != nil {
+func (s *console) fleetPage(req *http.Request) (any, error) {
+	p := api.Parameters{Values: req.URL.Query()}
+	v := fleetView{Query: p.Text("q")}
+	if err := p.End(); err != nil {
 		return nil, err
 	}
-	if a.Cluster == nil {
+	if s.config.Cluster == nil {
 		v.None = true
 		return v, nil
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
-	defer cancel()
 	var err error
-	if v.Fleet, err = a.fleet(ctx); err != nil {
+	if v.Fleet, err = s.api.Fleet(req.Context()); err != nil {
 		return nil, err
 	}
-	_, list, _ := a.described()
+	_, list, _ := s.api.RulesInfo()
 	for _, r := range list {
 		told := slices.ContainsFunc(v.Rules, func(f router.RuleFleet) bool { return f.Rule == r.Name })
 		if r.Deny == "" && !told && len(v.LeftOut) < maxLeftOut {

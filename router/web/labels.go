@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"regexp"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/rules"
 )
@@ -46,8 +48,13 @@ type labelUse struct {
 	unknown map[string]int      // jobs, by label
 }
 
-// usage keeps the counts for each scope. The zero value is ready.
+// usage keeps the counts for each scope.
 type usage struct {
+	demand func(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
+	rules  interface{ Rules() *rules.Set }
+	logger *slog.Logger
+	now    func() time.Time
+
 	mu      sync.Mutex
 	byScope map[string]*usageOf
 }
@@ -59,12 +66,11 @@ type usageOf struct {
 	making chan struct{} // closed when they are made; nil: they are not being made
 }
 
-// used is what the jobs in a scope asked for. It takes a second to count a
+// labels returns what the jobs in a scope asked for. It takes a second to count a
 // hundred thousand, so that is done beside the pages, once for all who look:
 // meanwhile there are the counts of before, or nil. They are not to be changed.
-func (a *api) used(ctx context.Context, scope router.Scope) (*labelUse, error) {
-	key, set := scopeKey(scope), a.App.Rules()
-	u := &a.usage
+func (u *usage) labels(ctx context.Context, scope router.Scope) (*labelUse, error) {
+	key, set := scopeKey(scope), u.rules.Rules()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	of := u.byScope[key]
@@ -76,9 +82,9 @@ func (a *api) used(ctx context.Context, scope router.Scope) (*labelUse, error) {
 		u.byScope[key] = of
 	}
 	old := of.use != nil && of.use.of != set
-	if of.making == nil && (old || !a.Now().Before(of.until)) {
+	if of.making == nil && (old || !u.now().Before(of.until)) {
 		of.making = make(chan struct{})
-		go a.count(context.WithoutCancel(ctx), scope, set, of)
+		go u.count(context.WithoutCancel(ctx), scope, set, of)
 	}
 	if making := of.making; making != nil && (of.use == nil || old) {
 		u.mu.Unlock()
@@ -97,20 +103,20 @@ func (a *api) used(ctx context.Context, scope router.Scope) (*labelUse, error) {
 	return of.use, of.err
 }
 
-func (a *api) count(ctx context.Context, scope router.Scope, set *rules.Set, of *usageOf) {
+func (u *usage) count(ctx context.Context, scope router.Scope, set *rules.Set, of *usageOf) {
 	ctx, cancel := context.WithTimeout(ctx, useTimeout)
 	defer cancel()
-	demand, err := a.Books.Demand(ctx, scope, a.Now().Add(-useDays*24*time.Hour))
+	demand, err := u.demand(ctx, scope, u.now().Add(-useDays*24*time.Hour))
 	var use *labelUse
 	fresh := useRetry
 	if err == nil {
 		use, fresh = countLabels(set, demand), useFresh
 	} else {
-		a.Logger.Error("cannot count what labels jobs asked for", "err", err)
+		u.logger.Error("cannot count what labels jobs asked for", "err", err)
 	}
-	a.usage.mu.Lock()
-	defer a.usage.mu.Unlock()
-	of.use, of.err, of.until = use, err, a.Now().Add(fresh)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	of.use, of.err, of.until = use, err, u.now().Add(fresh)
 	close(of.making)
 	of.making = nil
 }
@@ -167,20 +173,20 @@ type unknownLabel struct {
 	Nearest []string
 }
 
-func (a *api) labelsPage(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	v := labelsView{Query: p.text("q"), Days: useDays}
-	if err := p.end(); err != nil {
+func (s *console) labelsPage(req *http.Request) (any, error) {
+	p := api.Parameters{Values: req.URL.Query()}
+	v := labelsView{Query: p.Text("q"), Days: useDays}
+	if err := p.End(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+	ctx, cancel := context.WithTimeout(req.Context(), api.ReadTimeout)
 	defer cancel()
-	use, err := a.used(ctx, auth.Who(ctx).Scope)
+	use, err := s.usage.labels(ctx, auth.Who(ctx).Scope)
 	v.NoCount, v.Counted = err != nil, use != nil
 	if use == nil {
 		use = &labelUse{}
 	}
-	labels, _, _ := a.described()
+	labels, _, _ := s.api.RulesInfo()
 	v.Total = len(labels)
 	terms := strings.Fields(strings.ToLower(v.Query))
 	for _, info := range labels {

@@ -13,12 +13,13 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/rules"
 )
 
 // asked are books of which the demand is told, for a scope.
 type asked struct {
-	web.Books
+	api.Database
 
 	mu     sync.Mutex
 	demand []router.Demand
@@ -92,7 +93,7 @@ func TestLabelsAreACatalogue(t *testing.T) {
 	}}
 	var late atomic.Int64
 	s := serve(t, func(c *web.Config) {
-		books.Books, c.Books = c.Books, books
+		books.Database, c.Database = c.Database, books
 		c.App = ruled{&app{}, parse(t, catalogue)}
 		c.Now = func() time.Time { return t0.Add(time.Duration(late.Load())) }
 	})
@@ -172,7 +173,7 @@ func TestManyLabelsStayOnASmallPage(t *testing.T) {
 		books.demand = append(books.demand, router.Demand{Labels: []string{fmt.Sprint(i, strings.Repeat("y", 240))}, Jobs: 1})
 	}
 	s := serve(t, func(c *web.Config) {
-		books.Books, c.Books = c.Books, books
+		books.Database, c.Database = c.Database, books
 		c.App = ruled{&app{}, parse(t, text.String())}
 	})
 	if page := s.counted("/labels"); len(page) > 200_000 || !strings.Contains(page, "more labels") {
@@ -183,7 +184,7 @@ func TestManyLabelsStayOnASmallPage(t *testing.T) {
 // While the jobs are counted the page is there, and says so.
 func TestLabelsDoNotWaitForTheirCounts(t *testing.T) {
 	books := &asked{demand: []router.Demand{{Labels: []string{"linux"}, Jobs: 3}}}
-	s := serve(t, func(c *web.Config) { books.Books, c.Books = c.Books, books })
+	s := serve(t, func(c *web.Config) { books.Database, c.Database = c.Database, books })
 	books.mu.Lock() // the books do not answer
 	if page := s.get("/labels", http.StatusOK); !strings.Contains(page, "data-again") || !strings.Contains(page, `id="label-linux"`) || strings.Contains(page, "not asked for") {
 		t.Errorf("while the jobs are counted: %s", page)
@@ -199,7 +200,7 @@ func TestLabelsDoNotWaitForTheirCounts(t *testing.T) {
 func TestTeamsSeeTheirOwnLabels(t *testing.T) {
 	books := &asked{}
 	s := guarded(t, func(c *web.Config) {
-		books.Books, c.Books = c.Books, books
+		books.Database, c.Database = c.Database, books
 	})
 	for {
 		if page := s.ask(http.MethodGet, "/labels", "other viewer").Body.String(); !strings.Contains(page, "data-again") {

@@ -24,6 +24,7 @@ import (
 	"switchyard/router/store"
 	"switchyard/router/testnet"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 )
 
@@ -85,8 +86,8 @@ func (s *stopping) Stopping() <-chan struct{} { return s.stops }
 func followed(t *testing.T, change ...func(*http.Server)) (url string, books *changing, app *stopping) {
 	t.Helper()
 	books, app = &changing{last: 7}, &stopping{stops: make(chan struct{})}
-	url = network.Serve(t, web.Handler(web.Config{App: app, Books: books}), change...)
-	return url + web.Prefix + "/events", books, app
+	url = network.Serve(t, web.Handler(web.Config{App: app, Database: books}), change...)
+	return url + api.Prefix + "/events", books, app
 }
 
 // A follower reads one stream.
@@ -203,7 +204,7 @@ func testWhoComesBackIsToldWhatHeMissed(t *testing.T) {
 		req := httptest.NewRequest(http.MethodGet, url, nil)
 		req.Header.Set("Last-Event-ID", id)
 		rec := httptest.NewRecorder()
-		web.Handler(web.Config{App: &app{}, Books: books}).ServeHTTP(rec, req)
+		web.Handler(web.Config{App: &app{}, Database: books}).ServeHTTP(rec, req)
 		if rec.Code != http.StatusBadRequest {
 			t.Errorf("Last-Event-ID %s is answered %d", id, rec.Code)
 		}
@@ -218,7 +219,7 @@ func testASlowClientIsLetGo(t *testing.T) {
 	quick, slow := follow(t, url, ""), make(chan struct{})
 	go func() { // a client with a body that is not read: its writes block once the network is full
 		defer close(slow)
-		web.Handler(web.Config{App: &app{}, Books: books}).ServeHTTP(&stuck{t: t}, httptest.NewRequest(http.MethodGet, url, nil).WithContext(t.Context()))
+		web.Handler(web.Config{App: &app{}, Database: books}).ServeHTTP(&stuck{t: t}, httptest.NewRequest(http.MethodGet, url, nil).WithContext(t.Context()))
 	}()
 	want := int64(7)
 	for over := false; !over; {
@@ -271,7 +272,7 @@ func (s *stuck) Write(b []byte) (int, error) {
 
 func (f *follower) id() (id int64) {
 	_, data, _ := strings.Cut(f.next(), "data: ")
-	var c web.Change
+	var c api.Change
 	_ = json.Unmarshal([]byte(data), &c) // "" at the end
 	return c.ID
 }
@@ -288,10 +289,11 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 				return &auth.Access{Tokens: []auth.Token{{Name: "team", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("a secret"))}}}
 			}
 			access.Store(tokens())
-			url := network.Serve(t, web.HandlerWithBeat(web.Config{
-				App: &app{}, Books: &changing{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return access.Load(), nil },
-			}, time.Second))
-			f := follow(t, url+web.Prefix+"/events", "", "a secret")
+			url := network.Serve(t, web.Handler(web.Config{
+				App: &app{}, Database: &changing{}, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return access.Load(), nil },
+				Heartbeat: time.Second,
+			}))
+			f := follow(t, url+api.Prefix+"/events", "", "a secret")
 			for range 3 {
 				if got := f.next(); got != ": still here" {
 					t.Fatalf("told %q", got)
@@ -312,12 +314,12 @@ func TestAnOpenPageKeepsNobodyLoggedIn(t *testing.T) {
 	virtual(t, "the page of what happens now", func(t *testing.T) {
 		acc := staff()
 		books := &changing{}
-		handler := web.HandlerWithBeat(web.Config{
-			App: &app{}, Books: books, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil },
-		}, 0)
+		handler := web.Handler(web.Config{
+			App: &app{}, Database: books, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil },
+		})
 		s := &server{t: t, handler: handler}
 		in := s.ask("POST", "/login", "", form("token", tokenOf("viewer")))
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, network.Serve(t, handler)+web.Prefix+"/events", nil)
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, network.Serve(t, handler)+api.Prefix+"/events", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -361,7 +363,7 @@ func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 		access.Tokens = append(access.Tokens, auth.Token{Name: fmt.Sprint("viewer", i), Role: auth.Viewer, SHA256: sha256.Sum256([]byte(fmt.Sprint("a secret", i)))})
 	}
 	books, app := &changing{last: 7}, &stopping{stops: make(chan struct{})}
-	url := network.Serve(t, web.Handler(web.Config{App: app, Books: books, Access: func() (*auth.Access, error) { return access, nil }})) + web.Prefix + "/events"
+	url := network.Serve(t, web.Handler(web.Config{App: app, Database: books, Access: func() (*auth.Access, error) { return access, nil }})) + api.Prefix + "/events"
 	var all []*follower
 	for range 100 {
 		all = append(all, follow(t, url, "", "a secret0"))

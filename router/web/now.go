@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 )
 
@@ -77,7 +78,7 @@ type waitsFor struct {
 
 // A waiting is a job that waits, with the runner of its current try.
 type waiting struct {
-	Job    Job
+	Job    api.Job
 	router router.Job
 	runner *router.Runner
 }
@@ -133,30 +134,38 @@ func (v nowView) For(w waiting) string { return took(v.now.Sub(w.Job.ReceivedAt)
 // Next says what happens to the job next.
 func (v nowView) Next(w waiting) string { return next(w.router, w.runner, v.now) }
 
-func (a *api) nowPage(req *http.Request) (any, error) {
-	scope := auth.Who(req.Context()).Scope
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
-	defer cancel()
-	s, err := a.summarize(ctx, scope)
-	if err != nil {
-		return nil, err
-	}
-	return nowView{s, a.App.RulesStatus(), waitBands, a.Now()}, nil
+// nowPage is the page Now.
+type nowPage struct {
+	api    *api.API
+	status interface{ RulesStatus() router.RulesStatus }
+	clock  func() time.Time
+	day    shared[*lastDay]
 }
 
-func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, error) {
-	now := a.Now()
-	open, err := a.Books.OpenJobs(ctx, scope)
+func (n *nowPage) page(req *http.Request) (any, error) {
+	scope := auth.Who(req.Context()).Scope
+	ctx, cancel := context.WithTimeout(req.Context(), api.ReadTimeout)
+	defer cancel()
+	s, err := n.summarize(ctx, scope)
 	if err != nil {
 		return nil, err
 	}
-	oldest, err := a.Books.Oldest(ctx, scope, nowOldest)
+	return nowView{s, n.status.RulesStatus(), waitBands, n.clock()}, nil
+}
+
+func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, error) {
+	now := n.clock()
+	open, err := n.api.Database.OpenJobs(ctx, scope)
+	if err != nil {
+		return nil, err
+	}
+	oldest, err := n.api.Database.Oldest(ctx, scope, nowOldest)
 	if err != nil {
 		return nil, err
 	}
 	// This alone is long, and may be a little old.
-	day, err := a.day.get(ctx, scopeKey(scope), a.Now, dayShare, func(ctx context.Context) (*lastDay, error) {
-		started, err := a.Books.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
+	day, err := n.day.get(ctx, scopeKey(scope), n.clock, dayShare, func(ctx context.Context) (*lastDay, error) {
+		started, err := n.api.Database.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
 		if err != nil {
 			return nil, err
 		}
@@ -167,9 +176,9 @@ func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, erro
 	}
 	s := &summary{lastDay: day}
 	for _, j := range oldest {
-		w := waiting{Job: jobOf(j), router: j}
+		w := waiting{Job: api.JobOf(j), router: j}
 		if j.State == router.Dispatched {
-			runners, err := a.Books.Runners(ctx, j.ID)
+			runners, err := n.api.Database.Runners(ctx, j.ID)
 			if err != nil {
 				return nil, err
 			}
@@ -180,18 +189,18 @@ func (a *api) summarize(ctx context.Context, scope router.Scope) (*summary, erro
 		s.Oldest = append(s.Oldest, w)
 	}
 	s.count(open)
-	if err := a.exemplify(ctx, scope, s.Why); err != nil {
+	if err := n.exemplify(ctx, scope, s.Why); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 // exemplify finds what is said of one of the jobs that are tried again, for each reason.
-func (a *api) exemplify(ctx context.Context, scope router.Scope, why []waitsFor) error {
+func (n *nowPage) exemplify(ctx context.Context, scope router.Scope, why []waitsFor) error {
 	if !slices.ContainsFunc(why, func(w waitsFor) bool { return w.State == router.Retrying }) {
 		return nil
 	}
-	some, err := a.Books.FindJobs(ctx, router.JobFilter{States: []router.JobState{router.Retrying}, Within: scope, Limit: 50})
+	some, err := n.api.Database.FindJobs(ctx, router.JobFilter{States: []router.JobState{router.Retrying}, Within: scope, Limit: 50})
 	if err != nil {
 		return err
 	}

@@ -132,7 +132,7 @@ func withOIDC(t *testing.T, change ...func(*web.Config)) (*provider, *server) {
 			},
 		}}
 		c.Access = func() (*auth.Access, error) { return acc, nil }
-		c.Audit = c.Books.(placeless).Store
+		c.Audit = c.Database.(placeless).Store
 	}}, change...)...)
 	return p, s
 }

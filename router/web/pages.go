@@ -15,7 +15,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
-	"switchyard/router/web/auth"
+	"switchyard/router/web/api"
 	"switchyard/router/web/problem"
 )
 
@@ -110,13 +110,22 @@ func withLimit(q url.Values) url.Values {
 	return q
 }
 
+// commas returns states as a query has them.
+func commas[T ~string](states []T) string {
+	texts := make([]string, len(states))
+	for i, s := range states {
+		texts[i] = string(s)
+	}
+	return strings.Join(texts, ",")
+}
+
 type jobsView struct {
 	listView
-	Jobs []Job
+	Jobs []api.Job
 }
 
 // Waited is how long the job waited for a runner, or waits; "": it gets none.
-func (v listView) Waited(j Job) string {
+func (v listView) Waited(j api.Job) string {
 	switch {
 	case j.RunningAt != nil:
 		return took(j.RunningAt.Sub(j.ReceivedAt))
@@ -127,7 +136,7 @@ func (v listView) Waited(j Job) string {
 }
 
 // Ran is how long the job ran, or runs.
-func (v listView) Ran(j Job) string {
+func (v listView) Ran(j api.Job) string {
 	switch {
 	case j.RunningAt == nil:
 		return ""
@@ -142,34 +151,30 @@ func (v listView) Ran(j Job) string {
 // Ago is how long ago that was.
 func (v listView) Ago(t time.Time) string { return took(v.now.Sub(t)) }
 
-func (a *api) jobsPage(req *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
-	defer cancel()
+func (s *console) jobsPage(req *http.Request) (any, error) {
 	q := req.URL.Query()
-	l, err := ListJobs(ctx, a.Books, auth.Who(ctx).Scope, withLimit(q))
-	waiting := join([]router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched})
-	v, err := newList("/jobs", q, router.JobStates, []option{{strings.ReplaceAll(waiting, " ", ""), "waiting", false}}, l.NextCursor, err, a.Now())
+	l, err := s.api.Jobs(req.Context(), withLimit(q))
+	waiting := commas([]router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched})
+	v, err := newList("/jobs", q, router.JobStates, []option{{waiting, "waiting", false}}, l.NextCursor, err, s.config.Now())
 	return jobsView{v, l.Jobs}, err
 }
 
 type runnersView struct {
 	listView
-	Runners []Runner
+	Runners []api.Runner
 }
 
-func (a *api) runnersPage(req *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
-	defer cancel()
+func (s *console) runnersPage(req *http.Request) (any, error) {
 	q := req.URL.Query()
-	l, err := ListRunners(ctx, a.Books, auth.Who(ctx).Scope, withLimit(q))
-	live := join([]router.RunnerState{router.RunnerDispatched, router.RunnerClaimed, router.RunnerOnline, router.RunnerBusy})
-	v, err := newList("/runners", q, router.RunnerStates, []option{{strings.ReplaceAll(live, " ", ""), "live", false}}, l.NextCursor, err, a.Now())
+	l, err := s.api.Runners(req.Context(), withLimit(q))
+	live := commas([]router.RunnerState{router.RunnerDispatched, router.RunnerClaimed, router.RunnerOnline, router.RunnerBusy})
+	v, err := newList("/runners", q, router.RunnerStates, []option{{live, "live", false}}, l.NextCursor, err, s.config.Now())
 	return runnersView{v, l.Runners}, err
 }
 
 // A jobView is what the page of a job shows.
 type jobView struct {
-	JobDetail
+	api.JobDetail
 	Problem *problem.Details // why what was asked for was not done; nil: nothing was
 	Next    string           // what happens next; "": nothing
 	GitHub  string           // its page there; "": none
@@ -196,7 +201,7 @@ func (v jobView) Status() int {
 
 // An eventRow is a line of a time line.
 type eventRow struct {
-	Event
+	api.Event
 	After string // since the one before; "" for the first
 }
 
@@ -218,7 +223,7 @@ type funnelRow struct {
 }
 
 // NomadJob is where Nomad's own console shows the runner; "": nowhere.
-func (v jobView) NomadJob(r Runner) string {
+func (v jobView) NomadJob(r api.Runner) string {
 	if v.NomadUI == "" || r.NomadJob == "" {
 		return ""
 	}
@@ -230,30 +235,30 @@ func (v jobView) NomadJob(r Runner) string {
 }
 
 // For is how long the runner is in its state.
-func (v jobView) For(r Runner) string { return took(v.now.Sub(r.StateAt)) }
+func (v jobView) For(r api.Runner) string { return took(v.now.Sub(r.StateAt)) }
 
 // Live reports whether the runner can be stopped.
-func (v jobView) Live(r Runner) bool { return r.EndedAt == nil || !r.State.Final() }
+func (v jobView) Live(r api.Runner) bool { return r.EndedAt == nil || !r.State.Final() }
 
-func (a *api) jobPage(req *http.Request) (any, error) {
-	id, err := jobID(req)
+func (s *console) jobPage(req *http.Request) (any, error) {
+	id, err := api.JobID(req)
 	if err != nil {
 		return nil, err
 	}
-	return a.jobView(req.Context(), id)
+	return s.jobView(req.Context(), id)
 }
 
-func (a *api) jobView(ctx context.Context, id int64) (jobView, error) {
-	d, j, err := a.detail(ctx, id)
+func (s *console) jobView(ctx context.Context, id int64) (jobView, error) {
+	d, j, err := s.api.Job(ctx, id)
 	if err != nil {
 		return jobView{}, err
 	}
-	v := jobView{JobDetail: d, NomadUI: a.NomadUI, now: a.Now(), Open: !slices.Contains([]router.JobState{router.Completed, router.Ignored, router.Denied, router.Unroutable}, j.State)}
+	v := jobView{JobDetail: d, NomadUI: s.config.NomadUI, now: s.config.Now(), Open: !slices.Contains([]router.JobState{router.Completed, router.Ignored, router.Denied, router.Unroutable}, j.State)}
 	if u, err := url.Parse(j.URL); err == nil && (u.Scheme == "https" || u.Scheme == "http") {
 		v.GitHub = j.URL
 	}
 	var current *router.Runner
-	if i := slices.IndexFunc(d.Runners, func(r Runner) bool { return r.Try == j.Try }); i >= 0 {
+	if i := slices.IndexFunc(d.Runners, func(r api.Runner) bool { return r.Try == j.Try }); i >= 0 {
 		r := d.Runners[i]
 		current = &router.Runner{State: r.State, Node: r.Node, Unplaced: r.Unplaced}
 		if r.PlacedAt != nil {
@@ -282,7 +287,7 @@ func (a *api) jobView(ctx context.Context, id int64) (jobView, error) {
 }
 
 // phases is a job's life until it ended, or until now.
-func phases(d JobDetail, open bool, now time.Time) []phase {
+func phases(d api.JobDetail, open bool, now time.Time) []phase {
 	j := d.Job
 	type point struct {
 		name, class string
@@ -381,48 +386,44 @@ func (e *onPage) Unwrap() error { return e.problem }
 
 // jobForm makes a change to a job, and leads back to its page; what keeps it
 // from being done is shown there.
-func (a *api) jobForm(req *http.Request, id int64, change func(context.Context) error) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
-	defer cancel()
-	if _, _, err := a.detail(ctx, id); err != nil { // it may be out of scope
+func (s *console) jobForm(req *http.Request, id int64, change func(context.Context) error) (string, error) {
+	err := change(req.Context())
+	if err == nil {
+		return "/jobs/" + strconv.FormatInt(id, 10), nil
+	}
+	ctx := context.WithoutCancel(req.Context())
+	v, gone := s.jobView(ctx, id)
+	if gone != nil {
 		return "", err
 	}
-	if err := change(ctx); err != nil {
-		p := a.problemOf(req, undone(err))
-		v, err := a.jobView(ctx, id)
-		if err != nil {
-			return "", p
-		}
-		v.Problem = p
-		return "", &onPage{p, consolePage{template: "job"}, v}
-	}
-	return "/jobs/" + strconv.FormatInt(id, 10), nil
+	v.Problem = s.problemOf(req, err)
+	return "", &onPage{v.Problem, consolePage{template: "job"}, v}
 }
 
-func (a *api) retryForm(req *http.Request) (string, error) {
-	id, err := jobID(req)
+func (s *console) retryForm(req *http.Request) (string, error) {
+	id, err := api.JobID(req)
 	if err != nil {
 		return "", err
 	}
-	return a.jobForm(req, id, func(ctx context.Context) error { return a.App.RetryJob(ctx, id) })
+	return s.jobForm(req, id, func(ctx context.Context) error { return s.api.RetryJob(ctx, id) })
 }
 
-func (a *api) cancelForm(req *http.Request) (string, error) {
-	id, err := jobID(req)
+func (s *console) cancelForm(req *http.Request) (string, error) {
+	id, err := api.JobID(req)
 	if err != nil {
 		return "", err
 	}
 	run := req.PostForm.Get("run") == "true"
-	concernsJob(req, run)
-	return a.jobForm(req, id, func(ctx context.Context) error { return a.App.CancelJob(ctx, id, run) })
+	api.ConcernsJob(req, run)
+	return s.jobForm(req, id, func(ctx context.Context) error { return s.api.CancelJob(ctx, id, run) })
 }
 
-func (a *api) stopForm(req *http.Request) (string, error) {
+func (s *console) stopForm(req *http.Request) (string, error) {
 	id, force := mux.Vars(req)["id"], req.PostForm.Get("force") == "true"
-	concernsRunner(req, force)
-	r, err := a.Books.Runner(req.Context(), id)
+	api.ConcernsRunner(req, force)
+	r, err := s.api.Database.Runner(req.Context(), id)
 	if err != nil {
 		return "", err
 	}
-	return a.jobForm(req, r.JobID, func(ctx context.Context) error { return a.App.StopRunner(ctx, id, force) })
+	return s.jobForm(req, r.JobID, func(ctx context.Context) error { return s.api.StopRunner(ctx, r, force) })
 }

@@ -65,7 +65,7 @@ func (hurt) RulesStatus() router.RulesStatus {
 func TestNowShowsTrouble(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
 		c.App = hurt{&app{}}
-		err := c.Books.(placeless).Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: <i>refused</i>", nil, t0.Add(7*time.Hour))
+		err := c.Database.(placeless).Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: <i>refused</i>", nil, t0.Add(7*time.Hour))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func history(t testing.TB, n int) (web.Config, *store.Store) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	return web.Config{App: &app{}, Books: st}, st
+	return web.Config{App: &app{}, Database: st}, st
 }
 
 func getPage(t testing.TB, h http.Handler, path string) *httptest.ResponseRecorder {

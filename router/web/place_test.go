@@ -16,6 +16,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/rules"
 )
@@ -25,7 +26,7 @@ func draftYard(t *testing.T, b *book) (send func(name string, body io.Reader, le
 	acc := staff()
 	url := network.Serve(t, web.Handler(web.Config{App: &app{}, Rulebook: b, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil }}))
 	return func(name string, body io.Reader, length int64) *http.Response {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+web.Prefix+"/check", body)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+api.Prefix+"/check", body)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +165,7 @@ func TestALookHasItsTime(t *testing.T) {
 	virtual(t, "an impact", func(t *testing.T) {
 		s := serveBook(t, patient{newBook(), 300})
 		began := time.Now()
-		i := decode[web.Impact](t, s.call("POST", "/diff", http.StatusOK, asJSON(drafted(goodRules))))
+		i := decode[api.Impact](t, s.call("POST", "/diff", http.StatusOK, asJSON(drafted(goodRules))))
 		if !i.Capped || i.Jobs == 0 || time.Since(began) != 10*time.Second {
 			t.Errorf("after %v: %+v", time.Since(began), i)
 		}
@@ -185,7 +186,7 @@ func TestALookHasItsTime(t *testing.T) {
 	})
 }
 
-func serveBook(t *testing.T, b web.Rulebook) *server {
+func serveBook(t *testing.T, b api.Rulebook) *server {
 	s := &server{t: t, app: &app{}}
 	s.handler = web.Handler(web.Config{App: s.app, Rulebook: b, Logger: slog.New(slog.NewTextHandler(&s.log, nil))})
 	return s

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
@@ -33,12 +34,12 @@ type playForm struct {
 	Fork, RunFork                  bool
 }
 
-func readPlayForm(p *parameters) playForm {
+func readPlayForm(p *api.Parameters) playForm {
 	return playForm{
-		Labels: p.text("labels"), Repo: p.text("repo"), Visibility: cmp.Or(p.text("visibility"), "private"), Host: p.text("host"),
-		Job: p.text("job"), Workflow: p.text("workflow"), Branch: p.text("branch"), Sender: p.text("sender"),
-		Event: p.text("event"), Actor: p.text("actor"),
-		Fork: p.flag("fork"), RunFork: p.flag("run_fork"),
+		Labels: p.Text("labels"), Repo: p.Text("repo"), Visibility: cmp.Or(p.Text("visibility"), "private"), Host: p.Text("host"),
+		Job: p.Text("job"), Workflow: p.Text("workflow"), Branch: p.Text("branch"), Sender: p.Text("sender"),
+		Event: p.Text("event"), Actor: p.Text("actor"),
+		Fork: p.Flag("fork"), RunFork: p.Flag("run_fork"),
 	}
 }
 
@@ -108,8 +109,8 @@ func (f playForm) labels() []string {
 	return slices.DeleteFunc(rules.ParseLabels(text), func(l string) bool { return l == "" })
 }
 
-func (f playForm) question() Question {
-	q := Question{
+func (f playForm) question() api.Question {
+	q := api.Question{
 		Repo: f.Repo, Host: f.Host, Visibility: f.Visibility, Fork: f.Fork, Labels: f.labels(),
 		Job: f.Job, Workflow: f.Workflow, Branch: f.Branch, Sender: f.Sender, All: true, Render: true,
 	}
@@ -125,7 +126,7 @@ type playgroundView struct {
 	Chips    []chip
 	Starts   []start // of an empty playground
 	Fault    string  // why there is no answer; "": there is one, or nothing was asked
-	Answer   *Answer
+	Answer   *api.Answer
 	NomadJob string // as indented JSON; "": none
 	MoreStep int    // rules of the trace that are not shown
 }
@@ -142,37 +143,34 @@ type start struct {
 	Labels        []string
 }
 
-func (a *api) playgroundPage(req *http.Request) (any, error) {
+func (s *console) playgroundPage(req *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), playgroundTimeout)
 	defer cancel()
-	p := parameters{Values: req.URL.Query()}
+	p := api.Parameters{Values: req.URL.Query()}
 	v := playgroundView{Form: readPlayForm(&p)}
-	id := p.number("job_id", 0, 1, 1<<62)
-	if err := p.end(); err != nil {
+	id := p.Number("job_id", 0, 1, 1<<62)
+	if err := p.End(); err != nil {
 		return nil, err
 	}
 	if id != 0 {
-		j, err := a.Books.Job(ctx, id)
-		if err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
-			err = router.ErrNotFound
-		}
+		j, err := s.api.VisibleJob(ctx, id)
 		if err != nil {
 			return nil, err
 		}
 		v.Form = playFormOf(j)
 	}
 	if v.Form.Repo == "" {
-		v.Form.Repo = a.someRepo(ctx)
+		v.Form.Repo = someRepo(ctx, s.api.Database)
 	}
-	labels, list, _ := a.described()
-	v.offer(a.App.Rules(), labels, list)
+	labels, list, _ := s.api.RulesInfo()
+	v.offer(s.config.App.Rules(), labels, list)
 	q := v.Form.question()
 	if id != 0 {
-		q = Question{JobID: id, All: true, Render: true}
+		q = api.Question{JobID: id, All: true, Render: true}
 	} else if len(q.Labels) == 0 {
 		return v, nil
 	}
-	answer, err := a.ask(ctx, q)
+	answer, err := s.api.Explain(ctx, q)
 	fault, answered := errors.AsType[*problem.Details](err)
 	switch {
 	case answered && fault.RetryAfter == 0:
@@ -190,7 +188,7 @@ func (a *api) playgroundPage(req *http.Request) (any, error) {
 
 // someRepo is a repository that may be seen, to begin with: the newest job's
 // for who sees all of them.
-func (a *api) someRepo(ctx context.Context) string {
+func someRepo(ctx context.Context, database api.Database) string {
 	if scope := auth.Who(ctx).Scope; len(scope) > 0 {
 		_, owner, name := router.SplitScope(scope[0])
 		if name == "*" {
@@ -198,7 +196,7 @@ func (a *api) someRepo(ctx context.Context) string {
 		}
 		return owner + "/" + name
 	} else if scope == nil {
-		if jobs, err := a.Books.FindJobs(ctx, router.JobFilter{Limit: 1}); err == nil && len(jobs) == 1 {
+		if jobs, err := database.FindJobs(ctx, router.JobFilter{Limit: 1}); err == nil && len(jobs) == 1 {
 			return jobs[0].Repo.Owner + "/" + jobs[0].Repo.Name
 		}
 	}

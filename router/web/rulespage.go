@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 
 	"switchyard/router"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
@@ -29,6 +30,13 @@ const (
 	shownDiffLines = 1500 // of one comparison
 	shownDiffLine  = 500  // characters of one line of it
 )
+
+// rulesPages are the page Rules, with its forms, and the versions of the rules.
+type rulesPages struct {
+	console  *console
+	drafts   *api.Drafts
+	rulebook api.Rulebook
+}
 
 // rulesView is the page of the rules: what is edited, and what came of looking at it.
 type rulesView struct {
@@ -46,7 +54,7 @@ type rulesView struct {
 	Check   *router.RulesCheck
 	Sources map[string][]byte // of the files, for excerpts
 	Refused bool              // the findings kept it from being applied
-	Impact  *Impact
+	Impact  *api.Impact
 	NoDiff  string // why there is no impact
 	Changes []fileDiff
 	Theirs  *theirs // the files were changed meanwhile
@@ -81,14 +89,14 @@ func (v rulesView) AllTests() int {
 }
 
 // newRulesView is the page of the files as they are.
-func (a *api) newRulesView(req *http.Request) (rulesView, error) {
-	v := rulesView{Status: a.App.RulesStatus(), Days: impactDays, MayApply: a.mayApply(req) == nil, AllowEdit: a.AllowEdit, Nonce: rand.Text()}
-	files, hash, err := a.Rulebook.Files()
+func (r *rulesPages) newRulesView(req *http.Request) (rulesView, error) {
+	v := rulesView{Status: r.console.config.App.RulesStatus(), Days: api.ImpactDays, MayApply: r.mayApply(req) == nil, AllowEdit: r.console.config.AllowEdit, Nonce: rand.Text()}
+	files, hash, err := r.rulebook.Files()
 	if err != nil {
 		v.Fault = err.Error()
 	}
 	v.Files, v.Base = files, hash
-	versions, err := a.Rulebook.RulesVersions(req.Context())
+	versions, err := r.rulebook.RulesVersions(req.Context())
 	if err != nil {
 		return v, err
 	}
@@ -96,62 +104,61 @@ func (a *api) newRulesView(req *http.Request) (rulesView, error) {
 	return v, nil
 }
 
-func (a *api) rulesPage(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
+func (r *rulesPages) page(req *http.Request) (any, error) {
+	p := api.Parameters{Values: req.URL.Query()}
 	done := map[string]string{
 		"": "", "applied": "The draft is in force.", "back": "The earlier version is in force again.",
-	}[p.text("done")]
-	if err := p.end(); err != nil {
+	}[p.Text("done")]
+	if err := p.End(); err != nil {
 		return nil, err
 	}
-	v, err := a.newRulesView(req)
+	v, err := r.newRulesView(req)
 	v.Done = done
 	return v, err
 }
 
-// rulesPages are those of the files of the rules, when there are any.
-func (a *api) rulesPages() []consolePage {
-	if a.Rulebook == nil {
-		return nil
-	}
+func (r *rulesPages) pages() []consolePage {
+	inTurn := r.console.api.Turns.Do
 	return []consolePage{
-		{"/rules", "rules", "Rules", true, auth.Viewer, a.turned(a.rulesPage)},
-		{"/rules/versions", "rules_versions", "Versions of the rules", false, auth.Viewer, a.turned(a.versionsPage)},
-		{"/rules/versions/{id}", "rules_version", "", false, auth.Viewer, a.turned(a.versionPage)},
+		r.main(),
+		{"/rules/versions", "rules_versions", "Versions of the rules", false, auth.Viewer, inTurn(r.versionsPage)},
+		{"/rules/versions/{id}", "rules_version", "", false, auth.Viewer, inTurn(r.versionPage)},
 	}
 }
 
-// routeRules adds what is neither a plain page nor a plain form.
-func (a *api) routeRules(r *mux.Router) {
-	if a.Rulebook == nil {
-		return
-	}
-	r.Handle("/rules", a.guard.Only(auth.Viewer, a.drafted(http.HandlerFunc(a.draftForm)))).Methods(http.MethodPost)
-	r.Handle("/rules/files/{name}", a.guard.Only(auth.Viewer, http.HandlerFunc(a.downloadRules))).Methods(http.MethodGet, http.MethodHead)
-	r.Handle("/rules/versions/{id}/put-back", a.guard.Only(auth.Editor, a.form(audited(a, a.putBack)))).Methods(http.MethodPost)
+func (r *rulesPages) main() consolePage {
+	return consolePage{"/rules", "rules", "Rules", true, auth.Viewer, r.console.api.Turns.Do(r.page)}
+}
+
+// routes adds what is neither a plain page nor a plain form.
+func (r *rulesPages) routes(to *mux.Router) {
+	guard := r.console.guard
+	to.Handle("/rules", guard.Only(auth.Viewer, r.drafts.WithSlot(http.HandlerFunc(r.draftForm)))).Methods(http.MethodPost)
+	to.Handle("/rules/files/{name}", guard.Only(auth.Viewer, http.HandlerFunc(r.download))).Methods(http.MethodGet, http.MethodHead)
+	to.Handle("/rules/versions/{id}/put-back", guard.Only(auth.Editor, r.console.form(api.Audited(guard, r.putBack)))).Methods(http.MethodPost)
 }
 
 // draftForm is what the buttons below the editor do: look at a draft, or apply it.
-func (a *api) draftForm(w http.ResponseWriter, req *http.Request) {
-	status, v, err := a.readDraftForm(req)
+func (r *rulesPages) draftForm(w http.ResponseWriter, req *http.Request) {
+	status, v, err := r.readDraftForm(req)
 	if err != nil {
-		a.fail(w, req, err)
+		r.console.fail(w, req, err)
 		return
 	}
 	if status == http.StatusSeeOther {
 		http.Redirect(w, req, "/rules?done=applied", status)
 		return
 	}
-	a.render(w, req, status, a.rulesPages()[0], v)
+	r.console.frame.render(w, req, status, r.main(), v)
 }
 
-func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err error) {
+func (r *rulesPages) readDraftForm(req *http.Request) (status int, v rulesView, err error) {
 	if err := req.ParseForm(); errors.Is(err, os.ErrDeadlineExceeded) {
-		return 0, v, tooSlow()
+		return 0, v, api.TooSlow()
 	} else if err != nil {
 		return 0, v, formError(err)
 	}
-	if v, err = a.newRulesView(req); err != nil {
+	if v, err = r.newRulesView(req); err != nil {
 		return 0, v, err
 	}
 	now, hash := v.Files, v.Base
@@ -159,24 +166,24 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	if len(form["name"]) != len(form["source"]) {
 		return 0, v, problem.New(http.StatusBadRequest, "the form has %d names of files and %d files", len(form["name"]), len(form["source"]))
 	}
-	var d Draft
+	var d api.Draft
 	for i, name := range form["name"] {
 		// Browsers send line breaks as CR LF.
 		source := strings.ReplaceAll(form["source"][i], "\r\n", "\n")
 		if at := fileNamed(now, name); at != nil && bytes.Contains(at.Source, []byte("\r\n")) {
 			source = strings.ReplaceAll(source, "\n", "\r\n")
 		}
-		d.Files = append(d.Files, DraftFile{Name: name, Source: source})
+		d.Files = append(d.Files, api.DraftFile{Name: name, Source: source})
 	}
-	if v.Files, err = d.files(); err != nil {
+	if v.Files, err = d.RulesFiles(); err != nil {
 		return 0, v, err
 	}
 	v.Base, v.Note = form.Get("base"), form.Get("note")
 	if utf8.RuneCountInString(v.Note) > maxNote {
 		return 0, v, problem.New(http.StatusBadRequest, "the note has more than %d characters", maxNote)
 	}
-	if v.Days, err = strconv.Atoi(form.Get("days")); err != nil || v.Days < 1 || v.Days > maxImpactDays {
-		return 0, v, problem.New(http.StatusBadRequest, "days %.20q: want a number from 1 to %d", form.Get("days"), maxImpactDays)
+	if v.Days, err = strconv.Atoi(form.Get("days")); err != nil || v.Days < 1 || v.Days > api.MaxImpactDays {
+		return 0, v, problem.New(http.StatusBadRequest, "days %.20q: want a number from 1 to %d", form.Get("days"), api.MaxImpactDays)
 	}
 	if form.Get("over") == hash {
 		v.Base, v.Over = hash, true // who sent it saw these files, and replaces them
@@ -185,14 +192,14 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	for _, f := range v.Files {
 		v.Sources[f.Name] = f.Source
 	}
-	ctx, done, err := a.places.look(req.Context())
+	ctx, done, err := r.drafts.Start(req.Context())
 	if err != nil {
 		return 0, v, err
 	}
 	defer done()
 	status = http.StatusOK
 	if v.Base != hash {
-		v.Theirs = a.theirs(req, v.Base, hash, now, v.Versions)
+		v.Theirs = r.theirs(req, v.Base, hash, now, v.Versions)
 	}
 	v.Changes = diffFiles(now, v.Files)
 
@@ -200,7 +207,7 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 	case "check", "impact":
 		var set *rules.Set
 		var c router.RulesCheck
-		if c, set, err = a.check(ctx, v.Files); err != nil {
+		if c, set, err = r.drafts.Check(ctx, v.Files); err != nil {
 			return 0, v, err
 		}
 		v.Check = &c
@@ -211,23 +218,23 @@ func (a *api) readDraftForm(req *http.Request) (status int, v rulesView, err err
 			v.NoDiff = "The draft has faults, so it decides nothing yet."
 			return status, v, nil
 		}
-		impact, err := a.impact(ctx, set, v.Days)
+		impact, err := r.drafts.Impact(ctx, set, v.Days)
 		v.Impact = &impact
 		return status, v, err
 	case "apply":
-		return a.apply(ctx, req, v)
+		return r.apply(ctx, req, v)
 	default:
 		return 0, v, problem.New(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
 	}
 }
 
 // apply puts a draft that was read from a form in force.
-func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, rulesView, error) {
-	if err := a.mayApply(req); err != nil {
+func (r *rulesPages) apply(ctx context.Context, req *http.Request, v rulesView) (int, rulesView, error) {
+	if err := r.mayApply(req); err != nil {
 		return 0, v, err
 	}
 	name := auth.Who(req.Context()).Name
-	err := a.Rulebook.Apply(ctx, router.RulesEdit{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
+	err := r.rulebook.Apply(ctx, router.RulesEdit{Base: v.Base, Files: v.Files, Who: name, Note: v.Note, Origin: "applied"})
 	result := auth.ResultOK
 	if err != nil {
 		result = err.Error()
@@ -236,17 +243,17 @@ func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, r
 	if v.Over {
 		what += ", over a newer version"
 	}
-	a.guard.Record(req, "apply", strings.TrimSuffix(what+": "+v.Note, ": "), result)
+	r.console.guard.Record(req, "apply", strings.TrimSuffix(what+": "+v.Note, ": "), result)
 	var refused *router.RulesRefusedError
 	switch {
 	case err == nil:
 		return http.StatusSeeOther, v, nil
 	case errors.Is(err, router.ErrRulesChanged):
-		now, hash, err := a.Rulebook.Files()
+		now, hash, err := r.rulebook.Files()
 		if err != nil {
 			return 0, v, err
 		}
-		v.Theirs, v.Changes = a.theirs(req, v.Base, hash, now, v.Versions), diffFiles(now, v.Files)
+		v.Theirs, v.Changes = r.theirs(req, v.Base, hash, now, v.Versions), diffFiles(now, v.Files)
 		return http.StatusConflict, v, nil
 	case errors.As(err, &refused):
 		v.Refused, v.Check = true, &router.RulesCheck{Findings: refused.Faults}
@@ -256,24 +263,24 @@ func (a *api) apply(ctx context.Context, req *http.Request, v rulesView) (int, r
 }
 
 // mayApply says why a request may not change the rules; nil: it may.
-func (a *api) mayApply(req *http.Request) error {
+func (r *rulesPages) mayApply(req *http.Request) error {
 	if err := auth.Who(req.Context()).Need(auth.Editor); err != nil {
 		return err
 	}
-	if !a.AllowEdit {
+	if !r.console.config.AllowEdit {
 		return problem.New(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
 	}
 	return nil
 }
 
-func (a *api) theirs(req *http.Request, base, hash string, now []rules.File, versions []router.KeptRules) *theirs {
+func (r *rulesPages) theirs(req *http.Request, base, hash string, now []rules.File, versions []router.KeptRules) *theirs {
 	t := &theirs{Hash: hash}
 	for _, v := range versions {
 		if v.Hash == hash && t.Newest == nil {
 			t.Newest = &v
 		}
 		if v.Hash == base && t.Changes == nil {
-			if old, err := a.Rulebook.RulesVersion(req.Context(), v.ID); err == nil {
+			if old, err := r.rulebook.RulesVersion(req.Context(), v.ID); err == nil {
 				t.Changes = diffFiles(old.Files, now)
 			}
 		}
@@ -290,16 +297,16 @@ func fileNamed(files []rules.File, name string) *rules.File {
 	return nil
 }
 
-// downloadRules answers with one file as it is.
-func (a *api) downloadRules(w http.ResponseWriter, req *http.Request) {
-	files, _, err := a.Rulebook.Files()
+// download answers with one file as it is.
+func (r *rulesPages) download(w http.ResponseWriter, req *http.Request) {
+	files, _, err := r.rulebook.Files()
 	if err != nil {
-		a.fail(w, req, err)
+		r.console.fail(w, req, err)
 		return
 	}
 	f := fileNamed(files, mux.Vars(req)["name"])
 	if f == nil {
-		a.fail(w, req, problem.New(http.StatusNotFound, "the rules have no such file"))
+		r.console.fail(w, req, problem.New(http.StatusNotFound, "the rules have no such file"))
 		return
 	}
 	w.Header().Set("Content-Type", "application/yaml; charset=utf-8")
@@ -307,8 +314,8 @@ func (a *api) downloadRules(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(f.Source) // a client that went away needs no answer
 }
 
-func (a *api) versionsPage(req *http.Request) (any, error) {
-	return a.Rulebook.RulesVersions(req.Context())
+func (r *rulesPages) versionsPage(req *http.Request) (any, error) {
+	return r.rulebook.RulesVersions(req.Context())
 }
 
 // versionView is one version of the past.
@@ -323,21 +330,21 @@ type versionView struct {
 // Title is that of the page of a version.
 func (v versionView) Title() string { return fmt.Sprintf("Version %d of the rules", v.ID) }
 
-func (a *api) version(req *http.Request) (versionView, error) {
+func (r *rulesPages) version(req *http.Request) (versionView, error) {
 	id, err := strconv.ParseInt(mux.Vars(req)["id"], 10, 64)
 	if err != nil {
 		return versionView{}, problem.New(http.StatusNotFound, "there is no such version of the rules")
 	}
-	kept, err := a.Rulebook.RulesVersion(req.Context(), id)
-	return versionView{KeptRules: kept, MayApply: a.mayApply(req) == nil}, err
+	kept, err := r.rulebook.RulesVersion(req.Context(), id)
+	return versionView{KeptRules: kept, MayApply: r.mayApply(req) == nil}, err
 }
 
-func (a *api) versionPage(req *http.Request) (any, error) {
-	v, err := a.version(req)
+func (r *rulesPages) versionPage(req *http.Request) (any, error) {
+	v, err := r.version(req)
 	if err != nil {
 		return nil, err
 	}
-	files, hash, err := a.Rulebook.Files()
+	files, hash, err := r.rulebook.Files()
 	if err != nil {
 		files = nil // what it says is still worth looking at
 	}
@@ -346,20 +353,20 @@ func (a *api) versionPage(req *http.Request) (any, error) {
 }
 
 // putBack makes the rules what a version of the past was.
-func (a *api) putBack(req *http.Request) (string, error) {
-	if err := a.mayApply(req); err != nil {
+func (r *rulesPages) putBack(req *http.Request) (string, error) {
+	if err := r.mayApply(req); err != nil {
 		return "", err
 	}
-	v, err := a.version(req)
+	v, err := r.version(req)
 	if err != nil {
 		return "", err
 	}
-	ctx, done, err := a.places.look(req.Context())
+	ctx, done, err := r.drafts.Start(req.Context())
 	if err != nil {
 		return "", err
 	}
 	defer done()
-	err = a.Rulebook.Apply(ctx, router.RulesEdit{
+	err = r.rulebook.Apply(ctx, router.RulesEdit{
 		Base: req.PostForm.Get("base"), Files: v.Files, Who: auth.Who(req.Context()).Name, Note: fmt.Sprintf("version %d", v.ID), Origin: "put back",
 	})
 	var refused *router.RulesRefusedError

@@ -19,6 +19,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
@@ -174,7 +175,7 @@ func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 	}
 
 	b.jobs = []rules.Record{record(5, "acme", "self-hosted", "linux", "gpu"), record(6, "acme", "self-hosted", "linux"), record(7, "beta", "self-hosted", "linux")}
-	i := decode[web.Impact](t, s.call("POST", "/diff", http.StatusOK, asJSON(drafted(goodRules))))
+	i := decode[api.Impact](t, s.call("POST", "/diff", http.StatusOK, asJSON(drafted(goodRules))))
 	if i.Jobs != 3 || i.Changed != 3 || i.Undecided != 0 || i.Groups[0].Count != 2 || i.Groups[0].Rule != "all" || i.Groups[0].Examples[0].ID != 6 || i.Days != 7 || !i.Since.Equal(t0.AddDate(0, 0, -7)) {
 		t.Errorf("a diff: %+v", i)
 	}
@@ -204,7 +205,7 @@ func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 		t.Error("a server without files of rules shows where they would be")
 	}
 
-	words := decode[web.Completion](t, s.call("GET", "/rules/schema", http.StatusOK))
+	words := decode[api.Completion](t, s.call("GET", "/rules/schema", http.StatusOK))
 	if len(words.Variables) == 0 || len(words.Functions) == 0 || words.Jobspecs[0] != "docker-linux" {
 		t.Errorf("words: %+v", words)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/web/api"
 	"switchyard/router/web/problem"
 )
 
@@ -44,7 +45,7 @@ func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, t
 	if asked.Before(v.until) {
 		return v.value, v.err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), api.ReadTimeout)
 	defer cancel()
 	began := now()
 	v.value, v.err = make(ctx)

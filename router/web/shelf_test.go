@@ -13,6 +13,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/store"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 // counting are books that count how often jobs are looked for.
@@ -35,9 +36,9 @@ func TestWhoLooksAtTheSameSharesALook(t *testing.T) {
 func testWhoLooksAtTheSameSharesALook(t *testing.T) {
 	books, st := &counting{}, (*store.Store)(nil)
 	s := serve(t, func(c *web.Config) {
-		st = c.Books.(placeless).Store
+		st = c.Database.(placeless).Store
 		books.Store = st
-		c.Books, c.Now = books, func() time.Time { return t0.Add(9 * time.Hour) }
+		c.Database, c.Now = books, func() time.Time { return t0.Add(9 * time.Hour) }
 	})
 	url := network.Serve(t, s.handler)
 	look := func(want string) {
@@ -56,7 +57,7 @@ func testWhoLooksAtTheSameSharesALook(t *testing.T) {
 	if n := books.finds.Swap(0); n != 20 {
 		t.Errorf("nobody follows, and 20 pages took %d looks", n)
 	}
-	f := follow(t, url+web.Prefix+"/events", "")
+	f := follow(t, url+api.Prefix+"/events", "")
 	look("acme/web")
 	if n := books.finds.Swap(0); n != 1 {
 		t.Errorf("20 pages took %d looks, want 1", n)

@@ -9,12 +9,13 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 // A runner that Nomad has not taken, as while it is away, is not called dispatched.
 func TestARunnerThatNomadHasNotTakenIsNotDispatched(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
-		st := c.Books.(placeless)
+		st := c.Database.(placeless)
 		r := router.Runner{ID: "gha-3-1", JobID: 3, Try: 1, State: router.RunnerDispatched, Name: "gha-3-1"}
 		if err := st.Prepare(t.Context(), r, [32]byte{3}, t0.Add(6*time.Hour)); err != nil {
 			t.Fatal(err)
@@ -33,7 +34,7 @@ func TestARunnerThatNomadHasNotTakenIsNotDispatched(t *testing.T) {
 func TestTheQueueTimeOfOneJob(t *testing.T) {
 	for jobs, want := range map[int]string{1: "<small>of the one job that started</small>", 0: "<small>no job started</small>", 3: "for half of 3 jobs"} {
 		c, _ := history(t, 1)
-		c.Books = started{c.Books, jobs}
+		c.Database = started{c.Database, jobs}
 		if body := getPage(t, web.Handler(c), "/").Body.String(); strings.Count(body, want) != 2 {
 			t.Errorf("Now after %d jobs has no %q:\n%s", jobs, want, body)
 		}
@@ -42,7 +43,7 @@ func TestTheQueueTimeOfOneJob(t *testing.T) {
 
 // started are books in which so many jobs started within the hour.
 type started struct {
-	web.Books
+	api.Database
 	jobs int
 }
 

@@ -13,12 +13,13 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 )
 
 // slow are books in which to find jobs of the owner "slow" takes until its time is over.
 type slow struct {
-	web.Books
+	api.Database
 	mu       sync.Mutex
 	now, all int // questions that are being answered, and the most at once
 }
@@ -44,9 +45,9 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 		access := &auth.Access{Tokens: []auth.Token{
 			{Name: "many", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
 		}}
-		h := web.Handler(web.Config{App: &app{}, Books: books, Access: func() (*auth.Access, error) { return access, nil }})
+		h := web.Handler(web.Config{App: &app{}, Database: books, Access: func() (*auth.Access, error) { return access, nil }})
 		ask := func(token, query string) *httptest.ResponseRecorder {
-			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+web.Prefix+"/jobs?"+query, nil).WithContext(t.Context())
+			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+api.Prefix+"/jobs?"+query, nil).WithContext(t.Context())
 			req.Header.Set("Authorization", "Bearer "+token)
 			rec := httptest.NewRecorder()
 			h.ServeHTTP(rec, req)
@@ -95,7 +96,7 @@ func TestARefusalIsOfOnePrincipal(t *testing.T) {
 		access := &auth.Access{Tokens: []auth.Token{
 			{Name: "many", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
 		}}
-		h := web.Handler(web.Config{App: &app{}, Books: quiet{books}, Access: func() (*auth.Access, error) { return access, nil }})
+		h := web.Handler(web.Config{App: &app{}, Database: quiet{books}, Access: func() (*auth.Access, error) { return access, nil }})
 		ask := func(ctx context.Context, token, path string) int {
 			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+path, nil).WithContext(ctx)
 			req.Header.Set("Authorization", "Bearer "+token)
@@ -105,10 +106,10 @@ func TestARefusalIsOfOnePrincipal(t *testing.T) {
 		}
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
-		all.Go(func() { ask(ctx, "one question", web.Prefix+"/events") })
+		all.Go(func() { ask(ctx, "one question", api.Prefix+"/events") })
 		synctest.Wait()
 		for range 8 { // not yet a crowd, but more than are answered in time
-			all.Go(func() { ask(ctx, "many questions", web.Prefix+"/jobs?owner=slow") })
+			all.Go(func() { ask(ctx, "many questions", api.Prefix+"/jobs?owner=slow") })
 		}
 		synctest.Wait()
 		many := make(chan int, 1)

@@ -1,11 +1,10 @@
-// Package web owns what people ask over HTTP: the console, and the JSON API
-// under /api/v1, which openapi.json describes.
+// Package web owns the console: its pages, their forms and scripts. Handler puts it
+// beside the JSON API (package api) and behind a guard (package auth);
+// cmd/switchyard serves that on --admin-listen.
 package web
 
 import (
 	"context"
-	_ "embed"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,38 +15,31 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
-	"switchyard/rules"
 )
 
-// Prefix is that of every path of the API.
-const Prefix = "/api/v1"
-
-// OpenAPI describes the API, as OpenAPI 3.
-//
-//go:embed openapi.json
-var OpenAPI []byte
-
-// A Config is what the API and the console are made of.
+// A Config says what the console and the API need.
 type Config struct {
-	App   App   // required
-	Books Books // required
+	App      api.App      // required
+	Database api.Database // required
 
 	// Access says who may use the console and the API. It is called for each
-	// request, so it can change; what it returns is not to be changed. nil:
+	// request, so it can change; what it returns must not be changed. nil:
 	// everybody may do everything, but a request must name this machine as its
 	// host, so that no web page reaches the API under a name of its own.
 	Access func() (*auth.Access, error)
 
-	Audit AuditStore // nil: what people do is only logged
+	Audit AuditTrail // nil: what people do is only logged
 
-	Rulebook  Rulebook // nil: there are no files of rules to read or try
-	AllowEdit bool     // an editor may apply drafts
+	Rulebook  api.Rulebook // nil: there are no files of rules to read or try
+	AllowEdit bool         // an editor may apply drafts
 
-	Cluster Cluster // nil: nothing is rendered, and no nodes are known
+	Cluster api.Cluster // nil: nothing is rendered, and no nodes are known
 
-	Connections int // that the listener may have open: streams have half of them, and 500 at the most; 0: 500
+	Connections int           // that the listener may have open: streams have half of them, and 500 at the most; 0: 500
+	Heartbeat   time.Duration // of streams; 0: 20 s
 
 	NomadUI string // where Nomad's own console is, such as http://127.0.0.1:4646; "": pages have no links to it
 
@@ -55,63 +47,15 @@ type Config struct {
 	Now    func() time.Time // nil: time.Now
 }
 
-// An App is what the API has done by the router; *server.App is one.
-type App interface {
-	RulesStatus() router.RulesStatus
-	Rules() *rules.Set // in force
-	Explain(j router.Job) router.Decision
-	RetryJob(ctx context.Context, id int64) error
-	CancelJob(ctx context.Context, id int64, run bool) error
-	Sync(ctx context.Context, host, repo string) (router.SyncReport, error)
-	StopRunner(ctx context.Context, id string, force bool) error
+// An AuditTrail records who did what.
+type AuditTrail interface {
+	api.AuditTrail
 
-	// Stopping is closed when the server stops, so that streams end.
-	Stopping() <-chan struct{}
-}
-
-// A Cluster is what the API asks Nomad.
-type Cluster interface {
-	// Render returns the Nomad job that would be registered for a job with this
-	// decision, without its claim token, as `nomad job run -json` takes it.
-	Render(ctx context.Context, j router.Job, d router.Decision) (json.RawMessage, error)
-
-	// Fleet describes the nodes and which of them could serve each example. It
-	// does not fail, and what it returns is not to be changed.
-	Fleet(ctx context.Context, examples []router.Example) router.Fleet
-}
-
-// An AuditStore remembers who did what.
-type AuditStore interface {
 	// Audit records a; its ID does not count.
 	Audit(ctx context.Context, a router.Audit) error
-
-	// Audits returns up to limit records, newest first, with IDs under before (0: from the newest).
-	Audits(ctx context.Context, before int64, limit int) ([]router.Audit, error)
 }
 
-// Books are what the API reads; *store.Store and *store.Reader are.
-type Books interface {
-	FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error)
-	FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error)
-	Job(ctx context.Context, id int64) (router.Job, error)
-	Runner(ctx context.Context, id string) (router.Runner, error)
-	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)
-	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
-	Changes(ctx context.Context, after int64, limit int) ([]router.Change, error)
-	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
-	Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error)
-	Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error)
-	Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
-}
-
-const (
-	readTimeout  = 10 * time.Second // of the books, for one answer
-	workTimeout  = 60 * time.Second // for one change, with GitHub and Nomad
-	maxBody      = 64 << 10
-	maxParameter = 1 << 10
-)
-
-// Handler answers the API under Prefix, whose errors are application/problem+json
+// Handler answers the API under api.Prefix, whose errors are application/problem+json
 // (RFC 9457), and the console on all other paths. Both end what streams when
 // App.Stopping does.
 func Handler(c Config) http.Handler {
@@ -121,18 +65,37 @@ func Handler(c Config) http.Handler {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return newAPI(c).handler()
+	return newConsole(c).handler()
 }
 
-func newAPI(c Config) *api {
-	a := &api{Config: c, hub: newHub(c), turns: newTurns(), places: newPlaces()}
-	a.Books = inTurn{c.Books, a.turns}
-	g := auth.Config{Access: c.Access, Background: background, Fail: a.fail, LoginPage: a.loginPage, Logger: c.Logger, Now: c.Now}
-	if c.Audit != nil {
-		g.Audit = c.Audit
+// A console has the pages, and puts them beside the API.
+type console struct {
+	config Config
+	guard  *auth.Guard
+	api    *api.API
+	frame  frame
+	now    nowPage
+	rules  *rulesPages // nil: there are no files of rules
+	usage  usage
+}
+
+func newConsole(c Config) *console {
+	s := &console{config: c}
+	s.guard = auth.New(auth.Config{
+		Access: c.Access, Audit: c.Audit, Background: background,
+		Fail: s.fail, LoginPage: s.loginPage, Logger: c.Logger, Now: c.Now,
+	})
+	s.api = api.New(api.Config{
+		App: c.App, Database: c.Database, Audit: c.Audit, Rulebook: c.Rulebook, Cluster: c.Cluster,
+		Connections: c.Connections, Heartbeat: c.Heartbeat, Guard: s.guard, Fail: s.fail, Logger: c.Logger, Now: c.Now,
+	})
+	s.now = nowPage{api: s.api, status: c.App, clock: c.Now}
+	if c.Rulebook != nil {
+		s.rules = &rulesPages{console: s, drafts: s.api.Drafts, rulebook: c.Rulebook}
 	}
-	a.guard = auth.New(g)
-	return a
+	s.frame = frame{api: s.api, logger: c.Logger, now: c.Now, pages: s.pages()}
+	s.usage = usage{demand: s.api.Database.Demand, rules: c.App, logger: c.Logger, now: c.Now}
+	return s
 }
 
 // refreshHeader is set by the console's script on what it asks by itself.
@@ -140,12 +103,12 @@ const refreshHeader = "X-Switchyard-Refresh"
 
 // background reports whether an open page made a request by itself.
 func background(req *http.Request) bool {
-	return req.Header.Get(refreshHeader) != "" || req.URL.Path == Prefix+"/events"
+	return req.Header.Get(refreshHeader) != "" || req.URL.Path == api.Prefix+"/events"
 }
 
 // handler returns what answers all paths, with the headers that all answers have.
-func (a *api) handler() http.Handler {
-	next := a.guard.Identify(a.router())
+func (s *console) handler() http.Handler {
+	next := s.guard.Identify(s.router())
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
@@ -157,131 +120,44 @@ func (a *api) handler() http.Handler {
 		if auth.Secure(req) {
 			h.Set("Strict-Transport-Security", "max-age=31536000")
 		}
-		req.Body = http.MaxBytesReader(w, req.Body, bodyLimit(req.URL.Path))
+		req.Body = http.MaxBytesReader(w, req.Body, api.BodyLimit(req.URL.Path))
 		next.ServeHTTP(w, req)
 	})
 }
 
-type api struct {
-	Config
-	guard     *auth.Guard
-	hub       *hub
-	turns     *turns
-	said      described
-	usage     usage
-	day       shared[*lastDay]
-	places    *places // for drafts
-	explained explained
-	shelf     shared[content]
-}
-
-func (a *api) router() *mux.Router {
+func (s *console) router() *mux.Router {
 	r := mux.NewRouter()
-	for _, route := range a.routes() {
-		if route.role > auth.Viewer && route.method != http.MethodGet {
-			route.do = audited(a, route.do)
-		}
-		answer := a.answer(route.do)
-		if bodyLimit(Prefix+route.path) == maxDraft {
-			answer = a.drafted(answer)
-		}
-		r.Handle(Prefix+route.path, a.guard.Only(route.role, answer)).Methods(route.method)
-	}
-	r.Handle(Prefix+"/events", a.guard.Only(auth.Viewer, http.HandlerFunc(a.stream))).Methods(http.MethodGet)
+	s.api.Routes(r)
 	r.PathPrefix(assetPrefix).Handler(http.HandlerFunc(serveAsset)).Methods(http.MethodGet, http.MethodHead)
-	for _, p := range a.pages() {
-		r.Handle(p.path, a.guard.Only(p.role, a.page(p))).Methods(http.MethodGet, http.MethodHead)
+	for _, p := range s.frame.pages {
+		r.Handle(p.path, s.guard.Only(p.role, s.page(p))).Methods(http.MethodGet, http.MethodHead)
 	}
-	a.routeRules(r)
-	for _, f := range a.forms() {
-		if f.role > auth.Viewer {
-			f.do = audited(a, f.do)
-		}
-		r.Handle(f.path, a.guard.Only(f.role, a.form(f.do))).Methods(http.MethodPost)
+	for _, f := range s.forms() {
+		r.Handle(f.path, s.guard.Only(f.role, s.form(api.Audited(s.guard, f.do)))).Methods(http.MethodPost)
 	}
-	a.guard.Routes(r)
-	r.NotFoundHandler = a.guard.Only(auth.Viewer, a.answer(func(req *http.Request) (any, error) {
-		if page(req) {
-			return nil, problem.New(http.StatusNotFound, "there is no such page")
+	if s.rules != nil {
+		s.rules.routes(r)
+	}
+	s.guard.Routes(r)
+	unanswered := func(answer func(*http.Request) error) http.Handler {
+		return s.guard.Only(auth.Viewer, http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { s.fail(w, req, answer(req)) }))
+	}
+	r.NotFoundHandler = unanswered(func(req *http.Request) error {
+		if isPage(req) {
+			return problem.New(http.StatusNotFound, "there is no such page")
 		}
-		return nil, problem.New(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", Prefix)
-	}))
-	r.MethodNotAllowedHandler = a.guard.Only(auth.Viewer, a.answer(func(req *http.Request) (any, error) {
-		return nil, problem.New(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
-	}))
+		return problem.New(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", api.Prefix)
+	})
+	r.MethodNotAllowedHandler = unanswered(func(req *http.Request) error {
+		return problem.New(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
+	})
 	return r
 }
 
-// A route answers one kind of request with a value, which becomes JSON, for
-// those who have at least the role.
-type route struct {
-	method, path string
-	role         auth.Role
-	do           func(*http.Request) (any, error)
-}
-
-func (a *api) routes() []route {
-	return []route{
-		{http.MethodGet, "/openapi.json", auth.Viewer, func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
-		{http.MethodGet, "/rules", auth.Viewer, func(*http.Request) (any, error) { return a.App.RulesStatus(), nil }},
-		{http.MethodGet, "/rules/list", auth.Viewer, a.listRules},
-		{http.MethodGet, "/rules/schema", auth.Viewer, a.completeRules},
-		{http.MethodPost, "/check", auth.Viewer, a.checkDraft},
-		{http.MethodPost, "/diff", auth.Viewer, a.diffDraft},
-		{http.MethodGet, "/labels", auth.Viewer, a.listLabels},
-		{http.MethodPost, "/explain", auth.Viewer, a.explain},
-		{http.MethodGet, "/fleet", auth.Viewer, a.showFleet},
-		{http.MethodGet, "/jobs", auth.Viewer, a.listJobs},
-		{http.MethodGet, "/jobs/{id}", auth.Viewer, a.showJob},
-		{http.MethodPost, "/jobs/{id}/retry", auth.Operator, a.retryJob},
-		{http.MethodPost, "/jobs/{id}/cancel", auth.Operator, a.cancelJob},
-		{http.MethodGet, "/runners", auth.Viewer, a.listRunners},
-		{http.MethodPost, "/runners/{id}/stop", auth.Operator, a.stopRunner},
-		{http.MethodGet, "/audit", auth.Editor, a.turned(a.listAudits)},
-		{http.MethodPost, "/sync", auth.Operator, a.sync},
-	}
-}
-
-// answer makes a handler of what a route does.
-func (a *api) answer(do func(*http.Request) (any, error)) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		v, err := do(req)
-		if err != nil {
-			a.fail(w, req, err)
-			return
-		}
-		write(w, http.StatusOK, "application/json", v)
-	})
-}
-
-func write(w http.ResponseWriter, status int, contentType string, v any) {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // all that is answered can be JSON
-	}
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(status)
-	_, _ = w.Write(append(router.PrintableJSON(b), '\n')) // a client that went away needs no answer
-}
-
-// undone is the error of a change that could not be made: of what is not ours
-// it gives the words, so that an operator knows which side to look at.
-func undone(err error) error {
-	var conflict *router.ConflictError
-	var refused *router.GiveUpError
-	if errors.As(err, &refused) {
-		return problem.New(http.StatusConflict, "%v", err)
-	}
-	if err == nil || errors.As(err, &conflict) || errors.Is(err, router.ErrNotFound) {
-		return err
-	}
-	return problem.New(http.StatusServiceUnavailable, "it could not be done now: %v", err)
-}
-
 // fail answers with an error. One with nothing to tell a client goes to the log.
-func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
-	p := a.problemOf(req, err)
-	a.guard.RecordRefusal(req, p)
+func (s *console) fail(w http.ResponseWriter, req *http.Request, err error) {
+	p := s.problemOf(req, err)
+	s.guard.RecordRefusal(req, p)
 	if p.Status == http.StatusUnauthorized {
 		w.Header().Set("WWW-Authenticate", `Bearer realm="switchyard"`)
 	}
@@ -291,22 +167,22 @@ func (a *api) fail(w http.ResponseWriter, req *http.Request, err error) {
 	on, ok := errors.AsType[*onPage](err)
 	switch {
 	case ok:
-		a.render(w, req, p.Status, on.page, on.data)
-	case page(req):
-		a.failed(w, req, p)
+		s.frame.render(w, req, p.Status, on.page, on.data)
+	case isPage(req):
+		s.frame.render(w, req, p.Status, consolePage{template: "error", title: p.Title}, p)
 	default:
-		write(w, p.Status, "application/problem+json", p)
+		api.WriteJSON(w, p.Status, "application/problem+json", p)
 	}
 }
 
 // problemOf returns how an error is answered, and logs one that a client is not told.
-func (a *api) problemOf(req *http.Request, err error) *problem.Details {
+func (s *console) problemOf(req *http.Request, err error) *problem.Details {
 	if p := problem.Of(err); p != nil {
 		return p
 	}
-	a.Logger.Error("a request of an operator failed", "method", req.Method, "path", req.URL.Path, "err", err)
+	s.config.Logger.Error("a request of an operator failed", "method", req.Method, "path", req.URL.Path, "err", err)
 	return problem.New(http.StatusInternalServerError, "this failed; the server's log says why")
 }
 
-// page reports whether a request is of the console.
-func page(req *http.Request) bool { return !strings.HasPrefix(req.URL.Path, "/api/") }
+// isPage reports whether a request is for the console.
+func isPage(req *http.Request) bool { return !strings.HasPrefix(req.URL.Path, "/api/") }

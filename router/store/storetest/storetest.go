@@ -17,13 +17,14 @@ import (
 	"switchyard/router"
 	"switchyard/router/server"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 )
 
 // A Store is all that the router and the console use of the database.
 type Store interface {
 	server.Store
-	web.Books
-	web.AuditStore
+	api.Database
+	web.AuditTrail
 }
 
 // Run checks a store. open returns an empty one, closed when its test ends.

@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"context"
@@ -34,10 +34,10 @@ const (
 	crowd = 8 // more questions of one principal are no longer those of a page or two
 )
 
-// turns bound what is asked of the books at the same time: that takes processors,
+// Turns bound what is asked of the database at the same time: that takes processors,
 // which the router needs, too. Each principal has a part of the places, so that
 // nobody takes all of them, and those who wait have their turn one after the other.
-type turns struct {
+type Turns struct {
 	places *semaphore.Weighted
 	each   int64               // places of one principal
 	long   *semaphore.Weighted // the place of those that go through many jobs, whose answers are kept for a while
@@ -53,14 +53,14 @@ type ofOne struct {
 }
 
 // newTurns leaves half of the processors to the router.
-func newTurns() *turns {
+func newTurns() *Turns {
 	places := int64(max(1, min(4, runtime.GOMAXPROCS(0)/2)))
-	return &turns{places: semaphore.NewWeighted(places), each: max(1, places/2), long: semaphore.NewWeighted(1), of: map[string]*ofOne{}}
+	return &Turns{places: semaphore.NewWeighted(places), each: max(1, places/2), long: semaphore.NewWeighted(1), of: map[string]*ofOne{}}
 }
 
-// crowded reports whether many questions of a principal wait, so that nobody
+// Crowded reports whether many questions of a principal wait, so that nobody
 // else should wait for an answer that it gets.
-func (t *turns) crowded(name string) bool {
+func (t *Turns) Crowded(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one := t.of[name]
@@ -68,7 +68,7 @@ func (t *turns) crowded(name string) bool {
 }
 
 // take waits for a turn of who ctx is of. done must be called after.
-func (t *turns) take(ctx context.Context) (done func(), err error) {
+func (t *Turns) take(ctx context.Context) (done func(), err error) {
 	name := auth.Who(ctx).Name
 	one, err := t.enter(name)
 	if err != nil {
@@ -93,7 +93,7 @@ func (t *turns) take(ctx context.Context) (done func(), err error) {
 }
 
 // enter counts a question.
-func (t *turns) enter(name string) (*ofOne, error) {
+func (t *Turns) enter(name string) (*ofOne, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one := t.of[name]
@@ -112,7 +112,7 @@ func (t *turns) enter(name string) (*ofOne, error) {
 	return one, nil
 }
 
-func (t *turns) leave(name string) {
+func (t *Turns) leave(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all--
@@ -132,10 +132,11 @@ func busy(ctx context.Context, status int, text string) error {
 	return problem.Later(status, turnAgain, "%s", text)
 }
 
-// turned answers a request that reads something else than the books in a turn.
-func (a *api) turned(do func(*http.Request) (any, error)) func(*http.Request) (any, error) {
+// Do wraps what answers a request by reading something other than a Database, so
+// that it waits for its turn.
+func (t *Turns) Do(do func(*http.Request) (any, error)) func(*http.Request) (any, error) {
 	return func(req *http.Request) (any, error) {
-		done, err := a.turns.take(req.Context())
+		done, err := t.take(req.Context())
 		if err != nil {
 			return nil, err
 		}
@@ -144,10 +145,10 @@ func (a *api) turned(do func(*http.Request) (any, error)) func(*http.Request) (a
 	}
 }
 
-// inTurn are books of which each question waits for its turn, and has questionTimeout.
+// inTurn is a Database of which each question waits for its turn, and has questionTimeout.
 type inTurn struct {
-	books Books
-	turns *turns
+	database Database
+	turns    *Turns
 }
 
 func ask[T any](ctx context.Context, b inTurn, read func(context.Context) (T, error)) (T, error) {
@@ -172,39 +173,39 @@ func ask[T any](ctx context.Context, b inTurn, read func(context.Context) (T, er
 }
 
 func (b inTurn) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.books.FindJobs(ctx, f) })
+	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.database.FindJobs(ctx, f) })
 }
 
 func (b inTurn) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.Runner, error) { return b.books.FindRunners(ctx, f) })
+	return ask(ctx, b, func(ctx context.Context) ([]router.Runner, error) { return b.database.FindRunners(ctx, f) })
 }
 
 func (b inTurn) Job(ctx context.Context, id int64) (router.Job, error) {
-	return ask(ctx, b, func(ctx context.Context) (router.Job, error) { return b.books.Job(ctx, id) })
+	return ask(ctx, b, func(ctx context.Context) (router.Job, error) { return b.database.Job(ctx, id) })
 }
 
 func (b inTurn) Runner(ctx context.Context, id string) (router.Runner, error) {
-	return ask(ctx, b, func(ctx context.Context) (router.Runner, error) { return b.books.Runner(ctx, id) })
+	return ask(ctx, b, func(ctx context.Context) (router.Runner, error) { return b.database.Runner(ctx, id) })
 }
 
 func (b inTurn) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.Runner, error) { return b.books.Runners(ctx, jobID) })
+	return ask(ctx, b, func(ctx context.Context) ([]router.Runner, error) { return b.database.Runners(ctx, jobID) })
 }
 
 func (b inTurn) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.Event, error) { return b.books.Timeline(ctx, jobID) })
+	return ask(ctx, b, func(ctx context.Context) ([]router.Event, error) { return b.database.Timeline(ctx, jobID) })
 }
 
 func (b inTurn) Changes(ctx context.Context, after int64, limit int) ([]router.Change, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.Change, error) { return b.books.Changes(ctx, after, limit) })
+	return ask(ctx, b, func(ctx context.Context) ([]router.Change, error) { return b.database.Changes(ctx, after, limit) })
 }
 
 func (b inTurn) OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.OpenJobs, error) { return b.books.OpenJobs(ctx, within) })
+	return ask(ctx, b, func(ctx context.Context) ([]router.OpenJobs, error) { return b.database.OpenJobs(ctx, within) })
 }
 
 func (b inTurn) Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.books.Oldest(ctx, within, limit) })
+	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.database.Oldest(ctx, within, limit) })
 }
 
 // Starts and Demand go through the jobs of a day and of a week: what they return
@@ -214,7 +215,7 @@ func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time
 		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; ask again in a moment")
 	}
 	defer b.turns.long.Release(1)
-	return b.books.Starts(ctx, within, since)
+	return b.database.Starts(ctx, within, since)
 }
 
 // Demand is as Starts.
@@ -223,5 +224,5 @@ func (b inTurn) Demand(ctx context.Context, within router.Scope, since time.Time
 		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; ask again in a moment")
 	}
 	defer b.turns.long.Release(1)
-	return b.books.Demand(ctx, within, since)
+	return b.database.Demand(ctx, within, since)
 }

@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	liveEvery   = 500 * time.Millisecond // between two looks at the books, while anyone follows
+	liveEvery   = 500 * time.Millisecond // between two reads of the database, while anyone follows
 	liveBeat    = 20 * time.Second       // so that proxies keep a quiet stream, and who follows is looked at again
 	liveBuffer  = 16                     // looks whose changes wait for a slow client; then its stream ends
 	liveBatch   = 1000                   // changes of one look, and of what a client missed
@@ -48,11 +48,12 @@ func tell(c router.Change) told {
 	return told{c.ID, fmt.Appendf(nil, "id: %d\nevent: change\ndata: %s\n\n", c.ID, router.PrintableJSON(b))}
 }
 
-// A hub looks at the books for all who follow them, once, and not at all while nobody does.
+// A hub reads what changed once for all who follow the stream, and not at all while
+// nobody does.
 type hub struct {
-	books Books
-	beat  time.Duration // 0: liveBeat
-	most  int           // clients
+	config   Config
+	database Database
+	most     int // clients
 
 	mu      sync.Mutex
 	clients map[chan []told]follower
@@ -66,19 +67,19 @@ type follower struct {
 	scope router.Scope
 }
 
-// A loop is what looks at the books.
+// A loop is what looks at the database.
 type loop struct {
 	stop  context.CancelFunc
 	knows chan struct{} // closed when it knows what was last: it tells of what comes then
 	done  chan struct{} // closed when it has ended
 }
 
-func newHub(c Config) *hub {
+func newHub(c Config, database Database) *hub {
 	most := liveClients
 	if c.Connections > 0 {
 		most = max(min(most, c.Connections/2), liveShare)
 	}
-	return &hub{books: c.Books, most: most, clients: map[chan []told]follower{}}
+	return &hub{config: c, database: database, most: most, clients: map[chan []told]follower{}}
 }
 
 // join adds a client, who is told of all changes after knows is closed. The
@@ -152,7 +153,7 @@ func (h *hub) run(ctx context.Context, knows chan struct{}) {
 	defer tick.Stop()
 	after := int64(-1)
 	for {
-		if changes, err := h.books.Changes(ctx, after, liveBatch); err == nil && ctx.Err() == nil {
+		if changes, err := h.config.Database.Changes(ctx, after, liveBatch); err == nil && ctx.Err() == nil {
 			first := after < 0
 			after = max(after, 0)
 			for _, c := range changes {
@@ -175,7 +176,10 @@ func (h *hub) run(ctx context.Context, knows chan struct{}) {
 	}
 }
 
-// position is the last change that is told of, or is about to be; false: nobody follows.
+// Position returns the last change that followers of the stream were told of, or are
+// about to be; false: nobody follows.
+func (a *API) Position() (last int64, followed bool) { return a.hub.position() }
+
 func (h *hub) position() (last int64, followed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -226,8 +230,8 @@ func (h *hub) send(changes []router.Change) {
 // until the client goes away, is too slow or may not see it any more, or the
 // server stops. A client that comes back with the Last-Event-ID is told what it
 // missed, or by the event reset that this was too much.
-func (a *api) stream(w http.ResponseWriter, req *http.Request) {
-	p := parameters{Values: req.URL.Query()}
+func (h *hub) stream(w http.ResponseWriter, req *http.Request) {
+	p := Parameters{Values: req.URL.Query()}
 	last := int64(-1)
 	if text := req.Header.Get("Last-Event-ID"); text != "" {
 		var err error
@@ -235,16 +239,16 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 			p.refuse("Last-Event-ID %q: want the id of an event", text)
 		}
 	}
-	if err := p.end(); err != nil {
-		a.fail(w, req, err)
+	if err := p.End(); err != nil {
+		h.config.Fail(w, req, err)
 		return
 	}
 	ctx := req.Context()
 	principal := auth.Who(ctx)
 	scope := principal.Scope
-	events, knows, leave, err := a.hub.join(follower{principal.Name, scope})
+	events, knows, leave, err := h.join(follower{principal.Name, scope})
 	if err != nil {
-		a.fail(w, req, err)
+		h.config.Fail(w, req, err)
 		return
 	}
 	defer leave()
@@ -252,8 +256,8 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 	case <-knows:
 	case <-ctx.Done():
 		return
-	case <-a.App.Stopping():
-		a.fail(w, req, problem.New(http.StatusServiceUnavailable, "the server stops"))
+	case <-h.config.App.Stopping():
+		h.config.Fail(w, req, problem.New(http.StatusServiceUnavailable, "the server stops"))
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")
@@ -266,7 +270,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 	}
 	first := bytes.NewBufferString("retry: 2000\n\n")
 	if last >= 0 {
-		missed, err := a.Books.Changes(ctx, last, liveBatch)
+		missed, err := h.database.Changes(ctx, last, liveBatch)
 		if err != nil {
 			return // the client asks again
 		}
@@ -283,7 +287,7 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 	if !say(first.Bytes()) {
 		return
 	}
-	beat := time.NewTicker(cmp.Or(a.hub.beat, liveBeat))
+	beat := time.NewTicker(cmp.Or(h.config.Heartbeat, liveBeat))
 	defer beat.Stop()
 	var b bytes.Buffer
 	for {
@@ -291,10 +295,10 @@ func (a *api) stream(w http.ResponseWriter, req *http.Request) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-a.App.Stopping():
+		case <-h.config.App.Stopping():
 			return
 		case <-beat.C:
-			if !a.guard.Unchanged(req, principal) {
+			if !h.config.Guard.Unchanged(req, principal) {
 				return // it may not see this any more; if something, it asks again
 			}
 			b.WriteString(": still here\n\n")

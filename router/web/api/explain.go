@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"context"
@@ -7,10 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 
 	"switchyard/router"
-	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
@@ -76,9 +74,9 @@ func (q Question) job() (router.Job, error) {
 	return j, nil
 }
 
-// ask answers a question for who ctx is of.
-func (a *api) ask(ctx context.Context, q Question) (Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+// Explain answers a question for whoever ctx is of.
+func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
 	var j router.Job
 	var err error
@@ -88,9 +86,7 @@ func (a *api) ask(ctx context.Context, q Question) (Answer, error) {
 		if rest := q; rest.Repo+rest.Host+rest.Visibility+rest.Job+rest.Workflow+rest.Branch+rest.Sender != "" || q.Labels != nil || q.Run != nil || q.Fork || q.Attempt != 0 {
 			return Answer{}, problem.New(http.StatusBadRequest, "job_id already says the job: leave the other facts out")
 		}
-		if j, err = a.Books.Job(ctx, q.JobID); err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
-			err = router.ErrNotFound
-		}
+		j, err = a.VisibleJob(ctx, q.JobID)
 	}
 	if err != nil {
 		return Answer{}, err
@@ -99,7 +95,7 @@ func (a *api) ask(ctx context.Context, q Question) (Answer, error) {
 	if j.Decision != nil {
 		facts.Run = j.Decision.Run
 	}
-	set := a.App.Rules()
+	set := a.config.App.Rules()
 	var answer Answer
 	if q.All {
 		answer.Decision = set.Explain(facts)
@@ -115,26 +111,25 @@ func (a *api) ask(ctx context.Context, q Question) (Answer, error) {
 	switch {
 	case answer.Decision.Outcome != rules.Routed:
 		answer.NotRendered = "the job gets no runner"
-	case a.Cluster == nil:
+	case a.config.Cluster == nil:
 		answer.NotRendered = "this server does not render Nomad jobs"
 	default:
-		if answer.NomadJob, err = a.Cluster.Render(ctx, j, answer.Decision); err != nil {
+		if answer.NomadJob, err = a.config.Cluster.Render(ctx, j, answer.Decision); err != nil {
 			answer.NomadJob, answer.NotRendered = nil, err.Error()
 		}
 	}
 	return answer, nil
 }
 
-func (a *api) explain(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	if err := p.end(); err != nil {
+func (a *API) explain(req *http.Request) (any, error) {
+	if err := noParameters(req); err != nil {
 		return nil, err
 	}
 	var q Question
 	if err := decodeBody(req, &q, `{"repo": "owner/name", "labels": ["self-hosted", "linux"]}`); err != nil {
 		return nil, err
 	}
-	return a.ask(req.Context(), q)
+	return a.Explain(req.Context(), q)
 }
 
 // decodeBody decodes a request's body, one JSON object like example.
@@ -153,47 +148,4 @@ func decodeBody(req *http.Request, v any, example string) error {
 		return problem.New(http.StatusBadRequest, "the body is no JSON object as %s: %v", example, err)
 	}
 	return nil
-}
-
-// A LabelList is the labels that the rules in force know.
-type LabelList struct {
-	Labels []rules.LabelInfo `json:"labels"`
-}
-
-// A RuleList is the rules in force, in their order.
-type RuleList struct {
-	Rules []rules.RuleInfo `json:"rules"`
-}
-
-// described keeps what is said of the rules in force, which takes some
-// decisions to find out, until others are. The zero value is ready.
-type described struct {
-	mu       sync.Mutex
-	of       *rules.Set
-	labels   []rules.LabelInfo
-	rules    []rules.RuleInfo
-	plainest []router.Example
-}
-
-// described describes the rules in force. What it returns is not to be changed.
-func (a *api) described() ([]rules.LabelInfo, []rules.RuleInfo, []router.Example) {
-	set, d := a.App.Rules(), &a.said
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.of != set {
-		d.of, d.labels, d.rules, d.plainest = set, set.Vocabulary(), set.RuleList(), set.Plainest()
-	}
-	return d.labels, d.rules, d.plainest
-}
-
-func (a *api) listLabels(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	labels, _, _ := a.described()
-	return LabelList{labels}, p.end()
-}
-
-func (a *api) listRules(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	_, list, _ := a.described()
-	return RuleList{list}, p.end()
 }

@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"context"
@@ -47,6 +47,13 @@ type Rulebook interface {
 	Jobspecs() []string // that rules can name
 }
 
+// Drafts are checked and compared for people, within bounds that leave the router its
+// memory and processors.
+type Drafts struct {
+	config Config
+	slots  *slots
+}
+
 // A Draft is files that may become the rules.
 type Draft struct {
 	Files []DraftFile `json:"files"`
@@ -68,26 +75,27 @@ type Impact struct {
 }
 
 const (
-	maxDraft       = 12 << 20 // bytes of a request with a draft: as a form, it takes up to three times its size
+	MaxDraft       = 12 << 20 // bytes of a request with a draft: as a form, it takes up to three times its size
 	maxDraftFiles  = 100
 	maxDraftSource = 4 << 20 // bytes of all its files
 	maxImpactJobs  = 100_000
-	maxImpactDays  = 90
-	impactDays     = 7   // when nobody says
+	MaxImpactDays  = 90
+	ImpactDays     = 7   // when nobody says
 	maxFindings    = 500 // that are answered
 )
 
-// bodyLimit is how many bytes the body of a request to a path may have.
-func bodyLimit(path string) int64 {
+// BodyLimit returns how many bytes the body of a request to a path of the API, or of
+// the console, may have.
+func BodyLimit(path string) int64 {
 	switch path {
 	case "/rules", Prefix + "/check", Prefix + "/diff":
-		return maxDraft
+		return MaxDraft
 	}
-	return maxBody
+	return MaxBody
 }
 
-// files are those of the draft, or why it cannot be one.
-func (d Draft) files() ([]rules.File, error) {
+// RulesFiles returns the files of the draft, or why it cannot be one.
+func (d Draft) RulesFiles() ([]rules.File, error) {
 	switch {
 	case len(d.Files) == 0:
 		return nil, problem.New(http.StatusBadRequest, `files is missing: want such as {"files": [{"name": "rules.yaml", "source": "version: 1\n…"}]}`)
@@ -112,16 +120,16 @@ func (d Draft) files() ([]rules.File, error) {
 	return files, nil
 }
 
-// draft reads a draft, and what else there may be beside it, from a request of the API.
-func (a *api) draft(req *http.Request, body any) error {
-	if a.Rulebook == nil {
+// decode reads a draft, and what else there may be beside it, from a request of the API.
+func (d *Drafts) decode(req *http.Request, body any) error {
+	if d.config.Rulebook == nil {
 		return problem.New(http.StatusNotFound, "this server has no files of rules")
 	}
 	dec := json.NewDecoder(req.Body)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(body); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return tooSlow()
+			return TooSlow()
 		}
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
@@ -132,49 +140,49 @@ func (a *api) draft(req *http.Request, body any) error {
 	return nil
 }
 
-func (a *api) checkDraft(req *http.Request) (any, error) {
-	var d Draft
-	if err := a.draft(req, &d); err != nil {
+func (d *Drafts) checkDraft(req *http.Request) (any, error) {
+	var body Draft
+	if err := d.decode(req, &body); err != nil {
 		return nil, err
 	}
-	files, err := d.files()
+	files, err := body.RulesFiles()
 	if err != nil {
 		return nil, err
 	}
-	ctx, done, err := a.places.look(req.Context())
+	ctx, done, err := d.Start(req.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	c, _, err := a.check(ctx, files)
+	c, _, err := d.Check(ctx, files)
 	return c, err
 }
 
-func (a *api) diffDraft(req *http.Request) (any, error) {
-	var d struct {
+func (d *Drafts) diffDraft(req *http.Request) (any, error) {
+	var body struct {
 		Draft
 		Days *int `json:"days"`
 	}
-	if err := a.draft(req, &d); err != nil {
+	if err := d.decode(req, &body); err != nil {
 		return nil, err
 	}
-	files, err := d.files()
+	files, err := body.RulesFiles()
 	if err != nil {
 		return nil, err
 	}
-	days := impactDays
-	if d.Days != nil {
-		days = *d.Days
+	days := ImpactDays
+	if body.Days != nil {
+		days = *body.Days
 	}
-	if days < 1 || days > maxImpactDays {
-		return nil, problem.New(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, maxImpactDays)
+	if days < 1 || days > MaxImpactDays {
+		return nil, problem.New(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, MaxImpactDays)
 	}
-	ctx, done, err := a.places.look(req.Context())
+	ctx, done, err := d.Start(req.Context())
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	c, set, err := a.check(ctx, files)
+	c, set, err := d.Check(ctx, files)
 	if err != nil {
 		return nil, err
 	}
@@ -185,12 +193,12 @@ func (a *api) diffDraft(req *http.Request) (any, error) {
 		}
 		return nil, problem.New(http.StatusUnprocessableEntity, "the draft has faults, so it decides nothing: %s", first)
 	}
-	return a.impact(ctx, set, days)
+	return d.Impact(ctx, set, days)
 }
 
-// check looks at a draft. When the time is over it says what it left out.
-func (a *api) check(ctx context.Context, files []rules.File) (router.RulesCheck, *rules.Set, error) {
-	c, set, err := a.Rulebook.Check(ctx, files)
+// Check checks a draft. When the time is over, a finding says what was left out.
+func (d *Drafts) Check(ctx context.Context, files []rules.File) (router.RulesCheck, *rules.Set, error) {
+	c, set, err := d.config.Rulebook.Check(ctx, files)
 	if errors.Is(err, context.DeadlineExceeded) {
 		c.Findings = append(c.Findings, rules.Diagnostic{
 			File: files[0].Name, Line: 1, Column: 1,
@@ -225,13 +233,13 @@ func shorten(r *rules.TestReport) {
 	}
 }
 
-// impact compares a draft with the rules in force over the jobs that who asks
+// Impact compares a draft with the rules in force over the jobs that who asks
 // may see, as far as there is time.
-func (a *api) impact(ctx context.Context, set *rules.Set, days int) (i Impact, err error) {
-	i = Impact{Days: days, Since: a.Now().AddDate(0, 0, -days).UTC()}
-	i.Comparison, err = rules.Compare(ctx, a.App.Rules(), set, func(yield func(rules.Record, error) bool) {
+func (d *Drafts) Impact(ctx context.Context, set *rules.Set, days int) (i Impact, err error) {
+	i = Impact{Days: days, Since: d.config.Now().AddDate(0, 0, -days).UTC()}
+	i.Comparison, err = rules.Compare(ctx, d.config.App.Rules(), set, func(yield func(rules.Record, error) bool) {
 		n := 0
-		for r, err := range a.Rulebook.Recent(ctx, i.Since, auth.Who(ctx).Scope) {
+		for r, err := range d.config.Rulebook.Recent(ctx, i.Since, auth.Who(ctx).Scope) {
 			if n++; n > maxImpactJobs {
 				i.Capped = true
 				return
@@ -260,11 +268,11 @@ type Completion struct {
 	Jobspecs  []string        `json:"jobspecs"`  // that rules can name
 }
 
-func (a *api) completeRules(*http.Request) (any, error) {
+func (d *Drafts) completion(*http.Request) (any, error) {
 	c := Completion{Schema: rules.Schema(), Jobspecs: []string{}}
 	c.Variables, c.Functions = rules.Words()
-	if a.Rulebook != nil {
-		c.Jobspecs = append(c.Jobspecs, a.Rulebook.Jobspecs()...)
+	if d.config.Rulebook != nil {
+		c.Jobspecs = append(c.Jobspecs, d.config.Rulebook.Jobspecs()...)
 	}
 	return c, nil
 }

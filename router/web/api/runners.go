@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"context"
@@ -65,19 +65,19 @@ func runnerOf(r router.Runner) Runner {
 }
 
 // ListRunners answers GET /runners of what is in scope with these parameters; an error may be problem.Details.
-func ListRunners(ctx context.Context, books Books, scope router.Scope, params url.Values) (RunnerList, error) {
-	p := parameters{Values: params}
+func ListRunners(ctx context.Context, database Database, scope router.Scope, params url.Values) (RunnerList, error) {
+	p := Parameters{Values: params}
 	f := router.RunnerFilter{Within: scope, States: oneOf(&p, "state", router.RunnerStates...)}
-	if text := p.text("cursor"); text != "" {
+	if text := p.Text("cursor"); text != "" {
 		if n, err := fmt.Sscanf(text, "%d-%d", &f.BeforeJob, &f.BeforeTry); n != 2 || err != nil || f.BeforeJob < 1 {
 			p.refuse("cursor %q: want the next_cursor of the page before", text)
 		}
 	}
-	f.Limit = int(p.number("limit", 100, 1, 500)) + 1 // whether there is another page
-	if err := p.end(); err != nil {
+	f.Limit = int(p.Number("limit", 100, 1, 500)) + 1 // whether there is another page
+	if err := p.End(); err != nil {
 		return RunnerList{}, err
 	}
-	runners, err := books.FindRunners(ctx, f)
+	runners, err := database.FindRunners(ctx, f)
 	if err != nil {
 		return RunnerList{}, err
 	}
@@ -92,41 +92,42 @@ func ListRunners(ctx context.Context, books Books, scope router.Scope, params ur
 	return l, nil
 }
 
-func (a *api) listRunners(req *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+// Runners answers GET /runners for whoever ctx is of.
+func (a *API) Runners(ctx context.Context, params url.Values) (RunnerList, error) {
+	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
-	return ListRunners(ctx, a.Books, auth.Who(ctx).Scope, req.URL.Query())
+	return ListRunners(ctx, a.Database, auth.Who(ctx).Scope, params)
 }
 
-// concernsRunner says in the audit trail when a stop is by force.
-func concernsRunner(req *http.Request, force bool) {
+// StopRunner stops a runner, as App.StopRunner does, for whoever ctx is of.
+func (a *API) StopRunner(ctx context.Context, r router.Runner, force bool) error {
+	return a.change(ctx, r.JobID, func(ctx context.Context) error { return a.config.App.StopRunner(ctx, r.ID, force) })
+}
+
+// ConcernsRunner notes for the audit trail when a stop is by force.
+func ConcernsRunner(req *http.Request, force bool) {
 	if force {
 		concerns(req, "runners/"+mux.Vars(req)["id"]+", by force")
 	}
 }
 
-func (a *api) stopRunner(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	force := p.flag("force")
-	concernsRunner(req, force)
-	if err := p.end(); err != nil {
+func (a *API) stopRunner(req *http.Request) (any, error) {
+	p := Parameters{Values: req.URL.Query()}
+	force := p.Flag("force")
+	ConcernsRunner(req, force)
+	if err := p.End(); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
 	defer cancel()
-	id := mux.Vars(req)["id"]
-	before, err := a.Books.Runner(ctx, id)
-	if err == nil {
-		_, err = a.job(ctx, before.JobID) // it may be out of scope
-	}
+	r, err := a.Database.Runner(ctx, mux.Vars(req)["id"])
 	if err != nil {
 		return nil, err
 	}
-	if err := a.App.StopRunner(ctx, id, force); err != nil {
-		return nil, undone(err)
+	if err := a.StopRunner(ctx, r, force); err != nil {
+		return nil, err
 	}
-	r, err := a.Books.Runner(ctx, id)
-	if err != nil {
+	if r, err = a.Database.Runner(ctx, r.ID); err != nil {
 		return nil, err
 	}
 	return runnerOf(r), nil

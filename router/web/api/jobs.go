@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"cmp"
@@ -57,7 +57,8 @@ type JobList struct {
 	NextCursor string `json:"next_cursor"` // cursor of the next page; "": this is the last
 }
 
-func jobOf(j router.Job) Job {
+// JobOf returns a job as the API shows it.
+func JobOf(j router.Job) Job {
 	v := Job{
 		ID: j.ID, GitHubID: router.GitHubID(j.ID), RunID: router.GitHubID(j.RunID), Attempt: j.Attempt, Repo: j.Repo, Name: j.Name, Workflow: j.Workflow, Branch: j.Branch, SHA: j.SHA, Sender: j.Sender,
 		Labels: list(j.Labels), URL: j.URL, State: j.State, Cause: j.Cause, Reason: j.Reason, Try: j.Try, Fallback: j.Fallback, Failures: j.Failures,
@@ -89,11 +90,11 @@ func list[T any](l []T) []T {
 }
 
 // ListJobs answers GET /jobs of what is in scope with these parameters; an error may be problem.Details.
-func ListJobs(ctx context.Context, books Books, scope router.Scope, params url.Values) (JobList, error) {
+func ListJobs(ctx context.Context, database Database, scope router.Scope, params url.Values) (JobList, error) {
 	f := router.JobFilter{Within: scope}
-	p := parameters{Values: params}
+	p := Parameters{Values: params}
 	f.States = oneOf(&p, "state", router.JobStates...)
-	f.Owner, f.Host, f.Repo, f.Rule, f.Label = p.text("owner"), p.text("host"), p.text("repo"), p.text("rule"), p.text("label")
+	f.Owner, f.Host, f.Repo, f.Rule, f.Label = p.Text("owner"), p.Text("host"), p.Text("repo"), p.Text("rule"), p.Text("label")
 	if owner, name, ok := strings.Cut(f.Repo, "/"); ok {
 		if f.Owner != "" && !strings.EqualFold(f.Owner, owner) {
 			p.refuse("owner=%s and repo=%s name two owners", f.Owner, f.Repo)
@@ -101,12 +102,12 @@ func ListJobs(ctx context.Context, books Books, scope router.Scope, params url.V
 		f.Owner, f.Repo = owner, name
 	}
 	f.Since, f.Until = p.time("since"), p.time("until")
-	f.Before = p.number("cursor", 0, 1, 1<<62)
-	f.Limit = int(p.number("limit", 100, 1, 500)) + 1 // whether there is another page
-	if err := p.end(); err != nil {
+	f.Before = p.Number("cursor", 0, 1, 1<<62)
+	f.Limit = int(p.Number("limit", 100, 1, 500)) + 1 // whether there is another page
+	if err := p.End(); err != nil {
 		return JobList{}, err
 	}
-	jobs, err := books.FindJobs(ctx, f)
+	jobs, err := database.FindJobs(ctx, f)
 	if err != nil {
 		return JobList{}, err
 	}
@@ -116,15 +117,16 @@ func ListJobs(ctx context.Context, books Books, scope router.Scope, params url.V
 			l.NextCursor = strconv.FormatInt(jobs[i-1].ID, 10)
 			break
 		}
-		l.Jobs = append(l.Jobs, jobOf(j))
+		l.Jobs = append(l.Jobs, JobOf(j))
 	}
 	return l, nil
 }
 
-func (a *api) listJobs(req *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+// Jobs answers GET /jobs for whoever ctx is of.
+func (a *API) Jobs(ctx context.Context, params url.Values) (JobList, error) {
+	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
-	return ListJobs(ctx, a.Books, auth.Who(ctx).Scope, req.URL.Query())
+	return ListJobs(ctx, a.Database, auth.Who(ctx).Scope, params)
 }
 
 // A JobDetail is all that is known of a job.
@@ -146,25 +148,25 @@ type Event struct {
 }
 
 // ShowJob answers GET /jobs/{id}, without the explanation.
-func ShowJob(ctx context.Context, books Books, id int64) (JobDetail, error) {
-	d, _, err := showJob(ctx, books, id)
+func ShowJob(ctx context.Context, database Database, id int64) (JobDetail, error) {
+	d, _, err := showJob(ctx, database, id)
 	return d, err
 }
 
-func showJob(ctx context.Context, books Books, id int64) (JobDetail, router.Job, error) {
-	j, err := books.Job(ctx, id)
+func showJob(ctx context.Context, database Database, id int64) (JobDetail, router.Job, error) {
+	j, err := database.Job(ctx, id)
 	if err != nil {
 		return JobDetail{}, j, err
 	}
-	runners, err := books.Runners(ctx, id)
+	runners, err := database.Runners(ctx, id)
 	if err != nil {
 		return JobDetail{}, j, err
 	}
-	events, err := books.Timeline(ctx, id)
+	events, err := database.Timeline(ctx, id)
 	if err != nil {
 		return JobDetail{}, j, err
 	}
-	d := JobDetail{Job: jobOf(j), Decision: j.Decision, Runners: []Runner{}, Timeline: []Event{}}
+	d := JobDetail{Job: JobOf(j), Decision: j.Decision, Runners: []Runner{}, Timeline: []Event{}}
 	for _, r := range runners {
 		d.Runners = append(d.Runners, runnerOf(r))
 	}
@@ -174,36 +176,35 @@ func showJob(ctx context.Context, books Books, id int64) (JobDetail, router.Job,
 	return d, j, nil
 }
 
-func (a *api) showJob(req *http.Request) (any, error) {
-	id, err := jobID(req)
+func (a *API) showJob(req *http.Request) (any, error) {
+	id, err := JobID(req)
 	if err != nil {
 		return nil, err
 	}
-	p := parameters{Values: req.URL.Query()}
-	if err := p.end(); err != nil {
+	if err := noParameters(req); err != nil {
 		return nil, err
 	}
-	return a.job(req.Context(), id)
+	return a.detail(req.Context(), id)
 }
 
-func (a *api) job(ctx context.Context, id int64) (any, error) {
-	d, _, err := a.detail(ctx, id)
-	return d, err
-}
-
-// detail is all that is known of a job, if it is in the scope of who ctx is of.
-func (a *api) detail(ctx context.Context, id int64) (JobDetail, router.Job, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+// Job returns all that is known of a job that whoever ctx is of may see.
+func (a *API) Job(ctx context.Context, id int64) (JobDetail, router.Job, error) {
+	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
-	d, j, err := showJob(ctx, a.Books, id)
+	d, j, err := showJob(ctx, a.Database, id)
 	if err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
 		err = router.ErrNotFound
 	}
 	if err != nil {
 		return JobDetail{}, router.Job{}, err
 	}
-	d.Explanation = a.explained.of(a.App, j)
+	d.Explanation = a.explained.of(a.config.App, j)
 	return d, j, nil
+}
+
+func (a *API) detail(ctx context.Context, id int64) (any, error) {
+	d, _, err := a.Job(ctx, id)
+	return d, err
 }
 
 // explained keeps what the rules in force say of the jobs that were looked at
@@ -250,46 +251,51 @@ func (e *explained) of(app App, j router.Job) *router.Decision {
 	return &d
 }
 
-func (a *api) retryJob(req *http.Request) (any, error) {
-	return a.changeJob(req, &parameters{Values: req.URL.Query()}, a.App.RetryJob)
+// RetryJob has a job decided again, as App.RetryJob does, for whoever ctx is of.
+func (a *API) RetryJob(ctx context.Context, id int64) error {
+	return a.change(ctx, id, func(ctx context.Context) error { return a.config.App.RetryJob(ctx, id) })
 }
 
-func (a *api) cancelJob(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	run := p.flag("run")
-	concernsJob(req, run)
-	return a.changeJob(req, &p, func(ctx context.Context, id int64) error { return a.App.CancelJob(ctx, id, run) })
+// CancelJob cancels a job, as App.CancelJob does, for whoever ctx is of.
+func (a *API) CancelJob(ctx context.Context, id int64, run bool) error {
+	return a.change(ctx, id, func(ctx context.Context) error { return a.config.App.CancelJob(ctx, id, run) })
 }
 
-// concernsJob says in the audit trail when a cancel is of the whole run.
-func concernsJob(req *http.Request, run bool) {
+func (a *API) retryJob(req *http.Request) (any, error) {
+	return a.changeJob(req, &Parameters{Values: req.URL.Query()}, a.RetryJob)
+}
+
+func (a *API) cancelJob(req *http.Request) (any, error) {
+	p := Parameters{Values: req.URL.Query()}
+	run := p.Flag("run")
+	ConcernsJob(req, run)
+	return a.changeJob(req, &p, func(ctx context.Context, id int64) error { return a.CancelJob(ctx, id, run) })
+}
+
+// ConcernsJob notes for the audit trail when a cancel is of the whole run.
+func ConcernsJob(req *http.Request, run bool) {
 	if run {
 		concerns(req, "jobs/"+mux.Vars(req)["id"]+", with its whole run on GitHub")
 	}
 }
 
-// changeJob makes a change, which is finished even if the client goes away, and
-// answers with the job as it is then.
-func (a *api) changeJob(req *http.Request, p *parameters, change func(context.Context, int64) error) (any, error) {
-	id, err := jobID(req)
+// changeJob makes a change and answers with the job as it is then.
+func (a *API) changeJob(req *http.Request, p *Parameters, change func(context.Context, int64) error) (any, error) {
+	id, err := JobID(req)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.end(); err != nil {
+	if err := p.End(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
-	defer cancel()
-	if _, err := a.job(ctx, id); err != nil { // it may be out of scope
+	if err := change(req.Context(), id); err != nil {
 		return nil, err
 	}
-	if err := change(ctx, id); err != nil {
-		return nil, undone(err)
-	}
-	return a.job(ctx, id)
+	return a.detail(context.WithoutCancel(req.Context()), id)
 }
 
-func jobID(req *http.Request) (int64, error) {
+// JobID returns the job that a request's path names.
+func JobID(req *http.Request) (int64, error) {
 	text := mux.Vars(req)["id"]
 	id, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || id < 1 {
@@ -299,9 +305,8 @@ func jobID(req *http.Request) (int64, error) {
 }
 
 // sync has a full look taken at a repository, which the body names.
-func (a *api) sync(req *http.Request) (any, error) {
-	p := parameters{Values: req.URL.Query()}
-	if err := p.end(); err != nil {
+func (a *API) sync(req *http.Request) (any, error) {
+	if err := noParameters(req); err != nil {
 		return nil, err
 	}
 	var body struct {
@@ -321,7 +326,7 @@ func (a *api) sync(req *http.Request) (any, error) {
 	concerns(req, path.Join(body.Host, body.Repo))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), workTimeout)
 	defer cancel()
-	report, err := a.App.Sync(ctx, body.Host, body.Repo)
+	report, err := a.config.App.Sync(ctx, body.Host, body.Repo)
 	concerns(req, path.Join(cmp.Or(report.Host, body.Host), body.Repo))
-	return report, undone(err)
+	return report, changeError(err)
 }

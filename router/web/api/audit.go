@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"context"
@@ -8,11 +8,18 @@ import (
 	"strings"
 	"time"
 
+	"switchyard/router"
 	"switchyard/router/web/auth"
 	"switchyard/router/web/problem"
 
 	"github.com/gorilla/mux"
 )
+
+// An AuditTrail has what was recorded.
+type AuditTrail interface {
+	// Audits returns up to limit records, newest first, with IDs under before (0: from the newest).
+	Audits(ctx context.Context, before int64, limit int) ([]router.Audit, error)
+}
 
 // An Audit is one thing that somebody did, or tried to, as the API shows it.
 type Audit struct {
@@ -32,8 +39,9 @@ type AuditList struct {
 	NextCursor string  `json:"next_cursor"` // cursor of the next page; "": this is the last
 }
 
-// audited records what a change did, and to what.
-func audited[T any](a *api, do func(*http.Request) (T, error)) func(*http.Request) (T, error) {
+// Audited records in the audit trail what a change does: did and what are read off its
+// path, unless a handler says by a Concerns function what it is made to.
+func Audited[T any](g *auth.Guard, do func(*http.Request) (T, error)) func(*http.Request) (T, error) {
 	return func(req *http.Request) (T, error) {
 		var what string
 		req = req.WithContext(context.WithValue(req.Context(), whatKey{}, &what))
@@ -50,7 +58,7 @@ func audited[T any](a *api, do func(*http.Request) (T, error)) func(*http.Reques
 		if what != "" {
 			to = what
 		}
-		a.guard.Record(req, did, to, result)
+		g.Record(req, did, to, result)
 		return v, err
 	}
 }
@@ -83,21 +91,21 @@ func deed(req *http.Request) (did, what string) {
 	return did, path
 }
 
-// listAudits answers GET /audit, and is what the page Audit shows.
-func (a *api) listAudits(req *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), readTimeout)
+// Audits answers GET /audit, an AuditList. The page Audit shows the same.
+func (a *API) Audits(req *http.Request) (any, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), ReadTimeout)
 	defer cancel()
-	p := parameters{Values: req.URL.Query()}
-	before := p.number("cursor", 0, 1, 1<<62)
-	limit := int(p.number("limit", 100, 1, 500))
-	if err := p.end(); err != nil {
+	p := Parameters{Values: req.URL.Query()}
+	before := p.Number("cursor", 0, 1, 1<<62)
+	limit := int(p.Number("limit", 100, 1, 500))
+	if err := p.End(); err != nil {
 		return nil, err
 	}
 	l := AuditList{Audits: []Audit{}}
-	if a.Audit == nil {
+	if a.config.Audit == nil {
 		return l, nil
 	}
-	found, err := a.Audit.Audits(ctx, before, limit+1) // whether there is another page
+	found, err := a.config.Audit.Audits(ctx, before, limit+1) // whether there is another page
 	for i, one := range found {
 		if i == limit {
 			l.NextCursor = strconv.FormatInt(found[i-1].ID, 10)

@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"context"
@@ -21,32 +21,32 @@ const (
 	lookTimeout  = 10 * time.Second // for loading, checking, testing and comparing one: 10,000 rules take a third
 )
 
-// places are for those who have a draft looked at, which takes memory and a
+// slots are for those who have a draft looked at, which takes memory and a
 // processor that the router needs, too. A place is taken before the draft is
 // read, so that nobody fills the memory with drafts that wait.
-type places struct {
+type slots struct {
 	free    chan struct{} // holds one for each place that is taken
 	looking chan struct{} // holds one while a draft is looked at: reading the next takes no processor
 
 	mu  sync.Mutex
-	own map[string]*ownPlace // by the name of the principal
+	own map[string]*ownSlot // by the name of the principal
 }
 
-type ownPlace struct {
+type ownSlot struct {
 	taken chan struct{} // holds one while it is taken
 	users int           // who has it or waits for it
 }
 
-func newPlaces() *places {
-	return &places{free: make(chan struct{}, drafts), looking: make(chan struct{}, 1), own: map[string]*ownPlace{}}
+func newSlots() *slots {
+	return &slots{free: make(chan struct{}, drafts), looking: make(chan struct{}, 1), own: map[string]*ownSlot{}}
 }
 
 // take waits for a place of the principal. The error is for the answer.
-func (p *places) take(ctx context.Context, name string) (done func(), err error) {
+func (p *slots) take(ctx context.Context, name string) (done func(), err error) {
 	p.mu.Lock()
 	own := p.own[name]
 	if own == nil {
-		own = &ownPlace{taken: make(chan struct{}, 1)}
+		own = &ownSlot{taken: make(chan struct{}, 1)}
 		p.own[name] = own
 	}
 	own.users++
@@ -94,27 +94,27 @@ func acquire(ctx context.Context, to chan struct{}) error {
 	return problem.Canceled()
 }
 
-// look waits until a draft that was read may be looked at. The context that it
-// returns ends when it was looked at for long enough; done must be called then.
-func (p *places) look(ctx context.Context) (within context.Context, done func(), err error) {
-	if err := acquire(ctx, p.looking); err != nil {
+// Start waits until a draft that was read may be checked. The context that it
+// returns ends when that has taken long enough; done must be called afterwards.
+func (d *Drafts) Start(ctx context.Context) (within context.Context, done func(), err error) {
+	if err := acquire(ctx, d.slots.looking); err != nil {
 		return nil, nil, err
 	}
 	within, cancel := context.WithTimeout(ctx, lookTimeout)
 	return within, func() {
 		cancel()
-		<-p.looking
+		<-d.slots.looking
 	}, nil
 }
 
-// drafted lets requests with a draft through one after the other, each when it
-// has its place, and bounds how long they are read.
-func (a *api) drafted(next http.Handler) http.Handler {
+// WithSlot lets requests with a draft through one after the other, each when it
+// has its slot, and bounds how long they are read.
+func (d *Drafts) WithSlot(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		done, err := a.places.take(req.Context(), auth.Who(req.Context()).Name)
+		done, err := d.slots.take(req.Context(), auth.Who(req.Context()).Name)
 		if err != nil {
 			w.Header().Set("Connection", "close") // its body is not read
-			a.fail(w, req, err)
+			d.config.Fail(w, req, err)
 			return
 		}
 		defer done()
@@ -141,6 +141,7 @@ func (b *draftBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func tooSlow() error {
+// TooSlow returns the error of a draft that took too long to arrive.
+func TooSlow() error {
 	return problem.New(http.StatusRequestTimeout, "the draft did not arrive within %v", readingDraft)
 }

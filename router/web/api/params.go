@@ -1,4 +1,4 @@
-package web
+package api
 
 import (
 	"net/http"
@@ -11,21 +11,22 @@ import (
 	"switchyard/router/web/problem"
 )
 
-// parameters are those of a query. Each is read once; end has the first fault,
+// Parameters are those of a query. Each is read once; End returns the first fault,
 // and refuses what was not read.
-type parameters struct {
+type Parameters struct {
 	url.Values
 	read  []string
 	fault error
 }
 
-func (p *parameters) refuse(format string, args ...any) {
+func (p *Parameters) refuse(format string, args ...any) {
 	if p.fault == nil {
 		p.fault = problem.New(http.StatusBadRequest, format, args...)
 	}
 }
 
-func (p *parameters) text(name string) string {
+// Text reads a parameter; "": it is not given.
+func (p *Parameters) Text(name string) string {
 	p.read = append(p.read, name)
 	v := p.Values[name]
 	switch {
@@ -40,7 +41,7 @@ func (p *parameters) text(name string) string {
 }
 
 // oneOf reads a parameter that may be given several times, or hold several values with commas.
-func oneOf[T ~string](p *parameters, name string, known ...T) (values []T) {
+func oneOf[T ~string](p *Parameters, name string, known ...T) (values []T) {
 	p.read = append(p.read, name)
 	for _, text := range strings.Split(strings.Join(p.Values[name], ","), ",") {
 		if text == "" {
@@ -65,8 +66,8 @@ func join[T ~string](values []T) string {
 	return strings.Join(texts, ", ")
 }
 
-func (p *parameters) time(name string) time.Time {
-	text := p.text(name)
+func (p *Parameters) time(name string) time.Time {
+	text := p.Text(name)
 	if text == "" {
 		return time.Time{}
 	}
@@ -77,8 +78,9 @@ func (p *parameters) time(name string) time.Time {
 	return t
 }
 
-func (p *parameters) number(name string, otherwise, least, most int64) int64 {
-	text := p.text(name)
+// Number reads a number from least to most.
+func (p *Parameters) Number(name string, otherwise, least, most int64) int64 {
+	text := p.Text(name)
 	if text == "" {
 		return otherwise
 	}
@@ -89,8 +91,9 @@ func (p *parameters) number(name string, otherwise, least, most int64) int64 {
 	return n
 }
 
-func (p *parameters) flag(name string) bool {
-	switch text := p.text(name); text {
+// Flag reads true or false.
+func (p *Parameters) Flag(name string) bool {
+	switch text := p.Text(name); text {
 	case "", "false":
 		return false
 	case "true":
@@ -101,11 +104,18 @@ func (p *parameters) flag(name string) bool {
 	}
 }
 
-func (p *parameters) end() error {
+// End returns the first fault.
+func (p *Parameters) End() error {
 	for name := range p.Values {
 		if !slices.Contains(p.read, name) {
 			p.refuse("unknown parameter %q: want %s", name, strings.Join(p.read, ", "))
 		}
 	}
 	return p.fault
+}
+
+// noParameters refuses a request with parameters.
+func noParameters(req *http.Request) error {
+	p := Parameters{Values: req.URL.Query()}
+	return p.End()
 }
