@@ -54,7 +54,7 @@ func (c change) place(j *job, p placement, e *api.Evaluation, previous string) {
 	c.allocs[a.ID] = a
 	j.allocs = append(j.allocs, a)
 	c.update(a, func(*api.Allocation) {})
-	s := c.Server
+	s := c.cluster
 	s.wg.Go(func() {
 		defer cancel()
 		s.run(ctx, j, p.group, a)
@@ -77,7 +77,7 @@ func (c change) update(a *alloc, to func(*api.Allocation)) {
 
 // report is what a client says of an allocation. The states are the caller's
 // no more.
-func (s *Server) report(j *job, a *alloc, status, description string, states map[string]*api.TaskState) {
+func (s *cluster) report(j *job, a *alloc, status, description string, states map[string]*api.TaskState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !a.lost {
@@ -95,7 +95,7 @@ func (s *Server) report(j *job, a *alloc, status, description string, states map
 
 // run carries an allocation through its life. As Nomad's client does, it
 // reports in batches: when there is news of all tasks.
-func (s *Server) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
+func (s *cluster) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
 	tasks := make([]*task, len(g.Tasks))
 	each := func(do func(*task)) {
 		var wg sync.WaitGroup
@@ -142,12 +142,12 @@ func (s *Server) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
 // task is a task of an allocation, used by one goroutine at a time.
 type task struct {
 	Task
-	s     *Server
+	s     *cluster
 	spec  *api.Task
 	state api.TaskState
 }
 
-func newTask(s *Server, j *api.Job, spec *api.Task, a *alloc) *task {
+func newTask(s *cluster, j *api.Job, spec *api.Task, a *alloc) *task {
 	t := &task{s: s, spec: spec, state: api.TaskState{State: "pending"}, Task: Task{
 		AllocID: a.ID, JobID: a.JobID, Name: spec.Name, Node: a.node.Node, Env: environment(j, spec, a), Artifacts: map[string]string{},
 	}}
@@ -366,7 +366,7 @@ func (a *alloc) resources() *api.AllocatedResources {
 }
 
 // jobAllocations answers with the newest first.
-func (s *Server) jobAllocations(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) jobAllocations(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.AllocationListStub{}
@@ -378,7 +378,7 @@ func (s *Server) jobAllocations(_ http.Header, r *http.Request) (any, error) {
 	return list, nil
 }
 
-func (s *Server) listAllocations(h http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) listAllocations(h http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.AllocationListStub{}
@@ -396,7 +396,7 @@ func (s *Server) listAllocations(h http.Header, r *http.Request) (any, error) {
 	return page(r, h, list, token)
 }
 
-func (s *Server) getAllocation(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) getAllocation(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := pathID(r)
@@ -424,7 +424,7 @@ func (j *job) moving() (list []*alloc) {
 
 // stopAllocation has an allocation's tasks stopped, and another take its place, as a
 // drain of its node does.
-func (s *Server) stopAllocation(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) stopAllocation(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := pathID(r)

@@ -30,9 +30,9 @@ type event struct {
 
 // A change is one step of the cluster's state, as an entry of Nomad's Raft log
 // is: what it touches has its index, and its events go out together. Whoever
-// has one holds Server.mu.
+// has one holds cluster.mu.
 type change struct {
-	*Server
+	*cluster
 	index uint64
 	kind  string // of its events
 	now   int64
@@ -40,7 +40,7 @@ type change struct {
 
 // change begins one. s.mu is held, and those who wait for it wake when it is
 // released.
-func (s *Server) change(kind string) change {
+func (s *cluster) change(kind string) change {
 	s.index++
 	s.wake()
 	return change{s, s.index, kind, s.cfg.Now().UnixNano()}
@@ -58,7 +58,7 @@ func (c change) publish(e event) {
 // stream answers the event stream: one JSON object a line for each change, {}
 // when nothing happens for a while. index=N asks for N and what came after it;
 // without it, for all that is still kept.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+func (s clusterAPI) stream(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	topics := map[string][]string{}
 	for _, t := range q["topic"] {

@@ -69,7 +69,7 @@ func (j *job) status() string {
 }
 
 // register answers the registration of a job.
-func (s *Server) register(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) register(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobRegisterRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
@@ -217,7 +217,7 @@ func (c change) settle(j *job) {
 func ptr[T any](v T) *T { return &v }
 
 // lookup returns the job in the request's path. s.mu is held.
-func (s *Server) lookup(r *http.Request) (*job, error) {
+func (s *cluster) lookup(r *http.Request) (*job, error) {
 	j := s.jobs[key{namespaceOf(r), pathID(r)}]
 	if j == nil {
 		return nil, notFound("job not found")
@@ -225,7 +225,7 @@ func (s *Server) lookup(r *http.Request) (*job, error) {
 	return j, nil
 }
 
-func (s *Server) getJob(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) getJob(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, err := s.lookup(r)
@@ -235,7 +235,7 @@ func (s *Server) getJob(_ http.Header, r *http.Request) (any, error) {
 	return j.Job, nil
 }
 
-func (s *Server) listJobs(h http.Header, r *http.Request) (any, error) {
+func (s jobAPI) listJobs(h http.Header, r *http.Request) (any, error) {
 	q := r.URL.Query()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -268,7 +268,7 @@ func (s *Server) listJobs(h http.Header, r *http.Request) (any, error) {
 
 // deregister answers the stop of a job, and forgets it when it is purged. Of a
 // job that is not there, Nomad says so only in that there is no evaluation.
-func (s *Server) deregister(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) deregister(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := key{namespaceOf(r), pathID(r)}
@@ -296,7 +296,7 @@ func (s *Server) deregister(_ http.Header, r *http.Request) (any, error) {
 }
 
 // dispatch answers the start of a child of a parameterized job.
-func (s *Server) dispatch(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) dispatch(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobDispatchRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
@@ -421,7 +421,7 @@ func summary(j *job) *api.JobSummary {
 	return sum
 }
 
-func (s *Server) jobSummary(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) jobSummary(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j, err := s.lookup(r)

@@ -114,7 +114,7 @@ type node struct {
 	devices                  []int // free instances, in the order of NodeResources.Devices
 }
 
-func (s *Server) addNode(n *api.Node) {
+func (s *cluster) addNode(n *api.Node) {
 	r, reserved := n.NodeResources, n.ReservedResources
 	if reserved == nil {
 		reserved = &api.NodeReservedResources{}
@@ -182,7 +182,7 @@ func (s *Server) RestoreNode(name string) error {
 }
 
 // turn changes the status of a node. s.mu is held.
-func (s *Server) turn(name, status string) (*node, error) {
+func (s *cluster) turn(name, status string) (*node, error) {
 	i := slices.IndexFunc(s.nodes, func(n *node) bool { return n.Name == name })
 	if i < 0 {
 		return nil, fmt.Errorf("nomadsim: there is no node %q", name)
@@ -215,7 +215,7 @@ func classOf(n *api.Node) string {
 	return string(text)
 }
 
-func (s *Server) listNodes(h http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) listNodes(h http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.NodeListStub{}
@@ -237,7 +237,7 @@ func (s *Server) listNodes(h http.Header, r *http.Request) (any, error) {
 	return page(r, h, list, func(n *api.NodeListStub) string { return n.ID })
 }
 
-func (s *Server) getNode(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) getNode(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := pathID(r)
@@ -252,7 +252,7 @@ func (s *Server) getNode(_ http.Header, r *http.Request) (any, error) {
 	return nil, notFound("node not found")
 }
 
-func (s *Server) listPools(h http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) listPools(h http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.NodePool{}
@@ -264,7 +264,7 @@ func (s *Server) listPools(h http.Header, r *http.Request) (any, error) {
 	return page(r, h, list, func(p *api.NodePool) string { return p.Name })
 }
 
-func (s *Server) getPool(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) getPool(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if name := pathID(r); s.pools[name] {
@@ -274,7 +274,7 @@ func (s *Server) getPool(_ http.Header, r *http.Request) (any, error) {
 }
 
 // putPool makes a node pool, which may be there already. It keeps the name alone.
-func (s *Server) putPool(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) putPool(_ http.Header, r *http.Request) (any, error) {
 	var pool api.NodePool
 	if err := decode(r, &pool); err != nil {
 		return nil, err

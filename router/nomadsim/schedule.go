@@ -50,7 +50,7 @@ func distinct(list []*api.Constraint) bool {
 }
 
 // enqueue has a job wait for a node. s.mu is held.
-func (s *Server) enqueue(j *job) {
+func (s *cluster) enqueue(j *job) {
 	s.dequeue(j)
 	j.shape = shape(j.Job)
 	q := s.waiting[j.shape]
@@ -63,7 +63,7 @@ func (s *Server) enqueue(j *job) {
 }
 
 // dequeue undoes enqueue. s.mu is held.
-func (s *Server) dequeue(j *job) {
+func (s *cluster) dequeue(j *job) {
 	q := s.waiting[j.shape]
 	if q == nil {
 		return
@@ -76,7 +76,7 @@ func (s *Server) dequeue(j *job) {
 
 // freed offers a node on which something ended to the jobs that wait. s.mu is
 // held.
-func (s *Server) freed(n *node) {
+func (s *cluster) freed(n *node) {
 	full := map[*queue]bool{} // its jobs do not fit any more
 	for !s.closed && !s.paused && n.Status == "ready" {
 		var next *job
@@ -96,7 +96,7 @@ func (s *Server) freed(n *node) {
 }
 
 // fits reports whether something that the job waits for fits a node.
-func (s *Server) fits(n *node, j *job) bool {
+func (s *cluster) fits(n *node, j *job) bool {
 	if !inPool(n, j.Job) || !inDatacenters(n, j.Job) {
 		return false
 	}
@@ -116,7 +116,7 @@ func (c change) evaluate(j *job, trigger, kind string) *api.Evaluation {
 	j.evaluating = true
 	c.settle(j)
 	if c.paused {
-		c.Server.pending = append(c.Server.pending, pending{j, e})
+		c.cluster.pending = append(c.cluster.pending, pending{j, e})
 		return e
 	}
 	c.schedule(j, e)
@@ -129,7 +129,7 @@ type pending struct {
 	eval *api.Evaluation
 }
 
-func (s *Server) getScheduler(http.Header, *http.Request) (any, error) {
+func (s clusterAPI) getScheduler(http.Header, *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return &api.SchedulerConfigurationResponse{SchedulerConfig: &api.SchedulerConfiguration{
@@ -138,7 +138,7 @@ func (s *Server) getScheduler(http.Header, *http.Request) (any, error) {
 }
 
 // setScheduler pauses the evaluation broker, or has it go on; all else stays.
-func (s *Server) setScheduler(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) setScheduler(_ http.Header, r *http.Request) (any, error) {
 	var to api.SchedulerConfiguration
 	if err := decode(r, &to); err != nil {
 		return nil, err
@@ -161,7 +161,7 @@ func (s *Server) setScheduler(_ http.Header, r *http.Request) (any, error) {
 // schedule does what an evaluation is for: it stops the allocations that the
 // job does not want any more, places those that it lacks, and has the job wait
 // if some find no node. s.mu is held.
-func (s *Server) schedule(j *job, e *api.Evaluation) {
+func (s *cluster) schedule(j *job, e *api.Evaluation) {
 	why := "alloc is being updated due to job update"
 	if *j.Stop {
 		why = "alloc not needed due to job update"
@@ -292,7 +292,7 @@ type placement struct {
 // choose finds nodes for what a job misses of each group, beside the
 // allocations that it has, and says how it failed for groups that found none.
 // s.mu is held.
-func (s *Server) choose(j *api.Job, have []spot, missing func(*api.TaskGroup) int) (placed []placement, failed map[string]*api.AllocationMetric) {
+func (s *cluster) choose(j *api.Job, have []spot, missing func(*api.TaskGroup) int) (placed []placement, failed map[string]*api.AllocationMetric) {
 	ineligible := map[string]bool{}
 	for _, g := range j.TaskGroups {
 		for left := missing(g); left > 0; left-- {
@@ -334,7 +334,7 @@ func exhaust(m *api.AllocationMetric, g *api.TaskGroup, times int) {
 
 // pick returns the node that suits a group best. ineligible are the classes of
 // nodes whose constraints are known not to hold, for the job or for a group.
-func (s *Server) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map[string]bool) (placement, bool) {
+func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map[string]bool) (placement, bool) {
 	m := &api.AllocationMetric{NodePool: *j.NodePool, NodesAvailable: map[string]int{}}
 	count := func(counts *map[string]int, what string) {
 		if *counts == nil {
@@ -594,7 +594,7 @@ func (n *node) take(u use, sign int) {
 
 // plan answers what the registration of a job would come to. It leaves nothing
 // behind.
-func (s *Server) plan(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) plan(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobPlanRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
@@ -646,7 +646,7 @@ func (s *Server) plan(_ http.Header, r *http.Request) (any, error) {
 
 // jobEvaluations answers with the newest first. Nomad has those of a purged job
 // as well.
-func (s *Server) jobEvaluations(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) jobEvaluations(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.Evaluation{}
@@ -656,7 +656,7 @@ func (s *Server) jobEvaluations(_ http.Header, r *http.Request) (any, error) {
 	return list, nil
 }
 
-func (s *Server) getEvaluation(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) getEvaluation(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := pathID(r)
@@ -669,7 +669,7 @@ func (s *Server) getEvaluation(_ http.Header, r *http.Request) (any, error) {
 	return nil, notFound("eval not found")
 }
 
-func (s *Server) listEvaluations(h http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) listEvaluations(h http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := []*api.Evaluation{}

@@ -96,12 +96,23 @@ const (
 // A Server is a simulated Nomad cluster and the http.Handler of its API. It is
 // safe for concurrent use.
 type Server struct {
-	cfg     Config
-	once    bool // EnforceIndex is checked as a job is committed, too
+	*cluster
 	handler http.Handler
-	ctx     context.Context // of everything that runs; ends with Close
 	stop    context.CancelFunc
-	wg      sync.WaitGroup // allocations at work
+}
+
+// The handlers of the API: of one job, and of all else in the cluster.
+type (
+	jobAPI     struct{ *cluster }
+	clusterAPI struct{ *cluster }
+)
+
+// A cluster is the state of the simulated Nomad, and what happens in it.
+type cluster struct {
+	cfg  Config
+	once bool            // EnforceIndex is checked as a job is committed, too
+	ctx  context.Context // of everything that runs; ends with Server.Close
+	wg   sync.WaitGroup  // allocations at work
 
 	mu       sync.Mutex
 	closed   bool
@@ -140,11 +151,11 @@ func New(cfg Config) *Server {
 		cfg.Run = func(context.Context, Task) int { return 0 }
 	}
 	cfg.Release = cmp.Or(cfg.Release, release)
-	s := &Server{
+	s := &Server{cluster: &cluster{
 		cfg: cfg, once: !version.Must(version.NewVersion(cfg.Release)).LessThan(version.Must(version.NewVersion(onceSince))), changed: make(chan struct{}),
 		jobs: map[key]*job{}, evals: map[string]*api.Evaluation{}, evalsOf: map[key][]string{}, allocs: map[string]*alloc{},
 		pools: map[string]bool{"all": true, "default": true}, waiting: map[string]*queue{},
-	}
+	}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, n := range cfg.Nodes {
 		s.addNode(n)
@@ -186,7 +197,7 @@ func (s *Server) Restart() {
 }
 
 // wake wakes those who wait for a change. s.mu is held.
-func (s *Server) wake() {
+func (s *cluster) wake() {
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -269,34 +280,35 @@ func (s *Server) routes() http.Handler {
 	handle := func(path, methods string, f answerFunc) {
 		m.Handle("/v1"+path, s.answer(f)).Methods(strings.Fields(methods)...)
 	}
-	handle("/jobs", "GET", s.listJobs)
-	handle("/jobs", "PUT POST", s.register)
+	jobs, all := jobAPI{s.cluster}, clusterAPI{s.cluster}
+	handle("/jobs", "GET", jobs.listJobs)
+	handle("/jobs", "PUT POST", jobs.register)
 	handle("/jobs/parse", "PUT POST", func(http.Header, *http.Request) (any, error) {
 		return nil, badRequest("Failed to parse job: this is a simulated Nomad, which reads no HCL: give it the job as JSON")
 	})
-	handle("/validate/job", "PUT POST", s.validateJob)
-	handle("/job/{id}", "GET", s.getJob)
-	handle("/job/{id}", "PUT POST", s.register)
-	handle("/job/{id}", "DELETE", s.deregister)
-	handle("/job/{id}/dispatch", "PUT POST", s.dispatch)
-	handle("/job/{id}/plan", "PUT POST", s.plan)
-	handle("/job/{id}/allocations", "GET", s.jobAllocations)
-	handle("/job/{id}/evaluations", "GET", s.jobEvaluations)
-	handle("/job/{id}/summary", "GET", s.jobSummary)
-	handle("/allocations", "GET", s.listAllocations)
-	handle("/allocation/{id}", "GET", s.getAllocation)
-	handle("/allocation/{id}/stop", "PUT POST", s.stopAllocation)
-	handle("/evaluations", "GET", s.listEvaluations)
-	handle("/evaluation/{id}", "GET", s.getEvaluation)
-	handle("/nodes", "GET", s.listNodes)
-	handle("/node/pools", "GET", s.listPools)
-	handle("/node/pools", "PUT POST", s.putPool)
-	handle("/node/pool/{id}", "GET", s.getPool)
-	handle("/node/{id}", "GET", s.getNode)
-	handle("/namespaces", "GET", s.listNamespaces)
-	handle("/namespace/{id}", "GET", s.getNamespace)
-	handle("/operator/scheduler/configuration", "GET", s.getScheduler)
-	handle("/operator/scheduler/configuration", "PUT POST", s.setScheduler)
+	handle("/validate/job", "PUT POST", jobs.validateJob)
+	handle("/job/{id}", "GET", jobs.getJob)
+	handle("/job/{id}", "PUT POST", jobs.register)
+	handle("/job/{id}", "DELETE", jobs.deregister)
+	handle("/job/{id}/dispatch", "PUT POST", jobs.dispatch)
+	handle("/job/{id}/plan", "PUT POST", jobs.plan)
+	handle("/job/{id}/allocations", "GET", jobs.jobAllocations)
+	handle("/job/{id}/evaluations", "GET", jobs.jobEvaluations)
+	handle("/job/{id}/summary", "GET", jobs.jobSummary)
+	handle("/allocations", "GET", all.listAllocations)
+	handle("/allocation/{id}", "GET", all.getAllocation)
+	handle("/allocation/{id}/stop", "PUT POST", all.stopAllocation)
+	handle("/evaluations", "GET", all.listEvaluations)
+	handle("/evaluation/{id}", "GET", all.getEvaluation)
+	handle("/nodes", "GET", all.listNodes)
+	handle("/node/pools", "GET", all.listPools)
+	handle("/node/pools", "PUT POST", all.putPool)
+	handle("/node/pool/{id}", "GET", all.getPool)
+	handle("/node/{id}", "GET", all.getNode)
+	handle("/namespaces", "GET", all.listNamespaces)
+	handle("/namespace/{id}", "GET", all.getNamespace)
+	handle("/operator/scheduler/configuration", "GET", all.getScheduler)
+	handle("/operator/scheduler/configuration", "PUT POST", all.setScheduler)
 	handle("/regions", "GET", func(http.Header, *http.Request) (any, error) { return []string{region}, nil })
 	handle("/status/leader", "GET", func(http.Header, *http.Request) (any, error) { return "127.0.0.1:4647", nil })
 	handle("/agent/self", "GET", func(http.Header, *http.Request) (any, error) {
@@ -315,7 +327,7 @@ func (s *Server) routes() http.Handler {
 		ok := map[string]any{"ok": true, "message": "ok"}
 		return map[string]any{"client": ok, "server": ok}, nil
 	})
-	m.HandleFunc("/v1/event/stream", s.stream).Methods(http.MethodGet)
+	m.HandleFunc("/v1/event/stream", all.stream).Methods(http.MethodGet)
 	m.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusMethodNotAllowed, "Invalid method")
 	})
@@ -354,14 +366,14 @@ func (s *Server) answer(f answerFunc) http.Handler {
 	})
 }
 
-func (s *Server) now() uint64 {
+func (s *cluster) now() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.index
 }
 
 // block holds a blocking query until something has changed since its index.
-func (s *Server) block(r *http.Request) error {
+func (s *cluster) block(r *http.Request) error {
 	q := r.URL.Query()
 	if r.Method != http.MethodGet || q.Get("index") == "" {
 		return nil
@@ -489,7 +501,7 @@ func filter[T any](expression string, list []T) ([]T, error) {
 	return passed, nil
 }
 
-func (s *Server) listNamespaces(http.Header, *http.Request) (any, error) {
+func (s clusterAPI) listNamespaces(http.Header, *http.Request) (any, error) {
 	var list []*api.Namespace
 	for _, name := range append([]string{namespace}, s.cfg.Namespaces...) {
 		list = append(list, &api.Namespace{Name: name})
@@ -497,13 +509,13 @@ func (s *Server) listNamespaces(http.Header, *http.Request) (any, error) {
 	return list, nil
 }
 
-func (s *Server) getNamespace(_ http.Header, r *http.Request) (any, error) {
+func (s clusterAPI) getNamespace(_ http.Header, r *http.Request) (any, error) {
 	if name := pathID(r); s.hasNamespace(name) {
 		return &api.Namespace{Name: name}, nil
 	}
 	return nil, notFound("Namespace not found")
 }
 
-func (s *Server) hasNamespace(name string) bool {
+func (s *cluster) hasNamespace(name string) bool {
 	return name == namespace || slices.Contains(s.cfg.Namespaces, name)
 }

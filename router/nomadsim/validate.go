@@ -37,7 +37,7 @@ func (f *faults) nest(words string, part faults) {
 // admit checks a job as Nomad does before it takes one, as far as a runner's
 // job can fail (nomad/job_endpoint*.go and nomad/structs, v2.0.6-dev, read
 // 2026-11-24). s.mu is held.
-func (s *Server) admit(j *api.Job) (warnings string, err error) {
+func (s *cluster) admit(j *api.Job) (warnings string, err error) {
 	var f faults
 	if !s.hasNamespace(*j.Namespace) {
 		f.add("job %q is in nonexistent namespace %q", *j.ID, *j.Namespace)
@@ -392,7 +392,7 @@ func checkUpdate(old, j *api.Job) error {
 }
 
 // validateJob answers the check of a job.
-func (s *Server) validateJob(_ http.Header, r *http.Request) (any, error) {
+func (s jobAPI) validateJob(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobValidateRequest
 	if err := decode(r, &req); err != nil {
 		return nil, err
