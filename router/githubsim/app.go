@@ -72,7 +72,7 @@ func (c caller) account() int64 {
 // Install installs the App for an owner, with the repositories named or, by
 // default, all, and returns the installation's ID, which is a new one each
 // time; the first is that of the payloads. The owner's earlier installation ends.
-func (s *Server) Install(owner string, repos ...string) int64 {
+func (s *apps) Install(owner string, repos ...string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := installation(owner)
@@ -86,16 +86,16 @@ func (s *Server) Install(owner string, repos ...string) int64 {
 }
 
 // Uninstall ends the owner's installation and its tokens.
-func (s *Server) Uninstall(owner string) {
+func (s *apps) Uninstall(owner string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uninstall(owner)
 }
 
-func (s *Server) uninstall(owner string) { delete(s.installedFor, strings.ToLower(owner)) }
+func (s *apps) uninstall(owner string) { delete(s.installedFor, strings.ToLower(owner)) }
 
 // Suspend suspends the owner's installation, or ends that.
-func (s *Server) Suspend(owner string, suspended bool) {
+func (s *apps) Suspend(owner string, suspended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if in := s.installedFor[strings.ToLower(owner)]; in != nil {
@@ -107,7 +107,7 @@ func (s *Server) Suspend(owner string, suspended bool) {
 }
 
 // caller finds out who sent a request; status 0: it may go on.
-func (s *Server) caller(r *http.Request) (c caller, status int, message string) {
+func (s *gate) caller(r *http.Request) (c caller, status int, message string) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "token") {
 		token = ""
@@ -209,7 +209,7 @@ func (in *installed) sees(sc scope) bool {
 		slices.ContainsFunc(in.repos, func(name string) bool { return strings.EqualFold(name, sc.repo) }))
 }
 
-func (s *Server) getApp(w http.ResponseWriter, _ *http.Request) {
+func (s *apps) getApp(w http.ResponseWriter, _ *http.Request) {
 	made := stamp(time.Unix(0, 0))
 	answer(w, http.StatusOK, object{
 		"id": s.cfg.App.ID, "slug": "switchyard", "node_id": nodeID("App", s.cfg.App.ID), "owner": user("mona", "User"),
@@ -218,7 +218,7 @@ func (s *Server) getApp(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-func (s *Server) getInstallation(w http.ResponseWriter, _ *http.Request, sc scope) {
+func (s *apps) getInstallation(w http.ResponseWriter, _ *http.Request, sc scope) {
 	in := s.installedFor[strings.ToLower(sc.owner)]
 	if in == nil || !in.sees(sc) {
 		notFound(w)
@@ -227,7 +227,7 @@ func (s *Server) getInstallation(w http.ResponseWriter, _ *http.Request, sc scop
 	answer(w, http.StatusOK, s.installationObject(in))
 }
 
-func (s *Server) createToken(w http.ResponseWriter, r *http.Request) {
+func (s *apps) createToken(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	in := s.installations[pathID(r)]
@@ -259,7 +259,7 @@ func (in *installed) selection() string {
 	return "selected"
 }
 
-func (s *Server) installationObject(in *installed) object {
+func (s *apps) installationObject(in *installed) object {
 	kind, pages := "User", webURL+"/settings/installations/"
 	if s.orgs[strings.ToLower(in.owner)] {
 		kind, pages = "Organization", webURL+"/organizations/"+in.owner+"/settings/installations/"

@@ -55,7 +55,7 @@ type DeliveryFaults struct {
 }
 
 // SetDeliveryFaults says what happens to deliveries from now on.
-func (s *Server) SetDeliveryFaults(f DeliveryFaults) {
+func (s *hooks) SetDeliveryFaults(f DeliveryFaults) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deliveryFaults = f
@@ -64,7 +64,7 @@ func (s *Server) SetDeliveryFaults(f DeliveryFaults) {
 // strike lets the faults happen to a new delivery, and reports whether it is to
 // be sent twice. What happens follows from the seed, the job and the action, in
 // whatever order they come. s.mu is held.
-func (s *Server) strike(d *delivery) (twice bool) {
+func (s *hooks) strike(d *delivery) (twice bool) {
 	f := s.deliveryFaults
 	h := fnv.New64a()
 	fmt.Fprintf(h, "%d %d %s", f.Seed, d.JobID, d.Action)
@@ -82,7 +82,7 @@ func (s *Server) strike(d *delivery) (twice bool) {
 }
 
 // Deliveries returns a snapshot of every delivery, oldest first.
-func (s *Server) Deliveries() []Delivery {
+func (s *hooks) Deliveries() []Delivery {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]Delivery, len(s.deliveries))
@@ -94,13 +94,13 @@ func (s *Server) Deliveries() []Delivery {
 
 // Redeliver sends a delivery again, with the same GUID and body, and returns
 // the ID of the new one.
-func (s *Server) Redeliver(id int64) (int64, error) {
+func (s *hooks) Redeliver(id int64) (int64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.redeliverOne(id)
 }
 
-func (s *Server) redeliverOne(id int64) (int64, error) {
+func (s *hooks) redeliverOne(id int64) (int64, error) {
 	if id < 1 || id > int64(len(s.deliveries)) {
 		return 0, fmt.Errorf("there is no delivery %d", id)
 	}
@@ -115,14 +115,14 @@ func (s *Server) redeliverOne(id int64) (int64, error) {
 
 // ForgetDeliveries has none of those that were made so far listed or made again,
 // as GitHub does after three days.
-func (s *Server) ForgetDeliveries() {
+func (s *hooks) ForgetDeliveries() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgotten = int64(len(s.deliveries))
 }
 
 // Flush waits until no delivery is under way or still to be sent.
-func (s *Server) Flush(ctx context.Context) error {
+func (s *hooks) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	if s.pending == 0 {
 		s.mu.Unlock()
@@ -142,7 +142,7 @@ func (s *Server) Flush(ctx context.Context) error {
 }
 
 // send delivers what just happened to the job. It does not wait. s.mu is held.
-func (s *Server) send(j *job, action string) {
+func (s *hooks) send(j *job, action string) {
 	d := delivery{job: j.Job, Delivery: Delivery{
 		GUID: s.guid(), Event: "workflow_job", Action: action, JobID: j.ID,
 	}}
@@ -154,7 +154,7 @@ func (s *Server) send(j *job, action string) {
 }
 
 // record gives the delivery its ID and its place behind the job's others. s.mu is held.
-func (s *Server) record(j *job, d *delivery) int64 {
+func (s *hooks) record(j *job, d *delivery) int64 {
 	d.ID = int64(len(s.deliveries)) + 1
 	d.DeliveredAt = s.cfg.Now()
 	s.deliveries = append(s.deliveries, d)
@@ -178,7 +178,7 @@ func (s *Server) record(j *job, d *delivery) int64 {
 }
 
 // drain sends the job's deliveries one after another until none is left.
-func (s *Server) drain(j *job) {
+func (s *hooks) drain(j *job) {
 	defer s.wg.Done()
 	for {
 		s.mu.Lock()
@@ -195,7 +195,7 @@ func (s *Server) drain(j *job) {
 }
 
 // sendLate sends a delivery out of its order.
-func (s *Server) sendLate(d *delivery) {
+func (s *hooks) sendLate(d *delivery) {
 	defer s.wg.Done()
 	select {
 	case <-time.After(d.late):
@@ -206,7 +206,7 @@ func (s *Server) sendLate(d *delivery) {
 
 // sendNow sends a delivery and records how it went. At closing, too, each is
 // answered: with its being cut off.
-func (s *Server) sendNow(d *delivery) {
+func (s *hooks) sendNow(d *delivery) {
 	s.senders <- struct{}{}
 	began := time.Now()
 	code, status := 0, "timed out"
@@ -228,7 +228,7 @@ func (s *Server) sendNow(d *delivery) {
 
 // post makes one request. GitHub sends it once, whatever the answer:
 // https://docs.github.com/en/webhooks/using-webhooks/handling-failed-webhook-deliveries (read 2026-11-24).
-func (s *Server) post(d *delivery) (code int, status string) {
+func (s *hooks) post(d *delivery) (code int, status string) {
 	ctx, cancel := s.deliveryContext()
 	defer cancel()
 	req, err := NewDelivery(ctx, s.cfg.WebhookURL, s.cfg.Secret, d.GUID, d.Event, Payload(d.job, d.Action))
@@ -256,7 +256,7 @@ func (s *Server) post(d *delivery) (code int, status string) {
 }
 
 // guid returns a new random UUID. s.mu is held.
-func (s *Server) guid() string {
+func (s *state) guid() string {
 	a, b := s.rand.Uint64(), s.rand.Uint64()
 	return fmt.Sprintf("%08x-%04x-4%03x-%04x-%012x", a>>32, a>>16&0xffff, a&0xfff, b>>48&0x3fff|0x8000, b&0xffffffffffff)
 }
@@ -265,7 +265,7 @@ func (s *Server) guid() string {
 func HookID(owner, repo string) int64 { return number("hook", owner+"/"+repo) }
 
 // hookOf returns the webhook that tells of a job: each owner or repository has one.
-func (s *Server) hookOf(j Job) (kind string, id, target int64) {
+func (s *hooks) hookOf(j Job) (kind string, id, target int64) {
 	switch s.cfg.Hook {
 	case OrganizationHook:
 		return s.cfg.Hook, HookID(j.Owner, ""), number("user", j.Owner)
@@ -276,7 +276,7 @@ func (s *Server) hookOf(j Job) (kind string, id, target int64) {
 }
 
 // hookRoutes serves the deliveries of the webhooks of the configured kind.
-func (s *Server) hookRoutes(api *http.ServeMux) {
+func (s rest) hookRoutes(api *http.ServeMux) {
 	path, permission := "/app/hook/deliveries", ""
 	switch s.cfg.Hook {
 	case OrganizationHook:
@@ -307,7 +307,7 @@ func (s *Server) hookRoutes(api *http.ServeMux) {
 }
 
 // listDeliveries answers with those that are the hook's. s.mu is held, as in redeliver.
-func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
+func (s rest) listDeliveries(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
 	items := make([]object, 0, len(s.deliveries))
 	for _, d := range slices.Backward(s.deliveries) {
 		if d.Status == "" || d.ID <= s.forgotten || !of(d) {
@@ -333,7 +333,7 @@ func (s *Server) listDeliveries(w http.ResponseWriter, r *http.Request, of func(
 	answer(w, http.StatusOK, items)
 }
 
-func (s *Server) redeliver(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
+func (s rest) redeliver(w http.ResponseWriter, r *http.Request, of func(*delivery) bool) {
 	id := pathID(r)
 	if id <= s.forgotten || id > int64(len(s.deliveries)) || !of(s.deliveries[id-1]) {
 		notFound(w)

@@ -36,7 +36,7 @@ type Faults struct {
 }
 
 // SetFaults replaces the faults.
-func (s *Server) SetFaults(f Faults) {
+func (s *gate) SetFaults(f Faults) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults, s.asked = f, make(map[string]uint64)
@@ -50,7 +50,7 @@ type Traffic struct {
 }
 
 // Traffic returns the figures so far.
-func (s *Server) Traffic() Traffic {
+func (s *gate) Traffic() Traffic {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.traffic
@@ -63,7 +63,7 @@ type fate struct {
 	until  time.Time // of LimitedUntil
 }
 
-func (s *Server) fate(r *http.Request) fate {
+func (s *gate) fate(r *http.Request) fate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.traffic.Requests++
@@ -95,7 +95,7 @@ func (s *Server) fate(r *http.Request) fate {
 }
 
 // faulty spoils requests as Faults says.
-func (s *Server) faulty(next http.Handler) http.Handler {
+func (s *gate) faulty(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f := s.fate(r)
 		if f.status == 0 {
@@ -119,7 +119,7 @@ func (s *Server) faulty(next http.Handler) http.Handler {
 	})
 }
 
-func (s *Server) limitedUntil(w http.ResponseWriter, f fate) {
+func (s *gate) limitedUntil(w http.ResponseWriter, f fate) {
 	seconds := strconv.Itoa(int(f.until.Sub(s.cfg.Now()).Seconds()) + 1)
 	s.mu.Lock()
 	secondary := s.faults.Secondary
@@ -178,7 +178,7 @@ func (r *recent) spend(n, most int, span time.Duration, now time.Time) bool {
 
 // secondary refuses requests over the secondary limits of Config:
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits (read 2026-11-24).
-func (s *Server) secondary(pattern func(*http.Request) string, next http.Handler) http.Handler {
+func (s *gate) secondary(pattern func(*http.Request) string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		points := 5
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
@@ -208,7 +208,7 @@ func (s *Server) secondary(pattern func(*http.Request) string, next http.Handler
 
 // registration takes one of the runners that may be registered in five
 // minutes in one place; false when there are none left. s.mu is held.
-func (s *Server) registration(sc scope) bool {
+func (s *gate) registration(sc scope) bool {
 	if s.cfg.Registrations == 0 {
 		return true
 	}

@@ -170,7 +170,7 @@ func (s *Server) Cancel(jobID int64) error {
 }
 
 // cancel cancels a job that is not completed. s.mu is held.
-func (s *Server) cancel(j *job) {
+func (s *floor) cancel(j *job) {
 	switch j.Status {
 	case "in_progress":
 		select {
@@ -208,7 +208,7 @@ func (s *Server) Jobs() []Job {
 }
 
 // job returns a job by its ID. s.mu is held.
-func (s *Server) job(id int64) (*job, error) {
+func (s *state) job(id int64) (*job, error) {
 	j, ok := s.jobs[id]
 	if !ok {
 		return nil, fmt.Errorf("there is no job %d", id)
@@ -217,14 +217,14 @@ func (s *Server) job(id int64) (*job, error) {
 }
 
 // start gives the job to a runner. s.mu is held.
-func (s *Server) start(j *job, runnerID int64, name string, groupID int64, group string) {
+func (s *floor) start(j *job, runnerID int64, name string, groupID int64, group string) {
 	j.Status, j.StartedAt = "in_progress", s.cfg.Now()
 	j.RunnerID, j.RunnerName, j.RunnerGroupID, j.RunnerGroupName = runnerID, name, groupID, group
 	s.send(j, "in_progress")
 }
 
 // complete ends the job. s.mu is held.
-func (s *Server) complete(j *job, conclusion string) {
+func (s *floor) complete(j *job, conclusion string) {
 	j.Status, j.Conclusion, j.CompletedAt = "completed", conclusion, s.cfg.Now()
 	s.send(j, "completed")
 }
@@ -232,7 +232,7 @@ func (s *Server) complete(j *job, conclusion string) {
 // work takes as long as the job does and returns how it ended: as it was told
 // to, or cancelled. With an error, the process that did it was ended: by ctx,
 // or, with ErrClosed and no conclusion, by Close.
-func (s *Server) work(ctx context.Context, j *job) (conclusion string, err error) {
+func (s *floor) work(ctx context.Context, j *job) (conclusion string, err error) {
 	timer := time.NewTimer(j.Duration)
 	defer timer.Stop()
 	select {
@@ -248,7 +248,7 @@ func (s *Server) work(ctx context.Context, j *job) (conclusion string, err error
 }
 
 // host runs the job on one of GitHub's own runners. s.mu is held.
-func (s *Server) host(j *job) {
+func (s *floor) host(j *job) {
 	if !s.begin() {
 		return
 	}

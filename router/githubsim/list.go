@@ -10,7 +10,7 @@ import (
 const mostRuns = 1000 // that GitHub lists under a filter
 
 // listRuns lists a repository's runs, newest first.
-func (s *Server) listRuns(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) listRuns(w http.ResponseWriter, r *http.Request, sc scope) {
 	want := r.URL.Query().Get("status")
 	var ids []int64
 	for id, jobs := range s.runs {
@@ -33,7 +33,7 @@ func (s *Server) listRuns(w http.ResponseWriter, r *http.Request, sc scope) {
 	answer(w, http.StatusOK, object{"total_count": total, "workflow_runs": page(w, r, runs)})
 }
 
-func (s *Server) listInstallations(w http.ResponseWriter, r *http.Request) {
+func (s *apps) listInstallations(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*installed
@@ -49,7 +49,7 @@ func (s *Server) listInstallations(w http.ResponseWriter, r *http.Request) {
 }
 
 // listInstalled lists the repositories of an installation, which is the caller.
-func (s *Server) listInstalled(w http.ResponseWriter, r *http.Request) {
+func (s *apps) listInstalled(w http.ResponseWriter, r *http.Request) {
 	in := callerOf(r).installed
 	if in == nil {
 		fault(w, http.StatusForbidden, "You must authenticate with an installation access token in order to list repositories for an installation.")

@@ -36,7 +36,7 @@ type CommitStatus struct {
 }
 
 // CheckRuns and CommitStatuses return snapshots of all there are, oldest first.
-func (s *Server) CheckRuns() []CheckRun {
+func (s *notices) CheckRuns() []CheckRun {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make([]CheckRun, len(s.checks))
@@ -47,13 +47,13 @@ func (s *Server) CheckRuns() []CheckRun {
 }
 
 // CommitStatuses is described with CheckRuns.
-func (s *Server) CommitStatuses() []CommitStatus {
+func (s *notices) CommitStatuses() []CommitStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.statuses)
 }
 
-func (s *Server) noticeRoutes(api *http.ServeMux) {
+func (s *notices) noticeRoutes(api *http.ServeMux) {
 	const repo = "/repos/{owner}/{repo}"
 	api.HandleFunc("POST "+repo+"/check-runs", s.scoped("checks", s.createCheckRun))
 	api.HandleFunc("PATCH "+repo+"/check-runs/{id}", s.scoped("checks", s.updateCheckRun))
@@ -64,7 +64,7 @@ func (s *Server) noticeRoutes(api *http.ServeMux) {
 
 // commit reports whether a repository has a run for the commit. s.mu is held,
 // as in what follows.
-func (s *Server) commit(sc scope, commit string) bool {
+func (s *state) commit(sc scope, commit string) bool {
 	for id, jobs := range s.runs {
 		if SHA(id) == commit && repoKey(jobs[0].Owner, jobs[0].Repo) == repoKey(sc.owner, sc.repo) {
 			return true
@@ -73,7 +73,7 @@ func (s *Server) commit(sc scope, commit string) bool {
 	return false
 }
 
-func (s *Server) createCheckRun(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s *notices) createCheckRun(w http.ResponseWriter, r *http.Request, sc scope) {
 	var body struct {
 		CheckRun
 		SHA string `json:"head_sha"`
@@ -99,7 +99,7 @@ func (s *Server) createCheckRun(w http.ResponseWriter, r *http.Request, sc scope
 	answer(w, http.StatusCreated, s.checkRunObject(&c))
 }
 
-func (s *Server) updateCheckRun(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s *notices) updateCheckRun(w http.ResponseWriter, r *http.Request, sc scope) {
 	for _, c := range s.checks {
 		if c.ID != pathID(r) || c.Owner != sc.owner || c.Repo != sc.repo {
 			continue
@@ -122,7 +122,7 @@ func (s *Server) updateCheckRun(w http.ResponseWriter, r *http.Request, sc scope
 	notFound(w)
 }
 
-func (s *Server) listCheckRuns(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s *notices) listCheckRuns(w http.ResponseWriter, r *http.Request, sc scope) {
 	name := r.URL.Query().Get("check_name")
 	found := []object{}
 	for _, c := range slices.Backward(s.checks) {
@@ -133,7 +133,7 @@ func (s *Server) listCheckRuns(w http.ResponseWriter, r *http.Request, sc scope)
 	answer(w, http.StatusOK, object{"total_count": len(found), "check_runs": page(w, r, found)})
 }
 
-func (s *Server) checkRunObject(c *CheckRun) object {
+func (s *notices) checkRunObject(c *CheckRun) object {
 	api := fmt.Sprintf("%s/repos/%s/%s/check-runs/%d", apiURL, c.Owner, c.Repo, c.ID)
 	now := stamp(s.cfg.Now())
 	var completed any
@@ -158,7 +158,7 @@ func (s *Server) checkRunObject(c *CheckRun) object {
 	}
 }
 
-func (s *Server) createStatus(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s *notices) createStatus(w http.ResponseWriter, r *http.Request, sc scope) {
 	var c CommitStatus
 	switch err := json.NewDecoder(r.Body).Decode(&c); {
 	case err != nil:
@@ -184,7 +184,7 @@ func (s *Server) createStatus(w http.ResponseWriter, r *http.Request, sc scope) 
 	})
 }
 
-func (s *Server) cancelRun(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s *notices) cancelRun(w http.ResponseWriter, r *http.Request, sc scope) {
 	jobs := s.run(w, r, sc)
 	if jobs == nil {
 		return

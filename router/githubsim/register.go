@@ -44,7 +44,7 @@ type registrationToken struct {
 // Register does what config.sh does: it makes a runner, offline, and returns
 // its configuration, for Connect. It fails with ErrUnknownToken, ErrNameTaken,
 // ErrUnknownGroup or, as Config.Registrations says, ErrTooMany.
-func (s *Server) Register(r Registration) (config string, err error) {
+func (s *floor) Register(r Registration) (config string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	token, known := s.registrationTokens[r.Token]
@@ -94,7 +94,7 @@ func scopeOf(address string) scope {
 }
 
 // registerRunner answers RegisterPath. The token is its own credential.
-func (s *Server) registerRunner(w http.ResponseWriter, r *http.Request) {
+func (s rest) registerRunner(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	var reg Registration
 	if err == nil {
@@ -116,14 +116,14 @@ func (s *Server) registerRunner(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *Server) createRegistrationToken(w http.ResponseWriter, _ *http.Request, sc scope) {
+func (s rest) createRegistrationToken(w http.ResponseWriter, _ *http.Request, sc scope) {
 	token := "A" + rand.Text()
 	expires := s.cfg.Now().Add(tokenLifetime).Truncate(time.Second)
 	s.registrationTokens[token] = registrationToken{sc, expires}
 	answer(w, http.StatusCreated, object{"token": token, "expires_at": stamp(expires)})
 }
 
-func (s *Server) getRunnerGroup(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) getRunnerGroup(w http.ResponseWriter, r *http.Request, sc scope) {
 	id := pathID(r)
 	name := s.cfg.Groups[id]
 	if name == "" {

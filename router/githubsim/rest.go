@@ -27,21 +27,21 @@ const (
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
 
 func (s *Server) routes() http.Handler {
-	api := http.NewServeMux()
+	api, rest := http.NewServeMux(), rest{s.floor}
 	scopes := map[string]string{"/repos/{owner}/{repo}": "administration", "/orgs/{owner}": "organization_self_hosted_runners"}
 	if s.cfg.Enterprise != "" {
 		scopes["/enterprises/{enterprise}"] = "" // no installation has it
 	}
 	for scope, permission := range scopes {
 		runners := scope + "/actions/runners"
-		api.HandleFunc("POST "+runners+"/generate-jitconfig", s.scoped(permission, s.generateJIT))
-		api.HandleFunc("POST "+runners+"/registration-token", s.scoped(permission, s.createRegistrationToken))
+		api.HandleFunc("POST "+runners+"/generate-jitconfig", s.scoped(permission, rest.generateJIT))
+		api.HandleFunc("POST "+runners+"/registration-token", s.scoped(permission, rest.createRegistrationToken))
 		if scope != "/repos/{owner}/{repo}" {
-			api.HandleFunc("GET "+scope+"/actions/runner-groups/{id}", s.scoped(permission, s.getRunnerGroup))
+			api.HandleFunc("GET "+scope+"/actions/runner-groups/{id}", s.scoped(permission, rest.getRunnerGroup))
 		}
-		api.HandleFunc("GET "+runners, s.scoped(permission, s.listRunners))
-		api.HandleFunc("GET "+runners+"/{id}", s.scoped(permission, s.getRunner))
-		api.HandleFunc("DELETE "+runners+"/{id}", s.scoped(permission, s.deleteRunner))
+		api.HandleFunc("GET "+runners, s.scoped(permission, rest.listRunners))
+		api.HandleFunc("GET "+runners+"/{id}", s.scoped(permission, rest.getRunner))
+		api.HandleFunc("DELETE "+runners+"/{id}", s.scoped(permission, rest.deleteRunner))
 		if s.cfg.App != nil && permission != "" {
 			api.HandleFunc("GET "+scope+"/installation", s.scoped("", s.getInstallation))
 		}
@@ -52,11 +52,11 @@ func (s *Server) routes() http.Handler {
 		api.HandleFunc("GET /app/installations", s.listInstallations)
 		api.HandleFunc("GET /installation/repositories", s.listInstalled)
 	}
-	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped("actions", s.getJob))
-	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped("actions", s.getRun))
-	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs", s.scoped("actions", s.listRuns))
-	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", s.listRunJobs))
-	s.hookRoutes(api)
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/jobs/{id}", s.scoped("actions", rest.getJob))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}", s.scoped("actions", rest.getRun))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs", s.scoped("actions", rest.listRuns))
+	api.HandleFunc("GET /repos/{owner}/{repo}/actions/runs/{id}/jobs", s.scoped("actions", rest.listRunJobs))
+	rest.hookRoutes(api)
 	s.noticeRoutes(api)
 	api.HandleFunc("GET /rate_limit", s.rateLimit)
 	api.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { notFound(w) })
@@ -67,15 +67,15 @@ func (s *Server) routes() http.Handler {
 	}
 	checked := s.authorized(s.faulty(s.limited(s.secondary(pattern, api))))
 	all := http.NewServeMux()
-	all.HandleFunc("POST "+RegisterPath, s.registerRunner)
-	all.HandleFunc("POST "+ConnectPath, s.connect)
+	all.HandleFunc("POST "+RegisterPath, rest.registerRunner)
+	all.HandleFunc("POST "+ConnectPath, rest.connect)
 	all.Handle("/api/v3/", http.StripPrefix("/api/v3", checked))
 	all.Handle("/", checked)
 	return all
 }
 
 // authorized refuses requests of nobody that the Server knows.
-func (s *Server) authorized(next http.Handler) http.Handler {
+func (s *gate) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-GitHub-Media-Type", "github.v3; format=json")
 		w.Header().Set("Date", s.cfg.Now().UTC().Format(http.TimeFormat))
@@ -90,7 +90,7 @@ func (s *Server) authorized(next http.Handler) http.Handler {
 
 // limited counts requests against the primary rate limit:
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api (read 2026-11-24).
-func (s *Server) limited(next http.Handler) http.Handler {
+func (s *gate) limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit := s.count(callerOf(r), r.URL.Path != "/rate_limit")
 		h := w.Header()
@@ -114,7 +114,7 @@ type limit struct {
 }
 
 // count takes one request from what is left of the caller's hour, if spend is true.
-func (s *Server) count(c caller, spend bool) limit {
+func (s *gate) count(c caller, spend bool) limit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.limits[c.account()]
@@ -132,7 +132,7 @@ func (s *Server) count(c caller, spend bool) limit {
 	return *l
 }
 
-func (s *Server) rateLimit(w http.ResponseWriter, r *http.Request) {
+func (s *gate) rateLimit(w http.ResponseWriter, r *http.Request) {
 	l := s.count(callerOf(r), false)
 	core := object{"limit": l.limit, "used": l.used, "remaining": l.limit - l.used, "reset": l.reset.Unix()}
 	answer(w, http.StatusOK, object{"resources": object{"core": core, "search": core}, "rate": core})
@@ -161,7 +161,7 @@ func (sc scope) path() string {
 func (sc scope) has(r *runner) bool { return r.scope.lower() == sc.lower() }
 
 // named is the runner of this name; nil: none. s.mu is held.
-func (s *Server) named(sc scope, name string) *runner {
+func (s *state) named(sc scope, name string) *runner {
 	for _, r := range s.runners {
 		if sc.has(r) && strings.EqualFold(r.name, name) {
 			return r
@@ -173,7 +173,7 @@ func (s *Server) named(sc scope, name string) *runner {
 // scoped answers 404 for a repository or an organization that does not exist,
 // or that an installation does not have, and 403 when that lacks the
 // permission. The handler runs with s.mu held.
-func (s *Server) scoped(permission string, handle func(http.ResponseWriter, *http.Request, scope)) http.HandlerFunc {
+func (s *gate) scoped(permission string, handle func(http.ResponseWriter, *http.Request, scope)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)) // not under the lock
 		if err != nil {
@@ -203,7 +203,7 @@ func (s *Server) scoped(permission string, handle func(http.ResponseWriter, *htt
 	}
 }
 
-func (s *Server) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
 	body, _ := io.ReadAll(r.Body) // is in memory
 	req, faults, err := decodeJITRequest(body)
 	switch {
@@ -233,7 +233,7 @@ func (s *Server) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
 	answer(w, http.StatusCreated, object{"runner": runnerObject(made), "encoded_jit_config": encoded})
 }
 
-func (s *Server) listRunners(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) listRunners(w http.ResponseWriter, r *http.Request, sc scope) {
 	name := r.URL.Query().Get("name")
 	var found []object
 	for _, one := range s.runners {
@@ -246,7 +246,7 @@ func (s *Server) listRunners(w http.ResponseWriter, r *http.Request, sc scope) {
 }
 
 // runner finds the runner of a request; without one it has answered 404.
-func (s *Server) runner(w http.ResponseWriter, r *http.Request, sc scope) *runner {
+func (s rest) runner(w http.ResponseWriter, r *http.Request, sc scope) *runner {
 	one := s.runners[pathID(r)]
 	if one == nil || !sc.has(one) {
 		notFound(w)
@@ -255,13 +255,13 @@ func (s *Server) runner(w http.ResponseWriter, r *http.Request, sc scope) *runne
 	return one
 }
 
-func (s *Server) getRunner(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) getRunner(w http.ResponseWriter, r *http.Request, sc scope) {
 	if one := s.runner(w, r, sc); one != nil {
 		answer(w, http.StatusOK, runnerObject(one))
 	}
 }
 
-func (s *Server) deleteRunner(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) deleteRunner(w http.ResponseWriter, r *http.Request, sc scope) {
 	one := s.runner(w, r, sc)
 	switch {
 	case one == nil:
@@ -291,7 +291,7 @@ func runnerObject(r *runner) object {
 	}
 }
 
-func (s *Server) getJob(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) getJob(w http.ResponseWriter, r *http.Request, sc scope) {
 	j := s.jobs[pathID(r)]
 	if j == nil || repoKey(j.Owner, j.Repo) != repoKey(sc.owner, sc.repo) {
 		notFound(w)
@@ -301,7 +301,7 @@ func (s *Server) getJob(w http.ResponseWriter, r *http.Request, sc scope) {
 }
 
 // run finds the jobs of a request's run; without any it has answered 404.
-func (s *Server) run(w http.ResponseWriter, r *http.Request, sc scope) []*job {
+func (s *floor) run(w http.ResponseWriter, r *http.Request, sc scope) []*job {
 	jobs := s.runs[pathID(r)]
 	if len(jobs) == 0 || repoKey(jobs[0].Owner, jobs[0].Repo) != repoKey(sc.owner, sc.repo) {
 		notFound(w)
@@ -310,7 +310,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, sc scope) []*job {
 	return jobs
 }
 
-func (s *Server) getRun(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) getRun(w http.ResponseWriter, r *http.Request, sc scope) {
 	if jobs := s.run(w, r, sc); jobs != nil {
 		s.reads[jobs[0].RunID]++
 		answer(w, http.StatusOK, runObject(jobs))
@@ -324,7 +324,7 @@ func (s *Server) RunReads(runID int64) int {
 	return s.reads[runID]
 }
 
-func (s *Server) listRunJobs(w http.ResponseWriter, r *http.Request, sc scope) {
+func (s rest) listRunJobs(w http.ResponseWriter, r *http.Request, sc scope) {
 	jobs := s.run(w, r, sc)
 	if jobs == nil {
 		return
@@ -394,7 +394,7 @@ func runState(jobs []*job) (status, conclusion string, updated time.Time) {
 }
 
 // connect answers ConnectPath. The configuration is its own credential.
-func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
+func (s rest) connect(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
 		http.Error(w, "cannot read the configuration", http.StatusBadRequest)

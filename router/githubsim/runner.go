@@ -74,7 +74,7 @@ func (s *Server) RunTask(ctx context.Context, encodedJIT string) int {
 // ErrUsedJIT, with ErrRemoved when the runner is deleted while it waits, with
 // ErrClosed, and with the cause of ctx: ctx ends the process as a signal does,
 // which cancels a job in hand and leaves a runner without one offline.
-func (s *Server) Connect(ctx context.Context, encodedJIT string) error {
+func (s *floor) Connect(ctx context.Context, encodedJIT string) error {
 	r, err := s.online(strings.TrimSpace(encodedJIT))
 	if err != nil {
 		return err
@@ -114,7 +114,7 @@ func (s *Server) Connect(ctx context.Context, encodedJIT string) error {
 
 // online lets the runner with this configuration have a job. Unless it fails,
 // the caller must call s.wg.Done.
-func (s *Server) online(encodedJIT string) (*runner, error) {
+func (s *floor) online(encodedJIT string) (*runner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.byJIT[encodedJIT]
@@ -141,13 +141,13 @@ func (s *Server) online(encodedJIT string) (*runner, error) {
 }
 
 // offline takes the runner's process away. s.mu is held.
-func (s *Server) offline(r *runner) {
+func (s *floor) offline(r *runner) {
 	r.online = false
 	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
 }
 
 // remove deletes the runner's registration. s.mu is held.
-func (s *Server) remove(r *runner) {
+func (s *floor) remove(r *runner) {
 	s.offline(r)
 	delete(s.runners, r.id)
 	r.stays()
@@ -162,7 +162,7 @@ func (r *runner) stays() {
 }
 
 // die ends a just-in-time runner that got no job.
-func (s *Server) die(r *runner) {
+func (s *floor) die(r *runner) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed && r.job == nil && s.runners[r.id] == r {
@@ -189,7 +189,7 @@ func (s *Server) Ghost(name string) bool {
 
 // offer gives a queued job to one of the idle runners that fit, any of them:
 // to GitHub they are the same. Else it waits for the next one. s.mu is held.
-func (s *Server) offer(j *job) {
+func (s *floor) offer(j *job) {
 	if j.Hosted {
 		s.host(j)
 		return
@@ -208,7 +208,7 @@ func (s *Server) offer(j *job) {
 }
 
 // assign gives a job to an idle runner. s.mu is held.
-func (s *Server) assign(j *job, r *runner) {
+func (s *floor) assign(j *job, r *runner) {
 	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
 	r.job = j
 	r.stays()
@@ -220,7 +220,7 @@ func (s *Server) assign(j *job, r *runner) {
 // runner's repository, organization or enterprise, the runner is in the group
 // that the job asks for, and has all its labels. It may have more:
 // https://docs.github.com/en/actions/reference/runners/self-hosted-runners (read 2026-11-24).
-func (s *Server) fits(r *runner, j *job) bool {
+func (s *floor) fits(r *runner, j *job) bool {
 	if j.Group != "" && (r.scope.repo != "" || !strings.EqualFold(s.cfg.Groups[r.groupID], j.Group)) {
 		return false
 	}
@@ -236,7 +236,7 @@ func (s *Server) fits(r *runner, j *job) bool {
 }
 
 // register makes a runner and its configuration. s.mu is held.
-func (s *Server) register(sc scope, req jitRequest) (*runner, string) {
+func (s *floor) register(sc scope, req jitRequest) (*runner, string) {
 	r := &runner{
 		id: s.newID(), name: req.Name, scope: sc, groupID: req.GroupID,
 		labels: req.Labels, covers: make(map[string]bool),
@@ -254,7 +254,7 @@ func (s *Server) register(sc scope, req jitRequest) (*runner, string) {
 // encodeJIT makes a configuration of the shape of GitHub's own: base64 of a
 // JSON object from file names to base64 of the files that the runner writes
 // into its directory. Only this Server can read it. s.mu is held.
-func (s *Server) encodeJIT(r *runner, workFolder string) string {
+func (s *floor) encodeJIT(r *runner, workFolder string) string {
 	url := webURL + "/" + r.scope.owner
 	if r.scope.repo != "" {
 		url += "/" + r.scope.repo

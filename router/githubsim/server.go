@@ -56,10 +56,29 @@ var ErrClosed = errors.New("the simulated GitHub is closed")
 // it serves at / and, as GitHub Enterprise Server does, at /api/v3/. All its
 // methods are safe for concurrent use.
 type Server struct {
-	cfg     Config
+	*floor
+	*apps
+	*notices
 	handler http.Handler
 	stop    context.CancelFunc
-	closing <-chan struct{} // closed by stop
+}
+
+// What a Server is built from, each on top of the one before it. They share one state,
+// as all of it changes together.
+type (
+	gate  struct{ *state } // logins, limits and faults of the REST API
+	hooks struct{ *gate }  // webhooks and their deliveries
+	floor struct{ *hooks } // jobs and runners
+
+	rest    struct{ *floor } // the REST API of jobs, runners and deliveries
+	apps    struct{ *floor } // installations of the App
+	notices struct{ *floor } // check runs, commit statuses and cancelled runs
+)
+
+// A state is all that a Server knows.
+type state struct {
+	cfg     Config
+	closing <-chan struct{} // closed by Server.stop
 	// deliveryContext makes the context of one delivery, which ends with Close.
 	deliveryContext func() (context.Context, context.CancelFunc)
 	senders         chan struct{} // one token for each delivery under way
@@ -124,9 +143,8 @@ func New(cfg Config) *Server {
 		cfg.Groups = map[int64]string{1: "Default"}
 	}
 	base, stop := context.WithCancel(context.Background())
-	s := &Server{
+	at := &floor{&hooks{&gate{&state{
 		cfg:     cfg,
-		stop:    stop,
 		closing: base.Done(),
 		deliveryContext: func() (context.Context, context.CancelFunc) {
 			return context.WithTimeout(base, cfg.Timeout)
@@ -151,7 +169,8 @@ func New(cfg Config) *Server {
 		installations: make(map[int64]*installed),
 		installedFor:  make(map[string]*installed),
 		appTokens:     make(map[string]appToken),
-	}
+	}}}}
+	s := &Server{floor: at, apps: &apps{at}, notices: &notices{at}, stop: stop}
 	s.handler = s.routes()
 	return s
 }
@@ -169,13 +188,13 @@ func (s *Server) Close() {
 
 // AddRepo makes a repository, and its owner, known to the REST API. Queue does
 // so too.
-func (s *Server) AddRepo(r Repo) {
+func (s *state) AddRepo(r Repo) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.addRepo(r)
 }
 
-func (s *Server) addRepo(r Repo) {
+func (s *state) addRepo(r Repo) {
 	s.repos[repoKey(r.Owner, r.Name)] = r
 	if !r.User {
 		s.orgs[strings.ToLower(r.Owner)] = true
@@ -186,7 +205,7 @@ func repoKey(owner, name string) string { return strings.ToLower(owner + "/" + n
 
 // begin admits one goroutine that Close waits for; it must call s.wg.Done.
 // s.mu is held.
-func (s *Server) begin() bool {
+func (s *state) begin() bool {
 	if s.closed {
 		return false
 	}
@@ -195,7 +214,7 @@ func (s *Server) begin() bool {
 }
 
 // newID returns an ID that nothing else has. s.mu is held.
-func (s *Server) newID() int64 {
+func (s *state) newID() int64 {
 	s.lastID++
 	return s.lastID
 }
