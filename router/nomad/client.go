@@ -125,19 +125,6 @@ func (c *Client) Namespace() string { return c.namespace }
 // use the old ones.
 func (c *Client) Use(specs *jobspecs.Set) { c.jobspecs.Store(specs) }
 
-// ValidateWith is Validate for a jobspec of specs.
-func (c *Client) ValidateWith(ctx context.Context, specs *jobspecs.Set, name string) ([]string, error) {
-	return c.WithJobspecs(specs).Validate(ctx, name)
-}
-
-// WithJobspecs returns a Client with other jobspecs that shares everything else
-// with this one: its connections, and the jobspecs that Nomad parsed already.
-func (c *Client) WithJobspecs(specs *jobspecs.Set) *Client {
-	other := &Client{shared: c.shared}
-	other.Use(specs)
-	return other
-}
-
 // A Scope is where a call goes. Nomad lets a query's namespace and region win
 // over the job's own, so every call names them; without a region it is the client's.
 type Scope router.NomadAt
@@ -320,4 +307,11 @@ func (c *Client) Validate(ctx context.Context, name string) ([]string, error) {
 		return nil, err
 	}
 	return c.validate(ctx, Call{What: "validate jobspec " + name, At: ScopeOf(job), Capability: "read-job"}, job)
+}
+
+// ValidateWith is Validate for a jobspec of specs, which need not be in use.
+func (c *Client) ValidateWith(ctx context.Context, specs *jobspecs.Set, name string) ([]string, error) {
+	other := &Client{shared: c.shared}
+	other.Use(specs)
+	return other.Validate(ctx, name)
 }

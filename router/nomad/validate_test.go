@@ -46,7 +46,7 @@ func TestVerdictsOnAJobspec(t *testing.T) {
 	}
 }
 
-func TestWithJobspecs(t *testing.T) {
+func TestValidateWith(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "new.nomad.json"), []byte(`{"ID":"x","TaskGroups":[{"Tasks":[{"Driver":"exec"}]}]}`), 0o600); err != nil {
 		t.Fatal(err)
@@ -57,15 +57,14 @@ func TestWithJobspecs(t *testing.T) {
 	}
 	server := httptest.NewServer(answers{"": {200, "{}"}})
 	defer server.Close()
-	before := newClient(t, &api.Config{Address: server.URL})
-	after := before.WithJobspecs(specs)
-	if _, err := after.Validate(t.Context(), "new"); err != nil {
-		t.Errorf("the new Client does not know the new jobspec: %v", err)
+	client := newClient(t, &api.Config{Address: server.URL})
+	if _, err := client.ValidateWith(t.Context(), specs, "new"); err != nil {
+		t.Errorf("the new jobspecs lack the new one: %v", err)
 	}
-	if _, err := before.Validate(t.Context(), "new"); err == nil {
-		t.Error("the old Client knows the new jobspec")
+	if _, err := client.Validate(t.Context(), "new"); err == nil {
+		t.Error("the jobspecs in use have the new one")
 	}
-	if _, err := after.Validate(t.Context(), "plain"); err == nil {
-		t.Error("the new Client knows an old jobspec")
+	if _, err := client.ValidateWith(t.Context(), specs, "plain"); err == nil {
+		t.Error("the new jobspecs have an old one")
 	}
 }
