@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"switchyard/rules/internal/cond"
 )
 
 // manyRules is a file of n rules as a platform team writes them: teams by
@@ -42,9 +44,9 @@ rules:
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{10, 100, 1000, 10_000} {
 		s := parse(b, manyRules(n))
-		linear := func(env *Env, _ *Decision) (*rule, error) {
+		linear := func(env *cond.Env, _ *Decision) (*rule, error) {
 			for i := range s.rules {
-				if held, err := s.rules[i].when.holds(env); held || err != nil {
+				if held, err := s.rules[i].when.Holds(env); held || err != nil {
 					return &s.rules[i], err
 				}
 			}
@@ -52,7 +54,7 @@ func BenchmarkDecide(b *testing.B) {
 		}
 		for _, bb := range []struct {
 			name   string
-			find   func(*Env, *Decision) (*rule, error)
+			find   func(*cond.Env, *Decision) (*rule, error)
 			labels string
 			want   Outcome
 		}{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/yamlfile"
 )
 
@@ -35,7 +36,7 @@ func longLabels() []string {
 // A job for which the rules take too long gets no runner, and the rule is said;
 // other jobs are routed by the same rules.
 func TestADecisionHasABudget(t *testing.T) {
-	const limit = decisionSteps / 50 // so that fewer rules do
+	const limit = cond.DecisionSteps / 50 // so that fewer rules do
 	for name, tt := range map[string]struct{ rules, want string }{
 		"patterns over the labels":         {costlyRules(20, `any(labels, # matches "(a?b?a?b?){80}c%d")`), "rule r0"},
 		"patterns that are each within it": {costlyRules(40, `any(labels, # matches "a?b?%d")`), "rule r"},
@@ -60,13 +61,13 @@ func TestADecisionHasABudget(t *testing.T) {
 			if spent < limit {
 				t.Errorf("it took %d steps, and was given %d", spent, limit)
 			}
-			again, _ := s.decideWithin(limit, f, func(env *Env, d *Decision) (*rule, error) { return s.scan(env, d, false) })
+			again, _ := s.decideWithin(limit, f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, false) })
 			again.Trace, again.Nearest = nil, nil
 			if diff := cmp.Diff(d, again); diff != "" {
 				t.Errorf("the trace changed the decision (-without +with):\n%s", diff)
 			}
 			short := job("linux")
-			if d, spent := s.decideWithin(decisionSteps, short, s.first); d.Rule != "linux" || spent > decisionSteps/2 {
+			if d, spent := s.decideWithin(cond.DecisionSteps, short, s.first); d.Rule != "linux" || spent > cond.DecisionSteps/2 {
 				t.Errorf("a job with short labels is %s after %d steps: %s", d.Outcome, spent, d.Reason)
 			}
 		})
@@ -77,16 +78,16 @@ func TestADecisionHasABudget(t *testing.T) {
 func TestManyRulesAreWithinTheBudget(t *testing.T) {
 	s := parse(t, manyRules(2000))
 	f := job("linux", "x64", "gpu", "cpu=8")
-	linear := func(env *Env, _ *Decision) (*rule, error) {
+	linear := func(env *cond.Env, _ *Decision) (*rule, error) {
 		for i := range s.rules {
-			if held, err := s.rules[i].when.holds(env); held || err != nil {
+			if held, err := s.rules[i].when.Holds(env); held || err != nil {
 				return &s.rules[i], err
 			}
 		}
 		return nil, nil
 	}
-	if d, spent := s.decideWithin(decisionSteps, f, linear); d.Outcome != Routed || spent > decisionSteps/50 {
-		t.Errorf("all of 2000 rules take %d of %d steps: %s", spent, decisionSteps, d.Reason)
+	if d, spent := s.decideWithin(cond.DecisionSteps, f, linear); d.Outcome != Routed || spent > cond.DecisionSteps/50 {
+		t.Errorf("all of 2000 rules take %d of %d steps: %s", spent, cond.DecisionSteps, d.Reason)
 	}
 }
 
@@ -188,17 +189,17 @@ func numbered(n int, format string) string {
 // What is compiled for a set of files has one bound.
 func TestExpressionsHaveABoundTogether(t *testing.T) {
 	v := &vocabulary{}
-	l := newLanguage(v, map[string]bool{})
-	l.patterns = maxAllPatterns - 10
-	if _, err := l.condition(`job.name matches "ab"`, true); err != nil {
+	l := cond.NewLanguage(v, map[string]bool{})
+	l.Patterns = cond.MaxAllPatterns - 10
+	if _, err := l.Condition(`job.name matches "ab"`, true); err != nil {
 		t.Error(err)
 	}
-	if _, err := l.condition(`job.name matches "a{10}"`, true); err == nil || !strings.Contains(err.Error(), "too large together") {
+	if _, err := l.Condition(`job.name matches "a{10}"`, true); err == nil || !strings.Contains(err.Error(), "too large together") {
 		t.Errorf("more patterns than are taken: %v", err)
 	}
-	l = newLanguage(v, map[string]bool{})
-	l.programs = maxPrograms
-	if _, err := l.condition(`job.name startsWith "ab"`, true); err == nil || !strings.Contains(err.Error(), "more expressions than are taken") {
+	l = cond.NewLanguage(v, map[string]bool{})
+	l.Programs = cond.MaxPrograms
+	if _, err := l.Condition(`job.name startsWith "ab"`, true); err == nil || !strings.Contains(err.Error(), "more expressions than are taken") {
 		t.Errorf("more expressions than are taken: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -58,9 +59,9 @@ func splitConstraint(s string) (attribute, operator, value string, err error) {
 		return "", "", "", fmt.Errorf("constraint %s must begin with an attribute such as ${attr.cpu.arch}%s", words.Quote(s), hint)
 	}
 	end := strings.IndexByte(s, '}')
-	if strings.Contains(s[:max(end, 0)], opening) {
+	if strings.Contains(s[:max(end, 0)], cond.Opening) {
 		hint := ""
-		if name := bareAttribute.FindString(strings.TrimLeft(s, "${ ")); name != "" && strings.HasPrefix(s, opening) {
+		if name := bareAttribute.FindString(strings.TrimLeft(s, "${ ")); name != "" && strings.HasPrefix(s, cond.Opening) {
 			hint = ": Nomad's has one brace, ${" + name + "}"
 		}
 		return "", "", "", fmt.Errorf("constraint %s: the attribute must be written out, not come from an expression%s", words.Quote(s), hint)
@@ -124,7 +125,7 @@ func checkValue(operator, value string) error {
 	case op.operand == needsValue && value == "":
 		return fmt.Errorf("operator %s needs a value", operator)
 	case op.canonical == "regexp":
-		if err := checkPattern(value); err != nil {
+		if err := cond.CheckPattern(value); err != nil {
 			return err
 		}
 	case op.canonical == "version" || op.canonical == "semver":

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"time"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
 // A Set is the rules of one or more files. It is immutable and safe for
 // concurrent use.
 type Set struct {
-	scope      condition
+	scope      cond.Condition
 	compound   compound
 	vocabulary vocabulary
 	defaults   layer
@@ -23,14 +24,14 @@ type Set struct {
 	asked      map[string]bool // params that expressions ask for
 	sees       bool            // an expression may depend on labels that it does not name
 	known      []string        // labels that the vocabulary or a condition knows, sorted; patterns as they stand
-	doubts     []doubt         // what Lint says of texts and numbers in expressions
+	doubts     []cond.Doubt    // what Lint says of texts and numbers in expressions
 	tests      []Test
-	found      index
+	found      cond.Index
 	timeLimit  time.Duration // of the defaults; 0: none
 	unroutable struct {
 		after  time.Duration
-		action string // "": none
-		at     spot   // of the action
+		action string    // "": none
+		at     cond.Spot // of the action
 	}
 	feedback struct {
 		after time.Duration
@@ -76,7 +77,7 @@ func (s *Set) Jobspecs() []string {
 func (s *Set) AtRule(name, message string) Diagnostic {
 	for i := range s.rules {
 		if s.rules[i].name == name {
-			return s.rules[i].at.diagnostic(name, message)
+			return found(s.rules[i].at, name, message)
 		}
 	}
 	return Diagnostic{Message: message}
@@ -85,7 +86,7 @@ func (s *Set) AtRule(name, message string) Diagnostic {
 // AtLabel is a finding at the entry of the vocabulary that a label has.
 func (s *Set) AtLabel(name, message string) Diagnostic {
 	if l, _ := s.vocabulary.find(name); l != nil {
-		return l.at.diagnostic("", message)
+		return found(l.at, "", message)
 	}
 	return Diagnostic{Message: message}
 }
@@ -95,12 +96,12 @@ func (s *Set) CheckJobspecs(names []string) Diagnostics {
 	var faults Diagnostics
 	for i := range s.rules {
 		ru := &s.rules[i]
-		check := func(name string, at spot) {
+		check := func(name string, at cond.Spot) {
 			if name == "" || slices.Contains(names, name) {
 				return
 			}
 			hint := cmp.Or(words.DidYouMean(name, names), "; there are "+strings.Join(names, ", ")+";")
-			d := at.diagnostic(ru.name, "there is no jobspec "+words.Quote(name)+hint+" your own are those of --jobspecs DIR")
+			d := found(at, ru.name, "there is no jobspec "+words.Quote(name)+hint+" your own are those of --jobspecs DIR")
 			d.Code = "no-such-jobspec"
 			faults = append(faults, d)
 		}
@@ -122,48 +123,48 @@ func (s *Set) Decide(f Facts, trace bool) Decision {
 	if !trace {
 		return s.decide(f, s.first)
 	}
-	return s.decide(f, func(env *Env, d *Decision) (*rule, error) { return s.scan(env, d, false) })
+	return s.decide(f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, false) })
 }
 
 // Explain is Decide with a trace of every rule, also those after the winner.
 func (s *Set) Explain(f Facts) Decision {
-	return s.decide(f, func(env *Env, d *Decision) (*rule, error) { return s.scan(env, d, true) })
+	return s.decide(f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, true) })
 }
 
 // decide is Decide; find returns the first rule that holds, nil for none, or
 // the one that ended the search by an error.
-func (s *Set) decide(f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
-	d, _ := s.decideWithin(decisionSteps, f, find)
+func (s *Set) decide(f Facts, find func(*cond.Env, *Decision) (*rule, error)) Decision {
+	d, _ := s.decideWithin(cond.DecisionSteps, f, find)
 	return d
 }
 
 // decideWithin is decide with a limit of steps; it also returns those that it took.
-func (s *Set) decideWithin(limit int, f Facts, find func(*Env, *Decision) (*rule, error)) (d Decision, spent int) {
+func (s *Set) decideWithin(limit int, f Facts, find func(*cond.Env, *Decision) (*rule, error)) (d Decision, spent int) {
 	labels, labelErr := s.expand(f.Labels)
 	if f.Cut {
 		labelErr = fmt.Errorf("the job's labels have more than %d bytes together", MaxTokenLabels)
 	}
 	env := newEnv(labels, f)
-	env.limit = limit
-	return s.decided(env, labelErr, f, find), env.spent
+	env.Limit = limit
+	return s.decided(env, labelErr, f, find), env.Spent
 }
 
 // decided is decide for labels that are taken apart.
-func (s *Set) decided(env *Env, labelErr error, f Facts, find func(*Env, *Decision) (*rule, error)) Decision {
+func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find func(*cond.Env, *Decision) (*rule, error)) Decision {
 	labels := env.Labels
 	d := Decision{Outcome: Unroutable, Labels: labels, Run: f.Run, Placement: nowhere()}
 	meanings, unknown, paramErr := s.read(env)
 
-	in, err := s.scope.holds(env)
+	in, err := s.scope.Holds(env)
 	switch {
-	case errors.Is(paramErr, errTooCostly): // nothing more can be asked
+	case errors.Is(paramErr, cond.ErrTooCostly): // nothing more can be asked
 		d.Reason = paramErr.Error()
 		return d
 	case err != nil:
 		d.Reason = "rule error: scope: " + err.Error()
 		return d
 	case !in:
-		d.Outcome, d.Reason = Ignored, "out of scope: "+words.OneLine(s.scope.source)+" is false"
+		d.Outcome, d.Reason = Ignored, "out of scope: "+words.OneLine(s.scope.Source)+" is false"
 		if near := s.nearScope(f, env); near != "" {
 			d.Reason += "; " + near
 		}
@@ -181,7 +182,7 @@ func (s *Set) decided(env *Env, labelErr error, f Facts, find func(*Env, *Decisi
 
 	winner, err := find(env, &d)
 	switch {
-	case errors.Is(err, errRunUnknown):
+	case errors.Is(err, cond.ErrRunUnknown):
 		d.Outcome, d.Rule, d.Reason = Undecided, winner.name, fmt.Sprintf("rule %s cannot be decided: %v", winner.name, err)
 		return d
 	case err != nil:
@@ -220,26 +221,26 @@ func (s *Set) decided(env *Env, labelErr error, f Facts, find func(*Env, *Decisi
 	return d
 }
 
-func newEnv(labels []string, f Facts) *Env {
-	env := &Env{Labels: labels, Repo: f.Repo, Job: f.Job, asked: f.Labels}
+func newEnv(labels []string, f Facts) *cond.Env {
+	env := &cond.Env{Labels: labels, Repo: f.Repo, Job: f.Job, Asked: f.Labels}
 	env.Repo.Host = cmp.Or(env.Repo.Host, DefaultHost)
 	env.Repo.URL = "https://" + env.Repo.Host + "/" + env.Repo.FullName
 	if f.Run != nil {
-		env.Run, env.runKnown = *f.Run, true
+		env.Run, env.RunKnown = *f.Run, true
 	}
 	return env
 }
 
 // first finds the rule by the index.
-func (s *Set) first(env *Env, _ *Decision) (*rule, error) {
-	var w walk
-	w.start(&s.found, env)
-	for i := w.next(); i >= 0; i = w.next() {
+func (s *Set) first(env *cond.Env, _ *Decision) (*rule, error) {
+	var w cond.Walk
+	w.Start(&s.found, env)
+	for i := w.Next(); i >= 0; i = w.Next() {
 		ru := &s.rules[i]
-		if err := env.spend(nodeSteps); err != nil {
+		if err := env.Spend(cond.NodeSteps); err != nil {
 			return ru, err
 		}
-		if held, err := ru.when.holds(env); held || err != nil {
+		if held, err := ru.when.Holds(env); held || err != nil {
 			return ru, err
 		}
 	}
@@ -248,22 +249,22 @@ func (s *Set) first(env *Env, _ *Decision) (*rule, error) {
 
 // scan finds the same rule, and fills in the trace: up to that rule, or of all.
 // What it takes to say why is not counted with the decision.
-func (s *Set) scan(env *Env, d *Decision, all bool) (winner *rule, end error) {
+func (s *Set) scan(env *cond.Env, d *Decision, all bool) (winner *rule, end error) {
 	winner, end = s.first(env, d)
 	why := *env
-	why.spent, why.limit = 0, traceSteps
+	why.Spent, why.Limit = 0, cond.TraceSteps
 	d.Trace = make([]Step, 0, min(len(s.rules), 1000))
 	nearest, after := -1, false
 	for i := range s.rules {
 		ru := &s.rules[i]
 		wins := ru == winner
 		var step Step
-		if held, err := ru.when.holds(&why); wins && end != nil {
-			step = Step{ru.name, false, ru.when.why(&why, false, end), true}
-		} else if errors.Is(err, errTooCostly) {
+		if held, err := ru.when.Holds(&why); wins && end != nil {
+			step = Step{ru.name, false, ru.when.Why(&why, false, end), true}
+		} else if errors.Is(err, cond.ErrTooCostly) {
 			step = Step{ru.name, wins, "what of its condition decides is left out: to say it takes too long", false}
 		} else {
-			step = Step{ru.name, held, ru.when.why(&why, held, err), err != nil}
+			step = Step{ru.name, held, ru.when.Why(&why, held, err), err != nil}
 		}
 		d.Trace = append(d.Trace, step)
 		after = after || wins
@@ -273,7 +274,7 @@ func (s *Set) scan(env *Env, d *Decision, all bool) (winner *rule, end error) {
 		case winner != nil || ru.deny != "":
 			continue
 		}
-		if missing, cost := ru.when.root.missing(&why); why.spent <= traceSteps && (nearest < 0 || cost < nearest) {
+		if missing, cost := ru.when.Root.Missing(&why); why.Spent <= cond.TraceSteps && (nearest < 0 || cost < nearest) {
 			nearest, d.Nearest = cost, &Nearest{Rule: ru.name, Missing: missing}
 		}
 	}
@@ -288,7 +289,7 @@ type meaning struct {
 
 // read finds what the labels mean, in vocabulary order, and fills in the
 // params. unknown are those that neither the vocabulary nor a condition knows.
-func (s *Set) read(env *Env) (meanings []meaning, unknown []string, err error) {
+func (s *Set) read(env *cond.Env) (meanings []meaning, unknown []string, err error) {
 	meanings = make([]meaning, 0, len(env.Labels))
 	said := map[string]string{}
 	for _, name := range env.Labels {
@@ -300,24 +301,24 @@ func (s *Set) read(env *Env) (meanings []meaning, unknown []string, err error) {
 			continue
 		}
 		if l.param != nil {
-			v, e := any(nil), env.spend(l.param.steps(open))
+			v, e := any(nil), env.Spend(l.param.Steps(open))
 			if e == nil {
-				v, e = l.param.read(open)
+				v, e = l.param.Read(open)
 			}
-			switch before, twice := said[l.param.name]; {
+			switch before, twice := said[l.param.Name]; {
 			case e != nil && err != nil:
 				continue
 			case e != nil:
 				err = fmt.Errorf("label %s: %w", words.Quote(name), e)
 				continue
-			case twice && env.Param[l.param.name] != v:
-				err = cmp.Or(err, fmt.Errorf("labels %s and %s both set %s: a job has one of them", words.Quote(before), words.Quote(name), l.param.name))
+			case twice && env.Param[l.param.Name] != v:
+				err = cmp.Or(err, fmt.Errorf("labels %s and %s both set %s: a job has one of them", words.Quote(before), words.Quote(name), l.param.Name))
 				continue
 			}
 			if env.Param == nil {
 				env.Param = map[string]any{}
 			}
-			env.Param[l.param.name], said[l.param.name] = v, name
+			env.Param[l.param.Name], said[l.param.Name] = v, name
 		}
 		if !slices.ContainsFunc(meanings, func(m meaning) bool { return m.label == l }) {
 			meanings = append(meanings, meaning{l, name})
@@ -377,7 +378,7 @@ func (s *Set) unknownLabels(unknown []string) string {
 // place merges what the winner, one of its fallbacks (nil: none) and the labels
 // ask for. When its runner could not be registered, what it asks for comes with
 // the error.
-func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *Env) (Placement, error) {
+func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *cond.Env) (Placement, error) {
 	m := merger{env: env, p: nowhere()}
 	m.p.From = map[string]string{}
 	ruleFrom := "rule " + winner.name
@@ -412,13 +413,13 @@ func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *En
 			return Placement{}, err
 		}
 	}
-	if err := env.spend(len(m.p.Constraints) * len(m.p.Constraints) / 8); err != nil { // they are compared with each other
+	if err := env.Spend(len(m.p.Constraints) * len(m.p.Constraints) / 8); err != nil { // they are compared with each other
 		return Placement{}, err
 	}
 	if err := m.finish(func(size *field) limit { return s.most(winner, size) }); err != nil {
 		return Placement{}, err
 	}
-	return m.p, registrable(env.asked, &m.p)
+	return m.p, registrable(env.Asked, &m.p)
 }
 
 // most is the most that a job of the rule may ask for of a size: what the rule
@@ -431,7 +432,7 @@ func (s *Set) most(ru *rule, size *field) limit {
 }
 
 // fallbacks are the placements to try when the rule's own is not placed.
-func (s *Set) fallbacks(winner *rule, meanings []meaning, env *Env) []Fallback {
+func (s *Set) fallbacks(winner *rule, meanings []meaning, env *cond.Env) []Fallback {
 	var list []Fallback
 	for i := range winner.fallback {
 		f := &winner.fallback[i]

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"switchyard/rules/internal/cond"
 )
 
 // tester is what a test, a fuzz target and a property have in common.
@@ -307,9 +309,9 @@ rules:
 // A part of a condition that is compiled by itself must mean what it meant in
 // the whole: "1.0" is written as "1" by the library, so it stays whole.
 func TestPartsThatTheLibraryWritesDifferentlyStayWhole(t *testing.T) {
-	c, err := newLanguage(&vocabulary{}, map[string]bool{}).condition(`has("a") and 1.0 == 1`, false)
-	if err != nil || c.root.kind != program {
-		t.Errorf("condition is %+v (%v), want the whole as one program", c.root, err)
+	c, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Condition(`has("a") and 1.0 == 1`, false)
+	if err != nil || c.Root.Kind != cond.Program {
+		t.Errorf("condition is %+v (%v), want the whole as one program", c.Root, err)
 	}
 }
 
@@ -337,21 +339,21 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 		`"Private" in repo`:                                       "repo is no list",
 		`job.name` + strings.Repeat(" + job.name", 21) + ` == ""`: "an expression has at most 20 of +",
 	} {
-		_, err := newLanguage(&vocabulary{}, map[string]bool{}).condition(expression, true)
+		_, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Condition(expression, true)
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", expression, err, want)
 		}
 	}
-	if _, err := newLanguage(&vocabulary{}, map[string]bool{}).template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it stands in the if of a rule only" {
+	if _, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it stands in the if of a rule only" {
 		t.Errorf("run in a value: %v", err)
 	}
-	if err := checkPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: at most 5000 steps are taken") {
+	if err := cond.CheckPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: at most 5000 steps are taken") {
 		t.Errorf("a large pattern: %v", err)
 	}
 	nested := func(depth int) (bytes uint64) {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		if _, err := newLanguage(&vocabulary{}, map[string]bool{}).condition("len("+strings.Repeat("[", depth)+"1"+strings.Repeat("]", depth)+") > 1", false); err != nil {
+		if _, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Condition("len("+strings.Repeat("[", depth)+"1"+strings.Repeat("]", depth)+") > 1", false); err != nil {
 			t.Errorf("lists within %d lists: %v", depth, err)
 		}
 		runtime.ReadMemStats(&after)
@@ -393,13 +395,13 @@ func TestRulesAreFoundByWhatTheyNeed(t *testing.T) {
 			s := parse(t, "version: 1\nlabels: { 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 9 } } }\nrules: [{ name: r, jobspec: j"+
 				map[bool]string{true: ", if: '" + tt.condition + "'"}[tt.condition != ""]+" }]\n")
 			var keys []string
-			for k, rules := range s.found.keyed {
+			for k, rules := range s.found.Keyed {
 				if !slices.Equal(rules, []int32{0}) {
 					t.Errorf("the key %v finds the rules %v", k, rules)
 				}
-				keys = append(keys, k.what+"="+k.is)
+				keys = append(keys, k.What+"="+k.Is)
 			}
-			if len(s.found.unkeyed) > 0 {
+			if len(s.found.Unkeyed) > 0 {
 				keys = append(keys, "any")
 			}
 			slices.Sort(keys)

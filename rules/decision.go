@@ -3,6 +3,8 @@ package rules
 import (
 	"strings"
 	"time"
+
+	"switchyard/rules/internal/cond"
 )
 
 // An Outcome is what the rules file says of one job.
@@ -35,34 +37,18 @@ type Facts struct {
 // before there were others.
 const DefaultHost = "github.com"
 
-// Repo is the repository the job belongs to, as conditions see it (repo.…).
-type Repo struct {
-	Host       string `expr:"host" json:"host,omitempty"`   // of its GitHub: github.com, TENANT.ghe.com or a server's
-	Owner      string `expr:"owner" json:"owner"`           // organization or user
-	Name       string `expr:"name" json:"name"`             // without the owner
-	FullName   string `expr:"full_name" json:"full_name"`   // owner/name
-	Private    bool   `expr:"private" json:"private"`       // true for private and internal repositories
-	Visibility string `expr:"visibility" json:"visibility"` // public, private or internal; "" when GitHub did not say
-	Fork       bool   `expr:"fork" json:"fork"`             // the repository itself is a fork
-	URL        string `expr:"url" json:"-"`                 // of its page, as of Host and FullName: https://github.com/acme/web
-}
+// What conditions see of a job. The JSON form of each is a contract.
+type (
+	Repo = cond.Repo // the repository that the job belongs to (repo.…)
+	Job  = cond.Job  // the GitHub workflow job (job.…)
+	Run  = cond.Run  // the workflow run (run.…)
+)
 
-// Job is the GitHub workflow job, as conditions see it (job.…).
-type Job struct {
-	Name     string `expr:"name" json:"name"`         // the job's name in the run, matrix values included
-	Workflow string `expr:"workflow" json:"workflow"` // the workflow's name; "" when GitHub did not say
-	Branch   string `expr:"branch" json:"branch"`     // head branch; "" when GitHub did not say
-	Attempt  int    `expr:"attempt" json:"attempt"`   // run attempt, from 1
-	Sender   string `expr:"sender" json:"sender"`     // login of whoever caused the delivery
-}
-
-// Run is the workflow run, as conditions see it (run.…). It costs a call to
-// GitHub, so it is looked up only for jobs that reach a rule that asks for it.
-type Run struct {
-	Event string `expr:"event" json:"event"` // what started the run: push, pull_request, …
-	Fork  bool   `expr:"fork" json:"fork"`   // the commit comes from another repository: a pull request of a fork
-	Actor string `expr:"actor" json:"actor"` // login of whoever started the run first
-}
+// The bounds of what Decide takes of a job's labels.
+const (
+	MaxLabels      = cond.MaxLabels
+	MaxLabelLength = cond.MaxLabelLength // characters
+)
 
 // A Decision is the outcome for one job. For a routed job the placement is
 // filled in; otherwise it asks for nothing. Its JSON form is a contract.

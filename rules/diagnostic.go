@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/yamlfile"
 )
 
@@ -38,9 +39,9 @@ func (d Diagnostic) String() string {
 	return s
 }
 
-// diagnostic is a fault at the spot.
-func (s spot) diagnostic(rule, message string) Diagnostic {
-	return Diagnostic{File: s.file, Line: s.line, Column: s.column, Rule: rule, Message: message}
+// found is a fault at a spot.
+func found(s cond.Spot, rule, message string) Diagnostic {
+	return Diagnostic{File: s.File, Line: s.Line, Column: s.Column, Rule: rule, Message: message}
 }
 
 // Diagnostics are the findings in one or more files, sorted by place.

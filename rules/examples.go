@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"slices"
+
+	"switchyard/rules/internal/cond"
 )
 
 // maxExamples bounds how many placements are asked about.
@@ -21,7 +23,7 @@ type Example struct {
 // Plainest returns, of each rule that places, the placement of the plainest job
 // that was found to reach it; a rule for which none is found is left out.
 func (s *Set) Plainest() []Example {
-	l := newLinter(context.Background(), s, describeSteps)
+	l := newLinter(context.Background(), s, cond.DescribeSteps)
 	list := []Example{}
 	for i := range s.rules {
 		if s.rules[i].deny != "" {
@@ -42,7 +44,7 @@ func (s *Set) Plainest() []Example {
 // of a number. A rule for which no job is found is left out, and so are labels
 // when there would be more than 2,000 examples.
 func (s *Set) Examples() []Example {
-	l := newLinter(context.Background(), s, describeSteps)
+	l := newLinter(context.Background(), s, cond.DescribeSteps)
 	var list []Example
 	plain := map[int]*Facts{}
 	for i := range s.rules {
@@ -72,8 +74,8 @@ func (s *Set) Examples() []Example {
 		}
 		for _, lb := range s.vocabulary.all() {
 			names := lb.samples()
-			if prefix, _ := lb.prefix(); lb.param != nil && lb.param.kind != "string" {
-				names = append(names, fmt.Sprintf("%s%d", prefix, lb.param.max))
+			if prefix, _ := lb.prefix(); lb.param != nil && lb.param.Kind != "string" {
+				names = append(names, fmt.Sprintf("%s%d", prefix, lb.param.Max))
 			}
 			for _, name := range names {
 				f := *plain[i]

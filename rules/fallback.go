@@ -3,6 +3,8 @@ package rules
 import (
 	"strings"
 	"time"
+
+	"switchyard/rules/internal/cond"
 )
 
 // A limitSpec is a rule's limit on the jobs that run at once; nil is none.
@@ -15,7 +17,7 @@ type limitSpec struct {
 var limitPer = []string{"rule", "owner", "repo", "label"}
 
 // of is the limit of one job.
-func (l *limitSpec) of(ru *rule, meanings []meaning, env *Env) *Limit {
+func (l *limitSpec) of(ru *rule, meanings []meaning, env *cond.Env) *Limit {
 	if l == nil {
 		return nil
 	}
@@ -48,13 +50,13 @@ func (l *limitSpec) of(ru *rule, meanings []meaning, env *Env) *Limit {
 // A fallback is what takes the place of a rule's own settings while Nomad
 // cannot place the runner.
 type fallback struct {
-	at      spot
+	at      cond.Spot
 	from    string // "rule linux, fallback 1"
 	after   time.Duration
 	jobspec string // "": the rule's
 	layer   layer
 
-	jobspecAt spot
+	jobspecAt cond.Spot
 }
 
 // without is the layer without the lists that over has, too: those of over take

@@ -11,6 +11,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -291,7 +292,7 @@ func (f *field) show(v any) string {
 		case aMHz:
 			return fmt.Sprintf("%d MHz", v)
 		case aMiB:
-			return formatMiB(v)
+			return cond.FormatMiB(v)
 		}
 	}
 	return fmt.Sprint(v)

@@ -13,6 +13,7 @@ import (
 	"github.com/expr-lang/expr"
 	"github.com/google/go-cmp/cmp"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -171,18 +172,18 @@ func FuzzParseSize(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		mib, err := ParseSize(s)
+		mib, err := cond.ParseSize(s)
 		if err != nil {
 			if !words.Printable(err.Error()) {
-				t.Errorf("ParseSize(%q): %q is not printable", s, err)
+				t.Errorf("cond.ParseSize(%q): %q is not printable", s, err)
 			}
 			return
 		}
-		if mib < leastMiB || mib > mostMiB {
-			t.Errorf("ParseSize(%q) = %d", s, mib)
+		if mib < cond.LeastMiB || mib > cond.MostMiB {
+			t.Errorf("cond.ParseSize(%q) = %d", s, mib)
 		}
-		if again, err := ParseSize(formatMiB(mib)); again != mib || err != nil {
-			t.Errorf("ParseSize(%q) = %d, but %s is %d, %v", s, mib, formatMiB(mib), again, err)
+		if again, err := cond.ParseSize(cond.FormatMiB(mib)); again != mib || err != nil {
+			t.Errorf("cond.ParseSize(%q) = %d, but %s is %d, %v", s, mib, cond.FormatMiB(mib), again, err)
 		}
 	})
 }
@@ -200,22 +201,22 @@ func FuzzCondition(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, source string, private bool) {
 		start := time.Now()
-		l := newLanguage(&vocabulary{params: []*param{{name: "cpu", kind: "int", min: 1, max: 8}}}, map[string]bool{})
-		c, err := l.condition(source, true)
+		l := cond.NewLanguage(&vocabulary{params: []*cond.Param{{Name: "cpu", Kind: "int", Min: 1, Max: 8}}}, map[string]bool{})
+		c, err := l.Condition(source, true)
 		if err != nil {
 			return
 		}
-		whole, err := l.compile(source, true, expr.AsBool())
+		whole, err := l.Compile(source, true, expr.AsBool())
 		if err != nil {
 			t.Fatal(err)
 		}
 		facts := job("a", "cpu=8")
-		env := &Env{Labels: facts.Labels, Param: map[string]any{"cpu": 8}, Repo: facts.Repo, Job: facts.Job, Run: Run{Event: "push"}, runKnown: true}
+		env := &cond.Env{Labels: facts.Labels, Param: map[string]any{"cpu": 8}, Repo: facts.Repo, Job: facts.Job, Run: Run{Event: "push"}, RunKnown: true}
 		env.Repo.Private = private
-		held, err := c.holds(env)
-		v, wholeErr := evaluate(whole, env)
+		held, err := c.Holds(env)
+		v, wholeErr := cond.Evaluate(whole, env)
 		if (err != nil) != (wholeErr != nil) || err == nil && held != v {
-			t.Errorf("in parts: %v (%s), %v; as a whole: %v, %v", held, c.why(env, held, err), err, v, wholeErr)
+			t.Errorf("in parts: %v (%s), %v; as a whole: %v, %v", held, c.Why(env, held, err), err, v, wholeErr)
 		}
 		inTime(t, "it", start, 2*time.Second)
 	})

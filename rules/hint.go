@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -28,7 +29,7 @@ func (r repair) hint() string {
 
 // repair returns what an unknown label, in lower case, was likely meant to be.
 // also are names that it may be another spelling of.
-func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
+func (s *Set) repair(l string, also []cond.Mention) (r repair, ok bool) {
 	if words.Hosted.MatchString(l) {
 		return r, false
 	}
@@ -56,8 +57,8 @@ func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
 	}
 	bare := func(s string) string { return strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s) }
 	for _, m := range also {
-		if bare(m.label) == bare(l) || len(l) >= 6 && len(l) <= 64 && words.Distance(m.label, l) == 1 {
-			return repair{labels: []string{m.label}, meant: m.label}, true
+		if bare(m.Label) == bare(l) || len(l) >= 6 && len(l) <= 64 && words.Distance(m.Label, l) == 1 {
+			return repair{labels: []string{m.Label}, meant: m.Label}, true
 		}
 	}
 	return r, false
@@ -65,7 +66,7 @@ func (s *Set) repair(l string, also []mention) (r repair, ok bool) {
 
 // nearScope says which labels of a job out of scope would have been in it, had
 // they been written as they were likely meant; "" when none would.
-func (s *Set) nearScope(f Facts, env *Env) string {
+func (s *Set) nearScope(f Facts, env *cond.Env) string {
 	if len(f.Labels) > MaxLabels {
 		return ""
 	}
@@ -76,10 +77,10 @@ func (s *Set) nearScope(f Facts, env *Env) string {
 		if l == "" || len(l) > 4*MaxLabelLength || s.isLabel(l) || strings.HasPrefix(l, cmp.Or(s.compound.prefix, "\x00")) {
 			continue
 		}
-		if env.spend(50*(10+len(s.vocabulary.prefixes)+len(s.scope.labels))) != nil {
+		if env.Spend(50*(10+len(s.vocabulary.prefixes)+len(s.scope.Labels))) != nil {
 			return ""
 		}
-		r, ok := s.repair(l, s.scope.labels)
+		r, ok := s.repair(l, s.scope.Labels)
 		if !ok {
 			continue
 		}
@@ -97,11 +98,11 @@ func (s *Set) nearScope(f Facts, env *Env) string {
 	}
 	f.Labels = labels
 	known, _ := s.expand(labels)
-	spent := env.spent
+	spent := env.Spent
 	env = newEnv(known, f)
-	env.spent = spent
+	env.Spent = spent
 	_, _, _ = s.read(env) // for the params
-	if in, err := s.scope.holds(env); err != nil || !in {
+	if in, err := s.scope.Holds(env); err != nil || !in {
 		return ""
 	}
 	return strings.Join(said, "; ")
@@ -198,7 +199,7 @@ func (s *Set) valueMeant(l string) string {
 	}
 	best, found, tries := 4, "", 20
 	for _, lb := range s.vocabulary.prefixes {
-		if lb.param == nil || number == (lb.param.kind == "string") {
+		if lb.param == nil || number == (lb.param.Kind == "string") {
 			continue
 		}
 		prefix, _ := lb.prefix()
@@ -207,11 +208,11 @@ func (s *Set) valueMeant(l string) string {
 			continue
 		}
 		tries--
-		written := lb.param.write(value)
-		if !number && written == "" || prefix+written == l {
+		as := written(lb.param, value)
+		if !number && as == "" || prefix+as == l {
 			continue
 		}
-		best, found = how, prefix+cmp.Or(written, "…")
+		best, found = how, prefix+cmp.Or(as, "…")
 	}
 	return found
 }
@@ -246,26 +247,26 @@ func unitOf(word string) string {
 	return ""
 }
 
-// write is a value as the param takes it, "" when it is none.
-func (p *param) write(value string) string {
+// written is a value as the param takes it, "" when it is none.
+func written(p *cond.Param, value string) string {
 	digits := value[:len(value)-len(strings.TrimLeft(value, "0123456789"))]
 	unit := strings.TrimSpace(value[len(digits):])
 	switch {
-	case p.kind == "string":
-		if v, err := p.read(value); err == nil {
+	case p.Kind == "string":
+		if v, err := p.Read(value); err == nil {
 			return strings.ToLower(v.(string))
 		}
 		return ""
 	case digits == "":
 		return ""
-	case p.kind == "int":
+	case p.Kind == "int":
 		return digits
 	case unitOf(unit) != "":
 		return digits + unitOf(unit)
 	case unit != "":
 		return ""
 	}
-	if _, err := p.read(digits); err == nil {
+	if _, err := p.Read(digits); err == nil {
 		return digits
 	}
 	return digits + "GiB"

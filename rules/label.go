@@ -4,27 +4,20 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
-)
-
-// The bounds of what Decide takes of a job's labels. GitHub registers a runner
-// with at most 100 (its OpenAPI description, read 2026-11-24).
-const (
-	MaxLabels      = 100
-	MaxLabelLength = 256 // characters
 )
 
 // A label is one entry of the vocabulary.
 type label struct {
 	pattern string // lower case: "gpu", "cpu=*", "run-*" or "*"
-	at      spot
-	order   int    // its place in the vocabulary
-	param   *param // nil when the text after the prefix means nothing
+	at      cond.Spot
+	order   int         // its place in the vocabulary
+	param   *cond.Param // nil when the text after the prefix means nothing
 	layer   layer
 }
 
@@ -33,9 +26,9 @@ func (l *label) prefix() (string, bool) { return strings.CutSuffix(l.pattern, "*
 // A vocabulary finds what a label means.
 type vocabulary struct {
 	exact    map[string]*label
-	prefixes []*label // the longest first, so that the closest meaning wins
-	params   []*param // in file order
-	size     int      // labels
+	prefixes []*label      // the longest first, so that the closest meaning wins
+	params   []*cond.Param // in file order
+	size     int           // labels
 }
 
 func (v *vocabulary) add(l *label) {
@@ -73,6 +66,18 @@ func (v *vocabulary) find(name string) (l *label, open string) {
 	return nil, ""
 }
 
+// Find and All are the vocabulary as conditions see it.
+func (v *vocabulary) Find(name string) (p *cond.Param, open string, known bool) {
+	l, open := v.find(name)
+	if l == nil {
+		return nil, "", false
+	}
+	return l.param, open, true
+}
+
+// All returns the params in file order.
+func (v *vocabulary) All() []*cond.Param { return v.params }
+
 // exactly finds the entry with a pattern; nil when there is none.
 func (v *vocabulary) exactly(pattern string) *label {
 	for _, l := range v.prefixes {
@@ -84,65 +89,13 @@ func (v *vocabulary) exactly(pattern string) *label {
 }
 
 // param finds a param by its name; nil when there is none.
-func (v *vocabulary) param(name string) *param {
+func (v *vocabulary) param(name string) *cond.Param {
 	for _, p := range v.params {
-		if p.name == name {
+		if p.Name == name {
 			return p
 		}
 	}
 	return nil
-}
-
-// A param is the typed, bounded value in a label such as cpu=8.
-type param struct {
-	name      string
-	kind      string // int, size or string
-	min, max  int    // of an int; MiB of a size
-	oneOf     []string
-	pattern   *regexp.Regexp // nil: oneOf says what there is
-	patternAs string
-	size      int // of the pattern
-}
-
-// steps is what read costs.
-func (p *param) steps(s string) int {
-	if p.pattern != nil {
-		return p.size * len(s)
-	}
-	return len(p.oneOf)
-}
-
-// read turns the open part of a label into the param's value: an int, MiB of a
-// size, or a string that is one of the rules file's own or matches its pattern.
-func (p *param) read(s string) (any, error) {
-	switch p.kind {
-	case "int", "size":
-		n, err := parseWhole(s)
-		show := fmt.Sprint
-		if p.kind == "size" {
-			n, err = ParseSize(s)
-			show = func(n ...any) string { return formatMiB(n[0].(int)) }
-		}
-		if err != nil {
-			return nil, err
-		}
-		if n < p.min || n > p.max {
-			return nil, fmt.Errorf("%s is not between %s and %s", show(n), show(p.min), show(p.max))
-		}
-		return n, nil
-	}
-	if p.pattern != nil {
-		if !p.pattern.MatchString(s) {
-			return nil, fmt.Errorf("%s does not match %s", words.Quote(s), p.patternAs)
-		}
-		return s, nil
-	}
-	for _, one := range p.oneOf {
-		if strings.EqualFold(one, s) {
-			return one, nil
-		}
-	}
-	return nil, fmt.Errorf("%s is none of %s%s", words.Quote(s), words.QuoteAll(p.oneOf), words.DidYouMean(s, p.oneOf))
 }
 
 // compound says how one label holds several; the zero value is off.

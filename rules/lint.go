@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 	"switchyard/rules/internal/yamlfile"
 )
@@ -34,9 +35,9 @@ var lintCodes = []lintCode{
 	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier ones, or take it out"},
 	{"always-false", true, "a condition, or a part of it, that no job can meet; a fault when a rule denies by it", "mend it, or take it out"},
 	{"always-true", true, "a condition, or a part of it, that every job meets", "mend it, or leave it out if that is meant"},
-	{impossibleValue, false, "a text or a number that what it is compared with never is: `repo.visibility == \"secret\"`, `param.cpu > 32` of at most 32, `repo.owner == \"acme/web\"`, `has(\"cpu=64\")`", "correct it, or take the comparison out"},
-	{patternLiteral, false, "a `*` in a text that is compared as it stands: `has(\"run-*\")`, `repo.owner == \"acme-*\"`", "write `any(labels, # startsWith \"run-\")`, `param.cpu != nil`, `startsWith` or `matches`"},
-	{absentParam, false, "a condition that fails for every job without a label: `param.cpu > 4` of a job that asks for no `cpu=…`", "write `(param.cpu ?? 0) > 4`, or `param.cpu != nil and param.cpu > 4`"},
+	{cond.ImpossibleValue, false, "a text or a number that what it is compared with never is: `repo.visibility == \"secret\"`, `param.cpu > 32` of at most 32, `repo.owner == \"acme/web\"`, `has(\"cpu=64\")`", "correct it, or take the comparison out"},
+	{cond.PatternLiteral, false, "a `*` in a text that is compared as it stands: `has(\"run-*\")`, `repo.owner == \"acme-*\"`", "write `any(labels, # startsWith \"run-\")`, `param.cpu != nil`, `startsWith` or `matches`"},
+	{cond.AbsentParam, false, "a condition that fails for every job without a label: `param.cpu > 4` of a job that asks for no `cpu=…`", "write `(param.cpu ?? 0) > 4`, or `param.cpu != nil and param.cpu > 4`"},
 	{"bare-self-hosted", true, "a rule that a job with no label but `self-hosted` satisfies: any job that forgot its labels", "ask for the label of a platform, too: `has(\"linux\")`"},
 	{"unknown-label", true, "a condition asks for a label that the vocabulary does not have", "add it to `labels`, or correct its spelling"},
 	{"ignored-label", true, "a label without a meaning that no condition asks for", "give it a meaning, ask for it in a rule, or take it out"},
@@ -75,17 +76,17 @@ func Warnings() (codes []string) {
 // it can prove, and so may miss some; what is left out, as the file takes too
 // much work or ctx ends, is a finding itself.
 func (s *Set) Lint(ctx context.Context, jobspecs []Jobspec) Diagnostics {
-	return s.lint(ctx, jobspecs, lintSteps)
+	return s.lint(ctx, jobspecs, cond.LintSteps)
 }
 
 func (s *Set) lint(ctx context.Context, jobspecs []Jobspec, steps int) Diagnostics {
 	l := newLinter(ctx, s, steps)
-	l.jobspecs, l.shown, l.doubtful = jobspecs, make([]*Facts, len(s.rules)), map[spot]bool{}
+	l.jobspecs, l.shown, l.doubtful = jobspecs, make([]*Facts, len(s.rules)), map[cond.Spot]bool{}
 	for _, d := range s.doubts {
-		l.doubtful[d.at] = true
-		l.add(d.code, d.at, d.rule, "%s", d.message)
+		l.doubtful[d.At] = true
+		l.add(d.Code, d.At, d.Rule, "%s", d.Message)
 	}
-	fails := l.absent(&s.scope, "scope", "", nil, func([]goal) bool { return false })
+	fails := l.absent(&s.scope, "scope", "", nil, func([]cond.Goal) bool { return false })
 	if l.dead(&s.scope, "scope", "", fails, false) {
 		return l.found.sort() // whatever else there is to say, it takes no job
 	}
@@ -127,10 +128,10 @@ type linter struct {
 	jobspecs []Jobspec
 	found    Diagnostics
 	shown    []*Facts // a job that each rule takes, as far as one was found
-	lacking  map[*param][]*Env
-	doubtful map[spot]bool // where there is a doubt
-	names    []string      // of the labels without a *, sorted; nil: not yet
-	unsaid   bool          // something was left out
+	lacking  map[*cond.Param][]*cond.Env
+	doubtful map[cond.Spot]bool // where there is a doubt
+	names    []string           // of the labels without a *, sorted; nil: not yet
+	unsaid   bool               // something was left out
 }
 
 func newLinter(ctx context.Context, s *Set, steps int) *linter {
@@ -157,29 +158,31 @@ func (l *linter) spend(steps int) bool {
 // decision is Unroutable.
 func (l *linter) decide(f Facts) Decision {
 	if !l.spend(100 + len(f.Labels)*(10+len(l.vocabulary.prefixes)/4)) {
-		return Decision{Outcome: Unroutable, Reason: errTooCostly.Error()}
+		return Decision{Outcome: Unroutable, Reason: cond.ErrTooCostly.Error()}
 	}
-	d, spent := l.decideWithin(min(decisionSteps, l.left), f, l.first)
+	d, spent := l.decideWithin(min(cond.DecisionSteps, l.left), f, l.first)
 	l.left -= spent
 	return d
 }
 
 // possible reports whether a job may exist for which the goals hold. It says
 // false only when it is certain.
-func (l *linter) possible(goals ...goal) bool {
+func (l *linter) possible(goals ...cond.Goal) bool {
 	w := l.world()
 	defer l.count(w)
-	return w.search(present(goals), func() bool { return true }) || w.gaveUp
+	return w.Search(cond.Present(goals), func() bool { return true }) || w.GaveUp
 }
 
 // world is one that may take as many steps as there are left.
-func (l *linter) world() *world { return &world{steps: min(searchSteps, max(l.left, 0))} }
+func (l *linter) world() *cond.World {
+	return &cond.World{Steps: min(cond.SearchSteps, max(l.left, 0))}
+}
 
 // count counts the steps of a world.
-func (l *linter) count(w *world) { l.left -= searchSteps - w.steps }
+func (l *linter) count(w *cond.World) { l.left -= cond.SearchSteps - w.Steps }
 
 // leftOut says once what is left out, from where on.
-func (l *linter) leftOut(at spot, what string) {
+func (l *linter) leftOut(at cond.Spot, what string) {
 	if !l.unsaid {
 		l.unsaid = true
 		l.add("not-checked", at, "", "the file takes longer to check than it may: left out are %s, and what comes after; simplify its conditions, or check its parts one by one", what)
@@ -188,19 +191,19 @@ func (l *linter) leftOut(at spot, what string) {
 
 // costly reports patterns with which deciding a job can take too long.
 func (l *linter) costly() {
-	job, all := largest(), 0
+	job, all := cond.Largest(), 0
 	type part struct {
-		*node
+		*cond.Node
 		rule  string
 		steps int
 	}
 	var large []part
-	see := func(c *condition, rule string) {
-		c.root.each(func(n *node) {
-			if n.code == nil || n.code.size() < longPattern {
+	see := func(c *cond.Condition, rule string) {
+		c.Root.Each(func(n *cond.Node) {
+			if n.Code == nil || n.Code.Size() < longPattern {
 				return
 			}
-			steps := n.code.steps(job)
+			steps := n.Code.Steps(job)
 			large, all = append(large, part{n, rule, steps}), all+steps
 		})
 	}
@@ -208,28 +211,28 @@ func (l *linter) costly() {
 	for i := range l.rules {
 		see(&l.rules[i].when, l.rules[i].name)
 	}
-	if all <= decisionSteps {
+	if all <= cond.DecisionSteps {
 		return
 	}
 	for _, p := range large {
 		what := "with the other long patterns "
-		if p.steps > decisionSteps {
+		if p.steps > cond.DecisionSteps {
 			what = ""
 		}
-		l.add("costly-pattern", p.at, p.rule, "a job with %d labels of %d characters would take %s%d times as long to decide as it may, and get no runner; shorten what the pattern repeats, or let a condition before it ask for a label",
-			MaxLabels, MaxLabelLength, what, max(p.steps, all*min(1, len(what)))/decisionSteps+1)
+		l.add("costly-pattern", p.At, p.rule, "a job with %d labels of %d characters would take %s%d times as long to decide as it may, and get no runner; shorten what the pattern repeats, or let a condition before it ask for a label",
+			MaxLabels, MaxLabelLength, what, max(p.steps, all*min(1, len(what)))/cond.DecisionSteps+1)
 	}
 }
 
 // longPattern is from what size on patterns are looked at by costly. Whole files of shorter ones are in use.
 const longPattern = 100
 
-func (l *linter) add(code string, at spot, rule, format string, args ...any) {
+func (l *linter) add(code string, at cond.Spot, rule, format string, args ...any) {
 	if len(l.found) >= yamlfile.MaxFaults {
 		return
 	}
 	i := slices.IndexFunc(lintCodes, func(c lintCode) bool { return c.code == code })
-	d := at.diagnostic(rule, fmt.Sprintf(format, args...))
+	d := found(at, rule, fmt.Sprintf(format, args...))
 	d.Code, d.Warning = code, lintCodes[i].warning
 	l.found = append(l.found, d)
 }
@@ -237,22 +240,22 @@ func (l *linter) add(code string, at spot, rule, format string, args ...any) {
 // dead reports a condition, or a part of it, that says the same for every job;
 // true when no job can meet it. said is true when something is said of it
 // already, denies when a rule denies by it: then it is a fault.
-func (l *linter) dead(c *condition, what, rule string, said, denies bool) bool {
-	if c.root == nil || c.at == (spot{}) {
+func (l *linter) dead(c *cond.Condition, what, rule string, said, denies bool) bool {
+	if c.Root == nil || c.At == (cond.Spot{}) {
 		return false
 	}
 	said = l.hopeless(c, rule) || said
 	switch {
-	case !l.possible(goal{c.root, true}):
+	case !l.possible(cond.That(c.Root, true)):
 		if said {
 			return true // and why
 		}
-		l.add("always-false", c.at, rule, "%s is true for no job: %s; mend it, or take it out", what, words.OneLine(c.source))
-		l.found[len(l.found)-1].Warning = !denies || c.root.kind == constant // that is switched off on purpose
+		l.add("always-false", c.At, rule, "%s is true for no job: %s; mend it, or take it out", what, words.OneLine(c.Source))
+		l.found[len(l.found)-1].Warning = !denies || c.Root.Kind == cond.Constant // that is switched off on purpose
 		return true
-	case c.root.kind == constant && c.source == "true": // said on purpose
-	case !l.possible(goal{c.root, false}) && c.root.sure() && !said:
-		l.add("always-true", c.at, rule, "%s is true for every job: %s; leave it out if that is meant", what, words.OneLine(c.source))
+	case c.Root.Kind == cond.Constant && c.Source == "true": // said on purpose
+	case !l.possible(cond.That(c.Root, false)) && c.Root.Sure() && !said:
+		l.add("always-true", c.At, rule, "%s is true for every job: %s; leave it out if that is meant", what, words.OneLine(c.Source))
 	default:
 		l.parts(c, what, rule)
 	}
@@ -262,46 +265,46 @@ func (l *linter) dead(c *condition, what, rule string, said, denies bool) bool {
 // rule checks one rule's condition against those before it.
 func (l *linter) rule(i int) {
 	ru := &l.rules[i]
-	for _, m := range ru.when.labels {
-		if l.doubtful[m.at] {
+	for _, m := range ru.when.Labels {
+		if l.doubtful[m.At] {
 			continue
 		}
-		if p := l.compound.prefix; p != "" && strings.HasPrefix(m.label, p) {
-			l.add(impossibleValue, m.at, ru.name, "no job has the label %s: a compound label is taken apart: ask for its parts", words.Quote(m.label))
+		if p := l.compound.prefix; p != "" && strings.HasPrefix(m.Label, p) {
+			l.add(cond.ImpossibleValue, m.At, ru.name, "no job has the label %s: a compound label is taken apart: ask for its parts", words.Quote(m.Label))
 			continue
 		}
-		if found, _ := l.vocabulary.find(m.label); found == nil && l.vocabulary.size > 0 && m.label != "self-hosted" {
+		if found, _ := l.vocabulary.find(m.Label); found == nil && l.vocabulary.size > 0 && m.Label != "self-hosted" {
 			hint := ""
-			if lb := l.vocabulary.exactly(m.label + "=*"); lb != nil {
-				hint = fmt.Sprintf("; it has %s, with a value: %s=…", lb.pattern, m.label)
-			} else if near, _ := words.Meant(m.label, l.exactNames(), 1); len(near) > 0 {
+			if lb := l.vocabulary.exactly(m.Label + "=*"); lb != nil {
+				hint = fmt.Sprintf("; it has %s, with a value: %s=…", lb.pattern, m.Label)
+			} else if near, _ := words.Meant(m.Label, l.exactNames(), 1); len(near) > 0 {
 				hint = "; did you mean " + near[0] + "?"
 			}
-			l.add("unknown-label", m.at, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", words.Quote(m.label), hint)
+			l.add("unknown-label", m.At, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", words.Quote(m.Label), hint)
 		}
 	}
-	fails := l.absent(&ru.when, "if", ru.name, []goal{{l.scope.root, true}}, func(goals []goal) bool {
+	fails := l.absent(&ru.when, "if", ru.name, []cond.Goal{cond.That(l.scope.Root, true)}, func(goals []cond.Goal) bool {
 		_, ok := l.taken(i, goals...)
 		return ok
 	})
 	if l.dead(&ru.when, "if", ru.name, fails, ru.deny != "") {
 		return
 	}
-	goals := []goal{{l.scope.root, true}, {ru.when.root, true}}
+	goals := []cond.Goal{cond.That(l.scope.Root, true), cond.That(ru.when.Root, true)}
 	if !l.possible(goals...) {
 		l.add("never-wins", ru.at, ru.name, "rule %s takes no job: what it asks for is out of scope", ru.name)
 		return
 	}
 	if by, ok := l.taken(i, goals...); ok {
 		for _, one := range by { // the whole list only when no rule does it alone
-			if root := l.rules[one].when.root; root == nil || !l.possible(append(goals, goal{root, false})...) {
+			if root := l.rules[one].when.Root; root == nil || !l.possible(append(goals, cond.That(root, false))...) {
 				by = []int{one}
 				break
 			}
 		}
 		var said []string
 		for _, one := range by {
-			said = append(said, l.rules[one].seen(ru.at.file))
+			said = append(said, l.rules[one].seen(ru.at.File))
 		}
 		what, verb := "rule ", " takes"
 		if len(by) > 1 {
@@ -341,21 +344,21 @@ func (l *linter) publicToken(i int) {
 
 // seen names the rule for people who look at a file.
 func (ru *rule) seen(file string) string {
-	if ru.at.file != file {
-		return fmt.Sprintf("%s (%s:%d)", ru.name, ru.at.file, ru.at.line)
+	if ru.at.File != file {
+		return fmt.Sprintf("%s (%s:%d)", ru.name, ru.at.File, ru.at.Line)
 	}
-	return fmt.Sprintf("%s (line %d)", ru.name, ru.at.line)
+	return fmt.Sprintf("%s (line %d)", ru.name, ru.at.Line)
 }
 
 // bare reports a rule that takes a job with no label but self-hosted.
 func (l *linter) bare(i int) {
 	ru := &l.rules[i]
-	only := atom(node{kind: hasOnly, names: []string{"self-hosted"}, source: `only("self-hosted")`})
-	has := atom(node{kind: hasLabel, name: "self-hosted"})
-	if f := l.find(i, goal{only, true}, goal{has, true}); f != nil {
+	only := cond.Atom(cond.Node{Kind: cond.HasOnly, Names: []string{"self-hosted"}, Source: `only("self-hosted")`})
+	has := cond.Atom(cond.Node{Kind: cond.HasLabel, Name: "self-hosted"})
+	if f := l.find(i, cond.That(only, true), cond.That(has, true)); f != nil {
 		at := ru.at
-		if ru.when.root != nil {
-			at = ru.when.at
+		if ru.when.Root != nil {
+			at = ru.when.At
 		}
 		l.add("bare-self-hosted", at, ru.name, "rule %s takes jobs that ask for nothing but self-hosted: ask for a platform's label too, such as has(\"linux\")", ru.name)
 	}
@@ -363,18 +366,18 @@ func (l *linter) bare(i int) {
 
 // find looks for a job that rule i takes and for which the goals hold. Deciding
 // it for real is what proves it.
-func (l *linter) find(i int, more ...goal) (found *Facts) {
-	goals := append([]goal{{l.scope.root, true}, {l.rules[i].when.root, true}}, more...)
+func (l *linter) find(i int, more ...cond.Goal) (found *Facts) {
+	goals := append([]cond.Goal{cond.That(l.scope.Root, true), cond.That(l.rules[i].when.Root, true)}, more...)
 	w := l.world()
 	defer l.count(w)
 	tries := 0
-	w.search(present(goals), func() bool {
+	w.Search(cond.Present(goals), func() bool {
 		tries++
-		f := w.job()
+		f := jobOf(w)
 		for _, visibility := range []string{"private", "public"} {
-			f.Repo.Visibility = cmp.Or(w.text("repo.visibility"), visibility)
+			f.Repo.Visibility = cmp.Or(w.Text("repo.visibility"), visibility)
 			f.Repo.Private = f.Repo.Visibility != "public"
-			if w.knows("repo.private") && f.Repo.Private != w.flag("repo.private") {
+			if w.Knows("repo.private") && f.Repo.Private != w.Flag("repo.private") {
 				continue
 			}
 			d := l.decide(f)
@@ -388,59 +391,20 @@ func (l *linter) find(i int, more ...goal) (found *Facts) {
 	return found
 }
 
-func (l *linter) meets(f Facts, goals []goal) bool {
+func (l *linter) meets(f Facts, goals []cond.Goal) bool {
 	labels, _ := l.expand(f.Labels)
 	env := newEnv(labels, f)
-	defer func() { l.left -= env.spent }()
-	return !slices.ContainsFunc(goals, func(g goal) bool {
-		held, err := g.node.holds(env)
-		return err != nil || held != g.holds
+	defer func() { l.left -= env.Spent }()
+	return !slices.ContainsFunc(goals, func(g cond.Goal) bool {
+		held, err := g.Node.Holds(env)
+		return err != nil || held != g.Holds
 	})
-}
-
-// job is a job as the world has it, and plain where it says nothing.
-func (w *world) job() Facts {
-	owner, name := cmp.Or(w.text("repo.owner"), "acme"), cmp.Or(w.text("repo.name"), "web")
-	if full := w.text("repo.full_name"); full != "" {
-		owner, name, _ = strings.Cut(full, "/")
-	}
-	f := Facts{
-		Repo: Repo{Host: w.text("repo.host"), Owner: owner, Name: name, FullName: owner + "/" + name, Fork: w.flag("repo.fork")},
-		Job: Job{
-			Name: cmp.Or(w.text("job.name"), "build"), Workflow: cmp.Or(w.text("job.workflow"), "CI"),
-			Branch: cmp.Or(w.text("job.branch"), "main"), Sender: cmp.Or(w.text("job.sender"), "octocat"), Attempt: 1,
-		},
-		Run: &Run{Event: cmp.Or(w.text("run.event"), "push"), Actor: cmp.Or(w.text("run.actor"), "octocat"), Fork: w.flag("run.fork")},
-	}
-	for _, a := range w.assumed {
-		if a.kind == hasLabel && a.holds {
-			f.Labels = append(f.Labels, a.name)
-		}
-	}
-	return f
-}
-
-func (w *world) text(fact string) string {
-	for _, a := range w.assumed {
-		if a.kind == factIs && a.name == fact && a.holds {
-			return a.is
-		}
-	}
-	return ""
-}
-
-func (w *world) flag(fact string) bool {
-	return slices.ContainsFunc(w.assumed, func(a assumption) bool { return a.kind == factHolds && a.name == fact && a.holds })
-}
-
-func (w *world) knows(fact string) bool {
-	return slices.ContainsFunc(w.assumed, func(a assumption) bool { return a.kind == factHolds && a.name == fact })
 }
 
 // A stated constraint is one that is written out, and where.
 type stated struct {
 	Constraint
-	at spot
+	at cond.Spot
 }
 
 // stated are the constraints of a layer whose values are the same for every job.
@@ -459,7 +423,7 @@ func (l *linter) clash(list []stated) (a, b stated, found bool) {
 	for i, b := range list {
 		cost := 1 + i/4
 		if b.Operator == "regexp" {
-			cost += 20 * (50 + patternSize(b.Value))
+			cost += 20 * (50 + cond.PatternSize(b.Value))
 		}
 		if !l.spend(cost) {
 			break
@@ -529,7 +493,7 @@ func (l *linter) idle(ru *rule, n int, f Facts) bool {
 	_, _, _ = l.read(env) // for the params
 	a, errA := l.place(ru, before, nil, env)
 	b, errB := l.place(ru, is, nil, env)
-	l.left -= 500 + env.spent
+	l.left -= 500 + env.Spent
 	return errA == nil && errB == nil && sameRequest(a, b)
 }
 
@@ -537,7 +501,7 @@ func (l *linter) idle(ru *rule, n int, f Facts) bool {
 func evaluated(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Pointer:
-		return v.Type() == reflect.TypeFor[*template]() && !v.IsNil()
+		return v.Type() == reflect.TypeFor[*cond.Template]() && !v.IsNil()
 	case reflect.Struct:
 		for i := range v.NumField() {
 			if evaluated(v.Field(i)) {
@@ -584,7 +548,7 @@ func sameRequest(a, b Placement) bool {
 
 // constraints checks constraints with each other and with a jobspec's: of a
 // rule, or of its fallback (nil: none).
-func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec string, at spot) {
+func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec string, at cond.Spot) {
 	if a, b, found := l.clash(all); found {
 		what := "every job of the rule is unroutable"
 		switch {
@@ -663,7 +627,7 @@ func (l *linter) labels() {
 		}
 		switch {
 		case counts || lb.pattern == "self-hosted" || open && lb.param == nil:
-		case l.asksFor(lb) || lb.param != nil && l.asked[lb.param.name]:
+		case l.asksFor(lb) || lb.param != nil && l.asked[lb.param.Name]:
 		case reflect.DeepEqual(lb.layer, layer{}):
 			l.add("ignored-label", lb.at, "", "label %s changes nothing: no rule asks for it, and it has no meaning; give it one, or take it out", words.Quote(lb.pattern))
 			continue
@@ -695,8 +659,8 @@ func (l *linter) unusable(lb *label) string {
 		return "it begins with the compound prefix " + words.Quote(c.prefix) + ", so it is always taken apart; rename it"
 	}
 	if l.asksFor(lb) && slices.ContainsFunc(l.rules, func(ru rule) bool { // refused on purpose
-		return ru.deny != "" && slices.ContainsFunc(ru.when.labels, func(m mention) bool {
-			found, _ := l.vocabulary.find(m.label)
+		return ru.deny != "" && slices.ContainsFunc(ru.when.Labels, func(m cond.Mention) bool {
+			found, _ := l.vocabulary.find(m.Label)
 			return found == lb
 		})
 	}) {
@@ -712,14 +676,14 @@ func (l *linter) unusable(lb *label) string {
 		if _, _, err := l.read(env); err != nil {
 			continue // no job may have it
 		}
-		has := goal{atom(node{kind: hasLabel, name: name}), true}
+		has := cond.That(cond.Atom(cond.Node{Kind: cond.HasLabel, Name: name}), true)
 		taken := false
 		for i := range l.rules {
 			ru := &l.rules[i]
 			if !l.spend(50) {
 				return ""
 			}
-			if ru.deny != "" || !l.possible(goal{l.scope.root, true}, goal{ru.when.root, true}, has) {
+			if ru.deny != "" || !l.possible(cond.That(l.scope.Root, true), cond.That(ru.when.Root, true), has) {
 				continue
 			}
 			taken = true
@@ -742,7 +706,7 @@ func (l *linter) unusable(lb *label) string {
 func (l *linter) trials(lb *label) (names []string, all bool) {
 	const few = 64
 	p := lb.param
-	if p == nil || p.kind == "string" {
+	if p == nil || p.Kind == "string" {
 		return lb.samples(), true
 	}
 	prefix, _ := lb.prefix()
@@ -752,8 +716,8 @@ func (l *linter) trials(lb *label) (names []string, all bool) {
 		}
 	}
 	slices.Sort(names)
-	all = p.max-p.min < few
-	for n := p.min; n <= p.max; n++ {
+	all = p.Max-p.Min < few
+	for n := p.Min; n <= p.Max; n++ {
 		name := fmt.Sprintf("%s%d", prefix, n)
 		names = append(names, name)
 		if l.mentions[name] { // the same value, in a way that none asks for
@@ -768,12 +732,12 @@ func (l *linter) trials(lb *label) (names []string, all bool) {
 
 // misfit says why a rule cannot place a job with the label; "" when it may. all
 // says that each value of a param is tried, not the least alone.
-func (l *linter) misfit(ru *rule, lb *label, env *Env, all bool) string {
+func (l *linter) misfit(ru *rule, lb *label, env *cond.Env, all bool) string {
 	if ru.dispatch != "" {
 		return ""
 	}
-	l.left -= env.spent
-	env.spent = 0
+	l.left -= env.Spent
+	env.Spent = 0
 	list := append(l.defaults.stated("defaults"), ru.layer.stated("rule "+ru.name)...)
 	for _, c := range lb.layer.constraints {
 		if v, ok := fixed(&c.value, lb, env); ok && (all || c.value.template == nil) {
@@ -788,7 +752,7 @@ func (l *linter) misfit(ru *rule, lb *label, env *Env, all bool) string {
 	}
 	for _, f := range sizes {
 		size, limit := lb.layer.get(f), l.most(ru, f)
-		if size == nil || !all && size.template != nil && !size.template.isParam(lb.param) {
+		if size == nil || !all && size.template != nil && !size.template.IsParam(lb.param) {
 			continue // a greater value may ask for less
 		}
 		if n, ok := fixed(&size.value, lb, env); ok && limit.most != 0 && n.(int) > limit.most {
@@ -800,25 +764,19 @@ func (l *linter) misfit(ru *rule, lb *label, env *Env, all bool) string {
 
 // fixed is the value of a label's setting when it depends on nothing but the
 // label's own param.
-func fixed[T any](v *value[T], lb *label, env *Env) (got T, ok bool) {
+func fixed[T any](v *value[T], lb *label, env *cond.Env) (got T, ok bool) {
 	if !v.set {
 		return got, false
 	}
 	if v.template != nil {
-		for _, p := range v.template.parts {
-			if slices.ContainsFunc(p.facts, func(f string) bool { return lb.param == nil || f != "param."+lb.param.name }) {
+		for _, p := range v.template.Parts {
+			if slices.ContainsFunc(p.Facts, func(f string) bool { return lb.param == nil || f != "param."+lb.param.Name }) {
 				return got, false
 			}
 		}
 	}
 	got, err := v.get(env)
 	return got, err == nil
-}
-
-// isParam reports whether the template is the value of the param as it is.
-func (t *template) isParam(p *param) bool {
-	inner := strings.TrimSuffix(strings.TrimPrefix(t.source, opening), closing)
-	return p != nil && strings.TrimSpace(inner) == "param."+p.name
 }
 
 // samples are labels that the entry stands for: the least of a number, each of
@@ -830,13 +788,13 @@ func (lb *label) samples() []string {
 		return []string{lb.pattern}
 	case lb.param == nil:
 		return nil
-	case lb.param.kind == "int":
-		return []string{fmt.Sprintf("%s%d", prefix, lb.param.min)}
-	case lb.param.kind == "size":
-		return []string{fmt.Sprintf("%s%d", prefix, lb.param.min)}
+	case lb.param.Kind == "int":
+		return []string{fmt.Sprintf("%s%d", prefix, lb.param.Min)}
+	case lb.param.Kind == "size":
+		return []string{fmt.Sprintf("%s%d", prefix, lb.param.Min)}
 	}
 	var list []string
-	for _, one := range lb.param.oneOf {
+	for _, one := range lb.param.OneOf {
 		list = append(list, prefix+strings.ToLower(one))
 	}
 	return list

@@ -3,6 +3,7 @@ package rules
 import (
 	"slices"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -11,7 +12,7 @@ import (
 func (l *linter) claims() {
 	for i := range l.rules {
 		ru := &l.rules[i]
-		check := func(name string, at spot, own *layer) {
+		check := func(name string, at cond.Spot, own *layer) {
 			k := slices.IndexFunc(l.jobspecs, func(j Jobspec) bool { return j.Name == name })
 			if k < 0 {
 				return

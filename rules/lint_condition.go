@@ -7,63 +7,42 @@ import (
 	"slices"
 	"strings"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
 // parts reports parts of a condition that say the same for every job.
-func (l *linter) parts(c *condition, what, rule string) {
-	doubted := len(c.doubts) > 0
-	c.root.each(func(n *node) {
+func (l *linter) parts(c *cond.Condition, what, rule string) {
+	doubted := len(c.Doubts) > 0
+	c.Root.Each(func(n *cond.Node) {
 		switch {
-		case n.kind == constant:
-			l.add(fmt.Sprintf("always-%v", n.value), c.at, rule, "the part %s of %s is %v for every job; mend it, or take it out", words.OneLine(n.source), what, n.value)
+		case n.Kind == cond.Constant:
+			l.add(fmt.Sprintf("always-%v", n.Value), c.At, rule, "the part %s of %s is %v for every job; mend it, or take it out", words.OneLine(n.Source), what, n.Value)
 		case doubted:
-		case n.kind == program && n.always:
-			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.written()), what)
-		case n.kind == and && n != c.root && !l.possible(goal{n, true}):
-			l.add("always-false", n.at, rule, "the part %s of %s is true for no job; mend it, or take it out", words.OneLine(n.written()), what)
-		case n.kind == or && n != c.root && n.sure() && !l.possible(goal{n, false}):
-			l.add("always-true", n.at, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.written()), what)
+		case n.Kind == cond.Program && n.Always:
+			l.add("always-true", n.At, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.Written()), what)
+		case n.Kind == cond.And && n != c.Root && !l.possible(cond.That(n, true)):
+			l.add("always-false", n.At, rule, "the part %s of %s is true for no job; mend it, or take it out", words.OneLine(n.Written()), what)
+		case n.Kind == cond.Or && n != c.Root && n.Sure() && !l.possible(cond.That(n, false)):
+			l.add("always-true", n.At, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.Written()), what)
 		}
 	})
 }
 
-// written writes the node as an expression.
-func (n *node) written() string {
-	if n.source != "" || len(n.kids) == 0 {
-		return n.source
-	}
-	var parts []string
-	for _, k := range n.kids {
-		part := k.written()
-		if len(k.kids) > 1 {
-			part = "(" + part + ")"
-		}
-		parts = append(parts, part)
-	}
-	switch n.kind {
-	case not:
-		return "not " + parts[0]
-	case or:
-		return strings.Join(parts, " or ")
-	}
-	return strings.Join(parts, " and ")
-}
-
 // hopeless reports programs that are true for no value of the param that they
 // ask for; true when there is one.
-func (l *linter) hopeless(c *condition, rule string) (found bool) {
-	if len(c.doubts) > 0 {
+func (l *linter) hopeless(c *cond.Condition, rule string) (found bool) {
+	if len(c.Doubts) > 0 {
 		return true // it is said already
 	}
-	c.root.each(func(n *node) {
-		if n.kind == program && n.never {
+	c.Root.Each(func(n *cond.Node) {
+		if n.Kind == cond.Program && n.Never {
 			found = true
-			of := "param." + n.param
-			if n.param == attempt.name {
-				of = n.param
+			of := "param." + n.Param
+			if n.Param == cond.Attempt.Name {
+				of = n.Param
 			}
-			l.add(impossibleValue, n.at, rule, "%s holds for no job: it does for no value of %s", words.OneLine(n.written()), of)
+			l.add(cond.ImpossibleValue, n.At, rule, "%s holds for no job: it does for no value of %s", words.OneLine(n.Written()), of)
 		}
 	})
 	return found
@@ -73,46 +52,46 @@ func (l *linter) hopeless(c *condition, rule string) (found bool) {
 // job has it: it fails for a job that does not. given is what is true of the
 // jobs that reach it, and taken whether others take those of the goals. found is
 // true when it reported one.
-func (l *linter) absent(c *condition, what, rule string, given []goal, taken func([]goal) bool) (found bool) {
+func (l *linter) absent(c *cond.Condition, what, rule string, given []cond.Goal, taken func([]cond.Goal) bool) (found bool) {
 	said := map[string]bool{}
-	var visit func(n *node, path []goal)
-	visit = func(n *node, path []goal) {
-		switch n.kind {
-		case and, or:
-			for _, k := range n.kids {
+	var visit func(n *cond.Node, path []cond.Goal)
+	visit = func(n *cond.Node, path []cond.Goal) {
+		switch n.Kind {
+		case cond.And, cond.Or:
+			for _, k := range n.Kids {
 				visit(k, path)
-				path = append(slices.Clip(path), goal{k, n.kind == and})
+				path = append(slices.Clip(path), cond.That(k, n.Kind == cond.And))
 			}
-		case not:
-			visit(n.kids[0], path)
-		case program:
-			for _, u := range n.uses {
-				p := l.vocabulary.param(u.label)
-				if p == nil || said[u.label] || !l.failsWithout(n, p) || l.guarded(p, path) {
+		case cond.Not:
+			visit(n.Kids[0], path)
+		case cond.Program:
+			for _, u := range n.Uses {
+				p := l.vocabulary.param(u.Label)
+				if p == nil || said[u.Label] || !l.failsWithout(n, p) || l.guarded(p, path) {
 					continue
 				}
-				goals := append(slices.Clone(path), goal{hasParamNode(p), false})
+				goals := append(slices.Clone(path), cond.That(hasParamNode(p), false))
 				if !l.possible(goals...) || taken(goals) {
 					continue
 				}
-				said[u.label] = true
-				l.add(absentParam, u.at, rule, "%s fails for a job without %s: param.%s is nil then; write (param.%s ?? %s), or ask before it whether it is there: param.%s != nil and …",
-					what, l.family(p), p.name, p.name, p.plain(), p.name)
+				said[u.Label] = true
+				l.add(cond.AbsentParam, u.At, rule, "%s fails for a job without %s: param.%s is nil then; write (param.%s ?? %s), or ask before it whether it is there: param.%s != nil and …",
+					what, l.family(p), p.Name, p.Name, plain(p), p.Name)
 			}
 		}
 	}
-	if c.root != nil {
-		visit(c.root, given)
+	if c.Root != nil {
+		visit(c.Root, given)
 	}
 	return len(said) > 0
 }
 
-func hasParamNode(p *param) *node {
-	return atom(node{kind: hasParam, name: "param." + p.name, param: p.name, table: thereTable(p), source: "param." + p.name + " != nil"})
+func hasParamNode(p *cond.Param) *cond.Node {
+	return cond.Atom(cond.Node{Kind: cond.HasParam, Name: "param." + p.Name, Param: p.Name, Table: cond.ThereTable(p), Source: "param." + p.Name + " != nil"})
 }
 
 // family is the label that a param is the value of, such as cpu=*.
-func (l *linter) family(p *param) string {
+func (l *linter) family(p *cond.Param) string {
 	for _, lb := range l.vocabulary.prefixes {
 		if lb.param == p {
 			return "the label " + words.Quote(lb.pattern)
@@ -122,68 +101,47 @@ func (l *linter) family(p *param) string {
 }
 
 // plain is a value to put in a param's place.
-func (p *param) plain() string {
-	switch {
-	case p.kind != "string":
+func plain(p *cond.Param) string {
+	if p.Kind != "string" {
 		return "0"
 	}
 	return `""`
 }
 
 // failsWithout reports whether a program fails for some job that lacks the param.
-func (l *linter) failsWithout(n *node, p *param) bool {
-	if n.table != nil {
-		return n.table.none == unknown
+func (l *linter) failsWithout(n *cond.Node, p *cond.Param) bool {
+	if n.Table != nil {
+		return n.Table.None == cond.Unknown
 	}
-	return slices.ContainsFunc(l.without(p), func(env *Env) bool {
+	return slices.ContainsFunc(l.without(p), func(env *cond.Env) bool {
 		_, err := l.holds(n, env)
-		return err != nil && !errors.Is(err, errTooCostly)
+		return err != nil && !errors.Is(err, cond.ErrTooCostly)
 	})
 }
 
 // guarded reports whether a part that comes before lets no job through that
 // lacks the param: one that only looks at labels and params, such as
 // any(labels, # startsWith "cpu=").
-func (l *linter) guarded(p *param, path []goal) bool {
-	return slices.ContainsFunc(path, func(g goal) bool {
-		return g.node != nil && g.opaque(p) && !slices.ContainsFunc(l.without(p), func(env *Env) bool {
-			held, err := l.holds(g.node, env)
-			return err == nil && held == g.holds || errors.Is(err, errTooCostly)
+func (l *linter) guarded(p *cond.Param, path []cond.Goal) bool {
+	return slices.ContainsFunc(path, func(g cond.Goal) bool {
+		return g.Node != nil && g.Opaque(p) && !slices.ContainsFunc(l.without(p), func(env *cond.Env) bool {
+			held, err := l.holds(g.Node, env)
+			return err == nil && held == g.Holds || errors.Is(err, cond.ErrTooCostly)
 		})
 	})
 }
 
 // holds is node.holds for a job that is asked about more than once.
-func (l *linter) holds(n *node, env *Env) (bool, error) {
-	env.spent, env.limit = 0, min(decisionSteps, max(l.left, 1))
-	held, err := n.holds(env)
-	l.left -= env.spent
+func (l *linter) holds(n *cond.Node, env *cond.Env) (bool, error) {
+	env.Spent, env.Limit = 0, min(cond.DecisionSteps, max(l.left, 1))
+	held, err := n.Holds(env)
+	l.left -= env.Spent
 	return held, err
-}
-
-// opaque reports whether parts of a node can only be asked, and ask for nothing
-// but labels and params, such as this one.
-func (n *node) opaque(p *param) bool {
-	asks, only := false, true
-	n.each(func(k *node) {
-		switch k.kind {
-		case program:
-			asks = asks || slices.ContainsFunc(k.names, func(f string) bool {
-				return f == labelsName || strings.HasPrefix(f, "label ") || f == "param."+p.name
-			})
-			only = only && !slices.ContainsFunc(k.names, func(f string) bool {
-				return f != labelsName && !strings.HasPrefix(f, "label ") && !strings.HasPrefix(f, "param.")
-			})
-		case factIs, factHolds:
-			only = false
-		}
-	})
-	return asks && only
 }
 
 // without are some jobs that lack a param: plain ones, and ones with every other
 // label and param of the vocabulary.
-func (l *linter) without(p *param) (envs []*Env) {
+func (l *linter) without(p *cond.Param) (envs []*cond.Env) {
 	if l.lacking[p] != nil {
 		return l.lacking[p]
 	}
@@ -202,10 +160,10 @@ func (l *linter) without(p *param) (envs []*Env) {
 				many = append(many, one)
 			}
 			if _, open := l.vocabulary.find(one); lb.param != nil {
-				v, _ := lb.param.read(open)
-				most[lb.param.name] = v
+				v, _ := lb.param.Read(open)
+				most[lb.param.Name] = v
 				if i == 0 {
-					least[lb.param.name] = v
+					least[lb.param.Name] = v
 				}
 			}
 		}
@@ -235,7 +193,7 @@ func (l *linter) without(p *param) (envs []*Env) {
 		envs = append(envs, env)
 	}
 	if l.lacking == nil {
-		l.lacking = map[*param][]*Env{}
+		l.lacking = map[*cond.Param][]*cond.Env{}
 	}
 	l.lacking[p] = envs
 	return envs

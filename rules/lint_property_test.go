@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"switchyard/rules/internal/cond"
 )
 
 // A universe small enough to ask Decide about every job in it. Of each fact it
@@ -140,13 +142,13 @@ func (c *lintCase) rule(name string) *rule {
 
 // holding counts the jobs for which a condition holds and for which it fails, of
 // those whose labels agree with each other: no rule takes the others.
-func (c *lintCase) holding(when *condition) (held, failed []int) {
+func (c *lintCase) holding(when *cond.Condition) (held, failed []int) {
 	for i, f := range c.jobs {
 		env := newEnv(f.Labels, f)
 		if _, _, err := c.read(env); err != nil {
 			continue
 		}
-		switch is, err := when.holds(env); {
+		switch is, err := when.Holds(env); {
 		case err != nil:
 			failed = append(failed, i)
 		case is:
@@ -216,24 +218,24 @@ func (c *lintCase) refuted(d Diagnostic) string {
 		case len(held) < c.agreeing():
 			return fmt.Sprintf("%d of %d jobs, fails for %d: %s", len(held), len(c.jobs), len(failed), first(failed))
 		}
-	case impossibleValue:
+	case cond.ImpossibleValue:
 		said, _, inText := strings.Cut(d.Message, " holds for no job: ")
 		if !inText {
 			return "" // of a label, or of a text in a list
 		}
-		l := newLanguage(&c.vocabulary, map[string]bool{})
-		code, err := l.compile(said, true)
+		l := cond.NewLanguage(&c.vocabulary, map[string]bool{})
+		code, err := l.Compile(said, true)
 		if err != nil {
 			return err.Error()
 		}
 		for i, f := range c.jobs {
 			env := newEnv(f.Labels, f)
 			_, _, _ = c.read(env)
-			if held, _ := evaluate(code, env); held == true {
+			if held, _ := cond.Evaluate(code, env); held == true {
 				return show(i)
 			}
 		}
-	case absentParam:
+	case cond.AbsentParam:
 		if _, failed := c.holding(when); len(failed) > 0 {
 			return ""
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -30,12 +31,12 @@ func (l *linter) cancelled() {
 	if len(known) == 0 {
 		return
 	}
-	var asks []*node
+	var asks []*cond.Node
 	for _, name := range known {
-		asks = append(asks, atom(node{kind: hasLabel, name: name}))
+		asks = append(asks, cond.Atom(cond.Node{Kind: cond.HasLabel, Name: name}))
 	}
-	only := atom(node{kind: hasOnly, names: known, source: "only(" + words.QuoteAll(known) + ")"})
-	if !l.possible(goal{l.scope.root, true}, goal{joined(or, asks...), true}, goal{only, true}) {
+	only := cond.Atom(cond.Node{Kind: cond.HasOnly, Names: known, Source: "only(" + words.QuoteAll(known) + ")"})
+	if !l.possible(cond.That(l.scope.Root, true), cond.That(cond.Joined(cond.Or, asks...), true), cond.That(only, true)) {
 		return
 	}
 	l.add("cancel-other-runners", l.unroutable.at, "",
@@ -143,8 +144,8 @@ func (lb *label) asks(size *field) (most int, literal bool) {
 		return 0, false
 	case s.template == nil:
 		return s.literal.(int), true
-	case s.template.isParam(lb.param):
-		return lb.param.max, false
+	case s.template.IsParam(lb.param):
+		return lb.param.Max, false
 	}
 	return 0, false
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 	"switchyard/rules/internal/yamlfile"
 )
@@ -43,25 +44,25 @@ func Parse(file string, src []byte) (*Set, error) { return Load(context.Backgrou
 // order of the files, or that of ctx when it ends before.
 func Load(ctx context.Context, files ...File) (*Set, error) {
 	s := &Set{vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}
-	c := &common{set: s, first: map[string]spot{}, done: ctx.Done()}
+	c := &common{set: s, first: map[string]cond.Spot{}, done: ctx.Done()}
 	loaders := make([]*loader, len(files))
 	for i, f := range files {
 		loaders[i] = &loader{common: c, Reader: yamlfile.Reader{File: f.Name, Src: string(f.Source)}}
 		loaders[i].open()
 	}
 	// Expressions can be compiled only when all params are known.
-	c.lang = newLanguage(&s.vocabulary, s.mentions)
-	c.lang.patterns = c.patterns
+	c.lang = cond.NewLanguage(&s.vocabulary, s.mentions)
+	c.lang.Patterns = c.patterns
 	for _, r := range loaders {
 		r.load()
 	}
 	if c.stopped() {
 		return nil, context.Cause(ctx)
 	}
-	if last := loaders[len(loaders)-1]; c.first["scope"] == (spot{}) && s.scope.root == nil {
+	if last := loaders[len(loaders)-1]; c.first["scope"] == (cond.Spot{}) && s.scope.Root == nil {
 		s.scope = last.condition(nil, "scope", defaultScope)
 	}
-	if r := loaders[0]; r.root != nil && c.first["rules"] == (spot{}) {
+	if r := loaders[0]; r.root != nil && c.first["rules"] == (cond.Spot{}) {
 		r.Fault(r.root, "rules is missing: list at least one rule")
 	}
 	var faults Diagnostics
@@ -78,19 +79,19 @@ func Load(ctx context.Context, files ...File) (*Set, error) {
 		return nil, faults.cut()
 	case len(s.rules) > maxRules:
 		at := s.rules[maxRules].at
-		return nil, Diagnostics{{File: at.file, Line: at.line, Column: at.column, Message: fmt.Sprintf("there are %d rules; at most %d are taken", len(s.rules), maxRules)}}
+		return nil, Diagnostics{{File: at.File, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("there are %d rules; at most %d are taken", len(s.rules), maxRules)}}
 	}
-	s.asked, s.sees = c.lang.asked, c.lang.sees
+	s.asked, s.sees = c.lang.Asked, c.lang.Sees
 	s.known = s.allNames()
-	s.index()
+	s.found = cond.NewIndex(len(s.rules), func(i int) *cond.Node { return s.rules[i].when.Root })
 	return s, nil
 }
 
 // common is what the loaders of the files of one set share.
 type common struct {
 	set   *Set
-	lang  *language
-	first map[string]spot // where what there is one of was found first, by "rule linux", "scope"
+	lang  *cond.Language
+	first map[string]cond.Spot // where what there is one of was found first, by "rule linux", "scope"
 
 	done            <-chan struct{} // closed when nobody waits for it any more
 	yamlfile.Volume                 // of all files so far
@@ -107,12 +108,6 @@ func (c *common) stopped() bool {
 	}
 }
 
-// A spot is a place in a file.
-type spot struct {
-	file         string
-	line, column int
-}
-
 // A loader reads the sections of one file.
 type loader struct {
 	*common
@@ -123,9 +118,9 @@ type loader struct {
 }
 
 // at is where a node stands.
-func (r *loader) at(n ast.Node) spot {
+func (r *loader) at(n ast.Node) cond.Spot {
 	line, column := yamlfile.Place(n)
-	return spot{r.File, line, column}
+	return cond.Spot{File: r.File, Line: line, Column: column}
 }
 
 // once notes what there must be one of, and reports a second one.
@@ -134,10 +129,10 @@ func (r *loader) once(n ast.Node, what string) bool {
 	switch {
 	case !there:
 		r.first[what] = r.at(n)
-	case before.file == r.File:
-		r.Fault(n, "%s is there already, at line %d", what, before.line)
+	case before.File == r.File:
+		r.Fault(n, "%s is there already, at line %d", what, before.Line)
 	default:
-		r.Fault(n, "%s is there already, at %s:%d:%d: it stands in one of the files", what, before.file, before.line, before.column)
+		r.Fault(n, "%s is there already, at %s:%d:%d: it stands in one of the files", what, before.File, before.Line, before.Column)
 	}
 	return !there
 }
@@ -203,55 +198,55 @@ func (r *loader) scope(n ast.Node) {
 }
 
 // condition compiles a condition that stands at n.
-func (r *loader) condition(n ast.Node, what, source string) condition {
+func (r *loader) condition(n ast.Node, what, source string) cond.Condition {
 	source = strings.TrimRight(source, "\n")
-	if inner, ok := strings.CutPrefix(strings.TrimSpace(source), opening); ok && strings.HasSuffix(inner, closing) {
+	if inner, ok := strings.CutPrefix(strings.TrimSpace(source), cond.Opening); ok && strings.HasSuffix(inner, cond.Closing) {
 		r.Fault(n, "%s is an expression already: leave ${{ and }} out", what)
-		return condition{}
+		return cond.Condition{}
 	}
-	c, err := r.lang.condition(source, what == "if")
+	c, err := r.lang.Condition(source, what == "if")
 	if err != nil {
 		r.expressionFault(n, what, err)
 	}
 	if n == nil {
 		return c
 	}
-	c.at = r.at(n)
-	for _, d := range c.doubts {
-		r.doubt(n, d.line, d.column, d)
+	c.At = r.at(n)
+	for _, d := range c.Doubts {
+		r.doubt(n, d.Line, d.Column, d)
 	}
-	c.root.each(func(part *node) {
-		line, column, _ := r.Within(n, max(part.at.line, 1), part.at.column)
-		part.at = spot{r.File, line, column}
-		for i := range part.uses {
-			u := &part.uses[i]
-			line, column, _ := r.Within(n, u.line, u.column)
-			u.at = spot{r.File, line, column}
+	c.Root.Each(func(part *cond.Node) {
+		line, column, _ := r.Within(n, max(part.At.Line, 1), part.At.Column)
+		part.At = cond.Spot{File: r.File, Line: line, Column: column}
+		for i := range part.Uses {
+			u := &part.Uses[i]
+			line, column, _ := r.Within(n, u.Line, u.Column)
+			u.At = cond.Spot{File: r.File, Line: line, Column: column}
 		}
 	})
-	for i := range c.labels {
-		m := &c.labels[i]
-		line, column, _ := r.Within(n, m.line, m.column)
-		m.at = spot{r.File, line, column}
+	for i := range c.Labels {
+		m := &c.Labels[i]
+		line, column, _ := r.Within(n, m.Line, m.Column)
+		m.At = cond.Spot{File: r.File, Line: line, Column: column}
 	}
 	return c
 }
 
 // doubt notes what Lint is to report of an expression in a scalar.
-func (r *loader) doubt(n ast.Node, line, column int, d doubt) {
+func (r *loader) doubt(n ast.Node, line, column int, d cond.Doubt) {
 	line, column, _ = r.Within(n, line, column)
-	d.at = spot{r.File, line, column}
+	d.At = cond.Spot{File: r.File, Line: line, Column: column}
 	r.set.doubts = append(r.set.doubts, d)
 }
 
 // expressionFault reports an error of an expression in a scalar at its place.
 func (r *loader) expressionFault(n ast.Node, what string, err error) {
-	var e *expressionError
+	var e *cond.ExpressionError
 	if !errors.As(err, &e) {
 		r.Fault(n, "%s: %v", what, err)
 		return
 	}
-	message := e.message
+	message := e.Message
 	if whole := r.CutByComment(n); whole != "" {
 		message += ": YAML takes what follows # for a comment: put the expression in single quotes, '" + words.OneLine(strings.ReplaceAll(whole, "'", `"`)) + "'"
 	} else if source, ok := yamlfile.Scalar(n); ok {
@@ -261,9 +256,9 @@ func (r *loader) expressionFault(n ast.Node, what string, err error) {
 			message += ": " + meant
 		}
 	}
-	line, column, exact := r.Within(n, e.line, e.column)
+	line, column, exact := r.Within(n, e.Line, e.Column)
 	if !exact {
-		r.FaultAt(line, column, "%s: %s (line %d, column %d of the expression; a plain, quoted or | text shows the place)", what, message, e.line, e.column+1)
+		r.FaultAt(line, column, "%s: %s (line %d, column %d of the expression; a plain, quoted or | text shows the place)", what, message, e.Line, e.Column+1)
 		return
 	}
 	r.FaultAt(line, column, "%s: %s", what, message)
@@ -314,7 +309,7 @@ func (r *loader) vocabulary(n ast.Node) {
 			r.Fault(p.KeyNode, "label %s: * stands at the end only, as in cpu=* or run-*", words.Quote(l.pattern))
 			continue
 		}
-		if before, there := r.first["label "+l.pattern]; there && before.file == r.File {
+		if before, there := r.first["label "+l.pattern]; there && before.File == r.File {
 			r.Fault(p.KeyNode, "label %s is there twice: labels that differ in case only are one label", words.Quote(l.pattern))
 			continue
 		}
@@ -335,7 +330,7 @@ func (r *loader) vocabulary(n ast.Node) {
 
 var paramName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,31}$`)
 
-func (r *loader) param(n ast.Node, l *label, open bool) *param {
+func (r *loader) param(n ast.Node, l *label, open bool) *cond.Param {
 	if !open {
 		r.Fault(n, "label %s has a param but leaves nothing open: end its name with *, as in %s=*", words.Quote(l.pattern), l.pattern)
 		return nil
@@ -348,7 +343,7 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 	if f == nil {
 		return nil
 	}
-	p := &param{kind: "int"}
+	p := &cond.Param{Kind: "int"}
 	if v, ok := f["name"]; !ok {
 		r.Fault(n, "param needs a name, for expressions to say param.NAME")
 	} else if s, ok := r.Text(v, "param name"); ok {
@@ -358,7 +353,7 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 		case r.set.vocabulary.param(s) != nil:
 			r.Fault(v, "param %s is defined by another label already", words.Quote(s))
 		}
-		p.name = s
+		p.Name = s
 		r.set.vocabulary.params = append(r.set.vocabulary.params, p)
 	}
 	if v, ok := f["type"]; !ok {
@@ -366,18 +361,18 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 		return nil
 	} else if s, ok := r.Text(v, "param type"); !ok {
 		return nil
-	} else if p.kind = s; !slices.Contains([]string{"int", "size", "string"}, s) {
+	} else if p.Kind = s; !slices.Contains([]string{"int", "size", "string"}, s) {
 		r.Fault(v, "param type %s: want int, size or string%s", words.Quote(s), words.DidYouMean(s, []string{"int", "size", "string"}))
 		return nil
 	}
 	refuse := func(keys ...string) {
 		for _, k := range keys {
 			if v, ok := f[k]; ok {
-				r.Fault(v, "a param of type %s has no %s", p.kind, k)
+				r.Fault(v, "a param of type %s has no %s", p.Kind, k)
 			}
 		}
 	}
-	if p.kind == "string" {
+	if p.Kind == "string" {
 		refuse("min", "max")
 		r.stringParam(n, f, p)
 		return p
@@ -386,10 +381,10 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 	bound := func(key string) (int, bool) {
 		v, ok := f[key]
 		if !ok {
-			r.Fault(n, "a param of type %s needs min and max: what teams write is bounded", p.kind)
+			r.Fault(n, "a param of type %s needs min and max: what teams write is bounded", p.Kind)
 			return 0, false
 		}
-		if p.kind == "int" {
+		if p.Kind == "int" {
 			return r.whole(v, "param "+key, math.MinInt32, math.MaxInt32)
 		}
 		got := literal(r, v, "param "+key, memorySize)
@@ -400,11 +395,11 @@ func (r *loader) param(n ast.Node, l *label, open bool) *param {
 	if okLow && okHigh && low > high {
 		r.Fault(f["max"], "param max is below its min")
 	}
-	p.min, p.max = low, high
+	p.Min, p.Max = low, high
 	return p
 }
 
-func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
+func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *cond.Param) {
 	oneOf, hasOneOf := f["one_of"]
 	pattern, hasPattern := f["pattern"]
 	if hasOneOf == hasPattern {
@@ -416,7 +411,7 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 		if !ok {
 			return
 		}
-		if err := checkPattern(s); err != nil { // by itself: "a)|(b" must not get out of the brackets
+		if err := cond.CheckPattern(s); err != nil { // by itself: "a)|(b" must not get out of the brackets
 			r.Fault(pattern, "param pattern %v", err)
 			return
 		}
@@ -425,9 +420,9 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 			r.Fault(pattern, "param pattern %s is no regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
 			return
 		}
-		p.pattern, p.patternAs, p.size = whole, s, patternSize(s)
-		if r.patterns += p.size; r.patterns > maxAllPatterns {
-			r.Fault(pattern, "with this one the patterns of params are too large together: at most %d steps are taken", maxAllPatterns)
+		p.Pattern, p.PatternAs, p.Size = whole, s, cond.PatternSize(s)
+		if r.patterns += p.Size; r.patterns > cond.MaxAllPatterns {
+			r.Fault(pattern, "with this one the patterns of params are too large together: at most %d steps are taken", cond.MaxAllPatterns)
 		}
 		return
 	}
@@ -437,16 +432,16 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *param) {
 	}
 	for _, i := range items {
 		if s, ok := r.Text(i, "one_of"); ok {
-			p.oneOf = append(p.oneOf, s)
+			p.OneOf = append(p.OneOf, s)
 		}
 	}
 }
 
 // A rule is a condition and what follows when it holds.
 type rule struct {
-	at       spot
+	at       cond.Spot
 	name     string
-	when     condition
+	when     cond.Condition
 	deny     string // "" when the rule places
 	jobspec  string
 	dispatch string
@@ -456,14 +451,14 @@ type rule struct {
 	fallback []fallback
 
 	timeLimit time.Duration // 0: that of the defaults
-	jobspecAt spot
+	jobspecAt cond.Spot
 }
 
 func (r *loader) rules(n ast.Node) {
 	if n == nil {
 		return
 	}
-	if c := r.first; c["rules"] == (spot{}) {
+	if c := r.first; c["rules"] == (cond.Spot{}) {
 		c["rules"] = r.at(n)
 	}
 	items := r.Items(n, "rules")
@@ -485,7 +480,7 @@ func (r *loader) rules(n ast.Node) {
 			r.Faults[before+i].Rule = name
 		}
 		for i := range r.set.doubts[doubts:] {
-			r.set.doubts[doubts+i].rule = name
+			r.set.doubts[doubts+i].Rule = name
 		}
 	}
 }
@@ -675,8 +670,8 @@ func (r *loader) enterprises() {
 		named = named || l.layer.get(runnerEnterprise) != nil
 	}
 	check := func(l *layer, rule string) {
-		if s := l.get(runnerScope); s != nil && s.literal == "enterprise" && l.get(runnerEnterprise) == nil && !named && s.at.file == r.File {
-			r.Faults = append(r.Faults, yamlfile.Fault{Line: s.at.line, Column: s.at.column, Rule: rule, Message: "runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG"})
+		if s := l.get(runnerScope); s != nil && s.literal == "enterprise" && l.get(runnerEnterprise) == nil && !named && s.at.File == r.File {
+			r.Faults = append(r.Faults, yamlfile.Fault{Line: s.at.Line, Column: s.at.Column, Rule: rule, Message: "runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG"})
 		}
 	}
 	check(&r.set.defaults, "")

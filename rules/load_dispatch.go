@@ -2,12 +2,12 @@ package rules
 
 import (
 	"fmt"
-	"reflect"
 	"regexp"
 	"strings"
 
 	"github.com/goccy/go-yaml/ast"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 	"switchyard/rules/internal/yamlfile"
 )
@@ -45,7 +45,7 @@ func (r *loader) dispatch(n ast.Node, ru *rule) {
 		return
 	}
 	ru.dispatch = literal(r, job, "dispatch", func(v any) (string, error) {
-		s, err := asText(v)
+		s, err := cond.AsText(v)
 		if err == nil && (strings.ContainsAny(s, " \x00") || len(s) > 300 || !words.Printable(s)) {
 			err = fmt.Errorf("%s is no ID of a Nomad job", words.Quote(s))
 		}
@@ -71,8 +71,8 @@ func (r *loader) dispatchMeta(n ast.Node) (meta []envSpec) {
 		}
 		v := readText(r, p.Value, what, metaText, true)
 		if v.template != nil {
-			if kind := v.template.kind(); kind != "" {
-				r.Fault(p.Value, "%s must be a text, and %s is a %s: write join(labels, \",\") for a list", what, words.OneLine(v.template.source), kind)
+			if kind := v.template.Kind(); kind != "" {
+				r.Fault(p.Value, "%s must be a text, and %s is a %s: write join(labels, \",\") for a list", what, words.OneLine(v.template.Source), kind)
 				continue
 			}
 		}
@@ -85,7 +85,7 @@ func (r *loader) dispatchMeta(n ast.Node) (meta []envSpec) {
 
 // metaText reads a value of meta.
 func metaText(v any) (string, error) {
-	s, err := asText(v)
+	s, err := cond.AsText(v)
 	if err == nil && len(s) > maxMetaText {
 		err = fmt.Errorf("it has %d bytes; at most %d are taken", len(s), maxMetaText)
 	}
@@ -93,23 +93,4 @@ func metaText(v any) (string, error) {
 		err = fmt.Errorf("%s is not one line of printable text", words.Quote(s))
 	}
 	return s, err
-}
-
-// kind is what a template of one expression gives when that can be no text:
-// "list" or "mapping"; else "".
-func (t *template) kind() string {
-	if len(t.parts) != 1 || t.parts[0].program == nil {
-		return ""
-	}
-	of := t.parts[0].program.Node().Type()
-	if of == nil {
-		return ""
-	}
-	switch of.Kind() {
-	case reflect.Slice, reflect.Array:
-		return "list"
-	case reflect.Map, reflect.Struct:
-		return "mapping"
-	}
-	return ""
 }

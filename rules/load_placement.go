@@ -9,6 +9,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 	"switchyard/rules/internal/yamlfile"
 )
@@ -50,17 +51,17 @@ func readPart[T any](r *loader, n ast.Node, text string, from int, what string, 
 	v.read = as
 	s := text[from:]
 	if r.lang != nil {
-		if v.template, err = r.lang.template(s); err != nil {
-			r.expressionFault(n, what, shifted(err, text, from))
+		if v.template, err = r.lang.Template(s); err != nil {
+			r.expressionFault(n, what, cond.Shifted(err, text, from))
 			return value[T]{}
 		}
 	}
 	if v.template != nil {
-		for _, d := range v.template.doubts {
-			e := shifted(&expressionError{d.line, d.column, ""}, text, from).(*expressionError)
-			r.doubt(n, e.line, e.column, d)
+		for _, d := range v.template.Doubts {
+			e := cond.Shifted(&cond.ExpressionError{Line: d.Line, Column: d.Column}, text, from).(*cond.ExpressionError)
+			r.doubt(n, e.Line, e.Column, d)
 		}
-		v.template.doubts = nil
+		v.template.Doubts = nil
 	}
 	if v.template == nil {
 		if v.literal, err = as(s); err != nil {
@@ -80,13 +81,13 @@ func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
 		}
 	}
 	if l.get(cpu) != nil && l.get(cores) != nil {
-		r.FaultAt(l.get(cores).at.line, l.get(cores).at.column, "%s: resources sets cpu and cores: a Nomad task has MHz or whole cores, not both", what)
+		r.FaultAt(l.get(cores).at.Line, l.get(cores).at.Column, "%s: resources sets cpu and cores: a Nomad task has MHz or whole cores, not both", what)
 	}
 	if reserved, most := l.get(memory), l.get(memoryMax); reserved.isLiteral() && most.isLiteral() && most.literal.(int) < reserved.literal.(int) {
-		r.FaultAt(most.at.line, most.at.column, "%s: resources: memory_max is below memory", what)
+		r.FaultAt(most.at.Line, most.at.Column, "%s: resources: memory_max is below memory", what)
 	}
 	if s := l.get(runnerScope); s.isLiteral() && s.literal != "enterprise" && l.get(runnerEnterprise) != nil {
-		r.FaultAt(l.get(runnerEnterprise).at.line, l.get(runnerEnterprise).at.column, "%s: runner enterprise has no effect: scope is %s", what, s.literal)
+		r.FaultAt(l.get(runnerEnterprise).at.Line, l.get(runnerEnterprise).at.Column, "%s: runner enterprise has no effect: scope is %s", what, s.literal)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -27,7 +28,7 @@ type layer struct {
 type setting struct {
 	*field
 	value[any]
-	at spot
+	at cond.Spot
 }
 
 // get finds what the layer sets a field to; nil when it does not.
@@ -48,7 +49,7 @@ type limit struct {
 	*field
 	most int // 0: there is no limit
 	from string
-	at   spot
+	at   cond.Spot
 }
 
 // limit is the layer's own limit of a size.
@@ -62,7 +63,7 @@ func (l *layer) limit(f *field) limit {
 }
 
 type constraintSpec struct {
-	at        spot
+	at        cond.Spot
 	attribute string
 	operator  string // canonical
 	value     value[string]
@@ -100,7 +101,7 @@ func (l *layer) empty() bool {
 // labels in the order of the vocabulary.
 type merger struct {
 	p    Placement
-	env  *Env
+	env  *cond.Env
 	from string // whose layer is being added: "defaults", "rule linux", "label cpu=8"
 	mhz  string // the label that asked for cpu in MHz; "" when none did
 
@@ -166,7 +167,7 @@ func (m *merger) lay(l *layer) error {
 }
 
 func (m *merger) constraints(l *layer) error {
-	if err := m.env.spend(len(l.constraints) * (1 + len(m.p.Constraints)/4)); err != nil {
+	if err := m.env.Spend(len(l.constraints) * (1 + len(m.p.Constraints)/4)); err != nil {
 		return err
 	}
 	for _, c := range l.constraints {
@@ -412,7 +413,7 @@ func (m *merger) json(tree any) (any, error) {
 func (m *merger) weighRegexps() error {
 	for _, c := range m.p.Constraints {
 		if c.Operator == "regexp" && slices.ContainsFunc(m.p.Constraints, func(other Constraint) bool { return other.Attribute == c.Attribute && other.Operator == "=" }) {
-			if err := m.env.spend(20 * (50 + patternSize(c.Value))); err != nil {
+			if err := m.env.Spend(20 * (50 + cond.PatternSize(c.Value))); err != nil {
 				return err
 			}
 		}

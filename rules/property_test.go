@@ -11,6 +11,8 @@ import (
 	"github.com/expr-lang/expr"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"switchyard/rules/internal/cond"
 )
 
 // Few words, so that rules and jobs meet.
@@ -144,9 +146,9 @@ func TestTheIndexFindsWhatTheScanFinds(t *testing.T) {
 		for range jobs {
 			f := someJob(r)
 			found := s.decide(f, s.first)
-			scanned := s.decide(f, func(env *Env, _ *Decision) (*rule, error) {
+			scanned := s.decide(f, func(env *cond.Env, _ *Decision) (*rule, error) {
 				for i := range s.rules {
-					if held, err := s.rules[i].when.holds(env); held || err != nil {
+					if held, err := s.rules[i].when.Holds(env); held || err != nil {
 						return &s.rules[i], err
 					}
 				}
@@ -180,17 +182,17 @@ func TestAConditionInPartsMeansTheWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		source, f := drawCondition(t), drawJob(t)
 		s := parse(t, someVocabulary+"  - { name: r, jobspec: j, if: '"+source+"' }\n")
-		l := newLanguage(&s.vocabulary, map[string]bool{})
-		whole, err := l.compile(source, true, expr.AsBool())
+		l := cond.NewLanguage(&s.vocabulary, map[string]bool{})
+		whole, err := l.Compile(source, true, expr.AsBool())
 		if err != nil {
 			t.Fatal(err)
 		}
-		env := &Env{Labels: f.Labels, Repo: f.Repo, Job: f.Job, Run: Run{Event: "push", Actor: "a"}, runKnown: true}
+		env := &cond.Env{Labels: f.Labels, Repo: f.Repo, Job: f.Job, Run: Run{Event: "push", Actor: "a"}, RunKnown: true}
 		if _, _, err := s.read(env); err != nil {
 			return
 		}
-		held, err := s.rules[0].when.holds(env)
-		v, wholeErr := evaluate(whole, env)
+		held, err := s.rules[0].when.Holds(env)
+		v, wholeErr := cond.Evaluate(whole, env)
 		if (err != nil) != (wholeErr != nil) || err == nil && held != v {
 			t.Fatalf("in parts: %v, %v; as a whole: %v, %v", held, err, v, wholeErr)
 		}

@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	gocmp "github.com/google/go-cmp/cmp"
+
+	"switchyard/rules/internal/cond"
 )
 
 var update = flag.Bool("update", false, "rewrite what the README shows of the code")
@@ -155,13 +157,13 @@ func TestTheExamplesOfTheREADMEAreGood(t *testing.T) {
 			t.Errorf("the README does not name the operator %s", name)
 		}
 	}
-	for _, name := range slices.Concat(slices.Collect(maps.Keys(labelFunctions)), slices.Collect(maps.Keys(bounded)), builtins) {
+	for _, name := range slices.Concat(slices.Collect(maps.Keys(cond.LabelFunctions)), slices.Collect(maps.Keys(cond.Bounded)), cond.Builtins) {
 		if !strings.Contains(string(text), "`"+name+"(") {
 			t.Errorf("the README does not name the function %s", name)
 		}
 	}
 	for _, m := range regexp.MustCompile("`([a-zA-Z]+\\([^`]*\\))`").FindAllStringSubmatch(string(text), -1) {
-		if _, err := newLanguage(&vocabulary{params: []*param{{name: "cpu", kind: "int", min: 1, max: 8}}}, map[string]bool{}).compile(m[1], true); err != nil {
+		if _, err := cond.NewLanguage(&vocabulary{params: []*cond.Param{{Name: "cpu", Kind: "int", Min: 1, Max: 8}}}, map[string]bool{}).Compile(m[1], true); err != nil {
 			t.Errorf("%s: %v", m[1], err)
 		}
 	}
@@ -189,7 +191,7 @@ func lintTable(*testing.T) string {
 
 // clusterTable shows the constants of the package that asks the cluster.
 func clusterTable(t *testing.T) string {
-	src, err := os.ReadFile("../router/nomad/survey.go")
+	src, err := os.ReadFile("../router/nomad/capacity/survey.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +330,7 @@ func yamlBlocks(text string) []string {
 // variables is the table of what an expression sees: the fields of Env, with
 // their comments.
 func variables(t *testing.T) string {
-	comments := commentsOf(t, "decision.go", "expression.go")
+	comments := commentsOf(t, "internal/cond/facts.go")
 	var b strings.Builder
 	b.WriteString("| variable | type | is |\n| --- | --- | --- |\n")
 	row := func(name string, f reflect.StructField, owner string) {
@@ -339,9 +341,9 @@ func variables(t *testing.T) string {
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", name, kind, strings.ReplaceAll(comment, `""`, "empty"))
 	}
-	for f := range reflect.TypeFor[Env]().Fields() {
+	for f := range reflect.TypeFor[cond.Env]().Fields() {
 		name := f.Tag.Get("expr")
-		if name == "" {
+		if name == "" || name == "-" {
 			continue
 		}
 		if f.Type.Kind() == reflect.Struct {

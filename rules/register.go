@@ -71,7 +71,7 @@ func (l *linter) groups(i int) {
 			continue
 		}
 		if p, _ := l.merged(ru, unlabelled); p.Runner.Scope == "repository" || p.From["runner.group"] == builtIn {
-			l.add("no-group", cmp.Or(ru.when.at, ru.at), ru.name, "rule %s takes jobs without labels, which ask for a runner group alone (runs-on: { group: … }), and names no group: add runner: { scope: organization, group: ID }, or ask for a label", ru.name)
+			l.add("no-group", cmp.Or(ru.when.At, ru.at), ru.name, "rule %s takes jobs without labels, which ask for a runner group alone (runs-on: { group: … }), and names no group: add runner: { scope: organization, group: ID }, or ask for a label", ru.name)
 			return
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 	"switchyard/rules/internal/yamlfile"
 )
@@ -138,7 +139,7 @@ func (s *Set) Test(ctx context.Context, tests []Test) TestReport {
 	return report
 }
 
-func missed(name string, at spot) Missed { return Missed{name, at.file, at.line, at.column} }
+func missed(name string, at cond.Spot) Missed { return Missed{name, at.File, at.Line, at.Column} }
 
 // implied is the outcome that a test expects without saying so: it names a rule
 // that denies, or one that does not, or a part of what only a routed job has.

@@ -194,16 +194,16 @@ func TestTheFactsOfATest(t *testing.T) {
 		name, facts string
 		want        Facts
 	}{
-		{"a repository by its name is private", "repo: acme/web", Facts{Repo: Repo{"", "acme", "web", "acme/web", true, "private", false, ""}}},
-		{"one on another GitHub", "repo: { host: 'ghe.example:8443', full_name: acme/web }", Facts{Repo: Repo{"ghe.example:8443", "acme", "web", "acme/web", true, "private", false, ""}}},
+		{"a repository by its name is private", "repo: acme/web", Facts{Repo: Repo{Host: "", Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private", Fork: false, URL: ""}}},
+		{"one on another GitHub", "repo: { host: 'ghe.example:8443', full_name: acme/web }", Facts{Repo: Repo{Host: "ghe.example:8443", Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private", Fork: false, URL: ""}}},
 		{"so is none", "", Facts{Repo: Repo{Private: true, Visibility: "private"}}},
-		{"owner and name make the full name", "repo: { owner: acme, name: web, fork: true }", Facts{Repo: Repo{"", "acme", "web", "acme/web", true, "private", true, ""}}},
+		{"owner and name make the full name", "repo: { owner: acme, name: web, fork: true }", Facts{Repo: Repo{Host: "", Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private", Fork: true, URL: ""}}},
 		{"an owner alone makes none", "repo: { owner: acme }", Facts{Repo: Repo{Owner: "acme", Private: true, Visibility: "private"}}},
-		{"one that is not private is public", "repo: { full_name: acme/web, private: false }", Facts{Repo: Repo{"", "acme", "web", "acme/web", false, "public", false, ""}}},
+		{"one that is not private is public", "repo: { full_name: acme/web, private: false }", Facts{Repo: Repo{Host: "", Owner: "acme", Name: "web", FullName: "acme/web", Private: false, Visibility: "public", Fork: false, URL: ""}}},
 		{"one that is public is not private", "repo: { visibility: public }", Facts{Repo: Repo{Visibility: "public"}}},
 		{"an internal one is private", "repo: { visibility: internal, private: true }", Facts{Repo: Repo{Private: true, Visibility: "internal"}}},
 		{"a job and a run", "job: { name: build, workflow: CI, branch: main, attempt: 2, sender: octocat }, run: { event: push, fork: true, actor: hubot }", Facts{
-			Repo: Repo{Private: true, Visibility: "private"}, Job: Job{"build", "CI", "main", 2, "octocat"}, Run: &Run{"push", true, "hubot"}}},
+			Repo: Repo{Private: true, Visibility: "private"}, Job: Job{Name: "build", Workflow: "CI", Branch: "main", Attempt: 2, Sender: "octocat"}, Run: &Run{Event: "push", Fork: true, Actor: "hubot"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tests, err := ParseTests("t.test.yaml", []byte("version: 1\ntests:\n  - { name: a, labels: [Linux, ' x', ''], expect: { rule: a }, "+tt.facts+" }\n"))

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+
+	"switchyard/rules/internal/cond"
 )
 
 //go:generate go test -run TestTheSchemaIsThatOfTheTypes . -update
@@ -21,10 +23,10 @@ func Schema() []byte { return bytes.Clone(schema) }
 // Words returns the variables that a condition sees, such as repo.owner, and the
 // functions that it can call, each sorted; for editors.
 func Words() (variables, functions []string) {
-	variables = appendFields(nil, "", reflect.TypeFor[Env]())
-	functions = append(functions, builtins...)
-	functions = slices.AppendSeq(functions, maps.Keys(bounded))
-	functions = slices.AppendSeq(functions, maps.Keys(labelFunctions))
+	variables = appendFields(nil, "", reflect.TypeFor[cond.Env]())
+	functions = append(functions, cond.Builtins...)
+	functions = slices.AppendSeq(functions, maps.Keys(cond.Bounded))
+	functions = slices.AppendSeq(functions, maps.Keys(cond.LabelFunctions))
 	slices.Sort(variables)
 	slices.Sort(functions)
 	return variables, functions
@@ -35,7 +37,7 @@ func appendFields(names []string, prefix string, t reflect.Type) []string {
 		f := t.Field(i)
 		name := f.Tag.Get("expr")
 		switch {
-		case name == "":
+		case name == "" || name == "-":
 		case f.Type.Kind() == reflect.Struct:
 			names = appendFields(names, prefix+name+".", f.Type)
 		default:

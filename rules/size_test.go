@@ -3,6 +3,8 @@ package rules
 import (
 	"strings"
 	"testing"
+
+	"switchyard/rules/internal/cond"
 )
 
 func TestParseSize(t *testing.T) {
@@ -38,13 +40,13 @@ func TestParseSize(t *testing.T) {
 		{in: "big\n", err: `"big\n" is not a size: write a whole number with MiB, GiB or TiB, such as 512MiB`},
 	} {
 		t.Run(tt.in, func(t *testing.T) {
-			got, err := ParseSize(tt.in)
+			got, err := cond.ParseSize(tt.in)
 			said := ""
 			if err != nil {
 				said = err.Error()
 			}
 			if got != tt.want || said != tt.err {
-				t.Errorf("ParseSize(%q) = %d, %q; want %d, %q", tt.in, got, said, tt.want, tt.err)
+				t.Errorf("cond.ParseSize(%q) = %d, %q; want %d, %q", tt.in, got, said, tt.want, tt.err)
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -18,23 +19,23 @@ import (
 type value[T any] struct {
 	set      bool
 	literal  T
-	template *template // nil: literal holds
+	template *cond.Template // nil: literal holds
 	read     func(any) (T, error)
 }
 
 // get returns the value for a job.
-func (v *value[T]) get(env *Env) (T, error) {
+func (v *value[T]) get(env *cond.Env) (T, error) {
 	if v.template == nil {
 		return v.literal, nil
 	}
 	var zero T
-	got, err := v.template.value(env)
+	got, err := v.template.Value(env)
 	if err != nil {
 		return zero, err
 	}
 	t, err := v.read(got)
 	if err != nil {
-		return zero, fmt.Errorf("%s gives a value that is not taken: %w", words.OneLine(v.template.source), err)
+		return zero, fmt.Errorf("%s gives a value that is not taken: %w", words.OneLine(v.template.Source), err)
 	}
 	return t, nil
 }
@@ -45,7 +46,7 @@ func (r *loader) whole(n ast.Node, what string, least, most int) (int, bool) {
 	if !ok {
 		return 0, false
 	}
-	v, err := parseWhole(s)
+	v, err := cond.ParseWhole(s)
 	if v, err = between(v, err, least, most); err != nil {
 		r.Fault(n, "%s: %v", what, err)
 		return 0, false
@@ -56,14 +57,14 @@ func (r *loader) whole(n ast.Node, what string, least, most int) (int, bool) {
 // The readers of single values. They get a text, or what an expression gave.
 
 // memorySize reads MiB, cpuShares MHz.
-func memorySize(v any) (int, error) { return sizeOf(v, ParseSize) }
+func memorySize(v any) (int, error) { return sizeOf(v, cond.ParseSize) }
 func cpuShares(v any) (int, error) {
-	n, err := sizeOf(v, parseMHz)
+	n, err := sizeOf(v, cond.ParseMHz)
 	return between(n, err, 1, math.MaxInt32)
 }
 
 func sizeOf(v any, parse func(string) (int, error)) (int, error) {
-	s, err := asText(v)
+	s, err := cond.AsText(v)
 	if err != nil {
 		return 0, err
 	}
@@ -73,7 +74,7 @@ func sizeOf(v any, parse func(string) (int, error)) (int, error) {
 // wholeBetween reads a whole number.
 func wholeBetween(least, most int) func(any) (int, error) {
 	return func(v any) (int, error) {
-		n, err := sizeOf(v, parseWhole)
+		n, err := sizeOf(v, cond.ParseWhole)
 		return between(n, err, least, most)
 	}
 }
@@ -109,7 +110,7 @@ var (
 
 func named(re *regexp.Regexp, what string) func(any) (string, error) {
 	return func(v any) (string, error) {
-		s, err := asText(v)
+		s, err := cond.AsText(v)
 		if err == nil && !re.MatchString(s) {
 			err = fmt.Errorf("%s is no %s", words.Quote(s), what)
 		}
@@ -126,7 +127,7 @@ func oneOf(known ...string) func(any) (string, error) {
 		want = strings.Join(known[:last], ", ") + " or " + want
 	}
 	return func(v any) (string, error) {
-		s, err := asText(v)
+		s, err := cond.AsText(v)
 		if err == nil && !slices.Contains(known, s) {
 			err = fmt.Errorf("%s: want %s%s", words.Quote(s), want, words.DidYouMean(s, known))
 		}
@@ -135,7 +136,7 @@ func oneOf(known ...string) func(any) (string, error) {
 }
 
 func anyText(v any) (string, error) {
-	s, err := asText(v)
+	s, err := cond.AsText(v)
 	switch {
 	case err != nil:
 		return "", err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
 
@@ -58,13 +59,13 @@ type RuleInfo struct {
 
 // RuleList describes the rules in file order.
 func (s *Set) RuleList() []RuleInfo {
-	l := newLinter(context.Background(), s, describeSteps)
+	l := newLinter(context.Background(), s, cond.DescribeSteps)
 	list := make([]RuleInfo, len(s.rules))
 	for i := range s.rules {
 		ru := &s.rules[i]
 		list[i] = RuleInfo{
-			Name: ru.name, Condition: ru.when.source, Deny: ru.deny, Jobspec: ru.jobspec, Dispatch: ru.dispatch,
-			RunsOn: []string{}, File: ru.at.file, Line: ru.at.line,
+			Name: ru.name, Condition: ru.when.Source, Deny: ru.deny, Jobspec: ru.jobspec, Dispatch: ru.dispatch,
+			RunsOn: []string{}, File: ru.at.File, Line: ru.at.Line,
 		}
 		if f := l.find(i); f != nil {
 			list[i].RunsOn = f.Labels
@@ -81,7 +82,7 @@ func (s *Set) RuleList() []RuleInfo {
 func (s *Set) Vocabulary() []LabelInfo {
 	list := []LabelInfo{}
 	for _, lb := range s.vocabulary.all() {
-		list = append(list, LabelInfo{Name: lb.pattern, Vocabulary: true, Param: lb.param.info(), Means: lb.layer.means(), Examples: lb.examples()})
+		list = append(list, LabelInfo{Name: lb.pattern, Vocabulary: true, Param: infoOf(lb.param), Means: lb.layer.means(), Examples: lb.examples()})
 	}
 	var mentioned []string
 	for name := range s.mentions {
@@ -97,7 +98,7 @@ func (s *Set) Vocabulary() []LabelInfo {
 		list[i].Rules = []LabelRule{}
 	}
 	const maxTries = 20_000
-	l := newLinter(context.Background(), s, describeSteps)
+	l := newLinter(context.Background(), s, cond.DescribeSteps)
 	tries := 0
 	for i := range s.rules {
 		if s.rules[i].deny != "" || tries+len(list) > maxTries || l.over() {
@@ -180,16 +181,16 @@ func (l *linter) takes(i int, f Facts, lb *LabelInfo) (runsOn []string, ok bool)
 	return nil, false
 }
 
-func (p *param) info() *ParamInfo {
+func infoOf(p *cond.Param) *ParamInfo {
 	if p == nil {
 		return nil
 	}
-	in := &ParamInfo{Name: p.name, Type: p.kind, OneOf: append([]string{}, p.oneOf...), Pattern: p.patternAs}
-	switch p.kind {
+	in := &ParamInfo{Name: p.Name, Type: p.Kind, OneOf: append([]string{}, p.OneOf...), Pattern: p.PatternAs}
+	switch p.Kind {
 	case "int":
-		in.Least, in.Most = strconv.Itoa(p.min), strconv.Itoa(p.max)
+		in.Least, in.Most = strconv.Itoa(p.Min), strconv.Itoa(p.Max)
 	case "size":
-		in.Least, in.Most = formatMiB(p.min), formatMiB(p.max)
+		in.Least, in.Most = cond.FormatMiB(p.Min), cond.FormatMiB(p.Max)
 	}
 	return in
 }
@@ -204,15 +205,15 @@ func (lb *label) examples() []string {
 	switch p := lb.param; {
 	case p == nil:
 		values = []string{"1"}
-	case p.kind == "int":
-		values = []string{strconv.Itoa(p.min), strconv.Itoa(p.max)}
-	case p.kind == "size":
-		values = []string{formatMiB(p.min), formatMiB(p.max)}
-	case p.pattern == nil:
-		values = p.oneOf
+	case p.Kind == "int":
+		values = []string{strconv.Itoa(p.Min), strconv.Itoa(p.Max)}
+	case p.Kind == "size":
+		values = []string{cond.FormatMiB(p.Min), cond.FormatMiB(p.Max)}
+	case p.Pattern == nil:
+		values = p.OneOf
 	default:
 		for _, v := range []string{"1", "a", "1.0", "main", "a-1", "1.0.0"} {
-			if p.pattern.MatchString(v) {
+			if p.Pattern.MatchString(v) {
 				values = []string{v}
 				break
 			}
@@ -255,7 +256,7 @@ func (v *value[T]) text(show func(T) string) string {
 	case !v.set:
 		return ""
 	case v.template != nil:
-		return v.template.source
+		return v.template.Source
 	case show != nil:
 		return show(v.literal)
 	}

@@ -10,9 +10,10 @@ import (
 // What each package may import of ours, and does: the table of the README's
 // "Project structure". cmd/switchyard wires all of them.
 var mayImport = map[string][]string{
-	"switchyard/rules":    {"rules/internal/words", "rules/internal/yamlfile"},
+	"switchyard/rules":    {"rules/internal/cond", "rules/internal/words", "rules/internal/yamlfile"},
 	"switchyard/jobspecs": {},
 
+	"switchyard/rules/internal/cond":     {"rules/internal/words"},
 	"switchyard/rules/internal/words":    {},
 	"switchyard/rules/internal/yamlfile": {"rules/internal/words"},
 

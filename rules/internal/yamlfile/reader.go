@@ -42,7 +42,7 @@ var (
 	tooManyTokens  = fmt.Sprintf("more words and marks than are taken: %d in all, and of more than %d one for %d bytes", maxTokens, fewTokens, bytesPerToken)
 )
 
-// A fault is one fault in the file, at its place: both from 1, the column in
+// A Fault is one fault in the file, at its place: both from 1, the column in
 // runes.
 type Fault struct {
 	Line, Column int
@@ -50,7 +50,7 @@ type Fault struct {
 	Message      string
 }
 
-// A reader walks a file's YAML tree and collects every fault with its place.
+// A Reader walks a file's YAML tree and collects every fault with its place.
 // A node that was found faulty is left out, so that one mistake is one fault.
 type Reader struct {
 	File   string
@@ -263,7 +263,7 @@ func (r *Reader) acceptable(tokens token.Tokens) bool {
 	return len(r.Faults) == before
 }
 
-// A pair is one entry of a mapping.
+// A Pair is one entry of a mapping.
 type Pair struct {
 	Key     string
 	KeyNode ast.Node

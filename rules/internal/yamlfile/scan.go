@@ -11,7 +11,7 @@ const (
 	bytesPerToken = 3      // at least, of a larger one
 )
 
-// A volume is how much there is of a set of files.
+// A Volume is how much there is of a set of files.
 type Volume struct{ bytes, tokens int }
 
 // A byteScanner goes through YAML before the library does, which takes memory in

@@ -1,4 +1,4 @@
-package rules
+package cond
 
 import (
 	"math"
@@ -12,7 +12,7 @@ import (
 // that it depends on: yes, no, or unknown where it fails. The values of a text
 // are numbered as in one_of.
 type table struct {
-	none  truth // for a job without the param
+	None  truth // for a job without the param
 	steps []step
 	max   int
 }
@@ -23,34 +23,22 @@ type step struct {
 	is   truth
 }
 
-// attempt is the number that every job has, as if it were a param.
-var attempt = &param{name: "job.attempt", kind: "int", min: 1, max: math.MaxInt32}
+// Attempt is the number that every job has, as if it were a param.
+var Attempt = &Param{Name: "job.attempt", Kind: "int", Min: 1, Max: math.MaxInt32}
 
 // maxTable bounds the values that are tried one by one.
 const maxTable = 256
 
-// values are the numbers that stand for the param's values; ok is false when
-// they cannot be told.
-func (p *param) values() (low, high int, ok bool) {
-	switch {
-	case p == nil || p.kind == "string" && p.pattern != nil:
-		return 0, 0, false
-	case p.kind == "string":
-		return 0, len(p.oneOf) - 1, len(p.oneOf) > 0
-	}
-	return p.min, p.max, p.max >= p.min
-}
-
 // tableOf is what a program is for each value of the param that it depends on
 // alone; nil when that cannot be told.
-func (l *language) tableOf(n ast.Node, code *code, p *param) *table {
+func (l *Language) tableOf(n ast.Node, code *code, p *Param) *table {
 	low, high, ok := p.values()
 	if !ok {
 		return nil
 	}
 	var points []int
 	b := breaks{ok: true}
-	if ast.Walk(&n, &b); b.ok && p.kind != "string" { // between these it says the same
+	if ast.Walk(&n, &b); b.ok && p.Kind != "string" { // between these it says the same
 		points = append(points, low)
 		for _, at := range b.at {
 			if at > low && at <= high {
@@ -66,29 +54,29 @@ func (l *language) tableOf(n ast.Node, code *code, p *param) *table {
 		return nil
 	}
 	ask := func(v any) truth {
-		env := Env{limit: loadSteps}
+		env := Env{Limit: loadSteps}
 		switch n, _ := v.(int); {
-		case p == attempt:
+		case p == Attempt:
 			env.Job.Attempt = n
 		case v != nil:
-			env.Param = map[string]any{p.name: v}
+			env.Param = map[string]any{p.Name: v}
 		}
-		got, err := evaluate(code, &env)
+		got, err := Evaluate(code, &env)
 		if is, flag := got.(bool); err == nil && flag {
 			return truthOf(is)
 		}
-		return unknown
+		return Unknown
 	}
 	t := &table{max: high}
 	for _, v := range slices.Compact(points) {
 		value := any(v)
-		if p.kind == "string" {
-			value = p.oneOf[v]
+		if p.Kind == "string" {
+			value = p.OneOf[v]
 		}
 		t.add(v, ask(value))
 	}
-	if t.none = t.steps[0].is; p != attempt {
-		t.none = ask(nil)
+	if t.None = t.steps[0].is; p != Attempt {
+		t.None = ask(nil)
 	}
 	return t
 }
@@ -101,17 +89,17 @@ func (t *table) add(from int, is truth) {
 }
 
 // isTable is the table of a param that is one value.
-func isTable(p *param, v int) *table {
+func isTable(p *Param, v int) *table {
 	low, high, ok := p.values()
 	if !ok {
 		return nil
 	}
-	t := &table{none: no, max: high}
+	t := &table{None: no, max: high}
 	if v != low {
 		t.add(low, no)
 	}
 	if v >= low && v <= high {
-		t.add(v, yes)
+		t.add(v, Yes)
 	}
 	if v < high {
 		t.add(max(v+1, low), no)
@@ -119,20 +107,20 @@ func isTable(p *param, v int) *table {
 	return t
 }
 
-// thereTable is the table of whether a job has the param.
-func thereTable(p *param) *table {
+// ThereTable is the table of whether a job has the param.
+func ThereTable(p *Param) *table {
 	low, high, ok := p.values()
 	if !ok {
 		return nil
 	}
-	return &table{none: no, max: high, steps: []step{{low, yes}}}
+	return &table{None: no, max: high, steps: []step{{low, Yes}}}
 }
 
 // at is what the table says of a value.
 func (t *table) at(v int) truth {
 	i := sort.Search(len(t.steps), func(i int) bool { return t.steps[i].from > v })
 	if i == 0 {
-		return unknown
+		return Unknown
 	}
 	return t.steps[i-1].is
 }
@@ -146,10 +134,10 @@ func (t *table) implies(assumed truth, other *table) truth {
 			return
 		}
 		some = true
-		never = never && its != yes
-		always = always && its == yes
+		never = never && its != Yes
+		always = always && its == Yes
 	}
-	see(t.none, other.none)
+	see(t.None, other.None)
 	for _, s := range t.steps {
 		see(s.is, other.at(s.from))
 	}
@@ -158,18 +146,18 @@ func (t *table) implies(assumed truth, other *table) truth {
 	}
 	switch {
 	case !some:
-		return unknown
+		return Unknown
 	case always:
-		return yes
+		return Yes
 	case never:
 		return no
 	}
-	return unknown
+	return Unknown
 }
 
 // says reports whether the table says so of any value, or of a job without one.
 func (t *table) says(is truth) bool {
-	return t.none == is || slices.ContainsFunc(t.steps, func(s step) bool { return s.is == is })
+	return t.None == is || slices.ContainsFunc(t.steps, func(s step) bool { return s.is == is })
 }
 
 // breaks is a visitor that finds the numbers at which an expression may change,

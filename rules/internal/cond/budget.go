@@ -1,4 +1,4 @@
-package rules
+package cond
 
 import (
 	"errors"
@@ -14,29 +14,29 @@ import (
 // that the job's texts can make of it, so that the same job is decided in the
 // same way on a slow machine and on a busy one.
 const (
-	decisionSteps = 5_000_000     // of one decision: 50 ms; a file of 10,000 plain rules takes less than a tenth
-	traceSteps    = decisionSteps // of saying why, beside that
+	DecisionSteps = 5_000_000     // of one decision: 50 ms; a file of 10,000 plain rules takes less than a tenth
+	TraceSteps    = DecisionSteps // of saying why, beside that
 	loadSteps     = 100_000       // of one expression that has the same value for every job, when it is loaded
-	describeSteps = 100_000_000   // of what is said of the rules in force, each of its parts: 1 s
-	lintSteps     = 300_000_000   // of all findings of a file: 3 s; a file of 10,000 rules takes a third
+	DescribeSteps = 100_000_000   // of what is said of the rules in force, each of its parts: 1 s
+	LintSteps     = 300_000_000   // of all findings of a file: 3 s; a file of 10,000 rules takes a third
 
-	nodeSteps = 5  // of one operator or function of an expression
+	NodeSteps = 5  // of one operator or function of an expression
 	textShare = 32 // bytes of a text that a function goes through in a step
 )
 
-// errTooCostly is what a decision gives that takes more than its steps.
-var errTooCostly = errors.New("to decide this job takes too long: more than 50 ms of patterns and loops over its labels and texts; simplify the patterns of this rule and of those before it")
+// ErrTooCostly is what a decision gives that takes more than its steps.
+var ErrTooCostly = errors.New("to decide this job takes too long: more than 50 ms of patterns and loops over its labels and texts; simplify the patterns of this rule and of those before it")
 
-// spend counts steps of work that is about to be done. Its error is
+// Spend counts steps of work that is about to be done. Its error is
 // errTooCostly, and then the work is not to be done.
-func (e *Env) spend(steps int) error {
-	limit := e.limit
+func (e *Env) Spend(steps int) error {
+	limit := e.Limit
 	if limit == 0 {
-		limit = decisionSteps
+		limit = DecisionSteps
 	}
-	if e.spent += steps; e.spent > limit || e.spent < 0 {
-		e.spent = max(e.spent, limit+1) // it stays so
-		return errTooCostly
+	if e.Spent += steps; e.Spent > limit || e.Spent < 0 {
+		e.Spent = max(e.Spent, limit+1) // it stays so
+		return ErrTooCostly
 	}
 	return nil
 }
@@ -53,9 +53,9 @@ func (e *Env) longest() int {
 	return e.text
 }
 
-// largest is the job that costs an expression the most: with as many labels as
+// Largest is the job that costs an expression the most: with as many labels as
 // a job may have, each as long as it may be. Other texts are shorter in practice.
-func largest() *Env {
+func Largest() *Env {
 	return &Env{Labels: make([]string, MaxLabels), text: MaxLabelLength, allLabels: MaxLabels * MaxLabelLength}
 }
 
@@ -78,17 +78,17 @@ type weight struct {
 	joins, replaces bool
 }
 
-// steps is the most that evaluating costs for a job.
-func (w *weight) steps(e *Env) int {
+// Steps is the most that evaluating costs for a job.
+func (w *weight) Steps(e *Env) int {
 	text, turns := w.longest(e), 1
 	if w.turns > 0 {
 		turns = max(w.turns, len(e.Labels))
 	}
-	return turns*(w.nodes*(nodeSteps+len(e.Labels)/4+text/textShare)+w.patterns*text) + w.labels*e.allLabels + w.parts*text
+	return turns*(w.nodes*(NodeSteps+len(e.Labels)/4+text/textShare)+w.patterns*text) + w.labels*e.allLabels + w.parts*text
 }
 
-// size is that of all patterns.
-func (w *weight) size() int { return w.patterns + w.labels + w.parts }
+// Size is that of all patterns.
+func (w *weight) Size() int { return w.patterns + w.labels + w.parts }
 
 // longest is the length of the longest text that the expression sees or makes.
 func (w *weight) longest(e *Env) int {
@@ -162,9 +162,9 @@ func (w *weigher) matches(n *ast.BinaryNode) {
 	}
 	w.written -= len(s.Value)
 	if p, ok := n.Left.(*ast.PointerNode); ok && p.Name == "" {
-		w.labels += patternSize(s.Value) // if the loop is over others, over sees to it
+		w.labels += PatternSize(s.Value) // if the loop is over others, over sees to it
 	} else {
-		w.patterns += patternSize(s.Value)
+		w.patterns += PatternSize(s.Value)
 	}
 }
 

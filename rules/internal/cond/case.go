@@ -1,4 +1,4 @@
-package rules
+package cond
 
 import (
 	"cmp"
@@ -58,11 +58,11 @@ var foldFunctions = map[string]func(...any) (any, error){
 	},
 	foldName + "split": func(a ...any) (any, error) {
 		s, sep := a[0].(string), a[1].(string)
-		return bounded["split"].call(anyCase(sep).ReplaceAllLiteralString(s, sep), sep)
+		return Bounded["split"].call(anyCase(sep).ReplaceAllLiteralString(s, sep), sep)
 	},
 	foldName + "replace": func(a ...any) (any, error) {
 		s, old := a[0].(string), a[1].(string)
-		return bounded["replace"].call(anyCase(old).ReplaceAllLiteralString(s, old), old, a[2])
+		return Bounded["replace"].call(anyCase(old).ReplaceAllLiteralString(s, old), old, a[2])
 	},
 }
 
@@ -180,11 +180,11 @@ func (f *folder) all(nodes []ast.Node) (s shape) {
 
 func (f *folder) member(n *ast.MemberNode) shape {
 	if name := factName(n); name != "" {
-		p := f.vocabulary.param(strings.TrimPrefix(name, "param."))
+		p := f.param(strings.TrimPrefix(name, "param."))
 		if !strings.HasPrefix(name, "param.") || p == nil {
 			return shape{nocase: nocaseFacts[name], source: name}
 		}
-		return shape{nocase: p.kind == "string", lower: p.pattern != nil, source: name}
+		return shape{nocase: p.Kind == "string", lower: p.Pattern != nil, source: name}
 	}
 	if id, ok := n.Node.(*ast.IdentifierNode); ok && id.Value == "param" { // by a name that is made up
 		f.of(&n.Property)

@@ -1,4 +1,4 @@
-package rules
+package cond
 
 import (
 	"fmt"
@@ -9,12 +9,12 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// leastMiB is the least memory and ephemeral disk that Nomad takes
+// LeastMiB is the least memory and ephemeral disk that Nomad takes
 // (MinResources and EphemeralDisk.Validate in nomad/structs, Nomad 2.0).
-const leastMiB = 10
+const LeastMiB = 10
 
-// mostMiB bounds sizes to what fits Nomad's 32-bit MB fields.
-const mostMiB = math.MaxInt32
+// MostMiB bounds sizes to what fits Nomad's 32-bit MB fields.
+const MostMiB = math.MaxInt32
 
 // ParseSize reads a size such as "512", "512MiB", "16GiB" or "1TiB", in any
 // case, and returns MiB, which is what Nomad calls MB. A bare number is MiB. It
@@ -40,26 +40,26 @@ func ParseSize(s string) (mib int, err error) {
 		return 0, fmt.Errorf("size %s has no unit we know: write MiB, GiB or TiB, or a bare number for MiB", words.Quote(s))
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
-	if err != nil || n > mostMiB/int64(factor) {
-		return 0, fmt.Errorf("size %s is too large: the most is %d MiB", words.Quote(s), mostMiB)
+	if err != nil || n > MostMiB/int64(factor) {
+		return 0, fmt.Errorf("size %s is too large: the most is %d MiB", words.Quote(s), MostMiB)
 	}
-	if n*int64(factor) < leastMiB {
-		return 0, fmt.Errorf("size %s is too small: Nomad's least is %d MiB", words.Quote(s), leastMiB)
+	if n*int64(factor) < LeastMiB {
+		return 0, fmt.Errorf("size %s is too small: Nomad's least is %d MiB", words.Quote(s), LeastMiB)
 	}
 	return int(n) * factor, nil
 }
 
-// parseMHz reads a CPU share: a bare number of MHz, or one with the unit.
-func parseMHz(s string) (int, error) {
+// ParseMHz reads a CPU share: a bare number of MHz, or one with the unit.
+func ParseMHz(s string) (int, error) {
 	digits, unit := splitNumber(s)
 	if digits == "" || (unit != "" && !strings.EqualFold(unit, "mhz")) {
 		return 0, fmt.Errorf("%s is not a CPU size: write MHz as a whole number, such as 2000; whole cores go to cores", words.Quote(s))
 	}
-	return parseWhole(digits)
+	return ParseWhole(digits)
 }
 
-// parseWhole reads a whole number of decimal digits.
-func parseWhole(s string) (int, error) {
+// ParseWhole reads a whole number of decimal digits.
+func ParseWhole(s string) (int, error) {
 	digits, rest := splitNumber(strings.TrimPrefix(s, "-"))
 	if digits == "" || rest != "" {
 		return 0, fmt.Errorf("%s is not a whole number", words.Quote(s))
@@ -80,8 +80,8 @@ func splitNumber(s string) (digits, rest string) {
 	return s[:i], s[i:]
 }
 
-// formatMiB is the shortest form that ParseSize reads back.
-func formatMiB(mib int) string {
+// FormatMiB is the shortest form that ParseSize reads back.
+func FormatMiB(mib int) string {
 	switch {
 	case mib >= 1<<20 && mib%(1<<20) == 0:
 		return strconv.Itoa(mib>>20) + "TiB"

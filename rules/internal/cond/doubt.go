@@ -1,4 +1,4 @@
-package rules
+package cond
 
 import (
 	"fmt"
@@ -14,25 +14,25 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// A doubt is a finding about a text or a number in an expression, which Lint
+// A Doubt is a finding about a text or a number in an expression, which Lint
 // reports: line from 1, column in runes from 0, and then the place in the file.
-type doubt struct {
-	code, message string
-	line, column  int
-	at            spot
-	rule          string
+type Doubt struct {
+	Code, Message string
+	Line, Column  int
+	At            Spot
+	Rule          string
 }
 
 // Codes of doubts.
 const (
-	impossibleValue = "impossible-value"
-	patternLiteral  = "pattern-literal"
+	ImpossibleValue = "impossible-value"
+	PatternLiteral  = "pattern-literal"
 )
 
 // doubt notes a finding at a node.
 func (v *visitor) doubt(n ast.Node, code, format string, args ...any) {
 	line, column := v.place(n)
-	v.doubts = append(v.doubts, doubt{code: code, message: fmt.Sprintf(format, args...), line: line, column: column})
+	v.doubts = append(v.doubts, Doubt{Code: code, Message: fmt.Sprintf(format, args...), Line: line, Column: column})
 }
 
 // asLabel is the source of a shape that is a label of the job.
@@ -49,7 +49,7 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 	}
 	if list, ok := written.(*ast.ArrayNode); ok && operator == "in" {
 		if len(list.Nodes) == 0 {
-			f.doubt(list, impossibleValue, "%s holds for no job: nothing is in an empty list", shown(whole))
+			f.doubt(list, ImpossibleValue, "%s holds for no job: nothing is in an empty list", shown(whole))
 		}
 		for _, e := range list.Nodes {
 			f.judge(whole, value, s, "in", e)
@@ -71,7 +71,7 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 	switch n := written.(type) {
 	case *ast.NilNode:
 		if !strings.HasPrefix(s.source, "param.") && s.source != asLabel {
-			add(impossibleValue, s.source+" is never nil")
+			add(ImpossibleValue, s.source+" is never nil")
 		}
 	case *ast.StringNode:
 		if s.source == asLabel && slices.Contains([]string{"==", "!=", "in"}, operator) {
@@ -86,8 +86,8 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 	case *ast.IntegerNode, *ast.FloatNode:
 		low, high, ok := f.bounds(s.source)
 		with, _ := strconv.ParseFloat(number(written), 64)
-		if p := f.vocabulary.param(strings.TrimPrefix(s.source, "param.")); p != nil && p.kind == "size" && with > 0 && with < float64(p.min) && len(s.also) == 0 {
-			f.doubt(written, impossibleValue, "%s is a number of MiB, from %d to %d, and never %s: %sGiB are %.0f", s.source, low, high, number(written), number(written), with*1024)
+		if p := f.param(strings.TrimPrefix(s.source, "param.")); p != nil && p.Kind == "size" && with > 0 && with < float64(p.Min) && len(s.also) == 0 {
+			f.doubt(written, ImpossibleValue, "%s is a number of MiB, from %d to %d, and never %s: %sGiB are %.0f", s.source, low, high, number(written), number(written), with*1024)
 			return
 		}
 		if !ok || !outOfBounds(operator, with, float64(low), float64(high)) || slices.ContainsFunc(s.also, func(a ast.Node) bool {
@@ -100,20 +100,20 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 		if high == math.MaxInt32 {
 			why = fmt.Sprintf("%s is a whole number from %d", s.source, low)
 		}
-		add(impossibleValue, why)
+		add(ImpossibleValue, why)
 	}
 }
 
 // bounds are those of a number that a job has.
-func (l *language) bounds(source string) (low, high int, ok bool) {
-	p := l.vocabulary.param(strings.TrimPrefix(source, "param."))
-	if source == attempt.name {
-		p = attempt
+func (l *Language) bounds(source string) (low, high int, ok bool) {
+	p := l.param(strings.TrimPrefix(source, "param."))
+	if source == Attempt.Name {
+		p = Attempt
 	}
-	if p == nil || p.kind == "string" {
+	if p == nil || p.Kind == "string" {
 		return 0, 0, false
 	}
-	return p.min, p.max, true
+	return p.Min, p.Max, true
 }
 
 // outOfBounds reports whether no whole number from low to high compares so with
@@ -197,7 +197,7 @@ func (f *folder) judgePattern(whole *ast.BinaryNode, s shape, written *ast.Strin
 			operator = "endsWith"
 		}
 		if _, why := f.never(s.source, operator, string(p.Rune)); why != "" {
-			f.doubt(written, impossibleValue, "%s holds for no job: %s", shown(whole), why)
+			f.doubt(written, ImpossibleValue, "%s holds for no job: %s", shown(whole), why)
 			return
 		}
 	}
@@ -205,7 +205,7 @@ func (f *folder) judgePattern(whole *ast.BinaryNode, s shape, written *ast.Strin
 
 // never says why a fact, a param or a label never compares so with a text; ""
 // when it may.
-func (l *language) never(source, operator, s string) (code, why string) {
+func (l *Language) never(source, operator, s string) (code, why string) {
 	whole := slices.Contains([]string{"==", "!=", "in"}, operator)
 	if !whole && (s == "" || holdsFor(operator, "", "x")) { // < and the like
 		return "", ""
@@ -213,16 +213,16 @@ func (l *language) never(source, operator, s string) (code, why string) {
 	odd := func(not *regexp.Regexp, of string) (code, why string) {
 		switch {
 		case s == "":
-			return impossibleValue, source + " is never empty"
+			return ImpossibleValue, source + " is never empty"
 		case !not.MatchString(s):
 			return "", ""
 		case strings.Contains(s, "*"):
 			begin, _, _ := strings.Cut(s, "*")
-			return patternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
+			return PatternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
 		case strings.Contains(s, "/") && source != "repo.host":
-			return impossibleValue, fmt.Sprintf("%s has no /, which repo.full_name has: owner/name", source)
+			return ImpossibleValue, fmt.Sprintf("%s has no /, which repo.full_name has: owner/name", source)
 		}
-		return impossibleValue, fmt.Sprintf("%s has only %s", source, of)
+		return ImpossibleValue, fmt.Sprintf("%s has only %s", source, of)
 	}
 	oneOf := func(all []string) (code, why string) {
 		if slices.ContainsFunc(all, func(one string) bool { return holdsFor(operator, one, s) }) {
@@ -234,9 +234,9 @@ func (l *language) never(source, operator, s string) (code, why string) {
 			hint = words.DidYouMean(s, shown)
 		}
 		if strings.Contains(s, "*") {
-			return patternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith …, or matches with a regular expression", source)
+			return PatternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith …, or matches with a regular expression", source)
 		}
-		return impossibleValue, fmt.Sprintf("%s is one of %s%s", source, words.QuoteAll(shown), hint)
+		return ImpossibleValue, fmt.Sprintf("%s is one of %s%s", source, words.QuoteAll(shown), hint)
 	}
 	switch source {
 	case "repo.owner":
@@ -252,17 +252,17 @@ func (l *language) never(source, operator, s string) (code, why string) {
 		switch {
 		case strings.Contains(s, "*"):
 			begin, _, _ := strings.Cut(s, "*")
-			return patternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
+			return PatternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
 		case whole && !full:
-			return impossibleValue, "repo.full_name is owner/name: compare repo.name or repo.owner with it"
+			return ImpossibleValue, "repo.full_name is owner/name: compare repo.name or repo.owner with it"
 		case whole && (owner == "" || name == ""), strings.Contains(name, "/"), full && notInOwner.MatchString(owner), notInName.MatchString(name), notInName.MatchString(owner):
-			return impossibleValue, "repo.full_name is owner/name"
+			return ImpossibleValue, "repo.full_name is owner/name"
 		}
 	case "repo.visibility":
 		return oneOf([]string{"public", "private", "internal", ""})
 	case "run.event":
 		code, why = oneOf(events)
-		if code == impossibleValue {
+		if code == ImpossibleValue {
 			why = "GitHub has no such event"
 			if whole {
 				why += words.DidYouMean(s, events[:len(events)-1])
@@ -273,65 +273,65 @@ func (l *language) never(source, operator, s string) (code, why string) {
 		switch {
 		case strings.Contains(s, "*"):
 			begin, _, _ := strings.Cut(s, "*")
-			return patternLiteral, fmt.Sprintf("a * stands for itself: write job.branch startsWith %q, or matches with a regular expression", begin)
+			return PatternLiteral, fmt.Sprintf("a * stands for itself: write job.branch startsWith %q, or matches with a regular expression", begin)
 		case notInBranch.MatchString(s) && (whole || s != "/"), whole && strings.HasSuffix(s, "/"):
-			return impossibleValue, "no branch can have that name"
+			return ImpossibleValue, "no branch can have that name"
 		case strings.HasPrefix(s, "refs/") && operator != "contains" && operator != "endsWith":
-			return impossibleValue, "job.branch is the name alone, as main"
+			return ImpossibleValue, "job.branch is the name alone, as main"
 		}
 	case asLabel:
 		if strings.Contains(s, "*") {
 			begin, _, _ := strings.Cut(s, "*")
-			return patternLiteral, fmt.Sprintf("a * stands for itself: write startsWith %q", begin)
+			return PatternLiteral, fmt.Sprintf("a * stands for itself: write startsWith %q", begin)
 		}
 	default:
-		p := l.vocabulary.param(strings.TrimPrefix(source, "param."))
+		p := l.param(strings.TrimPrefix(source, "param."))
 		switch {
-		case p == nil || p.kind != "string":
-		case p.pattern == nil:
-			return oneOf(p.oneOf)
-		case whole && !p.pattern.MatchString(strings.ToLower(s)):
-			return impossibleValue, fmt.Sprintf("%s matches %s", source, p.patternAs)
+		case p == nil || p.Kind != "string":
+		case p.Pattern == nil:
+			return oneOf(p.OneOf)
+		case whole && !p.Pattern.MatchString(strings.ToLower(s)):
+			return ImpossibleValue, fmt.Sprintf("%s matches %s", source, p.PatternAs)
 		}
 	}
 	return "", ""
 }
 
 // noLabel says why no job has a label; "" when one may.
-func (l *language) noLabel(s string) (code, why string) {
+func (l *Language) noLabel(s string) (code, why string) {
 	name := strings.ToLower(s)
-	lb, open := l.vocabulary.find(name)
+	param, open, isKnown := l.vocabulary.Find(name)
 	switch {
 	case strings.TrimSpace(s) == "":
-		return impossibleValue, "no job has an empty label"
+		return ImpossibleValue, "no job has an empty label"
 	case strings.TrimSpace(s) != s:
-		return impossibleValue, fmt.Sprintf("no job has the label %s: blanks at the ends of a label are taken away: write %q", words.Quote(s), strings.TrimSpace(s))
+		return ImpossibleValue, fmt.Sprintf("no job has the label %s: blanks at the ends of a label are taken away: write %q", words.Quote(s), strings.TrimSpace(s))
 	case !words.Printable(s) || len([]rune(s)) > MaxLabelLength:
-		return impossibleValue, fmt.Sprintf("no job has the label %s: a label is printable, and has at most %d characters", words.Quote(s), MaxLabelLength)
+		return ImpossibleValue, fmt.Sprintf("no job has the label %s: a label is printable, and has at most %d characters", words.Quote(s), MaxLabelLength)
 	case strings.Contains(s, "*"):
 		begin, _, _ := strings.Cut(s, "*")
 		mend := fmt.Sprintf("any(labels, # startsWith %q)", begin)
-		if lb != nil && lb.param != nil {
-			mend = fmt.Sprintf("param.%s != nil", lb.param.name)
+		if param != nil {
+			mend = fmt.Sprintf("param.%s != nil", param.Name)
 		}
-		return patternLiteral, fmt.Sprintf("%s is a pattern, and one label is meant here: to ask for any of them, write %s", words.Quote(s), mend)
-	case lb != nil && lb.param != nil:
-		if _, err := lb.param.read(open); err != nil {
-			return impossibleValue, fmt.Sprintf("no job with the label %s gets a runner: %v", words.Quote(s), err)
+		return PatternLiteral, fmt.Sprintf("%s is a pattern, and one label is meant here: to ask for any of them, write %s", words.Quote(s), mend)
+	case param != nil:
+		if _, err := param.Read(open); err != nil {
+			return ImpossibleValue, fmt.Sprintf("no job with the label %s gets a runner: %v", words.Quote(s), err)
 		}
-	case lb == nil && strings.ContainsAny(s, ", "):
+	case !isKnown && strings.ContainsAny(s, ", "):
 		parts := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 		known := true
 		for i, p := range parts {
-			found, _ := l.vocabulary.find(strings.ToLower(p))
-			known = known && found != nil
+			_, _, found := l.vocabulary.Find(strings.ToLower(p))
+			known = known && found
 			parts[i] = strconv.Quote(p)
 		}
 		if known || strings.Contains(s, ",") {
-			return impossibleValue, fmt.Sprintf("%s is one label: write each by itself, as in has(%s)", words.Quote(s), strings.Join(parts, ", "))
+			return ImpossibleValue, fmt.Sprintf("%s is one label: write each by itself, as in has(%s)", words.Quote(s), strings.Join(parts, ", "))
 		}
 	}
 	return "", ""
 }
 
-const absentParam = "absent-param"
+const AbsentParam = "absent-param"

@@ -1,10 +1,11 @@
-package rules
+package cond
 
 import (
 	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"regexp/syntax"
 	"slices"
 	"strconv"
@@ -32,53 +33,57 @@ const (
 	maxMatches    = 1000 // size of the patterns of one expression, as patternSize has it
 	maxPattern    = 5000 // size of a pattern elsewhere
 
-	maxPrograms    = 30_000  // of a set of files, 3 kB each: those of 10,000 rules with three parts that are no plain question for a label or a fact
-	maxAllPatterns = 500_000 // size of all patterns of a set of files, 50 bytes each
+	MaxPrograms    = 30_000  // of a set of files, 3 kB each: those of 10,000 rules with three parts that are no plain question for a label or a fact
+	MaxAllPatterns = 500_000 // size of all patterns of a set of files, 50 bytes each
 )
 
-// Env is what an expression sees: the README's table of envNames is made of
-// its fields.
-type Env struct {
-	Labels []string       `expr:"labels"` // lower case, without doubles
-	Param  map[string]any `expr:"param"`  // values of the parameter labels that the job has; nil for the others
-	Repo   Repo           `expr:"repo"`
-	Job    Job            `expr:"job"`
-	Run    Run            `expr:"run"` // in a rule's if only
-
-	runKnown bool
-	asked    []string // the job's labels as they came
-
-	spent, limit    int // steps of work so far, and at most; 0: decisionSteps
-	text, allLabels int // bytes of the longest text, and of all labels; text 0: not counted yet
-}
-
-// A language is what the expressions of one file are compiled with. An
+// A Language is what the expressions of one file are compiled with. An
 // expression sees no clock.
-type language struct {
+type Language struct {
 	config     *conf.Config // what expr.Compile makes anew each time
 	typed      *conf.Config // the same where params have types
-	vocabulary *vocabulary
+	vocabulary Vocabulary
 	source     file.Source     // of the condition that is taken apart
 	mentions   map[string]bool // gets the labels that expressions ask for, lower case
-	found      []mention       // those of the last expression that was compiled
-	doubts     []doubt         // the same
-	asked      map[string]bool // params that any expression asks for
-	sees       bool            // an expression may depend on labels that it does not name
-	programs   int             // that were compiled
-	patterns   int             // size of their patterns, and of those of params
+	found      []Mention       // those of the last expression that was compiled
+	doubts     []Doubt         // the same
+	Asked      map[string]bool // params that any expression asks for
+	Sees       bool            // an expression may depend on labels that it does not name
+	Programs   int             // that were compiled
+	Patterns   int             // size of their patterns, and of those of params
 }
 
-// A mention is a label that an expression asks for, and where in its text:
+// A Vocabulary says what labels a rules file defines.
+type Vocabulary interface {
+	// Find reports whether a lower-case label is known, and returns its param, nil
+	// when it has none, with the text that its pattern leaves open.
+	Find(label string) (p *Param, open string, known bool)
+	// All returns the params of all labels in the order of the file.
+	All() []*Param
+}
+
+// param finds a param by its name; nil when there is none.
+func (l *Language) param(name string) *Param {
+	for _, p := range l.vocabulary.All() {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// A Mention is a label that an expression asks for, and where in its text:
 // line from 1, column in runes from 0.
-type mention struct {
-	label        string
-	line, column int
-	at           spot // in the file
+type Mention struct {
+	Label        string
+	Line, Column int
+	At           Spot // in the file
 }
 
-// The optimizer is off: it takes "fails or true" for true, and a condition that
+// NewLanguage returns the language of the files whose vocabulary it is; mentions
+// gets the labels that expressions ask for. The optimizer is off: it takes "fails or true" for true, and a condition that
 // is taken apart evaluates from left to right.
-func newLanguage(v *vocabulary, mentions map[string]bool) *language {
+func NewLanguage(v Vocabulary, mentions map[string]bool) *Language {
 	c := conf.CreateNew()
 	for _, option := range []expr.Option{
 		expr.Env(Env{}), expr.MaxNodes(maxNodes), expr.Optimize(false),
@@ -86,20 +91,20 @@ func newLanguage(v *vocabulary, mentions map[string]bool) *language {
 		option(c)
 	}
 	for name := range c.Builtins {
-		if !slices.Contains(builtins, name) {
+		if !slices.Contains(Builtins, name) {
 			c.Disabled[name] = true
 		}
 	}
-	for name, f := range bounded {
+	for name, f := range Bounded {
 		expr.Function(name, f.call, f.as)(c)
 	}
-	for name, f := range labelFunctions {
+	for name, f := range LabelFunctions {
 		expr.Function(name, f, new(func([]string, ...string) bool))(c)
 	}
 	for name, f := range foldFunctions {
 		as := any(new(func(any) any))
-		if of := strings.TrimPrefix(name, foldName); bounded[of].as != nil {
-			as = bounded[of].as
+		if of := strings.TrimPrefix(name, foldName); Bounded[of].as != nil {
+			as = Bounded[of].as
 		} else if name != foldAny {
 			as = new(func(string, string) string)
 		}
@@ -111,23 +116,23 @@ func newLanguage(v *vocabulary, mentions map[string]bool) *language {
 	c.Check()
 	typed := *c
 	params := types.Map{types.Extra: types.Any}
-	for _, p := range v.params {
-		params[p.name] = types.String
-		if p.kind != "string" {
-			params[p.name] = types.Int
+	for _, p := range v.All() {
+		params[p.Name] = types.String
+		if p.Kind != "string" {
+			params[p.Name] = types.Int
 		}
 	}
 	env := Env{}
 	typed.Env = types.Map{
 		"labels": types.TypeOf(env.Labels), "param": params, "repo": types.TypeOf(env.Repo), "job": types.TypeOf(env.Job), "run": types.TypeOf(env.Run),
 	}.Nature()
-	return &language{config: c, typed: &typed, vocabulary: v, mentions: mentions, asked: map[string]bool{}}
+	return &Language{config: c, typed: &typed, vocabulary: v, mentions: mentions, Asked: map[string]bool{}}
 }
 
-// builtins are the functions of the expression library that are taken. They give
+// Builtins are the functions of the expression library that are taken. They give
 // no more than they get: with these, without let, and with no loop in a loop, an
 // expression takes time and memory in proportion to its length and the job's.
-var builtins = []string{
+var Builtins = []string{
 	"all", "any", "none", "one", "filter", "count", "len", "first", "last",
 	"lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf",
 	"int", "float", "abs", "ceil", "floor", "round", "min", "max",
@@ -138,8 +143,8 @@ const (
 	maxParts = 100  // elements of a list that a function or a range may give
 )
 
-// bounded are functions that could give more than they get.
-var bounded = map[string]struct {
+// Bounded are functions that could give more than they get.
+var Bounded = map[string]struct {
 	call func(...any) (any, error)
 	as   any // new(func type)
 }{
@@ -157,7 +162,7 @@ var bounded = map[string]struct {
 			list = l
 		case []any: // what filter gives
 			for _, e := range l {
-				s, err := asText(e)
+				s, err := AsText(e)
 				if err != nil {
 					return nil, err
 				}
@@ -178,7 +183,7 @@ var bounded = map[string]struct {
 		}
 		return strings.Join(list, sep), nil
 	}, new(func(any, ...string) string)},
-	"string": {func(a ...any) (any, error) { return asText(a[0]) }, new(func(any) string)},
+	"string": {func(a ...any) (any, error) { return AsText(a[0]) }, new(func(any) string)},
 	"replace": {func(a ...any) (any, error) {
 		s, old, with := a[0].(string), a[1].(string), a[2].(string)
 		if len(s)+strings.Count(s, old)*(len(with)-len(old)) > maxText {
@@ -188,8 +193,8 @@ var bounded = map[string]struct {
 	}, new(func(string, string, string) string)},
 }
 
-// labelFunctions take the job's labels before the arguments that the rules file shows.
-var labelFunctions = map[string]func(...any) (any, error){
+// LabelFunctions take the job's labels before the arguments that the rules file shows.
+var LabelFunctions = map[string]func(...any) (any, error){
 	"has": func(a ...any) (any, error) { // all of these
 		labels, want, err := labelArguments(a)
 		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }), err
@@ -226,7 +231,7 @@ func labelArguments(args []any) (labels, want []string, err error) {
 // notes them, and finds what must not be asked for: a param that no label
 // defines, and the run, but in a condition.
 type visitor struct {
-	*language
+	*Language
 	source  file.Source
 	run     bool     // run.… may be asked for
 	loops   int      // predicates so far, the inner ones before the outer
@@ -287,12 +292,12 @@ func (v *visitor) Visit(node *ast.Node) {
 		id, isID := n.Node.(*ast.IdentifierNode)
 		name, isName := n.Property.(*ast.StringNode)
 		if isID && isName && id.Value == "param" {
-			v.asked[name.Value] = true
+			v.Asked[name.Value] = true
 		}
-		if isID && isName && id.Value == "param" && v.vocabulary.param(name.Value) == nil {
+		if isID && isName && id.Value == "param" && v.param(name.Value) == nil {
 			var names []string
-			for _, p := range v.vocabulary.params {
-				names = append(names, p.name)
+			for _, p := range v.vocabulary.All() {
+				names = append(names, p.Name)
 			}
 			hint := words.DidYouMean(name.Value, names)
 			if len(names) == 0 {
@@ -327,15 +332,15 @@ func (v patterns) Visit(node *ast.Node) {
 		v.refuse(n.Right, "matches takes a pattern that is written out")
 		return
 	}
-	if *v.size += patternSize(s.Value); *v.size > maxMatches {
+	if *v.size += PatternSize(s.Value); *v.size > maxMatches {
 		v.refuse(n.Right, fmt.Sprintf("the pattern is too large, with what it repeats: at most %d steps are taken", maxMatches))
 	}
 }
 
-// patternSize is about how many steps a regular expression compiles to: its
+// PatternSize is about how many steps a regular expression compiles to: its
 // memory, and its time for each character, are in proportion. It is 0 for one
 // that does not compile.
-func patternSize(s string) int {
+func PatternSize(s string) int {
 	re, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
 		return 0
@@ -357,12 +362,12 @@ func steps(re *syntax.Regexp) int {
 	return n
 }
 
-// checkPattern checks a regular expression that is no part of an expression.
-func checkPattern(s string) error {
+// CheckPattern checks a regular expression that is no part of an expression.
+func CheckPattern(s string) error {
 	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
 		return fmt.Errorf("%s is no regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
 	}
-	if patternSize(s) > maxPattern {
+	if PatternSize(s) > maxPattern {
 		return fmt.Errorf("%s is too large, with what it repeats: at most %d steps are taken", words.Quote(s), maxPattern)
 	}
 	return nil
@@ -370,10 +375,10 @@ func checkPattern(s string) error {
 
 // known refuses a function that is not taken.
 func (v *visitor) known(n ast.Node, name string) {
-	if slices.Contains(builtins, name) || bounded[name].call != nil {
+	if slices.Contains(Builtins, name) || Bounded[name].call != nil {
 		return
 	}
-	all := slices.Concat(slices.Collect(maps.Keys(labelFunctions)), slices.Collect(maps.Keys(bounded)), builtins)
+	all := slices.Concat(slices.Collect(maps.Keys(LabelFunctions)), slices.Collect(maps.Keys(Bounded)), Builtins)
 	slices.Sort(all)
 	v.refuse(n, "there is no function "+words.Quote(name)+cmp.Or(words.DidYouMean(name, all), "; there are "+strings.Join(all, ", ")))
 }
@@ -401,7 +406,7 @@ func (v *visitor) refuse(n ast.Node, message string) {
 
 func (v *visitor) fault() error {
 	line, column := v.place(v.bad)
-	return &expressionError{line, column, v.message}
+	return &ExpressionError{line, column, v.message}
 }
 
 func (v *visitor) mention(n ast.Node) {
@@ -412,7 +417,7 @@ func (v *visitor) mention(n ast.Node) {
 			v.doubt(n, code, "%s", why)
 		}
 		s.Value = strings.ToLower(s.Value)
-		v.found = append(v.found, mention{label: s.Value, line: line, column: column})
+		v.found = append(v.found, Mention{Label: s.Value, Line: line, Column: column})
 	}
 }
 
@@ -430,45 +435,46 @@ func isLabels(n ast.Node) bool {
 // any other node.
 func labelCall(n ast.Node) string {
 	if c, ok := n.(*ast.CallNode); ok {
-		if id, ok := c.Callee.(*ast.IdentifierNode); ok && labelFunctions[id.Value] != nil {
+		if id, ok := c.Callee.(*ast.IdentifierNode); ok && LabelFunctions[id.Value] != nil {
 			return id.Value
 		}
 	}
 	return ""
 }
 
-// An expressionError is a fault within an expression's text.
-type expressionError struct {
-	line, column int // line from 1, column in runes from 0
-	message      string
+// An ExpressionError is a fault within an expression's text.
+type ExpressionError struct {
+	Line, Column int // line from 1, column in runes from 0
+	Message      string
 }
 
-func (e *expressionError) Error() string { return e.message }
+// Error returns the message.
+func (e *ExpressionError) Error() string { return e.Message }
 
-// shifted is an error of a part of text, which begins at a byte of it, as one
+// Shifted is an error of a part of text, which begins at a byte of it, as one
 // of the whole text.
-func shifted(err error, text string, from int) error {
-	var e *expressionError
+func Shifted(err error, text string, from int) error {
+	var e *ExpressionError
 	if !errors.As(err, &e) {
 		return err
 	}
 	line, column := position(text, from)
-	if e.line == 1 {
-		e.column += column
+	if e.Line == 1 {
+		e.Column += column
 	}
-	e.line += line - 1
+	e.Line += line - 1
 	return e
 }
 
 // see notes whether an expression that asks for the facts may depend on labels
 // that it does not name.
-func (l *language) see(facts []string) {
-	l.sees = l.sees || slices.Contains(facts, labelsName) || slices.Contains(facts, "param")
+func (l *Language) see(facts []string) {
+	l.Sees = l.Sees || slices.Contains(facts, labelsName) || slices.Contains(facts, "param")
 }
 
-// compile checks an expression and compiles it; run says whether it may ask for
+// Compile checks an expression and compiles it; run says whether it may ask for
 // the run.
-func (l *language) compile(source string, run bool, more ...expr.Option) (*code, error) {
+func (l *Language) Compile(source string, run bool, more ...expr.Option) (*code, error) {
 	tree, config, err := l.check(source, run, more...)
 	if err != nil {
 		return nil, err
@@ -478,21 +484,21 @@ func (l *language) compile(source string, run bool, more ...expr.Option) (*code,
 		return nil, placed(err)
 	}
 	c := &code{program, weigh(tree.Node)}
-	l.programs++
-	if l.patterns += c.size(); l.programs > maxPrograms || l.patterns > maxAllPatterns {
-		return nil, &expressionError{1, 0, fmt.Sprintf("with this one there are more expressions than are taken, or their patterns are too large together: at most %d parts that are compiled, and patterns of %d steps", maxPrograms, maxAllPatterns)}
+	l.Programs++
+	if l.Patterns += c.Size(); l.Programs > MaxPrograms || l.Patterns > MaxAllPatterns {
+		return nil, &ExpressionError{1, 0, fmt.Sprintf("with this one there are more expressions than are taken, or their patterns are too large together: at most %d parts that are compiled, and patterns of %d steps", MaxPrograms, MaxAllPatterns)}
 	}
 	return c, nil
 }
 
 // check is the first half of compile. What it recurses on is bounded by the
 // length.
-func (l *language) check(source string, run bool, more ...expr.Option) (*parser.Tree, *conf.Config, error) {
+func (l *Language) check(source string, run bool, more ...expr.Option) (*parser.Tree, *conf.Config, error) {
 	if len(source) > maxExpression {
-		return nil, nil, &expressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
+		return nil, nil, &ExpressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
 	}
 	l.found, l.doubts = nil, nil
-	v := &visitor{language: l, source: file.NewSource(source), run: run}
+	v := &visitor{Language: l, source: file.NewSource(source), run: run}
 	if strings.Contains(source, "matches") {
 		if tree, err := parser.Parse(source); err == nil {
 			ast.Walk(&tree.Node, patterns{v, new(int)})
@@ -548,22 +554,22 @@ func placed(err error) error {
 	if err == nil {
 		return nil
 	}
-	e := &expressionError{1, 0, err.Error()}
+	e := &ExpressionError{1, 0, err.Error()}
 	var f *file.Error
 	if errors.As(err, &f) {
-		e = &expressionError{max(f.Line, 1), f.Column, f.Message}
+		e = &ExpressionError{max(f.Line, 1), f.Column, f.Message}
 	}
-	plain := strings.NewReplacer("interface {}", "any value", "type rules.Repo", "repo", "type rules.Job", "job", "type rules.Run", "run", "rules.Repo", "repo", "rules.Job", "job", "rules.Run", "run").Replace(e.message)
-	e.message = words.OneLine(strings.TrimSpace(plain))
+	plain := strings.NewReplacer("interface {}", "any value", "type cond.Repo", "repo", "type cond.Job", "job", "type cond.Run", "run", "cond.Repo", "repo", "cond.Job", "job", "cond.Run", "run").Replace(e.Message)
+	e.Message = words.OneLine(strings.TrimSpace(plain))
 	return e
 }
 
 var machines = sync.Pool{New: func() any { return new(vm.VM) }}
 
-// evaluate runs a program. Its error is one sentence, and errTooCostly when
+// Evaluate runs a program. Its error is one sentence, and errTooCostly when
 // the job has no more steps for it.
-func evaluate(c *code, env *Env) (any, error) {
-	if err := env.spend(c.steps(env)); err != nil {
+func Evaluate(c *code, env *Env) (any, error) {
+	if err := env.Spend(c.Steps(env)); err != nil {
 		return nil, err
 	}
 	m := machines.Get().(*vm.VM)
@@ -575,31 +581,31 @@ func evaluate(c *code, env *Env) (any, error) {
 	return v, nil
 }
 
-// A template is a text with ${{ expressions }} in it. Nomad's own ${…} is text.
-type template struct {
-	source string
-	parts  []part
-	doubts []doubt // of its expressions
+// A Template is a text with ${{ expressions }} in it. Nomad's own ${…} is text.
+type Template struct {
+	Source string
+	Parts  []part
+	Doubts []Doubt // of its expressions
 }
 
 type part struct {
 	text    string
 	program *code    // nil for text
-	facts   []string // that the program asks for
+	Facts   []string // that the program asks for
 }
 
-const opening, closing = "${{", "}}"
+const Opening, Closing = "${{", "}}"
 
-// template compiles a text; nil when no expression is in it.
-func (l *language) template(source string) (*template, error) {
-	if !strings.Contains(source, opening) {
+// Template compiles a text; nil when no expression is in it.
+func (l *Language) Template(source string) (*Template, error) {
+	if !strings.Contains(source, Opening) {
 		return nil, nil
 	}
-	t := &template{source: source}
+	t := &Template{Source: source}
 	for rest := source; rest != ""; {
-		before, after, found := strings.Cut(rest, opening)
+		before, after, found := strings.Cut(rest, Opening)
 		if before != "" {
-			t.parts = append(t.parts, part{text: before})
+			t.Parts = append(t.Parts, part{text: before})
 		}
 		if !found {
 			break
@@ -608,29 +614,29 @@ func (l *language) template(source string) (*template, error) {
 		end := closingAt(after)
 		fault := ""
 		if i := strings.LastIndex(before, "${"); end < 0 {
-			fault = opening + " is not closed by " + closing
+			fault = Opening + " is not closed by " + Closing
 		} else if i >= 0 && !strings.Contains(before[i:], "}") {
 			fault = "an expression must not stand within ${…}: what Nomad puts in there is written out"
 		}
 		if fault != "" {
-			return nil, shifted(&expressionError{1, 0, fault}, source, start-len(opening))
+			return nil, Shifted(&ExpressionError{1, 0, fault}, source, start-len(Opening))
 		}
-		program, err := l.compile(after[:end], false)
+		program, err := l.Compile(after[:end], false)
 		if err != nil {
-			return nil, shifted(err, source, start)
+			return nil, Shifted(err, source, start)
 		}
 		for _, d := range l.doubts {
-			e := shifted(&expressionError{d.line, d.column, ""}, source, start).(*expressionError)
-			d.line, d.column = e.line, e.column
-			t.doubts = append(t.doubts, d)
+			e := Shifted(&ExpressionError{d.Line, d.Column, ""}, source, start).(*ExpressionError)
+			d.Line, d.Column = e.Line, e.Column
+			t.Doubts = append(t.Doubts, d)
 		}
 		p := part{program: program}
 		if tree, err := parser.Parse(after[:end]); err == nil {
-			p.facts = factsOf(tree.Node)
-			l.see(p.facts)
+			p.Facts = factsOf(tree.Node)
+			l.see(p.Facts)
 		}
-		t.parts = append(t.parts, p)
-		rest = after[end+len(closing):]
+		t.Parts = append(t.Parts, p)
+		rest = after[end+len(Closing):]
 	}
 	return t, nil
 }
@@ -648,7 +654,7 @@ func closingAt(s string) int {
 			}
 		case c == '"' || c == '\'' || c == '`':
 			quoted = c
-		case strings.HasPrefix(s[i:], closing):
+		case strings.HasPrefix(s[i:], Closing):
 			return i
 		}
 	}
@@ -662,46 +668,46 @@ func position(s string, at int) (line, column int) {
 	return line, len([]rune(s[begin:at]))
 }
 
-// value evaluates the template: to any value when it is one expression alone,
+// Value evaluates the template: to any value when it is one expression alone,
 // else to a string. What comes out of expressions may be a stranger's: it must
 // be printable and make no interpolation of Nomad's.
-func (t *template) value(env *Env) (any, error) {
-	if len(t.parts) == 1 {
-		v, err := evaluate(t.parts[0].program, env)
+func (t *Template) Value(env *Env) (any, error) {
+	if len(t.Parts) == 1 {
+		v, err := Evaluate(t.Parts[0].program, env)
 		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.source))
+			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.Source))
 		}
 		if v == nil {
-			return nil, fmt.Errorf("%s is nil; give a value for that case: ${{ param.x ?? 1 }}", words.OneLine(t.source))
+			return nil, fmt.Errorf("%s is nil; give a value for that case: ${{ param.x ?? 1 }}", words.OneLine(t.Source))
 		}
 		if s, ok := v.(string); ok && (!words.Printable(s) || strings.Contains(s, "${")) {
-			return nil, unsafeValue(t.source, s)
+			return nil, unsafeValue(t.Source, s)
 		}
 		return v, nil
 	}
 	var out strings.Builder
 	ours := 0 // interpolations that the text itself has
-	for _, p := range t.parts {
+	for _, p := range t.Parts {
 		if p.program == nil {
 			ours += strings.Count(p.text, "${")
 			out.WriteString(p.text)
 			continue
 		}
-		v, err := evaluate(p.program, env)
+		v, err := Evaluate(p.program, env)
 		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.source))
+			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.Source))
 		}
-		s, err := asText(v)
+		s, err := AsText(v)
 		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.source))
+			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.Source))
 		}
 		if !words.Printable(s) {
-			return nil, unsafeValue(t.source, s)
+			return nil, unsafeValue(t.Source, s)
 		}
 		out.WriteString(s)
 	}
 	if s := out.String(); strings.Count(s, "${") != ours {
-		return nil, unsafeValue(t.source, s)
+		return nil, unsafeValue(t.Source, s)
 	}
 	return out.String(), nil
 }
@@ -710,8 +716,8 @@ func unsafeValue(source, v string) error {
 	return fmt.Errorf("%s gives %s: a value from an expression must be printable and hold no ${", words.OneLine(source), words.Quote(v))
 }
 
-// asText writes a single value as text.
-func asText(v any) (string, error) {
+// AsText writes a single value as text.
+func AsText(v any) (string, error) {
 	switch v := v.(type) {
 	case string:
 		return v, nil
@@ -725,4 +731,29 @@ func asText(v any) (string, error) {
 		return "", errors.New("nil has no text; give a value for that case: ${{ param.x ?? 1 }}")
 	}
 	return "", fmt.Errorf("a %T has no text: want a string, a number or a boolean", v)
+}
+
+// IsParam reports whether the template is the value of the param as it is.
+func (t *Template) IsParam(p *Param) bool {
+	inner := strings.TrimSuffix(strings.TrimPrefix(t.Source, Opening), Closing)
+	return p != nil && strings.TrimSpace(inner) == "param."+p.Name
+}
+
+// Kind is what a template of one expression gives when that can be no text:
+// "list" or "mapping"; else "".
+func (t *Template) Kind() string {
+	if len(t.Parts) != 1 || t.Parts[0].program == nil {
+		return ""
+	}
+	of := t.Parts[0].program.Node().Type()
+	if of == nil {
+		return ""
+	}
+	switch of.Kind() {
+	case reflect.Slice, reflect.Array:
+		return "list"
+	case reflect.Map, reflect.Struct:
+		return "mapping"
+	}
+	return ""
 }

@@ -1,4 +1,4 @@
-package rules
+package cond
 
 import (
 	"errors"
@@ -16,62 +16,62 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// A condition is a boolean expression, taken apart as far as it can be, so that
+// A Condition is a boolean expression, taken apart as far as it can be, so that
 // it can be found by an index, say which part failed, and be compared with
 // others. The zero condition holds.
-type condition struct {
-	source string
-	root   *node // nil: always true
-	at     spot
-	labels []mention
-	doubts []doubt
+type Condition struct {
+	Source string
+	Root   *Node // nil: always true
+	At     Spot
+	Labels []Mention
+	Doubts []Doubt
 }
 
-// holds reports whether the condition holds. An error is one of an expression,
+// Holds reports whether the condition holds. An error is one of an expression,
 // or errRunUnknown.
-func (c *condition) holds(env *Env) (bool, error) {
-	if c.root == nil {
+func (c *Condition) Holds(env *Env) (bool, error) {
+	if c.Root == nil {
 		return true, nil
 	}
-	return c.root.holds(env)
+	return c.Root.Holds(env)
 }
 
-// why says in a sentence's end why the condition holds, or does not.
-func (c *condition) why(env *Env, held bool, err error) string {
+// Why says in a sentence's end why the condition holds, or does not.
+func (c *Condition) Why(env *Env, held bool, err error) string {
 	switch {
-	case errors.Is(err, errRunUnknown):
+	case errors.Is(err, ErrRunUnknown):
 		return err.Error()
 	case err != nil:
 		return "error: " + err.Error()
-	case c.root == nil:
+	case c.Root == nil:
 		return "it has no condition"
 	case held:
-		return "true: " + words.OneLine(c.source)
+		return "true: " + words.OneLine(c.Source)
 	}
-	return c.root.because(env, false)
+	return c.Root.because(env, false)
 }
 
-// errRunUnknown is what a condition gives that asks for a run which was not
+// ErrRunUnknown is what a condition gives that asks for a run which was not
 // looked up. Decide branches on it.
-var errRunUnknown = errors.New("it asks for run.…, and the run was not looked up")
+var ErrRunUnknown = errors.New("it asks for run.…, and the run was not looked up")
 
-// A node is a part of a condition.
-type node struct {
-	kind   kind
-	source string
-	kids   []*node // of and, or and not
+// A Node is a part of a condition.
+type Node struct {
+	Kind   kind
+	Source string
+	Kids   []*Node // of and, or and not
 
-	name          string    // of a label or a fact, such as "repo.owner"
+	Name          string    // of a label or a fact, such as "repo.owner"
 	is            string    // the text that the fact is compared with; lower case when that has none
 	as            string    // is as it was written
-	value         bool      // of a constant
-	names         []string  // of only: the labels that may be there. Of a program: the facts that it asks for
-	param         string    // the param that it depends on alone, or job.attempt; "" when there is none
-	table         *table    // what it is for each value of that; nil when that is not known
-	uses          []mention // of a program: where it asks for a param
-	at            spot      // where it begins; before the file is known by line and column of the expression
-	never, always bool      // it holds for no job, for every job
-	code          *code     // of a program
+	Value         bool      // of a constant
+	Names         []string  // of only: the labels that may be there. Of a program: the facts that it asks for
+	Param         string    // the param that it depends on alone, or job.attempt; "" when there is none
+	Table         *table    // what it is for each value of that; nil when that is not known
+	Uses          []Mention // of a program: where it asks for a param
+	At            Spot      // where it begins; before the file is known by line and column of the expression
+	Never, Always bool      // it holds for no job, for every job
+	Code          *code     // of a program
 	text          func(*Env) string
 	flag          func(*Env) bool
 
@@ -82,17 +82,17 @@ type node struct {
 type kind int
 
 const (
-	and kind = iota
-	or
-	not
-	hasLabel  // the job has the label name
-	hasOnly   // the job has no label but names
+	And kind = iota
+	Or
+	Not
+	HasLabel  // the job has the label name
+	HasOnly   // the job has no label but names
 	factIs    // the fact name is the text
 	factHolds // the fact name is true
 	paramIs   // the job's param is the text or the number
-	hasParam  // the job has the param
-	constant
-	program
+	HasParam  // the job has the param
+	Constant
+	Program
 )
 
 // textFacts and flagFacts are the facts that conditions are taken apart to.
@@ -126,55 +126,55 @@ func factText(name string, env *Env) string {
 	return s
 }
 
-// condition compiles a condition; run says whether it may ask for the run.
-func (l *language) condition(source string, run bool) (condition, error) {
+// Condition compiles a condition; run says whether it may ask for the run.
+func (l *Language) Condition(source string, run bool) (Condition, error) {
 	if _, _, err := l.check(source, run, expr.AsBool(), expr.WarnOnAny()); err != nil {
-		return condition{}, err
+		return Condition{}, err
 	}
-	c := condition{source: strings.TrimSpace(source), labels: l.found, doubts: l.doubts}
+	c := Condition{Source: strings.TrimSpace(source), Labels: l.found, Doubts: l.doubts}
 	l.source = file.NewSource(source)
 	tree, err := parser.Parse(source)
 	if err != nil {
-		return condition{}, placed(err)
+		return Condition{}, placed(err)
 	}
-	if c.root, err = l.node(tree.Node); err != nil {
-		p, err := l.compile(source, run)
+	if c.Root, err = l.node(tree.Node); err != nil {
+		p, err := l.Compile(source, run)
 		if err != nil {
-			return condition{}, err
+			return Condition{}, err
 		}
-		c.root = &node{kind: program, code: p, names: factsOf(tree.Node)}
-		c.root.needRun = asksForRun(c.root.names)
-		l.complete(c.root, tree.Node)
+		c.Root = &Node{Kind: Program, Code: p, Names: factsOf(tree.Node)}
+		c.Root.needRun = asksForRun(c.Root.Names)
+		l.complete(c.Root, tree.Node)
 	}
-	c.root.source = c.source
+	c.Root.Source = c.Source
 	l.see(factsOf(tree.Node))
 	return c, nil
 }
 
 // node takes an expression apart. It fails on a part that the library does not
 // write as it read it: that part cannot be compiled by itself.
-func (l *language) node(n ast.Node) (made *node, err error) {
+func (l *Language) node(n ast.Node) (made *Node, err error) {
 	defer func() {
-		if err == nil && made.kids == nil {
-			made.source = n.String()
+		if err == nil && made.Kids == nil {
+			made.Source = n.String()
 		}
-		if err == nil && made.at == (spot{}) {
-			made.at = l.placeOf(n)
+		if err == nil && made.At == (Spot{}) {
+			made.At = l.placeOf(n)
 		}
 	}()
 	switch n := n.(type) {
 	case *ast.BoolNode:
-		return &node{kind: constant, value: n.Value, safe: true}, nil
+		return &Node{Kind: Constant, Value: n.Value, safe: true}, nil
 	case *ast.UnaryNode:
 		if n.Operator == "!" || n.Operator == "not" {
-			return l.join(not, n.Node)
+			return l.join(Not, n.Node)
 		}
 	case *ast.BinaryNode:
 		switch n.Operator {
 		case "&&", "and":
-			return l.join(and, n.Left, n.Right)
+			return l.join(And, n.Left, n.Right)
 		case "||", "or":
-			return l.join(or, n.Left, n.Right)
+			return l.join(Or, n.Left, n.Right)
 		}
 		if made := l.comparison(n); made != nil {
 			return made, nil
@@ -183,7 +183,7 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 		return l.choice(n)
 	case *ast.MemberNode:
 		if name := factName(n); flagFacts[name] != nil {
-			return atom(node{kind: factHolds, name: name, flag: flagFacts[name]}), nil
+			return Atom(Node{Kind: factHolds, Name: name, flag: flagFacts[name]}), nil
 		}
 	case *ast.CallNode:
 		if made := l.labels(n); made != nil {
@@ -197,17 +197,17 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 	if !same(reflect.ValueOf(again.Node), reflect.ValueOf(n)) {
 		return nil, errors.New("written differently")
 	}
-	made = &node{kind: program, names: factsOf(n)}
-	made.needRun = asksForRun(made.names)
+	made = &Node{Kind: Program, Names: factsOf(n)}
+	made.needRun = asksForRun(made.Names)
 	made.safe = cannotFail(n) && !made.needRun
-	if made.code, err = l.compile(n.String(), true); err != nil {
+	if made.Code, err = l.Compile(n.String(), true); err != nil {
 		return nil, err
 	}
 	l.complete(made, n)
-	if len(made.names) == 0 { // the same for every job
-		if v, err := evaluate(made.code, &Env{limit: loadSteps}); err == nil {
+	if len(made.Names) == 0 { // the same for every job
+		if v, err := Evaluate(made.Code, &Env{Limit: loadSteps}); err == nil {
 			if b, ok := v.(bool); ok {
-				made = &node{kind: constant, value: b, safe: true}
+				made = &Node{Kind: Constant, Value: b, safe: true}
 			}
 		}
 	}
@@ -215,50 +215,50 @@ func (l *language) node(n ast.Node) (made *node, err error) {
 }
 
 // placeOf is where a node begins in the expression: line from 1, column from 0.
-func (l *language) placeOf(n ast.Node) spot {
+func (l *Language) placeOf(n ast.Node) Spot {
 	e := (&file.Error{Location: first(n).Location()}).Bind(l.source)
-	return spot{line: max(e.Line, 1), column: e.Column}
+	return Spot{Line: max(e.Line, 1), Column: e.Column}
 }
 
 // complete notes of a program where it asks for params, and what it is for each
 // value of the one that it depends on alone.
-func (l *language) complete(made *node, n ast.Node) {
+func (l *Language) complete(made *Node, n ast.Node) {
 	alone := ""
-	for _, name := range made.names {
-		if !strings.HasPrefix(name, "param.") && name != attempt.name || alone != "" && alone != name {
+	for _, name := range made.Names {
+		if !strings.HasPrefix(name, "param.") && name != Attempt.Name || alone != "" && alone != name {
 			alone = ""
 			break
 		}
 		alone = name
 	}
-	if slices.ContainsFunc(made.names, func(name string) bool { return strings.HasPrefix(name, "param.") }) {
+	if slices.ContainsFunc(made.Names, func(name string) bool { return strings.HasPrefix(name, "param.") }) {
 		ast.Walk(&n, useFinder{l, made})
 	}
 	switch alone {
 	case "":
-	case attempt.name:
-		made.param, made.table = alone, l.tableOf(n, made.code, attempt)
+	case Attempt.Name:
+		made.Param, made.Table = alone, l.tableOf(n, made.Code, Attempt)
 	default:
-		made.param = strings.TrimPrefix(alone, "param.")
-		made.table = l.tableOf(n, made.code, l.vocabulary.param(made.param))
+		made.Param = strings.TrimPrefix(alone, "param.")
+		made.Table = l.tableOf(n, made.Code, l.param(made.Param))
 	}
-	if t := made.table; t != nil {
-		made.never, made.always = !t.says(yes), !t.says(no) && !t.says(unknown)
-		made.safe = made.safe || !t.says(unknown)
+	if t := made.Table; t != nil {
+		made.Never, made.Always = !t.says(Yes), !t.says(no) && !t.says(Unknown)
+		made.safe = made.safe || !t.says(Unknown)
 	}
 }
 
 // A useFinder is a visitor that notes where a program asks for params.
 type useFinder struct {
-	*language
-	made *node
+	*Language
+	made *Node
 }
 
 // Visit is called for a node after its children.
 func (f useFinder) Visit(n *ast.Node) {
 	if name, ok := strings.CutPrefix(factName(*n), "param."); ok {
 		at := f.placeOf(*n)
-		f.made.uses = append(f.made.uses, mention{label: name, line: at.line, column: at.column})
+		f.made.Uses = append(f.made.Uses, Mention{Label: name, Line: at.Line, Column: at.Column})
 	}
 }
 
@@ -287,24 +287,24 @@ func same(a, b reflect.Value) bool {
 	return a.Equal(b)
 }
 
-func (l *language) join(k kind, parts ...ast.Node) (*node, error) {
-	var kids []*node
+func (l *Language) join(k kind, parts ...ast.Node) (*Node, error) {
+	var kids []*Node
 	for _, p := range parts {
 		kid, err := l.node(p)
 		if err != nil {
 			return nil, err
 		}
-		if kid.kind == k && k != not {
-			kids = append(kids, kid.kids...)
+		if kid.Kind == k && k != Not {
+			kids = append(kids, kid.Kids...)
 		} else {
 			kids = append(kids, kid)
 		}
 	}
-	return joined(k, kids...), nil
+	return Joined(k, kids...), nil
 }
 
 // choice takes c ? a : b apart as c and a or not c and b.
-func (l *language) choice(n *ast.ConditionalNode) (*node, error) {
+func (l *Language) choice(n *ast.ConditionalNode) (*Node, error) {
 	not := &ast.UnaryNode{Operator: "not", Node: n.Cond}
 	not.SetLocation(first(n.Cond).Location())
 	this, thisWritten := n.Exp1.(*ast.BoolNode)
@@ -316,44 +316,45 @@ func (l *language) choice(n *ast.ConditionalNode) (*node, error) {
 		}
 		return l.node(not)
 	case thisWritten && this.Value:
-		return l.join(or, n.Cond, n.Exp2)
+		return l.join(Or, n.Cond, n.Exp2)
 	case thisWritten:
-		return l.join(and, not, n.Exp2)
+		return l.join(And, not, n.Exp2)
 	case thatWritten && that.Value:
-		return l.join(or, not, n.Exp1)
+		return l.join(Or, not, n.Exp1)
 	case thatWritten:
-		return l.join(and, n.Cond, n.Exp1)
+		return l.join(And, n.Cond, n.Exp1)
 	}
 	return l.either(n, not)
 }
 
 // either is choice when no part is written out.
-func (l *language) either(n *ast.ConditionalNode, not ast.Node) (*node, error) {
-	this, err := l.join(and, n.Cond, n.Exp1)
+func (l *Language) either(n *ast.ConditionalNode, not ast.Node) (*Node, error) {
+	this, err := l.join(And, n.Cond, n.Exp1)
 	if err != nil {
 		return nil, err
 	}
-	other, err := l.join(and, not, n.Exp2)
+	other, err := l.join(And, not, n.Exp2)
 	if err != nil {
 		return nil, err
 	}
-	return joined(or, this, other), nil
+	return Joined(Or, this, other), nil
 }
 
-func joined(k kind, kids ...*node) *node {
-	return &node{kind: k, kids: kids, safe: !slices.ContainsFunc(kids, func(k *node) bool { return !k.safe })}
+// Joined returns an and, or or not of nodes.
+func Joined(k kind, kids ...*Node) *Node {
+	return &Node{Kind: k, Kids: kids, safe: !slices.ContainsFunc(kids, func(k *Node) bool { return !k.safe })}
 }
 
-// atom completes a node that is taken apart no further.
-func atom(n node) *node {
-	n.needRun = strings.HasPrefix(n.name, "run.") && n.kind != hasLabel
+// Atom completes a node that is taken apart no further.
+func Atom(n Node) *Node {
+	n.needRun = strings.HasPrefix(n.Name, "run.") && n.Kind != HasLabel
 	n.safe = !n.needRun
 	return &n
 }
 
 // comparison reads "x" in labels, and values compared with facts or params; nil
 // when it is another comparison.
-func (l *language) comparison(n *ast.BinaryNode) *node {
+func (l *Language) comparison(n *ast.BinaryNode) *Node {
 	left, right := n.Left, n.Right
 	if factName(left) == "" && (n.Operator == "==" || n.Operator == "!=") {
 		left, right = right, left
@@ -364,20 +365,20 @@ func (l *language) comparison(n *ast.BinaryNode) *node {
 	switch left := left.(type) {
 	case *ast.StringNode:
 		if n.Operator == "in" && isLabels(right) {
-			return l.label(node{}, left)
+			return l.label(Node{}, left)
 		}
 	case *ast.MemberNode:
 		name := factName(left)
 		if textFacts[name] == nil {
 			return nil
 		}
-		is := func(s *ast.StringNode) *node {
+		is := func(s *ast.StringNode) *Node {
 			value := s.Value
 			if nocaseFacts[name] {
 				value = strings.ToLower(value)
 			}
 			_, why := l.never(name, "==", s.Value)
-			return atom(node{kind: factIs, name: name, is: value, as: s.Value, text: textFacts[name], source: fmt.Sprintf("%s == %s", name, s), never: why != "", at: l.placeOf(n)})
+			return Atom(Node{Kind: factIs, Name: name, is: value, as: s.Value, text: textFacts[name], Source: fmt.Sprintf("%s == %s", name, s), Never: why != "", At: l.placeOf(n)})
 		}
 		switch right := right.(type) {
 		case *ast.StringNode:
@@ -385,10 +386,10 @@ func (l *language) comparison(n *ast.BinaryNode) *node {
 			case "==":
 				return is(right)
 			case "!=":
-				return joined(not, is(right))
+				return Joined(Not, is(right))
 			}
 		case *ast.ArrayNode:
-			var kids []*node
+			var kids []*Node
 			for _, e := range right.Nodes {
 				s, isString := e.(*ast.StringNode)
 				if !isString {
@@ -397,7 +398,7 @@ func (l *language) comparison(n *ast.BinaryNode) *node {
 				kids = append(kids, is(s))
 			}
 			if n.Operator == "in" && len(kids) > 0 {
-				return joined(or, kids...)
+				return Joined(Or, kids...)
 			}
 		}
 	}
@@ -406,53 +407,53 @@ func (l *language) comparison(n *ast.BinaryNode) *node {
 
 // paramNode reads what compares a param with values that are written out, or
 // asks whether there is one; nil when it is another comparison.
-func (l *language) paramNode(operator string, left, right ast.Node) *node {
+func (l *Language) paramNode(operator string, left, right ast.Node) *Node {
 	if s, ok := left.(*ast.StringNode); ok && operator == "in" { // "cpu" in param
 		id, isID := right.(*ast.IdentifierNode)
-		if p := l.vocabulary.param(s.Value); isID && id.Value == "param" && p != nil {
+		if p := l.param(s.Value); isID && id.Value == "param" && p != nil {
 			return l.there(p, left)
 		}
 		return nil
 	}
 	name, ok := strings.CutPrefix(factName(left), "param.")
-	p := l.vocabulary.param(name)
+	p := l.param(name)
 	if !ok || p == nil {
 		return nil
 	}
 	if _, isNil := right.(*ast.NilNode); isNil {
 		switch operator {
 		case "==":
-			return joined(not, l.there(p, left))
+			return Joined(Not, l.there(p, left))
 		case "!=":
 			return l.there(p, left)
 		}
 	}
-	is := func(e ast.Node) *node {
-		made := node{kind: paramIs, name: "param." + name, param: name, source: fmt.Sprintf("param.%s == %s", name, e), at: l.placeOf(left)}
+	is := func(e ast.Node) *Node {
+		made := Node{Kind: paramIs, Name: "param." + name, Param: name, Source: fmt.Sprintf("param.%s == %s", name, e), At: l.placeOf(left)}
 		switch e := e.(type) {
 		case *ast.StringNode:
-			if p.kind != "string" {
+			if p.Kind != "string" {
 				return nil
 			}
 			made.is, made.as = strings.ToLower(e.Value), words.Quote(e.Value)
-			made.table = isTable(p, slices.IndexFunc(p.oneOf, func(one string) bool { return strings.ToLower(one) == made.is }))
-			_, why := l.never(made.name, "==", e.Value)
-			made.never = why != ""
+			made.Table = isTable(p, slices.IndexFunc(p.OneOf, func(one string) bool { return strings.ToLower(one) == made.is }))
+			_, why := l.never(made.Name, "==", e.Value)
+			made.Never = why != ""
 		case *ast.IntegerNode:
-			if p.kind == "string" {
+			if p.Kind == "string" {
 				return nil
 			}
 			made.is, made.as = strconv.Itoa(e.Value), strconv.Itoa(e.Value)
-			made.table = isTable(p, e.Value)
-			made.never = e.Value < p.min || e.Value > p.max
+			made.Table = isTable(p, e.Value)
+			made.Never = e.Value < p.Min || e.Value > p.Max
 		default:
 			return nil
 		}
-		return atom(made)
+		return Atom(made)
 	}
 	switch list, isList := right.(*ast.ArrayNode); {
 	case operator == "in" && isList && len(list.Nodes) > 0:
-		var kids []*node
+		var kids []*Node
 		for _, e := range list.Nodes {
 			kid := is(e)
 			if kid == nil {
@@ -460,56 +461,56 @@ func (l *language) paramNode(operator string, left, right ast.Node) *node {
 			}
 			kids = append(kids, kid)
 		}
-		return joined(or, kids...)
+		return Joined(Or, kids...)
 	case operator == "==":
 		return is(right)
 	case operator == "!=":
 		if made := is(right); made != nil {
-			return joined(not, made)
+			return Joined(Not, made)
 		}
 	}
 	return nil
 }
 
 // there asks whether a job has the param.
-func (l *language) there(p *param, at ast.Node) *node {
-	return atom(node{kind: hasParam, name: "param." + p.name, param: p.name, table: thereTable(p), source: "param." + p.name + " != nil", at: l.placeOf(at)})
+func (l *Language) there(p *Param, at ast.Node) *Node {
+	return Atom(Node{Kind: HasParam, Name: "param." + p.Name, Param: p.Name, Table: ThereTable(p), Source: "param." + p.Name + " != nil", At: l.placeOf(at)})
 }
 
 // label asks for a label that is written out.
-func (l *language) label(made node, s *ast.StringNode) *node {
-	made.kind, made.name = hasLabel, strings.ToLower(s.Value)
+func (l *Language) label(made Node, s *ast.StringNode) *Node {
+	made.Kind, made.Name = HasLabel, strings.ToLower(s.Value)
 	if l == nil { // the names alone are wanted
-		return atom(made)
+		return Atom(made)
 	}
-	made.at = l.placeOf(s)
+	made.At = l.placeOf(s)
 	_, why := l.noLabel(s.Value)
-	made.never = why != ""
-	if lb, open := l.vocabulary.find(made.name); lb != nil && lb.param != nil && !made.never {
-		made.param = lb.param.name
-		switch v, _ := lb.param.read(open); v := v.(type) {
+	made.Never = why != ""
+	if p, open, _ := l.vocabulary.Find(made.Name); p != nil && !made.Never {
+		made.Param = p.Name
+		switch v, _ := p.Read(open); v := v.(type) {
 		case int:
-			made.table = isTable(lb.param, v)
+			made.Table = isTable(p, v)
 		case string:
 			made.is = strings.ToLower(v)
-			made.table = isTable(lb.param, slices.Index(lb.param.oneOf, v))
+			made.Table = isTable(p, slices.Index(p.OneOf, v))
 		}
 	}
-	return atom(made)
+	return Atom(made)
 }
 
 // labelNode reads a call of a label function with labels that are written out;
 // nil when it is another call.
-func labelNode(n *ast.CallNode) *node { return (*language)(nil).labels(n) }
+func labelNode(n *ast.CallNode) *Node { return (*Language)(nil).labels(n) }
 
 // labels is labelNode with what the vocabulary says of the labels.
-func (lang *language) labels(n *ast.CallNode) *node {
+func (lang *Language) labels(n *ast.CallNode) *Node {
 	name := labelCall(n)
 	if name == "" || len(n.Arguments) == 0 {
 		return nil
 	}
 	var names []string
-	var kids []*node
+	var kids []*Node
 	for _, a := range n.Arguments {
 		s, ok := a.(*ast.StringNode)
 		if !ok {
@@ -517,20 +518,20 @@ func (lang *language) labels(n *ast.CallNode) *node {
 		}
 		l := strings.ToLower(s.Value)
 		names = append(names, l)
-		kids = append(kids, lang.label(node{source: fmt.Sprintf("has(%s)", s)}, s))
+		kids = append(kids, lang.label(Node{Source: fmt.Sprintf("has(%s)", s)}, s))
 	}
-	only := atom(node{kind: hasOnly, names: names, source: n.String()})
+	only := Atom(Node{Kind: HasOnly, Names: names, Source: n.String()})
 	switch {
 	case name == "only":
 		return only
 	case name == "exactly":
-		return joined(and, append(kids, only)...)
+		return Joined(And, append(kids, only)...)
 	case len(kids) == 1:
 		return kids[0]
 	case name == "has":
-		return joined(and, kids...)
+		return Joined(And, kids...)
 	}
-	return joined(or, kids...)
+	return Joined(Or, kids...)
 }
 
 // factName is "repo.owner" for that node, "" for one that is no field of a fact.
@@ -576,9 +577,9 @@ func (f *factFinder) Visit(n *ast.Node) {
 		name = labelsName
 		if made := labelNode(written); made != nil {
 			var has []string
-			made.keys(func(k key) { has = append(has, "label "+k.is) })
+			made.keys(func(k Key) { has = append(has, "label "+k.Is) })
 			only := false
-			made.each(func(k *node) { only = only || k.kind == hasOnly })
+			made.Each(func(k *Node) { only = only || k.Kind == HasOnly })
 			if len(has) == len(written.Arguments) && !only {
 				f.names = append(f.names, has...)
 				name = ""
@@ -616,69 +617,69 @@ func cannotFail(n ast.Node) bool {
 	return false
 }
 
-// holds evaluates the node as the expression library would: from left to right,
+// Holds evaluates the node as the expression library would: from left to right,
 // and no further than needed.
-func (n *node) holds(env *Env) (bool, error) {
-	if n.needRun && !env.runKnown {
-		return false, errRunUnknown
+func (n *Node) Holds(env *Env) (bool, error) {
+	if n.needRun && !env.RunKnown {
+		return false, ErrRunUnknown
 	}
-	switch n.kind {
-	case and, or:
-		for _, k := range n.kids {
-			if held, err := k.holds(env); held == (n.kind == or) || err != nil {
+	switch n.Kind {
+	case And, Or:
+		for _, k := range n.Kids {
+			if held, err := k.Holds(env); held == (n.Kind == Or) || err != nil {
 				return held, err
 			}
 		}
-		return n.kind == and, nil
-	case not:
-		held, err := n.kids[0].holds(env)
+		return n.Kind == And, nil
+	case Not:
+		held, err := n.Kids[0].Holds(env)
 		return !held && err == nil, err
 	}
-	if n.kind != program {
-		if err := env.spend(1 + (1+len(n.names))*len(env.Labels)/8); err != nil {
+	if n.Kind != Program {
+		if err := env.Spend(1 + (1+len(n.Names))*len(env.Labels)/8); err != nil {
 			return false, err
 		}
 	}
-	switch n.kind {
-	case hasLabel:
-		return slices.Contains(env.Labels, n.name), nil
-	case hasOnly:
+	switch n.Kind {
+	case HasLabel:
+		return slices.Contains(env.Labels, n.Name), nil
+	case HasOnly:
 		return n.other(env) == "", nil
 	case factIs:
-		return factText(n.name, env) == n.is, nil
+		return factText(n.Name, env) == n.is, nil
 	case factHolds:
 		return n.flag(env), nil
 	case paramIs:
-		switch v := env.Param[n.param].(type) {
+		switch v := env.Param[n.Param].(type) {
 		case int:
 			return strconv.Itoa(v) == n.is, nil
 		case string:
 			return strings.ToLower(v) == n.is, nil
 		}
 		return false, nil
-	case hasParam:
-		return env.Param[n.param] != nil, nil
-	case constant:
-		return n.value, nil
+	case HasParam:
+		return env.Param[n.Param] != nil, nil
+	case Constant:
+		return n.Value, nil
 	}
-	v, err := evaluate(n.code, env)
-	if errors.Is(err, errTooCostly) {
+	v, err := Evaluate(n.Code, env)
+	if errors.Is(err, ErrTooCostly) {
 		return false, err
 	}
 	if err != nil {
-		return false, fmt.Errorf("%w in %s", err, words.OneLine(n.source))
+		return false, fmt.Errorf("%w in %s", err, words.OneLine(n.Source))
 	}
 	held, ok := v.(bool) // the library would take nil for false
 	if !ok {
-		return false, fmt.Errorf("%s is %s, not true or false", words.OneLine(n.source), strings.Trim(fmt.Sprintf("%T", v), "<>"))
+		return false, fmt.Errorf("%s is %s, not true or false", words.OneLine(n.Source), strings.Trim(fmt.Sprintf("%T", v), "<>"))
 	}
 	return held, nil
 }
 
 // other is the first label that is not among those of only.
-func (n *node) other(env *Env) string {
+func (n *Node) other(env *Env) string {
 	for _, l := range env.Labels {
-		if !slices.Contains(n.names, l) {
+		if !slices.Contains(n.Names, l) {
 			return l
 		}
 	}
@@ -687,61 +688,61 @@ func (n *node) other(env *Env) string {
 
 // because says why the node is what it is for the job: the smallest part that
 // decides it, and the value that did.
-func (n *node) because(env *Env, held bool) string {
-	switch n.kind {
-	case and, or:
-		if held == (n.kind == or) { // one part decides
-			for _, k := range n.kids {
-				if is, err := k.holds(env); is == held && err == nil {
+func (n *Node) because(env *Env, held bool) string {
+	switch n.Kind {
+	case And, Or:
+		if held == (n.Kind == Or) { // one part decides
+			for _, k := range n.Kids {
+				if is, err := k.Holds(env); is == held && err == nil {
 					return k.because(env, held)
 				}
 			}
 		}
 		if same := n.sameFact(); same != "" && !held {
 			if same == labelsName {
-				return "the job has none of the labels " + words.QuoteAll(namesOf(n.kids))
+				return "the job has none of the labels " + words.QuoteAll(namesOf(n.Kids))
 			}
-			if n.kids[0].kind == paramIs {
+			if n.Kids[0].Kind == paramIs {
 				v, _ := env.show(same)
-				return words.OneLine(fmt.Sprintf("%s is %s, none of %s", same, v, strings.Join(namesOf(n.kids), ", ")))
+				return words.OneLine(fmt.Sprintf("%s is %s, none of %s", same, v, strings.Join(namesOf(n.Kids), ", ")))
 			}
-			return fmt.Sprintf("%s is %s, none of %s", same, words.Quote(n.kids[0].text(env)), words.QuoteAll(namesOf(n.kids)))
+			return fmt.Sprintf("%s is %s, none of %s", same, words.Quote(n.Kids[0].text(env)), words.QuoteAll(namesOf(n.Kids)))
 		}
 		var all []string
-		for _, k := range n.kids {
+		for _, k := range n.Kids {
 			all = append(all, k.because(env, held))
 		}
 		return words.OneLine(strings.Join(slices.Compact(all), ", and "))
-	case not:
-		return n.kids[0].because(env, !held)
-	case hasLabel:
+	case Not:
+		return n.Kids[0].because(env, !held)
+	case HasLabel:
 		if held {
-			return "the job has the label " + words.Quote(n.name)
+			return "the job has the label " + words.Quote(n.Name)
 		}
-		return "the job lacks the label " + words.Quote(n.name)
-	case hasOnly:
+		return "the job lacks the label " + words.Quote(n.Name)
+	case HasOnly:
 		if held {
-			return "the job has no label but " + words.QuoteAll(n.names)
+			return "the job has no label but " + words.QuoteAll(n.Names)
 		}
-		return fmt.Sprintf("the job has the label %s besides %s", words.Quote(n.other(env)), words.QuoteAll(n.names))
+		return fmt.Sprintf("the job has the label %s besides %s", words.Quote(n.other(env)), words.QuoteAll(n.Names))
 	case factIs:
 		if held {
-			return fmt.Sprintf("%s is %s", n.name, words.Quote(n.text(env)))
+			return fmt.Sprintf("%s is %s", n.Name, words.Quote(n.text(env)))
 		}
-		return fmt.Sprintf("%s is %s, not %s", n.name, words.Quote(n.text(env)), words.Quote(n.as))
+		return fmt.Sprintf("%s is %s, not %s", n.Name, words.Quote(n.text(env)), words.Quote(n.as))
 	case factHolds:
-		return fmt.Sprintf("%s is %v", n.name, held)
-	case paramIs, hasParam:
-		v, _ := env.show(n.name)
-		if n.kind == paramIs && !held {
+		return fmt.Sprintf("%s is %v", n.Name, held)
+	case paramIs, HasParam:
+		v, _ := env.show(n.Name)
+		if n.Kind == paramIs && !held {
 			v += ", not " + n.as
 		}
-		return n.name + " is " + v
-	case constant:
+		return n.Name + " is " + v
+	case Constant:
 		return fmt.Sprintf("it says %v", held)
 	}
-	why := fmt.Sprintf("%v: %s", held, words.OneLine(n.source))
-	for i, f := range slices.Compact(slices.Sorted(slices.Values(n.names))) {
+	why := fmt.Sprintf("%v: %s", held, words.OneLine(n.Source))
+	for i, f := range slices.Compact(slices.Sorted(slices.Values(n.Names))) {
 		if i == 3 {
 			break
 		}
@@ -756,21 +757,21 @@ const labelsName = "labels"
 
 // sameFact is the fact, or labelsName, that all parts of an "or" ask for; "" when they
 // differ.
-func (n *node) sameFact() string {
-	if n.kind != or {
+func (n *Node) sameFact() string {
+	if n.Kind != Or {
 		return ""
 	}
-	name := func(k *node) string {
-		switch k.kind {
-		case hasLabel:
+	name := func(k *Node) string {
+		switch k.Kind {
+		case HasLabel:
 			return labelsName
 		case factIs, paramIs:
-			return k.name
+			return k.Name
 		}
 		return ""
 	}
-	first := name(n.kids[0])
-	for _, k := range n.kids {
+	first := name(n.Kids[0])
+	for _, k := range n.Kids {
 		if name(k) != first {
 			return ""
 		}
@@ -778,11 +779,11 @@ func (n *node) sameFact() string {
 	return first
 }
 
-func namesOf(kids []*node) []string {
+func namesOf(kids []*Node) []string {
 	var names []string
 	for _, k := range kids {
-		if k.kind == hasLabel {
-			names = append(names, k.name)
+		if k.Kind == HasLabel {
+			names = append(names, k.Name)
 		} else {
 			names = append(names, k.as)
 		}
@@ -814,32 +815,32 @@ func (e *Env) show(fact string) (string, bool) {
 	return "", false
 }
 
-// missing are the parts that do not hold, as because says them, of the cheapest
+// Missing are the parts that do not hold, as because says them, of the cheapest
 // way to make the node hold; cost is their number. Parts that fail are left out
 // and cost more than any other way.
-func (n *node) missing(env *Env) (parts []string, cost int) {
+func (n *Node) Missing(env *Env) (parts []string, cost int) {
 	const never = 1000
 	if n == nil {
 		return nil, 0
 	}
-	held, err := n.holds(env)
+	held, err := n.Holds(env)
 	switch {
 	case err == nil && held:
 		return nil, 0
-	case n.kind == and:
-		for _, k := range n.kids {
-			more, c := k.missing(env)
+	case n.Kind == And:
+		for _, k := range n.Kids {
+			more, c := k.Missing(env)
 			parts, cost = append(parts, more...), cost+c
 		}
 		return parts, cost
 	case err != nil:
 		return nil, never
-	case n.kind == constant:
+	case n.Kind == Constant:
 		return []string{n.because(env, false)}, never
-	case n.kind == or && n.sameFact() == "":
+	case n.Kind == Or && n.sameFact() == "":
 		cost = never
-		for _, k := range n.kids {
-			if some, c := k.missing(env); c < cost {
+		for _, k := range n.Kids {
+			if some, c := k.Missing(env); c < cost {
 				parts, cost = some, c
 			}
 		}
@@ -848,18 +849,60 @@ func (n *node) missing(env *Env) (parts []string, cost int) {
 	return []string{n.because(env, false)}, 1
 }
 
-// sure reports whether nothing in the node can fail once the run is known.
-func (n *node) sure() bool {
-	return (n.kind != program || n.safe) && !slices.ContainsFunc(n.kids, func(k *node) bool { return !k.sure() })
+// Sure reports whether nothing in the node can fail once the run is known.
+func (n *Node) Sure() bool {
+	return (n.Kind != Program || n.safe) && !slices.ContainsFunc(n.Kids, func(k *Node) bool { return !k.Sure() })
 }
 
-// each calls do for the node and all parts of it.
-func (n *node) each(do func(*node)) {
+// Each calls do for the node and all parts of it.
+func (n *Node) Each(do func(*Node)) {
 	if n == nil {
 		return
 	}
 	do(n)
-	for _, k := range n.kids {
-		k.each(do)
+	for _, k := range n.Kids {
+		k.Each(do)
 	}
+}
+
+// Written writes the node as an expression.
+func (n *Node) Written() string {
+	if n.Source != "" || len(n.Kids) == 0 {
+		return n.Source
+	}
+	var parts []string
+	for _, k := range n.Kids {
+		part := k.Written()
+		if len(k.Kids) > 1 {
+			part = "(" + part + ")"
+		}
+		parts = append(parts, part)
+	}
+	switch n.Kind {
+	case Not:
+		return "not " + parts[0]
+	case Or:
+		return strings.Join(parts, " or ")
+	}
+	return strings.Join(parts, " and ")
+}
+
+// Opaque reports whether parts of a node can only be asked, and ask for nothing
+// but labels and params, such as this one.
+func (n *Node) Opaque(p *Param) bool {
+	asks, only := false, true
+	n.Each(func(k *Node) {
+		switch k.Kind {
+		case Program:
+			asks = asks || slices.ContainsFunc(k.Names, func(f string) bool {
+				return f == labelsName || strings.HasPrefix(f, "label ") || f == "param."+p.Name
+			})
+			only = only && !slices.ContainsFunc(k.Names, func(f string) bool {
+				return f != labelsName && !strings.HasPrefix(f, "label ") && !strings.HasPrefix(f, "param.")
+			})
+		case factIs, factHolds:
+			only = false
+		}
+	})
+	return asks && only
 }

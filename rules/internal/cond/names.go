@@ -1,4 +1,4 @@
-package rules
+package cond
 
 import (
 	"cmp"
@@ -80,7 +80,7 @@ func (f *nameFinder) mend(n ast.Node) {
 func unquoted(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.IdentifierNode:
-		if !slices.Contains(envNames, n.Value) && labelFunctions[n.Value] == nil {
+		if !slices.Contains(envNames, n.Value) && LabelFunctions[n.Value] == nil {
 			return n.Value
 		}
 	case *ast.BinaryNode:
@@ -192,7 +192,7 @@ func (m mismatches) compare(n *ast.BinaryNode, value, written ast.Node) {
 	case text && is == aNumber:
 		mend = "compare it by ==, < and the like"
 	case is == aNumber && s != nil:
-		if p := m.vocabulary.param(strings.TrimPrefix(paramIn(value), "param.")); p != nil && p.kind == "size" {
+		if p := m.param(strings.TrimPrefix(paramIn(value), "param.")); p != nil && p.Kind == "size" {
 			unit = " of MiB"
 			if n, err := ParseSize(s.Value); err == nil {
 				mend = fmt.Sprintf("write %d", n)
@@ -215,7 +215,7 @@ func (m mismatches) compare(n *ast.BinaryNode, value, written ast.Node) {
 // is handed.
 func shown(n ast.Node) string {
 	s := n.String()
-	for name := range labelFunctions {
+	for name := range LabelFunctions {
 		s = strings.ReplaceAll(s, name+"(labels, ", name+"(")
 	}
 	return words.OneLine(s)

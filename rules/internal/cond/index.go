@@ -1,0 +1,200 @@
+package cond
+
+import "slices"
+
+// A Key is what a job has that a rule may need: a label, or a text of a fact.
+type Key struct{ What, Is string }
+
+// An Index finds the rules that could take a job. Each rule is filed under keys
+// of which it needs at least one: without any of them its condition is false,
+// and nothing in it fails or asks for the run.
+type Index struct {
+	Keyed   map[Key][]int32
+	facts   []string // that keys are of
+	Unkeyed []int32  // rules that need no key. All lists are in file order
+}
+
+// NewIndex files n rules under the keys that the fewest of them share; root is
+// the condition of each.
+func NewIndex(n int, root func(i int) *Node) Index {
+	uses := map[Key]int{}
+	last := map[Key]int{}
+	for i := range n {
+		root(i).keys(func(k Key) {
+			if last[k] != i+1 { // once for each rule
+				last[k] = i + 1
+				uses[k]++
+			}
+		})
+	}
+	x := Index{Keyed: map[Key][]int32{}}
+	facts := map[string]bool{}
+	for i := range n {
+		keys, ok := root(i).needs(true, uses)
+		if !ok {
+			x.Unkeyed = append(x.Unkeyed, int32(i))
+		}
+		for _, k := range keys {
+			list := x.Keyed[k]
+			if len(list) == 0 || list[len(list)-1] != int32(i) {
+				x.Keyed[k] = append(list, int32(i))
+			}
+			if k.What != labelsName && !facts[k.What] {
+				facts[k.What] = true
+				x.facts = append(x.facts, k.What)
+			}
+		}
+	}
+	return x
+}
+
+// Key is what an atom asks for.
+func (n *Node) Key() (k Key, ok bool) {
+	switch n.Kind {
+	case HasLabel:
+		return Key{labelsName, n.Name}, true
+	case factIs:
+		return Key{n.Name, n.is}, !n.needRun
+	}
+	return Key{}, false
+}
+
+// keys calls use with the key of every atom.
+func (n *Node) keys(use func(Key)) {
+	n.Each(func(n *Node) {
+		if k, ok := n.Key(); ok {
+			use(k)
+		}
+	})
+}
+
+// needs returns keys of which a job must have one for the node to be anything
+// but !want: without any it neither is want, nor fails, nor asks for the run.
+// Of several ways it takes the one whose keys are used the least. ok is false
+// when there is none; with ok and no keys, no job will do.
+func (n *Node) needs(want bool, uses map[Key]int) (keys []Key, ok bool) {
+	if n == nil {
+		return nil, false
+	}
+	better := func(some []Key) {
+		if !ok || cost(some, uses) < cost(keys, uses) {
+			keys, ok = some, true
+		}
+	}
+	switch n.Kind {
+	case Not:
+		return n.Kids[0].needs(!want, uses)
+	case And, Or:
+		if want == (n.Kind == And) { // all parts must be so: any one will do, if nothing before it fails
+			for _, k := range n.Kids {
+				if some, can := k.needs(want, uses); can {
+					better(some)
+				}
+				if !k.safe {
+					break
+				}
+			}
+			return keys, ok
+		}
+		// Each part can make it so: what all of them need, or one key of each.
+		for _, k := range n.must(want) {
+			better([]Key{k})
+		}
+		var all []Key
+		for _, k := range n.Kids {
+			more, can := k.needs(want, uses)
+			if !can {
+				return keys, ok
+			}
+			all = append(all, more...)
+		}
+		better(all)
+		return keys, ok
+	case Constant:
+		return nil, n.Value != want
+	}
+	if k, has := n.Key(); has && want {
+		return []Key{k}, true
+	}
+	return nil, false
+}
+
+// must are keys each of which a job must have, as for needs.
+func (n *Node) must(want bool) (keys []Key) {
+	switch n.Kind {
+	case Not:
+		return n.Kids[0].must(!want)
+	case And, Or:
+		for i, k := range n.Kids {
+			more := k.must(want)
+			switch {
+			case want == (n.Kind == And):
+				keys = append(keys, more...)
+				if !k.safe {
+					return keys
+				}
+			case i == 0:
+				keys = more
+			default:
+				keys = slices.DeleteFunc(keys, func(k Key) bool { return !slices.Contains(more, k) })
+			}
+		}
+		return keys
+	}
+	if k, has := n.Key(); has && want {
+		return []Key{k}
+	}
+	return nil
+}
+
+func cost(keys []Key, uses map[Key]int) int {
+	n := 0
+	for _, k := range keys {
+		n += uses[k]
+	}
+	return n
+}
+
+// A Walk visits the rules that could take a job, in file order.
+type Walk struct {
+	lists [24][]int32 // so many without an allocation
+	open  [][]int32
+}
+
+// Start begins the walk for a job.
+func (w *Walk) Start(x *Index, env *Env) {
+	w.open = w.lists[:0]
+	w.add(x.Unkeyed)
+	for _, l := range env.Labels {
+		w.add(x.Keyed[Key{labelsName, l}])
+	}
+	for _, f := range x.facts {
+		w.add(x.Keyed[Key{f, factText(f, env)}])
+	}
+}
+
+func (w *Walk) add(list []int32) {
+	if len(list) > 0 {
+		w.open = append(w.open, list)
+	}
+}
+
+// Next returns the next rule, -1 at the end.
+func (w *Walk) Next() int {
+	least := int32(-1)
+	for _, l := range w.open {
+		if least < 0 || l[0] < least {
+			least = l[0]
+		}
+	}
+	for i := 0; i < len(w.open); i++ {
+		if w.open[i][0] != least {
+			continue
+		}
+		if w.open[i] = w.open[i][1:]; len(w.open[i]) == 0 {
+			w.open = slices.Delete(w.open, i, i+1)
+			i--
+		}
+	}
+	return int(least)
+}
