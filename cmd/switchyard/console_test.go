@@ -227,6 +227,15 @@ const sound = `(() => {
 	return faults;
 })()`
 
+// weight is what a page transfers, compressed, without the editor.
+const weight = `(() => {
+	const size = (l) => l.reduce((n, e) => n + e.encodedBodySize, 0);
+	return {
+		Page: size(performance.getEntriesByType("navigation")),
+		Scripts: size(performance.getEntriesByType("resource").filter((e) => !e.name.includes("/editor."))),
+	};
+})()`
+
 func TestTheConsoleInABrowser(t *testing.T) {
 	t.Parallel()
 	browser := newBrowser(t)
@@ -234,12 +243,16 @@ func TestTheConsoleInABrowser(t *testing.T) {
 	t.Run("each page with data", func(t *testing.T) {
 		y := newYard(t, yardConfig{})
 		job := y.busy()
-		wide, narrow := openTab(t, browser, y.console, chromedp.EmulateViewport(1280, 900)), openTab(t, browser, y.console, chromedp.EmulateViewport(390, 800))
+		wide, narrow := openTab(t, browser, y.console, chromedp.EmulateViewport(1280, 900), network.SetCacheDisabled(true)), openTab(t, browser, y.console, chromedp.EmulateViewport(390, 800))
 		for _, path := range consolePages(job) {
 			for name, b := range map[string]*tab{"wide": wide, "narrow": narrow} {
 				b.open(path)
 				if faults := value[[]string](b, sound); len(faults) > 0 {
 					t.Errorf("%s, %s:\n%s", path, name, strings.Join(faults, "\n"))
+				}
+				w := value[struct{ Page, Scripts float64 }](b, weight)
+				if w.Page+w.Scripts > 200_000 || w.Page == 0 {
+					t.Errorf("%s: %.0f bytes and %.0f of style and script", path, w.Page, w.Scripts)
 				}
 			}
 		}

@@ -81,7 +81,7 @@ func operated(dir string, socket ...string) (url string, stop func() error, err 
 	if err != nil {
 		return "", stop, err
 	}
-	st, err := store.Open(ctx, filepath.Join(dir, "server.db"))
+	st, err := store.Open(ctx, filepath.Join(dir, "server.db"), store.Unsynced)
 	if err != nil {
 		return "", stop, err
 	}

@@ -113,6 +113,7 @@ func TestAnOutageOfGitHubCostsNextToNothing(t *testing.T) {
 		{"it answers 503 for one owner", githubsim.Faults{ErrorRate: 1, Path: "/acme/"}, 60, 500, 90 * time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				o := newOutage(t, key)
 				o.GitHub.Install("acme")

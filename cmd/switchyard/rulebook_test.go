@@ -11,19 +11,16 @@ import (
 	"time"
 
 	"switchyard/router"
-	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/rules"
 )
 
 func TestRecentJobsAreRecords(t *testing.T) {
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 	defer st.Close()
 	b := editedRules{nil, st}
 	repo := router.Repo{Host: rules.DefaultHost, Owner: "acme", Name: "web", FullName: "acme/web", Private: true}
-	_, err = b.Receive(t.Context(), router.Delivery{ID: "1", Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{ID: 5, RunID: 7, Attempt: 1, Repo: repo, Labels: []string{"self-hosted"}}})
+	_, err := b.Receive(t.Context(), router.Delivery{ID: "1", Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{ID: 5, RunID: 7, Attempt: 1, Repo: repo, Labels: []string{"self-hosted"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

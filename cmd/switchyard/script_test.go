@@ -88,7 +88,7 @@ func TestScripts(t *testing.T) {
 
 func makeDatabase(path string) error {
 	ctx := context.Background()
-	s, err := store.Open(ctx, path)
+	s, err := store.Open(ctx, path, store.Unsynced)
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -273,7 +272,7 @@ func (w *World) Start(change ...func(*server.Config)) {
 	}
 	closes := func() error { return nil }
 	if c.Store == nil {
-		w.Store = OpenStore(t, w.Database)
+		w.Store = storetest.Open(t, w.Database)
 		c.Store, closes = w.Store, w.Store.Close
 	}
 	for _, f := range change {
@@ -303,19 +302,6 @@ func (w *World) Start(change ...func(*server.Config)) {
 		}
 	})
 	t.Cleanup(w.Stop)
-}
-
-// OpenStore opens the SQLite database at path, a new one if there is none. Who opens it closes it.
-func OpenStore(t testing.TB, path string) *store.Store {
-	t.Helper()
-	if _, err := os.Stat(path); err != nil {
-		storetest.Create(t, path)
-	}
-	st, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st
 }
 
 // Queue has GitHub queue a job of a second with these labels.

@@ -17,7 +17,7 @@ import (
 	"switchyard/jobspecs"
 	"switchyard/router/nomad"
 	"switchyard/router/nomadsim"
-	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/rules"
 )
 
@@ -108,8 +108,7 @@ func TestWhatAServerStartsWith(t *testing.T) {
 			defer sim.Close()
 			cluster := httptest.NewServer(sim)
 			defer cluster.Close()
-			st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-			must(t, err)
+			st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 			defer st.Close()
 			w := &world{dir: t.TempDir()}
 			server := func() (*Book, *recorder, *bytes.Buffer) {
@@ -166,10 +165,7 @@ func TestLastGoodRulesThatAreNotGoodAnyMore(t *testing.T) {
 		"of no files": {mark: `{"Source":"rules.yaml"}`, want: "read the last good rules in the database: there are no files"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 			defer st.Close()
 			if err := st.SetMark(t.Context(), goodMark, c.mark); err != nil {
 				t.Fatal(err)

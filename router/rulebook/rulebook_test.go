@@ -16,6 +16,7 @@ import (
 	"switchyard/router"
 	"switchyard/router/nomad"
 	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/rules"
 )
 
@@ -33,10 +34,7 @@ func newRulebook(t *testing.T, path string, files map[string]string) (kept, *inF
 	for name, text := range files {
 		write(t, filepath.Join(dir, name), text)
 	}
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 	t.Cleanup(func() { _ = st.Close() })
 	client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
 	if err != nil {

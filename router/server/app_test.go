@@ -21,6 +21,7 @@ import (
 	"switchyard/router/routertest"
 	"switchyard/router/server"
 	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/router/testnet"
 	"switchyard/router/web"
 	"switchyard/router/web/api"
@@ -318,7 +319,7 @@ func start(t testing.TB, st Store, nomad *cluster, h *hub, change ...func(*serve
 
 func openStore(t *testing.T) *store.Store {
 	t.Helper()
-	st := routertest.OpenStore(t, filepath.Join(t.TempDir(), "test.db"))
+	st := storetest.Open(t, filepath.Join(t.TempDir(), "test.db"))
 	t.Cleanup(func() {
 		if err := st.Close(); err != nil {
 			t.Error(err)

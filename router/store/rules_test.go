@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"switchyard/router"
-	"switchyard/router/store"
+	"switchyard/router/store/storetest"
 	"switchyard/rules"
 )
 
@@ -23,10 +23,7 @@ func version(n int, source string) router.KeptRules {
 }
 
 func TestVersionsOfTheRulesAreKept(t *testing.T) {
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 	defer st.Close()
 	keep := func(v router.KeptRules, want int64) {
 		t.Helper()
@@ -63,10 +60,7 @@ func TestVersionsOfTheRulesAreKept(t *testing.T) {
 }
 
 func TestRecentJobsAreThoseOfTheScope(t *testing.T) {
-	st, err := store.Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 	defer st.Close()
 	began := time.UnixMilli(1e12).UTC()
 	for id := int64(1); id <= 1203; id++ { // more than two pages

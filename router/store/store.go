@@ -54,6 +54,7 @@ type Store struct {
 	locked   *os.File      // the file itself; nil: not locked
 	bound    time.Duration // of the check for damage; 0: none
 	whole    bool          // the check was made, and to its end
+	sync     string        // PRAGMA synchronous
 	write    *sql.DB       // one connection, held by the writer
 	read     *pool
 	asked    *Reader // for operators
@@ -107,6 +108,10 @@ type Option func(*Store)
 // CheckAll has Open look for damage in all of the file, however long that takes.
 func CheckAll(s *Store) { s.bound = 0 }
 
+// Unsynced has the store not wait for the disk: a crash of the machine, other than one
+// of the process, may lose what was committed, or damage the file. It is for tests.
+func Unsynced(s *Store) { s.sync = "OFF" }
+
 // Whole reports whether Open had the time to look for damage in all of the file.
 func (s *Store) Whole() bool { return s.whole }
 
@@ -125,7 +130,7 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	d := &db{}
 	s := &Store{
 		db: d, intakeStore: intakeStore{d}, dispatchStore: dispatchStore{db: d}, claimStore: claimStore{d}, runnerStore: runnerStore{d}, noticeStore: noticeStore{d},
-		path: abs, bound: checkClean, patience: lockPatience,
+		path: abs, bound: checkClean, patience: lockPatience, sync: "FULL",
 	}
 	defer func() {
 		if err != nil {
@@ -150,7 +155,7 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	// What savepoints need to roll back is of this process only, and need not be
 	// in a file.
 	if s.write, err = sql.Open("sqlite", dsn(abs, nil,
-		"busy_timeout(5000)", "foreign_keys(1)", "synchronous(FULL)", "fullfsync(1)", "cache_size(-4096)", "temp_store(MEMORY)")); err != nil {
+		"busy_timeout(5000)", "foreign_keys(1)", "synchronous("+s.sync+")", "fullfsync(1)", "cache_size(-4096)", "temp_store(MEMORY)")); err != nil {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)

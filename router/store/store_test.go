@@ -23,8 +23,7 @@ func open(t testing.TB, path string) *store.Store {
 func openTemp(t testing.TB) *store.Store {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "switchyard.db")
-	storetest.Create(t, path)
-	s := open(t, path)
+	s := storetest.Open(t, path)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)

@@ -126,11 +126,7 @@ type server struct {
 func serve(t *testing.T, change ...func(*web.Config)) *server {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "x.db")
-	storetest.Create(t, path)
-	st, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	st := storetest.Open(t, path)
 	t.Cleanup(func() { _ = st.Close() })
 	for id := int64(1); id <= 5; id++ {
 		d := router.Delivery{ID: fmt.Sprint(id), Action: "queued", Status: "queued", ReceivedAt: t0.Add(time.Duration(id) * time.Hour), Job: router.Job{
@@ -143,7 +139,7 @@ func serve(t *testing.T, change ...func(*web.Config)) *server {
 	}
 	r := router.Runner{ID: "gha-1-1", JobID: 1, Try: 1, State: router.RunnerDispatched, Name: "gha-1-1", NomadJob: "gha-1-1"}
 	d := &router.Decision{Outcome: "routed", Rule: "linux", Reason: "it holds"}
-	err = errors.Join(
+	err := errors.Join(
 		st.Prepare(t.Context(), r, [32]byte{1}, t0.Add(6*time.Hour)),
 		st.Dispatched(t.Context(), r, [32]byte{1}, d, t0.Add(6*time.Hour)),
 		st.Settle(t.Context(), 2, router.Denied, "", "no", &router.Decision{Outcome: "denied", Rule: "no", Reason: "no"}, t0),

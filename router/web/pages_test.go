@@ -164,17 +164,9 @@ const historyJobs = 100_000
 
 func history(t testing.TB, n int) (web.Config, *store.Store) {
 	path := filepath.Join(t.TempDir(), "history.db")
-	st, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := st.Close(); err != nil { // it would take what comes now for damage
-		t.Fatal(err)
-	}
+	storetest.Create(t, path)
 	storetest.History(t, path, n, 14*24*time.Hour, time.Now())
-	if st, err = store.Open(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
+	st := storetest.Open(t, path)
 	t.Cleanup(func() { _ = st.Close() })
 	return web.Config{App: &app{}, Database: st}, st
 }

@@ -24,6 +24,20 @@ func Create(t testing.TB, path string) {
 	}
 }
 
+// Open opens the SQLite database at path, a new one if there is none, and does not wait
+// for the disk. Who opens it closes it.
+func Open(t testing.TB, path string) *store.Store {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		Create(t, path)
+	}
+	s, err := store.Open(t.Context(), path, store.Unsynced)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 // empty is the content of a new database.
 var empty = sync.OnceValues(func() (db []byte, err error) {
 	dir, err := os.MkdirTemp("", "storetest-")
@@ -32,7 +46,7 @@ var empty = sync.OnceValues(func() (db []byte, err error) {
 	}
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "empty.db")
-	s, err := store.Open(context.Background(), path)
+	s, err := store.Open(context.Background(), path, store.Unsynced)
 	if err != nil {
 		return nil, err
 	}
