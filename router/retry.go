@@ -39,19 +39,16 @@ type Backoff struct {
 // wraps. Everything else is retried after a growing wait, shortened by up to half at
 // random, so that jobs which failed together do not all come back at once.
 func (b *Backoff) Retry(err error, failures int) (at time.Time, ok bool) {
-	var giveUp *GiveUpError
-	var fix *FixError
 	var retryAt *RetryAtError
-	var silent *SilentError
 	wait := LongestWait
 	switch {
-	case errors.As(err, &giveUp):
+	case errors.As(err, new(*GiveUpError)):
 		return time.Time{}, false
 	case errors.As(err, &retryAt):
 		// Spread over a second: the limit is the same for every job that hit it.
 		return retryAt.At.Add(time.Duration(b.Rand() * float64(time.Second))), true
-	case errors.As(err, &fix): // a person must act
-	case errors.As(err, &silent): // all such jobs come back as soon as Nomad answers
+	case errors.As(err, new(*FixError)): // a person must act
+	case errors.As(err, new(*SilentError)): // all such jobs come back as soon as Nomad answers
 	default:
 		if failures < 7 { // 250 ms << 7 exceeds LongestWait
 			wait = firstWait << max(failures, 0)
@@ -67,8 +64,7 @@ func (b *Backoff) RetryGitHub(err error, failures int) (at time.Time, ok bool) {
 		return b.Place(later.Line, later.At, b.Now()), true
 	}
 	at, ok = b.Retry(err, failures)
-	var fix *FixError
-	if ok && errors.As(err, &fix) {
+	if ok && errors.As(err, new(*FixError)) {
 		// Each attempt counts against GitHub's rate limit, or costs a Nomad job.
 		at = at.Add(min(GitHubFixWait<<min(max(failures, 0), 4), longestFixWait))
 	}

@@ -1,7 +1,7 @@
 package router
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -150,9 +150,10 @@ func NextFallback(d *Decision, inForce int) (n int, after time.Duration, ok bool
 
 // ParseRunnerID returns the parts of a runner's ID: gha-<job id>-<try>.
 func ParseRunnerID(id string) (jobID int64, try int, ok bool) {
-	n, err := fmt.Sscanf(id, "gha-%d-%d", &jobID, &try)
-	ok = err == nil && n == 2 && jobID > 0 && try > 0 && id == Job{ID: jobID, Try: try}.RunnerID()
-	return jobID, try, ok
+	job, number, _ := strings.Cut(strings.TrimPrefix(id, "gha-"), "-")
+	jobID, err := strconv.ParseInt(job, 10, 64)
+	try, tryErr := strconv.Atoi(number)
+	return jobID, try, err == nil && tryErr == nil && jobID > 0 && try > 0 && id == Job{ID: jobID, Try: try}.RunnerID()
 }
 
 // NameSuffix is the length of the random suffix, after a hyphen, of the names under which

@@ -110,8 +110,6 @@ func (f *Feedback) Update(ctx context.Context) error {
 			continue
 		}
 		err := f.say(ctx, u)
-		var giveUp *router.GiveUpError
-		var fix *router.FixError
 		var later *router.RetryAtError
 		again := time.Time{}
 		switch {
@@ -119,8 +117,8 @@ func (f *Feedback) Update(ctx context.Context) error {
 			return ctx.Err()
 		case err == nil:
 			continue
-		case errors.As(err, &giveUp):
-		case errors.As(err, &fix):
+		case errors.As(err, new(*router.GiveUpError)):
+		case errors.As(err, new(*router.FixError)):
 			stopped[owner] = true
 			again = f.Now().Add(feedbackFix)
 		case errors.As(err, &later):
@@ -251,9 +249,7 @@ func (f *Feedback) CancelRuns(ctx context.Context) error {
 		if err != nil {
 			errs = append(errs, fmt.Errorf("job %d of %s: %w", j.ID, j.Repo.FullName, err))
 		}
-		var fix *router.FixError
-		var later *router.RetryAtError
-		refused[j.Repo.Host] = errors.As(err, &fix) || errors.As(err, &later) // the others' answers would be the same
+		refused[j.Repo.Host] = errors.As(err, new(*router.FixError)) || errors.As(err, new(*router.RetryAtError)) // the others' answers would be the same
 		if ctx.Err() != nil {
 			break
 		}

@@ -129,19 +129,17 @@ func answer(w http.ResponseWriter, status int, body string) {
 
 // kind is the way that router.Retry sees an error.
 func kind(err error) string {
-	var giveUp *router.GiveUpError
 	var fix *router.FixError
-	var retryAt *router.RetryAtError
 	switch {
 	case err == nil:
 		return "none"
 	case errors.Is(err, router.ErrNameTaken):
 		return "name taken"
-	case errors.As(err, &giveUp):
+	case errors.As(err, new(*router.GiveUpError)):
 		return "give up"
 	case errors.As(err, &fix):
 		return "fix"
-	case errors.As(err, &retryAt):
+	case errors.As(err, new(*router.RetryAtError)):
 		return "retry at"
 	}
 	return "retry"

@@ -28,11 +28,10 @@ func (in *Intake) Recheck(ctx context.Context) error {
 			continue
 		}
 		_, err := in.Ask(ctx, j)
-		var fix *router.FixError
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.As(err, &fix):
+		case errors.As(err, new(*router.FixError)):
 			refused[router.OwnerOf(j.Repo)] = true // the others' answers would be the same
 			errs = append(errs, err)
 		case err != nil:

@@ -343,9 +343,7 @@ func (s *sweepSays) err() error {
 
 // lasting reports whether an error of GitHub's stays until somebody mends it.
 func lasting(err error) bool {
-	var giveUp *router.GiveUpError
-	var fix *router.FixError
-	return errors.Is(err, router.ErrNotFound) || errors.As(err, &giveUp) || errors.As(err, &fix)
+	return errors.Is(err, router.ErrNotFound) || errors.As(err, new(*router.GiveUpError)) || errors.As(err, new(*router.FixError))
 }
 
 // sweepHook reads a hook's deliveries from the newest back to where the last
@@ -427,10 +425,7 @@ func persist(ctx context.Context, call func(context.Context) error) (err error) 
 		within, cancel := context.WithTimeout(ctx, router.LoginTimeout)
 		err = call(within)
 		cancel()
-		var giveUp *router.GiveUpError
-		var fix *router.FixError
-		var later *router.RetryAtError
-		if err == nil || pause > 2*time.Second || errors.Is(err, router.ErrNotFound) || errors.As(err, &giveUp) || errors.As(err, &fix) || errors.As(err, &later) {
+		if err == nil || pause > 2*time.Second || lasting(err) || errors.As(err, new(*router.RetryAtError)) {
 			return err
 		}
 		select {
@@ -504,9 +499,8 @@ func (sw *Sweeper) redeliver(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			var giveUp *router.GiveUpError
 			switch {
-			case errors.As(err, &giveUp):
+			case errors.As(err, new(*router.GiveUpError)):
 				sw.Log.Throttled(slog.LevelWarn, "", "github does not make a lost delivery again", "delivery_id", r.GUID, "err", err)
 			case err != nil:
 				failing[r.Hook] = true // so would its others: they stay due

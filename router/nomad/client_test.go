@@ -192,11 +192,10 @@ func wantKind(t *testing.T, err error, kind, want string) {
 	t.Helper()
 	got := "retry"
 	var fix *router.FixError
-	var giveUp *router.GiveUpError
 	switch {
 	case errors.As(err, &fix):
 		got = "fix"
-	case errors.As(err, &giveUp):
+	case errors.As(err, new(*router.GiveUpError)):
 		got = "give up"
 	}
 	if err == nil || got != kind || !strings.Contains(err.Error(), want) || strings.ContainsAny(err.Error(), "\n\t\x00") {

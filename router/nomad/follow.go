@@ -38,24 +38,21 @@ const (
 // runnerOf is more exact.
 const ours = `ID matches "(^|/dispatch-)gha-[0-9]"`
 
-// runnerOf is the ID of the runner whose Nomad job has this ID: the ID itself,
-// or, as of "parent/dispatch-gha-1-1-1700000000-0123abcd", what the dispatch
-// was named after; "" when it is none of ours.
-func runnerOf(nomadJob string) string {
-	id, most := nomadJob, 3
+// runnerOf returns the ID of the runner that a Nomad job belongs to: the job's own ID,
+// or what a dispatch was named after, as in "parent/dispatch-gha-1-1-1700000000-0123abcd";
+// "" when it is not one of ours.
+func runnerOf(id string) string {
 	if _, child, ok := strings.Cut(id, "/dispatch-"); ok {
-		id, most = child, 5
-	}
-	parts := strings.Split(id, "-")
-	if len(parts) != most || parts[0] != "gha" {
-		return ""
-	}
-	for _, digits := range parts[1:3] {
-		if n, err := strconv.ParseInt(digits, 10, 64); err != nil || n <= 0 || strconv.FormatInt(n, 10) != digits {
+		parts := strings.Split(child, "-")
+		if len(parts) != 5 {
 			return ""
 		}
+		id = strings.Join(parts[:3], "-")
 	}
-	return strings.Join(parts[:3], "-")
+	if _, _, ok := router.ParseRunnerID(id); !ok {
+		return ""
+	}
+	return id
 }
 
 // Stop implements router.Nomad. It needs submit-job.

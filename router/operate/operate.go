@@ -177,8 +177,7 @@ func (o *Operator) cancel(ctx context.Context, j router.Job) error {
 		return conflict("job %d is %s", id, j.State)
 	}
 	r, err := o.runnerOf(ctx, j)
-	var none *router.ConflictError
-	if errors.As(err, &none) || err == nil && r.State != router.RunnerDispatched {
+	if errors.As(err, new(*router.ConflictError)) || err == nil && r.State != router.RunnerDispatched {
 		return nil
 	}
 	if err != nil {

@@ -166,8 +166,7 @@ func TestALinkOrAReadOnlyDirectoryIsNotWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := router.RulesEdit{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}, Origin: "applied"}
-	var conflict *router.ConflictError
-	if err := b.Apply(t.Context(), a); !errors.As(err, &conflict) || !strings.Contains(err.Error(), "rules.yaml cannot be written here: it is a link") {
+	if err := b.Apply(t.Context(), a); !errors.As(err, new(*router.ConflictError)) || !strings.Contains(err.Error(), "rules.yaml cannot be written here: it is a link") {
 		t.Errorf("a link: %v", err)
 	}
 	if os.Getuid() != 0 { // root writes everywhere
@@ -175,7 +174,7 @@ func TestALinkOrAReadOnlyDirectoryIsNotWritten(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.Chmod(filepath.Dir(b.rules), 0o700)
-		if err := b.Apply(t.Context(), a); !errors.As(err, &conflict) || !strings.Contains(err.Error(), "rules.yaml cannot be written here: permission denied") {
+		if err := b.Apply(t.Context(), a); !errors.As(err, new(*router.ConflictError)) || !strings.Contains(err.Error(), "rules.yaml cannot be written here: permission denied") {
 			t.Errorf("a directory that is read-only: %v", err)
 		}
 	}

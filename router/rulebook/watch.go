@@ -260,18 +260,16 @@ func checkJobspecs(ctx context.Context, client Nomad, set *rules.Set, specs *job
 		for _, w := range warnings {
 			log.Warn("nomad warns about a jobspec", "jobspec", name, "warning", w)
 		}
-		var verdict *router.JobspecError
-		var fix *router.FixError
 		switch {
 		case err == nil:
-		case errors.As(err, &verdict):
+		case errors.As(err, new(*router.JobspecError)):
 			// The rules that use it are those that would miss it.
 			others := slices.DeleteFunc(specs.Names(), func(other string) bool { return other == name })
 			for _, d := range set.CheckJobspecs(others) {
 				d.Code, d.Message = router.JobspecRefused, err.Error()
 				refused = append(refused, d)
 			}
-		case errors.As(err, &fix):
+		case errors.As(err, new(*router.FixError)):
 			log.Warn("cannot have nomad check a jobspec", "jobspec", name, "err", err)
 		default:
 			if ctx.Err() == nil {

@@ -72,7 +72,7 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 	}
 	full := map[int64]bool{} // instances that take no more for now
 	for _, id := range strangers {
-		jobID, _, _ := router.ParseRunnerID(id)
+		jobID, _, known := router.ParseRunnerID(id)
 		in := router.InstanceOf(jobID)
 		for _, j := range unknown[id] {
 			if full[in] {
@@ -83,11 +83,10 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 				return false, ctx.Err()
 			case err != nil:
 				a.r.Log.Throttled(slog.LevelWarn, "", "cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
-				later := (*router.RetryAtError)(nil)
-				full[in] = errors.As(err, &later)
+				full[in] = errors.As(err, new(*router.RetryAtError))
 			case !done:
 				more = true
-				if jobID, _, ok := router.ParseRunnerID(id); ok {
+				if known {
 					orphans[jobID] = j // the newest of them comes last
 				}
 			}

@@ -62,10 +62,8 @@ func (st *Strays) Remove(ctx context.Context) error {
 		}
 		err := st.removeFrom(ctx, t)
 		errs = append(errs, err)
-		var later *router.RetryAtError
-		var fix *router.FixError
-		full[t.Host] = errors.As(err, &later)
-		again = again || err != nil && !errors.As(err, &fix)
+		full[t.Host] = errors.As(err, new(*router.RetryAtError))
+		again = again || err != nil && !errors.As(err, new(*router.FixError))
 		if ctx.Err() != nil {
 			break
 		}

@@ -370,13 +370,12 @@ func (a *App) do(ctx context.Context, d duty) error {
 	said := ""
 	for {
 		err := d.do(ctx)
-		var later *router.RetryAtError
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
 			said = ""
-		case errors.As(err, &later):
+		case errors.As(err, new(*router.RetryAtError)):
 			a.log.Info(d.cannot, "err", err, "again_at", a.now().Add(d.every))
 		case err.Error() != said:
 			said = err.Error()

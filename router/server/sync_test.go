@@ -221,8 +221,7 @@ func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	r.await(4, in(router.Completed))
 	r.await(5, in(router.Dispatched))
 	for _, repo := range []string{"", "acme", "acme/", "/web", "acme/web/x"} {
-		var giveUp *router.GiveUpError
-		if _, err := r.App.Sync(t.Context(), "", repo); !errors.As(err, &giveUp) {
+		if _, err := r.App.Sync(t.Context(), "", repo); !errors.As(err, new(*router.GiveUpError)) {
 			t.Errorf("Sync(%q) = %v, want give up", repo, err)
 		}
 	}
