@@ -22,19 +22,19 @@ import (
 	"switchyard/router/web/auth"
 )
 
-// whoMay returns who may use the console and the API, nil: everybody who can
-// connect. token is the one of the environment, or "".
-func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*auth.Access, error), error) {
+// accessSource returns the function that reads who may use the console and the
+// API; nil: everybody who can connect. token is the environment's, or "".
+func (f *serveFlags) accessSource(token router.Secret, log *slog.Logger) (func() (*auth.Access, error), error) {
 	nobody := f.access == "" && f.adminTokenFile == "" && token == ""
 	if f.allowEdit && nobody {
-		return nil, errors.New("--allow-edit needs --access FILE: without it everybody on this machine could change the rules; switchyard token makes an entry")
+		return nil, errors.New("--allow-edit needs --access FILE: without it everybody on this machine could change the rules; switchyard token prints an entry for it")
 	}
 	var read func() (router.Secret, error)
 	switch {
 	case f.adminTokenFile != "" && token != "":
-		return nil, errors.New("--admin-token-file and SWITCHYARD_ADMIN_TOKEN are given: leave one out")
+		return nil, errors.New("--admin-token-file and SWITCHYARD_ADMIN_TOKEN exclude each other: leave one out")
 	case f.access != "" && (f.adminTokenFile != "" || token != ""):
-		return nil, errors.New("--access and an admin token are given: put the token into the --access file; switchyard token makes one")
+		return nil, errors.New("--access and an admin token exclude each other: put the token into the --access file; switchyard token prints an entry for it")
 	case f.access != "":
 		file := &accessFile{name: f.access, log: log}
 		if err := file.read(); err != nil {
@@ -46,11 +46,11 @@ func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*aut
 	case f.adminTokenFile != "":
 		read = gh.TokenFile(f.adminTokenFile)
 	case strings.HasPrefix(f.adminListen, server.SocketPrefix):
-		return nil, nil // who can connect may do everything: this user and root
+		return nil, nil // only this user and root can connect
 	case !loopback(f.adminListen):
-		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API stops runners: give --access FILE or --admin-token-file FILE too, or listen on 127.0.0.1 or unix:PATH", f.adminListen)
+		return nil, fmt.Errorf("--admin-listen %s can be reached from other machines, and its API can stop runners: also give --access FILE or --admin-token-file FILE, or listen on 127.0.0.1 or unix:PATH", f.adminListen)
 	default:
-		log.Warn("EVERYBODY ON THIS MACHINE IS AN EDITOR: without --access, each of its users, and each raw_exec or host-network workflow on it, may stop runners and cancel jobs",
+		log.Warn("EVERYBODY ON THIS MACHINE IS AN EDITOR: without --access, all its users and all raw_exec or host-network workflows on it may stop runners and cancel jobs",
 			"admin_listen", f.adminListen, "fix", "give --access FILE, or --admin-listen unix:PATH for this user alone")
 		return nil, nil
 	}
@@ -68,42 +68,42 @@ func (f *serveFlags) whoMay(token router.Secret, log *slog.Logger) (func() (*aut
 	return access, err
 }
 
-// An accessFile is read again when it changes. One with faults does not come
-// into force: the one before stays. It is safe for concurrent use.
+// An accessFile is read again when it changes. If the new content has faults, the
+// previous content stays in force. It is safe for concurrent use.
 type accessFile struct {
 	name string
 	log  *slog.Logger
 
-	mu     sync.Mutex
-	access *auth.Access
-	as     os.FileInfo // when it was last read
-	readAt time.Time
-	looked time.Time
-	gone   bool // it was not there at the last look
+	mu        sync.Mutex
+	access    *auth.Access
+	as        os.FileInfo // of the content in access
+	readAt    time.Time
+	checkedAt time.Time
+	gone      bool // it was missing when last checked
 }
 
-// racy is how long after a file's time of change it may change again without
-// that time or its size telling, by the clocks of file systems.
+// racy is how long after its modification time a file may change again without a
+// new time or size, because of the file system's clock.
 const racy = 2 * time.Second
 
-// current is what the file says.
+// current returns the access in force. It checks the file once a second at most.
 func (f *accessFile) current() (*auth.Access, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.looked) > time.Second {
-		f.looked = now
+	if now := time.Now(); now.Sub(f.checkedAt) > time.Second {
+		f.checkedAt = now
 		info, err := os.Stat(f.name)
 		switch {
-		case err != nil && f.gone: // which was said
+		case err != nil && f.gone: // already logged
 		case err != nil:
 			f.gone = true
-			f.log.Error("the access file cannot be read; who had access before keeps it", "err", err)
+			f.log.Error("the access file cannot be read; everybody keeps the access they had", "err", err)
 		case f.gone || !os.SameFile(info, f.as) || info.ModTime() != f.as.ModTime() || info.Size() != f.as.Size() || f.readAt.Sub(f.as.ModTime()).Abs() < racy:
 			f.gone = false
 			before := f.access
 			if err := f.read(); err != nil {
 				f.as, f.readAt = info, now
-				f.log.Error("the access file has faults; who had access before keeps it", "err", err)
+				f.log.Error("the access file has faults; everybody keeps the access they had", "err", err)
 			} else if !reflect.DeepEqual(before, f.access) {
 				f.log.Info("the access file was read again", "file", f.name)
 			}
@@ -116,14 +116,14 @@ func (f *accessFile) read() error {
 	now := time.Now()
 	info, err := os.Stat(f.name)
 	if err != nil {
-		return fmt.Errorf("read who may use the console: %w", err)
+		return fmt.Errorf("read the access file: %w", err)
 	}
 	if err := othersWrite(f.name, info); err != nil {
 		return err
 	}
 	src, err := os.ReadFile(f.name)
 	if err != nil {
-		return fmt.Errorf("read who may use the console: %w", err)
+		return fmt.Errorf("read the access file: %w", err)
 	}
 	access, err := auth.ParseAccess(f.name, src)
 	if err != nil {
@@ -138,8 +138,8 @@ func (f *accessFile) read() error {
 	return nil
 }
 
-// othersWrite refuses a file that says whom to trust and that everybody on the
-// machine may write, except on Windows.
+// othersWrite returns an error if everybody on the machine may write a file that
+// says whom to trust. It accepts every file on Windows.
 func othersWrite(name string, info os.FileInfo) error {
 	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o002 != 0 && runtime.GOOS != "windows" {
 		return fmt.Errorf("%s says whom to trust, but everybody may write it (mode %#o): chmod o-w %[1]s", name, mode.Perm())
@@ -152,16 +152,16 @@ func tokenCommand() *cobra.Command {
 	var repos []string
 	cmd := &cobra.Command{
 		Use:   "token NAME [--role ROLE] [--repos OWNER/*,…]",
-		Short: "Make a token for the console and the API",
-		Long: `Token prints a new token on standard error, once, and on standard output the
-entry of it for the server's --access file, which holds its hash only. Entries
-stand below a line "tokens:", with which a new file begins. A running server
-takes the changed file by itself.`,
+		Short: "Create a token for the console and the API",
+		Long: `Token prints a new token on standard error, once, and its entry for the
+server's --access file, which has only the token's hash, on standard output.
+Entries go below a line "tokens:", with which a new file begins. A running
+server reads the changed file by itself.`,
 		Example: "  echo tokens: > access.yaml\n  switchyard token grafana --role viewer --repos 'acme/*' >> access.yaml",
-		Args:    exactlyOne("name of who gets the token", "switchyard token grafana --role viewer"),
+		Args:    exactlyOne("name for the token", "switchyard token grafana --role viewer"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("repos") && len(repos) == 0 {
-				return errors.New("--repos is empty: leave it out for a token that sees everything")
+				return errors.New("--repos is empty: leave it out for a token that sees all repositories")
 			}
 			token := "syt_" + rand.Text() + rand.Text()
 			sum := sha256.Sum256([]byte(token))
@@ -186,11 +186,11 @@ takes the changed file by itself.`,
 			if _, err := fmt.Fprint(cmd.OutOrStdout(), entry); err != nil {
 				return err
 			}
-			_, err := fmt.Fprintf(cmd.ErrOrStderr(), "The token of %s, which is shown only now:\n%s\n", args[0], token)
+			_, err := fmt.Fprintf(cmd.ErrOrStderr(), "The token of %s, which is never shown again:\n%s\n", args[0], token)
 			return err
 		},
 	}
 	cmd.Flags().TextVar(&role, "role", auth.Viewer, "`role`: viewer, operator or editor")
-	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that are seen: owner/name, owner/* or host/owner/name (all)")
+	cmd.Flags().StringSliceVar(&repos, "repos", nil, "`repositories` that the token sees: owner/name, owner/* or host/owner/name (all)")
 	return cmd
 }

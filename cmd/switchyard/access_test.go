@@ -62,7 +62,7 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 	put(strings.ReplaceAll(entry, "NAME", "a"))
 	var log bytes.Buffer
 	flags := serveFlags{access: name, adminListen: "0.0.0.0:8081"}
-	access, err := flags.whoMay("", slog.New(slog.NewTextHandler(&log, nil)))
+	access, err := flags.accessSource("", slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,47 +109,47 @@ func TestAShortTokenIsNoAdminToken(t *testing.T) {
 	for _, token := range []string{"x", "1234567", " x \n"} {
 		write(t, name, token)
 		for what, flags := range map[string]serveFlags{token: {adminListen: "127.0.0.1:8081"}, "": {adminListen: "127.0.0.1:8081", adminTokenFile: name}} {
-			if _, err := flags.whoMay(router.Secret(what), slog.Default()); err == nil || !strings.Contains(err.Error(), "a token has at least 8 characters") {
+			if _, err := flags.accessSource(router.Secret(what), slog.Default()); err == nil || !strings.Contains(err.Error(), "a token has at least 8 characters") {
 				t.Errorf("%q, in a file %t: %v", token, what == "", err)
 			}
 		}
 	}
 	flags := serveFlags{adminListen: "127.0.0.1:8081"}
-	if _, err := flags.whoMay("          ", slog.Default()); err == nil {
+	if _, err := flags.accessSource("          ", slog.Default()); err == nil {
 		t.Error("blanks are a token")
 	}
 	write(t, name, "12345678\n")
 	flags.adminTokenFile = name
-	if _, err := flags.whoMay("", slog.Default()); err != nil {
+	if _, err := flags.accessSource("", slog.Default()); err != nil {
 		t.Error(err)
 	}
 }
 
 func TestOthersNeedAuthentication(t *testing.T) {
 	flags := serveFlags{adminListen: ":8081"}
-	if _, err := flags.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--access FILE") {
+	if _, err := flags.accessSource("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--access FILE") {
 		t.Errorf("without authentication on all addresses: %v", err)
 	}
 	for listen, loud := range map[string]bool{"127.0.0.1:8081": true, "localhost:8081": true, "[::1]:0": true, "unix:/run/switchyard.sock": false} {
 		var log bytes.Buffer
 		local := serveFlags{adminListen: listen}
-		access, err := local.whoMay("", slog.New(slog.NewTextHandler(&log, nil)))
+		access, err := local.accessSource("", slog.New(slog.NewTextHandler(&log, nil)))
 		if said := strings.Contains(log.String(), "level=WARN") && strings.Contains(log.String(), "EVERYBODY ON THIS MACHINE IS AN EDITOR"); err != nil || access != nil || said != loud {
 			t.Errorf("without authentication on %s: %v; it warns: %t, want %t", listen, err, said, loud)
 		}
 		local.allowEdit = true
-		if _, err := local.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--allow-edit needs --access") {
+		if _, err := local.accessSource("", slog.Default()); err == nil || !strings.Contains(err.Error(), "--allow-edit needs --access") {
 			t.Errorf("with --allow-edit: %v", err)
 		}
-		if access, err := local.whoMay(operatorsToken, slog.New(slog.NewTextHandler(&log, nil))); err != nil || access == nil || strings.Count(log.String(), "EVERYBODY") > 1 {
+		if access, err := local.accessSource(operatorsToken, slog.New(slog.NewTextHandler(&log, nil))); err != nil || access == nil || strings.Count(log.String(), "EVERYBODY") > 1 {
 			t.Errorf("with --allow-edit and a token: %v; the log: %s", err, log.String())
 		}
 	}
 	flags.access = filepath.Join(t.TempDir(), "none.yaml")
-	if _, err := flags.whoMay("", slog.Default()); err == nil || !strings.Contains(err.Error(), "none.yaml") {
+	if _, err := flags.accessSource("", slog.Default()); err == nil || !strings.Contains(err.Error(), "none.yaml") {
 		t.Errorf("an access file that there is not: %v", err)
 	}
-	if _, err := flags.whoMay("secret", slog.Default()); err == nil || !strings.Contains(err.Error(), "put the token into") {
+	if _, err := flags.accessSource("secret", slog.Default()); err == nil || !strings.Contains(err.Error(), "put the token into") {
 		t.Errorf("an access file and a token: %v", err)
 	}
 }

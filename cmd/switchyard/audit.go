@@ -19,11 +19,11 @@ func auditCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit",
 		Short: "Show who changed what",
-		Long: `Audit asks a running server for the changes that people had it make, the
-log-ins, and what was refused to whom, newest first, with the address that each
-came from and how it is known who that was. It needs a token of the role editor.
+		Long: `Audit asks a running server who changed what, who logged in, and what was
+refused to whom, newest first, with the address each came from and how the
+person was identified. It needs a token with the role editor.
 
-Exit code 0: shown. 2: could not.`,
+Exit codes: 0, shown; 2, failed.`,
 		Example: "  switchyard audit --limit 20",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,7 +43,7 @@ Exit code 0: shown. 2: could not.`,
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.IntVar(&limit, "limit", 50, "at most so many")
+	fl.IntVar(&limit, "limit", 50, "show at most this many")
 	o.flags(fl)
 	return cmd
 }
@@ -58,9 +58,5 @@ func writeAudits(out io.Writer, l api.AuditList, columns int) error {
 	for _, a := range l.Audits {
 		t.row(a.At.UTC().Format(time.RFC3339), a.Who, a.Did, a.What, a.Result, a.From, a.By)
 	}
-	if err := t.write(out); err != nil || l.NextCursor == "" {
-		return err
-	}
-	_, err := fmt.Fprintln(out, "there are more; see --limit")
-	return err
+	return writeMore(out, l.NextCursor, t.write(out))
 }

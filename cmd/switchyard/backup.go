@@ -13,15 +13,15 @@ func backupCommand() *cobra.Command {
 	var db, output string
 	cmd := &cobra.Command{
 		Use:   "backup --output FILE",
-		Short: "Copy the server's database, which may be in use",
-		Long: `Backup writes a copy of the database to a new file, readable by its owner
-only. A server may be using the database; nothing in it is changed.
+		Short: "Back up the server's database, even while it is in use",
+		Long: `Backup writes a copy of the database to a new file that only its owner can
+read. A server may use the database meanwhile; the database is not changed.
 
-To restore a copy, stop the server, remove switchyard.db-wal and
-switchyard.db-shm, put the copy in the place of switchyard.db, and start the
-server: it asks GitHub again for what came since.
+To restore a backup, stop the server, remove switchyard.db-wal and
+switchyard.db-shm, copy the backup over switchyard.db, and start the server. It
+has GitHub redeliver what came since.
 
-Exit code 0: written. 2: could not.`,
+Exit codes: 0, written; 2, failed.`,
 		Example: "  switchyard backup --db switchyard.db --output backup.db",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

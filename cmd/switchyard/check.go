@@ -31,17 +31,17 @@ func checkCommand() *cobra.Command {
 	var f checkFlags
 	cmd := &cobra.Command{
 		Use:   "check FILE",
-		Short: "Check rules: faults, and what is hardly meant",
+		Short: "Check rules for faults and likely mistakes",
 		Long: `Check reports every fault of a rules file, or of a directory of them, with its
-place, and warns of what is hardly meant: rules that never win, labels that no
+place. It also warns about likely mistakes: rules that never win, labels that no
 job can use, runners that GitHub may give to another rule's jobs, and so on.
 rules/README.md lists the codes.
 
-With --nomad it also asks the cluster at NOMAD_ADDR for what the rules name, and
-for routes that no node of today's fleet could ever serve.
+With --nomad it also asks the cluster at NOMAD_ADDR whether what the rules name
+exists, and whether today's nodes could serve each route.
 
-Exit code 0: no fault. 1: faults; with --strict warnings are faults, too.
-2: could not tell.`,
+Exit codes: 0, no fault; 1, faults (with --strict, warnings count as faults);
+2, could not tell.`,
 		Example: "  switchyard check --strict rules.example.yaml",
 		Args:    exactlyOne("rules file", "switchyard check rules.example.yaml"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,31 +50,32 @@ Exit code 0: no fault. 1: faults; with --strict warnings are faults, too.
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.BoolVar(&f.strict, "strict", false, "take warnings for faults")
-	fl.StringSliceVar(&f.accept, "accept", nil, "`codes` of warnings that --strict leaves as they are, such as empty-pool")
+	fl.BoolVar(&f.strict, "strict", false, "treat warnings as faults")
+	fl.StringSliceVar(&f.accept, "accept", nil, "`codes` of warnings that stay warnings with --strict, such as empty-pool")
 	fl.BoolVar(&f.nomad, "nomad", false, "also ask the Nomad cluster at NOMAD_ADDR; needs node:read and submit-job")
 	fl.StringVar(&f.format, "format", "text", "text, json or github")
-	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, beside the built-in ones")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, besides the built-in ones")
 	return cmd
 }
 
-// jobspecsFlag adds --jobspecs, which the environment gives as it does to serve.
+// jobspecsFlag adds --jobspecs, whose default is the same environment variable as
+// for serve.
 func jobspecsFlag(fl *pflag.FlagSet, dir *string, usage string) {
 	fl.StringVar(dir, "jobspecs", os.Getenv(envName("jobspecs")), usage+" (SWITCHYARD_JOBSPECS)")
 }
 
-// checkTimeout bounds what check does by itself, as the console bounds it for a draft.
+// checkTimeout bounds the checks without Nomad, as in the console for a draft.
 const checkTimeout = 10 * time.Second
 
-var errCheckTimeout = fmt.Errorf("it takes more than %v", checkTimeout)
+var errCheckTimeout = fmt.Errorf("it takes longer than %v", checkTimeout)
 
 func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path string) error {
-	if !slices.Contains([]string{"text", "json", "github"}, f.format) {
-		return fmt.Errorf("--format %q: want text, json or github", f.format)
+	if err := checkFormat(f.format, "text", "json", "github"); err != nil {
+		return err
 	}
 	for _, code := range f.accept {
 		if known := append(rules.Warnings(), capacity.Warnings()...); !slices.Contains(known, code) {
-			return fmt.Errorf("--accept %s: there is no such warning; there are %s", code, strings.Join(known, ", "))
+			return fmt.Errorf("--accept %s: no such warning; want any of %s", code, strings.Join(known, ", "))
 		}
 	}
 	specs, err := jobspecs.Load(f.specDir)
@@ -87,19 +88,19 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	if err != nil {
 		return err
 	}
-	var unasked error // not all could be asked; what was found is shown all the same
+	var unasked error // the checks are incomplete; the findings are shown all the same
 	if set != nil {
 		if found, err = rulebook.Lint(within, set, specs); err != nil {
 			return err
 		}
 		if within.Err() != nil {
-			unasked = fmt.Errorf("check %s to its end: %w", path, context.Cause(within))
+			unasked = fmt.Errorf("check %s completely: %w", path, context.Cause(within))
 		} else if f.nomad {
 			var said rules.Diagnostics
 			said, unasked = survey(ctx, stderr, set, specs)
 			found = append(found, said...)
 			if n := len(slices.DeleteFunc(said, func(d rules.Diagnostic) bool { return d.Code != capacity.CannotTell })); n > 0 && unasked == nil {
-				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR did not tell of %s", count(n, "rule"))
+				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR could not answer for %s", count(n, "rule"))
 			}
 			slices.SortStableFunc(found, func(a, b rules.Diagnostic) int {
 				return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -145,14 +146,14 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 	return err
 }
 
-// survey asks Nomad about what the rules can choose. Of its release it warns on stderr, as
-// that is nobody's line.
+// survey asks Nomad about the placements that the rules can choose. It warns of an
+// untried release on stderr, because that belongs to no line of a file.
 func survey(ctx context.Context, stderr io.Writer, set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
 	client, err := nomad.New(nomad.Config{Jobspecs: specs})
 	if err != nil {
 		return nil, err
 	}
-	if r, err := client.Releases(ctx); err == nil && r.Untried() != "" { // an error is Survey's, too
+	if r, err := client.Releases(ctx); err == nil && r.Untried() != "" { // Survey meets the same error
 		fmt.Fprintf(stderr, "warning: %s\n", r.Untried())
 	}
 	examples := set.Examples()
@@ -168,7 +169,7 @@ func survey(ctx context.Context, stderr io.Writer, set *rules.Set, specs *jobspe
 	against := make([]*capacity.Finding, len(examples)) // what keeps a route from working
 	for i := range said {
 		f := &said[i]
-		for _, r := range f.Routes { // each rule has its own line, for whoever mends it
+		for _, r := range f.Routes { // a finding for each rule, at its line
 			e := examples[r]
 			if e.Label != "" {
 				continue
@@ -183,7 +184,7 @@ func survey(ctx context.Context, stderr io.Writer, set *rules.Set, specs *jobspe
 			}
 		}
 	}
-	// A label is worth a word when no rule that works can serve it.
+	// A label gets a finding if no working rule can serve it.
 	dead := map[string]bool{}
 	for i, e := range examples {
 		dead[e.Rule] = dead[e.Rule] || e.Label == "" && against[i] != nil
@@ -204,7 +205,7 @@ func survey(ctx context.Context, stderr io.Writer, set *rules.Set, specs *jobspe
 	return found, nil
 }
 
-// exactlyOne is cobra.ExactArgs(1) with a hint.
+// exactlyOne requires one argument as cobra.ExactArgs(1) does, with a hint.
 func exactlyOne(what, example string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
 		if len(args) != 1 {
@@ -214,9 +215,9 @@ func exactlyOne(what, example string) cobra.PositionalArgs {
 	}
 }
 
-// loadRules loads the built-in jobspecs, those of specDir ("" for none), and
-// rules, which it checks against them. The faults of the rules are printed; the
-// error is then errNo.
+// loadRules loads the built-in jobspecs, those of specDir ("" for none), and the
+// rules at path, and checks that the rules' jobspecs exist. It prints the rules'
+// faults; the error is then errNo.
 func loadRules(ctx context.Context, stderr io.Writer, path, specDir string) (*rules.Set, *jobspecs.Set, error) {
 	specs, err := jobspecs.Load(specDir)
 	if err != nil {
@@ -226,8 +227,8 @@ func loadRules(ctx context.Context, stderr io.Writer, path, specDir string) (*ru
 	return set, specs, err
 }
 
-// loadRulesFor is loadRules for jobspecs that are loaded; with nil the rules are
-// not checked against any.
+// loadRulesFor loads rules as loadRules does, for jobspecs that are loaded already;
+// with nil it does not check that they exist.
 func loadRulesFor(ctx context.Context, stderr io.Writer, path string, specs *jobspecs.Set) (*rules.Set, error) {
 	files, set, faults, err := loadPath(ctx, path)
 	if err != nil {

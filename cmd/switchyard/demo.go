@@ -39,14 +39,14 @@ func demoCommand() *cobra.Command {
 	var once, verbose bool
 	cmd := &cobra.Command{
 		Use:   "demo [--once]",
-		Short: "Watch the real server between a simulated GitHub and a simulated fleet",
+		Short: "Watch the real server between a simulated GitHub and a simulated Nomad",
 		Long: `Demo starts a simulated GitHub, a simulated Nomad with Linux, macOS and Windows
-nodes, and the real server between them with rules.example.yaml. It shows each
-job as it moves, and first, without --once, the address of the console. With
+nodes, and the real server between them with rules.example.yaml. It prints each
+job's progress and, without --once, the address of the console first. With
 NOMAD_ADDR set, the jobs run on that Nomad instead.
 
-Exit code 0: every job ended as its labels promise; on a real Nomad one may also
-wait for a node that is not there. 1: one did not.`,
+Exit codes: 0, every job ended as its labels promise, or, on a real Nomad, waits
+for a node that does not exist; 1, some job did not.`,
 		Example: "  switchyard demo --once",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -61,18 +61,18 @@ wait for a node that is not there. 1: one did not.`,
 				return startDemo(ctx, cmd.OutOrStdout(), log, s)
 			}})
 			if errors.Is(err, demo.ErrBroken) {
-				return errNo // it is said already
+				return errNo // already printed
 			}
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&once, "once", false, "send each kind of job once, then end with a summary")
+	cmd.Flags().BoolVar(&once, "once", false, "send each kind of job once, then print a summary and exit")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "show the server's log on standard error")
 	cmd.AddCommand(demoRunnerCommand())
 	return cmd
 }
 
-// demoServer is an App with its database.
+// A demoServer is an App with its database.
 type demoServer struct {
 	*server.App
 	*store.Store
@@ -119,7 +119,7 @@ func startDemo(ctx context.Context, out io.Writer, log *slog.Logger, s demo.Setu
 	return demoServer{app, st}, nil
 }
 
-// demoRunnerCommand is the runner of the demo on a real Nomad.
+// demoRunnerCommand returns the command that acts as a runner on a real Nomad.
 func demoRunnerCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "runner GITHUB FILE", Hidden: true, Args: cobra.ExactArgs(2),
@@ -129,7 +129,7 @@ func demoRunnerCommand() *cobra.Command {
 				return err
 			}
 			if strings.TrimSpace(string(jit)) == "" {
-				return nil // nobody needs it any more
+				return nil // the runner is not needed any more
 			}
 			req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, args[0]+githubsim.ConnectPath, strings.NewReader(string(jit)))
 			if err != nil {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"iter"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -30,15 +29,15 @@ func diffCommand() *cobra.Command {
 	var f diffFlags
 	cmd := &cobra.Command{
 		Use:   "diff OLD NEW --history FILE",
-		Short: "Say which recorded jobs a change of the rules affects",
-		Long: `Diff decides recorded jobs by two rules files and groups those that change in
-outcome, rule, jobspec or anything else that Nomad is asked for.
+		Short: "Show which recorded jobs a change of the rules affects",
+		Long: `Diff decides recorded jobs by two rules files and groups those whose outcome,
+rule, jobspec or any other part of the placement changes.
 
-The history is a file of switchyard jobs export, a server's database (which may
-be in use), or JSON lines of your own, each with at least
+The history is a file of switchyard jobs export, a server's database (even while
+it is in use), or JSON lines of your own, each with at least
 {"labels": ["self-hosted"], "repo": {"full_name": "acme/web", "private": true}}
 
-Exit code 0: no job changes. 1: some do. 2: could not tell.`,
+Exit codes: 0, no job changes; 1, some do; 2, could not tell.`,
 		Example: "  switchyard diff rules.yaml new.yaml --history switchyard.db",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
@@ -54,25 +53,25 @@ Exit code 0: no job changes. 1: some do. 2: could not tell.`,
 	fl.SortFlags = false
 	fl.StringVar(&f.history, "history", "", "`file` of recorded jobs (required); - for JSON lines on standard input")
 	fl.StringVar(&f.format, "format", "text", "text, json, or github: annotations for a pull request's check")
-	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, beside the built-in ones, that NEW may use")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs that NEW may use, besides the built-in ones")
 	return cmd
 }
 
-// diff prints what the change from OLD to NEW does to the recorded jobs.
+// diff prints how the change from OLD to NEW affects the recorded jobs.
 func (f *diffFlags) diff(ctx context.Context, stdout, stderr io.Writer, stdin io.Reader, oldPath, newPath string) error {
-	if !slices.Contains([]string{"text", "json", "github"}, f.format) {
-		return fmt.Errorf("--format %q: want text, json or github", f.format)
+	if err := checkFormat(f.format, "text", "json", "github"); err != nil {
+		return err
 	}
 	if f.history == "" {
-		return errors.New("--history FILE is missing: an export, a database, or - for standard input; switchyard jobs export writes one")
+		return errors.New("--history FILE is missing: an export of switchyard jobs export, a database, or - for standard input")
 	}
-	before, err := loadRulesFor(ctx, stderr, oldPath, nil) // jobspecs that it names may be gone by now
+	before, err := loadRulesFor(ctx, stderr, oldPath, nil) // its jobspecs may be gone by now
 	var after *rules.Set
 	if err == nil {
 		after, _, err = loadRules(ctx, stderr, newPath, f.specDir)
 	}
 	if errors.Is(err, errNo) {
-		return &exitError{code: exitUnknown} // the faults are printed; of the jobs nothing can be told
+		return &exitError{code: exitUnknown} // the faults are printed; the jobs cannot be decided
 	}
 	if err != nil {
 		return err
@@ -85,7 +84,7 @@ func (f *diffFlags) diff(ctx context.Context, stdout, stderr io.Writer, stdin io
 		if f.history == "-" {
 			f.history = stdinName
 		}
-		return fmt.Errorf("%s holds no jobs: there is nothing to compare", f.history)
+		return fmt.Errorf("%s has no jobs: there is nothing to compare", f.history)
 	}
 	switch f.format {
 	case "json":
@@ -106,7 +105,7 @@ const stdinName = "standard input"
 // sqliteMagic begins every SQLite file: https://www.sqlite.org/fileformat.html.
 const sqliteMagic = "SQLite format 3\x00"
 
-// readHistory goes through the recorded jobs of a file, or of stdin when name is "-".
+// readHistory yields the recorded jobs of a file, or of stdin when name is "-".
 func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
 		if name == "-" {
@@ -154,7 +153,7 @@ func readLines(ctx context.Context, name string, in io.Reader, yield func(rules.
 		n++
 		line := lines.Bytes()
 		if n == 1 {
-			line = bytes.TrimPrefix(line, []byte("\ufeff")) // editors of Windows write it
+			line = bytes.TrimPrefix(line, []byte("\ufeff")) // editors on Windows write it
 		}
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
@@ -171,13 +170,13 @@ func readLines(ctx context.Context, name string, in io.Reader, yield func(rules.
 	}
 	switch err := lines.Err(); {
 	case errors.Is(err, bufio.ErrTooLong):
-		yield(rules.Record{}, fmt.Errorf("%s:%d: the line has more than 1 MiB: want one job a line", name, n+1))
+		yield(rules.Record{}, fmt.Errorf("%s:%d: the line is longer than 1 MiB: want one job per line", name, n+1))
 	case err != nil:
 		yield(rules.Record{}, fmt.Errorf("read the history: %w", err))
 	}
 }
 
-// readRecord reads one job. Fields that it does not know are fine.
+// readRecord reads one job. It ignores unknown fields.
 func readRecord(line []byte) (rules.Record, error) {
 	var r rules.Record
 	if !utf8.Valid(line) {
@@ -194,7 +193,7 @@ func readRecord(line []byte) (rules.Record, error) {
 	case r.Labels == nil:
 		return r, errors.New(`labels are missing: want a job such as {"labels": ["self-hosted"], "repo": {"full_name": "acme/web"}}`)
 	}
-	// One of the two ways to name a repository is enough.
+	// A repository may be named by its owner and name, or by its full name.
 	switch repo := &r.Repo; {
 	case repo.Owner == "" && repo.Name == "":
 		repo.Owner, repo.Name, _ = strings.Cut(repo.FullName, "/")
@@ -204,7 +203,7 @@ func readRecord(line []byte) (rules.Record, error) {
 	return r, nil
 }
 
-// writeComparison prints for people: a sentence, then the groups.
+// writeComparison prints a comparison for people: a sentence, then the groups.
 func writeComparison(w io.Writer, c rules.Comparison) error {
 	const most = 50 // groups
 	out := bufio.NewWriter(w)
@@ -226,7 +225,7 @@ func writeComparison(w io.Writer, c rules.Comparison) error {
 			fmt.Fprintf(out, "%s%s\n", lead, example(e))
 		}
 		if why := reason(g); why != "" {
-			fmt.Fprintf(out, "  reason of the first: %s\n", why)
+			fmt.Fprintf(out, "  the first job's reason: %s\n", why)
 		}
 	}
 	if rest := c.Groups[min(len(c.Groups), most):]; len(rest) > 0 {
@@ -237,12 +236,12 @@ func writeComparison(w io.Writer, c rules.Comparison) error {
 		fmt.Fprintf(out, "\nAnd %s in %s; --format json lists them.\n", count(n, "job"), count(len(rest), "group"))
 	}
 	if c.Ungrouped > 0 {
-		fmt.Fprintf(out, "\nAnd %s that change in still other ways.\n", count(c.Ungrouped, "job"))
+		fmt.Fprintf(out, "\nAnd %s that change in other ways.\n", count(c.Ungrouped, "job"))
 	}
 	return out.Flush()
 }
 
-// sentence is the answer, without a full stop.
+// sentence returns the answer, without a full stop.
 func sentence(c rules.Comparison) string {
 	s := "None"
 	if c.Changed > 0 {
@@ -257,7 +256,7 @@ func sentence(c rules.Comparison) string {
 		s += "s"
 	}
 	if c.Undecided > 0 {
-		s += "; of " + thousands(c.Undecided) + " the history does not say what a rule asks of the run"
+		s += "; for " + thousands(c.Undecided) + " the history lacks what a rule asks about the run"
 	}
 	return s
 }
@@ -273,7 +272,7 @@ func title(g rules.Group) string {
 	return s
 }
 
-// change says what was and what is.
+// change formats the old and the new value.
 func change(c rules.Change) string {
 	switch {
 	case c.Old == "":
@@ -295,7 +294,7 @@ func example(e rules.ChangedJob) string {
 	return s + ": " + shortened(rules.ShowLabels(e.Labels))
 }
 
-// reason is why the first of a group's jobs is not routed now; "" when it is.
+// reason returns why the first of a group's jobs is not routed now; "" if it is.
 func reason(g rules.Group) string {
 	for _, c := range g.Changes {
 		if c.Part == "outcome" && c.New != string(rules.Routed) && len(g.Examples) > 0 {
@@ -305,7 +304,7 @@ func reason(g rules.Group) string {
 	return ""
 }
 
-// shortened makes a stranger's text fit for one line of a terminal.
+// shortened makes a stranger's text fit one line of a terminal.
 func shortened(s string) string {
 	const most = 200
 	if utf8.RuneCountInString(s) > most {
@@ -314,7 +313,7 @@ func shortened(s string) string {
 	return router.Printable(s)
 }
 
-// thousands writes 1204 as 1,204.
+// thousands formats 1204 as 1,204.
 func thousands(n int) string {
 	s := strconv.Itoa(n)
 	for i := len(s) - 3; i > 0; i -= 3 {
@@ -341,7 +340,7 @@ func writeAnnotations(w io.Writer, after *rules.Set, newPath string, c rules.Com
 			lines = append(lines, router.Printable(ch.Part)+": "+change(ch))
 		}
 		if why := reason(g); why != "" {
-			lines = append(lines, "reason of the first: "+why)
+			lines = append(lines, "the first job's reason: "+why)
 		}
 		for _, e := range g.Examples {
 			lines = append(lines, "such as "+example(e))

@@ -36,7 +36,7 @@ func TestALineOfAHistoryIsTakenOrNamed(t *testing.T) {
 		{"a run", `{"labels": [], "run": {"event": "push", "fork": false, "actor": "a"}}`, 1, ""},
 		{"a line of a little under 1 MiB", `{"labels": [], "more": "` + strings.Repeat("x", 1<<20-100) + `"}`, 1, ""},
 
-		{"a line of 10 MiB", good + "\n" + `{"labels": ["` + strings.Repeat("x", 10<<20) + `"]}`, 1, "h:2: the line has more than 1 MiB: want one job a line"},
+		{"a line of 10 MiB", good + "\n" + `{"labels": ["` + strings.Repeat("x", 10<<20) + `"]}`, 1, "h:2: the line is longer than 1 MiB: want one job per line"},
 		{"no UTF-8", good + "\n\n{\"labels\": [\"\xff\"]}", 1, "h:3: the line is not UTF-8"},
 		{"deep JSON", `{"labels": [], "more": ` + deep + "}", 0, "h:1: the line is not one JSON object: invalid character '[' exceeded max depth"},
 		{"deep labels", `{"labels": ` + deep[:19_000] + deep[21_000:] + "}", 0, "h:1: "},
@@ -132,11 +132,11 @@ func TestTheTextIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, n := range map[string]int{
-		"1,205 of 12,345 recorded jobs change; of 1 the history does not say what a rule asks of the run.\n\n2 jobs:\n": 1,
+		"1,205 of 12,345 recorded jobs change; for 1 the history lacks what a rule asks about the run.\n\n2 jobs:\n": 1,
 		"\n2 jobs:\n":                                           50,
 		strings.Repeat(`\x1b`, 200) + "… →":                     50,
 		"\nAnd 6 jobs in 3 groups; --format json lists them.\n": 1,
-		"\nAnd 2 jobs that change in still other ways.\n":       1,
+		"\nAnd 2 jobs that change in other ways.\n":             1,
 	} {
 		if got := strings.Count(text.String(), want); got != n {
 			t.Errorf("the text has %q %d times, want %d:\n%.900s", want, got, n, text.String())
@@ -174,13 +174,13 @@ func TestSinceIsReadAsATime(t *testing.T) {
 		"2026-11-01":                time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC),
 		"2026-11-01T08:00:00+09:00": time.Date(2026, 10, 31, 23, 0, 0, 0, time.UTC),
 	} {
-		if got, err := sinceTime(s, now); err != nil || !got.Equal(want) {
-			t.Errorf("sinceTime(%q) = %v, %v; want %v", s, got, err, want)
+		if got, err := timeFlag("since", s, now); err != nil || !got.Equal(want) {
+			t.Errorf("timeFlag(%q) = %v, %v; want %v", s, got, err, want)
 		}
 	}
 	for _, s := range []string{"yesterday", "-1h", "-3d", "d", "99999999d", "2026-13-01", "30"} {
-		if got, err := sinceTime(s, now); err == nil {
-			t.Errorf("sinceTime(%q) = %v, want an error", s, got)
+		if got, err := timeFlag("since", s, now); err == nil {
+			t.Errorf("timeFlag(%q) = %v, want an error", s, got)
 		}
 	}
 }

@@ -26,7 +26,7 @@ import (
 	"switchyard/rules"
 )
 
-// claimPlaceholder stands for the claim token in a Nomad job that is only shown.
+// claimPlaceholder is the claim token of a Nomad job that is only shown.
 const claimPlaceholder = "(made when the job is registered)"
 
 type explainFlags struct {
@@ -39,10 +39,10 @@ type explainFlags struct {
 	render                        string
 	run                           string
 	all                           bool
-	operator                      // with a server: its rules in force are asked
+	operator                      // if its server is set, the rules in force there decide
 }
 
-// labelsFlag is a job's runs-on, as people type or paste it.
+// A labelsFlag is a job's runs-on, as people type or paste it.
 type labelsFlag []string
 
 func (l *labelsFlag) String() string { return rules.ShowLabels(*l) }
@@ -56,12 +56,12 @@ func explainCommand() *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
 		Use:   "explain (--rules FILE | --server URL) (--repo OWNER/NAME --labels a,b,c | --payload FILE)",
-		Short: "Say what the rules decide for a job, and why",
-		Long: `Explain decides a job as the server would, and says where each part of the
-decision came from and why each earlier rule did not take the job. With --server
-it is by the rules that a running server has in force.
+		Short: "Show what the rules decide for a job, and why",
+		Long: `Explain decides a job as the server would, and shows where each part of the
+decision comes from and why each earlier rule did not take the job. With --server
+it uses the rules that a running server has in force.
 
-Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
+Exit codes: 0, routed; 1, not routed, with the reason; 2, could not tell.`,
 		Example: "  switchyard explain --rules rules.example.yaml --repo acme/web --labels self-hosted,linux,x64",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -74,27 +74,27 @@ Exit code 0: routed. 1: not routed, with the reason. 2: could not tell.`,
 	fl.StringVar(&f.server, "server", "", "`URL` of a server's --admin-listen, for its rules; without --rules also SWITCHYARD_SERVER")
 	f.tokenFlag(fl)
 	fl.StringVar(&f.repo, "repo", "", "repository of the job, as `owner/name`")
-	fl.StringVar(&f.host, "host", rules.DefaultHost, "of the GitHub that the job is on")
+	fl.StringVar(&f.host, "host", rules.DefaultHost, "`host` of the job's GitHub")
 	fl.Var((*labelsFlag)(&f.labels), "labels", "the job's `labels`, separated by commas, or a list as in a workflow")
-	fl.StringVar(&f.payload, "payload", "", "a workflow_job webhook body instead; - for standard input")
-	fl.StringVar(&f.visibility, "visibility", "private", "of the repository: private, internal or public")
+	fl.StringVar(&f.payload, "payload", "", "`file` with a workflow_job webhook body instead; - for standard input")
+	fl.StringVar(&f.visibility, "visibility", "private", "the repository's `visibility`: private, internal or public")
 	fl.BoolVar(&f.fork, "fork", false, "the repository is a fork")
 	fl.StringVar(&f.job, "job", "", "job `name`")
 	fl.StringVar(&f.workflow, "workflow", "", "workflow `name`")
 	fl.StringVar(&f.branch, "branch", "", "head `branch`")
-	fl.StringVar(&f.sender, "sender", "", "`login` of who caused the job")
+	fl.StringVar(&f.sender, "sender", "", "`login` of the person who caused the job")
 	fl.StringVar(&f.run, "run", "", "the workflow `run`, as event=push,fork=true,actor=octocat, for rules that ask for it")
-	fl.BoolVar(&f.all, "all", false, "every rule, also those after the one that took the job")
+	fl.BoolVar(&f.all, "all", false, "show every rule, including those after the one that took the job")
 	fl.StringVar(&f.format, "format", "text", "text or json")
 	fl.StringVar(&f.render, "render", "", "json: print the Nomad job that would be registered instead")
-	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs; HCL ones are parsed by the Nomad at NOMAD_ADDR")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs; the Nomad at NOMAD_ADDR parses HCL ones")
 	fl.StringVar(&f.publicURL, "public-url", "http://127.0.0.1:8080", "the server's --public-url, for --render")
 	return cmd
 }
 
 func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, stdin io.Reader) error {
-	if f.format != "text" && f.format != "json" {
-		return fmt.Errorf("--format %q: want text or json", f.format)
+	if err := f.check(); err != nil {
+		return err
 	}
 	if f.render != "" && f.render != "json" {
 		return fmt.Errorf("--render %q: want json", f.render)
@@ -104,9 +104,9 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 	}
 	switch {
 	case f.rules == "" && f.server == "":
-		return errors.New("--rules FILE is missing; for example: --rules rules.example.yaml; or --server URL, for the rules that a server has in force")
+		return errors.New("--rules FILE is missing; for example: --rules rules.example.yaml; or give --server URL, for the rules that a server has in force")
 	case f.rules != "" && f.server != "":
-		return errors.New("--rules and --server are given: leave one out")
+		return errors.New("--rules and --server exclude each other: leave one out")
 	}
 	job, err := f.describedJob(stdin)
 	if err != nil {
@@ -153,16 +153,16 @@ func (f *explainFlags) explain(ctx context.Context, stdout, stderr io.Writer, st
 	case rules.Routed:
 		return nil
 	case rules.Undecided:
-		return &exitError{exitUnknown, fmt.Errorf("say what run it is, for example: --run event=pull_request,fork=true,actor=octocat")}
+		return &exitError{exitUnknown, fmt.Errorf("describe the run, for example: --run event=pull_request,fork=true,actor=octocat")}
 	}
 	return errNo
 }
 
-// decide asks the rules file.
+// decide decides the job by the rules file.
 func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.Job, run *rules.Run) (api.Answer, error) {
 	set, specs, err := loadRules(ctx, stderr, f.rules, f.specDir)
 	if errors.Is(err, errNo) {
-		return api.Answer{}, &exitError{code: exitUnknown} // the faults are printed; of the job nothing can be told
+		return api.Answer{}, &exitError{code: exitUnknown} // the faults are printed; the job cannot be decided
 	}
 	if err != nil {
 		return api.Answer{}, err
@@ -173,7 +173,7 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 	if f.all {
 		answer.Decision = set.Explain(facts)
 	}
-	if answer.Decision.Trace == nil { // no rule was looked at
+	if answer.Decision.Trace == nil { // no rule was tried
 		answer.Decision.Trace = []rules.Step{}
 	}
 	if f.render == "" || answer.Decision.Outcome != rules.Routed {
@@ -187,7 +187,7 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 	return answer, err
 }
 
-// ask asks a running server.
+// ask has a running server decide the job.
 func (f *explainFlags) ask(ctx context.Context, job router.Job, run *rules.Run) (answer api.Answer, err error) {
 	labels := job.Labels
 	if labels == nil {
@@ -204,7 +204,7 @@ func (f *explainFlags) ask(ctx context.Context, job router.Job, run *rules.Run) 
 	return answer, err
 }
 
-// describedRun reads --run; "" is a run that is not known.
+// describedRun parses --run; "" is an unknown run, nil.
 func describedRun(s string) (*rules.Run, error) {
 	if s == "" {
 		return nil, nil
@@ -229,11 +229,12 @@ func describedRun(s string) (*rules.Run, error) {
 	return run, nil
 }
 
-// describedJob is the job that the flags or the payload describe, on its first try.
+// describedJob returns the job that the flags or the payload describe, on its
+// first try.
 func (f *explainFlags) describedJob(stdin io.Reader) (router.Job, error) {
 	if f.payload != "" {
 		if f.repo != "" || f.labels != nil {
-			return router.Job{}, errors.New("--payload already says the repository and the labels: leave --repo and --labels out")
+			return router.Job{}, errors.New("--payload already has the repository and the labels: leave --repo and --labels out")
 		}
 		body, err := readFile(f.payload, stdin)
 		if err != nil {
@@ -276,7 +277,7 @@ func readFile(name string, stdin io.Reader) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// A clusterAdapter is the api.Cluster of a Nomad client.
+// A clusterAdapter makes a capacity.Client a api.Cluster, with rendered jobs as JSON.
 type clusterAdapter struct {
 	*capacity.Client
 	publicURL string
@@ -298,8 +299,8 @@ func (c clusterAdapter) Render(ctx context.Context, job router.Job, decision rul
 	return b.Bytes(), err
 }
 
-// writeDecision prints a decision for people: one sentence, the placement
-// with the origin of each part, and the trace.
+// writeDecision prints a decision for people: one sentence, the placement with the
+// origin of each part, and the trace.
 func writeDecision(w io.Writer, d rules.Decision) error {
 	fmt.Fprintf(w, "%s: %s\n", d.Outcome, router.Printable(d.Reason))
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -21,11 +21,11 @@ func fleetCommand() *cobra.Command {
 		Use:   "fleet",
 		Short: "Show Nomad's nodes and which rules they could serve",
 		Long: `Fleet asks a running server which nodes Nomad has, by platform, class and pool,
-and how many of them could serve the plainest job of each rule: now, when they
+and how many of them could serve the simplest job of each rule: now, when they
 are idle, if they were in service (away), or never, and the first reason why not.
 
-Exit code 0: for each rule there is a node in service. 1: for some rule there is
-none. 2: could not tell.`,
+Exit codes: 0, there is a node in service for each rule; 1, for some rule there
+is none; 2, could not tell.`,
 		Example: "  switchyard fleet --nodes",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,7 +43,7 @@ none. 2: could not tell.`,
 			case err != nil:
 				return err
 			case f.At == nil:
-				return &exitError{code: exitUnknown} // it was printed why
+				return &exitError{code: exitUnknown} // the cause is printed
 			}
 			for _, r := range f.Rules {
 				if r.Now+r.Idle == 0 {
@@ -55,16 +55,16 @@ none. 2: could not tell.`,
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.BoolVar(&nodes, "nodes", false, "list each node, too")
+	fl.BoolVar(&nodes, "nodes", false, "also list each node")
 	o.flags(fl)
 	return cmd
 }
 
 func writeFleet(out io.Writer, f router.Fleet, nodes bool, columns int, now time.Time) error {
 	if p := f.Problem; p != nil {
-		said := fmt.Sprintf("Nomad does not answer for %s: %s", ago(now, p.Since), router.Printable(p.Reason))
+		said := fmt.Sprintf("Nomad has not answered for %s: %s", ago(now, p.Since), router.Printable(p.Reason))
 		if f.At != nil {
-			said += fmt.Sprintf("\nthis is how it was %s ago", ago(now, *f.At))
+			said += fmt.Sprintf("\nthis is the state of %s ago", ago(now, *f.At))
 		}
 		if _, err := fmt.Fprintln(out, said+"\n"); err != nil {
 			return err
@@ -100,7 +100,7 @@ func writeFleet(out io.Writer, f router.Fleet, nodes bool, columns int, now time
 	return t.write(out)
 }
 
-// why is the reason of most nodes that keeps a rule from a node in service.
+// why returns the most common reason why no node in service can serve a rule.
 func why(r router.RuleFleet) string {
 	if r.Problem != "" || r.Now > 0 {
 		return r.Problem
@@ -121,7 +121,7 @@ func why(r router.RuleFleet) string {
 	if nodes[most] == 1 {
 		return "1 node " + most
 	}
-	return fmt.Sprintf("of %d nodes each %s", nodes[most], most)
+	return fmt.Sprintf("each of %d nodes %s", nodes[most], most)
 }
 
 func share(used, total, unit int, name string) string {

@@ -18,7 +18,7 @@ import (
 
 const maxInstances = 64 << 10 // bytes of the file
 
-// An instanceForm is one GitHub of the file of --github-instances, which lists them.
+// An instanceForm is one entry of the file of --github-instances.
 type instanceForm struct {
 	Number             int64    `yaml:"number"`
 	URL                string   `yaml:"url"`
@@ -63,8 +63,8 @@ func readInstances(path string) ([]instanceForm, error) {
 	return forms, nil
 }
 
-// githubs returns the GitHub of the flags, and with it those of
-// --github-instances and their webhooks' secrets.
+// githubs returns the GitHub of the flags and those of --github-instances, and the
+// webhook secrets of the latter.
 func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
 	first, err := f.github()
 	if err != nil {
@@ -121,8 +121,8 @@ func (f *instanceForm) add(all *gh.Instances, called func(string, int, time.Dura
 	return in, err
 }
 
-// keepNumbers sees to it that the number of a GitHub is never another's, as the
-// books' IDs are made of it.
+// keepNumbers records the number of each GitHub, and returns an error if one was
+// another host's before, because the IDs in the database contain it.
 func keepNumbers(ctx context.Context, st rulebook.Marks, all []router.Instance) error {
 	for _, in := range all {
 		if in.Number == 0 {

@@ -21,7 +21,7 @@ import (
 )
 
 func jobsCommand() *cobra.Command {
-	return group("jobs", "See the jobs and work with them",
+	return group("jobs", "List, show and change jobs",
 		"  switchyard jobs list --state queued,retrying", jobsListCommand(), jobsShowCommand(), jobsRetryCommand(), jobsCancelCommand(), jobsSyncCommand(), jobsExportCommand())
 }
 
@@ -30,15 +30,15 @@ func jobsExportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write the recorded jobs as JSON lines",
-		Long: `Export writes what the rules see of each job that GitHub told us of, one job
-a line, oldest first, for switchyard diff. A server may be using the database;
-nothing in it is changed.
+		Long: `Export writes every recorded job as the rules see it, one job per line, oldest
+first, for switchyard diff. A server may use the database meanwhile; the database
+is not changed.
 
-Exit code 0: written. 2: could not.`,
+Exit codes: 0, written; 2, failed.`,
 		Example: "  switchyard jobs export --db switchyard.db --since 30d --output history.jsonl",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			from, err := sinceTime(since, time.Now())
+			from, err := timeFlag("since", since, time.Now())
 			if err != nil {
 				return err
 			}
@@ -49,13 +49,12 @@ Exit code 0: written. 2: could not.`,
 	fl.SortFlags = false
 	fl.StringVar(&db, "db", "switchyard.db", "the server's database `file`")
 	fl.StringVar(&since, "since", "", "only jobs received since then: a `time` such as 36h, 30d, 2026-11-01 or 2026-11-01T08:00:00Z")
-	fl.StringVar(&output, "output", "", "`file` to write, for its owner only (standard output)")
+	fl.StringVar(&output, "output", "", "`file` to write, which only its owner can read (standard output)")
 	return cmd
 }
 
-// sinceTime reads --since; the zero time is no bound. A date begins in UTC.
-func sinceTime(s string, now time.Time) (time.Time, error) { return timeFlag("since", s, now) }
-
+// timeFlag parses the value of --since or --until; "" is the zero time, no bound.
+// A date begins at midnight in UTC.
 func timeFlag(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -80,11 +79,11 @@ func timeFlag(flag, s string, now time.Time) (time.Time, error) {
 type jobLine struct {
 	rules.Record
 	RunID      int64     `json:"run_id"`
-	ReceivedAt time.Time `json:"received_at"` // when we first heard of it, in UTC
-	Outcome    string    `json:"outcome"`     // of its decision; "" when it was never decided
+	ReceivedAt time.Time `json:"received_at"` // of its first delivery, in UTC
+	Outcome    string    `json:"outcome"`     // of its decision; "" if it was never decided
 }
 
-// recorded is what a history says of a job.
+// recorded returns a recorded job as the rules see it.
 func recorded(j store.Recorded) rules.Record {
 	facts := j.Job.Facts()
 	facts.Run = j.Run
@@ -99,7 +98,7 @@ func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Tim
 	defer jobs.Close()
 	to := stdout
 	if output != "" {
-		// As the database itself: it names private repositories.
+		// Only for its owner, like the database: it names private repositories.
 		f, err := os.OpenFile(output, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 		if err != nil {
 			return fmt.Errorf("write the jobs: %w", err)

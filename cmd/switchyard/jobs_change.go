@@ -16,13 +16,13 @@ import (
 func jobsRetryCommand() *cobra.Command {
 	return jobChange(&cobra.Command{
 		Use:   "retry JOB…",
-		Short: "Have a job decided anew, or given a new runner",
-		Long: `Retry has the running server decide a job anew that it ignored, denied or could
-not route, that waits for a place under a limit, or for its next attempt. A job
-whose runner has not claimed yet gets another runner.
+		Short: "Decide a job again, or give it a new runner",
+		Long: `Retry has the running server decide a job again that was ignored, denied or
+unroutable, or that waits for a place under a limit or for its next attempt. A
+job whose runner has not claimed yet gets a new runner.
 
-Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
-2: could not tell.`,
+Exit codes: 0, done; 1, the job's state does not allow it, with the reason;
+2, could not tell.`,
 		Example: "  switchyard jobs retry 48301234567",
 	}, "retry", nil)
 }
@@ -31,13 +31,13 @@ func jobsCancelCommand() *cobra.Command {
 	var run bool
 	cmd := jobChange(&cobra.Command{
 		Use:   "cancel JOB…",
-		Short: "Give a job no runner any more",
-		Long: `Cancel has the running server end a job that no runner has taken, and stop a
-runner that was meant for it and has not claimed. GitHub keeps the job queued
-until its run is cancelled there, as --run does; retry takes it up again.
+		Short: "Stop giving a job a runner",
+		Long: `Cancel has the running server deny a job that no runner has taken, and stop a
+runner that was started for it and has not claimed. GitHub keeps the job queued
+until its run is cancelled there, which --run does; jobs retry undoes a cancel.
 
-Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
-2: could not tell.`,
+Exit codes: 0, done; 1, the job's state does not allow it, with the reason;
+2, could not tell.`,
 		Example: "  switchyard jobs cancel 48301234567",
 	}, "cancel", func() url.Values {
 		if run {
@@ -45,7 +45,7 @@ Exit code 0: done. 1: it cannot be done to such a job; the sentence says why.
 		}
 		return nil
 	})
-	cmd.Flags().BoolVar(&run, "run", false, "cancel its workflow run on GitHub, too, with all its jobs")
+	cmd.Flags().BoolVar(&run, "run", false, "also cancel its workflow run on GitHub, with all its jobs")
 	return cmd
 }
 
@@ -55,13 +55,13 @@ func jobsSyncCommand() *cobra.Command {
 	var host string
 	cmd := &cobra.Command{
 		Use:   "sync --repo OWNER/NAME",
-		Short: "Take a full look at a repository on GitHub",
+		Short: "Read all unfinished jobs of a repository from GitHub",
 		Long: `Sync has the running server ask GitHub for the runs of a repository that have not
-ended, and for the jobs that it knows of as waiting or running. What was lost on
-the way is known then.
+ended, and about the jobs that it has as waiting or running. This makes up for
+lost deliveries.
 
-Exit code 0: done. 1: GitHub refuses it for good. 2: could not tell, or something
-must be mended first; the sentence says what.`,
+Exit codes: 0, done; 1, GitHub refuses it for good; 2, could not tell, or
+something must be fixed first, which the message names.`,
 		Example: "  switchyard jobs sync --repo acme/web",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -78,22 +78,23 @@ must be mended first; the sentence says what.`,
 				}
 				more := ""
 				if r.Cut {
-					more = "; there is more than was looked at: run it again later"
+					more = "; there are more: run it again later"
 				}
-				return o.said(cmd.OutOrStdout(), r, "%s: %s of %s looked at with %s, %d changed%s",
+				return o.said(cmd.OutOrStdout(), r, "%s: read %s of %s with %s, %d changed%s",
 					router.Printable(r.Repo), count(r.Jobs, "job"), count(r.Runs, "run"), count(r.Calls, "request"), r.Changed, more)
 			})
 		},
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.StringSliceVar(&repos, "repo", nil, "the `repository`, as owner/name; several with commas")
-	fl.StringVar(&host, "host", "", "of the GitHub that they are on (the server's first)")
+	fl.StringSliceVar(&repos, "repo", nil, "the `repository`, as owner/name; separate several by commas")
+	fl.StringVar(&host, "host", "", "`host` of their GitHub (the server's first)")
 	o.flags(fl)
 	return cmd
 }
 
-// jobChange is a command that has the server change jobs, one after the other.
+// jobChange completes a command that has the server change jobs, one after the
+// other.
 func jobChange(cmd *cobra.Command, verb string, params func() url.Values) *cobra.Command {
 	var o operator
 	cmd.Args = someArgs("JOB", "48301234567")
@@ -125,8 +126,8 @@ func jobChange(cmd *cobra.Command, verb string, params func() url.Values) *cobra
 	return cmd
 }
 
-// each does something to each of several, whatever became of those before, and
-// joins the errors: the answer is no if it is for any, and unknown before that.
+// each calls do for all, even after an error, and joins the errors. The exit code
+// is unknown if any error's is, and no otherwise.
 func each[T any](all []T, do func(T) error) error {
 	var errs []error
 	code := exitNo
@@ -146,7 +147,7 @@ func each[T any](all []T, do func(T) error) error {
 	return &exitError{code, errors.Join(errs...)}
 }
 
-// said prints what became of something: as JSON, or in a line.
+// said prints a result: as JSON, or as a line.
 func (o *operator) said(out io.Writer, v any, format string, args ...any) error {
 	if o.format == "json" {
 		return writeJSON(out, v)
@@ -155,7 +156,7 @@ func (o *operator) said(out io.Writer, v any, format string, args ...any) error 
 	return err
 }
 
-// someArgs wants arguments, and gives an example of one.
+// someArgs requires arguments, with an example of one.
 func someArgs(what, example string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {

@@ -21,11 +21,11 @@ func jobsListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the jobs, newest first",
-		Long: `List shows the jobs that a running server knows, newest first, with the state of
-each and why it is in it. With --db it reads a database file instead, which a
-server may be using.
+		Long: `List shows the jobs of a running server, newest first, with the state of each
+and the reason for it. With --db it reads a database file instead, which a server
+may be using.
 
-Exit code 0: listed. 2: could not.`,
+Exit codes: 0, listed; 2, failed.`,
 		Example: "  switchyard jobs list --state queued,retrying,dispatched --repo acme/web",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -64,14 +64,14 @@ Exit code 0: listed. 2: could not.`,
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.StringSliceVar(&states, "state", nil, "only in these `states`: held, queued, retrying, dispatched, running, completed, ignored, denied, unroutable")
-	fl.StringVar(&owner, "owner", "", "only of this organization or user")
-	fl.StringVar(&repo, "repo", "", "only of this repository, as `name` or owner/name")
-	fl.StringVar(&host, "host", "", "only on the GitHub with this host, such as github.com")
-	fl.StringVar(&rule, "rule", "", "only those that this rule took or denied")
-	fl.StringVar(&label, "label", "", "only those that ask for this label")
-	fl.StringVar(&since, "since", "", "only received since then: a `time` such as 36h, 30d or 2026-11-01")
-	fl.StringVar(&until, "until", "", "only received before then")
-	fl.IntVar(&limit, "limit", 50, "at most so many")
+	fl.StringVar(&owner, "owner", "", "only jobs of this organization or user")
+	fl.StringVar(&repo, "repo", "", "only jobs of this repository, as `name` or owner/name")
+	fl.StringVar(&host, "host", "", "only jobs on the GitHub with this host, such as github.com")
+	fl.StringVar(&rule, "rule", "", "only jobs that this rule took or denied")
+	fl.StringVar(&label, "label", "", "only jobs that ask for this label")
+	fl.StringVar(&since, "since", "", "only jobs received since then: a `time` such as 36h, 30d or 2026-11-01")
+	fl.StringVar(&until, "until", "", "only jobs received before then")
+	fl.IntVar(&limit, "limit", 50, "show at most this many")
 	o.showFlags(fl, "list them again")
 	return cmd
 }
@@ -86,9 +86,5 @@ func writeJobs(out io.Writer, list api.JobList, columns int, now time.Time) erro
 	for _, j := range list.Jobs {
 		t.row(strconv.FormatInt(j.ID, 10), string(j.State), ago(now, j.ReceivedAt), j.Repo.FullName, j.Name, j.Rule, j.Reason)
 	}
-	if err := t.write(out); err != nil || list.NextCursor == "" {
-		return err
-	}
-	_, err := fmt.Fprintf(out, "there are more; see --limit and --since\n")
-	return err
+	return writeMore(out, list.NextCursor, t.write(out))
 }

@@ -22,15 +22,15 @@ func jobsShowCommand() *cobra.Command {
 	var o operator
 	cmd := &cobra.Command{
 		Use:   "show JOB",
-		Short: "Show all that is known of a job, and why it waits",
-		Long: `Show prints a job, given by GitHub's ID: its state and why it is in it, why Nomad
-has no node for its runner, how the rules decided it, its runners, and its whole
-time line with who told of each step. With --db it reads a database file instead,
+		Short: "Show everything about a job, and why it waits",
+		Long: `Show prints a job, given by its ID: its state and the reason for it, why Nomad has
+no node for its runner, how the rules decided it, its runners, and its whole
+timeline with the source of each step. With --db it reads a database file instead,
 which a server may be using.
 
-Exit code 0: shown. 1: there is no such job. 2: could not tell.`,
+Exit codes: 0, shown; 1, there is no such job; 2, could not tell.`,
 		Example: "  switchyard jobs show 48301234567 --watch",
-		Args:    oneArg("JOB", "48301234567"),
+		Args:    exactlyOne("JOB", "switchyard jobs show 48301234567"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.check(); err != nil {
 				return err
@@ -57,26 +57,16 @@ Exit code 0: shown. 1: there is no such job. 2: could not tell.`,
 	return cmd
 }
 
-// oneArg wants one argument, and gives an example of it.
-func oneArg(what, example string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if len(args) != 1 {
-			return fmt.Errorf("%s wants one %s, such as %s, got %d; see %[1]s --help", cmd.CommandPath(), what, example, len(args))
-		}
-		return nil
-	}
-}
-
 func jobNumber(s string) (int64, error) {
 	id, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || id < 1 {
-		return 0, fmt.Errorf("job %q: want GitHub's ID of a job, a number; the address of its page ends with it", s)
+		return 0, fmt.Errorf("job %q: want GitHub's ID of a job, the number at the end of its page's address", s)
 	}
 	return id, nil
 }
 
-// answered gives an error that was asked about something its exit code: what the
-// server refused is the answer no. What the server does not know is named.
+// answered adds the exit code to an error of a question about what: a refusal of
+// the server is the answer no.
 func answered(what string, err error) error {
 	var p *problem.Details
 	switch {
@@ -138,11 +128,11 @@ func writeJob(out io.Writer, d api.JobDetail, now time.Time) error {
 			return err
 		}
 	}
-	fmt.Fprintln(out, "\ntime line")
+	fmt.Fprintln(out, "\ntimeline")
 	return writeTimeline(out, d.Timeline)
 }
 
-// since is when the job came into its state.
+// since returns when the job entered its state.
 func since(d api.JobDetail) time.Time {
 	at := d.Job.ReceivedAt
 	last := ""
@@ -178,7 +168,7 @@ func nonEmpty(sep string, parts ...string) string {
 	return strings.Join(some, sep)
 }
 
-// writeUnplaced shows why Nomad has no node, as a funnel.
+// writeUnplaced prints why Nomad has no node, as a funnel.
 func writeUnplaced(out io.Writer, u *router.Unplaced, now time.Time) error {
 	why := "Nomad has no node for it now"
 	if u.Never {
@@ -187,18 +177,18 @@ func writeUnplaced(out io.Writer, u *router.Unplaced, now time.Time) error {
 	fmt.Fprintf(out, "\n%s, as of %s ago\n", why, ago(now, u.At))
 	t := &table{}
 	t.row("  "+strconv.Itoa(u.InPool), "nodes in pool "+u.Pool)
-	t.row("  "+strconv.Itoa(u.Evaluated), "looked at")
+	t.row("  "+strconv.Itoa(u.Evaluated), "evaluated")
 	for _, s := range u.Filtered {
 		t.row(fmt.Sprintf("  -%d", s.Nodes), "filtered by "+s.What, s.From)
 	}
 	for _, s := range u.Exhausted {
-		t.row(fmt.Sprintf("  -%d", s.Nodes), "have not enough "+s.What, s.From)
+		t.row(fmt.Sprintf("  -%d", s.Nodes), "do not have enough "+s.What, s.From)
 	}
 	return t.write(out)
 }
 
-// writeDecisions shows the decision by which the job goes, with the trace if
-// the rules in force still say the same, and else both.
+// writeDecisions prints the job's decision. If the rules in force would decide the
+// same, it adds their trace, and otherwise their decision.
 func writeDecisions(out io.Writer, d api.JobDetail) error {
 	made, now := d.Decision, d.Explanation
 	if made == nil && now == nil {
@@ -207,7 +197,7 @@ func writeDecisions(out io.Writer, d api.JobDetail) error {
 	same := made != nil && now != nil && made.Outcome == now.Outcome && made.Rule == now.Rule
 	switch {
 	case made == nil:
-		fmt.Fprint(out, "\nthe rules in force say\n")
+		fmt.Fprint(out, "\nby the rules in force\n")
 		return writeDecision(out, *now)
 	case same:
 		shown := *made
@@ -219,7 +209,7 @@ func writeDecisions(out io.Writer, d api.JobDetail) error {
 	if err := writeDecision(out, *made); err != nil || now == nil {
 		return err
 	}
-	fmt.Fprint(out, "\nthe rules in force would say\n")
+	fmt.Fprint(out, "\nby the rules in force now\n")
 	return writeDecision(out, *now)
 }
 

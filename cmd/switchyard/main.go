@@ -22,8 +22,8 @@ const (
 	exitUnknown = 2 // could not tell: usage, file, network
 )
 
-// An exitError ends the program with a code. With a nil err what there is to
-// say has been said.
+// An exitError ends the program with a code. A nil err means that the message
+// has been printed already.
 type exitError struct {
 	code int
 	err  error
@@ -48,14 +48,14 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
-// run is the program: it reads nothing global but the environment, and
-// returns the exit code.
+// run runs the program and returns its exit code. The environment is the only
+// global state that it reads.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "switchyard",
 		Short: "Routes GitHub Actions jobs to HashiCorp Nomad",
-		Long: `Switchyard receives GitHub's workflow_job webhooks, decides by the rules
-file which runner serves each job, and starts that runner on Nomad.`,
+		Long: `Switchyard receives GitHub's workflow_job webhooks, decides by a rules file
+which runner serves each job, and starts that runner on Nomad.`,
 		Example:       "  switchyard demo --once",
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -88,7 +88,7 @@ file which runner serves each job, and starts that runner on Nomad.`,
 	return exit.code
 }
 
-// usage is cobra's own, with the example last.
+// usage is cobra's usage template, with the example last.
 const usage = `Usage:
   {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND
 
@@ -102,7 +102,7 @@ Example:
 {{.Example}}{{end}}
 `
 
-// noArgs is cobra.NoArgs with a hint.
+// noArgs refuses arguments as cobra.NoArgs does, with a hint.
 func noArgs(cmd *cobra.Command, args []string) error {
 	switch {
 	case len(args) == 0:
@@ -118,7 +118,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return fmt.Errorf("unknown command %q for %s; %s", args[0], cmd.CommandPath(), hint)
 }
 
-// group is a command that only holds others.
+// group returns a command that only has subcommands.
 func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Example: example, Args: noArgs,

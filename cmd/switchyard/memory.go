@@ -10,12 +10,12 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// memoryShare is the part of what the process may use that Go is given: the
-// rest is for stacks of the kernel, the database's pages, and what is freed late.
+// memoryShare is the share of the process's memory limit that Go may use. The rest
+// is for kernel stacks, the database's pages, and memory that is freed late.
 const memoryShare = 0.9
 
-// limitMemory has Go collect garbage sooner when the process comes near to what
-// it may use, which it would otherwise be killed for. Who sets GOMEMLIMIT is heard.
+// limitMemory has Go collect garbage sooner when the process comes near its memory
+// limit, beyond which it would be killed. A GOMEMLIMIT in the environment wins.
 func limitMemory(log *slog.Logger) {
 	limit, from := memoryLimit(memlimit.FromCgroup, os.Getenv)
 	if limit == 0 || os.Getenv("GOMEMLIMIT") != "" {
@@ -25,8 +25,8 @@ func limitMemory(log *slog.Logger) {
 	log.Info("memory is limited", "mib", limit>>20, "by", from)
 }
 
-// memoryLimit returns the bytes that the process may use, and who says so: its
-// cgroup, or Nomad, of whose tasks some do not see theirs. 0 is no limit. The
+// memoryLimit returns how many bytes the process may use, and who sets the limit:
+// its cgroup, or Nomad, as some tasks cannot see their cgroup. 0 is no limit. The
 // variables are those of https://developer.hashicorp.com/nomad/docs/runtime (read 2026-11-29).
 func memoryLimit(cgroup func() (uint64, error), getenv func(string) string) (limit uint64, from string) {
 	if n, err := cgroup(); err == nil && n > 0 && n < math.MaxInt64 {

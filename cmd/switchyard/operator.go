@@ -33,26 +33,26 @@ import (
 )
 
 const (
-	askTimeout = 70 * time.Second // for one answer
-	maxAnswer  = 64 << 20
-	pageSize   = 500                    // the API's greatest
-	watchPause = 2 * time.Second        // between two looks, where nothing tells of changes
-	watchLeast = 300 * time.Millisecond // between a change and the look at it
-	watchMost  = 10 * time.Second       // between two looks
+	askTimeout = 70 * time.Second       // for one answer
+	maxAnswer  = 64 << 20               // bytes
+	pageSize   = 500                    // the API's maximum
+	watchPause = 2 * time.Second        // between two readings when there is no stream of changes
+	watchLeast = 300 * time.Millisecond // from a change to reading it
+	watchMost  = 10 * time.Second       // between two readings
 )
 
-// An operator is how a command reaches a running server's API, or reads its
+// An operator reaches a running server's API for a command, or reads the server's
 // database file instead.
 type operator struct {
 	server, tokenFile string
-	flag              string        // that gave server; "": --server
-	db                string        // "": the server is asked
+	flag              string        // the flag that set server; "": --server
+	db                string        // "": ask the server
 	format            string        // text or json
-	watched           bool          // what is shown is shown again and again
-	most              time.Duration // between two looks of a watch; 0: watchMost
+	watched           bool          // print again on every change
+	most              time.Duration // between two readings of a watch; 0: watchMost
 }
 
-// flags adds those that say whom to ask.
+// flags adds the flags that say which server to ask.
 func (o *operator) flags(fl *pflag.FlagSet) {
 	server := os.Getenv(envName("server"))
 	if server == "" {
@@ -67,26 +67,21 @@ func (o *operator) tokenFlag(fl *pflag.FlagSet) {
 	fl.StringVar(&o.tokenFile, "token-file", "", "the server's --admin-token-file; also SWITCHYARD_ADMIN_TOKEN, the token itself")
 }
 
-// showFlags adds the flags of a command that shows something and changes nothing.
+// showFlags adds the flags of a command that only shows something.
 func (o *operator) showFlags(fl *pflag.FlagSet, again string) {
 	fl.BoolVar(&o.watched, "watch", false, again+" when something changes, until interrupted")
 	o.flags(fl)
 	fl.StringVar(&o.db, "db", "", "read this database `file` instead of asking a server")
 }
 
-func (o *operator) check() error {
-	if o.format != "text" && o.format != "json" {
-		return fmt.Errorf("--format %q: want text or json", o.format)
-	}
-	return nil
-}
+func (o *operator) check() error { return checkFormat(o.format, "text", "json") }
 
-// hint is what may be wrong when the answer is none.
+// hint says what to check when there is no usable answer.
 func (o *operator) hint() string {
 	return "is " + cmp.Or(o.flag, "--server") + " the --admin-listen of a running switchyard serve?"
 }
 
-// request makes one to the server's API.
+// request returns a request to the server's API.
 func (o *operator) request(ctx context.Context, method, path string, params url.Values, body any) (*http.Request, error) {
 	server := o.server
 	if _, ok := o.socket(); ok {
@@ -123,7 +118,7 @@ func (o *operator) request(ctx context.Context, method, path string, params url.
 	return req, nil
 }
 
-// socket returns the path of the server's Unix socket, if it is asked by one.
+// socket returns the path of the server's Unix socket, if --server names one.
 func (o *operator) socket() (path string, ok bool) {
 	return strings.CutPrefix(o.server, server.SocketPrefix)
 }
@@ -134,15 +129,15 @@ func (o *operator) client() *http.Client {
 		return http.DefaultClient
 	}
 	return &http.Client{Transport: &http.Transport{
-		DisableKeepAlives: true, // nobody would close them
+		DisableKeepAlives: true, // nobody would close idle connections
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", path)
 		},
 	}}
 }
 
-// ask sends one request to the server's API and decodes its answer into v. An
-// answer that is a problem is a *problem.Details.
+// ask sends one request to the server's API and decodes its answer into v. If the
+// answer is a problem, the error is a *problem.Details.
 func (o *operator) ask(ctx context.Context, method, path string, params url.Values, body, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
@@ -153,7 +148,7 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 	resp, err := o.client().Do(req)
 	if err != nil {
 		if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
-			return fmt.Errorf("ask the server: %w; SSL_CERT_FILE names the authorities to trust", err)
+			return fmt.Errorf("ask the server: %w; set SSL_CERT_FILE to the authorities to trust", err)
 		}
 		return fmt.Errorf("ask the server: %w; %s", err, o.hint())
 	}
@@ -168,9 +163,9 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 			p.Status = resp.StatusCode
 			if p.Status == http.StatusUnauthorized {
 				if req.Header.Get("Authorization") == "" {
-					p.Detail += "; name it with --token-file FILE"
+					p.Detail += "; give its token with --token-file FILE"
 				} else {
-					p.Detail += "; the token that was given is another"
+					p.Detail += "; the given token is not valid"
 				}
 			}
 			p.Detail = router.Printable(p.Detail)
@@ -179,12 +174,12 @@ func (o *operator) ask(ctx context.Context, method, path string, params url.Valu
 		return fmt.Errorf("%s answered %s; %s", o.server, router.Printable(resp.Status), o.hint())
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("the answer of %s is none of switchyard's: %w; %s", o.server, err, o.hint())
+		return fmt.Errorf("the answer of %s is not Switchyard's: %w; %s", o.server, err, o.hint())
 	}
 	return nil
 }
 
-// token is what the server asks for; "": nothing is known.
+// token returns the token for the server; "" if none was given.
 func (o *operator) token() (router.Secret, error) {
 	if o.tokenFile == "" {
 		return router.Secret(os.Getenv(envName("admin-token"))), nil
@@ -196,7 +191,7 @@ func (o *operator) token() (router.Secret, error) {
 	return token, nil
 }
 
-// get asks the server for what is at path, or has read find it in the database file.
+// get asks the server for path, or calls read with the database file.
 func get[T any](ctx context.Context, o *operator, path string, params url.Values, read func(api.Database) (T, error)) (v T, err error) {
 	if o.db == "" {
 		err = o.ask(ctx, http.MethodGet, api.Prefix+path, params, nil, &v)
@@ -210,8 +205,8 @@ func get[T any](ctx context.Context, o *operator, path string, params url.Values
 	return v, errors.Join(err, r.Close())
 }
 
-// pages asks for pages of a list until there are limit items, which --limit
-// says, or no more; next is "" then.
+// pages asks for pages of a list until there are limit items, the value of
+// --limit, or the list ends; next is "" then.
 func pages[T any](params url.Values, limit int, page func(url.Values) (items []T, next string, err error)) (list []T, next string, err error) {
 	if limit < 1 {
 		return nil, "", fmt.Errorf("--limit %d: want at least 1", limit)
@@ -231,8 +226,8 @@ func pages[T any](params url.Values, limit int, page func(url.Values) (items []T
 	}
 }
 
-// show prints v as JSON, or has text write it for people: what find finds now,
-// and if it is watched again and again.
+// show prints what find returns, as JSON or for people by text; with --watch it
+// prints again on every change.
 func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T, error), text func(io.Writer, T) error) error {
 	print := func(out io.Writer) error {
 		v, err := find(cmd.Context())
@@ -255,8 +250,8 @@ func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T,
 	return print(cmd.OutOrStdout())
 }
 
-// watch calls print now and whenever next returns, until ctx ends, which is no
-// error, or print fails. On a terminal each takes the place of the one before.
+// watch calls print now and whenever next returns, until print fails or ctx ends,
+// which is no error. On a terminal each output replaces the one before.
 func watch(ctx context.Context, out io.Writer, next func(context.Context), print func(io.Writer) error) error {
 	_, terminal := width(out)
 	for {
@@ -279,7 +274,7 @@ func watch(ctx context.Context, out io.Writer, next func(context.Context), print
 	}
 }
 
-// pause waits until a database file is to be read again.
+// pause waits until it is time to read a database file again.
 func pause(ctx context.Context) { sleep(ctx, watchPause) }
 
 func sleep(ctx context.Context, d time.Duration) {
@@ -289,9 +284,9 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// follow calls do with a function that waits for the server to tell of a
-// change, and for watchMost at most, as what is shown has ages. Without a stream it
-// waits as pause does.
+// follow calls do with a function that waits for the server to report a change,
+// but for watchMost at most, because the output shows ages. Without a stream of
+// changes it waits as pause does.
 func (o *operator) follow(ctx context.Context, do func(ctx context.Context, next func(context.Context)) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var reading sync.WaitGroup
@@ -308,7 +303,7 @@ func (o *operator) follow(ctx context.Context, do func(ctx context.Context, next
 		open := sync.OnceFunc(func() { close(opened) })
 		for ctx.Err() == nil {
 			o.stream(ctx, open, wake)
-			open() // there is none: what is shown says why
+			open() // without a stream: the first request shows why
 			sleep(ctx, watchPause)
 			wake()
 		}
@@ -323,14 +318,15 @@ func (o *operator) follow(ctx context.Context, do func(ctx context.Context, next
 		defer most.Stop()
 		select {
 		case <-changed:
-			sleep(ctx, watchLeast) // for what comes with it
+			sleep(ctx, watchLeast) // for related changes
 		case <-most.C:
 		case <-ctx.Done():
 		}
 	})
 }
 
-// stream reads the server's stream of changes until it ends.
+// stream reads the server's stream of changes until it ends. It calls open once it
+// is open, and wake at each change.
 func (o *operator) stream(ctx context.Context, open, wake func()) {
 	req, err := o.request(ctx, http.MethodGet, api.Prefix+"/events", nil, nil)
 	if err != nil {
@@ -356,7 +352,8 @@ func (o *operator) stream(ctx context.Context, open, wake func()) {
 	}
 }
 
-// width is the number of columns of a terminal; false: out is none.
+// width returns the number of columns of a terminal; terminal is false if out is
+// not a terminal.
 func width(out io.Writer) (columns int, terminal bool) {
 	f, ok := out.(*os.File)
 	if !ok || !term.IsTerminal(int(f.Fd())) {
@@ -366,14 +363,24 @@ func width(out io.Writer) (columns int, terminal bool) {
 	return columns, err == nil && columns > 0
 }
 
-// A table is rows of cells for people, aligned; what strangers wrote in them
-// is harmless. columns cuts the lines; 0: they are whole.
+// A table is rows of aligned cells for people. Strangers' text in them is made
+// harmless. Lines are cut to columns; 0: they are not cut.
 type table struct {
 	rows    [][]string
 	columns int
 }
 
 func (t *table) row(cells ...string) { t.rows = append(t.rows, cells) }
+
+// writeMore returns the error of writing a page of a list, and otherwise adds a hint
+// if the list has a next page.
+func writeMore(out io.Writer, next string, page error) error {
+	if page != nil || next == "" {
+		return page
+	}
+	_, err := fmt.Fprintln(out, "there are more; see --limit")
+	return err
+}
 
 func (t *table) write(out io.Writer) error {
 	var b bytes.Buffer
@@ -399,7 +406,7 @@ func (t *table) write(out io.Writer) error {
 	return nil
 }
 
-// ago says how long something is past, for a table: 45s, 12m, 3h20m, 2d.
+// ago formats the time from t to now for a table: 45s, 12m, 3h20m, 2d.
 func ago(now, t time.Time) string { return short(now.Sub(t)) }
 
 func short(d time.Duration) string {

@@ -90,7 +90,7 @@ func operated(dir string, socket ...string) (url string, stop func() error, err 
 	for _, path := range socket {
 		flags.adminListen, token = server.SocketPrefix+path, ""
 	}
-	access, err := flags.whoMay(token, log)
+	access, err := flags.accessSource(token, log)
 	if err != nil {
 		return "", stop, err
 	}

@@ -5,13 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"switchyard/router"
 	"switchyard/rules"
 )
 
-// writeFindings prints findings for people, each with the line that it is in.
+// writeFindings prints findings for people, each with an excerpt of its line.
 func writeFindings(w io.Writer, files []rules.File, found rules.Diagnostics) {
 	excerpts := make([]string, len(found))
 	for _, f := range files {
@@ -22,6 +23,15 @@ func writeFindings(w io.Writer, files []rules.File, found rules.Diagnostics) {
 	for i, d := range found {
 		fmt.Fprintf(w, "%s\n%s", d, excerpts[i])
 	}
+}
+
+// checkFormat returns an error unless --format is one of two or more known ones.
+func checkFormat(format string, known ...string) error {
+	if slices.Contains(known, format) {
+		return nil
+	}
+	last := len(known) - 1
+	return fmt.Errorf("--format %q: want %s or %s", format, strings.Join(known[:last], ", "), known[last])
 }
 
 func writeJSON(w io.Writer, v any) error {
@@ -36,8 +46,8 @@ func writeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// annotate prints a workflow command, by which GitHub Actions shows a message
-// at its place in a change
+// annotate prints a workflow command, with which GitHub Actions shows a message at
+// its place in a pull request
 // (https://docs.github.com/en/actions/reference/workflow-commands-for-github-actions, read 2026-11).
 func annotate(w io.Writer, level, file string, line, column int, title, message string) error {
 	data := strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
@@ -49,7 +59,7 @@ func annotate(w io.Writer, level, file string, line, column int, title, message 
 	return err
 }
 
-// count says "1 fault", "2 faults".
+// count returns "1 fault", "2 faults".
 func count(n int, what string) string {
 	if n != 1 {
 		what += "s"

@@ -20,7 +20,7 @@ func TestTheReleaseOfNomadIsLogged(t *testing.T) {
 		"1.8.0":  "level=INFO",
 		"2.0.5":  "level=INFO",
 		"2.1.0":  "level=WARN",
-		"nobody": "did not say which release it is",
+		"nobody": "did not report its release",
 	} {
 		t.Run(release, func(t *testing.T) {
 			server := httptest.NewServer(nil)

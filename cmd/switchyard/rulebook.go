@@ -15,7 +15,7 @@ import (
 	"switchyard/rules"
 )
 
-// editedRules are the rules' files and what is kept of their past, for the console.
+// editedRules joins the rules files and their recorded versions for the console.
 type editedRules struct {
 	*rulebook.Book
 	*store.Store
@@ -28,7 +28,7 @@ func (e editedRules) Recent(ctx context.Context, since time.Time, within router.
 	return func(yield func(rules.Record, error) bool) {
 		for j, err := range e.Store.Recent(ctx, since, within) {
 			r := recorded(j)
-			r.ID = j.Job.ID // by which the console and the API know it, on whatever GitHub it is
+			r.ID = j.Job.ID // the console and the API use our ID, not GitHub's
 			if !yield(r, err) {
 				return
 			}
@@ -36,7 +36,8 @@ func (e editedRules) Recent(ctx context.Context, since time.Time, within router.
 	}
 }
 
-// startRules loads what a server starts with; faults are printed, and the error is errNo.
+// startRules loads the rules that a server starts with. If they have faults, it
+// prints them and returns errNo.
 func startRules(ctx context.Context, book *rulebook.Book, stderr io.Writer) (rulebook.Started, error) {
 	started, err := book.Start(ctx)
 	var faults *rulebook.FaultsError

@@ -22,10 +22,10 @@ func rulesStatusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show which rules a running server has in force",
 		Long: `Status asks a running server which rules are in force, since when, and whether
-newer ones were refused and why.
+and why newer ones were refused.
 
-Exit code 0: the newest rules are in force. 1: newer ones were refused.
-2: could not tell.`,
+Exit codes: 0, the newest rules are in force; 1, newer ones were refused;
+2, could not tell.`,
 		Example: "  switchyard rules status --server http://127.0.0.1:8081",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,7 +38,7 @@ Exit code 0: the newest rules are in force. 1: newer ones were refused.
 			var status router.RulesStatus
 			err := o.ask(cmd.Context(), http.MethodGet, router.RulesPath, nil, nil, &status)
 			if err == nil && status.LoadedAt.IsZero() {
-				err = fmt.Errorf("the answer of %s says nothing of rules", o.server)
+				err = fmt.Errorf("the answer of %s has no rules", o.server)
 			}
 			if err != nil {
 				return fmt.Errorf("ask for the rules in force: %w", err)
@@ -90,7 +90,7 @@ func writeRulesStatus(w io.Writer, s router.RulesStatus) error {
 	return nil
 }
 
-// shortHash is enough of a hash for people to tell two apart.
+// shortHash returns enough of a hash for people to tell two apart.
 func shortHash(hash string) string {
 	if hash == "" {
 		return "unknown"

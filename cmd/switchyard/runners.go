@@ -16,7 +16,7 @@ import (
 )
 
 func runnersCommand() *cobra.Command {
-	return group("runners", "See the runners and stop them", "  switchyard runners list --state online,busy", runnersListCommand(), runnersStopCommand())
+	return group("runners", "List and stop runners", "  switchyard runners list --state online,busy", runnersListCommand(), runnersStopCommand())
 }
 
 func runnersListCommand() *cobra.Command {
@@ -27,10 +27,10 @@ func runnersListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the runners, newest first",
 		Long: `List shows the runners that a running server started, newest first, with the
-state of each and why it is in it. With --db it reads a database file instead,
+state of each and the reason for it. With --db it reads a database file instead,
 which a server may be using.
 
-Exit code 0: listed. 2: could not.`,
+Exit codes: 0, listed; 2, failed.`,
 		Example: "  switchyard runners list --state dispatched,claimed,online,busy",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,22 +49,14 @@ Exit code 0: listed. 2: could not.`,
 				})
 				return api.RunnerList{Runners: runners, NextCursor: next}, err
 			}, func(out io.Writer, l api.RunnerList) error {
-				if len(l.Runners) == 0 {
-					_, err := fmt.Fprintln(out, "no runners")
-					return err
-				}
-				if err := writeRunners(out, l.Runners, columns, time.Now()); err != nil || l.NextCursor == "" {
-					return err
-				}
-				_, err := fmt.Fprintln(out, "there are more; see --limit")
-				return err
+				return writeMore(out, l.NextCursor, writeRunners(out, l.Runners, columns, time.Now()))
 			})
 		},
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.StringSliceVar(&states, "state", nil, "only in these `states`: dispatched, claimed, online, busy, finished, lost, stopped")
-	fl.IntVar(&limit, "limit", 50, "at most so many")
+	fl.IntVar(&limit, "limit", 50, "show at most this many")
 	o.showFlags(fl, "list them again")
 	return cmd
 }
@@ -88,12 +80,11 @@ func runnersStopCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop RUNNER…",
 		Short: "Stop runners",
-		Long: `Stop has the running server end runners, each given by its ID, gha-JOB-TRY: it is
-removed from GitHub, so that it is given no job any more, then its Nomad job is
-stopped. A job that waits for it gets another runner.
+		Long: `Stop has the running server stop runners, each given by its ID, gha-JOB-TRY. It
+removes the runner from GitHub, so that it gets no more jobs, and then stops its
+Nomad job. A job that waits for the runner gets another one.
 
-Exit code 0: done. 1: it has a job, or has ended; the sentence says so.
-2: could not tell.`,
+Exit codes: 0, done; 1, it has a job, or has ended; 2, could not tell.`,
 		Example: "  switchyard runners stop gha-48301234567-1",
 		Args:    someArgs("RUNNER", "gha-48301234567-1"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -115,7 +106,7 @@ Exit code 0: done. 1: it has a job, or has ended; the sentence says so.
 	}
 	fl := cmd.Flags()
 	fl.SortFlags = false
-	fl.BoolVar(&force, "force", false, "also one that has a job of GitHub's, which fails")
+	fl.BoolVar(&force, "force", false, "also stop a runner that has a job, which then fails")
 	o.flags(fl)
 	return cmd
 }

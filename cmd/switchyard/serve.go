@@ -12,8 +12,10 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,40 +98,40 @@ func serveCommand() *cobra.Command {
 	return cmd
 }
 
-// serveHelp is written by hand to group the flags; a test compares it with them.
+// serveHelp is written by hand to group the flags; a test compares it with the flags.
 const serveHelp = `Receive GitHub's workflow_job webhooks and start runners on Nomad.
 
-In the environment, --public-url is SWITCHYARD_PUBLIC_URL, and so on.
+Each flag can be set in the environment: --public-url as SWITCHYARD_PUBLIC_URL.
 
 Routing
   --rules PATH                  rules file, or directory of them (required)
   --jobspecs DIR                your own jobspecs; both are reloaded on change
-  --allow-edit                  editors may change the rules: with --access
+  --allow-edit                  let editors change the rules; needs --access
 GitHub
-  --webhook-secret-file FILE    secret of the webhook (required), read anew when
-                                it changes. Or SWITCHYARD_WEBHOOK_SECRET
-  --github-app-id ID            GitHub App that runners are registered as, and
-  --github-app-key-file FILE    its private key, read anew when it changes
-  --github-token-file FILE      or a token, read anew when it changes. Or
+  --webhook-secret-file FILE    secret of the webhook (required), reloaded on
+                                change; or SWITCHYARD_WEBHOOK_SECRET
+  --github-app-id ID            GitHub App that registers the runners, and
+  --github-app-key-file FILE    its private key, reloaded on change
+  --github-token-file FILE      or a token, reloaded on change; or
                                 SWITCHYARD_GITHUB_TOKEN
   --github-url URL              https://HOST/api/v3/ of an Enterprise Server, or
                                 https://api.TENANT.ghe.com/
-  --github-instances FILE       other GitHubs, beside this one
+  --github-instances FILE       more GitHubs, besides this one
 Nomad
-  NOMAD_ADDR, NOMAD_TOKEN, NOMAD_CACERT, … are as for the nomad command
+  NOMAD_ADDR, NOMAD_TOKEN, NOMAD_CACERT, … work as for the nomad command
   --senders N                   Nomad jobs registered at once, up to 64 (16)
 Listening
   --listen ADDR                 webhook and claim (:8080)
   --admin-listen ADDR           console and API (127.0.0.1:8081), or unix:PATH
-  --access FILE                 who may use it: tokens, OpenID Connect, roles;
-  --admin-token-file FILE       or one token for all. Without: everybody
+  --access FILE                 who may use them: tokens, OpenID Connect, roles;
+  --admin-token-file FILE       or one token for all. Without either: everybody
   --public-url URL              where runners reach --listen (required)
-  --claim-from-node             only from the runner's node: no NAT or proxy
-State, logs, and traces if OTEL_EXPORTER_OTLP_ENDPOINT says where to
+  --claim-from-node             claims only from the runner's node (no NAT)
+State, logs, and traces (to OTEL_EXPORTER_OTLP_ENDPOINT)
   --db FILE                     SQLite database (switchyard.db)
-  --check-db                    look for damage in all of it before serving
-  --keep DURATION               of jobs that ended, at least 72h (720h)
-  --grace DURATION              bound on finishing work at a stop (20s)
+  --check-db                    check all of it for damage before serving
+  --keep DURATION               keep ended jobs this long, at least 72h (720h)
+  --grace DURATION              time to finish work at a stop (20s)
   --log-format json|text        (json)
   --log-level LEVEL             debug, info, warn or error (info)
 
@@ -145,7 +147,8 @@ func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-// flagsFromEnv sets each flag that was not given from its SWITCHYARD_ variable.
+// flagsFromEnv sets each flag that is not on the command line from its
+// SWITCHYARD_ variable.
 func flagsFromEnv(flags *pflag.FlagSet) error {
 	var errs []error
 	flags.VisitAll(func(f *pflag.Flag) {
@@ -182,12 +185,13 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	access, err := f.whoMay(router.Secret(os.Getenv(envName("admin-token"))), logger)
+	access, err := f.accessSource(router.Secret(os.Getenv(envName("admin-token"))), logger)
 	if err != nil {
 		return err
 	}
-	hup, stopHangups := hangups()
-	defer stopHangups()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP) // Windows has the name, but never sends it
+	defer signal.Stop(hup)
 	traces, err := newTraces(ctx, logger)
 	if err != nil {
 		return err
@@ -214,7 +218,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	if !st.Whole() {
-		logger.Warn("there was no time to look for damage in all of the database, as it is large; --check-db takes it", "db", f.db)
+		logger.Warn("the database is too large to be checked completely for damage in time; --check-db checks all of it", "db", f.db)
 	}
 	defer func() {
 		if err := st.Close(); err != nil {
@@ -236,7 +240,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
 		RulesVersion: started.Version,
 	}
-	if traces != nil { // a nil one is not nil as an interface
+	if traces != nil { // a nil pointer would be a non-nil interface
 		config.Traces = traces
 	}
 	app, err := newApp(parts, config)
@@ -245,12 +249,12 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	}
 	book.Bind(app)
 	logger.Info("serving", "addr", app.Addr(), "admin_addr", app.AdminAddr(), "public_url", f.publicURL, "rules", len(started.Set.Rules()), "hash", started.Version.Hash)
-	var beside sync.WaitGroup
-	defer beside.Wait()
+	var background sync.WaitGroup
+	defer background.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	beside.Go(func() { logRelease(ctx, logger, client) })
-	beside.Go(func() {
+	background.Go(func() { logRelease(ctx, logger, client) })
+	background.Go(func() {
 		rulebook.LogLint(ctx, logger, started.Set, started.Jobspecs)
 		book.Run(ctx, hup)
 	})
@@ -261,25 +265,24 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	return nil
 }
 
-// releaseTimeout is for Nomad to say which release it is.
-const releaseTimeout = 30 * time.Second
+const releaseTimeout = 30 * time.Second // for Nomad to report its release
 
-// logRelease logs which release Nomad is, and warns of one that Switchyard was not tried with.
+// logRelease logs Nomad's release, and warns if Switchyard was not tested with it.
 func logRelease(ctx context.Context, logger *slog.Logger, client *nomad.Client) {
 	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
 	defer cancel()
 	switch r, err := client.Releases(ctx); {
 	case errors.Is(err, context.Canceled):
 	case err != nil:
-		logger.Info("nomad did not say which release it is", "err", err)
+		logger.Info("nomad did not report its release", "err", err)
 	case r.Untried() != "":
-		logger.Warn("this release of Nomad was not tried with this Switchyard", "nomad", r.String(), "reason", r.Untried())
+		logger.Warn("this Switchyard was not tested with this release of Nomad", "nomad", r.String(), "reason", r.Untried())
 	default:
-		logger.Info("nomad is of a release that was tried with this Switchyard", "nomad", r.String())
+		logger.Info("this Switchyard was tested with this release of Nomad", "nomad", r.String())
 	}
 }
 
-// appParts is what an App is wired of.
+// appParts are the parts that newApp wires into an App.
 type appParts struct {
 	store   *store.Store
 	nomad   router.Nomad
@@ -288,11 +291,11 @@ type appParts struct {
 	secrets []router.Secret
 	reread  func() ([]router.Secret, error) // see webhook.Config
 	host    string                          // of the GitHub with these secrets
-	more    []webhook.Instance              // others
+	more    []webhook.Instance              // the other GitHubs
 	access  func() (*auth.Access, error)    // see web.Config
 
-	rulebook  api.Rulebook // see web.Config, as the next
-	allowEdit bool
+	rulebook  api.Rulebook // see web.Config
+	allowEdit bool         // see web.Config
 }
 
 // newApp wires an App; demo and tests use it too.
@@ -321,18 +324,19 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 	return server.New(c)
 }
 
-// webhookSecrets returns the secrets of the flags' GitHub, and what reads them again.
+// webhookSecrets returns the secrets of the flags' GitHub, and a function that reads
+// them again.
 func (f *serveFlags) webhookSecrets() ([]router.Secret, func() ([]router.Secret, error), error) {
 	fixed := router.Secret(os.Getenv(envPrefix + "WEBHOOK_SECRET"))
 	if len(f.webhookSecretFiles) == 0 && fixed == "" {
-		return nil, nil, errors.New("--webhook-secret-file FILE is missing: the secret of the webhook on GitHub, without which anyone could start runners")
+		return nil, nil, errors.New("--webhook-secret-file FILE is missing: the secret of the webhook on GitHub, without which anybody could start runners")
 	}
 	return readSecrets(f.webhookSecretFiles, fixed)
 }
 
-// readSecrets returns the webhook secrets in files, each one a line, and what
-// reads them again: nil when a file is a pipe or the like. A fixed one is added to them, if
-// it is not "".
+// readSecrets returns the webhook secrets in files, one per line, and a function
+// that reads them again; nil if a file is not a regular one, such as a pipe. It adds
+// fixed unless that is "".
 func readSecrets(files []string, fixed router.Secret) ([]router.Secret, func() ([]router.Secret, error), error) {
 	read := func() (secrets []router.Secret, err error) {
 		for _, file := range files {
@@ -360,16 +364,17 @@ func readSecrets(files []string, fixed router.Secret) ([]router.Secret, func() (
 	return secrets, read, err
 }
 
-// github returns a client that is an App or has a token: exactly one of them is given.
+// github returns a client for the App or the token in the flags. Exactly one of
+// them must be given.
 func (f *serveFlags) github() (*gh.Client, error) {
 	cfg := gh.Config{BaseURL: f.githubURL, Called: f.githubCalled}
 	token := os.Getenv(envPrefix + "GITHUB_TOKEN")
 	app := f.githubAppID != 0 || f.githubAppKeyFile != ""
 	switch {
 	case app && (f.githubTokenFile != "" || token != ""):
-		return nil, errors.New("a GitHub App and a GitHub token are given: leave one out")
+		return nil, errors.New("a GitHub App and a GitHub token exclude each other: leave one out")
 	case app && (f.githubAppID <= 0 || f.githubAppKeyFile == ""):
-		return nil, errors.New("a GitHub App needs both --github-app-id ID and --github-app-key-file FILE, as its settings page gives them")
+		return nil, errors.New("a GitHub App needs both --github-app-id ID and --github-app-key-file FILE; its settings page has them")
 	case app:
 		cfg.App = &gh.App{ID: f.githubAppID, Key: gh.KeyFile(f.githubAppKeyFile)}
 		if _, err := cfg.App.Key(); err != nil {
@@ -383,16 +388,16 @@ func (f *serveFlags) github() (*gh.Client, error) {
 	case token != "":
 		cfg.Token = gh.StaticToken(router.Secret(token))
 	default:
-		return nil, errors.New("give --github-app-id ID and --github-app-key-file FILE, or --github-token-file FILE: as whom to register runners (repository Administration: write)")
+		return nil, errors.New("give --github-app-id ID and --github-app-key-file FILE, or --github-token-file FILE: the login that registers runners (repository Administration: write)")
 	}
 	return gh.New(cfg)
 }
 
-// loopback reports whether a listener's address is reached from this machine only.
+// loopback reports whether a listener's address can only be reached from this machine.
 func loopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return true // of nobody: to listen there will fail, too
+		return true // listening there will fail
 	}
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
@@ -427,7 +432,7 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 	return nil, fmt.Errorf("--log-format %q: want json or text", format)
 }
 
-// withUnit has a duration say its unit: JSON would have it as a number of nanoseconds.
+// withUnit writes a duration with its unit, where JSON would have nanoseconds.
 func withUnit(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
@@ -435,7 +440,7 @@ func withUnit(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// printable writes JSON that is harmless on a terminal.
+// A printable writes JSON that is harmless on a terminal.
 type printable struct{ io.Writer }
 
 func (p printable) Write(b []byte) (int, error) {

@@ -23,7 +23,7 @@ type testFlags struct {
 	coverage, verbose bool
 }
 
-// testWriters print a report, by the name of their format.
+// testWriters has the function that prints a report in each format.
 var testWriters = map[string]func(testFlags, io.Writer, rules.TestReport) error{
 	"text": testFlags.text, "json": testFlags.json, "junit": testFlags.junit, "github": testFlags.github,
 }
@@ -33,16 +33,16 @@ func testCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "test FILE...",
 		Short: "Run the tests of a rules file",
-		Long: `Test decides the jobs of the tests that stand in a rules file, in the files
-named *.test.yaml that are given, and in the one beside the rules file
-(rules.test.yaml for rules.yaml; all those in a directory of rules), and
-compares what was decided with what they expect.
+		Long: `Test runs the tests in a rules file, in the given *.test.yaml files, and in the
+one beside the rules file (rules.test.yaml for rules.yaml; all those in a
+directory of rules): it decides their jobs and compares the decisions with what
+they expect.
 
-With --coverage it also says what no test reaches: a test reaches the rule that
-takes or denies its job, and then the labels that the job carries.
+With --coverage it also shows what no test reaches. A test reaches the rule that
+takes or denies its job, and then the labels that the job has.
 
-Exit code 0: all passed, whatever they reach. 1: a test failed. 2: could not
-tell: a file has faults, or there are no tests.`,
+Exit codes: 0, all passed, whatever they reach; 1, a test failed; 2, could not
+tell, because a file has faults or there are no tests.`,
 		Example: "  switchyard test --coverage rules.example.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return f.test(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), args)
@@ -51,9 +51,9 @@ tell: a file has faults, or there are no tests.`,
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.StringVar(&f.format, "format", "text", "text, json, junit or github")
-	fl.BoolVar(&f.coverage, "coverage", false, "also say which rules and labels no test reaches")
-	fl.BoolVarP(&f.verbose, "verbose", "v", false, "also name the tests that pass, in text")
-	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, beside the built-in ones")
+	fl.BoolVar(&f.coverage, "coverage", false, "also list the rules and labels that no test reaches")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "also list the tests that pass, in text")
+	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs, besides the built-in ones")
 	return cmd
 }
 
@@ -71,7 +71,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 		}
 	}
 	if len(rulesFiles) != 1 {
-		return fmt.Errorf("want one rules file, and any number of *.test.yaml, got %s; for example: switchyard test rules.example.yaml", count(len(rulesFiles), "rules file"))
+		return fmt.Errorf("want one rules file and any number of *.test.yaml, got %s; for example: switchyard test rules.example.yaml", count(len(rulesFiles), "rules file"))
 	}
 	path := rulesFiles[0]
 	beside, err := rulebook.TestsBeside(path)
@@ -117,7 +117,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 	case faulty:
 		return &exitError{code: exitUnknown} // the faults are printed; no test was run
 	case len(tests) == 0:
-		return fmt.Errorf("%s has no tests: add a tests section, or a file of tests that is named *.test.yaml", path)
+		return fmt.Errorf("%s has no tests: add a tests section, or a file of tests named *.test.yaml", path)
 	}
 	report := set.Test(ctx, tests)
 	if err := ctx.Err(); err != nil {
@@ -150,8 +150,8 @@ func (f testFlags) text(w io.Writer, report rules.TestReport) error {
 	return err
 }
 
-// failureText says what a test expected and got, each with its place, and what
-// was decided.
+// failureText returns what a test expected and got, each with its place, and the
+// decision.
 func failureText(t rules.TestResult) string {
 	var b bytes.Buffer
 	for _, f := range t.Failures {
@@ -162,7 +162,7 @@ func failureText(t rules.TestResult) string {
 	return b.String()
 }
 
-// indent moves the lines of a text, but not empty ones, to the right.
+// indent indents the lines of a text, except empty ones.
 func indent(text string) string {
 	return regexp.MustCompile(`(?m)^.`).ReplaceAllString(text, "  $0")
 }
@@ -176,7 +176,7 @@ func summary(report rules.TestReport) string {
 	return s
 }
 
-// missedBy says what no test reaches; nil without coverage.
+// missedBy returns what no test reaches; nil without coverage.
 func missedBy(report rules.TestReport) (missed rules.Diagnostics) {
 	if report.Coverage == nil {
 		return nil
@@ -195,8 +195,8 @@ func (testFlags) json(w io.Writer, report rules.TestReport) error {
 	return writeJSON(w, report)
 }
 
-// junit prints what GitLab, Jenkins and the usual GitHub actions read as test
-// results: no standard says more than those do
+// junit prints the XML that GitLab, Jenkins and the usual GitHub actions read as
+// test results. There is no standard but what they have in common
 // (https://github.com/testmoapp/junitxml, read 2026-11). Tests take no time.
 func (testFlags) junit(w io.Writer, report rules.TestReport) error {
 	type failure struct {

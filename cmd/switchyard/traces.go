@@ -18,10 +18,10 @@ import (
 	"golang.org/x/time/rate"
 )
 
-const tracesTimeout = 5 * time.Second // for the last traces, at a stop
+const tracesTimeout = 5 * time.Second // for sending the last traces at a stop
 
-// newTraces returns what sends traces to where OpenTelemetry's environment
-// variables say; nil when they name no place. The caller must shut it down.
+// newTraces returns a provider that sends traces to the endpoint in OpenTelemetry's
+// environment variables; nil if they name none. The caller must shut it down.
 func newTraces(ctx context.Context, log *slog.Logger) (*sdktrace.TracerProvider, error) {
 	get := func(name string) string { return strings.TrimSpace(os.Getenv(name)) }
 	if get("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" ||
@@ -30,18 +30,18 @@ func newTraces(ctx context.Context, log *slog.Logger) (*sdktrace.TracerProvider,
 	}
 	for _, name := range []string{"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"} {
 		if p := get(name); p != "" && p != "http/protobuf" {
-			return nil, fmt.Errorf("%s is %q: traces are sent by http/protobuf only, mostly to port 4318", name, p)
+			return nil, fmt.Errorf("%s is %q: traces can only be sent by http/protobuf, usually to port 4318", name, p)
 		}
 	}
 	seldom := rate.Sometimes{Interval: time.Minute}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		seldom.Do(func() { log.Warn("cannot send traces; others within a minute are not told of", "err", err) })
+		seldom.Do(func() { log.Warn("cannot send traces; logged once a minute", "err", err) })
 	}))
 	exporter, err := otlptracehttp.New(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("send traces: %w", err)
 	}
-	// The environment's OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come last, and win.
+	// OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES come last, so they win.
 	what, err := resource.New(ctx, resource.WithAttributes(attribute.String("service.name", "switchyard")),
 		resource.WithTelemetrySDK(), resource.WithHost(), resource.WithFromEnv())
 	if err != nil {
