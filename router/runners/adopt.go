@@ -17,26 +17,25 @@ import (
 )
 
 const (
-	maxAdopt   = 1000   // runners looked at in one pass
+	maxAdopt   = 1000   // unknown runners handled in one pass
 	maxForeign = 10_000 // remembered
 	rosterKept = 30 * time.Second
 )
 
-// An adopter makes runners known that only Nomad has.
+// An adopter records runners that only Nomad has.
 type adopter struct {
 	r       *Runners
 	orphans orphans
 	rosters rosters
 
 	mu      sync.Mutex
-	foreign map[nomadKey]bool // those on Nomad that are not ours, though their ID is a runner's
+	foreign map[nomadKey]bool // Nomad jobs that are not ours, though their IDs are those of runners
 }
 
-// adopt makes known the runners that Nomad has and the books do not, as they do
-// not after the database was deleted: those of this router, by the address that
-// they claim at. Others are let be: two routers may share a Nomad. Runners that
-// had ended, and that Nomad has all the same, are live again. more is set when
-// some must be looked at again soon.
+// adopt records the runners that Nomad has and the database does not, as is the case after
+// the database was deleted. It takes only those of this router, by the address at which
+// they claim, because two routers may share a Nomad. Runners that had ended and that Nomad
+// runs all the same are live again. more is true when some must be tried again soon.
 func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []router.NomadJob) (more bool, err error) {
 	orphans := map[int64]router.NomadJob{}
 	defer func() { a.orphans.set(orphans) }()
@@ -44,7 +43,7 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 	for i := range live {
 		known[live[i].ID] = true
 	}
-	unknown := map[string][]router.NomadJob{} // more than one when others, elsewhere, take the ID of ours
+	unknown := map[string][]router.NomadJob{} // several when the ID is also used in other namespaces
 	var ids []string
 	for _, j := range jobs {
 		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !a.isForeign(j) && len(ids) < maxAdopt {
@@ -61,13 +60,13 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 	if err != nil {
 		return false, err
 	}
-	if len(strangers) < len(ids) { // a listing may be older than what ended since
+	if len(strangers) < len(ids) { // the listing may be older than the end of some
 		revived, err := a.r.Store.ClearEnded(ctx, slices.Concat(slices.Collect(maps.Values(unknown))...), a.r.Now().Add(-settling), a.r.Now())
 		if err != nil {
 			return false, err
 		}
 		if more = revived > 0; more {
-			a.r.Log.Warn("Nomad has runners that had ended, as it replaces those of lost nodes; they are stopped", "runners", revived)
+			a.r.Log.Warn("nomad runs runners again that had ended, as it does after it lost their nodes; they are stopped", "runners", revived)
 		}
 	}
 	full := map[int64]bool{} // instances that take no more for now
@@ -82,7 +81,7 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 			case ctx.Err() != nil:
 				return false, ctx.Err()
 			case err != nil:
-				a.r.Log.Throttled(slog.LevelWarn, "", "cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
+				a.r.Log.Throttled(slog.LevelWarn, "", "cannot adopt a runner that was found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
 				full[in] = errors.As(err, new(*router.RetryAtError))
 			case !done:
 				more = true
@@ -101,8 +100,8 @@ func (a *adopter) isForeign(j router.NomadJob) bool {
 	return a.foreign[nomadKey{j.ID, j.At.Namespace}]
 }
 
-// orphans are the runners on Nomad whose jobs are not known yet, by job. The zero
-// value is none. It is safe for concurrent use.
+// orphans are the runners on Nomad whose jobs are not known yet, by job. The zero value is
+// empty. It is safe for concurrent use.
 type orphans struct {
 	mu   sync.Mutex
 	jobs map[int64]router.NomadJob
@@ -123,24 +122,25 @@ func (o *orphans) take(jobID int64) (n router.NomadJob, ok bool) {
 	return n, ok
 }
 
-// Adopt adopts the runner that Nomad has for a job, before it is given another.
+// Adopt does what Runners.Adopt says.
 func (a *adopter) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
 	n, ok := a.orphans.take(j.ID)
 	if !ok {
 		return j, nil
 	}
 	if _, err := a.adoptOne(ctx, n); err != nil {
-		a.r.Log.Throttled(slog.LevelWarn, "", "cannot take up a runner that is found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
+		a.r.Log.Throttled(slog.LevelWarn, "", "cannot adopt a runner that was found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
 		return j, nil // if it is of this try, Nomad says so
 	}
 	return a.r.Store.Job(ctx, j.ID)
 }
 
-// adoptOne is done when nothing is left to be done about the runner.
+// adoptOne adopts one runner, or records that it is foreign. done is false when it must be
+// tried again.
 func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, err error) {
 	jobID, try, ok := router.ParseRunnerID(n.RunnerID)
 	// A job that is dispatched as it is has no more of ours than it declares:
-	// whose it is shows when its job is known.
+	// whose runner it is shows when its job is known.
 	parent, _, dispatched := strings.Cut(n.ID, "/dispatch-")
 	if dispatched && ok && n.JobID == 0 {
 		if _, err := a.r.Store.Job(ctx, jobID); errors.Is(err, router.ErrNotFound) {
@@ -160,12 +160,12 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, e
 	case unmarked && ok:
 		token = router.NewClaimToken() // nobody has it
 	case !ok || url != a.r.PublicURL+router.ClaimPath || token == "":
-		a.letBe(n, "another router started it, or this one at another address")
+		a.ignore(n, "another router started it, or this one at another address")
 		return true, nil
 	}
 	j, err := a.r.Store.Job(ctx, jobID)
 	if errors.Is(err, router.ErrNotFound) {
-		if done, err = a.recall(ctx, n, jobID); err == nil && done {
+		if done, err = a.recordEndedJob(ctx, n, jobID); err == nil && done {
 			j, err = a.r.Store.Job(ctx, jobID)
 		} else {
 			return false, err
@@ -185,14 +185,14 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, e
 		d = &decided
 	}
 	if unmarked && (d.Outcome != rules.Routed || d.Dispatch != parent) {
-		a.letBe(n, "the rules dispatch no such job for it")
+		a.ignore(n, "the rules dispatch no such job for it")
 		return true, nil
 	}
-	switch home, err := a.atHome(nomadCtx, n, d); {
+	switch home, err := a.inItsNamespace(nomadCtx, n, d); {
 	case err != nil:
 		return false, err
 	case !home:
-		a.letBe(n, "the rules start no runner of its job in that namespace")
+		a.ignore(n, "the rules start no runner of its job in that namespace")
 		return true, nil
 	}
 	if !own {
@@ -208,7 +208,7 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, e
 	case j.State != router.Running:
 	case router.IsNameOf(j.RunnerName, r.ID):
 		r.State, r.Name = router.RunnerBusy, j.RunnerName
-	case own && j.Try <= try: // presumably, as its name may be any
+	case own && j.Try <= try: // presumably: its runner may have any name
 		r.State = router.RunnerBusy
 	}
 	storeCtx, cancelStore := context.WithTimeout(ctx, router.StoreTimeout)
@@ -218,30 +218,30 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, e
 		return false, fmt.Errorf("record runner %s: %w", r.ID, err)
 	}
 	if ok {
-		a.r.Log.Info("a runner is found on Nomad that the database did not know", "job_id", jobID, "nomad_job", n.ID, "state", string(r.State))
+		a.r.Log.Info("adopted a runner that only Nomad had", "job_id", jobID, "nomad_job", n.ID, "state", string(r.State))
 		a.r.Due.Give()
 		a.r.Leftover.Of(jobID)
 	}
 	return true, nil
 }
 
-// letBe has a Nomad job looked at no more, whose ID is that of a runner.
-func (a *adopter) letBe(n router.NomadJob, why string) {
+// ignore leaves a Nomad job alone from now on that has the ID of a runner.
+func (a *adopter) ignore(n router.NomadJob, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.r.Log.Warn("Nomad has a runner that is not known here; it is let be", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
+	a.r.Log.Warn("nomad has a job with the ID of a runner that is not this router's; it is left alone", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
 	if len(a.foreign) >= maxForeign {
 		clear(a.foreign)
 	}
 	a.foreign[nomadKey{n.ID, n.At.Namespace}] = true
 }
 
-// atHome reports whether a Nomad job is in a namespace where the runners of its
-// job are started. Whoever may register jobs there can read their tokens, too;
-// but one who may do so elsewhere must not have a token of his own taken up.
-func (a *adopter) atHome(ctx context.Context, n router.NomadJob, d *router.Decision) (bool, error) {
+// inItsNamespace reports whether a Nomad job is in a namespace where the runners of its
+// GitHub job are started. Whoever may register jobs in such a namespace can read the tokens
+// of runners anyway; whoever may do so only elsewhere must not get a token accepted.
+func (a *adopter) inItsNamespace(ctx context.Context, n router.NomadJob, d *router.Decision) (bool, error) {
 	if d.Outcome != rules.Routed {
-		return true, nil // it will be given nothing
+		return true, nil // it gets no configuration
 	}
 	placements := []router.Placement{d.Placement}
 	for _, f := range d.Fallback {
@@ -252,7 +252,7 @@ func (a *adopter) atHome(ctx context.Context, n router.NomadJob, d *router.Decis
 	for _, p := range placements {
 		home, err := a.r.Nomad.Home(ctx, p)
 		if err != nil {
-			return false, fmt.Errorf("tell where the runners of job %d are started: %w", n.JobID, err)
+			return false, fmt.Errorf("find the namespace of the runners of job %d: %w", n.JobID, err)
 		}
 		if home.Namespace == n.At.Namespace {
 			return true, nil
@@ -261,8 +261,7 @@ func (a *adopter) atHome(ctx context.Context, n router.NomadJob, d *router.Decis
 	return false, nil
 }
 
-// Recognize has GitHub say whether it knows a runner that the books do not: it
-// is online or busy then, else it has not claimed yet.
+// Recognize does what Runners.Recognize says.
 func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Target) error {
 	list, err := a.rosters.get(at, a.r.Now(), func() ([]router.GitHubRunner, error) {
 		ctx, cancel := context.WithTimeout(ctx, router.ListTimeout)
@@ -285,9 +284,9 @@ func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Tar
 	return nil
 }
 
-// rosters are GitHub's lists of runners, for those that come from an earlier
-// database: they are on a list that is some seconds old as well. It is safe for
-// concurrent use; the zero value is ready.
+// rosters remembers GitHub's lists of runners for some seconds, which is recent enough for
+// runners that come from an earlier database. It is safe for concurrent use; the zero value
+// is ready.
 type rosters struct {
 	mu    sync.Mutex // held while GitHub is asked, so that it is asked once
 	lists map[router.Target]roster
@@ -316,9 +315,10 @@ func (c *rosters) get(t router.Target, now time.Time, ask func() ([]router.GitHu
 	return list, nil
 }
 
-// recall makes a job known that has ended, so that its runner can be. One that
-// has not is found by the first look at GitHub, with all that rules ask for.
-func (a *adopter) recall(ctx context.Context, n router.NomadJob, jobID int64) (done bool, err error) {
+// recordEndedJob records a job that is not in the database and has ended, so that its
+// runner can be adopted. The first sync finds those that have not ended, with all that
+// rules ask for.
+func (a *adopter) recordEndedJob(ctx context.Context, n router.NomadJob, jobID int64) (done bool, err error) {
 	mark, err := a.r.Store.Mark(ctx, intake.FirstSyncMark)
 	if err != nil || mark != "done" {
 		return false, err
@@ -341,7 +341,7 @@ func (a *adopter) recall(ctx context.Context, n router.NomadJob, jobID int64) (d
 		return false, fmt.Errorf("ask GitHub about job %d: %w", jobID, err)
 	}
 	if d.Action == "queued" {
-		return false, fmt.Errorf("its job waits on GitHub: switchyard jobs sync --repo %s makes it known", router.Addressed(j.Repo))
+		return false, fmt.Errorf("GitHub still queues its job, which is not in the database: run switchyard jobs sync --repo %s", router.Addressed(j.Repo))
 	}
 	storeCtx, cancel2 := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel2()

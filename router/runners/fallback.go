@@ -13,21 +13,21 @@ import (
 
 const fallbackBatch = 64 // jobs read from the store at once
 
-// fallbacks has the runners that wait for a node give way to their job's next
-// fallback when it is due, until ctx ends.
-func (rs *Runners) fallbacks(ctx context.Context) error {
+// fallbackLoop replaces runners that wait for a node by their job's next fallback when that
+// is due, until ctx ends.
+func (rs *Runners) fallbackLoop(ctx context.Context) error {
 	for {
 		wait := rs.Tick
 		due, next, err := rs.Store.FallbacksDue(ctx, rs.Now(), fallbackBatch)
 		if err != nil && ctx.Err() == nil {
-			rs.Log.Throttled(slog.LevelError, "", "cannot read the fallbacks that are due from the store", "err", err, "fix", router.StoreFix(err))
+			rs.Log.Throttled(slog.LevelError, "", "cannot read the fallbacks that are due from the database", "err", err, "fix", router.StoreFix(err))
 		}
 		if !next.IsZero() {
 			wait = min(wait, max(next.Sub(rs.Now()), 0))
 		}
 		for _, c := range due {
 			if err := rs.fallBack(ctx, c); err != nil && ctx.Err() == nil {
-				rs.Log.Throttled(slog.LevelWarn, "", "cannot replace a runner that waits for a node; it is tried again", "job_id", c.Job.ID, "nomad_job", c.Runner.NomadJob, "err", err)
+				rs.Log.Throttled(slog.LevelWarn, "", "cannot replace a runner that waits for a node by a fallback; it will be retried", "job_id", c.Job.ID, "nomad_job", c.Runner.NomadJob, "err", err)
 			}
 		}
 		select {
@@ -38,9 +38,9 @@ func (rs *Runners) fallbacks(ctx context.Context) error {
 	}
 }
 
-// fallBack replaces a runner that waits for a node. The books come first, so
-// that it cannot claim any more; then Nomad; and only when it is stopped there
-// the job goes on. A pass finishes what is cut off.
+// fallBack replaces a runner that waits for a node. The database comes first, so that the
+// runner can no longer claim; then its Nomad job is stopped; only then is its job retried.
+// If this is cut off, a pass of the reconciler finishes it.
 func (rs *Runners) fallBack(ctx context.Context, c router.Claimed) error {
 	j, r := c.Job, router.LiveRunner{Runner: c.Runner}
 	n, after, ok := router.NextFallback(j.Decision, j.Fallback)
@@ -55,17 +55,17 @@ func (rs *Runners) fallBack(ctx context.Context, c router.Claimed) error {
 	case !errors.Is(err, router.ErrNotFound):
 		return err
 	}
-	reason := fmt.Sprintf("Nomad had no node for %s within %s: fallback %d of rule %s takes its place", r.ID, rules.Duration(after), n, j.Decision.Rule)
+	reason := fmt.Sprintf("Nomad had no node for %s within %s: fallback %d of rule %s replaces it", r.ID, rules.Duration(after), n, j.Decision.Rule)
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	ok, err := rs.Store.FallBack(storeCtx, r.ID, n, reason, rs.Now())
 	if err != nil || !ok {
 		return err
 	}
-	rs.Log.Info("job falls back", "job_id", j.ID, "rule", j.Decision.Rule, "nomad_job", r.NomadJob, "fallback", n)
+	rs.Log.Info("a job falls back", "job_id", j.ID, "rule", j.Decision.Rule, "nomad_job", r.NomadJob, "fallback", n)
 	if err := rs.StopJob(ctx, r.Runner); err != nil {
 		rs.Compare.At(rs.Now())
 		return err
 	}
-	return rs.reconciler.goOn(ctx, r, reason)
+	return rs.reconciler.requeue(ctx, r, reason)
 }

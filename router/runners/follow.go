@@ -16,28 +16,27 @@ import (
 )
 
 const (
-	eventBatch   = 256         // events recorded in one transaction
-	steady       = time.Minute // following for so long is no failure any more
-	whyPause     = 300 * time.Millisecond
-	whyCallers   = 4   // of Nomad at the same time
-	whyFits      = 200 // asked about in a pass
-	whySpokesmen = 3   // of one fit, until Nomad says why one of them waits
+	eventBatch = 256         // events recorded in one transaction
+	steady     = time.Minute // after following for so long, failures are counted from zero
+	whyPause   = 300 * time.Millisecond
+	whyCallers = 4   // of Nomad at the same time
+	whyFits    = 200 // fits asked about in one pass
+	whySamples = 3   // runners of one fit asked about, until Nomad says why one of them waits
 
-	maxEnded = 1000        // runners whose end is to be seen to; a pass sees to those beyond
-	endWaits = 3           // looks at a Nomad job whose allocation has ended
+	maxEnded = 1000        // ended runners in the queue of endLoop; a pass handles those beyond
+	endTries = 3           // times that Nomad is asked whether a job ended with its allocation
 	endPause = time.Second // between them
 )
 
-// A follower records what Nomad's events tell.
+// A follower records Nomad's events.
 type follower struct {
 	r        *Runners
 	listings chan []router.NomadJob // size 1; to be compared with the database
 	why      asker
 }
 
-// follow keeps the books in step with Nomad until ctx ends: it has a listing
-// compared, then records events from there on, and begins again when it lost the
-// thread.
+// follow keeps the database in step with Nomad until ctx ends: it has a listing compared,
+// then records the events after it, and starts over whenever the stream fails.
 func (f *follower) follow(ctx context.Context) error {
 	for failures := 0; ; failures++ {
 		began := f.r.Now()
@@ -53,9 +52,9 @@ func (f *follower) follow(ctx context.Context) error {
 			at = f.r.Now().Add(router.LongestWait)
 		}
 		if fix, ok := errors.AsType[*router.FixError](err); ok {
-			f.r.Log.Error("nomad does not let its events be followed", "fix", fix.Fix, "err", err, "again_at", at)
+			f.r.Log.Error("nomad does not allow its events to be followed", "fix", fix.Fix, "err", err, "again_at", at)
 		} else {
-			f.r.Log.Warn("lost the thread of Nomad's events; it is listed anew", "err", err, "again_at", at)
+			f.r.Log.Warn("the stream of Nomad's events broke; its jobs are listed again", "err", err, "again_at", at)
 		}
 		select {
 		case <-ctx.Done():
@@ -65,7 +64,7 @@ func (f *follower) follow(ctx context.Context) error {
 	}
 }
 
-// followOnce returns when following fails; its error is never nil.
+// followOnce follows until something fails; its error is never nil.
 func (f *follower) followOnce(ctx context.Context) error {
 	jobs, index, err := f.list(ctx)
 	if err != nil {
@@ -98,7 +97,7 @@ func (f *follower) followOnce(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			case e := <-events:
-				if err := f.saw(ctx, gather(events, e)); err != nil {
+				if err := f.record(ctx, gather(events, e)); err != nil {
 					return err
 				}
 			}
@@ -107,7 +106,7 @@ func (f *follower) followOnce(ctx context.Context) error {
 	return g.Wait()
 }
 
-// gather adds the events that wait already.
+// gather returns first and the events that already wait.
 func gather(events <-chan router.NomadEvent, first router.NomadEvent) []router.NomadEvent {
 	batch := []router.NomadEvent{first}
 	for len(batch) < eventBatch {
@@ -127,8 +126,8 @@ func (f *follower) list(ctx context.Context) (jobs []router.NomadJob, index uint
 	return f.r.Nomad.Jobs(ctx)
 }
 
-// saw records events and does what they call for at once. Its errors are the store's.
-func (f *follower) saw(ctx context.Context, events []router.NomadEvent) error {
+// record records events and does what they call for at once. Its errors are the store's.
+func (f *follower) record(ctx context.Context, events []router.NomadEvent) error {
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	seen, err := f.r.Store.RecordNomadEvents(storeCtx, events, f.r.Now())
@@ -154,11 +153,11 @@ func (f *follower) saw(ctx context.Context, events []router.NomadEvent) error {
 		}
 		what, reason, again := f.r.policy.mend(s.LiveRunner, &router.NomadJob{ID: s.Event.Job, At: s.Event.At, Status: "dead"}, s.Event.Text, f.r.Now())
 		switch what {
-		case loseRunner, goOn:
+		case loseRunner, requeueJob:
 			if err := f.r.reconciler.act(ctx, s.LiveRunner, what, reason); err != nil {
 				return err
 			}
-		default: // a pass sees to it
+		default: // a pass handles it
 			if !again.IsZero() {
 				f.r.Compare.At(again)
 			}
@@ -167,7 +166,7 @@ func (f *follower) saw(ctx context.Context, events []router.NomadEvent) error {
 	return nil
 }
 
-// HasEnded has ends see to a runner.
+// HasEnded hands a runner whose allocation has ended to endLoop.
 func (rs *Runners) HasEnded(r router.LiveRunner) {
 	select {
 	case rs.ended <- r:
@@ -176,9 +175,9 @@ func (rs *Runners) HasEnded(r router.LiveRunner) {
 	}
 }
 
-// ends sees to runners whose allocation has ended, until ctx ends: others are
-// asked about them, which Nomad's events do not wait for.
-func (f *follower) ends(ctx context.Context) error {
+// endLoop handles runners whose allocation has ended, until ctx ends. It asks Nomad and
+// GitHub about them, which the recording of events does not wait for.
+func (f *follower) endLoop(ctx context.Context) error {
 	g := new(errgroup.Group)
 	g.SetLimit(passCallers)
 	for {
@@ -187,8 +186,8 @@ func (f *follower) ends(ctx context.Context) error {
 			return g.Wait()
 		case r := <-f.r.ended:
 			g.Go(func() error {
-				if err := f.seeEnd(ctx, r); err != nil && ctx.Err() == nil {
-					f.r.Log.Throttled(slog.LevelWarn, "", "cannot see to a runner that has ended; the next sweep tries again", "job_id", r.JobID, "nomad_job", r.NomadJob, "err", err)
+				if err := f.handleEnd(ctx, r); err != nil && ctx.Err() == nil {
+					f.r.Log.Throttled(slog.LevelWarn, "", "cannot handle the end of a runner; the next sweep tries again", "job_id", r.JobID, "nomad_job", r.NomadJob, "err", err)
 					f.r.Compare.At(f.r.Now())
 				}
 				return nil
@@ -197,20 +196,20 @@ func (f *follower) ends(ctx context.Context) error {
 	}
 }
 
-// seeEnd sees to a runner whose allocation has ended. Nomad takes a moment to
-// say of its job that it is dead, or starts another allocation.
-func (f *follower) seeEnd(ctx context.Context, r router.LiveRunner) error {
+// handleEnd handles a runner whose allocation has ended. Nomad takes a moment to mark its
+// job as dead, or starts another allocation.
+func (f *follower) handleEnd(ctx context.Context, r router.LiveRunner) error {
 	if !r.Own { // it never starts again
 		said := r.EndWords
 		if said != "" {
 			said = ": " + said
 		}
 		why := endedIdle(r, said)
-		f.r.Log.Warn("a runner ended with its configuration; GitHub is asked whether it had its job", "job_id", r.JobID, "nomad_job", r.NomadJob, "reason", why)
+		f.r.Log.Warn("a runner ended after it got its configuration; github is asked whether it had its job", "job_id", r.JobID, "nomad_job", r.NomadJob, "reason", why)
 		f.r.Compare.At(r.EndedAt.Add(f.r.Doubt)) // if GitHub cannot say now, or has it busy
 		return f.r.reconciler.act(ctx, r, askLost, why)
 	}
-	for range endWaits {
+	for range endTries {
 		if ended, err := f.r.reconciler.confirm(ctx, r); err != nil || ended {
 			return err
 		}
@@ -224,8 +223,8 @@ func (f *follower) seeEnd(ctx context.Context, r router.LiveRunner) error {
 	return nil
 }
 
-// An asker collects runners that wait for a node, by fit: what keeps one of
-// them waiting keeps all of them.
+// An asker collects runners that wait for a node, by fit: what keeps one of them waiting
+// keeps all of them.
 type asker struct {
 	wake chan struct{} // size 1
 
@@ -261,9 +260,9 @@ func (a *asker) take() map[string]map[string]router.LiveRunner {
 	return taken
 }
 
-// explains has Nomad say why runners wait, until ctx ends: soon after they
-// began to, so that a crowd of them costs few questions.
-func (f *follower) explains(ctx context.Context) error {
+// explainLoop asks Nomad why runners wait for a node, until ctx ends. It does so a moment
+// after they began to wait, so that many of them cost few requests.
+func (f *follower) explainLoop(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -280,7 +279,7 @@ func (f *follower) explains(ctx context.Context) error {
 		for _, crowd := range f.why.take() {
 			g.Go(func() error {
 				if err := f.explain(ctx, crowd); err != nil && ctx.Err() == nil {
-					f.r.Log.Throttled(slog.LevelWarn, "", "cannot tell why runners have no node; the next sweep tries again", "runners", len(crowd), "err", err)
+					f.r.Log.Throttled(slog.LevelWarn, "", "cannot find out why runners have no node; the next sweep tries again", "runners", len(crowd), "err", err)
 				}
 				return nil
 			})
@@ -290,16 +289,16 @@ func (f *follower) explains(ctx context.Context) error {
 }
 
 const (
-	unseenAfter = 30 * time.Second // Nomad looks at a job in milliseconds, in a second or two when thousands come
-	unseenTick  = 10 * time.Second
-	unseenBatch = 1000
-	unseenFits  = 10 // asked about in a pass, three requests each: what keeps Nomad from one keeps it from all
+	unevaluatedAfter = 30 * time.Second // Nomad evaluates a job in milliseconds, or in a second or two when thousands come
+	unevaluatedTick  = 10 * time.Second
+	unevaluatedBatch = 1000
+	unevaluatedFits  = 10 // fits asked about in a pass, three requests each: all have the same cause
 )
 
-// overlooks sees whether there are runners that Nomad has not looked at for long, until
-// ctx ends: its evaluation broker may be paused, or its servers too busy. No event says so.
-func (f *follower) overlooks(ctx context.Context) error {
-	tick := time.NewTicker(unseenTick)
+// unevaluatedLoop looks for runners that Nomad has not evaluated for long, until ctx ends:
+// its evaluation broker may be paused, or its servers too busy. No event says so.
+func (f *follower) unevaluatedLoop(ctx context.Context) error {
+	tick := time.NewTicker(unevaluatedTick)
 	defer tick.Stop()
 	for {
 		select {
@@ -307,20 +306,21 @@ func (f *follower) overlooks(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		list, err := f.r.Store.Unevaluated(ctx, f.r.Now().Add(-unseenAfter), unseenBatch)
+		list, err := f.r.Store.Unevaluated(ctx, f.r.Now().Add(-unevaluatedAfter), unevaluatedBatch)
 		if err == nil {
-			err = f.overlooked(ctx, list)
+			err = f.recordUnevaluated(ctx, list)
 		}
 		if err != nil && ctx.Err() == nil {
-			f.r.Log.Throttled(slog.LevelWarn, "", "cannot tell whether Nomad has looked at runners that wait; it is tried again", "runners", len(list), "err", err)
+			f.r.Log.Throttled(slog.LevelWarn, "", "cannot find out whether Nomad has evaluated runners that wait; it will be retried", "runners", len(list), "err", err)
 		}
 	}
 }
 
-func (f *follower) overlooked(ctx context.Context, list []router.Runner) error {
+// recordUnevaluated records which of the runners Nomad has not evaluated, and why.
+func (f *follower) recordUnevaluated(ctx context.Context, list []router.Runner) error {
 	byFit := map[string][]router.Runner{}
 	for _, r := range list {
-		if byFit[r.Fit] != nil || len(byFit) < unseenFits {
+		if byFit[r.Fit] != nil || len(byFit) < unevaluatedFits {
 			byFit[r.Fit] = append(byFit[r.Fit], r)
 		}
 	}
@@ -336,16 +336,16 @@ func (f *follower) overlooked(ctx context.Context, list []router.Runner) error {
 		case err != nil:
 			return err
 		case u == nil || !u.Pending:
-			f.r.Compare.At(f.r.Now()) // it was looked at: what was missed a pass finds
+			f.r.Compare.At(f.r.Now()) // it was evaluated: a pass finds what was missed
 			continue
 		}
-		f.r.unseen.Store(time.Now().UnixNano())
+		f.r.unevaluated.Store(time.Now().UnixNano())
 		ids := make([]string, len(crowd))
 		for i := range crowd {
 			ids[i] = crowd[i].ID
 		}
-		why := fmt.Sprintf("Nomad has not looked at it for %s: %s", router.Coarse(max(f.r.Now().Sub(u.At), unseenAfter)), u.Text)
-		f.r.Log.Throttled(slog.LevelError, "", "nomad does not look at jobs", "runners", len(ids), "reason", why)
+		why := fmt.Sprintf("Nomad has not evaluated it for %s: %s", router.Coarse(max(f.r.Now().Sub(u.At), unevaluatedAfter)), u.Text)
+		f.r.Log.Throttled(slog.LevelError, "", "nomad accepts jobs but does not evaluate them", "runners", len(ids), "reason", why)
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 		err = f.r.Store.RecordUnevaluated(storeCtx, ids, why, f.r.Now())
 		cancel()
@@ -359,7 +359,7 @@ func (f *follower) overlooked(ctx context.Context, list []router.Runner) error {
 // explain records why the runners of one fit have no node.
 func (f *follower) explain(ctx context.Context, crowd map[string]router.LiveRunner) error {
 	ids := slices.Sorted(maps.Keys(crowd))
-	for _, id := range ids[:min(len(ids), whySpokesmen)] {
+	for _, id := range ids[:min(len(ids), whySamples)] {
 		j, err := f.r.Store.Job(ctx, crowd[id].JobID)
 		if err != nil {
 			return err
@@ -371,7 +371,7 @@ func (f *follower) explain(ctx context.Context, crowd map[string]router.LiveRunn
 			return err
 		}
 		if u == nil || u.Pending {
-			continue // it has a node by now, or is being looked at; the next one may still wait
+			continue // it has a node by now, or is being evaluated; the next one may still wait
 		}
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 		defer cancel()

@@ -15,9 +15,9 @@ const (
 	leftoverCallers = 8 // of Nomad and GitHub at the same time
 )
 
-// leftoverLoop sees to the runners that no job waits for, until ctx ends: at once
-// to those that a hint names, and each Tick to all. Each is used for
-// another job, or retired.
+// leftoverLoop handles the runners that no job waits for, until ctx ends: those of the jobs
+// that a hint names at once, and all of them each Tick. Each is used for another job, or
+// retired.
 func (rs *Runners) leftoverLoop(ctx context.Context) error {
 	tick := time.NewTicker(rs.Tick)
 	defer tick.Stop()
@@ -29,8 +29,8 @@ func (rs *Runners) leftoverLoop(ctx context.Context) error {
 				delete(later, id)
 			}
 		}
-		if err := rs.seeTo(ctx, jobs, later); err != nil && ctx.Err() == nil {
-			rs.Log.Throttled(slog.LevelError, "", "cannot see to the runners that no job waits for", "err", err, "fix", router.StoreFix(err))
+		if err := rs.handleLeftovers(ctx, jobs, later); err != nil && ctx.Err() == nil {
+			rs.Log.Throttled(slog.LevelError, "", "cannot read the runners that no job needs, or give them another job", "err", err, "fix", router.StoreFix(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -43,8 +43,8 @@ func (rs *Runners) leftoverLoop(ctx context.Context) error {
 	}
 }
 
-// seeTo sees to the leftovers of some jobs; its error is the store's.
-func (rs *Runners) seeTo(ctx context.Context, jobs []int64, later map[string]time.Time) error {
+// handleLeftovers handles the leftover runners of some jobs; its error is the store's.
+func (rs *Runners) handleLeftovers(ctx context.Context, jobs []int64, later map[string]time.Time) error {
 	var list []router.Runner
 	for _, id := range jobs {
 		of, err := rs.Store.Leftovers(ctx, id)
@@ -62,7 +62,7 @@ func (rs *Runners) seeTo(ctx context.Context, jobs []int64, later map[string]tim
 	g.SetLimit(leftoverCallers)
 	for i, r := range list {
 		g.Go(func() (err error) {
-			again[i], err = rs.seeToOne(ctx, r)
+			again[i], err = rs.handleLeftover(ctx, r)
 			return err
 		})
 	}
@@ -75,8 +75,9 @@ func (rs *Runners) seeTo(ctx context.Context, jobs []int64, later map[string]tim
 	return err
 }
 
-// seeToOne sees to one leftover; if it must be tried again, again says when.
-func (rs *Runners) seeToOne(ctx context.Context, r router.Runner) (again time.Time, err error) {
+// handleLeftover gives a leftover runner another job, or retires it. again is when to try
+// again; zero: there is no need to.
+func (rs *Runners) handleLeftover(ctx context.Context, r router.Runner) (again time.Time, err error) {
 	log := rs.Log.With("nomad_job", r.ID)
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
@@ -85,18 +86,18 @@ func (rs *Runners) seeToOne(ctx context.Context, r router.Runner) (again time.Ti
 		return time.Time{}, err
 	}
 	if jobID != 0 {
-		log.Info("a runner that was left over serves another job", "job_id", jobID)
+		log.Info("a leftover runner serves another job", "job_id", jobID)
 		return time.Time{}, nil
 	}
 	if r.State == router.RunnerClaimed || r.NomadJob == "" && rs.beingStarted(r.ID) {
-		return time.Time{}, nil // whoever has it in hand makes us look again
+		return time.Time{}, nil // whoever works on it gives the hint again
 	}
 	if r.NomadJob == "" { // it may have been registered since r was read
 		if r, err = rs.Store.Runner(storeCtx, r.ID); err != nil || r.State != router.RunnerDispatched {
 			return time.Time{}, err
 		}
 	}
-	err = rs.Retire(ctx, r, "no job needs it any more")
+	err = rs.Retire(ctx, r, "no job needs it")
 	switch {
 	case err == nil || ctx.Err() != nil:
 		return time.Time{}, nil

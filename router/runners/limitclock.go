@@ -7,9 +7,8 @@ import (
 	"switchyard/router"
 )
 
-// A limitClock knows since when this process has seen runners run jobs that have a
-// time limit. It goes by the time that passes. It is safe for concurrent use; the zero
-// value is ready.
+// A limitClock knows for how long this process has seen runners run jobs that have a time
+// limit. It uses the monotonic clock. It is safe for concurrent use; the zero value is ready.
 type limitClock struct {
 	mu   sync.Mutex
 	runs map[string]run // by runner ID
@@ -18,10 +17,10 @@ type limitClock struct {
 type run struct {
 	job   int64
 	since time.Time
-	again time.Time // when it is looked at again; zero: when it is due
+	again time.Time // not stopped before; zero: as soon as it is due
 }
 
-// see sets Seen of the runners that are live, and forgets the others.
+// see sets Seen of the live runners, and forgets the others.
 func (c *limitClock) see(live []router.LiveRunner) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -40,7 +39,7 @@ func (c *limitClock) see(live []router.LiveRunner) {
 	c.runs = runs
 }
 
-// wait has a runner not be looked at for a while.
+// wait makes due report false for a runner for a while.
 func (c *limitClock) wait(id string, d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -50,7 +49,7 @@ func (c *limitClock) wait(id string, d time.Duration) {
 	}
 }
 
-// due reports whether a runner may be looked at.
+// due reports whether a runner may be stopped at its time limit.
 func (c *limitClock) due(id string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,42 +15,42 @@ import (
 )
 
 const (
-	passCallers = 4               // of Nomad and GitHub at the same time
-	settling    = time.Minute     // what is under way in this process has come to its end by then
-	leaving     = 2 * time.Minute // a finished runner's process has, too
-	maxConfirm  = 1000            // runners that a listing does not show, looked up in one pass
+	passCallers = 4               // calls of Nomad and GitHub at the same time
+	settling    = time.Minute     // what this process has under way has ended by then
+	leaving     = 2 * time.Minute // the process of a finished runner has ended by then
+	maxConfirm  = 1000            // runners missing from a listing that are looked up in one pass
 )
 
-// A mending is what a runner's part of the books, or what stands behind it, needs.
+// A mending is what must be done about a runner.
 type mending string
 
-// The mendings. Each is good to be done again, as a pass can be cut off.
+// The mendings. Each can be repeated, because a pass may be cut off.
 const (
 	nothing      mending = ""
-	confirmEnd   mending = "look up"       // the listing does not show it: Nomad is asked for this one
+	confirmEnd   mending = "look up"       // the listing lacks it: Nomad is asked about this runner
 	recordEnd    mending = "record end"    // its Nomad job ended
 	recordPlaced mending = "record placed" // Nomad gave it a node
-	askWhy       mending = "ask why"       // Nomad has no node for it
-	loseRunner   mending = "lose"          // it ended without a job: its own gets a new one
-	retireRunner mending = "retire"        // off GitHub, then off Nomad
-	goOn         mending = "go on"         // the job that waits for it gets a new one
-	askRunner    mending = "ask runner"    // GitHub says whether it has a job
-	askJob       mending = "ask job"       // GitHub says what became of the job it ran
-	askLost      mending = "ask, or lose"  // GitHub says whether it had its job after all; if not it is lost
+	askWhy       mending = "ask why"       // Nomad has no node for it: Nomad is asked why
+	loseRunner   mending = "lose"          // it ended without a job: its own job gets a new runner
+	retireRunner mending = "retire"        // it is removed from GitHub, then stopped on Nomad
+	requeueJob   mending = "requeue"       // it is over: the job that waits for it gets a new runner
+	askRunner    mending = "ask runner"    // GitHub is asked whether it has a job
+	askJob       mending = "ask job"       // GitHub is asked about the job that it ran
+	askLost      mending = "ask, or lose"  // GitHub is asked whether it had its job after all; if not it is lost
 	stopRunner   mending = "stop"          // past its job's time limit
 	closeRunner  mending = "close"         // it ended, and no job waits for it
 )
 
-// A policy says what is to be done about runners. It has no state.
+// A policy decides what to do about runners. It has no state.
 type policy struct {
-	doubt, idle, sweep time.Duration // as of Runners
+	doubt, idle, sweep time.Duration // as in Runners
 	publicURL          string
 }
 
-// mend compares one runner with its Nomad job, nil when a listing that is
-// younger than the books does not show it, and says what is to be done, why (for
-// people), and if there is nothing now, when to look again (zero: the next
-// sweep). said is what Nomad said of its end.
+// mend compares a runner with its Nomad job and returns what to do, why (for people), and
+// if there is nothing to do now, when to compare again (zero: at the next sweep). on is nil
+// when a listing that is newer than the database's record of the runner lacks its job.
+// said is what Nomad said about its end.
 func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now time.Time) (what mending, why string, again time.Time) {
 	if r.Own {
 		return p.mendOwn(r, on, cmp.Or(said, r.EndWords), now)
@@ -69,7 +69,7 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 	switch r.State {
 	case router.RunnerDispatched:
 		switch {
-		case !registered: // dispatch is at it
+		case !registered: // dispatch is registering it
 		case gone:
 			return confirmEnd, "", again
 		case ended:
@@ -85,7 +85,7 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 		case r.Refused != "":
 			return after(r.PlacedAt, p.idle, retireRunner, r.Refused)
 		default:
-			return after(r.PlacedAt, p.idle, retireRunner, fmt.Sprintf("it has a node since %s and never asked for its configuration: does its jobspec fetch the claim?", r.PlacedAt.Format(time.RFC3339)))
+			return after(r.PlacedAt, p.idle, retireRunner, fmt.Sprintf("it has had a node since %s without asking for its configuration: does its jobspec fetch the claim?", r.PlacedAt.Format(time.RFC3339)))
 		}
 
 	case router.RunnerClaimed: // by a claim that is answered now, or that failed with the store
@@ -101,7 +101,7 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 		case ended:
 			return after(r.EndedAt, p.doubt, askLost, fmt.Sprintf("its Nomad job %s ended while the runner was configured%s", r.NomadJob, said))
 		case r.GitHubID == 0:
-			return after(r.StateAt, p.doubt, retireRunner, "its configuration never came")
+			return after(r.StateAt, p.doubt, retireRunner, "it never got its configuration")
 		default:
 			return after(r.StateAt, p.doubt, askRunner, "")
 		}
@@ -112,7 +112,7 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 			return confirmEnd, "", again
 		case ended && r.EndedAt.IsZero():
 			return recordEnd, "", again
-		case ended: // it may have had a job after all: GitHub's word of that can be late
+		case ended: // it may have had a job after all: the delivery can be late
 			return after(r.EndedAt, p.doubt, askLost, endedIdle(r, said))
 		default:
 			return after(r.StateAt, p.idle, askRunner, "")
@@ -139,9 +139,9 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 					wait = p.doubt // it is given time to show itself
 				}
 			}
-			return after(r.StateAt, wait, retireRunner, fmt.Sprintf("it is %s, and its Nomad job went on", r.State))
+			return after(r.StateAt, wait, retireRunner, fmt.Sprintf("it is %s, but its Nomad job still runs", r.State))
 		case r.Needed && r.JobState == router.Dispatched && (ended || !registered):
-			return goOn, "its runner " + r.ID + " was stopped; it gets a new one", again
+			return requeueJob, "its runner " + r.ID + " was stopped; it gets a new one", again
 		case gone:
 			return confirmEnd, "", again
 		case ended && r.EndedAt.IsZero():
@@ -153,7 +153,8 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 	return nothing, "", again
 }
 
-// after is what, once it waited for long enough since.
+// after returns what and why once wait has passed since since, and until then nothing and
+// when that will be.
 func after(now, since time.Time, wait time.Duration, what mending, why string) (mending, string, time.Time) {
 	if at := since.Add(wait); now.Before(at) {
 		return nothing, "", at
@@ -161,10 +162,10 @@ func after(now, since time.Time, wait time.Duration, what mending, why string) (
 	return what, why, time.Time{}
 }
 
-// mendOwn is mend for a runner that brings its own registration. Its Nomad job
-// alone says whether it is alive: the end of an allocation does not, as Nomad
-// starts another if the jobspec has it so. Nothing stops it while it may run,
-// but for the time limit of a job which GitHub says that it has.
+// mendOwn is mend for a runner that brings its own registration. Only its Nomad job says
+// whether it is alive: when an allocation ends, Nomad starts another if the jobspec says
+// so. Nothing stops it while it may run, except the time limit of a job that GitHub says it
+// has.
 func (p *policy) mendOwn(r router.LiveRunner, on *router.NomadJob, said string, now time.Time) (what mending, why string, again time.Time) {
 	if said != "" {
 		said = ": " + said
@@ -173,25 +174,25 @@ func (p *policy) mendOwn(r router.LiveRunner, on *router.NomadJob, said string, 
 	registered := r.NomadJob != "" || on != nil
 	dead := on != nil && on.Status == "dead" || on == nil && !r.EndedAt.IsZero()
 	switch {
-	case !registered && !dead && !r.State.Final(): // dispatch is at it
+	case !registered && !dead && !r.State.Final(): // dispatch is registering it
 		return nothing, "", again
 	case r.State.Final() && r.Needed && r.JobState == router.Dispatched && (dead || !registered):
-		return goOn, "its runner " + r.ID + " was stopped; it gets a new one", again
+		return requeueJob, "its runner " + r.ID + " was stopped; it gets a new one", again
 	case !registered && !dead:
 		return after(now, r.StateAt, leaving, recordEnd, "")
 	case !dead && on == nil:
 		return confirmEnd, "", again
 	case dead && waits && r.Needed:
-		return askLost, fmt.Sprintf("its Nomad job %s ended, and GitHub still queues the job%s: its runner brings its own registration, so see what it wrote: nomad alloc logs -job %s", r.NomadJob, said, r.NomadJob), again
+		return askLost, fmt.Sprintf("its Nomad job %s ended, but GitHub still has the job queued%s: its runner brings its own registration, so read its output: nomad alloc logs -job %s", r.NomadJob, said, r.NomadJob), again
 	case dead && waits:
 		return closeRunner, "its Nomad job ended" + said, again
 	case dead && r.EndedAt.IsZero():
 		return recordEnd, "", again
 	case dead && r.State == router.RunnerBusy:
 		return after(now, r.EndedAt, p.doubt, askJob, "")
-	case !dead && waits && r.PlacedAt.IsZero() && on.Status == "running": // it may have its job, or another's
+	case !dead && waits && r.PlacedAt.IsZero() && on.Status == "running": // it may have its own job, or another one
 		return recordPlaced, "", again
-	case dead || waits && !r.Needed: // done with, or a leftover
+	case dead || waits && !r.Needed: // it is over, or a leftover
 		return nothing, "", again
 	case waits && on.Waiting && r.PlacedAt.IsZero():
 		return askWhy, "", again
@@ -200,13 +201,13 @@ func (p *policy) mendOwn(r router.LiveRunner, on *router.NomadJob, said string, 
 	case r.State == router.RunnerBusy && r.Serves != 0 && r.TimeLimit > 0:
 		return pastLimit(r, now)
 	case r.State == router.RunnerStopped: // before it ran
-		return retireRunner, r.ID + " is stopped, and its Nomad job went on", again
+		return retireRunner, r.ID + " is stopped, but its Nomad job still runs", again
 	}
 	return nothing, "", again
 }
 
-// pastLimit is what to do about a runner whose job has a time limit. Either clock
-// makes it due: stopLate sees whether it is true.
+// pastLimit returns what to do about a runner whose job has a time limit. It is due by
+// either clock; stopLate finds out whether that is right.
 func pastLimit(r router.LiveRunner, now time.Time) (what mending, why string, again time.Time) {
 	if r.Seen >= r.TimeLimit {
 		return stopRunner, late(r), time.Time{}
@@ -214,17 +215,17 @@ func pastLimit(r router.LiveRunner, now time.Time) (what mending, why string, ag
 	return after(now, r.ServesSince, r.TimeLimit, stopRunner, late(r))
 }
 
-// late is why a runner past its job's time limit is stopped.
+// late returns why a runner past its job's time limit is stopped.
 func late(r router.LiveRunner) string {
 	return fmt.Sprintf("stopped, as job %d ran for longer than its rule's time limit of %s", r.Serves, rules.Duration(r.TimeLimit))
 }
 
-// endedIdle is why a runner is given up that ended with its configuration.
+// endedIdle returns why a runner is given up that ended after it got its configuration.
 func endedIdle(r router.LiveRunner, said string) string {
 	return fmt.Sprintf("its Nomad job %s ended before GitHub gave the runner a job%s", r.NomadJob, said)
 }
 
-// pause is the least between two passes that are not asked for.
+// pause returns the shortest time between two passes that no listing asks for.
 func (p *policy) pause() time.Duration { return min(p.sweep, p.doubt/4) }
 
 // A reconciler compares the database with Nomad and does what that calls for.
@@ -233,8 +234,8 @@ type reconciler struct {
 	running limitClock
 }
 
-// reconcile compares the books with Nomad until ctx ends: with each listing
-// that follow made, each Sweep, and when something is in doubt no longer.
+// reconcile compares the database with Nomad until ctx ends: with each listing that follow
+// made, every Sweep, and when a mending becomes due.
 func (c *reconciler) reconcile(ctx context.Context) error {
 	next, last := c.r.Now().Add(c.r.Sweep), time.Time{}
 	for {
@@ -265,13 +266,13 @@ func (c *reconciler) reconcile(ctx context.Context) error {
 		}
 		last = c.r.Now()
 		if err != nil && ctx.Err() == nil {
-			c.r.Log.Warn("cannot compare the books with Nomad; the next sweep tries again", "err", err, "again_at", next)
+			c.r.Log.Warn("cannot compare the database with nomad; the next sweep tries again", "err", err, "again_at", next)
 		}
 	}
 }
 
-// pass compares all live runners with one listing of Nomad, which it makes
-// unless there is one, does what has to be done, and says when the next pass is due.
+// pass compares all live runners with a listing of Nomad (nil: it makes one), does what
+// must be done, and sets next to when the next pass is due.
 func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *time.Time) error {
 	began := c.r.Now()
 	*next = began.Add(c.r.Sweep)
@@ -281,7 +282,7 @@ func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *tim
 	if err != nil {
 		return err
 	}
-	if jobs == nil { // younger than the books, so that no registration is missed
+	if jobs == nil { // made after the database was read, so that no registration is missed
 		if jobs, _, err = c.r.follower.list(ctx); err != nil {
 			return err
 		}
@@ -306,7 +307,7 @@ func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *tim
 	return err
 }
 
-// A nomadKey is what a Nomad job of the client's region is known by.
+// A nomadKey identifies a Nomad job in the region of the client.
 type nomadKey struct{ id, namespace string }
 
 // A task is a runner and what is to be done about it.
@@ -316,8 +317,8 @@ type task struct {
 	why    string
 }
 
-// compare says what is to be done about the runners, and when to look again at
-// those for which it is too early (zero: for none).
+// compare returns what must be done about the runners, and when those must be compared
+// again for which it is too early (zero: none).
 func (p *policy) compare(live []router.LiveRunner, jobs []router.NomadJob, now time.Time) (todo []task, again time.Time) {
 	listed := make(map[nomadKey]*router.NomadJob, len(jobs))
 	named := make(map[string]*router.NomadJob, len(jobs)) // by the runner's ID
@@ -356,8 +357,8 @@ func (p *policy) compare(live []router.LiveRunner, jobs []router.NomadJob, now t
 	return todo, again
 }
 
-// doAll does the tasks of a pass. What fails for one runner is logged and left
-// to the next pass; it gives up when the store does.
+// doAll does the tasks of a pass. If one fails it is logged and left to the next pass; if
+// the store fails the rest is, too.
 func (c *reconciler) doAll(ctx context.Context, todo []task) error {
 	var ended []string
 	fits := map[string]bool{}
@@ -390,7 +391,7 @@ func (c *reconciler) doAll(ctx context.Context, todo []task) error {
 			if err == nil || errors.Is(err, router.ErrBusy) || ctx.Err() != nil {
 				return ctx.Err()
 			}
-			c.r.Log.Throttled(slog.LevelWarn, string(t.what), "cannot see to a runner; the next sweep tries again", "job_id", t.runner.JobID, "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
+			c.r.Log.Throttled(slog.LevelWarn, string(t.what), "cannot bring a runner in step with nomad; the next sweep tries again", "job_id", t.runner.JobID, "nomad_job", t.runner.NomadJob, "what", string(t.what), "err", err)
 			return nil
 		})
 	}
@@ -410,9 +411,9 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		if err := c.r.Retire(ctx, r.Runner, why); err != nil {
 			return err
 		}
-		return c.goOn(ctx, r, "its runner "+r.ID+" was stopped; it gets a new one")
-	case goOn:
-		return c.goOn(ctx, r, why)
+		return c.requeue(ctx, r, "its runner "+r.ID+" was stopped; it gets a new one")
+	case requeueJob:
+		return c.requeue(ctx, r, why)
 	case askRunner:
 		return c.askRunner(ctx, r)
 	case askJob:
@@ -432,18 +433,18 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 			var fix *router.FixError
 			switch {
 			case errors.As(err, &fix) && c.r.Now().Before(r.EndedAt.Add(c.r.Doubt)):
-				return err // its delivery may be on its way
-			case errors.As(err, &fix): // it may take days: the job gets a new runner all the same
-				log.Throttled(slog.LevelError, "", "cannot tell whether a runner that ended had its job", "fix", fix.Fix, "err", err)
+				return err // the job's delivery may be on its way
+			case errors.As(err, &fix): // the fix may take days: the job gets a new runner all the same
+				log.Throttled(slog.LevelError, "", "cannot find out whether a runner that ended had its job", "fix", fix.Fix, "err", err)
 			case err != nil || changed:
-				return err // if that was no word of the runner, the next pass goes on
+				return err // if the news was not about the runner, the next pass continues
 			}
 		}
 		switch err := c.r.Unregister(ctx, r.Runner); {
-		case errors.Is(err, router.ErrBusy): // it has another job: that one's delivery says so
+		case errors.Is(err, router.ErrBusy): // it has another job, whose delivery will say so
 			return nil
 		case err != nil:
-			log.Throttled(slog.LevelWarn, "", "a runner that ended stays on GitHub; it is removed later", "err", err)
+			log.Throttled(slog.LevelWarn, "", "cannot remove a runner that ended from GitHub; it is removed later", "err", err)
 		}
 		return c.act(ctx, r, loseRunner, why)
 	case loseRunner:
@@ -458,22 +459,21 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 			return nil
 		}
 		c.r.Metrics.Retried(router.CauseRunner)
-		log.Warn("a runner ended without a job; its own is tried again", "reason", why, "again_at", at)
+		log.Warn("a runner ended without a job; its own job is retried", "reason", why, "again_at", at)
 		c.r.Due.Give()
 		// Nomad replaces what it loses with a node, whatever the jobspec says.
 		if err = c.r.Unregister(ctx, r.Runner); err == nil {
 			err = c.r.StopJob(ctx, r.Runner)
 		}
 		if err != nil && !errors.Is(err, router.ErrBusy) {
-			log.Throttled(slog.LevelWarn, "", "cannot stop a runner that is lost; a sweep tries again if Nomad starts it anew", "err", err)
+			log.Throttled(slog.LevelWarn, "", "cannot stop a runner that is lost; a sweep tries again if nomad starts it again", "err", err)
 		}
 	}
 	return nil
 }
 
-// confirm asks Nomad for a runner that its listing does not show: one in a
-// namespace or region that is not listed is not gone. If it is, or has ended,
-// confirm does what that calls for.
+// confirm asks Nomad about a runner that a listing lacks: its job may be in a namespace or
+// region that is not listed. If it is gone or has ended, confirm does what that requires.
 func (c *reconciler) confirm(ctx context.Context, r router.LiveRunner) (ended bool, err error) {
 	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
@@ -500,16 +500,16 @@ func (c *reconciler) recordPlaced(ctx context.Context, r router.LiveRunner) erro
 	if err != nil {
 		return err
 	}
-	return c.r.follower.saw(ctx, []router.NomadEvent{{Job: r.NomadJob, At: r.NomadAt, Kind: router.NomadPlaced, Time: a.Created, Node: a.Node}})
+	return c.r.follower.record(ctx, []router.NomadEvent{{Job: r.NomadJob, At: r.NomadAt, Kind: router.NomadPlaced, Time: a.Created, Node: a.Node}})
 }
 
-// goOn gives the job that waits for an ended runner a new one, if one does.
-func (c *reconciler) goOn(ctx context.Context, r router.LiveRunner, reason string) error {
+// requeue gives the job that waits for an ended runner a new one, if a job does.
+func (c *reconciler) requeue(ctx context.Context, r router.LiveRunner, reason string) error {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	again, err := c.r.Store.Requeue(ctx, r.ID, reason, c.r.Now())
 	if err != nil {
-		return fmt.Errorf("record that the job of runner %s is tried again: %w", r.ID, err)
+		return fmt.Errorf("record that the job of runner %s is retried: %w", r.ID, err)
 	}
 	if again {
 		c.r.Metrics.Retried(router.CauseRunner)
@@ -518,7 +518,7 @@ func (c *reconciler) goOn(ctx context.Context, r router.LiveRunner, reason strin
 	return nil
 }
 
-// askRunner has GitHub say what a runner is up to that should have a job by now.
+// askRunner asks GitHub about a runner that should have a job by now.
 func (c *reconciler) askRunner(ctx context.Context, r router.LiveRunner) error {
 	j, err := c.r.Store.Job(ctx, r.JobID)
 	if err != nil {
@@ -539,14 +539,14 @@ func (c *reconciler) askRunner(ctx context.Context, r router.LiveRunner) error {
 	githubCtx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
 	defer cancel()
 	found, err := c.r.GitHub.Runner(githubCtx, r.Target, r.Name)
-	reason := fmt.Sprintf("it waited for a job since %s", r.StateAt.Format(time.RFC3339))
+	reason := fmt.Sprintf("it has waited for a job since %s", r.StateAt.Format(time.RFC3339))
 	switch {
 	case errors.Is(err, router.ErrNotFound):
-		reason = "GitHub does not know it any more"
+		reason = "GitHub no longer knows it"
 	case err != nil:
 		return err
 	case found.Busy:
-		return nil // with which job, its delivery or a look at that job says
+		return nil // its job's delivery, or the recheck of that job, will say which
 	default:
 		if r.GitHubID = found.ID; r.Needed && j.Decision != nil {
 			return c.giveUpIdle(ctx, r, j)
@@ -560,16 +560,16 @@ const (
 	longestIdleWait = 30 * time.Minute
 )
 
-// giveUpIdle ends a runner that GitHub gives no job, though its own is queued
-// there. The next one is likely to get none either, so the job waits longer each
-// time, and says what the usual causes are. That is written down before its Nomad
-// job is stopped: the news of that end would be taken for another cause.
+// giveUpIdle ends a runner that GitHub gives no job, although its own job is queued there.
+// The next runner will probably get none either, so the job waits longer each time, and its
+// reason has the usual causes. That is recorded before the Nomad job is stopped, or its end
+// would be taken for the cause.
 func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j router.Job) error {
 	if err := c.r.Unregister(ctx, r.Runner); err != nil {
 		return err
 	}
 	at := c.r.Now().Add(min(firstIdleWait<<min(r.Failures, 10), longestIdleWait))
-	why := fmt.Sprintf("GitHub gave its runner no job in %s, and keeps the job queued: %s", rules.Duration(c.r.Idle), usualCauses(j))
+	why := fmt.Sprintf("GitHub gave its runner no job in %s, although the job is still queued: %s", rules.Duration(c.r.Idle), usualCauses(j))
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	lost, err := c.r.Store.Lost(storeCtx, r.ID, at, router.CauseNoJob, why, c.r.Now())
@@ -578,13 +578,13 @@ func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j rout
 	}
 	if lost {
 		c.r.Metrics.Retried(router.CauseRunner)
-		c.r.Log.Warn("GitHub gives a runner no job; the job is tried again later", "job_id", j.ID, "repo", j.Repo.FullName, "nomad_job", r.NomadJob, "reason", why, "again_at", at)
+		c.r.Log.Warn("github gives a runner no job although its own is queued; the job is retried later", "job_id", j.ID, "repo", j.Repo.FullName, "nomad_job", r.NomadJob, "reason", why, "again_at", at)
 		c.r.Due.Give()
 	}
 	return c.r.StopJob(ctx, r.Runner)
 }
 
-// usualCauses are why GitHub does not give a job to a runner that is there for it.
+// usualCauses returns why GitHub usually gives a job to no runner that is there for it.
 func usualCauses(j router.Job) string {
 	runner := j.Placement(j.Decision).Runner
 	group := "the runner is registered in another repository than the job's"
@@ -598,7 +598,7 @@ func usualCauses(j router.Job) string {
 	return "the usual causes are that " + group + ", that the job's labels are not those of the runner, or that the App or token is of another scope than the job"
 }
 
-// askJob has GitHub say what became of the job that a runner ran which is gone.
+// askJob asks GitHub about the job that a runner ran which is gone.
 func (c *reconciler) askJob(ctx context.Context, r router.LiveRunner) error {
 	if r.Serves == 0 {
 		return nil
@@ -611,10 +611,10 @@ func (c *reconciler) askJob(ctx context.Context, r router.LiveRunner) error {
 	return err
 }
 
-// stopLate stops a runner whose job runs for too long: the one way in which a
-// running job is ended here. The clock may have been set since the job began, so that
-// is believed only if GitHub's own clock says so, or, when GitHub cannot say, if this
-// process has seen it run for so long. GitHub notices the end by itself.
+// stopLate stops a runner whose job runs for too long. Nothing else here ends a running
+// job. The clock may have been set since the job began, so GitHub's own clock decides, or,
+// if GitHub cannot say, how long this process has seen the job run. GitHub notices the end
+// by itself.
 func (c *reconciler) stopLate(ctx context.Context, r router.LiveRunner, why string) error {
 	if !c.running.due(r.ID) {
 		return nil
@@ -636,10 +636,10 @@ func (c *reconciler) stopLate(ctx context.Context, r router.LiveRunner, why stri
 		return err
 	case err != nil || ran == 0:
 		ran = r.Seen
-		log.Info("github does not say for how long a job has run; what this process has seen of it counts", "seen", ran, "err", err)
+		log.Info("github does not say for how long a job has run; the time that this process has seen it run counts", "seen", ran, "err", err)
 	}
 	if left := r.TimeLimit - ran; left > 0 {
-		log.Warn("a job is not past its time limit, though the clock says so: was it set?", "ran", ran)
+		log.Warn("a job is not past its time limit, although this machine's clock says so: check whether that was set", "ran", ran)
 		c.running.wait(r.ID, left)
 		c.r.Compare.At(c.r.Now().Add(left))
 		return nil

@@ -58,7 +58,7 @@ func TestMend(t *testing.T) {
 		{"one that ended unclaimed is lost", r(router.RunnerDispatched, time.Second), dead, loseRunner, 0},
 		{"one that the listing does not show is looked up", r(router.RunnerDispatched, time.Second), nil, confirmEnd, 0},
 
-		{"a claim that is being answered is let be", r(router.RunnerClaimed, 10*time.Second), runs, nothing, 50 * time.Second},
+		{"a claim that is being answered is left alone", r(router.RunnerClaimed, 10*time.Second), runs, nothing, 50 * time.Second},
 		{"even when the runner is gone", r(router.RunnerClaimed, 10*time.Second), dead, nothing, 50 * time.Second},
 		{"one that ended while it was configured is lost", r(router.RunnerClaimed, time.Minute), dead, loseRunner, 0},
 		{"unless GitHub knows it: its end is recorded", r(router.RunnerClaimed, time.Minute, onGitHub), dead, recordEnd, 0},
@@ -72,7 +72,7 @@ func TestMend(t *testing.T) {
 		{"GitHub has time to say that it had a job", r(router.RunnerOnline, time.Hour, onGitHub, ended(time.Minute)), nil, nothing, time.Minute},
 		{"then it is asked, and the runner is lost", r(router.RunnerOnline, time.Hour, onGitHub, ended(2*time.Minute)), dead, askLost, 0},
 
-		{"a busy one is let be, however long it takes", r(router.RunnerBusy, 100*time.Hour, serves(100*time.Hour, 0)), runs, nothing, 0},
+		{"a busy one is left alone, however long it takes", r(router.RunnerBusy, 100*time.Hour, serves(100*time.Hour, 0)), runs, nothing, 0},
 		{"even when its own job waits", r(router.RunnerBusy, 100*time.Hour, needed), runs, nothing, 0},
 		{"but for its rule's time limit", r(router.RunnerBusy, time.Hour, serves(50*time.Minute, time.Hour)), runs, nothing, 10 * time.Minute},
 		{"at which it is stopped", r(router.RunnerBusy, time.Hour, serves(time.Hour, time.Hour)), runs, stopRunner, 0},
@@ -93,8 +93,8 @@ func TestMend(t *testing.T) {
 		{"it is found all the same", r(router.RunnerStopped, time.Minute, unregistered), waits, retireRunner, 0},
 
 		{"a job waits until its stopped runner is", r(router.RunnerStopped, 0, needed), waits, retireRunner, 0},
-		{"then it goes on", r(router.RunnerStopped, 0, needed, ended(time.Second)), nil, goOn, 0},
-		{"then it goes on, as the listing says", r(router.RunnerStopped, 0, needed), dead, goOn, 0},
+		{"then it goes on", r(router.RunnerStopped, 0, needed, ended(time.Second)), nil, requeueJob, 0},
+		{"then it goes on, as the listing says", r(router.RunnerStopped, 0, needed), dead, requeueJob, 0},
 
 		{"one of its own registration is never taken for one that does not claim", r(router.RunnerDispatched, 100*time.Hour, own, placed(100*time.Hour)), runs, nothing, 0},
 		{"nor for one whose allocation ended, as Nomad starts another", r(router.RunnerDispatched, time.Hour, own, placed(time.Hour), ended(time.Hour)), runs, nothing, 0},
@@ -102,16 +102,16 @@ func TestMend(t *testing.T) {
 		{"and its placement is recorded", r(router.RunnerDispatched, time.Hour, own), runs, recordPlaced, 0},
 		{"even when its job waits no more, as it may have that", r(router.RunnerDispatched, time.Hour, own, leftover), runs, recordPlaced, 0},
 		{"its worker is at it", r(router.RunnerDispatched, time.Hour, own, unregistered), nil, nothing, 0},
-		{"one that no job waits for is let be", r(router.RunnerDispatched, time.Hour, own, leftover, placed(time.Hour)), runs, nothing, 0},
+		{"one that no job waits for is left alone", r(router.RunnerDispatched, time.Hour, own, leftover, placed(time.Hour)), runs, nothing, 0},
 		{"and closed when it ended", r(router.RunnerDispatched, time.Hour, own, leftover, placed(time.Hour)), dead, closeRunner, 0},
 		{"when it ended and its job waits, GitHub is asked at once", r(router.RunnerDispatched, time.Second, own, placed(time.Second), ended(0)), dead, askLost, 0},
 		{"one that the listing does not show is looked up, too", r(router.RunnerDispatched, time.Hour, own), nil, confirmEnd, 0},
-		{"a busy one is let be", r(router.RunnerBusy, 100*time.Hour, own), runs, nothing, 0},
+		{"a busy one is left alone", r(router.RunnerBusy, 100*time.Hour, own), runs, nothing, 0},
 		{"but for the time limit of a job that GitHub says it has", r(router.RunnerBusy, time.Hour, own, serves(time.Hour, time.Hour)), runs, stopRunner, 0},
 		{"a finished one ends by itself", r(router.RunnerFinished, 100*time.Hour, own), runs, nothing, 0},
 		{"its end is recorded", r(router.RunnerFinished, time.Hour, own), dead, recordEnd, 0},
 		{"one that was stopped before it ran is stopped on Nomad", r(router.RunnerStopped, 0, own), waits, retireRunner, 0},
-		{"then the job that waits for it goes on", r(router.RunnerStopped, 0, own, needed), dead, goOn, 0},
+		{"then the job that waits for it goes on", r(router.RunnerStopped, 0, own, needed), dead, requeueJob, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			what, why, again := c.mend(tt.r, tt.on, "", now)
@@ -122,7 +122,7 @@ func TestMend(t *testing.T) {
 			if what != tt.want || !again.Equal(at) {
 				t.Errorf("mend = %q, again at %v; want %q, again at %v", what, again, tt.want, at)
 			}
-			if (what == loseRunner || what == retireRunner || what == stopRunner || what == goOn) && why == "" {
+			if (what == loseRunner || what == retireRunner || what == stopRunner || what == requeueJob) && why == "" {
 				t.Errorf("%s has no reason", what)
 			}
 		})

@@ -8,12 +8,12 @@ import (
 	"switchyard/router"
 )
 
-// Retire ends a runner that has nothing to do, as r was read from the store.
-// GitHub loses it first, so that it cannot be given a job any more; ErrBusy if
-// it has one, or may have, as one that brings its own registration and runs:
-// nothing is stopped then. A runner that left r's state meanwhile
-// is let be, or seen to by whoever moved it. If its job still waits, it gets a
-// new runner. Called again, it goes on where it failed or was cut off.
+// Retire ends a runner that has nothing to do; r is the runner as read from the store.
+// It is removed from GitHub first, so that it cannot be given a job any more. Retire fails
+// with ErrBusy and stops nothing when the runner has a job, or may have one because it
+// brings its own registration and runs. A runner that has left r's state in the meantime is
+// left to whoever moved it. If its job still waits, the job gets a new runner. Calling
+// Retire again continues where it failed or was cut off.
 func (rs *Runners) Retire(ctx context.Context, r router.Runner, reason string) error {
 	if r.Own {
 		runs, err := rs.mayRun(ctx, r)
@@ -24,8 +24,9 @@ func (rs *Runners) Retire(ctx context.Context, r router.Runner, reason string) e
 			return router.ErrBusy
 		}
 	}
-	// Only one that has claimed can be on GitHub. Until then the books say who
-	// comes first, a claim or this; what Nomad has then is ended by the books.
+	// Only a runner that has claimed can be on GitHub. Until then the database decides
+	// whether a claim comes first or this; if this does, the Nomad job is stopped as that
+	// of a stopped runner.
 	unclaimed := r.State == router.RunnerDispatched
 	if unclaimed {
 		stopped, err := rs.stopped(ctx, r, reason)
@@ -49,8 +50,7 @@ func (rs *Runners) Retire(ctx context.Context, r router.Runner, reason string) e
 	return err
 }
 
-// mayRun reports whether a runner's task runs, or did: from then on GitHub may
-// know it.
+// mayRun reports whether a runner's task runs, or did: from then on GitHub may know it.
 func (rs *Runners) mayRun(ctx context.Context, r router.Runner) (bool, error) {
 	if r.NomadJob == "" {
 		return false, nil
@@ -67,8 +67,8 @@ func (rs *Runners) mayRun(ctx context.Context, r router.Runner) (bool, error) {
 	return a.Status != "pending", nil
 }
 
-// Unregister takes a runner off GitHub, if it was ever put there. One that
-// registered itself by a token is known by its name alone.
+// Unregister removes a runner from GitHub, if it was ever registered there. One that
+// registered itself by a token is found by its name.
 func (rs *Runners) Unregister(ctx context.Context, r router.Runner) error {
 	if !r.OnGitHub() {
 		return nil
@@ -95,8 +95,8 @@ func (rs *Runners) Unregister(ctx context.Context, r router.Runner) error {
 	return nil
 }
 
-// StopJob stops a runner's Nomad job. One that is not registered, as far as the
-// books know, has none: its claim finds nothing to do.
+// StopJob stops a runner's Nomad job. It does nothing if the database has no registration
+// of it: its claim will find that it is not needed.
 func (rs *Runners) StopJob(ctx context.Context, r router.Runner) error {
 	if r.NomadJob == "" {
 		return nil
@@ -118,7 +118,7 @@ func (rs *Runners) stopped(ctx context.Context, r router.Runner, reason string) 
 	}
 	if stopped {
 		rs.Log.Info("runner stopped", "job_id", r.JobID, "nomad_job", r.ID, "reason", reason)
-		rs.Due.Give() // its job may want another
+		rs.Due.Give() // its job may need another
 	}
 	return stopped, nil
 }

@@ -1,8 +1,8 @@
-// Package runners owns a runner's life after its registration on Nomad: it follows
-// Nomad's events, compares the database with Nomad, adopts runners that only Nomad
-// has, gives left-over ones another job or ends them, puts fallbacks in force, and
-// removes dead ones from GitHub. Dispatch, claims and operators call it; it asks intake
-// what GitHub says of a job.
+// Package runners owns a runner's life after its registration on Nomad: it follows Nomad's
+// events, compares the database with Nomad, adopts runners that only Nomad has, gives
+// leftover runners another job or ends them, puts fallbacks in force, and removes dead
+// runners from GitHub. Dispatch, claims and operators call it; it has intake ask GitHub
+// about jobs.
 package runners
 
 import (
@@ -19,83 +19,79 @@ import (
 
 // A Store is what runners use of the database.
 type Store interface {
-	// Lost gives up a runner that has no job of GitHub's and puts its own job,
-	// if that still waits, into Retrying with the next try, due at at, for the same
-	// cause and reason. It reports whether there was anything to give up.
+	// Lost gives up a runner that has no job of GitHub's. If its own job still waits, that
+	// becomes Retrying with the next try, due at at. It reports whether there was anything
+	// to give up.
 	Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
 
-	// Leftovers returns the runners of a job, or of all jobs when it is 0, that
-	// are Dispatched, Claimed or Online and that no job waits for.
+	// Leftovers returns the runners that are Dispatched, Claimed or Online and that no job
+	// waits for: those of one job, or of all jobs when jobID is 0.
 	Leftovers(ctx context.Context, jobID int64) ([]router.Runner, error)
 
-	// Reuse means a runner of those, if it is registered on Nomad, for the oldest
-	// job that waits without a runner and is of equal fit, which moves to
-	// Dispatched, and returns that job; 0 when there is none, or when the runner
-	// is no leftover any more.
+	// Reuse gives a leftover runner that is registered on Nomad to the oldest job of equal
+	// fit that waits without a runner. That job moves to Dispatched, and its ID is
+	// returned; 0 when there is none, or when the runner is no longer a leftover.
 	Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error)
 
-	// Stopped moves a runner from the state in r, which is Dispatched, Claimed
-	// or Online, to Stopped, and puts the job that waits for it, if any, into
-	// Retrying with the next try, due at once. It reports whether it did: not
-	// when the runner has left that state, or was registered, meanwhile.
+	// Stopped moves a runner from the state in r, which is Dispatched, Claimed or Online, to
+	// Stopped. If a job waits for it, that becomes Retrying with the next try, due at once.
+	// It reports whether it did so: not when the runner has left that state, or was
+	// registered, in the meantime.
 	Stopped(ctx context.Context, r router.Runner, reason string, now time.Time) (stopped bool, err error)
 
-	// Live returns all runners that may be alive on Nomad, or that the books do
-	// not know the end of, in no order.
+	// Live returns, in no order, all runners that may be alive on Nomad, or whose end is not
+	// recorded.
 	Live(ctx context.Context) ([]router.LiveRunner, error)
 
-	// RecordNomadEvents records what Nomad's events say of runners: when one was placed and
-	// where, when it ended and how, and what that means for the job that waits
-	// for it. It returns those runners, as they are then, with the last event
-	// of each. It takes events in any order, any number of times; those of
-	// other Nomad jobs are left out.
+	// RecordNomadEvents records what Nomad's events say about runners: when one was placed
+	// and where, when it ended and how, and what that means for the job that waits for it.
+	// It returns those runners, as they are afterwards, with the last event of each. It
+	// takes events in any order, any number of times; those of other Nomad jobs are ignored.
 	RecordNomadEvents(ctx context.Context, events []router.NomadEvent, now time.Time) ([]router.SeenRunner, error)
 
-	// RecordUnplaced records why Nomad has no node for runners that wait for one; it is
+	// RecordUnplaced records why Nomad has no node for runners that wait for one. It becomes
 	// the reason of the jobs that wait for them, too.
 	RecordUnplaced(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error
 
-	// Unevaluated returns up to limit runners that wait for a node, of which nothing was
-	// heard since they were registered, or since before.
+	// Unevaluated returns up to limit runners that wait for a node and that Nomad has said
+	// nothing about since they were registered, or since before.
 	Unevaluated(ctx context.Context, before time.Time, limit int) ([]router.Runner, error)
 
-	// RecordUnevaluated records that Nomad has not looked at runners, as a reason of theirs and
-	// of the jobs that wait for them.
+	// RecordUnevaluated records that Nomad has not evaluated runners. It becomes their
+	// reason, and that of the jobs that wait for them.
 	RecordUnevaluated(ctx context.Context, runnerIDs []string, why string, now time.Time) error
 
 	// Ended records that the Nomad jobs of runners ended or are gone.
 	Ended(ctx context.Context, runnerIDs []string, now time.Time) error
 
-	// UnknownRunners returns those of the runners that are not known.
+	// UnknownRunners returns those of the runners that are not in the database.
 	UnknownRunners(ctx context.Context, runnerIDs []string) ([]string, error)
 
-	// ClearEnded takes back that these Nomad jobs of Finished, Lost or Stopped
-	// runners ended, if that was recorded before, and returns how many did not.
+	// ClearEnded takes back that the Nomad jobs of Finished, Lost or Stopped runners ended,
+	// if that was recorded before the given time, and returns for how many it did.
 	ClearEnded(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (int, error)
 
-	// Adopt makes a runner known that runs for a known job on Nomad, in the state
-	// in r, and the hash of its claim token; false when it is known already. A
-	// job that waits takes it for its current try, unless it is past that.
+	// Adopt records a runner that runs on Nomad for a known job, in the state in r, with the
+	// hash of its claim token; false when the runner is known already. A job that waits
+	// takes it for its current try, unless the job is past that try.
 	Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) (bool, error)
 
-	// FallbacksDue returns up to limit jobs that are Dispatched, whose runner
-	// has no node, and whose next fallback is due; and when the next one after
-	// those is due (zero: none known).
+	// FallbacksDue returns up to limit Dispatched jobs whose runner has no node and whose
+	// next fallback is due, and when the next one after those is due (zero: none known).
 	FallbacksDue(ctx context.Context, now time.Time, limit int) (due []router.Claimed, next time.Time, err error)
 
-	// FallBack stops a runner that has not claimed and has no node, and puts
-	// the fallback with this number, from 1, in force for the job that waits
-	// for it; false, and nothing is changed, when either went on meanwhile. The
-	// job stays Dispatched until Requeue, so that no other runner starts before
-	// this one's Nomad job is stopped.
+	// FallBack stops a runner that has not claimed and has no node, and puts the fallback
+	// with this number, from 1, in force for the job that waits for it. It returns false
+	// and changes nothing when either has moved on. The job stays Dispatched until Requeue,
+	// so that no other runner starts before this one's Nomad job is stopped.
 	FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (bool, error)
 
-	// Requeue puts the job that waits for a runner which is Finished, Lost or
-	// Stopped into Retrying with the next try, due at once; false when none does.
+	// Requeue moves the job that waits for a Finished, Lost or Stopped runner to Retrying
+	// with the next try, due at once; false when no job does.
 	Requeue(ctx context.Context, runnerID, reason string, now time.Time) (bool, error)
 
-	// SetReason gives a runner and the job that it runs another reason, a sentence,
-	// for the state they are in.
+	// SetReason gives a runner and the job that it runs another reason for their present
+	// state: a sentence.
 	SetReason(ctx context.Context, runnerID, reason string, now time.Time) error
 
 	Job(ctx context.Context, id int64) (router.Job, error)
@@ -105,8 +101,8 @@ type Store interface {
 	Runner(ctx context.Context, id string) (router.Runner, error)
 }
 
-// Runners looks after the runners. Its exported fields are set before it is used, and
-// required. It is made by New and safe for concurrent use.
+// Runners looks after the runners. It is made by New and safe for concurrent use; its
+// exported fields are set before, and are required.
 type Runners struct {
 	Store    Store
 	Nomad    router.Nomad
@@ -119,8 +115,8 @@ type Runners struct {
 	Backoff  *router.Backoff
 	Now      func() time.Time
 	Due      router.Hint     // given when a job may be due
-	Leftover *router.JobHint // taken: jobs whose runners may be left over
-	Compare  router.TimeHint // taken and given: when to compare with Nomad next
+	Leftover *router.JobHint // received: jobs whose runners may be left over
+	Compare  router.TimeHint // received and given: when to compare with Nomad next
 
 	PublicURL string        // where runners claim
 	Tick      time.Duration // how often left-over runners are read though no hint came
@@ -133,11 +129,11 @@ type Runners struct {
 	reconciler *reconciler
 	adopter    *adopter
 
-	ended  chan router.LiveRunner // size maxEnded; those that ends sees to
-	unseen atomic.Int64           // when Nomad was last seen not to look at runners, by the time that passes, in nanoseconds
+	ended       chan router.LiveRunner // size maxEnded; received by endLoop
+	unevaluated atomic.Int64           // when Nomad was last seen not to evaluate runners, by this machine's clock, in Unix nanoseconds
 
 	mu      sync.Mutex
-	started map[string]bool // runners that Nomad is being asked for; true: left over meanwhile
+	started map[string]bool // runners that Nomad is being asked for; true: no job needs it any longer
 }
 
 // New returns Runners whose exported fields are those of rs.
@@ -151,10 +147,10 @@ func New(rs *Runners) *Runners {
 	return rs
 }
 
-// Loops are what Runners does until their context ends. Each is run once.
+// Loops returns what Runners does until their context ends. Each is to be run once.
 func (rs *Runners) Loops() []func(context.Context) error {
 	return []func(context.Context) error{
-		rs.follower.follow, rs.reconciler.reconcile, rs.follower.explains, rs.follower.ends, rs.fallbacks, rs.leftoverLoop, rs.follower.overlooks,
+		rs.follower.follow, rs.reconciler.reconcile, rs.follower.explainLoop, rs.follower.endLoop, rs.fallbackLoop, rs.leftoverLoop, rs.follower.unevaluatedLoop,
 	}
 }
 
@@ -164,22 +160,22 @@ func (rs *Runners) Pass(ctx context.Context) error {
 	return rs.reconciler.pass(ctx, nil, &next)
 }
 
-// Adopt adopts the runner that Nomad has for a job, before it is given another, and
-// returns the job as it is then.
+// Adopt adopts the runner that Nomad already has for a job, if there is one, before the job
+// is given another, and returns the job as it is then.
 func (rs *Runners) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
 	return rs.adopter.Adopt(ctx, j)
 }
 
-// Recognize has GitHub say whether it knows a runner that the database does not: it
-// is online or busy then, else it has not claimed yet.
+// Recognize asks GitHub whether it knows a runner that the database does not, and sets its
+// state: online or busy if so; else the runner has not claimed yet.
 func (rs *Runners) Recognize(ctx context.Context, r *router.Runner, at router.Target) error {
 	return rs.adopter.Recognize(ctx, r, at)
 }
 
-// NotEvaluating reports for how long Nomad has been seen not to look at runners; 0: it does.
+// NotEvaluating returns for how long Nomad has been seen not to evaluate runners; 0: it does.
 func (rs *Runners) NotEvaluating() time.Duration {
-	if at := rs.unseen.Load(); at != 0 {
-		if d := time.Since(time.Unix(0, at)); d < 2*unseenAfter {
+	if at := rs.unevaluated.Load(); at != 0 {
+		if d := time.Since(time.Unix(0, at)); d < 2*unevaluatedAfter {
 			return max(d, 1)
 		}
 	}

@@ -7,7 +7,7 @@ func (rs *Runners) Starts(runnerID string) {
 	rs.started[runnerID] = false
 }
 
-// HasStarted is for when Nomad was asked for a runner that Starts marked.
+// HasStarted ends what Starts began: Nomad was asked for the runner.
 func (rs *Runners) HasStarted(runnerID string) {
 	rs.mu.Lock()
 	leftOver := rs.started[runnerID]
@@ -18,8 +18,8 @@ func (rs *Runners) HasStarted(runnerID string) {
 	}
 }
 
-// beingStarted reports whether a runner that is left over is being started:
-// leftovers looks again after that.
+// beingStarted reports whether a leftover runner is being started. If so, HasStarted gives
+// the hint that handles it.
 func (rs *Runners) beingStarted(runnerID string) bool {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

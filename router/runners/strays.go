@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	maxFull    = 16                 // places of which crowded told, and that are not seen to yet
-	strayEvery = 12                 // sweeps; one that failed is made again after one
+	maxFull    = 16                 // places in the queue of MakeRoom
+	strayEvery = 12                 // sweeps; after a failure it is only one
 	strayKept  = 2 * 24 * time.Hour // GitHub itself drops a single-use runner that is offline for a day: https://docs.github.com/en/actions/how-tos/manage-runners/self-hosted-runners/remove-runners (read 2026-11-24)
 )
 
 // A StrayStore is what Strays uses of the database.
 type StrayStore interface {
-	// Targets returns where runners were registered on GitHub, of those of
-	// which anything was recorded since.
+	// Targets returns where runners were registered on GitHub about which anything was
+	// recorded since.
 	Targets(ctx context.Context, since time.Time) ([]router.Target, error)
 
 	RunnerNamed(ctx context.Context, name string) (router.Runner, error)
@@ -28,23 +28,23 @@ type StrayStore interface {
 	Runner(ctx context.Context, id string) (router.Runner, error)
 }
 
-// Strays removes runners from GitHub that nobody will. It is made by NewStrays.
+// Strays removes dead runners from GitHub that nobody else will. It is made by NewStrays.
 type Strays struct {
 	Store   StrayStore
 	Runners *Runners
 
 	full chan router.Target // size maxFull; see Crowded
-	turn int                // sweeps since all were looked at; used by Remove only
+	turn int                // sweeps since the last removal; used by Remove only
 }
 
-// NewStrays returns one that looks at all strays first.
+// NewStrays returns Strays whose first Remove is due at once.
 func NewStrays(store StrayStore, runners *Runners) *Strays {
 	return &Strays{Store: store, Runners: runners, full: make(chan router.Target, maxFull), turn: strayEvery}
 }
 
-// Remove removes the runners from GitHub that ended and are offline there still.
-// Only those that the books know are touched: by their ID on GitHub and as
-// ended, or as registered for a runner by a request that seemed to fail.
+// Remove removes runners from GitHub that have ended and are still registered there,
+// offline. It touches only runners in the database: those whose ID on GitHub is known and
+// that ended, and those that GitHub registered although the request seemed to fail.
 func (st *Strays) Remove(ctx context.Context) error {
 	if st.turn++; st.turn < strayEvery {
 		return nil
@@ -54,7 +54,7 @@ func (st *Strays) Remove(ctx context.Context) error {
 		return err
 	}
 	var errs []error
-	again := false            // sooner, as it may go well then
+	again := false            // after one sweep, as it may succeed then
 	full := map[string]bool{} // hosts that take no more for now
 	for _, t := range targets {
 		if full[t.Host] {
@@ -74,30 +74,30 @@ func (st *Strays) Remove(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Crowded has makeRoom see to a place in which GitHub takes no more runners.
+// Crowded has MakeRoom remove dead runners from a place where GitHub takes no more.
 func (st *Strays) Crowded(t router.Target) {
 	select {
 	case st.full <- t:
-	default: // the next refusal tells of it
+	default: // the next refusal calls it again
 	}
 }
 
-// MakeRoom removes what ended from the places that crowded tells of, until ctx
-// ends: of each once in a sweep, as it may hold thousands.
+// MakeRoom removes dead runners from the places that Crowded names, until ctx ends: from
+// each once in a sweep, as it may hold thousands.
 func (st *Strays) MakeRoom(ctx context.Context) error {
-	looked := map[router.Target]time.Time{}
+	cleared := map[router.Target]time.Time{}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case t := <-st.full:
-			maps.DeleteFunc(looked, func(_ router.Target, at time.Time) bool { return st.Runners.Now().Sub(at) >= st.Runners.Sweep })
-			if _, ok := looked[t]; ok {
+			maps.DeleteFunc(cleared, func(_ router.Target, at time.Time) bool { return st.Runners.Now().Sub(at) >= st.Runners.Sweep })
+			if _, ok := cleared[t]; ok {
 				continue
 			}
-			looked[t] = st.Runners.Now()
-			st.Runners.Log.Error("GitHub takes no more runners in a place: its runner group is full; those of Switchyard that ended are removed from it now",
-				"owner", t.Owner, "repo", t.Repo, "enterprise", t.Enterprise, "fix", "remove the runners of that group that are not used, or name another group in the rules")
+			cleared[t] = st.Runners.Now()
+			st.Runners.Log.Error("a runner group on GitHub is full; switchyard's own dead runners are removed from it now",
+				"owner", t.Owner, "repo", t.Repo, "enterprise", t.Enterprise, "fix", "remove unused runners from that group, or name another group in the rules")
 			if err := st.removeFrom(ctx, t); err != nil && ctx.Err() == nil {
 				st.Runners.Log.Warn("cannot make room for runners on GitHub", "owner", t.Owner, "repo", t.Repo, "enterprise", t.Enterprise, "err", err)
 			}
@@ -133,8 +133,8 @@ func (st *Strays) removeFrom(ctx context.Context, t router.Target) error {
 	return nil
 }
 
-// runnerOf returns the runner that g was registered for; ErrNotFound when it is
-// another's, or may be used yet.
+// runnerOf returns the runner that g was registered for; ErrNotFound when g is not one of
+// ours, or may still be used.
 func (st *Strays) runnerOf(ctx context.Context, t router.Target, g router.GitHubRunner) (router.Runner, error) {
 	r, err := st.Store.RunnerNamed(ctx, g.Name)
 	if err == nil {
@@ -143,7 +143,7 @@ func (st *Strays) runnerOf(ctx context.Context, t router.Target, g router.GitHub
 		}
 		return r, err
 	}
-	// GitHub may answer 5xx and yet register a runner. Its name was never heard of again.
+	// GitHub may answer 5xx and yet register a runner, whose name is recorded nowhere.
 	at := strings.LastIndexByte(g.Name, '-')
 	if !errors.Is(err, router.ErrNotFound) || at < 0 || len(g.Name)-at-1 != router.NameSuffix {
 		return r, err

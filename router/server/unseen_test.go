@@ -34,7 +34,7 @@ func testAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 	if took := time.Since(began); took < 30*time.Second || took > 45*time.Second || j.State != router.Dispatched {
 		t.Errorf("after %v it is %s", took, j.State)
 	}
-	if !strings.Contains(j.Reason, "Nomad has not looked at it for 30s: its evaluation broker is paused") || !strings.HasPrefix(w.Runners(id)[0].Reason, "Nomad has not looked") {
+	if !strings.Contains(j.Reason, "Nomad has not evaluated it for 30s: its evaluation broker is paused") || !strings.HasPrefix(w.Runners(id)[0].Reason, "Nomad has not evaluated") {
 		t.Errorf("the job says %q, its runner %q", j.Reason, w.Runners(id)[0].Reason)
 	}
 	got := readyz(t, w.App, "nothing is looked at", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
