@@ -1,6 +1,6 @@
-// Package claim owns the claim: a starting runner sends the token of its Nomad job, and
-// is given its GitHub configuration, once, if a job still needs it. Server puts its
-// Handler on the public listener.
+// Package claim owns the claim: a starting runner sends the token of its Nomad job and gets
+// its GitHub configuration, once, if a job still needs it. Server puts its Handler on the
+// public listener.
 package claim
 
 import (
@@ -27,46 +27,45 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// router.ClaimPath is where a starting runner fetches its configuration.
 const (
 	maxToken     = 256              // bytes of a bearer token
 	nameTries    = 3                // names offered to GitHub for one claim
-	claimTimeout = 25 * time.Second // for one claim's talk with GitHub; under the server's write timeout
+	claimTimeout = 25 * time.Second // for all calls to GitHub of one claim; under the server's write timeout
 
-	checkTimeout = 5 * time.Second // for all that is asked before the token is spent
-	askTimeout   = 4 * time.Second // for GitHub's part of it, which a claim does without if it must
-	recordWait   = time.Second     // for the record of a registration that its runner has overtaken
-	patience     = 5 * time.Second // for a token to become known, after a new database
+	checkTimeout = 5 * time.Second // for all checks before the token is spent
+	askTimeout   = 4 * time.Second // for GitHub's part of them, which a claim can do without
+	recordWait   = time.Second     // for the registration to be recorded, when the claim comes first
+	patience     = 5 * time.Second // for a token to become known, while a new database is filled
 	patiencePoll = 50 * time.Millisecond
-	maxPatient   = 100 // claims that wait so
-	jobAsks      = 3   // jobs that GitHub is asked about for one claim
+	maxPatient   = 100 // claims that wait for that
+	jobAsks      = 3   // jobs that GitHub is asked about in one claim
 )
 
 // A Store is what claims use of the database.
 type Store interface {
 	Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error
 
-	// Claimant says what Claim would find, and writes nothing.
+	// Claimant returns what Claim would return, and writes nothing.
 	Claimant(ctx context.Context, tokenHash [32]byte) (router.Claimed, error)
 
-	// Claim takes the one use of a token: the runner moves from Dispatched to
-	// Claimed. It is meant for its own job if that waits, and from now on for
-	// the job that needs it most if not: the oldest that waits and is of equal
-	// fit, those that have no runner first, then those whose own has not
-	// claimed, which is left over then. If there is none the runner moves to
-	// Stopped instead and Needed is false. An unknown token is ErrNotFound, a
-	// used one ErrClaimed, with the runner and its job.
+	// Claim uses up a token: the runner moves from Dispatched to Claimed. It serves its own
+	// job if that waits. If not it is given, from now on, to the job that needs it most:
+	// the oldest one of equal fit that waits, first among jobs without a runner, then among
+	// those whose own runner has not claimed and is left over then. If there is no such job
+	// the runner moves to Stopped instead, and Needed is false. An unknown token is
+	// ErrNotFound, a used one ErrClaimed with the runner and its job.
 	Claim(ctx context.Context, tokenHash [32]byte, now time.Time) (router.Claimed, error)
 
-	// ClaimRefused records why the claim of a runner that is Dispatched was refused;
-	// it is the reason of the job that waits for it, too.
+	// ClaimRefused records why the claim of a Dispatched runner was refused. It becomes the
+	// reason of the job that waits for the runner, too.
 	ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error
 
-	// Configured records GitHub's answer to a claimed runner: its name there, its ID, and where it is registered.
+	// Configured records what GitHub answered for a claimed runner: its name and ID there,
+	// and where it is registered.
 	Configured(ctx context.Context, runnerID, name string, gitHubID int64, at router.Target, now time.Time) error
 
-	// Online records that a configured runner was given its configuration: it
-	// moves from Claimed to Online, and stays where it is if it went further.
+	// Online records that a configured runner was sent its configuration: it moves from
+	// Claimed to Online, and stays where it is if it has gone further.
 	Online(ctx context.Context, runnerID string, now time.Time) error
 
 	Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
@@ -74,8 +73,8 @@ type Store interface {
 	Runner(ctx context.Context, id string) (router.Runner, error)
 }
 
-// A Handler answers claims. Its exported fields are set before it is used, and
-// required. It is made by New and safe for concurrent use.
+// A Handler answers claims. It is made by New and safe for concurrent use; its exported
+// fields are set before, and are required.
 type Handler struct {
 	Store   Store
 	Nomad   router.Nomad
@@ -109,16 +108,15 @@ func New(h *Handler) *Handler {
 	return h
 }
 
-// ServeHTTP answers GET /runner/v1/claim. The bearer token of a Nomad job's meta
-// is good for one answer: 200 with a just-in-time configuration, 200 with
-// nothing when no job needs the runner (any number of times, as nothing is
-// given away), 401 for an unknown token, 410 for a used one, and 5xx when
-// GitHub or the store cannot be asked, which fails the allocation; the job is
-// then tried again with a new runner.
+// ServeHTTP answers GET /runner/v1/claim. The bearer token from a Nomad job's meta is good
+// for one answer: 200 with the runner's configuration; 200 with an empty body when no job
+// needs the runner, any number of times, as nothing is given away; 401 for an unknown
+// token; 410 for a used one; and 5xx when GitHub or the database fails. A 5xx fails the
+// allocation, and the job is then retried with a new runner.
 //
-// Before the token is spent Nomad must say that the runner is starting, 403 if
-// it is not and 503 if Nomad cannot say; then GitHub is asked whether its job is
-// still queued. A token that was refused so is not looked at again for a second.
+// Before the token is spent Nomad must say that the runner is starting: 403 if it is not,
+// 503 if Nomad cannot say. Then GitHub is asked whether the runner's job is still queued. A
+// token that was refused is not checked again for a second.
 func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	began := h.Now()
 	rw.Header().Set("Cache-Control", "no-store")
@@ -138,8 +136,8 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		h.refuse(rw, meant, req.RemoteAddr, err)
 		return
 	}
-	// From here on the work is finished even if the client goes away: the
-	// token is spent either way.
+	// From here on the work is finished even if the client goes away, because the
+	// token is spent.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), claimTimeout+router.StoreTimeout)
 	defer cancel()
 	c, err := h.Store.Claim(ctx, router.Secret(token).Hash(), h.Now())
@@ -152,12 +150,12 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		log = log.With("rule", c.Job.Decision.Rule)
 	}
 	if !c.Needed {
-		log.Info("runner not needed any more", "state", c.Job.State)
+		log.Info("a runner is not needed any more", "state", c.Job.State)
 		rw.WriteHeader(http.StatusOK)
 		return
 	}
 	if c.Runner.JobID != meant.Runner.JobID {
-		log.Info("runner serves another job than it was started for", "instead_of", meant.Runner.JobID)
+		log.Info("a runner serves another job than it was started for", "instead_of", meant.Runner.JobID)
 		h.Leftover.Of(meant.Runner.JobID) // the runner that was to serve it may be there now
 	}
 
@@ -191,8 +189,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	h.Leftover.Of(c.Job.ID) // it may have gone elsewhere meanwhile
 }
 
-// claimed observes a claim. A runner that Nomad has not told of yet has got its
-// node a moment ago.
+// claimed measures a claim. A runner without a recorded placement got its node a moment ago.
 func (h *Handler) claimed(ctx context.Context, c router.Claimed) {
 	now := h.Now()
 	d, placed := c.Job.Decision, c.Runner.PlacedAt
@@ -207,7 +204,7 @@ func (h *Handler) claimed(ctx context.Context, c router.Claimed) {
 	h.Traces.Place(ctx, c, placed)
 }
 
-// A refusal is the answer to a claim that spends no token.
+// A refusal is the answer to a claim that does not spend its token.
 type refusal struct {
 	status int
 	text   string
@@ -217,28 +214,28 @@ type refusal struct {
 func (r *refusal) Error() string { return r.text }
 func (r *refusal) Unwrap() error { return r.cause }
 
-// refuse answers a claim that failed before its token was spent, or to spend it.
+// refuse answers a claim that failed before its token was spent, or while it was.
 func (h *Handler) refuse(rw http.ResponseWriter, c router.Claimed, from string, err error) {
 	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "from", from)
 	var r *refusal
 	var fix *router.FixError
 	switch {
 	case errors.Is(err, router.ErrClaimed) && c.Runner.State == router.RunnerStopped:
-		log.Throttled(slog.LevelInfo, c.Runner.ID, "runner not needed any more", "state", c.Job.State)
+		log.Throttled(slog.LevelInfo, c.Runner.ID, "a runner is not needed any more", "state", c.Job.State)
 		rw.WriteHeader(http.StatusOK)
 		return
 	case errors.Is(err, router.ErrClaimed):
-		r = &refusal{status: http.StatusGone, text: "this claim token was used already"}
+		r = &refusal{status: http.StatusGone, text: "this claim token has been used already"}
 	case errors.As(err, &r) && r.cause == nil:
 		log.Throttled(slog.LevelWarn, c.Runner.ID, "a claim was refused", "reason", r.text)
 	case errors.As(err, &r) && errors.As(err, &fix):
 		log.Throttled(slog.LevelError, c.Runner.ID, "a claim was refused", "reason", r.text, "err", r.cause, "fix", fix.Fix)
 	case errors.As(err, &r):
 		log.Throttled(slog.LevelWarn, c.Runner.ID, "a claim was refused", "reason", r.text, "err", r.cause)
-	case errors.Is(err, router.ErrNotFound): // anyone can have this logged
+	case errors.Is(err, router.ErrNotFound): // not logged: anybody can send such a request
 		r = &refusal{status: http.StatusUnauthorized, text: "unknown claim token"}
-	case errors.Is(err, context.Canceled): // nobody waits for the answer
-		r = &refusal{status: http.StatusServiceUnavailable, text: "the claim was called off"}
+	case errors.Is(err, context.Canceled): // the client has gone
+		r = &refusal{status: http.StatusServiceUnavailable, text: "the claim was cancelled"}
 	default:
 		log.Throttled(slog.LevelError, "", "cannot record a claim", "err", err, "fix", router.StoreFix(err))
 		r = &refusal{status: http.StatusServiceUnavailable, text: "the router cannot record the claim now"}
@@ -252,27 +249,27 @@ func (h *Handler) refuse(rw http.ResponseWriter, c router.Claimed, from string, 
 	http.Error(rw, r.text, r.status)
 }
 
-// noteRefusal has a runner and its job say why its claim was refused, so that the end
-// of its allocation, which follows, is not put down to its node.
+// noteRefusal records why a claim was refused as the reason of the runner and its job, so
+// that the end of its allocation, which follows, is not blamed on its node.
 func (h *Handler) noteRefusal(runnerID string, r *refusal) {
 	why := "its claim was refused: " + r.text
 	if r.cause != nil {
 		why += ": " + r.cause.Error()
 	}
 	if !h.Log.Allows(runnerID + "\x00" + r.text) {
-		return // it says so already
+		return // that is the reason already
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), router.StoreTimeout) // whoever claims may have gone
+	ctx, cancel := context.WithTimeout(context.Background(), router.StoreTimeout) // the client may have gone
 	defer cancel()
 	if err := h.Store.ClaimRefused(ctx, runnerID, why, h.Now()); err != nil {
 		h.Log.Throttled(slog.LevelError, "", "cannot record that a claim was refused", "nomad_job", runnerID, "err", err, "fix", router.StoreFix(err))
 	}
 }
 
-// refusals are the claims that were refused lately, by who sent them: a runner
-// claims once, so a token that is sent again and again must not have Nomad and
-// GitHub asked each time. Those that are sent at once share one check. The zero
-// value is ready; it is safe for concurrent use.
+// refusals remembers the claims that were refused in the last second, by sender. A runner
+// claims once, so a token that is sent again and again must not cause requests to Nomad and
+// GitHub each time. Claims that are sent at the same time share one check. The zero value is
+// ready; it is safe for concurrent use.
 type refusals struct {
 	group singleflight.Group
 
@@ -285,10 +282,10 @@ const (
 	maxRefusals = 10_000      // remembered
 )
 
-// A claimant is who sends a token.
+// A claimant identifies who sends a token.
 type claimant struct {
 	tokenHash [32]byte
-	from      string // the IP address, if a claim must come from a certain one; else ""
+	from      string // the IP address if FromNode is set, else ""
 }
 
 type refused struct {
@@ -303,7 +300,7 @@ type checked struct {
 	gone  []int64
 }
 
-// checkOnce is check, at most once a second for a token that is refused.
+// checkOnce is check, but once a second for a token that is refused.
 func (h *Handler) checkOnce(ctx context.Context, tokenHash [32]byte, from string) (router.Claimed, []int64, error) {
 	who := claimant{tokenHash: tokenHash}
 	if h.FromNode {
@@ -316,7 +313,7 @@ func (h *Handler) checkOnce(ctx context.Context, tokenHash [32]byte, from string
 		return r.meant, nil, r.err
 	}
 	shared, err, _ := h.refusals.group.Do(string(tokenHash[:])+who.from, func() (any, error) {
-		// Others may wait for this one's answer, who have not gone away.
+		// Other clients, who have not gone away, may wait for this answer.
 		meant, gone, err := h.check(context.WithoutCancel(ctx), tokenHash, from)
 		if _, ok := errors.AsType[*refusal](err); ok {
 			h.refusals.add(who, refused{meant, err, h.Now().Add(refusedFor)}, h.Now())
@@ -342,10 +339,10 @@ func (r *refusals) add(who claimant, no refused, now time.Time) {
 	r.by[who] = no
 }
 
-// check asks Nomad whether the holder of a token is starting, and then, if it
-// is, GitHub whether the job that it would serve is still queued; gone are the
-// jobs that were not, as they ended, run or wait for an approval. It spends
-// nothing. Its error is a *refusal, ErrClaimed, ErrNotFound or the store's.
+// check asks Nomad whether the holder of a token is starting, and if so GitHub whether the
+// job that it would serve is still queued. gone are the jobs that were not: they ended, run,
+// or wait for an approval. check spends nothing. Its error is a *refusal, ErrClaimed,
+// ErrNotFound or the store's.
 func (h *Handler) check(ctx context.Context, tokenHash [32]byte, from string) (c router.Claimed, gone []int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -355,14 +352,14 @@ func (h *Handler) check(ctx context.Context, tokenHash [32]byte, from string) (c
 	if err = h.starting(ctx, tokenHash, c.Runner, from); err == nil {
 		gone, err = h.stillQueued(ctx, tokenHash, c)
 	}
-	if errors.Is(err, router.ErrClaimed) { // meanwhile: it may have been stopped, as its job is gone
+	if errors.Is(err, router.ErrClaimed) { // in the meantime: it may have been stopped because its job is gone
 		c, err = h.Store.Claimant(ctx, tokenHash)
 	}
 	return c, gone, err
 }
 
-// starting fails unless Nomad has an allocation of the runner that runs or is
-// about to, and if that is asked for, unless the claim comes from its node.
+// starting fails unless Nomad has an allocation of the runner that runs or is about to, and,
+// with FromNode, unless the claim comes from its node.
 func (h *Handler) starting(ctx context.Context, tokenHash [32]byte, r router.Runner, from string) error {
 	for began := time.Now(); r.NomadJob == "" && time.Since(began) < recordWait; {
 		select {
@@ -381,7 +378,7 @@ func (h *Handler) starting(ctx context.Context, tokenHash [32]byte, r router.Run
 			unknown.cause = errors.New("the registration of the Nomad job is not recorded")
 			return unknown
 		}
-		return nil // its token has left the router a moment ago
+		return nil // the router sent its token to Nomad a moment ago
 	}
 	a, err := h.Nomad.Allocation(ctx, r)
 	switch {
@@ -391,15 +388,15 @@ func (h *Handler) starting(ctx context.Context, tokenHash [32]byte, r router.Run
 		unknown.cause = err
 		return unknown
 	case a.Desired != "run" || a.Status != "pending" && a.Status != "running":
-		return &refusal{status: http.StatusForbidden, text: fmt.Sprintf("the allocation of this runner is not starting: it is %s, and to %s", a.Status, a.Desired)}
+		return &refusal{status: http.StatusForbidden, text: fmt.Sprintf("the allocation of this runner is not starting: its status is %s, and its desired status %s", a.Status, a.Desired)}
 	}
 	if !h.FromNode {
 		return nil
 	}
 	node, err := netip.ParseAddr(a.NodeAddr)
 	if err != nil {
-		unknown.text = "the router cannot learn the address of this runner's node"
-		unknown.cause = &router.FixError{Fix: "give the Nomad token node read, or leave --claim-from-node out", Err: fmt.Errorf("node %s has the address %q on Nomad", a.Node, a.NodeAddr)}
+		unknown.text = "the router cannot read the address of this runner's node"
+		unknown.cause = &router.FixError{Fix: "give the Nomad token node read, or omit --claim-from-node", Err: fmt.Errorf("node %s has the address %q on Nomad", a.Node, a.NodeAddr)}
 		return unknown
 	}
 	peer, err := netip.ParseAddrPort(from)
@@ -409,16 +406,16 @@ func (h *Handler) starting(ctx context.Context, tokenHash [32]byte, r router.Run
 	return nil
 }
 
-// stillQueued asks GitHub whether the job that a claim is for still waits, and
-// if not, has the books know it and asks about the next one. What GitHub cannot
-// say now is as the books have it. Its errors are the store's.
+// stillQueued asks GitHub whether the job that a claim is for still waits. If not, it
+// records that and asks about the next job. If GitHub cannot say, the database counts. Its
+// errors are the store's.
 func (h *Handler) stillQueued(ctx context.Context, tokenHash [32]byte, c router.Claimed) (gone []int64, err error) {
 	within, cancel := context.WithTimeout(router.ForClaim(ctx), askTimeout)
 	defer cancel()
 	for c.Needed && len(gone) < jobAsks {
 		d, err := h.Intake.Says(within, c.Job)
 		if err != nil && ctx.Err() == nil {
-			h.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job is still queued; its runner starts as the books have it",
+			h.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job is still queued; its runner starts, as the database has it queued",
 				"job_id", c.Job.ID, "nomad_job", c.Runner.ID, "err", err)
 		}
 		if err != nil || d.Action == "queued" && !d.Waits() {
@@ -440,14 +437,13 @@ func (h *Handler) stillQueued(ctx context.Context, tokenHash [32]byte, c router.
 	return gone, nil
 }
 
-// configure asks GitHub for what a claim is answered with, and records it. Each
-// request for a configuration has a name of its own: GitHub may answer 5xx and
-// yet keep the runner it made.
+// configure asks GitHub for the runner's configuration and records it. Each request uses a
+// new name, because GitHub may answer 5xx and yet keep the runner that it registered.
 func (h *Handler) configure(ctx context.Context, c *router.Claimed) (answer router.Secret, err error) {
 	ctx, cancel := context.WithTimeout(ctx, claimTimeout)
 	defer cancel()
 	if c.Job.Decision == nil {
-		// The claim overtook the record of the registration.
+		// The claim came before the registration was recorded.
 		if c.Job.Decision = h.InHand.Decision(c.Job.ID); c.Job.Decision == nil {
 			d, err := h.Decider.Decide(ctx, c.Job)
 			if err != nil {
@@ -493,20 +489,21 @@ func (h *Handler) configure(ctx context.Context, c *router.Claimed) (answer rout
 	return answer, nil
 }
 
-// unanswered gives up a runner that went away while it was answered.
+// unanswered gives up a runner whose connection broke while it was sent its configuration.
 func (h *Handler) unanswered(ctx context.Context, c router.Claimed, cause error) {
 	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID)
 	at := h.Now().Add(h.Doubt)
-	log.Warn("the runner went away while it was given its configuration; the job is tried again unless it shows itself", "err", cause, "again_at", at)
-	reason := "its runner went away while it was given its configuration: it is given time to show itself"
+	log.Warn("a runner's connection broke while it was sent its configuration; its job is retried unless the runner comes online", "err", cause, "again_at", at)
+	reason := "the connection of its runner broke while it was sent its configuration: it has time to come online"
 	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, router.CauseRunner, reason, h.Now()); err != nil {
-		log.Error("cannot record a lost runner", "err", err) // Recover mends it at the next start
+		log.Error("cannot record a lost runner", "err", err) // Recover does at the next start
 	}
 	h.Metrics.Retried(router.CauseRunner)
 	h.Due.Give()
 }
 
-// unconfigured gives up a claimed runner and returns what its allocation is told.
+// unconfigured gives up a claimed runner that has no configuration, and returns the answer
+// for its allocation.
 func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause error) string {
 	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "err", cause)
 	rule := ""
@@ -522,7 +519,7 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 		at = at.Add(router.GitHubFixWait) // each attempt costs a Nomad job, and one that is given up must not be due before that is recorded
 	}
 	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, router.CauseGitHub, cause.Error(), h.Now()); err != nil {
-		// Recover mends it at the next start.
+		// Recover does at the next start.
 		log.Error("cannot record a lost runner", "store_err", err)
 		return "the router cannot record the claim now"
 	}
@@ -530,7 +527,7 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 		h.Strays.Crowded(c.Runner.Target)
 	}
 	if !again {
-		log.Error("GitHub refuses the runner: mend the rule's runner section, or the workflow's labels")
+		log.Error("github refuses a runner: fix the rule's runner section, or the workflow's labels")
 		if err := h.Store.Settle(ctx, c.Job.ID, router.Unroutable, "", "GitHub refuses the runner: "+cause.Error(), c.Job.Decision, h.Now()); err != nil {
 			log.Error("cannot record a refused job", "store_err", err)
 		}
@@ -538,15 +535,15 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	}
 	h.Metrics.Retried(router.CauseGitHub)
 	if fix != nil {
-		log.Throttled(slog.LevelError, rule, "runner configuration waits for a change of configuration", "fix", fix.Fix, "again_at", at)
+		log.Throttled(slog.LevelError, rule, "a runner gets no configuration until somebody changes what GitHub refuses", "fix", fix.Fix, "again_at", at)
 	} else {
-		log.Throttled(slog.LevelWarn, rule, "no runner configuration; the job will be tried again", "again_at", at)
+		log.Throttled(slog.LevelWarn, rule, "a runner got no configuration; its job will be retried", "again_at", at)
 	}
 	h.Due.Give()
-	return "no runner configuration can be had from GitHub now; the job is tried again at " + at.UTC().Format(time.RFC3339)
+	return "GitHub gives no runner configuration at the moment; the job is retried at " + at.UTC().Format(time.RFC3339)
 }
 
-// awaitToken returns when a claim token is known, or will not be so soon.
+// awaitToken waits until a claim token is known, or until it is clear that it will not be soon.
 func (h *Handler) awaitToken(ctx context.Context, tokenHash [32]byte) {
 	if !h.First.Settling() {
 		return

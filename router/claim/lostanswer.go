@@ -12,19 +12,18 @@ import (
 )
 
 const (
-	LostEvery   = 30 * time.Second // between two calls of RemoveLost
-	lostAgain   = 2 * time.Minute  // to the second and last look for one: GitHub may carry out late what it took
-	maxLost     = 10_000           // remembered; strays finds those beyond, and those of an earlier process
-	lostPerLook = 200              // looked for at once
+	LostEvery = 30 * time.Second // between two calls of RemoveLost
+	lostAgain = 2 * time.Minute  // until the second and last search for one: GitHub may register it late
+	maxLost   = 10_000           // remembered; Strays finds those beyond, and those of an earlier process
+	lostBatch = 200              // searched for in one call
 )
 
-// lostAnswers are the runners that GitHub may have registered, though it did
-// not say so. Nobody has their configuration, so they stay there, offline, and
-// count for the group's limit. The zero value is ready; it is safe for
-// concurrent use.
+// lostAnswers remembers the runners that GitHub may have registered although it did not say
+// so. Nobody has their configuration, so they stay there, offline, and count towards the
+// group's limit. The zero value is ready; it is safe for concurrent use.
 type lostAnswers struct {
 	mu   sync.Mutex
-	list []lostAnswer // the next to be looked for first
+	list []lostAnswer // the next to be searched for comes first
 }
 
 type lostAnswer struct {
@@ -32,7 +31,7 @@ type lostAnswer struct {
 	name   string
 	jobID  int64
 	due    time.Time
-	last   bool // the second look
+	last   bool // this is the second search
 }
 
 func (l *lostAnswers) add(a ...lostAnswer) {
@@ -44,13 +43,13 @@ func (l *lostAnswers) add(a ...lostAnswer) {
 	}
 }
 
-// take returns those that are due, which are the caller's to add again.
+// take removes and returns those that are due; the caller adds again what it cannot finish.
 func (l *lostAnswers) take(now time.Time) (due []lostAnswer) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var rest []lostAnswer
 	for _, a := range l.list {
-		if len(due) < lostPerLook && !now.Before(a.due) {
+		if len(due) < lostBatch && !now.Before(a.due) {
 			due = append(due, a)
 		} else {
 			rest = append(rest, a)
@@ -60,11 +59,11 @@ func (l *lostAnswers) take(now time.Time) (due []lostAnswer) {
 	return due
 }
 
-// RemoveLost looks for the runners of lost answers on GitHub, by name, and
-// removes them. What cannot be asked now is asked at the next look.
+// RemoveLost searches GitHub for the runners of lost answers, by name, and removes them.
+// Where GitHub cannot be asked it tries again at the next call.
 func (h *Handler) RemoveLost(ctx context.Context) error {
 	var errs []error
-	failing := map[router.OwnerKey]bool{} // whose login could not ask
+	failing := map[router.OwnerKey]bool{} // whose login fails
 	due := h.lostAnswers.take(h.Now())
 	for _, a := range due {
 		owner := router.OwnerOf(router.Repo{Host: a.target.Host, Owner: a.target.Owner})
@@ -74,7 +73,7 @@ func (h *Handler) RemoveLost(ctx context.Context) error {
 		}
 		found, err := h.removeLostOne(ctx, a)
 		switch {
-		case errors.Is(err, router.ErrBusy): // it is somebody's after all
+		case errors.Is(err, router.ErrBusy): // somebody has its configuration after all
 		case err != nil:
 			failing[owner] = true
 			errs = append(errs, err)
@@ -98,8 +97,8 @@ func (h *Handler) removeLostOne(ctx context.Context, a lostAnswer) (found bool, 
 		err = h.GitHub.RemoveRunner(ctx, a.target, g.ID)
 	}
 	if err != nil {
-		return false, fmt.Errorf("remove runner %s, which GitHub registered and did not tell of: %w", a.name, err)
+		return false, fmt.Errorf("remove runner %s, which GitHub registered without saying so: %w", a.name, err)
 	}
-	h.Log.Throttled(slog.LevelInfo, "", "removed a runner from GitHub that it had registered without telling", "job_id", a.jobID, "runner", a.name)
+	h.Log.Throttled(slog.LevelInfo, "", "removed a runner that github had registered without saying so", "job_id", a.jobID, "runner", a.name)
 	return true, nil
 }
