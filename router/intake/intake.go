@@ -1,7 +1,7 @@
-// Package intake owns what GitHub says of jobs: deliveries, those that got lost and
-// are redelivered, answers to questions about one job, and syncs of whole
-// repositories. The webhook's handler gives it deliveries; claims, runners, feedback
-// and operators have it ask GitHub about a job.
+// Package intake owns what GitHub says about jobs: deliveries, those that got lost and are
+// redelivered, answers to questions about one job, and syncs of whole repositories. The
+// webhook's handler gives it deliveries; claims, runners, feedback and operators have it
+// ask GitHub about a job.
 package intake
 
 import (
@@ -16,20 +16,22 @@ import (
 
 // A Store is what intake uses of the database.
 type Store interface {
-	// Receive records a delivery and what it says of its job, and reports
-	// whether it changed anything: false for a delivery or a fact known
-	// already. It takes deliveries in any order; a job's state only moves forward.
-	// The same bytes are one delivery under whatever ID; some IDs of it are recorded,
-	// and no more. A job that is not known and comes Late is Held until GitHub, asked,
-	// says that it is queued.
-	// But an answer of GitHub's, which is a Delivery without ID, that Waits makes
-	// a job Held that is Queued, Retrying or Dispatched, unless a delivery since
-	// GitHub was asked had it queued. A delivery that Waits does not, as it may
-	// be an old one that comes late: ask GitHub then.
+	// Receive records a delivery and what it says about its job, and reports whether that
+	// changed anything: not if the delivery or the fact is known. It takes deliveries in any
+	// order; a job's state only moves forward.
+	//
+	// The same bytes are one delivery, whatever its ID; a limited number of its IDs is
+	// recorded. An unknown job whose delivery is Late is Held until GitHub, asked, says that
+	// it is queued.
+	//
+	// An answer of GitHub's, which is a Delivery without ID, that Waits moves a Queued,
+	// Retrying or Dispatched job to Held, unless a delivery that came after GitHub was asked
+	// says that the job is queued. A delivery that Waits does not, because it may be an old
+	// one that comes late: ask GitHub in that case.
 	Receive(ctx context.Context, d router.Delivery) (changed bool, err error)
 
-	// Overruled returns what is said of a job that was Denied, Unroutable or
-	// Ignored and that one of our runners took all the same; "" for any other.
+	// Overruled returns a sentence about a job that was Denied, Unroutable or Ignored and
+	// that one of our runners took all the same; "" for any other job.
 	Overruled(ctx context.Context, jobID int64) (string, error)
 
 	// RunnerNamed returns the runner with this name on GitHub.
@@ -41,39 +43,39 @@ type Store interface {
 	// Runner returns one runner.
 	Runner(ctx context.Context, id string) (router.Runner, error)
 
-	// Stale returns up to limit jobs that GitHub is to be asked about, those
-	// first that were asked about longest ago: jobs that wait for a runner, if we
-	// heard of them, and asked last, longer than unserved ago; running ones, after
-	// six times as long; and those that are Held on GitHub, after a tenth of it. The
-	// time between two questions about a job grows to half of its age, or of how
-	// long it is Held there, and to 36 times unserved at most.
+	// Stale returns up to limit jobs that GitHub should be asked about, those first that it
+	// was asked about longest ago. These are jobs that wait for a runner, once the last news
+	// and the last question are older than unserved; running jobs after six times as long;
+	// and jobs that are Held on GitHub after a tenth of it. The time between two questions
+	// about a job grows to half of its age, or of the time that it has been Held there, and
+	// to 36 times unserved at most.
 	Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]router.Job, error)
 
-	// Asked records that GitHub was asked about a job, whatever it said.
+	// Asked records that GitHub was asked about a job, whatever the answer.
 	Asked(ctx context.Context, jobID int64, now time.Time) error
 }
 
-// An Intake takes what GitHub says of jobs. It is made by New; its exported fields are set before it is
-// used, and required unless they say otherwise. It is safe for concurrent use.
+// An Intake takes what GitHub says about jobs. It is made by New and safe for concurrent
+// use; its exported fields are set before, and are required unless they say otherwise.
 type Intake struct {
 	Store    Store
 	GitHub   router.GitHub
 	Sweeper  *Sweeper
 	Log      *telemetry.Log
 	Metrics  *telemetry.Metrics
-	Traces   *telemetry.Traces // nil: nobody follows
+	Traces   *telemetry.Traces // nil: no traces
 	Clock    *router.Clock
 	Now      func() time.Time
 	Stale    time.Duration   // after how long GitHub is asked about a job that nobody serves
 	Due      router.Hint     // given when a job may be due
 	Leftover *router.JobHint // given the jobs that changed
 
-	doubted chan doubt // size maxDoubted; see mayWait
+	checks chan check // size maxChecks; jobs that GitHub is to be asked about
 }
 
-// New returns an Intake whose exported fields are those of in.
+// New returns an Intake with the exported fields of in.
 func New(in Intake) *Intake {
-	in.doubted = make(chan doubt, maxDoubted)
+	in.checks = make(chan check, maxChecks)
 	return &in
 }
 
@@ -91,15 +93,15 @@ func (in *Intake) Receive(ctx context.Context, d router.Delivery) (changed bool,
 		in.Metrics.Delivered(router.DeliveryKnown)
 	}
 	if d.Late() || d.Waits() && !changed {
-		in.mayWait(doubt{d.Job.ID, d.Late()})
+		in.checkLater(check{d.Job.ID, d.Late()})
 	}
 	if err := in.Sweeper.RecordHook(ctx, d.Hook); err != nil {
-		in.Log.Warn("cannot remember a webhook; its next delivery tries again", "err", err)
+		in.Log.Warn("cannot record a webhook; its next delivery tries again", "err", err)
 	}
 	return changed, nil
 }
 
-// Learn records what GitHub says of a job, and gives the hints if it is news.
+// Learn records what GitHub says about a job, and gives the hints if it is news.
 func (in *Intake) Learn(ctx context.Context, d router.Delivery) (changed bool, err error) {
 	changed, err = in.Record(ctx, d)
 	if changed {
@@ -109,7 +111,7 @@ func (in *Intake) Learn(ctx context.Context, d router.Delivery) (changed bool, e
 	return changed, err
 }
 
-// Record stores what GitHub says of a job.
+// Record is Learn without the hints.
 func (in *Intake) Record(ctx context.Context, d router.Delivery) (changed bool, err error) {
 	runner, refused := in.ourRunner(ctx, d), in.refused(ctx, d)
 	changed, err = in.Store.Receive(ctx, d)
@@ -126,20 +128,20 @@ func (in *Intake) Record(ctx context.Context, d router.Delivery) (changed bool, 
 	return changed, err
 }
 
-// ourRunner returns the runner of ours that a delivery says has begun a job, as
-// the books have it before; zero: none.
+// ourRunner returns the runner of ours that, by a delivery, has begun a job, as the database
+// has it before; zero: none.
 func (in *Intake) ourRunner(ctx context.Context, d router.Delivery) router.Runner {
 	if d.Action != "in_progress" || !strings.HasPrefix(d.Job.RunnerName, router.RunnerPrefix) {
 		return router.Runner{}
 	}
 	r, err := in.Store.RunnerNamed(ctx, d.Job.RunnerName)
 	if err != nil || d.RunnerID != 0 && r.GitHubID != 0 && d.RunnerID != r.GitHubID {
-		return router.Runner{} // it is for the metrics alone; or somebody else's with a name of ours
+		return router.Runner{} // an error matters only to the metrics; or it is somebody else's with a name of ours
 	}
 	return r
 }
 
-// begun counts a job that a runner has begun; runner is ourRunner's.
+// begun counts a job that a runner has begun; runner is what ourRunner returned.
 func (in *Intake) begun(ctx context.Context, d router.Delivery, runner router.Runner) {
 	if d.Action != "in_progress" {
 		return
@@ -156,19 +158,19 @@ func (in *Intake) begun(ctx context.Context, d router.Delivery, runner router.Ru
 	}
 	if now, err := in.Store.Runner(ctx, runner.ID); err == nil && now.State == router.RunnerBusy {
 		in.Metrics.Stolen()
-		in.Log.Info("github gave a runner to another job than it was meant for", "job_id", j.ID, "instead_of", runner.JobID, "nomad_job", runner.NomadJob, "runner", runner.Name)
+		in.Log.Info("github gave a runner to another job than it was started for", "job_id", j.ID, "instead_of", runner.JobID, "nomad_job", runner.NomadJob, "runner", runner.Name)
 	}
 }
 
-// refused returns the state in which a job was refused that a delivery says a
-// runner has or had; "" when it was not, or that is known.
+// refused returns the state in which a job was refused that, by a delivery, a runner has or
+// had; "" when it was not refused, or this is known already.
 func (in *Intake) refused(ctx context.Context, d router.Delivery) router.JobState {
 	if d.Job.RunnerName == "" {
 		return ""
 	}
 	j, err := in.Store.Job(ctx, d.Job.ID)
 	if err != nil || j.State != router.Denied && j.State != router.Unroutable && j.State != router.Ignored {
-		return "" // it is for the metrics and the log alone
+		return "" // an error matters only to the metrics and the log
 	}
 	if why, err := in.Store.Overruled(ctx, j.ID); err != nil || why != "" {
 		return ""
@@ -176,7 +178,7 @@ func (in *Intake) refused(ctx context.Context, d router.Delivery) router.JobStat
 	return j.State
 }
 
-// overruled counts a job that was refused, if one of our runners took it.
+// overruled counts and logs a refused job, if one of our runners took it.
 func (in *Intake) overruled(ctx context.Context, d router.Delivery, refused router.JobState) {
 	if refused == "" {
 		return
@@ -186,5 +188,5 @@ func (in *Intake) overruled(ctx context.Context, d router.Delivery, refused rout
 		return
 	}
 	in.Metrics.Overruled(refused)
-	in.Log.Warn("github gave a runner of ours to a job that was refused", "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "runner", d.Job.RunnerName, "reason", why)
+	in.Log.Warn("github gave one of our runners to a job that was refused", "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "runner", d.Job.RunnerName, "reason", why)
 }

@@ -10,19 +10,19 @@ import (
 )
 
 const (
-	recheckBatch = 50   // jobs asked about in one pass
-	maxDoubted   = 1000 // jobs that GitHub is to be asked about at once
+	recheckBatch = 50   // jobs asked about in one call
+	maxChecks    = 1000 // jobs in the queue of CheckWaiting
 )
 
-// Recheck asks GitHub about jobs of which we have not heard for long: a
-// delivery may be lost for good. It leaves out a GitHub that takes no more for now.
+// Recheck asks GitHub about jobs without news for long, because a delivery may be lost for
+// good. It skips a GitHub that takes no more requests for now.
 func (in *Intake) Recheck(ctx context.Context) error {
 	jobs, err := in.Store.Stale(ctx, in.Now(), in.Stale, recheckBatch)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	refused := map[router.OwnerKey]bool{} // or, of no owner, all of a host
+	refused := map[router.OwnerKey]bool{} // an empty owner: the whole host
 	for _, j := range jobs {
 		if refused[router.OwnerOf(j.Repo)] || refused[router.OwnerKey{Host: j.Repo.Host}] {
 			continue
@@ -42,14 +42,13 @@ func (in *Intake) Recheck(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Ask asks GitHub about a job that is known, takes what it says, and reports
-// whether that is news.
+// Ask asks GitHub about a known job, records the answer, and reports whether it is news.
 func (in *Intake) Ask(ctx context.Context, j router.Job) (changed bool, err error) {
 	call, cancel := context.WithTimeout(ctx, router.LoginTimeout)
 	defer cancel()
 	d, err := in.Says(call, j)
 	if _, ok := errors.AsType[*router.RetryAtError](err); ok {
-		return false, err // it was not asked, and stays due
+		return false, err // GitHub was not asked, and the question stays due
 	}
 	if asked := in.Store.Asked(ctx, j.ID, in.Now()); asked != nil || err != nil {
 		return false, errors.Join(err, asked)
@@ -57,9 +56,8 @@ func (in *Intake) Ask(ctx context.Context, j router.Job) (changed bool, err erro
 	return in.Learn(ctx, d)
 }
 
-// Says is what GitHub says of a job now. One that it does not know any more has
-// ended, unless GitHub does not let us see its repository, which is a FixError
-// for a day.
+// Says returns what GitHub says about a job now. A job that GitHub no longer knows has
+// ended, unless GitHub does not show us its repository: that is a FixError for a day.
 func (in *Intake) Says(ctx context.Context, j router.Job) (router.Delivery, error) {
 	asked := in.Now()
 	d, err := in.GitHub.Job(ctx, j.Repo, j.ID)
@@ -73,7 +71,7 @@ func (in *Intake) Says(ctx context.Context, j router.Job) (router.Delivery, erro
 			return d, err
 		case !sees:
 			return d, &router.FixError{
-				Fix: "give Switchyard access to the repository, or wait: a job of one that is deleted is given up after a day",
+				Fix: "give Switchyard access to the repository, or wait: jobs of a deleted repository are given up after a day",
 				Err: fmt.Errorf("read job %d: GitHub does not show %s", j.ID, j.Repo.FullName),
 			}
 		}
@@ -83,47 +81,47 @@ func (in *Intake) Says(ctx context.Context, j router.Job) (router.Delivery, erro
 	return d, nil
 }
 
-// A doubt is about a job of which GitHub is to say whether it may start.
-type doubt struct {
+// A check is a job about which GitHub is to be asked whether it may start.
+type check struct {
 	jobID int64
-	late  bool // it may be held for a delivery that came Late
+	late  bool // the job may be Held because its delivery is Late
 }
 
-// mayWait has doubts ask GitHub about a job that is on its way to a runner,
-// and of which a delivery said that it must not start yet. Such a delivery comes after
-// the one that had the job queued, or before and late: GitHub knows. One that
-// is left out, as too many are waited for, is asked about when its runner claims.
-func (in *Intake) mayWait(d doubt) {
+// checkLater has CheckWaiting ask GitHub about a job on its way to a runner of which a
+// delivery said that it must not start yet. Such a delivery comes after the one that queued
+// the job, or comes late although it was sent before; GitHub knows which. If the queue is
+// full the check is left out: GitHub is asked when the job's runner claims.
+func (in *Intake) checkLater(c check) {
 	select {
-	case in.doubted <- d:
+	case in.checks <- c:
 	default:
 	}
 }
 
-// CheckDoubts asks GitHub about the jobs that mayWait was told of, until ctx ends.
-func (in *Intake) CheckDoubts(ctx context.Context) error {
+// CheckWaiting asks GitHub about the jobs of checkLater, until ctx ends.
+func (in *Intake) CheckWaiting(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case d := <-in.doubted:
-			err := in.askIfWaits(ctx, d)
+		case c := <-in.checks:
+			err := in.askIfWaits(ctx, c)
 			if err != nil && ctx.Err() == nil {
-				in.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", d.jobID, "err", err)
+				in.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job waits for an approval; it is asked again when its runner claims", "job_id", c.jobID, "err", err)
 			}
 		}
 	}
 }
 
-func (in *Intake) askIfWaits(ctx context.Context, d doubt) error {
-	j, err := in.Store.Job(ctx, d.jobID)
+func (in *Intake) askIfWaits(ctx context.Context, c check) error {
+	j, err := in.Store.Job(ctx, c.jobID)
 	if err != nil {
 		return err
 	}
 	switch j.State {
 	case router.Queued, router.Retrying, router.Dispatched:
 	case router.Held:
-		if j.Decision == nil && !d.late { // on GitHub already, and not by a limit
+		if j.Decision == nil && !c.late { // on GitHub already, and not by a limit
 			return nil
 		}
 	default:

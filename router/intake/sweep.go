@@ -18,56 +18,57 @@ import (
 )
 
 const (
-	sweepHooks     = 50               // looked at in one sweep, in turn: each is a request at least
-	sweepUnproved  = 10               // of those: at most so many of which only unsigned headers tell
-	sweepPages     = 100              // of a hundred deliveries, read at most in one sweep of one hook
+	sweepHooks     = 50               // read in one sweep, in turn: each costs a request at least
+	sweepUnproved  = 10               // at most, of those that only unsigned headers have named
+	sweepPages     = 100              // of a hundred deliveries each, at most, in one sweep of one hook
 	redeliverBatch = 100              // read from the store at once
 	redeliverTries = 5                // of one delivery
 	redeliverFirst = 5 * time.Minute  // to the second try; doubled for each one after
-	sweepOverlap   = 2 * time.Minute  // GitHub lists a delivery when it knows how it went
-	firstSweep     = time.Hour        // how far back a hook is swept that was not before
+	sweepOverlap   = 2 * time.Minute  // GitHub lists a delivery only when it knows the outcome
+	firstSweep     = time.Hour        // how far back a new hook is swept
 	maxHooks       = 10_000           // remembered
-	heardEvery     = time.Hour        // so seldom is written that a hook is heard of
-	forgottenFor   = time.Hour        // a hook that GitHub does not know is not taken up again
-	sweepsToTell   = 12               // after so many it is told which hooks cannot be read, though some may be later
-	recheckStore   = time.Second      // between two questions whether a store that failed works
+	heardEvery     = time.Hour        // between two records that a hook was heard of
+	forgottenFor   = time.Hour        // a hook that GitHub does not know is not recorded again for so long
+	sweepsToTell   = 12               // after so many, the unread hooks are synced, even if some may be read later
+	recheckStore   = time.Second      // between two checks whether a store that failed works
 	lateRefusal    = 20 * time.Second // GitHub waits 10 s for an answer, and lists the delivery then
 )
 
 // A SweepStore is what a Sweeper uses of the database.
 type SweepStore interface {
-	// RecordHook notes that a delivery named a hook, and makes it known, swept until
-	// then, unless one of its kind and ID is: that keeps its owner and repository.
-	// It is not made known while MaxUnprovedHooks of its repository or organization are
-	// not proved; with more than MaxHooks, the one heard of longest ago is forgotten.
-	// known is false when the store does not have it as it is in h.
+	// RecordHook records that a delivery named a hook. If no hook of its kind and ID is
+	// known it becomes known, with its owner and repository, as swept until then. It does not
+	// while MaxUnprovedHooks of its repository or organization are not proved; with more
+	// than MaxHooks, the one heard of longest ago is forgotten. known is false when the
+	// store does not have the hook as it is in h.
 	RecordHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error)
 
 	// ForgetHook forgets a hook and its redeliveries.
 	ForgetHook(ctx context.Context, h router.Hook) error
 
-	// Hooks returns the known hooks: the App's, then those heard of last.
+	// Hooks returns the known hooks: first the App's, then those heard of most recently.
 	Hooks(ctx context.Context) ([]router.HookSweep, error)
 
-	// Swept records how far a hook was swept, whether it is proved, and the
-	// deliveries that are missed: those not received are due for redelivery.
+	// Swept records how far a hook was swept, whether it is proved, and the deliveries that
+	// failed: those that were not received are due for redelivery.
 	Swept(ctx context.Context, h router.HookSweep, missed []router.SentDelivery, now time.Time) error
 
-	// RedeliverNow makes the redeliveries due that are so later.
+	// RedeliverNow makes all redeliveries due at once.
 	RedeliverNow(ctx context.Context, now time.Time) error
 
-	// Redeliveries returns up to limit deliveries that are due, oldest first but
-	// those that a job ended or runs before, and forgets those that were received, or made before old.
+	// Redeliveries returns up to limit deliveries that are due, oldest first, except that
+	// those which say that a job runs or has ended come before the others. It forgets those
+	// that were received, or made before old.
 	Redeliveries(ctx context.Context, now, old time.Time, limit int) ([]router.Redelivery, error)
 
-	// Redelivered counts a try of a redelivery; it is due at again, or, when
-	// that is zero, never.
+	// Redelivered counts an attempt at a redelivery; it is due again at again, or, when that
+	// is zero, never.
 	Redelivered(ctx context.Context, guid string, again time.Time) error
 }
 
-// A Sweeper finds the deliveries that got lost, by the webhooks that it saw, and has GitHub
-// redeliver them. Its exported fields are set before it is used, and required. It is
-// made by NewSweeper.
+// A Sweeper finds deliveries that got lost, in GitHub's lists for the webhooks that it has
+// heard of, and has GitHub redeliver them. It is made by NewSweeper. Its methods are safe for
+// concurrent use, except that Sweep runs once at a time.
 type Sweeper struct {
 	Store      SweepStore
 	GitHub     router.GitHub
@@ -75,54 +76,54 @@ type Sweeper struct {
 	Now        func() time.Time
 	StoreWorks func(context.Context) bool // whether the database takes writes
 
-	now       router.Hint // size 1; a hint that there is something to be swept
-	refused   router.Hint // size 1; a hint that the store took no delivery
+	now       router.Hint // a sweep is due
+	refused   router.Hint // the store failed to record a delivery
 	recovered atomic.Bool // the store takes deliveries again
 
 	mu        sync.Mutex
-	heard     map[router.Hook]time.Time        // those in the store, and when that was noted
+	heard     map[router.Hook]time.Time        // hooks in the store, and when that was recorded
 	forgotten map[router.Hook]router.HookSweep // those that GitHub does not know; Heard is when it said so
-	warned    bool                             // that an App's deliveries cannot be seen
-	fresh     *rate.Limiter                    // of those that the store may not have; nil: made when it is needed
+	toldApp   bool                             // it was logged that an App's deliveries cannot be listed
+	fresh     *rate.Limiter                    // of records of hooks that the store may not have; nil: made when it is needed
 
 	// Used by Sweep only.
 	sweep     int                    // counts
 	turns     map[router.HookKey]int // how often each was looked at
 	compared  map[router.HookKey]comparison
 	read      bool          // GitHub listed the deliveries of some hook
-	unreached []router.Hook // those whose deliveries GitHub does not list
+	unreached []router.Hook // hooks whose deliveries GitHub does not list
 
 	latest   time.Time // when the store had last recorded anything, at the start; zero: never; guarded by mu
-	compares bool      // what GitHub delivered is compared with the store at the start: it is not new
+	compares bool      // the database is not new: at the start, what GitHub delivered is compared with it
 
-	unread chan Unread // size 1; sent once, when it is known
+	unread chan unread // size 1; sent once, when it is known
 	told   bool        // it was sent; used by Sweep only
 }
 
-// NewSweeper returns one that has seen nothing.
+// NewSweeper returns a Sweeper that has heard of no hook.
 func NewSweeper(store SweepStore, github router.GitHub, log *telemetry.Log, now func() time.Time, storeWorks func(context.Context) bool) *Sweeper {
 	return &Sweeper{Store: store, GitHub: github, Log: log, Now: now, StoreWorks: storeWorks, now: router.NewHint(), refused: router.NewHint()}
 }
 
-// Sooner receives when there is something to be swept.
+// Sooner returns a channel that receives when a sweep is due at once.
 func (sw *Sweeper) Sooner() <-chan struct{} { return sw.now }
 
-// Start says when the database had last recorded anything (zero: never), and whether
-// what GitHub delivered since is compared with it, as it may be an old copy.
-// It is called before Sweep, and may be while deliveries come.
+// Start says when the database last recorded anything (zero: never), and whether it must be
+// compared with what GitHub delivered since, as it may be an old copy. It is called before
+// Sweep; deliveries may come meanwhile.
 func (sw *Sweeper) Start(latest time.Time, compares bool) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
-	sw.latest, sw.compares, sw.unread = latest, compares, make(chan Unread, 1)
+	sw.latest, sw.compares, sw.unread = latest, compares, make(chan unread, 1)
 }
 
-// An Unread says of which hooks a comparison at the start could not be made.
-type Unread struct {
-	all   bool // of none it could: there may be others that are not known
+// An unread says for which hooks the comparison at the start was not possible.
+type unread struct {
+	all   bool // it was for none: there may be hooks that are not known
 	hooks []router.Hook
 }
 
-// A comparison of a hook's deliveries with the store is made at the start.
+// A comparison is how far the comparison of a hook's deliveries with the store has come.
 type comparison int
 
 const (
@@ -131,7 +132,7 @@ const (
 	compared
 )
 
-// RecordHook notes the hook that a delivery came by, as its headers say.
+// RecordHook records the hook that sent a delivery, as the delivery's headers name it.
 func (sw *Sweeper) RecordHook(ctx context.Context, h router.Hook) error {
 	now := sw.Now()
 	if h.Kind == "" {
@@ -150,19 +151,19 @@ func (sw *Sweeper) RecordHook(ctx context.Context, h router.Hook) error {
 		sw.mu.Unlock()
 		return nil
 	}
-	warned := sw.warned
+	told := sw.toldApp
 	sw.mu.Unlock()
 	if h.Kind == router.HookApp && !slices.Contains(sw.GitHub.OwnHooks(), h) {
-		if !warned {
-			sw.Log.Warn("deliveries come by the webhook of a GitHub App; those that get lost can only be found when Switchyard logs in as that App")
+		if !told {
+			sw.Log.Warn("deliveries come from the webhook of a github app; switchyard finds lost ones only if it logs in as that app")
 		}
 		sw.mu.Lock()
-		sw.warned = true
+		sw.toldApp = true
 		sw.mu.Unlock()
 		return nil
 	}
-	// Those before now are not its first, or they would have been seen: but not in a
-	// database that knows nothing of the last days.
+	// Its earlier deliveries were recorded, or this one would not be the first; but not in
+	// a database that has nothing of the last days.
 	swept := now.Add(-firstSweep)
 	if was {
 		swept = gone.Swept
@@ -183,7 +184,7 @@ func (sw *Sweeper) RecordHook(ctx context.Context, h router.Hook) error {
 	return nil
 }
 
-// hear notes that the store has a hook, and that it was heard of.
+// hear notes that the store has a hook, and when it was heard of.
 func (sw *Sweeper) hear(h router.Hook, at time.Time) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
@@ -207,10 +208,9 @@ func (sw *Sweeper) forget(h router.HookSweep, now time.Time) {
 	sw.forgotten[h.Hook] = h
 }
 
-// turn returns the hooks whose turn it is: the App's; then those that had the
-// fewest turns, and of these the ones heard of last. Hooks that are not proved
-// take few of the places. all is for the start, and after an outage: all that are
-// proved.
+// turn returns the hooks whose turn it is: the App's; then those that had the fewest turns,
+// and among these the ones heard of most recently. Hooks that are not proved take few of the
+// places. all is true at the start and after an outage: all proved hooks then have a turn.
 func (sw *Sweeper) turn(hooks []router.HookSweep, all bool) (turn []router.HookSweep) {
 	least, turns := -1, map[router.HookKey]int{} // without those that are gone
 	for _, h := range hooks {
@@ -249,9 +249,8 @@ func (sw *Sweeper) turn(hooks []router.HookSweep, all bool) (turn []router.HookS
 	return turn
 }
 
-// Sweep looks through the deliveries of each hook since the last time and
-// has those that failed made again. A hook that cannot be read keeps no other
-// from being so.
+// Sweep reads the deliveries of each hook since the last sweep and has those redelivered
+// that failed. If one hook cannot be read, the others still are.
 func (sw *Sweeper) Sweep(ctx context.Context) error {
 	own := sw.GitHub.OwnHooks()
 	for _, h := range own {
@@ -280,7 +279,7 @@ func (sw *Sweeper) Sweep(ctx context.Context) error {
 	if sw.compared == nil {
 		sw.compared = map[router.HookKey]comparison{}
 	}
-	said := sweepSays{hooks: len(hooks)}
+	result := sweepResult{hooks: len(hooks)}
 	for _, h := range sw.turn(hooks, all) {
 		err := sw.sweepHook(ctx, h)
 		if ctx.Err() != nil {
@@ -298,28 +297,29 @@ func (sw *Sweeper) Sweep(ctx context.Context) error {
 		if err != nil && !sw.told && lasting(err) && (h.Proved || !unknown) {
 			sw.unreached = append(sw.unreached, h.Hook)
 		}
-		said.add(h.Hook, err, unknown)
+		result.add(h.Hook, err, unknown)
 	}
-	if said.unknown > 0 {
-		sw.Log.Info("webhooks whose deliveries GitHub does not show are forgotten: they are deleted, somebody made them up, or the login may not see them",
-			"webhooks", said.unknown, "such_as", said.which.String(), "err", said.why)
+	if result.unknown > 0 {
+		sw.Log.Info("forgot webhooks whose deliveries github does not show: they were deleted, somebody made them up, or the login may not see them",
+			"webhooks", result.unknown, "such_as", result.which.String(), "err", result.why)
 	}
-	if sw.unread != nil && !sw.told && (!said.passing || sw.sweep > sweepsToTell) {
-		sw.unread <- Unread{all: !sw.read && !said.passing, hooks: sw.unreached}
+	if sw.unread != nil && !sw.told && (!result.passing || sw.sweep > sweepsToTell) {
+		sw.unread <- unread{all: !sw.read && !result.passing, hooks: sw.unreached}
 		sw.told, sw.unreached = true, nil
 	}
-	return errors.Join(said.err(), sw.redeliver(ctx))
+	return errors.Join(result.err(), sw.redeliver(ctx))
 }
 
-// sweepSays is what a sweep has to say, however many webhooks fail: one of a kind.
-type sweepSays struct {
+// A sweepResult sums up the errors of a sweep, so that it logs one line of each kind,
+// however many webhooks fail.
+type sweepResult struct {
 	hooks, failed, unknown int
-	first, why             error       // of those that failed, and that are unknown
+	first, why             error       // the first failure, and why a hook is unknown
 	which                  router.Hook // that is unknown
-	passing                bool        // some may be read when they are tried again
+	passing                bool        // some may be read at the next attempt
 }
 
-func (s *sweepSays) add(h router.Hook, err error, unknown bool) {
+func (s *sweepResult) add(h router.Hook, err error, unknown bool) {
 	switch {
 	case err == nil:
 		return
@@ -334,25 +334,25 @@ func (s *sweepSays) add(h router.Hook, err error, unknown bool) {
 	s.passing = s.passing || !lasting(err)
 }
 
-func (s *sweepSays) err() error {
+func (s *sweepResult) err() error {
 	if s.failed > 1 {
 		return fmt.Errorf("%d of %d webhooks, such as %w", s.failed, s.hooks, s.first)
 	}
 	return s.first
 }
 
-// lasting reports whether an error of GitHub's stays until somebody mends it.
+// lasting reports whether an error of GitHub's stays until somebody fixes its cause.
 func lasting(err error) bool {
 	return errors.Is(err, router.ErrNotFound) || errors.As(err, new(*router.GiveUpError)) || errors.As(err, new(*router.FixError))
 }
 
-// sweepHook reads a hook's deliveries from the newest back to where the last
-// sweep began. What it read is kept with where it goes on, page by page, so
-// that a sweep which is cut off loses nothing.
+// sweepHook reads a hook's deliveries from the newest back to where the last sweep began. It
+// records what it read, and where to continue, page by page, so that a sweep that is cut off
+// loses nothing.
 //
-// The first sweep after the start goes back to the newest that the store knows
-// of anything, and misses whatever the store does not have, also what was
-// answered: the store may be a copy that was made before.
+// The first sweep after the start goes back to when the store last recorded anything, and
+// takes whatever the store does not have as missed, even if it was answered: the database may
+// be an older copy.
 func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 	if sw.compared[h.Key()] == notCompared && sw.compares {
 		sw.compared[h.Key()] = comparing
@@ -365,7 +365,7 @@ func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 	if oldest := sw.Now().Add(-router.DeliveriesKept); h.Swept.Before(oldest) {
 		h.Swept = oldest
 	}
-	seen := map[string]bool{} // and need not be missed: a later attempt is listed first
+	seen := map[string]bool{} // by GUID: later attempts, which are listed first, count
 	for range sweepPages {
 		var page []router.SentDelivery
 		var next string
@@ -374,8 +374,7 @@ func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 			return err
 		})
 		if err != nil && h.Cursor != "" && lasting(err) {
-			// The place is good no more: begin anew. What is listed twice is
-			// kept once.
+			// The cursor has expired: start over. What is listed twice is kept once.
 			h.Cursor = ""
 			return errors.Join(err, sw.Store.Swept(ctx, h, nil, sw.Now()))
 		}
@@ -418,8 +417,8 @@ func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 	return nil // the next sweep goes on
 }
 
-// persist makes a call up to three times while it fails in a way that may pass
-// at once: a 5xx, an answer that does not come. The rest of a sweep hangs on it.
+// persist makes a call up to three times while it fails in a way that may pass at once: a 5xx,
+// or no answer. The rest of a sweep depends on it.
 func persist(ctx context.Context, call func(context.Context) error) (err error) {
 	for pause := time.Second; ; pause *= 2 {
 		within, cancel := context.WithTimeout(ctx, router.LoginTimeout)
@@ -440,13 +439,13 @@ func knownAction(action string) bool {
 	return action == "queued" || action == "waiting" || action == "in_progress" || action == "completed"
 }
 
-// StoreRefused is told that the store did not take a delivery.
+// StoreRefused says that the store failed to record a delivery.
 func (sw *Sweeper) StoreRefused() {
 	sw.refused.Give()
 }
 
-// Recover has what the store refused swept as soon as it takes deliveries
-// again, and once more for those that GitHub lists late, until ctx ends.
+// Recover makes a sweep due as soon as a store that failed takes deliveries again, and once
+// more for those that GitHub lists late, until ctx ends.
 func (sw *Sweeper) Recover(ctx context.Context) error {
 	for {
 		select {
@@ -455,7 +454,7 @@ func (sw *Sweeper) Recover(ctx context.Context) error {
 		case <-sw.refused:
 		}
 		for failed := true; failed; {
-			if !pause(ctx, recheckStore) { // so that what is known is younger than the refusal
+			if !pause(ctx, recheckStore) { // so that the check is newer than the failure
 				return nil
 			}
 			failed = !sw.StoreWorks(ctx)
@@ -470,7 +469,7 @@ func (sw *Sweeper) Recover(ctx context.Context) error {
 	}
 }
 
-// pause reports whether it was as long as it should be.
+// pause waits, and reports whether it did so to the end.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -480,8 +479,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// redeliver has GitHub make the deliveries again that are due for it. It ends
-// when GitHub takes no more for now; what is left stays due.
+// redeliver asks GitHub to redeliver what is due. It ends when GitHub takes no more requests
+// for now; what is left stays due.
 func (sw *Sweeper) redeliver(ctx context.Context) error {
 	var errs []error
 	failing := map[router.Hook]bool{}
@@ -501,9 +500,9 @@ func (sw *Sweeper) redeliver(ctx context.Context) error {
 			}
 			switch {
 			case errors.As(err, new(*router.GiveUpError)):
-				sw.Log.Throttled(slog.LevelWarn, "", "github does not make a lost delivery again", "delivery_id", r.GUID, "err", err)
+				sw.Log.Throttled(slog.LevelWarn, "", "github does not redeliver a lost delivery", "delivery_id", r.GUID, "err", err)
 			case err != nil:
-				failing[r.Hook] = true // so would its others: they stay due
+				failing[r.Hook] = true // its other deliveries would fail, too: they stay due
 				errs = append(errs, fmt.Errorf("%s: %w", r.Hook, err))
 				continue
 			}
@@ -517,7 +516,7 @@ func (sw *Sweeper) redeliver(ctx context.Context) error {
 			done++
 		}
 		if done > 0 {
-			sw.Log.Info("lost deliveries are made again", "deliveries", done)
+			sw.Log.Info("github redelivers lost deliveries", "deliveries", done)
 		}
 		if len(due) < redeliverBatch {
 			break

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	syncCalls   = 2000             // of GitHub at most, for one repository
+	syncCalls   = 2000             // requests at most, for one repository
 	syncTimeout = 15 * time.Minute // for one repository
-	maxRepos    = 10_000           // of a full look
+	maxRepos    = 10_000           // of a full sync
 )
 
-// Listed is how long before a start deliveries may have come that GitHub still lists.
+// Listed is how long ago a delivery may have come that GitHub surely still lists.
 const Listed = router.DeliveriesKept - sweepOverlap
 
 // A SyncStore is what a Syncer uses of the database.
@@ -29,17 +29,17 @@ type SyncStore interface {
 
 	Counts(ctx context.Context) (map[router.JobState]int, error)
 
-	// Open returns the jobs of a repository of an instance, in any spelling,
-	// that are Held, Queued, Retrying, Dispatched or Running.
+	// Open returns the jobs of a repository of an instance that are Held, Queued, Retrying,
+	// Dispatched or Running. The repository's name is compared without case.
 	Open(ctx context.Context, instance int64, owner, repo string) ([]router.Job, error)
 
-	// Repos returns up to limit repositories of jobs that were received since,
-	// with Host, Owner, Name and FullName.
+	// Repos returns up to limit repositories of jobs received since then, with Host, Owner,
+	// Name and FullName.
 	Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error)
 }
 
-// A Syncer takes full looks at GitHub. Its exported fields are set before it is used,
-// and required. It is safe for concurrent use.
+// A Syncer syncs repositories with GitHub. It is safe for concurrent use; its fields are set
+// before, and are required.
 type Syncer struct {
 	Store   SyncStore
 	Nomad   router.Nomad
@@ -49,19 +49,19 @@ type Syncer struct {
 	First   *FirstSync
 	Log     *telemetry.Log
 	Now     func() time.Time
-	Compare router.TimeHint // given when the first look is over
+	Compare router.TimeHint // given when a full sync is over
 }
 
-// Sync takes a full look at a repository, owner/name, of the GitHub with this
-// host, "" being the first: at all its runs that have not ended, and then at
-// the jobs of it that the books have as waiting or running and that no such run
-// has. It fails with a *RetryAtError when GitHub's rate limit is reached; what
-// was looked at until then is kept. Safe for concurrent use.
+// Sync brings the jobs of a repository, owner/name, in step with the GitHub of this host; ""
+// is the first GitHub. It reads all runs that have not ended, then asks about each job of
+// the repository that is open in the database and that no such run has. It fails with a
+// *RetryAtError when GitHub's rate limit is reached; what was read until then is kept. Safe
+// for concurrent use.
 func (sy *Syncer) Sync(ctx context.Context, host, repo string) (router.SyncReport, error) {
 	in, known := router.InstanceAt(sy.GitHub, host)
 	report := router.SyncReport{Host: in.Host, Repo: repo}
 	if !known {
-		return report, &router.GiveUpError{Err: fmt.Errorf("no GitHub with the host %q is configured", host)}
+		return report, &router.GiveUpError{Err: fmt.Errorf("no GitHub with host %q is configured", host)}
 	}
 	owner, name, ok := strings.Cut(repo, "/")
 	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
@@ -80,7 +80,7 @@ func (sy *Syncer) Sync(ctx context.Context, host, repo string) (router.SyncRepor
 		return err
 	})
 	if err != nil {
-		return report, fmt.Errorf("look at the runs of %s: %w", repo, err)
+		return report, fmt.Errorf("read the runs of %s: %w", repo, err)
 	}
 	open, err := sy.Store.Open(ctx, in.Number, owner, name)
 	if err != nil {
@@ -98,7 +98,7 @@ func (sy *Syncer) Sync(ctx context.Context, host, repo string) (router.SyncRepor
 		report.Jobs++
 		changed, err := sy.Intake.Ask(ctx, j)
 		if err != nil {
-			return report, fmt.Errorf("look at job %d of %s: %w", j.ID, repo, err)
+			return report, fmt.Errorf("ask about job %d of %s: %w", j.ID, repo, err)
 		}
 		if changed {
 			report.Changed++
@@ -107,11 +107,12 @@ func (sy *Syncer) Sync(ctx context.Context, host, repo string) (router.SyncRepor
 	return report, nil
 }
 
-// FirstSyncMark is "begun" while the first look is taken, and "done" after.
+// FirstSyncMark is the name of a mark in the database: "begun" while the first sync is under
+// way, and "done" after it.
 const FirstSyncMark = "first look"
 
-// FirstDue reports whether the first look is to be taken: the database is
-// empty, as it is when it was deleted, or the last process did not end it.
+// FirstDue reports whether the first sync is due: the database is empty, as after it was
+// deleted, or the last process did not finish the sync.
 func (sy *Syncer) FirstDue(ctx context.Context) (bool, error) {
 	mark, err := sy.Store.Mark(ctx, FirstSyncMark)
 	if err != nil || mark != "" {
@@ -128,18 +129,18 @@ func (sy *Syncer) FirstDue(ctx context.Context) (bool, error) {
 	return mark == "begun", sy.Store.SetMark(ctx, FirstSyncMark, mark)
 }
 
-// Full takes a first look, or one again.
+// Full syncs all known repositories, or those for which within is true if it is not nil.
 func (sy *Syncer) Full(ctx context.Context, within func(router.Repo) bool) {
 	defer sy.Compare.At(sy.Now())
 	defer sy.First.End()
 	if err := sy.all(ctx, within); err != nil && ctx.Err() == nil {
-		sy.Log.Error("cannot take a full look at GitHub", "err", err, "fix", router.StoreFix(err))
+		sy.Log.Error("cannot sync with github", "err", err, "fix", router.StoreFix(err))
 	}
 }
 
-// SyncUnread takes a full look at the repositories of webhooks of which GitHub
-// does not list the deliveries: what came since the database last recorded anything
-// may have gone to another, of which this one is a copy.
+// SyncUnread waits for the first sweep, then syncs the repositories of those webhooks whose
+// deliveries GitHub does not list. What came after the database last recorded anything may
+// have gone to another one, of which this is a copy.
 func (sy *Syncer) SyncUnread(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -149,14 +150,14 @@ func (sy *Syncer) SyncUnread(ctx context.Context) error {
 		}
 		sy.First.Begin(false)
 		sy.Full(ctx, func(r router.Repo) bool {
-			return u.all || slices.ContainsFunc(u.hooks, func(h router.Hook) bool { return sy.tellsOf(h, r) })
+			return u.all || slices.ContainsFunc(u.hooks, func(h router.Hook) bool { return sy.covers(h, r) })
 		})
 	}
 	return nil
 }
 
-// tellsOf reports whether a webhook tells of the jobs of a repository.
-func (sy *Syncer) tellsOf(h router.Hook, r router.Repo) bool {
+// covers reports whether a webhook sends deliveries of a repository's jobs.
+func (sy *Syncer) covers(h router.Hook, r router.Repo) bool {
 	if router.HostOf(sy.GitHub, h.ID) != r.Host {
 		return false
 	}
@@ -164,10 +165,9 @@ func (sy *Syncer) tellsOf(h router.Hook, r router.Repo) bool {
 		h.Kind == router.HookOrganization && strings.HasPrefix(strings.ToLower(r.FullName), strings.ToLower(h.Owner)+"/")
 }
 
-// all syncs every repository that is known of (within nil), or some: those
-// that Nomad has runners for, those of recent jobs, and those that the App is
-// installed for. It waits where GitHub's rate limit has it wait. Its error is the
-// store's.
+// all does the work of Full. The repositories are those that Nomad has runners for, those
+// of recent jobs, and those that the App is installed for. It waits whenever GitHub's rate
+// limit is reached. Its error is the store's.
 func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error {
 	if err := sy.Store.SetMark(ctx, FirstSyncMark, "begun"); err != nil {
 		return err
@@ -177,7 +177,7 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error 
 		repos = slices.DeleteFunc(repos, func(r router.Repo) bool { return !within(r) })
 	}
 	if err != nil {
-		sy.Log.Warn("not all repositories are known; jobs that wait in the others are found when GitHub tells of them", "err", err)
+		sy.Log.Warn("cannot list all repositories; jobs that wait in the others become known by their next deliveries", "err", err)
 	}
 	var total router.SyncReport
 	for _, r := range repos {
@@ -185,7 +185,7 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error 
 		report, err := sy.Sync(ctx, r.Host, repo)
 		var later *router.RetryAtError
 		for errors.As(err, &later) {
-			sy.Log.Info("the full look goes on when GitHub takes more requests", "host", r.Host, "repo", repo, "again_at", later.At)
+			sy.Log.Info("the sync continues when github takes more requests", "host", r.Host, "repo", repo, "again_at", later.At)
 			select {
 			case <-ctx.Done():
 				return nil
@@ -197,16 +197,16 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error 
 			return nil
 		}
 		if err != nil {
-			sy.Log.Warn("cannot look at a repository; switchyard jobs sync tries again", "host", r.Host, "repo", repo, "err", err)
+			sy.Log.Warn("cannot sync a repository; to try again, use switchyard jobs sync", "host", r.Host, "repo", repo, "err", err)
 		}
 		total.Jobs, total.Changed, total.Calls = total.Jobs+report.Jobs, total.Changed+report.Changed, total.Calls+report.Calls
 	}
-	sy.Log.Info("took a full look at GitHub, as the database was empty, or older than the deliveries that GitHub lists",
+	sy.Log.Info("synced with github, as the database was empty, or older than the deliveries that github lists",
 		"repositories", len(repos), "jobs", total.Jobs, "new", total.Changed, "calls", total.Calls)
 	return sy.Store.SetMark(ctx, FirstSyncMark, "done")
 }
 
-// repositories are those of a first look, each once, also when it fails.
+// repositories returns the repositories of a full sync, each once, even when it fails.
 func (sy *Syncer) repositories(ctx context.Context) (repos []router.Repo, err error) {
 	seen := map[string]bool{}
 	add := func(host, repo string) error {
@@ -226,7 +226,7 @@ func (sy *Syncer) repositories(ctx context.Context) (repos []router.Repo, err er
 	if nomadErr != nil {
 		errs = append(errs, fmt.Errorf("list Nomad's runners: %w", nomadErr))
 	}
-	for _, j := range jobs { // first: their runners are waited for
+	for _, j := range jobs { // first, because jobs wait for their runners
 		if j.Status != "dead" {
 			id, _, _ := router.ParseRunnerID(j.RunnerID)
 			errs = append(errs, add(router.HostOf(sy.GitHub, id), j.Repo))

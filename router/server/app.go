@@ -77,7 +77,7 @@ type Config struct {
 
 	ClaimFromNode bool // a claim must come from the address that Nomad knows of the runner's node: not behind NAT or a proxy
 
-	Sweep time.Duration // how often the books are compared with a listing of Nomad, beside its events; 0: 5 min
+	Sweep time.Duration // how often the database is compared with a listing of Nomad, besides its events; 0: 5 min
 	Idle  time.Duration // how long a runner may wait for its configuration or a job, until GitHub is asked and it is replaced; 0: 10 min
 	Keep  time.Duration // how long jobs are remembered after their end, at least 72 h; 0: 30 days
 	Doubt time.Duration // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
@@ -338,7 +338,7 @@ func (a *App) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
 	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
-	loops := append(a.runners.Loops(), a.sweeper.Recover, a.intake.CheckDoubts, a.strays.MakeRoom, a.clock.watch,
+	loops := append(a.runners.Loops(), a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom, a.clock.watch,
 		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad)
 	for _, loop := range loops {
 		g.Go(func() error { return loop(ctx) })
