@@ -1,6 +1,5 @@
-// Package feedback owns what GitHub is told of jobs: on their commits, why they wait or
-// were refused; and that runs are cancelled which nothing can serve. Server calls it
-// at intervals.
+// Package feedback owns what GitHub is told about jobs: a commit shows why its jobs wait or
+// were refused, and runs that nothing can serve are cancelled. Server calls it at intervals.
 package feedback
 
 import (
@@ -24,57 +23,56 @@ import (
 )
 
 const (
-	feedbackPause = 15 * time.Second // between two changes of what is said of a job
-	feedbackFix   = 10 * time.Minute // until what a person must mend is tried again
-	feedbackAge   = 24 * time.Hour   // of a job of which nothing was said: feedback is new then
-	maxOwners     = 10_000           // whose rate is remembered
+	feedbackPause = 15 * time.Second // between two notices of one job
+	feedbackFix   = 10 * time.Minute // until an attempt that needs a person's fix is repeated
+	feedbackAge   = 24 * time.Hour   // older jobs without a notice get none: feedback was turned on later
+	maxOwners     = 10_000           // whose rates are remembered
 	feedbackBatch = 100              // jobs read from the store at once
 	cancelBatch   = 20               // runs cancelled in one pass
-	noticePer     = 9 * time.Second  // GitHub takes 500 an hour of what makes content:
+	noticePer     = 9 * time.Second  // GitHub takes 500 requests an hour that create content:
 	noticeBurst   = 60               // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api (read 2026-11-24), and 80 a minute
-	maxTitle      = 120              // characters, of a status GitHub takes 140
+	maxTitle      = 120              // characters; GitHub takes 140 in a status
 	maxNotice     = 2000             // characters
-	noticeTimeout = 15 * time.Second // for one job's
-	feedbackAsks  = "Switchyard says here why the job waits for a runner, as it changes. Nothing needs to pass."
+	noticeTimeout = 15 * time.Second // for all calls of one notice
+	feedbackAsks  = "Switchyard shows here why the job waits for a runner, and updates it. No action is needed."
 )
 
 // A Store is what feedback uses of the database.
 type Store interface {
 	Job(ctx context.Context, id int64) (router.Job, error)
 
-	// NoticesDue returns up to limit jobs of which something is to be said by now:
-	// first those of which something was, and that have another state or reason
-	// since; then, unless kind is "", those that were refused, or that wait, for
-	// longer than after. Those that became known before since are left out.
+	// NoticesDue returns up to limit jobs whose notice is due by now: first those that have a
+	// notice and whose state or reason has changed since; then, unless kind is "", those that
+	// have been refused, or have waited, for longer than after. Jobs that became known before
+	// since are left out.
 	NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error)
 
-	// NoticeStarted records that something may be said of a job from now on.
+	// NoticeStarted records that a job may have a notice from now on.
 	NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error
 
-	// NoticeSent records what GitHub was told of a job, and the ID of that. The next
-	// may be said at again, or, when that is zero, never.
+	// NoticeSent records the notice of a job and its ID. The next one may be sent at again,
+	// or, when that is zero, never.
 	NoticeSent(ctx context.Context, jobID, id int64, state router.JobState, reason string, again time.Time) error
 
-	// NoticeRejected records that GitHub did not take it. It is tried again at
-	// again, or, when that is zero, never.
+	// NoticeRejected records that GitHub did not accept a notice. It is retried at again,
+	// or, when that is zero, never.
 	NoticeRejected(ctx context.Context, jobID int64, again time.Time) error
 
-	// RunsToCancel returns up to limit jobs that became Unroutable between the two
-	// times, whose run was not cancelled and has no job that is Running, one of
-	// each run.
+	// RunsToCancel returns up to limit jobs that became Unroutable between the two times, and
+	// whose run was not cancelled and has no Running job: one for each run.
 	RunsToCancel(ctx context.Context, old, since time.Time, limit int) ([]router.Job, error)
 
-	// RunCancelled records that a run was cancelled: why is added to the reason of
-	// its jobs that are Unroutable.
+	// RunCancelled records that a run was cancelled: why is added to the reason of its
+	// Unroutable jobs.
 	RunCancelled(ctx context.Context, repo router.Repo, runID int64, why string, now time.Time) error
 
-	// RunNotCancelled records that a job which is Unroutable is no cause to cancel its
-	// run: why is added to its reason.
+	// RunNotCancelled records that a run is not cancelled for an Unroutable job: why is added
+	// to the job's reason.
 	RunNotCancelled(ctx context.Context, jobID int64, why string, now time.Time) error
 }
 
-// Feedback tells GitHub. Its exported fields are set before it is used, and required.
-// Update and CancelRuns may run at the same time, each once.
+// Feedback tells GitHub about jobs. Its exported fields are set before it is used, and
+// required. Update and CancelRuns may run at the same time, but each only once.
 type Feedback struct {
 	Store   Store
 	GitHub  router.GitHub
@@ -82,16 +80,16 @@ type Feedback struct {
 	Decider *decide.Decider
 	Log     *telemetry.Log
 	Now     func() time.Time
-	Spare   time.Duration // for how long a run is not looked at again that has a job which may run
+	Spare   time.Duration // how long a run is spared that has a job which may run
 
 	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by CancelRuns only
 
-	mu   sync.Mutex
-	told map[router.OwnerKey]*rate.Limiter // what an owner's commits may be told
+	mu    sync.Mutex
+	rates map[router.OwnerKey]*rate.Limiter // of notices on an owner's commits
 }
 
-// Update says on their commits why jobs wait or were refused, if the rules
-// have it so, and what was said before when it changes.
+// Update puts notices on commits that say why jobs wait or were refused, if the rules ask for
+// that, and updates those that are there.
 func (f *Feedback) Update(ctx context.Context) error {
 	kind, after := f.Decider.Rules().Feedback()
 	list, err := f.Store.NoticesDue(ctx, router.NoticeKind(kind), after, f.Now().Add(-feedbackAge), f.Now(), feedbackBatch)
@@ -105,11 +103,11 @@ func (f *Feedback) Update(ctx context.Context) error {
 		if stopped[owner] {
 			continue
 		}
-		if !f.notices(owner).AllowN(f.Now(), 1) {
+		if !f.rate(owner).AllowN(f.Now(), 1) {
 			stopped[owner] = true
 			continue
 		}
-		err := f.say(ctx, u)
+		err := f.send(ctx, u)
 		var later *router.RetryAtError
 		again := time.Time{}
 		switch {
@@ -132,23 +130,23 @@ func (f *Feedback) Update(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// notices is what an owner's commits may be told.
-func (f *Feedback) notices(owner router.OwnerKey) *rate.Limiter {
+// rate returns the limiter of notices on an owner's commits.
+func (f *Feedback) rate(owner router.OwnerKey) *rate.Limiter {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.told == nil || len(f.told) >= maxOwners {
-		f.told = map[router.OwnerKey]*rate.Limiter{}
+	if f.rates == nil || len(f.rates) >= maxOwners {
+		f.rates = map[router.OwnerKey]*rate.Limiter{}
 	}
-	l := f.told[owner]
+	l := f.rates[owner]
 	if l == nil {
 		l = rate.NewLimiter(rate.Every(noticePer), noticeBurst)
-		f.told[owner] = l
+		f.rates[owner] = l
 	}
 	return l
 }
 
-// say puts on a job's commit what the books say of it.
-func (f *Feedback) say(ctx context.Context, u router.DueNotice) error {
+// send puts the notice of a job on its commit.
+func (f *Feedback) send(ctx context.Context, u router.DueNotice) error {
 	n := noticeOf(u.Job, u.Kind)
 	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
@@ -178,7 +176,7 @@ func (f *Feedback) say(ctx context.Context, u router.DueNotice) error {
 	return f.Store.NoticeSent(ctx, u.Job.ID, id, u.Job.State, u.Job.Reason, again)
 }
 
-// noticeOf says what a job's commit is told of it.
+// noticeOf returns the notice for a job's commit.
 func noticeOf(j router.Job, kind router.NoticeKind) router.Notice {
 	n := router.Notice{
 		Kind: kind, Repo: j.Repo, SHA: j.SHA, JobID: j.ID, URL: j.URL,
@@ -211,20 +209,19 @@ func noticeOf(j router.Job, kind router.NoticeKind) router.Notice {
 	return n
 }
 
-// plain is s as one line of what can be seen.
+// plain returns s as one line of visible characters.
 func plain(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return !unicode.IsGraphic(r) || unicode.IsSpace(r) }), " ")
 }
 
-// inert is one line as a block of code in Markdown, in which nothing has a
-// meaning: no link, no mention of anybody, no HTML. The line is indented by
-// us, so that no number of back quotes ends the block.
+// inert returns a line as a block of code in Markdown, in which nothing has a meaning: no
+// link, no mention of anybody, no HTML. The block is made by indenting, so that no number
+// of back quotes ends it.
 func inert(line string) string { return "    " + router.Cut(line, maxNotice) }
 
-// CancelRuns cancels the runs whose jobs nothing can serve for longer than the
-// rules say. A job that runs is not cut off for it: the run is cancelled when
-// that has ended. Nor is a job with a label that the rules do not know: the
-// runners that it is meant for may be somebody else's.
+// CancelRuns cancels runs that have had an unroutable job for longer than the rules allow. A
+// run with a running job is not cancelled before that has ended. Nor is a run whose job has a
+// label that the rules do not know: other runners may be meant for it.
 func (f *Feedback) CancelRuns(ctx context.Context) error {
 	after, action := f.Decider.Rules().Unroutable()
 	if action != "cancel" {
@@ -257,9 +254,9 @@ func (f *Feedback) CancelRuns(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// cancelRun cancels the run of a job, unless GitHub says that something else
-// became of the job meanwhile, or that the run has a job which runs, or may yet.
-// A run of which GitHub lists no job may have such a one, and is spared likewise.
+// cancelRun cancels the run of a job, unless GitHub says that the job is no longer queued, or
+// the run has a job that runs, or may run. A run whose jobs GitHub does not list may have
+// such a job, and is spared, too.
 func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Duration) error {
 	if _, err := f.Intake.Ask(ctx, j); err != nil {
 		return err
@@ -270,8 +267,8 @@ func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Durat
 	}
 	set := f.Decider.Rules()
 	if !set.Knows(j.Labels) {
-		f.Log.Info("a run is not cancelled, as its job has a label that the rules do not know; other runners may serve it", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
-		return f.Store.RunNotCancelled(ctx, j.ID, "its run is not cancelled, as other runners of its GitHub may know its labels", f.Now())
+		f.Log.Info("did not cancel a run, as its job has a label that the rules do not know; other runners may serve it", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+		return f.Store.RunNotCancelled(ctx, j.ID, "its run is not cancelled, as other runners on GitHub may have its labels", f.Now())
 	}
 	call, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
@@ -294,12 +291,12 @@ func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Durat
 		return err
 	}
 	if listed == 0 {
-		f.Log.Warn("a run is not cancelled yet, as GitHub lists no jobs of it; check that the run exists and may be read", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+		f.Log.Warn("did not cancel a run yet, as github lists none of its jobs; check that it exists and may be read", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
 		f.spared[j.RunID] = f.Now().Add(f.Spare)
 		return nil
 	}
 	if servable != 0 {
-		f.Log.Info("a run is not cancelled yet, as it has a job that runs or may", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName, "other", servable)
+		f.Log.Info("did not cancel a run yet, as another of its jobs runs or may run", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName, "other", servable)
 		f.spared[j.RunID] = f.Now().Add(f.Spare)
 		return nil
 	}
@@ -310,6 +307,6 @@ func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Durat
 	} else if err != nil {
 		return err
 	}
-	f.Log.Info("run cancelled, as nothing can serve its job", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+	f.Log.Info("cancelled a run, as nothing can serve its job", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
 	return f.Store.RunCancelled(ctx, j.Repo, j.RunID, why, f.Now())
 }

@@ -1,4 +1,4 @@
-// Package operate owns what people do to jobs and runners: retry, cancel, stop. The
+// Package operate owns what people do to jobs and runners: retry, cancel and stop. The
 // console, the API and the commands call it.
 package operate
 
@@ -29,16 +29,16 @@ type Store interface {
 
 	Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (bool, error)
 
-	// Cancel ends a job that has no runner of GitHub's as Denied. It reports
-	// whether it did.
+	// Cancel ends a job as Denied that has no runner with a configuration from GitHub. It
+	// reports whether it did.
 	Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (bool, error)
 
-	// Note gives a runner that has not ended a reason that an operator is the source of.
+	// Note gives a runner that has not ended a new reason, with an operator as its source.
 	Note(ctx context.Context, runnerID, reason string, now time.Time) error
 }
 
-// An Operator does what people ask for; router.Operator(ctx) is who. Its fields are set
-// before it is used, and required. It is safe for concurrent use.
+// An Operator does what people ask for; router.Operator(ctx) is who. It is safe for
+// concurrent use; its fields are set before, and are required.
 type Operator struct {
 	Store   Store
 	GitHub  router.GitHub
@@ -48,8 +48,8 @@ type Operator struct {
 	Due     router.Hint // given when a job may be due
 }
 
-// RetryJob decides a job anew, or gives it a new runner when its own has not
-// claimed yet. It fails with ErrNotFound or a *ConflictError.
+// RetryJob decides a job again, or gives it a new runner when its own has not claimed yet. It
+// fails with ErrNotFound or a *ConflictError.
 func (o *Operator) RetryJob(ctx context.Context, id int64) error {
 	j, err := o.Store.Job(ctx, id)
 	if err != nil {
@@ -59,41 +59,41 @@ func (o *Operator) RetryJob(ctx context.Context, id int64) error {
 	case router.Running:
 		return conflict("job %d runs on %s", id, j.RunnerName)
 	case router.Completed:
-		return conflict("job %d has ended; run it again on GitHub", id)
+		return conflict("job %d has ended; re-run it on GitHub", id)
 	case router.Dispatched:
 		r, err := o.runnerOf(ctx, j)
 		if err != nil {
 			return err
 		}
 		if r.State.Final() { // as with a fallback that is due; a new one now would be two
-			return conflict("job %d gets a new runner by itself when Nomad has stopped %s", id, r.ID)
+			return conflict("job %d gets a new runner as soon as Nomad has stopped %s", id, r.ID)
 		}
 		if r.State != router.RunnerDispatched {
-			return conflict("runner %s of job %d is %s already; stop that instead", r.ID, id, r.State)
+			return conflict("runner %s of job %d is already %s; stop the runner instead", r.ID, id, r.State)
 		}
 		err = o.stopRunner(ctx, r, router.Operator(ctx)+" asked for a new one")
 		if errors.Is(err, router.ErrBusy) {
-			return conflict("runner %s of job %d brings its own registration and runs, so it may have a job; stop that instead", r.ID, id)
+			return conflict("runner %s of job %d brings its own registration and runs, so it may have a job; stop the runner instead", r.ID, id)
 		}
 		return err
 	}
 	if err := o.clear(ctx, j); err != nil {
 		return err
 	}
-	done, err := o.Store.Redecide(ctx, id, router.SourceOperator, router.Operator(ctx)+" asked to decide it anew", o.Now())
+	done, err := o.Store.Redecide(ctx, id, router.SourceOperator, router.Operator(ctx)+" asked to decide it again", o.Now())
 	switch {
 	case err != nil:
 		return err
 	case !done && j.State == router.Held:
 		return conflict("job %d %s", id, j.Reason)
 	case !done:
-		return conflict("job %d has moved on meanwhile; look again", id)
+		return conflict("job %d has changed in the meantime; try again", id)
 	}
 	o.Due.Give()
 	return nil
 }
 
-// clear stops those runners of a job that were given up and may go on.
+// clear stops those runners of a job that were given up but may still run.
 func (o *Operator) clear(ctx context.Context, j router.Job) error {
 	runners, err := o.Store.Runners(ctx, j.ID)
 	if err != nil {
@@ -105,7 +105,7 @@ func (o *Operator) clear(ctx context.Context, j router.Job) error {
 		}
 		err := o.Runners.Retire(ctx, r, r.Reason)
 		if errors.Is(err, router.ErrBusy) {
-			return conflict("runner %s, which was started for job %d, has a job of GitHub's", r.Name, j.ID)
+			return conflict("runner %s, which was started for job %d, has a job from GitHub", r.Name, j.ID)
 		}
 		if err != nil {
 			return err
@@ -114,10 +114,10 @@ func (o *Operator) clear(ctx context.Context, j router.Job) error {
 	return nil
 }
 
-// CancelJob ends a job that has no runner of GitHub's in the books, and stops a
-// runner that was meant for it and has not claimed. GitHub keeps the job
-// queued, unless run says that its workflow run is cancelled, too: with all its
-// jobs, those that run as well. It fails with ErrNotFound or a *ConflictError.
+// CancelJob ends a job that, by the database, has no runner with a configuration, and stops a
+// runner that was meant for it and has not claimed. GitHub keeps the job queued, unless run
+// says that its workflow run is cancelled as well: with all its jobs, running ones included.
+// It fails with ErrNotFound or a *ConflictError.
 func (o *Operator) CancelJob(ctx context.Context, id int64, run bool) error {
 	j, err := o.Store.Job(ctx, id)
 	if err != nil {
@@ -140,7 +140,7 @@ func (o *Operator) CancelJob(ctx context.Context, id int64, run bool) error {
 	defer cancel()
 	if err := o.GitHub.CancelRun(ctx, j.Repo, j.RunID); err != nil {
 		if j.State != router.Running {
-			return fmt.Errorf("the job gets no runner any more, but its run goes on: %w", err)
+			return fmt.Errorf("the job no longer gets a runner, but its run was not cancelled: %w", err)
 		}
 		return err
 	}
@@ -148,8 +148,8 @@ func (o *Operator) CancelJob(ctx context.Context, id int64, run bool) error {
 	return nil
 }
 
-// noteCancel says on the timeline of a running job who cancels its run: its end
-// comes from GitHub, which does not say it.
+// noteCancel records on the timeline of a running job who cancels its run: GitHub, which
+// reports its end, does not say so.
 func (o *Operator) noteCancel(ctx context.Context, j router.Job) error {
 	runners, err := o.Store.Runners(ctx, j.ID)
 	if err != nil {
@@ -160,7 +160,7 @@ func (o *Operator) noteCancel(ctx context.Context, j router.Job) error {
 			return o.Store.Note(ctx, r.ID, router.Operator(ctx)+" cancels the run of its job", o.Now())
 		}
 	}
-	return nil // it is another job's, or none of ours
+	return nil // another job's runner, or not one of ours, runs it
 }
 
 func (o *Operator) cancel(ctx context.Context, j router.Job) error {
@@ -170,10 +170,10 @@ func (o *Operator) cancel(ctx context.Context, j router.Job) error {
 	case err != nil:
 		return err
 	case done:
-		o.Due.Give() // another job may have its place now
+		o.Due.Give() // another job may take its place now
 	case j.State == router.Running:
 		return conflict("job %d runs on %s; cancel its run on GitHub", id, j.RunnerName)
-	case j.State != router.Denied: // as which it may have been cancelled before, and the runner not stopped
+	case j.State != router.Denied: // it may have been cancelled before, and its runner not stopped
 		return conflict("job %d is %s", id, j.State)
 	}
 	r, err := o.runnerOf(ctx, j)
@@ -190,16 +190,16 @@ func (o *Operator) cancel(ctx context.Context, j router.Job) error {
 	return err
 }
 
-// StopRunner ends a runner that has no job of GitHub's; with force, one that
-// has a job, too, which then fails. It fails with ErrNotFound or a *ConflictError.
+// StopRunner ends a runner that has no job; with force also one that has a job, which then
+// fails. It fails with ErrNotFound or a *ConflictError.
 func (o *Operator) StopRunner(ctx context.Context, id string, force bool) error {
 	r, err := o.Store.Runner(ctx, id)
 	if err != nil {
 		return err
 	}
-	busy := "runner %s has a job of GitHub's; force stops it, and the job fails"
+	busy := "runner %s has a job; with force it is stopped, and the job fails"
 	if r.Own {
-		busy = "runner %s brings its own registration and runs, so it may have a job of GitHub's; force stops it, and such a job fails"
+		busy = "runner %s brings its own registration and runs, so it may have a job; with force it is stopped, and such a job fails"
 	}
 	switch r.State {
 	case router.RunnerBusy:
@@ -226,17 +226,17 @@ func (o *Operator) StopRunner(ctx context.Context, id string, force bool) error 
 	return o.kill(ctx, r)
 }
 
-// kill stops a runner's Nomad job while it has a job of GitHub's. The books
-// follow when Nomad and GitHub say that they ended.
+// kill stops a runner's Nomad job although it has a job. The database changes when Nomad and
+// GitHub say that they ended.
 func (o *Operator) kill(ctx context.Context, r router.Runner) error {
-	if err := o.Store.Note(ctx, r.ID, router.Operator(ctx)+" stops it, though it has a job", o.Now()); err != nil {
+	if err := o.Store.Note(ctx, r.ID, router.Operator(ctx)+" stops it, although it has a job", o.Now()); err != nil {
 		return err
 	}
 	o.Log.Warn("an operator stops a busy runner", "job_id", r.JobID, "nomad_job", r.ID, "runner", r.Name)
 	return o.Runners.StopJob(ctx, r)
 }
 
-// stopRunner retires a runner, and says on its timeline who asked.
+// stopRunner retires a runner, and records on its timeline who asked for that.
 func (o *Operator) stopRunner(ctx context.Context, r router.Runner, reason string) error {
 	if err := o.Store.Note(ctx, r.ID, reason, o.Now()); err != nil {
 		return err
@@ -244,7 +244,7 @@ func (o *Operator) stopRunner(ctx context.Context, r router.Runner, reason strin
 	return o.Runners.Retire(ctx, r, reason)
 }
 
-// runnerOf returns the runner of a job's current try; a *ConflictError when it has none.
+// runnerOf returns the runner of a job's current try; a *ConflictError when there is none.
 func (o *Operator) runnerOf(ctx context.Context, j router.Job) (router.Runner, error) {
 	runners, err := o.Store.Runners(ctx, j.ID)
 	if err != nil {

@@ -348,7 +348,7 @@ func testARunOfAnotherStackIsNotCancelled(t *testing.T) {
 	clock.forward(11 * time.Minute)
 	r.await(ours, func(j router.Job) bool { return strings.Contains(j.Reason, "its run is cancelled") })
 	for i := range others {
-		const why = "; its run is not cancelled, as other runners of its GitHub may know its labels"
+		const why = "; its run is not cancelled, as other runners on GitHub may have its labels"
 		j := r.await(int64(i+1), func(j router.Job) bool { return strings.Contains(j.Reason, "not cancelled") })
 		if !strings.HasSuffix(j.Reason, why) || strings.Count(j.Reason, ";") != 1 {
 			t.Errorf("%q: the reason is %q", others[i], j.Reason)

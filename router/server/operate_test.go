@@ -82,7 +82,7 @@ func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	if status, body := r.Claim(second.ClaimToken); status != http.StatusOK || body == "" {
 		t.Errorf("claim of the second = %d %q", status, body)
 	}
-	wantConflict(t, r.App.RetryJob(t.Context(), 1), "gha-1-2 of job 1 is online already")
+	wantConflict(t, r.App.RetryJob(t.Context(), 1), "gha-1-2 of job 1 is already online")
 
 	running := delivery(1, "in_progress", "self-hosted", "mac")
 	r.deliver(running)
@@ -138,7 +138,7 @@ func testARunThatIsNotCancelledIsSaid(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) { c.GitHub = deafHub{h} })
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, in(router.Dispatched))
-	const want = "the job gets no runner any more, but its run goes on: GitHub answered 502"
+	const want = "the job no longer gets a runner, but its run was not cancelled: GitHub answered 502"
 	if err := r.App.CancelJob(t.Context(), 1, true); err == nil || err.Error() != want {
 		t.Errorf("CancelJob = %v, want %s", err, want)
 	}
@@ -169,7 +169,7 @@ func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	})
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, func(j router.Job) bool { return j.Fallback == 1 })
-	wantConflict(t, r.App.RetryJob(t.Context(), 1), "by itself when Nomad has stopped gha-1-1")
+	wantConflict(t, r.App.RetryJob(t.Context(), 1), "as soon as Nomad has stopped gha-1-1")
 	if err := r.App.CancelJob(t.Context(), 1, false); err != nil {
 		t.Fatal(err)
 	}
@@ -266,14 +266,14 @@ func testAnOperatorStopsARunner(t *testing.T) {
 	running := delivery(1, "in_progress", "self-hosted", "linux")
 	running.Job.RunnerName = h.asked()[0].Name
 	r.deliver(running)
-	wantConflict(t, r.App.StopRunner(t.Context(), "gha-1-2", false), "has a job of GitHub's; force stops it")
+	wantConflict(t, r.App.StopRunner(t.Context(), "gha-1-2", false), "has a job; with force it is stopped")
 	if r.nomad.ended("gha-1-2") {
 		t.Error("a busy runner was stopped without force")
 	}
 	if err := r.App.StopRunner(t.Context(), "gha-1-2", true); err != nil || !r.nomad.ended("gha-1-2") {
 		t.Errorf("a busy runner was not stopped with force: %v", err)
 	}
-	if v := r.runner("gha-1-2"); v.State != router.RunnerBusy || !r.told(1, "gha-1-2", "though it has a job") {
+	if v := r.runner("gha-1-2"); v.State != router.RunnerBusy || !r.told(1, "gha-1-2", "although it has a job") {
 		t.Errorf("the runner is %s (%s); GitHub says when it ended", v.State, v.Reason)
 	}
 	if err := r.App.StopRunner(t.Context(), "gha-9-9", true); !errors.Is(err, router.ErrNotFound) {
@@ -297,7 +297,7 @@ func testARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 	r.await(1, in(router.Dispatched))
 	got, _ := r.nomad.job("gha-1-1")
 	r.Claim(got.ClaimToken)
-	wantConflict(t, r.App.StopRunner(t.Context(), "gha-1-1", false), "has a job of GitHub's")
+	wantConflict(t, r.App.StopRunner(t.Context(), "gha-1-1", false), "has a job; with force it is stopped")
 	if r.nomad.ended("gha-1-1") {
 		t.Error("a busy runner was stopped without force")
 	}
