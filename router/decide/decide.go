@@ -1,7 +1,7 @@
-// Package decide owns the rules in force, and which jobs are in hand. It decides a
-// job, and asks GitHub what started the job's run where a rule wants to know.
-// Dispatch has each due job decided; claims and runners found on Nomad are decided
-// where the database does not have the decision; feedback and the console read the rules.
+// Package decide owns the rules in force and the set of jobs in hand. It decides a job, and
+// asks GitHub what started the job's run where a rule needs that. Dispatch has each due job
+// decided; claims and adopted runners have it decide where the database lacks the decision;
+// feedback and the console read the rules.
 package decide
 
 import (
@@ -16,7 +16,7 @@ import (
 	"switchyard/rules"
 )
 
-// Runs is what is asked of GitHub.
+// Runs is the part of GitHub that decisions use.
 type Runs interface {
 	Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error)
 }
@@ -30,36 +30,35 @@ type Decider struct {
 	mu     sync.Mutex // held while live is changed
 }
 
-// New returns a Decider with rules in force.
+// New returns a Decider with these rules in force.
 func New(github Runs, now func() time.Time, set *rules.Set, v router.RulesVersion) *Decider {
 	v.LoadedAt = now()
-	de := &Decider{github: github, now: now}
-	de.live.Store(&liveRules{set: set, status: router.RulesStatus{RulesVersion: v, Rules: len(set.Rules())}})
-	return de
+	d := &Decider{github: github, now: now}
+	d.live.Store(&liveRules{set: set, status: router.RulesStatus{RulesVersion: v, Rules: len(set.Rules())}})
+	return d
 }
 
-// liveRules is the rules in force with all that is said of them. It never
-// changes; another one takes its place.
+// liveRules is the rules in force and their status. It is never changed, but replaced.
 type liveRules struct {
 	set              *rules.Set
 	status           router.RulesStatus
-	reloads, refused int // how many Reload and Refuse there were
+	reloads, refused int // calls of Reload and Refuse
 }
 
-// Reload puts rules in force: jobs are decided by them from now on. A job in
-// hand keeps its decision. Safe for concurrent use, as are the methods below.
-func (de *Decider) Reload(set *rules.Set, v router.RulesVersion) {
-	de.change(func(live *liveRules) {
-		v.LoadedAt = de.now()
+// Reload puts rules in force: jobs are decided by them from now on. A job in hand keeps its
+// decision.
+func (d *Decider) Reload(set *rules.Set, v router.RulesVersion) {
+	d.change(func(live *liveRules) {
+		v.LoadedAt = d.now()
 		live.set, live.reloads = set, live.reloads+1
 		live.status = router.RulesStatus{RulesVersion: v, Rules: len(set.Rules())}
 	})
 }
 
-// Refuse reports that newer rules are not put in force; the old ones stay.
-func (de *Decider) Refuse(r router.RefusedRules) {
-	de.change(func(live *liveRules) {
-		r.Since = de.now()
+// Refuse records that newer rules were refused; those in force stay.
+func (d *Decider) Refuse(r router.RefusedRules) {
+	d.change(func(live *liveRules) {
+		r.Since = d.now()
 		if before := live.status.Error; before != nil {
 			r.Since = before.Since
 		}
@@ -71,39 +70,39 @@ func (de *Decider) Refuse(r router.RefusedRules) {
 	})
 }
 
-// Keep reports that the rules in force are the newest again.
-func (de *Decider) Keep() {
-	de.change(func(live *liveRules) { live.status.Error = nil })
+// Keep records that the rules in force are the newest again.
+func (d *Decider) Keep() {
+	d.change(func(live *liveRules) { live.status.Error = nil })
 }
 
-// Status says which rules are in force. What it returns is not to be changed.
-func (de *Decider) Status() router.RulesStatus { return de.live.Load().status }
+// Status returns which rules are in force. The result must not be changed.
+func (d *Decider) Status() router.RulesStatus { return d.live.Load().status }
 
 // Rules returns the rules in force.
-func (de *Decider) Rules() *rules.Set { return de.live.Load().set }
+func (d *Decider) Rules() *rules.Set { return d.live.Load().set }
 
-func (de *Decider) change(f func(*liveRules)) {
-	de.mu.Lock()
-	defer de.mu.Unlock()
-	live := *de.live.Load()
+func (d *Decider) change(f func(*liveRules)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	live := *d.live.Load()
 	f(&live)
-	de.live.Store(&live)
+	d.live.Store(&live)
 }
 
-// Explain decides a job by the rules in force, with the trace, and changes
-// nothing. What GitHub said of its run is taken from its own decision.
-func (de *Decider) Explain(j router.Job) router.Decision {
+// Explain decides a job by the rules in force, with the trace, and changes nothing. It takes
+// what GitHub said about the job's run from the job's decision.
+func (d *Decider) Explain(j router.Job) router.Decision {
 	facts := j.Facts()
 	if j.Decision != nil {
 		facts.Run = j.Decision.Run
 	}
-	return de.live.Load().set.Decide(facts, true)
+	return d.live.Load().set.Decide(facts, true)
 }
 
-// Metrics shows the rules in force to Prometheus.
-func (de *Decider) Metrics() prometheus.Collector { return rulesMetrics{de} }
+// Metrics returns a collector of the rules in force.
+func (d *Decider) Metrics() prometheus.Collector { return rulesMetrics{d} }
 
-// rulesMetrics shows the rules in force to Prometheus.
+// rulesMetrics shows Prometheus the rules in force.
 type rulesMetrics struct{ *Decider }
 
 var (
@@ -117,7 +116,7 @@ var (
 // Describe implements prometheus.Collector.
 func (m rulesMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
 
-// Collect implements prometheus.Collector. All values are of one moment.
+// Collect implements prometheus.Collector. All values belong to one moment.
 func (m rulesMetrics) Collect(ch chan<- prometheus.Metric) {
 	live := m.live.Load()
 	failed, last := 0.0, 0.0

@@ -6,14 +6,14 @@ import (
 	"switchyard/router"
 )
 
-// InHand is the jobs that this process works on, and their decisions. The zero value
-// has none. It is safe for concurrent use.
+// InHand holds the jobs that this process works on, and their decisions. The zero value is
+// empty. It is safe for concurrent use.
 type InHand struct {
 	mu   sync.Mutex
 	jobs map[int64]*router.Decision // nil until decided
 }
 
-// Take adds a job; false when it is there already.
+// Take adds a job; false when it is already there.
 func (h *InHand) Take(jobID int64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -27,22 +27,22 @@ func (h *InHand) Take(jobID int64) bool {
 	return true
 }
 
-// Decided notes the decision of a job that was taken.
+// Decided sets the decision of a job that was taken.
 func (h *InHand) Decided(jobID int64, d *router.Decision) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.jobs[jobID] = d
 }
 
-// Decision returns that of a job; nil: it has none yet, or is not in hand, as when
-// the process that decided it ended.
+// Decision returns the decision of a job; nil when it has none yet, or is not in hand, as
+// after the process that decided it ended.
 func (h *InHand) Decision(jobID int64) *router.Decision {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.jobs[jobID]
 }
 
-// Release takes a job out.
+// Release removes a job.
 func (h *InHand) Release(jobID int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

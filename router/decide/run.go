@@ -14,32 +14,31 @@ import (
 
 const (
 	maxRuns    = 10_000           // remembered
-	runTimeout = 15 * time.Second // of one look-up; under claimTimeout
-	runPause   = 30 * time.Second // at most, after failures, before any job of the run asks again; 500 ms after the first, then doubled
+	runTimeout = 15 * time.Second // of one request; under claimTimeout
+	runPause   = 30 * time.Second // the longest pause before a run is asked about again; 500 ms after the first failure, then doubled
 )
 
-// Decide decides a job. Its run is looked up when a rule that is reached asks
-// for it; if that fails, the decision is Undecided and the error says why.
-func (de *Decider) Decide(ctx context.Context, j router.Job) (router.Decision, error) {
-	facts, set := j.Facts(), de.live.Load().set // one set, whatever is reloaded meanwhile
-	d := set.Decide(facts, false)
-	if d.Outcome != rules.Undecided {
-		return d, nil
+// Decide decides a job. If a rule that is reached needs to know the job's run, it asks GitHub;
+// if that fails, the decision is Undecided and the error says why.
+func (d *Decider) Decide(ctx context.Context, j router.Job) (router.Decision, error) {
+	facts, set := j.Facts(), d.live.Load().set // one set, whatever is reloaded meanwhile
+	decision := set.Decide(facts, false)
+	if decision.Outcome != rules.Undecided {
+		return decision, nil
 	}
-	run, err := de.runs.get(ctx, j.RunID, de.now, func(ctx context.Context) (router.Run, error) {
-		return de.github.Run(ctx, j.Repo, j.RunID)
+	run, err := d.runs.get(ctx, j.RunID, d.now, func(ctx context.Context) (router.Run, error) {
+		return d.github.Run(ctx, j.Repo, j.RunID)
 	})
 	if err != nil {
-		return d, err
+		return decision, err
 	}
 	facts.Run = &run
 	return set.Decide(facts, false), nil
 }
 
-// runs remembers what GitHub said of workflow runs, so that it is asked once
-// for each. An error is remembered for up to runPause, so that the many jobs of one
-// run do not use up GitHub's rate limit. The zero value is ready. It is safe
-// for concurrent use.
+// runs remembers what GitHub said about workflow runs, so that it is asked once for each. An
+// error is remembered for up to runPause, so that the many jobs of one run do not use up
+// GitHub's rate limit. The zero value is ready. It is safe for concurrent use.
 type runs struct {
 	group singleflight.Group
 
@@ -54,10 +53,9 @@ type failedRun struct {
 	pause time.Duration
 }
 
-// get returns a run, and asks for it unless it is known. Callers that want the
-// same one at the same time share one call, made by the first of them; if that
-// one's ctx ends, the others ask again. So get may outlast ctx, by runTimeout
-// at most.
+// get returns a run, and asks for it unless it is known. Callers that want the same run at the
+// same time share one call, made by the first of them. If that one's ctx ends, the others ask
+// again, so get may outlast ctx by up to runTimeout.
 func (r *runs) get(ctx context.Context, id int64, now func() time.Time, ask func(context.Context) (router.Run, error)) (router.Run, error) {
 	for {
 		shared, err, _ := r.group.Do(strconv.FormatInt(id, 10), func() (any, error) {
@@ -86,7 +84,7 @@ func (r *runs) get(ctx context.Context, id int64, now func() time.Time, ask func
 
 type answer struct {
 	run router.Run
-	cut bool // the ctx of the caller that asked ended
+	cut bool // the ctx of the caller that asked has ended
 }
 
 func (r *runs) known(id int64) (router.Run, bool) {

@@ -1,5 +1,5 @@
-// Package telemetry owns what Switchyard shows of itself to machines: metrics, traces, and
-// log lines that a fault or a stranger could cause by the thousand. Every room uses it.
+// Package telemetry owns what Switchyard shows machines about itself: metrics, traces, and
+// log lines that an outage or a stranger could cause by the thousand. Every room uses it.
 package telemetry
 
 import (
@@ -10,26 +10,26 @@ import (
 )
 
 const (
-	lineEvery    = time.Minute // between two lines of one kind: in an outage thousands of jobs fail in the same way, many times a minute
-	maxLineKinds = 1000        // kinds of lines that are told apart; those beyond count as one
+	lineEvery    = time.Minute // between two lines of one kind: in an outage thousands of jobs fail alike, many times a minute
+	maxLineKinds = 1000        // kinds of lines; those beyond count as one kind
 )
 
-// A Log is a logger that can leave lines out. It is safe for concurrent use.
+// A Log is a logger that can leave out repeated lines. It is safe for concurrent use.
 type Log struct {
 	*slog.Logger
 	lines *throttle
 	now   func() time.Time
 }
 
-// NewLog returns a Log that writes to a logger and goes by now.
+// NewLog returns a Log that writes to a logger and takes the time from now.
 func NewLog(to *slog.Logger, now func() time.Time) *Log { return &Log{to, &throttle{}, now} }
 
-// With returns a Log whose lines have these attributes, and which leaves out the same.
+// With returns a Log whose lines have these attributes; the two leave out lines together.
 func (l *Log) With(args ...any) *Log { return &Log{l.Logger.With(args...), l.lines, l.now} }
 
-// Throttled writes a line unless one with this message about the same thing,
-// such as the same rule, was written in the last minute; the next one has
-// left_out, the number of lines that were left out.
+// Throttled writes a line unless one with this message was written about the same thing,
+// such as the same rule, in the last minute. The next line has the attribute left_out: how
+// many were left out.
 func (l *Log) Throttled(level slog.Level, about, message string, args ...any) {
 	leftOut, ok := l.lines.allow(message+"\x00"+about, l.now())
 	if !ok {
@@ -41,15 +41,14 @@ func (l *Log) Throttled(level slog.Level, about, message string, args ...any) {
 	l.Log(context.Background(), level, message, args...)
 }
 
-// Allows reports whether nothing of this kind was allowed in the last minute.
+// Allows reports whether a line of this kind may be written, and counts it as written.
 func (l *Log) Allows(kind string) bool {
 	_, ok := l.lines.allow(kind, l.now())
 	return ok
 }
 
-// A throttle says which lines of the log are written of those that an outage
-// or a stranger can cause by the thousand. The zero value is ready; it is safe
-// for concurrent use.
+// A throttle decides which lines are written of those that an outage or a stranger can cause
+// by the thousand. The zero value is ready; it is safe for concurrent use.
 type throttle struct {
 	mu    sync.Mutex
 	kinds map[string]*lineKind
@@ -60,8 +59,8 @@ type lineKind struct {
 	leftOut int       // lines since
 }
 
-// allow reports whether a line of a kind is written now, and how many were left
-// out since the last one.
+// allow reports whether a line of a kind is written now, and how many were left out since the
+// last one.
 func (l *throttle) allow(kind string, now time.Time) (leftOut int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -18,14 +18,13 @@ import (
 )
 
 const (
-	countAge   = time.Second // for so long at least what the store counted is shown again,
-	countShare = 10          // and that many times as long as it took to count: anybody may ask
-	maxCalls   = 100         // names of calls of one side; the others are "other"
+	countAge   = time.Second // counts of the store are shown again for so long at least,
+	countShare = 10          // and for that many times as long as counting took, as anybody may ask
+	maxCalls   = 100         // names of calls to one side; others are "other"
 )
 
-// Metrics are what Prometheus is shown. No label's value is a stranger's:
-// they are names of rules, and words that are fixed here.
-// Safe for concurrent use.
+// Metrics are what Prometheus is shown. No label has a stranger's text as its value: they are
+// names of rules, and fixed words. They are safe for concurrent use.
 type Metrics struct {
 	registry *prometheus.Registry
 
@@ -40,7 +39,7 @@ type Metrics struct {
 	nomad, github side
 }
 
-// NewMetrics returns metrics that have counted nothing.
+// NewMetrics returns metrics that are all 0.
 func NewMetrics() *Metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "switchyard_" + name, Help: help}, labels)
@@ -82,22 +81,22 @@ func NewMetrics() *Metrics {
 	return m
 }
 
-// Delivered counts a request to the webhook that was not handed on, by one of
-// the outcomes above.
+// Delivered counts a request to the webhook with its outcome, a constant router.Delivery….
 func (m *Metrics) Delivered(outcome string) { m.deliveries.WithLabelValues(outcome).Inc() }
 
-// NomadCalled counts a call to Nomad: its name, which is one of few, the status
-// of the answer, 0 if there was none, Unreadable if it makes no sense, and how long the answer's head took.
+// NomadCalled counts a call to Nomad: its name, which is one of few; the status of the
+// answer, 0 if there was none and router.Unreadable if it made no sense; and the time until
+// the answer's headers came.
 func (m *Metrics) NomadCalled(call string, status int, took time.Duration) {
 	m.nomad.called(call, status, took)
 }
 
-// GitHubCalled counts a call to GitHub, likewise.
+// GitHubCalled counts a call to GitHub, as NomadCalled does.
 func (m *Metrics) GitHubCalled(call string, status int, took time.Duration) {
 	m.github.called(call, status, took)
 }
 
-// Decided counts a decision, unless the job has the same one already.
+// Decided counts a decision, unless the job already has the same one.
 func (m *Metrics) Decided(j router.Job, d *router.Decision) {
 	if j.Decision == nil || j.Decision.Outcome != d.Outcome || j.Decision.Rule != d.Rule {
 		m.decisions.WithLabelValues(d.Rule, string(d.Outcome)).Inc()
@@ -109,8 +108,8 @@ func (m *Metrics) Retried(cause router.Cause) {
 	m.retries.WithLabelValues(string(cause.Label())).Inc()
 }
 
-// Registered, Placed, Claimed and Started observe how long after its first delivery
-// a job came so far.
+// Registered, Placed, Claimed and Started record how long after its first delivery a job
+// came so far.
 func (m *Metrics) Registered(j router.Job, d *router.Decision, at time.Time) {
 	lasted(m.registered, j, d, at)
 }
@@ -120,15 +119,16 @@ func (m *Metrics) Claimed(j router.Job, d *router.Decision, at time.Time) {
 }
 func (m *Metrics) Started(j router.Job) { lasted(m.running, j, j.Decision, j.RunningAt) }
 
-// Stolen counts a runner that GitHub gave to another job than its own.
+// Stolen counts a runner that GitHub gave to another job than the one it was started for.
 func (m *Metrics) Stolen() { m.thefts.Inc() }
 
-// Overruled counts a job that was refused in a state and got a runner all the same.
+// Overruled counts a job that was refused, in this state, and that one of our runners took all
+// the same.
 func (m *Metrics) Overruled(refused router.JobState) {
 	m.overruled.WithLabelValues(string(refused)).Inc()
 }
 
-// lasted observes how long after its first delivery something became of a job.
+// lasted records the time from a job's first delivery until at.
 func lasted(h *prometheus.HistogramVec, j router.Job, d *router.Decision, at time.Time) {
 	rule := ""
 	if d != nil {
@@ -147,14 +147,14 @@ type side struct {
 	bad   SideState
 }
 
-// Nomad and GitHub say what is wrong with them, as their answers show.
+// Nomad and GitHub return what is wrong with them, as their answers show.
 func (m *Metrics) Nomad() SideState  { return m.nomad.state() }
 func (m *Metrics) GitHub() SideState { return m.github.state() }
 
-// Registry has all metrics of this kind.
+// Registry returns the registry of these metrics.
 func (m *Metrics) Registry() prometheus.Gatherer { return m.registry }
 
-// A SideState says what is wrong with Nomad or GitHub; zero: nothing that is known of.
+// A SideState says what is wrong with Nomad or GitHub; the zero value: nothing known.
 type SideState struct {
 	Status int       // of its last answer: 401, 403, 429, a failure of its own, or Unreadable; 0: there was none
 	Since  time.Time // of the first such answer in a row; zero: the last one was good
@@ -223,25 +223,26 @@ func buildInfo() prometheus.Collector {
 	}, func() float64 { return 1 })
 }
 
-// A Counter is what the Store counts.
+// A Counter counts what is in the store.
 type Counter interface {
 	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
 	LiveRunners(ctx context.Context) (map[router.RunnerState]int, error)
 	Size() (main, wal int64, err error)
 }
 
-// databaseMetrics show what the store counts.
+// databaseMetrics shows what the store counts.
 type databaseMetrics struct {
 	store Counter
-	rules func() []string // names of those in force
+	rules func() []string // returns the names of those in force
 
 	mu    sync.Mutex // held while the store is asked, so that many scrapes ask once
-	until time.Time  // shown are good
+	until time.Time  // until then shown is shown again
 	shown []prometheus.Metric
 }
 
-// NewDatabaseMetrics returns what shows the counts of a store: for a second or ten
-// times as long as counting took, so that anybody may ask. Rules returns the names of those in force.
+// NewDatabaseMetrics returns a collector of what is counted in a store. As anybody may scrape,
+// counts are shown again for a second, or ten times as long as counting took. rules returns the
+// names of the rules in force.
 func NewDatabaseMetrics(store Counter, rules func() []string) prometheus.Collector {
 	return &databaseMetrics{store: store, rules: rules}
 }
@@ -276,7 +277,7 @@ func (b *databaseMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// count asks the store. What it cannot say is left out of a scrape, and the
+// count asks the store. What the store cannot say is missing from the scrape, and the
 // scrape's own metrics say so.
 func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
@@ -334,17 +335,17 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 	return shown
 }
 
-// githubMetrics shows what is left of GitHub's limits to Prometheus.
+// githubMetrics shows Prometheus what is left of GitHub's limits.
 type githubMetrics struct {
 	github interface{ Budget() []router.Budget }
 }
 
-// NewGitHubMetrics returns what shows the budget of GitHub's limits.
+// NewGitHubMetrics returns a collector of what is left of GitHub's limits.
 func NewGitHubMetrics(github interface{ Budget() []router.Budget }) prometheus.Collector {
 	return githubMetrics{github}
 }
 
-// Describe implements prometheus.Collector. Which logins there are comes to light later.
+// Describe implements prometheus.Collector. The logins become known only later.
 func (m githubMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{githubLimit, githubRemaining, githubInFlight, githubBlocked} {
 		ch <- d

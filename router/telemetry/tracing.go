@@ -20,7 +20,7 @@ import (
 // is sent when the job has ended, and the spans below it as they end.
 
 // traceOf returns the IDs of a job's trace, from the host of its GitHub and its
-// ID in the books. A run that is run again has other jobs.
+// ID in the database. A run that is re-run has other jobs.
 func traceOf(host string, jobID int64) (id trace.TraceID, root trace.SpanID) {
 	sum := sha256.Sum256([]byte("switchyard job " + strconv.FormatInt(jobID, 10) + " of " + host))
 	copy(id[:], sum[:16])
@@ -28,8 +28,8 @@ func traceOf(host string, jobID int64) (id trace.TraceID, root trace.SpanID) {
 	return id, root
 }
 
-// TraceIDs is what the IDs of the tracer provider's spans are made by: an
-// sdktrace.IDGenerator. Without it, a job's root span is not the parent of the others.
+// TraceIDs generates the IDs of the tracer provider's spans: it is an sdktrace.IDGenerator.
+// Without it, a job's root span is not the parent of the others.
 type TraceIDs struct{}
 
 type rootKey struct{}
@@ -39,7 +39,7 @@ type rootIDs struct {
 	span  trace.SpanID
 }
 
-// NewIDs returns those of a job's root span, or random ones.
+// NewIDs returns the IDs of a job's root span, or random ones.
 func (t TraceIDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	if ids, ok := ctx.Value(rootKey{}).(rootIDs); ok {
 		return ids.trace, ids.span
@@ -51,7 +51,7 @@ func (t TraceIDs) NewIDs(ctx context.Context) (trace.TraceID, trace.SpanID) {
 	return id, t.NewSpanID(ctx, id)
 }
 
-// NewSpanID returns a random one.
+// NewSpanID returns a random ID.
 func (TraceIDs) NewSpanID(context.Context, trace.TraceID) (id trace.SpanID) {
 	for !id.IsValid() {
 		for i := range id {
@@ -61,17 +61,17 @@ func (TraceIDs) NewSpanID(context.Context, trace.TraceID) (id trace.SpanID) {
 	return id
 }
 
-// Traces follow jobs. nil follows none. It is safe for concurrent use.
+// Traces follows jobs. A nil *Traces follows none. It is safe for concurrent use.
 type Traces struct {
 	Provider trace.TracerProvider // required
-	GitHub   instances            // required: says which host a job is of
+	GitHub   instances            // required: has the host of each job
 	Now      func() time.Time     // required
 }
 
 type instances interface{ Instances() []router.Instance }
 
-// Span begins a span of a job's trace; below the span in ctx if there is one,
-// else below the root. It is nil when nobody follows.
+// Span begins a span of a job's trace, below the span in ctx if there is one of that trace,
+// else below the root. The span is nil if t is.
 func (t *Traces) Span(ctx context.Context, j router.Job, name string, began time.Time) (context.Context, *Span) {
 	if t == nil {
 		return ctx, nil
@@ -88,10 +88,10 @@ func (t *Traces) Span(ctx context.Context, j router.Job, name string, began time
 
 func (t *Traces) tracer() trace.Tracer { return t.Provider.Tracer("switchyard/router") }
 
-// A Span is one that may be nil.
+// A Span is a span of a trace. A nil *Span does nothing.
 type Span struct{ trace.Span }
 
-// With adds a fact. A stranger's string is made fit for a terminal.
+// With adds an attribute and returns s. A stranger's string is made printable.
 func (s *Span) With(key, value string) *Span {
 	if s != nil && value != "" {
 		s.SetAttributes(attribute.String("switchyard."+key, router.Printable(value)))
@@ -99,7 +99,8 @@ func (s *Span) With(key, value string) *Span {
 	return s
 }
 
-// Finish ends it. An error makes it a failed one; zero at: now.
+// Finish ends the span, at the given time or, if that is zero, now. It has failed if err is
+// not nil.
 func (s *Span) Finish(at time.Time, err error) {
 	if s == nil {
 		return
@@ -135,7 +136,7 @@ func (t *Traces) Place(ctx context.Context, c router.Claimed, placed time.Time) 
 	s.With("nomad_job", c.Runner.ID).With("node", c.Runner.Node).Finish(placed, nil)
 }
 
-// Ended sends the span of a completed job's run and the root span of its trace.
+// Ended sends the span of a completed job's run, and the root span of its trace.
 func (t *Traces) Ended(ctx context.Context, j router.Job) {
 	if t == nil || j.State != router.Completed {
 		return
@@ -155,7 +156,7 @@ func (t *Traces) Ended(ctx context.Context, j router.Job) {
 	s.Finish(time.Time{}, nil)
 }
 
-// TraceLogs has each line that names a job say the ID of its trace, too.
+// TraceLogs returns a logger that adds the ID of the job's trace to each line about a job.
 func TraceLogs(to *slog.Logger, github instances) *slog.Logger {
 	return slog.New(traceLogs{to.Handler(), github, false})
 }
