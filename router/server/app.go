@@ -1,6 +1,5 @@
-// Package server owns the process as a value: it wires the rooms, opens the listeners,
-// runs every loop until it is stopped, and says whether all is well. cmd/switchyard
-// makes one App.
+// Package server owns the process as a value: it wires the rooms, opens the listeners, runs
+// every loop until it is stopped, and reports its health. cmd/switchyard makes one App.
 package server
 
 import (
@@ -35,14 +34,14 @@ import (
 	"switchyard/rules"
 )
 
-// Config is what an App is made of.
+// A Config is what an App is made from.
 type Config struct {
 	Store  Store         // required; the caller closes it after Run
 	Nomad  router.Nomad  // required
 	GitHub router.GitHub // required
-	Rules  *rules.Set    // required; those in force until Reload
+	Rules  *rules.Set    // required; in force until Reload
 
-	RulesVersion router.RulesVersion // of Rules; no Origin: "start"
+	RulesVersion router.RulesVersion // of Rules; an empty Origin is "start"
 
 	// Webhook makes the handler of POST /webhooks/github; it calls receive for
 	// each delivery that is checked and decoded, and answers after it returns.
@@ -59,12 +58,12 @@ type Config struct {
 
 	NetListen func(network, addr string) (net.Listener, error) // opens the listeners; nil: net.Listen
 
-	LocalOnly bool // nobody logs in: /readyz and /metrics are asked as localhost or by address, so that no web page reaches them under a name of its own
+	LocalOnly bool // nobody logs in: /readyz and /metrics must be requested as localhost or by IP address, so that no web page reaches them under a name of its own
 
-	Connections int // that each listener has open at the most; 0: 768, or a quarter of the files that the process may open
+	Connections int // that each listener may have open; 0: 768, or a quarter of the files that the process may open if that is less
 
 	Metrics *telemetry.Metrics   // shown on the operators' listener; nil: new ones
-	Traces  trace.TracerProvider // of what follows each job, see TraceIDs; nil: nobody follows
+	Traces  trace.TracerProvider // of the traces of jobs, see telemetry.TraceIDs; nil: no traces
 
 	Logger *slog.Logger     // nil: slog.Default
 	Now    func() time.Time // nil: time.Now
@@ -73,17 +72,17 @@ type Config struct {
 	Senders int // Nomad jobs registered at the same time, at most 64; 0: 16
 
 	Tick  time.Duration // how often due jobs and leftover runners are read from the store though no hint came; 0: 5 s
-	Grace time.Duration // how long a stop waits for work in hand; 0: 20 s
+	Grace time.Duration // how long a stop waits for work under way; 0: 20 s
 
 	ClaimFromNode bool // a claim must come from the address that Nomad knows of the runner's node: not behind NAT or a proxy
 
 	Sweep time.Duration // how often the database is compared with a listing of Nomad, besides its events; 0: 5 min
 	Idle  time.Duration // how long a runner may wait for its configuration or a job, until GitHub is asked and it is replaced; 0: 10 min
-	Keep  time.Duration // how long jobs are remembered after their end, at least 72 h; 0: 30 days
+	Keep  time.Duration // how long jobs are kept after their end, at least 72 h; 0: 30 days
 	Doubt time.Duration // how long a runner that may have a job has to show itself, until its own is tried again; 0: 2 min
 
 	Deliveries time.Duration // how often GitHub is asked for deliveries that got lost; 0: 5 min
-	Feedback   time.Duration // how often commits are told what changed, if the rules have it so; 0: 5 s
+	Feedback   time.Duration // how often notices on commits are updated, if the rules ask for them; 0: 5 s
 	Recheck    time.Duration // after how long GitHub is asked about a job that nobody serves; 0: 10 min
 }
 
@@ -127,20 +126,20 @@ type duty struct {
 	every  time.Duration
 	do     func(context.Context) error
 	cannot string          // what the log says when do fails
-	sooner <-chan struct{} // nil: nothing makes it due before
+	sooner <-chan struct{} // it receives when the duty is due at once; nil: never
 }
 
 // New checks the configuration and opens the listeners, so that their
 // addresses are known. The caller must call Run or Close.
 func New(c Config) (*App, error) {
 	if c.Store == nil || c.Nomad == nil || c.GitHub == nil || c.Rules == nil || c.Webhook == nil {
-		return nil, errors.New("router: Store, Nomad, GitHub, Rules and Webhook are required")
+		return nil, errors.New("server: Store, Nomad, GitHub, Rules and Webhook are required")
 	}
 	if c.Listen == "" || c.AdminListen == "" {
 		return nil, errors.New("both listeners need an address, such as :8080 and 127.0.0.1:8081")
 	}
 	if c.Senders > dispatch.MaxSenders {
-		return nil, fmt.Errorf("%d senders: at most %d, as Nomad allows one address 100 connections", c.Senders, dispatch.MaxSenders)
+		return nil, fmt.Errorf("%d senders exceed the maximum of %d: Nomad allows 100 connections from one address", c.Senders, dispatch.MaxSenders)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -162,7 +161,7 @@ func New(c Config) (*App, error) {
 		}
 	}
 	if c.Keep < leastKeep {
-		return nil, fmt.Errorf("keep history for %s: at least %s, as GitHub may make deliveries again for so long", c.Keep, leastKeep)
+		return nil, fmt.Errorf("keep history for %s: at least %s, as GitHub may redeliver for so long", c.Keep, leastKeep)
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -221,7 +220,7 @@ func New(c Config) (*App, error) {
 	return a, nil
 }
 
-// wire makes the rooms, by a Config that is complete.
+// wire makes the rooms from a complete Config.
 func (a *App) wire(c Config) {
 	due, leftover, inHand := router.NewHint(), router.NewJobHint(), &decide.InHand{}
 	sure, backoff := router.NewClock(c.Now), &router.Backoff{Now: c.Now, Rand: c.Rand}
@@ -269,20 +268,20 @@ func (a *App) wire(c Config) {
 	history := &pruner{store: c.Store, log: a.log, clock: sure, keep: c.Keep}
 	a.strays = strays
 	a.duties = []duty{
-		{c.Deliveries, a.sweeper.Sweep, "cannot ask GitHub for lost deliveries", a.sweeper.Sooner()},
-		{c.Recheck / 10, a.intake.Recheck, "cannot ask GitHub about jobs that nobody serves", nil},
+		{c.Deliveries, a.sweeper.Sweep, "cannot ask github for lost deliveries", a.sweeper.Sooner()},
+		{c.Recheck / 10, a.intake.Recheck, "cannot ask github about jobs that nobody serves", nil},
 		{c.Recheck / 10, commits.CancelRuns, "cannot cancel runs that nothing can serve", nil},
-		{c.Feedback, commits.Update, "cannot say on commits what becomes of jobs", nil},
-		{claim.LostEvery, a.claims.RemoveLost, "cannot remove runners that GitHub registered without telling", nil},
-		{c.Sweep, strays.Remove, "cannot look for dead runners on GitHub", nil},
+		{c.Feedback, commits.Update, "cannot update notices on commits", nil},
+		{claim.LostEvery, a.claims.RemoveLost, "cannot remove runners that github registered without saying so", nil},
+		{c.Sweep, strays.Remove, "cannot remove dead runners from github", nil},
 		{pruneEvery, history.prune, "cannot delete old history", nil},
 	}
 }
 
-// Addr is the address of the public listener.
+// Addr returns the address of the public listener.
 func (a *App) Addr() string { return a.public.Addr().String() }
 
-// AdminAddr is the address of the operators' listener, as in Config.AdminListen.
+// AdminAddr returns the address of the operators' listener, as in Config.AdminListen.
 func (a *App) AdminAddr() string {
 	if at := a.admin.Addr(); at.Network() != "unix" {
 		return at.String()
@@ -290,15 +289,14 @@ func (a *App) AdminAddr() string {
 	return a.adminListen
 }
 
-// Stopping is closed when Run begins to stop, for what would stream on.
+// Stopping returns a channel that is closed when Run begins to stop: streams end then.
 func (a *App) Stopping() <-chan struct{} { return a.stopping }
 
 // Close closes the listeners of an App that is not run.
 func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close()) }
 
-// Run serves until ctx ends, then stops within Grace, finishing what is in
-// hand. It returns nil then, and otherwise the error that ended it. It is
-// called once.
+// Run serves until ctx ends, then stops within Grace, finishing what is under way. It returns
+// nil in that case, and otherwise the error that ended it. It must be called once.
 func (a *App) Run(ctx context.Context) error {
 	// Before anything is written.
 	latest, err := a.store.Latest(ctx)
@@ -306,10 +304,10 @@ func (a *App) Run(ctx context.Context) error {
 		return a.Close()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("see how old the database is: %w", err), a.Close())
+		return errors.Join(fmt.Errorf("read when the database last changed: %w", err), a.Close())
 	}
 	if err := a.clock.before(ctx); err != nil && ctx.Err() == nil {
-		return errors.Join(fmt.Errorf("see when the database was last written: %w", err), a.Close())
+		return errors.Join(fmt.Errorf("compare the clock with the database: %w", err), a.Close())
 	}
 	n, err := a.store.Recover(ctx, a.now(), a.now().Add(a.doubt))
 	if ctx.Err() != nil {
@@ -319,18 +317,18 @@ func (a *App) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("recover interrupted claims: %w", err), a.Close())
 	}
 	if n > 0 {
-		a.log.Warn("runners were being configured when the last process ended; their jobs are tried again", "runners", n)
+		a.log.Warn("runners were being configured when the last process ended; their jobs are retried", "runners", n)
 	}
 	full, err := a.syncer.FirstDue(ctx)
 	if ctx.Err() != nil {
 		return a.Close()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("see whether the database is empty: %w", err), a.Close())
+		return errors.Join(fmt.Errorf("read whether the database is empty: %w", err), a.Close())
 	}
 	compares, away := !full && !latest.IsZero(), a.now().Sub(latest)
 	a.sweeper.Start(latest, compares)
-	full = full || compares && away > intake.Listed // GitHub does not list all that happened since
+	full = full || compares && away > intake.Listed // GitHub no longer lists all deliveries since then
 	if full {
 		a.first.Begin(true)
 	}
@@ -358,12 +356,12 @@ func (a *App) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// syncAfter is for how long nothing was recorded when a start syncs what no list of
-// deliveries tells of.
+// syncAfter is for how long nothing must have been recorded for a start to sync what GitHub
+// lists no deliveries of.
 const syncAfter = 10 * time.Minute
 
-// do does a duty at once, then at its intervals and when it is due sooner, until ctx
-// ends. Errors are logged as what could not be done.
+// do does a duty at once, then at its intervals and whenever it is due sooner, until ctx ends.
+// It logs each error unless the last one was the same.
 func (a *App) do(ctx context.Context, d duty) error {
 	tick := time.NewTicker(d.every)
 	defer tick.Stop()
@@ -390,41 +388,41 @@ func (a *App) do(ctx context.Context, d duty) error {
 	}
 }
 
-// receive takes a delivery. One that is news proves the address that it came from:
-// whoever sends it again has proved nothing.
+// receive takes a delivery. If it is news the address that sent it is proven; somebody who
+// repeats a delivery proves nothing.
 func (a *App) receive(ctx context.Context, d router.Delivery) error {
 	news, err := a.intake.Receive(ctx, d)
 	if news {
-		proves(ctx)
+		markProven(ctx)
 	}
 	return err
 }
 
-// Reload puts rules in force: jobs are decided by them from now on. A job in
-// hand keeps its decision. Safe for concurrent use, as are the methods below.
+// Reload puts rules in force: jobs are decided by them from now on. A job in hand keeps its
+// decision. Safe for concurrent use, as are the methods below.
 func (a *App) Reload(set *rules.Set, v router.RulesVersion) {
 	a.decider.Reload(set, v)
 	a.limits.Give()
 	a.newRules.Give()
 }
 
-// RefuseRules reports that newer rules are not put in force; the old ones stay.
+// RefuseRules records that newer rules were refused; those in force stay.
 func (a *App) RefuseRules(r router.RefusedRules) { a.decider.Refuse(r) }
 
-// KeepRules reports that the rules in force are the newest again.
+// KeepRules records that the rules in force are the newest again.
 func (a *App) KeepRules() { a.decider.Keep() }
 
-// RulesStatus says which rules are in force. What it returns is not to be changed.
+// RulesStatus returns which rules are in force. The result must not be changed.
 func (a *App) RulesStatus() router.RulesStatus { return a.decider.Status() }
 
 // Rules returns the rules in force.
 func (a *App) Rules() *rules.Set { return a.decider.Rules() }
 
-// Explain decides a job by the rules in force, as decide.Decider.Explain.
+// Explain is decide.Decider.Explain.
 func (a *App) Explain(j router.Job) router.Decision { return a.decider.Explain(j) }
 
-// RetryJob is operate.Operator.RetryJob; CancelJob, StopRunner and Sync are likewise
-// those of their rooms.
+// RetryJob, CancelJob and StopRunner are those of operate.Operator; Sync is that of
+// intake.Syncer.
 func (a *App) RetryJob(ctx context.Context, id int64) error { return a.operator.RetryJob(ctx, id) }
 
 func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
@@ -439,10 +437,10 @@ func (a *App) Sync(ctx context.Context, host, repo string) (router.SyncReport, e
 	return a.syncer.Sync(ctx, host, repo)
 }
 
-// Connections is how many each listener may have open.
+// Connections returns how many connections each listener may have open.
 func (a *App) Connections() int { return a.public.most }
 
-// publicHandler is everything that strangers reach.
+// publicHandler returns the handler of everything that strangers can reach.
 func (a *App) publicHandler() http.Handler {
 	r := mux.NewRouter()
 	r.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
@@ -450,8 +448,8 @@ func (a *App) publicHandler() http.Handler {
 	return r
 }
 
-// adminHandler is for operators: /healthz says that the process lives,
-// /readyz is a Readiness, /metrics is for Prometheus. All else is Config.API's.
+// adminHandler returns the handler for operators: /healthz says that the process runs, /readyz
+// is a Readiness, /metrics is for Prometheus. Everything else is Config.API's.
 func (a *App) adminHandler() http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
@@ -478,7 +476,7 @@ func (a *App) adminHandler() http.Handler {
 func (a *App) local(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if a.localOnly && !router.LocalHost(req.Host) {
-			http.Error(w, fmt.Sprintf("403: without --access this is asked as localhost or by address, not as %q", router.Cut(req.Host, maxHost)), http.StatusForbidden)
+			http.Error(w, fmt.Sprintf("403: without --access use localhost or an IP address, not %q", router.Cut(req.Host, maxHost)), http.StatusForbidden)
 			return
 		}
 		next(w, req)

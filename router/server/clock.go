@@ -8,21 +8,21 @@ import (
 	"switchyard/router/telemetry"
 )
 
-// clockStep is by how much the clock is off when it was set; less is how it is kept
-// right all the time.
+// clockStep is the difference from which a clock counts as set; smaller ones are the usual
+// adjustments.
 const clockStep = 2 * time.Second
 
-// A clock sees to what would be late when the machine's is set back.
+// A clock corrects what would be late after the machine's clock was set back.
 type clock struct {
 	store   Store
 	log     *telemetry.Log
 	now     func() time.Time
 	tick    time.Duration
-	setBack func() // has everything that waits looked at again
+	setBack func() // makes everything that waits due again
 }
 
-// before sees whether the machine's clock was set back while no process ran. It
-// is called before anything is written.
+// before finds out whether the machine's clock was set back while no process ran. It is called
+// before anything is written.
 func (c *clock) before(ctx context.Context) error {
 	newest, err := c.store.Changes(ctx, -1, 1)
 	if err != nil {
@@ -34,12 +34,12 @@ func (c *clock) before(ctx context.Context) error {
 	return nil
 }
 
-// watch sees whether the machine's clock is set back, until ctx ends: what is in the
-// database as due after a wait would be due late by as much.
+// watch finds out whether the machine's clock is set back, until ctx ends: what waits in the
+// database would be late by as much.
 func (c *clock) watch(ctx context.Context) error {
 	tick := time.NewTicker(c.tick)
 	defer tick.Stop()
-	last, since := c.now().Round(0), time.Now() // Round takes off the time that passes, which is not set
+	last, since := c.now().Round(0), time.Now() // Round removes the monotonic reading
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,15 +58,15 @@ func (c *clock) watch(ctx context.Context) error {
 	}
 }
 
-// rewind sees to what would be late, as the clock was set back.
+// rewind corrects what would be late because the clock was set back.
 func (c *clock) rewind(ctx context.Context, by time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	n, err := c.store.Rewind(ctx, c.now())
 	if err != nil {
-		c.log.Error("the clock was set back, and what waits in the database is late by as much; is its disk healthy?", "by", by.Round(time.Second), "err", err)
+		c.log.Error("the clock was set back, and jobs that wait are late by as much, as the database cannot be written: check its disk", "by", by.Round(time.Second), "err", err)
 		return
 	}
-	c.log.Warn("the clock was set back; what was due later by it is due now", "by", by.Round(time.Second), "jobs_and_runners", n)
+	c.log.Warn("the clock was set back; jobs and runners that would be late are due now", "by", by.Round(time.Second), "jobs_and_runners", n)
 	c.setBack()
 }

@@ -18,7 +18,7 @@ const (
 	// maxConnections of each listener may be open. Honest ones are a few dozen:
 	// GitHub's or a proxy's, which come and go, and one for each runner that
 	// starts at the moment. Where the process may open few files, a quarter of
-	// them is the bound, so that the database, Nomad and GitHub find theirs.
+	// them is the bound, so that the database, Nomad and GitHub get theirs.
 	maxConnections   = 768
 	leastConnections = 16
 
@@ -31,8 +31,8 @@ const (
 	publicHead = 16 << 10
 	adminHead  = 64 << 10
 
-	crowdedIdle = 5 * time.Second // how long a connection may wait for its client while more than half may not be opened any more
-	stuckWrite  = time.Second     // a client that takes nothing for so long keeps its connection from others
+	crowdedIdle = 5 * time.Second // how long a connection may wait for its client while more than half of the maximum is open
+	stuckWrite  = time.Second     // a client that reads nothing for so long may lose its connection to others
 
 	// So many connections in a row are found to wait for this process, and not for
 	// their clients, before one of them is closed all the same.
@@ -105,7 +105,7 @@ func (g *gate) Accept() (net.Conn, error) {
 	if err != nil {
 		if !errors.Is(err, net.ErrClosed) {
 			g.failed.Do(func() {
-				g.log.Error("cannot accept connections; may the process open too few files (ulimit -n)?", "listener", g.name, "addr", g.Addr().String(), "err", err)
+				g.log.Error("cannot accept connections: check how many files the process may open (ulimit -n)", "listener", g.name, "addr", g.Addr().String(), "err", err)
 			})
 		}
 		return nil, err
@@ -193,12 +193,12 @@ func (c *guarded) before(o *guarded) bool {
 	return c.since.Before(o.since)
 }
 
-// proves is for a request that had a good signature, with its context: the
-// connections of its address are closed for others last.
-func proves(ctx context.Context) {
+// markProven says that a request, with its context, had a good signature: connections from its
+// address are closed last.
+func markProven(ctx context.Context) {
 	c, _ := ctx.Value(guardedKey{}).(*guarded)
 	if c == nil {
-		return // it did not come by a gate
+		return // it did not come through a gate
 	}
 	g := c.gate
 	g.mu.Lock()
@@ -221,7 +221,7 @@ func (g *gate) evict(c *guarded) {
 	g.evicted++
 	_ = c.Conn.Close()
 	g.crowded.Do(func() {
-		g.log.Warn("many connections are open; those that wait for their client longest are closed for others; more within a minute are not told of",
+		g.log.Warn("many connections are open; those that have waited longest for their client are closed (logged once a minute)",
 			"listener", g.name, "open", len(g.open), "remote", c.RemoteAddr().String(), "of_its_address", c.from.open)
 	})
 }

@@ -68,7 +68,7 @@ func newGated(t *testing.T, most int) *gated {
 			}
 			switch req.URL.Path {
 			case "/signed":
-				proves(req.Context())
+				markProven(req.Context())
 			case "/work":
 				<-s.work
 			case "/large":

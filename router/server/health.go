@@ -13,16 +13,16 @@ import (
 )
 
 const (
-	readyAge  = time.Second // for so long what the store answered is shown again
-	readyMark = "ready"     // written to see that the store can be
+	readyAge  = time.Second // for so long the store's answer is shown again
+	readyMark = "ready"     // the name of the mark that tests whether the store can be written
 )
 
-// A Readiness is what /readyz answers. Its JSON form is a contract.
+// A Readiness is the answer of /readyz. Its JSON form is a contract.
 //
-// Only what keeps this process from doing its part makes it not ready, which
-// is the store: without it a delivery cannot be taken. What all replicas would
-// suffer together, as that Nomad is away, makes it degraded: deliveries are taken
-// all the same, and wait. To take it out of service would lose them.
+// Only what keeps this process from doing its part makes it not ready, which is the store:
+// without it no delivery can be taken. What all replicas would suffer from together, such as a
+// Nomad that is down, makes it degraded: deliveries are still taken, and wait. To take it out of
+// service would lose them.
 type Readiness struct {
 	Status string                  `json:"status"`           // ok, degraded or not ready
 	Reason string                  `json:"reason,omitempty"` // of the first check that is not ok
@@ -31,7 +31,7 @@ type Readiness struct {
 	Rules  router.RulesStatus      `json:"rules"`
 }
 
-// A Check is one thing that was looked at.
+// A Check is the state of one thing.
 type Check struct {
 	Name   string    `json:"name"`             // store, first_look, nomad, github or rules
 	Status string    `json:"status"`           // ok, warning or failed
@@ -39,7 +39,8 @@ type Check struct {
 	Since  time.Time `json:"since,omitzero"`
 }
 
-// readiness is asked of the store at most once in a while, however many ask.
+// readiness remembers what the store answered, so that it is asked at most once a second,
+// however many clients ask.
 type readiness struct {
 	mu     sync.Mutex // held while the store is asked
 	at     time.Time
@@ -48,7 +49,7 @@ type readiness struct {
 	counts map[router.JobState]int
 }
 
-// store writes to the store and reads from it.
+// store checks that the store can be read and written.
 func (r *readiness) store(ctx context.Context, s Store) (Check, map[router.JobState]int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,12 +59,12 @@ func (r *readiness) store(ctx context.Context, s Store) (Check, map[router.JobSt
 		counts, err := s.Counts(ctx)
 		reason := ""
 		if err != nil {
-			reason = "the store does not answer: " + err.Error()
+			reason = "the database does not answer: " + err.Error()
 		} else if err = s.SetMark(ctx, readyMark, now.UTC().Format(time.RFC3339)); err != nil {
-			reason = "the store cannot be written; is its disk full? " + err.Error()
+			reason = "the database cannot be written: check whether its disk is full: " + err.Error()
 		}
 		if fix, ok := errors.AsType[*router.FixError](err); ok { // says by itself what to do
-			reason = "the store failed: " + fix.Error()
+			reason = "the database failed: " + fix.Error()
 		}
 		switch {
 		case err == nil:
@@ -79,20 +80,20 @@ func (r *readiness) store(ctx context.Context, s Store) (Check, map[router.JobSt
 	return Check{Name: "store", Status: "ok"}, r.counts
 }
 
-// Readiness looks at everything.
+// Readiness checks everything.
 func (a *App) Readiness(ctx context.Context) Readiness {
 	r := Readiness{Status: "ok", Rules: a.decider.Status()}
 	store, counts := a.probed.store(ctx, a.store)
 	r.Jobs = counts
-	look := Check{Name: "first_look", Status: "ok"}
+	first := Check{Name: "first_look", Status: "ok"}
 	if a.first.UnderWay() {
-		look = Check{Name: "first_look", Status: "warning", Reason: "a full look at GitHub is under way, as the database is new, or older than GitHub's deliveries tell of: not all jobs are known"}
+		first = Check{Name: "first_look", Status: "warning", Reason: "the first sync with GitHub is under way, as the database is new, or older than the deliveries that GitHub lists: not all jobs are known yet"}
 	}
 	loaded := Check{Name: "rules", Status: "ok"}
 	if refused := r.Rules.Refused(); refused != "" {
 		loaded = Check{"rules", "warning", refused, r.Rules.Error.Since}
 	}
-	r.Checks = []Check{store, look, a.nomadCheck(), sideCheck("github", "GitHub", a.metrics.GitHub()), loaded}
+	r.Checks = []Check{store, first, a.nomadCheck(), sideCheck("github", "GitHub", a.metrics.GitHub()), loaded}
 	for _, c := range r.Checks {
 		switch {
 		case c.Status == "failed":
@@ -109,19 +110,19 @@ func (a *App) Readiness(ctx context.Context) Readiness {
 	return r
 }
 
-// nomadCheck says what Nomad's last answers tell, or that it gives none.
+// nomadCheck says whether Nomad answers, by its last answers.
 func (a *App) nomadCheck() Check {
 	if d := a.dispatcher.SilentFor(); d > 0 {
 		return Check{"nomad", "warning", "Nomad " + router.SaysSilent(d), a.now().Add(-d)}
 	}
 	check := sideCheck("nomad", "Nomad", a.metrics.Nomad())
 	if d := a.runners.NotEvaluating(); check.Status == "ok" && d > 0 {
-		return Check{"nomad", "warning", "Nomad takes jobs and does not look at them: is its evaluation broker paused, or are its servers too busy?", a.now().Add(-d)}
+		return Check{"nomad", "warning", "Nomad accepts jobs but does not evaluate them: check whether its evaluation broker is paused, or its servers are too busy", a.now().Add(-d)}
 	}
 	return check
 }
 
-// sideCheck says what the last answers tell of Nomad or GitHub.
+// sideCheck says what is wrong with Nomad or GitHub, by its last answers.
 func sideCheck(name, who string, bad telemetry.SideState) Check {
 	reason := ""
 	switch {
@@ -130,11 +131,11 @@ func sideCheck(name, who string, bad telemetry.SideState) Check {
 	case bad.Status == 0:
 		reason = who + " cannot be reached"
 	case bad.Status == router.Unreadable:
-		reason = who + "'s answers cannot be read, as they are empty, cut off or somebody else's: is its address right, and what stands between?"
+		reason = who + "'s answers cannot be read, as they are empty, cut off or not its own: check its address, and any proxy on the way"
 	case bad.Status == http.StatusUnauthorized:
-		reason = who + " refuses the login: is the token, or the App's key, good?"
+		reason = who + " refuses the login: check the token, or the App's key"
 	case bad.Status == http.StatusForbidden:
-		reason = who + " does not let the login do what it must; jobs that wait for it say what is missing"
+		reason = who + " does not let the login do what is needed; the jobs that wait for it say what is missing"
 	case bad.Status == http.StatusTooManyRequests:
 		reason = who + " takes no more requests for now"
 	default:

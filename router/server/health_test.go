@@ -94,7 +94,7 @@ func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 	fine := func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "ok" }
 	readyz(t, r.App, "all is well", fine)
 
-	for what, flag := range map[string]*atomic.Bool{"disk is full": &f.disk, "does not answer": &f.mute, "the store failed: the database file x.db was removed: restart Switchyard": &f.gone} {
+	for what, flag := range map[string]*atomic.Bool{"disk is full": &f.disk, "does not answer": &f.mute, "the database failed: the database file x.db was removed: restart Switchyard": &f.gone} {
 		flag.Store(true)
 		got := readyz(t, r.App, what, func(code int, r server.Readiness) bool { return code == http.StatusServiceUnavailable })
 		if c := is(t, got, "store"); got.Status != "not ready" || c.Status != "failed" || !strings.Contains(c.Reason, what) || c.Since.IsZero() || got.Reason != c.Reason {

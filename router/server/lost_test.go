@@ -335,7 +335,7 @@ func testTheLogOfASweepIsShort(t *testing.T) {
 	r.Stop()
 	said := ""
 	for line := range strings.Lines(log.String()) {
-		if strings.Contains(line, "cannot ask GitHub for lost deliveries") {
+		if strings.Contains(line, "cannot ask github for lost deliveries") {
 			said += line
 		}
 	}

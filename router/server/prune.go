@@ -10,13 +10,13 @@ import (
 
 const (
 	pruneEvery     = time.Hour
-	prunePause     = 50 * time.Millisecond // between two steps, so that deliveries come first
-	leastKeep      = 3 * 24 * time.Hour    // GitHub may make deliveries again for so long: https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks (read 2026-11-24)
-	deliveriesKeep = 7 * 24 * time.Hour    // at most: they are kept to tell doubles
-	foreignKeep    = deliveriesKeep        // at most, of jobs that are not ours: after that GitHub is asked about a late delivery
+	prunePause     = 50 * time.Millisecond // between two steps, so that deliveries are not delayed
+	leastKeep      = 3 * 24 * time.Hour    // GitHub may redeliver for so long: https://docs.github.com/en/webhooks/testing-and-troubleshooting-webhooks/redelivering-webhooks (read 2026-11-24)
+	deliveriesKeep = 7 * 24 * time.Hour    // at most: they are kept to recognize repeated ones
+	foreignKeep    = deliveriesKeep        // at most, of ignored and denied jobs: after that GitHub is asked about a late delivery
 )
 
-// A pruner forgets old history.
+// A pruner deletes old history.
 type pruner struct {
 	store Store
 	log   *telemetry.Log
@@ -24,7 +24,7 @@ type pruner struct {
 	keep  time.Duration // as in Config
 }
 
-// prune forgets old history, step by step, until there is none.
+// prune deletes old history, step by step, until none is left.
 func (p *pruner) prune(ctx context.Context) error {
 	for rows := 0; ; {
 		now := p.clock.Sure()

@@ -22,19 +22,19 @@ func listenAdmin(at string, listen func(network, addr string) (net.Listener, err
 	return listenSocket(path)
 }
 
-// listenSocket makes a Unix socket that only this user, and root, can connect to. One
-// that a process which ended left behind is replaced.
+// listenSocket makes a Unix socket that only this user, and root, can connect to. It replaces
+// a socket that an ended process left behind.
 func listenSocket(path string) (net.Listener, error) {
 	switch info, err := os.Lstat(path); {
 	case errors.Is(err, fs.ErrNotExist):
 	case err != nil:
 		return nil, err
 	case info.Mode().Type() != fs.ModeSocket:
-		return nil, fmt.Errorf("%s is there, and is no socket: name another path", path)
+		return nil, fmt.Errorf("%s exists and is not a socket: choose another path", path)
 	default:
 		if conn, err := net.Dial("unix", path); err == nil {
 			_ = conn.Close()
-			return nil, fmt.Errorf("%s is the socket of a process that runs: stop that first, or name another path", path)
+			return nil, fmt.Errorf("%s is the socket of a running process: stop that first, or choose another path", path)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, err

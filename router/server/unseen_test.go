@@ -38,7 +38,7 @@ func testAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 		t.Errorf("the job says %q, its runner %q", j.Reason, w.Runners(id)[0].Reason)
 	}
 	got := readyz(t, w.App, "nothing is looked at", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
-	if c := is(t, got, "nomad"); !strings.Contains(c.Reason, "does not look at them") {
+	if c := is(t, got, "nomad"); !strings.Contains(c.Reason, "does not evaluate them") {
 		t.Errorf("/readyz says %+v", c)
 	}
 	shows(t, w.App, `switchyard_jobs_waiting{reason="placing",rule="linux"} 1`) // and not that nodes are busy
