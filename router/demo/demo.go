@@ -1,5 +1,5 @@
-// Package demo owns the demonstration: a simulated GitHub, a simulated fleet or a real
-// Nomad, and jobs with promises, between which cmd/switchyard starts the real server.
+// Package demo owns the demonstration: a simulated GitHub, a simulated or a real Nomad, and jobs
+// whose outcome their labels promise. cmd/switchyard starts the real server between the two.
 package demo
 
 import (
@@ -26,14 +26,14 @@ import (
 )
 
 //go:embed runner.nomad.hcl
-var jobspec string // stands in for the built-in ones on a real Nomad: its runner is this program, which needs neither Docker nor GitHub
+var jobspec string // replaces the built-in ones on a real Nomad: its runner is this program, which needs neither Docker nor GitHub
 
 const (
 	pause        = 250 * time.Millisecond  // between two jobs
-	patience     = 30 * time.Second        // of who cancels a job that has no node: time to look at it
+	patience     = 30 * time.Second        // until a job without a node is cancelled: time to look at it
 	oncePatience = 1200 * time.Millisecond // with Once
 	timeout      = 15 * time.Second        // for the jobs of Once
-	lookEvery    = 40 * time.Millisecond   // between two looks at where the jobs are
+	updateEvery  = 40 * time.Millisecond   // between two updates of the jobs' states
 )
 
 // A Setup is what the server of a demo is started with.
@@ -41,17 +41,17 @@ type Setup struct {
 	Dir        string      // for its files: removed when the demo ends
 	JobspecDir string      // "": none but the built-in jobspecs
 	Nomad      *api.Config // nil: the environment's
-	Real       bool        // Nomad is
+	Real       bool        // Nomad is a real one
 	GitHubURL  string
 	Secret     router.Secret // of the webhook
 }
 
-// A Server is the one between both sides, with its database.
+// A Server is the real server between the simulators, with its database.
 type Server interface {
 	Addr() string      // of the webhook
 	AdminAddr() string // of the console
 	Run(ctx context.Context) error
-	Close() error // comes last
+	Close() error // called last
 
 	Job(ctx context.Context, id int64) (router.Job, error)
 	FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error)
@@ -65,8 +65,8 @@ type Config struct {
 	Start func(context.Context, Setup) (Server, error)
 }
 
-// Run has the real server started between the simulators and sends it jobs until
-// ctx ends or, with once, all of them ended.
+// Run starts the real server between the simulators and sends it jobs until ctx ends or, with
+// Once, all of them have ended.
 func Run(ctx context.Context, c Config) (err error) {
 	dir, err := os.MkdirTemp("", "switchyard-demo-")
 	if err != nil {
@@ -142,7 +142,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		s.patience = oncePatience
 		err = s.once(ctx)
 	} else {
-		fmt.Fprintf(c.Out, "Console: http://%s/ shows what waits and why; of a job: its way, its decision, and the nodes that do not fit it.\n\n", app.AdminAddr())
+		fmt.Fprintf(c.Out, "Console: http://%s/ shows what waits and why, and of each job its way, its decision, and the nodes that do not fit it.\n\n", app.AdminAddr())
 		err = s.forever(ctx)
 	}
 	github.Close()

@@ -90,7 +90,7 @@ type act struct {
 	scene
 	id       int64
 	shown    string
-	started  bool // its Nomad job is known
+	started  bool // its Nomad job is registered
 	node     *api.Node
 	waits    string    // why Nomad has no node for it
 	cancelAt time.Time // zero: it is not, or has no runner yet
@@ -108,8 +108,8 @@ func (s *stage) queue(ctx context.Context, sc scene, duration time.Duration) {
 func (s *stage) once(ctx context.Context) error {
 	next := time.NewTicker(pause)
 	defer next.Stop()
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
+	update := time.NewTicker(updateEvery)
+	defer update.Stop()
 	late := time.NewTimer(timeout)
 	defer late.Stop()
 	left := scenes
@@ -131,8 +131,8 @@ func (s *stage) once(ctx context.Context) error {
 				s.queue(ctx, left[0], time.Second)
 				left = left[1:]
 			}
-		case <-look.C:
-			s.look(ctx)
+		case <-update.C:
+			s.update(ctx)
 			if s.fleet.real && len(left) == 0 && !slices.ContainsFunc(s.acts, func(a *act) bool { return a.waits == "" }) {
 				late.Reset(0) // only nodes that are not there are waited for
 			}
@@ -145,11 +145,11 @@ func (s *stage) once(ctx context.Context) error {
 func (s *stage) forever(ctx context.Context) error {
 	next := time.NewTimer(0)
 	defer next.Stop()
-	look := time.NewTicker(lookEvery)
-	defer look.Stop()
+	update := time.NewTicker(updateEvery)
+	defer update.Stop()
 	for _, sc := range scenes {
 		if sc.cancelled {
-			s.queue(ctx, sc, time.Second) // so that from the first look on something waits
+			s.queue(ctx, sc, time.Second) // so that something waits from the beginning
 		}
 	}
 	for i := 0; ; {
@@ -164,15 +164,14 @@ func (s *stage) forever(ctx context.Context) error {
 			i++
 			s.queue(ctx, sc, time.Duration(1000+rand.IntN(4000))*time.Millisecond)
 			next.Reset(time.Duration(200+rand.IntN(1300)) * time.Millisecond)
-		case <-look.C:
-			s.look(ctx)
+		case <-update.C:
+			s.update(ctx)
 		}
 	}
 }
 
-// look shows what has changed since the last look and takes the jobs that
-// ended off the stage.
-func (s *stage) look(ctx context.Context) {
+// update shows what has changed since the last update and removes the jobs that ended.
+func (s *stage) update(ctx context.Context) {
 	s.acts = slices.DeleteFunc(s.acts, func(a *act) bool {
 		j, err := s.store.Job(ctx, a.id)
 		if err != nil {
@@ -212,7 +211,7 @@ func (a *act) title() string {
 	return fmt.Sprintf("acme/%s · %s [%s]", a.repo, a.job, strings.Join(a.labels, ", "))
 }
 
-// line is the job's way so far: labels → rule → Nomad job → node → state.
+// line returns the job's way so far: labels → rule → Nomad job → node → state.
 func (a *act) line(j router.Job) string {
 	way := []string{a.title()}
 	if j.Decision != nil && j.Decision.Rule != "" {
@@ -238,8 +237,7 @@ func (a *act) line(j router.Job) string {
 	return router.Printable(strings.Join(append(way, state), " → "))
 }
 
-// breaks says in which way the job did not end as its labels promise; "" when
-// it did.
+// breaks returns how the job's end differs from what its labels promise; "" if it does not.
 func (a *act) breaks(j router.Job) string {
 	if j.State != a.want {
 		return fmt.Sprintf("ended %s (%s), want %s", j.State, j.Reason, a.want)

@@ -12,7 +12,7 @@ import (
 	"switchyard/rules"
 )
 
-// Load returns the set, or the faults that keep the files from loading.
+// Load returns the set of rules, or the faults that keep the files from loading.
 func Load(ctx context.Context, files []rules.File) (*rules.Set, rules.Diagnostics, error) {
 	set, err := rules.Load(ctx, files...)
 	var faults rules.Diagnostics
@@ -22,7 +22,7 @@ func Load(ctx context.Context, files []rules.File) (*rules.Set, rules.Diagnostic
 	return set, faults, nil
 }
 
-// Lint is Set.Lint with what there is to know of the jobspecs.
+// Lint is Set.Lint with what is known about the jobspecs.
 func Lint(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Diagnostics, error) {
 	var known []rules.Jobspec
 	for _, name := range specs.Names() {
@@ -40,8 +40,8 @@ func Lint(ctx context.Context, set *rules.Set, specs *jobspecs.Set) (rules.Diagn
 	return set.Lint(ctx, known), nil
 }
 
-// needs is what a jobspec asks of a node: its driver ("" when it has several)
-// and the constraints of the job, its group and the task.
+// needs returns what a jobspec asks of a node: its driver ("" when it has several) and the
+// constraints of the job, its group and the task.
 func needs(job *api.Job) (driver string, constraints []rules.Constraint) {
 	add := func(list []*api.Constraint) {
 		for _, c := range list {

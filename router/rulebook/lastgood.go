@@ -14,19 +14,19 @@ import (
 	"switchyard/rules"
 )
 
-// goodMark is the name under which the database has the last good rules.
+// goodMark is the name of the mark that has the last good rules in the database.
 const goodMark = "last good rules"
 
-// goodRules are rules that came into force, with all that it takes to start
-// with them again. Its JSON form is in databases.
+// goodRules is rules that came into force, with everything needed to start with them again.
+// Databases contain its JSON form.
 type goodRules struct {
 	At       time.Time
-	Source   string // last element of --rules. Only it: a task on Nomad has new directories each time
+	Source   string // last element of --rules: the directories of a task on Nomad differ each time
 	Files    []rules.File
 	Jobspecs []jobspecs.Jobspec // the operator's own
 }
 
-// name returns what a source's good rules are known by.
+// name returns the name under which a source's good rules are kept.
 func (s source) name() string {
 	if abs, err := filepath.Abs(s.rules); err == nil {
 		return filepath.Base(abs)
@@ -34,8 +34,7 @@ func (s source) name() string {
 	return filepath.Base(s.rules)
 }
 
-// rememberGood records rules that came into force. The server works all the
-// same when it cannot.
+// rememberGood records rules that came into force. If it cannot, the server works all the same.
 func (b *Book) rememberGood(ctx context.Context, c content) {
 	if b.marks == nil {
 		return
@@ -45,7 +44,7 @@ func (b *Book) rememberGood(ctx context.Context, c content) {
 		err = b.marks.SetMark(ctx, goodMark, string(text))
 	}
 	if err != nil {
-		b.log.Error("cannot remember the rules in force; a start with bad ones would fall back on older ones", "hash", c.hash, "err", err)
+		b.log.Error("cannot record the rules in force as the last good ones; a start with bad files would use older ones", "hash", c.hash, "err", err)
 	}
 }
 
@@ -53,7 +52,7 @@ func (b *Book) rememberGood(ctx context.Context, c content) {
 func (b *Book) lastGood(ctx context.Context) (content, *rules.Set, error) {
 	var none content
 	if b.marks == nil {
-		return none, nil, errors.New("there is no database with earlier rules")
+		return none, nil, errors.New("there is no database to take earlier rules from")
 	}
 	text, err := b.marks.Mark(ctx, goodMark)
 	switch {
@@ -88,14 +87,14 @@ func (b *Book) lastGood(ctx context.Context) (content, *rules.Set, error) {
 	return c, set, nil
 }
 
-// Started is what a server starts with.
+// A Started is what a server starts with.
 type Started struct {
 	Set      *rules.Set
 	Version  router.RulesVersion
 	Jobspecs *jobspecs.Set
 }
 
-// A FaultsError says that the rules have faults, and that there are no others to start with.
+// A FaultsError says that the rules have faults, and that there are no earlier ones to start with.
 type FaultsError struct {
 	Rules  string // as in Config
 	Files  []rules.File
@@ -107,9 +106,9 @@ func (e *FaultsError) Error() string {
 	return fmt.Sprintf("%s: %s; %v", e.Rules, count(len(e.Faults), "fault"), e.Else)
 }
 
-// Start loads what the server starts with, and has Nomad use its jobspecs: the files,
-// or, when those are bad, the last good rules. When there are none either, the error
-// may be a *FaultsError. Jobspecs that Nomad refuses are no reason not to start.
+// Start loads what the server starts with, and makes Nomad use its jobspecs: the files, or, if
+// those are bad, the last good rules. If there are none either, the error may be a
+// *FaultsError. Jobspecs that Nomad refuses do not keep the server from starting.
 func (b *Book) Start(ctx context.Context) (Started, error) {
 	var set *rules.Set
 	refused := router.RefusedRules{Origin: start}
@@ -129,7 +128,7 @@ func (b *Book) Start(ctx context.Context) (Started, error) {
 		switch {
 		case none == nil && last.hash != c.hash:
 			b.refused = key
-			b.say = func() { b.refuse(refused, err) }
+			b.tellRefused = func() { b.refuse(refused, err) }
 			c, set, origin = last, lastSet, router.LastGood
 		case err != nil:
 			return Started{}, fmt.Errorf("%w; %w", err, none)

@@ -132,7 +132,7 @@ func TestWhatAServerStartsWith(t *testing.T) {
 					}
 					continue
 				}
-				if err != nil || r.say == nil || strings.Join(got.Set.Rules(), " ") != c.in || got.Version.Hash == "" {
+				if err != nil || r.tellRefused == nil || strings.Join(got.Set.Rules(), " ") != c.in || got.Version.Hash == "" {
 					t.Fatalf("start %d = %+v, %v; want the last good rules %q", start, got, err, c.in)
 				}
 				for _, name := range got.Set.Jobspecs() {
@@ -147,7 +147,7 @@ func TestWhatAServerStartsWith(t *testing.T) {
 				if text := log.String(); !strings.Contains(text, `"level":"ERROR"`) || !strings.Contains(text, "the rules are bad at the start, the last good ones in the database are in force") {
 					t.Errorf("start %d: the log:\n%s", start, text)
 				}
-				r.look(t.Context(), fileChanged) // nothing new
+				r.refresh(t.Context(), fileChanged) // nothing new
 				if len(app.said) != 1 {
 					t.Errorf("start %d: the App was told %q", start, app.said)
 				}

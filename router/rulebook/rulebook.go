@@ -1,7 +1,7 @@
-// Package rulebook owns the files of the rules: it reads them, checks and tests what
-// changed, puts it in force, writes what the console applies, and knows the last good
-// ones. cmd/switchyard makes one Book for a server, whose console edits it; the commands
-// check, test, explain and diff read rules by its functions.
+// Package rulebook owns the files of the rules: it reads them, checks and tests changes, puts
+// them in force, writes what the console applies, and keeps the last good version.
+// cmd/switchyard makes one Book for a server, whose console edits it; the commands check,
+// test, explain and diff read rules with its functions.
 package rulebook
 
 import (
@@ -25,17 +25,17 @@ import (
 	"switchyard/rules"
 )
 
-// Nomad checks jobspecs, and uses those in force; *nomad.Client is one.
+// Nomad checks jobspecs and uses those in force; *nomad.Client implements it.
 type Nomad interface {
 	// ValidateWith asks Nomad whether it accepts a jobspec of specs. An error that is its
 	// verdict on the jobspec is a *router.JobspecError; others say that it cannot tell.
 	ValidateWith(ctx context.Context, specs *jobspecs.Set, name string) (warnings []string, err error)
 
-	// Use has runners started by these jobspecs from now on.
+	// Use makes these the jobspecs that runners are started by.
 	Use(specs *jobspecs.Set)
 }
 
-// Marks is where the database keeps what stands alone.
+// Marks are named values in the database.
 type Marks interface {
 	Mark(ctx context.Context, name string) (string, error)
 	SetMark(ctx context.Context, name, value string) error
@@ -51,8 +51,8 @@ type Config struct {
 	Marks      Marks                                                  // nil: no good version is remembered for the next start
 }
 
-// A Book is the files of the rules. It is made by New and safe for concurrent use once
-// Bind was called.
+// A Book is the files of the rules. It is made by New, and safe for concurrent use once Bind
+// was called.
 type Book struct {
 	source
 	nomad Nomad
@@ -61,24 +61,25 @@ type Book struct {
 	marks Marks
 	app   App
 
-	judged atomic.Pointer[string] // hash of the content that is looked at, or was
+	judged atomic.Pointer[string] // hash of the content that is or was checked last
 
-	mu      sync.Mutex // of what follows, and held while files are written
-	current string     // hash of what is in force
-	refused string     // hash, or error, of what was refused last; "": nothing newer
-	say     func()     // tells the App of what was refused at the start; nil: nothing was
+	mu          sync.Mutex // of what follows, and held while files are written
+	current     string     // hash of what is in force
+	refused     string     // hash, or error, of what was refused last; "": nothing newer
+	tellRefused func()     // tells the App what was refused at the start; nil: nothing was
 }
 
-// New returns a Book whose files were not read yet.
+// New returns a Book that has read no files yet.
 func New(c Config) *Book {
 	return &Book{source: source{c.Rules, c.JobspecDir}, nomad: c.Nomad, log: c.Logger, keep: c.Keep, marks: c.Marks}
 }
 
-// Bind has rules put in force by app from now on, and tells it what was refused at the start.
+// Bind makes app the one that rules are put in force by, and tells it what was refused at the
+// start.
 func (b *Book) Bind(app App) {
 	b.app = app
-	if b.say != nil {
-		b.say()
+	if b.tellRefused != nil {
+		b.tellRefused()
 	}
 }
 
@@ -95,12 +96,12 @@ func named(files []rules.File) []rules.File {
 func (b *Book) Files() ([]rules.File, string, error) {
 	c, err := b.read()
 	if err != nil {
-		return nil, "", &router.ConflictError{Reason: err.Error()} // its words are for whoever edits them
+		return nil, "", &router.ConflictError{Reason: err.Error()} // for whoever edits them
 	}
 	return named(slices.Concat(c.files, c.tests)), c.text, nil
 }
 
-// draft is the content that these files would be.
+// draft returns the content that the source would have with these files.
 func (b *Book) draft(files []rules.File) (content, error) {
 	var of, tests []rules.File
 	for _, f := range files {
@@ -161,10 +162,10 @@ func (b *Book) Jobspecs() []string {
 	return specs.Names()
 }
 
-// Apply implements the console's interface. What the files held is kept before they are
-// written, and no look of the reloader falls between their being written and
-// their being in force. After a crash the server starts with what lies there:
-// each file is the old or the new one, whole.
+// Apply implements the console's interface. The earlier files are kept before they are
+// overwritten, and no refresh happens between the writing and the change of the rules in
+// force. After a crash the server starts with what is on the disk: each file is the old or the
+// new one, never a mixture.
 func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -196,7 +197,7 @@ func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 	next = b.content(is[:len(next.files)], is[len(next.files):], next.specs)
 	set, faults, err := b.judge(ctx, next)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return &router.ConflictError{Reason: "the draft takes longer to load and to test than one may, so it is not put in force: simplify it, or change the files where the server has them"}
+		return &router.ConflictError{Reason: "the draft takes too long to load and test, so it is not put in force: simplify it, or change the files where the server has them"}
 	}
 	if err != nil {
 		return err
@@ -208,12 +209,12 @@ func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 		return &router.RulesRefusedError{Faults: faults}
 	}
 	if err := ctx.Err(); err != nil {
-		return err // nobody waits for it any more
+		return err // nobody waits for the answer any more
 	}
 	if err := b.remember(ctx, now, router.KeptRules{Origin: fileChanged}); err != nil {
-		return err // nothing is replaced that cannot be put back
+		return err // nothing is overwritten that cannot be put back
 	}
-	// To judge a draft takes a while, in which somebody may have edited the files.
+	// Somebody may have edited the files while the draft was checked.
 	unchanged := func() error {
 		switch c, err := b.read(); {
 		case err != nil:
@@ -231,7 +232,7 @@ func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 	return nil
 }
 
-// remember keeps a version.
+// remember keeps a version of the rules.
 func (b *Book) remember(ctx context.Context, c content, v router.KeptRules) error {
 	if b.keep == nil {
 		return nil
@@ -241,10 +242,10 @@ func (b *Book) remember(ctx context.Context, c content, v router.KeptRules) erro
 	return err
 }
 
-// record is remember for rules that work all the same when it fails.
+// record is remember for rules that take effect even if it fails.
 func (b *Book) record(ctx context.Context, c content, v router.KeptRules) {
 	if err := b.remember(ctx, c, v); err != nil && ctx.Err() == nil {
-		b.log.Error("cannot keep a version of the rules; it cannot be put back later", "hash", c.hash, "err", err)
+		b.log.Error("cannot keep a version of the rules, so it cannot be put back later", "hash", c.hash, "err", err)
 	}
 }
 
@@ -255,7 +256,7 @@ func writeFiles(files, was []rules.File, unchanged func() error) (err error) {
 	var beside []string
 	defer func() {
 		for _, name := range beside {
-			_ = os.Remove(name) // it is there no more, or of no use
+			_ = os.Remove(name) // it was renamed, or is of no use
 		}
 	}()
 	for _, f := range files {
@@ -282,7 +283,7 @@ func writeFiles(files, was []rules.File, unchanged func() error) (err error) {
 			return err
 		}
 	}
-	for _, f := range files { // after all renames: nothing slow stands between the last look and them
+	for _, f := range files { // after all renames: nothing slow happens between the check and the renames
 		if dir, err := os.Open(filepath.Dir(f.Name)); err == nil { // Windows has no such sync, and needs none
 			_ = dir.Sync()
 			_ = dir.Close()
@@ -291,8 +292,8 @@ func writeFiles(files, was []rules.File, unchanged func() error) (err error) {
 	return nil
 }
 
-// writeBeside writes a file under another name in its directory, which no rules
-// have, with the mode of the one that is there.
+// writeBeside writes a file under a temporary name, which no rules file has, in its directory,
+// with the mode of the present file.
 func writeBeside(f rules.File) (name string, err error) {
 	info, err := os.Lstat(f.Name)
 	if err != nil {
@@ -314,10 +315,10 @@ func writeBeside(f rules.File) (name string, err error) {
 	return t.Name(), nil
 }
 
-// unwritable says to people what keeps a file from being written.
+// unwritable returns an error that says to people why a file cannot be written.
 func unwritable(name string, err error) error {
 	if at, ok := errors.AsType[*fs.PathError](err); ok {
 		err = at.Err
 	}
-	return &router.ConflictError{Reason: fmt.Sprintf("%s cannot be written here: %v; change it where it comes from, and the server takes it up", filepath.Base(name), err)}
+	return &router.ConflictError{Reason: fmt.Sprintf("%s cannot be written here: %v; change it where it comes from, and the server will load it", filepath.Base(name), err)}
 }

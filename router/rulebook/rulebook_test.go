@@ -103,7 +103,7 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(b.rules), ".*")); len(left) > 0 {
 		t.Errorf("files are left over: %v", left)
 	}
-	b.look(t.Context(), fileChanged) // as the event of the file makes it
+	b.refresh(t.Context(), fileChanged) // as the event of the file makes it
 	if app.reloads != 1 {
 		t.Errorf("the rules came into force %d times", app.reloads)
 	}
@@ -112,7 +112,7 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	}
 
 	replace(t, b.rules, denyAll("third"))
-	b.look(t.Context(), fileChanged)
+	b.refresh(t.Context(), fileChanged)
 	versions, err := b.RulesVersions(t.Context())
 	if err != nil || len(versions) != 3 {
 		t.Fatalf("versions: %+v, %v", versions, err)
@@ -244,7 +244,7 @@ func TestAnEditWhileADraftIsJudgedIsKept(t *testing.T) {
 				t.Errorf("files are left over: %v", left)
 			}
 			b.keep = b.KeepRules
-			b.look(t.Context(), fileChanged) // as the event of the edit makes it
+			b.refresh(t.Context(), fileChanged) // as the event of the edit makes it
 			if versions, err := b.RulesVersions(t.Context()); err != nil || versions[0].Hash != edited {
 				t.Errorf("versions: %+v, %v, want that of the edit", versions, err)
 			}
@@ -262,7 +262,7 @@ func TestOneOfManyAppliesAndNoDraftIsLost(t *testing.T) {
 	var beside, all sync.WaitGroup
 	beside.Go(func() {
 		for looks.Err() == nil {
-			b.look(looks, fileChanged)
+			b.refresh(looks, fileChanged)
 		}
 	})
 	errs := make([]error, many)

@@ -20,13 +20,13 @@ import (
 	"switchyard/rules"
 )
 
-// A source is where the rules and jobspecs come from.
+// A source is where the rules and jobspecs are read from.
 type source struct {
 	rules   string // file, or directory of files
 	specDir string // "": none but the built-in jobspecs
 }
 
-// content is what a source held at one moment.
+// A content is what a source held at one moment.
 type content struct {
 	files []rules.File
 	tests []rules.File // *.test.yaml beside them
@@ -78,7 +78,7 @@ func (c content) version(origin string) router.RulesVersion {
 	return router.RulesVersion{Hash: c.hash, Origin: origin, Files: Names(c.files)}
 }
 
-// report runs the tests of the rules, unless there are faults in their files.
+// report runs the tests of the rules, unless their files have faults.
 func (c content) report(ctx context.Context, set *rules.Set) (report rules.TestReport, faults rules.Diagnostics) {
 	tests := set.Tests()
 	for _, f := range c.tests {
@@ -108,8 +108,8 @@ func (c content) test(ctx context.Context, set *rules.Set) rules.Diagnostics {
 	return failed
 }
 
-// ReadRules reads what rulesFiles names. The error holds rules.Diagnostics when
-// it is a fault of a file that a directory holds.
+// ReadRules reads the files that rulesFiles returns. The error holds rules.Diagnostics if a
+// file of a directory is at fault.
 func ReadRules(ctx context.Context, path string) ([]rules.File, error) {
 	names, err := rulesFiles(path)
 	if err != nil {
@@ -121,8 +121,8 @@ func ReadRules(ctx context.Context, path string) ([]rules.File, error) {
 	return ReadPlain(names)
 }
 
-// rulesFiles is a rules file, or the *.yaml and *.yml files of a directory in
-// name order. Files of tests (*.test.yaml) and dotfiles are left out.
+// rulesFiles returns the name of a rules file, or those of the *.yaml and *.yml files of a
+// directory, sorted. It leaves out files of tests (*.test.yaml) and hidden files.
 func rulesFiles(path string) ([]string, error) {
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		return []string{path}, nil // reading it says what is wrong
@@ -143,6 +143,8 @@ func rulesFiles(path string) ([]string, error) {
 	return names, nil
 }
 
+// ReadFiles reads files that somebody named: they may be links or pipes. The end of a pipe is
+// waited for until ctx ends.
 func ReadFiles(ctx context.Context, names []string) ([]rules.File, error) {
 	var files []rules.File
 	for _, name := range names {
@@ -155,8 +157,7 @@ func ReadFiles(ctx context.Context, names []string) ([]rules.File, error) {
 	return files, nil
 }
 
-// readNamed reads a file that may be a pipe; its end is not waited for longer
-// than ctx.
+// readNamed reads one file for ReadFiles.
 func readNamed(ctx context.Context, name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -174,9 +175,9 @@ func readNamed(ctx context.Context, name string) ([]byte, error) {
 	return src, err
 }
 
-// ReadPlain is ReadFiles for files that nobody named: they are read because of
-// the directory that they lie in. The error holds rules.Diagnostics for those
-// that jobspecs.Open does not open, or that are too large; they are not read.
+// ReadPlain is ReadFiles for files that nobody named, but that are in a directory. Files that
+// jobspecs.Open refuses, or that are too large, are not read, and are rules.Diagnostics in the
+// error.
 func ReadPlain(names []string) (files []rules.File, err error) {
 	var faults rules.Diagnostics
 	for _, name := range names {
@@ -209,8 +210,8 @@ func readPlainFile(name string) ([]byte, error) {
 	return src, err
 }
 
-// Faults returns the faults that an error of ReadRules or ReadPlain holds, or
-// the error, when it is another.
+// Faults returns the faults in an error of ReadRules or ReadPlain, or the error if it is
+// another one.
 func Faults(err error) (rules.Diagnostics, error) {
 	if faults, ok := errors.AsType[rules.Diagnostics](err); ok {
 		return faults, nil
@@ -218,13 +219,14 @@ func Faults(err error) (rules.Diagnostics, error) {
 	return nil, err
 }
 
-// isRulesFile tells a directory's rules from what else lies there.
+// isRulesFile reports whether a file of a directory holds rules, by its name.
 func isRulesFile(name string) bool {
 	ext := filepath.Ext(name)
 	return (ext == ".yaml" || ext == ".yml") && !IsTests(name) && !isHidden(name)
 }
 
-// isHidden tells editors' own files, such as Emacs's lock .#rules.yaml.
+// isHidden reports whether a name is that of a hidden file or an editor's own, such as Emacs's
+// lock .#rules.yaml.
 func isHidden(name string) bool { return name[0] == '.' || name[0] == '#' }
 
 // Names returns the names of files.
@@ -236,8 +238,8 @@ func Names(files []rules.File) []string {
 	return list
 }
 
-// TestsBeside returns the files of tests that belong to a rules file, which is
-// the one of its name, or to a directory: all in it but what editors leave.
+// TestsBeside returns the files of tests that belong to a rules file, which is the one of its
+// name, or to a directory, which are all in it except hidden ones.
 func TestsBeside(path string) ([]string, error) {
 	own := testsOf(filepath.Base(path))
 	dir, belongs := filepath.Dir(path), func(name string) bool { return name == own }
@@ -257,7 +259,7 @@ func TestsBeside(path string) ([]string, error) {
 	return tests, err
 }
 
-// testsOf is the file of tests of a rules file.
+// testsOf returns the name of the file of tests of a rules file.
 func testsOf(path string) string {
 	ext := filepath.Ext(path)
 	return strings.TrimSuffix(path, ext) + ".test" + ext
@@ -266,7 +268,7 @@ func testsOf(path string) string {
 // IsTests reports whether a file of that name holds tests of rules.
 var IsTests = regexp.MustCompile(`\.test\.ya?ml$`).MatchString
 
-// ParseTests reads a file of tests, and checks them against set, unless it is nil.
+// ParseTests reads a file of tests, and checks them against set if it is not nil.
 func ParseTests(set *rules.Set, file rules.File) (tests []rules.Test, faults rules.Diagnostics) {
 	tests, err := rules.ParseTests(file.Name, file.Source)
 	if !errors.As(err, &faults) && set != nil {
@@ -275,7 +277,7 @@ func ParseTests(set *rules.Set, file rules.File) (tests []rules.Test, faults rul
 	return tests, faults
 }
 
-// count is a number of things, in words.
+// count returns a number of things in words.
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

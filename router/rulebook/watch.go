@@ -19,31 +19,31 @@ import (
 )
 
 const (
-	settle       = 200 * time.Millisecond // without a change, before the files are read
+	settle       = 200 * time.Millisecond // time without a change before the files are read
 	settleAtMost = 2 * time.Second
 	reread       = time.Minute     // network file systems lose events
-	askNomad     = 5 * time.Second // for one jobspec
-	judgeAtMost  = time.Minute     // that a version is loaded and tested; 10,000 rules with as many tests take some seconds
-	maxShown     = 100             // faults that are logged and reported of a refused version
-	maxRead      = 16 << 20        // bytes of a file; the rules take fewer, and say so at its place
+	askNomad     = 5 * time.Second // timeout for one jobspec
+	judgeAtMost  = time.Minute     // to load and test a version; 10,000 rules with as many tests take some seconds
+	maxShown     = 100             // faults of a refused version that are logged and reported
+	maxRead      = 16 << 20        // bytes of a file; the rules allow fewer, and say so with its place
 )
 
-// What makes a version of the rules be loaded; RulesVersion.Origin.
+// Why a version of the rules is loaded: the values of RulesVersion.Origin.
 const (
 	fileChanged = "file changed"
 	hangup      = "SIGHUP"
 	start       = "start"
 )
 
-// An App is what decides by the rules; *server.App is one.
+// An App decides by the rules; *server.App implements it.
 type App interface {
 	Reload(*rules.Set, router.RulesVersion)
 	RefuseRules(router.RefusedRules)
 	KeepRules()
 }
 
-// Run puts new rules in force as the files change, until ctx ends. hup asks for a look
-// at any time. Bind comes first.
+// Run puts new rules in force as the files change, until ctx ends. hup makes it read them at
+// any time. Bind must be called before.
 func (b *Book) Run(ctx context.Context, hup <-chan os.Signal) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -55,17 +55,16 @@ func (b *Book) Run(ctx context.Context, hup <-chan os.Signal) {
 	b.loop(ctx, w.Events, w.Errors, hup, func() watched { return b.watch(w) })
 }
 
-// loop looks at the source when told to: at once, when events that matter have
-// settled, on a signal, and every minute. Before each look, watch begins anew,
-// so that no change falls between the two.
+// loop refreshes the rules: at once, when relevant events have settled, on a signal, and every
+// minute. watch is called before each refresh, so that no change is missed between the two.
 func (b *Book) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-chan error, hup <-chan os.Signal, watch func() watched) {
 	tick := time.NewTicker(reread)
 	defer tick.Stop()
 	settled := time.NewTimer(0)
 	defer settled.Stop()
-	var first time.Time // the first event since the last look; zero: none
+	var first time.Time // the first event since the last refresh; zero: none
 	var on watched
-	var ended chan struct{} // closed when the look that goes on has ended; nil: none goes on
+	var ended chan struct{} // closed when the refresh under way has ended; nil: none is under way
 	stop := func() {}
 	defer func() { stop() }()
 	changed := func() {
@@ -101,9 +100,9 @@ func (b *Book) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-ch
 		if ended != nil && origin == fileChanged && !b.newer() {
 			continue
 		}
-		// A version that takes long holds up no newer one.
+		// A version that takes long must not delay a newer one.
 		stop()
-		looking, cancel := context.WithCancel(ctx)
+		refreshing, cancel := context.WithCancel(ctx)
 		done := make(chan struct{})
 		ended, stop = done, func() {
 			cancel()
@@ -111,12 +110,12 @@ func (b *Book) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-ch
 		}
 		go func() {
 			defer close(done)
-			b.look(looking, origin)
+			b.refresh(refreshing, origin)
 		}()
 	}
 }
 
-// newer reports whether the source has something else than what is looked at.
+// newer reports whether the source differs from what is being checked.
 func (b *Book) newer() bool {
 	c, err := b.read()
 	hash := b.judged.Load()
@@ -138,10 +137,10 @@ func (c content) load(ctx context.Context) (*rules.Set, rules.Diagnostics, error
 	return set, faults, nil
 }
 
-var errJudgeAtMost = fmt.Errorf("to load and to test them takes more than %v", judgeAtMost)
+var errJudgeAtMost = fmt.Errorf("loading and testing them takes more than %v", judgeAtMost)
 
-// look reads the source and puts it in force if it is new and good.
-func (b *Book) look(ctx context.Context, origin string) {
+// refresh reads the source and puts it in force if it is new and good.
+func (b *Book) refresh(ctx context.Context, origin string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	began := time.Now()
@@ -153,7 +152,7 @@ func (b *Book) look(ctx context.Context, origin string) {
 	switch {
 	case key == b.current:
 		if b.refused != "" {
-			b.log.Info("the rules are again those in force", "hash", key)
+			b.log.Info("the files have the rules in force again", "hash", key)
 			b.app.KeepRules()
 			b.refused = ""
 		} else if origin == hangup {
@@ -185,8 +184,8 @@ func (b *Book) look(ctx context.Context, origin string) {
 	b.enforce(ctx, c, set, origin, began)
 }
 
-// judge loads content and has Nomad check the jobspecs that it uses. What is
-// found keeps it from coming into force.
+// judge loads content and has Nomad check the jobspecs that it uses. The faults that it
+// returns keep the content from coming into force.
 func (b *Book) judge(ctx context.Context, c content) (*rules.Set, rules.Diagnostics, error) {
 	set, faults, err := c.load(ctx)
 	if err == nil && len(faults) == 0 {
@@ -195,9 +194,9 @@ func (b *Book) judge(ctx context.Context, c content) (*rules.Set, rules.Diagnost
 	return set, faults, err
 }
 
-// enforce puts what was judged good in force.
+// enforce puts content in force that judge found good.
 func (b *Book) enforce(ctx context.Context, c content, set *rules.Set, origin string, began time.Time) {
-	b.nomad.Use(c.specs) // first, so that no new rule meets an old jobspec. A job that lost its jobspec is decided anew
+	b.nomad.Use(c.specs) // first, so that no new rule meets an old jobspec. A job that lost its jobspec is decided again
 	b.app.Reload(set, c.version(origin))
 	b.current, b.refused = c.hash, ""
 	b.rememberGood(context.WithoutCancel(ctx), c)
@@ -205,7 +204,7 @@ func (b *Book) enforce(ctx context.Context, c content, set *rules.Set, origin st
 	LogLint(ctx, b.log, set, c.specs)
 }
 
-// refuse reports what was refused, for err or for its diagnostics.
+// refuse reports what was refused, because of err or of its diagnostics.
 func (b *Book) refuse(refused router.RefusedRules, err error) {
 	message := "new rules refused, the old ones stay in force"
 	if refused.Origin == start {
@@ -228,13 +227,13 @@ func (b *Book) refuse(refused router.RefusedRules, err error) {
 	b.app.RefuseRules(refused)
 }
 
-// logged is a finding as attributes of a log line.
+// logged returns a finding as attributes of a log line.
 func logged(d rules.Diagnostic) []any {
 	return []any{"file", d.File, "line", d.Line, "column", d.Column, "rule", d.Rule, "code", d.Code, "err", d.Message}
 }
 
-// LogLint logs what switchyard check says of rules that come into force: it is
-// no reason to refuse them.
+// LogLint logs what switchyard check reports about rules that come into force. They are not
+// refused for it.
 func LogLint(ctx context.Context, log *slog.Logger, set *rules.Set, specs *jobspecs.Set) {
 	found, err := Lint(ctx, set, specs)
 	if err != nil {
@@ -248,9 +247,9 @@ func LogLint(ctx context.Context, log *slog.Logger, set *rules.Set, specs *jobsp
 	}
 }
 
-// checkJobspecs has Nomad check the jobspecs that the rules use, and returns
-// what it refuses, at the rules that use it. A cluster that is away is no
-// fault: jobs wait for it.
+// checkJobspecs has Nomad check the jobspecs that the rules use, and returns those that it
+// refuses, as faults of the rules that use them. A Nomad that is down is no fault: jobs wait
+// for it.
 func checkJobspecs(ctx context.Context, client Nomad, set *rules.Set, specs *jobspecs.Set, log *slog.Logger) rules.Diagnostics {
 	var refused rules.Diagnostics
 	for _, name := range set.Jobspecs() {
@@ -273,7 +272,7 @@ func checkJobspecs(ctx context.Context, client Nomad, set *rules.Set, specs *job
 			log.Warn("cannot have nomad check a jobspec", "jobspec", name, "err", err)
 		default:
 			if ctx.Err() == nil {
-				log.Warn("nomad is away, so the jobspecs are not checked", "jobspec", name, "err", err)
+				log.Warn("cannot reach nomad, so the jobspecs are not checked", "jobspec", name, "err", err)
 			}
 			return refused
 		}
@@ -281,7 +280,8 @@ func checkJobspecs(ctx context.Context, client Nomad, set *rules.Set, specs *job
 	return refused
 }
 
-// watched says which names matter in which directories; a nil set is all that may be rules or jobspecs.
+// A watched has the relevant names in each watched directory; a nil set means every name of
+// rules and jobspecs.
 type watched map[string]map[string]bool
 
 // matters reports whether an event under this name can change the content.
@@ -291,13 +291,13 @@ func (on watched) matters(name string) bool {
 	}
 	names, ok := on[filepath.Dir(name)]
 	base := filepath.Base(name)
-	if ok && names == nil { // not the database that may lie beside; ..data is how Kubernetes swaps a directory
+	if ok && names == nil { // not a database in the same directory; ..data is how Kubernetes swaps a directory
 		return strings.HasPrefix(base, "..") || slices.Contains([]string{".yaml", ".yml", ".hcl", ".json"}, filepath.Ext(base))
 	}
 	return ok && names[base]
 }
 
-// add has a name in dir watched; "" is every name.
+// add watches a name in dir; "" is every name.
 func (on watched) add(dir, name string) {
 	names, ok := on[dir]
 	switch {
@@ -310,9 +310,9 @@ func (on watched) add(dir, name string) {
 	}
 }
 
-// addPath has everything watched that decides what path leads to: its last
-// directory and each link on the way, as when a Kubernetes volume swaps its
-// ..data. What is missing is watched for in the directory that is there.
+// addPath watches everything that decides where path leads: its last directory and each link on
+// the way, as when a Kubernetes volume swaps its ..data. For what is missing it watches the
+// directory where it should be.
 func (on watched) addPath(path string) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -349,7 +349,7 @@ func (on watched) addPath(path string) {
 	}
 }
 
-// watch has w watch the source as it is now, and nothing else.
+// watch makes w watch the source as it is now, and nothing else.
 func (b *Book) watch(w *fsnotify.Watcher) watched {
 	on := watched{}
 	for _, path := range []string{b.rules, testsOf(b.rules), b.specDir} {

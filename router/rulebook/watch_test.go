@@ -442,7 +442,7 @@ func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), want) || files != nil {
 				t.Errorf("Files = %v, %v, want %s", files, err, want)
 			}
-			b.look(t.Context(), fileChanged)
+			b.refresh(t.Context(), fileChanged)
 			if app.reloads != 0 || len(app.refused.Diagnostics) != 1 || app.refused.Diagnostics[0].File != filepath.Join(dir, tc.fault) {
 				t.Errorf("rules came into force %d times; refused: %+v", app.reloads, app.refused)
 			}
@@ -506,7 +506,7 @@ func TestACostlyVersionHoldsUpNoOther(t *testing.T) {
 			write(t, l.path, denyAll("costly"))
 			l.event()
 			time.Sleep(2 * time.Minute)
-			l.check(t, "1m0.2s file changed: refused: load the rules: to load and to test them takes more than 1m0s: ")
+			l.check(t, "1m0.2s file changed: refused: load the rules: loading and testing them takes more than 1m0s: ")
 		})
 	})
 }
