@@ -478,7 +478,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		r.await(1, in(router.Dispatched))
 		first, _ := r.nomad.job("gha-1-1")
-		if status, body := r.Claim(first.ClaimToken); status != http.StatusServiceUnavailable || !strings.Contains(body, "tried again") {
+		if status, body := r.Claim(first.ClaimToken); status != http.StatusServiceUnavailable || !strings.Contains(body, "is retried") {
 			t.Errorf("claim = %d %q, want a 503 that says what comes", status, body)
 		}
 		r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })

@@ -53,7 +53,7 @@ func testATokenThatMayNotFollowNomadIsAFault(t *testing.T) {
 		}
 		return true
 	})
-	if r.Message != "nomad does not let its events be followed" || fix != "give the token list-jobs" {
+	if r.Message != "nomad does not allow its events to be followed" || fix != "give the token list-jobs" {
 		t.Errorf("the log says %q, fix %q", r.Message, fix)
 	}
 }

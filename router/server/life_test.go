@@ -195,7 +195,7 @@ func testAGhostIsReplaced(t *testing.T) {
 	}
 	w.Await(id, in(router.Completed))
 	list := w.Runners(id)
-	if list[0].State != router.RunnerStopped || !strings.Contains(list[0].Reason, "GitHub does not know it") || !w.Gone(list[0].NomadJob) {
+	if list[0].State != router.RunnerStopped || !strings.Contains(list[0].Reason, "GitHub no longer knows it") || !w.Gone(list[0].NomadJob) {
 		t.Errorf("the ghost is %s: %s; want it stopped, on Nomad too", list[0].State, list[0].Reason)
 	}
 }

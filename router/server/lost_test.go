@@ -313,7 +313,7 @@ func testHeadersThatNobodySignedChangeNoHook(t *testing.T) {
 	if hooks, err := st.Hooks(t.Context()); err != nil || len(hooks) != 2 {
 		t.Errorf("the store has %+v, %v; want the App's webhook and the one of acme/web", hooks, err)
 	}
-	if n := strings.Count(log.String(), "are forgotten"); n != 2 || len(log.String()) > 400_000 {
+	if n := strings.Count(log.String(), "forgot webhooks"); n != 2 || len(log.String()) > 400_000 {
 		t.Errorf("%d lines tell of webhooks that GitHub does not know, want one for each sweep that met some:\n%s", n, log.String())
 	}
 }

@@ -66,7 +66,7 @@ func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	if err := r.App.RetryJob(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
-	if j := r.await(1, in(router.Dispatched)); j.Decision.Rule != "mac" || j.Try != 1 || !r.told(1, "", "decide it anew") {
+	if j := r.await(1, in(router.Dispatched)); j.Decision.Rule != "mac" || j.Try != 1 || !r.told(1, "", "decide it again") {
 		t.Errorf("rule %q took it at try %d", j.Decision.Rule, j.Try)
 	}
 

@@ -30,7 +30,7 @@ func TestASocketIsReplaced(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket is %v, %v", info, err)
 	}
-	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "of a process that runs") {
+	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "of a running process") {
 		t.Errorf("a second server at the same path: %v", err)
 	}
 	if conn, err := net.Dial("unix", path); err != nil {
@@ -42,7 +42,7 @@ func TestASocketIsReplaced(t *testing.T) {
 	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "is no socket") {
+	if _, err := listenSocket(path); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("a file in its place: %v", err)
 	}
 }

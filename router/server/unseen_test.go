@@ -30,7 +30,7 @@ func testAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 	pause(true)
 	began := time.Now()
 	id := w.Queue("self-hosted", "linux")
-	j := w.Await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "has not looked") })
+	j := w.Await(id, func(j router.Job) bool { return strings.Contains(j.Reason, "has not evaluated") })
 	if took := time.Since(began); took < 30*time.Second || took > 45*time.Second || j.State != router.Dispatched {
 		t.Errorf("after %v it is %s", took, j.State)
 	}
