@@ -10,9 +10,8 @@ import (
 	"switchyard/router"
 )
 
-// waits is a job that a runner shall serve, and that none has taken. A
-// registration may still be on its way into the books when its runner claims
-// already, so Queued and Retrying count.
+// waits is the condition for a job that needs a runner and that none has taken. A
+// runner may claim before its registration is recorded, so Queued and Retrying count.
 const waits = `state IN ('queued', 'retrying', 'dispatched')`
 
 const (
@@ -33,22 +32,22 @@ SELECT j.id, j.try, q.id, q.try FROM jobs j INDEXED BY jobs_fit JOIN runners q O
 WHERE j.fit = ?1 AND j.fit <> '' AND j.` + waits + ` AND q.state = 'dispatched'
 ORDER BY q.placed_at > 0, j.received_at, j.id LIMIT 1`
 
-	// Who claims is followed as all who do, whatever its rule says.
+	// A runner that claims is followed like any other, whatever its rule says.
 	claimRunnerSQL = `
 UPDATE runners SET state = ?2, updated_at = ?3, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, ?4, reason), own = 0
 WHERE id = ?1 AND state = 'dispatched'`
 )
 
-// A place is a job that a runner may serve, and the runner that it would push aside.
+// A place is a job that a runner may serve, and the runner that would have to make room.
 type place struct {
 	jobID int64 // 0: there is none
 	try   int
 	other router.Runner // ID and Try; "" when nobody has the place
 }
 
-// needs is the place of the job that needs a starting runner now: its own job's,
-// or else that of the oldest of equal fit, of those without a runner before
-// those whose own has not claimed yet.
+// needs returns the place of the job that a starting runner is to serve: its own
+// job if that waits, else the oldest of equal fit, those without a runner before
+// those whose runner has not claimed yet.
 func needs(q querier, r router.Runner) (p place, err error) {
 	own := false
 	err = q(func(*sql.Rows) error { own = true; return nil }, needsSQL, r.JobID, r.Try)
@@ -67,8 +66,8 @@ func (p *place) scan(rows *sql.Rows) error {
 	return rows.Scan(&p.jobID, &p.try, &p.other.ID, &p.other.Try)
 }
 
-// Claimant implements claim.Store. Strangers can ask it as often as they like:
-// it writes nothing.
+// Claimant implements claim.Store. It writes nothing, as anybody may call it as
+// often as they like.
 func (s *claimStore) Claimant(ctx context.Context, tokenHash [32]byte) (c router.Claimed, err error) {
 	if c, _, err = claimant(s.querier(ctx), tokenHash); err != nil {
 		return c, fmt.Errorf("read the holder of a claim token: %w", err)
@@ -76,7 +75,8 @@ func (s *claimStore) Claimant(ctx context.Context, tokenHash [32]byte) (c router
 	return c, nil
 }
 
-// claimant fails with ErrNotFound, or with ErrClaimed and the runner and its job.
+// claimant returns the holder of a token, its job, and the place that it would
+// have. It fails with ErrNotFound, or with ErrClaimed and the runner and its job.
 func claimant(q querier, tokenHash [32]byte) (c router.Claimed, p place, err error) {
 	err = one(q, scanRunner, &c.Runner, claimantSQL, tokenHash[:])
 	if err == nil && c.Runner.ID == "" {
@@ -145,14 +145,14 @@ const (
 UPDATE jobs SET state = 'dispatched', cause = ` + causeOfRunner + `, reason = ?3, updated_at = ?4, dispatched_at = iif(dispatched_at = 0, ?4, dispatched_at)
 WHERE id = ?1 AND try = ?2 AND ` + waits
 
-	// A job that may wait again one day must not find the ID of its next runner taken.
+	// The job may wait again one day, and the ID of its next runner must be free then.
 	vacateSQL = `UPDATE jobs SET try = try + 1 WHERE id = ?1 AND try = ?2 AND state IN ('held', 'denied', 'unroutable')`
 )
 
-// bind gives runner r another place, where it serves another job. The runner
-// that has it is left over then, with r's old place, which no job waits at.
+// bind moves runner r to another place, where it serves another job. A runner that
+// has that place is left over: it gets r's, for which no job waits.
 func bind(t *tx, r *router.Runner, p place, now time.Time) error {
-	reason := fmt.Sprintf("runner %s serves it, which job %d needs no more", r.ID, r.JobID)
+	reason := fmt.Sprintf("runner %s serves it, which job %d no longer needs", r.ID, r.JobID)
 	if err := swap(t, *r, p); err != nil {
 		return err
 	}
@@ -182,7 +182,8 @@ func swap(t *tx, r router.Runner, p place) error {
 	return nil
 }
 
-// leftover is a runner that may be started or idle, and that no job waits for.
+// leftover is the condition for a runner that may be starting or idle and that no
+// job waits for.
 const leftover = `r.ended_at = 0 AND r.state IN ('dispatched', 'claimed', 'online')
 	AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.id = r.job_id AND jobs.try = r.try AND jobs.` + waits + `)`
 
@@ -191,9 +192,9 @@ const (
 
 	leftoversOfSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE job_id = ? AND ` + leftover
 
-	// One that Nomad may never get is of no use to another job: whoever
-	// registers it sees to its own job alone.
-	// And one that brings its own registration and was started may have a job.
+	// A runner that is not registered on Nomad cannot serve another job, as whoever
+	// registers it has only its own job in hand. One that brings its own registration
+	// may have a job once it has a node.
 	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND (own = 0 OR placed_at = 0) AND ` + leftover
 )
 
@@ -238,7 +239,7 @@ func (s *claimStore) Reuse(ctx context.Context, runnerID string, now time.Time) 
 // Why GitHub may have given the runner before this one no job, if that is why it was given up.
 const idleBeforeSQL = `SELECT cause_text FROM runners WHERE job_id = ?1 AND try = ?2 - 1 AND state = 'lost' AND cause = 'no_job'`
 
-// What Nomad said of the end of a runner stays its reason.
+// The reason of a runner that has ended stays: it says how.
 const configuredSQL = `
 UPDATE runners SET name = ?2, github_id = ?3, target = ?5, updated_at = ?4, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, 'GitHub knows it as ' || ?2, reason)
 WHERE id = ?1 RETURNING job_id, try, ended_at`
@@ -310,7 +311,7 @@ func (s *claimStore) Online(ctx context.Context, runnerID string, now time.Time)
 	})
 }
 
-// knownRunner is nil for a runner that is known, else ErrNotFound.
+// knownRunner returns router.ErrNotFound for a runner that is not known.
 func knownRunner(t *tx, id string) error {
 	ok, err := found(t, isRunnerSQL, id)
 	if err == nil && !ok {

@@ -16,7 +16,7 @@ WHERE id = ?1 AND state IN ('queued', 'retrying')`
 // Settle implements dispatch.Store. A job that went further meanwhile is left as it is.
 func (s *dispatchStore) Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
 	if to != router.Ignored && to != router.Denied && to != router.Unroutable {
-		return fmt.Errorf("settle job %d: %q is not a decided end", jobID, to)
+		return fmt.Errorf("settle job %d: %q is no state to settle in", jobID, to)
 	}
 	decision, err := asText(d)
 	if err != nil {
@@ -68,7 +68,7 @@ func (s *dispatchStore) RetryNow(ctx context.Context, cause router.Cause, limit 
 	return n, err
 }
 
-// causeOfRunner is why a Dispatched job waits, by its runner.
+// causeOfRunner selects the cause of a Dispatched job: what its runner waits for.
 const causeOfRunner = `coalesce((SELECT iif(r.state <> 'dispatched' OR r.placed_at <> 0, 'starting', iif(r.unplaced IS NULL, 'placing',
 	iif(r.unplaced ->> '$.never', 'no_node_fits', 'no_node_free'))) FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try), 'starting')`
 
@@ -88,8 +88,8 @@ ON CONFLICT (token_hash) DO NOTHING`
 )
 
 // Prepare implements dispatch.Store. A runner for a try that is not the job's
-// current one, or that is not due, is ErrNotWaiting too: whoever asks has read
-// the job before it moved on.
+// current one, or that is not due, is ErrNotWaiting as well: the caller read the
+// job before it moved on.
 func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		waits, err := found(t, waitsForTrySQL, r.JobID, r.Try, millis(now))
@@ -127,16 +127,16 @@ WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
 
 	fallbackSQL = `SELECT fallback, dispatched_at FROM jobs WHERE id = ?`
 
-	// A job that its runner took before this was recorded keeps its state, but
-	// the decision is worth having.
+	// A job that its runner took before this was recorded keeps its state. Its
+	// decision is recorded all the same.
 	decisionSQL = `UPDATE jobs SET decision = ?2, time_limit = ?3 WHERE id = ?1 AND decision IS NULL`
 )
 
-// Dispatched implements dispatch.Store. The token's hash becomes good even if it
-// was never prepared here: Nomad has it, and an earlier database may have been lost.
-// Those that were prepared stay good: until 2.0.1, Nomad may yet take a
-// registration that another process sent, and its runner comes with that token.
-// One claim spends them all.
+// Dispatched implements dispatch.Store. The token's hash is accepted even if it was
+// never prepared here: Nomad has it, and an earlier database may have been lost.
+// Those that were prepared stay valid: before 2.0.1, Nomad may still accept a
+// registration that another process sent, and that runner claims with its token.
+// One claim uses up all of them.
 func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHash [32]byte, d *router.Decision, now time.Time) error {
 	decision, err := asText(d)
 	if err != nil {

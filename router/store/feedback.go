@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// What is said of them is not what the books say; those that are over first.
+	// Jobs whose notice is out of date, those that run or ended first.
 	changedNoticesSQL = `
 SELECT ` + jobColumns + `, said_kind, said_id FROM jobs
 JOIN (SELECT job_id, kind AS said_kind, github_id AS said_id, state AS said_state, said FROM feedback WHERE due_at IS NOT NULL AND due_at <= ?1)
@@ -18,7 +18,7 @@ JOIN (SELECT job_id, kind AS said_kind, github_id AS said_id, state AS said_stat
 WHERE said_state <> state OR said <> reason
 ORDER BY state NOT IN ('running', 'completed'), id LIMIT ?2`
 
-	// A job that is not decided may be somebody else's.
+	// Jobs that have no notice. One that is not decided may be somebody else's.
 	newNoticesSQL = `
 SELECT ` + jobColumns + `, '', 0 FROM jobs
 WHERE sha <> '' AND decision IS NOT NULL AND received_at >= ?2
@@ -39,7 +39,7 @@ func (s *noticeStore) NoticesDue(ctx context.Context, kind router.NoticeKind, af
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the jobs of which something is to be said: %w", err)
+		return nil, fmt.Errorf("read the jobs that need a notice: %w", err)
 	}
 	return list, nil
 }
@@ -75,7 +75,7 @@ func (s *noticeStore) NoticeRejected(ctx context.Context, jobID int64, again tim
 	return s.exec(ctx, router.SourceRouter, noticeRejectedSQL, jobID, orNever(again))
 }
 
-// orNever is when something is due; NULL for the zero time.
+// orNever returns a time as it is stored in a due_at column: NULL for the zero time.
 func orNever(at time.Time) any {
 	if at.IsZero() {
 		return nil

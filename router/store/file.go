@@ -65,7 +65,7 @@ func whole(ctx context.Context, db *sql.DB, within time.Duration) (bool, error) 
 	return true, nil
 }
 
-// damage is the error for a file that SQLite finds fault with.
+// damage returns the error for a file in which SQLite finds a fault.
 func damage(found string) error {
 	found = strings.Join(strings.Fields(found), " ")
 	return &router.FixError{Fix: fixDamaged, Err: fmt.Errorf("it is damaged (%s)", router.Cut(found, maxFinding))}
@@ -77,7 +77,7 @@ type fault struct {
 	first atomic.Pointer[router.FixError]
 }
 
-// err is the fault, or nil.
+// err returns the fault, or nil.
 func (f *fault) err() error {
 	if e := f.first.Load(); e != nil {
 		return e
@@ -85,8 +85,8 @@ func (f *fault) err() error {
 	return nil
 }
 
-// note keeps an error that says that the database is damaged, and returns what
-// the caller is to be told: the fault, where that is the cause.
+// note keeps an error that says that the database is damaged. It returns the fault
+// if there is one, else err.
 func (f *fault) note(err error) error {
 	if damaged(err) {
 		f.first.CompareAndSwap(nil, &router.FixError{Fix: fixRunning, Err: fmt.Errorf("the database is damaged: %w", err)})
@@ -112,7 +112,7 @@ func damaged(err error) bool {
 	return errors.As(err, &syntax)
 }
 
-// guard has a querier fail with the fault, and find one.
+// guard returns a querier that fails with the fault, and notes one that q finds.
 func (f *fault) guard(q querier) querier {
 	return func(scan func(*sql.Rows) error, query string, args ...any) error {
 		if err := f.err(); err != nil {
@@ -188,7 +188,7 @@ func (w *watched) index() (i logIndex, err error) {
 	return i, err
 }
 
-// changed is why the files are not those that were opened, or nil. Another
+// changed returns why the files are not those that were opened, or nil. Another
 // program may write the database the way SQLite does, as one that replicates it
 // does: that shows in the index of the log.
 func (w *watched) changed() *router.FixError {

@@ -12,7 +12,7 @@ import (
 	"switchyard/router"
 )
 
-// claimRefused is that a runner says why its claim was refused.
+// claimRefused is the condition for a runner whose claim was refused.
 const claimRefused = `cause = 'claim_refused'`
 
 // liveSelect reads a router.LiveRunner: a runner without what only people
@@ -81,10 +81,10 @@ UPDATE runners SET updated_at = ?2, cause = '',
 	reason = 'its task runs on node ' || ?3 || iif(own, ': it brings its own registration', ', and has not asked for its configuration')
 WHERE id = ?1 AND state = 'dispatched' AND ended_at = 0 RETURNING job_id, try, own`
 
-	// Nomad starts what brings its own registration anew as its jobspec says.
+	// Nomad may restart a runner that brings its own registration, as its jobspec says.
 	startsAnewSQL = `UPDATE runners SET ended_at = 0, end_words = '', updated_at = ?3 WHERE id = ?1 AND own AND ended_at <> 0 AND ended_at < ?2`
 
-	// A busy runner that runs no job which the books know of has ended its job.
+	// A busy runner without a running job in the database has finished its job.
 	runnerEndedSQL = `
 UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 	state = iif(state = 'busy' AND NOT EXISTS (
@@ -94,25 +94,25 @@ UPDATE runners AS r SET ended_at = ?2, updated_at = ?3,
 	end_words = ?5
 WHERE id = ?1 AND ended_at = 0`
 
-	// The end may be known already, and nothing of how it came.
+	// The end may be known already, but not how it came.
 	endWordsSQL = `
 UPDATE runners SET end_words = ?2, updated_at = ?3, reason = reason || '; its Nomad job ended: ' || ?2
 WHERE id = ?1 AND ended_at <> 0 AND end_words = '' AND ?2 <> ''`
 
-	// The job that waits for a runner which has ended says so at once.
+	// The job that waits for a runner says at once that it has ended.
 	endedJobSQL = `
 UPDATE jobs SET cause = ` + causeOfRunner + `, reason = ?2, updated_at = ?3
 WHERE state = 'dispatched' AND EXISTS (
 	SELECT 1 FROM runners r WHERE r.id = ?1 AND r.job_id = jobs.id AND r.try = jobs.try AND r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online'))`
 
-	// GitHub takes minutes to notice, and says nothing of why. A reason that says more stays.
+	// GitHub takes minutes to notice, and does not say why. A reason that says more stays.
 	endedRunningSQL = `
 UPDATE jobs AS s SET updated_at = ?3, cause = 'runner_ended', reason = '` + whileItRan + `' || ?2
 WHERE s.state = 'running' AND s.cause = 'running' AND EXISTS (
 	SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND r.state = 'busy' AND r.name = s.runner_name AND ` + mayServe + `)`
 
-	// One that is told to stop may end its job itself, so that GitHub knows of the end
-	// first. A runner that is only slow to leave is stopped later than this.
+	// A runner that is told to stop may end its job itself, and GitHub then reports the
+	// end first. A runner that is only slow to leave is stopped later than this.
 	endedBeforeSQL = `
 UPDATE jobs AS s SET updated_at = ?3, cause = 'runner_ended', reason = s.reason || '; ` + whileItRan + `' || ?2
 WHERE s.id = (SELECT ended_job FROM runners WHERE id = ?1 AND state = 'finished')
@@ -122,7 +122,7 @@ WHERE s.id = (SELECT ended_job FROM runners WHERE id = ?1 AND state = 'finished'
 UPDATE runners SET cause = 'disconnected', reason = ?2, updated_at = ?3
 WHERE id = ?1 AND ended_at = 0 AND state IN ('dispatched', 'claimed', 'online', 'busy') RETURNING job_id, try`
 
-	// The node is there again, and Nomad tells of the allocation as it is.
+	// The node has reconnected, and Nomad reports the allocation as it is.
 	knownAgainSQL = `
 UPDATE runners SET cause = '', reason = 'its node ' || ?2 || ' is connected again', updated_at = ?3
 WHERE id = ?1 AND ended_at = 0 AND cause = 'disconnected' RETURNING job_id, try`
@@ -177,7 +177,7 @@ func (s *runnerStore) RecordNomadEvents(ctx context.Context, events []router.Nom
 	return seen, nil
 }
 
-// runnerIn is the ID of the runner that a Nomad job is of: its own, or that of
+// runnerIn returns the ID of the runner that a Nomad job belongs to: its own, or that of
 // the dispatch, as of "parent/dispatch-gha-1-1-1700000000-0123abcd".
 func runnerIn(nomadJob string) string {
 	_, child, dispatched := strings.Cut(nomadJob, "/dispatch-")
@@ -316,7 +316,7 @@ func started(t *tx, id, node string, now time.Time) error {
 // unknown records that a runner's node is disconnected.
 func unknown(t *tx, id, node string, now time.Time) error {
 	var r router.Runner
-	why := fmt.Sprintf("its node is disconnected from Nomad: nobody knows how it is on node %s, until that is connected again or Nomad gives it up", node)
+	why := fmt.Sprintf("its node is disconnected from Nomad: its state on node %s is unknown until that reconnects or Nomad gives up on it", node)
 	err := t.query(into(&r.JobID, &r.Try), unknownSQL, id, why, millis(now))
 	if err != nil || r.JobID == 0 {
 		return err
@@ -386,7 +386,7 @@ WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 AND un
 
 // Unevaluated implements runners.Store.
 func (s *runnerStore) Unevaluated(ctx context.Context, before time.Time, limit int) ([]router.Runner, error) {
-	return list(s.querier(ctx), "read the runners of which Nomad has said nothing", scanRunner, unevaluatedSQL, millis(before), limit)
+	return list(s.querier(ctx), "read the runners that Nomad has not evaluated", scanRunner, unevaluatedSQL, millis(before), limit)
 }
 
 // RecordUnevaluated implements runners.Store.
@@ -545,7 +545,7 @@ func (s *runnerStore) UnknownRunners(ctx context.Context, runnerIDs []string) (s
 }
 
 const clearEndedSQL = `
-UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it anew'
+UPDATE runners SET ended_at = 0, updated_at = ?3, reason = reason || '; and Nomad started it again'
 WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'lost', 'stopped') AND nomad_job = ?4 AND namespace = ?5`
 
 // ClearEnded implements runners.Store.
@@ -567,12 +567,12 @@ func (s *runnerStore) ClearEnded(ctx context.Context, jobs []router.NomadJob, be
 const (
 	adoptRunnerSQL = `
 INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, target, reason, created_at, updated_at, state_at, fit, own)
-SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'found on Nomad: an earlier database of the router knew it', ?11, ?11, ?11, fit, ?12 FROM jobs WHERE id = ?2
+SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'found on Nomad: it was started before the database was lost', ?11, ?11, ?11, fit, ?12 FROM jobs WHERE id = ?2
 ON CONFLICT DO NOTHING`
 
 	adoptedTrySQL = `
 UPDATE jobs SET try = ?2, updated_at = ?3, cause = iif(state = 'queued', 'queued', iif(state = 'retrying', 'runner', ?4)),
-	reason = 'its runner is found on Nomad; waits for the router to take it up'
+	reason = 'its runner was found on Nomad; waits for the router'
 WHERE id = ?1 AND try < ?2 AND ` + waits
 )
 
@@ -604,7 +604,7 @@ func (s *runnerStore) Adopt(ctx context.Context, r router.Runner, tokenHash [32]
 }
 
 const registeredSQL = `
-UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, cause = '', reason = 'an earlier database of the router knew it, and GitHub does', updated_at = ?6
+UPDATE runners SET state = ?2, name = ?3, github_id = ?4, target = ?5, cause = '', reason = 'GitHub knows it: it was registered before the database was lost', updated_at = ?6
 WHERE id = ?1 AND state = 'dispatched'`
 
 // RecordRegistered implements dispatch.Store.

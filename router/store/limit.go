@@ -41,7 +41,7 @@ WHERE id = (
 	LIMIT 1)`
 
 	releaseAllSQL = `
-UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, cause = 'queued', reason = 'its limit is looked at again'
+UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, cause = 'queued', reason = 'its limit is checked again'
 WHERE state = 'held' AND limit_key <> ''`
 )
 

@@ -114,7 +114,7 @@ func (s *intakeStore) Redeliveries(ctx context.Context, now, old time.Time, limi
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the deliveries that are due again: %w", err)
+		return nil, fmt.Errorf("read the deliveries to redeliver: %w", err)
 	}
 	return due, nil
 }

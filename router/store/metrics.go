@@ -11,7 +11,7 @@ import (
 	"switchyard/router"
 )
 
-// ruleSQL is the rule's name in a decision, which begins with outcome and rule. To
+// ruleSQL selects the rule's name from a decision, which begins with outcome and rule. To
 // parse all of it for that, some kilobytes, takes ten times as long. A name has at
 // most 128 characters, and none that JSON writes otherwise.
 const ruleSQL = `coalesce(substr(j.decision, instr(substr(j.decision, 1, 40), '"rule":"') + 8,

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// A try whose Nomad job may be there, or was, cannot be had again: its ID is taken.
+	// A try that has, or had, a Nomad job cannot be used again: its ID is taken.
 	tryIsTaken = `EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try AND (r.state <> 'dispatched' OR r.nomad_job <> ''))`
 
 	redecideSQL = `

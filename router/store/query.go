@@ -42,7 +42,7 @@ func (c *condition) and(sql string, args ...any) {
 
 func (c *condition) String() string { return strings.Join(c.sql, " AND ") }
 
-// within is that a job is of a scope.
+// within adds that a job is of a scope.
 func (c *condition) within(s router.Scope) {
 	if s == nil {
 		return
@@ -55,7 +55,7 @@ func (c *condition) within(s router.Scope) {
 	c.and("("+strings.Join(some, " OR ")+")", args...)
 }
 
-// scoped is that a job is of what one pattern of a scope covers.
+// scoped returns the condition for a job that one pattern of a scope covers.
 func scoped(pattern string) (sql string, args []any) {
 	host, owner, name := router.SplitScope(pattern)
 	sql, args = "owner = ? COLLATE NOCASE", []any{owner}

@@ -41,7 +41,7 @@ func openReadOnly(ctx context.Context, path string) (_ *Reader, err error) {
 	if r.path, err = filepath.Abs(path); err != nil {
 		return nil, err
 	}
-	// By its own name: the log that tells whether it is in use is beside that.
+	// By its own name: the log beside that shows whether it is in use.
 	own, err := filepath.EvalSymlinks(r.path)
 	var info os.FileInfo
 	if err == nil {
@@ -132,7 +132,7 @@ func (r *Reader) trusted(q querier) querier {
 // Close closes the file.
 func (r *Reader) Close() error { return r.db.Close() }
 
-// A Recorded is what is known of a job for a history.
+// A Recorded is a job as a history has it.
 type Recorded struct {
 	Job     router.Job  // GitHub's part of it, and ReceivedAt; the rest is zero
 	Outcome string      // what the rules said of it, as in router.Decision; "" until decided

@@ -26,7 +26,7 @@ ON CONFLICT (id) DO NOTHING`
 	maxCopies = 4
 )
 
-// insertJobSQL makes a job known; what follows it says what a known job becomes.
+// insertJobSQL inserts a job; what follows it says what becomes of one that is known.
 const insertJobSQL = `
 INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
 	state, reason, try, failures, due_at, received_at, updated_at, runner_name, conclusion, sha, host, cause, running_at, completed_at, queued_at)
@@ -34,14 +34,14 @@ VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, 1
 	iif(?15 = 'running', ?17, 0), iif(?15 = 'completed', ?17, 0), iif(?15 = 'queued', ?17, 0))
 ON CONFLICT (id) DO `
 
-// A job's way forward, one statement for each thing that GitHub says. Running
-// and Completed insert a job that is not known yet too: deliveries come in any
-// order, and a queued one that comes last must find that there is nothing left
-// to do. Ignored jobs are someone else's and stay as they are.
+// One statement for each thing that GitHub says of a job. Running and Completed
+// insert a job that is not known as well: deliveries come in any order, and a
+// queued one that comes last must find nothing left to do. Ignored jobs are
+// somebody else's and stay as they are.
 const (
 	receiveWaitingSQL = insertJobSQL + `NOTHING`
 
-	// It is decided anew, and its place under a limit is another's.
+	// It will be decided again, and loses its place under a limit.
 	holdForGitHubSQL = `
 UPDATE jobs SET state = 'held', cause = 'approval', reason = ?2, updated_at = ?3,
 	decision = NULL, limit_key = '', fit = '', failures = 0, fallback = 0, fallback_at = 0, dispatched_at = 0
@@ -73,10 +73,9 @@ WHERE id = ?1 AND queued_at <= ?3
 )
 
 // Receive implements intake.Store. A runner serves whichever job GitHub gives
-// it, and the books follow its name: the runner that the delivery names becomes
-// busy or finished, and if it was meant for another job, that one gets a runner
-// in its place; see replace. One that has the name alone, and another ID on
-// GitHub, is somebody else's.
+// it: the one that the delivery names becomes busy or finished, and if it was meant
+// for another job, that job gets a runner in its place; see replace. A runner of
+// that name with another ID on GitHub is somebody else's.
 func (s *intakeStore) Receive(ctx context.Context, d router.Delivery) (changed bool, err error) {
 	err = s.writer.change(ctx, cmp.Or(d.Source, router.SourceWebhook), func(t *tx) error {
 		changed, err = receive(t, d)
@@ -191,8 +190,8 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	return changed, nil
 }
 
-// holdBack puts a job that waits for a runner into Held, as GitHub said when it was
-// asked at asked.
+// holdBack puts a job that waits for a runner into Held, which is what GitHub
+// answered when it was asked at asked.
 func holdBack(t *tx, jobID int64, reason string, asked int64) (held bool, err error) {
 	key := ""
 	if err := t.query(into(&key), placeSQL, jobID); err != nil {
@@ -233,8 +232,8 @@ WHERE r.id = ? AND r.own AND r.state = 'dispatched'
 )
 
 // presume records that the runner which was started for a job has it, or has
-// ended it: one that brings its own registration, of which GitHub says a name
-// that is not known here. It is a guess, as another such runner may have it.
+// finished it. It is for runners that bring their own registration, whose names on
+// GitHub are not known here, and it is a guess, as another such runner may have the job.
 func presume(t *tx, jobID int64, name string, to router.JobState, now int64) (moved bool, err error) {
 	query, args := presumedBusySQL, []any{jobID, orUnnamed(name), now}
 	if to == router.Completed {
@@ -244,8 +243,8 @@ func presume(t *tx, jobID int64, name string, to router.JobState, now int64) (mo
 	return n > 0, err
 }
 
-// presumeLate is presume for a runner of which Nomad said only now that it was
-// placed when its job was taken.
+// presumeLate does the same for a runner when Nomad's news that it was placed comes
+// after GitHub's that its job was taken.
 func presumeLate(t *tx, id string, now time.Time) error {
 	var jobID int64
 	var name string
@@ -264,7 +263,7 @@ func heldReason(status string) string {
 	case "pending":
 		return "waits on GitHub for others of its concurrency group or matrix"
 	}
-	return fmt.Sprintf("waits on GitHub, whose status for it is %q", status)
+	return fmt.Sprintf("waits on GitHub, where its status is %q", status)
 }
 
 func orUnnamed(runner string) string {
@@ -274,8 +273,8 @@ func orUnnamed(runner string) string {
 	return runner
 }
 
-// A runner of ours whose name another one on GitHub has: whoever may register a
-// runner may give it any name that is free there.
+// Whether the name of a runner of ours is another's on GitHub: whoever may register
+// a runner there may give it any free name.
 const namesakeSQL = `SELECT 1 FROM runners WHERE name = ?1 AND github_id NOT IN (0, ?2)`
 
 // States only move forward: a runner that was given up stays so.
@@ -322,7 +321,7 @@ UPDATE jobs SET overruled = ?2, updated_at = ?3, cause = iif(state = 'completed'
 WHERE id = ?1`
 )
 
-// refusedAs is what a job was refused as, before a runner has it; zero: it was not.
+// refusedAs returns the state and reason of a job that was refused; zero: it was not.
 func refusedAs(t *tx, jobID int64, runnerName string) (j router.Job, err error) {
 	if runnerName != "" {
 		err = t.query(into(&j.ID, &j.State, &j.Reason), refusedSQL, jobID)
@@ -330,8 +329,8 @@ func refusedAs(t *tx, jobID int64, runnerName string) (j router.Job, err error) 
 	return j, err
 }
 
-// overrule says of a job that was refused here that a runner of ours has it all
-// the same, in its reason and in the audit trail.
+// overrule records, in its reason and in the audit trail, that a runner of ours has
+// a job that was refused here.
 func overrule(t *tx, refused router.Job, r router.Runner, name string, now int64) error {
 	whose, instead := "a repository's", "a compound label"
 	switch {
@@ -368,12 +367,12 @@ const freeRunnerSQL = `
 SELECT r.id, r.try FROM runners r JOIN jobs served ON served.id = r.job_id AND served.try = r.try JOIN jobs short ON short.id = ?2
 WHERE r.job_id = ?1 AND (r.state IN ('claimed', 'online') OR r.state = 'dispatched' AND r.nomad_job <> '') AND served.fit = short.fit AND short.fit <> ''`
 
-// replace mends the books when runner r, meant for one job, serves another. If
-// the job it serves had a runner coming, and both jobs are of equal fit, the
-// two runners change places; so a crowd of equal jobs, whose runners GitHub
-// shuffles as it likes, needs no runner more than it has jobs. Else the job
-// that came away empty is tried again with a new runner, and one that was
-// coming for the job which is served is left over.
+// replace sees to the job that runner r was started for when r serves another. If
+// the served job had a runner coming and both jobs are of equal fit, the two runners
+// change places; so a crowd of equal jobs, whose runners GitHub shuffles as it
+// likes, needs no more runners than it has jobs. Otherwise the job that came away
+// empty is retried with a new runner, and one that was coming for the served job is
+// left over.
 func replace(t *tx, r router.Runner, name string, served, now int64) error {
 	short, err := found(t, needsSQL, r.JobID, r.Try)
 	if err != nil || !short {
@@ -393,7 +392,7 @@ func replace(t *tx, r router.Runner, name string, served, now int64) error {
 		return err
 	}
 	_, err = t.exec(jobReasonSQL, r.JobID, r.Try,
-		fmt.Sprintf("its runner %s was given job %d by GitHub; it gets that one's, %s", name, served, free.other.ID), now)
+		fmt.Sprintf("its runner %s was given job %d by GitHub; it gets runner %s instead", name, served, free.other.ID), now)
 	return err
 }
 
@@ -412,7 +411,7 @@ func known(t *tx, jobID int64) error {
 	return err
 }
 
-// millis is how times are stored; the zero time is 0.
+// millis returns a time as it is stored; 0 for the zero time.
 func millis(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -427,7 +426,7 @@ func fromMillis(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// asText is a decision as it is stored; nil stays NULL.
+// asText returns a decision as it is stored; NULL for nil.
 func asText(d *router.Decision) (any, error) {
 	if d == nil {
 		return nil, nil

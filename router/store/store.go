@@ -208,8 +208,8 @@ func openReaders(path string) (*pool, error) {
 	return newPool(db), nil
 }
 
-// Reader returns what answers operators: it reads by connections of its own, so
-// that the router waits for none of their questions. It is closed with the Store.
+// Reader returns what operators' questions are answered from. It has connections of
+// its own, so that the router waits for none of them, and is closed with the Store.
 func (s *Store) Reader() *Reader { return s.asked }
 
 // Close lets the changes that were begun finish, refuses the others, and
@@ -356,7 +356,7 @@ func schema(ctx context.Context, db *sql.DB) (p *goose.Provider, old bool, err e
 	return p, has < knows, nil
 }
 
-// explain adds what to do to SQLite's own words for a file it cannot use.
+// explain adds what to do to SQLite's error for a file that it cannot use.
 func explain(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {

@@ -58,11 +58,11 @@ SELECT ` + jobColumns + ` FROM (SELECT value AS of FROM json_each(?3)) CROSS JOI
 	WHERE n.state IN ('queued', 'retrying') AND n.host = ?1 AND n.owner = ?2 AND n.repo = of AND n.due_at <= ?4
 	ORDER BY n.due_at, n.id LIMIT ?5)`
 
-	// So many repositories of an owner are looked at for one that has a due job: most have.
+	// So many repositories of an owner are read to find one that has a due job: most have.
 	turnRepos = 1000
 )
 
-// A turnOf says whose turn it is after a batch of due jobs. The zero value is ready.
+// A turnOf holds whose turn it is after a batch of due jobs. The zero value is ready.
 type turnOf struct {
 	mu    sync.Mutex
 	owner ownerOf            // the last one of the batch before
@@ -141,7 +141,7 @@ func (s *dispatchStore) dueInTurn(q querier, now time.Time, limit int) (due []ro
 		}
 		due, repos[o] = append(due, some...), last
 	}
-	// All that were read are handed out: cut what is over, and begin there.
+	// All that were read are handed out, up to the limit.
 	if len(due) > limit {
 		due = spread(due)[:limit]
 	}

@@ -73,7 +73,7 @@ func (w *writer) stop() error {
 	return errors.Join(append(errs, w.conn.Close())...)
 }
 
-// change makes one change, which the time lines ascribe to from, and returns
+// change makes one change, of which from is the source in time lines, and returns
 // when it is durable. If ctx ends before the change is begun it is not made and
 // the error is ctx's; once begun, it is waited for, so that the caller always
 // learns what became of it.
@@ -138,7 +138,7 @@ func (w *writer) watch() {
 	}
 }
 
-// gather adds the ops that wait already.
+// gather adds the ops that are waiting.
 func (w *writer) gather(batch []*op) []*op {
 	for len(batch) < maxBatch {
 		select {
@@ -212,8 +212,8 @@ func (w *writer) transaction(batch []*op) (err error) {
 	return nil
 }
 
-// failed takes up the ops that were not begun yet, so that they are answered
-// with the others, and returns err.
+// failed marks the ops that were not begun as begun, so that they are answered with
+// the others, and returns err.
 func (w *writer) failed(batch []*op, err error) error {
 	for _, o := range batch {
 		o.state.CompareAndSwap(opWaiting, opBegun)
@@ -297,7 +297,7 @@ func (d *db) exec(ctx context.Context, from router.Source, query string, args ..
 	})
 }
 
-// list is all, with what was being done in its error.
+// list returns the same as all, and adds what was being done to its error.
 func list[T any](q querier, doing string, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
 	rows, err := all(q, scan, query, args...)
 	if err != nil {

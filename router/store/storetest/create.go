@@ -38,7 +38,7 @@ func Open(t testing.TB, path string) *store.Store {
 	return s
 }
 
-// empty is the content of a new database.
+// empty returns the content of a new database.
 var empty = sync.OnceValues(func() (db []byte, err error) {
 	dir, err := os.MkdirTemp("", "storetest-")
 	if err != nil {

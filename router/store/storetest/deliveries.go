@@ -345,7 +345,7 @@ var deliveryTests = []test{
 	}},
 }
 
-// answer is what GitHub says of a job that has not begun, asked so long after T0.
+// answer returns what GitHub says of a job that has not begun, asked so long after T0.
 func answer(id int64, status string, after time.Duration) router.Delivery {
 	d := NewDelivery(id, "queued", status)
 	d.ID, d.Source, d.ReceivedAt = "", router.SourceGitHub, T0.Add(after)

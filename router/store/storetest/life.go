@@ -11,10 +11,10 @@ import (
 	"switchyard/router"
 )
 
-// after is a moment of the suite's stories.
+// after returns a moment of the suite's stories.
 func after(d time.Duration) time.Time { return T0.Add(d) }
 
-// event is what Nomad says of a runner of dispatch.
+// event returns what Nomad says of a runner that dispatch returned.
 func event(r router.Runner, kind router.NomadEventKind, at time.Time, node, text string) router.NomadEvent {
 	e := router.NomadEvent{Job: r.NomadJob, At: router.NomadAt{Namespace: "ci"}, Kind: kind, Time: at, Node: node, Text: text}
 	if kind == router.NomadEnded {

@@ -22,7 +22,7 @@ func (f *fixture) dispatchOwn(jobID int64) router.Runner {
 	return r
 }
 
-// at is a delivery at a time.
+// at returns a delivery at a time.
 func at(when time.Duration, d router.Delivery) router.Delivery {
 	d.ReceivedAt = after(when)
 	return d

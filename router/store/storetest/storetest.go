@@ -124,7 +124,7 @@ type fixture struct {
 	t tb
 }
 
-// tb is what a fixture uses of *testing.T and of *rapid.T.
+// A tb is what a fixture uses of *testing.T and of *rapid.T.
 type tb interface {
 	Context() context.Context
 	Fatal(...any)
@@ -208,7 +208,7 @@ func (f *fixture) wantRunner(jobID int64, id string, want router.RunnerState) ro
 	return router.Runner{}
 }
 
-// newRunner is the runner that the worker would ask for now.
+// newRunner returns the runner that dispatch would ask for now.
 func (f *fixture) newRunner(jobID int64) router.Runner {
 	f.t.Helper()
 	j := f.job(jobID)

@@ -17,7 +17,7 @@ import (
 // A world is a GitHub and a Nomad in memory, and the steps of the router
 // between them and a store, each of which any other may come between. A step
 // reports whether there was anything to do. A theft
-// is that GitHub gives a runner a job other than the one which the books mean
+// is that GitHub gives a runner a job other than the one which the database means
 // the runner for at that moment. A death is that Nomad ends a runner without a job.
 type world struct {
 	*fixture
@@ -100,7 +100,7 @@ func (w *world) arrive() bool {
 	return true
 }
 
-// says is what GitHub says of a job now.
+// says returns what GitHub says of a job now.
 func (w *world) says(id int64) router.Delivery {
 	j := w.jobs[id]
 	d := NewDelivery(id, j.state, j.state)
@@ -117,7 +117,7 @@ func (w *world) says(id int64) router.Delivery {
 	return d
 }
 
-// send has GitHub tell us of a job, once, twice, or never.
+// send has GitHub report a job, once, twice, or never.
 func (w *world) send(id int64) {
 	d := w.says(id)
 	if d.Status == "waiting" {
@@ -366,7 +366,7 @@ func (w *world) cancel() bool {
 	return true
 }
 
-// die has Nomad end a runner that has no job, for the books to learn; its own
+// die has Nomad end a runner that has no job, which is recorded; its own
 // job is tried again later.
 func (w *world) die() bool {
 	idle := map[string]string{} // names on GitHub
