@@ -123,7 +123,7 @@ func (r *Reader) trusted(q querier) querier {
 	return func(scan func(*sql.Rows) error, query string, args ...any) error {
 		err := q(scan, query, args...)
 		if used := r.unused(); used != nil {
-			return fmt.Errorf("read %s: %w", r.path, used)
+			return used
 		}
 		return err
 	}
