@@ -91,6 +91,6 @@ type FleetCell struct {
 
 // A FleetReason says why nodes do not suit a rule.
 type FleetReason struct {
-	Text  string `json:"text"` // such as "has not ${attr.cpu.arch} = arm64 (label arm64)"
+	Text  string `json:"text"` // such as "lacks ${attr.cpu.arch} = arm64 (label arm64)"
 	Nodes int    `json:"nodes"`
 }

@@ -38,16 +38,16 @@ func (d *demand) filtered(r Route, n *api.Node) string {
 		return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), r.from("datacenters"))
 	}
 	if broken := feasible.Broken(n, d.constraints); broken != "" {
-		return "has not " + d.lacks(r, broken)
+		return "lacks " + d.lacks(r, broken)
 	}
 	for _, c := range d.constraints {
 		if _, ok := feasible.Target(n, c.LTarget); c.Operand == "distinct_property" && !ok {
-			return "has not " + c.LTarget
+			return "lacks " + c.LTarget
 		}
 	}
 	for _, t := range d.group.Tasks {
 		if !works(n.Drivers[t.Driver]) {
-			return "has not " + d.lacks(r, "missing drivers")
+			return "lacks " + d.lacks(r, "missing drivers")
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.group.Volumes)) {
@@ -56,11 +56,11 @@ func (d *demand) filtered(r Route, n *api.Node) string {
 			continue
 		}
 		if have := n.HostVolumes[v.Source]; have == nil || have.ReadOnly && !v.ReadOnly {
-			return fmt.Sprintf("has not the host volume %s (%s)", v.Source, r.source())
+			return fmt.Sprintf("lacks the host volume %s (%s)", v.Source, r.source())
 		}
 	}
 	if !feasible.HasDevices(n, d.group) {
-		return "has not " + d.lacks(r, "missing devices")
+		return "lacks " + d.lacks(r, "missing devices")
 	}
 	return ""
 }
@@ -88,7 +88,7 @@ func (d *demand) lacks(r Route, what string) string {
 	}
 	origins := d.origins(r, what)
 	if origins == "" {
-		return "what it takes, in Nomad's words: " + what
+		return "what it needs, in Nomad's words: " + what
 	}
 	return fmt.Sprintf("%s (%s)", strings.TrimSpace(what), origins)
 }

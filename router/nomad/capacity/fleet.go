@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	fleetFresh   = 10 * time.Second // for which what Nomad said of its nodes is taken as it is
-	fleetTimeout = 10 * time.Second // of asking anew
-	maxNodes     = 5000             // that are described
-	nodesAtOnce  = 16               // that are read at the same time
-	maxReasons   = 3                // of one cell
+	fleetFresh   = 10 * time.Second // how long an answer about the nodes is used
+	fleetTimeout = 10 * time.Second // for asking again
+	maxNodes     = 5000             // nodes that are described
+	nodesAtOnce  = 16               // nodes that are read at the same time
+	maxReasons   = 3                // reasons of one cell
 )
 
 // Fleet describes the nodes of the client's region, and which of them could
@@ -48,17 +48,16 @@ func (c *Client) Fleet(ctx context.Context, examples []router.Example) router.Fl
 	return fleet
 }
 
-// A cache is what is known of the nodes. Its zero value knows nothing.
+// A cache has what is known about the nodes. Its zero value is empty.
 type cache struct {
-	turn sync.Mutex // held by who asks Nomad
+	turn sync.Mutex // held by the caller that asks Nomad; guards read
 
 	mu      sync.Mutex
-	every   time.Duration // 0: fleetFresh
-	asked   time.Time     // when Nomad answered, or did not, last
-	known   *machines     // nil: it never answered
+	asked   time.Time // when Nomad last answered, or failed to
+	known   *machines // nil: it never answered
 	problem *router.FleetProblem
 
-	read map[string]*machine // attributes by node ID; of who holds turn
+	read map[string]*machine // attributes by node ID
 }
 
 // machines are the nodes as they were at one time.
@@ -69,7 +68,7 @@ type machines struct {
 	nodes  []router.Node
 	groups []router.NodeGroup
 
-	mu   sync.Mutex // the fits below, which are found once
+	mu   sync.Mutex // guards the fits, which are found once
 	of   *router.Example
 	fits []router.RuleFleet
 }
@@ -77,27 +76,27 @@ type machines struct {
 // A machine is one node.
 type machine struct {
 	*api.Node
-	stub  *api.NodeListStub // newer than the node in what its servers decide
-	class [32]byte          // the same for nodes that no constraint tells apart
+	stub  *api.NodeListStub // newer than the node where Nomad's servers decide
+	class [32]byte          // equal for nodes that no constraint tells apart
 	used  usage
 	group int
 }
 
-// usage is what allocations have of a node.
+// usage is how much of a node its allocations use.
 type usage struct {
 	router.NodeSize
 	allocations int
 	devices     map[string]int // instances, by model
 }
 
-// now returns what is known, which read finds out when that is too old.
+// now returns what is known, and calls read if that is too old.
 func (b *cache) now(ctx context.Context, read func(context.Context, map[string]*machine) (*machines, error)) (*machines, *router.FleetProblem) {
 	known, problem, fresh := b.last()
 	if fresh {
 		return known, problem
 	}
 	if known == nil && problem == nil {
-		b.turn.Lock() // there is nothing to give yet
+		b.turn.Lock() // there is nothing to return yet
 	} else if !b.turn.TryLock() {
 		return known, problem
 	}
@@ -116,7 +115,7 @@ func (b *cache) now(ctx context.Context, read func(context.Context, map[string]*
 	switch {
 	case err == nil:
 		b.known, b.problem, b.asked = found, nil, time.Now()
-	case ctx.Err() != nil: // who asked went away: the next asks again
+	case ctx.Err() != nil: // the caller went away: the next one asks again
 		if b.known == nil && b.problem == nil {
 			return nil, &router.FleetProblem{Since: time.Now(), Reason: "Nomad was not asked yet"}
 		}
@@ -134,11 +133,11 @@ func (b *cache) now(ctx context.Context, read func(context.Context, map[string]*
 func (b *cache) last() (known *machines, problem *router.FleetProblem, fresh bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.known, b.problem, time.Since(b.asked) < cmp.Or(b.every, fleetFresh)
+	return b.known, b.problem, time.Since(b.asked) < fleetFresh
 }
 
-// readNodes asks Nomad for its nodes and what runs on them. read has the nodes
-// that are known already.
+// readNodes asks Nomad for its nodes and what runs on them. read has the nodes that
+// are already known.
 func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*machines, error) {
 	stubs, _, err := c.API().Nodes().List(nomad.Scope{}.Read(ctx))
 	if err != nil {
@@ -176,7 +175,7 @@ func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*mach
 			m.stub = stub
 			mu.Lock()
 			defer mu.Unlock()
-			there[stub.ID], read[stub.ID] = m, m // kept even if all is cut off
+			there[stub.ID], read[stub.ID] = m, m // kept even if another read fails
 			return nil
 		})
 	}
@@ -205,7 +204,7 @@ func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*mach
 	return found, nil
 }
 
-// newMachine keeps what the scheduler looks at.
+// newMachine keeps what the scheduler considers.
 func newMachine(n *api.Node) *machine {
 	if n.NodeResources == nil {
 		n.NodeResources = &api.NodeResources{}
@@ -228,7 +227,7 @@ func newMachine(n *api.Node) *machine {
 	}
 	text, err := json.Marshal([]any{n.Datacenter, n.NodeClass, n.NodePool, common(n.Attributes), common(n.Meta), drivers, devices, n.HostVolumes})
 	if err != nil {
-		panic(err) // it came as JSON
+		panic(err) // it was decoded from JSON
 	}
 	return &machine{Node: n, class: sha256.Sum256(text)}
 }
@@ -261,7 +260,7 @@ func model(d *api.NodeDeviceResource) string {
 	return strings.Join([]string{d.Vendor, d.Type, d.Name}, "/")
 }
 
-// total is what a node has for allocations.
+// total returns what a node has for allocations.
 func (m *machine) total() router.NodeSize {
 	r, held := m.NodeResources, m.ReservedResources
 	return router.NodeSize{
@@ -270,7 +269,7 @@ func (m *machine) total() router.NodeSize {
 	}
 }
 
-// describe fills in what is told of the nodes and their groups.
+// describe fills in the nodes and groups of router.Fleet.
 func (s *machines) describe() {
 	type alike struct{ os, arch, class, pool string }
 	groups := map[alike][]*machine{}
@@ -334,13 +333,13 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 		job, problems, err := survey.job(ctx, r)
 		switch {
 		case err != nil:
-			fits[i].Problem, whole = nomad.Printable(err.Error(), maxMessage), false // the next asks again
+			fits[i].Problem, whole = nomad.Printable(err.Error(), maxMessage), false // the next call asks again
 		case problems != nil:
 			fits[i].Problem = nomad.Printable(problems[0].say(r), maxMessage)
 		case len(job.TaskGroups) != 1:
-			fits[i].Problem = fmt.Sprintf("the job has %d groups; only for one it is told", len(job.TaskGroups))
+			fits[i].Problem = fmt.Sprintf("the job has %d groups, and this is known only for one", len(job.TaskGroups))
 		case nomad.ScopeOf(job).Region != "":
-			fits[i].Problem = fmt.Sprintf("it goes to the region %s; these are the nodes of another", nomad.ScopeOf(job).Region)
+			fits[i].Problem = fmt.Sprintf("it goes to region %s, and these are the nodes of another", nomad.ScopeOf(job).Region)
 		default:
 			fits[i].NodeCounts, fits[i].Cells = s.fit(r, job)
 		}

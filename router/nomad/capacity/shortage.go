@@ -109,32 +109,33 @@ func oneOf(nodes []*api.NodeListStub) string {
 func (s *shortage) say(r Route) string {
 	parts := s.filters(r)
 	if s.small > 0 {
-		parts = append(parts, count(s.small)+s.tooSmall(r))
+		parts = append(parts, s.tooSmall(r))
 	}
 	where := poolName(s.job)
 	if d := datacentersOf(s.job); !slices.Contains(d, "*") {
 		where += " and in " + strings.Join(d, ", ")
 	}
-	said := fmt.Sprintf("no node can serve it: of %s in service%s, %s", nodes(s.nodes), where, strings.Join(parts, "; "))
+	text := fmt.Sprintf("no node can serve it: of %s in service%s, %s", nodes(s.nodes), where, strings.Join(parts, "; "))
 	if s.nodes == 0 {
-		said = fmt.Sprintf("no node can serve it now: none%s is in service", where)
+		text = fmt.Sprintf("no node can serve it now: none%s is in service", where)
 	}
 	if len(s.wouldDo) > 0 {
-		said += "; what could is out of service: " + names(s.wouldDo)
+		text += "; what could is out of service: " + names(s.wouldDo)
 	} else if len(s.aside) > 0 {
 		var aside []string
 		for _, why := range slices.Sorted(maps.Keys(s.aside)) {
 			aside = append(aside, fmt.Sprintf("%d %s", s.aside[why], why))
 		}
-		said += "; out of service: " + strings.Join(aside, ", ")
+		text += "; out of service: " + strings.Join(aside, ", ")
 	}
-	return said
+	return text
 }
 
 // filters says what filtered nodes, most of them first.
 func (s *shortage) filters(r Route) (parts []string) {
 	for _, what := range byCount(s.filtered) {
-		parts = append(parts, count(s.filtered[what])+s.lacks(r, what))
+		n := s.filtered[what]
+		parts = append(parts, fmt.Sprintf("%d %s %s", n, verb(n, "lacks", "lack"), s.lacks(r, what)))
 	}
 	return parts
 }
@@ -150,14 +151,15 @@ func nodes(n int) string {
 	return fmt.Sprintf("%d nodes", n)
 }
 
-func count(n int) string {
+// verb returns the form of a verb that goes with a number.
+func verb(n int, one, many string) string {
 	if n == 1 {
-		return "1 has not "
+		return one
 	}
-	return fmt.Sprintf("%d have not ", n)
+	return many
 }
 
-// tooSmall says which sizes are more than the small nodes have.
+// tooSmall says how many nodes are too small, and for which sizes.
 func (s *shortage) tooSmall(r Route) string {
 	var have, over, apart []string
 	for _, size := range s.sizes {
@@ -173,7 +175,8 @@ func (s *shortage) tooSmall(r Route) string {
 		}
 	}
 	if have == nil { // some have the one, some the other
-		return fmt.Sprintf("%s together, even when idle", strings.Join(apart, " and "))
+		return fmt.Sprintf("%d %s %s together, even when idle", s.small, verb(s.small, "lacks", "lack"), strings.Join(apart, " and "))
 	}
-	return fmt.Sprintf("enough even when idle: at most %s, and it asks for %s", strings.Join(have, " and "), strings.Join(over, " and "))
+	return fmt.Sprintf("%d %s too small even when idle: at most %s, and it asks for %s",
+		s.small, verb(s.small, "is", "are"), strings.Join(have, " and "), strings.Join(over, " and "))
 }

@@ -36,43 +36,43 @@ const (
 	NoSuchNamespace  = "no-such-namespace"   // the namespace does not exist
 	NoSuchPool       = "no-such-pool"        // the node pool does not exist
 	NoSuchDatacenter = "no-such-datacenter"  // a warning when other datacenters of the route exist
-	NoSuchJob        = "no-such-job"         // what the route dispatches is not there, cannot be dispatched, or does not take the meta that the rule gives
-	ClaimUndeclared  = "claim-undeclared"    // a warning: what the route dispatches fetches the claim, and does not declare the meta for it
+	NoSuchJob        = "no-such-job"         // the job to dispatch does not exist, cannot be dispatched, or does not accept the rule's meta
+	ClaimUndeclared  = "claim-undeclared"    // a warning: the job to dispatch fetches the claim, and does not declare the meta for it
 	JobspecRefused   = router.JobspecRefused // there is no such jobspec, or Nomad finds its job invalid
-	JobspecWarns     = "jobspec-warns"       // Nomad takes it with a warning
+	JobspecWarns     = "jobspec-warns"       // Nomad accepts it with a warning
 	NoNode           = "no-node"             // no node in service could ever run it
 	EmptyPool        = "empty-pool"          // a warning: no node of its pool is in service now, as in one that scales from zero
-	CannotTell       = "cannot-tell"         // Nomad did not say: the token lacks a capability there, or it is in trouble. The exit code is then 2
-	NotAsked         = "not-asked"           // there were more than 500 different placements: the rest was not asked about
+	CannotTell       = "cannot-tell"         // Nomad did not say: the token lacks a capability there, or Nomad failed. The exit code is then 2
+	NotAsked         = "not-asked"           // Nomad was asked about 500 other placements, and not about this one
 )
 
 // Warnings returns the codes of findings that may be warnings.
 func Warnings() []string { return []string{EmptyPool, NoSuchDatacenter, JobspecWarns, NotAsked} }
 
-// A Finding is what the cluster says against a route, or against several alike.
+// A Finding is a problem of one or more routes on this cluster.
 type Finding struct {
-	Routes  []int  // indices into what Survey was given, ascending; never empty
+	Routes  []int  // indices into Survey's argument, ascending; never empty
 	Code    string // one of the constants above
 	Warning bool   // the routes may work all the same
 	Message string // one printable line for people
 }
 
-// Survey asks the cluster, as it is now, what it has against routes, and
+// Survey asks the cluster, as it is now, which problems routes would have, and
 // changes nothing there. Findings are in the order of their first route.
 //
-// A route that no node could ever run is one that each node in service either
-// filters or is too small for even when idle; one that finds every node full
-// is none. Nodes that are down, draining or ineligible are not in service; a
-// finding names those that would do. Sizes are compared as Nomad reports them
-// with what it holds back taken off; where it reports none, a node counts as
-// large enough.
+// No node can ever run a route if each node in service is filtered, or is too small
+// even when idle; that all nodes are full is no finding. Nodes that are down, draining
+// or ineligible are not in service; a finding names those of them that could run the
+// route. Sizes are those that Nomad reports, less what it reserves; a node that reports
+// none counts as large enough.
 //
-// Routes that ask for the same are asked about once, the first 500 different
-// ones in all. It takes a plan for each, at times two.
+// Routes with the same demands are asked about once, the first 500 different ones in
+// all, with a plan or two each.
 //
-// An error means that it could tell of nothing; what it could not tell of one
-// route is a finding. Errors are sorted as Start's. It needs node read, and on each route's namespace what a server's token needs:
-// submit-job, list-jobs, read-job and, where it is dispatched, dispatch-job.
+// An error means that nothing could be found out; what could not be found out about one
+// route is a finding. Errors are classified as for nomad.Client.Start. It needs node
+// read, and on each route's namespace what a server's token needs: submit-job, list-jobs,
+// read-job and, where a job is dispatched, dispatch-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
 	s := &survey{Client: c, regions: map[string]*region{}, asked: map[string]bool{}}
 	if _, err := s.region(ctx, ""); err != nil {
@@ -101,7 +101,7 @@ func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) 
 	return findings(routes, asks, told), nil
 }
 
-// group collects the routes that ask for the same, in the order of the first.
+// group collects the routes with the same demands, in the order of the first.
 func group(routes []Route) (asks [][]int) {
 	known := map[string]int{}
 	for i, r := range routes {
@@ -117,7 +117,7 @@ func group(routes []Route) (asks [][]int) {
 	return asks
 }
 
-// shape is, as text, what of a placement Nomad's answer depends on.
+// shape returns, as text, those parts of a placement that Nomad's answer depends on.
 func shape(p router.Placement) string {
 	ask, none := p, router.Placement{}
 	ask.Priority, ask.Task, ask.Runner, ask.From = none.Priority, none.Task, none.Runner, none.From
@@ -147,20 +147,20 @@ func anonymous(list []router.Constraint) []router.Constraint {
 	return list
 }
 
-// A problem is a finding before it is told for a route, whose parts have
-// origins of their own.
+// A problem is a finding before it is worded for a route, whose values have origins of
+// their own.
 type problem struct {
 	code    string
 	warning bool
 	say     func(Route) string
 }
 
-// said is a problem that is the same for every route.
+// said returns a problem that is worded the same for every route.
 func said(code, message string) []problem {
 	return []problem{{code: code, say: func(Route) string { return message }}}
 }
 
-// findings tells the problems of each ask for its routes, alike ones together.
+// findings words the problems of each ask for its routes, and merges equal ones.
 func findings(routes []Route, asks [][]int, problems [][]problem) []Finding {
 	var all []Finding
 	known := map[[2]string]int{}
@@ -192,7 +192,7 @@ type survey struct {
 	asked   map[string]bool    // capabilities, with where
 }
 
-// ask asks about a route, and all that ask for the same.
+// ask returns the problems of a route, and of all with the same demands.
 func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 	job, problems, err := s.job(ctx, r)
 	if err != nil || problems != nil {
@@ -230,7 +230,7 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 	return problems, nil
 }
 
-// job is what a route runs, or why there is no such thing.
+// job returns the job that a route runs, or why there is none.
 func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) {
 	ask := router.StartRequest{Runner: router.Runner{ID: surveyID, Name: surveyID}, Rule: r.Rule, Placement: r.Placement}
 	if r.Placement.Dispatch == "" {
@@ -264,8 +264,8 @@ func cannotTell(err error) problem {
 	return problem{code: code, say: func(r Route) string { return r.source() + ": " + err.Error() }}
 }
 
-// claimUndeclared is what is wrong with a parameterized job that fetches the claim
-// and is not given what that takes, as it does not declare it.
+// claimUndeclared returns the problem of a parameterized job that fetches the claim
+// but does not declare the meta for it, and so does not get it.
 func claimUndeclared(r Route, job *api.Job) []problem {
 	p := job.ParameterizedJob
 	if r.Placement.Dispatch == "" || p == nil {
@@ -279,14 +279,14 @@ func claimUndeclared(r Route, job *api.Job) []problem {
 	if err != nil || !jobspecs.Claims(text) {
 		return nil
 	}
-	message := fmt.Sprintf("job %s fetches the claim, and does not declare %s and %s: add them to its meta_optional, or let its runner register itself",
+	message := fmt.Sprintf("job %s fetches the claim, but does not declare %s and %s: add them to its meta_optional, or let its runner register itself",
 		nomad.Printable(r.Placement.Dispatch, router.MaxText), nomad.MetaClaimURL, nomad.MetaClaimToken)
 	return []problem{{code: ClaimUndeclared, warning: true, say: func(Route) string { return message }}}
 }
 
 func atFault(err error) bool { return errors.As(err, new(*router.JobspecError)) }
 
-// plan asks Nomad what would come of a job, or why it refuses it.
+// plan asks Nomad for a plan of a job, or why it refuses the job.
 func (s *survey) plan(ctx context.Context, r Route, in *region, job *api.Job) (*api.JobPlanResponse, []problem, error) {
 	at := nomad.ScopeOf(job)
 	plan := nomad.Call{What: "plan a job of " + r.source(), At: at, Capability: "submit-job"}
@@ -327,9 +327,9 @@ func (s *survey) plan(ctx context.Context, r Route, in *region, job *api.Job) (*
 	return nil, problems, nil
 }
 
-// allowed asks, once for each place, whether the token may do what following
-// runners takes there, besides what a plan does. The answer about a job that is
-// not there tells, and changes nothing.
+// allowed asks, once per namespace and region, whether the token has the other
+// capabilities that a runner needs there, besides that of a plan. It asks about a job
+// that does not exist, so that it changes nothing.
 func (s *survey) allowed(ctx context.Context, at nomad.Scope, dispatch bool) error {
 	for _, c := range []struct {
 		capability string

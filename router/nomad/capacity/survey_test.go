@@ -146,59 +146,59 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 				`add them to meta_optional of the job, or correct dispatch meta in the rule`,
 		}},
 		{"a dispatched job that claims what it is not given", dispatch("claims", ""), []string{
-			`claim-undeclared: warning: job claims fetches the claim, and does not declare SWITCHYARD_CLAIM_URL and SWITCHYARD_CLAIM_TOKEN: ` +
+			`claim-undeclared: warning: job claims fetches the claim, but does not declare SWITCHYARD_CLAIM_URL and SWITCHYARD_CLAIM_TOKEN: ` +
 				`add them to its meta_optional, or let its runner register itself`,
 		}},
 		{"a route that fits", ask("linux", linux, gpus(2), coresOf(32)), nil},
 		{"a constraint that no node satisfies, of nodes that are alike", ask("sun", equal("${attr.kernel.name}", "sunos", "rule sun"), pool("ci")), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = sunos (rule sun); out of service: 1 down`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 lack ${attr.kernel.name} = sunos (rule sun); out of service: 1 down`,
 		}},
 		{"two constraints, each with its nodes", ask("linux", linux, arm, gpus(1)), []string{
-			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 have not ${attr.kernel.name} = linux (rule linux); ` +
-				`3 have not ${attr.cpu.arch} = arm64 (label arm64); 1 has not 1 nvidia/gpu (label gpu)`,
+			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 lack ${attr.kernel.name} = linux (rule linux); ` +
+				`3 lack ${attr.cpu.arch} = arm64 (label arm64); 1 lacks 1 nvidia/gpu (label gpu)`,
 		}},
 		{"more devices than any node has", ask("linux", linux, gpus(3), in("dc*")), []string{
-			`no-node: no node can serve it: of 8 nodes in service in pool "default" and in dc*, 4 have not ${attr.kernel.name} = linux (rule linux); 4 have not 3 nvidia/gpu (label gpu)`,
+			`no-node: no node can serve it: of 8 nodes in service in pool "default" and in dc*, 4 lack ${attr.kernel.name} = linux (rule linux); 4 lack 3 nvidia/gpu (label gpu)`,
 		}},
 		{"what the rule asks for and what the jobspec does", ask("windows", equal("${attr.kernel.name}", "windows", "rule windows"), pool("default"), func(p *router.Placement) {
 			p.Jobspec, p.Namespace = "full", "default"
 		}), []string{
 			`jobspec-warns: warning: jobspec full: Nomad warns: Memory oversubscription is not enabled; Task "g.runner" memory_max value will be ignored. ` +
 				`Update the Scheduler Configuration to allow oversubscription.`,
-			`no-node: no node can serve it: of 8 nodes in service in pool "default" and in dc1, 4 have not ${attr.kernel.name} = linux (jobspec full); ` +
-				`4 have not ${attr.kernel.name} = windows (rule windows)`,
+			`no-node: no node can serve it: of 8 nodes in service in pool "default" and in dc1, 4 lack ${attr.kernel.name} = linux (jobspec full); ` +
+				`4 lack ${attr.kernel.name} = windows (rule windows)`,
 		}},
 		{"devices that nodes alike have not", ask("linux", gpus(2), pool("ci")), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not 2 nvidia/gpu (label gpu); out of service: 1 down`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 lack 2 nvidia/gpu (label gpu); out of service: 1 down`,
 		}},
 		{"a driver that is missing", ask("macos", func(p *router.Placement) { p.Jobspec = "docker" }, darwin), []string{
-			`no-node: no node can serve it: of 8 nodes in service in pool "default", 6 have not ${attr.kernel.name} = darwin (rule macos); ` +
-				`2 have not the driver docker in working order (jobspec docker)`,
+			`no-node: no node can serve it: of 8 nodes in service in pool "default", 6 lack ${attr.kernel.name} = darwin (rule macos); ` +
+				`2 lack the driver docker in working order (jobspec docker)`,
 		}},
 		{"more than the largest node", ask("linux", linux, coresOf(64)), []string{
-			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 have not ${attr.kernel.name} = linux (rule linux); ` +
-				`4 have not enough even when idle: at most 32 cores, and it asks for 64 cores (label cpu=64)`,
+			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 lack ${attr.kernel.name} = linux (rule linux); ` +
+				`4 are too small even when idle: at most 32 cores, and it asks for 64 cores (label cpu=64)`,
 		}},
 		{"more than the nodes have that satisfy the constraints", ask("linux", equal("${attr.cpu.arch}", "amd64", "label x64"), pool("ci"), coresOf(16)), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 1 has not ${attr.cpu.arch} = amd64 (label x64); ` +
-				`2 have not enough even when idle: at most 8 cores, and it asks for 16 cores (label cpu=16); out of service: 1 down`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 1 lacks ${attr.cpu.arch} = amd64 (label x64); ` +
+				`2 are too small even when idle: at most 8 cores, and it asks for 16 cores (label cpu=16); out of service: 1 down`,
 		}},
 		{"sizes that only different nodes have", ask("linux", pool("ci"), coresOf(16), memoryOf(48<<10)), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not 16 cores (label cpu=16) and 48 GiB of memory (defaults) together, even when idle; out of service: 1 down`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 lack 16 cores (label cpu=16) and 48 GiB of memory (defaults) together, even when idle; out of service: 1 down`,
 		}},
 		{"all but what a node holds back", ask("linux", memoryOf(64<<10), equal("${node.unique.name}", "linux-1", "rule r")), []string{
-			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 have not ${node.unique.name} = linux-1 (rule r); ` +
-				`4 have not enough even when idle: at most 63 GiB of memory, and it asks for 64 GiB of memory (defaults)`,
+			`no-node: no node can serve it: of 8 nodes in service in pool "default", 4 lack ${node.unique.name} = linux-1 (rule r); ` +
+				`4 are too small even when idle: at most 63 GiB of memory, and it asks for 64 GiB of memory (defaults)`,
 		}},
 		{"a constraint that only a node that is down satisfies", ask("macos", darwin, pool("ci")), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 have not ${attr.kernel.name} = darwin (rule macos); what could is out of service: mac-9 (down)`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 lack ${attr.kernel.name} = darwin (rule macos); what could is out of service: mac-9 (down)`,
 		}},
 		{"a pool of a draining node", ask("linux", linux, pool("old")), []string{
 			`empty-pool: warning: no node can serve it now: none in pool "old" is in service; what could is out of service: old-1 (draining)`,
 		}},
 		{"a pool without nodes", ask("linux", pool("bare"), in("osaka")), []string{`empty-pool: warning: no node can serve it now: there is none in pool "bare" (defaults); a pool that scales from zero may be so`}},
 		{"all pools", ask("linux", pool("all"), equal("${attr.kernel.name}", "sunos", "rule sun"), in("dc1", "tokyo-*")), []string{
-			`no-node: no node can serve it: of 11 nodes in service and in dc1, tokyo-*, 11 have not ${attr.kernel.name} = sunos (rule sun); out of service: 1 down, 1 draining`,
+			`no-node: no node can serve it: of 11 nodes in service and in dc1, tokyo-*, 11 lack ${attr.kernel.name} = sunos (rule sun); out of service: 1 down, 1 draining`,
 		}},
 		{"a pool that is not there", ask("linux", pool("cii")), []string{
 			`no-such-pool: there is no node pool "cii" (defaults); the nodes are in ci, default, old`,
@@ -235,7 +235,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		}},
 		{"a parameterized job that fits", dispatch("classic", ""), nil},
 		{"a parameterized job that no node can serve", dispatch("picky", ""), []string{
-			`no-node: no node can serve it: of 8 nodes in service in pool "default", 8 have not ${attr.kernel.name} = vax (job picky)`,
+			`no-node: no node can serve it: of 8 nodes in service in pool "default", 8 lack ${attr.kernel.name} = vax (job picky)`,
 		}},
 		{"a job that is not parameterized", dispatch("simple", ""), []string{
 			`no-such-job: dispatch job simple in namespace default: it is not parameterized: name a parameterized job, or use jobspec instead of dispatch`,
@@ -299,12 +299,12 @@ func TestSurveyIsPatientWithAFullFleet(t *testing.T) {
 		{"whose large nodes of the kind are in use", ask("r", memoryOf(15<<10), equal("${node.unique.name}", "gpu", "rule r")), 2, nil},
 		{"whose devices are in use", ask("r", gpus(2)), 2, nil},
 		{"whose large nodes are of another kind", ask("r", memoryOf(16<<10), arm), 2, []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "default", 2 have not ${attr.cpu.arch} = arm64 (label arm64); ` +
-				`1 has not enough even when idle: at most 8 GiB of memory, and it asks for 16 GiB of memory (defaults)`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "default", 2 lack ${attr.cpu.arch} = arm64 (label arm64); ` +
+				`1 is too small even when idle: at most 8 GiB of memory, and it asks for 16 GiB of memory (defaults)`,
 		}},
 		{"whose devices are of two models", ask("r", gpus(3)), 1, []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "default", 2 have not 3 nvidia/gpu (label gpu); ` +
-				`1 has not enough even when idle: at most 2 nvidia/gpu of one model, and it asks for 3 nvidia/gpu of one model (label gpu)`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "default", 2 lack 3 nvidia/gpu (label gpu); ` +
+				`1 is too small even when idle: at most 2 nvidia/gpu of one model, and it asks for 3 nvidia/gpu of one model (label gpu)`,
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -406,7 +406,7 @@ func TestSurveyAsksOnceForRoutesThatAskForTheSame(t *testing.T) {
 		t.Fatal(err)
 	}
 	message := func(from string) string {
-		return `no node can serve it: of 8 nodes in service in pool "default", 8 have not ${attr.kernel.name} = sunos (` + from + `)`
+		return `no node can serve it: of 8 nodes in service in pool "default", 8 lack ${attr.kernel.name} = sunos (` + from + `)`
 	}
 	want := []Finding{{Routes: []int{1, 4}, Code: NoNode, Message: message("rule sun")}, {Routes: []int{2}, Code: NoNode, Message: message("label sun")}}
 	if diff := cmp.Diff(want, got); diff != "" || on.plans.Load() != 2 {
@@ -514,7 +514,7 @@ func TestSurveyGoesOn(t *testing.T) {
 		`no-such-region: jobspec region: list nodes of region mars: Nomad answered 500: No path to region: join the region, or correct it in NOMAD_REGION or the jobspec`,
 		`cannot-tell: jobspec plain: plan a job of jobspec plain in namespace secret: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace secret`,
 		`no-such-pool: there is no node pool "cii" (defaults); the nodes are in default`,
-		`no-node: no node can serve it: of 8 nodes in service in pool "default", 8 have not ${attr.kernel.name} = sunos (rule e)`,
+		`no-node: no node can serve it: of 8 nodes in service in pool "default", 8 lack ${attr.kernel.name} = sunos (rule e)`,
 	}
 	if diff := cmp.Diff(want, told(got)); diff != "" || !slices.Equal(got[0].Routes, []int{0, 5}) {
 		t.Errorf("findings of %v (-want +got):\n%s", got[0].Routes, diff)
@@ -538,10 +538,10 @@ func TestSurveyOfOneNode(t *testing.T) {
 			want  []string // starts
 		}{
 			{"that does", ask("r", equal("${node.unique.name}", list[0].Name, "rule r"), memoryOf(64)), nil},
-			{"that lacks an attribute", ask("r", equal("${attr.kernel.name}", "vax", "rule r"), equal("${attr.kernel.name}", "cray", "label cray")), []string{none + "1 has not ${attr.kernel.name} = vax (rule r)"}},
-			{"that lacks a device", ask("r", gpus(1)), []string{none + "1 has not 1 nvidia/gpu (label gpu)"}},
-			{"with too little memory", ask("r", memoryOf(10<<20)), []string{none + "1 has not enough even when idle: at most "}},
-			{"with too few cores", ask("r", coresOf(1000)), []string{none + "1 has not enough even when idle: at most "}},
+			{"that lacks an attribute", ask("r", equal("${attr.kernel.name}", "vax", "rule r"), equal("${attr.kernel.name}", "cray", "label cray")), []string{none + "1 lacks ${attr.kernel.name} = vax (rule r)"}},
+			{"that lacks a device", ask("r", gpus(1)), []string{none + "1 lacks 1 nvidia/gpu (label gpu)"}},
+			{"with too little memory", ask("r", memoryOf(10<<20)), []string{none + "1 is too small even when idle: at most "}},
+			{"with too few cores", ask("r", coresOf(1000)), []string{none + "1 is too small even when idle: at most "}},
 			{"in another datacenter", ask("r", in("dc2", "tokyo-*")), []string{`no-such-datacenter: no node in pool "default" is in datacenter dc2 or tokyo-* (rule r); its nodes are in dc1`}},
 			{"in another pool", ask("r", jobspec("elsewhere")), []string{`no-such-pool: there is no node pool "no-such" (jobspec elsewhere); the nodes are in default`}},
 			{"without the namespace", ask("r", jobspec("full"), pool("default")), []string{

@@ -17,16 +17,17 @@ import (
 	"switchyard/router/nomad"
 )
 
-// maxWhy bounds the sentence that says why a runner has no node, in characters.
-const maxWhy = 1000
+const (
+	maxWhy = 1000 // characters of the sentence that says why a runner has no node
 
-// pendingAfter is for how long an evaluation may wait, until that is worth a word:
-// Nomad takes milliseconds.
-const pendingAfter = 2 * time.Second
+	// pendingAfter is how long an evaluation may wait before that is reported. Nomad
+	// usually takes milliseconds.
+	pendingAfter = 2 * time.Second
+)
 
 // Unplaced implements router.Nomad. It asks for a plan of the job as it is
-// registered, so that what it says is of now and of each node: the evaluation
-// that waits has counted nodes that are like an earlier one as "computed class
+// registered, so that the answer is current and counts each node: the blocked
+// evaluation has counted nodes that are like an earlier one as "computed class
 // ineligible". It needs read-job and submit-job, and node read for Never.
 func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*router.Unplaced, error) {
 	var route Route
@@ -34,7 +35,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 		route = Route{Rule: j.Decision.Rule, Placement: j.Placement(j.Decision)}
 	}
 	id, at := r.NomadJob, nomad.Scope(r.NomadAt)
-	if id == "" { // Nomad has it, and the books do not know that yet
+	if id == "" { // Nomad has the job, and the database does not say so yet
 		id, at = r.ID, nomad.Scope{Namespace: cmp.Or(route.Placement.Namespace, c.Namespace())}
 	}
 	evals, _, err := c.API().Jobs().Evaluations(id, at.Read(ctx))
@@ -74,7 +75,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 		return nil, err
 	}
 	u := &router.Unplaced{At: time.Now(), Pool: nomad.Printable(poolOf(job), router.MaxText), Filtered: []router.Shortage{}, Exhausted: []router.Shortage{}}
-	if problems != nil { // what it asks for was taken away: its pool, or its namespace
+	if problems != nil { // its node pool or namespace is gone
 		u.Never, u.Text = true, nomad.Printable(problems[0].say(route), maxWhy)
 		return u, nil
 	}
@@ -104,24 +105,23 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	return nil, nil // there is room for it now
 }
 
-// whyPending is why an evaluation is not looked at, as far as the token may know: it
-// takes operator read.
+// whyPending says why Nomad does not process evaluations, as far as the token may know:
+// that needs operator read.
 func (c *Client) whyPending(ctx context.Context, at nomad.Scope) string {
 	config, _, err := c.API().Operator().SchedulerGetConfiguration(nomad.Scope{Region: at.Region}.Read(ctx))
 	switch {
 	case err != nil || config.SchedulerConfig == nil:
 		return "its servers are busy, or its evaluation broker is paused (nomad operator scheduler get-config)"
 	case config.SchedulerConfig.PauseEvalBroker:
-		return "its evaluation broker is paused (nomad operator scheduler set-config -pause-eval-broker=false has it go on)"
+		return "its evaluation broker is paused (nomad operator scheduler set-config -pause-eval-broker=false resumes it)"
 	}
 	return "its servers are too busy to evaluate jobs"
 }
 
-// apart has Nomad count each node for itself in a plan. A constraint that holds
-// everywhere, but is about what is unique to a node, keeps it from counting
-// nodes that are like an earlier one as "computed class ineligible"
-// (scheduler/feasible, v2.0.6-dev, read 2026-11-24), which says nothing, and is
-// wrong of nodes with more devices.
+// apart makes Nomad count each node by itself in a plan. A constraint that always
+// holds, but is about what is unique to a node, keeps Nomad from counting nodes that are
+// like an earlier one as "computed class ineligible" (scheduler/feasible, v2.0.6-dev,
+// read 2026-11-24), which says nothing, and is wrong for nodes with more devices.
 func apart(job *api.Job) {
 	job.Constrain(api.NewConstraint(nodeID, "is_set", ""))
 	for _, g := range job.TaskGroups {
@@ -129,7 +129,7 @@ func apart(job *api.Job) {
 	}
 }
 
-// shortages are what Nomad counted, most nodes first.
+// shortages returns what Nomad counted, most nodes first.
 func shortages(counts map[string]int, from func(what string) string) []router.Shortage {
 	list := []router.Shortage{}
 	for _, what := range byCount(counts) {
@@ -138,7 +138,7 @@ func shortages(counts map[string]int, from func(what string) string) []router.Sh
 	return list
 }
 
-// from is what asks for what filtered nodes; "" when it is not known.
+// from returns the origin of what filtered nodes; "" when it is not known.
 func (s *shortage) from(r Route, what string) string {
 	switch what {
 	case "missing drivers":
@@ -149,7 +149,7 @@ func (s *shortage) from(r Route, what string) string {
 	return s.origins(r, what)
 }
 
-// sizeFrom is what asks for a size, in Nomad's words.
+// sizeFrom returns the origin of a size, which is in Nomad's words; "" when it is not known.
 func sizeFrom(r Route, g *api.TaskGroup, what string) string {
 	path := map[string]string{"cpu": "resources.cpu", "cores": "resources.cores", "memory": "resources.memory_mb", "disk": "resources.disk_mb"}[what]
 	switch {
@@ -171,7 +171,7 @@ func devicesFrom(r Route, g *api.TaskGroup) string {
 	return strings.Join(all, ", ")
 }
 
-// busy is what to say of a runner that could run if some nodes were not full.
+// busy says why a runner has no node that could run it if some nodes were not full.
 func (s *shortage) busy(r Route, u *router.Unplaced) string {
 	parts := s.filters(r)
 	if full, what := 0, []string{}; len(u.Exhausted) > 0 {
@@ -179,11 +179,7 @@ func (s *shortage) busy(r Route, u *router.Unplaced) string {
 			full += e.Nodes
 			what = append(what, strings.TrimSuffix(e.What, ": no devices match request"))
 		}
-		verb := "are"
-		if full == 1 {
-			verb = "is"
-		}
-		parts = append(parts, fmt.Sprintf("%d %s full: %s", full, verb, strings.Join(what, ", ")))
+		parts = append(parts, fmt.Sprintf("%d %s full: %s", full, verb(full, "is", "are"), strings.Join(what, ", ")))
 	}
 	if parts == nil {
 		parts = []string{"none is in service"}

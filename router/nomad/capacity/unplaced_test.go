@@ -65,15 +65,15 @@ func TestContractUnplaced(t *testing.T) {
 		}{
 			{"no node is of the kind", nil, vax, router.Unplaced{
 				Never: true, Filtered: []router.Shortage{{What: "${meta.no_such} is_set", From: "label odd", Nodes: 1}},
-				Text: "of 1 node in service in pool \"default\", 1 has not ${meta.no_such} is_set (label odd)",
+				Text: "of 1 node in service in pool \"default\", 1 lacks ${meta.no_such} is_set (label odd)",
 			}},
 			{"no node has the device", nil, gpu, router.Unplaced{
 				Never: true, Filtered: []router.Shortage{{What: "missing devices", From: "label gpu", Nodes: 1}},
-				Text: "1 has not 1 nvidia/gpu (label gpu)",
+				Text: "1 lacks 1 nvidia/gpu (label gpu)",
 			}},
 			{"no node has the driver", nil, router.Placement{Jobspec: "docker"}, router.Unplaced{
 				Never: true, Filtered: []router.Shortage{{What: "missing drivers", From: "jobspec docker", Nodes: 1}},
-				Text: "1 has not the driver ",
+				Text: "1 lacks the driver ",
 			}},
 			{"no node is large enough", nil, more, router.Unplaced{
 				Never: true, Exhausted: []router.Shortage{{What: "memory", From: "label large", Nodes: 1}},
@@ -150,7 +150,7 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	r := beside.Start(t, on.Client, third)
 	got, err := on.Unplaced(t.Context(), placed(third, "linux"), r)
 	want := &router.Unplaced{
-		Text: "5 nodes in pool ci: 3 have not ${attr.cpu.arch} = arm64 (label arm64); 2 are full: memory",
+		Text: "5 nodes in pool ci: 3 lack ${attr.cpu.arch} = arm64 (label arm64); 2 are full: memory",
 		Pool: "ci", InPool: 5, Evaluated: 5,
 		Filtered:  []router.Shortage{{What: "${attr.cpu.arch} = arm64", From: "label arm64", Nodes: 3}},
 		Exhausted: []router.Shortage{{What: "memory", From: "rule linux", Nodes: 2}},
