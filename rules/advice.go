@@ -19,12 +19,12 @@ func inExpression(source, message string) string {
 	if m := asFunction.FindStringSubmatchIndex(code); m != nil && beforeOperand.MatchString(code[:m[2]]) {
 		name := code[m[2]:m[3]]
 		if strings.HasSuffix(code[:m[2]], "labels.") {
-			return `a label is asked for by has("gpu")`
+			return `to ask for a label, write has("gpu")`
 		}
 		form := "x " + name + ` "y"`
 		if a, b, ok := twoArguments(source, code, m[1]); ok {
 			if a = cmp.Or(githubNames[a], a); a == "labels" && name == "contains" {
-				return "contains is no function: write has(" + b + ")"
+				return "contains is not a function: write has(" + b + ")"
 			}
 			form = a + " " + name + " " + b
 		}
@@ -39,15 +39,15 @@ func inExpression(source, message string) string {
 	case unknown != "" && unknown == "github":
 		full := dotted.FindString(code[strings.Index(code, "github"):])
 		if meant := githubNames[full]; meant != "" {
-			return full + " is of workflows: write " + meant
+			return full + " exists only in workflows: write " + meant
 		}
-		return "github is of workflows: rules see repo, job and run, such as repo.full_name, job.branch and run.event"
+		return "github exists only in workflows: rules see repo, job and run, such as repo.full_name, job.branch and run.event"
 	case unknown == "runner":
-		return "runner is of workflows, and there is none yet: ask for the job's label, has(\"linux\")"
+		return "runner exists only in workflows, and there is none yet: ask for the job's label, has(\"linux\")"
 	case slices.Contains([]string{"env", "vars", "secrets", "inputs", "matrix", "needs", "steps", "strategy"}, unknown):
-		return unknown + " is of workflows: rules see labels, param, repo, job and run"
+		return unknown + " exists only in workflows: rules see labels, param, repo, job and run"
 	case unknown != "" && yamlfile.PlainLabel.MatchString(word): // if: linux, scope: self-hosted
-		return "a label is asked for by has(\"" + word + "\")"
+		return "to ask for a label, write has(\"" + word + "\")"
 	case githubNames[unknown] != "":
 		return "write " + githubNames[unknown]
 	case strings.Contains(message, `Operator("=")`):
@@ -67,7 +67,7 @@ func inExpression(source, message string) string {
 	}
 	switch {
 	case strings.Contains(message, "mismatched types []string and string"), strings.Contains(message, "array elements can only be selected"):
-		return `a label is asked for by has("gpu")`
+		return `to ask for a label, write has("gpu")`
 	case strings.ContainsAny(source, "“”„‘’«»"):
 		return `write straight quotes: "gpu"`
 	case strings.Contains(message, "'~'"):
@@ -78,11 +78,11 @@ func inExpression(source, message string) string {
 	if m := noFunction.FindStringSubmatch(message); m != nil {
 		switch strings.ToLower(m[1]) {
 		case "fromjson", "tojson", "format", "hashfiles", "always", "success", "failure", "cancelled":
-			return m[1] + " is of workflows"
+			return m[1] + " exists only in workflows"
 		case "regexp", "regex", "match", "test":
 			return `write matches: job.branch matches "^release/"`
 		case "includes", "contain":
-			return `a label is asked for by has("gpu")`
+			return `to ask for a label, write has("gpu")`
 		}
 	}
 	return ""

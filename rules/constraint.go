@@ -101,12 +101,12 @@ func checkTarget(attribute string, device bool) error {
 	}
 	if device {
 		if !deviceTarget.MatchString(attribute) {
-			return fmt.Errorf("attribute %s is none of a device: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}", words.Quote(attribute))
+			return fmt.Errorf("attribute %s is not a device attribute: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}", words.Quote(attribute))
 		}
 		return nil
 	}
 	if !nodeTarget.MatchString(attribute) {
-		return fmt.Errorf("attribute %s is none of a node: write ${attr.NAME}, ${meta.NAME}, or ${node.NAME} with class, pool, datacenter, unique.id or unique.name", words.Quote(attribute))
+		return fmt.Errorf("attribute %s is not a node attribute: write ${attr.NAME}, ${meta.NAME}, or ${node.NAME} with class, pool, datacenter, unique.id or unique.name", words.Quote(attribute))
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ func checkValue(operator, value string) error {
 		}
 	case op.canonical == "version" || op.canonical == "semver":
 		if !versions.MatchString(value) {
-			return fmt.Errorf("%s is no version constraint: write it as '>= 1.6, < 2.0'", words.Quote(value))
+			return fmt.Errorf("%s is not a version constraint: write it as '>= 1.6, < 2.0'", words.Quote(value))
 		}
 	}
 	if !words.Printable(value) {

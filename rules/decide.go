@@ -211,7 +211,7 @@ func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find func(*cond.En
 		d.TimeLimit, d.From["time_limit"] = Duration(s.timeLimit), "defaults"
 	}
 	d.Fallback = s.fallbacks(winner, meanings, env)
-	d.Reason = fmt.Sprintf("rule %s runs it by the jobspec %s", winner.name, winner.jobspec)
+	d.Reason = fmt.Sprintf("rule %s runs it with the jobspec %s", winner.name, winner.jobspec)
 	if winner.dispatch != "" {
 		d.Reason = fmt.Sprintf("rule %s dispatches the Nomad job %s as it is", winner.name, words.OneLine(winner.dispatch))
 		if lost := notApplied(meanings); len(lost) > 0 {
@@ -262,7 +262,7 @@ func (s *Set) scan(env *cond.Env, d *Decision, all bool) (winner *rule, end erro
 		if held, err := ru.when.Holds(&why); wins && end != nil {
 			step = Step{ru.name, false, ru.when.Why(&why, false, end), true}
 		} else if errors.Is(err, cond.ErrTooCostly) {
-			step = Step{ru.name, wins, "what of its condition decides is left out: to say it takes too long", false}
+			step = Step{ru.name, wins, "which part of its condition decides is not shown: explaining it takes too long", false}
 		} else {
 			step = Step{ru.name, held, ru.when.Why(&why, held, err), err != nil}
 		}

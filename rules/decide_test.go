@@ -90,9 +90,9 @@ rules:
 		reason  string
 		labels  []string // nil: not looked at
 	}{
-		{"labels are lowered, trimmed and there once", job(" Linux ", "LINUX", "gpu", "GPU"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", []string{"self-hosted", "linux", "gpu"}},
-		{"a compound label is taken apart", Facts{Labels: []string{"YARD=1234/Linux/ gpu"}, Repo: Repo{Private: true}}, Routed, "gpu", "rule gpu runs it by the jobspec gpu", []string{"self-hosted", "linux", "gpu"}},
-		{"a compound label stands beside others", job("yard=1/linux", "cpu=4"), Routed, "linux", "rule linux runs it by the jobspec linux", []string{"self-hosted", "linux", "cpu=4"}},
+		{"labels are lowered, trimmed and there once", job(" Linux ", "LINUX", "gpu", "GPU"), Routed, "gpu", "rule gpu runs it with the jobspec gpu", []string{"self-hosted", "linux", "gpu"}},
+		{"a compound label is taken apart", Facts{Labels: []string{"YARD=1234/Linux/ gpu"}, Repo: Repo{Private: true}}, Routed, "gpu", "rule gpu runs it with the jobspec gpu", []string{"self-hosted", "linux", "gpu"}},
+		{"a compound label stands beside others", job("yard=1/linux", "cpu=4"), Routed, "linux", "rule linux runs it with the jobspec linux", []string{"self-hosted", "linux", "cpu=4"}},
 		{"a compound label needs its unique part", job("yard=/linux"), Unroutable, "", `compound label "yard=/linux" begins with no unique part: write yard=ID/linux`, nil},
 		{"a compound label has no empty part", job("yard=1//linux"), Unroutable, "", `compound label "yard=1//linux" has an empty part`, nil},
 
@@ -105,11 +105,11 @@ rules:
 		{"a param without its value is told so", job("cpu"), Unroutable, "", `unknown label "cpu" (it needs a value: cpu=…): neither the vocabulary nor a rule knows it`, nil},
 		{"a prefix by itself is not the label", job("run-"), Unroutable, "", `unknown label "run-" (did you mean run-*?): neither the vocabulary nor a rule knows it`, nil},
 		{"many unknown labels are counted", job("aaaa", "bbbb", "cccc", "dddd", "eeee"), Unroutable, "", `unknown labels "aaaa", "bbbb", "cccc", 2 more: neither the vocabulary nor a rule knows them`, nil},
-		{"a label that only a rule asks for is known", job("special"), Routed, "named-in-a-rule", "rule named-in-a-rule runs it by the jobspec special", nil},
+		{"a label that only a rule asks for is known", job("special"), Routed, "named-in-a-rule", "rule named-in-a-rule runs it with the jobspec special", nil},
 
 		{"a denial ends it", knownPublic, Denied, "public", "no public repositories", nil},
-		{"the first rule that holds wins", job("linux", "cpu=17"), Routed, "big", "rule big runs it by the jobspec big", nil},
-		{"a later one takes what it leaves", job("linux", "cpu=16"), Routed, "linux", "rule linux runs it by the jobspec linux", nil},
+		{"the first rule that holds wins", job("linux", "cpu=17"), Routed, "big", "rule big runs it with the jobspec big", nil},
+		{"a later one takes what it leaves", job("linux", "cpu=16"), Routed, "linux", "rule linux runs it with the jobspec linux", nil},
 		{"an expression that fails is never false", job("linux"), Unroutable, "big", "rule error: rule big: invalid operation: <nil> > int in param.cpu > 16", nil},
 		{"no rule holds", job("gpu", "run-1"), Unroutable, "", `no rule takes a job with the labels "self-hosted", "gpu", "run-1"`, nil},
 
@@ -117,19 +117,19 @@ rules:
 		{"an int that is none", job("linux", "cpu=2x"), Unroutable, "", `label "cpu=2x": "2x" is not a whole number`, nil},
 		{"an int that is huge", job("linux", "cpu=99999999999999999999"), Unroutable, "", `label "cpu=99999999999999999999": "99999999999999999999" is too large`, nil},
 		{"a size out of bounds", job("linux", "memory=128GiB"), Unroutable, "", `label "memory=128gib": 128GiB is not between 1GiB and 64GiB`, nil},
-		{"a size that reads two ways", job("linux", "memory=8GB"), Unroutable, "", `label "memory=8gb": size "8gb" would be read two ways: write 8GiB`, nil},
+		{"a size that reads two ways", job("linux", "memory=8GB"), Unroutable, "", `label "memory=8gb": size "8gb" is ambiguous: write 8GiB`, nil},
 		{"a text that is none of a list", job("linux", "zone=tokyo-c"), Unroutable, "", `label "zone=tokyo-c": "tokyo-c" is none of "Tokyo-A", "tokyo-b"; did you mean Tokyo-A?`, nil},
 		{"a text that does not match", job("linux", "tag=a b"), Unroutable, "", `label "tag=a b": "a b" does not match [a-z]{1,4}`, nil},
 		{"two labels that set one param", job("linux", "cpu=2", "CPU=3"), Unroutable, "", `labels "cpu=2" and "cpu=3" both set cpu: a job has one of them`, nil},
-		{"two labels that say one value twice", job("linux", "gpu", "cpu=2", "cpu=02", "memory=2GiB", "memory=2048"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", nil},
+		{"two labels that say one value twice", job("linux", "gpu", "cpu=2", "cpu=02", "memory=2GiB", "memory=2048"), Routed, "gpu", "rule gpu runs it with the jobspec gpu", nil},
 
 		{"an empty label", job("linux", " "), Unroutable, "", "the job has an empty label", nil},
 		{"a label with a line break", job("a\nlinux"), Unroutable, "", `label "a\nlinux" holds a character that cannot be printed`, []string{"self-hosted"}},
 		{"a label that turns text around", job("run-\u202elinux"), Unroutable, "", `label "run-\u202elinux" holds a character that cannot be printed`, nil},
 		{"a label that is not UTF-8", job("run-\xff"), Unroutable, "", `label "run-\xff" holds a character that cannot be printed`, nil},
-		{"a label with spaces, commas, quotes and ${}", job(`run-a b,'c' "d" ${attr.x} ${{ e }}`, "linux", "gpu"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", nil},
+		{"a label with spaces, commas, quotes and ${}", job(`run-a b,'c' "d" ${attr.x} ${{ e }}`, "linux", "gpu"), Routed, "gpu", "rule gpu runs it with the jobspec gpu", nil},
 		{"a label of 300 characters", job("run-" + strings.Repeat("x", 296)), Unroutable, "", `label "run-` + strings.Repeat("x", 56) + `"… is longer than 256 characters`, nil},
-		{"a label of 256 characters of four bytes", job("run-"+strings.Repeat("😀", 252), "linux", "gpu"), Routed, "gpu", "rule gpu runs it by the jobspec gpu", nil},
+		{"a label of 256 characters of four bytes", job("run-"+strings.Repeat("😀", 252), "linux", "gpu"), Routed, "gpu", "rule gpu runs it with the jobspec gpu", nil},
 		{"200 labels", job(many...), Unroutable, "", "the job has more than 100 labels", nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -318,10 +318,10 @@ func TestPartsThatTheLibraryWritesDifferentlyStayWhole(t *testing.T) {
 // What could loop, or give more than it gets, is not compiled.
 func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 	for expression, want := range map[string]string{
-		`let a = job.name + job.name; a == ""`:                    "let is not taken: write the value where it is used",
-		`true; false`:                                             "let is not taken: write the value where it is used",
-		`all(labels, any(labels, # == "a"))`:                      "a loop in a loop is not taken: write one without the other",
-		`all(labels, {any(labels, {# == "a"})})`:                  "a loop in a loop is not taken: write one without the other",
+		`let a = job.name + job.name; a == ""`:                    "let is not supported: write the value where it is used",
+		`true; false`:                                             "let is not supported: write the value where it is used",
+		`all(labels, any(labels, # == "a"))`:                      "nested loops are not supported: use one loop",
+		`all(labels, {any(labels, {# == "a"})})`:                  "nested loops are not supported: use one loop",
 		`len(1..1000000) > 1`:                                     "a range goes from one number to another, of at most 100: write 1..9",
 		`job.attempt in 1..job.attempt`:                           "a range goes from one number to another, of at most 100: write 1..9",
 		`reduce(labels, #acc + #acc, "a") == ""`:                  `there is no function "reduce"`,
@@ -331,11 +331,11 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 		`date("2026-01-01").Year() > 1`:                           `there is no function "date"`,
 		`timezone("UTC") != nil`:                                  `there is no function "timezone"`,
 		`fromJSON(job.name).x == 1`:                               `there is no function "fromJSON"`,
-		`$env.run.fork`:                                           "$env is not taken: write labels, param, repo, job or run",
+		`$env.run.fork`:                                           "$env is not supported: write labels, param, repo, job or run",
 		`runKnown`:                                                "unknown name runKnown",
 		`sortBy(labels, #)[0] == "a"`:                             `there is no function "sortBy"`,
 		`job.name matches job.branch`:                             "matches takes a pattern that is written out",
-		`job.name matches "(a?){1000}"`:                           "the pattern is too large, with what it repeats: at most 1000 steps are taken",
+		`job.name matches "(a?){1000}"`:                           "the pattern is too large, with what it repeats: the maximum is 1000 steps",
 		`"Private" in repo`:                                       "repo is no list",
 		`job.name` + strings.Repeat(" + job.name", 21) + ` == ""`: "an expression has at most 20 of +",
 	} {
@@ -344,10 +344,10 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %s", expression, err, want)
 		}
 	}
-	if _, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it stands in the if of a rule only" {
+	if _, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it is allowed only in the if of a rule" {
 		t.Errorf("run in a value: %v", err)
 	}
-	if err := cond.CheckPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: at most 5000 steps are taken") {
+	if err := cond.CheckPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: the maximum is 5000 steps") {
 		t.Errorf("a large pattern: %v", err)
 	}
 	nested := func(depth int) (bytes uint64) {

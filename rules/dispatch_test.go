@@ -74,7 +74,7 @@ func TestFaultsOfADispatch(t *testing.T) {
 		{"no job", "{ meta: { A: b } }", "dispatch needs job"},
 		{"an empty job", "{ job: '' }", "must not be empty"},
 		{"a job from an expression", "{ job: '${{ repo.name }}' }", "must be written out"},
-		{"a blank in it", "{ job: 'a b' }", "is no ID of a Nomad job"},
+		{"a blank in it", "{ job: 'a b' }", "is not a valid ID of a Nomad job"},
 		{"an unknown key", "{ job: a, metas: {} }", "did you mean meta?"},
 		{"a list", "[a]", "dispatch"},
 		{"a name that is not known", "{ job: a, meta: { A: '${{ repos.url }}' } }", "repos"},
@@ -84,10 +84,10 @@ func TestFaultsOfADispatch(t *testing.T) {
 		{"a list for a text", "{ job: a, meta: { A: '${{ labels }}' } }", "is a list: write join(labels"},
 		{"a mapping for a text", "{ job: a, meta: { A: '${{ repo }}' } }", "is a mapping"},
 		{"a value that is a list", "{ job: a, meta: { A: [b] } }", "must be a single value"},
-		{"a key that is none", "{ job: a, meta: { 'A B': c } }", "is no key of a Nomad job's meta"},
+		{"a key that is none", "{ job: a, meta: { 'A B': c } }", "is not a valid meta key of a Nomad job"},
 		{"a key of the claim", "{ job: a, meta: { SWITCHYARD_CLAIM_TOKEN: c } }", "is made for each runner"},
 		{"a key twice", "{ job: a, meta: { A: b, A: c } }", "A"},
-		{"a value that is too long", "{ job: a, meta: { A: '" + strings.Repeat("x", 5000) + "' } }", "at most 4096"},
+		{"a value that is too long", "{ job: a, meta: { A: '" + strings.Repeat("x", 5000) + "' } }", "the maximum is 4096"},
 		{"too many keys", "{ job: a, meta: { " + strings.Join(strings.Split(strings.Repeat("K%: v|", 60), "|"), ", ") + " } }", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

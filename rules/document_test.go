@@ -295,7 +295,7 @@ type expectFallbackForm struct {
 	// the `after` of the fallback that is meant
 	After durationForm `yaml:"after" required:"yes" example:"5m"`
 	// why it is left out for this job
-	Reason string `yaml:"reason" empty:"yes" example:"is over the most"`
+	Reason string `yaml:"reason" empty:"yes" example:"exceeds the maximum"`
 	expectPlacementForm
 }
 

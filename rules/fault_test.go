@@ -30,8 +30,8 @@ func TestFaultsAreReportedAtTheirPlaces(t *testing.T) {
 		{"version and rules are needed", "§§labels: {}\n", []string{`rules is missing: list at least one rule`, `version is missing: a rules file begins with version: 1`}},
 		{"a later version is named", "version: §2\n" + rest, []string{`version "2" is not one that this Switchyard reads: write version: 1`}},
 		{"a version is one value", "version: §[1]\n" + rest, []string{`version must be a text, not a list`}},
-		{"a second document", top + "---\n§" + top, []string{`a second YAML document: a rules file is one`}},
-		{"a third document", "---\n" + top + "§---\n---\n", []string{`a second YAML document: a rules file is one`}},
+		{"a second document", top + "---\n§" + top, []string{`a second YAML document: a rules file has only one`}},
+		{"a third document", "---\n" + top + "§---\n---\n", []string{`a second YAML document: a rules file has only one`}},
 		{"YAML that does not parse", "version: 1\nrules: §[{ name: r }\n", []string{`not YAML: sequence end token ']' not found`}},
 		{"a key that is there twice", top + "§rules: []\n", []string{`not YAML: mapping key "rules" already defined at [2:1]`}},
 		{"a key that is there twice, once in quotes", top + "§\"rules\": []\n", []string{`not YAML: mapping key "rules" already defined at [2:1]`}},
@@ -41,7 +41,7 @@ func TestFaultsAreReportedAtTheirPlaces(t *testing.T) {
 		{"binary junk", "§\x7fELF\x02\x01\x01\x00\x00", []string{`byte 0x7f is not text: a rules file is UTF-8`}},
 		{"UTF-16", "§\xff\xfev\x00", []string{`byte 0xff is not text: a rules file is UTF-8`}},
 
-		{"a condition with a comma within braces", "version: 1\nrules: [{ name: r, if: has(\"a\", §\"b\"), jobspec: j }]\n", []string{`not YAML: could not find flow map content: within { } a text with a comma stands in quotes, as in if: 'has("linux", "gpu")'`}},
+		{"a condition with a comma within braces", "version: 1\nrules: [{ name: r, if: has(\"a\", §\"b\"), jobspec: j }]\n", []string{`not YAML: could not find flow map content: within { } a text with a comma must be in quotes, as in if: 'has("linux", "gpu")'`}},
 
 		// What hides what a rule says.
 		{"anchors and aliases", "version: 1\nlabels: { a: §&x {}, b: §*x }\n" + rest, []string{anchors, anchors}},
@@ -90,8 +90,8 @@ rules:
 		{"a key that is nothing", top + "§~: b\n", []string{`a key must be one word, not nothing`}},
 
 		// The vocabulary.
-		{"labels that differ in case only", "version: 1\nlabels: { GPU: {}, §gpu: {} }\n" + rest, []string{`label "gpu" is there twice: labels that differ in case only are one label`}},
-		{"a star in the middle", "version: 1\nlabels: { §'a*b': {} }\n" + rest, []string{`label "a*b": * stands at the end only, as in cpu=* or run-*`}},
+		{"labels that differ in case only", "version: 1\nlabels: { GPU: {}, §gpu: {} }\n" + rest, []string{`label "gpu" is defined twice: labels that differ only in case are the same label`}},
+		{"a star in the middle", "version: 1\nlabels: { §'a*b': {} }\n" + rest, []string{`label "a*b": * is allowed only at the end, as in cpu=* or run-*`}},
 		{"an empty label", "version: 1\nlabels: { §'': {} }\n" + rest, []string{`a label must not be empty`}},
 		{"a label that is too long", "version: 1\nlabels: { §" + strings.Repeat("a", 257) + ": {} }\n" + rest, []string{`label "` + strings.Repeat("a", 60) + `"… must be printable and have at most 256 characters`}},
 		{"a label that is a list", "version: 1\nlabels: { gpu: §[] }\n" + rest, []string{`label "gpu" must be a mapping, not a list`}},
@@ -115,15 +115,15 @@ labels:
 			`label "gpu" has a param but leaves nothing open: end its name with *, as in gpu=*`,
 			`label "*" stands for any label and has no param`,
 			`param needs a name, for expressions to say param.NAME`, `param needs a type: int, size or string`,
-			`a param of type int needs min and max: what teams write is bounded`,
+			`a param of type int needs min and max: what workflows ask for must be bounded`,
 			`param name "C" must be lower case letters, digits and _, a letter first`, `param type "number": want int, size or string`,
-			`a param of type string needs one_of or pattern: what teams write is bounded`,
-			`a param of type string needs one_of or pattern: what teams write is bounded`,
+			`a param of type string needs one_of or pattern: what workflows ask for must be bounded`,
+			`a param of type string needs one_of or pattern: what workflows ask for must be bounded`,
 			`a param of type string has no min`, `one_of must list 1 to 1000 texts`,
-			`param min: size "4GB" would be read two ways: write 4GiB`, `a param of type size has no pattern`,
+			`param min: size "4GB" is ambiguous: write 4GiB`, `a param of type size has no pattern`,
 			`param max is below its min`,
 			`param "h" is defined by another label already`, `param max: "1.5" is not a whole number`,
-			"param pattern \"a)|(b\" is no regular expression: error parsing regexp: unexpected ): `a)|(b`",
+			"param pattern \"a)|(b\" is not a regular expression: error parsing regexp: unexpected ): `a)|(b`",
 			`param must be a mapping, not a text`,
 		}},
 		{"a compound that says half", "version: 1\ncompound: §{ prefix: 'y=' }\n" + rest, []string{`compound needs a prefix and a separator, such as { prefix: 'yard=', separator: '/' }`}},
@@ -135,13 +135,13 @@ labels:
 		{"a rule without name and end", "version: 1\nrules:\n  - §§if: 'true'\n", []string{`a rule needs a name`, `a rule needs one of jobspec, dispatch or deny`}},
 		{"two ends", "version: 1\nrules: [{ name: r, deny: no, jobspec: §j }]\n", []string{`a rule has one of jobspec, dispatch and deny, not both deny and jobspec`}},
 		{"names that are taken or bad", "version: 1\nrules:\n  - { name: r, jobspec: j }\n  - { name: §r, jobspec: j }\n  - { name: §\"\\e[2J\", jobspec: §'${{ 1 }}' }\n", []string{
-			`rule r is there already, at line 3`, `rule name "\x1b[2J": write letters, digits, spaces and ._/+:-, at most 128`, `jobspec must be written out, not come from an expression`}},
+			`rule r is already defined at line 3`, `rule name "\x1b[2J": write letters, digits, spaces and ._/+:-, at most 128`, `jobspec must be written out, not come from an expression`}},
 		{"a denial that places", "version: 1\nrules: [{ name: r, deny: no, node_pool: §a, max: §{ cpu: 1 } }]\n", []string{
 			`a rule that denies places nothing: node_pool has no effect`, `a rule that denies places nothing: max has no effect`}},
 		{"a denial with an expression", "version: 1\nrules: [{ name: r, deny: §'not ${{ repo.name }}' }]\n", []string{`deny must be written out, not come from an expression`}},
 		{"a dispatch with a placement", "version: 1\nrules: [{ name: r, dispatch: j, namespace: ci, runner: { group: 2 }, priority: §3, task: §{} }]\n", []string{
 			`a dispatched Nomad job runs as it is: priority has no effect`, `a dispatched Nomad job runs as it is: task has no effect`}},
-		{"a dispatch that is no ID", "version: 1\nrules: [{ name: r, dispatch: §a b }]\n", []string{`dispatch: "a b" is no ID of a Nomad job`}},
+		{"a dispatch that is no ID", "version: 1\nrules: [{ name: r, dispatch: §a b }]\n", []string{`dispatch: "a b" is not a valid ID of a Nomad job`}},
 
 		// Values.
 		{"values of the wrong kind", `version: 1
@@ -157,17 +157,17 @@ defaults:
 rules: [{ name: r, jobspec: j, datacenters: [§'a b'], node_pool:§ , priority: §'' }]
 `, []string{
 			`defaults: node_pool must be a single value, not a list`,
-			`defaults: namespace: "a/b" is no name of a Nomad namespace`,
+			`defaults: namespace: "a/b" is not a valid name of a Nomad namespace`,
 			`defaults: priority: 101 is not between 1 and 100`,
 			`defaults: datacenters must list at least one; ["*"] is any`,
 			`defaults: constraints must be a list, not a mapping`,
 			`defaults: resources must be a mapping, not a number`,
-			`"1A" is no name of an environment variable`,
+			`"1A" is not a valid name of an environment variable`,
 			`defaults: task env B must be a single value, not a mapping`,
-			`defaults: task config c: nothing is no value of a task's config`,
+			`defaults: task config c: nothing is not a valid value in a task's config`,
 			`defaults: runner scope: "team": want repository, organization or enterprise`,
 			`defaults: runner group: 0 is not between 1 and 2147483647`,
-			`rule: datacenters: "a b" is no name or pattern of a Nomad datacenter`,
+			`rule: datacenters: "a b" is not a valid name or pattern of a Nomad datacenter`,
 			`rule: node_pool must be a single value, not nothing`,
 			`rule: priority must not be empty`,
 		}},
@@ -181,26 +181,26 @@ labels:
   f: { resources: { cores: §5000, memory: §99999999999999999999 } }
 defaults: { max: { memory: §'${{ 1 }}' } }
 ` + rest, []string{
-			`label "a": resources memory: size "4GB" would be read two ways: write 4GiB`,
-			`label "a": resources disk: size "16g" would be read two ways: write 16GiB`,
-			`label "a": resources memory_max: size "9" is too small: Nomad's least is 10 MiB`,
-			`label "b": resources memory: size "99999TiB" is too large: the most is 2147483647 MiB`,
+			`label "a": resources memory: size "4GB" is ambiguous: write 4GiB`,
+			`label "a": resources disk: size "16g" is ambiguous: write 16GiB`,
+			`label "a": resources memory_max: size "9" is too small: Nomad's minimum is 10 MiB`,
+			`label "b": resources memory: size "99999TiB" is too large: the maximum is 2147483647 MiB`,
 			`label "b": resources cpu: "4 cores" is not a CPU size: write MHz as a whole number, such as 2000; whole cores go to cores`,
 			`label "b": resources cores: "1.5" is not a whole number`,
 			`label "c": resources sets cpu and cores: a Nomad task has MHz or whole cores, not both`,
 			`label "d": resources cpu: 0 is not between 1 and 2147483647`,
 			`label "d": resources memory: "-1GiB" is not a size: write a whole number with MiB, GiB or TiB, such as 512MiB`,
-			`label "d": resources disk: size "1.5GiB" has no unit we know: write MiB, GiB or TiB, or a bare number for MiB`,
+			`label "d": resources disk: size "1.5GiB" has an unknown unit: write MiB, GiB or TiB, or a bare number for MiB`,
 			`label "e": resources: memory_max is below memory`,
 			`label "f": resources cores: 5000 is not between 1 and 4096`,
-			`label "f": resources memory: size "99999999999999999999" is too large: the most is 2147483647 MiB`,
+			`label "f": resources memory: size "99999999999999999999" is too large: the maximum is 2147483647 MiB`,
 			`max memory must be written out, not come from an expression`,
 		}},
-		{"a long list", "version: 1\ndefaults: { devices: §[" + strings.Repeat("gpu,", 201) + "] }\n" + rest, []string{`defaults: devices has 201 entries; at most 200 are taken`}},
+		{"a long list", "version: 1\ndefaults: { devices: §[" + strings.Repeat("gpu,", 201) + "] }\n" + rest, []string{`defaults: devices has 201 entries; the maximum is 200`}},
 		{"a constraint of a device that is one of a node", "version: 1\ndefaults: { devices: [{ name: gpu, constraints: [§'${attr.a} = b'] }] }\n" + rest,
-			[]string{`attribute "${attr.a}" is none of a device: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}`}},
+			[]string{`attribute "${attr.a}" is not a device attribute: write ${device.attr.NAME}, ${device.model}, ${device.vendor}, ${device.type} or ${device.ids}`}},
 		{"devices", "version: 1\nlabels: { a: { devices: [§a b, §{ count: 2 }, { name: gpu, count: §0 }, §[]] } }\n" + rest, []string{
-			`device: "a b" is no device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`,
+			`device: "a b" is not a valid device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`,
 			`a device needs a name, such as nvidia/gpu`, `device count: 0 is not between 1 and 128`, `device must be a mapping, not a list`}},
 
 		{"how runners register", `version: 1
@@ -215,7 +215,7 @@ rules:
 			`runner scope enterprise needs the enterprise: { scope: enterprise, enterprise: SLUG }, as in github.com/enterprises/SLUG`,
 			`rule: runner enterprise has no effect: scope is organization`,
 			`rule: runner scope: "enterprize": want repository, organization or enterprise; did you mean enterprise?`,
-			`rule: runner enterprise: "acme/web" is no slug of an enterprise, as in github.com/enterprises/SLUG`,
+			`rule: runner enterprise: "acme/web" is not a valid slug of an enterprise, as in github.com/enterprises/SLUG`,
 		}},
 		{"time limits", `version: 1
 defaults: { time_limit: §6 }
@@ -226,9 +226,9 @@ rules:
   - { name: d, deny: no, time_limit: §6h }
   - { name: e, jobspec: j, fallback: [{ after: 5m, §time_limt: 6h, node_pool: a }] }
 `, []string{
-			`time_limit "6" is no duration: write it as 90s, 5m or 1h30m`,
+			`time_limit "6" is not a duration: write it as 90s, 5m or 1h30m`,
 			`time_limit "30s" is not between 1m and 120h`,
-			`time_limit "6d" is no duration: write it as 90s, 5m or 1h30m`,
+			`time_limit "6d" is not a duration: write it as 90s, 5m or 1h30m`,
 			`time_limit "120h1m" is not between 1m and 120h`,
 			`a rule that denies places nothing: time_limit has no effect`,
 			`unknown key "time_limt" in a fallback; it takes after, jobspec, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`,
@@ -319,7 +319,7 @@ labels:
 			`label "c": node_pool: there is no function "now"; there are abs, all, any, ceil, count, exactly, filter, first, float, floor, has, hasAny, hasPrefix, hasSuffix, indexOf, int, join, last, lastIndexOf, len, lower, max, min, none, one, only, replace, round, split, string, trim, trimPrefix, trimSuffix, upper`,
 			`label "c": priority: ${{ is not closed by }}`,
 			`constraint "${meta.${{ job.name }}} = x": the attribute must be written out, not come from an expression`,
-			`constraint on ${attr.cpu.arch}: an expression must not stand within ${…}: what Nomad puts in there is written out`,
+			`constraint on ${attr.cpu.arch}: an expression is not allowed within ${…}: write out what Nomad interpolates`,
 		}},
 		{"names that stand for nothing", `version: 1
 scope: has(§self-hosted)
@@ -357,34 +357,34 @@ rules:
   - { name: y2, jobspec: j, if: 'repo.private or param[§"zzz"] == 1' }
   - { name: z, jobspec: j, if: 'has("a") and (§nope or not nope)', limit: { running: 1 } }
 `, []string{
-			`scope: unknown name self: a label stands in quotes: has("self-hosted")`,
-			`label "cpu=*": resources cores: unknown name gpu: a label stands in quotes: has("gpu")`,
-			`label "x": node_pool: unknown name pool: a text stands in quotes: "pool"`,
+			`scope: unknown name self: a label must be in quotes: has("self-hosted")`,
+			`label "cpu=*": resources cores: unknown name gpu: a label must be in quotes: has("gpu")`,
+			`label "x": node_pool: unknown name pool: a text must be in quotes: "pool"`,
 			`defaults: task env A: unknown name lables; did you mean labels?`,
-			`if: unknown name gpu: a label stands in quotes: has("gpu")`,
-			`if: unknown name gpu: a label stands in quotes: hasAny("gpu")`,
-			`if: unknown name ubuntu: a label stands in quotes: only("ubuntu-22.04")`,
-			`if: unknown name gpu: a label stands in quotes: exactly("gpu.a100")`,
-			`if: unknown name gpu: a text stands in quotes: "gpu"`,
-			`if: unknown name gpu: a text stands in quotes: "gpu"`,
-			`if: unknown name gpu: a text stands in quotes: "gpu"`,
-			`if: unknown name gpu: a text stands in quotes: "gpu-b"`,
-			`if: unknown name gpu: a text stands in quotes: "gpu"`,
+			`if: unknown name gpu: a label must be in quotes: has("gpu")`,
+			`if: unknown name gpu: a label must be in quotes: hasAny("gpu")`,
+			`if: unknown name ubuntu: a label must be in quotes: only("ubuntu-22.04")`,
+			`if: unknown name gpu: a label must be in quotes: exactly("gpu.a100")`,
+			`if: unknown name gpu: a text must be in quotes: "gpu"`,
+			`if: unknown name gpu: a text must be in quotes: "gpu"`,
+			`if: unknown name gpu: a text must be in quotes: "gpu"`,
+			`if: unknown name gpu: a text must be in quotes: "gpu-b"`,
+			`if: unknown name gpu: a text must be in quotes: "gpu"`,
 			`if: unknown name label; did you mean labels?`,
 			`if: unknown name lables; did you mean labels?`,
 			`if: unknown name rep; did you mean repo?`,
 			`if: unknown name params; did you mean param?`,
-			`if: unknown name x: a text stands in quotes: "x"`,
-			`if: unknown name acme: a text stands in quotes: "acme-inc"`,
-			`if: unknown name public: a text stands in quotes: "public"`,
-			`if: unknown name owners: a text stands in quotes: "owners"`,
+			`if: unknown name x: a text must be in quotes: "x"`,
+			`if: unknown name acme: a text must be in quotes: "acme-inc"`,
+			`if: unknown name public: a text must be in quotes: "public"`,
+			`if: unknown name owners: a text must be in quotes: "owners"`,
 			`if: has is a function: write has(…)`,
 			`if: unknown param "cpuu"; did you mean cpu?`,
 			`if: job has no field title`,
-			`if: unknown name gpu: a text stands in quotes: "gpu"`,
+			`if: unknown name gpu: a text must be in quotes: "gpu"`,
 			`if: unknown name gpu`,
-			`if: unknown name tokyo: a text stands in quotes: "tokyo"`,
-			`if: unknown name release: a text stands in quotes: "release"`,
+			`if: unknown name tokyo: a text must be in quotes: "tokyo"`,
+			`if: unknown name release: a text must be in quotes: "release"`,
 			`if: repo has no field ownr`,
 			`if: unknown param "zzz"`,
 			`if: unknown name nope`,
@@ -456,7 +456,7 @@ rules:
 			`if: repo.private is true or false: write repo.private, or not repo.private`, `if: repo.fork is true or false: write repo.fork, or not repo.fork`,
 			`if: job.attempt is a number: write 2`, `if: len(labels) is a number: write 2`, `if: repo.owner is a text: write "5"`,
 			`if: param.cpu is a number, not true or false: compare it with one`, `if: repo.owner is a text, not true or false: compare it with one, within brackets: not (repo.owner == …)`,
-			`if: cannot use int as type string in array`, `if: param.cpu is a number, and "1" is a text: what stands in its place is of its type`, `if: has("gpu") is true or false: write has("gpu"), or not has("gpu")`, `if: invalid operation: + (mismatched types string and int)`,
+			`if: cannot use int as type string in array`, `if: param.cpu is a number, and "1" is a text: the value after ?? must have the same type`, `if: has("gpu") is true or false: write has("gpu"), or not has("gpu")`, `if: invalid operation: + (mismatched types string and int)`,
 		}},
 		{"conditions that are none", `version: 1
 scope: §'${{ has("self-hosted") }}'
@@ -483,7 +483,7 @@ rules:
 			`if: unknown param "cpu": no label has a param`,
 			`if: there is no function "now"; there are abs, all, any, ceil, count, exactly, filter, first, float, floor, has, hasAny, hasPrefix, hasSuffix, indexOf, int, join, last, lastIndexOf, len, lower, max, min, none, one, only, replace, round, split, string, trim, trimPrefix, trimSuffix, upper`,
 			"if: error parsing regexp: missing closing ): `(`",
-			`if: the expression has 4097 bytes; at most 4096 are taken`,
+			`if: the expression has 4097 bytes; the maximum is 4096`,
 			`if: compilation failed: expression exceeds maximum allowed nodes`,
 		}},
 		{"a param is no condition by itself", `version: 1
@@ -522,8 +522,8 @@ rules:
 }
 
 const (
-	anchors = `anchors, aliases and merge keys are not taken: write the value out, and a text that begins with * or & in quotes`
-	tags    = `YAML tags and directives are not taken: leave it out`
+	anchors = `anchors, aliases and merge keys are not supported: write the value out, and a text that begins with * or & in quotes`
+	tags    = `YAML tags and directives are not supported: leave it out`
 )
 
 // faults reads a file with its marks taken out, and returns what was said of it
@@ -567,11 +567,11 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 		{"keys within keys", nested(65), "f.yaml:65:65: more than 64 brackets, marks or mappings within each other"},
 		{"dashes below each other", "version: 1\nrules:\n" + strings.Repeat("- x\n", 100_000), "f.yaml:10004:1: more than 10000 entries in one list"},
 		{"dashes below each other in a list", "rules:\n  - name: x\n    datacenters:\n" + strings.Repeat("    - x\n", 20_000), "f.yaml:10005:5: more than 10000 entries in one list"},
-		{"words and marks", strings.Repeat("- [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, a, b, c, d, e]\n", 9999), "f.yaml:5781:73: more words and marks than are taken: 600000 in all, and of more than 50000 one for 3 bytes"},
+		{"words and marks", strings.Repeat("- [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, a, b, c, d, e]\n", 9999), "f.yaml:5781:73: too many YAML tokens: the maximum is 600000 in all, and above 50000 one for every 3 bytes"},
 		{"a mapping of many keys", strings.Repeat("a:\n", 60_000), "f.yaml:10001:1: more than 10000 entries within one mapping or pair of brackets"},
 		{"a mapping in braces of many keys", "{" + strings.Repeat("1,", 100_000), "f.yaml:1:20003: more than 10000 entries within one mapping or pair of brackets"},
 		{"empty lines", "a: |\n" + strings.Repeat("\n ", 100_000), "f.yaml:102:1: more than 100 empty lines in a row"},
-		{"documents", strings.Repeat("---\n", 50_000), "f.yaml:2:1: a second YAML document: a rules file is one"},
+		{"documents", strings.Repeat("---\n", 50_000), "f.yaml:2:1: a second YAML document: a rules file has only one"},
 		{"tabs in quotes", "a: \"" + strings.Repeat("\tb", 100_000), "f.yaml:1:5: a tab: YAML is indented by spaces"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -509,7 +509,7 @@ var envList = &list{
 	read: func(r *loader, n ast.Node, l *layer, what string) {
 		for _, p := range r.Pairs(n, what) {
 			if !envName.MatchString(p.Key) {
-				r.Fault(p.KeyNode, "%s is no name of an environment variable", words.Quote(p.Key))
+				r.Fault(p.KeyNode, "%s is not a valid name of an environment variable", words.Quote(p.Key))
 				continue
 			}
 			if v := readText(r, p.Value, what+" "+p.Key, anyText, true); v.set {

@@ -32,22 +32,22 @@ type lintCode struct {
 
 // lintCodes are all kinds of findings.
 var lintCodes = []lintCode{
-	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier ones, or take it out"},
-	{"always-false", true, "a condition, or a part of it, that no job can meet; a fault when a rule denies by it", "mend it, or take it out"},
-	{"always-true", true, "a condition, or a part of it, that every job meets", "mend it, or leave it out if that is meant"},
-	{cond.ImpossibleValue, false, "a text or a number that what it is compared with never is: `repo.visibility == \"secret\"`, `param.cpu > 32` of at most 32, `repo.owner == \"acme/web\"`, `has(\"cpu=64\")`", "correct it, or take the comparison out"},
+	{"never-wins", true, "earlier rules take every job that this one could", "move it up, narrow the earlier rules, or remove it"},
+	{"always-false", true, "a condition, or a part of it, that no job can meet; a fault when a rule denies by it", "fix or remove it"},
+	{"always-true", true, "a condition, or a part of it, that every job meets", "fix it, or remove it if that is intended"},
+	{cond.ImpossibleValue, false, "a text or a number that what it is compared with never is: `repo.visibility == \"secret\"`, `param.cpu > 32` of at most 32, `repo.owner == \"acme/web\"`, `has(\"cpu=64\")`", "correct it, or remove the comparison"},
 	{cond.PatternLiteral, false, "a `*` in a text that is compared as it stands: `has(\"run-*\")`, `repo.owner == \"acme-*\"`", "write `any(labels, # startsWith \"run-\")`, `param.cpu != nil`, `startsWith` or `matches`"},
 	{cond.AbsentParam, false, "a condition that fails for every job without a label: `param.cpu > 4` of a job that asks for no `cpu=…`", "write `(param.cpu ?? 0) > 4`, or `param.cpu != nil and param.cpu > 4`"},
 	{"bare-self-hosted", true, "a rule that a job with no label but `self-hosted` satisfies: any job that forgot its labels", "ask for the label of a platform, too: `has(\"linux\")`"},
 	{"unknown-label", true, "a condition asks for a label that the vocabulary does not have", "add it to `labels`, or correct its spelling"},
-	{"ignored-label", true, "a label without a meaning that no condition asks for", "give it a meaning, ask for it in a rule, or take it out"},
-	{"unusable-label", true, "a label with which no rule can place a job", "write a rule that takes it, mend the constraint or the `max` that is named, or take it out"},
+	{"ignored-label", true, "a label without a meaning that no condition asks for", "give it a meaning, ask for it in a rule, or remove it"},
+	{"unusable-label", true, "a label with which no rule can place a job", "write a rule that takes it, fix the constraint or the `max` that is named, or remove it"},
 	{"runner-theft", true, "GitHub may give jobs of one rule to the runners of another, which have all of their labels", "write a `compound`, for jobs that ask for a compound label alone, or give one of the rules a runner group of its own"},
 	{"deny-open-runner", true, "a rule denies jobs that GitHub may give to a runner of another rule, which registers for a whole organization or enterprise", "leave `runner: { scope }` at `repository`, or name a runner group that only the right repositories may use"},
 	{"unbounded-size", true, "a label asks for a size that `max` does not bound, beside one that it does: `cores` beside `cpu`, `memory_max` beside `memory`", "add it to `max`"},
 	{"empty-value", true, "a pattern such as `\"*\"` by which `cpu=`, without a value, is known and means nothing", "name the labels that are meant, such as `\"run-*\"`"},
 	{"cancel-other-runners", true, "`unroutable: { action: cancel }` with a scope that takes jobs which may be meant for other runners", "let `scope` ask for a label of your own"},
-	{"public-token", true, "runners of public repositories that are given a registration token: whoever gets at it, such as by a pull request, can add runners of his own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
+	{"public-token", true, "runners of public repositories that are given a registration token: anyone who obtains it, for example through a pull request, can add runners of their own for an hour", "refuse public repositories by a rule above, or leave out `registration: token`"},
 	{"no-claim", true, "a jobspec that does not fetch the claim, in a rule that does not say `registration: own`", "fetch the claim, or write `runner: { registration: own }` in the rule; `registration: jit` if the image fetches it by itself"},
 	{"claim-unused", true, "`registration: own` with a jobspec that fetches the claim", "leave `registration` out, or name another jobspec"},
 	{"max-below-default", true, "a `max` below the size that a job gets without asking: the rule can place no such job", "raise `max`, or lower the size"},
@@ -56,9 +56,9 @@ var lintCodes = []lintCode{
 	{"costly-pattern", true, "patterns with which deciding a job with many long labels takes more than 50 ms: it is unroutable then", "shorten what the pattern repeats, or ask for a label before it"},
 	{"not-checked", true, "a file that takes too long to check, and what of it was left out", "simplify its conditions, or check its parts one by one"},
 	{"repository-group", false, "a runner group for runners of a repository, which has none", "add `scope: organization`, or leave `group` out"},
-	{"contradictory-constraints", false, "two constraints that no node can satisfy together", "take one of them out"},
+	{"contradictory-constraints", false, "two constraints that no node can satisfy together", "remove one of them"},
 	{"no-such-jobspec", false, "a jobspec that does not exist", "correct the name, or give the directory of your own by `--jobspecs`"},
-	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on", "choose another jobspec, or take the constraint out"},
+	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on", "choose another jobspec, or remove the constraint"},
 }
 
 // Warnings returns the codes of findings that are warnings.
@@ -71,7 +71,7 @@ func Warnings() (codes []string) {
 	return codes
 }
 
-// Lint finds what is not wrong in form but hardly meant, and jobspecs that do
+// Lint finds likely mistakes in rules that load, and jobspecs that do
 // not exist. Each finding has a code; warnings are marked. It claims only what
 // it can prove, and so may miss some; what is left out, as the file takes too
 // much work or ctx ends, is a finding itself.
@@ -185,7 +185,7 @@ func (l *linter) count(w *cond.World) { l.left -= cond.SearchSteps - w.Steps }
 func (l *linter) leftOut(at cond.Spot, what string) {
 	if !l.unsaid {
 		l.unsaid = true
-		l.add("not-checked", at, "", "the file takes longer to check than it may: left out are %s, and what comes after; simplify its conditions, or check its parts one by one", what)
+		l.add("not-checked", at, "", "checking the file takes too long: not checked are %s, and what comes after; simplify its conditions, or check its parts one by one", what)
 	}
 }
 
@@ -250,12 +250,12 @@ func (l *linter) dead(c *cond.Condition, what, rule string, said, denies bool) b
 		if said {
 			return true // and why
 		}
-		l.add("always-false", c.At, rule, "%s is true for no job: %s; mend it, or take it out", what, words.OneLine(c.Source))
+		l.add("always-false", c.At, rule, "%s is true for no job: %s; fix or remove it", what, words.OneLine(c.Source))
 		l.found[len(l.found)-1].Warning = !denies || c.Root.Kind == cond.Constant // that is switched off on purpose
 		return true
 	case c.Root.Kind == cond.Constant && c.Source == "true": // said on purpose
 	case !l.possible(cond.That(c.Root, false)) && c.Root.Sure() && !said:
-		l.add("always-true", c.At, rule, "%s is true for every job: %s; leave it out if that is meant", what, words.OneLine(c.Source))
+		l.add("always-true", c.At, rule, "%s is true for every job: %s; remove it if that is intended", what, words.OneLine(c.Source))
 	default:
 		l.parts(c, what, rule)
 	}
@@ -310,7 +310,7 @@ func (l *linter) rule(i int) {
 		if len(by) > 1 {
 			what, verb = "the rules ", " together take"
 		}
-		l.add("never-wins", ru.at, ru.name, "rule %s takes no job: %s%s%s every job that it could; move it up, or take it out", ru.name, what, strings.Join(said, ", "), verb)
+		l.add("never-wins", ru.at, ru.name, "rule %s takes no job: %s%s%s every job that it could; move it up or remove it", ru.name, what, strings.Join(said, ", "), verb)
 		return
 	}
 	l.shown[i] = l.find(i)
@@ -338,7 +338,7 @@ func (l *linter) publicToken(i int) {
 	f := *l.shown[i]
 	f.Repo.Private, f.Repo.Visibility = false, "public"
 	if d := l.decide(f); d.Rule == ru.name && d.Outcome == Routed && d.Runner.Registration == "token" {
-		l.add("public-token", ru.at, ru.name, "rule %s gives runners of public repositories a registration token, with which whoever gets at it can add runners of his own: refuse public repositories by a rule above, or leave registration: token out", ru.name)
+		l.add("public-token", ru.at, ru.name, "rule %s gives runners of public repositories a registration token, with which anyone who obtains it can add runners of their own: refuse public repositories by a rule above, or leave registration: token out", ru.name)
 	}
 }
 
@@ -557,7 +557,7 @@ func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec strin
 		case fb != nil:
 			what = "the fallback is never used"
 		}
-		l.add("contradictory-constraints", b.at, ru.name, "no node can satisfy both %s (%s) and %s (%s): %s; take one of them out", a, a.From, b, b.From, what)
+		l.add("contradictory-constraints", b.at, ru.name, "no node can satisfy both %s (%s) and %s (%s): %s; remove one of them", a, a.From, b, b.From, what)
 		return
 	}
 	i := slices.IndexFunc(l.jobspecs, func(j Jobspec) bool { return j.Name == jobspec })
@@ -583,7 +583,7 @@ func (l *linter) constraints(ru *rule, fb *fallback, all []stated, jobspec strin
 				if c.From != "defaults" {
 					where = c.at
 				}
-				l.add("driver-ruled-out", where, ru.name, "jobspec %s can run on no node: it needs %s (%s), but %s asks for %s; choose another jobspec or take the constraint out", jobspec, need, need.From, c.From, c)
+				l.add("driver-ruled-out", where, ru.name, "jobspec %s can run on no node: it needs %s (%s), but %s asks for %s; choose another jobspec or remove the constraint", jobspec, need, need.From, c.From, c)
 				return
 			}
 		}
@@ -622,14 +622,14 @@ func (l *linter) labels() {
 		}
 		_, open := lb.prefix()
 		if a, b, found := l.clash(lb.layer.stated("label " + lb.pattern)); found {
-			l.add("contradictory-constraints", b.at, "", "no node can satisfy both %s and %s of the label %s; take one of them out", a, b, words.Quote(lb.pattern))
+			l.add("contradictory-constraints", b.at, "", "no node can satisfy both %s and %s of the label %s; remove one of them", a, b, words.Quote(lb.pattern))
 			continue
 		}
 		switch {
 		case counts || lb.pattern == "self-hosted" || open && lb.param == nil:
 		case l.asksFor(lb) || lb.param != nil && l.asked[lb.param.Name]:
 		case reflect.DeepEqual(lb.layer, layer{}):
-			l.add("ignored-label", lb.at, "", "label %s changes nothing: no rule asks for it, and it has no meaning; give it one, or take it out", words.Quote(lb.pattern))
+			l.add("ignored-label", lb.at, "", "label %s changes nothing: no rule asks for it, and it has no meaning; give it one, or remove it", words.Quote(lb.pattern))
 			continue
 		}
 		if why := l.unusable(lb); why != "" {
@@ -694,7 +694,7 @@ func (l *linter) unusable(lb *label) string {
 			why = cmp.Or(why, reason)
 		}
 		if !taken {
-			why = cmp.Or(why, "no rule takes a job that has it; write a rule for it, or take it out")
+			why = cmp.Or(why, "no rule takes a job that has it; write a rule for it, or remove it")
 		}
 	}
 	return why
@@ -748,7 +748,7 @@ func (l *linter) misfit(ru *rule, lb *label, env *cond.Env, all bool) string {
 		if b.From != "label" {
 			return "" // the rule's own fault
 		}
-		return fmt.Sprintf("with rule %s no node can satisfy both %s (%s) and %s (%s); mend one of them", ru.name, a, a.From, b, b.From)
+		return fmt.Sprintf("with rule %s no node can satisfy both %s (%s) and %s (%s); fix one of them", ru.name, a, a.From, b, b.From)
 	}
 	for _, f := range sizes {
 		size, limit := lb.layer.get(f), l.most(ru, f)
@@ -756,7 +756,7 @@ func (l *linter) misfit(ru *rule, lb *label, env *cond.Env, all bool) string {
 			continue // a greater value may ask for less
 		}
 		if n, ok := fixed(&size.value, lb, env); ok && limit.most != 0 && n.(int) > limit.most {
-			return fmt.Sprintf("its %s, %s, is over the most that rule %s allows, %s (%s); raise max or lower it", f.key, f.show(n), ru.name, f.show(limit.most), limit.from)
+			return fmt.Sprintf("its %s, %s, exceeds the maximum that rule %s allows, %s (%s); raise max or lower it", f.key, f.show(n), ru.name, f.show(limit.most), limit.from)
 		}
 	}
 	return ""

@@ -26,7 +26,7 @@ func (l *linter) claims() {
 			switch {
 			case l.jobspecs[k].NoClaim && !ours && !means:
 				l.add("no-claim", at, ru.name,
-					"the jobspec %s does not fetch the claim, so its runner brings its own registration: it is registered before anybody knows whether its job still waits, it may have any name, so that it is followed by its Nomad job alone, and it goes on when its job is cancelled; fetch the claim as the built-in jobspecs do, or write runner: { registration: own } if this is meant",
+					"the jobspec %s does not fetch the claim, so its runner brings its own registration: it registers before anybody knows whether its job still waits, it may have any name, so only its Nomad job is followed, and it keeps running when its job is cancelled; fetch the claim as the built-in jobspecs do, or write runner: { registration: own } if this is intended",
 					words.Quote(name))
 			case !l.jobspecs[k].NoClaim && means:
 				l.add("claim-unused", at, ru.name,

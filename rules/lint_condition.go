@@ -17,14 +17,14 @@ func (l *linter) parts(c *cond.Condition, what, rule string) {
 	c.Root.Each(func(n *cond.Node) {
 		switch {
 		case n.Kind == cond.Constant:
-			l.add(fmt.Sprintf("always-%v", n.Value), c.At, rule, "the part %s of %s is %v for every job; mend it, or take it out", words.OneLine(n.Source), what, n.Value)
+			l.add(fmt.Sprintf("always-%v", n.Value), c.At, rule, "the part %s of %s is %v for every job; fix or remove it", words.OneLine(n.Source), what, n.Value)
 		case doubted:
 		case n.Kind == cond.Program && n.Always:
-			l.add("always-true", n.At, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.Written()), what)
+			l.add("always-true", n.At, rule, "the part %s of %s is true for every job; fix or remove it", words.OneLine(n.Written()), what)
 		case n.Kind == cond.And && n != c.Root && !l.possible(cond.That(n, true)):
-			l.add("always-false", n.At, rule, "the part %s of %s is true for no job; mend it, or take it out", words.OneLine(n.Written()), what)
+			l.add("always-false", n.At, rule, "the part %s of %s is true for no job; fix or remove it", words.OneLine(n.Written()), what)
 		case n.Kind == cond.Or && n != c.Root && n.Sure() && !l.possible(cond.That(n, false)):
-			l.add("always-true", n.At, rule, "the part %s of %s is true for every job; mend it, or take it out", words.OneLine(n.Written()), what)
+			l.add("always-true", n.At, rule, "the part %s of %s is true for every job; fix or remove it", words.OneLine(n.Written()), what)
 		}
 	})
 }

@@ -40,7 +40,7 @@ func (l *linter) cancelled() {
 		return
 	}
 	l.add("cancel-other-runners", l.unroutable.at, "",
-		"action cancel may cancel runs of jobs that other runners of the same GitHub are there for: a job with no labels but %s is in scope, whoever it is meant for; let scope ask for a label of your own, such as has(\"nomad\"), or leave unroutable out",
+		"action cancel may cancel runs whose jobs are meant for other runners on the same GitHub: a job with no labels but %s is in scope, whoever it is meant for; let scope ask for a label of your own, such as has(\"nomad\"), or leave unroutable out",
 		words.QuoteAll(known))
 }
 
@@ -161,7 +161,7 @@ func (l *linter) empty() {
 		}
 		prefix, _ := lb.prefix()
 		if wide, _ := l.vocabulary.find(prefix); wide != nil && wide.param == nil {
-			l.add("empty-value", wide.at, "", "by %s the label %s is known without a value and means nothing, so a job that forgets it is served all the same; name the labels that are meant, such as \"run-*\"",
+			l.add("empty-value", wide.at, "", "the pattern %s makes the label %s known without a value and without a meaning, so a job that forgets the value is served anyway; name the labels that you mean, such as \"run-*\"",
 				words.Quote(wide.pattern), words.Quote(prefix))
 			return
 		}

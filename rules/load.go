@@ -79,7 +79,7 @@ func Load(ctx context.Context, files ...File) (*Set, error) {
 		return nil, faults.cut()
 	case len(s.rules) > maxRules:
 		at := s.rules[maxRules].at
-		return nil, Diagnostics{{File: at.File, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("there are %d rules; at most %d are taken", len(s.rules), maxRules)}}
+		return nil, Diagnostics{{File: at.File, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("there are %d rules; the maximum is %d", len(s.rules), maxRules)}}
 	}
 	s.asked, s.sees = c.lang.Asked, c.lang.Sees
 	s.known = s.allNames()
@@ -130,9 +130,9 @@ func (r *loader) once(n ast.Node, what string) bool {
 	case !there:
 		r.first[what] = r.at(n)
 	case before.File == r.File:
-		r.Fault(n, "%s is there already, at line %d", what, before.Line)
+		r.Fault(n, "%s is already defined at line %d", what, before.Line)
 	default:
-		r.Fault(n, "%s is there already, at %s:%d:%d: it stands in one of the files", what, before.File, before.Line, before.Column)
+		r.Fault(n, "%s is already defined at %s:%d:%d: define it in one file only", what, before.File, before.Line, before.Column)
 	}
 	return !there
 }
@@ -252,7 +252,7 @@ func (r *loader) expressionFault(n ast.Node, what string, err error) {
 	} else if source, ok := yamlfile.Scalar(n); ok {
 		if meant := inExpression(source, message); meant != "" {
 			message, _, _ = strings.Cut(message, "; there are ")
-			message, _, _ = strings.Cut(message, ": a text stands in quotes")
+			message, _, _ = strings.Cut(message, ": a text must be in quotes")
 			message += ": " + meant
 		}
 	}
@@ -306,11 +306,11 @@ func (r *loader) vocabulary(n ast.Node) {
 			r.Fault(p.KeyNode, "label %s must be printable and have at most %d characters", words.Quote(l.pattern), MaxLabelLength)
 			continue
 		case star >= 0 && star != len(l.pattern)-1:
-			r.Fault(p.KeyNode, "label %s: * stands at the end only, as in cpu=* or run-*", words.Quote(l.pattern))
+			r.Fault(p.KeyNode, "label %s: * is allowed only at the end, as in cpu=* or run-*", words.Quote(l.pattern))
 			continue
 		}
 		if before, there := r.first["label "+l.pattern]; there && before.File == r.File {
-			r.Fault(p.KeyNode, "label %s is there twice: labels that differ in case only are one label", words.Quote(l.pattern))
+			r.Fault(p.KeyNode, "label %s is defined twice: labels that differ only in case are the same label", words.Quote(l.pattern))
 			continue
 		}
 		if !r.once(p.KeyNode, "label "+l.pattern) {
@@ -381,7 +381,7 @@ func (r *loader) param(n ast.Node, l *label, open bool) *cond.Param {
 	bound := func(key string) (int, bool) {
 		v, ok := f[key]
 		if !ok {
-			r.Fault(n, "a param of type %s needs min and max: what teams write is bounded", p.Kind)
+			r.Fault(n, "a param of type %s needs min and max: what workflows ask for must be bounded", p.Kind)
 			return 0, false
 		}
 		if p.Kind == "int" {
@@ -403,7 +403,7 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *cond.Param) {
 	oneOf, hasOneOf := f["one_of"]
 	pattern, hasPattern := f["pattern"]
 	if hasOneOf == hasPattern {
-		r.Fault(n, "a param of type string needs one_of or pattern: what teams write is bounded")
+		r.Fault(n, "a param of type string needs one_of or pattern: what workflows ask for must be bounded")
 		return
 	}
 	if hasPattern {
@@ -417,12 +417,12 @@ func (r *loader) stringParam(n ast.Node, f map[string]ast.Node, p *cond.Param) {
 		}
 		whole, err := regexp.Compile(`^(?:` + s + `)$`) // it can be too deep only so
 		if err != nil {
-			r.Fault(pattern, "param pattern %s is no regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
+			r.Fault(pattern, "param pattern %s is not a regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
 			return
 		}
 		p.Pattern, p.PatternAs, p.Size = whole, s, cond.PatternSize(s)
 		if r.patterns += p.Size; r.patterns > cond.MaxAllPatterns {
-			r.Fault(pattern, "with this one the patterns of params are too large together: at most %d steps are taken", cond.MaxAllPatterns)
+			r.Fault(pattern, "with this one the patterns of params are too large together: the maximum is %d steps", cond.MaxAllPatterns)
 		}
 		return
 	}
@@ -653,7 +653,7 @@ func (r *loader) duration(n ast.Node, what string, least, most time.Duration) (t
 	d, err := time.ParseDuration(s)
 	switch {
 	case err != nil:
-		r.Fault(n, "%s %s is no duration: write it as 90s, 5m or 1h30m", what, words.Quote(s))
+		r.Fault(n, "%s %s is not a duration: write it as 90s, 5m or 1h30m", what, words.Quote(s))
 	case d < least || d > most:
 		r.Fault(n, "%s %s is not between %s and %s", what, words.Quote(s), Duration(least), Duration(most))
 	default:

@@ -47,7 +47,7 @@ func (r *loader) dispatch(n ast.Node, ru *rule) {
 	ru.dispatch = literal(r, job, "dispatch", func(v any) (string, error) {
 		s, err := cond.AsText(v)
 		if err == nil && (strings.ContainsAny(s, " \x00") || len(s) > 300 || !words.Printable(s)) {
-			err = fmt.Errorf("%s is no ID of a Nomad job", words.Quote(s))
+			err = fmt.Errorf("%s is not a valid ID of a Nomad job", words.Quote(s))
 		}
 		return s, err
 	}).literal
@@ -56,14 +56,14 @@ func (r *loader) dispatch(n ast.Node, ru *rule) {
 func (r *loader) dispatchMeta(n ast.Node) (meta []envSpec) {
 	pairs := r.Pairs(n, "dispatch meta")
 	if len(pairs) > maxMetaKeys {
-		r.Fault(n, "dispatch meta has %d keys; at most %d are taken", len(pairs), maxMetaKeys)
+		r.Fault(n, "dispatch meta has %d keys; the maximum is %d", len(pairs), maxMetaKeys)
 		return nil
 	}
 	for _, p := range pairs {
 		what := "dispatch meta " + p.Key
 		switch {
 		case !metaKey.MatchString(p.Key):
-			r.Fault(p.KeyNode, "%s is no key of a Nomad job's meta: write letters, digits and _.-", words.Quote(p.Key))
+			r.Fault(p.KeyNode, "%s is not a valid meta key of a Nomad job: write letters, digits and _.-", words.Quote(p.Key))
 			continue
 		case claimKeys[p.Key]:
 			r.Fault(p.KeyNode, "%s is made for each runner: declare it in the Nomad job, and leave it out here", p.Key)
@@ -87,7 +87,7 @@ func (r *loader) dispatchMeta(n ast.Node) (meta []envSpec) {
 func metaText(v any) (string, error) {
 	s, err := cond.AsText(v)
 	if err == nil && len(s) > maxMetaText {
-		err = fmt.Errorf("it has %d bytes; at most %d are taken", len(s), maxMetaText)
+		err = fmt.Errorf("it has %d bytes; the maximum is %d", len(s), maxMetaText)
 	}
 	if err == nil && !words.Printable(s) {
 		err = fmt.Errorf("%s is not one line of printable text", words.Quote(s))

@@ -117,7 +117,7 @@ func (r *loader) list(n ast.Node, what string) []ast.Node {
 	}
 	items := r.Items(n, what)
 	if len(items) > maxConstraints {
-		r.Fault(n, "%s has %d entries; at most %d are taken", what, len(items), maxConstraints)
+		r.Fault(n, "%s has %d entries; the maximum is %d", what, len(items), maxConstraints)
 		return nil
 	}
 	return items
@@ -218,7 +218,7 @@ func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 	a.weight = read(r, w, "affinity weight", func(v any) (int, error) {
 		n, err := wholeBetween(-100, 100)(v)
 		if err == nil && n == 0 {
-			err = errors.New("a weight of 0 says nothing")
+			err = errors.New("a weight of 0 has no effect")
 		}
 		return n, err
 	})
@@ -304,7 +304,7 @@ func (r *loader) json(n ast.Node, what string) (any, bool) {
 		v := readText(r, n, what, configScalar, true)
 		return v, v.set
 	}
-	r.Fault(n, "%s: %s is no value of a task's config", what, yamlfile.KindOf(n))
+	r.Fault(n, "%s: %s is not a valid value in a task's config", what, yamlfile.KindOf(n))
 	return nil, false
 }
 

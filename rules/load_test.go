@@ -34,11 +34,11 @@ func TestConflictsBetweenFilesNameBothPlaces(t *testing.T) {
 		File{"b.yaml", []byte("version: 1\nscope: 'true'\nlabels:\n  GPU: {}\n  'y=*': { param: { name: x, type: int, min: 1, max: 2 } }\ndefaults: {}\nrules: [{ name: r, jobspec: j }]\n")},
 		File{"c.yaml", []byte("rules: []\n")},
 	)
-	want := `b.yaml:2:8: scope is there already, at a.yaml:2:8: it stands in one of the files
-b.yaml:4:3: label gpu is there already, at a.yaml:4:3: it stands in one of the files
+	want := `b.yaml:2:8: scope is already defined at a.yaml:2:8: define it in one file only
+b.yaml:4:3: label gpu is already defined at a.yaml:4:3: define it in one file only
 b.yaml:5:27: param "x" is defined by another label already
-b.yaml:6:11: defaults is there already, at a.yaml:6:11: it stands in one of the files
-b.yaml:7:17: rule r is there already, at a.yaml:7:17: it stands in one of the files
+b.yaml:6:11: defaults is already defined at a.yaml:6:11: define it in one file only
+b.yaml:7:17: rule r is already defined at a.yaml:7:17: define it in one file only
 c.yaml:1:1: version is missing: a rules file begins with version: 1
 c.yaml:1:8: rules is empty: list at least one rule`
 	if err == nil {
@@ -166,7 +166,7 @@ func TestWhatThereIsOneOfStandsInOneOfTheFiles(t *testing.T) {
 		t.Errorf("Unroutable that is not there = %s, %q", after, action)
 	}
 	_, err = Load(t.Context(), File{"a.yaml", []byte("version: 1\n" + unroutable + feedback + rule("a"))}, File{"b.yaml", []byte("version: 1\n" + unroutable + feedback + rule("b"))})
-	want := "b.yaml:2:13: unroutable is there already, at a.yaml:2:13: it stands in one of the files\nb.yaml:3:11: feedback is there already, at a.yaml:3:11: it stands in one of the files"
+	want := "b.yaml:2:13: unroutable is already defined at a.yaml:2:13: define it in one file only\nb.yaml:3:11: feedback is already defined at a.yaml:3:11: define it in one file only"
 	if err == nil || err.Error() != want {
 		t.Errorf("both in two files: %v, want %s", err, want)
 	}

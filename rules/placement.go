@@ -449,7 +449,7 @@ func (m *merger) finish(most func(size *field) limit) error {
 	}
 	for _, f := range sizes {
 		if got, limit := f.number(p), most(f); limit.most != 0 && got > limit.most {
-			return fmt.Errorf("%s %s (%s) is over the most, %s (%s)", f.key, f.show(got), p.From[f.path], f.show(limit.most), limit.from)
+			return fmt.Errorf("%s %s (%s) exceeds the maximum of %s (%s)", f.key, f.show(got), p.From[f.path], f.show(limit.most), limit.from)
 		}
 	}
 	if err := m.weighRegexps(); err != nil {

@@ -188,11 +188,11 @@ func TestMerging(t *testing.T) {
 		},
 		{
 			name: "over the most memory", labels: `{ a: { resources: { memory: 16GiB } } }`, defaults: `{ max: { memory: 8GiB } }`, job: []string{"a"},
-			want: []string{`unroutable: rule r took the job, but it cannot be placed: memory 16GiB (label a) is over the most, 8GiB (defaults)`},
+			want: []string{`unroutable: rule r took the job, but it cannot be placed: memory 16GiB (label a) exceeds the maximum of 8GiB (defaults)`},
 		},
 		{
 			name: "over the most of the rule, which replaces that of the defaults", labels: `{ a: { resources: { cpu: 3000 } } }`, defaults: `{ max: { cpu: 8000 } }`, rule: `{ max: { cpu: 2000 } }`, job: []string{"a"},
-			want: []string{`unroutable: rule r took the job, but it cannot be placed: cpu 3000 MHz (label a) is over the most, 2000 MHz (rule r)`},
+			want: []string{`unroutable: rule r took the job, but it cannot be placed: cpu 3000 MHz (label a) exceeds the maximum of 2000 MHz (rule r)`},
 		},
 		{
 			name: "up to the most is fine, and a rule may raise it", labels: `{ a: { resources: { cores: 8, disk: 2GiB } } }`, defaults: `{ max: { cores: 4, disk: 2GiB } }`, rule: `{ max: { cores: 8 } }`, job: []string{"a"},
@@ -205,11 +205,11 @@ func TestMerging(t *testing.T) {
 		},
 		{
 			name: "over the most cores, by one", labels: `{ a: { resources: { cores: 5 } } }`, defaults: `{ max: { cores: 4 } }`, job: []string{"a"},
-			want: []string{`unroutable: rule r took the job, but it cannot be placed: cores 5 (label a) is over the most, 4 (defaults)`},
+			want: []string{`unroutable: rule r took the job, but it cannot be placed: cores 5 (label a) exceeds the maximum of 4 (defaults)`},
 		},
 		{
 			name: "over the most disk and memory_max", labels: `{ a: { resources: { memory_max: 8GiB, disk: 8GiB } } }`, defaults: `{ max: { memory_max: 4GiB, disk: 4GiB } }`, job: []string{"a"},
-			want: []string{`unroutable: rule r took the job, but it cannot be placed: memory_max 8GiB (label a) is over the most, 4GiB (defaults)`},
+			want: []string{`unroutable: rule r took the job, but it cannot be placed: memory_max 8GiB (label a) exceeds the maximum of 4GiB (defaults)`},
 		},
 		{
 			name: "two constraints that no node can satisfy", labels: `{ x64: { constraints: ['${attr.cpu.arch} = amd64'] }, arm64: { constraints: ['${attr.cpu.arch} = arm64'] } }`, job: []string{"arm64", "x64"},
@@ -356,28 +356,28 @@ func TestWhatAnExpressionGivesIsChecked(t *testing.T) {
 		{"quotes and shell are text", `task: { env: { A: '${{ job.name }}' } }`, "\"; rm -rf / `id` $(id) $HOME", "task.env.A = \"; rm -rf / `id` $(id) $HOME (rule r)"},
 		{"an empty value of a constraint", `constraints: ['${meta.a} = ${{ job.name }}']`, "", unroutable + `constraint on ${meta.a}: operator = needs a value`},
 		{"a regular expression that is none", `constraints: ['${meta.a} regexp ${{ job.name }}']`, "(",
-			unroutable + "constraint on ${meta.a}: \"(\" is no regular expression: error parsing regexp: missing closing ): `(`"},
+			unroutable + "constraint on ${meta.a}: \"(\" is not a regular expression: error parsing regexp: missing closing ): `(`"},
 		{"a version that is none", `constraints: ['${meta.a} version >= ${{ job.name }}']`, "new",
-			unroutable + `constraint on ${meta.a}: ">= new" is no version constraint: write it as '>= 1.6, < 2.0'`},
+			unroutable + `constraint on ${meta.a}: ">= new" is not a version constraint: write it as '>= 1.6, < 2.0'`},
 		{"a name of a node pool that is none", `node_pool: '${{ job.name }}'`, "a/b",
-			unroutable + `node_pool: ${{ job.name }} gives a value that is not taken: "a/b" is no name of a Nomad node pool`},
+			unroutable + `node_pool: ${{ job.name }} gives an invalid value: "a/b" is not a valid name of a Nomad node pool`},
 		{"a device that is none", `devices: ['${{ job.name }}']`, "a b", unroutable +
-			`device: ${{ job.name }} gives a value that is not taken: "a b" is no device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`},
-		{"a number that is none", `priority: '${{ job.name }}'`, "9.5", unroutable + `priority: ${{ job.name }} gives a value that is not taken: "9.5" is not a whole number`},
-		{"a number out of bounds", `priority: '${{ job.attempt * 101 }}'`, "", unroutable + `priority: ${{ job.attempt * 101 }} gives a value that is not taken: 101 is not between 1 and 100`},
-		{"a number with a fraction", `resources: { cores: '${{ 3 / 2 }}' }`, "", unroutable + `resources.cores: ${{ 3 / 2 }} gives a value that is not taken: "1.5" is not a whole number`},
+			`device: ${{ job.name }} gives an invalid value: "a b" is not a valid device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`},
+		{"a number that is none", `priority: '${{ job.name }}'`, "9.5", unroutable + `priority: ${{ job.name }} gives an invalid value: "9.5" is not a whole number`},
+		{"a number out of bounds", `priority: '${{ job.attempt * 101 }}'`, "", unroutable + `priority: ${{ job.attempt * 101 }} gives an invalid value: 101 is not between 1 and 100`},
+		{"a number with a fraction", `resources: { cores: '${{ 3 / 2 }}' }`, "", unroutable + `resources.cores: ${{ 3 / 2 }} gives an invalid value: "1.5" is not a whole number`},
 		{"a size that reads two ways", `resources: { memory: '${{ job.name }}' }`, "1G", unroutable +
-			`resources.memory_mb: ${{ job.name }} gives a value that is not taken: size "1G" would be read two ways: write 1GiB`},
+			`resources.memory_mb: ${{ job.name }} gives an invalid value: size "1G" is ambiguous: write 1GiB`},
 		{"more devices than there can be", `devices: [{ name: gpu, count: '${{ job.attempt * 1000 }}' }]`, "", unroutable +
-			`device gpu: ${{ job.attempt * 1000 }} gives a value that is not taken: 1000 is not between 1 and 128`},
+			`device gpu: ${{ job.attempt * 1000 }} gives an invalid value: 1000 is not between 1 and 128`},
 		{"a weight of 0", `affinities: [{ attribute: '${node.class}', value: a, weight: '${{ job.attempt - 1 }}' }]`, "", unroutable +
-			`${{ job.attempt - 1 }} gives a value that is not taken: a weight of 0 says nothing`},
+			`${{ job.attempt - 1 }} gives an invalid value: a weight of 0 has no effect`},
 		{"a nil", `priority: '${{ param.p }}'`, "", unroutable + `priority: ${{ param.p }} is nil; give a value for that case: ${{ param.x ?? 1 }}`},
 		{"a nil in a text", `task: { env: { A: 'x${{ param.p }}' } }`, "", unroutable + `task.env.A: nil has no text; give a value for that case: ${{ param.x ?? 1 }} in x${{ param.p }}`},
-		{"a list", `task: { config: { a: '${{ labels }}' } }`, "", unroutable + `task.config.a: ${{ labels }} gives a value that is not taken: a []string has no text: want a string, a number or a boolean`},
+		{"a list", `task: { config: { a: '${{ labels }}' } }`, "", unroutable + `task.config.a: ${{ labels }} gives an invalid value: a []string has no text: want a string, a number or a boolean`},
 		{"an expression that fails", `priority: '${{ labels[9] }}'`, "", unroutable + `priority: index out of range: 9 (array length is 1) in ${{ labels[9] }}`},
 		{"a text that is too long", `task: { env: { A: '${{ job.name }}' } }`, strings.Repeat("x", 32<<10+1), unroutable +
-			`task.env.A: ${{ job.name }} gives a value that is not taken: a text of 32769 bytes; at most 32768 are taken`},
+			`task.env.A: ${{ job.name }} gives an invalid value: a text of 32769 bytes; the maximum is 32768`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := job()

@@ -72,7 +72,7 @@ func readTests(r *yamlfile.Reader, n ast.Node) []Test {
 	defer func() { r.Faults = l.Faults }()
 	items := l.Items(n, "tests")
 	if len(items) > maxTests {
-		l.Fault(n, "tests has %d entries; at most %d are taken", len(items), maxTests)
+		l.Fault(n, "tests has %d entries; the maximum is %d", len(items), maxTests)
 		return nil
 	}
 	lines := map[string]int{}
@@ -103,7 +103,7 @@ func (r *testLoader) test(n ast.Node, lines map[string]int) Test {
 		case !words.Printable(s) || utf8.RuneCountInString(s) > maxTestName:
 			r.Fault(v, "test name %s must be printable and have at most %d characters", words.Quote(s), maxTestName)
 		case there:
-			r.Fault(v, "test %s is there already, at line %d", words.Quote(s), before)
+			r.Fault(v, "test %s is already defined at line %d", words.Quote(s), before)
 		}
 		t.Name, lines[s] = s, t.Line
 	}
@@ -243,7 +243,7 @@ func (r *testLoader) expectations(n ast.Node) []expectation {
 		p.places = p.want != none || p.what != "jobspec" && p.what != "dispatch" // which no other job has
 	}
 	if len(e.list) == 0 && len(r.Faults) == faults && len(f) > 0 {
-		r.Fault(n, "expect says nothing: what it names is empty; name a part of the decision, such as { rule: linux }")
+		r.Fault(n, "expect checks nothing: what it names is empty; name a part of the decision, such as { rule: linux }")
 	}
 	return e.list
 }
@@ -332,7 +332,7 @@ func addList[T any](e *expected, n ast.Node, what string, read func(ast.Node) (T
 		at := f[how]
 		items := e.r.list(at, what)
 		if items != nil && len(items) == 0 && how != "exactly" {
-			e.r.Fault(at, "%s: an empty list says nothing; write { exactly: [] } for none", what)
+			e.r.Fault(at, "%s: an empty list has no effect; write { exactly: [] } for none", what)
 		}
 		var wants []T
 		for _, i := range items {
@@ -394,7 +394,7 @@ func (r *testLoader) some(n ast.Node, what string, known ...string) map[string]a
 	before := len(r.Faults)
 	f := r.Fields(n, what, known...)
 	if len(f) == 0 && len(r.Faults) == before {
-		r.Fault(n, "%s says nothing: name one of %s", what, strings.Join(known, ", "))
+		r.Fault(n, "%s is empty: name one of %s", what, strings.Join(known, ", "))
 	}
 	return f
 }
@@ -508,7 +508,7 @@ func (e *expected) fallback(n ast.Node) {
 	text, ok := e.r.Text(v, "after")
 	after, err := time.ParseDuration(text)
 	if ok && err != nil {
-		e.r.Fault(v, "after %s is no duration: write it as 90s, 5m or 1h30m", words.Quote(text))
+		e.r.Fault(v, "after %s is not a duration: write it as 90s, 5m or 1h30m", words.Quote(text))
 	}
 	if err != nil {
 		return

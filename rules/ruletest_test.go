@@ -100,7 +100,7 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 		{"names that are there twice or cannot be shown", "tests:\n" +
 			"  - { name: a, labels: [], expect: { rule: linux } }\n  - { name: §a, labels: [], expect: { rule: linux } }\n" +
 			"  - { name: §\"\\e[2J\", labels: [], expect: { rule: linux } }\n  - { name: §'', labels: [], expect: { rule: linux } }\n", []string{
-			`test "a" is there already, at line 3`, `test name "\x1b[2J" must be printable and have at most 200 characters`, `test name must not be empty`}},
+			`test "a" is already defined at line 3`, `test name "\x1b[2J" must be printable and have at most 200 characters`, `test name must not be empty`}},
 		{"labels", "tests:\n  - { name: a, labels: §linux, expect: { rule: linux } }\n  - { name: b, labels: §~, expect: { rule: linux } }\n  - { name: c, labels: [§[]], expect: { rule: linux } }\n",
 			[]string{`labels must be a list, not a text: write [linux]`, `labels must be a list, not nothing`, `a label must be a single value, not a list`}},
 		{"repositories", `tests:
@@ -118,30 +118,30 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 		{"the job and the run", "tests: [{ name: a, labels: [], job: { attempt: §0, branch: §[] }, run: { fork: §1 }, expect: { rule: linux } }]\n", []string{
 			`job attempt: 0 is not between 1 and 2147483647`, `job branch must be a single value, not a list`, `run fork must be true or false`}},
 
-		{"an empty expect", expects("§{}"), []string{`expect says nothing: name one of outcome, rule, reason, labels, limit, time_limit, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
+		{"an empty expect", expects("§{}"), []string{`expect is empty: name one of outcome, rule, reason, labels, limit, time_limit, fallback, jobspec, dispatch, constraints, affinities, devices, resources, node_pool, datacenters, namespace, priority, task, runner`}},
 		{"an expect that is a text", expects("§linux"), []string{`expect must be a mapping, not a text`}},
 		{"an outcome that there is not", expects("{ outcome: §route }"), []string{`outcome "route": want one of routed, ignored, denied, unroutable, undecided; did you mean routed?`}},
 		{"an outcome that is a list", expects("{ outcome: §[] }"), []string{`outcome must be a text, not a list`}},
 		{"a rule that there is not", expects("{ rule: §linus }"), []string{`expect: there is no rule "linus"; did you mean linux?`}},
 		{"parts without a value", expects("{ rule: §~, reason: §~, constraints: §~, resources: §~, limit: §~, task: §{} }"), []string{
 			`rule must be a single value, not nothing`, `reason must be a single value, not nothing`, `constraints must be a list, or a mapping with contains, exactly or not, but it is nothing`,
-			`resources says nothing: name one of cpu, cores, memory, memory_max, disk`, `limit says nothing: name one of running, per, key`, `task says nothing: name one of env, config`}},
+			`resources is empty: name one of cpu, cores, memory, memory_max, disk`, `limit is empty: name one of running, per, key`, `task is empty: name one of env, config`}},
 		{"empty lists that say nothing", expects("{ labels: §[], devices: { not: §[] }, datacenters: { exactly: [] } }"), []string{
-			`labels: an empty list says nothing; write { exactly: [] } for none`, `devices: an empty list says nothing; write { exactly: [] } for none`}},
+			`labels: an empty list has no effect; write { exactly: [] } for none`, `devices: an empty list has no effect; write { exactly: [] } for none`}},
 		{"parts that are empty", expects("§{ fallback: [], task: { env: {} } }"), []string{
-			`expect says nothing: what it names is empty; name a part of the decision, such as { rule: linux }`}},
+			`expect checks nothing: what it names is empty; name a part of the decision, such as { rule: linux }`}},
 		{"constraints", expects("{ constraints: { contains: [§'${cpu.arch} = amd64'], exactly: [§'${attr.cpu.arch} ~ amd64'], not: [{ attribute: §[] }] } }"), []string{
-			`attribute "${cpu.arch}" is none of a node: write ${attr.NAME}, ${meta.NAME}, or ${node.NAME} with class, pool, datacenter, unique.id or unique.name`,
+			`attribute "${cpu.arch}" is not a node attribute: write ${attr.NAME}, ${meta.NAME}, or ${node.NAME} with class, pool, datacenter, unique.id or unique.name`,
 			`unknown operator "~"; did you mean <?`, `attribute of a constraint must be a text, not a list`}},
 		{"affinities and devices", expects("{ affinities: [§{ attribute: '${node.class}', value: a }], devices: [§a/b/c/d, { name: gpu, count: §0 }] }"), []string{
-			`an affinity needs a weight from -100 to 100, not 0`, `device: "a/b/c/d" is no device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`, `device count: 0 is not between 1 and 128`}},
+			`an affinity needs a weight from -100 to 100, not 0`, `device: "a/b/c/d" is not a valid device: write type, vendor/type or vendor/type/model, such as nvidia/gpu`, `device count: 0 is not between 1 and 128`}},
 		{"sizes", expects("{ resources: { memory: §16GB, cpu: §two, cores: §-1 }, priority: §101 }"), []string{
-			`resources.memory: size "16GB" would be read two ways: write 16GiB`,
+			`resources.memory: size "16GB" is ambiguous: write 16GiB`,
 			`resources.cpu: "two" is not a CPU size: write MHz as a whole number, such as 2000; whole cores go to cores`,
 			`resources.cores: -1 is not between 1 and 4096`, `priority: 101 is not between 1 and 100`}},
-		{"the task", expects("{ task: { env: §[], config: { a: §.inf } } }"), []string{`task env must be a mapping, not a list`, `task config a: a number is no value of a task's config`}},
+		{"the task", expects("{ task: { env: §[], config: { a: §.inf } } }"), []string{`task env must be a mapping, not a list`, `task config a: a number is not a valid value in a task's config`}},
 		{"fallbacks", expects("{ fallback: [§{ node_pool: spot }, { after: §soon }, §spot] }"), []string{
-			`an expected fallback needs after: which one it is, such as 5m`, `after "soon" is no duration: write it as 90s, 5m or 1h30m`, `fallback must be a mapping, not a text`}},
+			`an expected fallback needs after: which one it is, such as 5m`, `after "soon" is not a duration: write it as 90s, 5m or 1h30m`, `fallback must be a mapping, not a text`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, want := faults(t, "version: 1\n"+tt.tests+"rules: [{ name: linux, jobspec: j }]\n", tt.want)
@@ -168,7 +168,7 @@ func TestAFileOfTests(t *testing.T) {
 		{"has no tests and no version", "{}\n", "t.test.yaml:1:1: tests is missing: list at least one test\nt.test.yaml:1:1: version is missing: a file of tests begins with version: 1"},
 		{"has a later version", "version: 2\n" + one, `t.test.yaml:1:10: version "2" is not one that this Switchyard reads: write version: 1`},
 		{"has rules", "version: 1\nrules: []\n" + one, `t.test.yaml:2:1: unknown key "rules" in a file of tests; it takes version, tests`},
-		{"has too many tests", "version: 1\ntests:\n" + strings.Repeat("- a\n", maxTests+1), "t.test.yaml:3:1: tests has 10001 entries; at most 10000 are taken"},
+		{"has too many tests", "version: 1\ntests:\n" + strings.Repeat("- a\n", maxTests+1), "t.test.yaml:3:1: tests has 10001 entries; the maximum is 10000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tests, err := ParseTests("t.test.yaml", []byte(tt.src))
@@ -416,8 +416,8 @@ defaults: { max: { memory: 4GiB } }
 		{`datacenters: { exactly: [b] }`, "datacenters: expected exactly b, got a, b"},
 		{`labels: [GPU]`, ""},
 		{`labels: { not: [gpu] }`, "labels: expected not gpu, got self-hosted, gpu"},
-		{`reason: by the jobspec docker`, ""},
-		{`reason: by the jobspec podman`, "reason: expected contains by the jobspec podman, got rule linux runs it by the jobspec docker-linux"},
+		{`reason: with the jobspec docker`, ""},
+		{`reason: by the jobspec podman`, "reason: expected contains by the jobspec podman, got rule linux runs it with the jobspec docker-linux"},
 		{`rule: ''`, "rule: expected (none), got linux"},
 		{`dispatch: '', node_pool: '', resources: { memory: 0 }, priority: 0`, ""},
 		{`resources: { memory: 4GiB, cores: 2 }`, "resources.cores: expected 2, got (none); resources.memory: expected 4GiB, got (none)"},
@@ -425,8 +425,8 @@ defaults: { max: { memory: 4GiB } }
 		{`limit: { running: 3, key: linux }`, "limit.running: expected 3, got 2; limit.key: expected linux, got linux|acme"},
 		{`fallback: [{ after: 300s, node_pool: spot, reason: '', constraints: ['${meta.rack} is_set'] }, { after: 60m, jobspec: '' }]`, ""},
 		{`fallback: [{ after: 5m, node_pool: ci }, { after: 6m, node_pool: spot }]`, "fallback 5m.node_pool: expected ci, got spot; fallback 6m: expected there is one, got (none)"},
-		{`fallback: [{ after: 1h, reason: is over the most }]`, ""},
-		{`fallback: [{ after: 1h, reason: '' }]`, "fallback 1h.reason: expected (none), got memory 8GiB (rule linux, fallback 2) is over the most, 4GiB (defaults)"},
+		{`fallback: [{ after: 1h, reason: exceeds the maximum }]`, ""},
+		{`fallback: [{ after: 1h, reason: '' }]`, "fallback 1h.reason: expected (none), got memory 8GiB (rule linux, fallback 2) exceeds the maximum of 4GiB (defaults)"},
 		{`task: { env: { A: "\e[2J" } }`, `task.env.A: expected "\x1b[2J", got (none)`},
 		{`task: { config: { args: [] } }`, `task.config.args: expected [], got [\"\u202e\"]`},
 		{`node_pool: "\u202e"`, `node_pool: expected \u202e, got (none)`},
@@ -628,16 +628,16 @@ rules:
 		want                       string // what failed: place, what was expected, what was got
 	}{
 		{"a rule that places", "linux", "", "{ rule: linux }", ""},
-		{"a rule whose placement is over the most", "linux, xl", "", "{ rule: §linux }", "routed unroutable"},
+		{"a rule whose placement exceeds the maximum", "linux, xl", "", "{ rule: §linux }", "routed unroutable"},
 		{"a rule that a label with a bad value never reaches", "linux, cpu=9", "", "{ reason: is not between, rule: '' }", ""},
-		{"a rule of a job that is not placed on purpose", "linux, xl", "", "{ rule: linux, outcome: unroutable, reason: is over the most }", ""},
+		{"a rule of a job that is not placed on purpose", "linux, xl", "", "{ rule: linux, outcome: unroutable, reason: exceeds the maximum }", ""},
 		{"a rule that cannot tell without the run", "asks", "", "{ rule: §asks }", "routed undecided"},
 		{"a denial", "linux", "repo: { private: false }, ", "{ rule: no-public }", ""},
 		{"a denial that cannot tell without the run", "forks", "", "{ rule: §no-forks }", "denied undecided"},
 		{"a denial whose condition fails", "fails", "", "{ rule: §fails }", "denied unroutable"},
 		{"no rule", "nothing", "", "{ rule: '' }", ""},
 		{"no rule, and no part of a placement", "nothing", "", "{ rule: '', node_pool: '' }", ""},
-		{"a reason alone", "linux, xl", "", "{ reason: is over the most }", ""},
+		{"a reason alone", "linux, xl", "", "{ reason: exceeds the maximum }", ""},
 		{"labels alone", "linux, xl", "", "{ labels: [xl] }", ""},
 		{"no jobspec", "linux, xl", "", "{ jobspec: '', dispatch: '' }", ""},
 		{"no jobspec for one that is dispatched", "classic", "", "{ dispatch: j, jobspec: '' }", ""},

@@ -35,7 +35,7 @@ func (v *value[T]) get(env *cond.Env) (T, error) {
 	}
 	t, err := v.read(got)
 	if err != nil {
-		return zero, fmt.Errorf("%s gives a value that is not taken: %w", words.OneLine(v.template.Source), err)
+		return zero, fmt.Errorf("%s gives an invalid value: %w", words.OneLine(v.template.Source), err)
 	}
 	return t, nil
 }
@@ -112,7 +112,7 @@ func named(re *regexp.Regexp, what string) func(any) (string, error) {
 	return func(v any) (string, error) {
 		s, err := cond.AsText(v)
 		if err == nil && !re.MatchString(s) {
-			err = fmt.Errorf("%s is no %s", words.Quote(s), what)
+			err = fmt.Errorf("%s is not a valid %s", words.Quote(s), what)
 		}
 		return s, err
 	}
@@ -141,7 +141,7 @@ func anyText(v any) (string, error) {
 	case err != nil:
 		return "", err
 	case len(s) > 32<<10:
-		return "", fmt.Errorf("a text of %d bytes; at most %d are taken", len(s), 32<<10)
+		return "", fmt.Errorf("a text of %d bytes; the maximum is %d", len(s), 32<<10)
 	case strings.ContainsRune(s, 0):
 		return "", fmt.Errorf("%s holds a NUL", words.Quote(s))
 	}

@@ -17,7 +17,7 @@ func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
 	s := serve(t, func(c *web.Config) { c.Cluster = &away })
 	for query, wants := range map[string][]string{
 		"": {"begin with those of a rule", `href="/playground?labels=self-hosted%2C&#43;linux&amp;repo=acme%2Fweb"`, `value="acme/web"`},
-		"labels=self-hosted linux gpu&event=push":    {"is-routed", "rule linux runs it by the jobspec docker-linux", "1 × nvidia/gpu", "label gpu", "&#34;Job&#34;: &#34;linux&#34;"},
+		"labels=self-hosted linux gpu&event=push":    {"is-routed", "rule linux runs it with the jobspec docker-linux", "1 × nvidia/gpu", "label gpu", "&#34;Job&#34;: &#34;linux&#34;"},
 		"labels=[self-hosted, 'linux']":              {"is-undecided", "Say what run it is", "cannot be told"},
 		"labels=linux":                               {"is-ignored", "No rule was looked at."},
 		"labels=self-hosted,linx&event=push":         {"is-unroutable", "unknown label &#34;linx&#34; (did you mean linux?)", "No rule was looked at."},

@@ -25,7 +25,7 @@ const (
 )
 
 // ErrTooCostly is what a decision gives that takes more than its steps.
-var ErrTooCostly = errors.New("to decide this job takes too long: more than 50 ms of patterns and loops over its labels and texts; simplify the patterns of this rule and of those before it")
+var ErrTooCostly = errors.New("deciding this job takes too long: more than 50 ms of patterns and loops over its labels and texts; simplify the patterns of this rule and of those before it")
 
 // Spend counts steps of work that is about to be done. Its error is
 // errTooCostly, and then the work is not to be done.

@@ -218,7 +218,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 			return "", ""
 		case strings.Contains(s, "*"):
 			begin, _, _ := strings.Cut(s, "*")
-			return PatternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
+			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write %s startsWith %q, or matches with a regular expression", source, begin)
 		case strings.Contains(s, "/") && source != "repo.host":
 			return ImpossibleValue, fmt.Sprintf("%s has no /, which repo.full_name has: owner/name", source)
 		}
@@ -234,7 +234,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 			hint = words.DidYouMean(s, shown)
 		}
 		if strings.Contains(s, "*") {
-			return PatternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith …, or matches with a regular expression", source)
+			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write %s startsWith …, or matches with a regular expression", source)
 		}
 		return ImpossibleValue, fmt.Sprintf("%s is one of %s%s", source, words.QuoteAll(shown), hint)
 	}
@@ -252,7 +252,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 		switch {
 		case strings.Contains(s, "*"):
 			begin, _, _ := strings.Cut(s, "*")
-			return PatternLiteral, fmt.Sprintf("a * stands for itself: write %s startsWith %q, or matches with a regular expression", source, begin)
+			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write %s startsWith %q, or matches with a regular expression", source, begin)
 		case whole && !full:
 			return ImpossibleValue, "repo.full_name is owner/name: compare repo.name or repo.owner with it"
 		case whole && (owner == "" || name == ""), strings.Contains(name, "/"), full && notInOwner.MatchString(owner), notInName.MatchString(name), notInName.MatchString(owner):
@@ -273,7 +273,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 		switch {
 		case strings.Contains(s, "*"):
 			begin, _, _ := strings.Cut(s, "*")
-			return PatternLiteral, fmt.Sprintf("a * stands for itself: write job.branch startsWith %q, or matches with a regular expression", begin)
+			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write job.branch startsWith %q, or matches with a regular expression", begin)
 		case notInBranch.MatchString(s) && (whole || s != "/"), whole && strings.HasSuffix(s, "/"):
 			return ImpossibleValue, "no branch can have that name"
 		case strings.HasPrefix(s, "refs/") && operator != "contains" && operator != "endsWith":
@@ -282,7 +282,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 	case asLabel:
 		if strings.Contains(s, "*") {
 			begin, _, _ := strings.Cut(s, "*")
-			return PatternLiteral, fmt.Sprintf("a * stands for itself: write startsWith %q", begin)
+			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write startsWith %q", begin)
 		}
 	default:
 		p := l.param(strings.TrimPrefix(source, "param."))
@@ -305,7 +305,7 @@ func (l *Language) noLabel(s string) (code, why string) {
 	case strings.TrimSpace(s) == "":
 		return ImpossibleValue, "no job has an empty label"
 	case strings.TrimSpace(s) != s:
-		return ImpossibleValue, fmt.Sprintf("no job has the label %s: blanks at the ends of a label are taken away: write %q", words.Quote(s), strings.TrimSpace(s))
+		return ImpossibleValue, fmt.Sprintf("no job has the label %s: spaces around a label are removed: write %q", words.Quote(s), strings.TrimSpace(s))
 	case !words.Printable(s) || len([]rune(s)) > MaxLabelLength:
 		return ImpossibleValue, fmt.Sprintf("no job has the label %s: a label is printable, and has at most %d characters", words.Quote(s), MaxLabelLength)
 	case strings.Contains(s, "*"):

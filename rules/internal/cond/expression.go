@@ -258,16 +258,16 @@ func (v *visitor) Visit(node *ast.Node) {
 		}
 		for _, a := range n.Arguments {
 			if said := unquoted(a); said != "" {
-				v.refuse(first(a), fmt.Sprintf("unknown name %s: a label stands in quotes: %s(%q)", words.OneLine(first(a).String()), name, said))
+				v.refuse(first(a), fmt.Sprintf("unknown name %s: a label must be in quotes: %s(%q)", words.OneLine(first(a).String()), name, said))
 			}
 		}
 		call := &ast.CallNode{Callee: n.Callee, Arguments: append([]ast.Node{&ast.IdentifierNode{Value: "labels"}}, n.Arguments...)}
 		ast.Patch(node, call)
 	case *ast.VariableDeclaratorNode, *ast.SequenceNode:
-		v.refuse(n, "let is not taken: write the value where it is used")
+		v.refuse(n, "let is not supported: write the value where it is used")
 	case *ast.PredicateNode:
 		if v.loops++; v.loops > 1 && loops(n.Node) {
-			v.refuse(n, "a loop in a loop is not taken: write one without the other")
+			v.refuse(n, "nested loops are not supported: use one loop")
 		}
 	case *ast.BinaryNode:
 		if n.Operator == ".." {
@@ -307,10 +307,10 @@ func (v *visitor) Visit(node *ast.Node) {
 		}
 	case *ast.IdentifierNode:
 		if n.Value == "run" && !v.run {
-			v.refuse(n, "run.… costs a call to GitHub: it stands in the if of a rule only")
+			v.refuse(n, "run.… costs a call to GitHub: it is allowed only in the if of a rule")
 		}
 		if n.Value == "$env" { // a way around what is asked of the names
-			v.refuse(n, "$env is not taken: write labels, param, repo, job or run")
+			v.refuse(n, "$env is not supported: write labels, param, repo, job or run")
 		}
 	}
 }
@@ -333,7 +333,7 @@ func (v patterns) Visit(node *ast.Node) {
 		return
 	}
 	if *v.size += PatternSize(s.Value); *v.size > maxMatches {
-		v.refuse(n.Right, fmt.Sprintf("the pattern is too large, with what it repeats: at most %d steps are taken", maxMatches))
+		v.refuse(n.Right, fmt.Sprintf("the pattern is too large, with what it repeats: the maximum is %d steps", maxMatches))
 	}
 }
 
@@ -365,10 +365,10 @@ func steps(re *syntax.Regexp) int {
 // CheckPattern checks a regular expression that is no part of an expression.
 func CheckPattern(s string) error {
 	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
-		return fmt.Errorf("%s is no regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
+		return fmt.Errorf("%s is not a regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
 	}
 	if PatternSize(s) > maxPattern {
-		return fmt.Errorf("%s is too large, with what it repeats: at most %d steps are taken", words.Quote(s), maxPattern)
+		return fmt.Errorf("%s is too large, with what it repeats: the maximum is %d steps", words.Quote(s), maxPattern)
 	}
 	return nil
 }
@@ -495,7 +495,7 @@ func (l *Language) Compile(source string, run bool, more ...expr.Option) (*code,
 // length.
 func (l *Language) check(source string, run bool, more ...expr.Option) (*parser.Tree, *conf.Config, error) {
 	if len(source) > maxExpression {
-		return nil, nil, &ExpressionError{1, 0, fmt.Sprintf("the expression has %d bytes; at most %d are taken", len(source), maxExpression)}
+		return nil, nil, &ExpressionError{1, 0, fmt.Sprintf("the expression has %d bytes; the maximum is %d", len(source), maxExpression)}
 	}
 	l.found, l.doubts = nil, nil
 	v := &visitor{Language: l, source: file.NewSource(source), run: run}
@@ -616,7 +616,7 @@ func (l *Language) Template(source string) (*Template, error) {
 		if i := strings.LastIndex(before, "${"); end < 0 {
 			fault = Opening + " is not closed by " + Closing
 		} else if i >= 0 && !strings.Contains(before[i:], "}") {
-			fault = "an expression must not stand within ${…}: what Nomad puts in there is written out"
+			fault = "an expression is not allowed within ${…}: write out what Nomad interpolates"
 		}
 		if fault != "" {
 			return nil, Shifted(&ExpressionError{1, 0, fault}, source, start-len(Opening))

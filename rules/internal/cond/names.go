@@ -27,7 +27,7 @@ func (v *visitor) names(root ast.Node) {
 		}
 		switch {
 		case f.mends[n] != "" && len(words.Nearest(id.Value, envNames, 1)) == 0:
-			v.refuse(n, fmt.Sprintf("unknown name %s: a text stands in quotes: %q", words.OneLine(id.Value), f.mends[n]))
+			v.refuse(n, fmt.Sprintf("unknown name %s: a text must be in quotes: %q", words.OneLine(id.Value), f.mends[n]))
 		case v.config.Functions[id.Value] != nil || v.config.Builtins[id.Value] != nil:
 			v.refuse(n, fmt.Sprintf("%s is a function: write %s(…)", id.Value, id.Value))
 		default:
@@ -148,7 +148,7 @@ func (m mismatches) Visit(node *ast.Node) {
 	n, ok := (*node).(*ast.BinaryNode)
 	if ok && n.Operator == "??" && isWritten(n.Right) {
 		if is, other := typeOf(n.Left), typeOf(n.Right); is != "" && is != other {
-			m.refuse(n.Right, fmt.Sprintf("%s is %s, and %s is %s: what stands in its place is of its type", shown(n.Left), is, shown(n.Right), other))
+			m.refuse(n.Right, fmt.Sprintf("%s is %s, and %s is %s: the value after ?? must have the same type", shown(n.Left), is, shown(n.Right), other))
 		}
 	}
 	if ok && slices.Contains([]string{"and", "&&", "or", "||"}, n.Operator) {

@@ -35,16 +35,16 @@ func ParseSize(s string) (mib int, err error) {
 		factor = 1 << 20
 	case "m", "mb", "g", "gb", "t", "tb":
 		letter := strings.ToUpper(unit[:1])
-		return 0, fmt.Errorf("size %s would be read two ways: write %s%siB", words.Quote(s), digits, letter)
+		return 0, fmt.Errorf("size %s is ambiguous: write %s%siB", words.Quote(s), digits, letter)
 	default:
-		return 0, fmt.Errorf("size %s has no unit we know: write MiB, GiB or TiB, or a bare number for MiB", words.Quote(s))
+		return 0, fmt.Errorf("size %s has an unknown unit: write MiB, GiB or TiB, or a bare number for MiB", words.Quote(s))
 	}
 	n, err := strconv.ParseInt(digits, 10, 64)
 	if err != nil || n > MostMiB/int64(factor) {
-		return 0, fmt.Errorf("size %s is too large: the most is %d MiB", words.Quote(s), MostMiB)
+		return 0, fmt.Errorf("size %s is too large: the maximum is %d MiB", words.Quote(s), MostMiB)
 	}
 	if n*int64(factor) < LeastMiB {
-		return 0, fmt.Errorf("size %s is too small: Nomad's least is %d MiB", words.Quote(s), LeastMiB)
+		return 0, fmt.Errorf("size %s is too small: Nomad's minimum is %d MiB", words.Quote(s), LeastMiB)
 	}
 	return int(n) * factor, nil
 }

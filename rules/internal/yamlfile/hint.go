@@ -117,7 +117,7 @@ func (r *Reader) inYAML(line int) (hint string, column int) {
 		return "; YAML takes # for the begin of a comment: put the expression in single quotes, if: 'any(labels, # == \"gpu\")'", 0
 	}
 	if m := nomadInFlow.FindStringSubmatchIndex(text); m != nil && flow {
-		return fmt.Sprintf("; within { } and [ ] a text with ${…} stands in quotes: '%s'", words.OneLine(strings.TrimSpace(text[m[2]:m[3]]))), len([]rune(text[:m[2]])) + 1
+		return fmt.Sprintf("; within { } and [ ] a text with ${…} must be in quotes: '%s'", words.OneLine(strings.TrimSpace(text[m[2]:m[3]]))), len([]rune(text[:m[2]])) + 1
 	}
 	return "", 0
 }

@@ -39,7 +39,7 @@ var (
 	tooDeep        = fmt.Sprintf("more than %d brackets, marks or mappings within each other", maxDepth)
 	tooManyEntries = fmt.Sprintf("more than %d entries within one mapping or pair of brackets", maxEntries)
 	tooLongList    = fmt.Sprintf("more than %d entries in one list", maxEntries)
-	tooManyTokens  = fmt.Sprintf("more words and marks than are taken: %d in all, and of more than %d one for %d bytes", maxTokens, fewTokens, bytesPerToken)
+	tooManyTokens  = fmt.Sprintf("too many YAML tokens: the maximum is %d in all, and above %d one for every %d bytes", maxTokens, fewTokens, bytesPerToken)
 )
 
 // A Fault is one fault in the file, at its place: both from 1, the column in
@@ -138,7 +138,7 @@ func (r *Reader) Tree(v *Volume) (root ast.Node) {
 		hint, at := r.inYAML(line)
 		column = cmp.Or(at, column)
 		if hint == "" && strings.Contains(syntax.Message, "flow map") {
-			hint = `: within { } a text with a comma stands in quotes, as in if: 'has("linux", "gpu")'`
+			hint = `: within { } a text with a comma must be in quotes, as in if: 'has("linux", "gpu")'`
 		}
 		r.FaultAt(line, column, "not YAML: %s%s", words.OneLine(syntax.Message), hint)
 		return nil
@@ -153,7 +153,7 @@ func (r *Reader) Tree(v *Volume) (root ast.Node) {
 		case root == nil:
 			root = d.Body
 		default:
-			r.Fault(d.Body, "a second YAML document: a rules file is one")
+			r.Fault(d.Body, "a second YAML document: a rules file has only one")
 			return nil
 		}
 	}
@@ -188,7 +188,7 @@ func (r *Reader) readable() bool {
 		}
 		if strings.HasPrefix(text, "---") {
 			if documents++; documents > 1 {
-				r.FaultAt(i+1, 1, "a second YAML document: a rules file is one")
+				r.FaultAt(i+1, 1, "a second YAML document: a rules file has only one")
 				return false
 			}
 		}
@@ -222,13 +222,13 @@ func (r *Reader) acceptable(tokens token.Tokens) bool {
 		entries := 0
 		switch t.Type {
 		case token.AnchorType, token.AliasType, token.MergeKeyType:
-			r.FaultAt(line, column, "anchors, aliases and merge keys are not taken: write the value out, and a text that begins with * or & in quotes")
+			r.FaultAt(line, column, "anchors, aliases and merge keys are not supported: write the value out, and a text that begins with * or & in quotes")
 		case token.TagType, token.DirectiveType:
 			hint := "leave it out"
 			if line <= len(r.lines) && beginsWithNot.MatchString(r.lines[line-1]) {
-				hint = "a text that begins with ! stands in quotes, or write not, as in if: not repo.fork"
+				hint = "a text that begins with ! must be in quotes, or write not, as in if: not repo.fork"
 			}
-			r.FaultAt(line, column, "YAML tags and directives are not taken: %s", hint)
+			r.FaultAt(line, column, "YAML tags and directives are not supported: %s", hint)
 		case token.SequenceStartType, token.MappingStartType:
 			depth++
 		case token.SequenceEndType, token.MappingEndType:
