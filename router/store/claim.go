@@ -303,11 +303,7 @@ WHERE id = ?1 AND state = 'claimed'`
 // Online implements claim.Store.
 func (s *claimStore) Online(ctx context.Context, runnerID string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		moved, err := t.exec(runnerOnlineSQL, runnerID, millis(now))
-		if err != nil || moved > 0 {
-			return err
-		}
-		return knownRunner(t, runnerID)
+		return t.moveRunner(runnerID, runnerOnlineSQL, millis(now))
 	})
 }
 

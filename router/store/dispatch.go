@@ -23,14 +23,11 @@ func (s *dispatchStore) Settle(ctx context.Context, jobID int64, to router.JobSt
 		return err
 	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		n, err := t.exec(settleSQL, jobID, to, cause, reason, decision, millis(now))
-		if n > 0 && err == nil {
+		settled, err := t.moveJob(jobID, settleSQL, to, cause, reason, decision, millis(now))
+		if settled {
 			_, err = t.exec(releaseSQL, jobID, millis(now))
 		}
-		if n > 0 || err != nil {
-			return err
-		}
-		return known(t, jobID)
+		return err
 	})
 }
 
@@ -45,10 +42,8 @@ func (s *dispatchStore) Retry(ctx context.Context, jobID int64, at time.Time, ca
 		return err
 	}
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		if n, err := t.exec(retrySQL, jobID, millis(at), cause, reason, decision, millis(now)); n > 0 || err != nil {
-			return err
-		}
-		return known(t, jobID)
+		_, err := t.moveJob(jobID, retrySQL, millis(at), cause, reason, decision, millis(now))
+		return err
 	})
 }
 

@@ -614,11 +614,7 @@ func (s *runnerStore) RecordRegistered(ctx context.Context, r router.Runner, now
 		return err
 	}
 	return s.writer.change(ctx, router.SourceGitHub, func(t *tx) error {
-		n, err := t.exec(registeredSQL, r.ID, r.State, r.Name, r.GitHubID, string(target), millis(now))
-		if n > 0 || err != nil {
-			return err
-		}
-		return knownRunner(t, r.ID)
+		return t.moveRunner(r.ID, registeredSQL, r.State, r.Name, r.GitHubID, string(target), millis(now))
 	})
 }
 

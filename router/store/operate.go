@@ -32,11 +32,8 @@ WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')`
 // Redecide implements dispatch.Store.
 func (s *dispatchStore) Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (done bool, err error) {
 	err = s.writer.change(ctx, by, func(t *tx) error {
-		n, err := t.exec(redecideSQL, jobID, reason, millis(now))
-		if done = n > 0; done || err != nil {
-			return err
-		}
-		return known(t, jobID)
+		done, err = t.moveJob(jobID, redecideSQL, reason, millis(now))
+		return err
 	})
 	return done && err == nil, err
 }
@@ -49,14 +46,7 @@ func (s *dispatchStore) Cancel(ctx context.Context, jobID int64, reason string, 
 		if err != nil {
 			return err
 		}
-		n, err := t.exec(cancelSQL, jobID, reason, millis(now))
-		if done = n > 0; err != nil || !done {
-			if err == nil {
-				err = known(t, jobID)
-			}
-			return err
-		}
-		if !waits {
+		if done, err = t.moveJob(jobID, cancelSQL, reason, millis(now)); done && !waits {
 			_, err = t.exec(releaseSQL, jobID, millis(now))
 		}
 		return err
@@ -69,9 +59,6 @@ const waitsForPlaceSQL = `SELECT 1 FROM jobs WHERE id = ? AND state = 'held' AND
 // Note implements operate.Store.
 func (s *dispatchStore) Note(ctx context.Context, runnerID, reason string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
-		if n, err := t.exec(noteLiveSQL, runnerID, reason, millis(now)); n > 0 || err != nil {
-			return err
-		}
-		return knownRunner(t, runnerID)
+		return t.moveRunner(runnerID, noteLiveSQL, reason, millis(now))
 	})
 }

@@ -253,6 +253,25 @@ func (t *tx) exec(query string, args ...any) (changed int64, err error) {
 	return res.RowsAffected()
 }
 
+// moveJob runs a statement that changes the job with this ID, its first argument,
+// and reports whether it did. A job that is not known is router.ErrNotFound.
+func (t *tx) moveJob(id int64, query string, args ...any) (moved bool, err error) {
+	n, err := t.exec(query, append([]any{id}, args...)...)
+	if n == 0 && err == nil {
+		err = known(t, id)
+	}
+	return n > 0, err
+}
+
+// moveRunner does the same for a runner.
+func (t *tx) moveRunner(id, query string, args ...any) error {
+	n, err := t.exec(query, append([]any{id}, args...)...)
+	if n == 0 && err == nil {
+		err = knownRunner(t, id)
+	}
+	return err
+}
+
 // query calls scan for each row of a statement, which must be a constant.
 func (t *tx) query(scan func(*sql.Rows) error, query string, args ...any) error {
 	s, err := t.stmt(query)
