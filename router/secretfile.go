@@ -34,3 +34,12 @@ func ReadSecret(path string, most int64) ([]byte, error) {
 	}
 	return b, nil
 }
+
+// RefuseWritable returns an error if everybody on the machine may write a file that
+// says whom to trust. It accepts every file on Windows.
+func RefuseWritable(name string, info os.FileInfo) error {
+	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o002 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("%s says whom to trust, but everybody may write it (mode %#o): chmod o-w %[1]s", name, mode.Perm())
+	}
+	return nil
+}

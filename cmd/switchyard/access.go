@@ -7,12 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"reflect"
-	"runtime"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -36,11 +31,7 @@ func (f *serveFlags) accessSource(token router.Secret, log *slog.Logger) (func()
 	case f.access != "" && (f.adminTokenFile != "" || token != ""):
 		return nil, errors.New("--access and an admin token exclude each other: put the token into the --access file; switchyard token prints an entry for it")
 	case f.access != "":
-		file := &accessFile{name: f.access, log: log}
-		if err := file.read(); err != nil {
-			return nil, err
-		}
-		return file.current, nil
+		return auth.FollowAccess(f.access, log)
 	case token != "":
 		read = gh.StaticToken(token)
 	case f.adminTokenFile != "":
@@ -66,85 +57,6 @@ func (f *serveFlags) accessSource(token router.Secret, log *slog.Logger) (func()
 	}
 	_, err := access()
 	return access, err
-}
-
-// An accessFile is read again when it changes. If the new content has faults, the
-// previous content stays in force. It is safe for concurrent use.
-type accessFile struct {
-	name string
-	log  *slog.Logger
-
-	mu        sync.Mutex
-	access    *auth.Access
-	as        os.FileInfo // of the content in access
-	readAt    time.Time
-	checkedAt time.Time
-	gone      bool // it was missing when last checked
-}
-
-// racy is how long after its modification time a file may change again without a
-// new time or size, because of the file system's clock.
-const racy = 2 * time.Second
-
-// current returns the access in force. It checks the file once a second at most.
-func (f *accessFile) current() (*auth.Access, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if now := time.Now(); now.Sub(f.checkedAt) > time.Second {
-		f.checkedAt = now
-		info, err := os.Stat(f.name)
-		switch {
-		case err != nil && f.gone: // already logged
-		case err != nil:
-			f.gone = true
-			f.log.Error("the access file cannot be read; everybody keeps the access they had", "err", err)
-		case f.gone || !os.SameFile(info, f.as) || info.ModTime() != f.as.ModTime() || info.Size() != f.as.Size() || f.readAt.Sub(f.as.ModTime()).Abs() < racy:
-			f.gone = false
-			before := f.access
-			if err := f.read(); err != nil {
-				f.as, f.readAt = info, now
-				f.log.Error("the access file has faults; everybody keeps the access they had", "err", err)
-			} else if !reflect.DeepEqual(before, f.access) {
-				f.log.Info("the access file was read again", "file", f.name)
-			}
-		}
-	}
-	return f.access, nil
-}
-
-func (f *accessFile) read() error {
-	now := time.Now()
-	info, err := os.Stat(f.name)
-	if err != nil {
-		return fmt.Errorf("read the access file: %w", err)
-	}
-	if err := othersWrite(f.name, info); err != nil {
-		return err
-	}
-	src, err := os.ReadFile(f.name)
-	if err != nil {
-		return fmt.Errorf("read the access file: %w", err)
-	}
-	access, err := auth.ParseAccess(f.name, src)
-	if err != nil {
-		return err
-	}
-	if o := access.OIDC; o != nil && o.ClientSecretFile != "" {
-		if _, err := readSecret(o.ClientSecretFile); err != nil {
-			return fmt.Errorf("client_secret_file: %w", err)
-		}
-	}
-	f.access, f.as, f.readAt = access, info, now
-	return nil
-}
-
-// othersWrite returns an error if everybody on the machine may write a file that
-// says whom to trust. It accepts every file on Windows.
-func othersWrite(name string, info os.FileInfo) error {
-	if mode := info.Mode(); mode.IsRegular() && mode.Perm()&0o002 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("%s says whom to trust, but everybody may write it (mode %#o): chmod o-w %[1]s", name, mode.Perm())
-	}
-	return nil
 }
 
 func tokenCommand() *cobra.Command {

@@ -39,7 +39,7 @@ func readInstances(path string) ([]instanceForm, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := othersWrite(path, info); err != nil {
+	if err := router.RefuseWritable(path, info); err != nil {
 		return nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxInstances+1))
