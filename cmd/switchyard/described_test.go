@@ -26,15 +26,7 @@ func TestAWholeServerAnswersAsDescribed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	url, stop, err := operated(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := stop(); err != nil {
-			t.Error(err)
-		}
-	}()
+	url, _ := operated(t, t.TempDir())
 	for _, ask := range []struct {
 		method, path, body string
 		status             int

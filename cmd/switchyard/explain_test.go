@@ -17,15 +17,7 @@ import (
 // The API decides by the same path as the command: what both print is the same
 // to the byte, for the label sets of public workflows, too, when they are here.
 func TestTheAPIExplainsAsTheCommandDoes(t *testing.T) {
-	url, stop, err := operated(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := stop(); err != nil {
-			t.Error(err)
-		}
-	}()
+	url, _ := operated(t, t.TempDir())
 	t.Setenv("SWITCHYARD_ADMIN_TOKEN", operatorsToken)
 	file := filepath.Join(t.TempDir(), "rules.yaml")
 	write(t, file, string(demoRules))

@@ -19,112 +19,46 @@ import (
 	"github.com/google/go-cmp/cmp"
 	nomadapi "github.com/hashicorp/nomad/api"
 
-	"switchyard/jobspecs"
 	"switchyard/router"
-	"switchyard/router/gh"
 	"switchyard/router/githubsim"
-	"switchyard/router/nomad"
-	"switchyard/router/nomad/capacity"
 	"switchyard/router/nomadsim"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
-	"switchyard/router/store"
+	"switchyard/router/testnet"
 	"switchyard/router/web/api"
-	"switchyard/rules"
 )
 
 const operatorsToken = "let-me-in"
 
-// operated runs a server for the scripts of the operators' commands until
-// stop: its API wants operatorsToken, and it has three jobs, 4001 dispatched to
-// a Nomad without nodes, 4002 unroutable and 4003 ignored.
-func operated(dir string, socket ...string) (url string, stop func() error, err error) {
-	var stops []func() error
-	stop = func() error {
-		var errs []error
-		for len(stops) > 0 {
-			last := stops[len(stops)-1]
-			stops = stops[:len(stops)-1]
-			errs = append(errs, last())
-		}
-		return errors.Join(errs...)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, stop())
-		}
-	}()
-	closed := func(f func()) { stops = append(stops, func() error { f(); return nil }) }
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-
-	sim := nomadsim.New(nomadsim.Config{})
-	closed(sim.Close)
-	fleet := httptest.NewServer(sim)
-	closed(fleet.Close)
-	specs, err := jobspecs.Load("")
-	if err != nil {
-		return "", stop, err
-	}
-	set, err := rules.Parse("rules.example.yaml", demoRules)
-	if err != nil {
-		return "", stop, err
-	}
-	log := slog.New(slog.DiscardHandler)
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &nomadapi.Config{Address: fleet.URL}})
-	if err != nil {
-		return "", stop, err
-	}
-	var github *githubsim.Server
-	hub := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { github.ServeHTTP(w, r) }))
-	closed(hub.Close)
-	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghp_test"), BaseURL: hub.URL})
-	if err != nil {
-		return "", stop, err
-	}
-	st, err := store.Open(ctx, filepath.Join(dir, "server.db"), store.Unsynced)
-	if err != nil {
-		return "", stop, err
-	}
-	stops = append(stops, st.Close)
+// operated runs a server for tests of the operators' commands: its API wants
+// operatorsToken, and it has three jobs, 4001 dispatched to a Nomad without
+// nodes, 4002 unroutable and 4003 ignored. Its database is server.db in dir.
+func operated(t testing.TB, dir string, socket ...string) (url string, w *routertest.World) {
+	t.Helper()
 	flags, token := serveFlags{adminListen: "127.0.0.1:0"}, router.Secret(operatorsToken)
 	for _, path := range socket {
 		flags.adminListen, token = server.SocketPrefix+path, ""
 	}
+	log := slog.New(slog.DiscardHandler)
 	access, err := flags.accessSource(token, log)
 	if err != nil {
-		return "", stop, err
+		t.Fatal(err)
 	}
-	app, err := newApp(appParts{store: st, nomad: capacity.New(cluster), github: client, rules: set, secrets: []router.Secret{testSecret}, access: access},
-		server.Config{Listen: "127.0.0.1:0", AdminListen: flags.adminListen, Logger: log})
-	if err != nil {
-		return "", stop, err
-	}
-	github = githubsim.New(githubsim.Config{WebhookURL: "http://" + app.Addr() + "/webhooks/github", Secret: testSecret, FirstID: 4001})
-	closed(github.Close)
-	running, end := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- app.Run(running) }()
-	stops = append(stops, func() error { end(); return <-done })
-
+	w = routertest.New(t, routertest.Config{
+		Rules: string(demoRules), Network: &testnet.Net{Loopback: true}, Logger: log, Database: filepath.Join(dir, "server.db"),
+		Hub: githubsim.Config{FirstID: 4001}, Cluster: nomadsim.Config{Nodes: []*nomadapi.Node{}}, New: wired(appParts{access: access}),
+	})
+	w.Start(func(c *server.Config) { c.AdminListen = flags.adminListen })
 	for _, labels := range [][]string{{"self-hosted", "linux", "x64"}, {"self-hosted", "linx"}, {"ubuntu-latest"}} {
-		github.Queue(ctx, githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, RunID: 7, Name: "build \x1b[31m", Labels: labels})
+		w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, RunID: 7, Name: "build \x1b[31m", Labels: labels})
 	}
 	for id, want := range map[int64]router.JobState{4001: router.Dispatched, 4002: router.Unroutable, 4003: router.Ignored} {
-		for {
-			j, err := st.Job(ctx, id)
-			if err == nil && j.State == want {
-				break
-			}
-			if ctx.Err() != nil {
-				return "", stop, errors.Join(errors.New("the server's jobs do not come into their states"), err)
-			}
-			time.Sleep(5 * time.Millisecond)
-		}
+		w.Await(id, routertest.In(want))
 	}
 	if len(socket) > 0 {
-		return app.AdminAddr(), stop, nil
+		return w.App.AdminAddr(), w
 	}
-	return "http://" + app.AdminAddr(), stop, nil
+	return "http://" + w.App.AdminAddr(), w
 }
 
 // The commands reach a server by its socket, which is its user's alone, and
@@ -135,10 +69,7 @@ func TestTheCommandsUseASocket(t *testing.T) {
 	}
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "s")
-	server, stop, err := operated(t.TempDir(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	server, w := operated(t, t.TempDir(), path)
 	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|0o600 || server != "unix:"+path {
 		t.Errorf("the socket is %v, %v; the server is at %s", info, err, server)
 	}
@@ -166,9 +97,7 @@ func TestTheCommandsUseASocket(t *testing.T) {
 			t.Errorf("%s is answered %s, want %d", url, resp.Status, want)
 		}
 	}
-	if err := stop(); err != nil {
-		t.Error(err)
-	}
+	w.Stop()
 	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket stays behind: %v", err)
 	}
@@ -223,20 +152,12 @@ func TestAWatchEndsWithoutAnError(t *testing.T) {
 
 // A watch of a server shows a change when there is one.
 func TestAWatchFollowsTheServer(t *testing.T) {
-	url, stop, err := operated(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := stop(); err != nil {
-			t.Error(err)
-		}
-	}()
+	url, _ := operated(t, t.TempDir())
 	t.Setenv("SWITCHYARD_ADMIN_TOKEN", operatorsToken)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	o := operator{server: url, most: time.Hour}
-	err = o.follow(ctx, func(ctx context.Context, next func(context.Context)) error {
+	err := o.follow(ctx, func(ctx context.Context, next func(context.Context)) error {
 		if err := o.ask(ctx, http.MethodPost, api.Prefix+"/jobs/4002/cancel", nil, nil, new(api.JobDetail)); err != nil {
 			return err
 		}
@@ -245,7 +166,7 @@ func TestAWatchFollowsTheServer(t *testing.T) {
 		if err := o.ask(ctx, http.MethodGet, api.Prefix+"/jobs/4002", nil, nil, &d); err != nil || d.Job.State != router.Denied {
 			t.Errorf("told of a change, job 4002 is %s, %v", d.Job.State, err)
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		t.Error(err)

@@ -70,9 +70,8 @@ func TestScripts(t *testing.T) {
 			},
 			// server runs one, of which SWITCHYARD_SERVER is the address, and the file token has its token.
 			"server": func(ts *testscript.TestScript, _ bool, _ []string) {
-				url, stop, err := operated(ts.Getenv("WORK"))
-				ts.Check(err)
-				ts.Defer(func() { ts.Check(stop()) })
+				url, w := operated(t, ts.Getenv("WORK"))
+				ts.Defer(w.Stop)
 				ts.Setenv("SWITCHYARD_SERVER", url)
 				file := ts.MkAbs("token")
 				ts.Check(os.WriteFile(file, []byte(operatorsToken+"\n"), 0o600))

@@ -45,6 +45,7 @@ type Config struct {
 	Network  *testnet.Net // nil: one in memory, of its own
 	Logger   *slog.Logger // nil: the router logs to the test's output, and the clients do not log
 	Store    server.Store // nil: a SQLite database of its own, opened by each Start
+	Database string       // path of that; "": in a directory of its own
 	Jobspecs string       // directory of the operator's jobspecs; "": the built-in ones alone
 
 	// GitHub and Nomad stand in for the simulators and the clients, which are nil then.
@@ -104,8 +105,11 @@ type World struct {
 func New(t testing.TB, c Config) *World {
 	t.Helper()
 	w := &World{
-		T: t, Net: c.Network, Rules: Parse(t, c.Rules), Metrics: telemetry.NewMetrics(), Database: filepath.Join(t.TempDir(), "test.db"),
+		T: t, Net: c.Network, Rules: Parse(t, c.Rules), Metrics: telemetry.NewMetrics(), Database: c.Database,
 		config: c, deliver: true, Run: c.Cluster.Run,
+	}
+	if w.Database == "" {
+		w.Database = filepath.Join(t.TempDir(), "test.db")
 	}
 	if w.Net == nil {
 		w.Net = new(testnet.Net)
