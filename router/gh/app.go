@@ -21,13 +21,13 @@ import (
 )
 
 const (
-	tokenMargin  = 2 * time.Minute  // a token is replaced so long before it expires, as clocks differ
-	refusalPause = 30 * time.Second // an answer that an operator must mend is not asked for again before
-	clockMargin  = 30 * time.Second // ghinstallation dates its JWTs so far back
+	tokenMargin  = 2 * time.Minute  // how long before it expires a token is replaced, as clocks differ
+	refusalPause = 30 * time.Second // after a refusal that needs an operator, before GitHub is asked again
+	clockMargin  = 30 * time.Second // how far back ghinstallation dates its JWTs
 	maxKeyFile   = 64 << 10         // bytes
 )
 
-// An App is the GitHub App that Switchyard is on GitHub.
+// An App is the GitHub App that Switchyard logs in as.
 type App struct {
 	ID int64 // as on the App's settings page
 
@@ -80,7 +80,7 @@ type app struct {
 	installations map[int64]*installation
 }
 
-// An owner is an organization or a user that the App may be installed for.
+// An owner is an organization or user that the App may be installed for.
 type owner struct {
 	installation atomic.Pointer[installation] // nil: not known
 	turn         turn                         // to look it up; guards refusals
@@ -94,21 +94,21 @@ type installation struct {
 	refusal refusal // of a token
 }
 
-// A refusal is an error that stands until then.
+// A refusal is an error that stands until a time.
 type refusal struct {
 	err   error
 	until time.Time
 }
 
-// A loginError says that GitHub does not take what Switchyard logs in with, or
-// that it cannot be read. The breaker of the login keeps its requests back.
+// A loginError says that GitHub rejects Switchyard's credentials, or that they cannot be
+// read. The breaker of the login keeps its requests back.
 type loginError struct{ err error }
 
 func (e *loginError) Error() string { return e.err.Error() }
 func (e *loginError) Unwrap() error { return e.err }
 
-// refused keeps err if it is for an operator to mend: asking at once again,
-// for each of many waiting runners, would spend the App's own limit.
+// refused keeps err if it needs an operator: asking again at once, for each of many
+// waiting runners, would use up the App's own limit.
 func refused(err error, now time.Time) refusal {
 	if _, ok := errors.AsType[*router.FixError](err); ok && !errors.As(err, new(*loginError)) && !errors.As(err, new(*router.RetryAtError)) {
 		return refusal{err, now.Add(refusalPause)}
@@ -118,7 +118,7 @@ func refused(err error, now time.Time) refusal {
 
 func (r refusal) stands(now time.Time) bool { return now.Before(r.until) }
 
-// A turn is a lock that nobody waits for longer than a context lasts.
+// A turn is a lock that a caller waits for no longer than its context lasts.
 type turn chan struct{}
 
 func (t turn) take(ctx context.Context) error {
@@ -250,8 +250,8 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	return in, nil
 }
 
-// forget has the installation looked up anew: it may be gone, and there may
-// be another. Its session stays, as GitHub still counts for it.
+// forget makes the next caller look up the installation again: it may be gone, and
+// there may be another. Its session stays, as GitHub still counts requests for it.
 func (a *app) forget(in *installation) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -260,8 +260,8 @@ func (a *app) forget(in *installation) {
 	}
 }
 
-// refresh sees to it that the installation has a token. One caller asks for
-// it, in one request; the others wait.
+// refresh gets a token for the installation unless it has a good one. One caller asks,
+// with one request; the others wait.
 func (a *app) refresh(ctx context.Context, in *installation, owner string) error {
 	s := in.session
 	if s.fresh(a.client.now()) {
@@ -312,8 +312,8 @@ func (a *app) unsuspend(owner string) string {
 	return "unsuspend the installation of " + a.String() + " in the settings of " + owner
 }
 
-// sorted is as session.sorted, for requests of the App itself. The status is
-// 0 when nothing is left to say of the error.
+// sorted is session.sorted for requests of the App itself. The status is 0 when the
+// error says all.
 func (a *app) sorted(err error, resp *github.Response, doing string) (code int, sorted error) {
 	code, sorted = a.sort(err, resp, doing)
 	a.session.heard(err, sorted, resp, a.client.now())

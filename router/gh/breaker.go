@@ -13,14 +13,14 @@ import (
 	"switchyard/router"
 )
 
-// How long what fails is kept back. A probe is one small request, so that a
-// login is back within seconds, and GitHub that is ill has six requests a minute.
-// A trial is a runner that is started on Nomad.
+// How long failing logins are kept back. A probe is one small request: a login that
+// works again is used within seconds, and a GitHub that is down gets six requests a
+// minute. A trial is a runner that is started on Nomad.
 const (
-	failuresInARow = 3           // of a login that may be chance: GitHub answers 5xx now and then
+	failuresInARow = 3           // that trip a breaker: single ones may be chance, as GitHub answers 5xx now and then
 	firstProbe     = time.Second // doubled with each probe that fails
 	lastProbe      = 10 * time.Second
-	probeTimeout   = 5 * time.Second // GitHub answers the smallest request in less, or is ill
+	probeTimeout   = 5 * time.Second // GitHub answers the smallest request in less, or is down
 
 	firstTrial   = time.Second      // of a login whose registrations fail, as above
 	lastTrial    = time.Minute      // ten runners in ten minutes
@@ -28,15 +28,14 @@ const (
 	firstRefusal = 30 * time.Second // of a place whose registrations GitHub refuses: a person must act
 	lastRefusal  = 5 * time.Minute
 
-	provenFor  = 10 * time.Second // a good answer stands for so long
-	unknownFor = time.Minute      // that a login which was never answered has no answer, either: a claim will tell
+	provenFor  = 10 * time.Second // how long a good answer counts
+	unknownFor = time.Minute      // after a probe of a login that GitHub never answered, before the next: a claim will tell
 	maxTrusted = 10               // runners started on trust, until GitHub has answered
-	maxPlaces  = 10_000           // whose refusals are remembered
+	maxPlaces  = 10_000           // places whose refusals are remembered
 )
 
-// A breaker is a circuit breaker: it keeps back what fails. It trips after some
-// failures in a row, until one try, after a wait that grows, went well. The zero
-// value has not tripped.
+// A breaker is a circuit breaker. It trips after some failures in a row, and resets
+// when one try, after a growing wait, succeeds. The zero value has not tripped.
 type breaker struct {
 	mu       sync.Mutex
 	failures int       // in a row
@@ -52,7 +51,7 @@ type breaker struct {
 	unknown  time.Time // until then, whether GitHub answers is not asked
 }
 
-// passed is for a good answer.
+// passed records a good answer.
 func (b *breaker) passed(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -60,22 +59,22 @@ func (b *breaker) passed(now time.Time) {
 	b.good, b.unproven, b.answered = now, 0, true
 }
 
-// hasAnswered reports whether anything was ever heard of GitHub. If not, that it
-// cannot be reached says little of the login: no runner is kept back for it, but
-// when registrations fail.
+// hasAnswered reports whether GitHub ever answered. If not, that it cannot be reached
+// says little about the login: runners are then kept back only when registrations fail.
 func (b *breaker) hasAnswered() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.answered
 }
 
+// hear records an answer, good or not.
 func (b *breaker) hear() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.answered = true
 }
 
-// hurry has the next try be due now.
+// hurry makes the next try due now.
 func (b *breaker) hurry(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -84,8 +83,8 @@ func (b *breaker) hurry(now time.Time) {
 	}
 }
 
-// failed is for a failure: the breaker trips after most in a row. Those of
-// requests that were under way when it tripped do not make it wait for longer.
+// failed records a failure; the breaker trips after most in a row. Failures of
+// requests that were under way when it tripped do not lengthen its wait.
 func (b *breaker) failed(err error, most int, first, last time.Duration, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -105,7 +104,8 @@ func (b *breaker) delay(first, last time.Duration, now time.Time) {
 	b.next = now.Add(b.wait)
 }
 
-// state says whether the breaker has tripped, and until when; due: it may be tried.
+// state returns whether the breaker has tripped, whether a try is due, when the next try
+// is, and since when and why it fails.
 func (b *breaker) state(now time.Time) (tripped, due bool, at, since time.Time, cause error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -116,7 +116,7 @@ func (b *breaker) state(now time.Time) (tripped, due bool, at, since time.Time, 
 	return !b.next.IsZero(), !now.Before(b.next) && !b.trying, at, b.since, b.cause
 }
 
-// try takes the one try that is due; false when it is not, or another has it.
+// try takes the one try that is due; false when none is due, or another caller has it.
 func (b *breaker) try(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -127,7 +127,7 @@ func (b *breaker) try(now time.Time) bool {
 	return true
 }
 
-// tried ends a try. One that failed, with err, has the next one wait for longer.
+// tried ends a try. After one that failed, with err, the next one waits longer.
 func (b *breaker) tried(err error, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -138,8 +138,8 @@ func (b *breaker) tried(err error, now time.Time) {
 	}
 }
 
-// start lets one runner through, and no other for trialTime, when it is time for
-// one; false: not yet. One that has not tripped lets all through.
+// start lets one runner through, and no other for trialTime, when a try is due; false:
+// not yet. A breaker that has not tripped lets all through.
 func (b *breaker) start(now time.Time) (at time.Time, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -152,8 +152,8 @@ func (b *breaker) start(now time.Time) (at time.Time, ok bool) {
 	return time.Time{}, true
 }
 
-// trust counts a runner that is started; false when so many were since the last
-// good answer that GitHub is to be asked first.
+// trust counts a runner that is started; false when so many were started since the
+// last good answer that GitHub must be asked first.
 func (b *breaker) trust(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -164,14 +164,14 @@ func (b *breaker) trust(now time.Time) bool {
 	return b.unproven <= maxTrusted
 }
 
-// leave has nobody ask for a while whether GitHub answers.
+// leave stops callers from asking for a while whether GitHub answers.
 func (b *breaker) leave(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.unknown = now.Add(unknownFor)
 }
 
-// heard tells the session's breaker of an error, and what it was sorted as.
+// heard records an error, and what it was classified as, in the session's breaker.
 func (s *session) heard(err, sorted error, resp *github.Response, now time.Time) {
 	code := status(resp)
 	if code != 0 {
@@ -179,7 +179,7 @@ func (s *session) heard(err, sorted error, resp *github.Response, now time.Time)
 	}
 	switch {
 	case errors.As(sorted, new(*router.RetryAtError)) && code == 0, errors.Is(err, context.Canceled):
-		// Nobody was asked, or who asked went away.
+		// GitHub was not asked, or the caller went away.
 	case code == http.StatusUnauthorized, errors.As(sorted, new(*loginError)):
 		s.calls.failed(sorted, 1, firstProbe, lastProbe, now)
 	case code < http.StatusMultipleChoices || code >= http.StatusInternalServerError:
@@ -189,7 +189,7 @@ func (s *session) heard(err, sorted error, resp *github.Response, now time.Time)
 	}
 }
 
-// failing is the error for a login that is not asked until at.
+// failing returns the error for a login that is not used until at.
 func (c *caller) failing(s *session, at, since time.Time, cause error) error {
 	return &router.RetryAtError{
 		At: at, Line: c.Host() + " " + s.login, Failing: true,
@@ -197,9 +197,9 @@ func (c *caller) failing(s *session, at, since time.Time, cause error) error {
 	}
 }
 
-// reach returns nil unless the session's breaker has tripped, or when a probe has just
-// reset it: one caller makes it. Else it fails with a *router.RetryAtError, of
-// a claim after some seconds in which it may be reset.
+// reach returns nil unless the session's breaker has tripped. If a probe is due, one
+// caller makes it, and it may reset the breaker. Otherwise reach fails with a
+// *router.RetryAtError; for a claim it first waits some seconds for a reset.
 func (c *caller) reach(ctx context.Context, s *session) error {
 	for left := patience; ; {
 		now := c.now()
@@ -229,8 +229,8 @@ func (c *caller) reach(ctx context.Context, s *session) error {
 	}
 }
 
-// ping makes the smallest request of a session, whoever waits for it: GitHub
-// counts it for no primary limit. An answer is all it wants:
+// ping makes the smallest request of a session, even if the caller goes away. GitHub
+// does not count it against a primary limit, and any answer is good:
 // https://docs.github.com/en/rest/rate-limit/rate-limit (read 2026-11-29).
 func (c *caller) ping(ctx context.Context, s *session, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(withAsked(context.WithoutCancel(ctx), asked{priority: claim}), timeout)
@@ -261,7 +261,7 @@ func (c *caller) ping(ctx context.Context, s *session, timeout time.Duration) er
 	return err
 }
 
-// prove has GitHub answer once for all who start runners on trust.
+// prove asks GitHub once for all callers that start runners on trust.
 func (c *caller) prove(ctx context.Context, s *session) error {
 	if err := s.probing.take(ctx); err != nil {
 		return err
@@ -286,14 +286,15 @@ func (c *caller) prove(ctx context.Context, s *session) error {
 	return c.failing(s, at, since, cause)
 }
 
-// A place is where registrations are refused or not: GitHub may refuse those of
-// one runner group alone.
+// A place is a target and runner group: GitHub may refuse the registrations of one
+// group only.
 type place struct {
 	target
 	group int64
 }
 
-// places are those whose registrations GitHub refused. The zero value is ready.
+// places has the breakers of places whose registrations GitHub refused. The zero value
+// is ready.
 type places struct {
 	mu sync.Mutex
 	by map[place]*breaker
@@ -323,7 +324,7 @@ func (p *places) passed(at place) {
 	delete(p.by, at)
 }
 
-// refusing is the error for a place whose registrations GitHub refuses.
+// refusing returns the error for a place whose registrations GitHub refuses.
 func (c *registrar) refusing(p place, at, since time.Time, cause error) error {
 	return &router.RetryAtError{
 		At: at, Line: fmt.Sprint(c.Host(), " ", p), Failing: true,
@@ -331,7 +332,7 @@ func (c *registrar) refusing(p place, at, since time.Time, cause error) error {
 	}
 }
 
-// registeredIn notes how a registration ended, and returns its error: one that
+// registeredIn records how a registration ended, and returns its error: an error that
 // keeps others back says until when.
 func (c *registrar) registeredIn(p place, err error) error {
 	now, logins := c.now(), c.logins(p.target)
@@ -342,7 +343,7 @@ func (c *registrar) registeredIn(p place, err error) error {
 	}
 	var later *router.RetryAtError
 	switch {
-	case errors.As(err, &later): // nobody was asked
+	case errors.As(err, &later): // GitHub was not asked
 		if n := len(logins); later.Failing && n > 0 && !logins[n-1].calls.hasAnswered() {
 			failed() // Admit keeps no runner back before
 		}
@@ -372,8 +373,8 @@ func (c *registrar) registeredIn(p place, err error) error {
 	return err
 }
 
-// held is a *router.RetryAtError while no runner may be started in a place. own: a
-// runner that registers itself with what is its own.
+// held returns a *router.RetryAtError while no runner may be started in a place. own: a
+// runner that brings its own registration.
 func (c *registrar) held(p place, own bool, now time.Time) error {
 	for _, s := range c.logins(p.target) {
 		if tripped, due, at, since, cause := s.calls.state(now); tripped && !due && s.calls.hasAnswered() {
@@ -391,7 +392,7 @@ func (c *registrar) held(p place, own bool, now time.Time) error {
 	return nil
 }
 
-// logins are the sessions that a registration in t needs, without finding out.
+// logins returns the known sessions that a registration in t needs.
 func (c *caller) logins(t target) []*session {
 	s := c.known(t)
 	switch {

@@ -30,8 +30,8 @@ func (c *Client) ClaimOf(ctx context.Context, j router.NomadJob) (url string, to
 
 const ownRegistration = "own" // as a rule's runner: { registration: own }
 
-// Claims implements router.Nomad. A dispatched job runs as it is, and is taken
-// for one that does not: if its jobspec claims all the same, the claim tells.
+// Claims implements router.Nomad. It is false for a dispatched job, which runs as it
+// is: if its jobspec claims all the same, the claim shows that.
 func (c *Client) Claims(p router.Placement) bool {
 	if p.Dispatch != "" || p.Runner.Registration == ownRegistration {
 		return false

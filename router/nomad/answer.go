@@ -10,12 +10,12 @@ import (
 	"switchyard/router"
 )
 
-// withoutIndex are the calls whose answers Nomad gives without the index of its state
-// (1.8.0 and 2.0.5, tried 2026-11-29). All others have it.
+// withoutIndex has the calls that Nomad answers without the index of its state
+// (1.8.0 and 2.0.5, tried 2026-11-29). All other answers have it.
 var withoutIndex = map[string]bool{"parse job": true, "validate job": true, "list servers": true, "other": true}
 
-// A heard is the body of a 200 that is being read. What is empty, cut off or not
-// Nomad's is told of as router.Unreadable: a 200 alone does not say that Nomad is well.
+// A heard is the body of a 200 that is being read. One that is empty, cut off or not
+// Nomad's is reported as router.Unreadable: a 200 alone does not say that Nomad works.
 type heard struct {
 	io.ReadCloser
 	whole whole
@@ -23,13 +23,14 @@ type heard struct {
 	once  sync.Once
 }
 
-// listen returns the body of an answer to a call, which tells how the answer is once.
+// listen returns the body of an answer to a call, and reports once, when the body was
+// read or closed, how the answer is.
 func listen(call string, resp *http.Response, took time.Duration, called func(string, int, time.Duration), wanted func() bool) io.ReadCloser {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	foreign := kind != "application/json" || !withoutIndex[call] && resp.Header.Get("X-Nomad-Index") == ""
 	return &heard{ReadCloser: resp.Body, tell: func(status int) {
 		switch {
-		case !wanted(): // who asked went away
+		case !wanted(): // the caller went away
 		case foreign:
 			called(call, router.Unreadable, took)
 		default:
@@ -52,7 +53,7 @@ func (h *heard) Close() error {
 	return h.ReadCloser.Close()
 }
 
-// end tells how the answer is; ok is false when it could not be read to its end.
+// end reports how the answer is; ok is false when it could not be read to its end.
 func (h *heard) end(ok bool) {
 	h.once.Do(func() {
 		if ok && h.whole.complete() {
@@ -63,8 +64,8 @@ func (h *heard) end(ok bool) {
 	})
 }
 
-// whole sees whether a text is a JSON value from its beginning to its end. What it
-// holds is for the decoder.
+// A whole checks whether a text is one complete JSON value, by its brackets and quotes;
+// the rest is for the decoder.
 type whole struct {
 	begun, quoted, escaped, wrong bool
 	depth                         int

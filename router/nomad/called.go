@@ -2,7 +2,7 @@ package nomad
 
 import "strings"
 
-// callName says in one of few words what a request asks of Nomad.
+// callName returns what a request asks of Nomad, as one of a few phrases.
 func callName(method, path string) string {
 	parts := strings.Split(strings.TrimPrefix(path, "/v1/"), "/")
 	first, last := parts[0], parts[len(parts)-1]

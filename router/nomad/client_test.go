@@ -141,7 +141,7 @@ func TestErrors(t *testing.T) {
 		{
 			"a jobspec it cannot parse", router.Placement{Jobspec: "broken"},
 			answers{parse: {400, "Failed to parse job: input.hcl:3,5-12: Unsupported argument; An argument named \"no_such\" is not expected here."}}, "fix",
-			"broken.nomad.hcl in namespace default: Nomad answered 400: Failed to parse job: input.hcl:3,5-12: Unsupported argument; An argument named \"no_such\" is not expected here.: mend the file",
+			"broken.nomad.hcl in namespace default: Nomad answered 400: Failed to parse job: input.hcl:3,5-12: Unsupported argument; An argument named \"no_such\" is not expected here.: correct the file",
 		},
 		{
 			"a parser in trouble", router.Placement{Jobspec: "shell"}, answers{parse: trouble}, "retry", "timed out",

@@ -580,7 +580,7 @@ func TestHCLIsParsedByNomad(t *testing.T) {
 		t.Run("a fault in it is the operator's to mend", func(t *testing.T) {
 			_, err := newClient(t, on.Config).Render(t.Context(), nomadtest.Request(router.Placement{Jobspec: "broken"}))
 			wantKind(t, err, "fix", "Unsupported argument")
-			wantKind(t, err, "fix", "mend the file")
+			wantKind(t, err, "fix", "correct the file")
 		})
 	})
 }

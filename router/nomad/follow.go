@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	// silence is how long an event stream may stay without a word before it
-	// counts as dead. Nomad sends a heartbeat every 30 s
+	// silence is how long an event stream may send nothing before it counts as
+	// dead. Nomad sends a heartbeat every 30 s
 	// (nomad/event_endpoint.go, v2.0.6-dev, read 2026-11-25).
 	silence = 70 * time.Second
-	opening = 10 * time.Second // from Nomad's answer to its first heartbeat, which it sends at once
+	opening = 10 * time.Second // from Nomad's answer to its first heartbeat, which follows at once
 
 	maxStreams = 20       // of events, where a token may not follow all namespaces at once
 	maxBatch   = 64 << 20 // bytes of the events of one change
@@ -68,9 +68,8 @@ func (c *Client) Stop(ctx context.Context, r router.Runner) error {
 	return nil
 }
 
-// Jobs implements router.Nomad, for the client's region. It lists the
-// namespaces that the token has list-jobs on; one that has it on none is a
-// FixError.
+// Jobs implements router.Nomad, for the client's region. It lists the namespaces on
+// which the token has list-jobs; it is a FixError if there are none.
 func (c *Client) Jobs(ctx context.Context) (jobs []router.NomadJob, index uint64, err error) {
 	list := Call{What: "list jobs", At: Scope{Namespace: api.AllNamespacesNamespace}, Capability: "list-jobs"}
 	ctx = context.WithValue(ctx, indexKey{}, &index)
@@ -104,7 +103,7 @@ func (c *Client) Jobs(ctx context.Context) (jobs []router.NomadJob, index uint64
 	return jobs, index, nil
 }
 
-// jobStub is what Jobs reads of a job in a listing.
+// A jobStub has what Jobs reads of a job in a listing.
 type jobStub struct {
 	ID, Namespace, Status string
 	Stop                  bool
@@ -120,7 +119,7 @@ type jobStub struct {
 	}
 }
 
-// job is false for a Nomad job that is no runner's.
+// job returns the Nomad job of a runner; false for any other job.
 func (s *jobStub) job() (j router.NomadJob, ok bool) {
 	j = router.NomadJob{
 		ID: s.ID, RunnerID: runnerOf(s.ID), At: router.NomadAt{Namespace: s.Namespace},
@@ -135,7 +134,7 @@ func (s *jobStub) job() (j router.NomadJob, ok bool) {
 	return j, j.RunnerID != ""
 }
 
-// moment is a time of Nomad's, which counts nanoseconds; 0 is none.
+// moment returns a time that Nomad gives in nanoseconds; 0 is none.
 func moment(ns int64) time.Time {
 	if ns == 0 {
 		return time.Time{}
@@ -143,11 +142,11 @@ func moment(ns int64) time.Time {
 	return time.Unix(0, ns)
 }
 
-// indexKey is under which a context has a *uint64 for the index of Nomad's answer.
+// indexKey is the key of a *uint64 in a context, which gets the index of Nomad's answer.
 type indexKey struct{}
 
-// observed tells of requests, and gives the index of answers to who asks by indexKey: the API client
-// keeps it to itself where it hands out an answer unread.
+// An observed reports requests, and gives the index of answers to callers that ask by indexKey:
+// the API client does not return it with an answer that it hands out unread.
 type observed struct {
 	*http.Transport
 	called func(call string, status int, took time.Duration) // nil: nobody
@@ -159,7 +158,7 @@ func (n observed) RoundTrip(r *http.Request) (*http.Response, error) {
 	wanted := func() bool { return !errors.Is(r.Context().Err(), context.Canceled) }
 	call, took := callName(r.Method, r.URL.Path), time.Since(began)
 	switch {
-	case n.called == nil || !wanted(): // who asked went away
+	case n.called == nil || !wanted(): // the caller went away
 	case err != nil:
 		n.called(call, 0, took)
 	case resp.StatusCode == http.StatusOK && call != "follow events":
@@ -188,7 +187,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unfinished is the error for an answer that ended too early.
+// unfinished returns the error for an answer that ended too early.
 func unfinished(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -196,19 +195,19 @@ func unfinished(err error) error {
 	return err
 }
 
-// errSilent is why Follow gives up a stream.
+// errSilent says why Follow gives up a stream.
 var errSilent = fmt.Errorf("nothing came from Nomad for %v, not even a heartbeat", silence)
 
-// errDenied is what Nomad does with a token that may not read: it answers 200
-// and then nothing, or ends the stream (v2.0.6-dev, tried 2026-11-25). Before 2.0 it
-// answers 403 at times (1.10.5, tried 2026-11-29).
+// errDenied stands for Nomad's answer to a token that may not read: 200 and then
+// nothing, or the end of the stream (v2.0.6-dev, tried 2026-11-25). Before 2.0 it
+// sometimes answers 403 (1.10.5, tried 2026-11-29).
 var errDenied = errors.New("no stream began, as for a token that may not read")
 
 // Follow implements router.Nomad, for the client's region. Nomad keeps the last
 // 100 changes of a cluster, or as many as its event_buffer_size says, and starts
-// a stream that asks for an older index at the oldest of them without a word:
+// a stream that asks for an older index at the oldest of them without saying so:
 // hence NomadFollowed. It needs read-job, on all namespaces or on those that the
-// token has anything to do with.
+// token has any capability on.
 func (c *Client) Follow(ctx context.Context, index uint64, each func(router.NomadEvent) error) error {
 	err := c.stream(ctx, api.AllNamespacesNamespace, index, each)
 	if !errors.Is(err, errDenied) || ctx.Err() != nil {
@@ -317,7 +316,7 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 				told = append(told, event)
 			}
 		}
-		// Nomad tells of an allocation before it tells of the lost one whose place it takes.
+		// Nomad reports an allocation before the lost one that it replaces.
 		slices.SortStableFunc(told, func(a, b router.NomadEvent) int {
 			return cmp.Compare(order[a.Kind], order[b.Kind])
 		})
@@ -329,10 +328,10 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 	}
 }
 
-// order is that of events of one change.
+// order sorts the events of one change.
 var order = map[router.NomadEventKind]int{router.NomadStopped: 0, router.NomadEnded: 1, router.NomadPlaced: 2, router.NomadStarted: 3, router.NomadUnknown: 4, router.NomadWaits: 5}
 
-// streamed is an event as Nomad streams it.
+// A streamed is an event as Nomad streams it.
 type streamed struct {
 	Topic, Type, Key string
 	Index            uint64
@@ -340,7 +339,7 @@ type streamed struct {
 	Payload          json.RawMessage
 }
 
-// event is what an event means for a runner; false when nothing.
+// event returns what an event means for a runner; false when nothing.
 func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 	if !slices.ContainsFunc(append(s.FilterKeys, s.Key), func(id string) bool { return runnerOf(id) != "" }) {
 		return e, false, nil
@@ -366,7 +365,7 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 			return e, false, nil
 		}
 		e.Kind, e.Job, e.At.Namespace = router.NomadStopped, p.Job.ID, p.Job.Namespace
-		// A job that is stopped is changed; one that is purged is told of as it was last.
+		// A job that is stopped is changed; one that is purged is reported as it was last.
 		if e.Text = "stopped"; p.Deleted || p.Job.ModifyIndex < s.Index {
 			e.Text = "purged"
 		}
@@ -396,7 +395,7 @@ func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
 	return e, runnerOf(e.Job) != "", nil
 }
 
-// allocation is what is read of one.
+// An allocation has what is read of one.
 type allocation struct {
 	JobID, Namespace, NodeName        string
 	ClientStatus, ClientDescription   string
@@ -413,7 +412,7 @@ type allocation struct {
 	}
 }
 
-// progress is the events of tasks that do not say why one ended.
+// progress has the events of tasks that do not say why one ended.
 var progress = []string{
 	"Received", "Task Setup", "Building Task Directory", "Downloading Artifacts", "Driver", "Started", "Running", "Killed", "Not Restarting",
 	"Restarting", "Restart Signaled", "Signaling", "Sibling Task Failed", "Leader Task Dead", "Main Tasks Dead", "Task hook message",
@@ -440,7 +439,7 @@ func (a *allocation) end() (end router.NomadEnd, text string) {
 	return end, string(end) + ": " + Printable(Line(why), maxEnd)
 }
 
-// killedBy is what Nomad's words mean for an allocation that it stops
+// killedBy says what Nomad's words mean for an allocation that it stops
 // (scheduler/reconciler and scheduler/util.go, v2.0.6-dev).
 var killedBy = map[string]string{
 	"alloc is being migrated":                  "its node is drained, or somebody stopped its allocation",
@@ -448,7 +447,7 @@ var killedBy = map[string]string{
 	"alloc is being updated due to job update": "its Nomad job was registered anew",
 }
 
-// lastWords is what Nomad last said of how a task ended: of one that failed, if
+// lastWords returns what Nomad last said about how a task ended: one that failed, if
 // any did.
 func (a *allocation) lastWords() (words string) {
 	failed := false
@@ -494,7 +493,7 @@ func (c *Client) Allocation(ctx context.Context, r router.Runner) (router.Alloca
 	switch Status(err) {
 	case http.StatusOK:
 		a.NodeAddr = node.Attributes["unique.network.ip-address"]
-	case http.StatusForbidden, http.StatusNotFound: // it is not for this token to know, or gone
+	case http.StatusForbidden, http.StatusNotFound: // the token may not read it, or it is gone
 	default:
 		return router.Allocation{}, Call{What: "read node " + newest.NodeName, Capability: NodeRead}.Classify(err)
 	}

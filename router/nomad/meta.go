@@ -28,9 +28,8 @@ const (
 	metaWorkflow     = "GH_WORKFLOW"
 )
 
-// The bounds of what strangers say. Nomad would take megabytes, but a task's
-// environment is where it ends up: Linux takes 128 KiB a variable, Windows
-// 32,767 characters.
+// The bounds of strangers' strings. Nomad would accept megabytes, but they end up in a
+// task's environment: Linux allows 128 KiB for a variable, Windows 32,767 characters.
 const (
 	maxValue  = 256                   // characters of a name or a label
 	maxLabels = router.MaxTokenLabels // bytes of all labels together; those after are left out
@@ -56,7 +55,7 @@ func jobMeta(r router.StartRequest) map[string]string {
 	}
 }
 
-// metaKeys are the keys of jobMeta, sorted.
+// metaKeys returns the keys of jobMeta, sorted.
 func metaKeys() []string {
 	var keys []string
 	for key := range jobMeta(router.StartRequest{}) {
@@ -77,8 +76,8 @@ func inert(s string) string {
 	return strings.ReplaceAll(Printable(s, maxValue), "${", "$ {")
 }
 
-// labels joins labels as they came, as far as they fit. A comma within one
-// would make two of it.
+// labels joins labels as they came, as far as they fit. A comma within a label becomes
+// a space: it would make two labels of one.
 func labels(list []string) string {
 	var b strings.Builder
 	for i, label := range list {
@@ -94,14 +93,14 @@ func labels(list []string) string {
 	return b.String()
 }
 
-// jobPage is GitHub's page for the job, if it gave a plain web address.
+// jobPage returns GitHub's page for the job, if GitHub gave a plain web address.
 func jobPage(j router.Job) (*url.URL, bool) {
 	u, err := url.Parse(j.URL)
 	ok := err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && len(j.URL) <= maxURL
 	return u, ok
 }
 
-// runnerURL is GitHub's page for what the runner registers with.
+// runnerURL returns GitHub's page for what the runner registers with.
 func runnerURL(r router.StartRequest) string {
 	switch t := router.TargetOf(r.Job.Repo, r.Placement.Runner); {
 	case t.Enterprise != "":
@@ -113,7 +112,7 @@ func runnerURL(r router.StartRequest) string {
 	}
 }
 
-// page is a page of GitHub, on the server that the job is on.
+// page returns the URL of a page on the job's GitHub.
 func page(j router.Job, path string) string {
 	u := url.URL{Scheme: "https", Host: cmp.Or(j.Repo.Host, "github.com"), Path: "/" + path}
 	if page, ok := jobPage(j); ok {
@@ -122,7 +121,7 @@ func page(j router.Job, path string) string {
 	return u.String()
 }
 
-// jobName is what people see in lists: "acme/web · build".
+// jobName returns what people see in lists, such as "acme/web · build".
 func jobName(r router.StartRequest) string {
 	if r.Job.Repo.FullName == "" || r.Job.Name == "" {
 		return r.Runner.ID

@@ -38,7 +38,7 @@ func (c *Client) parse(ctx context.Context, spec jobspecs.Jobspec, namespace str
 	var parsed json.RawMessage
 	_, err = c.api.Raw().Write("/v1/jobs/parse", &api.JobsParseRequest{JobHCL: string(spec.Source)}, &parsed, at.Write(ctx))
 	if err != nil {
-		return nil, Call{What: "parse jobspec " + spec.Path, At: at, Capability: "parse-job", BadRequest: "mend the file"}.Classify(err)
+		return nil, Call{What: "parse jobspec " + spec.Path, At: at, Capability: "parse-job", BadRequest: "correct the file"}.Classify(err)
 	}
 	c.log.Debug("jobspec parsed", "jobspec", spec.Name)
 	c.mu.Lock()

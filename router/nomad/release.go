@@ -31,7 +31,7 @@ type Releases struct {
 	Oldest, Newest *version.Version // the same when all servers are alike
 }
 
-// String is "2.0.5", or "1.11.3 to 2.0.5".
+// String returns, for example, "2.0.5" or "1.11.3 to 2.0.5".
 func (r Releases) String() string {
 	if r.Oldest.Equal(r.Newest) {
 		return r.Oldest.String()
@@ -39,7 +39,7 @@ func (r Releases) String() string {
 	return fmt.Sprintf("%s to %s", r.Oldest, r.Newest)
 }
 
-// Untried says, for people, that Switchyard was not tried with such servers; "" when
+// Untried says, for people, that Switchyard was not tested with such servers; "" when
 // it was.
 func (r Releases) Untried() string {
 	oldest, newest := version.Must(version.NewVersion(oldestTried)), version.Must(version.NewVersion(newestTried))
@@ -52,14 +52,14 @@ func (r Releases) Untried() string {
 	return ""
 }
 
-// minor is a version without its patch number and what follows it.
+// minor returns a version without its patch number and what follows it.
 func minor(v *version.Version) *version.Version {
 	parts := v.Segments()
 	return version.Must(version.NewVersion(fmt.Sprintf("%d.%d", parts[0], parts[1])))
 }
 
-// Releases asks Nomad for those of its servers, in all regions that it knows. It
-// needs node read. Errors are sorted as Start's.
+// Releases asks Nomad for the releases of its servers, in all regions that it knows. It
+// needs node read. Errors are classified as for Start.
 func (c *Client) Releases(ctx context.Context) (r Releases, err error) {
 	ask := Call{What: "list Nomad's servers", Capability: NodeRead}
 	members, err := c.api.Agent().MembersOpts(Scope{}.Read(ctx))
@@ -87,14 +87,14 @@ func (c *Client) Releases(ctx context.Context) (r Releases, err error) {
 	return r, nil
 }
 
-// released is what is known of the servers' release, until then.
+// A released has what is known about the servers' releases, until a time.
 type released struct {
 	once  bool // all of them check EnforceIndex as they commit
 	until time.Time
 }
 
 // registersOnce reports whether all servers are known to check EnforceIndex as they
-// commit. It asks Nomad now and then.
+// commit. It asks Nomad every 10 minutes, or one minute after a failure.
 func (c *Client) registersOnce(ctx context.Context) bool {
 	known := func() *released {
 		if k := c.release.Load(); k != nil && time.Now().Before(k.until) {
@@ -105,7 +105,7 @@ func (c *Client) registersOnce(ctx context.Context) bool {
 	if k := known(); k != nil {
 		return k.once
 	}
-	unlock, err := c.hold.lock(ctx, "release") // it is asked once
+	unlock, err := c.hold.lock(ctx, "release") // one caller asks
 	if err != nil {
 		return false
 	}

@@ -18,10 +18,10 @@ const (
 	maxName    = 100          // characters of the job's name for people
 )
 
-// Render lays a placement over its jobspec: the Nomad job that Start would
-// register. It asks Nomad only for a jobspec without a parsed form, once. The
-// job is the caller's, but for the values of Placement.Task.Config, which it
-// shares. Errors are sorted as Start's.
+// Render lays a placement over its jobspec and returns the Nomad job that Start would
+// register. It asks Nomad only to parse a jobspec that comes without its parsed form,
+// once. The caller owns the job, except for the values of Placement.Task.Config, which
+// it shares. Errors are classified as for Start.
 func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, error) {
 	p := r.Placement
 	if p.Dispatch != "" {
@@ -41,7 +41,7 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	}
 	var job api.Job // decoded afresh, so that no two jobs share anything
 	if err := json.Unmarshal(parsed, &job); err != nil {
-		return nil, &router.FixError{Fix: "mend the file", Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s is no Nomad job: %w", spec.Path, err)}}
+		return nil, &router.FixError{Fix: "correct the file", Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s is no Nomad job: %w", spec.Path, err)}}
 	}
 	group, task, err := runnerTask(&job)
 	if err != nil {
@@ -67,7 +67,7 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	return &job, nil
 }
 
-// runnerTask finds the one task that runs the runner.
+// runnerTask returns the group and the one task that runs the runner.
 func runnerTask(job *api.Job) (*api.TaskGroup, *api.Task, error) {
 	if len(job.TaskGroups) != 1 || job.TaskGroups[0] == nil {
 		return nil, nil, fmt.Errorf("it has %d groups, want 1", len(job.TaskGroups))
@@ -128,8 +128,8 @@ func overlayJob(job *api.Job, r router.StartRequest) {
 	}
 }
 
-// overlayGroup makes the group start once: a runner's configuration is good
-// for one use.
+// overlayGroup lets the group start only once: a runner's configuration is good for
+// one use.
 func overlayGroup(group *api.TaskGroup, r router.StartRequest) {
 	group.Count = new(1)
 	group.RestartPolicy = &api.RestartPolicy{Attempts: new(0), Mode: new("fail")}
