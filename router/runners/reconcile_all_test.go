@@ -17,7 +17,7 @@ import (
 // What act needs of the three sides, where GitHub says that every runner it
 // knows is busy; or, in allWaiting, idle, as each job waits for an approval.
 type (
-	allBooks struct{ server }
+	allStore struct{ server }
 	server   interface {
 		Store
 		intake.Store
@@ -31,21 +31,21 @@ type (
 	allWaiting struct{ allBusy }
 )
 
-func (allBooks) Stopped(context.Context, router.Runner, string, time.Time) (bool, error) {
+func (allStore) Stopped(context.Context, router.Runner, string, time.Time) (bool, error) {
 	return true, nil
 }
-func (allBooks) Lost(context.Context, string, time.Time, router.Cause, string, time.Time) (bool, error) {
+func (allStore) Lost(context.Context, string, time.Time, router.Cause, string, time.Time) (bool, error) {
 	return true, nil
 }
-func (allBooks) Requeue(context.Context, string, string, time.Time) (bool, error) { return true, nil }
-func (allBooks) Ended(context.Context, []string, time.Time) error                 { return nil }
-func (allBooks) Job(_ context.Context, id int64) (router.Job, error)              { return router.Job{ID: id}, nil }
-func (allBooks) Asked(context.Context, int64, time.Time) error                    { return nil }
-func (allBooks) Receive(_ context.Context, d router.Delivery) (bool, error)       { return d.Waits(), nil }
-func (allBooks) RecordNomadEvents(context.Context, []router.NomadEvent, time.Time) ([]router.SeenRunner, error) {
+func (allStore) Requeue(context.Context, string, string, time.Time) (bool, error) { return true, nil }
+func (allStore) Ended(context.Context, []string, time.Time) error                 { return nil }
+func (allStore) Job(_ context.Context, id int64) (router.Job, error)              { return router.Job{ID: id}, nil }
+func (allStore) Asked(context.Context, int64, time.Time) error                    { return nil }
+func (allStore) Receive(_ context.Context, d router.Delivery) (bool, error)       { return d.Waits(), nil }
+func (allStore) RecordNomadEvents(context.Context, []router.NomadEvent, time.Time) ([]router.SeenRunner, error) {
 	return nil, nil
 }
-func (allBooks) SetReason(context.Context, string, string, time.Time) error { return nil }
+func (allStore) SetReason(context.Context, string, string, time.Time) error { return nil }
 
 func (n *allNomad) Stop(context.Context, router.Runner) error          { n.stopped++; return nil }
 func (n *allNomad) Ended(context.Context, router.Runner) (bool, error) { return true, nil }
@@ -80,9 +80,9 @@ func TestEveryCombination(t *testing.T) {
 	nomad := &allNomad{}
 	log, clock := telemetry.NewLog(slog.New(slog.DiscardHandler), func() time.Time { return now }), func() time.Time { return now }
 	metrics, due, leftover := telemetry.NewMetrics(), router.NewHint(), router.NewJobHint()
-	asker := intake.New(intake.Intake{Store: allBooks{}, GitHub: allBusy{}, Log: log, Metrics: metrics, Clock: router.NewClock(clock), Now: clock, Due: due, Leftover: leftover})
+	asker := intake.New(intake.Intake{Store: allStore{}, GitHub: allBusy{}, Log: log, Metrics: metrics, Clock: router.NewClock(clock), Now: clock, Due: due, Leftover: leftover})
 	rs := New(&Runners{
-		Store: allBooks{}, Nomad: nomad, GitHub: allBusy{}, Intake: asker, Log: log, Metrics: metrics,
+		Store: allStore{}, Nomad: nomad, GitHub: allBusy{}, Intake: asker, Log: log, Metrics: metrics,
 		Backoff: &router.Backoff{Now: clock, Rand: func() float64 { return 0 }}, Now: clock, Due: due, Leftover: leftover, Compare: make(router.TimeHint, 1),
 		Idle: 10 * time.Minute, Doubt: 2 * time.Minute, Sweep: 5 * time.Minute,
 	})
@@ -207,7 +207,7 @@ func TestARunnerThatMayBeAboutToRegisterIsNotStoppedYet(t *testing.T) {
 		nomad, at := &allNomad{}, now.Add(time.Minute)
 		clock := func() time.Time { return at }
 		rs := New(&Runners{
-			Store: allBooks{}, Nomad: nomad, GitHub: noneKnown{}, Log: telemetry.NewLog(slog.New(slog.DiscardHandler), clock),
+			Store: allStore{}, Nomad: nomad, GitHub: noneKnown{}, Log: telemetry.NewLog(slog.New(slog.DiscardHandler), clock),
 			Now: clock, Due: router.NewHint(), Doubt: 2 * time.Minute,
 		})
 		var later *router.RetryAtError

@@ -258,7 +258,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 					} else {
 						eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 						stopped, lost := runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped), runnerIn(t, st, 1, "gha-1-1", router.RunnerLost)
-						eventually(t, "its books are closed", func() bool { return stopped() || lost() }) // by Nomad's word, that is lost
+						eventually(t, "the database has its end", func() bool { return stopped() || lost() }) // by Nomad's word, that is lost
 					}
 					if got := nomad.count(); got != tc.wantNomadJob {
 						t.Errorf("Nomad has %d jobs, want %d", got, tc.wantNomadJob)

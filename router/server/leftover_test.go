@@ -54,7 +54,7 @@ func TestLeftoverRunners(t *testing.T) {
 		r.await(1, in(router.Dispatched))
 		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
-		eventually(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
+		eventually(t, "the database has its end", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
 		got, _ := nomad.job("gha-1-1")
 		if status, body := r.Claim(got.ClaimToken); status == http.StatusOK && body != "" {
 			t.Errorf("claim = %d %q, want no configuration", status, body)
@@ -69,7 +69,7 @@ func TestLeftoverRunners(t *testing.T) {
 		r.online(1)
 		r.deliver(taken(1, "in_progress", "another"))
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
-		eventually(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
+		eventually(t, "the database has its end", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
 		if got := h.lost(); !slices.Equal(got, []int64{1}) {
 			t.Errorf("GitHub lost the runners %v, want its", got)
 		}
@@ -86,7 +86,7 @@ func TestLeftoverRunners(t *testing.T) {
 			t.Error("a runner that has a job was stopped")
 		}
 		r.deliver(taken(3, "in_progress", name))
-		eventually(t, "the books know", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
+		eventually(t, "the database knows", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
 	})
 	virtual(t, "one serves the job whose runner was taken", func(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
@@ -124,15 +124,15 @@ func TestLeftoverRunners(t *testing.T) {
 	virtual(t, "one that is cancelled while it is registered is stopped after that", func(t *testing.T) {
 		entered, leave := make(chan struct{}), make(chan struct{})
 		st, nomad := openStore(t), &cluster{within: func(router.StartRequest) { close(entered); <-leave }}
-		looked := make(chan struct{}, 100)
-		r := start(t, lookedStore{st, looked}, nomad, &hub{}, slow)
-		<-looked // at the start
+		read := make(chan struct{}, 100)
+		r := start(t, leftoversRead{st, read}, nomad, &hub{}, slow)
+		<-read // at the start
 		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 		<-entered
 		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
 		for range 2 { // after each delivery, if not after both
 			select {
-			case <-looked:
+			case <-read:
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
@@ -165,19 +165,19 @@ func TestLeftoverRunners(t *testing.T) {
 		r.online(1)
 		r.deliver(taken(1, "in_progress", "another"))
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
-		eventually(t, "its books are closed", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
+		eventually(t, "the database has its end", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
 	})
 }
 
-type lookedStore struct {
+type leftoversRead struct {
 	Store
-	looked chan struct{}
+	read chan struct{}
 }
 
-func (s lookedStore) Leftovers(ctx context.Context, jobID int64) ([]router.Runner, error) {
+func (s leftoversRead) Leftovers(ctx context.Context, jobID int64) ([]router.Runner, error) {
 	defer func() {
 		select {
-		case s.looked <- struct{}{}:
+		case s.read <- struct{}{}:
 		default:
 		}
 	}()

@@ -67,7 +67,7 @@ func listing(b *testing.B, jobs []router.NomadJob) []byte {
 	return answer
 }
 
-// BenchmarkPass compares the books of ten thousand live runners, all in order,
+// BenchmarkPass compares the database of ten thousand live runners, all in order,
 // with Nomad's answer: a tenth waits for a node, a tenth is idle, and the others
 // are busy. sys-MB is all that the process took, the answer itself included.
 func BenchmarkPass(b *testing.B) {

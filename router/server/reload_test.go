@@ -117,7 +117,7 @@ func TestReloadsUnderLoadAreAtomic(t *testing.T) {
 		asked, _ := r.nomad.job(j.RunnerID())
 		d := j.Decision
 		if asked.Rule != d.Rule || asked.Placement.Jobspec != d.Rule || d.Runner.Group != map[string]int64{"a": 1, "b": 2}[d.Rule] {
-			t.Errorf("job %d: rule %q on Nomad with jobspec %q, and %q in group %d in the books; want all of one set",
+			t.Errorf("job %d: rule %q on Nomad with jobspec %q, and %q in group %d in the database; want all of one set",
 				id, asked.Rule, asked.Placement.Jobspec, d.Rule, d.Runner.Group)
 		}
 	}
