@@ -51,7 +51,7 @@ type OpenJobs struct {
 	Oldest time.Time // when the first of them was received
 }
 
-// A Demand is the jobs that ask for the same labels.
+// A Demand counts the jobs that ask for the same labels.
 type Demand struct {
 	Labels []string // as they came
 	Jobs   int

@@ -150,7 +150,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 		log = log.With("rule", c.Job.Decision.Rule)
 	}
 	if !c.Needed {
-		log.Info("a runner is not needed any more", "state", c.Job.State)
+		log.Info("a runner is no longer needed", "state", c.Job.State)
 		rw.WriteHeader(http.StatusOK)
 		return
 	}
@@ -186,7 +186,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	} else if r, err := h.Store.Runner(ctx, c.Runner.ID); err == nil && !r.EndedAt.IsZero() && r.State == router.RunnerOnline { // what Nomad said overtook this
 		h.Runners.HasEnded(router.LiveRunner{Runner: r, Needed: r.JobID == c.Job.ID, Failures: c.Job.Failures})
 	}
-	h.Leftover.Of(c.Job.ID) // it may have gone elsewhere meanwhile
+	h.Leftover.Of(c.Job.ID) // another runner may have taken it in the meantime
 }
 
 // claimed measures a claim. A runner without a recorded placement got its node a moment ago.
@@ -221,7 +221,7 @@ func (h *Handler) refuse(rw http.ResponseWriter, c router.Claimed, from string, 
 	var fix *router.FixError
 	switch {
 	case errors.Is(err, router.ErrClaimed) && c.Runner.State == router.RunnerStopped:
-		log.Throttled(slog.LevelInfo, c.Runner.ID, "a runner is not needed any more", "state", c.Job.State)
+		log.Throttled(slog.LevelInfo, c.Runner.ID, "a runner is no longer needed", "state", c.Job.State)
 		rw.WriteHeader(http.StatusOK)
 		return
 	case errors.Is(err, router.ErrClaimed):

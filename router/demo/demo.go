@@ -131,7 +131,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	serve(servers, githubListener, github)
 	defer githubListener.Close()
 
-	// The server outlives ctx, so that the jobs in hand can be shown to their end.
+	// The server outlives ctx, so that running jobs are shown to their end.
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	done := make(chan error, 1)
@@ -164,7 +164,7 @@ func serve(g *errgroup.Group, l net.Listener, h http.Handler) {
 	})
 }
 
-// writeJobspecs puts the demo's jobspec in the place of each built-in one.
+// writeJobspecs writes the demo's jobspec under the name of each built-in one.
 func writeJobspecs(dir, githubURL string) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -217,8 +217,8 @@ func (f *fleet) connect(ctx context.Context) (err error) {
 	return nil
 }
 
-// where returns the node of a Nomad job's allocation, or else why it has none
-// yet: "" when Nomad has not looked.
+// where returns the node of a Nomad job's allocation, or else why it has none yet: "" when Nomad
+// has not evaluated it.
 func (f *fleet) where(ctx context.Context, nomadJob string) (node *api.Node, waits string) {
 	q := (&api.QueryOptions{}).WithContext(ctx)
 	allocs, _, err := f.client.Jobs().Allocations(nomadJob, false, q)
@@ -237,7 +237,7 @@ func (f *fleet) where(ctx context.Context, nomadJob string) (node *api.Node, wai
 	return nil, ""
 }
 
-// failure says in one line why Nomad placed nothing.
+// failure returns one line that says why Nomad placed nothing.
 func failure(m *api.AllocationMetric) string {
 	var why []string
 	for c, n := range m.ConstraintFiltered {
@@ -247,14 +247,14 @@ func failure(m *api.AllocationMetric) string {
 		why = append(why, fmt.Sprintf("no %s left on %d", d, n))
 	}
 	if len(why) == 0 {
-		why = append(why, fmt.Sprintf("%d nodes looked at", m.NodesEvaluated))
+		why = append(why, fmt.Sprintf("%d nodes evaluated", m.NodesEvaluated))
 	}
 	slices.Sort(why)
 	return strings.Join(why, ", ")
 }
 
-// freshID is a first ID past those of earlier demos, whose jobs a real Nomad may
-// remember, and under router.MaxGitHubID.
+// freshID returns a first ID above those of earlier demos, whose jobs a real Nomad may still
+// have, and below router.MaxGitHubID.
 func freshID(now time.Time) int64 { return now.Unix() * 1e4 }
 
 // clear removes what the demo left on a real Nomad.

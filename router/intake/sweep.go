@@ -88,7 +88,7 @@ type Sweeper struct {
 
 	// Used by Sweep only.
 	sweep     int                    // counts
-	turns     map[router.HookKey]int // how often each was looked at
+	turns     map[router.HookKey]int // how often each was swept
 	compared  map[router.HookKey]comparison
 	read      bool          // GitHub listed the deliveries of some hook
 	unreached []router.Hook // hooks whose deliveries GitHub does not list
@@ -128,7 +128,7 @@ type comparison int
 
 const (
 	notCompared comparison = iota
-	comparing              // the sweep goes on
+	comparing              // the sweep is under way
 	compared
 )
 
@@ -414,7 +414,7 @@ func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 			return nil
 		}
 	}
-	return nil // the next sweep goes on
+	return nil // the next sweep continues
 }
 
 // persist makes a call up to three times while it fails in a way that may pass at once: a 5xx,

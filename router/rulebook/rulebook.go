@@ -250,7 +250,7 @@ func (b *Book) record(ctx context.Context, c content, v router.KeptRules) {
 }
 
 // writeFiles writes all files or none, if it can: first each beside its place,
-// then all take their places, unless something changed meanwhile. was is what
+// then all take their places, unless something has changed. was is what
 // they hold now, to go back to.
 func writeFiles(files, was []rules.File, unchanged func() error) (err error) {
 	var beside []string

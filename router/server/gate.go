@@ -44,11 +44,11 @@ const (
 	maxProven = 1024
 )
 
-// A gate is a listener that bounds its open connections: in all, and those of
-// one address that wait for their client. When there are too many, the one that
-// has waited longest for its client is closed: for the next request, for the
-// rest of one, or until it takes the answer. Those of proven addresses come last,
-// and requests that are worked on are left alone.
+// A gate is a listener that limits its open connections: in all, and those of one address that
+// wait for their client. If there are too many it closes the one that has waited longest for
+// its client: for the next request, for the rest of one, or for the client to read the answer.
+// Connections of proven addresses come last, and those whose requests are being handled are
+// left alone.
 type gate struct {
 	net.Listener
 	name string // in the log and in metrics
@@ -66,15 +66,14 @@ type gate struct {
 	closed  bool
 }
 
-// A source is an address that connections come from; of IPv6, a network within
-// which one machine has as many addresses as it likes.
+// A source is an address that connections come from. For IPv6 it is a network, within which
+// one machine can have as many addresses as it likes.
 type source struct {
 	open, waiting int
 	proven        bool
 }
 
-// A guarded connection is one that was accepted. What follows the first line is
-// guarded by gate.mu.
+// A guarded is an accepted connection. The fields after the first group are guarded by gate.mu.
 type guarded struct {
 	net.Conn
 	gate *gate
@@ -140,8 +139,8 @@ func (g *gate) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// Close closes the listener, and connections on which nothing was asked yet:
-// browsers open some in advance, and http.Server.Shutdown waits 5 s for each.
+// Close closes the listener, and connections that have not sent anything: browsers open some in
+// advance, and http.Server.Shutdown waits 5 s for each.
 func (g *gate) Close() error {
 	g.mu.Lock()
 	g.closed = true
@@ -155,15 +154,14 @@ func (g *gate) Close() error {
 	return g.Listener.Close()
 }
 
-// longest returns the connection other than one that has waited longest for its
-// client, of the source that has most of these, or of the one that is given;
-// nil: none waits.
+// longest returns the connection, except other, that has waited longest for its client: of the
+// source that has most of these, or of the given source; nil: none waits.
 func (g *gate) longest(other *guarded, of *source) (longest *guarded) {
 	for range unreadTries {
 		if longest = g.oldest(other, of); longest == nil || !hasUnread(longest.Conn) {
 			break
 		}
-		longest.since = time.Now() // its client has sent what nobody had the time to read yet
+		longest.since = time.Now() // its client has sent something that was not read yet
 	}
 	return longest
 }
@@ -182,7 +180,7 @@ func (g *gate) oldest(other *guarded, of *source) (oldest *guarded) {
 	return oldest
 }
 
-// before reports which of two connections that wait is closed first.
+// before reports whether c, which waits, is closed before o.
 func (c *guarded) before(o *guarded) bool {
 	switch {
 	case c.from.proven != o.from.proven:
@@ -240,7 +238,7 @@ func (g *gate) remove(c *guarded) {
 	g.less.Signal()
 }
 
-// wait notes whether a connection waits for its client.
+// wait sets whether a connection waits for its client.
 func (g *gate) wait(c *guarded, waiting bool) {
 	if waiting == c.waiting {
 		return
@@ -261,8 +259,7 @@ func (c *guarded) Close() error {
 	return c.Conn.Close()
 }
 
-// Read reads; the first bytes of a request end the wait for it, and begin the
-// one for its rest.
+// Read reads. The first bytes of a request end the wait for it, and begin the wait for its rest.
 func (c *guarded) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
@@ -311,8 +308,7 @@ func (c *guarded) writes(since time.Time) {
 	c.writing = since
 }
 
-// read notes that the head of a request was read, and what follows is its body;
-// or that the whole request was.
+// read says that the head of a request was read, or the whole request.
 func (c *guarded) read(whole bool) {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
@@ -324,8 +320,7 @@ func (c *guarded) read(whole bool) {
 
 type guardedKey struct{}
 
-// guard has srv, which serves the connections of g, say of each whether it
-// waits for its client.
+// guard makes srv, which serves the connections of g, report whether each waits for its client.
 func (g *gate) guard(srv *http.Server) {
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return context.WithValue(ctx, guardedKey{}, c)
@@ -347,14 +342,14 @@ func (g *gate) guard(srv *http.Server) {
 			c.read(req.ContentLength == 0)
 		}
 		if c != nil && req.ContentLength != 0 {
-			req = req.WithContext(req.Context()) // a copy, as the server looks at the body of its own
+			req = req.WithContext(req.Context()) // a copy, as the server inspects the body of its own
 			req.Body = &awaited{req.Body, c}
 		}
 		next.ServeHTTP(w, req)
 	})
 }
 
-// An awaited body is one that may not have come yet.
+// An awaited is a request's body that may not have arrived yet.
 type awaited struct {
 	io.ReadCloser
 	conn *guarded
@@ -368,7 +363,7 @@ func (b *awaited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// sourceOf returns the source of an address.
+// sourceOf returns the source that an address belongs to.
 func sourceOf(addr net.Addr) netip.Prefix {
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
@@ -379,6 +374,6 @@ func sourceOf(addr net.Addr) netip.Prefix {
 	if ip.Is6() {
 		bits = 64
 	}
-	network, _ := ip.Prefix(bits) // so many bits it has
+	network, _ := ip.Prefix(bits) // it has that many bits
 	return network
 }
