@@ -109,7 +109,7 @@ func TestAShortTokenIsNoAdminToken(t *testing.T) {
 	for _, token := range []string{"x", "1234567", " x \n"} {
 		write(t, name, token)
 		for what, flags := range map[string]serveFlags{token: {adminListen: "127.0.0.1:8081"}, "": {adminListen: "127.0.0.1:8081", adminTokenFile: name}} {
-			if _, err := flags.accessSource(router.Secret(what), slog.Default()); err == nil || !strings.Contains(err.Error(), "a token has at least 8 characters") {
+			if _, err := flags.accessSource(router.Secret(what), slog.Default()); err == nil || !strings.Contains(err.Error(), "a token needs at least 8 characters") {
 				t.Errorf("%q, in a file %t: %v", token, what == "", err)
 			}
 		}

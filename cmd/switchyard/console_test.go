@@ -278,7 +278,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		}
 		b.expect("404")
 		b.open("/jobs/1")
-		if text := value[string](b, `document.querySelector("[role=alert]").innerText`); !strings.Contains(text, "not known here") {
+		if text := value[string](b, `document.querySelector("[role=alert]").innerText`); !strings.Contains(text, "not found here") {
 			t.Errorf("a job that there is not: %s", text)
 		}
 	})

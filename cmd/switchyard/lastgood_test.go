@@ -84,7 +84,7 @@ func TestABadEditAndARestartLoseNoDelivery(t *testing.T) {
 			t.Errorf("the metrics do not say that the rules are the last good ones:\n%s", text)
 		}
 		for _, page := range []string{"/", "/rules"} {
-			if text := string(p.get(page)); !strings.Contains(text, "The rules were bad when the server started") {
+			if text := string(p.get(page)); !strings.Contains(text, "The rules files were invalid when the server started") {
 				t.Errorf("%s does not say so:\n%s", page, text)
 			}
 		}

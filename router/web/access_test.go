@@ -426,29 +426,29 @@ func TestTheAccessFileSaysItsFaultsAtTheirPlaces(t *testing.T) {
 	}
 	for _, c := range []struct{ src, want string }{
 		{"", "access.yaml:1:1: nobody may log in: want tokens or oidc"},
-		{strings.TrimPrefix(good, "tokens:\n"), "access.yaml:1:3: the entries of tokens stand below a line tokens:, which is missing"},
+		{strings.TrimPrefix(good, "tokens:\n"), "access.yaml:1:3: the entries belong below a line tokens:, which is missing"},
 		{"tokens: [{nam: a}]", `access.yaml:1:11: unknown field "nam"`},
 		{"tokens:\n  - name: a\n    sha256: 12\n    role: viewer\n", "access.yaml:3:13: want the SHA-256"},
 		{"tokens:\n  - name: a\n    role: admin\n", `access.yaml:3:11: role "admin": want viewer, operator or editor`},
 		{strings.Replace(good, "acme/*", "acme", 1), `access.yaml:2:112: repository "acme": want owner/name`},
 		{strings.Replace(good, "role: viewer", "role: editor", 1), "an editor changes the rules for all"},
 		{good + strings.Split(good, "\n")[1] + "\n", "access.yaml:3:13: there are two tokens named a"},
-		{good + strings.Replace(strings.Split(good, "\n")[1], "name: a", "name: b", 1) + "\n", "access.yaml:3:24: this is the token of a too"},
-		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "[]", 1), "access.yaml:2:111: repos is empty: name what is seen, or write repos: all"},
+		{good + strings.Replace(strings.Split(good, "\n")[1], "name: a", "name: b", 1) + "\n", "access.yaml:3:24: this is also the token of a"},
+		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "[]", 1), "access.yaml:2:111: repos is empty: list the repositories, or write repos: all"},
 		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "", 1), "repos is empty"},
 		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "null", 1), "repos is empty"},
 		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "ALL", 1), `access.yaml:2:111: repository "ALL": want owner/name`},
 		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "{}", 1), `access.yaml:2:111: repository "{}": want owner/name`},
 		{strings.Replace(good, "[acme/*, ghe.example/acme/web]", "[acme/*, all]", 1), `repository "all": want owner/name`},
-		{strings.Replace(good, ", repos: [acme/*, ghe.example/acme/web]", "", 1), "access.yaml:2:5: repos is missing: name what is seen, or write repos: all"},
+		{strings.Replace(good, ", repos: [acme/*, ghe.example/acme/web]", "", 1), "access.yaml:2:5: repos is missing: list the repositories, or write repos: all"},
 		{strings.Replace(good, "name: a", "name: ' a'", 1), "without blanks around it"},
-		{strings.Replace(good, "name: a", "name: GitHub", 1), "access.yaml:2:13: the audit trail has GitHub for others than tokens"},
-		{strings.Replace(good, "name: a", "name: Local", 1), "the audit trail has Local for others"},
-		{strings.Replace(good, "name: a", "name: a (subject 7)", 1), "the audit trail has a (subject 7) for others"},
+		{strings.Replace(good, "name: a", "name: GitHub", 1), "access.yaml:2:13: the name GitHub is reserved in the audit trail"},
+		{strings.Replace(good, "name: a", "name: Local", 1), "the name Local is reserved in the audit trail"},
+		{strings.Replace(good, "name: a", "name: a (subject 7)", 1), "the name a (subject 7) is reserved in the audit trail"},
 		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", 1), "access.yaml:2:24: this is the hash of one or two characters"},
 		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "36a9e7f1c95b82ffb99743e0c5c4ce95d83c9a430aac59f84ef3cbfab6145068", 1), "this is the hash of one or two characters"},
 		{"oidc:\n  issuer: https://login.example\n  client_id: x\n  url: https://yard.example\n  roles:\n    - group: a\n      role: operator\n", "access.yaml:6:12: repos is missing"},
-		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1), "this is the hash of nothing"},
+		{strings.Replace(good, "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", 1), "this is the hash of an empty token"},
 		{"oidc:\n  issuer: http://login.example\n  client_id: x\n  url: https://yard.example\n  roles: [{group: a, role: viewer}]\n", "access.yaml:2:11: issuer"},
 		{"oidc:\n  issuer: https://login.example\n  url: https://yard.example/path\n", "access.yaml:3:8: url"},
 	} {
@@ -514,7 +514,7 @@ func TestATokenThatIsEasilyGuessedIsNone(t *testing.T) {
 		if got := s.ask("GET", "/api/v1/jobs", "", func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+token) }); got.Code != http.StatusUnauthorized {
 			t.Errorf("the token %q = %d", token, got.Code)
 		}
-		if got := s.ask("POST", "/login", "", form("token", token)); got.Code != http.StatusUnauthorized || !strings.Contains(got.Body.String(), "A token has at least 8 characters") {
+		if got := s.ask("POST", "/login", "", form("token", token)); got.Code != http.StatusUnauthorized || !strings.Contains(got.Body.String(), "A token needs at least 8 characters") {
 			t.Errorf("a log-in by the token %q = %d %s", token, got.Code, got.Body)
 		}
 	}

@@ -327,8 +327,8 @@ func TestChangesAreMadeAndAnsweredWithWhatIsThen(t *testing.T) {
 		detail string
 	}{
 		{&router.ConflictError{Reason: "job 2 has ended"}, http.StatusConflict, "job 2 has ended"},
-		{fmt.Errorf("read: %w", router.ErrNotFound), http.StatusNotFound, "it is not known here, or no more"},
-		{errors.New("nomad is away"), http.StatusServiceUnavailable, "it could not be done now: nomad is away"},
+		{fmt.Errorf("read: %w", router.ErrNotFound), http.StatusNotFound, "not found here, or no longer kept"},
+		{errors.New("nomad is away"), http.StatusServiceUnavailable, "it cannot be done now: nomad is away"},
 	} {
 		s.app.fail = tt.fail
 		for _, path := range []string{"/jobs/2/retry", "/jobs/2/cancel", "/runners/gha-1-1/stop"} {
@@ -357,11 +357,11 @@ func TestWhatIsAskedWrongIsSaid(t *testing.T) {
 		{"GET", "/jobs/x", 400, `job "x": want GitHub's ID of a job, a number`},
 		{"GET", "/jobs/0", 400, `job "0": want GitHub's ID of a job, a number`},
 		{"GET", "/jobs/1?x=1", 400, `unknown parameter "x"`},
-		{"GET", "/jobs/99", 404, `it is not known here, or no more`},
+		{"GET", "/jobs/99", 404, `not found here, or no longer kept`},
 		{"GET", "/runners?cursor=1", 400, `cursor "1": want the next_cursor of the page before`},
 		{"POST", "/runners/gha-1-1/stop?force=yes", 400, `force "yes": want true or false`},
 		{"DELETE", "/jobs/1", 405, `DELETE is not for this path`},
-		{"GET", "/nothing", 404, `there is nothing here; GET /api/v1/openapi.json describes what there is`},
+		{"GET", "/nothing", 404, `there is no such path; GET /api/v1/openapi.json lists all of them`},
 	} {
 		p := decode[problem.Details](t, s.call(tt.method, tt.path, tt.status))
 		if !strings.HasPrefix(p.Detail, tt.detail) || p.Type != "about:blank" || p.Title != http.StatusText(tt.status) {

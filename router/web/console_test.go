@@ -33,7 +33,7 @@ func TestPagesShowWhatThereIs(t *testing.T) {
 			t.Errorf("GET %s has no %q:\n%s", path, want, body)
 		}
 	}
-	if body := s.get("/jobs/99", http.StatusNotFound); !strings.Contains(body, "not known here") {
+	if body := s.get("/jobs/99", http.StatusNotFound); !strings.Contains(body, "not found here") {
 		t.Errorf("a job that there is not: %s", body)
 	}
 }

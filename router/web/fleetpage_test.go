@@ -47,7 +47,7 @@ func TestTheFleetHasItsPage(t *testing.T) {
 	for _, want := range []string{
 		"<dd>1 <small>of 2 nodes", "25 % of 40 GHz", "100 % of 64 GiB", `class="bar full"`, "nvidia/gpu/L4, 1 of 2 used", "is-held\">draining", "two&lt;b&gt;", `spot\x1b[31m`,
 		`href="/playground?labels=self-hosted%2c%20linux"`, "1 when idle", "linux on linux/amd64: 1 fits when idle", "1: has 0 MiB of memory left &lt;u&gt;", "linux on darwin/arm64 spot",
-		`no node</strong>`, "cannot be told: there is no jobspec", "Not told of beta",
+		`no node</strong>`, "unknown: there is no jobspec", "beta is not shown",
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the fleet's page has no %q", want)
@@ -56,16 +56,16 @@ func TestTheFleetHasItsPage(t *testing.T) {
 	if strings.Contains(page, "<u>") || strings.Contains(page, "two<b>") || strings.Contains(page, "\x1b") {
 		t.Errorf("a stranger's text is no text: %s", page)
 	}
-	if page := s.get("/fleet?q=L4", http.StatusOK); !strings.Contains(page, ">one<") || strings.Contains(page, "two&lt;") || !strings.Contains(page, "No rule is like “L4”") {
+	if page := s.get("/fleet?q=L4", http.StatusOK); !strings.Contains(page, ">one<") || strings.Contains(page, "two&lt;") || !strings.Contains(page, "No rule matches “L4”") {
 		t.Errorf("a search for a device: %s", page)
 	}
-	if page := s.get("/fleet?q=MARS", http.StatusOK); !strings.Contains(page, `no node</strong>`) || strings.Contains(page, "1 fits when idle") || !strings.Contains(page, "No node is like") {
+	if page := s.get("/fleet?q=MARS", http.StatusOK); !strings.Contains(page, `no node</strong>`) || strings.Contains(page, "1 fits when idle") || !strings.Contains(page, "No node matches") {
 		t.Errorf("a search for a rule: %s", page)
 	}
 	s.get("/fleet?x=1", http.StatusBadRequest)
 
 	n.fleet.Problem = &router.FleetProblem{Since: t0, Reason: "connection refused <i>"}
-	if page := s.get("/fleet", http.StatusOK); !strings.Contains(page, "connection refused &lt;i&gt;") || !strings.Contains(page, "What is below is older.") || !strings.Contains(page, ">one<") {
+	if page := s.get("/fleet", http.StatusOK); !strings.Contains(page, "connection refused &lt;i&gt;") || !strings.Contains(page, "The data below is older.") || !strings.Contains(page, ">one<") {
 		t.Errorf("with Nomad away: %s", page)
 	}
 	n.fleet = router.Fleet{Problem: n.fleet.Problem}
@@ -77,7 +77,7 @@ func TestTheFleetHasItsPage(t *testing.T) {
 		t.Errorf("without nodes: %s", page)
 	}
 	none := serve(t)
-	if page := none.get("/fleet", http.StatusOK); !strings.Contains(page, "knows no Nomad") {
+	if page := none.get("/fleet", http.StatusOK); !strings.Contains(page, "has no Nomad cluster") {
 		t.Errorf("without Nomad: %s", page)
 	}
 }

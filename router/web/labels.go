@@ -106,17 +106,19 @@ func (u *usage) labels(ctx context.Context, scope router.Scope) (*labelUse, erro
 func (u *usage) count(ctx context.Context, scope router.Scope, set *rules.Set, of *usageOf) {
 	ctx, cancel := context.WithTimeout(ctx, useTimeout)
 	defer cancel()
-	demand, err := u.demand(ctx, scope, u.now().Add(-useDays*24*time.Hour))
+	began := u.now()
+	demand, err := u.demand(ctx, scope, began.Add(-useDays*24*time.Hour))
 	var use *labelUse
-	fresh := useRetry
+	until := began.Add(useFresh)
 	if err == nil {
-		use, fresh = countLabels(set, demand), useFresh
+		use = countLabels(set, demand)
 	} else {
-		u.logger.Error("cannot count what labels jobs asked for", "err", err)
+		until = u.now().Add(useRetry)
+		u.logger.Error("cannot count the labels that jobs asked for", "err", err)
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	of.use, of.err, of.until = use, err, u.now().Add(fresh)
+	of.use, of.err, of.until = use, err, until
 	close(of.making)
 	of.making = nil
 }
@@ -297,9 +299,9 @@ func meaningOf(m rules.Meaning) meaningView {
 		return meaningView{"Only devices whose " + conditionWords(value), m.Value}
 	case "affinity":
 		condition, weight, _ := strings.Cut(value, ", weight ")
-		rather := "Rather nodes whose "
+		rather := "Preferably nodes whose "
 		if strings.HasPrefix(weight, "-") {
-			rather = "Rather not nodes whose "
+			rather = "Preferably not nodes whose "
 		}
 		return meaningView{rather + conditionWords(condition), m.Value}
 	case "device":

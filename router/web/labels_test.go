@@ -102,8 +102,8 @@ func TestLabelsAreACatalogue(t *testing.T) {
 		`id="label-arm64"`, "Only nodes whose CPU architecture is arm64", "${attr.cpu.arch} = arm64",
 		"Device: 1 × nvidia/gpu", "runs-on: [self-hosted, linux, gpu]", `href="/playground?labels=self-hosted%2c%20linux%2c%20gpu"`,
 		"a whole number from 1 to 32", "Reserved cores: at least what the label says", "one of a, b", "metadata zone is not what the label says", "Only nodes of the pool far",
-		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "still fits jobs that do not ask for it", "Write <code><bdi>run-${{ github.run_id }}</bdi></code>", "<code>runs-on: [self-hosted, linux, &#39;run-${{ github.run_id }}&#39;]</code>", "only conditions of rules ask for it",
-		`<a href="/jobs?label=self-hosted">3 jobs</a>`, `<a href="/jobs?label=linux">5 jobs</a>`, "median wait 2.0 s,<br>95 % within 2.0 s", "none has a runner yet", "not asked for in 7 days",
+		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "still fits jobs without it", "Write <code><bdi>run-${{ github.run_id }}</bdi></code>", "<code>runs-on: [self-hosted, linux, &#39;run-${{ github.run_id }}&#39;]</code>", "only rule conditions mention it",
+		`<a href="/jobs?label=self-hosted">3 jobs</a>`, `<a href="/jobs?label=linux">5 jobs</a>`, "median wait 2.0 s,<br>95 % within 2.0 s", "none has a runner yet", "not used in 7 days",
 		`<bdi>linus</bdi>`, `&lt;i&gt;x`,
 	} {
 		if !strings.Contains(page, want) {
@@ -128,7 +128,7 @@ func TestLabelsAreACatalogue(t *testing.T) {
 			t.Errorf("a search for %s finds %d labels, want %s", query, n, want)
 		}
 	}
-	if none := s.get("/labels?q=%3Cb%3E", http.StatusOK); !strings.Contains(none, "No label is like “&lt;b&gt;”") {
+	if none := s.get("/labels?q=%3Cb%3E", http.StatusOK); !strings.Contains(none, "No label matches “&lt;b&gt;”") {
 		t.Errorf("a search that finds nothing: %s", none)
 	}
 	s.get("/labels?x=1", http.StatusBadRequest)
@@ -137,7 +137,7 @@ func TestLabelsAreACatalogue(t *testing.T) {
 	books.fail = errors.New("the disk is gone")
 	books.mu.Unlock()
 	late.Store(int64(3 * time.Hour))
-	for page = s.get("/labels", http.StatusOK); !strings.Contains(page, "cannot be read now"); page = s.get("/labels", http.StatusOK) {
+	for page = s.get("/labels", http.StatusOK); !strings.Contains(page, "not available now"); page = s.get("/labels", http.StatusOK) {
 		time.Sleep(time.Millisecond)
 	}
 	if !strings.Contains(page, `id="label-gpu"`) || strings.Contains(page, "the disk") {
@@ -152,7 +152,7 @@ func TestNoLabelsAreSaidToBeNone(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
 		c.App = ruled{&app{}, parse(t, "version: 1\nrules: [{ name: all, if: 'repo.private', jobspec: docker-linux }]\n")}
 	})
-	if page := s.get("/labels", http.StatusOK); !strings.Contains(page, "self-hosted") && !strings.Contains(page, "The rules know no labels.") {
+	if page := s.get("/labels", http.StatusOK); !strings.Contains(page, "self-hosted") && !strings.Contains(page, "The rules have no labels.") {
 		t.Errorf("without a vocabulary: %s", page)
 	}
 }

@@ -379,7 +379,7 @@ func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 	}
 	b, _ := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(b), "viewer0 follows 100 times already") || resp.Header.Get("Retry-After") != "30" {
+	if resp.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(b), "viewer0 already has 100 streams") || resp.Header.Get("Retry-After") != "30" {
 		t.Errorf("the 101st of a viewer is answered %s %s %v", resp.Status, b, resp.Header)
 	}
 	for i := range 401 { // the last one is of a viewer with none, and takes one from another

@@ -399,7 +399,7 @@ func TestAProviderThatIsIllIsSaidOnceAMinute(t *testing.T) {
 			t.Errorf("a log-in = %d", got.Code)
 		}
 	}
-	if n := strings.Count(s.log.String(), "somebody could not log in"); n != 1 {
+	if n := strings.Count(s.log.String(), "OpenID Connect login failed"); n != 1 {
 		t.Errorf("the log has %d lines of it, want 1", n)
 	}
 }

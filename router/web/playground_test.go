@@ -16,11 +16,11 @@ func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
 	away := cluster{}
 	s := serve(t, func(c *web.Config) { c.Cluster = &away })
 	for query, wants := range map[string][]string{
-		"": {"begin with those of a rule", `href="/playground?labels=self-hosted%2C&#43;linux&amp;repo=acme%2Fweb"`, `value="acme/web"`},
+		"": {"start with those of a rule", `href="/playground?labels=self-hosted%2C&#43;linux&amp;repo=acme%2Fweb"`, `value="acme/web"`},
 		"labels=self-hosted linux gpu&event=push":    {"is-routed", "rule linux runs it with the jobspec docker-linux", "1 × nvidia/gpu", "label gpu", "&#34;Job&#34;: &#34;linux&#34;"},
-		"labels=[self-hosted, 'linux']":              {"is-undecided", "Say what run it is", "cannot be told"},
-		"labels=linux":                               {"is-ignored", "No rule was looked at."},
-		"labels=self-hosted,linx&event=push":         {"is-unroutable", "unknown label &#34;linx&#34; (did you mean linux?)", "No rule was looked at."},
+		"labels=[self-hosted, 'linux']":              {"is-undecided", "Fill in “Job and workflow run”", ">unknown<"},
+		"labels=linux":                               {"is-ignored", "No rule was evaluated."},
+		"labels=self-hosted,linx&event=push":         {"is-unroutable", "unknown label &#34;linx&#34; (did you mean linux?)", "No rule was evaluated."},
 		"labels=self-hosted,gpu&event=push":          {"is-unroutable", "The nearest rule is linux", "the job lacks the label"},
 		"labels=self-hosted,linux&run_fork=true":     {"is-denied", "no forks", `name="run_fork" value="true" checked`},
 		"labels=linux&repo=acme":                     {"repo &#34;acme&#34;: want owner/name"},
@@ -82,7 +82,7 @@ func TestThePlaygroundOffersKnownLabels(t *testing.T) {
 			t.Errorf("the page has no link %s:\n%s", want, page)
 		}
 	}
-	if page := s.get("/playground?labels=self-hosted,linux,beta", http.StatusOK); !strings.Contains(page, "would, too") {
+	if page := s.get("/playground?labels=self-hosted,linux,beta", http.StatusOK); !strings.Contains(page, "would also") {
 		t.Errorf("the rule beta would take the job, too: %s", page)
 	}
 }

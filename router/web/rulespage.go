@@ -215,7 +215,7 @@ func (r *rulesPages) readDraftForm(req *http.Request) (status int, v rulesView, 
 			return status, v, nil
 		}
 		if set == nil {
-			v.NoDiff = "The draft has faults, so it decides nothing yet."
+			v.NoDiff = "The draft has errors, so it decides nothing yet."
 			return status, v, nil
 		}
 		impact, err := r.drafts.Impact(ctx, set, v.Days)
@@ -268,7 +268,7 @@ func (r *rulesPages) mayApply(req *http.Request) error {
 		return err
 	}
 	if !r.console.config.AllowEdit {
-		return problem.New(http.StatusForbidden, "this server does not let its console change the rules: it runs without --allow-edit")
+		return problem.New(http.StatusForbidden, "the rules cannot be changed here: the server runs without --allow-edit")
 	}
 	return nil
 }

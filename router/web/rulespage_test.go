@@ -190,9 +190,9 @@ func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 		{"/check", map[string]any{"files": []map[string]string{{"name": "../rules.yaml", "source": ""}}}, 400, `"../rules.yaml" is no name of a rules file`},
 		{"/check", map[string]any{"files": []map[string]string{{"name": "a.yaml", "source": ""}, {"name": "a.yaml", "source": ""}}}, 400, `the draft has two files "a.yaml"`},
 		{"/check", map[string]any{"file": 1}, 400, "the body is not a draft: "},
-		{"/check", drafted(strings.Repeat("#", 4<<20+1)), 413, "the draft has 4194305 bytes; at most 4194304"},
+		{"/check", drafted(strings.Repeat("#", 4<<20+1)), 413, "the draft has 4194305 bytes; the maximum is 4194304"},
 		{"/check", drafted(strings.Repeat("#", 13<<20)), 413, "the body has more than 12582912 bytes"},
-		{"/diff", drafted("rules: 1"), 422, "the draft has faults, so it decides nothing: rules.yaml:1:1: "},
+		{"/diff", drafted("rules: 1"), 422, "the draft has errors, so it decides nothing: rules.yaml:1:1: "},
 		{"/diff", map[string]any{"days": 91, "files": drafted(goodRules)["files"]}, 400, "days 91: want a number from 1 to 90"},
 	} {
 		if p := decode[problem.Details](t, s.call("POST", tt.path, tt.status, asJSON(tt.body))); !strings.HasPrefix(p.Detail, tt.detail) {
@@ -220,7 +220,7 @@ func TestTheRulesPageTriesADraft(t *testing.T) {
 	}
 	b.jobs = []rules.Record{record(6, "acme", "self-hosted", "linux")}
 	page, _ = s.submit("/rules", draft("impact", "hash1", strings.Replace(goodRules, "name: all", "name: some", 1)), http.StatusOK)
-	wants(t, page, "<strong>1 of 1 jobs</strong> of the last 7 days", `<a href="/jobs/6">acme/web · build</a>`, "<ins>some</ins>", `<span class="add">&#43;  - { name: some`, "Good: the server would put this in force")
+	wants(t, page, "<strong>1 of 1 jobs</strong> of the last 7 days", `<a href="/jobs/6">acme/web · build</a>`, "<ins>some</ins>", `<span class="add">&#43;  - { name: some`, "Good: the server would accept this")
 
 	page, _ = s.submit("/rules", draft("check", "hash1", "version: 1\nrules: <script>1</script>\n"), http.StatusOK)
 	wants(t, page, `data-file="rules.yaml" data-line="2"`, "The server would refuse this", "&lt;script&gt;1")
@@ -231,7 +231,7 @@ func TestTheRulesPageTriesADraft(t *testing.T) {
 	page, _ = s.submit("/rules", draft("check", "hash1", goodRules+tests), http.StatusOK)
 	wants(t, page, "0 of 1 tests pass", "expected <code>routed</code>, got <code>denied</code>", `data-line="6"`)
 	page, _ = s.submit("/rules", draft("impact", "hash1", "rules: 1"), http.StatusOK)
-	wants(t, page, "The draft has faults, so it decides nothing yet.")
+	wants(t, page, "The draft has errors, so it decides nothing yet.")
 	for want, change := range map[string]func(url.Values){
 		"want check, impact or apply":      func(f url.Values) { f.Set("do", "x") },
 		"want a number from 1 to 90":       func(f url.Values) { f.Set("days", "900") },
@@ -315,7 +315,7 @@ func TestWithoutAllowEditNobodyChangesTheRules(t *testing.T) {
 	}
 	wants(t, page, "--allow-edit")
 	page, _ = s.submit("/rules", draft("apply", "hash1", goodRules+"# x\n"), http.StatusForbidden)
-	wants(t, page, "it runs without --allow-edit")
+	wants(t, page, "the server runs without --allow-edit")
 	s.submit("/rules/versions/1/put-back", url.Values{"base": {"hash1"}}, http.StatusForbidden)
 	if len(b.versions) != 1 {
 		t.Error("the rules were changed")

@@ -32,7 +32,7 @@ func TestARunnerThatNomadHasNotTakenIsNotDispatched(t *testing.T) {
 
 // One job is no half of one.
 func TestTheQueueTimeOfOneJob(t *testing.T) {
-	for jobs, want := range map[int]string{1: "<small>of the one job that started</small>", 0: "<small>no job started</small>", 3: "for half of 3 jobs"} {
+	for jobs, want := range map[int]string{1: "<small>of the one job that started</small>", 0: "<small>no job started</small>", 3: "median of 3 jobs"} {
 		c, _ := history(t, 1)
 		c.Database = started{c.Database, jobs}
 		if body := getPage(t, web.Handler(c), "/").Body.String(); strings.Count(body, want) != 2 {

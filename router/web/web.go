@@ -146,7 +146,7 @@ func (s *console) router() *mux.Router {
 		if isPage(req) {
 			return problem.New(http.StatusNotFound, "there is no such page")
 		}
-		return problem.New(http.StatusNotFound, "there is nothing here; GET %s/openapi.json describes what there is", api.Prefix)
+		return problem.New(http.StatusNotFound, "there is no such path; GET %s/openapi.json lists all of them", api.Prefix)
 	})
 	r.MethodNotAllowedHandler = unanswered(func(req *http.Request) error {
 		return problem.New(http.StatusMethodNotAllowed, "%s is not for this path", req.Method)
@@ -180,7 +180,7 @@ func (s *console) problemOf(req *http.Request, err error) *problem.Details {
 	if p := problem.Of(err); p != nil {
 		return p
 	}
-	s.config.Logger.Error("a request of an operator failed", "method", req.Method, "path", req.URL.Path, "err", err)
+	s.config.Logger.Error("an operator's request failed", "method", req.Method, "path", req.URL.Path, "err", err)
 	return problem.New(http.StatusInternalServerError, "this failed; the server's log says why")
 }
 

@@ -228,5 +228,5 @@ func changeError(err error) error {
 	if err == nil || errors.As(err, &conflict) || errors.Is(err, router.ErrNotFound) {
 		return err
 	}
-	return problem.New(http.StatusServiceUnavailable, "it could not be done now: %v", err)
+	return problem.New(http.StatusServiceUnavailable, "it cannot be done now: %v", err)
 }

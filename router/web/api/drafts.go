@@ -100,7 +100,7 @@ func (d Draft) RulesFiles() ([]rules.File, error) {
 	case len(d.Files) == 0:
 		return nil, problem.New(http.StatusBadRequest, `files is missing: want such as {"files": [{"name": "rules.yaml", "source": "version: 1\n…"}]}`)
 	case len(d.Files) > maxDraftFiles:
-		return nil, problem.New(http.StatusBadRequest, "the draft has %d files; at most %d are looked at", len(d.Files), maxDraftFiles)
+		return nil, problem.New(http.StatusBadRequest, "the draft has %d files; the maximum is %d", len(d.Files), maxDraftFiles)
 	}
 	var files []rules.File
 	size := 0
@@ -115,7 +115,7 @@ func (d Draft) RulesFiles() ([]rules.File, error) {
 		files = append(files, rules.File{Name: f.Name, Source: []byte(f.Source)})
 	}
 	if size > maxDraftSource {
-		return nil, problem.New(http.StatusRequestEntityTooLarge, "the draft has %d bytes; at most %d are looked at", size, maxDraftSource)
+		return nil, problem.New(http.StatusRequestEntityTooLarge, "the draft has %d bytes; the maximum is %d", size, maxDraftSource)
 	}
 	return files, nil
 }
@@ -123,7 +123,7 @@ func (d Draft) RulesFiles() ([]rules.File, error) {
 // decode reads a draft, and what else there may be beside it, from a request of the API.
 func (d *Drafts) decode(req *http.Request, body any) error {
 	if d.config.Rulebook == nil {
-		return problem.New(http.StatusNotFound, "this server has no files of rules")
+		return problem.New(http.StatusNotFound, "this server has no rules files")
 	}
 	dec := json.NewDecoder(req.Body)
 	dec.DisallowUnknownFields()
@@ -191,7 +191,7 @@ func (d *Drafts) diffDraft(req *http.Request) (any, error) {
 		if len(c.Findings) > 0 {
 			first = c.Findings[0].String()
 		}
-		return nil, problem.New(http.StatusUnprocessableEntity, "the draft has faults, so it decides nothing: %s", first)
+		return nil, problem.New(http.StatusUnprocessableEntity, "the draft has errors, so it decides nothing: %s", first)
 	}
 	return d.Impact(ctx, set, days)
 }
@@ -202,7 +202,7 @@ func (d *Drafts) Check(ctx context.Context, files []rules.File) (router.RulesChe
 	if errors.Is(err, context.DeadlineExceeded) {
 		c.Findings = append(c.Findings, rules.Diagnostic{
 			File: files[0].Name, Line: 1, Column: 1,
-			Message: fmt.Sprintf("to look at the draft takes more than %v: it was not checked to its end, and no test was run", lookTimeout),
+			Message: fmt.Sprintf("checking the draft takes more than %v: it was not fully checked, and no test was run", lookTimeout),
 		})
 		err = nil
 	}
@@ -253,7 +253,7 @@ func (d *Drafts) Impact(ctx context.Context, set *rules.Set, days int) (i Impact
 	case errors.Is(err, context.DeadlineExceeded) && i.Jobs > 0:
 		i.Capped, err = true, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		err = problem.Later(http.StatusServiceUnavailable, draftRetry, "to look at the draft took the %v that there are, and no job was decided by it", lookTimeout)
+		err = problem.Later(http.StatusServiceUnavailable, draftRetry, "checking the draft used up its %v, and no job was decided by it", lookTimeout)
 	case errors.Is(err, context.Canceled):
 		err = problem.Canceled()
 	}

@@ -84,7 +84,7 @@ func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 		j, err = q.job()
 	} else {
 		if rest := q; rest.Repo+rest.Host+rest.Visibility+rest.Job+rest.Workflow+rest.Branch+rest.Sender != "" || q.Labels != nil || q.Run != nil || q.Fork || q.Attempt != 0 {
-			return Answer{}, problem.New(http.StatusBadRequest, "job_id already says the job: leave the other facts out")
+			return Answer{}, problem.New(http.StatusBadRequest, "job_id already identifies the job: leave the other fields out")
 		}
 		j, err = a.VisibleJob(ctx, q.JobID)
 	}
@@ -138,14 +138,14 @@ func decodeBody(req *http.Request, v any, example string) error {
 	dec.DisallowUnknownFields()
 	err := dec.Decode(v)
 	if err == nil && dec.More() {
-		err = errors.New("more follows after it")
+		err = errors.New("there is more after it")
 	}
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
 		return problem.New(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
 	case err != nil:
-		return problem.New(http.StatusBadRequest, "the body is no JSON object as %s: %v", example, err)
+		return problem.New(http.StatusBadRequest, "the body is not a JSON object such as %s: %v", example, err)
 	}
 	return nil
 }

@@ -113,7 +113,7 @@ func (h *hub) makeRoom(name string) error {
 		of[f.name]++
 	}
 	if share := h.most / liveShare; of[name] >= share {
-		return problem.Later(http.StatusTooManyRequests, liveRetry, "%s follows %d times already", name, share)
+		return problem.Later(http.StatusTooManyRequests, liveRetry, "%s already has %d streams", name, share)
 	}
 	if len(h.clients) < h.most {
 		return nil
@@ -125,7 +125,7 @@ func (h *hub) makeRoom(name string) error {
 		}
 	}
 	if of[h.clients[most].name] <= of[name]+1 {
-		return problem.Later(http.StatusServiceUnavailable, liveRetry, "%d follow already", h.most)
+		return problem.Later(http.StatusServiceUnavailable, liveRetry, "there are already %d streams", h.most)
 	}
 	delete(h.clients, most)
 	close(most)
@@ -257,7 +257,7 @@ func (h *hub) stream(w http.ResponseWriter, req *http.Request) {
 	case <-ctx.Done():
 		return
 	case <-h.config.App.Stopping():
-		h.config.Fail(w, req, problem.New(http.StatusServiceUnavailable, "the server stops"))
+		h.config.Fail(w, req, problem.New(http.StatusServiceUnavailable, "the server is stopping"))
 		return
 	}
 	w.Header().Set("Content-Type", "text/event-stream")

@@ -52,7 +52,7 @@ func (a *API) showFleet(req *http.Request) (any, error) {
 // Fleet returns Nomad's nodes and which rules they could serve.
 func (a *API) Fleet(ctx context.Context) (router.Fleet, error) {
 	if a.config.Cluster == nil {
-		return router.Fleet{}, problem.New(http.StatusNotFound, "this server knows no nodes")
+		return router.Fleet{}, problem.New(http.StatusNotFound, "this server has no Nomad cluster")
 	}
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()

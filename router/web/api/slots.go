@@ -61,9 +61,9 @@ func (p *slots) take(ctx context.Context, name string) (done func(), err error) 
 	}
 	if many {
 		leave()
-		return nil, problem.Later(http.StatusTooManyRequests, draftRetry, "%d drafts of %s wait already, of which one is looked at at a time", draftQueue, name)
+		return nil, problem.Later(http.StatusTooManyRequests, draftRetry, "%d drafts of %s are already waiting; they are checked one at a time", draftQueue, name)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, draftWait, problem.Later(http.StatusTooManyRequests, draftRetry, "other drafts are looked at: try again in a moment"))
+	ctx, cancel := context.WithTimeoutCause(ctx, draftWait, problem.Later(http.StatusTooManyRequests, draftRetry, "other drafts are being checked; try again in a moment"))
 	defer cancel()
 	if err := acquire(ctx, own.taken); err != nil {
 		leave()

@@ -78,12 +78,12 @@ func (t *Turns) take(ctx context.Context) (done func(), err error) {
 	defer cancel()
 	if one.places.Acquire(wait, 1) != nil {
 		t.leave(name)
-		return nil, busy(ctx, http.StatusTooManyRequests, "other questions of yours are being answered; ask again in a moment")
+		return nil, busy(ctx, http.StatusTooManyRequests, "your other requests are being answered; try again in a moment")
 	}
 	if t.places.Acquire(wait, 1) != nil {
 		one.places.Release(1)
 		t.leave(name)
-		return nil, busy(ctx, http.StatusServiceUnavailable, "the questions of others are being answered; ask again in a moment")
+		return nil, busy(ctx, http.StatusServiceUnavailable, "other requests are being answered; try again in a moment")
 	}
 	return func() {
 		t.places.Release(1)
@@ -102,9 +102,9 @@ func (t *Turns) enter(name string) (*ofOne, error) {
 	}
 	switch {
 	case one.questions >= maxQuestions:
-		return nil, problem.Later(http.StatusTooManyRequests, turnAgain, "%d questions of yours wait already; ask again in a moment", maxQuestions)
+		return nil, problem.Later(http.StatusTooManyRequests, turnAgain, "%d of your requests are already waiting; try again in a moment", maxQuestions)
 	case t.all >= maxAllQuestions:
-		return nil, problem.Later(http.StatusServiceUnavailable, turnAgain, "%d questions wait already; ask again in a moment", maxAllQuestions)
+		return nil, problem.Later(http.StatusServiceUnavailable, turnAgain, "%d requests are already waiting; try again in a moment", maxAllQuestions)
 	}
 	one.questions++
 	t.all++
@@ -167,7 +167,7 @@ func ask[T any](ctx context.Context, b inTurn, read func(context.Context) (T, er
 	case problem.GaveUp(ctx):
 		return none, problem.Canceled()
 	case within.Err() != nil:
-		return none, problem.Later(http.StatusServiceUnavailable, turnAgain, "to find this takes longer than %v: ask for less, as by since, repo or label", questionTimeout)
+		return none, problem.Later(http.StatusServiceUnavailable, turnAgain, "the search takes longer than %v: narrow it with since, repo or label", questionTimeout)
 	}
 	return none, err
 }
@@ -212,7 +212,7 @@ func (b inTurn) Oldest(ctx context.Context, within router.Scope, limit int) ([]r
 // is kept by who asks, and they take as long as that allows, one after the other.
 func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
 	if err := b.turns.long.Acquire(ctx, 1); err != nil {
-		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; ask again in a moment")
+		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; try again in a moment")
 	}
 	defer b.turns.long.Release(1)
 	return b.database.Starts(ctx, within, since)
@@ -221,7 +221,7 @@ func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time
 // Demand is as Starts.
 func (b inTurn) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
 	if err := b.turns.long.Acquire(ctx, 1); err != nil {
-		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; ask again in a moment")
+		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; try again in a moment")
 	}
 	defer b.turns.long.Release(1)
 	return b.database.Demand(ctx, within, since)

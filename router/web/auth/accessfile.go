@@ -42,7 +42,7 @@ const leastToken = 8
 // CheckToken returns why a text is too easily guessed to be a token, or nil.
 func CheckToken(token string) error {
 	if len(strings.TrimSpace(token)) < leastToken {
-		return fmt.Errorf("a token has at least %d characters, as shorter ones are guessed; switchyard token makes one", leastToken)
+		return fmt.Errorf("a token needs at least %d characters, as shorter ones can be guessed; switchyard token makes one", leastToken)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func ParseAccess(name string, src []byte) (*Access, error) {
 		if len(file.Docs) > 0 {
 			if list, ok := file.Docs[0].Body.(*ast.SequenceNode); ok {
 				at := list.GetToken().Position
-				return nil, rules.Diagnostics{{File: name, Line: at.Line, Column: at.Column, Message: "the entries of tokens stand below a line tokens:, which is missing"}}
+				return nil, rules.Diagnostics{{File: name, Line: at.Line, Column: at.Column, Message: "the entries belong below a line tokens:, which is missing"}}
 			}
 		}
 		err = yaml.NewDecoder(bytes.NewReader(src), yaml.Strict(), yaml.CustomUnmarshaler(unmarshalRepos)).Decode(&c.access)
@@ -191,7 +191,7 @@ func (c *accessReader) check() {
 		case t.Name == "" || len(t.Name) > 100 || router.Printable(t.Name) != t.Name || strings.TrimSpace(t.Name) != t.Name:
 			c.fault(at+".name", "a token needs a name of at most 100 characters, without blanks around it: who has it")
 		case slices.ContainsFunc(anonyms, func(taken string) bool { return strings.EqualFold(taken, t.Name) }) || strings.Contains(t.Name, subjectMark):
-			c.fault(at+".name", "the audit trail has %s for others than tokens: name who has it", t.Name)
+			c.fault(at+".name", "the name %s is reserved in the audit trail: name who has the token", t.Name)
 		case names[t.Name]:
 			c.fault(at+".name", "there are two tokens named %s", t.Name)
 		}
@@ -200,10 +200,10 @@ func (c *accessReader) check() {
 			c.fault(at+".sha256", "a token needs its sha256; switchyard token makes both")
 		}
 		if t.SHA256 == sha256.Sum256(nil) {
-			c.fault(at+".sha256", "this is the hash of nothing, by which everybody would be in; switchyard token makes a token")
+			c.fault(at+".sha256", "this is the hash of an empty token, which would let everybody in; switchyard token makes a token")
 		}
 		if other, ok := hashes[t.SHA256]; ok && t.SHA256 != (Hash{}) {
-			c.fault(at+".sha256", "this is the token of %s too: which of the roles would it have?", other)
+			c.fault(at+".sha256", "this is also the token of %s: each needs its own", other)
 		}
 		hashes[t.SHA256] = t.Name
 		acc.Tokens[i].Repos = c.role(at, t.Role, t.Repos)
@@ -211,7 +211,7 @@ func (c *accessReader) check() {
 	for short := range guessable {
 		if name, ok := hashes[short]; ok {
 			i := slices.IndexFunc(acc.Tokens, func(t Token) bool { return t.Name == name })
-			c.fault(fmt.Sprintf("$.tokens[%d].sha256", i), "this is the hash of one or two characters, which anybody guesses; switchyard token makes a token")
+			c.fault(fmt.Sprintf("$.tokens[%d].sha256", i), "this is the hash of one or two characters, which is easily guessed; switchyard token makes a token")
 		}
 	}
 	o := acc.OIDC
@@ -225,7 +225,7 @@ func (c *accessReader) check() {
 		c.fault("$.oidc.url", "url %q: want the https:// URL of the console, without a path", o.URL)
 	}
 	if o.ClientID == "" {
-		c.fault("$.oidc.client_id", "client_id is missing: that of Switchyard at the provider")
+		c.fault("$.oidc.client_id", "client_id is missing: Switchyard's client at the provider")
 	}
 	if len(o.Roles) == 0 {
 		c.fault("$.oidc.roles", "roles are missing: nobody could log in")
@@ -248,15 +248,15 @@ func (c *accessReader) role(at string, role Role, repos router.Scope) router.Sco
 	case role == Editor && repos != nil && !all:
 		c.fault(at+".repos", "an editor changes the rules for all repositories: leave repos out, or make it an operator")
 	case role != Editor && !c.has(at+".repos"):
-		c.fault(at, "repos is missing: name what is seen, or write repos: all")
+		c.fault(at, "repos is missing: list the repositories, or write repos: all")
 	case len(repos) == 0 && c.has(at+".repos"):
-		c.fault(at+".repos", "repos is empty: name what is seen, or write repos: all")
+		c.fault(at+".repos", "repos is empty: list the repositories, or write repos: all")
 	}
 	if all {
 		return nil
 	}
 	if len(repos) > maxScope {
-		c.fault(at+".repos", "%d repositories: want at most %d; owner/* is all of an owner's", len(repos), maxScope)
+		c.fault(at+".repos", "%d repositories exceed the maximum of %d; owner/* covers all of an owner's", len(repos), maxScope)
 	}
 	for i, r := range repos {
 		if !scopePattern.MatchString(r) {

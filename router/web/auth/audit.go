@@ -39,7 +39,7 @@ func (g *Guard) record(req *http.Request, p Principal, did, what, result string)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), auditTimeout)
 	defer cancel()
 	if err := g.config.Audit.Audit(ctx, router.Audit{At: g.config.Now(), Who: p.Name, By: p.By, From: from, Did: did, What: what, Result: result}); err != nil {
-		log.Error("the audit trail misses something", "err", err)
+		log.Error("the audit trail is missing a record", "err", err)
 	}
 }
 

@@ -179,7 +179,7 @@ func noToken() error {
 func (g *Guard) identify(req *http.Request, used bool) (Principal, error) {
 	if g.config.Access == nil {
 		if !router.LocalHost(req.Host) {
-			return Principal{}, problem.New(http.StatusForbidden, "without a token the API is asked as localhost or by address, not as %q", req.Host)
+			return Principal{}, problem.New(http.StatusForbidden, "without a token, use localhost or an IP address as the host, not %q", req.Host)
 		}
 		return Principal{Name: loopbackName, By: byMachine, Role: Editor}, nil
 	}

@@ -110,7 +110,7 @@ func (g *Guard) startOIDC(w http.ResponseWriter, req *http.Request) {
 	}
 	if site := req.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" {
 		g.recordLogIn(req, Principal{}, "another site's page began it")
-		g.showLogin(w, req, http.StatusForbidden, "Another site's page began this log-in. Begin it here.")
+		g.showLogin(w, req, http.StatusForbidden, "Another site's page started this login. Start it here.")
 		return
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), oidcTimeout)
@@ -129,9 +129,9 @@ func (g *Guard) startOIDC(w http.ResponseWriter, req *http.Request) {
 // providerFailed answers that the provider does not work; the log says why.
 func (g *Guard) providerFailed(w http.ResponseWriter, req *http.Request, err error) {
 	g.logins.failures.Do(func() {
-		g.config.Logger.Error("somebody could not log in by OpenID Connect; this is said once a minute", "err", err)
+		g.config.Logger.Error("OpenID Connect login failed; logged at most once a minute", "err", err)
 	})
-	g.showLogin(w, req, http.StatusBadGateway, "The OpenID Connect provider did not answer as it should; the server's log says why. A token works.")
+	g.showLogin(w, req, http.StatusBadGateway, "The OpenID Connect provider did not respond correctly; the server's log says why. A token still works.")
 }
 
 // oidcCallback begins a session of whoever the provider says has logged in.
@@ -149,7 +149,7 @@ func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
 	ok = ok && p.Issuer == o.Issuer
 	http.SetCookie(w, newCookie(req, stateName, "", -1))
 	if !ok {
-		g.showLogin(w, req, http.StatusBadRequest, "This log-in was not begun in this browser, or too long ago. Begin anew.")
+		g.showLogin(w, req, http.StatusBadRequest, "This login was not started in this browser, or too long ago. Start again.")
 		return
 	}
 	if refused := req.FormValue("error"); refused != "" {
@@ -166,7 +166,7 @@ func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if !g.logins.finished.add(p.State, g.config.Now()) {
-		g.showLogin(w, req, http.StatusBadRequest, "This log-in is finished already. Begin anew.")
+		g.showLogin(w, req, http.StatusBadRequest, "This login is already finished. Start again.")
 		return
 	}
 	access, err := g.config.Access()
@@ -177,7 +177,7 @@ func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
 	is := access.person(who)
 	if is.Role == 0 {
 		g.recordLogIn(req, is, "none of the groups has a role")
-		g.showLogin(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. The roles stand in the server's --access file.", is.Name, len(who.groups)))
+		g.showLogin(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. Roles are set in the server's --access file.", is.Name, len(who.groups)))
 		return
 	}
 	g.begin(w, req, session{person: who}, is, string(p.Next))

@@ -41,7 +41,7 @@ func Later(status int, wait time.Duration, format string, args ...any) *Details 
 
 // Canceled returns the error of a request whose client went away. It is not logged.
 func Canceled() *Details {
-	return New(http.StatusServiceUnavailable, "nobody waited for the answer")
+	return New(http.StatusServiceUnavailable, "the client went away")
 }
 
 // Of returns how an error is answered. It is nil for an error with nothing to
@@ -54,7 +54,7 @@ func Of(err error) *Details {
 		return New(http.StatusConflict, "%s", c.Reason)
 	}
 	if errors.Is(err, router.ErrNotFound) {
-		return New(http.StatusNotFound, "it is not known here, or no more")
+		return New(http.StatusNotFound, "not found here, or no longer kept")
 	}
 	return nil
 }
