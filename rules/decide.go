@@ -39,13 +39,13 @@ type Set struct {
 	}
 }
 
-// Unroutable is what becomes of a job that is unroutable, and after how long:
-// the action is "cancel", its run is cancelled on GitHub, or "", nothing.
+// Unroutable returns what happens to a job that stays unroutable, and after how
+// long: the action "cancel" cancels its run on GitHub, "" is no action.
 func (s *Set) Unroutable() (after time.Duration, action string) {
 	return s.unroutable.after, s.unroutable.action
 }
 
-// Feedback is what is written on the commit of a job that waits or gets no
+// Feedback returns what is written on the commit of a job that waits or gets no
 // runner, "check_run" or "commit_status", and after how long; "" is nothing.
 func (s *Set) Feedback() (kind string, after time.Duration) {
 	return s.feedback.kind, s.feedback.after
@@ -73,7 +73,7 @@ func (s *Set) Jobspecs() []string {
 	return slices.DeleteFunc(slices.Compact(names), func(n string) bool { return n == "" })
 }
 
-// AtRule is a finding at a rule, "" for none of them.
+// AtRule returns a finding at a rule, "" for none of them.
 func (s *Set) AtRule(name, message string) Diagnostic {
 	for i := range s.rules {
 		if s.rules[i].name == name {
@@ -83,7 +83,7 @@ func (s *Set) AtRule(name, message string) Diagnostic {
 	return Diagnostic{Message: message}
 }
 
-// AtLabel is a finding at the entry of the vocabulary that a label has.
+// AtLabel returns a finding at the entry of the vocabulary that a label has.
 func (s *Set) AtLabel(name, message string) Diagnostic {
 	if l, _ := s.vocabulary.find(name); l != nil {
 		return found(l.at, "", message)
@@ -113,7 +113,7 @@ func (s *Set) CheckJobspecs(names []string) Diagnostics {
 	return faults.sort()
 }
 
-// Decide says what the rules make of a job: see the README for the order. The
+// Decide returns the decision for a job; the README has the order. The
 // first rule, in file order, whose condition holds wins. With trace, the
 // decision says of each rule up to that one whether it held and why, and which
 // rule is the nearest when none took the job. Decide does no I/O, never fails
@@ -126,7 +126,8 @@ func (s *Set) Decide(f Facts, trace bool) Decision {
 	return s.decide(f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, false) })
 }
 
-// Explain is Decide with a trace of every rule, also those after the winner.
+// Explain decides like Decide, with a trace of every rule, also those after the
+// winner.
 func (s *Set) Explain(f Facts) Decision {
 	return s.decide(f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, true) })
 }
@@ -328,7 +329,7 @@ func (s *Set) read(env *cond.Env) (meanings []meaning, unknown []string, err err
 	return meanings, unknown, err
 }
 
-// allNames are the labels that the vocabulary or a condition knows, patterns as they stand.
+// allNames returns the labels that the vocabulary or a condition knows, patterns as they stand.
 func (s *Set) allNames() []string {
 	known := make([]string, 0, len(s.vocabulary.exact)+len(s.vocabulary.prefixes)+len(s.mentions))
 	for l := range s.vocabulary.exact {
@@ -422,8 +423,8 @@ func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *co
 	return m.p, registrable(env.Asked, &m.p)
 }
 
-// most is the most that a job of the rule may ask for of a size: what the rule
-// says, or else the defaults.
+// most returns the maximum of a size for jobs of the rule: its own, or else that
+// of the defaults.
 func (s *Set) most(ru *rule, size *field) limit {
 	if own := ru.layer.limit(size); own.most != 0 {
 		return own
@@ -431,7 +432,7 @@ func (s *Set) most(ru *rule, size *field) limit {
 	return s.defaults.limit(size)
 }
 
-// fallbacks are the placements to try when the rule's own is not placed.
+// fallbacks returns the placements to try when the rule's own is not placed.
 func (s *Set) fallbacks(winner *rule, meanings []meaning, env *cond.Env) []Fallback {
 	var list []Fallback
 	for i := range winner.fallback {
@@ -446,7 +447,7 @@ func (s *Set) fallbacks(winner *rule, meanings []meaning, env *cond.Env) []Fallb
 	return list
 }
 
-// notApplied are the labels whose placement a dispatched job does not get.
+// notApplied returns the labels whose placement a dispatched job does not get.
 func notApplied(meanings []meaning) []string {
 	var lost []string
 	for _, l := range meanings {

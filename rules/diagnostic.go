@@ -39,7 +39,7 @@ func (d Diagnostic) String() string {
 	return s
 }
 
-// found is a fault at a spot.
+// found returns a fault at a spot.
 func found(s cond.Spot, rule, message string) Diagnostic {
 	return Diagnostic{File: s.File, Line: s.Line, Column: s.Column, Rule: rule, Message: message}
 }

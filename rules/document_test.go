@@ -25,21 +25,21 @@ type fileForm struct {
 	Scope conditionForm `yaml:"scope" example:"hasAny(\"self-hosted\", \"nomad\")"`
 	// how one label holds several
 	Compound compoundForm `yaml:"compound" example:"{ prefix: 'yard=', separator: '/' }"`
-	// the vocabulary: what each label means, once, for every rule; a name that ends with `*` stands for all labels that begin so
+	// the vocabulary: what each label means, once, for every rule; a name that ends with `*` stands for all labels with that prefix
 	Labels map[string]labelForm `yaml:"labels" example:"{ linux: {}, gpu: { devices: [nvidia/gpu] } }"`
-	// a placement for every job, and the most that one can ask for
+	// a placement for every job, and the most a job can ask for
 	Defaults defaultsForm `yaml:"defaults" example:"{ node_pool: ci, resources: { cpu: 2000, memory: 4GiB } }"`
-	// what becomes of a run with a job that is unroutable for long; nothing when left out
+	// what happens to a run with a job that stays unroutable; nothing when left out
 	Unroutable unroutableForm `yaml:"unroutable" example:"{ after: 10m, action: cancel }"`
 	// what is written on the commit of a job that waits or gets no runner; nothing when left out
 	Feedback feedbackForm `yaml:"feedback" example:"{ kind: check_run, after: 1m }"`
-	// the rules: the first, in their order, whose condition holds takes the job
+	// the rules: the first one, in file order, whose condition holds takes the job
 	Rules []ruleForm `yaml:"rules" min:"1" example:"[{ name: linux, if: has(\"linux\"), jobspec: docker-linux }]"`
-	// examples of jobs, and what must become of them; a file of tests has only these
+	// examples of jobs and the decisions they must get; a file of tests has only these
 	Tests []testForm `yaml:"tests" example:"[{ name: a Linux job, labels: [self-hosted, linux], expect: { rule: linux } }]"`
 }
 
-// A compound label: with the prefix `yard=` and the separator `/`, the one label `yard=1234/linux/cpu=8` reads as `self-hosted`, `linux`, `cpu=8`. Its first part, the run's ID, is no label: it makes the whole one that no other run has.
+// A compound label: with the prefix `yard=` and the separator `/`, the one label `yard=1234/linux/cpu=8` reads as `self-hosted`, `linux`, `cpu=8`. Its first part, the run's ID, is not a label: it makes the whole label unique to the run.
 type compoundForm struct {
 	// what such a label begins with
 	Prefix string `yaml:"prefix" required:"yes" example:"yard="`
@@ -47,9 +47,9 @@ type compoundForm struct {
 	Separator string `yaml:"separator" required:"yes" example:"/"`
 }
 
-// What a label means: a placement that is laid over that of the rule. `{}` means nothing, and is known.
+// What a label means: a placement that is merged over that of the rule. `{}` makes the label known and means nothing.
 type labelForm struct {
-	// the typed, bounded value that a label such as `cpu=8` holds; for a name that ends with `*`
+	// the typed, bounded value in a label such as `cpu=8`; for a name that ends with `*`
 	Param paramForm `yaml:"param" example:"{ name: cpu, type: int, min: 1, max: 32 }"`
 	placementForm
 }
@@ -60,9 +60,9 @@ type paramForm struct {
 	Name string `yaml:"name" required:"yes" pattern:"^[a-z][a-z0-9_]{0,31}$" example:"cpu"`
 	// what the text is read as: a whole number, a size in MiB, or a text
 	Type string `yaml:"type" required:"yes" enum:"int size string"`
-	// the least of an int (`1`) or a size (`1GiB`)
+	// the minimum of an int (`1`) or a size (`1GiB`)
 	Min boundForm `yaml:"min" example:"1"`
-	// the most of an int or a size
+	// the maximum of an int or a size
 	Max boundForm `yaml:"max" example:"32"`
 	// the texts that a string may be, in any case
 	OneOf []string `yaml:"one_of" min:"1" example:"[tokyo-a, tokyo-b]"`
@@ -89,39 +89,39 @@ type ruleForm struct {
 	Deny string `yaml:"deny" example:"public repositories get no self-hosted runner"`
 	// the name of the runner jobspec that serves the job
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
-	// the parameterized Nomad job that exists already, and runs as it is
+	// the existing parameterized Nomad job, which runs unchanged
 	Dispatch dispatchForm `yaml:"dispatch" example:"github_runner"`
 	placementForm
-	// the most that a job of this rule can ask for; a size that it has replaces that of `defaults`
+	// the most a job of this rule can ask for; each size replaces that of `defaults`
 	Max maxForm `yaml:"max" example:"{ cores: 8, memory: 32GiB }"`
 	// how many of its jobs may run at once
 	Limit limitForm `yaml:"limit" example:"{ running: 10, per: owner }"`
 	// how long a job of this rule may run before its runner is stopped, in place of that of `defaults`: from 1m to 120h, which is GitHub's own limit
 	TimeLimit durationForm `yaml:"time_limit" example:"6h"`
-	// what takes the place of the rule's own settings while Nomad cannot place the runner; at most 10, in the order of `after`
+	// what replaces the rule's own settings while Nomad cannot place the runner; at most 10, in the order of `after`
 	Fallback []fallbackForm `yaml:"fallback" min:"1" example:"[{ after: 5m, node_pool: on-demand }]"`
 }
 
-// A dispatch: a parameterized Nomad job that exists already. Short: its ID.
+// A dispatch: an existing parameterized Nomad job. Short: its ID.
 type dispatchForm struct {
 	_ shortForm `example:"github_runner"`
 	// its ID
 	Job string `yaml:"job" required:"yes" example:"github_runner"`
-	// meta that it takes under names of its own, besides those of Switchyard's keys that it declares
+	// meta under the job's own names, besides those of Switchyard's keys that it declares
 	Meta map[string]string `yaml:"meta" open:"yes" empty:"yes" pattern:"^[A-Za-z_][A-Za-z0-9_.-]*$" example:"{ REPO_URL: '${{ repo.url }}' }"`
 }
 
-// An unroutable: what becomes of the run of a job that no rule takes, or that cannot be placed, when that does not change.
+// An unroutable: what happens to the run of a job that no rule takes or that cannot be placed, when that does not change.
 type unroutableForm struct {
-	// for how long the job must have been unroutable: from 1s to 24h, after which GitHub gives it up by itself
+	// how long the job must have been unroutable: from 1s to 24h, after which GitHub itself gives up on it
 	After durationForm `yaml:"after" required:"yes" example:"10m"`
-	// `cancel` cancels the job's whole run on GitHub, when none of its jobs runs or may yet, for which the permission Actions (write) is needed
+	// `cancel` cancels the job's whole run on GitHub once none of its jobs is running or can still run; needs the permission Actions (write)
 	Action string `yaml:"action" required:"yes" enum:"cancel" example:"cancel"`
 }
 
-// A feedback: why a job waits or gets no runner, where people look: on its commit. It changes as the reason does, and ends when the job runs.
+// A feedback: why a job waits or gets no runner, shown on its commit. It follows the reason and ends when the job runs.
 type feedbackForm struct {
-	// a check run, for which only an App can have the permission Checks (write), or a commit status, for which Commit statuses (write) is needed
+	// a check run, which needs an App with the permission Checks (write), or a commit status, which needs Commit statuses (write)
 	Kind string `yaml:"kind" required:"yes" enum:"check_run commit_status" example:"check_run"`
 	// how long a job waits before it is written: from 1s to 24h; 30s when left out
 	After durationForm `yaml:"after" example:"1m"`
@@ -131,20 +131,20 @@ type feedbackForm struct {
 type limitForm struct {
 	// the most jobs at once
 	Running int `yaml:"running" required:"yes" min:"1" max:"2147483647" example:"10"`
-	// what is counted by itself: all jobs of the rule, those of one owner, those of one repository, or those with the same labels of the vocabulary; rule when left out
+	// what is counted together: all jobs of the rule, those of one owner, those of one repository, or those with the same labels of the vocabulary; rule when left out
 	Per string `yaml:"per" enum:"rule owner repo label"`
 }
 
-// A fallback: what takes the place of a rule's own settings while Nomad cannot place the runner. A list of constraints, affinities or devices, even an empty one, replaces the rule's own list.
+// A fallback: what replaces a rule's own settings while Nomad cannot place the runner. A list of constraints, affinities or devices, even an empty one, replaces the rule's own list.
 type fallbackForm struct {
-	// how long since the job was first dispatched: `90s`, `5m`, `1h30m`; from 1s to 720h, and more than that of the fallback before
+	// how long since the job was first dispatched: `90s`, `5m`, `1h30m`; from 1s to 720h, and longer than that of the fallback before
 	After durationForm `yaml:"after" required:"yes" example:"5m"`
 	// a runner jobspec in place of the rule's
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
 	placementForm
 }
 
-// A placement: what Nomad is asked for. What nobody sets is left as the jobspec has it.
+// A placement: what Nomad is asked for. What is not set stays as the jobspec has it.
 type placementForm struct{}
 
 // A constraint: a node that does not satisfy it is not used. Short: `'${attr.cpu.arch} = arm64'`.
@@ -166,7 +166,7 @@ type affinityForm struct {
 	Operator operatorForm `yaml:"operator" example:"'='"`
 	// what the attribute is compared with
 	Value string `yaml:"value" required:"yes" open:"yes" example:"spot"`
-	// how much it counts; below 0 such nodes are avoided, and 0 is refused
+	// how much it counts; negative weights avoid such nodes, and 0 is refused
 	Weight int `yaml:"weight" required:"yes" open:"yes" min:"-100" max:"100" example:"50"`
 }
 
@@ -184,7 +184,7 @@ type deviceForm struct {
 // Resources: the sizes of the runner task. A Nomad task has `cpu` or `cores`, not both.
 type resourcesForm struct{}
 
-// A max: the most that a job can ask for. A job that asks for more gets no runner.
+// A max: the most a job can ask for. A job that asks for more gets no runner.
 type maxForm struct{}
 
 // A task: what is merged into the runner task of the jobspec, by name.

@@ -239,7 +239,7 @@ func completed(table []*field) []*field {
 	return table
 }
 
-// boxed is a reader of any value.
+// boxed makes a reader of any value of one.
 func boxed[T any](as func(any) (T, error)) func(any) (any, error) {
 	return func(v any) (any, error) { return as(v) }
 }
@@ -271,12 +271,12 @@ func keysOf(table []*field, but ...string) (keys []string) {
 	return keys
 }
 
-// at is the field with a name.
+// at returns the field with a name.
 func at(name string) *field {
 	return leaves(placementFields, func(f *field) bool { return f.name() == name })[0]
 }
 
-// name is the field's key with that of its section: "resources.memory".
+// name returns the field's key with that of its section: "resources.memory".
 func (f *field) name() string {
 	if f.section == nil {
 		return f.key
@@ -298,7 +298,7 @@ func (f *field) show(v any) string {
 	return fmt.Sprint(v)
 }
 
-// number is the field's number in a placement.
+// number returns the field's number in a placement.
 func (f *field) number(p *Placement) int {
 	switch at := f.of(p).(type) {
 	case *int:
@@ -309,7 +309,7 @@ func (f *field) number(p *Placement) int {
 	return 0
 }
 
-// text is the field's text in a placement, a number in digits; "" when it is
+// text returns the field's text in a placement, a number in digits; "" when it is
 // not set.
 func (f *field) text(p *Placement) string {
 	if at, ok := f.of(p).(*string); ok {

@@ -66,7 +66,9 @@ func (v *vocabulary) find(name string) (l *label, open string) {
 	return nil, ""
 }
 
-// Find and All are the vocabulary as conditions see it.
+// Find reports whether a lower-case label is known, and returns its param and
+// the text that its pattern leaves open. With All it is the vocabulary as
+// conditions see it.
 func (v *vocabulary) Find(name string) (p *cond.Param, open string, known bool) {
 	l, open := v.find(name)
 	if l == nil {

@@ -34,7 +34,7 @@ type File struct {
 	Source []byte
 }
 
-// Parse is Load for one file, which is one's own: it is given all the time that it takes.
+// Parse loads one file, without a deadline.
 func Parse(file string, src []byte) (*Set, error) { return Load(context.Background(), File{file, src}) }
 
 // Load loads and checks one or more files as one set, so that teams can own

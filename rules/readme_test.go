@@ -289,6 +289,8 @@ func valueWords(t *testing.T, typ reflect.Type, tag reflect.StructTag) string {
 	enum := strings.Fields(tag.Get("enum"))
 	switch kind := typ.Kind(); {
 	case words != "":
+	case len(enum) == 1:
+		words = "`" + enum[0] + "`"
 	case len(enum) > 0:
 		last := len(enum) - 1
 		words = "`" + strings.Join(enum[:last], "`, `") + "` or `" + enum[last] + "`"

@@ -160,7 +160,7 @@ func (s *Set) Knows(labels []string) bool {
 	})
 }
 
-// Nearest are up to two known labels that someone who wrote an unknown one may
+// Nearest returns up to two known labels that someone who wrote an unknown one may
 // have meant; nil when none is near.
 func (s *Set) Nearest(label string) []string {
 	near, _ := words.Meant(strings.ToLower(label), s.known, 2)
@@ -226,7 +226,7 @@ func (lb *label) examples() []string {
 	return list
 }
 
-// means tells what a layer adds, in the words of `switchyard explain`.
+// means returns what a layer adds, in the words of `switchyard explain`.
 func (l *layer) means() []Meaning {
 	list := []Meaning{}
 	add := func(what, value string) {
