@@ -1,6 +1,6 @@
-// Package feasible owns what Nomad takes a constraint to mean: whether it holds
-// on a node or a device (scheduler/feasible in Nomad 2.0, tried against it). It
-// asks nobody.
+// Package feasible owns the meaning of Nomad's constraints: whether one holds on a node
+// or a device (scheduler/feasible in Nomad 2.0, tested against it). It is called by
+// nomad/capacity and nomadsim, and makes no requests.
 package feasible
 
 import (
@@ -18,7 +18,7 @@ import (
 )
 
 // Broken returns the first constraint that does not hold on a node, as Nomad
-// writes it; "" when all do. What is about other allocations holds.
+// writes it; "" when all do. A constraint about other allocations holds.
 func Broken(n *api.Node, list []*api.Constraint) string {
 	for _, c := range list {
 		l, lok := Target(n, c.LTarget)
@@ -30,8 +30,8 @@ func Broken(n *api.Node, list []*api.Constraint) string {
 	return ""
 }
 
-// Target returns what a constraint's target is on a node, and whether the node
-// has it. What is no ${…} is itself.
+// Target returns the value of a constraint's target on a node, and whether the node
+// has it. A target that is no ${…} is its own value.
 func Target(n *api.Node, target string) (string, bool) {
 	name, ok := strings.CutPrefix(target, "${")
 	if !ok {
@@ -61,7 +61,7 @@ func Target(n *api.Node, target string) (string, bool) {
 	return "", false
 }
 
-// Holds reports whether left stands to right as the operator says. What a node
+// Holds reports whether an operator holds between left and right. A value that a node
 // does not have is "", and not found.
 func Holds(operator, left string, leftFound bool, right string, rightFound bool) bool {
 	both := leftFound && rightFound
@@ -100,7 +100,7 @@ func set(s string) []string {
 	return list
 }
 
-// compare takes its arguments as integers, else as floats, else as text.
+// compare compares its arguments as integers, else as floats, else as text.
 func compare(left, right string) int {
 	l, lerr := strconv.ParseInt(left, 10, 64)
 	r, rerr := strconv.ParseInt(right, 10, 64)
@@ -189,8 +189,8 @@ func readSemver(text string) (terms []semverTerm, err error) {
 	return terms, nil
 }
 
-// Named reports whether a device is one that a request's name means: type,
-// vendor/type or vendor/type/model.
+// Named reports whether a request's name means a device: type, vendor/type or
+// vendor/type/model.
 func Named(d *api.NodeDeviceResource, name string) bool {
 	switch p := strings.SplitN(name, "/", 3); len(p) {
 	case 1:
@@ -209,7 +209,7 @@ func Suits(d *api.NodeDeviceResource, ask *api.RequestedDevice) bool {
 	})
 }
 
-// deviceAttribute is a constraint's target on a device; nil when it has none.
+// deviceAttribute returns a constraint's target on a device; nil when it has none.
 func deviceAttribute(d *api.NodeDeviceResource, target string) *api.Attribute {
 	if !strings.HasPrefix(target, "${") {
 		return readAttribute(target)
@@ -262,7 +262,7 @@ func deviceHolds(operator string, left, right *api.Attribute) bool {
 	return left.StringVal != nil && right.StringVal != nil && Holds(operator, *left.StringVal, true, *right.StringVal, true)
 }
 
-// Healthy counts the instances of a device that can be given away.
+// Healthy returns how many instances of a device can be assigned.
 func Healthy(d *api.NodeDeviceResource) (n int) {
 	for _, i := range d.Instances {
 		if i.Healthy {
@@ -305,9 +305,8 @@ func HasDevices(n *api.Node, g *api.TaskGroup) bool {
 	return true
 }
 
-// units are those of device attributes, with what they measure and how much of
-// it (https://developer.hashicorp.com/nomad/docs/job-specification/device,
-// read 2026-11-24).
+// units has the units of device attributes, with what each measures and its factor
+// (https://developer.hashicorp.com/nomad/docs/job-specification/device, read 2026-11-24).
 var units = func() map[string]unit {
 	all := map[string]unit{
 		"MHz": {"Hz", 1e6}, "GHz": {"Hz", 1e9},

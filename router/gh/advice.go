@@ -15,18 +15,17 @@ import (
 
 const maxAccepted = 256 // bytes of X-Accepted-GitHub-Permissions that are read
 
-// runnerLimit is how GitHub says that a runner group is full: "Runner group 1 has
-// reached max limit of 10000 runners".
+// runnerLimit matches GitHub's words for a runner group that is full: "Runner group 1
+// has reached max limit of 10000 runners".
 var runnerLimit = regexp.MustCompile(`(?i)\b(limit|maximum)\b.*\brunners\b|\brunners\b.*\b(limit|maximum)\b`)
 
-// aboutRequest is how GitHub says that the request itself is at fault: of a
+// aboutRequest matches GitHub's words for a request that is itself at fault: in a
 // registration these are the labels, which are the job's.
 var aboutRequest = regexp.MustCompile(`(?i)\blabels?\b|\bvalidation failed\b|\bproblems parsing\b`)
 
-// sortRefusal is the error for a 4xx that is no limit, no login and no 404: what
-// GitHub says decides what there is to do. All that a person may mend is waited
-// for, and so is what is not known, if a job waits for it: only a job's own labels
-// end it.
+// sortRefusal returns the error for a 4xx that is no rate limit, no failed login and no
+// 404: GitHub's words decide what to do. If a job waits, Switchyard waits for all that a
+// person can fix, and for causes that it does not know: only the job's own labels end it.
 func (s *session) sortRefusal(code int, err error, resp *github.Response, c call, who, accept string) error {
 	_, said, _ := strings.Cut(err.Error(), "GitHub answered ") // not the names in what was asked
 	has := func(words ...string) bool {
@@ -76,18 +75,18 @@ func (s *session) sortRefusal(code int, err error, resp *github.Response, c call
 		if code == http.StatusConflict {
 			return err
 		}
-		return &router.FixError{Fix: "see what GitHub says; the job is tried again ever less often", Err: &oddRefusal{err}}
+		return &router.FixError{Fix: "see what GitHub says; the job is retried, at growing intervals", Err: &oddRefusal{err}}
 	}
 	return err
 }
 
-// An oddRefusal is one whose cause is not known: it may be of one job alone.
+// An oddRefusal is a refusal whose cause is not known: it may concern one job only.
 type oddRefusal struct{ err error }
 
 func (e *oddRefusal) Error() string { return e.err.Error() }
 func (e *oddRefusal) Unwrap() error { return e.err }
 
-// singleSignOn is the page on which a token is authorized, from X-GitHub-SSO:
+// singleSignOn returns the page on which a token is authorized, from X-GitHub-SSO:
 // https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api (read 2026-11-29).
 func singleSignOn(resp *github.Response) string {
 	_, page, ok := strings.Cut(resp.Header.Get("X-GitHub-SSO"), "url=")
@@ -99,9 +98,9 @@ func singleSignOn(resp *github.Response) string {
 }
 
 // lacks returns the permissions that GitHub asks for, by
-// X-Accepted-GitHub-Permissions, such as "administration=write", and that of them
-// which an installation has not; asks is "" when either is not known. Of several
-// sets with ; between them one is enough:
+// X-Accepted-GitHub-Permissions, such as "administration=write", and the one of them
+// that an installation lacks; asks is "" when either is not known. Of several sets,
+// separated by ";", one is enough:
 // https://docs.github.com/en/rest/using-the-rest-api/troubleshooting-the-rest-api (read 2026-11-29).
 func (s *session) lacks(resp *github.Response) (asks, lacks string) {
 	asks = resp.Header.Get("X-Accepted-GitHub-Permissions")
@@ -126,7 +125,7 @@ func (s *session) lacks(resp *github.Response) (asks, lacks string) {
 	return asks, lacks
 }
 
-// grantedTo is what an installation may do, by GitHub's names.
+// grantedTo returns the permissions of an installation, by GitHub's names.
 func grantedTo(p *github.InstallationPermissions) (granted map[string]string) {
 	b, err := json.Marshal(p)
 	if p == nil || err != nil || json.Unmarshal(b, &granted) != nil {

@@ -18,12 +18,12 @@ import (
 	"switchyard/router"
 )
 
-// Limits are those of GitHub that it does not count for us in its answers:
+// Limits are those of GitHub's limits whose use it does not report in its answers:
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits
 // and https://docs.github.com/en/actions/reference/limits (read 2026-11-24).
-// Zero fields are GitHub's own, or none for an Enterprise Server, where they
-// are off unless its operator wants them; then it says so by refusing.
-// Negative ones are none.
+// A zero field means GitHub's own limit, or none for an Enterprise Server, where they are
+// off unless its operator turns them on; its refusals then say so. A negative field means
+// none.
 type Limits struct {
 	Points        int // a minute, of a login and endpoint: 900. A GET costs 1, all else 5
 	Concurrent    int // requests under way of a login: 100
@@ -36,7 +36,7 @@ const (
 
 	patience       = 5 * time.Second        // of a claim; half the timeout of a request
 	inFlightPause  = 100 * time.Millisecond // until a request under way may have ended
-	inFlightLater  = time.Second            // the same, for those that do not wait in place
+	inFlightLater  = time.Second            // the same, for callers that do not wait
 	sameWindow     = time.Minute            // resets of one window differ, as GitHub has many clocks
 	maxResources   = 16                     // of GitHub's words for them
 	maxResourceLen = 64                     // bytes of one
@@ -55,18 +55,18 @@ func (l Limits) withDefaults(host string) Limits {
 	}
 }
 
-// A priority is how much of a limit a request may use.
+// A priority says how much of a limit a request may use.
 type priority int
 
 const (
-	housekeeping priority = iota // looks at what is, and mends it: it can wait
+	housekeeping priority = iota // sweeps and comparisons: it can wait
 	routing                      // a job waits for it
 	claim                        // a runner waits for it
 )
 
-// share is the part of a limit that requests of this priority leave to those
-// above, in percent: of a primary limit, which lasts for an hour, and of those
-// that last for minutes.
+// share returns the part of a limit, in percent, that requests of this priority leave to
+// those above: of a primary limit, which lasts for an hour, and of limits that last for
+// minutes.
 func (p priority) share() (primary, secondary int) {
 	switch p {
 	case claim:
@@ -92,7 +92,7 @@ func withAsked(ctx context.Context, a asked) context.Context {
 	return context.WithValue(ctx, askedKey{}, a)
 }
 
-// A budget is what one login may still ask of GitHub. Its zero value is not
+// A budget counts how many requests one login may still make. Its zero value is not
 // usable; see newBudget.
 type budget struct {
 	limits Limits
@@ -108,7 +108,7 @@ func newBudget(l Limits) *budget {
 	return &budget{limits: l, primary: map[string]*quota{}, endpoints: map[string]*spent{}}
 }
 
-// A quota is what GitHub last said of a primary limit.
+// A quota is what GitHub last said about a primary limit.
 type quota struct {
 	limit, remaining int
 	reset            time.Time
@@ -247,7 +247,7 @@ func (b *budget) block(at time.Time) {
 	}
 }
 
-// figures are those of the moment.
+// figures returns the current figures.
 func (b *budget) figures(login string, now time.Time) router.Budget {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -307,7 +307,7 @@ func (r *registered) short(t target, now time.Time) (at time.Time, short string)
 	return at, fmt.Sprintf("GitHub takes no more than %d registrations of runners in 5 minutes in %s", r.most, t)
 }
 
-// later is the error for what is short until at.
+// later returns the error for what is short until at.
 func later(at time.Time, short string) error {
 	if short == "" {
 		return nil
@@ -374,8 +374,8 @@ func cost(method string) int {
 	return 5
 }
 
-// wait tries until nothing is short; only a claim does so more than once, for
-// some seconds, and not in vain.
+// wait tries until nothing is short. Only a claim tries more than once, for some seconds,
+// and only if that can help.
 func (c *caller) wait(ctx context.Context, p priority, try func(now time.Time) (at time.Time, short string)) error {
 	for left := patience; ; {
 		now := c.now()
@@ -395,7 +395,8 @@ func (c *caller) wait(ctx context.Context, p priority, try func(now time.Time) (
 	}
 }
 
-// room is a *router.RetryAtError while GitHub's limits take no registration in a place.
+// room returns a *router.RetryAtError while GitHub's limits allow no registration in a
+// target.
 func (c *registrar) room(at target) error {
 	now := c.now()
 	c.registered.mu.Lock()
@@ -411,7 +412,7 @@ func (c *registrar) room(at target) error {
 	return later(until, short)
 }
 
-// known is the session that serves t; nil when that would have to be found out.
+// known returns the session that serves t; nil when that must be looked up first.
 func (c *caller) known(t target) *session {
 	if c.app == nil {
 		c.mu.Lock()
@@ -428,7 +429,7 @@ func (c *caller) known(t target) *session {
 	return nil
 }
 
-// Budget returns what may be asked of GitHub now, for each login that was used.
+// Budget returns how many requests GitHub still takes, for each login that was used.
 func (c *caller) Budget() []router.Budget {
 	var all []*session
 	if c.app == nil {

@@ -1,5 +1,6 @@
-// Package gh owns Switchyard's calls to GitHub's REST API. It sorts GitHub's
-// answers by what to do about them: see router.GitHub.
+// Package gh owns Switchyard's calls to GitHub's REST API. It keeps to GitHub's limits
+// and classifies GitHub's answers by what to do about them; see router.GitHub. The rooms
+// call it.
 package gh
 
 import (
@@ -39,12 +40,12 @@ type Config struct {
 
 	// BaseURL is the root of the REST API: https://HOST/api/v3/ for GitHub
 	// Enterprise Server, https://api.TENANT.ghe.com/ with data residency. Plain
-	// http is taken for loopback addresses alone. "": https://api.github.com/.
+	// http is accepted for loopback addresses only. "": https://api.github.com/.
 	BaseURL string
 
-	// Called is told of each request: its method and path, less what names one of
-	// many things, the status of the answer, 0 if there was none, and how long
-	// its head took. nil: nobody.
+	// Called, if not nil, is called for each request: with its method and path, without
+	// names and IDs; the status of the answer, 0 if there was none; and the time to its
+	// headers.
 	Called func(call string, status int, took time.Duration)
 
 	HTTPClient *http.Client     // nil: one with http.DefaultTransport
@@ -83,19 +84,19 @@ type caller struct {
 	cur *session // for the last of token's tokens; nil at first
 }
 
-// A session is what belongs to one token that lasts, to an App, or to one of
-// its installations: limits are counted by these.
+// A session belongs to one token, to an App, or to one of its installations: GitHub
+// counts limits by these.
 type session struct {
-	login  string // who it is, for people
+	login  string // its name, for people
 	api    *github.Client
 	budget *budget
 	app    *app   // the session is of one of its installations; nil: of a token, or the App itself
-	forget func() // has the installation looked up anew; nil without app
+	forget func() // makes the next caller look up the installation again; nil without app
 
 	calls, registers breaker                     // of all its requests, and of registrations of runners
-	probing          turn                        // of those that want to know whether GitHub answers
+	probing          turn                        // to find out whether GitHub answers
 	probe            string                      // the path of the smallest request that it may make
-	refresh          func(context.Context) error // sees to it that it has a token; nil without app
+	refresh          func(context.Context) error // gets a token if it has no good one; nil without app
 
 	mu      sync.Mutex
 	token   router.Secret
@@ -185,8 +186,8 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// redirect follows GitHub to where a renamed repository is now, but carries
-// neither the token elsewhere nor turns a POST into a GET.
+// redirect follows GitHub to the new place of a renamed repository. It neither sends
+// the token elsewhere nor turns a POST into a GET.
 func (c *caller) redirect(req *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects || req.Method != via[0].Method || req.URL.Scheme != c.base.Scheme || req.URL.Host != c.base.Host {
 		return http.ErrUseLastResponse
@@ -194,8 +195,8 @@ func (c *caller) redirect(req *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// login returns the session to ask about t with; a *router.RetryAtError while
-// GitHub asked for no requests with it.
+// login returns the session for requests about t; a *router.RetryAtError while GitHub
+// asked for no requests with it.
 func (c *caller) login(ctx context.Context, t target) (*session, error) {
 	if c.app != nil {
 		if t.enterprise != "" {
@@ -216,7 +217,7 @@ func (c *caller) login(ctx context.Context, t target) (*session, error) {
 	return s, c.reach(ctx, s)
 }
 
-// tokenSession returns that of the token that is in force now.
+// tokenSession returns the session of the current token.
 func (c *caller) tokenSession() (*session, error) {
 	token, err := c.token()
 	if err == nil && token == "" {
@@ -234,8 +235,8 @@ func (c *caller) tokenSession() (*session, error) {
 	return c.cur, nil
 }
 
-// newSession returns one whose requests go through next, which adds what
-// GitHub knows us by; nil: they get the session's token.
+// newSession returns a session whose requests go through next, which adds the
+// credentials; nil: they get the session's token.
 func (c *caller) newSession(login string, next http.RoundTripper) *session {
 	s := &session{login: login, budget: newBudget(c.limits), probing: make(turn, 1), probe: "rate_limit"}
 	if next == nil {
@@ -267,7 +268,7 @@ type roundTrip func(*http.Request) (*http.Response, error)
 
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
-// telling tells called of each request that goes through next, unless who asked went away.
+// telling reports each request that goes through next, unless the caller went away.
 func (c *caller) telling(next http.RoundTripper, called func(call string, status int, took time.Duration)) http.RoundTripper {
 	return roundTrip(func(req *http.Request) (*http.Response, error) {
 		began := time.Now()
@@ -392,8 +393,8 @@ func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router
 	return run, err
 }
 
-// runOf reads GitHub's answer. It refuses one that leaves something open, as a
-// condition would then be false for want of knowledge.
+// runOf reads GitHub's answer. It refuses an incomplete one: a condition would then be
+// false because something is not known.
 //
 // head_repository is null once that repository is deleted, which the
 // description does not say:
@@ -443,13 +444,13 @@ func (t target) String() string {
 	return t.kind() + " " + t.owner + "/" + t.repo
 }
 
-// lower is the target as GitHub compares them.
+// lower returns the target in lower case, as GitHub compares without case.
 func (t target) lower() target {
 	t.owner, t.repo, t.enterprise = strings.ToLower(t.owner), strings.ToLower(t.repo), strings.ToLower(t.enterprise)
 	return t
 }
 
-// base is the path of the target, without a slash at the start.
+// base returns the path of the target, without a slash at the start.
 func (t target) base() string {
 	switch {
 	case t.enterprise != "":
@@ -460,7 +461,7 @@ func (t target) base() string {
 	return "repos/" + t.owner + "/" + t.repo
 }
 
-// path is that of the runners in a target.
+// path returns the path of the runners in a target.
 func (t target) path() string { return t.base() + "/actions/runners" }
 
 // call describes the registration of a runner:
@@ -499,7 +500,7 @@ func targetOf(r router.ConfigRequest) (target, error) {
 	return t, err
 }
 
-// pathOf checks what is put into a URL as it is.
+// pathOf checks a target, whose names go into a URL as they are.
 func pathOf(t router.Target) (target, error) {
 	at := target{owner: t.Owner, repo: t.Repo, organization: t.Repo == "" && t.Enterprise == "", enterprise: t.Enterprise}
 	switch {

@@ -28,7 +28,7 @@ type call struct {
 	exists     string // what to check when GitHub answers 404: it does so where it does not even show that something exists
 
 	jobWaits  bool // a job waits for it
-	mayBeGone bool // a 404 is no wonder: it says nothing of the installation
+	mayBeGone bool // a 404 is expected: it says nothing about the installation
 
 	asked // how much of the budget it may use
 }
@@ -43,8 +43,8 @@ func status(resp *github.Response) int {
 	return resp.StatusCode
 }
 
-// sorted turns an error of go-github into one of router.GitHub's, and tells the
-// session's breaker of it. resp is nil when GitHub did not answer.
+// sorted turns an error of go-github into one of router.GitHub's, and records it in the
+// session's breaker. resp is nil when GitHub did not answer.
 func (s *session) sorted(err error, resp *github.Response, c call, now time.Time) error {
 	sorted := s.sort(err, resp, c, now)
 	s.heard(err, sorted, resp, now)
@@ -80,11 +80,11 @@ func (s *session) sort(err error, resp *github.Response, c call, now time.Time) 
 	return err
 }
 
-// refused sorts what is the same for all requests. It returns the status of
-// GitHub's answer if that leaves more to say, else 0.
+// refused classifies errors that mean the same for all requests. It returns the status
+// of GitHub's answer if that says more, else 0.
 func (s *session) refused(err error, resp *github.Response, doing string, now time.Time) (code int, sorted error) {
 	if kept, ok := errors.AsType[*router.RetryAtError](err); ok {
-		return 0, &router.RetryAtError{At: kept.At, Err: fmt.Errorf("%s: %w", doing, kept.Err)} // nobody was asked
+		return 0, &router.RetryAtError{At: kept.At, Err: fmt.Errorf("%s: %w", doing, kept.Err)} // GitHub was not asked
 	}
 	if at, primary, ok := limitedUntil(err, resp, now); ok {
 		// The budget has the primary limit that GitHub names; the others stand.
@@ -94,7 +94,7 @@ func (s *session) refused(err error, resp *github.Response, doing string, now ti
 		return 0, limitError(at)
 	}
 	if fix, ok := errors.AsType[*router.FixError](err); ok {
-		return 0, fix // nobody was asked
+		return 0, fix // GitHub was not asked
 	}
 	code = status(resp)
 	if code < http.StatusMultipleChoices {
@@ -148,7 +148,7 @@ func limitError(at time.Time) error {
 	return &router.RetryAtError{At: at, Err: fmt.Errorf("GitHub's rate limit is reached until %s", at.UTC().Format(time.RFC3339))}
 }
 
-// blocked is a *router.RetryAtError while GitHub asked for no requests.
+// blocked returns a *router.RetryAtError while GitHub asked for no requests.
 func (s *session) blocked(now time.Time) error {
 	s.budget.mu.Lock()
 	defer s.budget.mu.Unlock()
@@ -158,7 +158,7 @@ func (s *session) blocked(now time.Time) error {
 	return nil
 }
 
-// words is what GitHub says of a refusal, as one line in brackets, or "".
+// words returns GitHub's words about a refusal, as one line in brackets, or "".
 func words(err error) string {
 	r, ok := errors.AsType[*github.ErrorResponse](err)
 	if !ok {

@@ -14,7 +14,7 @@ import (
 	"switchyard/router"
 )
 
-// ask makes one request, but for those of an App that logs in.
+// ask makes one request, besides those with which an App logs in.
 func (c *caller) ask(ctx context.Context, t target, of call, do func(context.Context, *github.Client) (*github.Response, error)) error {
 	if of.priority == claim {
 		ctx = router.ForClaim(ctx)
@@ -66,7 +66,7 @@ func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.De
 	return d, err
 }
 
-// date is when an answer was given, by the clock of who gave it.
+// date returns when an answer was given, by the server's clock.
 func date(resp *github.Response) string {
 	if resp == nil {
 		return ""
@@ -74,13 +74,13 @@ func date(resp *github.Response) string {
 	return resp.Header.Get("Date")
 }
 
-// absent reports whether GitHub itself said 404: one of HTML is somebody else's.
+// absent reports whether GitHub itself said 404: a 404 in HTML comes from something else.
 func absent(err error, resp *github.Response) bool {
 	var said *github.ErrorResponse
 	return status(resp) == http.StatusNotFound && errors.As(err, &said) && said.Message != ""
 }
 
-// deliveryOf is what GitHub says of a job as a delivery would say it.
+// deliveryOf returns GitHub's answer about a job in the form of a delivery.
 func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) (router.Delivery, error) {
 	if max(found.GetID(), found.GetRunID()) > router.MaxGitHubID {
 		return router.Delivery{}, errors.New("GitHub's answer holds an ID of over 48 bits")
@@ -108,8 +108,8 @@ const (
 	mostRunners = 100_000
 )
 
-// runners calls each for those with a name, or for all when it is "", until it
-// returns false: a page in a request.
+// runners calls each for the runners with a name, or for all when it is "", until each
+// returns false. It makes one request per page.
 func (c *Client) runners(ctx context.Context, t router.Target, name string, each func(router.GitHubRunner) (more bool)) error {
 	at, err := pathOf(t)
 	if err != nil {
@@ -143,8 +143,8 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 	return nil
 }
 
-// nextRunners is the page after one of these; 0: it was the last. A runner that
-// makes no sense spoils it: to skip one could stop it while it is at work.
+// nextRunners returns the page after one with these runners; 0: it was the last. It
+// fails for a malformed runner: a runner that is skipped could be stopped while it works.
 func nextRunners(resp *github.Response, page int, found []*github.Runner) (int, error) {
 	if found == nil || len(found) > runnersPage || resp.NextPage != 0 && resp.NextPage != page+1 {
 		return 0, errors.New("GitHub's answer is no page of runners")
@@ -203,7 +203,7 @@ func (c *Client) RemoveRunner(ctx context.Context, t router.Target, id int64) er
 	})
 	switch code {
 	case http.StatusNotFound:
-		// So it is, too, when we are not let see the runners at all.
+		// It is the same when we may not see the runners at all.
 		return c.ask(ctx, at, at.callFor("list the runners of "), func(ctx context.Context, api *github.Client) (*github.Response, error) {
 			return send(ctx, api, http.MethodGet, at.path()+"?per_page=1", nil, nil)
 		})

@@ -12,12 +12,12 @@ import (
 
 const maxRepo = 100 // characters of a repository's name, GitHub's own limit; its owner's is lower
 
-// errUnknownAction is for an action that the router has no use for: GitHub
-// adds new ones as it likes.
+// errUnknownAction is returned for an action that the router does not use: GitHub adds
+// new ones from time to time.
 var errUnknownAction = errors.New("unknown action")
 
-// payload is what is read of a workflow_job body. Fields without a comment
-// must be there: https://docs.github.com/en/webhooks/webhook-events-and-payloads#workflow_job (2026-11-24).
+// A payload has what is read of a workflow_job body. Fields without a comment
+// are required: https://docs.github.com/en/webhooks/webhook-events-and-payloads#workflow_job (2026-11-24).
 // Old GitHub Enterprise Servers send fewer.
 type payload struct {
 	Action string `json:"action"`
@@ -75,7 +75,7 @@ func Decode(body []byte) (router.Delivery, error) {
 		Sender: p.Sender.Login, Labels: p.Job.Labels, URL: p.Job.HTMLURL, SHA: p.Job.SHA,
 		RunnerName: p.Job.RunnerName, Conclusion: p.Job.Conclusion,
 	}}
-	d.CreatedAt, _ = time.Parse(time.RFC3339, p.Job.CreatedAt) // one that is none says nothing
+	d.CreatedAt, _ = time.Parse(time.RFC3339, p.Job.CreatedAt) // a malformed time is ignored
 	j := &d.Job
 	if p.Job.RunAttempt != nil {
 		j.Attempt = *p.Job.RunAttempt
@@ -92,7 +92,7 @@ func Decode(body []byte) (router.Delivery, error) {
 	return d, nil
 }
 
-// check finds what is missing or out of range.
+// check returns what is missing or out of range.
 func (p *payload) check() error {
 	switch {
 	case p.Job.ID == 0:

@@ -7,5 +7,5 @@ func Held(h http.Handler) int64 {
 	in := h.(*handler).intake
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return h.(*handler).Budget - int64(in.free)*blockSize
+	return h.(*handler).cfg.Budget - int64(in.free)*blockSize
 }

@@ -33,7 +33,7 @@ const (
 	digestBytes = 16 // of a signature: nobody without the secret makes two bodies of which these are the same
 )
 
-// Config is what a Handler needs.
+// Config says what a Handler needs.
 type Config struct {
 	Secrets  []router.Secret                 // required: one or, while a secret is being changed, two; each of at least 16 bytes
 	Reread   func() ([]router.Secret, error) // reads Secrets again, when a delivery comes, at most once a second; nil: they never change
@@ -44,7 +44,9 @@ type Config struct {
 	Budget   int64                           // bytes of all bodies together whose signature is not known yet; 0: 64 MiB
 	Now      func() time.Time                // nil: time.Now
 
-	Counted func(outcome string) // told of each request that receive is not called for, by router's Delivery… words; nil: nobody
+	// Counted, if not nil, is called for each request that receive is not called for,
+	// with one of router's Delivery… words.
+	Counted func(outcome string)
 }
 
 // An Instance is a GitHub and the secrets of its webhooks, as Config.Secrets.
@@ -55,7 +57,7 @@ type Instance struct {
 }
 
 type handler struct {
-	Config
+	cfg     Config
 	keys    *keyring
 	receive func(context.Context, router.Delivery) error
 	intake  *intake
@@ -78,8 +80,8 @@ type handler struct {
 //	503 when receive failed, or the body came so slowly, or was so large, that
 //	    others needed its room
 //
-// GitHub does not send again by itself what was not answered with 2xx, but
-// shows the answer and offers to redeliver.
+// GitHub does not redeliver by itself what was not answered with 2xx, but shows the
+// answer and offers to redeliver.
 func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -101,7 +103,7 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 		return nil, err
 	}
 	return &handler{
-		Config:   cfg,
+		cfg:      cfg,
 		keys:     keys,
 		receive:  receive,
 		intake:   newIntake(cfg.Budget),
@@ -110,7 +112,7 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 	}, nil
 }
 
-// A refusal is an answer other than 2xx. Its text is for whoever looks at the
+// A refusal is an answer other than 2xx. Its text is for people who look at the
 // delivery on GitHub.
 type refusal struct {
 	status int
@@ -123,7 +125,7 @@ func refuse(status int, format string, args ...any) *refusal {
 
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	event, id, signature, no := checkHeader(r)
-	if no == nil && r.ContentLength > h.MaxBytes {
+	if no == nil && r.ContentLength > h.cfg.MaxBytes {
 		no = h.tooLarge()
 	}
 	if no != nil {
@@ -144,13 +146,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch event {
 	case "ping":
-		h.Counted(router.DeliveryPing)
+		h.cfg.Counted(router.DeliveryPing)
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, `{"status":"ok"}`+"\n")
 		return
 	case "workflow_job":
 	default:
-		h.Counted(router.DeliveryIgnored)
+		h.cfg.Counted(router.DeliveryIgnored)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -158,7 +160,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d, err := Decode(body.bytes())
 	release()
 	if errors.Is(err, errUnknownAction) {
-		h.Counted(router.DeliveryIgnored)
+		h.cfg.Counted(router.DeliveryIgnored)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -166,13 +168,13 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.answer(w, r, refuse(http.StatusBadRequest, "%v", err), true)
 		return
 	}
-	d.ID, d.ReceivedAt, d.Hook = id, h.Now(), hookOf(r.Header, d.Job.Repo, in)
+	d.ID, d.ReceivedAt, d.Hook = id, h.cfg.Now(), hookOf(r.Header, d.Job.Repo, in)
 	d.Digest = string(signature[:digestBytes]) // of a secret that is an instance's own
 	d.Job.ID, d.Job.RunID, d.Job.Repo.Host = in.ID(d.Job.ID), in.ID(d.Job.RunID), in.Host
-	log := h.Logger.With("delivery_id", id, "job_id", d.Job.ID, "host", in.Host, "repo", d.Job.Repo.FullName, "action", d.Action)
+	log := h.cfg.Logger.With("delivery_id", id, "job_id", d.Job.ID, "host", in.Host, "repo", d.Job.Repo.FullName, "action", d.Action)
 	copies := h.repeats.count(d.Digest)
 	if copies >= maxCopies {
-		h.Counted(router.DeliveryKnown)
+		h.cfg.Counted(router.DeliveryKnown)
 		log.Debug("delivery known", "copies", copies)
 		w.WriteHeader(http.StatusAccepted)
 		return
@@ -183,14 +185,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		h.unstored.Do(func() {
-			log.Error("cannot store a delivery; others within a minute are not told of. GitHub is asked for them again when that works", "err", err, "fix", router.StoreFix(err))
+			log.Error("cannot store a delivery; others within the same minute are not logged. GitHub is asked to redeliver them when storing works again", "err", err, "fix", router.StoreFix(err))
 		})
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, "503: the delivery could not be stored; redeliver it later", http.StatusServiceUnavailable)
 		return
 	}
 	h.repeats.stored(d.Digest)
-	log.Info("delivery stored", "status", d.Status, "took", h.Now().Sub(d.ReceivedAt))
+	log.Info("delivery stored", "status", d.Status, "took", h.cfg.Now().Sub(d.ReceivedAt))
 	w.WriteHeader(http.StatusAccepted)
 }
 
@@ -211,8 +213,8 @@ func hookOf(header http.Header, repo router.Repo, in router.Instance) router.Hoo
 	return router.Hook{}
 }
 
-// answer refuses a request. What a stranger can cause without a signature is
-// not worth a line each.
+// answer refuses a request. Refusals that strangers can cause without a signature are
+// not logged one by one.
 func (h *handler) answer(w http.ResponseWriter, r *http.Request, no *refusal, signed bool) {
 	outcome := router.DeliveryMalformed
 	switch no.status {
@@ -226,24 +228,24 @@ func (h *handler) answer(w http.ResponseWriter, r *http.Request, no *refusal, si
 	case http.StatusUnauthorized:
 		outcome = router.DeliveryUnsigned
 	}
-	h.Counted(outcome)
+	h.cfg.Counted(outcome)
 	http.Error(w, fmt.Sprintf("%d: %s", no.status, no.text), no.status)
 
 	line := []any{"code", no.status, "reason", no.text, "remote", r.RemoteAddr, "delivery_id", router.Cut(r.Header.Get("X-GitHub-Delivery"), maxHeader)}
 	if signed {
-		h.Logger.Warn("delivery refused", line...)
+		h.cfg.Logger.Warn("delivery refused", line...)
 		return
 	}
-	h.Logger.Debug("request refused", line...)
+	h.cfg.Logger.Debug("request refused", line...)
 	if no.status == http.StatusUnauthorized {
 		h.unsigned.Do(func() {
-			h.Logger.Warn("a request without a good signature was refused; others within a minute are not told of", line...)
+			h.cfg.Logger.Warn("a request without a good signature was refused; others within the same minute are not logged", line...)
 		})
 	}
 }
 
 func (h *handler) tooLarge() *refusal {
-	return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", h.MaxBytes)
+	return refuse(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", h.cfg.MaxBytes)
 }
 
 // checkHeader checks what can be known before the body is read.
@@ -292,7 +294,7 @@ func token(s string) bool {
 
 // read reads the body of a request.
 func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) *refusal {
-	src := http.MaxBytesReader(w, r.Body, h.MaxBytes)
+	src := http.MaxBytesReader(w, r.Body, h.cfg.MaxBytes)
 	for {
 		room := b.room()
 		if room == nil {
@@ -319,8 +321,8 @@ func outOfRoom() *refusal {
 	return refuse(http.StatusServiceUnavailable, "the body came too slowly, or is too large, while many others are read; send it again later")
 }
 
-// signed returns the instance of which a secret made this signature of body.
-// It takes the same time whichever did.
+// signed returns the instance whose secret made this signature of body. It takes the
+// same time for each.
 func (h *handler) signed(signature []byte, b *body) (by router.Instance, good bool) {
 	for _, in := range h.keys.instances() {
 		for _, secret := range in.Secrets {

@@ -6,16 +6,16 @@ import (
 )
 
 const (
-	// defaultBudget is the memory of all bodies together whose signature is not
-	// known yet. Each of the 768 connections that the public listener has at
-	// most may have a usual body in it, so a usual delivery always finds room; a
-	// task of 256 MiB keeps three quarters of its memory.
+	// defaultBudget is the memory for all bodies whose signature is not checked yet.
+	// Each of the listener's connections, 768 at most, may have a body of usual size in
+	// it, so a usual delivery always finds room; a task of 256 MiB keeps three quarters
+	// of its memory.
 	defaultBudget = 64 << 20
 
 	blockSize = 32 << 10 // a body grows by such blocks; most deliveries need one
 
-	// A body of this size, in its first second, is never given up for another's
-	// sake. A workflow_job delivery has some 10 KB, one with many steps 50.
+	// A body of this size is never dropped for another in its first second. A
+	// workflow_job delivery has some 10 KB, one with many steps 50.
 	usualBody = 64 << 10
 	usualTime = time.Second
 
@@ -25,9 +25,9 @@ const (
 	pace = defaultMaxBytes / 10
 )
 
-// An intake holds the bodies whose signature is not known yet, within a budget.
-// When that is spent, the sender that is furthest behind its pace loses its
-// place. It is safe for concurrent use.
+// An intake holds the bodies whose signature is not checked yet, within a budget. When
+// that is used up, the body that is furthest behind its pace is dropped. It is safe for
+// concurrent use.
 type intake struct {
 	blocks sync.Pool // of *[blockSize]byte
 
@@ -55,7 +55,7 @@ type body struct {
 	left  chan struct{} // closed when it has released its blocks
 
 	held int  // len(blocks), as the others see it; of intake.mu, as lost
-	lost bool // its place is another's
+	lost bool // it was dropped for another
 }
 
 // open begins a body. release must be called.
@@ -67,8 +67,8 @@ func (in *intake) open(cut func() error) *body {
 	return b
 }
 
-// room returns where the next bytes go; nil: the budget is spent, and this body
-// is the one to go.
+// room returns where the next bytes go; nil: the budget is used up, and this body is
+// the one to drop.
 func (b *body) room() []byte {
 	at := b.size % blockSize
 	if at == 0 && b.size == len(b.blocks)*blockSize {
@@ -80,7 +80,7 @@ func (b *body) room() []byte {
 	return b.blocks[len(b.blocks)-1][at:]
 }
 
-// take gives b one more block, for which others may have to go first.
+// take gives b one more block, for which others may be dropped first.
 func (in *intake) take(b *body) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -94,7 +94,7 @@ func (in *intake) take(b *body) bool {
 		if v == b {
 			return false
 		}
-		if v.cut() != nil { // nothing can end its read: it goes when it ends by itself
+		if v.cut() != nil { // nothing can end its read: it is dropped when it ends by itself
 			in.free += v.held
 			v.held = 0
 			continue
@@ -120,7 +120,7 @@ func (in *intake) slowest(now time.Time) (slowest *body) {
 		if b.held*blockSize <= usualBody && age < usualTime {
 			continue
 		}
-		// Of its last block nobody knows how full it is.
+		// How full its last block is, is not known.
 		behind := age - time.Duration(max(b.held-1, 0))*blockSize*time.Second/pace
 		if slowest == nil || behind > most {
 			slowest, most = b, behind
@@ -129,7 +129,7 @@ func (in *intake) slowest(now time.Time) (slowest *body) {
 	return slowest
 }
 
-// complete says that b was read to its end; false: its place is another's.
+// complete records that b was read to its end; false: it was dropped for another.
 func (b *body) complete() bool {
 	b.intake.mu.Lock()
 	defer b.intake.mu.Unlock()
@@ -137,7 +137,7 @@ func (b *body) complete() bool {
 	return !b.lost
 }
 
-// release gives the blocks back. What parts returned is not to be used any more.
+// release gives the blocks back. What parts returned must not be used afterwards.
 func (b *body) release() {
 	in := b.intake
 	in.mu.Lock()

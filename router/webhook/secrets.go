@@ -13,7 +13,7 @@ import (
 
 const rereadEvery = time.Second // at most; strangers' requests must not become reads of files
 
-// keyring holds the secrets of all GitHubs, and reads them anew.
+// A keyring holds the secrets of all GitHubs, and rereads them.
 type keyring struct {
 	log *slog.Logger
 	now func() time.Time
@@ -21,7 +21,7 @@ type keyring struct {
 	mu     sync.Mutex // of what follows, and held while files are read
 	all    []Instance // never changed; another takes its place
 	readAt time.Time
-	failed string // the error that was logged last; "": the last reading went well
+	failed string // the error that was logged last; "": the last read succeeded
 }
 
 // newKeyring checks the secrets.
@@ -60,8 +60,8 @@ func (in Instance) where() string {
 	return "webhook of " + in.Host
 }
 
-// instances returns the secrets as they are now. Those that cannot be read, or
-// that are not good, leave the ones before them in use.
+// instances returns the current secrets. Secrets that cannot be read, or that are not
+// usable, leave the previous ones in use.
 func (k *keyring) instances() []Instance {
 	k.mu.Lock()
 	defer k.mu.Unlock()
