@@ -31,7 +31,7 @@ type App struct {
 	Permissions map[string]string
 }
 
-// An installed App is what one owner has. Guarded by Server.mu.
+// An installed App is what one owner has. Guarded by state.mu.
 type installed struct {
 	id        int64
 	owner     string
@@ -58,7 +58,7 @@ func callerOf(r *http.Request) caller {
 	return c
 }
 
-// account is what rate limits are counted by.
+// account returns what rate limits are counted by.
 func (c caller) account() int64 {
 	switch {
 	case c.app:

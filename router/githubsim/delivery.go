@@ -261,10 +261,10 @@ func (s *state) guid() string {
 	return fmt.Sprintf("%08x-%04x-4%03x-%04x-%012x", a>>32, a>>16&0xffff, a&0xfff, b>>48&0x3fff|0x8000, b&0xffffffffffff)
 }
 
-// HookID is the ID of an organization's webhook or, unless repo is "", of a repository's.
+// HookID returns the ID of an organization's webhook or, unless repo is "", of a repository's.
 func HookID(owner, repo string) int64 { return number("hook", owner+"/"+repo) }
 
-// hookOf returns the webhook that tells of a job: each owner or repository has one.
+// hookOf returns the webhook that reports a job: each owner or repository has one.
 func (s *hooks) hookOf(j Job) (kind string, id, target int64) {
 	switch s.cfg.Hook {
 	case OrganizationHook:

@@ -42,7 +42,7 @@ func (s *gate) SetFaults(f Faults) {
 	s.faults, s.asked = f, make(map[string]uint64)
 }
 
-// Traffic is what came in through the REST API.
+// A Traffic is what came in through the REST API.
 type Traffic struct {
 	Requests int // all of them
 	Over     int // refused as over a limit of Config: the caller did not keep to it
@@ -143,7 +143,7 @@ const (
 	secondaryWords = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
 )
 
-// discarded is an answer that is lost.
+// A discarded is an answer that is lost.
 type discarded struct{ header http.Header }
 
 func (d discarded) Header() http.Header         { return d.header }

@@ -65,7 +65,7 @@ type Job struct {
 	CompletedAt time.Time // zero until then
 }
 
-// job is the Server's own view of a job, guarded by Server.mu.
+// A job is the Server's own view of a job, guarded by state.mu.
 type job struct {
 	Job
 	ending    string        // the conclusion it will have

@@ -35,7 +35,7 @@ type CommitStatus struct {
 	TargetURL        string `json:"target_url"`
 }
 
-// CheckRuns and CommitStatuses return snapshots of all there are, oldest first.
+// CheckRuns returns snapshots of all check runs, oldest first.
 func (s *notices) CheckRuns() []CheckRun {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,7 +46,7 @@ func (s *notices) CheckRuns() []CheckRun {
 	return all
 }
 
-// CommitStatuses is described with CheckRuns.
+// CommitStatuses returns snapshots of all commit statuses, oldest first.
 func (s *notices) CommitStatuses() []CommitStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()

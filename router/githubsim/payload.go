@@ -27,7 +27,7 @@ const (
 	appID  = 420001
 )
 
-// object is a JSON object as GitHub writes it: every key, many of them null.
+// An object is a JSON object as GitHub writes it: every key, many of them null.
 type object = map[string]any
 
 // Payload returns the body of a workflow_job delivery: action is queued,
@@ -96,7 +96,7 @@ func NewDelivery(ctx context.Context, url, secret, guid, event string, body []by
 	return req, nil
 }
 
-// jobObject is what the webhook and the REST API alike say of a job.
+// jobObject returns what the webhook and the REST API alike say of a job.
 func jobObject(j Job) object {
 	repo := apiURL + "/repos/" + j.Owner + "/" + j.Repo
 	return object{
@@ -126,7 +126,7 @@ func jobObject(j Job) object {
 	}
 }
 
-// startOf is when GitHub says the job started: when it was made, until it did.
+// startOf returns when GitHub says the job started: until it did, when it was created.
 func startOf(j Job) time.Time {
 	if j.StartedAt.IsZero() {
 		return j.CreatedAt
@@ -134,7 +134,7 @@ func startOf(j Job) time.Time {
 	return j.StartedAt
 }
 
-// steps are those of a job that a runner has.
+// steps returns the steps of a job that a runner has.
 func steps(j Job) []object {
 	step := func(n int, name string) object {
 		s := object{"number": n, "name": name, "status": j.Status, "conclusion": nil, "started_at": stamp(startOf(j)), "completed_at": nil}
@@ -154,7 +154,7 @@ func steps(j Job) []object {
 	return []object{}
 }
 
-// repository is the full repository object, of the webhook and of the REST API.
+// repository returns the full repository object, of the webhook and of the REST API.
 func repository(s JobSpec) object {
 	full := s.Owner + "/" + s.Repo
 	api, web := apiURL+"/repos/"+full, webURL+"/"+full
@@ -249,7 +249,7 @@ func ownerType(s JobSpec) string {
 	return "Organization"
 }
 
-// user is a user object; kind is User or Organization.
+// user returns a user object; kind is User or Organization.
 func user(login, kind string) object {
 	id, api := number("user", login), apiURL+"/users/"+login
 	return object{
@@ -274,7 +274,7 @@ func user(login, kind string) object {
 	}
 }
 
-// organization is the organization object of a webhook.
+// organization returns the organization object of a webhook.
 func organization(login string) object {
 	id, api := number("user", login), apiURL+"/orgs/"+login
 	return object{
@@ -293,7 +293,7 @@ func organization(login string) object {
 	}
 }
 
-// deployment is what a job's deployment to an environment adds to its payload.
+// deployment returns what a job's deployment to an environment adds to its payload.
 func deployment(j Job) object {
 	api := apiURL + "/repos/" + j.Owner + "/" + j.Repo
 	url := fmt.Sprintf("%s/deployments/%d", api, j.ID)
@@ -319,21 +319,21 @@ func deployment(j Job) object {
 	}
 }
 
-// number is an ID that follows from a name, so that payloads need no registry.
+// number returns an ID that follows from a name, so that payloads need no registry.
 func number(kind, name string) int64 {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s:%s", kind, strings.ToLower(name))
 	return int64(h.Sum32()%900_000_000) + 100_000_000
 }
 
-// installation is the ID of the App's installation in an account.
+// installation returns the ID of the App's installation in an account.
 func installation(owner string) int64 { return number("installation", owner) }
 
 func nodeID(kind string, id int64) string {
 	return base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "0%d:%s%d", len(kind), kind, id))
 }
 
-// SHA is the commit that a run is for.
+// SHA returns the commit that a run is for.
 func SHA(runID int64) string {
 	sum := sha1.Sum(strconv.AppendInt(nil, runID, 10))
 	return hex.EncodeToString(sum[:])

@@ -138,7 +138,7 @@ func (s *gate) rateLimit(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, object{"resources": object{"core": core, "search": core}, "rate": core})
 }
 
-// scope is the repository, the organization or the enterprise of a request, in
+// A scope is the repository, the organization or the enterprise of a request, in
 // the spelling that GitHub knows it by.
 type scope struct{ owner, repo, enterprise string }
 
@@ -146,7 +146,7 @@ func (sc scope) lower() scope {
 	return scope{strings.ToLower(sc.owner), strings.ToLower(sc.repo), strings.ToLower(sc.enterprise)}
 }
 
-// path is that of the API, without a slash at the start.
+// path returns the path of the scope in the API, without a slash at the start.
 func (sc scope) path() string {
 	switch {
 	case sc.enterprise != "":
@@ -160,7 +160,7 @@ func (sc scope) path() string {
 // has reports whether the runner is registered in just this scope.
 func (sc scope) has(r *runner) bool { return r.scope.lower() == sc.lower() }
 
-// named is the runner of this name; nil: none. s.mu is held.
+// named returns the runner of this name; nil: none. s.mu is held.
 func (s *state) named(sc scope, name string) *runner {
 	for _, r := range s.runners {
 		if sc.has(r) && strings.EqualFold(r.name, name) {
@@ -442,7 +442,7 @@ func pageSize(r *http.Request) int {
 	return min(size, 100)
 }
 
-// pathID is the request's {id}, 0 when it is no number.
+// pathID returns the request's {id}, 0 when it is no number.
 func pathID(r *http.Request) int64 {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {

@@ -19,7 +19,7 @@ var (
 	ErrRemoved    = errors.New("the runner registration was deleted") // also by GitHub: Config.JITLifetime
 )
 
-// runner is one registered runner, guarded by Server.mu.
+// A runner is one registered runner, guarded by state.mu.
 type runner struct {
 	id       int64
 	name     string
@@ -59,8 +59,8 @@ func (s *Server) Runners() []Runner {
 	return all
 }
 
-// RunTask is what the task of a runner does with the configuration that its claim
-// answered, which is empty when nobody needs it any more; it returns the exit code.
+// RunTask does what a runner's task does with the configuration that its claim returned,
+// which is empty when its job no longer needs it, and returns the exit code.
 func (s *Server) RunTask(ctx context.Context, encodedJIT string) int {
 	if strings.TrimSpace(encodedJIT) != "" && s.Connect(ctx, encodedJIT) != nil {
 		return 1
@@ -281,7 +281,7 @@ func (s *floor) encodeJIT(r *runner, workFolder string) string {
 	})
 }
 
-// jitRequest is the body of generate-jitconfig.
+// A jitRequest is the body of generate-jitconfig.
 type jitRequest struct {
 	Name       string
 	GroupID    int64

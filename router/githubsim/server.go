@@ -42,7 +42,7 @@ type Config struct {
 	RandSeed uint64           // of the choice among idle runners and of what goes into secrets
 }
 
-// Repo is a repository that exists before a job is queued in it.
+// A Repo is a repository that exists before a job is queued in it.
 type Repo struct {
 	Owner, Name string
 	Private     bool

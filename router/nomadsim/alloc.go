@@ -22,7 +22,7 @@ const maxArtifact = 16 << 20 // bytes
 
 func newID() string { return uuid.NewString() }
 
-// alloc is an allocation, guarded by Server.mu.
+// An alloc is an allocation, guarded by cluster.mu.
 type alloc struct {
 	*api.Allocation // replaced when it changes
 	node            *node
@@ -75,7 +75,7 @@ func (c change) update(a *alloc, to func(*api.Allocation)) {
 	c.publish(event{topic: "Allocation", key: a.ID, namespace: a.Namespace, filters: []string{a.JobID, ""}, payload: map[string]any{"Allocation": &shown}})
 }
 
-// report is what a client says of an allocation. The states are the caller's
+// report records what a client says about an allocation. The states are the caller's
 // no more.
 func (s *cluster) report(j *job, a *alloc, status, description string, states map[string]*api.TaskState) {
 	s.mu.Lock()
@@ -139,7 +139,7 @@ func (s *cluster) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
 	report()
 }
 
-// task is a task of an allocation, used by one goroutine at a time.
+// A task is a task of an allocation, used by one goroutine at a time.
 type task struct {
 	Task
 	s     *cluster
@@ -212,7 +212,7 @@ func (t *task) prepare(ctx context.Context, stop context.CancelCauseFunc) {
 	t.event("Started", "Task started by client", nil)
 }
 
-// run has a task that is running do its work.
+// run lets a running task do its work.
 func (t *task) run(ctx context.Context, stop context.CancelCauseFunc) {
 	if t.state.State != "running" {
 		return
@@ -260,7 +260,7 @@ func (t *task) fetch(ctx context.Context, a *api.TaskArtifact) (string, error) {
 	return string(body), nil
 }
 
-// environment is what Nomad puts into a task's environment, as far as runners
+// environment returns what Nomad puts into a task's environment, as far as runners
 // use it. The directories are relative, as the destinations of artifacts are.
 func environment(j *api.Job, t *api.Task, a *alloc) map[string]string {
 	env := map[string]string{
@@ -329,7 +329,7 @@ func allocStub(a *alloc) *api.AllocationListStub {
 	}
 }
 
-// resources are what an allocation has of its node. Which cores and instances
+// resources returns what an allocation has of its node. Which cores and instances
 // of devices they are is not kept: they are named in turn.
 func (a *alloc) resources() *api.AllocatedResources {
 	all := &api.AllocatedResources{Tasks: map[string]*api.AllocatedTaskResources{}}
@@ -411,7 +411,7 @@ func (s clusterAPI) getAllocation(_ http.Header, r *http.Request) (any, error) {
 
 const migrating = "alloc is being migrated"
 
-// moving are the allocations that another is to take the place of.
+// moving returns the allocations that another is to replace.
 func (j *job) moving() (list []*alloc) {
 	for _, a := range j.allocs {
 		replaced := func(b *alloc) bool { return b.PreviousAllocation == a.ID }
@@ -422,7 +422,7 @@ func (j *job) moving() (list []*alloc) {
 	return list
 }
 
-// stopAllocation has an allocation's tasks stopped, and another take its place, as a
+// stopAllocation stops the tasks of an allocation, and has it replaced, as a
 // drain of its node does.
 func (s clusterAPI) stopAllocation(_ http.Header, r *http.Request) (any, error) {
 	s.mu.Lock()

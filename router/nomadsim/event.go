@@ -17,7 +17,7 @@ import (
 // Nomad keeps 100 batches of them unless it is told otherwise.
 const maxEvents = 1_000
 
-// event is something that happened. Its payload is never changed afterwards.
+// An event is something that happened. Its payload is never changed afterwards.
 type event struct {
 	index     uint64
 	topic     string // Job, Evaluation, Allocation or Node

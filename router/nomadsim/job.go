@@ -13,10 +13,10 @@ import (
 
 const maxPayload = 16 << 10 // bytes of a dispatch, Nomad's own
 
-// errClosed is what a closed Server says to those who want something started.
+// errClosed is returned by a closed Server to callers that start something.
 var errClosed = failure("No cluster leader")
 
-// job is a Nomad job and what came of it, guarded by Server.mu.
+// A job is a Nomad job and what came of it, guarded by cluster.mu.
 type job struct {
 	*api.Job   // replaced when it changes
 	allocs     []*alloc
@@ -28,7 +28,7 @@ type job struct {
 	purged     bool
 }
 
-// missing is how many allocations of a group are still to be placed.
+// missing returns how many allocations of a group are still to be placed.
 func (j *job) missing(g *api.TaskGroup) int {
 	if *j.Stop || j.template() {
 		return 0
@@ -42,7 +42,7 @@ func (j *job) missing(g *api.TaskGroup) int {
 	return max(n, 0)
 }
 
-// spots is where the job's live allocations are.
+// spots returns where the job's live allocations are.
 func (j *job) spots() (list []spot) {
 	for _, a := range j.allocs {
 		if a.live() && !a.lost {
@@ -55,7 +55,7 @@ func (j *job) spots() (list []spot) {
 // template reports whether only the job's children run.
 func (j *job) template() bool { return j.IsParameterized() && !j.Dispatched || j.IsPeriodic() }
 
-// status is what Nomad makes of a job's allocations and evaluations.
+// status returns what Nomad makes of a job's allocations and evaluations.
 func (j *job) status() string {
 	switch {
 	case j.template() && !*j.Stop:
@@ -351,7 +351,7 @@ func (s jobAPI) dispatch(_ http.Header, r *http.Request) (any, error) {
 	return api.JobDispatchResponse{DispatchedJobID: id, EvalID: eval.ID, EvalCreateIndex: c.index, JobCreateIndex: c.index}, nil
 }
 
-// dispatchFault is Nomad's check of a dispatch.
+// dispatchFault returns what Nomad finds wrong with a dispatch.
 func dispatchFault(p *api.ParameterizedJobConfig, req api.JobDispatchRequest) error {
 	switch {
 	case p.Payload == "required" && len(req.Payload) == 0:

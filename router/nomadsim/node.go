@@ -88,7 +88,7 @@ func NewNode(m Machine) *api.Node {
 	return n
 }
 
-// MixedFleet is a small fleet of all three systems and both architectures.
+// MixedFleet returns a small fleet of all three systems and both architectures.
 func MixedFleet() []*api.Node {
 	var nodes []*api.Node
 	for _, m := range []Machine{
@@ -106,7 +106,7 @@ func MixedFleet() []*api.Node {
 	return nodes
 }
 
-// node is a node and what is left of it, guarded by Server.mu.
+// A node is a node and what is left of it, guarded by cluster.mu.
 type node struct {
 	*api.Node
 	class                    string // the same for nodes that no constraint tells apart
@@ -196,7 +196,7 @@ func (s *cluster) turn(name, status string) (*node, error) {
 	return n, nil
 }
 
-// classOf is Nomad's computed class: all that constraints see of a node, but
+// classOf returns Nomad's computed class: all that constraints see of a node, but
 // for what is unique to it.
 func classOf(n *api.Node) string {
 	common := func(m map[string]string) map[string]string {

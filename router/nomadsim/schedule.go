@@ -23,7 +23,7 @@ func before(a, b *job) int {
 	return cmp.Or(cmp.Compare(*b.Priority, *a.Priority), cmp.Compare(*a.CreateIndex, *b.CreateIndex))
 }
 
-// shape is what a job asks for, as text. Jobs whose allocations look at each
+// shape returns what a job asks for, as text. Jobs whose allocations look at each
 // other are of no common shape.
 func shape(j *api.Job) string {
 	ask := []any{j.NodePool, j.Datacenters, j.Constraints}
@@ -49,7 +49,7 @@ func distinct(list []*api.Constraint) bool {
 	return slices.ContainsFunc(list, func(c *api.Constraint) bool { return strings.HasPrefix(c.Operand, "distinct_") })
 }
 
-// enqueue has a job wait for a node. s.mu is held.
+// enqueue makes a job wait for a node. s.mu is held.
 func (s *cluster) enqueue(j *job) {
 	s.dequeue(j)
 	j.shape = shape(j.Job)
@@ -410,7 +410,7 @@ func glob(pattern, s string) bool {
 // value is none.
 type refusal struct{ filtered, exhausted string }
 
-// use is what an allocation takes of a node.
+// A use is what an allocation takes of a node.
 type use struct {
 	cpu, cores, memory, disk int
 	devices                  []int // in the order of the node's
@@ -541,7 +541,7 @@ func distinctRefusal(n *node, j *api.Job, g *api.TaskGroup, have []spot) string 
 	return ""
 }
 
-// score is Nomad's with its default algorithm: the mean of how full the node
+// score returns Nomad's score with its default algorithm: the mean of how full the node
 // becomes, of a penalty for having the job already, and of the affinities.
 func (n *node) score(u use, j *api.Job, g *api.TaskGroup, have []spot) float64 {
 	r := n.NodeResources

@@ -185,7 +185,7 @@ func (s *Server) SetFault(f Fault, latency time.Duration) {
 	s.wake()
 }
 
-// Restart is that of Nomad's servers: event streams and blocking queries end,
+// Restart returns that of Nomad's servers: event streams and blocking queries end,
 // and the events so far are not kept. All else goes on, indices too.
 func (s *Server) Restart() {
 	s.mu.Lock()
@@ -412,7 +412,7 @@ func (s *cluster) block(r *http.Request) error {
 	}
 }
 
-// pathID is the ID in the request's path.
+// pathID returns the ID in the request's path.
 func pathID(r *http.Request) string {
 	id := mux.Vars(r)["id"]
 	if raw, err := url.PathUnescape(id); err == nil {

@@ -82,7 +82,7 @@ type machine struct {
 	group int
 }
 
-// usage is how much of a node its allocations use.
+// A usage is how much of a node its allocations use.
 type usage struct {
 	router.NodeSize
 	allocations int

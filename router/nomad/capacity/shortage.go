@@ -96,7 +96,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 	return []problem{{code: NoNode, say: short.say}}, nil
 }
 
-// oneOf is a regular expression for the IDs of nodes.
+// oneOf returns a regular expression for the IDs of nodes.
 func oneOf(nodes []*api.NodeListStub) string {
 	ids := make([]string, len(nodes))
 	for i, n := range nodes {

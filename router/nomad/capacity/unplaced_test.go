@@ -158,7 +158,7 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(router.Unplaced{}, "At")); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
-	// Its event may come before the books know its Nomad job.
+	// Its event may come before the database has its Nomad job.
 	early, err := on.Unplaced(t.Context(), placed(third, "linux"), third.Runner)
 	if diff := cmp.Diff(want, early, cmpopts.IgnoreFields(router.Unplaced{}, "At")); err != nil || diff != "" {
 		t.Errorf("early: %v (-want +got):\n%s", err, diff)
