@@ -79,7 +79,7 @@ func (s *console) forms() []consoleForm {
 type view struct {
 	Title string
 	Page  consolePage
-	Pages []consolePage // of the navigation, for who looks
+	Pages []consolePage // of the navigation, for this principal
 	Who   auth.Principal
 	Now   time.Time
 
@@ -91,7 +91,7 @@ type view struct {
 func (p consolePage) Path() string { return p.path }
 func (p consolePage) Name() string { return p.title }
 
-// May reports whether who looks has the role with this name.
+// May reports whether the principal has the role with this name.
 func (v view) May(role string) bool {
 	return v.Who.Role >= map[string]auth.Role{"viewer": auth.Viewer, "operator": auth.Operator, "editor": auth.Editor}[role]
 }
@@ -127,7 +127,7 @@ var functions = template.FuncMap{
 	"join":      rules.ShowLabels,
 }
 
-// short is a stranger's text for a list: safe, and cut when it is long.
+// short returns a stranger's text for a list: safe, and cut when it is long.
 func short(s string) string {
 	return router.Printable(shortened(s, 120))
 }
@@ -243,7 +243,7 @@ var assets, assetNames = func() (byPath map[string][]byte, byName map[string]str
 	return byPath, byName
 }()
 
-// asset is the address of an embedded file.
+// asset returns the address of an embedded file.
 func asset(name string) (string, error) {
 	at, ok := assetNames[name]
 	if !ok {

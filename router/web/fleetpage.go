@@ -95,7 +95,7 @@ func (s *console) fleetPage(req *http.Request) (any, error) {
 }
 
 // fill makes what is shown of the fleet. terms, in lower case, are what rules
-// and nodes are looked for by.
+// and nodes are searched for.
 func (v *fleetView) fill(terms []string) {
 	var total, used router.NodeSize
 	columns := make([]int, len(v.Groups))
@@ -158,7 +158,7 @@ func (v *fleetView) fill(terms []string) {
 	v.MoreNodes += v.More
 }
 
-// Total is the nodes that there are.
+// Total counts all nodes.
 func (v fleetView) Total() (n int) {
 	for _, g := range v.Groups {
 		n += g.Nodes
@@ -169,7 +169,7 @@ func (v fleetView) Total() (n int) {
 // Nobody reports whether no node could ever serve the rule.
 func (r ruleView) Nobody() bool { return r.Problem == "" && r.Now+r.Idle+r.Away == 0 }
 
-// name is what people call the group.
+// name returns the group's name for people.
 func (g groupView) name() string {
 	name := g.OS + "/" + g.Arch
 	if g.Class != "" {
@@ -208,7 +208,7 @@ func cellOf(c router.FleetCell) cellView {
 	return v
 }
 
-// size is about how many bytes of a page the cell takes.
+// size estimates how many bytes of a page the cell takes.
 func (c cellView) size() int { return len(c.Text) + len(c.Words) + len(strings.Join(c.Why, "")) + 130 }
 
 func plural(n int, one, many string) string {

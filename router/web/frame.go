@@ -16,7 +16,7 @@ import (
 )
 
 // sharedPages are those that many have open at once, and whose content depends
-// on nothing of who looks but role and scope. While anyone follows the stream,
+// only on role and scope. While anyone follows the stream,
 // which has all of them ask for the page at the same time, the content is made
 // once for all, until something changes or sharedFresh is over.
 var sharedPages = []string{"/", "/jobs", "/jobs/{id}", "/runners"}

@@ -41,7 +41,7 @@ type LabelUse struct {
 	P50, P95 time.Duration // from when we heard of a job until a runner took it
 }
 
-// labelUse is what jobs asked for in the last days.
+// labelUse counts the labels of the jobs of the last days.
 type labelUse struct {
 	of      *rules.Set
 	entries map[string]LabelUse // by LabelInfo.Name
@@ -67,7 +67,7 @@ type usageOf struct {
 }
 
 // labels returns what the jobs in a scope asked for. It takes a second to count a
-// hundred thousand, so that is done beside the pages, once for all who look:
+// hundred thousand, so that is done beside the pages, once for all readers:
 // meanwhile there are the counts of before, or nil. They are not to be changed.
 func (u *usage) labels(ctx context.Context, scope router.Scope) (*labelUse, error) {
 	key, set := scopeKey(scope), u.rules.Rules()
@@ -367,7 +367,7 @@ func conditionWords(c string) string {
 // plain matches a label that YAML takes for a text without quotes, also in a list.
 var plain = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_./=+-]*$`)
 
-// runsOn is the line of a workflow that asks for labels.
+// runsOn returns the line of a workflow for these labels.
 func runsOn(labels []string) string {
 	quoted := make([]string, len(labels))
 	for i, l := range labels {

@@ -21,7 +21,7 @@ const (
 	dayShare  = 20 // times as long as it took to make, the last day is shown
 )
 
-// waitBands are those of the picture of the last day.
+// waitBands are the bands of queue time in the chart of the last day.
 var waitBands = []struct {
 	Name  string
 	under time.Duration // 0: the rest
@@ -59,7 +59,7 @@ type ruleNow struct {
 	quantiles
 }
 
-// quantiles are of the time from the first delivery to a runner.
+// quantiles describe the queue time of jobs: from the first delivery to a runner.
 type quantiles struct {
 	Jobs              int
 	P50, P95, Longest time.Duration
@@ -92,7 +92,7 @@ type hourBar struct {
 	Parts  []barPart
 }
 
-// Until is when the hour ends.
+// Until returns when the hour ends.
 func (h hourBar) Until() time.Time { return h.From.Add(time.Hour) }
 
 // A barPart is one part of a bar, in percent of the picture.
@@ -128,7 +128,7 @@ type nowView struct {
 	now    time.Time
 }
 
-// For is how long the job has waited.
+// For returns how long the job has waited.
 func (v nowView) For(w waiting) string { return took(v.now.Sub(w.Job.ReceivedAt)) }
 
 // Next says what happens to the job next.

@@ -39,10 +39,10 @@ type listView struct {
 	now     time.Time
 }
 
-// Q is what was asked as name.
+// Q returns a parameter of the query.
 func (v listView) Q(name string) string { return v.Query.Get(name) }
 
-// Status is that of the answer.
+// Status returns the status of the answer.
 func (v listView) Status() int {
 	if v.Problem != nil {
 		return v.Problem.Status
@@ -124,7 +124,7 @@ type jobsView struct {
 	Jobs []api.Job
 }
 
-// Waited is how long the job waited for a runner, or waits; "": it gets none.
+// Waited returns how long the job waited for a runner, or has waited so far; "": it gets none.
 func (v listView) Waited(j api.Job) string {
 	switch {
 	case j.RunningAt != nil:
@@ -135,7 +135,7 @@ func (v listView) Waited(j api.Job) string {
 	return ""
 }
 
-// Ran is how long the job ran, or runs.
+// Ran returns how long the job ran, or has run so far.
 func (v listView) Ran(j api.Job) string {
 	switch {
 	case j.RunningAt == nil:
@@ -148,7 +148,7 @@ func (v listView) Ran(j api.Job) string {
 	return ""
 }
 
-// Ago is how long ago that was.
+// Ago returns how long ago t was.
 func (v listView) Ago(t time.Time) string { return took(v.now.Sub(t)) }
 
 func (s *console) jobsPage(req *http.Request) (any, error) {
@@ -188,10 +188,10 @@ type jobView struct {
 	now     time.Time
 }
 
-// Title is that of the job's page.
+// Title returns the title of the job's page.
 func (v jobView) Title() string { return router.Printable(v.Job.Name) }
 
-// Status is that of the answer.
+// Status returns the status of the answer.
 func (v jobView) Status() int {
 	if v.Problem != nil {
 		return v.Problem.Status
@@ -222,7 +222,7 @@ type funnelRow struct {
 	Width      string // percent
 }
 
-// NomadJob is where Nomad's own console shows the runner; "": nowhere.
+// NomadJob returns where Nomad's UI shows the runner; "": nowhere.
 func (v jobView) NomadJob(r api.Runner) string {
 	if v.NomadUI == "" || r.NomadJob == "" {
 		return ""
@@ -234,7 +234,7 @@ func (v jobView) NomadJob(r api.Runner) string {
 	return v.NomadUI + "/ui/jobs/" + url.PathEscape(at)
 }
 
-// For is how long the runner is in its state.
+// For returns how long the runner has been in its state.
 func (v jobView) For(r api.Runner) string { return took(v.now.Sub(r.StateAt)) }
 
 // Live reports whether the runner can be stopped.
@@ -286,7 +286,7 @@ func (s *console) jobView(ctx context.Context, id int64) (jobView, error) {
 	return v, nil
 }
 
-// phases is a job's life until it ended, or until now.
+// phases returns the parts of a job's life until it ended, or until now.
 func phases(d api.JobDetail, open bool, now time.Time) []phase {
 	j := d.Job
 	type point struct {
@@ -347,7 +347,7 @@ func phases(d api.JobDetail, open bool, now time.Time) []phase {
 	return list
 }
 
-// funnel is which nodes are left for a runner after each thing that it asks for.
+// funnel returns how many nodes are left for a runner after each thing it requires.
 func funnel(u *router.Unplaced) []funnelRow {
 	if u == nil || u.InPool == 0 {
 		return nil

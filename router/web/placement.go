@@ -8,7 +8,7 @@ import (
 	"switchyard/rules"
 )
 
-// PlacementRows is the placement of a routed job, in the words of `switchyard explain`.
+// PlacementRows describes the placement of a routed job, in the words of `switchyard explain`.
 func PlacementRows(d rules.Decision) []rules.Row {
 	rows := d.Rows()
 	row := func(what, value, from string) { rows = append(rows, rules.Row{What: what, Value: value, From: from}) }
@@ -64,7 +64,7 @@ type TraceRow struct {
 	Why  string
 }
 
-// TraceRows is the trace of a decision.
+// TraceRows describes the trace of a decision.
 func TraceRows(d rules.Decision) (rows []TraceRow) {
 	after := false // the rule that ended the search
 	for _, s := range d.Trace {

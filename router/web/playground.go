@@ -43,7 +43,7 @@ func readPlayForm(p *api.Parameters) playForm {
 	}
 }
 
-// playFormOf is the form filled in for a known job.
+// playFormOf returns the form filled in for a known job.
 func playFormOf(j router.Job) playForm {
 	f := playForm{
 		Labels: rules.ShowLabels(j.Labels), Repo: j.Repo.Owner + "/" + j.Repo.Name, Visibility: j.Repo.Visibility, Host: j.Repo.Host,
@@ -64,7 +64,7 @@ func playFormOf(j router.Job) playForm {
 	return f
 }
 
-// address is that of the playground with this form and other labels.
+// address returns the playground's address with this form and other labels.
 func (f playForm) address(labels []string) string {
 	q := url.Values{}
 	set := func(name, value string) {
@@ -186,7 +186,7 @@ func (s *console) playgroundPage(req *http.Request) (any, error) {
 	return v, nil
 }
 
-// someRepo is a repository that may be seen, to begin with: the newest job's
+// someRepo returns a repository to start with that may be seen: the newest job's
 // for who sees all of them.
 func someRepo(ctx context.Context, database api.Database) string {
 	if scope := auth.Who(ctx).Scope; len(scope) > 0 {
@@ -242,7 +242,7 @@ func (v *playgroundView) offer(set *rules.Set, labels []rules.LabelInfo, list []
 	}
 }
 
-// indented is JSON for people, safe to show.
+// indented returns JSON indented for people and safe to show.
 func indented(j json.RawMessage) string {
 	var b bytes.Buffer
 	if len(j) == 0 || string(j) == "null" || json.Indent(&b, j, "", "  ") != nil {

@@ -38,7 +38,7 @@ type rulesPages struct {
 	rulebook api.Rulebook
 }
 
-// rulesView is the page of the rules: what is edited, and what came of looking at it.
+// rulesView is the data of the page Rules: the draft, and what its check found.
 type rulesView struct {
 	Status    router.RulesStatus
 	Fault     string       // why the files cannot be read; "": they can
@@ -64,7 +64,7 @@ type rulesView struct {
 	Nonce    string
 }
 
-// theirs is what came between a draft and the files that it was made of.
+// theirs describes how the files changed since a draft was begun.
 type theirs struct {
 	Hash    string
 	Newest  *router.KeptRules // the version that has this hash; nil: it is not kept
@@ -77,18 +77,18 @@ func (v rulesView) styleNonce() string { return v.Nonce }
 // Excerpt shows the line of a finding.
 func (v rulesView) Excerpt(d rules.Diagnostic) string { return d.Excerpt(v.Sources[d.File]) }
 
-// Failed are the tests that failed.
+// Failed returns the tests that failed.
 func (v rulesView) Failed() []rules.TestResult {
 	return slices.DeleteFunc(slices.Clone(v.Check.Tests.Tests), func(t rules.TestResult) bool { return t.Passed })
 }
 
-// AllTests is how many there are, shown or not.
+// AllTests counts the tests, shown or not.
 func (v rulesView) AllTests() int {
 	t := v.Check.Tests
 	return t.Passed + t.Failed + t.Skipped
 }
 
-// newRulesView is the page of the files as they are.
+// newRulesView returns the data of the page for the files as they are.
 func (r *rulesPages) newRulesView(req *http.Request) (rulesView, error) {
 	v := rulesView{Status: r.console.config.App.RulesStatus(), Days: api.ImpactDays, MayApply: r.mayApply(req) == nil, AllowEdit: r.console.config.AllowEdit, Nonce: rand.Text()}
 	files, hash, err := r.rulebook.Files()
@@ -138,7 +138,7 @@ func (r *rulesPages) routes(to *mux.Router) {
 	to.Handle("/rules/versions/{id}/put-back", guard.Only(auth.Editor, r.console.form(api.Audited(guard, r.putBack)))).Methods(http.MethodPost)
 }
 
-// draftForm is what the buttons below the editor do: look at a draft, or apply it.
+// draftForm handles the buttons below the editor: check a draft, show its impact or apply it.
 func (r *rulesPages) draftForm(w http.ResponseWriter, req *http.Request) {
 	status, v, err := r.readDraftForm(req)
 	if err != nil {
@@ -327,7 +327,7 @@ type versionView struct {
 	MayApply bool
 }
 
-// Title is that of the page of a version.
+// Title returns the title of a version's page.
 func (v versionView) Title() string { return fmt.Sprintf("Version %d of the rules", v.ID) }
 
 func (r *rulesPages) version(req *http.Request) (versionView, error) {
@@ -346,7 +346,7 @@ func (r *rulesPages) versionPage(req *http.Request) (any, error) {
 	}
 	files, hash, err := r.rulebook.Files()
 	if err != nil {
-		files = nil // what it says is still worth looking at
+		files = nil // the version is still worth showing
 	}
 	v.Base, v.Back, v.Current = hash, diffFiles(files, v.Files), hash == v.Hash
 	return v, nil
@@ -372,7 +372,7 @@ func (r *rulesPages) putBack(req *http.Request) (string, error) {
 	var refused *router.RulesRefusedError
 	switch {
 	case errors.Is(err, router.ErrRulesChanged):
-		return "", problem.New(http.StatusConflict, "the rules were changed meanwhile: look at version %d again before it is put back", v.ID)
+		return "", problem.New(http.StatusConflict, "the rules were changed meanwhile: check version %d again before putting it back", v.ID)
 	case errors.As(err, &refused):
 		return "", problem.New(http.StatusUnprocessableEntity, "version %d cannot be in force now: %v", v.ID, refused)
 	}

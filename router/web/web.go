@@ -98,7 +98,7 @@ func newConsole(c Config) *console {
 	return s
 }
 
-// refreshHeader is set by the console's script on what it asks by itself.
+// refreshHeader is set by the console's script on requests that nobody made by hand.
 const refreshHeader = "X-Switchyard-Refresh"
 
 // background reports whether an open page made a request by itself.

@@ -22,7 +22,7 @@ import (
 	"switchyard/rules"
 )
 
-// Prefix is that of every path of the API.
+// Prefix is the prefix of every path of the API.
 const Prefix = "/api/v1"
 
 // OpenAPI describes the API, as OpenAPI 3.
@@ -218,7 +218,7 @@ func (a *API) change(ctx context.Context, jobID int64, do func(context.Context) 
 }
 
 // changeError returns the error of a change that could not be made: of what is not ours
-// it gives the words, so that an operator knows which side to look at.
+// it gives the words, so that an operator knows which side failed.
 func changeError(err error) error {
 	var conflict *router.ConflictError
 	var refused *router.GiveUpError

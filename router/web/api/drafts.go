@@ -20,8 +20,8 @@ import (
 	"switchyard/rules"
 )
 
-// A Rulebook is the files of the rules, as people read, try and change them. A
-// file is named without its directory. What it is given is hostile, but bounded.
+// A Rulebook has the rules files, for people to read, check and change. A
+// file is named without its directory. Its input is untrusted, but bounded.
 type Rulebook interface {
 	// Files returns the files as they are now, in force or not: the rules, then
 	// their tests. The hash is of their names and contents.
@@ -202,7 +202,7 @@ func (d *Drafts) Check(ctx context.Context, files []rules.File) (router.RulesChe
 	if errors.Is(err, context.DeadlineExceeded) {
 		c.Findings = append(c.Findings, rules.Diagnostic{
 			File: files[0].Name, Line: 1, Column: 1,
-			Message: fmt.Sprintf("checking the draft takes more than %v: it was not fully checked, and no test was run", lookTimeout),
+			Message: fmt.Sprintf("checking the draft takes more than %v: it was not fully checked, and no test was run", checkTimeout),
 		})
 		err = nil
 	}
@@ -253,7 +253,7 @@ func (d *Drafts) Impact(ctx context.Context, set *rules.Set, days int) (i Impact
 	case errors.Is(err, context.DeadlineExceeded) && i.Jobs > 0:
 		i.Capped, err = true, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		err = problem.Later(http.StatusServiceUnavailable, draftRetry, "checking the draft used up its %v, and no job was decided by it", lookTimeout)
+		err = problem.Later(http.StatusServiceUnavailable, draftRetry, "checking the draft used up its %v, and no job was decided by it", checkTimeout)
 	case errors.Is(err, context.Canceled):
 		err = problem.Canceled()
 	}

@@ -41,7 +41,7 @@ type Answer struct {
 	NotRendered string          `json:"not_rendered"` // why there is no Nomad job though one was asked for; "" otherwise
 }
 
-// job is the job that the question describes, on its first try.
+// job returns the job that the question describes, on its first try.
 func (q Question) job() (router.Job, error) {
 	owner, name, ok := strings.Cut(q.Repo, "/")
 	switch {
@@ -102,7 +102,7 @@ func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 	} else {
 		answer.Decision = set.Decide(facts, true)
 	}
-	if answer.Decision.Trace == nil { // no rule was looked at
+	if answer.Decision.Trace == nil { // no rule was evaluated
 		answer.Decision.Trace = []rules.Step{}
 	}
 	if !q.Render {

@@ -81,7 +81,7 @@ func orNull(t time.Time) *time.Time {
 	return &t
 }
 
-// list is l, which is no null in JSON.
+// list returns l so that it is never null in JSON.
 func list[T any](l []T) []T {
 	if l == nil {
 		return []T{}
@@ -133,7 +133,7 @@ func (a *API) Jobs(ctx context.Context, params url.Values) (JobList, error) {
 type JobDetail struct {
 	Job         Job             `json:"job"`
 	Decision    *rules.Decision `json:"decision"`    // by which it goes; null until there is one
-	Explanation *rules.Decision `json:"explanation"` // what the rules in force say, with the trace: made once for all who look; null when it was read from a file
+	Explanation *rules.Decision `json:"explanation"` // what the rules in force say, with the trace: made once for all readers; null when it was read from a file
 	Runners     []Runner        `json:"runners"`     // by try
 	Timeline    []Event         `json:"timeline"`    // oldest first
 }
@@ -207,8 +207,8 @@ func (a *API) detail(ctx context.Context, id int64) (any, error) {
 	return d, err
 }
 
-// explained keeps what the rules in force say of the jobs that were looked at
-// last, so that no look at a job decides it once more. The zero value is ready.
+// explained keeps what the rules in force say of the jobs shown
+// last, so that showing a job does not decide it again. The zero value is ready.
 type explained struct {
 	mu    sync.Mutex
 	by    *rules.Set
@@ -304,7 +304,7 @@ func JobID(req *http.Request) (int64, error) {
 	return id, nil
 }
 
-// sync has a full look taken at a repository, which the body names.
+// sync reads the unfinished runs of a repository, which the body names.
 func (a *API) sync(req *http.Request) (any, error) {
 	if err := noParameters(req); err != nil {
 		return nil, err

@@ -18,12 +18,12 @@ import (
 
 const (
 	liveEvery   = 500 * time.Millisecond // between two reads of the database, while anyone follows
-	liveBeat    = 20 * time.Second       // so that proxies keep a quiet stream, and who follows is looked at again
-	liveBuffer  = 16                     // looks whose changes wait for a slow client; then its stream ends
-	liveBatch   = 1000                   // changes of one look, and of what a client missed
+	liveBeat    = 20 * time.Second       // so that proxies keep a quiet stream open, and access is checked again
+	liveBuffer  = 16                     // reads whose changes wait for a slow client; then its stream ends
+	liveBatch   = 1000                   // changes of one read, and of what a client missed
 	liveClients = 500
 	liveShare   = 5                // a principal may have so small a part of them: a team that shares a token has a hundred
-	liveRetry   = 30 * time.Second // when to ask again for a place
+	liveRetry   = 30 * time.Second // when to try again for a stream
 	liveWrite   = 10 * time.Second // for one write to a client
 )
 
@@ -34,7 +34,7 @@ type Change struct {
 	Event
 }
 
-// A told change is one as all streams write it.
+// A told change is one in the form that all streams write.
 type told struct {
 	id   int64
 	text []byte
@@ -67,10 +67,10 @@ type follower struct {
 	scope router.Scope
 }
 
-// A loop is what looks at the database.
+// A loop reads the changes.
 type loop struct {
 	stop  context.CancelFunc
-	knows chan struct{} // closed when it knows what was last: it tells of what comes then
+	knows chan struct{} // closed when it knows the last change; it sends those that come after
 	done  chan struct{} // closed when it has ended
 }
 

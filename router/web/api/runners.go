@@ -35,7 +35,7 @@ type Runner struct {
 	Unplaced  *router.Unplaced   `json:"unplaced"` // why it has no node; null: nothing known, or it has one
 }
 
-// Shown is the runner's state for people. One that Nomad has not taken yet, as
+// Shown returns the runner's state for people. One that Nomad has not taken yet, as
 // when it is away and the job is tried again, is not dispatched.
 func (r Runner) Shown() string {
 	if r.State == router.RunnerDispatched && r.NomadJob == "" {

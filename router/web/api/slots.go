@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	drafts       = 2                // read or looked at at once; of each principal one
-	draftQueue   = 3                // of each principal that wait for theirs
-	draftWait    = 10 * time.Second // for a place
-	draftRetry   = 5 * time.Second  // when to ask again for one
+	drafts       = 2                // read or checked at once; one of each principal
+	draftQueue   = 3                // of each principal that may wait
+	draftWait    = 10 * time.Second // for a slot
+	draftRetry   = 5 * time.Second  // when to try again
 	readingDraft = 10 * time.Second // 4 MiB at 3.5 Mbit/s, and what is usual, 100 kB, over any line
-	lookTimeout  = 10 * time.Second // for loading, checking, testing and comparing one: 10,000 rules take a third
+	checkTimeout = 10 * time.Second // for loading, checking, testing and comparing one: 10,000 rules take a third
 )
 
-// slots are for those who have a draft looked at, which takes memory and a
-// processor that the router needs, too. A place is taken before the draft is
-// read, so that nobody fills the memory with drafts that wait.
+// slots bound how many drafts are read and checked at once, which takes memory and
+// a processor that the router needs too. A slot is taken before the draft is read,
+// so that waiting drafts do not fill the memory.
 type slots struct {
-	free    chan struct{} // holds one for each place that is taken
-	looking chan struct{} // holds one while a draft is looked at: reading the next takes no processor
+	free     chan struct{} // holds one for each slot that is taken
+	checking chan struct{} // holds one while a draft is checked: reading the next takes no processor
 
 	mu  sync.Mutex
 	own map[string]*ownSlot // by the name of the principal
@@ -38,10 +38,10 @@ type ownSlot struct {
 }
 
 func newSlots() *slots {
-	return &slots{free: make(chan struct{}, drafts), looking: make(chan struct{}, 1), own: map[string]*ownSlot{}}
+	return &slots{free: make(chan struct{}, drafts), checking: make(chan struct{}, 1), own: map[string]*ownSlot{}}
 }
 
-// take waits for a place of the principal. The error is for the answer.
+// take waits for a slot of the principal. The error is for the answer.
 func (p *slots) take(ctx context.Context, name string) (done func(), err error) {
 	p.mu.Lock()
 	own := p.own[name]
@@ -81,7 +81,7 @@ func (p *slots) take(ctx context.Context, name string) (done func(), err error) 
 	}, nil
 }
 
-// acquire puts one into a channel. The error is for the answer.
+// acquire takes a place in a channel. The error is for the answer.
 func acquire(ctx context.Context, to chan struct{}) error {
 	select {
 	case to <- struct{}{}:
@@ -97,13 +97,13 @@ func acquire(ctx context.Context, to chan struct{}) error {
 // Start waits until a draft that was read may be checked. The context that it
 // returns ends when that has taken long enough; done must be called afterwards.
 func (d *Drafts) Start(ctx context.Context) (within context.Context, done func(), err error) {
-	if err := acquire(ctx, d.slots.looking); err != nil {
+	if err := acquire(ctx, d.slots.checking); err != nil {
 		return nil, nil, err
 	}
-	within, cancel := context.WithTimeout(ctx, lookTimeout)
+	within, cancel := context.WithTimeout(ctx, checkTimeout)
 	return within, func() {
 		cancel()
-		<-d.slots.looking
+		<-d.slots.checking
 	}, nil
 }
 

@@ -15,56 +15,56 @@ import (
 )
 
 const (
-	// One question may take so long. What has an index takes milliseconds; one that
-	// takes longer looks through most of the history.
-	questionTimeout = 2 * time.Second
+	// One query may take so long. With an index it takes milliseconds; one that
+	// takes longer reads most of the history.
+	queryTimeout = 2 * time.Second
 
-	// So long one waits for its turn; a page asks several.
+	// One waits so long for its turn; a page makes several.
 	turnTimeout = 5 * time.Second
 
-	// As many of one principal's wait: a hundred browsers that share a token may all
-	// load a page at once, which asks one question after the other.
-	maxQuestions = 200
+	// So many of one principal may wait: a hundred browsers that share a token may
+	// load a page at once, which makes one query after the other.
+	maxQueries = 200
 
-	// And as many of all.
-	maxAllQuestions = 1000
+	// And so many of all principals.
+	maxAllQueries = 1000
 
-	turnAgain = 5 * time.Second // when to ask again
+	turnRetry = 5 * time.Second // when to try again
 
-	crowd = 8 // more questions of one principal are no longer those of a page or two
+	crowd = 8 // more queries of one principal than this are not those of a page or two
 )
 
-// Turns bound what is asked of the database at the same time: that takes processors,
-// which the router needs, too. Each principal has a part of the places, so that
-// nobody takes all of them, and those who wait have their turn one after the other.
+// Turns bound how many queries run on the database at the same time: they take
+// processors that the router needs too. Each principal has a share of the places, so
+// that nobody takes all of them, and those who wait have their turn one after the other.
 type Turns struct {
 	places *semaphore.Weighted
 	each   int64               // places of one principal
-	long   *semaphore.Weighted // the place of those that go through many jobs, whose answers are kept for a while
+	long   *semaphore.Weighted // the place of queries that read many jobs, whose results are kept for a while
 
 	mu  sync.Mutex
-	of  map[string]*ofOne // principals with a question, by name
-	all int               // questions
+	of  map[string]*principalTurns // principals with a query, by name
+	all int                        // queries
 }
 
-type ofOne struct {
-	places    *semaphore.Weighted
-	questions int
+type principalTurns struct {
+	places  *semaphore.Weighted
+	queries int
 }
 
 // newTurns leaves half of the processors to the router.
 func newTurns() *Turns {
 	places := int64(max(1, min(4, runtime.GOMAXPROCS(0)/2)))
-	return &Turns{places: semaphore.NewWeighted(places), each: max(1, places/2), long: semaphore.NewWeighted(1), of: map[string]*ofOne{}}
+	return &Turns{places: semaphore.NewWeighted(places), each: max(1, places/2), long: semaphore.NewWeighted(1), of: map[string]*principalTurns{}}
 }
 
-// Crowded reports whether many questions of a principal wait, so that nobody
-// else should wait for an answer that it gets.
+// Crowded reports whether many queries of a principal wait, so that nobody else
+// should wait for an answer that it gets.
 func (t *Turns) Crowded(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one := t.of[name]
-	return one != nil && one.questions > crowd
+	return one != nil && one.queries > crowd
 }
 
 // take waits for a turn of who ctx is of. done must be called after.
@@ -92,21 +92,21 @@ func (t *Turns) take(ctx context.Context) (done func(), err error) {
 	}, nil
 }
 
-// enter counts a question.
-func (t *Turns) enter(name string) (*ofOne, error) {
+// enter counts a query.
+func (t *Turns) enter(name string) (*principalTurns, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	one := t.of[name]
 	if one == nil {
-		one = &ofOne{places: semaphore.NewWeighted(t.each)}
+		one = &principalTurns{places: semaphore.NewWeighted(t.each)}
 	}
 	switch {
-	case one.questions >= maxQuestions:
-		return nil, problem.Later(http.StatusTooManyRequests, turnAgain, "%d of your requests are already waiting; try again in a moment", maxQuestions)
-	case t.all >= maxAllQuestions:
-		return nil, problem.Later(http.StatusServiceUnavailable, turnAgain, "%d requests are already waiting; try again in a moment", maxAllQuestions)
+	case one.queries >= maxQueries:
+		return nil, problem.Later(http.StatusTooManyRequests, turnRetry, "%d of your requests are already waiting; try again in a moment", maxQueries)
+	case t.all >= maxAllQueries:
+		return nil, problem.Later(http.StatusServiceUnavailable, turnRetry, "%d requests are already waiting; try again in a moment", maxAllQueries)
 	}
-	one.questions++
+	one.queries++
 	t.all++
 	t.of[name] = one
 	return one, nil
@@ -116,20 +116,20 @@ func (t *Turns) leave(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.all--
-	if one := t.of[name]; one.questions > 1 {
-		one.questions--
+	if one := t.of[name]; one.queries > 1 {
+		one.queries--
 	} else {
 		delete(t.of, name)
 	}
 }
 
-// busy is the error of a question that had no turn: that it was not asked any
-// more is no fault.
+// busy returns the error of a query that had no turn: problem.Canceled when its client
+// went away.
 func busy(ctx context.Context, status int, text string) error {
 	if problem.GaveUp(ctx) {
 		return problem.Canceled()
 	}
-	return problem.Later(status, turnAgain, "%s", text)
+	return problem.Later(status, turnRetry, "%s", text)
 }
 
 // Do wraps what answers a request by reading something other than a Database, so
@@ -145,7 +145,7 @@ func (t *Turns) Do(do func(*http.Request) (any, error)) func(*http.Request) (any
 	}
 }
 
-// inTurn is a Database of which each question waits for its turn, and has questionTimeout.
+// inTurn is a Database each of whose queries waits for its turn and has queryTimeout.
 type inTurn struct {
 	database Database
 	turns    *Turns
@@ -158,7 +158,7 @@ func ask[T any](ctx context.Context, b inTurn, read func(context.Context) (T, er
 		return none, err
 	}
 	defer done()
-	within, cancel := context.WithTimeout(ctx, questionTimeout)
+	within, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	v, err := read(within)
 	switch {
@@ -167,7 +167,7 @@ func ask[T any](ctx context.Context, b inTurn, read func(context.Context) (T, er
 	case problem.GaveUp(ctx):
 		return none, problem.Canceled()
 	case within.Err() != nil:
-		return none, problem.Later(http.StatusServiceUnavailable, turnAgain, "the search takes longer than %v: narrow it with since, repo or label", questionTimeout)
+		return none, problem.Later(http.StatusServiceUnavailable, turnRetry, "the search takes longer than %v: narrow it with since, repo or label", queryTimeout)
 	}
 	return none, err
 }
@@ -208,8 +208,8 @@ func (b inTurn) Oldest(ctx context.Context, within router.Scope, limit int) ([]r
 	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.database.Oldest(ctx, within, limit) })
 }
 
-// Starts and Demand go through the jobs of a day and of a week: what they return
-// is kept by who asks, and they take as long as that allows, one after the other.
+// Starts and Demand read the jobs of a day and of a week. Their callers keep the
+// results, so they run one after the other for as long as their context allows.
 func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
 	if err := b.turns.long.Acquire(ctx, 1); err != nil {
 		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; try again in a moment")
@@ -218,7 +218,7 @@ func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time
 	return b.database.Starts(ctx, within, since)
 }
 
-// Demand is as Starts.
+// Demand behaves like Starts.
 func (b inTurn) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
 	if err := b.turns.long.Acquire(ctx, 1); err != nil {
 		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; try again in a moment")

@@ -35,7 +35,7 @@ type Token struct {
 	Repos  router.Scope `yaml:"repos"` // what its holder sees; nil: everything, which the file says as all
 }
 
-// leastToken is the number of bytes of a token at least. Those of switchyard
+// leastToken is the minimum length of a token, in bytes. Those of switchyard
 // token have 56; ones that people made by hand and use are shorter.
 const leastToken = 8
 
@@ -68,7 +68,7 @@ func (r *Role) UnmarshalYAML(node ast.Node) error {
 	return nil
 }
 
-// OIDC is an OpenID Connect provider by which people log in.
+// OIDC is the OpenID Connect provider with which people log in.
 type OIDC struct {
 	Issuer           string      `yaml:"issuer"` // its URL, as in its discovery document
 	ClientID         string      `yaml:"client_id"`
@@ -92,7 +92,7 @@ const (
 	allRepos = "all" // what repos says for everything: a file that was cut off must not
 )
 
-// anonyms are who others than tokens are in the audit trail.
+// anonyms are the names in the audit trail that no token may have.
 var anonyms = []string{somebody, loopbackName, "GitHub", AdminToken}
 
 // unmarshalRepos reads repos: a list of repositories, or all. What is neither is

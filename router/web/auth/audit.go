@@ -43,7 +43,7 @@ func (g *Guard) record(req *http.Request, p Principal, did, what, result string)
 	}
 }
 
-// origin is where a request comes from: the address of who sent it, which nobody
+// origin returns where a request comes from: the address of who sent it, which nobody
 // can choose, and who that says it is for, as a proxy does and anybody can.
 func origin(req *http.Request) string {
 	from := req.RemoteAddr
@@ -77,7 +77,7 @@ func newRefusalQuota() *quota {
 	return &quota{budget: &budget{every: time.Minute, burst: 10, allEvery: 10 * time.Second, allBurst: 100}}
 }
 
-// newSessionQuota bounds what is recorded of log-ins and log-outs. Many people may
+// newSessionQuota bounds what is recorded of logins and log-outs. Many people may
 // have one token, and all come in the morning.
 func newSessionQuota() *quota {
 	return &quota{budget: &budget{every: 10 * time.Second, burst: 100, allEvery: time.Second, allBurst: 1000}}
@@ -114,7 +114,7 @@ func (g *Guard) recordLogIn(req *http.Request, p Principal, result string) {
 	g.recordWithin(g.refusalQuota, req, p, "log in", "", result, "in")
 }
 
-// recordWithin is record for as many of one kind, by one and by all together, as
+// recordWithin records as many of one kind, by one and by all together, as
 // the quota lets through. The next says how many it did not.
 func (g *Guard) recordWithin(q *quota, req *http.Request, p Principal, did, what, result, kind string) {
 	whose := p.By + " " + p.Name

@@ -29,8 +29,8 @@ import (
 
 const (
 	oidcTimeout  = 10 * time.Second
-	oidcPending  = 10 * time.Minute // for the log-in at the provider
-	maxFinished  = 10_000           // log-ins of so long that are remembered
+	oidcPending  = 10 * time.Minute // for the login at the provider
+	maxFinished  = 10_000           // logins of so long that are remembered
 	maxGroups    = 1000
 	maxGroup     = 256      // bytes of a group's name
 	maxSubject   = 255      // https://openid.net/specs/openid-connect-core-1_0.html#IDToken, read 2026-11
@@ -74,7 +74,7 @@ type pendingLogin struct {
 	Begun    time.Time `json:"begun"`
 }
 
-// cookie is a log-in under way for a browser to keep.
+// cookie returns a login under way for a browser to keep.
 func (l *logins) cookie(p pendingLogin) string {
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -163,7 +163,7 @@ func (c *providerCache) discover(ctx context.Context, issuer string) (*oidc.Prov
 	}
 }
 
-// config is how to log in at the provider.
+// config returns how to log in at the provider.
 func (l *logins) config(ctx context.Context, o *OIDC) (*oidc.Provider, *oauth2.Config, error) {
 	provider, err := l.provider.discover(ctx, o.Issuer)
 	if err != nil {
@@ -204,19 +204,19 @@ func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code str
 	}
 	answer, err := config.Exchange(ctx, code, oauth2.VerifierOption(p.Verifier))
 	if err != nil {
-		return is, fmt.Errorf("exchange the code of a log-in: %w", err)
+		return is, fmt.Errorf("exchange the code of a login: %w", err)
 	}
 	raw, _ := answer.Extra("id_token").(string)
 	token, err := provider.Verifier(&oidc.Config{ClientID: o.ClientID}).Verify(ctx, raw)
 	if err != nil {
-		return is, fmt.Errorf("check the ID token of a log-in: %w", err)
+		return is, fmt.Errorf("check the ID token of a login: %w", err)
 	}
 	if subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(p.Nonce)) != 1 {
-		return is, errors.New("the ID token of a log-in has another nonce")
+		return is, errors.New("the ID token of a login has another nonce")
 	}
 	var claims map[string]json.RawMessage
 	if err := token.Claims(&claims); err != nil {
-		return is, fmt.Errorf("read the ID token of a log-in: %w", err)
+		return is, fmt.Errorf("read the ID token of a login: %w", err)
 	}
 	text := func(claim string) (s string) {
 		_ = json.Unmarshal(claims[claim], &s) // what is no text is none
@@ -224,10 +224,10 @@ func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code str
 	}
 	// https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation, read 2026-11
 	if azp := text("azp"); azp != o.ClientID && (claims["azp"] != nil || len(token.Audience) > 1) {
-		return is, fmt.Errorf("the ID token of a log-in was made for %q (azp), not for %q", printable(azp), o.ClientID)
+		return is, fmt.Errorf("the ID token of a login was made for %q (azp), not for %q", printable(azp), o.ClientID)
 	}
 	if strings.TrimSpace(token.Subject) == "" || len(token.Subject) > maxSubject {
-		return is, fmt.Errorf("the ID token of a log-in has no subject (sub) of at most %d bytes, so it does not say who that is", maxSubject)
+		return is, fmt.Errorf("the ID token of a login has no subject (sub) of at most %d bytes, so it does not say who that is", maxSubject)
 	}
 	is = person{issuer: o.Issuer, subject: router.Printable(token.Subject)}
 	named := cmp.Or(o.NameClaim, emailClaim)
@@ -262,7 +262,7 @@ func plainEmail(s string) bool {
 // e-mail address, and in no token's.
 const subjectMark = "(subject "
 
-// person is who that is, and may do what, by what the file says now.
+// person returns the principal of a person, by what the file says now.
 func (acc *Access) person(is person) Principal {
 	if acc.OIDC == nil || acc.OIDC.Issuer != is.issuer {
 		return Principal{} // groups of another provider mean nothing here
@@ -277,7 +277,7 @@ func (acc *Access) person(is person) Principal {
 	return p
 }
 
-// principal is what somebody in these groups may.
+// principal returns what somebody in these groups may do.
 func (o *OIDC) principal(groups []string) (p Principal) {
 	for _, r := range o.Roles {
 		switch {

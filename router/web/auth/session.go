@@ -40,7 +40,7 @@ func (s *session) sameHolder(other *session) bool {
 	return s.token == other.token && s.person.issuer == other.person.issuer && s.person.subject == other.person.subject
 }
 
-// principal is who the session of a request is of, by what access says now. The
+// principal returns whose session a request has, by what access says now. The
 // session lasts longer for it if the request counts as use.
 func (s *sessions) principal(req *http.Request, access *Access, now time.Time, used bool) Principal {
 	cookie, err := req.Cookie(cookieName(req, sessionName))
@@ -184,7 +184,7 @@ func (b *budget) take(whose string, now time.Time) bool {
 	return one.AllowN(now, 1) && b.all.AllowN(now, 1)
 }
 
-// source is the address that a request comes from; of IPv6, the network of it,
+// source returns the address that a request comes from; of IPv6, the network of it,
 // within which one machine has as many addresses as it likes.
 func source(remote string) string {
 	at, err := netip.ParseAddrPort(remote)
@@ -200,9 +200,9 @@ func source(remote string) string {
 	return addr.String()
 }
 
-const maxNext = 1 << 10 // a log-in under way keeps where to go then, in a cookie
+const maxNext = 1 << 10 // a login under way keeps where to go then, in a cookie
 
-// localPath is where to go after the log-in: a path of this server, or the
+// localPath returns where to go after the login: a path of this server, or the
 // first page. Browsers drop tabs and line breaks from a URL, and read \ as /.
 func localPath(next string) string {
 	odd := func(r rune) bool { return r <= ' ' || r == '\\' || r == 0x7f }

@@ -13,7 +13,7 @@ import (
 	"switchyard/router"
 )
 
-// Details are the answer to a request that failed.
+// Details is the answer to a request that failed.
 type Details struct {
 	Type   string `json:"type"` // always about:blank
 	Title  string `json:"title"`
