@@ -185,6 +185,8 @@ func TestNoCrashLosesAJobOrStartsTwoRunners(t *testing.T) {
 				if n == config || n == configured || n == claim && after { // the token was spent: its runner is lost, and replaced
 					want = 2
 				}
+				eventually(t, fmt.Sprintf("Nomad has %d jobs", want), func() bool { return nomad.count() >= want })
+				time.Sleep(time.Second) // of virtual time, in which another would be started
 				if got := nomad.count(); got != want {
 					t.Errorf("Nomad has %d jobs, want %d", got, want)
 				}

@@ -53,14 +53,20 @@ func TestAnOperatorHasAJobDecidedAnew(t *testing.T) {
 }
 func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
-	r.deliver(delivery(1, "queued", "self-hosted", "mac"))
-	r.await(1, in(router.Unroutable))
-	set, err := rules.Parse("rules.yaml", []byte(strings.Replace(testRules, "  linux: {}", "  linux: {}\n  mac: {}", 1)+"  - { name: mac, if: has(\"mac\"), jobspec: docker-linux }\n"))
-	if err != nil {
-		t.Fatal(err)
+	reload := func(hash, mac string) { // what is denied is not decided again when the rules change, unless an operator asks
+		t.Helper()
+		text := strings.Replace(testRules, "  linux: {}", "  linux: {}\n  mac: {}", 1) + "  - { name: mac, if: has(\"mac\"), " + mac + " }\n"
+		set, err := rules.Parse("rules.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.App.Reload(set, router.RulesVersion{Hash: hash})
 	}
-	r.App.Reload(set, router.RulesVersion{Hash: "2"})
-	if j := r.await(1, in(router.Unroutable)); r.App.Explain(j).Rule != "mac" || r.App.Explain(j).Trace == nil {
+	reload("2", "deny: not yet")
+	r.deliver(delivery(1, "queued", "self-hosted", "mac"))
+	r.await(1, in(router.Denied))
+	reload("3", "jobspec: docker-linux")
+	if j := r.await(1, in(router.Denied)); r.App.Explain(j).Outcome != rules.Routed || r.App.Explain(j).Rule != "mac" || r.App.Explain(j).Trace == nil {
 		t.Errorf("the rules in force say %+v", r.App.Explain(j))
 	}
 	if err := r.App.RetryJob(t.Context(), 1); err != nil {
