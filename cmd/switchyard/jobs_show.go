@@ -41,7 +41,7 @@ Exit codes: 0, shown; 1, there is no such job; 2, could not tell.`,
 			}
 			return show(cmd, &o, func(ctx context.Context) (api.JobDetail, error) {
 				d, err := get(ctx, &o, fmt.Sprintf("/jobs/%d", id), nil, func(b api.Database) (api.JobDetail, error) {
-					d, err := api.ShowJob(ctx, b, id)
+					d, _, err := api.ShowJob(ctx, b, id)
 					if errors.Is(err, router.ErrNotFound) {
 						err = &problem.Details{Status: http.StatusNotFound, Detail: fmt.Sprintf("%s has no job %d", o.db, id)}
 					}

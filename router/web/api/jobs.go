@@ -148,12 +148,7 @@ type Event struct {
 }
 
 // ShowJob answers GET /jobs/{id}, without the explanation.
-func ShowJob(ctx context.Context, database Database, id int64) (JobDetail, error) {
-	d, _, err := showJob(ctx, database, id)
-	return d, err
-}
-
-func showJob(ctx context.Context, database Database, id int64) (JobDetail, router.Job, error) {
+func ShowJob(ctx context.Context, database Database, id int64) (JobDetail, router.Job, error) {
 	j, err := database.Job(ctx, id)
 	if err != nil {
 		return JobDetail{}, j, err
@@ -184,14 +179,15 @@ func (a *API) showJob(req *http.Request) (any, error) {
 	if err := noParameters(req); err != nil {
 		return nil, err
 	}
-	return a.detail(req.Context(), id)
+	d, _, err := a.Job(req.Context(), id)
+	return d, err
 }
 
 // Job returns all that is known of a job that whoever ctx is of may see.
 func (a *API) Job(ctx context.Context, id int64) (JobDetail, router.Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
-	d, j, err := showJob(ctx, a.Database, id)
+	d, j, err := ShowJob(ctx, a.Database, id)
 	if err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {
 		err = router.ErrNotFound
 	}
@@ -200,11 +196,6 @@ func (a *API) Job(ctx context.Context, id int64) (JobDetail, router.Job, error) 
 	}
 	d.Explanation = a.explained.of(a.config.App, j)
 	return d, j, nil
-}
-
-func (a *API) detail(ctx context.Context, id int64) (any, error) {
-	d, _, err := a.Job(ctx, id)
-	return d, err
 }
 
 // explained keeps what the rules in force say of the jobs shown
@@ -291,7 +282,8 @@ func (a *API) changeJob(req *http.Request, p *Parameters, change func(context.Co
 	if err := change(req.Context(), id); err != nil {
 		return nil, err
 	}
-	return a.detail(context.WithoutCancel(req.Context()), id)
+	d, _, err := a.Job(context.WithoutCancel(req.Context()), id)
+	return d, err
 }
 
 // JobID returns the job that a request's path names.

@@ -211,18 +211,18 @@ func (b inTurn) Oldest(ctx context.Context, within router.Scope, limit int) ([]r
 // Starts and Demand read the jobs of a day and of a week. Their callers keep the
 // results, so they run one after the other for as long as their context allows.
 func (b inTurn) Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error) {
-	if err := b.turns.long.Acquire(ctx, 1); err != nil {
-		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; try again in a moment")
-	}
-	defer b.turns.long.Release(1)
-	return b.database.Starts(ctx, within, since)
+	return count(ctx, b.turns, within, since, b.database.Starts)
 }
 
 // Demand behaves like Starts.
 func (b inTurn) Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error) {
-	if err := b.turns.long.Acquire(ctx, 1); err != nil {
+	return count(ctx, b.turns, within, since, b.database.Demand)
+}
+
+func count[T any](ctx context.Context, t *Turns, within router.Scope, since time.Time, read func(context.Context, router.Scope, time.Time) ([]T, error)) ([]T, error) {
+	if err := t.long.Acquire(ctx, 1); err != nil {
 		return nil, busy(ctx, http.StatusServiceUnavailable, "other jobs are being counted; try again in a moment")
 	}
-	defer b.turns.long.Release(1)
-	return b.database.Demand(ctx, within, since)
+	defer t.long.Release(1)
+	return read(ctx, within, since)
 }
