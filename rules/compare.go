@@ -112,13 +112,14 @@ func (c *comparer) add(ctx context.Context, batch []compared) {
 	share := len(batch)/runtime.GOMAXPROCS(0) + 1
 	for part := range slices.Chunk(batch, share) {
 		wg.Go(func() {
+			var was, is Decision // once for all: they are large, and the table takes their address
 			for i := range part {
 				if ctx.Err() != nil {
 					return
 				}
 				j := &part[i]
 				j.done = true
-				was, is := c.before.Decide(j.job.Facts, false), c.after.Decide(j.job.Facts, false)
+				was, is = c.before.Decide(j.job.Facts, false), c.after.Decide(j.job.Facts, false)
 				j.rule, j.reason, j.changes = is.Rule, is.Reason, changed(&was, &is)
 				j.undecided = was.Outcome == Undecided || is.Outcome == Undecided
 			}
@@ -248,7 +249,7 @@ func (d *differences) placement(was, is *Placement) {
 		switch {
 		case f.list != nil:
 			f.list.compare(d, was, is)
-		case f.of != nil:
+		case f.of != nil && (f.kind == aString || f.number(was) != f.number(is)):
 			d.single(f.path, f.text(was), f.text(is))
 		}
 	})

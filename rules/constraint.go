@@ -181,5 +181,5 @@ func excludes(a, b Constraint) bool {
 
 // String writes the constraint in the short form.
 func (c Constraint) String() string {
-	return strings.TrimSpace(strings.TrimSpace(c.Attribute+" "+c.Operator) + " " + c.Value)
+	return strings.TrimSpace(c.Attribute + " " + c.Operator + " " + c.Value)
 }
