@@ -51,6 +51,7 @@ type compoundForm struct {
 type labelForm struct {
 	// the typed, bounded value in a label such as `cpu=8`; for a name that ends with `*`
 	Param paramForm `yaml:"param" example:"{ name: cpu, type: int, min: 1, max: 32 }"`
+	//lint:ignore U1000 it is read by reflection
 	placementForm
 }
 
@@ -72,6 +73,7 @@ type paramForm struct {
 
 // Defaults: the placement of every job, unless its rule or its labels say otherwise.
 type defaultsForm struct {
+	//lint:ignore U1000 it is read by reflection
 	placementForm
 	// the most that a job can ask for
 	Max maxForm `yaml:"max" example:"{ cpu: 64000, cores: 32, memory: 128GiB }"`
@@ -91,6 +93,7 @@ type ruleForm struct {
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
 	// the existing parameterized Nomad job, which runs unchanged
 	Dispatch dispatchForm `yaml:"dispatch" example:"github_runner"`
+	//lint:ignore U1000 it is read by reflection
 	placementForm
 	// the most a job of this rule can ask for; each size replaces that of `defaults`
 	Max maxForm `yaml:"max" example:"{ cores: 8, memory: 32GiB }"`
@@ -141,6 +144,7 @@ type fallbackForm struct {
 	After durationForm `yaml:"after" required:"yes" example:"5m"`
 	// a runner jobspec in place of the rule's
 	Jobspec string `yaml:"jobspec" example:"docker-linux"`
+	//lint:ignore U1000 it is read by reflection
 	placementForm
 }
 
@@ -262,6 +266,7 @@ type expectForm struct {
 	Reason string `yaml:"reason" example:"unknown label"`
 	// the labels that the rules see
 	Labels listForm[string] `yaml:"labels" example:"[linux]"`
+	//lint:ignore U1000 it is read by reflection
 	expectPlacementForm
 	// the limit that the job counts for
 	Limit expectLimitForm `yaml:"limit" example:"{ running: 10 }"`
@@ -296,6 +301,7 @@ type expectFallbackForm struct {
 	After durationForm `yaml:"after" required:"yes" example:"5m"`
 	// why it is left out for this job
 	Reason string `yaml:"reason" empty:"yes" example:"exceeds the maximum"`
+	//lint:ignore U1000 it is read by reflection
 	expectPlacementForm
 }
 
