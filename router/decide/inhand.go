@@ -11,13 +11,22 @@ import (
 type InHand struct {
 	mu   sync.Mutex
 	jobs map[int64]*router.Decision // nil until decided
+	gone map[int64]bool             // released since Read
 }
 
-// Take adds a job; false when it is already there.
+// Read is called before the jobs are read that Take is then called for.
+func (h *InHand) Read() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.gone)
+}
+
+// Take adds a job as it was read; false when it is already there, or was since Read:
+// it is not as it was read then.
 func (h *InHand) Take(jobID int64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if _, taken := h.jobs[jobID]; taken {
+	if _, taken := h.jobs[jobID]; taken || h.gone[jobID] {
 		return false
 	}
 	if h.jobs == nil {
@@ -47,4 +56,8 @@ func (h *InHand) Release(jobID int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.jobs, jobID)
+	if h.gone == nil {
+		h.gone = map[int64]bool{}
+	}
+	h.gone[jobID] = true
 }

@@ -175,6 +175,7 @@ func (di *Dispatcher) feed(ctx context.Context) {
 	for {
 		wait := di.Tick
 		// Jobs in hand are still due in the store, so room is left for them.
+		di.InHand.Read()
 		due, next, err := di.Store.Due(ctx, di.Now(), dueBatch)
 		switch {
 		case err != nil && ctx.Err() == nil:
