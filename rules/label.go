@@ -33,8 +33,8 @@ type vocabulary struct {
 
 func (v *vocabulary) add(l *label) {
 	v.size++
-	prefix, any := l.prefix()
-	if !any {
+	prefix, open := l.prefix()
+	if !open {
 		v.exact[l.pattern] = l
 		return
 	}

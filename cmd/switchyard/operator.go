@@ -229,7 +229,7 @@ func pages[T any](params url.Values, limit int, page func(url.Values) (items []T
 // show prints what find returns, as JSON or for people by text; with --watch it
 // prints again on every change.
 func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T, error), text func(io.Writer, T) error) error {
-	print := func(out io.Writer) error {
+	write := func(out io.Writer) error {
 		v, err := find(cmd.Context())
 		switch {
 		case err != nil:
@@ -242,21 +242,21 @@ func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T,
 	switch {
 	case o.watched && o.db == "":
 		return o.follow(cmd.Context(), func(ctx context.Context, next func(context.Context)) error {
-			return watch(ctx, cmd.OutOrStdout(), next, print)
+			return watch(ctx, cmd.OutOrStdout(), next, write)
 		})
 	case o.watched:
-		return watch(cmd.Context(), cmd.OutOrStdout(), pause, print)
+		return watch(cmd.Context(), cmd.OutOrStdout(), pause, write)
 	}
-	return print(cmd.OutOrStdout())
+	return write(cmd.OutOrStdout())
 }
 
-// watch calls print now and whenever next returns, until print fails or ctx ends,
+// watch calls write now and whenever next returns, until write fails or ctx ends,
 // which is no error. On a terminal each output replaces the one before.
-func watch(ctx context.Context, out io.Writer, next func(context.Context), print func(io.Writer) error) error {
+func watch(ctx context.Context, out io.Writer, next func(context.Context), write func(io.Writer) error) error {
 	_, terminal := width(out)
 	for {
 		var b bytes.Buffer
-		if err := print(&b); err != nil {
+		if err := write(&b); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}

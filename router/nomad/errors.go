@@ -170,16 +170,16 @@ func Warnings(list string) []string {
 }
 
 // Printable replaces every character that does not print by a space, and cuts the
-// text to max characters.
-func Printable(s string, max int) string {
+// text to most characters.
+func Printable(s string, most int) string {
 	all := []rune(strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c
 	}, s))
-	if len(all) > max {
-		all = append(all[:max-1], '…')
+	if len(all) > most {
+		all = append(all[:most-1], '…')
 	}
 	return string(all)
 }

@@ -288,7 +288,7 @@ func (c *Client) stream(ctx context.Context, namespace string, index uint64, eac
 		in.left = maxBatch
 		err := decoder.Decode(&batch)
 		switch cause := context.Cause(ctx); {
-		case cause == errDenied, cause == nil && errors.Is(err, io.EOF) && !opened:
+		case errors.Is(cause, errDenied), cause == nil && errors.Is(err, io.EOF) && !opened:
 			return denied
 		case cause != nil:
 			return fmt.Errorf("%s: %w", follow, cause)

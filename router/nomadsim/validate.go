@@ -1,6 +1,7 @@
 package nomadsim
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"path"
@@ -404,7 +405,7 @@ func (s jobAPI) validateJob(_ http.Header, r *http.Request) (any, error) {
 	defer s.mu.Unlock()
 	warnings, err := s.admit(canonical(r, req.Job))
 	resp := api.JobValidateResponse{DriverConfigValidated: true, Warnings: warnings}
-	if f, ok := err.(faults); ok {
+	if f, ok := errors.AsType[faults](err); ok {
 		resp.Error, resp.ValidationErrors = f.Error(), f
 	}
 	return resp, nil

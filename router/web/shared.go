@@ -30,10 +30,10 @@ type sharedValue[T any] struct {
 	until  time.Time // zero: it was never made
 }
 
-// get returns what make returns, or returned a while ago: sharedFresh, or that
-// many times as long as it took to make. It is not to be changed. make goes on
+// get returns what produce returns, or returned a while ago: sharedFresh, or that
+// many times as long as it took to produce. It is not to be changed. produce goes on
 // when who asks goes away, as others may wait for it.
-func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, times int, make func(context.Context) (T, error)) (T, error) {
+func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, times int, produce func(context.Context) (T, error)) (T, error) {
 	asked := now()
 	v := s.of(key)
 	select {
@@ -48,7 +48,7 @@ func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, t
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), api.ReadTimeout)
 	defer cancel()
 	began := now()
-	v.value, v.err = make(ctx)
+	v.value, v.err = produce(ctx)
 	fresh := sharedFresh
 	if p := problem.Of(v.err); p != nil && p.RetryAfter > 0 { // who asked had no turn: others may have theirs
 		fresh = 0

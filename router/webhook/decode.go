@@ -161,7 +161,7 @@ func sentence(err error) error {
 		got := router.Cut(wrongType.Value, 40)
 		return fmt.Errorf("%s must be %s, not %s", field, kind(wrongType.Type), got)
 	case errors.As(err, &syntax):
-		return fmt.Errorf("the body is not JSON: %v at byte %d", syntax, syntax.Offset)
+		return fmt.Errorf("the body is not JSON: %w at byte %d", syntax, syntax.Offset)
 	}
 	return errors.New("the body is not JSON")
 }
