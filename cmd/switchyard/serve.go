@@ -285,7 +285,7 @@ func logRelease(ctx context.Context, logger *slog.Logger, client *nomad.Client) 
 // appParts are the parts that newApp wires into an App.
 type appParts struct {
 	store   *store.Store
-	nomad   router.Nomad
+	nomad   *capacity.Client
 	github  router.GitHub
 	rules   *rules.Set
 	secrets []router.Secret
@@ -313,12 +313,10 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 	}
 	c.API = func(app *server.App) http.Handler {
 		w := web.Config{App: app, Database: p.store.Reader(), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections(), Logger: c.Logger, Now: c.Now}
-		if cluster, ok := p.nomad.(*capacity.Client); ok {
-			if at := cluster.API().Address(); strings.HasPrefix(at, "http") {
-				w.NomadUI = strings.TrimSuffix(at, "/")
-			}
-			w.Cluster = clusterAdapter{cluster, cmp.Or(c.PublicURL, "http://"+app.Addr())}
+		if at := p.nomad.API().Address(); strings.HasPrefix(at, "http") {
+			w.NomadUI = strings.TrimSuffix(at, "/")
 		}
+		w.Cluster = clusterAdapter{p.nomad, cmp.Or(c.PublicURL, "http://"+app.Addr())}
 		return web.Handler(w)
 	}
 	return server.New(c)

@@ -11,6 +11,7 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
+	"switchyard/router/nomad/capacity"
 	"switchyard/router/nomadsim"
 	"switchyard/router/routertest"
 	"switchyard/router/rulebook"
@@ -67,7 +68,7 @@ func newYard(t *testing.T, c yardConfig) *yard {
 // wired returns how a world's router is wired as serve does it, of these parts and the world's own.
 func wired(p appParts) func(*routertest.World, server.Config) (*server.App, error) {
 	return func(w *routertest.World, c server.Config) (*server.App, error) {
-		p.store, p.nomad, p.github, p.rules, p.secrets = w.Store, c.Nomad, c.GitHub, c.Rules, []router.Secret{routertest.Secret}
+		p.store, p.nomad, p.github, p.rules, p.secrets = w.Store, c.Nomad.(*capacity.Client), c.GitHub, c.Rules, []router.Secret{routertest.Secret}
 		c.Tick = 0 // serve's own
 		return newApp(p, c)
 	}

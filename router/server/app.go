@@ -421,18 +421,20 @@ func (a *App) Rules() *rules.Set { return a.decider.Rules() }
 // Explain is decide.Decider.Explain.
 func (a *App) Explain(j router.Job) router.Decision { return a.decider.Explain(j) }
 
-// RetryJob, CancelJob and StopRunner are those of operate.Operator; Sync is that of
-// intake.Syncer.
+// RetryJob is operate.Operator.RetryJob.
 func (a *App) RetryJob(ctx context.Context, id int64) error { return a.operator.RetryJob(ctx, id) }
 
+// CancelJob is operate.Operator.CancelJob.
 func (a *App) CancelJob(ctx context.Context, id int64, run bool) error {
 	return a.operator.CancelJob(ctx, id, run)
 }
 
+// StopRunner is operate.Operator.StopRunner.
 func (a *App) StopRunner(ctx context.Context, id string, force bool) error {
 	return a.operator.StopRunner(ctx, id, force)
 }
 
+// Sync is intake.Syncer.Sync.
 func (a *App) Sync(ctx context.Context, host, repo string) (router.SyncReport, error) {
 	return a.syncer.Sync(ctx, host, repo)
 }

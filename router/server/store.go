@@ -54,15 +54,4 @@ type Store interface {
 	// left. A job with a runner that may be alive is kept. A job with a runner whose Nomad job
 	// was not seen to end is kept, unless it is older than unseen.
 	Prune(ctx context.Context, ended, foreign, unseen, delivered time.Time) (rows int, err error)
-
-	// Timeline returns the events of a job and of the runners meant for it, oldest first.
-	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
-
-	// FindRunners returns the runners that a filter selects, newest first: by the ID of their
-	// job, which grows, and the try.
-	FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error)
-
-	// Demand returns what jobs received since then asked for, within a scope and without
-	// ignored jobs: one Demand for each list of labels.
-	Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)
 }
