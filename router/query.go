@@ -6,6 +6,7 @@ import "time"
 // Label are compared without case.
 type JobFilter struct {
 	States []JobState // any of them; none: in any state
+	Causes []Cause    // any of them; none: of any cause, and of none
 	Host   string     // of its GitHub
 	Owner  string
 	Repo   string // without the owner
@@ -37,6 +38,10 @@ var (
 	JobStates    = []JobState{Held, Queued, Retrying, Dispatched, Running, Completed, Ignored, Denied, Unroutable}
 	RunnerStates = []RunnerState{RunnerDispatched, RunnerClaimed, RunnerOnline, RunnerBusy, RunnerFinished, RunnerLost, RunnerStopped}
 )
+
+// Causes are all causes of jobs.
+var Causes = []Cause{CauseApproval, CauseLimit, CauseQueued, CauseNomad, CauseRefused, CauseGitHub, CauseGitHubLimit, CauseRunner, CauseNoJob,
+	CausePlacing, CauseNoNodeFree, CauseNoNodeFits, CauseStarting, CauseRunning, CauseRunnerEnded}
 
 // A SyncReport says what the sync of a repository found. Its JSON form is a contract.
 type SyncReport struct {

@@ -15,7 +15,7 @@ import (
 
 func jobsListCommand() *cobra.Command {
 	var o operator
-	var states []string
+	var states, causes []string
 	var host, owner, repo, rule, label, since, until string
 	var limit int
 	cmd := &cobra.Command{
@@ -39,8 +39,10 @@ Exit codes: 0, listed; 2, failed.`,
 					params.Set(name, value)
 				}
 			}
-			if len(states) > 0 {
-				params["state"] = states
+			for name, values := range map[string][]string{"state": states, "cause": causes} {
+				if len(values) > 0 {
+					params[name] = values
+				}
 			}
 			for name, value := range map[string]string{"since": since, "until": until} {
 				t, err := timeFlag(name, value, now)
@@ -64,6 +66,7 @@ Exit codes: 0, listed; 2, failed.`,
 	fl := cmd.Flags()
 	fl.SortFlags = false
 	fl.StringSliceVar(&states, "state", nil, "only in these `states`: held, queued, retrying, dispatched, running, completed, ignored, denied, unroutable")
+	fl.StringSliceVar(&causes, "cause", nil, "only with these `causes`, the API's words for why a job waits: limit, nomad, no_node_free, …")
 	fl.StringVar(&owner, "owner", "", "only jobs of this organization or user")
 	fl.StringVar(&repo, "repo", "", "only jobs of this repository, as `name` or owner/name")
 	fl.StringVar(&host, "host", "", "only jobs on the GitHub with this host, such as github.com")

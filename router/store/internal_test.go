@@ -123,6 +123,7 @@ func TestWhatOperatorsLookForHasAnIndex(t *testing.T) {
 		"INDEX jobs_rule ":                 {{Rule: "linux"}, {Rule: "linux", Owner: "acme", States: []router.JobState{router.Completed}}},
 		"INDEX jobs_received ":             {{Since: time.Unix(1, 0)}, {Until: time.Unix(1, 0)}},
 		"INDEX jobs_host ":                 {{Host: "ghe.example"}},
+		"INDEX jobs_cause ":                {{Causes: []router.Cause{router.CauseRunnerEnded}, States: []router.JobState{router.Completed}}},
 		"INDEX jobs_state ":                {{States: []router.JobState{router.Held}}, {States: []router.JobState{router.Queued}, Owner: "acme", Label: "x"}},
 		"job_labels USING PRIMARY KEY (la": {{Label: "x"}, {Label: "x", Owner: "acme", Rule: "linux"}, {Label: strings.Repeat("x", 65), Since: time.Unix(1, 0)}},
 	} {

@@ -84,7 +84,11 @@ var fewStates = []router.JobState{router.Held, router.Queued, router.Retrying, r
 // of them only.
 func newest[T any](q querier, scan func(*sql.Rows, *T) error, columns string, id func(T) int64, f router.JobFilter) ([]T, error) {
 	states := f.States
-	if len(states) == 0 {
+	switch {
+	case len(states) > 0:
+	case len(f.Causes) > 0:
+		states = router.JobStates
+	default:
 		states = []router.JobState{""}
 	}
 	var jobs []T
@@ -147,6 +151,16 @@ func idsOf(f router.JobFilter, state router.JobState, pattern string) (query str
 	}
 	if few {
 		by("state", "state = ?", state)
+	}
+	if len(f.Causes) > 0 {
+		if !few {
+			by("cause", "cause = 'runner_ended'") // in the states of most jobs, the only one
+		}
+		var causes []any
+		for _, c := range f.Causes {
+			causes = append(causes, c)
+		}
+		where.and("+cause IN (?"+strings.Repeat(", ?", len(causes)-1)+")", causes...)
 	}
 	if f.Label != "" {
 		const has = "label = lower(substr(?, 1, %d))"

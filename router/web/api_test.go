@@ -225,6 +225,8 @@ func TestJobsAreListedPageByPage(t *testing.T) {
 		"":                                   {5, 4, 3, 2, 1},
 		"?state=queued":                      {5, 4, 3},
 		"?state=dispatched,denied":           {2, 1},
+		"?cause=placing,queued":              {5, 4, 3, 1},
+		"?cause=queued&state=denied":         nil,
 		"?repo=Acme/web&label=LINUX":         {5, 4, 3, 2, 1},
 		"?repo=beta/web":                     nil,
 		"?owner=acme&repo=web&rule=linux":    {1},
@@ -347,7 +349,8 @@ func TestWhatIsAskedWrongIsSaid(t *testing.T) {
 		detail       string
 	}{
 		{"GET", "/jobs?state=lost", 400, `state "lost": want one of held, queued, retrying, dispatched, running, completed, ignored, denied, unroutable`},
-		{"GET", "/jobs?stat=held", 400, `unknown parameter "stat": want state, owner, `},
+		{"GET", "/jobs?cause=bad_luck", 400, `cause "bad_luck": want one of approval, limit, queued, nomad, `},
+		{"GET", "/jobs?stat=held", 400, `unknown parameter "stat": want state, cause, owner, `},
 		{"GET", "/jobs?limit=501", 400, `limit "501": want a number from 1 to 500`},
 		{"GET", "/jobs?limit=1&limit=2", 400, `limit is given twice`},
 		{"GET", "/jobs?cursor=x", 400, `cursor "x": want a number`},

@@ -86,5 +86,10 @@ var causeTests = []test{
 				t.Errorf("%s first: the cause is %q (%s), want %q", first, j.Cause, j.Reason, want)
 			}
 		}
+		for _, causes := range [][]router.Cause{{router.CauseRunnerEnded}, {router.CauseLimit, router.CauseRunnerEnded}} {
+			if jobs, err := f.FindJobs(f.ctx(), router.JobFilter{Causes: causes, Limit: 9}); err != nil || len(jobs) != 2 || jobs[0].ID != 2 || jobs[1].ID != 1 {
+				t.Errorf("jobs by the causes %v: %+v, %v, want 2 and 1", causes, jobs, err)
+			}
+		}
 	}},
 }

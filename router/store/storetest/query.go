@@ -86,6 +86,8 @@ var queryTests = []test{
 			"all":                             {router.JobFilter{}, "12 11 10 9 8 7 6 5 4 3 2 1"},
 			"a state":                         {router.JobFilter{States: []router.JobState{router.Queued}}, "6 5 4 3 2 1"},
 			"two states":                      {router.JobFilter{States: []router.JobState{router.Queued, router.Denied}, Before: 9}, "8 7 6 5 4 3 2 1"},
+			"a cause":                         {router.JobFilter{Causes: []router.Cause{router.CauseQueued}}, "6 5 4 3 2 1"},
+			"a cause in other states":         {router.JobFilter{Causes: []router.Cause{router.CauseQueued}, States: []router.JobState{router.Denied, router.Completed}}, ""},
 			"an owner":                        {router.JobFilter{Owner: "beta"}, "12 10 8 6 4 2"},
 			"a repository":                    {router.JobFilter{Owner: "ACME", Repo: "WEB"}, "11 9 7 5 3 1"},
 			"another owner's":                 {router.JobFilter{Owner: "acme", Repo: "app"}, ""},

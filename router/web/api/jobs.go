@@ -93,7 +93,7 @@ func list[T any](l []T) []T {
 func ListJobs(ctx context.Context, database Database, scope router.Scope, params url.Values) (JobList, error) {
 	f := router.JobFilter{Within: scope}
 	p := Parameters{Values: params}
-	f.States = oneOf(&p, "state", router.JobStates...)
+	f.States, f.Causes = oneOf(&p, "state", router.JobStates...), oneOf(&p, "cause", router.Causes...)
 	f.Owner, f.Host, f.Repo, f.Rule, f.Label = p.Text("owner"), p.Text("host"), p.Text("repo"), p.Text("rule"), p.Text("label")
 	if owner, name, ok := strings.Cut(f.Repo, "/"); ok {
 		if f.Owner != "" && !strings.EqualFold(f.Owner, owner) {
