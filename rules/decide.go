@@ -15,15 +15,12 @@ import (
 // A Set is the rules of one or more files. It is immutable and safe for
 // concurrent use.
 type Set struct {
+	knownLabels
 	scope      cond.Condition
-	compound   compound
-	vocabulary vocabulary
 	defaults   layer
 	rules      []rule
-	mentions   map[string]bool // labels that expressions ask for, lower case
 	asked      map[string]bool // params that expressions ask for
 	sees       bool            // an expression may depend on labels that it does not name
-	known      []string        // labels that the vocabulary or a condition knows, sorted; patterns as they stand
 	doubts     []cond.Doubt    // what Lint says of texts and numbers in expressions
 	tests      []Test
 	found      cond.Index
@@ -132,15 +129,18 @@ func (s *Set) Explain(f Facts) Decision {
 	return s.decide(f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, true) })
 }
 
-// decide is Decide; find returns the first rule that holds, nil for none, or
-// the one that ended the search by an error.
-func (s *Set) decide(f Facts, find func(*cond.Env, *Decision) (*rule, error)) Decision {
+// A search returns the first rule whose condition holds, nil for none, or the
+// one that ended the search by an error. It may add a trace to the decision.
+type search = func(*cond.Env, *Decision) (*rule, error)
+
+// decide returns the decision for a job, whose rule find finds.
+func (s *Set) decide(f Facts, find search) Decision {
 	d, _ := s.decideWithin(cond.DecisionSteps, f, find)
 	return d
 }
 
-// decideWithin is decide with a limit of steps; it also returns those that it took.
-func (s *Set) decideWithin(limit int, f Facts, find func(*cond.Env, *Decision) (*rule, error)) (d Decision, spent int) {
+// decideWithin decides within a limit of steps, and returns how many it took.
+func (s *Set) decideWithin(limit int, f Facts, find search) (d Decision, spent int) {
 	labels, labelErr := s.expand(f.Labels)
 	if f.Cut {
 		labelErr = fmt.Errorf("the job's labels have more than %d bytes together", MaxTokenLabels)
@@ -150,10 +150,9 @@ func (s *Set) decideWithin(limit int, f Facts, find func(*cond.Env, *Decision) (
 	return s.decided(env, labelErr, f, find), env.Spent
 }
 
-// decided is decide for labels that are taken apart.
-func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find func(*cond.Env, *Decision) (*rule, error)) Decision {
-	labels := env.Labels
-	d := Decision{Outcome: Unroutable, Labels: labels, Run: f.Run, Placement: nowhere()}
+// decided decides for labels that are taken apart; labelErr is what is wrong with them.
+func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find search) Decision {
+	d := Decision{Outcome: Unroutable, Labels: env.Labels, Run: f.Run, Placement: nowhere()}
 	meanings, unknown, paramErr := s.read(env)
 
 	in, err := s.scope.Holds(env)
@@ -190,7 +189,7 @@ func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find func(*cond.En
 		d.Rule, d.Reason = winner.name, fmt.Sprintf("rule error: rule %s: %v", winner.name, err)
 		return d
 	case winner == nil:
-		d.Reason = fmt.Sprintf("no rule takes a job with the labels %s", words.QuoteAll(labels))
+		d.Reason = fmt.Sprintf("no rule takes a job with the labels %s", words.QuoteAll(env.Labels))
 		return d
 	}
 	d.Rule = winner.name
@@ -198,20 +197,20 @@ func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find func(*cond.En
 		d.Outcome, d.Reason = Denied, winner.deny
 		return d
 	}
-	placement, err := s.place(winner, nil, meanings, env)
+	placement, err := winner.place(&s.defaults, nil, meanings, env)
 	if err != nil {
 		d.Reason = fmt.Sprintf("rule %s took the job, but it cannot be placed: %v", winner.name, err)
 		return d
 	}
 	d.Outcome, d.Placement = Routed, placement
-	d.Limit = winner.limit.of(winner, meanings, env)
+	d.Limit = winner.limit.of(winner.name, meanings, env)
 	switch {
 	case winner.timeLimit != 0:
 		d.TimeLimit, d.From["time_limit"] = Duration(winner.timeLimit), "rule "+winner.name
 	case s.timeLimit != 0:
 		d.TimeLimit, d.From["time_limit"] = Duration(s.timeLimit), "defaults"
 	}
-	d.Fallback = s.fallbacks(winner, meanings, env)
+	d.Fallback = winner.fallbacks(&s.defaults, meanings, env)
 	d.Reason = fmt.Sprintf("rule %s runs it with the jobspec %s", winner.name, winner.jobspec)
 	if winner.dispatch != "" {
 		d.Reason = fmt.Sprintf("rule %s dispatches the Nomad job %s as it is", winner.name, words.OneLine(winner.dispatch))
@@ -280,180 +279,4 @@ func (s *Set) scan(env *cond.Env, d *Decision, all bool) (winner *rule, end erro
 		}
 	}
 	return winner, end
-}
-
-// A meaning is an entry of the vocabulary that one of the job's labels names.
-type meaning struct {
-	*label
-	as string // the job's label
-}
-
-// read finds what the labels mean, in vocabulary order, and fills in the
-// params. unknown are those that neither the vocabulary nor a condition knows.
-func (s *Set) read(env *cond.Env) (meanings []meaning, unknown []string, err error) {
-	meanings = make([]meaning, 0, len(env.Labels))
-	said := map[string]string{}
-	for _, name := range env.Labels {
-		l, open := s.vocabulary.find(name)
-		if l == nil {
-			if !s.mentions[name] {
-				unknown = append(unknown, name)
-			}
-			continue
-		}
-		if l.param != nil {
-			v, e := any(nil), env.Spend(l.param.Steps(open))
-			if e == nil {
-				v, e = l.param.Read(open)
-			}
-			switch before, twice := said[l.param.Name]; {
-			case e != nil && err != nil:
-				continue
-			case e != nil:
-				err = fmt.Errorf("label %s: %w", words.Quote(name), e)
-				continue
-			case twice && env.Param[l.param.Name] != v:
-				err = cmp.Or(err, fmt.Errorf("labels %s and %s both set %s: a job has one of them", words.Quote(before), words.Quote(name), l.param.Name))
-				continue
-			}
-			if env.Param == nil {
-				env.Param = map[string]any{}
-			}
-			env.Param[l.param.Name], said[l.param.Name] = v, name
-		}
-		if !slices.ContainsFunc(meanings, func(m meaning) bool { return m.label == l }) {
-			meanings = append(meanings, meaning{l, name})
-		}
-	}
-	slices.SortFunc(meanings, func(a, b meaning) int { return a.order - b.order })
-	return meanings, unknown, err
-}
-
-// allNames returns the labels that the vocabulary or a condition knows, patterns as they stand.
-func (s *Set) allNames() []string {
-	known := make([]string, 0, len(s.vocabulary.exact)+len(s.vocabulary.prefixes)+len(s.mentions))
-	for l := range s.vocabulary.exact {
-		known = append(known, l)
-	}
-	for _, l := range s.vocabulary.prefixes {
-		known = append(known, l.pattern)
-	}
-	for l := range s.mentions {
-		known = append(known, l)
-	}
-	slices.Sort(known)
-	return slices.Compact(known)
-}
-
-// unknownLabels names the labels, with the nearest known ones.
-func (s *Set) unknownLabels(unknown []string) string {
-	var said []string
-	for i, l := range unknown {
-		if i == 3 {
-			said = append(said, fmt.Sprintf("%d more", len(unknown)-i))
-			break
-		}
-		hint, name := "", strings.TrimSuffix(l, "=")
-		fixed, broken := s.repair(l, nil)
-		switch near, ofGitHub := words.Meant(l, s.known, 2); {
-		case broken:
-			hint = " (" + fixed.hint() + ")"
-		case s.vocabulary.exactly(name+"=*") != nil:
-			hint = " (it needs a value: " + name + "=…)"
-		case ofGitHub && len(near) > 0:
-			hint = " (a label of GitHub's own runners; did you mean " + strings.Join(near, " or ") + "?)"
-		case ofGitHub:
-			hint = " (a label of GitHub's own runners: leave self-hosted out to run there)"
-		case len(near) > 0:
-			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
-		}
-		said = append(said, words.Quote(l)+hint)
-	}
-	what, which := "unknown label ", "it"
-	if len(unknown) > 1 {
-		what, which = "unknown labels ", "them"
-	}
-	return what + strings.Join(said, ", ") + ": neither the vocabulary nor a rule knows " + which
-}
-
-// place merges what the winner, one of its fallbacks (nil: none) and the labels
-// ask for. When its runner could not be registered, what it asks for comes with
-// the error.
-func (s *Set) place(winner *rule, instead *fallback, meanings []meaning, env *cond.Env) (Placement, error) {
-	m := merger{env: env, p: nowhere()}
-	m.p.From = map[string]string{}
-	ruleFrom := "rule " + winner.name
-	own := winner.layer
-	if winner.dispatch != "" {
-		m.p.Dispatch, m.p.From["dispatch"] = winner.dispatch, ruleFrom
-		if err := m.dispatchMeta(winner.meta, ruleFrom); err != nil {
-			return Placement{}, err
-		}
-	} else {
-		m.p.Jobspec, m.p.From["jobspec"] = winner.jobspec, ruleFrom
-	}
-	if instead != nil {
-		own = own.without(&instead.layer)
-		if instead.jobspec != "" {
-			m.p.Jobspec, m.p.From["jobspec"] = instead.jobspec, instead.from
-		}
-	}
-	if err := m.add(&s.defaults, "defaults"); err != nil {
-		return Placement{}, err
-	}
-	if err := m.add(&own, ruleFrom); err != nil {
-		return Placement{}, err
-	}
-	if instead != nil {
-		if err := m.add(&instead.layer, instead.from); err != nil {
-			return Placement{}, err
-		}
-	}
-	for _, l := range meanings {
-		if err := m.add(&l.layer, labelOrigin+l.as); err != nil {
-			return Placement{}, err
-		}
-	}
-	if err := env.Spend(len(m.p.Constraints) * len(m.p.Constraints) / 8); err != nil { // they are compared with each other
-		return Placement{}, err
-	}
-	if err := m.finish(func(size *field) limit { return s.most(winner, size) }); err != nil {
-		return Placement{}, err
-	}
-	return m.p, registrable(env.Asked, &m.p)
-}
-
-// most returns the maximum of a size for jobs of the rule: its own, or else that
-// of the defaults.
-func (s *Set) most(ru *rule, size *field) limit {
-	if own := ru.layer.limit(size); own.most != 0 {
-		return own
-	}
-	return s.defaults.limit(size)
-}
-
-// fallbacks returns the placements to try when the rule's own is not placed.
-func (s *Set) fallbacks(winner *rule, meanings []meaning, env *cond.Env) []Fallback {
-	var list []Fallback
-	for i := range winner.fallback {
-		f := &winner.fallback[i]
-		p, err := s.place(winner, f, meanings, env)
-		out := Fallback{After: Duration(f.after), Placement: p}
-		if err != nil {
-			out.Placement, out.Reason = nowhere(), err.Error()
-		}
-		list = append(list, out)
-	}
-	return list
-}
-
-// notApplied returns the labels whose placement a dispatched job does not get.
-func notApplied(meanings []meaning) []string {
-	var lost []string
-	for _, l := range meanings {
-		if !l.layer.empty() {
-			lost = append(lost, l.as)
-		}
-	}
-	return lost
 }

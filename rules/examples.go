@@ -23,14 +23,14 @@ type Example struct {
 // Plainest returns, of each rule that places, the placement of the plainest job
 // that was found to reach it; a rule for which none is found is left out.
 func (s *Set) Plainest() []Example {
-	l := newLinter(context.Background(), s, cond.DescribeSteps)
+	p := newProver(context.Background(), s, cond.DescribeSteps)
 	list := []Example{}
 	for i := range s.rules {
 		if s.rules[i].deny != "" {
 			continue
 		}
-		if f := l.find(i); f != nil {
-			if d := l.decide(*f); d.Outcome == Routed {
+		if f := p.find(i); f != nil {
+			if d := p.decide(*f); d.Outcome == Routed {
 				list = append(list, Example{d.Rule, "", f.Labels, d.Placement})
 			}
 		}
@@ -44,18 +44,18 @@ func (s *Set) Plainest() []Example {
 // of a number. A rule for which no job is found is left out, and so are labels
 // when there would be more than 2,000 examples.
 func (s *Set) Examples() []Example {
-	l := newLinter(context.Background(), s, cond.DescribeSteps)
+	p := newProver(context.Background(), s, cond.DescribeSteps)
 	var list []Example
 	plain := map[int]*Facts{}
 	for i := range s.rules {
 		if s.rules[i].deny != "" || len(list) >= maxExamples {
 			continue
 		}
-		f := l.find(i)
+		f := p.find(i)
 		if f == nil {
 			continue
 		}
-		d := l.decide(*f)
+		d := p.decide(*f)
 		if d.Outcome != Routed {
 			continue
 		}
@@ -83,10 +83,10 @@ func (s *Set) Examples() []Example {
 					continue
 				}
 				f.Labels = append(slices.Clone(f.Labels), name)
-				if d := l.decide(f); d.Outcome == Routed && d.Rule == s.rules[i].name {
+				if d := p.decide(f); d.Outcome == Routed && d.Rule == s.rules[i].name {
 					list = append(list, Example{d.Rule, name, f.Labels, d.Placement})
 				}
-				if len(list) > maxExamples || l.over() {
+				if len(list) > maxExamples || p.over() {
 					return list[:few]
 				}
 			}

@@ -63,7 +63,7 @@ const (
 
 // A list is what a field of several values does.
 type list struct {
-	read    func(r *loader, n ast.Node, l *layer, what string)
+	read    func(r *placementReader, n ast.Node, l *layer, what string)
 	merge   func(m *merger, l *layer) error
 	empty   func(l *layer) bool
 	means   func(l *layer, add func(what, value string))
@@ -358,7 +358,7 @@ func (p Placement) Rows() (rows []Row) {
 }
 
 var constraintList = &list{
-	read: func(r *loader, n ast.Node, l *layer, what string) {
+	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		l.constraints = []constraintSpec{}
 		for _, item := range r.list(n, what) {
 			if c, ok := r.constraint(item, false); ok {
@@ -391,7 +391,7 @@ func constraintRows(p *Placement, row func(what, value, from string)) {
 }
 
 var affinityList = &list{
-	read: func(r *loader, n ast.Node, l *layer, what string) {
+	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		l.affinities = []affinitySpec{}
 		for _, item := range r.list(n, what) {
 			if a, ok := r.affinity(item); ok {
@@ -428,7 +428,7 @@ func affinityRows(p *Placement, row func(what, value, from string)) {
 }
 
 var deviceList = &list{
-	read: func(r *loader, n ast.Node, l *layer, what string) {
+	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		l.devices = []deviceSpec{}
 		for _, item := range r.list(n, what) {
 			if d, ok := r.device(item); ok {
@@ -472,13 +472,13 @@ func deviceRows(p *Placement, row func(what, value, from string)) {
 }
 
 var datacenterList = &list{
-	read: func(r *loader, n ast.Node, l *layer, what string) {
+	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		items := r.list(n, what)
 		if items != nil && len(items) == 0 {
 			r.Fault(n, "%s must list at least one; [\"*\"] is any", what)
 		}
 		for _, i := range items {
-			l.datacenters = append(l.datacenters, read(r, i, what, named(datacenterGlob, "name or pattern of a Nomad datacenter")))
+			l.datacenters = append(l.datacenters, read(&r.valueReader, i, what, named(datacenterGlob, "name or pattern of a Nomad datacenter")))
 		}
 	},
 	merge: (*merger).datacenters,
@@ -506,13 +506,13 @@ func datacenterRows(p *Placement, row func(what, value, from string)) {
 }
 
 var envList = &list{
-	read: func(r *loader, n ast.Node, l *layer, what string) {
+	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		for _, p := range r.Pairs(n, what) {
 			if !envName.MatchString(p.Key) {
 				r.Fault(p.KeyNode, "%s is not a valid name of an environment variable", words.Quote(p.Key))
 				continue
 			}
-			if v := readText(r, p.Value, what+" "+p.Key, anyText, true); v.set {
+			if v := readText(&r.valueReader, p.Value, what+" "+p.Key, anyText, true); v.set {
 				l.env = append(l.env, envSpec{p.Key, v})
 			}
 		}
@@ -537,7 +537,7 @@ func envRows(p *Placement, row func(what, value, from string)) {
 }
 
 var configList = &list{
-	read: func(r *loader, n ast.Node, l *layer, what string) {
+	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		for _, p := range r.Pairs(n, what) {
 			if tree, ok := r.json(p.Value, what+" "+p.Key); ok {
 				l.config = append(l.config, configSpec{p.Key, tree})

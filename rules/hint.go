@@ -29,7 +29,7 @@ func (r repair) hint() string {
 
 // repair returns what an unknown label, in lower case, was likely meant to be.
 // also are names that it may be another spelling of.
-func (s *Set) repair(l string, also []cond.Mention) (r repair, ok bool) {
+func (k *knownLabels) repair(l string, also []cond.Mention) (r repair, ok bool) {
 	if words.Hosted.MatchString(l) {
 		return r, false
 	}
@@ -42,13 +42,13 @@ func (s *Set) repair(l string, also []cond.Mention) (r repair, ok bool) {
 		}, l)
 		return repair{labels: []string{clean}, is: "a label with a character that cannot be printed: type it anew"}, true
 	}
-	if value := s.valueMeant(l); value != "" {
+	if value := k.valueMeant(l); value != "" {
 		return repair{labels: []string{value}, meant: value}, true
 	}
-	if whole := s.compoundMeant(l); whole != "" {
+	if whole := k.compoundMeant(l); whole != "" {
 		return repair{labels: []string{whole}, is: "no compound label: write " + whole}, true
 	}
-	if parts := s.listMeant(l); parts != nil {
+	if parts := k.listMeant(l); parts != nil {
 		r = repair{labels: parts, is: "one label: write runs-on: [" + words.OneLine(ShowLabels(parts)) + "]"}
 		if strings.HasPrefix(l, "[") {
 			r.is += ", or runs-on: ${{ fromJSON(…) }} where a variable holds the list"
@@ -109,7 +109,7 @@ func (s *Set) nearScope(f Facts, env *cond.Env) string {
 }
 
 // listMeant takes a label apart that holds several; nil when it does not.
-func (s *Set) listMeant(l string) []string {
+func (k *knownLabels) listMeant(l string) []string {
 	sure := strings.ContainsAny(l, ",;[\"'")
 	inner := strings.TrimSuffix(strings.TrimPrefix(l, "["), "]")
 	parts := strings.FieldsFunc(inner, func(c rune) bool {
@@ -118,7 +118,7 @@ func (s *Set) listMeant(l string) []string {
 	parts = slices.DeleteFunc(parts, func(p string) bool { return p == "-" || p == "runs-on:" })
 	known := 0
 	for _, p := range parts {
-		if s.isLabel(p) {
+		if k.isLabel(p) {
 			known++
 		}
 	}
@@ -132,8 +132,8 @@ func (s *Set) listMeant(l string) []string {
 }
 
 // compoundMeant is the compound label that a label was meant to be, "" for none.
-func (s *Set) compoundMeant(l string) string {
-	prefix, sep := s.compound.prefix, s.compound.separator
+func (k *knownLabels) compoundMeant(l string) string {
+	prefix, sep := k.compound.prefix, k.compound.separator
 	isWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }
 	word := strings.TrimRightFunc(prefix, func(c rune) bool { return !isWord(c) })
 	if word == "" || strings.HasPrefix(l, prefix) {
@@ -155,7 +155,7 @@ func (s *Set) compoundMeant(l string) string {
 		body = strings.Join(strings.FieldsFunc(body, func(c rune) bool { return strings.ContainsRune("/:,;|+ ", c) }), sep)
 	}
 	if whole := prefix + body; len(whole) <= MaxLabelLength {
-		if labels, err := s.expand([]string{whole}); err == nil && len(labels) > 1 {
+		if labels, err := k.expand([]string{whole}); err == nil && len(labels) > 1 {
 			return whole
 		}
 	}
@@ -180,8 +180,8 @@ var (
 
 // valueMeant is the label with a value that a label was meant to be: cpu=8 for
 // cpu:8, 8cpu or cores=8. "" when it is nothing like one.
-func (s *Set) valueMeant(l string) string {
-	if len(l) > 64 || len(s.vocabulary.params) == 0 {
+func (k *knownLabels) valueMeant(l string) string {
+	if len(l) > 64 || len(k.vocabulary.params) == 0 {
 		return ""
 	}
 	word, value, number := "", "", true
@@ -198,7 +198,7 @@ func (s *Set) valueMeant(l string) string {
 		return ""
 	}
 	best, found, tries := 4, "", 20
-	for _, lb := range s.vocabulary.prefixes {
+	for _, lb := range k.vocabulary.prefixes {
 		if lb.param == nil || number == (lb.param.Kind == "string") {
 			continue
 		}
@@ -270,4 +270,35 @@ func written(p *cond.Param, value string) string {
 		return digits
 	}
 	return digits + "GiB"
+}
+
+// unknownLabels names the labels, with the nearest known ones.
+func (k *knownLabels) unknownLabels(unknown []string) string {
+	var said []string
+	for i, l := range unknown {
+		if i == 3 {
+			said = append(said, fmt.Sprintf("%d more", len(unknown)-i))
+			break
+		}
+		hint, name := "", strings.TrimSuffix(l, "=")
+		fixed, broken := k.repair(l, nil)
+		switch near, ofGitHub := words.Meant(l, k.names, 2); {
+		case broken:
+			hint = " (" + fixed.hint() + ")"
+		case k.vocabulary.exactly(name+"=*") != nil:
+			hint = " (it needs a value: " + name + "=…)"
+		case ofGitHub && len(near) > 0:
+			hint = " (a label of GitHub's own runners; did you mean " + strings.Join(near, " or ") + "?)"
+		case ofGitHub:
+			hint = " (a label of GitHub's own runners: leave self-hosted out to run there)"
+		case len(near) > 0:
+			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
+		}
+		said = append(said, words.Quote(l)+hint)
+	}
+	what, which := "unknown label ", "it"
+	if len(unknown) > 1 {
+		what, which = "unknown labels ", "them"
+	}
+	return what + strings.Join(said, ", ") + ": neither the vocabulary nor a rule knows " + which
 }

@@ -11,8 +11,21 @@ import (
 	"switchyard/rules/internal/words"
 )
 
+// A conditionCheck checks conditions, each by itself.
+type conditionCheck struct {
+	linter
+	lacking map[*cond.Param][]*cond.Env // what without found
+}
+
+// scope checks the scope; true when no job is in it.
+func (l *conditionCheck) scope() bool {
+	scope := &l.Set.scope
+	fails := l.absent(scope, "scope", "", nil, func([]cond.Goal) bool { return false })
+	return l.dead(scope, "scope", "", fails, false)
+}
+
 // parts reports parts of a condition that say the same for every job.
-func (l *linter) parts(c *cond.Condition, what, rule string) {
+func (l *conditionCheck) parts(c *cond.Condition, what, rule string) {
 	doubted := len(c.Doubts) > 0
 	c.Root.Each(func(n *cond.Node) {
 		switch {
@@ -31,7 +44,7 @@ func (l *linter) parts(c *cond.Condition, what, rule string) {
 
 // hopeless reports programs that are true for no value of the param that they
 // ask for; true when there is one.
-func (l *linter) hopeless(c *cond.Condition, rule string) (found bool) {
+func (l *conditionCheck) hopeless(c *cond.Condition, rule string) (found bool) {
 	if len(c.Doubts) > 0 {
 		return true // it is said already
 	}
@@ -52,7 +65,7 @@ func (l *linter) hopeless(c *cond.Condition, rule string) (found bool) {
 // job has it: it fails for a job that does not. given is what is true of the
 // jobs that reach it, and taken whether others take those of the goals. found is
 // true when it reported one.
-func (l *linter) absent(c *cond.Condition, what, rule string, given []cond.Goal, taken func([]cond.Goal) bool) (found bool) {
+func (l *conditionCheck) absent(c *cond.Condition, what, rule string, given []cond.Goal, taken func([]cond.Goal) bool) (found bool) {
 	said := map[string]bool{}
 	var visit func(n *cond.Node, path []cond.Goal)
 	visit = func(n *cond.Node, path []cond.Goal) {
@@ -76,7 +89,7 @@ func (l *linter) absent(c *cond.Condition, what, rule string, given []cond.Goal,
 				}
 				said[u.Label] = true
 				l.add(cond.AbsentParam, u.At, rule, "%s fails for a job without %s: param.%s is nil then; write (param.%s ?? %s), or ask before it whether it is there: param.%s != nil and …",
-					what, l.family(p), p.Name, p.Name, plain(p), p.Name)
+					what, l.vocabulary.family(p), p.Name, p.Name, plain(p), p.Name)
 			}
 		}
 	}
@@ -91,8 +104,8 @@ func hasParamNode(p *cond.Param) *cond.Node {
 }
 
 // family is the label that a param is the value of, such as cpu=*.
-func (l *linter) family(p *cond.Param) string {
-	for _, lb := range l.vocabulary.prefixes {
+func (v *vocabulary) family(p *cond.Param) string {
+	for _, lb := range v.prefixes {
 		if lb.param == p {
 			return "the label " + words.Quote(lb.pattern)
 		}
@@ -109,7 +122,7 @@ func plain(p *cond.Param) string {
 }
 
 // failsWithout reports whether a program fails for some job that lacks the param.
-func (l *linter) failsWithout(n *cond.Node, p *cond.Param) bool {
+func (l *conditionCheck) failsWithout(n *cond.Node, p *cond.Param) bool {
 	if n.Table != nil {
 		return n.Table.None == cond.Unknown
 	}
@@ -122,7 +135,7 @@ func (l *linter) failsWithout(n *cond.Node, p *cond.Param) bool {
 // guarded reports whether a part that comes before lets no job through that
 // lacks the param: one that only looks at labels and params, such as
 // any(labels, # startsWith "cpu=").
-func (l *linter) guarded(p *cond.Param, path []cond.Goal) bool {
+func (l *conditionCheck) guarded(p *cond.Param, path []cond.Goal) bool {
 	return slices.ContainsFunc(path, func(g cond.Goal) bool {
 		return g.Node != nil && g.Opaque(p) && !slices.ContainsFunc(l.without(p), func(env *cond.Env) bool {
 			held, err := l.holds(g.Node, env)
@@ -131,17 +144,9 @@ func (l *linter) guarded(p *cond.Param, path []cond.Goal) bool {
 	})
 }
 
-// holds is node.holds for a job that is asked about more than once.
-func (l *linter) holds(n *cond.Node, env *cond.Env) (bool, error) {
-	env.Spent, env.Limit = 0, min(cond.DecisionSteps, max(l.left, 1))
-	held, err := n.Holds(env)
-	l.left -= env.Spent
-	return held, err
-}
-
 // without are some jobs that lack a param: plain ones, and ones with every other
 // label and param of the vocabulary.
-func (l *linter) without(p *cond.Param) (envs []*cond.Env) {
+func (l *conditionCheck) without(p *cond.Param) (envs []*cond.Env) {
 	if l.lacking[p] != nil {
 		return l.lacking[p]
 	}
@@ -197,4 +202,67 @@ func (l *linter) without(p *cond.Param) (envs []*cond.Env) {
 	}
 	l.lacking[p] = envs
 	return envs
+}
+
+// costly reports patterns with which deciding a job can take too long.
+func (l *conditionCheck) costly() {
+	job, all := cond.Largest(), 0
+	type part struct {
+		*cond.Node
+		rule  string
+		steps int
+	}
+	var large []part
+	see := func(c *cond.Condition, rule string) {
+		c.Root.Each(func(n *cond.Node) {
+			if n.Code == nil || n.Code.Size() < longPattern {
+				return
+			}
+			steps := n.Code.Steps(job)
+			large, all = append(large, part{n, rule, steps}), all+steps
+		})
+	}
+	see(&l.Set.scope, "")
+	for i := range l.rules {
+		see(&l.rules[i].when, l.rules[i].name)
+	}
+	if all <= cond.DecisionSteps {
+		return
+	}
+	for _, p := range large {
+		what := "with the other long patterns "
+		if p.steps > cond.DecisionSteps {
+			what = ""
+		}
+		l.add("costly-pattern", p.At, p.rule, "a job with %d labels of %d characters would take %s%d times as long to decide as it may, and get no runner; shorten what the pattern repeats, or let a condition before it ask for a label",
+			MaxLabels, MaxLabelLength, what, max(p.steps, all*min(1, len(what)))/cond.DecisionSteps+1)
+	}
+}
+
+// longPattern is from what size on patterns are looked at by costly. Whole files of shorter ones are in use.
+const longPattern = 100
+
+// dead reports a condition, or a part of it, that says the same for every job;
+// true when no job can meet it. said is true when something is said of it
+// already, denies when a rule denies by it: then it is a fault.
+func (l *conditionCheck) dead(c *cond.Condition, what, rule string, said, denies bool) bool {
+	if c.Root == nil || c.At == (cond.Spot{}) {
+		return false
+	}
+	said = l.hopeless(c, rule) || said
+	switch {
+	case !l.possible(cond.That(c.Root, true)):
+		if said {
+			return true // and why
+		}
+		d := l.add("always-false", c.At, rule, "%s is true for no job: %s; fix or remove it", what, words.OneLine(c.Source))
+		d.Warning = !denies || c.Root.Kind == cond.Constant // that is switched off on purpose
+		return true
+	case c.Root.Kind == cond.Constant && c.Source == "true": // said on purpose
+	case !l.possible(cond.That(c.Root, false)) && c.Root.Sure() && !said:
+		l.add("always-true", c.At, rule, "%s is true for every job: %s; remove it if that is intended", what, words.OneLine(c.Source))
+	default:
+		l.parts(c, what, rule)
+	}
+	return false
 }

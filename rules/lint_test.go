@@ -416,7 +416,7 @@ func TestLintNamesTheFileOfARuleInAnother(t *testing.T) {
 func TestLintSaysWhatItLeavesOut(t *testing.T) {
 	src, want := marked(strings.Replace(manySame(50, `job.branch matches "^%d$" or repo.private`), "  - { name: r1,", "  - ‹not-checked›§{ name: r1,", 1))
 	var got []string
-	for _, d := range parse(t, src).lint(t.Context(), someJobspecs, 100) {
+	for _, d := range lint(t.Context(), parse(t, src), someJobspecs, 100) {
 		if d.Code == "not-checked" {
 			got = append(got, fmt.Sprintf("%d:%d %s", d.Line, d.Column, d.Code))
 		}

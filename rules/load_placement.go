@@ -9,72 +9,15 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
-	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 	"switchyard/rules/internal/yamlfile"
 )
 
-// read reads a value that may be a template.
-func read[T any](r *loader, n ast.Node, what string, as func(any) (T, error)) value[T] {
-	return readText(r, n, what, as, false)
-}
-
-// literal reads a value that is written out.
-func literal[T any](r *loader, n ast.Node, what string, as func(any) (T, error)) value[T] {
-	v := read(r, n, what, as)
-	if v.template != nil {
-		r.Fault(n, "%s must be written out, not come from an expression", what)
-		v.set = false
-	}
-	return v
-}
-
-func readText[T any](r *loader, n ast.Node, what string, as func(any) (T, error), mayBeEmpty bool) (v value[T]) {
-	if n == nil {
-		return v
-	}
-	s, ok := yamlfile.Scalar(n)
-	if !ok {
-		r.Fault(n, "%s must be a single value, not %s", what, yamlfile.KindOf(n))
-		return v
-	}
-	if strings.TrimSpace(s) == "" && !mayBeEmpty {
-		r.Fault(n, "%s must not be empty", what)
-		return v
-	}
-	return readPart(r, n, s, 0, what, as)
-}
-
-// readPart reads a value from a scalar's text, which begins at a byte of it.
-func readPart[T any](r *loader, n ast.Node, text string, from int, what string, as func(any) (T, error)) (v value[T]) {
-	var err error
-	v.read = as
-	s := text[from:]
-	if r.lang != nil {
-		if v.template, err = r.lang.Template(s); err != nil {
-			r.expressionFault(n, what, cond.Shifted(err, text, from))
-			return value[T]{}
-		}
-	}
-	if v.template != nil {
-		for _, d := range v.template.Doubts {
-			e := cond.Shifted(&cond.ExpressionError{Line: d.Line, Column: d.Column}, text, from).(*cond.ExpressionError)
-			r.doubt(n, e.Line, e.Column, d)
-		}
-		v.template.Doubts = nil
-	}
-	if v.template == nil {
-		if v.literal, err = as(s); err != nil {
-			r.Fault(n, "%s: %v", what, err)
-			return value[T]{}
-		}
-	}
-	v.set = true
-	return v
-}
+// A placementReader reads what a section of the file gives to a placement.
+type placementReader struct{ valueReader }
 
 // layer reads the placement keys of a section.
-func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
+func (r *placementReader) layer(f map[string]ast.Node, l *layer, what string) {
 	for _, field := range placementFields {
 		if n, ok := f[field.key]; ok && !field.target {
 			r.field(field, n, l, what+": "+field.key)
@@ -92,12 +35,12 @@ func (r *loader) layer(f map[string]ast.Node, l *layer, what string) {
 }
 
 // field reads a field that stands at n.
-func (r *loader) field(f *field, n ast.Node, l *layer, what string) {
+func (r *placementReader) field(f *field, n ast.Node, l *layer, what string) {
 	switch {
 	case f.list != nil:
 		f.list.read(r, n, l, what)
 	case f.of != nil:
-		if v := read(r, n, what, f.read); v.set {
+		if v := read(&r.valueReader, n, what, f.read); v.set {
 			l.settings = append(l.settings, setting{f, v, r.at(n)})
 		}
 	default:
@@ -110,28 +53,15 @@ func (r *loader) field(f *field, n ast.Node, l *layer, what string) {
 	}
 }
 
-// list is items with a bound.
-func (r *loader) list(n ast.Node, what string) []ast.Node {
-	if n == nil {
-		return nil
-	}
-	items := r.Items(n, what)
-	if len(items) > maxConstraints {
-		r.Fault(n, "%s has %d entries; the maximum is %d", what, len(items), maxConstraints)
-		return nil
-	}
-	return items
-}
-
 // constraint reads the short or the mapping form.
-func (r *loader) constraint(n ast.Node, device bool) (c constraintSpec, ok bool) {
+func (r *placementReader) constraint(n ast.Node, device bool) (c constraintSpec, ok bool) {
 	c, _, ok = r.comparison(n, device, "constraint")
 	return c, ok
 }
 
 // comparison reads what constraints and affinities share; f holds the keys of
 // the mapping form.
-func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintSpec, f map[string]ast.Node, ok bool) {
+func (r *placementReader) comparison(n ast.Node, device bool, what string) (c constraintSpec, f map[string]ast.Node, ok bool) {
 	var attribute, operator, val string
 	valueNode, text := n, "" // where val stands: at the end of the text of a scalar
 	if s, short := yamlfile.Scalar(n); short {
@@ -194,7 +124,7 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 		return c, nil, false
 	}
 	c = constraintSpec{at: r.at(n), attribute: attribute, operator: op.canonical}
-	c.value = readPart(r, valueNode, text, len(text)-len(val), what+" on "+cmp.Or(attribute, operator), anyText)
+	c.value = readPart(&r.valueReader, valueNode, text, len(text)-len(val), what+" on "+cmp.Or(attribute, operator), anyText)
 	if c.value.set && (c.value.template == nil || op.operand == noValue) {
 		if err := checkValue(operator, val); err != nil {
 			r.Fault(n, "%s on %s: %v", what, cmp.Or(attribute, operator), err)
@@ -204,7 +134,7 @@ func (r *loader) comparison(n ast.Node, device bool, what string) (c constraintS
 	return c, f, c.value.set
 }
 
-func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
+func (r *placementReader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 	c, f, ok := r.comparison(n, false, "affinity")
 	if !ok {
 		return a, false
@@ -215,7 +145,7 @@ func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 		return a, false
 	}
 	a.constraintSpec = c
-	a.weight = read(r, w, "affinity weight", func(v any) (int, error) {
+	a.weight = read(&r.valueReader, w, "affinity weight", func(v any) (int, error) {
 		n, err := wholeBetween(-100, 100)(v)
 		if err == nil && n == 0 {
 			err = errors.New("a weight of 0 has no effect")
@@ -225,11 +155,11 @@ func (r *loader) affinity(n ast.Node) (a affinitySpec, ok bool) {
 	return a, a.weight.set
 }
 
-func (r *loader) device(n ast.Node) (d deviceSpec, ok bool) {
+func (r *placementReader) device(n ast.Node) (d deviceSpec, ok bool) {
 	readName := named(deviceName, "device: write type, vendor/type or vendor/type/model, such as nvidia/gpu")
 	d.count = value[int]{set: true, literal: 1}
 	if _, short := yamlfile.Scalar(n); short {
-		d.name = read(r, n, "device", readName)
+		d.name = read(&r.valueReader, n, "device", readName)
 		return d, d.name.set
 	}
 	f := r.Fields(n, "device", "name", "count", "constraints")
@@ -240,9 +170,9 @@ func (r *loader) device(n ast.Node) (d deviceSpec, ok bool) {
 		r.Fault(n, "a device needs a name, such as nvidia/gpu")
 		return d, false
 	}
-	d.name = read(r, f["name"], "device name", readName)
+	d.name = read(&r.valueReader, f["name"], "device name", readName)
 	if c, there := f["count"]; there {
-		d.count = read(r, c, "device count", wholeBetween(1, maxDevices))
+		d.count = read(&r.valueReader, c, "device count", wholeBetween(1, maxDevices))
 	}
 	for _, c := range r.list(f["constraints"], "device constraints") {
 		if got, ok := r.constraint(c, true); ok {
@@ -253,14 +183,14 @@ func (r *loader) device(n ast.Node) (d deviceSpec, ok bool) {
 }
 
 // max reads the most that a job may ask for; from is whose limits they are.
-func (r *loader) max(n ast.Node, l *layer, from string) {
+func (r *placementReader) max(n ast.Node, l *layer, from string) {
 	if n == nil {
 		return
 	}
 	f := r.Fields(n, "max", keysOf(sizes)...)
 	for _, size := range sizes {
 		if v, there := f[size.key]; there {
-			if got := literal(r, v, "max "+size.key, size.read); got.set {
+			if got := literal(&r.valueReader, v, "max "+size.key, size.read); got.set {
 				l.max = append(l.max, limit{size, got.literal.(int), from, r.at(v)})
 			}
 		}
@@ -268,7 +198,7 @@ func (r *loader) max(n ast.Node, l *layer, from string) {
 }
 
 // json reads a value of a driver's config.
-func (r *loader) json(n ast.Node, what string) (any, bool) {
+func (r *placementReader) json(n ast.Node, what string) (any, bool) {
 	switch s := n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:
 		out := map[string]any{}
@@ -301,7 +231,7 @@ func (r *loader) json(n ast.Node, what string) (any, bool) {
 			return s.Value, true
 		}
 	case *ast.StringNode, *ast.LiteralNode:
-		v := readText(r, n, what, configScalar, true)
+		v := readText(&r.valueReader, n, what, configScalar, true)
 		return v, v.set
 	}
 	r.Fault(n, "%s: %s is not a valid value in a task's config", what, yamlfile.KindOf(n))

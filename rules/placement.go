@@ -471,3 +471,18 @@ func (m *merger) finish(most func(size *field) limit) error {
 	}
 	return nil
 }
+
+// without is the layer without the lists that over has, too: those of over take
+// their place. Single values replace each other anyway.
+func (l layer) without(over *layer) layer {
+	if over.constraints != nil {
+		l.constraints = nil
+	}
+	if over.affinities != nil {
+		l.affinities = nil
+	}
+	if over.devices != nil {
+		l.devices = nil
+	}
+	return l
+}

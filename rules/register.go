@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -45,42 +44,4 @@ func tokenLabels(labels []string) error {
 		return fmt.Errorf("the labels have %d bytes together, and a runner that registers itself (registration: token) can be given %d: use registration: jit", all, MaxTokenLabels)
 	}
 	return nil
-}
-
-// groups reports a rule whose runners cannot be registered in the runner group
-// that it names, or that takes jobs without labels and names none.
-func (l *linter) groups(i int) {
-	ru := &l.rules[i]
-	if ru.deny != "" || ru.dispatch != "" {
-		return
-	}
-	if f := l.shown[i]; f != nil {
-		if p, err := l.merged(ru, *f); err != nil && p.Runner.Scope == "repository" && p.Runner.Group != 1 {
-			l.add("repository-group", ru.at, ru.name, "no runner of rule %s can be registered: %v", ru.name, err)
-			return
-		}
-	}
-	plain := Facts{Repo: Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}, Run: &Run{Event: "push", Actor: "octocat"}}
-	for _, f := range []*Facts{&plain, l.shown[i]} {
-		if f == nil {
-			continue
-		}
-		unlabelled := *f
-		unlabelled.Labels = nil
-		if d := l.decide(unlabelled); d.Rule != ru.name || d.Outcome == Undecided || strings.HasPrefix(d.Reason, "rule error") {
-			continue
-		}
-		if p, _ := l.merged(ru, unlabelled); p.Runner.Scope == "repository" || p.From["runner.group"] == builtIn {
-			l.add("no-group", cmp.Or(ru.when.At, ru.at), ru.name, "rule %s takes jobs without labels, which ask for a runner group alone (runs-on: { group: … }), and names no group: add runner: { scope: organization, group: ID }, or ask for a label", ru.name)
-			return
-		}
-	}
-}
-
-// merged is the placement of a job that the rule takes, and what is wrong with it.
-func (l *linter) merged(ru *rule, f Facts) (Placement, error) {
-	labels, _ := l.expand(f.Labels)
-	env := newEnv(labels, f)
-	meanings, _, _ := l.read(env)
-	return l.place(ru, nil, meanings, env)
 }

@@ -43,11 +43,7 @@ func testFile(r *yamlfile.Reader, root ast.Node) []Test {
 	if f == nil {
 		return nil
 	}
-	if v, ok := f["version"]; !ok {
-		r.Fault(root, "version is missing: a file of tests begins with version: 1")
-	} else if text, ok := r.Text(v, "version"); ok && text != "1" {
-		r.Fault(v, "version %s is not one that this Switchyard reads: write version: 1", words.Quote(text))
-	}
+	checkVersion(r, root, f, "a file of tests")
 	if _, ok := f["tests"]; !ok {
 		r.Fault(root, "tests is missing: list at least one test")
 	}
@@ -56,7 +52,7 @@ func testFile(r *yamlfile.Reader, root ast.Node) []Test {
 
 // ownTests reads the tests of a rules file, when the rules of all files are known.
 func (r *loader) ownTests() {
-	tests := readTests(&r.Reader, r.sections["tests"])
+	tests := readTests(r.Reader, r.sections["tests"])
 	r.set.tests = append(r.set.tests, tests...)
 	for _, d := range r.set.CheckTests(tests) {
 		r.FaultAt(d.Line, d.Column, "%s", d.Message)
@@ -68,8 +64,7 @@ func readTests(r *yamlfile.Reader, n ast.Node) []Test {
 	if n == nil {
 		return nil
 	}
-	l := &testLoader{loader{common: &common{}, Reader: *r}} // no language: what is expected is written out
-	defer func() { r.Faults = l.Faults }()
+	l := &testLoader{placementReader{valueReader{&common{}, r}}} // no language: what is expected is written out
 	items := l.Items(n, "tests")
 	if len(items) > maxTests {
 		l.Fault(n, "tests has %d entries; the maximum is %d", len(items), maxTests)
@@ -87,7 +82,7 @@ func readTests(r *yamlfile.Reader, n ast.Node) []Test {
 }
 
 // A testLoader reads tests.
-type testLoader struct{ loader }
+type testLoader struct{ placementReader }
 
 func (r *testLoader) test(n ast.Node, lines map[string]int) Test {
 	t := Test{File: r.File}
@@ -142,7 +137,7 @@ func (r *testLoader) test(n ast.Node, lines map[string]int) Test {
 
 // word reads a text that may be empty, "" when n is nil.
 func (r *testLoader) word(n ast.Node, what string) string {
-	return readText(&r.loader, n, what, anyText, true).literal
+	return readText(&r.valueReader, n, what, anyText, true).literal
 }
 
 func (r *testLoader) boolean(n ast.Node, what string, to *bool) {
@@ -273,14 +268,14 @@ func addValue[T comparable](e *expected, n ast.Node, what string, want T, show f
 
 // text adds that get gives the text at n, if there is one. An empty text is none.
 func (e *expected) text(n ast.Node, what string, get func(*Decision) string) {
-	if v := readText(&e.r.loader, n, what, anyText, true); v.set {
+	if v := readText(&e.r.valueReader, n, what, anyText, true); v.set {
 		addValue(e, n, what, v.literal, strings.Clone, get)
 	}
 }
 
 // reason adds that the reason contains the text at n, if there is one. An empty text is none.
 func (e *expected) reason(n ast.Node) {
-	v := readText(&e.r.loader, n, "reason", anyText, true)
+	v := readText(&e.r.valueReader, n, "reason", anyText, true)
 	if !v.set {
 		return
 	}
@@ -295,7 +290,7 @@ func (e *expected) reason(n ast.Node) {
 
 // number adds that get gives the number at n, if there is one. 0 is none.
 func (e *expected) number(n ast.Node, what string, as func(any) (any, error), show func(any) string, get func(*Decision) int) {
-	v := readText(&e.r.loader, n, what, func(v any) (any, error) {
+	v := readText(&e.r.valueReader, n, what, func(v any) (any, error) {
 		if v == "0" {
 			return 0, nil
 		}
@@ -447,7 +442,7 @@ func showDevice(d Device) string {
 
 func (e *expected) taskEnv(n ast.Node) {
 	for _, p := range e.r.Pairs(n, "task env") {
-		v := readText(&e.r.loader, p.Value, "task env "+p.Key, anyText, true)
+		v := readText(&e.r.valueReader, p.Value, "task env "+p.Key, anyText, true)
 		if !v.set {
 			continue
 		}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/goccy/go-yaml/ast"
-
 	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
 )
@@ -38,20 +36,6 @@ func (v *value[T]) get(env *cond.Env) (T, error) {
 		return zero, fmt.Errorf("%s gives an invalid value: %w", words.OneLine(v.template.Source), err)
 	}
 	return t, nil
-}
-
-// whole reads a whole number between least and most.
-func (r *loader) whole(n ast.Node, what string, least, most int) (int, bool) {
-	s, ok := r.Text(n, what)
-	if !ok {
-		return 0, false
-	}
-	v, err := cond.ParseWhole(s)
-	if v, err = between(v, err, least, most); err != nil {
-		r.Fault(n, "%s: %v", what, err)
-		return 0, false
-	}
-	return v, true
 }
 
 // The readers of single values. They get a text, or what an expression gave.

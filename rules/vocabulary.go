@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
@@ -59,7 +58,7 @@ type RuleInfo struct {
 
 // RuleList describes the rules in file order.
 func (s *Set) RuleList() []RuleInfo {
-	l := newLinter(context.Background(), s, cond.DescribeSteps)
+	p := newProver(context.Background(), s, cond.DescribeSteps)
 	list := make([]RuleInfo, len(s.rules))
 	for i := range s.rules {
 		ru := &s.rules[i]
@@ -67,7 +66,7 @@ func (s *Set) RuleList() []RuleInfo {
 			Name: ru.name, Condition: ru.when.Source, Deny: ru.deny, Jobspec: ru.jobspec, Dispatch: ru.dispatch,
 			RunsOn: []string{}, File: ru.at.File, Line: ru.at.Line,
 		}
-		if f := l.find(i); f != nil {
+		if f := p.find(i); f != nil {
 			list[i].RunsOn = f.Labels
 		}
 	}
@@ -98,19 +97,19 @@ func (s *Set) Vocabulary() []LabelInfo {
 		list[i].Rules = []LabelRule{}
 	}
 	const maxTries = 20_000
-	l := newLinter(context.Background(), s, cond.DescribeSteps)
+	p := newProver(context.Background(), s, cond.DescribeSteps)
 	tries := 0
 	for i := range s.rules {
-		if s.rules[i].deny != "" || tries+len(list) > maxTries || l.over() {
+		if s.rules[i].deny != "" || tries+len(list) > maxTries || p.over() {
 			continue
 		}
-		f := l.find(i)
+		f := p.find(i)
 		if f == nil {
 			continue
 		}
 		for n := range list {
 			tries++
-			if runsOn, ok := l.takes(i, *f, &list[n]); ok {
+			if runsOn, ok := p.takes(i, *f, &list[n]); ok {
 				list[n].Rules = append(list[n].Rules, LabelRule{s.rules[i].name, runsOn})
 			}
 		}
@@ -118,63 +117,14 @@ func (s *Set) Vocabulary() []LabelInfo {
 	return list
 }
 
-// Named says which entries of Vocabulary a job's labels name, by LabelInfo.Name
-// without doubles, and which labels are unknown. A label that no job may have,
-// such as one with an escape in it, is left out.
-func (s *Set) Named(labels []string) (entries, unknown []string) {
-	all, _ := s.expand(labels)
-	for _, l := range all {
-		name := l
-		switch lb, _ := s.vocabulary.find(l); {
-		case lb != nil:
-			name = lb.pattern
-		case !s.mentions[l]:
-			unknown = append(unknown, l)
-			continue
-		}
-		if !slices.Contains(entries, name) {
-			entries = append(entries, name)
-		}
-	}
-	return entries, unknown
-}
-
-// Knows reports whether each of a job's labels is one that these rules know, by
-// name: the vocabulary has it, or a pattern of it other than "*", or an
-// expression asks for it. A job with no labels, or with one that no job may
-// have, is false. A job that it does not know may be that of other runners on
-// the same GitHub, whatever the scope says.
-func (s *Set) Knows(labels []string) bool {
-	if len(labels) == 0 || len(labels) > MaxLabels {
-		return false
-	}
-	for _, l := range labels {
-		if l = strings.TrimSpace(l); l == "" || !words.Printable(l) || utf8.RuneCountInString(l) > MaxLabelLength {
-			return false
-		}
-	}
-	all, _ := s.expand(labels)
-	return !slices.ContainsFunc(all, func(l string) bool {
-		lb, _ := s.vocabulary.find(l)
-		return !s.mentions[l] && (lb == nil || lb.pattern == "*")
-	})
-}
-
-// Nearest returns up to two known labels that someone who wrote an unknown one may
-// have meant; nil when none is near.
-func (s *Set) Nearest(label string) []string {
-	near, _ := words.Meant(strings.ToLower(label), s.known, 2)
-	return near
-}
-
 // takes reports whether rule i places a job that is like f and has the label.
-func (l *linter) takes(i int, f Facts, lb *LabelInfo) (runsOn []string, ok bool) {
+func (p *prover) takes(i int, f Facts, lb *LabelInfo) (runsOn []string, ok bool) {
 	for _, example := range lb.Examples {
 		job := f
 		if !slices.Contains(f.Labels, example) {
 			job.Labels = append(slices.Clone(f.Labels), example)
 		}
-		if d := l.decide(job); d.Outcome == Routed && d.Rule == l.rules[i].name {
+		if d := p.decide(job); d.Outcome == Routed && d.Rule == p.rules[i].name {
 			return job.Labels, true
 		}
 	}

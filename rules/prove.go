@@ -1,0 +1,236 @@
+package rules
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+
+	"switchyard/rules/internal/cond"
+)
+
+// A prover answers questions about the jobs that a set of rules can get, within
+// a number of steps. Its answers are certain, or else the careful ones.
+type prover struct {
+	*Set
+	done <-chan struct{} // closed when nobody waits for it any more
+	left int             // steps
+}
+
+func newProver(ctx context.Context, s *Set, steps int) *prover {
+	return &prover{Set: s, done: ctx.Done(), left: steps}
+}
+
+// over reports whether no more is to be done.
+func (p *prover) over() bool {
+	select {
+	case <-p.done:
+		p.left = 0
+	default:
+	}
+	return p.left <= 0
+}
+
+// spend counts steps, and reports whether there were so many left.
+func (p *prover) spend(steps int) bool {
+	p.left -= steps
+	return !p.over()
+}
+
+// decide is Set.decide, of which the steps are counted. When none are left the
+// decision is Unroutable.
+func (p *prover) decide(f Facts) Decision {
+	if !p.spend(100 + len(f.Labels)*(10+len(p.vocabulary.prefixes)/4)) {
+		return Decision{Outcome: Unroutable, Reason: cond.ErrTooCostly.Error()}
+	}
+	d, spent := p.decideWithin(min(cond.DecisionSteps, p.left), f, p.first)
+	p.left -= spent
+	return d
+}
+
+// world is one that may take as many steps as there are left.
+func (p *prover) world() *cond.World {
+	return &cond.World{Steps: min(cond.SearchSteps, max(p.left, 0))}
+}
+
+// count counts the steps of a world.
+func (p *prover) count(w *cond.World) { p.left -= cond.SearchSteps - w.Steps }
+
+// possible reports whether a job may exist for which the goals hold. It says
+// false only when it is certain.
+func (p *prover) possible(goals ...cond.Goal) bool {
+	w := p.world()
+	defer p.count(w)
+	return w.Search(cond.Present(goals), func() bool { return true }) || w.GaveUp
+}
+
+// taken returns the earlier rules that take every job that the goals allow; ok
+// is false when they leave one, or when that is not certain.
+func (p *prover) taken(before int, goals ...cond.Goal) (by []int, ok bool) {
+	w := p.world()
+	defer p.count(w)
+	left := w.Search(cond.Present(goals), func() bool { return !p.refuted(w, before, &by) })
+	slices.Sort(by)
+	return slices.Compact(by), !left && !w.GaveUp
+}
+
+// refuted reports whether in the world, whatever else is true in it, one of the
+// rules before takes the job.
+func (p *prover) refuted(w *cond.World, before int, by *[]int) bool {
+	var perhaps []cond.Goal
+	for _, i := range p.candidates(w, before) {
+		root := p.rules[i].when.Root
+		if root == nil {
+			*by = append(*by, i)
+			return true
+		}
+		switch w.Of(root) {
+		case cond.Yes:
+			*by = append(*by, i)
+			return true
+		case cond.Unknown:
+			perhaps = append(perhaps, cond.That(root, false))
+			*by = append(*by, i)
+		}
+		if w.Steps < 0 {
+			w.GaveUp = true
+			return false
+		}
+	}
+	if len(perhaps) == 0 {
+		return false
+	}
+	// A world in which none of them takes it may bring others into play.
+	had := len(w.Assumed)
+	return !w.Search(perhaps, func() bool { return len(w.Assumed) == had || !p.refuted(w, before, by) }) && !w.GaveUp
+}
+
+// candidates are rules before one that may take a job in the world: those whose
+// keys are assumed. Labels and texts that are not assumed may well be absent.
+func (p *prover) candidates(w *cond.World, before int) []int {
+	const most = 100
+	var list []int
+	add := func(rules []int32) {
+		for _, i := range rules {
+			if int(i) >= before || len(list) == most {
+				return
+			}
+			list = append(list, int(i))
+		}
+	}
+	for _, a := range w.Assumed {
+		if k, ok := a.Key(); ok && a.Holds {
+			add(p.found.Keyed[k])
+			if owner, name, full := strings.Cut(k.Is, "/"); full && k.What == "repo.full_name" {
+				add(p.found.Keyed[cond.Key{What: "repo.owner", Is: owner}])
+				add(p.found.Keyed[cond.Key{What: "repo.name", Is: name}])
+			}
+		}
+	}
+	add(p.found.Unkeyed)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// find looks for a job that rule i takes and for which the goals hold. Deciding
+// it for real is what proves it.
+func (p *prover) find(i int, more ...cond.Goal) (found *Facts) {
+	goals := append([]cond.Goal{cond.That(p.scope.Root, true), cond.That(p.rules[i].when.Root, true)}, more...)
+	w := p.world()
+	defer p.count(w)
+	tries := 0
+	w.Search(cond.Present(goals), func() bool {
+		tries++
+		f := jobOf(w)
+		for _, visibility := range []string{"private", "public"} {
+			f.Repo.Visibility = cmp.Or(w.Text("repo.visibility"), visibility)
+			f.Repo.Private = f.Repo.Visibility != "public"
+			if w.Knows("repo.private") && f.Repo.Private != w.Flag("repo.private") {
+				continue
+			}
+			d := p.decide(f)
+			if d.Rule == p.rules[i].name && d.Outcome != Undecided && !strings.HasPrefix(d.Reason, "rule error") && p.meets(f, more) {
+				found = &f
+				return true
+			}
+		}
+		return tries > 20 || p.over()
+	})
+	return found
+}
+
+// jobOf is a job as a world has it, and plain where it says nothing.
+func jobOf(w *cond.World) Facts {
+	owner, name := cmp.Or(w.Text("repo.owner"), "acme"), cmp.Or(w.Text("repo.name"), "web")
+	if full := w.Text("repo.full_name"); full != "" {
+		owner, name, _ = strings.Cut(full, "/")
+	}
+	f := Facts{
+		Repo: Repo{Host: w.Text("repo.host"), Owner: owner, Name: name, FullName: owner + "/" + name, Fork: w.Flag("repo.fork")},
+		Job: Job{
+			Name: cmp.Or(w.Text("job.name"), "build"), Workflow: cmp.Or(w.Text("job.workflow"), "CI"),
+			Branch: cmp.Or(w.Text("job.branch"), "main"), Sender: cmp.Or(w.Text("job.sender"), "octocat"), Attempt: 1,
+		},
+		Run: &Run{Event: cmp.Or(w.Text("run.event"), "push"), Actor: cmp.Or(w.Text("run.actor"), "octocat"), Fork: w.Flag("run.fork")},
+	}
+	for _, a := range w.Assumed {
+		if a.Kind == cond.HasLabel && a.Holds {
+			f.Labels = append(f.Labels, a.Name)
+		}
+	}
+	return f
+}
+
+func (p *prover) meets(f Facts, goals []cond.Goal) bool {
+	labels, _ := p.expand(f.Labels)
+	env := newEnv(labels, f)
+	defer func() { p.left -= env.Spent }()
+	return !slices.ContainsFunc(goals, func(g cond.Goal) bool {
+		held, err := g.Node.Holds(env)
+		return err != nil || held != g.Holds
+	})
+}
+
+// holds is node.holds for a job that is asked about more than once.
+func (p *prover) holds(n *cond.Node, env *cond.Env) (bool, error) {
+	env.Spent, env.Limit = 0, min(cond.DecisionSteps, max(p.left, 1))
+	held, err := n.Holds(env)
+	p.left -= env.Spent
+	return held, err
+}
+
+// A stated constraint is one that is written out, and where.
+type stated struct {
+	Constraint
+	at cond.Spot
+}
+
+// stated are the constraints of a layer whose values are the same for every job.
+func (l *layer) stated(from string) []stated {
+	var list []stated
+	for _, c := range l.constraints {
+		if c.value.template == nil {
+			list = append(list, stated{Constraint{c.attribute, c.operator, c.value.literal, from}, c.at})
+		}
+	}
+	return list
+}
+
+// clash returns the first two that no node can satisfy together.
+func (p *prover) clash(list []stated) (a, b stated, found bool) {
+	for i, b := range list {
+		cost := 1 + i/4
+		if b.Operator == "regexp" {
+			cost += 20 * (50 + cond.PatternSize(b.Value))
+		}
+		if !p.spend(cost) {
+			break
+		}
+		for _, a := range list[:i] {
+			if _, _, found := contradiction([]Constraint{a.Constraint, b.Constraint}); found {
+				return a, b, true
+			}
+		}
+	}
+	return a, b, false
+}

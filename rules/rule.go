@@ -1,0 +1,159 @@
+package rules
+
+import (
+	"strings"
+	"time"
+
+	"switchyard/rules/internal/cond"
+)
+
+// A rule is a condition and what follows when it holds.
+type rule struct {
+	at       cond.Spot
+	name     string
+	when     cond.Condition
+	deny     string // "" when the rule places
+	jobspec  string
+	dispatch string
+	meta     []envSpec // of the dispatch
+	layer    layer
+	limit    *limitSpec
+	fallback []fallback
+
+	timeLimit time.Duration // 0: that of the defaults
+	jobspecAt cond.Spot
+}
+
+// place merges what the defaults, the rule, one of its fallbacks (nil: none) and
+// the labels ask for. When its runner could not be registered, what it asks for
+// comes with the error.
+func (ru *rule) place(defaults *layer, instead *fallback, meanings []meaning, env *cond.Env) (Placement, error) {
+	m := merger{env: env, p: nowhere()}
+	m.p.From = map[string]string{}
+	ruleFrom := "rule " + ru.name
+	own := ru.layer
+	if ru.dispatch != "" {
+		m.p.Dispatch, m.p.From["dispatch"] = ru.dispatch, ruleFrom
+		if err := m.dispatchMeta(ru.meta, ruleFrom); err != nil {
+			return Placement{}, err
+		}
+	} else {
+		m.p.Jobspec, m.p.From["jobspec"] = ru.jobspec, ruleFrom
+	}
+	if instead != nil {
+		own = own.without(&instead.layer)
+		if instead.jobspec != "" {
+			m.p.Jobspec, m.p.From["jobspec"] = instead.jobspec, instead.from
+		}
+	}
+	if err := m.add(defaults, "defaults"); err != nil {
+		return Placement{}, err
+	}
+	if err := m.add(&own, ruleFrom); err != nil {
+		return Placement{}, err
+	}
+	if instead != nil {
+		if err := m.add(&instead.layer, instead.from); err != nil {
+			return Placement{}, err
+		}
+	}
+	for _, l := range meanings {
+		if err := m.add(&l.layer, labelOrigin+l.as); err != nil {
+			return Placement{}, err
+		}
+	}
+	if err := env.Spend(len(m.p.Constraints) * len(m.p.Constraints) / 8); err != nil { // they are compared with each other
+		return Placement{}, err
+	}
+	if err := m.finish(func(size *field) limit { return ru.most(defaults, size) }); err != nil {
+		return Placement{}, err
+	}
+	return m.p, registrable(env.Asked, &m.p)
+}
+
+// most returns the maximum of a size for jobs of the rule: its own, or else that
+// of the defaults.
+func (ru *rule) most(defaults *layer, size *field) limit {
+	if own := ru.layer.limit(size); own.most != 0 {
+		return own
+	}
+	return defaults.limit(size)
+}
+
+// fallbacks returns the placements to try when the rule's own is not placed.
+func (ru *rule) fallbacks(defaults *layer, meanings []meaning, env *cond.Env) []Fallback {
+	var list []Fallback
+	for i := range ru.fallback {
+		f := &ru.fallback[i]
+		p, err := ru.place(defaults, f, meanings, env)
+		out := Fallback{After: Duration(f.after), Placement: p}
+		if err != nil {
+			out.Placement, out.Reason = nowhere(), err.Error()
+		}
+		list = append(list, out)
+	}
+	return list
+}
+
+// notApplied returns the labels whose placement a dispatched job does not get.
+func notApplied(meanings []meaning) []string {
+	var lost []string
+	for _, l := range meanings {
+		if !l.layer.empty() {
+			lost = append(lost, l.as)
+		}
+	}
+	return lost
+}
+
+// A limitSpec is a rule's limit on the jobs that run at once; nil is none.
+type limitSpec struct {
+	running int
+	per     string
+}
+
+// of returns the limit of one job of a rule.
+func (l *limitSpec) of(rule string, meanings []meaning, env *cond.Env) *Limit {
+	if l == nil {
+		return nil
+	}
+	key := rule // has no "|" in it
+	host := ""  // as owners elsewhere may have the same name
+	if env.Repo.Host != DefaultHost {
+		host = env.Repo.Host + "/"
+	}
+	switch l.per {
+	case "owner":
+		key += "|" + host + env.Repo.Owner
+	case "repo":
+		key += "|" + host + env.Repo.FullName
+	case "label":
+		// The labels that mean something, in the vocabulary's order. Those of a
+		// pattern without a param are unique to a job: they count as the pattern.
+		var names []string
+		for _, m := range meanings {
+			name := m.as
+			if _, open := m.prefix(); open && m.param == nil {
+				name = m.pattern
+			}
+			names = append(names, name)
+		}
+		key += "|" + strings.Join(names, ",")
+	}
+	return &Limit{Running: l.running, Per: l.per, Key: key}
+}
+
+// limitPer are the ways to count.
+var limitPer = []string{"rule", "owner", "repo", "label"}
+
+// A fallback is what takes the place of a rule's own settings while Nomad
+// cannot place the runner.
+type fallback struct {
+	at      cond.Spot
+	from    string // "rule linux, fallback 1"
+	after   time.Duration
+	jobspec string // "": the rule's
+	layer   layer
+
+	jobspecAt cond.Spot
+}
