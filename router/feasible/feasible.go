@@ -5,6 +5,7 @@ package feasible
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
@@ -59,6 +60,49 @@ func Target(n *api.Node, target string) (string, bool) {
 		return v, found
 	}
 	return "", false
+}
+
+// Unique reports whether a constraint is about what is unique to a node.
+func Unique(c *api.Constraint) bool {
+	return slices.ContainsFunc([]string{c.LTarget, c.RTarget}, func(target string) bool {
+		return strings.HasPrefix(target, "${node.unique.") || strings.HasPrefix(target, "${attr.unique.") || strings.HasPrefix(target, "${meta.unique.")
+	})
+}
+
+// Class returns, as text, all that constraints see of a node except what is unique to it,
+// as Nomad's computed class, and more.
+func Class(n *api.Node, more ...any) string {
+	common := func(m map[string]string) map[string]string {
+		m = maps.Clone(m)
+		maps.DeleteFunc(m, func(k, _ string) bool { return strings.HasPrefix(k, "unique.") })
+		return m
+	}
+	var devices []any
+	for _, d := range n.NodeResources.Devices {
+		devices = append(devices, d.Vendor, d.Type, d.Name, d.Attributes)
+	}
+	text, err := json.Marshal([]any{n.Datacenter, n.NodeClass, n.NodePool, common(n.Attributes), common(n.Meta), devices, more})
+	if err != nil {
+		panic(err) // nothing in it fails to marshal
+	}
+	return string(text)
+}
+
+// InDatacenters reports whether a node is in one of the datacenters of a job: in a
+// pattern * stands for any text, and nothing else is special.
+func InDatacenters(patterns []string, name string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		first, rest, star := strings.Cut(pattern, "*")
+		s, ok := strings.CutPrefix(name, first)
+		for star && ok {
+			var part string
+			if part, rest, star = strings.Cut(rest, "*"); !star {
+				return strings.HasSuffix(s, part)
+			}
+			_, s, ok = strings.Cut(s, part)
+		}
+		return ok && s == ""
+	})
 }
 
 // Holds reports whether an operator holds between left and right. A value that a node

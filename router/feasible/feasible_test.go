@@ -49,3 +49,27 @@ func TestDeviceAttributesCompare(t *testing.T) {
 		}
 	}
 }
+
+func TestDatacenterPatterns(t *testing.T) {
+	for _, c := range []struct {
+		pattern, name string
+		want          bool
+	}{
+		{"*", "dc1", true},
+		{"*", "", true},
+		{"", "dc1", false},
+		{"dc1", "dc1", true},
+		{"dc1", "dc12", false},
+		{"dc*", "dc12", true},
+		{"*-a", "tokyo-a", true},
+		{"*-a", "tokyo-ab", false},
+		{"t*k*-a", "tokyo-a", true},
+		{"t*k*k*", "tokyo-a", false},
+		{"a*a", "a", false},
+		{"dc?", "dc1", false},
+	} {
+		if got := InDatacenters([]string{c.pattern}, c.name); got != c.want {
+			t.Errorf("InDatacenters(%q, %q) = %t, want %t", c.pattern, c.name, got, c.want)
+		}
+	}
+}

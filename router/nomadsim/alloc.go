@@ -1,7 +1,6 @@
 package nomadsim
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,7 +106,7 @@ func (s *cluster) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
 	report := func() {
 		states, failed, running, ended := map[string]*api.TaskState{}, false, false, true
 		for _, t := range tasks {
-			states[t.spec.Name] = ptr(t.state)
+			states[t.spec.Name] = new(t.state)
 			failed = failed || t.state.Failed
 			running = running || t.state.State == "running"
 			ended = ended && t.state.State == "dead"
@@ -367,8 +366,6 @@ func (a *alloc) resources() *api.AllocatedResources {
 
 // jobAllocations answers with the newest first.
 func (s jobAPI) jobAllocations(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	list := []*api.AllocationListStub{}
 	if j := s.jobs[key{namespaceOf(r), pathID(r)}]; j != nil {
 		for _, a := range slices.Backward(j.allocs) {
@@ -379,11 +376,9 @@ func (s jobAPI) jobAllocations(_ http.Header, r *http.Request) (any, error) {
 }
 
 func (s clusterAPI) listAllocations(h http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	list := []*api.AllocationListStub{}
 	for _, a := range s.allocs {
-		if inNamespace(r, a.Namespace) && strings.HasPrefix(a.ID, r.URL.Query().Get("prefix")) {
+		if listed(r, a.Namespace, a.ID) {
 			stub := allocStub(a)
 			if r.URL.Query().Get("resources") == "true" {
 				stub.AllocatedResources = a.resources()
@@ -391,14 +386,13 @@ func (s clusterAPI) listAllocations(h http.Header, r *http.Request) (any, error)
 			list = append(list, stub)
 		}
 	}
-	token := func(a *api.AllocationListStub) string { return fmt.Sprintf("%012d.%s", a.CreateIndex, a.ID) }
-	slices.SortFunc(list, func(a, b *api.AllocationListStub) int { return cmp.Compare(token(a), token(b)) })
-	return page(r, h, list, token)
+	return page(r, h, list, func(a *api.AllocationListStub) string { return byAge(a.CreateIndex, a.ID) })
 }
 
+// byAge returns the token of what is listed oldest first.
+func byAge(index uint64, id string) string { return fmt.Sprintf("%012d.%s", index, id) }
+
 func (s clusterAPI) getAllocation(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := pathID(r)
 	if err := checkID(id, "alloc"); err != nil {
 		return nil, err
@@ -425,8 +419,6 @@ func (j *job) moving() (list []*alloc) {
 // stopAllocation stops the tasks of an allocation, and has it replaced, as a
 // drain of its node does.
 func (s clusterAPI) stopAllocation(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := pathID(r)
 	if err := checkID(id, "alloc"); err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/nomad/api"
 )
@@ -85,8 +84,6 @@ func (s jobAPI) register(_ http.Header, r *http.Request) (any, error) {
 		return nil, failure("No path to region")
 	}
 	j := canonical(r, req.Job)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errClosed
 	}
@@ -168,7 +165,7 @@ func canonical(r *http.Request, j *api.Job) *api.Job {
 	if len(j.Datacenters) == 0 {
 		j.Datacenters = []string{"*"}
 	}
-	j.Dispatched, j.ParentID, j.DispatchIdempotencyToken = false, ptr(""), ptr("") // not for clients to say
+	j.Dispatched, j.ParentID, j.DispatchIdempotencyToken = false, new(""), new("") // not for clients to say
 	if p := j.ParameterizedJob; p != nil {
 		p.Payload = cmp.Or(p.Payload, "optional")
 	}
@@ -177,18 +174,18 @@ func canonical(r *http.Request, j *api.Job) *api.Job {
 
 // put stores a job that is new or differs from the known one.
 func (c change) put(known *job, j *api.Job) *job {
-	j.CreateIndex, j.Status = &c.index, ptr("pending")
+	j.CreateIndex, j.Status = &c.index, new("pending")
 	if known == nil {
 		known = &job{}
 		c.jobs[key{*j.Namespace, *j.ID}] = known
 	} else {
-		j.CreateIndex, j.Version, j.Status = known.CreateIndex, ptr(*known.Version+1), known.Status
+		j.CreateIndex, j.Version, j.Status = known.CreateIndex, new(*known.Version+1), known.Status
 	}
 	j.ModifyIndex, j.JobModifyIndex, j.SubmitTime = &c.index, &c.index, &c.now
-	j.Stable, j.StatusDescription = ptr(false), ptr("")
+	j.Stable, j.StatusDescription = new(false), new("")
 	known.Job = j
 	if known.template() {
-		j.Status = ptr(known.status())
+		j.Status = new(known.status())
 	}
 	c.publishJob(known)
 	return known
@@ -214,8 +211,6 @@ func (c change) settle(j *job) {
 	c.publishJob(j)
 }
 
-func ptr[T any](v T) *T { return &v }
-
 // lookup returns the job in the request's path. s.mu is held.
 func (s *cluster) lookup(r *http.Request) (*job, error) {
 	j := s.jobs[key{namespaceOf(r), pathID(r)}]
@@ -226,8 +221,6 @@ func (s *cluster) lookup(r *http.Request) (*job, error) {
 }
 
 func (s jobAPI) getJob(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	j, err := s.lookup(r)
 	if err != nil {
 		return nil, err
@@ -236,18 +229,13 @@ func (s jobAPI) getJob(_ http.Header, r *http.Request) (any, error) {
 }
 
 func (s jobAPI) listJobs(h http.Header, r *http.Request) (any, error) {
-	q := r.URL.Query()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	found := []*job{}
 	for k, j := range s.jobs {
-		if inNamespace(r, k.namespace) && strings.HasPrefix(k.id, q.Get("prefix")) {
+		if listed(r, k.namespace, k.id) {
 			found = append(found, j)
 		}
 	}
-	token := func(j *job) string { return *j.Namespace + "." + *j.ID }
-	slices.SortFunc(found, func(a, b *job) int { return cmp.Or(cmp.Compare(*a.Namespace, *b.Namespace), cmp.Compare(*a.ID, *b.ID)) })
-	found, err := page(r, h, found, token)
+	found, err := page(r, h, found, func(j *job) string { return *j.Namespace + "." + *j.ID })
 	if err != nil {
 		return nil, err
 	}
@@ -259,7 +247,7 @@ func (s jobAPI) listJobs(h http.Header, r *http.Request) (any, error) {
 			Periodic: j.IsPeriodic(), JobSummary: summary(j), CreateIndex: *j.CreateIndex, ModifyIndex: *j.ModifyIndex,
 			JobModifyIndex: *j.JobModifyIndex, SubmitTime: *j.SubmitTime,
 		}
-		if q.Get("meta") == "true" {
+		if r.URL.Query().Get("meta") == "true" {
 			list[i].Meta = j.Meta
 		}
 	}
@@ -269,8 +257,6 @@ func (s jobAPI) listJobs(h http.Header, r *http.Request) (any, error) {
 // deregister answers the stop of a job, and forgets it when it is purged. Of a
 // job that is not there, Nomad says so only in that there is no evaluation.
 func (s jobAPI) deregister(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	k := key{namespaceOf(r), pathID(r)}
 	j := s.jobs[k]
 	if j == nil {
@@ -279,7 +265,7 @@ func (s jobAPI) deregister(_ http.Header, r *http.Request) (any, error) {
 	c := s.change("JobDeregistered")
 	stopped := *j.Job
 	stopped.ModifyIndex, stopped.JobModifyIndex = &c.index, &c.index
-	stopped.Stop, stopped.Version = ptr(true), ptr(*j.Version+1)
+	stopped.Stop, stopped.Version = new(true), new(*j.Version+1)
 	j.Job = &stopped
 	if r.URL.Query().Get("purge") == "true" {
 		j.purged = true
@@ -305,8 +291,6 @@ func (s jobAPI) dispatch(_ http.Header, r *http.Request) (any, error) {
 	if req.JobID != "" && req.JobID != parentID {
 		return nil, badRequest("Job ID does not match")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closed {
 		return nil, errClosed
 	}
@@ -334,7 +318,7 @@ func (s jobAPI) dispatch(_ http.Header, r *http.Request) (any, error) {
 	}
 	id := fmt.Sprintf("%s/%s%d-%s", parentID, prefix, s.cfg.Now().Unix(), newID()[:8])
 	spec.ID, spec.Name, spec.ParentID, spec.Dispatched, spec.Payload = &id, &id, &parentID, true, req.Payload
-	spec.DispatchIdempotencyToken, spec.Version = &token, ptr(uint64(0))
+	spec.DispatchIdempotencyToken, spec.Version = &token, new(uint64(0))
 	spec.Meta = maps.Clone(parent.Meta)
 	if spec.Meta == nil {
 		spec.Meta = map[string]string{}
@@ -422,8 +406,6 @@ func summary(j *job) *api.JobSummary {
 }
 
 func (s jobAPI) jobSummary(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	j, err := s.lookup(r)
 	if err != nil {
 		return nil, err

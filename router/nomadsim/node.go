@@ -2,13 +2,11 @@ package nomadsim
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/nomad/api"
@@ -78,7 +76,7 @@ func NewNode(m Machine) *api.Node {
 	if m.GPUs > 0 {
 		gpu := &api.NodeDeviceResource{
 			Vendor: "nvidia", Type: "gpu", Name: "L4",
-			Attributes: map[string]*api.Attribute{"memory": {IntVal: ptr(int64(24)), Unit: "GiB"}, "cuda_cores": {IntVal: ptr(int64(7424))}},
+			Attributes: map[string]*api.Attribute{"memory": {IntVal: new(int64(24)), Unit: "GiB"}, "cuda_cores": {IntVal: new(int64(7424))}},
 		}
 		for i := range m.GPUs {
 			gpu.Instances = append(gpu.Instances, &api.NodeDevice{ID: m.Name + "-gpu-" + strconv.Itoa(i), Healthy: true})
@@ -120,7 +118,7 @@ func (s *cluster) addNode(n *api.Node) {
 		reserved = &api.NodeReservedResources{}
 	}
 	have := &node{
-		Node: n, class: classOf(n),
+		Node: n, class: feasible.Class(n),
 		cpu: int(r.Cpu.CpuShares) - int(reserved.Cpu.CpuShares), cores: len(r.Cpu.ReservableCpuCores),
 		memory: int(r.Memory.MemoryMB) - int(reserved.Memory.MemoryMB), disk: int(r.Disk.DiskMB) - int(reserved.Disk.DiskMB),
 	}
@@ -167,10 +165,10 @@ func (s *Server) RestoreNode(name string) error {
 	if err != nil {
 		return err
 	}
-	byAge := func(a, b *alloc) int {
+	older := func(a, b *alloc) int {
 		return cmp.Or(cmp.Compare(a.CreateIndex, b.CreateIndex), cmp.Compare(a.Name, b.Name))
 	}
-	for _, a := range slices.SortedFunc(maps.Values(s.allocs), byAge) {
+	for _, a := range slices.SortedFunc(maps.Values(s.allocs), older) {
 		if a.node == n && a.ClientStatus == "lost" {
 			s.change("AllocationUpdated").update(a, func(a *api.Allocation) {
 				a.ClientStatus, a.ClientDescription = "complete", "All tasks have completed"
@@ -196,31 +194,10 @@ func (s *cluster) turn(name, status string) (*node, error) {
 	return n, nil
 }
 
-// classOf returns Nomad's computed class: all that constraints see of a node, but
-// for what is unique to it.
-func classOf(n *api.Node) string {
-	common := func(m map[string]string) map[string]string {
-		m = maps.Clone(m)
-		maps.DeleteFunc(m, func(k, _ string) bool { return strings.HasPrefix(k, "unique.") })
-		return m
-	}
-	var devices []any
-	for _, d := range n.NodeResources.Devices {
-		devices = append(devices, d.Vendor, d.Type, d.Name, d.Attributes)
-	}
-	text, err := json.Marshal([]any{n.Datacenter, n.NodeClass, n.NodePool, common(n.Attributes), common(n.Meta), devices})
-	if err != nil {
-		panic(err) // nothing in it fails to marshal
-	}
-	return string(text)
-}
-
 func (s clusterAPI) listNodes(h http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	list := []*api.NodeListStub{}
 	for _, n := range s.nodes {
-		if !strings.HasPrefix(n.ID, r.URL.Query().Get("prefix")) {
+		if !listed(r, "", n.ID) {
 			continue
 		}
 		stub := &api.NodeListStub{
@@ -233,13 +210,10 @@ func (s clusterAPI) listNodes(h http.Header, r *http.Request) (any, error) {
 		}
 		list = append(list, stub)
 	}
-	slices.SortFunc(list, func(a, b *api.NodeListStub) int { return cmp.Compare(a.ID, b.ID) })
 	return page(r, h, list, func(n *api.NodeListStub) string { return n.ID })
 }
 
 func (s clusterAPI) getNode(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := pathID(r)
 	if err := checkID(id, "node"); err != nil {
 		return nil, err
@@ -253,11 +227,9 @@ func (s clusterAPI) getNode(_ http.Header, r *http.Request) (any, error) {
 }
 
 func (s clusterAPI) listPools(h http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	list := []*api.NodePool{}
-	for _, name := range slices.Sorted(maps.Keys(s.pools)) {
-		if strings.HasPrefix(name, r.URL.Query().Get("prefix")) {
+	for name := range s.pools {
+		if listed(r, "", name) {
 			list = append(list, &api.NodePool{Name: name})
 		}
 	}
@@ -265,8 +237,6 @@ func (s clusterAPI) listPools(h http.Header, r *http.Request) (any, error) {
 }
 
 func (s clusterAPI) getPool(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if name := pathID(r); s.pools[name] {
 		return &api.NodePool{Name: name}, nil
 	}
@@ -279,8 +249,6 @@ func (s clusterAPI) putPool(_ http.Header, r *http.Request) (any, error) {
 	if err := decode(r, &pool); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.pools[pool.Name] = true
 	return nil, nil
 }

@@ -97,7 +97,7 @@ func (s *cluster) freed(n *node) {
 
 // fits reports whether something that the job waits for fits a node.
 func (s *cluster) fits(n *node, j *job) bool {
-	if !inPool(n, j.Job) || !inDatacenters(n, j.Job) {
+	if !n.in(j.Job) {
 		return false
 	}
 	return slices.ContainsFunc(j.TaskGroups, func(g *api.TaskGroup) bool {
@@ -130,8 +130,6 @@ type pending struct {
 }
 
 func (s clusterAPI) getScheduler(http.Header, *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	return &api.SchedulerConfigurationResponse{SchedulerConfig: &api.SchedulerConfiguration{
 		SchedulerAlgorithm: api.SchedulerAlgorithmBinpack, PauseEvalBroker: s.paused,
 	}}, nil
@@ -143,8 +141,6 @@ func (s clusterAPI) setScheduler(_ http.Header, r *http.Request) (any, error) {
 	if err := decode(r, &to); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.paused = to.PauseEvalBroker; !s.paused {
 		waiting := s.pending
 		s.pending = nil
@@ -346,7 +342,7 @@ func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map
 	}
 	best, top := placement{group: g, metrics: m}, 0.0
 	for _, n := range s.nodes {
-		if !inPool(n, j) || !inDatacenters(n, j) || n.Status != "ready" || n.SchedulingEligibility != "eligible" {
+		if !n.in(j) || n.Status != "ready" || n.SchedulingEligibility != "eligible" {
 			continue
 		}
 		m.NodesInPool++
@@ -380,30 +376,9 @@ func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map
 	return best, best.node != nil
 }
 
-// inPool and inDatacenters report whether a job may run on a node at all.
-func inPool(n *node, j *api.Job) bool { return *j.NodePool == "all" || n.NodePool == *j.NodePool }
-
-func inDatacenters(n *node, j *api.Job) bool {
-	return slices.ContainsFunc(j.Datacenters, func(pattern string) bool { return glob(pattern, n.Datacenter) })
-}
-
-// glob matches text against a pattern in which * stands for any text.
-func glob(pattern, s string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	s, ok := strings.CutPrefix(s, first)
-	if !star {
-		return ok && s == ""
-	}
-	for ok {
-		if glob(rest, s) {
-			return true
-		}
-		if s == "" {
-			return false
-		}
-		s = s[1:]
-	}
-	return false
+// in reports whether a node is in the pool and one of the datacenters of a job.
+func (n *node) in(j *api.Job) bool {
+	return (*j.NodePool == "all" || n.NodePool == *j.NodePool) && feasible.InDatacenters(j.Datacenters, n.Datacenter)
 }
 
 // A refusal says why a node cannot take a group, in Nomad's words; the zero
@@ -424,26 +399,14 @@ func (n *node) checkClass(j *api.Job, g *api.TaskGroup, ineligible map[string]bo
 		return use{}, refusal{filtered: "computed class ineligible"}
 	}
 	if why := feasible.Broken(n.Node, j.Constraints); why != "" {
-		ineligible[ofJob] = !escapes(j.Constraints)
+		ineligible[ofJob] = !slices.ContainsFunc(j.Constraints, feasible.Unique)
 		return use{}, refusal{filtered: why}
 	}
 	u, why := n.check(j, g)
 	if why.filtered != "" {
-		ineligible[ofGroup] = !escapes(groupConstraints(g))
+		ineligible[ofGroup] = !slices.ContainsFunc(groupConstraints(g), feasible.Unique)
 	}
 	return u, why
-}
-
-// escapes reports whether a constraint is about what is unique to a node.
-func escapes(list []*api.Constraint) bool {
-	return slices.ContainsFunc(list, func(c *api.Constraint) bool {
-		for _, t := range []string{c.LTarget, c.RTarget} {
-			if strings.HasPrefix(t, "${node.unique.") || strings.HasPrefix(t, "${attr.unique.") || strings.HasPrefix(t, "${meta.unique.") {
-				return true
-			}
-		}
-		return false
-	})
 }
 
 func groupConstraints(g *api.TaskGroup) []*api.Constraint {
@@ -608,8 +571,6 @@ func (s jobAPI) plan(_ http.Header, r *http.Request) (any, error) {
 		return nil, badRequest("Job ID does not match")
 	}
 	j := canonical(r, req.Job)
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	warnings, err := s.admit(j)
 	if err != nil {
 		return nil, err
@@ -647,8 +608,6 @@ func (s jobAPI) plan(_ http.Header, r *http.Request) (any, error) {
 // jobEvaluations answers with the newest first. Nomad has those of a purged job
 // as well.
 func (s jobAPI) jobEvaluations(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	list := []*api.Evaluation{}
 	for _, id := range slices.Backward(s.evalsOf[key{namespaceOf(r), pathID(r)}]) {
 		list = append(list, s.evals[id])
@@ -657,8 +616,6 @@ func (s jobAPI) jobEvaluations(_ http.Header, r *http.Request) (any, error) {
 }
 
 func (s clusterAPI) getEvaluation(_ http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := pathID(r)
 	if err := checkID(id, "failed to lookup eval: eval"); err != nil {
 		return nil, err
@@ -670,17 +627,13 @@ func (s clusterAPI) getEvaluation(_ http.Header, r *http.Request) (any, error) {
 }
 
 func (s clusterAPI) listEvaluations(h http.Header, r *http.Request) (any, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	list := []*api.Evaluation{}
 	for _, e := range s.evals {
-		if inNamespace(r, e.Namespace) && strings.HasPrefix(e.ID, r.URL.Query().Get("prefix")) {
+		if listed(r, e.Namespace, e.ID) {
 			list = append(list, e)
 		}
 	}
-	token := func(e *api.Evaluation) string { return fmt.Sprintf("%012d.%s", e.CreateIndex, e.ID) }
-	slices.SortFunc(list, func(a, b *api.Evaluation) int { return cmp.Compare(token(a), token(b)) })
-	return page(r, h, list, token)
+	return page(r, h, list, func(e *api.Evaluation) string { return byAge(e.CreateIndex, e.ID) })
 }
 
 // same reports whether a job that is registered again is as it was.

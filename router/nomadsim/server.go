@@ -11,6 +11,7 @@
 package nomadsim
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -270,9 +271,9 @@ func badRequest(format string, args ...any) error {
 	return &statusError{http.StatusBadRequest, fmt.Sprintf(format, args...)}
 }
 
-// An answerFunc answers a request with what becomes its JSON body, and may add
-// to the headers. Errors are answered as plain text, with 500 unless they are
-// statusErrors, as Nomad does.
+// An answerFunc returns what becomes the JSON body of an answer, and may add to its
+// headers. Errors are answered as plain text, with 500 unless they are statusErrors, as
+// Nomad does. mu is held, and the request's body is in memory.
 type answerFunc func(h http.Header, r *http.Request) (any, error)
 
 func (s *Server) routes() http.Handler {
@@ -337,12 +338,7 @@ func (s *Server) routes() http.Handler {
 
 func (s *Server) answer(f answerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := s.block(r)
-		index := s.now() // before what is read, so that a later query waits for all that it lacks
-		var v any
-		if err == nil {
-			v, err = f(w.Header(), r)
-		}
+		v, index, err := s.ask(f, w.Header(), r)
 		var body []byte
 		if err == nil {
 			body, err = json.Marshal(v)
@@ -355,9 +351,6 @@ func (s *Server) answer(f answerFunc) http.Handler {
 			refuse(w, status, err.Error())
 			return
 		}
-		if r.Method != http.MethodGet {
-			index = s.now() // with what was written
-		}
 		w.Header().Set("X-Nomad-Index", strconv.FormatUint(index, 10))
 		w.Header().Set("X-Nomad-KnownLeader", "true")
 		w.Header().Set("X-Nomad-LastContact", "0")
@@ -366,10 +359,20 @@ func (s *Server) answer(f answerFunc) http.Handler {
 	})
 }
 
-func (s *cluster) now() uint64 {
+// ask calls f, and returns the index of the state that it left.
+func (s *cluster) ask(f answerFunc, h http.Header, r *http.Request) (v any, index uint64, err error) {
+	if err := s.block(r); err != nil {
+		return nil, 0, err
+	}
+	body, err := io.ReadAll(r.Body) // not under the lock
+	if err != nil {
+		return nil, 0, badRequest("%v", err)
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.index
+	v, err = f(h, r)
+	return v, s.index, err
 }
 
 // block holds a blocking query until something has changed since its index.
@@ -421,10 +424,11 @@ func pathID(r *http.Request) string {
 	return id
 }
 
-// inNamespace reports whether a list has what is in a namespace.
-func inNamespace(r *http.Request, ns string) bool {
+// listed reports whether a request for a list asks for what has this ID in a namespace;
+// "" is for what has no namespace.
+func listed(r *http.Request, ns, id string) bool {
 	asked := namespaceOf(r)
-	return asked == "*" || asked == ns
+	return (ns == "" || asked == "*" || asked == ns) && strings.HasPrefix(id, r.URL.Query().Get("prefix"))
 }
 
 func namespaceOf(r *http.Request) string { return cmp.Or(r.URL.Query().Get("namespace"), namespace) }
@@ -449,10 +453,11 @@ func checkID(id, lookup string) error {
 	return nil
 }
 
-// page leaves of a sorted list what the query's filter lets through, cuts it at
-// its next_token and per_page, and sets the token of the page after it.
+// page sorts a list by its tokens, drops what the query's filter does not pass, cuts the
+// list at its next_token and per_page, and sets the token of the next page.
 func page[T any](r *http.Request, h http.Header, list []T, token func(T) string) ([]T, error) {
 	q := r.URL.Query()
+	slices.SortFunc(list, func(a, b T) int { return cmp.Compare(token(a), token(b)) })
 	list, err := filter(q.Get("filter"), list)
 	if err != nil {
 		return nil, err
@@ -474,8 +479,8 @@ func page[T any](r *http.Request, h http.Header, list []T, token func(T) string)
 	return list, nil
 }
 
-// filter leaves what an expression lets through. Nomad has it look at the whole
-// of a job, not at what a listing shows.
+// filter returns what an expression passes. Nomad evaluates it on the whole job, not on
+// what a listing shows.
 func filter[T any](expression string, list []T) ([]T, error) {
 	if expression == "" {
 		return list, nil

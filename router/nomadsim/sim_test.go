@@ -91,6 +91,12 @@ func on(t testing.TB, s *Server, id string) string {
 	return list[0].NodeName
 }
 
+func latest(s *Server) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.index
+}
+
 // hold is a Run that waits until the task is stopped.
 func hold(ctx context.Context, _ Task) int {
 	<-ctx.Done()
@@ -362,7 +368,7 @@ func TestANodeDies(t *testing.T) {
 		died := on(t, s, "first")
 		other := map[string]string{"a": "b", "b": "a"}[died]
 		synctest.Wait()
-		since := s.now() + 1
+		since := latest(s) + 1
 		if err := s.FailNode(died); err != nil {
 			t.Fatal(err)
 		}
@@ -447,7 +453,7 @@ func TestSilenceAndRestart(t *testing.T) {
 			t.Errorf("afterwards it answers %d", got)
 		}
 
-		index := s.now()
+		index := latest(s)
 		ended := make(chan int, 2)
 		for _, path := range []string{"/v1/event/stream?index=1", "/v1/jobs?index=100000"} {
 			go func() { ended <- call(t, s, "GET", path, nil, nil) }()
@@ -459,8 +465,8 @@ func TestSilenceAndRestart(t *testing.T) {
 		s.Restart()
 		<-ended
 		<-ended
-		if len(s.events) != 0 || s.now() <= index {
-			t.Errorf("after a restart at %d there are %d events, and the index is %d", index, len(s.events), s.now())
+		if len(s.events) != 0 || latest(s) <= index {
+			t.Errorf("after a restart at %d there are %d events, and the index is %d", index, len(s.events), latest(s))
 		}
 		register(t, s, plain("second", "raw_exec"))
 		if len(s.events) == 0 || s.events[0].index <= index {

@@ -401,8 +401,6 @@ func (s jobAPI) validateJob(_ http.Header, r *http.Request) (any, error) {
 	if req.Job == nil {
 		return nil, badRequest("Job must be specified")
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	warnings, err := s.admit(canonical(r, req.Job))
 	resp := api.JobValidateResponse{DriverConfigValidated: true, Warnings: warnings}
 	if f, ok := errors.AsType[faults](err); ok {

@@ -34,7 +34,7 @@ func (d *demand) filtered(r Route, n *api.Node) string {
 	if pool := poolOf(d.job); pool != api.NodePoolAll && n.NodePool != pool {
 		return fmt.Sprintf("is in another pool than %s%s", pool, r.from("node_pool"))
 	}
-	if in := datacentersOf(d.job); !matchesAny(in, n.Datacenter) {
+	if in := datacentersOf(d.job); !feasible.InDatacenters(in, n.Datacenter) {
 		return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), r.from("datacenters"))
 	}
 	if broken := feasible.Broken(n, d.constraints); broken != "" {
@@ -169,9 +169,7 @@ type fitting struct {
 // newFitting returns the fitting of a job of one group.
 func newFitting(r Route, job *api.Job) *fitting {
 	f := &fitting{demand: demandOf(job, job.TaskGroups[0]), route: r, classes: map[[32]byte]string{}}
-	f.unique = slices.ContainsFunc(f.constraints, func(c *api.Constraint) bool {
-		return strings.Contains(c.LTarget, "unique.") || strings.Contains(c.RTarget, "unique.")
-	})
+	f.unique = slices.ContainsFunc(f.constraints, feasible.Unique)
 	return f
 }
 

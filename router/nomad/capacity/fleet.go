@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -213,23 +211,14 @@ func newMachine(n *api.Node) *machine {
 		n.ReservedResources = &api.NodeReservedResources{}
 	}
 	n.Events, n.Links, n.DrainStrategy, n.LastDrain, n.Resources, n.Reserved = nil, nil, nil, nil, nil, nil
-	common := func(all map[string]string) map[string]string {
-		all = maps.Clone(all)
-		maps.DeleteFunc(all, func(k, _ string) bool { return strings.HasPrefix(k, "unique.") })
-		return all
-	}
-	var drivers, devices []any
+	more := []any{n.HostVolumes}
 	for _, name := range slices.Sorted(maps.Keys(n.Drivers)) {
-		drivers = append(drivers, name, works(n.Drivers[name]))
+		more = append(more, name, works(n.Drivers[name]))
 	}
 	for _, d := range n.NodeResources.Devices {
-		devices = append(devices, d.Vendor, d.Type, d.Name, d.Attributes, feasible.Healthy(d))
+		more = append(more, feasible.Healthy(d))
 	}
-	text, err := json.Marshal([]any{n.Datacenter, n.NodeClass, n.NodePool, common(n.Attributes), common(n.Meta), drivers, devices, n.HostVolumes})
-	if err != nil {
-		panic(err) // it was decoded from JSON
-	}
-	return &machine{Node: n, class: sha256.Sum256(text)}
+	return &machine{Node: n, class: sha256.Sum256([]byte(feasible.Class(n, more...)))}
 }
 
 func works(d *api.DriverInfo) bool { return d != nil && d.Detected && d.Healthy }
@@ -251,14 +240,12 @@ func (u *usage) add(r *api.AllocatedResources) {
 			if u.devices == nil {
 				u.devices = map[string]int{}
 			}
-			u.devices[strings.Join([]string{d.Vendor, d.Type, d.Name}, "/")] += len(d.DeviceIDs)
+			u.devices[d.Vendor+"/"+d.Type+"/"+d.Name] += len(d.DeviceIDs)
 		}
 	}
 }
 
-func model(d *api.NodeDeviceResource) string {
-	return strings.Join([]string{d.Vendor, d.Type, d.Name}, "/")
-}
+func model(d *api.NodeDeviceResource) string { return d.Vendor + "/" + d.Type + "/" + d.Name }
 
 // total returns what a node has for allocations.
 func (m *machine) total() router.NodeSize {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"switchyard/router/feasible"
 	"switchyard/router/nomad"
 )
 
@@ -123,30 +124,6 @@ func datacentersOf(job *api.Job) []string {
 	return job.Datacenters
 }
 
-func matchesAny(patterns []string, name string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool { return glob(p, name) })
-}
-
-// glob reports whether a name matches a pattern as in Nomad: * stands for any text,
-// and nothing else is special.
-func glob(pattern, s string) bool {
-	parts := strings.Split(pattern, "*")
-	if len(parts) == 1 {
-		return s == pattern
-	}
-	last := len(parts) - 1
-	s, ok := strings.CutPrefix(s, parts[0])
-	if !ok {
-		return false
-	}
-	for _, part := range parts[1:last] {
-		if _, s, ok = strings.Cut(s, part); !ok {
-			return false
-		}
-	}
-	return strings.HasSuffix(s, parts[last])
-}
-
 // unknownDatacenters returns the problem that no node of a job's pool is in some of its
 // datacenters, if the pool has nodes. It is only a warning while nodes are in others.
 func (r *region) unknownDatacenters(job *api.Job) []problem {
@@ -160,7 +137,7 @@ func (r *region) unknownDatacenters(job *api.Job) []problem {
 	}
 	var unknown []string
 	for _, pattern := range datacentersOf(job) {
-		if !slices.ContainsFunc(slices.Collect(maps.Keys(have)), func(name string) bool { return glob(pattern, name) }) {
+		if !slices.ContainsFunc(nodes, func(n *api.NodeListStub) bool { return feasible.InDatacenters([]string{pattern}, n.Datacenter) }) {
 			unknown = append(unknown, pattern)
 		}
 	}

@@ -10,30 +10,6 @@ import (
 	"switchyard/router/nomadsim"
 )
 
-func TestGlob(t *testing.T) {
-	for _, c := range []struct {
-		pattern, name string
-		want          bool
-	}{
-		{"*", "dc1", true},
-		{"*", "", true},
-		{"", "dc1", false},
-		{"dc1", "dc1", true},
-		{"dc1", "dc12", false},
-		{"dc*", "dc12", true},
-		{"*-a", "tokyo-a", true},
-		{"*-a", "tokyo-ab", false},
-		{"t*k*-a", "tokyo-a", true},
-		{"t*k*k*", "tokyo-a", false},
-		{"a*a", "a", false},
-		{"dc?", "dc1", false},
-	} {
-		if got := glob(c.pattern, c.name); got != c.want {
-			t.Errorf("glob(%q, %q) = %t, want %t", c.pattern, c.name, got, c.want)
-		}
-	}
-}
-
 func TestTasksThatDoNotRunTogetherAreNotAddedUp(t *testing.T) {
 	task := func(memory int, hook string, sidecar bool) *api.Task {
 		t := api.NewTask(hook, "raw_exec").Require(&api.Resources{MemoryMB: &memory})

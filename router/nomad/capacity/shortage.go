@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"switchyard/router/feasible"
+
 	"github.com/hashicorp/nomad/api"
 )
 
@@ -40,7 +42,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 	var large []*api.NodeListStub
 	there := false
 	for _, n := range inPool {
-		if !matchesAny(datacentersOf(job), n.Datacenter) {
+		if !feasible.InDatacenters(datacentersOf(job), n.Datacenter) {
 			continue
 		}
 		there = true
