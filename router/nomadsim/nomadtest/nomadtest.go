@@ -24,7 +24,7 @@ var agent struct {
 	once sync.Once
 	addr string
 	err  error
-	hold io.Closer // the agent ends when this process does, and so closes it
+	end  func() // not called: the agent ends with this process, and not before
 }
 
 // Agent returns the address of a real Nomad agent, such as
@@ -41,7 +41,7 @@ func Agent(t testing.TB) string {
 	if err != nil {
 		return ""
 	}
-	agent.once.Do(func() { agent.addr, agent.hold, agent.err = start(program, config, nil) })
+	agent.once.Do(func() { agent.addr, agent.end, agent.err = start(program, config, nil) })
 	if agent.err != nil {
 		t.Fatalf("start the nomad on PATH: %v", agent.err)
 	}
@@ -57,11 +57,11 @@ func WithACLs(t testing.TB) (addr, token string) {
 	if err != nil {
 		return "", ""
 	}
-	addr, hold, err := start(program, config+"acl {\n  enabled = true\n}\n", &token)
+	addr, end, err := start(program, config+"acl {\n  enabled = true\n}\n", &token)
 	if err != nil {
 		t.Fatalf("start the nomad on PATH: %v", err)
 	}
-	t.Cleanup(func() { _ = hold.Close() })
+	t.Cleanup(end)
 	return addr, token
 }
 
@@ -112,8 +112,7 @@ type Server struct {
 	Addr string
 
 	program, dir string
-	hold         io.Closer
-	ended        chan struct{}
+	stop         func()
 }
 
 // StartServer starts a Server from the nomad on PATH, which ends with the test.
@@ -125,17 +124,11 @@ func StartServer(t testing.TB) *Server {
 		return nil
 	}
 	s := &Server{program: program, dir: t.TempDir()}
-	ports, err := freePorts(3)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Addr = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	text := fmt.Sprintf(serverConfig, filepath.Join(s.dir, "data"), ports[0], ports[1], ports[2])
-	if err := os.WriteFile(filepath.Join(s.dir, "agent.hcl"), []byte(text), 0o600); err != nil {
+	if s.Addr, err = prepare(s.dir, serverConfig); err != nil {
 		t.Fatal(err)
 	}
 	s.start(t)
-	t.Cleanup(s.stop)
+	t.Cleanup(func() { s.stop() })
 	return s
 }
 
@@ -149,87 +142,80 @@ func (s *Server) Restart(t testing.TB) {
 
 func (s *Server) start(t testing.TB) {
 	t.Helper()
-	cmd := exec.Command("sh", "-c", watchServer, s.program, s.dir)
-	cmd.Env = environment()
-	hold, err := cmd.StdinPipe()
+	var err error
+	s.stop, err = launch(s.program, s.dir, "", func() bool { // until it leads
+		body, err := ask(http.MethodGet, s.Addr+"/v1/jobs", nil)
+		return err == nil && bytes.HasPrefix(body, []byte("["))
+	})
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("start the Nomad server: %v", err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = cmd.Wait() // how it ended is in its log
-	}()
-	s.hold, s.ended = hold, ended
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if body, err := ask(http.MethodGet, s.Addr+"/v1/jobs", nil); err == nil && bytes.HasPrefix(body, []byte("[")) {
-			return
-		}
-	}
-	log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-	t.Fatalf("the Nomad server does not lead after a minute; its log:\n%s", log)
 }
-
-func (s *Server) stop() {
-	_ = s.hold.Close()
-	<-s.ended
-}
-
-const watchServer = `"$0" agent -config "$1/agent.hcl" >>"$1/log" 2>&1 </dev/null &
-agent=$!
-cat >/dev/null
-kill -INT $agent
-wait $agent`
 
 // watch runs the agent until its own standard input ends, which it does when
-// the test process ends, however that comes about. On Linux, an allocation that
-// was not over leaves mounts in the directory.
-const watch = `"$0" agent -dev -config "$1/agent.hcl" >"$1/log" 2>&1 </dev/null &
+// the test process ends, however that comes about. One in dev mode leaves nothing
+// behind: on Linux, an allocation that was not over leaves mounts in the directory.
+const watch = `"$0" agent $2 -config "$1/agent.hcl" >>"$1/log" 2>&1 </dev/null &
 agent=$!
 cat >/dev/null
 kill -INT $agent
 wait $agent
+[ -n "$2" ] || exit
 awk -v dir="$1/" 'index($2, dir) == 1 { print $2 }' /proc/mounts 2>/dev/null | while read -r mount; do umount "$mount"; done 2>/dev/null
 rm -rf "$1"`
 
-// start starts an agent, which ends when hold is closed. With ACLs, token is
-// where a management token goes.
-func start(program, config string, token *string) (addr string, hold io.Closer, err error) {
+// start starts an agent in dev mode. With ACLs, token is where a management token goes.
+func start(program, config string, token *string) (addr string, end func(), err error) {
 	dir, err := os.MkdirTemp("", "nomadtest-")
 	if err != nil {
 		return "", nil, err
 	}
-	ports, err := freePorts(3)
-	if err != nil {
+	if addr, err = prepare(dir, config); err != nil {
 		return "", nil, err
 	}
-	text := fmt.Sprintf(config, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
-	if err := os.WriteFile(filepath.Join(dir, "agent.hcl"), []byte(text), 0o600); err != nil {
-		return "", nil, err
-	}
-	cmd := exec.Command("sh", "-c", watch, program, dir)
-	cmd.Env = environment()
-	if hold, err = cmd.StdinPipe(); err != nil {
-		return "", nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return "", nil, err
-	}
-	addr = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	end, err = launch(program, dir, "-dev", func() bool {
 		if token != nil && *token == "" {
 			*token = bootstrap(addr)
 		}
-		if (token == nil || *token != "") && ready(addr, token) {
-			return addr, hold, nil
+		return (token == nil || *token != "") && ready(addr, token)
+	})
+	return addr, end, err
+}
+
+// prepare writes an agent's configuration into a directory, and returns its address.
+func prepare(dir, config string) (addr string, err error) {
+	ports, err := freePorts(3)
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf(config, filepath.Join(dir, "data"), ports[0], ports[1], ports[2])
+	return fmt.Sprintf("http://127.0.0.1:%d", ports[0]), os.WriteFile(filepath.Join(dir, "agent.hcl"), []byte(text), 0o600)
+}
+
+// launch runs the agent of a directory and waits until ok, for a minute at most. end
+// ends the agent.
+func launch(program, dir, mode string, ok func() bool) (end func(), err error) {
+	cmd := exec.Command("sh", "-c", watch, program, dir, mode)
+	cmd.Env = environment()
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	end = func() {
+		_ = hold.Close()
+		_ = cmd.Wait() // how it ended is in its log
+	}
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if ok() {
+			return end, nil
 		}
 	}
 	log, _ := os.ReadFile(filepath.Join(dir, "log"))
-	_ = hold.Close()
-	return "", nil, fmt.Errorf("no node was ready after a minute; the agent's log:\n%s", log)
+	end()
+	return nil, fmt.Errorf("it is not ready after a minute; its log:\n%s", log)
 }
 
 // environment is ours without what would mislead an agent: it reads NOMAD_ADDR
