@@ -25,28 +25,6 @@ import (
 	"switchyard/router/nomadsim/nomadtest"
 )
 
-// An answer is what a stand-in for Nomad says. The texts are those of a real
-// agent, v2.0.6-dev.
-type answer struct {
-	status int
-	body   string
-}
-
-// answers maps "METHOD /path" to an answer; anything else is answered by "", or with 404.
-type answers map[string]answer
-
-func (a answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	said, ok := a[r.Method+" "+r.URL.Path]
-	if !ok {
-		said = a[""]
-	}
-	if said.status == 0 {
-		said.status = http.StatusNotFound
-	}
-	w.WriteHeader(said.status)
-	_, _ = io.WriteString(w, said.body)
-}
-
 func TestErrors(t *testing.T) {
 	const (
 		register = "PUT /v1/jobs"
@@ -57,11 +35,13 @@ func TestErrors(t *testing.T) {
 		dispatch = "PUT /v1/job/classic/dispatch"
 		children = "GET /v1/jobs"
 	)
+	type answers = nomadtest.Answers
 	var (
-		denied  = answer{403, "Permission denied"}
-		absent  = answer{404, "job not found"}
-		trouble = answer{500, "rpc error: timed out enqueuing operation"}
-		classic = answer{200, `{"ID":"classic","ParameterizedJob":{"MetaRequired":["GH_REPO_URL"]}}`}
+		plain   = router.Placement{Jobspec: "plain"}
+		denied  = "403 Permission denied"
+		absent  = "404 job not found"
+		trouble = "500 rpc error: timed out enqueuing operation"
+		classic = `200 {"ID":"classic","ParameterizedJob":{"MetaRequired":["GH_REPO_URL"]}}`
 	)
 	for _, c := range []struct {
 		name      string
@@ -70,117 +50,61 @@ func TestErrors(t *testing.T) {
 		kind      string // "fix", "give up" or "retry"
 		want      string
 	}{
-		{
-			"no submit-job", router.Placement{Jobspec: "plain"}, answers{register: denied}, "fix",
-			"register job gha-77-1 in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace default",
-		},
-		{
-			"no submit-job where the rule puts it", router.Placement{Jobspec: "plain", Namespace: "ci"}, answers{register: denied}, "fix",
-			"submit-job on namespace ci",
-		},
-		{
-			"registration is switched off", router.Placement{Jobspec: "plain"},
-			answers{register: {403, "Job registration, dispatch, and scale are disabled by the scheduler configuration"}}, "fix",
-			"-reject-job-registration=false",
-		},
-		{
-			"no read-job to look at what exists", router.Placement{Jobspec: "plain"},
-			answers{register: {500, "Enforcing job modify index 0: job already exists"}, read: denied}, "fix",
-			"Nomad answered 500: Enforcing job modify index 0: job already exists: set NOMAD_TOKEN to a token that has read-job on namespace default, to see",
-		},
-		{
-			"a namespace that is missing, so that the token has nothing there", router.Placement{Jobspec: "plain", Namespace: "ci"},
-			answers{register: {500, `job "gha-77-1" is in nonexistent namespace "ci"`}, read: denied}, "fix", "create the namespace",
-		},
-		{
-			"no read-job to ask for a verdict", router.Placement{Jobspec: "plain"},
-			answers{register: trouble, read: absent, validate: denied}, "fix", "has read-job on namespace default",
-		},
-		{
-			"no leader", router.Placement{Jobspec: "plain"}, answers{"": {500, "No cluster leader"}}, "retry",
-			"register job gha-77-1 in namespace default: Nomad answered 500: No cluster leader",
-		},
-		{
-			"too many connections", router.Placement{Jobspec: "plain"},
-			answers{"": {429, "Your IP is issuing too many concurrent connections, please rate limit your calls\n"}}, "retry", "answered 429",
-		},
-		{
-			"a proxy without a Nomad behind it", router.Placement{Jobspec: "plain"},
-			answers{"": {502, "<html>\r\n<h1>502 Bad Gateway</h1>\r\n</html>"}}, "retry", "answered 502: <html> <h1>502 Bad Gateway</h1> </html>",
-		},
-		{
-			"trouble of its own with a job it finds valid", router.Placement{Jobspec: "plain"},
-			answers{register: trouble, read: absent, validate: {200, `{}`}}, "retry", "timed out enqueuing operation",
-		},
-		{
-			"trouble that also hides the verdict", router.Placement{Jobspec: "plain"},
-			answers{register: trouble, read: absent, validate: trouble}, "retry", "timed out enqueuing operation",
-		},
-		{
-			"a job it refuses", router.Placement{Jobspec: "plain"},
-			answers{register: {500, "1 error occurred:\n\t* bad\n\n"}, read: absent, validate: {200, `{"Error":"1 error occurred:\n\t* bad\n\n"}`}}, "give up",
-			"register job gha-77-1 in namespace default: Nomad refuses it: 1 error occurred: * bad",
-		},
-		{
-			"a job it cannot read", router.Placement{Jobspec: "plain"},
-			answers{register: {400, "json: cannot unmarshal string"}, read: absent}, "give up", "json: cannot unmarshal string",
-		},
-		{
-			"a region it does not know", router.Placement{Jobspec: "plain"}, answers{"": {500, "No path to region"}}, "fix", "NOMAD_REGION",
-		},
-		{
-			"an agent that wants TLS", router.Placement{Jobspec: "plain"},
-			answers{"": {400, "Client sent an HTTP request to an HTTPS server.\n"}}, "fix", "https:// instead of http://",
-		},
-		{
-			"a server that is no Nomad", router.Placement{Jobspec: "plain"}, answers{"": {404, "404 page not found"}}, "fix", "check that NOMAD_ADDR",
-		},
-		{
-			"no parse-job", router.Placement{Jobspec: "shell"}, answers{parse: denied}, "fix", "has parse-job on namespace default",
-		},
-		{
-			"a jobspec it cannot parse", router.Placement{Jobspec: "broken"},
-			answers{parse: {400, "Failed to parse job: input.hcl:3,5-12: Unsupported argument; An argument named \"no_such\" is not expected here."}}, "fix",
-			"broken.nomad.hcl in namespace default: Nomad answered 400: Failed to parse job: input.hcl:3,5-12: Unsupported argument; An argument named \"no_such\" is not expected here.: correct the file",
-		},
-		{
-			"a parser in trouble", router.Placement{Jobspec: "shell"}, answers{parse: trouble}, "retry", "timed out",
-		},
-		{
-			"no read-job for a dispatch", router.Placement{Dispatch: "classic"}, answers{parent: denied}, "fix", "has read-job on namespace default",
-		},
-		{
-			"no dispatch-job", router.Placement{Dispatch: "classic"}, answers{parent: classic, dispatch: denied}, "fix",
-			"dispatch job classic in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has dispatch-job on namespace default",
-		},
-		{
-			"a dispatch in trouble", router.Placement{Dispatch: "classic"}, answers{parent: classic, dispatch: trouble}, "retry", "timed out",
-		},
-		{
-			"children that cannot be listed", router.Placement{Dispatch: "classic"},
-			answers{parent: classic, dispatch: {200, `{"DispatchedJobID":"classic/dispatch-1"}`}, children: denied}, "fix",
-			"list the children classic/dispatch-gha-77-1-… in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has list-jobs on namespace default",
-		},
-		{
-			"a child that went away", router.Placement{Dispatch: "classic"},
+		{"no submit-job", plain, answers{register: denied}, "fix",
+			"register job gha-77-1 in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace default"},
+		{"no submit-job where the rule puts it", router.Placement{Jobspec: "plain", Namespace: "ci"}, answers{register: denied}, "fix",
+			"submit-job on namespace ci"},
+		{"registration is switched off", plain,
+			answers{register: "403 Job registration, dispatch, and scale are disabled by the scheduler configuration"}, "fix",
+			"-reject-job-registration=false"},
+		{"no read-job to look at what exists", plain, answers{register: "500 Enforcing job modify index 0: job already exists", read: denied}, "fix",
+			"Nomad answered 500: Enforcing job modify index 0: job already exists: set NOMAD_TOKEN to a token that has read-job on namespace default, to see"},
+		{"a namespace that is missing, so that the token has nothing there", router.Placement{Jobspec: "plain", Namespace: "ci"},
+			answers{register: `500 job "gha-77-1" is in nonexistent namespace "ci"`, read: denied}, "fix", "create the namespace"},
+		{"no read-job to ask for a verdict", plain, answers{register: trouble, read: absent, validate: denied}, "fix", "has read-job on namespace default"},
+		{"no leader", plain, answers{"": "500 No cluster leader"}, "retry",
+			"register job gha-77-1 in namespace default: Nomad answered 500: No cluster leader"},
+		{"too many connections", plain,
+			answers{"": "429 Your IP is issuing too many concurrent connections, please rate limit your calls\n"}, "retry", "answered 429"},
+		{"a proxy without a Nomad behind it", plain,
+			answers{"": "502 <html>\r\n<h1>502 Bad Gateway</h1>\r\n</html>"}, "retry", "answered 502: <html> <h1>502 Bad Gateway</h1> </html>"},
+		{"trouble of its own with a job it finds valid", plain,
+			answers{register: trouble, read: absent, validate: `200 {}`}, "retry", "timed out enqueuing operation"},
+		{"trouble that also hides the verdict", plain,
+			answers{register: trouble, read: absent, validate: trouble}, "retry", "timed out enqueuing operation"},
+		{"a job it refuses", plain,
+			answers{register: "500 1 error occurred:\n\t* bad\n\n", read: absent, validate: `200 {"Error":"1 error occurred:\n\t* bad\n\n"}`}, "give up",
+			"register job gha-77-1 in namespace default: Nomad refuses it: 1 error occurred: * bad"},
+		{"a job it cannot read", plain, answers{register: "400 json: cannot unmarshal string", read: absent}, "give up", "json: cannot unmarshal string"},
+		{"a region it does not know", plain, answers{"": "500 No path to region"}, "fix", "NOMAD_REGION"},
+		{"an agent that wants TLS", plain, answers{"": "400 Client sent an HTTP request to an HTTPS server.\n"}, "fix", "https:// instead of http://"},
+		{"a server that is no Nomad", plain, answers{"": "404 404 page not found"}, "fix", "check that NOMAD_ADDR"},
+		{"no parse-job", router.Placement{Jobspec: "shell"}, answers{parse: denied}, "fix", "has parse-job on namespace default"},
+		{"a jobspec it cannot parse", router.Placement{Jobspec: "broken"},
+			answers{parse: "400 Failed to parse job: input.hcl:3,5-12: Unsupported argument; An argument named \"no_such\" is not expected here."}, "fix",
+			"broken.nomad.hcl in namespace default: Nomad answered 400: Failed to parse job: input.hcl:3,5-12: Unsupported argument; An argument named \"no_such\" is not expected here.: correct the file"},
+		{"a parser in trouble", router.Placement{Jobspec: "shell"}, answers{parse: trouble}, "retry", "timed out"},
+		{"no read-job for a dispatch", router.Placement{Dispatch: "classic"}, answers{parent: denied}, "fix", "has read-job on namespace default"},
+		{"no dispatch-job", router.Placement{Dispatch: "classic"}, answers{parent: classic, dispatch: denied}, "fix",
+			"dispatch job classic in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has dispatch-job on namespace default"},
+		{"a dispatch in trouble", router.Placement{Dispatch: "classic"}, answers{parent: classic, dispatch: trouble}, "retry", "timed out"},
+		{"children that cannot be listed", router.Placement{Dispatch: "classic"},
+			answers{parent: classic, dispatch: `200 {"DispatchedJobID":"classic/dispatch-1"}`, children: denied}, "fix",
+			"list the children classic/dispatch-gha-77-1-… in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has list-jobs on namespace default"},
+		{"a child that went away", router.Placement{Dispatch: "classic"},
 			answers{
-				children: {200, "[]"},
-				parent:   {200, `{"ID":"classic","ParameterizedJob":{"MetaOptional":["SWITCHYARD_CLAIM_TOKEN"]}}`},
-				dispatch: {200, `{"DispatchedJobID":"classic/dispatch-1"}`}, "": trouble,
-			}, "retry", "read job classic/dispatch-1",
-		},
+				children: "200 []",
+				parent:   `200 {"ID":"classic","ParameterizedJob":{"MetaOptional":["SWITCHYARD_CLAIM_TOKEN"]}}`,
+				dispatch: `200 {"DispatchedJobID":"classic/dispatch-1"}`, "": trouble,
+			}, "retry", "read job classic/dispatch-1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := httptest.NewServer(c.answers)
-			defer server.Close()
-			_, err := newClient(t, &api.Config{Address: server.URL}).Start(t.Context(), nomadtest.Request(c.placement))
+			_, err := answered(t, c.answers).Start(t.Context(), nomadtest.Request(c.placement))
 			wantKind(t, err, c.kind, c.want)
 		})
 	}
 	t.Run("long answers are cut", func(t *testing.T) {
-		server := httptest.NewServer(answers{"": {503, strings.Repeat("é\x00", 1e6)}})
-		defer server.Close()
-		_, err := newClient(t, &api.Config{Address: server.URL}).Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"}))
+		_, err := answered(t, nomadtest.Answers{"": "503 " + strings.Repeat("é\x00", 1e6)}).Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"}))
 		wantKind(t, err, "retry", "answered 503")
 		if n := len([]rune(err.Error())); n > maxWords+100 {
 			t.Errorf("the error has %d characters", n)
@@ -215,7 +139,7 @@ func TestAddresses(t *testing.T) {
 		_, err := newClient(t, config).Start(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain"}))
 		wantKind(t, err, "fix", want)
 	}
-	accepts := answers{"PUT /v1/jobs": {200, `{"EvalID":"e"}`}}
+	accepts := nomadtest.Answers{"PUT /v1/jobs": `200 {"EvalID":"e"}`}
 	t.Run("a Unix socket", func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "a socket")
 		listener, err := net.Listen("unix", path)
@@ -272,12 +196,12 @@ func TestAddresses(t *testing.T) {
 func TestEveryCallNamesTheNamespace(t *testing.T) {
 	var mu sync.Mutex
 	var asked []string
-	said := answers{ // so that Start makes all the calls it knows
-		"PUT /v1/jobs": {500, "?"}, "GET /v1/job/gha-77-1": {404, "job not found"}, "PUT /v1/validate/job": {200, "{}"},
-		"PUT /v1/jobs/parse":           {200, `{"TaskGroups":[{"Tasks":[{}]}]}`},
-		"GET /v1/job/classic":          {200, `{"ParameterizedJob":{"MetaOptional":["SWITCHYARD_CLAIM_TOKEN"]}}`},
-		"PUT /v1/job/classic/dispatch": {200, `{"DispatchedJobID":"child"}`},
-		"GET /v1/job/child":            {200, "{}"},
+	said := nomadtest.Answers{ // so that Start makes all the calls it knows
+		"PUT /v1/jobs": "500 ?", "GET /v1/job/gha-77-1": "404 job not found", "PUT /v1/validate/job": "200 {}",
+		"PUT /v1/jobs/parse":           `200 {"TaskGroups":[{"Tasks":[{}]}]}`,
+		"GET /v1/job/classic":          `200 {"ParameterizedJob":{"MetaOptional":["SWITCHYARD_CLAIM_TOKEN"]}}`,
+		"PUT /v1/job/classic/dispatch": `200 {"DispatchedJobID":"child"}`,
+		"GET /v1/job/child":            "200 {}",
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()

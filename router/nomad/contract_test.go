@@ -32,15 +32,6 @@ func targets(t *testing.T, test func(t *testing.T, on target)) {
 	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) { test(t, target{on}) })
 }
 
-func (on target) job(t *testing.T, id string) *api.Job {
-	t.Helper()
-	job, _, err := on.Nomad.Jobs().Info(id, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return job
-}
-
 func TestStartRegistersOnce(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
 		client := newClient(t, on.Config)
@@ -51,7 +42,7 @@ func TestStartRegistersOnce(t *testing.T) {
 			if want := (router.Started{NomadJob: r.Runner.ID, At: router.NomadAt{Namespace: "default"}, ClaimToken: r.ClaimToken}); err != nil || !cmp.Equal(got, want) {
 				t.Fatalf("Start = %+v, %v, want %+v", got, err, want)
 			}
-			job := on.job(t, r.Runner.ID)
+			job := on.Job(t, r.Runner.ID)
 			if job.Meta[MetaClaimToken] != "the-token" || *job.Priority != 70 || *job.TaskGroups[0].Tasks[0].Resources.MemoryMB != 64 {
 				t.Errorf("Nomad has another job: %+v", job)
 			}
@@ -63,10 +54,8 @@ func TestStartRegistersOnce(t *testing.T) {
 		})
 		t.Run("a service with every leftover becomes a batch job that starts once", func(t *testing.T) {
 			r := on.Fresh(t, router.Placement{Jobspec: "full", Namespace: "default", NodePool: "default"})
-			if _, err := client.Start(t.Context(), r); err != nil {
-				t.Fatal(err)
-			}
-			job := on.job(t, r.Runner.ID)
+			on.Start(t, client, r)
+			job := on.Job(t, r.Runner.ID)
 			group := job.TaskGroups[0]
 			once := *job.Type == "batch" && !*job.Stop && *group.Count == 1 && *group.RestartPolicy.Attempts == 0 && *group.RestartPolicy.Mode == "fail" &&
 				*group.ReschedulePolicy.Attempts == 0 && !*group.ReschedulePolicy.Unlimited && *group.Tasks[1].RestartPolicy.Attempts == 0
@@ -111,7 +100,7 @@ func TestStartRegistersOnce(t *testing.T) {
 				r.ClaimToken = router.Secret(fmt.Sprintf("token-%d", i))
 				return client.Start(t.Context(), r)
 			})
-			stored := on.job(t, r.Runner.ID).Meta[MetaClaimToken]
+			stored := on.Job(t, r.Runner.ID).Meta[MetaClaimToken]
 			if created != 1 {
 				t.Errorf("%d of 20 created a job, want 1", created)
 			}
@@ -123,47 +112,26 @@ func TestStartRegistersOnce(t *testing.T) {
 		})
 		t.Run("and Ended tells when it is over", func(t *testing.T) {
 			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
-			got, err := client.Start(t.Context(), r)
-			if err != nil {
-				t.Fatal(err)
+			runner := on.Start(t, client, r)
+			if got, err := client.Ended(t.Context(), runner); err != nil || got {
+				t.Errorf("Ended of a job that waits for a node = %v, %v, want false", got, err)
 			}
-			r.Runner.NomadJob, r.Runner.NomadAt = got.NomadJob, got.At
-			ended := func(want bool, when string) {
-				t.Helper()
-				got, err := client.Ended(t.Context(), r.Runner)
-				for i := 0; want && !got && err == nil && i < 100; i++ { // Nomad settles a stopped job after its answer
-					time.Sleep(50 * time.Millisecond)
-					got, err = client.Ended(t.Context(), r.Runner)
-				}
-				if err != nil || got != want {
-					t.Errorf("Ended of a job that %s = %v, %v, want %v", when, got, err, want)
-				}
-			}
-			ended(false, "waits for a node")
 			for _, purge := range []bool{false, true} {
-				if _, _, err := on.Nomad.Jobs().Deregister(r.Runner.ID, purge, nil); err != nil {
-					t.Fatal(err)
-				}
-				ended(true, fmt.Sprintf("was stopped, purge %v", purge))
+				on.Deregister(t, runner.ID, purge)
+				on.ended(t, client, runner)
 			}
 		})
 		t.Run("a stopped runner still counts", func(t *testing.T) {
 			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
-			if _, err := client.Start(t.Context(), r); err != nil {
-				t.Fatal(err)
-			}
-			if _, _, err := on.Nomad.Jobs().Deregister(r.Runner.ID, false, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Start(t, client, r)
+			on.Deregister(t, r.Runner.ID, false)
 			if got, err := client.Start(t.Context(), r); err != nil || !got.Existed {
 				t.Errorf("Start = %+v, %v, want an existing job", got, err)
 			}
 		})
 		t.Run("it counts though the placement has become impossible", func(t *testing.T) {
 			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
-			if _, err := client.Start(t.Context(), r); err != nil {
-				t.Fatal(err)
-			}
+			on.Start(t, client, r)
 			r.Placement.NodePool = "gone"
 			if got, err := client.Start(t.Context(), r); err != nil || !got.Existed {
 				t.Errorf("Start = %+v, %v, want an existing job", got, err)
@@ -176,15 +144,25 @@ func TestStartRegistersOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 			other.Meta = map[string]string{"made": "by hand"}
-			if _, _, err := on.Nomad.Jobs().Register(other, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Register(t, other)
 			_, err = client.Start(t.Context(), r)
 			wantKind(t, err, "fix", "a job with this ID that Switchyard did not make")
-			if on.job(t, r.Runner.ID).Meta["made"] != "by hand" {
+			if on.Job(t, r.Runner.ID).Meta["made"] != "by hand" {
 				t.Error("the job was changed")
 			}
 		})
+	})
+}
+
+// ended waits until a stopped runner has ended: Nomad settles that after its answer.
+func (on target) ended(t *testing.T, client *Client, r router.Runner) {
+	t.Helper()
+	nomadtest.Await(t, "the end of "+r.ID, func() bool {
+		ended, err := client.Ended(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ended
 	})
 }
 
@@ -239,11 +217,9 @@ func TestStartTakesEveryOperator(t *testing.T) {
 		} {
 			t.Run(c.Operator+" "+c.Value, func(t *testing.T) {
 				r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: append([]router.Constraint{c}, nomadtest.Unplaceable...)})
-				if _, err := client.Start(t.Context(), r); err != nil {
-					t.Fatal(err)
-				}
+				on.Start(t, client, r)
 				want := &api.Constraint{LTarget: c.Attribute, Operand: c.Operator, RTarget: c.Value}
-				if got := on.job(t, r.Runner.ID).Constraints[0]; !cmp.Equal(got, want) {
+				if got := on.Job(t, r.Runner.ID).Constraints[0]; !cmp.Equal(got, want) {
 					t.Errorf("Nomad has %+v, want %+v", got, want)
 				}
 			})
@@ -300,10 +276,8 @@ func TestStrangersStringsReachNomadInert(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 				r.Job.Labels, r.Job.Name, r.Job.Workflow = c.labels, c.labels[0], c.labels[0]
-				if _, err := client.Start(t.Context(), r); err != nil {
-					t.Fatal(err)
-				}
-				if got := on.job(t, r.Runner.ID).Meta[metaLabels]; got != c.want {
+				on.Start(t, client, r)
+				if got := on.Job(t, r.Runner.ID).Meta[metaLabels]; got != c.want {
 					t.Errorf("RUNNER_LABELS = %q, want %q", got, c.want)
 				}
 			})
@@ -320,9 +294,7 @@ func TestATaskSeesLabelsAsTheyAre(t *testing.T) {
 		r := on.Fresh(t, router.Placement{Jobspec: "shell"})
 		r.Job.Labels = []string{"${attr.kernel.name}", "${NOMAD_META_SWITCHYARD_CLAIM_TOKEN}", "$${NOMAD_TASK_NAME}"}
 		client := newClient(t, on.Config)
-		if _, err := client.Start(t.Context(), r); err != nil {
-			t.Fatal(err)
-		}
+		on.Start(t, client, r)
 		env := on.output(t, r.Runner.ID)
 		want := "$ {attr.kernel.name},$ {NOMAD_META_SWITCHYARD_CLAIM_TOKEN},$$ {NOMAD_TASK_NAME}"
 		for _, line := range []string{"NOMAD_META_RUNNER_LABELS=" + want, "LABELS_AGAIN=" + want, "NOMAD_META_SWITCHYARD_CLAIM_TOKEN=the-token"} {
@@ -336,31 +308,31 @@ func TestATaskSeesLabelsAsTheyAre(t *testing.T) {
 // output waits for the job's one task to end and returns what it wrote.
 func (on target) output(t *testing.T, jobID string) string {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	var id string
+	nomadtest.Await(t, jobID+" to complete", func() bool {
 		stubs, _, err := on.Nomad.Jobs().Allocations(jobID, false, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(stubs) == 0 || stubs[0].ClientStatus != api.AllocClientStatusComplete {
-			continue
+		if len(stubs) > 0 && stubs[0].ClientStatus == api.AllocClientStatusComplete {
+			id = stubs[0].ID
 		}
-		alloc, _, err := on.Nomad.Allocations().Info(stubs[0].ID, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		file, err := on.Nomad.AllocFS().Cat(alloc, "alloc/logs/runner.stdout.0", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer file.Close()
-		all, err := io.ReadAll(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(all)
+		return id != ""
+	})
+	alloc, _, err := on.Nomad.Allocations().Info(id, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("job %s did not run", jobID)
-	return ""
+	file, err := on.Nomad.AllocFS().Cat(alloc, "alloc/logs/runner.stdout.0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	all, err := io.ReadAll(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(all)
 }
 
 func TestDispatch(t *testing.T) {
@@ -374,9 +346,7 @@ func TestDispatch(t *testing.T) {
 			}
 			id := fmt.Sprintf("classic-%d", rand.Int64())
 			job.ID, job.Meta, job.ParameterizedJob = &id, nil, p
-			if _, _, err := on.Nomad.Jobs().Register(job, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Register(t, job)
 			on.Purge(t, id)
 			return id
 		}
@@ -402,7 +372,7 @@ func TestDispatch(t *testing.T) {
 				t.Fatalf("Start = %+v, %v", first, err)
 			}
 			want := map[string]string{metaRepoURL: "https://github.com/acme/web", MetaClaimToken: "the-token", metaLabels: "self-hosted,Linux"}
-			if diff := cmp.Diff(want, on.job(t, first.NomadJob).Meta); diff != "" {
+			if diff := cmp.Diff(want, on.Job(t, first.NomadJob).Meta); diff != "" {
 				t.Errorf("child's meta (-want +got):\n%s", diff)
 			}
 			r.ClaimToken = "another"
@@ -452,7 +422,7 @@ func TestDispatch(t *testing.T) {
 						live = append(live, child.ID)
 					}
 				}
-				if len(live) != 1 || len(jobs) != 1 || !jobs[live[0]] || created != 1 || len(tokens) != 1 || !tokens[on.job(t, live[0]).Meta[MetaClaimToken]] {
+				if len(live) != 1 || len(jobs) != 1 || !jobs[live[0]] || created != 1 || len(tokens) != 1 || !tokens[on.Job(t, live[0]).Meta[MetaClaimToken]] {
 					t.Errorf("children %v are not stopped, and Starts named %v, %d created, with tokens %v; want one of each", live, jobs, created, tokens)
 				}
 			}
@@ -477,7 +447,7 @@ func TestDispatch(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := map[string]string{"REPO_URL": "https://github.com/acme/web", metaOwner: "another", metaLabels: "self-hosted,Linux"}
-			if diff := cmp.Diff(want, on.job(t, got.NomadJob).Meta); diff != "" {
+			if diff := cmp.Diff(want, on.Job(t, got.NomadJob).Meta); diff != "" {
 				t.Errorf("child's meta (-want +got):\n%s", diff)
 			}
 			children(t, id)
@@ -496,13 +466,9 @@ func TestDispatch(t *testing.T) {
 			}
 		})
 		stopped := parent(t, claims)
-		if _, _, err := on.Nomad.Jobs().Deregister(stopped, false, nil); err != nil {
-			t.Fatal(err)
-		}
+		on.Deregister(t, stopped, false)
 		plain := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
-		if _, err := client.Start(t.Context(), plain); err != nil {
-			t.Fatal(err)
-		}
+		on.Start(t, client, plain)
 		for _, c := range []struct{ name, id, want string }{
 			{"a job that is not there", "no-such", "read job no-such in namespace default: there is none"},
 			{"a job that is stopped", stopped, "it is stopped: start it again"},

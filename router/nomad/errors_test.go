@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"switchyard/router"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // A Nomad that breaks connections off gives the same reason each time: the port
@@ -49,9 +50,7 @@ func join(said map[string]bool) (all string) {
 // A token that may list no namespace is told of those that rules name, as it
 // needs no others.
 func TestWhatATokenForAllNamespacesNeeds(t *testing.T) {
-	server := httptest.NewServer(answers{"": {403, "Permission denied"}})
-	defer server.Close()
-	_, _, err := newClient(t, &api.Config{Address: server.URL}).Jobs(t.Context())
+	_, _, err := answered(t, nomadtest.Answers{"": "403 Permission denied"}).Jobs(t.Context())
 	const want = "set NOMAD_TOKEN to a token that has list-jobs on each namespace that rules name; it needs no other"
 	if err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("Jobs = %v, want %s", err, want)

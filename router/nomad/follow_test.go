@@ -199,9 +199,7 @@ func TestContractFollow(t *testing.T) {
 			if e := next(t, events, r.NomadJob); e.Kind != router.NomadStopped || e.Text != "stopped" {
 				t.Errorf("next event %+v", e)
 			}
-			if _, _, err := on.Nomad.Jobs().Deregister(r.NomadJob, true, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Deregister(t, r.NomadJob, true)
 			if e := next(t, events, r.NomadJob); e.Kind != router.NomadStopped || e.Text != "purged" {
 				t.Errorf("next event %+v", e)
 			}
@@ -261,9 +259,7 @@ func TestContractJobs(t *testing.T) {
 		other.ID, other.ParameterizedJob = new("gha-"+running.Runner.ID), nil
 		for _, j := range []*api.Job{parent, &other} {
 			on.Purge(t, *j.ID)
-			if _, _, err := on.Nomad.Jobs().Register(j, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Register(t, j)
 		}
 		dispatched := on.Fresh(t, router.Placement{Dispatch: *parent.ID})
 		runner := on.Start(t, client, dispatched)
@@ -319,21 +315,15 @@ func TestContractStop(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var blocked, ended bool
-		for deadline := time.Now().Add(time.Minute); !ended || blocked; time.Sleep(50 * time.Millisecond) { // Nomad settles it after its answer
-			if time.Now().After(deadline) {
-				t.Fatalf("a minute after the stop, it has ended: %t, and still waits: %t", ended, blocked)
-			}
+		on.ended(t, client, r)
+		nomadtest.Await(t, "no evaluation to wait", func() bool {
 			evals, _, err := on.Nomad.Jobs().Evaluations(r.NomadJob, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			blocked = slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" })
-			if ended, err = client.Ended(t.Context(), r); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if !*on.job(t, r.NomadJob).Stop {
+			return !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "blocked" })
+		})
+		if !*on.Job(t, r.NomadJob).Stop {
 			t.Error("it is not stopped")
 		}
 		if got, err := client.Start(t.Context(), request); err != nil || !got.Existed {
@@ -527,15 +517,11 @@ func TestContractFollowAfterARestart(t *testing.T) {
 		}
 		var jobs []router.NomadJob
 		var index uint64
-		for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		nomadtest.Await(t, "a listing", func() (ok bool) {
 			var err error
-			if jobs, index, err = client.Jobs(t.Context()); err == nil {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatal(err)
-			}
-		}
+			jobs, index, err = client.Jobs(t.Context())
+			return err == nil
+		})
 		if index < seen.Index || !slices.ContainsFunc(jobs, func(j router.NomadJob) bool { return j.ID == before.NomadJob && j.Waiting }) {
 			t.Errorf("after event %d the listing at %d is %+v", seen.Index, index, jobs)
 		}
@@ -602,9 +588,7 @@ func TestContractAllocation(t *testing.T) {
 	targets(t, func(t *testing.T, on target) {
 		client := newClient(t, on.Config)
 		r := on.Start(t, client, on.Fresh(t, env("WAIT", "60")))
-		if !on.Runs(t, client, r) {
-			t.Fatal("it does not run")
-		}
+		on.Runs(t, client, r)
 		a, err := client.Allocation(t.Context(), r)
 		if err != nil {
 			t.Fatal(err)
@@ -615,14 +599,12 @@ func TestContractAllocation(t *testing.T) {
 		if err := client.Stop(t.Context(), r); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(time.Minute); a.Desired != "stop" || a.Status != "complete"; time.Sleep(50 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("stopped, its allocation is %+v", a)
-			}
+		nomadtest.Await(t, "the stopped allocation to be complete", func() bool {
 			if a, err = client.Allocation(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
-		}
+			return a.Desired == "stop" && a.Status == "complete"
+		})
 	})
 }
 

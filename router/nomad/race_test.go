@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
@@ -37,7 +36,7 @@ func TestEightStartsAreTakenAtOnce(t *testing.T) {
 		r.ClaimToken = token(i)
 		return client.Start(t.Context(), r)
 	})
-	if job := on.job(t, r.Runner.ID); *job.Version != senders-1 {
+	if job := on.Job(t, r.Runner.ID); *job.Version != senders-1 {
 		t.Fatalf("the job has version %d: the registrations did not race", *job.Version)
 	}
 	if created != 1 {
@@ -58,7 +57,7 @@ func TestEightStartsAreTakenAtOnce(t *testing.T) {
 // agree checks that whoever starts the runner again is told the token that Nomad has.
 func (on target) agree(t *testing.T, client *Client, r router.StartRequest) {
 	t.Helper()
-	stored := on.job(t, r.Runner.ID).Meta[MetaClaimToken]
+	stored := on.Job(t, r.Runner.ID).Meta[MetaClaimToken]
 	tokens, created := race(t, 8, func(i int) (router.Started, error) {
 		r := r
 		r.ClaimToken = router.Secret(fmt.Sprintf("later-%d", i))
@@ -108,8 +107,8 @@ func TestALostAnswerComesAfterItsRepeat(t *testing.T) {
 			}
 			runs := on.running(t, r.Runner.ID)
 			release()
-			on.until(t, "the registration that was on its way", func() bool { return *on.job(t, r.Runner.ID).Version == 1 })
-			if got := on.job(t, r.Runner.ID).Meta[MetaClaimToken]; got != string(r.ClaimToken) {
+			nomadtest.Await(t, "the registration that was on its way", func() bool { return *on.Job(t, r.Runner.ID).Version == 1 })
+			if got := on.Job(t, r.Runner.ID).Meta[MetaClaimToken]; got != string(r.ClaimToken) {
 				t.Errorf("Nomad has the token %q, want %q", got, r.ClaimToken)
 			}
 			if got := on.running(t, r.Runner.ID); (got == runs) != (c.allocs == 1) {
@@ -127,27 +126,18 @@ func TestALostAnswerComesAfterItsRepeat(t *testing.T) {
 // its ID.
 func (on target) running(t *testing.T, jobID string) (id string) {
 	t.Helper()
-	on.until(t, "a running allocation of "+jobID, func() bool {
+	nomadtest.Await(t, "a running allocation of "+jobID, func() bool {
 		list, _, err := on.Nomad.Jobs().Allocations(jobID, false, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		id = ""
 		for _, a := range list {
-			if a.DesiredStatus == "run" && a.ClientStatus == "running" && a.JobVersion == *on.job(t, jobID).Version {
+			if a.DesiredStatus == "run" && a.ClientStatus == "running" && a.JobVersion == *on.Job(t, jobID).Version {
 				id = a.ID
 			}
 		}
 		return id != ""
 	})
 	return id
-}
-
-func (on target) until(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }

@@ -3,7 +3,6 @@ package nomad
 import (
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -58,9 +57,7 @@ func TestReleases(t *testing.T) {
 		{builds: "", fails: true},
 	} {
 		t.Run(tt.builds, func(t *testing.T) {
-			server := httptest.NewServer(servers(strings.Split(tt.builds, " ")...))
-			defer server.Close()
-			client := newClient(t, &api.Config{Address: server.URL})
+			client := answered(t, servers(strings.Split(tt.builds, " ")...))
 			if got := client.registersOnce(t.Context()); got != tt.once {
 				t.Errorf("it registers once: %t, want %t", got, tt.once)
 			}
@@ -91,11 +88,11 @@ func TestAJobIsReadBackWhereItMustBe(t *testing.T) {
 	}{
 		{"on 2.0.5 none", servers("2.0.5"), 0},
 		{"on 1.11.3 each", servers("1.11.3"), 20},
-		{"of an unknown release each", answers{"": {403, "Permission denied"}}, 20},
+		{"of an unknown release each", nomadtest.Answers{"": "403 Permission denied"}, 20},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var asked, reads atomic.Int32
-			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			client := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				switch {
 				case r.URL.Path == "/v1/agent/members":
 					asked.Add(1)
@@ -107,8 +104,6 @@ func TestAJobIsReadBackWhereItMustBe(t *testing.T) {
 					_, _ = w.Write([]byte(`{"ID":"gha-77-1","CreateIndex":7,"Version":0,"Meta":{"SWITCHYARD_CLAIM_TOKEN":"the-token","GH_JOB_ID":"77"}}`))
 				}
 			}))
-			defer server.Close()
-			client := newClient(t, &api.Config{Address: server.URL})
 			var group sync.WaitGroup
 			for range 20 {
 				group.Go(func() {

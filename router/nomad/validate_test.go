@@ -2,15 +2,13 @@ package nomad
 
 import (
 	"errors"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/hashicorp/nomad/api"
-
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 // A reload refuses rules for a verdict on a jobspec, and for nothing else.
@@ -21,23 +19,21 @@ func TestVerdictsOnAJobspec(t *testing.T) {
 	)
 	for _, c := range []struct {
 		name, jobspec string
-		answers       answers
+		answers       nomadtest.Answers
 		want          bool
 	}{
-		{"the file cannot be parsed", "broken", answers{parse: {400, "1 error occurred:\n\t* missing the resource block"}}, true},
+		{"the file cannot be parsed", "broken", nomadtest.Answers{parse: "400 1 error occurred:\n\t* missing the resource block"}, true},
 		{"no task is the runner", "unmarked", nil, true},
 		{"it has two groups", "two-groups", nil, true},
-		{"the job is invalid", "plain", answers{validate: {200, `{"Error":"1 error occurred:\n\t* Missing job datacenters\n\n"}`}}, true},
-		{"its pool does not exist", "plain", answers{validate: {200, `{"Error":"job \"x\" is in nonexistent node pool \"x\""}`}}, true},
-		{"the token may not parse", "broken", answers{parse: {403, "Permission denied"}}, false},
-		{"the token may not validate", "plain", answers{validate: {403, "Permission denied"}}, false},
-		{"Nomad is in trouble", "plain", answers{validate: {500, "No cluster leader"}}, false},
-		{"it is no Nomad", "plain", answers{validate: {400, "what?"}}, false},
+		{"the job is invalid", "plain", nomadtest.Answers{validate: `200 {"Error":"1 error occurred:\n\t* Missing job datacenters\n\n"}`}, true},
+		{"its pool does not exist", "plain", nomadtest.Answers{validate: `200 {"Error":"job \"x\" is in nonexistent node pool \"x\""}`}, true},
+		{"the token may not parse", "broken", nomadtest.Answers{parse: "403 Permission denied"}, false},
+		{"the token may not validate", "plain", nomadtest.Answers{validate: "403 Permission denied"}, false},
+		{"Nomad is in trouble", "plain", nomadtest.Answers{validate: "500 No cluster leader"}, false},
+		{"it is no Nomad", "plain", nomadtest.Answers{validate: "400 what?"}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := httptest.NewServer(c.answers)
-			defer server.Close()
-			_, err := newClient(t, &api.Config{Address: server.URL}).Validate(t.Context(), c.jobspec)
+			_, err := answered(t, c.answers).Validate(t.Context(), c.jobspec)
 			var verdict *router.JobspecError
 			if err == nil || errors.As(err, &verdict) != c.want {
 				t.Errorf("Validate = %v, a verdict: %v, want %v", err, !c.want, c.want)
@@ -55,9 +51,7 @@ func TestValidateWith(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewServer(answers{"": {200, "{}"}})
-	defer server.Close()
-	client := newClient(t, &api.Config{Address: server.URL})
+	client := answered(t, nomadtest.Answers{"": "200 {}"})
 	if _, err := client.ValidateWith(t.Context(), specs, "new"); err != nil {
 		t.Errorf("the new jobspecs lack the new one: %v", err)
 	}

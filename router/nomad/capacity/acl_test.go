@@ -99,30 +99,20 @@ func TestThePolicyOfTheInstallationIsEnough(t *testing.T) {
 	if a, err := client.Allocation(t.Context(), ran); err != nil || a.NodeAddr == "" {
 		t.Errorf("Allocation = %+v, %v", a, err)
 	}
-	var unplaced *router.Unplaced
-	for deadline := time.Now().Add(time.Minute); unplaced == nil && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if unplaced, err = client.Unplaced(t.Context(), router.Job{ID: 2}, waits); err != nil {
-			t.Fatalf("Unplaced: %v", err)
-		}
-	}
-	if unplaced == nil {
-		t.Error("Unplaced says nothing of a runner without a node")
-	}
+	unplacedNow(t, client, router.Job{ID: 2}, waits)
 	if found, err := client.Survey(t.Context(), []Route{{Rule: "r", Placement: waiting}}); err != nil || len(found) != 1 || found[0].Code != NoNode {
 		t.Errorf("Survey = %v, %v", found, err)
 	}
 	if err := client.Stop(t.Context(), waits); err != nil {
 		t.Errorf("Stop: %v", err)
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) { // Nomad evaluates the stop first
+	nomadtest.Await(t, "the stop to be evaluated", func() bool {
 		ended, err := client.Ended(t.Context(), waits)
-		if err != nil || time.Now().After(deadline) {
+		if err != nil {
 			t.Fatalf("Ended = %v, %v", ended, err)
 		}
-		if ended {
-			break
-		}
-	}
+		return ended
+	})
 
 	// survey asks about one placement; what it cannot tell is a finding.
 	survey := func(c *Client, p router.Placement) error {

@@ -1,7 +1,6 @@
 package capacity
 
 import (
-	"io"
 	"net/http"
 	"testing"
 
@@ -9,16 +8,21 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router/nomad"
+	"switchyard/router/testnet"
 )
 
 // newClient makes a client with the jobspecs of package nomad's tests.
-func newClient(t testing.TB, config *api.Config) *Client {
+func newClient(t testing.TB, config *api.Config, change ...func(*nomad.Config)) *Client {
 	t.Helper()
 	set, err := jobspecs.Load("../testdata/jobspecs")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := nomad.New(nomad.Config{Jobspecs: set, API: config})
+	made := nomad.Config{Jobspecs: set, API: config}
+	for _, f := range change {
+		f(&made)
+	}
+	c, err := nomad.New(made)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,23 +30,9 @@ func newClient(t testing.TB, config *api.Config) *Client {
 	return New(c)
 }
 
-// An answer is what a stand-in for Nomad says.
-type answer struct {
-	status int
-	body   string
-}
-
-// answers maps "METHOD /path" to an answer; anything else is answered by "", or with 404.
-type answers map[string]answer
-
-func (a answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	said, ok := a[r.Method+" "+r.URL.Path]
-	if !ok {
-		said = a[""]
-	}
-	if said.status == 0 {
-		said.status = http.StatusNotFound
-	}
-	w.WriteHeader(said.status)
-	_, _ = io.WriteString(w, said.body)
+// answered is a Client of a Nomad in memory that answers so.
+func answered(t testing.TB, h http.Handler) *Client {
+	t.Helper()
+	var on testnet.Net
+	return newClient(t, &api.Config{Address: on.Serve(t, h)}, func(c *nomad.Config) { c.Dial = on.Dial })
 }

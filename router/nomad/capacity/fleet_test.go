@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -82,28 +81,19 @@ func TestFitsAreWhatNomadPlans(t *testing.T) {
 		nodes[4].Drivers["raw_exec"].Healthy = false
 		nodes = append(nodes,
 			nomadsim.NewNode(nomadsim.Machine{Name: "ci-1", Kernel: "linux", Arch: "amd64", Cores: 8, MemoryMB: 16 << 10, Pool: "ci", Datacenter: "tokyo", GPUs: 2}))
-		on := newCluster(t, nomadsim.Config{Nodes: nodes, Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 }})
+		on := newCluster(t, nomadsim.Config{Nodes: nodes, Run: until})
 		j := api.NewBatchJob("hog", "hog", "global", 50).Constrain(api.NewConstraint("${node.unique.name}", "regexp", "^(linux-1|linux-gpu-1)$"))
 		hog := api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")
 		hog.Require(&api.Resources{Cores: new(9), MemoryMB: new(40 << 10)})
 		j.AddTaskGroup(api.NewTaskGroup("g", 2).AddTask(hog))
 		j.Constrain(api.NewConstraint("", "distinct_hosts", "true"))
-		on.register(t, j)
-		wait(t, func() bool {
+		on.Register(t, j)
+		nomadtest.Await(t, "both allocations", func() bool {
 			list, _, err := on.Nomad.Allocations().List(nil)
 			return err == nil && len(list) == 2
 		})
 		comparePlans(t, on.Client, on.Nomad, false)
 	})
-}
-
-func wait(t *testing.T, done func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !done(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("it does not come to that")
-		}
-	}
 }
 
 func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
@@ -172,11 +162,11 @@ func TestTheFleetIsDescribed(t *testing.T) {
 		nomadsim.NewNode(nomadsim.Machine{Name: "mac-1", Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 32 << 10}),
 	}
 	nodes[3].Status = "down"
-	on := newCluster(t, nomadsim.Config{Nodes: nodes, Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 }})
+	on := newCluster(t, nomadsim.Config{Nodes: nodes, Run: until})
 	j := api.NewBatchJob("hog", "hog", "global", 50).Constrain(api.NewConstraint("${node.unique.name}", "=", "a-2"))
 	hog := api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")
-	on.register(t, j.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(hog.Require(&api.Resources{CPU: new(1000), MemoryMB: new(6 << 10)}))))
-	wait(t, func() bool {
+	on.Register(t, j.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(hog.Require(&api.Resources{CPU: new(1000), MemoryMB: new(6 << 10)}))))
+	nomadtest.Await(t, "the allocation", func() bool {
 		list, _, err := on.Nomad.Allocations().List(nil)
 		return err == nil && len(list) == 1
 	})
@@ -243,7 +233,7 @@ func TestTheFleetOutlivesNomad(t *testing.T) {
 	defer sim.Close()
 	var away atomic.Bool
 	var lists, infos atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case away.Load():
 			http.Error(w, "No cluster leader", http.StatusInternalServerError)
@@ -255,8 +245,6 @@ func TestTheFleetOutlivesNomad(t *testing.T) {
 		}
 		sim.ServeHTTP(w, r)
 	}))
-	defer server.Close()
-	c := newClient(t, &api.Config{Address: server.URL})
 	examples := []router.Example{{Rule: "r", Placement: ask("r").Placement}}
 
 	away.Store(true)

@@ -1,13 +1,13 @@
 package capacity
 
 import (
-	"net/http/httptest"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/nomadsim/nomadtest"
 )
 
 func TestTasksThatDoNotRunTogetherAreNotAddedUp(t *testing.T) {
@@ -108,14 +108,12 @@ func TestSurveyLeavesOutWhatPasses(t *testing.T) {
 		`{"NodesEvaluated":0}`, // the node has come since
 		`{"NodesEvaluated":1,"NodesExhausted":1,"DimensionExhausted":{"network: reserved port collision api=80":1}}`,
 	} {
-		server := httptest.NewServer(answers{
-			"GET /v1/nodes":            {200, `[{"ID":"a","Name":"a","NodePool":"default","Datacenter":"dc1","Status":"ready","SchedulingEligibility":"eligible"}]`},
-			"PUT /v1/job/gha-0-0/plan": {200, `{"FailedTGAllocs":{"runner":` + metric + `}}`},
-		})
-		got, err := newClient(t, &api.Config{Address: server.URL}).Survey(t.Context(), []Route{{Placement: router.Placement{Jobspec: "plain"}}})
+		got, err := answered(t, nomadtest.Answers{
+			"GET /v1/nodes":            `200 [{"ID":"a","Name":"a","NodePool":"default","Datacenter":"dc1","Status":"ready","SchedulingEligibility":"eligible"}]`,
+			"PUT /v1/job/gha-0-0/plan": `200 {"FailedTGAllocs":{"runner":` + metric + `}}`,
+		}).Survey(t.Context(), []Route{{Placement: router.Placement{Jobspec: "plain"}}})
 		if err != nil || got != nil {
 			t.Errorf("with %s Survey = %v, %v, want nothing", metric, got, err)
 		}
-		server.Close()
 	}
 }

@@ -22,7 +22,7 @@ import (
 // A cluster is a simulated one, with a client, and another beside it.
 type cluster struct {
 	*Client
-	Nomad *api.Client
+	nomadtest.Target
 	plans atomic.Int32 // that were asked for
 }
 
@@ -38,17 +38,9 @@ func newCluster(t *testing.T, config nomadsim.Config) *cluster {
 		sim.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
-	at := nomadtest.At(t, server.URL)
-	on.Client, on.Nomad = newClient(t, at.Config), at.Nomad
+	on.Target = nomadtest.At(t, server.URL)
+	on.Client = newClient(t, on.Config)
 	return on
-}
-
-// register has the cluster run a job.
-func (on *cluster) register(t *testing.T, job *api.Job) {
-	t.Helper()
-	if _, _, err := on.Nomad.Jobs().Register(job, nil); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // ask makes a route of jobspec plain. A part is a constraint, a device or what
@@ -86,6 +78,10 @@ func memoryOf(mib int) func(*router.Placement) {
 
 func pool(name string) func(*router.Placement) {
 	return func(p *router.Placement) { p.NodePool, p.From["node_pool"] = name, "defaults" }
+}
+
+func jobspec(name string) func(*router.Placement) {
+	return func(p *router.Placement) { p.Jobspec = name }
 }
 
 func in(datacenters ...string) func(*router.Placement) {
@@ -126,7 +122,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		default:
 			j.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "vax"))
 		}
-		on.register(t, j)
+		on.Register(t, j)
 	}
 	if _, err := on.Nomad.NodePools().Register(&api.NodePool{Name: "bare"}, nil); err != nil {
 		t.Fatal(err)
@@ -171,7 +167,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		{"devices that nodes alike have not", ask("linux", gpus(2), pool("ci")), []string{
 			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 lack 2 nvidia/gpu (label gpu); out of service: 1 down`,
 		}},
-		{"a driver that is missing", ask("macos", func(p *router.Placement) { p.Jobspec = "docker" }, darwin), []string{
+		{"a driver that is missing", ask("macos", jobspec("docker"), darwin), []string{
 			`no-node: no node can serve it: of 8 nodes in service in pool "default", 6 lack ${attr.kernel.name} = darwin (rule macos); ` +
 				`2 lack the driver docker in working order (jobspec docker)`,
 		}},
@@ -203,7 +199,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		{"a pool that is not there", ask("linux", pool("cii")), []string{
 			`no-such-pool: there is no node pool "cii" (defaults); the nodes are in ci, default, old`,
 		}},
-		{"a pool that is the jobspec's own", ask("linux", func(p *router.Placement) { p.Jobspec = "elsewhere" }), []string{
+		{"a pool that is the jobspec's own", ask("linux", jobspec("elsewhere")), []string{
 			`no-such-pool: there is no node pool "no-such" (jobspec elsewhere); the nodes are in ci, default, old`,
 		}},
 		{"a namespace that is not there", ask("linux", func(p *router.Placement) { p.Namespace, p.From["namespace"] = "cl", "defaults" }), []string{
@@ -219,17 +215,17 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		{"a datacenter that is not there, beside one that is", ask("linux", pool("ci"), in("tokyo-*", "osaka")), []string{
 			`no-such-datacenter: warning: no node in pool "ci" is in datacenter osaka (rule r); its nodes are in tokyo-a, tokyo-b`,
 		}},
-		{"a jobspec that is refused", ask("linux", func(p *router.Placement) { p.Jobspec = "invalid" }), []string{
+		{"a jobspec that is refused", ask("linux", jobspec("invalid")), []string{
 			`jobspec-refused: jobspec invalid: Nomad refuses it: Task group g validation failed: Task t validation failed: minimum MemoryMB value is 10; got 1`,
 		}},
-		{"a jobspec with two groups", ask("linux", func(p *router.Placement) { p.Jobspec = "two-groups" }), []string{
+		{"a jobspec with two groups", ask("linux", jobspec("two-groups")), []string{
 			`jobspec-refused: jobspec ../testdata/jobspecs/two-groups.nomad.json: it has 2 groups, want 1: ` +
 				`leave one group, and mark one of its tasks with meta { switchyard = "runner" } if it has several`,
 		}},
-		{"a jobspec that is not there", ask("linux", func(p *router.Placement) { p.Jobspec = "no-such" }), []string{
+		{"a jobspec that is not there", ask("linux", jobspec("no-such")), []string{
 			`jobspec-refused: there is no jobspec "no-such": add it to the jobspecs, or correct the rule`,
 		}},
-		{"a jobspec that Nomad warns of", ask("linux", func(p *router.Placement) { p.Jobspec = "burst" }), []string{
+		{"a jobspec that Nomad warns of", ask("linux", jobspec("burst")), []string{
 			`jobspec-warns: warning: jobspec burst: Nomad warns: Memory oversubscription is not enabled; Task "g.t" memory_max value will be ignored. ` +
 				`Update the Scheduler Configuration to allow oversubscription.`,
 		}},
@@ -287,7 +283,7 @@ func TestSurveyIsPatientWithAFullFleet(t *testing.T) {
 		}
 		fill.AddTaskGroup(api.NewTaskGroup(on, 1).AddTask(task).Constrain(api.NewConstraint("${node.unique.name}", "=", on)))
 	}
-	on.register(t, fill)
+	on.Register(t, fill)
 	for _, c := range []struct {
 		name  string
 		route Route
@@ -362,7 +358,7 @@ func TestSurveySaysWhatAnIdleFleetDoes(t *testing.T) {
 			job := api.NewBatchJob(fmt.Sprint("busy", i), "busy", "global", 50)
 			task := api.NewTask("t", "raw_exec").Require(&api.Resources{Cores: new(rapid.IntRange(1, 4).Draw(rt, "busy cores")), MemoryMB: new(1024)})
 			job.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(task))
-			on.register(t, job)
+			on.Register(t, job)
 		}
 		got, err := on.Survey(context.Background(), routes)
 		if err != nil {
@@ -440,33 +436,31 @@ func TestSurveySaysWhenItCouldNotTell(t *testing.T) {
 		parent   = "GET /v1/job/classic"
 	)
 	var (
-		denied = answer{403, "Permission denied"}
-		none   = answer{200, "[]"}
+		denied = "403 Permission denied"
+		none   = "200 []"
 	)
 	for _, c := range []struct {
 		name    string
 		route   Route
-		answers answers
+		answers nomadtest.Answers
 		want    string
 	}{
-		{"no node read", ask("r"), answers{nodes: denied}, `list nodes: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has node { policy = "read" }`},
-		{"no submit-job", ask("r"), answers{nodes: none, plan: denied},
+		{"no node read", ask("r"), nomadtest.Answers{nodes: denied}, `list nodes: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has node { policy = "read" }`},
+		{"no submit-job", ask("r"), nomadtest.Answers{nodes: none, plan: denied},
 			"plan a job of jobspec plain in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace default"},
-		{"no read-job for a verdict", ask("r"), answers{nodes: none, plan: {500, "bad"}, validate: denied},
+		{"no read-job for a verdict", ask("r"), nomadtest.Answers{nodes: none, plan: "500 bad", validate: denied},
 			"validate a job of jobspec plain in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has read-job on namespace default"},
-		{"no parse-job", ask("r", func(p *router.Placement) { p.Jobspec = "shell" }), answers{nodes: none, parse: denied}, "a token that has parse-job on namespace default"},
-		{"no read-job for what is dispatched", Route{Placement: router.Placement{Dispatch: "classic"}}, answers{nodes: none, parent: denied},
+		{"no parse-job", ask("r", jobspec("shell")), nomadtest.Answers{nodes: none, parse: denied}, "a token that has parse-job on namespace default"},
+		{"no read-job for what is dispatched", Route{Placement: router.Placement{Dispatch: "classic"}}, nomadtest.Answers{nodes: none, parent: denied},
 			"read job classic in namespace default: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has read-job on namespace default"},
-		{"a job that cannot be asked for", Route{Placement: router.Placement{Dispatch: "classic"}}, answers{nodes: none, parent: {400, "bad"}},
+		{"a job that cannot be asked for", Route{Placement: router.Placement{Dispatch: "classic"}}, nomadtest.Answers{nodes: none, parent: "400 bad"},
 			"read job classic in namespace default: Nomad answered 400: bad"},
-		{"no leader", ask("r"), answers{"": {500, "No cluster leader"}}, "list nodes: Nomad answered 500: No cluster leader"},
-		{"trouble with a job that is valid", ask("r"), answers{nodes: none, plan: {500, "rpc error"}, validate: {200, "{}"}},
+		{"no leader", ask("r"), nomadtest.Answers{"": "500 No cluster leader"}, "list nodes: Nomad answered 500: No cluster leader"},
+		{"trouble with a job that is valid", ask("r"), nomadtest.Answers{nodes: none, plan: "500 rpc error", validate: "200 {}"},
 			"plan a job of jobspec plain in namespace default: Nomad answered 500: rpc error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := httptest.NewServer(c.answers)
-			defer server.Close()
-			got, err := newClient(t, &api.Config{Address: server.URL}).Survey(t.Context(), []Route{c.route})
+			got, err := answered(t, c.answers).Survey(t.Context(), []Route{c.route})
 			if strings.HasPrefix(c.want, "list nodes: ") {
 				if err == nil || !strings.Contains(err.Error(), c.want) || got != nil {
 					t.Errorf("Survey = %v, %v\nwant error %s", got, err, c.want)
@@ -489,7 +483,7 @@ func TestSurveySaysWhenItCouldNotTell(t *testing.T) {
 func TestSurveyGoesOn(t *testing.T) {
 	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet(), Namespaces: []string{"secret"}})
 	defer sim.Close()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	client := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch query := r.URL.Query(); {
 		case query.Get("region") == "mars":
 			http.Error(w, "No path to region", http.StatusInternalServerError)
@@ -499,11 +493,7 @@ func TestSurveyGoesOn(t *testing.T) {
 			sim.ServeHTTP(w, r)
 		}
 	}))
-	defer server.Close()
-	jobspec := func(name string) func(*router.Placement) {
-		return func(p *router.Placement) { p.Jobspec = name }
-	}
-	got, err := newClient(t, &api.Config{Address: server.URL}).Survey(t.Context(), []Route{
+	got, err := client.Survey(t.Context(), []Route{
 		ask("a", jobspec("region")), ask("b", func(p *router.Placement) { p.Namespace = "secret" }), ask("c", pool("cii")), ask("d"),
 		ask("e", equal("${attr.kernel.name}", "sunos", "rule e")), ask("f", jobspec("region"), linux),
 	})
@@ -524,9 +514,6 @@ func TestSurveyGoesOn(t *testing.T) {
 func TestSurveyOfOneNode(t *testing.T) {
 	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) {
 		client := newClient(t, on.Config)
-		jobspec := func(name string) func(*router.Placement) {
-			return func(p *router.Placement) { p.Jobspec = name }
-		}
 		list, _, err := on.Nomad.Nodes().List(nil)
 		if err != nil || len(list) != 1 {
 			t.Fatalf("nodes: %v, %v; want one", list, err)

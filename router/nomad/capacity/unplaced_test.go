@@ -1,7 +1,6 @@
 package capacity
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -26,17 +25,20 @@ func placed(r router.StartRequest, rule string) router.Job {
 // unplacedNow waits for Nomad to have looked for a node in vain.
 func unplacedNow(t *testing.T, client *Client, j router.Job, r router.Runner) *router.Unplaced {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		u, err := client.Unplaced(t.Context(), j, r)
-		if err != nil {
+	return unplaced(t, client, j, r, "a reason why "+r.ID+" has no node", func(u *router.Unplaced) bool { return u != nil })
+}
+
+// unplaced waits for an answer of Unplaced.
+func unplaced(t *testing.T, client *Client, j router.Job, r router.Runner, what string, ok func(*router.Unplaced) bool) (u *router.Unplaced) {
+	t.Helper()
+	nomadtest.Await(t, what, func() bool {
+		var err error
+		if u, err = client.Unplaced(t.Context(), j, r); err != nil {
 			t.Fatal(err)
 		}
-		if u != nil {
-			return u
-		}
-	}
-	t.Fatalf("no reason why %s has no node", r.ID)
-	return nil
+		return ok(u)
+	})
+	return u
 }
 
 func TestContractUnplaced(t *testing.T) {
@@ -90,9 +92,7 @@ func TestContractUnplaced(t *testing.T) {
 				}
 				if c.first != nil {
 					first := on.Fresh(t, *c.first)
-					if r := on.Start(t, client, first); !on.Runs(t, client, r) {
-						t.Fatal("the first does not run")
-					}
+					on.Runs(t, client, on.Start(t, client, first))
 				}
 				request := on.Fresh(t, c.placement)
 				r := on.Start(t, client, request)
@@ -108,18 +108,7 @@ func TestContractUnplaced(t *testing.T) {
 				if err := client.Stop(t.Context(), r); err != nil {
 					t.Fatal(err)
 				}
-				for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-					u, err := client.Unplaced(t.Context(), placed(request, "linux"), r)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if u == nil {
-						break
-					}
-					if time.Now().After(deadline) {
-						t.Fatalf("stopped, it still waits: %+v", u)
-					}
-				}
+				unplaced(t, client, placed(request, "linux"), r, "the stopped one to wait no more", func(u *router.Unplaced) bool { return u == nil })
 			})
 		}
 	})
@@ -131,23 +120,22 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 		return nomadsim.NewNode(nomadsim.Machine{Name: name, Kernel: "linux", Arch: arch, Cores: 4, MemoryMB: 8 << 10, Pool: pool})
 	}
 	on := newCluster(t, nomadsim.Config{
-		Run: func(ctx context.Context, _ nomadsim.Task) int { <-ctx.Done(); return 0 },
+		Run: until,
 		Nodes: []*api.Node{
 			machine("amd-1", "amd64", "ci"), machine("amd-2", "amd64", "ci"), machine("amd-3", "amd64", "ci"),
 			machine("arm-1", "arm64", "ci"), machine("arm-2", "arm64", "ci"), machine("other", "arm64", "apps"),
 		},
 	})
-	beside := nomadtest.Target{Nomad: on.Nomad}
 	placement := router.Placement{
 		Jobspec: "plain", NodePool: "ci", From: map[string]string{"resources.memory_mb": "rule linux"},
 		Constraints: []router.Constraint{{Attribute: "${attr.cpu.arch}", Operator: "=", Value: "arm64", From: "label arm64"}},
 	}
 	placement.Resources.MemoryMB = 6 << 10
 	for range 2 {
-		beside.Start(t, on.Client, beside.Fresh(t, placement))
+		on.Start(t, on.Client, on.Fresh(t, placement))
 	}
-	third := beside.Fresh(t, placement)
-	r := beside.Start(t, on.Client, third)
+	third := on.Fresh(t, placement)
+	r := on.Start(t, on.Client, third)
 	got, err := on.Unplaced(t.Context(), placed(third, "linux"), r)
 	want := &router.Unplaced{
 		Text: "5 nodes in pool ci: 3 lack ${attr.cpu.arch} = arm64 (label arm64); 2 are full: memory",
@@ -201,17 +189,9 @@ func TestContractUnplacedWhileNothingIsEvaluated(t *testing.T) {
 			t.Fatalf("Unplaced = %+v", u)
 		}
 		pause(false)
-		var err error
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-			if u, err = client.Unplaced(t.Context(), router.Job{}, r); err != nil || u != nil && !u.Pending {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("a minute after the broker goes on, Unplaced = %+v", u)
-			}
-		}
-		if err != nil || u.Text == "" {
-			t.Errorf("Unplaced = %+v, %v", u, err)
+		u = unplaced(t, client, router.Job{}, r, "the broker to go on", func(u *router.Unplaced) bool { return u != nil && !u.Pending })
+		if u.Text == "" {
+			t.Errorf("Unplaced = %+v", u)
 		}
 	})
 }

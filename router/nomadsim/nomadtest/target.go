@@ -1,11 +1,15 @@
 package nomadtest
 
 import (
+	"cmp"
 	"context"
+	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -121,6 +125,36 @@ func (on Target) Purge(t *testing.T, id string) {
 	t.Cleanup(func() { _, _, _ = on.Nomad.Jobs().Deregister(id, true, nil) })
 }
 
+// Deregister stops a job, and purges it if asked to.
+func (on Target) Deregister(t *testing.T, id string, purge bool) (evalID string) {
+	t.Helper()
+	evalID, _, err := on.Nomad.Jobs().Deregister(id, purge, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return evalID
+}
+
+// Register registers a job as it is.
+func (on Target) Register(t *testing.T, j *api.Job) *api.JobRegisterResponse {
+	t.Helper()
+	resp, _, err := on.Nomad.Jobs().Register(j, nil)
+	if err != nil {
+		t.Fatalf("register %s: %v", *j.ID, err)
+	}
+	return resp
+}
+
+// Job returns a job as Nomad has it.
+func (on Target) Job(t *testing.T, id string) *api.Job {
+	t.Helper()
+	j, _, err := on.Nomad.Jobs().Info(id, nil)
+	if err != nil {
+		t.Fatalf("read job %s: %v", id, err)
+	}
+	return j
+}
+
 // Unplaceable keeps jobs from running where the test is about their registration.
 var Unplaceable = []router.Constraint{{Attribute: "${meta.no_such}", Operator: "is_set"}}
 
@@ -137,15 +171,36 @@ func (on Target) Start(t *testing.T, client interface {
 	return r.Runner
 }
 
-// Runs waits for a runner to have a node, up to a minute.
+// Runs waits for a runner to run on its node.
 func (on Target) Runs(t *testing.T, client interface {
 	Allocation(ctx context.Context, r router.Runner) (router.Allocation, error)
-}, r router.Runner) bool {
+}, r router.Runner) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if a, err := client.Allocation(t.Context(), r); err == nil && a.Status == "running" {
-			return true
+	Await(t, r.ID+" to run", func() bool {
+		a, err := client.Allocation(t.Context(), r)
+		return err == nil && a.Status == "running"
+	})
+}
+
+// Await waits until done, for a minute at most.
+func Await(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
 		}
 	}
-	return false
+}
+
+// Answers maps "METHOD /path" to what a stand-in for Nomad answers, a status and a body
+// such as "403 Permission denied"; all else is answered by "", or with 404. The texts are
+// those of a real agent, v2.0.6-dev.
+type Answers map[string]string
+
+// ServeHTTP answers a request.
+func (a Answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	status, body, _ := strings.Cut(cmp.Or(a[r.Method+" "+r.URL.Path], a[""], "404 "), " ")
+	code, _ := strconv.Atoi(status)
+	w.WriteHeader(code)
+	_, _ = io.WriteString(w, body)
 }
