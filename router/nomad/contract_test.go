@@ -21,6 +21,7 @@ import (
 
 	"switchyard/jobspecs"
 	"switchyard/router"
+	"switchyard/router/nomadsim"
 	"switchyard/router/nomadsim/nomadtest"
 )
 
@@ -29,7 +30,7 @@ type target struct{ nomadtest.Target }
 
 func targets(t *testing.T, test func(t *testing.T, on target)) {
 	t.Helper()
-	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) { test(t, target{on}) })
+	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) { test(t, target{on}) })
 }
 
 func TestStartRegistersOnce(t *testing.T) {

@@ -30,19 +30,15 @@ import (
 	"switchyard/router/nomadsim/nomadtest"
 )
 
-// A cluster is a Nomad that the contract is tested against: the simulated one,
-// with a node like that of a development agent, or such an agent.
-type cluster struct {
-	*api.Client
-	addr string
-}
+// A cluster is a nomadtest.Target, with what only these tests ask of it.
+type cluster struct{ nomadtest.Target }
 
 // before reports whether the cluster's release is earlier than one, such as 1.11.2.
 // What was different then is said where it is asked. It was read in the sources of the
 // releases (2026-11-29).
 func (on cluster) before(t *testing.T, release string) bool {
 	t.Helper()
-	self, err := on.Agent().Self()
+	self, err := on.Nomad.Agent().Self()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,30 +53,7 @@ func (on cluster) before(t *testing.T, release string) bool {
 // contract runs a test on the simulator and, when there is one, on a real agent.
 func contract(t *testing.T, test func(t *testing.T, on cluster)) {
 	t.Helper()
-	connect := func(t *testing.T, addr string) cluster {
-		client, err := api.NewClient(&api.Config{Address: addr})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(client.Close)
-		return cluster{client, addr}
-	}
-	t.Run("simulated", func(t *testing.T) {
-		sim := nomadsim.New(nomadsim.Config{Run: script, Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{
-			Name: "vm", Kernel: runtime.GOOS, Arch: runtime.GOARCH, Cores: 2, MemoryMB: 4096,
-		})}})
-		t.Cleanup(sim.Close)
-		srv := httptest.NewServer(sim)
-		t.Cleanup(srv.Close)
-		test(t, connect(t, srv.URL))
-	})
-	t.Run("real", func(t *testing.T) {
-		addr := nomadtest.Agent(t)
-		if addr == "" {
-			t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
-		}
-		test(t, connect(t, addr))
-	})
+	nomadtest.Targets(t, nomadsim.Config{Run: script}, func(t *testing.T, on nomadtest.Target) { test(t, cluster{on}) })
 }
 
 // job is a batch job that runs one task once: the script of script_test.go.
@@ -98,13 +71,9 @@ func (on cluster) job(t *testing.T, change ...func(*api.Job)) *api.Job {
 		c(j)
 	}
 	if j.ID != nil {
-		on.purge(t, *j.ID)
+		on.Purge(t, *j.ID)
 	}
 	return j
-}
-
-func (on cluster) purge(t *testing.T, id string) {
-	t.Cleanup(func() { _, _, _ = on.Jobs().Deregister(id, true, nil) })
 }
 
 func constrain(l, operand, r string) func(*api.Job) {
@@ -125,24 +94,6 @@ func env(key, value string) func(*api.Job) {
 
 func group(j *api.Job) *api.TaskGroup { return j.TaskGroups[0] }
 func task(j *api.Job) *api.Task       { return j.TaskGroups[0].Tasks[0] }
-
-func (on cluster) register(t *testing.T, j *api.Job) *api.JobRegisterResponse {
-	t.Helper()
-	resp, _, err := on.Jobs().Register(j, nil)
-	if err != nil {
-		t.Fatalf("register %s: %v", *j.ID, err)
-	}
-	return resp
-}
-
-func (on cluster) info(t *testing.T, id string) *api.Job {
-	t.Helper()
-	j, _, err := on.Jobs().Info(id, nil)
-	if err != nil {
-		t.Fatalf("read job %s: %v", id, err)
-	}
-	return j
-}
 
 // wait polls until done, and fails with what it saw last.
 func wait(t *testing.T, what string, done func() (saw any, ok bool)) {
@@ -166,7 +117,7 @@ func (on cluster) ended(t *testing.T, id string) *api.AllocationListStub {
 func (on cluster) reaches(t *testing.T, id string, statuses ...string) (stub *api.AllocationListStub) {
 	t.Helper()
 	wait(t, fmt.Sprintf("the allocation of %s to be %s", id, strings.Join(statuses, " or ")), func() (any, bool) {
-		list, _, err := on.Jobs().Allocations(id, false, nil)
+		list, _, err := on.Nomad.Jobs().Allocations(id, false, nil)
 		if err != nil || len(list) != 1 {
 			return err, false
 		}
@@ -182,7 +133,7 @@ func (on cluster) evaluated(t *testing.T, id string) (evals []*api.Evaluation) {
 	t.Helper()
 	wait(t, "the evaluation of "+id, func() (any, bool) {
 		var err error
-		evals, _, err = on.Jobs().Evaluations(id, nil)
+		evals, _, err = on.Nomad.Jobs().Evaluations(id, nil)
 		return err, len(evals) > 0 && !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == "pending" })
 	})
 	slices.SortFunc(evals, func(a, b *api.Evaluation) int { return int(a.CreateIndex) - int(b.CreateIndex) })
@@ -217,9 +168,9 @@ func enforced(index uint64) *api.RegisterOptions {
 func TestContractRegisterOnce(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		j := on.job(t, nowhere)
-		_, _, err := on.Jobs().RegisterOpts(j, enforced(7), nil)
+		_, _, err := on.Nomad.Jobs().RegisterOpts(j, enforced(7), nil)
 		wantStatus(t, err, 500, "Enforcing job modify index 7: job does not exist")
-		first, _, err := on.Jobs().RegisterOpts(j, enforced(0), nil)
+		first, _, err := on.Nomad.Jobs().RegisterOpts(j, enforced(0), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -233,22 +184,22 @@ func TestContractRegisterOnce(t *testing.T) {
 			{0, "Enforcing job modify index 0: job already exists"},
 			{7, fmt.Sprintf("Enforcing job modify index 7: job exists with conflicting job modify index: %d", first.JobModifyIndex)},
 		} {
-			_, _, err := on.Jobs().RegisterOpts(j, enforced(c.index), nil)
+			_, _, err := on.Nomad.Jobs().RegisterOpts(j, enforced(c.index), nil)
 			wantStatus(t, err, 500, c.words)
 		}
-		again, _, err := on.Jobs().RegisterOpts(on.job(t, nowhere, func(same *api.Job) { same.ID = j.ID }), enforced(first.JobModifyIndex), nil)
-		if got := on.info(t, *j.ID); err != nil || again.JobModifyIndex != first.JobModifyIndex || *got.Version != 0 {
+		again, _, err := on.Nomad.Jobs().RegisterOpts(on.job(t, nowhere, func(same *api.Job) { same.ID = j.ID }), enforced(first.JobModifyIndex), nil)
+		if got := on.Job(t, *j.ID); err != nil || again.JobModifyIndex != first.JobModifyIndex || *got.Version != 0 {
 			t.Errorf("registered the same again as %+v, %v, version %d; want index %d and version 0", again, err, *got.Version, first.JobModifyIndex)
 		}
-		changed := on.register(t, on.job(t, nowhere, func(c *api.Job) { c.ID = j.ID; c.Priority = new(60) }))
-		if got := on.info(t, *j.ID); changed.JobModifyIndex <= first.JobModifyIndex || *got.Version != 1 || *got.CreateIndex != first.JobModifyIndex {
+		changed := on.Register(t, on.job(t, nowhere, func(c *api.Job) { c.ID = j.ID; c.Priority = new(60) }))
+		if got := on.Job(t, *j.ID); changed.JobModifyIndex <= first.JobModifyIndex || *got.Version != 1 || *got.CreateIndex != first.JobModifyIndex {
 			t.Errorf("registered a change as %+v, with version %d, created at %d", changed, *got.Version, *got.CreateIndex)
 		}
 		for words, change := range map[string]func(*api.Job){
 			`cannot update job from type "batch" to "service"`:           func(j *api.Job) { j.Type = new("service") },
 			"cannot update non-parameterized job to being parameterized": func(j *api.Job) { j.ParameterizedJob = &api.ParameterizedJobConfig{} },
 		} {
-			_, _, err := on.Jobs().Register(on.job(t, nowhere, func(c *api.Job) { c.ID = j.ID }, change), nil)
+			_, _, err := on.Nomad.Jobs().Register(on.job(t, nowhere, func(c *api.Job) { c.ID = j.ID }, change), nil)
 			wantStatus(t, err, 500, words)
 		}
 	})
@@ -261,11 +212,11 @@ func TestContractRegisterWhatWasRead(t *testing.T) {
 			j.Dispatched, j.ParentID, j.Status, j.Version = true, new("parent"), new("running"), new(uint64(7))
 			j.Stop = new(true)
 		})
-		on.register(t, j)
+		on.Register(t, j)
 		if evals := on.evaluated(t, *j.ID); len(evals) != 1 || evals[0].Status != "complete" {
 			t.Errorf("evaluations %+v", evals)
 		}
-		got := on.info(t, *j.ID)
+		got := on.Job(t, *j.ID)
 		first := uint64(7)
 		if on.before(t, "2.0.0") { // which counts by itself; no job of Switchyard's names a version
 			first = 0
@@ -273,7 +224,7 @@ func TestContractRegisterWhatWasRead(t *testing.T) {
 		if got.Dispatched || *got.ParentID != "" || *got.Version != first || !*got.Stop || *got.Status != "dead" {
 			t.Errorf("dispatched %t from %q, version %d, stop %t, %s; want a stopped job of version %d that is dead", got.Dispatched, *got.ParentID, *got.Version, *got.Stop, *got.Status, first)
 		}
-		if allocs, _, err := on.Jobs().Allocations(*j.ID, true, nil); err != nil || len(allocs) != 0 {
+		if allocs, _, err := on.Nomad.Jobs().Allocations(*j.ID, true, nil); err != nil || len(allocs) != 0 {
 			t.Errorf("allocations %v, %v; want none", allocs, err)
 		}
 	})
@@ -290,7 +241,7 @@ func TestContractEightClientsRaceForOneID(t *testing.T) {
 			for range 8 {
 				wg.Go(func() {
 					j := on.job(t, nowhere, func(j *api.Job) { j.ID = &id; j.SetMeta("who", fmt.Sprint(rand.Int())) })
-					_, _, err := on.Jobs().RegisterOpts(j, enforced(0), nil)
+					_, _, err := on.Nomad.Jobs().RegisterOpts(j, enforced(0), nil)
 					mu.Lock()
 					defer mu.Unlock()
 					if err == nil {
@@ -305,7 +256,7 @@ func TestContractEightClientsRaceForOneID(t *testing.T) {
 				wantStatus(t, err, 500, "Enforcing job modify index 0: job already exists")
 			}
 			// Until 2.0.1, Nomad does not look again as it commits: Client.Start says what is made of it.
-			if v := *on.info(t, id).Version; on.before(t, "2.0.1") {
+			if v := *on.Job(t, id).Version; on.before(t, "2.0.1") {
 				if made == 0 || v != uint64(made-1) {
 					t.Errorf("%d of 8 registered it, version %d; want a version for each", made, v)
 				}
@@ -443,14 +394,14 @@ func TestContractValidation(t *testing.T) {
 				if was, ok := earlier[c.name]; ok && on.before(t, was.since) {
 					want = was.words
 				}
-				said, _, err := on.Jobs().Validate(on.job(t, c.change), nil)
+				said, _, err := on.Nomad.Jobs().Validate(on.job(t, c.change), nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				if got := strings.Join(strings.Fields(said.Error), " "); got != want {
 					t.Errorf("validated: %q\nwant %q", got, want)
 				}
-				_, _, err = on.Jobs().Register(on.job(t, c.change), nil)
+				_, _, err = on.Nomad.Jobs().Register(on.job(t, c.change), nil)
 				if want != "" {
 					wantStatus(t, err, 500, want)
 				} else if err != nil {
@@ -465,11 +416,11 @@ func TestContractWarnings(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		burst := func(j *api.Job) { task(j).Resources.MemoryMaxMB = new(64) }
 		const want = `1 warning: * Memory oversubscription is not enabled; Task "g.t" memory_max value will be ignored. Update the Scheduler Configuration to allow oversubscription.`
-		said, _, err := on.Jobs().Validate(on.job(t, burst), nil)
+		said, _, err := on.Nomad.Jobs().Validate(on.job(t, burst), nil)
 		if err != nil || strings.Join(strings.Fields(said.Warnings), " ") != want {
 			t.Errorf("validated with %+v, %v; want the warning %q", said, err, want)
 		}
-		if resp := on.register(t, on.job(t, burst, nowhere)); strings.Join(strings.Fields(resp.Warnings), " ") != want {
+		if resp := on.Register(t, on.job(t, burst, nowhere)); strings.Join(strings.Fields(resp.Warnings), " ") != want {
 			t.Errorf("registered with the warnings %q, want %q", resp.Warnings, want)
 		}
 	})
@@ -527,7 +478,7 @@ func TestContractRawAnswers(t *testing.T) {
 			{"GET /v1/agent/health", "", 200, `{"client":{"message":"ok","ok":true},"server":{"message":"ok","ok":true}}`},
 		} {
 			method, path, _ := strings.Cut(c.request, " ")
-			req, err := http.NewRequestWithContext(t.Context(), method, on.addr+path, strings.NewReader(c.body))
+			req, err := http.NewRequestWithContext(t.Context(), method, on.Config.Address+path, strings.NewReader(c.body))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -617,15 +568,11 @@ func TestContractPlacementFailures(t *testing.T) {
 					}),
 				}
 				j := on.job(t, c.change...)
-				plan, _, err := on.Jobs().Plan(j, false, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				wantDiff(t, "plan", want, plan.FailedTGAllocs, ignore)
-				if _, _, err := on.Jobs().Info(*j.ID, nil); err == nil {
+				wantDiff(t, "plan", want, on.plan(t, j), ignore)
+				if _, _, err := on.Nomad.Jobs().Info(*j.ID, nil); err == nil {
 					t.Error("the plan left a job behind")
 				}
-				on.register(t, j)
+				on.Register(t, j)
 				evals := on.evaluated(t, *j.ID)
 				if len(evals) != 2 {
 					t.Fatalf("%d evaluations, want 2", len(evals))
@@ -641,7 +588,7 @@ func TestContractPlacementFailures(t *testing.T) {
 				if done.BlockedEval != blocked.ID || blocked.PreviousEval != done.ID {
 					t.Errorf("%s is blocked by %q; %s comes after %q", done.ID, done.BlockedEval, blocked.ID, blocked.PreviousEval)
 				}
-				if one, _, err := on.Evaluations().Info(blocked.ID, nil); err != nil || one.Status != "blocked" {
+				if one, _, err := on.Nomad.Evaluations().Info(blocked.ID, nil); err != nil || one.Status != "blocked" {
 					t.Errorf("the evaluation itself: %+v, %v", one, err)
 				}
 			})
@@ -659,22 +606,23 @@ func (on cluster) metrics(t *testing.T) cmp.Option {
 	return cmpopts.IgnoreFields(api.AllocationMetric{}, ignored...)
 }
 
+// plan returns for which groups a plan finds no node.
+func (on cluster) plan(t *testing.T, j *api.Job) map[string]*api.AllocationMetric {
+	t.Helper()
+	plan, _, err := on.Nomad.Jobs().Plan(j, false, nil)
+	if err != nil {
+		t.Fatalf("plan with %v: %v", j.Constraints, err)
+	}
+	return plan.FailedTGAllocs
+}
+
 // What a plan says that nothing need be registered for.
 func TestContractPlan(t *testing.T) {
-	failed := func(t *testing.T, on cluster, j *api.Job) map[string]*api.AllocationMetric {
-		t.Helper()
-		plan, _, err := on.Jobs().Plan(j, false, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return plan.FailedTGAllocs
-	}
 	contract(t, func(t *testing.T, on cluster) {
-		nodes, _, err := on.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
-		if err != nil || len(nodes) != 1 || nodes[0].NodeResources == nil || nodes[0].ReservedResources == nil {
-			t.Fatalf("nodes: %+v, %v; want one, with its resources", nodes, err)
+		n := on.Node(t)
+		if n.NodeResources == nil || n.ReservedResources == nil {
+			t.Fatalf("node %+v, want it with its resources", n)
 		}
-		n := nodes[0]
 		total := int(n.NodeResources.Memory.MemoryMB) - int(n.ReservedResources.Memory.MemoryMB)
 		if r := n.NodeResources; total < 1024 || r.Cpu.CpuShares < 1 || int(r.Cpu.TotalCpuCores) != len(r.Cpu.ReservableCpuCores) || r.Disk.DiskMB < 1 || n.Drain {
 			t.Errorf("the node has %+v and drains: %t", r, n.Drain)
@@ -684,29 +632,27 @@ func TestContractPlan(t *testing.T) {
 		}
 		t.Run("of all the memory, and of more", func(t *testing.T) {
 			wait(t, "the node to be idle", func() (any, bool) {
-				got := failed(t, on, on.job(t, memory(total)))
+				got := on.plan(t, on.job(t, memory(total)))
 				return got, got == nil
 			})
-			if got := failed(t, on, on.job(t, memory(total+1)))["g"]; got == nil || got.DimensionExhausted["memory"] != 1 {
+			if got := on.plan(t, on.job(t, memory(total+1)))["g"]; got == nil || got.DimensionExhausted["memory"] != 1 {
 				t.Errorf("plan of 1 MB more than there is: %+v", got)
 			}
 		})
 		t.Run("of memory that is in use", func(t *testing.T) {
 			hog := on.job(t, memory(total-100), env("WAIT", "1"))
-			on.register(t, hog)
+			on.Register(t, hog)
 			on.reaches(t, *hog.ID, "running")
-			if got := failed(t, on, on.job(t, memory(100))); got != nil {
+			if got := on.plan(t, on.job(t, memory(100))); got != nil {
 				t.Errorf("plan of what is left: %+v", got["g"])
 			}
-			got := failed(t, on, on.job(t, memory(101)))["g"]
+			got := on.plan(t, on.job(t, memory(101)))["g"]
 			if got == nil || got.NodesEvaluated != 1 || got.NodesFiltered != 0 || got.NodesExhausted != 1 || got.DimensionExhausted["memory"] != 1 {
 				t.Errorf("plan of 1 MB more than is left: %+v", got)
 			}
-			if _, _, err := on.Jobs().Deregister(*hog.ID, true, nil); err != nil {
-				t.Error(err)
-			}
+			on.Deregister(t, *hog.ID, true)
 			wait(t, "the node to be idle", func() (any, bool) {
-				got := failed(t, on, on.job(t, memory(total)))
+				got := on.plan(t, on.job(t, memory(total)))
 				return got, got == nil
 			})
 		})
@@ -714,34 +660,34 @@ func TestContractPlan(t *testing.T) {
 			j := on.job(t)
 			other := api.NewTaskGroup("h", 1).AddTask(api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true"))
 			j.AddTaskGroup(other.Constrain(api.NewConstraint("${attr.kernel.name}", "=", "vax")))
-			got := failed(t, on, j)
+			got := on.plan(t, j)
 			if len(got) != 1 || got["h"] == nil || got["h"].ConstraintFiltered["${attr.kernel.name} = vax"] != 1 {
 				t.Errorf("failed: %+v, want h alone", got)
 			}
 		})
 		t.Run("without what is like a node by its ID", func(t *testing.T) {
-			if got := failed(t, on, on.job(t, constrain("${node.unique.id}", "regexp", "^("+n.ID+"|x)$"))); got != nil {
+			if got := on.plan(t, on.job(t, constrain("${node.unique.id}", "regexp", "^("+n.ID+"|x)$"))); got != nil {
 				t.Errorf("failed on the node that is meant: %+v", got["g"])
 			}
-			got := failed(t, on, on.job(t, constrain("${node.unique.id}", "regexp", "^(x|y)$"), nowhere))["g"]
+			got := on.plan(t, on.job(t, constrain("${node.unique.id}", "regexp", "^(x|y)$"), nowhere))["g"]
 			if got == nil || got.ConstraintFiltered["${node.unique.id} regexp ^(x|y)$"] != 1 || got.NodesFiltered != 1 {
 				t.Errorf("failed on another node: %+v", got)
 			}
 		})
 		t.Run("in a pool without nodes", func(t *testing.T) {
-			t.Cleanup(func() { _, _ = on.NodePools().Delete("bare", nil) })
-			if _, err := on.NodePools().Register(&api.NodePool{Name: "bare"}, nil); err != nil {
+			t.Cleanup(func() { _, _ = on.Nomad.NodePools().Delete("bare", nil) })
+			if _, err := on.Nomad.NodePools().Register(&api.NodePool{Name: "bare"}, nil); err != nil {
 				t.Fatal(err)
 			}
-			got := failed(t, on, on.job(t, func(j *api.Job) { j.NodePool = new("bare") }))["g"]
+			got := on.plan(t, on.job(t, func(j *api.Job) { j.NodePool = new("bare") }))["g"]
 			want := &api.AllocationMetric{NodePool: "bare"}
 			wantDiff(t, "plan", want, got, on.metrics(t))
 		})
 		t.Run("in a pool and a namespace that are not there", func(t *testing.T) {
 			j := on.job(t, func(j *api.Job) { j.ID, j.NodePool, j.Namespace = new("x"), new("no-such"), new("no-such") })
-			_, _, err := on.Jobs().Plan(j, false, nil)
+			_, _, err := on.Nomad.Jobs().Plan(j, false, nil)
 			wantStatus(t, err, 500, `2 errors occurred: * job "x" is in nonexistent namespace "no-such" * job "x" is in nonexistent node pool "no-such"`)
-			said, _, err := on.Jobs().Validate(j, nil)
+			said, _, err := on.Nomad.Jobs().Validate(j, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -749,10 +695,10 @@ func TestContractPlan(t *testing.T) {
 		})
 		t.Run("of a parameterized job, as it was read, under another ID", func(t *testing.T) {
 			j := on.job(t, nowhere, func(j *api.Job) { j.ParameterizedJob = &api.ParameterizedJobConfig{} })
-			on.register(t, j)
-			stored := on.info(t, *j.ID)
+			on.Register(t, j)
+			stored := on.Job(t, *j.ID)
 			stored.ID = new("contract-child")
-			if got := failed(t, on, stored)["g"]; got == nil || got.NodesFiltered != 1 {
+			if got := on.plan(t, stored)["g"]; got == nil || got.NodesFiltered != 1 {
 				t.Errorf("failed: %+v, want one node filtered", got)
 			}
 		})
@@ -762,11 +708,7 @@ func TestContractPlan(t *testing.T) {
 // What holds on this node, which stands for linux and a Nomad pre-release or 2.0.
 func TestContractConstraintsThatHold(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
-		nodes, _, err := on.Nodes().List(nil)
-		if err != nil || len(nodes) != 1 {
-			t.Fatalf("nodes: %v, %v; want one", nodes, err)
-		}
-		node, _, err := on.Nodes().Info(nodes[0].ID, nil)
+		node, _, err := on.Nomad.Nodes().Info(on.Node(t).ID, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -818,10 +760,7 @@ func TestContractConstraintsThatHold(t *testing.T) {
 			{"${node.datacenter}", "distinct_property", "2", true},
 		} {
 			j := on.job(t, constrain(c.l, c.operand, c.r))
-			plan, _, err := on.Jobs().Plan(j, false, nil)
-			if err != nil {
-				t.Errorf("plan with %s %s %s: %v", c.l, c.operand, c.r, err)
-			} else if got := plan.FailedTGAllocs == nil; got != c.holds {
+			if got := on.plan(t, j) == nil; got != c.holds {
 				t.Errorf("%s %s %s holds: %t, want %t", c.l, c.operand, c.r, got, c.holds)
 			}
 		}
@@ -847,7 +786,7 @@ func TestContractRunAndExit(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			contract(t, func(t *testing.T, on cluster) {
 				j := on.job(t, env("EXIT", c.exit))
-				reg := on.register(t, j)
+				reg := on.Register(t, j)
 				stub := on.ended(t, *j.ID)
 				wantDiff(t, "allocation", []string{"run", c.status, c.description, *j.ID + ".g[0]", reg.EvalID},
 					[]string{stub.DesiredStatus, stub.ClientStatus, stub.ClientDescription, stub.Name, stub.EvalID})
@@ -864,14 +803,14 @@ func TestContractRunAndExit(t *testing.T) {
 				if len(evals) != 1 || evals[0].Status != "complete" || evals[0].BlockedEval != "" || evals[0].FailedTGAllocs != nil {
 					t.Errorf("evaluations %+v, want one that is complete", evals[0])
 				}
-				wantDiff(t, "status", "dead", *on.info(t, *j.ID).Status)
-				sum, _, err := on.Jobs().Summary(*j.ID, nil)
+				wantDiff(t, "status", "dead", *on.Job(t, *j.ID).Status)
+				sum, _, err := on.Nomad.Jobs().Summary(*j.ID, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
 				wantDiff(t, "summary", map[string]api.TaskGroupSummary{"g": c.summary}, sum.Summary)
 
-				alloc, _, err := on.Allocations().Info(stub.ID, nil)
+				alloc, _, err := on.Nomad.Allocations().Info(stub.ID, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -882,14 +821,14 @@ func TestContractRunAndExit(t *testing.T) {
 				again := func(change ...func(*api.Job)) *api.Job {
 					return on.job(t, append(change, env("EXIT", c.exit), func(k *api.Job) { k.ID = j.ID })...)
 				}
-				on.register(t, again())
+				on.Register(t, again())
 				on.evaluated(t, *j.ID)
-				if list, _, err := on.Jobs().Allocations(*j.ID, true, nil); err != nil || len(list) != 1 {
+				if list, _, err := on.Nomad.Jobs().Allocations(*j.ID, true, nil); err != nil || len(list) != 1 {
 					t.Errorf("registered again: %d allocations, %v; want 1", len(list), err)
 				}
-				on.register(t, again(func(k *api.Job) { k.SetMeta("change", "x") }))
+				on.Register(t, again(func(k *api.Job) { k.SetMeta("change", "x") }))
 				wait(t, "the changed job's allocation", func() (any, bool) {
-					list, _, err := on.Jobs().Allocations(*j.ID, true, nil)
+					list, _, err := on.Nomad.Jobs().Allocations(*j.ID, true, nil)
 					return err, len(list) == 2
 				})
 			})
@@ -937,7 +876,7 @@ func TestContractArtifact(t *testing.T) {
 						GetterHeaders: map[string]string{"Authorization": "Bearer ${NOMAD_META_CLAIM_TOKEN}"},
 					}}
 				}, env("WANT", c.body))
-				on.register(t, j)
+				on.Register(t, j)
 				stub := on.ended(t, *j.ID)
 				want := []string{"Received: Task received by client", "Task Setup: Building Task Directory", "Downloading Artifacts: Client is downloading artifacts"}
 				if c.failed {
@@ -953,7 +892,7 @@ func TestContractArtifact(t *testing.T) {
 				if status := map[bool]string{true: "failed", false: "complete"}[c.failed]; stub.ClientStatus != status {
 					t.Errorf("the allocation is %s, want %s", stub.ClientStatus, status)
 				}
-				wantDiff(t, "status", "dead", *on.info(t, *j.ID).Status)
+				wantDiff(t, "status", "dead", *on.Job(t, *j.ID).Status)
 			})
 		})
 	}
@@ -969,7 +908,7 @@ func TestContractEnvironment(t *testing.T) {
 		meta := runtime.GOOS + " " + *j.ID + " ${no_such}"
 		// The text is given in hexadecimal, so that nothing interpolates it.
 		env("WANT_AGAIN", fmt.Sprintf("%x", meta+"/"+meta+"/dc1/g"))(j)
-		on.register(t, j)
+		on.Register(t, j)
 		if stub := on.ended(t, *j.ID); stub.ClientStatus != "complete" {
 			t.Errorf("the task ended as %s: %q; AGAIN is not as expected", stub.ClientStatus, events(stub))
 		}
@@ -980,22 +919,19 @@ func TestContractStop(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		t.Run("a job that runs", func(t *testing.T) {
 			j := on.job(t, env("WAIT", "1"), func(j *api.Job) { task(j).KillTimeout = new(2 * time.Second) })
-			on.register(t, j)
+			on.Register(t, j)
 			if stub := on.reaches(t, *j.ID, "running"); stub.ClientDescription != "Tasks are running" {
 				t.Errorf("the allocation says %q", stub.ClientDescription)
 			}
-			wantDiff(t, "status", "running", *on.info(t, *j.ID).Status)
-			evalID, _, err := on.Jobs().Deregister(*j.ID, false, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			wantDiff(t, "status", "running", *on.Job(t, *j.ID).Status)
+			evalID := on.Deregister(t, *j.ID, false)
 			stub := on.ended(t, *j.ID)
 			wantDiff(t, "allocation", []string{"complete", "stop", "alloc not needed due to job update"}, []string{stub.ClientStatus, stub.DesiredStatus, stub.DesiredDescription})
 			got := strings.Join(events(stub)[2:], "; ")
 			if want := regexp.MustCompile(`^Started: Task started by client; Killing: Sent interrupt. Waiting 2s before force killing; Terminated: Exit Code: \d+(, Signal: \d+)?; Killed: Task successfully killed$`); !want.MatchString(got) {
 				t.Errorf("events %q, want %q", got, want)
 			}
-			info := on.info(t, *j.ID)
+			info := on.Job(t, *j.ID)
 			if *info.Status != "dead" || !*info.Stop || *info.Version != 1 {
 				t.Errorf("the job is %s, stop %t, version %d; want it dead, stopped, of version 1", *info.Status, *info.Stop, *info.Version)
 			}
@@ -1003,56 +939,51 @@ func TestContractStop(t *testing.T) {
 			if last := evals[len(evals)-1]; len(evals) != 2 || last.ID != evalID || last.TriggeredBy != "job-deregister" || last.Status != "complete" || last.Type != "service" {
 				t.Errorf("%d evaluations, the last %+v", len(evals), last)
 			}
-			_, _, err = on.Jobs().RegisterOpts(j, enforced(0), nil)
+			_, _, err := on.Nomad.Jobs().RegisterOpts(j, enforced(0), nil)
 			wantStatus(t, err, 500, "Enforcing job modify index 0: job already exists")
 		})
 		t.Run("a job that waits", func(t *testing.T) {
 			j := on.job(t, nowhere)
-			on.register(t, j)
+			on.Register(t, j)
 			on.evaluated(t, *j.ID)
-			wantDiff(t, "status", "pending", *on.info(t, *j.ID).Status)
-			evalID, _, err := on.Jobs().Deregister(*j.ID, false, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
+			wantDiff(t, "status", "pending", *on.Job(t, *j.ID).Status)
+			evalID := on.Deregister(t, *j.ID, false)
 			wait(t, "the blocked evaluation to be canceled", func() (any, bool) {
 				blocked := on.evaluated(t, *j.ID)[1]
 				return *blocked, blocked.Status == "canceled" && blocked.StatusDescription == fmt.Sprintf("evaluation %q successful", evalID)
 			})
-			wantDiff(t, "status", "dead", *on.info(t, *j.ID).Status)
+			wantDiff(t, "status", "dead", *on.Job(t, *j.ID).Status)
 		})
 		t.Run("a job that is purged", func(t *testing.T) {
 			j := on.job(t, env("WAIT", "1"))
-			on.register(t, j)
+			on.Register(t, j)
 			stub := on.reaches(t, *j.ID, "running")
-			if _, _, err := on.Jobs().Deregister(*j.ID, true, nil); err != nil {
-				t.Fatal(err)
-			}
-			_, _, err := on.Jobs().Info(*j.ID, nil)
+			on.Deregister(t, *j.ID, true)
+			_, _, err := on.Nomad.Jobs().Info(*j.ID, nil)
 			wantStatus(t, err, 404, "job not found")
 			wait(t, "the allocation to be gone", func() (any, bool) {
-				_, _, err := on.Allocations().Info(stub.ID, nil)
+				_, _, err := on.Nomad.Allocations().Info(stub.ID, nil)
 				return err, err != nil
 			})
 			if evals := on.evaluated(t, *j.ID); len(evals) != 2 {
 				t.Errorf("%d evaluations are left, want 2", len(evals))
 			}
-			if _, _, err := on.Jobs().RegisterOpts(on.job(t, nowhere, func(n *api.Job) { n.ID = j.ID }), enforced(0), nil); err != nil {
+			if _, _, err := on.Nomad.Jobs().RegisterOpts(on.job(t, nowhere, func(n *api.Job) { n.ID = j.ID }), enforced(0), nil); err != nil {
 				t.Errorf("register it anew: %v", err)
 			}
 		})
 		t.Run("a job that is not there", func(t *testing.T) {
-			if evalID, _, err := on.Jobs().Deregister("no-such", false, nil); err != nil || evalID != "" {
+			if evalID, _, err := on.Nomad.Jobs().Deregister("no-such", false, nil); err != nil || evalID != "" {
 				t.Errorf("Deregister = %q, %v; want neither", evalID, err)
 			}
 		})
 		t.Run("a changed job's earlier allocation", func(t *testing.T) {
 			j := on.job(t, env("WAIT", "1"))
-			on.register(t, j)
+			on.Register(t, j)
 			first := on.reaches(t, *j.ID, "running")
-			on.register(t, on.job(t, env("WAIT", "2"), func(k *api.Job) { k.ID = j.ID }))
+			on.Register(t, on.job(t, env("WAIT", "2"), func(k *api.Job) { k.ID = j.ID }))
 			wait(t, "the allocation to be replaced", func() (any, bool) {
-				list, _, err := on.Jobs().Allocations(*j.ID, true, nil)
+				list, _, err := on.Nomad.Jobs().Allocations(*j.ID, true, nil)
 				if err != nil || len(list) != 2 {
 					return err, false
 				}
@@ -1069,22 +1000,22 @@ func TestContractDispatch(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		parent := func(p api.ParameterizedJobConfig) string {
 			j := on.job(t, nowhere, func(j *api.Job) { j.ParameterizedJob = &p; j.SetMeta("b", "parent").SetMeta("z", "1") })
-			if resp := on.register(t, j); resp.EvalID != "" {
+			if resp := on.Register(t, j); resp.EvalID != "" {
 				t.Errorf("a parameterized job has the evaluation %s", resp.EvalID)
 			}
 			return *j.ID
 		}
 		dispatch := func(id, token string, opts api.DispatchOptions) (*api.JobDispatchResponse, error) {
 			opts.JobID = id
-			resp, _, err := on.Jobs().DispatchOpts(&opts, &api.WriteOptions{IdempotencyToken: token})
+			resp, _, err := on.Nomad.Jobs().DispatchOpts(&opts, &api.WriteOptions{IdempotencyToken: token})
 			if err == nil {
-				on.purge(t, resp.DispatchedJobID)
+				on.Purge(t, resp.DispatchedJobID)
 			}
 			return resp, err
 		}
 		id := parent(api.ParameterizedJobConfig{MetaRequired: []string{"a", "c"}, MetaOptional: []string{"b"}})
 		meta := map[string]string{"a": "1", "c": "", "b": "mine"}
-		wantDiff(t, "status of the parent", "running", *on.info(t, id).Status)
+		wantDiff(t, "status of the parent", "running", *on.Job(t, id).Status)
 
 		child, err := dispatch(id, "", api.DispatchOptions{Meta: meta, Payload: []byte("x"), IdPrefixTemplate: "gh-1"})
 		if err != nil {
@@ -1094,12 +1025,12 @@ func TestContractDispatch(t *testing.T) {
 			t.Errorf("dispatched as %+v, want an ID like %s and an evaluation", child, want)
 		}
 		on.evaluated(t, child.DispatchedJobID)
-		got := on.info(t, child.DispatchedJobID)
+		got := on.Job(t, child.DispatchedJobID)
 		wantDiff(t, "child's meta", map[string]string{"a": "1", "c": "", "b": "mine", "z": "1"}, got.Meta)
 		if !got.Dispatched || *got.ParentID != id || string(got.Payload) != "x" || *got.Status != "pending" || *got.Name != child.DispatchedJobID {
 			t.Errorf("child %+v", got)
 		}
-		sum, _, err := on.Jobs().Summary(id, nil)
+		sum, _, err := on.Nomad.Jobs().Summary(id, nil)
 		if err != nil || sum.Children.Pending != 1 || sum.Children.Running+sum.Children.Dead != 0 {
 			t.Errorf("summary of the parent %+v, %v", sum.Children, err)
 		}
@@ -1112,13 +1043,13 @@ func TestContractDispatch(t *testing.T) {
 		if err != nil || again.DispatchedJobID != first.DispatchedJobID || again.EvalID != "" || again.JobCreateIndex != first.JobCreateIndex {
 			t.Errorf("dispatched again as %+v, %v; want %s and no evaluation", again, err, first.DispatchedJobID)
 		}
-		wantDiff(t, "token", "token", *on.info(t, first.DispatchedJobID).DispatchIdempotencyToken)
+		wantDiff(t, "token", "token", *on.Job(t, first.DispatchedJobID).DispatchIdempotencyToken)
 		other := parent(api.ParameterizedJobConfig{Payload: "required"})
 		if resp, err := dispatch(other, "token", api.DispatchOptions{Payload: make([]byte, 16<<10)}); err != nil || resp.EvalID == "" {
 			t.Errorf("the same token for another job: %+v, %v", resp, err)
 		}
 		plain := on.job(t, nowhere)
-		on.register(t, plain)
+		on.Register(t, plain)
 		for _, c := range []struct {
 			id    string
 			opts  api.DispatchOptions
@@ -1136,12 +1067,10 @@ func TestContractDispatch(t *testing.T) {
 			_, err := dispatch(c.id, "", c.opts)
 			wantStatus(t, err, 500, c.words)
 		}
-		if _, _, err := on.Jobs().Deregister(id, false, nil); err != nil {
-			t.Fatal(err)
-		}
+		on.Deregister(t, id, false)
 		_, err = dispatch(id, "token", api.DispatchOptions{Meta: meta})
 		wantStatus(t, err, 500, fmt.Sprintf("Specified job %q is stopped", id))
-		wantDiff(t, "status of the child", "pending", *on.info(t, first.DispatchedJobID).Status)
+		wantDiff(t, "status of the child", "pending", *on.Job(t, first.DispatchedJobID).Status)
 	})
 }
 
@@ -1152,12 +1081,12 @@ func TestContractAllocatedResources(t *testing.T) {
 			task(j).Resources = &api.Resources{CPU: new(50), MemoryMB: new(20)}
 			group(j).EphemeralDisk = &api.EphemeralDisk{SizeMB: new(130)}
 		})
-		on.register(t, j)
+		on.Register(t, j)
 		id := *j.ID
 		on.ended(t, id)
 		list := func(params map[string]string) *api.AllocationListStub {
 			t.Helper()
-			stubs, _, err := on.Allocations().List(&api.QueryOptions{Namespace: "*", Filter: fmt.Sprintf("JobID == %q", id), Params: params})
+			stubs, _, err := on.Nomad.Allocations().List(&api.QueryOptions{Namespace: "*", Filter: fmt.Sprintf("JobID == %q", id), Params: params})
 			if err != nil || len(stubs) != 1 {
 				t.Fatalf("listed %d allocations of %s, %v", len(stubs), id, err)
 			}
@@ -1179,11 +1108,11 @@ func TestContractLists(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		base := *on.job(t).ID
 		for _, suffix := range []string{"-b", "-a", "-a/1", "-c"} {
-			on.register(t, on.job(t, nowhere, func(j *api.Job) { j.ID = new(base + suffix); j.SetMeta("k", suffix) }))
+			on.Register(t, on.job(t, nowhere, func(j *api.Job) { j.ID = new(base + suffix); j.SetMeta("k", suffix) }))
 		}
 		ids := func(q *api.QueryOptions, o *api.JobListOptions) (list []string, next string) {
 			t.Helper()
-			stubs, meta, err := on.Jobs().ListOptions(o, q)
+			stubs, meta, err := on.Nomad.Jobs().ListOptions(o, q)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -1209,19 +1138,19 @@ func TestContractLists(t *testing.T) {
 		wantDiff(t, "token after the last page", "", next)
 
 		id := base + "-a/1" // a slash needs no care in a path
-		if got := on.info(t, id); *got.ID != id || *got.NodePool != "default" || *got.Namespace != "default" || *got.Region != "global" || got.Datacenters[0] != "*" {
+		if got := on.Job(t, id); *got.ID != id || *got.NodePool != "default" || *got.Namespace != "default" || *got.Region != "global" || got.Datacenters[0] != "*" {
 			t.Errorf("read %s as %+v", id, got)
 		}
-		if list, _, err := on.NodePools().List(nil); err != nil || !slices.ContainsFunc(list, func(p *api.NodePool) bool { return p.Name == "all" }) {
+		if list, _, err := on.Nomad.NodePools().List(nil); err != nil || !slices.ContainsFunc(list, func(p *api.NodePool) bool { return p.Name == "all" }) {
 			t.Errorf("node pools %v, %v", list, err)
 		}
-		if list, _, err := on.Namespaces().List(nil); err != nil || list[0].Name != "default" {
+		if list, _, err := on.Nomad.Namespaces().List(nil); err != nil || list[0].Name != "default" {
 			t.Errorf("namespaces %v, %v", list, err)
 		}
-		if leader, err := on.Status().Leader(); err != nil || leader == "" {
+		if leader, err := on.Nomad.Status().Leader(); err != nil || leader == "" {
 			t.Errorf("leader %q, %v", leader, err)
 		}
-		if self, err := on.Agent().Self(); err != nil || self.Config["Region"] != "global" {
+		if self, err := on.Nomad.Agent().Self(); err != nil || self.Config["Region"] != "global" {
 			t.Errorf("agent %v, %v", self, err)
 		}
 	})
@@ -1230,27 +1159,25 @@ func TestContractLists(t *testing.T) {
 func TestContractBlockingQuery(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		j := on.job(t, nowhere)
-		on.register(t, j)
+		on.Register(t, j)
 		on.evaluated(t, *j.ID)
-		_, meta, err := on.Jobs().Info(*j.ID, nil)
+		_, meta, err := on.Nomad.Jobs().Info(*j.ID, nil)
 		if err != nil || meta.LastIndex == 0 || !meta.KnownLeader {
 			t.Fatalf("read with %+v, %v", meta, err)
 		}
 		began := time.Now()
-		if _, _, err := on.Jobs().Info(*j.ID, &api.QueryOptions{WaitIndex: meta.LastIndex, WaitTime: 300 * time.Millisecond}); err != nil || time.Since(began) < 300*time.Millisecond {
+		if _, _, err := on.Nomad.Jobs().Info(*j.ID, &api.QueryOptions{WaitIndex: meta.LastIndex, WaitTime: 300 * time.Millisecond}); err != nil || time.Since(began) < 300*time.Millisecond {
 			t.Errorf("nothing happened, and it answered after %v, %v", time.Since(began), err)
 		}
 		answered := make(chan *api.Job, 1)
 		go func() {
-			job, _, err := on.Jobs().Info(*j.ID, &api.QueryOptions{WaitIndex: meta.LastIndex, WaitTime: 5 * time.Minute})
+			job, _, err := on.Nomad.Jobs().Info(*j.ID, &api.QueryOptions{WaitIndex: meta.LastIndex, WaitTime: 5 * time.Minute})
 			if err != nil {
 				t.Error(err)
 			}
 			answered <- job
 		}()
-		if _, _, err := on.Jobs().Deregister(*j.ID, false, nil); err != nil {
-			t.Fatal(err)
-		}
+		on.Deregister(t, *j.ID, false)
 		if job := <-answered; job == nil || !*job.Stop {
 			t.Errorf("answered with %+v, want the stopped job", job)
 		}
@@ -1284,7 +1211,7 @@ func (on cluster) streamOnce(t *testing.T, query string, done func([]api.Events)
 	defer cancel()
 	watch := time.AfterFunc(silence, cancel)
 	defer watch.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, on.addr+"/v1/event/stream?"+query, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, on.Config.Address+"/v1/event/stream?"+query, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -1393,7 +1320,7 @@ func TestContractEventStream(t *testing.T) {
 		}
 		t.Run("of a job that runs", func(t *testing.T) {
 			j := on.job(t)
-			reg := on.register(t, j)
+			reg := on.Register(t, j)
 			all := on.stream(t, about(*j.ID), ends("Job AllocationUpdated: dead"))
 			inOrder(t, append(slices.Clone(placed), "Allocation AllocationUpdated: run complete", "Job AllocationUpdated: dead"), told(t, all))
 			if all[0].Index != reg.JobModifyIndex {
@@ -1408,11 +1335,9 @@ func TestContractEventStream(t *testing.T) {
 		})
 		t.Run("of a job that is stopped while it runs", func(t *testing.T) {
 			j := on.job(t, env("WAIT", "1"))
-			on.register(t, j)
+			on.Register(t, j)
 			on.reaches(t, *j.ID, "running")
-			if _, _, err := on.Jobs().Deregister(*j.ID, false, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Deregister(t, *j.ID, false)
 			inOrder(t, append(slices.Clone(placed),
 				"Job JobDeregistered: running", "Evaluation JobDeregistered: job-deregister pending",
 				"Evaluation PlanResult: job-deregister pending", "Allocation PlanResult: stop running", "Job PlanResult: pending",
@@ -1422,11 +1347,9 @@ func TestContractEventStream(t *testing.T) {
 		})
 		t.Run("of a job that waits and is purged", func(t *testing.T) {
 			j := on.job(t, nowhere)
-			on.register(t, j)
+			on.Register(t, j)
 			on.evaluated(t, *j.ID)
-			if _, _, err := on.Jobs().Deregister(*j.ID, true, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Deregister(t, *j.ID, true)
 			purged := "Job JobDeregistered: pending deleted"
 			if on.before(t, "1.11.3") { // the index of the job's last change tells, too: Client.Follow
 				purged = "Job JobDeregistered: pending"
@@ -1441,12 +1364,12 @@ func TestContractEventStream(t *testing.T) {
 		})
 		t.Run("from an index that is to come", func(t *testing.T) {
 			j := on.job(t, nowhere)
-			all := on.stream(t, about(*j.ID)+"&index=1000000000", func(all []api.Events) bool { return true }, func() { on.register(t, j) })
+			all := on.stream(t, about(*j.ID)+"&index=1000000000", func(all []api.Events) bool { return true }, func() { on.Register(t, j) })
 			wantDiff(t, "first event", "Job JobRegistered: pending", told(t, all)[0])
 		})
 		t.Run("by topic", func(t *testing.T) {
 			j := on.job(t, nowhere)
-			on.register(t, j)
+			on.Register(t, j)
 			all := on.stream(t, "topic=Job:"+*j.ID, func(all []api.Events) bool { return true })
 			wantDiff(t, "events", []string{"Job JobRegistered: pending"}, told(t, all))
 		})
@@ -1456,30 +1379,25 @@ func TestContractEventStream(t *testing.T) {
 // Jobs that wait for room get it when something ends, the most important first.
 func TestContractQueue(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
-		nodes, _, err := on.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
-		if err != nil || len(nodes) != 1 {
-			t.Fatal(nodes, err)
-		}
+		total := int(on.Node(t).NodeResources.Memory.MemoryMB)
 		most := func(j *api.Job) { // of the node: two of them have no room
-			task(j).Resources = &api.Resources{CPU: new(50), MemoryMB: new(int(nodes[0].NodeResources.Memory.MemoryMB) * 6 / 10)}
+			task(j).Resources = &api.Resources{CPU: new(50), MemoryMB: new(total * 6 / 10)}
 		}
 		first := on.job(t, most, env("WAIT", "1"))
-		on.register(t, first)
+		on.Register(t, first)
 		on.reaches(t, *first.ID, "running")
 		waiting := map[string]*api.Job{}
 		for _, p := range []int{30, 70, 50} {
 			j := on.job(t, most, func(j *api.Job) { j.Priority = &p }, env("WAIT", "1"))
 			waiting[fmt.Sprint(p)] = j
-			on.register(t, j)
+			on.Register(t, j)
 			if evals := on.evaluated(t, *j.ID); evals[0].FailedTGAllocs["g"].DimensionExhausted["memory"] != 1 {
 				t.Errorf("evaluation %+v, want memory exhausted", evals[0])
 			}
 		}
 		last := first
 		for _, p := range []string{"70", "50", "30"} {
-			if _, _, err := on.Jobs().Deregister(*last.ID, false, nil); err != nil {
-				t.Fatal(err)
-			}
+			on.Deregister(t, *last.ID, false)
 			last = waiting[p]
 			on.reaches(t, *last.ID, "running")
 			evals := on.evaluated(t, *last.ID)
@@ -1488,7 +1406,7 @@ func TestContractQueue(t *testing.T) {
 			}
 			delete(waiting, p)
 			for _, id := range slices.Sorted(maps.Keys(waiting)) {
-				if s := *on.info(t, *waiting[id].ID).Status; s != "pending" {
+				if s := *on.Job(t, *waiting[id].ID).Status; s != "pending" {
 					t.Errorf("job of priority %s is %s while that of %s has the node", id, s, p)
 				}
 			}

@@ -72,7 +72,7 @@ func shapes() []router.Example {
 
 // What is said of each node and shape is what a plan says of them.
 func TestFitsAreWhatNomadPlans(t *testing.T) {
-	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) { comparePlans(t, newClient(t, on.Config), on.Nomad, on.Real) })
+	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) { comparePlans(t, newClient(t, on.Config), on.Nomad, on.Real) })
 	t.Run("mixed", func(t *testing.T) {
 		nodes := nomadsim.MixedFleet()
 		nodes[1].SchedulingEligibility = "ineligible"

@@ -512,19 +512,15 @@ func TestSurveyGoesOn(t *testing.T) {
 }
 
 func TestSurveyOfOneNode(t *testing.T) {
-	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) {
+	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) {
 		client := newClient(t, on.Config)
-		list, _, err := on.Nomad.Nodes().List(nil)
-		if err != nil || len(list) != 1 {
-			t.Fatalf("nodes: %v, %v; want one", list, err)
-		}
 		const none = `no-node: no node can serve it: of 1 node in service in pool "default", `
 		for _, c := range []struct {
 			name  string
 			route Route
 			want  []string // starts
 		}{
-			{"that does", ask("r", equal("${node.unique.name}", list[0].Name, "rule r"), memoryOf(64)), nil},
+			{"that does", ask("r", equal("${node.unique.name}", on.Node(t).Name, "rule r"), memoryOf(64)), nil},
 			{"that lacks an attribute", ask("r", equal("${attr.kernel.name}", "vax", "rule r"), equal("${attr.kernel.name}", "cray", "label cray")), []string{none + "1 lacks ${attr.kernel.name} = vax (rule r)"}},
 			{"that lacks a device", ask("r", gpus(1)), []string{none + "1 lacks 1 nvidia/gpu (label gpu)"}},
 			{"with too little memory", ask("r", memoryOf(10<<20)), []string{none + "1 is too small even when idle: at most "}},

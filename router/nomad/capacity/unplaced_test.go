@@ -42,13 +42,10 @@ func unplaced(t *testing.T, client *Client, j router.Job, r router.Runner, what 
 }
 
 func TestContractUnplaced(t *testing.T) {
-	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) {
+	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) {
 		client := newClient(t, on.Config)
-		node, _, err := on.Nomad.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
-		if err != nil || len(node) != 1 {
-			t.Fatal(node, err)
-		}
-		memory := int(node[0].NodeResources.Memory.MemoryMB)
+		node := on.Node(t)
+		memory := int(node.NodeResources.Memory.MemoryMB)
 		most := router.Placement{Jobspec: "script"}
 		most.Resources.MemoryMB = memory - memory/4
 		most.From = map[string]string{"resources.memory_mb": "label large"}
@@ -87,7 +84,7 @@ func TestContractUnplaced(t *testing.T) {
 			}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				if d := node[0].Drivers["docker"]; c.placement.Jobspec == "docker" && d != nil && d.Detected {
+				if d := node.Drivers["docker"]; c.placement.Jobspec == "docker" && d != nil && d.Detected {
 					t.Skip("it has")
 				}
 				if c.first != nil {
@@ -167,7 +164,7 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 
 // While the evaluation broker is paused Nomad takes jobs and looks at none.
 func TestContractUnplacedWhileNothingIsEvaluated(t *testing.T) {
-	nomadtest.Targets(t, func(t *testing.T, on nomadtest.Target) {
+	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) {
 		client := newClient(t, on.Config)
 		pause := func(pause bool) {
 			t.Helper()

@@ -28,7 +28,7 @@ type Target struct {
 }
 
 // Targets runs a test against the real agent, if there is one, and against a simulated one.
-func Targets(t *testing.T, test func(t *testing.T, on Target)) {
+func Targets(t *testing.T, config nomadsim.Config, test func(t *testing.T, on Target)) {
 	t.Helper()
 	t.Run("real", func(t *testing.T) {
 		addr := Agent(t)
@@ -40,7 +40,7 @@ func Targets(t *testing.T, test func(t *testing.T, on Target)) {
 		test(t, on)
 	})
 	t.Run("simulated", func(t *testing.T) {
-		test(t, Simulated(t, nomadsim.Config{}))
+		test(t, Simulated(t, config))
 	})
 }
 
@@ -72,6 +72,7 @@ func At(t *testing.T, addr string) Target {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(nomad.Close)
 	return Target{Config: &api.Config{Address: addr}, Nomad: nomad}
 }
 
@@ -123,6 +124,16 @@ func (on Target) Fresh(t *testing.T, p router.Placement) router.StartRequest {
 // Purge has a job purged when the test ends.
 func (on Target) Purge(t *testing.T, id string) {
 	t.Cleanup(func() { _, _, _ = on.Nomad.Jobs().Deregister(id, true, nil) })
+}
+
+// Node returns the one node, with its resources.
+func (on Target) Node(t *testing.T) *api.NodeListStub {
+	t.Helper()
+	nodes, _, err := on.Nomad.Nodes().List(&api.QueryOptions{Params: map[string]string{"resources": "true"}})
+	if err != nil || len(nodes) != 1 {
+		t.Fatalf("nodes: %v, %v; want one", nodes, err)
+	}
+	return nodes[0]
 }
 
 // Deregister stops a job, and purges it if asked to.
