@@ -69,9 +69,9 @@ func (c caller) account() int64 {
 	return 0
 }
 
-// Install installs the App for an owner, with the repositories named or, by
-// default, all, and returns the installation's ID, which is a new one each
-// time; the first is that of the payloads. The owner's earlier installation ends.
+// Install installs the App for an owner, for the named repositories or, without any, for
+// all, and returns the installation's ID. It is new each time; the first is the one in
+// payloads. The owner's earlier installation ends.
 func (s *apps) Install(owner string, repos ...string) int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,7 +94,7 @@ func (s *apps) Uninstall(owner string) {
 
 func (s *apps) uninstall(owner string) { delete(s.installedFor, strings.ToLower(owner)) }
 
-// Suspend suspends the owner's installation, or ends that.
+// Suspend suspends the owner's installation, or resumes it.
 func (s *apps) Suspend(owner string, suspended bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *apps) Suspend(owner string, suspended bool) {
 	}
 }
 
-// caller finds out who sent a request; status 0: it may go on.
+// caller returns who sent a request; status is 0 when it is let in.
 func (s *gate) caller(r *http.Request) (c caller, status int, message string) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") && !strings.EqualFold(scheme, "token") {
@@ -135,7 +135,7 @@ func (s *gate) caller(r *http.Request) (c caller, status int, message string) {
 	return caller{installed: t.of}, 0, ""
 }
 
-// verify holds a JWT against GitHub's rules; status 0: it is good. See
+// verify checks a JWT by GitHub's rules; status is 0 when it is valid:
 // https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app/generating-a-json-web-token-jwt-for-a-github-app (read 2026-11-24).
 func (a *App) verify(token string, now time.Time) (status int, message string) {
 	const undecodable = "A JSON web token could not be decoded"
@@ -203,19 +203,23 @@ func allows(permissions map[string]string, permission, method string) bool {
 	return has == "write" || has == "read" && method == http.MethodGet
 }
 
-// sees reports whether the installation has a repository, or is for an organization.
+// sees reports whether the installation covers a repository or an organization.
 func (in *installed) sees(sc scope) bool {
 	return sc.enterprise == "" && strings.EqualFold(in.owner, sc.owner) && (sc.repo == "" || in.repos == nil ||
 		slices.ContainsFunc(in.repos, func(name string) bool { return strings.EqualFold(name, sc.repo) }))
 }
 
 func (s *apps) getApp(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, s.cfg.App.object())
+}
+
+func (a *App) object() object {
 	made := stamp(time.Unix(0, 0))
-	answer(w, http.StatusOK, object{
-		"id": s.cfg.App.ID, "slug": "switchyard", "node_id": nodeID("App", s.cfg.App.ID), "owner": user("mona", "User"),
+	return object{
+		"id": a.ID, "slug": "switchyard", "node_id": nodeID("App", a.ID), "owner": user("mona", "User"),
 		"name": "Switchyard", "description": nil, "external_url": webURL, "html_url": webURL + "/apps/switchyard",
-		"created_at": made, "updated_at": made, "permissions": s.cfg.App.permissions(), "events": []string{"workflow_job"},
-	})
+		"created_at": made, "updated_at": made, "permissions": a.permissions(), "events": []string{"workflow_job"},
+	}
 }
 
 func (s *apps) getInstallation(w http.ResponseWriter, _ *http.Request, sc scope) {
@@ -239,12 +243,8 @@ func (s *apps) createToken(w http.ResponseWriter, r *http.Request) {
 		fault(w, http.StatusForbidden, "This installation has been suspended")
 		return
 	}
-	secret := make([]byte, 192)
-	for i := range secret {
-		secret[i] = byte(s.rand.Uint32())
-	}
 	// The shape of a token since April 2026.
-	token := fmt.Sprintf("ghs_%d_%s", s.cfg.App.ID, base64.RawURLEncoding.EncodeToString(secret))
+	token := fmt.Sprintf("ghs_%d_%s", s.cfg.App.ID, base64.RawURLEncoding.EncodeToString(s.secret(192)))
 	expires := s.cfg.Now().Add(tokenLifetime).Truncate(time.Second)
 	s.appTokens[token] = appToken{in, expires}
 	answer(w, http.StatusCreated, object{

@@ -1,6 +1,7 @@
 package githubsim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,7 +48,7 @@ const (
 // DeliveryFaults are what may happen to a delivery; each is a share of all, from
 // 0 to 1. A redelivery is sent as it should be.
 type DeliveryFaults struct {
-	Lost    float64       // it does not arrive: GitHub has it as failed
+	Lost    float64       // it is not sent, and recorded as failed
 	Doubled float64       // it arrives twice
 	Late    float64       // it arrives after up to LateBy, and so after others of its job
 	LateBy  time.Duration // 0: 1 s
@@ -61,9 +62,8 @@ func (s *hooks) SetDeliveryFaults(f DeliveryFaults) {
 	s.deliveryFaults = f
 }
 
-// strike lets the faults happen to a new delivery, and reports whether it is to
-// be sent twice. What happens follows from the seed, the job and the action, in
-// whatever order they come. s.mu is held.
+// strike applies the faults to a new delivery, and reports whether it is sent twice. The
+// seed, the job and the action decide, in whatever order they come. s.mu is held.
 func (s *hooks) strike(d *delivery) (twice bool) {
 	f := s.deliveryFaults
 	h := fnv.New64a()
@@ -72,11 +72,7 @@ func (s *hooks) strike(d *delivery) (twice bool) {
 	d.lost = r.Float64() < f.Lost
 	twice = r.Float64() < f.Doubled
 	if r.Float64() < f.Late {
-		by := f.LateBy
-		if by == 0 {
-			by = time.Second
-		}
-		d.late = time.Duration(r.Float64() * float64(by))
+		d.late = time.Duration(r.Float64() * float64(cmp.Or(f.LateBy, time.Second)))
 	}
 	return twice
 }
@@ -113,15 +109,15 @@ func (s *hooks) redeliverOne(id int64) (int64, error) {
 	}}), nil
 }
 
-// ForgetDeliveries has none of those that were made so far listed or made again,
-// as GitHub does after three days.
+// ForgetDeliveries stops listing and redelivering the deliveries so far, as GitHub does
+// after three days.
 func (s *hooks) ForgetDeliveries() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.forgotten = int64(len(s.deliveries))
 }
 
-// Flush waits until no delivery is under way or still to be sent.
+// Flush waits until no delivery is in progress or pending.
 func (s *hooks) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	if s.pending == 0 {
@@ -153,7 +149,7 @@ func (s *hooks) send(j *job, action string) {
 	}
 }
 
-// record gives the delivery its ID and its place behind the job's others. s.mu is held.
+// record gives the delivery its ID, and queues it after the job's others. s.mu is held.
 func (s *hooks) record(j *job, d *delivery) int64 {
 	d.ID = int64(len(s.deliveries)) + 1
 	d.DeliveredAt = s.cfg.Now()
@@ -204,8 +200,8 @@ func (s *hooks) sendLate(d *delivery) {
 	s.sendNow(d)
 }
 
-// sendNow sends a delivery and records how it went. At closing, too, each is
-// answered: with its being cut off.
+// sendNow sends a delivery and records the result, also when the Server closes and cuts
+// it off.
 func (s *hooks) sendNow(d *delivery) {
 	s.senders <- struct{}{}
 	began := time.Now()
@@ -253,6 +249,15 @@ func (s *hooks) post(d *delivery) (code int, status string) {
 		return resp.StatusCode, fmt.Sprintf("Invalid HTTP Response: %d", resp.StatusCode)
 	}
 	return resp.StatusCode, "OK"
+}
+
+// secret returns n random bytes. s.mu is held.
+func (s *state) secret(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(s.rand.Uint32())
+	}
+	return b
 }
 
 // guid returns a new random UUID. s.mu is held.
@@ -311,7 +316,7 @@ func (s rest) listDeliveries(w http.ResponseWriter, r *http.Request, of func(*de
 	items := make([]object, 0, len(s.deliveries))
 	for _, d := range slices.Backward(s.deliveries) {
 		if d.Status == "" || d.ID <= s.forgotten || !of(d) {
-			continue // GitHub lists a delivery when it knows how it went
+			continue // GitHub lists a delivery when it has a result
 		}
 		items = append(items, object{
 			"id": d.ID, "guid": d.GUID, "delivered_at": stamp(d.DeliveredAt), "redelivery": d.Redelivery,

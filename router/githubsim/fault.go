@@ -18,11 +18,11 @@ type Faults struct {
 	// same: GitHub may register a runner and yet answer so.
 	ErrorRate float64
 
-	// Status, if it is not 0, is what these are answered instead, and none of them
-	// is carried out: 401 as while GitHub's logins are ill.
+	// Status, if it is not 0, is the answer instead, and none of these requests is
+	// carried out: for example 401, when GitHub's authentication is down.
 	Status int
 
-	// Path, if it is not "", has only requests fail whose path contains it.
+	// Path, if it is not "", limits the errors to requests whose path contains it.
 	Path string
 
 	// LimitedUntil is until when every request is refused for a rate limit: a
@@ -30,8 +30,8 @@ type Faults struct {
 	LimitedUntil time.Time
 	Secondary    bool
 
-	// Seed chooses the requests that fail: of the same method and path, the nth
-	// request has the same fate each time, whatever comes between.
+	// Seed chooses the requests that fail: the nth request of a method and path always
+	// ends the same.
 	Seed uint64
 }
 
@@ -42,11 +42,11 @@ func (s *gate) SetFaults(f Faults) {
 	s.faults, s.asked = f, make(map[string]uint64)
 }
 
-// A Traffic is what came in through the REST API.
+// A Traffic counts requests to the REST API.
 type Traffic struct {
-	Requests int // all of them
-	Over     int // refused as over a limit of Config: the caller did not keep to it
-	Faults   int // spoiled by Faults
+	Requests int // in all
+	Over     int // refused because of a limit of Config, which the caller did not keep
+	Faults   int // failed by Faults
 }
 
 // Traffic returns the figures so far.
@@ -56,7 +56,7 @@ func (s *gate) Traffic() Traffic {
 	return s.traffic
 }
 
-// A fate is what becomes of a request.
+// A fate says how a request fails.
 type fate struct {
 	status int // 0: nothing is wrong
 	late   bool
@@ -94,7 +94,7 @@ func (s *gate) fate(r *http.Request) fate {
 	return fate{status: []int{500, 502, 503}[chance.IntN(3)], late: chance.IntN(2) == 0}
 }
 
-// faulty spoils requests as Faults says.
+// faulty fails requests as Faults says.
 func (s *gate) faulty(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f := s.fate(r)
@@ -129,12 +129,7 @@ func (s *gate) limitedUntil(w http.ResponseWriter, f fate) {
 		fault(w, f.status, secondaryWords)
 		return
 	}
-	h := w.Header()
-	h.Set("X-RateLimit-Limit", strconv.Itoa(s.cfg.RateLimit))
-	h.Set("X-RateLimit-Used", strconv.Itoa(s.cfg.RateLimit))
-	h.Set("X-RateLimit-Remaining", "0")
-	h.Set("X-RateLimit-Reset", strconv.FormatInt(f.until.Add(time.Second-1).Unix(), 10))
-	h.Set("X-RateLimit-Resource", "core")
+	limit{limit: s.cfg.RateLimit, used: s.cfg.RateLimit, reset: f.until.Add(time.Second - 1)}.show(w.Header())
 	fault(w, f.status, primaryWords)
 }
 
@@ -143,20 +138,20 @@ const (
 	secondaryWords = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again."
 )
 
-// A discarded is an answer that is lost.
+// A discarded drops an answer.
 type discarded struct{ header http.Header }
 
 func (d discarded) Header() http.Header         { return d.header }
 func (d discarded) Write(b []byte) (int, error) { return len(b), nil }
 func (d discarded) WriteHeader(int)             {}
 
-// A recent is what was spent lately, oldest first.
+// A recent has what was spent recently, oldest first.
 type recent []struct {
 	at time.Time
 	n  int
 }
 
-// spend reports whether n more fit into most within span, and takes them.
+// spend adds n unless that is over most within span; it reports whether it did.
 func (r *recent) spend(n, most int, span time.Duration, now time.Time) bool {
 	over, sum := 0, 0
 	for over < len(*r) && !now.Before((*r)[over].at.Add(span)) {
@@ -206,8 +201,8 @@ func (s *gate) secondary(pattern func(*http.Request) string, next http.Handler) 
 	})
 }
 
-// registration takes one of the runners that may be registered in five
-// minutes in one place; false when there are none left. s.mu is held.
+// registration counts one registration of a runner in a scope; false: that is over the
+// limit of five minutes. s.mu is held.
 func (s *gate) registration(sc scope) bool {
 	if s.cfg.Registrations == 0 {
 		return true

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,12 +26,12 @@ type JobSpec struct {
 	Actor    string // who started the run first; "": Sender
 	Head     string // owner of the fork that the run's commit comes from; "": no fork
 	Labels   []string
-	Group    string // of runners, that it asks for; "": any. GitHub tells nobody
+	Group    string // runner group that it asks for; "": any. GitHub does not report it
 
 	Duration   time.Duration // how long a runner takes for it
-	Conclusion string        // how it ends when nothing cuts it short; "": success
-	Hosted     bool          // one of GitHub's own runners takes it
-	HostedIn   time.Duration // how long that takes; 0: at once
+	Conclusion string        // unless it is cancelled; "": success
+	Hosted     bool          // it runs on one of GitHub's own runners
+	HostedIn   time.Duration // until that starts; 0: at once
 	Waiting    bool          // it waits for an approval, see Approve
 }
 
@@ -38,13 +39,9 @@ func (s JobSpec) withDefaults() JobSpec {
 	for p, v := range map[*string]string{
 		&s.Name: "build", &s.Workflow: "CI", &s.Branch: "main", &s.Sender: "octocat", &s.Event: "push",
 	} {
-		if *p == "" {
-			*p = v
-		}
+		*p = cmp.Or(*p, v)
 	}
-	if s.Actor == "" {
-		s.Actor = s.Sender
-	}
+	s.Actor = cmp.Or(s.Actor, s.Sender)
 	return s
 }
 
@@ -95,14 +92,11 @@ func (s *Server) Queue(ctx context.Context, spec JobSpec) (jobID int64) {
 	}
 	j := &job{
 		Job:       Job{JobSpec: spec, ID: s.newID(), Status: "queued", CreatedAt: s.cfg.Now()},
-		ending:    spec.Conclusion,
+		ending:    cmp.Or(spec.Conclusion, "success"),
 		labels:    lower(spec.Labels),
 		cancelled: make(chan struct{}),
 	}
 	j.Conclusion = ""
-	if j.ending == "" {
-		j.ending = "success"
-	}
 	s.jobs[j.ID] = j
 	s.runs[j.RunID] = append(s.runs[j.RunID], j)
 	if j.Waiting {
@@ -117,8 +111,8 @@ func (s *Server) Queue(ctx context.Context, spec JobSpec) (jobID int64) {
 	return j.ID
 }
 
-// Protect has a queued job wait for an approval after all, see Approve: GitHub
-// may send waiting after a job was queued
+// Protect makes a queued job wait for approval, see Approve: GitHub may send waiting
+// after a job was queued
 // (https://github.com/runs-on/runs-on/issues/539, read 2026-11-28).
 func (s *Server) Protect(jobID int64) error {
 	s.mu.Lock()
@@ -188,22 +182,20 @@ func (s *floor) cancel(j *job) {
 func (s *Server) Job(jobID int64) (Job, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	j, ok := s.jobs[jobID]
-	if !ok {
-		return Job{}, false
+	if j := s.jobs[jobID]; j != nil {
+		return j.Job, true
 	}
-	return j.Job, true
+	return Job{}, false
 }
 
 // Jobs returns a snapshot of every job, oldest first.
 func (s *Server) Jobs() []Job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	jobs := make([]Job, 0, len(s.jobs))
-	for _, j := range s.jobs {
-		jobs = append(jobs, j.Job)
+	var jobs []Job
+	for _, id := range slices.Sorted(maps.Keys(s.jobs)) {
+		jobs = append(jobs, s.jobs[id].Job)
 	}
-	slices.SortFunc(jobs, func(a, b Job) int { return cmp.Compare(a.ID, b.ID) })
 	return jobs
 }
 
@@ -229,9 +221,8 @@ func (s *floor) complete(j *job, conclusion string) {
 	s.send(j, "completed")
 }
 
-// work takes as long as the job does and returns how it ended: as it was told
-// to, or cancelled. With an error, the process that did it was ended: by ctx,
-// or, with ErrClosed and no conclusion, by Close.
+// work runs for the job's duration and returns its conclusion. An error says that the
+// runner's process was ended: by ctx, or by Close (ErrClosed, and no conclusion).
 func (s *floor) work(ctx context.Context, j *job) (conclusion string, err error) {
 	timer := time.NewTimer(j.Duration)
 	defer timer.Stop()

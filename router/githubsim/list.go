@@ -2,9 +2,9 @@ package githubsim
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
-	"strings"
 )
 
 const mostRuns = 1000 // that GitHub lists under a filter
@@ -36,14 +36,9 @@ func (s rest) listRuns(w http.ResponseWriter, r *http.Request, sc scope) {
 func (s *apps) listInstallations(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []*installed
-	for _, in := range s.installedFor {
-		all = append(all, in)
-	}
-	slices.SortFunc(all, func(a, b *installed) int { return cmp.Compare(a.id, b.id) })
-	objects := make([]object, len(all))
-	for i, in := range all {
-		objects[i] = s.installationObject(in)
+	var objects []object
+	for _, in := range slices.SortedFunc(maps.Values(s.installedFor), func(a, b *installed) int { return cmp.Compare(a.id, b.id) }) {
+		objects = append(objects, s.installationObject(in))
 	}
 	answer(w, http.StatusOK, page(w, r, objects))
 }
@@ -57,16 +52,11 @@ func (s *apps) listInstalled(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var all []Repo
-	for _, repo := range s.repos {
-		if in.sees(scope{owner: repo.Owner, repo: repo.Name}) {
-			all = append(all, repo)
+	var all []object
+	for _, key := range slices.Sorted(maps.Keys(s.repos)) {
+		if repo := s.repos[key]; in.sees(scope{owner: repo.Owner, repo: repo.Name}) {
+			all = append(all, repository(JobSpec{Owner: repo.Owner, Repo: repo.Name, Private: repo.Private, User: repo.User}))
 		}
 	}
-	slices.SortFunc(all, func(a, b Repo) int { return strings.Compare(a.Name, b.Name) })
-	objects := make([]object, len(all))
-	for i, repo := range all {
-		objects[i] = repository(JobSpec{Owner: repo.Owner, Repo: repo.Name, Private: repo.Private, User: repo.User})
-	}
-	answer(w, http.StatusOK, object{"total_count": len(all), "repositories": page(w, r, objects)})
+	answer(w, http.StatusOK, object{"total_count": len(all), "repositories": page(w, r, all)})
 }

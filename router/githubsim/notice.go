@@ -149,12 +149,7 @@ func (s *notices) checkRunObject(c *CheckRun) object {
 			"annotations_count": 0, "annotations_url": api + "/annotations",
 		},
 		"check_suite": object{"id": c.ID}, "pull_requests": []object{},
-		"app": object{
-			"id": s.cfg.App.ID, "slug": "switchyard", "node_id": nodeID("App", s.cfg.App.ID), "owner": user("switchyard", "Organization"),
-			"name": "Switchyard", "description": nil, "external_url": "https://switchyard.example", "html_url": webURL + "/apps/switchyard",
-			"created_at": "2026-01-15T09:00:00Z", "updated_at": "2026-01-15T09:00:00Z",
-			"permissions": s.cfg.App.permissions(), "events": []string{"workflow_job"},
-		},
+		"app": s.cfg.App.object(),
 	}
 }
 

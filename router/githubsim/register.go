@@ -12,17 +12,16 @@ import (
 	"time"
 )
 
-// RegisterPath is where a runner process that cannot call Register does so:
-// POST with a Registration as JSON. The answer is a configuration for
-// ConnectPath: 200, else the reason as text.
+// RegisterPath is Register for a runner process elsewhere: POST with a Registration as
+// JSON. The answer is a configuration for ConnectPath: 200, else the reason as text.
 const RegisterPath = "/_sim/runners/register"
 
-// What Register says when it makes no runner.
+// The errors of Register.
 var (
-	ErrUnknownToken = errors.New("this registration token is none of this GitHub's for this address, or it expired")
+	ErrUnknownToken = errors.New("the registration token is unknown, expired or for another address")
 	ErrNameTaken    = errors.New("a runner with this name exists already")
 	ErrUnknownGroup = errors.New("there is no runner group of this name")
-	ErrTooMany      = errors.New("too many runners were registered here lately")
+	ErrTooMany      = errors.New("too many runners were registered here recently")
 )
 
 // A Registration is what config.sh --unattended --ephemeral is given. It is

@@ -17,9 +17,9 @@ const (
 	maxBody = 1 << 20 // bytes of a request
 	docsURL = "https://docs.github.com/rest"
 
-	// ConnectPath is where a runner process that cannot call Connect does so:
-	// POST with its just-in-time configuration as the body. It is answered when
-	// the job has ended: 200, else the reason as text.
+	// ConnectPath is Connect for a runner process elsewhere: POST with its just-in-time
+	// configuration as the body. The answer comes when the job has ended: 200, else the
+	// reason as text.
 	ConnectPath = "/_sim/runners/connect"
 )
 
@@ -74,7 +74,7 @@ func (s *Server) routes() http.Handler {
 	return all
 }
 
-// authorized refuses requests of nobody that the Server knows.
+// authorized refuses requests without a login that the Server knows.
 func (s *gate) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-GitHub-Media-Type", "github.v3; format=json")
@@ -93,12 +93,7 @@ func (s *gate) authorized(next http.Handler) http.Handler {
 func (s *gate) limited(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		limit := s.count(callerOf(r), r.URL.Path != "/rate_limit")
-		h := w.Header()
-		h.Set("X-RateLimit-Limit", strconv.Itoa(limit.limit))
-		h.Set("X-RateLimit-Used", strconv.Itoa(limit.used))
-		h.Set("X-RateLimit-Remaining", strconv.Itoa(limit.limit-limit.used))
-		h.Set("X-RateLimit-Reset", strconv.FormatInt(limit.reset.Unix(), 10))
-		h.Set("X-RateLimit-Resource", "core")
+		limit.show(w.Header())
 		if limit.refused {
 			fault(w, http.StatusForbidden, primaryWords)
 			return
@@ -111,6 +106,14 @@ type limit struct {
 	limit, used int
 	reset       time.Time
 	refused     bool
+}
+
+func (l limit) show(h http.Header) {
+	h.Set("X-RateLimit-Limit", strconv.Itoa(l.limit))
+	h.Set("X-RateLimit-Used", strconv.Itoa(l.used))
+	h.Set("X-RateLimit-Remaining", strconv.Itoa(l.limit-l.used))
+	h.Set("X-RateLimit-Reset", strconv.FormatInt(l.reset.Unix(), 10))
+	h.Set("X-RateLimit-Resource", "core")
 }
 
 // count takes one request from what is left of the caller's hour, if spend is true.
@@ -157,7 +160,7 @@ func (sc scope) path() string {
 	return "repos/" + sc.owner + "/" + sc.repo
 }
 
-// has reports whether the runner is registered in just this scope.
+// has reports whether the runner is registered in exactly this scope.
 func (sc scope) has(r *runner) bool { return r.scope.lower() == sc.lower() }
 
 // named returns the runner of this name; nil: none. s.mu is held.
@@ -170,9 +173,9 @@ func (s *state) named(sc scope, name string) *runner {
 	return nil
 }
 
-// scoped answers 404 for a repository or an organization that does not exist,
-// or that an installation does not have, and 403 when that lacks the
-// permission. The handler runs with s.mu held.
+// scoped answers 404 for a repository or an organization that does not exist or that the
+// installation does not cover, and 403 when the installation lacks the permission. The
+// handler runs with s.mu held.
 func (s *gate) scoped(permission string, handle func(http.ResponseWriter, *http.Request, scope)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody)) // not under the lock
@@ -204,7 +207,7 @@ func (s *gate) scoped(permission string, handle func(http.ResponseWriter, *http.
 }
 
 func (s rest) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
-	body, _ := io.ReadAll(r.Body) // is in memory
+	body, _ := io.ReadAll(r.Body) // which scoped has read
 	req, faults, err := decodeJITRequest(body)
 	switch {
 	case err != nil:
@@ -245,7 +248,7 @@ func (s rest) listRunners(w http.ResponseWriter, r *http.Request, sc scope) {
 	answer(w, http.StatusOK, object{"total_count": len(found), "runners": page(w, r, found)})
 }
 
-// runner finds the runner of a request; without one it has answered 404.
+// runner returns the runner of a request; nil: there is none, and it has answered 404.
 func (s rest) runner(w http.ResponseWriter, r *http.Request, sc scope) *runner {
 	one := s.runners[pathID(r)]
 	if one == nil || !sc.has(one) {
@@ -300,7 +303,7 @@ func (s rest) getJob(w http.ResponseWriter, r *http.Request, sc scope) {
 	answer(w, http.StatusOK, jobObject(j.Job))
 }
 
-// run finds the jobs of a request's run; without any it has answered 404.
+// run returns the jobs of a request's run; nil: there are none, and it has answered 404.
 func (s *floor) run(w http.ResponseWriter, r *http.Request, sc scope) []*job {
 	jobs := s.runs[pathID(r)]
 	if len(jobs) == 0 || repoKey(jobs[0].Owner, jobs[0].Repo) != repoKey(sc.owner, sc.repo) {
@@ -369,7 +372,7 @@ func runObject(jobs []*job) object {
 	}
 }
 
-// runState sums up the jobs of a run.
+// runState returns the state of a run from its jobs.
 func runState(jobs []*job) (status, conclusion string, updated time.Time) {
 	status, conclusion = "completed", "success"
 	for _, j := range jobs {
@@ -416,7 +419,7 @@ func (s rest) connect(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// page returns the part of all that the request asks for, and links to the next.
+// page returns the requested page of all, and links to the next one.
 func page(w http.ResponseWriter, r *http.Request, all []object) []object {
 	q := r.URL.Query()
 	nth, err := strconv.Atoi(q.Get("page"))
@@ -464,7 +467,7 @@ func fault(w http.ResponseWriter, status int, message string) {
 
 func notFound(w http.ResponseWriter) { fault(w, http.StatusNotFound, "Not Found") }
 
-// invalid answers 422 with the single faults.
+// invalid answers 422 with a list of faults.
 func invalid(w http.ResponseWriter, message string, faults ...string) {
 	body := object{"message": message, "documentation_url": docsURL, "status": "422"}
 	if len(faults) > 0 {

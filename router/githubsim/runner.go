@@ -1,21 +1,21 @@
 package githubsim
 
 import (
-	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 )
 
-// What Connect says when there is no job for the runner.
+// The errors of Connect when there is no job for the runner.
 var (
-	ErrUnknownJIT = errors.New("this just-in-time configuration is none of this GitHub's")
-	ErrUsedJIT    = errors.New("this just-in-time configuration was used already")
+	ErrUnknownJIT = errors.New("the just-in-time configuration is unknown")
+	ErrUsedJIT    = errors.New("the just-in-time configuration was used already")
 	ErrRemoved    = errors.New("the runner registration was deleted") // also by GitHub: Config.JITLifetime
 )
 
@@ -47,15 +47,15 @@ type Runner struct {
 func (s *Server) Runners() []Runner {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make([]Runner, 0, len(s.runners))
-	for _, r := range s.runners {
+	var all []Runner
+	for _, id := range slices.Sorted(maps.Keys(s.runners)) {
+		r := s.runners[id]
 		shown := Runner{ID: r.id, Name: r.name, Online: r.online}
 		if r.job != nil {
 			shown.JobID = r.job.ID
 		}
 		all = append(all, shown)
 	}
-	slices.SortFunc(all, func(a, b Runner) int { return cmp.Compare(a.ID, b.ID) })
 	return all
 }
 
@@ -68,12 +68,11 @@ func (s *Server) RunTask(ctx context.Context, encodedJIT string) int {
 	return 0
 }
 
-// Connect behaves as a runner process that was started with a just-in-time
-// configuration: it comes online, waits for a job, works on it and returns nil
-// when that ended, with the runner gone. It fails with ErrUnknownJIT or
-// ErrUsedJIT, with ErrRemoved when the runner is deleted while it waits, with
-// ErrClosed, and with the cause of ctx: ctx ends the process as a signal does,
-// which cancels a job in hand and leaves a runner without one offline.
+// Connect behaves like a runner process with a just-in-time configuration: it comes
+// online, waits for a job, runs it and returns nil when the job has ended and the runner
+// is gone. It fails with ErrUnknownJIT or ErrUsedJIT, with ErrRemoved when the runner is
+// deleted while it waits, with ErrClosed, and with the cause of ctx, which ends the
+// process like a signal: its job is cancelled, and a runner without a job goes offline.
 func (s *floor) Connect(ctx context.Context, encodedJIT string) error {
 	r, err := s.online(strings.TrimSpace(encodedJIT))
 	if err != nil {
@@ -112,7 +111,7 @@ func (s *floor) Connect(ctx context.Context, encodedJIT string) error {
 	return end
 }
 
-// online lets the runner with this configuration have a job. Unless it fails,
+// online makes the runner with this configuration available for jobs. Unless it fails,
 // the caller must call s.wg.Done.
 func (s *floor) online(encodedJIT string) (*runner, error) {
 	s.mu.Lock()
@@ -140,7 +139,7 @@ func (s *floor) online(encodedJIT string) (*runner, error) {
 	return r, nil
 }
 
-// offline takes the runner's process away. s.mu is held.
+// offline records that the runner's process is gone. s.mu is held.
 func (s *floor) offline(r *runner) {
 	r.online = false
 	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
@@ -154,7 +153,7 @@ func (s *floor) remove(r *runner) {
 	close(r.removed)
 }
 
-// stays ends the timer that would end the runner. s.mu is held.
+// stays stops the timer that would remove the runner. s.mu is held.
 func (r *runner) stays() {
 	if r.dies != nil {
 		r.dies.Stop()
@@ -170,9 +169,9 @@ func (s *floor) die(r *runner) {
 	}
 }
 
-// Ghost takes the registration of an idle runner away without telling its
-// process, which waits for ever: https://github.com/actions/runner/issues/4617
-// (read 2026-11-24). It reports whether there was such a runner.
+// Ghost deletes the registration of an idle runner without telling its process, which
+// waits forever: https://github.com/actions/runner/issues/4617 (read 2026-11-24). It
+// reports whether there was such a runner.
 func (s *Server) Ghost(name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,8 +186,8 @@ func (s *Server) Ghost(name string) bool {
 	return false
 }
 
-// offer gives a queued job to one of the idle runners that fit, any of them:
-// to GitHub they are the same. Else it waits for the next one. s.mu is held.
+// offer gives a queued job to one of the idle runners that fit, at random as GitHub does,
+// or lets it wait for the next one. s.mu is held.
 func (s *floor) offer(j *job) {
 	if j.Hosted {
 		s.host(j)
@@ -262,10 +261,7 @@ func (s *floor) encodeJIT(r *runner, workFolder string) string {
 	if r.scope.enterprise != "" {
 		url = webURL + "/enterprises/" + r.scope.enterprise
 	}
-	secret := make([]byte, 256) // the size of an RSA key's modulus
-	for i := range secret {
-		secret[i] = byte(s.rand.Uint32())
-	}
+	secret := s.secret(256) // the size of an RSA key's modulus
 	file := func(v object) string { return base64.StdEncoding.EncodeToString(mustJSON(v)) }
 	return file(object{
 		".runner": file(object{
@@ -289,8 +285,8 @@ type jitRequest struct {
 	WorkFolder string
 }
 
-// decodeJITRequest reads a body and returns what GitHub would find wrong with
-// it, in its words as far as they are known.
+// decodeJITRequest reads a body and returns the faults that GitHub would find, in its
+// words as far as they are known.
 func decodeJITRequest(body []byte) (r jitRequest, faults []string, err error) {
 	var raw struct {
 		Name       *string   `json:"name"`

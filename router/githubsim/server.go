@@ -4,7 +4,7 @@
 // what it answers is checked against GitHub's own OpenAPI description.
 //
 // It differs from GitHub in this: runner groups have no policies, a runner that
-// registered itself stays for ever, a job waits for a runner for ever, and the
+// registered itself stays forever, a job waits for a runner forever, and the
 // deliveries of one job arrive in order.
 package githubsim
 
@@ -49,7 +49,7 @@ type Repo struct {
 	User        bool // the owner is a user, so has no organization runners
 }
 
-// ErrClosed is what a closed Server says.
+// ErrClosed is returned by a closed Server.
 var ErrClosed = errors.New("the simulated GitHub is closed")
 
 // A Server is a simulated GitHub. It is the http.Handler of its REST API, which
@@ -63,8 +63,8 @@ type Server struct {
 	stop    context.CancelFunc
 }
 
-// What a Server is built from, each on top of the one before it. They share one state,
-// as all of it changes together.
+// The parts of a Server, each on top of the one before it. They share one state, as all
+// of it changes together.
 type (
 	gate  struct{ *state } // logins, limits and faults of the REST API
 	hooks struct{ *gate }  // webhooks and their deliveries
@@ -176,7 +176,7 @@ func New(cfg Config) *Server {
 }
 
 // Close cuts off deliveries and runners and waits for them. The REST API still
-// answers afterwards, but nothing moves any more.
+// answers afterwards, but nothing changes any more.
 func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
