@@ -179,9 +179,7 @@ func TestEachInstallationHasItsOwnLimit(t *testing.T) {
 	tokens := map[string]string{}
 	for _, owner := range []string{"acme", "beta"} {
 		s.AddRepo(Repo{Owner: owner, Name: "web"})
-		path := fmt.Sprintf("/app/installations/%d/access_tokens", s.Install(owner))
-		_, answer := s.callAs(jwt(t, key, "RS256", now, nil), "POST", path, "")
-		tokens[owner] = answer.(map[string]any)["token"].(string)
+		tokens[owner] = s.tokenOf(jwt(t, key, "RS256", now, nil), s.Install(owner))
 	}
 	get := func(owner string) int {
 		status, _ := s.callAs(tokens[owner], "GET", "/repos/"+owner+"/web/actions/runners", "")

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,19 +12,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v6"
-
-	"switchyard/router/githubsim/githubtest"
 )
 
 // GitHub's own descriptions, which do not lie in the repository.
 const shared = "../../../shared/github/"
-
-// contract wraps the server's REST API so that every request and response in
-// the test is held against GitHub's description.
-func contract(t *testing.T, next http.Handler) http.Handler {
-	t.Helper()
-	return githubtest.Contract(t, next)
-}
 
 // hookSchema returns the schema of the workflow_job event; nil, and a line in
 // the log, when it is absent.

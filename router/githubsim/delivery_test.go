@@ -93,8 +93,7 @@ func TestADeliveryThatCannotArriveSaysWhy(t *testing.T) {
 				} else if tt.name == "no URL" {
 					url = ""
 				}
-				s := New(Config{WebhookURL: url, Client: on.Client(), Timeout: 10 * time.Second})
-				t.Cleanup(s.Close)
+				s := newServer(t, Config{WebhookURL: url, Client: on.Client(), Timeout: 10 * time.Second})
 				s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"})
 				if err := s.Flush(t.Context()); err != nil {
 					t.Fatal(err)
@@ -179,8 +178,7 @@ func BenchmarkNewDelivery(b *testing.B) {
 
 func TestAHostedRunnerMayTakeItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{})
-		t.Cleanup(s.Close)
+		s := newServer(t, Config{})
 		spec := JobSpec{Owner: "acme", Repo: "web", Hosted: true, HostedIn: time.Minute}
 		served, cancelled := s.Queue(t.Context(), spec), s.Queue(t.Context(), spec)
 		if err := s.Cancel(cancelled); err != nil {

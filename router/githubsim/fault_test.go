@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"switchyard/router/githubsim/githubtest"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -15,7 +17,7 @@ import (
 func ask(t *testing.T, s *Server, method, path, body string) *httptest.ResponseRecorder {
 	t.Helper()
 	w := httptest.NewRecorder()
-	contract(t, s).ServeHTTP(w, newRequest(method, path, body))
+	githubtest.Contract(t, s).ServeHTTP(w, newRequest(method, path, body))
 	return w
 }
 
@@ -35,7 +37,7 @@ func register(t *testing.T, s *Server, name string) string {
 	return decode(t, w.Body.Bytes())["encoded_jit_config"].(string)
 }
 
-func newFaulty(t *testing.T, cfg Config) *Server {
+func newServer(t *testing.T, cfg Config) *Server {
 	s := New(cfg)
 	t.Cleanup(s.Close)
 	s.AddRepo(Repo{Owner: "acme", Name: "web"})
@@ -44,7 +46,7 @@ func newFaulty(t *testing.T, cfg Config) *Server {
 
 func TestErrorsComeBySeedAndSomeAreLate(t *testing.T) {
 	story := func(seed uint64, other bool) (codes []int, runners int) {
-		s := newFaulty(t, Config{})
+		s := newServer(t, Config{})
 		s.SetFaults(Faults{ErrorRate: 0.3, Seed: seed})
 		for i := range 100 {
 			if other { // comes between, and changes nothing
@@ -86,7 +88,7 @@ func TestAMinuteOfRateLimiting(t *testing.T) {
 		{false, [2]int{403, 403}, "X-RateLimit-Reset", fmt.Sprint(now.Add(time.Minute).Unix())},
 		{true, [2]int{403, 429}, "Retry-After", "61"},
 	} {
-		s := newFaulty(t, Config{Now: func() time.Time { return now }})
+		s := newServer(t, Config{Now: func() time.Time { return now }})
 		s.SetFaults(Faults{LimitedUntil: now.Add(time.Minute), Secondary: tt.secondary})
 		for i := range 2 {
 			w := ask(t, s, "GET", "/orgs/acme/actions/runners", "")
@@ -107,7 +109,7 @@ func TestAMinuteOfRateLimiting(t *testing.T) {
 
 func TestSecondaryLimitsAreOfAnEndpointAndAPlace(t *testing.T) {
 	now := time.Date(2026, 11, 25, 12, 0, 0, 0, time.UTC)
-	s := newFaulty(t, Config{Points: 10, Registrations: 3, Now: func() time.Time { return now }})
+	s := newServer(t, Config{Points: 10, Registrations: 3, Now: func() time.Time { return now }})
 	s.AddRepo(Repo{Owner: "acme", Name: "api"})
 	n := 0
 	jit := func(path string, want int) {

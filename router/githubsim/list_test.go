@@ -45,9 +45,7 @@ func TestInstallationsAndTheirRepositoriesAreListed(t *testing.T) {
 	if _, answer := s.callAs(app, "GET", "/app/installations", ""); len(answer.([]any)) != 2 {
 		t.Errorf("the installations = %v, want two", answer)
 	}
-	_, answer := s.callAs(app, "POST", fmt.Sprintf("/app/installations/%d/access_tokens", id), "")
-	token := answer.(map[string]any)["token"].(string)
-	_, answer = s.callAs(token, "GET", "/installation/repositories", "")
+	_, answer := s.callAs(s.tokenOf(app, id), "GET", "/installation/repositories", "")
 	if got := names(t, answer.(map[string]any)["repositories"], "full_name"); !slices.Equal(got, []string{"acme/api", "acme/web"}) {
 		t.Errorf("the repositories = %v", got)
 	}

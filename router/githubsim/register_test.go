@@ -4,14 +4,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
+
+// tokenOf returns a token of an installation.
+func (s *sim) tokenOf(jwt string, installation int64) string {
+	s.t.Helper()
+	_, answer := s.callAs(jwt, "POST", fmt.Sprintf("/app/installations/%d/access_tokens", installation), "")
+	return answer.(map[string]any)["token"].(string)
+}
 
 // token asks for a registration token.
 func (s *sim) token(path string) string {
@@ -91,15 +98,10 @@ func TestAProcessRegistersAndConnectsByHTTP(t *testing.T) {
 	s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Labels: []string{"x"}})
 	post := func(path, body string) (int, string) {
 		t.Helper()
-		resp, err := http.Post(s.url+path, "", strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		said, _ := io.ReadAll(resp.Body)
-		return resp.StatusCode, string(said)
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequest("POST", path, strings.NewReader(body)))
+		return w.Code, w.Body.String()
 	}
-	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	reg := Registration{URL: "https://github.com/acme", Token: s.token("/orgs/acme"), Name: "r1", Labels: []string{"x"}}
 	body, _ := json.Marshal(reg)
 	status, config := post(RegisterPath, string(body))
@@ -150,9 +152,7 @@ func TestAnEnterprisesRunnersServeAllItsOwners(t *testing.T) {
 
 func TestAJustInTimeRunnerWithoutAJobIsRemovedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{JITLifetime: 5 * time.Minute})
-		defer s.Close()
-		s.AddRepo(Repo{Owner: "acme", Name: "web"})
+		s := newServer(t, Config{JITLifetime: 5 * time.Minute})
 		unused, busy, idle := register(t, s, "unused"), register(t, s, "busy"), register(t, s, "idle")
 		ended := make(chan error)
 		go func() { ended <- s.Connect(t.Context(), idle) }()
@@ -180,9 +180,7 @@ func TestAJustInTimeRunnerWithoutAJobIsRemovedInTime(t *testing.T) {
 
 func TestAGhostWaitsUnknownToGitHub(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := New(Config{})
-		defer s.Close()
-		s.AddRepo(Repo{Owner: "acme", Name: "web"})
+		s := newServer(t, Config{})
 		ended := make(chan error)
 		go func() { ended <- s.Connect(t.Context(), register(t, s, "r1")) }()
 		synctest.Wait()

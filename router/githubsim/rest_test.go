@@ -212,8 +212,7 @@ func TestARunSaysWhatStartedIt(t *testing.T) {
 }
 
 func TestTheTokenIsChecked(t *testing.T) {
-	s := New(Config{Token: "right"})
-	t.Cleanup(s.Close)
+	s := newServer(t, Config{Token: "right"})
 	for header, want := range map[string]int{"Bearer right": 200, "token right": 200, "Bearer wrong": 401, "Basic right": 401, "": 401} {
 		r := httptest.NewRequest("GET", "/rate_limit", nil)
 		if header != "" {
@@ -229,13 +228,9 @@ func TestTheTokenIsChecked(t *testing.T) {
 
 func TestTheRateLimitCountsAndComesBack(t *testing.T) {
 	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-	s := New(Config{RateLimit: 2, Now: func() time.Time { return now }})
-	t.Cleanup(s.Close)
-	s.AddRepo(Repo{Owner: "acme", Name: "web"})
-	api := contract(t, s)
+	s := newServer(t, Config{RateLimit: 2, Now: func() time.Time { return now }})
 	get := func(path string) string {
-		w := httptest.NewRecorder()
-		api.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		w := ask(t, s, "GET", path, "")
 		return fmt.Sprint(w.Code, " ", w.Header().Get("X-RateLimit-Remaining"))
 	}
 	const runners = "/repos/acme/web/actions/runners"

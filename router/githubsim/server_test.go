@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"switchyard/router/githubsim/githubtest"
+
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 )
@@ -91,10 +93,10 @@ func (h *hook) story(t *testing.T) []string {
 	return lines
 }
 
-// A sim is a Server whose REST API listens under the contract.
+// A sim is a Server whose REST API is checked against the contract.
 type sim struct {
 	*Server
-	url  string
+	api  http.Handler
 	hook *hook
 	t    *testing.T
 }
@@ -107,9 +109,7 @@ func newSim(t *testing.T, cfg Config) *sim {
 	}
 	s := New(cfg)
 	t.Cleanup(s.Close)
-	api := httptest.NewServer(contract(t, s))
-	t.Cleanup(api.Close)
-	return &sim{Server: s, url: api.URL, hook: h, t: t}
+	return &sim{Server: s, api: githubtest.Contract(t, s), hook: h, t: t}
 }
 
 // call makes a request and decodes its answer.
@@ -121,26 +121,18 @@ func (s *sim) call(method, path, body string) (status int, answer any) {
 // callAs calls with a bearer token, or with none.
 func (s *sim) callAs(token, method, path, body string) (status int, answer any) {
 	s.t.Helper()
-	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
+	r := newRequest(method, path, body)
 	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
+		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultTransport.RoundTrip(req)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer http.DefaultTransport.(*http.Transport).CloseIdleConnections()
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusNoContent {
-		if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	w := httptest.NewRecorder()
+	s.api.ServeHTTP(w, r)
+	if w.Code != http.StatusNoContent {
+		if err := json.NewDecoder(w.Body).Decode(&answer); err != nil {
 			s.t.Fatalf("%s %s: %v", method, path, err)
 		}
 	}
-	return resp.StatusCode, answer
+	return w.Code, answer
 }
 
 // jit registers a runner and returns its configuration.
