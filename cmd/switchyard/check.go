@@ -49,7 +49,6 @@ Exit codes: 0, no fault; 1, faults (with --strict, warnings count as faults);
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.BoolVar(&f.strict, "strict", false, "treat warnings as faults")
 	fl.StringSliceVar(&f.accept, "accept", nil, "`codes` of warnings that stay warnings with --strict, such as empty-pool")
 	fl.BoolVar(&f.nomad, "nomad", false, "also ask the Nomad cluster at NOMAD_ADDR; needs node:read and submit-job")
@@ -153,54 +152,12 @@ func survey(ctx context.Context, stderr io.Writer, set *rules.Set, specs *jobspe
 	if err != nil {
 		return nil, err
 	}
-	if r, err := client.Releases(ctx); err == nil && r.Untried() != "" { // Survey meets the same error
+	if r, err := client.Releases(ctx); err == nil && r.Untried() != "" { // CheckRules meets the same error
 		fmt.Fprintf(stderr, "warning: %s\n", r.Untried())
 	}
-	examples := set.Examples()
-	routes := make([]capacity.Route, len(examples))
-	for i, e := range examples {
-		routes[i] = capacity.Route{Rule: e.Rule, Labels: e.Labels, Placement: e.Placement}
-	}
-	said, err := capacity.New(client).Survey(ctx, routes)
+	found, err := capacity.New(client).CheckRules(ctx, set)
 	if err != nil {
 		return nil, fmt.Errorf("ask the Nomad at NOMAD_ADDR: %w", err)
-	}
-	var found rules.Diagnostics
-	against := make([]*capacity.Finding, len(examples)) // what keeps a route from working
-	for i := range said {
-		f := &said[i]
-		for _, r := range f.Routes { // a finding for each rule, at its line
-			e := examples[r]
-			if e.Label != "" {
-				continue
-			}
-			d := set.AtRule(e.Rule, "rule "+e.Rule+": "+f.Message+" (a job with "+rules.ShowLabels(e.Labels)+")")
-			d.Code, d.Warning = f.Code, f.Warning
-			found = append(found, d)
-		}
-		if !f.Warning {
-			for _, r := range f.Routes {
-				against[r] = f
-			}
-		}
-	}
-	// A label gets a finding if no working rule can serve it.
-	dead := map[string]bool{}
-	for i, e := range examples {
-		dead[e.Rule] = dead[e.Rule] || e.Label == "" && against[i] != nil
-	}
-	served, told := map[string]bool{}, map[string]bool{}
-	for i, e := range examples {
-		served[e.Label] = served[e.Label] || against[i] == nil
-	}
-	for i, e := range examples {
-		if e.Label == "" || dead[e.Rule] || served[e.Label] || told[e.Label] {
-			continue
-		}
-		told[e.Label] = true
-		d := set.AtLabel(e.Label, fmt.Sprintf("label %s: %s (and so for every rule)", e.Label, against[i].Message))
-		d.Code, d.Warning = against[i].Code, true
-		found = append(found, d)
 	}
 	return found, nil
 }

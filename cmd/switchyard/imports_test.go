@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"switchyard/router/gh":             {"router"},
 	"switchyard/router/feasible":       {},
 	"switchyard/router/nomad":          {"router", "jobspecs"},
-	"switchyard/router/nomad/capacity": {"router", "router/feasible", "router/nomad", "jobspecs"},
+	"switchyard/router/nomad/capacity": {"router", "router/feasible", "router/nomad", "jobspecs", "rules"},
 	"switchyard/router/web":            {"router", "router/web/api", "router/web/auth", "router/web/problem", "rules"},
 	"switchyard/router/web/api":        {"router", "router/web/auth", "router/web/problem", "rules"},
 	"switchyard/router/web/auth":       {"router", "router/web/problem", "rules"},

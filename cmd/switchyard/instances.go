@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/gh"
-	"switchyard/router/rulebook"
 	"switchyard/router/webhook"
 )
 
@@ -119,26 +117,4 @@ func (f *instanceForm) add(all *gh.Instances, called func(string, int, time.Dura
 	in.Instance = router.Instance{Number: f.Number, Host: client.Host()}
 	in.Secrets, in.Reread, err = readSecrets(f.WebhookSecretFiles, "")
 	return in, err
-}
-
-// keepNumbers records the number of each GitHub, and returns an error if one was
-// another host's before, because the IDs in the database contain it.
-func keepNumbers(ctx context.Context, st rulebook.Marks, all []router.Instance) error {
-	for _, in := range all {
-		if in.Number == 0 {
-			continue
-		}
-		mark := fmt.Sprintf("github %d", in.Number)
-		switch host, err := st.Mark(ctx, mark); {
-		case err != nil:
-			return err
-		case host == "":
-			if err := st.SetMark(ctx, mark, in.Host); err != nil {
-				return err
-			}
-		case host != in.Host:
-			return fmt.Errorf("--github-instances: number %d was that of %s, whose jobs are in the database: give %s another", in.Number, host, in.Host)
-		}
-	}
-	return nil
 }

@@ -226,8 +226,8 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		}
 	}()
 	instances := github.Instances()
-	if err := keepNumbers(ctx, st, instances); err != nil {
-		return err
+	if err := st.KeepNumbers(ctx, instances); err != nil {
+		return fmt.Errorf("--github-instances: %w", err)
 	}
 	book := rulebook.New(rulebook.Config{Rules: f.rules, JobspecDir: f.specDir, Nomad: client, Logger: logger, Keep: st.KeepRules, Marks: st})
 	started, err := startRules(ctx, book, stderr)

@@ -56,3 +56,27 @@ const setMarkSQL = `INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT 
 func (s *Store) SetMark(ctx context.Context, name, value string) error {
 	return s.exec(ctx, router.SourceRouter, setMarkSQL, name, value)
 }
+
+// KeepNumbers records the number of each GitHub. It fails if one was another host's before,
+// because the IDs in the database contain it.
+func (s *Store) KeepNumbers(ctx context.Context, all []router.Instance) error {
+	for _, in := range all {
+		if in.Number == 0 {
+			continue
+		}
+		mark := fmt.Sprintf("github %d", in.Number)
+		host, err := s.Mark(ctx, mark)
+		switch {
+		case err != nil:
+			return err
+		case host != "" && host != in.Host:
+			return fmt.Errorf("number %d was that of %s, whose jobs are in the database: give %s another", in.Number, host, in.Host)
+		case host == "":
+			err = s.SetMark(ctx, mark, in.Host)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,52 @@
+package capacity
+
+import (
+	"context"
+	"fmt"
+
+	"switchyard/rules"
+)
+
+// CheckRules asks the cluster, as Survey does, about the placements that the rules can
+// choose, and returns the findings at the lines of their rules. One that only a label causes
+// is a warning at the label, unless some rule can serve the label.
+func (c *Client) CheckRules(ctx context.Context, set *rules.Set) (found rules.Diagnostics, err error) {
+	examples := set.Examples()
+	routes := make([]Route, len(examples))
+	for i, e := range examples {
+		routes[i] = Route{Rule: e.Rule, Labels: e.Labels, Placement: e.Placement}
+	}
+	said, err := c.Survey(ctx, routes)
+	if err != nil {
+		return nil, err
+	}
+	against := make([]*Finding, len(examples)) // what keeps a route from working
+	for i := range said {
+		f := &said[i]
+		for _, r := range f.Routes { // a finding for each rule, at its line
+			if !f.Warning {
+				against[r] = f
+			}
+			if e := examples[r]; e.Label == "" {
+				d := set.AtRule(e.Rule, "rule "+e.Rule+": "+f.Message+" (a job with "+rules.ShowLabels(e.Labels)+")")
+				d.Code, d.Warning = f.Code, f.Warning
+				found = append(found, d)
+			}
+		}
+	}
+	dead, served := map[string]bool{}, map[string]bool{} // rules that cannot work; labels that need no finding
+	for i, e := range examples {
+		dead[e.Rule] = dead[e.Rule] || e.Label == "" && against[i] != nil
+		served[e.Label] = served[e.Label] || against[i] == nil
+	}
+	for i, e := range examples {
+		if e.Label == "" || dead[e.Rule] || served[e.Label] {
+			continue
+		}
+		served[e.Label] = true
+		d := set.AtLabel(e.Label, fmt.Sprintf("label %s: %s (and so for every rule)", e.Label, against[i].Message))
+		d.Code, d.Warning = against[i].Code, true
+		found = append(found, d)
+	}
+	return found, nil
+}
