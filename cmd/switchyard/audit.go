@@ -27,10 +27,6 @@ Exit codes: 0, shown; 2, failed.`,
 		Example: "  switchyard audit --limit 20",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			columns, _ := width(cmd.OutOrStdout())
 			return show(cmd, &o, func(ctx context.Context) (l api.AuditList, err error) {
 				l.Audits, l.NextCursor, err = pages(url.Values{}, limit, func(params url.Values) ([]api.Audit, string, error) {
 					var page api.AuditList
@@ -38,17 +34,16 @@ Exit codes: 0, shown; 2, failed.`,
 					return page.Audits, page.NextCursor, err
 				})
 				return l, err
-			}, func(out io.Writer, l api.AuditList) error { return writeAudits(out, l, columns) })
+			}, writeAudits)
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.IntVar(&limit, "limit", 50, "show at most this many")
 	o.flags(fl)
 	return cmd
 }
 
-func writeAudits(out io.Writer, l api.AuditList, columns int) error {
+func writeAudits(out io.Writer, l api.AuditList, columns int, _ time.Time) error {
 	if len(l.Audits) == 0 {
 		_, err := fmt.Fprintln(out, "nobody changed anything, or logged in")
 		return err

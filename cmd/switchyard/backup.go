@@ -36,7 +36,6 @@ Exit codes: 0, written; 2, failed.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.StringVar(&db, "db", "switchyard.db", "the server's database `file`")
 	fl.StringVar(&output, "output", "", "`file` to write, which must not exist")
 	return cmd

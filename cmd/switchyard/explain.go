@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -69,7 +68,6 @@ Exit codes: 0, routed; 1, not routed, with the reason; 2, could not tell.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.StringVar(&f.rules, "rules", "", "rules `file`, or directory of them")
 	fl.StringVar(&f.server, "server", "", "`URL` of a server's --admin-listen, for its rules; without --rules also SWITCHYARD_SERVER")
 	f.tokenFlag(fl)
@@ -169,13 +167,7 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 	}
 	facts := job.Facts()
 	facts.Run = run
-	answer := api.Answer{Decision: set.Decide(facts, true)}
-	if f.all {
-		answer.Decision = set.Explain(facts)
-	}
-	if answer.Decision.Trace == nil { // no rule was tried
-		answer.Decision.Trace = []rules.Step{}
-	}
+	answer := api.Answer{Decision: api.Decide(set, facts, f.all)}
 	if f.render == "" || answer.Decision.Outcome != rules.Routed {
 		return answer, nil
 	}
@@ -250,24 +242,14 @@ func (f *explainFlags) describedJob(stdin io.Reader) (router.Job, error) {
 	if f.labels == nil {
 		return router.Job{}, errors.New("--labels a,b,c is missing: the job's runs-on; or give a webhook body by --payload FILE")
 	}
-	owner, name, ok := strings.Cut(f.repo, "/")
-	if !ok || owner == "" || name == "" || strings.Contains(name, "/") {
-		return router.Job{}, fmt.Errorf("--repo %q: want OWNER/NAME, or a webhook body by --payload FILE", f.repo)
+	job, err := api.Question{
+		Repo: f.repo, Host: f.host, Visibility: f.visibility, Fork: f.fork, Labels: f.labels,
+		Job: f.job, Workflow: f.workflow, Branch: f.branch, Sender: f.sender,
+	}.Described()
+	if err != nil {
+		err = fmt.Errorf("--%w", err) // it begins with the name of the field, which is the flag's
 	}
-	if !rules.IsHost(f.host) {
-		return router.Job{}, fmt.Errorf("--host %q: want a host such as github.example.com, in lower case", f.host)
-	}
-	if !slices.Contains([]string{"private", "internal", "public"}, f.visibility) {
-		return router.Job{}, fmt.Errorf("--visibility %q: want private, internal or public", f.visibility)
-	}
-	return router.Job{
-		Repo: router.Repo{
-			Host: f.host, Owner: owner, Name: name, FullName: f.repo,
-			Private: f.visibility != "public", Visibility: f.visibility, Fork: f.fork,
-		},
-		Name: f.job, Workflow: f.workflow, Branch: f.branch, Sender: f.sender,
-		Labels: f.labels, Attempt: 1, Try: 1,
-	}, nil
+	return job, err
 }
 
 func readFile(name string, stdin io.Reader) ([]byte, error) {

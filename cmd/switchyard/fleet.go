@@ -29,16 +29,14 @@ is none; 2, could not tell.`,
 		Example: "  switchyard fleet --nodes",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.check(); err != nil {
-				return err
-			}
-			columns, _ := width(cmd.OutOrStdout())
 			var f router.Fleet
 			err := show(cmd, &o, func(ctx context.Context) (router.Fleet, error) {
 				f = router.Fleet{}
 				err := o.ask(ctx, http.MethodGet, api.Prefix+"/fleet", nil, nil, &f)
 				return f, err
-			}, func(out io.Writer, f router.Fleet) error { return writeFleet(out, f, nodes, columns, time.Now()) })
+			}, func(out io.Writer, f router.Fleet, columns int, now time.Time) error {
+				return writeFleet(out, f, nodes, columns, now)
+			})
 			switch {
 			case err != nil:
 				return err
@@ -54,7 +52,6 @@ is none; 2, could not tell.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.BoolVar(&nodes, "nodes", false, "also list each node")
 	o.flags(fl)
 	return cmd

@@ -86,7 +86,6 @@ something must be fixed first, which the message names.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.StringSliceVar(&repos, "repo", nil, "the `repository`, as owner/name; separate several by commas")
 	fl.StringVar(&host, "host", "", "`host` of their GitHub (the server's first)")
 	o.flags(fl)

@@ -29,9 +29,6 @@ Exit codes: 0, listed; 2, failed.`,
 		Example: "  switchyard jobs list --state queued,retrying,dispatched --repo acme/web",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.check(); err != nil {
-				return err
-			}
 			now := time.Now()
 			params := url.Values{}
 			for name, value := range map[string]string{"host": host, "owner": owner, "repo": repo, "rule": rule, "label": label} {
@@ -53,18 +50,16 @@ Exit codes: 0, listed; 2, failed.`,
 					params.Set(name, t.UTC().Format(time.RFC3339Nano))
 				}
 			}
-			columns, _ := width(cmd.OutOrStdout())
 			return show(cmd, &o, func(ctx context.Context) (api.JobList, error) {
 				jobs, next, err := pages(params, limit, func(params url.Values) ([]api.Job, string, error) {
 					l, err := get(ctx, &o, "/jobs", params, func(b api.Database) (api.JobList, error) { return api.ListJobs(ctx, b, nil, params) })
 					return l.Jobs, l.NextCursor, err
 				})
 				return api.JobList{Jobs: jobs, NextCursor: next}, err
-			}, func(out io.Writer, l api.JobList) error { return writeJobs(out, l, columns, time.Now()) })
+			}, writeJobs)
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.StringSliceVar(&states, "state", nil, "only in these `states`: held, queued, retrying, dispatched, running, completed, ignored, denied, unroutable")
 	fl.StringSliceVar(&causes, "cause", nil, "only with these `causes`, the API's words for why a job waits: limit, nomad, no_node_free, …")
 	fl.StringVar(&owner, "owner", "", "only jobs of this organization or user")

@@ -32,9 +32,6 @@ Exit codes: 0, shown; 1, there is no such job; 2, could not tell.`,
 		Example: "  switchyard jobs show 48301234567 --watch",
 		Args:    exactlyOne("JOB", "switchyard jobs show 48301234567"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.check(); err != nil {
-				return err
-			}
 			id, err := jobNumber(args[0])
 			if err != nil {
 				return err
@@ -48,11 +45,10 @@ Exit codes: 0, shown; 1, there is no such job; 2, could not tell.`,
 					return d, err
 				})
 				return d, answered(fmt.Sprintf("job %d", id), err)
-			}, func(out io.Writer, d api.JobDetail) error { return writeJob(out, d, time.Now()) })
+			}, writeJob)
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	o.showFlags(fl, "show it again")
 	return cmd
 }
@@ -83,7 +79,7 @@ func answered(what string, err error) error {
 }
 
 // writeJob prints a job for people.
-func writeJob(out io.Writer, d api.JobDetail, now time.Time) error {
+func writeJob(out io.Writer, d api.JobDetail, _ int, now time.Time) error {
 	j := d.Job
 	t := &table{}
 	line := func(what string, values ...string) {
@@ -190,27 +186,20 @@ func writeUnplaced(out io.Writer, u *router.Unplaced, now time.Time) error {
 // writeDecisions prints the job's decision. If the rules in force would decide the
 // same, it adds their trace, and otherwise their decision.
 func writeDecisions(out io.Writer, d api.JobDetail) error {
-	made, now := d.Decision, d.Explanation
-	if made == nil && now == nil {
+	made, same := d.Made()
+	title := "by the rules in force"
+	if made != nil {
+		fmt.Fprint(out, "\ndecision\n")
+		if err := writeDecision(out, *made); err != nil {
+			return err
+		}
+		title += " now"
+	}
+	if d.Explanation == nil || same {
 		return nil
 	}
-	same := made != nil && now != nil && made.Outcome == now.Outcome && made.Rule == now.Rule
-	switch {
-	case made == nil:
-		fmt.Fprint(out, "\nby the rules in force\n")
-		return writeDecision(out, *now)
-	case same:
-		shown := *made
-		shown.Trace, shown.Nearest = now.Trace, now.Nearest
-		fmt.Fprint(out, "\ndecision\n")
-		return writeDecision(out, shown)
-	}
-	fmt.Fprint(out, "\ndecision\n")
-	if err := writeDecision(out, *made); err != nil || now == nil {
-		return err
-	}
-	fmt.Fprint(out, "\nby the rules in force now\n")
-	return writeDecision(out, *now)
+	fmt.Fprintf(out, "\n%s\n", title)
+	return writeDecision(out, *d.Explanation)
 }
 
 func writeTimeline(out io.Writer, events []api.Event) error {

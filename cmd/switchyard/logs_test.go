@@ -35,7 +35,7 @@ func TestDurationsInTheLogHaveAUnit(t *testing.T) {
 // An empty list says of what.
 func TestEmptyListsSayOfWhat(t *testing.T) {
 	var out bytes.Buffer
-	err := errors.Join(writeAudits(&out, api.AuditList{}, 0), writeRunners(&out, nil, 0, time.Time{}))
+	err := errors.Join(writeAudits(&out, api.AuditList{}, 0, time.Time{}), writeRunners(&out, nil, 0, time.Time{}))
 	if want := "nobody changed anything, or logged in\nno runners\n"; err != nil || out.String() != want {
 		t.Errorf("empty lists: %v, %q, want %q", err, out.String(), want)
 	}

@@ -73,6 +73,7 @@ which runner serves each job, and starts that runner on Nomad.`,
 	})
 	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), rulesCommand(), jobsCommand(), runnersCommand(), fleetCommand(), auditCommand(), tokenCommand(), backupCommand(),
 		schemaCommand(), demoCommand(), versionCommand())
+	showFlagsInOrder(root)
 
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -86,6 +87,15 @@ which runner serves each job, and starts that runner on Nomad.`,
 		fmt.Fprintf(stderr, "switchyard: %v\n", exit.err)
 	}
 	return exit.code
+}
+
+// showFlagsInOrder has the help of a command, and of those below it, list the flags in the
+// order of the code.
+func showFlagsInOrder(cmd *cobra.Command) {
+	cmd.Flags().SortFlags = false
+	for _, sub := range cmd.Commands() {
+		showFlagsInOrder(sub)
+	}
 }
 
 // usage is cobra's usage template, with the example last.

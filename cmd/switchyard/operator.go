@@ -226,9 +226,14 @@ func pages[T any](params url.Values, limit int, page func(url.Values) (items []T
 	}
 }
 
-// show prints what find returns, as JSON or for people by text; with --watch it
-// prints again on every change.
-func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T, error), text func(io.Writer, T) error) error {
+// show prints what find returns, as JSON or for people by text, which gets the columns of
+// the terminal (0: any number) and the present time; with --watch it prints again on every
+// change.
+func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T, error), text func(out io.Writer, v T, columns int, now time.Time) error) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	columns, _ := width(cmd.OutOrStdout())
 	write := func(out io.Writer) error {
 		v, err := find(cmd.Context())
 		switch {
@@ -237,7 +242,7 @@ func show[T any](cmd *cobra.Command, o *operator, find func(context.Context) (T,
 		case o.format == "json":
 			return writeJSON(out, v)
 		}
-		return text(out, v)
+		return text(out, v, columns, time.Now())
 	}
 	switch {
 	case o.watched && o.db == "":

@@ -34,27 +34,22 @@ Exit codes: 0, listed; 2, failed.`,
 		Example: "  switchyard runners list --state dispatched,claimed,online,busy",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.check(); err != nil {
-				return err
-			}
 			params := url.Values{}
 			if len(states) > 0 {
 				params["state"] = states
 			}
-			columns, _ := width(cmd.OutOrStdout())
 			return show(cmd, &o, func(ctx context.Context) (api.RunnerList, error) {
 				runners, next, err := pages(params, limit, func(params url.Values) ([]api.Runner, string, error) {
 					l, err := get(ctx, &o, "/runners", params, func(b api.Database) (api.RunnerList, error) { return api.ListRunners(ctx, b, nil, params) })
 					return l.Runners, l.NextCursor, err
 				})
 				return api.RunnerList{Runners: runners, NextCursor: next}, err
-			}, func(out io.Writer, l api.RunnerList) error {
-				return writeMore(out, l.NextCursor, writeRunners(out, l.Runners, columns, time.Now()))
+			}, func(out io.Writer, l api.RunnerList, columns int, now time.Time) error {
+				return writeMore(out, l.NextCursor, writeRunners(out, l.Runners, columns, now))
 			})
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.StringSliceVar(&states, "state", nil, "only in these `states`: dispatched, claimed, online, busy, finished, lost, stopped")
 	fl.IntVar(&limit, "limit", 50, "show at most this many")
 	o.showFlags(fl, "list them again")
@@ -105,7 +100,6 @@ Exit codes: 0, done; 1, it has a job, or has ended; 2, could not tell.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.BoolVar(&force, "force", false, "also stop a runner that has a job, which then fails")
 	o.flags(fl)
 	return cmd

@@ -49,7 +49,6 @@ tell, because a file has faults or there are no tests.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.SortFlags = false
 	fl.StringVar(&f.format, "format", "text", "text, json, junit or github")
 	fl.BoolVar(&f.coverage, "coverage", false, "also list the rules and labels that no test reaches")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "also list the tests that pass, in text")

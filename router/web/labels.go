@@ -21,9 +21,9 @@ import (
 
 const (
 	useDays     = 7
-	useFresh    = time.Minute            // how long counts are shown before they are made anew
-	useRetry    = 5 * time.Second        // how long it is said that they cannot be made
-	usePatience = 100 * time.Millisecond // of a page, for counts that are made
+	useFresh    = time.Minute            // how long counts are shown before they are made again
+	useRetry    = 5 * time.Second        // from a failure to the next attempt
+	usePatience = 100 * time.Millisecond // how long a page waits for counts that are being made
 	useTimeout  = time.Minute
 	useScopes   = 64  // whose counts are kept
 	maxUnknown  = 25  // unknown labels that are shown
@@ -309,22 +309,12 @@ func meaningOf(m rules.Meaning) meaningView {
 			return meaningView{"As many devices " + name + " as the label says", ""}
 		}
 		return meaningView{"Device: " + value, ""}
-	case "cpu":
-		return meaningView{"CPU: at least " + value, ""}
-	case "cores":
-		return meaningView{"Reserved cores: at least " + value, ""}
-	case "memory":
-		return meaningView{"Memory: at least " + value, ""}
-	case "disk":
-		return meaningView{"Disk: at least " + value, ""}
-	case "memory max":
-		return meaningView{"Memory, where tasks may exceed theirs: up to " + value, ""}
-	case "node pool":
-		return meaningView{"Only nodes of the pool " + value, ""}
-	case "datacenters":
-		return meaningView{"Only nodes in the datacenters " + value, ""}
 	}
-	return meaningView{strings.ToUpper(m.What[:1]) + m.What[1:] + ": " + value, ""}
+	words := map[string]string{
+		"cpu": "CPU: at least ", "cores": "Reserved cores: at least ", "memory": "Memory: at least ", "disk": "Disk: at least ",
+		"memory max": "Memory, where tasks may exceed theirs: up to ", "node pool": "Only nodes of the pool ", "datacenters": "Only nodes in the datacenters ",
+	}[m.What]
+	return meaningView{cmp.Or(words, strings.ToUpper(m.What[:1])+m.What[1:]+": ") + value, ""}
 }
 
 // conditionWords says a constraint such as "${attr.cpu.arch} = amd64" in words.
@@ -342,25 +332,15 @@ func conditionWords(c string) string {
 	if verb == "" {
 		return c
 	}
-	name := left
-	switch left {
-	case "attr.cpu.arch":
-		name = "CPU architecture"
-	case "attr.kernel.name":
-		name = "operating system"
-	case "node.class":
-		name = "class"
-	case "node.datacenter":
-		name = "datacenter"
-	case "node.pool":
-		name = "pool"
-	default:
-		if meta, ok := strings.CutPrefix(left, "meta."); ok {
-			name = "metadata " + meta
-		} else if attr, ok := strings.CutPrefix(left, "attr."); ok {
-			name = "attribute " + attr
-		}
+	name, known := map[string]string{
+		"attr.cpu.arch": "CPU architecture", "attr.kernel.name": "operating system", "node.class": "class", "node.datacenter": "datacenter", "node.pool": "pool",
+	}[left]
+	if meta, ok := strings.CutPrefix(left, "meta."); ok {
+		name = "metadata " + meta
+	} else if attr, ok := strings.CutPrefix(left, "attr."); ok && !known {
+		name = "attribute " + attr
 	}
+	name = cmp.Or(name, left)
 	return strings.TrimSpace(name + " " + verb + " " + value)
 }
 

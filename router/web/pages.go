@@ -27,28 +27,32 @@ type option struct {
 	Chosen      bool
 }
 
-// A listView is a page of jobs or of runners, with the form that filters them.
-type listView struct {
-	Query   url.Values // as it was asked
-	States  []option
-	Problem *problem.Details // what is wrong with the query; nil: nothing
-	Newest  string           // where the first page is; "": this is it
-	Older   string           // where the next page is; "": this is the last
-	Since   []option         // links
-	Any     bool             // something is filtered
-	now     time.Time
-}
-
-// Q returns a parameter of the query.
-func (v listView) Q(name string) string { return v.Query.Get(name) }
+// A problemView is the part of a page that says why it does not show, or why the server
+// did not do, what was asked for.
+type problemView struct{ Problem *problem.Details } // nil: nothing is wrong
 
 // Status returns the status of the answer.
-func (v listView) Status() int {
+func (v problemView) Status() int {
 	if v.Problem != nil {
 		return v.Problem.Status
 	}
 	return http.StatusOK
 }
+
+// A listView is a page of jobs or of runners, with the form that filters them.
+type listView struct {
+	problemView
+	Query  url.Values // as it was asked
+	States []option
+	Newest string   // where the first page is; "": this is it
+	Older  string   // where the next page is; "": this is the last
+	Since  []option // links
+	Any    bool     // something is filtered
+	now    time.Time
+}
+
+// Q returns a parameter of the query.
+func (v listView) Q(name string) string { return v.Query.Get(name) }
 
 func newList[T ~string](path string, q url.Values, known []T, groups []option, next string, err error, now time.Time) (listView, error) {
 	v := listView{Query: q, now: now}
@@ -175,9 +179,9 @@ func (s *console) runnersPage(req *http.Request) (any, error) {
 // A jobView is what the page of a job shows.
 type jobView struct {
 	api.JobDetail
-	Problem *problem.Details // why what was asked for was not done; nil: nothing was
-	Next    string           // what happens next; "": nothing
-	GitHub  string           // its page there; "": none
+	problemView
+	Next    string // what happens next; "": nothing
+	GitHub  string // its page there; "": none
 	NomadUI string
 	Rows    []eventRow
 	Phases  []phase
@@ -191,15 +195,7 @@ type jobView struct {
 // Title returns the title of the job's page.
 func (v jobView) Title() string { return router.Printable(v.Job.Name) }
 
-// Status returns the status of the answer.
-func (v jobView) Status() int {
-	if v.Problem != nil {
-		return v.Problem.Status
-	}
-	return http.StatusOK
-}
-
-// An eventRow is a line of a time line.
+// An eventRow is a line of a timeline.
 type eventRow struct {
 	api.Event
 	After string // since the one before; "" for the first
@@ -211,7 +207,7 @@ type phase struct {
 	Class    string
 	From     time.Time
 	Took     string
-	Open     bool // it goes on
+	Open     bool // it has not ended
 	X, Width string
 }
 
@@ -278,11 +274,7 @@ func (s *console) jobView(ctx context.Context, id int64) (jobView, error) {
 		}
 		v.Rows, before = append(v.Rows, row), e.At
 	}
-	if made, now := d.Decision, d.Explanation; made != nil && now != nil && made.Outcome == now.Outcome && made.Rule == now.Rule {
-		shown := *made
-		shown.Trace, shown.Nearest = now.Trace, now.Nearest
-		v.Decision, v.Same = &shown, true
-	}
+	v.Decision, v.Same = d.Made()
 	return v, nil
 }
 
@@ -384,8 +376,8 @@ type onPage struct {
 func (e *onPage) Error() string { return e.problem.Error() }
 func (e *onPage) Unwrap() error { return e.problem }
 
-// jobForm makes a change to a job, and leads back to its page; what keeps it
-// from being done is shown there.
+// jobForm makes a change to a job and returns the address of its page, which also shows
+// why a change failed.
 func (s *console) jobForm(req *http.Request, id int64, change func(context.Context) error) (string, error) {
 	err := change(req.Context())
 	if err == nil {

@@ -66,29 +66,15 @@ func playFormOf(j router.Job) playForm {
 
 // address returns the playground's address with this form and other labels.
 func (f playForm) address(labels []string) string {
-	q := url.Values{}
-	set := func(name, value string) {
-		if value != "" {
+	q := url.Values{"labels": {rules.ShowLabels(labels)}}
+	flag := map[bool]string{true: "true"}
+	for name, value := range map[string]string{
+		"repo": f.Repo, "host": f.Host, "job": f.Job, "workflow": f.Workflow, "branch": f.Branch, "sender": f.Sender,
+		"event": f.Event, "actor": f.Actor, "visibility": f.Visibility, "fork": flag[f.Fork], "run_fork": flag[f.RunFork],
+	} {
+		if value != "" && (name != "visibility" || value != "private") {
 			q.Set(name, value)
 		}
-	}
-	q.Set("labels", rules.ShowLabels(labels))
-	set("repo", f.Repo)
-	set("host", f.Host)
-	set("job", f.Job)
-	set("workflow", f.Workflow)
-	set("branch", f.Branch)
-	set("sender", f.Sender)
-	set("event", f.Event)
-	set("actor", f.Actor)
-	if f.Visibility != "private" {
-		set("visibility", f.Visibility)
-	}
-	if f.Fork {
-		set("fork", "true")
-	}
-	if f.RunFork {
-		set("run_fork", "true")
 	}
 	return "/playground?" + q.Encode()
 }
@@ -98,8 +84,8 @@ func (f playForm) Details() bool {
 	return f.Host+f.Job+f.Workflow+f.Branch+f.Sender+f.Event+f.Actor != "" || f.RunFork
 }
 
-// labels takes the labels apart that somebody typed or pasted, perhaps as part of
-// a workflow: with commas, or with spaces if there are no commas and no quotes.
+// labels splits the labels that somebody typed or pasted, perhaps from a workflow: at
+// commas, or at spaces if there are no commas and no quotes.
 func (f playForm) labels() []string {
 	text := strings.TrimSpace(f.Labels)
 	if !strings.ContainsAny(text, ",\"'\n") && !strings.HasPrefix(text, "- ") {

@@ -30,9 +30,9 @@ type sharedValue[T any] struct {
 	until  time.Time // zero: it was never made
 }
 
-// get returns what produce returns, or returned a while ago: sharedFresh, or that
-// many times as long as it took to produce. It is not to be changed. produce goes on
-// when who asks goes away, as others may wait for it.
+// get returns what produce returns, or what it returned up to sharedFresh ago, or up to
+// times as long ago as it took. The value must not be changed. produce goes on when the
+// client that asked goes away, as others may wait for it.
 func (s *shared[T]) get(ctx context.Context, key string, now func() time.Time, times int, produce func(context.Context) (T, error)) (T, error) {
 	asked := now()
 	v := s.of(key)
@@ -74,7 +74,7 @@ func (s *shared[T]) of(key string) *sharedValue[T] {
 	return v
 }
 
-// clear has all be made anew.
+// clear forgets all values.
 func (s *shared[T]) clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -106,12 +106,6 @@ func (a *API) Audits(req *http.Request) (any, error) {
 		return l, nil
 	}
 	found, err := a.config.Audit.Audits(ctx, before, limit+1) // whether there is another page
-	for i, one := range found {
-		if i == limit {
-			l.NextCursor = strconv.FormatInt(found[i-1].ID, 10)
-			break
-		}
-		l.Audits = append(l.Audits, Audit(one))
-	}
+	l.Audits, l.NextCursor = page(found, limit, func(a router.Audit) Audit { return Audit(a) }, func(a router.Audit) string { return strconv.FormatInt(a.ID, 10) })
 	return l, err
 }

@@ -141,21 +141,11 @@ func (d *Drafts) decode(req *http.Request, body any) error {
 }
 
 func (d *Drafts) checkDraft(req *http.Request) (any, error) {
-	var body Draft
-	if err := d.decode(req, &body); err != nil {
+	var draft Draft
+	if err := d.decode(req, &draft); err != nil {
 		return nil, err
 	}
-	files, err := body.RulesFiles()
-	if err != nil {
-		return nil, err
-	}
-	ctx, done, err := d.Start(req.Context())
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	c, _, err := d.Check(ctx, files)
-	return c, err
+	return d.checked(req.Context(), draft, func(_ context.Context, c router.RulesCheck, _ *rules.Set) (any, error) { return c, nil })
 }
 
 func (d *Drafts) diffDraft(req *http.Request) (any, error) {
@@ -166,10 +156,6 @@ func (d *Drafts) diffDraft(req *http.Request) (any, error) {
 	if err := d.decode(req, &body); err != nil {
 		return nil, err
 	}
-	files, err := body.RulesFiles()
-	if err != nil {
-		return nil, err
-	}
 	days := ImpactDays
 	if body.Days != nil {
 		days = *body.Days
@@ -177,7 +163,25 @@ func (d *Drafts) diffDraft(req *http.Request) (any, error) {
 	if days < 1 || days > MaxImpactDays {
 		return nil, problem.New(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, MaxImpactDays)
 	}
-	ctx, done, err := d.Start(req.Context())
+	return d.checked(req.Context(), body.Draft, func(ctx context.Context, c router.RulesCheck, set *rules.Set) (any, error) {
+		if set == nil {
+			first := "it cannot be loaded"
+			if len(c.Findings) > 0 {
+				first = c.Findings[0].String()
+			}
+			return nil, problem.New(http.StatusUnprocessableEntity, "the draft has errors, so it decides nothing: %s", first)
+		}
+		return d.Impact(ctx, set, days)
+	})
+}
+
+// checked checks a draft when it is its turn, and returns what then makes of the result.
+func (d *Drafts) checked(ctx context.Context, draft Draft, then func(context.Context, router.RulesCheck, *rules.Set) (any, error)) (any, error) {
+	files, err := draft.RulesFiles()
+	if err != nil {
+		return nil, err
+	}
+	ctx, done, err := d.Start(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -186,14 +190,7 @@ func (d *Drafts) diffDraft(req *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if set == nil {
-		first := "it cannot be loaded"
-		if len(c.Findings) > 0 {
-			first = c.Findings[0].String()
-		}
-		return nil, problem.New(http.StatusUnprocessableEntity, "the draft has errors, so it decides nothing: %s", first)
-	}
-	return d.Impact(ctx, set, days)
+	return then(ctx, c, set)
 }
 
 // Check checks a draft. When the time is over, a finding says what was left out.
@@ -233,8 +230,8 @@ func shorten(r *rules.TestReport) {
 	}
 }
 
-// Impact compares a draft with the rules in force over the jobs that who asks
-// may see, as far as there is time.
+// Impact compares a draft with the rules in force over the jobs that the caller may see,
+// as far as there is time.
 func (d *Drafts) Impact(ctx context.Context, set *rules.Set, days int) (i Impact, err error) {
 	i = Impact{Days: days, Since: d.config.Now().AddDate(0, 0, -days).UTC()}
 	i.Comparison, err = rules.Compare(ctx, d.config.App.Rules(), set, func(yield func(rules.Record, error) bool) {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,15 +35,15 @@ type Question struct {
 	Render bool `json:"render,omitempty"` // with the Nomad job
 }
 
-// An Answer is what the rules in force say to a Question.
+// An Answer is what the rules in force decide for a Question.
 type Answer struct {
 	Decision    router.Decision `json:"decision"`     // as `switchyard explain --format json` prints it
 	NomadJob    json.RawMessage `json:"nomad_job"`    // as `nomad job run -json` takes it, without the claim token; null: none was made
 	NotRendered string          `json:"not_rendered"` // why there is no Nomad job though one was asked for; "" otherwise
 }
 
-// job returns the job that the question describes, on its first try.
-func (q Question) job() (router.Job, error) {
+// Described returns the job that the question describes, on its first try, or why it describes none.
+func (q Question) Described() (router.Job, error) {
 	owner, name, ok := strings.Cut(q.Repo, "/")
 	switch {
 	case !ok || owner == "" || name == "" || strings.Contains(name, "/"):
@@ -56,17 +57,11 @@ func (q Question) job() (router.Job, error) {
 	}
 	j := router.Job{
 		Repo: router.Repo{
-			Host: q.Host, Owner: owner, Name: name, FullName: q.Repo,
-			Private: q.Visibility != "public", Visibility: q.Visibility, Fork: q.Fork,
+			Host: cmp.Or(q.Host, rules.DefaultHost), Owner: owner, Name: name, FullName: q.Repo,
+			Private: q.Visibility != "public", Visibility: cmp.Or(q.Visibility, "private"), Fork: q.Fork,
 		},
 		Name: q.Job, Workflow: q.Workflow, Branch: q.Branch, Sender: q.Sender,
 		Labels: q.Labels, Attempt: max(q.Attempt, 1), Try: 1,
-	}
-	if j.Repo.Host == "" {
-		j.Repo.Host = rules.DefaultHost
-	}
-	if q.Visibility == "" {
-		j.Repo.Visibility = "private"
 	}
 	if q.Run != nil {
 		j.Decision = &router.Decision{Run: q.Run} // where the router keeps what it knows of a run
@@ -81,7 +76,7 @@ func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 	var j router.Job
 	var err error
 	if q.JobID == 0 {
-		j, err = q.job()
+		j, err = q.Described()
 	} else {
 		if rest := q; rest.Repo+rest.Host+rest.Visibility+rest.Job+rest.Workflow+rest.Branch+rest.Sender != "" || q.Labels != nil || q.Run != nil || q.Fork || q.Attempt != 0 {
 			return Answer{}, problem.New(http.StatusBadRequest, "job_id already identifies the job: leave the other fields out")
@@ -95,16 +90,7 @@ func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 	if j.Decision != nil {
 		facts.Run = j.Decision.Run
 	}
-	set := a.config.App.Rules()
-	var answer Answer
-	if q.All {
-		answer.Decision = set.Explain(facts)
-	} else {
-		answer.Decision = set.Decide(facts, true)
-	}
-	if answer.Decision.Trace == nil { // no rule was evaluated
-		answer.Decision.Trace = []rules.Step{}
-	}
+	answer := Answer{Decision: Decide(a.config.App.Rules(), facts, q.All)}
 	if !q.Render {
 		return answer, nil
 	}
@@ -119,6 +105,17 @@ func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 		}
 	}
 	return answer, nil
+}
+
+// Decide decides a job, with a trace that is never nil: of every rule if all is set.
+func Decide(set *rules.Set, facts rules.Facts, all bool) (d rules.Decision) {
+	if all {
+		d = set.Explain(facts)
+	} else {
+		d = set.Decide(facts, true)
+	}
+	d.Trace = list(d.Trace)
+	return d
 }
 
 func (a *API) explain(req *http.Request) (any, error) {

@@ -111,15 +111,21 @@ func ListJobs(ctx context.Context, database Database, scope router.Scope, params
 	if err != nil {
 		return JobList{}, err
 	}
-	l := JobList{Jobs: []Job{}}
-	for i, j := range jobs {
-		if i == f.Limit-1 {
-			l.NextCursor = strconv.FormatInt(jobs[i-1].ID, 10)
-			break
-		}
-		l.Jobs = append(l.Jobs, JobOf(j))
+	shown, next := page(jobs, f.Limit-1, JobOf, func(j router.Job) string { return strconv.FormatInt(j.ID, 10) })
+	return JobList{shown, next}, nil
+}
+
+// page returns as the API shows them the first of what was found, at most limit, and the
+// cursor of the last of them if there are more.
+func page[T, V any](found []T, limit int, show func(T) V, cursor func(T) string) (shown []V, next string) {
+	if len(found) > limit {
+		found, next = found[:limit], cursor(found[limit-1])
 	}
-	return l, nil
+	shown = []V{}
+	for _, one := range found {
+		shown = append(shown, show(one))
+	}
+	return shown, next
 }
 
 // Jobs answers GET /jobs for whoever ctx is of.
@@ -138,7 +144,19 @@ type JobDetail struct {
 	Timeline    []Event         `json:"timeline"`    // oldest first
 }
 
-// An Event is one line of a time line.
+// Made returns the decision by which the job goes, or nil. same reports whether the rules
+// in force decide the same; then the decision has their trace.
+func (d JobDetail) Made() (made *rules.Decision, same bool) {
+	made, now := d.Decision, d.Explanation
+	if made == nil || now == nil || made.Outcome != now.Outcome || made.Rule != now.Rule {
+		return made, false
+	}
+	traced := *made
+	traced.Trace, traced.Nearest = now.Trace, now.Nearest
+	return &traced, true
+}
+
+// An Event is one line of a timeline.
 type Event struct {
 	At     time.Time     `json:"at"`
 	Source router.Source `json:"source"`
@@ -161,13 +179,9 @@ func ShowJob(ctx context.Context, database Database, id int64) (JobDetail, route
 	if err != nil {
 		return JobDetail{}, j, err
 	}
-	d := JobDetail{Job: JobOf(j), Decision: j.Decision, Runners: []Runner{}, Timeline: []Event{}}
-	for _, r := range runners {
-		d.Runners = append(d.Runners, runnerOf(r))
-	}
-	for _, e := range events {
-		d.Timeline = append(d.Timeline, Event{e.At, e.Source, e.RunnerID, e.State, e.What})
-	}
+	d := JobDetail{Job: JobOf(j), Decision: j.Decision}
+	d.Runners, _ = page(runners, len(runners), runnerOf, nil)
+	d.Timeline, _ = page(events, len(events), func(e router.Event) Event { return Event{e.At, e.Source, e.RunnerID, e.State, e.What} }, nil)
 	return d, j, nil
 }
 
@@ -308,10 +322,10 @@ func (a *API) sync(req *http.Request) (any, error) {
 	if err := decodeBody(req, &body, `{"repo": "owner/name"}`); err != nil {
 		return nil, err
 	}
-	if owner, name, ok := strings.Cut(body.Repo, "/"); !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Host)+len(body.Repo) > maxParameter {
+	owner, name, ok := strings.Cut(body.Repo, "/")
+	if !ok || owner == "" || name == "" || strings.Contains(name, "/") || len(body.Host)+len(body.Repo) > maxParameter {
 		return nil, problem.New(http.StatusBadRequest, "repo %q: want owner/name", body.Repo)
 	}
-	owner, name, _ := strings.Cut(body.Repo, "/")
 	if !auth.Who(req.Context()).Scope.Has(router.Repo{Host: body.Host, Owner: owner, Name: name}) {
 		return nil, router.ErrNotFound
 	}

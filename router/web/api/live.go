@@ -34,7 +34,7 @@ type Change struct {
 	Event
 }
 
-// A told change is one in the form that all streams write.
+// A told change is one as all streams write it.
 type told struct {
 	id   int64
 	text []byte
@@ -82,9 +82,9 @@ func newHub(c Config, database Database) *hub {
 	return &hub{config: c, database: database, most: most, clients: map[chan []told]follower{}}
 }
 
-// join adds a client, who is told of all changes after knows is closed. The
-// channel is closed when it is too slow, or its place is another principal's.
-// leave must be called, unless there is an error: that there is no place.
+// join adds a client, to which all changes are sent after knows is closed. The channel is
+// closed when the client is too slow, or when its place goes to another principal. leave
+// must be called, unless there is an error: that there is no place.
 func (h *hub) join(f follower) (events <-chan []told, knows <-chan struct{}, leave func(), err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -105,8 +105,8 @@ func (h *hub) join(f follower) (events <-chan []told, knows <-chan struct{}, lea
 	return client, h.loop.knows, func() { h.leave(client) }, nil
 }
 
-// makeRoom sees to it that a principal may have one more stream. When all are
-// taken, one goes of whoever has most of them, if that is more than this one would have.
+// makeRoom returns nil if a principal may have one more stream. When all are taken, it
+// ends one of the principal that has most, if those are more than this one would have.
 func (h *hub) makeRoom(name string) error {
 	of := map[string]int{}
 	for _, f := range h.clients {

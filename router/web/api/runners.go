@@ -81,15 +81,8 @@ func ListRunners(ctx context.Context, database Database, scope router.Scope, par
 	if err != nil {
 		return RunnerList{}, err
 	}
-	l := RunnerList{Runners: []Runner{}}
-	for i, r := range runners {
-		if i == f.Limit-1 {
-			l.NextCursor = fmt.Sprintf("%d-%d", runners[i-1].JobID, runners[i-1].Try)
-			break
-		}
-		l.Runners = append(l.Runners, runnerOf(r))
-	}
-	return l, nil
+	shown, next := page(runners, f.Limit-1, runnerOf, func(r router.Runner) string { return fmt.Sprintf("%d-%d", r.JobID, r.Try) })
+	return RunnerList{shown, next}, nil
 }
 
 // Runners answers GET /runners for whoever ctx is of.

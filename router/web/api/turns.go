@@ -67,7 +67,7 @@ func (t *Turns) Crowded(name string) bool {
 	return one != nil && one.queries > crowd
 }
 
-// take waits for a turn of who ctx is of. done must be called after.
+// take waits for a turn of the principal of ctx. done must be called afterwards.
 func (t *Turns) take(ctx context.Context) (done func(), err error) {
 	name := auth.Who(ctx).Name
 	one, err := t.enter(name)

@@ -153,15 +153,11 @@ type accessReader struct {
 	found  rules.Diagnostics
 }
 
-// fault reports one at a path such as $.tokens[0].role, or at what of it is there.
+// fault records one at a path such as $.tokens[0].role, or at the part of it that exists.
 func (c *accessReader) fault(path, format string, args ...any) {
 	d := rules.Diagnostic{File: c.name, Line: 1, Column: 1, Message: fmt.Sprintf(format, args...)}
 	for p := path; p != "$"; p = p[:max(strings.LastIndexAny(p, ".["), 1)] {
-		at, err := yaml.PathString(p)
-		if err != nil {
-			break
-		}
-		if node, err := at.FilterFile(c.file); err == nil && node != nil {
+		if node := c.node(p); node != nil {
 			d.Line, d.Column = node.GetToken().Position.Line, node.GetToken().Position.Column
 			break
 		}
@@ -169,14 +165,14 @@ func (c *accessReader) fault(path, format string, args ...any) {
 	c.found = append(c.found, d)
 }
 
-// has reports whether there is anything at a path, if only null.
-func (c *accessReader) has(path string) bool {
+// node returns what is at a path, if only null; nil: nothing is.
+func (c *accessReader) node(path string) ast.Node {
 	at, err := yaml.PathString(path)
 	if err != nil || c.file == nil {
-		return false
+		return nil
 	}
-	node, err := at.FilterFile(c.file)
-	return err == nil && node != nil
+	node, _ := at.FilterFile(c.file) // nil if it fails
+	return node
 }
 
 func (c *accessReader) check() {
@@ -247,9 +243,9 @@ func (c *accessReader) role(at string, role Role, repos router.Scope) router.Sco
 		c.fault(at+".role", "role is missing: want viewer, operator or editor")
 	case role == Editor && repos != nil && !all:
 		c.fault(at+".repos", "an editor changes the rules for all repositories: leave repos out, or make it an operator")
-	case role != Editor && !c.has(at+".repos"):
+	case role != Editor && c.node(at+".repos") == nil:
 		c.fault(at, "repos is missing: list the repositories, or write repos: all")
-	case len(repos) == 0 && c.has(at+".repos"):
+	case len(repos) == 0 && c.node(at+".repos") != nil:
 		c.fault(at+".repos", "repos is empty: list the repositories, or write repos: all")
 	}
 	if all {
@@ -280,9 +276,9 @@ func guessable(yield func(Hash) bool) {
 	}
 }
 
-// token returns the one that somebody shows; nil: it is none of these. It
-// compares with all of them, in the same time wherever the right one stands. One
-// that is easily guessed is none, though its hash may stand in the file.
+// token returns the entry of a token; nil: there is none. It compares with all of them,
+// in the same time wherever the right one stands. A token that is easily guessed is
+// never right, even if the file has its hash.
 func (acc *Access) token(shown string) *Token {
 	if CheckToken(shown) != nil {
 		return nil

@@ -43,8 +43,8 @@ func (g *Guard) record(req *http.Request, p Principal, did, what, result string)
 	}
 }
 
-// origin returns where a request comes from: the address of who sent it, which nobody
-// can choose, and who that says it is for, as a proxy does and anybody can.
+// origin returns where a request comes from: the sender's address, which nobody can
+// choose, and the address that the sender says it is for, as a proxy does and anybody can.
 func origin(req *http.Request) string {
 	from := req.RemoteAddr
 	if host, _, err := net.SplitHostPort(from); err == nil {

@@ -42,7 +42,7 @@ func (g *Guard) showLogin(w http.ResponseWriter, req *http.Request, status int, 
 	g.config.LoginPage(w, req, status, Login{next, access.OIDC != nil, failed})
 }
 
-// logIn begins a session of whoever shows a token.
+// logIn begins a session for a valid token.
 func (g *Guard) logIn(w http.ResponseWriter, req *http.Request) {
 	if g.config.Access == nil {
 		g.loginForm(w, req)
@@ -134,7 +134,7 @@ func (g *Guard) providerFailed(w http.ResponseWriter, req *http.Request, err err
 	g.showLogin(w, req, http.StatusBadGateway, "The OpenID Connect provider did not respond correctly; the server's log says why. A token still works.")
 }
 
-// oidcCallback begins a session of whoever the provider says has logged in.
+// oidcCallback begins a session of the person whom the provider names.
 func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
 	o, err := g.provider()
 	if err != nil {

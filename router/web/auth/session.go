@@ -30,7 +30,7 @@ type sessions struct {
 }
 
 type session struct {
-	token       Hash   // of who logged in by a token
+	token       Hash   // with which somebody logged in
 	person      person // who logged in by OpenID Connect
 	begun, used time.Time
 }
@@ -78,7 +78,7 @@ func (s *session) principal(access *Access) Principal {
 	return Principal{} // its token is good no more
 }
 
-// begin logs somebody in, in place of whoever was.
+// begin logs somebody in, and ends the session that the browser had.
 func (s *sessions) begin(w http.ResponseWriter, req *http.Request, one session, now time.Time) {
 	s.end(w, req)
 	id := rand.Text() + rand.Text() // 260 bits
@@ -159,7 +159,7 @@ type budget struct {
 	all *rate.Limiter
 }
 
-const maxBudgets = 10_000 // of one kind; then they begin anew
+const maxBudgets = 10_000 // of one kind; then all start again
 
 // newWrongTokens bounds how often tokens may be wrong, by address.
 func newWrongTokens() *budget {
