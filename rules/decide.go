@@ -23,7 +23,7 @@ type Set struct {
 	sees       bool            // an expression may depend on labels that it does not name
 	doubts     []cond.Doubt    // what Lint says of texts and numbers in expressions
 	tests      []Test
-	found      cond.Index
+	index      cond.Index
 	timeLimit  time.Duration // of the defaults; 0: none
 	unroutable struct {
 		after  time.Duration
@@ -234,7 +234,7 @@ func newEnv(labels []string, f Facts) *cond.Env {
 // first finds the rule by the index.
 func (s *Set) first(env *cond.Env, _ *Decision) (*rule, error) {
 	var w cond.Walk
-	w.Start(&s.found, env)
+	w.Start(&s.index, env)
 	for i := w.Next(); i >= 0; i = w.Next() {
 		ru := &s.rules[i]
 		if err := env.Spend(cond.NodeSteps); err != nil {

@@ -344,7 +344,7 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, want %s", expression, err, want)
 		}
 	}
-	if _, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Template("x-${{ run.event }}"); err == nil || err.Error() != "run.… costs a call to GitHub: it is allowed only in the if of a rule" {
+	if _, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Template("x-${{ run.event }}", 0); err == nil || err.Error() != "run.… costs a call to GitHub: it is allowed only in the if of a rule" {
 		t.Errorf("run in a value: %v", err)
 	}
 	if err := cond.CheckPattern("(a?){1000}(b?){1000}"); err == nil || !strings.HasSuffix(err.Error(), " is too large, with what it repeats: the maximum is 5000 steps") {
@@ -361,54 +361,6 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 	}
 	if half, whole := nested(200), nested(400); whole > 4*half { // they took the cube of their depth
 		t.Errorf("lists of twice the depth took %d bytes after %d, want at most four times as much", whole, half)
-	}
-}
-
-func TestRulesAreFoundByWhatTheyNeed(t *testing.T) {
-	for _, tt := range []struct {
-		condition string
-		want      string // the keys of which one is needed; "any" for none
-	}{
-		{`has("Linux", "gpu")`, "labels=linux"},
-		{`"linux" in labels and not has("gpu")`, "labels=linux"},
-		{`repo.full_name == "acme/web" and has("a")`, "repo.full_name=acme/web"},
-		{`job.branch == "main"`, "job.branch=main"},
-		{`not repo.private and job.branch startsWith "release/" and has("a")`, "labels=a"},
-		{`repo.owner in ["a", "b"]`, "repo.owner=a repo.owner=b"},
-		{`repo.owner != "a"`, "any"},
-		{`not (repo.owner != "a" or has("b"))`, "repo.owner=a"},
-		{`param.cpu > 1 and has("a")`, "any"}, // it may fail before the label is asked for
-		{`run.fork and has("a")`, "any"},      // or ask for the run
-		{`has("a") and param.cpu > 1 and has("b")`, "labels=a"},
-		{`has("a") or has("b")`, "labels=a labels=b"},
-		{`hasAny("a", "b")`, "labels=a labels=b"},
-		{`has("a") or param.cpu > 1`, "any"},
-		{`has("a", "x") or has("a", "y")`, "labels=a"},
-		{`exactly("self-hosted", "a")`, "labels=self-hosted"},
-		{`only("self-hosted", "a")`, "any"},
-		{`has("a") or false`, "labels=a"},
-		{`not hasAny("a", "b")`, "any"},
-		{`false`, ""},
-		{``, "any"},
-	} {
-		t.Run(tt.condition, func(t *testing.T) {
-			s := parse(t, "version: 1\nlabels: { 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 9 } } }\nrules: [{ name: r, jobspec: j"+
-				map[bool]string{true: ", if: '" + tt.condition + "'"}[tt.condition != ""]+" }]\n")
-			var keys []string
-			for k, rules := range s.found.Keyed {
-				if !slices.Equal(rules, []int32{0}) {
-					t.Errorf("the key %v finds the rules %v", k, rules)
-				}
-				keys = append(keys, k.What+"="+k.Is)
-			}
-			if len(s.found.Unkeyed) > 0 {
-				keys = append(keys, "any")
-			}
-			slices.Sort(keys)
-			if got := strings.Join(keys, " "); got != tt.want {
-				t.Errorf("found by %q, want %q", got, tt.want)
-			}
-		})
 	}
 }
 

@@ -67,40 +67,20 @@ func (l *conditionCheck) hopeless(c *cond.Condition, rule string) (found bool) {
 // true when it reported one.
 func (l *conditionCheck) absent(c *cond.Condition, what, rule string, given []cond.Goal, taken func([]cond.Goal) bool) (found bool) {
 	said := map[string]bool{}
-	var visit func(n *cond.Node, path []cond.Goal)
-	visit = func(n *cond.Node, path []cond.Goal) {
-		switch n.Kind {
-		case cond.And, cond.Or:
-			for _, k := range n.Kids {
-				visit(k, path)
-				path = append(slices.Clip(path), cond.That(k, n.Kind == cond.And))
-			}
-		case cond.Not:
-			visit(n.Kids[0], path)
-		case cond.Program:
-			for _, u := range n.Uses {
-				p := l.vocabulary.param(u.Label)
-				if p == nil || said[u.Label] || !l.failsWithout(n, p) || l.guarded(p, path) {
-					continue
-				}
-				goals := append(slices.Clone(path), cond.That(hasParamNode(p), false))
-				if !l.possible(goals...) || taken(goals) {
-					continue
-				}
-				said[u.Label] = true
-				l.add(cond.AbsentParam, u.At, rule, "%s fails for a job without %s: param.%s is nil then; write (param.%s ?? %s), or ask before it whether it is there: param.%s != nil and …",
-					what, l.vocabulary.family(p), p.Name, p.Name, plain(p), p.Name)
-			}
+	c.Root.EachUse(given, func(n *cond.Node, u cond.Mention, path []cond.Goal) {
+		p := l.vocabulary.param(u.Label)
+		if p == nil || said[u.Label] || !l.failsWithout(n, p) || l.guarded(p, path) {
+			return
 		}
-	}
-	if c.Root != nil {
-		visit(c.Root, given)
-	}
+		goals := append(slices.Clone(path), cond.That(cond.HasParam(p), false))
+		if !l.possible(goals...) || taken(goals) {
+			return
+		}
+		said[u.Label] = true
+		l.add(cond.AbsentParam, u.At, rule, "%s fails for a job without %s: param.%s is nil then; write (param.%s ?? %s), or ask before it whether it is there: param.%s != nil and …",
+			what, l.vocabulary.family(p), p.Name, p.Name, plain(p), p.Name)
+	})
 	return len(said) > 0
-}
-
-func hasParamNode(p *cond.Param) *cond.Node {
-	return cond.Atom(cond.Node{Kind: cond.HasParam, Name: "param." + p.Name, Param: p.Name, Table: cond.ThereTable(p), Source: "param." + p.Name + " != nil"})
 }
 
 // family is the label that a param is the value of, such as cpu=*.
@@ -123,8 +103,8 @@ func plain(p *cond.Param) string {
 
 // failsWithout reports whether a program fails for some job that lacks the param.
 func (l *conditionCheck) failsWithout(n *cond.Node, p *cond.Param) bool {
-	if n.Table != nil {
-		return n.Table.None == cond.Unknown
+	if fails, known := n.FailsWithout(); known {
+		return fails
 	}
 	return slices.ContainsFunc(l.without(p), func(env *cond.Env) bool {
 		_, err := l.holds(n, env)

@@ -79,7 +79,7 @@ func (l *labelCheck) unusable(lb *label) string {
 		if _, _, err := l.read(env); err != nil {
 			continue // no job may have it
 		}
-		has := cond.That(cond.Atom(cond.Node{Kind: cond.HasLabel, Name: name}), true)
+		has := cond.That(cond.Has(name), true)
 		taken := false
 		for i := range l.rules {
 			ru := &l.rules[i]
@@ -171,12 +171,8 @@ func fixed[T any](v *value[T], lb *label, env *cond.Env) (got T, ok bool) {
 	if !v.set {
 		return got, false
 	}
-	if v.template != nil {
-		for _, p := range v.template.Parts {
-			if slices.ContainsFunc(p.Facts, func(f string) bool { return lb.param == nil || f != "param."+lb.param.Name }) {
-				return got, false
-			}
-		}
+	if v.template != nil && !v.template.DependsOnly(lb.param) {
+		return got, false
 	}
 	got, err := v.get(env)
 	return got, err == nil

@@ -106,9 +106,7 @@ func (l *ruleCheck) exactNames() []string {
 // bare reports a rule that takes a job with no label but self-hosted.
 func (l *ruleCheck) bare(i int) {
 	ru := &l.rules[i]
-	only := cond.Atom(cond.Node{Kind: cond.HasOnly, Names: []string{"self-hosted"}, Source: `only("self-hosted")`})
-	has := cond.Atom(cond.Node{Kind: cond.HasLabel, Name: "self-hosted"})
-	if f := l.find(i, cond.That(only, true), cond.That(has, true)); f != nil {
+	if f := l.find(i, cond.That(cond.Only("self-hosted"), true), cond.That(cond.Has("self-hosted"), true)); f != nil {
 		at := ru.at
 		if ru.when.Root != nil {
 			at = ru.when.At

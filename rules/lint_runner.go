@@ -19,10 +19,9 @@ func (l *runnerCheck) cancelled() {
 	}
 	var asks []*cond.Node
 	for _, name := range known {
-		asks = append(asks, cond.Atom(cond.Node{Kind: cond.HasLabel, Name: name}))
+		asks = append(asks, cond.Has(name))
 	}
-	only := cond.Atom(cond.Node{Kind: cond.HasOnly, Names: known, Source: "only(" + words.QuoteAll(known) + ")"})
-	if !l.possible(cond.That(l.scope.Root, true), cond.That(cond.Joined(cond.Or, asks...), true), cond.That(only, true)) {
+	if !l.possible(cond.That(l.scope.Root, true), cond.That(cond.AnyOf(asks...), true), cond.That(cond.Only(known...), true)) {
 		return
 	}
 	l.add("cancel-other-runners", l.unroutable.at, "",

@@ -78,7 +78,7 @@ func Load(ctx context.Context, files ...File) (*Set, error) {
 	}
 	s.asked, s.sees = c.lang.Asked, c.lang.Sees
 	s.names = s.allNames()
-	s.found = cond.NewIndex(len(s.rules), func(i int) *cond.Node { return s.rules[i].when.Root })
+	s.index = cond.NewIndex(len(s.rules), func(i int) *cond.Node { return s.rules[i].when.Root })
 	return s, nil
 }
 

@@ -53,20 +53,8 @@ func (r *valueReader) condition(n ast.Node, what, source string) cond.Condition 
 		return c
 	}
 	c.At = r.at(n)
-	for _, d := range c.Doubts {
-		r.doubt(n, d.Line, d.Column, d)
-	}
-	c.Root.Each(func(part *cond.Node) {
-		part.At = r.within(n, max(part.At.Line, 1), part.At.Column)
-		for i := range part.Uses {
-			u := &part.Uses[i]
-			u.At = r.within(n, u.Line, u.Column)
-		}
-	})
-	for i := range c.Labels {
-		m := &c.Labels[i]
-		m.At = r.within(n, m.Line, m.Column)
-	}
+	c.Locate(func(line, column int) cond.Spot { return r.within(n, line, column) })
+	r.set.doubts = append(r.set.doubts, c.Doubts...)
 	return c
 }
 
@@ -74,12 +62,6 @@ func (r *valueReader) condition(n ast.Node, what, source string) cond.Condition 
 func (r *valueReader) within(n ast.Node, line, column int) cond.Spot {
 	line, column, _ = r.Within(n, line, column)
 	return cond.Spot{File: r.File, Line: line, Column: column}
-}
-
-// doubt notes what Lint is to report of an expression in a scalar.
-func (r *valueReader) doubt(n ast.Node, line, column int, d cond.Doubt) {
-	d.At = r.within(n, line, column)
-	r.set.doubts = append(r.set.doubts, d)
 }
 
 // expressionFault reports an error of an expression in a scalar at its place.
@@ -142,25 +124,23 @@ func readText[T any](r *valueReader, n ast.Node, what string, as func(any) (T, e
 func readPart[T any](r *valueReader, n ast.Node, text string, from int, what string, as func(any) (T, error)) (v value[T]) {
 	var err error
 	v.read = as
-	s := text[from:]
 	if r.lang != nil {
-		if v.template, err = r.lang.Template(s); err != nil {
-			r.expressionFault(n, what, cond.Shifted(err, text, from))
+		if v.template, err = r.lang.Template(text, from); err != nil {
+			r.expressionFault(n, what, err)
 			return value[T]{}
 		}
 	}
-	if v.template != nil {
-		for _, d := range v.template.Doubts {
-			e := cond.Shifted(&cond.ExpressionError{Line: d.Line, Column: d.Column}, text, from).(*cond.ExpressionError)
-			r.doubt(n, e.Line, e.Column, d)
-		}
-		v.template.Doubts = nil
-	}
 	if v.template == nil {
-		if v.literal, err = as(s); err != nil {
+		if v.literal, err = as(text[from:]); err != nil {
 			r.Fault(n, "%s: %v", what, err)
 			return value[T]{}
 		}
+	} else {
+		for _, d := range v.template.Doubts {
+			d.At = r.within(n, d.Line, d.Column)
+			r.set.doubts = append(r.set.doubts, d)
+		}
+		v.template.Doubts = nil
 	}
 	v.set = true
 	return v

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"reflect"
-	"regexp/syntax"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/ast"
@@ -76,7 +74,7 @@ func (l *Language) param(name string) *Param {
 // line from 1, column in runes from 0.
 type Mention struct {
 	Label        string
-	Line, Column int
+	line, column int
 	At           Spot // in the file
 }
 
@@ -127,103 +125,6 @@ func NewLanguage(v Vocabulary, mentions map[string]bool) *Language {
 		"labels": types.TypeOf(env.Labels), "param": params, "repo": types.TypeOf(env.Repo), "job": types.TypeOf(env.Job), "run": types.TypeOf(env.Run),
 	}.Nature()
 	return &Language{config: c, typed: &typed, vocabulary: v, mentions: mentions, Asked: map[string]bool{}}
-}
-
-// Builtins are the functions of the expression library that are taken. They give
-// no more than they get: with these, without let, and with no loop in a loop, an
-// expression takes time and memory in proportion to its length and the job's.
-var Builtins = []string{
-	"all", "any", "none", "one", "filter", "count", "len", "first", "last",
-	"lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf",
-	"int", "float", "abs", "ceil", "floor", "round", "min", "max",
-}
-
-const (
-	maxText  = 4096 // bytes that a function may give
-	maxParts = 100  // elements of a list that a function or a range may give
-)
-
-// Bounded are functions that could give more than they get.
-var Bounded = map[string]struct {
-	call func(...any) (any, error)
-	as   any // new(func type)
-}{
-	"split": {func(a ...any) (any, error) {
-		parts := strings.SplitN(a[0].(string), a[1].(string), maxParts+1)
-		if len(parts) > maxParts {
-			return nil, fmt.Errorf("split gives more than %d texts", maxParts)
-		}
-		return parts, nil
-	}, new(func(string, string) []string)},
-	"join": {func(a ...any) (any, error) {
-		list, sep := []string{}, ""
-		switch l := a[0].(type) {
-		case []string:
-			list = l
-		case []any: // what filter gives
-			for _, e := range l {
-				s, err := AsText(e)
-				if err != nil {
-					return nil, err
-				}
-				list = append(list, s)
-			}
-		default:
-			return nil, fmt.Errorf("join takes a list, not a %T", l)
-		}
-		if len(a) > 1 {
-			sep = a[1].(string)
-		}
-		size := 0
-		for _, s := range list {
-			size += len(s) + len(sep)
-		}
-		if size > maxText+len(sep) {
-			return nil, fmt.Errorf("join gives more than %d bytes", maxText)
-		}
-		return strings.Join(list, sep), nil
-	}, new(func(any, ...string) string)},
-	"string": {func(a ...any) (any, error) { return AsText(a[0]) }, new(func(any) string)},
-	"replace": {func(a ...any) (any, error) {
-		s, old, with := a[0].(string), a[1].(string), a[2].(string)
-		if len(s)+strings.Count(s, old)*(len(with)-len(old)) > maxText {
-			return nil, fmt.Errorf("replace gives more than %d bytes", maxText)
-		}
-		return strings.ReplaceAll(s, old, with), nil
-	}, new(func(string, string, string) string)},
-}
-
-// LabelFunctions take the job's labels before the arguments that the rules file shows.
-var LabelFunctions = map[string]func(...any) (any, error){
-	"has": func(a ...any) (any, error) { // all of these
-		labels, want, err := labelArguments(a)
-		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }), err
-	},
-	"hasAny": func(a ...any) (any, error) {
-		labels, want, err := labelArguments(a)
-		return slices.ContainsFunc(want, func(l string) bool { return slices.Contains(labels, l) }), err
-	},
-	"only": func(a ...any) (any, error) { // nothing but these
-		labels, want, err := labelArguments(a)
-		return !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
-	},
-	"exactly": func(a ...any) (any, error) { // these and nothing else
-		labels, want, err := labelArguments(a)
-		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }) &&
-			!slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
-	},
-}
-
-func labelArguments(args []any) (labels, want []string, err error) {
-	labels, _ = args[0].([]string)
-	for _, a := range args[1:] {
-		s, ok := a.(string)
-		if !ok {
-			return nil, nil, errors.New("a label function takes texts, and one of them is " + strings.Trim(fmt.Sprintf("%T", a), "<>"))
-		}
-		want = append(want, strings.ToLower(s))
-	}
-	return labels, want, nil
 }
 
 // A visitor walks an expression once before it is compiled. It hands the labels
@@ -315,64 +216,6 @@ func (v *visitor) Visit(node *ast.Node) {
 	}
 }
 
-// patterns is a visitor of regular expressions, before the library compiles them.
-type patterns struct {
-	*visitor
-	size *int // so far
-}
-
-// Visit is called for a node after its children.
-func (v patterns) Visit(node *ast.Node) {
-	n, ok := (*node).(*ast.BinaryNode)
-	if !ok || n.Operator != "matches" {
-		return
-	}
-	s, ok := n.Right.(*ast.StringNode)
-	if !ok {
-		v.refuse(n.Right, "matches takes a pattern that is written out")
-		return
-	}
-	if *v.size += PatternSize(s.Value); *v.size > maxMatches {
-		v.refuse(n.Right, fmt.Sprintf("the pattern is too large, with what it repeats: the maximum is %d steps", maxMatches))
-	}
-}
-
-// PatternSize is about how many steps a regular expression compiles to: its
-// memory, and its time for each character, are in proportion. It is 0 for one
-// that does not compile.
-func PatternSize(s string) int {
-	re, err := syntax.Parse(s, syntax.Perl)
-	if err != nil {
-		return 0
-	}
-	return steps(re)
-}
-
-func steps(re *syntax.Regexp) int {
-	n := 1
-	if re.Op == syntax.OpLiteral {
-		n = len(re.Rune)
-	}
-	for _, sub := range re.Sub {
-		n += steps(sub)
-	}
-	if re.Op == syntax.OpRepeat {
-		n *= max(re.Min, re.Max, 1)
-	}
-	return n
-}
-
-// CheckPattern checks a regular expression that is no part of an expression.
-func CheckPattern(s string) error {
-	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
-		return fmt.Errorf("%s is not a regular expression: %s", words.Quote(s), words.OneLine(err.Error()))
-	}
-	if PatternSize(s) > maxPattern {
-		return fmt.Errorf("%s is too large, with what it repeats: the maximum is %d steps", words.Quote(s), maxPattern)
-	}
-	return nil
-}
-
 // known refuses a function that is not taken.
 func (v *visitor) known(n ast.Node, name string) {
 	if slices.Contains(Builtins, name) || Bounded[name].call != nil {
@@ -417,29 +260,13 @@ func (v *visitor) mention(n ast.Node) {
 			v.doubt(n, code, "%s", why)
 		}
 		s.Value = strings.ToLower(s.Value)
-		v.found = append(v.found, Mention{Label: s.Value, Line: line, Column: column})
+		v.found = append(v.found, Mention{Label: s.Value, line: line, column: column})
 	}
 }
 
 func (v *visitor) place(n ast.Node) (line, column int) {
 	e := (&file.Error{Location: n.Location()}).Bind(v.source)
 	return max(e.Line, 1), e.Column
-}
-
-func isLabels(n ast.Node) bool {
-	id, ok := n.(*ast.IdentifierNode)
-	return ok && id.Value == "labels"
-}
-
-// labelCall returns the name of the label function that a node calls, "" for
-// any other node.
-func labelCall(n ast.Node) string {
-	if c, ok := n.(*ast.CallNode); ok {
-		if id, ok := c.Callee.(*ast.IdentifierNode); ok && LabelFunctions[id.Value] != nil {
-			return id.Value
-		}
-	}
-	return ""
 }
 
 // An ExpressionError is a fault within an expression's text.
@@ -451,19 +278,25 @@ type ExpressionError struct {
 // Error returns the message.
 func (e *ExpressionError) Error() string { return e.Message }
 
-// Shifted is an error of a part of text, which begins at a byte of it, as one
+// shifted is an error of a part of text, which begins at a byte of it, as one
 // of the whole text.
-func Shifted(err error, text string, from int) error {
+func shifted(err error, text string, from int) error {
 	var e *ExpressionError
 	if !errors.As(err, &e) {
 		return err
 	}
-	line, column := position(text, from)
-	if e.Line == 1 {
-		e.Column += column
-	}
-	e.Line += line - 1
+	e.Line, e.Column = shift(text, from, e.Line, e.Column)
 	return e
+}
+
+// shift returns a place in a part of text, which begins at a byte of it, as one
+// in the whole text.
+func shift(text string, from, line, column int) (int, int) {
+	begin := strings.LastIndexByte(text[:from], '\n') + 1
+	if line == 1 {
+		column += utf8.RuneCountInString(text[begin:from])
+	}
+	return line + strings.Count(text[:from], "\n"), column
 }
 
 // see notes whether an expression that asks for the facts may depend on labels
@@ -579,181 +412,4 @@ func Evaluate(c *code, env *Env) (any, error) {
 		return nil, placed(err)
 	}
 	return v, nil
-}
-
-// A Template is a text with ${{ expressions }} in it. Nomad's own ${…} is text.
-type Template struct {
-	Source string
-	Parts  []part
-	Doubts []Doubt // of its expressions
-}
-
-type part struct {
-	text    string
-	program *code    // nil for text
-	Facts   []string // that the program asks for
-}
-
-const Opening, Closing = "${{", "}}"
-
-// Template compiles a text; nil when no expression is in it.
-func (l *Language) Template(source string) (*Template, error) {
-	if !strings.Contains(source, Opening) {
-		return nil, nil
-	}
-	t := &Template{Source: source}
-	for rest := source; rest != ""; {
-		before, after, found := strings.Cut(rest, Opening)
-		if before != "" {
-			t.Parts = append(t.Parts, part{text: before})
-		}
-		if !found {
-			break
-		}
-		start := len(source) - len(after)
-		end := closingAt(after)
-		fault := ""
-		if i := strings.LastIndex(before, "${"); end < 0 {
-			fault = Opening + " is not closed by " + Closing
-		} else if i >= 0 && !strings.Contains(before[i:], "}") {
-			fault = "an expression is not allowed within ${…}: write out what Nomad interpolates"
-		}
-		if fault != "" {
-			return nil, Shifted(&ExpressionError{1, 0, fault}, source, start-len(Opening))
-		}
-		program, err := l.Compile(after[:end], false)
-		if err != nil {
-			return nil, Shifted(err, source, start)
-		}
-		for _, d := range l.doubts {
-			e := Shifted(&ExpressionError{d.Line, d.Column, ""}, source, start).(*ExpressionError)
-			d.Line, d.Column = e.Line, e.Column
-			t.Doubts = append(t.Doubts, d)
-		}
-		p := part{program: program}
-		if tree, err := parser.Parse(after[:end]); err == nil {
-			p.Facts = factsOf(tree.Node)
-			l.see(p.Facts)
-		}
-		t.Parts = append(t.Parts, p)
-		rest = after[end+len(Closing):]
-	}
-	return t, nil
-}
-
-// closingAt finds the end of an expression: the first }} outside a string.
-func closingAt(s string) int {
-	quoted := byte(0)
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case quoted != 0 && c == '\\' && quoted != '`':
-			i++
-		case quoted != 0:
-			if c == quoted {
-				quoted = 0
-			}
-		case c == '"' || c == '\'' || c == '`':
-			quoted = c
-		case strings.HasPrefix(s[i:], Closing):
-			return i
-		}
-	}
-	return -1
-}
-
-// position is the line, from 1, and the column in runes, from 0, of a byte.
-func position(s string, at int) (line, column int) {
-	line = 1 + strings.Count(s[:at], "\n")
-	begin := strings.LastIndexByte(s[:at], '\n') + 1
-	return line, len([]rune(s[begin:at]))
-}
-
-// Value evaluates the template: to any value when it is one expression alone,
-// else to a string. What comes out of expressions may be a stranger's: it must
-// be printable and make no interpolation of Nomad's.
-func (t *Template) Value(env *Env) (any, error) {
-	if len(t.Parts) == 1 {
-		v, err := Evaluate(t.Parts[0].program, env)
-		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.Source))
-		}
-		if v == nil {
-			return nil, fmt.Errorf("%s is nil; give a value for that case: ${{ param.x ?? 1 }}", words.OneLine(t.Source))
-		}
-		if s, ok := v.(string); ok && (!words.Printable(s) || strings.Contains(s, "${")) {
-			return nil, unsafeValue(t.Source, s)
-		}
-		return v, nil
-	}
-	var out strings.Builder
-	ours := 0 // interpolations that the text itself has
-	for _, p := range t.Parts {
-		if p.program == nil {
-			ours += strings.Count(p.text, "${")
-			out.WriteString(p.text)
-			continue
-		}
-		v, err := Evaluate(p.program, env)
-		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.Source))
-		}
-		s, err := AsText(v)
-		if err != nil {
-			return nil, fmt.Errorf("%w in %s", err, words.OneLine(t.Source))
-		}
-		if !words.Printable(s) {
-			return nil, unsafeValue(t.Source, s)
-		}
-		out.WriteString(s)
-	}
-	if s := out.String(); strings.Count(s, "${") != ours {
-		return nil, unsafeValue(t.Source, s)
-	}
-	return out.String(), nil
-}
-
-func unsafeValue(source, v string) error {
-	return fmt.Errorf("%s gives %s: a value from an expression must be printable and hold no ${", words.OneLine(source), words.Quote(v))
-}
-
-// AsText writes a single value as text.
-func AsText(v any) (string, error) {
-	switch v := v.(type) {
-	case string:
-		return v, nil
-	case bool:
-		return strconv.FormatBool(v), nil
-	case int:
-		return strconv.Itoa(v), nil
-	case float64:
-		return strconv.FormatFloat(v, 'f', -1, 64), nil
-	case nil:
-		return "", errors.New("nil has no text; give a value for that case: ${{ param.x ?? 1 }}")
-	}
-	return "", fmt.Errorf("a %T has no text: want a string, a number or a boolean", v)
-}
-
-// IsParam reports whether the template is the value of the param as it is.
-func (t *Template) IsParam(p *Param) bool {
-	inner := strings.TrimSuffix(strings.TrimPrefix(t.Source, Opening), Closing)
-	return p != nil && strings.TrimSpace(inner) == "param."+p.Name
-}
-
-// Kind is what a template of one expression gives when that can be no text:
-// "list" or "mapping"; else "".
-func (t *Template) Kind() string {
-	if len(t.Parts) != 1 || t.Parts[0].program == nil {
-		return ""
-	}
-	of := t.Parts[0].program.Node().Type()
-	if of == nil {
-		return ""
-	}
-	switch of.Kind() {
-	case reflect.Slice, reflect.Array:
-		return "list"
-	case reflect.Map, reflect.Struct:
-		return "mapping"
-	}
-	return ""
 }

@@ -1,5 +1,12 @@
 package cond
 
+import (
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+)
+
 // Repo is the repository the job belongs to, as conditions see it (repo.…).
 type Repo struct {
 	Host       string `expr:"host" json:"host,omitempty"`   // of its GitHub: github.com, TENANT.ghe.com or a server's
@@ -56,4 +63,96 @@ const (
 type Spot struct {
 	File         string
 	Line, Column int
+}
+
+// textFacts and flagFacts are the facts that conditions are taken apart to.
+var textFacts = map[string]func(*Env) string{
+	"repo.host":       func(e *Env) string { return e.Repo.Host },
+	"repo.owner":      func(e *Env) string { return e.Repo.Owner },
+	"repo.name":       func(e *Env) string { return e.Repo.Name },
+	"repo.full_name":  func(e *Env) string { return e.Repo.FullName },
+	"repo.url":        func(e *Env) string { return e.Repo.URL },
+	"repo.visibility": func(e *Env) string { return e.Repo.Visibility },
+	"job.name":        func(e *Env) string { return e.Job.Name },
+	"job.workflow":    func(e *Env) string { return e.Job.Workflow },
+	"job.branch":      func(e *Env) string { return e.Job.Branch },
+	"job.sender":      func(e *Env) string { return e.Job.Sender },
+	"run.event":       func(e *Env) string { return e.Run.Event },
+	"run.actor":       func(e *Env) string { return e.Run.Actor },
+}
+
+var flagFacts = map[string]func(*Env) bool{
+	"repo.private": func(e *Env) bool { return e.Repo.Private },
+	"repo.fork":    func(e *Env) bool { return e.Repo.Fork },
+	"run.fork":     func(e *Env) bool { return e.Run.Fork },
+}
+
+// factName is "repo.owner" for that node, "" for one that is no field of a fact.
+func factName(n ast.Node) string {
+	m, ok := n.(*ast.MemberNode)
+	if !ok {
+		return ""
+	}
+	id, isID := m.Node.(*ast.IdentifierNode)
+	name, isName := m.Property.(*ast.StringNode)
+	if !isID || !isName || !slices.Contains([]string{"repo", "job", "run", "param"}, id.Value) {
+		return ""
+	}
+	return id.Value + "." + name.Value
+}
+
+// factsOf are the facts that an expression asks for, in its order: "repo.owner",
+// "param.cpu", "label gpu" for one that is written out, "labels" for any;
+// "repo" for one that is not asked by a field.
+func factsOf(n ast.Node) []string {
+	var f factFinder
+	ast.Walk(&n, &f)
+	return f.names
+}
+
+type factFinder struct{ names []string }
+
+// Visit is called for a node after its children.
+func (f *factFinder) Visit(n *ast.Node) {
+	name := factName(*n)
+	in, _ := (*n).(*ast.BinaryNode)
+	written, _ := (*n).(*ast.CallNode)
+	switch id, isID := (*n).(*ast.IdentifierNode); {
+	case name != "": // its identifier came before
+		f.names = f.names[:len(f.names)-1]
+	case isID && slices.Contains([]string{"repo", "job", "run", "param", "labels"}, id.Value):
+		name = id.Value
+	case in != nil && in.Operator == "in" && isLabels(in.Right):
+		if l, ok := in.Left.(*ast.StringNode); ok {
+			f.names[len(f.names)-1] = "label " + strings.ToLower(l.Value)
+		}
+	case written != nil && labelCall(written) != "":
+		name = labelsName
+		if made := labelNode(written); made != nil {
+			var has []string
+			made.keys(func(k key) { has = append(has, "label "+k.is) })
+			only := false
+			made.Each(func(k *Node) { only = only || k.Kind == hasOnly })
+			if len(has) == len(written.Arguments) && !only {
+				f.names = append(f.names, has...)
+				name = ""
+			}
+		}
+	}
+	if name != "" {
+		f.names = append(f.names, name)
+	}
+}
+
+func asksForRun(facts []string) bool {
+	return slices.ContainsFunc(facts, func(f string) bool { return f == "run" || strings.HasPrefix(f, "run.") })
+}
+
+// factText is a fact as it is compared with others.
+func factText(name string, env *Env) string {
+	s := textFacts[name](env)
+	if nocaseFacts[name] {
+		s = strings.ToLower(s)
+	}
+	return s
 }

@@ -2,152 +2,54 @@ package cond
 
 import "slices"
 
-// A Key is what a job has that a rule may need: a label, or a text of a fact.
-type Key struct{ What, Is string }
+// A key is what a job has that a rule may need: a label, or a text of a fact.
+type key struct{ what, is string }
 
 // An Index finds the rules that could take a job. Each rule is filed under keys
 // of which it needs at least one: without any of them its condition is false,
 // and nothing in it fails or asks for the run.
 type Index struct {
-	Keyed   map[Key][]int32
+	root    func(i int) *Node // the condition of a rule
+	keyed   map[key][]int32
 	facts   []string // that keys are of
-	Unkeyed []int32  // rules that need no key. All lists are in file order
+	unkeyed []int32  // rules that need no key. All lists are in file order
 }
 
 // NewIndex files n rules under the keys that the fewest of them share; root is
 // the condition of each.
 func NewIndex(n int, root func(i int) *Node) Index {
-	uses := map[Key]int{}
-	last := map[Key]int{}
+	uses := map[key]int{}
+	last := map[key]int{}
 	for i := range n {
-		root(i).keys(func(k Key) {
+		root(i).keys(func(k key) {
 			if last[k] != i+1 { // once for each rule
 				last[k] = i + 1
 				uses[k]++
 			}
 		})
 	}
-	x := Index{Keyed: map[Key][]int32{}}
+	x := Index{root: root, keyed: map[key][]int32{}}
 	facts := map[string]bool{}
 	for i := range n {
 		keys, ok := root(i).needs(true, uses)
 		if !ok {
-			x.Unkeyed = append(x.Unkeyed, int32(i))
+			x.unkeyed = append(x.unkeyed, int32(i))
 		}
 		for _, k := range keys {
-			list := x.Keyed[k]
+			list := x.keyed[k]
 			if len(list) == 0 || list[len(list)-1] != int32(i) {
-				x.Keyed[k] = append(list, int32(i))
+				x.keyed[k] = append(list, int32(i))
 			}
-			if k.What != labelsName && !facts[k.What] {
-				facts[k.What] = true
-				x.facts = append(x.facts, k.What)
+			if k.what != labelsName && !facts[k.what] {
+				facts[k.what] = true
+				x.facts = append(x.facts, k.what)
 			}
 		}
 	}
 	return x
 }
 
-// Key is what an atom asks for.
-func (n *Node) Key() (k Key, ok bool) {
-	switch n.Kind {
-	case HasLabel:
-		return Key{labelsName, n.Name}, true
-	case factIs:
-		return Key{n.Name, n.is}, !n.needRun
-	}
-	return Key{}, false
-}
-
-// keys calls use with the key of every atom.
-func (n *Node) keys(use func(Key)) {
-	n.Each(func(n *Node) {
-		if k, ok := n.Key(); ok {
-			use(k)
-		}
-	})
-}
-
-// needs returns keys of which a job must have one for the node to be anything
-// but !want: without any it neither is want, nor fails, nor asks for the run.
-// Of several ways it takes the one whose keys are used the least. ok is false
-// when there is none; with ok and no keys, no job will do.
-func (n *Node) needs(want bool, uses map[Key]int) (keys []Key, ok bool) {
-	if n == nil {
-		return nil, false
-	}
-	better := func(some []Key) {
-		if !ok || cost(some, uses) < cost(keys, uses) {
-			keys, ok = some, true
-		}
-	}
-	switch n.Kind {
-	case Not:
-		return n.Kids[0].needs(!want, uses)
-	case And, Or:
-		if want == (n.Kind == And) { // all parts must be so: any one will do, if nothing before it fails
-			for _, k := range n.Kids {
-				if some, can := k.needs(want, uses); can {
-					better(some)
-				}
-				if !k.safe {
-					break
-				}
-			}
-			return keys, ok
-		}
-		// Each part can make it so: what all of them need, or one key of each.
-		for _, k := range n.must(want) {
-			better([]Key{k})
-		}
-		var all []Key
-		for _, k := range n.Kids {
-			more, can := k.needs(want, uses)
-			if !can {
-				return keys, ok
-			}
-			all = append(all, more...)
-		}
-		better(all)
-		return keys, ok
-	case Constant:
-		return nil, n.Value != want
-	}
-	if k, has := n.Key(); has && want {
-		return []Key{k}, true
-	}
-	return nil, false
-}
-
-// must are keys each of which a job must have, as for needs.
-func (n *Node) must(want bool) (keys []Key) {
-	switch n.Kind {
-	case Not:
-		return n.Kids[0].must(!want)
-	case And, Or:
-		for i, k := range n.Kids {
-			more := k.must(want)
-			switch {
-			case want == (n.Kind == And):
-				keys = append(keys, more...)
-				if !k.safe {
-					return keys
-				}
-			case i == 0:
-				keys = more
-			default:
-				keys = slices.DeleteFunc(keys, func(k Key) bool { return !slices.Contains(more, k) })
-			}
-		}
-		return keys
-	}
-	if k, has := n.Key(); has && want {
-		return []Key{k}
-	}
-	return nil
-}
-
-func cost(keys []Key, uses map[Key]int) int {
+func cost(keys []key, uses map[key]int) int {
 	n := 0
 	for _, k := range keys {
 		n += uses[k]
@@ -164,12 +66,12 @@ type Walk struct {
 // Start begins the walk for a job.
 func (w *Walk) Start(x *Index, env *Env) {
 	w.open = w.lists[:0]
-	w.add(x.Unkeyed)
+	w.add(x.unkeyed)
 	for _, l := range env.Labels {
-		w.add(x.Keyed[Key{labelsName, l}])
+		w.add(x.keyed[key{labelsName, l}])
 	}
 	for _, f := range x.facts {
-		w.add(x.Keyed[Key{f, factText(f, env)}])
+		w.add(x.keyed[key{f, factText(f, env)}])
 	}
 }
 
@@ -197,4 +99,103 @@ func (w *Walk) Next() int {
 		}
 	}
 	return int(least)
+}
+
+// key returns what an atom asks for.
+func (n *Node) key() (k key, ok bool) {
+	switch n.Kind {
+	case hasLabel:
+		return key{labelsName, n.name}, true
+	case factIs:
+		return key{n.name, n.is}, !n.needRun
+	}
+	return key{}, false
+}
+
+// keys calls use with the key of every atom.
+func (n *Node) keys(use func(key)) {
+	n.Each(func(n *Node) {
+		if k, ok := n.key(); ok {
+			use(k)
+		}
+	})
+}
+
+// needs returns keys of which a job must have one for the node to be anything
+// but !want: without any it neither is want, nor fails, nor asks for the run.
+// Of several ways it takes the one whose keys are used the least. ok is false
+// when there is none; with ok and no keys, no job will do.
+func (n *Node) needs(want bool, uses map[key]int) (keys []key, ok bool) {
+	if n == nil {
+		return nil, false
+	}
+	better := func(some []key) {
+		if !ok || cost(some, uses) < cost(keys, uses) {
+			keys, ok = some, true
+		}
+	}
+	switch n.Kind {
+	case not:
+		return n.kids[0].needs(!want, uses)
+	case And, Or:
+		if want == (n.Kind == And) { // all parts must be so: any one will do, if nothing before it fails
+			for _, k := range n.kids {
+				if some, can := k.needs(want, uses); can {
+					better(some)
+				}
+				if !k.safe {
+					break
+				}
+			}
+			return keys, ok
+		}
+		// Each part can make it so: what all of them need, or one key of each.
+		for _, k := range n.must(want) {
+			better([]key{k})
+		}
+		var all []key
+		for _, k := range n.kids {
+			more, can := k.needs(want, uses)
+			if !can {
+				return keys, ok
+			}
+			all = append(all, more...)
+		}
+		better(all)
+		return keys, ok
+	case Constant:
+		return nil, n.Value != want
+	}
+	if k, has := n.key(); has && want {
+		return []key{k}, true
+	}
+	return nil, false
+}
+
+// must are keys each of which a job must have, as for needs.
+func (n *Node) must(want bool) (keys []key) {
+	switch n.Kind {
+	case not:
+		return n.kids[0].must(!want)
+	case And, Or:
+		for i, k := range n.kids {
+			more := k.must(want)
+			switch {
+			case want == (n.Kind == And):
+				keys = append(keys, more...)
+				if !k.safe {
+					return keys
+				}
+			case i == 0:
+				keys = more
+			default:
+				keys = slices.DeleteFunc(keys, func(k key) bool { return !slices.Contains(more, k) })
+			}
+		}
+		return keys
+	}
+	if k, has := n.key(); has && want {
+		return []key{k}
+	}
+	return nil
 }

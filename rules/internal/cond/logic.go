@@ -8,9 +8,9 @@ import (
 // A World is what is assumed of a job: some atoms of conditions, each true or
 // false. No two of them contradict each other.
 type World struct {
-	Assumed []assumption
+	assumed []assumption
 	Steps   int // left before the search gives up
-	GaveUp  bool
+	gaveUp  bool
 }
 
 type assumption struct {
@@ -32,52 +32,52 @@ const SearchSteps = 20_000
 type truth int
 
 const (
-	Unknown truth = iota
-	Yes
+	unknown truth = iota
+	yes
 	no
 )
 
 func truthOf(b bool) truth {
 	if b {
-		return Yes
+		return yes
 	}
 	return no
 }
 
-func (t truth) not() truth { return [...]truth{Unknown, no, Yes}[t] }
+func (t truth) not() truth { return [...]truth{unknown, no, yes}[t] }
 
-// Of says what the assumptions make of a node.
-func (w *World) Of(n *Node) truth {
+// of says what the assumptions make of a node.
+func (w *World) of(n *Node) truth {
 	w.Steps--
 	switch n.Kind {
 	case Constant:
 		return truthOf(n.Value)
-	case HasLabel, factIs, paramIs, Program:
+	case hasLabel, factIs, paramIs, Program:
 		if n.Never || n.Always {
 			return truthOf(n.Always)
 		}
-	case Not:
-		return w.Of(n.Kids[0]).not()
+	case not:
+		return w.of(n.kids[0]).not()
 	case And, Or:
 		decides := truthOf(n.Kind == Or)
 		all := decides.not()
-		for _, k := range n.Kids {
-			switch w.Of(k) {
+		for _, k := range n.kids {
+			switch w.of(k) {
 			case decides:
 				return decides
-			case Unknown:
-				all = Unknown
+			case unknown:
+				all = unknown
 			}
 		}
 		return all
 	}
-	for _, a := range w.Assumed {
+	for _, a := range w.assumed {
 		w.Steps--
-		if t := a.implies(n); t != Unknown {
+		if t := a.implies(n); t != unknown {
 			return t
 		}
 	}
-	return Unknown
+	return unknown
 }
 
 // visibilities are those of GitHub, and whether it calls such a repository private.
@@ -85,93 +85,93 @@ var visibilities = map[string]bool{"public": false, "private": true, "internal":
 
 // implies says what one assumption makes of an atom.
 func (a assumption) implies(n *Node) truth {
-	if a.Kind == n.Kind && a.Name == n.Name && a.is == n.is && a.Source == n.Source ||
-		a.Kind == n.Kind && a.Name == n.Name && a.is == n.is && a.Kind != Program && a.Kind != HasOnly {
+	if a.Kind == n.Kind && a.name == n.name && a.is == n.is && a.Source == n.Source ||
+		a.Kind == n.Kind && a.name == n.name && a.is == n.is && a.Kind != Program && a.Kind != hasOnly {
 		return truthOf(a.Holds)
 	}
-	if t := a.ofParam(n); t != Unknown {
+	if t := a.ofParam(n); t != unknown {
 		return t
 	}
-	if a.Name == "repo.private" && n.Name == "repo.visibility" {
+	if a.name == "repo.private" && n.name == "repo.visibility" {
 		if private, known := visibilities[n.is]; known && private != a.Holds {
 			return no
 		}
 	}
 	if !a.Holds {
-		return Unknown
+		return unknown
 	}
 	switch {
-	case a.Kind == HasOnly && n.Kind == HasLabel && !slices.Contains(a.Names, n.Name),
-		a.Kind == HasLabel && n.Kind == HasOnly && !slices.Contains(n.Names, a.Name):
+	case a.Kind == hasOnly && n.Kind == hasLabel && !slices.Contains(a.names, n.name),
+		a.Kind == hasLabel && n.Kind == hasOnly && !slices.Contains(n.names, a.name):
 		return no
-	case a.Kind == HasOnly && n.Kind == HasOnly:
-		for _, l := range a.Names {
-			if !slices.Contains(n.Names, l) {
-				return Unknown
+	case a.Kind == hasOnly && n.Kind == hasOnly:
+		for _, l := range a.names {
+			if !slices.Contains(n.names, l) {
+				return unknown
 			}
 		}
-		return Yes
-	case a.Name == "repo.visibility" && n.Name == "repo.private":
+		return yes
+	case a.name == "repo.visibility" && n.name == "repo.private":
 		if private, known := visibilities[a.is]; known {
 			return truthOf(private)
 		}
 	case a.Kind != factIs || n.Kind != factIs:
-		return Unknown
-	case a.Name == n.Name:
+		return unknown
+	case a.name == n.name:
 		return no // it is another text
-	case a.Name == "repo.full_name":
+	case a.name == "repo.full_name":
 		owner, name, _ := strings.Cut(a.is, "/")
-		switch n.Name {
+		switch n.name {
 		case "repo.owner":
 			return truthOf(n.is == owner)
 		case "repo.name":
 			return truthOf(n.is == name)
 		}
-	case n.Name == "repo.full_name":
+	case n.name == "repo.full_name":
 		owner, name, _ := strings.Cut(n.is, "/")
-		if a.Name == "repo.owner" && a.is != owner || a.Name == "repo.name" && a.is != name {
+		if a.name == "repo.owner" && a.is != owner || a.name == "repo.name" && a.is != name {
 			return no
 		}
 	}
-	return Unknown
+	return unknown
 }
 
 // ofParam says what an assumption about a param makes of another about it.
 func (a assumption) ofParam(n *Node) truth {
-	if a.Param == "" || a.Param != n.Param || a.Kind == HasLabel && !a.Holds {
-		return Unknown
+	if a.Param == "" || a.Param != n.Param || a.Kind == hasLabel && !a.Holds {
+		return unknown
 	}
-	if a.Table != nil && n.Table != nil {
-		t := a.Table.implies(truthOf(a.Holds), n.Table)
-		if t == Yes && n.Kind == HasLabel { // cpu=08 is another label
-			t = Unknown
+	if a.table != nil && n.table != nil {
+		t := a.table.implies(truthOf(a.Holds), n.table)
+		if t == yes && n.Kind == hasLabel { // cpu=08 is another label
+			t = unknown
 		}
 		return t
 	}
-	given := a.Holds && (a.Kind == HasLabel || a.Kind == paramIs || a.Kind == HasParam)
+	given := a.Holds && (a.Kind == hasLabel || a.Kind == paramIs || a.Kind == hasParam)
 	switch {
-	case n.Kind == HasParam && given:
-		return Yes
-	case (n.Kind == paramIs || n.Kind == HasLabel) && a.Kind == HasParam && !a.Holds,
-		n.Kind == paramIs && given && a.Kind != HasParam && a.is != n.is:
+	case n.Kind == hasParam && given:
+		return yes
+	case (n.Kind == paramIs || n.Kind == hasLabel) && a.Kind == hasParam && !a.Holds,
+		n.Kind == paramIs && given && a.Kind != hasParam && a.is != n.is:
 		return no
-	case n.Kind == paramIs && given && a.Kind != HasParam:
-		return Yes
+	case n.Kind == paramIs && given && a.Kind != hasParam:
+		return yes
 	}
-	return Unknown
+	return unknown
 }
 
 // assume adds an assumption about an atom; false when it contradicts another.
 func (w *World) assume(a assumption) bool {
-	if t := w.Of(a.Node); t != Unknown {
+	if t := w.of(a.Node); t != unknown {
 		return t == truthOf(a.Holds)
 	}
-	for _, before := range w.Assumed {
-		if t := a.implies(before.Node); t != Unknown && t != truthOf(before.Holds) {
+	for _, before := range w.assumed {
+		if t := a.implies(before.Node); t != unknown && t != truthOf(before.Holds) {
 			return false
 		}
 	}
-	w.Assumed = append(w.Assumed, a)
+	w.assumed = append(w.assumed, a)
 	return true
 }
 
@@ -179,28 +179,31 @@ func (w *World) assume(a assumption) bool {
 // with the assumptions that make it so, until found returns true. It reports
 // whether it did. What it does not assume is free: it may be either.
 func (w *World) Search(goals []Goal, found func() bool) bool {
-	before := len(w.Assumed)
-	defer func() { w.Assumed = w.Assumed[:before] }()
+	before := len(w.assumed)
+	defer func() { w.assumed = w.assumed[:before] }()
 	goals = slices.Clone(goals)
 	var open []Goal // those with several ways
 	for len(goals) > 0 {
 		g := goals[0]
 		goals = goals[1:]
+		if g.Node == nil { // of a condition that is empty
+			continue
+		}
 		if w.Steps < 0 {
-			w.GaveUp = true
+			w.gaveUp = true
 			return false
 		}
-		switch t := w.Of(g.Node); {
+		switch t := w.of(g.Node); {
 		case t == truthOf(g.Holds):
 			continue
-		case t != Unknown:
+		case t != unknown:
 			return false
 		}
 		switch {
-		case g.Kind == Not:
-			goals = append(goals, Goal{g.Kids[0], !g.Holds})
+		case g.Kind == not:
+			goals = append(goals, Goal{g.kids[0], !g.Holds})
 		case (g.Kind == And || g.Kind == Or) && g.Holds == (g.Kind == And):
-			for _, k := range g.Kids {
+			for _, k := range g.kids {
 				goals = append(goals, Goal{k, g.Holds})
 			}
 		case g.Kind == And || g.Kind == Or:
@@ -213,15 +216,15 @@ func (w *World) Search(goals []Goal, found func() bool) bool {
 			return false
 		}
 	}
-	open = slices.DeleteFunc(open, func(g Goal) bool { return w.Of(g.Node) == truthOf(g.Holds) })
+	open = slices.DeleteFunc(open, func(g Goal) bool { return w.of(g.Node) == truthOf(g.Holds) })
 	if len(open) == 0 {
 		return found()
 	}
 	g := open[0]
-	for i, k := range g.Kids {
+	for i, k := range g.kids {
 		// This part makes it so, and those before do not.
 		branch := append(slices.Clone(open[1:]), Goal{k, g.Holds})
-		for _, earlier := range g.Kids[:i] {
+		for _, earlier := range g.kids[:i] {
 			branch = append(branch, Goal{earlier, !g.Holds})
 		}
 		if w.Search(branch, found) {
@@ -234,8 +237,8 @@ func (w *World) Search(goals []Goal, found func() bool) bool {
 // onlyWay is the part that must make the goal so, as the others cannot; nil when
 // there are several.
 func (w *World) onlyWay(g Goal) (way *Node) {
-	for _, k := range g.Kids {
-		if w.Of(k) != Unknown {
+	for _, k := range g.kids {
+		if w.of(k) != unknown {
 			continue
 		}
 		if way != nil {
@@ -246,15 +249,26 @@ func (w *World) onlyWay(g Goal) (way *Node) {
 	return way
 }
 
-// Present drops the goals of conditions that are empty.
-func Present(goals []Goal) []Goal {
-	return slices.DeleteFunc(slices.Clone(goals), func(g Goal) bool { return g.Node == nil })
+// Possible reports whether all goals may hold for one job. It says false only
+// when that is certain.
+func (w *World) Possible(goals []Goal) bool {
+	return w.Search(goals, func() bool { return true }) || w.gaveUp
+}
+
+// Labels returns the labels that the job has in the world.
+func (w *World) Labels() (labels []string) {
+	for _, a := range w.assumed {
+		if a.Kind == hasLabel && a.Holds {
+			labels = append(labels, a.name)
+		}
+	}
+	return labels
 }
 
 // Text returns the text that a fact is in the world; "" when it is not said.
 func (w *World) Text(fact string) string {
-	for _, a := range w.Assumed {
-		if a.Kind == factIs && a.Name == fact && a.Holds {
+	for _, a := range w.assumed {
+		if a.Kind == factIs && a.name == fact && a.Holds {
 			return a.is
 		}
 	}
@@ -263,10 +277,10 @@ func (w *World) Text(fact string) string {
 
 // Flag reports whether a fact is true in the world.
 func (w *World) Flag(fact string) bool {
-	return slices.ContainsFunc(w.Assumed, func(a assumption) bool { return a.Kind == factHolds && a.Name == fact && a.Holds })
+	return slices.ContainsFunc(w.assumed, func(a assumption) bool { return a.Kind == factHolds && a.name == fact && a.Holds })
 }
 
 // Knows reports whether the world says if a fact is true.
 func (w *World) Knows(fact string) bool {
-	return slices.ContainsFunc(w.Assumed, func(a assumption) bool { return a.Kind == factHolds && a.Name == fact })
+	return slices.ContainsFunc(w.assumed, func(a assumption) bool { return a.Kind == factHolds && a.name == fact })
 }

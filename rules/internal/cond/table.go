@@ -12,7 +12,7 @@ import (
 // that it depends on: yes, no, or unknown where it fails. The values of a text
 // are numbered as in one_of.
 type table struct {
-	None  truth // for a job without the param
+	none  truth // for a job without the param
 	steps []step
 	max   int
 }
@@ -65,7 +65,7 @@ func (l *Language) tableOf(n ast.Node, code *code, p *Param) *table {
 		if is, flag := got.(bool); err == nil && flag {
 			return truthOf(is)
 		}
-		return Unknown
+		return unknown
 	}
 	t := &table{max: high}
 	for _, v := range slices.Compact(points) {
@@ -75,8 +75,8 @@ func (l *Language) tableOf(n ast.Node, code *code, p *Param) *table {
 		}
 		t.add(v, ask(value))
 	}
-	if t.None = t.steps[0].is; p != Attempt {
-		t.None = ask(nil)
+	if t.none = t.steps[0].is; p != Attempt {
+		t.none = ask(nil)
 	}
 	return t
 }
@@ -94,12 +94,12 @@ func isTable(p *Param, v int) *table {
 	if !ok {
 		return nil
 	}
-	t := &table{None: no, max: high}
+	t := &table{none: no, max: high}
 	if v != low {
 		t.add(low, no)
 	}
 	if v >= low && v <= high {
-		t.add(v, Yes)
+		t.add(v, yes)
 	}
 	if v < high {
 		t.add(max(v+1, low), no)
@@ -107,20 +107,20 @@ func isTable(p *Param, v int) *table {
 	return t
 }
 
-// ThereTable is the table of whether a job has the param.
-func ThereTable(p *Param) *table {
+// thereTable is the table of whether a job has the param.
+func thereTable(p *Param) *table {
 	low, high, ok := p.values()
 	if !ok {
 		return nil
 	}
-	return &table{None: no, max: high, steps: []step{{low, Yes}}}
+	return &table{none: no, max: high, steps: []step{{low, yes}}}
 }
 
 // at is what the table says of a value.
 func (t *table) at(v int) truth {
 	i := sort.Search(len(t.steps), func(i int) bool { return t.steps[i].from > v })
 	if i == 0 {
-		return Unknown
+		return unknown
 	}
 	return t.steps[i-1].is
 }
@@ -134,10 +134,10 @@ func (t *table) implies(assumed truth, other *table) truth {
 			return
 		}
 		some = true
-		never = never && its != Yes
-		always = always && its == Yes
+		never = never && its != yes
+		always = always && its == yes
 	}
-	see(t.None, other.None)
+	see(t.none, other.none)
 	for _, s := range t.steps {
 		see(s.is, other.at(s.from))
 	}
@@ -146,18 +146,18 @@ func (t *table) implies(assumed truth, other *table) truth {
 	}
 	switch {
 	case !some:
-		return Unknown
+		return unknown
 	case always:
-		return Yes
+		return yes
 	case never:
 		return no
 	}
-	return Unknown
+	return unknown
 }
 
 // says reports whether the table says so of any value, or of a job without one.
 func (t *table) says(is truth) bool {
-	return t.None == is || slices.ContainsFunc(t.steps, func(s step) bool { return s.is == is })
+	return t.none == is || slices.ContainsFunc(t.steps, func(s step) bool { return s.is == is })
 }
 
 // breaks is a visitor that finds the numbers at which an expression may change,

@@ -1,0 +1,123 @@
+package cond
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/expr-lang/expr/ast"
+)
+
+// Builtins are the functions of the expression library that are taken. They give
+// no more than they get: with these, without let, and with no loop in a loop, an
+// expression takes time and memory in proportion to its length and the job's.
+var Builtins = []string{
+	"all", "any", "none", "one", "filter", "count", "len", "first", "last",
+	"lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf",
+	"int", "float", "abs", "ceil", "floor", "round", "min", "max",
+}
+
+const (
+	maxText  = 4096 // bytes that a function may give
+	maxParts = 100  // elements of a list that a function or a range may give
+)
+
+// Bounded are functions that could give more than they get.
+var Bounded = map[string]struct {
+	call func(...any) (any, error)
+	as   any // new(func type)
+}{
+	"split": {func(a ...any) (any, error) {
+		parts := strings.SplitN(a[0].(string), a[1].(string), maxParts+1)
+		if len(parts) > maxParts {
+			return nil, fmt.Errorf("split gives more than %d texts", maxParts)
+		}
+		return parts, nil
+	}, new(func(string, string) []string)},
+	"join": {func(a ...any) (any, error) {
+		list, sep := []string{}, ""
+		switch l := a[0].(type) {
+		case []string:
+			list = l
+		case []any: // what filter gives
+			for _, e := range l {
+				s, err := AsText(e)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, s)
+			}
+		default:
+			return nil, fmt.Errorf("join takes a list, not a %T", l)
+		}
+		if len(a) > 1 {
+			sep = a[1].(string)
+		}
+		size := 0
+		for _, s := range list {
+			size += len(s) + len(sep)
+		}
+		if size > maxText+len(sep) {
+			return nil, fmt.Errorf("join gives more than %d bytes", maxText)
+		}
+		return strings.Join(list, sep), nil
+	}, new(func(any, ...string) string)},
+	"string": {func(a ...any) (any, error) { return AsText(a[0]) }, new(func(any) string)},
+	"replace": {func(a ...any) (any, error) {
+		s, old, with := a[0].(string), a[1].(string), a[2].(string)
+		if len(s)+strings.Count(s, old)*(len(with)-len(old)) > maxText {
+			return nil, fmt.Errorf("replace gives more than %d bytes", maxText)
+		}
+		return strings.ReplaceAll(s, old, with), nil
+	}, new(func(string, string, string) string)},
+}
+
+// LabelFunctions take the job's labels before the arguments that the rules file shows.
+var LabelFunctions = map[string]func(...any) (any, error){
+	"has": func(a ...any) (any, error) { // all of these
+		labels, want, err := labelArguments(a)
+		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }), err
+	},
+	"hasAny": func(a ...any) (any, error) {
+		labels, want, err := labelArguments(a)
+		return slices.ContainsFunc(want, func(l string) bool { return slices.Contains(labels, l) }), err
+	},
+	"only": func(a ...any) (any, error) { // nothing but these
+		labels, want, err := labelArguments(a)
+		return !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
+	},
+	"exactly": func(a ...any) (any, error) { // these and nothing else
+		labels, want, err := labelArguments(a)
+		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }) &&
+			!slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
+	},
+}
+
+func labelArguments(args []any) (labels, want []string, err error) {
+	labels, _ = args[0].([]string)
+	for _, a := range args[1:] {
+		s, ok := a.(string)
+		if !ok {
+			return nil, nil, errors.New("a label function takes texts, and one of them is " + strings.Trim(fmt.Sprintf("%T", a), "<>"))
+		}
+		want = append(want, strings.ToLower(s))
+	}
+	return labels, want, nil
+}
+
+func isLabels(n ast.Node) bool {
+	id, ok := n.(*ast.IdentifierNode)
+	return ok && id.Value == "labels"
+}
+
+// labelCall returns the name of the label function that a node calls, "" for
+// any other node.
+func labelCall(n ast.Node) string {
+	if c, ok := n.(*ast.CallNode); ok {
+		if id, ok := c.Callee.(*ast.IdentifierNode); ok && LabelFunctions[id.Value] != nil {
+			return id.Value
+		}
+	}
+	return ""
+}
