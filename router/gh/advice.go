@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/go-github/v60/github"
@@ -29,12 +30,7 @@ var aboutRequest = regexp.MustCompile(`(?i)\blabels?\b|\bvalidation failed\b|\bp
 func (s *session) sortRefusal(code int, err error, resp *github.Response, c call, who, accept string) error {
 	_, said, _ := strings.Cut(err.Error(), "GitHub answered ") // not the names in what was asked
 	has := func(words ...string) bool {
-		for _, w := range words {
-			if strings.Contains(strings.ToLower(said), w) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(words, func(w string) bool { return strings.Contains(strings.ToLower(said), w) })
 	}
 	fix := func(format string, args ...any) error {
 		return &router.FixError{Fix: fmt.Sprintf(format, args...), Err: err}

@@ -160,11 +160,8 @@ func (a *app) login(ctx context.Context, t target) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := in.session.blocked(a.client.now()); err != nil {
+	if err := a.client.ready(ctx, in.session); err != nil {
 		return nil, err // without a token for it
-	}
-	if err := a.client.reach(ctx, in.session); err != nil {
-		return nil, err
 	}
 	return in.session, a.refresh(ctx, in, t.owner)
 }
@@ -206,10 +203,7 @@ func (a *app) installation(ctx context.Context, t target) (*installation, error)
 // lookUp makes one request:
 // https://docs.github.com/en/rest/apps/apps#get-a-repository-installation-for-the-authenticated-app (read 2026-11-24).
 func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
-	if err := a.session.blocked(a.client.now()); err != nil {
-		return nil, err
-	}
-	if err := a.client.reach(ctx, a.session); err != nil {
+	if err := a.client.ready(ctx, a.session); err != nil {
 		return nil, err
 	}
 	var found *github.Installation
@@ -279,10 +273,7 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 	case in.refusal.stands(now):
 		return in.refusal.err
 	}
-	if err := a.session.blocked(now); err != nil {
-		return err
-	}
-	if err := a.client.reach(ctx, a.session); err != nil {
+	if err := a.client.ready(ctx, a.session); err != nil {
 		return err
 	}
 	token, resp, err := a.session.api.Apps.CreateInstallationToken(ctx, in.id, &github.InstallationTokenOptions{})
@@ -301,10 +292,9 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 		return err
 	}
 	a.session.calls.passed(a.client.now())
-	s.setToken(router.Secret(token.GetToken()), token.GetExpiresAt().Time)
 	s.mu.Lock()
-	s.granted = grantedTo(token.Permissions)
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	s.token, s.expires, s.granted = router.Secret(token.GetToken()), token.GetExpiresAt().Time, grantedTo(token.Permissions)
 	return nil
 }
 
@@ -315,13 +305,8 @@ func (a *app) unsuspend(owner string) string {
 // sorted is session.sorted for requests of the App itself. The status is 0 when the
 // error says all.
 func (a *app) sorted(err error, resp *github.Response, doing string) (code int, sorted error) {
-	code, sorted = a.sort(err, resp, doing)
-	a.session.heard(err, sorted, resp, a.client.now())
-	return code, sorted
-}
-
-func (a *app) sort(err error, resp *github.Response, doing string) (code int, sorted error) {
 	now := a.client.now()
+	defer func() { a.session.heard(sorted, resp, now) }()
 	code, err = a.session.refused(err, resp, doing, now)
 	switch {
 	case code == http.StatusUnauthorized:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-github/v60/github"
@@ -37,6 +38,11 @@ const (
 // A breaker is a circuit breaker. It trips after some failures in a row, and resets
 // when one try, after a growing wait, succeeds. The zero value has not tripped.
 type breaker struct {
+	// Some request had an answer, if only a 5xx. Without one, that GitHub cannot be
+	// reached says little about the login: runners are then kept back only when
+	// registrations fail.
+	answered atomic.Bool
+
 	mu       sync.Mutex
 	failures int       // in a row
 	since    time.Time // of the first of them
@@ -46,7 +52,6 @@ type breaker struct {
 	trying   bool      // a probe is under way
 	trial    bool      // a runner was let through, and nothing is known of it yet
 	good     time.Time // the last good answer; zero: none yet
-	answered bool      // some request had an answer, if only a 5xx
 	unproven int       // runners started since
 	unknown  time.Time // until then, whether GitHub answers is not asked
 }
@@ -56,22 +61,8 @@ func (b *breaker) passed(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.failures, b.wait, b.next, b.trial, b.cause = 0, 0, time.Time{}, false, nil
-	b.good, b.unproven, b.answered = now, 0, true
-}
-
-// hasAnswered reports whether GitHub ever answered. If not, that it cannot be reached
-// says little about the login: runners are then kept back only when registrations fail.
-func (b *breaker) hasAnswered() bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.answered
-}
-
-// hear records an answer, good or not.
-func (b *breaker) hear() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.answered = true
+	b.good, b.unproven = now, 0
+	b.answered.Store(true)
 }
 
 // hurry makes the next try due now.
@@ -104,16 +95,23 @@ func (b *breaker) delay(first, last time.Duration, now time.Time) {
 	b.next = now.Add(b.wait)
 }
 
-// state returns whether the breaker has tripped, whether a try is due, when the next try
-// is, and since when and why it fails.
-func (b *breaker) state(now time.Time) (tripped, due bool, at, since time.Time, cause error) {
+// A failure is why a breaker has tripped.
+type failure struct {
+	at    time.Time // of the next try
+	due   bool      // it is due
+	since time.Time
+	cause error
+}
+
+// state returns the failure, and whether the breaker has tripped.
+func (b *breaker) state(now time.Time) (f failure, tripped bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	at = b.next
+	f = failure{b.next, !now.Before(b.next) && !b.trying, b.since, b.cause}
 	if b.trying {
-		at = now.Add(firstProbe)
+		f.at = now.Add(firstProbe)
 	}
-	return !b.next.IsZero(), !now.Before(b.next) && !b.trying, at, b.since, b.cause
+	return f, !b.next.IsZero()
 }
 
 // try takes the one try that is due; false when none is due, or another caller has it.
@@ -140,16 +138,16 @@ func (b *breaker) tried(err error, now time.Time) {
 
 // start lets one runner through, and no other for trialTime, when a try is due; false:
 // not yet. A breaker that has not tripped lets all through.
-func (b *breaker) start(now time.Time) (at time.Time, ok bool) {
+func (b *breaker) start(now time.Time) (f failure, ok bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if now.Before(b.next) {
-		return b.next, false
+		return failure{at: b.next, since: b.since, cause: b.cause}, false
 	}
 	if !b.next.IsZero() {
 		b.next, b.trial = now.Add(trialTime), true
 	}
-	return time.Time{}, true
+	return failure{}, true
 }
 
 // trust counts a runner that is started; false when so many were started since the
@@ -171,14 +169,14 @@ func (b *breaker) leave(now time.Time) {
 	b.unknown = now.Add(unknownFor)
 }
 
-// heard records an error, and what it was classified as, in the session's breaker.
-func (s *session) heard(err, sorted error, resp *github.Response, now time.Time) {
+// heard records a classified error in the session's breaker.
+func (s *session) heard(sorted error, resp *github.Response, now time.Time) {
 	code := status(resp)
 	if code != 0 {
-		s.calls.hear()
+		s.calls.answered.Store(true)
 	}
 	switch {
-	case errors.As(sorted, new(*router.RetryAtError)) && code == 0, errors.Is(err, context.Canceled):
+	case errors.As(sorted, new(*router.RetryAtError)) && code == 0, errors.Is(sorted, context.Canceled):
 		// GitHub was not asked, or the caller went away.
 	case code == http.StatusUnauthorized, errors.As(sorted, new(*loginError)):
 		s.calls.failed(sorted, 1, firstProbe, lastProbe, now)
@@ -190,10 +188,10 @@ func (s *session) heard(err, sorted error, resp *github.Response, now time.Time)
 }
 
 // failing returns the error for a login that is not used until at.
-func (c *caller) failing(s *session, at, since time.Time, cause error) error {
+func (c *caller) failing(s *session, f failure) error {
 	return &router.RetryAtError{
-		At: at, Line: c.Host() + " " + s.login, Failing: true,
-		Err: fmt.Errorf("GitHub has failed for %s since %s: %w", s.login, since.UTC().Format(time.RFC3339), cause),
+		At: f.at, Line: c.Host() + " " + s.login, Failing: true,
+		Err: fmt.Errorf("GitHub has failed for %s since %s: %w", s.login, f.since.UTC().Format(time.RFC3339), f.cause),
 	}
 }
 
@@ -203,28 +201,19 @@ func (c *caller) failing(s *session, at, since time.Time, cause error) error {
 func (c *caller) reach(ctx context.Context, s *session) error {
 	for left := patience; ; {
 		now := c.now()
-		tripped, due, at, since, cause := s.calls.state(now)
+		f, tripped := s.calls.state(now)
 		if !tripped {
 			return nil
 		}
-		if due && s.calls.try(now) {
+		if f.due && s.calls.try(now) {
 			err := c.ping(ctx, s, c.timeout)
 			if s.calls.tried(err, c.now()); err == nil {
 				s.registers.hurry(c.now())
 			}
 			continue
 		}
-		pause := max(at.Sub(now), inFlightPause)
-		end, ends := ctx.Deadline()
-		if left -= pause; !router.IsForClaim(ctx) || left < 0 || ends && time.Until(end) <= pause {
-			return c.failing(s, at, since, cause)
-		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return c.failing(s, at, since, cause)
+		if !router.IsForClaim(ctx) || !pause(ctx, max(f.at.Sub(now), inFlightPause), &left) {
+			return c.failing(s, f)
 		}
 	}
 }
@@ -267,8 +256,8 @@ func (c *caller) prove(ctx context.Context, s *session) error {
 		return err
 	}
 	defer s.probing.give()
-	if tripped, _, at, since, cause := s.calls.state(c.now()); tripped {
-		return c.failing(s, at, since, cause)
+	if f, tripped := s.calls.state(c.now()); tripped {
+		return c.failing(s, f)
 	}
 	if s.calls.trust(c.now()) {
 		return nil
@@ -277,13 +266,13 @@ func (c *caller) prove(ctx context.Context, s *session) error {
 	if err == nil || errors.As(err, new(*router.RetryAtError)) {
 		return err
 	}
-	if !s.calls.hasAnswered() {
+	if !s.calls.answered.Load() {
 		s.calls.leave(c.now())
 		return nil
 	}
 	s.calls.failed(err, 1, firstProbe, lastProbe, c.now())
-	_, _, at, since, cause := s.calls.state(c.now())
-	return c.failing(s, at, since, cause)
+	f, _ := s.calls.state(c.now())
+	return c.failing(s, f)
 }
 
 // A place is a target and runner group: GitHub may refuse the registrations of one
@@ -325,10 +314,10 @@ func (p *places) passed(at place) {
 }
 
 // refusing returns the error for a place whose registrations GitHub refuses.
-func (c *registrar) refusing(p place, at, since time.Time, cause error) error {
+func (c *registrar) refusing(p place, f failure) error {
 	return &router.RetryAtError{
-		At: at, Line: fmt.Sprint(c.Host(), " ", p), Failing: true,
-		Err: fmt.Errorf("GitHub refuses the runners of %s since %s: %w", p.target, since.UTC().Format(time.RFC3339), cause),
+		At: f.at, Line: fmt.Sprint(c.Host(), " ", p), Failing: true,
+		Err: fmt.Errorf("GitHub refuses the runners of %s since %s: %w", p.target, f.since.UTC().Format(time.RFC3339), f.cause),
 	}
 }
 
@@ -344,7 +333,7 @@ func (c *registrar) registeredIn(p place, err error) error {
 	var later *router.RetryAtError
 	switch {
 	case errors.As(err, &later): // GitHub was not asked
-		if n := len(logins); later.Failing && n > 0 && !logins[n-1].calls.hasAnswered() {
+		if n := len(logins); later.Failing && n > 0 && !logins[n-1].calls.answered.Load() {
 			failed() // Admit keeps no runner back before
 		}
 		return err
@@ -377,16 +366,16 @@ func (c *registrar) registeredIn(p place, err error) error {
 // runner that brings its own registration.
 func (c *registrar) held(p place, own bool, now time.Time) error {
 	for _, s := range c.logins(p.target) {
-		if tripped, due, at, since, cause := s.calls.state(now); tripped && !due && s.calls.hasAnswered() {
-			return c.failing(s, at, since, cause)
+		if f, tripped := s.calls.state(now); tripped && !f.due && s.calls.answered.Load() {
+			return c.failing(s, f)
 		}
-		if tripped, due, at, since, cause := s.registers.state(now); tripped && !due && !own {
-			return c.failing(s, at, since, cause)
+		if f, tripped := s.registers.state(now); tripped && !f.due && !own {
+			return c.failing(s, f)
 		}
 	}
 	if b := c.places.of(p); b != nil && !own {
-		if tripped, due, at, since, cause := b.state(now); tripped && !due {
-			return c.refusing(p, at, since, cause)
+		if f, tripped := b.state(now); tripped && !f.due {
+			return c.refusing(p, f)
 		}
 	}
 	return nil
@@ -425,7 +414,7 @@ func (c *registrar) Admit(ctx context.Context, a router.Admission) error {
 	}
 	logins := c.logins(t)
 	for _, s := range logins {
-		if err := c.reach(ctx, s); err != nil && s.calls.hasAnswered() {
+		if err := c.reach(ctx, s); err != nil && s.calls.answered.Load() {
 			return err
 		}
 	}
@@ -435,15 +424,13 @@ func (c *registrar) Admit(ctx context.Context, a router.Admission) error {
 	// What is due is tried by this runner alone.
 	now := c.now()
 	for _, s := range logins {
-		if at, ok := s.registers.start(now); !ok && !a.Own {
-			_, _, _, since, cause := s.registers.state(now)
-			return c.failing(s, at, since, cause)
+		if f, ok := s.registers.start(now); !ok && !a.Own {
+			return c.failing(s, f)
 		}
 	}
 	if b := c.places.of(p); b != nil && !a.Own {
-		if at, ok := b.start(now); !ok {
-			_, _, _, since, cause := b.state(now)
-			return c.refusing(p, at, since, cause)
+		if f, ok := b.start(now); !ok {
+			return c.refusing(p, f)
 		}
 	}
 	for _, s := range logins {

@@ -380,18 +380,24 @@ func (c *caller) wait(ctx context.Context, p priority, try func(now time.Time) (
 	for left := patience; ; {
 		now := c.now()
 		at, short := try(now)
-		pause := max(at.Sub(now), time.Millisecond)
-		end, ends := ctx.Deadline()
-		if left -= pause; short == "" || p != claim || left < 0 || ends && time.Until(end) <= pause {
+		if short == "" || p != claim || !pause(ctx, max(at.Sub(now), time.Millisecond), &left) {
 			return later(at, short)
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return later(at, short)
-		}
+	}
+}
+
+// pause takes d from left and waits for it; false: that is more than is left, or than
+// ctx lasts.
+func pause(ctx context.Context, d time.Duration, left *time.Duration) bool {
+	end, ends := ctx.Deadline()
+	if *left -= d; *left < 0 || ends && time.Until(end) <= d {
+		return false
+	}
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -104,12 +104,6 @@ type session struct {
 	granted map[string]string // what the installation may do; nil: not known
 }
 
-func (s *session) setToken(token router.Secret, expires time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.token, s.expires = token, expires
-}
-
 // fresh reports whether an installation's token is still good for a request.
 func (s *session) fresh(now time.Time) bool {
 	s.mu.Lock()
@@ -211,10 +205,7 @@ func (c *caller) login(ctx context.Context, t target) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.blocked(c.now()); err != nil {
-		return nil, err
-	}
-	return s, c.reach(ctx, s)
+	return s, c.ready(ctx, s)
 }
 
 // tokenSession returns the session of the current token.
@@ -325,12 +316,7 @@ func TokenFile(path string) func() (router.Secret, error) {
 
 // printable reports whether s is of visible ASCII characters alone.
 func printable(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
+	return !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
 }
 
 // RunnerConfig registers a just-in-time runner in the repository, the
@@ -372,18 +358,10 @@ func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (r
 // Run returns what the rules see of a workflow run. It makes one request, but
 // for those of an App that logs in.
 func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error) {
-	if !pathName(repo.Owner) || !pathName(repo.Name) {
-		return router.Run{}, &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
-	}
 	var run router.Run
-	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, call{
-		doing:      fmt.Sprintf("read run %d of %s/%s", runID, repo.Owner, repo.Name),
-		owner:      repo.Owner,
-		permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
-		exists:     "the run exists",
-		jobWaits:   true,
-		asked:      asked{priority: routing},
-	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+	of := callIn(repo, fmt.Sprintf("read run %d of", runID), "Actions (read)", "the run exists")
+	of.jobWaits, of.priority = true, routing
+	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		found, resp, err := api.Actions.GetWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
 		if err == nil {
 			run, err = runOf(found, runID)
@@ -516,13 +494,8 @@ func pathOf(t router.Target) (target, error) {
 
 // pathName reports whether s is one name of an owner or a repository.
 func pathName(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
-			return false
-		}
-	}
-	return s != "" && len(s) <= 100 && s != "." && s != ".."
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+	return s != "" && len(s) <= 100 && s != "." && s != ".." && strings.Trim(s, letters) == ""
 }
 
 // checkConfig refuses an answer that no runner could start with.

@@ -1,9 +1,12 @@
 package gh
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -45,13 +48,8 @@ func status(resp *github.Response) int {
 
 // sorted turns an error of go-github into one of router.GitHub's, and records it in the
 // session's breaker. resp is nil when GitHub did not answer.
-func (s *session) sorted(err error, resp *github.Response, c call, now time.Time) error {
-	sorted := s.sort(err, resp, c, now)
-	s.heard(err, sorted, resp, now)
-	return sorted
-}
-
-func (s *session) sort(err error, resp *github.Response, c call, now time.Time) error {
+func (s *session) sorted(err error, resp *github.Response, c call, now time.Time) (sorted error) {
+	defer func() { s.heard(sorted, resp, now) }()
 	code, err := s.refused(err, resp, c.doing, now)
 	who, accept := "the GitHub token", ""
 	if s.app != nil {
@@ -59,7 +57,9 @@ func (s *session) sort(err error, resp *github.Response, c call, now time.Time) 
 		switch {
 		case code == http.StatusUnauthorized:
 			// The installation is gone, or our clock is slow: a new token tells.
-			s.setToken("", time.Time{})
+			s.mu.Lock()
+			s.token, s.expires = "", time.Time{}
+			s.mu.Unlock()
 			s.forget()
 			return err
 		case code == http.StatusNotFound && !c.mayBeGone:
@@ -158,25 +158,25 @@ func (s *session) blocked(now time.Time) error {
 	return nil
 }
 
+// ready returns a *router.RetryAtError while a session cannot be used.
+func (c *caller) ready(ctx context.Context, s *session) error {
+	if err := s.blocked(c.now()); err != nil {
+		return err
+	}
+	return c.reach(ctx, s)
+}
+
 // words returns GitHub's words about a refusal, as one line in brackets, or "".
 func words(err error) string {
 	r, ok := errors.AsType[*github.ErrorResponse](err)
 	if !ok {
 		return ""
 	}
-	said := []string{}
-	if r.Message != "" {
-		said = append(said, r.Message)
-	}
+	said := []string{r.Message}
 	for _, e := range r.Errors {
-		text := e.Message
-		if text == "" {
-			text = strings.TrimSpace(e.Resource + " " + e.Field + " " + e.Code)
-		}
-		if text != "" {
-			said = append(said, text)
-		}
+		said = append(said, cmp.Or(e.Message, strings.TrimSpace(e.Resource+" "+e.Field+" "+e.Code)))
 	}
+	said = slices.DeleteFunc(said, func(text string) bool { return text == "" })
 	line := []rune(strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return ' '

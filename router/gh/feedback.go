@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/google/go-github/v60/github"
 
@@ -102,27 +103,22 @@ func checkRun(s router.NoticeState) (status, conclusion *string) {
 
 // checkNotice checks what go-github would put into a URL as it is.
 func checkNotice(n router.Notice) error {
-	for i := range len(n.SHA) {
-		if c := n.SHA[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') && (c < 'A' || c > 'F') {
-			return &router.GiveUpError{Err: fmt.Errorf("%q is no commit", n.SHA)}
-		}
+	if strings.Trim(n.SHA, "0123456789abcdefABCDEF") != "" {
+		return &router.GiveUpError{Err: fmt.Errorf("%q is no commit", n.SHA)}
 	}
 	if n.SHA == "" {
 		return &router.GiveUpError{Err: errors.New("the commit is not known")}
 	}
-	return checkRepo(n.Repo)
+	return nil
 }
 
 // askAbout makes one request for a notice.
-func (c *Client) askAbout(ctx context.Context, n router.Notice, do func(context.Context, *github.Client) (*github.Response, error)) error {
-	full := n.Repo.Owner + "/" + n.Repo.Name
-	of := call{
-		doing: fmt.Sprintf("say on commit %.12s of %s what becomes of job %d", n.SHA, full, n.JobID), owner: n.Repo.Owner,
-		permission: "repository permission Checks (write) on " + full, exists: "the commit exists",
-	}
+func (c *Client) askAbout(ctx context.Context, n router.Notice, do exchange) error {
+	doing := fmt.Sprintf("report job %d on commit %.12s of", n.JobID, n.SHA)
+	of := callIn(n.Repo, doing, "Checks (write)", "the commit exists")
 	switch {
 	case n.Kind == router.NoticeCommitStatus:
-		of.permission = "repository permission Commit statuses (write) on " + full
+		of = callIn(n.Repo, doing, "Commit statuses (write)", "the commit exists")
 	case n.Kind != router.NoticeCheckRun:
 		return &router.GiveUpError{Err: fmt.Errorf("%s: there is no %q on GitHub", of.doing, n.Kind)}
 	case c.app == nil:
@@ -131,21 +127,15 @@ func (c *Client) askAbout(ctx context.Context, n router.Notice, do func(context.
 			Err: fmt.Errorf("%s: only an App makes check runs", of.doing),
 		}
 	}
-	return c.ask(ctx, target{owner: n.Repo.Owner, repo: n.Repo.Name}, of, do)
+	return c.askIn(ctx, n.Repo, of, do)
 }
 
 // CancelRun implements router.Notices. It makes one request, but for those of
 // an App that logs in.
 func (c *Client) CancelRun(ctx context.Context, repo router.Repo, runID int64) error {
-	if err := checkRepo(repo); err != nil {
-		return err
-	}
-	full := repo.Owner + "/" + repo.Name
 	ended := false
-	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, call{
-		doing: fmt.Sprintf("cancel run %d of %s", runID, full), owner: repo.Owner,
-		permission: "repository permission Actions (write) on " + full, exists: "the run exists",
-	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+	of := callIn(repo, fmt.Sprintf("cancel run %d of", runID), "Actions (write)", "the run exists")
+	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := api.Actions.CancelWorkflowRunByID(ctx, repo.Owner, repo.Name, runID)
 		ended = status(resp) == http.StatusConflict
 		return resp, accepted(err)

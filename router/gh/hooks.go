@@ -112,7 +112,7 @@ func accepted(err error) error {
 
 // askHook makes one request about a hook, as the App itself or, for another's
 // hook, as its installation or with the token. right is read or write.
-func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string, do func(context.Context, *github.Client) (*github.Response, error)) error {
+func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string, do exchange) error {
 	t := target{owner: h.Owner, repo: h.Repo, organization: h.Kind == router.HookOrganization}
 	of := call{doing: doing, owner: h.Owner, exists: "the webhook exists", mayBeGone: true}
 	switch h.Kind {
@@ -132,14 +132,11 @@ func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string
 }
 
 // askAsApp makes one request as the App itself.
-func (c *caller) askAsApp(ctx context.Context, doing string, do func(context.Context, *github.Client) (*github.Response, error)) error {
+func (c *caller) askAsApp(ctx context.Context, doing string, do exchange) error {
 	if c.app == nil {
 		return &router.FixError{Fix: "log in as the GitHub App", Err: fmt.Errorf("%s: Switchyard has a token and is no App", doing)}
 	}
-	if err := c.app.session.blocked(c.now()); err != nil {
-		return err
-	}
-	if err := c.reach(ctx, c.app.session); err != nil {
+	if err := c.ready(ctx, c.app.session); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)

@@ -14,8 +14,11 @@ import (
 	"switchyard/router"
 )
 
+// An exchange makes one request and reads its answer.
+type exchange func(context.Context, *github.Client) (*github.Response, error)
+
 // ask makes one request, besides those with which an App logs in.
-func (c *caller) ask(ctx context.Context, t target, of call, do func(context.Context, *github.Client) (*github.Response, error)) error {
+func (c *caller) ask(ctx context.Context, t target, of call, do exchange) error {
 	if of.priority == claim {
 		ctx = router.ForClaim(ctx)
 	}
@@ -33,20 +36,28 @@ func (c *caller) ask(ctx context.Context, t target, of call, do func(context.Con
 	return nil
 }
 
+// callIn describes a request about a repository, for which a login needs a permission
+// there, such as "Actions (read)".
+func callIn(repo router.Repo, doing, permission, exists string) call {
+	full := repo.Owner + "/" + repo.Name
+	return call{doing: doing + " " + full, owner: repo.Owner, permission: "repository permission " + permission + " on " + full, exists: exists}
+}
+
+// askIn makes one request about a repository.
+func (c *caller) askIn(ctx context.Context, repo router.Repo, of call, do exchange) error {
+	if !pathName(repo.Owner) || !pathName(repo.Name) {
+		return &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
+	}
+	return c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, of, do)
+}
+
 // Job implements router.GitHub.
 func (c *Client) Job(ctx context.Context, repo router.Repo, id int64) (router.Delivery, error) {
-	if !pathName(repo.Owner) || !pathName(repo.Name) {
-		return router.Delivery{}, &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
-	}
 	var d router.Delivery
 	gone, asked := false, c.now()
-	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, call{
-		doing:      fmt.Sprintf("read job %d of %s/%s", id, repo.Owner, repo.Name),
-		owner:      repo.Owner,
-		permission: "repository permission Actions (read) on " + repo.Owner + "/" + repo.Name,
-		exists:     "the job exists",
-		mayBeGone:  true,
-	}, func(ctx context.Context, api *github.Client) (*github.Response, error) {
+	of := callIn(repo, fmt.Sprintf("read job %d of", id), "Actions (read)", "the job exists")
+	of.mayBeGone = true
+	err := c.askIn(ctx, repo, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		found, resp, err := api.Actions.GetWorkflowJobByID(ctx, repo.Owner, repo.Name, id)
 		gone = absent(err, resp)
 		if err == nil && found.GetID() != id {

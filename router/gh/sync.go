@@ -11,30 +11,16 @@ import (
 	"switchyard/router"
 )
 
-// callRuns describes a request about the runs of a repository.
+// callRuns describes a request for the runs of a repository.
 func callRuns(repo router.Repo) call {
-	full := repo.Owner + "/" + repo.Name
-	return call{
-		doing: "list the runs of " + full, owner: repo.Owner,
-		permission: "repository permission Actions (read) on " + full, exists: "the repository exists",
-	}
-}
-
-func checkRepo(repo router.Repo) error {
-	if !pathName(repo.Owner) || !pathName(repo.Name) {
-		return &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
-	}
-	return nil
+	return callIn(repo, "list the runs of", "Actions (read)", "the repository exists")
 }
 
 // Sees implements router.Listings. It makes one request, but for those of an
 // App that logs in.
 func (c *Client) Sees(ctx context.Context, repo router.Repo) (bool, error) {
-	if err := checkRepo(repo); err != nil {
-		return false, err
-	}
 	code := 0
-	err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, callRuns(repo), func(ctx context.Context, api *github.Client) (*github.Response, error) {
+	err := c.askIn(ctx, repo, callRuns(repo), func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		_, resp, err := api.Actions.ListRepositoryWorkflowRuns(ctx, repo.Owner, repo.Name, &github.ListWorkflowRunsOptions{
 			ListOptions: github.ListOptions{PerPage: 1},
 		})
@@ -61,9 +47,6 @@ var unfinished = []string{"requested", "waiting", "pending", "queued", "in_progr
 
 // Unfinished implements router.Listings.
 func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, each func(router.Delivery) error) (did router.Unfinished, err error) {
-	if err := checkRepo(repo); err != nil {
-		return did, err
-	}
 	seen := map[int64]bool{}
 	for _, of := range unfinished {
 		listed := 0
@@ -74,7 +57,7 @@ func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, ea
 			}
 			did.Calls++
 			var runs *github.WorkflowRuns
-			err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, callRuns(repo), func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+			err := c.askIn(ctx, repo, callRuns(repo), func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
 				runs, resp, err = api.Actions.ListRepositoryWorkflowRuns(ctx, repo.Owner, repo.Name, &github.ListWorkflowRunsOptions{
 					Status: of, ExcludePullRequests: true, ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 				})
@@ -123,9 +106,6 @@ const jobsPages = 20 // of one run: GitHub's matrix has 256 jobs at most
 
 // RunJobs implements router.Listings.
 func (c *Client) RunJobs(ctx context.Context, repo router.Repo, runID int64, each func(router.Delivery) error) error {
-	if err := checkRepo(repo); err != nil {
-		return err
-	}
 	var did router.Unfinished
 	err := c.runJobs(ctx, repo, runID, jobsPages, &did, each)
 	if err == nil && did.Cut {
@@ -136,8 +116,7 @@ func (c *Client) RunJobs(ctx context.Context, repo router.Repo, runID int64, eac
 
 // runJobs calls each for the jobs of a run's last attempt.
 func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, calls int, did *router.Unfinished, each func(router.Delivery) error) error {
-	says := callRuns(repo)
-	says.doing = fmt.Sprintf("list the jobs of run %d of %s/%s", runID, repo.Owner, repo.Name)
+	says := callIn(repo, fmt.Sprintf("list the jobs of run %d of", runID), "Actions (read)", "the repository exists")
 	says.mayBeGone = true
 	for page := 1; page > 0; {
 		if did.Calls >= calls {
@@ -147,7 +126,7 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 		did.Calls++
 		var jobs *github.Jobs
 		gone, asked := false, c.now()
-		err := c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
+		err := c.askIn(ctx, repo, says, func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
 			jobs, resp, err = api.Actions.ListWorkflowJobs(ctx, repo.Owner, repo.Name, runID, &github.ListWorkflowJobsOptions{
 				Filter: "latest", ListOptions: github.ListOptions{PerPage: syncPage, Page: page},
 			})
