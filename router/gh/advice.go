@@ -16,17 +16,17 @@ import (
 
 const maxAccepted = 256 // bytes of X-Accepted-GitHub-Permissions that are read
 
-// runnerLimit matches GitHub's words for a runner group that is full: "Runner group 1
-// has reached max limit of 10000 runners".
+// runnerLimit matches GitHub's message about a full runner group: "Runner group 1 has
+// reached max limit of 10000 runners".
 var runnerLimit = regexp.MustCompile(`(?i)\b(limit|maximum)\b.*\brunners\b|\brunners\b.*\b(limit|maximum)\b`)
 
-// aboutRequest matches GitHub's words for a request that is itself at fault: in a
-// registration these are the labels, which are the job's.
+// aboutRequest matches GitHub's message about a faulty request: in a registration, about
+// the labels, which are the job's.
 var aboutRequest = regexp.MustCompile(`(?i)\blabels?\b|\bvalidation failed\b|\bproblems parsing\b`)
 
-// sortRefusal returns the error for a 4xx that is no rate limit, no failed login and no
-// 404: GitHub's words decide what to do. If a job waits, Switchyard waits for all that a
-// person can fix, and for causes that it does not know: only the job's own labels end it.
+// sortRefusal returns the error for a 4xx other than a rate limit, a failed login and a
+// 404, by GitHub's message. If a job waits, Switchyard waits for everything that a person
+// can fix, and for unknown causes: only a fault in the job's own labels ends the job.
 func (s *session) sortRefusal(code int, err error, resp *github.Response, c call, who, accept string) error {
 	_, said, _ := strings.Cut(err.Error(), "GitHub answered ") // not the names in what was asked
 	has := func(words ...string) bool {
@@ -76,7 +76,7 @@ func (s *session) sortRefusal(code int, err error, resp *github.Response, c call
 	return err
 }
 
-// An oddRefusal is a refusal whose cause is not known: it may concern one job only.
+// An oddRefusal is a refusal of unknown cause, which may concern only one job.
 type oddRefusal struct{ err error }
 
 func (e *oddRefusal) Error() string { return e.err.Error() }

@@ -47,7 +47,7 @@ func KeyFile(path string) func() (*rsa.PrivateKey, error) {
 		}
 		block, _ := pem.Decode(b)
 		if block == nil {
-			return nil, fmt.Errorf("%s is no PEM file; download a private key on the GitHub App's settings page", path)
+			return nil, fmt.Errorf("%s is not a PEM file; download a private key on the GitHub App's settings page", path)
 		}
 		var key any
 		switch block.Type {
@@ -62,7 +62,7 @@ func KeyFile(path string) func() (*rsa.PrivateKey, error) {
 			return rsaKey, nil
 		}
 		if err == nil {
-			err = errors.New("it is another kind of key")
+			err = errors.New("it is a different kind of key")
 		}
 		return nil, fmt.Errorf("%s holds no RSA private key without a passphrase: %w", path, err)
 	}
@@ -94,7 +94,7 @@ type installation struct {
 	refusal refusal // of a token
 }
 
-// A refusal is an error that stands until a time.
+// A refusal is an error that is returned again until a time.
 type refusal struct {
 	err   error
 	until time.Time
@@ -107,8 +107,8 @@ type loginError struct{ err error }
 func (e *loginError) Error() string { return e.err.Error() }
 func (e *loginError) Unwrap() error { return e.err }
 
-// refused keeps err if it needs an operator: asking again at once, for each of many
-// waiting runners, would use up the App's own limit.
+// refused returns the refusal of err if an operator must act: asking again at once, for
+// each of many waiting runners, would use up the App's own limit.
 func refused(err error, now time.Time) refusal {
 	if _, ok := errors.AsType[*router.FixError](err); ok && !errors.As(err, new(*loginError)) && !errors.As(err, new(*router.RetryAtError)) {
 		return refusal{err, now.Add(refusalPause)}
@@ -139,9 +139,9 @@ func newApp(cfg App, c *caller) *app {
 		if err != nil {
 			return nil, &router.FixError{Fix: "give Switchyard a private key of " + a.String() + " that it can read", Err: &loginError{fmt.Errorf("read the key of %s: %w", a, err)}}
 		}
-		// It signs the JWT. Its transport for installations is not used: there,
-		// a caller waits for the others' refresh however short its own context,
-		// and a refusal leaks the connection and hides GitHub's words.
+		// It signs the JWT. Its transport for installations is not used: a caller would
+		// wait for the others' refresh however short its own context is, and a refusal
+		// would leak the connection and hide GitHub's message.
 		signed := ghinstallation.NewAppsTransportFromPrivateKey(c.http.Transport, a.ID, key)
 		return signed.RoundTrip(req.Clone(req.Context()))
 	}))
@@ -153,7 +153,7 @@ func (a *app) String() string { return fmt.Sprintf("the GitHub App %d", a.ID) }
 
 // login returns the session of the installation that serves t.
 func (a *app) login(ctx context.Context, t target) (*session, error) {
-	// A claim will need the installation and its token, too.
+	// A claim will also need the installation and its token.
 	ctx, cancel := context.WithTimeout(withAsked(ctx, asked{priority: claim}), a.client.timeout)
 	defer cancel()
 	in, err := a.installation(ctx, t)
@@ -166,7 +166,7 @@ func (a *app) login(ctx context.Context, t target) (*session, error) {
 	return in.session, a.refresh(ctx, in, t.owner)
 }
 
-// installation returns the one that serves t. GitHub is asked once per owner.
+// installation returns the installation that serves t. GitHub is asked once per owner.
 func (a *app) installation(ctx context.Context, t target) (*installation, error) {
 	a.mu.Lock()
 	name := strings.ToLower(t.owner)
@@ -200,7 +200,7 @@ func (a *app) installation(ctx context.Context, t target) (*installation, error)
 	return in, nil
 }
 
-// lookUp makes one request:
+// lookUp requests the installation that serves t:
 // https://docs.github.com/en/rest/apps/apps#get-a-repository-installation-for-the-authenticated-app (read 2026-11-24).
 func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	if err := a.client.ready(ctx, a.session); err != nil {
@@ -217,7 +217,7 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 		found, resp, err = a.session.api.Apps.FindRepositoryInstallation(ctx, t.owner, t.repo)
 	}
 	if err == nil && found.GetID() <= 0 {
-		err = errors.New("GitHub's answer holds no installation")
+		err = errors.New("GitHub's answer lacks the installation")
 	}
 	if err != nil {
 		code, err := a.sorted(err, resp, fmt.Sprintf("find the installation of %s for %s", a, t))
@@ -278,7 +278,7 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 	}
 	token, resp, err := a.session.api.Apps.CreateInstallationToken(ctx, in.id, &github.InstallationTokenOptions{})
 	if err == nil && (!printable(token.GetToken()) || token.GetToken() == "" || token.ExpiresAt == nil) {
-		err = errors.New("GitHub's answer holds no token")
+		err = errors.New("GitHub's answer lacks the token")
 	}
 	if err != nil {
 		code, err := a.sorted(err, resp, doing)
@@ -303,7 +303,7 @@ func (a *app) unsuspend(owner string) string {
 }
 
 // sorted is session.sorted for requests of the App itself. The status is 0 when the
-// error says all.
+// error needs no further classification.
 func (a *app) sorted(err error, resp *github.Response, doing string) (code int, sorted error) {
 	now := a.client.now()
 	defer func() { a.session.heard(sorted, resp, now) }()

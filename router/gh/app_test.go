@@ -531,12 +531,12 @@ func TestKeyFileIsReadEachTime(t *testing.T) {
 		{"a file that its group may read", good, 0o440, ""},
 		{"a file that everybody may read", good, 0o644, "chmod o= " + path},
 		{"a file that everybody may write", good, 0o602, "chmod o= " + path},
-		{"nothing", "", 0o600, "is no PEM file"},
-		{"a token", "ghp_hidden", 0o600, "is no PEM file"},
+		{"nothing", "", 0o600, "is not a PEM file"},
+		{"a token", "ghp_hidden", 0o600, "is not a PEM file"},
 		{"far too much", strings.Repeat("x", 1<<20) + "\n" + good, 0o600, "is larger than"},
 		{"a public key", encode("PUBLIC KEY", x509.MarshalPKCS1PublicKey(&private.PublicKey)), 0o600, `its first block is "PUBLIC KEY"`},
 		{"a key with a passphrase", encode("ENCRYPTED PRIVATE KEY", pkcs8), 0o600, "without a passphrase"},
-		{"a key on a curve", encode("PRIVATE KEY", ecKey), 0o600, "another kind of key"},
+		{"a key on a curve", encode("PRIVATE KEY", ecKey), 0o600, "a different kind of key"},
 		{"a cut off key", encode("RSA PRIVATE KEY", pkcs8[:20]), 0o600, "holds no RSA private key"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

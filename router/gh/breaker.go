@@ -14,9 +14,9 @@ import (
 	"switchyard/router"
 )
 
-// How long failing logins are kept back. A probe is one small request: a login that
-// works again is used within seconds, and a GitHub that is down gets six requests a
-// minute. A trial is a runner that is started on Nomad.
+// How long failing logins are kept back. A probe is one small request, so that a login is
+// used again within seconds, and a GitHub that is down gets six requests a minute. A trial
+// is a runner that is started on Nomad.
 const (
 	failuresInARow = 3           // that trip a breaker: single ones may be chance, as GitHub answers 5xx now and then
 	firstProbe     = time.Second // doubled with each probe that fails

@@ -212,7 +212,7 @@ func TestATokenThatIsReplacedIsGoodAtOnce(t *testing.T) {
 		t.Fatalf("RunnerConfig with a bad token = %v", err)
 	}
 	var later *router.RetryAtError
-	if err := c.Admit(t.Context(), in(acme)); !errors.As(err, &later) || !strings.Contains(err.Error(), "put a GitHub token that is valid") {
+	if err := c.Admit(t.Context(), in(acme)); !errors.As(err, &later) || !strings.Contains(err.Error(), "give Switchyard a valid GitHub token") {
 		t.Errorf("Admit with a bad token = %v, want it held, with what to do", err)
 	}
 	write("")

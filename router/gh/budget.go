@@ -18,12 +18,12 @@ import (
 	"switchyard/router"
 )
 
-// Limits are those of GitHub's limits whose use it does not report in its answers:
+// Limits are the limits of GitHub whose use its answers do not report:
 // https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#about-secondary-rate-limits
 // and https://docs.github.com/en/actions/reference/limits (read 2026-11-24).
 // A zero field means GitHub's own limit, or none for an Enterprise Server, where they are
-// off unless its operator turns them on; its refusals then say so. A negative field means
-// none.
+// off unless its operator turns them on, which its refusals then show. A negative field
+// means none.
 type Limits struct {
 	Points        int // a minute, of a login and endpoint: 900. A GET costs 1, all else 5
 	Concurrent    int // requests under way of a login: 100
@@ -77,7 +77,7 @@ func (p priority) share() (primary, secondary int) {
 	return 20, 50
 }
 
-// asked is what the budget wants to know of a request beyond what is in it.
+// asked is what the budget must know about a request besides its method and path.
 type asked struct {
 	priority  priority
 	registers *target // it registers a runner there
@@ -129,8 +129,8 @@ type spending struct {
 	counted  *quota // by admit
 }
 
-// admit takes what a request costs and returns "", or returns when there will
-// be enough, and of what there is not.
+// admit takes what a request costs and returns "", or returns what is short, and until
+// when.
 func (b *budget) admit(s *spending, now time.Time) (at time.Time, short string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -146,7 +146,7 @@ func (b *budget) admit(s *spending, now time.Time) (at time.Time, short string) 
 	return time.Time{}, ""
 }
 
-// short says what is missing for a request. b.mu is held.
+// short returns what is short for a request, and until when. b.mu is held.
 func (b *budget) short(s *spending, now time.Time) (at time.Time, short string) {
 	keepPrimary, keepSecondary := s.priority.share()
 	if now.Before(b.until) {
@@ -177,7 +177,7 @@ func (b *budget) short(s *spending, now time.Time) (at time.Time, short string) 
 	return time.Time{}, ""
 }
 
-// endpoint returns what is known of one. b.mu is held.
+// endpoint returns what an endpoint has used. b.mu is held.
 func (b *budget) endpoint(name string, now time.Time) *spent {
 	e := b.endpoints[name]
 	if e == nil {
@@ -193,14 +193,14 @@ func (b *budget) endpoint(name string, now time.Time) *spent {
 // core is GitHub's word for the primary limit of most endpoints.
 const core = "core"
 
-// done is for when the request is no longer under way.
+// done records that a request has ended.
 func (b *budget) done() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.inFlight--
 }
 
-// answered reads what GitHub says of its primary limits; h is nil when it gave no answer.
+// answered reads the primary limits from GitHub's answer; h is nil when there was none.
 func (b *budget) answered(s *spending, h http.Header, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -212,7 +212,7 @@ func (b *budget) answered(s *spending, h http.Header, now time.Time) {
 	seconds, err3 := strconv.ParseInt(h.Get("X-RateLimit-Reset"), 10, 64)
 	reset := time.Unix(seconds, 0)
 	if errors.Join(err1, err2, err3) != nil || limit <= 0 || remaining < 0 || remaining > limit || limit > 1<<30 || !reset.After(now) {
-		return // it has none, as an Enterprise Server, or says nothing to go by
+		return // there is none, as on an Enterprise Server, or it is unusable
 	}
 	if last := now.Add(mostPause); reset.After(last) {
 		reset = last
@@ -315,11 +315,11 @@ func later(at time.Time, short string) error {
 	return &router.RetryAtError{At: at, Err: fmt.Errorf("%s: again at %s", short, at.UTC().Format(time.RFC3339))}
 }
 
-// variable are the parts of a path that name one of many things.
+// variable matches the parts of a path that are IDs.
 var variable = regexp.MustCompile(`/([0-9]+|[0-9a-f]{40}|[0-9a-f]{64})(/|$)`)
 
-// endpoint is what GitHub counts a request for: its method and its path, less
-// what names one of many things.
+// endpoint returns what GitHub counts a request for: its method, and its path without
+// names and IDs.
 func (c *caller) endpoint(method, path string) string {
 	path = strings.TrimPrefix(path, c.base.Path)
 	parts := strings.SplitN(path, "/", 4)
@@ -360,7 +360,7 @@ func (c *caller) budgeted(b *budget, next http.RoundTripper) roundTrip {
 		}
 		b.answered(s, resp.Header, c.now())
 		resp.Body = &closing{resp.Body, sync.OnceFunc(b.done)}
-		// Else go-github keeps requests back by limits of its own, not GitHub's, naming.
+		// Without it, go-github keeps requests back by its own idea of the limits.
 		resp.Header.Set("X-From-Cache", "1")
 		return resp, nil
 	}
@@ -374,8 +374,8 @@ func cost(method string) int {
 	return 5
 }
 
-// wait tries until nothing is short. Only a claim tries more than once, for some seconds,
-// and only if that can help.
+// wait calls try until nothing is short. Only a claim tries more than once, for a few
+// seconds, if that is enough.
 func (c *caller) wait(ctx context.Context, p priority, try func(now time.Time) (at time.Time, short string)) error {
 	for left := patience; ; {
 		now := c.now()
@@ -458,8 +458,8 @@ func (c *caller) Budget() []router.Budget {
 	return figures
 }
 
-// closing is a body that says when it is closed, or has been read: go-github v60
-// does not close that of a refusal.
+// closing is a body that reports when it is closed or read to its end: go-github v60 does
+// not close the body of a refusal.
 type closing struct {
 	io.ReadCloser
 	closed func()

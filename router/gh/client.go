@@ -321,7 +321,7 @@ func printable(s string) bool {
 
 // RunnerConfig registers a just-in-time runner in the repository, the
 // organization or the enterprise of r, as r.Runner says, with r's labels and no
-// others. It makes one request, but for those of an App that logs in.
+// others. It makes one request, besides those of an App's login.
 func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
 	t, err := targetOf(r)
 	if err != nil {
@@ -355,8 +355,8 @@ func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (r
 	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
 }
 
-// Run returns what the rules see of a workflow run. It makes one request, but
-// for those of an App that logs in.
+// Run returns what the rules see of a workflow run. It makes one request,
+// besides those of an App's login.
 func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error) {
 	var run router.Run
 	of := callIn(repo, fmt.Sprintf("read run %d of", runID), "Actions (read)", "the run exists")
@@ -473,7 +473,7 @@ func targetOf(r router.ConfigRequest) (target, error) {
 	}
 	t, err := pathOf(router.TargetOf(r.Repo, r.Runner))
 	if err == nil && t.kind() != r.Runner.Scope {
-		err = fmt.Errorf("the runner's scope is %s, but there is no name of one", r.Runner.Scope)
+		err = fmt.Errorf("the runner's scope is %s, but its name is missing", r.Runner.Scope)
 	}
 	return t, err
 }
@@ -484,10 +484,10 @@ func pathOf(t router.Target) (target, error) {
 	switch {
 	case at.enterprise != "":
 		if !pathName(at.enterprise) {
-			return at, fmt.Errorf("%q is no name of an enterprise on GitHub", at.enterprise)
+			return at, fmt.Errorf("%q is not a valid enterprise name on GitHub", at.enterprise)
 		}
 	case !pathName(at.owner) || !at.organization && !pathName(at.repo):
-		return at, fmt.Errorf("%q is no name of a repository on GitHub", at.owner+"/"+at.repo)
+		return at, fmt.Errorf("%q is not a valid repository name on GitHub", at.owner+"/"+at.repo)
 	}
 	return at, nil
 }
@@ -503,11 +503,11 @@ func checkConfig(cfg *github.JITRunnerConfig) error {
 	jit := cfg.GetEncodedJITConfig()
 	switch {
 	case jit == "":
-		return errors.New("GitHub's answer holds no runner configuration")
+		return errors.New("GitHub's answer lacks the runner configuration")
 	case len(jit) > maxConfig || !printable(jit):
-		return errors.New("GitHub's answer holds no usable runner configuration")
+		return errors.New("GitHub's answer has an unusable runner configuration")
 	case cfg.GetRunner().GetID() <= 0:
-		return errors.New("GitHub's answer holds no runner ID")
+		return errors.New("GitHub's answer lacks the runner ID")
 	}
 	return nil
 }

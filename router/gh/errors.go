@@ -28,7 +28,7 @@ type call struct {
 	doing      string // "register a runner in organization acme"
 	owner      string // "acme"
 	permission string // of the token or the App, that it needs
-	exists     string // what to check when GitHub answers 404: it does so where it does not even show that something exists
+	exists     string // what to check when GitHub answers 404, as it does for what the login may not see
 
 	jobWaits  bool // a job waits for it
 	mayBeGone bool // a 404 is expected: it says nothing about the installation
@@ -56,7 +56,7 @@ func (s *session) sorted(err error, resp *github.Response, c call, now time.Time
 		who, accept = s.app.String(), ", and have "+c.owner+" accept it"
 		switch {
 		case code == http.StatusUnauthorized:
-			// The installation is gone, or our clock is slow: a new token tells.
+			// The installation is gone, or our clock is slow: a new token shows which.
 			s.mu.Lock()
 			s.token, s.expires = "", time.Time{}
 			s.mu.Unlock()
@@ -70,7 +70,7 @@ func (s *session) sorted(err error, resp *github.Response, c call, now time.Time
 	}
 	switch code {
 	case http.StatusUnauthorized:
-		return &router.FixError{Fix: "put a GitHub token that is valid where Switchyard reads it", Err: &loginError{err}}
+		return &router.FixError{Fix: "give Switchyard a valid GitHub token", Err: &loginError{err}}
 	case http.StatusNotFound:
 		return &router.FixError{Fix: "give " + who + " the " + c.permission + accept + ", and check that " + c.exists, Err: err}
 	}
@@ -81,7 +81,7 @@ func (s *session) sorted(err error, resp *github.Response, c call, now time.Time
 }
 
 // refused classifies errors that mean the same for all requests. It returns the status
-// of GitHub's answer if that says more, else 0.
+// of GitHub's answer if the caller must classify further, else 0.
 func (s *session) refused(err error, resp *github.Response, doing string, now time.Time) (code int, sorted error) {
 	if kept, ok := errors.AsType[*router.RetryAtError](err); ok {
 		return 0, &router.RetryAtError{At: kept.At, Err: fmt.Errorf("%s: %w", doing, kept.Err)} // GitHub was not asked
@@ -98,7 +98,7 @@ func (s *session) refused(err error, resp *github.Response, doing string, now ti
 	}
 	code = status(resp)
 	if code < http.StatusMultipleChoices {
-		return 0, fmt.Errorf("%s: %w", doing, router.WithoutLocalPort(err)) // no answer, or an odd one
+		return 0, fmt.Errorf("%s: %w", doing, router.WithoutLocalPort(err)) // no answer, or an unreadable one
 	}
 	// Not %w: go-github's errors hold the whole request.
 	return code, fmt.Errorf("%s: GitHub answered %d%s", doing, code, words(err))

@@ -13,8 +13,8 @@ import (
 	"switchyard/router"
 )
 
-// Notice implements router.Notices. It makes one request, but for those of an
-// App that logs in:
+// Notice implements router.Notices. It makes one request, besides those of an
+// App's login:
 // https://docs.github.com/en/rest/checks/runs and https://docs.github.com/en/rest/commits/statuses (read 2026-11-24).
 func (c *Client) Notice(ctx context.Context, n router.Notice, id int64) (int64, error) {
 	if err := checkNotice(n); err != nil {
@@ -43,7 +43,7 @@ func (c *Client) Notice(ctx context.Context, n router.Notice, id int64) (int64, 
 			})
 		}
 		if err == nil && (made.GetID() <= 0 || id != 0 && made.GetID() != id) {
-			err = errors.New("GitHub's answer holds no ID of the check run")
+			err = errors.New("GitHub's answer lacks the ID of the check run")
 		}
 		return resp, err
 	})
@@ -66,8 +66,8 @@ func (c *Client) FindNotice(ctx context.Context, n router.Notice) (id int64, err
 			return resp, err
 		}
 		for _, r := range found.CheckRuns {
-			// Anybody who may write checks can choose an external ID; GitHub
-			// lets an App change its own check runs only.
+			// Anyone with permission for checks can choose an external ID, but an
+			// App can change only its own check runs.
 			if r.GetExternalID() == *externalID(n) && r.GetName() == n.Name && (c.app == nil || r.GetApp().GetID() == c.app.ID) {
 				id = r.GetID()
 			}
@@ -86,7 +86,7 @@ func orNil(s string) *string {
 	return &s
 }
 
-// commitStatus and checkRun say how the states of notices are shown.
+// commitStatus and checkRun translate the states of notices.
 var commitStatus = map[router.NoticeState]string{
 	router.NoticeWaits: "pending", router.NoticeRefused: "failure", router.NoticeOver: "success",
 }
@@ -101,13 +101,13 @@ func checkRun(s router.NoticeState) (status, conclusion *string) {
 	return github.String("queued"), nil
 }
 
-// checkNotice checks what go-github would put into a URL as it is.
+// checkNotice checks the commit, which go-github puts into a URL unescaped.
 func checkNotice(n router.Notice) error {
 	if strings.Trim(n.SHA, "0123456789abcdefABCDEF") != "" {
-		return &router.GiveUpError{Err: fmt.Errorf("%q is no commit", n.SHA)}
+		return &router.GiveUpError{Err: fmt.Errorf("%q is not a commit", n.SHA)}
 	}
 	if n.SHA == "" {
-		return &router.GiveUpError{Err: errors.New("the commit is not known")}
+		return &router.GiveUpError{Err: errors.New("the commit is unknown")}
 	}
 	return nil
 }
@@ -120,18 +120,18 @@ func (c *Client) askAbout(ctx context.Context, n router.Notice, do exchange) err
 	case n.Kind == router.NoticeCommitStatus:
 		of = callIn(n.Repo, doing, "Commit statuses (write)", "the commit exists")
 	case n.Kind != router.NoticeCheckRun:
-		return &router.GiveUpError{Err: fmt.Errorf("%s: there is no %q on GitHub", of.doing, n.Kind)}
+		return &router.GiveUpError{Err: fmt.Errorf("%s: GitHub has no %q", of.doing, n.Kind)}
 	case c.app == nil:
 		return &router.FixError{
-			Fix: "log in as a GitHub App, or have feedback be a commit_status in the rules",
-			Err: fmt.Errorf("%s: only an App makes check runs", of.doing),
+			Fix: "log in as a GitHub App, or set feedback to commit_status in the rules",
+			Err: fmt.Errorf("%s: only an App can create check runs", of.doing),
 		}
 	}
 	return c.askIn(ctx, n.Repo, of, do)
 }
 
-// CancelRun implements router.Notices. It makes one request, but for those of
-// an App that logs in.
+// CancelRun implements router.Notices. It makes one request, besides those of
+// an App's login.
 func (c *Client) CancelRun(ctx context.Context, repo router.Repo, runID int64) error {
 	ended := false
 	of := callIn(repo, fmt.Sprintf("cancel run %d of", runID), "Actions (write)", "the run exists")

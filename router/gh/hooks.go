@@ -14,7 +14,7 @@ import (
 const (
 	deliveriesPage = 100 // GitHub's most
 	maxCursor      = 512 // bytes
-	maxGUID        = 128 // bytes, as the webhook takes; GitHub's have 36
+	maxGUID        = 128 // bytes, as in package webhook; GitHub's have 36
 )
 
 // OwnHooks implements router.Webhooks.
@@ -25,8 +25,8 @@ func (c *Client) OwnHooks() []router.Hook {
 	return []router.Hook{{Kind: router.HookApp}}
 }
 
-// Deliveries implements router.Webhooks. It makes one request, but for those
-// of an App that logs in.
+// Deliveries implements router.Webhooks. It makes one request, besides those
+// of an App's login.
 func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {
 	var found []*github.HookDelivery
 	gone := false
@@ -41,7 +41,7 @@ func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (
 			found, resp, err = api.Repositories.ListHookDeliveries(ctx, h.Owner, h.Repo, h.ID, opts)
 		}
 		gone = absent(err, resp)
-		if err == nil && (found == nil || resp.ContentLength == 0) { // of no body go-github makes an empty list
+		if err == nil && (found == nil || resp.ContentLength == 0) { // go-github makes an empty list of no body
 			err = errNothing
 		}
 		if err == nil {
@@ -62,11 +62,11 @@ func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (
 	return page, next, nil
 }
 
-// sent reads GitHub's answer. One delivery that makes no sense spoils the
-// page: to skip it could lose a job.
+// sent reads GitHub's answer. One malformed delivery fails the page, because skipping it
+// could lose a job.
 func sent(found []*github.HookDelivery) ([]router.SentDelivery, error) {
 	if len(found) > deliveriesPage {
-		return nil, fmt.Errorf("GitHub's answer lists %d deliveries, over %d", len(found), deliveriesPage)
+		return nil, fmt.Errorf("GitHub's answer lists %d deliveries, more than %d", len(found), deliveriesPage)
 	}
 	page := make([]router.SentDelivery, len(found))
 	for i, d := range found {
@@ -80,8 +80,8 @@ func sent(found []*github.HookDelivery) ([]router.SentDelivery, error) {
 	return page, nil
 }
 
-// Redeliver implements router.Webhooks. A delivery that GitHub has no more, or
-// does not make again, is a *router.GiveUpError.
+// Redeliver implements router.Webhooks. It fails with a *router.GiveUpError when GitHub no
+// longer has the delivery, or does not redeliver it.
 func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64) error {
 	gone := false
 	err := c.askHook(ctx, h, fmt.Sprintf("redeliver %d of %s", deliveryID, h), "write", func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
@@ -102,7 +102,7 @@ func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64)
 	return err
 }
 
-// accepted takes 202 for what it is; go-github has it as an error.
+// accepted returns nil for a 202, which go-github returns as an error.
 func accepted(err error) error {
 	if _, ok := errors.AsType[*github.AcceptedError](err); ok {
 		return nil
@@ -110,8 +110,8 @@ func accepted(err error) error {
 	return err
 }
 
-// askHook makes one request about a hook, as the App itself or, for another's
-// hook, as its installation or with the token. right is read or write.
+// askHook makes one request about a webhook: as the App itself about its own, else as the
+// installation or with the token. right is read or write.
 func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string, do exchange) error {
 	t := target{owner: h.Owner, repo: h.Repo, organization: h.Kind == router.HookOrganization}
 	of := call{doing: doing, owner: h.Owner, exists: "the webhook exists", mayBeGone: true}
@@ -123,10 +123,10 @@ func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string
 	case router.HookRepository:
 		of.permission = "repository permission Webhooks (" + right + ") on " + h.Owner + "/" + h.Repo
 	default:
-		return &router.GiveUpError{Err: fmt.Errorf("%s: GitHub shows the deliveries of no %q webhook", doing, h.Kind)}
+		return &router.GiveUpError{Err: fmt.Errorf("%s: GitHub does not list the deliveries of a %q webhook", doing, h.Kind)}
 	}
 	if !pathName(t.owner) || !t.organization && !pathName(t.repo) {
-		return &router.GiveUpError{Err: fmt.Errorf("%s: that is no name on GitHub", doing)}
+		return &router.GiveUpError{Err: fmt.Errorf("%s: that is not a valid name on GitHub", doing)}
 	}
 	return c.ask(ctx, t, of, do)
 }
@@ -134,7 +134,7 @@ func (c *Client) askHook(ctx context.Context, h router.Hook, doing, right string
 // askAsApp makes one request as the App itself.
 func (c *caller) askAsApp(ctx context.Context, doing string, do exchange) error {
 	if c.app == nil {
-		return &router.FixError{Fix: "log in as the GitHub App", Err: fmt.Errorf("%s: Switchyard has a token and is no App", doing)}
+		return &router.FixError{Fix: "log in as the GitHub App", Err: fmt.Errorf("%s: Switchyard is logged in with a token, not as an App", doing)}
 	}
 	if err := c.ready(ctx, c.app.session); err != nil {
 		return err

@@ -49,7 +49,7 @@ func (g *Instances) Add(number int64, c *Client) error {
 	for _, in := range g.list {
 		switch {
 		case in.Host == c.Host():
-			return fmt.Errorf("%s is there twice", in.Host)
+			return fmt.Errorf("%s is listed twice", in.Host)
 		case in.Number == number:
 			return fmt.Errorf("%s and %s both have number %d", in.Host, c.Host(), number)
 		}
@@ -95,7 +95,7 @@ func missing(which string) instance {
 	}}
 }
 
-// from returns what an instance answers. The error says which of several it is.
+// from returns an instance's answer. Errors name the instance, except the first one.
 func from[T any](in instance, ask func(c *Client) (T, error)) (answer T, err error) {
 	if err = in.err; err == nil {
 		answer, err = ask(in.client)

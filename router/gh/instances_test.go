@@ -36,7 +36,7 @@ func TestAnInstanceIsFoundByHostAndByID(t *testing.T) {
 	if err := g.Add(3, second); err != nil {
 		t.Fatal(err)
 	}
-	for number, want := range map[int64]string{0: "want 1 to 31", 32: "want 1 to 31", 4: "there twice"} {
+	for number, want := range map[int64]string{0: "want 1 to 31", 32: "want 1 to 31", 4: "listed twice"} {
 		if err := g.Add(number, second); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Add(%d) = %v, want %q", number, err, want)
 		}

@@ -19,10 +19,10 @@ const (
 	defaultGroup = 1                // the ID of the group Default, as in GitHub's examples
 	maxGroup     = 128              // characters of a runner group's name
 	maxRegToken  = 1 << 10          // bytes of one registration token; they have about 30
-	tokenLeft    = 15 * time.Minute // a runner's node may pull an image before it registers
+	tokenLeft    = 15 * time.Minute // that a token must last: a node may pull an image before its runner registers
 )
 
-// registrations holds what runners register themselves with, by target.
+// registrations has the registration tokens of runners, by target.
 type registrations struct {
 	mu sync.Mutex
 	by map[target]*registration
@@ -49,8 +49,8 @@ func (r *registrations) of(t target) *registration {
 	return r.by[t]
 }
 
-// RegistrationToken implements router.GitHub. One caller asks GitHub, for a
-// token once in most of an hour and for a group's name once; the others wait.
+// RegistrationToken implements router.GitHub. A token is requested about once an hour, and
+// a group's name once, by one caller at a time; the others wait.
 func (c *registrar) RegistrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
 	reg, err := c.registrationToken(ctx, r)
 	if t, wrong := targetOf(r); wrong == nil {
@@ -65,7 +65,7 @@ func (c *registrar) registrationToken(ctx context.Context, r router.ConfigReques
 		err = checkLabels(r.Labels)
 	}
 	if err == nil && r.Runner.Group != defaultGroup && t.repo != "" {
-		err = fmt.Errorf("a repository has no runner group %d, as it has none at all", r.Runner.Group)
+		err = fmt.Errorf("a repository has no runner groups, and so no group %d", r.Runner.Group)
 	}
 	if err != nil {
 		return router.Registration{}, &router.GiveUpError{Err: err}
@@ -91,14 +91,14 @@ func (c *registrar) registrationToken(ctx context.Context, r router.ConfigReques
 			return router.Registration{}, err
 		}
 	}
-	// A runner registers itself with each answer, or nearly.
+	// Nearly each answer is used to register a runner.
 	if err := c.wait(ctx, claim, func(now time.Time) (time.Time, string) { return c.registered.take(t, now, nil) }); err != nil {
 		return router.Registration{}, err
 	}
 	return router.Registration{Token: reg.token, URL: c.webURL(t), Group: group, Expires: reg.expires}, nil
 }
 
-// newRegistration makes one request:
+// newRegistration requests a new token:
 // https://docs.github.com/en/rest/actions/self-hosted-runners (read 2026-11-24).
 func (c *registrar) newRegistration(ctx context.Context, t target, reg *registration) error {
 	var found github.RegistrationToken
@@ -108,7 +108,7 @@ func (c *registrar) newRegistration(ctx context.Context, t target, reg *registra
 		resp, err := send(ctx, api, http.MethodPost, t.path()+"/registration-token", nil, &found)
 		token := found.GetToken()
 		if err == nil && (token == "" || len(token) > maxRegToken || !printable(token) || found.ExpiresAt == nil) {
-			err = errors.New("GitHub's answer holds no registration token")
+			err = errors.New("GitHub's answer lacks the registration token")
 		}
 		return resp, err
 	})
@@ -119,7 +119,7 @@ func (c *registrar) newRegistration(ctx context.Context, t target, reg *registra
 	return nil
 }
 
-// groupName makes one request:
+// groupName requests the name of a runner group:
 // https://docs.github.com/en/rest/actions/self-hosted-runner-groups (read 2026-11-25).
 func (c *registrar) groupName(ctx context.Context, t target, id int64) (string, error) {
 	var found struct {
@@ -132,29 +132,28 @@ func (c *registrar) groupName(ctx context.Context, t target, id int64) (string, 
 	err := c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodGet, fmt.Sprintf("%s/actions/runner-groups/%d", t.base(), id), nil, &found)
 		if err == nil && (found.ID != id || found.Name == "" || router.Cut(found.Name, maxGroup) != found.Name || strings.ContainsFunc(found.Name, unicode.IsControl)) {
-			err = errors.New("GitHub's answer holds no name of the runner group")
+			err = errors.New("GitHub's answer lacks the name of the runner group")
 		}
 		return resp, err
 	})
 	return found.Name, err
 }
 
-// checkLabels refuses what config.sh --labels, a list with commas, would take
-// for other labels.
+// checkLabels refuses labels that config.sh --labels, a list with commas, would change.
 func checkLabels(labels []string) error {
 	if len(labels) == 0 {
 		return errors.New("a runner that registers itself needs a label")
 	}
 	for _, l := range labels {
 		if strings.Contains(l, ",") || strings.TrimSpace(l) != l || l == "" || strings.ContainsFunc(l, unicode.IsControl) {
-			return fmt.Errorf("the label %q cannot be given to a runner that registers itself, as config.sh splits labels at commas and trims them: use registration: jit for it", l)
+			return fmt.Errorf("a runner that registers itself cannot have the label %q, because config.sh splits labels at commas and trims them: use registration: jit for it", l)
 		}
 	}
 	return nil
 }
 
-// webURL is the target's page: that of github.com, of a tenant of ghe.com, or
-// of the host of an Enterprise Server, whose API lies below /api/v3/.
+// webURL returns the target's page, on github.com, a tenant of ghe.com or an Enterprise
+// Server, whose API is below /api/v3/.
 func (c *caller) webURL(t target) string {
 	u := *c.base
 	u.Host = c.Host()
@@ -170,7 +169,7 @@ func (c *caller) webURL(t target) string {
 	return u.String()
 }
 
-// send makes a request that go-github v60 has no method for, or not for all targets.
+// send makes a request for which go-github v60 has no method, or not for all targets.
 func send(ctx context.Context, api *github.Client, method, path string, body, into any) (*github.Response, error) {
 	req, err := api.NewRequest(method, path, body)
 	if err != nil {

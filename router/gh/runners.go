@@ -17,7 +17,7 @@ import (
 // An exchange makes one request and reads its answer.
 type exchange func(context.Context, *github.Client) (*github.Response, error)
 
-// ask makes one request, besides those with which an App logs in.
+// ask makes one request, besides those of an App's login.
 func (c *caller) ask(ctx context.Context, t target, of call, do exchange) error {
 	if of.priority == claim {
 		ctx = router.ForClaim(ctx)
@@ -46,7 +46,7 @@ func callIn(repo router.Repo, doing, permission, exists string) call {
 // askIn makes one request about a repository.
 func (c *caller) askIn(ctx context.Context, repo router.Repo, of call, do exchange) error {
 	if !pathName(repo.Owner) || !pathName(repo.Name) {
-		return &router.GiveUpError{Err: fmt.Errorf("%q is no name of a repository on GitHub", repo.Owner+"/"+repo.Name)}
+		return &router.GiveUpError{Err: fmt.Errorf("%q is not a valid repository name on GitHub", repo.Owner+"/"+repo.Name)}
 	}
 	return c.ask(ctx, target{owner: repo.Owner, repo: repo.Name}, of, do)
 }
@@ -94,7 +94,7 @@ func absent(err error, resp *github.Response) bool {
 // deliveryOf returns GitHub's answer about a job in the form of a delivery.
 func deliveryOf(found *github.WorkflowJob, repo router.Repo, now time.Time) (router.Delivery, error) {
 	if max(found.GetID(), found.GetRunID()) > router.MaxGitHubID {
-		return router.Delivery{}, errors.New("GitHub's answer holds an ID of over 48 bits")
+		return router.Delivery{}, errors.New("GitHub's answer has an ID of more than 48 bits")
 	}
 	if found.GetRunID() <= 0 || found.GetStatus() == "" || found.GetName() == "" || found.Labels == nil {
 		return router.Delivery{}, errors.New("GitHub's answer lacks the job's run, status, name or labels")
@@ -128,7 +128,7 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 	}
 	for page := 1; page > 0; {
 		if page > mostRunners/runnersPage {
-			return fmt.Errorf("list the runners of %s: GitHub lists over %d", at, mostRunners)
+			return fmt.Errorf("list the runners of %s: GitHub lists more than %d", at, mostRunners)
 		}
 		q := url.Values{"per_page": {fmt.Sprint(runnersPage)}, "page": {fmt.Sprint(page)}}
 		if name != "" {
@@ -158,7 +158,7 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 // fails for a malformed runner: a runner that is skipped could be stopped while it works.
 func nextRunners(resp *github.Response, page int, found []*github.Runner) (int, error) {
 	if found == nil || len(found) > runnersPage || resp.NextPage != 0 && resp.NextPage != page+1 {
-		return 0, errors.New("GitHub's answer is no page of runners")
+		return 0, errors.New("GitHub's answer is not a page of runners")
 	}
 	for _, r := range found {
 		if r.GetID() <= 0 || r.GetName() == "" || router.Cut(r.GetName(), router.MaxText) != r.GetName() || r.Busy == nil || r.Status == nil {

@@ -16,8 +16,8 @@ func callRuns(repo router.Repo) call {
 	return callIn(repo, "list the runs of", "Actions (read)", "the repository exists")
 }
 
-// Sees implements router.Listings. It makes one request, but for those of an
-// App that logs in.
+// Sees implements router.Listings. It makes one request, besides those of an
+// App's login.
 func (c *Client) Sees(ctx context.Context, repo router.Repo) (bool, error) {
 	code := 0
 	err := c.askIn(ctx, repo, callRuns(repo), func(ctx context.Context, api *github.Client) (*github.Response, error) {
@@ -41,8 +41,8 @@ const (
 	mostInstall = 10_000
 )
 
-// unfinished are the statuses of runs that may have jobs which have not ended,
-// in the order in which a run has them: one that moves on meanwhile is seen.
+// unfinished are the statuses of runs that may have unfinished jobs, in the order in which
+// a run goes through them, so that a run that moves on meanwhile is not missed.
 var unfinished = []string{"requested", "waiting", "pending", "queued", "in_progress"}
 
 // Unfinished implements router.Listings.
@@ -99,10 +99,10 @@ func (c *Client) Unfinished(ctx context.Context, repo router.Repo, calls int, ea
 	return did, nil
 }
 
-// errNothing is for an answer of null, which leaves go-github's result nil.
-var errNothing = errors.New("GitHub's answer says nothing")
+// errNothing is the error for an answer of null, which leaves go-github's result nil.
+var errNothing = errors.New("GitHub's answer is empty")
 
-const jobsPages = 20 // of one run: GitHub's matrix has 256 jobs at most
+const jobsPages = 20 // of one run: a matrix has 256 jobs at most
 
 // RunJobs implements router.Listings.
 func (c *Client) RunJobs(ctx context.Context, repo router.Repo, runID int64, each func(router.Delivery) error) error {
@@ -162,12 +162,12 @@ func (c *Client) runJobs(ctx context.Context, repo router.Repo, runID int64, cal
 	return nil
 }
 
-// nextPage is the next page to ask for; 0 when that was the last.
+// nextPage returns the page after one that lists n; 0: it was the last.
 func nextPage(resp *github.Response, page, n int) (int, error) {
 	next := resp.NextPage
 	switch {
 	case n > syncPage:
-		return 0, fmt.Errorf("GitHub's answer lists %d, over the %d that it was asked for", n, syncPage)
+		return 0, fmt.Errorf("GitHub's answer lists %d items, more than the requested %d", n, syncPage)
 	case next != 0 && next != page+1:
 		return 0, errors.New("GitHub's answer names another page as the next")
 	case n == 0:
@@ -176,7 +176,7 @@ func nextPage(resp *github.Response, page, n int) (int, error) {
 	return next, nil
 }
 
-// repoOf reads a repository. What rules decide by must be there.
+// repoOf reads a repository. It fails when something is missing that rules use.
 func repoOf(r *github.Repository) (router.Repo, error) {
 	repo := router.Repo{Owner: r.GetOwner().GetLogin(), Name: r.GetName(), Private: r.GetPrivate(), Visibility: r.GetVisibility(), Fork: r.GetFork()}
 	repo.FullName = repo.Owner + "/" + repo.Name
@@ -184,13 +184,13 @@ func repoOf(r *github.Repository) (router.Repo, error) {
 	case r == nil || r.Private == nil || r.Fork == nil:
 		return repo, errors.New("GitHub's answer does not say whether the repository is private, or a fork")
 	case !pathName(repo.Owner) || !pathName(repo.Name):
-		return repo, errors.New("GitHub's answer holds no name of the repository")
+		return repo, errors.New("GitHub's answer lacks the name of the repository")
 	}
 	switch repo.Visibility {
 	case "", "public", "private", "internal":
 		return repo, nil
 	}
-	return repo, errors.New("GitHub's answer holds a visibility of the repository that is none")
+	return repo, errors.New("GitHub's answer has an unknown visibility of the repository")
 }
 
 // Repositories implements router.Listings.
@@ -236,7 +236,7 @@ func (c *Client) Repositories(ctx context.Context, each func(router.Repo) error)
 // installed calls each for the repositories of an owner's installation.
 func (c *Client) installed(ctx context.Context, t target, each func(router.Repo) error) error {
 	says := call{
-		doing: "list the repositories that " + c.app.String() + " is installed for at " + t.owner, owner: t.owner,
+		doing: "list the repositories of " + t.owner + " that " + c.app.String() + " is installed for", owner: t.owner,
 		permission: "repository permission Metadata (read)", exists: "it is installed there",
 	}
 	for page := 1; page > 0; {

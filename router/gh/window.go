@@ -5,9 +5,11 @@ import (
 	"time"
 )
 
-// A window adds up what was spent in the last span of time, with the same span
-// in each call. It counts in sixtieths of it, and no later than it was.
-type window []struct {
+// A window counts what was spent in the last span of time, which is the same in each
+// call. It counts in steps of a sixtieth of the span, and rounds times down.
+type window []step
+
+type step struct {
 	start time.Time
 	n     int
 }
@@ -19,13 +21,10 @@ func (w *window) spend(n int, span time.Duration, now time.Time) {
 		return
 	}
 	w.drop(span, now)
-	*w = append(*w, struct {
-		start time.Time
-		n     int
-	}{start, n})
+	*w = append(*w, step{start, n})
 }
 
-// drop forgets what is over.
+// drop removes the steps that have ended.
 func (w *window) drop(span time.Duration, now time.Time) {
 	over := 0
 	for over < len(*w) && !now.Before(w.end(over, span)) {
@@ -34,7 +33,7 @@ func (w *window) drop(span time.Duration, now time.Time) {
 	*w = slices.Delete(*w, 0, over)
 }
 
-// end is when what was spent in a step is over.
+// end returns when a step no longer counts.
 func (w *window) end(i int, span time.Duration) time.Time {
 	return (*w)[i].start.Add(span + span/60)
 }
@@ -47,7 +46,7 @@ func (w *window) sum(span time.Duration, now time.Time) (n int) {
 	return n
 }
 
-// room is zero when n more fit into most, else it is when they will.
+// room returns when n more fit into most; zero: now.
 func (w *window) room(n, most int, span time.Duration, now time.Time) time.Time {
 	over := w.sum(span, now) + n - most
 	for i := range *w {
@@ -59,7 +58,7 @@ func (w *window) room(n, most int, span time.Duration, now time.Time) time.Time 
 			return w.end(i, span)
 		}
 	}
-	if over > 0 && len(*w) > 0 { // it is more than most by itself
+	if over > 0 && len(*w) > 0 { // n alone exceeds most
 		return w.end(len(*w)-1, span)
 	}
 	return time.Time{}
