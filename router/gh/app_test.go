@@ -138,9 +138,7 @@ func (a *appTest) want(owner, repo, wantKind string, says ...string) {
 			a.t.Errorf("a claim for %s/%s = %v, want %q", owner, repo, err, s)
 		}
 	}
-	if s := fmt.Sprint(err); strings.Contains(s, "ghs_") || strings.Contains(s, "eyJ") || strings.ContainsAny(s, "\n\x1b") || len(s) > 600 {
-		a.t.Errorf("the error is no short line without secrets: %q", s)
-	}
+	harmless(a.t, err)
 }
 
 func TestAnAppServesBothScopesAndReadsRuns(t *testing.T) {
@@ -303,10 +301,8 @@ func TestWhatIsWrongWithTheAppIsSaid(t *testing.T) {
 		{"another ID", githubsim.Config{}, func(c *gh.Config) { c.App.ID = 18 }, "check the App's ID, 18: api.github.com knows none"},
 		{"a clock that is slow", githubsim.Config{Now: clock(3 * time.Minute)}, nil, "clock: it differs from GitHub's by -3m0s"},
 		{"a clock that is fast", githubsim.Config{Now: clock(-time.Minute)}, nil, "clock: it differs from GitHub's by 1m0s"},
-		{
-			"a key that cannot be read", githubsim.Config{},
-			func(c *gh.Config) { c.App.Key = gh.KeyFile("/nowhere/key.pem") }, "read the key of the GitHub App 17: open /nowhere/key.pem",
-		},
+		{"a key that cannot be read", githubsim.Config{},
+			func(c *gh.Config) { c.App.Key = gh.KeyFile("/nowhere/key.pem") }, "read the key of the GitHub App 17: open /nowhere/key.pem"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -127,6 +127,14 @@ func answer(w http.ResponseWriter, status int, body string) {
 	_, _ = io.WriteString(w, body)
 }
 
+// harmless checks that an error is a short line without secrets.
+func harmless(t *testing.T, err error) {
+	t.Helper()
+	if s := fmt.Sprint(err); len(s) > 600 || strings.ContainsAny(s, "\n\x1b") || strings.Contains(s, "ghs_") || strings.Contains(s, "eyJ") {
+		t.Errorf("the error is not a short line without secrets: %.700q", s)
+	}
+}
+
 // kind is the way that router.Retry sees an error.
 func kind(err error) string {
 	var fix *router.FixError
@@ -158,18 +166,11 @@ func TestAnswersOfTheSimulatedGitHubAreSorted(t *testing.T) {
 	}{
 		{"a taken name", token, request("repository", "taken", "x"), "name taken", "name taken already exists"},
 		{"a wrong token", "other", request("repository", "new", "x"), "fix", "valid"},
-		{
-			"an unknown repository", token, change(func(r *router.ConfigRequest) { r.Repo.Name = "none" }),
-			"fix", "Administration (write) on acme/none",
-		},
-		{
-			"an unknown organization", token, change(func(r *router.ConfigRequest) { r.Repo.Owner, r.Runner.Scope = "none", "organization" }),
-			"fix", "Self-hosted runners (write) on none",
-		},
-		{
-			"an unknown runner group", token, change(func(r *router.ConfigRequest) { r.Runner.Group = 99 }),
-			"fix", "runner group",
-		},
+		{"an unknown repository", token, change(func(r *router.ConfigRequest) { r.Repo.Name = "none" }),
+			"fix", "Administration (write) on acme/none"},
+		{"an unknown organization", token, change(func(r *router.ConfigRequest) { r.Repo.Owner, r.Runner.Scope = "none", "organization" }),
+			"fix", "Self-hosted runners (write) on none"},
+		{"an unknown runner group", token, change(func(r *router.ConfigRequest) { r.Runner.Group = 99 }), "fix", "runner group"},
 		{"no labels", token, request("repository", "new"), "give up", "labels"},
 		{"a blank label", token, request("repository", "new", " "), "give up", "blank"},
 	} {
@@ -250,9 +251,7 @@ func TestOddAnswersAreSorted(t *testing.T) {
 			if kind(err) != tt.kind {
 				t.Fatalf("RunnerConfig = %s: %v, want %s", kind(err), err, tt.kind)
 			}
-			if s := err.Error(); len(s) > 600 || strings.ContainsAny(s, "\n\x1b") || strings.Contains(s, token) {
-				t.Errorf("the error is no short line without secrets: %.700q", s)
-			}
+			harmless(t, err)
 			if calls.Load() != 1 {
 				t.Errorf("GitHub was asked %d times, want 1", calls.Load())
 			}
@@ -292,35 +291,27 @@ func TestALimitHoldsRequestsBackUntilItEndsOrTheTokenChanges(t *testing.T) {
 				cfg.Now = func() time.Time { return now }
 				cfg.Token = func() (router.Secret, error) { return current, nil }
 			})
-			ask := func() string {
+			want := func(when, want string) {
+				t.Helper()
 				_, err := c.RunnerConfig(t.Context(), request("repository", "gha-1", "x"))
-				return fmt.Sprint(kind(err), ", call ", calls.Load())
+				if got := fmt.Sprint(kind(err), ", call ", calls.Load()); got != want {
+					t.Errorf("%s: %s, want %s", when, got, want)
+				}
 			}
-			if got, want := ask(), "retry at, call 1"; got != want {
-				t.Errorf("at the limit: %s, want %s", got, want)
-			}
+			want("at the limit", "retry at, call 1")
 			now = now.Add(119 * time.Second)
-			if got, want := ask(), "retry at, call 1"; got != want {
-				t.Errorf("a second before its end: %s, want %s", got, want)
-			}
+			want("a second before its end", "retry at, call 1")
 			current = "two"
-			if got, want := ask(), "none, call 2"; got != want {
-				t.Errorf("with another token: %s, want %s", got, want)
-			}
+			want("with another token", "none, call 2")
 			current = "one"
 			now = now.Add(time.Second)
-			if got, want := ask(), "none, call 3"; got != want {
-				t.Errorf("after its end: %s, want %s", got, want)
-			}
+			want("after its end", "none, call 3")
 		})
 	}
 }
 
 func TestThePrimaryLimitOfTheSimulatedGitHubIsKept(t *testing.T) {
-	s := githubsim.New(githubsim.Config{RateLimit: 1})
-	t.Cleanup(s.Close)
-	s.AddRepo(githubsim.Repo{Owner: "acme", Name: "web"})
-	c := client(t, s, nil)
+	c, _ := simulated(t, githubsim.Config{RateLimit: 1})
 	if _, err := c.RunnerConfig(t.Context(), request("repository", "one", "x")); err != nil {
 		t.Fatal(err)
 	}
@@ -400,15 +391,10 @@ func TestARunIsReadAsTheRulesSeeIt(t *testing.T) {
 	}{
 		{"a push", func(*githubsim.JobSpec) {}, push},
 		{"a push to a repository that is itself a fork", func(j *githubsim.JobSpec) { j.Fork = true }, push},
-		{
-			"a pull request from a branch", func(j *githubsim.JobSpec) { j.Event = "pull_request" },
-			rules.Run{Event: "pull_request", Actor: "mona"},
-		},
-		{
-			"a pull request from a fork, run again by someone else",
+		{"a pull request from a branch", func(j *githubsim.JobSpec) { j.Event = "pull_request" }, rules.Run{Event: "pull_request", Actor: "mona"}},
+		{"a pull request from a fork, run again by someone else",
 			func(j *githubsim.JobSpec) { j.Event, j.Actor, j.Head = "pull_request", "stranger", "stranger" },
-			rules.Run{Event: "pull_request", Fork: true, Actor: "stranger"},
-		},
+			rules.Run{Event: "pull_request", Fork: true, Actor: "stranger"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c, s := simulated(t, githubsim.Config{Token: token})

@@ -24,96 +24,54 @@ var methods = []struct {
 	code int            // its status
 	kind map[int]string // where GitHub itself says so
 }{
-	{
-		"RunnerConfig", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.RunnerConfig(ctx, request("organization", "gha-1", "x"))
-			return err
-		},
-		`{"runner": {"id": 1}, "encoded_jit_config": "abc"}`, 201, map[int]string{409: "name taken"},
-	},
-	{
-		"RegistrationToken", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.RegistrationToken(ctx, request("organization", "gha-1", "x"))
-			return err
-		},
-		`{"token": "T", "expires_at": "2100-01-01T00:00:00Z"}`, 201, nil,
-	},
-	{
-		"RegistrationToken for a group", func(ctx context.Context, c *gh.Client) error {
-			r := request("organization", "gha-1", "x")
-			r.Runner.Group = 7
-			_, err := c.RegistrationToken(ctx, r)
-			return err
-		},
-		`{"id": 7, "name": "iron", "token": "T", "expires_at": "2100-01-01T00:00:00Z"}`, 200, nil,
-	},
-	{
-		"Run", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.Run(ctx, rules.Repo{Owner: "acme", Name: "web"}, 7)
-			return err
-		},
-		`{"id": 7, "event": "push", "actor": {"login": "mona"}, "repository": {"id": 1}, "head_repository": {"id": 1}}`, 200, nil,
-	},
-	{
-		"Job", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.Job(ctx, rules.Repo{Owner: "acme", Name: "web"}, 7)
-			return err
-		},
-		`{"id": 7, "run_id": 6, "status": "queued", "name": "build", "labels": ["x"]}`, 200, map[int]string{404: "not found"},
-	},
-	{
-		"Runner", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.Runner(ctx, acme, "r1")
-			return err
-		},
-		`{"total_count": 1, "runners": [{"id": 1, "name": "r1", "status": "online", "busy": false}]}`, 200, nil,
-	},
-	{
-		"Runners", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.Runners(ctx, acme)
-			return err
-		},
-		`{"total_count": 1, "runners": [{"id": 1, "name": "r1", "status": "online", "busy": false}]}`, 200, nil,
-	},
-	{
-		"RemoveRunner", func(ctx context.Context, c *gh.Client) error { return c.RemoveRunner(ctx, acme, 1) },
-		"", 204, map[int]string{422: "busy"},
-	},
-	{
-		"Deliveries", func(ctx context.Context, c *gh.Client) error {
-			_, _, err := c.Deliveries(ctx, aHook, "")
-			return err
-		},
-		`[{"id": 1, "guid": "g", "delivered_at": "2026-11-25T12:00:00Z", "status": "OK", "event": "workflow_job", "action": "queued"}]`, 200, map[int]string{404: "not found"},
-	},
-	{
-		"Redeliver", func(ctx context.Context, c *gh.Client) error { return c.Redeliver(ctx, aHook, 1) },
-		"", 202, map[int]string{404: "give up"},
-	},
-	{
-		"Unfinished", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.Unfinished(ctx, acmeWeb, 9, func(router.Delivery) error { return nil })
-			return err
-		},
-		`{"total_count": 0, "workflow_runs": []}`, 200, nil,
-	},
-	{
-		"RunJobs", func(ctx context.Context, c *gh.Client) error {
-			return c.RunJobs(ctx, acmeWeb, 7, func(router.Delivery) error { return nil })
-		},
-		`{"total_count": 0, "jobs": []}`, 200, map[int]string{404: "none"},
-	},
-	{
-		"Notice", func(ctx context.Context, c *gh.Client) error {
-			_, err := c.Notice(ctx, router.Notice{Kind: router.NoticeCommitStatus, Repo: acmeWeb, SHA: "ab", Name: "n", State: router.NoticeWaits, Title: "t", Text: "t"}, 0)
-			return err
-		},
-		"", 201, nil,
-	},
-	{
-		"CancelRun", func(ctx context.Context, c *gh.Client) error { return c.CancelRun(ctx, acmeWeb, 7) },
-		"", 202, map[int]string{409: "none"},
-	},
+	{"RunnerConfig", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.RunnerConfig(ctx, request("organization", "gha-1", "x"))
+		return err
+	}, `{"runner": {"id": 1}, "encoded_jit_config": "abc"}`, 201, map[int]string{409: "name taken"}},
+	{"RegistrationToken", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.RegistrationToken(ctx, request("organization", "gha-1", "x"))
+		return err
+	}, `{"token": "T", "expires_at": "2100-01-01T00:00:00Z"}`, 201, nil},
+	{"RegistrationToken for a group", func(ctx context.Context, c *gh.Client) error {
+		r := request("organization", "gha-1", "x")
+		r.Runner.Group = 7
+		_, err := c.RegistrationToken(ctx, r)
+		return err
+	}, `{"id": 7, "name": "iron", "token": "T", "expires_at": "2100-01-01T00:00:00Z"}`, 200, nil},
+	{"Run", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.Run(ctx, rules.Repo{Owner: "acme", Name: "web"}, 7)
+		return err
+	}, `{"id": 7, "event": "push", "actor": {"login": "mona"}, "repository": {"id": 1}, "head_repository": {"id": 1}}`, 200, nil},
+	{"Job", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.Job(ctx, rules.Repo{Owner: "acme", Name: "web"}, 7)
+		return err
+	}, `{"id": 7, "run_id": 6, "status": "queued", "name": "build", "labels": ["x"]}`, 200, map[int]string{404: "not found"}},
+	{"Runner", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.Runner(ctx, acme, "r1")
+		return err
+	}, `{"total_count": 1, "runners": [{"id": 1, "name": "r1", "status": "online", "busy": false}]}`, 200, nil},
+	{"Runners", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.Runners(ctx, acme)
+		return err
+	}, `{"total_count": 1, "runners": [{"id": 1, "name": "r1", "status": "online", "busy": false}]}`, 200, nil},
+	{"RemoveRunner", func(ctx context.Context, c *gh.Client) error { return c.RemoveRunner(ctx, acme, 1) }, "", 204, map[int]string{422: "busy"}},
+	{"Deliveries", func(ctx context.Context, c *gh.Client) error {
+		_, _, err := c.Deliveries(ctx, aHook, "")
+		return err
+	}, `[{"id": 1, "guid": "g", "delivered_at": "2026-11-25T12:00:00Z", "status": "OK", "event": "workflow_job", "action": "queued"}]`, 200, map[int]string{404: "not found"}},
+	{"Redeliver", func(ctx context.Context, c *gh.Client) error { return c.Redeliver(ctx, aHook, 1) }, "", 202, map[int]string{404: "give up"}},
+	{"Unfinished", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.Unfinished(ctx, acmeWeb, 9, func(router.Delivery) error { return nil })
+		return err
+	}, `{"total_count": 0, "workflow_runs": []}`, 200, nil},
+	{"RunJobs", func(ctx context.Context, c *gh.Client) error {
+		return c.RunJobs(ctx, acmeWeb, 7, func(router.Delivery) error { return nil })
+	}, `{"total_count": 0, "jobs": []}`, 200, map[int]string{404: "none"}},
+	{"Notice", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.Notice(ctx, router.Notice{Kind: router.NoticeCommitStatus, Repo: acmeWeb, SHA: "ab", Name: "n", State: router.NoticeWaits, Title: "t", Text: "t"}, 0)
+		return err
+	}, "", 201, nil},
+	{"CancelRun", func(ctx context.Context, c *gh.Client) error { return c.CancelRun(ctx, acmeWeb, 7) }, "", 202, map[int]string{409: "none"}},
 }
 
 var aHook = router.Hook{Kind: router.HookRepository, ID: 5, Owner: "acme", Repo: "web"}
@@ -183,9 +141,7 @@ func TestEveryMethodSortsEveryRefusal(t *testing.T) {
 				if err == nil {
 					return
 				}
-				if s := err.Error(); len(s) > 600 || strings.ContainsAny(s, "\n\x1b") || strings.Contains(s, token) {
-					t.Errorf("the error is no short line without secrets: %.700q", s)
-				}
+				harmless(t, err)
 				var later *router.RetryAtError
 				if tt.kind == "retry at" && errors.As(err, &later) && !later.At.Equal(now.Add(tt.at)) {
 					t.Errorf("At = %s, want %s", later.At, now.Add(tt.at))
@@ -249,9 +205,7 @@ func TestEveryMethodTakesNoAnswerForAnotherOne(t *testing.T) {
 				if kindOf(err) != "retry" {
 					t.Errorf("%s: %v, want retry", kindOf(err), err)
 				}
-				if s := fmt.Sprint(err); len(s) > 600 || strings.ContainsAny(s, "\n\x1b") || strings.Contains(s, token) {
-					t.Errorf("the error is no short line without secrets: %.700q", s)
-				}
+				harmless(t, err)
 			})
 		}
 	}

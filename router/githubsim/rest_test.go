@@ -184,10 +184,8 @@ func TestARunSaysWhatStartedIt(t *testing.T) {
 	}{
 		{"by default", JobSpec{}, run{"push", "octocat", "octocat", "acme/web", false}},
 		{"a branch of a fork", JobSpec{Fork: true, Sender: "mona"}, run{"push", "mona", "mona", "acme/web", true}},
-		{
-			"a fork's pull request, run again", JobSpec{Event: "pull_request", Actor: "stranger", Head: "stranger"},
-			run{"pull_request", "stranger", "octocat", "stranger/web", true},
-		},
+		{"a fork's pull request, run again", JobSpec{Event: "pull_request", Actor: "stranger", Head: "stranger"},
+			run{"pull_request", "stranger", "octocat", "stranger/web", true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSim(t, Config{})
