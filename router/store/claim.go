@@ -212,28 +212,22 @@ func (s *claimStore) Leftovers(ctx context.Context, jobID int64) (list []router.
 
 // Reuse implements runners.Store.
 func (s *claimStore) Reuse(ctx context.Context, runnerID string, now time.Time) (jobID int64, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		jobID = 0
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int64, error) {
 		var r router.Runner
 		if err := one(t.query, scanRunner, &r, reusableSQL, runnerID); err != nil || r.ID == "" {
-			return err
+			return 0, err
 		}
 		var p place
 		if err := t.query(p.scan, withoutRunnerSQL, r.Fit); err != nil || p.jobID == 0 {
-			return err
+			return 0, err
 		}
 		reason := fmt.Sprintf("it is for job %d now, as job %d needs no runner", p.jobID, r.JobID)
 		if err := bind(t, &r, p, now); err != nil {
-			return err
+			return 0, err
 		}
-		jobID = p.jobID
 		_, err := t.exec(runnerReasonSQL, r.ID, reason, millis(now))
-		return err
+		return p.jobID, err
 	})
-	if err != nil {
-		return 0, err
-	}
-	return jobID, nil
 }
 
 // Why GitHub may have given the runner before this one no job, if that is why it was given up.
@@ -250,13 +244,9 @@ UPDATE runners SET cause = 'claim_refused', cause_text = ?2, reason = ?2, update
 // ClaimRefused implements claim.Store.
 func (s *claimStore) ClaimRefused(ctx context.Context, runnerID, why string, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRunner, func(t *tx) error {
-		var r router.Runner
-		err := t.query(into(&r.JobID, &r.Try), refusedClaimSQL, runnerID, why, millis(now))
-		if err != nil {
+		r, err := t.runnerOf(runnerID, refusedClaimSQL, why, millis(now))
+		if err != nil || r.JobID == 0 {
 			return err
-		}
-		if r.JobID == 0 {
-			return knownRunner(t, runnerID)
 		}
 		_, err = t.exec(jobReasonSQL, r.JobID, r.Try, "its runner "+runnerID+" has started, but "+why, millis(now))
 		return err
@@ -333,21 +323,13 @@ WHERE id = ?1 AND try = ?2 AND ` + waits
 // Lost implements runners.Store. A runner that GitHub gave a job meanwhile, or
 // that ended, is left as it is.
 func (s *claimStore) Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		lost, err = lose(t, runnerID, at, cause, reason, now)
-		return err
-	})
-	return lost && err == nil, err
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) { return lose(t, runnerID, at, cause, reason, now) })
 }
 
 func lose(t *tx, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
-	var r router.Runner
-	err = t.query(into(&r.JobID, &r.Try), runnerLostSQL, runnerID, millis(now), reason, cause)
-	if err != nil {
+	r, err := t.runnerOf(runnerID, runnerLostSQL, millis(now), reason, cause)
+	if err != nil || r.JobID == 0 {
 		return false, err
-	}
-	if r.JobID == 0 {
-		return false, knownRunner(t, runnerID)
 	}
 	if cause == router.CauseNoJob {
 		reason += fmt.Sprintf("; it gets another at %s, or at once by switchyard jobs retry %d", at.UTC().Format(time.RFC3339), r.JobID)
@@ -368,48 +350,35 @@ WHERE id = ?1 AND try = ?2 AND ` + waits
 
 // Stopped implements runners.Store.
 func (s *claimStore) Stopped(ctx context.Context, r router.Runner, reason string, now time.Time) (stopped bool, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		var was router.Runner
-		err := t.query(func(rows *sql.Rows) error {
-			stopped = true
-			return rows.Scan(&was.JobID, &was.Try)
-		}, runnerStoppedSQL, r.ID, r.State, millis(now), reason, r.NomadJob)
-		if err != nil {
-			return err
-		}
-		if !stopped {
-			return knownRunner(t, r.ID)
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) {
+		was, err := t.runnerOf(r.ID, runnerStoppedSQL, r.State, millis(now), reason, r.NomadJob)
+		if err != nil || was.JobID == 0 {
+			return false, err
 		}
 		if _, err := t.exec(vacateSQL, was.JobID, was.Try); err != nil {
-			return err
+			return false, err
 		}
 		_, err = t.exec(requeueSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason)
-		return err
+		return true, err
 	})
-	return stopped && err == nil, err
 }
 
 // Recover implements server.Store.
 func (s *claimStore) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
 		claimed, err := all(t.query, func(rows *sql.Rows, r *router.Runner) error { return rows.Scan(&r.ID, &r.GitHubID) }, claimedSQL)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		n = len(claimed)
 		for _, r := range claimed {
 			at, reason := now, "the router ended while it configured the runner"
 			if r.GitHubID != 0 {
 				at, reason = doubt, "the router ended while it answered the runner, which may have started: it is given time to show itself"
 			}
 			if _, err := lose(t, r.ID, at, router.CauseRunner, reason, now); err != nil {
-				return err
+				return 0, err
 			}
 		}
-		return nil
+		return len(claimed), nil
 	})
-	if err != nil {
-		return 0, err
-	}
-	return n, nil
 }

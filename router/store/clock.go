@@ -29,21 +29,16 @@ WHERE (ended_at = 0 OR state IN ('dispatched', 'claimed', 'online', 'busy') OR e
 
 // Rewind implements server.Store.
 func (s *Store) Rewind(ctx context.Context, now time.Time) (n int, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		n = 0
-		for _, query := range []string{rewindJobsSQL, rewindRunnersSQL} {
-			changed, err := t.exec(query, millis(now))
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (n int, err error) {
+		for i, query := range []string{rewindJobsSQL, rewindRunnersSQL, rewindRedeliveriesSQL, rewindFeedbackSQL} {
+			rewound, err := t.exec(query, millis(now))
 			if err != nil {
-				return err
+				return 0, err
 			}
-			n += int(changed)
-		}
-		for _, query := range []string{rewindRedeliveriesSQL, rewindFeedbackSQL} {
-			if _, err := t.exec(query, millis(now)); err != nil {
-				return err
+			if i < 2 { // jobs and runners
+				n += int(rewound)
 			}
 		}
-		return nil
+		return n, nil
 	})
-	return n, err
 }

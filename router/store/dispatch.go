@@ -55,12 +55,10 @@ UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
 
 // RetryNow implements dispatch.Store.
 func (s *dispatchStore) RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (n int, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		changed, err := t.exec(retryNowSQL, cause, limit, millis(now))
-		n = int(changed)
-		return err
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
+		n, err := t.exec(retryNowSQL, cause, limit, millis(now))
+		return int(n), err
 	})
-	return n, err
 }
 
 // causeOfRunner selects the cause of a Dispatched job: what its runner waits for.

@@ -32,7 +32,7 @@ const (
 )
 
 const (
-	fixDamaged  = "restore a copy, or move the file and those beside it (-wal, -shm) away and start anew: GitHub is asked for what is missing"
+	fixDamaged  = "restore a copy, or move the file and those beside it (-wal, -shm) away and start again: GitHub is asked for what is missing"
 	fixRunning  = "stop Switchyard, then " + fixDamaged
 	fixRemoved  = "restart Switchyard, which begins an empty database and asks GitHub and Nomad for what there is, or stop it and restore a copy"
 	fixReplaced = "restart Switchyard, which checks and takes the file that is there now"

@@ -141,20 +141,19 @@ WHERE s.state = 'running' AND s.cause = 'running' AND EXISTS (
 
 // RecordNomadEvents implements runners.Store.
 func (s *runnerStore) RecordNomadEvents(ctx context.Context, events []router.NomadEvent, now time.Time) (seen []router.SeenRunner, err error) {
-	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+	return changed(ctx, s.db, router.SourceNomad, func(t *tx) (seen []router.SeenRunner, err error) {
 		last := map[string]int{} // places in seen
-		seen = nil
 		for _, e := range events {
 			var id string
 			err := t.query(into(&id), seenRunnerSQL, e.Job, e.At.Namespace, runnerIn(e.Job))
 			if err != nil {
-				return err
+				return nil, err
 			}
 			if id == "" {
 				continue
 			}
 			if err := see(t, id, e, now); err != nil {
-				return fmt.Errorf("record that runner %s is %s: %w", id, e.Kind, err)
+				return nil, fmt.Errorf("record that runner %s is %s: %w", id, e.Kind, err)
 			}
 			at, known := last[id]
 			if !known {
@@ -166,15 +165,11 @@ func (s *runnerStore) RecordNomadEvents(ctx context.Context, events []router.Nom
 		}
 		for i := range seen {
 			if err := one(t.query, scanLive, &seen[i].LiveRunner, liveOneSQL, seen[i].ID); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		return nil
+		return seen, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return seen, nil
 }
 
 // runnerIn returns the ID of the runner that a Nomad job belongs to: its own, or that of
@@ -315,9 +310,8 @@ func started(t *tx, id, node string, now time.Time) error {
 
 // unknown records that a runner's node is disconnected.
 func unknown(t *tx, id, node string, now time.Time) error {
-	var r router.Runner
 	why := fmt.Sprintf("its node is disconnected from Nomad: its state on node %s is unknown until that reconnects or Nomad gives up on it", node)
-	err := t.query(into(&r.JobID, &r.Try), unknownSQL, id, why, millis(now))
+	r, err := t.runnerOf(id, unknownSQL, why, millis(now))
 	if err != nil || r.JobID == 0 {
 		return err
 	}
@@ -464,46 +458,35 @@ const (
 UPDATE runners SET state = 'stopped', updated_at = ?2, cause = '', reason = ?3
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0
 	AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = runners.job_id AND j.try = runners.try AND j.state = 'dispatched' AND j.fallback < ?4)
-RETURNING job_id`
+RETURNING job_id, try`
 
 	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', cause = 'runner', reason = ?3, updated_at = ?4 WHERE id = ?1`
 )
 
 // FallBack implements runners.Store.
 func (s *runnerStore) FallBack(ctx context.Context, runnerID string, fallback int, reason string, now time.Time) (ok bool, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		var jobID int64
-		err := t.query(into(&jobID), stopForFallbackSQL, runnerID, millis(now), reason, fallback)
-		if err != nil {
-			return err
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) {
+		r, err := t.runnerOf(runnerID, stopForFallbackSQL, millis(now), reason, fallback)
+		if err != nil || r.JobID == 0 {
+			return false, err
 		}
-		if ok = jobID != 0; !ok {
-			return knownRunner(t, runnerID)
-		}
-		_, err = t.exec(fallBackSQL, jobID, fallback, reason, millis(now))
-		return err
+		_, err = t.exec(fallBackSQL, r.JobID, fallback, reason, millis(now))
+		return true, err
 	})
-	return ok && err == nil, err
 }
 
 const endedTrySQL = `SELECT job_id, try FROM runners WHERE id = ? AND state IN ('finished', 'lost', 'stopped')`
 
 // Requeue implements runners.Store.
 func (s *runnerStore) Requeue(ctx context.Context, runnerID, reason string, now time.Time) (ok bool, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		var r router.Runner
-		err := t.query(into(&r.JobID, &r.Try), endedTrySQL, runnerID)
-		if err != nil {
-			return err
-		}
-		if r.JobID == 0 {
-			return knownRunner(t, runnerID)
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) {
+		r, err := t.runnerOf(runnerID, endedTrySQL)
+		if err != nil || r.JobID == 0 {
+			return false, err
 		}
 		n, err := t.exec(requeueSQL, r.JobID, r.Try, millis(now), reason)
-		ok = n > 0
-		return err
+		return n > 0, err
 	})
-	return ok && err == nil, err
 }
 
 const (
@@ -550,18 +533,16 @@ WHERE id = ?1 AND ended_at <> 0 AND ended_at < ?2 AND state IN ('finished', 'los
 
 // ClearEnded implements runners.Store.
 func (s *runnerStore) ClearEnded(ctx context.Context, jobs []router.NomadJob, before, now time.Time) (revived int, err error) {
-	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
-		revived = 0
+	return changed(ctx, s.db, router.SourceNomad, func(t *tx) (revived int, err error) {
 		for _, j := range jobs {
 			n, err := t.exec(clearEndedSQL, j.RunnerID, millis(before), millis(now), j.ID, j.At.Namespace)
 			if err != nil {
-				return fmt.Errorf("record that runner %s did not end: %w", j.RunnerID, err)
+				return 0, fmt.Errorf("record that runner %s did not end: %w", j.RunnerID, err)
 			}
 			revived += int(n)
 		}
-		return nil
+		return revived, nil
 	})
-	return revived, err
 }
 
 const (
@@ -582,25 +563,24 @@ func (s *runnerStore) Adopt(ctx context.Context, r router.Runner, tokenHash [32]
 	if err != nil {
 		return false, err
 	}
-	err = s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
+	return changed(ctx, s.db, router.SourceNomad, func(t *tx) (bool, error) {
 		if err := known(t, r.JobID); err != nil {
-			return err
+			return false, err
 		}
 		n, err := t.exec(adoptRunnerSQL, r.ID, r.JobID, r.Try, r.State, r.Name, r.GitHubID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, string(target), millis(now), r.Own)
-		if ok = n > 0; err != nil || !ok {
-			return err
+		if err != nil || n == 0 {
+			return false, err
 		}
 		if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
-			return err
+			return false, err
 		}
 		cause := router.CausePlacing
 		if r.State != router.RunnerDispatched {
 			cause = router.CauseStarting
 		}
 		_, err = t.exec(adoptedTrySQL, r.JobID, r.Try, millis(now), cause)
-		return err
+		return true, err
 	})
-	return ok && err == nil, err
 }
 
 const registeredSQL = `
@@ -635,12 +615,5 @@ const namedSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE name = ?`
 
 // RunnerNamed implements runners.StrayStore.
 func (s *runnerStore) RunnerNamed(ctx context.Context, name string) (r router.Runner, err error) {
-	err = one(s.querier(ctx), scanRunner, &r, namedSQL, name)
-	if err == nil && r.ID == "" {
-		err = router.ErrNotFound
-	}
-	if err != nil {
-		return router.Runner{}, fmt.Errorf("read runner %s: %w", name, err)
-	}
-	return r, nil
+	return only(s.querier(ctx), "read runner "+name, scanRunner, namedSQL, name)
 }

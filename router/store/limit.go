@@ -52,38 +52,35 @@ func (s *dispatchStore) Admit(ctx context.Context, jobID int64, d *router.Decisi
 		return false, err
 	}
 	key := d.Limit.Key
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		admitted = true
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) {
 		if has, err := found(t, hasPlaceSQL, jobID, key); has || err != nil {
-			return err
+			return has, err
 		}
 		running := 0
 		if err := t.query(into(&running), countPlacedSQL, key); err != nil {
-			return err
+			return false, err
 		}
 		query, args := admitSQL, []any{jobID, key}
-		if admitted = running < d.Limit.Running; !admitted {
+		admitted := running < d.Limit.Running
+		if !admitted {
 			reason := fmt.Sprintf("waits for a place: rule %s has at most %d per %s, and %d for %s", d.Rule, d.Limit.Running, d.Limit.Per, running, key)
 			query, args = holdForLimitSQL, []any{jobID, key, reason, decision, millis(now)}
 		}
 		n, err := t.exec(query, args...)
 		if n > 0 || err != nil {
-			return err
+			return admitted, err
 		}
 		if err := known(t, jobID); err != nil {
-			return err
+			return false, err
 		}
-		return router.ErrNotWaiting
+		return false, router.ErrNotWaiting
 	})
-	return admitted && err == nil, err
 }
 
 // Reconsider implements dispatch.Store.
 func (s *dispatchStore) Reconsider(ctx context.Context, now time.Time) (n int, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		changed, err := t.exec(releaseAllSQL, millis(now))
-		n = int(changed)
-		return err
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
+		n, err := t.exec(releaseAllSQL, millis(now))
+		return int(n), err
 	})
-	return n, err
 }

@@ -26,19 +26,18 @@ DELETE FROM hooks WHERE (kind, id) IN (
 
 // RecordHook implements intake.SweepStore.
 func (s *intakeStore) RecordHook(ctx context.Context, h router.Hook, swept, now time.Time) (known bool, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) {
 		n, err := t.exec(heardHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(now))
-		if known = n > 0; known || err != nil {
-			return err
+		if n > 0 || err != nil {
+			return true, err
 		}
 		n, err = t.exec(newHookSQL, h.Kind, h.ID, h.Owner, h.Repo, millis(now), millis(swept), router.MaxUnprovedHooks)
-		if known = n > 0; !known || err != nil {
-			return err
+		if n == 0 || err != nil {
+			return false, err
 		}
 		_, err = t.exec(fewerHooksSQL, router.MaxHooks)
-		return err
+		return true, err
 	})
-	return known && err == nil, err
 }
 
 // ForgetHook implements intake.SweepStore.
@@ -104,14 +103,13 @@ WHERE due_at <= ? ORDER BY action <> 'completed', action <> 'in_progress', sent_
 
 // Redeliveries implements intake.SweepStore.
 func (s *intakeStore) Redeliveries(ctx context.Context, now, old time.Time, limit int) (due []router.Redelivery, err error) {
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+	due, err = changed(ctx, s.db, router.SourceRouter, func(t *tx) ([]router.Redelivery, error) {
 		if _, err := t.exec(arrivedSQL, millis(old)); err != nil {
-			return err
+			return nil, err
 		}
-		due, err = all(t.query, func(rows *sql.Rows, r *router.Redelivery) error {
+		return all(t.query, func(rows *sql.Rows, r *router.Redelivery) error {
 			return rows.Scan(&r.GUID, &r.DeliveryID, &r.Tries, &r.Hook.Kind, &r.Hook.ID, &r.Hook.Owner, &r.Hook.Repo)
 		}, redeliveriesSQL, millis(now), limit)
-		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the deliveries to redeliver: %w", err)
@@ -172,7 +170,7 @@ SELECT max(coalesce((SELECT max(received_at) FROM deliveries), 0), coalesce((SEL
 // Latest implements server.Store.
 func (s *intakeStore) Latest(ctx context.Context) (time.Time, error) {
 	var at int64
-	if err := one(s.querier(ctx), func(rows *sql.Rows, at *int64) error { return rows.Scan(at) }, &at, latestSQL); err != nil {
+	if err := s.querier(ctx)(into(&at), latestSQL); err != nil {
 		return time.Time{}, fmt.Errorf("read when something was last recorded: %w", err)
 	}
 	return fromMillis(at), nil

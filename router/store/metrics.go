@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 
@@ -41,18 +40,7 @@ const liveRunnersSQL = `SELECT state, count(*) FROM runners WHERE ended_at = 0 G
 
 // LiveRunners implements telemetry.Counter. States without runners are left out.
 func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, error) {
-	counts := map[router.RunnerState]int{}
-	err := s.querier(ctx)(func(rows *sql.Rows) error {
-		var state router.RunnerState
-		var n int
-		err := rows.Scan(&state, &n)
-		counts[state] = n
-		return err
-	}, liveRunnersSQL)
-	if err != nil {
-		return nil, fmt.Errorf("count runners: %w", err)
-	}
-	return counts, nil
+	return countBy[router.RunnerState](s.querier(ctx), "count runners", liveRunnersSQL)
 }
 
 // Size implements telemetry.Counter.

@@ -31,27 +31,23 @@ WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online', 'busy')`
 
 // Redecide implements dispatch.Store.
 func (s *dispatchStore) Redecide(ctx context.Context, jobID int64, by router.Source, reason string, now time.Time) (done bool, err error) {
-	err = s.writer.change(ctx, by, func(t *tx) error {
-		done, err = t.moveJob(jobID, redecideSQL, reason, millis(now))
-		return err
-	})
-	return done && err == nil, err
+	return changed(ctx, s.db, by, func(t *tx) (bool, error) { return t.moveJob(jobID, redecideSQL, reason, millis(now)) })
 }
 
 // Cancel implements operate.Store. The place that the job had under a limit is
 // another's.
 func (s *dispatchStore) Cancel(ctx context.Context, jobID int64, reason string, now time.Time) (done bool, err error) {
-	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+	return changed(ctx, s.db, router.SourceOperator, func(t *tx) (bool, error) {
 		waits, err := found(t, waitsForPlaceSQL, jobID) // and so has none to leave
 		if err != nil {
-			return err
+			return false, err
 		}
-		if done, err = t.moveJob(jobID, cancelSQL, reason, millis(now)); done && !waits {
+		done, err := t.moveJob(jobID, cancelSQL, reason, millis(now))
+		if done && !waits {
 			_, err = t.exec(releaseSQL, jobID, millis(now))
 		}
-		return err
+		return done, err
 	})
-	return done && err == nil, err
 }
 
 const waitsForPlaceSQL = `SELECT 1 FROM jobs WHERE id = ? AND state = 'held' AND limit_key <> ''`

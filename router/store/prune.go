@@ -16,14 +16,13 @@ const (
 const (
 	prunableSQL = `
 SELECT id FROM jobs INDEXED BY jobs_completed
-WHERE state IN ('completed', 'ignored', 'denied', 'unroutable') AND updated_at < ?1
-	AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id
-		AND (r.state IN ('dispatched', 'claimed', 'online', 'busy') OR r.ended_at = 0 AND r.nomad_job <> '' AND jobs.updated_at >= ?3))
-ORDER BY updated_at LIMIT ?2`
+WHERE state IN ('completed', 'ignored', 'denied', 'unroutable')` + prunable
 
 	prunableForeignSQL = `
 SELECT id FROM jobs INDEXED BY jobs_foreign
-WHERE state IN ('ignored', 'denied') AND updated_at < ?1
+WHERE state IN ('ignored', 'denied')` + prunable
+
+	prunable = ` AND updated_at < ?1
 	AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.job_id = jobs.id
 		AND (r.state IN ('dispatched', 'claimed', 'online', 'busy') OR r.ended_at = 0 AND r.nomad_job <> '' AND jobs.updated_at >= ?3))
 ORDER BY updated_at LIMIT ?2`
@@ -55,54 +54,47 @@ const anyForeignSQL = `SELECT EXISTS (` + prunableForeignSQL + `)`
 func (s *Store) Prune(ctx context.Context, ended, foreign, unseen, delivered time.Time) (rows int, err error) {
 	// Mostly there is nothing to do, which must not cost a write.
 	var some bool
-	if err := one(s.querier(ctx), scanBool, &some, anyPrunableSQL, millis(ended), 1, millis(unseen), millis(delivered)); err != nil {
+	if err := s.querier(ctx)(into(&some), anyPrunableSQL, millis(ended), 1, millis(unseen), millis(delivered)); err != nil {
 		return 0, err
 	}
 	if !some {
-		if err := one(s.querier(ctx), scanBool, &some, anyForeignSQL, millis(foreign), 1, millis(unseen)); err != nil || !some {
+		if err := s.querier(ctx)(into(&some), anyForeignSQL, millis(foreign), 1, millis(unseen)); err != nil || !some {
 			return 0, err
 		}
 	}
-	err = s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (rows int, err error) {
 		scan := func(rows *sql.Rows, id *int64) error { return rows.Scan(id) }
 		jobs, err := all(t.query, scan, prunableForeignSQL, millis(foreign), pruneJobs, millis(unseen))
 		if err == nil && len(jobs) == 0 {
 			jobs, err = all(t.query, scan, prunableSQL, millis(ended), pruneJobs, millis(unseen))
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		// A job goes last, and only when all of it is gone: a step may end anywhere.
-		rows = 0
 		for _, id := range jobs {
 			for _, query := range []string{pruneEventsSQL, pruneRunnerEventsSQL} {
 				n, err := t.exec(query, id, pruneRows-rows)
 				if rows += int(n); err != nil || rows >= pruneRows {
-					return err
+					return rows, err
 				}
 			}
 			for _, query := range []string{pruneClaimsSQL, pruneRunnersSQL, pruneFeedbackSQL, pruneJobSQL} {
 				n, err := t.exec(query, id)
 				if rows += int(n); err != nil {
-					return err
+					return 0, err
 				}
 			}
 			if rows >= pruneRows {
-				return nil
+				return rows, nil
 			}
 		}
 		for query, before := range map[string]time.Time{pruneDeliveriesSQL: delivered, pruneAuditSQL: ended} {
 			n, err := t.exec(query, millis(before), pruneRows-rows)
 			if rows += int(n); err != nil {
-				return err
+				return 0, err
 			}
 		}
-		return nil
+		return rows, nil
 	})
-	if err != nil {
-		return 0, err
-	}
-	return rows, nil
 }
-
-func scanBool(rows *sql.Rows, b *bool) error { return rows.Scan(b) }

@@ -20,14 +20,8 @@ func (r reads) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, 
 const runnerSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE id = ?`
 
 // Runner implements runners.Store.
-func (r reads) Runner(ctx context.Context, id string) (found router.Runner, err error) {
-	if err := one(r.querier(ctx), scanRunner, &found, runnerSQL, id); err != nil {
-		return router.Runner{}, fmt.Errorf("read runner %s: %w", id, err)
-	}
-	if found.ID == "" {
-		return router.Runner{}, router.ErrNotFound
-	}
-	return found, nil
+func (r reads) Runner(ctx context.Context, id string) (router.Runner, error) {
+	return only(r.querier(ctx), "read runner "+id, scanRunner, runnerSQL, id)
 }
 
 // A condition is a part of WHERE, with its arguments.

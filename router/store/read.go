@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"strconv"
 
 	"switchyard/router"
 )
@@ -74,14 +75,8 @@ func scanRunner(rows *sql.Rows, r *router.Runner) error {
 const jobSQL = `SELECT ` + jobColumns + ` FROM jobs WHERE id = ?`
 
 // Job implements runners.Store.
-func (r reads) Job(ctx context.Context, id int64) (j router.Job, _ error) {
-	if err := one(r.querier(ctx), scanJob, &j, jobSQL, id); err != nil {
-		return router.Job{}, fmt.Errorf("read job %d: %w", id, err)
-	}
-	if j.ID == 0 {
-		return router.Job{}, router.ErrNotFound
-	}
-	return j, nil
+func (r reads) Job(ctx context.Context, id int64) (router.Job, error) {
+	return only(r.querier(ctx), "read job "+strconv.FormatInt(id, 10), scanJob, jobSQL, id)
 }
 
 // mayServe says of a runner r that was started for job j whether GitHub can
@@ -95,18 +90,7 @@ const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
 
 // Counts implements intake.SyncStore. States without jobs are left out.
 func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
-	counts := map[router.JobState]int{}
-	err := s.querier(ctx)(func(rows *sql.Rows) error {
-		var state router.JobState
-		var n int
-		err := rows.Scan(&state, &n)
-		counts[state] = n
-		return err
-	}, countsSQL)
-	if err != nil {
-		return nil, fmt.Errorf("count jobs: %w", err)
-	}
-	return counts, nil
+	return countBy[router.JobState](s.querier(ctx), "count jobs", countsSQL)
 }
 
 const runnersSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? ORDER BY try`

@@ -78,14 +78,11 @@ func openReadOnly(ctx context.Context, path string) (_ *Reader, err error) {
 
 // check refuses a file that Jobs could not read.
 func (r *Reader) check(ctx context.Context) error {
-	if err := check(ctx, r.db.DB); err != nil {
+	empty, err := check(ctx, r.db.DB)
+	if err != nil {
 		return err
 	}
-	var id int
-	if err := r.db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-		return explain(err)
-	}
-	if id != applicationID {
+	if empty {
 		return errors.New("it is empty; name a file that serve has used")
 	}
 	_, old, err := schema(ctx, r.db.DB)

@@ -76,12 +76,8 @@ WHERE id = ?1 AND queued_at <= ?3
 // it: the one that the delivery names becomes busy or finished, and if it was meant
 // for another job, that job gets a runner in its place; see replace. A runner of
 // that name with another ID on GitHub is somebody else's.
-func (s *intakeStore) Receive(ctx context.Context, d router.Delivery) (changed bool, err error) {
-	err = s.writer.change(ctx, cmp.Or(d.Source, router.SourceWebhook), func(t *tx) error {
-		changed, err = receive(t, d)
-		return err
-	})
-	return changed && err == nil, err
+func (s *intakeStore) Receive(ctx context.Context, d router.Delivery) (bool, error) {
+	return changed(ctx, s.db, cmp.Or(d.Source, router.SourceWebhook), func(t *tx) (bool, error) { return receive(t, d) })
 }
 
 func receive(t *tx, d router.Delivery) (changed bool, err error) {

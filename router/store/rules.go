@@ -39,19 +39,18 @@ func (s *Store) KeepRules(ctx context.Context, v router.KeptRules) (id int64, er
 	if err != nil {
 		return 0, fmt.Errorf("keep the rules: %w", err)
 	}
-	err = s.writer.change(ctx, router.SourceOperator, func(t *tx) error {
+	id, err = changed(ctx, s.db, router.SourceOperator, func(t *tx) (id int64, err error) {
 		var newest string
-		id = 0
-		err := t.query(into(&id, &newest), newestVersionSQL)
+		err = t.query(into(&id, &newest), newestVersionSQL)
 		if err != nil || newest == v.Hash {
-			return err
+			return id, err
 		}
 		id++
 		if _, err = t.exec(insertVersionSQL, id, millis(v.At), v.Hash, v.Who, v.Origin, v.Note, string(files)); err != nil {
-			return err
+			return 0, err
 		}
 		_, err = t.exec(pruneVersionsSQL, keptVersions, keptVersionBytes)
-		return err
+		return id, err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("keep the rules: %w", err)
@@ -80,14 +79,7 @@ func (s *Store) RulesVersions(ctx context.Context) ([]router.KeptRules, error) {
 
 // RulesVersion returns one version of the rules, or router.ErrNotFound.
 func (s *Store) RulesVersion(ctx context.Context, id int64) (router.KeptRules, error) {
-	list, err := all(s.asked.querier(ctx), scanVersion, oneVersionSQL, id)
-	if err != nil {
-		return router.KeptRules{}, fmt.Errorf("read version %d of the rules: %w", id, err)
-	}
-	if len(list) == 0 {
-		return router.KeptRules{}, router.ErrNotFound
-	}
-	return list[0], nil
+	return only(s.asked.querier(ctx), fmt.Sprintf("read version %d of the rules", id), scanVersion, oneVersionSQL, id)
 }
 
 // Recent goes through the jobs of a scope that were received at since or later,

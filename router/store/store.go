@@ -159,7 +159,7 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
-	if err := check(ctx, s.write); err != nil {
+	if _, err := check(ctx, s.write); err != nil {
 		return nil, err
 	}
 	// Only now that the file is known to be ours.
@@ -306,20 +306,20 @@ func dsn(path string, params url.Values, pragmas ...string) string {
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 
-// check refuses a file that is not an empty database or one of Switchyard's.
-// It only reads.
-func check(ctx context.Context, db *sql.DB) error {
+// check refuses a file that is not an empty database or one of Switchyard's, and reports
+// whether it is empty. It only reads.
+func check(ctx context.Context, db *sql.DB) (empty bool, err error) {
 	var id, tables int
 	if err := db.QueryRowContext(ctx, "PRAGMA application_id").Scan(&id); err != nil {
-		return explain(err)
+		return false, explain(err)
 	}
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
-		return explain(err)
+		return false, explain(err)
 	}
 	if tables > 0 && id != applicationID {
-		return errors.New("it is another program's SQLite database; name a file of Switchyard's own")
+		return false, errors.New("it is another program's SQLite database; name a file of Switchyard's own")
 	}
-	return nil
+	return id != applicationID, nil
 }
 
 // migrate brings the schema up to date.

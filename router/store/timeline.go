@@ -15,7 +15,7 @@ ORDER BY id`
 
 // Timeline implements server.Store.
 func (r reads) Timeline(ctx context.Context, jobID int64) ([]router.Event, error) {
-	return list(r.querier(ctx), fmt.Sprintf("read the time line of job %d", jobID), func(rows *sql.Rows, e *router.Event) error {
+	return list(r.querier(ctx), fmt.Sprintf("read the timeline of job %d", jobID), func(rows *sql.Rows, e *router.Event) error {
 		var at int64
 		err := rows.Scan(&at, &e.JobID, &e.RunnerID, &e.Source, &e.State, &e.What)
 		e.At = fromMillis(at)

@@ -73,7 +73,7 @@ func (w *writer) stop() error {
 	return errors.Join(append(errs, w.conn.Close())...)
 }
 
-// change makes one change, of which from is the source in time lines, and returns
+// change makes one change, of which from is the source in timelines, and returns
 // when it is durable. If ctx ends before the change is begun it is not made and
 // the error is ctx's; once begun, it is waited for, so that the caller always
 // learns what became of it.
@@ -272,6 +272,17 @@ func (t *tx) moveRunner(id, query string, args ...any) error {
 	return err
 }
 
+// runnerOf runs a statement that changes the runner with this ID, its first argument, and
+// returns the job and the try that it is for; 0 when it changed nothing. A runner that is not
+// known is router.ErrNotFound.
+func (t *tx) runnerOf(id, query string, args ...any) (r router.Runner, err error) {
+	err = t.query(into(&r.JobID, &r.Try), query, append([]any{id}, args...)...)
+	if err == nil && r.JobID == 0 {
+		err = knownRunner(t, id)
+	}
+	return r, err
+}
+
 // query calls scan for each row of a statement, which must be a constant.
 func (t *tx) query(scan func(*sql.Rows) error, query string, args ...any) error {
 	s, err := t.stmt(query)
@@ -316,6 +327,18 @@ func (d *db) exec(ctx context.Context, from router.Source, query string, args ..
 	})
 }
 
+// changed makes one change and returns what do returns; nothing if the change fails.
+func changed[T any](ctx context.Context, d *db, from router.Source, do func(*tx) (T, error)) (v T, err error) {
+	err = d.writer.change(ctx, from, func(t *tx) (err error) {
+		v, err = do(t)
+		return err
+	})
+	if err != nil {
+		return *new(T), err
+	}
+	return v, nil
+}
+
 // list returns the same as all, and adds what was being done to its error.
 func list[T any](q querier, doing string, scan func(*sql.Rows, *T) error, query string, args ...any) ([]T, error) {
 	rows, err := all(q, scan, query, args...)
@@ -338,6 +361,36 @@ func all[T any](q querier, scan func(*sql.Rows, *T) error, query string, args ..
 		return nil, err
 	}
 	return list, nil
+}
+
+// only returns the row of a query that has one at most, or router.ErrNotFound; doing is for
+// other errors.
+func only[T any](q querier, doing string, scan func(*sql.Rows, *T) error, query string, args ...any) (v T, err error) {
+	rows, err := list(q, doing, scan, query, args...)
+	if err == nil && len(rows) == 0 {
+		err = router.ErrNotFound
+	}
+	if err != nil {
+		return v, err
+	}
+	return rows[0], nil
+}
+
+// countBy returns how many of what a query counts are in each state; the states of none are
+// left out.
+func countBy[State ~string](q querier, doing, query string) (map[State]int, error) {
+	counts := map[State]int{}
+	err := q(func(rows *sql.Rows) error {
+		var state State
+		var n int
+		err := rows.Scan(&state, &n)
+		counts[state] = n
+		return err
+	}, query)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return counts, nil
 }
 
 // one reads the row of a query that has one at most into v.
