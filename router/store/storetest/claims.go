@@ -11,8 +11,7 @@ import (
 
 var claimTests = []test{
 	{"a token is good once", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		c := f.claim(r)
 		want := r
 		want.State = router.RunnerClaimed
@@ -25,8 +24,7 @@ var claimTests = []test{
 		}
 	}},
 	{"100 claims with one token find it good once", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		var needed atomic.Int32
 		atOnce(100, func(int) {
 			c, err := f.Claim(f.ctx(), Token(r.ID), T0)
@@ -78,11 +76,10 @@ var claimTests = []test{
 			wantErr(t, err, router.ErrClaimed)
 		}
 	}},
-	{"who asks about a token learns what a claim would find, and spends nothing", func(t *testing.T, f *fixture) {
+	{"a look-up of a token returns what a claim would find, and spends nothing", func(t *testing.T, f *fixture) {
 		_, err := f.Claimant(f.ctx(), Token("guess"))
 		wantErr(t, err, router.ErrNotFound)
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		for range 2 {
 			c, err := f.Claimant(f.ctx(), Token(r.ID))
 			f.must(err)
@@ -130,9 +127,7 @@ var claimTests = []test{
 		}
 	}},
 	{"a runner that starts takes the place of one that has not", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 3; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3)
 		r, second := f.dispatch(1), f.dispatch(2)
 		f.online(3)
 		f.receive(completed(1, "", "cancelled"))
@@ -184,8 +179,7 @@ var claimTests = []test{
 		}
 	}},
 	{"a lost runner's job gets the next try, and its old token is spent", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		f.claim(r)
 		f.lost(r.ID, T0, "GitHub answered 502", T0)
 		j := f.wantState(1, router.Retrying)
@@ -217,8 +211,7 @@ var claimTests = []test{
 		}
 	}},
 	{"losing the runner of a job that ended changes no job", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		f.claim(r)
 		f.receive(completed(1, "", "cancelled"))
 		f.lost(r.ID, T0, "x", T0)
@@ -226,8 +219,7 @@ var claimTests = []test{
 		f.wantRunner(1, r.ID, router.RunnerLost)
 	}},
 	{"an online runner can be lost, a busy one cannot", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		online, _ := f.online(1)
 		busy, name := f.online(2)
 		f.receive(inProgress(2, name))
@@ -246,9 +238,7 @@ var claimTests = []test{
 		f.must(f.Prepare(f.ctx(), f.newRunner(1), Token("x"), T0.Add(time.Minute)))
 	}},
 	{"Recover gives up what was claimed and not configured", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 5; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3, 4, 5)
 		f.dispatch(1) // not claimed
 		f.claim(f.dispatch(2))
 		f.claim(f.prepare(3)) // crashed before Dispatched

@@ -103,14 +103,12 @@ var deliveryTests = []test{
 		}
 	}},
 	{"the claim of a runner whose job is held finds nothing to do, or another job", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		f.receive(answer(1, "waiting", time.Minute))
 		if c := f.claim(r); c.Needed {
 			t.Errorf("it got %+v", c)
 		}
-		f.receive(queued(2))
-		f.receive(queued(3))
+		f.queue(2, 3)
 		r = f.dispatch(2)
 		gone := f.dispatch(3)
 		f.lost(gone.ID, T0, "x", T0)
@@ -124,9 +122,7 @@ var deliveryTests = []test{
 		}
 	}},
 	{"an answer holds no job that runs, ended or was decided, and none that was queued since", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 7; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3, 4, 5, 6, 7)
 		f.receive(inProgress(1, "r"))
 		f.receive(completed(2, "r", "success"))
 		for id, state := range map[int64]router.JobState{3: router.Ignored, 4: router.Denied, 5: router.Unroutable} {

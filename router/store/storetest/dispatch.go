@@ -20,12 +20,7 @@ var dispatchTests = []test{
 		check := func(at time.Duration, limit int, want []int64, wantNext time.Duration) {
 			t.Helper()
 			due, next, err := f.Due(f.ctx(), T0.Add(at*time.Second), limit)
-			f.must(err)
-			var got []int64
-			for _, j := range due {
-				got = append(got, j.ID)
-			}
-			wantDiff(t, got, want)
+			wantDiff(t, f.ids(due, err), want)
 			if wantNext == 0 && !next.IsZero() || wantNext != 0 && !next.Equal(T0.Add(wantNext*time.Second)) {
 				t.Errorf("got next %v, want T0 + %d s", next, wantNext)
 			}
@@ -183,9 +178,7 @@ var dispatchTests = []test{
 	}},
 	{"what waits by a clock that was ahead is due when it is set back", func(t *testing.T, f *fixture) {
 		ahead, now := T0.Add(time.Hour), T0.Add(time.Minute)
-		for id := int64(1); id <= 3; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3)
 		f.must(f.Retry(f.ctx(), 1, ahead.Add(30*time.Second), router.CauseNomad, "Nomad is away", nil, ahead))
 		f.must(f.Retry(f.ctx(), 2, now.Add(10*time.Minute), router.CauseNomad, "Nomad refuses it", nil, T0)) // by the clock as it is
 		r := f.dispatch(3)
@@ -241,18 +234,11 @@ var dispatchTests = []test{
 
 var listTests = []test{
 	{"jobs are listed newest first, by state or all", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 4; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3, 4)
 		f.dispatch(2)
 		f.receive(completed(3, "", "success"))
-		ids := func(limit int, states ...router.JobState) (ids []int64) {
-			jobs, err := f.FindJobs(f.ctx(), router.JobFilter{States: states, Limit: limit})
-			f.must(err)
-			for _, j := range jobs {
-				ids = append(ids, j.ID)
-			}
-			return ids
+		ids := func(limit int, states ...router.JobState) []int64 {
+			return f.ids(f.FindJobs(f.ctx(), router.JobFilter{States: states, Limit: limit}))
 		}
 		wantDiff(t, ids(9), []int64{4, 3, 2, 1})
 		wantDiff(t, ids(2), []int64{4, 3})
@@ -265,8 +251,7 @@ var listTests = []test{
 		counts, err := f.Counts(f.ctx())
 		f.must(err)
 		wantDiff(t, counts, map[router.JobState]int{})
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		f.receive(completed(3, "", "success"))
 		counts, err = f.Counts(f.ctx())
 		f.must(err)

@@ -85,14 +85,7 @@ var feedbackTests = []test{
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no rule", decision(), T0))
 		f.must(f.Settle(f.ctx(), 2, router.Unroutable, "", "no rule", decision(), T0))
 		f.must(f.Settle(f.ctx(), 4, router.Denied, "", "a fork", decision(), T0))
-		ids := func(old, since time.Time) (ids []int64) {
-			jobs, err := f.RunsToCancel(f.ctx(), old, since, 9)
-			f.must(err)
-			for _, j := range jobs {
-				ids = append(ids, j.ID)
-			}
-			return ids
-		}
+		ids := func(old, since time.Time) []int64 { return f.ids(f.RunsToCancel(f.ctx(), old, since, 9)) }
 		wantDiff(t, ids(T0.Add(-time.Hour), T0.Add(-time.Second)), []int64(nil))
 		wantDiff(t, ids(T0.Add(time.Second), T0.Add(time.Hour)), []int64(nil))
 		wantDiff(t, ids(T0, T0), []int64{1})
@@ -108,19 +101,12 @@ var feedbackTests = []test{
 			}
 		}
 	}},
-	{"a job that is no cause to cancel its run is left alone, until it is decided anew", func(t *testing.T, f *fixture) {
+	{"a job that is no cause to cancel its run is left alone, until it is decided again", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 2; id++ {
 			f.receive(queued(id)) // of one run
 			f.must(f.Settle(f.ctx(), id, router.Unroutable, "", "unknown label", decision(), T0))
 		}
-		ids := func() (ids []int64) {
-			jobs, err := f.RunsToCancel(f.ctx(), T0, T0, 9)
-			f.must(err)
-			for _, j := range jobs {
-				ids = append(ids, j.ID)
-			}
-			return ids
-		}
+		ids := func() []int64 { return f.ids(f.RunsToCancel(f.ctx(), T0, T0, 9)) }
 		wantDiff(t, ids(), []int64{1})
 		f.must(f.RunNotCancelled(f.ctx(), 1, "it is somebody else's", T0))
 		f.must(f.RunNotCancelled(f.ctx(), 1, "it is somebody else's", T0))
@@ -129,7 +115,7 @@ var feedbackTests = []test{
 			t.Errorf("the reason is %q", j.Reason)
 		}
 		if done, err := f.Redecide(f.ctx(), 1, router.SourceOperator, "again", T0); !done || err != nil {
-			t.Errorf("it is not decided anew: %v", err)
+			t.Errorf("it is not decided again: %v", err)
 		}
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no rule", decision(), T0))
 		wantDiff(t, ids(), []int64{1})

@@ -58,9 +58,8 @@ func (f *fixture) dispatchWith(jobID int64, d *router.Decision, now time.Time) r
 }
 
 var lifeTests = []test{
-	{"what Nomad says of a runner is in its books", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+	{"what Nomad says of a runner is recorded", func(t *testing.T, f *fixture) {
+		r := f.dispatchNew(1)
 		seen := f.saw(after(3*time.Second),
 			event(r, router.NomadPlaced, after(time.Second), "node-1", ""),
 			event(r, router.NomadStarted, after(2*time.Second), "node-1", ""))
@@ -80,8 +79,7 @@ var lifeTests = []test{
 		}
 	}},
 	{"Nomad's events change nothing when they come again or late", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		ended := event(r, router.NomadEnded, after(2*time.Second), "node-1", "complete")
 		f.saw(after(2*time.Second), ended)
 		was := f.wantRunner(1, r.ID, router.RunnerDispatched)
@@ -94,8 +92,7 @@ var lifeTests = []test{
 		}
 	}},
 	{"a node's clock that runs ahead places nothing in the future", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		f.saw(T0, event(r, router.NomadPlaced, after(time.Hour), "node-1", ""))
 		if got := f.wantRunner(1, r.ID, router.RunnerDispatched); !got.PlacedAt.Equal(T0) {
 			t.Errorf("placed at %v, want %v", got.PlacedAt, T0)
@@ -112,7 +109,7 @@ var lifeTests = []test{
 			t.Errorf("the job says %q, the runner %q", j.Reason, r.Reason)
 		}
 	}},
-	{"a node that is disconnected, and comes back, is told of on runner and job", func(t *testing.T, f *fixture) {
+	{"a node that is disconnected, and comes back, is reported on runner and job", func(t *testing.T, f *fixture) {
 		says := func(id int64, runner, job string) {
 			t.Helper()
 			if r := f.runner(id); !strings.Contains(r.Reason, runner) {
@@ -122,8 +119,7 @@ var lifeTests = []test{
 				t.Errorf("the job says %q, want %q", j.Reason, job)
 			}
 		}
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		starts := f.dispatch(1)
 		runs, name := f.online(2)
 		f.receive(inProgress(2, name))
@@ -135,8 +131,7 @@ var lifeTests = []test{
 		}
 	}},
 	{"events of others are left out", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		elsewhere := event(r, router.NomadEnded, T0, "node-1", "")
 		elsewhere.At.Namespace = "other"
 		if seen := f.saw(T0, elsewhere, router.NomadEvent{Job: "gha-9-9", Kind: router.NomadEnded}); len(seen) != 0 {
@@ -144,8 +139,7 @@ var lifeTests = []test{
 		}
 	}},
 	{"a runner that was stopped before it had a node has ended", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		waits, starts := f.dispatch(1), f.dispatch(2)
 		f.saw(T0, event(starts, router.NomadPlaced, T0, "node-1", ""), event(waits, router.NomadStopped, T0, "", "purged"), event(starts, router.NomadStopped, T0, "", "stopped"))
 		if got := f.wantRunner(1, waits.ID, router.RunnerDispatched); got.EndedAt.IsZero() || got.Reason != "its Nomad job was purged" {
@@ -156,8 +150,7 @@ var lifeTests = []test{
 		}
 	}},
 	{"a runner is live until it and its Nomad job have ended", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+		r, name := f.onlineNew(1)
 		if l := f.live()[r.ID]; !l.Needed || l.State != router.RunnerOnline || l.JobState != router.Dispatched || l.GitHubID != 99 || l.Target != target || l.Serves != 0 {
 			t.Errorf("an online runner is live as %+v", l)
 		}
@@ -177,8 +170,7 @@ var lifeTests = []test{
 		}
 	}},
 	{"a finished runner is live as long as its Nomad job", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+		r, name := f.onlineNew(1)
 		f.receive(completed(1, name, "success"))
 		if l, ok := f.live()[r.ID]; !ok || l.State != router.RunnerFinished || l.Needed {
 			t.Errorf("live as %+v, %v", l, ok)
@@ -188,9 +180,8 @@ var lifeTests = []test{
 			t.Errorf("nothing is left, but %+v", live)
 		}
 	}},
-	{"what Nomad started anew is live again, if it had ended before", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+	{"what Nomad started again is live again, if it had ended before", func(t *testing.T, f *fixture) {
+		r, name := f.onlineNew(1)
 		on := []router.NomadJob{{ID: r.NomadJob, At: r.NomadAt, RunnerID: r.ID}, {ID: "gha-9-9", RunnerID: "gha-9-9"}}
 		elsewhere := []router.NomadJob{{ID: r.NomadJob, At: router.NomadAt{Namespace: "elsewhere"}, RunnerID: r.ID}}
 		revived := func(before time.Time, want int) {
@@ -213,8 +204,7 @@ var lifeTests = []test{
 		f.wantRunner(1, r.ID, router.RunnerFinished)
 	}},
 	{"a busy runner that ended, and whose job is not known to run, is finished", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+		r, name := f.onlineNew(1)
 		f.receive(completed(1, "", "success")) // GitHub named no runner,
 		f.receive(inProgress(1, name))         // but in a delivery that came late
 		f.wantRunner(1, r.ID, router.RunnerBusy)
@@ -224,9 +214,7 @@ var lifeTests = []test{
 	{"why runners have no node is the reason of their jobs", func(t *testing.T, f *fixture) {
 		d := decision()
 		d.Fallback = []router.Fallback{{After: router.Duration(5 * time.Minute)}}
-		for id := int64(1); id <= 3; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3)
 		falls, waits, placed := f.dispatchWith(1, d, T0), f.dispatch(2), f.dispatch(3)
 		f.saw(T0, event(placed, router.NomadPlaced, T0, "node-1", ""))
 		u := router.Unplaced{At: T0, Text: "8 nodes in pool ci: all are full: memory", Pool: "ci", InPool: 8}
@@ -255,9 +243,7 @@ var lifeTests = []test{
 			{After: router.Duration(2 * time.Minute)},
 			{After: router.Duration(3 * time.Minute)},
 		}
-		for id := int64(1); id <= 2; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2)
 		r, placed := f.dispatchWith(1, d, T0), f.dispatchWith(2, d, T0)
 		f.saw(T0, event(placed, router.NomadPlaced, T0, "node-1", ""))
 
@@ -290,13 +276,13 @@ var lifeTests = []test{
 		if l := f.live()[r.ID]; !l.Needed {
 			t.Errorf("it is live as %+v, want it so as long as its job waits", l)
 		}
-		if ok, err := f.Requeue(f.ctx(), r.ID, "goes on", after(3*time.Minute)); err != nil || !ok {
+		if ok, err := f.Requeue(f.ctx(), r.ID, "is requeued", after(3*time.Minute)); err != nil || !ok {
 			t.Fatalf("Requeue = %v, %v", ok, err)
 		}
 		if j := f.wantState(1, router.Retrying); j.Try != 2 || !j.DueAt.Equal(after(3*time.Minute)) {
 			t.Errorf("the job is at try %d, due %v", j.Try, j.DueAt)
 		}
-		if ok, err := f.Requeue(f.ctx(), r.ID, "goes on", after(3*time.Minute)); err != nil || ok {
+		if ok, err := f.Requeue(f.ctx(), r.ID, "is requeued", after(3*time.Minute)); err != nil || ok {
 			t.Errorf("Requeue again = %v, %v", ok, err)
 		}
 		// Counted from the job's first dispatch, as its reason says.
@@ -325,9 +311,8 @@ var lifeTests = []test{
 		_, err := f.FallBack(f.ctx(), "gha-9-9", 1, "x", T0)
 		wantErr(t, err, router.ErrNotFound)
 	}},
-	{"only the job of a runner that ended goes on", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+	{"only the job of a runner that ended is requeued", func(t *testing.T, f *fixture) {
+		r := f.dispatchNew(1)
 		if ok, err := f.Requeue(f.ctx(), r.ID, "x", T0); err != nil || ok {
 			t.Errorf("Requeue = %v, %v for a live runner", ok, err)
 		}
@@ -352,20 +337,17 @@ var lifeTests = []test{
 		wantErr(t, f.SetReason(f.ctx(), "gha-9-9", "x", T0), router.ErrNotFound)
 	}},
 	{"Nomad is the source of what it said", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		f.saw(T0, event(r, router.NomadPlaced, T0, "node-1", ""))
 		line, err := f.Timeline(f.ctx(), 1)
 		f.must(err)
 		last := line[len(line)-1]
 		if last.Source != router.SourceNomad || !strings.Contains(fmt.Sprint(last.What), "node-1") {
-			t.Errorf("the last of the time line is %+v", last)
+			t.Errorf("the last of the timeline is %+v", last)
 		}
 	}},
 	{"a runner of an earlier database is taken up", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 4; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3, 4)
 		f.dispatch(2)
 		f.receive(completed(3, "", "cancelled"))
 		f.receive(inProgress(4, "gha-4-1-abc"))

@@ -85,8 +85,7 @@ var limitTests = []test{
 		f.wantState(4, router.Held)
 	}},
 	{"a place is given back by a job that no runner will serve", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		f.admit(1, limited(1, "k"))
 		f.admit(2, limited(1, "k"))
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no", nil, T0))
@@ -127,8 +126,7 @@ var limitTests = []test{
 		_, err = f.Admit(f.ctx(), 1, limited(1, "k"), T0)
 		wantErr(t, err, router.ErrNotWaiting)
 		// A job that was cancelled while it was held takes nothing with it.
-		f.receive(queued(2))
-		f.receive(queued(3))
+		f.queue(2, 3)
 		f.admit(2, limited(1, "k"))
 		f.admit(3, limited(1, "k"))
 		f.receive(completed(3, "", "cancelled"))

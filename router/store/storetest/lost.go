@@ -190,22 +190,15 @@ var lostTests = []test{
 		wantDiff(t, asked, []time.Duration{1, 2, 3, 5, 8, 12, 18, 27, 41, 62, 93, 140, 210, 315, 473, 710, 1065, 1425})
 	}},
 	{"GitHub is asked about jobs that wait, first those it was not asked about, and about running ones after long", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 7; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3, 4, 5, 6, 7)
 		f.dispatch(2)
 		f.receive(inProgress(3, "somebody's"))
 		f.receive(completed(4, "", "cancelled"))
 		f.must(f.Settle(f.ctx(), 5, router.Ignored, "", "out of scope", decision(), T0))
 		f.receive(NewDelivery(8, "queued", "waiting"))
 		f.must(f.Asked(f.ctx(), 1, T0.Add(time.Minute)))
-		stale := func(at time.Duration, limit int) (ids []int64) {
-			jobs, err := f.Stale(f.ctx(), T0.Add(at), 10*time.Minute, limit)
-			f.must(err)
-			for _, j := range jobs {
-				ids = append(ids, j.ID)
-			}
-			return ids
+		stale := func(at time.Duration, limit int) []int64 {
+			return f.ids(f.Stale(f.ctx(), T0.Add(at), 10*time.Minute, limit))
 		}
 		wantDiff(t, stale(9*time.Minute, 10), []int64{8})
 		wantDiff(t, stale(10*time.Minute, 10), []int64{2, 6, 7, 8})

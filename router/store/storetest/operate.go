@@ -8,7 +8,7 @@ import (
 )
 
 var operatorTests = []test{
-	{"a job is decided anew from where no runner serves it, with a try whose runner never was", func(t *testing.T, f *fixture) {
+	{"a job is decided again from where no runner serves it, with a try whose runner never was", func(t *testing.T, f *fixture) {
 		again := func(id int64) bool {
 			done, err := f.Redecide(f.ctx(), id, router.SourceOperator, "an operator says so", T0.Add(time.Hour))
 			f.must(err)
@@ -34,7 +34,7 @@ var operatorTests = []test{
 		f.receive(queued(5))
 		r := f.dispatch(5)
 		if again(5) {
-			t.Error("a dispatched job was decided anew")
+			t.Error("a dispatched job was decided again")
 		}
 		f.claim(r)
 		f.lost(r.ID, T0, "GitHub refuses it", T0)
@@ -46,7 +46,7 @@ var operatorTests = []test{
 		for id, d := range map[int64]router.Delivery{6: inProgress(6, "x"), 7: completed(7, "", "cancelled"), 8: NewDelivery(8, "waiting", "waiting")} {
 			f.receive(d)
 			if again(id) {
-				t.Errorf("job %d was decided anew", id)
+				t.Errorf("job %d was decided again", id)
 			}
 		}
 		_, err := f.Redecide(f.ctx(), 99, router.SourceOperator, "x", T0)
@@ -92,8 +92,7 @@ var operatorTests = []test{
 		wantErr(t, err, router.ErrNotFound)
 	}},
 	{"a runner has a note of an operator until it ends", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		f.must(f.Note(f.ctx(), r.ID, "an operator stops it", T0))
 		events, err := f.Timeline(f.ctx(), 1)
 		f.must(err)

@@ -11,9 +11,10 @@ import (
 
 const stranger = "github-runner-x7k2" // a name that nothing here knows
 
-// dispatchOwn is dispatch with a runner that brings its own registration.
+// dispatchOwn is dispatchNew with a runner that brings its own registration.
 func (f *fixture) dispatchOwn(jobID int64) router.Runner {
 	f.t.Helper()
+	f.receive(queued(jobID))
 	r := f.newRunner(jobID)
 	r.Own = true
 	f.must(f.Prepare(f.ctx(), r, Token(r.ID), T0))
@@ -72,7 +73,6 @@ var failureTests = []test{
 
 var ownTests = []test{
 	{"one is known by that, and says so", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
 		r := f.dispatchOwn(1)
 		f.saw(after(2*time.Second), event(r, router.NomadPlaced, after(time.Second), "node-1", ""), event(r, router.NomadStarted, after(time.Second), "node-1", ""))
 		got := f.wantRunner(1, r.ID, router.RunnerDispatched)
@@ -81,7 +81,6 @@ var ownTests = []test{
 		}
 	}},
 	{"under an unknown name it is presumed to have its job, and to have ended it", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
 		r := f.dispatchOwn(1)
 		f.saw(after(time.Second), event(r, router.NomadPlaced, after(time.Second), "node-1", ""))
 		f.receive(at(2*time.Second, inProgress(1, stranger)))
@@ -99,7 +98,6 @@ var ownTests = []test{
 		}
 	}},
 	{"one without a node when its job was taken has not taken it", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
 		r := f.dispatchOwn(1)
 		f.receive(at(2*time.Second, inProgress(1, stranger)))
 		f.saw(after(9*time.Second), event(r, router.NomadPlaced, after(8*time.Second), "node-1", ""))
@@ -109,16 +107,14 @@ var ownTests = []test{
 		}
 	}},
 	{"nor one whose job was cancelled before it had a runner", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
 		r := f.dispatchOwn(1)
 		f.saw(after(time.Second), event(r, router.NomadStarted, after(time.Second), "node-1", ""))
 		f.receive(at(2*time.Second, completed(1, "", "cancelled")))
 		f.wantRunner(1, r.ID, router.RunnerDispatched)
 	}},
 	{"nor one whose job another runner of ours has", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
 		r := f.dispatchOwn(1)
+		f.receive(queued(2))
 		_, name := f.online(2)
 		f.saw(after(time.Second), event(r, router.NomadStarted, after(time.Second), "node-1", ""))
 		f.receive(at(2*time.Second, inProgress(2, name)))
@@ -137,7 +133,6 @@ var ownTests = []test{
 		}
 	}},
 	{"by its known name it is bound for certain", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
 		r := f.dispatchOwn(1)
 		f.receive(at(2*time.Second, inProgress(1, r.ID)))
 		f.wantRunner(1, r.ID, router.RunnerBusy)
@@ -146,7 +141,6 @@ var ownTests = []test{
 		}
 	}},
 	{"by its known name it can have another job, and its own is tried again", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
 		r := f.dispatchOwn(1)
 		f.receive(queued(2))
 		f.receive(at(2*time.Second, inProgress(2, r.ID)))
@@ -156,7 +150,6 @@ var ownTests = []test{
 		}
 	}},
 	{"one that claims after all is as any other", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
 		r := f.dispatchOwn(1)
 		f.claim(r)
 		if got := f.wantRunner(1, r.ID, router.RunnerClaimed); got.Own {
@@ -167,7 +160,6 @@ var ownTests = []test{
 		f.receive(queued(9)) // waits without a runner
 		f.lost(f.dispatch(9).ID, T0, "x", T0)
 		reuse := func(id int64, placed bool) int64 {
-			f.receive(queued(id))
 			r := f.dispatchOwn(id)
 			if placed {
 				f.saw(after(time.Second), event(r, router.NomadPlaced, after(time.Second), "node-1", ""))
@@ -184,8 +176,7 @@ var ownTests = []test{
 			t.Errorf("one without a node is for job %d, want 9", got)
 		}
 	}},
-	{"Nomad may start it anew", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
+	{"Nomad may start it again", func(t *testing.T, f *fixture) {
 		r := f.dispatchOwn(1)
 		f.saw(after(9*time.Second), event(r, router.NomadEnded, after(5*time.Second), "node-1", "failed: exit code 7"))
 		if got := f.wantRunner(1, r.ID, router.RunnerDispatched); got.EndWords != "failed: exit code 7" {
@@ -197,7 +188,7 @@ var ownTests = []test{
 		}
 		f.saw(after(9*time.Second), event(r, router.NomadPlaced, after(6*time.Second), "node-2", ""))
 		if got := f.wantRunner(1, r.ID, router.RunnerDispatched); !got.EndedAt.IsZero() || got.EndWords != "" {
-			t.Errorf("it is started anew, and ended at %v: %s", got.EndedAt, got.EndWords)
+			t.Errorf("it is started again, and ended at %v: %s", got.EndedAt, got.EndWords)
 		}
 	}},
 	{"it is adopted as one", func(t *testing.T, f *fixture) {
@@ -222,7 +213,6 @@ var ownTests = []test{
 				return
 			}
 			id++
-			f.receive(queued(id))
 			r := f.dispatchOwn(id)
 			now := after(time.Minute)
 			steps := []func(){

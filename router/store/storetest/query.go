@@ -105,25 +105,18 @@ var queryTests = []test{
 			"another host's":                  {router.JobFilter{Within: router.Scope{"ghe.example/acme/*"}}, ""},
 			"a state and label":               {router.JobFilter{States: []router.JobState{router.Denied}, Label: "gpu", Owner: "beta"}, "12"},
 		} {
-			for _, limit := range []int{1, 5, 100} {
+			wantPages(t, name, tt.want, func(limit int) func() (ids []string) {
 				page := tt.f
 				page.Limit = limit
-				var got []string
-				for {
+				return func() (ids []string) {
 					jobs, err := f.FindJobs(f.ctx(), page)
 					f.must(err)
 					for _, j := range jobs {
-						got = append(got, fmt.Sprint(j.ID))
-						page.Before = j.ID
+						ids, page.Before = append(ids, fmt.Sprint(j.ID)), j.ID
 					}
-					if len(jobs) < limit {
-						break
-					}
+					return ids
 				}
-				if got := strings.Join(got, " "); got != tt.want {
-					t.Errorf("%s, %d a page: got %s, want %s", name, limit, got, tt.want)
-				}
-			}
+			})
 		}
 	}},
 	{"runners are found by state, newest first, page by page", func(t *testing.T, f *fixture) {
@@ -145,27 +138,38 @@ var queryTests = []test{
 			"all of a scope":    {nil, "gha-3-1 gha-2-2 gha-2-1 gha-1-1"},
 			"online of a scope": {[]router.RunnerState{router.RunnerOnline, router.RunnerFinished, router.RunnerLost}, "gha-3-1 gha-2-2 gha-2-1 gha-1-1"},
 		} {
-			for _, limit := range []int{1, 2, 100} {
+			wantPages(t, name, tt.want, func(limit int) func() (ids []string) {
 				page := router.RunnerFilter{States: tt.states, Limit: limit}
 				if strings.HasSuffix(name, "scope") {
 					page.Within = router.Scope{"ACME/web", "acme/*", "beta/*"}
 				}
-				var got []string
-				for {
+				return func() (ids []string) {
 					runners, err := f.FindRunners(f.ctx(), page)
 					f.must(err)
 					for _, r := range runners {
-						got = append(got, r.ID)
-						page.BeforeJob, page.BeforeTry = r.JobID, r.Try
+						ids, page.BeforeJob, page.BeforeTry = append(ids, r.ID), r.JobID, r.Try
 					}
-					if len(runners) < limit {
-						break
-					}
+					return ids
 				}
-				if got := strings.Join(got, " "); got != tt.want {
-					t.Errorf("%s, %d a page: got %s, want %s", name, limit, got, tt.want)
-				}
-			}
+			})
 		}
 	}},
+}
+
+// wantPages checks what a filter finds, in pages of several sizes; pages returns a function
+// that reads the next page of one size.
+func wantPages(t *testing.T, name, want string, pages func(limit int) (next func() []string)) {
+	t.Helper()
+	for _, limit := range []int{1, 2, 5, 100} {
+		var got []string
+		for next := pages(limit); ; {
+			ids := next()
+			if got = append(got, ids...); len(ids) < limit {
+				break
+			}
+		}
+		if got := strings.Join(got, " "); got != want {
+			t.Errorf("%s, %d a page: got %s, want %s", name, limit, got, want)
+		}
+	}
 }

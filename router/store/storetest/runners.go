@@ -14,8 +14,7 @@ import (
 
 var runnerTests = []test{
 	{"a runner is busy with its job, then finished", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+		r, name := f.onlineNew(1)
 		got := f.wantRunner(1, r.ID, router.RunnerOnline)
 		if got.Name != name || got.GitHubID != 99 {
 			t.Errorf("got name %q, ID %d", got.Name, got.GitHubID)
@@ -30,12 +29,11 @@ var runnerTests = []test{
 	}},
 	{"another runner of the same name is somebody else's", func(t *testing.T, f *fixture) {
 		of := func(d router.Delivery, runner int64) router.Delivery { d.RunnerID = runner; return d }
-		f.receive(queued(1))
-		r, name := f.online(1)
+		r, name := f.onlineNew(1)
 		f.receive(of(inProgress(2, name), 100))
 		f.wantRunner(1, r.ID, router.RunnerOnline)
 		if j := f.wantState(2, router.Running); j.RunnerName != "" {
-			t.Errorf("job 2 has the runner %q in the books", j.RunnerName)
+			t.Errorf("job 2 has the runner %q in the database", j.RunnerName)
 		}
 		f.receive(of(completed(2, name, "success"), 100))
 		f.wantRunner(1, r.ID, router.RunnerOnline)
@@ -108,10 +106,8 @@ var runnerTests = []test{
 		r, _ := f.online(1)
 		wantDiff(t, f.wantRunner(1, r.ID, router.RunnerOnline).Target, target)
 	}},
-	{"a stopped runner's job goes on with another, if it waits for it", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 3; id++ {
-			f.receive(queued(id))
-		}
+	{"a stopped runner's job gets another, if it waits for it", func(t *testing.T, f *fixture) {
+		f.queue(1, 2, 3)
 		waits := f.dispatch(1)
 		idle, name := f.online(2)
 		f.receive(inProgress(2, "another"))
@@ -151,9 +147,7 @@ var runnerTests = []test{
 		wantErr(t, err, router.ErrClaimed)
 	}},
 	{"leftovers are the runners that no job waits for", func(t *testing.T, f *fixture) {
-		for id := int64(1); id <= 7; id++ {
-			f.receive(queued(id))
-		}
+		f.queue(1, 2, 3, 4, 5, 6, 7)
 		cancelled := f.dispatch(1)
 		f.receive(completed(1, "", "cancelled"))
 		online, _ := f.online(2)
@@ -222,8 +216,7 @@ var runnerTests = []test{
 			d.Job.Repo.Owner, d.Job.Repo.Name, d.Job.Repo.FullName = owner, repo, owner+"/"+repo
 			return d
 		}
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		online, name := f.online(1) // in acme/web
 		waits := f.dispatch(2)      // its name can be guessed
 		f.receive(of(inProgress(11, name), "acme", "other"))
@@ -286,8 +279,7 @@ var runnerTests = []test{
 		reuse(2)
 	}},
 	{"a job that may wait again has a place for its next runner", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		stopped, used := f.prepare(1), f.prepare(2)
 		for id := int64(1); id <= 2; id++ {
 			f.must(f.Settle(f.ctx(), id, router.Unroutable, "", "Nomad refuses it", nil, T0))
@@ -307,15 +299,13 @@ var runnerTests = []test{
 		}
 	}},
 	{"completed that overtakes in_progress finishes the runner", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+		r, name := f.onlineNew(1)
 		f.receive(completed(1, name, "success"))
 		f.receive(inProgress(1, name))
 		f.wantRunner(1, r.ID, router.RunnerFinished)
 	}},
 	{"runners of equal jobs change places when GitHub swaps them", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		first, name := f.online(1)
 		second := f.dispatch(2)
 		f.receive(inProgress(2, name))
@@ -336,8 +326,7 @@ var runnerTests = []test{
 		f.wantRunner(2, first.ID, router.RunnerFinished)
 	}},
 	{"a runner that Nomad may never get takes nobody's place", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		_, name := f.online(1)
 		second := f.prepare(2) // its registration is under way, or fails
 		f.receive(inProgress(2, name))
@@ -381,8 +370,7 @@ var runnerTests = []test{
 		f.wantState(77, router.Running)
 	}},
 	{"a job whose runner went to an ignored job gets a new one", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		f.receive(queued(2))
+		f.queue(1, 2)
 		f.must(f.Settle(f.ctx(), 2, router.Ignored, "", "out of scope", nil, T0))
 		r, name := f.online(1)
 		if !f.receive(inProgress(2, name)) {
@@ -393,15 +381,13 @@ var runnerTests = []test{
 		f.wantState(2, router.Ignored)
 	}},
 	{"a name that is not ours moves no runner", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r := f.dispatch(1)
+		r := f.dispatchNew(1)
 		f.receive(inProgress(2, "GitHub Actions 5"))
 		f.wantRunner(1, r.ID, router.RunnerDispatched)
 		f.wantState(1, router.Dispatched)
 	}},
 	{"a name that another GitHub says moves none of this one's", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+		r, name := f.onlineNew(1)
 		in := router.Instance{Number: 1, Host: "ghe.example"}
 		there := inProgress(in.ID(1), name)
 		there.Job.Repo.Host = in.Host

@@ -40,7 +40,7 @@ func Run(t *testing.T, open func(t testing.TB) Store) {
 		{"runners", runnerTests},
 		{"causes", causeTests},
 		{"lists", listTests},
-		{"time lines", timelineTests},
+		{"timelines", timelineTests},
 		{"lost deliveries", lostTests},
 		{"feedback", feedbackTests},
 		{"life on Nomad", lifeTests},
@@ -149,12 +149,30 @@ func (f *fixture) receive(d router.Delivery) bool {
 	return changed
 }
 
+// queue stores that jobs are queued.
+func (f *fixture) queue(ids ...int64) {
+	f.t.Helper()
+	for _, id := range ids {
+		f.receive(queued(id))
+	}
+}
+
 // sawHook notes a hook, swept until then, and reports whether it is known.
 func (f *fixture) sawHook(h router.Hook, at time.Time) bool {
 	f.t.Helper()
 	known, err := f.RecordHook(f.ctx(), h, at, at)
 	f.must(err)
 	return known
+}
+
+// ids returns the IDs of jobs that were read without an error.
+func (f *fixture) ids(jobs []router.Job, err error) (ids []int64) {
+	f.t.Helper()
+	f.must(err)
+	for _, j := range jobs {
+		ids = append(ids, j.ID)
+	}
+	return ids
 }
 
 func (f *fixture) job(id int64) router.Job {
@@ -231,6 +249,13 @@ func (f *fixture) dispatch(jobID int64) router.Runner {
 	return r
 }
 
+// dispatchNew is dispatch of a job that was not known.
+func (f *fixture) dispatchNew(jobID int64) router.Runner {
+	f.t.Helper()
+	f.queue(jobID)
+	return f.dispatch(jobID)
+}
+
 func (f *fixture) claim(r router.Runner) router.Claimed {
 	f.t.Helper()
 	c, err := f.Claim(f.ctx(), Token(r.ID), T0)
@@ -260,6 +285,13 @@ func (f *fixture) online(jobID int64) (r router.Runner, name string) {
 	return r, name
 }
 
+// onlineNew is online of a job that was not known.
+func (f *fixture) onlineNew(jobID int64) (r router.Runner, name string) {
+	f.t.Helper()
+	f.queue(jobID)
+	return f.online(jobID)
+}
+
 func wantErr(t testing.TB, got, want error) {
 	t.Helper()
 	if !errors.Is(got, want) {
@@ -267,7 +299,7 @@ func wantErr(t testing.TB, got, want error) {
 	}
 }
 
-// told are the fields that say what the time line does, which has tests of its own.
+// told are the fields that say what the timeline does, which has tests of its own.
 var told = cmp.Options{
 	cmpopts.IgnoreFields(router.Job{}, "DispatchedAt", "RunningAt", "CompletedAt"),
 	cmpopts.IgnoreFields(router.Runner{}, "Reason", "StateAt", "CreatedAt"),

@@ -300,9 +300,9 @@ func (w *world) assign() bool {
 		id   int64
 	}
 	var pairs []pair
-	books := w.books()
+	known := w.stored()
 	for name, r := range w.runners {
-		if r.job != 0 || w.nomad[r.id].over || books[r.id].GitHubID == 0 {
+		if r.job != 0 || w.nomad[r.id].over || known[r.id].GitHubID == 0 {
 			continue
 		}
 		for _, id := range w.in("queued") {
@@ -317,7 +317,7 @@ func (w *world) assign() bool {
 	slices.SortFunc(pairs, func(a, b pair) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id)) })
 	p := draw(w, "given", pairs)
 	r, j := w.runners[p.name], w.jobs[p.id]
-	if books[r.id].JobID != p.id {
+	if known[r.id].JobID != p.id {
 		w.thefts++
 	}
 	r.job, j.state, j.runner = p.id, "in_progress", p.name
@@ -325,19 +325,19 @@ func (w *world) assign() bool {
 	return true
 }
 
-// books are the runners, by ID.
-func (w *world) books() map[string]router.Runner {
-	books := map[string]router.Runner{}
+// stored returns the runners of the database, by ID.
+func (w *world) stored() map[string]router.Runner {
+	known := map[string]router.Runner{}
 	for jobID := range w.jobs {
 		list, err := w.Runners(w.ctx(), jobID)
 		if !errors.Is(err, router.ErrNotFound) {
 			w.must(err)
 		}
 		for _, r := range list {
-			books[r.ID] = r
+			known[r.ID] = r
 		}
 	}
-	return books
+	return known
 }
 
 // finish ends a job that runs, and with it its runner.

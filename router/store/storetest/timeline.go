@@ -8,9 +8,8 @@ import (
 )
 
 var timelineTests = []test{
-	{"a job's time line has each change of it and of its runner, with who told of it", func(t *testing.T, f *fixture) {
-		f.receive(queued(1))
-		r, name := f.online(1)
+	{"a job's timeline has each change of it and of its runner, with its source", func(t *testing.T, f *fixture) {
+		r, name := f.onlineNew(1)
 		busy := inProgress(1, name)
 		busy.ReceivedAt = T0.Add(time.Second)
 		f.receive(busy)
