@@ -217,30 +217,23 @@ func compareLists[T any](d *differences, part string, was, is []T, text func(T) 
 	if len(was) == 0 && len(is) == 0 {
 		return
 	}
-	texts := func(list []T) []string {
-		all := make([]string, len(list))
-		for i, e := range list {
-			all[i] = text(e)
-		}
-		slices.Sort(all)
-		return all
+	more := map[string]int{} // how many of an entry came; below 0, how many went
+	for _, e := range was {
+		more[text(e)]--
 	}
-	a, b := texts(was), texts(is)
-	var came []string
-	for len(a) > 0 || len(b) > 0 {
-		switch {
-		case len(b) == 0 || len(a) > 0 && a[0] < b[0]:
-			d.single(part, a[0], "")
-			a = a[1:]
-		case len(a) == 0 || b[0] < a[0]:
-			came = append(came, b[0])
-			b = b[1:]
-		default:
-			a, b = a[1:], b[1:]
+	for _, e := range is {
+		more[text(e)]++
+	}
+	entries := slices.Sorted(maps.Keys(more))
+	for _, e := range entries {
+		for range -more[e] {
+			d.single(part, e, "")
 		}
 	}
-	for _, entry := range came {
-		d.single(part, "", entry)
+	for _, e := range entries {
+		for range more[e] {
+			d.single(part, "", e)
+		}
 	}
 }
 
@@ -260,14 +253,9 @@ func entries[V any](d *differences, prefix string, was, is map[string]V, text fu
 	if reflect.DeepEqual(was, is) {
 		return
 	}
-	names := slices.Collect(maps.Keys(was))
-	for name := range is {
-		if _, both := was[name]; !both {
-			names = append(names, name)
-		}
-	}
+	names := slices.AppendSeq(slices.Collect(maps.Keys(was)), maps.Keys(is))
 	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Compact(names) {
 		var a, b string
 		if v, ok := was[name]; ok {
 			a = text(v)

@@ -120,9 +120,7 @@ rules:
 				want.Changed = 1
 				want.Groups = []Group{{Count: 1, Rule: is.Rule, Changes: tt.want, Examples: []ChangedJob{{ID: 1, Repo: "acme/web", Job: "build", Labels: f.Labels, Reason: is.Reason}}}}
 			}
-			if diff := cmp.Diff(want, compare(t, before, after, f)); diff != "" {
-				t.Errorf("Compare (-want +got):\n%s", diff)
-			}
+			same(t, want, compare(t, before, after, f), "Compare")
 		})
 	}
 }
@@ -155,9 +153,7 @@ func TestWhatDecisionsDifferIn(t *testing.T) {
 		{"a job that is not routed asks for nothing", func(d *Decision) { *d = Decision{Outcome: Unroutable, Rule: "linux"} }, []Change{{"outcome", "routed", "unroutable"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, changed(decision(func(*Decision) {}), decision(tt.change))); diff != "" {
-				t.Errorf("(-want +got):\n%s", diff)
-			}
+			same(t, tt.want, changed(decision(func(*Decision) {}), decision(tt.change)), "changes")
 		})
 	}
 	a, b := &Decision{Outcome: Denied, Rule: "a", Reason: "b"}, &Decision{Outcome: Denied, Rule: "a", Reason: "c"}
@@ -198,9 +194,7 @@ rules:
 		`2 of rule "macos" such as [1 2]: [{outcome routed denied}]`,
 		`2 of rule "" such as [13 14]: [{outcome routed unroutable} {rule big }]`,
 	}
-	if diff := cmp.Diff(want, shape); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
+	same(t, want, shape, "JSON")
 }
 
 func TestGroupsAndExamplesAreBounded(t *testing.T) {

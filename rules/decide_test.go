@@ -21,6 +21,14 @@ type tester interface {
 	Fatalf(format string, args ...any)
 }
 
+// same reports how got differs from want; what says what they are.
+func same(t tester, want, got any, what string, args ...any) {
+	t.Helper()
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("%s (-want +got):\n%s", fmt.Sprintf(what, args...), d)
+	}
+}
+
 // parse loads a rules file that must be good.
 func parse(t tester, src string) *Set {
 	t.Helper()
@@ -138,18 +146,12 @@ rules:
 				Outcome      Outcome
 				Rule, Reason string
 			}
-			if d := cmp.Diff(decision{tt.outcome, tt.rule, tt.reason}, decision{got.Outcome, got.Rule, got.Reason}); d != "" {
-				t.Errorf("decision (-want +got):\n%s", d)
-			}
+			same(t, decision{tt.outcome, tt.rule, tt.reason}, decision{got.Outcome, got.Rule, got.Reason}, "decision")
 			if tt.labels != nil {
-				if d := cmp.Diff(tt.labels, got.Labels); d != "" {
-					t.Errorf("labels (-want +got):\n%s", d)
-				}
+				same(t, tt.labels, got.Labels, "labels")
 			}
 			if got.Outcome != Routed {
-				if d := cmp.Diff(nowhere(), got.Placement); d != "" {
-					t.Errorf("the placement of a job that is not routed (-want +got):\n%s", d)
-				}
+				same(t, nowhere(), got.Placement, "the placement of a job that is not routed")
 			}
 		})
 	}
@@ -215,13 +217,9 @@ rules:
 		{"error", false, `the job lacks the label "fail"`, false},
 		{"holds", true, `true: has("linux") and repo.private`, false},
 	}
-	if d := cmp.Diff(want, s.Decide(job("linux"), true).Trace); d != "" {
-		t.Errorf("trace (-want +got):\n%s", d)
-	}
+	same(t, want, s.Decide(job("linux"), true).Trace, "trace")
 	want = append(want[:10], Step{"error", false, `error: invalid operation: <nil> + int in param.cpu + 1 > 2`, true})
-	if d := cmp.Diff(want, s.Decide(job("linux", "fail"), true).Trace); d != "" {
-		t.Errorf("trace with an error (-want +got):\n%s", d)
-	}
+	same(t, want, s.Decide(job("linux", "fail"), true).Trace, "trace with an error")
 	if got := s.Decide(job("linux"), false).Trace; got != nil {
 		t.Errorf("trace that nobody asked for = %v, want nil", got)
 	}
@@ -372,16 +370,10 @@ rules:
   - { name: a, dispatch: x }
   - { name: d, deny: no, if: 'false' }
 `)
-	if d := cmp.Diff([]string{"c", "b", "a", "d"}, s.Rules()); d != "" {
-		t.Errorf("Rules (-want +got):\n%s", d)
-	}
-	if d := cmp.Diff([]string{"docker-linux", "docker-linx"}, s.Jobspecs()); d != "" {
-		t.Errorf("Jobspecs (-want +got):\n%s", d)
-	}
+	same(t, []string{"c", "b", "a", "d"}, s.Rules(), "Rules")
+	same(t, []string{"docker-linux", "docker-linx"}, s.Jobspecs(), "Jobspecs")
 	want := Diagnostics{{File: "rules.yaml", Line: 4, Column: 25, Rule: "b", Code: "no-such-jobspec", Message: `there is no jobspec "docker-linx"; did you mean docker-linux? your own are those of --jobspecs DIR`}}
-	if d := cmp.Diff(want, s.CheckJobspecs([]string{"docker-linux", "raw-exec-macos"})); d != "" {
-		t.Errorf("CheckJobspecs (-want +got):\n%s", d)
-	}
+	same(t, want, s.CheckJobspecs([]string{"docker-linux", "raw-exec-macos"}), "CheckJobspecs")
 	if got := s.CheckJobspecs(s.Jobspecs()); got != nil {
 		t.Errorf("CheckJobspecs with all of them = %v, want nil", got)
 	}
@@ -405,9 +397,7 @@ rules: [{ name: r, jobspec: j, constraints: ['${attr.kernel.name} = linux'], tas
 	}
 	want := []string{"affinities", "constraints", "datacenters", "devices", "dispatch", "from", "jobspec", "labels", "namespace",
 		"node_pool", "outcome", "priority", "reason", "resources", "rule", "runner", "task", "trace"}
-	if d := cmp.Diff(want, slices.Sorted(maps.Keys(keys))); d != "" {
-		t.Errorf("keys (-want +got):\n%s", d)
-	}
+	same(t, want, slices.Sorted(maps.Keys(keys)), "keys")
 	var again Decision
 	if err := json.Unmarshal(text, &again); err != nil {
 		t.Fatal(err)

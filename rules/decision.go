@@ -66,6 +66,11 @@ type Decision struct {
 	Nearest   *Nearest   `json:"nearest,omitempty"`    // with a trace, when no rule took the job; nil when no rule could
 }
 
+// by reports whether a rule takes or denies the job, placed or not.
+func (d *Decision) by(rule string) bool {
+	return d.Rule == rule && d.Outcome != Undecided && !strings.HasPrefix(d.Reason, "rule error")
+}
+
 // Nearest is the rule that would take a job with the fewest changes.
 type Nearest struct {
 	Rule    string   `json:"rule"`

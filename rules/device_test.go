@@ -3,8 +3,6 @@ package rules
 import (
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // Two labels that may mean the same device ask for one.
@@ -60,9 +58,7 @@ rules:
 		if d.Outcome != Routed {
 			got = []string{d.Reason[strings.Index(d.Reason, "no device"):]}
 		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", labels, diff)
-		}
+		same(t, want, got, "%s", labels)
 	}
 	f := job("linux", "a100")
 	f.Repo.Name = "ml"

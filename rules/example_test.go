@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
 	"switchyard/rules/internal/words"
 )
 
@@ -86,9 +84,7 @@ func TestTheExampleRoutesOrdinaryJobsOfAllThreeSystems(t *testing.T) {
 			if d.Outcome == Routed {
 				got = slices.Insert(got, 0, "rule "+d.Rule+", jobspec "+d.Jobspec)
 			}
-			if diff := cmp.Diff(tt.want, got); diff != "" {
-				t.Errorf("decision (-want +got):\n%s", diff)
-			}
+			same(t, tt.want, got, "decision")
 		})
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/google/go-cmp/cmp"
-
 	"switchyard/rules/internal/yamlfile"
 )
 
@@ -492,10 +490,7 @@ rules: [{ name: r, jobspec: j, if: §param.cpu }]
 `, []string{`if: expected bool, but got int`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, want := faults(t, tt.src, tt.want)
-			if d := cmp.Diff(want, got); d != "" {
-				t.Errorf("faults (-want +got):\n%s", d)
-			}
+			checkFaults(t, tt.src, tt.want)
 		})
 	}
 }
@@ -516,15 +511,20 @@ rules:
 	for _, d := range ds {
 		got = append(got, fmt.Sprintf("%d %q", d.Line, d.Rule))
 	}
-	if d := cmp.Diff([]string{`2 ""`, `5 "b"`, `5 "b"`, `6 ""`, `6 ""`}, got); d != "" {
-		t.Errorf("rules of the faults (-want +got):\n%s", d)
-	}
+	same(t, []string{`2 ""`, `5 "b"`, `5 "b"`, `6 ""`, `6 ""`}, got, "rules of the faults")
 }
 
 const (
 	anchors = `anchors, aliases and merge keys are not supported: write the value out, and a text that begins with * or & in quotes`
 	tags    = `YAML tags and directives are not supported: leave it out`
 )
+
+// checkFaults checks that a file has these faults at the places that are marked.
+func checkFaults(t *testing.T, marked string, messages []string) {
+	t.Helper()
+	got, want := faults(t, marked, messages)
+	same(t, want, got, "faults")
+}
 
 // faults reads a file with its marks taken out, and returns what was said of it
 // and what should have been.
@@ -576,9 +576,7 @@ func TestHostileFilesAreRefusedQuickly(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, _ := faults(t, tt.src, nil)
-			if d := cmp.Diff([]string{tt.want}, got); d != "" {
-				t.Errorf("faults (-want +got):\n%s", d)
-			}
+			same(t, []string{tt.want}, got, "faults")
 		})
 	}
 	t.Run("a byte order mark takes no place", func(t *testing.T) {

@@ -97,11 +97,9 @@ func (s *Set) nearScope(f Facts, env *cond.Env) string {
 		return ""
 	}
 	f.Labels = labels
-	known, _ := s.expand(labels)
 	spent := env.Spent
-	env = newEnv(known, f)
-	env.Spent = spent
-	_, _, _ = s.read(env) // for the params
+	env, _ = s.meant(f)
+	env.Spent += spent
 	if in, err := s.scope.Holds(env); err != nil || !in {
 		return ""
 	}

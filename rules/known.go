@@ -189,6 +189,14 @@ func (k *knownLabels) read(env *cond.Env) (meanings []meaning, unknown []string,
 	return meanings, unknown, err
 }
 
+// meant returns what rules see of a job, and what its labels mean, as far as nothing is wrong with them.
+func (k *knownLabels) meant(f Facts) (*cond.Env, []meaning) {
+	labels, _ := k.expand(f.Labels)
+	env := newEnv(labels, f)
+	meanings, _, _ := k.read(env)
+	return env, meanings
+}
+
 // allNames returns the labels that the vocabulary or a condition knows, patterns as they stand.
 func (k *knownLabels) allNames() []string {
 	known := make([]string, 0, len(k.vocabulary.exact)+len(k.vocabulary.prefixes)+len(k.mentions))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"reflect"
 	"slices"
-	"strings"
 
 	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
@@ -132,9 +131,7 @@ func (l *placementCheck) idle(ru *rule, n int, f Facts) bool {
 			return false
 		}
 	}
-	labels, _ := l.expand(f.Labels)
-	env := newEnv(labels, f)
-	_, _, _ = l.read(env) // for the params
+	env, _ := l.meant(f)
 	a, errA := ru.place(&l.defaults, before, nil, env)
 	b, errB := ru.place(&l.defaults, is, nil, env)
 	l.left -= 500 + env.Spent
@@ -210,7 +207,7 @@ func (l *placementCheck) groups(i int) {
 		}
 		unlabelled := *f
 		unlabelled.Labels = nil
-		if d := l.decide(unlabelled); d.Rule != ru.name || d.Outcome == Undecided || strings.HasPrefix(d.Reason, "rule error") {
+		if d := l.decide(unlabelled); !d.by(ru.name) {
 			continue
 		}
 		if p, _ := l.merged(ru, unlabelled); p.Runner.Scope == "repository" || p.From["runner.group"] == builtIn {
@@ -222,9 +219,7 @@ func (l *placementCheck) groups(i int) {
 
 // merged is the placement of a job that the rule takes, and what is wrong with it.
 func (l *placementCheck) merged(ru *rule, f Facts) (Placement, error) {
-	labels, _ := l.expand(f.Labels)
-	env := newEnv(labels, f)
-	meanings, _, _ := l.read(env)
+	env, meanings := l.meant(f)
 	return ru.place(&l.defaults, nil, meanings, env)
 }
 

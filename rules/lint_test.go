@@ -421,9 +421,7 @@ func TestLintSaysWhatItLeavesOut(t *testing.T) {
 			got = append(got, fmt.Sprintf("%d:%d %s", d.Line, d.Column, d.Code))
 		}
 	}
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("findings (-want +got):\n%s", d)
-	}
+	same(t, want, got, "findings")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if found := parse(t, src).Lint(ended, someJobspecs); len(found) != 1 || found[0].Code != "not-checked" || !strings.Contains(found[0].Message, "the rules from r0 on") {

@@ -3,8 +3,6 @@ package rules
 import (
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 func TestFilesMergeInTheirOrder(t *testing.T) {
@@ -16,9 +14,7 @@ func TestFilesMergeInTheirOrder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]string{"web", "rest"}, s.Rules()); d != "" {
-		t.Errorf("Rules (-want +got):\n%s", d)
-	}
+	same(t, []string{"web", "rest"}, s.Rules(), "Rules")
 	d := s.Decide(job("web", "linux", "cpu=2"), false)
 	if d.Rule != "web" || d.NodePool != "ci" || d.Resources.Cores != 2 || len(d.Constraints) != 1 {
 		t.Errorf("Decide = %+v", d)
@@ -44,9 +40,7 @@ c.yaml:1:8: rules is empty: list at least one rule`
 	if err == nil {
 		t.Fatal("no conflicts")
 	}
-	if d := cmp.Diff(want, err.Error()); d != "" {
-		t.Errorf("faults (-want +got):\n%s", d)
-	}
+	same(t, want, err.Error(), "faults")
 }
 
 func TestADecisionHasTheLimitAndTheFallbacksOfItsRule(t *testing.T) {
@@ -73,32 +67,22 @@ rules:
 `)
 	f := job("linux", "arm64", "large", "run-77", "n=3")
 	f.Job.Name = "owner"
-	if d := cmp.Diff(&Limit{3, "owner", "owner|acme"}, s.Decide(f, false).Limit); d != "" {
-		t.Errorf("limit per owner (-want +got):\n%s", d)
-	}
+	same(t, &Limit{3, "owner", "owner|acme"}, s.Decide(f, false).Limit, "limit per owner")
 	elsewhere := f
 	elsewhere.Repo.Host = "ghe.example"
-	if d := cmp.Diff(&Limit{3, "owner", "owner|ghe.example/acme"}, s.Decide(elsewhere, false).Limit); d != "" {
-		t.Errorf("limit per owner on another GitHub (-want +got):\n%s", d)
-	}
+	same(t, &Limit{3, "owner", "owner|ghe.example/acme"}, s.Decide(elsewhere, false).Limit, "limit per owner on another GitHub")
 	f.Job.Name = "label"
-	if d := cmp.Diff(&Limit{2, "label", "label|self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit); d != "" {
-		t.Errorf("limit per label (-want +got):\n%s", d)
-	}
+	same(t, &Limit{2, "label", "label|self-hosted,linux,arm64,large,run-*,n=3"}, s.Decide(f, false).Limit, "limit per label")
 	f.Job.Name = ""
 	got := s.Decide(f, false)
-	if d := cmp.Diff(&Limit{1, "rule", "r"}, got.Limit); d != "" {
-		t.Errorf("limit (-want +got):\n%s", d)
-	}
+	same(t, &Limit{1, "rule", "r"}, got.Limit, "limit")
 	if len(got.Fallback) != 2 {
 		t.Fatalf("fallbacks = %+v", got.Fallback)
 	}
 	first, second := got.Fallback[0], got.Fallback[1]
 	want := got.Placement
 	want.NodePool, want.From = "on-demand", first.From
-	if d := cmp.Diff(Fallback{After: 5 * Duration(time.Minute), Placement: want}, first); d != "" {
-		t.Errorf("the first fallback differs in more than the pool (-want +got):\n%s", d)
-	}
+	same(t, Fallback{After: 5 * Duration(time.Minute), Placement: want}, first, "the first fallback differs in more than the pool")
 	if from := first.From["node_pool"]; from != "rule r, fallback 1" {
 		t.Errorf("its pool comes from %q", from)
 	}

@@ -132,16 +132,8 @@ func (m *merger) add(l *layer, from string) error {
 // dispatchMeta evaluates what a rule gives to the job that it dispatches.
 func (m *merger) dispatchMeta(meta []envSpec, from string) error {
 	m.from = from
-	for i := range meta {
-		if m.p.DispatchMeta == nil {
-			m.p.DispatchMeta = map[string]string{}
-		}
-		e := &meta[i]
-		v := ""
-		if err := single(m, "dispatch_meta."+e.name, &v, &e.value); err != nil {
-			return fmt.Errorf("%s: %w", from, err)
-		}
-		m.p.DispatchMeta[e.name] = v
+	if err := m.texts(meta, "dispatch_meta.", &m.p.DispatchMeta); err != nil {
+		return fmt.Errorf("%s: %w", from, err)
 	}
 	return nil
 }
@@ -208,10 +200,8 @@ func (m *merger) constraint(c constraintSpec) (Constraint, error) {
 
 // addConstraint adds a constraint unless an earlier one says the same.
 func addConstraint(list []Constraint, c Constraint) []Constraint {
-	for _, have := range list {
-		if have.Attribute == c.Attribute && have.Operator == c.Operator && have.Value == c.Value {
-			return list
-		}
+	if slices.ContainsFunc(list, func(have Constraint) bool { return sameConstraint(have, c) }) {
+		return list
 	}
 	return append(list, c)
 }
@@ -311,15 +301,33 @@ func contradictory(before, path string, was any, from string, is any) error {
 	return fmt.Errorf("%s sets %s to %s and %s to %s: a job has one of them", before, path, show(was), from, show(is))
 }
 
-// single is mergeSingle for an entry of a mapping.
-func single[T any](m *merger, path string, at *T, v *value[T]) error {
-	got, err := v.get(m.env)
+// texts merges the entries of a mapping, each as mergeSingle does.
+func (m *merger) texts(list []envSpec, path string, all *map[string]string) error {
+	for i := range list {
+		e := &list[i]
+		got, err := e.value.get(m.env)
+		if err := setEntry(m, path+e.name, e.name, all, got, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setEntry is set for an entry of a mapping, whose value is got unless err says otherwise.
+func setEntry[T any](m *merger, path, name string, all *map[string]T, got T, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return set(m, path, at, got)
+	if *all == nil {
+		*all = map[string]T{}
+	}
+	v := (*all)[name]
+	err = set(m, path, &v, got)
+	(*all)[name] = v
+	return err
 }
 
+// set sets what there is one of, unless another label has set it to something else.
 func set[T any](m *merger, key string, at *T, got T) error {
 	if before := m.p.From[key]; isLabel(m.from) && isLabel(before) {
 		if !reflect.DeepEqual(*at, got) {
@@ -347,36 +355,15 @@ func (m *merger) datacenters(l *layer) error {
 	return set(m, "datacenters", &m.p.Datacenters, list)
 }
 
-func (m *merger) taskEnv(l *layer) error {
-	for i := range l.env {
-		if m.p.Task.Env == nil {
-			m.p.Task.Env = map[string]string{}
-		}
-		e := &l.env[i]
-		v := m.p.Task.Env[e.name]
-		if err := single(m, "task.env."+e.name, &v, &e.value); err != nil {
-			return err
-		}
-		m.p.Task.Env[e.name] = v
-	}
-	return nil
-}
+func (m *merger) taskEnv(l *layer) error { return m.texts(l.env, "task.env.", &m.p.Task.Env) }
 
 func (m *merger) taskConfig(l *layer) error {
 	for i := range l.config {
-		if m.p.Task.Config == nil {
-			m.p.Task.Config = map[string]any{}
-		}
 		c := &l.config[i]
 		got, err := m.json(c.tree)
-		if err != nil {
-			return fmt.Errorf("task.config.%s: %w", c.name, err)
-		}
-		v := m.p.Task.Config[c.name]
-		if err := set(m, "task.config."+c.name, &v, got); err != nil {
+		if err := setEntry(m, "task.config."+c.name, c.name, &m.p.Task.Config, got, err); err != nil {
 			return err
 		}
-		m.p.Task.Config[c.name] = v
 	}
 	return nil
 }

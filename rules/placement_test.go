@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // outline writes what a decision asks for, and where each part came from, a
@@ -261,9 +259,7 @@ func checkOutline(t *testing.T, labels, defaults, rule string, f Facts, want []s
 	}
 	s := parse(t, "version: 1\nlabels: "+labels+"\ndefaults: "+defaults+"\nrules: [{ name: r, "+how+rule+"]\n")
 	d := s.Decide(f, false)
-	if d := cmp.Diff(want, outline(d)); d != "" {
-		t.Errorf("placement (-want +got):\n%s", d)
-	}
+	same(t, want, outline(d), "placement")
 }
 
 func TestADispatchedJobRunsAsItIs(t *testing.T) {

@@ -88,8 +88,7 @@ func (p *prover) find(i int, more ...cond.Goal) (found *Facts) {
 			if w.Knows("repo.private") && f.Repo.Private != w.Flag("repo.private") {
 				continue
 			}
-			d := p.decide(f)
-			if d.Rule == p.rules[i].name && d.Outcome != Undecided && !strings.HasPrefix(d.Reason, "rule error") && p.meets(f, more) {
+			if d := p.decide(f); d.by(p.rules[i].name) && p.meets(f, more) {
 				found = &f
 				return true
 			}

@@ -442,18 +442,21 @@ func showDevice(d Device) string {
 
 func (e *expected) taskEnv(n ast.Node) {
 	for _, p := range e.r.Pairs(n, "task env") {
-		v := readText(&e.r.valueReader, p.Value, "task env "+p.Key, anyText, true)
-		if !v.set {
-			continue
+		if v := readText(&e.r.valueReader, p.Value, "task env "+p.Key, anyText, true); v.set {
+			addEntry(e, p, "task.env.", v.literal, strconv.Quote, func(d *Decision) map[string]string { return d.Task.Env })
 		}
-		e.add(p.Value, "task.env."+p.Key, strconv.Quote(v.literal), func(d *Decision) (string, bool) {
-			got, there := d.Task.Env[p.Key]
-			if !there {
-				return none, false
-			}
-			return strconv.Quote(got), got == v.literal
-		})
 	}
+}
+
+// addEntry adds that an entry of a mapping has the value want.
+func addEntry[T any](e *expected, p yamlfile.Pair, prefix string, want T, show func(T) string, get func(*Decision) map[string]T) {
+	e.add(p.Value, prefix+p.Key, show(want), func(d *Decision) (string, bool) {
+		got, there := get(d)[p.Key]
+		if !there {
+			return none, false
+		}
+		return show(got), reflect.DeepEqual(got, want)
+	})
 }
 
 func (e *expected) taskConfig(n ast.Node) {
@@ -463,13 +466,7 @@ func (e *expected) taskConfig(n ast.Node) {
 			continue
 		}
 		want, _ := (&merger{}).json(tree) // nothing in it comes from an expression
-		e.add(p.Value, "task.config."+p.Key, showJSON(want), func(d *Decision) (string, bool) {
-			got, there := d.Task.Config[p.Key]
-			if !there {
-				return none, false
-			}
-			return showJSON(got), reflect.DeepEqual(got, want)
-		})
+		addEntry(e, p, "task.config.", want, showJSON, func(d *Decision) map[string]any { return d.Task.Config })
 	}
 }
 

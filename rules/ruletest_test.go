@@ -144,19 +144,13 @@ func TestFaultsInTestsAreReportedAtTheirPlaces(t *testing.T) {
 			`an expected fallback needs after: which one it is, such as 5m`, `after "soon" is not a duration: write it as 90s, 5m or 1h30m`, `fallback must be a mapping, not a text`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, want := faults(t, "version: 1\n"+tt.tests+"rules: [{ name: linux, jobspec: j }]\n", tt.want)
-			if d := cmp.Diff(want, got); d != "" {
-				t.Errorf("faults (-want +got):\n%s", d)
-			}
+			checkFaults(t, "version: 1\n"+tt.tests+"rules: [{ name: linux, jobspec: j }]\n", tt.want)
 		})
 	}
 
 	t.Run("faults of the rules hide none of the tests, and make none", func(t *testing.T) {
-		got, want := faults(t, "version: 1\nrules: §{}\ntests: [{ name: a, labels: [], expect: { rule: any, priority: §x } }]\n",
+		checkFaults(t, "version: 1\nrules: §{}\ntests: [{ name: a, labels: [], expect: { rule: any, priority: §x } }]\n",
 			[]string{`rules must be a list, not a mapping`, `priority: "x" is not a whole number`})
-		if d := cmp.Diff(want, got); d != "" {
-			t.Errorf("faults (-want +got):\n%s", d)
-		}
 	})
 }
 
@@ -214,9 +208,7 @@ func TestTheFactsOfATest(t *testing.T) {
 			if tt.want.Job.Attempt == 0 {
 				tt.want.Job.Attempt = 1
 			}
-			if d := cmp.Diff(tt.want, tests[0].Facts); d != "" {
-				t.Errorf("facts (-want +got):\n%s", d)
-			}
+			same(t, tt.want, tests[0].Facts, "facts")
 		})
 	}
 }
@@ -532,9 +524,7 @@ tests:
 	if good.Decision.Trace != nil || len(bad.Decision.Trace) != 2 {
 		t.Errorf("traces: %v and %v", good.Decision.Trace, bad.Decision.Trace)
 	}
-	if d := cmp.Diff([]TestFailure{{"rule", 5, 57, "a", "b"}}, bad.Failures); d != "" {
-		t.Errorf("failures (-want +got):\n%s", d)
-	}
+	same(t, []TestFailure{{"rule", 5, 57, "a", "b"}}, bad.Failures, "failures")
 }
 
 // A test that expects all of what was decided passes.

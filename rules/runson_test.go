@@ -3,7 +3,6 @@ package rules
 import (
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -38,9 +37,7 @@ func TestLabelsAreReadAsPeopleTypeThem(t *testing.T) {
 		`"a,b`:                                 {`"a`, "b"},
 		"yard=1/linux":                         {"yard=1/linux"},
 	} {
-		if d := cmp.Diff(want, ParseLabels(text)); d != "" {
-			t.Errorf("ParseLabels(%q) (-want +got):\n%s", text, d)
-		}
+		same(t, want, ParseLabels(text), "ParseLabels(%q)", text)
 	}
 }
 

@@ -210,6 +210,10 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 	if !whole && (s == "" || holdsFor(operator, "", "x")) { // < and the like
 		return "", ""
 	}
+	begin, _, _ := strings.Cut(s, "*")
+	wildcard := func() (code, why string) {
+		return PatternLiteral, fmt.Sprintf("* is no wildcard here: write %s startsWith %q, or matches with a regular expression", source, begin)
+	}
 	odd := func(not *regexp.Regexp, of string) (code, why string) {
 		switch {
 		case s == "":
@@ -217,8 +221,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 		case !not.MatchString(s):
 			return "", ""
 		case strings.Contains(s, "*"):
-			begin, _, _ := strings.Cut(s, "*")
-			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write %s startsWith %q, or matches with a regular expression", source, begin)
+			return wildcard()
 		case strings.Contains(s, "/") && source != "repo.host":
 			return ImpossibleValue, fmt.Sprintf("%s has no /, which repo.full_name has: owner/name", source)
 		}
@@ -251,8 +254,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 		owner, name, full := strings.Cut(s, "/")
 		switch {
 		case strings.Contains(s, "*"):
-			begin, _, _ := strings.Cut(s, "*")
-			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write %s startsWith %q, or matches with a regular expression", source, begin)
+			return wildcard()
 		case whole && !full:
 			return ImpossibleValue, "repo.full_name is owner/name: compare repo.name or repo.owner with it"
 		case whole && (owner == "" || name == ""), strings.Contains(name, "/"), full && notInOwner.MatchString(owner), notInName.MatchString(name), notInName.MatchString(owner):
@@ -272,8 +274,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 	case "job.branch":
 		switch {
 		case strings.Contains(s, "*"):
-			begin, _, _ := strings.Cut(s, "*")
-			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write job.branch startsWith %q, or matches with a regular expression", begin)
+			return wildcard()
 		case notInBranch.MatchString(s) && (whole || s != "/"), whole && strings.HasSuffix(s, "/"):
 			return ImpossibleValue, "no branch can have that name"
 		case strings.HasPrefix(s, "refs/") && operator != "contains" && operator != "endsWith":
@@ -281,7 +282,6 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 		}
 	case asLabel:
 		if strings.Contains(s, "*") {
-			begin, _, _ := strings.Cut(s, "*")
 			return PatternLiteral, fmt.Sprintf("* is no wildcard here: write startsWith %q", begin)
 		}
 	default:
