@@ -108,8 +108,8 @@ func Load(dir string) (*Set, error) {
 // With returns the built-in jobspecs together with own, which replace built-ins
 // of the same name and are not checked again.
 func With(own []Jobspec) (*Set, error) {
-	s := &Set{specs: map[string]Jobspec{}}
-	if err := s.loadBuiltin(); err != nil {
+	s, err := Load("")
+	if err != nil {
 		return nil, err
 	}
 	for _, spec := range own {

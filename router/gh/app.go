@@ -206,16 +206,12 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	if err := a.client.ready(ctx, a.session); err != nil {
 		return nil, err
 	}
-	var found *github.Installation
-	var resp *github.Response
-	var err error
-	if t.organization {
-		found, resp, err = a.session.api.Apps.FindOrganizationInstallation(ctx, t.owner)
-	} else if t.repo == "" {
-		found, resp, err = a.session.api.Apps.FindUserInstallation(ctx, t.owner)
-	} else {
-		found, resp, err = a.session.api.Apps.FindRepositoryInstallation(ctx, t.owner, t.repo)
+	path := t.base()
+	if !t.organization && t.repo == "" {
+		path = "users/" + t.owner
 	}
+	var found github.Installation
+	resp, err := send(ctx, a.session.api, http.MethodGet, path+"/installation", nil, &found)
 	if err == nil && found.GetID() <= 0 {
 		err = errors.New("GitHub's answer lacks the installation")
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
+	"strconv"
 
 	"github.com/google/go-github/v60/github"
 
@@ -30,18 +32,14 @@ func (c *Client) OwnHooks() []router.Hook {
 func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {
 	var found []*github.HookDelivery
 	gone := false
-	err = c.askHook(ctx, h, "list the deliveries of "+h.String(), "read", func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
-		opts := &github.ListCursorOptions{PerPage: deliveriesPage, Cursor: cursor}
-		switch h.Kind {
-		case router.HookApp:
-			found, resp, err = api.Apps.ListHookDeliveries(ctx, opts)
-		case router.HookOrganization:
-			found, resp, err = api.Organizations.ListHookDeliveries(ctx, h.Owner, h.ID, opts)
-		default:
-			found, resp, err = api.Repositories.ListHookDeliveries(ctx, h.Owner, h.Repo, h.ID, opts)
+	err = c.askHook(ctx, h, "list the deliveries of "+h.String(), "read", func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		q := url.Values{"per_page": {strconv.Itoa(deliveriesPage)}}
+		if cursor != "" {
+			q.Set("cursor", cursor)
 		}
+		resp, err := send(ctx, api, http.MethodGet, deliveriesOf(h)+"?"+q.Encode(), nil, &found)
 		gone = absent(err, resp)
-		if err == nil && (found == nil || resp.ContentLength == 0) { // go-github makes an empty list of no body
+		if err == nil && found == nil {
 			err = errNothing
 		}
 		if err == nil {
@@ -84,15 +82,9 @@ func sent(found []*github.HookDelivery) ([]router.SentDelivery, error) {
 // longer has the delivery, or does not redeliver it.
 func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64) error {
 	gone := false
-	err := c.askHook(ctx, h, fmt.Sprintf("redeliver %d of %s", deliveryID, h), "write", func(ctx context.Context, api *github.Client) (resp *github.Response, err error) {
-		switch h.Kind {
-		case router.HookApp:
-			_, resp, err = api.Apps.RedeliverHookDelivery(ctx, deliveryID)
-		case router.HookOrganization:
-			_, resp, err = api.Organizations.RedeliverHookDelivery(ctx, h.Owner, h.ID, deliveryID)
-		default:
-			_, resp, err = api.Repositories.RedeliverHookDelivery(ctx, h.Owner, h.Repo, h.ID, deliveryID)
-		}
+	err := c.askHook(ctx, h, fmt.Sprintf("redeliver %d of %s", deliveryID, h), "write", func(ctx context.Context, api *github.Client) (*github.Response, error) {
+		var none map[string]any // whose body must be JSON all the same
+		resp, err := send(ctx, api, http.MethodPost, fmt.Sprintf("%s/%d/attempts", deliveriesOf(h), deliveryID), nil, &none)
 		gone = absent(err, resp)
 		return resp, accepted(err)
 	})
@@ -100,6 +92,15 @@ func (c *Client) Redeliver(ctx context.Context, h router.Hook, deliveryID int64)
 		err = &router.GiveUpError{Err: err}
 	}
 	return err
+}
+
+// deliveriesOf returns the path of a webhook's deliveries.
+func deliveriesOf(h router.Hook) string {
+	if h.Kind == router.HookApp {
+		return "app/hook/deliveries"
+	}
+	at := target{owner: h.Owner, repo: h.Repo, organization: h.Kind == router.HookOrganization}
+	return fmt.Sprintf("%s/hooks/%d/deliveries", at.base(), h.ID)
 }
 
 // accepted returns nil for a 202, which go-github returns as an error.

@@ -177,28 +177,3 @@ func TestAJustInTimeRunnerWithoutAJobIsRemovedInTime(t *testing.T) {
 		}
 	})
 }
-
-func TestAGhostWaitsUnknownToGitHub(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newServer(t, Config{})
-		ended := make(chan error)
-		go func() { ended <- s.Connect(t.Context(), register(t, s, "r1")) }()
-		synctest.Wait()
-		if !s.Ghost("r1") || s.Ghost("r1") {
-			t.Error("Ghost = false, or true twice")
-		}
-		id := s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web", Labels: []string{"r1"}})
-		select {
-		case err := <-ended:
-			t.Errorf("the ghost ended: %v", err)
-		case <-time.After(time.Hour):
-		}
-		if j, _ := s.Job(id); j.Status != "queued" {
-			t.Errorf("the job is %s, want queued", j.Status)
-		}
-		s.Close()
-		if err := <-ended; !errors.Is(err, ErrClosed) {
-			t.Errorf("the ghost ended: %v, want ErrClosed", err)
-		}
-	})
-}

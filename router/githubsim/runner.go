@@ -169,23 +169,6 @@ func (s *floor) die(r *runner) {
 	}
 }
 
-// Ghost deletes the registration of an idle runner without telling its process, which
-// waits forever: https://github.com/actions/runner/issues/4617 (read 2026-11-24). It
-// reports whether there was such a runner.
-func (s *Server) Ghost(name string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, r := range s.idle {
-		if strings.EqualFold(r.name, name) {
-			s.offline(r)
-			r.stays()
-			delete(s.runners, r.id)
-			return true
-		}
-	}
-	return false
-}
-
 // offer gives a queued job to one of the idle runners that fit, at random as GitHub does,
 // or lets it wait for the next one. s.mu is held.
 func (s *floor) offer(j *job) {

@@ -2,6 +2,7 @@ package nomad
 
 import (
 	"cmp"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -56,14 +57,7 @@ func jobMeta(r router.StartRequest) map[string]string {
 }
 
 // metaKeys returns the keys of jobMeta, sorted.
-func metaKeys() []string {
-	var keys []string
-	for key := range jobMeta(router.StartRequest{}) {
-		keys = append(keys, key)
-	}
-	slices.Sort(keys)
-	return keys
-}
+func metaKeys() []string { return slices.Sorted(maps.Keys(jobMeta(router.StartRequest{}))) }
 
 // inert makes a stranger's string one bounded, printable line that Nomad
 // leaves as it is. A Nomad client does interpolate the values of meta, once,

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/hashicorp/nomad/api"
@@ -56,11 +57,9 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	if p.Namespace != "" || job.Namespace == nil || *job.Namespace == "" {
 		job.Namespace = &namespace
 	}
-	if job.Meta == nil {
-		job.Meta = map[string]string{}
-	}
-	for key, value := range jobMeta(r) {
-		job.Meta[key] = value
+	meta := jobMeta(r)
+	job.Meta = merged(job.Meta, meta)
+	for key := range meta {
 		delete(group.Meta, key) // meta nearer to the task would hide the job's
 		delete(task.Meta, key)
 	}
@@ -174,18 +173,17 @@ func overlayTask(task *api.Task, r router.StartRequest) {
 		have.Devices[i].Count = new(uint64(d.Count))
 		have.Devices[i].Constraints = append(have.Devices[i].Constraints, constraints(d.Constraints)...)
 	}
-	for key, value := range p.Task.Env {
-		if task.Env == nil {
-			task.Env = map[string]string{}
-		}
-		task.Env[key] = value
+	task.Env = merged(task.Env, p.Task.Env)
+	task.Config = merged(task.Config, p.Task.Config)
+}
+
+// merged adds entries to m, which may be nil.
+func merged[V any](m, more map[string]V) map[string]V {
+	if m == nil && len(more) > 0 {
+		m = map[string]V{}
 	}
-	for key, value := range p.Task.Config {
-		if task.Config == nil {
-			task.Config = map[string]any{}
-		}
-		task.Config[key] = value
-	}
+	maps.Copy(m, more)
+	return m
 }
 
 func constraints(list []router.Constraint) []*api.Constraint {

@@ -392,15 +392,24 @@ func (s clusterAPI) listAllocations(h http.Header, r *http.Request) (any, error)
 // byAge returns the token of what is listed oldest first.
 func byAge(index uint64, id string) string { return fmt.Sprintf("%012d.%s", index, id) }
 
-func (s clusterAPI) getAllocation(_ http.Header, r *http.Request) (any, error) {
+// alloc returns the allocation in the request's path.
+func (s clusterAPI) alloc(r *http.Request) (*alloc, error) {
 	id := pathID(r)
 	if err := checkID(id, "alloc"); err != nil {
 		return nil, err
 	}
 	if a := s.allocs[id]; a != nil {
-		return a.Allocation, nil
+		return a, nil
 	}
 	return nil, notFound("alloc not found")
+}
+
+func (s clusterAPI) getAllocation(_ http.Header, r *http.Request) (any, error) {
+	a, err := s.alloc(r)
+	if err != nil {
+		return nil, err
+	}
+	return a.Allocation, nil
 }
 
 const migrating = "alloc is being migrated"
@@ -419,13 +428,9 @@ func (j *job) moving() (list []*alloc) {
 // stopAllocation stops the tasks of an allocation, and has it replaced, as a
 // drain of its node does.
 func (s clusterAPI) stopAllocation(_ http.Header, r *http.Request) (any, error) {
-	id := pathID(r)
-	if err := checkID(id, "alloc"); err != nil {
+	a, err := s.alloc(r)
+	if err != nil {
 		return nil, err
-	}
-	a := s.allocs[id]
-	if a == nil {
-		return nil, notFound("alloc not found")
 	}
 	if !a.live() {
 		return &api.AllocStopResponse{}, nil

@@ -290,11 +290,7 @@ func constraintFaults(c *api.Constraint) (f faults) {
 			f.add("Operator %q does not support an RTarget", c.Operand)
 		}
 	default:
-		if fault, known := operandFault(c.Operand, c.RTarget, "constraint"); !known {
-			f.add("Unknown constraint type %q", c.Operand)
-		} else if fault != "" {
-			f.add("%s", fault)
-		}
+		f.operand(c.Operand, c.RTarget, "constraint", "Unknown constraint type %q")
 	}
 	switch left := c.LTarget; {
 	case left == "":
@@ -317,30 +313,28 @@ func supported(target string) bool {
 		slices.Contains([]string{"${node.unique.id}", "${node.unique.name}", "${node.datacenter}", "${node.class}", "${node.pool}"}, target)
 }
 
-// operandFault checks the operators that constraints and affinities share.
-func operandFault(operand, right, kind string) (fault string, known bool) {
-	var err error
+// operand checks the operators that constraints and affinities share.
+func (f *faults) operand(operand, right, kind, unknown string) {
 	switch operand {
 	case "=", "==", "is", "!=", "not", "<", "<=", ">", ">=":
 		if right == "" {
-			return fmt.Sprintf("Operator %q requires an RTarget", operand), true
+			f.add("Operator %q requires an RTarget", operand)
 		}
 	case "regexp":
-		if _, err = regexp.Compile(right); err != nil {
-			return "Regular expression failed to compile: " + err.Error(), true
+		if _, err := regexp.Compile(right); err != nil {
+			f.add("Regular expression failed to compile: %v", err)
 		}
 	case "version":
-		if _, err = goversion.NewConstraint(right); err != nil {
-			return "Version " + kind + " is invalid: " + err.Error(), true
+		if _, err := goversion.NewConstraint(right); err != nil {
+			f.add("Version %s is invalid: %v", kind, err)
 		}
 	case "semver":
-		if err = feasible.CheckSemver(right); err != nil {
-			return "Semver " + kind + " is invalid: " + err.Error(), true
+		if err := feasible.CheckSemver(right); err != nil {
+			f.add("Semver %s is invalid: %v", kind, err)
 		}
 	default:
-		return "", false
+		f.add(unknown, operand)
 	}
-	return "", true
 }
 
 func (f *faults) affinities(list []*api.Affinity) {
@@ -359,11 +353,7 @@ func affinityFaults(a *api.Affinity) (f faults) {
 			f.add("Set contains operators require an RTarget")
 		}
 	default:
-		if fault, known := operandFault(a.Operand, a.RTarget, "affinity"); !known {
-			f.add("Unknown affinity operator %q", a.Operand)
-		} else if fault != "" {
-			f.add("%s", fault)
-		}
+		f.operand(a.Operand, a.RTarget, "affinity", "Unknown affinity operator %q")
 	}
 	if a.LTarget == "" {
 		f.add("No LTarget provided but is required")

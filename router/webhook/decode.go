@@ -1,10 +1,12 @@
 package webhook
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	"switchyard/router"
@@ -94,19 +96,10 @@ func Decode(body []byte) (router.Delivery, error) {
 
 // check returns what is missing or out of range.
 func (p *payload) check() error {
+	if err := cmp.Or(checkID("workflow_job.id", p.Job.ID), checkID("workflow_job.run_id", p.Job.RunID)); err != nil {
+		return err
+	}
 	switch {
-	case p.Job.ID == 0:
-		return missing("workflow_job.id")
-	case p.Job.ID < 0:
-		return errors.New("workflow_job.id must be positive")
-	case p.Job.RunID == 0:
-		return missing("workflow_job.run_id")
-	case p.Job.RunID < 0:
-		return errors.New("workflow_job.run_id must be positive")
-	case p.Job.ID > router.MaxGitHubID:
-		return errors.New("workflow_job.id has more than 48 bits")
-	case p.Job.RunID > router.MaxGitHubID:
-		return errors.New("workflow_job.run_id has more than 48 bits")
 	case p.Job.RunAttempt != nil && *p.Job.RunAttempt < 1:
 		return errors.New("workflow_job.run_attempt must be positive")
 	case p.Job.Status == "":
@@ -131,21 +124,25 @@ func (p *payload) check() error {
 	return fmt.Errorf("repository.visibility %q must be public, private or internal", router.Cut(p.Repository.Visibility, maxRepo))
 }
 
+func checkID(field string, id int64) error {
+	switch {
+	case id == 0:
+		return missing(field)
+	case id < 0:
+		return fmt.Errorf("%s must be positive", field)
+	case id > router.MaxGitHubID:
+		return fmt.Errorf("%s has more than 48 bits", field)
+	}
+	return nil
+}
+
 func missing(field string) error { return fmt.Errorf("%s is missing or empty", field) }
 
 // repoName reports whether s can stand in the path of a repository: these
 // names become parts of URLs and of texts for Nomad.
 func repoName(s string) bool {
-	if len(s) > maxRepo || s == "." || s == ".." {
-		return false
-	}
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
-			return false
-		}
-	}
-	return true
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_."
+	return len(s) <= maxRepo && s != "." && s != ".." && strings.Trim(s, letters) == ""
 }
 
 // sentence says what is wrong with a body in the words of the body.
@@ -154,12 +151,7 @@ func sentence(err error) error {
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &wrongType):
-		field := wrongType.Field
-		if field == "" {
-			field = "the body"
-		}
-		got := router.Cut(wrongType.Value, 40)
-		return fmt.Errorf("%s must be %s, not %s", field, kind(wrongType.Type), got)
+		return fmt.Errorf("%s must be %s, not %s", cmp.Or(wrongType.Field, "the body"), kind(wrongType.Type), router.Cut(wrongType.Value, 40))
 	case errors.As(err, &syntax):
 		return fmt.Errorf("the body is not JSON: %w at byte %d", syntax, syntax.Offset)
 	}

@@ -152,16 +152,14 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case "workflow_job":
 	default:
-		h.cfg.Counted(router.DeliveryIgnored)
-		w.WriteHeader(http.StatusNoContent)
+		h.ignore(w)
 		return
 	}
 
 	d, err := Decode(body.bytes())
 	release()
 	if errors.Is(err, errUnknownAction) {
-		h.cfg.Counted(router.DeliveryIgnored)
-		w.WriteHeader(http.StatusNoContent)
+		h.ignore(w)
 		return
 	}
 	if err != nil {
@@ -194,6 +192,12 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.repeats.stored(d.Digest)
 	log.Info("delivery stored", "status", d.Status, "took", h.cfg.Now().Sub(d.ReceivedAt))
 	w.WriteHeader(http.StatusAccepted)
+}
+
+// ignore answers a delivery that the router has no use for.
+func (h *handler) ignore(w http.ResponseWriter) {
+	h.cfg.Counted(router.DeliveryIgnored)
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // hookOf returns the webhook that a signed delivery came by; the zero Hook
@@ -250,46 +254,33 @@ func (h *handler) tooLarge() *refusal {
 
 // checkHeader checks what can be known before the body is read.
 func checkHeader(r *http.Request) (event, id string, signature []byte, no *refusal) {
-	if r.Method != http.MethodPost {
-		return "", "", nil, refuse(http.StatusMethodNotAllowed, "a delivery is sent with POST")
-	}
-	if t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || t != "application/json" {
-		return "", "", nil, refuse(http.StatusUnsupportedMediaType, "set the webhook's content type to application/json")
-	}
 	event, id = r.Header.Get("X-GitHub-Event"), r.Header.Get("X-GitHub-Delivery")
-	if !token(event) {
-		return "", "", nil, refuse(http.StatusBadRequest, "the header X-GitHub-Event is missing or no name of an event")
-	}
-	if !token(id) {
-		return "", "", nil, refuse(http.StatusBadRequest, "the header X-GitHub-Delivery is missing or no ID of a delivery")
-	}
+	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	sent := r.Header.Get("X-Hub-Signature-256")
-	if sent == "" {
-		text := "the header X-Hub-Signature-256 is missing: set a secret for the webhook on GitHub"
-		if r.Header.Get("X-Hub-Signature") != "" {
-			text = "the delivery is only signed with SHA-1; a SHA-256 signature (X-Hub-Signature-256) is required"
-		}
-		return "", "", nil, &refusal{http.StatusUnauthorized, text}
-	}
 	digits, ok := strings.CutPrefix(sent, signaturePrefix)
-	signature, err := hex.DecodeString(digits)
-	if !ok || err != nil || len(signature) != sha256.Size {
-		return "", "", nil, refuse(http.StatusUnauthorized, "the header X-Hub-Signature-256 must be sha256= and 64 hexadecimal digits")
+	signature, hexErr := hex.DecodeString(digits)
+	switch {
+	case r.Method != http.MethodPost:
+		no = refuse(http.StatusMethodNotAllowed, "a delivery is sent with POST")
+	case err != nil || kind != "application/json":
+		no = refuse(http.StatusUnsupportedMediaType, "set the webhook's content type to application/json")
+	case !token(event):
+		no = refuse(http.StatusBadRequest, "the header X-GitHub-Event is missing or not the name of an event")
+	case !token(id):
+		no = refuse(http.StatusBadRequest, "the header X-GitHub-Delivery is missing or not the ID of a delivery")
+	case sent == "" && r.Header.Get("X-Hub-Signature") != "":
+		no = refuse(http.StatusUnauthorized, "the delivery is only signed with SHA-1; a SHA-256 signature (X-Hub-Signature-256) is required")
+	case sent == "":
+		no = refuse(http.StatusUnauthorized, "the header X-Hub-Signature-256 is missing: set a secret for the webhook on GitHub")
+	case !ok || hexErr != nil || len(signature) != sha256.Size:
+		no = refuse(http.StatusUnauthorized, "the header X-Hub-Signature-256 must be sha256= and 64 hexadecimal digits")
 	}
-	return event, id, signature, nil
+	return event, id, signature, no
 }
 
 // token reports whether s is short, visible ASCII.
 func token(s string) bool {
-	if s == "" || len(s) > maxHeader {
-		return false
-	}
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' {
-			return false
-		}
-	}
-	return true
+	return s != "" && len(s) <= maxHeader && !strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' })
 }
 
 // read reads the body of a request.
