@@ -26,17 +26,17 @@ type alloc struct {
 	*api.Allocation // replaced when it changes
 	node            *node
 	use             use
-	lost            bool               // its node went down: its client says nothing of it any more
+	lost            bool               // its node went down: its client no longer reports it
 	cancel          context.CancelFunc // stops its tasks
 }
 
-// live reports whether an allocation runs, or will, and is wanted.
+// live reports whether an allocation runs or will run, and is wanted.
 func (a *alloc) live() bool {
 	return a.DesiredStatus == "run" && (a.ClientStatus == "pending" || a.ClientStatus == "running")
 }
 
-// place makes an allocation where one was chosen, instead of previous if that is
-// one, and starts it.
+// place creates and starts an allocation on the chosen node. It replaces previous unless
+// that is "".
 func (c change) place(j *job, p placement, e *api.Evaluation, previous string) {
 	nth := 0
 	for _, a := range j.allocs {
@@ -74,8 +74,8 @@ func (c change) update(a *alloc, to func(*api.Allocation)) {
 	c.publish(event{topic: "Allocation", key: a.ID, namespace: a.Namespace, filters: []string{a.JobID, ""}, payload: map[string]any{"Allocation": &shown}})
 }
 
-// report records what a client says about an allocation. The states are the caller's
-// no more.
+// report records what a client reports about an allocation. The caller must not change
+// states afterwards.
 func (s *cluster) report(j *job, a *alloc, status, description string, states map[string]*api.TaskState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,8 +92,8 @@ func (s *cluster) report(j *job, a *alloc, status, description string, states ma
 	}
 }
 
-// run carries an allocation through its life. As Nomad's client does, it
-// reports in batches: when there is news of all tasks.
+// run runs an allocation to its end. Like Nomad's client it reports in batches, when all
+// tasks have changed.
 func (s *cluster) run(ctx context.Context, j *job, g *api.TaskGroup, a *alloc) {
 	tasks := make([]*task, len(g.Tasks))
 	each := func(do func(*task)) {
@@ -165,7 +165,7 @@ func (t *task) event(kind, text string, details map[string]string) {
 	})
 }
 
-// end makes a task dead. One that failed takes the others of its group along.
+// end makes a task dead. A failed one stops the others of its group.
 func (t *task) end(failed bool, stop context.CancelCauseFunc) {
 	t.state.State, t.state.Failed, t.state.FinishedAt = "dead", failed, t.s.cfg.Now()
 	if failed {
@@ -174,7 +174,7 @@ func (t *task) end(failed bool, stop context.CancelCauseFunc) {
 	}
 }
 
-// A siblingError is why a task is stopped because another one failed.
+// A siblingError is the cause when a task is stopped because another one failed.
 type siblingError string
 
 func (e siblingError) Error() string { return fmt.Sprintf("Task's sibling %q failed", string(e)) }
@@ -211,7 +211,7 @@ func (t *task) prepare(ctx context.Context, stop context.CancelCauseFunc) {
 	t.event("Started", "Task started by client", nil)
 }
 
-// run lets a running task do its work.
+// run runs a started task.
 func (t *task) run(ctx context.Context, stop context.CancelCauseFunc) {
 	if t.state.State != "running" {
 		return
@@ -267,7 +267,7 @@ func environment(j *api.Job, t *api.Task, a *alloc) map[string]string {
 		"NOMAD_TASK_NAME": t.Name, "NOMAD_NAMESPACE": a.Namespace, "NOMAD_DC": a.node.Datacenter, "NOMAD_REGION": region,
 		"NOMAD_TASK_DIR": "local", "NOMAD_SECRETS_DIR": "secrets", "NOMAD_ALLOC_DIR": "alloc",
 	}
-	// Values see what is set before them, once: meta the above, env the meta.
+	// Values are interpolated once, with what was set before: env after meta.
 	add := func(values map[string]string) {
 		known := Task{Node: a.node.Node, Env: maps.Clone(env)}
 		for k, v := range values {
@@ -292,7 +292,7 @@ func environment(j *api.Job, t *api.Task, a *alloc) map[string]string {
 }
 
 // interpolate replaces ${NAME} by the environment's, ${attr.x}, ${meta.x} and
-// ${node.x} by the node's. What it does not know stays.
+// ${node.x} by the node's. Unknown names stay.
 func (t Task) interpolate(s string) string {
 	var out strings.Builder
 	for {
@@ -328,8 +328,8 @@ func allocStub(a *alloc) *api.AllocationListStub {
 	}
 }
 
-// resources returns what an allocation has of its node. Which cores and instances
-// of devices they are is not kept: they are named in turn.
+// resources returns what an allocation uses of its node. It names the first cores and
+// device instances, as the simulator does not know which ones are used.
 func (a *alloc) resources() *api.AllocatedResources {
 	all := &api.AllocatedResources{Tasks: map[string]*api.AllocatedTaskResources{}}
 	i := slices.IndexFunc(a.Job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == a.TaskGroup })
@@ -414,7 +414,7 @@ func (s clusterAPI) getAllocation(_ http.Header, r *http.Request) (any, error) {
 
 const migrating = "alloc is being migrated"
 
-// moving returns the allocations that another is to replace.
+// moving returns the allocations that are to be replaced.
 func (j *job) moving() (list []*alloc) {
 	for _, a := range j.allocs {
 		replaced := func(b *alloc) bool { return b.PreviousAllocation == a.ID }
@@ -425,8 +425,7 @@ func (j *job) moving() (list []*alloc) {
 	return list
 }
 
-// stopAllocation stops the tasks of an allocation, and has it replaced, as a
-// drain of its node does.
+// stopAllocation stops an allocation and replaces it, as a drain of its node does.
 func (s clusterAPI) stopAllocation(_ http.Header, r *http.Request) (any, error) {
 	a, err := s.alloc(r)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// maxEvents is how many events are kept, at least, for streams that come late;
-// Nomad keeps 100 batches of them unless it is told otherwise.
+// maxEvents is how many events are kept, at least, for later streams; Nomad keeps 100
+// batches of them by default.
 const maxEvents = 1_000
 
 // An event is something that happened. Its payload is never changed afterwards.
@@ -28,9 +28,9 @@ type event struct {
 	payload   map[string]any
 }
 
-// A change is one step of the cluster's state, as an entry of Nomad's Raft log
-// is: what it touches has its index, and its events go out together. Whoever
-// has one holds cluster.mu.
+// A change is one step of the cluster's state, like an entry of Nomad's Raft log: what it
+// changes gets its index, and its events are sent together. Whoever has one holds
+// cluster.mu.
 type change struct {
 	*cluster
 	index uint64
@@ -38,8 +38,7 @@ type change struct {
 	now   int64
 }
 
-// change begins one. s.mu is held, and those who wait for it wake when it is
-// released.
+// change begins a change, and wakes those who wait for one. s.mu is held.
 func (s *cluster) change(kind string) change {
 	s.index++
 	s.wake()
@@ -55,9 +54,8 @@ func (c change) publish(e event) {
 	c.events = append(c.events, e)
 }
 
-// stream answers the event stream: one JSON object a line for each change, {}
-// when nothing happens for a while. index=N asks for N and what came after it;
-// without it, for all that is still kept.
+// stream answers the event stream: one JSON object a line for each change, and {} as a
+// heartbeat. index=N asks for N and later; without it, for all that is kept.
 func (s clusterAPI) stream(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	topics := map[string][]string{}
@@ -101,7 +99,7 @@ func (s clusterAPI) stream(w http.ResponseWriter, r *http.Request) {
 	heartbeat := time.NewTicker(s.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	s.mu.Lock()
-	from = min(from, s.index+1) // Nomad waits for no index
+	from = min(from, s.index+1) // Nomad does not wait for an index
 	restarts := s.restarts
 	s.mu.Unlock()
 	for {

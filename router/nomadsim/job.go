@@ -15,7 +15,7 @@ const maxPayload = 16 << 10 // bytes of a dispatch, Nomad's own
 // errClosed is returned by a closed Server to callers that start something.
 var errClosed = failure("No cluster leader")
 
-// A job is a Nomad job and what came of it, guarded by cluster.mu.
+// A job is a Nomad job with its allocations, guarded by cluster.mu.
 type job struct {
 	*api.Job   // replaced when it changes
 	allocs     []*alloc
@@ -145,7 +145,7 @@ func enforce(old *api.Job, index uint64) error {
 	return nil
 }
 
-// canonical fills in what Nomad would. The query's namespace wins over the job's.
+// canonical fills in defaults as Nomad does. The query's namespace wins over the job's.
 func canonical(r *http.Request, j *api.Job) *api.Job {
 	if ns := r.URL.Query().Get("namespace"); ns != "" {
 		j.Namespace = &ns
@@ -254,8 +254,8 @@ func (s jobAPI) listJobs(h http.Header, r *http.Request) (any, error) {
 	return list, nil
 }
 
-// deregister answers the stop of a job, and forgets it when it is purged. Of a
-// job that is not there, Nomad says so only in that there is no evaluation.
+// deregister answers the stop of a job, and removes a purged one. For an unknown job,
+// Nomad's answer only lacks the evaluation.
 func (s jobAPI) deregister(_ http.Header, r *http.Request) (any, error) {
 	k := key{namespaceOf(r), pathID(r)}
 	j := s.jobs[k]
@@ -270,7 +270,7 @@ func (s jobAPI) deregister(_ http.Header, r *http.Request) (any, error) {
 	if r.URL.Query().Get("purge") == "true" {
 		j.purged = true
 		delete(s.jobs, k)
-		for _, a := range j.allocs { // Nomad's clients stop what the servers know no more
+		for _, a := range j.allocs { // Nomad's clients stop what the servers no longer know
 			delete(s.allocs, a.ID)
 			a.cancel()
 		}

@@ -14,7 +14,7 @@ import (
 	"switchyard/router/feasible"
 )
 
-// A Machine describes a node in the few words that tell nodes apart.
+// A Machine describes a node by what distinguishes nodes.
 type Machine struct {
 	Name       string
 	Kernel     string // linux, darwin or windows
@@ -104,10 +104,10 @@ func MixedFleet() []*api.Node {
 	return nodes
 }
 
-// A node is a node and what is left of it, guarded by cluster.mu.
+// A node is a node and its free resources, guarded by cluster.mu.
 type node struct {
 	*api.Node
-	class                    string // the same for nodes that no constraint tells apart
+	class                    string // the same for nodes that constraints cannot distinguish
 	cpu, cores, memory, disk int
 	devices                  []int // free instances, in the order of NodeResources.Devices
 }
@@ -132,9 +132,8 @@ func (s *cluster) addNode(n *api.Node) {
 	c.publish(event{topic: "Node", key: n.ID, payload: map[string]any{"Node": n}})
 }
 
-// FailNode has a node die, as Nomad's servers see it when its heartbeats stay
-// out: its tasks end unseen, its allocations are lost, and Nomad places another
-// for each, or has the job wait. It fails when there is no such node.
+// FailNode takes a node down, as after missed heartbeats: its allocations are lost, and
+// Nomad replaces each or lets the job wait. It fails when there is no such node.
 func (s *Server) FailNode(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,8 +155,8 @@ func (s *Server) FailNode(name string) error {
 	return nil
 }
 
-// RestoreNode has a node come back that FailNode had die. What was lost with it
-// stays lost. It fails when there is no such node.
+// RestoreNode brings a failed node back. Its lost allocations stay lost. It fails when
+// there is no such node.
 func (s *Server) RestoreNode(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,7 +242,7 @@ func (s clusterAPI) getPool(_ http.Header, r *http.Request) (any, error) {
 	return nil, notFound("node pool not found")
 }
 
-// putPool makes a node pool, which may be there already. It keeps the name alone.
+// putPool creates a node pool unless it exists. Only the name is kept.
 func (s clusterAPI) putPool(_ http.Header, r *http.Request) (any, error) {
 	var pool api.NodePool
 	if err := decode(r, &pool); err != nil {

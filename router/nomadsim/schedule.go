@@ -15,16 +15,16 @@ import (
 	"switchyard/router/feasible"
 )
 
-// A queue holds jobs that wait for a node and ask for the same, so that where
-// the first does not fit none does. It is in the order in which they get one.
+// A queue has waiting jobs with the same demands: where the first does not fit, none
+// does. It is in the order in which they are placed.
 type queue struct{ jobs []*job }
 
 func before(a, b *job) int {
 	return cmp.Or(cmp.Compare(*b.Priority, *a.Priority), cmp.Compare(*a.CreateIndex, *b.CreateIndex))
 }
 
-// shape returns what a job asks for, as text. Jobs whose allocations look at each
-// other are of no common shape.
+// shape returns a job's demands as text. A job whose allocations depend on each other has
+// a shape of its own.
 func shape(j *api.Job) string {
 	ask := []any{j.NodePool, j.Datacenters, j.Constraints}
 	own := len(j.TaskGroups) != 1 || *j.TaskGroups[0].Count != 1 || distinct(j.Constraints)
@@ -49,7 +49,7 @@ func distinct(list []*api.Constraint) bool {
 	return slices.ContainsFunc(list, func(c *api.Constraint) bool { return strings.HasPrefix(c.Operand, "distinct_") })
 }
 
-// enqueue makes a job wait for a node. s.mu is held.
+// enqueue adds a job to those that wait for a node. s.mu is held.
 func (s *cluster) enqueue(j *job) {
 	s.dequeue(j)
 	j.shape = shape(j.Job)
@@ -74,10 +74,9 @@ func (s *cluster) dequeue(j *job) {
 	}
 }
 
-// freed offers a node on which something ended to the jobs that wait. s.mu is
-// held.
+// freed offers a node with freed resources to the waiting jobs. s.mu is held.
 func (s *cluster) freed(n *node) {
-	full := map[*queue]bool{} // its jobs do not fit any more
+	full := map[*queue]bool{} // whose jobs no longer fit
 	for !s.closed && !s.paused && n.Status == "ready" {
 		var next *job
 		for _, q := range s.waiting {
@@ -109,8 +108,7 @@ func (s *cluster) fits(n *node, j *job) bool {
 	})
 }
 
-// evaluate schedules a job anew, because of a trigger. c is the change that
-// pulled it. s.mu is held.
+// evaluate schedules a job again because of a trigger, in the change c. s.mu is held.
 func (c change) evaluate(j *job, trigger, kind string) *api.Evaluation {
 	e := c.newEval(j, api.Evaluation{Type: kind, TriggeredBy: trigger, Status: "pending"})
 	j.evaluating = true
@@ -135,7 +133,7 @@ func (s clusterAPI) getScheduler(http.Header, *http.Request) (any, error) {
 	}}, nil
 }
 
-// setScheduler pauses the evaluation broker, or has it go on; all else stays.
+// setScheduler pauses or resumes the evaluation broker, and changes nothing else.
 func (s clusterAPI) setScheduler(_ http.Header, r *http.Request) (any, error) {
 	var to api.SchedulerConfiguration
 	if err := decode(r, &to); err != nil {
@@ -154,9 +152,8 @@ func (s clusterAPI) setScheduler(_ http.Header, r *http.Request) (any, error) {
 	return &api.SchedulerSetConfigurationResponse{Updated: true}, nil
 }
 
-// schedule does what an evaluation is for: it stops the allocations that the
-// job does not want any more, places those that it lacks, and has the job wait
-// if some find no node. s.mu is held.
+// schedule processes an evaluation: it stops unwanted allocations, places missing ones,
+// and lets the job wait if some find no node. s.mu is held.
 func (s *cluster) schedule(j *job, e *api.Evaluation) {
 	why := "alloc is being updated due to job update"
 	if *j.Stop {
@@ -285,9 +282,8 @@ type placement struct {
 	metrics *api.AllocationMetric
 }
 
-// choose finds nodes for what a job misses of each group, beside the
-// allocations that it has, and says how it failed for groups that found none.
-// s.mu is held.
+// choose finds nodes for a job's missing allocations of each group, and returns the
+// metrics of groups without one. s.mu is held.
 func (s *cluster) choose(j *api.Job, have []spot, missing func(*api.TaskGroup) int) (placed []placement, failed map[string]*api.AllocationMetric) {
 	ineligible := map[string]bool{}
 	for _, g := range j.TaskGroups {
@@ -310,7 +306,7 @@ func (s *cluster) choose(j *api.Job, have []spot, missing func(*api.TaskGroup) i
 	return placed, failed
 }
 
-// exhaust says how much the tasks asked for of what was exhausted, each time.
+// exhaust fills in how much the tasks asked for of the exhausted resources.
 func exhaust(m *api.AllocationMetric, g *api.TaskGroup, times int) {
 	if m.NodesExhausted == 0 {
 		return
@@ -328,8 +324,8 @@ func exhaust(m *api.AllocationMetric, g *api.TaskGroup, times int) {
 	}
 }
 
-// pick returns the node that suits a group best. ineligible are the classes of
-// nodes whose constraints are known not to hold, for the job or for a group.
+// pick returns the best node for a group. ineligible has the classes of nodes that are
+// known to break a constraint of the job or of a group.
 func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map[string]bool) (placement, bool) {
 	m := &api.AllocationMetric{NodePool: *j.NodePool, NodesAvailable: map[string]int{}}
 	count := func(counts *map[string]int, what string) {
@@ -391,8 +387,8 @@ type use struct {
 	devices                  []int // in the order of the node's
 }
 
-// checkClass is check, but does as Nomad with a node of a class that was
-// refused already. It does not where a constraint can tell them apart.
+// checkClass is check, except that it refuses the nodes of a class that was filtered
+// before, as Nomad does, unless a constraint is about what is unique to a node.
 func (n *node) checkClass(j *api.Job, g *api.TaskGroup, ineligible map[string]bool) (use, refusal) {
 	ofJob, ofGroup := n.class, *g.Name+"\x00"+n.class
 	if ineligible[ofJob] || ineligible[ofGroup] {
@@ -417,7 +413,7 @@ func groupConstraints(g *api.TaskGroup) []*api.Constraint {
 	return all
 }
 
-// check reports what a group would take of a node, or why it cannot.
+// check returns what a group would use of a node, or why it cannot run there.
 func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 	var u use
 	if why := feasible.Broken(n.Node, j.Constraints); why != "" {
@@ -467,8 +463,7 @@ func (n *node) check(j *api.Job, g *api.TaskGroup) (use, refusal) {
 	return u, refusal{}
 }
 
-// distinctRefusal checks the constraints that are about a job's other
-// allocations.
+// distinctRefusal checks the constraints about a job's other allocations.
 func distinctRefusal(n *node, j *api.Job, g *api.TaskGroup, have []spot) string {
 	for level, list := range [][]*api.Constraint{j.Constraints, g.Constraints} {
 		ofLevel := func(a spot) bool { return level == 0 || a.group == *g.Name }
@@ -555,8 +550,7 @@ func (n *node) take(u use, sign int) {
 	}
 }
 
-// plan answers what the registration of a job would come to. It leaves nothing
-// behind.
+// plan answers what registering a job would do. It changes nothing.
 func (s jobAPI) plan(_ http.Header, r *http.Request) (any, error) {
 	var req api.JobPlanRequest
 	if err := decode(r, &req); err != nil {
@@ -605,8 +599,7 @@ func (s jobAPI) plan(_ http.Header, r *http.Request) (any, error) {
 	return resp, nil
 }
 
-// jobEvaluations answers with the newest first. Nomad has those of a purged job
-// as well.
+// jobEvaluations answers with the newest first, also for a purged job.
 func (s jobAPI) jobEvaluations(_ http.Header, r *http.Request) (any, error) {
 	list := []*api.Evaluation{}
 	for _, id := range slices.Backward(s.evalsOf[key{namespaceOf(r), pathID(r)}]) {
@@ -636,7 +629,7 @@ func (s clusterAPI) listEvaluations(h http.Header, r *http.Request) (any, error)
 	return page(r, h, list, func(e *api.Evaluation) string { return byAge(e.CreateIndex, e.ID) })
 }
 
-// same reports whether a job that is registered again is as it was.
+// same reports whether a job that is registered again is unchanged.
 func same(old, j *api.Job) bool {
 	text := func(j *api.Job) string {
 		spec := *j

@@ -53,17 +53,16 @@ type Config struct {
 	// soon, as nothing kills it. nil: it ends at once with 0.
 	Run func(ctx context.Context, t Task) (exitCode int)
 
-	// Release is the release of Nomad that it says it is; "": 2.0.5. Like Nomad, one
-	// before 2.0.1 checks EnforceIndex before it commits a job, and not as it does.
+	// Release is the release of Nomad that it reports; "": 2.0.5. Like Nomad, one before
+	// 2.0.1 checks EnforceIndex before it commits a job, and not as it does.
 	Release string
 
 	// Registering is called with the ID of a job that has passed the checks of its
-	// registration and is about to be committed. nil: nothing is.
+	// registration and is about to be committed. nil: nothing is called.
 	Registering func(jobID string)
 
-	// Start is what a task's driver says when it starts, after the artifacts are
-	// there: an error fails the allocation, as an image that cannot be pulled
-	// does. nil: nothing.
+	// Start is called when a task's driver starts, after the artifacts are fetched: an
+	// error fails the allocation, like an image that cannot be pulled. nil: none fails.
 	Start func(ctx context.Context, t Task) error
 
 	Namespaces []string         // beside "default"
@@ -120,7 +119,7 @@ type cluster struct {
 	fault    Fault
 	latency  time.Duration
 	index    uint64
-	changed  chan struct{} // closed, and made anew, when index grows or the fault changes
+	changed  chan struct{} // closed and replaced when index grows or the fault changes
 	restarts int           // of the servers
 	jobs     map[key]*job
 	evals    map[string]*api.Evaluation // replaced when they change
@@ -176,9 +175,9 @@ func (s *Server) Close() {
 	s.cfg.Client.CloseIdleConnections()
 }
 
-// SetFault has every request from now on fail in this way, or with Healthy
-// succeed again, each after latency. Allocations go on meanwhile, and event
-// streams unless the fault says otherwise; they send later what they did not.
+// SetFault makes every later request fail in this way, or with Healthy succeed, each after
+// latency. Allocations continue, and so do event streams unless the fault says otherwise;
+// these catch up later.
 func (s *Server) SetFault(f Fault, latency time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -186,8 +185,8 @@ func (s *Server) SetFault(f Fault, latency time.Duration) {
 	s.wake()
 }
 
-// Restart returns that of Nomad's servers: event streams and blocking queries end,
-// and the events so far are not kept. All else goes on, indices too.
+// Restart restarts Nomad's servers: event streams and blocking queries end, and earlier
+// events are gone. Everything else continues, including indices.
 func (s *Server) Restart() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,14 +243,14 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.handler.ServeHTTP(w, r)
 }
 
-// refuse answers as Nomad words its errors.
+// refuse answers with an error in Nomad's form.
 func refuse(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	_, _ = io.WriteString(w, text)
 }
 
-// A statusError is an error in the words that Nomad has for it, with its status.
+// A statusError is an error in Nomad's words, with its status.
 type statusError struct {
 	status int
 	text   string
@@ -445,7 +444,7 @@ func decode(r *http.Request, into any) error {
 	}
 }
 
-// checkID refuses what is no ID of an evaluation, an allocation or a node.
+// checkID refuses what is not an ID of an evaluation, an allocation or a node.
 func checkID(id, lookup string) error {
 	if len(id) != 36 {
 		return failure("%s lookup failed: index error: UUID must be 36 characters", lookup)

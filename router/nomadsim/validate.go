@@ -16,7 +16,7 @@ import (
 	"switchyard/router/feasible"
 )
 
-// A faults is what Nomad's validation finds, in the form of its own list.
+// A faults is what Nomad's validation finds, as a list in its form.
 type faults []string
 
 func (f faults) Error() string {
@@ -28,14 +28,14 @@ func (f faults) Error() string {
 
 func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Sprintf(format, args...)) }
 
-// nest adds the faults of a part as one, which starts with the words.
+// nest adds the faults of a part as one fault, with a prefix.
 func (f *faults) nest(words string, part faults) {
 	if len(part) > 0 {
 		*f = append(*f, words+part.Error())
 	}
 }
 
-// admit checks a job as Nomad does before it takes one, as far as a runner's
+// admit checks a job as Nomad does before it accepts one, as far as a runner's
 // job can fail (nomad/job_endpoint*.go and nomad/structs, v2.0.6-dev, read
 // 2026-11-24). s.mu is held.
 func (s *cluster) admit(j *api.Job) (warnings string, err error) {
@@ -367,7 +367,7 @@ func affinityFaults(a *api.Affinity) (f faults) {
 	return f
 }
 
-// checkUpdate refuses to make another kind of job of one.
+// checkUpdate refuses to change a job's kind.
 func checkUpdate(old, j *api.Job) error {
 	switch {
 	case old == nil:
