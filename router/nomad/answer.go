@@ -23,8 +23,8 @@ type heard struct {
 	once  sync.Once
 }
 
-// listen returns the body of an answer to a call, and reports once, when the body was
-// read or closed, how the answer is.
+// listen returns the body of an answer to a call, and reports the answer once, when its
+// body was read or closed.
 func listen(call string, resp *http.Response, took time.Duration, called func(string, int, time.Duration), wanted func() bool) io.ReadCloser {
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	foreign := kind != "application/json" || !withoutIndex[call] && resp.Header.Get("X-Nomad-Index") == ""
@@ -53,7 +53,7 @@ func (h *heard) Close() error {
 	return h.ReadCloser.Close()
 }
 
-// end reports how the answer is; ok is false when it could not be read to its end.
+// end reports the answer; ok is false when it could not be read to its end.
 func (h *heard) end(ok bool) {
 	h.once.Do(func() {
 		if ok && h.whole.complete() {
@@ -64,8 +64,8 @@ func (h *heard) end(ok bool) {
 	})
 }
 
-// A whole checks whether a text is one complete JSON value, by its brackets and quotes;
-// the rest is for the decoder.
+// A whole checks whether a text is one complete JSON value, by its brackets and quotes
+// alone.
 type whole struct {
 	begun, quoted, escaped, wrong bool
 	depth                         int

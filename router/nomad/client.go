@@ -151,25 +151,18 @@ func ScopeOf(j *api.Job) Scope {
 
 // Start implements router.Nomad.
 //
-// A jobspec's job is registered on condition that Nomad has none with its ID. A
-// stopped or dead one counts, until Nomad's garbage collection. From 2.0.1 on Nomad
-// checks that as it commits: however many Starts race or are repeated, one creates the
-// job, and the others find it as that one created it.
+// A jobspec's job is registered on condition that Nomad has none with its ID, which a
+// stopped or dead job keeps until Nomad's garbage collection. Since 2.0.1 Nomad checks that
+// as it commits: one of several Starts creates the job, and the others find it. Earlier
+// releases may accept several that overlap, as versions of one job of which the last is in
+// force (see README.md). There, Start reads the job back and returns the token that Nomad
+// has by then; Existed is false for the one Start whose version was the first. As a later
+// version may still follow, the caller must accept each token that it sent for the runner,
+// and let one of them be used, once. A repeated Start should send the same token, which
+// replaces nothing.
 //
-// Before 2.0.1 Nomad checks first and commits later, so that it may accept several
-// Starts that overlap: there is still one Nomad job, but each Start makes a version of
-// it. The last version is in force, and replaces the allocation of an earlier one unless
-// everything is the same, the meta with the token included. Start reads the job back
-// there and returns the token that Nomad has by then; Existed is false for the one
-// Start whose version was the first. A later version may still follow, from a
-// registration that is on its way. So the caller must go on accepting each token that it
-// sent for the runner, and let one of them be used, once: then there is one runner with
-// a token that the caller holds, whatever Nomad does. A repeated Start should send the
-// same token, which replaces nothing.
-//
-// A dispatch has no such condition, but an idempotency token. Within a Client the Starts
-// of one runner run one after another. Those of several processes that overlap agree on
-// the child that was made first, and stop the others.
+// A dispatch has an idempotency token instead. The Starts of one runner in a Client run one
+// after another; those of several processes agree on the first child and stop the others.
 func (c *Client) Start(ctx context.Context, r router.StartRequest) (router.Started, error) {
 	if r.Placement.Dispatch != "" {
 		return c.dispatch(ctx, r)
@@ -212,7 +205,7 @@ func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.J
 		return router.Started{}, classified
 	}
 	// Nomad answers 500 to "already exists", to a job that it refuses and to failures
-	// of its own. Rather than match its words, ask it.
+	// of its own. Rather than matching its words, ask it.
 	existing, _, readErr := c.api.Jobs().Info(*job.ID, at.Read(ctx))
 	switch Status(readErr) {
 	case http.StatusOK:

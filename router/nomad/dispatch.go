@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -14,8 +15,8 @@ import (
 	"switchyard/router"
 )
 
-// dispatch runs an existing parameterized job as it is, with those of our meta
-// keys that it declares.
+// dispatch runs an existing parameterized job as it is, with the meta keys of ours that
+// it declares.
 func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.Started, error) {
 	id, at := r.Placement.Dispatch, parentAt(r.Placement, c.namespace)
 	release, err := c.hold.lock(ctx, r.Runner.ID)
@@ -53,11 +54,11 @@ func (c *Client) dispatch(ctx context.Context, r router.StartRequest) (router.St
 	return started, nil
 }
 
-// firstChild returns the oldest child of a runner, of those whose IDs begin with
-// prefix, and stops the others; made is the one of the last answer. Before 1.11.2 each of
-// several overlapping dispatches makes a child; since then one does, and the others get
-// IDs of children that do not exist (nomad/job_endpoint.go and fsm.go, 1.8.0 to 2.0.5,
-// read 2026-11-29). As each dispatch lists the children after making its own, all agree.
+// firstChild returns the oldest child of a runner, of those whose IDs begin with prefix,
+// and stops the others; made is the one of the last answer. Before 1.11.2 each of several
+// overlapping dispatches creates a child; since then one does, and the others get IDs of
+// children that do not exist (nomad/job_endpoint.go and fsm.go, 1.8.0 to 2.0.5, read
+// 2026-11-29). Each dispatch lists the children after creating its own, so all agree.
 func (c *Client) firstChild(ctx context.Context, prefix, made string, at Scope) (string, error) {
 	read := at.Read(ctx)
 	read.Prefix = prefix
@@ -131,15 +132,14 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 	}
 	required, optional := parent.ParameterizedJob.MetaRequired, parent.ParameterizedJob.MetaOptional
 	given, meta := jobMeta(r), map[string]string{}
-	var unknown []string
-	for key, value := range r.Placement.DispatchMeta {
-		given[key] = value // the rule's value wins over ours
+	var unknown, missing []string
+	for _, key := range slices.Sorted(maps.Keys(r.Placement.DispatchMeta)) {
+		given[key] = r.Placement.DispatchMeta[key] // the rule's value wins over ours
 		if !slices.Contains(required, key) && !slices.Contains(optional, key) {
 			unknown = append(unknown, key)
 		}
 	}
 	if unknown != nil {
-		slices.Sort(unknown)
 		takes := "it takes none"
 		if all := slices.Sorted(slices.Values(slices.Concat(required, optional))); len(all) > 0 {
 			takes = "it takes " + Printable(strings.Join(all, ", "), maxWords)
@@ -149,11 +149,10 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 			Err: fmt.Errorf("it does not take the meta keys that the rule gives: %s; %s", strings.Join(unknown, ", "), takes),
 		}
 	}
-	var missing []string
-	for _, key := range required {
+	for _, key := range slices.Concat(required, optional) {
 		if value, ok := given[key]; ok {
 			meta[key] = value
-		} else {
+		} else if slices.Contains(required, key) {
 			missing = append(missing, key)
 		}
 	}
@@ -161,11 +160,6 @@ func dispatchMeta(r router.StartRequest, parent *api.Job) (map[string]string, er
 		return nil, &router.FixError{
 			Fix: "make them optional, give them by dispatch meta in the rule, or use the keys that Switchyard has: " + strings.Join(metaKeys(), ", "),
 			Err: fmt.Errorf("it requires meta that Switchyard does not have: %s", Printable(strings.Join(missing, ", "), maxWords)),
-		}
-	}
-	for _, key := range optional {
-		if value, ok := given[key]; ok {
-			meta[key] = value
 		}
 	}
 	return meta, nil

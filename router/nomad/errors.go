@@ -37,8 +37,8 @@ func (c Call) String() string {
 	return fmt.Sprintf("%s in namespace %s", c.What, c.At.Namespace)
 }
 
-// Classify turns an error of the API client into one of router.Nomad's. An error
-// that it does not know is worth a retry: no job is given up on a guess.
+// Classify turns an error of the API client into one of router.Nomad's. An unknown error
+// is worth a retry: no job is given up on a guess.
 func (c Call) Classify(err error) error {
 	code := Status(err)
 	if code == 0 {
@@ -153,7 +153,7 @@ func words(err error) string {
 	return Line(err.Error())
 }
 
-// Line turns Nomad's words into one printable line of at most 600 characters.
+// Line returns Nomad's words as one printable line of at most 600 characters.
 func Line(s string) string {
 	return Printable(strings.Join(strings.Fields(s), " "), maxWords)
 }

@@ -145,8 +145,8 @@ func moment(ns int64) time.Time {
 // indexKey is the key of a *uint64 in a context, which gets the index of Nomad's answer.
 type indexKey struct{}
 
-// An observed reports requests, and gives the index of answers to callers that ask by indexKey:
-// the API client does not return it with an answer that it hands out unread.
+// An observed reports requests, and gives the index of an answer to callers with an indexKey:
+// the API client does not return it with an answer that is not read yet.
 type observed struct {
 	*http.Transport
 	called func(call string, status int, took time.Duration) // nil: nobody
@@ -198,16 +198,15 @@ func unfinished(err error) error {
 // errSilent says why Follow gives up a stream.
 var errSilent = fmt.Errorf("nothing came from Nomad for %v, not even a heartbeat", silence)
 
-// errDenied stands for Nomad's answer to a token that may not read: 200 and then
-// nothing, or the end of the stream (v2.0.6-dev, tried 2026-11-25). Before 2.0 it
-// sometimes answers 403 (1.10.5, tried 2026-11-29).
+// errDenied is for a token that may not read: Nomad answers 200 and then nothing, or ends
+// the stream (v2.0.6-dev, tried 2026-11-25); before 2.0 sometimes 403 (1.10.5, tried
+// 2026-11-29).
 var errDenied = errors.New("no stream began, as for a token that may not read")
 
-// Follow implements router.Nomad, for the client's region. Nomad keeps the last
-// 100 changes of a cluster, or as many as its event_buffer_size says, and starts
-// a stream that asks for an older index at the oldest of them without saying so:
-// hence NomadFollowed. It needs read-job, on all namespaces or on those that the
-// token has any capability on.
+// Follow implements router.Nomad, for the client's region. Nomad keeps the last 100 changes
+// of a cluster, or its event_buffer_size, and silently starts a stream of an older index
+// at the oldest of them: hence NomadFollowed. It needs read-job, on all namespaces or on
+// those on which the token has any capability.
 func (c *Client) Follow(ctx context.Context, index uint64, each func(router.NomadEvent) error) error {
 	err := c.stream(ctx, api.AllNamespacesNamespace, index, each)
 	if !errors.Is(err, errDenied) || ctx.Err() != nil {
@@ -412,7 +411,7 @@ type allocation struct {
 	}
 }
 
-// progress has the events of tasks that do not say why one ended.
+// progress has the task events that do not say why a task ended.
 var progress = []string{
 	"Received", "Task Setup", "Building Task Directory", "Downloading Artifacts", "Driver", "Started", "Running", "Killed", "Not Restarting",
 	"Restarting", "Restart Signaled", "Signaling", "Sibling Task Failed", "Leader Task Dead", "Main Tasks Dead", "Task hook message",
@@ -444,11 +443,11 @@ func (a *allocation) end() (end router.NomadEnd, text string) {
 var killedBy = map[string]string{
 	"alloc is being migrated":                  "its node is drained, or somebody stopped its allocation",
 	"alloc not needed due to job update":       "its Nomad job was stopped",
-	"alloc is being updated due to job update": "its Nomad job was registered anew",
+	"alloc is being updated due to job update": "its Nomad job was registered again",
 }
 
-// lastWords returns what Nomad last said about how a task ended: one that failed, if
-// any did.
+// lastWords returns Nomad's last event about the end of a task, of a failed one if there
+// is one.
 func (a *allocation) lastWords() (words string) {
 	failed := false
 	for _, task := range a.TaskStates {

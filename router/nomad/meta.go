@@ -59,19 +59,17 @@ func jobMeta(r router.StartRequest) map[string]string {
 // metaKeys returns the keys of jobMeta, sorted.
 func metaKeys() []string { return slices.Sorted(maps.Keys(jobMeta(router.StartRequest{}))) }
 
-// inert makes a stranger's string one bounded, printable line that Nomad
-// leaves as it is. A Nomad client does interpolate the values of meta, once,
-// with node attributes and with the variables of the task, its Nomad and
-// Vault tokens among them (client/taskenv/env.go, buildEnv, v2.0.6-dev, read
-// and tried 2026-11-24); there is no escape, so "${" is broken up. What it
-// puts in is not read again. A line break would let a string end an
-// assignment in a template with env = true.
+// inert makes a stranger's string one bounded, printable line that Nomad leaves as it is.
+// Nomad's client interpolates the values of meta, once, with node attributes and the
+// task's variables, including its Nomad and Vault tokens (client/taskenv/env.go, buildEnv,
+// v2.0.6-dev, read and tried 2026-11-24). There is no escape, so "${" is broken up. A line
+// break would let a string end an assignment in a template with env = true.
 func inert(s string) string {
 	return strings.ReplaceAll(Printable(s, maxValue), "${", "$ {")
 }
 
-// labels joins labels as they came, as far as they fit. A comma within a label becomes
-// a space: it would make two labels of one.
+// labels joins the labels that fit, unchanged except that a comma in a label, which would
+// split it, becomes a space.
 func labels(list []string) string {
 	var b strings.Builder
 	for i, label := range list {

@@ -47,7 +47,7 @@ func (r Releases) Untried() string {
 	case r.Oldest.Core().LessThan(oldest):
 		return fmt.Sprintf("Nomad is %s; Switchyard needs %s or later: expect jobs that Nomad refuses", r, oldestTried)
 	case minor(r.Newest).GreaterThan(newest):
-		return fmt.Sprintf("Nomad is %s; this Switchyard was tried with %s to %s: try it where nothing depends on it, and look for a newer Switchyard", r, oldestTried, newestTried)
+		return fmt.Sprintf("Nomad is %s; this Switchyard was tried with %s to %s: test it where nothing depends on it, and look for a newer Switchyard", r, oldestTried, newestTried)
 	}
 	return ""
 }

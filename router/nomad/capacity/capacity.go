@@ -47,8 +47,8 @@ func (r Route) from(path string) string {
 
 // deviceFrom returns the origin of a device of a route, in brackets.
 func (r Route) deviceFrom(name string) string {
-	i := slices.IndexFunc(r.Placement.Devices, func(d router.Device) bool { return d.Name == name })
-	if i < 0 || r.Placement.Devices[i].From == "" {
+	i := slices.IndexFunc(r.Placement.Devices, func(d router.Device) bool { return d.Name == name && d.From != "" })
+	if i < 0 {
 		return " (" + r.source() + ")"
 	}
 	return " (" + r.Placement.Devices[i].From + ")"

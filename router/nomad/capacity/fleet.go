@@ -27,12 +27,11 @@ const (
 	maxReasons   = 3                // reasons of one cell
 )
 
-// Fleet describes the nodes of the client's region, and which of them could
-// serve each example. It never fails: when Nomad does not answer it returns what
-// is known, and since when and why nothing newer is. Nomad is asked at most every
-// 10 s, by one caller at a time; the others get what is known, or wait for the first
-// answer. Each node's attributes are read once, and again when the node changes. The
-// caller must not change what it returns.
+// Fleet describes the nodes of the client's region, and which of them could serve each
+// example. It never fails: when Nomad does not answer it returns what is known, and why
+// and since when there is nothing newer. Nomad is asked at most every 10 s, by one caller
+// at a time; the others get what is known, or wait for the first answer. A node's
+// attributes are read when it changes. The caller must not change what it returns.
 //
 // It needs node read, and read-job on all namespaces: what runs in a namespace
 // without it does not count as used.
@@ -204,12 +203,8 @@ func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*mach
 
 // newMachine keeps what the scheduler considers.
 func newMachine(n *api.Node) *machine {
-	if n.NodeResources == nil {
-		n.NodeResources = &api.NodeResources{}
-	}
-	if n.ReservedResources == nil {
-		n.ReservedResources = &api.NodeReservedResources{}
-	}
+	n.NodeResources = cmp.Or(n.NodeResources, &api.NodeResources{})
+	n.ReservedResources = cmp.Or(n.ReservedResources, &api.NodeReservedResources{})
 	n.Events, n.Links, n.DrainStrategy, n.LastDrain, n.Resources, n.Reserved = nil, nil, nil, nil, nil, nil
 	more := []any{n.HostVolumes}
 	for _, name := range slices.Sorted(maps.Keys(n.Drivers)) {
@@ -324,9 +319,9 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 		case problems != nil:
 			fits[i].Problem = nomad.Printable(problems[0].say(r), maxMessage)
 		case len(job.TaskGroups) != 1:
-			fits[i].Problem = fmt.Sprintf("the job has %d groups, and this is known only for one", len(job.TaskGroups))
+			fits[i].Problem = fmt.Sprintf("the job has %d groups; only jobs of one group are compared with nodes", len(job.TaskGroups))
 		case nomad.ScopeOf(job).Region != "":
-			fits[i].Problem = fmt.Sprintf("it goes to region %s, and these are the nodes of another", nomad.ScopeOf(job).Region)
+			fits[i].Problem = fmt.Sprintf("it runs in region %s, and these nodes are in another", nomad.ScopeOf(job).Region)
 		default:
 			fits[i].NodeCounts, fits[i].Cells = s.fit(r, job)
 		}

@@ -1,6 +1,7 @@
 package capacity
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -45,12 +46,8 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 	}
 	r := &region{nodes: nodes, aside: map[string]*api.Node{}}
 	for _, n := range nodes {
-		if n.NodeResources == nil {
-			n.NodeResources = &api.NodeResources{}
-		}
-		if n.ReservedResources == nil {
-			n.ReservedResources = &api.NodeReservedResources{}
-		}
+		n.NodeResources = cmp.Or(n.NodeResources, &api.NodeResources{})
+		n.ReservedResources = cmp.Or(n.ReservedResources, &api.NodeReservedResources{})
 		if outOfService(n) == "" || len(r.aside) == maxAside {
 			continue
 		}
@@ -61,9 +58,7 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 			read.What = "read node " + n.Name
 			return nil, read.Classify(err)
 		default:
-			if node.NodeResources == nil {
-				node.NodeResources = &api.NodeResources{}
-			}
+			node.NodeResources = cmp.Or(node.NodeResources, &api.NodeResources{})
 			r.aside[n.ID] = node
 		}
 	}
@@ -84,8 +79,8 @@ func outOfService(n *api.NodeListStub) string {
 	return ""
 }
 
-// noPool returns the problem that no node pool has this name. r is nil when the nodes
-// are not known.
+// noPool returns the problem that no node pool has this name. r is nil when the nodes are
+// unknown.
 func (r *region) noPool(name string) problem {
 	pools := map[string]bool{}
 	if r != nil {

@@ -32,7 +32,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 	inPool := in.pool(job)
 	if len(inPool) == 0 {
 		return []problem{{code: EmptyPool, warning: true, say: func(r Route) string {
-			return fmt.Sprintf("no node can serve it now: there is none%s%s; a pool that scales from zero may be so", poolName(job), r.from("node_pool"))
+			return fmt.Sprintf("no node can serve it now: there is none%s%s; a pool that scales from zero may be empty", poolName(job), r.from("node_pool"))
 		}}}, nil
 	}
 	short := shortage{
@@ -122,7 +122,7 @@ func (s *shortage) say(r Route) string {
 		text = fmt.Sprintf("no node can serve it now: none%s is in service", where)
 	}
 	if len(s.wouldDo) > 0 {
-		text += "; what could is out of service: " + names(s.wouldDo)
+		text += "; nodes out of service that could: " + names(s.wouldDo)
 	} else if len(s.aside) > 0 {
 		var aside []string
 		for _, why := range slices.Sorted(maps.Keys(s.aside)) {

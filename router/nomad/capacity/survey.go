@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/http"
 	"slices"
@@ -57,22 +58,19 @@ type Finding struct {
 	Message string // one printable line for people
 }
 
-// Survey asks the cluster, as it is now, which problems routes would have, and
-// changes nothing there. Findings are in the order of their first route.
+// Survey asks the cluster, as it is now, which problems routes would have, and changes
+// nothing there. Findings are in the order of their first route. Routes with the same
+// demands are asked about once, the first 500 different ones, with a plan or two each.
 //
-// No node can ever run a route if each node in service is filtered, or is too small
-// even when idle; that all nodes are full is no finding. Nodes that are down, draining
-// or ineligible are not in service; a finding names those of them that could run the
-// route. Sizes are those that Nomad reports, less what it reserves; a node that reports
-// none counts as large enough.
-//
-// Routes with the same demands are asked about once, the first 500 different ones in
-// all, with a plan or two each.
+// No node can ever run a route if each node in service is filtered, or too small even when
+// idle; full nodes are no finding. Nodes that are down, draining or ineligible are not in
+// service; a finding names those that could run the route. Sizes are what Nomad reports,
+// less what it reserves; a node that reports none counts as large enough.
 //
 // An error means that nothing could be found out; what could not be found out about one
-// route is a finding. Errors are classified as for nomad.Client.Start. It needs node
-// read, and on each route's namespace what a server's token needs: submit-job, list-jobs,
-// read-job and, where a job is dispatched, dispatch-job.
+// route is a finding. Errors are classified as for nomad.Client.Start. It needs node read,
+// and on each route's namespace submit-job, list-jobs, read-job and, where a job is
+// dispatched, dispatch-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
 	s := &survey{Client: c, regions: map[string]*region{}, asked: map[string]bool{}}
 	if _, err := s.region(ctx, ""); err != nil {
@@ -216,18 +214,26 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 		problems = append(problems, problem{JobspecWarns, true, func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", r.source(), w) }})
 	}
 	problems = append(problems, in.unknownDatacenters(job)...)
-	for _, name := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
-		i := slices.IndexFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == name })
-		if i < 0 {
-			continue
-		}
-		more, err := s.unplaced(ctx, r, in, job, job.TaskGroups[i], plan.FailedTGAllocs[name])
+	for group, m := range failed(job, plan) {
+		more, err := s.unplaced(ctx, r, in, job, group, m)
 		if err != nil {
 			return nil, err
 		}
 		problems = append(problems, more...)
 	}
 	return problems, nil
+}
+
+// failed returns the groups for which a plan found no node, by name, with its metrics.
+func failed(job *api.Job, plan *api.JobPlanResponse) iter.Seq2[*api.TaskGroup, *api.AllocationMetric] {
+	return func(yield func(*api.TaskGroup, *api.AllocationMetric) bool) {
+		for _, name := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
+			i := slices.IndexFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == name })
+			if i >= 0 && !yield(job.TaskGroups[i], plan.FailedTGAllocs[name]) {
+				return
+			}
+		}
+	}
 }
 
 // job returns the job that a route runs, or why there is none.

@@ -187,12 +187,12 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 				`4 are too small even when idle: at most 63 GiB of memory, and it asks for 64 GiB of memory (defaults)`,
 		}},
 		{"a constraint that only a node that is down satisfies", ask("macos", darwin, pool("ci")), []string{
-			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 lack ${attr.kernel.name} = darwin (rule macos); what could is out of service: mac-9 (down)`,
+			`no-node: no node can serve it: of 3 nodes in service in pool "ci", 3 lack ${attr.kernel.name} = darwin (rule macos); nodes out of service that could: mac-9 (down)`,
 		}},
 		{"a pool of a draining node", ask("linux", linux, pool("old")), []string{
-			`empty-pool: warning: no node can serve it now: none in pool "old" is in service; what could is out of service: old-1 (draining)`,
+			`empty-pool: warning: no node can serve it now: none in pool "old" is in service; nodes out of service that could: old-1 (draining)`,
 		}},
-		{"a pool without nodes", ask("linux", pool("bare"), in("osaka")), []string{`empty-pool: warning: no node can serve it now: there is none in pool "bare" (defaults); a pool that scales from zero may be so`}},
+		{"a pool without nodes", ask("linux", pool("bare"), in("osaka")), []string{`empty-pool: warning: no node can serve it now: there is none in pool "bare" (defaults); a pool that scales from zero may be empty`}},
 		{"all pools", ask("linux", pool("all"), equal("${attr.kernel.name}", "sunos", "rule sun"), in("dc1", "tokyo-*")), []string{
 			`no-node: no node can serve it: of 11 nodes in service and in dc1, tokyo-*, 11 lack ${attr.kernel.name} = sunos (rule sun); out of service: 1 down, 1 draining`,
 		}},

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -79,12 +78,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 		u.Never, u.Text = true, nomad.Printable(problems[0].say(route), maxWhy)
 		return u, nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
-		i := slices.IndexFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return *g.Name == name })
-		if i < 0 {
-			continue
-		}
-		group, m := job.TaskGroups[i], plan.FailedTGAllocs[name]
+	for group, m := range failed(job, plan) {
 		u.InPool, u.Evaluated = m.NodesInPool, m.NodesEvaluated
 		short := &shortage{demand: demandOf(job, group), filtered: m.ConstraintFiltered}
 		u.Filtered = shortages(m.ConstraintFiltered, func(what string) string { return short.from(route, what) })
