@@ -2,6 +2,8 @@ package jobspecs
 
 import (
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -12,9 +14,8 @@ import (
 // the claim, in an artifact, a template, its environment or a script.
 const claimMeta = "NOMAD_META_SWITCHYARD_CLAIM_"
 
-// Claims reports whether a Nomad job, as JSON, uses what a claim takes: the URL
-// or the token, anywhere in its groups but in a comment. An image that claims
-// by itself does not show here.
+// Claims reports whether a Nomad job, as JSON, uses the claim's URL or token anywhere in
+// its groups except in comments. An image that claims by itself is not noticed.
 func Claims(job []byte) bool {
 	var j struct{ TaskGroups any }
 	return json.Unmarshal(job, &j) == nil && claimsIn(j.TaskGroups)
@@ -25,26 +26,15 @@ func claimsIn(v any) bool {
 	case string:
 		return claimsText(v)
 	case []any:
-		for _, e := range v {
-			if claimsIn(e) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(v, claimsIn)
 	case map[string]any:
-		for _, e := range v {
-			if claimsIn(e) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(slices.Collect(maps.Values(v)), claimsIn)
 	}
 	return false
 }
 
 // claimsText leaves out the lines that are comments of a script.
 func claimsText(s string) bool {
-	if !strings.Contains(s, claimMeta) {
-		return false
-	}
 	for line := range strings.Lines(s) {
 		comment := strings.HasPrefix(strings.TrimSpace(line), "#")
 		if !comment && strings.Contains(line, claimMeta) {

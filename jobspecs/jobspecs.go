@@ -51,11 +51,10 @@ type Jobspec struct {
 // concurrent use; so that it stays that way, do not write to the bytes in it.
 type Set struct{ specs map[string]Jobspec }
 
-// Load returns the built-in jobspecs together with each *.nomad.hcl and
-// *.nomad.json in dir, which replace built-ins of the same name; "" is no dir.
-// JSON is what Nomad's API takes: {"Job": {…}}, or the job alone. Syntax is
-// checked here, the meaning by Nomad. The error joins all faults, each as
-// file:line:column: what is wrong.
+// Load returns the built-in jobspecs together with each *.nomad.hcl and *.nomad.json in
+// dir, which replace built-ins of the same name; "" is no dir. JSON is as for Nomad's API:
+// {"Job": {…}}, or the job alone. Only the syntax is checked. The error joins all faults,
+// each as file:line:column: what is wrong.
 func Load(dir string) (*Set, error) {
 	s := &Set{specs: map[string]Jobspec{}}
 	if err := s.loadBuiltin(); err != nil {
@@ -196,17 +195,15 @@ func newJobspec(name, path string, src []byte) Jobspec {
 	return Jobspec{Name: name, Path: path, Source: src, Hash: hex.EncodeToString(hash[:])}
 }
 
-// A PlaceError says why Open does not open a file. Its Reason follows the path
-// in a sentence.
+// A PlaceError is why Open does not open a file. Its Reason follows the path in a sentence.
 type PlaceError struct{ Path, Reason string }
 
 func (e *PlaceError) Error() string { return e.Path + ":1:1: " + e.Reason }
 
-// Open opens a regular file of a directory whose files nobody named one by one.
-// A link that leads out of the directory is not followed: whoever may put files
-// there need not be somebody who may read what this process can. Links within
-// it are, as in a volume that Kubernetes makes of a ConfigMap. The error is a
-// *PlaceError when the file is none of these.
+// Open opens a regular file of a directory whose files were not named one by one. A link
+// that leads out of the directory is not followed, because who may put files there need
+// not be allowed to read what this process can. Links within it are, as in a Kubernetes
+// volume of a ConfigMap. The error for all others is a *PlaceError.
 func Open(path string) (*os.File, error) {
 	at, err := filepath.EvalSymlinks(path)
 	if err != nil {

@@ -23,7 +23,7 @@ import (
 	"switchyard/router/nomadsim/nomadtest"
 )
 
-var update = flag.Bool("update", false, "write the parsed forms anew, with a real Nomad")
+var update = flag.Bool("update", false, "write the parsed forms again, with a real Nomad")
 
 // agent returns a client of a real Nomad.
 func agent(t *testing.T) *api.Client {
@@ -60,7 +60,7 @@ func parse(t *testing.T, client *api.Client, hcl []byte) []byte {
 	if err := json.Unmarshal(answer, &job); err != nil {
 		t.Fatal(err)
 	}
-	dropNulls(job)
+	drop(job, nil)
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -78,36 +78,21 @@ func withoutFalse(t *testing.T, text []byte) (v any) {
 	if err := json.Unmarshal(text, &v); err != nil {
 		t.Fatal(err)
 	}
-	var drop func(any)
-	drop = func(v any) {
-		switch v := v.(type) {
-		case map[string]any:
-			maps.DeleteFunc(v, func(_ string, value any) bool { return value == false })
-			for _, value := range v {
-				drop(value)
-			}
-		case []any:
-			for _, value := range v {
-				drop(value)
-			}
-		}
-	}
-	drop(v)
+	drop(v, false)
 	return v
 }
 
-func dropNulls(v any) {
+// drop removes the fields with a value.
+func drop(v, unwanted any) {
 	switch v := v.(type) {
 	case map[string]any:
-		for key, value := range v {
-			if value == nil {
-				delete(v, key)
-			}
-			dropNulls(value)
+		maps.DeleteFunc(v, func(_ string, value any) bool { return value == unwanted })
+		for _, value := range v {
+			drop(value, unwanted)
 		}
 	case []any:
 		for _, value := range v {
-			dropNulls(value)
+			drop(value, unwanted)
 		}
 	}
 }
@@ -249,18 +234,15 @@ func TestRunnersOnNomad(t *testing.T) {
 // ended waits for the end of the one allocation of a job.
 func ended(t *testing.T, client *api.Client, id string) *api.AllocationListStub {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		allocs, _, err := client.Jobs().Allocations(id, true, nil)
-		if err != nil {
+	var allocs []*api.AllocationListStub
+	nomadtest.Await(t, "the end of "+id, func() bool {
+		var err error
+		if allocs, _, err = client.Jobs().Allocations(id, true, nil); err != nil {
 			t.Fatal(err)
 		}
-		if len(allocs) == 1 && (allocs[0].ClientStatus == "complete" || allocs[0].ClientStatus == "failed") {
-			return allocs[0]
-		}
-		if time.Now().After(end) {
-			t.Fatalf("job %s does not end; %d allocations", id, len(allocs))
-		}
-	}
+		return len(allocs) == 1 && (allocs[0].ClientStatus == "complete" || allocs[0].ClientStatus == "failed")
+	})
+	return allocs[0]
 }
 
 func events(state *api.TaskState) string {

@@ -137,6 +137,13 @@ func waitFor(t *testing.T, cmd *exec.Cmd, out, want string) {
 	}
 }
 
+func interrupt(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func text(t *testing.T, file string) string {
 	t.Helper()
 	b, err := os.ReadFile(file)
@@ -215,9 +222,7 @@ func TestStartScripts(t *testing.T) {
 				d := byToken(t, jobspec, "slow")
 				cmd, out := d.start(t)
 				waitFor(t, cmd, out, "configuring")
-				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-					t.Fatal(err)
-				}
+				interrupt(t, cmd)
 				put(t, filepath.Join(d.local, "go-on"), "", 0o600)
 				_ = cmd.Wait()
 				if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(text(t, out), "configured\n") || strings.Contains(text(t, out), "config=") {
@@ -233,9 +238,7 @@ func TestStartScripts(t *testing.T) {
 				d := newTask(t, jobspec, new("wait"))
 				cmd, out := d.start(t)
 				waitFor(t, cmd, out, "waiting")
-				if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-					t.Fatal(err)
-				}
+				interrupt(t, cmd)
 				_ = cmd.Wait()
 				if code := cmd.ProcessState.ExitCode(); code != 130 || !strings.Contains(text(t, out), "cancelled") {
 					t.Errorf("exit code %d, output:\n%s", code, text(t, out))

@@ -53,9 +53,9 @@ type payload struct {
 	} `json:"sender"`
 }
 
-// Decode reads the body of a workflow_job delivery and bounds every string in
-// it. ID and ReceivedAt, which are not in the body, are left zero. Its errors
-// are one sentence that names the field; fields that it does not know are fine.
+// Decode reads the body of a workflow_job delivery and bounds every string in it. ID and
+// ReceivedAt, which are not in the body, stay zero. Errors are one sentence that names the
+// field; unknown fields are accepted.
 func Decode(body []byte) (router.Delivery, error) {
 	var p payload
 	if err := json.Unmarshal(body, &p); err != nil {
@@ -111,11 +111,11 @@ func (p *payload) check() error {
 	case p.Repository.Owner.Login == "":
 		return missing("repository.owner.login")
 	case !repoName(p.Repository.Owner.Login):
-		return fmt.Errorf("repository.owner.login %q is no owner's name on GitHub", router.Cut(p.Repository.Owner.Login, maxRepo))
+		return fmt.Errorf("repository.owner.login %q is not an owner's name on GitHub", router.Cut(p.Repository.Owner.Login, maxRepo))
 	case p.Repository.Name == "":
 		return missing("repository.name")
 	case !repoName(p.Repository.Name):
-		return fmt.Errorf("repository.name %q is no repository's name on GitHub", router.Cut(p.Repository.Name, maxRepo))
+		return fmt.Errorf("repository.name %q is not a repository's name on GitHub", router.Cut(p.Repository.Name, maxRepo))
 	}
 	switch p.Repository.Visibility {
 	case "", "public", "private", "internal":
@@ -145,7 +145,7 @@ func repoName(s string) bool {
 	return len(s) <= maxRepo && s != "." && s != ".." && strings.Trim(s, letters) == ""
 }
 
-// sentence says what is wrong with a body in the words of the body.
+// sentence returns what is wrong with a body, with the field's name as in the body.
 func sentence(err error) error {
 	var wrongType *json.UnmarshalTypeError
 	var syntax *json.SyntaxError

@@ -72,11 +72,11 @@ func TestBadBodiesAreRefusedWithTheFieldsName(t *testing.T) {
 		{"no repository", edit(t, "repository", ""), "repository.owner.login is missing"},
 		{"no owner", edit(t, "repository.owner", ""), "repository.owner.login is missing"},
 		{"no repository name", edit(t, "repository.name", ""), "repository.name is missing"},
-		{"a repository name with a slash", edit(t, "repository.name", `"../x"`), `repository.name "../x" is no`},
-		{"a repository name of dots", edit(t, "repository.name", `".."`), `repository.name ".." is no`},
-		{"an owner with a line break", edit(t, "repository.owner.login", `"a\nb"`), `repository.owner.login "a\nb" is no`},
-		{"an owner with an interpolation", edit(t, "repository.owner.login", `"${attr.x}"`), `repository.owner.login "${attr.x}" is no`},
-		{"a long repository name", edit(t, "repository.name", `"`+strings.Repeat("a", 101)+`"`), "is no repository's name"},
+		{"a repository name with a slash", edit(t, "repository.name", `"../x"`), `repository.name "../x" is not`},
+		{"a repository name of dots", edit(t, "repository.name", `".."`), `repository.name ".." is not`},
+		{"an owner with a line break", edit(t, "repository.owner.login", `"a\nb"`), `repository.owner.login "a\nb" is not`},
+		{"an owner with an interpolation", edit(t, "repository.owner.login", `"${attr.x}"`), `repository.owner.login "${attr.x}" is not`},
+		{"a long repository name", edit(t, "repository.name", `"`+strings.Repeat("a", 101)+`"`), "is not a repository's name"},
 		{"private is a string", edit(t, "repository.private", `"true"`), "repository.private must be true or false, not string"},
 		{"a visibility nobody knows", edit(t, "repository.visibility", `"secret"`), `repository.visibility "secret" must be`},
 		{"deep nesting", strings.Repeat(`{"a":`, 20000), "not JSON"},
@@ -84,9 +84,7 @@ func TestBadBodiesAreRefusedWithTheFieldsName(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHook(t)
 			want(t, h.send(request(tt.body)), http.StatusBadRequest, tt.text)
-			if len(h.got) != 0 {
-				t.Errorf("stored %+v", h.got)
-			}
+			h.storedNothing(t)
 		})
 	}
 }

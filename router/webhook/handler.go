@@ -30,7 +30,7 @@ const (
 
 	signaturePrefix = "sha256="
 
-	digestBytes = 16 // of a signature: nobody without the secret makes two bodies of which these are the same
+	digestBytes = 16 // of a signature: without the secret nobody can make two bodies with the same digest
 )
 
 // Config says what a Handler needs.
@@ -62,7 +62,7 @@ type handler struct {
 	receive func(context.Context, router.Delivery) error
 	intake  *intake
 
-	unstored rate.Sometimes // bounds what a full disk can cause
+	unstored rate.Sometimes // bounds the errors that a full disk can cause
 	unsigned rate.Sometimes // bounds the warnings that strangers can cause
 	repeats  repeats
 }
@@ -77,8 +77,7 @@ type handler struct {
 //	400 for a request or a body that is not what GitHub sends
 //	401 for a missing or wrong signature; only SHA-256 is good
 //	405, 413, 415 for a wrong method, size and type
-//	503 when receive failed, or the body came so slowly, or was so large, that
-//	    others needed its room
+//	503 when receive failed, or others needed the room of a slow or large body
 //
 // GitHub does not redeliver by itself what was not answered with 2xx, but shows the
 // answer and offers to redeliver.
@@ -309,7 +308,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, b *body) *refusal
 }
 
 func outOfRoom() *refusal {
-	return refuse(http.StatusServiceUnavailable, "the body came too slowly, or is too large, while many others are read; send it again later")
+	return refuse(http.StatusServiceUnavailable, "the body came too slowly, or is too large, while many others are being read; send it again later")
 }
 
 // signed returns the instance whose secret made this signature of body. It takes the

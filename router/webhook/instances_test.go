@@ -23,8 +23,7 @@ func TestTheSecretTellsWhichGitHubSentADelivery(t *testing.T) {
 			"integration":  {Kind: router.HookApp, ID: tt.from.ID(0)},
 			"organization": {Kind: router.HookOrganization, ID: tt.from.ID(77), Owner: "acme"},
 		} {
-			r := request(queued)
-			r.Header.Set("X-Hub-Signature-256", sign(tt.secret, []byte(queued)))
+			r := signedBy(tt.secret, queued)
 			r.Header.Set("X-GitHub-Hook-ID", "77")
 			r.Header.Set("X-GitHub-Hook-Installation-Target-Type", kind)
 			r.Header.Set("X-GitHub-Enterprise-Host", "github.com") // is not signed
@@ -35,9 +34,7 @@ func TestTheSecretTellsWhichGitHubSentADelivery(t *testing.T) {
 			}
 		}
 	}
-	r := request(queued)
-	r.Header.Set("X-Hub-Signature-256", sign("nobody's secret at all", []byte(queued)))
-	want(t, h.send(r), http.StatusUnauthorized, "signature is wrong")
+	want(t, h.send(signedBy("nobody's secret at all", queued)), http.StatusUnauthorized, "signature is wrong")
 
 	for _, field := range []string{`"id": 29679449526`, `"run_id": 10000000001`} {
 		name, _, _ := strings.Cut(field, ":")
@@ -52,7 +49,7 @@ func TestNoTwoGitHubsShareASecret(t *testing.T) {
 		secrets []router.Secret
 		want    string
 	}{
-		"one of the first's": {[]router.Secret{"the secret of the other", oldSecret}, "secret 2 is another GitHub's, too"},
+		"one of the first's": {[]router.Secret{"the secret of the other", oldSecret}, "secret 2 also belongs to another GitHub"},
 		"none":               {nil, "webhook of ghe.example: got 0 secrets"},
 		"a short one":        {[]router.Secret{"short"}, "webhook of ghe.example: secret 1 has 5 bytes"},
 	} {

@@ -58,7 +58,7 @@ type body struct {
 	lost bool // it was dropped for another
 }
 
-// open begins a body. release must be called.
+// open begins a body. The caller must call release.
 func (in *intake) open(cut func() error) *body {
 	b := &body{intake: in, began: time.Now(), cut: cut, left: make(chan struct{})}
 	in.mu.Lock()
@@ -80,7 +80,7 @@ func (b *body) room() []byte {
 	return b.blocks[len(b.blocks)-1][at:]
 }
 
-// take gives b one more block, for which others may be dropped first.
+// take gives b one more block, and may drop others for it.
 func (in *intake) take(b *body) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

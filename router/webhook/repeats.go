@@ -10,9 +10,9 @@ const (
 	keptRepeats = 4096 // kept at least, of those that came last; twice as many at most
 )
 
-// repeats counts how often the same signed bytes were stored, so that somebody who saw
-// a delivery once cannot have it stored and logged again and again. The zero value is
-// ready; it is safe for concurrent use.
+// repeats counts how often the same signed bytes were stored, so that somebody who saw a
+// delivery once cannot get it stored and logged again and again. The zero value is ready;
+// it is safe for concurrent use.
 type repeats struct {
 	mu          sync.Mutex
 	now, before map[string]int // by digest; now becomes before when it is full

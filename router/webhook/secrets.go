@@ -11,7 +11,7 @@ import (
 	"switchyard/router"
 )
 
-const rereadEvery = time.Second // at most; strangers' requests must not become reads of files
+const rereadEvery = time.Second // at most, as each request of a stranger would read the files
 
 // A keyring holds the secrets of all GitHubs, and rereads them.
 type keyring struct {
@@ -32,7 +32,7 @@ func newKeyring(all []Instance, log *slog.Logger, now func() time.Time) (*keyrin
 	return &keyring{log: log, now: now, all: all, readAt: now()}, nil
 }
 
-// checkSecrets returns what is wrong with secrets, without any of them.
+// checkSecrets returns what is wrong with secrets, without showing any.
 func checkSecrets(all []Instance) error {
 	of := map[router.Secret]int64{}
 	for _, in := range all {
@@ -45,7 +45,7 @@ func checkSecrets(all []Instance) error {
 				return fmt.Errorf("%s: secret %d has %d bytes, want at least %d: make one with `openssl rand -hex 32`", where, i+1, len(s), minSecret)
 			}
 			if n, ok := of[s]; ok && n != in.Number {
-				return fmt.Errorf("%s: secret %d is another GitHub's, too: give each its own, as a secret tells which one sent a delivery", where, i+1)
+				return fmt.Errorf("%s: secret %d also belongs to another GitHub: give each its own, as a secret shows which one sent a delivery", where, i+1)
 			}
 			of[s] = in.Number
 		}
@@ -60,8 +60,8 @@ func (in Instance) where() string {
 	return "webhook of " + in.Host
 }
 
-// instances returns the current secrets. Secrets that cannot be read, or that are not
-// usable, leave the previous ones in use.
+// instances returns the current secrets. The previous ones stay in use if the new ones
+// cannot be read or used.
 func (k *keyring) instances() []Instance {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -89,7 +89,7 @@ func (k *keyring) instances() []Instance {
 	k.all = is
 	for i := range is {
 		if !slices.Equal(is[i].Secrets, was[i].Secrets) {
-			k.log.Info("the secrets of a webhook were read anew", "webhook", is[i].where(), "secrets", len(is[i].Secrets))
+			k.log.Info("the secrets of a webhook were read again", "webhook", is[i].where(), "secrets", len(is[i].Secrets))
 		}
 	}
 	said := ""
@@ -97,7 +97,7 @@ func (k *keyring) instances() []Instance {
 		said = err.Error()
 	}
 	if said != "" && said != k.failed {
-		k.log.Error("cannot take new secrets of a webhook, those before them stay in use", "err", said)
+		k.log.Error("cannot use the new secrets of a webhook; the previous ones stay in use", "err", said)
 	}
 	k.failed = said
 	return is

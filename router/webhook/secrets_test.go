@@ -13,7 +13,7 @@ import (
 
 // Secrets are changed while the handler runs, each GitHub's by itself, and what
 // cannot be used leaves those before it in use.
-func TestSecretsAreReadAnew(t *testing.T) {
+func TestSecretsAreReadAgain(t *testing.T) {
 	const (
 		newSecret = "the secret after the change"
 		other     = "the secret of the other"
@@ -28,9 +28,7 @@ func TestSecretsAreReadAnew(t *testing.T) {
 	})
 	signed := func(secret string, status int) {
 		t.Helper()
-		r := request(queued)
-		r.Header.Set("X-Hub-Signature-256", sign(secret, []byte(queued)))
-		want(t, h.send(r), status, "")
+		want(t, h.send(signedBy(secret, queued)), status, "")
 	}
 	const yes, no = http.StatusAccepted, http.StatusUnauthorized
 	lines := func(text string) int { return strings.Count(h.log.String(), text) }
@@ -44,7 +42,7 @@ func TestSecretsAreReadAnew(t *testing.T) {
 	at = at.Add(time.Second)
 	signed(newSecret, yes)
 	signed(secret, yes)
-	if reads != 1 || lines("the secrets of a webhook were read anew") != 1 {
+	if reads != 1 || lines("the secrets of a webhook were read again") != 1 {
 		t.Errorf("read %d times, want once, with one line:\n%s", reads, h.log.String())
 	}
 	first = first[:1]
@@ -66,7 +64,7 @@ func TestSecretsAreReadAnew(t *testing.T) {
 		"a short one":                func() { first = []router.Secret{"short"} },
 		"the other's":                func() { first = []router.Secret{otherNew} },
 	} {
-		before := lines("cannot take new secrets of a webhook")
+		before := lines("cannot use the new secrets of a webhook")
 		spoil()
 		for range 3 {
 			at = at.Add(time.Second)
@@ -74,7 +72,7 @@ func TestSecretsAreReadAnew(t *testing.T) {
 			signed(otherNew, yes)
 			signed("short", no)
 		}
-		if got := lines("cannot take new secrets of a webhook"); got != before+1 {
+		if got := lines("cannot use the new secrets of a webhook"); got != before+1 {
 			t.Errorf("%s is logged %d times, want once:\n%s", name, got-before, h.log.String())
 		}
 		first, fail = []router.Secret{newSecret}, nil
