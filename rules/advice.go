@@ -12,8 +12,8 @@ import (
 // What people who know GitHub's workflows, or YAML a little, write first, and
 // what they meant. Each is asked for only where something is wrong already.
 
-// inExpression says what was likely meant by an expression that is faulty, after
-// the library's message; "" when it cannot be told.
+// inExpression returns what was likely meant by a faulty expression, to follow the library's
+// message; "" when it cannot tell.
 func inExpression(source, message string) string {
 	code := blanked(source)
 	if m := asFunction.FindStringSubmatchIndex(code); m != nil && beforeOperand.MatchString(code[:m[2]]) {
@@ -109,7 +109,7 @@ var githubNames = map[string]string{
 	"private": "repo.private", "visibility": "repo.visibility", "fork": "repo.fork",
 }
 
-// blanked is source with what stands in quotes replaced by blanks, byte by byte.
+// blanked replaces what stands in quotes by blanks, byte by byte.
 func blanked(source string) string {
 	b := []byte(source)
 	var quote byte

@@ -309,7 +309,7 @@ func (d Device) text() string {
 	return text
 }
 
-// The key is left out: it names the rule and the job.
+// text writes the limit without its key, which names the rule and the job.
 func (l *Limit) text() string {
 	if l == nil {
 		return ""
@@ -317,7 +317,7 @@ func (l *Limit) text() string {
 	return fmt.Sprintf("%d running per %s", l.Running, l.Per)
 }
 
-// orNone is "" for 0.
+// orNone writes the duration, and 0 as "".
 func (d Duration) orNone() string {
 	if d == 0 {
 		return ""

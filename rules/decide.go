@@ -247,8 +247,8 @@ func (s *Set) first(env *cond.Env, _ *Decision) (*rule, error) {
 	return nil, nil
 }
 
-// scan finds the same rule, and fills in the trace: up to that rule, or of all.
-// What it takes to say why is not counted with the decision.
+// scan finds the rule that first finds, and fills in the trace up to it, or of all rules. The steps
+// that explaining takes do not count as the decision's.
 func (s *Set) scan(env *cond.Env, d *Decision, all bool) (winner *rule, end error) {
 	winner, end = s.first(env, d)
 	why := *env

@@ -19,7 +19,7 @@ func includes(wide, narrow string) bool {
 	return wide != narrow
 }
 
-// deviceParts are the type, vendor and model of a device's name, "" for any.
+// deviceParts returns the type, vendor and model of a device's name, "" for any.
 func deviceParts(name string) [3]string {
 	switch p := strings.Split(name, "/"); len(p) {
 	case 1:
@@ -84,7 +84,7 @@ func narrowed(devices []Device, by []deviceBy) []Device {
 	return list
 }
 
-// known are the constraints of a device and what its name says of it.
+// known returns the constraints of a device, and those that its name implies.
 func (d *Device) known() []Constraint {
 	list := make([]Constraint, 0, len(d.Constraints)+3)
 	p := deviceParts(d.Name)

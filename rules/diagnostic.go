@@ -25,8 +25,8 @@ type Diagnostic struct {
 	Message string `json:"message"`           // what is wrong, then what would be right
 }
 
-// String is file:line:column: message, with what kind of finding it is when it
-// is no plain fault: file:line:column: warning: message [code].
+// String writes file:line:column: message. What is no plain fault has its kind too:
+// file:line:column: warning: message [code].
 func (d Diagnostic) String() string {
 	s := fmt.Sprintf("%s:%d:%d: ", d.File, d.Line, d.Column)
 	if d.Warning {
@@ -116,7 +116,7 @@ func (ds Diagnostics) Excerpts(file string, src []byte) []string {
 	return excerpts
 }
 
-// excerpt is Excerpt for the line.
+// excerpt shows the line; see Excerpt.
 func (d Diagnostic) excerpt(line string) string {
 	const before, after = 60, 40 // characters kept around the place
 	at := max(d.Column-1, 0)
@@ -150,7 +150,7 @@ func (d Diagnostic) excerpt(line string) string {
 	return text.String() + "\n" + pad.String() + "^\n"
 }
 
-// showRune is what a terminal gets in place of r, and how many cells it takes.
+// showRune returns what a terminal gets in place of r, and how many cells that takes.
 func showRune(r rune) (string, int) {
 	switch {
 	case r == '\t':

@@ -19,7 +19,7 @@ type repair struct {
 	meant  string
 }
 
-// hint is the repair for people, in brackets behind the label.
+// hint writes the repair for people, to stand in brackets behind the label.
 func (r repair) hint() string {
 	if r.is != "" {
 		return r.is
@@ -27,8 +27,8 @@ func (r repair) hint() string {
 	return "did you mean " + r.meant + "?"
 }
 
-// repair returns what an unknown label, in lower case, was likely meant to be.
-// also are names that it may be another spelling of.
+// repair returns what an unknown label, in lower case, was likely meant to be. It may be another
+// spelling of a name in also.
 func (k *knownLabels) repair(l string, also []cond.Mention) (r repair, ok bool) {
 	if words.Hosted.MatchString(l) {
 		return r, false
@@ -64,8 +64,8 @@ func (k *knownLabels) repair(l string, also []cond.Mention) (r repair, ok bool) 
 	return r, false
 }
 
-// nearScope says which labels of a job out of scope would have been in it, had
-// they been written as they were likely meant; "" when none would.
+// nearScope returns which labels would bring a job into scope if they were written as they were
+// likely meant; "" when none would.
 func (s *Set) nearScope(f Facts, env *cond.Env) string {
 	if len(f.Labels) > MaxLabels {
 		return ""
@@ -106,7 +106,7 @@ func (s *Set) nearScope(f Facts, env *cond.Env) string {
 	return strings.Join(said, "; ")
 }
 
-// listMeant takes a label apart that holds several; nil when it does not.
+// listMeant splits a label that holds several; it returns nil when it does not.
 func (k *knownLabels) listMeant(l string) []string {
 	sure := strings.ContainsAny(l, ",;[\"'")
 	inner := strings.TrimSuffix(strings.TrimPrefix(l, "["), "]")
@@ -129,7 +129,7 @@ func (k *knownLabels) listMeant(l string) []string {
 	return parts
 }
 
-// compoundMeant is the compound label that a label was meant to be, "" for none.
+// compoundMeant returns the compound label that a label was meant to be, "" for none.
 func (k *knownLabels) compoundMeant(l string) string {
 	prefix, sep := k.compound.prefix, k.compound.separator
 	isWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }
@@ -176,8 +176,8 @@ var (
 	wordText   = regexp.MustCompile(`^([a-z][a-z0-9_-]*?)\s*[=:_ -]+\s*(.+)$`)
 )
 
-// valueMeant is the label with a value that a label was meant to be: cpu=8 for
-// cpu:8, 8cpu or cores=8. "" when it is nothing like one.
+// valueMeant returns the label with a value that a label was meant to be: cpu=8 for cpu:8, 8cpu or
+// cores=8. It returns "" when none is near.
 func (k *knownLabels) valueMeant(l string) string {
 	if len(l) > 64 || len(k.vocabulary.params) == 0 {
 		return ""
@@ -215,8 +215,7 @@ func (k *knownLabels) valueMeant(l string) string {
 	return found
 }
 
-// likeness says how like a word is to the one that a param is asked for by: 0
-// for the same, 4 for unlike.
+// likeness rates how close a word is to the name of a param: 0 for the same, 4 for unlike.
 func likeness(word, of string) int {
 	word = strings.TrimRight(word, "_-")
 	switch {
@@ -232,7 +231,7 @@ func likeness(word, of string) int {
 	return 4
 }
 
-// unitOf is the unit that people mean by a word; "" when it is none.
+// unitOf returns the unit that people mean by a word, "" for none.
 func unitOf(word string) string {
 	switch word {
 	case "m", "mb", "mib", "mi":
@@ -245,7 +244,7 @@ func unitOf(word string) string {
 	return ""
 }
 
-// written is a value as the param takes it, "" when it is none.
+// written writes a value as the param takes it; "" when it is none.
 func written(p *cond.Param, value string) string {
 	digits := value[:len(value)-len(strings.TrimLeft(value, "0123456789"))]
 	unit := strings.TrimSpace(value[len(digits):])
@@ -270,7 +269,7 @@ func written(p *cond.Param, value string) string {
 	return digits + "GiB"
 }
 
-// unknownLabels names the labels, with the nearest known ones.
+// unknownLabels writes the reason of a job with unknown labels, with the nearest known ones.
 func (k *knownLabels) unknownLabels(unknown []string) string {
 	var said []string
 	for i, l := range unknown {

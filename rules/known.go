@@ -25,10 +25,9 @@ type knownLabels struct {
 // A compound says how one label holds several; the zero value is off.
 type compound struct{ prefix, separator string }
 
-// expand replaces compound labels by self-hosted and their parts, lowers and
-// trims the labels and drops doubles. The first part of a compound label is the
-// run's ID, by which no other run has it, and no label. It takes at most
-// MaxLabels of them; err says what is wrong with the labels as they came.
+// expand replaces compound labels by self-hosted and their parts, lowers and trims the labels and
+// drops doubles. The first part of a compound label is the run's ID, which makes it unique, and no
+// label. It returns at most MaxLabels; err says what is wrong with the labels as they came.
 func (k *knownLabels) expand(as []string) (labels []string, err error) {
 	fail := func(format string, args ...any) {
 		if err == nil {
@@ -87,8 +86,8 @@ func (k *knownLabels) expand(as []string) (labels []string, err error) {
 	return labels, err
 }
 
-// noID says why the first part of a compound label is not the ID of a run, ""
-// when it may be one. A label there would be asked for by nobody.
+// noID returns why the first part of a compound label is not the ID of a run, "" when it may be
+// one. Nobody would ask for a label there.
 func (k *knownLabels) noID(part string) string {
 	switch {
 	case strings.Contains(part, "$"):
@@ -123,8 +122,8 @@ func (k *knownLabels) isLabel(text string) bool {
 	})
 }
 
-// compoundOf writes what a compound label of these parts should have been, as
-// far as they are labels.
+// compoundOf writes what a compound label of these parts should have been, from those that are
+// labels.
 func (k *knownLabels) compoundOf(parts []string) string {
 	text := k.compound.prefix + "${{ github.run_id }}"
 	n := 0
@@ -148,8 +147,8 @@ type meaning struct {
 	as string // the job's label
 }
 
-// read finds what the labels mean, in vocabulary order, and fills in the
-// params. unknown are those that neither the vocabulary nor a condition knows.
+// read returns what the labels mean, in vocabulary order, and fills in the params. unknown are
+// those that neither the vocabulary nor a condition knows.
 func (k *knownLabels) read(env *cond.Env) (meanings []meaning, unknown []string, err error) {
 	meanings = make([]meaning, 0, len(env.Labels))
 	said := map[string]string{}
@@ -213,9 +212,9 @@ func (k *knownLabels) allNames() []string {
 	return slices.Compact(known)
 }
 
-// Named says which entries of Vocabulary a job's labels name, by LabelInfo.Name
-// without doubles, and which labels are unknown. A label that no job may have,
-// such as one with an escape in it, is left out.
+// Named returns which entries of Vocabulary a job's labels name, by LabelInfo.Name without doubles,
+// and which labels are unknown. It leaves out a label that no job may have, such as one with an
+// escape in it.
 func (k *knownLabels) Named(labels []string) (entries, unknown []string) {
 	all, _ := k.expand(labels)
 	for _, l := range all {

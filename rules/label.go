@@ -47,8 +47,8 @@ func (v *vocabulary) all() []*label {
 	return list
 }
 
-// find returns the meaning of a lower-case label and the text that its pattern
-// leaves open; nil when it has none.
+// find returns the meaning of a lower-case label and the text that its pattern leaves open; nil
+// when it has none.
 func (v *vocabulary) find(name string) (l *label, open string) {
 	if l := v.exact[name]; l != nil {
 		return l, ""
@@ -76,7 +76,7 @@ func (v *vocabulary) Find(name string) (p *cond.Param, open string, known bool) 
 // All returns the params in file order.
 func (v *vocabulary) All() []*cond.Param { return v.params }
 
-// exactly finds the entry with a pattern; nil when there is none.
+// exactly returns the entry with a pattern, nil when there is none.
 func (v *vocabulary) exactly(pattern string) *label {
 	for _, l := range v.prefixes {
 		if l.pattern == pattern {
@@ -86,7 +86,7 @@ func (v *vocabulary) exactly(pattern string) *label {
 	return v.exact[pattern]
 }
 
-// param finds a param by its name; nil when there is none.
+// param returns the param with a name, nil when there is none.
 func (v *vocabulary) param(name string) *cond.Param {
 	for _, p := range v.params {
 		if p.Name == name {

@@ -56,7 +56,7 @@ var lintCodes = []lintCode{
 	{"driver-ruled-out", false, "constraints that rule out every node that the jobspec can run on", "choose another jobspec, or remove the constraint"},
 }
 
-// Warnings returns the codes of findings that are warnings.
+// Warnings returns the codes of the findings that are warnings.
 func Warnings() (codes []string) {
 	for _, c := range lintCodes {
 		if c.warning {
@@ -66,10 +66,9 @@ func Warnings() (codes []string) {
 	return codes
 }
 
-// Lint finds likely mistakes in rules that load, and jobspecs that do
-// not exist. Each finding has a code; warnings are marked. It claims only what
-// it can prove, and so may miss some; what is left out, as the file takes too
-// much work or ctx ends, is a finding itself.
+// Lint reports likely mistakes in rules that load, and jobspecs that do not exist. Each finding has
+// a code; warnings are marked. It reports only what it can prove, and so may miss some. When the
+// file takes too much work, or ctx ends, a finding says what was left out.
 func (s *Set) Lint(ctx context.Context, jobspecs []Jobspec) Diagnostics {
 	return lint(ctx, s, jobspecs, cond.LintSteps)
 }
@@ -148,7 +147,7 @@ func (r *report) add(code string, at cond.Spot, rule, format string, args ...any
 	return &r.list[len(r.list)-1]
 }
 
-// leftOut says once what is left out, from where on.
+// leftOut reports, once, what is left out, and from where on.
 func (r *report) leftOut(at cond.Spot, what string) {
 	if !r.unsaid {
 		r.unsaid = true

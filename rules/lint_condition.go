@@ -17,14 +17,14 @@ type conditionCheck struct {
 	lacking map[*cond.Param][]*cond.Env // what without found
 }
 
-// scope checks the scope; true when no job is in it.
+// scope checks the scope; it returns true when no job is in it.
 func (l *conditionCheck) scope() bool {
 	scope := &l.Set.scope
 	fails := l.absent(scope, "scope", "", nil, func([]cond.Goal) bool { return false })
 	return l.dead(scope, "scope", "", fails, false)
 }
 
-// parts reports parts of a condition that say the same for every job.
+// parts reports parts of a condition with the same result for every job.
 func (l *conditionCheck) parts(c *cond.Condition, what, rule string) {
 	doubted := len(c.Doubts) > 0
 	c.Root.Each(func(n *cond.Node) {
@@ -42,8 +42,8 @@ func (l *conditionCheck) parts(c *cond.Condition, what, rule string) {
 	})
 }
 
-// hopeless reports programs that are true for no value of the param that they
-// ask for; true when there is one.
+// hopeless reports programs that hold for no value of the param that they ask for; it returns true
+// when there is one.
 func (l *conditionCheck) hopeless(c *cond.Condition, rule string) (found bool) {
 	if len(c.Doubts) > 0 {
 		return true // it is said already
@@ -61,10 +61,9 @@ func (l *conditionCheck) hopeless(c *cond.Condition, rule string) (found bool) {
 	return found
 }
 
-// absent reports where a condition asks for a param without asking whether the
-// job has it: it fails for a job that does not. given is what is true of the
-// jobs that reach it, and taken whether others take those of the goals. found is
-// true when it reported one.
+// absent reports where a condition asks for a param without asking whether the job has it, and so
+// fails for a job without it. given is true of the jobs that reach it; taken reports whether other
+// rules take the jobs of the goals. It returns true when it reported something.
 func (l *conditionCheck) absent(c *cond.Condition, what, rule string, given []cond.Goal, taken func([]cond.Goal) bool) (found bool) {
 	said := map[string]bool{}
 	c.Root.EachUse(given, func(n *cond.Node, u cond.Mention, path []cond.Goal) {
@@ -83,7 +82,7 @@ func (l *conditionCheck) absent(c *cond.Condition, what, rule string, given []co
 	return len(said) > 0
 }
 
-// family is the label that a param is the value of, such as cpu=*.
+// family names the label whose value a param is, such as cpu=*.
 func (v *vocabulary) family(p *cond.Param) string {
 	for _, lb := range v.prefixes {
 		if lb.param == p {
@@ -93,7 +92,7 @@ func (v *vocabulary) family(p *cond.Param) string {
 	return "the param"
 }
 
-// plain is a value to put in a param's place.
+// plain returns a value to put in a param's place.
 func plain(p *cond.Param) string {
 	if p.Kind != "string" {
 		return "0"
@@ -101,7 +100,7 @@ func plain(p *cond.Param) string {
 	return `""`
 }
 
-// failsWithout reports whether a program fails for some job that lacks the param.
+// failsWithout reports whether a program fails for some job without the param.
 func (l *conditionCheck) failsWithout(n *cond.Node, p *cond.Param) bool {
 	if fails, known := n.FailsWithout(); known {
 		return fails
@@ -112,9 +111,8 @@ func (l *conditionCheck) failsWithout(n *cond.Node, p *cond.Param) bool {
 	})
 }
 
-// guarded reports whether a part that comes before lets no job through that
-// lacks the param: one that only looks at labels and params, such as
-// any(labels, # startsWith "cpu=").
+// guarded reports whether an earlier part excludes every job without the param: one that only asks
+// for labels and params, such as any(labels, # startsWith "cpu=").
 func (l *conditionCheck) guarded(p *cond.Param, path []cond.Goal) bool {
 	return slices.ContainsFunc(path, func(g cond.Goal) bool {
 		return g.Node != nil && g.Opaque(p) && !slices.ContainsFunc(l.without(p), func(env *cond.Env) bool {
@@ -124,8 +122,8 @@ func (l *conditionCheck) guarded(p *cond.Param, path []cond.Goal) bool {
 	})
 }
 
-// without are some jobs that lack a param: plain ones, and ones with every other
-// label and param of the vocabulary.
+// without returns some jobs without a param: plain ones, and ones with every other label and param
+// of the vocabulary.
 func (l *conditionCheck) without(p *cond.Param) (envs []*cond.Env) {
 	if l.lacking[p] != nil {
 		return l.lacking[p]
@@ -184,7 +182,7 @@ func (l *conditionCheck) without(p *cond.Param) (envs []*cond.Env) {
 	return envs
 }
 
-// costly reports patterns with which deciding a job can take too long.
+// costly reports patterns that can make deciding a job take too long.
 func (l *conditionCheck) costly() {
 	job, all := cond.Largest(), 0
 	type part struct {
@@ -222,9 +220,9 @@ func (l *conditionCheck) costly() {
 // longPattern is from what size on patterns are looked at by costly. Whole files of shorter ones are in use.
 const longPattern = 100
 
-// dead reports a condition, or a part of it, that says the same for every job;
-// true when no job can meet it. said is true when something is said of it
-// already, denies when a rule denies by it: then it is a fault.
+// dead reports a condition, or a part of it, with the same result for every job; it returns true
+// when no job can meet it. said is true when another finding says so already; denies when a rule
+// denies by it, which makes it a fault.
 func (l *conditionCheck) dead(c *cond.Condition, what, rule string, said, denies bool) bool {
 	if c.Root == nil || c.At == (cond.Spot{}) {
 		return false

@@ -56,7 +56,7 @@ func (l *labelCheck) asksFor(lb *label) bool {
 	return false
 }
 
-// unusable says why no rule can place a job with the label, "" when one may.
+// unusable returns why no rule can place a job with the label, "" when one may.
 func (l *labelCheck) unusable(lb *label) string {
 	if c := l.compound; c.prefix != "" && strings.HasPrefix(lb.pattern, c.prefix) {
 		return "it begins with the compound prefix " + words.Quote(c.prefix) + ", so it is always taken apart; rename it"
@@ -103,9 +103,8 @@ func (l *labelCheck) unusable(lb *label) string {
 	return why
 }
 
-// trials are labels of the entry by which to tell whether any can be used: all
-// of them if they are few; or else those that conditions ask for, and from the
-// least value on up to one that none asks for.
+// trials returns labels of the entry that show whether any can be used: all if they are few;
+// otherwise those that conditions ask for, and the least one that none asks for.
 func (l *labelCheck) trials(lb *label) (names []string, all bool) {
 	const few = 64
 	p := lb.param
@@ -133,8 +132,8 @@ func (l *labelCheck) trials(lb *label) (names []string, all bool) {
 	return names, all
 }
 
-// misfit says why a rule cannot place a job with the label; "" when it may. all
-// says that each value of a param is tried, not the least alone.
+// misfit returns why a rule cannot place a job with the label, "" when it may. all says that each
+// value of a param is tried, not only the least.
 func (l *labelCheck) misfit(ru *rule, lb *label, env *cond.Env, all bool) string {
 	if ru.dispatch != "" {
 		return ""
@@ -165,8 +164,8 @@ func (l *labelCheck) misfit(ru *rule, lb *label, env *cond.Env, all bool) string
 	return ""
 }
 
-// fixed is the value of a label's setting when it depends on nothing but the
-// label's own param.
+// fixed returns the value of a label's setting when it depends on nothing but the label's own
+// param.
 func fixed[T any](v *value[T], lb *label, env *cond.Env) (got T, ok bool) {
 	if !v.set {
 		return got, false
@@ -178,8 +177,8 @@ func fixed[T any](v *value[T], lb *label, env *cond.Env) (got T, ok bool) {
 	return got, err == nil
 }
 
-// samples are labels that the entry stands for: the least of a number, each of
-// a list; none when they cannot be told.
+// samples returns labels that the entry stands for: the least of a number, each of a list; none
+// when it cannot tell.
 func (lb *label) samples() []string {
 	prefix, open := lb.prefix()
 	switch {
@@ -187,9 +186,7 @@ func (lb *label) samples() []string {
 		return []string{lb.pattern}
 	case lb.param == nil:
 		return nil
-	case lb.param.Kind == "int":
-		return []string{fmt.Sprintf("%s%d", prefix, lb.param.Min)}
-	case lb.param.Kind == "size":
+	case lb.param.Kind != "string":
 		return []string{fmt.Sprintf("%s%d", prefix, lb.param.Min)}
 	}
 	var list []string
@@ -199,8 +196,7 @@ func (lb *label) samples() []string {
 	return list
 }
 
-// bounds checks that max bounds what labels ask for: by each size that they ask
-// for, and with no more asked for than it lets through.
+// bounds reports sizes that labels ask for and max does not bound, beside one that it does.
 func (l *labelCheck) bounds() {
 	const mhzOfACore = 1000 // at least: no server has slower ones
 	sized := slices.DeleteFunc(l.vocabulary.all(), func(lb *label) bool {
@@ -245,8 +241,8 @@ func (l *labelCheck) unbounded(limit limit, lacks *field, lb *label) {
 	l.add("unbounded-size", limit.at, "", "max %s (%s) does not bound what the label %s asks for, %s: add %s to max", limit.key, limit.from, words.Quote(lb.pattern), lacks.key, lacks.key)
 }
 
-// asks is the most that a label asks for of a size; literal when it is written
-// out. It is 0 when that cannot be told.
+// asks returns the most that a label asks for of a size, 0 when it cannot tell; literal reports
+// whether it is written out.
 func (lb *label) asks(size *field) (most int, literal bool) {
 	switch s := lb.layer.get(size); {
 	case s == nil:
@@ -259,7 +255,7 @@ func (lb *label) asks(size *field) (most int, literal bool) {
 	return 0, false
 }
 
-// empty reports patterns by which the label of a param is known without a value.
+// empty reports a pattern that makes the label of a param known without a value.
 func (l *labelCheck) empty() {
 	for _, lb := range l.vocabulary.prefixes {
 		if lb.param == nil {

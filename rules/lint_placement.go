@@ -38,8 +38,8 @@ func (l *placementCheck) check(i int) {
 	}
 }
 
-// constraints checks constraints with each other and with a jobspec's: of a
-// rule, or of its fallback (nil: none).
+// constraints checks the constraints of a rule, or of its fallback (nil: none), against each other
+// and against the jobspec's.
 func (l *placementCheck) constraints(ru *rule, fb *fallback, all []stated, jobspec string, at cond.Spot) {
 	if a, b, found := l.clash(all); found {
 		what := "every job of the rule is unroutable"
@@ -82,7 +82,7 @@ func (l *placementCheck) constraints(ru *rule, fb *fallback, all []stated, jobsp
 	}
 }
 
-// limits checks that what a job of the rule gets without asking is within max.
+// limits reports a max below what a job of the rule gets without asking.
 func (l *placementCheck) limits(ru *rule) {
 	for _, f := range sizes {
 		size, limit, from := ru.layer.get(f), ru.most(&l.defaults, f), "rule "+ru.name
@@ -103,9 +103,8 @@ func (l *placementCheck) limits(ru *rule) {
 	}
 }
 
-// idle reports whether fallback n of a rule changes nothing for any job: what it
-// sets, and what it takes the place of, is written out and the same. f is a job
-// of the rule.
+// idle reports whether fallback n of a rule changes nothing for any job: what it sets and what it
+// replaces are literals, and the same. f is a job of the rule.
 func (l *placementCheck) idle(ru *rule, n int, f Facts) bool {
 	is := &ru.fallback[n]
 	before := &fallback{}
@@ -187,8 +186,8 @@ func sameRequest(a, b Placement) bool {
 	return reflect.DeepEqual(plain(a), plain(b))
 }
 
-// groups reports a rule whose runners cannot be registered in the runner group
-// that it names, or that takes jobs without labels and names none.
+// groups reports a rule whose runners cannot be registered in the runner group that it names, or
+// that takes jobs without labels and names none.
 func (l *placementCheck) groups(i int) {
 	ru := &l.rules[i]
 	if ru.deny != "" || ru.dispatch != "" {
@@ -217,14 +216,14 @@ func (l *placementCheck) groups(i int) {
 	}
 }
 
-// merged is the placement of a job that the rule takes, and what is wrong with it.
+// merged returns the placement of a job that the rule takes, and what is wrong with it.
 func (l *placementCheck) merged(ru *rule, f Facts) (Placement, error) {
 	env, meanings := l.meant(f)
 	return ru.place(&l.defaults, nil, meanings, env)
 }
 
-// claims reports rules whose jobspec fetches no claim though they do not say that
-// their runners bring their own registration, and the other way round.
+// claims reports rules whose jobspec does not fetch the claim although they do not say
+// registration: own, and the other way round.
 func (l *placementCheck) claims() {
 	for i := range l.rules {
 		ru := &l.rules[i]

@@ -87,7 +87,7 @@ func (l *ruleCheck) neverWins(i int, goals ...cond.Goal) bool {
 	return true
 }
 
-// seen names the rule for people who look at a file.
+// seen names the rule for somebody who looks at a file.
 func (ru *rule) seen(file string) string {
 	if ru.at.File != file {
 		return fmt.Sprintf("%s (%s:%d)", ru.name, ru.at.File, ru.at.Line)
@@ -95,7 +95,7 @@ func (ru *rule) seen(file string) string {
 	return fmt.Sprintf("%s (line %d)", ru.name, ru.at.Line)
 }
 
-// exactNames are the labels without a *, sorted.
+// exactNames returns the labels without a *, sorted.
 func (l *ruleCheck) exactNames() []string {
 	if l.exact == nil {
 		l.exact = slices.Sorted(maps.Keys(l.vocabulary.exact))
@@ -115,8 +115,8 @@ func (l *ruleCheck) bare(i int) {
 	}
 }
 
-// publicToken reports a rule that takes a job of a public repository and has
-// its runner register itself.
+// publicToken reports a rule that gives the runner of a job of a public repository a registration
+// token.
 func (l *ruleCheck) publicToken(i int) {
 	ru := &l.rules[i]
 	if l.shown[i] == nil {

@@ -7,8 +7,8 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// cancelled reports that runs are cancelled which may be those of other runners:
-// a job that asks for nothing but what every stack has is in scope.
+// cancelled reports that action cancel may cancel runs whose jobs are meant for other runners: a
+// job that asks only for what every stack has is in scope.
 func (l *runnerCheck) cancelled() {
 	if l.unroutable.action == "" {
 		return
@@ -37,8 +37,8 @@ type runnerCheck struct{ linter }
 // defaults for self-hosted runners.
 var ofAnyStack = []string{"self-hosted", "linux", "windows", "macos", "x86", "x64", "arm", "arm64"}
 
-// denied reports rules that deny jobs which GitHub may give to a runner of
-// another job all the same: one that registers for more than its repository.
+// denied reports rules that deny jobs which GitHub may still give to a runner of another job, one
+// that registers for more than its repository.
 func (l *runnerCheck) denied() {
 	const maxTries = 20_000
 	type shared struct {
@@ -48,11 +48,8 @@ func (l *runnerCheck) denied() {
 	}
 	var runners []shared
 	for i, f := range l.shown {
-		if f == nil || l.rules[i].deny != "" {
-			continue
-		}
 		// GitHub's Default group, 1, is open to all repositories until someone says otherwise; another was made to be narrower.
-		if d := l.decide(*f); d.Outcome == Routed && d.Runner.Scope != "repository" && d.Runner.Group == 1 {
+		if d, ok := l.placed(i, f); ok && d.Runner.Scope != "repository" && d.Runner.Group == 1 {
 			runners = append(runners, shared{i, *f, d.Runner})
 		}
 	}
@@ -83,10 +80,10 @@ func (l *runnerCheck) denied() {
 	}
 }
 
-// theft finds rules whose runners GitHub may give the jobs of another: it gives
-// a job to any runner that has all of the job's labels. With compound labels the
-// file has the remedy already. A label such as run-1 is none: it keeps its job
-// from the runners of others, not others from its runner.
+// theft reports rules whose runners GitHub may give the jobs of another: it gives a job to any
+// runner that has all of the job's labels. A file with compound labels has the remedy already. A
+// label such as run-1 is none: it keeps its job away from other runners, not other jobs away from
+// its runner.
 func (l *runnerCheck) theft() {
 	if l.compound.prefix != "" {
 		return
@@ -105,11 +102,8 @@ func (l *runnerCheck) theft() {
 	var placing []witness
 	byLabel := map[string][]int{} // a label of each witness, to find subsets by
 	for i, f := range l.shown {
-		if f == nil || l.rules[i].deny != "" {
-			continue
-		}
-		d := l.decide(*f)
-		if d.Outcome != Routed {
+		d, ok := l.placed(i, f)
+		if !ok {
 			continue
 		}
 		least := ""
@@ -148,8 +142,8 @@ func (l *runnerCheck) theft() {
 // file with thousands of rules it compares those of the first ones.
 const maxThefts = 10_000
 
-// stealable reports whether the job may get the runner that was started for
-// another, and would not have been given such a runner itself.
+// stealable reports whether the job may get the runner that was started for another, and would
+// itself have been given a different one.
 func (l *runnerCheck) stealable(job, runner *Facts, jobDecision, runnerDecision Decision) bool {
 	for _, name := range jobDecision.Labels {
 		if !slices.Contains(runnerDecision.Labels, name) {

@@ -93,7 +93,7 @@ type common struct {
 	patterns        int             // size of those of params
 }
 
-// stopped reports whether nobody waits for what is loaded any more.
+// stopped reports whether nobody waits for the result any more.
 func (c *common) stopped() bool {
 	select {
 	case <-c.done:
@@ -111,7 +111,7 @@ type loader struct {
 	entries  []entry
 }
 
-// open reads the tree and the names of the labels.
+// open parses the file and reads the names of the labels.
 func (r *loader) open() {
 	if r.stopped() {
 		return
@@ -142,7 +142,7 @@ func checkVersion(r *yamlfile.Reader, root ast.Node, f map[string]ast.Node, what
 	}
 }
 
-// load reads the rest.
+// load reads the rest of the file.
 func (r *loader) load() {
 	if r.root == nil {
 		return
@@ -232,7 +232,7 @@ const (
 	maxRunning = 5 * 24 * time.Hour
 )
 
-// unroutable reads what becomes of a job that stays unroutable.
+// unroutable reads what happens to the run of a job that stays unroutable.
 func (r *loader) unroutable(n ast.Node) {
 	f := r.Fields(n, "unroutable", "after", "action")
 	for _, k := range []string{"after", "action"} {
@@ -262,8 +262,8 @@ func (r *loader) feedback(n ast.Node) {
 	r.set.feedback.kind = literal(&r.valueReader, f["kind"], "feedback kind", oneOf("check_run", "commit_status")).literal
 }
 
-// enterprises reports the scopes of the file that are an enterprise which
-// nothing names: their rules could place no job.
+// enterprises reports each scope enterprise in the file for which no section names the enterprise:
+// its rules could place no job.
 func (r *loader) enterprises() {
 	named := r.set.defaults.get(runnerEnterprise) != nil
 	for _, l := range r.set.vocabulary.all() {

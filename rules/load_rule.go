@@ -30,8 +30,7 @@ var (
 // A ruleReader reads rules.
 type ruleReader struct{ placementReader }
 
-// dispatch reads the parameterized job of a rule: its ID, or a mapping with the
-// meta that it takes besides.
+// dispatch reads the parameterized job of a rule: its ID, or a mapping with the meta to give it.
 func (r *ruleReader) dispatch(n ast.Node, ru *rule) {
 	job := n
 	if _, short := yamlfile.Scalar(n); !short {

@@ -24,7 +24,7 @@ func (r *valueReader) at(n ast.Node) cond.Spot {
 	return cond.Spot{File: r.File, Line: line, Column: column}
 }
 
-// once notes what there must be one of, and reports a second one.
+// once notes the place of what may be defined once, and reports a second definition.
 func (r *valueReader) once(n ast.Node, what string) bool {
 	before, there := r.first[what]
 	switch {
@@ -94,7 +94,7 @@ func read[T any](r *valueReader, n ast.Node, what string, as func(any) (T, error
 	return readText(r, n, what, as, false)
 }
 
-// literal reads a value that is written out.
+// literal reads a value that must not be a template.
 func literal[T any](r *valueReader, n ast.Node, what string, as func(any) (T, error)) value[T] {
 	v := read(r, n, what, as)
 	if v.template != nil {
@@ -104,6 +104,7 @@ func literal[T any](r *valueReader, n ast.Node, what string, as func(any) (T, er
 	return v
 }
 
+// readText reads a value that may be a template, and may be empty when mayBeEmpty says so.
 func readText[T any](r *valueReader, n ast.Node, what string, as func(any) (T, error), mayBeEmpty bool) (v value[T]) {
 	if n == nil {
 		return v
@@ -178,7 +179,7 @@ func (r *valueReader) duration(n ast.Node, what string, least, most time.Duratio
 	return 0, false
 }
 
-// list is items with a bound.
+// list reads a list of at most maxConstraints items.
 func (r *valueReader) list(n ast.Node, what string) []ast.Node {
 	if n == nil {
 		return nil

@@ -31,7 +31,7 @@ type setting struct {
 	at cond.Spot
 }
 
-// get finds what the layer sets a field to; nil when it does not.
+// get returns what the layer sets a field to, nil when it does not.
 func (l *layer) get(f *field) *setting {
 	for i := range l.settings {
 		if l.settings[i].field == f {
@@ -52,7 +52,7 @@ type limit struct {
 	at   cond.Spot
 }
 
-// limit is the layer's own limit of a size.
+// limit returns the layer's own limit of a size.
 func (l *layer) limit(f *field) limit {
 	for _, have := range l.max {
 		if have.field == f {
@@ -92,7 +92,7 @@ type configSpec struct {
 	tree any // map[string]any, []any, value[any], or a JSON scalar
 }
 
-// empty reports whether the layer has nothing that a dispatched job does not get.
+// empty reports whether a dispatched job gets all that the layer has.
 func (l *layer) empty() bool {
 	return !slices.ContainsFunc(lists, func(f *field) bool { return !f.list.empty(l) }) && !slices.ContainsFunc(l.settings, func(s setting) bool { return !s.dispatched })
 }
@@ -108,7 +108,7 @@ type merger struct {
 	devicesBy []deviceBy
 }
 
-// nowhere is the placement that asks for nothing.
+// nowhere returns the placement that asks for nothing.
 func nowhere() Placement {
 	return Placement{Constraints: []Constraint{}, Affinities: []Affinity{}, Devices: []Device{}, Datacenters: []string{}}
 }
@@ -120,7 +120,7 @@ const (
 
 func isLabel(from string) bool { return strings.HasPrefix(from, labelOrigin) }
 
-// add lays one layer over those before. Its error begins with whose it is.
+// add merges one layer over those before. Its error begins with whose layer it is.
 func (m *merger) add(l *layer, from string) error {
 	m.from = from
 	if err := m.lay(l); err != nil {
@@ -206,7 +206,7 @@ func addConstraint(list []Constraint, c Constraint) []Constraint {
 	return append(list, c)
 }
 
-// device keeps the largest count of each device; see narrowed for the rest.
+// device keeps the largest count of each device; narrowed does the rest.
 func (m *merger) device(d deviceSpec) error {
 	name, err := d.name.get(m.env)
 	if err != nil {
@@ -279,8 +279,8 @@ func mergeSize(m *merger, s *setting) error {
 	return nil
 }
 
-// mergeSingle merges a value that there is one of: a rule replaces a default, a
-// label both, and two labels must agree.
+// mergeSingle merges a single value: a rule replaces a default, a label replaces both, and two
+// labels must agree.
 func mergeSingle(m *merger, s *setting) error {
 	v, err := s.get(m.env)
 	if err != nil {
@@ -313,7 +313,7 @@ func (m *merger) texts(list []envSpec, path string, all *map[string]string) erro
 	return nil
 }
 
-// setEntry is set for an entry of a mapping, whose value is got unless err says otherwise.
+// setEntry sets an entry of a mapping as set does; err says why there is no value.
 func setEntry[T any](m *merger, path, name string, all *map[string]T, got T, err error) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
@@ -327,7 +327,7 @@ func setEntry[T any](m *merger, path, name string, all *map[string]T, got T, err
 	return err
 }
 
-// set sets what there is one of, unless another label has set it to something else.
+// set sets a value, unless another label has set it to something else.
 func set[T any](m *merger, key string, at *T, got T) error {
 	if before := m.p.From[key]; isLabel(m.from) && isLabel(before) {
 		if !reflect.DeepEqual(*at, got) {
@@ -396,7 +396,7 @@ func (m *merger) json(tree any) (any, error) {
 	return tree, nil
 }
 
-// weighRegexps counts the regular expressions that contradiction compiles.
+// weighRegexps counts the steps of the regular expressions that contradiction compiles.
 func (m *merger) weighRegexps() error {
 	for _, c := range m.p.Constraints {
 		if c.Operator == "regexp" && slices.ContainsFunc(m.p.Constraints, func(other Constraint) bool { return other.Attribute == c.Attribute && other.Operator == "=" }) {
@@ -408,7 +408,7 @@ func (m *merger) weighRegexps() error {
 	return nil
 }
 
-// finish fills in what nobody set and checks the whole. most is the limit of a size.
+// finish fills in what nobody set, and checks the whole. most returns the limit of a size.
 func (m *merger) finish(most func(size *field) limit) error {
 	p := &m.p
 	if p.Runner.Scope == "" {
@@ -459,8 +459,8 @@ func (m *merger) finish(most func(size *field) limit) error {
 	return nil
 }
 
-// without is the layer without the lists that over has, too: those of over take
-// their place. Single values replace each other anyway.
+// without returns the layer without the lists that over replaces. Single values are replaced when
+// they are merged.
 func (l layer) without(over *layer) layer {
 	if over.constraints != nil {
 		l.constraints = nil

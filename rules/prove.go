@@ -21,7 +21,7 @@ func newProver(ctx context.Context, s *Set, steps int) *prover {
 	return &prover{Set: s, done: ctx.Done(), left: steps}
 }
 
-// over reports whether no more is to be done.
+// over reports whether no steps are left, or nobody waits any more.
 func (p *prover) over() bool {
 	select {
 	case <-p.done:
@@ -31,14 +31,13 @@ func (p *prover) over() bool {
 	return p.left <= 0
 }
 
-// spend counts steps, and reports whether there were so many left.
+// spend takes steps, and reports whether some are left.
 func (p *prover) spend(steps int) bool {
 	p.left -= steps
 	return !p.over()
 }
 
-// decide is Set.decide, of which the steps are counted. When none are left the
-// decision is Unroutable.
+// decide is Set.decide that spends the steps left. When there are none the decision is Unroutable.
 func (p *prover) decide(f Facts) Decision {
 	if !p.spend(100 + len(f.Labels)*(10+len(p.vocabulary.prefixes)/4)) {
 		return Decision{Outcome: Unroutable, Reason: cond.ErrTooCostly.Error()}
@@ -48,16 +47,16 @@ func (p *prover) decide(f Facts) Decision {
 	return d
 }
 
-// world is one that may take as many steps as there are left.
+// world returns a world with as many steps as are left for one question.
 func (p *prover) world() *cond.World {
 	return &cond.World{Steps: min(cond.SearchSteps, max(p.left, 0))}
 }
 
-// count counts the steps of a world.
+// count takes the steps that a world used.
 func (p *prover) count(w *cond.World) { p.left -= cond.SearchSteps - w.Steps }
 
-// possible reports whether a job may exist for which the goals hold. It says
-// false only when it is certain.
+// possible reports whether a job may exist for which the goals hold. It is false only when that is
+// certain.
 func (p *prover) possible(goals ...cond.Goal) bool {
 	w := p.world()
 	defer p.count(w)
@@ -72,8 +71,8 @@ func (p *prover) taken(before int, goals ...cond.Goal) (by []int, ok bool) {
 	return p.index.Taken(w, before, goals)
 }
 
-// find looks for a job that rule i takes and for which the goals hold. Deciding
-// it for real is what proves it.
+// find returns a job that rule i takes and for which the goals hold, nil when it finds none.
+// Deciding the job proves it.
 func (p *prover) find(i int, more ...cond.Goal) (found *Facts) {
 	goals := append([]cond.Goal{cond.That(p.scope.Root, true), cond.That(p.rules[i].when.Root, true)}, more...)
 	w := p.world()
@@ -98,7 +97,16 @@ func (p *prover) find(i int, more ...cond.Goal) (found *Facts) {
 	return found
 }
 
-// jobOf is a job as a world has it, and plain where it says nothing.
+// placed decides a job that rule i takes; ok is false when it places none, or f is nil.
+func (p *prover) placed(i int, f *Facts) (d Decision, ok bool) {
+	if f == nil || p.rules[i].deny != "" {
+		return d, false
+	}
+	d = p.decide(*f)
+	return d, d.Outcome == Routed
+}
+
+// jobOf returns the job of a world, with plain values where the world leaves them open.
 func jobOf(w *cond.World) Facts {
 	owner, name := cmp.Or(w.Text("repo.owner"), "acme"), cmp.Or(w.Text("repo.name"), "web")
 	if full := w.Text("repo.full_name"); full != "" {
@@ -115,6 +123,7 @@ func jobOf(w *cond.World) Facts {
 	}
 }
 
+// meets reports whether the goals hold for a job.
 func (p *prover) meets(f Facts, goals []cond.Goal) bool {
 	labels, _ := p.expand(f.Labels)
 	env := newEnv(labels, f)
@@ -125,7 +134,7 @@ func (p *prover) meets(f Facts, goals []cond.Goal) bool {
 	})
 }
 
-// holds is node.holds for a job that is asked about more than once.
+// holds evaluates a node for a job that is asked about more than once.
 func (p *prover) holds(n *cond.Node, env *cond.Env) (bool, error) {
 	env.Spent, env.Limit = 0, min(cond.DecisionSteps, max(p.left, 1))
 	held, err := n.Holds(env)
@@ -139,7 +148,7 @@ type stated struct {
 	at cond.Spot
 }
 
-// stated are the constraints of a layer whose values are the same for every job.
+// stated returns the constraints of a layer whose values are the same for every job.
 func (l *layer) stated(from string) []stated {
 	var list []stated
 	for _, c := range l.constraints {
@@ -150,7 +159,7 @@ func (l *layer) stated(from string) []stated {
 	return list
 }
 
-// clash returns the first two that no node can satisfy together.
+// clash returns the first two constraints that no node can satisfy together.
 func (p *prover) clash(list []stated) (a, b stated, found bool) {
 	for i, b := range list {
 		cost := 1 + i/4

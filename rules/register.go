@@ -12,9 +12,9 @@ import (
 // be, in bytes, with a comma between two: they go by its environment.
 const MaxTokenLabels = 8 << 10
 
-// registrable says why GitHub would not take a runner for a job with these
-// labels, as they came, or would give it no such job; nil when it may. What is
-// dispatched brings its own registration.
+// registrable returns why GitHub would not register a runner for a job with these labels, as they
+// came, or would give it no such job; nil when it may. A dispatched job brings its own
+// registration.
 func registrable(labels []string, p *Placement) error {
 	r := p.Runner
 	switch {
@@ -30,8 +30,8 @@ func registrable(labels []string, p *Placement) error {
 	return nil
 }
 
-// tokenLabels refuses what a runner cannot be given by config.sh --labels, which
-// splits at commas, nor by job meta, in which Nomad interpolates ${…}.
+// tokenLabels refuses labels that cannot be passed by config.sh --labels, which splits at commas,
+// nor by job meta, in which Nomad interpolates ${…}.
 func tokenLabels(labels []string) error {
 	all := 0
 	for _, l := range labels {

@@ -141,9 +141,8 @@ func (s *Set) Test(ctx context.Context, tests []Test) TestReport {
 
 func missed(name string, at cond.Spot) Missed { return Missed{name, at.File, at.Line, at.Column} }
 
-// implied is the outcome that a test expects without saying so: it names a rule
-// that denies, or one that does not, or a part of what only a routed job has.
-// denies says it of each rule.
+// implied returns the outcome that a test expects without saying so: it names a rule that denies,
+// or one that does not, or something that only a routed job has. denies has every rule.
 func (t *Test) implied(denies map[string]bool) (e expectation, ok bool) {
 	find := func(what string) *expectation {
 		if i := slices.IndexFunc(t.expect, func(e expectation) bool { return e.what == what }); i >= 0 {
@@ -169,7 +168,7 @@ func (t *Test) implied(denies map[string]bool) (e expectation, ok bool) {
 	return expectation{what: "outcome", line: at.line, column: at.column, want: string(want)}, true
 }
 
-// failures compares a decision with what the test says.
+// failures compares a decision with what the test expects.
 func (t *Test) failures(d *Decision) []TestFailure {
 	failures := []TestFailure{}
 	for _, e := range t.expect {
@@ -180,7 +179,7 @@ func (t *Test) failures(d *Decision) []TestFailure {
 	return failures
 }
 
-// escaped is s with what is not printable written as in Go.
+// escaped writes what is not printable as Go does.
 func escaped(s string) string {
 	if words.Printable(s) {
 		return s

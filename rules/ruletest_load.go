@@ -59,7 +59,7 @@ func (r *loader) ownTests() {
 	}
 }
 
-// readTests reads the section tests, which needs nothing of the others.
+// readTests reads the section tests, which does not depend on the others.
 func readTests(r *yamlfile.Reader, n ast.Node) []Test {
 	if n == nil {
 		return nil
@@ -384,7 +384,7 @@ func (e *expected) field(f *field, n ast.Node) {
 	}
 }
 
-// some is fields, of which there must be one.
+// some reads a mapping with known keys, of which there must be one.
 func (r *testLoader) some(n ast.Node, what string, known ...string) map[string]ast.Node {
 	before := len(r.Faults)
 	f := r.Fields(n, what, known...)
@@ -394,7 +394,7 @@ func (r *testLoader) some(n ast.Node, what string, known ...string) map[string]a
 	return f
 }
 
-// constraint is what a written-out constraint gives.
+// constraint returns the constraint of a literal.
 func (c constraintSpec) constraint() Constraint {
 	return Constraint{c.attribute, c.operator, c.value.literal, ""}
 }

@@ -59,11 +59,10 @@ func ParseLabels(text string) []string {
 	return labels
 }
 
-// isItem reports whether a line is one of a list with dashes.
+// isItem reports whether a line is an item of a list with dashes.
 func isItem(line string) bool { return line == "-" || strings.HasPrefix(line, "- ") }
 
-// labelEnd is where the first label of a text ends: at a comma that is not in
-// quotes, or at the end.
+// labelEnd returns where the first label of a text ends: at a comma outside quotes, or at the end.
 func labelEnd(text string) int {
 	from := len(text) - len(strings.TrimLeft(text, " \t"))
 	if from < len(text) && (text[from] == '"' || text[from] == '\'') {
@@ -83,7 +82,7 @@ func labelEnd(text string) int {
 	return len(text)
 }
 
-// bareLabel is a label without the blanks and quotes around it.
+// bareLabel returns a label without the blanks and quotes around it.
 func bareLabel(s string) string {
 	s = strings.TrimSpace(s)
 	if n := len(s); n >= 2 && s[0] == s[n-1] {

@@ -102,7 +102,6 @@ func named(re *regexp.Regexp, what string) func(any) (string, error) {
 	}
 }
 
-// anyText reads a text as it is, up to 32 KiB.
 // oneOf reads one of a few words.
 func oneOf(known ...string) func(any) (string, error) {
 	last := len(known) - 1
@@ -119,6 +118,7 @@ func oneOf(known ...string) func(any) (string, error) {
 	}
 }
 
+// anyText reads a text as it is, up to 32 KiB.
 func anyText(v any) (string, error) {
 	s, err := cond.AsText(v)
 	switch {

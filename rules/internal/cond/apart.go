@@ -41,8 +41,8 @@ func (l *Language) Condition(source string, run bool) (Condition, error) {
 	return c, nil
 }
 
-// node takes an expression apart. It fails on a part that the library does not
-// write as it read it: that part cannot be compiled by itself.
+// node takes an expression apart. It fails on a part that the library writes in another way than it
+// reads it: that part cannot be compiled by itself.
 func (l *Language) node(n ast.Node) (made *Node, err error) {
 	defer func() {
 		if err == nil && made.kids == nil {
@@ -104,14 +104,14 @@ func (l *Language) node(n ast.Node) (made *Node, err error) {
 	return made, nil
 }
 
-// placeOf is where a node begins in the expression: line from 1, column from 0.
+// placeOf returns where a node begins in the expression: line from 1, column from 0.
 func (l *Language) placeOf(n ast.Node) Spot {
 	e := (&file.Error{Location: first(n).Location()}).Bind(l.source)
 	return Spot{Line: max(e.Line, 1), Column: e.Column}
 }
 
-// complete notes of a program where it asks for params, and what it is for each
-// value of the one that it depends on alone.
+// complete adds to a program where it asks for params, and its result for each value of the only
+// param that it depends on.
 func (l *Language) complete(made *Node, n ast.Node) {
 	alone := ""
 	for _, name := range made.names {
@@ -122,7 +122,12 @@ func (l *Language) complete(made *Node, n ast.Node) {
 		alone = name
 	}
 	if slices.ContainsFunc(made.names, func(name string) bool { return strings.HasPrefix(name, "param.") }) {
-		ast.Walk(&n, useFinder{l, made})
+		walk(n, func(n *ast.Node) {
+			if name, ok := strings.CutPrefix(factName(*n), "param."); ok {
+				at := l.placeOf(*n)
+				made.uses = append(made.uses, Mention{Label: name, line: at.Line, column: at.Column})
+			}
+		})
 	}
 	switch alone {
 	case "":
@@ -135,20 +140,6 @@ func (l *Language) complete(made *Node, n ast.Node) {
 	if t := made.table; t != nil {
 		made.Never, made.Always = !t.says(yes), !t.says(no) && !t.says(unknown)
 		made.safe = made.safe || !t.says(unknown)
-	}
-}
-
-// A useFinder is a visitor that notes where a program asks for params.
-type useFinder struct {
-	*Language
-	made *Node
-}
-
-// Visit is called for a node after its children.
-func (f useFinder) Visit(n *ast.Node) {
-	if name, ok := strings.CutPrefix(factName(*n), "param."); ok {
-		at := f.placeOf(*n)
-		f.made.uses = append(f.made.uses, Mention{Label: name, line: at.Line, column: at.Column})
 	}
 }
 
@@ -177,6 +168,7 @@ func same(a, b reflect.Value) bool {
 	return a.Equal(b)
 }
 
+// join takes the parts of an and, or or not apart. An and within an and becomes one.
 func (l *Language) join(k kind, parts ...ast.Node) (*Node, error) {
 	var kids []*Node
 	for _, p := range parts {
@@ -193,7 +185,7 @@ func (l *Language) join(k kind, parts ...ast.Node) (*Node, error) {
 	return joined(k, kids...), nil
 }
 
-// choice takes c ? a : b apart as c and a or not c and b.
+// choice takes c ? a : b apart as c and a, or not c and b.
 func (l *Language) choice(n *ast.ConditionalNode) (*Node, error) {
 	not := &ast.UnaryNode{Operator: "not", Node: n.Cond}
 	not.SetLocation(first(n.Cond).Location())
@@ -217,7 +209,7 @@ func (l *Language) choice(n *ast.ConditionalNode) (*Node, error) {
 	return l.either(n, not)
 }
 
-// either is choice when no part is written out.
+// either takes a choice apart in which both results are expressions.
 func (l *Language) either(n *ast.ConditionalNode, not ast.Node) (*Node, error) {
 	this, err := l.join(And, n.Cond, n.Exp1)
 	if err != nil {
@@ -230,8 +222,8 @@ func (l *Language) either(n *ast.ConditionalNode, not ast.Node) (*Node, error) {
 	return joined(Or, this, other), nil
 }
 
-// comparison reads "x" in labels, and values compared with facts or params; nil
-// when it is another comparison.
+// comparison reads "x" in labels, and the comparison of a fact or a param with a value; it returns
+// nil for any other.
 func (l *Language) comparison(n *ast.BinaryNode) *Node {
 	left, right := n.Left, n.Right
 	if factName(left) == "" && (n.Operator == "==" || n.Operator == "!=") {
@@ -283,8 +275,8 @@ func (l *Language) comparison(n *ast.BinaryNode) *Node {
 	return nil
 }
 
-// paramNode reads what compares a param with values that are written out, or
-// asks whether there is one; nil when it is another comparison.
+// paramNode reads the comparison of a param with values, and the question whether there is one; it
+// returns nil for any other.
 func (l *Language) paramNode(operator string, left, right ast.Node) *Node {
 	if s, ok := left.(*ast.StringNode); ok && operator == "in" { // "cpu" in param
 		id, isID := right.(*ast.IdentifierNode)
@@ -350,14 +342,14 @@ func (l *Language) paramNode(operator string, left, right ast.Node) *Node {
 	return nil
 }
 
-// there asks whether a job has the param.
+// there returns the node that asks whether a job has the param.
 func (l *Language) there(p *Param, at ast.Node) *Node {
 	n := HasParam(p)
 	n.At = l.placeOf(at)
 	return n
 }
 
-// label asks for a label that is written out.
+// label returns the node that asks for a label.
 func (l *Language) label(made Node, s *ast.StringNode) *Node {
 	made.Kind, made.name = hasLabel, strings.ToLower(s.Value)
 	if l == nil { // the names alone are wanted
@@ -379,11 +371,11 @@ func (l *Language) label(made Node, s *ast.StringNode) *Node {
 	return atom(made)
 }
 
-// labelNode reads a call of a label function with labels that are written out;
-// nil when it is another call.
+// labelNode reads a call of a label function with literal labels; it returns nil for any other
+// call.
 func labelNode(n *ast.CallNode) *Node { return (*Language)(nil).labels(n) }
 
-// labels is labelNode with what the vocabulary says of the labels.
+// labels is labelNode that also looks the labels up in the vocabulary.
 func (lang *Language) labels(n *ast.CallNode) *Node {
 	name := labelCall(n)
 	if name == "" || len(n.Arguments) == 0 {
@@ -414,8 +406,8 @@ func (lang *Language) labels(n *ast.CallNode) *Node {
 	return joined(Or, kids...)
 }
 
-// cannotFail reports whether a node that compiles has a value for every job:
-// the facts that it is made of have types, and are always there.
+// cannotFail reports whether a node that compiles has a value for every job: its facts have types
+// and are always there.
 func cannotFail(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.StringNode, *ast.IntegerNode, *ast.BoolNode:

@@ -27,8 +27,8 @@ const (
 // ErrTooCostly is what a decision gives that takes more than its steps.
 var ErrTooCostly = errors.New("deciding this job takes too long: more than 50 ms of patterns and loops over its labels and texts; simplify the patterns of this rule and of those before it")
 
-// Spend counts steps of work that is about to be done. Its error is
-// errTooCostly, and then the work is not to be done.
+// Spend counts steps of work that is about to be done. When it returns ErrTooCostly, the work must
+// not be done.
 func (e *Env) Spend(steps int) error {
 	limit := e.Limit
 	if limit == 0 {
@@ -41,7 +41,7 @@ func (e *Env) Spend(steps int) error {
 	return nil
 }
 
-// longest is the length of the longest text that the job has.
+// longest returns the length of the longest text that the job has, in bytes.
 func (e *Env) longest() int {
 	if e.text == 0 {
 		e.text = max(1, len(e.Repo.FullName), len(e.Repo.URL), len(e.Repo.Visibility), len(e.Job.Name), len(e.Job.Workflow), len(e.Job.Branch), len(e.Job.Sender), len(e.Run.Event), len(e.Run.Actor))
@@ -53,8 +53,8 @@ func (e *Env) longest() int {
 	return e.text
 }
 
-// Largest is the job that costs an expression the most: with as many labels as
-// a job may have, each as long as it may be. Other texts are shorter in practice.
+// Largest returns the job that is the most expensive for an expression: with as many labels as a
+// job may have, each as long as it may be. Other texts are shorter in practice.
 func Largest() *Env {
 	return &Env{Labels: make([]string, MaxLabels), text: MaxLabelLength, allLabels: MaxLabels * MaxLabelLength}
 }
@@ -78,7 +78,7 @@ type weight struct {
 	joins, replaces bool
 }
 
-// Steps is the most that evaluating costs for a job.
+// Steps returns the most steps that evaluating takes for a job.
 func (w *weight) Steps(e *Env) int {
 	text, turns := w.longest(e), 1
 	if w.turns > 0 {
@@ -87,10 +87,10 @@ func (w *weight) Steps(e *Env) int {
 	return turns*(w.nodes*(NodeSteps+len(e.Labels)/4+text/textShare)+w.patterns*text) + w.labels*e.allLabels + w.parts*text
 }
 
-// Size is that of all patterns.
+// Size returns the size of all patterns.
 func (w *weight) Size() int { return w.patterns + w.labels + w.parts }
 
-// longest is the length of the longest text that the expression sees or makes.
+// longest returns the length of the longest text that the expression sees or makes, in bytes.
 func (w *weight) longest(e *Env) int {
 	longest := max(e.longest(), w.written)
 	made := 0
@@ -106,7 +106,7 @@ func (w *weight) longest(e *Env) int {
 	return max(longest, min(made, (1+w.sums)*maxText))
 }
 
-// weigh finds out what an expression costs.
+// weigh returns what an expression costs.
 func weigh(root ast.Node) weight {
 	w := weigher{}
 	ast.Walk(&root, &w)
@@ -115,7 +115,7 @@ func weigh(root ast.Node) weight {
 
 type weigher struct{ weight }
 
-// Visit is called for a node after its children.
+// Visit adds the cost of a node; its children come before it.
 func (w *weigher) Visit(node *ast.Node) {
 	w.nodes++
 	switch n := (*node).(type) {

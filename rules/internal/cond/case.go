@@ -66,10 +66,10 @@ var foldFunctions = map[string]func(...any) (any, error){
 	},
 }
 
-// anyCase finds a text in any case.
+// anyCase returns a pattern that finds a text in any case.
 func anyCase(s string) *regexp.Regexp { return regexp.MustCompile("(?i)" + regexp.QuoteMeta(s)) }
 
-// lowered makes a text, each text of a list and each key of a mapping lower case.
+// lowered returns a text, the texts of a list, or the keys of a mapping in lower case.
 func lowered(v any) any {
 	switch v := v.(type) {
 	case string:
@@ -99,7 +99,7 @@ func lowered(v any) any {
 // comparisons are the operators, and functions, that hold one text against another.
 var comparisons = []string{"==", "!=", "<", "<=", ">", ">=", "in", "contains", "startsWith", "endsWith", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf"}
 
-// of is the shape of a node, whose comparisons it changes.
+// of returns the shape of a node, and changes the comparisons in it.
 func (f *folder) of(at *ast.Node) (s shape) {
 	switch n := (*at).(type) {
 	case *ast.StringNode:
@@ -162,7 +162,7 @@ func (f *folder) of(at *ast.Node) (s shape) {
 	return shape{}
 }
 
-// or is what is known of a value that is either.
+// or returns what is known of a value that is either.
 func (s shape) or(t shape) shape {
 	return shape{nocase: s.nocase || t.nocase, lower: s.lower && t.lower, label: s.label && t.label}
 }
@@ -228,8 +228,7 @@ func (f *folder) binary(n *ast.BinaryNode) shape {
 	return shape{}
 }
 
-// compare makes a comparison one without case if it is one with a name, and
-// notes a label that is written out.
+// compare makes a comparison with a name one without case, and notes a literal label.
 func (f *folder) compare(n ast.Node, a, b *ast.Node, left, right shape, operator string) {
 	if slices.Contains([]string{"==", "!=", "in"}, operator) {
 		if left.label {
@@ -249,7 +248,7 @@ func (f *folder) compare(n ast.Node, a, b *ast.Node, left, right shape, operator
 	}
 }
 
-// note notes the labels that stand in a comparison with one.
+// note notes the labels that something is compared with.
 func (f *folder) note(n ast.Node) {
 	if list, ok := n.(*ast.ArrayNode); ok {
 		for _, e := range list.Nodes {
@@ -260,7 +259,7 @@ func (f *folder) note(n ast.Node) {
 	f.mention(n)
 }
 
-// call is of for a call of a function of the language.
+// call returns the shape of a call of one of the language's functions.
 func (f *folder) call(at *ast.Node, name string, args []ast.Node) shape {
 	first := f.of(&args[0])
 	f.element = append(f.element, first)
@@ -297,7 +296,7 @@ func (f *folder) call(at *ast.Node, name string, args []ast.Node) shape {
 	return shape{}
 }
 
-// fold makes the texts that a node gives lower case.
+// fold makes the texts of a node lower case.
 func (f *folder) fold(at *ast.Node, s shape) {
 	switch n := (*at).(type) {
 	case *ast.StringNode:
@@ -314,7 +313,7 @@ func (f *folder) fold(at *ast.Node, s shape) {
 	}
 }
 
-// put puts a call in the place of a node.
+// put replaces a node by a call.
 func (f *folder) put(at *ast.Node, name string, args []ast.Node) {
 	ast.Patch(at, &ast.CallNode{Callee: &ast.IdentifierNode{Value: name}, Arguments: args})
 }

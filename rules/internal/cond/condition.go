@@ -21,8 +21,8 @@ type Condition struct {
 	Doubts []Doubt
 }
 
-// Holds reports whether the condition holds. An error is one of an expression,
-// or errRunUnknown.
+// Holds reports whether the condition holds. An error comes from an expression, or is
+// ErrRunUnknown.
 func (c *Condition) Holds(env *Env) (bool, error) {
 	if c.Root == nil {
 		return true, nil
@@ -120,8 +120,8 @@ func (n *Node) FailsWithout() (fails, known bool) {
 	return n.table != nil && n.table.none == unknown, n.table != nil
 }
 
-// Opaque reports whether parts of a node can only be asked, and ask for nothing
-// but labels and params, such as this one.
+// Opaque reports whether the node has programs that ask for labels or for this param, and asks for
+// nothing but labels and params.
 func (n *Node) Opaque(p *Param) bool {
 	asks, only := false, true
 	n.Each(func(k *Node) {
@@ -156,8 +156,8 @@ const (
 	Program
 )
 
-// Holds evaluates the node as the expression library would: from left to right,
-// and no further than needed.
+// Holds evaluates the node as the expression library would: from left to right, and no further than
+// needed.
 func (n *Node) Holds(env *Env) (bool, error) {
 	if n.needRun && !env.RunKnown {
 		return false, ErrRunUnknown
@@ -215,7 +215,7 @@ func (n *Node) Holds(env *Env) (bool, error) {
 	return held, nil
 }
 
-// other is the first label that is not among those of only.
+// other returns the first label that only does not allow.
 func (n *Node) other(env *Env) string {
 	for _, l := range env.Labels {
 		if !slices.Contains(n.names, l) {

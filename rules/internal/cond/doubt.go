@@ -41,8 +41,7 @@ const asLabel = "label"
 // mirrored is an operator when its sides change places.
 var mirrored = map[string]string{"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
-// judge notes texts and numbers that are written out and that the value of a
-// shape never is.
+// judge notes texts and numbers that a value is compared with and never is.
 func (f *folder) judge(whole, value ast.Node, s shape, operator string, written ast.Node) {
 	if s.source == "" {
 		return
@@ -104,7 +103,7 @@ func (f *folder) judge(whole, value ast.Node, s shape, operator string, written 
 	}
 }
 
-// bounds are those of a number that a job has.
+// bounds returns the least and the greatest value of a param, or of job.attempt.
 func (l *Language) bounds(source string) (low, high int, ok bool) {
 	p := l.param(strings.TrimPrefix(source, "param."))
 	if source == Attempt.Name {
@@ -116,8 +115,8 @@ func (l *Language) bounds(source string) (low, high int, ok bool) {
 	return p.Min, p.Max, true
 }
 
-// outOfBounds reports whether no whole number from low to high compares so with
-// another; of != whether each does.
+// outOfBounds reports whether no whole number from low to high compares so with another; for !=,
+// whether each does.
 func outOfBounds(operator string, with, low, high float64) bool {
 	switch operator {
 	case "==", "!=", "in":
@@ -203,8 +202,7 @@ func (f *folder) judgePattern(whole *ast.BinaryNode, s shape, written *ast.Strin
 	}
 }
 
-// never says why a fact, a param or a label never compares so with a text; ""
-// when it may.
+// never returns why a fact, a param or a label never compares so with a text; "" when it may.
 func (l *Language) never(source, operator, s string) (code, why string) {
 	whole := slices.Contains([]string{"==", "!=", "in"}, operator)
 	if !whole && (s == "" || holdsFor(operator, "", "x")) { // < and the like
@@ -297,7 +295,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 	return "", ""
 }
 
-// noLabel says why no job has a label; "" when one may.
+// noLabel returns why no job has a label; "" when one may.
 func (l *Language) noLabel(s string) (code, why string) {
 	name := strings.ToLower(s)
 	param, open, isKnown := l.vocabulary.Find(name)

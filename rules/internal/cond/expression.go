@@ -60,7 +60,7 @@ type Vocabulary interface {
 	All() []*Param
 }
 
-// param finds a param by its name; nil when there is none.
+// param returns the param with a name, nil when there is none.
 func (l *Language) param(name string) *Param {
 	for _, p := range l.vocabulary.All() {
 		if p.Name == name {
@@ -141,7 +141,7 @@ type visitor struct {
 	message string
 }
 
-// Visit is called for a node after its children.
+// Visit checks a node; its children come before it.
 func (v *visitor) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
 	case *ast.BuiltinNode:
@@ -216,7 +216,7 @@ func (v *visitor) Visit(node *ast.Node) {
 	}
 }
 
-// known refuses a function that is not taken.
+// known refuses a function that the language does not have.
 func (v *visitor) known(n ast.Node, name string) {
 	if slices.Contains(Builtins, name) || Bounded[name].call != nil {
 		return
@@ -226,19 +226,21 @@ func (v *visitor) known(n ast.Node, name string) {
 	v.refuse(n, "there is no function "+words.Quote(name)+cmp.Or(words.DidYouMean(name, all), "; there are "+strings.Join(all, ", ")))
 }
 
+// walk calls visit for a node and all within it, each after its children.
+func walk(n ast.Node, visit func(*ast.Node)) { ast.Walk(&n, visitFunc(visit)) }
+
+type visitFunc func(*ast.Node)
+
+// Visit calls the function.
+func (f visitFunc) Visit(n *ast.Node) { f(n) }
+
 // loops reports whether a predicate is within the node.
-func loops(n ast.Node) bool {
-	var f loopFinder
-	ast.Walk(&n, &f)
-	return f.found
-}
-
-type loopFinder struct{ found bool }
-
-// Visit is called for a node after its children.
-func (f *loopFinder) Visit(n *ast.Node) {
-	_, is := (*n).(*ast.PredicateNode)
-	f.found = f.found || is
+func loops(n ast.Node) (found bool) {
+	walk(n, func(n *ast.Node) {
+		_, is := (*n).(*ast.PredicateNode)
+		found = found || is
+	})
+	return found
 }
 
 func (v *visitor) refuse(n ast.Node, message string) {
@@ -278,8 +280,8 @@ type ExpressionError struct {
 // Error returns the message.
 func (e *ExpressionError) Error() string { return e.Message }
 
-// shifted is an error of a part of text, which begins at a byte of it, as one
-// of the whole text.
+// shifted turns an error of a part of text, which begins at a byte of it, into one of the whole
+// text.
 func shifted(err error, text string, from int) error {
 	var e *ExpressionError
 	if !errors.As(err, &e) {
@@ -299,8 +301,7 @@ func shift(text string, from, line, column int) (int, int) {
 	return line + strings.Count(text[:from], "\n"), column
 }
 
-// see notes whether an expression that asks for the facts may depend on labels
-// that it does not name.
+// see notes whether an expression with these facts may depend on labels that it does not name.
 func (l *Language) see(facts []string) {
 	l.Sees = l.Sees || slices.Contains(facts, labelsName) || slices.Contains(facts, "param")
 }
@@ -324,8 +325,8 @@ func (l *Language) Compile(source string, run bool, more ...expr.Option) (*code,
 	return c, nil
 }
 
-// check is the first half of compile. What it recurses on is bounded by the
-// length.
+// check parses and checks an expression, and makes comparisons with names ones without case. The
+// length bounds how deep it recurses.
 func (l *Language) check(source string, run bool, more ...expr.Option) (*parser.Tree, *conf.Config, error) {
 	if len(source) > maxExpression {
 		return nil, nil, &ExpressionError{1, 0, fmt.Sprintf("the expression has %d bytes; the maximum is %d", len(source), maxExpression)}
@@ -334,7 +335,7 @@ func (l *Language) check(source string, run bool, more ...expr.Option) (*parser.
 	v := &visitor{Language: l, source: file.NewSource(source), run: run}
 	if strings.Contains(source, "matches") {
 		if tree, err := parser.Parse(source); err == nil {
-			ast.Walk(&tree.Node, patterns{v, new(int)})
+			v.patterns(tree.Node)
 		}
 		if v.bad != nil {
 			return nil, nil, v.fault()
@@ -364,25 +365,19 @@ func (l *Language) check(source string, run bool, more ...expr.Option) (*parser.
 	if err != nil {
 		return nil, nil, placed(err)
 	}
-	// What is known of the params was for finding faults: whether a job has them is not.
-	ast.Walk(&tree.Node, untyped{})
+	// What is known of the params was for finding faults: whether a job has them is
+	// not. The checker takes what it found a call to give: it is to ask again.
+	walk(tree.Node, func(node *ast.Node) {
+		if n, ok := (*node).(*ast.CallNode); ok {
+			n.SetNature(nature.Nature{})
+		}
+	})
 	(&folder{visitor: v}).of(&tree.Node)
 	_, err = checker.Check(tree, &config)
 	return tree, &config, placed(err)
 }
 
-// untyped is a visitor that has the checker ask again what a call gives: it
-// takes what it found once.
-type untyped struct{}
-
-// Visit is called for a node after its children.
-func (untyped) Visit(node *ast.Node) {
-	if n, ok := (*node).(*ast.CallNode); ok {
-		n.SetNature(nature.Nature{})
-	}
-}
-
-// placed turns an error of the expression library into our own.
+// placed turns an error of the expression library into an ExpressionError.
 func placed(err error) error {
 	if err == nil {
 		return nil
@@ -399,8 +394,8 @@ func placed(err error) error {
 
 var machines = sync.Pool{New: func() any { return new(vm.VM) }}
 
-// Evaluate runs a program. Its error is one sentence, and errTooCostly when
-// the job has no more steps for it.
+// Evaluate runs a program. Its error is one sentence, or ErrTooCostly when the job has too few
+// steps left.
 func Evaluate(c *code, env *Env) (any, error) {
 	if err := env.Spend(c.Steps(env)); err != nil {
 		return nil, err

@@ -87,7 +87,7 @@ var flagFacts = map[string]func(*Env) bool{
 	"run.fork":     func(e *Env) bool { return e.Run.Fork },
 }
 
-// factName is "repo.owner" for that node, "" for one that is no field of a fact.
+// factName returns the name of a fact's field, such as "repo.owner"; "" for any other node.
 func factName(n ast.Node) string {
 	m, ok := n.(*ast.MemberNode)
 	if !ok {
@@ -95,60 +95,58 @@ func factName(n ast.Node) string {
 	}
 	id, isID := m.Node.(*ast.IdentifierNode)
 	name, isName := m.Property.(*ast.StringNode)
-	if !isID || !isName || !slices.Contains([]string{"repo", "job", "run", "param"}, id.Value) {
+	if !isID || !isName || !slices.Contains(envNames[1:], id.Value) {
 		return ""
 	}
 	return id.Value + "." + name.Value
 }
 
-// factsOf are the facts that an expression asks for, in its order: "repo.owner",
-// "param.cpu", "label gpu" for one that is written out, "labels" for any;
-// "repo" for one that is not asked by a field.
-func factsOf(n ast.Node) []string {
-	var f factFinder
-	ast.Walk(&n, &f)
-	return f.names
-}
-
-type factFinder struct{ names []string }
-
-// Visit is called for a node after its children.
-func (f *factFinder) Visit(n *ast.Node) {
-	name := factName(*n)
-	in, _ := (*n).(*ast.BinaryNode)
-	written, _ := (*n).(*ast.CallNode)
-	switch id, isID := (*n).(*ast.IdentifierNode); {
-	case name != "": // its identifier came before
-		f.names = f.names[:len(f.names)-1]
-	case isID && slices.Contains([]string{"repo", "job", "run", "param", "labels"}, id.Value):
-		name = id.Value
-	case in != nil && in.Operator == "in" && isLabels(in.Right):
-		if l, ok := in.Left.(*ast.StringNode); ok {
-			f.names[len(f.names)-1] = "label " + strings.ToLower(l.Value)
-		}
-	case written != nil && labelCall(written) != "":
-		name = labelsName
-		if made := labelNode(written); made != nil {
-			var has []string
-			made.keys(func(k key) { has = append(has, "label "+k.is) })
-			only := false
-			made.Each(func(k *Node) { only = only || k.Kind == hasOnly })
-			if len(has) == len(written.Arguments) && !only {
-				f.names = append(f.names, has...)
-				name = ""
+// factsOf returns the facts that an expression asks for, in its order: "repo.owner", "param.cpu",
+// "label gpu" for a literal label, "labels" for any; "repo" when it asks for the whole.
+func factsOf(n ast.Node) (names []string) {
+	walk(n, func(n *ast.Node) {
+		name := factName(*n)
+		switch n := (*n).(type) {
+		case *ast.MemberNode:
+			if name != "" { // its identifier came before
+				names = names[:len(names)-1]
+			}
+		case *ast.IdentifierNode:
+			if slices.Contains(envNames, n.Value) {
+				name = n.Value
+			}
+		case *ast.BinaryNode:
+			if l, ok := n.Left.(*ast.StringNode); ok && n.Operator == "in" && isLabels(n.Right) {
+				names[len(names)-1] = "label " + strings.ToLower(l.Value)
+			}
+		case *ast.CallNode:
+			if labelCall(n) == "" {
+				break
+			}
+			name = labelsName
+			if made := labelNode(n); made != nil {
+				var has []string
+				made.keys(func(k key) { has = append(has, "label "+k.is) })
+				only := false
+				made.Each(func(k *Node) { only = only || k.Kind == hasOnly })
+				if len(has) == len(n.Arguments) && !only {
+					names = append(names, has...)
+					name = ""
+				}
 			}
 		}
-	}
-	if name != "" {
-		f.names = append(f.names, name)
-	}
+		if name != "" {
+			names = append(names, name)
+		}
+	})
+	return names
 }
 
 func asksForRun(facts []string) bool {
 	return slices.ContainsFunc(facts, func(f string) bool { return f == "run" || strings.HasPrefix(f, "run.") })
 }
 
-// factText is a fact as it is compared with others.
+// factText returns a fact as it is compared with others.
 func factText(name string, env *Env) string {
 	s := textFacts[name](env)
 	if nocaseFacts[name] {

@@ -15,8 +15,8 @@ type Index struct {
 	unkeyed []int32  // rules that need no key. All lists are in file order
 }
 
-// NewIndex files n rules under the keys that the fewest of them share; root is
-// the condition of each.
+// NewIndex files n rules under the keys that the fewest of them share; root returns the condition
+// of each.
 func NewIndex(n int, root func(i int) *Node) Index {
 	uses := map[key]int{}
 	last := map[key]int{}
@@ -121,10 +121,9 @@ func (n *Node) keys(use func(key)) {
 	})
 }
 
-// needs returns keys of which a job must have one for the node to be anything
-// but !want: without any it neither is want, nor fails, nor asks for the run.
-// Of several ways it takes the one whose keys are used the least. ok is false
-// when there is none; with ok and no keys, no job will do.
+// needs returns keys of which a job must have one for the node to be anything but !want: without
+// any it neither is want, nor fails, nor asks for the run. Of several ways it takes the one whose
+// keys are used the least. ok is false when there is none; with ok and no keys, no job will do.
 func (n *Node) needs(want bool, uses map[key]int) (keys []key, ok bool) {
 	if n == nil {
 		return nil, false
@@ -172,7 +171,7 @@ func (n *Node) needs(want bool, uses map[key]int) (keys []key, ok bool) {
 	return nil, false
 }
 
-// must are keys each of which a job must have, as for needs.
+// must returns keys each of which a job must have; see needs.
 func (n *Node) must(want bool) (keys []key) {
 	switch n.Kind {
 	case not:

@@ -21,7 +21,7 @@ type assumption struct {
 // A Goal is a node that must come out so.
 type Goal = assumption
 
-// That is the goal that a node comes out so.
+// That returns the goal that a node is so.
 func That(n *Node, holds bool) Goal { return Goal{n, holds} }
 
 // SearchSteps bounds the work of one question: comparisons of atoms, some
@@ -46,7 +46,7 @@ func truthOf(b bool) truth {
 
 func (t truth) not() truth { return [...]truth{unknown, no, yes}[t] }
 
-// of says what the assumptions make of a node.
+// of returns what follows from the assumptions for a node.
 func (w *World) of(n *Node) truth {
 	w.Steps--
 	switch n.Kind {
@@ -83,7 +83,7 @@ func (w *World) of(n *Node) truth {
 // visibilities are those of GitHub, and whether it calls such a repository private.
 var visibilities = map[string]bool{"public": false, "private": true, "internal": true}
 
-// implies says what one assumption makes of an atom.
+// implies returns what follows from one assumption for an atom.
 func (a assumption) implies(n *Node) truth {
 	if a.Kind == n.Kind && a.name == n.name && a.is == n.is && a.Source == n.Source ||
 		a.Kind == n.Kind && a.name == n.name && a.is == n.is && a.Kind != Program && a.Kind != hasOnly {
@@ -136,7 +136,7 @@ func (a assumption) implies(n *Node) truth {
 	return unknown
 }
 
-// ofParam says what an assumption about a param makes of another about it.
+// ofParam returns what follows from an assumption about a param for another about it.
 func (a assumption) ofParam(n *Node) truth {
 	if a.Param == "" || a.Param != n.Param || a.Kind == hasLabel && !a.Holds {
 		return unknown
@@ -234,8 +234,8 @@ func (w *World) Search(goals []Goal, found func() bool) bool {
 	return false
 }
 
-// onlyWay is the part that must make the goal so, as the others cannot; nil when
-// there are several.
+// onlyWay returns the part that must make the goal so, as the others cannot; nil when there are
+// several.
 func (w *World) onlyWay(g Goal) (way *Node) {
 	for _, k := range g.kids {
 		if w.of(k) != unknown {

@@ -12,11 +12,11 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// envNames are the names that an expression sees besides the functions.
+// envNames are the names that an expression sees besides the functions; all but
+// the first have fields.
 var envNames = []string{"labels", "param", "repo", "job", "run"}
 
-// names refuses names that stand for nothing. It is called for what no function
-// calls by name.
+// names refuses names that stand for nothing.
 func (v *visitor) names(root ast.Node) {
 	f := nameFinder{mends: map[ast.Node]string{}}
 	ast.Walk(&root, &f)
@@ -43,7 +43,7 @@ type nameFinder struct {
 	mends map[ast.Node]string
 }
 
-// Visit is called for a node after its children.
+// Visit collects the names of a node; its children come before it.
 func (f *nameFinder) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
 	case *ast.IdentifierNode:
@@ -75,8 +75,7 @@ func (f *nameFinder) mend(n ast.Node) {
 	}
 }
 
-// unquoted is what a text without its quotes says, such as self-hosted; "" for a
-// node that is none.
+// unquoted returns what a text without its quotes says, such as self-hosted; "" for any other node.
 func unquoted(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.IdentifierNode:
@@ -99,7 +98,7 @@ func unquoted(n ast.Node) string {
 	return ""
 }
 
-// number writes a number that is written out, "" for another node.
+// number writes a literal number, "" for another node.
 func number(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.IntegerNode:
@@ -110,7 +109,7 @@ func number(n ast.Node) string {
 	return ""
 }
 
-// first is the part that a node begins with.
+// first returns the part that a node begins with.
 func first(n ast.Node) ast.Node {
 	switch n := n.(type) {
 	case *ast.BinaryNode:
@@ -133,7 +132,7 @@ func first(n ast.Node) ast.Node {
 // types, which the checker has noted: they would hold for no job, or fail.
 type mismatches struct{ *visitor }
 
-// Visit is called for a node after its children.
+// Visit checks a node; its children come before it.
 func (m mismatches) Visit(node *ast.Node) {
 	if not, ok := (*node).(*ast.UnaryNode); ok && (not.Operator == "not" || not.Operator == "!") {
 		m.flag(not.Node, fmt.Sprintf("compare it with one, within brackets: not (%s == …)", words.OneLine(not.Node.String())))
@@ -175,7 +174,7 @@ func (m mismatches) flag(n ast.Node, mend string) {
 	}
 }
 
-// compare refuses the comparison of a value with a written one of another type.
+// compare refuses the comparison of a value with a literal of another type.
 func (m mismatches) compare(n *ast.BinaryNode, value, written ast.Node) {
 	is, with := typeOf(value), typeOf(written)
 	if is == "" || with == "" || isWritten(value) || !isWritten(written) {
@@ -211,8 +210,7 @@ func (m mismatches) compare(n *ast.BinaryNode, value, written ast.Node) {
 	m.refuse(written, fmt.Sprintf("%s is %s%s: %s", what, is, unit, mend))
 }
 
-// shown writes a node as it is written: without the labels that a label function
-// is handed.
+// shown writes a node as the file has it: without the labels that a label function is passed.
 func shown(n ast.Node) string {
 	s := n.String()
 	for name := range LabelFunctions {
@@ -227,8 +225,7 @@ const (
 	aFlag   = "true or false"
 )
 
-// typeOf is the type of a node that was checked; "" when it is not known, or
-// none of these.
+// typeOf returns the type of a checked node; "" when it is not known, or none of these.
 func typeOf(n ast.Node) string {
 	switch nt := n.Nature(); {
 	case nt.IsNumber():
@@ -249,8 +246,8 @@ func isWritten(n ast.Node) bool {
 	return false
 }
 
-// paramIn is the param that a node gives, such as param.cpu ?? 1; "" when it is
-// none.
+// paramIn returns the param that a node gives, such as param.cpu of param.cpu ?? 1; "" when there
+// is none.
 func paramIn(n ast.Node) string {
 	switch n := n.(type) {
 	case *ast.BinaryNode:

@@ -19,7 +19,7 @@ type Param struct {
 	Size      int // of the pattern
 }
 
-// Steps is what read costs.
+// Steps returns how many steps Read takes.
 func (p *Param) Steps(s string) int {
 	if p.Pattern != nil {
 		return p.Size * len(s)
@@ -60,8 +60,8 @@ func (p *Param) Read(s string) (any, error) {
 	return nil, fmt.Errorf("%s is none of %s%s", words.Quote(s), words.QuoteAll(p.OneOf), words.DidYouMean(s, p.OneOf))
 }
 
-// values are the numbers that stand for the param's values; ok is false when
-// they cannot be told.
+// values returns the numbers that stand for the param's values; ok is false when there are no such
+// numbers.
 func (p *Param) values() (low, high int, ok bool) {
 	switch {
 	case p == nil || p.Kind == "string" && p.Pattern != nil:

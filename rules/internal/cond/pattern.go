@@ -9,31 +9,27 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// patterns is a visitor of regular expressions, before the library compiles them.
-type patterns struct {
-	*visitor
-	size *int // so far
+// patterns checks the regular expressions of an expression, before the library compiles them.
+func (v *visitor) patterns(root ast.Node) {
+	size := 0
+	walk(root, func(node *ast.Node) {
+		n, ok := (*node).(*ast.BinaryNode)
+		if !ok || n.Operator != "matches" {
+			return
+		}
+		s, ok := n.Right.(*ast.StringNode)
+		if !ok {
+			v.refuse(n.Right, "matches takes a pattern that is written out")
+			return
+		}
+		if size += PatternSize(s.Value); size > maxMatches {
+			v.refuse(n.Right, fmt.Sprintf("the pattern is too large, with what it repeats: the maximum is %d steps", maxMatches))
+		}
+	})
 }
 
-// Visit is called for a node after its children.
-func (v patterns) Visit(node *ast.Node) {
-	n, ok := (*node).(*ast.BinaryNode)
-	if !ok || n.Operator != "matches" {
-		return
-	}
-	s, ok := n.Right.(*ast.StringNode)
-	if !ok {
-		v.refuse(n.Right, "matches takes a pattern that is written out")
-		return
-	}
-	if *v.size += PatternSize(s.Value); *v.size > maxMatches {
-		v.refuse(n.Right, fmt.Sprintf("the pattern is too large, with what it repeats: the maximum is %d steps", maxMatches))
-	}
-}
-
-// PatternSize is about how many steps a regular expression compiles to: its
-// memory, and its time for each character, are in proportion. It is 0 for one
-// that does not compile.
+// PatternSize returns about how many steps a regular expression compiles to, to which its memory
+// and its time for each character are proportional. It is 0 for one that does not compile.
 func PatternSize(s string) int {
 	re, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
@@ -56,7 +52,7 @@ func steps(re *syntax.Regexp) int {
 	return n
 }
 
-// CheckPattern checks a regular expression that is no part of an expression.
+// CheckPattern checks a regular expression that stands outside an expression.
 func CheckPattern(s string) error {
 	if _, err := syntax.Parse(s, syntax.Perl); err != nil {
 		return fmt.Errorf("%s is not a regular expression: %s", words.Quote(s), words.OneLine(err.Error()))

@@ -71,7 +71,7 @@ func ParseWhole(s string) (int, error) {
 	return int(n), nil
 }
 
-// splitNumber parts leading decimal digits from what follows them.
+// splitNumber splits leading decimal digits from what follows them.
 func splitNumber(s string) (digits, rest string) {
 	i := 0
 	for i < len(s) && s[i] >= '0' && s[i] <= '9' {
@@ -80,7 +80,7 @@ func splitNumber(s string) (digits, rest string) {
 	return s[:i], s[i:]
 }
 
-// FormatMiB is the shortest form that ParseSize reads back.
+// FormatMiB writes the shortest form that ParseSize reads back.
 func FormatMiB(mib int) string {
 	switch {
 	case mib >= 1<<20 && mib%(1<<20) == 0:

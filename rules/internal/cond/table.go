@@ -29,18 +29,17 @@ var Attempt = &Param{Name: "job.attempt", Kind: "int", Min: 1, Max: math.MaxInt3
 // maxTable bounds the values that are tried one by one.
 const maxTable = 256
 
-// tableOf is what a program is for each value of the param that it depends on
-// alone; nil when that cannot be told.
+// tableOf returns the result of a program for each value of the only param that it depends on; nil
+// when it cannot tell.
 func (l *Language) tableOf(n ast.Node, code *code, p *Param) *table {
 	low, high, ok := p.values()
 	if !ok {
 		return nil
 	}
 	var points []int
-	b := breaks{ok: true}
-	if ast.Walk(&n, &b); b.ok && p.Kind != "string" { // between these it says the same
+	if breaks, ok := breaksOf(n); ok && p.Kind != "string" { // between these it says the same
 		points = append(points, low)
-		for _, at := range b.at {
+		for _, at := range breaks {
 			if at > low && at <= high {
 				points = append(points, at)
 			}
@@ -81,14 +80,14 @@ func (l *Language) tableOf(n ast.Node, code *code, p *Param) *table {
 	return t
 }
 
-// add adds what holds from a value on.
+// add adds the result from a value on.
 func (t *table) add(from int, is truth) {
 	if len(t.steps) == 0 || t.steps[len(t.steps)-1].is != is {
 		t.steps = append(t.steps, step{from, is})
 	}
 }
 
-// isTable is the table of a param that is one value.
+// isTable returns the table of "the param is this value".
 func isTable(p *Param, v int) *table {
 	low, high, ok := p.values()
 	if !ok {
@@ -107,7 +106,7 @@ func isTable(p *Param, v int) *table {
 	return t
 }
 
-// thereTable is the table of whether a job has the param.
+// thereTable returns the table of "a job has the param".
 func thereTable(p *Param) *table {
 	low, high, ok := p.values()
 	if !ok {
@@ -116,7 +115,7 @@ func thereTable(p *Param) *table {
 	return &table{none: no, max: high, steps: []step{{low, yes}}}
 }
 
-// at is what the table says of a value.
+// at returns the result for a value.
 func (t *table) at(v int) truth {
 	i := sort.Search(len(t.steps), func(i int) bool { return t.steps[i].from > v })
 	if i == 0 {
@@ -125,8 +124,8 @@ func (t *table) at(v int) truth {
 	return t.steps[i-1].is
 }
 
-// implies says what another table says of all values for which this one says
-// what is assumed: yes, no for never yes, unknown for either.
+// implies returns the other table's result for all values for which this one has the assumed one:
+// yes, no for never yes, unknown for either.
 func (t *table) implies(assumed truth, other *table) truth {
 	some, never, always := false, true, true
 	see := func(mine, its truth) {
@@ -155,37 +154,34 @@ func (t *table) implies(assumed truth, other *table) truth {
 	return unknown
 }
 
-// says reports whether the table says so of any value, or of a job without one.
+// says reports whether some value has this result, or a job without one.
 func (t *table) says(is truth) bool {
 	return t.none == is || slices.ContainsFunc(t.steps, func(s step) bool { return s.is == is })
 }
 
-// breaks is a visitor that finds the numbers at which an expression may change,
-// when all that it does is to compare a param with them.
-type breaks struct {
-	ok bool
-	at []int
-}
-
-// Visit is called for a node after its children.
-func (b *breaks) Visit(node *ast.Node) {
+// breaksOf returns the numbers at which an expression may change; ok is false when
+// it does more than to compare a param with them.
+func breaksOf(n ast.Node) (at []int, ok bool) {
 	add := func(v float64) {
-		if math.Abs(v) < math.MaxInt32 {
-			b.at = append(b.at, int(math.Floor(v)), int(math.Floor(v))+1, int(math.Ceil(v)))
+		for _, v := range []float64{v, -v} {
+			if math.Abs(v) < math.MaxInt32 {
+				at = append(at, int(math.Floor(v)), int(math.Floor(v))+1, int(math.Ceil(v)))
+			}
 		}
 	}
-	switch n := (*node).(type) {
-	case *ast.IntegerNode:
-		add(float64(n.Value))
-		add(-float64(n.Value))
-	case *ast.FloatNode:
-		add(n.Value)
-		add(-n.Value)
-	case *ast.NilNode, *ast.BoolNode, *ast.StringNode, *ast.MemberNode, *ast.IdentifierNode, *ast.ArrayNode, *ast.ChainNode:
-	case *ast.UnaryNode:
-	case *ast.BinaryNode:
-		b.ok = b.ok && slices.Contains([]string{"==", "!=", "<", "<=", ">", ">=", "in", "and", "&&", "or", "||", "??"}, n.Operator)
-	default:
-		b.ok = false
-	}
+	ok = true
+	walk(n, func(node *ast.Node) {
+		switch n := (*node).(type) {
+		case *ast.IntegerNode:
+			add(float64(n.Value))
+		case *ast.FloatNode:
+			add(n.Value)
+		case *ast.NilNode, *ast.BoolNode, *ast.StringNode, *ast.MemberNode, *ast.IdentifierNode, *ast.ArrayNode, *ast.ChainNode, *ast.UnaryNode:
+		case *ast.BinaryNode:
+			ok = ok && slices.Contains([]string{"==", "!=", "<", "<=", ">", ">=", "in", "and", "&&", "or", "||", "??"}, n.Operator)
+		default:
+			ok = false
+		}
+	})
+	return at, ok
 }

@@ -73,7 +73,7 @@ func (l *Language) Template(text string, from int) (*Template, error) {
 	return t, nil
 }
 
-// closingAt finds the end of an expression: the first }} outside a string.
+// closingAt returns where an expression ends: at the first }} outside a string.
 func closingAt(s string) int {
 	quoted := byte(0)
 	for i := 0; i < len(s); i++ {
@@ -158,7 +158,7 @@ func AsText(v any) (string, error) {
 	return "", fmt.Errorf("a %T has no text: want a string, a number or a boolean", v)
 }
 
-// IsParam reports whether the template is the value of the param as it is.
+// IsParam reports whether the template is the value of the param, unchanged.
 func (t *Template) IsParam(p *Param) bool {
 	inner := strings.TrimSuffix(strings.TrimPrefix(t.Source, Opening), Closing)
 	return p != nil && strings.TrimSpace(inner) == "param."+p.Name
@@ -175,8 +175,8 @@ func (t *Template) DependsOnly(on *Param) bool {
 	return true
 }
 
-// Kind is what a template of one expression gives when that can be no text:
-// "list" or "mapping"; else "".
+// Kind returns "list" or "mapping" for a template of one expression that gives one, and ""
+// otherwise.
 func (t *Template) Kind() string {
 	if len(t.parts) != 1 || t.parts[0].program == nil {
 		return ""

@@ -9,7 +9,7 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// Why says in a sentence's end why the condition holds, or does not.
+// Why explains why the condition holds, or does not; the text ends a sentence.
 func (c *Condition) Why(env *Env, held bool, err error) string {
 	switch {
 	case errors.Is(err, ErrRunUnknown):
@@ -62,8 +62,8 @@ func (e *Env) show(fact string) (string, bool) {
 	return "", false
 }
 
-// because says why the node is what it is for the job: the smallest part that
-// decides it, and the value that did.
+// because explains the node's result for the job, by the smallest part that decides it and the
+// value of that.
 func (n *Node) because(env *Env, held bool) string {
 	switch n.Kind {
 	case And, Or:
@@ -129,8 +129,7 @@ func (n *Node) because(env *Env, held bool) string {
 	return why
 }
 
-// sameFact is the fact, or labelsName, that all parts of an "or" ask for; "" when they
-// differ.
+// sameFact returns the fact, or labelsName, that all parts of an or ask for; "" when they differ.
 func (n *Node) sameFact() string {
 	if n.Kind != Or {
 		return ""
@@ -153,9 +152,9 @@ func (n *Node) sameFact() string {
 	return first
 }
 
-// Missing are the parts that do not hold, as because says them, of the cheapest
-// way to make the node hold; cost is their number. Parts that fail are left out
-// and cost more than any other way.
+// Missing returns the parts that do not hold, as because explains them, of the cheapest way to make
+// the node hold; cost is their number. It leaves out parts that fail: they cost more than any other
+// way.
 func (n *Node) Missing(env *Env) (parts []string, cost int) {
 	const never = 1000
 	if n == nil {

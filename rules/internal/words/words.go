@@ -31,7 +31,7 @@ func Quote(s string) string {
 	return strconv.Quote(s)
 }
 
-// QuoteAll is quote for the first few of a list.
+// QuoteAll quotes the first few of a list, and counts the others.
 func QuoteAll(list []string) string {
 	const most = 8
 	var b strings.Builder
@@ -160,7 +160,7 @@ func Meant(s string, known []string, most int) (names []string, ofGitHub bool) {
 	return names, ofGitHub
 }
 
-// DidYouMean is a hint to append to a message, "" when nothing is near.
+// DidYouMean returns a hint to append to a message, "" when no candidate is near.
 func DidYouMean(s string, candidates []string) string {
 	if near := Nearest(s, candidates, 1); len(near) > 0 {
 		return fmt.Sprintf("; did you mean %s?", near[0])
@@ -168,8 +168,8 @@ func DidYouMean(s string, candidates []string) string {
 	return ""
 }
 
-// Distance is the number of edits between a and b, without case; exchanging
-// two neighbouring characters is one edit.
+// Distance returns the number of edits between a and b, without case; exchanging two neighbouring
+// characters is one edit.
 func Distance(a, b string) int {
 	x, y := []rune(strings.ToLower(a)), []rune(strings.ToLower(b))
 	before, last, row := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)

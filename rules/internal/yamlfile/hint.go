@@ -15,8 +15,7 @@ import (
 // What people who know GitHub's workflows, or YAML a little, write first, and
 // what they meant. Each is asked for only where something is wrong already.
 
-// inKey says what was likely meant by a key that there is not; "" when it cannot
-// be told. n is its value.
+// inKey returns what was likely meant by an unknown key, whose value is n; "" when it cannot tell.
 func inKey(key, what string, n ast.Node) string {
 	if what != "a rule" {
 		return ""
@@ -36,7 +35,7 @@ func inKey(key, what string, n ast.Node) string {
 	return ""
 }
 
-// labelsOf writes labels that stand at a node as arguments of has.
+// labelsOf writes the labels at a node as arguments of has.
 func labelsOf(n ast.Node) string {
 	items := []ast.Node{n}
 	if s, ok := n.(*ast.SequenceNode); ok {
@@ -62,7 +61,7 @@ var afterComma = regexp.MustCompile(`,\s*[a-z_]+:(\s|$)`)
 
 var PlainLabel = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._=-]+$`)
 
-// CutByComment is the expression that YAML cut at a #, "" when it did not.
+// CutByComment returns the expression that YAML cut at a #, "" when it did not.
 func (r *Reader) CutByComment(n ast.Node) string {
 	s, ok := n.(*ast.StringNode)
 	if !ok || s.Token.Type != token.StringType {
@@ -82,8 +81,8 @@ func (r *Reader) CutByComment(n ast.Node) string {
 	return ""
 }
 
-// inYAML says what was likely meant by a line that is no YAML, and from which
-// column; "" when it cannot be told.
+// inYAML returns what was likely meant by a line that is not YAML, and from which column on; ""
+// when it cannot tell.
 func (r *Reader) inYAML(line int) (hint string, column int) {
 	if line < 1 || line > len(r.lines) {
 		return "", 0

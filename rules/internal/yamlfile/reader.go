@@ -59,8 +59,8 @@ type Reader struct {
 	Faults []Fault
 }
 
-// FaultAt reports a fault. The library misses the place of some faults in
-// escaped and folded texts: it is then moved into the file.
+// FaultAt reports a fault. The library misplaces some faults in escaped and folded texts: their
+// place is moved into the file.
 func (r *Reader) FaultAt(line, column int, format string, args ...any) {
 	if r.Full() {
 		return
@@ -74,8 +74,7 @@ func (r *Reader) FaultAt(line, column int, format string, args ...any) {
 	r.Faults = append(r.Faults, Fault{max(line, 1), max(column, 1), "", fmt.Sprintf(format, args...)})
 }
 
-// Full reports whether there are more faults than anybody reads: then there is
-// no use in going on.
+// Full reports whether there are more faults than anybody reads: then reading on is of no use.
 func (r *Reader) Full() bool { return len(r.Faults) > MaxFaults }
 
 // Fault reports a fault at the start of a node.
@@ -84,7 +83,7 @@ func (r *Reader) Fault(n ast.Node, format string, args ...any) {
 	r.FaultAt(line, column, format, args...)
 }
 
-// Place is where a node starts, both from 1.
+// Place returns where a node starts: line and column from 1.
 func Place(n ast.Node) (line, column int) {
 	switch m := n.(type) {
 	case *ast.MappingNode:
@@ -101,8 +100,8 @@ func Place(n ast.Node) (line, column int) {
 	return p.Line, p.Column
 }
 
-// Tree parses the file. It returns nil when there is nothing to walk. v is what
-// the files before had; its own is added.
+// Tree parses the file. It returns nil when there is nothing to walk. v is what earlier files had,
+// and gets what this one has.
 func (r *Reader) Tree(v *Volume) (root ast.Node) {
 	if len(r.Src) > MaxBytes {
 		r.FaultAt(1, 1, "the file has %d bytes; a rules file has at most %d", len(r.Src), MaxBytes)
@@ -270,8 +269,8 @@ type Pair struct {
 	Value   ast.Node
 }
 
-// Pairs reads a mapping in file order; nil, after a fault, when it is none.
-// what says what was expected.
+// Pairs reads a mapping in file order; it returns nil, after a fault, for anything else. what names
+// what was expected.
 func (r *Reader) Pairs(n ast.Node, what string) []Pair {
 	var entries []*ast.MappingValueNode
 	switch m := n.(type) {
@@ -300,7 +299,7 @@ func (r *Reader) Pairs(n ast.Node, what string) []Pair {
 	return pairs
 }
 
-// Fields reads a mapping whose keys are known; nil, after a fault, when it is none.
+// Fields reads a mapping with known keys; it returns nil, after a fault, for anything else.
 func (r *Reader) Fields(n ast.Node, what string, known ...string) map[string]ast.Node {
 	pairs := r.Pairs(n, what)
 	if pairs == nil {
@@ -321,7 +320,7 @@ func (r *Reader) Fields(n ast.Node, what string, known ...string) map[string]ast
 	return m
 }
 
-// Items reads a list; nil, after a fault, when it is none.
+// Items reads a list; it returns nil, after a fault, for anything else.
 func (r *Reader) Items(n ast.Node, what string) []ast.Node {
 	switch s := n.(type) {
 	case *ast.SequenceNode:
@@ -340,7 +339,7 @@ func (r *Reader) Items(n ast.Node, what string) []ast.Node {
 	return nil
 }
 
-// listItem is a text as it can stand within brackets.
+// listItem writes a text as it can stand within brackets.
 func listItem(s string) string {
 	s = strings.TrimSpace(s)
 	if plainItem.MatchString(s) {
@@ -388,7 +387,7 @@ func (r *Reader) Text(n ast.Node, what string) (string, bool) {
 	return s, true
 }
 
-// KindOf names a node for people.
+// KindOf returns the kind of a node for people.
 func KindOf(n ast.Node) string {
 	switch n.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode:

@@ -49,8 +49,8 @@ func (c *columns) add(column int) int {
 	return last.entries
 }
 
-// countable refuses files with more words and marks, more nesting or longer lists
-// than are taken. v is what other files of the set have; it adds its own.
+// countable refuses files with more words and marks, deeper nesting or longer lists than the
+// maximum. v is what earlier files had, and gets what this one has.
 func (r *Reader) countable(v *Volume) bool {
 	s := byteScanner{Volume: *v, within: -1}
 	s.bytes += len(r.Src)
@@ -65,7 +65,7 @@ func (r *Reader) countable(v *Volume) bool {
 	return true
 }
 
-// line counts one line; refused says what is too much, at a byte of the line.
+// line counts one line; refused says what exceeds a maximum, at a byte of the line.
 func (s *byteScanner) line(line string) (at int, refused string) {
 	at = len(line) - len(strings.TrimLeft(line, " "))
 	key := at // where the key begins that a | or > text belongs to
