@@ -22,7 +22,7 @@ import (
 	"switchyard/rules"
 )
 
-// tokenOf is the token of whoever has this name.
+// tokenOf returns the token of this name.
 func tokenOf(name string) string { return "token of " + name }
 
 // staff are tokens by their names: one of each role, and a viewer and an
@@ -48,7 +48,7 @@ func guarded(t *testing.T, change ...func(*web.Config)) *server {
 	}}, change...)...)
 }
 
-// ask sends a request of whoever has this name, "" for nobody.
+// ask sends a request with the token of this name; "": without one.
 func (s *server) ask(method, target, name string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	s.t.Helper()
 	req := httptest.NewRequest(method, "http://yard.example"+target, strings.NewReader(""))
@@ -150,7 +150,7 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 	}
 }
 
-// as sends the token of whoever has this name.
+// as adds the token of this name.
 func as(name string) func(*http.Request) {
 	return func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+tokenOf(name)) }
 }

@@ -101,7 +101,7 @@ func (a *app) StopRunner(_ context.Context, id string, force bool) error {
 	return a.do("stop", id, " ", force)
 }
 
-// placeless are books in which Nomad has no node for any runner.
+// placeless is a database in which Nomad has no node for any runner.
 type placeless struct{ *store.Store }
 
 func (b placeless) Runners(ctx context.Context, jobID int64) ([]router.Runner, error) {
@@ -275,7 +275,7 @@ func TestAJobIsShownWithItsWholeStory(t *testing.T) {
 	}
 	want := []string{"1h0m0s webhook  queued", "6h0m0s router gha-1-1 dispatched", "6h0m0s router gha-1-1 dispatched", "6h0m0s router  dispatched"}
 	if diff := cmp.Diff(want, lines); diff != "" {
-		t.Errorf("time line (-want +got):\n%s", diff)
+		t.Errorf("timeline (-want +got):\n%s", diff)
 	}
 	d = decode[api.JobDetail](t, s.call("GET", "/jobs/3", http.StatusOK))
 	if d.Decision != nil || d.Job.DueAt == nil || d.Job.DispatchedAt != nil {
@@ -307,17 +307,11 @@ func TestChangesAreMadeAndAnsweredWithWhatIsThen(t *testing.T) {
 	s.call("POST", "/jobs/1/cancel?run=true", http.StatusOK)
 	s.call("POST", "/runners/gha-1-1/stop", http.StatusOK)
 	s.call("POST", "/runners/gha-1-1/stop?force=true", http.StatusOK)
-	body := func(text string) func(*http.Request) {
-		return func(r *http.Request) {
-			r.Header.Set("Content-Type", "application/json")
-			r.Body = io.NopCloser(strings.NewReader(text))
-		}
-	}
-	if r := decode[router.SyncReport](t, s.call("POST", "/sync", http.StatusOK, body(`{"repo":"acme/web"}`))); r.Repo != "acme/web" || r.Changed != 3 {
+	if r := decode[router.SyncReport](t, s.call("POST", "/sync", http.StatusOK, sends(`{"repo":"acme/web"}`))); r.Repo != "acme/web" || r.Changed != 3 {
 		t.Errorf("the report of sync is %+v", r)
 	}
 	for _, text := range []string{"", `{"repo":"acme"}`, `{"repo":"a/b/c"}`, `{"repos":"acme/web"}`} {
-		s.call("POST", "/sync", http.StatusBadRequest, body(text))
+		s.call("POST", "/sync", http.StatusBadRequest, sends(text))
 	}
 	want := []string{"retry 2", "cancel 1 false", "cancel 1 true", "stop gha-1-1 false", "stop gha-1-1 true", "sync acme/web"}
 	if diff := cmp.Diff(want, s.app.did); diff != "" {

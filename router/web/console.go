@@ -132,7 +132,7 @@ func short(s string) string {
 	return router.Printable(shortened(s, 120))
 }
 
-// shortened cuts a text to so many characters, and shows that it did.
+// shortened cuts a text to at most most characters, and marks where it cut.
 func shortened(s string, most int) string {
 	if r := []rune(s); len(r) > most {
 		return string(r[:most]) + "…"

@@ -17,7 +17,7 @@ const (
 	maxMatrix    = 90_000 // bytes of the matrix
 	maxNodes     = 60
 	maxDevices   = 3   // models of a node
-	maxLeftOut   = 10  // rules of which nothing is told
+	maxLeftOut   = 10  // rules that are named as not shown
 	maxName      = 48  // characters
 	maxWhyLength = 120 // characters
 )

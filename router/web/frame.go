@@ -15,10 +15,10 @@ import (
 	"switchyard/router/web/auth"
 )
 
-// sharedPages are those that many have open at once, and whose content depends
-// only on role and scope. While anyone follows the stream,
-// which has all of them ask for the page at the same time, the content is made
-// once for all, until something changes or sharedFresh is over.
+// sharedPages are pages that many have open at once, and whose content depends only on
+// role and scope. While anyone follows the stream, which has all of them ask for the page
+// at the same time, the content is made once for all, until something changes or
+// sharedFresh is over.
 var sharedPages = []string{"/", "/jobs", "/jobs/{id}", "/runners"}
 
 // A frame makes pages: their content, and what stands around it.

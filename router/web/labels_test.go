@@ -17,7 +17,7 @@ import (
 	"switchyard/rules"
 )
 
-// asked are books of which the demand is told, for a scope.
+// asked is a database that returns this demand, whatever the scope.
 type asked struct {
 	api.Database
 
@@ -87,39 +87,35 @@ rules:
 `
 
 func TestLabelsAreACatalogue(t *testing.T) {
-	books := &asked{demand: []router.Demand{
+	db := &asked{demand: []router.Demand{
 		{Labels: []string{"self-hosted", "Linux", "CPU=4"}, Jobs: 3, Waits: []time.Duration{2 * time.Second, time.Minute}},
 		{Labels: []string{"linux", "run-7", "linus", "<i>x"}, Jobs: 2},
 	}}
 	var late atomic.Int64
 	s := serve(t, func(c *web.Config) {
-		books.Database, c.Database = c.Database, books
+		db.Database, c.Database = c.Database, db
 		c.App = ruled{&app{}, parse(t, catalogue)}
 		c.Now = func() time.Time { return t0.Add(time.Duration(late.Load())) }
 	})
 	page := s.counted("/labels")
-	for _, want := range []string{
+	wants(t, page,
 		`id="label-arm64"`, "Only nodes whose CPU architecture is arm64", "${attr.cpu.arch} = arm64",
 		"Device: 1 × nvidia/gpu", "runs-on: [self-hosted, linux, gpu]", `href="/playground?labels=self-hosted%2c%20linux%2c%20gpu"`,
 		"a whole number from 1 to 32", "Reserved cores: at least what the label says", "one of a, b", "metadata zone is not what the label says", "Only nodes of the pool far",
 		"CPU: at least 8000 MHz", "Memory: at least 16GiB", "Disk: at least 1GiB", "still fits jobs without it", "Write <code><bdi>run-${{ github.run_id }}</bdi></code>", "<code>runs-on: [self-hosted, linux, &#39;run-${{ github.run_id }}&#39;]</code>", "only rule conditions mention it",
 		`<a href="/jobs?label=self-hosted">3 jobs</a>`, `<a href="/jobs?label=linux">5 jobs</a>`, "median wait 2.0 s,<br>95 % within 2.0 s", "none has a runner yet", "not used in 7 days",
 		`<bdi>linus</bdi>`, `&lt;i&gt;x`,
-	} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page of labels has no %q", want)
-		}
-	}
+	)
 	if entry, _, _ := strings.Cut(page[strings.Index(page, `id="label-run-`):], "</section>"); strings.Count(entry, "run-1") != 1 { // the playground decides a job, so it has one
 		t.Errorf("the entry of run-*:\n%s", entry)
 	}
-	if strings.Contains(page, "<i>x") || books.within != nil || !books.since.Equal(t0.Add(-7*24*time.Hour)) {
-		t.Errorf("within %v since %v:\n%s", books.within, books.since, page)
+	if strings.Contains(page, "<i>x") || db.within != nil || !db.since.Equal(t0.Add(-7*24*time.Hour)) {
+		t.Errorf("within %v since %v:\n%s", db.within, db.since, page)
 	}
-	if s.get("/labels", http.StatusOK); books.read() != 1 {
-		t.Errorf("the books were read %d times for two pages, want once", books.read())
+	if s.get("/labels", http.StatusOK); db.read() != 1 {
+		t.Errorf("the database was read %d times for two pages, want once", db.read())
 	}
-	for late.Store(int64(time.Hour)); books.read() < 2; time.Sleep(time.Millisecond) { // an hour later they are read anew
+	for late.Store(int64(time.Hour)); db.read() < 2; time.Sleep(time.Millisecond) { // an hour later they are read again
 		s.get("/labels", http.StatusOK)
 	}
 	for query, want := range map[string]string{"ARCHITECTURE": "arm64", "nvidia": "gpu", "beta": "beta", "whole+number": "cpu=*", "far": "zone=*"} {
@@ -133,15 +129,15 @@ func TestLabelsAreACatalogue(t *testing.T) {
 	}
 	s.get("/labels?x=1", http.StatusBadRequest)
 
-	books.mu.Lock()
-	books.fail = errors.New("the disk is gone")
-	books.mu.Unlock()
+	db.mu.Lock()
+	db.fail = errors.New("the disk is gone")
+	db.mu.Unlock()
 	late.Store(int64(3 * time.Hour))
 	for page = s.get("/labels", http.StatusOK); !strings.Contains(page, "not available now"); page = s.get("/labels", http.StatusOK) {
 		time.Sleep(time.Millisecond)
 	}
 	if !strings.Contains(page, `id="label-gpu"`) || strings.Contains(page, "the disk") {
-		t.Errorf("with unreadable books: %s", page)
+		t.Errorf("with an unreadable database: %s", page)
 	}
 	if !strings.Contains(s.log.String(), "the disk is gone") {
 		t.Errorf("the log has not why: %s", s.log.String())
@@ -168,12 +164,12 @@ func TestManyLabelsStayOnASmallPage(t *testing.T) {
 	for i := range 10 {
 		fmt.Fprintf(&text, "  - { name: rule-number-%d, if: 'has(\"label-number-%d\")', jobspec: docker-linux }\n", i, i)
 	}
-	books := &asked{}
+	db := &asked{}
 	for i := range 5000 {
-		books.demand = append(books.demand, router.Demand{Labels: []string{fmt.Sprint(i, strings.Repeat("y", 240))}, Jobs: 1})
+		db.demand = append(db.demand, router.Demand{Labels: []string{fmt.Sprint(i, strings.Repeat("y", 240))}, Jobs: 1})
 	}
 	s := serve(t, func(c *web.Config) {
-		books.Database, c.Database = c.Database, books
+		db.Database, c.Database = c.Database, db
 		c.App = ruled{&app{}, parse(t, text.String())}
 	})
 	if page := s.counted("/labels"); len(page) > 200_000 || !strings.Contains(page, "more labels") {
@@ -183,13 +179,13 @@ func TestManyLabelsStayOnASmallPage(t *testing.T) {
 
 // While the jobs are counted the page is there, and says so.
 func TestLabelsDoNotWaitForTheirCounts(t *testing.T) {
-	books := &asked{demand: []router.Demand{{Labels: []string{"linux"}, Jobs: 3}}}
-	s := serve(t, func(c *web.Config) { books.Database, c.Database = c.Database, books })
-	books.mu.Lock() // the books do not answer
+	db := &asked{demand: []router.Demand{{Labels: []string{"linux"}, Jobs: 3}}}
+	s := serve(t, func(c *web.Config) { db.Database, c.Database = c.Database, db })
+	db.mu.Lock() // the database does not answer
 	if page := s.get("/labels", http.StatusOK); !strings.Contains(page, "data-again") || !strings.Contains(page, `id="label-linux"`) || strings.Contains(page, "not asked for") {
 		t.Errorf("while the jobs are counted: %s", page)
 	}
-	books.mu.Unlock()
+	db.mu.Unlock()
 	if page := s.counted("/labels"); !strings.Contains(page, "3 jobs") {
 		t.Errorf("after it: %s", page)
 	}
@@ -198,9 +194,9 @@ func TestLabelsDoNotWaitForTheirCounts(t *testing.T) {
 // A team sees what its own jobs asked for, and begins in the playground with a
 // repository of its own.
 func TestTeamsSeeTheirOwnLabels(t *testing.T) {
-	books := &asked{}
+	db := &asked{}
 	s := guarded(t, func(c *web.Config) {
-		books.Database, c.Database = c.Database, books
+		db.Database, c.Database = c.Database, db
 	})
 	for {
 		if page := s.ask(http.MethodGet, "/labels", "other viewer").Body.String(); !strings.Contains(page, "data-again") {
@@ -208,10 +204,10 @@ func TestTeamsSeeTheirOwnLabels(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	books.mu.Lock()
-	defer books.mu.Unlock()
-	if len(books.within) != 1 || books.within[0] != "other/*" {
-		t.Errorf("the jobs were counted within %q", books.within)
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if len(db.within) != 1 || db.within[0] != "other/*" {
+		t.Errorf("the jobs were counted within %q", db.within)
 	}
 	if page := s.ask(http.MethodGet, "/playground", "other viewer").Body.String(); !strings.Contains(page, `name="repo" value="other/web"`) {
 		t.Errorf("the playground begins with another repository: %s", page)

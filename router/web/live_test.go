@@ -42,7 +42,7 @@ func virtual(t *testing.T, name string, f func(*testing.T)) {
 	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
 
-// changing are books of which only the changes matter. Only those of even jobs
+// changing is a database of which only the changes matter. Only those of even jobs
 // are of acme.
 type changing struct {
 	*store.Store
@@ -83,11 +83,11 @@ type stopping struct {
 func (s *stopping) Stopping() <-chan struct{} { return s.stops }
 
 // followed is a server, which change may give timeouts.
-func followed(t *testing.T, change ...func(*http.Server)) (url string, books *changing, app *stopping) {
+func followed(t *testing.T, change ...func(*http.Server)) (url string, db *changing, app *stopping) {
 	t.Helper()
-	books, app = &changing{last: 7}, &stopping{stops: make(chan struct{})}
-	url = network.Serve(t, web.Handler(web.Config{App: app, Database: books}), change...)
-	return url + api.Prefix + "/events", books, app
+	db, app = &changing{last: 7}, &stopping{stops: make(chan struct{})}
+	url = network.Serve(t, web.Handler(web.Config{App: app, Database: db}), change...)
+	return url + api.Prefix + "/events", db, app
 }
 
 // A follower reads one stream.
@@ -150,15 +150,15 @@ func TestManyFollowByOneLook(t *testing.T) { synctest.Test(t, testManyFollowByOn
 
 func testManyFollowByOneLook(t *testing.T) {
 	const short = 300 * time.Millisecond
-	url, books, app := followed(t, func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = short, short })
+	url, db, app := followed(t, func(s *http.Server) { s.ReadTimeout, s.WriteTimeout = short, short })
 	var all []*follower
 	for range 100 {
 		all = append(all, follow(t, url, ""))
 	}
-	began, before := time.Now(), books.looks.Load()
+	began, before := time.Now(), db.looks.Load()
 	var got sync.WaitGroup
 	for round := int64(1); round <= 2; round++ {
-		books.change(1)
+		db.change(1)
 		for _, f := range all {
 			got.Go(func() {
 				if line := f.next(); line != changed(7+round) {
@@ -169,8 +169,8 @@ func testManyFollowByOneLook(t *testing.T) {
 		got.Wait()
 		time.Sleep(time.Until(began.Add(time.Duration(round) * 3 * short))) // quiet for longer than the server waits
 	}
-	if looks, most := books.looks.Load()-before, time.Since(began)/(400*time.Millisecond)+3; looks > int32(most) {
-		t.Errorf("%d looks at the books for %d who follow in %v", looks, len(all), time.Since(began))
+	if looks, most := db.looks.Load()-before, time.Since(began)/(400*time.Millisecond)+3; looks > int32(most) {
+		t.Errorf("%d reads of the database for %d who follow in %v", looks, len(all), time.Since(began))
 	}
 	close(app.stops)
 	for _, f := range all {
@@ -185,26 +185,26 @@ func TestWhoComesBackIsToldWhatHeMissed(t *testing.T) {
 }
 
 func testWhoComesBackIsToldWhatHeMissed(t *testing.T) {
-	url, books, _ := followed(t)
+	url, db, _ := followed(t)
 	f := follow(t, url, "5")
 	for _, id := range []int64{6, 7} {
 		if got := f.next(); got != changed(id) {
 			t.Errorf("told %q, want %q", got, changed(id))
 		}
 	}
-	books.change(1)
+	db.change(1)
 	if got := f.next(); got != changed(8) {
 		t.Errorf("then told %q, want %q", got, changed(8))
 	}
-	books.change(5000)
+	db.change(5000)
 	if got := follow(t, url, "8").next(); got != "event: reset | data: {}" {
-		t.Errorf("who missed thousands is told %q", got)
+		t.Errorf("a client that missed thousands receives %q", got)
 	}
 	for _, id := range []string{"x", "-1"} {
 		req := httptest.NewRequest(http.MethodGet, url, nil)
 		req.Header.Set("Last-Event-ID", id)
 		rec := httptest.NewRecorder()
-		web.Handler(web.Config{App: &app{}, Database: books}).ServeHTTP(rec, req)
+		web.Handler(web.Config{App: &app{}, Database: db}).ServeHTTP(rec, req)
 		if rec.Code != http.StatusBadRequest {
 			t.Errorf("Last-Event-ID %s is answered %d", id, rec.Code)
 		}
@@ -215,19 +215,19 @@ func testWhoComesBackIsToldWhatHeMissed(t *testing.T) {
 func TestASlowClientIsLetGo(t *testing.T) { synctest.Test(t, testASlowClientIsLetGo) }
 
 func testASlowClientIsLetGo(t *testing.T) {
-	url, books, _ := followed(t)
+	url, db, _ := followed(t)
 	quick, slow := follow(t, url, ""), make(chan struct{})
 	go func() { // a client with a body that is not read: its writes block once the network is full
 		defer close(slow)
-		web.Handler(web.Config{App: &app{}, Database: books}).ServeHTTP(&stuck{t: t}, httptest.NewRequest(http.MethodGet, url, nil).WithContext(t.Context()))
+		web.Handler(web.Config{App: &app{}, Database: db}).ServeHTTP(&stuck{t: t}, httptest.NewRequest(http.MethodGet, url, nil).WithContext(t.Context()))
 	}()
 	want := int64(7)
 	for over := false; !over; {
-		books.change(100)
+		db.change(100)
 		for range 100 {
 			want++
 			if id := quick.id(); id != want {
-				t.Fatalf("the quick one is told of %d, want %d", id, want)
+				t.Fatalf("the quick one receives %d, want %d", id, want)
 			}
 		}
 		select {
@@ -313,9 +313,9 @@ func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 func TestAnOpenPageKeepsNobodyLoggedIn(t *testing.T) {
 	virtual(t, "the page of what happens now", func(t *testing.T) {
 		acc := staff()
-		books := &changing{}
+		db := &changing{}
 		handler := web.Handler(web.Config{
-			App: &app{}, Database: books, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil },
+			App: &app{}, Database: db, Now: time.Now, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil },
 		})
 		s := &server{t: t, handler: handler}
 		in := s.ask("POST", "/login", "", form("token", tokenOf("viewer")))
@@ -362,8 +362,8 @@ func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 	for i := range 6 {
 		access.Tokens = append(access.Tokens, auth.Token{Name: fmt.Sprint("viewer", i), Role: auth.Viewer, SHA256: sha256.Sum256([]byte(fmt.Sprint("a secret", i)))})
 	}
-	books, app := &changing{last: 7}, &stopping{stops: make(chan struct{})}
-	url := network.Serve(t, web.Handler(web.Config{App: app, Database: books, Access: func() (*auth.Access, error) { return access, nil }})) + api.Prefix + "/events"
+	db, app := &changing{last: 7}, &stopping{stops: make(chan struct{})}
+	url := network.Serve(t, web.Handler(web.Config{App: app, Database: db, Access: func() (*auth.Access, error) { return access, nil }})) + api.Prefix + "/events"
 	var all []*follower
 	for range 100 {
 		all = append(all, follow(t, url, "", "a secret0"))
@@ -386,7 +386,7 @@ func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 		all = append(all, follow(t, url, "", fmt.Sprint("a secret", 1+i/100)))
 	}
 	synctest.Wait()
-	books.change(1)
+	db.change(1)
 	told := 0
 	for _, f := range all {
 		if f.next() != "" {
@@ -394,7 +394,7 @@ func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 		}
 	}
 	if told != 500 {
-		t.Errorf("%d are told of a change, want 500", told)
+		t.Errorf("%d receive a change, want 500", told)
 	}
 	close(app.stops)
 	for _, f := range all {

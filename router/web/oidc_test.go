@@ -22,7 +22,7 @@ import (
 	"switchyard/router/web/auth"
 )
 
-// A provider is an OpenID Connect provider at which whoever comes is logged in
+// A provider is an OpenID Connect provider at which everybody is logged in
 // with these claims.
 type provider struct {
 	*httptest.Server

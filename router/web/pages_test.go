@@ -15,34 +15,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"switchyard/router"
-	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 	"switchyard/router/web"
 	"switchyard/rules"
 )
 
-// post sends a form and wants this status; it returns where it leads to, and the page.
-func (s *server) post(path string, form url.Values, status int) (location, body string) {
-	s.t.Helper()
-	req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081"+path, strings.NewReader(form.Encode()))
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Sec-Fetch-Site", "same-origin")
-	rec := httptest.NewRecorder()
-	s.handler.ServeHTTP(rec, req)
-	if rec.Code != status {
-		s.t.Fatalf("POST %s = %d, want %d: %s", path, rec.Code, status, rec.Body)
-	}
-	return rec.Header().Get("Location"), rec.Body.String()
-}
-
 func (s *server) wantText(path string, status int, want ...string) {
 	s.t.Helper()
-	body := s.get(path, status)
-	for _, w := range want {
-		if !strings.Contains(body, w) {
-			s.t.Errorf("GET %s has no %q:\n%s", path, w, body)
-		}
-	}
+	wants(s.t, s.get(path, status), want...)
 }
 
 func TestNowTellsWhatWaitsAndWhy(t *testing.T) {
@@ -74,13 +54,8 @@ func TestNowShowsTrouble(t *testing.T) {
 }
 
 func TestTheLastDayIsDrawn(t *testing.T) {
-	c, _ := history(t, 4000)
-	body := getPage(t, web.Handler(c), "/").Body.String()
-	for _, want := range []string{`class="band2"`, `aria-label="Jobs that started in each of the last 24 hours`, "<summary>The numbers</summary>", ">h3</a>", "median of"} {
-		if !strings.Contains(body, want) {
-			t.Errorf("Now with a history has no %q", want)
-		}
-	}
+	c := history(t, 4000)
+	wants(t, getPage(t, web.Handler(c), "/").Body.String(), `class="band2"`, `aria-label="Jobs that started in each of the last 24 hours`, "<summary>The numbers</summary>", ">h3</a>", "median of")
 }
 
 func TestWhoSeesSomeRepositoriesCountsThoseAlone(t *testing.T) {
@@ -130,7 +105,7 @@ func TestOperatorsChangeAJobOnItsPage(t *testing.T) {
 	for _, tt := range []struct{ path, run, to string }{
 		{"/jobs/2/retry", "", "/jobs/2"}, {"/jobs/1/cancel", "", "/jobs/1"}, {"/jobs/1/cancel", "run", "/jobs/1"}, {"/runners/gha-1-1/stop", "force", "/jobs/1"},
 	} {
-		if to, _ := s.post(tt.path, url.Values{tt.run: {"true"}}, http.StatusSeeOther); to != tt.to {
+		if _, to := s.submit(tt.path, url.Values{tt.run: {"true"}}, http.StatusSeeOther); to != tt.to {
 			t.Errorf("POST %s leads to %q, want %q", tt.path, to, tt.to)
 		}
 	}
@@ -139,11 +114,11 @@ func TestOperatorsChangeAJobOnItsPage(t *testing.T) {
 		t.Errorf("done (-want +got):\n%s", diff)
 	}
 	s.app.fail = &router.ConflictError{Reason: "job 2 has ended"}
-	if _, body := s.post("/jobs/2/retry", nil, http.StatusConflict); !strings.Contains(body, `role="alert">job 2 has ended.`) || !strings.Contains(body, "Timeline") {
+	if body, _ := s.submit("/jobs/2/retry", nil, http.StatusConflict); !strings.Contains(body, `role="alert">job 2 has ended.`) || !strings.Contains(body, "Timeline") {
 		t.Errorf("a conflict is not shown on the page of the job: %s", body)
 	}
-	s.post("/jobs/99/retry", nil, http.StatusNotFound)
-	s.post("/runners/gha-99-1/stop", nil, http.StatusNotFound)
+	s.submit("/jobs/99/retry", nil, http.StatusNotFound)
+	s.submit("/runners/gha-99-1/stop", nil, http.StatusNotFound)
 }
 
 // pageAddresses are those of the navigation, a job in each state, and lists as people filter them.
@@ -162,13 +137,13 @@ func pageAddresses(c web.Config, jobs []int64) (all []string) {
 
 const historyJobs = 100_000
 
-func history(t testing.TB, n int) (web.Config, *store.Store) {
+func history(t testing.TB, n int) web.Config {
 	path := filepath.Join(t.TempDir(), "history.db")
 	storetest.Create(t, path)
 	storetest.History(t, path, n, 14*24*time.Hour, time.Now())
 	st := storetest.Open(t, path)
 	t.Cleanup(func() { _ = st.Close() })
-	return web.Config{App: &app{}, Database: st}, st
+	return web.Config{App: &app{}, Database: st}
 }
 
 func getPage(t testing.TB, h http.Handler, path string) *httptest.ResponseRecorder {
@@ -184,7 +159,7 @@ const mostBytes = 200_000 // of a page, without the editor
 
 func TestPagesOfALongHistoryAreSmall(t *testing.T) {
 	n := 5000
-	c, _ := history(t, n)
+	c := history(t, n)
 	h := web.Handler(c)
 	beside := len(readAll(t, "assets/app.css", "assets/app.js")) // what each page loads
 	var last []int64
@@ -202,11 +177,11 @@ func TestPagesOfALongHistoryAreSmall(t *testing.T) {
 }
 
 // BenchmarkPages measures each page at the server, with 100,000 jobs of two
-// weeks in the books, 1000 rules and 200 versions of them: the first time that
+// weeks in the database, 1000 rules and 200 versions of them: the first time that
 // it is asked for, as nothing is kept then, and the median and the worst of the
 // others.
 func BenchmarkPages(b *testing.B) {
-	c, _ := history(b, historyJobs)
+	c := history(b, historyJobs)
 	rulebook, source := newBook(), []byte(goodRules)
 	for i := range 1000 {
 		source = fmt.Appendf(source, "  - { name: no-%d, if: has(\"linux\"), deny: no }\n", i)

@@ -126,7 +126,7 @@ func testOneDraftIsLookedAtAtATime(t *testing.T) {
 	all.Wait()
 }
 
-// A patient book looks at a draft until it is told to end.
+// A patient book checks a draft until its context ends.
 type patient struct {
 	*book
 	jobs int // that it tells of, before it tells no more

@@ -15,7 +15,7 @@ import (
 func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
 	away := cluster{}
 	s := serve(t, func(c *web.Config) { c.Cluster = &away })
-	for query, wants := range map[string][]string{
+	for query, texts := range map[string][]string{
 		"": {"start with those of a rule", `href="/playground?labels=self-hosted%2C&#43;linux&amp;repo=acme%2Fweb"`, `value="acme/web"`},
 		"labels=self-hosted linux gpu&event=push":    {"is-routed", "rule linux runs it with the jobspec docker-linux", "1 × nvidia/gpu", "label gpu", "&#34;Job&#34;: &#34;linux&#34;"},
 		"labels=[self-hosted, 'linux']":              {"is-undecided", "Fill in “Job and workflow run”", ">unknown<"},
@@ -30,11 +30,7 @@ func TestThePlaygroundShowsWhatTheRulesDecide(t *testing.T) {
 	} {
 		q := strings.NewReplacer(" ", "%20", "[", "%5B", "]", "%5D", "'", "%27", "<", "%3C", ">", "%3E").Replace(query)
 		page := s.get("/playground?"+q, http.StatusOK)
-		for _, want := range wants {
-			if !strings.Contains(page, want) {
-				t.Errorf("the playground for %q has no %q:\n%s", query, want, page)
-			}
-		}
+		wants(t, page, texts...)
 		if strings.Contains(page, "<b>") || strings.Contains(page, "<i>") || strings.Contains(page, "<u>") {
 			t.Errorf("the playground for %q holds markup", query)
 		}

@@ -129,6 +129,7 @@ func (s *server) submit(path string, form url.Values, status int) (body, goTo st
 	s.t.Helper()
 	req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081"+path, strings.NewReader(form.Encode()))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Sec-Fetch-Site", "same-origin")
 	rec := httptest.NewRecorder()
 	s.handler.ServeHTTP(rec, req)
 	if rec.Code != status {
@@ -151,12 +152,8 @@ func wants(t *testing.T, page string, texts ...string) {
 }
 
 func asJSON(v any) func(*http.Request) {
-	return func(req *http.Request) {
-		b, _ := json.Marshal(v)
-		req.Header.Set("Content-Type", "application/json")
-		*req = *httptest.NewRequest(req.Method, req.URL.String(), strings.NewReader(string(b)))
-		req.Header.Set("Content-Type", "application/json")
-	}
+	b, _ := json.Marshal(v)
+	return sends(string(b))
 }
 
 func drafted(source string) map[string]any {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	sharedFresh = time.Second // for so long at least all are shown the same
-	sharedKeys  = 100         // as many are kept
+	sharedFresh = time.Second // how long all are shown the same, at least
+	sharedKeys  = 100         // values that are kept
 )
 
 // shared keeps what is made once for all who ask for it under the same key. The

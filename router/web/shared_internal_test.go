@@ -45,7 +45,7 @@ func TestWhatIsSharedIsKeptAsLongAsItTook(t *testing.T) {
 	for _, c := range []struct {
 		err  error
 		want int
-	}{{nil, 1}, {errors.New("the books are away"), 2}} {
+	}{{nil, 1}, {errors.New("the database is away"), 2}} {
 		var s shared[int]
 		at, made := time.Unix(0, 0), 0
 		for range 3 { // at 0, 4 and 4 s

@@ -16,7 +16,7 @@ import (
 	"switchyard/router/web/api"
 )
 
-// counting are books that count how often jobs are looked for.
+// counting is a database that counts searches for jobs.
 type counting struct {
 	*store.Store
 	finds atomic.Int32
@@ -27,18 +27,18 @@ func (b *counting) FindJobs(ctx context.Context, f router.JobFilter) ([]router.J
 	return b.Store.FindJobs(ctx, f)
 }
 
-// While they follow, all who have a page open are answered by one look at the
-// books for each change, and never with what was before it.
+// While clients follow the stream, all open pages are answered by one search of the
+// database for each change, and never with what was before it.
 func TestWhoLooksAtTheSameSharesALook(t *testing.T) {
 	synctest.Test(t, testWhoLooksAtTheSameSharesALook)
 }
 
 func testWhoLooksAtTheSameSharesALook(t *testing.T) {
-	books, st := &counting{}, (*store.Store)(nil)
+	db, st := &counting{}, (*store.Store)(nil)
 	s := serve(t, func(c *web.Config) {
 		st = c.Database.(placeless).Store
-		books.Store = st
-		c.Database, c.Now = books, func() time.Time { return t0.Add(9 * time.Hour) }
+		db.Store = st
+		c.Database, c.Now = db, func() time.Time { return t0.Add(9 * time.Hour) }
 	})
 	url := network.Serve(t, s.handler)
 	look := func(want string) {
@@ -54,12 +54,12 @@ func testWhoLooksAtTheSameSharesALook(t *testing.T) {
 		all.Wait()
 	}
 	look("acme/web")
-	if n := books.finds.Swap(0); n != 20 {
+	if n := db.finds.Swap(0); n != 20 {
 		t.Errorf("nobody follows, and 20 pages took %d looks", n)
 	}
 	f := follow(t, url+api.Prefix+"/events", "")
 	look("acme/web")
-	if n := books.finds.Swap(0); n != 1 {
+	if n := db.finds.Swap(0); n != 1 {
 		t.Errorf("20 pages took %d looks, want 1", n)
 	}
 	for _, reason := range []string{"the first reason", "the second reason"} {
@@ -71,12 +71,12 @@ func testWhoLooksAtTheSameSharesALook(t *testing.T) {
 			t.Fatal("the stream has ended")
 		}
 		look(reason)
-		if n := books.finds.Swap(0); n != 1 {
+		if n := db.finds.Swap(0); n != 1 {
 			t.Errorf("after a change 20 pages took %d looks, want 1", n)
 		}
 	}
 	s.get("/jobs?state=queued", http.StatusOK)
-	if n := books.finds.Load(); n != 1 {
+	if n := db.finds.Load(); n != 1 {
 		t.Errorf("another page took %d looks, want its own", n)
 	}
 }

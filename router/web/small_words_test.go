@@ -33,7 +33,7 @@ func TestARunnerThatNomadHasNotTakenIsNotDispatched(t *testing.T) {
 // One job is no half of one.
 func TestTheQueueTimeOfOneJob(t *testing.T) {
 	for jobs, want := range map[int]string{1: "<small>of the one job that started</small>", 0: "<small>no job started</small>", 3: "median of 3 jobs"} {
-		c, _ := history(t, 1)
+		c := history(t, 1)
 		c.Database = started{c.Database, jobs}
 		if body := getPage(t, web.Handler(c), "/").Body.String(); strings.Count(body, want) != 2 {
 			t.Errorf("Now after %d jobs has no %q:\n%s", jobs, want, body)
@@ -41,7 +41,7 @@ func TestTheQueueTimeOfOneJob(t *testing.T) {
 	}
 }
 
-// started are books in which so many jobs started within the hour.
+// started is a database in which so many jobs started within the hour.
 type started struct {
 	api.Database
 	jobs int

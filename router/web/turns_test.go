@@ -17,7 +17,7 @@ import (
 	"switchyard/router/web/auth"
 )
 
-// slow are books in which to find jobs of the owner "slow" takes until its time is over.
+// slow is a database in which a search for jobs of the owner "slow" takes until its time is over.
 type slow struct {
 	api.Database
 	mu       sync.Mutex
@@ -39,13 +39,17 @@ func (b *slow) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, 
 	return nil, ctx.Err()
 }
 
+// manyAndOne are two principals with a token each.
+func manyAndOne() (*auth.Access, error) {
+	return &auth.Access{Tokens: []auth.Token{
+		{Name: "many", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
+	}}, nil
+}
+
 func TestQuestionsWaitForTheirTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		books := &slow{}
-		access := &auth.Access{Tokens: []auth.Token{
-			{Name: "many", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
-		}}
-		h := web.Handler(web.Config{App: &app{}, Database: books, Access: func() (*auth.Access, error) { return access, nil }})
+		db := &slow{}
+		h := web.Handler(web.Config{App: &app{}, Database: db, Access: manyAndOne})
 		ask := func(token, query string) *httptest.ResponseRecorder {
 			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+api.Prefix+"/jobs?"+query, nil).WithContext(t.Context())
 			req.Header.Set("Authorization", "Bearer "+token)
@@ -80,8 +84,8 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 		if codes[http.StatusTooManyRequests] < flood-10 || codes[http.StatusServiceUnavailable] == 0 || codes[http.StatusTooManyRequests]+codes[http.StatusServiceUnavailable] != flood {
 			t.Errorf("a flood is answered %v", codes)
 		}
-		if books.all > 4 {
-			t.Errorf("%d questions were answered at once", books.all)
+		if db.all > 4 {
+			t.Errorf("%d questions were answered at once", db.all)
 		}
 		if rec := ask("many questions", "owner=quick"); rec.Code != http.StatusOK {
 			t.Errorf("after the flood = %d %s", rec.Code, rec.Body)
@@ -92,11 +96,8 @@ func TestQuestionsWaitForTheirTurn(t *testing.T) {
 // What keeps one principal from an answer is not shown to another who asks for the same page.
 func TestARefusalIsOfOnePrincipal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		books := &slow{}
-		access := &auth.Access{Tokens: []auth.Token{
-			{Name: "many", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("many questions"))}, {Name: "one", Role: auth.Viewer, SHA256: sha256.Sum256([]byte("one question"))},
-		}}
-		h := web.Handler(web.Config{App: &app{}, Database: quiet{books}, Access: func() (*auth.Access, error) { return access, nil }})
+		db := &slow{}
+		h := web.Handler(web.Config{App: &app{}, Database: quiet{db}, Access: manyAndOne})
 		ask := func(ctx context.Context, token, path string) int {
 			req := httptest.NewRequest(http.MethodGet, "http://yard.example"+path, nil).WithContext(ctx)
 			req.Header.Set("Authorization", "Bearer "+token)
@@ -119,14 +120,14 @@ func TestARefusalIsOfOnePrincipal(t *testing.T) {
 			t.Errorf("another principal's page is answered %d", code)
 		}
 		if code := <-many; code != http.StatusTooManyRequests {
-			t.Errorf("the page of who asks too much is answered %d, want 429", code)
+			t.Errorf("the page of the principal that asks too much is answered %d, want 429", code)
 		}
 		stop()
 		all.Wait()
 	})
 }
 
-// quiet are books in which nothing happens.
+// quiet is a database in which nothing happens.
 type quiet struct{ *slow }
 
 func (quiet) Changes(context.Context, int64, int) ([]router.Change, error) { return nil, nil }

@@ -197,7 +197,7 @@ func WriteJSON(w http.ResponseWriter, status int, contentType string, v any) {
 	_, _ = w.Write(append(router.PrintableJSON(b), '\n')) // a client that went away needs no answer
 }
 
-// VisibleJob returns a job that whoever ctx is of may see.
+// VisibleJob returns a job that the principal of ctx may see.
 func (a *API) VisibleJob(ctx context.Context, id int64) (router.Job, error) {
 	j, err := a.Database.Job(ctx, id)
 	if err == nil && !auth.Who(ctx).Scope.Has(j.Repo) {

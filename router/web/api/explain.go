@@ -69,7 +69,7 @@ func (q Question) Described() (router.Job, error) {
 	return j, nil
 }
 
-// Explain answers a question for whoever ctx is of.
+// Explain answers a question for the principal of ctx.
 func (a *API) Explain(ctx context.Context, q Question) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()

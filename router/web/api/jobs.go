@@ -128,7 +128,7 @@ func page[T, V any](found []T, limit int, show func(T) V, cursor func(T) string)
 	return shown, next
 }
 
-// Jobs answers GET /jobs for whoever ctx is of.
+// Jobs answers GET /jobs for the principal of ctx.
 func (a *API) Jobs(ctx context.Context, params url.Values) (JobList, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
@@ -197,7 +197,7 @@ func (a *API) showJob(req *http.Request) (any, error) {
 	return d, err
 }
 
-// Job returns all that is known of a job that whoever ctx is of may see.
+// Job returns all that is known of a job that the principal of ctx may see.
 func (a *API) Job(ctx context.Context, id int64) (JobDetail, router.Job, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
@@ -256,12 +256,12 @@ func (e *explained) of(app App, j router.Job) *router.Decision {
 	return &d
 }
 
-// RetryJob has a job decided again, as App.RetryJob does, for whoever ctx is of.
+// RetryJob has a job decided again, as App.RetryJob does, for the principal of ctx.
 func (a *API) RetryJob(ctx context.Context, id int64) error {
 	return a.change(ctx, id, func(ctx context.Context) error { return a.config.App.RetryJob(ctx, id) })
 }
 
-// CancelJob cancels a job, as App.CancelJob does, for whoever ctx is of.
+// CancelJob cancels a job, as App.CancelJob does, for the principal of ctx.
 func (a *API) CancelJob(ctx context.Context, id int64, run bool) error {
 	return a.change(ctx, id, func(ctx context.Context) error { return a.config.App.CancelJob(ctx, id, run) })
 }

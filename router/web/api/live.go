@@ -228,8 +228,8 @@ func (h *hub) send(changes []router.Change) {
 
 // stream answers GET /events with server-sent events, one for each change,
 // until the client goes away, is too slow or may not see it any more, or the
-// server stops. A client that comes back with the Last-Event-ID is told what it
-// missed, or by the event reset that this was too much.
+// server stops. A client that comes back with the Last-Event-ID gets what it
+// missed, or the event reset if that was too much.
 func (h *hub) stream(w http.ResponseWriter, req *http.Request) {
 	p := Parameters{Values: req.URL.Query()}
 	last := int64(-1)

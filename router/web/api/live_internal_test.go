@@ -19,7 +19,7 @@ func TestWhatWaitsForAClientIsBounded(t *testing.T) {
 	for id := range int64(liveBuffer + 1) {
 		h.send([]router.Change{{ID: id, Repo: router.Repo{Owner: "acme", Name: "web"}}, {ID: id, Repo: router.Repo{Owner: "beta", Name: "web"}}})
 		if got := <-other; len(got) != 1 {
-			t.Errorf("one of acme is told of %d changes, want its own", len(got))
+			t.Errorf("one of acme receives %d changes, want its own", len(got))
 		}
 	}
 	for range liveBuffer {
@@ -33,7 +33,7 @@ func TestWhatWaitsForAClientIsBounded(t *testing.T) {
 }
 
 // No principal takes the others' streams: each has a share, and when all are
-// taken, whoever has most makes room for who has fewer.
+// taken, the principal with most makes room for one with fewer.
 func TestEachPrincipalHasAShareOfTheStreams(t *testing.T) {
 	h := newHub(Config{Connections: 100}, nil)
 	h.loop = &loop{}

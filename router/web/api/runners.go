@@ -85,14 +85,14 @@ func ListRunners(ctx context.Context, database Database, scope router.Scope, par
 	return RunnerList{shown, next}, nil
 }
 
-// Runners answers GET /runners for whoever ctx is of.
+// Runners answers GET /runners for the principal of ctx.
 func (a *API) Runners(ctx context.Context, params url.Values) (RunnerList, error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
 	return ListRunners(ctx, a.Database, auth.Who(ctx).Scope, params)
 }
 
-// StopRunner stops a runner, as App.StopRunner does, for whoever ctx is of.
+// StopRunner stops a runner, as App.StopRunner does, for the principal of ctx.
 func (a *API) StopRunner(ctx context.Context, r router.Runner, force bool) error {
 	return a.change(ctx, r.JobID, func(ctx context.Context) error { return a.config.App.StopRunner(ctx, r.ID, force) })
 }

@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// One query may take so long. With an index it takes milliseconds; one that
+	// How long one query may take. With an index it takes milliseconds; one that
 	// takes longer reads most of the history.
 	queryTimeout = 2 * time.Second
 
-	// One waits so long for its turn; a page makes several.
+	// How long one waits for its turn; a page makes several.
 	turnTimeout = 5 * time.Second
 
-	// So many of one principal may wait: a hundred browsers that share a token may
+	// How many of one principal may wait: a hundred browsers that share a token may
 	// load a page at once, which makes one query after the other.
 	maxQueries = 200
 
-	// And so many of all principals.
+	// And this many of all principals.
 	maxAllQueries = 1000
 
 	turnRetry = 5 * time.Second // when to try again
@@ -59,7 +59,7 @@ func newTurns() *Turns {
 }
 
 // Crowded reports whether many queries of a principal wait, so that nobody else
-// should wait for an answer that it gets.
+// should wait for its answers.
 func (t *Turns) Crowded(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

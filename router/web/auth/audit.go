@@ -22,7 +22,7 @@ const ResultOK = "ok"
 // auditTimeout is for writing one record.
 const auditTimeout = 10 * time.Second
 
-// Record writes to the audit trail and the log what whoever made the request did,
+// Record writes to the audit trail and the log what the principal of a request did,
 // or tried to, and how it ended. did, what and result may hold a stranger's text.
 func (g *Guard) Record(req *http.Request, did, what, result string) {
 	g.record(req, Who(req.Context()), did, printable(what), printable(result))
@@ -99,7 +99,7 @@ func (g *Guard) RecordRefusal(req *http.Request, d *problem.Details) {
 	p, why := Who(req.Context()), d.Detail
 	p.Name = cmp.Or(p.Name, somebody)
 	if d.Status == http.StatusUnauthorized {
-		why = "the token was wrong" // what is answered says which there are
+		why = "the token was wrong" // the answer says which there are
 	}
 	g.recordWithin(g.refusalQuota, req, p, "refused", req.Method+" "+req.URL.Path, fmt.Sprintf("%d: %s", d.Status, why), strconv.Itoa(d.Status))
 }
@@ -135,7 +135,7 @@ func (g *Guard) recordWithin(q *quota, req *http.Request, p Principal, did, what
 // printable returns a stranger's text fit for a log, a sentence or the audit trail.
 func printable(s string) string { return printableTo(200, s) }
 
-// printableTo is printable with at most so many characters, and a mark where it cut.
+// printableTo does the same with at most most characters, and marks where it cut.
 func printableTo(most int, s string) string {
 	if cut := router.Cut(s, most); cut != s {
 		s = cut + "…"

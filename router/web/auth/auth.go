@@ -164,7 +164,7 @@ func (p Principal) Need(role Role) error {
 	return problem.New(http.StatusForbidden, "%s has the role %s; this needs the role %s", p.Name, p.Role, role)
 }
 
-// Unchanged reports whether whoever made a long request still may see what p may.
+// Unchanged reports whether the principal of a long request still may see what p may.
 func (g *Guard) Unchanged(req *http.Request, p Principal) bool {
 	now, err := g.identify(req, false)
 	return err == nil && now.Role >= Viewer && (now.Scope == nil) == (p.Scope == nil) && slices.Equal(now.Scope, p.Scope)

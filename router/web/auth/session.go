@@ -122,7 +122,7 @@ func (s *sessions) dropOldest(one *session) {
 	}
 }
 
-// end logs out whoever a request is of.
+// end ends the session of a request.
 func (s *sessions) end(w http.ResponseWriter, req *http.Request) {
 	if cookie, err := req.Cookie(cookieName(req, sessionName)); err == nil {
 		s.mu.Lock()
@@ -152,7 +152,7 @@ func newCookie(req *http.Request, name, value string, maxAge int) *http.Cookie {
 // together. It is safe for concurrent use.
 type budget struct {
 	every, allEvery time.Duration // one each, for one of them and for all
-	burst, allBurst int           // so many at once
+	burst, allBurst int           // at once
 
 	mu  sync.Mutex
 	of  map[string]*rate.Limiter
