@@ -21,9 +21,7 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 		t.Fatalf("switchyard token = %d: %s", code, errs.String())
 	}
 	acc, err := auth.ParseAccess("access.yaml", append([]byte("tokens:\n"), out.Bytes()...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
 	token := lines[len(lines)-1]
 	if sum := sha256.Sum256([]byte(token)); len(token) < 50 || hex.EncodeToString(sum[:]) != hex.EncodeToString(acc.Tokens[0].SHA256[:]) {
@@ -54,25 +52,19 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "access.yaml")
 	put := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(name, []byte(text), 0o600))
 	}
 	entry := "tokens:\n  - { name: NAME, sha256: " + strings.Repeat("ab", 32) + ", role: viewer, repos: all }\n"
 	put(strings.ReplaceAll(entry, "NAME", "a"))
 	var log bytes.Buffer
 	flags := serveFlags{access: name, adminListen: "0.0.0.0:8081"}
 	access, err := flags.accessSource("", slog.New(slog.NewTextHandler(&log, nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	become := func(want, logged string) {
 		t.Helper()
 		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			acc, err := access()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			if acc.Tokens[0].Name == want && strings.Contains(log.String(), logged) {
 				return
 			}
@@ -84,13 +76,9 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 	put(strings.ReplaceAll(entry, "NAME", "bob"))
 	become("bob", "read again")
 	as, err := os.Stat(name) // a change that the file's time and size do not tell
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	put(strings.ReplaceAll(entry, "NAME", "eve"))
-	if err := os.Chtimes(name, time.Time{}, as.ModTime()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chtimes(name, time.Time{}, as.ModTime()))
 	become("eve", "read again")
 	put(strings.ReplaceAll(entry, "NAME", "bob"))
 	become("bob", "read again")
@@ -98,9 +86,7 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 	become("bob", "has faults")
 	put(strings.ReplaceAll(entry, "NAME", "carol"))
 	become("carol", "read again")
-	if err := os.Remove(name); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(name))
 	become("carol", "cannot be read")
 }
 

@@ -22,9 +22,7 @@ func TestACopyOfTheDatabaseIsRestoredAsTheREADMESays(t *testing.T) {
 		t.Skip("the commands are for a shell")
 	}
 	page, err := os.ReadFile("../../router/store/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	blocks := regexp.MustCompile("(?s)\n## Backup and restore\n.*?```sh\n(.*?)```.*?```sh\n(.*?)```").FindSubmatch(page)
 	if blocks == nil {
 		t.Fatal("router/store/README.md has no two blocks of commands under Backup and restore")
@@ -57,9 +55,7 @@ func TestACopyOfTheDatabaseIsRestoredAsTheREADMESays(t *testing.T) {
 		for range n {
 			ids = append(ids, hub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux", "x64"}}))
 		}
-		if err := hub.Flush(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, hub.Flush(t.Context()))
 		return ids
 	}
 	served := func(ids []int64) {

@@ -112,9 +112,7 @@ func BenchmarkRegistrationQueried(b *testing.B) {
 		if err == nil {
 			err = os.WriteFile(path, file, 0o600)
 		}
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 	}
 	for _, clients := range []int{0, 8} {
 		b.Run(fmt.Sprintf("jobs=%d/clients=%d", jobs, clients), func(b *testing.B) {
@@ -148,13 +146,9 @@ func past(b *testing.B, path string, n int) {
 	if err == nil {
 		err = st.Close()
 	}
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	db, err := sql.Open("sqlite", path+"?_pragma=synchronous(OFF)")
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	defer db.Close()
 	_, err = db.ExecContext(b.Context(), `
 WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < ?1)
@@ -163,9 +157,7 @@ INSERT INTO jobs (id, run_id, attempt, owner, repo, private, visibility, fork, n
 SELECT id, id / 4, 1, 'acme', 'repo-' || id % 200, 1, 'private', 0, 'build', 'CI', 'main', 'octocat', '["self-hosted","linux","x64"]', 'https://github.com/acme/web',
 	'completed', 'ended on GitHub: success', json_object('outcome', 'routed', 'rule', 'linux', 'reason', 'rule linux runs it', 'pad', printf('%.1000c', '-')),
 	1, 0, ?2, ?2, ?2, 'gha-' || id || '-1', 'success' FROM n`, n, time.Now().Add(-48*time.Hour).UnixMilli())
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 }
 
 func fetch(ctx context.Context, client *http.Client, url string) (*http.Response, error) {
@@ -207,35 +199,23 @@ func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy 
 
 	discard := slog.New(slog.NewJSONHandler(io.Discard, nil))
 	specs, err := jobspecs.Load("")
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	set, err := rules.Parse("rules.example.yaml", demoRules)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	client, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: discard, API: &api.Config{Address: cluster.URL}})
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	github, err := gh.New(gh.Config{Token: gh.StaticToken("t")})
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	path := filepath.Join(b.TempDir(), "bench.db")
 	for _, do := range before {
 		do(b, path)
 	}
 	st, err := store.Open(b.Context(), path)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	defer st.Close()
 	app, err := newApp(appParts{store: st, nomad: capacity.New(client), github: github, rules: set, secrets: []router.Secret{testSecret}},
 		server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard})
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	ctx, stop := context.WithCancel(b.Context())
 	done := make(chan error, 1)
 	go func() { done <- app.Run(ctx) }()

@@ -119,9 +119,7 @@ func TestChaos(t *testing.T) {
 	jobs := *chaosJobs
 	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run TestChaos -chaos.seed %[2]d -chaos.jobs %[1]d", jobs, c.seed)
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	began := time.Now()
 	synctest.Test(t, func(t *testing.T) { c.run(t, jobs, key) })
 	t.Logf("took %s", time.Since(began).Round(time.Second))
@@ -238,9 +236,7 @@ func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Ser
 
 func timeline(t *testing.T, st *store.Store, jobID int64) (text string) {
 	events, err := st.Timeline(t.Context(), jobID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, e := range events {
 		text += fmt.Sprintf("\n%s %-8s %-14s %-10s %s", e.At.Format(time.TimeOnly), e.Source, e.RunnerID, e.State, e.What)
 	}
@@ -249,9 +245,7 @@ func timeline(t *testing.T, st *store.Store, jobID int64) (text string) {
 
 func (c *chaos) nomadJobs(t *testing.T) []*api.JobListStub {
 	list, _, err := c.API.Jobs().PrefixList("gha-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return list
 }
 

@@ -20,9 +20,7 @@ func TestACheckEndsWithItsContext(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer w.Close()
 	defer r.Close()
 	pipe := fmt.Sprintf("/dev/fd/%d", r.Fd())

@@ -54,9 +54,7 @@ func newBrowser(t *testing.T) context.Context {
 		t.Skip("no chromium on PATH")
 	}
 	dir, err := os.MkdirTemp("", "switchyard-browser-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
 		chromedp.ExecPath(path), chromedp.UserDataDir(dir), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.WSURLReadTimeout(time.Minute),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-background-networking", true),
@@ -307,9 +305,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		if text := value[string](b, `document.querySelector("main").innerText`); !strings.Contains(text, "Nomad") {
 			t.Errorf("/fleet without Nomad: %s", text)
 		}
-		if err := y.Store.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, y.Store.Close())
 		b.expect("500")
 		b.expect("503")
 		for _, path := range consolePages(job) {
@@ -544,9 +540,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 					b.open(path)
 					b.do(chromedp.Sleep(300*time.Millisecond), chromedp.FullScreenshot(&png, 100))
 					name := strings.Trim(strings.NewReplacer("/", "_", "?", "_", "%", "", "&", "_", "=", "").Replace(path), "_")
-					if err := os.WriteFile(filepath.Join(*screenshots, fmt.Sprintf("%s-%d-%s.png", cmp.Or(name, "now"), width, scheme)), png, 0o600); err != nil {
-						t.Fatal(err)
-					}
+					must(t, os.WriteFile(filepath.Join(*screenshots, fmt.Sprintf("%s-%d-%s.png", cmp.Or(name, "now"), width, scheme)), png, 0o600))
 				}
 			}
 		}

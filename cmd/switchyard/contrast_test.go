@@ -12,9 +12,7 @@ import (
 // light and in dark (WCAG 2.2, 1.4.3); the mark of the focus and the edges of fields have 3 (1.4.11).
 func TestTheColoursCanBeRead(t *testing.T) {
 	css, err := os.ReadFile("../../router/web/assets/app.css")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	table := map[string][2]float64{} // relative luminance, light and dark
 	for _, m := range regexp.MustCompile(`--([a-z-]+): light-dark\(#([0-9a-f]{6}), #([0-9a-f]{6})\)`).FindAllSubmatch(css, -1) {
 		table[string(m[1])] = [2]float64{luminance(string(m[2])), luminance(string(m[3]))}

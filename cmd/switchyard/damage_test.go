@@ -62,9 +62,7 @@ func TestADatabaseThatIsRemovedOrDamagedTakesNoDelivery(t *testing.T) {
 	if status := deliver(1); status != http.StatusAccepted {
 		t.Fatalf("a delivery is answered %d", status)
 	}
-	if err := os.Remove(p.db()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(p.db()))
 	if r := p.readyz(http.StatusServiceUnavailable); !strings.Contains(r.Reason, "was removed: restart Switchyard") || strings.Contains(r.Reason, "disk") {
 		t.Errorf("the reason is %q", r.Reason)
 	}
@@ -79,12 +77,8 @@ func TestADatabaseThatIsRemovedOrDamagedTakesNoDelivery(t *testing.T) {
 	}
 	p.stop()
 	b, err := os.ReadFile(p.db())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(p.db(), b[:len(b)/2], 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	must(t, os.WriteFile(p.db(), b[:len(b)/2], 0o600))
 	for _, v := range p.env {
 		if name, value, _ := strings.Cut(v, "="); strings.HasPrefix(name, "NOMAD_") {
 			t.Setenv(name, value)

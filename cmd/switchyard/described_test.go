@@ -19,13 +19,9 @@ import (
 func TestAWholeServerAnswersAsDescribed(t *testing.T) {
 	loader := openapi3.NewLoader()
 	doc, err := loader.LoadFromData(api.OpenAPI)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	described, err := gorillamux.NewRouter(doc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	url, _ := operated(t, t.TempDir())
 	for _, ask := range []struct {
 		method, path, body string
@@ -49,17 +45,13 @@ func TestAWholeServerAnswersAsDescribed(t *testing.T) {
 		{"GET", "/jobs/1", "", 404},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), ask.method, url+api.Prefix+ask.path, strings.NewReader(ask.body))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		req.Header.Set("Authorization", "Bearer "+operatorsToken)
 		if ask.body != "" {
 			req.Header.Set("Content-Type", "application/json")
 		}
 		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		answer, err := io.ReadAll(resp.Body)
 		_ = resp.Body.Close()
 		if err != nil || resp.StatusCode != ask.status {

@@ -18,13 +18,9 @@ import (
 // A server has the database open.
 func TestTheDatabaseOfARunningServerIsCompared(t *testing.T) {
 	db := filepath.Join(t.TempDir(), "x.db")
-	if err := makeDatabase(db); err != nil {
-		t.Fatal(err)
-	}
+	must(t, makeDatabase(db))
 	server, err := store.Open(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer server.Close()
 	var out, stderr bytes.Buffer
 	example := "../../rules.example.yaml"
@@ -39,9 +35,7 @@ func TestTheTextIsBounded(t *testing.T) {
 		c.Groups = append(c.Groups, rules.Group{Count: 2, Changes: []rules.Change{{Part: "node_pool", Old: strings.Repeat("\x1b", 300), New: fmt.Sprint(i)}}})
 	}
 	var text, github strings.Builder
-	if err := errors.Join(writeComparison(&text, c), writeAnnotations(&github, new(rules.Set), "new.yaml", c)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(writeComparison(&text, c), writeAnnotations(&github, new(rules.Set), "new.yaml", c)))
 	for want, n := range map[string]int{
 		"1,205 of 12,345 recorded jobs change; for 1 the history lacks what a rule asks about the run.\n\n2 jobs:\n": 1,
 		"\n2 jobs:\n":                                           50,
@@ -109,9 +103,7 @@ func BenchmarkDiff(b *testing.B) {
 			`"job":{"name":"build (linux, %d)","workflow":"CI","branch":"main","attempt":1,"sender":"octocat"},"run_id":%d,"received_at":"2026-11-24T00:00:00Z","outcome":"routed"}`+"\n", i, labels, i%300, i%300, i%9, i/4)
 	}
 	newRules := bytes.Replace(demoRules, []byte("raw-exec-macos"), []byte("raw-exec-windows"), 1)
-	if err := errors.Join(os.WriteFile(history, []byte(lines.String()), 0o600), os.WriteFile(changed, newRules, 0o600)); err != nil {
-		b.Fatal(err)
-	}
+	must(b, errors.Join(os.WriteFile(history, []byte(lines.String()), 0o600), os.WriteFile(changed, newRules, 0o600)))
 	b.Run(fmt.Sprintf("jobs=%d", jobs), func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

@@ -48,13 +48,9 @@ func TestTheAPIExplainsAsTheCommandDoes(t *testing.T) {
 		t.Skipf("the collected label sets are not here: %v", err)
 	}
 	var sets []struct{ Labels []string }
-	if err := json.Unmarshal(text, &sets); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(text, &sets))
 	set, err := rules.Parse("rules.example.yaml", demoRules)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	o := operator{server: url}
 	for _, s := range sets {
 		repo := router.Repo{Host: rules.DefaultHost, Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}
@@ -70,9 +66,7 @@ func TestTheAPIExplainsAsTheCommandDoes(t *testing.T) {
 			t.Fatalf("%q: %v", s.Labels, err)
 		}
 		want, err := json.Marshal(d)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if !bytes.Equal(want, answer.Decision) {
 			t.Errorf("%q\ndecided: %s\nanswered: %s", s.Labels, want, answer.Decision)
 		}
@@ -86,9 +80,7 @@ func publicURL(t *testing.T, console string) string {
 	var answer api.Answer
 	o := operator{server: console}
 	q := api.Question{Repo: "acme/web", Labels: []string{"self-hosted", "linux"}, Render: true}
-	if err := o.ask(t.Context(), http.MethodPost, api.Prefix+"/explain", nil, q, &answer); err != nil {
-		t.Fatal(err)
-	}
+	must(t, o.ask(t.Context(), http.MethodPost, api.Prefix+"/explain", nil, q, &answer))
 	_, after, ok := strings.Cut(string(answer.NomadJob), `"SWITCHYARD_CLAIM_URL":"http://`)
 	address, _, ended := strings.Cut(after, router.ClaimPath)
 	if !ok || !ended {

@@ -66,9 +66,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 	var jsonLog, textLog locked
 	asText, err1 := newLogger(&textLog, "text", "debug")
 	inJSON, err2 := newLogger(&jsonLog, "json", "debug")
-	if err := errors.Join(err1, err2); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(err1, err2))
 	y := newYard(t, yardConfig{log: slog.New(slog.NewMultiHandler(inJSON.Handler(), asText.Handler()))})
 	stream := follow(t, y.console+"/api/v1/events")
 	long := strings.Repeat("longname", 1250)
@@ -122,9 +120,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 	get := func(path string) (body string, contentType string) {
 		t.Helper()
 		resp, err := http.Get(y.console + path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		if err != nil || resp.StatusCode >= 500 {
@@ -136,9 +132,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 	post := func(path, contentType, body string) string {
 		t.Helper()
 		resp, err := http.Post(y.console+path, contentType, strings.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer resp.Body.Close()
 		b, err := io.ReadAll(resp.Body)
 		if err != nil || resp.StatusCode >= 500 && resp.StatusCode != http.StatusServiceUnavailable {
@@ -148,9 +142,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 	}
 	asJSON := func(v any) string {
 		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return string(b)
 	}
 	// What is asked of the server is answered, and remembered, as text.
@@ -240,13 +232,9 @@ func TestStrangersStringsAreText(t *testing.T) {
 	t.Setenv(envName("server"), y.console)
 	history := filepath.Join(t.TempDir(), "history.jsonl")
 	other := filepath.Join(t.TempDir(), "other.yaml")
-	if err := os.WriteFile(other, []byte(draft), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(other, []byte(draft), 0o600))
 	wrong := filepath.Join(t.TempDir(), "wrong.yaml")
-	if err := os.WriteFile(wrong, []byte("rules: [\""+strings.ReplaceAll(strangers, `"`, "")+"\"]\n\u202e: {"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(wrong, []byte("rules: [\""+strings.ReplaceAll(strangers, `"`, "")+"\"]\n\u202e: {"), 0o600))
 	odd := strings.ReplaceAll(strangers, "\x00", "")
 	commands := [][]string{
 		{"jobs", "list"}, {"jobs", "list", "--format", "json"}, {"jobs", "list", "--label", strangers}, {"jobs", "list", "--db", y.Database},
@@ -292,9 +280,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 func strangersMarkup(t *testing.T, page string) (faults []string) {
 	t.Helper()
 	doc, err := html.Parse(strings.NewReader(page))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for n := range doc.Descendants() {
 		if n.Type == html.CommentNode {
 			faults = append(faults, "a comment: "+n.Data)
@@ -346,13 +332,9 @@ func follow(t *testing.T, address string) (lines func() []string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var got []string
 	done := make(chan struct{})
 	go func() {

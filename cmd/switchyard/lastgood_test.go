@@ -34,15 +34,11 @@ func TestABadEditAndARestartLoseNoDelivery(t *testing.T) {
 	path := p.args[2]
 	status := func() (s server.Readiness) {
 		t.Helper()
-		if err := json.Unmarshal(p.get("/readyz"), &s); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal(p.get("/readyz"), &s))
 		return s
 	}
 	clusterAPI, err := api.NewClient(&api.Config{Address: cluster.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	id := int64(0)
 	routed := func(rule string) {
 		t.Helper()

@@ -19,9 +19,7 @@ func TestDurationsInTheLogHaveAUnit(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		var out bytes.Buffer
 		log, err := newLogger(&out, format, "debug")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		log.Info("one", "took", took)
 		log.With("took", took).Info("two")
 		log.WithGroup("g").Info("three", slog.Duration("took", took))

@@ -41,9 +41,7 @@ func operated(t testing.TB, dir string, socket ...string) (url string, w *router
 	}
 	log := slog.New(slog.DiscardHandler)
 	access, err := flags.accessSource(token, log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	w = routertest.New(t, routertest.Config{
 		Rules: string(demoRules), Network: &testnet.Net{Loopback: true}, Logger: log, Database: filepath.Join(dir, "server.db"),
 		Hub: githubsim.Config{FirstID: 4001}, Cluster: nomadsim.Config{Nodes: []*nomadapi.Node{}}, New: wired(appParts{access: access}),
@@ -90,9 +88,7 @@ func TestTheCommandsUseASocket(t *testing.T) {
 		"http://evil.example/metrics": 403, "http://evil.example:8081/readyz": 403, "http://evil.example/": 403,
 	} {
 		resp, err := o.client().Get(url)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if resp.Body.Close(); resp.StatusCode != want {
 			t.Errorf("%s is answered %s, want %d", url, resp.Status, want)
 		}
@@ -124,9 +120,7 @@ func TestATableFitsItsTerminal(t *testing.T) {
 	tab.row("A", "WHY")
 	tab.row("abc", "\x1b[31mvery long")
 	tab.row("é", "ok")
-	if err := tab.write(&out); err != nil {
-		t.Fatal(err)
-	}
+	must(t, tab.write(&out))
 	if diff := cmp.Diff("A    WHY\nabc  \\x1b[3…\né    ok\n", out.String()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

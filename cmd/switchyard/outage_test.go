@@ -95,9 +95,7 @@ func (o *outage) ended(ids []int64) (n int, last time.Time) {
 // wait, and what GitHub registered without telling is removed.
 func TestAnOutageOfGitHubCostsNextToNothing(t *testing.T) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Parallel()
 	for _, tt := range []struct {
 		name     string

@@ -33,13 +33,9 @@ func (a rulesOnly) Rules() *rules.Set { return a.set }
 func TestThePlaygroundSaysWhatExplainDoes(t *testing.T) {
 	const file = "../../rules.example.yaml"
 	set, specs, err := loadRules(t.Context(), io.Discard, file, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	client, err := nomad.New(nomad.Config{Jobspecs: specs})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	h := web.Handler(web.Config{App: rulesOnly{set: set}, Cluster: clusterAdapter{capacity.New(client), "http://127.0.0.1:8080"}})
 	explain := func(args ...string) string {
 		var out, errs bytes.Buffer
@@ -95,12 +91,8 @@ func TestThePlaygroundSaysWhatExplainDoes(t *testing.T) {
 		}
 		pre, _, _ = strings.Cut(pre, "</pre>")
 		var got, want any
-		if err := json.Unmarshal([]byte(html.UnescapeString(pre)), &got); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal([]byte(rendered), &want); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal([]byte(html.UnescapeString(pre)), &got))
+		must(t, json.Unmarshal([]byte(rendered), &want))
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%v: the Nomad job on the page is another than that of explain --render:\n%s\n%s", tt.args, pre, rendered)
 		}

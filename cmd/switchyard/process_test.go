@@ -50,9 +50,7 @@ func newProcess(t testing.TB, nomadURL, githubURL string) *process {
 	dir := t.TempDir()
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
 	listen, admin := freePort(t), freePort(t)
@@ -246,14 +244,10 @@ func TestKillInABurstLosesNothingAndDoublesNothing(t *testing.T) {
 
 	list := func() []string {
 		resp, err := http.Get(cluster.URL + "/v1/jobs")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return idsIn(body)
 	}
 	deadline := time.Now().Add(60 * time.Second)
@@ -291,18 +285,14 @@ func TestAnOutageOfNomadLosesNothing(t *testing.T) {
 		const jobs = 20
 		first := time.Now().UnixMilli() * 100 // a real agent may live through many runs
 		nomad, err := api.NewClient(&api.Config{Address: addr})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() {
 			for id := first; id < first+jobs; id++ {
 				_, _, _ = nomad.Jobs().Deregister(fmt.Sprintf("gha-%d-1", id), true, nil)
 			}
 		})
 		upstream, err := url.Parse(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		proxyAddr := freePort(t) // nothing answers there yet
 		p := newProcess(t, "http://"+proxyAddr, "http://127.0.0.1:1")
 		p.start()
@@ -314,9 +304,7 @@ func TestAnOutageOfNomadLosesNothing(t *testing.T) {
 		p.stop()
 		p.start()
 		l, err := net.Listen("tcp", proxyAddr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		srv := &http.Server{Handler: httputil.NewSingleHostReverseProxy(upstream)}
 		go func() { _ = srv.Serve(l) }()
 		defer srv.Close()

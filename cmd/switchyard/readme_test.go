@@ -31,9 +31,7 @@ func TestTheRulesOfThePages(t *testing.T) {
 	var src []byte
 	for _, page := range shownPages {
 		text, err := os.ReadFile(filepath.Join("../..", page))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		src = append(src, text...)
 	}
 	t.Chdir(t.TempDir())
@@ -52,15 +50,11 @@ func TestTheRulesOfThePages(t *testing.T) {
 // tests run them. UPDATE=1 rewrites the pages.
 func TestTheCommandsOfThePages(t *testing.T) {
 	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	text := map[string]string{}
 	for _, page := range shownPages {
 		src, err := os.ReadFile(filepath.Join(root, page))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		text[page] = string(src)
 	}
 	t.Chdir(t.TempDir())
@@ -72,16 +66,12 @@ func TestTheCommandsOfThePages(t *testing.T) {
 	} {
 		write(t, name, text)
 	}
-	if err := makeDatabase("switchyard.db"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, makeDatabase("switchyard.db"))
 	ran := map[string]bool{}
 	for _, page := range shownPages {
 		want := runCommands(t, text[page], ran)
 		if os.Getenv("UPDATE") != "" {
-			if err := os.WriteFile(filepath.Join(root, page), []byte(want), 0o644); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(filepath.Join(root, page), []byte(want), 0o644))
 		} else if d := cmp.Diff(want, text[page]); d != "" {
 			t.Errorf("%s is old; UPDATE=1 rewrites it (-want +is):\n%s", page, d)
 		}
@@ -181,9 +171,7 @@ func TestTheLinksOfThePagesLead(t *testing.T) {
 // a pool without nodes.
 func TestTheObservabilityPageKnowsTheCommands(t *testing.T) {
 	page, err := os.ReadFile("../../router/observability/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	shown := func(pattern string) string {
 		m := regexp.MustCompile(pattern).FindSubmatch(page)
 		if m == nil {

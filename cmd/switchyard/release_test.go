@@ -31,9 +31,7 @@ func TestTheReleaseOfNomadIsLogged(t *testing.T) {
 				server.Config.Handler = sim
 			}
 			cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), API: &api.Config{Address: server.URL}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			var log bytes.Buffer
 			logRelease(t.Context(), slog.New(slog.NewTextHandler(&log, nil)), cluster)
 			if got := log.String(); !strings.Contains(got, want) || release != "nobody" && !strings.Contains(got, "nomad="+release) {

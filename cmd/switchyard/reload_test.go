@@ -33,18 +33,14 @@ func denyAll(name string) string {
 
 func write(t testing.TB, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // replace writes as editors do: a new file takes the name of the old one.
 func replace(t testing.TB, path, text string) {
 	t.Helper()
 	write(t, path+"~new", text)
-	if err := os.Rename(path+"~new", path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(path+"~new", path))
 }
 
 // serveRules runs the program on the rules at path with a simulated Nomad.
@@ -121,9 +117,7 @@ rules:
 func TestServeTakesUpANewFile(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "etc")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(dir, 0o700))
 	path := filepath.Join(dir, "rules.yaml")
 	write(t, path, denyAll("one"))
 	p := serveRules(t, path)
@@ -173,9 +167,7 @@ func TestServeTakesUpANewFile(t *testing.T) {
 	if s := p.awaitRules(inForceAre(2)); !s.LoadedAt.Equal(second.LoadedAt) {
 		t.Errorf("the old rules put back are loaded at %v, want %v", s.LoadedAt, second.LoadedAt)
 	}
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(path))
 	p.awaitRules(func(s router.RulesStatus) bool { return s.Rules == 2 && s.Error != nil })
 	write(t, path, twoRules)
 	p.awaitRules(inForceAre(2))
@@ -186,27 +178,21 @@ func TestServeTakesUpANewFile(t *testing.T) {
 	p.awaitRules(func(s router.RulesStatus) bool { return s.Error != nil && s.Error.Diagnostics[0].File == beside })
 	replace(t, beside, strings.Replace(tests, "macOS", "macos", 1))
 	p.awaitRules(inForceAre(2))
-	if err := os.Remove(beside); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(beside))
 
 	if runtime.GOOS == "windows" { // which has no SIGHUP, and does not rename a watched directory
 		return
 	}
 
 	// Another directory takes the place of the watched one.
-	if err := errors.Join(os.Rename(dir, dir+"~old"), os.Mkdir(dir, 0o700)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.Rename(dir, dir+"~old"), os.Mkdir(dir, 0o700)))
 	write(t, path, denyAll("three"))
 	p.awaitRules(inForceAre(1))
 	replace(t, path, twoRules)
 	p.awaitRules(inForceAre(2))
 	replace(t, path, "rules: 1")
 	p.awaitRules(func(s router.RulesStatus) bool { return s.Error != nil })
-	if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
+	must(t, p.cmd.Process.Signal(syscall.SIGHUP))
 	p.awaitRules(func(s router.RulesStatus) bool { return s.Error != nil && s.Error.Origin == "SIGHUP" })
 	p.stop()
 	want := `"level":"ERROR","msg":"new rules refused, the old ones stay in force","file":"` + path + `","line":4,"column":`
@@ -235,20 +221,14 @@ func TestServeTakesUpASwappedLink(t *testing.T) {
 				}
 				err = errors.Join(err, os.Symlink(version, filepath.Join(dir, "..data_tmp")),
 					os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 			}
 			swap("..1", map[string]string{"10-base.yaml": denyAll("one")})
-			if err := os.Symlink("..data/10-base.yaml", filepath.Join(dir, "10-base.yaml")); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Symlink("..data/10-base.yaml", filepath.Join(dir, "10-base.yaml")))
 			p := serveRules(t, filepath.Join(dir, tc.path))
 			swap("..2", map[string]string{"10-base.yaml": twoRules})
 			p.awaitRules(inForceAre(2))
-			if err := os.RemoveAll(filepath.Join(dir, "..1")); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.RemoveAll(filepath.Join(dir, "..1")))
 			swap("..3", map[string]string{"10-base.yaml": denyAll("three")})
 			p.awaitRules(inForceAre(1))
 			replace(t, filepath.Join(dir, "..3", "10-base.yaml"), twoRules) // behind the link, which stays
@@ -274,9 +254,7 @@ func TestServeTakesUpADirectory(t *testing.T) {
 	if ds := bad.Error.Diagnostics; len(ds) != 1 || ds[0].File != other || ds[0].Line != 4 || !strings.Contains(ds[0].Message, team+":4:") {
 		t.Errorf("two rules of one name: %v, want both places", ds)
 	}
-	if err := errors.Join(os.Remove(other), os.Remove(team)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.Remove(other), os.Remove(team)))
 	if s := p.awaitRules(inForceAre(1)); !slices.Equal(s.Files, []string{base}) {
 		t.Errorf("the files in force are %q, want %q", s.Files, base)
 	}
@@ -287,9 +265,7 @@ func TestServeTakesUpNewJobspecs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	specs := filepath.Join(dir, "jobspecs")
-	if err := os.Mkdir(specs, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(specs, 0o700))
 	spec := func(driver string) string {
 		return fmt.Sprintf(`{"ID":"x","Name":"x","Type":"batch","TaskGroups":[{"Name":"g","Tasks":[{"Name":"t","Driver":%q,"Config":{"command":"true"}}]}]}`, driver)
 	}
@@ -328,9 +304,7 @@ func TestServeTakesUpRulesWithoutNomad(t *testing.T) {
 	t.Setenv("NOMAD_ADDR", "http://"+freePort(t))
 	dir := t.TempDir()
 	path := filepath.Join(dir, "rules")
-	if err := os.Mkdir(path, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(path, 0o700))
 	write(t, filepath.Join(path, "rules.yaml"), denyAll("one"))
 	write(t, filepath.Join(dir, "secret"), strings.Repeat("x", 32))
 	p := &process{t: t, admin: "http://" + freePort(t)}

@@ -52,9 +52,7 @@ func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
 		id := time.Now().UnixMilli() * 100 // a real agent may live through many runs
 		name := fmt.Sprintf("gha-%d-1", id)
 		client, err := api.NewClient(&api.Config{Address: addr})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { _, _, _ = client.Jobs().Deregister(name, true, nil) })
 		p := newProcess(t, addr, "http://127.0.0.1:1")
 		p.start()
@@ -86,9 +84,7 @@ func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
 		file := filepath.Join(dir, "delivery.json")
 		rulesFile := filepath.Join(dir, "rules.yaml")
 		for path, text := range map[string][]byte{file: body, rulesFile: demoRules} {
-			if err := os.WriteFile(path, text, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, text, 0o600))
 		}
 		var stdout, stderr bytes.Buffer
 		url := strings.TrimSuffix(p.url, "/webhooks/github")
@@ -96,9 +92,7 @@ func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
 			t.Fatalf("explain ended with %d: %s", code, stderr.String())
 		}
 		var shown struct{ Job *api.Job }
-		if err := json.Unmarshal(stdout.Bytes(), &shown); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal(stdout.Bytes(), &shown))
 		for _, j := range []*api.Job{got, shown.Job} {
 			if j.Meta["SWITCHYARD_CLAIM_TOKEN"] == "" {
 				t.Errorf("job %s has no claim token", *j.ID)
@@ -132,9 +126,7 @@ func TestTheDemoRunsOnARealNomad(t *testing.T) {
 		t.Skip("no nomad on PATH and no SWITCHYARD_NOMAD_ADDR")
 	}
 	program, err := exec.LookPath("switchyard") // testscript puts the test's own program there
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	cmd := exec.CommandContext(t.Context(), program, "demo", "--once")
 	cmd.Env = append(os.Environ(), "NOMAD_ADDR="+addr)
 	out, err := cmd.CombinedOutput()

@@ -21,9 +21,7 @@ func TestRecentJobsAreRecords(t *testing.T) {
 	b := editedRules{nil, st}
 	repo := router.Repo{Host: rules.DefaultHost, Owner: "acme", Name: "web", FullName: "acme/web", Private: true}
 	_, err := b.Receive(t.Context(), router.Delivery{ID: "1", Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{ID: 5, RunID: 7, Attempt: 1, Repo: repo, Labels: []string{"self-hosted"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	n := 0
 	for r, err := range b.Recent(t.Context(), time.Now().Add(-time.Hour), nil) {
 		if n++; err != nil || r.ID != 5 || r.Repo.FullName != "acme/web" {
@@ -61,14 +59,10 @@ func TestCommandsFollowNoLinkOutOfTheRulesDirectory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "rules")
-			if err := errors.Join(os.Mkdir(dir, 0o700), os.Symlink(outside, filepath.Join(dir, "..", "x"))); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errors.Join(os.Mkdir(dir, 0o700), os.Symlink(outside, filepath.Join(dir, "..", "x"))))
 			write(t, filepath.Join(dir, "10-base.yaml"), denyAll("first"))
 			for name, to := range tc.links {
-				if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.Symlink(to, filepath.Join(dir, name)))
 			}
 			want := filepath.Join(dir, tc.fault) + ":1:1: a link that "
 			var out, errs bytes.Buffer

@@ -32,9 +32,7 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	example, err := filepath.Abs("../../rules.example.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
 	t.Cleanup(sim.Close)
 	fleet := httptest.NewServer(sim)
@@ -107,9 +105,7 @@ func makeDatabase(path string) error {
 
 func TestTheDemoRulesAreTheExample(t *testing.T) {
 	example, err := os.ReadFile("../../rules.example.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if !bytes.Equal(demoRules, example) {
 		t.Error("demo.rules.yaml differs from rules.example.yaml: run go generate ./cmd/switchyard")
 	}

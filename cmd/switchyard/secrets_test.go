@@ -62,13 +62,9 @@ func TestWebhookSecretsAreRotatedWhileItRuns(t *testing.T) {
 	deliver := func(secret string) int {
 		t.Helper()
 		req, err := githubsim.NewDelivery(t.Context(), p.url, secret, "guid", "ping", []byte("{}"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		resp.Body.Close()
 		return resp.StatusCode
 	}

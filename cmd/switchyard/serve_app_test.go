@@ -26,14 +26,10 @@ func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
 		t.Skip("the stop at the end is a signal that Windows does not have")
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	keyFile := filepath.Join(t.TempDir(), "app.pem")
 	block := &pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}
-	if err := os.WriteFile(keyFile, pem.EncodeToMemory(block), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(keyFile, pem.EncodeToMemory(block), 0o600))
 	p := newProcess(t, "", "")
 	github := githubsim.New(githubsim.Config{
 		App: &githubsim.App{ID: 17, Key: &key.PublicKey}, WebhookURL: p.url, Secret: testSecret,

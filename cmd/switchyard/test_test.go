@@ -29,9 +29,7 @@ func hostileReport() rules.TestReport {
 
 func TestJUnitIsXMLWhateverIsInIt(t *testing.T) {
 	var b bytes.Buffer
-	if err := (testFlags{}).junit(&b, hostileReport()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, (testFlags{}).junit(&b, hostileReport()))
 	var elements []string
 	for dec := xml.NewDecoder(bytes.NewReader(b.Bytes())); ; {
 		token, err := dec.Token()
@@ -59,9 +57,7 @@ func TestJUnitIsXMLWhateverIsInIt(t *testing.T) {
 
 func TestNothingBreaksOutOfAWorkflowCommand(t *testing.T) {
 	var b strings.Builder
-	if err := (testFlags{}).github(&b, hostileReport()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, (testFlags{}).github(&b, hostileReport()))
 	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
 	if len(lines) != 4 || strings.Contains(b.String(), "\r") {
 		t.Fatalf("%d lines, want two errors, a warning and the summary:\n%s", len(lines), b.String())

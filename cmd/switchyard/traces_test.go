@@ -38,14 +38,10 @@ func TestTracesGoWhereTheEnvironmentSays(t *testing.T) {
 	defer collector.Close()
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.URL)
 	p, err := newTraces(t.Context(), log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, span := p.Tracer("test").Start(t.Context(), "job")
 	span.End()
-	if err := p.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, p.Shutdown(t.Context()))
 	sent := (<-got).ResourceSpans[0]
 	if name := sent.ScopeSpans[0].Spans[0].Name; name != "job" {
 		t.Errorf("span %q came, want job", name)

@@ -40,9 +40,7 @@ func newYard(t *testing.T, c yardConfig) *yard {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
-	if err := os.WriteFile(y.rules, demoRules, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(y.rules, demoRules, 0o600))
 	y.World = routertest.New(t, routertest.Config{
 		Rules: string(demoRules), Network: &testnet.Net{Loopback: true}, Logger: c.log, Hub: githubsim.Config{FirstID: 4001},
 		Cluster: nomadsim.Config{Nodes: nomadsim.MixedFleet()}, Front: c.front,
@@ -125,3 +123,5 @@ func (y *yard) busy() (waits int64) {
 	})
 	return waits
 }
+
+var must = routertest.Must

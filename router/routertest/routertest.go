@@ -380,6 +380,14 @@ func AwaitJob(t testing.TB, st interface {
 	return j
 }
 
+// Must fails the test if there is an error.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // In returns what holds for jobs in this state.
 func In(s router.JobState) func(router.Job) bool {
 	return func(j router.Job) bool { return j.State == s }

@@ -70,9 +70,7 @@ func TestARepositoryMayBeNamedInOneWay(t *testing.T) {
 		`{"owner": "a", "full_name": "b/c"}`: {Owner: "a", FullName: "b/c"},
 	} {
 		r, err := readRecord([]byte(`{"labels": [], "repo": ` + src + `}`))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if diff := cmp.Diff(want, r.Repo); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", src, diff)
 		}

@@ -35,12 +35,6 @@ func TestWhatAServerStartsWith(t *testing.T) {
 		source
 		dir string
 	}
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	oneFile := func(t *testing.T, w *world) {
 		w.rules = filepath.Join(w.dir, "rules.yaml")
 		write(t, w.rules, denyAll("first"))
@@ -167,9 +161,7 @@ func TestLastGoodRulesThatAreNotGoodAnyMore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 			defer st.Close()
-			if err := st.SetMark(t.Context(), goodMark, c.mark); err != nil {
-				t.Fatal(err)
-			}
+			must(t, st.SetMark(t.Context(), goodMark, c.mark))
 			path := filepath.Join(t.TempDir(), "rules.yaml") // is not there
 			r := &Book{source: source{rules: path}, log: slog.New(slog.DiscardHandler), marks: st}
 			if _, err := r.Start(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
@@ -182,8 +174,6 @@ func TestLastGoodRulesThatAreNotGoodAnyMore(t *testing.T) {
 func goodMarkOf(t *testing.T, text string) string {
 	t.Helper()
 	mark, err := json.Marshal(goodRules{Source: "rules.yaml", Files: []rules.File{file("rules.yaml", text)}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return string(mark)
 }

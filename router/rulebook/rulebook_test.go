@@ -37,9 +37,7 @@ func newRulebook(t *testing.T, path string, files map[string]string) (kept, *inF
 	st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
 	t.Cleanup(func() { _ = st.Close() })
 	client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	app := new(inForceNow)
 	r := &Book{source: source{rules: filepath.Join(dir, path)}, app: app, nomad: client, keep: st.KeepRules, log: slog.New(slog.DiscardHandler)}
 	if _, err := r.Start(t.Context()); err != nil {
@@ -69,31 +67,23 @@ func file(name, text string) rules.File { return rules.File{Name: name, Source: 
 func (b kept) base(t *testing.T) string {
 	t.Helper()
 	_, hash, err := b.Files()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return hash
 }
 
 func contentOf(t *testing.T, path string) string {
 	t.Helper()
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return string(text)
 }
 
 func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	b, app := newRulebook(t, "rules.yaml", map[string]string{"rules.yaml": denyAll("first")})
-	if err := os.Chmod(b.rules, 0o640); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Chmod(b.rules, 0o640))
 	next := []rules.File{file("rules.yaml", denyAll("second"))}
 	base := b.base(t)
-	if err := b.Apply(t.Context(), router.RulesEdit{Base: base, Files: next, Who: "ada", Note: "why not", Origin: "applied"}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, b.Apply(t.Context(), router.RulesEdit{Base: base, Files: next, Who: "ada", Note: "why not", Origin: "applied"}))
 	if app.rules != "applied: second" || contentOf(t, b.rules) != denyAll("second") {
 		t.Errorf("in force: %s; the file: %s", app.rules, contentOf(t, b.rules))
 	}
@@ -123,9 +113,7 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 		}
 	}
 	old, err := b.RulesVersion(t.Context(), versions[2].ID)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if err := b.Apply(t.Context(), router.RulesEdit{Base: b.base(t), Files: old.Files, Who: "ada", Origin: "put back"}); err != nil || app.rules != "put back: first" {
 		t.Errorf("putting back: %v; in force: %s", err, app.rules)
 	}
@@ -162,17 +150,13 @@ func TestALinkOrAReadOnlyDirectoryIsNotWritten(t *testing.T) {
 		t.Skip("links need a privilege there")
 	}
 	b, app := newRulebook(t, "rules.yaml", map[string]string{"rules.yaml": denyAll("first")})
-	if err := errors.Join(os.Rename(b.rules, b.rules+".real"), os.Symlink("rules.yaml.real", b.rules)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errors.Join(os.Rename(b.rules, b.rules+".real"), os.Symlink("rules.yaml.real", b.rules)))
 	a := router.RulesEdit{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}, Origin: "applied"}
 	if err := b.Apply(t.Context(), a); !errors.As(err, new(*router.ConflictError)) || !strings.Contains(err.Error(), "rules.yaml cannot be written here: it is a link") {
 		t.Errorf("a link: %v", err)
 	}
 	if os.Getuid() != 0 { // root writes everywhere
-		if err := errors.Join(os.Remove(b.rules), os.Rename(b.rules+".real", b.rules), os.Chmod(filepath.Dir(b.rules), 0o500)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(os.Remove(b.rules), os.Rename(b.rules+".real", b.rules), os.Chmod(filepath.Dir(b.rules), 0o500)))
 		defer os.Chmod(filepath.Dir(b.rules), 0o700)
 		if err := b.Apply(t.Context(), a); !errors.As(err, new(*router.ConflictError)) || !strings.Contains(err.Error(), "rules.yaml cannot be written here: permission denied") {
 			t.Errorf("a directory that is read-only: %v", err)
@@ -316,5 +300,13 @@ func TestACheckSaysWhatTheCommandsSay(t *testing.T) {
 	}
 	if c, _, err := b.Check(t.Context(), []rules.File{file("rules.yaml", denyAll("first"))}); err != nil || !c.Good {
 		t.Errorf("Check of what is in force = %+v, %v", c, err)
+	}
+}
+
+// must fails the test if there is an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

@@ -32,18 +32,14 @@ func denyAll(name string) string {
 
 func write(t testing.TB, path, text string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, []byte(text), 0o600))
 }
 
 // replace writes as editors do: a new file takes the name of the old one.
 func replace(t testing.TB, path, text string) {
 	t.Helper()
 	write(t, path+"~new", text)
-	if err := os.Rename(path+"~new", path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Rename(path+"~new", path))
 }
 
 func TestReadRules(t *testing.T) {
@@ -54,17 +50,13 @@ func TestReadRules(t *testing.T) {
 	} {
 		write(t, filepath.Join(dir, name), name)
 	}
-	if err := os.Mkdir(filepath.Join(dir, "sub.yaml"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Mkdir(filepath.Join(dir, "sub.yaml"), 0o700))
 	base, team := filepath.Join(dir, "10-base.yaml"), filepath.Join(dir, "20-team.yml")
 
 	t.Run("a directory is its rules files in name order", func(t *testing.T) {
 		got, err := ReadRules(t.Context(), dir)
 		want := []rules.File{{Name: base, Source: []byte("10-base.yaml")}, {Name: team, Source: []byte("20-team.yml")}}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("readRules (-want +got):\n%s", diff)
 		}
@@ -89,24 +81,18 @@ func TestReadRules(t *testing.T) {
 			}
 		}
 		write(t, path, "")
-		if err := os.Truncate(path, maxRead+1); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Truncate(path, maxRead+1))
 		refused()
 		if runtime.GOOS == "windows" {
 			return
 		}
-		if err := errors.Join(os.Remove(path), os.Symlink(os.DevNull, path)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errors.Join(os.Remove(path), os.Symlink(os.DevNull, path)))
 		refused()
 	})
 	t.Run("the hash is of base names and bytes", func(t *testing.T) {
 		hash := func(s source) string {
 			c, err := s.read()
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			return c.hash
 		}
 		before := hash(source{rules: dir})
@@ -117,9 +103,7 @@ func TestReadRules(t *testing.T) {
 		if got := hash(source{rules: other}); got != before {
 			t.Errorf("the same files elsewhere hash to %s, want %s", got, before)
 		}
-		if err := os.Rename(filepath.Join(other, "20-team.yml"), filepath.Join(other, "30-team.yml")); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Rename(filepath.Join(other, "20-team.yml"), filepath.Join(other, "30-team.yml")))
 		renamed := hash(source{rules: other})
 		if renamed == before {
 			t.Error("a file of another name makes no difference")
@@ -170,9 +154,7 @@ func inLoop(t *testing.T, f func(t *testing.T, l *loopTest)) {
 		write(t, l.path, denyAll("first"))
 		l.Book = &Book{source: source{rules: l.path}, app: &l.recorder, log: slog.New(slog.NewTextHandler(&l.log, nil))}
 		client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		l.nomad = client
 		if _, err := l.Start(t.Context()); err != nil {
 			t.Fatal(err)
@@ -282,9 +264,7 @@ func TestWhatComesOfWhatWasRead(t *testing.T) {
 	})
 	t.Run("what is in force comes back", func(t *testing.T) {
 		inLoop(t, func(t *testing.T, l *loopTest) {
-			if err := os.Remove(l.path); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Remove(l.path))
 			l.event()
 			time.Sleep(time.Second)
 			write(t, l.path, denyAll("first"))
@@ -342,18 +322,12 @@ func TestWhatIsWatched(t *testing.T) {
 		t.Skip("links need a privilege there")
 	}
 	root, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	mkdir := func(name string) {
-		if err := os.MkdirAll(filepath.Join(root, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.MkdirAll(filepath.Join(root, name), 0o700))
 	}
 	link := func(target, name string) {
-		if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Symlink(target, filepath.Join(root, name)))
 	}
 	mkdir("volume/..2026")
 	write(t, filepath.Join(root, "volume/..2026/rules.yaml"), "")
@@ -382,9 +356,7 @@ func TestWhatIsWatched(t *testing.T) {
 			got := map[string][]string{}
 			for dir, names := range on {
 				rel, err := filepath.Rel(root, dir)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				got[rel] = nil
 				for name := range names {
 					got[rel] = append(got[rel], name)
@@ -429,13 +401,9 @@ func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
 			if tc.rules != "." {
 				dir = filepath.Dir(dir)
 			}
-			if err := os.Symlink(outside, filepath.Join(dir, "..", "x")); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Symlink(outside, filepath.Join(dir, "..", "x")))
 			for name, to := range tc.links {
-				if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
-					t.Fatal(err)
-				}
+				must(t, os.Symlink(to, filepath.Join(dir, name)))
 			}
 			want := filepath.Join(dir, tc.fault) + ":1:1: a link that "
 			files, _, err := b.Files()
@@ -456,9 +424,7 @@ func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
 		dir := t.TempDir()
 		write(t, filepath.Join(dir, ".base"), denyAll("first"))
 		for name, to := range map[string]string{"10-base.yaml": ".base", "20-x.yaml": filepath.Join(dir, ".base")} {
-			if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Symlink(to, filepath.Join(dir, name)))
 		}
 		if files, err := ReadRules(t.Context(), dir); err != nil || len(files) != 2 || string(files[1].Source) != denyAll("first") {
 			t.Errorf("ReadRules = %v, %v", files, err)
@@ -466,9 +432,7 @@ func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
 	})
 	t.Run("whoever names a link has it followed", func(t *testing.T) {
 		named := filepath.Join(t.TempDir(), "rules.yaml")
-		if err := os.Symlink(filepath.Join(outside, "good.yaml"), named); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Symlink(filepath.Join(outside, "good.yaml"), named))
 		if c, err := (source{rules: named}).read(); err != nil || len(c.files) != 1 {
 			t.Errorf("read = %v, %v", c.files, err)
 		}
@@ -514,9 +478,7 @@ func TestACostlyVersionHoldsUpNoOther(t *testing.T) {
 func TestTheTestsBesideRules(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a.yaml", "a.test.yaml", "b.yml", "b.test.yml", "c.d.yaml", "d", "d.test", "aa.test.yaml.orig", ".#a.test.yaml", ".b.test.yml", "#a.test.yaml"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
 	}
 	for path, want := range map[string][]string{
 		"a.yaml": {"a.test.yaml"}, "b.yml": {"b.test.yml"}, "c.d.yaml": nil, "d": nil, ".": {"a.test.yaml", "b.test.yml"}, "no/e.yaml": nil,

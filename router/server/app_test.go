@@ -48,10 +48,10 @@ func virtual(t *testing.T, name string, f func(*testing.T)) {
 	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
 }
 
-// What waits for a state.
 var (
 	in         = routertest.In
 	eventually = routertest.Eventually
+	must       = routertest.Must
 )
 
 const testRules = `
@@ -346,6 +346,16 @@ func (r *running) deliver(d router.Delivery) {
 	}
 }
 
+// dispatch delivers that a job is queued, waits until it is dispatched, and returns what
+// Nomad was asked for.
+func (r *running) dispatch(id int64) router.StartRequest {
+	r.T.Helper()
+	r.deliver(delivery(id, "queued", "self-hosted", "linux"))
+	j := r.await(id, in(router.Dispatched))
+	got, _ := r.nomad.job(j.RunnerID())
+	return got
+}
+
 // await waits until the store has the job as ok wants it.
 func (r *running) await(id int64, ok func(router.Job) bool) router.Job {
 	r.T.Helper()
@@ -446,8 +456,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 	})
 	virtual(t, "a job cancelled meanwhile needs no runner", func(t *testing.T) {
 		r := start(t, openStore(t), &cluster{}, &hub{})
-		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-		r.await(1, in(router.Dispatched))
+		r.dispatch(1)
 		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
 		got, _ := r.nomad.job("gha-1-1")
 		if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body != "" {
@@ -475,9 +484,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			return nil
 		}}
 		r := start(t, openStore(t), &cluster{}, h)
-		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-		r.await(1, in(router.Dispatched))
-		first, _ := r.nomad.job("gha-1-1")
+		first := r.dispatch(1)
 		if status, body := r.Claim(first.ClaimToken); status != http.StatusServiceUnavailable || !strings.Contains(body, "is retried") {
 			t.Errorf("claim = %d %q, want a 503 that says what comes", status, body)
 		}
@@ -501,9 +508,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 			return nil
 		}}
 		r := start(t, openStore(t), &cluster{}, h)
-		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-		r.await(1, in(router.Dispatched))
-		got, _ := r.nomad.job("gha-1-1")
+		got := r.dispatch(1)
 		status, _ := r.Claim(got.ClaimToken)
 		asks := h.asked()
 		if status != http.StatusOK || len(asks) != 2 || asks[0].Name == asks[1].Name {
@@ -513,9 +518,7 @@ func TestClaimsThatGetNoConfiguration(t *testing.T) {
 	virtual(t, "a runner that GitHub refuses for good ends the job with the reason", func(t *testing.T) {
 		h := &hub{fail: func(int) error { return &router.GiveUpError{Err: errors.New("422 labels are bad")} }}
 		r := start(t, openStore(t), &cluster{}, h)
-		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-		r.await(1, in(router.Dispatched))
-		got, _ := r.nomad.job("gha-1-1")
+		got := r.dispatch(1)
 		r.Claim(got.ClaimToken)
 		if j := r.await(1, in(router.Unroutable)); !strings.Contains(j.Reason, "labels are bad") {
 			t.Errorf("reason = %q, want GitHub's", j.Reason)
@@ -554,8 +557,7 @@ func testARunnerThatEndedConfiguredIsReplaced(t *testing.T) {
 		c.Sweep, c.Doubt = 10*time.Millisecond, 200*time.Millisecond
 	})
 	for id := int64(1); id <= 2; id++ {
-		r.deliver(delivery(id, "queued", "self-hosted", "linux"))
-		r.await(id, in(router.Dispatched))
+		r.dispatch(id)
 		first, _ := nomad.job(fmt.Sprintf("gha-%d-1", id))
 		if status, _ := r.Claim(first.ClaimToken); status != http.StatusOK {
 			t.Fatalf("claim = %d, want 200", status)
@@ -585,8 +587,7 @@ func testAClaimMayOvertakeTheRecordOfItsRegistration(t *testing.T) {
 	var status int
 	nomad := &cluster{within: func(req router.StartRequest) { status, _ = r.Claim(req.ClaimToken) }}
 	r = start(t, openStore(t), nomad, &hub{})
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
+	r.dispatch(1)
 	if status != http.StatusOK {
 		t.Errorf("early claim = %d, want 200", status)
 	}
@@ -600,9 +601,7 @@ func TestConcurrentClaimsGetOneConfiguration(t *testing.T) {
 }
 func testConcurrentClaimsGetOneConfiguration(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	got, _ := r.nomad.job("gha-1-1")
+	got := r.dispatch(1)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	statuses := map[int]int{}
@@ -659,9 +658,7 @@ func testTheListenersServeWhatIsTheirs(t *testing.T) {
 		{"http://" + r.App.Addr() + "/webhooks/github", http.StatusMethodNotAllowed},
 	} {
 		resp, err := httpClient.Get(tc.url)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		resp.Body.Close()
 		if resp.StatusCode != tc.want {
 			t.Errorf("GET %s = %d, want %d", tc.url, resp.StatusCode, tc.want)

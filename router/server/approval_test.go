@@ -55,9 +55,7 @@ func testAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 		id := w.Queue("self-hosted", "linux")
 		<-n.asked
 		w.Deliveries(!lost)
-		if err := w.GitHub.Protect(id); err != nil {
-			t.Fatal(err)
-		}
+		must(t, w.GitHub.Protect(id))
 		if !lost {
 			w.Await(id, waitsForApproval)
 		}
@@ -71,9 +69,7 @@ func testAClaimForAJobBehindAnApprovalGetsNothing(t *testing.T) {
 			t.Errorf("waiting lost %v: GitHub has the runners %+v, want none", lost, all)
 		}
 		w.Deliveries(true)
-		if err := w.GitHub.Approve(id); err != nil {
-			t.Fatal(err)
-		}
+		must(t, w.GitHub.Approve(id))
 		if j := w.Await(id, in(router.Completed)); j.Try != 2 || j.Conclusion != "success" {
 			t.Errorf("waiting lost %v: it ended as %q at try %d, want success at the second", lost, j.Conclusion, j.Try)
 		}
@@ -88,17 +84,13 @@ func testARunnerOfAJobBehindAnApprovalIsStoppedBeforeItClaims(t *testing.T) {
 	w.Start()
 	id := w.Queue("self-hosted", "linux")
 	w.Await(id, in(router.Dispatched))
-	if err := w.GitHub.Protect(id); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Protect(id))
 	w.Await(id, waitsForApproval)
 	eventually(t, "its runner is stopped, on Nomad too", func() bool {
 		r := w.Runners(id)[0]
 		return r.State == router.RunnerStopped && w.Gone(r.ID)
 	})
-	if err := w.GitHub.Approve(id); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Approve(id))
 	if j := w.Await(id, in(router.Dispatched)); j.Try != 2 {
 		t.Errorf("it is dispatched at try %d, want the second", j.Try)
 	}
@@ -115,9 +107,7 @@ func testAnApprovalThatGotLostIsAskedFor(t *testing.T) {
 	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Waiting: true})
 	w.Await(id, waitsForApproval)
 	w.Deliveries(false)
-	if err := w.GitHub.Approve(id); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Approve(id))
 	if j := w.Await(id, in(router.Completed)); j.Try != 1 || len(w.Started()) != 1 {
 		t.Errorf("it ended at try %d after %v, want the first runner alone", j.Try, w.Started())
 	}
@@ -136,21 +126,13 @@ func testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 		case <-ctx.Done():
 			return 1
 		}
-		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
-			return 1
-		}
-		return 0
+		return w.Connect(ctx, task)
 	}
 	w.Start(quick)
 	id := w.Queue("self-hosted", "linux")
-	eventually(t, "its runner is online", func() bool {
-		list := w.Runners(id)
-		return len(list) > 0 && list[0].State == router.RunnerOnline
-	})
+	awaitOnline(w, id)
 	w.Deliveries(false)
-	if err := w.GitHub.Protect(id); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Protect(id))
 	w.Await(id, waitsForApproval)
 	eventually(t, "the runner is stopped, on Nomad and GitHub too", func() bool {
 		r := w.Runners(id)[0]
@@ -161,9 +143,7 @@ func testAnIdleRunnerOfAJobBehindAnApprovalIsRemoved(t *testing.T) {
 	}
 	close(connect)
 	w.Deliveries(true)
-	if err := w.GitHub.Approve(id); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Approve(id))
 	w.Await(id, in(router.Completed))
 }
 
@@ -179,8 +159,7 @@ func testADeliveryThatComesLateHoldsNoJobBack(t *testing.T) {
 		return says(id, "queued", "self-hosted", "linux"), nil
 	}}
 	r := start(t, openStore(t), &cluster{}, h)
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
+	r.dispatch(1)
 	for _, action := range []string{"queued", "waiting"} {
 		late := delivery(1, action, "self-hosted", "linux")
 		late.ID, late.Status = action+" late", "waiting"

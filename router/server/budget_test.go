@@ -26,14 +26,10 @@ func testGitHubsLimitsAreMetrics(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) { c.GitHub = budgeted{h} })
 	resp, err := httpClient.Get("http://" + r.App.AdminAddr() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, want := range []string{
 		`switchyard_github_in_flight{login="the GitHub token"} 3`,
 		`switchyard_github_blocked{login="the GitHub token"} 1`,

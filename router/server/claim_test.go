@@ -52,9 +52,7 @@ func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
 			answer := tc
 			nomad := &cluster{placed: func(router.Runner) (router.Allocation, error) { return answer.is, answer.err }}
 			r := start(t, openStore(t), nomad, &hub{}, func(c *server.Config) { c.ClaimFromNode = tc.fromNode })
-			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-			r.await(1, in(router.Dispatched))
-			got, _ := nomad.job("gha-1-1")
+			got := r.dispatch(1)
 			status, body := r.Claim(got.ClaimToken)
 			if status != tc.want || strings.Contains(body, "jit-") != (status == http.StatusOK) {
 				t.Fatalf("claim = %d %q, want %d", status, body, tc.want)
@@ -95,9 +93,7 @@ func TestARefusedTokenIsLookedAtOnceASecond(t *testing.T) {
 			h := &hub{job: func(int64) (router.Delivery, error) { asks.Add(1); return router.Delivery{}, errors.New("away") }}
 			var log lines
 			r := start(t, openStore(t), nomad, h, slow, func(c *server.Config) { c.Logger = slog.New(slog.NewJSONHandler(&log, nil)) })
-			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-			r.await(1, in(router.Dispatched))
-			got, _ := nomad.job("gha-1-1")
+			got := r.dispatch(1)
 			for range 5 {
 				var wg sync.WaitGroup
 				for range 40 {
@@ -188,9 +184,7 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 			h := &hub{job: tc.job}
 			h.hidden = map[string]bool{"acme/web": name == "not for us to see"}
 			r := start(t, openStore(t), &cluster{}, h)
-			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-			r.await(1, in(router.Dispatched))
-			got, _ := r.nomad.job("gha-1-1")
+			got := r.dispatch(1)
 			status, body := r.Claim(got.ClaimToken)
 			if status != http.StatusOK || (body != "") != tc.needed {
 				t.Errorf("claim = %d %q, want 200, with a configuration: %v", status, body, tc.needed)
@@ -222,8 +216,7 @@ func testAClaimServesTheJobThatNeedsItNow(t *testing.T) {
 	st := openStore(t)
 	r := start(t, st, nomad, h, slow)
 	for id := int64(1); id <= 3; id++ {
-		r.deliver(delivery(id, "queued", "self-hosted", "linux"))
-		r.await(id, in(router.Dispatched))
+		r.dispatch(id)
 	}
 	first, _ := nomad.job("gha-1-1")
 	if status, body := r.Claim(first.ClaimToken); status != http.StatusOK || body == "" {
@@ -252,9 +245,7 @@ func TestAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
 }
 func testAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Nomad = away{c.Nomad.(*cluster)} })
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	got, _ := r.nomad.job("gha-1-1")
+	got := r.dispatch(1)
 	if status, body := r.Claim(got.ClaimToken); status != http.StatusServiceUnavailable || len(r.hub.asked()) != 0 {
 		t.Errorf("claim = %d %q after %d configurations, want 503 after none", status, body, len(r.hub.asked()))
 	}
@@ -280,9 +271,7 @@ func TestARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
 func testARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, withTokens(t))
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	got, _ := r.nomad.job("gha-1-1")
+	got := r.dispatch(1)
 	r.Claim(got.ClaimToken)
 	r.deliver(taken(1, "in_progress", "another"))
 	eventually(t, "its Nomad job is stopped", func() bool { return r.nomad.ended("gha-1-1") })
@@ -294,9 +283,7 @@ func testARunnerThatRegisteredItselfIsTakenOffGitHub(t *testing.T) {
 func withTokens(t *testing.T) func(*server.Config) {
 	return func(c *server.Config) {
 		set, err := rules.Parse("rules.yaml", []byte(strings.Replace(testRules, "group: 7", "group: 7, registration: token", 1)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		c.Rules, c.GitHub = set, tokens{c.GitHub.(*hub)}
 	}
 }
@@ -305,9 +292,7 @@ func TestAClaimByRegistrationToken(t *testing.T) { synctest.Test(t, testAClaimBy
 func testAClaimByRegistrationToken(t *testing.T) {
 	st := openStore(t)
 	r := start(t, st, &cluster{}, &hub{}, withTokens(t))
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	got, _ := r.nomad.job("gha-1-1")
+	got := r.dispatch(1)
 	if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body != "AABBCC\nheavy metal\n" {
 		t.Errorf("claim = %d %q, want the token and the group, a line each", status, body)
 	}

@@ -223,12 +223,10 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 					if tc.online {
 						before.online(1)
 					} else {
-						before.deliver(delivery(1, "queued", "self-hosted", "linux"))
-						before.await(1, in(router.Dispatched))
+						before.dispatch(1)
 					}
 					if tc.needed {
-						before.deliver(delivery(2, "queued", "self-hosted", "linux"))
-						before.await(2, in(router.Dispatched))
+						before.dispatch(2)
 					}
 					before.Stop()
 					if tc.needed {
@@ -283,8 +281,7 @@ func TestNoCrashLosesAJobThatTookOverARunner(t *testing.T) {
 				st, nomad, h := openStore(t), &cluster{}, &hub{}
 				before := start(t, st, nomad, h)
 				for id := int64(1); id <= 2; id++ {
-					before.deliver(delivery(id, "queued", "self-hosted", "linux"))
-					before.await(id, in(router.Dispatched))
+					before.dispatch(id)
 				}
 				before.Stop()
 				if _, err := st.Receive(t.Context(), taken(1, "in_progress", "another")); err != nil {
@@ -309,13 +306,9 @@ func TestNoCrashLosesAJobThatTookOverARunner(t *testing.T) {
 						}
 					}
 					j, err := st.Job(t.Context(), 2)
-					if err != nil {
-						t.Fatal(err)
-					}
+					must(t, err)
 					list, err := st.Runners(t.Context(), 2)
-					if err != nil {
-						t.Fatal(err)
-					}
+					must(t, err)
 					return slices.ContainsFunc(list, func(r router.Runner) bool {
 						return r.Try == j.Try && r.State == router.RunnerOnline && j.State == router.Dispatched
 					})

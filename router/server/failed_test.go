@@ -41,9 +41,7 @@ func TestAFailureAfterTheClaimIsSaidAndTriedAgainAtOnce(t *testing.T) {
 			}
 		}
 		line, err := y.Store.Timeline(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, state := range []router.JobState{router.Dispatched, router.Retrying} {
 			if !slices.ContainsFunc(line, func(e router.Event) bool {
 				return e.JobID == id && e.State == string(state) && strings.Contains(e.What, "manifest unknown")
@@ -84,9 +82,7 @@ func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 		id := y.queue("nomad", time.Minute)
 		time.Sleep(11 * time.Minute)
 		j, err := y.Store.Job(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		for _, want := range []string{"GitHub gave its runner no job in 10m", "runner group 1 of acme does not allow acme/web", "labels", "scope", "it gets another at 2000-01-01T"} {
 			if j.State != router.Retrying || !strings.Contains(j.Reason, want) {
 				t.Errorf("it is %s: %s; want %q", j.State, j.Reason, want)

@@ -109,9 +109,7 @@ func (s *shift) forward(by time.Duration) {
 func noticing(t *testing.T, h *hub, lines string, clock *shift) *running {
 	t.Helper()
 	set, err := rules.Parse("rules.yaml", []byte(testRules+lines))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return start(t, openStore(t), &cluster{}, h, func(c *server.Config) {
 		c.Rules, c.Feedback, c.Recheck, c.Now = set, 5*time.Millisecond, 50*time.Millisecond, clock.now
 	})

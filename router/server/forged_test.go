@@ -52,14 +52,10 @@ func testAForgedRunnerIsNotTakenUp(t *testing.T) {
 		t.Errorf("the job is at try %d and has %d runners, want its own only", j.Try, len(w.Runners(waits)))
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+w.Addr+router.ClaimPath, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := httpClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusUnauthorized {
 		t.Errorf("its claim is answered %d, want 401", resp.StatusCode)

@@ -302,25 +302,19 @@ func TestWhoHasProvenItselfLosesLast(t *testing.T) {
 // because nobody had the time to read it yet.
 func TestAFloodSparesWhatIsUnread(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	g := newGate(l, "public", 8, slog.New(slog.DiscardHandler))
 	defer g.Close()
 	accept := func(text string) *guarded {
 		t.Helper()
 		near, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { near.Close() })
 		if _, err := io.WriteString(near, text); err != nil {
 			t.Fatal(err)
 		}
 		far, err := g.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { far.Close() })
 		return far.(*guarded)
 	}
@@ -376,4 +370,12 @@ func TestAFailedAcceptIsAnError(t *testing.T) {
 			t.Errorf("the log is %s", log)
 		}
 	})
+}
+
+// must fails the test if there is an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }

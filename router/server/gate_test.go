@@ -23,9 +23,7 @@ func testBothListenersBoundTheirConnections(t *testing.T) {
 	keep := func(addr string) {
 		t.Helper()
 		c, err := network.Dial(t.Context(), "tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		if _, err := fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
 			t.Fatal(err)
@@ -42,18 +40,12 @@ func testBothListenersBoundTheirConnections(t *testing.T) {
 		time.Sleep(time.Second)
 	}
 	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodGet, "http://"+r.App.AdminAddr()+"/metrics", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	resp, err := httpClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, want := range []string{
 		`switchyard_connections{listener="public"} 4`, // half of them are of one address
 		`switchyard_connections_closed_total{listener="public"} 16`,
@@ -73,9 +65,7 @@ func testAStopWaitsForNoUnusedConnection(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	for _, addr := range []string{r.App.Addr(), r.App.AdminAddr()} {
 		c, err := network.Dial(t.Context(), "tcp", addr)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 	}
 	synctest.Wait()

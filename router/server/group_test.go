@@ -66,9 +66,7 @@ scope: 'true'
 labels: { self-hosted: {}, tok: { runner: { registration: token } }, grp: { runner: { group: 7 } }, "a,b": {} }
 rules: [{ name: any, jobspec: docker-linux }]
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	r := start(t, openStore(t), &cluster{}, &hub{}, func(c *server.Config) { c.Rules = set })
 	for id, labels := range [][]string{1: {}, 2: {"self-hosted", "grp"}, 3: {"self-hosted", "tok", "a,b"}, 4: {"self-hosted", ""}} {
 		if id == 0 {

@@ -24,15 +24,11 @@ func readyz(t *testing.T, app *server.App, what string, ok func(code int, r serv
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := httpClient.Get("http://" + app.AdminAddr() + "/readyz")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		var r server.Readiness
 		err = json.NewDecoder(resp.Body).Decode(&r)
 		resp.Body.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if ok(resp.StatusCode, r) {
 			return r
 		}

@@ -31,13 +31,9 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 	})
 	t.Cleanup(other.Close)
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_y"), BaseURL: network.Serve(t, other), HTTPClient: network.Client()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	hubs := gh.NewInstances(w.Hub)
-	if err := hubs.Add(1, client); err != nil {
-		t.Fatal(err)
-	}
+	must(t, hubs.Add(1, client))
 	second := router.Instance{Number: 1, Host: client.Host()}
 	w.Run = func(ctx context.Context, task nomadsim.Task) int {
 		var id int64
@@ -78,9 +74,7 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 	w.Await(ranToo, in(router.Completed))
 	for id, on := range map[int64]*githubsim.Server{ran: w.GitHub, ranToo: other} {
 		j, err := w.Store.Job(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if said, _ := on.Job(router.GitHubID(id)); !strings.HasPrefix(j.RunnerName, j.RunnerID()) || said.RunnerName != j.RunnerName || said.Conclusion != "success" {
 			t.Errorf("job %d ran on %q, and GitHub has it on %q: %s", id, j.RunnerName, said.RunnerName, said.Conclusion)
 		}
@@ -97,9 +91,7 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 	cancelled, goesOn := queue(time.Hour)
 	w.Await(cancelled, in(router.Running))
 	w.Await(goesOn, in(router.Running))
-	if err := w.GitHub.Cancel(cancelled); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Cancel(cancelled))
 	w.Await(cancelled, in(router.Completed))
 	w.Await(goesOn, in(router.Running))
 
@@ -111,12 +103,8 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 	}
 	w.Deliveries(false)
 	waits, waitsToo := queue(0)
-	if err := w.GitHub.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := other.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Flush(t.Context()))
+	must(t, other.Flush(t.Context()))
 	w.Deliveries(true)
 	w.Start(both)
 	w.Await(waits, in(router.Completed))
@@ -128,9 +116,7 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 			return err == nil && r.State == router.RunnerBusy
 		})
 	}
-	if err := other.Cancel(router.GitHubID(longToo)); err != nil {
-		t.Fatal(err)
-	}
+	must(t, other.Cancel(router.GitHubID(longToo)))
 	w.Await(longToo, in(router.Completed))
 	w.Await(long, in(router.Running))
 	if started := w.Started(); len(started) != 8 {
@@ -141,9 +127,7 @@ func testTwoGitHubsAreKeptApart(t *testing.T) {
 		if router.InstanceOf(id) == 1 {
 			on = other
 		}
-		if err := on.Cancel(router.GitHubID(id)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, on.Cancel(router.GitHubID(id)))
 		w.Await(id, in(router.Completed))
 	}
 }
@@ -166,14 +150,11 @@ func testAGitHubThatIsNotConfiguredAnyMore(t *testing.T) {
 	d := delivery(gone.ID(1), "queued", "self-hosted", "linux")
 	d.Job.Repo.Host = gone.Host
 	r.deliver(d)
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
+	r.dispatch(1)
 	j := r.await(gone.ID(1), in(router.Retrying))
 	if !strings.Contains(j.Reason, "the GitHub gone.example is not configured any more") || nomad.count() != 1 {
 		t.Errorf("the job waits, as %q, and %d runners were started; want the missing GitHub as the reason, and one", j.Reason, nomad.count())
 	}
-	if err := r.App.CancelJob(t.Context(), j.ID, false); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.CancelJob(t.Context(), j.ID, false))
 	r.await(j.ID, in(router.Denied))
 }

@@ -51,9 +51,7 @@ func TestABusyRunnerThatIsKilledIsToldOf(t *testing.T) {
 			w.Start(slowly)
 			id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
 			w.Await(id, in(router.Running))
-			if err := tc.kill(w, w.Runners(id)[0].NomadJob); err != nil {
-				t.Fatal(err)
-			}
+			must(t, tc.kill(w, w.Runners(id)[0].NomadJob))
 			j := w.Await(id, func(j router.Job) bool { return j.State == router.Completed && strings.Contains(j.Reason, ";") })
 			if want := "while it had the job, its runner ended on node node-1: " + tc.why; j.Conclusion == "success" || !strings.HasPrefix(j.Reason, "ended on GitHub: "+j.Conclusion+"; "+want) {
 				t.Errorf("it ended as %s: %s; want %q", j.Conclusion, j.Reason, want)
@@ -87,9 +85,7 @@ func testARefusedClaimIsToldOf(t *testing.T) {
 	id := w.Queue("self-hosted", "linux")
 	w.Await(id, in(router.Completed))
 	line, err := w.Store.Timeline(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	const why = "its claim was refused: the router cannot ask Nomad now whether this runner is starting: No cluster leader"
 	if said(line, false, "can its node reach") || !said(line, true, why) || !said(line, false, "ended, as "+why) {
 		t.Errorf("the timelines are %+v", line)

@@ -19,14 +19,10 @@ func TestLabelsAreStoredOnce(t *testing.T) { synctest.Test(t, testLabelsAreStore
 func testLabelsAreStoredOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	st, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer st.Close()
 	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer db.Close()
 	r := start(t, st, &cluster{}, &hub{})
 	var many []string
@@ -57,9 +53,7 @@ func testLabelsAreStoredOnce(t *testing.T) {
 SELECT decision, length(CAST(labels AS BLOB)) + length(CAST(decision AS BLOB)) + length(CAST(reason AS BLOB))
 	+ (SELECT sum(length(CAST(what AS BLOB))) FROM events WHERE job_id = jobs.id)
 	+ (SELECT sum(length(CAST(label AS BLOB)) + 8) FROM job_labels WHERE job_id = jobs.id) FROM jobs WHERE id = ?`, id).Scan(&decision, &size)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if size > tt.bytes || !strings.Contains(decision, `"labels":null`) {
 			t.Errorf("job %d takes %d bytes, want %d at most, and no labels in its decision: %.300s", id, size, tt.bytes, decision)
 		}

@@ -18,9 +18,7 @@ import (
 func runnerIn(t *testing.T, st *store.Store, jobID int64, id string, state router.RunnerState) func() bool {
 	return func() bool {
 		list, err := st.Runners(t.Context(), jobID)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return slices.ContainsFunc(list, func(r router.Runner) bool { return r.ID == id && r.State == state })
 	}
 }
@@ -34,8 +32,7 @@ func taken(id int64, action, by string) router.Delivery {
 // online takes a job to a runner that has its configuration, and returns the runner's name.
 func (r *running) online(id int64) (name string) {
 	r.T.Helper()
-	r.deliver(delivery(id, "queued", "self-hosted", "linux"))
-	r.await(id, in(router.Dispatched))
+	r.dispatch(id)
 	got, _ := r.nomad.job(fmt.Sprintf("gha-%d-1", id))
 	if status, body := r.Claim(got.ClaimToken); status != http.StatusOK || body == "" {
 		r.T.Fatalf("claim = %d %q, want a configuration", status, body)
@@ -50,8 +47,7 @@ func TestLeftoverRunners(t *testing.T) {
 	virtual(t, "one whose job is cancelled before it claims is stopped, and GitHub never hears of it", func(t *testing.T) {
 		st, nomad := openStore(t), &cluster{}
 		r := start(t, st, nomad, &hub{}, slow)
-		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-		r.await(1, in(router.Dispatched))
+		r.dispatch(1)
 		r.deliver(delivery(1, "completed", "self-hosted", "linux"))
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 		eventually(t, "the database has its end", runnerIn(t, st, 1, "gha-1-1", router.RunnerStopped))
@@ -92,8 +88,7 @@ func TestLeftoverRunners(t *testing.T) {
 		st, nomad, h := openStore(t), &cluster{}, &hub{}
 		r := start(t, st, nomad, h)
 		first := r.online(1)
-		r.deliver(delivery(2, "queued", "self-hosted", "linux"))
-		r.await(2, in(router.Dispatched))
+		r.dispatch(2)
 		r.deliver(taken(2, "in_progress", first))
 		if j := r.await(1, in(router.Dispatched)); j.Try != 1 {
 			t.Errorf("job 1 is at try %d, want no new one", j.Try)

@@ -61,9 +61,7 @@ func listing(b *testing.B, jobs []router.NomadJob) []byte {
 		}
 	}
 	answer, err := json.Marshal(stubs)
-	if err != nil {
-		b.Fatal(err)
-	}
+	must(b, err)
 	return answer
 }
 
@@ -74,21 +72,15 @@ func BenchmarkPass(b *testing.B) {
 	const runners = 10_000
 	b.Run(fmt.Sprintf("runners=%d", runners), func(b *testing.B) {
 		st, err := store.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"))
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		defer st.Close()
 		set, err := rules.Parse("rules.yaml", []byte(testRules))
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		c := &crowd{cluster: &cluster{}}
 		agent := httptest.NewServer(c)
 		defer agent.Close()
 		specs, err := jobspecs.Load("")
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		if c.client, err = nomad.New(nomad.Config{Jobspecs: specs, API: &api.Config{Address: agent.URL}}); err != nil {
 			b.Fatal(err)
 		}
@@ -98,9 +90,7 @@ func BenchmarkPass(b *testing.B) {
 				return http.NotFoundHandler(), nil
 			},
 		})
-		if err != nil {
-			b.Fatal(err)
-		}
+		must(b, err)
 		defer app.Close()
 		c.answer = listing(b, populate(b, st, set, runners))
 
@@ -108,9 +98,7 @@ func BenchmarkPass(b *testing.B) {
 		c.listings = 0
 		b.ReportAllocs()
 		for b.Loop() {
-			if err := app.Pass(b.Context()); err != nil {
-				b.Fatal(err)
-			}
+			must(b, app.Pass(b.Context()))
 		}
 		runtime.ReadMemStats(&after)
 		b.ReportMetric(float64(c.listings)/float64(b.N), "listings/op")

@@ -55,9 +55,7 @@ func testAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
 		t.Errorf("the runner is %+v, want it finished on node-1", r)
 	}
 	line, err := w.Store.Timeline(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	said := map[router.Source]bool{}
 	for _, e := range line {
 		said[e.Source] = true
@@ -137,9 +135,7 @@ func testAJobIsStoppedAtItsTimeLimit(t *testing.T) {
 	w.Await(id, in(router.Completed))
 	eventually(t, "the runner's Nomad job ended", func() bool { return w.Gone(w.Runners(id)[0].NomadJob) })
 	line, err := w.Store.Timeline(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	said := map[bool]bool{} // of the job's, of the runner's
 	for _, e := range line {
 		if strings.Contains(e.What, "ran for longer than its rule's time limit of 1m") {
@@ -178,26 +174,27 @@ func testAGhostIsReplaced(t *testing.T) {
 			<-ctx.Done()
 			return 1
 		}
-		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
-			return 1
-		}
-		return 0
+		return w.Connect(ctx, task)
 	}
 	w.Start(quick)
 	id := w.Queue("self-hosted", "linux")
-	eventually(t, "its runner is online", func() bool {
-		list := w.Runners(id)
-		return len(list) > 0 && list[0].State == router.RunnerOnline
-	})
+	awaitOnline(w, id)
 	r := w.Runners(id)[0]
-	if err := w.Hub.RemoveRunner(t.Context(), r.Target, r.GitHubID); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.Hub.RemoveRunner(t.Context(), r.Target, r.GitHubID))
 	w.Await(id, in(router.Completed))
 	list := w.Runners(id)
 	if list[0].State != router.RunnerStopped || !strings.Contains(list[0].Reason, "GitHub no longer knows it") || !w.Gone(list[0].NomadJob) {
 		t.Errorf("the ghost is %s: %s; want it stopped, on Nomad too", list[0].State, list[0].Reason)
 	}
+}
+
+// awaitOnline waits until the first runner of a job is online.
+func awaitOnline(w *routertest.World, id int64) {
+	w.T.Helper()
+	eventually(w.T, "its runner is online", func() bool {
+		list := w.Runners(id)
+		return len(list) > 0 && list[0].State == router.RunnerOnline
+	})
 }
 
 // Its job was cancelled, and nobody said so.
@@ -212,14 +209,9 @@ func testAnIdleRunnerIsRemoved(t *testing.T) {
 	}
 	w.Start(quick)
 	id := w.Queue("self-hosted", "linux")
-	eventually(t, "its runner is online", func() bool {
-		list := w.Runners(id)
-		return len(list) > 0 && list[0].State == router.RunnerOnline
-	})
+	awaitOnline(w, id)
 	w.Deliveries(false)
-	if err := w.GitHub.Cancel(id); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Cancel(id))
 	close(connect)
 	w.Await(id, in(router.Completed))
 	eventually(t, "the runner is stopped", func() bool {
@@ -297,10 +289,7 @@ func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 		if task.JobID == "gha-1001-1" {
 			go func() { <-end; _ = w.GitHub.Cancel(1001) }()
 		}
-		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
-			return 1
-		}
-		return 0
+		return w.Connect(ctx, task)
 	}
 	w.Start()
 	runs := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
@@ -391,10 +380,7 @@ func testDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 		if task.JobID == "gha-1001-1" {
 			return 1 // configured, and never seen
 		}
-		if err := w.GitHub.Connect(ctx, strings.TrimSpace(task.Artifacts["secrets/runner.jit"])); err != nil {
-			return 1
-		}
-		return 0
+		return w.Connect(ctx, task)
 	}
 	g := &stubbornGitHub{GitHub: w.Hub}
 	g.fails.Store(1)
@@ -481,13 +467,8 @@ func TestARunnerThatIsLostWithItsNodeIsNotStartedAnew(t *testing.T) {
 				c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
 			})
 			id := w.Queue("self-hosted", "linux")
-			eventually(t, "its runner is online", func() bool {
-				list := w.Runners(id)
-				return len(list) > 0 && list[0].State == router.RunnerOnline
-			})
-			if err := w.Nomad.FailNode("node-1"); err != nil {
-				t.Fatal(err)
-			}
+			awaitOnline(w, id)
+			must(t, w.Nomad.FailNode("node-1"))
 			w.Await(id, func(j router.Job) bool { return j.Try == 2 && j.State == router.Dispatched })
 			if fails > 0 {
 				eventually(t, "Nomad was asked to stop it", func() bool { n.mu.Lock(); defer n.mu.Unlock(); return n.fails <= 0 })

@@ -12,9 +12,7 @@ import (
 func limitRules(t *testing.T, running string) *rules.Set {
 	t.Helper()
 	set, err := rules.Parse("rules.yaml", []byte("version: 1\nrules: [{ name: linux, jobspec: docker-linux, limit: { running: "+running+" } }]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return set
 }
 

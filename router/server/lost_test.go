@@ -95,9 +95,7 @@ func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A new database is not compared with what GitHub delivered.
-	if err := st.SetMark(t.Context(), "first look", "begun"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, st.SetMark(t.Context(), "first look", "begun"))
 	h := &hub{}
 	sent := func(id int64, guid, event, action string, ok bool, ago time.Duration) {
 		h.post.sent = append(h.post.sent, router.SentDelivery{ID: id, GUID: guid, At: now.Add(-ago), OK: ok, Event: event, Action: action})
@@ -212,9 +210,7 @@ func prove(t *testing.T, st Store, h router.Hook) {
 	if known, err := st.RecordHook(t.Context(), h, now, now.Add(time.Duration(h.ID)*time.Second)); !known || err != nil {
 		t.Fatalf("RecordHook(%s) = %t, %v", h, known, err)
 	}
-	if err := st.Swept(t.Context(), router.HookSweep{Hook: h, Swept: now, Proved: true}, nil, now); err != nil {
-		t.Fatal(err)
-	}
+	must(t, st.Swept(t.Context(), router.HookSweep{Hook: h, Swept: now, Proved: true}, nil, now))
 }
 
 func TestManyHooksAreSweptInTurn(t *testing.T) { synctest.Test(t, testManyHooksAreSweptInTurn) }

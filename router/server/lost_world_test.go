@@ -52,9 +52,7 @@ func testWhatFailedWhileWeWereDownIsDeliveredAgain(t *testing.T) {
 	w.Await(w.Queue("self-hosted", "linux"), in(router.Completed)) // so that the webhook is known
 	w.Stop()
 	id := w.Queue("self-hosted", "linux")
-	if err := w.GitHub.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Flush(t.Context()))
 	w.Start(soon)
 	w.Await(id, in(router.Completed))
 }
@@ -76,18 +74,14 @@ func testWithTheDatabaseDeletedWaitingJobsAreFound(t *testing.T) {
 		}
 	}
 	waits := w.Queue("self-hosted", "linux")
-	if err := w.GitHub.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Flush(t.Context()))
 	w.Start() // the repository is known by its runner on Nomad
 	w.Await(waits, in(router.Completed))
 	w.Await(long, in(router.Running))
 	if started := w.Started(); len(started) != 2 {
 		t.Errorf("%v were started, want one runner for each job", started)
 	}
-	if err := w.GitHub.Cancel(long); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Cancel(long))
 	w.Await(long, in(router.Completed))
 }
 
@@ -108,9 +102,7 @@ func testWhatAFullDiskRefusedIsDeliveredAgainAtOnce(t *testing.T) {
 	for range 5 {
 		ids = append(ids, w.Queue("self-hosted", "linux"))
 	}
-	if err := w.GitHub.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.GitHub.Flush(t.Context()))
 	readyz(t, w.App, "the disk is full", func(code int, _ server.Readiness) bool { return code == http.StatusServiceUnavailable })
 	time.Sleep(30 * time.Second)
 	for _, id := range ids {
@@ -142,9 +134,7 @@ rules:
 			w.Start()
 			w.Await(w.Queue("self-hosted", "linux"), in(router.Completed))
 			backup := w.Database + ".backup"
-			if err := store.Backup(t.Context(), w.Database, backup); err != nil {
-				t.Fatal(err)
-			}
+			must(t, store.Backup(t.Context(), w.Database, backup))
 			var ids []int64
 			for range 5 { // served
 				ids = append(ids, w.Queue("self-hosted", "linux"))
@@ -174,9 +164,7 @@ rules:
 					t.Fatal(err)
 				}
 			}
-			if err := os.Rename(backup, w.Database); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Rename(backup, w.Database))
 			var change []func(*server.Config)
 			if old {
 				w.GitHub.ForgetDeliveries()
@@ -187,9 +175,7 @@ rules:
 				w.Await(id, in(router.Running))
 			}
 			for _, id := range running[1:] {
-				if err := w.GitHub.Cancel(id); err != nil {
-					t.Fatal(err)
-				}
+				must(t, w.GitHub.Cancel(id))
 			}
 			for i, id := range ids {
 				if old && i < 5 {

@@ -67,9 +67,7 @@ func TestARunnerOfALostAnswerIsRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &forgetful{hub: &hub{}, runners: map[string]int64{}, away: true}
 		r := start(t, openStore(t), &cluster{}, f.hub, func(c *server.Config) { c.GitHub = f })
-		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-		r.await(1, in(router.Dispatched))
-		first, _ := r.nomad.job("gha-1-1")
+		first := r.dispatch(1)
 		if status, _ := r.Claim(first.ClaimToken); status != http.StatusServiceUnavailable {
 			t.Fatalf("claim = %d, want 503", status)
 		}
@@ -95,9 +93,7 @@ func TestAFullRunnerGroupIsWaitedFor(t *testing.T) {
 		f.mu.Lock()
 		f.full = true
 		f.mu.Unlock()
-		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-		r.await(1, in(router.Dispatched))
-		got, _ := r.nomad.job("gha-1-1")
+		got := r.dispatch(1)
 		r.Claim(got.ClaimToken)
 		j := r.await(1, in(router.Retrying))
 		if !strings.Contains(j.Reason, "the runner group is full") || !strings.Contains(j.Reason, "make room") || time.Until(j.DueAt) < time.Minute {

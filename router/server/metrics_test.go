@@ -31,9 +31,7 @@ import (
 func scrape(t *testing.T, app *server.App) string {
 	t.Helper()
 	resp, err := httpClient.Get("http://" + app.AdminAddr() + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
@@ -146,9 +144,7 @@ rules:
   - { name: down, if: has("down"), jobspec: docker-linux }
   - { name: mute, if: has("mute") and run.fork, jobspec: docker-linux }
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	h := &hub{
 		ready: func(to router.Target) error {
 			if to.Repo == "limited" {
@@ -202,9 +198,7 @@ func (n refusing) Jobs(context.Context) ([]router.NomadJob, uint64, error) {
 func TestATheftIsCounted(t *testing.T) { synctest.Test(t, testATheftIsCounted) }
 func testATheftIsCounted(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	req, _ := r.nomad.job("gha-1-1")
+	req := r.dispatch(1)
 	if status, body := r.Claim(req.ClaimToken); status != http.StatusOK {
 		t.Fatalf("claim = %d %s", status, body)
 	}
@@ -250,9 +244,7 @@ func testStrangersAddNoSeries(t *testing.T) {
 			},
 			"sender": map[string]any{"login": text},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		mac := hmac.New(sha256.New, []byte(secret))
 		mac.Write(body)
 		sum := hex.EncodeToString(mac.Sum(nil))
@@ -260,17 +252,13 @@ func testStrangersAddNoSeries(t *testing.T) {
 			sum = strings.Repeat("0", 64)
 		}
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+r.App.Addr()+"/webhooks/github", bytes.NewReader(body))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		req.Header.Set("Content-Type", "application/json")
 		req.Header.Set("X-GitHub-Event", event)
 		req.Header.Set("X-GitHub-Delivery", fmt.Sprintf("%s-%d", event, n))
 		req.Header.Set("X-Hub-Signature-256", "sha256="+sum)
 		resp, err := httpClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		_, _ = io.Copy(io.Discard, resp.Body)
 		resp.Body.Close()
 		if want := map[bool]int{true: http.StatusAccepted, false: http.StatusUnauthorized}[sign]; event == "workflow_job" && resp.StatusCode != want {
@@ -402,9 +390,7 @@ func testADeniedJobThatOurRunnerServedIsSaid(t *testing.T) {
 	denied.Job.Repo.Fork = true
 	r.deliver(denied)
 	r.await(2, in(router.Denied))
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	req, _ := r.nomad.job("gha-1-1")
+	req := r.dispatch(1)
 	if status, body := r.Claim(req.ClaimToken); status != http.StatusOK {
 		t.Fatalf("claim = %d %s", status, body)
 	}

@@ -90,9 +90,7 @@ func TestWhatWatchesTakesMetricsThatThereAre(t *testing.T) {
 			Rules []struct{ Alert, Expr string }
 		}
 	}
-	if err := yaml.Unmarshal(read(t, "switchyard.rules.yml"), &alerts); err != nil {
-		t.Fatal(err)
-	}
+	must(t, yaml.Unmarshal(read(t, "switchyard.rules.yml"), &alerts))
 	n := 0
 	for _, g := range alerts.Groups {
 		for _, r := range g.Rules {
@@ -107,9 +105,7 @@ func TestWhatWatchesTakesMetricsThatThereAre(t *testing.T) {
 			Targets []struct{ Expr string }
 		}
 	}
-	if err := json.Unmarshal(read(t, "dashboard.json"), &dashboard); err != nil {
-		t.Fatal(err)
-	}
+	must(t, json.Unmarshal(read(t, "dashboard.json"), &dashboard))
 	for i, p := range dashboard.Panels {
 		for _, target := range p.Targets {
 			checkQuery(t, "panel "+p.Title, strings.ReplaceAll(target.Expr, `rule=~"$rule"`, `rule=~".*"`), names)
@@ -143,9 +139,7 @@ func TestWhatWatchesTakesMetricsThatThereAre(t *testing.T) {
 func read(t *testing.T, name string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(watching, name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return b
 }
 
@@ -171,9 +165,7 @@ func hclBlock(t *testing.T, name string, into any) {
 	if !ok || !closed {
 		t.Fatalf("the README has no %s", name)
 	}
-	if err := hclsimple.Decode(name, []byte(block), nil, into); err != nil {
-		t.Fatal(err)
-	}
+	must(t, hclsimple.Decode(name, []byte(block), nil, into))
 }
 
 // A scaling is a policy in the form of Nomad Autoscaler's sdk/policy.go and
@@ -264,9 +256,7 @@ func TestTheAutoscalersFilesHaveTheirForm(t *testing.T) {
 	_, block, _ := strings.Cut(readme, "```yaml\nversion: 1\n")
 	block, _, _ = strings.Cut(block, "```\n")
 	set, err := rules.Parse("rules.yaml", []byte("version: 1\n"+block))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	pools := map[string]string{} // by the rule that takes the job
 	for _, labels := range [][]string{{"self-hosted", "linux"}, {"self-hosted", "linux", "gpu"}} {
 		d := set.Decide(rules.Facts{Labels: labels, Repo: rules.Repo{Owner: "acme", Name: "web", Private: true}}, false)
@@ -351,12 +341,8 @@ func TestNomadTakesTheAutoscalersJob(t *testing.T) {
 	readme := string(read(t, "README.md"))
 	for _, m := range regexp.MustCompile("(?s)```hcl\n# (\\S+)\n(.*?)```").FindAllStringSubmatch(readme, -1) {
 		path := filepath.Join(dir, m[1])
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(m[2]), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.MkdirAll(filepath.Dir(path), 0o700))
+		must(t, os.WriteFile(path, []byte(m[2]), 0o600))
 	}
 	cmd := exec.CommandContext(t.Context(), nomad, "job", "run", "-output", "autoscaler.nomad.hcl") // parses, and asks no server
 	cmd.Dir = dir
@@ -413,13 +399,9 @@ func TestTheAutoscalersQueriesAreOneNumber(t *testing.T) {
 		gives(0, `running{rule="`+rule+`"} 0 0 0 0 1 0 0 0 0 0 0`)        // 6 minutes ago
 	}
 	b, err := yaml.Marshal(map[string]any{"evaluation_interval": "15s", "tests": tests})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	path := filepath.Join(t.TempDir(), "policy.test.yml")
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, b, 0o600))
 	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", path).CombinedOutput(); err != nil {
 		t.Errorf("promtool test rules: %v\n%s", err, out)
 	}

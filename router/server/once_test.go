@@ -47,17 +47,13 @@ func testARegistrationOutlivesItsProcess(t *testing.T) {
 	runner := w.Runners(id)[0].ID
 	token := func() string {
 		j, _, err := w.API.Jobs().Info(runner, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		return j.Meta["SWITCHYARD_CLAIM_TOKEN"]
 	}
 	second := token()
 	release()
 	eventually(t, "the first registration is in force", func() bool { return token() != second })
-	if err := w.Nomad.RestoreNode("node-1"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.Nomad.RestoreNode("node-1"))
 	if j := w.Await(id, in(router.Completed)); j.Try != 1 || j.Conclusion != "success" {
 		t.Errorf("the job ended as %q at try %d, want success at the first", j.Conclusion, j.Try)
 	}
@@ -77,18 +73,14 @@ func testEightProcessesStartOneRunner(t *testing.T) {
 	var all sync.WaitGroup
 	all.Add(senders)
 	w.NewNomad(nomadsim.Config{Release: before201, Registering: func(string) { all.Done(); all.Wait() }})
-	if err := w.Nomad.FailNode("node-1"); err != nil {
-		t.Fatal(err)
-	}
+	must(t, w.Nomad.FailNode("node-1"))
 	st := openStore(t)
 	now := time.Now()
 	if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
 		t.Fatal(err)
 	}
 	job, err := st.Job(t.Context(), 5)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	r := router.Runner{ID: job.RunnerID(), JobID: job.ID, Try: job.Try, State: router.RunnerDispatched, Name: job.RunnerID()}
 	var created atomic.Int32
 	var group sync.WaitGroup

@@ -57,9 +57,7 @@ func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 		t.Helper()
 		text := strings.Replace(testRules, "  linux: {}", "  linux: {}\n  mac: {}", 1) + "  - { name: mac, if: has(\"mac\"), " + mac + " }\n"
 		set, err := rules.Parse("rules.yaml", []byte(text))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		r.App.Reload(set, router.RulesVersion{Hash: hash})
 	}
 	reload("2", "deny: not yet")
@@ -69,17 +67,13 @@ func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
 	if j := r.await(1, in(router.Denied)); r.App.Explain(j).Outcome != rules.Routed || r.App.Explain(j).Rule != "mac" || r.App.Explain(j).Trace == nil {
 		t.Errorf("the rules in force say %+v", r.App.Explain(j))
 	}
-	if err := r.App.RetryJob(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.RetryJob(t.Context(), 1))
 	if j := r.await(1, in(router.Dispatched)); j.Decision.Rule != "mac" || j.Try != 1 || !r.told(1, "", "decide it again") {
 		t.Errorf("rule %q took it at try %d", j.Decision.Rule, j.Try)
 	}
 
 	// Its runner has not claimed: it gets another.
-	if err := r.App.RetryJob(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.RetryJob(t.Context(), 1))
 	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
 	if !r.nomad.ended("gha-1-1") || !r.told(1, "gha-1-1", "asked for a new one") || r.runner("gha-1-1").State != router.RunnerStopped {
 		t.Errorf("the first runner is %+v", r.runner("gha-1-1"))
@@ -121,9 +115,7 @@ func testAnOperatorShortensAWait(t *testing.T) {
 	nomad.mu.Lock()
 	broken = false
 	nomad.mu.Unlock()
-	if err := r.App.RetryJob(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.RetryJob(t.Context(), 1))
 	if j := r.await(1, in(router.Dispatched)); j.Try != 1 {
 		t.Errorf("it is at try %d, want 1: Nomad never had it", j.Try)
 	}
@@ -142,8 +134,7 @@ func TestARunThatIsNotCancelledIsSaid(t *testing.T) {
 func testARunThatIsNotCancelledIsSaid(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) { c.GitHub = deafHub{h} })
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
+	r.dispatch(1)
 	const want = "the job no longer gets a runner, but its run was not cancelled: GitHub answered 502"
 	if err := r.App.CancelJob(t.Context(), 1, true); err == nil || err.Error() != want {
 		t.Errorf("CancelJob = %v, want %s", err, want)
@@ -158,9 +149,7 @@ func TestAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 }
 func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte(machine+fallbackRule))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	nomad := &cluster{placed: func(router.Runner) (router.Allocation, error) { return router.Allocation{}, router.ErrNotFound }}
 	var halted atomic.Bool
 	halted.Store(true)
@@ -176,9 +165,7 @@ func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.await(1, func(j router.Job) bool { return j.Fallback == 1 })
 	wantConflict(t, r.App.RetryJob(t.Context(), 1), "as soon as Nomad has stopped gha-1-1")
-	if err := r.App.CancelJob(t.Context(), 1, false); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.CancelJob(t.Context(), 1, false))
 	if err := r.App.RetryJob(t.Context(), 1); err == nil || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("retry = %v, want Nomad's error", err)
 	}
@@ -186,9 +173,7 @@ func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 		t.Errorf("Nomad has %d jobs, the job is %s", nomad.count(), j.State)
 	}
 	halted.Store(false)
-	if err := r.App.RetryJob(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.RetryJob(t.Context(), 1))
 	if r.await(1, in(router.Dispatched)); !nomad.ended("gha-1-1") {
 		t.Error("the first runner goes on")
 	}
@@ -197,12 +182,9 @@ func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 func TestAnOperatorCancelsAJob(t *testing.T) { synctest.Test(t, testAnOperatorCancelsAJob) }
 func testAnOperatorCancelsAJob(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
+	r.dispatch(1)
 	for range 2 {
-		if err := r.App.CancelJob(t.Context(), 1, false); err != nil {
-			t.Fatal(err)
-		}
+		must(t, r.App.CancelJob(t.Context(), 1, false))
 	}
 	j := r.await(1, in(router.Denied))
 	if !r.nomad.ended("gha-1-1") || r.runner("gha-1-1").State != router.RunnerStopped || !r.told(1, "", "cancelled it") || !r.told(1, "gha-1-1", "cancelled its job") {
@@ -214,9 +196,7 @@ func testAnOperatorCancelsAJob(t *testing.T) {
 	}
 
 	// It may be taken up again, with a runner of its own.
-	if err := r.App.RetryJob(t.Context(), 1); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.RetryJob(t.Context(), 1))
 	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
 
 	r.deliver(delivery(2, "queued", "ubuntu-latest"))
@@ -236,17 +216,13 @@ func TestWhoCancelsARunIsSaid(t *testing.T) { synctest.Test(t, testWhoCancelsARu
 func testWhoCancelsARunIsSaid(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h)
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	first, _ := r.nomad.job("gha-1-1")
+	first := r.dispatch(1)
 	r.Claim(first.ClaimToken)
 	running := delivery(1, "in_progress", "self-hosted", "linux")
 	running.Job.RunnerName = h.asked()[0].Name
 	r.deliver(running)
 	r.await(1, in(router.Running))
-	if err := r.App.CancelJob(router.ByOperator(t.Context(), "ada"), 1, true); err != nil {
-		t.Fatal(err)
-	}
+	must(t, r.App.CancelJob(router.ByOperator(t.Context(), "ada"), 1, true))
 	if !r.told(1, "gha-1-1", "operator ada cancels the run of its job") {
 		t.Errorf("the runner is %+v", r.runner("gha-1-1"))
 	}
@@ -256,11 +232,8 @@ func TestAnOperatorStopsARunner(t *testing.T) { synctest.Test(t, testAnOperatorS
 func testAnOperatorStopsARunner(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h)
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	if err := r.App.StopRunner(t.Context(), "gha-1-1", false); err != nil {
-		t.Fatal(err)
-	}
+	r.dispatch(1)
+	must(t, r.App.StopRunner(t.Context(), "gha-1-1", false))
 	r.await(1, func(j router.Job) bool { return j.State == router.Dispatched && j.Try == 2 })
 	if !r.nomad.ended("gha-1-1") || !r.told(1, "gha-1-1", "an operator stopped it") {
 		t.Error("the first runner was not stopped")
@@ -299,9 +272,7 @@ func TestARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 func testARunnerThatGitHubKeepsIsStoppedByForceOnly(t *testing.T) {
 	h := &hub{}
 	r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) { c.GitHub = busyHub{h} })
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
-	got, _ := r.nomad.job("gha-1-1")
+	got := r.dispatch(1)
 	r.Claim(got.ClaimToken)
 	wantConflict(t, r.App.StopRunner(t.Context(), "gha-1-1", false), "has a job; with force it is stopped")
 	if r.nomad.ended("gha-1-1") {
@@ -318,12 +289,9 @@ func TestTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
 }
 func testTheAPIAnswersOnTheOperatorsListener(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
+	r.dispatch(1)
 	resp, err := httpClient.Post("http://"+r.App.AdminAddr()+"/api/v1/jobs/1/cancel", "", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer resp.Body.Close()
 	var d struct {
 		Job struct{ State string }

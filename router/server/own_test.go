@@ -32,9 +32,7 @@ import (
 func firstStep(t *testing.T) (hcl, yaml string) {
 	t.Helper()
 	page, err := os.ReadFile("../../rules/coming-from.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	block := func(kind, after string) string {
 		_, rest, _ := strings.Cut(string(page), after)
 		m := regexp.MustCompile("(?s)```" + kind + "\n(.*?)```").FindStringSubmatch(rest)
@@ -146,9 +144,7 @@ func ownSpec(t *testing.T) (dir string) {
 	dir = t.TempDir()
 	err := os.WriteFile(filepath.Join(dir, "own.nomad.json"), []byte(`{"ID": "own", "Type": "batch", "TaskGroups": [
 		{"Name": "g", "Tasks": [{"Name": "runner", "Driver": "raw_exec", "Config": {"command": "/opt/runner/start"}}]}]}`), 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return dir
 }
 
@@ -262,9 +258,7 @@ func TestOfACancelledJobOnlyARunnerThatHasNotStartedIsStopped(t *testing.T) {
 		other := y.queue("nomad", time.Minute)
 		waits := y.runner(other, "it waits for a node", func(r router.Runner) bool { return r.Unplaced != nil })
 		for _, j := range []int64{id, other} {
-			if err := y.GitHub.Cancel(j); err != nil {
-				t.Fatal(err)
-			}
+			must(t, y.GitHub.Cancel(j))
 		}
 		time.Sleep(2 * time.Hour)
 		if y.status(started.NomadJob) != "running" || interrupted.Load() != 0 || y.status(waits.NomadJob) != "dead" {
@@ -306,9 +300,7 @@ func TestARunnerOfItsOwnRegistrationThatEndsWithoutTheJobIsReplaced(t *testing.T
 			t.Errorf("it was served at try %d, by %+v", j.Try, list)
 		}
 		line, err := y.Store.Timeline(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if !slices.ContainsFunc(line, func(e router.Event) bool {
 			return e.JobID == id && e.State == string(router.Retrying) && strings.Contains(e.What, "Exit Code: 7") && strings.Contains(e.What, "brings its own registration")
 		}) {
@@ -434,9 +426,7 @@ func TestTheFirstStepOnARealNomad(t *testing.T) {
 		c.Tick, c.Sweep, c.Doubt, c.Idle = 20*time.Millisecond, 50*time.Millisecond, 20*time.Millisecond, time.Millisecond
 	})
 	job, err := y.API.Jobs().ParseHCL(hcl, true)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ends := filepath.Join(t.TempDir(), "ends")
 	task := job.TaskGroups[0].Tasks[0]
 	task.Driver, task.Templates = "raw_exec", nil
@@ -473,9 +463,7 @@ func TestTheFirstStepOnARealNomad(t *testing.T) {
 	}
 	routertest.AwaitJob(t, y.Store, id, in(router.Completed))
 	swept("its job has ended")
-	if err := os.WriteFile(ends, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(ends, nil, 0o600))
 	last := y.runner(id, "its end is known", func(r router.Runner) bool { return !r.EndedAt.IsZero() })
 	children, _, err := y.API.Jobs().List(&api.QueryOptions{Prefix: *job.ID + "/"})
 	if err != nil || len(children) != 1 || len(y.Runners(id)) != 1 || last.State != router.RunnerFinished {

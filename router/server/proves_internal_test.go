@@ -34,9 +34,7 @@ func TestADeliveryThatIsKnownProvesNoAddress(t *testing.T) {
 	})}
 	for i, from := range []string{"192.0.2.1/32", "192.0.2.2/32"} {
 		c := &guarded{gate: g, at: netip.MustParsePrefix(from), from: &source{}}
-		if err := a.receive(context.WithValue(t.Context(), guardedKey{}, c), router.Delivery{ID: "1", Action: "queued"}); err != nil {
-			t.Fatal(err)
-		}
+		must(t, a.receive(context.WithValue(t.Context(), guardedKey{}, c), router.Delivery{ID: "1", Action: "queued"}))
 		if want := i == 0; c.from.proven != want {
 			t.Errorf("delivery %d proves its address: %v, want %v", i+1, c.from.proven, want)
 		}

@@ -38,9 +38,7 @@ func testOldHistoryIsForgotten(t *testing.T) {
 
 func TestHistoryIsKeptAsLongAsGitHubRemembers(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte(testRules))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, err = server.New(server.Config{
 		Store: openStore(t), Nomad: &cluster{}, GitHub: &hub{}, Rules: set, Logger: slog.New(slog.DiscardHandler),
 		Webhook: func(func(context.Context, router.Delivery) error) (http.Handler, error) {

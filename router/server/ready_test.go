@@ -20,9 +20,7 @@ func TestNoRunnerStartsThatGitHubWouldNotTake(t *testing.T) {
 }
 func testNoRunnerStartsThatGitHubWouldNotTake(t *testing.T) {
 	set, err := rules.Parse("rules.yaml", []byte("version: 1\nlabels: { self-hosted: {}, linux: {} }\nrules: [{ name: linux, jobspec: docker-linux, limit: { running: 3 }, runner: { scope: organization } }]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var mu sync.Mutex
 	var ahead time.Duration
 	clock := func() time.Time { mu.Lock(); defer mu.Unlock(); return time.Now().Add(ahead) }

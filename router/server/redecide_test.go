@@ -32,9 +32,7 @@ var mendedRules = strings.NewReplacer(
 func parsed(t *testing.T, text string) *rules.Set {
 	t.Helper()
 	set, err := rules.Parse("rules.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return set
 }
 
@@ -206,8 +204,7 @@ func TestWhatGitHubRefusedIsAskedForAgainWhenTheRulesChange(t *testing.T) {
 func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
 	n, h := &cluster{}, &hub{fail: func(int) error { return &router.GiveUpError{Err: errors.New("422")} }}
 	r := start(t, slowLostStore{openStore(t)}, n, h)
-	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-	r.await(1, in(router.Dispatched))
+	r.dispatch(1)
 	token, _ := n.job("gha-1-1")
 	r.Claim(token.ClaimToken)
 	if j := r.await(1, in(router.Unroutable)); !strings.HasPrefix(j.Reason, "GitHub refuses the runner") {

@@ -27,9 +27,7 @@ labels: { self-hosted: {}, linux: {} }
 rules:
   - { name: %s, if: has("linux"), jobspec: %s, runner: { scope: organization, group: %d } }
 `, name, name, group))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return set
 }
 
@@ -145,9 +143,7 @@ func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 	get := func(path string) string {
 		t.Helper()
 		resp, err := httpClient.Get("http://" + r.App.AdminAddr() + path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)
 		if err != nil || resp.StatusCode != http.StatusOK {
@@ -159,12 +155,8 @@ func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 		t.Helper()
 		var ready struct{ Rules router.RulesStatus }
 		var alone router.RulesStatus
-		if err := json.Unmarshal([]byte(get("/readyz")), &ready); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal([]byte(get(router.RulesPath)), &alone); err != nil {
-			t.Fatal(err)
-		}
+		must(t, json.Unmarshal([]byte(get("/readyz")), &ready))
+		must(t, json.Unmarshal([]byte(get(router.RulesPath)), &alone))
 		for path, got := range map[string]router.RulesStatus{"/readyz": ready.Rules, router.RulesPath: alone} {
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", path, diff)

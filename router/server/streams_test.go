@@ -19,9 +19,7 @@ func testStreamsEndAsTheServerStops(t *testing.T) {
 	var streams []*bufio.Reader
 	for range 100 {
 		resp, err := httpClient.Get("http://" + r.App.AdminAddr() + "/api/v1/events")
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
 			t.Fatalf("the stream is answered %s", resp.Status)

@@ -182,8 +182,7 @@ func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
 					c.Recheck = 40 * time.Millisecond
 				}
 			})
-			r.deliver(delivery(1, "queued", "self-hosted", "linux"))
-			r.await(1, in(router.Dispatched))
+			r.dispatch(1)
 			over.Store(true)
 			find(t, r)
 			eventually(t, "its Nomad job is stopped", func() bool { return r.nomad.ended("gha-1-1") })
@@ -208,9 +207,7 @@ func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	other.Job.Repo.Name = "api"
 	r.deliver(other)
 	report, err := r.App.Sync(t.Context(), "", "Acme/web")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	want := router.SyncReport{Repo: "Acme/web", Unfinished: router.Unfinished{Jobs: 4, Calls: 6}, Changed: 3}
 	if diff := cmp.Diff(want, report); diff != "" {
 		t.Errorf("Sync (-want +got):\n%s", diff)

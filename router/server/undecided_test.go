@@ -38,9 +38,7 @@ rules:
     jobspec: docker-linux
     runner: { scope: organization, group: 7 }
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return func(c *server.Config) { c.Rules = set }
 }
 
@@ -90,9 +88,7 @@ func testARunIsLookedUpOnGitHub(t *testing.T) {
 	sim := githubsim.New(githubsim.Config{})
 	t.Cleanup(sim.Close)
 	client, err := gh.New(gh.Config{Token: gh.StaticToken("ghs_x"), BaseURL: network.Serve(t, sim), HTTPClient: network.Client()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	st := openStore(t)
 	if err := st.SetMark(t.Context(), "first look", "done"); err != nil { // GitHub has one job of each run
 		t.Fatal(err)

@@ -23,9 +23,7 @@ func TestABackupIsOfADatabaseInUseOrNot(t *testing.T) {
 	backup := func(name string) string {
 		t.Helper()
 		to := filepath.Join(dir, name)
-		if err := store.Backup(t.Context(), path, to); err != nil {
-			t.Fatal(err)
-		}
+		must(t, store.Backup(t.Context(), path, to))
 		if info, err := os.Stat(to); err != nil || runtime.GOOS != "windows" && info.Mode() != 0o600 {
 			t.Errorf("the copy is %v, %v; want it for its owner only", info, err)
 		}
@@ -35,9 +33,7 @@ func TestABackupIsOfADatabaseInUseOrNot(t *testing.T) {
 	if _, err := s.Receive(t.Context(), storetest.NewDelivery(51, "queued", "queued")); err != nil { // the store is as well as before
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	for to, want := range map[string]int{inUse: 50, backup("idle.db"): 51} {
 		c := open(t, to)
 		wantQueued(t, c, want)

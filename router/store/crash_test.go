@@ -25,21 +25,15 @@ func TestKilledInABurst(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "x.db")
 	exe, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	from := int64(1)
 	for round := range 3 {
 		child := exec.CommandContext(t.Context(), exe, "-test.run=^TestKilledInABurst$")
 		child.Env = append(os.Environ(), crashEnv+"="+path, fmt.Sprintf("%s_FROM=%d", crashEnv, from))
 		child.Stderr = os.Stderr
 		out, err := child.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := child.Start(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
+		must(t, child.Start())
 		var stored []int64
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			id, err := strconv.ParseInt(lines.Text(), 10, 64)
@@ -60,9 +54,7 @@ func TestKilledInABurst(t *testing.T) {
 				t.Errorf("round %d: job %d, whose Receive had returned, is lost: %v, %v", round, id, j.State, err)
 			}
 		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, s.Close())
 		from += 1 << 20
 	}
 }
@@ -71,13 +63,9 @@ func TestKilledInABurst(t *testing.T) {
 // returned, and kills its own process in the middle of it.
 func burst(t *testing.T, path string) {
 	from, err := strconv.ParseInt(os.Getenv(crashEnv+"_FROM"), 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	s, err := store.Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	var mu sync.Mutex
 	said := 0
 	var wg sync.WaitGroup

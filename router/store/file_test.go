@@ -31,9 +31,7 @@ func fill(t testing.TB, s *Store, from, n int) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }
 
 // filled makes a database file with some jobs, and closes it.
@@ -41,44 +39,32 @@ func filled(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "x.db")
 	s, err := Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	fill(t, s, 1, 200)
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	return path
 }
 
 func readFile(t testing.TB, path string) []byte {
 	t.Helper()
 	b, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return b
 }
 
 // overwrite writes into a file that is there, from its start.
 func overwrite(t testing.TB, path string, b []byte) {
 	t.Helper()
-	if err := os.WriteFile(path, b, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, b, 0o600))
 }
 
 // root returns the page, from 0, at which a table or index begins.
 func root(t testing.TB, path, name string) (page int) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer db.Close()
-	if err := db.QueryRowContext(t.Context(), "SELECT rootpage FROM sqlite_schema WHERE name = ?", name).Scan(&page); err != nil {
-		t.Fatal(err)
-	}
+	must(t, db.QueryRowContext(t.Context(), "SELECT rootpage FROM sqlite_schema WHERE name = ?", name).Scan(&page))
 	return page - 1
 }
 
@@ -104,9 +90,7 @@ var damages = map[string]func(t *testing.T, path string, b []byte) []byte{
 	},
 	"an index that lacks what is due": func(t *testing.T, path string, _ []byte) []byte {
 		db, err := sql.Open("sqlite", path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer db.Close()
 		for _, query := range []string{
 			"PRAGMA writable_schema = 1",
@@ -120,9 +104,7 @@ var damages = map[string]func(t *testing.T, path string, b []byte) []byte{
 				t.Fatalf("%s: %v", query, err)
 			}
 		}
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
+		must(t, db.Close())
 		return readFile(t, path)
 	},
 }
@@ -148,9 +130,7 @@ func TestADamagedDatabaseIsNotTakenIntoUse(t *testing.T) {
 
 func TestASoundDatabaseIsFoundToBeWhole(t *testing.T) {
 	s, err := Open(t.Context(), filled(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer s.Close()
 	if !s.Whole() {
 		t.Error("there was no time to look at a small database")
@@ -168,9 +148,7 @@ func TestDamageThatIsMetFailsTheStore(t *testing.T) {
 		},
 		"JSON": func(t *testing.T, path string) {
 			db, err := sql.Open("sqlite", path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			defer db.Close()
 			if _, err := db.Exec(`UPDATE jobs SET labels = '["self-hosted' WHERE id = 7`); err != nil {
 				t.Fatal(err)
@@ -182,20 +160,12 @@ func TestDamageThatIsMetFailsTheStore(t *testing.T) {
 			// By what is read every few seconds.
 			met := func(s *Store) error { _, _, err := s.Due(t.Context(), time.Now(), 256); return err }
 			s, err := Open(t.Context(), path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := met(s); err != nil {
-				t.Fatal(err)
-			}
-			if err := s.Close(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
+			must(t, met(s))
+			must(t, s.Close())
 			spoil(t, path)
 			s, err = Open(t.Context(), path, func(s *Store) { s.bound = time.Nanosecond })
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			defer s.Close()
 			if s.Whole() {
 				t.Error("the check had no time, and says that it saw all")
@@ -228,17 +198,13 @@ var seize = map[string]struct {
 		}
 	}, " was removed"},
 	"its directory was": {func(t *testing.T, path string) {
-		if err := os.Rename(filepath.Dir(path), filepath.Dir(path)+"-gone"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Rename(filepath.Dir(path), filepath.Dir(path)+"-gone"))
 		t.Cleanup(func() { _ = os.Rename(filepath.Dir(path)+"-gone", filepath.Dir(path)) })
 	}, " was removed"},
 	"its log was removed": {func(t *testing.T, path string) { remove(t, path+"-wal") }, "-wal was removed"},
 	"replaced": {func(t *testing.T, path string) {
 		overwrite(t, path+".new", readFile(t, path))
-		if err := os.Rename(path+".new", path); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.Rename(path+".new", path))
 	}, " was replaced"},
 	"cut to nothing":        {func(t *testing.T, path string) { truncate(t, path, 0) }, "was cut short by another program"},
 	"cut to a page":         {func(t *testing.T, path string) { truncate(t, path, pageSize) }, "was cut short by another program"},
@@ -253,16 +219,12 @@ var seize = map[string]struct {
 
 func remove(t *testing.T, path string) {
 	t.Helper()
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Remove(path))
 }
 
 func truncate(t *testing.T, path string, size int64) {
 	t.Helper()
-	if err := os.Truncate(path, size); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.Truncate(path, size))
 }
 
 func TestAFileThatIsTakenAwayIsMissedWithinTwoSeconds(t *testing.T) {
@@ -275,9 +237,7 @@ func TestAFileThatIsTakenAwayIsMissedWithinTwoSeconds(t *testing.T) {
 			overwrite(t, path+".copy", readFile(t, path))
 			opened := func(t *testing.T) *Store {
 				s, err := Open(context.WithoutCancel(t.Context()), path)
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				fill(t, s, 1000, 20)
 				return s
 			}
@@ -316,9 +276,7 @@ func TestAnotherWriterThatKeepsToSQLitesWaysIsLetBe(t *testing.T) {
 	s := openTemp(t)
 	fill(t, s, 1, 50)
 	other, err := sql.Open("sqlite", s.path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer other.Close()
 	for i, query := range []string{
 		"PRAGMA wal_checkpoint(PASSIVE)",
@@ -334,9 +292,7 @@ func TestAnotherWriterThatKeepsToSQLitesWaysIsLetBe(t *testing.T) {
 		}
 		fill(t, s, 100*(i+1), 10)
 	}
-	if err := other.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, other.Close())
 	fill(t, s, 1000, 2000) // with a checkpoint of its own
 	fill(t, s, 5000, 1)
 }
@@ -356,18 +312,14 @@ func TestTheLockIsOfTheFile(t *testing.T) {
 			defer os.Remove(other)
 			for _, names := range [][2]string{{path, other}, {other, path}} {
 				s, err := Open(t.Context(), names[0])
-				if err != nil {
-					t.Fatal(err)
-				}
+				must(t, err)
 				if again, err := Open(t.Context(), names[1], func(s *Store) { s.patience = 0 }); !errors.Is(err, errInUse) {
 					t.Errorf("Open by the other name = %v, want %v", err, errInUse)
 					if err == nil {
 						again.Close()
 					}
 				}
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
+				must(t, s.Close())
 			}
 		})
 	}
@@ -382,9 +334,7 @@ func TestAReaderByALinkReadsTheLog(t *testing.T) {
 		t.Skip(err)
 	}
 	r, err := OpenReadOnly(t.Context(), link)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer r.Close()
 	if _, err := r.Job(t.Context(), 3); err != nil {
 		t.Errorf("Job(3) = %v", err)

@@ -16,9 +16,7 @@ import (
 func openTemp(t testing.TB) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "x.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -158,9 +156,7 @@ func TestOperatorsHaveConnectionsOfTheirOwn(t *testing.T) {
 	s := openTemp(t)
 	for range readers {
 		conn, err := s.Reader().db.Conn(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer conn.Close()
 	}
 	if _, _, err := s.Due(t.Context(), time.Now(), 1); err != nil {
@@ -188,9 +184,7 @@ func plan(t *testing.T, s *Store, query string) string {
 		plan.WriteString(detail + "\n")
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return plan.String()
 }
 
@@ -212,14 +206,10 @@ func batch(w *writer, changes ...func(*tx) error) (errs []error) {
 func byHand(t *testing.T) *writer {
 	t.Helper()
 	s := openTemp(t)
-	if err := s.writer.stop(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.writer.stop())
 	s.writer = nil
 	conn, err := s.write.Conn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return &writer{conn: conn, stmts: map[string]*sql.Stmt{}}
 }
@@ -234,18 +224,14 @@ func insert(id string) func(*tx) error {
 func deliveries(t *testing.T, w *writer) (ids []string) {
 	t.Helper()
 	rows, err := w.conn.QueryContext(t.Context(), "SELECT id FROM deliveries ORDER BY id")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	err = each(rows, func(rows *sql.Rows) error {
 		var id string
 		err := rows.Scan(&id)
 		ids = append(ids, id)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return ids
 }
 
@@ -354,17 +340,13 @@ func TestTheNewestChangeIsOfAJobThatThereIs(t *testing.T) {
 		_, err := s.Receive(t.Context(), router.Delivery{ID: fmt.Sprint(id), Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{
 			ID: id, RunID: 1, Attempt: 1, Labels: []string{"linux"}, Repo: router.Repo{Owner: "acme", Name: "web", FullName: "acme/web"},
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 	err := s.writer.change(t.Context(), router.SourceRouter, func(t *tx) error {
 		_, err := t.exec(`DELETE FROM jobs WHERE id = ?1`, 2)
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if list, err := s.Changes(t.Context(), -1, 10); err != nil || len(list) != 1 || list[0].JobID != 1 {
 		t.Errorf("Changes(-1) = %+v, %v; want the one of job 1", list, err)
 	}
@@ -388,12 +370,18 @@ func TestTheWebhooksAreBounded(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	saw(router.Hook{Kind: router.HookOrganization, ID: 5000, Owner: "acme"}, 1e6)
 	hooks, err := s.Hooks(t.Context())
 	if err != nil || len(hooks) != router.MaxHooks+1 || hooks[0].Kind != router.HookApp || hooks[1].ID != 5000 || hooks[router.MaxHooks].ID != 2 {
 		t.Errorf("%d webhooks, %v, from %s to %s; want all but the first repository's", len(hooks), err, hooks[0].Hook, hooks[len(hooks)-1].Hook)
+	}
+}
+
+// must fails the test if there is an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

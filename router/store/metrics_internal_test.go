@@ -33,13 +33,9 @@ func TestTheRuleIsReadOutOfADecision(t *testing.T) {
 			t.Fatal(err)
 		}
 		decision := router.Decision{Outcome: "unroutable", Rule: rule, Reason: `it says "rule":"other"`}
-		if err := s.Retry(t.Context(), id, time.Now(), router.CauseNomad, "Nomad could not take the job yet: no", &decision, time.Now()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, s.Retry(t.Context(), id, time.Now(), router.CauseNomad, "Nomad could not take the job yet: no", &decision, time.Now()))
 		open, err := s.OpenJobs(t.Context(), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		found := false
 		for _, o := range open {
 			found = found || o.Rule == rule && o.Jobs == 1

@@ -26,9 +26,7 @@ func TestOpenMakesAFileForItsOwnerOnly(t *testing.T) {
 	}
 	for _, p := range []string{path, path + "-wal", path + "-shm"} {
 		info, err := os.Stat(p)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if runtime.GOOS != "windows" && info.Mode() != 0o600 {
 			t.Errorf("%s has mode %v, want 0600", p, info.Mode())
 		}
@@ -47,16 +45,12 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 		{"a directory", func(t *testing.T, dir string) string { return dir }, "it must be a file that this user can write: is a directory"},
 		{"a file in place of the directory", func(t *testing.T, dir string) string {
 			file := filepath.Join(dir, "file")
-			if err := os.WriteFile(file, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(file, nil, 0o600))
 			return filepath.Join(file, "x.db")
 		}, "it must be a file that this user can write: not a directory"},
 		{"a text file", func(t *testing.T, dir string) string {
 			path := filepath.Join(dir, "x.db")
-			if err := os.WriteFile(path, []byte(strings.Repeat("rules: are not a database\n", 99)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, []byte(strings.Repeat("rules: are not a database\n", 99)), 0o600))
 			return path
 		}, "it is not a database; move it away, or name another file"},
 		{"another program's database", func(t *testing.T, dir string) string {
@@ -66,9 +60,7 @@ func TestOpenRefusesWhatItCannotUse(t *testing.T) {
 		}, "it is another program's SQLite database"},
 		{"a newer version's database", func(t *testing.T, dir string) string {
 			path := filepath.Join(dir, "x.db")
-			if err := open(t, path).Close(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, open(t, path).Close())
 			execute(t, path, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)")
 			return path
 		}, "it was written by a newer version of Switchyard (schema 9999, this version knows "},
@@ -99,9 +91,7 @@ func TestOpenRefusesAFileThatCannotBeWritten(t *testing.T) {
 		t.Skip("root writes everything")
 	}
 	path := filepath.Join(t.TempDir(), "x.db")
-	if err := os.WriteFile(path, nil, 0o400); err != nil {
-		t.Fatal(err)
-	}
+	must(t, os.WriteFile(path, nil, 0o400))
 	if _, err := store.Open(t.Context(), path); err == nil || !strings.Contains(err.Error(), "permission denied") {
 		t.Errorf("got error %v", err)
 	}
@@ -113,9 +103,7 @@ func TestWhatWasStoredIsThereAfterReopening(t *testing.T) {
 	if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	if _, err := s.Receive(t.Context(), storetest.NewDelivery(2, "queued", "queued")); err == nil || !strings.Contains(err.Error(), "the store is closed") {
 		t.Errorf("a closed store answers %v", err)
 	}
@@ -138,15 +126,11 @@ func TestALogThatWasNotFoldedInIsRead(t *testing.T) {
 	crashed := filepath.Join(t.TempDir(), "x.db")
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(filepath.Join(dir, "x.db"+suffix))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if suffix == "-wal" && len(b) == 0 {
 			t.Fatal("the log is empty: the test shows nothing")
 		}
-		if err := os.WriteFile(crashed+suffix, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, os.WriteFile(crashed+suffix, b, 0o600))
 	}
 	again := open(t, crashed)
 	defer again.Close()
@@ -156,9 +140,7 @@ func TestALogThatWasNotFoldedInIsRead(t *testing.T) {
 func wantQueued(t *testing.T, s *store.Store, want int) {
 	t.Helper()
 	counts, err := s.Counts(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if counts[router.Queued] != want {
 		t.Errorf("got %v, want %d queued", counts, want)
 	}
@@ -168,9 +150,7 @@ func wantQueued(t *testing.T, s *store.Store, want int) {
 func execute(t *testing.T, path, query string) {
 	t.Helper()
 	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer db.Close()
 	if _, err := db.Exec(query); err != nil {
 		t.Fatal(err)

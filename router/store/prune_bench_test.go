@@ -75,9 +75,7 @@ func BenchmarkReceiveWhilePruning(b *testing.B) {
 		d := storetest.NewDelivery(id, "queued", "queued")
 		d.ReceivedAt = ended
 		began := time.Now()
-		if err := receive(b, s, d); err != nil {
-			b.Fatal(err)
-		}
+		must(b, receive(b, s, d))
 		waits = append(waits, time.Since(began))
 	}
 	close(stop)

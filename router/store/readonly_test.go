@@ -17,9 +17,7 @@ import (
 func openReadOnly(t *testing.T, path string) *store.Reader {
 	t.Helper()
 	r, err := store.OpenReadOnly(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = r.Close() })
 	return r
 }
@@ -27,9 +25,7 @@ func openReadOnly(t *testing.T, path string) *store.Reader {
 func recorded(t *testing.T, r *store.Reader, since time.Time) (jobs []store.Recorded) {
 	t.Helper()
 	for j, err := range r.Jobs(t.Context(), since) {
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		jobs = append(jobs, j)
 	}
 	return jobs
@@ -39,14 +35,10 @@ func recorded(t *testing.T, r *store.Reader, since time.Time) (jobs []store.Reco
 func listing(t *testing.T, path string) (files []string) {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, e := range entries {
 		info, err := e.Info()
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		files = append(files, info.Name()+" "+info.ModTime().String())
 	}
 	return files
@@ -67,17 +59,13 @@ func TestRecordedJobsAreReadWhetherAServerRunsOrNot(t *testing.T) {
 		want = append([]store.Recorded{{Job: d.Job}}, want...)
 	}
 	decision := router.Decision{Outcome: "denied", Reason: "no", Run: &router.Run{Event: "pull_request", Fork: true}}
-	if err := s.Settle(t.Context(), 7, router.Denied, "", "no", &decision, storetest.T0); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Settle(t.Context(), 7, router.Denied, "", "no", &decision, storetest.T0))
 	want[6].Outcome, want[6].Run = "denied", decision.Run
 
 	for _, state := range []string{"in use", "closed"} {
 		t.Run(state, func(t *testing.T) {
 			if state == "closed" {
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
+				must(t, s.Close())
 			}
 			before := listing(t, path)
 			r := openReadOnly(t, path)
@@ -102,9 +90,7 @@ func TestRecordedJobsAreReadWhetherAServerRunsOrNot(t *testing.T) {
 
 func TestAServerThatStartsMeanwhileIsNoticed(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
-	if err := open(t, path).Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, open(t, path).Close())
 	r := openReadOnly(t, path)
 	want := func() {
 		t.Helper()
@@ -121,9 +107,7 @@ func TestAServerThatStartsMeanwhileIsNoticed(t *testing.T) {
 	if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, s.Close())
 	want() // its log is gone again
 }
 
@@ -137,12 +121,8 @@ func TestRecordedJobsAreReadAfterACrash(t *testing.T) {
 	}
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(filepath.Join(dir, "x.db"+suffix))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(crashed+suffix, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
+		must(t, os.WriteFile(crashed+suffix, b, 0o600))
 	}
 	if jobs := recorded(t, openReadOnly(t, crashed), time.Time{}); len(jobs) != 1 {
 		t.Errorf("got %d jobs, want 1", len(jobs))
@@ -152,9 +132,7 @@ func TestRecordedJobsAreReadAfterACrash(t *testing.T) {
 func TestOpenReadOnlyRefusesWhatItCannotRead(t *testing.T) {
 	ours := func(query string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
-			if err := open(t, path).Close(); err != nil {
-				t.Fatal(err)
-			}
+			must(t, open(t, path).Close())
 			execute(t, path, query)
 		}
 	}
@@ -165,19 +143,13 @@ func TestOpenReadOnlyRefusesWhatItCannotRead(t *testing.T) {
 	}{
 		{"a missing file", func(*testing.T, string) {}, ""}, // in the system's words
 		{"a directory", func(t *testing.T, path string) {
-			if err := os.Mkdir(path, 0o700); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.Mkdir(path, 0o700))
 		}, "it is not a file"},
 		{"an empty file", func(t *testing.T, path string) {
-			if err := os.WriteFile(path, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, nil, 0o600))
 		}, "it is empty; name a file that serve has used"},
 		{"a text file", func(t *testing.T, path string) {
-			if err := os.WriteFile(path, []byte(strings.Repeat("no database\n", 99)), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			must(t, os.WriteFile(path, []byte(strings.Repeat("no database\n", 99)), 0o600))
 		}, "it is not a database"},
 		{"another program's database", func(t *testing.T, path string) { execute(t, path, "CREATE TABLE jobs (id)") }, "it is another program's SQLite database"},
 		{"a newer version's database", ours("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, 1)"), "it was written by a newer version of Switchyard"},

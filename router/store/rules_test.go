@@ -69,9 +69,7 @@ func TestRecentJobsAreThoseOfTheScope(t *testing.T) {
 			ID: fmt.Sprint(id), Action: "queued", Status: "queued", ReceivedAt: began.Add(time.Duration(id) * time.Second),
 			Job: router.Job{ID: id, RunID: 7, Attempt: 1, Labels: []string{"linux"}, Repo: router.Repo{Owner: owner, Name: "web", FullName: owner + "/web"}},
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 	for _, tt := range []struct {
 		since       time.Time
@@ -87,9 +85,7 @@ func TestRecentJobsAreThoseOfTheScope(t *testing.T) {
 	} {
 		var ids []int64
 		for j, err := range st.Recent(t.Context(), tt.since, tt.within) {
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			ids = append(ids, j.Job.ID)
 		}
 		if len(ids) != tt.jobs || tt.jobs > 0 && (ids[0] != tt.first || ids[len(ids)-1] != tt.last) {

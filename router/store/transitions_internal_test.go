@@ -22,9 +22,7 @@ type transition struct{ table, from, to, statement string }
 // documented returns the transitions of the package documentation, and who makes each.
 func documented(t *testing.T) map[transition]string {
 	file, err := parser.ParseFile(token.NewFileSet(), "doc.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	list, table := map[transition]string{}, ""
 	for line := range strings.Lines(file.Doc.Text()) {
 		if heading, ok := strings.CutPrefix(line, "# "); ok {
@@ -50,18 +48,14 @@ func documented(t *testing.T) map[transition]string {
 // statements returns the constants of this package that hold SQL, by name.
 func statements(t *testing.T) map[string]string {
 	names, err := filepath.Glob("*.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	exprs := map[string]ast.Expr{}
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
 		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		ast.Inspect(file, func(n ast.Node) bool {
 			if spec, ok := n.(*ast.ValueSpec); ok && len(spec.Values) == len(spec.Names) {
 				for i, name := range spec.Names {
@@ -172,9 +166,7 @@ func (rec *Recorder) Watch(t testing.TB, s *Store) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }
 
 // Check fails for transitions that were seen and are not documented, and for

@@ -18,17 +18,11 @@ const beforeCauses = 12
 func TestCausesAreFilledInFromTheReasonsOfEarlierVersions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	db, err := sql.Open("sqlite", dsn(path, nil))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if _, err := p.UpTo(t.Context(), beforeCauses); err != nil {
 		t.Fatal(err)
 	}
@@ -85,14 +79,10 @@ func TestCausesAreFilledInFromTheReasonsOfEarlierVersions(t *testing.T) {
 			exec(`UPDATE runners SET `+j.runner+` WHERE id = ?1`, id)
 		}
 	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	must(t, db.Close())
 
 	s, err := Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	defer s.Close()
 	for i, want := range jobs {
 		if j, err := s.Job(t.Context(), int64(i+1)); err != nil || j.Cause != want.want || j.Reason != want.reason {

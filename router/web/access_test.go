@@ -80,9 +80,7 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 			ID: 6, RunID: 8, Attempt: 1, Name: "hush", Workflow: "hush", Labels: []string{"linux", "hush"},
 			Repo: router.Repo{Owner: "hush", Name: "hush", FullName: "hush/hush", Private: true},
 		}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	})
 	err := web.Router(web.Config{Rulebook: book}).Walk(func(route *mux.Route, _ *mux.Router, _ []*mux.Route) error {
 		path, err := route.GetPathTemplate()
@@ -134,9 +132,7 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if !seen {
 		t.Error("nobody sees hush/hush: the test proves nothing")
 	}
@@ -473,9 +469,7 @@ func TestAnAccessFileThatIsCutOffWidensNothing(t *testing.T) {
 		"tokens:\n  - name: a\n    sha256: " + hash(1) + "\n    role: viewer\n    repos:\n      - acme/web\n      - acme/app\n" +
 		"  - { name: b, sha256: " + hash(2) + ", role: operator, repos: all }\n  - { name: c, sha256: " + hash(3) + ", role: viewer, repos: [acme/web] }\n"
 	whole, err := auth.ParseAccess("access.yaml", []byte(src))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if b := whole.Tokens[1]; b.Repos != nil || len(whole.Tokens[0].Repos) != 2 || whole.OIDC.Roles[1].Repos != nil {
 		t.Errorf("the whole file is %+v", whole)
 	}
@@ -523,9 +517,7 @@ func TestATokenThatIsEasilyGuessedIsNone(t *testing.T) {
 // What the README has for an access file is one.
 func TestTheAccessFileOfTheREADME(t *testing.T) {
 	src, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	_, block, _ := strings.Cut(string(src), "```yaml\noidc:")
 	block, _, _ = strings.Cut(block, "```")
 	acc, err := auth.ParseAccess("README.md", []byte("oidc:"+block))

@@ -144,9 +144,7 @@ func serve(t *testing.T, change ...func(*web.Config)) *server {
 		st.Dispatched(t.Context(), r, [32]byte{1}, d, t0.Add(6*time.Hour)),
 		st.Settle(t.Context(), 2, router.Denied, "", "no", &router.Decision{Outcome: "denied", Rule: "no", Reason: "no"}, t0),
 	)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	s := &server{t: t, app: &app{}}
 	c := web.Config{App: s.app, Database: placeless{st}, Logger: slog.New(slog.NewTextHandler(&s.log, nil))}
 	for _, f := range change {
@@ -413,9 +411,7 @@ func TestOnlyWhoMayAsksTheAPI(t *testing.T) {
 // Every path of the code is described, and no other.
 func TestTheDescriptionHasEveryPath(t *testing.T) {
 	doc, err := openapi3.NewLoader().LoadFromData(api.OpenAPI)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	described, routed := map[string]bool{}, map[string]bool{}
 	for path, item := range doc.Paths.Map() {
 		for method := range item.Operations() {
@@ -433,9 +429,7 @@ func TestTheDescriptionHasEveryPath(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if diff := cmp.Diff(routed, described); diff != "" {
 		t.Errorf("described (+) and not, and the other way round (-):\n%s", diff)
 	}
@@ -460,5 +454,13 @@ func TestALookAtAJobDoesNotDecideItAgain(t *testing.T) {
 	}
 	if n := s.app.explained.Load(); n != 1 {
 		t.Errorf("the rules in force were asked %d times, want once", n)
+	}
+}
+
+// must fails the test if there is an error.
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

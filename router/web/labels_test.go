@@ -65,9 +65,7 @@ func (r ruled) Rules() *rules.Set { return r.set }
 func parse(t *testing.T, text string) *rules.Set {
 	t.Helper()
 	set, err := rules.Parse("rules.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return set
 }
 

@@ -100,9 +100,7 @@ type follower struct {
 func follow(t *testing.T, url, lastID string, token ...string) *follower {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if lastID != "" {
 		req.Header.Set("Last-Event-ID", lastID)
 	}
@@ -110,9 +108,7 @@ func follow(t *testing.T, url, lastID string, token ...string) *follower {
 		req.Header.Set("Authorization", "Bearer "+secret)
 	}
 	resp, err := httpClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() { _ = resp.Body.Close() })
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "text/event-stream" {
 		t.Fatalf("the stream is answered %s", resp.Status)
@@ -320,14 +316,10 @@ func TestAnOpenPageKeepsNobodyLoggedIn(t *testing.T) {
 		s := &server{t: t, handler: handler}
 		in := s.ask("POST", "/login", "", form("token", tokenOf("viewer")))
 		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, network.Serve(t, handler)+api.Prefix+"/events", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		cookies(in)(request)
 		resp, err := httpClient.Do(request)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		defer resp.Body.Close()
 		ended := make(chan time.Time, 1)
 		began := time.Now()
@@ -369,14 +361,10 @@ func testOneViewerDoesNotTakeAllStreams(t *testing.T) {
 		all = append(all, follow(t, url, "", "a secret0"))
 	}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	req.Header.Set("Authorization", "Bearer a secret0")
 	resp, err := httpClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	b, _ := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(b), "viewer0 already has 100 streams") || resp.Header.Get("Retry-After") != "30" {

@@ -18,9 +18,7 @@ func readAll(t *testing.T, patterns ...string) string {
 		}
 		for _, path := range paths {
 			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			all.Write(b)
 		}
 	}

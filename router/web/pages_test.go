@@ -46,9 +46,7 @@ func TestNowShowsTrouble(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
 		c.App = hurt{&app{}}
 		err := c.Database.(placeless).Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: <i>refused</i>", nil, t0.Add(7*time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	})
 	s.wantText("/", http.StatusOK, "The changed rules are refused", "&lt;b&gt;unknown", "<strong>1 job waits</strong>: Nomad could not take the runner", "&lt;i&gt;refused")
 }

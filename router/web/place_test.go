@@ -27,9 +27,7 @@ func draftYard(t *testing.T, b *book) (send func(name string, body io.Reader, le
 	url := network.Serve(t, web.Handler(web.Config{App: &app{}, Rulebook: b, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil }}))
 	return func(name string, body io.Reader, length int64) *http.Response {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+api.Prefix+"/check", body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		req.ContentLength = length
 		req.Header.Set("Authorization", "Bearer "+tokenOf(name))
 		resp, err := httpClient.Do(req)

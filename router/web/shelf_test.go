@@ -64,9 +64,7 @@ func testWhoLooksAtTheSameSharesALook(t *testing.T) {
 	}
 	for _, reason := range []string{"the first reason", "the second reason"} {
 		id := map[string]int64{"the first reason": 3, "the second reason": 4}[reason]
-		if err := st.Settle(t.Context(), id, router.Denied, "", reason, &router.Decision{Outcome: "denied", Rule: "no", Reason: reason}, t0); err != nil {
-			t.Fatal(err)
-		}
+		must(t, st.Settle(t.Context(), id, router.Denied, "", reason, &router.Decision{Outcome: "denied", Rule: "no", Reason: reason}, t0))
 		if f.next() == "" {
 			t.Fatal("the stream has ended")
 		}

@@ -17,12 +17,8 @@ func TestARunnerThatNomadHasNotTakenIsNotDispatched(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
 		st := c.Database.(placeless)
 		r := router.Runner{ID: "gha-3-1", JobID: 3, Try: 1, State: router.RunnerDispatched, Name: "gha-3-1"}
-		if err := st.Prepare(t.Context(), r, [32]byte{3}, t0.Add(6*time.Hour)); err != nil {
-			t.Fatal(err)
-		}
-		if err := st.Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: no", nil, t0.Add(7*time.Hour)); err != nil {
-			t.Fatal(err)
-		}
+		must(t, st.Prepare(t.Context(), r, [32]byte{3}, t0.Add(6*time.Hour)))
+		must(t, st.Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: no", nil, t0.Add(7*time.Hour)))
 	})
 	const registering, dispatched = `<span class="state is-dispatched">registering</span>`, `<span class="state is-dispatched">dispatched</span>`
 	s.wantText("/jobs/3", http.StatusOK, registering)
