@@ -26,23 +26,6 @@ import (
 	"switchyard/router/nomadsim"
 )
 
-// denyAll is a rules file whose one rule has a name, and no jobspec.
-func denyAll(name string) string {
-	return fmt.Sprintf("version: 1\nlabels: { self-hosted: {} }\nrules:\n  - { name: %s, if: has(\"self-hosted\"), deny: not now }\n", name)
-}
-
-func write(t testing.TB, path, text string) {
-	t.Helper()
-	must(t, os.WriteFile(path, []byte(text), 0o600))
-}
-
-// replace writes as editors do: a new file takes the name of the old one.
-func replace(t testing.TB, path, text string) {
-	t.Helper()
-	write(t, path+"~new", text)
-	must(t, os.Rename(path+"~new", path))
-}
-
 // serveRules runs the program on the rules at path with a simulated Nomad.
 func serveRules(t *testing.T, path string, more ...string) *process {
 	t.Helper()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/routertest"
 	"switchyard/router/store/storetest"
 	"switchyard/rules"
 )
@@ -42,32 +43,22 @@ func TestCommandsFollowNoLinkOutOfTheRulesDirectory(t *testing.T) {
 	outside := t.TempDir()
 	write(t, filepath.Join(outside, "token"), secret)
 	write(t, filepath.Join(outside, "good.yaml"), denyAll("good"))
-	for name, tc := range map[string]struct {
-		command, rules string
-		links          map[string]string // where they lead, by name
-		fault          string
-	}{
-		"of rules":               {"check", ".", map[string]string{"20-x.yaml": filepath.Join(outside, "token")}, "20-x.yaml"},
-		"to good rules":          {"check", ".", map[string]string{"20-x.yaml": filepath.Join(outside, "good.yaml")}, "20-x.yaml"},
-		"relative":               {"check", ".", map[string]string{"20-x.yaml": "../x/token"}, "20-x.yaml"},
-		"by a link to a link":    {"check", ".", map[string]string{"20-x.yaml": ".next", ".next": filepath.Join(outside, "token")}, "20-x.yaml"},
-		"by a linked directory":  {"check", ".", map[string]string{"20-x.yaml": "..data/token", "..data": outside}, "20-x.yaml"},
-		"of tests":               {"test", ".", map[string]string{"x.test.yaml": filepath.Join(outside, "token")}, "x.test.yaml"},
-		"of tests beside a file": {"test", "10-base.yaml", map[string]string{"10-base.test.yaml": filepath.Join(outside, "token")}, "10-base.test.yaml"},
-		"to nothing":             {"check", ".", map[string]string{"20-x.yaml": filepath.Join(outside, "none")}, "20-x.yaml"},
-		"to a device":            {"check", ".", map[string]string{"20-x.yaml": os.DevNull}, "20-x.yaml"},
-	} {
+	for name, tc := range routertest.RulesLinks(outside) {
+		command := "check"
+		if strings.Contains(tc.Fault, ".test.") {
+			command = "test"
+		}
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "rules")
 			must(t, errors.Join(os.Mkdir(dir, 0o700), os.Symlink(outside, filepath.Join(dir, "..", "x"))))
 			write(t, filepath.Join(dir, "10-base.yaml"), denyAll("first"))
-			for name, to := range tc.links {
+			for name, to := range tc.Links {
 				must(t, os.Symlink(to, filepath.Join(dir, name)))
 			}
-			want := filepath.Join(dir, tc.fault) + ":1:1: a link that "
+			want := filepath.Join(dir, tc.Fault) + ":1:1: a link that "
 			var out, errs bytes.Buffer
-			if code := run(t.Context(), []string{tc.command, filepath.Join(dir, tc.rules)}, nil, &out, &errs); code == 0 || !strings.Contains(errs.String(), want) || strings.Contains(errs.String(), secret) {
-				t.Errorf("switchyard %s = %d: %s", tc.command, code, errs.String())
+			if code := run(t.Context(), []string{command, filepath.Join(dir, tc.Rules)}, nil, &out, &errs); code == 0 || !strings.Contains(errs.String(), want) || strings.Contains(errs.String(), secret) {
+				t.Errorf("switchyard %s = %d: %s", command, code, errs.String())
 			}
 		})
 	}

@@ -124,4 +124,9 @@ func (y *yard) busy() (waits int64) {
 	return waits
 }
 
-var must = routertest.Must
+var (
+	must    = routertest.Must
+	write   = routertest.Write
+	replace = routertest.Replace
+	denyAll = routertest.DenyAll
+)

@@ -15,19 +15,20 @@ import (
 	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/nomad"
+	"switchyard/router/routertest"
 	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 	"switchyard/rules"
 )
 
-// newRulebook is a rulebook over files in a directory of its own; path is what
-// --rules would be, within it. The App's hash is of what is in force.
 // kept is a Book whose versions a database keeps.
 type kept struct {
 	*Book
 	*store.Store
 }
 
+// newRulebook returns a rulebook of files in a directory of its own; path is what --rules
+// would be, within it. Its App notes what is in force.
 func newRulebook(t *testing.T, path string, files map[string]string) (kept, *inForceNow) {
 	t.Helper()
 	dir := t.TempDir()
@@ -303,10 +304,9 @@ func TestACheckSaysWhatTheCommandsSay(t *testing.T) {
 	}
 }
 
-// must fails the test if there is an error.
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var (
+	must    = routertest.Must
+	write   = routertest.Write
+	replace = routertest.Replace
+	denyAll = routertest.DenyAll
+)

@@ -22,25 +22,9 @@ import (
 	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/nomad"
+	"switchyard/router/routertest"
 	"switchyard/rules"
 )
-
-// denyAll is a rules file whose one rule has a name, and no jobspec.
-func denyAll(name string) string {
-	return fmt.Sprintf("version: 1\nlabels: { self-hosted: {} }\nrules:\n  - { name: %s, if: has(\"self-hosted\"), deny: not now }\n", name)
-}
-
-func write(t testing.TB, path, text string) {
-	t.Helper()
-	must(t, os.WriteFile(path, []byte(text), 0o600))
-}
-
-// replace writes as editors do: a new file takes the name of the old one.
-func replace(t testing.TB, path, text string) {
-	t.Helper()
-	write(t, path+"~new", text)
-	must(t, os.Rename(path+"~new", path))
-}
 
 func TestReadRules(t *testing.T) {
 	dir := t.TempDir()
@@ -380,38 +364,24 @@ func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
 	outside := t.TempDir()
 	write(t, filepath.Join(outside, "token"), secret)
 	write(t, filepath.Join(outside, "good.yaml"), denyAll("good"))
-	for name, tc := range map[string]struct {
-		rules string            // what --rules is, in the directory
-		links map[string]string // where they lead, by name
-		fault string
-	}{
-		"of rules":               {".", map[string]string{"20-x.yaml": filepath.Join(outside, "token")}, "20-x.yaml"},
-		"to good rules":          {".", map[string]string{"20-x.yaml": filepath.Join(outside, "good.yaml")}, "20-x.yaml"},
-		"relative":               {".", map[string]string{"20-x.yaml": "../x/token"}, "20-x.yaml"},
-		"by a link to a link":    {".", map[string]string{"20-x.yaml": ".next", ".next": filepath.Join(outside, "token")}, "20-x.yaml"},
-		"by a linked directory":  {".", map[string]string{"20-x.yaml": "..data/token", "..data": outside}, "20-x.yaml"},
-		"of tests":               {".", map[string]string{"x.test.yaml": filepath.Join(outside, "token")}, "x.test.yaml"},
-		"of tests beside a file": {"10-base.yaml", map[string]string{"10-base.test.yaml": filepath.Join(outside, "token")}, "10-base.test.yaml"},
-		"to nothing":             {".", map[string]string{"20-x.yaml": filepath.Join(outside, "none")}, "20-x.yaml"},
-		"to a device":            {".", map[string]string{"20-x.yaml": os.DevNull}, "20-x.yaml"},
-	} {
+	for name, tc := range routertest.RulesLinks(outside) {
 		t.Run(name, func(t *testing.T) {
-			b, app := newRulebook(t, tc.rules, map[string]string{"10-base.yaml": denyAll("first")})
+			b, app := newRulebook(t, tc.Rules, map[string]string{"10-base.yaml": denyAll("first")})
 			dir := b.rules
-			if tc.rules != "." {
+			if tc.Rules != "." {
 				dir = filepath.Dir(dir)
 			}
 			must(t, os.Symlink(outside, filepath.Join(dir, "..", "x")))
-			for name, to := range tc.links {
+			for name, to := range tc.Links {
 				must(t, os.Symlink(to, filepath.Join(dir, name)))
 			}
-			want := filepath.Join(dir, tc.fault) + ":1:1: a link that "
+			want := filepath.Join(dir, tc.Fault) + ":1:1: a link that "
 			files, _, err := b.Files()
 			if err == nil || !strings.Contains(err.Error(), want) || files != nil {
 				t.Errorf("Files = %v, %v, want %s", files, err, want)
 			}
 			b.refresh(t.Context(), fileChanged)
-			if app.reloads != 0 || len(app.refused.Diagnostics) != 1 || app.refused.Diagnostics[0].File != filepath.Join(dir, tc.fault) {
+			if app.reloads != 0 || len(app.refused.Diagnostics) != 1 || app.refused.Diagnostics[0].File != filepath.Join(dir, tc.Fault) {
 				t.Errorf("rules came into force %d times; refused: %+v", app.reloads, app.refused)
 			}
 			versions, err := b.RulesVersions(t.Context())
