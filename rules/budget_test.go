@@ -194,12 +194,12 @@ func TestExpressionsHaveABoundTogether(t *testing.T) {
 	if _, err := l.Condition(`job.name matches "ab"`, true); err != nil {
 		t.Error(err)
 	}
-	if _, err := l.Condition(`job.name matches "a{10}"`, true); err == nil || !strings.Contains(err.Error(), "too large together") {
+	if _, err := l.Condition(`job.name matches "a{10}"`, true); err == nil || !strings.Contains(err.Error(), "the files exceed a maximum") {
 		t.Errorf("more patterns than are taken: %v", err)
 	}
 	l = cond.NewLanguage(v, map[string]bool{})
 	l.Programs = cond.MaxPrograms
-	if _, err := l.Condition(`job.name startsWith "ab"`, true); err == nil || !strings.Contains(err.Error(), "more expressions than are taken") {
+	if _, err := l.Condition(`job.name startsWith "ab"`, true); err == nil || !strings.Contains(err.Error(), "the files exceed a maximum") {
 		t.Errorf("more expressions than are taken: %v", err)
 	}
 }

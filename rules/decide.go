@@ -150,7 +150,7 @@ func (s *Set) decideWithin(limit int, f Facts, find search) (d Decision, spent i
 	return s.decided(env, labelErr, f, find), env.Spent
 }
 
-// decided decides for labels that are taken apart; labelErr is what is wrong with them.
+// decided decides for expanded labels; labelErr is what is wrong with them.
 func (s *Set) decided(env *cond.Env, labelErr error, f Facts, find search) Decision {
 	d := Decision{Outcome: Unroutable, Labels: env.Labels, Run: f.Run, Placement: nowhere()}
 	meanings, unknown, paramErr := s.read(env)

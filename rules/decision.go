@@ -56,7 +56,7 @@ type Decision struct {
 	Outcome Outcome  `json:"outcome"`
 	Rule    string   `json:"rule"`          // the rule that took or denied the job; "" when none did
 	Reason  string   `json:"reason"`        // one sentence for people; never empty
-	Labels  []string `json:"labels"`        // the labels the rules saw: lower case, without doubles, compound ones taken apart
+	Labels  []string `json:"labels"`        // the labels the rules saw: lower case, without doubles, compound ones expanded
 	Run     *Run     `json:"run,omitempty"` // what was known of the run: Facts.Run
 	Placement
 	Limit     *Limit     `json:"limit,omitempty"`      // nil: none
@@ -197,6 +197,6 @@ type Step struct {
 	Held bool   `json:"held"`
 	Why  string `json:"why"`
 
-	// Failed: it could not be told, as the run is not known or the expression failed.
+	// Failed: it is not known, because the run is not or because the expression failed.
 	Failed bool `json:"failed,omitempty"`
 }

@@ -76,8 +76,8 @@ func (s *Set) RuleList() []RuleInfo {
 // Vocabulary describes the labels of the vocabulary in file order, then those
 // that only conditions ask for, by name. The rules of a label are those that
 // still take their plainest job when it asks for the label too; a job with more
-// labels, or of another repository, may go elsewhere. For rules past 20,000 such
-// tries it is not told. It takes a decision for each try: keep the answer.
+// labels, or of another repository, may go elsewhere. Rules past 20,000 such tries
+// are left out. Each try takes a decision: keep the answer.
 func (s *Set) Vocabulary() []LabelInfo {
 	list := []LabelInfo{}
 	for _, lb := range s.vocabulary.all() {

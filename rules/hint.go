@@ -40,7 +40,7 @@ func (k *knownLabels) repair(l string, also []cond.Mention) (r repair, ok bool) 
 			}
 			return c
 		}, l)
-		return repair{labels: []string{clean}, is: "a label with a character that cannot be printed: type it anew"}, true
+		return repair{labels: []string{clean}, is: "a label with a character that cannot be printed: type it again"}, true
 	}
 	if value := k.valueMeant(l); value != "" {
 		return repair{labels: []string{value}, meant: value}, true

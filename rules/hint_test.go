@@ -85,7 +85,7 @@ func TestAJobThatIsNearlyInScopeIsToldSo(t *testing.T) {
 		{[]string{"selfhosted"}, `; did you mean self-hosted by "selfhosted"?`},
 		{[]string{"self hosted", "linux"}, `; did you mean self-hosted by "self hosted"?`},
 		{[]string{"self-hosetd"}, `; did you mean self-hosted by "self-hosetd"?`},
-		{[]string{"self-hosted\u200b", "linux"}, `; "self-hosted\u200b" is a label with a character that cannot be printed: type it anew`},
+		{[]string{"self-hosted\u200b", "linux"}, `; "self-hosted\u200b" is a label with a character that cannot be printed: type it again`},
 
 		{[]string{"ubuntu-latest"}, ""},
 		{[]string{"ubuntu-24.04-arm"}, ""},

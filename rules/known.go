@@ -13,8 +13,8 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// knownLabels are the labels that a set of rules knows: it takes compound ones
-// apart, says what each means, and what an unknown one was likely meant to be.
+// knownLabels are the labels that a set of rules knows: it expands compound ones,
+// finds what each means, and what an unknown one was likely meant to be.
 type knownLabels struct {
 	compound   compound
 	vocabulary vocabulary

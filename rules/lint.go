@@ -88,7 +88,7 @@ func lint(ctx context.Context, s *Set, jobspecs []Jobspec, steps int) Diagnostic
 	rules := ruleCheck{conditionCheck: conditions, doubtful: doubtful}
 	for i := range s.rules {
 		if l.over() {
-			l.leftOut(s.rules[i].at, fmt.Sprintf("the rules from %s on are not compared with those before", s.rules[i].name))
+			l.leftOut(s.rules[i].at, fmt.Sprintf("the rules from %s on against those before them", s.rules[i].name))
 			break
 		}
 		rules.check(i)
@@ -111,7 +111,7 @@ func lint(ctx context.Context, s *Set, jobspecs []Jobspec, steps int) Diagnostic
 	labels.empty()
 	placements.claims()
 	if l.over() {
-		l.leftOut(s.rules[0].at, "what labels and runners of other rules make of a job")
+		l.leftOut(s.rules[0].at, "how labels and the runners of other rules affect jobs")
 	}
 	var names []string
 	for _, j := range jobspecs {
@@ -151,6 +151,6 @@ func (r *report) add(code string, at cond.Spot, rule, format string, args ...any
 func (r *report) leftOut(at cond.Spot, what string) {
 	if !r.unsaid {
 		r.unsaid = true
-		r.add("not-checked", at, "", "checking the file takes too long: not checked are %s, and what comes after; simplify its conditions, or check its parts one by one", what)
+		r.add("not-checked", at, "", "checking the file takes too long; not checked: %s, and what comes after; simplify its conditions, or check its parts one by one", what)
 	}
 }

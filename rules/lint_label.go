@@ -59,7 +59,7 @@ func (l *labelCheck) asksFor(lb *label) bool {
 // unusable returns why no rule can place a job with the label, "" when one may.
 func (l *labelCheck) unusable(lb *label) string {
 	if c := l.compound; c.prefix != "" && strings.HasPrefix(lb.pattern, c.prefix) {
-		return "it begins with the compound prefix " + words.Quote(c.prefix) + ", so it is always taken apart; rename it"
+		return "it begins with the compound prefix " + words.Quote(c.prefix) + ", so it is always expanded; rename it"
 	}
 	if l.asksFor(lb) && slices.ContainsFunc(l.rules, func(ru rule) bool { // refused on purpose
 		return ru.deny != "" && slices.ContainsFunc(ru.when.Labels, func(m cond.Mention) bool {

@@ -33,7 +33,7 @@ func (l *placementCheck) check(i int) {
 			l.constraints(ru, fb, all, cmp.Or(fb.jobspec, ru.jobspec), cmp.Or(fb.jobspecAt, fb.at))
 		}
 		if l.shown[i] != nil && l.idle(ru, n, *l.shown[i]) {
-			l.add("fallback-no-change", fb.at, ru.name, "fallback %d of rule %s asks for what was asked for before; change something in it, such as node_pool", n+1, ru.name)
+			l.add("fallback-no-change", fb.at, ru.name, "fallback %d of rule %s asks for the same placement as before; change something in it, such as node_pool", n+1, ru.name)
 		}
 	}
 }

@@ -43,7 +43,7 @@ func (l *ruleCheck) unknownLabels(ru *rule) {
 			continue
 		}
 		if p := l.compound.prefix; p != "" && strings.HasPrefix(m.Label, p) {
-			l.add(cond.ImpossibleValue, m.At, ru.name, "no job has the label %s: a compound label is taken apart: ask for its parts", words.Quote(m.Label))
+			l.add(cond.ImpossibleValue, m.At, ru.name, "no job has the label %s: compound labels are expanded: ask for its parts", words.Quote(m.Label))
 			continue
 		}
 		if found, _ := l.vocabulary.find(m.Label); found == nil && l.vocabulary.size > 0 && m.Label != "self-hosted" {
@@ -53,7 +53,7 @@ func (l *ruleCheck) unknownLabels(ru *rule) {
 			} else if near, _ := words.Meant(m.Label, l.exactNames(), 1); len(near) > 0 {
 				hint = "; did you mean " + near[0] + "?"
 			}
-			l.add("unknown-label", m.At, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is said once", words.Quote(m.Label), hint)
+			l.add("unknown-label", m.At, ru.name, "the vocabulary has no label %s%s; add it to labels, so that its meaning is written once", words.Quote(m.Label), hint)
 		}
 	}
 }

@@ -119,7 +119,7 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a rule's max", lintLabels + "defaults: { resources: { cpu: 4000 } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, max: { cores: 8, cpu: ‹max-below-default›§2000 } }\n", "rule linux: max cpu 2000 MHz (rule linux) is below what a job gets without asking, 4000 MHz (defaults)"},
 		{"a rule's size over the defaults' max", lintLabels + "defaults: { max: { disk: ‹max-below-default›§10GiB } }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, resources: { disk: 20GiB } }\n", "rule linux: max disk 10GiB (defaults)"},
 
-		{"a fallback that says nothing", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [‹fallback-no-change›§{ after: 5m }] }\n", "fallback 1 of rule linux asks for what was asked for before"},
+		{"a fallback that says nothing", lintLabels + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [‹fallback-no-change›§{ after: 5m }] }\n", "fallback 1 of rule linux asks for the same placement as before"},
 		{"a fallback that says the same", lintLabels + "defaults: { node_pool: ci }\n" + lintRules + "  - { name: linux, if: has(\"linux\"), jobspec: docker-linux, fallback: [{ after: 5m, node_pool: big }, ‹fallback-no-change›§{ after: 10m, node_pool: big }] }\n", "fallback 2"},
 
 		{"a runner with more labels", strings.Replace(lintLabels, lintUnique, "", 1) + lintRules + "  - ‹runner-theft›§{ name: gpu, if: 'has(\"linux\", \"gpu\")', jobspec: docker-linux, node_pool: gpus }\n" + lintRest, `a runner for "self-hosted", "linux", "gpu" (rule gpu) has all labels of a job with "self-hosted", "linux" (rule linux)`},
@@ -187,7 +187,7 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		{"a number below the least", denies(`param.cpu != nil and param.cpu < ‹impossible-value›§2`), "holds for no job"},
 		{"a number in a list", denies(`param.cpu in [2, ‹impossible-value›§64]`), "param.cpu is never 64"},
 		{"half a number", denies(`param.cpu == ‹impossible-value›§2.5`), "holds for no job"},
-		{"a number exceeds the maximum after arithmetic", denies(`(‹impossible-value›§param.cpu ?? 2) * 2 > 16`), "it does for no value of param.cpu"},
+		{"a number exceeds the maximum after arithmetic", denies(`(‹impossible-value›§param.cpu ?? 2) * 2 > 16`), "it is false for every value of param.cpu"},
 		{"a size in GiB", denies(`(param.memory ?? 0) == ‹impossible-value›§64`), "param.memory is a whole number from 1024 to 131072"},
 		{"a size in GiB that it is over", denies(`param.memory != nil and param.memory >= ‹impossible-value›§64`), "64GiB are 65536"},
 		{"a text that is none of a few", denies(`param.image == ‹impossible-value›§"ubuntu-20.04"`), `param.image is one of "Ubuntu-22.04", "Windows-2022"; did you mean Ubuntu-22.04?`},

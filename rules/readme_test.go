@@ -56,7 +56,7 @@ func TestThePageForNewcomersIsTrue(t *testing.T) {
 }
 
 // checkPage compares a page with itself once its decisions, its findings, and
-// what more there is to write are written anew.
+// what more there is to write are written again.
 func checkPage(t *testing.T, name string, write func(string) string) {
 	t.Helper()
 	text, err := os.ReadFile(name)

@@ -38,7 +38,7 @@ const (
 // A Language is what the expressions of one file are compiled with. An
 // expression sees no clock.
 type Language struct {
-	config     *conf.Config // what expr.Compile makes anew each time
+	config     *conf.Config // what expr.Compile makes again each time
 	typed      *conf.Config // the same where params have types
 	vocabulary Vocabulary
 	source     file.Source     // of the condition that is taken apart
@@ -320,7 +320,7 @@ func (l *Language) Compile(source string, run bool, more ...expr.Option) (*code,
 	c := &code{program, weigh(tree.Node)}
 	l.Programs++
 	if l.Patterns += c.Size(); l.Programs > MaxPrograms || l.Patterns > MaxAllPatterns {
-		return nil, &ExpressionError{1, 0, fmt.Sprintf("with this one there are more expressions than are taken, or their patterns are too large together: at most %d parts that are compiled, and patterns of %d steps", MaxPrograms, MaxAllPatterns)}
+		return nil, &ExpressionError{1, 0, fmt.Sprintf("with this one the files exceed a maximum: %d compiled parts of expressions, or patterns of %d steps together", MaxPrograms, MaxAllPatterns)}
 	}
 	return c, nil
 }

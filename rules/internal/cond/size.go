@@ -19,7 +19,7 @@ const MostMiB = math.MaxInt32
 // ParseSize reads a size such as "512", "512MiB", "16GiB" or "1TiB", in any
 // case, and returns MiB, which is what Nomad calls MB. A bare number is MiB. It
 // fails on sizes under 10 MiB (Nomad's least), on fractions, on decimal units
-// ("GB", "G"), which would be read two ways, and on sizes over 2^31-1 MiB.
+// ("GB", "G"), which are ambiguous, and on sizes over 2^31-1 MiB.
 func ParseSize(s string) (mib int, err error) {
 	digits, unit := splitNumber(s)
 	if digits == "" {
