@@ -44,14 +44,6 @@ rules:
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{10, 100, 1000, 10_000} {
 		s := parse(b, manyRules(n))
-		linear := func(env *cond.Env, _ *Decision) (*rule, error) {
-			for i := range s.rules {
-				if held, err := s.rules[i].when.Holds(env); held || err != nil {
-					return &s.rules[i], err
-				}
-			}
-			return nil, nil
-		}
 		for _, bb := range []struct {
 			name   string
 			find   func(*cond.Env, *Decision) (*rule, error)
@@ -59,9 +51,9 @@ func BenchmarkDecide(b *testing.B) {
 			want   Outcome
 		}{
 			{"match=last/by=index", s.first, "linux x64 gpu cpu=8", Routed},
-			{"match=last/by=scan", linear, "linux x64 gpu cpu=8", Routed},
+			{"match=last/by=scan", linear(s), "linux x64 gpu cpu=8", Routed},
 			{"match=none/by=index", s.first, "x64 gpu cpu=8", Unroutable},
-			{"match=none/by=scan", linear, "x64 gpu cpu=8", Unroutable},
+			{"match=none/by=scan", linear(s), "x64 gpu cpu=8", Unroutable},
 		} {
 			b.Run(fmt.Sprintf("rules=%d/%s", n, bb.name), func(b *testing.B) {
 				f := job(strings.Fields(bb.labels)...)

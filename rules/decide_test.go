@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -24,8 +25,28 @@ type tester interface {
 // same reports how got differs from want; what says what they are.
 func same(t tester, want, got any, what string, args ...any) {
 	t.Helper()
-	if d := cmp.Diff(want, got); d != "" {
-		t.Errorf("%s (-want +got):\n%s", fmt.Sprintf(what, args...), d)
+	same(t, want, got, "%s", fmt.Sprintf(what, args...))
+}
+
+// readFile returns a file, which must be there.
+func readFile(t tester, name string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	return text
+}
+
+// linear is a search that asks every rule in turn.
+func linear(s *Set) search {
+	return func(env *cond.Env, _ *Decision) (*rule, error) {
+		for i := range s.rules {
+			if held, err := s.rules[i].when.Holds(env); held || err != nil {
+				return &s.rules[i], err
+			}
+		}
+		return nil, nil
 	}
 }
 

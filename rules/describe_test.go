@@ -1,18 +1,13 @@
-package rules_test
+package rules
 
 import (
 	"encoding/json"
-	"os"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-
-	"switchyard/rules"
 )
 
 func TestTheVocabularyIsDescribed(t *testing.T) {
-	set, err := rules.Parse("rules.yaml", []byte(`version: 1
+	set, err := Parse("rules.yaml", []byte(`version: 1
 labels:
   linux: {}
   gpu: { devices: [{ name: nvidia/gpu, count: 1 }] }
@@ -40,54 +35,52 @@ rules:
 	if err != nil {
 		t.Fatal(err)
 	}
-	both := func(labels ...string) []rules.LabelRule {
-		return []rules.LabelRule{
+	both := func(labels ...string) []LabelRule {
+		return []LabelRule{
 			{Rule: "linux", RunsOn: append([]string{"self-hosted", "linux"}, labels...)},
 			{Rule: "beta", RunsOn: append([]string{"self-hosted", "beta"}, labels...)},
 		}
 	}
-	none, means := []string{}, func(pairs ...string) []rules.Meaning {
-		list := []rules.Meaning{}
+	none, means := []string{}, func(pairs ...string) []Meaning {
+		list := []Meaning{}
 		for i := 0; i < len(pairs); i += 2 {
-			list = append(list, rules.Meaning{What: pairs[i], Value: pairs[i+1]})
+			list = append(list, Meaning{What: pairs[i], Value: pairs[i+1]})
 		}
 		return list
 	}
-	want := []rules.LabelInfo{
+	want := []LabelInfo{
 		{Name: "linux", Vocabulary: true, Means: means(), Examples: []string{"linux"}, Rules: both()[:1]},
 		{Name: "gpu", Vocabulary: true, Means: means("device", "1 × nvidia/gpu"), Examples: []string{"gpu"}, Rules: both("gpu")[:1]},
 		{
-			Name: "cpu=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "cpu", Type: "int", Least: "2", Most: "32", OneOf: none},
+			Name: "cpu=*", Vocabulary: true, Param: &ParamInfo{Name: "cpu", Type: "int", Least: "2", Most: "32", OneOf: none},
 			Means: means("cores", "${{ param.cpu }}"), Examples: []string{"cpu=2", "cpu=32"}, Rules: both("cpu=2"),
 		},
 		{
-			Name: "memory=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "memory", Type: "size", Least: "512MiB", Most: "4GiB", OneOf: none},
+			Name: "memory=*", Vocabulary: true, Param: &ParamInfo{Name: "memory", Type: "size", Least: "512MiB", Most: "4GiB", OneOf: none},
 			Means: means("memory", "${{ param.memory }}"), Examples: []string{"memory=512MiB", "memory=4GiB"}, Rules: both("memory=512MiB"),
 		},
 		{
-			Name: "os=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "os", Type: "string", OneOf: none, Pattern: "[0-9]+"},
+			Name: "os=*", Vocabulary: true, Param: &ParamInfo{Name: "os", Type: "string", OneOf: none, Pattern: "[0-9]+"},
 			Means: means("constraint", "${attr.os.version} = ${{ param.os }}"), Examples: []string{"os=1"}, Rules: both("os=1"),
 		},
 		{
-			Name: "zone=*", Vocabulary: true, Param: &rules.ParamInfo{Name: "zone", Type: "string", OneOf: []string{"a", "b"}},
+			Name: "zone=*", Vocabulary: true, Param: &ParamInfo{Name: "zone", Type: "string", OneOf: []string{"a", "b"}},
 			Means:    means("constraint", "${meta.zone} = ${{ param.zone }}", "constraint", "${meta.ci} is_set", "node pool", "ci"),
 			Examples: []string{"zone=a", "zone=b"}, Rules: both("zone=a"),
 		},
 		{Name: "run-*", Vocabulary: true, Means: means(), Examples: []string{"run-1"}, Rules: both("run-1")},
-		{Name: "mac", Vocabulary: true, Means: means(), Examples: []string{"mac"}, Rules: []rules.LabelRule{}},
-		{Name: "beta", Means: means(), Examples: []string{"beta"}, Rules: []rules.LabelRule{
+		{Name: "mac", Vocabulary: true, Means: means(), Examples: []string{"mac"}, Rules: []LabelRule{}},
+		{Name: "beta", Means: means(), Examples: []string{"beta"}, Rules: []LabelRule{
 			{Rule: "linux", RunsOn: []string{"self-hosted", "linux", "beta"}}, {Rule: "beta", RunsOn: []string{"self-hosted", "beta"}},
 		}},
 		{Name: "self-hosted", Means: means(), Examples: []string{"self-hosted"}, Rules: both()},
 	}
 	got := set.Vocabulary()
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("Vocabulary() (-want +got):\n%s", diff)
-	}
+	same(t, want, got, "Vocabulary()")
 	for _, lb := range got { // each example is one that a rule takes, as it is said
 		for _, r := range lb.Rules {
-			f := rules.Facts{Labels: r.RunsOn, Repo: rules.Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}}
-			if d := set.Decide(f, false); d.Rule != r.Rule || d.Outcome != rules.Routed {
+			f := Facts{Labels: r.RunsOn, Repo: Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}}
+			if d := set.Decide(f, false); d.Rule != r.Rule || d.Outcome != Routed {
 				t.Errorf("label %s: %v is %s by rule %q, want rule %q", lb.Name, r.RunsOn, d.Outcome, d.Rule, r.Rule)
 			}
 		}
@@ -96,27 +89,20 @@ rules:
 	for _, e := range set.Plainest() {
 		plainest = append(plainest, e.Rule+" "+strings.Join(e.Labels, ",")+" "+e.Placement.Jobspec)
 	}
-	if diff := cmp.Diff([]string{"linux self-hosted,linux docker-linux", "beta self-hosted,beta docker-linux"}, plainest); diff != "" {
-		t.Errorf("Plainest() (-want +got):\n%s", diff)
-	}
+	same(t, []string{"linux self-hosted,linux docker-linux", "beta self-hosted,beta docker-linux"}, plainest, "Plainest()")
 	list := set.RuleList()
-	wantRules := []rules.RuleInfo{
+	wantRules := []RuleInfo{
 		{Name: "no-mac", Condition: `has("mac")`, Deny: "there are no Macs", RunsOn: []string{"self-hosted", "mac"}, File: "rules.yaml", Line: 22},
 		{Name: "linux", Condition: `has("linux")`, Jobspec: "docker-linux", RunsOn: []string{"self-hosted", "linux"}, File: "rules.yaml", Line: 23},
 		{Name: "beta", Condition: `has("beta") and not has("gpu")`, Jobspec: "docker-linux", RunsOn: []string{"self-hosted", "beta"}, File: "rules.yaml", Line: 24},
 	}
-	if diff := cmp.Diff(wantRules, list); diff != "" {
-		t.Errorf("RuleList() (-want +got):\n%s", diff)
-	}
+	same(t, wantRules, list, "RuleList()")
 }
 
 // Nothing in the descriptions is null in JSON but a param.
 func TestTheExamplesVocabularyHasNoNulls(t *testing.T) {
-	src, err := os.ReadFile("../rules.example.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	set, err := rules.Parse("rules.example.yaml", src)
+	src := readFile(t, "../rules.example.yaml")
+	set, err := Parse("rules.example.yaml", src)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +115,7 @@ func TestTheExamplesVocabularyHasNoNulls(t *testing.T) {
 }
 
 func TestAJobsLabelsNameEntries(t *testing.T) {
-	set, err := rules.Parse("rules.yaml", []byte(`version: 1
+	set, err := Parse("rules.yaml", []byte(`version: 1
 compound: { prefix: 'yard=', separator: '/' }
 labels: { self-hosted: {}, linux: {}, "run-*": {}, "cpu=*": { param: { name: cpu, type: int, min: 1, max: 4 }, resources: { cores: '${{ param.cpu }}' } } }
 rules: [{ name: linux, if: 'has("linux") and not has("beta")', jobspec: docker-linux }]
@@ -144,21 +130,17 @@ rules: [{ name: linux, if: 'has("linux") and not has("beta")', jobspec: docker-l
 		{nil, nil, nil},
 	} {
 		entries, unknown := set.Named(tt.labels)
-		if diff := cmp.Diff([][]string{tt.entries, tt.unknown}, [][]string{entries, unknown}); diff != "" {
-			t.Errorf("Named(%q) (-want +got):\n%s", tt.labels, diff)
-		}
+		same(t, [][]string{tt.entries, tt.unknown}, [][]string{entries, unknown}, "Named(%q)", tt.labels)
 	}
 	for label, want := range map[string][]string{"linus": {"linux"}, "Ubuntu": {"linux"}, "zzzzzz": nil} {
-		if diff := cmp.Diff(want, set.Nearest(label)); diff != "" {
-			t.Errorf("Nearest(%q) (-want +got):\n%s", label, diff)
-		}
+		same(t, want, set.Nearest(label), "Nearest(%q)", label)
 	}
 }
 
 func TestLabelsThatTheRulesKnow(t *testing.T) {
-	parse := func(text string) *rules.Set {
+	parse := func(text string) *Set {
 		t.Helper()
-		set, err := rules.Parse("rules.yaml", []byte("version: 1\n"+text))
+		set, err := Parse("rules.yaml", []byte("version: 1\n"+text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +159,7 @@ rules:
 `)
 	for _, c := range []struct {
 		name   string
-		set    *rules.Set
+		set    *Set
 		labels []string
 		want   bool
 	}{

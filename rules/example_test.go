@@ -12,10 +12,7 @@ import (
 
 func example(t testing.TB) *Set {
 	t.Helper()
-	src, err := os.ReadFile("../rules.example.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	src := readFile(t, "../rules.example.yaml")
 	s, err := Parse("rules.example.yaml", src)
 	if err != nil {
 		t.Fatal(err)

@@ -40,7 +40,7 @@ type field struct {
 	maxExample string                                                 // of a size: YAML of max
 	read       func(any) (any, error)                                 // gives a string or an int; nil in the table: as the kind says
 	merge      func(m *merger, s *setting) error                      // nil in the table: mergeSingle, of a size mergeSize
-	rows       func(p *Placement, row func(what, value, from string)) // nil in the table: one row when it is set
+	rows       func(p *Placement, row func(what, value, from string)) // nil in the table: one row when it is set, or as the list says
 
 	list *list
 
@@ -69,6 +69,7 @@ type list struct {
 	means   func(l *layer, add func(what, value string))
 	compare func(d *differences, was, is *Placement)
 	expect  func(e *expected, n ast.Node)
+	rows    func(p *Placement, row func(what, value, from string))
 }
 
 // placementFields are the fields of a Placement in the order of a decision.
@@ -82,25 +83,25 @@ var placementFields = completed([]*field{
 		doc: "the parameterized Nomad job", example: "github_runner",
 	},
 	{
-		key: "dispatch_meta", target: true, list: &list{compare: func(d *differences, was, is *Placement) {
-			entries(d, "dispatch_meta.", was.DispatchMeta, is.DispatchMeta, strconv.Quote)
-		}},
-		rows: func(p *Placement, row func(what, value, from string)) {
-			for _, k := range slices.Sorted(maps.Keys(p.DispatchMeta)) {
-				row("meta", k+"="+p.DispatchMeta[k], p.From["dispatch_meta."+k])
-			}
+		key: "dispatch_meta", target: true, list: &list{
+			compare: func(d *differences, was, is *Placement) {
+				entries(d, "dispatch_meta.", was.DispatchMeta, is.DispatchMeta, strconv.Quote)
+			},
+			rows: func(p *Placement, row func(what, value, from string)) {
+				textRows(row, "meta", "dispatch_meta.", p.DispatchMeta, p.From)
+			},
 		},
 	},
 	{
-		key: "constraints", list: constraintList, rows: constraintRows,
+		key: "constraints", list: constraintList,
 		doc: "conditions on the node; those of defaults, rule and labels add up", example: "['${attr.cpu.arch} = arm64']",
 	},
 	{
-		key: "affinities", list: affinityList, rows: affinityRows,
+		key: "affinities", list: affinityList,
 		doc: "nodes to prefer or to avoid; those of defaults, rule and labels add up", example: "[{ attribute: '${node.class}', value: spot, weight: 50 }]",
 	},
 	{
-		key: "devices", list: deviceList, rows: deviceRows,
+		key: "devices", list: deviceList,
 		doc:     "devices of the runner task; of defaults, rule and labels the largest count of each, and of two of which one includes the other the narrower",
 		example: "[{ name: nvidia/gpu, count: 2 }]",
 	},
@@ -135,7 +136,7 @@ var placementFields = completed([]*field{
 		doc: "the node pool", example: "ci",
 	},
 	{
-		key: "datacenters", list: datacenterList, rows: datacenterRows,
+		key: "datacenters", list: datacenterList,
 		doc: "names or patterns of datacenters; `*` is any", example: "[dc1, 'eu-*']",
 	},
 	{
@@ -149,8 +150,8 @@ var placementFields = completed([]*field{
 	{
 		key: "task", doc: "what is merged into the runner task", example: "{ config: { image: 'ghcr.io/actions/actions-runner:2.336.0' } }",
 		fields: []*field{
-			{key: "env", list: envList, rows: envRows, doc: "environment variables", example: "{ REPOSITORY: '${{ repo.full_name }}' }"},
-			{key: "config", list: configList, rows: configRows, doc: "settings of the task driver", example: "{ image: 'ghcr.io/actions/actions-runner:2.336.0' }"},
+			{key: "env", list: envList, doc: "environment variables", example: "{ REPOSITORY: '${{ repo.full_name }}' }"},
+			{key: "config", list: configList, doc: "settings of the task driver", example: "{ image: 'ghcr.io/actions/actions-runner:2.336.0' }"},
 		},
 	},
 	{
@@ -349,6 +350,8 @@ func (p Placement) Rows() (rows []Row) {
 		switch {
 		case f.rows != nil:
 			f.rows(&p, row)
+		case f.list != nil:
+			f.list.rows(&p, row)
 		case f.of == nil:
 		case f.text(&p) != "":
 			row(f.word, strings.TrimSpace(f.text(&p)+" "+f.unit), p.From[f.path])
@@ -358,6 +361,11 @@ func (p Placement) Rows() (rows []Row) {
 }
 
 var constraintList = &list{
+	rows: func(p *Placement, row func(what, value, from string)) {
+		for _, c := range p.Constraints {
+			row("constraint", c.String(), c.From)
+		}
+	},
 	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		l.constraints = []constraintSpec{}
 		for _, item := range r.list(n, what) {
@@ -384,13 +392,12 @@ var constraintList = &list{
 	},
 }
 
-func constraintRows(p *Placement, row func(what, value, from string)) {
-	for _, c := range p.Constraints {
-		row("constraint", c.String(), c.From)
-	}
-}
-
 var affinityList = &list{
+	rows: func(p *Placement, row func(what, value, from string)) {
+		for _, a := range p.Affinities {
+			row("affinity", a.String(), a.From)
+		}
+	},
 	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		l.affinities = []affinitySpec{}
 		for _, item := range r.list(n, what) {
@@ -421,13 +428,15 @@ var affinityList = &list{
 	},
 }
 
-func affinityRows(p *Placement, row func(what, value, from string)) {
-	for _, a := range p.Affinities {
-		row("affinity", a.String(), a.From)
-	}
-}
-
 var deviceList = &list{
+	rows: func(p *Placement, row func(what, value, from string)) {
+		for _, d := range p.Devices {
+			row("device", fmt.Sprintf("%d × %s", d.Count, d.Name), d.From)
+			for _, c := range d.Constraints {
+				row("", c.String(), c.From)
+			}
+		}
+	},
 	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		l.devices = []deviceSpec{}
 		for _, item := range r.list(n, what) {
@@ -462,16 +471,12 @@ var deviceList = &list{
 	},
 }
 
-func deviceRows(p *Placement, row func(what, value, from string)) {
-	for _, d := range p.Devices {
-		row("device", fmt.Sprintf("%d × %s", d.Count, d.Name), d.From)
-		for _, c := range d.Constraints {
-			row("", c.String(), c.From)
-		}
-	}
-}
-
 var datacenterList = &list{
+	rows: func(p *Placement, row func(what, value, from string)) {
+		if len(p.Datacenters) > 0 {
+			row("datacenters", strings.Join(p.Datacenters, ", "), p.From["datacenters"])
+		}
+	},
 	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		items := r.list(n, what)
 		if items != nil && len(items) == 0 {
@@ -499,13 +504,10 @@ var datacenterList = &list{
 	},
 }
 
-func datacenterRows(p *Placement, row func(what, value, from string)) {
-	if len(p.Datacenters) > 0 {
-		row("datacenters", strings.Join(p.Datacenters, ", "), p.From["datacenters"])
-	}
-}
-
 var envList = &list{
+	rows: func(p *Placement, row func(what, value, from string)) {
+		textRows(row, "env", "task.env.", p.Task.Env, p.From)
+	},
 	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		for _, p := range r.Pairs(n, what) {
 			if !envName.MatchString(p.Key) {
@@ -530,13 +532,12 @@ var envList = &list{
 	expect: (*expected).taskEnv,
 }
 
-func envRows(p *Placement, row func(what, value, from string)) {
-	for _, k := range slices.Sorted(maps.Keys(p.Task.Env)) {
-		row("env", k+"="+p.Task.Env[k], p.From["task.env."+k])
-	}
-}
-
 var configList = &list{
+	rows: func(p *Placement, row func(what, value, from string)) {
+		for _, k := range slices.Sorted(maps.Keys(p.Task.Config)) {
+			row("config", k+" = "+showJSON(p.Task.Config[k]), p.From["task.config."+k])
+		}
+	},
 	read: func(r *placementReader, n ast.Node, l *layer, what string) {
 		for _, p := range r.Pairs(n, what) {
 			if tree, ok := r.json(p.Value, what+" "+p.Key); ok {
@@ -557,9 +558,10 @@ var configList = &list{
 	expect: (*expected).taskConfig,
 }
 
-func configRows(p *Placement, row func(what, value, from string)) {
-	for _, k := range slices.Sorted(maps.Keys(p.Task.Config)) {
-		row("config", k+" = "+showJSON(p.Task.Config[k]), p.From["task.config."+k])
+// textRows adds a row for each entry of a mapping.
+func textRows(row func(what, value, from string), what, path string, all, from map[string]string) {
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		row(what, k+"="+all[k], from[path+k])
 	}
 }
 

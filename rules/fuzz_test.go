@@ -4,7 +4,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -58,10 +57,7 @@ func inTime(t *testing.T, what string, since time.Time, limit time.Duration) {
 // FuzzParse checks that no file makes Parse panic or run for long, that faults
 // have places within the file, and that what is good decides.
 func FuzzParse(f *testing.F) {
-	text, err := os.ReadFile("../rules.example.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
+	text := readFile(f, "../rules.example.yaml")
 	f.Add(text)
 	f.Add([]byte(someVocabulary + "  - { name: r, jobspec: j, if: 'has(\"linux\") and param.cpu > 1' }\n"))
 	for _, s := range []string{

@@ -86,22 +86,18 @@ func lint(ctx context.Context, s *Set, jobspecs []Jobspec, steps int) Diagnostic
 	}
 	conditions.costly()
 	rules := ruleCheck{conditionCheck: conditions, doubtful: doubtful}
-	for i := range s.rules {
-		if l.over() {
-			l.leftOut(s.rules[i].at, fmt.Sprintf("the rules from %s on against those before them", s.rules[i].name))
-			break
-		}
-		rules.check(i)
-	}
 	placements := placementCheck{l, jobspecs}
-	for i := range s.rules {
-		if l.over() {
-			l.leftOut(s.rules[i].at, fmt.Sprintf("what the rules from %s on ask of Nomad", s.rules[i].name))
-			break
+	each := func(leftOut string, check func(i int)) {
+		for i := range s.rules {
+			if l.over() {
+				l.leftOut(s.rules[i].at, fmt.Sprintf(leftOut, s.rules[i].name))
+				return
+			}
+			check(i)
 		}
-		placements.check(i)
-		placements.groups(i)
 	}
+	each("the rules from %s on against those before them", rules.check)
+	each("what the rules from %s on ask of Nomad", placements.check)
 	labels, runners := labelCheck{l}, runnerCheck{l}
 	labels.check()
 	runners.theft()

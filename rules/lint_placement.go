@@ -36,6 +36,7 @@ func (l *placementCheck) check(i int) {
 			l.add("fallback-no-change", fb.at, ru.name, "fallback %d of rule %s asks for the same placement as before; change something in it, such as node_pool", n+1, ru.name)
 		}
 	}
+	l.groups(ru, l.shown[i])
 }
 
 // constraints checks the constraints of a rule, or of its fallback (nil: none), against each other
@@ -188,19 +189,16 @@ func sameRequest(a, b Placement) bool {
 
 // groups reports a rule whose runners cannot be registered in the runner group that it names, or
 // that takes jobs without labels and names none.
-func (l *placementCheck) groups(i int) {
-	ru := &l.rules[i]
-	if ru.deny != "" || ru.dispatch != "" {
-		return
-	}
-	if f := l.shown[i]; f != nil {
-		if p, err := l.merged(ru, *f); err != nil && p.Runner.Scope == "repository" && p.Runner.Group != 1 {
+// shown is a job that it takes, nil when none is known.
+func (l *placementCheck) groups(ru *rule, shown *Facts) {
+	if shown != nil {
+		if p, err := l.merged(ru, *shown); err != nil && p.Runner.Scope == "repository" && p.Runner.Group != 1 {
 			l.add("repository-group", ru.at, ru.name, "no runner of rule %s can be registered: %v", ru.name, err)
 			return
 		}
 	}
 	plain := Facts{Repo: Repo{Owner: "acme", Name: "web", FullName: "acme/web", Private: true, Visibility: "private"}, Run: &Run{Event: "push", Actor: "octocat"}}
-	for _, f := range []*Facts{&plain, l.shown[i]} {
+	for _, f := range []*Facts{&plain, shown} {
 		if f == nil {
 			continue
 		}

@@ -3,7 +3,6 @@ package rules
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -430,10 +429,7 @@ func TestLintSaysWhatItLeavesOut(t *testing.T) {
 }
 
 func TestEveryLintCodeIsTested(t *testing.T) {
-	table, err := os.ReadFile("lint_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	table := readFile(t, "lint_test.go")
 	for _, c := range lintCodes {
 		if !strings.Contains(string(table), "‹"+c.code+"›§") {
 			t.Errorf("no case has the finding %s", c.code)

@@ -146,14 +146,7 @@ func TestTheIndexFindsWhatTheScanFinds(t *testing.T) {
 		for range jobs {
 			f := someJob(r)
 			found := s.decide(f, s.first)
-			scanned := s.decide(f, func(env *cond.Env, _ *Decision) (*rule, error) {
-				for i := range s.rules {
-					if held, err := s.rules[i].when.Holds(env); held || err != nil {
-						return &s.rules[i], err
-					}
-				}
-				return nil, nil
-			})
+			scanned := s.decide(f, linear(s))
 			if found.Outcome != scanned.Outcome || found.Rule != scanned.Rule || found.Reason != scanned.Reason {
 				t.Fatalf("%+v\nby the index: %s %s: %s\nby a scan:    %s %s: %s", f, found.Outcome, found.Rule, found.Reason, scanned.Outcome, scanned.Rule, scanned.Reason)
 			}

@@ -59,10 +59,7 @@ func TestThePageForNewcomersIsTrue(t *testing.T) {
 // what more there is to write are written again.
 func checkPage(t *testing.T, name string, write func(string) string) {
 	t.Helper()
-	text, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := readFile(t, name)
 	want := write(findings(decisions(t, string(text))))
 	if *update {
 		if err := os.WriteFile(name, []byte(want), 0o644); err != nil {
@@ -128,10 +125,7 @@ func decisions(t *testing.T, page string) string {
 }
 
 func TestTheExamplesOfTheREADMEAreGood(t *testing.T) {
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := readFile(t, "README.md")
 	blocks := yamlBlocks(string(text))
 	for i, b := range blocks[:len(blocks)-1] {
 		if !strings.Contains(b, "rules:") {
@@ -191,10 +185,7 @@ func lintTable(*testing.T) string {
 
 // clusterTable shows the constants of the package that asks the cluster.
 func clusterTable(t *testing.T) string {
-	src, err := os.ReadFile("../router/nomad/capacity/survey.go")
-	if err != nil {
-		t.Fatal(err)
-	}
+	src := readFile(t, "../router/nomad/capacity/survey.go")
 	_, consts, _ := strings.Cut(string(src), "// The codes of findings.\n")
 	consts, _, _ = strings.Cut(consts, "\n)\n")
 	var b strings.Builder
@@ -237,7 +228,7 @@ func fieldTables(t *testing.T, names []string) string {
 				if f.Tag.Get("required") != "" {
 					key += ", needed"
 				}
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", key, valueWords(t, f.Type, f.Tag), strings.ReplaceAll(f.comment(comments), "|", "\\|"))
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", key, valueWords(f.Type, f.Tag), strings.ReplaceAll(f.comment(comments), "|", "\\|"))
 			}
 		}
 	}
@@ -269,7 +260,7 @@ func forms() map[string]reflect.Type {
 }
 
 // valueWords says what a value may be.
-func valueWords(t *testing.T, typ reflect.Type, tag reflect.StructTag) string {
+func valueWords(typ reflect.Type, tag reflect.StructTag) string {
 	words := ""
 	switch typ {
 	case reflect.TypeFor[conditionForm]():

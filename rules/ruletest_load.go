@@ -30,24 +30,18 @@ func ParseTests(file string, src []byte) ([]Test, error) {
 	r := &yamlfile.Reader{File: file, Src: string(src)}
 	var tests []Test
 	if root := r.Tree(new(yamlfile.Volume)); root != nil {
-		tests = testFile(r, root)
+		if f := r.Fields(root, "a file of tests", "version", "tests"); f != nil {
+			checkVersion(r, root, f, "a file of tests")
+			if _, ok := f["tests"]; !ok {
+				r.Fault(root, "tests is missing: list at least one test")
+			}
+			tests = readTests(r, f["tests"])
+		}
 	}
 	if faults := sorted(r); faults != nil {
 		return nil, faults
 	}
 	return tests, nil
-}
-
-func testFile(r *yamlfile.Reader, root ast.Node) []Test {
-	f := r.Fields(root, "a file of tests", "version", "tests")
-	if f == nil {
-		return nil
-	}
-	checkVersion(r, root, f, "a file of tests")
-	if _, ok := f["tests"]; !ok {
-		r.Fault(root, "tests is missing: list at least one test")
-	}
-	return readTests(r, f["tests"])
 }
 
 // ownTests reads the tests of a rules file, when the rules of all files are known.

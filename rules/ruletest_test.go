@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
@@ -31,10 +30,7 @@ func TestTheTestsOfTheExamplePassAndReachEverything(t *testing.T) {
 }
 
 func TestTheTestsOfTheREADMEPass(t *testing.T) {
-	text, err := os.ReadFile("README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := readFile(t, "README.md")
 	ran := 0
 	for _, b := range yamlBlocks(string(text)) {
 		if !strings.Contains(b, "\ntests:") {
@@ -547,10 +543,7 @@ func TestWhatWasDecidedCanBeExpected(t *testing.T) {
 // FuzzParseTests checks that no file of tests makes anything panic or run for
 // long, and that faults have places within the file.
 func FuzzParseTests(f *testing.F) {
-	text, err := os.ReadFile("../rules.example.yaml")
-	if err != nil {
-		f.Fatal(err)
-	}
+	text := readFile(f, "../rules.example.yaml")
 	_, tests, _ := strings.Cut(string(text), "\ntests:")
 	f.Add([]byte("version: 1\ntests:" + tests))
 	for _, s := range []string{

@@ -306,10 +306,7 @@ func checkValid(t tester, src string) {
 }
 
 func TestTheExampleIsValid(t *testing.T) {
-	src, err := os.ReadFile("../rules.example.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	src := readFile(t, "../rules.example.yaml")
 	checkValid(t, string(src))
 	tests := fromYAML(t, string(src)).(object)
 	for key := range tests {
