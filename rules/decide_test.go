@@ -25,7 +25,9 @@ type tester interface {
 // same reports how got differs from want; what says what they are.
 func same(t tester, want, got any, what string, args ...any) {
 	t.Helper()
-	same(t, want, got, "%s", fmt.Sprintf(what, args...))
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("%s (-want +got):\n%s", fmt.Sprintf(what, args...), d)
+	}
 }
 
 // readFile returns a file, which must be there.
