@@ -242,34 +242,41 @@ func (l *Language) comparison(n *ast.BinaryNode) *Node {
 		if textFacts[name] == nil {
 			return nil
 		}
-		is := func(s *ast.StringNode) *Node {
+		return compared(n.Operator, right, func(e ast.Node) *Node {
+			s, ok := e.(*ast.StringNode)
+			if !ok {
+				return nil
+			}
 			value := s.Value
 			if nocaseFacts[name] {
 				value = strings.ToLower(value)
 			}
 			_, why := l.never(name, "==", s.Value)
 			return atom(Node{Kind: factIs, name: name, is: value, as: s.Value, text: textFacts[name], Source: fmt.Sprintf("%s == %s", name, s), Never: why != "", At: l.placeOf(n)})
+		})
+	}
+	return nil
+}
+
+// compared reads ==, != and in with what stands on the right, of which is makes a node, nil for what
+// it cannot compare with.
+func compared(operator string, right ast.Node, is func(ast.Node) *Node) *Node {
+	switch list, isList := right.(*ast.ArrayNode); {
+	case operator == "in" && isList && len(list.Nodes) > 0:
+		var kids []*Node
+		for _, e := range list.Nodes {
+			kid := is(e)
+			if kid == nil {
+				return nil
+			}
+			kids = append(kids, kid)
 		}
-		switch right := right.(type) {
-		case *ast.StringNode:
-			switch n.Operator {
-			case "==":
-				return is(right)
-			case "!=":
-				return joined(not, is(right))
-			}
-		case *ast.ArrayNode:
-			var kids []*Node
-			for _, e := range right.Nodes {
-				s, isString := e.(*ast.StringNode)
-				if !isString {
-					return nil
-				}
-				kids = append(kids, is(s))
-			}
-			if n.Operator == "in" && len(kids) > 0 {
-				return joined(Or, kids...)
-			}
+		return joined(Or, kids...)
+	case operator == "==":
+		return is(right)
+	case operator == "!=":
+		if made := is(right); made != nil {
+			return joined(not, made)
 		}
 	}
 	return nil
@@ -298,7 +305,7 @@ func (l *Language) paramNode(operator string, left, right ast.Node) *Node {
 			return l.there(p, left)
 		}
 	}
-	is := func(e ast.Node) *Node {
+	return compared(operator, right, func(e ast.Node) *Node {
 		made := Node{Kind: paramIs, name: "param." + name, Param: name, Source: fmt.Sprintf("param.%s == %s", name, e), At: l.placeOf(left)}
 		switch e := e.(type) {
 		case *ast.StringNode:
@@ -320,26 +327,7 @@ func (l *Language) paramNode(operator string, left, right ast.Node) *Node {
 			return nil
 		}
 		return atom(made)
-	}
-	switch list, isList := right.(*ast.ArrayNode); {
-	case operator == "in" && isList && len(list.Nodes) > 0:
-		var kids []*Node
-		for _, e := range list.Nodes {
-			kid := is(e)
-			if kid == nil {
-				return nil
-			}
-			kids = append(kids, kid)
-		}
-		return joined(Or, kids...)
-	case operator == "==":
-		return is(right)
-	case operator == "!=":
-		if made := is(right); made != nil {
-			return joined(not, made)
-		}
-	}
-	return nil
+	})
 }
 
 // there returns the node that asks whether a job has the param.

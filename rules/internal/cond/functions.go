@@ -75,35 +75,32 @@ var Bounded = map[string]struct {
 
 // LabelFunctions take the job's labels before the arguments that the rules file shows.
 var LabelFunctions = map[string]func(...any) (any, error){
-	"has": func(a ...any) (any, error) { // all of these
-		labels, want, err := labelArguments(a)
-		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }), err
-	},
-	"hasAny": func(a ...any) (any, error) {
-		labels, want, err := labelArguments(a)
-		return slices.ContainsFunc(want, func(l string) bool { return slices.Contains(labels, l) }), err
-	},
-	"only": func(a ...any) (any, error) { // nothing but these
-		labels, want, err := labelArguments(a)
-		return !slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
-	},
-	"exactly": func(a ...any) (any, error) { // these and nothing else
-		labels, want, err := labelArguments(a)
-		return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(labels, l) }) &&
-			!slices.ContainsFunc(labels, func(l string) bool { return !slices.Contains(want, l) }), err
-	},
+	"has": labelFunction(func(labels, want []string) bool { return within(want, labels) }),
+	"hasAny": labelFunction(func(labels, want []string) bool {
+		return slices.ContainsFunc(want, func(l string) bool { return slices.Contains(labels, l) })
+	}),
+	"only":    labelFunction(within),
+	"exactly": labelFunction(func(labels, want []string) bool { return within(want, labels) && within(labels, want) }),
 }
 
-func labelArguments(args []any) (labels, want []string, err error) {
-	labels, _ = args[0].([]string)
-	for _, a := range args[1:] {
-		s, ok := a.(string)
-		if !ok {
-			return nil, nil, errors.New("a label function takes texts, and one of them is " + strings.Trim(fmt.Sprintf("%T", a), "<>"))
+// within reports whether a list has nothing that another has not.
+func within(list, other []string) bool {
+	return !slices.ContainsFunc(list, func(s string) bool { return !slices.Contains(other, s) })
+}
+
+func labelFunction(holds func(labels, want []string) bool) func(...any) (any, error) {
+	return func(args ...any) (any, error) {
+		labels, _ := args[0].([]string)
+		var want []string
+		for _, a := range args[1:] {
+			s, ok := a.(string)
+			if !ok {
+				return nil, errors.New("a label function takes texts, and one of them is " + strings.Trim(fmt.Sprintf("%T", a), "<>"))
+			}
+			want = append(want, strings.ToLower(s))
 		}
-		want = append(want, strings.ToLower(s))
+		return holds(labels, want), nil
 	}
-	return labels, want, nil
 }
 
 func isLabels(n ast.Node) bool {

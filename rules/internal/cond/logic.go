@@ -85,8 +85,7 @@ var visibilities = map[string]bool{"public": false, "private": true, "internal":
 
 // implies returns what follows from one assumption for an atom.
 func (a assumption) implies(n *Node) truth {
-	if a.Kind == n.Kind && a.name == n.name && a.is == n.is && a.Source == n.Source ||
-		a.Kind == n.Kind && a.name == n.name && a.is == n.is && a.Kind != Program && a.Kind != hasOnly {
+	if a.Kind == n.Kind && a.name == n.name && a.is == n.is && (a.Source == n.Source || a.Kind != Program && a.Kind != hasOnly) {
 		return truthOf(a.Holds)
 	}
 	if t := a.ofParam(n); t != unknown {
@@ -105,12 +104,10 @@ func (a assumption) implies(n *Node) truth {
 		a.Kind == hasLabel && n.Kind == hasOnly && !slices.Contains(n.names, a.name):
 		return no
 	case a.Kind == hasOnly && n.Kind == hasOnly:
-		for _, l := range a.names {
-			if !slices.Contains(n.names, l) {
-				return unknown
-			}
+		if within(a.names, n.names) {
+			return yes
 		}
-		return yes
+		return unknown
 	case a.name == "repo.visibility" && n.name == "repo.private":
 		if private, known := visibilities[a.is]; known {
 			return truthOf(private)

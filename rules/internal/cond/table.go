@@ -14,7 +14,6 @@ import (
 type table struct {
 	none  truth // for a job without the param
 	steps []step
-	max   int
 }
 
 // A step is what holds from a value on, up to the next step.
@@ -66,7 +65,7 @@ func (l *Language) tableOf(n ast.Node, code *code, p *Param) *table {
 		}
 		return unknown
 	}
-	t := &table{max: high}
+	t := &table{}
 	for _, v := range slices.Compact(points) {
 		value := any(v)
 		if p.Kind == "string" {
@@ -93,26 +92,22 @@ func isTable(p *Param, v int) *table {
 	if !ok {
 		return nil
 	}
-	t := &table{none: no, max: high}
-	if v != low {
-		t.add(low, no)
-	}
-	if v >= low && v <= high {
-		t.add(v, yes)
-	}
-	if v < high {
-		t.add(max(v+1, low), no)
+	t := &table{none: no}
+	for _, from := range []int{low, v, v + 1} {
+		if from >= low && from <= high {
+			t.add(from, truthOf(from == v))
+		}
 	}
 	return t
 }
 
 // thereTable returns the table of "a job has the param".
 func thereTable(p *Param) *table {
-	low, high, ok := p.values()
+	low, _, ok := p.values()
 	if !ok {
 		return nil
 	}
-	return &table{none: no, max: high, steps: []step{{low, yes}}}
+	return &table{none: no, steps: []step{{low, yes}}}
 }
 
 // at returns the result for a value.
