@@ -47,6 +47,14 @@ func harmlessURL(s string) bool {
 	return true
 }
 
+// Shorten returns s with at most n characters, and … after them if it cut.
+func Shorten(s string, n int) string {
+	if cut := Cut(s, n); cut != s {
+		return cut + "…"
+	}
+	return s
+}
+
 // Cut returns the first n characters of s.
 func Cut(s string, n int) string {
 	if len(s) <= n || utf8.RuneCountInString(s) <= n {

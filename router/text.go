@@ -50,3 +50,20 @@ func PrintableJSON(b []byte) []byte {
 	}
 	return safe
 }
+
+// Count returns a number of things in words: "1 job", "2 jobs".
+func Count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return strconv.Itoa(n) + " " + what
+}
+
+// Thousands returns a number with a separator between its thousands.
+func Thousands(n int, separator string) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + separator + s[i:]
+	}
+	return s
+}

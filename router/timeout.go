@@ -1,6 +1,9 @@
 package router
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // Timeouts of calls to the database, Nomad and GitHub.
 const (
@@ -14,3 +17,13 @@ const (
 // GoneAfter is the longest that GitHub keeps a job queued:
 // https://docs.github.com/en/actions/reference/limits (read 2026-11-24).
 const GoneAfter = 24 * time.Hour
+
+// Pause waits for d, and reports whether it did to the end: false when ctx ended first.
+func Pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

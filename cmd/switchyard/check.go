@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"switchyard/jobspecs"
+	"switchyard/router"
 	"switchyard/router/nomad"
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/rulebook"
@@ -99,7 +100,7 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 			said, unasked = survey(ctx, stderr, set, specs)
 			found = append(found, said...)
 			if n := len(slices.DeleteFunc(said, func(d rules.Diagnostic) bool { return d.Code != capacity.CannotTell })); n > 0 && unasked == nil {
-				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR could not answer for %s", count(n, "rule"))
+				unasked = fmt.Errorf("the Nomad at NOMAD_ADDR could not answer for %s", router.Count(n, "rule"))
 			}
 			slices.SortStableFunc(found, func(a, b rules.Diagnostic) int {
 				return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -130,13 +131,13 @@ func (f *checkFlags) check(ctx context.Context, stdout, stderr io.Writer, path s
 			break
 		}
 		if set != nil && faults == 0 {
-			said := fmt.Sprintf("%s: no faults, %s", path, count(len(set.Rules()), "rule"))
+			said := fmt.Sprintf("%s: no faults, %s", path, router.Count(len(set.Rules()), "rule"))
 			if n := len(found); n > 0 {
-				said += ", " + count(n, "warning")
+				said += ", " + router.Count(n, "warning")
 			}
 			_, err = fmt.Fprintln(stdout, said)
 		} else {
-			fmt.Fprintf(stderr, "%s: %s\n", path, count(faults, "fault"))
+			fmt.Fprintf(stderr, "%s: %s\n", path, router.Count(faults, "fault"))
 		}
 	}
 	if err = cmp.Or(err, unasked); err == nil && faults > 0 {
@@ -198,7 +199,7 @@ func loadRulesFor(ctx context.Context, stderr io.Writer, path string, specs *job
 		return set, nil
 	}
 	writeFindings(stderr, files, faults)
-	fmt.Fprintf(stderr, "%s: %s\n", path, count(len(faults), "fault"))
+	fmt.Fprintf(stderr, "%s: %s\n", path, router.Count(len(faults), "fault"))
 	return nil, errNo
 }
 

@@ -8,11 +8,9 @@ import (
 	"io"
 	"iter"
 	"os"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -169,10 +167,10 @@ func writeComparison(w io.Writer, c rules.Comparison) error {
 		for _, g := range rest {
 			n += g.Count
 		}
-		fmt.Fprintf(out, "\nAnd %s in %s; --format json lists them.\n", count(n, "job"), count(len(rest), "group"))
+		fmt.Fprintf(out, "\nAnd %s in %s; --format json lists them.\n", router.Count(n, "job"), router.Count(len(rest), "group"))
 	}
 	if c.Ungrouped > 0 {
-		fmt.Fprintf(out, "\nAnd %s that change in other ways.\n", count(c.Ungrouped, "job"))
+		fmt.Fprintf(out, "\nAnd %s that change in other ways.\n", router.Count(c.Ungrouped, "job"))
 	}
 	return out.Flush()
 }
@@ -241,22 +239,10 @@ func reason(g rules.Group) string {
 }
 
 // shortened makes a stranger's text fit one line of a terminal.
-func shortened(s string) string {
-	const most = 200
-	if utf8.RuneCountInString(s) > most {
-		s = string([]rune(s)[:most]) + "…"
-	}
-	return router.Printable(s)
-}
+func shortened(s string) string { return router.Printable(router.Shorten(s, 200)) }
 
 // thousands formats 1204 as 1,204.
-func thousands(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "," + s[i:]
-	}
-	return s
-}
+func thousands(n int) string { return router.Thousands(n, ",") }
 
 // writeAnnotations prints workflow commands: a notice with the answer, and for
 // each of the largest groups a warning at its rule in NEW.
@@ -269,7 +255,7 @@ func writeAnnotations(w io.Writer, after *rules.Set, newPath string, c rules.Com
 			for _, g := range c.Groups[i:] {
 				n += g.Count
 			}
-			return errors.Join(err, annotate(w, "warning", newPath, 1, 1, "And "+count(n, "job"), "These change in other ways; switchyard diff without --format github shows more."))
+			return errors.Join(err, annotate(w, "warning", newPath, 1, 1, "And "+router.Count(n, "job"), "These change in other ways; switchyard diff without --format github shows more."))
 		}
 		var lines []string
 		for _, ch := range g.Changes {

@@ -128,7 +128,7 @@ func exportJobs(ctx context.Context, stdout io.Writer, db string, since time.Tim
 		return fmt.Errorf("write the jobs: %w", err)
 	}
 	if output != "" {
-		_, err = fmt.Fprintf(stdout, "%s: %s\n", output, count(n, "job"))
+		_, err = fmt.Fprintf(stdout, "%s: %s\n", output, router.Count(n, "job"))
 	}
 	return err
 }

@@ -81,7 +81,7 @@ something must be fixed first, which the message names.`,
 					more = "; there are more: run it again later"
 				}
 				return o.said(cmd.OutOrStdout(), r, "%s: read %s of %s with %s, %d changed%s",
-					router.Printable(r.Repo), count(r.Jobs, "job"), count(r.Runs, "run"), count(r.Calls, "request"), r.Changed, more)
+					router.Printable(r.Repo), router.Count(r.Jobs, "job"), router.Count(r.Runs, "run"), router.Count(r.Calls, "request"), r.Changed, more)
 			})
 		},
 	}

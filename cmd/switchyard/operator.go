@@ -280,14 +280,7 @@ func watch(ctx context.Context, out io.Writer, next func(context.Context), write
 }
 
 // pause waits until it is time to read a database file again.
-func pause(ctx context.Context) { sleep(ctx, watchPause) }
-
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
+func pause(ctx context.Context) { router.Pause(ctx, watchPause) }
 
 // follow calls do with a function that waits for the server to report a change,
 // but for watchMost at most, because the output shows ages. Without a stream of
@@ -309,7 +302,7 @@ func (o *operator) follow(ctx context.Context, do func(ctx context.Context, next
 		for ctx.Err() == nil {
 			o.stream(ctx, open, wake)
 			open() // without a stream: the first request shows why
-			sleep(ctx, watchPause)
+			router.Pause(ctx, watchPause)
 			wake()
 		}
 	})
@@ -323,7 +316,7 @@ func (o *operator) follow(ctx context.Context, do func(ctx context.Context, next
 		defer most.Stop()
 		select {
 		case <-changed:
-			sleep(ctx, watchLeast) // for related changes
+			router.Pause(ctx, watchLeast) // for related changes
 		case <-most.C:
 		case <-ctx.Done():
 		}

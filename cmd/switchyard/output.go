@@ -58,11 +58,3 @@ func annotate(w io.Writer, level, file string, line, column int, title, message 
 	_, err := fmt.Fprintf(w, "::%s file=%s,line=%d,col=%d%s::%s\n", level, property.Replace(file), line, column, title, data.Replace(message))
 	return err
 }
-
-// count returns "1 fault", "2 faults".
-func count(n int, what string) string {
-	if n != 1 {
-		what += "s"
-	}
-	return fmt.Sprintf("%d %s", n, what)
-}

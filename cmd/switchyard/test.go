@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"switchyard/router"
 	"switchyard/router/rulebook"
 	"switchyard/rules"
 )
@@ -70,7 +71,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 		}
 	}
 	if len(rulesFiles) != 1 {
-		return fmt.Errorf("want one rules file and any number of *.test.yaml, got %s; for example: switchyard test rules.example.yaml", count(len(rulesFiles), "rules file"))
+		return fmt.Errorf("want one rules file and any number of *.test.yaml, got %s; for example: switchyard test rules.example.yaml", router.Count(len(rulesFiles), "rules file"))
 	}
 	path := rulesFiles[0]
 	beside, err := rulebook.TestsBeside(path)
@@ -107,7 +108,7 @@ func (f testFlags) test(ctx context.Context, stdout, stderr io.Writer, args []st
 		more, faults := rulebook.ParseTests(set, file)
 		writeFindings(stderr, []rules.File{file}, faults)
 		if len(faults) > 0 {
-			fmt.Fprintf(stderr, "%s: %s\n", file.Name, count(len(faults), "fault"))
+			fmt.Fprintf(stderr, "%s: %s\n", file.Name, router.Count(len(faults), "fault"))
 			faulty = true
 		}
 		tests = append(tests, more...)
@@ -167,10 +168,10 @@ func indent(text string) string {
 }
 
 func summary(report rules.TestReport) string {
-	s := fmt.Sprintf("%s passed, %d failed", count(report.Passed, "test"), report.Failed)
+	s := fmt.Sprintf("%s passed, %d failed", router.Count(report.Passed, "test"), report.Failed)
 	if c := report.Coverage; c != nil {
 		s += fmt.Sprintf("; they reach %d of %s and %d of %s",
-			c.Rules-len(c.MissedRules), count(c.Rules, "rule"), c.Labels-len(c.MissedLabels), count(c.Labels, "label"))
+			c.Rules-len(c.MissedRules), router.Count(c.Rules, "rule"), c.Labels-len(c.MissedLabels), router.Count(c.Labels, "label"))
 	}
 	return s
 }

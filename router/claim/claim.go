@@ -362,10 +362,7 @@ func (h *Handler) check(ctx context.Context, tokenHash [32]byte, from string) (c
 // with FromNode, unless the claim comes from its node.
 func (h *Handler) starting(ctx context.Context, tokenHash [32]byte, r router.Runner, from string) error {
 	for began := time.Now(); r.NomadJob == "" && time.Since(began) < recordWait; {
-		select {
-		case <-ctx.Done():
-		case <-time.After(recordWait / 20):
-		}
+		router.Pause(ctx, recordWait/20)
 		c, err := h.Store.Claimant(ctx, tokenHash)
 		if err != nil {
 			return err
@@ -557,13 +554,8 @@ func (h *Handler) awaitToken(ctx context.Context, tokenHash [32]byte) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for h.First.Settling() {
-		if _, err := h.Store.Claimant(ctx, tokenHash); !errors.Is(err, router.ErrNotFound) {
+		if _, err := h.Store.Claimant(ctx, tokenHash); !errors.Is(err, router.ErrNotFound) || !router.Pause(ctx, patiencePoll) {
 			return
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(patiencePoll):
 		}
 	}
 }

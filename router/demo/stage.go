@@ -284,11 +284,7 @@ func (s *stage) summary() error {
 			total += n
 		}
 	}
-	noun := "jobs"
-	if total == 1 {
-		noun = "job"
-	}
-	fmt.Fprintf(s.out, "\n%d %s ended in %.1f s: %s.\n", total, noun, time.Since(s.began).Seconds(), strings.Join(counts, ", "))
+	fmt.Fprintf(s.out, "\n%s ended in %.1f s: %s.\n", router.Count(total, "job"), time.Since(s.began).Seconds(), strings.Join(counts, ", "))
 	if s.waiting > 0 {
 		fmt.Fprintf(s.out, "%d did not end: they wait for nodes that this Nomad does not have.\n", s.waiting)
 	}

@@ -293,10 +293,7 @@ func (di *Dispatcher) pauseOnError(ctx context.Context, jobID int64, err error) 
 		return
 	}
 	di.Log.Throttled(slog.LevelError, "", "cannot record the state of a job", "job_id", jobID, "err", err, "fix", router.StoreFix(err))
-	select {
-	case <-ctx.Done():
-	case <-time.After(storePause):
-	}
+	router.Pause(ctx, storePause)
 }
 
 // send registers the runner of a decided job on Nomad, or schedules its next attempt.

@@ -392,7 +392,7 @@ func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 				break
 			}
 			switch {
-			case d.Event != "workflow_job" || !knownAction(d.Action) || seen[d.GUID]:
+			case d.Event != "workflow_job" || !slices.Contains(knownActions, d.Action) || seen[d.GUID]:
 			case d.OK && !compares:
 				seen[d.GUID] = true
 			default:
@@ -427,17 +427,13 @@ func persist(ctx context.Context, call func(context.Context) error) (err error) 
 		if err == nil || pause > 2*time.Second || lasting(err) || errors.As(err, new(*router.RetryAtError)) {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !router.Pause(ctx, pause) {
 			return err
-		case <-time.After(pause):
 		}
 	}
 }
 
-func knownAction(action string) bool {
-	return action == "queued" || action == "waiting" || action == "in_progress" || action == "completed"
-}
+var knownActions = []string{"queued", "waiting", "in_progress", "completed"}
 
 // StoreRefused says that the store failed to record a delivery.
 func (sw *Sweeper) StoreRefused() {
@@ -454,28 +450,18 @@ func (sw *Sweeper) Recover(ctx context.Context) error {
 		case <-sw.refused:
 		}
 		for failed := true; failed; {
-			if !pause(ctx, recheckStore) { // so that the check is newer than the failure
+			if !router.Pause(ctx, recheckStore) { // so that the check is newer than the failure
 				return nil
 			}
 			failed = !sw.StoreWorks(ctx)
 		}
 		for _, wait := range []time.Duration{0, lateRefusal} {
-			if !pause(ctx, wait) {
+			if !router.Pause(ctx, wait) {
 				return nil
 			}
 			sw.recovered.Store(true)
 			sw.now.Give()
 		}
-	}
-}
-
-// pause waits, and reports whether it did so to the end.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }
 

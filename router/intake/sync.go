@@ -186,10 +186,8 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error 
 		var later *router.RetryAtError
 		for errors.As(err, &later) {
 			sy.Log.Info("the sync continues when github takes more requests", "host", r.Host, "repo", repo, "again_at", later.At)
-			select {
-			case <-ctx.Done():
+			if !router.Pause(ctx, max(later.At.Sub(sy.Now()), time.Second)) {
 				return nil
-			case <-time.After(max(later.At.Sub(sy.Now()), time.Second)):
 			}
 			report, err = sy.Sync(ctx, r.Host, repo)
 		}

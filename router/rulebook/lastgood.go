@@ -103,7 +103,7 @@ type FaultsError struct {
 }
 
 func (e *FaultsError) Error() string {
-	return fmt.Sprintf("%s: %s; %v", e.Rules, count(len(e.Faults), "fault"), e.Else)
+	return fmt.Sprintf("%s: %s; %v", e.Rules, router.Count(len(e.Faults), "fault"), e.Else)
 }
 
 // Start loads what the server starts with, and makes Nomad use its jobspecs: the files, or, if

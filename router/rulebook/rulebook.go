@@ -144,7 +144,7 @@ func (b *Book) Check(ctx context.Context, files []rules.File) (router.RulesCheck
 	if report.Skipped > 0 {
 		check.Findings = append(check.Findings, rules.Diagnostic{
 			File: files[0].Name, Line: 1, Column: 1,
-			Message: fmt.Sprintf("there was no time for %d of %s: the server would refuse the draft", report.Skipped, count(report.Passed+report.Failed+report.Skipped, "test")),
+			Message: fmt.Sprintf("there was no time for %d of %s: the server would refuse the draft", report.Skipped, router.Count(report.Passed+report.Failed+report.Skipped, "test")),
 		})
 	}
 	slices.SortStableFunc(check.Findings, func(a, b rules.Diagnostic) int {

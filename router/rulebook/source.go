@@ -276,11 +276,3 @@ func ParseTests(set *rules.Set, file rules.File) (tests []rules.Test, faults rul
 	}
 	return tests, faults
 }
-
-// count returns a number of things in words.
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}

@@ -215,7 +215,7 @@ func (b *Book) refuse(refused router.RefusedRules, err error) {
 		refused.Reason = strings.ReplaceAll(err.Error(), "\n", "; ") // those of several jobspecs
 		b.log.Error(message, "err", refused.Reason)
 	} else {
-		refused.Reason = count(found, "fault")
+		refused.Reason = router.Count(found, "fault")
 	}
 	if found > maxShown {
 		refused.Diagnostics = refused.Diagnostics[:maxShown]

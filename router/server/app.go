@@ -141,9 +141,7 @@ func New(c Config) (*App, error) {
 	if c.Senders > dispatch.MaxSenders {
 		return nil, fmt.Errorf("%d senders exceed the maximum of %d: Nomad allows 100 connections from one address", c.Senders, dispatch.MaxSenders)
 	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	if c.Senders <= 0 {
 		c.Senders = 16
 	}
@@ -169,9 +167,7 @@ func New(c Config) (*App, error) {
 	if c.NetListen == nil {
 		c.NetListen = net.Listen
 	}
-	if c.Metrics == nil {
-		c.Metrics = telemetry.NewMetrics()
-	}
+	c.Metrics = cmp.Or(c.Metrics, telemetry.NewMetrics())
 	if c.Rand == nil {
 		c.Rand = rand.Float64
 	}
@@ -298,33 +294,12 @@ func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close
 // Run serves until ctx ends, then stops within Grace, finishing what is under way. It returns
 // nil in that case, and otherwise the error that ended it. It must be called once.
 func (a *App) Run(ctx context.Context) error {
-	// Before anything is written.
-	latest, err := a.store.Latest(ctx)
+	latest, full, err := a.takeUp(ctx)
 	if ctx.Err() != nil {
 		return a.Close()
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("read when the database last changed: %w", err), a.Close())
-	}
-	if err := a.clock.before(ctx); err != nil && ctx.Err() == nil {
-		return errors.Join(fmt.Errorf("compare the clock with the database: %w", err), a.Close())
-	}
-	n, err := a.store.Recover(ctx, a.now(), a.now().Add(a.doubt))
-	if ctx.Err() != nil {
-		return a.Close()
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("recover interrupted claims: %w", err), a.Close())
-	}
-	if n > 0 {
-		a.log.Warn("runners were being configured when the last process ended; their jobs are retried", "runners", n)
-	}
-	full, err := a.syncer.FirstDue(ctx)
-	if ctx.Err() != nil {
-		return a.Close()
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("read whether the database is empty: %w", err), a.Close())
+		return errors.Join(err, a.Close())
 	}
 	compares, away := !full && !latest.IsZero(), a.now().Sub(latest)
 	a.sweeper.Start(latest, compares)
@@ -334,7 +309,10 @@ func (a *App) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
-	g.Go(func() error { return a.serve(ctx, a.public, a.publicHandler(), publicHead) })
+	public := mux.NewRouter() // all that strangers can reach
+	public.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
+	public.Handle(router.ClaimPath, a.claims).Methods(http.MethodGet)
+	g.Go(func() error { return a.serve(ctx, a.public, public, publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	loops := append(a.runners.Loops(), a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom, a.clock.watch,
 		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad)
@@ -354,6 +332,29 @@ func (a *App) Run(ctx context.Context) error {
 		g.Go(func() error { return a.syncer.SyncUnread(ctx) })
 	}
 	return g.Wait()
+}
+
+// takeUp takes up the database as the last process left it. It returns when that last
+// recorded anything, and whether the first sync is due.
+func (a *App) takeUp(ctx context.Context) (latest time.Time, full bool, err error) {
+	// Before anything is written.
+	if latest, err = a.store.Latest(ctx); err != nil {
+		return latest, false, fmt.Errorf("read when the database last changed: %w", err)
+	}
+	if err := a.clock.before(ctx); err != nil {
+		return latest, false, fmt.Errorf("compare the clock with the database: %w", err)
+	}
+	n, err := a.store.Recover(ctx, a.now(), a.now().Add(a.doubt))
+	if err != nil {
+		return latest, false, fmt.Errorf("recover interrupted claims: %w", err)
+	}
+	if n > 0 {
+		a.log.Warn("runners were being configured when the last process ended; their jobs are retried", "runners", n)
+	}
+	if full, err = a.syncer.FirstDue(ctx); err != nil {
+		return latest, false, fmt.Errorf("read whether the database is empty: %w", err)
+	}
+	return latest, full, nil
 }
 
 // syncAfter is for how long nothing must have been recorded for a start to sync what GitHub
@@ -441,14 +442,6 @@ func (a *App) Sync(ctx context.Context, host, repo string) (router.SyncReport, e
 
 // Connections returns how many connections each listener may have open.
 func (a *App) Connections() int { return a.public.most }
-
-// publicHandler returns the handler of everything that strangers can reach.
-func (a *App) publicHandler() http.Handler {
-	r := mux.NewRouter()
-	r.Handle("/webhooks/github", a.webhook).Methods(http.MethodPost)
-	r.Handle(router.ClaimPath, a.claims).Methods(http.MethodGet)
-	return r
-}
 
 // adminHandler returns the handler for operators: /healthz says that the process runs, /readyz
 // is a Readiness, /metrics is for Prometheus. Everything else is Config.API's.

@@ -38,10 +38,8 @@ func (p *pruner) prune(ctx context.Context) error {
 			}
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !router.Pause(ctx, prunePause) {
 			return nil
-		case <-time.After(prunePause):
 		}
 	}
 }

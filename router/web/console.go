@@ -12,7 +12,6 @@ import (
 	"mime"
 	"net/http"
 	"path"
-	"strconv"
 	"strings"
 	"time"
 
@@ -60,21 +59,6 @@ func (s *console) pages() []consolePage {
 	)
 }
 
-// A consoleForm is a change that a page can make; do says where to go then.
-type consoleForm struct {
-	path string
-	role auth.Role
-	do   func(*http.Request) (goTo string, err error)
-}
-
-func (s *console) forms() []consoleForm {
-	return []consoleForm{
-		{"/jobs/{id}/retry", auth.Operator, s.retryForm},
-		{"/jobs/{id}/cancel", auth.Operator, s.cancelForm},
-		{"/runners/{id}/stop", auth.Operator, s.stopForm},
-	}
-}
-
 // A view is what a template sees.
 type view struct {
 	Title string
@@ -116,7 +100,7 @@ var functions = template.FuncMap{
 	"short":     short,
 	"number":    number,
 	"asset":     asset,
-	"shortened": shortened,
+	"shortened": router.Shorten,
 	"text":      router.Printable, // for every text of a stranger
 	"took":      took,
 	"utc":       func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
@@ -129,25 +113,11 @@ var functions = template.FuncMap{
 
 // short returns a stranger's text for a list: safe, and cut when it is long.
 func short(s string) string {
-	return router.Printable(shortened(s, 120))
-}
-
-// shortened cuts a text to at most most characters, and marks where it cut.
-func shortened(s string, most int) string {
-	if r := []rune(s); len(r) > most {
-		return string(r[:most]) + "…"
-	}
-	return s
+	return router.Printable(router.Shorten(s, 120))
 }
 
 // number writes a count with spaces between thousands.
-func number(n int) string {
-	s := strconv.Itoa(n)
-	for i := len(s) - 3; i > 0; i -= 3 {
-		s = s[:i] + "\u202f" + s[i:]
-	}
-	return s
-}
+func number(n int) string { return router.Thousands(n, "\u202f") }
 
 // took writes a duration as people say it: 480 ms, 12 s, 3 min 20 s, 2 h 5 min, 3 d 4 h.
 func took(d time.Duration) string {
@@ -195,7 +165,7 @@ func (s *console) loginPage(w http.ResponseWriter, req *http.Request, status int
 	s.frame.render(w, req, status, consolePage{template: "login", title: "Log in"}, form)
 }
 
-// form returns the handler of a change.
+// form returns the handler of a change; do says where to go then.
 func (s *console) form(do func(*http.Request) (string, error)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if err := req.ParseForm(); err != nil {

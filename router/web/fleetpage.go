@@ -114,7 +114,7 @@ func (v *fleetView) fill(terms []string) {
 	}
 	for _, i := range columns {
 		g := v.Groups[i] // a copy
-		g.OS, g.Arch, g.Class, g.Pool = shortened(g.OS, maxName), shortened(g.Arch, maxName), shortened(g.Class, maxName), shortened(g.Pool, maxName)
+		g.OS, g.Arch, g.Class, g.Pool = router.Shorten(g.OS, maxName), router.Shorten(g.Arch, maxName), router.Shorten(g.Class, maxName), router.Shorten(g.Pool, maxName)
 		v.Rows = append(v.Rows, groupView{g, cpuUsed(g.Used, g.Total), memoryUsed(g.Used, g.Total)})
 	}
 	left := maxMatrix
@@ -152,7 +152,7 @@ func (v *fleetView) fill(terms []string) {
 			v.MoreNodes++
 			continue
 		}
-		n.Name, n.OS, n.Arch, n.Class, n.Pool = shortened(n.Name, 2*maxName), shortened(n.OS, maxName), shortened(n.Arch, maxName), shortened(n.Class, maxName), shortened(n.Pool, maxName)
+		n.Name, n.OS, n.Arch, n.Class, n.Pool = router.Shorten(n.Name, 2*maxName), router.Shorten(n.OS, maxName), router.Shorten(n.Arch, maxName), router.Shorten(n.Class, maxName), router.Shorten(n.Pool, maxName)
 		v.Found = append(v.Found, nodeView{n, cpuUsed(n.Used, n.Total), memoryUsed(n.Used, n.Total), n.Devices[:min(len(n.Devices), maxDevices)]})
 	}
 	v.MoreNodes += v.More
@@ -203,7 +203,7 @@ func cellOf(c router.FleetCell) cellView {
 	v.Class = cmp.Or(v.Class, "never")
 	v.Text, v.Words = strings.Join(said, ", "), strings.Join(words, ", ")
 	for _, w := range c.Why {
-		v.Why = append(v.Why, fmt.Sprintf("%d: %s", w.Nodes, shortened(w.Text, maxWhyLength)))
+		v.Why = append(v.Why, fmt.Sprintf("%d: %s", w.Nodes, router.Shorten(w.Text, maxWhyLength)))
 	}
 	return v
 }

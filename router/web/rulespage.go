@@ -121,7 +121,7 @@ func (r *rulesPages) pages() []consolePage {
 	inTurn := r.console.api.Turns.Do
 	return []consolePage{
 		r.main(),
-		{"/rules/versions", "rules_versions", "Versions of the rules", false, auth.Viewer, inTurn(r.versionsPage)},
+		{"/rules/versions", "rules_versions", "Versions of the rules", false, auth.Viewer, inTurn(func(req *http.Request) (any, error) { return r.rulebook.RulesVersions(req.Context()) })},
 		{"/rules/versions/{id}", "rules_version", "", false, auth.Viewer, inTurn(r.versionPage)},
 	}
 }
@@ -314,10 +314,6 @@ func (r *rulesPages) download(w http.ResponseWriter, req *http.Request) {
 	_, _ = w.Write(f.Source) // a client that went away needs no answer
 }
 
-func (r *rulesPages) versionsPage(req *http.Request) (any, error) {
-	return r.rulebook.RulesVersions(req.Context())
-}
-
 // versionView is one version of the past.
 type versionView struct {
 	router.KeptRules
@@ -423,7 +419,7 @@ func diffFiles(was, is []rules.File) (changed []fileDiff) {
 			if kind == "" {
 				kind = "same"
 			}
-			d.Lines = append(d.Lines, diffLine{kind, shortened(line, shownDiffLine)})
+			d.Lines = append(d.Lines, diffLine{kind, router.Shorten(line, shownDiffLine)})
 		}
 		changed = append(changed, d)
 	}

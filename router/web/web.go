@@ -132,8 +132,10 @@ func (s *console) router() *mux.Router {
 	for _, p := range s.frame.pages {
 		r.Handle(p.path, s.guard.Only(p.role, s.page(p))).Methods(http.MethodGet, http.MethodHead)
 	}
-	for _, f := range s.forms() {
-		r.Handle(f.path, s.guard.Only(f.role, s.form(api.Audited(s.guard, f.do)))).Methods(http.MethodPost)
+	for path, do := range map[string]func(*http.Request) (goTo string, err error){
+		"/jobs/{id}/retry": s.retryForm, "/jobs/{id}/cancel": s.cancelForm, "/runners/{id}/stop": s.stopForm,
+	} {
+		r.Handle(path, s.guard.Only(auth.Operator, s.form(api.Audited(s.guard, do)))).Methods(http.MethodPost)
 	}
 	if s.rules != nil {
 		s.rules.routes(r)

@@ -119,7 +119,7 @@ func New(c Config) *API {
 	a := &API{config: c, Turns: newTurns()}
 	a.Database = inTurn{c.Database, a.Turns}
 	a.hub = newHub(c, a.Database)
-	a.Drafts = &Drafts{config: c, slots: newSlots()}
+	a.Drafts = &Drafts{config: c, slots: &slots{free: make(chan struct{}, drafts), checking: make(chan struct{}, 1), own: map[string]*ownSlot{}}}
 	return a
 }
 
@@ -165,7 +165,9 @@ func (a *API) routes() []route {
 		{http.MethodGet, "/fleet", auth.Viewer, a.showFleet},
 		{http.MethodGet, "/jobs", auth.Viewer, func(req *http.Request) (any, error) { return a.Jobs(req.Context(), req.URL.Query()) }},
 		{http.MethodGet, "/jobs/{id}", auth.Viewer, a.showJob},
-		{http.MethodPost, "/jobs/{id}/retry", auth.Operator, a.retryJob},
+		{http.MethodPost, "/jobs/{id}/retry", auth.Operator, func(req *http.Request) (any, error) {
+			return a.changeJob(req, &Parameters{Values: req.URL.Query()}, a.RetryJob)
+		}},
 		{http.MethodPost, "/jobs/{id}/cancel", auth.Operator, a.cancelJob},
 		{http.MethodGet, "/runners", auth.Viewer, func(req *http.Request) (any, error) { return a.Runners(req.Context(), req.URL.Query()) }},
 		{http.MethodPost, "/runners/{id}/stop", auth.Operator, a.stopRunner},

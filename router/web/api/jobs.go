@@ -266,10 +266,6 @@ func (a *API) CancelJob(ctx context.Context, id int64, run bool) error {
 	return a.change(ctx, id, func(ctx context.Context) error { return a.config.App.CancelJob(ctx, id, run) })
 }
 
-func (a *API) retryJob(req *http.Request) (any, error) {
-	return a.changeJob(req, &Parameters{Values: req.URL.Query()}, a.RetryJob)
-}
-
 func (a *API) cancelJob(req *http.Request) (any, error) {
 	p := Parameters{Values: req.URL.Query()}
 	run := p.Flag("run")

@@ -37,10 +37,6 @@ type ownSlot struct {
 	users int           // who has it or waits for it
 }
 
-func newSlots() *slots {
-	return &slots{free: make(chan struct{}, drafts), checking: make(chan struct{}, 1), own: map[string]*ownSlot{}}
-}
-
 // take waits for a slot of the principal. The error is for the answer.
 func (p *slots) take(ctx context.Context, name string) (done func(), err error) {
 	p.mu.Lock()

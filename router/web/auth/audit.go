@@ -72,17 +72,6 @@ type quota struct {
 	left atomic.Int64 // not recorded since the last that was
 }
 
-// newRefusalQuota bounds what is recorded of strangers: at most 8,640 a day.
-func newRefusalQuota() *quota {
-	return &quota{budget: &budget{every: time.Minute, burst: 10, allEvery: 10 * time.Second, allBurst: 100}}
-}
-
-// newSessionQuota bounds what is recorded of logins and log-outs. Many people may
-// have one token, and all come in the morning.
-func newSessionQuota() *quota {
-	return &quota{budget: &budget{every: 10 * time.Second, burst: 100, allEvery: time.Second, allBurst: 1000}}
-}
-
 // RecordRefusal records that a request was refused: a wrong token, a role or a
 // host that may not, or too many requests. It skips other problems, and those of
 // requests without a token.
@@ -133,12 +122,4 @@ func (g *Guard) recordWithin(q *quota, req *http.Request, p Principal, did, what
 }
 
 // printable returns a stranger's text fit for a log, a sentence or the audit trail.
-func printable(s string) string { return printableTo(200, s) }
-
-// printableTo does the same with at most most characters, and marks where it cut.
-func printableTo(most int, s string) string {
-	if cut := router.Cut(s, most); cut != s {
-		s = cut + "…"
-	}
-	return router.Printable(s)
-}
+func printable(s string) string { return router.Printable(router.Shorten(s, 200)) }

@@ -117,7 +117,14 @@ type Guard struct {
 
 // New returns a Guard without sessions.
 func New(c Config) *Guard {
-	return &Guard{config: c, logins: newLogins(), wrongTokens: newWrongTokens(), refusalQuota: newRefusalQuota(), sessionQuota: newSessionQuota()}
+	return &Guard{
+		config: c, logins: newLogins(),
+		wrongTokens: &budget{every: wrongTokenEvery, burst: 10, allEvery: 100 * time.Millisecond, allBurst: 200}, // by address
+		// Of strangers, at most 8,640 a day are recorded.
+		refusalQuota: &quota{budget: &budget{every: time.Minute, burst: 10, allEvery: 10 * time.Second, allBurst: 100}},
+		// Many people may have one token, and all come in the morning.
+		sessionQuota: &quota{budget: &budget{every: 10 * time.Second, burst: 100, allEvery: time.Second, allBurst: 1000}},
+	}
 }
 
 // Identify wraps the whole server: it finds out who makes each request, and

@@ -236,7 +236,7 @@ func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code str
 	} else if email := text(emailClaim); verified(claims["email_verified"]) && plainEmail(email) {
 		is.email = email
 	}
-	is.name = printableTo(maxPerson, strings.TrimSpace(cmp.Or(strings.TrimSpace(is.name), text("preferred_username"))))
+	is.name = router.Printable(router.Shorten(strings.TrimSpace(cmp.Or(strings.TrimSpace(is.name), text("preferred_username"))), maxPerson))
 	if json.Unmarshal(claims[cmp.Or(o.GroupsClaim, "groups")], &is.groups) != nil {
 		is.groups = nil // the token has none
 	}

@@ -161,11 +161,6 @@ type budget struct {
 
 const maxBudgets = 10_000 // of one kind; then all start again
 
-// newWrongTokens bounds how often tokens may be wrong, by address.
-func newWrongTokens() *budget {
-	return &budget{every: wrongTokenEvery, burst: 10, allEvery: 100 * time.Millisecond, allBurst: 200}
-}
-
 const wrongTokenEvery = 6 * time.Second
 
 // take uses up one of those that somebody has, if there is one.
