@@ -43,8 +43,7 @@ func TestEachRefusalHasItsOwnAdvice(t *testing.T) {
 		{"a 451", 451, "Repository access blocked", [2]string{}, "fix", "see what GitHub says"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			a := newAppTest(t, githubsim.Config{}, nil)
-			a.Install("acme")
+			a := newAppTest(t, githubsim.Config{}, nil, "acme")
 			a.instead = func(r *http.Request) (*http.Response, error) {
 				if !strings.HasSuffix(r.URL.Path, "/generate-jitconfig") {
 					return nil, nil

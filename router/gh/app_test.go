@@ -50,7 +50,8 @@ type appTest struct {
 	instead func(*http.Request) (*http.Response, error)
 }
 
-func newAppTest(t *testing.T, cfg githubsim.Config, change func(*gh.Config)) *appTest {
+// newAppTest returns an App that is installed for some owners.
+func newAppTest(t *testing.T, cfg githubsim.Config, change func(*gh.Config), owners ...string) *appTest {
 	private, err := key()
 	if err != nil {
 		t.Fatal(err)
@@ -65,6 +66,9 @@ func newAppTest(t *testing.T, cfg githubsim.Config, change func(*gh.Config)) *ap
 	for _, name := range []string{"web", "api"} {
 		a.AddRepo(githubsim.Repo{Owner: "acme", Name: name})
 		a.AddRepo(githubsim.Repo{Owner: "beta", Name: name})
+	}
+	for _, owner := range owners {
+		a.Install(owner)
 	}
 	c := gh.Config{App: &gh.App{ID: appID, Key: key}, HTTPClient: &http.Client{Transport: a}}
 	if change != nil {
@@ -164,8 +168,7 @@ func TestAnAppServesBothScopesAndReadsRuns(t *testing.T) {
 }
 
 func TestAnOrganizationsInstallationIsFoundWithoutARepository(t *testing.T) {
-	a := newAppTest(t, githubsim.Config{}, nil)
-	a.Install("acme")
+	a := newAppTest(t, githubsim.Config{}, nil, "acme")
 	a.want("acme", "", "none")
 	if a.count("GET /orgs/acme/installation") != 1 {
 		t.Errorf("requests %v, want one for the organization's installation", a.calls)
@@ -174,9 +177,7 @@ func TestAnOrganizationsInstallationIsFoundWithoutARepository(t *testing.T) {
 
 func TestTheLimitOfOneInstallationDoesNotStopTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{RateLimit: 4}, nil)
-		a.Install("acme")
-		a.Install("beta")
+		a := newAppTest(t, githubsim.Config{RateLimit: 4}, nil, "acme", "beta")
 		for range 4 {
 			a.want("acme", "web", "none")
 		}
@@ -200,9 +201,7 @@ func TestASecondaryLimitHoldsBackOneInstallation(t *testing.T) {
 	for _, status := range []int{403, 429} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := newAppTest(t, githubsim.Config{}, nil)
-				a.Install("acme")
-				a.Install("beta")
+				a := newAppTest(t, githubsim.Config{}, nil, "acme", "beta")
 				a.instead = func(r *http.Request) (*http.Response, error) {
 					if strings.HasPrefix(r.URL.Path, "/repos/acme/") && r.Method == "POST" {
 						return made(r, status, http.Header{"Retry-After": {"90"}}, `{"message": "You have exceeded a secondary rate limit."}`), nil
@@ -231,8 +230,7 @@ func made(r *http.Request, status int, h http.Header, body string) *http.Respons
 
 func TestATokenIsFetchedBeforeItExpiresByOneOfMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, nil)
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, nil, "acme")
 		a.instead = func(r *http.Request) (*http.Response, error) {
 			time.Sleep(time.Second) // so that they meet
 			return nil, nil
@@ -260,8 +258,7 @@ func TestATokenIsFetchedBeforeItExpiresByOneOfMany(t *testing.T) {
 
 func TestNobodyWaitsForAnothersTokenLongerThanItMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, nil)
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, nil, "acme")
 		a.instead = func(r *http.Request) (*http.Response, error) {
 			<-r.Context().Done() // GitHub is silent
 			return nil, r.Context().Err()
@@ -306,8 +303,7 @@ func TestWhatIsWrongWithTheAppIsSaid(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := newAppTest(t, tt.sim, tt.change)
-				a.Install("acme")
+				a := newAppTest(t, tt.sim, tt.change, "acme")
 				a.want("acme", "web", "fix", tt.says)
 				asked := len(a.calls) - a.count("GET /app")
 				a.want("acme", "web", "fix", tt.says)
@@ -358,8 +354,7 @@ func TestAnAppServesOnceItIsInstalled(t *testing.T) {
 }
 
 func TestARevokedTokenIsReplaced(t *testing.T) {
-	a := newAppTest(t, githubsim.Config{}, nil)
-	a.Install("acme")
+	a := newAppTest(t, githubsim.Config{}, nil, "acme")
 	a.want("acme", "web", "none")
 	a.instead = func(r *http.Request) (*http.Response, error) {
 		return made(r, 401, nil, `{"message": "Bad credentials"}`), nil
@@ -374,9 +369,7 @@ func TestARevokedTokenIsReplaced(t *testing.T) {
 
 func TestASuspendedInstallationSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, nil)
-		a.Install("acme")
-		a.Install("beta")
+		a := newAppTest(t, githubsim.Config{}, nil, "acme", "beta")
 		const says = "unsuspend the installation of the GitHub App 17 in the settings of acme"
 		a.Suspend("acme", true)
 		a.want("acme", "web", "fix", says)
@@ -396,8 +389,7 @@ func TestASuspendedInstallationSaysSo(t *testing.T) {
 }
 
 func TestAMissingPermissionOfTheAppIsNamed(t *testing.T) {
-	a := newAppTest(t, githubsim.Config{App: &githubsim.App{ID: appID, Permissions: map[string]string{"actions": "read"}}}, nil)
-	a.Install("acme")
+	a := newAppTest(t, githubsim.Config{App: &githubsim.App{ID: appID, Permissions: map[string]string{"actions": "read"}}}, nil, "acme")
 	a.want("acme", "web", "fix", "give the GitHub App 17 the repository permission Administration (write) on acme/web, and have acme accept it")
 	a.want("acme", "", "fix", "give the GitHub App 17 the organization permission Self-hosted runners (write) on acme, and have acme accept it")
 }
@@ -439,9 +431,7 @@ func TestOddAnswersToTheAppItselfAreSorted(t *testing.T) {
 		for _, part := range []string{"/installation", "/access_tokens"} {
 			t.Run(tt.name+" for "+part, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					a := newAppTest(t, githubsim.Config{}, nil)
-					a.Install("acme")
-					a.Install("beta")
+					a := newAppTest(t, githubsim.Config{}, nil, "acme", "beta")
 					a.want("beta", "web", "none")
 					a.instead = func(r *http.Request) (*http.Response, error) {
 						if strings.HasSuffix(r.URL.Path, part) {
@@ -478,8 +468,7 @@ func TestAnEnterpriseServersAppIsAskedAtItsAddress(t *testing.T) {
 		{"https://api.acme.ghe.com/", ""},
 	} {
 		t.Run(tt.base, func(t *testing.T) {
-			a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.BaseURL = tt.base })
-			a.Install("acme")
+			a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.BaseURL = tt.base }, "acme")
 			a.instead = func(r *http.Request) (*http.Response, error) {
 				if !strings.HasPrefix(r.URL.String(), tt.base) {
 					t.Errorf("request to %s, want one below %s", r.URL, tt.base)

@@ -46,9 +46,7 @@ func TestALoginThatFailsIsProbed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := newAppTest(t, githubsim.Config{}, nil)
-				a.Install("acme")
-				a.Install("beta")
+				a := newAppTest(t, githubsim.Config{}, nil, "acme", "beta")
 				a.want("acme", "", "none")
 				a.want("beta", "", "none")
 				a.instead = func(r *http.Request) (*http.Response, error) {
@@ -103,8 +101,7 @@ func TestRegistrationsThatFailAreTriedByOneRunnerAtATime(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := newAppTest(t, githubsim.Config{}, nil)
-				a.Install("acme")
+				a := newAppTest(t, githubsim.Config{}, nil, "acme")
 				a.want("acme", "", "none")
 				a.SetFaults(githubsim.Faults{ErrorRate: 1, Status: tt.status, Path: "generate-jitconfig"})
 				for range 3 {
@@ -142,8 +139,7 @@ func TestRegistrationsThatFailAreTriedByOneRunnerAtATime(t *testing.T) {
 // Before a crowd of runners is started, GitHub shows that it is there: once for all.
 func TestGitHubIsAskedBeforeMoreRunnersAreStartedOnTrust(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, nil)
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, nil, "acme")
 		a.want("acme", "", "none")
 		time.Sleep(time.Minute)
 		asked := a.count("")

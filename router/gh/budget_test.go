@@ -34,8 +34,7 @@ func wantLater(t *testing.T, err error, at time.Time, says string) {
 
 func TestClaimsGetWhatOthersLeaveOfThePrimaryLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{RateLimit: 101}, nil)
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{RateLimit: 101}, nil, "acme")
 		a.want("acme", "", "none") // leaves 100
 		reset := time.Now().Add(time.Hour)
 		run := a.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web"}) - 1
@@ -89,8 +88,7 @@ func TestClaimsGetWhatOthersLeaveOfThePrimaryLimit(t *testing.T) {
 
 func TestClaimsGetWhatOthersLeaveOfAnEndpointsPoints(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{RateLimit: 1e6}, nil)
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{RateLimit: 1e6}, nil, "acme")
 		began := time.Now()
 		for i := range 450 {
 			if _, err := a.client.Runners(t.Context(), acme); err != nil {
@@ -123,8 +121,7 @@ func TestClaimsGetWhatOthersLeaveOfAnEndpointsPoints(t *testing.T) {
 
 func TestRegistrationsAreCountedByTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Registrations = 3 })
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Registrations = 3 }, "acme")
 		began := time.Now()
 		for range 3 {
 			a.want("acme", "", "none")
@@ -151,8 +148,7 @@ func TestRegistrationsAreCountedByTarget(t *testing.T) {
 
 func TestNoMoreRequestsAreUnderWayThanGitHubTakes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Concurrent = 4 })
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Concurrent = 4 }, "acme")
 		a.want("acme", "", "none") // has the token
 		release := make(chan struct{})
 		a.mu.Lock()
@@ -197,8 +193,7 @@ func TestNoMoreRequestsAreUnderWayThanGitHubTakes(t *testing.T) {
 
 func TestAClaimDoesNotWaitInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Points = 5 })
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, func(c *gh.Config) { c.Limits.Points = 5 }, "acme")
 		a.want("acme", "", "none")
 		time.Sleep(58 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -253,8 +248,7 @@ func TestNoAnswersHeadersHoldRequestsBackForLong(t *testing.T) {
 		{"1e9", "", ""}, {"99999999999999999999", "1", "1"}, {"5", "9", "99999999999"}, {"5000", "0", "-99999999999"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			a := newAppTest(t, githubsim.Config{}, nil)
-			a.Install("acme")
+			a := newAppTest(t, githubsim.Config{}, nil, "acme")
 			odd := http.Header{"X-Ratelimit-Limit": {h[0]}, "X-Ratelimit-Remaining": {h[1]}, "X-Ratelimit-Reset": {h[2]}, "X-Ratelimit-Resource": {strings.Repeat("core", 100)}}
 			a.instead = func(req *http.Request) (*http.Response, error) {
 				if !strings.HasSuffix(req.URL.Path, "/runners") {
@@ -356,8 +350,7 @@ func unit(r *mathrand.Rand) time.Duration {
 // does not close it.
 func TestRefusalsAreNotUnderWayForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, func(cfg *gh.Config) { cfg.Limits.Concurrent = 4 })
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, func(cfg *gh.Config) { cfg.Limits.Concurrent = 4 }, "acme")
 		a.want("acme", "", "none")
 		a.SetFaults(githubsim.Faults{ErrorRate: 1})
 		for range 10 {
@@ -386,8 +379,7 @@ func TestRefusalsAreNotUnderWayForever(t *testing.T) {
 // GitHub refused for a limit that ends long before the one it told of.
 func TestTheLastWordOnALimitCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := newAppTest(t, githubsim.Config{}, nil)
-		a.Install("acme")
+		a := newAppTest(t, githubsim.Config{}, nil, "acme")
 		a.want("acme", "", "none")
 		a.SetFaults(githubsim.Faults{LimitedUntil: time.Now().Add(time.Minute)})
 		wantLater(t, a.claim(t.Context(), "acme", ""), time.Now().Add(time.Minute), "rate limit")

@@ -54,8 +54,8 @@ type Config struct {
 	Now        func() time.Time // nil: time.Now
 }
 
-// A Client implements router.GitHub for one GitHub. Its methods are safe for
-// concurrent use.
+// A Client implements router.GitHub for one GitHub. Its methods are safe for concurrent
+// use. Each makes one request, or one a page, besides those of an App's login.
 type Client struct{ *registrar }
 
 var _ router.GitHub = (*Client)(nil)
@@ -321,7 +321,7 @@ func printable(s string) bool {
 
 // RunnerConfig registers a just-in-time runner in the repository, the
 // organization or the enterprise of r, as r.Runner says, with r's labels and no
-// others. It makes one request, besides those of an App's login.
+// others.
 func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
 	t, err := targetOf(r)
 	if err != nil {
@@ -355,8 +355,7 @@ func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (r
 	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
 }
 
-// Run returns what the rules see of a workflow run. It makes one request,
-// besides those of an App's login.
+// Run returns what the rules see of a workflow run.
 func (c *Client) Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error) {
 	var run router.Run
 	of := callIn(repo, fmt.Sprintf("read run %d of", runID), "Actions (read)", "the run exists")

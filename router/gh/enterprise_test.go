@@ -83,8 +83,7 @@ func TestATokenServesAllScopes(t *testing.T) {
 }
 
 func TestAnAppHasNoEnterprise(t *testing.T) {
-	a := newAppTest(t, githubsim.Config{Enterprise: "big-corp"}, nil)
-	a.Install("acme")
+	a := newAppTest(t, githubsim.Config{Enterprise: "big-corp"}, nil, "acme")
 	req := request("enterprise", "gha-1", "x")
 	req.Runner.Enterprise = "big-corp"
 	_, err := a.client.RunnerConfig(t.Context(), req)

@@ -13,8 +13,7 @@ import (
 	"switchyard/router"
 )
 
-// Notice implements router.Notices. It makes one request, besides those of an
-// App's login:
+// Notice implements router.Notices. See
 // https://docs.github.com/en/rest/checks/runs and https://docs.github.com/en/rest/commits/statuses (read 2026-11-24).
 func (c *Client) Notice(ctx context.Context, n router.Notice, id int64) (int64, error) {
 	if err := checkNotice(n); err != nil {
@@ -130,8 +129,7 @@ func (c *Client) askAbout(ctx context.Context, n router.Notice, do exchange) err
 	return c.askIn(ctx, n.Repo, of, do)
 }
 
-// CancelRun implements router.Notices. It makes one request, besides those of
-// an App's login.
+// CancelRun implements router.Notices.
 func (c *Client) CancelRun(ctx context.Context, repo router.Repo, runID int64) error {
 	ended := false
 	of := callIn(repo, fmt.Sprintf("cancel run %d of", runID), "Actions (write)", "the run exists")

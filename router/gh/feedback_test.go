@@ -25,8 +25,7 @@ func noticed(t *testing.T, s *githubsim.Server, kind router.NoticeKind) router.N
 }
 
 func checksApp(t *testing.T, permissions map[string]string) *appTest {
-	a := newAppTest(t, githubsim.Config{App: &githubsim.App{ID: appID, Permissions: permissions}}, nil)
-	a.Install("acme")
+	a := newAppTest(t, githubsim.Config{App: &githubsim.App{ID: appID, Permissions: permissions}}, nil, "acme")
 	return a
 }
 

@@ -27,8 +27,7 @@ func (c *Client) OwnHooks() []router.Hook {
 	return []router.Hook{{Kind: router.HookApp}}
 }
 
-// Deliveries implements router.Webhooks. It makes one request, besides those
-// of an App's login.
+// Deliveries implements router.Webhooks.
 func (c *Client) Deliveries(ctx context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {
 	var found []*github.HookDelivery
 	gone := false

@@ -29,8 +29,7 @@ func TestLostDeliveriesAreListedAndMadeAgain(t *testing.T) {
 		t.Run(of, func(t *testing.T) {
 			a := newAppTest(t, githubsim.Config{Hook: of, App: &githubsim.App{ID: appID, Permissions: map[string]string{
 				"organization_hooks": "write", "repository_hooks": "write",
-			}}}, nil)
-			a.Install("acme")
+			}}}, nil, "acme")
 			for range 150 {
 				a.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web"})
 			}
@@ -86,8 +85,7 @@ func TestWhatItTakesToSeeDeliveries(t *testing.T) {
 			githubsim.OrganizationHook: "organization permission Webhooks (read) on acme",
 			githubsim.RepositoryHook:   "repository permission Webhooks (read) on acme/web",
 		} {
-			a := newAppTest(t, githubsim.Config{Hook: hook}, nil)
-			a.Install("acme")
+			a := newAppTest(t, githubsim.Config{Hook: hook}, nil, "acme")
 			if _, _, err := a.client.Deliveries(t.Context(), learned(hook), ""); kind(err) != "fix" || !strings.Contains(err.Error(), says) {
 				t.Errorf("Deliveries = %v, want fix with %q", err, says)
 			}

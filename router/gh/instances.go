@@ -23,8 +23,8 @@ func (c *caller) Host() string {
 func (c *Client) Instances() []router.Instance { return nil }
 
 // An Instances is several GitHubs, each with a client, as one router.GitHub: it
-// finds the one to ask by the instance in an ID, or by a host, and translates IDs.
-// Its methods are safe for concurrent use.
+// finds the one to ask by the instance in an ID, or by a host, and translates IDs. Its
+// methods are those of router.GitHub, and safe for concurrent use.
 type Instances struct{ list []instance }
 
 type instance struct {
@@ -58,7 +58,6 @@ func (g *Instances) Add(number int64, c *Client) error {
 	return nil
 }
 
-// Instances implements router.GitHub.
 func (g *Instances) Instances() []router.Instance {
 	var list []router.Instance
 	for _, in := range g.list {
@@ -118,27 +117,22 @@ func (in instance) known(d router.Delivery) router.Delivery {
 	return d
 }
 
-// RunnerConfig implements router.GitHub.
 func (g *Instances) RunnerConfig(ctx context.Context, r router.ConfigRequest) (router.RunnerConfig, error) {
 	return from(g.at(r.Repo.Host), func(c *Client) (router.RunnerConfig, error) { return c.RunnerConfig(ctx, r) })
 }
 
-// RegistrationToken implements router.GitHub.
 func (g *Instances) RegistrationToken(ctx context.Context, r router.ConfigRequest) (router.Registration, error) {
 	return from(g.at(r.Repo.Host), func(c *Client) (router.Registration, error) { return c.RegistrationToken(ctx, r) })
 }
 
-// Run implements router.GitHub.
 func (g *Instances) Run(ctx context.Context, repo router.Repo, runID int64) (router.Run, error) {
 	return from(g.of(runID), func(c *Client) (router.Run, error) { return c.Run(ctx, repo, router.GitHubID(runID)) })
 }
 
-// Admit implements router.GitHub.
 func (g *Instances) Admit(ctx context.Context, a router.Admission) error {
 	return do(g.at(a.Target.Host), func(c *Client) error { return c.Admit(ctx, a) })
 }
 
-// Job implements router.GitHub.
 func (g *Instances) Job(ctx context.Context, repo router.Repo, id int64) (router.Delivery, error) {
 	in := g.of(id)
 	return from(in, func(c *Client) (router.Delivery, error) {
@@ -150,22 +144,18 @@ func (g *Instances) Job(ctx context.Context, repo router.Repo, id int64) (router
 	})
 }
 
-// Runner implements router.GitHub.
 func (g *Instances) Runner(ctx context.Context, t router.Target, name string) (router.GitHubRunner, error) {
 	return from(g.at(t.Host), func(c *Client) (router.GitHubRunner, error) { return c.Runner(ctx, t, name) })
 }
 
-// Runners implements router.GitHub.
 func (g *Instances) Runners(ctx context.Context, t router.Target) ([]router.GitHubRunner, error) {
 	return from(g.at(t.Host), func(c *Client) ([]router.GitHubRunner, error) { return c.Runners(ctx, t) })
 }
 
-// RemoveRunner implements router.GitHub.
 func (g *Instances) RemoveRunner(ctx context.Context, t router.Target, id int64) error {
 	return do(g.at(t.Host), func(c *Client) error { return c.RemoveRunner(ctx, t, id) })
 }
 
-// OwnHooks implements router.Webhooks.
 func (g *Instances) OwnHooks() []router.Hook {
 	var hooks []router.Hook
 	for _, in := range g.list {
@@ -177,7 +167,6 @@ func (g *Instances) OwnHooks() []router.Hook {
 	return hooks
 }
 
-// Deliveries implements router.Webhooks.
 func (g *Instances) Deliveries(ctx context.Context, h router.Hook, cursor string) (page []router.SentDelivery, next string, err error) {
 	in := g.of(h.ID)
 	h.ID = router.GitHubID(h.ID)
@@ -188,19 +177,16 @@ func (g *Instances) Deliveries(ctx context.Context, h router.Hook, cursor string
 	return page, next, err
 }
 
-// Redeliver implements router.Webhooks.
 func (g *Instances) Redeliver(ctx context.Context, h router.Hook, deliveryID int64) error {
 	in := g.of(h.ID)
 	h.ID = router.GitHubID(h.ID)
 	return do(in, func(c *Client) error { return c.Redeliver(ctx, h, deliveryID) })
 }
 
-// Sees implements router.Listings.
 func (g *Instances) Sees(ctx context.Context, repo router.Repo) (bool, error) {
 	return from(g.at(repo.Host), func(c *Client) (bool, error) { return c.Sees(ctx, repo) })
 }
 
-// Unfinished implements router.Listings.
 func (g *Instances) Unfinished(ctx context.Context, repo router.Repo, calls int, each func(router.Delivery) error) (router.Unfinished, error) {
 	in := g.at(repo.Host)
 	return from(in, func(c *Client) (router.Unfinished, error) {
@@ -208,7 +194,6 @@ func (g *Instances) Unfinished(ctx context.Context, repo router.Repo, calls int,
 	})
 }
 
-// RunJobs implements router.Listings.
 func (g *Instances) RunJobs(ctx context.Context, repo router.Repo, runID int64, each func(router.Delivery) error) error {
 	in := g.of(runID)
 	return do(in, func(c *Client) error {
@@ -231,21 +216,18 @@ func (g *Instances) Repositories(ctx context.Context, each func(router.Repo) err
 	return errors.Join(errs...)
 }
 
-// Notice implements router.Notices.
 func (g *Instances) Notice(ctx context.Context, n router.Notice, id int64) (int64, error) {
 	in := g.of(n.JobID)
 	n.JobID = router.GitHubID(n.JobID)
 	return from(in, func(c *Client) (int64, error) { return c.Notice(ctx, n, id) })
 }
 
-// FindNotice implements router.Notices.
 func (g *Instances) FindNotice(ctx context.Context, n router.Notice) (int64, error) {
 	in := g.of(n.JobID)
 	n.JobID = router.GitHubID(n.JobID)
 	return from(in, func(c *Client) (int64, error) { return c.FindNotice(ctx, n) })
 }
 
-// CancelRun implements router.Notices.
 func (g *Instances) CancelRun(ctx context.Context, repo router.Repo, runID int64) error {
 	return do(g.of(runID), func(c *Client) error { return c.CancelRun(ctx, repo, router.GitHubID(runID)) })
 }

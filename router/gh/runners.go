@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -130,7 +131,7 @@ func (c *Client) runners(ctx context.Context, t router.Target, name string, each
 		if page > mostRunners/runnersPage {
 			return fmt.Errorf("list the runners of %s: GitHub lists more than %d", at, mostRunners)
 		}
-		q := url.Values{"per_page": {fmt.Sprint(runnersPage)}, "page": {fmt.Sprint(page)}}
+		q := url.Values{"per_page": {strconv.Itoa(runnersPage)}, "page": {strconv.Itoa(page)}}
 		if name != "" {
 			q.Set("name", name) // not known to old Enterprise Servers, which list all
 		}

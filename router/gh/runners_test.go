@@ -82,8 +82,7 @@ func TestARunnerThatWeMayNotSeeIsNotGone(t *testing.T) {
 }
 
 func TestWhatIsGoneCostsAnAppNoLookUp(t *testing.T) {
-	a := newAppTest(t, githubsim.Config{}, nil)
-	a.Install("acme")
+	a := newAppTest(t, githubsim.Config{}, nil, "acme")
 	for range 3 {
 		if err := a.client.RemoveRunner(t.Context(), acme, 99); err != nil {
 			t.Errorf("RemoveRunner = %v", err)

@@ -16,8 +16,7 @@ func callRuns(repo router.Repo) call {
 	return callIn(repo, "list the runs of", "Actions (read)", "the repository exists")
 }
 
-// Sees implements router.Listings. It makes one request, besides those of an
-// App's login.
+// Sees implements router.Listings.
 func (c *Client) Sees(ctx context.Context, repo router.Repo) (bool, error) {
 	code := 0
 	err := c.askIn(ctx, repo, callRuns(repo), func(ctx context.Context, api *github.Client) (*github.Response, error) {

@@ -26,8 +26,8 @@ type runner struct {
 	scope    scope
 	groupID  int64
 	labels   []string // as they were given
-	covers   map[string]bool
-	used     bool // a process connected with its configuration
+	covers   []string // the same in lower case
+	used     bool     // a process connected with its configuration
 	online   bool
 	job      *job          // nil until it has one; never another
 	assigned chan struct{} // closed with job set
@@ -209,23 +209,15 @@ func (s *floor) fits(r *runner, j *job) bool {
 	if r.scope.enterprise == "" && (!strings.EqualFold(r.scope.owner, j.Owner) || r.scope.repo != "" && !strings.EqualFold(r.scope.repo, j.Repo)) {
 		return false
 	}
-	for _, l := range j.labels {
-		if !r.covers[l] {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(j.labels, func(l string) bool { return !slices.Contains(r.covers, l) })
 }
 
 // register makes a runner and its configuration. s.mu is held.
 func (s *floor) register(sc scope, req jitRequest) (*runner, string) {
 	r := &runner{
 		id: s.newID(), name: req.Name, scope: sc, groupID: req.GroupID,
-		labels: req.Labels, covers: make(map[string]bool),
+		labels: req.Labels, covers: lower(req.Labels),
 		assigned: make(chan struct{}), removed: make(chan struct{}),
-	}
-	for _, l := range lower(req.Labels) {
-		r.covers[l] = true
 	}
 	encoded := s.encodeJIT(r, req.WorkFolder)
 	s.runners[r.id] = r

@@ -28,14 +28,13 @@ import (
 // A target is a nomadtest.Target, with what only these tests ask of it.
 type target struct{ nomadtest.Target }
 
-func targets(t *testing.T, test func(t *testing.T, on target)) {
+func targets(t *testing.T, test func(t *testing.T, on target, client *Client)) {
 	t.Helper()
-	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) { test(t, target{on}) })
+	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) { test(t, target{on}, newClient(t, on.Config)) })
 }
 
 func TestStartRegistersOnce(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		t.Run("as rendered, and a second time finds the first's token", func(t *testing.T) {
 			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable, Priority: 70})
 			r.Placement.Resources.MemoryMB = 64
@@ -97,9 +96,7 @@ func TestStartRegistersOnce(t *testing.T) {
 		t.Run("however many race", func(t *testing.T) {
 			r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 			tokens, created := race(t, 20, func(i int) (router.Started, error) {
-				r := r
-				r.ClaimToken = router.Secret(fmt.Sprintf("token-%d", i))
-				return client.Start(t.Context(), r)
+				return client.Start(t.Context(), withToken(r, "token", i))
 			})
 			stored := on.Job(t, r.Runner.ID).Meta[MetaClaimToken]
 			if created != 1 {
@@ -155,6 +152,12 @@ func TestStartRegistersOnce(t *testing.T) {
 	})
 }
 
+// withToken returns the request with a token of its own.
+func withToken(r router.StartRequest, name string, i int) router.StartRequest {
+	r.ClaimToken = router.Secret(fmt.Sprintf("%s-%d", name, i))
+	return r
+}
+
 // ended waits until a stopped runner has ended: Nomad settles that after its answer.
 func (on target) ended(t *testing.T, client *Client, r router.Runner) {
 	t.Helper()
@@ -194,8 +197,7 @@ func race(t *testing.T, n int, start func(i int) (router.Started, error)) (token
 }
 
 func TestStartTakesEveryOperator(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		for _, c := range []router.Constraint{
 			{Attribute: "${attr.kernel.name}", Operator: "=", Value: "linux"},
 			{Attribute: "${attr.kernel.name}", Operator: "!=", Value: "linux"},
@@ -229,8 +231,7 @@ func TestStartTakesEveryOperator(t *testing.T) {
 }
 
 func TestStartSortsErrors(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		for _, c := range []struct {
 			name      string
 			placement router.Placement
@@ -257,8 +258,7 @@ func TestStartSortsErrors(t *testing.T) {
 }
 
 func TestStrangersStringsReachNomadInert(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		many := make([]string, 200)
 		for i := range many {
 			many[i] = fmt.Sprintf("label-%d-%s", i, strings.Repeat("x", 300))
@@ -288,13 +288,12 @@ func TestStrangersStringsReachNomadInert(t *testing.T) {
 
 // What a task is given is Nomad's client's work, so a real one is asked.
 func TestATaskSeesLabelsAsTheyAre(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
+	targets(t, func(t *testing.T, on target, client *Client) {
 		if !on.Real {
 			t.Skip("needs tasks that run")
 		}
 		r := on.Fresh(t, router.Placement{Jobspec: "shell"})
 		r.Job.Labels = []string{"${attr.kernel.name}", "${NOMAD_META_SWITCHYARD_CLAIM_TOKEN}", "$${NOMAD_TASK_NAME}"}
-		client := newClient(t, on.Config)
 		on.Start(t, client, r)
 		env := on.output(t, r.Runner.ID)
 		want := "$ {attr.kernel.name},$ {NOMAD_META_SWITCHYARD_CLAIM_TOKEN},$$ {NOMAD_TASK_NAME}"
@@ -337,8 +336,7 @@ func (on target) output(t *testing.T, jobID string) string {
 }
 
 func TestDispatch(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		parent := func(t *testing.T, p *api.ParameterizedJobConfig) string {
 			t.Helper()
 			job, err := client.Render(t.Context(), nomadtest.Request(router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
@@ -389,9 +387,7 @@ func TestDispatch(t *testing.T) {
 			id := parent(t, claims)
 			r := on.Fresh(t, router.Placement{Dispatch: id})
 			tokens, created := race(t, 20, func(i int) (router.Started, error) {
-				r := r
-				r.ClaimToken = router.Secret(fmt.Sprintf("token-%d", i))
-				return client.Start(t.Context(), r)
+				return client.Start(t.Context(), withToken(r, "token", i))
 			})
 			if n := len(children(t, id)); n != 1 || created != 1 || len(tokens) != 1 {
 				t.Errorf("%d children, %d created, tokens %v; want one of each", n, created, tokens)
@@ -409,9 +405,7 @@ func TestDispatch(t *testing.T) {
 				var mu sync.Mutex
 				jobs := map[string]bool{}
 				tokens, created := race(t, processes, func(i int) (router.Started, error) {
-					r := r
-					r.ClaimToken = router.Secret(fmt.Sprintf("token-%d", i))
-					got, err := clients[i].Start(t.Context(), r)
+					got, err := clients[i].Start(t.Context(), withToken(r, "token", i))
 					mu.Lock()
 					defer mu.Unlock()
 					jobs[got.NomadJob] = true
@@ -486,8 +480,7 @@ func TestDispatch(t *testing.T) {
 }
 
 func TestValidate(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		t.Run("a good jobspec has no warnings", func(t *testing.T) {
 			if got, err := client.Validate(t.Context(), "plain"); err != nil || len(got) != 0 {
 				t.Errorf("Validate = %q, %v", got, err)
@@ -517,7 +510,7 @@ func TestValidate(t *testing.T) {
 }
 
 func TestHCLIsParsedByNomad(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
+	targets(t, func(t *testing.T, on target, _ *Client) {
 		if !on.Real {
 			t.Skip("the simulator reads no HCL")
 		}
@@ -567,7 +560,7 @@ func (on target) proxy(t *testing.T, handle func(w http.ResponseWriter, r *http.
 }
 
 func TestAnOutage(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
+	targets(t, func(t *testing.T, on target, _ *Client) {
 		t.Run("a Nomad that is down is worth a retry, and takes the job when it is back", func(t *testing.T) {
 			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -630,7 +623,7 @@ func TestAnOutage(t *testing.T) {
 }
 
 func TestConnectionsAreKept(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
+	targets(t, func(t *testing.T, on target, _ *Client) {
 		var opened atomic.Int32
 		u, _ := url.Parse(on.Config.Address)
 		next := httputil.NewSingleHostReverseProxy(u)

@@ -116,8 +116,7 @@ func TestContractFollow(t *testing.T) {
 		}
 	}))
 	t.Cleanup(claims.Close)
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		events := followed(t, client, 0)
 		claim := func(path string) router.StartRequest {
 			p := env("WANT", "a configuration")
@@ -225,8 +224,7 @@ func TestContractFollow(t *testing.T) {
 }
 
 func TestContractJobs(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		running := on.Fresh(t, env("WAIT", "60"))
 		done := on.Fresh(t, env())
 		waiting := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
@@ -306,8 +304,7 @@ func TestContractJobs(t *testing.T) {
 
 // A stopped runner is not purged: its ID stays taken.
 func TestContractStop(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		request := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
 		r := on.Start(t, client, request)
 		for range 2 { // the second time changes nothing
@@ -553,8 +550,7 @@ func TestContractFollowAfterARestart(t *testing.T) {
 // A waiting runner is stopped before the one that takes its place, with the
 // fallback's placement, is started.
 func TestContractFallback(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		events := followed(t, client, 0)
 		request := on.Fresh(t, router.Placement{Jobspec: "script", Constraints: nomadtest.Unplaceable})
 		first := on.Start(t, client, request)
@@ -585,8 +581,7 @@ func TestContractFallback(t *testing.T) {
 }
 
 func TestContractAllocation(t *testing.T) {
-	targets(t, func(t *testing.T, on target) {
-		client := newClient(t, on.Config)
+	targets(t, func(t *testing.T, on target, client *Client) {
 		r := on.Start(t, client, on.Fresh(t, env("WAIT", "60")))
 		on.Runs(t, client, r)
 		a, err := client.Allocation(t.Context(), r)

@@ -2,7 +2,6 @@ package nomad
 
 import (
 	"context"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -30,12 +29,7 @@ func TestEightStartsAreTakenAtOnce(t *testing.T) {
 	on := early(t, func(string) { all.Done(); all.Wait() })
 	client := newClient(t, on.Config)
 	r := on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable})
-	token := func(i int) router.Secret { return router.Secret(fmt.Sprintf("token-%d", i)) }
-	tokens, created := race(t, senders, func(i int) (router.Started, error) {
-		r := r
-		r.ClaimToken = token(i)
-		return client.Start(t.Context(), r)
-	})
+	tokens, created := race(t, senders, func(i int) (router.Started, error) { return client.Start(t.Context(), withToken(r, "token", i)) })
 	if job := on.Job(t, r.Runner.ID); *job.Version != senders-1 {
 		t.Fatalf("the job has version %d: the registrations did not race", *job.Version)
 	}
@@ -44,7 +38,7 @@ func TestEightStartsAreTakenAtOnce(t *testing.T) {
 	}
 	sent := map[string]bool{}
 	for i := range senders {
-		sent[string(token(i))] = true
+		sent[string(withToken(r, "token", i).ClaimToken)] = true
 	}
 	for got := range tokens {
 		if !sent[got] {
@@ -58,11 +52,7 @@ func TestEightStartsAreTakenAtOnce(t *testing.T) {
 func (on target) agree(t *testing.T, client *Client, r router.StartRequest) {
 	t.Helper()
 	stored := on.Job(t, r.Runner.ID).Meta[MetaClaimToken]
-	tokens, created := race(t, 8, func(i int) (router.Started, error) {
-		r := r
-		r.ClaimToken = router.Secret(fmt.Sprintf("later-%d", i))
-		return client.Start(t.Context(), r)
-	})
+	tokens, created := race(t, 8, func(i int) (router.Started, error) { return client.Start(t.Context(), withToken(r, "later", i)) })
 	if created != 0 || len(tokens) != 1 || !tokens[stored] {
 		t.Errorf("started again, %d made a job, with tokens %v; want none, and %s", created, tokens, stored)
 	}

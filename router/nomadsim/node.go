@@ -66,9 +66,7 @@ func NewNode(m Machine) *api.Node {
 	if m.Kernel != "linux" {
 		n.Meta[runnerDir] = map[string]string{"darwin": "/opt/actions-runner", "windows": `C:\actions-runner`}[m.Kernel]
 	}
-	for k, v := range m.Meta {
-		n.Meta[k] = v
-	}
+	maps.Copy(n.Meta, m.Meta)
 	for _, d := range drivers {
 		n.Drivers[d] = &api.DriverInfo{Detected: true, Healthy: true, HealthDescription: "Healthy"}
 		n.Attributes["driver."+d] = "1"

@@ -258,9 +258,7 @@ type statusError struct {
 
 func (e *statusError) Error() string { return e.text }
 
-func notFound(format string, args ...any) error {
-	return &statusError{http.StatusNotFound, fmt.Sprintf(format, args...)}
-}
+func notFound(text string) error { return &statusError{http.StatusNotFound, text} }
 
 func failure(format string, args ...any) error {
 	return &statusError{http.StatusInternalServerError, fmt.Sprintf(format, args...)}

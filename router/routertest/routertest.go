@@ -1,7 +1,7 @@
-// Package routertest owns the surroundings of a router under test: a simulated
-// GitHub, a simulated Nomad, the real clients of both, a database, and the network
-// between them, in memory or the machine's. It works inside testing/synctest and
-// outside. Tests of the server and of the command use it.
+// Package routertest owns the world around a router under test: a simulated GitHub, a
+// simulated Nomad, the real clients of both, a database, and the network between them, in
+// memory or the machine's. It works inside testing/synctest and outside. Tests of the
+// server and of the command use it.
 package routertest
 
 import (
@@ -48,19 +48,19 @@ type Config struct {
 	Database string       // path of that; "": in a directory of its own
 	Jobspecs string       // directory of the operator's jobspecs; "": the built-in ones alone
 
-	// GitHub and Nomad stand in for the simulators and the clients, which are nil then.
+	// GitHub and Nomad replace the simulators and clients, which are then nil.
 	GitHub router.GitHub
 	Nomad  router.Nomad
-	// Hub is the simulated GitHub. Its deliveries are of an organization's hook unless
-	// it has an App; their URL, their secret and the client are the world's.
+	// Hub is the simulated GitHub. Without an App it has an organization's webhook; the
+	// URL, the secret and the client of deliveries are the world's.
 	Hub githubsim.Config
-	// Client is that of the simulated GitHub, whose URL and network the world knows.
-	// Without an App it has a token.
+	// Client is the client of the simulated GitHub, without its URL and network. Without
+	// an App it has a token.
 	Client gh.Config
 	// Cluster is the simulated Nomad. Without nodes it has one, node-1, which runs
 	// Linux; without Run its tasks do what a runner does.
 	Cluster nomadsim.Config
-	// Front returns what answers in place of the simulated Nomad, which it is given, if not nil.
+	// Front, if not nil, wraps the simulated Nomad.
 	Front func(http.Handler) http.Handler
 	// Agent is the URL of a real Nomad in place of the simulated one, if not "", and
 	// Dial connects to it, if not nil.
@@ -101,7 +101,7 @@ type World struct {
 	deliver bool     // false: what GitHub sends gets lost
 }
 
-// New makes the surroundings, without a router. They end with the test.
+// New starts a world without a router. It ends with the test.
 func New(t testing.TB, c Config) *World {
 	t.Helper()
 	w := &World{
@@ -163,7 +163,7 @@ func (w *World) newGitHub(sim githubsim.Config, client gh.Config) {
 	}
 }
 
-// NewNomad gives the world another Nomad, as of the next Start.
+// NewNomad gives the world another Nomad, from the next Start on.
 func (w *World) NewNomad(c nomadsim.Config) {
 	t := w.T
 	t.Helper()
@@ -241,7 +241,7 @@ func (w *World) forward(rw http.ResponseWriter, r *http.Request) {
 	rw.WriteHeader(resp.StatusCode)
 }
 
-// Deliveries says whether GitHub's deliveries arrive from now on.
+// Deliveries sets whether GitHub's deliveries arrive.
 func (w *World) Deliveries(arrive bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -255,7 +255,7 @@ func (w *World) Started() []string {
 	return append([]string(nil), w.starts...)
 }
 
-// Start runs a router, as change has it, until the test, or w.Stop, ends it.
+// Start runs a router, after change, until the test or w.Stop ends it.
 func (w *World) Start(change ...func(*server.Config)) {
 	t := w.T
 	t.Helper()
@@ -308,19 +308,19 @@ func (w *World) Start(change ...func(*server.Config)) {
 	t.Cleanup(w.Stop)
 }
 
-// Queue has GitHub queue a job of a second with these labels.
+// Queue queues a job of one second with these labels on GitHub.
 func (w *World) Queue(labels ...string) int64 {
 	w.T.Helper()
 	return w.GitHub.Queue(w.T.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: labels, Duration: time.Second})
 }
 
-// Await waits until the database has the job as ok wants it.
+// Await waits until ok holds for a job in the database.
 func (w *World) Await(id int64, ok func(router.Job) bool) router.Job {
 	w.T.Helper()
 	return AwaitJob(w.T, w.Store, id, ok)
 }
 
-// Runners returns those of a job, by try.
+// Runners returns the runners of a job, by try.
 func (w *World) Runners(id int64) []router.Runner {
 	w.T.Helper()
 	list, err := w.Store.Runners(w.T.Context(), id)
@@ -356,7 +356,7 @@ func (w *World) Claim(token router.Secret) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// AwaitJob waits until st has the job as ok wants it.
+// AwaitJob waits until ok holds for a job in st.
 func AwaitJob(t testing.TB, st interface {
 	Job(context.Context, int64) (router.Job, error)
 	Timeline(context.Context, int64) ([]router.Event, error)
@@ -373,7 +373,7 @@ func AwaitJob(t testing.TB, st interface {
 			}
 		}
 	}()
-	Eventually(t, fmt.Sprintf("job %d as it is wanted", id), func() bool {
+	Eventually(t, fmt.Sprintf("the expected state of job %d", id), func() bool {
 		j, err = st.Job(t.Context(), id)
 		return err == nil && ok(j)
 	})
@@ -388,7 +388,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// In returns what holds for jobs in this state.
+// In returns the condition that a job is in this state.
 func In(s router.JobState) func(router.Job) bool {
 	return func(j router.Job) bool { return j.State == s }
 }

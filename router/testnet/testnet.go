@@ -16,7 +16,7 @@ import (
 // A Net is a network of its own. The zero value is an empty one; it is safe for
 // concurrent use.
 type Net struct {
-	// Loopback has it be the machine's loopback interface instead, for what is not all in this process.
+	// Loopback makes it the machine's loopback interface, for programs outside this process.
 	Loopback bool
 
 	mu    sync.Mutex
@@ -24,10 +24,10 @@ type Net struct {
 	last  int                  // the last port that port 0 was
 }
 
-// firstPort is above what tests give by number.
+// firstPort is above the ports that tests choose.
 const firstPort = 20_000
 
-// Listen is net.Listen on this network. Port 0 takes one that no other listener had.
+// Listen is net.Listen on this network. Port 0 takes a port that was never used.
 func (n *Net) Listen(network, addr string) (net.Listener, error) {
 	if n.Loopback {
 		return net.Listen(network, addr)
@@ -82,17 +82,17 @@ func (n *Net) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 	}
 }
 
-// Once returns a client of this network that keeps no connection.
+// Once returns a client of this network that keeps no connections.
 func (n *Net) Once() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: n.Dial, DisableKeepAlives: true}}
 }
 
-// Client returns a client of this network. Who stops using it closes its idle connections.
+// Client returns a client of this network. The caller closes its idle connections.
 func (n *Net) Client() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: n.Dial, MaxIdleConnsPerHost: 64}}
 }
 
-// Serve has h answer at the URL that it returns, until the test ends, by a server that change may have changed.
+// Serve starts a server of h, after change, and returns its URL. It ends with the test.
 func (n *Net) Serve(t testing.TB, h http.Handler, change ...func(*http.Server)) (url string) {
 	t.Helper()
 	l, err := n.Listen("tcp", "127.0.0.1:0")
@@ -115,8 +115,8 @@ func (n *Net) Serve(t testing.TB, h http.Handler, change ...func(*http.Server)) 
 	return "http://" + l.Addr().String()
 }
 
-// Free returns an address of this network that nobody listens at, nor will by port 0.
-// On the loopback interface only port 0 is sure to be free.
+// Free returns an address of this network for one listener. On the loopback interface only
+// port 0 is sure to be free.
 func (n *Net) Free() string {
 	if n.Loopback {
 		return "127.0.0.1:0"

@@ -54,11 +54,9 @@ var openAPI = sync.OnceValues(func() (routers.Router, error) {
 	return gorillamux.NewRouter(doc)
 })
 
-// Contract wraps a server of GitHub's REST API so that every request and
-// response in the test is held against GitHub's description. What that leaves
-// out is not: paths that begin with /_sim/, and HTML. Those of an enterprise
-// are only in the description of Enterprise Cloud, where they are as those of
-// an organization; so they are held against these.
+// Contract wraps a server of GitHub's REST API and checks each request and response by
+// GitHub's description, except paths below /_sim/ and HTML. Paths of an enterprise, which
+// only the description of Enterprise Cloud has, are checked as those of an organization.
 func Contract(t testing.TB, next http.Handler) http.Handler {
 	t.Helper()
 	router, err := openAPI()

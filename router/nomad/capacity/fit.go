@@ -119,18 +119,8 @@ func (s *machines) fit(r Route, job *api.Job) (all router.NodeCounts, cells []ro
 	for _, m := range s.list {
 		cell := &cells[m.group]
 		verdict, reason := f.of(m)
-		for _, count := range []*router.NodeCounts{&all, &cell.NodeCounts} {
-			switch verdict {
-			case fitsNow:
-				count.Now++
-			case fitsIdle:
-				count.Idle++
-			case fitsAway:
-				count.Away++
-			default:
-				count.Never++
-			}
-		}
+		verdict.count(&all)
+		verdict.count(&cell.NodeCounts)
 		if reason != "" {
 			why[m.group][reason]++
 		}
@@ -155,6 +145,11 @@ const (
 	fitsIdle          // were it idle
 	fitsNow
 )
+
+func (v verdict) count(in *router.NodeCounts) {
+	counts := map[verdict]*int{fitsNever: &in.Never, fitsAway: &in.Away, fitsIdle: &in.Idle, fitsNow: &in.Now}
+	*counts[v]++
+}
 
 // A fitting compares nodes with one job. Its answers are those of Nomad's scheduler
 // (scheduler/feasible and AllocsFit in nomad/structs, Nomad 2.0) as far as they do not
@@ -201,28 +196,20 @@ func (f *fitting) tooSmall(m *machine, used usage, say string) string {
 		return fmt.Sprintf("%sanother allocation: it takes %d", say, most)
 	}
 	total := m.total()
-	ask := map[string]int{}
-	for _, s := range f.sizes {
-		ask[s.of] = s.ask
+	free := map[string]int{
+		"cores": total.Cores - used.Cores, "cpu": total.CPU - used.CPU, "memory": total.MemoryMB - used.MemoryMB, "disk": total.DiskMB - used.DiskMB,
 	}
 	perCore := total.CPU
 	if n := int(m.NodeResources.Cpu.TotalCpuCores); n > 0 {
 		perCore = int(m.NodeResources.Cpu.CpuShares) / n // what Nomad counts for a reserved core
 	}
-	mhz := ask["cpu"] + ask["cores"]*perCore
+	mhz := map[string]int{"cpu": 1, "cores": perCore}
+	asked := 0
 	for _, s := range f.sizes {
-		short := false
-		switch s.of {
-		case "cores":
-			short = total.Cores-used.Cores < s.ask || total.CPU-used.CPU < mhz
-		case "cpu":
-			short = total.CPU-used.CPU < mhz
-		case "memory":
-			short = total.MemoryMB-used.MemoryMB < s.ask
-		case "disk":
-			short = total.DiskMB-used.DiskMB < s.ask
-		}
-		if short {
+		asked += s.ask * mhz[s.of]
+	}
+	for _, s := range f.sizes {
+		if left, ok := free[s.of]; ok && left < s.ask || mhz[s.of] > 0 && free["cpu"] < asked {
 			return say + s.show(s.ask) + s.from(f.route)
 		}
 	}

@@ -119,16 +119,7 @@ func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
 		for _, m := range known.list {
 			got, why := f.of(m)
 			seen[got]++
-			switch got {
-			case fitsNow:
-				sum.Now++
-			case fitsIdle:
-				sum.Idle++
-			case fitsAway:
-				sum.Away++
-			default:
-				sum.Never++
-			}
+			got.count(&sum)
 			one := *job
 			one.Constraints = append(slices.Clone(job.Constraints), api.NewConstraint(nodeID, "=", m.ID))
 			plan, _, err := nomad.Jobs().Plan(&one, false, nil)

@@ -23,45 +23,39 @@ type size struct {
 // sizes returns what a group asks for, in the order in which people look: the
 // least that Nomad may count (AllocatedResources.Comparable in nomad/structs,
 // v2.0.6-dev, read 2026-11-24).
-func sizes(g *api.TaskGroup) []size {
-	most := func(of func(*api.Resources) *int) int { return largest(g, of) }
-	cpu, memory, disk := most(func(r *api.Resources) *int { return r.CPU }), most(func(r *api.Resources) *int { return r.MemoryMB }), 0
-	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB != nil {
-		disk = *g.EphemeralDisk.SizeMB
+func sizes(g *api.TaskGroup) (all []size) {
+	add := func(of string, ask int, show func(int) string, have func(*api.NodeListStub) int, from func(Route) string) {
+		if ask != 0 {
+			all = append(all, size{of, ask, have, show, from})
+		}
 	}
-	all := []size{
-		{
-			of: "cores", ask: most(func(r *api.Resources) *int { return r.Cores }), show: cores,
-			have: func(n *api.NodeListStub) int { return left(int(n.NodeResources.Cpu.TotalCpuCores), 0) },
-			from: func(r Route) string { return r.from("resources.cores") },
+	ncores := largest(g, func(r *api.Resources) *int { return r.Cores })
+	add("cores", ncores, cores,
+		func(n *api.NodeListStub) int { return left(int(n.NodeResources.Cpu.TotalCpuCores), 0) },
+		func(r Route) string { return r.from("resources.cores") })
+	cpu := largest(g, func(r *api.Resources) *int { return r.CPU })
+	add("cpu", cpu, func(n int) string { return fmt.Sprintf("%d MHz of CPU", n) },
+		func(n *api.NodeListStub) int {
+			return left(int(n.NodeResources.Cpu.CpuShares), int(n.ReservedResources.Cpu.CpuShares))
 		},
-		{
-			of: "cpu", ask: cpu, show: func(n int) string { return fmt.Sprintf("%d MHz of CPU", n) },
-			have: func(n *api.NodeListStub) int {
-				return left(int(n.NodeResources.Cpu.CpuShares), int(n.ReservedResources.Cpu.CpuShares))
-			},
-			from: func(r Route) string { return partly(r, "resources.cpu", r.Placement.Resources.CPU, cpu) },
+		func(r Route) string { return partly(r, "resources.cpu", r.Placement.Resources.CPU, cpu) })
+	memory := largest(g, func(r *api.Resources) *int { return r.MemoryMB })
+	add("memory", memory, mebibytes(memory, "memory"),
+		func(n *api.NodeListStub) int {
+			return left(int(n.NodeResources.Memory.MemoryMB), int(n.ReservedResources.Memory.MemoryMB))
 		},
-		{
-			of: "memory", ask: memory, show: mebibytes(memory, "memory"),
-			have: func(n *api.NodeListStub) int {
-				return left(int(n.NodeResources.Memory.MemoryMB), int(n.ReservedResources.Memory.MemoryMB))
-			},
-			from: func(r Route) string { return partly(r, "resources.memory_mb", r.Placement.Resources.MemoryMB, memory) },
-		},
-		{
-			of: "disk", ask: disk, show: mebibytes(disk, "disk"),
-			have: func(n *api.NodeListStub) int {
+		func(r Route) string { return partly(r, "resources.memory_mb", r.Placement.Resources.MemoryMB, memory) })
+	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB != nil {
+		disk := *g.EphemeralDisk.SizeMB
+		add("disk", disk, mebibytes(disk, "disk"),
+			func(n *api.NodeListStub) int {
 				return left(int(n.NodeResources.Disk.DiskMB), int(n.ReservedResources.Disk.DiskMB))
 			},
-			from: func(r Route) string { return r.from("resources.disk_mb") },
-		},
+			func(r Route) string { return r.from("resources.disk_mb") })
 	}
 	for _, d := range devicesOf(g) {
-		all = append(all, size{
-			ask: int(*d.Count), show: func(n int) string { return fmt.Sprintf("%d %s of one model", n, d.Name) },
-			have: func(n *api.NodeListStub) int {
-				most := 0 // Nomad takes all from one model
+		add("", int(*d.Count), func(n int) string { return fmt.Sprintf("%d %s of one model", n, d.Name) },
+			func(n *api.NodeListStub) (most int) { // Nomad takes all from one model
 				for _, have := range n.NodeResources.Devices {
 					if feasible.Named(have, d.Name) { // whatever its constraints
 						most = max(most, feasible.Healthy(have))
@@ -69,10 +63,9 @@ func sizes(g *api.TaskGroup) []size {
 				}
 				return most
 			},
-			from: func(r Route) string { return r.deviceFrom(d.Name) },
-		})
+			func(r Route) string { return r.deviceFrom(d.Name) })
 	}
-	return slices.DeleteFunc(all, func(s size) bool { return s.ask == 0 })
+	return all
 }
 
 // partly returns the origin of a size of which the placement says a part.

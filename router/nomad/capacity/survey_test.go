@@ -244,11 +244,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := on.Survey(t.Context(), []Route{c.route})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(c.want, told(got)); diff != "" {
+			if diff := cmp.Diff(c.want, told(surveyed(t, on.Client, c.route))); diff != "" {
 				t.Errorf("findings (-want +got):\n%s", diff)
 			}
 		})
@@ -305,11 +301,7 @@ func TestSurveyIsPatientWithAFullFleet(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			on.plans.Store(0)
-			got, err := on.Survey(t.Context(), []Route{c.route})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(c.want, told(got)); diff != "" || on.plans.Load() != c.plans {
+			if diff := cmp.Diff(c.want, told(surveyed(t, on.Client, c.route))); diff != "" || on.plans.Load() != c.plans {
 				t.Errorf("%d plans, want %d; findings (-want +got):\n%s", on.plans.Load(), c.plans, diff)
 			}
 		})
@@ -397,10 +389,7 @@ func TestSurveyAsksOnceForRoutesThatAskForTheSame(t *testing.T) {
 	sun, elsewhere := equal("${attr.kernel.name}", "sunos", "rule sun"), equal("${attr.kernel.name}", "sunos", "label sun")
 	fits := ask("linux", linux)
 	fits.Placement.Task.Env = map[string]string{"A": "B"}
-	got, err := on.Survey(t.Context(), []Route{ask("linux", linux), ask("sun", sun), ask("label", elsewhere), fits, ask("again", sun)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	got := surveyed(t, on.Client, ask("linux", linux), ask("sun", sun), ask("label", elsewhere), fits, ask("again", sun))
 	message := func(from string) string {
 		return `no node can serve it: of 8 nodes in service in pool "default", 8 lack ${attr.kernel.name} = sunos (` + from + `)`
 	}
@@ -414,10 +403,7 @@ func TestSurveyAsksOnceForRoutesThatAskForTheSame(t *testing.T) {
 	for i := range maxAsks + 2 {
 		many = append(many, ask("linux", memoryOf(100+i)), ask("again", memoryOf(100+i)))
 	}
-	got, err = on.Survey(t.Context(), many)
-	if err != nil {
-		t.Fatal(err)
-	}
+	got = surveyed(t, on.Client, many...)
 	want = []Finding{{
 		Routes: []int{1000, 1001, 1002, 1003}, Code: NotAsked, Warning: true,
 		Message: "the cluster was asked about 500 of 502 different placements, and not about this one",
@@ -493,13 +479,10 @@ func TestSurveyGoesOn(t *testing.T) {
 			sim.ServeHTTP(w, r)
 		}
 	}))
-	got, err := client.Survey(t.Context(), []Route{
+	got := surveyed(t, client,
 		ask("a", jobspec("region")), ask("b", func(p *router.Placement) { p.Namespace = "secret" }), ask("c", pool("cii")), ask("d"),
 		ask("e", equal("${attr.kernel.name}", "sunos", "rule e")), ask("f", jobspec("region"), linux),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	)
 	want := []string{
 		`no-such-region: jobspec region: list nodes of region mars: Nomad answered 500: No path to region: join the region, or correct it in NOMAD_REGION or the jobspec`,
 		`cannot-tell: jobspec plain: plan a job of jobspec plain in namespace secret: Nomad answered 403: Permission denied: set NOMAD_TOKEN to a token that has submit-job on namespace secret`,
@@ -536,10 +519,7 @@ func TestSurveyOfOneNode(t *testing.T) {
 			{"without the parameterized job", Route{Placement: router.Placement{Dispatch: "no-such"}}, []string{"no-such-job: read job no-such in namespace default: there is none"}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				got, err := client.Survey(t.Context(), []Route{c.route})
-				if err != nil {
-					t.Fatal(err)
-				}
+				got := surveyed(t, client, c.route)
 				starts := func(want, got string) bool { return strings.HasPrefix(got, want) }
 				if !slices.EqualFunc(c.want, told(got), starts) {
 					t.Errorf("findings %q\nwant     %q", told(got), c.want)
@@ -547,6 +527,15 @@ func TestSurveyOfOneNode(t *testing.T) {
 			})
 		}
 	})
+}
+
+func surveyed(t *testing.T, c *Client, routes ...Route) []Finding {
+	t.Helper()
+	found, err := c.Survey(t.Context(), routes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return found
 }
 
 func told(findings []Finding) (list []string) {

@@ -22,7 +22,7 @@ import (
 // A Target is a Nomad with one node that contract tests run against.
 type Target struct {
 	Config *api.Config
-	Nomad  *api.Client // to look at it from beside
+	Nomad  *api.Client // for checks, beside the client under test
 	Real   bool
 	Sim    *nomadsim.Server // nil when Real
 }
@@ -65,7 +65,7 @@ func Simulated(t *testing.T, config nomadsim.Config) Target {
 	return on
 }
 
-// At is the Nomad at an address.
+// At returns the Nomad at an address.
 func At(t *testing.T, addr string) Target {
 	t.Helper()
 	nomad, err := api.NewClient(&api.Config{Address: addr})
@@ -92,7 +92,7 @@ func runScript(ctx context.Context, t nomadsim.Task) int {
 	return code
 }
 
-// Request asks for the runner gha-77-1.
+// Request returns a request for the runner gha-77-1.
 func Request(p router.Placement) router.StartRequest {
 	return router.StartRequest{
 		Runner: router.Runner{ID: "gha-77-1", JobID: 77, Try: 1, Name: "gha-77-1"},
@@ -109,8 +109,7 @@ func Request(p router.Placement) router.StartRequest {
 	}
 }
 
-// Fresh asks for a job that no test asked for before; what becomes of it is purged
-// in the end.
+// Fresh returns a request for a new job, which is purged when the test ends.
 func (on Target) Fresh(t *testing.T, p router.Placement) router.StartRequest {
 	t.Helper()
 	r := Request(p)
@@ -121,7 +120,7 @@ func (on Target) Fresh(t *testing.T, p router.Placement) router.StartRequest {
 	return r
 }
 
-// Purge has a job purged when the test ends.
+// Purge purges a job when the test ends.
 func (on Target) Purge(t *testing.T, id string) {
 	t.Cleanup(func() { _, _, _ = on.Nomad.Jobs().Deregister(id, true, nil) })
 }
