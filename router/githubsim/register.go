@@ -2,19 +2,13 @@ package githubsim
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 )
-
-// RegisterPath is Register for a runner process elsewhere: POST with a Registration as
-// JSON. The answer is a configuration for ConnectPath: 200, else the reason as text.
-const RegisterPath = "/_sim/runners/register"
 
 // The errors of Register.
 var (
@@ -27,12 +21,12 @@ var (
 // A Registration is what config.sh --unattended --ephemeral is given. It is
 // made with --no-default-labels: the runner gets these labels and no others.
 type Registration struct {
-	URL     string   `json:"url"` // of a repository, an organization or an enterprise, at any host
-	Token   string   `json:"token"`
-	Name    string   `json:"name"`
-	Group   string   `json:"group"` // its name; "": Default
-	Labels  []string `json:"labels"`
-	Replace bool     `json:"replace"` // one of the same name, unless it has a job
+	URL     string // of a repository, an organization or an enterprise, at any host
+	Token   string
+	Name    string
+	Group   string // its name; "": Default
+	Labels  []string
+	Replace bool // one of the same name, unless it has a job
 }
 
 type registrationToken struct {
@@ -90,29 +84,6 @@ func scopeOf(address string) scope {
 		return scope{owner: parts[0]}
 	}
 	return scope{}
-}
-
-// registerRunner answers RegisterPath. The token is its own credential.
-func (s rest) registerRunner(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var reg Registration
-	if err == nil {
-		err = json.Unmarshal(body, &reg)
-	}
-	if err != nil {
-		http.Error(w, "cannot read the registration", http.StatusBadRequest)
-		return
-	}
-	switch config, err := s.Register(reg); {
-	case err == nil:
-		_, _ = io.WriteString(w, config)
-	case errors.Is(err, ErrUnknownToken):
-		http.Error(w, err.Error(), http.StatusUnauthorized)
-	case errors.Is(err, ErrNameTaken):
-		http.Error(w, err.Error(), http.StatusConflict)
-	default:
-		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
-	}
 }
 
 func (s rest) createRegistrationToken(w http.ResponseWriter, _ *http.Request, sc scope) {

@@ -67,7 +67,6 @@ func (s *Server) routes() http.Handler {
 	}
 	checked := s.authorized(s.faulty(s.limited(s.secondary(pattern, api))))
 	all := http.NewServeMux()
-	all.HandleFunc("POST "+RegisterPath, rest.registerRunner)
 	all.HandleFunc("POST "+ConnectPath, rest.connect)
 	all.Handle("/api/v3/", http.StripPrefix("/api/v3", checked))
 	all.Handle("/", checked)
@@ -230,9 +229,6 @@ func (s rest) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
 		return
 	}
 	made, encoded := s.register(sc, req)
-	if s.cfg.JITLifetime > 0 {
-		made.dies = time.AfterFunc(s.cfg.JITLifetime, func() { s.die(made) })
-	}
 	answer(w, http.StatusCreated, object{"runner": runnerObject(made), "encoded_jit_config": encoded})
 }
 

@@ -9,14 +9,13 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 )
 
 // The errors of Connect when there is no job for the runner.
 var (
 	ErrUnknownJIT = errors.New("the just-in-time configuration is unknown")
 	ErrUsedJIT    = errors.New("the just-in-time configuration was used already")
-	ErrRemoved    = errors.New("the runner registration was deleted") // also by GitHub: Config.JITLifetime
+	ErrRemoved    = errors.New("the runner registration was deleted")
 )
 
 // A runner is one registered runner, guarded by state.mu.
@@ -32,7 +31,6 @@ type runner struct {
 	job      *job          // nil until it has one; never another
 	assigned chan struct{} // closed with job set
 	removed  chan struct{} // closed when it is deleted
-	dies     *time.Timer   // ends it while it has no job; nil: never
 }
 
 // A Runner is a snapshot of a registered runner.
@@ -149,24 +147,7 @@ func (s *floor) offline(r *runner) {
 func (s *floor) remove(r *runner) {
 	s.offline(r)
 	delete(s.runners, r.id)
-	r.stays()
 	close(r.removed)
-}
-
-// stays stops the timer that would remove the runner. s.mu is held.
-func (r *runner) stays() {
-	if r.dies != nil {
-		r.dies.Stop()
-	}
-}
-
-// die ends a just-in-time runner that got no job.
-func (s *floor) die(r *runner) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.closed && r.job == nil && s.runners[r.id] == r {
-		s.remove(r)
-	}
 }
 
 // offer gives a queued job to one of the idle runners that fit, at random as GitHub does,
@@ -193,7 +174,6 @@ func (s *floor) offer(j *job) {
 func (s *floor) assign(j *job, r *runner) {
 	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
 	r.job = j
-	r.stays()
 	s.start(j, r.id, r.name, r.groupID, s.cfg.Groups[r.groupID])
 	close(r.assigned)
 }

@@ -32,10 +32,9 @@ type Config struct {
 	RateLimit int              // REST requests an hour: with Token, of the App itself, and of each installation; 0: 5000
 	Groups    map[int64]string // runner groups by ID; nil: 1, "Default"
 
-	Enterprise    string        // the slug of the one that all owners belong to, for Token alone; "": none
-	Points        int           // of the secondary limit, a minute, for the callers of RateLimit and by endpoint; 0: any
-	Registrations int           // of runners in five minutes in one repository, organization or enterprise; 0: any
-	JITLifetime   time.Duration // after which a just-in-time runner that got no job is removed; 0: never
+	Enterprise    string // the slug of the one that all owners belong to, for Token alone; "": none
+	Points        int    // of the secondary limit, a minute, for the callers of RateLimit and by endpoint; 0: any
+	Registrations int    // of runners in five minutes in one repository, organization or enterprise; 0: any
 
 	Now      func() time.Time // nil: time.Now
 	FirstID  int64            // the ID of the first job, run or runner; 0: 1

@@ -386,11 +386,8 @@ func (s clusterAPI) listAllocations(h http.Header, r *http.Request) (any, error)
 			list = append(list, stub)
 		}
 	}
-	return page(r, h, list, func(a *api.AllocationListStub) string { return byAge(a.CreateIndex, a.ID) })
+	return page(r, h, list, func(a *api.AllocationListStub) string { return fmt.Sprintf("%012d.%s", a.CreateIndex, a.ID) })
 }
-
-// byAge returns the token of what is listed oldest first.
-func byAge(index uint64, id string) string { return fmt.Sprintf("%012d.%s", index, id) }
 
 // alloc returns the allocation in the request's path.
 func (s clusterAPI) alloc(r *http.Request) (*alloc, error) {

@@ -113,14 +113,10 @@ func (s clusterAPI) stream(w http.ResponseWriter, r *http.Request) {
 			case restarted:
 				return
 			}
-			select {
-			case <-changed:
-				continue
-			case <-r.Context().Done():
-				return
-			case <-s.ctx.Done():
+			if _, ok := s.await(r, changed, nil); !ok {
 				return
 			}
+			continue
 		}
 		at, _ := slices.BinarySearchFunc(s.events, from, func(e event, index uint64) int { return cmp.Compare(e.index, index) })
 		fresh := slices.DeleteFunc(slices.Clone(s.events[at:]), func(e event) bool { return !wants(e) })
@@ -139,17 +135,14 @@ func (s clusterAPI) stream(w http.ResponseWriter, r *http.Request) {
 		if flush() != nil {
 			return
 		}
-		select {
-		case <-changed:
-			continue
-		case <-heartbeat.C:
+		quiet, ok := s.await(r, changed, heartbeat.C)
+		if !ok {
+			return
+		}
+		if quiet {
 			if _, err := io.WriteString(w, "{}\n"); err != nil {
 				return
 			}
-		case <-r.Context().Done():
-			return
-		case <-s.ctx.Done():
-			return
 		}
 	}
 }

@@ -619,16 +619,6 @@ func (s clusterAPI) getEvaluation(_ http.Header, r *http.Request) (any, error) {
 	return nil, notFound("eval not found")
 }
 
-func (s clusterAPI) listEvaluations(h http.Header, r *http.Request) (any, error) {
-	list := []*api.Evaluation{}
-	for _, e := range s.evals {
-		if listed(r, e.Namespace, e.ID) {
-			list = append(list, e)
-		}
-	}
-	return page(r, h, list, func(e *api.Evaluation) string { return byAge(e.CreateIndex, e.ID) })
-}
-
 // same reports whether a job that is registered again is unchanged.
 func same(old, j *api.Job) bool {
 	text := func(j *api.Job) string {

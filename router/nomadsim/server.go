@@ -208,11 +208,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	for s.fault == Silent && r.Context().Err() == nil && s.ctx.Err() == nil {
 		changed := s.changed
 		s.mu.Unlock()
-		select {
-		case <-changed:
-		case <-r.Context().Done():
-		case <-s.ctx.Done():
-		}
+		s.await(r, changed, nil)
 		s.mu.Lock()
 	}
 	fault, latency := s.fault, s.latency
@@ -296,7 +292,6 @@ func (s *Server) routes() http.Handler {
 	handle("/allocations", "GET", all.listAllocations)
 	handle("/allocation/{id}", "GET", all.getAllocation)
 	handle("/allocation/{id}/stop", "PUT POST", all.stopAllocation)
-	handle("/evaluations", "GET", all.listEvaluations)
 	handle("/evaluation/{id}", "GET", all.getEvaluation)
 	handle("/nodes", "GET", all.listNodes)
 	handle("/node/pools", "GET", all.listPools)
@@ -400,16 +395,23 @@ func (s *cluster) block(r *http.Request) error {
 		if index > since || restarted {
 			return nil
 		}
-		select {
-		case <-changed:
-		case <-timer.C:
-			return nil
-		case <-r.Context().Done():
-			return nil
-		case <-s.ctx.Done():
+		if timeout, ok := s.await(r, changed, timer.C); timeout || !ok {
 			return nil
 		}
 	}
+}
+
+// await waits for a change or a timer; ok is false when the request or the cluster ended.
+func (s *cluster) await(r *http.Request, changed <-chan struct{}, timer <-chan time.Time) (timeout, ok bool) {
+	select {
+	case <-changed:
+		return false, true
+	case <-timer:
+		return true, true
+	case <-r.Context().Done():
+	case <-s.ctx.Done():
+	}
+	return false, false
 }
 
 // pathID returns the ID in the request's path.

@@ -117,7 +117,7 @@ func (s *shortage) say(r Route) string {
 	if d := datacentersOf(s.job); !slices.Contains(d, "*") {
 		where += " and in " + strings.Join(d, ", ")
 	}
-	text := fmt.Sprintf("no node can serve it: of %s in service%s, %s", nodes(s.nodes), where, strings.Join(parts, "; "))
+	text := fmt.Sprintf("no node can serve it: of %s in service%s, %s", count(s.nodes, "node"), where, strings.Join(parts, "; "))
 	if s.nodes == 0 {
 		text = fmt.Sprintf("no node can serve it now: none%s is in service", where)
 	}
@@ -146,14 +146,10 @@ func byCount(counts map[string]int) []string {
 	return slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
 }
 
-func nodes(n int) string {
-	if n == 1 {
-		return "1 node"
-	}
-	return fmt.Sprintf("%d nodes", n)
-}
+// count returns "1 node" or "2 nodes".
+func count(n int, one string) string { return fmt.Sprintf("%d %s", n, verb(n, one, one+"s")) }
 
-// verb returns the form of a verb that goes with a number.
+// verb returns the form of a word that goes with a number.
 func verb(n int, one, many string) string {
 	if n == 1 {
 		return one

@@ -29,8 +29,8 @@ func sizes(g *api.TaskGroup) (all []size) {
 			all = append(all, size{of, ask, have, show, from})
 		}
 	}
-	ncores := largest(g, func(r *api.Resources) *int { return r.Cores })
-	add("cores", ncores, cores,
+	cores := largest(g, func(r *api.Resources) *int { return r.Cores })
+	add("cores", cores, func(n int) string { return count(n, "core") },
 		func(n *api.NodeListStub) int { return left(int(n.NodeResources.Cpu.TotalCpuCores), 0) },
 		func(r Route) string { return r.from("resources.cores") })
 	cpu := largest(g, func(r *api.Resources) *int { return r.CPU })
@@ -124,13 +124,6 @@ func devicesOf(g *api.TaskGroup) (all []*api.RequestedDevice) {
 		}
 	}
 	return all
-}
-
-func cores(n int) string {
-	if n == 1 {
-		return "1 core"
-	}
-	return fmt.Sprintf("%d cores", n)
 }
 
 // mebibytes returns what shows sizes in the unit that suits what is asked for.
