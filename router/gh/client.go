@@ -4,6 +4,7 @@
 package gh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -119,16 +120,14 @@ func New(cfg Config) (*Client, error) {
 	if cfg.App != nil && (cfg.App.ID <= 0 || cfg.App.Key == nil) {
 		return nil, errors.New("a GitHub App needs its ID, over 0, and its private key")
 	}
-	if cfg.BaseURL == "" {
-		cfg.BaseURL = "https://api.github.com/"
-	}
+	cfg.BaseURL = cmp.Or(cfg.BaseURL, "https://api.github.com/")
 	base, err := baseURL(cfg.BaseURL)
 	if err != nil {
 		return nil, err
 	}
 	limits := cfg.Limits.withDefaults(base.Host)
 	c := &caller{
-		token: cfg.Token, base: base, timeout: cfg.Timeout, now: cfg.Now,
+		token: cfg.Token, base: base, timeout: cmp.Or(cfg.Timeout, defaultTimeout), now: cfg.Now,
 		limits: limits, registered: registered{most: limits.Registrations, by: map[target]*window{}},
 	}
 	if cfg.HTTPClient != nil {
@@ -141,9 +140,6 @@ func New(cfg Config) (*Client, error) {
 		c.http.Transport = c.telling(c.http.Transport, cfg.Called)
 	}
 	c.http.CheckRedirect = c.redirect
-	if c.timeout == 0 {
-		c.timeout = defaultTimeout
-	}
 	if c.now == nil {
 		c.now = time.Now
 	}

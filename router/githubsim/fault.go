@@ -1,6 +1,7 @@
 package githubsim
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -183,9 +184,7 @@ func (s *gate) secondary(pattern func(*http.Request) string, next http.Handler) 
 		s.mu.Lock()
 		ok := s.cfg.Points == 0
 		if !ok {
-			if s.points[key] == nil {
-				s.points[key] = &recent{}
-			}
+			s.points[key] = cmp.Or(s.points[key], &recent{})
 			ok = s.points[key].spend(points, s.cfg.Points, time.Minute, s.cfg.Now())
 		}
 		if !ok {
@@ -212,9 +211,7 @@ func (s *gate) registration(sc scope) bool {
 		return len(*r) == 0 || !now.Before((*r)[len(*r)-1].at.Add(5*time.Minute))
 	})
 	key := sc.lower()
-	if s.registrations[key] == nil {
-		s.registrations[key] = &recent{}
-	}
+	s.registrations[key] = cmp.Or(s.registrations[key], &recent{})
 	if s.registrations[key].spend(1, s.cfg.Registrations, 5*time.Minute, now) {
 		return true
 	}

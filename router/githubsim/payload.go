@@ -2,6 +2,7 @@ package githubsim
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha1"
@@ -38,9 +39,7 @@ type object = map[string]any
 // The same job gives the same bytes. Safe for concurrent use.
 func Payload(job Job, action string) []byte {
 	job.JobSpec = job.withDefaults()
-	if job.Status == "" {
-		job.Status = action
-	}
+	job.Status = cmp.Or(job.Status, action)
 	if job.Status == "completed" && job.Conclusion == "" {
 		job.Conclusion = "success"
 	}

@@ -9,6 +9,7 @@
 package githubsim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -122,12 +123,8 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = 10 * time.Second
-	}
-	if cfg.Senders == 0 {
-		cfg.Senders = 32
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
+	cfg.Senders = cmp.Or(cfg.Senders, 32)
 	client := http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: cfg.Senders}}
 	if cfg.Client != nil {
 		client = *cfg.Client
@@ -135,39 +132,21 @@ func New(cfg Config) *Server {
 	// To GitHub, a redirection is a failed delivery.
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	cfg.Client = &client
-	if cfg.RateLimit == 0 {
-		cfg.RateLimit = 5000
-	}
+	cfg.RateLimit = cmp.Or(cfg.RateLimit, 5000)
 	if cfg.Groups == nil {
 		cfg.Groups = map[int64]string{1: "Default"}
 	}
 	base, stop := context.WithCancel(context.Background())
 	at := &floor{&hooks{&gate{&state{
-		cfg:     cfg,
-		closing: base.Done(),
+		cfg: cfg, closing: base.Done(),
 		deliveryContext: func() (context.Context, context.CancelFunc) {
 			return context.WithTimeout(base, cfg.Timeout)
 		},
-		senders: make(chan struct{}, cfg.Senders),
-		lastID:  max(cfg.FirstID, 1) - 1,
-		rand:    rand.New(rand.NewPCG(cfg.RandSeed, 0)),
-		repos:   make(map[string]Repo),
-		orgs:    make(map[string]bool),
-		jobs:    make(map[int64]*job),
-		runs:    make(map[int64][]*job),
-		reads:   make(map[int64]int),
-		runners: make(map[int64]*runner),
-		byJIT:   make(map[string]*runner),
-		limits:  make(map[int64]*limit),
-
-		asked:              make(map[string]uint64),
-		points:             make(map[string]*recent),
-		registrations:      make(map[scope]*recent),
-		registrationTokens: make(map[string]registrationToken),
-
-		installations: make(map[int64]*installed),
-		installedFor:  make(map[string]*installed),
-		appTokens:     make(map[string]appToken),
+		senders: make(chan struct{}, cfg.Senders), lastID: max(cfg.FirstID, 1) - 1, rand: rand.New(rand.NewPCG(cfg.RandSeed, 0)),
+		repos: map[string]Repo{}, orgs: map[string]bool{}, jobs: map[int64]*job{}, runs: map[int64][]*job{}, reads: map[int64]int{},
+		runners: map[int64]*runner{}, byJIT: map[string]*runner{}, limits: map[int64]*limit{}, asked: map[string]uint64{},
+		points: map[string]*recent{}, registrations: map[scope]*recent{}, registrationTokens: map[string]registrationToken{},
+		installations: map[int64]*installed{}, installedFor: map[string]*installed{}, appTokens: map[string]appToken{},
 	}}}}
 	s := &Server{floor: at, apps: &apps{at}, notices: &notices{at}, stop: stop}
 	s.handler = s.routes()

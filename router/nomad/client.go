@@ -5,6 +5,7 @@
 package nomad
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -72,9 +73,6 @@ func New(c Config) (*Client, error) {
 	if c.Jobspecs == nil {
 		return nil, errors.New("nomad: Jobspecs is required")
 	}
-	if c.Logger == nil {
-		c.Logger = slog.Default()
-	}
 	if c.API == nil {
 		c.API = api.DefaultConfig()
 	}
@@ -105,11 +103,8 @@ func New(c Config) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)
 	}
-	if config.Namespace == "" {
-		config.Namespace = api.DefaultNamespace
-	}
 	made := &Client{shared: &shared{
-		api: client, log: c.Logger, namespace: config.Namespace, silence: silence, opening: opening, parsed: map[string][]byte{},
+		api: client, log: cmp.Or(c.Logger, slog.Default()), namespace: cmp.Or(config.Namespace, api.DefaultNamespace), silence: silence, opening: opening, parsed: map[string][]byte{},
 	}}
 	made.Use(c.Jobspecs)
 	return made, nil

@@ -120,9 +120,7 @@ func overlayJob(job *api.Job, r router.StartRequest) {
 		job.Priority = new(p.Priority)
 	}
 	if page, ok := jobPage(r.Job); ok {
-		if job.UI == nil {
-			job.UI = &api.JobUIConfig{}
-		}
+		job.UI = cmp.Or(job.UI, &api.JobUIConfig{})
 		job.UI.Links = append(job.UI.Links, &api.JobUILink{Label: "GitHub job", URL: page.String()})
 	}
 }
@@ -135,9 +133,7 @@ func overlayGroup(group *api.TaskGroup, r router.StartRequest) {
 	group.ReschedulePolicy = &api.ReschedulePolicy{Attempts: new(0), Unlimited: new(false)}
 	group.Update, group.Migrate, group.Scaling = nil, nil, nil
 	if disk := r.Placement.Resources.DiskMB; disk != 0 {
-		if group.EphemeralDisk == nil {
-			group.EphemeralDisk = &api.EphemeralDisk{}
-		}
+		group.EphemeralDisk = cmp.Or(group.EphemeralDisk, &api.EphemeralDisk{})
 		group.EphemeralDisk.SizeMB = new(disk)
 	}
 }
@@ -145,9 +141,7 @@ func overlayGroup(group *api.TaskGroup, r router.StartRequest) {
 func overlayTask(task *api.Task, r router.StartRequest) {
 	p := r.Placement
 	task.RestartPolicy = nil // it would win over the group's
-	if task.Resources == nil {
-		task.Resources = &api.Resources{}
-	}
+	task.Resources = cmp.Or(task.Resources, &api.Resources{})
 	have := task.Resources
 	switch { // Nomad takes one of the two
 	case p.Resources.Cores != 0:

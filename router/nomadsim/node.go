@@ -112,9 +112,7 @@ type node struct {
 
 func (s *cluster) addNode(n *api.Node) {
 	r, reserved := n.NodeResources, n.ReservedResources
-	if reserved == nil {
-		reserved = &api.NodeReservedResources{}
-	}
+	reserved = cmp.Or(reserved, &api.NodeReservedResources{})
 	have := &node{
 		Node: n, class: feasible.Class(n),
 		cpu: int(r.Cpu.CpuShares) - int(reserved.Cpu.CpuShares), cores: len(r.Cpu.ReservableCpuCores),

@@ -39,8 +39,7 @@ func (n *Net) Listen(network, addr string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if a.Port == 0 {
-		n.last = max(n.last, firstPort) + 1
-		a.Port = n.last
+		a.Port = n.next()
 	}
 	addr = a.String()
 	if n.ports == nil {
@@ -123,8 +122,13 @@ func (n *Net) Free() string {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.next()))
+}
+
+// next returns a port that was never used. n.mu is held.
+func (n *Net) next() int {
 	n.last = max(n.last, firstPort) + 1
-	return net.JoinHostPort("127.0.0.1", strconv.Itoa(n.last))
+	return n.last
 }
 
 type listener struct {

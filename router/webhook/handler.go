@@ -3,6 +3,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -82,9 +83,7 @@ type handler struct {
 // GitHub does not redeliver by itself what was not answered with 2xx, but shows the
 // answer and offers to redeliver.
 func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (http.Handler, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.Default()
-	}
+	cfg.Logger = cmp.Or(cfg.Logger, slog.Default())
 	if cfg.MaxBytes <= 0 {
 		cfg.MaxBytes = defaultMaxBytes
 	}
