@@ -22,7 +22,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// switchyard.nomad.hcl is left out: it is no runner.
+// switchyard.nomad.hcl is left out: it is not a runner.
 //
 //go:embed docker-linux.* raw-exec-*
 var builtin embed.FS
@@ -230,7 +230,7 @@ func Open(path string) (*os.File, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() { // to open a pipe would wait for a writer
-		return nil, &PlaceError{path, "no regular file"}
+		return nil, &PlaceError{path, "not a regular file"}
 	}
 	return root.Open(inside)
 }
@@ -272,7 +272,7 @@ func checkHCL(path string, src []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%s:1:1: no job block, so this is no jobspec", path)
+	return fmt.Errorf("%s:1:1: no job block, so this is not a jobspec", path)
 }
 
 // parseJSON returns the job in src.
@@ -302,7 +302,7 @@ func parseJSON(path string, src []byte) ([]byte, error) {
 	}
 	var some struct{ TaskGroups []json.RawMessage }
 	if err := json.Unmarshal(job, &some); err != nil || len(some.TaskGroups) == 0 {
-		return nil, fault(0, "no TaskGroups, so this is no Nomad job")
+		return nil, fault(0, "no TaskGroups, so this is not a Nomad job")
 	}
 	return job, nil
 }

@@ -163,7 +163,7 @@ func TestGitHubIsAskedBeforeMoreRunnersAreStartedOnTrust(t *testing.T) {
 	})
 }
 
-// A GitHub of which nothing was heard yet keeps nobody back before a claim has failed.
+// A GitHub that never answered yet keeps no runner back before a claim has failed.
 func TestAGitHubThatWasNeverReachedIsNotHeldAgainstAnybody(t *testing.T) {
 	synctest.Test(t, testAGitHubThatWasNeverReachedIsNotHeldAgainstAnybody)
 }

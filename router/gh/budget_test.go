@@ -376,7 +376,7 @@ func TestRefusalsAreNotUnderWayForever(t *testing.T) {
 	})
 }
 
-// GitHub refused for a limit that ends long before the one it told of.
+// GitHub refused because of a limit that ends long before the one it reported.
 func TestTheLastWordOnALimitCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAppTest(t, githubsim.Config{}, nil, "acme")

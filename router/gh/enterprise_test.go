@@ -91,7 +91,7 @@ func TestAnAppHasNoEnterprise(t *testing.T) {
 		t.Errorf("RunnerConfig = %v, want a *router.FixError that asks for a token", err)
 	}
 	if n := a.count(""); n != 0 {
-		t.Errorf("GitHub was asked %d times in vain", n)
+		t.Errorf("GitHub was asked %d times, want none", n)
 	}
 }
 

@@ -54,7 +54,7 @@ func TestTheJobsOfUnfinishedRunsAreFound(t *testing.T) {
 		t.Error(err)
 	}
 	if want := map[int64]string{first: "queued", ended: "completed"}; !maps.Equal(ofRun, want) {
-		t.Errorf("RunJobs tells of %v, want %v", ofRun, want)
+		t.Errorf("RunJobs reports %v, want %v", ofRun, want)
 	}
 	if err := c.RunJobs(t.Context(), acmeWeb, 1<<40, func(router.Delivery) error { return errors.New("none") }); err != nil {
 		t.Errorf("the jobs of a run that is gone: %v", err)

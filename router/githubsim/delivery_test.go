@@ -160,7 +160,7 @@ func TestTheOrderOfAJobsDeliveriesIsKept(t *testing.T) {
 		}
 	}
 	if len(last) != 20 {
-		t.Errorf("%d jobs were told of, want 20", len(last))
+		t.Errorf("%d jobs were reported, want 20", len(last))
 	}
 }
 

@@ -441,7 +441,7 @@ func pageSize(r *http.Request) int {
 	return min(size, 100)
 }
 
-// pathID returns the request's {id}, 0 when it is no number.
+// pathID returns the request's {id}, 0 when it is not a number.
 func pathID(r *http.Request) int64 {
 	id, err := strconv.ParseInt(r.PathValue("id"), 10, 64)
 	if err != nil {

@@ -54,7 +54,7 @@ func TestAnswersThatCannotBeReadAreToldOf(t *testing.T) {
 				mu.Lock()
 				defer mu.Unlock()
 				if len(told) != 1 || told[0] != fmt.Sprint("read job ", tc.want) {
-					t.Errorf("it is told of as %q, want %d", told, tc.want)
+					t.Errorf("it is reported as %q, want %d", told, tc.want)
 				}
 			})
 		})

@@ -36,8 +36,8 @@ func TestCallsHaveFewNames(t *testing.T) {
 	}
 }
 
-// A Nomad that keeps silent is told of as one that does not answer, and who
-// asked and went away is nobody's fault.
+// A silent Nomad is reported as one that does not answer, and a caller that went away is
+// not reported.
 func TestCallsAreToldOf(t *testing.T) { synctest.Test(t, testCallsAreToldOf) }
 
 func testCallsAreToldOf(t *testing.T) {

@@ -102,7 +102,7 @@ func TestStartRegistersOnce(t *testing.T) {
 			if created != 1 {
 				t.Errorf("%d of 20 created a job, want 1", created)
 			}
-			// Before 2.0.1 Nomad may take several, and who was told of an earlier one has its token.
+			// Before 2.0.1 Nomad may accept several, and the caller of an earlier one has its token.
 			if client.registersOnce(t.Context()) && (len(tokens) != 1 || !tokens[stored]) {
 				t.Errorf("tokens %v, want %s", tokens, stored)
 			}

@@ -14,7 +14,7 @@ import (
 )
 
 // A Nomad that breaks connections off gives the same reason each time: the port
-// of our end would make each a new line of a job's time line.
+// of our end would make each a new line of a job's timeline.
 func TestABrokenConnectionHasOneReason(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := w.(http.Hijacker).Hijack()
@@ -47,7 +47,7 @@ func join(said map[string]bool) (all string) {
 	return all
 }
 
-// A token that may list no namespace is told of those that rules name, as it
+// The advice for a token that may list no namespace is about those that rules name, as it
 // needs no others.
 func TestWhatATokenForAllNamespacesNeeds(t *testing.T) {
 	_, _, err := answered(t, nomadtest.Answers{"": "403 Permission denied"}).Jobs(t.Context())

@@ -141,7 +141,7 @@ func TestContractFollow(t *testing.T) {
 				all := upTo(t, events, r.NomadJob, router.NomadEnded)
 				// A client reports in batches, and may leave out that a short task ran.
 				if got := kinds(all); got != c.kinds && got != strings.Replace(c.kinds, " started", "", 1) {
-					t.Errorf("it is told as %s, want %s", got, c.kinds)
+					t.Errorf("it is reported as %s, want %s", got, c.kinds)
 				}
 				last := all[len(all)-1]
 				if !strings.Contains(last.Text, c.text) {
@@ -161,7 +161,7 @@ func TestContractFollow(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := upTo(t, events, r.NomadJob, router.NomadEnded); kinds(got) != "stopped ended" || got[1].Text != "killed: its Nomad job was stopped (alloc not needed due to job update)" {
-				t.Errorf("it is told as %+v", got)
+				t.Errorf("it is reported as %+v", got)
 			}
 		})
 		t.Run("one whose allocation is stopped, as by a drain", func(t *testing.T) {
@@ -184,7 +184,7 @@ func TestContractFollow(t *testing.T) {
 				}
 			}
 			if ended.Text != "killed: its node is drained, or somebody stopped its allocation (alloc is being migrated)" || ended.Node == "" {
-				t.Errorf("it is told as %+v", ended)
+				t.Errorf("it is reported as %+v", ended)
 			}
 		})
 		t.Run("one that waits, is stopped and is purged", func(t *testing.T) {
@@ -482,7 +482,7 @@ func TestFollowALostNode(t *testing.T) {
 	}
 	e := next(t, events, r.NomadJob)
 	if e.Kind != router.NomadEnded || e.Node != first || e.Text != "lost: alloc is lost since its node is down" {
-		t.Errorf("first it is told as %+v", e)
+		t.Errorf("first it is reported as %+v", e)
 	}
 	if e := next(t, events, r.NomadJob); e.Kind != router.NomadPlaced || e.Node == first {
 		t.Errorf("then as %+v", e)
@@ -531,7 +531,7 @@ func TestContractFollowAfterARestart(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e := next(t, again, before.NomadJob); e.Kind != router.NomadStopped {
-			t.Errorf("the stop of the one from before is told as %+v", e)
+			t.Errorf("the stop of the one from before is reported as %+v", e)
 		}
 	}
 	t.Run("real", func(t *testing.T) {
@@ -569,7 +569,7 @@ func TestContractFallback(t *testing.T) {
 			t.Errorf("the second is %s, want %s", second.NomadJob, want)
 		}
 		if all := upTo(t, events, second.NomadJob, router.NomadEnded); !strings.HasPrefix(all[len(all)-1].Text, "complete") {
-			t.Errorf("the second is told as %+v", all)
+			t.Errorf("the second is reported as %+v", all)
 		}
 		if a, err := client.Allocation(t.Context(), first); !errors.Is(err, router.ErrNotFound) {
 			t.Errorf("the first has allocation %+v, %v", a, err)

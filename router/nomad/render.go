@@ -42,7 +42,7 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	}
 	var job api.Job // decoded afresh, so that no two jobs share anything
 	if err := json.Unmarshal(parsed, &job); err != nil {
-		return nil, &router.FixError{Fix: "correct the file", Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s is no Nomad job: %w", spec.Path, err)}}
+		return nil, &router.FixError{Fix: "correct the file", Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s is not a Nomad job: %w", spec.Path, err)}}
 	}
 	group, task, err := runnerTask(&job)
 	if err != nil {

@@ -105,7 +105,7 @@ func wait(t *testing.T, what string, done func() (saw any, ok bool)) {
 			return
 		}
 	}
-	t.Fatalf("waited in vain for %s; saw %+v", what, saw)
+	t.Fatalf("not within a minute: %s; saw %+v", what, saw)
 }
 
 // ended waits for a job's only allocation to end.
@@ -857,7 +857,7 @@ func TestContractArtifact(t *testing.T) {
 		{503, "later", true},
 	} {
 		t.Run(fmt.Sprintf("%d %s", c.status, c.body), func(t *testing.T) {
-			t.Parallel() // a real agent takes seconds to tell of a failure
+			t.Parallel() // a real agent takes seconds to report a failure
 			contract(t, func(t *testing.T, on cluster) {
 				var mu sync.Mutex
 				var asked []string
@@ -969,7 +969,7 @@ func TestContractStop(t *testing.T) {
 				t.Errorf("%d evaluations are left, want 2", len(evals))
 			}
 			if _, _, err := on.Nomad.Jobs().RegisterOpts(on.job(t, nowhere, func(n *api.Job) { n.ID = j.ID }), enforced(0), nil); err != nil {
-				t.Errorf("register it anew: %v", err)
+				t.Errorf("register it again: %v", err)
 			}
 		})
 		t.Run("a job that is not there", func(t *testing.T) {

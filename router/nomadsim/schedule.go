@@ -229,7 +229,7 @@ func (s *cluster) schedule(j *job, e *api.Evaluation) {
 		s.dequeue(j)
 	}
 	if waits && e == blocked {
-		done.StatusDescription = e.StatusDescription // it goes on waiting
+		done.StatusDescription = e.StatusDescription // it continues to wait
 	} else {
 		done.Status, done.StatusDescription = "complete", ""
 		if waits {

@@ -88,7 +88,7 @@ type Fault string
 const (
 	Healthy  Fault = ""
 	Refusing Fault = "refusing"  // the connection is cut without an answer; event streams end
-	Silent   Fault = "silent"    // there is no answer as long as it lasts; event streams send nothing, not even heartbeats
+	Silent   Fault = "silent"    // no answer as long as it lasts; event streams send not even heartbeats
 	NoLeader Fault = "no leader" // 500, as from a server without a leader
 	Busy     Fault = "busy"      // 429, as for more connections than Nomad's limit
 )
@@ -136,7 +136,7 @@ type cluster struct {
 type key struct{ namespace, id string }
 
 // New returns a running Server, which Close ends. It panics when Config.Release
-// is no version.
+// is not a version.
 func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -213,7 +213,7 @@ func TestTheFleetIsDescribed(t *testing.T) {
 		t.Errorf("rules (-want +got):\n%s", diff)
 	}
 	if again := on.Fleet(t.Context(), examples); again.At != got.At || &again.Rules[0] != &got.Rules[0] {
-		t.Error("within seconds it was found out anew")
+		t.Error("within seconds it was found out again")
 	}
 }
 
@@ -245,7 +245,7 @@ func TestTheFleetOutlivesNomad(t *testing.T) {
 	}
 	away.Store(false)
 	if still := c.Fleet(t.Context(), examples); still.At != nil || lists.Load() != 0 {
-		t.Error("Nomad was asked anew at once")
+		t.Error("Nomad was asked again at once")
 	}
 	stale := func() {
 		c.nodes.mu.Lock()

@@ -22,7 +22,7 @@ func placed(r router.StartRequest, rule string) router.Job {
 	return j
 }
 
-// unplacedNow waits for Nomad to have looked for a node in vain.
+// unplacedNow waits until Nomad has found no node.
 func unplacedNow(t *testing.T, client *Client, j router.Job, r router.Runner) *router.Unplaced {
 	t.Helper()
 	return unplaced(t, client, j, r, "a reason why "+r.ID+" has no node", func(u *router.Unplaced) bool { return u != nil })
