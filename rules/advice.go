@@ -97,7 +97,7 @@ var (
 	dotted         = regexp.MustCompile(`^[a-z_]+(\.[a-z_]+)*`)
 )
 
-// githubNames are names of workflows, or of nothing, and what rules call it.
+// githubNames are names that workflows have, or that people guess, and what rules call them.
 var githubNames = map[string]string{
 	"github.repository": "repo.full_name", "github.repository_owner": "repo.owner", "github.event.repository.name": "repo.name",
 	"github.event.repository.private": "repo.private", "github.event.repository.fork": "repo.fork", "github.event.repository.visibility": "repo.visibility",

@@ -90,7 +90,7 @@ func Compare(ctx context.Context, before, after *Set, jobs iter.Seq2[Record, err
 	return c.Comparison, ctx.Err()
 }
 
-// compared is one job and what becomes of it.
+// A compared is one job and what changes for it.
 type compared struct {
 	job          Record
 	rule, reason string // of the new decision

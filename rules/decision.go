@@ -33,8 +33,8 @@ type Facts struct {
 	Cut    bool     `json:"-"`             // there were more labels: they have too many bytes together, and the job is unroutable unless it is out of scope
 }
 
-// DefaultHost is the Host of a repository that names none: of a history from
-// before there were others.
+// DefaultHost is the Host of a repository that names none, as in a history from before Switchyard
+// knew others.
 const DefaultHost = "github.com"
 
 // What conditions see of a job. The JSON form of each is a contract.
@@ -44,7 +44,7 @@ type (
 	Run  = cond.Run  // the workflow run (run.…)
 )
 
-// The bounds of what Decide takes of a job's labels.
+// The bounds of a job's labels that Decide accepts.
 const (
 	MaxLabels      = cond.MaxLabels
 	MaxLabelLength = cond.MaxLabelLength // characters
@@ -168,7 +168,7 @@ type Runner struct {
 	Registration string `json:"registration"`         // jit: a configuration for each runner; token: a registration token, shared until it ends; own: it brings its own, and never claims
 }
 
-// A Duration is written as people do in a rules file, in JSON, too: "5m".
+// A Duration is written as in a rules file, in JSON as well: "5m".
 type Duration time.Duration
 
 // String writes 5m for 5m0s.

@@ -11,8 +11,8 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// A LabelInfo says what a label means and where it leads. Its JSON form is a
-// contract. Texts are as the rules file has them: ${{ … }} is not filled in.
+// A LabelInfo says what a label means and which rules take it. Its JSON form is a contract. Texts
+// are as in the rules file: ${{ … }} is not filled in.
 type LabelInfo struct {
 	Name       string      `json:"name"`       // lower case: "gpu", "cpu=*", "run-*"
 	Vocabulary bool        `json:"vocabulary"` // false: only conditions ask for it
@@ -44,7 +44,7 @@ type LabelRule struct {
 	RunsOn []string `json:"runs_on"` // the labels of such a job
 }
 
-// A RuleInfo is one rule, for people. Its JSON form is a contract.
+// A RuleInfo describes one rule for people. Its JSON form is a contract.
 type RuleInfo struct {
 	Name      string   `json:"name"`
 	Condition string   `json:"condition"` // as it is written; "": the rule takes every job

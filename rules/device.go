@@ -31,7 +31,7 @@ func deviceParts(name string) [3]string {
 	}
 }
 
-// A deviceBy is a device, by its name, and whose layer asks for it.
+// A deviceBy names a device and whose layer asks for it.
 type deviceBy struct{ name, from string }
 
 const alsoWide = ", which is " // in From, between a device's own and those that include it

@@ -15,10 +15,9 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// A field describes one field of a Placement, once: loading, merging, max,
-// lint, tests, comparisons, the console, the JSON Schema and the reference page
-// all read it from placementFields. A field of one value needs no code of its
-// own; a list or a mapping has that of its list.
+// A field describes one field of a Placement, once: loading, merging, max, lint, tests,
+// comparisons, the console, the JSON Schema and the reference page all read placementFields. A
+// field of one value needs no code of its own; a list or a mapping has its list's.
 type field struct {
 	key     string // in the rules file, within its section: "memory"
 	path    string // in a decision's JSON: "resources.memory_mb"; empty in the table: section and key
@@ -61,7 +60,7 @@ const (
 	aMiB // another size
 )
 
-// A list is what a field of several values does.
+// A list does what differs for a field of several values.
 type list struct {
 	read    func(r *placementReader, n ast.Node, l *layer, what string)
 	merge   func(m *merger, l *layer) error
@@ -182,8 +181,8 @@ var placementFields = completed([]*field{
 	},
 })
 
-// singles are the fields of one value, lists those of several in any section,
-// sizes those of resources. All are in the order of the table.
+// singles are the fields of one value, lists those of several that any section may have, sizes
+// those of resources. All are in the order of the table.
 var (
 	singles = leaves(placementFields, func(f *field) bool { return f.of != nil })
 	lists   = leaves(placementFields, func(f *field) bool { return f.list != nil && !f.target })
@@ -334,8 +333,7 @@ func (f *field) put(p *Placement, v any) {
 	}
 }
 
-// A Row is one part of a placement for people. The texts may hold what a
-// stranger wrote.
+// A Row is one part of a placement for people. Its texts may come from a stranger.
 type Row struct {
 	What  string // constraint, device, cpu, …; "": more about the row before
 	Value string

@@ -160,7 +160,7 @@ func (k *knownLabels) compoundMeant(l string) string {
 	return ""
 }
 
-// sameSize are words for what params are often called.
+// sameSize groups words that people use for one size.
 var sameSize = [][]string{
 	{"cpu", "cpus", "vcpu", "vcpus", "core", "cores", "processors", "threads"},
 	{"memory", "mem", "ram"},
@@ -168,8 +168,7 @@ var sameSize = [][]string{
 	{"gpu", "gpus"},
 }
 
-// The ways that people write a value: the word first, the number first, and a
-// word and a text.
+// The ways in which people write a value: the word first, the number first, and a word with a text.
 var (
 	wordNumber = regexp.MustCompile(`^([a-z][a-z_-]*?)[\s=:_-]*([0-9][0-9.]*\s?[a-z]*)$`)
 	numberWord = regexp.MustCompile(`^([0-9][0-9.]*)[\s_x-]*([a-z]+)$`)

@@ -17,7 +17,7 @@ type Jobspec struct {
 	NoClaim     bool         // nothing in it fetches the claim: its runner brings its own registration
 }
 
-// A lintCode names one kind of finding. The README's table is made of them.
+// A lintCode is one kind of finding; the README's table lists them.
 type lintCode struct {
 	code    string
 	warning bool
@@ -125,7 +125,7 @@ type linter struct {
 	shown []*Facts // by rule, a job that it takes; nil where none was found
 }
 
-// A report has what the checks find.
+// A report collects what the checks find.
 type report struct {
 	list   Diagnostics
 	unsaid bool // something was left out

@@ -217,7 +217,8 @@ func (l *conditionCheck) costly() {
 	}
 }
 
-// longPattern is from what size on patterns are looked at by costly. Whole files of shorter ones are in use.
+// longPattern is the size from which costly counts a pattern. Whole files of shorter ones are in
+// use.
 const longPattern = 100
 
 // dead reports a condition, or a part of it, with the same result for every job; it returns true

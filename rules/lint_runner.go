@@ -33,8 +33,8 @@ func (l *runnerCheck) cancelled() {
 // any runner that has all of its labels and that its repository may use.
 type runnerCheck struct{ linter }
 
-// ofAnyStack are the labels that runners of every stack have: GitHub's own
-// defaults for self-hosted runners.
+// ofAnyStack are the labels that runners of every kind have: GitHub's own defaults for self-hosted
+// runners.
 var ofAnyStack = []string{"self-hosted", "linux", "windows", "macos", "x86", "x64", "arm", "arm64"}
 
 // denied reports rules that deny jobs which GitHub may still give to a runner of another job, one
@@ -138,8 +138,8 @@ func (l *runnerCheck) theft() {
 	}
 }
 
-// maxThefts bounds the pairs of jobs that theft compares, some decisions each. In a
-// file with thousands of rules it compares those of the first ones.
+// maxThefts is how many pairs of jobs theft compares, each by some decisions. In a file with
+// thousands of rules it compares those of the first ones.
 const maxThefts = 10_000
 
 // stealable reports whether the job may get the runner that was started for another, and would

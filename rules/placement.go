@@ -97,8 +97,7 @@ func (l *layer) empty() bool {
 	return !slices.ContainsFunc(lists, func(f *field) bool { return !f.list.empty(l) }) && !slices.ContainsFunc(l.settings, func(s setting) bool { return !s.dispatched })
 }
 
-// A merger lays layers over each other: defaults, then the rule, then the
-// labels in the order of the vocabulary.
+// A merger merges layers: defaults, then the rule, then the labels in the order of the vocabulary.
 type merger struct {
 	p    Placement
 	env  *cond.Env

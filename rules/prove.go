@@ -9,8 +9,8 @@ import (
 	"switchyard/rules/internal/cond"
 )
 
-// A prover answers questions about the jobs that a set of rules can get, within
-// a number of steps. Its answers are certain, or else the careful ones.
+// A prover answers questions about the jobs that a set of rules can get, within a number of steps.
+// What it claims is certain.
 type prover struct {
 	*Set
 	done <-chan struct{} // closed when nobody waits for it any more
@@ -142,7 +142,7 @@ func (p *prover) holds(n *cond.Node, env *cond.Env) (bool, error) {
 	return held, err
 }
 
-// A stated constraint is one that is written out, and where.
+// A stated constraint is a literal one, and where it stands.
 type stated struct {
 	Constraint
 	at cond.Spot

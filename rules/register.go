@@ -8,8 +8,8 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// MaxTokenLabels is how long the labels of a runner that registers itself may
-// be, in bytes, with a comma between two: they go by its environment.
+// MaxTokenLabels is the most bytes of labels, with a comma between two, of a runner that registers
+// itself: it gets them in its environment.
 const MaxTokenLabels = 8 << 10
 
 // registrable returns why GitHub would not register a runner for a job with these labels, as they

@@ -106,7 +106,7 @@ func notApplied(meanings []meaning) []string {
 	return lost
 }
 
-// A limitSpec is a rule's limit on the jobs that run at once; nil is none.
+// A limitSpec is a rule's limit of jobs that run at once; nil is none.
 type limitSpec struct {
 	running int
 	per     string
@@ -146,8 +146,7 @@ func (l *limitSpec) of(rule string, meanings []meaning, env *cond.Env) *Limit {
 // limitPer are the ways to count.
 var limitPer = []string{"rule", "owner", "repo", "label"}
 
-// A fallback is what takes the place of a rule's own settings while Nomad
-// cannot place the runner.
+// A fallback replaces a rule's own settings while Nomad cannot place the runner.
 type fallback struct {
 	at      cond.Spot
 	from    string // "rule linux, fallback 1"

@@ -31,7 +31,7 @@ type expectation struct {
 	compare      func(*Decision) (got string, ok bool) // got is for people
 }
 
-// A TestReport says how the rules did in tests.
+// A TestReport is the result of tests.
 type TestReport struct {
 	Passed   int          `json:"passed"`
 	Failed   int          `json:"failed"`
@@ -40,7 +40,7 @@ type TestReport struct {
 	Coverage *Coverage    `json:"coverage,omitempty"`
 }
 
-// A TestResult says how the rules did in one test.
+// A TestResult is the result of one test.
 type TestResult struct {
 	Test
 	Passed   bool          `json:"passed"`
@@ -79,7 +79,7 @@ type Missed struct {
 // Tests returns the tests that stand in the rules files, in their order.
 func (s *Set) Tests() []Test { return slices.Clone(s.tests) }
 
-// maxTraced bounds the steps of the traces of a report, each a few hundred bytes.
+// maxTraced is the most steps in the traces of a report, each a few hundred bytes.
 const maxTraced = 10_000
 
 // Test decides the job of each test and compares. The report has the coverage

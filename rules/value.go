@@ -12,8 +12,8 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// A value is one setting of the rules file: written out, or a template that
-// the job's facts fill in. The zero value is not set.
+// A value is one setting of the rules file: a literal, or a template that the job's facts fill in.
+// The zero value is not set.
 type value[T any] struct {
 	set      bool
 	literal  T
@@ -81,7 +81,7 @@ func between(n int, err error, least, most int) (int, error) {
 	return n, err
 }
 
-// The names that Nomad takes (nomad/structs, Nomad 2.0).
+// The names that Nomad accepts (nomad/structs, Nomad 2.0).
 var (
 	namespaceName  = regexp.MustCompile(`^[a-zA-Z0-9-]{1,128}$`)
 	enterpriseSlug = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,99}$`)

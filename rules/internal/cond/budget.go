@@ -9,10 +9,9 @@ import (
 	"github.com/expr-lang/expr/vm"
 )
 
-// The work of a decision and of Lint is counted in steps: about 10 ns each on a
-// machine of 2024. They are counted before the work is done, for the worst
-// that the job's texts can make of it, so that the same job is decided in the
-// same way on a slow machine and on a busy one.
+// The work of a decision and of Lint is counted in steps of about 10 ns on a machine of 2024. They
+// are counted before the work is done, for the worst case of the job's texts, so that a slow or
+// busy machine decides the same job in the same way.
 const (
 	DecisionSteps = 5_000_000     // of one decision: 50 ms; a file of 10,000 plain rules takes less than a tenth
 	TraceSteps    = DecisionSteps // of saying why, beside that
@@ -24,7 +23,7 @@ const (
 	textShare = 32 // bytes of a text that a function goes through in a step
 )
 
-// ErrTooCostly is what a decision gives that takes more than its steps.
+// ErrTooCostly is the error of a decision that would take more than its steps.
 var ErrTooCostly = errors.New("deciding this job takes too long: more than 50 ms of patterns and loops over its labels and texts; simplify the patterns of this rule and of those before it")
 
 // Spend counts steps of work that is about to be done. When it returns ErrTooCostly, the work must
@@ -65,7 +64,7 @@ type code struct {
 	weight
 }
 
-// A weight is what an expression costs, but for the job.
+// A weight is what an expression costs, apart from what depends on the job.
 type weight struct {
 	nodes    int // operators, functions and values
 	turns    int // of its loops at least; 0: it has none

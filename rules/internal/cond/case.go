@@ -9,8 +9,8 @@ import (
 	"github.com/expr-lang/expr/ast"
 )
 
-// nocaseFacts are the facts that GitHub compares without case, as conditions do.
-// A job, a workflow and a branch have case.
+// nocaseFacts are the facts that GitHub compares without case. The names of jobs, workflows and
+// branches have case.
 var nocaseFacts = map[string]bool{
 	"repo.host": true, "repo.owner": true, "repo.name": true, "repo.full_name": true, "repo.url": true, "repo.visibility": true,
 	"job.sender": true, "run.actor": true, "run.event": true,
@@ -26,15 +26,14 @@ type shape struct {
 	also   []ast.Node // what it is when the job has no such param
 }
 
-// A folder walks an expression after the visitor and before it is compiled. It
-// makes comparisons with names ones without case, and notes the labels that are
-// asked for.
+// A folder walks an expression after the visitor and before it is compiled. It makes comparisons
+// with names ones without case, and notes the labels that the expression asks for.
 type folder struct {
 	*visitor
 	element []shape // of the lists that are looped over
 }
 
-// The functions that a folder puts in. No expression can name them.
+// The functions that a folder inserts. No expression can name them.
 const (
 	foldName = "any case: "
 	foldAny  = foldName + "lower"
@@ -96,7 +95,7 @@ func lowered(v any) any {
 	return v
 }
 
-// comparisons are the operators, and functions, that hold one text against another.
+// comparisons are the operators and functions that compare one text with another.
 var comparisons = []string{"==", "!=", "<", "<=", ">", ">=", "in", "contains", "startsWith", "endsWith", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf"}
 
 // of returns the shape of a node, and changes the comparisons in it.

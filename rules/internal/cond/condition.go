@@ -10,9 +10,8 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// A Condition is a boolean expression, taken apart as far as it can be, so that
-// it can be found by an index, say which part failed, and be compared with
-// others. The zero condition holds.
+// A Condition is a boolean expression, taken apart as far as possible: so an index finds it, it can
+// say which part failed, and it can be compared with others. The zero condition holds.
 type Condition struct {
 	Source string
 	Root   *Node // nil: always true
@@ -49,8 +48,8 @@ func (c *Condition) Locate(at func(line, column int) Spot) {
 	})
 }
 
-// ErrRunUnknown is what a condition gives that asks for a run which was not
-// looked up. Decide branches on it.
+// ErrRunUnknown is the error of a condition that asks for a run which was not looked up. Decide
+// branches on it.
 var ErrRunUnknown = errors.New("it asks for run.…, and the run was not looked up")
 
 // A Node is a part of a condition.

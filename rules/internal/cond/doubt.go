@@ -38,7 +38,7 @@ func (v *visitor) doubt(n ast.Node, code, format string, args ...any) {
 // asLabel is the source of a shape that is a label of the job.
 const asLabel = "label"
 
-// mirrored is an operator when its sides change places.
+// mirrored has the operator for exchanged sides.
 var mirrored = map[string]string{"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 // judge notes texts and numbers that a value is compared with and never is.
@@ -149,8 +149,8 @@ func holdsFor(operator, value, with string) bool {
 	return true
 }
 
-// events start runs: docs.github.com, "Events that trigger workflows", read
-// 2026-11-29, with those that are gone and that which GitHub starts by itself.
+// events are those that start runs: docs.github.com, "Events that trigger workflows", read
+// 2026-11-29, with removed ones and the one that GitHub starts by itself.
 var events = []string{
 	"branch_protection_rule", "check_run", "check_suite", "create", "delete", "deployment", "deployment_status", "discussion", "discussion_comment", "dynamic", "fork", "gollum",
 	"image_version", "issue_comment", "issues", "label", "member", "merge_group", "milestone", "page_build", "project", "project_card", "project_column", "projects_v2_item", "public",

@@ -35,8 +35,7 @@ const (
 	MaxAllPatterns = 500_000 // size of all patterns of a set of files, 50 bytes each
 )
 
-// A Language is what the expressions of one file are compiled with. An
-// expression sees no clock.
+// A Language compiles the expressions of the files of one set. An expression sees no clock.
 type Language struct {
 	config     *conf.Config // what expr.Compile makes again each time
 	typed      *conf.Config // the same where params have types
@@ -127,10 +126,9 @@ func NewLanguage(v Vocabulary, mentions map[string]bool) *Language {
 	return &Language{config: c, typed: &typed, vocabulary: v, mentions: mentions, Asked: map[string]bool{}}
 }
 
-// A visitor walks an expression once before it is compiled. It hands the labels
-// to the label functions, lowers the texts that labels are compared with and
-// notes them, and finds what must not be asked for: a param that no label
-// defines, and the run, but in a condition.
+// A visitor walks an expression once before it is compiled. It passes the labels to the label
+// functions, lowers and notes the texts that labels are compared with, and refuses what must not be
+// asked for: a param that no label defines, and the run outside conditions.
 type visitor struct {
 	*Language
 	source  file.Source

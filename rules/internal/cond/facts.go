@@ -9,14 +9,14 @@ import (
 
 // Repo is the repository the job belongs to, as conditions see it (repo.…).
 type Repo struct {
-	Host       string `expr:"host" json:"host,omitempty"`   // of its GitHub: github.com, TENANT.ghe.com or a server's
+	Host       string `expr:"host" json:"host,omitempty"`   // of its GitHub: github.com, TENANT.ghe.com or that of a server
 	Owner      string `expr:"owner" json:"owner"`           // organization or user
 	Name       string `expr:"name" json:"name"`             // without the owner
 	FullName   string `expr:"full_name" json:"full_name"`   // owner/name
 	Private    bool   `expr:"private" json:"private"`       // true for private and internal repositories
 	Visibility string `expr:"visibility" json:"visibility"` // public, private or internal; "" when GitHub did not say
 	Fork       bool   `expr:"fork" json:"fork"`             // the repository itself is a fork
-	URL        string `expr:"url" json:"-"`                 // of its page, as of Host and FullName: https://github.com/acme/web
+	URL        string `expr:"url" json:"-"`                 // of its page: https://github.com/acme/web
 }
 
 // Job is the GitHub workflow job, as conditions see it (job.…).
@@ -25,22 +25,22 @@ type Job struct {
 	Workflow string `expr:"workflow" json:"workflow"` // the workflow's name; "" when GitHub did not say
 	Branch   string `expr:"branch" json:"branch"`     // head branch; "" when GitHub did not say
 	Attempt  int    `expr:"attempt" json:"attempt"`   // run attempt, from 1
-	Sender   string `expr:"sender" json:"sender"`     // login of whoever caused the delivery
+	Sender   string `expr:"sender" json:"sender"`     // login of the user or app that caused the delivery
 }
 
 // Run is the workflow run, as conditions see it (run.…). It costs a call to
 // GitHub, so it is looked up only for jobs that reach a rule that asks for it.
 type Run struct {
-	Event string `expr:"event" json:"event"` // what started the run: push, pull_request, …
+	Event string `expr:"event" json:"event"` // the event that started the run: push, pull_request, …
 	Fork  bool   `expr:"fork" json:"fork"`   // the commit comes from another repository: a pull request of a fork
-	Actor string `expr:"actor" json:"actor"` // login of whoever started the run first
+	Actor string `expr:"actor" json:"actor"` // login of the user or app that first started the run
 }
 
 // Env is what an expression sees: the README's table of variables is generated
 // from its fields.
 type Env struct {
-	Labels []string       `expr:"labels"` // lower case, without doubles
-	Param  map[string]any `expr:"param"`  // values of the parameter labels that the job has; nil for the others
+	Labels []string       `expr:"labels"` // in lower case, each once
+	Param  map[string]any `expr:"param"`  // the value of a label such as cpu=8; nil when the job has no such label
 	Repo   Repo           `expr:"repo"`
 	Job    Job            `expr:"job"`
 	Run    Run            `expr:"run"` // in a rule's if only
@@ -52,8 +52,8 @@ type Env struct {
 	text, allLabels int // bytes of the longest text, and of all labels; text 0: not counted yet
 }
 
-// The bounds of what Decide takes of a job's labels. GitHub registers a runner
-// with at most 100 (its OpenAPI description, read 2026-11-24).
+// The bounds of a job's labels that Decide accepts. GitHub registers a runner with at most 100 (its
+// OpenAPI description, read 2026-11-24).
 const (
 	MaxLabels      = 100
 	MaxLabelLength = 256 // characters
@@ -65,7 +65,7 @@ type Spot struct {
 	Line, Column int
 }
 
-// textFacts and flagFacts are the facts that conditions are taken apart to.
+// textFacts and flagFacts are the facts that a part of a condition can ask for.
 var textFacts = map[string]func(*Env) string{
 	"repo.host":       func(e *Env) string { return e.Repo.Host },
 	"repo.owner":      func(e *Env) string { return e.Repo.Owner },

@@ -9,9 +9,9 @@ import (
 	"github.com/expr-lang/expr/ast"
 )
 
-// Builtins are the functions of the expression library that are taken. They give
-// no more than they get: with these, without let, and with no loop in a loop, an
-// expression takes time and memory in proportion to its length and the job's.
+// Builtins are the functions of the expression library that are available. Their results are no
+// larger than their arguments: with these, without let and without nested loops, time and memory
+// are proportional to the expression's length and the job's.
 var Builtins = []string{
 	"all", "any", "none", "one", "filter", "count", "len", "first", "last",
 	"lower", "upper", "trim", "trimPrefix", "trimSuffix", "hasPrefix", "hasSuffix", "indexOf", "lastIndexOf",
@@ -23,7 +23,7 @@ const (
 	maxParts = 100  // elements of a list that a function or a range may give
 )
 
-// Bounded are functions that could give more than they get.
+// Bounded are functions whose results could be larger than their arguments.
 var Bounded = map[string]struct {
 	call func(...any) (any, error)
 	as   any // new(func type)

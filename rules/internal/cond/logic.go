@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// A World is what is assumed of a job: some atoms of conditions, each true or
-// false. No two of them contradict each other.
+// A World is what is assumed of a job: atoms of conditions, each true or false, that do not
+// contradict each other.
 type World struct {
 	assumed []assumption
 	Steps   int // left before the search gives up
@@ -18,7 +18,7 @@ type assumption struct {
 	Holds bool
 }
 
-// A Goal is a node that must come out so.
+// A Goal is a node and the result that it must have.
 type Goal = assumption
 
 // That returns the goal that a node is so.

@@ -36,8 +36,7 @@ func (v *visitor) names(root ast.Node) {
 	}
 }
 
-// A nameFinder finds the names that are not called, and what a text would be
-// that stands without its quotes.
+// A nameFinder finds the names that are not called, and texts that lack their quotes.
 type nameFinder struct {
 	found []ast.Node
 	mends map[ast.Node]string
@@ -128,8 +127,8 @@ func first(n ast.Node) ast.Node {
 	return n
 }
 
-// mismatches is a visitor that refuses comparisons of values of different
-// types, which the checker has noted: they would hold for no job, or fail.
+// mismatches is a visitor that refuses comparisons of values of different types, as the checker
+// found them: they would hold for no job, or fail.
 type mismatches struct{ *visitor }
 
 // Visit checks a node; its children come before it.

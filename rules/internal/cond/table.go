@@ -8,21 +8,20 @@ import (
 	"github.com/expr-lang/expr/ast"
 )
 
-// A table says what a part of a condition is for each value of the one param
-// that it depends on: yes, no, or unknown where it fails. The values of a text
-// are numbered as in one_of.
+// A table is the result of a part of a condition for each value of the only param that it depends
+// on: yes, no, or unknown where it fails. The values of a text are numbered as in one_of.
 type table struct {
 	none  truth // for a job without the param
 	steps []step
 }
 
-// A step is what holds from a value on, up to the next step.
+// A step is the result from a value on, up to the next step.
 type step struct {
 	from int
 	is   truth
 }
 
-// Attempt is the number that every job has, as if it were a param.
+// Attempt is job.attempt, a number that every job has, as a param.
 var Attempt = &Param{Name: "job.attempt", Kind: "int", Min: 1, Max: math.MaxInt32}
 
 // maxTable bounds the values that are tried one by one.

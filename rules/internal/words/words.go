@@ -123,7 +123,7 @@ func Nearest(s string, candidates []string, most int) []string {
 	return names
 }
 
-// sameThing are words that people use for one thing.
+// sameThing groups words that people use for one thing.
 var sameThing = [][]string{
 	{"linux", "ubuntu", "debian"},
 	{"macos", "osx", "mac", "darwin"},

@@ -21,8 +21,7 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// MaxFaults bounds the faults of one file, and what is found in it besides.
-// Nobody reads more.
+// MaxFaults is the most faults of one file, and findings in it, that anybody reads.
 const MaxFaults = 1000
 
 // MaxBytes bounds the size of a file.
@@ -50,8 +49,8 @@ type Fault struct {
 	Message      string
 }
 
-// A Reader walks a file's YAML tree and collects every fault with its place.
-// A node that was found faulty is left out, so that one mistake is one fault.
+// A Reader walks a file's YAML tree and collects every fault with its place. A faulty node is left
+// out, so that one mistake is one fault.
 type Reader struct {
 	File   string
 	Src    string

@@ -2,9 +2,9 @@ package yamlfile
 
 import "strings"
 
-// What bounds the words and marks of a set of files, for each of which the YAML
-// library takes 300 bytes: 10,000 rules and as many tests have fewer in all, and
-// what people write, in braces on one line too, has more bytes for each.
+// The bounds of the words and marks of a set of files, for each of which the YAML library takes 300
+// bytes. 10,000 rules and as many tests have fewer in all, and what people write has more bytes for
+// each, even in braces on one line.
 const (
 	maxTokens     = 600_000
 	fewTokens     = 50_000 // that are taken of any file
@@ -14,9 +14,9 @@ const (
 // A Volume is how much there is of a set of files.
 type Volume struct{ bytes, tokens int }
 
-// A byteScanner goes through YAML before the library does, which takes memory in
-// proportion to words and marks, and recurses on what is nested. It need not
-// read all of YAML right: what it reads in another way is counted once more, by acceptable.
+// A byteScanner goes through YAML before the library does, which takes memory for every word and
+// mark, and recurses on what is nested. It need not read all of YAML right: acceptable counts what
+// it reads in another way once more.
 type byteScanner struct {
 	Volume
 	depth  int     // of brackets
