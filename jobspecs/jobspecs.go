@@ -74,13 +74,11 @@ func Load(dir string) (*Set, error) {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		name, isHCL := strings.CutSuffix(e.Name(), hclSuffix)
+		isJSON := false
 		if !isHCL {
-			var isJSON bool
-			if name, isJSON = strings.CutSuffix(e.Name(), jsonSuffix); !isJSON {
-				continue
-			}
+			name, isJSON = strings.CutSuffix(name, jsonSuffix)
 		}
-		if strings.HasPrefix(e.Name(), ".") { // leftovers of editors and of macOS
+		if !isHCL && !isJSON || strings.HasPrefix(e.Name(), ".") { // leftovers of editors and of macOS
 			continue
 		}
 		if other, taken := from[name]; taken {

@@ -393,12 +393,7 @@ func pause(ctx context.Context, d time.Duration, left *time.Duration) bool {
 	if *left -= d; *left < 0 || ends && time.Until(end) <= d {
 		return false
 	}
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return router.Pause(ctx, d)
 }
 
 // room returns a *router.RetryAtError while GitHub's limits allow no registration in a

@@ -177,17 +177,14 @@ func words(err error) string {
 		said = append(said, cmp.Or(e.Message, strings.TrimSpace(e.Resource+" "+e.Field+" "+e.Code)))
 	}
 	said = slices.DeleteFunc(said, func(text string) bool { return text == "" })
-	line := []rune(strings.Map(func(c rune) rune {
+	line := strings.Map(func(c rune) rune {
 		if !unicode.IsPrint(c) {
 			return ' '
 		}
 		return c
-	}, strings.Join(said, "; ")))
-	if len(line) == 0 {
+	}, strings.Join(said, "; "))
+	if line == "" {
 		return ""
 	}
-	if len(line) > maxMessage {
-		line = append(line[:maxMessage], '…')
-	}
-	return " (" + string(line) + ")"
+	return " (" + router.Shorten(line, maxMessage) + ")"
 }

@@ -383,21 +383,13 @@ func summary(j *job) *api.JobSummary {
 	}
 	for _, g := range j.TaskGroups {
 		t := api.TaskGroupSummary{Queued: j.missing(g)}
+		counts := map[string]*int{"pending": &t.Starting, "running": &t.Running, "complete": &t.Complete, "failed": &t.Failed, "lost": &t.Lost}
 		for _, a := range j.allocs {
 			if a.TaskGroup != *g.Name {
 				continue
 			}
-			switch a.ClientStatus {
-			case "pending":
-				t.Starting++
-			case "running":
-				t.Running++
-			case "complete":
-				t.Complete++
-			case "failed":
-				t.Failed++
-			case "lost":
-				t.Lost++
+			if n := counts[a.ClientStatus]; n != nil {
+				*n++
 			}
 		}
 		sum.Summary[*g.Name] = t

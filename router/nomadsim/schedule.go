@@ -329,12 +329,13 @@ func exhaust(m *api.AllocationMetric, g *api.TaskGroup, times int) {
 func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map[string]bool) (placement, bool) {
 	m := &api.AllocationMetric{NodePool: *j.NodePool, NodesAvailable: map[string]int{}}
 	count := func(counts *map[string]int, what string) {
+		if what == "" {
+			return
+		}
 		if *counts == nil {
 			*counts = map[string]int{}
 		}
-		if what != "" {
-			(*counts)[what]++
-		}
+		(*counts)[what]++
 	}
 	best, top := placement{group: g, metrics: m}, 0.0
 	for _, n := range s.nodes {
@@ -354,15 +355,11 @@ func (s *cluster) pick(j *api.Job, g *api.TaskGroup, have []spot, ineligible map
 		case why.filtered != "":
 			m.NodesFiltered++
 			count(&m.ConstraintFiltered, why.filtered)
-			if n.NodeClass != "" {
-				count(&m.ClassFiltered, n.NodeClass)
-			}
+			count(&m.ClassFiltered, n.NodeClass)
 		case why.exhausted != "":
 			m.NodesExhausted++
 			count(&m.DimensionExhausted, why.exhausted)
-			if n.NodeClass != "" {
-				count(&m.ClassExhausted, n.NodeClass)
-			}
+			count(&m.ClassExhausted, n.NodeClass)
 		default:
 			if score := n.score(u, j, g, have); best.node == nil || score > top {
 				best.node, best.use, top = n, u, score

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"switchyard/router"
 	"switchyard/router/feasible"
 
 	"github.com/hashicorp/nomad/api"
@@ -117,7 +118,7 @@ func (s *shortage) say(r Route) string {
 	if d := datacentersOf(s.job); !slices.Contains(d, "*") {
 		where += " and in " + strings.Join(d, ", ")
 	}
-	text := fmt.Sprintf("no node can serve it: of %s in service%s, %s", count(s.nodes, "node"), where, strings.Join(parts, "; "))
+	text := fmt.Sprintf("no node can serve it: of %s in service%s, %s", router.Count(s.nodes, "node"), where, strings.Join(parts, "; "))
 	if s.nodes == 0 {
 		text = fmt.Sprintf("no node can serve it now: none%s is in service", where)
 	}
@@ -145,9 +146,6 @@ func (s *shortage) filters(r Route) (parts []string) {
 func byCount(counts map[string]int) []string {
 	return slices.SortedFunc(maps.Keys(counts), func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
 }
-
-// count returns "1 node" or "2 nodes".
-func count(n int, one string) string { return fmt.Sprintf("%d %s", n, verb(n, one, one+"s")) }
 
 // verb returns the form of a word that goes with a number.
 func verb(n int, one, many string) string {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"switchyard/router"
 	"switchyard/router/feasible"
 )
 
@@ -30,7 +31,7 @@ func sizes(g *api.TaskGroup) (all []size) {
 		}
 	}
 	cores := largest(g, func(r *api.Resources) *int { return r.Cores })
-	add("cores", cores, func(n int) string { return count(n, "core") },
+	add("cores", cores, func(n int) string { return router.Count(n, "core") },
 		func(n *api.NodeListStub) int { return left(int(n.NodeResources.Cpu.TotalCpuCores), 0) },
 		func(r Route) string { return r.from("resources.cores") })
 	cpu := largest(g, func(r *api.Resources) *int { return r.CPU })

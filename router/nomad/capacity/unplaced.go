@@ -178,5 +178,5 @@ func (s *shortage) busy(r Route, u *router.Unplaced) string {
 	if parts == nil {
 		parts = []string{"none is in service"}
 	}
-	return fmt.Sprintf("%s%s: %s", count(u.Evaluated, "node"), strings.ReplaceAll(poolName(s.job), `"`, ""), strings.Join(parts, "; "))
+	return fmt.Sprintf("%s%s: %s", router.Count(u.Evaluated, "node"), strings.ReplaceAll(poolName(s.job), `"`, ""), strings.Join(parts, "; "))
 }
