@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,6 +109,10 @@ func TestEveryMethodSortsEveryRefusal(t *testing.T) {
 		{"a 403 for a secondary limit without a time", 403, nil, secondary, "retry at", time.Minute},
 		{"a 429 with Retry-After", 429, map[string]string{"Retry-After": "90"}, secondary, "retry at", 90 * time.Second},
 		{"a 429 that says nothing", 429, nil, "slow down", "retry at", time.Minute},
+		{"a 429 with requests left", 429, map[string]string{"X-RateLimit-Remaining": "4000", "X-RateLimit-Reset": gone["X-RateLimit-Reset"]}, secondary, "retry at", time.Minute},
+		{"a 429 that asks for a year", 429, map[string]string{"Retry-After": "31536000"}, "", "retry at", time.Hour},
+		{"a 429 with a negative Retry-After", 429, map[string]string{"Retry-After": "-5"}, "", "retry at", time.Minute},
+		{"a 403 with Retry-After alone", 403, map[string]string{"Retry-After": "45"}, "{}", "retry at", 45 * time.Second},
 		{"a 403 for the primary limit", 403, gone, `{"message": "API rate limit exceeded"}`, "retry at", 20 * time.Minute},
 		{"a 429 for the primary limit", 429, gone, `{"message": "API rate limit exceeded"}`, "retry at", 20 * time.Minute},
 		{"a 400", 400, nil, `{"message": "Problems parsing JSON"}`, "give up", 0},
@@ -124,13 +129,18 @@ func TestEveryMethodSortsEveryRefusal(t *testing.T) {
 	} {
 		for _, m := range methods {
 			t.Run(tt.name+" to "+m.name, func(t *testing.T) {
+				var calls atomic.Int32
 				c := client(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+					calls.Add(1)
 					for k, v := range tt.headers {
 						w.Header().Set(k, v)
 					}
 					answer(w, tt.status, tt.body)
 				}), func(cfg *gh.Config) { cfg.Now = func() time.Time { return now } })
 				err := m.call(t.Context(), c)
+				if calls.Load() != 1 && !(m.name == "RemoveRunner" && tt.status == 404) {
+					t.Errorf("GitHub was asked %d times, want 1", calls.Load())
+				}
 				want := tt.kind
 				if k, ok := m.kind[tt.status]; ok && tt.body != "<html>" {
 					want = k
