@@ -2,18 +2,17 @@ package githubsim
 
 import (
 	"context"
-	"crypto"
 	"crypto/rsa"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/jwt"
 )
 
 const (
@@ -139,32 +138,24 @@ func (s *gate) caller(r *http.Request) (c caller, status int, message string) {
 // https://docs.github.com/en/apps/creating-github-apps/authenticating-with-a-github-app/generating-a-json-web-token-jwt-for-a-github-app (read 2026-11-24).
 func (a *App) verify(token string, now time.Time) (status int, message string) {
 	const undecodable = "A JSON web token could not be decoded"
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return http.StatusUnauthorized, undecodable
-	}
-	var header struct {
-		Alg string `json:"alg"`
-	}
 	var claims struct {
 		Iss any    `json:"iss"`
 		Iat *int64 `json:"iat"`
 		Exp *int64 `json:"exp"`
 	}
-	signature, err := base64.RawURLEncoding.DecodeString(parts[2])
-	if err := errors.Join(err, decodePart(parts[0], &header), decodePart(parts[1], &claims)); err != nil {
-		return http.StatusUnauthorized, undecodable
+	signed, err := jwt.ParseSigned(token, []jose.SignatureAlgorithm{jose.RS256})
+	if err == nil {
+		err = signed.Claims(a.Key, &claims)
 	}
 	iss := fmt.Sprint(claims.Iss)
 	if n, ok := claims.Iss.(float64); ok {
 		iss = strconv.FormatInt(int64(n), 10)
 	}
-	sum := sha256.Sum256([]byte(parts[0] + "." + parts[1]))
 	switch {
+	case err != nil:
+		return http.StatusUnauthorized, undecodable
 	case iss != strconv.FormatInt(a.ID, 10):
 		return http.StatusNotFound, "Integration not found"
-	case header.Alg != "RS256" || rsa.VerifyPKCS1v15(a.Key, crypto.SHA256, sum[:], signature) != nil:
-		return http.StatusUnauthorized, undecodable
 	case claims.Exp == nil || *claims.Exp <= now.Unix():
 		return http.StatusUnauthorized, "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires"
 	case *claims.Exp > now.Add(longestJWT).Unix():
@@ -173,14 +164,6 @@ func (a *App) verify(token string, now time.Time) (status int, message string) {
 		return http.StatusUnauthorized, "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"
 	}
 	return 0, ""
-}
-
-func decodePart(part string, into any) error {
-	b, err := base64.RawURLEncoding.DecodeString(part)
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(b, into)
 }
 
 func withCaller(r *http.Request, c caller) *http.Request {

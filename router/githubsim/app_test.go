@@ -14,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// jwt signs claims that differ by change from good ones.
-func jwt(t *testing.T, key *rsa.PrivateKey, alg string, now time.Time, change func(claims object)) string {
+// signedJWT signs claims that differ by change from good ones.
+func signedJWT(t *testing.T, key *rsa.PrivateKey, alg string, now time.Time, change func(claims object)) string {
 	t.Helper()
 	claims := object{"iss": "17", "iat": now.Add(-time.Minute).Unix(), "exp": now.Add(9 * time.Minute).Unix()}
 	if change != nil {
@@ -52,19 +52,19 @@ func TestOnlyAGoodJWTIsTheApp(t *testing.T) {
 		status    int
 		says      string
 	}{
-		{"a good one", jwt(t, key, "RS256", now, nil), 200, ""},
-		{"a number as issuer", jwt(t, key, "RS256", now, claim("iss", 17)), 200, ""},
-		{"10 minutes", jwt(t, key, "RS256", now, claim("exp", now.Add(10*time.Minute).Unix())), 200, ""},
-		{"another key", jwt(t, other, "RS256", now, nil), 401, "could not be decoded"},
-		{"another algorithm", jwt(t, key, "HS256", now, nil), 401, "could not be decoded"},
-		{"another App", jwt(t, key, "RS256", now, claim("iss", "18")), 404, "Integration not found"},
-		{"no issuer", jwt(t, key, "RS256", now, func(c object) { delete(c, "iss") }), 404, "Integration not found"},
-		{"over 10 minutes", jwt(t, key, "RS256", now, claim("exp", now.Add(601*time.Second).Unix())), 401, "too far"},
-		{"an end that has come", jwt(t, key, "RS256", now, claim("exp", now.Unix())), 401, "'exp'"},
-		{"no end", jwt(t, key, "RS256", now, func(c object) { delete(c, "exp") }), 401, "'exp'"},
-		{"a start to come", jwt(t, key, "RS256", now, claim("iat", now.Unix()+1)), 401, "'iat'"},
-		{"no start", jwt(t, key, "RS256", now, func(c object) { delete(c, "iat") }), 401, "'iat'"},
-		{"a start with a fraction", jwt(t, key, "RS256", now, claim("iat", 1.5)), 401, "could not be decoded"},
+		{"a good one", signedJWT(t, key, "RS256", now, nil), 200, ""},
+		{"a number as issuer", signedJWT(t, key, "RS256", now, claim("iss", 17)), 200, ""},
+		{"10 minutes", signedJWT(t, key, "RS256", now, claim("exp", now.Add(10*time.Minute).Unix())), 200, ""},
+		{"another key", signedJWT(t, other, "RS256", now, nil), 401, "could not be decoded"},
+		{"another algorithm", signedJWT(t, key, "HS256", now, nil), 401, "could not be decoded"},
+		{"another App", signedJWT(t, key, "RS256", now, claim("iss", "18")), 404, "Integration not found"},
+		{"no issuer", signedJWT(t, key, "RS256", now, func(c object) { delete(c, "iss") }), 404, "Integration not found"},
+		{"over 10 minutes", signedJWT(t, key, "RS256", now, claim("exp", now.Add(601*time.Second).Unix())), 401, "too far"},
+		{"an end that has come", signedJWT(t, key, "RS256", now, claim("exp", now.Unix())), 401, "'exp'"},
+		{"no end", signedJWT(t, key, "RS256", now, func(c object) { delete(c, "exp") }), 401, "'exp'"},
+		{"a start to come", signedJWT(t, key, "RS256", now, claim("iat", now.Unix()+1)), 401, "'iat'"},
+		{"no start", signedJWT(t, key, "RS256", now, func(c object) { delete(c, "iat") }), 401, "'iat'"},
+		{"a start with a fraction", signedJWT(t, key, "RS256", now, claim("iat", 1.5)), 401, "could not be decoded"},
 		{"the token", "t", 401, "could not be decoded"},
 		{"dots", "..", 401, "could not be decoded"},
 		{"nothing", "", 401, "could not be decoded"},
@@ -96,7 +96,7 @@ func TestAnInstallationsTokenSeesWhatItMay(t *testing.T) {
 
 	asApp := func(method, path string) (int, map[string]any) {
 		t.Helper()
-		status, answer := s.callAs(jwt(t, key, "RS256", now, nil), method, path, "")
+		status, answer := s.callAs(signedJWT(t, key, "RS256", now, nil), method, path, "")
 		object, _ := answer.(map[string]any)
 		return status, object
 	}
@@ -179,7 +179,7 @@ func TestEachInstallationHasItsOwnLimit(t *testing.T) {
 	tokens := map[string]string{}
 	for _, owner := range []string{"acme", "beta"} {
 		s.AddRepo(Repo{Owner: owner, Name: "web"})
-		tokens[owner] = s.tokenOf(jwt(t, key, "RS256", now, nil), s.Install(owner))
+		tokens[owner] = s.tokenOf(signedJWT(t, key, "RS256", now, nil), s.Install(owner))
 	}
 	get := func(owner string) int {
 		status, _ := s.callAs(tokens[owner], "GET", "/repos/"+owner+"/web/actions/runners", "")

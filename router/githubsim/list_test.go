@@ -41,7 +41,7 @@ func TestInstallationsAndTheirRepositoriesAreListed(t *testing.T) {
 	}
 	id := s.Install("acme")
 	s.Install("beta", "web")
-	app := jwt(t, key, "RS256", now, nil)
+	app := signedJWT(t, key, "RS256", now, nil)
 	if _, answer := s.callAs(app, "GET", "/app/installations", ""); len(answer.([]any)) != 2 {
 		t.Errorf("the installations = %v, want two", answer)
 	}

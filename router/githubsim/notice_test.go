@@ -14,7 +14,7 @@ func TestNoticesAreKeptOnTheirCommit(t *testing.T) {
 	s := newSim(t, Config{Token: "t", Now: func() time.Time { return now }, App: &App{ID: 17, Key: &key.PublicKey, Permissions: map[string]string{"checks": "write"}}})
 	j, _ := s.Job(s.Queue(t.Context(), JobSpec{Owner: "acme", Repo: "web"}))
 	commit := SHA(j.RunID)
-	token := s.tokenOf(jwt(t, key, "RS256", now, nil), s.Install("acme"))
+	token := s.tokenOf(signedJWT(t, key, "RS256", now, nil), s.Install("acme"))
 
 	const checks = "/repos/acme/web/check-runs"
 	body := fmt.Sprintf(`{"name": "n", "head_sha": %q, "external_id": "7", "output": {"title": "t", "summary": "s"}}`, commit)

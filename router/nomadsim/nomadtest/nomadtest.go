@@ -1,5 +1,5 @@
-// Package nomadtest owns the real Nomad agent that contract tests run against
-// when there is one.
+// Package nomadtest owns the Nomads that tests run against: a real agent when there is
+// one, the simulator, and a stand-in with given answers.
 package nomadtest
 
 import (
