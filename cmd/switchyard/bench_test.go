@@ -87,7 +87,7 @@ func BenchmarkRegistration(b *testing.B) {
 
 // BenchmarkRegistrationWatched is the same at 20 deliveries a second, while so
 // many have the page Now open, each of which follows the stream and gets the
-// page anew as its script does. They share the CPUs, too.
+// page again as its script does. They share the CPUs, too.
 func BenchmarkRegistrationWatched(b *testing.B) {
 	for _, views := range []int{0, 100} {
 		b.Run(fmt.Sprintf("views=%d", views), func(b *testing.B) {
@@ -188,7 +188,7 @@ func view(ctx context.Context, client *http.Client, admin string) {
 	}
 }
 
-// benchmarkRegistration sends b.N deliveries. busy, if not nil, begins what goes on
+// benchmarkRegistration sends b.N deliveries. busy, if not nil, begins what happens
 // beside them until its context ends; before is called with the database's path.
 func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy func(ctx context.Context, admin string, wg *sync.WaitGroup), before ...func(*testing.B, string)) {
 	sim := nomadsim.New(nomadsim.Config{})

@@ -281,7 +281,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		}
 	})
 
-	t.Run("each page while the books and Nomad are away", func(t *testing.T) {
+	t.Run("each page while the database and Nomad are away", func(t *testing.T) {
 		away, leave := context.WithCancel(t.Context())
 		y := newYard(t, yardConfig{front: func(nomad http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -311,7 +311,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		for _, path := range consolePages(job) {
 			b.open(path)
 			if n := value[int](b, `document.querySelectorAll("h1").length`); n != 1 {
-				t.Errorf("%s without the books has %d h1", path, n)
+				t.Errorf("%s without the database has %d h1", path, n)
 			}
 		}
 	})
@@ -324,7 +324,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		y.queue(githubsim.JobSpec{Name: "comes later", Labels: []string{"self-hosted", "linux"}, Duration: time.Hour}, router.Running)
 		b.until(`document.querySelector("main").innerText.includes("comes later") && document.querySelector("main").innerText.includes("running")`)
 		if !value[bool](b, `window.same === true`) {
-			t.Error("the page was loaded anew")
+			t.Error("the page was loaded again")
 		}
 	})
 
@@ -458,7 +458,7 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		b.open("/login?next=/jobs")
 		b.press("#token", "only a look"+kb.Enter)
 		b.until(`location.pathname === "/jobs"`)
-		b.expect("401") // of its stream, if that has to begin anew
+		b.expect("401") // of its stream, if that has to begin again
 		acc.Store(&auth.Access{})
 		y.queue(githubsim.JobSpec{Name: "comes later", Labels: []string{"ubuntu-latest"}}, router.Ignored)
 		b.until(`location.pathname === "/login"`)

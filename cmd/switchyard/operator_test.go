@@ -167,7 +167,7 @@ func TestAWatchFollowsTheServer(t *testing.T) {
 	}
 }
 
-// A server that has no stream is looked at again and again.
+// A server that has no stream is polled.
 func TestAWatchDoesWithoutAStream(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())

@@ -144,7 +144,7 @@ func TestAnOutageOfGitHubCostsNextToNothing(t *testing.T) {
 					t.Errorf("a job is %s: %s (%v); want it to say that GitHub fails", j.State, j.Reason, err)
 				}
 				if events, err := o.Store.Timeline(t.Context(), j.ID); err != nil || len(events) > 60 {
-					t.Errorf("its time line has %d lines (%v):%s", len(events), err, timeline(t, o.Store, j.ID))
+					t.Errorf("its timeline has %d lines (%v):%s", len(events), err, timeline(t, o.Store, j.ID))
 				}
 
 				o.GitHub.SetFaults(githubsim.Faults{})

@@ -24,7 +24,7 @@ func (g gatedHub) Unfinished(ctx context.Context, repo router.Repo, calls int, e
 	return g.hub.Unfinished(ctx, repo, calls, each)
 }
 
-// claimedStore tells of claims whose token it does not know.
+// claimedStore reports claims whose token it does not know.
 type claimedStore struct {
 	Store
 	unknown chan struct{} // of size 1

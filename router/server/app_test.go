@@ -209,7 +209,7 @@ type hub struct {
 	asks []router.ConfigRequest
 	fail func(n int) error
 	runs int                                      // how often one was looked up
-	run  func(n int, id int64) (rules.Run, error) // the nth look-up
+	run  func(n int, id int64) (rules.Run, error) // the nth sync-up
 
 	ready   func(router.Target) error               // nil: at any time
 	job     func(id int64) (router.Delivery, error) // nil: every job is queued

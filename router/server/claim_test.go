@@ -41,7 +41,7 @@ func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
 		"stopped":                             {is: with(func(a *router.Allocation) { a.Desired = "stop" }), want: 403},
 		"never there":                         {err: router.ErrNotFound, want: 403},
 		"Nomad away":                          {err: errors.New("connection refused"), want: 503},
-		"Nomad forbids to look":               {err: &router.FixError{Fix: "give it read-job", Err: errors.New("denied")}, want: 503},
+		"Nomad forbids to read it":            {err: &router.FixError{Fix: "give it read-job", Err: errors.New("denied")}, want: 503},
 		"on another node, who cares":          {is: with(elsewhere), want: 200},
 		"on another node":                     {is: with(elsewhere), fromNode: true, want: 403},
 		"on this node":                        {is: starting, fromNode: true, want: 200},
@@ -72,8 +72,8 @@ func TestAClaimMustComeFromAStartingAllocation(t *testing.T) {
 	}
 }
 
-// A node that goes on claiming with a token that is refused, or whoever read it,
-// costs one look a second and one line of the log a minute.
+// A node that keeps claiming with a token that is refused, or whoever read that token,
+// costs one check a second and one line of the log a minute.
 func TestARefusedTokenIsLookedAtOnceASecond(t *testing.T) {
 	for name, tc := range map[string]struct {
 		is     router.Allocation

@@ -150,9 +150,9 @@ func TestAFirstLookIsToldOf(t *testing.T) { synctest.Test(t, testAFirstLookIsTol
 func testAFirstLookIsToldOf(t *testing.T) {
 	h := unhurried{&hub{}, make(chan struct{})}
 	r := start(t, openStore(t), &cluster{}, h.hub, func(c *server.Config) { c.GitHub = h })
-	got := readyz(t, r.App, "the first look", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
+	got := readyz(t, r.App, "the first sync", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
 	if c := is(t, got, "first_look"); c.Status != "warning" {
-		t.Errorf("the first look is %+v", c)
+		t.Errorf("the first sync is %+v", c)
 	}
 	close(h.gate)
 	readyz(t, r.App, "its end", func(_ int, r server.Readiness) bool { return r.Status == "ok" })

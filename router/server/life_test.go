@@ -41,10 +41,10 @@ rules:
     jobspec: docker-linux
 `
 
-func TestAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
-	synctest.Test(t, testAPlacementAndAnEndAreOnTheTimeLine)
+func TestAPlacementAndAnEndAreOnTheTimeline(t *testing.T) {
+	synctest.Test(t, testAPlacementAndAnEndAreOnTheTimeline)
 }
-func testAPlacementAndAnEndAreOnTheTimeLine(t *testing.T) {
+func testAPlacementAndAnEndAreOnTheTimeline(t *testing.T) {
 	w := newWorld(t, plainRule)
 	w.Start()
 	id := w.Queue("self-hosted", "linux")
@@ -303,7 +303,7 @@ func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 	}
 
 	w.Start(func(c *server.Config) { c.Sweep = 50 * time.Millisecond })
-	for _, d := range w.GitHub.Deliveries() { // as a full look at GitHub finds them
+	for _, d := range w.GitHub.Deliveries() { // as a full sync with GitHub finds them
 		if _, err := w.GitHub.Redeliver(d.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -329,10 +329,10 @@ func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 }
 
 // Another router may share the Nomad.
-func TestAnotherRoutersRunnersAreLetBe(t *testing.T) {
-	synctest.Test(t, testAnotherRoutersRunnersAreLetBe)
+func TestAnotherRoutersRunnersAreLeftAlone(t *testing.T) {
+	synctest.Test(t, testAnotherRoutersRunnersAreLeftAlone)
 }
-func testAnotherRoutersRunnersAreLetBe(t *testing.T) {
+func testAnotherRoutersRunnersAreLeftAlone(t *testing.T) {
 	w := newWorld(t, onlyOneRule)
 	w.Start()
 	id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"self-hosted", "linux"}, Duration: time.Hour})
@@ -404,7 +404,7 @@ func testDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 		})
 	}
 	if _, err := w.Hub.Runner(t.Context(), at, "gha-9-2-abcdef"); err != nil {
-		t.Errorf("another's offline runner: %v, want it let be", err)
+		t.Errorf("another's offline runner: %v, want it left alone", err)
 	}
 }
 
@@ -450,9 +450,9 @@ rules:
 	}
 }
 
-// Nomad starts what it lost with a node anew, if need be when there is a node
+// Nomad starts what it lost with a node again, if need be when there is a node
 // again: but the runner's job has another one by then.
-func TestARunnerThatIsLostWithItsNodeIsNotStartedAnew(t *testing.T) {
+func TestARunnerThatIsLostWithItsNodeIsNotStartedAgain(t *testing.T) {
 	for name, fails := range map[string]int{"Nomad is asked at once": 0, "Nomad could not be asked": 1} {
 		virtual(t, name, func(t *testing.T) {
 			w := newWorld(t, plainRule)

@@ -378,7 +378,7 @@ func testAtTheStartWhatTheDatabaseLacksIsDeliveredAgain(t *testing.T) {
 	r.Stop()
 }
 
-// What no list of deliveries tells of is looked at on GitHub itself.
+// What no list of deliveries has is read from GitHub itself.
 func TestAtTheStartAFullLookIsTakenWhereDeliveriesDoNotReach(t *testing.T) {
 	forbidden := &router.FixError{Fix: "give it", Err: errors.New("403")}
 	hook := func(repo string) router.Hook {
@@ -420,7 +420,7 @@ func TestAtTheStartAFullLookIsTakenWhereDeliveriesDoNotReach(t *testing.T) {
 			r := start(t, st, &cluster{}, h, later(tt.away))
 			time.Sleep(10 * time.Second)
 			if got := h.index.looked(); !slices.Equal(got, tt.want) {
-				t.Errorf("looked at %v, want %v", got, tt.want)
+				t.Errorf("synced %v, want %v", got, tt.want)
 			}
 			if _, err := st.Job(t.Context(), 9); (err == nil) != (tt.want != nil) {
 				t.Errorf("the job that waits on GitHub: %v", err)

@@ -179,7 +179,7 @@ rules:
 			}
 			for i, id := range ids {
 				if old && i < 5 {
-					continue // it has ended, and nobody tells of it
+					continue // it has ended, and nothing reports it
 				}
 				w.Await(id, in(router.Completed))
 			}

@@ -100,7 +100,7 @@ func testTheMetricsTellOfAJobsLife(t *testing.T) {
 	checkMetrics(t, text)
 }
 
-// checkMetrics has promtool look at metrics, where it can be had.
+// checkMetrics has promtool check metrics, where it is installed.
 func checkMetrics(t *testing.T, text string) {
 	t.Helper()
 	promtool, err := exec.LookPath("promtool")

@@ -215,7 +215,7 @@ func scalings(t *testing.T) []scaling {
 func TestTheAutoscalersFilesHaveTheirForm(t *testing.T) {
 	readme := string(read(t, "README.md"))
 	if n := strings.Count(readme, "```hcl\n"); n != 4 {
-		t.Errorf("the README has %d blocks of HCL, and 4 are looked at here", n)
+		t.Errorf("the README has %d blocks of HCL, and 4 are checked here", n)
 	}
 
 	// agent/config/config.go: what it takes of each block, as far as it is used here.

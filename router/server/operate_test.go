@@ -48,10 +48,10 @@ func (r *running) runner(id string) router.Runner {
 	return v
 }
 
-func TestAnOperatorHasAJobDecidedAnew(t *testing.T) {
-	synctest.Test(t, testAnOperatorHasAJobDecidedAnew)
+func TestAnOperatorHasAJobDecidedAgain(t *testing.T) {
+	synctest.Test(t, testAnOperatorHasAJobDecidedAgain)
 }
-func testAnOperatorHasAJobDecidedAnew(t *testing.T) {
+func testAnOperatorHasAJobDecidedAgain(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, &hub{})
 	reload := func(hash, mac string) { // what is denied is not decided again when the rules change, unless an operator asks
 		t.Helper()
@@ -175,7 +175,7 @@ func testAnOperatorsRetryStartsNoSecondRunner(t *testing.T) {
 	halted.Store(false)
 	must(t, r.App.RetryJob(t.Context(), 1))
 	if r.await(1, in(router.Dispatched)); !nomad.ended("gha-1-1") {
-		t.Error("the first runner goes on")
+		t.Error("the first runner was not stopped")
 	}
 }
 

@@ -177,7 +177,7 @@ func eachOwn(t *testing.T, run func(ctx context.Context, y *yard, task nomadsim.
 	}
 }
 
-func TestARunnerOfItsOwnRegistrationIsLetBe(t *testing.T) {
+func TestARunnerOfItsOwnRegistrationIsLeftAlone(t *testing.T) {
 	let := make(chan struct{}, 1)
 	var interrupted, starts atomic.Int64
 	run := func(ctx context.Context, y *yard, _ nomadsim.Task) int {
@@ -363,7 +363,7 @@ func TestWithTheDatabaseDeletedRunnersOfTheirOwnRegistrationAreTakenUp(t *testin
 			_ = os.Remove(y.Database + suffix)
 		}
 		y.Start(hourly)
-		for _, d := range y.GitHub.Deliveries() { // as a full look at GitHub finds them
+		for _, d := range y.GitHub.Deliveries() { // as a full sync with GitHub finds them
 			if _, err := y.GitHub.Redeliver(d.ID); err != nil {
 				t.Fatal(err)
 			}

@@ -36,7 +36,7 @@ func parsed(t *testing.T, text string) *rules.Set {
 	return set
 }
 
-func TestJobsThatNothingCouldServeAreDecidedAnewWhenTheRulesChange(t *testing.T) {
+func TestJobsThatNothingCouldServeAreDecidedAgainWhenTheRulesChange(t *testing.T) {
 	for name, change := range map[string]func(r *running, set *rules.Set) *running{
 		"by a reload": func(r *running, set *rules.Set) *running {
 			r.App.Reload(set, router.RulesVersion{Origin: "file changed"})

@@ -31,7 +31,7 @@ func testStreamsEndAsTheServerStops(t *testing.T) {
 		for {
 			line, err := s.ReadString('\n')
 			if err != nil {
-				t.Fatalf("a stream ends before it tells of job 1: %v", err)
+				t.Fatalf("a stream ends before it reports job 1: %v", err)
 			}
 			if strings.HasPrefix(line, "data: ") && strings.Contains(line, `"job_id":1,`) {
 				break

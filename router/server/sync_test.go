@@ -26,8 +26,8 @@ type index struct {
 	runs   map[string][]router.Delivery // by lower-case owner/name: the jobs of its unfinished runs
 	hidden map[string]bool              // by owner/name
 	asked  int                          // for the jobs of a run
-	looks  []string                     // repositories that were looked at
-	refuse func(n int) error            // the nth look
+	looks  []string                     // repositories that were synced
+	refuse func(n int) error            // the nth sync
 }
 
 func (x *index) Sees(_ context.Context, repo router.Repo) (bool, error) {
@@ -159,11 +159,11 @@ func testAJobOfARepositoryThatIsGoneIsGivenUpAfterADay(t *testing.T) {
 	r.await(1, in(router.Completed))
 }
 
-// What a re-check or a full look finds is taken as a delivery is.
+// What a re-check or a full sync finds is treated as a delivery is.
 func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
 	for name, find := range map[string]func(*testing.T, *running){
 		"re-check": func(*testing.T, *running) {},
-		"full look": func(t *testing.T, r *running) {
+		"full sync": func(t *testing.T, r *running) {
 			if _, err := r.App.Sync(t.Context(), "", "acme/web"); err != nil {
 				t.Fatal(err)
 			}
@@ -202,7 +202,7 @@ func testAFullLookFindsWhatIsNotKnown(t *testing.T) {
 	r := start(t, openStore(t), &cluster{}, h)
 	r.deliver(delivery(1, "queued", "self-hosted", "linux"))
 	r.deliver(delivery(3, "queued", "self-hosted", "linux"))
-	r.deliver(delivery(4, "queued", "self-hosted", "linux")) // in no run that goes on
+	r.deliver(delivery(4, "queued", "self-hosted", "linux")) // in no run that has not ended
 	other := delivery(5, "queued", "self-hosted", "linux")
 	other.Job.Repo.Name = "api"
 	r.deliver(other)
@@ -247,12 +247,12 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 	r := start(t, st, nomad, h)
 	r.await(1, in(router.Dispatched))
 	<-blocked
-	r.Stop() // half way: the next process begins anew
+	r.Stop() // half way: the next process begins again
 	h.index.mu.Lock()
 	h.index.refuse = nil
 	h.index.mu.Unlock()
 	r = start(t, st, nomad, h)
-	eventually(t, "the end of the look", func() bool {
+	eventually(t, "the end of the sync", func() bool {
 		mark, err := st.Mark(t.Context(), "first look")
 		return err == nil && mark == "done"
 	})
@@ -261,7 +261,7 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 	got, want := h.looked(), []string{"acme/api", "acme/web", "acme/web", "beta/web", "acme/api", "acme/web", "beta/web"}
 	slices.Sort(got[min(4, len(got)):])
 	if !slices.Equal(got, want) {
-		t.Errorf("looked at %v, want %v", got, want)
+		t.Errorf("synced %v, want %v", got, want)
 	}
 	r = start(t, st, nomad, h)
 	r.Stop()
@@ -270,10 +270,10 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 	}
 }
 
-func TestADatabaseWithJobsIsNotFilledAnew(t *testing.T) {
-	synctest.Test(t, testADatabaseWithJobsIsNotFilledAnew)
+func TestADatabaseWithJobsIsNotFilledAgain(t *testing.T) {
+	synctest.Test(t, testADatabaseWithJobsIsNotFilledAgain)
 }
-func testADatabaseWithJobsIsNotFilledAnew(t *testing.T) {
+func testADatabaseWithJobsIsNotFilledAgain(t *testing.T) {
 	st := openStore(t)
 	if _, err := st.Receive(t.Context(), delivery(1, "queued", "ubuntu-latest")); err != nil {
 		t.Fatal(err)
@@ -284,6 +284,6 @@ func testADatabaseWithJobsIsNotFilledAnew(t *testing.T) {
 	r.await(1, in(router.Ignored))
 	r.Stop()
 	if got := h.looked(); len(got) != 0 {
-		t.Errorf("looked at %v, want nothing", got)
+		t.Errorf("synced %v, want nothing", got)
 	}
 }

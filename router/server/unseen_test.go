@@ -13,7 +13,7 @@ import (
 	"switchyard/router/server"
 )
 
-// A Nomad that takes jobs and looks at none says nothing of it: runner, job and
+// A Nomad that takes jobs and evaluates none does not say so: runner, job and
 // /readyz do.
 func TestAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 	synctest.Test(t, testAPausedEvaluationBrokerIsToldOf)
@@ -37,7 +37,7 @@ func testAPausedEvaluationBrokerIsToldOf(t *testing.T) {
 	if !strings.Contains(j.Reason, "Nomad has not evaluated it for 30s: its evaluation broker is paused") || !strings.HasPrefix(w.Runners(id)[0].Reason, "Nomad has not evaluated") {
 		t.Errorf("the job says %q, its runner %q", j.Reason, w.Runners(id)[0].Reason)
 	}
-	got := readyz(t, w.App, "nothing is looked at", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
+	got := readyz(t, w.App, "nothing is evaluated", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
 	if c := is(t, got, "nomad"); !strings.Contains(c.Reason, "does not evaluate them") {
 		t.Errorf("/readyz says %+v", c)
 	}

@@ -133,7 +133,7 @@ func TestASoundDatabaseIsFoundToBeWhole(t *testing.T) {
 	must(t, err)
 	defer s.Close()
 	if !s.Whole() {
-		t.Error("there was no time to look at a small database")
+		t.Error("there was no time to check a small database")
 	}
 }
 
@@ -272,7 +272,7 @@ func TestAChangeIsNotMadeInAFileThatIsTakenAway(t *testing.T) {
 }
 
 // Who replicates the database with SQLite's own means is no danger to it.
-func TestAnotherWriterThatKeepsToSQLitesWaysIsLetBe(t *testing.T) {
+func TestAnotherWriterThatKeepsToSQLitesWaysIsLeftAlone(t *testing.T) {
 	s := openTemp(t)
 	fill(t, s, 1, 50)
 	other, err := sql.Open("sqlite", s.path)

@@ -442,8 +442,8 @@ func TestTheDescriptionHasEveryPath(t *testing.T) {
 	}
 }
 
-// To look at a job decides it once, however often and by whom.
-func TestALookAtAJobDoesNotDecideItAgain(t *testing.T) {
+// Showing a job decides it once, however often and to whom.
+func TestShowingAJobDoesNotDecideItAgain(t *testing.T) {
 	s := serve(t)
 	for range 3 {
 		d := decode[api.JobDetail](t, s.call("GET", "/jobs/1", http.StatusOK))

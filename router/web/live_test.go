@@ -140,7 +140,7 @@ func changed(id int64) string {
 	return fmt.Sprintf(`id: %d | event: change | data: {"id":%d,"job_id":%d,"at":"2026-03-01T12:00:00Z","source":"router","runner":"","state":"queued","what":"a\nb"}`, id, id, id)
 }
 
-// All follow by one look at a time, for longer than a request may take, and
+// All follow by one read at a time, for longer than a request may take, and
 // end when the server stops, so that it is not kept.
 func TestManyFollowByOneLook(t *testing.T) { synctest.Test(t, testManyFollowByOneLook) }
 
@@ -273,7 +273,7 @@ func (f *follower) id() (id int64) {
 	return c.ID
 }
 
-// Who may not look any more, or at other repositories, does not follow on.
+// Whoever may not see it any more, or sees other repositories, follows no longer.
 func TestAStreamEndsWithTheRightToIt(t *testing.T) {
 	for name, change := range map[string]func(*auth.Access){
 		"the token is taken away": func(acc *auth.Access) { acc.Tokens = nil },

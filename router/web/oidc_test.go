@@ -157,7 +157,7 @@ func TestPeopleLogInByOpenIDConnect(t *testing.T) {
 		}
 	}
 	retry(http.StatusOK)
-	p.claims["groups"] = []string{"app", "all"} // all may look, but only app's are seen with the higher role
+	p.claims["groups"] = []string{"app", "all"} // all are viewers, but only app's are seen with the higher role
 	in = p.loggedIn(s)
 	retry(http.StatusNotFound)
 	p.claims["groups"] = []string{"all"}

@@ -49,7 +49,7 @@ func stalled(t *testing.T) io.Reader {
 	return r
 }
 
-// One principal's drafts that do not arrive keep no other's from being looked at.
+// One principal's drafts that do not arrive keep no other's from being checked.
 func TestDraftsThatStallKeepNobodyOut(t *testing.T) {
 	synctest.Test(t, testDraftsThatStallKeepNobodyOut)
 }
@@ -93,11 +93,11 @@ func testDraftsThatStallKeepNobodyOut(t *testing.T) {
 		t.Errorf("drafts that stalled were answered %v", count)
 	}
 	if n := b.checks.Load(); n != 2 {
-		t.Errorf("%d drafts were looked at, want 2", n)
+		t.Errorf("%d drafts were checked, want 2", n)
 	}
 }
 
-// Of one principal one draft is looked at, and of all: the next waits for its turn.
+// Of one principal one draft is checked at a time, and of all: the next waits for its turn.
 func TestOneDraftIsLookedAtAtATime(t *testing.T) { synctest.Test(t, testOneDraftIsLookedAtAtATime) }
 
 func testOneDraftIsLookedAtAtATime(t *testing.T) {
@@ -117,7 +117,7 @@ func testOneDraftIsLookedAtAtATime(t *testing.T) {
 	for i := range int32(3) {
 		synctest.Wait()
 		if looked := b.checks.Load(); looked != i+1 || answered.Load() != i {
-			t.Errorf("%d drafts are looked at, and %d answered; want %d and %d", looked, answered.Load(), i+1, i)
+			t.Errorf("%d drafts are checked, and %d answered; want %d and %d", looked, answered.Load(), i+1, i)
 		}
 		b.checking <- struct{}{}
 	}
@@ -127,7 +127,7 @@ func testOneDraftIsLookedAtAtATime(t *testing.T) {
 // A patient book checks a draft until its context ends.
 type patient struct {
 	*book
-	jobs int // that it tells of, before it tells no more
+	jobs int // that it yields before it blocks
 }
 
 func (p patient) Check(ctx context.Context, files []rules.File) (router.RulesCheck, *rules.Set, error) {
@@ -150,8 +150,8 @@ func (p patient) Recent(ctx context.Context, _ time.Time, _ router.Scope) iter.S
 	}
 }
 
-// A look that takes too long says so, after 10 seconds, and what there is of it.
-func TestALookHasItsTime(t *testing.T) {
+// A check that takes too long says so after 10 seconds, with what it found until then.
+func TestACheckHasItsTime(t *testing.T) {
 	virtual(t, "a check", func(t *testing.T) {
 		s := serveBook(t, patient{book: newBook()})
 		began := time.Now()
@@ -179,7 +179,7 @@ func TestALookHasItsTime(t *testing.T) {
 		began := time.Now()
 		s.call("POST", "/check", http.StatusServiceUnavailable, asJSON(drafted(goodRules)), func(req *http.Request) { *req = *req.WithContext(ctx) })
 		if time.Since(began) != time.Second {
-			t.Errorf("it was looked at for %v", time.Since(began))
+			t.Errorf("it was checked for %v", time.Since(began))
 		}
 	})
 }

@@ -29,11 +29,11 @@ func (b *counting) FindJobs(ctx context.Context, f router.JobFilter) ([]router.J
 
 // While clients follow the stream, all open pages are answered by one search of the
 // database for each change, and never with what was before it.
-func TestWhoLooksAtTheSameSharesALook(t *testing.T) {
-	synctest.Test(t, testWhoLooksAtTheSameSharesALook)
+func TestReadersOfTheSamePageShareASearch(t *testing.T) {
+	synctest.Test(t, testReadersOfTheSamePageShareASearch)
 }
 
-func testWhoLooksAtTheSameSharesALook(t *testing.T) {
+func testReadersOfTheSamePageShareASearch(t *testing.T) {
 	db, st := &counting{}, (*store.Store)(nil)
 	s := serve(t, func(c *web.Config) {
 		st = c.Database.(placeless).Store

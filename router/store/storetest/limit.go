@@ -91,7 +91,7 @@ var limitTests = []test{
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no", nil, T0))
 		f.wantState(2, router.Queued)
 	}},
-	{"held jobs are looked at again when limits change", func(t *testing.T, f *fixture) {
+	{"held jobs are reconsidered when limits change", func(t *testing.T, f *fixture) {
 		for id := range int64(4) {
 			f.receive(queued(id + 1))
 		}

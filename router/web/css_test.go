@@ -58,7 +58,7 @@ func unusedClasses(css, pages, code string) (unused []string) {
 	return unused
 }
 
-// What no page has needs no look.
+// A class that no page has is left over.
 func TestEveryClassOfTheStylesheetIsUsed(t *testing.T) {
 	css := readAll(t, "assets/app.css")
 	pages := readAll(t, "templates/*.html", "assets/app.js", "editor/main.js")
