@@ -5,7 +5,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 
@@ -85,35 +84,42 @@ func newest[T any](q querier, scan func(*sql.Rows, *T) error, columns string, id
 	default:
 		states = []router.JobState{""}
 	}
-	var jobs []T
-	for _, state := range states {
-		for patterns := range chunks(f.Within) {
-			// The IDs first: SQLite ends no statement that is past its first row.
-			var of []string
-			var args []any
-			for _, pattern := range patterns {
-				sql, with := idsOf(f, state, pattern)
-				of, args = append(of, "SELECT id FROM ("+sql+")"), append(args, with...)
-			}
-			found, err := all(q, scan, `SELECT `+columns+` FROM jobs WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY id DESC LIMIT ?`, append(args, f.Limit)...)
-			if err != nil {
-				return nil, fmt.Errorf("find jobs: %w", err)
-			}
-			jobs = append(jobs, found...)
-		}
+	jobs, err := union(q, scan, `SELECT `+columns+` FROM jobs`, "id DESC", f.Within, f.Limit, states,
+		func(state router.JobState, pattern string) (string, []any) { return idsOf(f, state, pattern) },
+		func(a, b T) int { return cmp.Compare(id(b), id(a)) })
+	if err != nil {
+		return nil, fmt.Errorf("find jobs: %w", err)
 	}
-	slices.SortFunc(jobs, func(a, b T) int { return cmp.Compare(id(b), id(a)) })
-	jobs = slices.CompactFunc(jobs, func(a, b T) bool { return id(a) == id(b) }) // of two patterns
-	return jobs[:min(len(jobs), f.Limit)], nil
+	return jobs, nil
 }
 
-// chunks goes through the patterns of a scope, some at a time. Everything is one
-// pattern, "".
-func chunks(s router.Scope) iter.Seq[[]string] {
-	if s == nil {
-		return slices.Values([][]string{{""}})
+// union reads up to limit rows, in an order, of several sources and within each pattern of a
+// scope; everything is one pattern, "". idsOf selects the IDs of one source and pattern: the
+// IDs come first, as SQLite ends no statement that is past its first row. compare is the order;
+// 0: the same row, of two patterns.
+func union[T, S any](q querier, scan func(*sql.Rows, *T) error, selects, order string, within router.Scope, limit int, sources []S, idsOf func(source S, pattern string) (string, []any), compare func(a, b T) int) (rows []T, err error) {
+	patterns := []string(within)
+	if within == nil {
+		patterns = []string{""}
 	}
-	return slices.Chunk([]string(s), scopePatterns)
+	for _, source := range sources {
+		for some := range slices.Chunk(patterns, scopePatterns) {
+			var of []string
+			var args []any
+			for _, pattern := range some {
+				sql, with := idsOf(source, pattern)
+				of, args = append(of, "SELECT id FROM ("+sql+")"), append(args, with...)
+			}
+			found, err := all(q, scan, selects+` WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY `+order+` LIMIT ?`, append(args, limit)...)
+			if err != nil {
+				return nil, err
+			}
+			rows = append(rows, found...)
+		}
+	}
+	slices.SortFunc(rows, compare)
+	rows = slices.CompactFunc(rows, func(a, b T) bool { return compare(a, b) == 0 })
+	return rows[:min(len(rows), limit)], nil
 }
 
 // idsOf selects the IDs of the newest jobs of a filter in one state ("": any)
@@ -225,40 +231,29 @@ func (r reads) FindRunners(ctx context.Context, f router.RunnerFilter) (runners 
 				source{"runners INDEXED BY runners_open", "ended_at <> 0 AND state IN ('dispatched', 'claimed', 'online', 'busy')" + is, false})
 		}
 	}
-	for _, state := range states {
-		for patterns := range chunks(f.Within) {
-			var of []string
-			var args []any
-			for _, pattern := range patterns {
-				from, order := state.from, "job_id"
-				var where condition
-				where.and(state.where)
-				if f.BeforeJob != 0 {
-					where.and("(job_id, try) < (?, ?)", f.BeforeJob, f.BeforeTry)
-				}
-				if pattern != "" {
-					sql, with := scoped(pattern)
-					if state.many {
-						from, order = "(SELECT id AS of, owner, repo, host FROM jobs) CROSS JOIN "+from+" ON job_id = of", "of"
-						if f.BeforeJob != 0 {
-							where.and("of <= ?", f.BeforeJob)
-						}
-						where.and(sql, with...)
-					} else {
-						where.and("EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id AND "+sql+")", with...)
-					}
-				}
-				of = append(of, "SELECT id FROM (SELECT runners.id FROM "+from+" WHERE "+where.String()+" ORDER BY "+order+" DESC, try DESC LIMIT ?)")
-				args = append(append(args, where.args...), f.Limit)
-			}
-			found, err := all(r.querier(ctx), scanRunner, `SELECT `+runnerColumns+` FROM runners WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY job_id DESC, try DESC LIMIT ?`, append(args, f.Limit)...)
-			if err != nil {
-				return nil, fmt.Errorf("find runners: %w", err)
-			}
-			runners = append(runners, found...)
+	runners, err = union(r.querier(ctx), scanRunner, `SELECT `+runnerColumns+` FROM runners`, "job_id DESC, try DESC", f.Within, f.Limit, states, func(state source, pattern string) (string, []any) {
+		from, order := state.from, "job_id"
+		var where condition
+		where.and(state.where)
+		if f.BeforeJob != 0 {
+			where.and("(job_id, try) < (?, ?)", f.BeforeJob, f.BeforeTry)
 		}
+		if pattern != "" {
+			sql, with := scoped(pattern)
+			if state.many {
+				from, order = "(SELECT id AS of, owner, repo, host FROM jobs) CROSS JOIN "+from+" ON job_id = of", "of"
+				if f.BeforeJob != 0 {
+					where.and("of <= ?", f.BeforeJob)
+				}
+				where.and(sql, with...)
+			} else {
+				where.and("EXISTS (SELECT 1 FROM jobs WHERE jobs.id = job_id AND "+sql+")", with...)
+			}
+		}
+		return "SELECT runners.id FROM " + from + " WHERE " + where.String() + " ORDER BY " + order + " DESC, try DESC LIMIT ?", append(where.args, f.Limit)
+	}, func(a, b router.Runner) int { return cmp.Or(cmp.Compare(b.JobID, a.JobID), cmp.Compare(b.Try, a.Try)) })
+	if err != nil {
+		return nil, fmt.Errorf("find runners: %w", err)
 	}
-	slices.SortFunc(runners, func(a, b router.Runner) int { return cmp.Or(cmp.Compare(b.JobID, a.JobID), cmp.Compare(b.Try, a.Try)) })
-	runners = slices.CompactFunc(runners, func(a, b router.Runner) bool { return a.ID == b.ID })
-	return runners[:min(len(runners), f.Limit)], nil
+	return runners, nil
 }
