@@ -314,13 +314,9 @@ func strangersMarkup(t *testing.T, page string) (faults []string) {
 func (y *yard) deliver(guid string, payload []byte) {
 	y.T.Helper()
 	req, err := githubsim.NewDelivery(y.T.Context(), "http://"+y.Addr+"/webhooks/github", routertest.Secret, guid, "workflow_job", payload)
-	if err != nil {
-		y.T.Fatal(err)
-	}
+	must(y.T, err)
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		y.T.Fatal(err)
-	}
+	must(y.T, err)
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusAccepted && resp.StatusCode != http.StatusOK {
 		y.T.Fatalf("the delivery %s was answered %s", guid, resp.Status)

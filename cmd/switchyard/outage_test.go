@@ -66,9 +66,7 @@ func (o *outage) queue(owner string, n int) (ids []int64) {
 // starts returns how many Nomad jobs there were for the jobs of an owner.
 func (o *outage) starts(owner string) (n int) {
 	list, _, err := o.API.Jobs().ListOptions(&api.JobListOptions{Fields: &api.JobListFields{Meta: true}}, &api.QueryOptions{Prefix: "gha-"})
-	if err != nil {
-		o.T.Fatal(err)
-	}
+	must(o.T, err)
 	for _, j := range list {
 		if strings.HasPrefix(j.Meta["GH_REPOSITORY"], owner+"/") {
 			n++

@@ -87,15 +87,11 @@ func freePort(t testing.TB) string {
 func (p *process) start() {
 	p.t.Helper()
 	program, err := exec.LookPath("switchyard") // testscript puts the test's own program there
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	must(p.t, err)
 	p.cmd = exec.Command(program, p.args...)
 	p.cmd.Env = p.env
 	p.cmd.Stderr = &p.log
-	if err := p.cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
+	must(p.t, p.cmd.Start())
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if resp, err := http.Get(p.admin + "/readyz"); err == nil {
 			resp.Body.Close()

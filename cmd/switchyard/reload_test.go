@@ -41,18 +41,14 @@ func serveRules(t *testing.T, path string, more ...string) *process {
 
 func (p *process) rulesStatus() (s router.RulesStatus) {
 	p.t.Helper()
-	if err := json.Unmarshal(p.get(router.RulesPath), &s); err != nil {
-		p.t.Fatal(err)
-	}
+	must(p.t, json.Unmarshal(p.get(router.RulesPath), &s))
 	return s
 }
 
 func (p *process) get(path string) []byte {
 	p.t.Helper()
 	resp, err := http.Get(p.admin + path)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	must(p.t, err)
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {

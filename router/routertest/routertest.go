@@ -128,9 +128,7 @@ func New(t testing.TB, c Config) *World {
 func Parse(t testing.TB, text string) *rules.Set {
 	t.Helper()
 	set, err := rules.Parse("rules.yaml", []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Must(t, err)
 	return set
 }
 
@@ -158,9 +156,8 @@ func (w *World) newGitHub(sim githubsim.Config, client gh.Config) {
 	client.Called = w.Metrics.GitHubCalled
 	t.Cleanup(client.HTTPClient.CloseIdleConnections)
 	var err error
-	if w.Hub, err = gh.New(client); err != nil {
-		t.Fatal(err)
-	}
+	w.Hub, err = gh.New(client)
+	Must(t, err)
 }
 
 // NewNomad gives the world another Nomad, from the next Start on.
@@ -181,23 +178,18 @@ func (w *World) NewNomad(c nomadsim.Config) {
 		w.NomadURL = w.Net.Serve(t, front)
 	}
 	specs, err := jobspecs.Load(w.config.Jobspecs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	Must(t, err)
 	log, dial := cmp.Or(w.config.Logger, slog.New(slog.DiscardHandler)), w.config.Dial
 	if dial == nil {
 		dial = w.Net.Dial
 	}
 	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: w.NomadURL}, Dial: dial, Called: w.Metrics.NomadCalled})
-	if err != nil {
-		t.Fatal(err)
-	}
+	Must(t, err)
 	w.Client = capacity.New(cluster)
 	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
 	t.Cleanup(client.CloseIdleConnections)
-	if w.API, err = api.NewClient(&api.Config{Address: w.NomadURL, HttpClient: client}); err != nil {
-		t.Fatal(err)
-	}
+	w.API, err = api.NewClient(&api.Config{Address: w.NomadURL, HttpClient: client})
+	Must(t, err)
 }
 
 func (w *World) task(ctx context.Context, t nomadsim.Task) int {
@@ -287,9 +279,7 @@ func (w *World) Start(change ...func(*server.Config)) {
 		wire = func(_ *World, c server.Config) (*server.App, error) { return server.New(c) }
 	}
 	app, err := wire(w, c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	Must(t, err)
 	w.mu.Lock()
 	w.App, w.Addr = app, app.Addr()
 	w.mu.Unlock()
@@ -324,9 +314,7 @@ func (w *World) Await(id int64, ok func(router.Job) bool) router.Job {
 func (w *World) Runners(id int64) []router.Runner {
 	w.T.Helper()
 	list, err := w.Store.Runners(w.T.Context(), id)
-	if err != nil {
-		w.T.Fatal(err)
-	}
+	Must(w.T, err)
 	return list
 }
 
@@ -340,19 +328,13 @@ func (w *World) Gone(id string) bool {
 func (w *World) Claim(token router.Secret) (status int, body string) {
 	w.T.Helper()
 	req, err := http.NewRequestWithContext(w.T.Context(), http.MethodGet, "http://"+w.App.Addr()+router.ClaimPath, nil)
-	if err != nil {
-		w.T.Fatal(err)
-	}
+	Must(w.T, err)
 	req.Header.Set("Authorization", "Bearer "+string(token))
 	resp, err := w.Net.Once().Do(req)
-	if err != nil {
-		w.T.Fatal(err)
-	}
+	Must(w.T, err)
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		w.T.Fatal(err)
-	}
+	Must(w.T, err)
 	return resp.StatusCode, string(b)
 }
 

@@ -81,9 +81,8 @@ func BenchmarkPass(b *testing.B) {
 		defer agent.Close()
 		specs, err := jobspecs.Load("")
 		must(b, err)
-		if c.client, err = nomad.New(nomad.Config{Jobspecs: specs, API: &api.Config{Address: agent.URL}}); err != nil {
-			b.Fatal(err)
-		}
+		c.client, err = nomad.New(nomad.Config{Jobspecs: specs, API: &api.Config{Address: agent.URL}})
+		must(b, err)
 		app, err := server.New(server.Config{
 			Store: st, Nomad: c, GitHub: &hub{}, Rules: set, Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler),
 			Webhook: func(func(context.Context, router.Delivery) error) (http.Handler, error) {

@@ -28,9 +28,7 @@ func wantConflict(t *testing.T, err error, says string) {
 func (r *running) told(id int64, runner, says string) bool {
 	r.T.Helper()
 	events, err := r.store.Timeline(r.T.Context(), id)
-	if err != nil {
-		r.T.Fatal(err)
-	}
+	must(r.T, err)
 	for _, e := range events {
 		if e.Source == router.SourceOperator && e.RunnerID == runner && strings.Contains(e.What, says) {
 			return true
@@ -42,9 +40,7 @@ func (r *running) told(id int64, runner, says string) bool {
 func (r *running) runner(id string) router.Runner {
 	r.T.Helper()
 	v, err := r.store.Runner(r.T.Context(), id)
-	if err != nil {
-		r.T.Fatal(err)
-	}
+	must(r.T, err)
 	return v
 }
 

@@ -97,9 +97,7 @@ func (y *yard) runner(id int64, what string, ok func(router.Runner) bool) (r rou
 func (y *yard) status(nomadJob string) string {
 	y.T.Helper()
 	j, _, err := y.API.Jobs().Info(nomadJob, nil)
-	if err != nil {
-		y.T.Fatal(err)
-	}
+	must(y.T, err)
 	return *j.Status
 }
 
@@ -107,9 +105,7 @@ func (y *yard) status(nomadJob string) string {
 func (y *yard) unclaimed(id int64) {
 	y.T.Helper()
 	line, err := y.Store.Timeline(y.T.Context(), id)
-	if err != nil {
-		y.T.Fatal(err)
-	}
+	must(y.T, err)
 	said := ""
 	for _, e := range line {
 		said += e.What + "\n"

@@ -162,9 +162,7 @@ func (s *server) call(method, path string, status int, change ...func(*http.Requ
 		f(req)
 	}
 	sent, err := io.ReadAll(req.Body)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	must(s.t, err)
 	req.Body = io.NopCloser(bytes.NewReader(sent))
 	rec := httptest.NewRecorder()
 	s.handler.ServeHTTP(rec, req)
@@ -172,9 +170,7 @@ func (s *server) call(method, path string, status int, change ...func(*http.Requ
 		s.t.Errorf("%s %s = %d %s, want %d", method, path, rec.Code, rec.Body, status)
 	}
 	described, err := description()
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	must(s.t, err)
 	relative := req.Clone(req.Context())
 	relative.URL.Host, relative.URL.Scheme = "", ""
 	relative.Body = io.NopCloser(bytes.NewReader(sent))

@@ -89,13 +89,9 @@ func (p *provider) token(asked url.Values) string {
 		p.change(claims)
 	}
 	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.RS256, Key: jose.JSONWebKey{Key: p.key, KeyID: "k"}}, nil)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	must(p.t, err)
 	raw, err := jwt.Signed(signer).Claims(claims).Serialize()
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	must(p.t, err)
 	return raw
 }
 
