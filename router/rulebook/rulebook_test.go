@@ -41,9 +41,7 @@ func newRulebook(t *testing.T, path string, files map[string]string) (kept, *inF
 	must(t, err)
 	app := new(inForceNow)
 	r := &Book{source: source{rules: filepath.Join(dir, path)}, app: app, nomad: client, keep: st.KeepRules, log: slog.New(slog.DiscardHandler)}
-	if _, err := r.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(r.Start(t.Context())))
 	return kept{r, st}, app
 }
 
@@ -190,9 +188,7 @@ func TestNoVersionIsReplacedThatIsNotKept(t *testing.T) {
 		t.Errorf("Apply = %v; in force: %s", err, app.rules)
 	}
 	again := &Book{source: b.source, nomad: b.nomad, keep: b.KeepRules, log: b.log}
-	if _, err := again.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(again.Start(t.Context())))
 	versions, err := b.RulesVersions(t.Context())
 	if err != nil || len(versions) != 2 || versions[0].Origin != "start" || versions[0].Hash != b.base(t) {
 		t.Errorf("versions: %+v, %v", versions, err)
@@ -310,3 +306,6 @@ var (
 	replace = routertest.Replace
 	denyAll = routertest.DenyAll
 )
+
+// errOf returns the error of a call whose other result does not matter.
+func errOf[T any](_ T, err error) error { return err }

@@ -140,9 +140,7 @@ func inLoop(t *testing.T, f func(t *testing.T, l *loopTest)) {
 		client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
 		must(t, err)
 		l.nomad = client
-		if _, err := l.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(l.Start(t.Context())))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {

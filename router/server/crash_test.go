@@ -234,9 +234,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 					before.Stop()
 					if tc.needed {
 						nomad.end("gha-2-1")
-						if _, err := st.Lost(t.Context(), "gha-2-1", time.Now().Add(time.Hour), router.CauseRunner, "its node died", time.Now()); err != nil {
-							t.Fatal(err)
-						}
+						must(t, errOf(st.Lost(t.Context(), "gha-2-1", time.Now().Add(time.Hour), router.CauseRunner, "its node died", time.Now())))
 					}
 
 					c := &crash{left: n, after: after}
@@ -287,9 +285,7 @@ func TestNoCrashLosesAJobThatTookOverARunner(t *testing.T) {
 					before.dispatch(id)
 				}
 				before.Stop()
-				if _, err := st.Receive(t.Context(), taken(1, "in_progress", "another")); err != nil {
-					t.Fatal(err)
-				}
+				must(t, errOf(st.Receive(t.Context(), taken(1, "in_progress", "another"))))
 				c := &crash{left: 1 << 30, after: after}
 				first := start(t, claimsFirst{crashingStore{st, c}}, nomad, h, slow, func(cfg *server.Config) {
 					cfg.Nomad, cfg.GitHub = crashingNomad{nomad, c}, crashingHub{h, c}

@@ -25,9 +25,7 @@ func testBothListenersBoundTheirConnections(t *testing.T) {
 		c, err := network.Dial(t.Context(), "tcp", addr)
 		must(t, err)
 		t.Cleanup(func() { _ = c.Close() })
-		if _, err := fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(fmt.Fprint(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")))
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
 			t.Fatalf("a request gets no answer while others hold connections: %v", err)

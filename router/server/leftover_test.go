@@ -139,9 +139,7 @@ func TestLeftoverRunners(t *testing.T) {
 		r := start(t, st, nomad, h)
 		r.online(1)
 		r.Stop()
-		if _, err := st.Receive(t.Context(), taken(1, "in_progress", "another")); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(st.Receive(t.Context(), taken(1, "in_progress", "another"))))
 		start(t, st, nomad, h, slow)
 		eventually(t, "its Nomad job is stopped", func() bool { return nomad.ended("gha-1-1") })
 	})

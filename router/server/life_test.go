@@ -304,9 +304,7 @@ func testWithTheDatabaseDeletedRunnersAreTakenUp(t *testing.T) {
 
 	w.Start(func(c *server.Config) { c.Sweep = 50 * time.Millisecond })
 	for _, d := range w.GitHub.Deliveries() { // as a full sync with GitHub finds them
-		if _, err := w.GitHub.Redeliver(d.ID); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(w.GitHub.Redeliver(d.ID)))
 	}
 	w.Await(runs, in(router.Running))
 	w.Await(waits, in(router.Dispatched))

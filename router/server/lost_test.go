@@ -88,12 +88,8 @@ func TestDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 func testDeliveriesThatNeverArrivedAreMadeAgain(t *testing.T) {
 	now := time.Now()
 	st := openStore(t)
-	if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := st.RecordHook(t.Context(), router.Hook{Kind: router.HookApp}, now.Add(-time.Hour), now); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux"))))
+	must(t, errOf(st.RecordHook(t.Context(), router.Hook{Kind: router.HookApp}, now.Add(-time.Hour), now)))
 	// A new database is not compared with what GitHub delivered.
 	must(t, st.SetMark(t.Context(), "first look", "begun"))
 	h := &hub{}
@@ -406,9 +402,7 @@ func TestAtTheStartAFullLookIsTakenWhereDeliveriesDoNotReach(t *testing.T) {
 	} {
 		virtual(t, tt.name, func(t *testing.T) {
 			st := openStore(t)
-			if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errOf(st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux"))))
 			for _, h := range tt.hooks {
 				prove(t, st, h)
 			}

@@ -76,9 +76,7 @@ func testEightProcessesStartOneRunner(t *testing.T) {
 	must(t, w.Nomad.FailNode("node-1"))
 	st := openStore(t)
 	now := time.Now()
-	if _, err := st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(st.Receive(t.Context(), delivery(5, "queued", "self-hosted", "linux"))))
 	job, err := st.Job(t.Context(), 5)
 	must(t, err)
 	r := router.Runner{ID: job.RunnerID(), JobID: job.ID, Try: job.Try, State: router.RunnerDispatched, Name: job.RunnerID()}

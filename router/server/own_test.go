@@ -360,9 +360,7 @@ func TestWithTheDatabaseDeletedRunnersOfTheirOwnRegistrationAreTakenUp(t *testin
 		}
 		y.Start(hourly)
 		for _, d := range y.GitHub.Deliveries() { // as a full sync with GitHub finds them
-			if _, err := y.GitHub.Redeliver(d.ID); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errOf(y.GitHub.Redeliver(d.ID)))
 		}
 		time.Sleep(time.Hour)
 		got := y.runner(id, "it is known again", func(r router.Runner) bool { return r.State == router.RunnerBusy })

@@ -22,9 +22,7 @@ func testOldHistoryIsForgotten(t *testing.T) {
 	for id, age := range map[int64]time.Duration{1: 100 * time.Hour, 2: time.Hour} {
 		d := delivery(id, "completed", "self-hosted", "linux")
 		d.ReceivedAt = time.Now().Add(-age)
-		if _, err := st.Receive(t.Context(), d); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(st.Receive(t.Context(), d)))
 	}
 	start(t, st, &cluster{}, &hub{}, func(c *server.Config) { c.Keep = 80 * time.Hour })
 	eventually(t, "the old job is gone", func() bool {

@@ -149,9 +149,7 @@ func testAJobOfARepositoryThatIsGoneIsGivenUpAfterADay(t *testing.T) {
 	st := openStore(t)
 	d := delivery(1, "queued", "self-hosted", "linux")
 	d.ReceivedAt = time.Now().Add(-25 * time.Hour)
-	if _, err := st.Receive(t.Context(), d); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(st.Receive(t.Context(), d)))
 	h := &hub{}
 	h.hidden = map[string]bool{"acme/web": true}
 	h.job = func(int64) (router.Delivery, error) { return router.Delivery{}, router.ErrNotFound }
@@ -164,9 +162,7 @@ func TestARunnerIsStoppedWhenGitHubSaysThatItsJobEnded(t *testing.T) {
 	for name, find := range map[string]func(*testing.T, *running){
 		"re-check": func(*testing.T, *running) {},
 		"full sync": func(t *testing.T, r *running) {
-			if _, err := r.App.Sync(t.Context(), "", "acme/web"); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errOf(r.App.Sync(t.Context(), "", "acme/web")))
 		},
 	} {
 		virtual(t, name, func(t *testing.T) {
@@ -275,9 +271,7 @@ func TestADatabaseWithJobsIsNotFilledAgain(t *testing.T) {
 }
 func testADatabaseWithJobsIsNotFilledAgain(t *testing.T) {
 	st := openStore(t)
-	if _, err := st.Receive(t.Context(), delivery(1, "queued", "ubuntu-latest")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(st.Receive(t.Context(), delivery(1, "queued", "ubuntu-latest"))))
 	h := &hub{}
 	h.repos = []router.Repo{{Owner: "acme", Name: "web"}}
 	r := start(t, st, &cluster{}, h)

@@ -30,9 +30,7 @@ func testDueJobsAreTakenInTurn(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if _, err := st.Receive(t.Context(), of(1001, "beta", "web")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(st.Receive(t.Context(), of(1001, "beta", "web"))))
 
 	var mu sync.Mutex
 	var order []int64

@@ -16,9 +16,7 @@ func TestABackupIsOfADatabaseInUseOrNot(t *testing.T) {
 	path := filepath.Join(dir, "x.db")
 	s := open(t, path)
 	for id := range int64(50) {
-		if _, err := s.Receive(t.Context(), storetest.NewDelivery(id+1, "queued", "queued")); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(id+1, "queued", "queued"))))
 	}
 	backup := func(name string) string {
 		t.Helper()

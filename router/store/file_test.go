@@ -150,9 +150,7 @@ func TestDamageThatIsMetFailsTheStore(t *testing.T) {
 			db, err := sql.Open("sqlite", path)
 			must(t, err)
 			defer db.Close()
-			if _, err := db.Exec(`UPDATE jobs SET labels = '["self-hosted' WHERE id = 7`); err != nil {
-				t.Fatal(err)
-			}
+			must(t, errOf(db.Exec(`UPDATE jobs SET labels = '["self-hosted' WHERE id = 7`)))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -284,9 +282,7 @@ func TestAnotherWriterThatKeepsToSQLitesWaysIsLeftAlone(t *testing.T) {
 		"INSERT INTO seq VALUES (1)",
 		"PRAGMA wal_checkpoint(TRUNCATE)",
 	} {
-		if _, err := other.Exec(query); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(other.Exec(query)))
 		if e := s.writer.fault.err(); e != nil {
 			t.Fatal(e)
 		}

@@ -54,8 +54,6 @@ func BenchmarkOpenJobs(b *testing.B) {
 		if err != nil || len(open) != 50 {
 			b.Fatalf("%d groups, %v", len(open), err)
 		}
-		if _, err := s.LiveRunners(b.Context()); err != nil {
-			b.Fatal(err)
-		}
+		must(b, errOf(s.LiveRunners(b.Context())))
 	}
 }

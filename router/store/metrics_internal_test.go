@@ -29,9 +29,7 @@ func TestTheRuleIsReadOutOfADecision(t *testing.T) {
 	for i, rule := range []string{"linux", "", "größe 1/2 ._+:-", strings.Repeat("x", 128), strings.Repeat("ü", 128)} {
 		id := int64(i + 1)
 		d := router.Delivery{ID: rule, Action: "queued", Status: "queued", ReceivedAt: time.Now(), Job: router.Job{ID: id, RunID: 1, Attempt: 1}}
-		if _, err := s.Receive(t.Context(), d); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(s.Receive(t.Context(), d)))
 		decision := router.Decision{Outcome: "unroutable", Rule: rule, Reason: `it says "rule":"other"`}
 		must(t, s.Retry(t.Context(), id, time.Now(), router.CauseNomad, "Nomad could not take the job yet: no", &decision, time.Now()))
 		open, err := s.OpenJobs(t.Context(), nil)

@@ -21,9 +21,7 @@ func TestOpenMakesAFileForItsOwnerOnly(t *testing.T) {
 	}
 	s := open(t, path)
 	defer s.Close()
-	if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued"))))
 	for _, p := range []string{path, path + "-wal", path + "-shm"} {
 		info, err := os.Stat(p)
 		must(t, err)
@@ -100,9 +98,7 @@ func TestOpenRefusesAFileThatCannotBeWritten(t *testing.T) {
 func TestWhatWasStoredIsThereAfterReopening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.db")
 	s := open(t, path)
-	if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued"))))
 	must(t, s.Close())
 	if _, err := s.Receive(t.Context(), storetest.NewDelivery(2, "queued", "queued")); err == nil || !strings.Contains(err.Error(), "the store is closed") {
 		t.Errorf("a closed store answers %v", err)
@@ -117,9 +113,7 @@ func TestALogThatWasNotFoldedInIsRead(t *testing.T) {
 	s := open(t, filepath.Join(dir, "x.db"))
 	defer s.Close()
 	for id := range int64(50) {
-		if _, err := s.Receive(t.Context(), storetest.NewDelivery(id+1, "queued", "queued")); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(id+1, "queued", "queued"))))
 	}
 	// As the disk is at this moment, without the index of the log, which a
 	// crash leaves worthless.
@@ -152,9 +146,7 @@ func execute(t *testing.T, path, query string) {
 	db, err := sql.Open("sqlite", path)
 	must(t, err)
 	defer db.Close()
-	if _, err := db.Exec(query); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(db.Exec(query)))
 }
 
 // A second store on one file would take up the same jobs.

@@ -52,9 +52,7 @@ func TestRecordedJobsAreReadWhetherAServerRunsOrNot(t *testing.T) {
 	for id := range int64(n) {
 		d := storetest.NewDelivery(n-id, "queued", "queued") // the newest first
 		d.ReceivedAt = storetest.T0.Add(time.Duration(n-id) * time.Second)
-		if _, err := s.Receive(t.Context(), d); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(s.Receive(t.Context(), d)))
 		d.Job.ReceivedAt = d.ReceivedAt
 		want = append([]store.Recorded{{Job: d.Job}}, want...)
 	}
@@ -104,9 +102,7 @@ func TestAServerThatStartsMeanwhileIsNoticed(t *testing.T) {
 	}
 	s := open(t, path)
 	want()
-	if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued"))))
 	must(t, s.Close())
 	want() // its log is gone again
 }
@@ -116,9 +112,7 @@ func TestRecordedJobsAreReadAfterACrash(t *testing.T) {
 	dir, crashed := t.TempDir(), filepath.Join(t.TempDir(), "x.db")
 	s := open(t, filepath.Join(dir, "x.db"))
 	defer s.Close()
-	if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued"))))
 	for _, suffix := range []string{"", "-wal"} {
 		b, err := os.ReadFile(filepath.Join(dir, "x.db"+suffix))
 		must(t, err)

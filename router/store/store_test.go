@@ -55,3 +55,6 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// errOf returns the error of a call whose other result does not matter.
+func errOf[T any](_ T, err error) error { return err }

@@ -23,14 +23,10 @@ func TestCausesAreFilledInFromTheReasonsOfEarlierVersions(t *testing.T) {
 	must(t, err)
 	p, err := goose.NewProvider(goose.DialectSQLite3, db, dir, goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
 	must(t, err)
-	if _, err := p.UpTo(t.Context(), beforeCauses); err != nil {
-		t.Fatal(err)
-	}
+	must(t, errOf(p.UpTo(t.Context(), beforeCauses)))
 	exec := func(query string, args ...any) {
 		t.Helper()
-		if _, err := db.ExecContext(t.Context(), query, args...); err != nil {
-			t.Fatal(err)
-		}
+		must(t, errOf(db.ExecContext(t.Context(), query, args...)))
 	}
 	type row struct {
 		state  router.JobState

@@ -39,22 +39,18 @@ var causeTests = []test{
 		want(1, router.Dispatched, router.CauseStarting)          // as it has a node
 		f.must(f.Configured(f.ctx(), r.ID, "one", 9, target, T0)) // says more of it
 		want(1, router.Dispatched, router.CauseStarting)
-		_, err := f.Lost(f.ctx(), r.ID, T0.Add(time.Minute), router.CauseNoJob, "idle", T0)
-		f.must(err)
+		f.must(errOf(f.Lost(f.ctx(), r.ID, T0.Add(time.Minute), router.CauseNoJob, "idle", T0)))
 		want(1, router.Retrying, router.CauseNoJob)
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, router.CauseRefused, "no", nil, T0))
 		want(1, router.Unroutable, router.CauseRefused)
-		_, err = f.Redecide(f.ctx(), 1, router.SourceRouter, "again", T0)
-		f.must(err)
+		f.must(errOf(f.Redecide(f.ctx(), 1, router.SourceRouter, "again", T0)))
 		want(1, router.Queued, router.CauseQueued)
 
 		limited := decision()
 		limited.Limit = &rules.Limit{Key: "linux/acme", Running: 0, Per: "owner"}
-		_, err = f.Admit(f.ctx(), 1, limited, T0)
-		f.must(err)
+		f.must(errOf(f.Admit(f.ctx(), 1, limited, T0)))
 		want(1, router.Held, router.CauseLimit)
-		_, err = f.Reconsider(f.ctx(), T0)
-		f.must(err)
+		f.must(errOf(f.Reconsider(f.ctx(), T0)))
 		want(1, router.Queued, router.CauseQueued)
 
 		open, err := f.OpenJobs(f.ctx(), nil)

@@ -40,8 +40,7 @@ var claimTests = []test{
 		}
 	}},
 	{"an unknown token is not found", func(t *testing.T, f *fixture) {
-		_, err := f.Claim(f.ctx(), Token("guess"), T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Claim(f.ctx(), Token("guess"), T0)), router.ErrNotFound)
 	}},
 	{"a claim may overtake the record of its registration", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
@@ -72,13 +71,11 @@ var claimTests = []test{
 				t.Errorf("got %+v", c)
 			}
 			f.wantRunner(id, r.ID, router.RunnerStopped)
-			_, err := f.Claim(f.ctx(), Token(r.ID), T0)
-			wantErr(t, err, router.ErrClaimed)
+			wantErr(t, errOf(f.Claim(f.ctx(), Token(r.ID), T0)), router.ErrClaimed)
 		}
 	}},
 	{"a look-up of a token returns what a claim would find, and spends nothing", func(t *testing.T, f *fixture) {
-		_, err := f.Claimant(f.ctx(), Token("guess"))
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Claimant(f.ctx(), Token("guess"))), router.ErrNotFound)
 		r := f.dispatchNew(1)
 		for range 2 {
 			c, err := f.Claimant(f.ctx(), Token(r.ID))
@@ -90,8 +87,7 @@ var claimTests = []test{
 			t.Errorf("got %+v, %v", c, err)
 		}
 		f.claim(r)
-		_, err = f.Claimant(f.ctx(), Token(r.ID))
-		wantErr(t, err, router.ErrClaimed)
+		wantErr(t, errOf(f.Claimant(f.ctx(), Token(r.ID))), router.ErrClaimed)
 	}},
 	{"a runner whose job needs none serves the oldest of equal fit that has none", func(t *testing.T, f *fixture) {
 		for id, at := range map[int64]time.Duration{1: 0, 2: 3, 3: 2, 4: 1, 5: 0} {
@@ -153,8 +149,7 @@ var claimTests = []test{
 			t.Errorf("got %+v, %v", c, err)
 		}
 		for _, token := range []string{"first", "second", "third"} {
-			_, err := f.Claim(f.ctx(), Token(token), T0)
-			wantErr(t, err, router.ErrClaimed)
+			wantErr(t, errOf(f.Claim(f.ctx(), Token(token), T0)), router.ErrClaimed)
 		}
 	}},
 	{"either prepared token claims, but only one of them", func(t *testing.T, f *fixture) {
@@ -166,8 +161,7 @@ var claimTests = []test{
 		if c, err := f.Claim(f.ctx(), Token("second"), T0); err != nil || !c.Needed {
 			t.Errorf("got %+v, %v", c, err)
 		}
-		_, err := f.Claim(f.ctx(), Token("first"), T0)
-		wantErr(t, err, router.ErrClaimed)
+		wantErr(t, errOf(f.Claim(f.ctx(), Token("first"), T0)), router.ErrClaimed)
 	}},
 	{"a token that only Nomad still had becomes good", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
@@ -187,8 +181,7 @@ var claimTests = []test{
 			t.Errorf("got try %d, %d failures, %q, due at %v", j.Try, j.Failures, j.Reason, j.DueAt)
 		}
 		f.wantRunner(1, r.ID, router.RunnerLost)
-		_, err := f.Claim(f.ctx(), Token(r.ID), T0)
-		wantErr(t, err, router.ErrClaimed)
+		wantErr(t, errOf(f.Claim(f.ctx(), Token(r.ID), T0)), router.ErrClaimed)
 		f.lost(r.ID, T0, "again", T0) // changes nothing
 		if j := f.job(1); j.Try != 2 {
 			t.Errorf("losing it twice made it try %d", j.Try)
@@ -203,8 +196,7 @@ var claimTests = []test{
 		first := f.dispatch(1)
 		f.lost(first.ID, T0, "it never came", T0)
 		f.dispatch(1)
-		_, err := f.Claim(f.ctx(), Token(first.ID), T0)
-		wantErr(t, err, router.ErrClaimed)
+		wantErr(t, errOf(f.Claim(f.ctx(), Token(first.ID), T0)), router.ErrClaimed)
 		f.must(f.Dispatched(f.ctx(), first, Token(first.ID), decision(), T0)) // recorded late
 		if j := f.wantState(1, router.Dispatched); j.Try != 2 {
 			t.Errorf("got try %d, want 2", j.Try)

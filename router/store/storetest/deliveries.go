@@ -233,8 +233,7 @@ var deliveryTests = []test{
 			t.Error("the first is none")
 		}
 		f.receive(NewDelivery(1, "completed", "completed"))
-		_, err := f.RecordHook(f.ctx(), router.Hook{Kind: router.HookApp}, T0, T0)
-		f.must(err)
+		f.must(errOf(f.RecordHook(f.ctx(), router.Hook{Kind: router.HookApp}, T0, T0)))
 		for i := range 20 {
 			d.ID = fmt.Sprint("another ", i)
 			sent := []router.SentDelivery{{ID: int64(i), GUID: d.ID, At: T0}}
@@ -281,8 +280,7 @@ var deliveryTests = []test{
 		if _, err := f.Receive(f.ctx(), d); err == nil {
 			t.Error("no error")
 		}
-		_, err := f.Job(f.ctx(), 1)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Job(f.ctx(), 1)), router.ErrNotFound)
 		d.Action = "queued"
 		if !f.receive(d) {
 			t.Error("the delivery's ID was kept though it was refused")
@@ -320,10 +318,8 @@ var deliveryTests = []test{
 	{"a caller that has gone changes nothing", func(t *testing.T, f *fixture) {
 		ctx, cancel := context.WithCancel(f.ctx())
 		cancel()
-		_, err := f.Receive(ctx, queued(1))
-		wantErr(t, err, context.Canceled)
-		_, err = f.Job(f.ctx(), 1)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Receive(ctx, queued(1))), context.Canceled)
+		wantErr(t, errOf(f.Job(f.ctx(), 1)), router.ErrNotFound)
 	}},
 	{"a caller that leaves in between is told the truth", func(t *testing.T, f *fixture) {
 		atOnce(200, func(i int) {

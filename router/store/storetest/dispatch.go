@@ -118,15 +118,13 @@ var dispatchTests = []test{
 	}},
 	{"what is not known is not found", func(t *testing.T, f *fixture) {
 		ctx, r := f.ctx(), router.Runner{ID: "gha-1-1", JobID: 1, Try: 1}
-		_, err := f.Job(ctx, 1)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Job(ctx, 1)), router.ErrNotFound)
 		wantErr(t, f.Settle(ctx, 1, router.Denied, "", "x", nil, T0), router.ErrNotFound)
 		wantErr(t, f.Retry(ctx, 1, T0, router.CauseNomad, "x", nil, T0), router.ErrNotFound)
 		wantErr(t, f.Prepare(ctx, r, Token("x"), T0), router.ErrNotFound)
 		wantErr(t, f.Dispatched(ctx, r, Token("x"), nil, T0), router.ErrNotFound)
 		wantErr(t, f.Configured(ctx, r.ID, "x", 1, router.Target{}, T0), router.ErrNotFound)
-		_, err = f.Lost(ctx, r.ID, T0, router.CauseRunner, "x", T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Lost(ctx, r.ID, T0, router.CauseRunner, "x", T0)), router.ErrNotFound)
 	}},
 	{"each retry counts a failure and keeps the decision it is not given", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
@@ -218,8 +216,7 @@ var dispatchTests = []test{
 		if f.Prepare(f.ctx(), other, Token("another"), T0) == nil {
 			t.Error("the same try got a second runner")
 		}
-		_, err := f.Claim(f.ctx(), Token("another"), T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Claim(f.ctx(), Token("another"), T0)), router.ErrNotFound)
 	}},
 	{"a job that ran before its dispatch was recorded stays running, with its decision", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))

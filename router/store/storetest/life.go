@@ -308,16 +308,14 @@ var lifeTests = []test{
 			}
 			wantDiff(t, f.job(jobID), was)
 		}
-		_, err := f.FallBack(f.ctx(), "gha-9-9", 1, "x", T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.FallBack(f.ctx(), "gha-9-9", 1, "x", T0)), router.ErrNotFound)
 	}},
 	{"only the job of a runner that ended is requeued", func(t *testing.T, f *fixture) {
 		r := f.dispatchNew(1)
 		if ok, err := f.Requeue(f.ctx(), r.ID, "x", T0); err != nil || ok {
 			t.Errorf("Requeue = %v, %v for a live runner", ok, err)
 		}
-		_, err := f.Requeue(f.ctx(), "gha-9-9", "x", T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Requeue(f.ctx(), "gha-9-9", "x", T0)), router.ErrNotFound)
 	}},
 	{"a job has the time limit of its decision", func(t *testing.T, f *fixture) {
 		d := decision()
@@ -397,8 +395,7 @@ var lifeTests = []test{
 		if f.must(err); !cmp.Equal(strangers, []string{"gha-9-1"}) {
 			t.Errorf("strangers are %v", strangers)
 		}
-		_, err = f.Adopt(f.ctx(), router.Runner{ID: "gha-9-1", JobID: 9, Try: 1, State: router.RunnerDispatched, Name: "gha-9-1", NomadJob: "gha-9-1"}, Token("x"), T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Adopt(f.ctx(), router.Runner{ID: "gha-9-1", JobID: 9, Try: 1, State: router.RunnerDispatched, Name: "gha-9-1", NomadJob: "gha-9-1"}, Token("x"), T0)), router.ErrNotFound)
 	}},
 	{"one that is started again is found on GitHub", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))

@@ -119,12 +119,10 @@ var limitTests = []test{
 		}
 	}},
 	{"what is over or unknown is not admitted", func(t *testing.T, f *fixture) {
-		_, err := f.Admit(f.ctx(), 1, limited(1, "k"), T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Admit(f.ctx(), 1, limited(1, "k"), T0)), router.ErrNotFound)
 		f.receive(queued(1))
 		f.receive(completed(1, "", "cancelled"))
-		_, err = f.Admit(f.ctx(), 1, limited(1, "k"), T0)
-		wantErr(t, err, router.ErrNotWaiting)
+		wantErr(t, errOf(f.Admit(f.ctx(), 1, limited(1, "k"), T0)), router.ErrNotWaiting)
 		// A job that was cancelled while it was held takes nothing with it.
 		f.queue(2, 3)
 		f.admit(2, limited(1, "k"))

@@ -49,16 +49,14 @@ var operatorTests = []test{
 				t.Errorf("job %d was decided again", id)
 			}
 		}
-		_, err := f.Redecide(f.ctx(), 99, router.SourceOperator, "x", T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Redecide(f.ctx(), 99, router.SourceOperator, "x", T0)), router.ErrNotFound)
 	}},
 	{"a cancelled job leaves its place to another", func(t *testing.T, f *fixture) {
 		d := decision()
 		d.Limit = &router.Limit{Running: 1, Per: "rule", Key: "linux"}
 		for id := int64(1); id <= 3; id++ {
 			f.receive(queued(id))
-			_, err := f.Admit(f.ctx(), id, d, T0)
-			f.must(err)
+			f.must(errOf(f.Admit(f.ctx(), id, d, T0)))
 		}
 		cancel := func(id int64) {
 			t.Helper()
@@ -79,8 +77,7 @@ var operatorTests = []test{
 			t.Error("there is no place for job 3")
 		}
 		// Taken up again, job 1 has no place of old.
-		_, err = f.Redecide(f.ctx(), 1, router.SourceOperator, "again", T0)
-		f.must(err)
+		f.must(errOf(f.Redecide(f.ctx(), 1, router.SourceOperator, "again", T0)))
 		if admitted, err = f.Admit(f.ctx(), 1, d, T0); admitted || err != nil {
 			t.Errorf("job 1 has a place: %t, %v", admitted, err)
 		}
@@ -88,8 +85,7 @@ var operatorTests = []test{
 		if done, err := f.Cancel(f.ctx(), 3, "cancelled", T0); done || err != nil {
 			t.Errorf("a running job was cancelled: %t, %v", done, err)
 		}
-		_, err = f.Cancel(f.ctx(), 99, "x", T0)
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Cancel(f.ctx(), 99, "x", T0)), router.ErrNotFound)
 	}},
 	{"a runner has a note of an operator until it ends", func(t *testing.T, f *fixture) {
 		r := f.dispatchNew(1)
@@ -107,7 +103,6 @@ var operatorTests = []test{
 			t.Errorf("the runner is %s: %s", got.State, got.Reason)
 		}
 		wantErr(t, f.Note(f.ctx(), "none", "x", T0), router.ErrNotFound)
-		_, err = f.Runner(f.ctx(), "none")
-		wantErr(t, err, router.ErrNotFound)
+		wantErr(t, errOf(f.Runner(f.ctx(), "none")), router.ErrNotFound)
 	}},
 }

@@ -77,8 +77,7 @@ var queryTests = []test{
 		if list, err := f.FindJobs(f.ctx(), router.JobFilter{Label: "gone", Limit: 9}); err != nil || len(list) != 1 {
 			t.Errorf("by a label that one job has: %+v, %v", list, err)
 		}
-		_, err := f.Prune(f.ctx(), T0, T0, T0, T0)
-		f.must(err)
+		f.must(errOf(f.Prune(f.ctx(), T0, T0, T0, T0)))
 		for name, tt := range map[string]struct {
 			f    router.JobFilter
 			want string
@@ -124,8 +123,7 @@ var queryTests = []test{
 			f.receive(queued(id))
 			f.online(id)
 		}
-		_, err := f.Lost(f.ctx(), "gha-2-1", T0, router.CauseRunner, "gone", T0)
-		f.must(err)
+		f.must(errOf(f.Lost(f.ctx(), "gha-2-1", T0, router.CauseRunner, "gone", T0)))
 		f.online(2)
 		for name, tt := range map[string]struct {
 			states []router.RunnerState

@@ -141,10 +141,8 @@ var runnerTests = []test{
 		f.wantRunner(3, busy.ID, router.RunnerBusy)
 		f.receive(completed(2, name, "success")) // it had a job after all: it stays stopped
 		f.wantRunner(2, idle.ID, router.RunnerStopped)
-		_, err := f.Stopped(f.ctx(), router.Runner{ID: "gha-9-1", State: router.RunnerOnline}, "x", T0)
-		wantErr(t, err, router.ErrNotFound)
-		_, err = f.Claim(f.ctx(), Token(waits.ID), T0)
-		wantErr(t, err, router.ErrClaimed)
+		wantErr(t, errOf(f.Stopped(f.ctx(), router.Runner{ID: "gha-9-1", State: router.RunnerOnline}, "x", T0)), router.ErrNotFound)
+		wantErr(t, errOf(f.Claim(f.ctx(), Token(waits.ID), T0)), router.ErrClaimed)
 	}},
 	{"leftovers are the runners that no job waits for", func(t *testing.T, f *fixture) {
 		f.queue(1, 2, 3, 4, 5, 6, 7)
@@ -286,12 +284,10 @@ var runnerTests = []test{
 		}
 		f.receive(queued(3))
 		f.lost(f.dispatch(3).ID, T0, "x", T0)
-		_, err := f.Stopped(f.ctx(), stopped, "nothing to do", T0)
-		f.must(err)
+		f.must(errOf(f.Stopped(f.ctx(), stopped, "nothing to do", T0)))
 		used.NomadJob = used.ID
 		f.must(f.Dispatched(f.ctx(), used, Token(used.ID), decision(), T0))
-		_, err = f.Reuse(f.ctx(), used.ID, T0)
-		f.must(err)
+		f.must(errOf(f.Reuse(f.ctx(), used.ID, T0)))
 		for id := int64(1); id <= 2; id++ {
 			if j := f.wantState(id, router.Unroutable); j.Try != 2 {
 				t.Errorf("job %d is at try %d, want 2", id, j.Try)
