@@ -214,6 +214,9 @@ func (d *differences) single(part, was, is string) {
 
 // compareLists compares the entries of two lists, in whatever order they are.
 func compareLists[T any](d *differences, part string, was, is []T, text func(T) string) {
+	for len(was) > 0 && len(is) > 0 && text(was[0]) == text(is[0]) {
+		was, is = was[1:], is[1:]
+	}
 	if len(was) == 0 && len(is) == 0 {
 		return
 	}
