@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// What people type first gets a message that shows what they meant, at its
-// place, which § marks.
+// What people type first gets a message that shows what they meant, at its place, which § marks.
 func TestWhatPeopleTypeFirst(t *testing.T) {
 	const labels = "version: 1\nlabels: { self-hosted: {}, linux: {}, gpu: {} }\n"
 	const rest = "rules: [{ name: r, if: has(\"linux\"), jobspec: j }]\n"

@@ -38,9 +38,8 @@ rules:
 	return b.String()
 }
 
-// BenchmarkDecide decides a job that the last rule takes and one that none
-// takes, by the index and by asking every rule in turn (the same compiled
-// conditions).
+// BenchmarkDecide decides a job that the last rule takes and one that none takes, by the index and
+// by asking every rule in turn (the same compiled conditions).
 func BenchmarkDecide(b *testing.B) {
 	for _, n := range []int{10, 100, 1000, 10_000} {
 		s := parse(b, manyRules(n))

@@ -5,9 +5,8 @@ import (
 	"testing"
 )
 
-// GitHub compares owners, repositories, hosts, logins and labels without case,
-// and so do conditions, in whatever way they compare them. Jobs, workflows and
-// branches have case.
+// GitHub compares owners, repositories, hosts, logins and labels without case, and so do
+// conditions, in whatever way they compare them. Jobs, workflows and branches have case.
 func TestNamesHaveNoCase(t *testing.T) {
 	const file = `version: 1
 labels:

@@ -18,8 +18,7 @@ type Record struct {
 	Facts
 }
 
-// A Comparison says what a change of the rules does to recorded jobs. Its JSON
-// form is a contract.
+// A Comparison says what a change of the rules does to recorded jobs. Its JSON form is a contract.
 type Comparison struct {
 	Jobs    int `json:"jobs"`    // compared
 	Changed int `json:"changed"` // of these
@@ -59,11 +58,10 @@ const (
 	groupExamples = 3    // of a group
 )
 
-// Compare decides each job by both files and groups those whose outcome, rule,
-// or anything asked of Nomad differs. Neither reasons, nor where a value came
-// from, nor the order of a list count. It ends at the first error of jobs, and
-// returns that; when ctx ends, it returns the comparison of the jobs so far,
-// with the error of ctx. It decides on all processors; its memory does not grow
+// Compare decides each job by both files and groups those whose outcome, rule, or anything asked of
+// Nomad differs. Neither reasons, nor where a value came from, nor the order of a list count. It
+// ends at the first error of jobs, and returns that; when ctx ends, it returns the comparison of
+// the jobs so far, with the error of ctx. It decides on all processors; its memory does not grow
 // with the number of jobs.
 func Compare(ctx context.Context, before, after *Set, jobs iter.Seq2[Record, error]) (Comparison, error) {
 	c := comparer{before: before, after: after, groups: map[string]int{}}

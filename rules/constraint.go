@@ -41,10 +41,9 @@ var operators = map[string]struct {
 
 func operatorNames() []string { return slices.Sorted(maps.Keys(operators)) }
 
-// splitConstraint reads the short form: '${attr.cpu.arch} = arm64',
-// '${meta.rack} is_set', 'distinct_hosts'. It looks at the text as it was
-// written, before any expression in it has a value, so no value can bring an
-// operator along.
+// splitConstraint reads the short form: '${attr.cpu.arch} = arm64', '${meta.rack} is_set',
+// 'distinct_hosts'. It looks at the text as it was written, before any expression in it has a
+// value, so no value can bring an operator along.
 func splitConstraint(s string) (attribute, operator, value string, err error) {
 	s = strings.TrimSpace(s)
 	if !strings.HasPrefix(s, "${") {
@@ -93,8 +92,7 @@ var (
 	versions = regexp.MustCompile(`^\s*(=|!=|>|<|>=|<=|~>)?\s*v?\d+(\.\d+)*[0-9A-Za-z.+~-]*\s*(,\s*(=|!=|>|<|>=|<=|~>)?\s*v?\d+(\.\d+)*[0-9A-Za-z.+~-]*\s*)*$`)
 )
 
-// checkTarget checks an attribute. Nomad refuses some others, and places
-// nothing for the rest.
+// checkTarget checks an attribute. Nomad refuses some others, and places nothing for the rest.
 func checkTarget(attribute string, device bool) error {
 	if name := bareAttribute.FindString(attribute); name != "" && name == attribute {
 		return fmt.Errorf("attribute %s has no ${ }: write '${%s}'", words.Quote(attribute), name)
@@ -139,9 +137,8 @@ func checkValue(operator, value string) error {
 	return nil
 }
 
-// contradiction returns the first two constraints that no node can satisfy
-// together. It claims nothing of values that Nomad interpolates, nor of pairs
-// of operators that it does not know.
+// contradiction returns the first two constraints that no node can satisfy together. It claims
+// nothing of values that Nomad interpolates, nor of pairs of operators that it does not know.
 func contradiction(constraints []Constraint) (a, b Constraint, found bool) {
 	for i, a := range constraints {
 		for _, b := range constraints[i+1:] {

@@ -12,8 +12,7 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// A Set is the rules of one or more files. It is immutable and safe for
-// concurrent use.
+// A Set is the rules of one or more files. It is immutable and safe for concurrent use.
 type Set struct {
 	knownLabels
 	scope      cond.Condition
@@ -110,12 +109,11 @@ func (s *Set) CheckJobspecs(names []string) Diagnostics {
 	return faults.sort()
 }
 
-// Decide returns the decision for a job; the README has the order. The
-// first rule, in file order, whose condition holds wins. With trace, the
-// decision says of each rule up to that one whether it held and why, and which
-// rule is the nearest when none took the job. Decide does no I/O, never fails
-// and never panics on what a stranger wrote; an expression that fails makes the
-// job unroutable.
+// Decide returns the decision for a job; the README has the order. The first rule, in file order,
+// whose condition holds wins. With trace, the decision says of each rule up to that one whether it
+// held and why, and which rule is the nearest when none took the job. Decide does no I/O, never
+// fails and never panics on what a stranger wrote; an expression that fails makes the job
+// unroutable.
 func (s *Set) Decide(f Facts, trace bool) Decision {
 	if !trace {
 		return s.decide(f, s.first)
@@ -123,8 +121,7 @@ func (s *Set) Decide(f Facts, trace bool) Decision {
 	return s.decide(f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, false) })
 }
 
-// Explain decides like Decide, with a trace of every rule, also those after the
-// winner.
+// Explain decides like Decide, with a trace of every rule, also those after the winner.
 func (s *Set) Explain(f Facts) Decision {
 	return s.decide(f, func(env *cond.Env, d *Decision) (*rule, error) { return s.scan(env, d, true) })
 }

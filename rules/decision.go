@@ -22,9 +22,8 @@ const (
 	Undecided Outcome = "undecided"
 )
 
-// Facts is what is known about a job when it is decided. Every string in it
-// comes from a stranger; Decide bounds and checks it. Its JSON form is a
-// contract: one recorded job.
+// Facts is what is known about a job when it is decided. Every string in it comes from a stranger;
+// Decide bounds and checks it. Its JSON form is a contract: one recorded job.
 type Facts struct {
 	Labels []string `json:"labels"` // as the job's runs-on gave them, in any case
 	Repo   Repo     `json:"repo"`

@@ -73,11 +73,10 @@ func (s *Set) RuleList() []RuleInfo {
 	return list
 }
 
-// Vocabulary describes the labels of the vocabulary in file order, then those
-// that only conditions ask for, by name. The rules of a label are those that
-// still take their plainest job when it asks for the label too; a job with more
-// labels, or of another repository, may go elsewhere. Rules past 20,000 such tries
-// are left out. Each try takes a decision: keep the answer.
+// Vocabulary describes the labels of the vocabulary in file order, then those that only conditions
+// ask for, by name. The rules of a label are those that still take their plainest job when it asks
+// for the label too; a job with more labels, or of another repository, may go elsewhere. Rules past
+// 20,000 such tries are left out. Each try takes a decision: keep the answer.
 func (s *Set) Vocabulary() []LabelInfo {
 	list := []LabelInfo{}
 	for _, lb := range s.vocabulary.all() {
@@ -216,8 +215,7 @@ func (v *value[T]) text(show func(T) string) string {
 // maxExamples bounds how many placements are asked about.
 const maxExamples = 2000
 
-// An Example is a placement that a rule can choose, with the labels of a job
-// that gets it.
+// An Example is a placement that a rule can choose, with the labels of a job that gets it.
 type Example struct {
 	Rule      string
 	Label     string // what was added to the labels of the rule's plainest job; "" for that job
@@ -242,11 +240,10 @@ func (s *Set) Plainest() []Example {
 	return list
 }
 
-// Examples returns placements that the rules can choose: of each rule the one
-// of the plainest job that was found to reach it, and its fallbacks; then for
-// that job with each label of the vocabulary added, with the least and the most
-// of a number. A rule for which no job is found is left out, and so are labels
-// when there would be more than 2,000 examples.
+// Examples returns placements that the rules can choose: of each rule the one of the plainest job
+// that was found to reach it, and its fallbacks; then for that job with each label of the
+// vocabulary added, with the least and the most of a number. A rule for which no job is found is
+// left out, and so are labels when there would be more than 2,000 examples.
 func (s *Set) Examples() []Example {
 	p := newProver(context.Background(), s, cond.DescribeSteps)
 	var list []Example

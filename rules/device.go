@@ -36,10 +36,9 @@ type deviceBy struct{ name, from string }
 
 const alsoWide = ", which is " // in From, between a device's own and those that include it
 
-// narrowed asks once for devices that are meant by several: of two of which one
-// includes the other the narrower, with the constraints of both and the larger
-// count. Where several narrower ones are there, they count together. Those of one
-// list are meant to be several: by says whose each is.
+// narrowed asks once for devices that are meant by several: of two of which one includes the other
+// the narrower, with the constraints of both and the larger count. Where several narrower ones are
+// there, they count together. Those of one list are meant to be several: by says whose each is.
 func narrowed(devices []Device, by []deviceBy) []Device {
 	apart := func(a, b Device) bool {
 		return slices.ContainsFunc(by, func(x deviceBy) bool { return x.name == a.Name && slices.Contains(by, deviceBy{b.Name, x.from}) })

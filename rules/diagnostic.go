@@ -86,10 +86,9 @@ func (ds Diagnostics) sort() Diagnostics {
 	return slices.Compact(ds)
 }
 
-// Excerpt shows the line of src that the diagnostic points at, with a caret
-// under the place, as two lines that each end in a line break. It is "" when
-// src has no such line. Nothing unprintable of src gets through, tabs become
-// spaces, and a long line is cut around the place.
+// Excerpt shows the line of src that the diagnostic points at, with a caret under the place, as two
+// lines that each end in a line break. It is "" when src has no such line. Nothing unprintable of
+// src gets through, tabs become spaces, and a long line is cut around the place.
 func (d Diagnostic) Excerpt(src []byte) string {
 	return Diagnostics{d}.Excerpts(d.File, src)[0]
 }

@@ -309,8 +309,7 @@ func (f *field) number(p *Placement) int {
 	return 0
 }
 
-// text returns the field's text in a placement, a number in digits; "" when it is
-// not set.
+// text returns the field's text in a placement, a number in digits; "" when it is not set.
 func (f *field) text(p *Placement) string {
 	if at, ok := f.of(p).(*string); ok {
 		return *at
@@ -340,8 +339,7 @@ type Row struct {
 	From  string // where it came from: rule linux, label gpu, defaults
 }
 
-// Rows returns the parts of the placement that are set, in the order of a
-// decision.
+// Rows returns the parts of the placement that are set, in the order of a decision.
 func (p Placement) Rows() (rows []Row) {
 	row := func(what, value, from string) { rows = append(rows, Row{what, value, from}) }
 	each(placementFields, func(f *field) {

@@ -1,11 +1,17 @@
 package rules
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"switchyard/rules/internal/cond"
+	"switchyard/rules/internal/words"
 )
 
 // A label is one entry of the vocabulary.
@@ -62,9 +68,8 @@ func (v *vocabulary) find(name string) (l *label, open string) {
 	return nil, ""
 }
 
-// Find reports whether a lower-case label is known, and returns its param and
-// the text that its pattern leaves open. With All it is the vocabulary as
-// conditions see it.
+// Find reports whether a lower-case label is known, and returns its param and the text that its
+// pattern leaves open. With All it is the vocabulary as conditions see it.
 func (v *vocabulary) Find(name string) (p *cond.Param, open string, known bool) {
 	l, open := v.find(name)
 	if l == nil {
@@ -94,4 +99,412 @@ func (v *vocabulary) param(name string) *cond.Param {
 		}
 	}
 	return nil
+}
+
+// A compound says how one label holds several; the zero value is off.
+type compound struct{ prefix, separator string }
+
+// knownLabels are the labels that a set of rules knows: it expands compound ones,
+// finds what each means, and what an unknown one was likely meant to be.
+type knownLabels struct {
+	compound   compound
+	vocabulary vocabulary
+	mentions   map[string]bool // labels that expressions ask for, lower case
+	names      []string        // all that the vocabulary or an expression has, sorted; patterns as they stand
+}
+
+// repair returns what an unknown label, in lower case, was likely meant to be. It may be another
+// spelling of a name in also.
+func (k *knownLabels) repair(l string, also []cond.Mention) (r repair, ok bool) {
+	if words.Hosted.MatchString(l) {
+		return r, false
+	}
+	if !words.Printable(l) {
+		clean := strings.Map(func(c rune) rune {
+			if !words.Printable(string(c)) {
+				return -1
+			}
+			return c
+		}, l)
+		return repair{labels: []string{clean}, is: "a label with a character that cannot be printed: type it again"}, true
+	}
+	if value := k.valueMeant(l); value != "" {
+		return repair{labels: []string{value}, meant: value}, true
+	}
+	if whole := k.compoundMeant(l); whole != "" {
+		return repair{labels: []string{whole}, is: "no compound label: write " + whole}, true
+	}
+	if parts := k.listMeant(l); parts != nil {
+		r = repair{labels: parts, is: "one label: write runs-on: [" + words.OneLine(ShowLabels(parts)) + "]"}
+		if strings.HasPrefix(l, "[") {
+			r.is += ", or runs-on: ${{ fromJSON(…) }} where a variable holds the list"
+		}
+		return r, true
+	}
+	bare := func(s string) string { return strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s) }
+	for _, m := range also {
+		if bare(m.Label) == bare(l) || len(l) >= 6 && len(l) <= 64 && words.Distance(m.Label, l) == 1 {
+			return repair{labels: []string{m.Label}, meant: m.Label}, true
+		}
+	}
+	return r, false
+}
+
+// expand replaces compound labels by self-hosted and their parts, lowers and trims the labels and
+// drops doubles. The first part of a compound label is the run's ID, which makes it unique, and no
+// label. It returns at most MaxLabels; err says what is wrong with the labels as they came.
+func (k *knownLabels) expand(as []string) (labels []string, err error) {
+	fail := func(format string, args ...any) {
+		if err == nil {
+			err = fmt.Errorf(format, args...)
+		}
+	}
+	labels = make([]string, 0, min(len(as), MaxLabels)+1)
+	add := func(l string) {
+		switch {
+		case slices.Contains(labels, l):
+		case len(labels) == MaxLabels:
+			fail("the job has more than %d labels", MaxLabels)
+		default:
+			labels = append(labels, l)
+		}
+	}
+	for i, l := range as {
+		if i == MaxLabels { // also when some are there twice: its runner is registered with all
+			fail("the job has more than %d labels", MaxLabels)
+			break
+		}
+		raw := strings.TrimSpace(l)
+		if raw == "" {
+			fail("the job has an empty label")
+			continue
+		}
+		if !words.Printable(raw) { // asked first: lowering would mend what is not UTF-8
+			fail("label %s holds a character that cannot be printed", words.Quote(raw))
+			continue
+		}
+		l = strings.ToLower(raw)
+		if len(l) > MaxLabelLength && len([]rune(l)) > MaxLabelLength {
+			fail("label %s is longer than %d characters", words.Quote(l), MaxLabelLength)
+			continue
+		}
+		rest, isCompound := strings.CutPrefix(l, k.compound.prefix)
+		if k.compound.prefix == "" || !isCompound {
+			add(l)
+			continue
+		}
+		parts := strings.Split(rest, k.compound.separator)
+		if strings.TrimSpace(parts[0]) == "" {
+			fail("compound label %s begins with no unique part: write %sID%slinux", words.Quote(raw), k.compound.prefix, k.compound.separator)
+		} else if wrong := k.noID(parts[0]); wrong != "" {
+			fail("compound label %s %s: write %s", words.Quote(raw), wrong, k.compoundOf(parts))
+		}
+		add("self-hosted")
+		for _, p := range parts[1:] {
+			if p = strings.TrimSpace(p); p == "" {
+				fail("compound label %s has an empty part", words.Quote(raw))
+				continue
+			}
+			add(p)
+		}
+	}
+	return labels, err
+}
+
+// noID returns why the first part of a compound label is not the ID of a run, "" when it may be
+// one. Nobody would ask for a label there.
+func (k *knownLabels) noID(part string) string {
+	switch {
+	case strings.Contains(part, "$"):
+		return "has " + words.Quote(part) + " where the run's ID belongs, which nobody filled in"
+	case strings.ContainsAny(part, " ,;[]{}()<>|\"'`\u00a0") || strings.IndexFunc(part, unicode.IsSpace) >= 0:
+		return "has " + words.Quote(part) + " where the run's ID belongs, which is one word"
+	}
+	if k.isLabel(part) {
+		return "has the label " + words.Quote(part) + " where the run's ID belongs"
+	}
+	for _, piece := range strings.FieldsFunc(part, func(r rune) bool { return strings.ContainsRune("/:+&,;|", r) }) {
+		if k.isLabel(piece) {
+			return fmt.Sprintf("has %s where the run's ID belongs, and its parts are separated by %s", words.Quote(part), words.Quote(k.compound.separator))
+		}
+	}
+	return ""
+}
+
+// listMeant splits a label that holds several; it returns nil when it does not.
+func (k *knownLabels) listMeant(l string) []string {
+	sure := strings.ContainsAny(l, ",;[\"'")
+	inner := strings.TrimSuffix(strings.TrimPrefix(l, "["), "]")
+	parts := strings.FieldsFunc(inner, func(c rune) bool {
+		return unicode.IsSpace(c) || strings.ContainsRune(",;\"'`", c) || !sure && strings.ContainsRune("/|+&", c)
+	})
+	parts = slices.DeleteFunc(parts, func(p string) bool { return p == "-" || p == "runs-on:" })
+	known := 0
+	for _, p := range parts {
+		if k.isLabel(p) {
+			known++
+		}
+	}
+	switch blanks := strings.IndexFunc(inner, unicode.IsSpace) >= 0; {
+	case known == 0, len(parts) == 1 && parts[0] == l, len(parts) > MaxLabels:
+		return nil
+	case !sure && (!blanks && known < len(parts) || 2*known < len(parts)): // a name with a blank or a / in it
+		return nil
+	}
+	return parts
+}
+
+// isLabel reports whether the rules give a text a meaning as a label. What fits
+// only a pattern that means nothing, such as run-*, may be the ID of a run.
+func (k *knownLabels) isLabel(text string) bool {
+	if k.mentions[text] {
+		return true
+	}
+	if l, _ := k.vocabulary.find(text); l != nil {
+		_, open := l.prefix()
+		return !open || l.param != nil || l.pattern != "*" && !reflect.DeepEqual(l.layer, layer{})
+	}
+	return slices.ContainsFunc(k.vocabulary.prefixes, func(l *label) bool { // cpu=, without a value
+		prefix, _ := l.prefix()
+		return l.param != nil && text == prefix
+	})
+}
+
+// compoundMeant returns the compound label that a label was meant to be, "" for none.
+func (k *knownLabels) compoundMeant(l string) string {
+	prefix, sep := k.compound.prefix, k.compound.separator
+	isWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }
+	word := strings.TrimRightFunc(prefix, func(c rune) bool { return !isWord(c) })
+	if word == "" || strings.HasPrefix(l, prefix) {
+		return ""
+	}
+	rest, found := strings.CutPrefix(l, word)
+	if !found || strings.IndexFunc(rest, isWord) == 0 {
+		at := strings.IndexAny(l, "=: ")
+		if at < 0 || len(word) < 3 || at > 64 || words.Distance(l[:at], word) > 1 {
+			return ""
+		}
+		rest = l[at:]
+	}
+	body := strings.TrimLeftFunc(rest, func(c rune) bool { return !isWord(c) })
+	if body == "" || body == rest || word != prefix && !strings.ContainsAny(rest, "/:=,; "+sep) {
+		return ""
+	}
+	if !strings.Contains(body, sep) {
+		body = strings.Join(strings.FieldsFunc(body, func(c rune) bool { return strings.ContainsRune("/:,;|+ ", c) }), sep)
+	}
+	if whole := prefix + body; len(whole) <= MaxLabelLength {
+		if labels, err := k.expand([]string{whole}); err == nil && len(labels) > 1 {
+			return whole
+		}
+	}
+	return ""
+}
+
+// compoundOf writes what a compound label of these parts should have been, from those that are
+// labels.
+func (k *knownLabels) compoundOf(parts []string) string {
+	text := k.compound.prefix + "${{ github.run_id }}"
+	n := 0
+	for _, p := range parts {
+		for _, l := range strings.FieldsFunc(p, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune("/:+&,;|[]{}()<>\"'`", r) }) {
+			if n < 8 && k.isLabel(l) && l != "self-hosted" {
+				n++
+				text += k.compound.separator + l
+			}
+		}
+	}
+	if n == 0 {
+		text += k.compound.separator + "…"
+	}
+	return text
+}
+
+// read returns what the labels mean, in vocabulary order, and fills in the params. unknown are
+// those that neither the vocabulary nor a condition knows.
+func (k *knownLabels) read(env *cond.Env) (meanings []meaning, unknown []string, err error) {
+	meanings = make([]meaning, 0, len(env.Labels))
+	said := map[string]string{}
+	for _, name := range env.Labels {
+		l, open := k.vocabulary.find(name)
+		if l == nil {
+			if !k.mentions[name] {
+				unknown = append(unknown, name)
+			}
+			continue
+		}
+		if l.param != nil {
+			v, e := any(nil), env.Spend(l.param.Steps(open))
+			if e == nil {
+				v, e = l.param.Read(open)
+			}
+			switch before, twice := said[l.param.Name]; {
+			case e != nil && err != nil:
+				continue
+			case e != nil:
+				err = fmt.Errorf("label %s: %w", words.Quote(name), e)
+				continue
+			case twice && env.Param[l.param.Name] != v:
+				err = cmp.Or(err, fmt.Errorf("labels %s and %s both set %s: a job has one of them", words.Quote(before), words.Quote(name), l.param.Name))
+				continue
+			}
+			if env.Param == nil {
+				env.Param = map[string]any{}
+			}
+			env.Param[l.param.Name], said[l.param.Name] = v, name
+		}
+		if !slices.ContainsFunc(meanings, func(m meaning) bool { return m.label == l }) {
+			meanings = append(meanings, meaning{l, name})
+		}
+	}
+	slices.SortFunc(meanings, func(a, b meaning) int { return a.order - b.order })
+	return meanings, unknown, err
+}
+
+// valueMeant returns the label with a value that a label was meant to be: cpu=8 for cpu:8, 8cpu or
+// cores=8. It returns "" when none is near.
+func (k *knownLabels) valueMeant(l string) string {
+	if len(l) > 64 || len(k.vocabulary.params) == 0 {
+		return ""
+	}
+	word, value, number := "", "", true
+	if m := wordNumber.FindStringSubmatch(l); m != nil {
+		word, value = m[1], m[2]
+	} else if m := numberWord.FindStringSubmatch(l); m != nil {
+		word, value = m[2], m[1]
+		if unitOf(word) != "" { // 16gb
+			word, value = "memory", l
+		}
+	} else if m := wordText.FindStringSubmatch(l); m != nil {
+		word, value, number = m[1], m[2], false
+	} else {
+		return ""
+	}
+	best, found, tries := 4, "", 20
+	for _, lb := range k.vocabulary.prefixes {
+		if lb.param == nil || number == (lb.param.Kind == "string") {
+			continue
+		}
+		prefix, _ := lb.prefix()
+		how := likeness(word, strings.TrimRight(prefix, "=:_- "))
+		if how >= best || !number && how > 0 || tries == 0 {
+			continue
+		}
+		tries--
+		as := written(lb.param, value)
+		if !number && as == "" || prefix+as == l {
+			continue
+		}
+		best, found = how, prefix+cmp.Or(as, "…")
+	}
+	return found
+}
+
+// meant returns what rules see of a job, and what its labels mean, as far as nothing is wrong with them.
+func (k *knownLabels) meant(f Facts) (*cond.Env, []meaning) {
+	labels, _ := k.expand(f.Labels)
+	env := newEnv(labels, f)
+	meanings, _, _ := k.read(env)
+	return env, meanings
+}
+
+// allNames returns the labels that the vocabulary or a condition knows, patterns as they stand.
+func (k *knownLabels) allNames() []string {
+	known := make([]string, 0, len(k.vocabulary.exact)+len(k.vocabulary.prefixes)+len(k.mentions))
+	for l := range k.vocabulary.exact {
+		known = append(known, l)
+	}
+	for _, l := range k.vocabulary.prefixes {
+		known = append(known, l.pattern)
+	}
+	for l := range k.mentions {
+		known = append(known, l)
+	}
+	slices.Sort(known)
+	return slices.Compact(known)
+}
+
+// Named returns which entries of Vocabulary a job's labels name, by LabelInfo.Name without doubles,
+// and which labels are unknown. It leaves out a label that no job may have, such as one with an
+// escape in it.
+func (k *knownLabels) Named(labels []string) (entries, unknown []string) {
+	all, _ := k.expand(labels)
+	for _, l := range all {
+		name := l
+		switch lb, _ := k.vocabulary.find(l); {
+		case lb != nil:
+			name = lb.pattern
+		case !k.mentions[l]:
+			unknown = append(unknown, l)
+			continue
+		}
+		if !slices.Contains(entries, name) {
+			entries = append(entries, name)
+		}
+	}
+	return entries, unknown
+}
+
+// Knows reports whether each of a job's labels is one that these rules know, by name: the
+// vocabulary has it, or a pattern of it other than "*", or an expression asks for it. A job with no
+// labels, or with one that no job may have, is false. A job that it does not know may be that of
+// other runners on the same GitHub, whatever the scope says.
+func (k *knownLabels) Knows(labels []string) bool {
+	if len(labels) == 0 || len(labels) > MaxLabels {
+		return false
+	}
+	for _, l := range labels {
+		if l = strings.TrimSpace(l); l == "" || !words.Printable(l) || utf8.RuneCountInString(l) > MaxLabelLength {
+			return false
+		}
+	}
+	all, _ := k.expand(labels)
+	return !slices.ContainsFunc(all, func(l string) bool {
+		lb, _ := k.vocabulary.find(l)
+		return !k.mentions[l] && (lb == nil || lb.pattern == "*")
+	})
+}
+
+// unknownLabels writes the reason of a job with unknown labels, with the nearest known ones.
+func (k *knownLabels) unknownLabels(unknown []string) string {
+	var said []string
+	for i, l := range unknown {
+		if i == 3 {
+			said = append(said, fmt.Sprintf("%d more", len(unknown)-i))
+			break
+		}
+		hint, name := "", strings.TrimSuffix(l, "=")
+		fixed, broken := k.repair(l, nil)
+		switch near, ofGitHub := words.Meant(l, k.names, 2); {
+		case broken:
+			hint = " (" + fixed.hint() + ")"
+		case k.vocabulary.exactly(name+"=*") != nil:
+			hint = " (it needs a value: " + name + "=…)"
+		case ofGitHub && len(near) > 0:
+			hint = " (a label of GitHub's own runners; did you mean " + strings.Join(near, " or ") + "?)"
+		case ofGitHub:
+			hint = " (a label of GitHub's own runners: leave self-hosted out to run there)"
+		case len(near) > 0:
+			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
+		}
+		said = append(said, words.Quote(l)+hint)
+	}
+	what, which := "unknown label ", "it"
+	if len(unknown) > 1 {
+		what, which = "unknown labels ", "them"
+	}
+	return what + strings.Join(said, ", ") + ": neither the vocabulary nor a rule knows " + which
+}
+
+// Nearest returns up to two known labels that someone who wrote an unknown one may
+// have meant; nil when none is near.
+func (k *knownLabels) Nearest(label string) []string {
+	near, _ := words.Meant(strings.ToLower(label), k.names, 2)
+	return near
+}
+
+// A meaning is an entry of the vocabulary that one of the job's labels names.
+type meaning struct {
+	*label
+	as string // the job's label
 }

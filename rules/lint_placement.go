@@ -167,8 +167,7 @@ func evaluated(v reflect.Value) bool {
 	return false
 }
 
-// sameRequest reports whether two placements ask Nomad for the same, wherever
-// it came from.
+// sameRequest reports whether two placements ask Nomad for the same, wherever it came from.
 func sameRequest(a, b Placement) bool {
 	plain := func(p Placement) Placement {
 		p.From = nil

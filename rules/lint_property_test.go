@@ -367,10 +367,9 @@ func (c *lintCase) sizes(l *layer, what string) bool {
 	return l.get(memory) != nil || l.limit(memory).most != 0
 }
 
-// Lint claims only what it can prove: each claim is held against all jobs. The
-// rules that it misses ask for what only a program can tell, such as len(labels)
-// or a param: without those it missed 13 of 1,612, and most of them could win
-// for a repository that this universe does not have.
+// Lint claims only what it can prove: each claim is held against all jobs. The rules that it misses
+// ask for what only a program can tell, such as len(labels) or a param: without those it missed 13
+// of 1,612, and most of them could win for a repository that this universe does not have.
 func TestEveryFindingOfLintIsTrue(t *testing.T) {
 	first, retried := universe(1), universe(1, 9)
 	found := map[string]int{}

@@ -32,11 +32,10 @@ type File struct {
 // Parse loads one file, without a deadline.
 func Parse(file string, src []byte) (*Set, error) { return Load(context.Background(), File{file, src}) }
 
-// Load loads and checks one or more files as one set, so that teams can own
-// their files. Vocabularies add up and rules follow each other in the order of
-// the files; scope, compound, defaults, unroutable and feedback stand in one of
-// them. The error is a Diagnostics with every fault that was found, in the
-// order of the files, or that of ctx when it ends before.
+// Load loads and checks one or more files as one set, so that teams can own their files.
+// Vocabularies add up and rules follow each other in the order of the files; scope, compound,
+// defaults, unroutable and feedback stand in one of them. The error is a Diagnostics with every
+// fault that was found, in the order of the files, or that of ctx when it ends before.
 func Load(ctx context.Context, files ...File) (*Set, error) {
 	s := &Set{knownLabels: knownLabels{vocabulary: vocabulary{exact: map[string]*label{}}, mentions: map[string]bool{}}}
 	c := &common{set: s, first: map[string]cond.Spot{}, done: ctx.Done()}
@@ -224,9 +223,8 @@ func (r *loader) rules(n ast.Node) {
 	}
 }
 
-// maxQueued is how long GitHub keeps a job that waits for a self-hosted runner,
-// maxRunning how long it lets one run: docs.github.com, "Actions limits", read
-// 2026-11-25.
+// maxQueued is how long GitHub keeps a job that waits for a self-hosted runner, maxRunning how long
+// it lets one run: docs.github.com, "Actions limits", read 2026-11-25.
 const (
 	maxQueued  = 24 * time.Hour
 	maxRunning = 5 * 24 * time.Hour

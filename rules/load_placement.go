@@ -59,8 +59,7 @@ func (r *placementReader) constraint(n ast.Node, device bool) (c constraintSpec,
 	return c, ok
 }
 
-// comparison reads what constraints and affinities share; f holds the keys of
-// the mapping form.
+// comparison reads what constraints and affinities share; f holds the keys of the mapping form.
 func (r *placementReader) comparison(n ast.Node, device bool, what string) (c constraintSpec, f map[string]ast.Node, ok bool) {
 	var attribute, operator, val string
 	valueNode, text := n, "" // where val stands: at the end of the text of a scalar

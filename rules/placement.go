@@ -85,8 +85,7 @@ type envSpec struct {
 	value value[string]
 }
 
-// configSpec is one entry of a task's config: a JSON value whose texts may be
-// templates.
+// configSpec is one entry of a task's config: a JSON value whose texts may be templates.
 type configSpec struct {
 	name string
 	tree any // map[string]any, []any, value[any], or a JSON scalar
@@ -235,10 +234,9 @@ func (m *merger) device(d deviceSpec) error {
 	return nil
 }
 
-// mergeMHz and mergeCores merge MHz and cores, of which Nomad takes one. Whole
-// cores of a rule or a label take the place of MHz from a default or a rule. They
-// cannot be compared, so labels that ask for both, or for MHz where whole cores
-// stand, contradict each other.
+// mergeMHz and mergeCores merge MHz and cores, of which Nomad takes one. Whole cores of a rule or a
+// label take the place of MHz from a default or a rule. They cannot be compared, so labels that ask
+// for both, or for MHz where whole cores stand, contradict each other.
 func mergeMHz(m *merger, s *setting) error {
 	r := &m.p.Resources
 	if isLabel(m.from) {

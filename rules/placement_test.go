@@ -325,8 +325,7 @@ func TestTemplatesWorkInEveryPlace(t *testing.T) {
 		})
 }
 
-// What comes out of an expression may be a stranger's: it is one value, and
-// never more.
+// What comes out of an expression may be a stranger's: it is one value, and never more.
 func TestWhatAnExpressionGivesIsChecked(t *testing.T) {
 	const unroutable = "unroutable: rule r took the job, but it cannot be placed: rule r: "
 	for _, tt := range []struct {

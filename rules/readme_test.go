@@ -89,8 +89,7 @@ func findings(page string) string {
 	})
 }
 
-// decisions writes the tables of decisions. The rules of each are the YAML
-// before it.
+// decisions writes the tables of decisions. The rules of each are the YAML before it.
 func decisions(t *testing.T, page string) string {
 	const head = "| `runs-on` | decision |\n| --- | --- |\n"
 	var rules string
@@ -320,8 +319,7 @@ func yamlBlocks(text string) []string {
 	return blocks
 }
 
-// variables is the table of what an expression sees: the fields of Env, with
-// their comments.
+// variables is the table of what an expression sees: the fields of Env, with their comments.
 func variables(t *testing.T) string {
 	comments := commentsOf(t, "internal/cond/facts.go")
 	var b strings.Builder

@@ -10,9 +10,8 @@ import (
 	"switchyard/rules/internal/yamlfile"
 )
 
-// A Test is an example of a job, and what the rules must make of it. It is
-// immutable and safe for concurrent use. Its JSON form, and that of the report,
-// is a contract.
+// A Test is an example of a job, and what the rules must make of it. It is immutable and safe for
+// concurrent use. Its JSON form, and that of the report, is a contract.
 type Test struct {
 	Name   string `json:"name"` // one of its kind in its file
 	File   string `json:"file"`
@@ -48,8 +47,7 @@ type TestResult struct {
 	Decision Decision      `json:"decision"` // with the trace when it failed, until the traces have 10,000 steps
 }
 
-// A TestFailure is one part of a decision that is not what the test says. The
-// texts are printable.
+// A TestFailure is one part of a decision that is not what the test says. The texts are printable.
 type TestFailure struct {
 	What     string `json:"what"` // "rule", "resources.memory", "task.env.FOO"
 	Line     int    `json:"line"` // of what was expected

@@ -8,10 +8,9 @@ import (
 	"switchyard/rules/internal/words"
 )
 
-// ParseLabels reads labels that somebody typed or pasted: with commas between
-// them, as a list of YAML or JSON in brackets, or as one with dashes, with or
-// without "runs-on:" before it. A label that has commas or brackets in it stands
-// in quotes. A blank is part of a label, as in a workflow.
+// ParseLabels reads labels that somebody typed or pasted: with commas between them, as a list of
+// YAML or JSON in brackets, or as one with dashes, with or without "runs-on:" before it. A label
+// that has commas or brackets in it stands in quotes. A blank is part of a label, as in a workflow.
 func ParseLabels(text string) []string {
 	text = strings.TrimSpace(text)
 	text = strings.TrimSpace(strings.TrimPrefix(text, "runs-on:"))

@@ -289,8 +289,7 @@ func shifted(err error, text string, from int) error {
 	return e
 }
 
-// shift returns a place in a part of text, which begins at a byte of it, as one
-// in the whole text.
+// shift returns a place in a part of text, which begins at a byte of it, as one in the whole text.
 func shift(text string, from, line, column int) (int, int) {
 	begin := strings.LastIndexByte(text[:from], '\n') + 1
 	if line == 1 {
@@ -304,8 +303,7 @@ func (l *Language) see(facts []string) {
 	l.Sees = l.Sees || slices.Contains(facts, labelsName) || slices.Contains(facts, "param")
 }
 
-// Compile checks an expression and compiles it; run says whether it may ask for
-// the run.
+// Compile checks an expression and compiles it; run says whether it may ask for the run.
 func (l *Language) Compile(source string, run bool, more ...expr.Option) (*code, error) {
 	tree, config, err := l.check(source, run, more...)
 	if err != nil {

@@ -36,8 +36,7 @@ type Run struct {
 	Actor string `expr:"actor" json:"actor"` // login of the user or app that first started the run
 }
 
-// Env is what an expression sees: the README's table of variables is generated
-// from its fields.
+// Env is what an expression sees: the README's table of variables is generated from its fields.
 type Env struct {
 	Labels []string       `expr:"labels"` // in lower case, each once
 	Param  map[string]any `expr:"param"`  // the value of a label such as cpu=8; nil when the job has no such label

@@ -108,8 +108,7 @@ func isLabels(n ast.Node) bool {
 	return ok && id.Value == "labels"
 }
 
-// labelCall returns the name of the label function that a node calls, "" for
-// any other node.
+// labelCall returns the name of the label function that a node calls, "" for any other node.
 func labelCall(n ast.Node) string {
 	if c, ok := n.(*ast.CallNode); ok {
 		if id, ok := c.Callee.(*ast.IdentifierNode); ok && LabelFunctions[id.Value] != nil {

@@ -24,8 +24,7 @@ type Goal = assumption
 // That returns the goal that a node is so.
 func That(n *Node, holds bool) Goal { return Goal{n, holds} }
 
-// SearchSteps bounds the work of one question: comparisons of atoms, some
-// nanoseconds each.
+// SearchSteps bounds the work of one question: comparisons of atoms, some nanoseconds each.
 const SearchSteps = 20_000
 
 // truth is what is known of a node.
@@ -246,8 +245,7 @@ func (w *World) onlyWay(g Goal) (way *Node) {
 	return way
 }
 
-// Possible reports whether all goals may hold for one job. It says false only
-// when that is certain.
+// Possible reports whether all goals may hold for one job. It says false only when that is certain.
 func (w *World) Possible(goals []Goal) bool {
 	return w.Search(goals, func() bool { return true }) || w.gaveUp
 }

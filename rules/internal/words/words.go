@@ -137,9 +137,8 @@ var sameThing = [][]string{
 // macos-14-xlarge (https://docs.github.com/en/actions/reference/runners/github-hosted-runners, read 2026-11).
 var Hosted = regexp.MustCompile(`^(ubuntu|macos|windows)-(latest|slim|[0-9]+(\.[0-9]+)?)(-[a-z0-9-]+)?$`)
 
-// Meant returns up to most known labels that someone who wrote s may have
-// meant: by another word for it, or by a misspelling. ofGitHub says that s is a
-// label of GitHub's own runners.
+// Meant returns up to most known labels that someone who wrote s may have meant: by another word
+// for it, or by a misspelling. ofGitHub says that s is a label of GitHub's own runners.
 func Meant(s string, known []string, most int) (names []string, ofGitHub bool) {
 	word := s
 	if m := Hosted.FindStringSubmatch(s); m != nil {

@@ -41,8 +41,7 @@ var (
 	tooManyTokens  = fmt.Sprintf("too many YAML tokens: the maximum is %d in all, and above %d one for every %d bytes", maxTokens, fewTokens, bytesPerToken)
 )
 
-// A Fault is one fault in the file, at its place: both from 1, the column in
-// runes.
+// A Fault is one fault in the file, at its place: both from 1, the column in runes.
 type Fault struct {
 	Line, Column int
 	Rule         string // "" outside a rule
