@@ -103,6 +103,12 @@ type failure struct {
 	cause error
 }
 
+// error returns the error for a line of waiting runners, by what has failed.
+func (f failure) error(line, what string) error {
+	err := fmt.Errorf("%s since %s: %w", what, f.since.UTC().Format(time.RFC3339), f.cause)
+	return &router.RetryAtError{At: f.at, Line: line, Failing: true, Err: err}
+}
+
 // state returns the failure, and whether the breaker has tripped.
 func (b *breaker) state(now time.Time) (f failure, tripped bool) {
 	b.mu.Lock()
@@ -189,10 +195,7 @@ func (s *session) heard(sorted error, resp *github.Response, now time.Time) {
 
 // failing returns the error for a login that is not used until at.
 func (c *caller) failing(s *session, f failure) error {
-	return &router.RetryAtError{
-		At: f.at, Line: c.Host() + " " + s.login, Failing: true,
-		Err: fmt.Errorf("GitHub has failed for %s since %s: %w", s.login, f.since.UTC().Format(time.RFC3339), f.cause),
-	}
+	return f.error(c.Host()+" "+s.login, "GitHub has failed for "+s.login)
 }
 
 // reach returns nil unless the session's breaker has tripped. If a probe is due, one
@@ -315,10 +318,7 @@ func (p *places) passed(at place) {
 
 // refusing returns the error for a place whose registrations GitHub refuses.
 func (c *registrar) refusing(p place, f failure) error {
-	return &router.RetryAtError{
-		At: f.at, Line: fmt.Sprint(c.Host(), " ", p), Failing: true,
-		Err: fmt.Errorf("GitHub refuses the runners of %s since %s: %w", p.target, f.since.UTC().Format(time.RFC3339), f.cause),
-	}
+	return f.error(fmt.Sprint(c.Host(), " ", p), fmt.Sprintf("GitHub has refused the runners of %s", p.target))
 }
 
 // registeredIn records how a registration ended, and returns its error: an error that
