@@ -268,7 +268,7 @@ func keysOf(table []*field, but ...string) (keys []string) {
 			keys = append(keys, f.key)
 		}
 	}
-	return keys
+	return slices.Clip(keys) // what is appended to it is copied: files may load at the same time
 }
 
 // at returns the field with a name.

@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"sync"
 	"testing"
 	"time"
 )
@@ -158,4 +159,22 @@ func TestWhatThereIsOneOfStandsInOneOfTheFiles(t *testing.T) {
 	if _, err := Load(t.Context(), File{"a.yaml", []byte("version: 1\nrules: [{ name: a, jobspec: j, runner: { scope: enterprise } }]\n")}, File{"b.yaml", []byte("version: 1\ndefaults: { runner: { enterprise: acme } }\n" + rule("b"))}); err != nil {
 		t.Error(err)
 	}
+}
+
+// The server reloads rules while the console checks others.
+func TestFilesLoadAtTheSameTime(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 4 {
+		for _, src := range []string{
+			"version: 1\nlabels: { 'cpu=*': { param: { name: cpu, type: int, min: 1, max: 8 } } }\nrules: [{ name: r, jobspec: j }]\n",
+			"version: 1\ndefaults: { max: { cpu: 2000 }, time_limit: 1h }\nrules: [{ name: r, jobspec: j, fallback: [{ after: 5m }] }]\n",
+		} {
+			wg.Go(func() {
+				if _, err := Parse("rules.yaml", []byte(src)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+	wg.Wait()
 }
