@@ -194,7 +194,7 @@ func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 
 	var open []string
 	for range 4 * 60 {
-		open = c.unfinished(t, ctx, hub, sim, st)
+		open = c.unfinished(t, ctx, hub, st)
 		if len(open) == 0 {
 			break
 		}
@@ -209,7 +209,7 @@ func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 func (c *chaos) began(hub *githubsim.Server) time.Time { return hub.Jobs()[0].CreatedAt }
 
 // unfinished are the jobs and runners that have not come to their end.
-func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Server, sim *nomadsim.Server, st *store.Store) (open []string) {
+func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Server, st *store.Store) (open []string) {
 	for _, j := range hub.Jobs() {
 		if j.Status == "completed" {
 			continue

@@ -40,8 +40,7 @@ func (e editedRules) Recent(ctx context.Context, since time.Time, within router.
 // prints them and returns errNo.
 func startRules(ctx context.Context, book *rulebook.Book, stderr io.Writer) (rulebook.Started, error) {
 	started, err := book.Start(ctx)
-	var faults *rulebook.FaultsError
-	if errors.As(err, &faults) {
+	if faults, ok := errors.AsType[*rulebook.FaultsError](err); ok {
 		writeFindings(stderr, faults.Files, faults.Faults)
 		fmt.Fprintln(stderr, faults)
 		err = errNo

@@ -28,7 +28,7 @@ func TestAFailureAfterTheClaimIsSaidAndTriedAgainAtOnce(t *testing.T) {
 			}
 			return nil
 		}}})
-		id := y.queue("nomad", time.Minute)
+		id := y.queue(time.Minute)
 		time.Sleep(20 * time.Second) // the waits are of 250 ms to 2 s
 		j := routertest.AwaitJob(t, y.Store, id, in(router.Running))
 		list := y.Runners(id)
@@ -65,7 +65,7 @@ func TestARunnerThatDidItsJobIsNoFailureHoweverLateGitHubIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		y := newYard(t, routertest.Config{Rules: claimingRules})
 		y.GitHub.SetDeliveryFaults(githubsim.DeliveryFaults{Late: 1, LateBy: time.Minute, Seed: 1})
-		id := y.queue("nomad", 2*time.Second)
+		id := y.queue(2*time.Second)
 		time.Sleep(5 * time.Minute)
 		j := routertest.AwaitJob(t, y.Store, id, in(router.Completed))
 		if list := y.Runners(id); j.Try != 1 || len(list) != 1 || list[0].State != router.RunnerFinished {
@@ -79,7 +79,7 @@ func TestAJobThatGitHubGivesToNoRunnerIsTriedLessAndLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		y := newVirtualYard(t, "version: 1\nscope: has(\"nomad\")\nrules:\n  - { name: linux, jobspec: docker-linux, runner: { scope: organization, group: 1 } }\n", "",
 			func(ctx context.Context, y *yard, _ nomadsim.Task) int { <-ctx.Done(); return 130 })
-		id := y.queue("nomad", time.Minute)
+		id := y.queue(time.Minute)
 		time.Sleep(11 * time.Minute)
 		j, err := y.Store.Job(t.Context(), id)
 		must(t, err)

@@ -124,7 +124,7 @@ func (a *App) nomadCheck() Check {
 
 // sideCheck says what is wrong with Nomad or GitHub, by its last answers.
 func sideCheck(name, who string, bad telemetry.SideState) Check {
-	reason := ""
+	var reason string
 	switch {
 	case bad.Since.IsZero():
 		return Check{Name: name, Status: "ok"}

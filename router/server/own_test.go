@@ -76,9 +76,9 @@ func (y *yard) connect(ctx context.Context, labels ...string) error {
 	return y.GitHub.Connect(ctx, config)
 }
 
-func (y *yard) queue(label string, takes time.Duration) int64 {
+func (y *yard) queue(takes time.Duration) int64 {
 	y.T.Helper()
-	return y.GitHub.Queue(y.T.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{label}, Duration: takes})
+	return y.GitHub.Queue(y.T.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Labels: []string{"nomad"}, Duration: takes})
 }
 
 // runner awaits the first runner of a job as ok wants it.
@@ -200,7 +200,7 @@ func TestARunnerOfItsOwnRegistrationIsLeftAlone(t *testing.T) {
 	eachOwn(t, run, func(t *testing.T, y *yard) {
 		interrupted.Store(0)
 		starts.Store(0)
-		id := y.queue("nomad", 100*time.Minute)
+		id := y.queue(100*time.Minute)
 		r := y.runner(id, "its task runs", func(r router.Runner) bool { return strings.Contains(r.Reason, "its task runs") })
 		alive := func(when string, state router.RunnerState) {
 			t.Helper()
@@ -243,7 +243,7 @@ func TestOfACancelledJobOnlyARunnerThatHasNotStartedIsStopped(t *testing.T) {
 	var interrupted atomic.Int64
 	eachOwn(t, stays(&interrupted), func(t *testing.T, y *yard) {
 		interrupted.Store(0)
-		id := y.queue("nomad", time.Minute)
+		id := y.queue(time.Minute)
 		started := y.runner(id, "its task runs", func(r router.Runner) bool { return strings.Contains(r.Reason, "its task runs") })
 		filler := classic("docker", nil)
 		filler.ID, filler.ParameterizedJob = new("filler"), nil
@@ -251,7 +251,7 @@ func TestOfACancelledJobOnlyARunnerThatHasNotStartedIsStopped(t *testing.T) {
 		if _, _, err := y.API.Jobs().Register(filler, nil); err != nil {
 			t.Fatal(err)
 		}
-		other := y.queue("nomad", time.Minute)
+		other := y.queue(time.Minute)
 		waits := y.runner(other, "it waits for a node", func(r router.Runner) bool { return r.Unplaced != nil })
 		for _, j := range []int64{id, other} {
 			must(t, y.GitHub.Cancel(j))
@@ -289,7 +289,7 @@ func TestARunnerOfItsOwnRegistrationThatEndsWithoutTheJobIsReplaced(t *testing.T
 	}
 	eachOwn(t, run, func(t *testing.T, y *yard) {
 		starts.Store(0)
-		id := y.queue("nomad", time.Minute)
+		id := y.queue(time.Minute)
 		time.Sleep(5 * time.Minute)
 		j := routertest.AwaitJob(t, y.Store, id, in(router.Completed))
 		if list := y.Runners(id); j.Try != 3 || len(list) != 3 || list[0].State != router.RunnerLost || list[2].State != router.RunnerFinished {
@@ -322,9 +322,9 @@ func TestRunnersOfTheirOwnRegistrationMayChangeJobs(t *testing.T) {
 	eachOwn(t, run, func(t *testing.T, y *yard) {
 		starts.Store(0)
 		interrupted.Store(0)
-		one := y.queue("nomad", 20*time.Minute)
+		one := y.queue(20*time.Minute)
 		y.runner(one, "its task runs", func(r router.Runner) bool { return strings.Contains(r.Reason, "its task runs") })
-		other := y.queue("nomad", time.Hour)
+		other := y.queue(time.Hour)
 		time.Sleep(2 * time.Hour)
 		for _, id := range []int64{one, other} {
 			j := routertest.AwaitJob(t, y.Store, id, in(router.Completed))
@@ -351,7 +351,7 @@ func TestWithTheDatabaseDeletedRunnersOfTheirOwnRegistrationAreTakenUp(t *testin
 	eachOwn(t, run, func(t *testing.T, y *yard) {
 		starts.Store(0)
 		interrupted.Store(0)
-		id := y.queue("nomad", 2*time.Hour)
+		id := y.queue(2*time.Hour)
 		routertest.AwaitJob(t, y.Store, id, in(router.Running))
 		was := y.runner(id, "it is busy", func(r router.Runner) bool { return r.State == router.RunnerBusy })
 		y.Stop()
@@ -434,7 +434,7 @@ func TestTheFirstStepOnARealNomad(t *testing.T) {
 	}
 	purge(*job.ID)
 
-	id := y.queue("nomad", 2*time.Second)
+	id := y.queue(2*time.Second)
 	r := y.runner(id, "its task runs", func(r router.Runner) bool { return strings.Contains(r.Reason, "its task runs") })
 	purge(r.NomadJob)
 	swept := func(what string) { // in some passes

@@ -100,8 +100,7 @@ func (f *fault) note(err error) error {
 // damaged reports whether SQLite, or what a row holds, says that the file is not
 // as it was written: all JSON in it is the store's own.
 func damaged(err error) bool {
-	var e *sqlite.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff { // the primary result code
 		case sqlitelib.SQLITE_CORRUPT, sqlitelib.SQLITE_NOTADB:
 			return true

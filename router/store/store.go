@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -267,8 +268,7 @@ func lock(ctx context.Context, path string, patience time.Duration) (_ *sql.DB, 
 	// Held by the one connection, which is never given another thing to do.
 	if _, err := db.ExecContext(ctx, "BEGIN EXCLUSIVE"); err != nil {
 		_ = db.Close()
-		var e *sqlite.Error
-		if errors.As(err, &e) && e.Code()&0xff == sqlitelib.SQLITE_BUSY {
+		if e, ok := errors.AsType[*sqlite.Error](err); ok && e.Code()&0xff == sqlitelib.SQLITE_BUSY {
 			return nil, errInUse
 		}
 		return nil, fmt.Errorf("lock %s: %w", path, err)
@@ -300,9 +300,7 @@ func dsn(path string, params url.Values, pragmas ...string) string {
 		path = "/" + path // file:///C:/…
 	}
 	q := url.Values{"_pragma": pragmas}
-	for k, v := range params {
-		q[k] = v
-	}
+	maps.Copy(q, params)
 	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 }
 
@@ -358,8 +356,8 @@ func schema(ctx context.Context, db *sql.DB) (p *goose.Provider, old bool, err e
 
 // explain adds what to do to SQLite's error for a file that it cannot use.
 func explain(err error) error {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*sqlite.Error](err)
+	if !ok {
 		return err
 	}
 	switch e.Code() & 0xff { // the primary result code

@@ -183,8 +183,7 @@ func (s *console) form(do func(*http.Request) (string, error)) http.Handler {
 }
 
 func formError(err error) error {
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
+	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return problem.New(http.StatusRequestEntityTooLarge, "the form has more than %d bytes", large.Limit)
 	}
 	return problem.New(http.StatusBadRequest, "the form cannot be read: %v", err)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -82,9 +83,7 @@ func (p *provider) token(asked url.Values) string {
 		"iss": p.URL, "aud": asked.Get("client_id"), "sub": "7", "nonce": asked.Get("nonce"),
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
 	}
-	for k, v := range p.claims {
-		claims[k] = v
-	}
+	maps.Copy(claims, p.claims)
 	if p.change != nil {
 		p.change(claims)
 	}
@@ -198,9 +197,7 @@ func TestALogInThatIsNotRightIsNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, s := withOIDC(t)
 			p.claims = map[string]any{"email": "mona@acme.example", "groups": []string{"platform"}}
-			for k, v := range c.claims {
-				p.claims[k] = v
-			}
+			maps.Copy(p.claims, c.claims)
 			p.change = c.change
 			if c.key {
 				p.key = keys()[1]

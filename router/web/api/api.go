@@ -222,12 +222,10 @@ func (a *API) change(ctx context.Context, jobID int64, do func(context.Context) 
 // changeError returns the error of a change that could not be made: of what is not ours
 // it gives the words, so that an operator knows which side failed.
 func changeError(err error) error {
-	var conflict *router.ConflictError
-	var refused *router.GiveUpError
-	if errors.As(err, &refused) {
+	switch {
+	case errors.As(err, new(*router.GiveUpError)):
 		return problem.New(http.StatusConflict, "%v", err)
-	}
-	if err == nil || errors.As(err, &conflict) || errors.Is(err, router.ErrNotFound) {
+	case err == nil || errors.As(err, new(*router.ConflictError)) || errors.Is(err, router.ErrNotFound):
 		return err
 	}
 	return problem.New(http.StatusServiceUnavailable, "it cannot be done now: %v", err)

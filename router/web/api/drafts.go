@@ -131,8 +131,7 @@ func (d *Drafts) decode(req *http.Request, body any) error {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return TooSlow()
 		}
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
+		if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
 			return problem.New(http.StatusRequestEntityTooLarge, "the body has more than %d bytes", large.Limit)
 		}
 		return problem.New(http.StatusBadRequest, "the body is not a draft: %v", err)
