@@ -129,7 +129,7 @@ func demoRunnerCommand() *cobra.Command {
 				return err
 			}
 			if strings.TrimSpace(string(jit)) == "" {
-				return nil // the runner is not needed any more
+				return nil // the runner is no longer needed
 			}
 			req, err := http.NewRequestWithContext(cmd.Context(), http.MethodPost, args[0]+githubsim.ConnectPath, strings.NewReader(string(jit)))
 			if err != nil {

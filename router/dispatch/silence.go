@@ -89,7 +89,7 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 	delete(s.asked, q)
 	switch {
 	case !timedOut(err):
-		if !errors.Is(err, context.Canceled) { // else whoever asked went away
+		if !errors.Is(err, context.Canceled) { // else the caller went away
 			s.last, s.since = time.Now(), time.Time{}
 		}
 	case !q.at.Before(s.last) && (s.since.IsZero() || q.at.Before(s.since)):
@@ -98,7 +98,7 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 	return err
 }
 
-// forget ends the silence. Call it when nobody waits for an answer any more.
+// forget ends the silence. Call it when nobody waits for an answer any longer.
 func (s *silence) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -70,7 +70,7 @@ type Intake struct {
 	Due      router.Hint     // given when a job may be due
 	Leftover *router.JobHint // given the jobs that changed
 
-	checks chan check // size maxChecks; jobs that GitHub is to be asked about
+	checks chan check // size maxChecks; jobs to ask GitHub about
 }
 
 // New returns an Intake with the exported fields of in.

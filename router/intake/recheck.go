@@ -81,7 +81,7 @@ func (in *Intake) Says(ctx context.Context, j router.Job) (router.Delivery, erro
 	return d, nil
 }
 
-// A check is a job about which GitHub is to be asked whether it may start.
+// A check is a job to ask GitHub about: whether it may start.
 type check struct {
 	jobID int64
 	late  bool // the job may be Held because its delivery is Late

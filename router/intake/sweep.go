@@ -27,9 +27,9 @@ const (
 	sweepOverlap   = 2 * time.Minute  // GitHub lists a delivery only when it knows the outcome
 	firstSweep     = time.Hour        // how far back a new hook is swept
 	maxHooks       = 10_000           // remembered
-	heardEvery     = time.Hour        // between two records that a hook was heard of
-	forgottenFor   = time.Hour        // a hook that GitHub does not know is not recorded again for so long
-	sweepsToTell   = 12               // after so many, the unread hooks are synced, even if some may be read later
+	heardEvery     = time.Hour        // between two records that a hook delivered
+	forgottenFor   = time.Hour        // how long a hook that GitHub does not know is not recorded again
+	sweepsToTell   = 12               // after this many, the unread hooks are synced, even if some may be read later
 	recheckStore   = time.Second      // between two checks whether a store that failed works
 	lateRefusal    = 20 * time.Second // GitHub waits 10 s for an answer, and lists the delivery then
 )

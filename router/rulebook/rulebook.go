@@ -96,7 +96,7 @@ func named(files []rules.File) []rules.File {
 func (b *Book) Files() ([]rules.File, string, error) {
 	c, err := b.read()
 	if err != nil {
-		return nil, "", &router.ConflictError{Reason: err.Error()} // for whoever edits them
+		return nil, "", &router.ConflictError{Reason: err.Error()} // for the editor of them
 	}
 	return named(slices.Concat(c.files, c.tests)), c.text, nil
 }
@@ -209,7 +209,7 @@ func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 		return &router.RulesRefusedError{Faults: faults}
 	}
 	if err := ctx.Err(); err != nil {
-		return err // nobody waits for the answer any more
+		return err // nobody waits for the answer
 	}
 	if err := b.remember(ctx, now, router.KeptRules{Origin: fileChanged}); err != nil {
 		return err // nothing is overwritten that cannot be put back

@@ -38,7 +38,7 @@ type content struct {
 func (s source) read() (content, error) {
 	// A server must neither wait for the writer of a pipe nor fill its memory.
 	if info, err := os.Stat(s.rules); err == nil && !info.IsDir() && (!info.Mode().IsRegular() || info.Size() > maxRead) {
-		return content{}, fmt.Errorf("read the rules: %s is no regular file of at most %d MiB", s.rules, maxRead>>20)
+		return content{}, fmt.Errorf("read the rules: %s is not a regular file of at most %d MiB", s.rules, maxRead>>20)
 	}
 	files, err := ReadRules(context.Background(), s.rules) // plain files
 	if err != nil {
@@ -115,7 +115,7 @@ func ReadRules(ctx context.Context, path string) ([]rules.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(names) == 1 && names[0] == path { // whoever named it may have it be a link, or a pipe
+	if len(names) == 1 && names[0] == path { // a file that somebody named may be a link, or a pipe
 		return ReadFiles(ctx, names)
 	}
 	return ReadPlain(names)

@@ -316,7 +316,7 @@ func (on watched) add(dir, name string) {
 func (on watched) addPath(path string) {
 	path, err := filepath.Abs(path)
 	if err != nil {
-		return // there is no working directory any more
+		return // the working directory is gone
 	}
 	root := filepath.VolumeName(path) + string(filepath.Separator)
 	dir, rest := root, strings.TrimPrefix(path, root)

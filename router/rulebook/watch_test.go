@@ -60,7 +60,7 @@ func TestReadRules(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "rules.yaml")
 		refused := func() {
 			t.Helper()
-			if _, err := (source{rules: path}).read(); err == nil || !strings.Contains(err.Error(), "rules.yaml is no regular file of at most 16 MiB") {
+			if _, err := (source{rules: path}).read(); err == nil || !strings.Contains(err.Error(), "rules.yaml is not a regular file of at most 16 MiB") {
 				t.Errorf("read = %v", err)
 			}
 		}

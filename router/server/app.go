@@ -159,7 +159,7 @@ func New(c Config) (*App, error) {
 		}
 	}
 	if c.Keep < leastKeep {
-		return nil, fmt.Errorf("keep history for %s: at least %s, as GitHub may redeliver for so long", c.Keep, leastKeep)
+		return nil, fmt.Errorf("keep history for %s: at least %s, as GitHub may redeliver until then", c.Keep, leastKeep)
 	}
 	if c.Now == nil {
 		c.Now = time.Now

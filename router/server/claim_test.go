@@ -192,7 +192,7 @@ func TestAClaimAsksGitHubWhetherTheJobIsStillQueued(t *testing.T) {
 			if (len(r.hub.asked()) > 0) != tc.needed {
 				t.Errorf("GitHub was asked for %d configurations", len(r.hub.asked()))
 			}
-			if j := r.await(1, in(tc.want)); name == "gone" && j.Reason != "GitHub does not know it any more" {
+			if j := r.await(1, in(tc.want)); name == "gone" && j.Reason != "GitHub no longer knows it" {
 				t.Errorf("reason = %q", j.Reason)
 			}
 		})

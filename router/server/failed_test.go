@@ -65,7 +65,7 @@ func TestARunnerThatDidItsJobIsNoFailureHoweverLateGitHubIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		y := newYard(t, routertest.Config{Rules: claimingRules})
 		y.GitHub.SetDeliveryFaults(githubsim.DeliveryFaults{Late: 1, LateBy: time.Minute, Seed: 1})
-		id := y.queue(2*time.Second)
+		id := y.queue(2 * time.Second)
 		time.Sleep(5 * time.Minute)
 		j := routertest.AwaitJob(t, y.Store, id, in(router.Completed))
 		if list := y.Runners(id); j.Try != 1 || len(list) != 1 || list[0].State != router.RunnerFinished {

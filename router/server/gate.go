@@ -32,13 +32,13 @@ const (
 	adminHead  = 64 << 10
 
 	crowdedIdle = 5 * time.Second // how long a connection may wait for its client while more than half of the maximum is open
-	stuckWrite  = time.Second     // a client that reads nothing for so long may lose its connection to others
+	stuckWrite  = time.Second     // how long a client may read nothing before it may lose its connection to others
 
-	// So many connections in a row are found to wait for this process, and not for
+	// How many connections in a row are found to wait for this process, and not for
 	// their clients, before one of them is closed all the same.
 	unreadTries = 4
 
-	// An address that sent a good signature is proven for so long, and so many are
+	// How long an address that sent a good signature is proven, and how many are
 	// remembered: GitHub's, or those of proxies before us.
 	provenFor = time.Hour
 	maxProven = 1024

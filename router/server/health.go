@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	readyAge  = time.Second // for so long the store's answer is shown again
+	readyAge  = time.Second // how long the store's answer is shown again
 	readyMark = "ready"     // the name of the mark that tests whether the store can be written
 )
 

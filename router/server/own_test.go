@@ -200,7 +200,7 @@ func TestARunnerOfItsOwnRegistrationIsLeftAlone(t *testing.T) {
 	eachOwn(t, run, func(t *testing.T, y *yard) {
 		interrupted.Store(0)
 		starts.Store(0)
-		id := y.queue(100*time.Minute)
+		id := y.queue(100 * time.Minute)
 		r := y.runner(id, "its task runs", func(r router.Runner) bool { return strings.Contains(r.Reason, "its task runs") })
 		alive := func(when string, state router.RunnerState) {
 			t.Helper()
@@ -322,7 +322,7 @@ func TestRunnersOfTheirOwnRegistrationMayChangeJobs(t *testing.T) {
 	eachOwn(t, run, func(t *testing.T, y *yard) {
 		starts.Store(0)
 		interrupted.Store(0)
-		one := y.queue(20*time.Minute)
+		one := y.queue(20 * time.Minute)
 		y.runner(one, "its task runs", func(r router.Runner) bool { return strings.Contains(r.Reason, "its task runs") })
 		other := y.queue(time.Hour)
 		time.Sleep(2 * time.Hour)
@@ -351,7 +351,7 @@ func TestWithTheDatabaseDeletedRunnersOfTheirOwnRegistrationAreTakenUp(t *testin
 	eachOwn(t, run, func(t *testing.T, y *yard) {
 		starts.Store(0)
 		interrupted.Store(0)
-		id := y.queue(2*time.Hour)
+		id := y.queue(2 * time.Hour)
 		routertest.AwaitJob(t, y.Store, id, in(router.Running))
 		was := y.runner(id, "it is busy", func(r router.Runner) bool { return r.State == router.RunnerBusy })
 		y.Stop()
@@ -434,7 +434,7 @@ func TestTheFirstStepOnARealNomad(t *testing.T) {
 	}
 	purge(*job.ID)
 
-	id := y.queue(2*time.Second)
+	id := y.queue(2 * time.Second)
 	r := y.runner(id, "its task runs", func(r router.Runner) bool { return strings.Contains(r.Reason, "its task runs") })
 	purge(r.NomadJob)
 	swept := func(what string) { // in some passes

@@ -127,7 +127,7 @@ func testJobsThatNobodyServesAreAskedAbout(t *testing.T) {
 		t.Errorf("job 2 runs on %q", j.RunnerName)
 	}
 	r.await(3, in(router.Completed))
-	if j := r.await(4, in(router.Completed)); j.Reason != "GitHub does not know it any more" || j.Conclusion != "" {
+	if j := r.await(4, in(router.Completed)); j.Reason != "GitHub no longer knows it" || j.Conclusion != "" {
 		t.Errorf("job 4 ended with %q, %q", j.Conclusion, j.Reason)
 	}
 	for _, id := range []int64{1, 5} {

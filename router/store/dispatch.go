@@ -16,7 +16,7 @@ WHERE id = ?1 AND state IN ('queued', 'retrying')`
 // Settle implements dispatch.Store. A job that went further meanwhile is left as it is.
 func (s *dispatchStore) Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error {
 	if to != router.Ignored && to != router.Denied && to != router.Unroutable {
-		return fmt.Errorf("settle job %d: %q is no state to settle in", jobID, to)
+		return fmt.Errorf("settle job %d: it cannot be settled as %q", jobID, to)
 	}
 	decision, err := asText(d)
 	if err != nil {

@@ -136,7 +136,7 @@ type watched struct {
 }
 
 // A logIndex is what changes in the -shm file with each commit and each
-// checkpoint, whoever makes it: https://www.sqlite.org/walformat.html#walidxfmt (read 2026-11-29).
+// checkpoint, by any process: https://www.sqlite.org/walformat.html#walidxfmt (read 2026-11-29).
 type logIndex struct {
 	head           [96]byte
 	copied, copies [4]byte // frames of the log in the file, and that a checkpoint has begun to copy there

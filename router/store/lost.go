@@ -146,7 +146,7 @@ ORDER BY max(asked_at, received_at), id`
 
 // Stale implements intake.Store.
 func (s *intakeStore) Stale(ctx context.Context, now time.Time, unserved time.Duration, limit int) ([]router.Job, error) {
-	return list(s.querier(ctx), "read the jobs that GitHub is to be asked about", scanJob, staleSQL, millis(now), unserved.Milliseconds(), limit)
+	return list(s.querier(ctx), "read the jobs to ask GitHub about", scanJob, staleSQL, millis(now), unserved.Milliseconds(), limit)
 }
 
 // Asked implements intake.Store.

@@ -116,7 +116,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 		query, state, reason = receiveCompletedSQL, router.Completed, "ended on GitHub"
 		runnerName, conclusion = d.Job.RunnerName, d.Job.Conclusion
 		if d.Status == router.StatusGone {
-			reason = "GitHub does not know it any more"
+			reason = "GitHub no longer knows it"
 		}
 		if conclusion != "" {
 			reason += ": " + conclusion
@@ -269,7 +269,7 @@ func orUnnamed(runner string) string {
 	return runner
 }
 
-// Whether the name of a runner of ours is another's on GitHub: whoever may register
+// Whether the name of a runner of ours is another's on GitHub: anyone who may register
 // a runner there may give it any free name.
 const namesakeSQL = `SELECT 1 FROM runners WHERE name = ?1 AND github_id NOT IN (0, ?2)`
 

@@ -11,8 +11,8 @@ import (
 	"switchyard/router"
 )
 
-// Versions of the rules that are kept: so many, and so many bytes of their files
-// together. The newest is kept whatever its size.
+// How many versions of the rules are kept, and how many bytes of their files together.
+// The newest is kept whatever its size.
 const (
 	keptVersions     = 200
 	keptVersionBytes = 64 << 20

@@ -24,7 +24,7 @@ ORDER BY due_at, id LIMIT ?`
 SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying') AND due_at > ?
 ORDER BY due_at LIMIT 1`
 
-	// The one after so many, in their order.
+	// The one at an offset, in their order.
 	dueAfterSQL = `
 SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying')
 ORDER BY due_at, id LIMIT 1 OFFSET ?`
@@ -110,7 +110,7 @@ func dueInOrder(q querier, due []router.Job, now time.Time, limit int) ([]router
 }
 
 // dueInTurn reads due jobs of which there are more than limit: of each owner as
-// many, and of each of its repositories, beginning after whoever was last. An
+// many, and of each of its repositories, beginning after the one that was last. An
 // owner with many jobs so holds up none with few.
 func (s *dispatchStore) dueInTurn(q querier, now time.Time, limit int) (due []router.Job, err error) {
 	s.turn.mu.Lock()

@@ -37,7 +37,7 @@ type op struct {
 	done  chan struct{} // closed when the change is durable, or has failed
 }
 
-// The states of an op: whoever moves it away from opWaiting owns it.
+// The states of an op: the one that moves it away from opWaiting owns it.
 const (
 	opWaiting   = iota
 	opBegun     // by the writer: the caller waits for the result

@@ -38,7 +38,7 @@ const (
 type LabelUse struct {
 	Jobs     int
 	Started  int           // of them those that a runner took
-	P50, P95 time.Duration // from when we heard of a job until a runner took it
+	P50, P95 time.Duration // from the first delivery of a job until a runner took it
 }
 
 // labelUse counts the labels of the jobs of the last days.

@@ -184,7 +184,7 @@ func TestADraftIsCheckedAndComparedByTheAPI(t *testing.T) {
 		detail string
 	}{
 		{"/check", map[string]any{}, 400, "files is missing: want such as"},
-		{"/check", map[string]any{"files": []map[string]string{{"name": "../rules.yaml", "source": ""}}}, 400, `"../rules.yaml" is no name of a rules file`},
+		{"/check", map[string]any{"files": []map[string]string{{"name": "../rules.yaml", "source": ""}}}, 400, `"../rules.yaml" is not the name of a rules file`},
 		{"/check", map[string]any{"files": []map[string]string{{"name": "a.yaml", "source": ""}, {"name": "a.yaml", "source": ""}}}, 400, `the draft has two files "a.yaml"`},
 		{"/check", map[string]any{"file": 1}, 400, "the body is not a draft: "},
 		{"/check", drafted(strings.Repeat("#", 4<<20+1)), 413, "the draft has 4194305 bytes; the maximum is 4194304"},
@@ -232,7 +232,7 @@ func TestTheRulesPageTriesADraft(t *testing.T) {
 	for want, change := range map[string]func(url.Values){
 		"want check, impact or apply":      func(f url.Values) { f.Set("do", "x") },
 		"want a number from 1 to 90":       func(f url.Values) { f.Set("days", "900") },
-		"is no name of a rules file":       func(f url.Values) { f.Set("name", "/etc/passwd") },
+		"is not the name of a rules file":  func(f url.Values) { f.Set("name", "/etc/passwd") },
 		"2 names of files and 1 files":     func(f url.Values) { f.Add("name", "x.yaml") },
 		"the note has more than 500 chara": func(f url.Values) { f.Set("note", strings.Repeat("x", 501)) },
 	} {

@@ -230,7 +230,7 @@ var lostTests = []test{
 		gone := completed(1, "", "")
 		gone.ID, gone.Source, gone.Status = "", router.SourceGitHub, router.StatusGone
 		f.receive(gone)
-		if j := f.wantState(1, router.Completed); j.Reason != "GitHub does not know it any more" {
+		if j := f.wantState(1, router.Completed); j.Reason != "GitHub no longer knows it" {
 			t.Errorf("the reason is %q", j.Reason)
 		}
 	}},

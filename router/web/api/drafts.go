@@ -106,7 +106,7 @@ func (d Draft) RulesFiles() ([]rules.File, error) {
 	size := 0
 	for _, f := range d.Files {
 		if f.Name == "" || f.Name != path.Base(f.Name) || strings.ContainsAny(f.Name, `/\`) || f.Name[0] == '.' || len(f.Name) > 255 || !utf8.ValidString(f.Name) {
-			return nil, problem.New(http.StatusBadRequest, "%.100q is no name of a rules file: want one such as rules.yaml, without a directory", f.Name)
+			return nil, problem.New(http.StatusBadRequest, "%.100q is not the name of a rules file: want one such as rules.yaml, without a directory", f.Name)
 		}
 		if slices.ContainsFunc(files, func(other rules.File) bool { return other.Name == f.Name }) {
 			return nil, problem.New(http.StatusBadRequest, "the draft has two files %q", f.Name)

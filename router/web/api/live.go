@@ -176,8 +176,8 @@ func (h *hub) run(ctx context.Context, knows chan struct{}) {
 	}
 }
 
-// Position returns the last change that followers of the stream were told of, or are
-// about to be; false: nobody follows.
+// Position returns the last change that followers of the stream received, or are
+// about to; false: nobody follows.
 func (a *API) Position() (last int64, followed bool) { return a.hub.position() }
 
 func (h *hub) position() (last int64, followed bool) {
@@ -227,7 +227,7 @@ func (h *hub) send(changes []router.Change) {
 }
 
 // stream answers GET /events with server-sent events, one for each change,
-// until the client goes away, is too slow or may not see it any more, or the
+// until the client goes away, is too slow or may no longer see it, or the
 // server stops. A client that comes back with the Last-Event-ID gets what it
 // missed, or the event reset if that was too much.
 func (h *hub) stream(w http.ResponseWriter, req *http.Request) {
@@ -299,7 +299,7 @@ func (h *hub) stream(w http.ResponseWriter, req *http.Request) {
 			return
 		case <-beat.C:
 			if !h.config.Guard.Unchanged(req, principal) {
-				return // it may not see this any more; if something, it asks again
+				return // it may no longer see this; if it may see something, it asks again
 			}
 			b.WriteString(": still here\n\n")
 		case changes, open := <-events:

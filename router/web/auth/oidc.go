@@ -41,8 +41,8 @@ const (
 )
 
 // logins are those at an OpenID Connect provider. A login under way is kept by
-// its browser, in a cookie that only this process can make and read: whoever
-// begins many takes nothing from others. Safe for concurrent use.
+// its browser, in a cookie that only this process can make and read: somebody
+// who begins many takes nothing from others. Safe for concurrent use.
 type logins struct {
 	seal     cipher.AEAD
 	finished finished
