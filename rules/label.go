@@ -113,43 +113,6 @@ type knownLabels struct {
 	names      []string        // all that the vocabulary or an expression has, sorted; patterns as they stand
 }
 
-// repair returns what an unknown label, in lower case, was likely meant to be. It may be another
-// spelling of a name in also.
-func (k *knownLabels) repair(l string, also []cond.Mention) (r repair, ok bool) {
-	if words.Hosted.MatchString(l) {
-		return r, false
-	}
-	if !words.Printable(l) {
-		clean := strings.Map(func(c rune) rune {
-			if !words.Printable(string(c)) {
-				return -1
-			}
-			return c
-		}, l)
-		return repair{labels: []string{clean}, is: "a label with a character that cannot be printed: type it again"}, true
-	}
-	if value := k.valueMeant(l); value != "" {
-		return repair{labels: []string{value}, meant: value}, true
-	}
-	if whole := k.compoundMeant(l); whole != "" {
-		return repair{labels: []string{whole}, is: "no compound label: write " + whole}, true
-	}
-	if parts := k.listMeant(l); parts != nil {
-		r = repair{labels: parts, is: "one label: write runs-on: [" + words.OneLine(ShowLabels(parts)) + "]"}
-		if strings.HasPrefix(l, "[") {
-			r.is += ", or runs-on: ${{ fromJSON(…) }} where a variable holds the list"
-		}
-		return r, true
-	}
-	bare := func(s string) string { return strings.NewReplacer("-", "", "_", "", " ", "", ".", "").Replace(s) }
-	for _, m := range also {
-		if bare(m.Label) == bare(l) || len(l) >= 6 && len(l) <= 64 && words.Distance(m.Label, l) == 1 {
-			return repair{labels: []string{m.Label}, meant: m.Label}, true
-		}
-	}
-	return r, false
-}
-
 // expand replaces compound labels by self-hosted and their parts, lowers and trims the labels and
 // drops doubles. The first part of a compound label is the run's ID, which makes it unique, and no
 // label. It returns at most MaxLabels; err says what is wrong with the labels as they came.
@@ -231,29 +194,6 @@ func (k *knownLabels) noID(part string) string {
 	return ""
 }
 
-// listMeant splits a label that holds several; it returns nil when it does not.
-func (k *knownLabels) listMeant(l string) []string {
-	sure := strings.ContainsAny(l, ",;[\"'")
-	inner := strings.TrimSuffix(strings.TrimPrefix(l, "["), "]")
-	parts := strings.FieldsFunc(inner, func(c rune) bool {
-		return unicode.IsSpace(c) || strings.ContainsRune(",;\"'`", c) || !sure && strings.ContainsRune("/|+&", c)
-	})
-	parts = slices.DeleteFunc(parts, func(p string) bool { return p == "-" || p == "runs-on:" })
-	known := 0
-	for _, p := range parts {
-		if k.isLabel(p) {
-			known++
-		}
-	}
-	switch blanks := strings.IndexFunc(inner, unicode.IsSpace) >= 0; {
-	case known == 0, len(parts) == 1 && parts[0] == l, len(parts) > MaxLabels:
-		return nil
-	case !sure && (!blanks && known < len(parts) || 2*known < len(parts)): // a name with a blank or a / in it
-		return nil
-	}
-	return parts
-}
-
 // isLabel reports whether the rules give a text a meaning as a label. What fits
 // only a pattern that means nothing, such as run-*, may be the ID of a run.
 func (k *knownLabels) isLabel(text string) bool {
@@ -268,37 +208,6 @@ func (k *knownLabels) isLabel(text string) bool {
 		prefix, _ := l.prefix()
 		return l.param != nil && text == prefix
 	})
-}
-
-// compoundMeant returns the compound label that a label was meant to be, "" for none.
-func (k *knownLabels) compoundMeant(l string) string {
-	prefix, sep := k.compound.prefix, k.compound.separator
-	isWord := func(c rune) bool { return unicode.IsLetter(c) || unicode.IsDigit(c) }
-	word := strings.TrimRightFunc(prefix, func(c rune) bool { return !isWord(c) })
-	if word == "" || strings.HasPrefix(l, prefix) {
-		return ""
-	}
-	rest, found := strings.CutPrefix(l, word)
-	if !found || strings.IndexFunc(rest, isWord) == 0 {
-		at := strings.IndexAny(l, "=: ")
-		if at < 0 || len(word) < 3 || at > 64 || words.Distance(l[:at], word) > 1 {
-			return ""
-		}
-		rest = l[at:]
-	}
-	body := strings.TrimLeftFunc(rest, func(c rune) bool { return !isWord(c) })
-	if body == "" || body == rest || word != prefix && !strings.ContainsAny(rest, "/:=,; "+sep) {
-		return ""
-	}
-	if !strings.Contains(body, sep) {
-		body = strings.Join(strings.FieldsFunc(body, func(c rune) bool { return strings.ContainsRune("/:,;|+ ", c) }), sep)
-	}
-	if whole := prefix + body; len(whole) <= MaxLabelLength {
-		if labels, err := k.expand([]string{whole}); err == nil && len(labels) > 1 {
-			return whole
-		}
-	}
-	return ""
 }
 
 // compoundOf writes what a compound label of these parts should have been, from those that are
@@ -359,45 +268,6 @@ func (k *knownLabels) read(env *cond.Env) (meanings []meaning, unknown []string,
 	}
 	slices.SortFunc(meanings, func(a, b meaning) int { return a.order - b.order })
 	return meanings, unknown, err
-}
-
-// valueMeant returns the label with a value that a label was meant to be: cpu=8 for cpu:8, 8cpu or
-// cores=8. It returns "" when none is near.
-func (k *knownLabels) valueMeant(l string) string {
-	if len(l) > 64 || len(k.vocabulary.params) == 0 {
-		return ""
-	}
-	word, value, number := "", "", true
-	if m := wordNumber.FindStringSubmatch(l); m != nil {
-		word, value = m[1], m[2]
-	} else if m := numberWord.FindStringSubmatch(l); m != nil {
-		word, value = m[2], m[1]
-		if unitOf(word) != "" { // 16gb
-			word, value = "memory", l
-		}
-	} else if m := wordText.FindStringSubmatch(l); m != nil {
-		word, value, number = m[1], m[2], false
-	} else {
-		return ""
-	}
-	best, found, tries := 4, "", 20
-	for _, lb := range k.vocabulary.prefixes {
-		if lb.param == nil || number == (lb.param.Kind == "string") {
-			continue
-		}
-		prefix, _ := lb.prefix()
-		how := likeness(word, strings.TrimRight(prefix, "=:_- "))
-		if how >= best || !number && how > 0 || tries == 0 {
-			continue
-		}
-		tries--
-		as := written(lb.param, value)
-		if !number && as == "" || prefix+as == l {
-			continue
-		}
-		best, found = how, prefix+cmp.Or(as, "…")
-	}
-	return found
 }
 
 // meant returns what rules see of a job, and what its labels mean, as far as nothing is wrong with them.
@@ -463,37 +333,6 @@ func (k *knownLabels) Knows(labels []string) bool {
 		lb, _ := k.vocabulary.find(l)
 		return !k.mentions[l] && (lb == nil || lb.pattern == "*")
 	})
-}
-
-// unknownLabels writes the reason of a job with unknown labels, with the nearest known ones.
-func (k *knownLabels) unknownLabels(unknown []string) string {
-	var said []string
-	for i, l := range unknown {
-		if i == 3 {
-			said = append(said, fmt.Sprintf("%d more", len(unknown)-i))
-			break
-		}
-		hint, name := "", strings.TrimSuffix(l, "=")
-		fixed, broken := k.repair(l, nil)
-		switch near, ofGitHub := words.Meant(l, k.names, 2); {
-		case broken:
-			hint = " (" + fixed.hint() + ")"
-		case k.vocabulary.exactly(name+"=*") != nil:
-			hint = " (it needs a value: " + name + "=…)"
-		case ofGitHub && len(near) > 0:
-			hint = " (a label of GitHub's own runners; did you mean " + strings.Join(near, " or ") + "?)"
-		case ofGitHub:
-			hint = " (a label of GitHub's own runners: leave self-hosted out to run there)"
-		case len(near) > 0:
-			hint = " (did you mean " + strings.Join(near, " or ") + "?)"
-		}
-		said = append(said, words.Quote(l)+hint)
-	}
-	what, which := "unknown label ", "it"
-	if len(unknown) > 1 {
-		what, which = "unknown labels ", "them"
-	}
-	return what + strings.Join(said, ", ") + ": neither the vocabulary nor a rule knows " + which
 }
 
 // Nearest returns up to two known labels that someone who wrote an unknown one may

@@ -206,12 +206,7 @@ func (l *Language) choice(n *ast.ConditionalNode) (*Node, error) {
 	case thatWritten:
 		return l.join(And, n.Cond, n.Exp1)
 	}
-	return l.either(n, not)
-}
-
-// either takes a choice apart in which both results are expressions.
-func (l *Language) either(n *ast.ConditionalNode, not ast.Node) (*Node, error) {
-	this, err := l.join(And, n.Cond, n.Exp1)
+	one, err := l.join(And, n.Cond, n.Exp1)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +214,7 @@ func (l *Language) either(n *ast.ConditionalNode, not ast.Node) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return joined(Or, this, other), nil
+	return joined(Or, one, other), nil
 }
 
 // comparison reads "x" in labels, and the comparison of a fact or a param with a value; it returns
