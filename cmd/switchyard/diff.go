@@ -181,11 +181,7 @@ func sentence(c rules.Comparison) string {
 	if c.Changed > 0 {
 		s = thousands(c.Changed)
 	}
-	s += " of " + thousands(c.Jobs) + " recorded job"
-	if c.Jobs != 1 {
-		s += "s"
-	}
-	s += " change"
+	s += " of " + things(c.Jobs, "recorded job") + " change"
 	if c.Changed < 2 {
 		s += "s"
 	}
@@ -196,10 +192,7 @@ func sentence(c rules.Comparison) string {
 }
 
 func title(g rules.Group) string {
-	s := thousands(g.Count) + " job"
-	if g.Count != 1 {
-		s += "s"
-	}
+	s := things(g.Count, "job")
 	if g.Rule != "" {
 		s += " of rule " + router.Printable(g.Rule)
 	}
@@ -243,6 +236,12 @@ func shortened(s string) string { return router.Printable(router.Shorten(s, 200)
 
 // thousands formats 1204 as 1,204.
 func thousands(n int) string { return router.Thousands(n, ",") }
+
+// things counts as router.Count does, with thousands.
+func things(n int, what string) string {
+	_, words, _ := strings.Cut(router.Count(n, what), " ")
+	return thousands(n) + " " + words
+}
 
 // writeAnnotations prints workflow commands: a notice with the answer, and for
 // each of the largest groups a warning at its rule in NEW.

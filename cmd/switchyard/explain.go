@@ -181,12 +181,8 @@ func (f *explainFlags) decide(ctx context.Context, stderr io.Writer, job router.
 
 // ask has a running server decide the job.
 func (f *explainFlags) ask(ctx context.Context, job router.Job, run *rules.Run) (answer api.Answer, err error) {
-	labels := job.Labels
-	if labels == nil {
-		labels = []string{}
-	}
 	q := api.Question{
-		Repo: job.Repo.FullName, Host: job.Repo.Host, Visibility: job.Repo.Visibility, Fork: job.Repo.Fork, Labels: labels,
+		Repo: job.Repo.FullName, Host: job.Repo.Host, Visibility: job.Repo.Visibility, Fork: job.Repo.Fork, Labels: append([]string{}, job.Labels...),
 		Job: job.Name, Workflow: job.Workflow, Branch: job.Branch, Sender: job.Sender, Attempt: job.Attempt, Run: run, All: f.all, Render: f.render != "",
 	}
 	if q.Visibility == "" && !job.Repo.Private {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -207,15 +208,12 @@ func writeTimeline(out io.Writer, events []api.Event) error {
 	t.row("  AT (UTC)", "AFTER", "SOURCE", "WHOSE", "STATE", "WHAT")
 	var before time.Time
 	for i, e := range events {
-		after, whose := "", "job"
+		after := ""
 		if i > 0 {
 			after = "+" + short(e.At.Sub(before))
 		}
-		if e.Runner != "" {
-			whose = e.Runner
-		}
 		before = e.At
-		t.row("  "+e.At.UTC().Format("2006-01-02 15:04:05.000"), after, string(e.Source), whose, e.State, e.What)
+		t.row("  "+e.At.UTC().Format("2006-01-02 15:04:05.000"), after, string(e.Source), cmp.Or(e.Runner, "job"), e.State, e.What)
 	}
 	return t.write(out)
 }

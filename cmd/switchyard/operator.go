@@ -54,11 +54,7 @@ type operator struct {
 
 // flags adds the flags that say which server to ask.
 func (o *operator) flags(fl *pflag.FlagSet) {
-	server := os.Getenv(envName("server"))
-	if server == "" {
-		server = "http://127.0.0.1:8081"
-	}
-	fl.StringVar(&o.server, "server", server, "`URL` or unix:PATH of the server's --admin-listen; also SWITCHYARD_SERVER")
+	fl.StringVar(&o.server, "server", cmp.Or(os.Getenv(envName("server")), "http://127.0.0.1:8081"), "`URL` or unix:PATH of the server's --admin-listen; also SWITCHYARD_SERVER")
 	o.tokenFlag(fl)
 	fl.StringVar(&o.format, "format", "text", "text or json")
 }

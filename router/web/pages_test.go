@@ -75,6 +75,7 @@ func TestJobsAreFilteredByAForm(t *testing.T) {
 	s.wantText("/jobs?state=queued&limit=2", http.StatusOK, `href="/jobs/5"`, `href="/jobs/4"`, `href="/jobs?cursor=4&amp;limit=2&amp;state=queued" rel="next"`, `<option value="queued" selected>`)
 	s.wantText("/jobs?cursor=4&limit=2&state=queued", http.StatusOK, `href="/jobs/3"`, `<a class="button" href="/jobs?limit=2&amp;state=queued">Newest</a>`)
 	s.wantText("/jobs?state=held,queued,retrying,dispatched", http.StatusOK, `selected>waiting</option>`, `href="/jobs/1"`)
+	s.wantText("/jobs?cause=placing", http.StatusOK, `href="/jobs/1"`, `name="cause" value="placing"`)
 	s.wantText("/jobs?rule=other", http.StatusOK, "No job matches")
 	s.wantText("/jobs?since=yesterday", http.StatusBadRequest, `role="alert">since &#34;yesterday&#34;: want a time such as`, `value="yesterday"`)
 	s.wantText("/runners?state=dispatched", http.StatusOK, "gha-1-1", `href="/jobs/1"`)

@@ -178,9 +178,8 @@ func (h *hub) run(ctx context.Context, knows chan struct{}) {
 
 // Position returns the last change that followers of the stream received, or are
 // about to; false: nobody follows.
-func (a *API) Position() (last int64, followed bool) { return a.hub.position() }
-
-func (h *hub) position() (last int64, followed bool) {
+func (a *API) Position() (last int64, followed bool) {
+	h := a.hub
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.loop == nil {
