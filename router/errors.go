@@ -1,8 +1,10 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"regexp"
 	"time"
 )
@@ -67,6 +69,17 @@ type UnansweredError struct{ Err error }
 
 func (e *UnansweredError) Error() string { return e.Err.Error() }
 func (e *UnansweredError) Unwrap() error { return e.Err }
+
+// StatusOf returns the status of a call that had no answer: TimedOut, or 0 when the other
+// side was not reached or cut the connection.
+func StatusOf(err error) int {
+	var timeout interface{ Timeout() bool }
+	op, dialled := errors.AsType[*net.OpError](err)
+	if dialled = dialled && op.Op == "dial"; !dialled && (errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()) {
+		return TimedOut
+	}
+	return 0
+}
 
 // localAddress matches this end of a connection in the errors of package net.
 var localAddress = regexp.MustCompile(`\b((?:tcp|udp)[46]?) \S+->`)

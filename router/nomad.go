@@ -158,3 +158,6 @@ type Admission struct {
 // Unreadable is the status of an answer that was empty, cut off, or not from the server
 // that was asked.
 const Unreadable = -1
+
+// TimedOut is the status of a call that was accepted, or may have been, and not answered in time.
+const TimedOut = -2

@@ -9,7 +9,7 @@ import (
 const (
 	firstWait = 250 * time.Millisecond // doubled with each failure in a row, up to LongestWait
 
-	longestFixWait = 5 * time.Minute // GitHubFixWait is doubled with each failure, up to this
+	longestFixWait = time.Minute // GitHubFixWait is doubled with each failure, up to this
 
 	// Between two jobs that are retried after GitHub took no registrations: it takes 180
 	// a minute (900 points, of which each costs 5).
@@ -21,7 +21,7 @@ const (
 const LongestWait = 30 * time.Second
 
 // GitHubFixWait is added when a person must act on what GitHub said.
-const GitHubFixWait = 2 * time.Minute
+const GitHubFixWait = 30 * time.Second
 
 // A Backoff decides when a failed attempt is retried. It is safe for concurrent use,
 // and must not be copied.

@@ -14,6 +14,9 @@ type RulesVersion struct {
 	LoadedAt time.Time `json:"loaded_at"` // when they came into force; the App sets it
 	Origin   string    `json:"origin"`    // why they were loaded: "start", "file changed", "SIGHUP", "applied", "put back", LastGood
 	Files    []string  `json:"files"`
+
+	Who     string   `json:"who"`     // who applied it; "": the files were changed, or it is not known
+	Changes []string `json:"changes"` // what differs from what was in force before, a line for each file and jobspec; never null
 }
 
 // RulesStatus says which rules are in force and whether newer ones were refused.

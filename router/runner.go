@@ -116,7 +116,8 @@ func TargetOf(repo Repo, r rules.Runner) Target {
 // An Unplaced says why Nomad had no node for a runner at a certain time.
 type Unplaced struct {
 	At        time.Time  `json:"at"`
-	Never     bool       `json:"never"`     // no node of the cluster as it is now could ever run it; else they are busy
+	Never     bool       `json:"never"`     // no node in service could ever run it; else they are busy
+	Away      bool       `json:"away"`      // Never, and nodes that are out of service could
 	Text      string     `json:"text"`      // one sentence for people
 	Pool      string     `json:"pool"`      // the node pool
 	InPool    int        `json:"in_pool"`   // nodes in it

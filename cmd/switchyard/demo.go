@@ -87,11 +87,11 @@ func startDemo(ctx context.Context, out io.Writer, log *slog.Logger, s demo.Setu
 		return nil, err
 	}
 	metrics := telemetry.NewMetrics()
-	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: log, API: s.Nomad, Called: metrics.NomadCalled})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: log, API: s.Nomad, Called: metrics.Nomad.Called, Calling: metrics.Nomad.Calling})
 	if err != nil {
 		return nil, err
 	}
-	client, err := gh.New(gh.Config{Token: gh.StaticToken("demo"), BaseURL: s.GitHubURL, Called: metrics.GitHubCalled})
+	client, err := gh.New(gh.Config{Token: gh.StaticToken("demo"), BaseURL: s.GitHubURL, Called: metrics.GitHub.Called, Calling: metrics.GitHub.Calling})
 	if err != nil {
 		return nil, err
 	}

@@ -27,10 +27,11 @@ var mayImport = map[string][]string{
 	"switchyard/router/feedback":  {"router", "router/decide", "router/intake", "router/telemetry", "rules"},
 	"switchyard/router/operate":   {"router", "router/runners", "router/telemetry"},
 	"switchyard/router/server": {
-		"router", "router/claim", "router/decide", "router/dispatch", "router/feedback", "router/intake", "router/operate",
+		"router", "router/claim", "router/decide", "router/dispatch", "router/feedback", "router/health", "router/intake", "router/operate",
 		"router/runners", "router/telemetry", "rules",
 	},
 
+	"switchyard/router/health":   {"router", "router/telemetry"},
 	"switchyard/router/demo":     {"router", "router/githubsim", "router/nomadsim"},
 	"switchyard/router/rulebook": {"jobspecs", "router", "rules"},
 

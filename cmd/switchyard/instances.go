@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"time"
 
 	"github.com/goccy/go-yaml"
 
 	"switchyard/router"
 	"switchyard/router/gh"
+	"switchyard/router/telemetry"
 	"switchyard/router/webhook"
 )
 
@@ -78,7 +78,7 @@ func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
 	}
 	var hooks []webhook.Instance
 	for i, form := range forms {
-		in, err := form.add(all, f.githubCalled)
+		in, err := form.add(all, f.githubSide)
 		if err != nil {
 			return nil, nil, fmt.Errorf("--github-instances: %s: entry %d: %w", f.githubInstances, i+1, err)
 		}
@@ -87,11 +87,11 @@ func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
 	return all, hooks, nil
 }
 
-func (f *instanceForm) add(all *gh.Instances, called func(string, int, time.Duration)) (in webhook.Instance, err error) {
+func (f *instanceForm) add(all *gh.Instances, side *telemetry.Side) (in webhook.Instance, err error) {
 	if f.URL == "" {
 		return in, errors.New("url is missing: https://HOST/api/v3/ of an Enterprise Server, https://api.TENANT.ghe.com/ or https://api.github.com/")
 	}
-	cfg := gh.Config{BaseURL: f.URL, Called: called}
+	cfg := gh.Config{BaseURL: f.URL, Called: side.Called, Calling: side.Calling}
 	switch {
 	case (f.AppID != 0 || f.AppKeyFile != "") == (f.TokenFile != ""):
 		return in, errors.New("want either app_id and app_key_file, or token_file")

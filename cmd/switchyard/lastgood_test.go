@@ -79,8 +79,10 @@ func TestABadEditAndARestartLoseNoDelivery(t *testing.T) {
 		if text := string(p.get("/metrics")); !strings.Contains(text, "switchyard_rules_last_good 1\n") || !strings.Contains(text, "switchyard_rules_reload_failed 1\n") {
 			t.Errorf("the metrics do not say that the rules are the last good ones:\n%s", text)
 		}
-		for _, page := range []string{"/", "/rules"} {
-			if text := string(p.get(page)); !strings.Contains(text, "The rules files were invalid when the server started") {
+		for page, says := range map[string]string{
+			"/": "files were bad at the start, so the last good rules in the database are in force", "/rules": "The rules files were invalid when the server started",
+		} {
+			if text := string(p.get(page)); !strings.Contains(text, says) {
 				t.Errorf("%s does not say so:\n%s", page, text)
 			}
 		}

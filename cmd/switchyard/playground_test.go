@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"html"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"switchyard/router"
 	"switchyard/router/nomad"
 	"switchyard/router/nomad/capacity"
 	"switchyard/router/web"
@@ -27,7 +29,8 @@ type rulesOnly struct {
 	set *rules.Set
 }
 
-func (a rulesOnly) Rules() *rules.Set { return a.set }
+func (a rulesOnly) Rules() *rules.Set                                    { return a.set }
+func (rulesOnly) Status(context.Context, router.Scope) (s router.Status) { return s }
 
 // The playground says all that `switchyard explain --all` does, and shows the Nomad job that --render prints.
 func TestThePlaygroundSaysWhatExplainDoes(t *testing.T) {

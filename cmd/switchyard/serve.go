@@ -55,7 +55,7 @@ type serveFlags struct {
 	adminTokenFile, access         string
 	keep                           time.Duration
 
-	githubCalled func(call string, status int, took time.Duration) // see gh.Config
+	githubSide *telemetry.Side // required by githubs
 }
 
 func serveCommand() *cobra.Command {
@@ -180,7 +180,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 		return err
 	}
 	metrics := telemetry.NewMetrics()
-	f.githubCalled = metrics.GitHubCalled
+	f.githubSide = metrics.GitHub
 	github, more, err := f.githubs()
 	if err != nil {
 		return err
@@ -205,7 +205,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 			}
 		}()
 	}
-	client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: logger, Called: metrics.NomadCalled})
+	client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), Logger: logger, Called: metrics.Nomad.Called, Calling: metrics.Nomad.Calling})
 	if err != nil {
 		return err
 	}
@@ -365,7 +365,7 @@ func readSecrets(files []string, fixed router.Secret) ([]router.Secret, func() (
 // github returns a client for the App or the token in the flags. Exactly one of
 // them must be given.
 func (f *serveFlags) github() (*gh.Client, error) {
-	cfg := gh.Config{BaseURL: f.githubURL, Called: f.githubCalled}
+	cfg := gh.Config{BaseURL: f.githubURL, Called: f.githubSide.Called, Calling: f.githubSide.Calling}
 	token := os.Getenv(envPrefix + "GITHUB_TOKEN")
 	app := f.githubAppID != 0 || f.githubAppKeyFile != ""
 	switch {

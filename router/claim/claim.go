@@ -511,11 +511,15 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	if !again {
 		at = h.Now()
 	}
-	var fix *router.FixError
-	if errors.As(cause, &fix) || !again {
-		at = at.Add(router.GitHubFixWait) // each attempt costs a Nomad job, and one that is given up must not be due before that is recorded
+	if !again {
+		at = at.Add(router.GitHubFixWait) // it must not be due before it is recorded that it is given up
 	}
-	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, router.CauseGitHub, cause.Error(), h.Now()); err != nil {
+	why := router.CauseGitHub
+	fix, ok := errors.AsType[*router.FixError](cause)
+	if ok {
+		why = router.CauseGitHubNo
+	}
+	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, why, cause.Error(), h.Now()); err != nil {
 		// Recover does at the next start.
 		log.Error("cannot record a lost runner", "store_err", err)
 		return "the router cannot record the claim now"
@@ -530,8 +534,8 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 		}
 		return "GitHub refuses the runner configuration; see the router's log"
 	}
-	h.Metrics.Retried(router.CauseGitHub)
-	if fix != nil {
+	h.Metrics.Retried(why)
+	if ok {
 		log.Throttled(slog.LevelError, rule, "a runner gets no configuration until somebody changes what GitHub refuses", "fix", fix.Fix, "again_at", at)
 	} else {
 		log.Throttled(slog.LevelWarn, rule, "a runner got no configuration; its job will be retried", "again_at", at)

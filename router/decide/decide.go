@@ -32,7 +32,7 @@ type Decider struct {
 
 // New returns a Decider with these rules in force.
 func New(github Runs, now func() time.Time, set *rules.Set, v router.RulesVersion) *Decider {
-	v.LoadedAt = now()
+	v.LoadedAt, v.Changes = now(), append([]string{}, v.Changes...)
 	d := &Decider{github: github, now: now}
 	d.live.Store(&liveRules{set: set, status: router.RulesStatus{RulesVersion: v, Rules: len(set.Rules())}})
 	return d
@@ -49,7 +49,7 @@ type liveRules struct {
 // decision.
 func (d *Decider) Reload(set *rules.Set, v router.RulesVersion) {
 	d.change(func(live *liveRules) {
-		v.LoadedAt = d.now()
+		v.LoadedAt, v.Changes = d.now(), append([]string{}, v.Changes...)
 		live.set, live.reloads = set, live.reloads+1
 		live.status = router.RulesStatus{RulesVersion: v, Rules: len(set.Rules())}
 	})

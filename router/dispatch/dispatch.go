@@ -314,7 +314,7 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
 		log.Throttled(slog.LevelInfo, d.Rule, "github accepts no runner for a job at the moment", "err", err, "again_at", later.At)
 		if later.Failing {
-			return di.retry(ctx, j.ID, router.CauseGitHub, later.At, fmt.Sprintf("no runner is started for it at the moment: %v", err), d)
+			return di.retry(ctx, j.ID, githubCause(err), later.At, fmt.Sprintf("no runner is started for it at the moment: %v", err), d)
 		}
 		return di.retry(ctx, j.ID, router.CauseGitHubLimit, later.At, fmt.Sprintf("GitHub accepts no runner for it at the moment: %v", err), d)
 	}
@@ -412,13 +412,31 @@ func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner,
 		log.Throttled(slog.LevelWarn, d.Rule, "nomad could not take a job; it will be retried", "again_at", at)
 	}
 	di.tokens.keep(r.ID, token)
-	return di.retry(ctx, j.ID, router.CauseNomad, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
+	return di.retry(ctx, j.ID, nomadCause(cause), at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
+}
+
+// nomadCause and githubCause return the cause of a job that the other side did not serve.
+func nomadCause(err error) router.Cause {
+	switch {
+	case errors.As(err, new(*router.SilentError)):
+		return router.CauseSilent
+	case errors.As(err, new(*router.FixError)):
+		return router.CauseRefused
+	}
+	return router.CauseNomad
+}
+
+func githubCause(err error) router.Cause {
+	if errors.As(err, new(*router.FixError)) {
+		return router.CauseGitHubNo
+	}
+	return router.CauseGitHub
 }
 
 // wait records that a job waits because Nomad does not answer; it was not asked for this one.
 func (di *Dispatcher) wait(ctx context.Context, j router.Job, d *rules.Decision, cause error) error {
 	at, _ := di.Backoff.Retry(cause, j.Failures)
-	return di.retry(ctx, j.ID, router.CauseNomad, at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
+	return di.retry(ctx, j.ID, nomadCause(cause), at, fmt.Sprintf("Nomad could not take the job yet: %v", cause), d)
 }
 
 func (di *Dispatcher) retry(ctx context.Context, jobID int64, cause router.Cause, at time.Time, reason string, d *rules.Decision) error {

@@ -3,6 +3,7 @@ package dispatch
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -117,7 +118,9 @@ func timedOut(err error) bool {
 func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 	tick := time.NewTicker(silenceTick)
 	defer tick.Stop()
-	silent, pause, next := false, silenceTick, time.Time{}
+	silent, pause, next, asked := false, silenceTick, time.Time{}, time.Time{}
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -132,8 +135,12 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 				di.Log.Error("nomad accepts requests but does not answer them, so jobs wait: check whether its servers are overloaded, or a proxy on the way to them", "silent_for", d)
 			}
 			di.postpone(ctx, d)
+			if time.Since(asked) >= longestProbe {
+				asked = time.Now()
+				asking.Go(func() { di.askGitHub(ctx) })
+			}
 			if now := time.Now(); idle && !now.Before(next) {
-				if di.retryNow(ctx, router.CauseNomad, 1) == 0 {
+				if di.retryNow(ctx, router.CauseSilent, 1) == 0 && di.retryNow(ctx, router.CauseNomad, 1) == 0 {
 					di.silence.forget()
 				}
 				pause = min(2*pause, longestProbe)
@@ -142,8 +149,23 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 		case silent:
 			silent = false
 			di.Log.Info("nomad answers again")
+			di.retryNow(ctx, router.CauseSilent, -1)
 			di.retryNow(ctx, router.CauseNomad, -1)
 		}
+	}
+}
+
+// askGitHub asks GitHub about the newest job that waits for a silent Nomad: nothing else asks
+// GitHub then, so nobody would know that it fails as well.
+func (di *Dispatcher) askGitHub(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
+	defer cancel()
+	jobs, err := di.Store.FindJobs(ctx, router.JobFilter{States: []router.JobState{router.Retrying}, Limit: 1})
+	if err == nil && len(jobs) > 0 {
+		_, err = di.Intake.Ask(ctx, jobs[0])
+	}
+	if err != nil && ctx.Err() == nil {
+		di.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job still waits, while nomad does not answer", "err", err)
 	}
 }
 

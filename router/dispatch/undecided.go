@@ -28,5 +28,5 @@ func (di *Dispatcher) undecided(ctx context.Context, j router.Job, d router.Deci
 	} else {
 		log.Throttled(slog.LevelWarn, d.Rule, "github did not say what started a run; the job will be retried", "again_at", at)
 	}
-	return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("GitHub has not said what started the run yet: %v", cause), nil)
+	return di.retry(ctx, j.ID, githubCause(cause), at, fmt.Sprintf("GitHub has not said what started the run yet: %v", cause), nil)
 }

@@ -27,7 +27,7 @@ const (
 	lastTrial    = time.Minute      // ten runners in ten minutes
 	trialTime    = 15 * time.Second // until another runner is tried, if the first does not claim
 	firstRefusal = 30 * time.Second // of a place whose registrations GitHub refuses: a person must act
-	lastRefusal  = 5 * time.Minute
+	lastRefusal  = 90 * time.Second
 
 	provenFor  = 10 * time.Second // how long a good answer counts
 	unknownFor = time.Minute      // after a probe of a login that GitHub never answered, before the next: a claim will tell

@@ -97,7 +97,7 @@ func TestRegistrationsThatFailAreTriedByOneRunnerAtATime(t *testing.T) {
 		within time.Duration
 	}{
 		"GitHub fails":   {503, "GitHub has failed for installation", 20, time.Minute},
-		"GitHub refuses": {403, "GitHub has refused the runners of organization acme since", 6, 5 * time.Minute},
+		"GitHub refuses": {403, "GitHub has refused the runners of organization acme since", 8, 90 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -49,6 +49,10 @@ type Config struct {
 	// headers.
 	Called func(call string, status int, took time.Duration)
 
+	// Calling, if not nil, is called when a request is sent; ended is called when its headers
+	// came, or it failed.
+	Calling func(call string) (ended func())
+
 	HTTPClient *http.Client     // nil: one with http.DefaultTransport
 	Timeout    time.Duration    // of one request; 0: 10 s
 	Limits     Limits           // the zero value: GitHub's own
@@ -137,7 +141,7 @@ func New(cfg Config) (*Client, error) {
 		c.http.Transport = http.DefaultTransport
 	}
 	if cfg.Called != nil {
-		c.http.Transport = c.telling(c.http.Transport, cfg.Called)
+		c.http.Transport = c.telling(c.http.Transport, cfg.Called, cfg.Calling)
 	}
 	c.http.CheckRedirect = c.redirect
 	if c.now == nil {
@@ -256,17 +260,20 @@ type roundTrip func(*http.Request) (*http.Response, error)
 func (f roundTrip) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 // telling reports each request that goes through next, unless the caller went away.
-func (c *caller) telling(next http.RoundTripper, called func(call string, status int, took time.Duration)) http.RoundTripper {
+func (c *caller) telling(next http.RoundTripper, called func(call string, status int, took time.Duration), calling func(call string) func()) http.RoundTripper {
 	return roundTrip(func(req *http.Request) (*http.Response, error) {
-		began := time.Now()
+		call, began := c.endpoint(req.Method, req.URL.Path), time.Now()
+		if calling != nil {
+			defer calling(call)()
+		}
 		resp, err := next.RoundTrip(req)
-		code := 0
+		code := router.StatusOf(err)
 		if err == nil {
 			code = resp.StatusCode
 		} else if errors.Is(req.Context().Err(), context.Canceled) {
 			return nil, err
 		}
-		called(c.endpoint(req.Method, req.URL.Path), code, time.Since(began))
+		called(call, code, time.Since(began))
 		return resp, err
 	})
 }

@@ -84,6 +84,8 @@ type Sweeper struct {
 	heard     map[router.Hook]time.Time        // hooks in the store, and when that was recorded
 	forgotten map[router.Hook]router.HookSweep // those that GitHub does not know; Heard is when it said so
 	toldApp   bool                             // it was logged that an App's deliveries cannot be listed
+	lost      int                              // deliveries that the last sweep to find any found
+	lostAt    time.Time                        // when it did
 	fresh     *rate.Limiter                    // of records of hooks that the store may not have; nil: made when it is needed
 
 	// Used by Sweep only.
@@ -103,6 +105,13 @@ type Sweeper struct {
 // NewSweeper returns a Sweeper that has heard of no hook.
 func NewSweeper(store SweepStore, github router.GitHub, log *telemetry.Log, now func() time.Time, storeWorks func(context.Context) bool) *Sweeper {
 	return &Sweeper{Store: store, GitHub: github, Log: log, Now: now, StoreWorks: storeWorks, now: router.NewHint(), refused: router.NewHint()}
+}
+
+// Lost returns how many deliveries the last sweep that found lost ones found, and when; 0: none did.
+func (sw *Sweeper) Lost() (deliveries int, at time.Time) {
+	sw.mu.Lock()
+	defer sw.mu.Unlock()
+	return sw.lost, sw.lostAt
 }
 
 // Sooner returns a channel that receives when a sweep is due at once.
@@ -365,6 +374,14 @@ func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 	if oldest := sw.Now().Add(-router.DeliveriesKept); h.Swept.Before(oldest) {
 		h.Swept = oldest
 	}
+	failed := 0
+	defer func() {
+		if failed > 0 {
+			sw.mu.Lock()
+			sw.lost, sw.lostAt = failed, sw.Now()
+			sw.mu.Unlock()
+		}
+	}()
 	seen := map[string]bool{} // by GUID: later attempts, which are listed first, count
 	for range sweepPages {
 		var page []router.SentDelivery
@@ -398,6 +415,9 @@ func (sw *Sweeper) sweepHook(ctx context.Context, h router.HookSweep) error {
 			default:
 				seen[d.GUID] = compares
 				missed = append(missed, d)
+				if !d.OK {
+					failed++
+				}
 			}
 		}
 		if h.Cursor = next; next == "" {

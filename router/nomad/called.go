@@ -2,6 +2,8 @@ package nomad
 
 import "strings"
 
+const followEvents = "follow events"
+
 // callName returns what a request asks of Nomad, as one of a few phrases.
 func callName(method, path string) string {
 	parts := strings.Split(strings.TrimPrefix(path, "/v1/"), "/")
@@ -16,7 +18,7 @@ func callName(method, path string) string {
 	case path == "/v1/validate/job":
 		return "validate job"
 	case path == "/v1/event/stream":
-		return "follow events"
+		return followEvents
 	case first == "job" && len(parts) > 2 && (last == "dispatch" || last == "plan"):
 		return last + " job"
 	case first == "job" && len(parts) > 2 && (last == "allocations" || last == "evaluations"):

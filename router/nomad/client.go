@@ -45,6 +45,10 @@ type Config struct {
 	// a few phrases; the status of the answer, 0 if there was none and router.Unreadable
 	// if it cannot be read; and the time to its headers.
 	Called func(call string, status int, took time.Duration)
+
+	// Calling, if not nil, is called when a request is sent, other than for the stream of
+	// events; ended is called when its headers came, or it failed.
+	Calling func(call string) (ended func())
 }
 
 // A Client implements router.Nomad, except Unplaced, which package capacity adds. It is
@@ -98,7 +102,7 @@ func New(c Config) (*Client, error) {
 	if err := api.ConfigureTLS(config.HttpClient, config.TLSConfig); err != nil {
 		return nil, fmt.Errorf("TLS to Nomad: %w; are NOMAD_CACERT, NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY right?", err)
 	}
-	config.HttpClient.Transport = observed{transport, c.Called}
+	config.HttpClient.Transport = observed{transport, c.Called, c.Calling}
 	client, err := api.NewClient(&config)
 	if err != nil {
 		return nil, fmt.Errorf("make a Nomad client: %w", err)

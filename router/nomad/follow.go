@@ -149,19 +149,23 @@ type indexKey struct{}
 // the API client does not return it with an answer that is not read yet.
 type observed struct {
 	*http.Transport
-	called func(call string, status int, took time.Duration) // nil: nobody
+	called  func(call string, status int, took time.Duration) // nil: nobody
+	calling func(call string) (ended func())                  // likewise
 }
 
 func (n observed) RoundTrip(r *http.Request) (*http.Response, error) {
-	began := time.Now()
+	call, began := callName(r.Method, r.URL.Path), time.Now()
+	if n.calling != nil && call != followEvents {
+		defer n.calling(call)()
+	}
 	resp, err := n.Transport.RoundTrip(r)
+	took := time.Since(began)
 	wanted := func() bool { return !errors.Is(r.Context().Err(), context.Canceled) }
-	call, took := callName(r.Method, r.URL.Path), time.Since(began)
 	switch {
 	case n.called == nil || !wanted(): // the caller went away
 	case err != nil:
-		n.called(call, 0, took)
-	case resp.StatusCode == http.StatusOK && call != "follow events":
+		n.called(call, router.StatusOf(err), took)
+	case resp.StatusCode == http.StatusOK && call != followEvents:
 		resp.Body = listen(call, resp, took, n.called, wanted)
 	default:
 		n.called(call, resp.StatusCode, took)

@@ -133,7 +133,7 @@ func (s *cluster) addNode(n *api.Node) {
 func (s *Server) FailNode(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, err := s.turn(name, "down")
+	n, err := s.turn(name, func(n *api.Node) { n.Status = "down" })
 	if err != nil {
 		return err
 	}
@@ -156,7 +156,7 @@ func (s *Server) FailNode(name string) error {
 func (s *Server) RestoreNode(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, err := s.turn(name, "ready")
+	n, err := s.turn(name, func(n *api.Node) { n.Status = "ready" })
 	if err != nil {
 		return err
 	}
@@ -174,8 +174,22 @@ func (s *Server) RestoreNode(name string) error {
 	return nil
 }
 
-// turn changes the status of a node. s.mu is held.
-func (s *cluster) turn(name, status string) (*node, error) {
+// SetEligible makes a node eligible for new allocations, or ineligible, as nomad node
+// eligibility does. It fails when there is no such node.
+func (s *Server) SetEligible(name string, eligible bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, err := s.turn(name, func(n *api.Node) {
+		n.SchedulingEligibility = map[bool]string{true: "eligible", false: "ineligible"}[eligible]
+	})
+	if err == nil {
+		s.freed(n)
+	}
+	return err
+}
+
+// turn changes a node. s.mu is held.
+func (s *cluster) turn(name string, change func(*api.Node)) (*node, error) {
 	i := slices.IndexFunc(s.nodes, func(n *node) bool { return n.Name == name })
 	if i < 0 {
 		return nil, fmt.Errorf("nomadsim: there is no node %q", name)
@@ -183,7 +197,8 @@ func (s *cluster) turn(name, status string) (*node, error) {
 	n := s.nodes[i]
 	c := s.change("NodeStreamEvent")
 	changed := *n.Node // what was given out stays as it was
-	changed.Status, changed.ModifyIndex = status, c.index
+	change(&changed)
+	changed.ModifyIndex = c.index
 	n.Node = &changed
 	c.publish(event{topic: "Node", key: n.ID, payload: map[string]any{"Node": n.Node}})
 	return n, nil

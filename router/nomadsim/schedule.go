@@ -77,7 +77,7 @@ func (s *cluster) dequeue(j *job) {
 // freed offers a node with freed resources to the waiting jobs. s.mu is held.
 func (s *cluster) freed(n *node) {
 	full := map[*queue]bool{} // whose jobs no longer fit
-	for !s.closed && !s.paused && n.Status == "ready" {
+	for !s.closed && !s.paused && n.Status == "ready" && n.SchedulingEligibility == "eligible" {
 		var next *job
 		for _, q := range s.waiting {
 			if full[q] || next != nil && before(next, q.jobs[0]) < 0 {

@@ -97,6 +97,7 @@ type World struct {
 	config Config
 
 	mu      sync.Mutex
+	alter   func(http.Header)
 	starts  []string // Nomad jobs that started a task
 	deliver bool     // false: what GitHub sends gets lost
 }
@@ -153,7 +154,7 @@ func (w *World) newGitHub(sim githubsim.Config, client gh.Config) {
 	w.GitHub = githubsim.New(sim)
 	t.Cleanup(w.GitHub.Close)
 	client.BaseURL, client.HTTPClient = w.Net.Serve(t, w.GitHub), w.Net.Client()
-	client.Called = w.Metrics.GitHubCalled
+	client.Called, client.Calling = w.Metrics.GitHub.Called, w.Metrics.GitHub.Calling
 	t.Cleanup(client.HTTPClient.CloseIdleConnections)
 	var err error
 	w.Hub, err = gh.New(client)
@@ -183,7 +184,7 @@ func (w *World) NewNomad(c nomadsim.Config) {
 	if dial == nil {
 		dial = w.Net.Dial
 	}
-	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: w.NomadURL}, Dial: dial, Called: w.Metrics.NomadCalled})
+	cluster, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: log, API: &api.Config{Address: w.NomadURL}, Dial: dial, Called: w.Metrics.Nomad.Called, Calling: w.Metrics.Nomad.Calling})
 	Must(t, err)
 	w.Client = capacity.New(cluster)
 	client := &http.Client{Transport: &http.Transport{DialContext: dial}}
@@ -223,6 +224,11 @@ func (w *World) forward(rw http.ResponseWriter, r *http.Request) {
 		w.T.Error(err)
 		return
 	}
+	w.mu.Lock()
+	if w.alter != nil {
+		w.alter(r.Header)
+	}
+	w.mu.Unlock()
 	req.Header, req.ContentLength = r.Header, r.ContentLength // a body of no known length is one of few at a time
 	resp, err := w.Net.Once().Do(req)
 	if err != nil {
@@ -238,6 +244,13 @@ func (w *World) Deliveries(arrive bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.deliver = arrive
+}
+
+// Alter has the headers of GitHub's deliveries changed on their way from now on; nil: no longer.
+func (w *World) Alter(change func(http.Header)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.alter = change
 }
 
 // Started returns the Nomad jobs that started a task, in order.

@@ -140,10 +140,14 @@ func (b *Book) Start(ctx context.Context) (Started, error) {
 			}
 		}
 	}
-	b.current = c.hash
+	v := c.version(origin)
+	if last, _, err := b.lastGood(ctx); err == nil && !bad {
+		v.Changes = c.changes(last)
+	}
+	b.current, b.inForce = c.hash, c
 	b.nomad.Use(c.specs)
 	if !bad {
 		b.rememberGood(ctx, c)
 	}
-	return Started{set, c.version(origin), c.specs}, nil
+	return Started{set, v, c.specs}, nil
 }

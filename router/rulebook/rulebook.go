@@ -64,9 +64,10 @@ type Book struct {
 	judged atomic.Pointer[string] // hash of the content that is or was checked last
 
 	mu          sync.Mutex // of what follows, and held while files are written
-	current     string     // hash of what is in force
-	refused     string     // hash, or error, of what was refused last; "": nothing newer
-	tellRefused func()     // tells the App what was refused at the start; nil: nothing was
+	inForce     content
+	current     string // hash of it
+	refused     string // hash, or error, of what was refused last; "": nothing newer
+	tellRefused func() // tells the App what was refused at the start; nil: nothing was
 }
 
 // New returns a Book that has read no files yet.
@@ -228,7 +229,7 @@ func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 		return err
 	}
 	b.record(context.WithoutCancel(ctx), next, router.KeptRules{Who: a.Who, Origin: a.Origin, Note: a.Note})
-	b.enforce(ctx, next, set, a.Origin, began)
+	b.enforce(ctx, next, set, a.Origin, a.Who, began)
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package rulebook
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -76,6 +78,74 @@ func (s source) content(files, tests []rules.File, specs *jobspecs.Set) content 
 
 func (c content) version(origin string) router.RulesVersion {
 	return router.RulesVersion{Hash: c.hash, Origin: origin, Files: Names(c.files)}
+}
+
+const (
+	maxChanges = 20  // that a version reports
+	maxChange  = 160 // characters of a line that was changed
+)
+
+// changes says what differs from an earlier content, in one line for each file and jobspec.
+func (c content) changes(was content) []string {
+	lines := []string{}
+	add := func(what string, before, after []byte) {
+		if !bytes.Equal(before, after) {
+			lines = append(lines, what+": "+difference(string(before), string(after)))
+		}
+	}
+	files := func(of content) map[string][]byte {
+		all := map[string][]byte{}
+		for _, f := range slices.Concat(of.files, of.tests) {
+			all[filepath.Base(f.Name)] = f.Source
+		}
+		if of.specs != nil {
+			for _, name := range of.specs.Names() {
+				spec, _ := of.specs.Get(name)
+				all["jobspec "+name] = spec.Source
+			}
+		}
+		return all
+	}
+	before, after := files(was), files(c)
+	names := maps.Clone(before)
+	maps.Copy(names, after)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		add(name, before[name], after[name])
+	}
+	if len(lines) > maxChanges {
+		lines = append(lines[:maxChanges], fmt.Sprintf("and %d more", len(lines)-maxChanges))
+	}
+	return lines
+}
+
+// difference says how a text was changed: its first line that differs, and how many do.
+func difference(before, after string) string {
+	was, is := strings.Split(before, "\n"), strings.Split(after, "\n")
+	switch {
+	case before == "":
+		return "new"
+	case after == "":
+		return "removed"
+	}
+	first := 0
+	for first < min(len(was), len(is)) && was[first] == is[first] {
+		first++
+	}
+	for len(was) > first && len(is) > first && was[len(was)-1] == is[len(is)-1] {
+		was, is = was[:len(was)-1], is[:len(is)-1]
+	}
+	was, is = was[first:], is[first:]
+	show := func(lines []string) string {
+		if len(lines) == 0 {
+			return "nothing"
+		}
+		return "`" + router.Cut(strings.TrimSpace(lines[0]), maxChange) + "`"
+	}
+	text := fmt.Sprintf("line %d: %s → %s", first+1, show(was), show(is))
+	if n := max(len(was), len(is)) - 1; n > 0 {
+		text += fmt.Sprintf(", and %d more", n)
+	}
+	return text
 }
 
 // report runs the tests of the rules, unless their files have faults.

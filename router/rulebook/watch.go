@@ -181,7 +181,7 @@ func (b *Book) refresh(ctx context.Context, origin string) {
 		b.refuse(refused, err)
 		return
 	}
-	b.enforce(ctx, c, set, origin, began)
+	b.enforce(ctx, c, set, origin, "", began)
 }
 
 // judge loads content and has Nomad check the jobspecs that it uses. The faults that it
@@ -195,10 +195,12 @@ func (b *Book) judge(ctx context.Context, c content) (*rules.Set, rules.Diagnost
 }
 
 // enforce puts content in force that judge found good.
-func (b *Book) enforce(ctx context.Context, c content, set *rules.Set, origin string, began time.Time) {
+func (b *Book) enforce(ctx context.Context, c content, set *rules.Set, origin, who string, began time.Time) {
 	b.nomad.Use(c.specs) // first, so that no new rule meets an old jobspec. A job that lost its jobspec is decided again
-	b.app.Reload(set, c.version(origin))
-	b.current, b.refused = c.hash, ""
+	v := c.version(origin)
+	v.Who, v.Changes = who, c.changes(b.inForce)
+	b.app.Reload(set, v)
+	b.current, b.refused, b.inForce = c.hash, "", c
 	b.rememberGood(context.WithoutCancel(ctx), c)
 	b.log.Info("rules in force", "hash", c.hash, "origin", origin, "files", len(c.files), "rules", len(set.Rules()), "took", time.Since(began))
 	LogLint(ctx, b.log, set, c.specs)

@@ -451,14 +451,18 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		at, _ := c.r.Backoff.Retry(errors.New(why), r.Failures)
 		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 		defer cancel()
-		lost, err := c.r.Store.Lost(storeCtx, r.ID, at, router.CauseRunner, why, c.r.Now())
+		cause := router.CauseRunner
+		if r.GitHubID != 0 || r.State == router.RunnerOnline {
+			cause = router.CauseDied
+		}
+		lost, err := c.r.Store.Lost(storeCtx, r.ID, at, cause, why, c.r.Now())
 		if err != nil {
 			return fmt.Errorf("record lost runner %s: %w", r.ID, err)
 		}
 		if !lost {
 			return nil
 		}
-		c.r.Metrics.Retried(router.CauseRunner)
+		c.r.Metrics.Retried(cause)
 		log.Warn("a runner ended without a job; its own job is retried", "reason", why, "again_at", at)
 		c.r.Due.Give()
 		// Nomad replaces what it loses with a node, whatever the jobspec says.

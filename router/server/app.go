@@ -27,6 +27,7 @@ import (
 	"switchyard/router/decide"
 	"switchyard/router/dispatch"
 	"switchyard/router/feedback"
+	"switchyard/router/health"
 	"switchyard/router/intake"
 	"switchyard/router/operate"
 	"switchyard/router/runners"
@@ -94,7 +95,7 @@ type App struct {
 	grace         time.Duration
 	webhook, api  http.Handler         // api nil: there is none
 	registry      *prometheus.Registry // of this App alone, beside Config.Metrics
-	probed        readiness
+	health        *health.Health
 	stopping      chan struct{} // see Stopping
 
 	store   Store
@@ -205,7 +206,7 @@ func New(c Config) (*App, error) {
 		c.PublicURL = "http://" + a.Addr()
 	}
 	a.wire(c)
-	a.registry.MustRegister(a.decider.Metrics(), gateMetrics{a.public, a.admin},
+	a.registry.MustRegister(a.decider.Metrics(), a.health, gateMetrics{a.public, a.admin},
 		telemetry.NewDatabaseMetrics(c.Store, func() []string { return a.Rules().Rules() }))
 	if github, ok := c.GitHub.(interface{ Budget() []router.Budget }); ok {
 		a.registry.MustRegister(telemetry.NewGitHubMetrics(github))
@@ -225,8 +226,8 @@ func (a *App) wire(c Config) {
 		traces = &telemetry.Traces{Provider: c.Traces, GitHub: c.GitHub, Now: c.Now}
 	}
 	a.sweeper = intake.NewSweeper(c.Store, c.GitHub, a.log, c.Now, func(ctx context.Context) bool {
-		check, _ := a.probed.store(ctx, a.store)
-		return check.Status != "failed"
+		failed, _ := a.health.Store(ctx)
+		return failed == ""
 	})
 	a.intake = intake.New(intake.Intake{
 		Store: c.Store, GitHub: c.GitHub, Sweeper: a.sweeper, Log: a.log, Metrics: c.Metrics, Traces: traces,
@@ -261,6 +262,12 @@ func (a *App) wire(c Config) {
 		leftover.Of(0)
 		a.compare.At(c.Now())
 	}}
+	version, _ := telemetry.Version()
+	a.health = health.New(health.Config{
+		Store: c.Store, Metrics: c.Metrics, Now: c.Now, Rules: a.decider.Status, FirstSync: a.first.UnderWay,
+		Silent: a.dispatcher.SilentFor, NotEvaluating: a.runners.NotEvaluating, Lost: a.sweeper.Lost,
+	}, "Switchyard "+version+" started")
+	changed(a.health, c.RulesVersion)
 	history := &pruner{store: c.Store, log: a.log, clock: sure, keep: c.Keep}
 	a.strays = strays
 	a.duties = []duty{
@@ -399,10 +406,18 @@ func (a *App) receive(ctx context.Context, d router.Delivery) error {
 	return err
 }
 
+// changed records what differs from the rules and jobspecs that were in force before.
+func changed(h *health.Health, v router.RulesVersion) {
+	for _, what := range v.Changes {
+		h.Changed(router.Changed{At: h.Now(), What: what, Who: v.Who})
+	}
+}
+
 // Reload puts rules in force: jobs are decided by them from now on. A job in hand keeps its
 // decision. Safe for concurrent use, as are the methods below.
 func (a *App) Reload(set *rules.Set, v router.RulesVersion) {
 	a.decider.Reload(set, v)
+	changed(a.health, v)
 	a.limits.Give()
 	a.newRules.Give()
 }
@@ -412,6 +427,11 @@ func (a *App) RefuseRules(r router.RefusedRules) { a.decider.Refuse(r) }
 
 // KeepRules records that the rules in force are the newest again.
 func (a *App) KeepRules() { a.decider.Keep() }
+
+// Status says whether all is well with what a scope may see, and with what all share.
+func (a *App) Status(ctx context.Context, within router.Scope) router.Status {
+	return a.health.Status(ctx, within)
+}
 
 // RulesStatus returns which rules are in force. The result must not be changed.
 func (a *App) RulesStatus() router.RulesStatus { return a.decider.Status() }
@@ -451,7 +471,7 @@ func (a *App) adminHandler() http.Handler {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	}).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/readyz", a.local(func(w http.ResponseWriter, req *http.Request) {
-		r, status := a.Readiness(req.Context()), http.StatusOK
+		r, status := readiness(req.Context(), a.health), http.StatusOK
 		if r.Status == "not ready" {
 			status = http.StatusServiceUnavailable
 		}

@@ -107,10 +107,10 @@ func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 		called func(string, int, time.Duration)
 		says   string
 	}{
-		{"nomad", 0, count.NomadCalled, "Nomad cannot be reached"},
-		{"nomad", 403, count.NomadCalled, "does not let the login"},
-		{"github", 401, count.GitHubCalled, "GitHub refuses the login"},
-		{"github", 503, count.GitHubCalled, "GitHub answers 503"},
+		{"nomad", 0, count.Nomad.Called, "Nomad cannot be reached"},
+		{"nomad", 403, count.Nomad.Called, "does not let the login"},
+		{"github", 401, count.GitHub.Called, "GitHub refuses the login"},
+		{"github", 503, count.GitHub.Called, "GitHub answers 503"},
 	} {
 		bad.called("read job", bad.status, time.Millisecond)
 		got := readyz(t, r.App, bad.says, func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
@@ -120,7 +120,7 @@ func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 		bad.called("read job", 200, time.Millisecond)
 		readyz(t, r.App, "it is well again", fine)
 	}
-	count.NomadCalled("register job", 500, time.Millisecond) // a job that Nomad refuses
+	count.Nomad.Called("register job", 500, time.Millisecond) // a job that Nomad refuses
 	r.App.RefuseRules(router.RefusedRules{Reason: "rules.yaml:1:1: no"})
 	got := readyz(t, r.App, "the rules are refused", func(code int, r server.Readiness) bool { return r.Status == "degraded" && code == http.StatusOK })
 	if c := is(t, got, "rules"); c.Status != "warning" || !strings.Contains(c.Reason, "rules.yaml:1:1") {
@@ -167,7 +167,7 @@ func testANomadWithoutALeaderIsToldOf(t *testing.T) {
 	readyz(t, w.App, "all is well", func(_ int, r server.Readiness) bool { return r.Status == "ok" })
 	w.Nomad.SetFault(nomadsim.NoLeader, 0)
 	got := readyz(t, w.App, "Nomad has no leader", func(code int, r server.Readiness) bool { return code == http.StatusOK && r.Status == "degraded" })
-	if c := is(t, got, "nomad"); c.Reason != "Nomad answers 500" {
+	if c := is(t, got, "nomad"); c.Reason != "Nomad answers 500: list jobs" {
 		t.Errorf("Nomad is %+v", c)
 	}
 	w.Nomad.SetFault(nomadsim.Healthy, 0)

@@ -96,7 +96,7 @@ func TestAFullRunnerGroupIsWaitedFor(t *testing.T) {
 		got := r.dispatch(1)
 		r.Claim(got.ClaimToken)
 		j := r.await(1, in(router.Retrying))
-		if !strings.Contains(j.Reason, "the runner group is full") || !strings.Contains(j.Reason, "make room") || time.Until(j.DueAt) < time.Minute {
+		if !strings.Contains(j.Reason, "the runner group is full") || !strings.Contains(j.Reason, "make room") || time.Until(j.DueAt) < 30*time.Second {
 			t.Errorf("it is due at %s: %s; want it held for a while, with what to do", j.DueAt, j.Reason)
 		}
 		eventually(t, "its own runner makes room", func() bool { return slices.Equal(f.lost(), []int64{99}) })

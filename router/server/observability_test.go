@@ -57,7 +57,7 @@ var (
 // checkQuery reports metrics and labels in a query that a router does not show.
 func checkQuery(t *testing.T, where, query string, names map[string]map[string]bool) {
 	t.Helper()
-	all := map[string]bool{"le": true}
+	all := map[string]bool{"le": true, "instance": true}
 	for _, use := range metricName.FindAllString(query, -1) {
 		name, labels, _ := strings.Cut(use, "{")
 		has, ok := names[name]

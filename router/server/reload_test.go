@@ -171,7 +171,7 @@ func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 	}
 
 	status := router.RulesStatus{Rules: 2, RulesVersion: router.RulesVersion{
-		Hash: "h1", LoadedAt: began, Origin: "start", Files: []string{"rules.yaml"},
+		Hash: "h1", LoadedAt: began, Origin: "start", Files: []string{"rules.yaml"}, Changes: []string{},
 	}}
 	check(status,
 		`switchyard_rules_info{hash="h1"} 1`, `switchyard_rules_loaded_timestamp_seconds 1.7955216e+09`,
@@ -194,7 +194,7 @@ func testTheAdminListenerSaysWhichRulesAreInForce(t *testing.T) {
 	loaded := pass(time.Minute)
 	r.App.Reload(namedRules(t, "new", 1), router.RulesVersion{Hash: "h4", Origin: "file changed", Files: []string{"new.yaml"}})
 	check(router.RulesStatus{Rules: 1, RulesVersion: router.RulesVersion{
-		Hash: "h4", LoadedAt: loaded, Origin: "file changed", Files: []string{"new.yaml"},
+		Hash: "h4", LoadedAt: loaded, Origin: "file changed", Files: []string{"new.yaml"}, Changes: []string{},
 	}}, `switchyard_rules_info{hash="h4"} 1`, `switchyard_rules_reloads_total{result="ok"} 1`, `switchyard_rules_reload_failed 0`)
 	if text := get("/metrics"); strings.Contains(text, "h1") {
 		t.Errorf("/metrics still names the old rules:\n%s", text)

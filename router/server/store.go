@@ -8,6 +8,7 @@ import (
 	"switchyard/router/claim"
 	"switchyard/router/dispatch"
 	"switchyard/router/feedback"
+	"switchyard/router/health"
 	"switchyard/router/intake"
 	"switchyard/router/operate"
 	"switchyard/router/runners"
@@ -28,6 +29,7 @@ type Store interface {
 	feedback.Store
 	operate.Store
 	telemetry.Counter
+	health.Store
 
 	// Recover gives up, as Lost does, the runners that were claimed when the last process
 	// ended, and returns how many. A job whose runner GitHub had not configured is due at

@@ -344,7 +344,7 @@ UPDATE runners SET state = 'stopped', updated_at = ?3, cause = '', reason = ?4
 WHERE id = ?1 AND state = ?2 AND nomad_job = ?5 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
 
 	requeueSQL = `
-UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, cause = 'runner', reason = ?4
+UPDATE jobs SET state = 'retrying', try = try + 1, due_at = ?3, updated_at = ?3, cause = ?5, reason = ?4
 WHERE id = ?1 AND try = ?2 AND ` + waits
 )
 
@@ -358,7 +358,7 @@ func (s *claimStore) Stopped(ctx context.Context, r router.Runner, reason string
 		if _, err := t.exec(vacateSQL, was.JobID, was.Try); err != nil {
 			return false, err
 		}
-		_, err = t.exec(requeueSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason)
+		_, err = t.exec(requeueSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason, router.CauseRunner)
 		return true, err
 	})
 }

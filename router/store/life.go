@@ -105,6 +105,20 @@ UPDATE jobs SET cause = ` + causeOfRunner + `, reason = ?2, updated_at = ?3
 WHERE state = 'dispatched' AND EXISTS (
 	SELECT 1 FROM runners r WHERE r.id = ?1 AND r.job_id = jobs.id AND r.try = jobs.try AND r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online'))`
 
+	// It has its configuration, so the next runner will probably end likewise.
+	diedSQL = `
+INSERT INTO troubles (job_id, cause, since, what)
+SELECT j.id, 'died', ?3, ?2 FROM runners r JOIN jobs j ON j.id = r.job_id AND j.try = r.try
+WHERE r.id = ?1 AND r.state IN ('claimed', 'online') AND r.ended_at <> 0 AND NOT r.own AND j.state = 'dispatched'
+ON CONFLICT (job_id, cause) DO UPDATE SET what = excluded.what`
+
+	// It was online for so long that GitHub gave it nothing.
+	idledSQL = `
+INSERT INTO troubles (job_id, cause, since, what)
+SELECT j.id, 'no_job', r.state_at, ?2 FROM runners r JOIN jobs j ON j.id = r.job_id AND j.try = r.try
+WHERE r.id = ?1 AND r.state = 'online' AND r.state_at <= ?3 AND j.state = 'dispatched'
+ON CONFLICT (job_id, cause) DO NOTHING`
+
 	// GitHub takes minutes to notice, and does not say why. A reason that says more stays.
 	endedRunningSQL = `
 UPDATE jobs AS s SET updated_at = ?3, cause = 'runner_ended', reason = '` + whileItRan + `' || ?2
@@ -253,7 +267,14 @@ func see(t *tx, id string, e router.NomadEvent, now time.Time) error {
 		if refused != "" {
 			before = "as " + refused
 		}
-		_, err = t.exec(endedJobSQL, id, words("its runner "+id+" ended on node "+node+" "+before, e.Text), millis(now))
+		said := words("its runner "+id+" ended on node "+node+" "+before, e.Text)
+		if _, err = t.exec(endedJobSQL, id, said, millis(now)); err != nil || e.End == "" || e.End == router.EndComplete {
+			return err
+		}
+		if _, err = t.exec(diedSQL, id, said, millis(now)); err != nil {
+			return err
+		}
+		_, err = t.exec(idledSQL, id, said, millis(now.Add(-router.OnlineAfter)))
 		return err
 	case router.NomadUnknown:
 		return unknown(t, id, node, now)
@@ -460,7 +481,7 @@ WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0
 	AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = runners.job_id AND j.try = runners.try AND j.state = 'dispatched' AND j.fallback < ?4)
 RETURNING job_id, try`
 
-	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', cause = 'runner', reason = ?3, updated_at = ?4 WHERE id = ?1`
+	fallBackSQL = `UPDATE jobs SET fallback = ?2, fallback_at = 0, fit = '', cause = 'replaced', reason = ?3, updated_at = ?4 WHERE id = ?1`
 )
 
 // FallBack implements runners.Store.
@@ -484,7 +505,7 @@ func (s *runnerStore) Requeue(ctx context.Context, runnerID, reason string, now 
 		if err != nil || r.JobID == 0 {
 			return false, err
 		}
-		n, err := t.exec(requeueSQL, r.JobID, r.Try, millis(now), reason)
+		n, err := t.exec(requeueSQL, r.JobID, r.Try, millis(now), reason, router.CauseReplaced)
 		return n > 0, err
 	})
 }

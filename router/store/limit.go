@@ -40,6 +40,12 @@ WHERE id = (
 	ORDER BY coalesce(counts.n, 0), held.received_at, held.id
 	LIMIT 1)`
 
+	// GitHub gave the runner of this job to one that waited for a place. That one has the
+	// place now, or there would be a runner more than the limit for each of those.
+	givePlaceSQL = `
+UPDATE jobs SET limit_key = '' WHERE id = ?1 AND state = 'retrying' AND limit_key <> ''
+	AND (SELECT count(*) FROM jobs p WHERE p.limit_key = jobs.limit_key AND ` + placed + `) > decision ->> '$.limit.running'`
+
 	releaseAllSQL = `
 UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, cause = 'queued', reason = 'its limit is checked again'
 WHERE state = 'held' AND limit_key <> ''`

@@ -15,6 +15,10 @@ func TestMetricsReadNoHistory(t *testing.T) {
 	for query, want := range map[string][]string{
 		openJobsSQL:    {"SEARCH j USING INDEX jobs_state (state=?)"},
 		liveRunnersSQL: {"SCAN runners USING COVERING INDEX runners_live"},
+		troublesSQL + "true" + troublesGroups: {
+			"SCAN t", "SEARCH j USING INTEGER PRIMARY KEY", "SEARCH r USING INDEX runners_live (state=?)", "SEARCH j USING INDEX jobs_state (state=?)",
+		},
+		limitHoldersSQL: {"SEARCH jobs USING INDEX jobs_limit (limit_key=? AND state=?)"},
 	} {
 		for _, step := range want {
 			if got := plan(t, s, query); !strings.Contains(got, step) {

@@ -381,7 +381,10 @@ func replace(t *tx, r router.Runner, name string, served, now int64) error {
 	}
 	if free.other.ID == "" {
 		_, err := t.exec(requeueSQL, r.JobID, r.Try, now,
-			fmt.Sprintf("its runner %s was given job %d by GitHub; it gets a new one", name, served))
+			fmt.Sprintf("its runner %s was given job %d by GitHub; it gets a new one", name, served), router.CauseReplaced)
+		if err == nil {
+			_, err = t.exec(givePlaceSQL, r.JobID)
+		}
 		return err
 	}
 	if err := swap(t, r, free); err != nil {

@@ -3,11 +3,8 @@ package telemetry
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"runtime"
 	"runtime/debug"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +33,8 @@ type Metrics struct {
 
 	registered, placed, claimed, running *prometheus.HistogramVec // by rule
 
-	nomad, github side
+	Nomad, GitHub *Side
+	Worked        *Worked
 }
 
 // NewMetrics returns metrics that are all 0.
@@ -64,7 +62,7 @@ func NewMetrics() *Metrics {
 		claimed:    since("claim", "a runner claims for it"),
 		running:    since("start", "GitHub says that a runner has begun with it"),
 
-		nomad: newSide("nomad"), github: newSide("github"),
+		Nomad: newSide("nomad"), GitHub: newSide("github"), Worked: &Worked{},
 	}
 	for _, outcome := range []string{router.DeliveryStored, router.DeliveryKnown, router.DeliveryNotStored, router.DeliveryPing, router.DeliveryIgnored, router.DeliveryUnsigned, router.DeliveryMalformed, router.DeliveryTooLarge, router.DeliveryBusy} {
 		m.deliveries.WithLabelValues(outcome)
@@ -76,25 +74,19 @@ func NewMetrics() *Metrics {
 		m.retries.WithLabelValues(string(cause))
 	}
 	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.registered, m.placed, m.claimed, m.running,
-		m.nomad.requests, m.nomad.took, m.github.requests, m.github.took, buildInfo(),
+		m.Nomad.requests, m.Nomad.took, m.GitHub.requests, m.GitHub.took, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
 // Delivered counts a request to the webhook with its outcome, a constant router.Delivery….
-func (m *Metrics) Delivered(outcome string) { m.deliveries.WithLabelValues(outcome).Inc() }
-
-// NomadCalled counts a call to Nomad: its name, which is one of few; the status of the
-// answer, 0 if there was none and router.Unreadable if it made no sense; and the time until
-// the answer's headers came.
-func (m *Metrics) NomadCalled(call string, status int, took time.Duration) {
-	m.nomad.called(call, status, took)
+func (m *Metrics) Delivered(outcome string) {
+	m.deliveries.WithLabelValues(outcome).Inc()
+	m.Worked.delivered(outcome)
 }
 
-// GitHubCalled counts a call to GitHub, as NomadCalled does.
-func (m *Metrics) GitHubCalled(call string, status int, took time.Duration) {
-	m.github.called(call, status, took)
-}
+// Registry returns the registry of these metrics.
+func (m *Metrics) Registry() prometheus.Gatherer { return m.registry }
 
 // Decided counts a decision, unless the job already has the same one.
 func (m *Metrics) Decided(j router.Job, d *router.Decision) {
@@ -112,12 +104,17 @@ func (m *Metrics) Retried(cause router.Cause) {
 // came so far.
 func (m *Metrics) Registered(j router.Job, d *router.Decision, at time.Time) {
 	lasted(m.registered, j, d, at)
+	m.Worked.at(WorkedRegistration)
 }
 func (m *Metrics) Placed(j router.Job, d *router.Decision, at time.Time) { lasted(m.placed, j, d, at) }
 func (m *Metrics) Claimed(j router.Job, d *router.Decision, at time.Time) {
 	lasted(m.claimed, j, d, at)
+	m.Worked.at(WorkedClaim)
 }
-func (m *Metrics) Started(j router.Job) { lasted(m.running, j, j.Decision, j.RunningAt) }
+func (m *Metrics) Started(j router.Job) {
+	lasted(m.running, j, j.Decision, j.RunningAt)
+	m.Worked.at(WorkedStart)
+}
 
 // Stolen counts a runner that GitHub gave to another job than the one it was started for.
 func (m *Metrics) Stolen() { m.thefts.Inc() }
@@ -137,78 +134,10 @@ func lasted(h *prometheus.HistogramVec, j router.Job, d *router.Decision, at tim
 	h.WithLabelValues(rule).Observe(max(at.Sub(j.ReceivedAt), 0).Seconds())
 }
 
-// A side is Nomad or GitHub, as its answers show it.
-type side struct {
-	requests *prometheus.CounterVec
-	took     *prometheus.HistogramVec
-
-	mu    sync.Mutex
-	calls map[string]bool // names that have a series
-	bad   SideState
-}
-
-// Nomad and GitHub return what is wrong with them, as their answers show.
-func (m *Metrics) Nomad() SideState  { return m.nomad.state() }
-func (m *Metrics) GitHub() SideState { return m.github.state() }
-
-// Registry returns the registry of these metrics.
-func (m *Metrics) Registry() prometheus.Gatherer { return m.registry }
-
-// A SideState says what is wrong with Nomad or GitHub; the zero value: nothing known.
-type SideState struct {
-	Status int       // of its last answer: 401, 403, 429, a failure of its own, or Unreadable; 0: there was none
-	Since  time.Time // of the first such answer in a row; zero: the last one was good
-}
-
-func newSide(name string) side {
-	return side{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "switchyard_" + name + "_requests_total", Help: `Requests to this side, by call and the status of the answer, "none" if there was none, "unreadable" if it made no sense.`,
-		}, []string{"call", "code"}),
-		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "switchyard_" + name + "_request_duration_seconds", Help: "Time from such a request until the head of its answer, by call.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
-		}, []string{"call"}),
-		calls: map[string]bool{},
-	}
-}
-
-func (s *side) called(call string, status int, took time.Duration) {
-	s.mu.Lock()
-	if !s.calls[call] && len(s.calls) >= maxCalls {
-		call = "other"
-	}
-	s.calls[call] = true
-	switch {
-	case status == http.StatusInternalServerError && strings.HasSuffix(call, " job") && !strings.HasPrefix(call, "read "):
-		// Nomad's answer to a job that it refuses, too: it says nothing of Nomad.
-	case status <= 0 || status == http.StatusUnauthorized || status == http.StatusForbidden || status == http.StatusTooManyRequests || status >= 500:
-		if s.bad.Status = status; s.bad.Since.IsZero() {
-			s.bad.Since = time.Now()
-		}
-	default:
-		s.bad = SideState{}
-	}
-	s.mu.Unlock()
-	code := strconv.Itoa(status)
-	switch status {
-	case 0:
-		code = "none"
-	case router.Unreadable:
-		code = "unreadable"
-	}
-	s.requests.WithLabelValues(call, code).Inc()
-	s.took.WithLabelValues(call).Observe(took.Seconds())
-}
-
-func (s *side) state() SideState {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bad
-}
-
-func buildInfo() prometheus.Collector {
-	version, revision := "unknown", ""
+// Version returns which version of Switchyard this is, and of which commit; "unknown" and ""
+// when the program does not say.
+func Version() (version, revision string) {
+	version = "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		version = info.Main.Version
 		for _, s := range info.Settings {
@@ -217,6 +146,11 @@ func buildInfo() prometheus.Collector {
 			}
 		}
 	}
+	return version, revision
+}
+
+func buildInfo() prometheus.Collector {
+	version, revision := Version()
 	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "switchyard_build_info", Help: "What is running. Always 1.",
 		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},

@@ -63,8 +63,12 @@ func (a *app) do(what string, args ...any) error {
 	return a.fail
 }
 
+func (a *app) Status(context.Context, router.Scope) router.Status {
+	return router.Status{Status: "ok", At: t0, Troubles: []router.Trouble{}, Changes: []router.Changed{}, Proof: []router.Proof{}}
+}
+
 func (a *app) RulesStatus() router.RulesStatus {
-	return router.RulesStatus{RulesVersion: router.RulesVersion{Hash: "abc", LoadedAt: t0, Origin: "start", Files: []string{"rules.yaml"}}, Rules: 2}
+	return router.RulesStatus{RulesVersion: router.RulesVersion{Hash: "abc", LoadedAt: t0, Origin: "start", Files: []string{"rules.yaml"}, Changes: []string{}}, Rules: 2}
 }
 
 func (a *app) Explain(router.Job) router.Decision {

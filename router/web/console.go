@@ -14,6 +14,8 @@ import (
 	"path"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"switchyard/router"
 	"switchyard/router/web/auth"
@@ -66,6 +68,7 @@ type view struct {
 	Pages []consolePage // of the navigation, for this principal
 	Who   auth.Principal
 	Now   time.Time
+	Bar   *bar // nil: nothing is wrong
 
 	Data    any
 	Content template.HTML // the block content, made of it
@@ -98,6 +101,7 @@ var templates = func() map[string]*template.Template {
 
 var functions = template.FuncMap{
 	"short":     short,
+	"sentence":  sentence,
 	"number":    number,
 	"asset":     asset,
 	"shortened": router.Shorten,
@@ -114,6 +118,12 @@ var functions = template.FuncMap{
 // short returns a stranger's text for a list: safe, and cut when it is long.
 func short(s string) string {
 	return router.Printable(router.Shorten(s, 120))
+}
+
+// sentence returns a stranger's text that begins like a sentence.
+func sentence(s string) string {
+	first, size := utf8.DecodeRuneInString(s)
+	return router.Printable(string(unicode.ToUpper(first)) + s[size:])
 }
 
 // number writes a count with spaces between thousands.

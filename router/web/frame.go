@@ -85,6 +85,9 @@ func (f *frame) render(w http.ResponseWriter, req *http.Request, status int, p c
 // answer answers with a page whose content is made.
 func (f *frame) answer(w http.ResponseWriter, req *http.Request, status int, p consolePage, c content) {
 	v := view{Title: c.title, Page: p, Who: auth.Who(req.Context()), Now: f.now(), Data: c.data, Content: c.html}
+	if v.Who.Role > 0 {
+		v.Bar = barOf(f.api.Status(req.Context()), f.now())
+	}
 	for _, other := range f.pages {
 		if other.nav && v.Who.Role >= other.role {
 			v.Pages = append(v.Pages, other)

@@ -67,13 +67,10 @@ type quantiles struct {
 
 // A waitsFor is how many jobs wait for the same.
 type waitsFor struct {
-	Jobs    int
-	For     string
-	Trouble bool   // it does not pass by itself, or should not be
-	Example string // what is said of one of them; "": nothing more
-	Fleet   bool   // the page Fleet says more
-	State   router.JobState
-	reason  router.Cause
+	Jobs  int
+	For   string
+	Fleet bool // the page Fleet says more
+	State router.JobState
 }
 
 // A waiting is a job that waits, with the runner of its current try.
@@ -102,31 +99,33 @@ type barPart struct {
 
 // waits says what jobs wait for, in the order in which it is shown.
 var waits = []struct {
-	reason  router.Cause
-	words   string
-	trouble bool
-	state   router.JobState
+	reason router.Cause
+	words  string
+	state  router.JobState
 }{
-	{router.CauseNoNodeFits, "no node of the cluster could ever run the runner", true, router.Dispatched},
-	{router.CauseNomad, "Nomad could not take the runner; it is asked again", true, router.Retrying},
-	{router.CauseGitHub, "GitHub did not answer as it should; it is asked again", true, router.Retrying},
-	{router.CauseGitHubLimit, "GitHub takes no more runners for now: its limit is reached", true, router.Retrying},
-	{router.CauseRunner, "the runner was lost; another comes", true, router.Retrying},
-	{router.CauseNoNodeFree, "the nodes that could run the runner are full", false, router.Dispatched},
-	{router.CauseLimit, "their rule's limit: a place is free when another job ends", false, router.Held},
-	{router.CauseApproval, "GitHub does not let them start yet: an approval, or their concurrency group", false, router.Held},
-	{router.CauseQueued, "they are decided next", false, router.Queued},
-	{router.CausePlacing, "Nomad looks for a node", false, router.Dispatched},
-	{router.CauseStarting, "the runner has a node and starts", false, router.Dispatched},
+	{router.CauseNoNodeFits, "no node of the cluster could ever run the runner", router.Dispatched},
+	{router.CauseNomad, "Nomad could not take the runner; it is asked again", router.Retrying},
+	{router.CauseGitHub, "GitHub did not answer as it should; it is asked again", router.Retrying},
+	{router.CauseGitHubLimit, "GitHub takes no more runners for now: its limit is reached", router.Retrying},
+	{router.CauseRunner, "the runner was lost; another comes", router.Retrying},
+	{router.CauseNoNodeFree, "the nodes that could run the runner are full", router.Dispatched},
+	{router.CauseLimit, "their rule's limit: a place is free when another job ends", router.Held},
+	{router.CauseApproval, "GitHub does not let them start yet: an approval, or their concurrency group", router.Held},
+	{router.CauseQueued, "they are decided next", router.Queued},
+	{router.CausePlacing, "Nomad looks for a node", router.Dispatched},
+	{router.CauseStarting, "the runner has a node and starts", router.Dispatched},
 }
 
 // A nowView is what the page shows; its times pass while a summary stays.
 type nowView struct {
 	*summary
-	Status router.RulesStatus
-	Bands  any
-	now    time.Time
+	Troubles []router.Trouble
+	Bands    any
+	now      time.Time
 }
+
+// Since returns how long a trouble has lasted.
+func (v nowView) Since(t router.Trouble) string { return took(v.now.Sub(t.Since)) }
 
 // For returns how long the job has waited.
 func (v nowView) For(w waiting) string { return took(v.now.Sub(w.Job.ReceivedAt)) }
@@ -136,10 +135,9 @@ func (v nowView) Next(w waiting) string { return next(w.router, w.runner, v.now)
 
 // nowPage is the page Now.
 type nowPage struct {
-	api    *api.API
-	status interface{ RulesStatus() router.RulesStatus }
-	clock  func() time.Time
-	day    shared[*lastDay]
+	api   *api.API
+	clock func() time.Time
+	day   shared[*lastDay]
 }
 
 func (n *nowPage) page(req *http.Request) (any, error) {
@@ -150,7 +148,7 @@ func (n *nowPage) page(req *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nowView{s, n.status.RulesStatus(), waitBands, n.clock()}, nil
+	return nowView{s, n.api.Status(req.Context()).Troubles, waitBands, n.clock()}, nil
 }
 
 func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, error) {
@@ -189,30 +187,7 @@ func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, 
 		s.Oldest = append(s.Oldest, w)
 	}
 	s.count(open)
-	if err := n.exemplify(ctx, scope, s.Why); err != nil {
-		return nil, err
-	}
 	return s, nil
-}
-
-// exemplify finds what is said of one of the jobs that are tried again, for each reason.
-func (n *nowPage) exemplify(ctx context.Context, scope router.Scope, why []waitsFor) error {
-	if !slices.ContainsFunc(why, func(w waitsFor) bool { return w.State == router.Retrying }) {
-		return nil
-	}
-	some, err := n.api.Database.FindJobs(ctx, router.JobFilter{States: []router.JobState{router.Retrying}, Within: scope, Limit: 50})
-	if err != nil {
-		return err
-	}
-	for i, w := range why {
-		for _, j := range some {
-			if j.Cause.Label() == w.reason {
-				why[i].Example = j.Reason
-				break
-			}
-		}
-	}
-	return nil
 }
 
 // count fills in what is open, and the rules.
@@ -245,7 +220,7 @@ func (s *summary) count(open []router.OpenJobs) {
 	for _, w := range waits {
 		if n := why[w.reason]; n > 0 {
 			s.Why = append(s.Why, waitsFor{
-				Jobs: n, For: w.words, Trouble: w.trouble, State: w.state, reason: w.reason,
+				Jobs: n, For: w.words, State: w.state,
 				Fleet: w.reason == router.CauseNoNodeFits || w.reason == router.CauseNoNodeFree,
 			})
 		}

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -35,20 +36,24 @@ func TestNowTellsWhatWaitsAndWhy(t *testing.T) {
 	)
 }
 
-// hurt is an app whose newer rules are refused.
+// hurt is an app with two troubles.
 type hurt struct{ *app }
 
-func (hurt) RulesStatus() router.RulesStatus {
-	return router.RulesStatus{Error: &router.RefusedRules{Reason: "rules.yaml:3:1: <b>unknown</b> key"}}
+func (hurt) Status(context.Context, router.Scope) router.Status {
+	return router.Status{Status: "degraded", At: t0, Troubles: []router.Trouble{
+		{Cause: router.CauseRules, Severity: router.Critical, Since: t0.Add(-time.Minute), What: "newer rules were refused: <b>unknown</b> key", Said: "rules.yaml:3:1: " + strings.Repeat("long ", 100) + "end", Fix: "correct the files"},
+		{
+			Cause: router.CauseNomad, Severity: router.Warning, Since: t0.Add(-time.Hour), What: "2 jobs: Nomad did not take their runners", Said: "<i>refused</i>", Fix: "wait", Jobs: 2,
+			Groups: []router.TroubleGroup{{Rule: "linux", Repository: "acme/web", Jobs: 1, Newest: 5, Labels: []string{"<u>x"}}, {Rule: "gpu", Repository: "acme/api", Jobs: 1, Newest: 6}},
+		},
+	}}
 }
 
 func TestNowShowsTrouble(t *testing.T) {
-	s := serve(t, func(c *web.Config) {
-		c.App = hurt{&app{}}
-		err := c.Database.(placeless).Retry(t.Context(), 3, t0.Add(8*time.Hour), router.CauseNomad, "Nomad could not take the job yet: <i>refused</i>", nil, t0.Add(7*time.Hour))
-		must(t, err)
-	})
-	s.wantText("/", http.StatusOK, "The changed rules are refused", "&lt;b&gt;unknown", "<strong>1 job waits</strong>: Nomad could not take the runner", "&lt;i&gt;refused")
+	s := serve(t, func(c *web.Config) { c.App = hurt{&app{}} })
+	s.wantText("/", http.StatusOK, `<section class="trouble is-critical"><h2>Newer rules were refused: &lt;b&gt;unknown&lt;/b&gt; key</h2>`, "long end", "Correct the files.",
+		`<section class="trouble is-warning">`, "&lt;i&gt;refused", `acme/web</bdi>: <a href="/jobs/5">1 job</a>`, "&lt;u&gt;x")
+	s.wantText("/jobs", http.StatusOK, `<div class="bar is-critical" role="status">`, `<strong>Newer rules were refused: &lt;b&gt;`, `· <a href="/">and 1 more</a>`)
 }
 
 func TestTheLastDayIsDrawn(t *testing.T) {

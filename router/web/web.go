@@ -89,7 +89,7 @@ func newConsole(c Config) *console {
 		App: c.App, Database: c.Database, Audit: c.Audit, Rulebook: c.Rulebook, Cluster: c.Cluster,
 		Connections: c.Connections, Heartbeat: c.Heartbeat, Guard: s.guard, Fail: s.fail, Logger: c.Logger, Now: c.Now,
 	})
-	s.now = nowPage{api: s.api, status: c.App, clock: c.Now}
+	s.now = nowPage{api: s.api, clock: c.Now}
 	if c.Rulebook != nil {
 		s.rules = &rulesPages{console: s, drafts: s.api.Drafts, rulebook: c.Rulebook}
 	}

@@ -140,7 +140,7 @@ func (r *region) unknownDatacenters(job *api.Job) []problem {
 		return nil
 	}
 	pool := poolName(job)
-	return []problem{{NoSuchDatacenter, len(unknown) < len(datacentersOf(job)), func(r Route) string {
+	return []problem{{code: NoSuchDatacenter, warning: len(unknown) < len(datacentersOf(job)), say: func(r Route) string {
 		return fmt.Sprintf("no node%s is in datacenter %s%s; its nodes are in %s", pool, strings.Join(unknown, " or "), r.from("datacenters"), names(have))
 	}}}
 }

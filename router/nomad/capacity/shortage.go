@@ -94,9 +94,9 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 		return nil, nil // the nodes are not to blame, or have just come or gone
 	}
 	if short.nodes == 0 {
-		return []problem{{code: EmptyPool, warning: true, say: short.say}}, nil
+		return []problem{{code: EmptyPool, warning: true, away: len(short.wouldDo) > 0, say: short.say}}, nil
 	}
-	return []problem{{code: NoNode, say: short.say}}, nil
+	return []problem{{code: NoNode, away: len(short.wouldDo) > 0, say: short.say}}, nil
 }
 
 // oneOf returns a regular expression for the IDs of nodes.

@@ -92,7 +92,7 @@ func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) 
 		return nil, err
 	}
 	for i := maxAsks; i < len(asks); i++ {
-		told[i] = []problem{{NotAsked, true, func(Route) string {
+		told[i] = []problem{{code: NotAsked, warning: true, say: func(Route) string {
 			return fmt.Sprintf("the cluster was asked about %d of %d different placements, and not about this one", maxAsks, len(asks))
 		}}}
 	}
@@ -150,6 +150,7 @@ func anonymous(list []router.Constraint) []router.Constraint {
 type problem struct {
 	code    string
 	warning bool
+	away    bool // of NoNode and EmptyPool: nodes out of service would do
 	say     func(Route) string
 }
 
@@ -211,7 +212,7 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 		return nil, err
 	}
 	for _, w := range nomad.Warnings(plan.Warnings) {
-		problems = append(problems, problem{JobspecWarns, true, func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", r.source(), w) }})
+		problems = append(problems, problem{code: JobspecWarns, warning: true, say: func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", r.source(), w) }})
 	}
 	problems = append(problems, in.unknownDatacenters(job)...)
 	for group, m := range failed(job, plan) {

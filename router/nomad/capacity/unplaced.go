@@ -91,7 +91,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 				return nil, err
 			}
 			if never = append(never, more...); len(never) > 0 {
-				u.Never, u.Text = true, nomad.Printable(never[0].say(route), maxWhy)
+				u.Never, u.Away, u.Text = true, never[0].away, nomad.Printable(never[0].say(route), maxWhy)
 			}
 		}
 		return u, nil

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -57,6 +58,103 @@ var causeTests = []test{
 		f.must(err)
 		if len(open) != 1 || open[0].State != router.Queued || open[0].Cause != router.CauseQueued || open[0].Jobs != 1 {
 			t.Errorf("open are %+v", open)
+		}
+	}},
+	{"a trouble lasts until its opposite was seen", func(t *testing.T, f *fixture) {
+		now := T0
+		later := func() time.Time { now = now.Add(time.Minute); return now }
+		// The troubles of job 1, as they are now.
+		want := func(after string, causes ...router.Cause) {
+			t.Helper()
+			list, err := f.Troubles(f.ctx(), nil, T0, T0, 10)
+			f.must(err)
+			got := []router.Cause{}
+			for _, g := range list {
+				if g.Jobs != 1 || g.Newest != 1 || g.Repo.FullName != "acme/web" || g.Reason == "" || len(g.Labels) != 3 || g.Since.Before(T0) {
+					t.Errorf("after %s: %+v", after, g)
+				}
+				got = append(got, g.Cause)
+			}
+			slices.Sort(got)
+			slices.Sort(causes)
+			if !slices.Equal(got, causes) {
+				t.Errorf("after %s, the troubles are %v, want %v", after, got, causes)
+			}
+		}
+		retry := func(cause router.Cause) { f.must(f.Retry(f.ctx(), 1, T0, cause, "no", decision(), later())) }
+		f.receive(queued(1))
+		want("the delivery")
+		retry(router.CauseNomad)
+		retry(router.CauseSilent)
+		retry(router.CauseRefused)
+		want("three refusals", router.CauseNomad, router.CauseSilent, router.CauseRefused)
+		retry(router.CauseGitHub)
+		retry(router.CauseGitHubNo)
+		retry(router.CauseGitHubLimit)
+		r := f.dispatch(1)
+		github := []router.Cause{router.CauseGitHub, router.CauseGitHubNo, router.CauseGitHubLimit}
+		want("Nomad took its runner", github...)
+		f.must(f.RecordUnplaced(f.ctx(), []string{r.ID}, router.Unplaced{Text: "too big", Never: true}, later()))
+		want("no node fits", append(github, router.CauseNoNodeFits)...)
+		f.must(f.RecordUnplaced(f.ctx(), []string{r.ID}, router.Unplaced{Text: "ineligible", Never: true, Away: true}, later()))
+		want("nodes are out of service", append(github, router.CauseAway)...)
+		f.lost(r.ID, T0, "its node died", later())
+		want("the runner was lost", append(github, router.CauseAway, router.CauseRunner)...)
+		r = f.dispatch(1)
+		f.saw(T0, event(r, router.NomadPlaced, T0, "node-1", ""))
+		want("the next has a node", append(github, router.CauseRunner)...)
+		f.claim(r)
+		f.must(f.Configured(f.ctx(), r.ID, "one", 9, target, later()))
+		f.must(f.Online(f.ctx(), r.ID, T0))
+		want("it is online", router.CauseOnline) // and has been since before now
+		end := event(r, router.NomadEnded, T0, "node-1", "exit code 127")
+		end.End = router.EndFailed
+		f.saw(later(), end)
+		want("it ended", router.CauseDied, router.CauseOnline)
+		_, err := f.Lost(f.ctx(), r.ID, T0, router.CauseNoJob, "idle", later())
+		f.must(err)
+		r = f.dispatch(1)
+		f.claim(r)
+		f.must(f.Configured(f.ctx(), r.ID, "two", 10, target, later()))
+		f.must(f.Online(f.ctx(), r.ID, later()))
+		want("the next is online", router.CauseDied, router.CauseOnline)
+		f.receive(inProgress(1, "two"))
+		want("the job runs")
+	}},
+	{"what nothing serves, and what waits for a place, is among the troubles", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 3; id++ {
+			f.receive(queued(id))
+		}
+		f.must(f.Settle(f.ctx(), 1, router.Unroutable, "", "no rule", nil, T0))
+		limited := decision()
+		limited.Limit = &rules.Limit{Key: "linux/acme", Running: 1, Per: "owner"}
+		for id := int64(2); id <= 3; id++ {
+			_, err := f.Admit(f.ctx(), id, limited, T0)
+			f.must(err)
+		}
+		list, err := f.Troubles(f.ctx(), router.Scope{"acme/web"}, T0, T0, 10)
+		f.must(err)
+		if len(list) != 2 || list[0].Cause != router.CauseLimit && list[1].Cause != router.CauseLimit || list[0].Cause != router.CauseUnroutable && list[1].Cause != router.CauseUnroutable {
+			t.Errorf("the troubles are %+v", list)
+		}
+		for what, none := range map[string]struct {
+			within router.Scope
+			since  time.Time
+		}{"another repository": {router.Scope{"acme/api"}, T0}, "nobody": {router.Scope{}, T0}} {
+			if list, err := f.Troubles(f.ctx(), none.within, T0, none.since, 10); err != nil || len(list) != 0 {
+				t.Errorf("of %s, the troubles are %+v (%v)", what, list, err)
+			}
+		}
+		if list, err := f.Troubles(f.ctx(), nil, T0, T0.Add(time.Hour), 10); err != nil || len(list) != 1 {
+			t.Errorf("an hour later, the troubles are %+v (%v)", list, err)
+		}
+		holders, err := f.LimitHolders(f.ctx())
+		f.must(err)
+		if len(holders) != 1 || holders[0].Key != "linux/acme" || holders[0].Jobs != 1 || holders[0].Waiting != 1 || holders[0].Repo.FullName != "acme/web" {
+			t.Errorf("the holders are %+v", holders)
+		}
+		if n, oldest, err := f.Received(f.ctx(), T0, T0.Add(time.Millisecond)); n != 3 || !oldest.Equal(T0) || err != nil {
+			t.Errorf("%d jobs were received, the first at %v (%v)", n, oldest, err)
 		}
 	}},
 	{"a job whose runner ended under it says so, whichever is known first", func(t *testing.T, f *fixture) {

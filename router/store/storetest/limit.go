@@ -55,6 +55,30 @@ var limitTests = []test{
 			t.Error("the place that became free is not given")
 		}
 	}},
+	{"a job whose runner goes to one that waits for a place gives it that place", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 3; id++ {
+			f.receive(queued(id))
+		}
+		d := limited(1, "linux")
+		if !f.admit(1, d) || f.admit(2, d) || f.admit(3, d) {
+			t.Fatal("the limit of 1 is not kept")
+		}
+		r := f.dispatchWith(1, d, T0)
+		f.claim(r)
+		f.must(f.Configured(f.ctx(), r.ID, "one", 9, target, T0))
+		f.must(f.Online(f.ctx(), r.ID, T0))
+		f.receive(inProgress(2, "one"))
+		f.wantState(1, router.Retrying)
+		if f.admit(1, d) {
+			t.Error("two jobs have a place")
+		}
+		f.receive(completed(2, "one", "success"))
+		f.wantState(1, router.Queued)
+		f.wantState(3, router.Held)
+		if !f.admit(1, d) {
+			t.Error("the place that became free is not given")
+		}
+	}},
 	{"the oldest job of the repository with the fewest places is next", func(t *testing.T, f *fixture) {
 		receive := func(id int64, repo string, after time.Duration) {
 			d := queued(id)

@@ -50,6 +50,9 @@ type Config struct {
 
 // An App decides jobs and makes changes; *server.App is one.
 type App interface {
+	// Status says whether all is well with what a scope may see, and with what all share.
+	Status(ctx context.Context, within router.Scope) router.Status
+
 	RulesStatus() router.RulesStatus
 	Rules() *rules.Set // in force
 	Explain(j router.Job) router.Decision
@@ -149,6 +152,7 @@ type route struct {
 func (a *API) routes() []route {
 	return []route{
 		{http.MethodGet, "/openapi.json", auth.Viewer, func(*http.Request) (any, error) { return json.RawMessage(OpenAPI), nil }},
+		{http.MethodGet, "/status", auth.Viewer, func(req *http.Request) (any, error) { return a.Status(req.Context()), noParameters(req) }},
 		{http.MethodGet, "/rules", auth.Viewer, func(*http.Request) (any, error) { return a.config.App.RulesStatus(), nil }},
 		{http.MethodGet, "/rules/list", auth.Viewer, func(req *http.Request) (any, error) {
 			_, list, _ := a.RulesInfo()
@@ -197,6 +201,11 @@ func WriteJSON(w http.ResponseWriter, status int, contentType string, v any) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(status)
 	_, _ = w.Write(append(router.PrintableJSON(b), '\n')) // a client that went away needs no answer
+}
+
+// Status says whether all is well, for whoever ctx is of.
+func (a *API) Status(ctx context.Context) router.Status {
+	return a.config.App.Status(ctx, auth.Who(ctx).Scope)
 }
 
 // VisibleJob returns a job that the principal of ctx may see.

@@ -1,0 +1,215 @@
+// Package health owns the one answer to whether Switchyard is well: what is wrong, since
+// when, whom it hits and what to do, what changed lately, and what worked last. Server makes
+// one Health; /readyz, /metrics, the console, its API and the command status show it.
+package health
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/telemetry"
+)
+
+const (
+	fresh      = time.Second // for so long an answer is shown again,
+	freshShare = 10          // and for so many times as long as it took to find, as many may ask
+	readyMark  = "ready"     // the name of the mark that tests whether the database can be written
+
+	unroutableFor = router.GoneAfter // GitHub has cancelled the job by then
+	maxExamples   = 20               // groups of one cause with an example
+	maxChanges    = 20
+	changesFor    = 24 * time.Hour
+	nothingAfter  = 10 * time.Minute // in which no job starts, though one waits
+	unsignedLeast = 3                // requests without a valid signature; single ones come from anywhere
+	unsignedFor   = 10 * time.Minute // after the last of them
+	lostFor       = 90 * time.Second // after a sweep found lost deliveries, and until another one arrives
+	quietLeast    = 20 * time.Second // without a delivery
+	quietExpected = 10               // jobs that came in the same time on the days before
+	quietDays     = 7                // that are compared
+	diskShare     = 20               // a 20th of the disk is little
+	diskEnough    = 2 << 30          // bytes that are enough for any database here
+	diskLittle    = 256 << 20        // bytes that are too few, however small the disk is
+	manyJobs      = 10               // make a warning critical
+)
+
+// A Store is what health uses of the database.
+type Store interface {
+	// Counts returns how many jobs are in each state.
+	Counts(ctx context.Context) (map[router.JobState]int, error)
+
+	SetMark(ctx context.Context, name, value string) error
+
+	// Troubles returns the jobs that something keeps from their runners, by cause, rule and
+	// repository, those with most jobs first; with them jobs that are Unroutable and were
+	// received at since or later, that wait for a place under a limit, or whose runner has
+	// been online since before online. Of each cause, the first examples have the labels
+	// and the reason of their newest job.
+	Troubles(ctx context.Context, within router.Scope, online, since time.Time, examples int) ([]router.JobTrouble, error)
+
+	// LimitHolders returns who has the places under a limit that jobs wait for: the
+	// repositories with most of them first.
+	LimitHolders(ctx context.Context) ([]router.LimitHolder, error)
+
+	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
+
+	// Received counts the jobs that were received from one time on and before another, and
+	// returns when the oldest of all was; zero: there is none.
+	Received(ctx context.Context, from, until time.Time) (jobs int, oldest time.Time, err error)
+
+	// Disk returns what the database's files use, and what is left where they are.
+	Disk() (router.Disk, error)
+}
+
+// A Config is what a Health is made from. All is required.
+type Config struct {
+	Store   Store
+	Metrics *telemetry.Metrics
+	Now     func() time.Time
+
+	Rules         func() router.RulesStatus
+	FirstSync     func() bool                              // whether the first sync is under way
+	Silent        func() time.Duration                     // for how long Nomad has answered no request for a runner; 0: it answers
+	NotEvaluating func() time.Duration                     // for how long Nomad evaluates no jobs; 0: it does
+	Lost          func() (deliveries int, since time.Time) // that the last sweep to find any found to have failed, and when
+}
+
+// A Health finds out whether Switchyard is well. It is made by New and safe for
+// concurrent use.
+type Health struct {
+	Config
+	started time.Time
+
+	mu      sync.Mutex // held while the database is asked, so that many ask once
+	until   time.Time  // until then found is shown again
+	found   found
+	failed  time.Time // since when the database fails; zero: it does not
+	quiet   time.Time // since when no delivery came though some should; zero: they come
+	low     time.Time // since when the disk is nearly full
+	stuck   time.Time // since when nothing starts
+	changes []router.Changed
+}
+
+// found is what the database said.
+type found struct {
+	at       time.Time
+	failed   string // why it cannot be used; "": it can
+	counts   map[router.JobState]int
+	jobs     []router.JobTrouble
+	holders  []router.LimitHolder
+	others   []router.Trouble // that are not about single jobs
+	diskInfo router.Disk
+}
+
+// New returns a Health that has asked nothing yet. started is what is said of the start.
+func New(c Config, started string) *Health {
+	h := &Health{Config: c, started: c.Now()}
+	h.changes = []router.Changed{{At: h.started, What: started}}
+	return h
+}
+
+// Changed records that something was changed.
+func (h *Health) Changed(c router.Changed) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.changes = slices.Insert(h.changes, 0, c)
+	h.changes = h.changes[:min(len(h.changes), maxChanges)]
+}
+
+// Store returns why the database cannot be used ("": it can), and how many jobs are in each
+// state.
+func (h *Health) Store(ctx context.Context) (failed string, counts map[router.JobState]int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.refresh(ctx)
+	return h.found.failed, h.found.counts
+}
+
+// Status returns what is wrong with what a scope may see, and with what all share.
+func (h *Health) Status(ctx context.Context, within router.Scope) router.Status {
+	h.mu.Lock()
+	h.refresh(ctx)
+	f, now := h.found, h.Now()
+	s := router.Status{Status: "ok", At: f.at, Troubles: []router.Trouble{}, Changes: []router.Changed{}, Proof: []router.Proof{}}
+	for _, c := range h.changes {
+		if now.Sub(c.At) < changesFor || c.At.Equal(h.started) {
+			s.Changes = append(s.Changes, c)
+		}
+	}
+	h.mu.Unlock()
+	s.Troubles = fold(slices.Concat(f.others, h.sides(now)), jobTroubles(f.jobs, f.holders, within))
+	slices.SortStableFunc(s.Troubles, worstFirst)
+	for _, t := range s.Troubles {
+		switch {
+		case t.Cause == router.CauseStore:
+			s.Status = "not ready"
+		case t.Severity != router.Info && s.Status == "ok":
+			s.Status = "degraded"
+		}
+	}
+	for _, what := range []string{telemetry.WorkedDelivery, telemetry.WorkedRegistration, telemetry.WorkedClaim, telemetry.WorkedStart} {
+		s.Proof = append(s.Proof, router.Proof{What: what, At: h.Metrics.Worked.Last(what)})
+	}
+	return s
+}
+
+// refresh asks the database, unless it was asked a moment ago. h.mu is held.
+func (h *Health) refresh(ctx context.Context) {
+	began := time.Now()
+	if began.Before(h.until) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), router.StoreTimeout)
+	defer cancel()
+	before := h.found
+	h.found = found{at: h.Now()}
+	h.found.diskInfo, _ = h.Config.Store.Disk()
+	if err := h.ask(ctx); err != nil {
+		h.found.failed = err.Error()
+		if h.failed.IsZero() {
+			h.failed = h.found.at
+		}
+		h.found.jobs, h.found.holders = before.jobs, before.holders
+		h.found.others = []router.Trouble{{
+			Cause: router.CauseStore, Severity: router.Critical, Since: h.failed, What: "the database cannot be used, so no delivery is accepted",
+			Said: err.Error(), Fix: router.StoreFix(err) + ". Deliveries that fail meanwhile are redelivered by themselves",
+		}}
+		for _, t := range before.others { // what was wrong before may be so still
+			if t.Cause != router.CauseStore {
+				h.found.others = append(h.found.others, t)
+			}
+		}
+	} else {
+		h.failed = time.Time{}
+		h.found.others = h.shared(ctx)
+	}
+	h.until = began.Add(max(fresh, freshShare*time.Since(began)))
+}
+
+// ask reads from the database, and tests whether it can be written.
+func (h *Health) ask(ctx context.Context) (err error) {
+	f, now := &h.found, h.found.at
+	failing := func(what string, err error) error {
+		if fix, ok := errors.AsType[*router.FixError](err); ok { // says by itself what to do
+			return fmt.Errorf("the database failed: %w", fix)
+		}
+		return fmt.Errorf("the database %s: %w", what, err)
+	}
+	if f.counts, err = h.Config.Store.Counts(ctx); err != nil {
+		return failing("does not answer", err)
+	}
+	if err = h.Config.Store.SetMark(ctx, readyMark, time.Now().UTC().Format(time.RFC3339)); err != nil {
+		return failing("cannot be written: check whether its disk is full"+f.diskInfo.Said(), err)
+	}
+	if f.jobs, err = h.Config.Store.Troubles(ctx, nil, now.Add(-router.OnlineAfter), now.Add(-unroutableFor), maxExamples); err != nil {
+		return failing("does not answer", err)
+	}
+	if f.holders, err = h.Config.Store.LimitHolders(ctx); err != nil {
+		return failing("does not answer", err)
+	}
+	return nil
+}

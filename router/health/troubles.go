@@ -1,0 +1,423 @@
+package health
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/telemetry"
+)
+
+// A kind is what is known about all troubles with one cause.
+type kind struct {
+	check    string // that warns of it
+	severity router.Severity
+	what     string // after "3 jobs of rule linux: "; or all of it, if no jobs have it
+	fix      string
+}
+
+var kinds = map[router.Cause]kind{
+	router.CauseNomad:       {"nomad", router.Critical, "Nomad did not take their runners; they are tried again", "check that Nomad's servers are up and have a leader: nomad server members"},
+	router.CauseSilent:      {"nomad", router.Critical, "Nomad accepts requests for their runners and does not answer them", "check whether Nomad's servers are overloaded, or a proxy in front of them holds requests"},
+	router.CauseRefused:     {"nomad", router.Critical, "Nomad refuses their runners", "do what Nomad's message asks for: they are tried again by themselves"},
+	router.CauseGitHub:      {"github", router.Critical, "GitHub did not register their runners; they are tried again", "wait: see githubstatus.com, and the proxy in front of GitHub if there is one"},
+	router.CauseGitHubNo:    {"github", router.Critical, "GitHub refuses to register their runners", "do what the message asks for: they are tried again within a minute or two"},
+	router.CauseGitHubLimit: {"github", router.Warning, "GitHub accepts no more registrations for now: its limit is reached", "wait, or use a GitHub App, whose limits are higher and apply to each organization"},
+	router.CauseRunner:      {"jobs", router.Warning, "their runners end before they get their configuration; they are tried again", "check that the nodes reach --public-url, and that they can pull the image: nomad alloc status of the runner says why it ended"},
+	router.CauseDied:        {"jobs", router.Warning, "their runners end after they got their configuration, and before they have a job", "check the command and the image of the jobspec: nomad alloc logs of the runner has its output"},
+	router.CauseOnline:      {"github", router.Warning, "their runners are online, and GitHub gives them no job", "check that the runner group allows the repository and its workflow, and that the labels are the job's; if all runners idle, see githubstatus.com"},
+	router.CauseNoNodeFits:  {"jobs", router.Warning, "no node of the cluster could ever run their runners", "ask for less, add a node that fits, or correct the rule or label"},
+	router.CauseAway:        {"jobs", router.Warning, "the nodes that could run their runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
+	router.CauseUnroutable:  {"jobs", router.Info, "nothing serves what they ask for", "correct runs-on, or add the label to the rules; then switchyard jobs retry, unless that happens by itself"},
+	router.CauseLimit:       {"jobs", router.Info, "they wait for a place under their rule's limit", "wait, or raise the limit"},
+}
+
+// Check returns the check of /readyz that warns of a cause.
+func Check(c router.Cause) string {
+	switch c {
+	case router.CauseStore:
+		return "store"
+	case router.CauseFirstSync:
+		return "first_look"
+	case router.CauseRules:
+		return "rules"
+	case router.CauseNomadCalls, router.CauseNomadDenies, router.CauseUnevaluated:
+		return "nomad"
+	case router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent:
+		return "github"
+	case router.CauseUnsigned, router.CauseNoDelivery, router.CauseLostDelivery:
+		return "deliveries"
+	case router.CauseDisk:
+		return "disk"
+	}
+	return cmp.Or(kinds[c].check, "jobs")
+}
+
+var severities = []router.Severity{router.Critical, router.Warning, router.Info}
+
+// worstFirst orders troubles: the worst first, then the newest.
+func worstFirst(a, b router.Trouble) int {
+	return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)), b.Since.Compare(a.Since), cmp.Compare(a.Cause, b.Cause))
+}
+
+// jobTroubles returns the troubles of the jobs that a scope may see.
+func jobTroubles(jobs []router.JobTrouble, holders []router.LimitHolder, within router.Scope) []router.Trouble {
+	byCause := map[router.Cause]*router.Trouble{}
+	var order []*router.Trouble
+	rules, repos := map[router.Cause]map[string]int{}, map[router.Cause]map[string]int{}
+	for _, j := range jobs {
+		k, ok := kinds[j.Cause]
+		if !ok || !within.Has(j.Repo) {
+			continue
+		}
+		t := byCause[j.Cause]
+		if t == nil {
+			t = &router.Trouble{Cause: j.Cause, Severity: k.severity, Since: j.Since, What: k.what, Fix: k.fix}
+			byCause[j.Cause], order = t, append(order, t)
+			rules[j.Cause], repos[j.Cause] = map[string]int{}, map[string]int{}
+		}
+		if j.Since.Before(t.Since) {
+			t.Since = j.Since
+		}
+		t.Jobs += j.Jobs
+		if j.Rule != "" {
+			rules[j.Cause][j.Rule] += j.Jobs
+		}
+		repos[j.Cause][j.Repo.FullName] += j.Jobs
+		if t.Said == "" {
+			t.Said, t.Labels = j.Reason, j.Labels
+		}
+		if len(t.Groups) < router.TroubleGroups {
+			t.Groups = append(t.Groups, router.TroubleGroup{
+				Rule: j.Rule, Repository: j.Repo.FullName, Jobs: j.Jobs, Since: j.Since, Labels: j.Labels, Said: j.Reason, Newest: j.Newest,
+			})
+		}
+	}
+	all := make([]router.Trouble, 0, len(order))
+	for _, t := range order {
+		t.Rules, t.Repositories = most(rules[t.Cause]), most(repos[t.Cause])
+		if t.Severity == router.Warning && t.Jobs >= manyJobs {
+			t.Severity = router.Critical
+		}
+		if t.Cause == router.CauseLimit {
+			t.Said = saysLimits(holders, within)
+		}
+		t.What = fmt.Sprintf("%s: %s", who(*t, len(rules[t.Cause])), t.What)
+		t.Where = where(*t, len(repos[t.Cause]))
+		all = append(all, *t)
+	}
+	return all
+}
+
+// behind has, of causes of jobs, the cause that is behind it when both are there.
+var behind = map[router.Cause]router.Cause{
+	router.CauseNomad: router.CauseNomadCalls, router.CauseRefused: router.CauseNomadDenies, router.CauseSilent: router.CauseSilent,
+	router.CauseGitHub: router.CauseGitHubCalls, router.CauseGitHubNo: router.CauseGitHubDenies,
+}
+
+// fold adds the troubles of jobs to those that are not about single jobs. Jobs that wait
+// because of one of the latter are named there. No cause is in the result twice.
+func fold(all, jobs []router.Trouble) []router.Trouble {
+	for _, t := range jobs {
+		i := slices.IndexFunc(all, func(other router.Trouble) bool { return other.Cause == behind[t.Cause] })
+		if i < 0 {
+			all = append(all, t)
+			continue
+		}
+		of := &all[i]
+		of.What += "; " + router.Count(t.Jobs, "job") + plural(t.Jobs, " waits", " wait") + " for it"
+		of.Said = cmp.Or(of.Said, t.Said)
+		of.Jobs, of.Where, of.Rules, of.Repositories, of.Labels, of.Groups = t.Jobs, t.Where, t.Rules, t.Repositories, t.Labels, t.Groups
+	}
+	for i := range all {
+		for _, list := range []*[]string{&all[i].Rules, &all[i].Repositories, &all[i].Labels} {
+			if *list == nil {
+				*list = []string{}
+			}
+		}
+		if all[i].Groups == nil {
+			all[i].Groups = []router.TroubleGroup{}
+		}
+		for j := range all[i].Groups {
+			if all[i].Groups[j].Labels == nil {
+				all[i].Groups[j].Labels = []string{}
+			}
+		}
+	}
+	if all == nil {
+		return []router.Trouble{}
+	}
+	return all
+}
+
+// who says how many jobs of which rules a trouble hits.
+func who(t router.Trouble, rules int) string {
+	jobs := router.Count(t.Jobs, "job")
+	switch {
+	case rules > 2:
+		jobs += fmt.Sprintf(" of %d rules", rules)
+	case rules > 0:
+		jobs += " of " + plural(rules, "rule", "rules") + " " + strings.Join(t.Rules, " and ")
+	}
+	return jobs
+}
+
+// where says which repositories a trouble hits, and what the jobs ask for if that matters.
+func where(t router.Trouble, repos int) string {
+	if repos > 3 {
+		return fmt.Sprintf("in %d repositories, most in %s", repos, t.Repositories[0])
+	}
+	text := "in " + strings.Join(t.Repositories, ", ")
+	if len(t.Labels) > 0 && (t.Cause == router.CauseUnroutable || t.Cause == router.CauseNoNodeFits || t.Cause == router.CauseAway) {
+		text += "; the newest asks for " + strings.Join(t.Labels, ", ")
+	}
+	return text
+}
+
+func saysLimits(holders []router.LimitHolder, within router.Scope) string {
+	var all []string
+	for _, h := range holders {
+		if len(all) == router.TroubleNames {
+			break
+		}
+		if within.Has(h.Repo) {
+			all = append(all, fmt.Sprintf("%s has %s of %s (%s)", h.Repo.FullName, router.Count(h.Jobs, "place"), h.Key, router.Count(h.Waiting, "job")+" of it waits"))
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+// most returns the names with the highest counts.
+func most(counts map[string]int) []string {
+	names := []string{}
+	for name := range counts {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b)) })
+	return names[:min(len(names), router.TroubleNames)]
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// sides returns what is wrong with Nomad, GitHub, the deliveries and the rules.
+func (h *Health) sides(now time.Time) (all []router.Trouble) {
+	all = append(nomadSide.troubles(h.Metrics.Nomad), gitHubSide.troubles(h.Metrics.GitHub)...)
+	add := func(cause router.Cause, severity router.Severity, since time.Time, what, said, fix string) {
+		if i := slices.IndexFunc(all, func(t router.Trouble) bool { return t.Cause == cause }); i >= 0 {
+			all[i].What, all[i].Since = what, earlier(all[i].Since, since)
+			return
+		}
+		all = append(all, router.Trouble{Cause: cause, Severity: severity, Since: since, What: what, Said: said, Fix: fix})
+	}
+	if d := h.Silent(); d > 0 {
+		n, _ := h.Metrics.Nomad.Silent()
+		add(router.CauseSilent, router.Critical, now.Add(-d), "Nomad "+router.SaysSilent(d)+underWay(n), "", kinds[router.CauseSilent].fix)
+	} else if n, since := h.Metrics.Nomad.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
+		add(router.CauseSilent, router.Critical, since, "Nomad "+router.SaysSilent(time.Since(since))+underWay(n), "", kinds[router.CauseSilent].fix)
+	}
+	if n, since := h.Metrics.GitHub.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
+		add(router.CauseGitHubSilent, router.Critical, since, "GitHub "+router.SaysSilent(time.Since(since))+underWay(n), "", "see githubstatus.com, and any proxy on the way")
+	}
+	if d := h.NotEvaluating(); d > 0 {
+		add(router.CauseUnevaluated, router.Critical, now.Add(-d), "Nomad accepts jobs but does not evaluate them", "", "check whether its evaluation broker is paused (nomad operator scheduler get-config), or its servers are too busy")
+	}
+	r := h.Rules()
+	if refused := r.Refused(); refused != "" {
+		severity, said := router.Warning, ""
+		if r.Origin == router.LastGood {
+			severity = router.Critical
+		}
+		for i, d := range r.Error.Diagnostics[:min(len(r.Error.Diagnostics), 3)] {
+			if i > 0 {
+				said += "; "
+			}
+			said += d.String()
+		}
+		add(router.CauseRules, severity, r.Error.Since, refused, said, "correct the files; they are loaded by themselves. switchyard rules status has all faults")
+	}
+	if h.FirstSync() {
+		add(router.CauseFirstSync, router.Warning, h.started, "the first sync with GitHub is under way, as the database is new, or older than the deliveries that GitHub lists: not all jobs are known yet", "", "wait")
+	}
+	if n, first, last := h.Metrics.Worked.Unsigned(); n >= unsignedLeast && time.Since(last) < unsignedFor {
+		severity := router.Warning
+		if time.Since(h.Metrics.Worked.Last(telemetry.WorkedDelivery)) > quietLeast {
+			severity = router.Critical
+		}
+		add(router.CauseUnsigned, severity, first, fmt.Sprintf("%d requests to the webhook in a row have no valid signature, so their jobs are not known", n), "",
+			"set the webhook's secret on GitHub to that of --webhook-secret-file; if other deliveries arrive, these are not GitHub's")
+	}
+	if n, since := h.Lost(); n > 0 && (time.Since(since) < lostFor || h.Metrics.Worked.Last(telemetry.WorkedDelivery).Before(since.Add(lostFor))) {
+		add(router.CauseLostDelivery, router.Warning, since, fmt.Sprintf("GitHub could not deliver %s; they are redelivered", router.Count(n, "event")), "",
+			"check that GitHub reaches --listen: the webhook's recent deliveries on GitHub have the errors")
+	}
+	return all
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func underWay(calls int) string {
+	if calls == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d requests are under way", calls)
+}
+
+// A side is what is said of Nomad or GitHub.
+type side struct {
+	name                  string
+	calls, denies, silent router.Cause // when calls fail, are refused, or get no answer
+	fix, allow            string       // what to do about the first and the last, and about the second
+}
+
+var (
+	nomadSide = side{
+		"Nomad", router.CauseNomadCalls, router.CauseNomadDenies, router.CauseSilent,
+		"check that its servers are up, that NOMAD_ADDR is right, and any proxy on the way",
+		"add what is missing to the ACL policy of Switchyard's token: nomad acl token self names the policies",
+	}
+	gitHubSide = side{
+		"GitHub", router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent,
+		"see githubstatus.com, and check the network and any proxy on the way",
+		"check the token, or the App's key, its permissions and where it is installed",
+	}
+)
+
+// troubles returns what the answers of a side say about it.
+func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
+	for _, f := range answers.Failing() {
+		cause, what, do := of.calls, "", of.fix
+		switch {
+		case f.Status == 0:
+			what = of.name + " cannot be reached"
+		case f.Status == router.TimedOut:
+			cause, what = of.silent, of.name+" accepts requests and does not answer them in time"
+		case f.Status == router.Unreadable:
+			what = of.name + "'s answers cannot be read, as they are empty, cut off or not its own"
+		case f.Status == http.StatusUnauthorized:
+			cause, do, what = of.denies, of.allow, of.name+" refuses the login"
+		case f.Status == http.StatusForbidden && optional[f.Call]:
+			continue
+		case f.Status == http.StatusForbidden:
+			cause, do, what = of.denies, of.allow, of.name+" does not let the login do what is needed"
+		case f.Status == http.StatusTooManyRequests:
+			what = of.name + " accepts no more requests for now"
+		default:
+			what = fmt.Sprintf("%s answers %d", of.name, f.Status)
+		}
+		what += ": " + f.Call
+		if i := slices.IndexFunc(all, func(t router.Trouble) bool { return t.Cause == cause }); i >= 0 {
+			all[i].What += "; " + what
+			continue
+		}
+		all = append(all, router.Trouble{Cause: cause, Severity: router.Critical, Since: f.Since, What: what, Fix: do})
+	}
+	return all
+}
+
+// optional are calls that Switchyard works without, though it says less then.
+var optional = map[string]bool{
+	"read scheduler configuration": true, "list servers": true, "list nodes": true, "read node": true, "list namespaces": true,
+}
+
+// shared returns what is wrong with what all share, as the database shows it. h.mu is held.
+func (h *Health) shared(ctx context.Context) (all []router.Trouble) {
+	since := func(at *time.Time, bad bool) time.Time {
+		switch {
+		case !bad:
+			*at = time.Time{}
+		case at.IsZero():
+			*at = h.found.at
+		}
+		return *at
+	}
+	if d := h.found.diskInfo; !since(&h.low, d.Total > 0 && (d.Free < diskLittle || d.Free < diskEnough && d.Free < d.Total/diskShare)).IsZero() {
+		all = append(all, router.Trouble{
+			Cause: router.CauseDisk, Severity: router.Warning, Since: h.low, What: "the disk of the database is nearly full" + d.Said(),
+			Fix: "make room there, or keep the history for a shorter time with --keep: with a full disk no delivery is accepted",
+		})
+	}
+	if quiet, expected := h.isQuiet(ctx); quiet > 0 {
+		h.quiet = h.found.at.Add(-quiet)
+		all = append(all, router.Trouble{
+			Cause: router.CauseNoDelivery, Severity: router.Critical, Since: h.quiet,
+			What: fmt.Sprintf("no delivery has arrived for %s; on other days about %s came in this time", router.Coarse(quiet), router.Count(expected, "job")),
+			Fix:  "check the webhook's recent deliveries on GitHub (Settings, Webhooks; or the App's page, Advanced), and that GitHub reaches --listen",
+		})
+	}
+	waits, oldest := h.waiting(ctx)
+	last := h.Metrics.Worked.Last(telemetry.WorkedStart)
+	if last.Before(h.started) {
+		last = h.started
+	}
+	if stuck := waits > 0 && h.found.at.Sub(last) > nothingAfter && h.found.at.Sub(oldest) > nothingAfter; !since(&h.stuck, stuck).IsZero() {
+		all = append(all, router.Trouble{
+			Cause: router.CauseNothingRuns, Severity: router.Critical, Since: last, Jobs: waits,
+			What: fmt.Sprintf("no job has started for %s, and %s", router.Coarse(h.found.at.Sub(last)), router.Count(waits, "job")+plural(waits, " waits", " wait")),
+			Fix:  "look at what the oldest of them waits for: switchyard jobs list",
+		})
+	}
+	return all
+}
+
+// waiting counts the jobs that wait for something other than a place, an approval or a free
+// node, and returns when the oldest was received.
+func (h *Health) waiting(ctx context.Context) (jobs int, oldest time.Time) {
+	open, err := h.Config.Store.OpenJobs(ctx, nil)
+	if err != nil {
+		return 0, time.Time{}
+	}
+	for _, o := range open {
+		if o.State == router.Running || o.State == router.Held || o.Cause == router.CauseNoNodeFree || o.Cause.Label() == router.CauseNoNodeFits {
+			continue
+		}
+		if jobs += o.Jobs; oldest.IsZero() || o.Oldest.Before(oldest) {
+			oldest = o.Oldest
+		}
+	}
+	return jobs, oldest
+}
+
+// isQuiet returns for how long no delivery has come, if the same time of day brought jobs
+// on most of the last days, and on the same day of the week before; and how many.
+func (h *Health) isQuiet(ctx context.Context) (quiet time.Duration, expected int) {
+	last := h.Metrics.Worked.Last(telemetry.WorkedDelivery)
+	if last.IsZero() {
+		last = h.started
+	}
+	now := h.found.at
+	if quiet = now.Sub(last); quiet < quietLeast || quiet > 24*time.Hour {
+		return 0, 0
+	}
+	var days []int
+	for day := 1; day <= quietDays; day++ {
+		from := last.AddDate(0, 0, -day)
+		n, oldest, err := h.Config.Store.Received(ctx, from, now.AddDate(0, 0, -day))
+		if err != nil || oldest.IsZero() || from.Before(oldest) {
+			break
+		}
+		days = append(days, n)
+	}
+	if len(days) == 0 || len(days) == quietDays && days[quietDays-1] == 0 {
+		return 0, 0
+	}
+	slices.Sort(days)
+	if expected = days[(len(days)-1)/2]; expected < quietExpected {
+		return 0, 0
+	}
+	return quiet, expected
+}
