@@ -169,6 +169,37 @@ func TestTheLinksOfThePagesLead(t *testing.T) {
 // Prometheus is told where serve shows its metrics, Nomad Autoscaler to listen
 // elsewhere than serve does (its own default is serve's), and CI what check calls
 // a pool without nodes.
+// The table of who decides what names functions that there are, in the package that it names.
+func TestTheTableOfDecisionsIsTrue(t *testing.T) {
+	page, err := os.ReadFile("../../router/README.md")
+	must(t, err)
+	_, table, _ := strings.Cut(string(page), "## Where it is decided")
+	table, _, _ = strings.Cut(table, "\n## ")
+	named, source, dir := regexp.MustCompile("`(\\w+)`|\\[([a-z/]+)\\]"), "", ""
+	found := 0
+	for _, m := range named.FindAllStringSubmatch(table, -1) {
+		if m[2] == "" {
+			if found++; !regexp.MustCompile(`(?m)^(func (\([^)]*\) )?|var )` + m[1] + `\b`).MatchString(source) {
+				t.Errorf("%s has no %s", dir, m[1])
+			}
+			continue
+		}
+		if dir, source = filepath.Join("../../router", m[2]), ""; m[2] == "rules" {
+			dir = "../../rules"
+		}
+		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+		must(t, err)
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			must(t, err)
+			source += string(b)
+		}
+	}
+	if found < 9 {
+		t.Errorf("only %d names were found", found)
+	}
+}
+
 func TestTheObservabilityPageKnowsTheCommands(t *testing.T) {
 	page, err := os.ReadFile("../../router/observability/README.md")
 	must(t, err)

@@ -38,8 +38,9 @@
 //
 // A job that leaves its place under a limit gives it to the one that has waited
 // for it longest: releaseSQL and releaseKeySQL run in the same transaction.
-// Package claim settles, loses and binds as well, and package dispatch redecides
-// after the rules have changed.
+// Package claim settles, loses and binds as well, package dispatch redecides after
+// the rules have changed, and a delivery requeues the job whose runner GitHub gave
+// to another: see replace.
 //
 // # Transitions of runners
 //

@@ -133,6 +133,7 @@ func (r *rulesPages) main() consolePage {
 // routes adds what is neither a plain page nor a plain form.
 func (r *rulesPages) routes(to *mux.Router) {
 	guard := r.console.guard
+	// Every viewer may check a draft by this form; apply asks mayApply for the editor's role.
 	to.Handle("/rules", guard.Only(auth.Viewer, r.drafts.WithSlot(http.HandlerFunc(r.draftForm)))).Methods(http.MethodPost)
 	to.Handle("/rules/files/{name}", guard.Only(auth.Viewer, http.HandlerFunc(r.download))).Methods(http.MethodGet, http.MethodHead)
 	to.Handle("/rules/versions/{id}/put-back", guard.Only(auth.Editor, r.console.form(api.Audited(guard, r.putBack)))).Methods(http.MethodPost)

@@ -16,7 +16,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// A shortage is why no node could ever serve a demand.
+// A shortage is why no node serves a demand: busy says it when nodes are full, say when none could ever.
 type shortage struct {
 	*demand
 	nodes      int                 // in service, in the job's pool and datacenters
