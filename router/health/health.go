@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	fresh      = time.Second // for so long an answer is shown again,
-	freshShare = 10          // and for so many times as long as it took to find, as many may ask
-	readyMark  = "ready"     // the name of the mark that tests whether the database can be written
+	fresh      = time.Second           // for so long an answer is shown again,
+	freshShare = 10                    // and for so many times as long as it took to find, as many may ask
+	patience   = 50 * time.Millisecond // that asking may take while somebody waits for it
+	readyMark  = "ready"               // the name of the mark that tests whether the database can be written
 
 	unroutableFor = router.GoneAfter // GitHub has cancelled the job by then
 	maxExamples   = 20               // groups of one cause with an example
@@ -84,14 +85,14 @@ type Health struct {
 	Config
 	started time.Time
 
-	mu      sync.Mutex // held while the database is asked, so that many ask once
-	until   time.Time  // until then found is shown again
+	mu      sync.Mutex    // held while the database is asked, if that is quick, so that many ask once
+	until   time.Time     // until then found is shown again
+	took    time.Duration // to find it
+	asking  bool          // in the background
 	found   found
-	failed  time.Time // since when the database fails; zero: it does not
-	quiet   time.Time // since when no delivery came though some should; zero: they come
-	low     time.Time // since when the disk is nearly full
-	stuck   time.Time // since when nothing starts
 	changes []router.Changed
+
+	background sync.WaitGroup
 }
 
 // found is what the database said.
@@ -103,6 +104,9 @@ type found struct {
 	holders  []router.LimitHolder
 	others   []router.Trouble // that are not about single jobs
 	diskInfo router.Disk
+
+	// Since when the database fails, the disk is nearly full, and nothing starts; zero: that is not so.
+	failing, low, stuck time.Time
 }
 
 // New returns a Health that has asked nothing yet. started is what is said of the start.
@@ -157,58 +161,80 @@ func (h *Health) Status(ctx context.Context, within router.Scope) router.Status 
 	return s
 }
 
-// refresh asks the database, unless it was asked a moment ago. h.mu is held.
+// refresh asks the database, unless it was asked a moment ago. If that took long the last
+// time, nobody waits for it: what was found then is shown meanwhile. h.mu is held.
 func (h *Health) refresh(ctx context.Context) {
 	began := time.Now()
-	if began.Before(h.until) {
+	if began.Before(h.until) || h.asking {
 		return
 	}
+	keep := func(f found) {
+		h.found, h.took = f, time.Since(began)
+		h.until = began.Add(max(fresh, freshShare*h.took))
+	}
+	if h.took < patience {
+		keep(h.find(ctx, h.found))
+		return
+	}
+	h.asking = true
+	before := h.found
+	h.background.Go(func() {
+		f := h.find(ctx, before)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		keep(f)
+		h.asking = false
+	})
+}
+
+// Wait waits until the database is asked no more. Nobody may ask for the status from then on.
+func (h *Health) Wait() { h.background.Wait() }
+
+// find asks the database. It takes from what was found before since when something is so.
+func (h *Health) find(ctx context.Context, before found) found {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), router.StoreTimeout)
 	defer cancel()
-	before := h.found
-	h.found = found{at: h.Now()}
-	h.found.diskInfo, _ = h.Config.Store.Disk()
-	if err := h.ask(ctx); err != nil {
-		h.found.failed = err.Error()
-		if h.failed.IsZero() {
-			h.failed = h.found.at
-		}
-		h.found.jobs, h.found.holders = before.jobs, before.holders
-		h.found.others = []router.Trouble{{
-			Cause: router.CauseStore, Severity: router.Critical, Since: h.failed, What: "the database cannot be used, so no delivery is accepted",
-			Said: err.Error(), Fix: router.StoreFix(err) + ". Deliveries that fail meanwhile are redelivered by themselves",
-		}}
-		for _, t := range before.others { // what was wrong before may be so still
-			if t.Cause != router.CauseStore {
-				h.found.others = append(h.found.others, t)
-			}
-		}
-	} else {
-		h.failed = time.Time{}
-		h.found.others = h.shared(ctx)
+	f := found{at: h.Now(), low: before.low, stuck: before.stuck}
+	f.diskInfo, _ = h.Config.Store.Disk()
+	err := f.ask(ctx, h.Config.Store)
+	if err == nil {
+		f.others = h.shared(ctx, &f)
+		return f
 	}
-	h.until = began.Add(max(fresh, freshShare*time.Since(began)))
+	f.failed, f.failing, f.jobs, f.holders = err.Error(), before.failing, before.jobs, before.holders
+	if f.failing.IsZero() {
+		f.failing = f.at
+	}
+	f.others = []router.Trouble{{
+		Cause: router.CauseStore, Severity: router.Critical, Since: f.failing, What: "the database cannot be used, so no delivery is accepted",
+		Said: f.failed, Fix: router.StoreFix(err) + ". Deliveries that fail meanwhile are redelivered by themselves",
+	}}
+	for _, t := range before.others { // what was wrong before may be so still
+		if t.Cause != router.CauseStore {
+			f.others = append(f.others, t)
+		}
+	}
+	return f
 }
 
 // ask reads from the database, and tests whether it can be written.
-func (h *Health) ask(ctx context.Context) (err error) {
-	f, now := &h.found, h.found.at
+func (f *found) ask(ctx context.Context, store Store) (err error) {
 	failing := func(what string, err error) error {
 		if fix, ok := errors.AsType[*router.FixError](err); ok { // says by itself what to do
 			return fmt.Errorf("the database failed: %w", fix)
 		}
 		return fmt.Errorf("the database %s: %w", what, err)
 	}
-	if f.counts, err = h.Config.Store.Counts(ctx); err != nil {
+	if f.counts, err = store.Counts(ctx); err != nil {
 		return failing("does not answer", err)
 	}
-	if err = h.Config.Store.SetMark(ctx, readyMark, time.Now().UTC().Format(time.RFC3339)); err != nil {
+	if err = store.SetMark(ctx, readyMark, time.Now().UTC().Format(time.RFC3339)); err != nil {
 		return failing("cannot be written: check whether its disk is full"+f.diskInfo.Said(), err)
 	}
-	if f.jobs, err = h.Config.Store.Troubles(ctx, nil, now.Add(-router.OnlineAfter), now.Add(-unroutableFor), maxExamples); err != nil {
+	if f.jobs, err = store.Troubles(ctx, nil, f.at.Add(-router.OnlineAfter), f.at.Add(-unroutableFor), maxExamples); err != nil {
 		return failing("does not answer", err)
 	}
-	if f.holders, err = h.Config.Store.LimitHolders(ctx); err != nil {
+	if f.holders, err = store.LimitHolders(ctx); err != nil {
 		return failing("does not answer", err)
 	}
 	return nil

@@ -334,27 +334,26 @@ var optional = map[string]bool{
 	"read scheduler configuration": true, "list servers": true, "list nodes": true, "read node": true, "list namespaces": true,
 }
 
-// shared returns what is wrong with what all share, as the database shows it. h.mu is held.
-func (h *Health) shared(ctx context.Context) (all []router.Trouble) {
+// shared returns what is wrong with what all share, as the database shows it.
+func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 	since := func(at *time.Time, bad bool) time.Time {
 		switch {
 		case !bad:
 			*at = time.Time{}
 		case at.IsZero():
-			*at = h.found.at
+			*at = f.at
 		}
 		return *at
 	}
-	if d := h.found.diskInfo; !since(&h.low, d.Total > 0 && (d.Free < diskLittle || d.Free < diskEnough && d.Free < d.Total/diskShare)).IsZero() {
+	if d := f.diskInfo; !since(&f.low, d.Total > 0 && (d.Free < diskLittle || d.Free < diskEnough && d.Free < d.Total/diskShare)).IsZero() {
 		all = append(all, router.Trouble{
-			Cause: router.CauseDisk, Severity: router.Warning, Since: h.low, What: "the disk of the database is nearly full" + d.Said(),
+			Cause: router.CauseDisk, Severity: router.Warning, Since: f.low, What: "the disk of the database is nearly full" + d.Said(),
 			Fix: "make room there, or keep the history for a shorter time with --keep: with a full disk no delivery is accepted",
 		})
 	}
-	if quiet, expected := h.isQuiet(ctx); quiet > 0 {
-		h.quiet = h.found.at.Add(-quiet)
+	if quiet, expected := h.isQuiet(ctx, f.at); quiet > 0 {
 		all = append(all, router.Trouble{
-			Cause: router.CauseNoDelivery, Severity: router.Critical, Since: h.quiet,
+			Cause: router.CauseNoDelivery, Severity: router.Critical, Since: f.at.Add(-quiet),
 			What: fmt.Sprintf("no delivery has arrived for %s; on other days about %s came in this time", router.Coarse(quiet), router.Count(expected, "job")),
 			Fix:  "check the webhook's recent deliveries on GitHub (Settings, Webhooks; or the App's page, Advanced), and that GitHub reaches --listen",
 		})
@@ -364,10 +363,10 @@ func (h *Health) shared(ctx context.Context) (all []router.Trouble) {
 	if last.Before(h.started) {
 		last = h.started
 	}
-	if stuck := waits > 0 && h.found.at.Sub(last) > nothingAfter && h.found.at.Sub(oldest) > nothingAfter; !since(&h.stuck, stuck).IsZero() {
+	if stuck := waits > 0 && f.at.Sub(last) > nothingAfter && f.at.Sub(oldest) > nothingAfter; !since(&f.stuck, stuck).IsZero() {
 		all = append(all, router.Trouble{
 			Cause: router.CauseNothingRuns, Severity: router.Critical, Since: last, Jobs: waits,
-			What: fmt.Sprintf("no job has started for %s, and %s", router.Coarse(h.found.at.Sub(last)), router.Count(waits, "job")+plural(waits, " waits", " wait")),
+			What: fmt.Sprintf("no job has started for %s, and %s", router.Coarse(f.at.Sub(last)), router.Count(waits, "job")+plural(waits, " waits", " wait")),
 			Fix:  "look at what the oldest of them waits for: switchyard jobs list",
 		})
 	}
@@ -394,12 +393,11 @@ func (h *Health) waiting(ctx context.Context) (jobs int, oldest time.Time) {
 
 // isQuiet returns for how long no delivery has come, if the same time of day brought jobs
 // on most of the last days, and on the same day of the week before; and how many.
-func (h *Health) isQuiet(ctx context.Context) (quiet time.Duration, expected int) {
+func (h *Health) isQuiet(ctx context.Context, now time.Time) (quiet time.Duration, expected int) {
 	last := h.Metrics.Worked.Last(telemetry.WorkedDelivery)
 	if last.IsZero() {
 		last = h.started
 	}
-	now := h.found.at
 	if quiet = now.Sub(last); quiet < quietLeast || quiet > 24*time.Hour {
 		return 0, 0
 	}

@@ -314,6 +314,7 @@ func (a *App) Run(ctx context.Context) error {
 	if full {
 		a.first.Begin(true)
 	}
+	defer a.health.Wait()
 	g, ctx := errgroup.WithContext(ctx)
 	defer context.AfterFunc(ctx, func() { close(a.stopping) })()
 	public := mux.NewRouter() // all that strangers can reach

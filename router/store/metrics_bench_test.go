@@ -57,3 +57,44 @@ func BenchmarkOpenJobs(b *testing.B) {
 		must(b, errOf(s.LiveRunners(b.Context())))
 	}
 }
+
+// BenchmarkTroubles is what an outage costs whoever asks what is wrong: 20,000 jobs of 500
+// repositories that Nomad did not take, in each of two causes.
+func BenchmarkTroubles(b *testing.B) {
+	const waiting = 20_000
+	s := openTemp(b)
+	d := &router.Decision{Outcome: "routed", Rule: "linux", Reason: "it holds"}
+	var wg sync.WaitGroup
+	todo := make(chan int64)
+	for range 64 {
+		wg.Go(func() {
+			for id := range todo {
+				q := storetest.NewDelivery(id, "queued", "queued")
+				q.Job.Repo.Name = fmt.Sprintf("repo-%d", id%500)
+				q.Job.Repo.FullName = q.Job.Repo.Owner + "/" + q.Job.Repo.Name
+				steps := []error{
+					receive(b, s, q),
+					s.Retry(b.Context(), id, storetest.T0, router.CauseNomad, "Nomad could not take the job yet", d, storetest.T0),
+					s.Retry(b.Context(), id, storetest.T0, router.CauseGitHub, "GitHub did not answer", d, storetest.T0),
+				}
+				for _, err := range steps {
+					if err != nil {
+						b.Error(err)
+					}
+				}
+			}
+		})
+	}
+	for id := int64(1); id <= waiting; id++ {
+		todo <- id
+	}
+	close(todo)
+	wg.Wait()
+	b.ResetTimer()
+	for b.Loop() {
+		list, err := s.Troubles(b.Context(), nil, storetest.T0, storetest.T0, 20)
+		if err != nil || len(list) != 1000 {
+			b.Fatalf("%d groups, %v", len(list), err)
+		}
+	}
+}

@@ -16,7 +16,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"switchyard/router"
+	"switchyard/router/health"
 	"switchyard/router/store/storetest"
+	"switchyard/router/telemetry"
 	"switchyard/router/web"
 	"switchyard/rules"
 )
@@ -180,12 +182,27 @@ func TestPagesOfALongHistoryAreSmall(t *testing.T) {
 	}
 }
 
+// well is an app that asks its database whether all is well.
+type well struct {
+	*app
+	health *health.Health
+}
+
+func (w well) Status(ctx context.Context, within router.Scope) router.Status {
+	return w.health.Status(ctx, within)
+}
+
 // BenchmarkPages measures each page at the server, with 100,000 jobs of two
 // weeks in the database, 1000 rules and 200 versions of them: the first time that
 // it is asked for, as nothing is kept then, and the median and the worst of the
 // others.
 func BenchmarkPages(b *testing.B) {
 	c := history(b, historyJobs)
+	c.App = well{&app{}, health.New(health.Config{
+		Store: c.Database.(health.Store), Metrics: telemetry.NewMetrics(), Now: time.Now,
+		Rules: (&app{}).RulesStatus, FirstSync: func() bool { return false }, Silent: func() time.Duration { return 0 },
+		NotEvaluating: func() time.Duration { return 0 }, Lost: func() (int, time.Time) { return 0, time.Time{} },
+	}, "started")}
 	rulebook, source := newBook(), []byte(goodRules)
 	for i := range 1000 {
 		source = fmt.Appendf(source, "  - { name: no-%d, if: has(\"linux\"), deny: no }\n", i)
