@@ -182,7 +182,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	log.Info("runner configured", "runner", c.Runner.Name, "runner_id", c.Runner.GitHubID)
 	if err := h.Store.Online(ctx, c.Runner.ID, h.Now()); err != nil {
-		log.Error("cannot record a configured runner", "err", err, "fix", router.StoreFix(err))
+		log.Throttled(slog.LevelError, "", "cannot record a configured runner", "err", err, "fix", router.StoreFix(err))
 	} else if r, err := h.Store.Runner(ctx, c.Runner.ID); err == nil && !r.EndedAt.IsZero() && r.State == router.RunnerOnline { // what Nomad said overtook this
 		h.Runners.HasEnded(router.LiveRunner{Runner: r, Needed: r.JobID == c.Job.ID, Failures: c.Job.Failures})
 	}
@@ -216,7 +216,8 @@ func (r *refusal) Unwrap() error { return r.cause }
 
 // refuse answers a claim that failed before its token was spent, or while it was.
 func (h *Handler) refuse(rw http.ResponseWriter, c router.Claimed, from string, err error) {
-	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "from", from)
+	rule := ruleOf(c.Job)
+	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "repo", c.Job.Repo.FullName, "rule", rule, "from", from)
 	var r *refusal
 	var fix *router.FixError
 	switch {
@@ -227,11 +228,11 @@ func (h *Handler) refuse(rw http.ResponseWriter, c router.Claimed, from string, 
 	case errors.Is(err, router.ErrClaimed):
 		r = &refusal{status: http.StatusGone, text: "this claim token has been used already"}
 	case errors.As(err, &r) && r.cause == nil:
-		log.Throttled(slog.LevelWarn, c.Runner.ID, "a claim was refused", "reason", r.text)
+		log.Throttled(slog.LevelWarn, rule+"\x00"+r.text, "a claim was refused", "reason", r.text)
 	case errors.As(err, &r) && errors.As(err, &fix):
-		log.Throttled(slog.LevelError, c.Runner.ID, "a claim was refused", "reason", r.text, "err", r.cause, "fix", fix.Fix)
+		log.Throttled(slog.LevelError, rule+"\x00"+r.text, "a claim was refused", "reason", r.text, "err", r.cause, "fix", fix.Fix)
 	case errors.As(err, &r):
-		log.Throttled(slog.LevelWarn, c.Runner.ID, "a claim was refused", "reason", r.text, "err", r.cause)
+		log.Throttled(slog.LevelWarn, rule+"\x00"+r.text, "a claim was refused", "reason", r.text, "err", r.cause)
 	case errors.Is(err, router.ErrNotFound): // not logged: anybody can send such a request
 		r = &refusal{status: http.StatusUnauthorized, text: "unknown claim token"}
 	case errors.Is(err, context.Canceled): // the client has gone
@@ -486,14 +487,23 @@ func (h *Handler) configure(ctx context.Context, c *router.Claimed) (answer rout
 	return answer, nil
 }
 
+// ruleOf returns the rule of a job; "": none is known.
+func ruleOf(j router.Job) string {
+	if j.Decision == nil {
+		return ""
+	}
+	return j.Decision.Rule
+}
+
 // unanswered gives up a runner whose connection broke while it was sent its configuration.
 func (h *Handler) unanswered(ctx context.Context, c router.Claimed, cause error) {
-	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID)
+	rule := ruleOf(c.Job)
+	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "repo", c.Job.Repo.FullName, "rule", rule)
 	at := h.Now().Add(h.Doubt)
-	log.Warn("a runner's connection broke while it was sent its configuration; its job is retried unless the runner comes online", "err", cause, "again_at", at)
+	log.Throttled(slog.LevelWarn, rule, "a runner's connection broke while it was sent its configuration; its job is retried unless the runner comes online", "err", cause, "again_at", at)
 	reason := "the connection of its runner broke while it was sent its configuration: it has time to come online"
 	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, router.CauseRunner, reason, h.Now()); err != nil {
-		log.Error("cannot record a lost runner", "err", err) // Recover does at the next start
+		log.Throttled(slog.LevelError, "", "cannot record a lost runner", "err", err) // Recover does at the next start
 	}
 	h.Metrics.Retried(router.CauseRunner)
 	h.Due.Give()
@@ -502,11 +512,8 @@ func (h *Handler) unanswered(ctx context.Context, c router.Claimed, cause error)
 // unconfigured gives up a claimed runner that has no configuration, and returns the answer
 // for its allocation.
 func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause error) string {
-	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "err", cause)
-	rule := ""
-	if c.Job.Decision != nil {
-		rule = c.Job.Decision.Rule
-	}
+	rule := ruleOf(c.Job)
+	log := h.Log.With("job_id", c.Job.ID, "nomad_job", c.Runner.ID, "repo", c.Job.Repo.FullName, "rule", rule, "err", cause)
 	at, again := h.Backoff.RetryGitHub(cause, c.Job.Failures)
 	if !again {
 		at = h.Now()
@@ -521,16 +528,16 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	}
 	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, why, cause.Error(), h.Now()); err != nil {
 		// Recover does at the next start.
-		log.Error("cannot record a lost runner", "store_err", err)
+		log.Throttled(slog.LevelError, "", "cannot record a lost runner", "store_err", err)
 		return "the router cannot record the claim now"
 	}
 	if errors.Is(cause, router.ErrRunnerLimit) {
 		h.Strays.Crowded(c.Runner.Target)
 	}
 	if !again {
-		log.Error("github refuses a runner: fix the rule's runner section, or the workflow's labels")
+		log.Throttled(slog.LevelError, rule, "github refuses a runner: fix the rule's runner section, or the workflow's labels")
 		if err := h.Store.Settle(ctx, c.Job.ID, router.Unroutable, "", "GitHub refuses the runner: "+cause.Error(), c.Job.Decision, h.Now()); err != nil {
-			log.Error("cannot record a refused job", "store_err", err)
+			log.Throttled(slog.LevelError, "", "cannot record a refused job", "store_err", err)
 		}
 		return "GitHub refuses the runner configuration; see the router's log"
 	}

@@ -348,7 +348,7 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 		return di.failed(ctx, j, r, token, d, err)
 	}
 	for _, warning := range started.Warnings {
-		log.Warn("nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
+		log.Throttled(slog.LevelWarn, d.Rule+"\x00"+warning, "nomad warns about a job", "nomad_job", started.NomadJob, "warning", warning)
 	}
 	if started.Existed && started.ClaimToken != token && !r.Own {
 		// An earlier process registered it, and its database may have known more.

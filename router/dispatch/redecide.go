@@ -59,13 +59,16 @@ func ownFault(p router.Placement, cause error) string {
 func (di *Dispatcher) Redecide(ctx context.Context) error {
 	for {
 		di.retryNow(ctx, router.CauseRefused, -1)
+		var again <-chan time.Time
 		if err := di.redecide(ctx); err != nil && ctx.Err() == nil {
-			di.Log.Warn("cannot decide unroutable jobs again after the rules changed; to retry a job, use switchyard jobs retry", "err", err)
+			di.Log.Warn("cannot decide unroutable jobs again after the rules changed; it will be retried", "err", err, "again_at", di.Now().Add(di.Sweep))
+			again = time.After(di.Sweep)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-di.NewRules:
+		case <-again:
 		}
 	}
 }

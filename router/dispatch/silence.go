@@ -209,7 +209,7 @@ func (di *Dispatcher) retryNow(ctx context.Context, cause router.Cause, limit in
 	defer cancel()
 	n, err := di.Store.RetryNow(ctx, cause, limit, di.Now())
 	if err != nil && ctx.Err() == nil {
-		di.Log.Warn("cannot retry waiting jobs at once; each is retried when it is due", "err", err)
+		di.Log.Throttled(slog.LevelWarn, "", "cannot retry waiting jobs at once; each is retried when it is due", "err", err)
 		return -1
 	}
 	if n > 0 {

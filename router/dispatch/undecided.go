@@ -19,7 +19,7 @@ func (di *Dispatcher) undecided(ctx context.Context, j router.Job, d router.Deci
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "run_id", j.RunID, "err", cause)
 	at, again := di.Backoff.RetryGitHub(cause, j.Failures)
 	if !again {
-		log.Error("github refuses to say what started a run")
+		log.Throttled(slog.LevelError, d.Rule, "github refuses to say what started a run")
 		d.Outcome, d.Reason = rules.Unroutable, fmt.Sprintf("GitHub refuses to say what started the run: %v", cause)
 		return di.settle(ctx, j.ID, router.Unroutable, "", d.Reason, &d)
 	}

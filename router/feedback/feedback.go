@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -291,7 +292,7 @@ func (f *Feedback) cancelRun(ctx context.Context, j router.Job, after time.Durat
 		return err
 	}
 	if listed == 0 {
-		f.Log.Warn("did not cancel a run yet, as github lists none of its jobs; check that it exists and may be read", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
+		f.Log.Throttled(slog.LevelWarn, "", "did not cancel a run yet, as github lists none of its jobs; check that it exists and may be read", "job_id", j.ID, "run_id", j.RunID, "repo", j.Repo.FullName)
 		f.spared[j.RunID] = f.Now().Add(f.Spare)
 		return nil
 	}

@@ -7,6 +7,7 @@ package intake
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -96,7 +97,7 @@ func (in *Intake) Receive(ctx context.Context, d router.Delivery) (changed bool,
 		in.checkLater(check{d.Job.ID, d.Late()})
 	}
 	if err := in.Sweeper.RecordHook(ctx, d.Hook); err != nil {
-		in.Log.Warn("cannot record a webhook; its next delivery tries again", "err", err)
+		in.Log.Throttled(slog.LevelWarn, "", "cannot record a webhook; its next delivery tries again", "err", err)
 	}
 	return changed, nil
 }
@@ -188,5 +189,5 @@ func (in *Intake) overruled(ctx context.Context, d router.Delivery, refused rout
 		return
 	}
 	in.Metrics.Overruled(refused)
-	in.Log.Warn("github gave one of our runners to a job that was refused", "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "runner", d.Job.RunnerName, "reason", why)
+	in.Log.Throttled(slog.LevelWarn, string(refused)+d.Job.Repo.FullName, "github gave one of our runners to a job that was refused", "job_id", d.Job.ID, "repo", d.Job.Repo.FullName, "runner", d.Job.RunnerName, "reason", why)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -195,7 +196,7 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error 
 			return nil
 		}
 		if err != nil {
-			sy.Log.Warn("cannot sync a repository; to try again, use switchyard jobs sync", "host", r.Host, "repo", repo, "err", err)
+			sy.Log.Throttled(slog.LevelWarn, "", "cannot sync a repository; to try again, use switchyard jobs sync", "host", r.Host, "repo", repo, "err", err)
 		}
 		total.Jobs, total.Changed, total.Calls = total.Jobs+report.Jobs, total.Changed+report.Changed, total.Calls+report.Calls
 	}

@@ -229,7 +229,7 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, e
 func (a *adopter) ignore(n router.NomadJob, why string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.r.Log.Warn("nomad has a job with the ID of a runner that is not this router's; it is left alone", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
+	a.r.Log.Throttled(slog.LevelWarn, why, "nomad has a job with the ID of a runner that is not this router's; it is left alone", "nomad_job", n.ID, "namespace", n.At.Namespace, "reason", why)
 	if len(a.foreign) >= maxForeign {
 		clear(a.foreign)
 	}

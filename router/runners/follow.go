@@ -52,9 +52,9 @@ func (f *follower) follow(ctx context.Context) error {
 			at = f.r.Now().Add(router.LongestWait)
 		}
 		if fix, ok := errors.AsType[*router.FixError](err); ok {
-			f.r.Log.Error("nomad does not allow its events to be followed", "fix", fix.Fix, "err", err, "again_at", at)
+			f.r.Log.Throttled(slog.LevelError, "", "nomad does not allow its events to be followed", "fix", fix.Fix, "err", err, "again_at", at)
 		} else {
-			f.r.Log.Warn("the stream of Nomad's events broke; its jobs are listed again", "err", err, "again_at", at)
+			f.r.Log.Throttled(slog.LevelWarn, "", "the stream of Nomad's events broke; its jobs are listed again", "err", err, "again_at", at)
 		}
 		select {
 		case <-ctx.Done():
@@ -205,7 +205,7 @@ func (f *follower) handleEnd(ctx context.Context, r router.LiveRunner) error {
 			said = ": " + said
 		}
 		why := endedIdle(r, said)
-		f.r.Log.Warn("a runner ended after it got its configuration; github is asked whether it had its job", "job_id", r.JobID, "nomad_job", r.NomadJob, "reason", why)
+		f.r.warnOf(ctx, r.Runner, "a runner ended after it got its configuration; github is asked whether it had its job", "reason", why)
 		f.r.Compare.At(r.EndedAt.Add(f.r.Doubt)) // if GitHub cannot say now, or has it busy
 		return f.r.reconciler.act(ctx, r, askLost, why)
 	}

@@ -266,7 +266,7 @@ func (c *reconciler) reconcile(ctx context.Context) error {
 		}
 		last = c.r.Now()
 		if err != nil && ctx.Err() == nil {
-			c.r.Log.Warn("cannot compare the database with nomad; the next sweep tries again", "err", err, "again_at", next)
+			c.r.Log.Throttled(slog.LevelWarn, "", "cannot compare the database with nomad; the next sweep tries again", "err", err, "again_at", next)
 		}
 	}
 }
@@ -463,7 +463,7 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 			return nil
 		}
 		c.r.Metrics.Retried(cause)
-		log.Warn("a runner ended without a job; its own job is retried", "reason", why, "again_at", at)
+		c.r.warnOf(ctx, r.Runner, "a runner ended without a job; its own job is retried", "reason", why, "again_at", at)
 		c.r.Due.Give()
 		// Nomad replaces what it loses with a node, whatever the jobspec says.
 		if err = c.r.Unregister(ctx, r.Runner); err == nil {
@@ -582,7 +582,7 @@ func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j rout
 	}
 	if lost {
 		c.r.Metrics.Retried(router.CauseRunner)
-		c.r.Log.Warn("github gives a runner no job although its own is queued; the job is retried later", "job_id", j.ID, "repo", j.Repo.FullName, "nomad_job", r.NomadJob, "reason", why, "again_at", at)
+		c.r.warnOf(ctx, r.Runner, "github gives a runner no job although its own is queued; the job is retried later", "reason", why, "again_at", at)
 		c.r.Due.Give()
 	}
 	return c.r.StopJob(ctx, r.Runner)
@@ -643,7 +643,7 @@ func (c *reconciler) stopLate(ctx context.Context, r router.LiveRunner, why stri
 		log.Info("github does not say for how long a job has run; the time that this process has seen it run counts", "seen", ran, "err", err)
 	}
 	if left := r.TimeLimit - ran; left > 0 {
-		log.Warn("a job is not past its time limit, although this machine's clock says so: check whether that was set", "ran", ran)
+		log.Throttled(slog.LevelWarn, "", "a job is not past its time limit, although this machine's clock says so: check whether that was set", "ran", ran)
 		c.running.wait(r.ID, left)
 		c.r.Compare.At(c.r.Now().Add(left))
 		return nil

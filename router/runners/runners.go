@@ -7,6 +7,7 @@ package runners
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -145,6 +146,22 @@ func New(rs *Runners) *Runners {
 	rs.ended = make(chan router.LiveRunner, maxEnded)
 	rs.started = map[string]bool{}
 	return rs
+}
+
+// warnOf writes a warning about a runner, with its job's rule and repository, unless the
+// same was written about that rule in the last minute.
+func (rs *Runners) warnOf(ctx context.Context, r router.Runner, message string, args ...any) {
+	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+	defer cancel()
+	rule, repo := "", ""
+	if j, err := rs.Store.Job(ctx, r.JobID); err == nil {
+		repo = j.Repo.FullName
+		if j.Decision != nil {
+			rule = j.Decision.Rule
+		}
+	}
+	log := rs.Log.With("job_id", r.JobID, "repo", repo, "rule", rule, "nomad_job", r.NomadJob)
+	log.Throttled(slog.LevelWarn, rule, message, args...)
 }
 
 // Loops returns what Runners does until their context ends. Each is to be run once.

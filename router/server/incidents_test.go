@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -50,6 +51,7 @@ rules:
 type shop struct {
 	*routertest.World
 	db      *full
+	log     lines
 	labels  atomic.Value // []string: of the jobs that come
 	task    atomic.Value // string: what runners do: "", idle or die
 	scraper *scraper
@@ -155,6 +157,7 @@ func openShop(t *testing.T) *shop {
 	}
 	s.World = routertest.New(t, routertest.Config{
 		Rules: incidentRules, Network: &network, Store: s.db, Hub: githubsim.Config{FirstID: 1000},
+		Logger:  slog.New(slog.NewJSONHandler(io.MultiWriter(t.Output(), &s.log), nil)),
 		Cluster: nomadsim.Config{Nodes: []*api.Node{nomadsim.NewNode(nomadsim.Machine{Name: "node-1", Kernel: "linux", Arch: "amd64", Cores: 32, MemoryMB: 256 << 10})}},
 		Front: func(next http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

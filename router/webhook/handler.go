@@ -64,6 +64,7 @@ type handler struct {
 	intake  *intake
 
 	unstored rate.Sometimes // bounds the errors that a full disk can cause
+	left     rate.Sometimes // bounds the warnings that a slow one can cause
 	unsigned rate.Sometimes // bounds the warnings that strangers can cause
 	repeats  repeats
 }
@@ -107,6 +108,7 @@ func Handler(cfg Config, receive func(context.Context, router.Delivery) error) (
 		intake:   newIntake(cfg.Budget),
 		unsigned: rate.Sometimes{Interval: time.Minute},
 		unstored: rate.Sometimes{Interval: time.Minute},
+		left:     rate.Sometimes{Interval: time.Minute},
 	}, nil
 }
 
@@ -177,14 +179,16 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := h.receive(r.Context(), d); err != nil {
 		if r.Context().Err() != nil {
-			log.Warn("the sender went away before its delivery was stored; redeliver it on GitHub", "err", err)
+			h.left.Do(func() {
+				log.Warn("the sender went away before its delivery was stored; others within the same minute are not logged. GitHub is asked to redeliver them when storing works", "err", err)
+			})
 			return
 		}
 		h.unstored.Do(func() {
 			log.Error("cannot store a delivery; others within the same minute are not logged. GitHub is asked to redeliver them when storing works again", "err", err, "fix", router.StoreFix(err))
 		})
 		w.Header().Set("Retry-After", "30")
-		http.Error(w, "503: the delivery could not be stored; redeliver it later", http.StatusServiceUnavailable)
+		http.Error(w, "503: the delivery could not be stored; Switchyard has GitHub redeliver it when storing works", http.StatusServiceUnavailable)
 		return
 	}
 	h.repeats.stored(d.Digest)

@@ -1,0 +1,62 @@
+package server_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// However many jobs one incident hits, the log has a line of it a minute. It says what to do
+// only where that is needed: what failed meanwhile is done again.
+func TestATroubleIsALineAMinuteInTheLog(t *testing.T) {
+	for _, in := range incidents() {
+		t.Run(in.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := openShop(t)
+				before := len(s.log.all(t))
+				in.begin(t, s)
+				time.Sleep(2 * time.Minute)
+				lines := s.log.all(t)[before:]
+				in.end(t, s)
+				times := map[string]int{}
+				for _, l := range lines {
+					if l["level"] == "WARN" || l["level"] == "ERROR" {
+						times[fmt.Sprint(l["msg"], " ", l["rule"], " ", l["what"])]++
+					}
+					for _, advice := range []string{"redeliver it on", "jobs sync", "jobs retry"} {
+						if text := fmt.Sprint(l["msg"], l["fix"]); strings.Contains(text, advice) {
+							t.Errorf("the log has advice for what is done without it: %v", l)
+						}
+					}
+				}
+				for line, n := range times {
+					if n > 3 {
+						t.Errorf("in two minutes the log has %d lines such as %q", n, line)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A runner that dies with its configuration is a warning that says why, and whose it was.
+func TestARunnerThatDiesIsAWarning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openShop(t)
+		s.task.Store("die")
+		time.Sleep(noticed)
+		s.task.Store("")
+		said := s.log.about(t, "a runner ended after it got its configuration; github is asked whether it had its job")
+		if len(said) == 0 {
+			t.Fatal("the log says nothing")
+		}
+		for key, want := range map[string]string{"level": "WARN", "rule": "linux", "repo": "acme/web", "reason": "127"} {
+			if got := fmt.Sprint(said[0][key]); !strings.Contains(got, want) {
+				t.Errorf("%s is %q, want %q in it", key, got, want)
+			}
+		}
+		time.Sleep(noticed)
+	})
+}
