@@ -48,6 +48,10 @@ type Store interface {
 	// since are left out.
 	NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error)
 
+	// TroubleOf returns the newest trouble of a job that lasts, and the reason that the job
+	// had for it; "": it has none.
+	TroubleOf(ctx context.Context, jobID int64) (cause router.Cause, reason string, err error)
+
 	// NoticeStarted records that a job may have a notice from now on.
 	NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error
 
@@ -81,7 +85,8 @@ type Feedback struct {
 	Decider *decide.Decider
 	Log     *telemetry.Log
 	Now     func() time.Time
-	Spare   time.Duration // how long a run is spared that has a job which may run
+	Words   func(router.Cause) string // what a status says of jobs that wait because of it; "": it is no trouble
+	Spare   time.Duration             // how long a run is spared that has a job which may run
 
 	spared map[int64]time.Time // runs that are not cancelled before then, as they have jobs that may run; used by CancelRuns only
 
@@ -148,7 +153,14 @@ func (f *Feedback) rate(owner router.OwnerKey) *rate.Limiter {
 
 // send puts the notice of a job on its commit.
 func (f *Feedback) send(ctx context.Context, u router.DueNotice) error {
-	n := noticeOf(u.Job, u.Kind)
+	cause, said, err := f.Store.TroubleOf(ctx, u.Job.ID)
+	if err != nil {
+		return err
+	}
+	if cause == "" {
+		cause, said = u.Job.Cause, u.Job.Reason
+	}
+	n := noticeOf(u.Job, u.Kind, said, f.Words(cause))
 	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
 	id := u.ID
@@ -166,7 +178,7 @@ func (f *Feedback) send(ctx context.Context, u router.DueNotice) error {
 			return f.Store.NoticeSent(ctx, u.Job.ID, 0, u.Job.State, u.Job.Reason, time.Time{})
 		}
 	}
-	id, err := f.GitHub.Notice(ctx, n, id)
+	id, err = f.GitHub.Notice(ctx, n, id)
 	if err != nil {
 		return err
 	}
@@ -177,8 +189,9 @@ func (f *Feedback) send(ctx context.Context, u router.DueNotice) error {
 	return f.Store.NoticeSent(ctx, u.Job.ID, id, u.Job.State, u.Job.Reason, again)
 }
 
-// noticeOf returns the notice for a job's commit.
-func noticeOf(j router.Job, kind router.NoticeKind) router.Notice {
+// noticeOf returns the notice for a job's commit. If the job waits, said is why, and words
+// are what a status says of such jobs; "": nothing.
+func noticeOf(j router.Job, kind router.NoticeKind, said, words string) router.Notice {
 	n := router.Notice{
 		Kind: kind, Repo: j.Repo, SHA: j.SHA, JobID: j.ID, URL: j.URL,
 		Name: "switchyard / " + router.Cut(plain(j.Name), maxTitle-20),
@@ -194,7 +207,7 @@ func noticeOf(j router.Job, kind router.NoticeKind) router.Notice {
 	case router.Denied, router.Unroutable:
 		n.State, title = router.NoticeRefused, "No runner: "+reason
 	default:
-		n.State, title = router.NoticeWaits, "Waits: "+reason
+		n.State, title = router.NoticeWaits, "Waits: "+plain(said)
 	}
 	n.Title = title
 	if router.Cut(title, maxTitle) != title {
@@ -205,6 +218,12 @@ func noticeOf(j router.Job, kind router.NoticeKind) router.Notice {
 		n.Text += "\n\nThe rule that decided it:\n\n" + inert(d.Rule)
 	}
 	if n.State == router.NoticeWaits {
+		if words != "" {
+			n.Text += "\n\nSwitchyard's status says of the jobs that wait because of this:\n\n" + inert(words)
+			if said = plain(said); said != reason {
+				n.Text += "\n\nWhat happened last:\n\n" + inert(said)
+			}
+		}
 		n.Text += "\n\n" + feedbackAsks
 	}
 	return n

@@ -37,6 +37,10 @@ var kinds = map[router.Cause]kind{
 	router.CauseLimit:       {"jobs", router.Info, "they wait for a place under their rule's limit", "wait, or raise the limit"},
 }
 
+// Words returns what a status says of the jobs that have a cause; "": it is no trouble of
+// jobs.
+func Words(c router.Cause) string { return kinds[c].what }
+
 // Check returns the check of /readyz that warns of a cause.
 func Check(c router.Cause) string {
 	switch c {

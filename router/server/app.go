@@ -254,7 +254,7 @@ func (a *App) wire(c Config) {
 		First: a.first, Runners: a.runners, Strays: strays, Log: a.log, Metrics: c.Metrics, Traces: traces,
 		Backoff: backoff, Now: c.Now, Due: due, Leftover: leftover, FromNode: c.ClaimFromNode, Doubt: c.Doubt,
 	})
-	commits := &feedback.Feedback{Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, Log: a.log, Now: c.Now, Spare: c.Recheck}
+	commits := &feedback.Feedback{Store: c.Store, GitHub: c.GitHub, Intake: a.intake, Decider: a.decider, Log: a.log, Now: c.Now, Words: health.Words, Spare: c.Recheck}
 	a.operator = &operate.Operator{Store: c.Store, GitHub: c.GitHub, Runners: a.runners, Log: a.log, Now: c.Now, Due: due}
 	a.clock = &clock{store: c.Store, log: a.log, now: c.Now, tick: c.Tick, setBack: func() {
 		backoff.ClockSetBack()

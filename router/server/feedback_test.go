@@ -146,6 +146,9 @@ func testACommitSaysWhyAJobWaitsAndWhenItRuns(t *testing.T) {
 	clock.forward(time.Hour)
 	r.deliver(committed(3, "self-hosted", "linx"))
 	eventually(t, "a refusal, at once", func() bool { return h.board.of(3).State == router.NoticeRefused })
+	if title := h.board.of(3).Title; !strings.Contains(title, "did you mean linux") {
+		t.Errorf("the nearest label is not in the title: %s", title)
+	}
 	h.board.mu.Lock()
 	defer h.board.mu.Unlock()
 	if len(h.shown) != 2 {
@@ -156,6 +159,29 @@ func testACommitSaysWhyAJobWaitsAndWhenItRuns(t *testing.T) {
 			t.Errorf("the notice is %+v", n)
 		}
 	}
+}
+
+// The people of a repository read the same as the operators.
+func TestACommitSaysWhatTheStatusSays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, clock := &hub{}, newShift()
+		set, err := rules.Parse("rules.yaml", []byte(testRules+"feedback: { kind: check_run, after: 30s }\n"))
+		must(t, err)
+		nomad := &cluster{fail: func(int) error { return errors.New("connection refused") }}
+		r := start(t, openStore(t), nomad, h, func(c *server.Config) { c.Rules, c.Feedback, c.Now = set, 5*time.Millisecond, clock.now })
+		r.deliver(committed(1, "self-hosted", "linux"))
+		r.await(1, in(router.Retrying))
+		clock.forward(time.Minute)
+		eventually(t, "a notice", func() bool { return h.board.of(1).State == router.NoticeWaits })
+		n, list := h.board.of(1), r.App.Status(t.Context(), nil).Troubles
+		if len(list) != 1 || list[0].Cause != router.CauseNomad {
+			t.Fatalf("the troubles are %+v", list)
+		}
+		_, words, _ := strings.Cut(list[0].What, ": ")
+		if !strings.Contains(n.Text, words) || !strings.Contains(n.Title, "connection refused") {
+			t.Errorf("the status says %q, and the commit %q:\n%s", list[0].What, n.Title, n.Text)
+		}
+	})
 }
 
 func TestNothingIsSaidUnlessTheRulesHaveItSo(t *testing.T) {

@@ -51,6 +51,18 @@ func (s *noticeStore) unsaid(ctx context.Context, begun bool, query string, args
 	}, query, args...)
 }
 
+// A trouble with no_job is that of a runner which was online.
+const troubleOfSQL = `SELECT iif(cause = 'no_job', 'online', cause), what FROM troubles WHERE job_id = ?1 ORDER BY since DESC, cause LIMIT 1`
+
+// TroubleOf implements feedback.Store.
+func (s *noticeStore) TroubleOf(ctx context.Context, jobID int64) (cause router.Cause, reason string, err error) {
+	err = s.querier(ctx)(into(&cause, &reason), troubleOfSQL, jobID)
+	if err != nil {
+		return "", "", fmt.Errorf("read what keeps job %d from its runner: %w", jobID, err)
+	}
+	return cause, reason, nil
+}
+
 const noticeStartedSQL = `
 INSERT INTO feedback (job_id, kind, github_id, state, said, due_at) VALUES (?1, ?2, 0, '', '', ?3)
 ON CONFLICT (job_id) DO NOTHING`

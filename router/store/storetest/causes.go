@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -118,8 +119,14 @@ var causeTests = []test{
 		f.must(f.Configured(f.ctx(), r.ID, "two", 10, target, later()))
 		f.must(f.Online(f.ctx(), r.ID, later()))
 		want("the next is online", router.CauseDied, router.CauseOnline)
+		if cause, why, err := f.TroubleOf(f.ctx(), 1); err != nil || cause != router.CauseDied || !strings.Contains(why, "127") {
+			t.Errorf("the newest is %s, %q (%v)", cause, why, err)
+		}
 		f.receive(inProgress(1, "two"))
 		want("the job runs")
+		if cause, why, err := f.TroubleOf(f.ctx(), 1); err != nil || cause != "" || why != "" {
+			t.Errorf("the newest is %s, %q (%v)", cause, why, err)
+		}
 	}},
 	{"what nothing serves, and what waits for a place, is among the troubles", func(t *testing.T, f *fixture) {
 		for id := int64(1); id <= 3; id++ {
