@@ -190,7 +190,11 @@ func saysLimits(holders []router.LimitHolder, within router.Scope) string {
 			break
 		}
 		if within.Has(h.Repo) {
-			all = append(all, fmt.Sprintf("%s has %s of %s (%s)", h.Repo.FullName, router.Count(h.Jobs, "place"), h.Key, router.Count(h.Waiting, "job")+" of it waits"))
+			text := fmt.Sprintf("%s has %s of %s", h.Repo.FullName, router.Count(h.Jobs, "place"), h.Key)
+			if h.Waiting > 0 {
+				text += fmt.Sprintf(", and %d of its jobs wait%s", h.Waiting, plural(h.Waiting, "s", ""))
+			}
+			all = append(all, text)
 		}
 	}
 	return strings.Join(all, "; ")
@@ -395,30 +399,38 @@ func (h *Health) waiting(ctx context.Context) (jobs int, oldest time.Time) {
 	return jobs, oldest
 }
 
-// isQuiet returns for how long no delivery has come, if the same time of day brought jobs
-// on most of the last days, and on the same day of the week before; and how many.
+// isQuiet returns for how long no delivery has come, if the same hours brought jobs on most
+// of the last days, and on the same day of the week before; and how many. Of a longer time
+// without one, the last day counts: after a weekend, all of it would.
 func (h *Health) isQuiet(ctx context.Context, now time.Time) (quiet time.Duration, expected int) {
 	last := h.Metrics.Worked.Last(telemetry.WorkedDelivery)
 	if last.IsZero() {
 		last = h.started
 	}
-	if quiet = now.Sub(last); quiet < quietLeast || quiet > 24*time.Hour {
+	if quiet = now.Sub(last); quiet < quietLeast {
 		return 0, 0
 	}
+	hours := min(quiet, 24*time.Hour)
 	var days []int
 	for day := 1; day <= quietDays; day++ {
-		from := last.AddDate(0, 0, -day)
-		n, oldest, err := h.Config.Store.Received(ctx, from, now.AddDate(0, 0, -day))
+		until := now.AddDate(0, 0, -day)
+		from := until.Add(-hours)
+		n, oldest, err := h.Config.Store.Received(ctx, from, until)
 		if err != nil || oldest.IsZero() || from.Before(oldest) {
 			break
 		}
 		days = append(days, n)
 	}
-	if len(days) == 0 || len(days) == quietDays && days[quietDays-1] == 0 {
+	if len(days) == 0 {
 		return 0, 0
 	}
+	weekBefore := days[len(days)-1]
+	whole := len(days) == quietDays
 	slices.Sort(days)
-	if expected = days[(len(days)-1)/2]; expected < quietExpected {
+	if expected = days[(len(days)-1)/2]; whole {
+		expected = min(expected, weekBefore)
+	}
+	if expected < quietExpected {
 		return 0, 0
 	}
 	return quiet, expected

@@ -1,0 +1,305 @@
+package health_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"switchyard/router"
+	"switchyard/router/health"
+	"switchyard/router/telemetry"
+)
+
+// A fake is a database that has what its fields say.
+type fake struct {
+	err      error
+	jobs     []router.JobTrouble
+	holders  []router.LimitHolder
+	open     []router.OpenJobs
+	received func(at time.Time) int // in the hour that begins then
+	since    time.Time              // of the first job
+	disk     router.Disk
+}
+
+func (f *fake) Counts(context.Context) (map[router.JobState]int, error) { return nil, nil }
+func (f *fake) SetMark(context.Context, string, string) error           { return f.err }
+func (f *fake) Disk() (router.Disk, error)                              { return f.disk, nil }
+
+func (f *fake) Troubles(context.Context, router.Scope, time.Time, time.Time, int) ([]router.JobTrouble, error) {
+	return f.jobs, f.err
+}
+
+func (f *fake) LimitHolders(context.Context) ([]router.LimitHolder, error) { return f.holders, f.err }
+
+func (f *fake) OpenJobs(context.Context, router.Scope) ([]router.OpenJobs, error) {
+	return f.open, f.err
+}
+
+func (f *fake) Received(_ context.Context, from, until time.Time) (n int, oldest time.Time, err error) {
+	for at := from.Truncate(time.Hour); at.Before(until) && f.received != nil; at = at.Add(time.Hour) {
+		n += f.received(at)
+	}
+	return n, f.since, f.err
+}
+
+func repo(name string) router.Repo {
+	owner, short, _ := strings.Cut(name, "/")
+	return router.Repo{Owner: owner, Name: short, FullName: name}
+}
+
+// open returns the health of a server that starts now.
+func open(f *fake) *health.Health {
+	return health.New(health.Config{
+		Store: f, Metrics: telemetry.NewMetrics(), Now: time.Now,
+		Rules: func() router.RulesStatus { return router.RulesStatus{} }, FirstSync: func() bool { return false },
+		Silent: func() time.Duration { return 0 }, NotEvaluating: func() time.Duration { return 0 },
+		Lost: func() (int, time.Time) { return 0, time.Time{} },
+	}, "started")
+}
+
+// causes returns what is wrong, in order.
+func causes(s router.Status) string {
+	list := []string{s.Status}
+	for _, t := range s.Troubles {
+		list = append(list, fmt.Sprintf("%s %s", t.Severity, t.Cause))
+	}
+	return strings.Join(list, ", ")
+}
+
+// virtual runs a test on virtual time. It begins on a Saturday at midnight.
+func virtual(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
+func trouble(cause router.Cause, rule, name string, jobs int) router.JobTrouble {
+	return router.JobTrouble{
+		Cause: cause, Rule: rule, Repo: repo(name), Jobs: jobs, Since: time.Now().Add(-time.Minute), Newest: 7,
+		Labels: []string{"self-hosted", name + "-label"}, Reason: "said of " + name,
+	}
+}
+
+func TestAViewerSeesNothingOfOtherRepositories(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{holders: []router.LimitHolder{{Key: "linux", Repo: repo("secret/one"), Jobs: 5}, {Key: "linux", Repo: repo("acme/web"), Jobs: 1, Waiting: 2}}}
+		for _, cause := range []router.Cause{
+			router.CauseNomad, router.CauseRefused, router.CauseGitHub, router.CauseDied, router.CauseOnline, router.CauseUnroutable, router.CauseNoNodeFits, router.CauseLimit,
+		} {
+			f.jobs = append(f.jobs, trouble(cause, "secret-rule", "secret/one", 40), trouble(cause, "linux", "acme/web", 2))
+		}
+		f.jobs = append(f.jobs, trouble(router.CauseAway, "secret-rule", "secret/one", 40))
+		h := open(f)
+		h.Metrics.Nomad.Called("register job", 403, 0) // is behind jobs that Nomad refuses
+		all, err := json.Marshal(h.Status(t.Context(), nil))
+		if err != nil || strings.Count(string(all), "secret/one") < 9 {
+			t.Fatalf("who may see all sees %s (%v)", all, err)
+		}
+		s := h.Status(t.Context(), router.Scope{"acme/*"})
+		seen, err := json.Marshal(s)
+		if err != nil || strings.Contains(string(seen), "secret") || strings.Contains(string(seen), `"jobs":4`) || strings.Contains(string(seen), "null") {
+			t.Errorf("who may see acme sees %s (%v)", seen, err)
+		}
+		if len(s.Troubles) != 8 {
+			t.Errorf("the troubles are %s", causes(s))
+		}
+		for _, x := range s.Troubles {
+			if x.Jobs != 2 || len(x.Groups) != 1 || !strings.Contains(x.Where, "acme/web") {
+				t.Errorf("%s is %+v", x.Cause, x)
+			}
+			if x.Cause == router.CauseLimit && x.Said != "acme/web has 1 place of linux, and 2 of its jobs wait" {
+				t.Errorf("the limit says %q", x.Said)
+			}
+		}
+		if s := h.Status(t.Context(), router.Scope{}); causes(s) != "degraded, critical nomad_denies" || s.Troubles[0].Jobs != 0 {
+			t.Errorf("who may see nothing sees %+v", s.Troubles)
+		}
+	})
+}
+
+func TestAStatusIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		for i := range 10_000 {
+			j := trouble(router.CauseDied, fmt.Sprintf("rule-%d", i%100), fmt.Sprintf("acme/repo-%d", i), 1)
+			f.jobs = append(f.jobs, j)
+			f.holders = append(f.holders, router.LimitHolder{Key: "linux", Repo: j.Repo, Jobs: 1})
+		}
+		s := open(f).Status(t.Context(), nil)
+		if len(s.Troubles) != 1 {
+			t.Fatalf("the troubles are %s", causes(s))
+		}
+		x := s.Troubles[0]
+		if x.Jobs != 10_000 || len(x.Groups) != router.TroubleGroups || len(x.Rules) != router.TroubleNames || len(x.Repositories) != router.TroubleNames {
+			t.Errorf("%d jobs, %d groups, %d rules, %d repositories", x.Jobs, len(x.Groups), len(x.Rules), len(x.Repositories))
+		}
+		if text := x.What + x.Where; len(text) > 400 || !strings.Contains(text, "100 rules") || !strings.Contains(text, "10000 repositories") {
+			t.Errorf("it says %q", text)
+		}
+		h := open(&fake{})
+		for i := range 1000 {
+			h.Changed(router.Changed{At: time.Now(), What: fmt.Sprint(i)})
+		}
+		if changes := h.Status(t.Context(), nil).Changes; len(changes) != 20 || changes[0].What != "999" {
+			t.Errorf("it has %d changes: %+v", len(changes), changes)
+		}
+	})
+}
+
+func TestTheWorstComesFirstThenTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{disk: router.Disk{Path: "db", Free: 1, Total: 1 << 40}}
+		for i, x := range []struct {
+			cause router.Cause
+			jobs  int
+		}{
+			{router.CauseUnroutable, 1}, {router.CauseNoNodeFits, 9}, {router.CauseDied, 10}, {router.CauseAway, 9}, {router.CauseRefused, 1}, {router.CauseLimit, 500},
+		} {
+			j := trouble(x.cause, "linux", "acme/web", x.jobs)
+			j.Since = time.Now().Add(time.Duration(i-10) * time.Minute)
+			f.jobs = append(f.jobs, j)
+		}
+		const want = "degraded, critical nomad_refused, critical died, warning disk, warning out_of_service, warning no_node_fits, info limit, info unroutable"
+		if diff := cmp.Diff(want, causes(open(f).Status(t.Context(), nil))); diff != "" {
+			t.Errorf("the order is wrong:\n%s", diff)
+		}
+		f = &fake{jobs: f.jobs[:1]}
+		if got := causes(open(f).Status(t.Context(), nil)); got != "ok, info unroutable" {
+			t.Errorf("what no operator has to act on is %s", got)
+		}
+	})
+}
+
+func TestADiskIsNearlyFull(t *testing.T) {
+	const mib, gib = 1 << 20, 1 << 30
+	for _, tt := range []struct {
+		name        string
+		free, total int64
+		want        bool
+	}{
+		{"it is not known", 0, 0, false},
+		{"much of a large one is free", 100 * gib, 1000 * gib, false},
+		{"little of a large one is enough", 3 * gib, 1000 * gib, false},
+		{"too little of a large one", gib, 1000 * gib, true},
+		{"enough of a small one", gib, 4 * gib, false},
+		{"too little of a small one", 200 * mib, gib, true},
+		{"it is full", 0, gib, true},
+	} {
+		virtual(t, tt.name, func(t *testing.T) {
+			s := open(&fake{disk: router.Disk{Path: "/var/db", Free: tt.free, Total: tt.total}}).Status(t.Context(), nil)
+			if got := causes(s); (got == "degraded, warning disk") != tt.want || !tt.want && got != "ok" {
+				t.Errorf("the status is %s", got)
+			}
+			if tt.want && !strings.Contains(s.Troubles[0].What, "/var/db") {
+				t.Errorf("it says %q", s.Troubles[0].What)
+			}
+		})
+	}
+}
+
+func TestNothingStarts(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		open router.OpenJobs
+		want bool
+	}{
+		{"a job waits for its runner", router.OpenJobs{State: router.Retrying, Cause: router.CauseNomad}, true},
+		{"a job is not decided", router.OpenJobs{State: router.Queued, Cause: router.CauseQueued}, true},
+		{"a job runs", router.OpenJobs{State: router.Running, Cause: router.CauseRunning}, false},
+		{"a job waits for an approval", router.OpenJobs{State: router.Held, Cause: router.CauseApproval}, false},
+		{"the nodes are busy", router.OpenJobs{State: router.Dispatched, Cause: router.CauseNoNodeFree}, false},
+		{"no node fits", router.OpenJobs{State: router.Dispatched, Cause: router.CauseNoNodeFits}, false},
+	} {
+		virtual(t, tt.name, func(t *testing.T) {
+			tt.open.Jobs, tt.open.Oldest = 3, time.Now()
+			h := open(&fake{open: []router.OpenJobs{tt.open}})
+			time.Sleep(10 * time.Minute)
+			if got := causes(h.Status(t.Context(), nil)); got != "ok" {
+				t.Errorf("after ten minutes: %s", got)
+			}
+			time.Sleep(2 * time.Second)
+			if got := causes(h.Status(t.Context(), nil)); (got == "degraded, critical nothing_starts") != tt.want || !tt.want && got != "ok" {
+				t.Errorf("after more: %s", got)
+			}
+		})
+	}
+}
+
+// The business has 20 jobs an hour from 9 to 17 on working days.
+func TestSilenceIsJudgedByTheDayOfTheWeek(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, tt := range []struct {
+		name     string
+		last, at time.Duration // since Saturday at midnight
+		known    time.Duration // how long there have been jobs
+		want     bool
+	}{
+		{"the weekend is quiet", -7 * time.Hour, 12 * time.Hour, 30 * day, false},
+		{"so is Sunday", -7 * time.Hour, day + 12*time.Hour, 30 * day, false},
+		{"and Monday morning", -7 * time.Hour, 2*day + 8*time.Hour, 30 * day, false},
+		{"a Monday after it is not", -7 * time.Hour, 2*day + 11*time.Hour, 30 * day, true},
+		{"nor a Tuesday after that", -7 * time.Hour, 3*day + 11*time.Hour, 30 * day, true},
+		{"a Wednesday is not", 4*day + 10*time.Hour, 4*day + 11*time.Hour, 30 * day, true},
+		{"a Wednesday with a delivery is", 4*day + 11*time.Hour, 4*day + 11*time.Hour + 10*time.Second, 30 * day, false},
+		{"a night is", 4*day + 17*time.Hour, 4*day + 23*time.Hour, 30 * day, false},
+		{"there is nothing to compare with", 4*day + 10*time.Hour, 4*day + 11*time.Hour, 12 * time.Hour, false},
+		{"there is a day to compare with", 4*day + 10*time.Hour, 4*day + 11*time.Hour, 2 * day, true},
+	} {
+		virtual(t, tt.name, func(t *testing.T) {
+			saturday := time.Now().Add(7 * day)
+			f := &fake{since: saturday.Add(tt.last - tt.known), received: func(at time.Time) int {
+				if weekday := at.UTC().Weekday(); weekday == time.Saturday || weekday == time.Sunday || at.UTC().Hour() < 9 || at.UTC().Hour() >= 17 {
+					return 0
+				}
+				return 20
+			}}
+			h := open(f)
+			time.Sleep(time.Until(saturday.Add(tt.last)))
+			h.Metrics.Delivered(router.DeliveryStored)
+			time.Sleep(time.Until(saturday.Add(tt.at)))
+			s := h.Status(t.Context(), nil)
+			if got := causes(s); (got == "degraded, critical no_delivery") != tt.want || !tt.want && got != "ok" {
+				t.Fatalf("the status is %s", got)
+			}
+			if tt.want && !s.Troubles[0].Since.Equal(saturday.Add(tt.last)) {
+				t.Errorf("since %v, want %v", s.Troubles[0].Since, saturday.Add(tt.last))
+			}
+		})
+	}
+}
+
+func TestAFailingDatabaseKeepsWhatWasKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{
+			jobs:    []router.JobTrouble{trouble(router.CauseDied, "linux", "acme/web", 3), trouble(router.CauseLimit, "linux", "acme/web", 1)},
+			holders: []router.LimitHolder{{Key: "linux", Repo: repo("acme/web"), Jobs: 1, Waiting: 1}},
+			disk:    router.Disk{Path: "/var/db", Free: 1, Total: 1 << 30},
+		}
+		h := open(f)
+		if got := causes(h.Status(t.Context(), nil)); got != "degraded, warning disk, warning died, info limit" {
+			t.Fatalf("before: %s", got)
+		}
+		time.Sleep(time.Minute)
+		f.err = errors.New("no space left on device")
+		failed := time.Now()
+		for range 3 {
+			s := h.Status(t.Context(), nil)
+			if got := causes(s); got != "not ready, critical store, warning disk, warning died, info limit" {
+				t.Fatalf("while it fails: %s", got)
+			}
+			if first := s.Troubles[0]; !first.Since.Equal(failed) || !strings.Contains(first.Said, "no space left") || !strings.Contains(first.Said, "/var/db") {
+				t.Errorf("it says %+v, and failed at %v", first, failed)
+			}
+			time.Sleep(time.Minute)
+		}
+		f.err, f.jobs, f.disk = nil, nil, router.Disk{}
+		if got := causes(h.Status(t.Context(), nil)); got != "ok" {
+			t.Errorf("after the mend: %s", got)
+		}
+	})
+}
