@@ -82,7 +82,7 @@ type Config struct {
 // A Health finds out whether Switchyard is well. It is made by New and safe for
 // concurrent use.
 type Health struct {
-	Config
+	config  Config
 	started time.Time
 
 	mu      sync.Mutex    // held while the database is asked, if that is quick, so that many ask once
@@ -111,7 +111,7 @@ type found struct {
 
 // New returns a Health that has asked nothing yet. started is what is said of the start.
 func New(c Config, started string) *Health {
-	h := &Health{Config: c, started: c.Now()}
+	h := &Health{config: c, started: c.Now()}
 	h.changes = []router.Changed{{At: h.started, What: started}}
 	return h
 }
@@ -137,7 +137,7 @@ func (h *Health) Store(ctx context.Context) (failed string, counts map[router.Jo
 func (h *Health) Status(ctx context.Context, within router.Scope) router.Status {
 	h.mu.Lock()
 	h.refresh(ctx)
-	f, now := h.found, h.Now()
+	f, now := h.found, h.config.Now()
 	s := router.Status{Status: "ok", At: f.at, Troubles: []router.Trouble{}, Changes: []router.Changed{}, Proof: []router.Proof{}}
 	for _, c := range h.changes {
 		if now.Sub(c.At) < changesFor || c.At.Equal(h.started) {
@@ -156,7 +156,7 @@ func (h *Health) Status(ctx context.Context, within router.Scope) router.Status 
 		}
 	}
 	for _, what := range []string{telemetry.WorkedDelivery, telemetry.WorkedRegistration, telemetry.WorkedClaim, telemetry.WorkedStart} {
-		s.Proof = append(s.Proof, router.Proof{What: what, At: h.Metrics.Worked.Last(what)})
+		s.Proof = append(s.Proof, router.Proof{What: what, At: h.config.Metrics.Worked.Last(what)})
 	}
 	return s
 }
@@ -194,9 +194,9 @@ func (h *Health) Wait() { h.background.Wait() }
 func (h *Health) find(ctx context.Context, before found) found {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), router.StoreTimeout)
 	defer cancel()
-	f := found{at: h.Now(), low: before.low, stuck: before.stuck}
-	f.diskInfo, _ = h.Config.Store.Disk()
-	err := f.ask(ctx, h.Config.Store)
+	f := found{at: h.config.Now(), low: before.low, stuck: before.stuck}
+	f.diskInfo, _ = h.config.Store.Disk()
+	err := f.ask(ctx, h.config.Store)
 	if err == nil {
 		f.others = h.shared(ctx, &f)
 		return f

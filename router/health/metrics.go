@@ -66,7 +66,7 @@ func (h *Health) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, what := range []string{telemetry.WorkedDelivery, telemetry.WorkedRegistration, telemetry.WorkedClaim, telemetry.WorkedStart} {
 		at := 0.0
-		if last := h.Metrics.Worked.Last(what); !last.IsZero() {
+		if last := h.config.Metrics.Worked.Last(what); !last.IsZero() {
 			at = float64(last.UnixMilli()) / 1000
 		}
 		gauge(workedDesc, at, what)

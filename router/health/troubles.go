@@ -219,7 +219,7 @@ func plural(n int, one, many string) string {
 
 // sides returns what is wrong with Nomad, GitHub, the deliveries and the rules.
 func (h *Health) sides(now time.Time) (all []router.Trouble) {
-	all = append(nomadSide.troubles(h.Metrics.Nomad), gitHubSide.troubles(h.Metrics.GitHub)...)
+	all = append(nomadSide.troubles(h.config.Metrics.Nomad), gitHubSide.troubles(h.config.Metrics.GitHub)...)
 	add := func(cause router.Cause, severity router.Severity, since time.Time, what, said, fix string) {
 		if i := slices.IndexFunc(all, func(t router.Trouble) bool { return t.Cause == cause }); i >= 0 {
 			all[i].What, all[i].Since = what, earlier(all[i].Since, since)
@@ -227,19 +227,19 @@ func (h *Health) sides(now time.Time) (all []router.Trouble) {
 		}
 		all = append(all, router.Trouble{Cause: cause, Severity: severity, Since: since, What: what, Said: said, Fix: fix})
 	}
-	if d := h.Silent(); d > 0 {
-		n, _ := h.Metrics.Nomad.Silent()
+	if d := h.config.Silent(); d > 0 {
+		n, _ := h.config.Metrics.Nomad.Silent()
 		add(router.CauseSilent, router.Critical, now.Add(-d), "Nomad "+router.SaysSilent(d)+underWay(n), "", kinds[router.CauseSilent].fix)
-	} else if n, since := h.Metrics.Nomad.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
+	} else if n, since := h.config.Metrics.Nomad.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
 		add(router.CauseSilent, router.Critical, since, "Nomad "+router.SaysSilent(time.Since(since))+underWay(n), "", kinds[router.CauseSilent].fix)
 	}
-	if n, since := h.Metrics.GitHub.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
+	if n, since := h.config.Metrics.GitHub.Silent(); n > 0 && time.Since(since) >= router.SilentAfter {
 		add(router.CauseGitHubSilent, router.Critical, since, "GitHub "+router.SaysSilent(time.Since(since))+underWay(n), "", "see githubstatus.com, and any proxy on the way")
 	}
-	if d := h.NotEvaluating(); d > 0 {
+	if d := h.config.NotEvaluating(); d > 0 {
 		add(router.CauseUnevaluated, router.Critical, now.Add(-d), "Nomad accepts jobs but does not evaluate them", "", "check whether its evaluation broker is paused (nomad operator scheduler get-config), or its servers are too busy")
 	}
-	r := h.Rules()
+	r := h.config.Rules()
 	if refused := r.Refused(); refused != "" {
 		severity, said := router.Warning, ""
 		if r.Origin == router.LastGood {
@@ -253,18 +253,18 @@ func (h *Health) sides(now time.Time) (all []router.Trouble) {
 		}
 		add(router.CauseRules, severity, r.Error.Since, refused, said, "correct the files; they are loaded by themselves. switchyard rules status has all faults")
 	}
-	if h.FirstSync() {
+	if h.config.FirstSync() {
 		add(router.CauseFirstSync, router.Warning, h.started, "the first sync with GitHub is under way, as the database is new, or older than the deliveries that GitHub lists: not all jobs are known yet", "", "wait")
 	}
-	if n, first, last := h.Metrics.Worked.Unsigned(); n >= unsignedLeast && time.Since(last) < unsignedFor {
+	if n, first, last := h.config.Metrics.Worked.Unsigned(); n >= unsignedLeast && time.Since(last) < unsignedFor {
 		severity := router.Warning
-		if time.Since(h.Metrics.Worked.Last(telemetry.WorkedDelivery)) > quietLeast {
+		if time.Since(h.config.Metrics.Worked.Last(telemetry.WorkedDelivery)) > quietLeast {
 			severity = router.Critical
 		}
 		add(router.CauseUnsigned, severity, first, fmt.Sprintf("%d requests to the webhook in a row have no valid signature, so their jobs are not known", n), "",
 			"set the webhook's secret on GitHub to that of --webhook-secret-file; if other deliveries arrive, these are not GitHub's")
 	}
-	if n, since := h.Lost(); n > 0 && (time.Since(since) < lostFor || h.Metrics.Worked.Last(telemetry.WorkedDelivery).Before(since.Add(lostFor))) {
+	if n, since := h.config.Lost(); n > 0 && (time.Since(since) < lostFor || h.config.Metrics.Worked.Last(telemetry.WorkedDelivery).Before(since.Add(lostFor))) {
 		add(router.CauseLostDelivery, router.Warning, since, fmt.Sprintf("GitHub could not deliver %s; they are redelivered", router.Count(n, "event")), "",
 			"check that GitHub reaches --listen: the webhook's recent deliveries on GitHub have the errors")
 	}
@@ -367,7 +367,7 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 		})
 	}
 	waits, oldest := h.waiting(ctx)
-	last := h.Metrics.Worked.Last(telemetry.WorkedStart)
+	last := h.config.Metrics.Worked.Last(telemetry.WorkedStart)
 	if last.Before(h.started) {
 		last = h.started
 	}
@@ -384,7 +384,7 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 // waiting counts the jobs that wait for something other than a place, an approval or a free
 // node, and returns when the oldest was received.
 func (h *Health) waiting(ctx context.Context) (jobs int, oldest time.Time) {
-	open, err := h.Config.Store.OpenJobs(ctx, nil)
+	open, err := h.config.Store.OpenJobs(ctx, nil)
 	if err != nil {
 		return 0, time.Time{}
 	}
@@ -403,7 +403,7 @@ func (h *Health) waiting(ctx context.Context) (jobs int, oldest time.Time) {
 // of the last days, and on the same day of the week before; and how many. Of a longer time
 // without one, the last day counts: after a weekend, all of it would.
 func (h *Health) isQuiet(ctx context.Context, now time.Time) (quiet time.Duration, expected int) {
-	last := h.Metrics.Worked.Last(telemetry.WorkedDelivery)
+	last := h.config.Metrics.Worked.Last(telemetry.WorkedDelivery)
 	if last.IsZero() {
 		last = h.started
 	}
@@ -415,7 +415,7 @@ func (h *Health) isQuiet(ctx context.Context, now time.Time) (quiet time.Duratio
 	for day := 1; day <= quietDays; day++ {
 		until := now.AddDate(0, 0, -day)
 		from := until.Add(-hours)
-		n, oldest, err := h.Config.Store.Received(ctx, from, until)
+		n, oldest, err := h.config.Store.Received(ctx, from, until)
 		if err != nil || oldest.IsZero() || from.Before(oldest) {
 			break
 		}

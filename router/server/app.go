@@ -267,7 +267,7 @@ func (a *App) wire(c Config) {
 		Store: c.Store, Metrics: c.Metrics, Now: c.Now, Rules: a.decider.Status, FirstSync: a.first.UnderWay,
 		Silent: a.dispatcher.SilentFor, NotEvaluating: a.runners.NotEvaluating, Lost: a.sweeper.Lost,
 	}, "Switchyard "+version+" started")
-	changed(a.health, c.RulesVersion)
+	changed(a.health, c.RulesVersion, c.Now())
 	history := &pruner{store: c.Store, log: a.log, clock: sure, keep: c.Keep}
 	a.strays = strays
 	a.duties = []duty{
@@ -408,9 +408,9 @@ func (a *App) receive(ctx context.Context, d router.Delivery) error {
 }
 
 // changed records what differs from the rules and jobspecs that were in force before.
-func changed(h *health.Health, v router.RulesVersion) {
+func changed(h *health.Health, v router.RulesVersion, at time.Time) {
 	for _, what := range v.Changes {
-		h.Changed(router.Changed{At: h.Now(), What: what, Who: v.Who})
+		h.Changed(router.Changed{At: at, What: what, Who: v.Who})
 	}
 }
 
@@ -418,7 +418,7 @@ func changed(h *health.Health, v router.RulesVersion) {
 // decision. Safe for concurrent use, as are the methods below.
 func (a *App) Reload(set *rules.Set, v router.RulesVersion) {
 	a.decider.Reload(set, v)
-	changed(a.health, v)
+	changed(a.health, v, a.now())
 	a.limits.Give()
 	a.newRules.Give()
 }
@@ -472,7 +472,7 @@ func (a *App) adminHandler() http.Handler {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	}).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/readyz", a.local(func(w http.ResponseWriter, req *http.Request) {
-		r, status := readiness(req.Context(), a.health), http.StatusOK
+		r, status := readiness(req.Context(), a.health, a.decider.Status()), http.StatusOK
 		if r.Status == "not ready" {
 			status = http.StatusServiceUnavailable
 		}

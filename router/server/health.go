@@ -34,10 +34,10 @@ type Check struct {
 }
 
 // readiness checks everything.
-func readiness(ctx context.Context, h *health.Health) Readiness {
+func readiness(ctx context.Context, h *health.Health, inForce router.RulesStatus) Readiness {
 	status := h.Status(ctx, nil)
 	_, counts := h.Store(ctx)
-	r := Readiness{Status: status.Status, Jobs: counts, Rules: h.Rules(), Troubles: slices.Clone(status.Troubles)}
+	r := Readiness{Status: status.Status, Jobs: counts, Rules: inForce, Troubles: slices.Clone(status.Troubles)}
 	for i := range r.Troubles { // whoever may ask here may know nothing of single jobs
 		t := &r.Troubles[i]
 		t.Where, t.Repositories, t.Labels, t.Groups = "", []string{}, []string{}, []router.TroubleGroup{}

@@ -283,7 +283,7 @@ func testIncident(t *testing.T, in incident, promtool string) {
 		time.Sleep(time.Second)
 	}
 	first := s.status(t)[0]
-	if first.Since.Before(began.Add(-time.Second)) || first.Fix == "" {
+	if first.Since.Before(began.Add(-jobEvery)) || first.Fix == "" {
 		t.Errorf("since %v, and begun at %v: %+v", first.Since, began, first)
 	}
 	ready := readyz(t, s.App, in.check, func(int, server.Readiness) bool { return true })
