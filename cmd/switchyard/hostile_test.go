@@ -239,7 +239,7 @@ func TestStrangersStringsAreText(t *testing.T) {
 	commands := [][]string{
 		{"jobs", "list"}, {"jobs", "list", "--format", "json"}, {"jobs", "list", "--label", strangers}, {"jobs", "list", "--db", y.Database},
 		{"runners", "list"}, {"runners", "list", "--format", "json"}, {"runners", "stop", strangers}, {"fleet"},
-		{"audit"}, {"audit", "--format", "json"}, {"jobs", "sync", "acme/" + strings.ReplaceAll(strangers, "/", "")}, {"rules", "status"},
+		{"audit"}, {"audit", "--format", "json"}, {"jobs", "sync", "acme/" + strings.ReplaceAll(strangers, "/", "")}, {"rules", "status"}, {"status"}, {"status", "--format", "json"},
 		{"jobs", "export", "--db", y.Database}, {"jobs", "export", "--db", y.Database, "--output", history},
 		{"diff", y.rules, other, "--history", history}, {"diff", y.rules, other, "--history", y.Database, "--format", "json"}, {"diff", y.rules, other, "--history", history, "--format", "github"},
 		{"check", wrong}, {"check", "--format", "json", wrong}, {"check", "--format", "github", wrong},

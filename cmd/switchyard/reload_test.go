@@ -110,7 +110,7 @@ func TestServeTakesUpANewFile(t *testing.T) {
 	if second.Origin != "file changed" || second.Hash == began.Hash {
 		t.Errorf("the new rules are %+v", second)
 	}
-	if code, out := p.askStatus(); code != exitYes || !strings.Contains(out, second.Hash[:12]) || !strings.Contains(out, path) {
+	if code, out := p.askStatus(); code != exitYes || !strings.Contains(out, second.Hash[:12]) || !strings.Contains(out, path) || !strings.Contains(out, "changed   rules.yaml: line ") {
 		t.Errorf("rules status = %d:\n%s", code, out)
 	}
 

@@ -21,8 +21,9 @@ func rulesStatusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show which rules a running server has in force",
-		Long: `Status asks a running server which rules are in force, since when, and whether
-and why newer ones were refused.
+		Long: `Status asks a running server which rules are in force, since when, who applied
+them, what they and the jobspecs change, and whether and why newer ones were
+refused.
 
 Exit codes: 0, the newest rules are in force; 1, newer ones were refused;
 2, could not tell.`,
@@ -70,6 +71,12 @@ func writeRulesStatus(w io.Writer, s router.RulesStatus) error {
 	}
 	fmt.Fprintf(tw, "in force\t%s\n", shortHash(s.Hash))
 	fmt.Fprintf(tw, "loaded\t%s\n", when(s.LoadedAt, s.Origin))
+	if s.Who != "" {
+		fmt.Fprintf(tw, "by\t%s\n", router.Printable(s.Who))
+	}
+	for _, c := range s.Changes {
+		fmt.Fprintf(tw, "changed\t%s\n", router.Printable(c))
+	}
 	fmt.Fprintf(tw, "rules\t%d\n", s.Rules)
 	for _, f := range s.Files {
 		fmt.Fprintf(tw, "file\t%s\n", router.Printable(f))

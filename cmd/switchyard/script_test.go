@@ -74,6 +74,19 @@ func TestScripts(t *testing.T) {
 				file := ts.MkAbs("token")
 				ts.Check(os.WriteFile(file, []byte(operatorsToken+"\n"), 0o600))
 			},
+			// awaits CAUSE waits until the status names a cause; with ! in front, until it does not.
+			"awaits": func(ts *testscript.TestScript, neg bool, args []string) {
+				for range 600 {
+					if err := ts.Exec("switchyard", "status", "--format", "json"); err != nil && !errors.As(err, new(*exec.ExitError)) {
+						ts.Fatalf("%v", err)
+					}
+					if said := ts.ReadFile("stdout"); said != "" && strings.Contains(said, `"cause": "`+args[0]+`"`) != neg {
+						return
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
+				ts.Fatalf("the status stays\n%s", ts.ReadFile("stdout"))
+			},
 			// database FILE makes a server's database of three jobs, one of them decided.
 			"database": func(ts *testscript.TestScript, _ bool, args []string) {
 				ts.Check(makeDatabase(ts.MkAbs(args[0])))
@@ -126,7 +139,7 @@ func TestTheHelpOfServeNamesItsFlags(t *testing.T) {
 }
 
 func TestEachHelpFitsAScreenAndEndsWithAnExample(t *testing.T) {
-	for _, command := range []string{"", "serve", "check", "test", "explain", "diff", "rules", "rules status", "jobs", "jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs sync", "jobs export", "runners", "runners list", "runners stop", "fleet", "audit", "backup", "schema", "demo", "version"} {
+	for _, command := range []string{"", "serve", "check", "test", "explain", "diff", "rules", "rules status", "jobs", "jobs list", "jobs show", "jobs retry", "jobs cancel", "jobs sync", "jobs export", "runners", "runners list", "runners stop", "fleet", "audit", "backup", "schema", "status", "demo", "version"} {
 		var out, stderr bytes.Buffer
 		code := run(t.Context(), append(strings.Fields(command), "--help"), nil, &out, &stderr)
 		_, example, _ := strings.Cut(out.String(), "\nExample")

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/router/nomad"
@@ -33,6 +35,7 @@ func newRulebook(t *testing.T, path string, files map[string]string) (kept, *inF
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
+		must(t, os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700))
 		write(t, filepath.Join(dir, name), text)
 	}
 	st := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
@@ -51,12 +54,14 @@ type inForceNow struct {
 	rules   string
 	reloads int
 	refused router.RefusedRules
+	version router.RulesVersion
 }
 
 func (a *inForceNow) Reload(set *rules.Set, v router.RulesVersion) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.rules, a.reloads = v.Origin+": "+strings.Join(set.Rules(), " "), a.reloads+1
+	a.version = v
 }
 func (a *inForceNow) RefuseRules(r router.RefusedRules) { a.refused = r }
 func (a *inForceNow) KeepRules()                        {}
@@ -115,6 +120,49 @@ func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
 	must(t, err)
 	if err := b.Apply(t.Context(), router.RulesEdit{Base: b.base(t), Files: old.Files, Who: "ada", Origin: "put back"}); err != nil || app.rules != "put back: first" {
 		t.Errorf("putting back: %v; in force: %s", err, app.rules)
+	}
+}
+
+// Each change of what is in force is a line, which says where it is and who made it. A start
+// says what was changed since the last good rules.
+func TestAChangeIsALine(t *testing.T) {
+	const spec = `{"ID": "own", "Name": "own", "Type": "batch", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "t", "Driver": "docker"}]}]}`
+	limited := func(running int) string {
+		return fmt.Sprintf("version: 1\nlabels: { self-hosted: {} }\nrules:\n  - name: first\n    if: has(\"self-hosted\")\n    jobspec: own\n    limit: { running: %d }\n", running)
+	}
+	b, app := newRulebook(t, "rules.yaml", map[string]string{"rules.yaml": denyAll("zero"), "specs/own.nomad.json": spec})
+	b.specDir = filepath.Join(filepath.Dir(b.rules), "specs")
+	replace(t, b.rules, limited(9))
+	b.marks = b.Store
+	began, err := b.Start(t.Context())
+	if err != nil || len(began.Version.Changes) != 0 {
+		t.Fatalf("the first start says %q, %v", began.Version.Changes, err)
+	}
+	want := func(what, who string, changes ...string) {
+		t.Helper()
+		if diff := cmp.Diff(changes, app.version.Changes); diff != "" || app.version.Who != who {
+			t.Errorf("after %s, by %q (-want +got):\n%s", what, app.version.Who, diff)
+		}
+	}
+	replace(t, b.rules, limited(1))
+	b.refresh(t.Context(), fileChanged)
+	want("a limit", "", "rules.yaml: line 7: `limit: { running: 9 }` → `limit: { running: 1 }`")
+	must(t, b.Apply(t.Context(), router.RulesEdit{Base: b.base(t), Files: []rules.File{file("rules.yaml", strings.Replace(limited(1), "first", "second", 1))}, Who: "ada", Origin: "applied"}))
+	want("a rule", "ada", "rules.yaml: line 4: `- name: first` → `- name: second`")
+	replace(t, filepath.Join(b.specDir, "own.nomad.json"), strings.Replace(spec, "docker", "podman", 1))
+	b.refresh(t.Context(), fileChanged)
+	want("a jobspec", "", `jobspec own: line 1: `+"`…e\": \"t\", \"Driver\": \"docker\"}]}]}` → `…e\": \"t\", \"Driver\": \"podman\"}]}]}`")
+	long := strings.Repeat("x", maxChange)
+	if got, want := difference(long+"one", long+"two"), "line 1: `…"+long[:20]+"one` → `…"+long[:20]+"two`"; got != want {
+		t.Errorf("of a long line: %s, want %s", got, want)
+	}
+
+	replace(t, b.rules, limited(3)) // while no server runs
+	again := &Book{source: b.source, nomad: b.nomad, keep: b.KeepRules, marks: b.Store, log: b.log}
+	started, err := again.Start(t.Context())
+	must(t, err)
+	if diff := cmp.Diff([]string{"rules.yaml: line 4: `- name: second` → `- name: first`, and 3 more"}, started.Version.Changes); diff != "" {
+		t.Errorf("after a start (-want +got):\n%s", diff)
 	}
 }
 

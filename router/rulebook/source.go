@@ -83,6 +83,7 @@ func (c content) version(origin string) router.RulesVersion {
 const (
 	maxChanges = 20  // that a version reports
 	maxChange  = 160 // characters of a line that was changed
+	keptSame   = 20  // bytes before the first that was
 )
 
 // changes says what differs from an earlier content, in one line for each file and jobspec.
@@ -135,9 +136,21 @@ func difference(before, after string) string {
 		was, is = was[:len(was)-1], is[:len(is)-1]
 	}
 	was, is = was[first:], is[first:]
+	same := 0 // bytes at the start of a long line that are the same, but for the last few
+	if len(was) > 0 && len(is) > 0 {
+		for i, c := range was[0] {
+			if !strings.HasPrefix(is[0][min(i, len(is[0])):], string(c)) {
+				break
+			}
+			same = i + 1 - keptSame
+		}
+	}
 	show := func(lines []string) string {
-		if len(lines) == 0 {
+		switch {
+		case len(lines) == 0:
 			return "nothing"
+		case same > maxChange/2:
+			return "`…" + router.Cut(strings.ToValidUTF8(lines[0][same:], ""), maxChange) + "`"
 		}
 		return "`" + router.Cut(strings.TrimSpace(lines[0]), maxChange) + "`"
 	}
