@@ -19,6 +19,7 @@ import (
 
 // A fake is a database that has what its fields say.
 type fake struct {
+	metrics  *telemetry.Metrics // of the Health that open made
 	err      error
 	jobs     []router.JobTrouble
 	holders  []router.LimitHolder
@@ -56,8 +57,9 @@ func repo(name string) router.Repo {
 
 // open returns the health of a server that starts now.
 func open(f *fake) *health.Health {
+	f.metrics = telemetry.NewMetrics()
 	return health.New(health.Config{
-		Store: f, Metrics: telemetry.NewMetrics(), Now: time.Now,
+		Store: f, Metrics: f.metrics, Now: time.Now,
 		Rules: func() router.RulesStatus { return router.RulesStatus{} }, FirstSync: func() bool { return false },
 		Silent: func() time.Duration { return 0 }, NotEvaluating: func() time.Duration { return 0 },
 		Lost: func() (int, time.Time) { return 0, time.Time{} },
@@ -95,7 +97,7 @@ func TestAViewerSeesNothingOfOtherRepositories(t *testing.T) {
 		}
 		f.jobs = append(f.jobs, trouble(router.CauseAway, "secret-rule", "secret/one", 40))
 		h := open(f)
-		h.Metrics.Nomad.Called("register job", 403, 0) // is behind jobs that Nomad refuses
+		f.metrics.Nomad.Called("register job", 403, 0) // is behind jobs that Nomad refuses
 		all, err := json.Marshal(h.Status(t.Context(), nil))
 		if err != nil || strings.Count(string(all), "secret/one") < 9 {
 			t.Fatalf("who may see all sees %s (%v)", all, err)
@@ -260,7 +262,7 @@ func TestSilenceIsJudgedByTheDayOfTheWeek(t *testing.T) {
 			}}
 			h := open(f)
 			time.Sleep(time.Until(saturday.Add(tt.last)))
-			h.Metrics.Delivered(router.DeliveryStored)
+			f.metrics.Delivered(router.DeliveryStored)
 			time.Sleep(time.Until(saturday.Add(tt.at)))
 			s := h.Status(t.Context(), nil)
 			if got := causes(s); (got == "degraded, critical no_delivery") != tt.want || !tt.want && got != "ok" {
