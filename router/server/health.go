@@ -45,7 +45,7 @@ func readiness(ctx context.Context, h *health.Health, inForce router.RulesStatus
 			t.Said = ""
 		}
 	}
-	r.Rules.Changes = []string{} // whoever may ask here may not read the rules
+	r.Rules.Who, r.Rules.Changes = "", []string{} // whoever may ask here may not read the rules
 	for _, name := range []string{"store", "first_look", "nomad", "github", "deliveries", "disk", "jobs", "rules"} {
 		check := Check{Name: name, Status: "ok"}
 		for _, t := range status.Troubles { // the worst first

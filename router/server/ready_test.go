@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/routertest"
 	"switchyard/router/server"
 	"switchyard/rules"
 )
@@ -62,4 +64,35 @@ func testNoRunnerStartsThatGitHubWouldNotTake(t *testing.T) {
 	for id := int64(1); id <= 3; id++ {
 		r.await(id, in(router.Dispatched))
 	}
+}
+
+// Whoever asks for /readyz may know of no single job: which repository it is of, what it asks
+// for, or what is said of it; nor who changed the rules.
+func TestReadinessNamesNoRepository(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		nomad := &cluster{fail: func(int) error { return errors.New("connection refused by acme") }}
+		r := start(t, openStore(t), nomad, &hub{}, func(c *server.Config) { c.Tick = time.Second })
+		r.App.Reload(routertest.Parse(t, testRules), router.RulesVersion{Origin: "applied", Who: "ada", Changes: []string{"rules.yaml: line 9: `acme`"}})
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.deliver(delivery(2, "queued", "self-hosted", "linx"))
+		r.await(1, in(router.Retrying))
+		r.await(2, in(router.Unroutable))
+		time.Sleep(time.Minute)
+		if list := r.App.Status(t.Context(), nil).Troubles; !has(list, router.CauseNomad) || !has(list, router.CauseUnroutable) {
+			t.Fatalf("the troubles are %s", shown(list))
+		}
+		resp, err := httpClient.Get("http://" + r.App.AdminAddr() + "/readyz")
+		must(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		must(t, err)
+		if text := string(body); !strings.Contains(text, `"nomad"`) || !strings.Contains(text, `"unroutable"`) {
+			t.Errorf("it does not say what is wrong: %s", text)
+		}
+		for _, name := range []string{"acme", "web", "linx", "build", "ada"} {
+			if strings.Contains(string(body), name) {
+				t.Errorf("it names %s: %s", name, body)
+			}
+		}
+	})
 }
