@@ -114,7 +114,7 @@ func TestAViewerSeesNothingOfOtherRepositories(t *testing.T) {
 			if x.Jobs != 2 || len(x.Groups) != 1 || !strings.Contains(x.Where, "acme/web") {
 				t.Errorf("%s is %+v", x.Cause, x)
 			}
-			if x.Cause == router.CauseLimit && x.Said != "acme/web has 1 place of linux, and 2 of its jobs wait" {
+			if x.Cause == router.CauseLimit && x.Said != "acme/web has 1 of 6 places and 2 more jobs waiting" {
 				t.Errorf("the limit says %q", x.Said)
 			}
 		}

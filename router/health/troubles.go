@@ -183,21 +183,64 @@ func where(t router.Trouble, repos int) string {
 	return text
 }
 
+// saysLimits says who has the places under limits, and whose jobs wait for them.
 func saysLimits(holders []router.LimitHolder, within router.Scope) string {
-	var all []string
+	places, keys := map[string]int{}, []string{} // all have jobs that wait, so all places are taken
 	for _, h := range holders {
-		if len(all) == router.TroubleNames {
-			break
+		if _, known := places[h.Key]; !known {
+			keys = append(keys, h.Key)
 		}
-		if within.Has(h.Repo) {
-			text := fmt.Sprintf("%s has %s of %s", h.Repo.FullName, router.Count(h.Jobs, "place"), h.Key)
-			if h.Waiting > 0 {
-				text += fmt.Sprintf(", and %d of its jobs wait%s", h.Waiting, plural(h.Waiting, "s", ""))
+		places[h.Key] += h.Jobs
+	}
+	var all []string
+	more := 0
+	for _, key := range keys {
+		first := true
+		for _, h := range holders {
+			switch {
+			case h.Key != key || !within.Has(h.Repo):
+				continue
+			case len(all) == router.TroubleNames:
+				more++
+				continue
 			}
-			all = append(all, text)
+			said := h.Repo.FullName + " " + saysPlaces(h, places[key], first)
+			if rule, counted, split := strings.Cut(key, "|"); first && (split || len(keys) > 1) {
+				if counted != "" {
+					rule += " for " + counted
+				}
+				said = "rule " + rule + ": " + said
+			}
+			all, first = append(all, said), false
 		}
 	}
+	if more > 0 {
+		all = append(all, fmt.Sprintf("and %d more", more))
+	}
 	return strings.Join(all, "; ")
+}
+
+// saysPlaces says how many of the places a repository has, and how many of its jobs wait.
+func saysPlaces(h router.LimitHolder, places int, first bool) (text string) {
+	switch {
+	case h.Jobs == 0 && first:
+		text = fmt.Sprintf("has no place (%d in all)", places)
+	case h.Jobs == 0:
+		text = "has none"
+	case h.Jobs < places:
+		text = fmt.Sprintf("has %d of %d places", h.Jobs, places)
+	case places == 1:
+		text = "has the only place"
+	default:
+		text = fmt.Sprintf("has all %d places", places)
+	}
+	switch {
+	case h.Waiting > 0 && h.Jobs > 0:
+		text += fmt.Sprintf(" and %d more %s waiting", h.Waiting, plural(h.Waiting, "job", "jobs"))
+	case h.Waiting > 0:
+		text += fmt.Sprintf(" and %s waiting", router.Count(h.Waiting, "job"))
+	}
+	return text
 }
 
 // most returns the names with the highest counts.

@@ -47,7 +47,7 @@ func testNoRunnerStartsThatGitHubWouldNotTake(t *testing.T) {
 		due = append(due, j.DueAt)
 	}
 	r.deliver(delivery(4, "queued", "self-hosted", "linux"))
-	if j := r.await(4, in(router.Held)); !strings.Contains(j.Reason, "at most 3 per rule, and 3") {
+	if j := r.await(4, in(router.Held)); !strings.Contains(j.Reason, "runs at most 3 jobs at a time") {
 		t.Errorf("job 4: %q", j.Reason)
 	}
 	for i, at := range due {

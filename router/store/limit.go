@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"switchyard/router"
@@ -69,8 +70,7 @@ func (s *dispatchStore) Admit(ctx context.Context, jobID int64, d *router.Decisi
 		query, args := admitSQL, []any{jobID, key}
 		admitted := running < d.Limit.Running
 		if !admitted {
-			reason := fmt.Sprintf("waits for a place: rule %s has at most %d per %s, and %d for %s", d.Rule, d.Limit.Running, d.Limit.Per, running, key)
-			query, args = holdForLimitSQL, []any{jobID, key, reason, decision, millis(now)}
+			query, args = holdForLimitSQL, []any{jobID, key, saysLimit(d), decision, millis(now)}
 		}
 		n, err := t.exec(query, args...)
 		if n > 0 || err != nil {
@@ -81,6 +81,22 @@ func (s *dispatchStore) Admit(ctx context.Context, jobID int64, d *router.Decisi
 		}
 		return false, router.ErrNotWaiting
 	})
+}
+
+// saysLimit returns what a job that gets no place waits for.
+func saysLimit(d *router.Decision) string {
+	of := ""
+	if _, counted, ok := strings.Cut(d.Limit.Key, "|"); ok {
+		switch {
+		case d.Limit.Per != "label":
+			of = fmt.Sprintf(" of %s %s", d.Limit.Per, counted)
+		case counted != "":
+			of = " with the labels " + counted
+		default:
+			of = " without known labels"
+		}
+	}
+	return fmt.Sprintf("waits for a place: rule %s runs at most %s%s at a time", d.Rule, router.Count(d.Limit.Running, "job"), of)
 }
 
 // Reconsider implements dispatch.Store.

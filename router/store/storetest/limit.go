@@ -38,7 +38,7 @@ var limitTests = []test{
 			t.Error("another key is limited, too")
 		}
 		j := f.wantState(3, router.Held)
-		if want := "waits for a place: rule linux has at most 2 per rule, and 2 for linux"; j.Reason != want {
+		if want := "waits for a place: rule linux runs at most 2 jobs at a time"; j.Reason != want {
 			t.Errorf("reason %q, want %q", j.Reason, want)
 		}
 		wantDiff(t, j.Decision, limited(2, "linux"))
