@@ -60,6 +60,13 @@ type OpenJobs struct {
 	Oldest time.Time // when the first of them was received
 }
 
+// RepoJobs are the jobs of a repository that have not ended.
+type RepoJobs struct {
+	Repo                                Repo
+	Waiting, Placing, Starting, Running int       // not on Nomad yet, without a node, with a node, on a runner
+	Oldest                              time.Time // when the first of those that do not run was received; zero: all run
+}
+
 // A Demand counts the jobs that ask for the same labels.
 type Demand struct {
 	Labels []string // as they came

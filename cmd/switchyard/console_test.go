@@ -8,7 +8,11 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	stdlog "log"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"os"
 	"os/exec"
@@ -522,6 +526,38 @@ func TestTheConsoleInABrowser(t *testing.T) {
 		if got := text("#diagnostics"); !strings.Contains(got, ":2:") {
 			t.Errorf("the fault is said as %s", got)
 		}
+	})
+
+	t.Run("a page says that it is old while the server does not answer", func(t *testing.T) {
+		y := newYard(t, yardConfig{})
+		to, err := url.Parse(y.console)
+		must(t, err)
+		var away atomic.Bool
+		pass := httputil.NewSingleHostReverseProxy(to)
+		pass.FlushInterval, pass.ErrorLog = -1, stdlog.New(io.Discard, "", 0)
+		front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if away.Load() {
+				panic(http.ErrAbortHandler)
+			}
+			pass.ServeHTTP(w, r)
+		}))
+		front.Config.ErrorLog = pass.ErrorLog
+		defer func() { // which waits for the stream
+			away.Store(true)
+			front.CloseClientConnections()
+			front.Close()
+		}()
+		b := openTab(t, browser, front.URL)
+		b.expect("net::")
+		b.open("/jobs")
+		if !value[bool](b, `document.getElementById("stale").hidden`) {
+			t.Error("what was just loaded is said to be old")
+		}
+		away.Store(true)
+		front.CloseClientConnections()
+		b.until(`!document.getElementById("stale").hidden && /^The server does not answer: what is shown is \d+ s old\.$/.test(document.getElementById("stale").innerText)`)
+		away.Store(false)
+		b.until(`document.getElementById("stale").hidden`)
 	})
 
 	t.Run("pictures", func(t *testing.T) {

@@ -36,6 +36,29 @@ func (r reads) OpenJobs(ctx context.Context, within router.Scope) ([]router.Open
 	}, openJobsSQL+" AND "+where.String()+openJobsGroups, where.args...)
 }
 
+// openReposSQL reads the jobs that have not ended, and no others.
+const (
+	openReposSQL = `
+SELECT host, owner, repo, sum(state IN ('held', 'queued', 'retrying')), sum(state = 'dispatched' AND cause <> 'starting'), sum(state = 'dispatched' AND cause = 'starting'),
+	sum(state = 'running'), coalesce(min(iif(state = 'running', NULL, received_at)), 0)
+FROM jobs INDEXED BY jobs_state WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND `
+
+	openReposGroups = ` GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 4 DESC, 1, 2, 3 LIMIT ?`
+)
+
+// OpenRepos implements api.Database.
+func (r reads) OpenRepos(ctx context.Context, within router.Scope, limit int) ([]router.RepoJobs, error) {
+	var where condition
+	where.and("true")
+	where.within(within)
+	return list(r.querier(ctx), "count the jobs of repositories", func(rows *sql.Rows, o *router.RepoJobs) error {
+		var oldest int64
+		err := rows.Scan(&o.Repo.Host, &o.Repo.Owner, &o.Repo.Name, &o.Waiting, &o.Placing, &o.Starting, &o.Running, &oldest)
+		o.Repo.FullName, o.Oldest = o.Repo.Owner+"/"+o.Repo.Name, fromMillis(oldest)
+		return err
+	}, openReposSQL+where.String()+openReposGroups, append(where.args, limit)...)
+}
+
 const liveRunnersSQL = `SELECT state, count(*) FROM runners WHERE ended_at = 0 GROUP BY state`
 
 // LiveRunners implements telemetry.Counter. States without runners are left out.

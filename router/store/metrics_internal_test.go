@@ -13,8 +13,9 @@ import (
 func TestMetricsReadNoHistory(t *testing.T) {
 	s := openTemp(t)
 	for query, want := range map[string][]string{
-		openJobsSQL:    {"SEARCH j USING INDEX jobs_state (state=?)"},
-		liveRunnersSQL: {"SCAN runners USING COVERING INDEX runners_live"},
+		openJobsSQL:                             {"SEARCH j USING INDEX jobs_state (state=?)"},
+		openReposSQL + "true" + openReposGroups: {"SEARCH jobs USING INDEX jobs_state (state=?)"},
+		liveRunnersSQL:                          {"SCAN runners USING COVERING INDEX runners_live"},
 		troublesSQL + "true" + troublesGroups: {
 			"SCAN t", "SEARCH j USING INTEGER PRIMARY KEY", "SEARCH r USING INDEX runners_live (state=?)", "SEARCH j USING INDEX jobs_state (state=?)",
 		},

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"switchyard/router"
 	"switchyard/router/web/api"
@@ -17,6 +20,8 @@ import (
 const (
 	nowOldest = 10 // jobs that wait longest
 	nowRules  = 40 // rules with most to do
+	nowRepos  = 20 // repositories with most open jobs
+	nowGroups = 8  // groups of a trouble that are shown at once
 	nowHours  = 24
 	dayShare  = 20 // times as long as it took to make, the last day is shown
 )
@@ -39,6 +44,9 @@ type summary struct {
 	MoreRules                           int
 	Why                                 []waitsFor
 	Oldest                              []waiting
+	Repos                               []router.RepoJobs // those with most open jobs
+	Unroutable                          []api.UnroutableGroup
+	MoreUnroutable                      bool // than those
 
 	*lastDay
 }
@@ -124,8 +132,54 @@ type nowView struct {
 	now      time.Time
 }
 
-// Since returns how long a trouble has lasted.
-func (v nowView) Since(t router.Trouble) string { return took(v.now.Sub(t.Since)) }
+// Groups returns the groups of a trouble, the newest first: those that are shown at once,
+// and the others.
+func (v nowView) Groups(t router.Trouble) [][]router.TroubleGroup {
+	if len(t.Groups) < 2 || t.Cause == router.CauseUnroutable && len(v.Unroutable) > 0 { // has a list of its own
+		return nil
+	}
+	all := slices.SortedStableFunc(slices.Values(t.Groups), func(a, b router.TroubleGroup) int { return b.Since.Compare(a.Since) })
+	if len(all) <= nowGroups+1 {
+		return [][]router.TroubleGroup{all}
+	}
+	return [][]router.TroubleGroup{all[:nowGroups], all[nowGroups:]}
+}
+
+// Says returns what a group says that its trouble does not, apart from numbers.
+func (v nowView) Says(t router.Trouble, g router.TroubleGroup) string {
+	words := func(s string) string {
+		return strings.Trim(strings.Map(func(r rune) rune {
+			if unicode.IsDigit(r) {
+				return -1
+			}
+			return r
+		}, s), " ")
+	}
+	if t.Cause == router.CauseLimit || words(g.Said) == words(t.Said) {
+		return ""
+	}
+	return g.Said
+}
+
+// List returns where the jobs of a group are.
+func (v nowView) List(g router.TroubleGroup) string {
+	if g.Jobs == 1 {
+		return fmt.Sprintf("/jobs/%d", g.Newest)
+	}
+	q := url.Values{"state": {"held,queued,retrying,dispatched,unroutable"}, "repo": {g.Repository}}
+	if g.Rule != "" {
+		q.Set("rule", g.Rule)
+	}
+	return "/jobs?" + q.Encode()
+}
+
+// Routed reports whether the rules in force would route some of the unroutable jobs.
+func (v nowView) Routed() bool {
+	return slices.ContainsFunc(v.Unroutable, func(g api.UnroutableGroup) bool { return g.Routed })
+}
+
+// Ago returns how long ago t was.
+func (v nowView) Ago(t time.Time) string { return took(v.now.Sub(t)) }
 
 // For returns how long the job has waited.
 func (v nowView) For(w waiting) string { return took(v.now.Sub(w.Job.ReceivedAt)) }
@@ -161,6 +215,14 @@ func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, 
 	if err != nil {
 		return nil, err
 	}
+	repos, err := n.api.Database.OpenRepos(ctx, scope, nowRepos)
+	if err != nil {
+		return nil, err
+	}
+	unroutable, more, err := n.api.Unroutable(ctx)
+	if err != nil {
+		return nil, err
+	}
 	// This alone is long, and may be a little old.
 	day, err := n.day.get(ctx, scopeKey(scope), n.clock, dayShare, func(ctx context.Context) (*lastDay, error) {
 		started, err := n.api.Database.Starts(ctx, scope, now.Add(-nowHours*time.Hour))
@@ -172,7 +234,7 @@ func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, 
 	if err != nil {
 		return nil, err
 	}
-	s := &summary{lastDay: day}
+	s := &summary{lastDay: day, Repos: repos, Unroutable: unroutable, MoreUnroutable: more}
 	for _, j := range oldest {
 		w := waiting{Job: api.JobOf(j), router: j}
 		if j.State == router.Dispatched {
@@ -237,6 +299,17 @@ func (s *summary) count(open []router.OpenJobs) {
 	if len(s.Rules) > nowRules {
 		s.Rules, s.MoreRules = s.Rules[:nowRules], len(s.Rules)-nowRules
 	}
+}
+
+// retryUnroutableForm retries the unroutable jobs like one, or all that the rules in force
+// would route.
+func (s *console) retryUnroutableForm(req *http.Request) (string, error) {
+	p := api.Parameters{Values: req.PostForm}
+	like := p.Number("like", 0, 1, 1<<62)
+	if err := p.End(); err != nil {
+		return "", err
+	}
+	return "/", s.api.RetryUnroutable(req, like)
 }
 
 func newLastDay(started []router.Start, now time.Time) *lastDay {

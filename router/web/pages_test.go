@@ -58,6 +58,34 @@ func TestNowShowsTrouble(t *testing.T) {
 	s.wantText("/jobs", http.StatusOK, `<div class="bar is-critical" role="status">`, `<strong>Newer rules were refused: &lt;b&gt;`, `· <a href="/">and 1 more</a>`)
 }
 
+// many is an app with a trouble of many groups, each with words of its own.
+type many struct{ *app }
+
+func (many) Status(context.Context, router.Scope) router.Status {
+	t := router.Trouble{Cause: router.CauseNomad, Severity: router.Critical, Since: t0, What: "many", Said: "runner 1 is refused", Fix: "wait", Jobs: 60}
+	for i := range 30 {
+		g := router.TroubleGroup{Rule: "linux", Repository: fmt.Sprintf("acme/r%d", i), Jobs: 2, Since: t0.Add(time.Duration(i) * time.Minute), Said: fmt.Sprintf("runner %d is refused", i)}
+		if i == 29 {
+			g.Said = strings.Repeat("other words ", 50) + "<end>"
+		}
+		t.Groups = append(t.Groups, g)
+	}
+	return router.Status{Status: "degraded", At: t0, Troubles: []router.Trouble{t}}
+}
+
+func TestNowListsTheNewestOfATroubleFirst(t *testing.T) {
+	s := serve(t, func(c *web.Config) { c.App, c.Now = many{&app{}}, func() time.Time { return t0.Add(time.Hour) } })
+	body := s.get("/", http.StatusOK)
+	body = body[strings.Index(body, "<section"):strings.Index(body, `<dl class="stats">`)]
+	if newest, older, oldest := strings.Index(body, "acme/r29<"), strings.Index(body, "<summary>22 more</summary>"), strings.Index(body, "acme/r0<"); newest < 0 || newest > older || older > oldest {
+		t.Errorf("the newest at %d, others at %d, the oldest at %d: %s", newest, older, oldest, body)
+	}
+	wants(t, body, "other words &lt;end&gt;</div>", `<a href="/jobs?repo=acme%2Fr29&amp;rule=linux&amp;state=held%2Cqueued%2Cretrying%2Cdispatched%2Cunroutable">2 jobs</a> <span class="soft nowrap">for 31 min</span>`)
+	if n := strings.Count(body, "is refused"); n != 1 {
+		t.Errorf("the same is said %d times: %s", n, body)
+	}
+}
+
 func TestTheLastDayIsDrawn(t *testing.T) {
 	c := history(t, 4000)
 	wants(t, getPage(t, web.Handler(c), "/").Body.String(), `class="band2"`, `aria-label="Jobs that started in each of the last 24 hours`, "<summary>The numbers</summary>", ">h3</a>", "median of")

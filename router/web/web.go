@@ -133,7 +133,7 @@ func (s *console) router() *mux.Router {
 		r.Handle(p.path, s.guard.Only(p.role, s.page(p))).Methods(http.MethodGet, http.MethodHead)
 	}
 	for path, do := range map[string]func(*http.Request) (goTo string, err error){
-		"/jobs/{id}/retry": s.retryForm, "/jobs/{id}/cancel": s.cancelForm, "/runners/{id}/stop": s.stopForm,
+		"/jobs/{id}/retry": s.retryForm, "/jobs/{id}/cancel": s.cancelForm, "/runners/{id}/stop": s.stopForm, "/unroutable/retry": s.retryUnroutableForm,
 	} {
 		r.Handle(path, s.guard.Only(auth.Operator, s.form(api.Audited(s.guard, do)))).Methods(http.MethodPost)
 	}

@@ -53,6 +53,27 @@ var statsTests = []test{
 			fmt.Fprint(&b, "· ", n, " open")
 			return b.String()
 		}
+		repos := func(within router.Scope, limit int) (told []string) {
+			t.Helper()
+			list, err := f.OpenRepos(f.ctx(), within, limit)
+			f.must(err)
+			for _, r := range list {
+				told = append(told, fmt.Sprint(r.Repo.FullName, " ", r.Waiting, r.Placing, r.Starting, r.Running, " ", r.Oldest.Sub(T0)))
+			}
+			return told
+		}
+		for _, tt := range []struct {
+			within router.Scope
+			limit  int
+			want   []string
+		}{
+			{nil, 9, []string{"Beta/web 1 0 0 1 -4m0s", "acme/web 0 1 0 1 -2m0s"}},
+			{nil, 1, []string{"Beta/web 1 0 0 1 -4m0s"}},
+			{router.Scope{"ACME/*"}, 9, []string{"acme/web 0 1 0 1 -2m0s"}},
+			{router.Scope{}, 9, nil},
+		} {
+			wantDiff(t, repos(tt.within, tt.limit), tt.want)
+		}
 		rule := f.job(3).Decision.Rule
 		five, three := "· "+rule+" 5s at -4m55s ", "· "+rule+" 3s at -2m57s "
 		for _, tt := range []struct {

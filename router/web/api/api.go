@@ -86,6 +86,11 @@ type Database interface {
 	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
 	Changes(ctx context.Context, after int64, limit int) ([]router.Change, error)
 	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
+
+	// OpenRepos counts the jobs that have not ended, of the repositories with most of them
+	// first, at most limit.
+	OpenRepos(ctx context.Context, within router.Scope, limit int) ([]router.RepoJobs, error)
+
 	Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error)
 	Starts(ctx context.Context, within router.Scope, since time.Time) ([]router.Start, error)
 	Demand(ctx context.Context, within router.Scope, since time.Time) ([]router.Demand, error)

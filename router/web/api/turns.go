@@ -204,6 +204,10 @@ func (b inTurn) OpenJobs(ctx context.Context, within router.Scope) ([]router.Ope
 	return ask(ctx, b, func(ctx context.Context) ([]router.OpenJobs, error) { return b.database.OpenJobs(ctx, within) })
 }
 
+func (b inTurn) OpenRepos(ctx context.Context, within router.Scope, limit int) ([]router.RepoJobs, error) {
+	return ask(ctx, b, func(ctx context.Context) ([]router.RepoJobs, error) { return b.database.OpenRepos(ctx, within, limit) })
+}
+
 func (b inTurn) Oldest(ctx context.Context, within router.Scope, limit int) ([]router.Job, error) {
 	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.database.Oldest(ctx, within, limit) })
 }

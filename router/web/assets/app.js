@@ -4,7 +4,25 @@
 (() => {
   const parts = () => [...document.querySelectorAll("[data-live][id]")];
   const pause = 2000; // ms between two refreshes at least
-  let due = 0, last = 0, busy = false;
+  const often = 20000; // and at most: what is not told of by a change shows by then
+  const again = 3000; // after one that failed
+  const patience = 15000; // for an answer
+  let due = 0, last = Date.now(), busy = false, shown = Date.now(); // when what is shown was made
+
+  // Says on top of the page that what it shows is old, and why; undefined: it is not.
+  function stale(why) {
+    const box = document.getElementById("stale");
+    if (!box) return;
+    box.hidden = !why;
+    if (!why) { shown = Date.now(); return; }
+    const s = Math.round((Date.now() - shown) / 1000);
+    const age = s < 60 ? `${s} s` : s < 3600 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h ${Math.floor(s % 3600 / 60)} min`;
+    const text = `${why}: what is shown is ${age} old.`;
+    if (box.textContent === text) return;
+    const strong = document.createElement("strong");
+    strong.textContent = text;
+    box.replaceChildren(strong);
+  }
 
   async function refresh() {
     due = 0;
@@ -12,11 +30,14 @@
     if (busy) { soon(); return; } // what is under way may be of before the change
     busy = true;
     last = Date.now();
+    let failed = "The server does not answer";
     try {
       // By this header the server knows that nobody did anything: an open page keeps nobody logged in.
-      const answer = await fetch(location.href, { headers: { Accept: "text/html", "X-Switchyard-Refresh": "1" } });
+      const answer = await fetch(location.href, { headers: { Accept: "text/html", "X-Switchyard-Refresh": "1" }, signal: AbortSignal.timeout(patience) });
       if (new URL(answer.url).pathname === "/login") { location.reload(); return; } // the session has ended
+      failed = answer.status >= 500 || answer.status === 429 ? `The server answers ${answer.status}` : undefined;
       if (!answer.ok) return;
+      failed = "The server's answer is cut off";
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const old of parts()) {
         const next = fresh.getElementById(old.id);
@@ -30,8 +51,13 @@
         for (const [id, x] of scrolled) { const s = document.getElementById(id); if (s) s.scrollLeft = x; }
         if (focused) document.getElementById(focused)?.focus();
       }
+      failed = undefined;
       document.dispatchEvent(new CustomEvent("refreshed"));
-    } catch { /* the server is away; the stream tells when it is back */ } finally { busy = false; }
+    } catch { /* the server is away */ } finally {
+      busy = false;
+      stale(failed);
+      if (failed) setTimeout(soon, again);
+    }
   }
   function soon() {
     if (due) return;
@@ -47,10 +73,12 @@
         if (!only || String(JSON.parse(e.data).job_id) === only) soon();
       });
       source.addEventListener("open", soon);
+      source.addEventListener("error", soon); // perhaps the server is away, which a refresh shows
       source.addEventListener("error", () => { // it was refused: there is no place now, or the session has ended, which a refresh shows
-        if (source?.readyState === EventSource.CLOSED) { source = undefined; soon(); setTimeout(look, 30000); }
+        if (source?.readyState === EventSource.CLOSED) { source = undefined; setTimeout(look, 30000); }
       });
     };
+    setInterval(() => { if (Date.now() - last >= often) soon(); }, often / 4);
     const look = () => {
       if (document.hidden) { source?.close(); source = undefined; } else if (!source) follow();
     };

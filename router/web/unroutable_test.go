@@ -1,0 +1,125 @@
+package web_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/router/web"
+)
+
+// mended is an app whose rules serve gpu by now, and not gpus.
+type mended struct{ *app }
+
+func (mended) Status(context.Context, router.Scope) router.Status {
+	return router.Status{Status: "ok", At: t0, Troubles: []router.Trouble{{Cause: router.CauseUnroutable, Severity: router.Info, Since: t0, What: "jobs: nothing serves what they ask for", Jobs: 4}}}
+}
+
+func (mended) Explain(j router.Job) router.Decision {
+	if slices.Contains(j.Labels, "gpu") {
+		return router.Decision{Outcome: "routed", Rule: "gpu"}
+	}
+	return router.Decision{Outcome: "unroutable"}
+}
+
+// unserved makes jobs 11 and 12 of acme/ml for gpu, 13 of it for gpus, 14 of acme/web for gpu, and 15 that was unroutable two days ago.
+func unserved(t *testing.T, c *web.Config) {
+	st := c.Database.(placeless).Store
+	for id, job := range map[int64]struct {
+		repo, label string
+		ago         time.Duration
+	}{11: {"ml", "gpu", time.Hour}, 12: {"ml", "gpu", time.Minute}, 13: {"ml", "<b>gpus", time.Minute}, 14: {"web", "gpu", time.Minute}, 15: {"ml", "gpu", 48 * time.Hour}} {
+		settleUnroutable(t, st, id, job.repo, job.label, t0.Add(-job.ago))
+	}
+	c.Now = func() time.Time { return t0 }
+}
+
+func settleUnroutable(t *testing.T, st *store.Store, id int64, repo, label string, at time.Time) {
+	t.Helper()
+	_, err := st.Receive(t.Context(), router.Delivery{ID: fmt.Sprint("u", id), Action: "queued", Status: "queued", ReceivedAt: at, Job: router.Job{
+		ID: id, RunID: 7, Attempt: 1, Name: "build", Labels: []string{"linux", label}, Repo: router.Repo{Owner: "acme", Name: repo, FullName: "acme/" + repo, Private: true},
+	}})
+	must(t, err)
+	reason := "no rule takes it: " + strings.Repeat("long ", 100) + "end"
+	must(t, st.Settle(t.Context(), id, router.Unroutable, "", reason, &router.Decision{Outcome: "unroutable", Reason: reason}, at))
+}
+
+func TestUnroutableJobsAreShownByRepositoryAndLabels(t *testing.T) {
+	var c web.Config
+	s := serve(t, func(served *web.Config) {
+		served.App = mended{&app{}}
+		unserved(t, served)
+		c = *served
+	})
+	body := s.get("/", http.StatusOK)
+	for want, times := range map[string]int{
+		`<bdi>acme/ml</bdi>: <a href="/jobs/12">2 jobs</a> <span class="soft nowrap">for 1 h</span>`: 1,
+		`<bdi>acme/ml</bdi>: <a href="/jobs/13">1 job</a>`:                                           1,
+		`<bdi>acme/web</bdi>: <a href="/jobs/14">1 job</a>`:                                          1,
+		`the rules in force would route it now`:                                                      2,
+		`<input type="hidden" name="like" value="12">`:                                               1,
+		`>Retry all that the rules in force would route</button>`:                                    1,
+		`&lt;b&gt;gpus`: 1, "long end</div>": 3, "<b>gpus": 0, `/jobs/15"`: 0,
+	} {
+		if n := strings.Count(body, want); n != times {
+			t.Errorf("Now has %q %d times, want %d: %s", want, n, times, body)
+		}
+	}
+	if body := web.PageFor(c, "/", router.Scope{"acme/web"}); strings.Contains(body, "acme/ml") || strings.Contains(body, "/unroutable/retry") || !strings.Contains(body, `/jobs/14"`) {
+		t.Errorf("a viewer of acme/web sees: %s", body)
+	}
+}
+
+func TestUnroutableJobsAreRetriedTogether(t *testing.T) {
+	a := &app{}
+	s := serve(t, func(served *web.Config) {
+		served.App = mended{a}
+		unserved(t, served)
+	})
+	for _, tt := range []struct {
+		form   url.Values
+		status int
+		want   []string
+	}{
+		{nil, http.StatusSeeOther, []string{"retry 14", "retry 12", "retry 11"}},
+		{url.Values{"like": {"11"}}, http.StatusSeeOther, []string{"retry 12", "retry 11"}},
+		{url.Values{"like": {"13"}}, http.StatusSeeOther, []string{"retry 13"}},
+		{url.Values{"like": {"3"}}, http.StatusConflict, nil}, // it is not unroutable
+		{url.Values{"like": {"99"}}, http.StatusNotFound, nil},
+		{url.Values{"like": {"x"}}, http.StatusBadRequest, nil},
+	} {
+		a.did = nil
+		s.submit("/unroutable/retry", tt.form, tt.status)
+		if diff := cmp.Diff(tt.want, a.did); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", tt.form, diff)
+		}
+	}
+	a.did, a.fail = nil, &router.ConflictError{Reason: "it has changed"}
+	s.submit("/unroutable/retry", nil, http.StatusConflict)
+	if len(a.did) != 3 {
+		t.Errorf("one that has changed keeps others from a retry: %v", a.did)
+	}
+}
+
+func TestNowCountsTheJobsOfRepositories(t *testing.T) {
+	var c web.Config
+	s := serve(t, func(served *web.Config) {
+		served.Now = func() time.Time { return t0.Add(7 * time.Hour) }
+		c = *served
+	})
+	want := `<bdi>acme/web</bdi></a></td><td data-name="Waiting" class="n">3</td><td data-name="Placing" class="n">1</td><td data-name="Starting" class="n">0</td>` +
+		`<td data-name="Running" class="n">0</td><td data-name="Longest wait" class="n">6 h</td>`
+	s.wantText("/", http.StatusOK, "<h2>By repository</h2>", want)
+	if body := web.PageFor(c, "/", router.Scope{"beta/*"}); strings.Contains(body, "acme/web") {
+		t.Errorf("somebody else sees acme/web: %s", body)
+	}
+}
