@@ -370,7 +370,7 @@ func (a *App) takeUp(ctx context.Context) (latest time.Time, full bool, err erro
 const syncAfter = 10 * time.Minute
 
 // do does a duty at once, then at its intervals and whenever it is due sooner, until ctx ends.
-// It logs each error unless the last one was the same.
+// It logs errors, but none that is the same as the last one, and one a minute.
 func (a *App) do(ctx context.Context, d duty) error {
 	tick := time.NewTicker(d.every)
 	defer tick.Stop()
@@ -384,7 +384,7 @@ func (a *App) do(ctx context.Context, d duty) error {
 			said = ""
 		case errors.As(err, new(*router.RetryAtError)):
 			a.log.Info(d.cannot, "err", err, "again_at", a.now().Add(d.every))
-		case err.Error() != said:
+		case err.Error() != said && a.log.Allows(d.cannot):
 			said = err.Error()
 			a.log.Warn(d.cannot, "err", err, "again_at", a.now().Add(d.every))
 		}

@@ -2,10 +2,14 @@ package server_test
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"switchyard/router/server"
+	"switchyard/rules"
 )
 
 // However many jobs one incident hits, the log has a line of it a minute. It says what to do
@@ -58,5 +62,24 @@ func TestARunnerThatDiesIsAWarning(t *testing.T) {
 			}
 		}
 		time.Sleep(noticed)
+	})
+}
+
+// What is tried again and again, and fails with other words each time, is a line a minute.
+func TestWhatFailsInOtherWordsIsALineAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lines
+		h, n := &hub{}, 0
+		h.board.refuse = func(int) error { n++; return fmt.Errorf("502, request %d", n) }
+		set, err := rules.Parse("rules.yaml", []byte(testRules+"feedback: { kind: check_run, after: 1s }\n"))
+		must(t, err)
+		r := start(t, openStore(t), &cluster{}, h, func(c *server.Config) {
+			c.Rules, c.Feedback, c.Logger = set, 5*time.Second, slog.New(slog.NewJSONHandler(&log, nil))
+		})
+		r.deliver(committed(1, "self-hosted", "linx"))
+		time.Sleep(3*time.Minute + time.Second)
+		if said := log.about(t, "cannot update notices on commits"); len(said) < 3 || len(said) > 4 || n < 10 {
+			t.Errorf("of %d failures in three minutes, the log has %d lines: %v", n, len(said), said)
+		}
 	})
 }
