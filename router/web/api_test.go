@@ -47,6 +47,18 @@ var description = sync.OnceValues(func() (routers.Router, error) {
 	return gorillamux.NewRouter(doc)
 })
 
+func TestEachDescribedCauseCanBeAskedFor(t *testing.T) {
+	var described struct {
+		Components struct {
+			Schemas struct{ Cause struct{ Enum []router.Cause } }
+		}
+	}
+	must(t, json.Unmarshal(api.OpenAPI, &described))
+	if diff := cmp.Diff(described.Components.Schemas.Cause.Enum, append([]router.Cause{""}, router.Causes...)); diff != "" {
+		t.Errorf("the causes of jobs (-described +known):\n%s", diff)
+	}
+}
+
 // app is what the API has done, and to what.
 type app struct {
 	mu   sync.Mutex
