@@ -350,6 +350,7 @@ var (
 
 // troubles returns what the answers of a side say about it.
 func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
+	said := map[router.Cause]string{} // last, so that the same is said once of several calls
 	for _, f := range answers.Failing() {
 		cause, what, do := of.calls, "", of.fix
 		switch {
@@ -370,12 +371,16 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 		default:
 			what = fmt.Sprintf("%s answers %d", of.name, f.Status)
 		}
-		what += ": " + f.Call
-		if i := slices.IndexFunc(all, func(t router.Trouble) bool { return t.Cause == cause }); i >= 0 {
-			all[i].What += "; " + what
-			continue
+		i := slices.IndexFunc(all, func(t router.Trouble) bool { return t.Cause == cause })
+		switch {
+		case i < 0:
+			all = append(all, router.Trouble{Cause: cause, Severity: router.Critical, Since: f.Since, What: what + ": " + f.Call, Fix: do})
+		case said[cause] == what:
+			all[i].What += ", " + f.Call
+		default:
+			all[i].What += "; " + what + ": " + f.Call
 		}
-		all = append(all, router.Trouble{Cause: cause, Severity: router.Critical, Since: f.Since, What: what, Fix: do})
+		said[cause] = what
 	}
 	return all
 }
