@@ -36,3 +36,13 @@ func PageFor(c Config, path string, scope router.Scope) string {
 
 // PlaygroundLabels are the labels that the playground reads in a text.
 func PlaygroundLabels(text string) []string { return playForm{Labels: text}.labels() }
+
+// WaitsFor returns how many sentences Now has for a cause.
+func WaitsFor(cause router.Cause) (n int) {
+	for _, w := range waits {
+		if w.reason == cause {
+			n++
+		}
+	}
+	return n
+}

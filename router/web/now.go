@@ -112,16 +112,23 @@ var waits = []struct {
 	state  router.JobState
 }{
 	{router.CauseNoNodeFits, "no node of the cluster could ever run the runner", router.Dispatched},
+	{router.CauseAway, "the nodes that could run the runner are out of service", router.Dispatched},
+	{router.CauseRefused, "Nomad refuses the runner until what its message asks for is done", router.Retrying},
+	{router.CauseSilent, "Nomad accepts the request for the runner and does not answer it", router.Retrying},
 	{router.CauseNomad, "Nomad could not take the runner; it is asked again", router.Retrying},
+	{router.CauseGitHubNo, "GitHub refuses to register the runner until what its message asks for is done", router.Retrying},
 	{router.CauseGitHub, "GitHub did not answer as it should; it is asked again", router.Retrying},
 	{router.CauseGitHubLimit, "GitHub takes no more runners for now: its limit is reached", router.Retrying},
+	{router.CauseDied, "the runner ended with its configuration, before it had a job; another comes", router.Retrying},
+	{router.CauseNoJob, "the runner was online, and GitHub gave it no job; another comes", router.Retrying},
 	{router.CauseRunner, "the runner was lost; another comes", router.Retrying},
+	{router.CauseReplaced, "the runner serves another job, or makes room for a fallback; another comes", router.Retrying},
 	{router.CauseNoNodeFree, "the nodes that could run the runner are full", router.Dispatched},
 	{router.CauseLimit, "their rule's limit: a place is free when another job ends", router.Held},
 	{router.CauseApproval, "GitHub does not let them start yet: an approval, or their concurrency group", router.Held},
 	{router.CauseQueued, "they are decided next", router.Queued},
 	{router.CausePlacing, "Nomad looks for a node", router.Dispatched},
-	{router.CauseStarting, "the runner has a node and starts", router.Dispatched},
+	{router.CauseStarting, "the runner has a node, and no job yet", router.Dispatched},
 }
 
 // A nowView is what the page shows; its times pass while a summary stays.
@@ -276,14 +283,14 @@ func (s *summary) count(open []router.OpenJobs) {
 		*total += o.Jobs
 		*some += o.Jobs
 		if o.State != router.Running {
-			why[o.Cause.Label()] += o.Jobs
+			why[o.Cause] += o.Jobs
 		}
 	}
 	for _, w := range waits {
 		if n := why[w.reason]; n > 0 {
 			s.Why = append(s.Why, waitsFor{
 				Jobs: n, For: w.words, State: w.state,
-				Fleet: w.reason == router.CauseNoNodeFits || w.reason == router.CauseNoNodeFree,
+				Fleet: slices.Contains([]router.Cause{router.CauseNoNodeFits, router.CauseAway, router.CauseNoNodeFree}, w.reason),
 			})
 		}
 	}

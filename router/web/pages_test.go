@@ -86,6 +86,23 @@ func TestNowListsTheNewestOfATroubleFirst(t *testing.T) {
 	}
 }
 
+// Each cause of a job that waits is said in words of its own, and the end of its reason is not cut.
+func TestNowSaysEachCause(t *testing.T) {
+	for _, cause := range router.Causes {
+		if cause == router.CauseRunning || cause == router.CauseRunnerEnded {
+			continue
+		}
+		if n := web.WaitsFor(cause); n != 1 {
+			t.Errorf("%s has %d sentences, want 1", cause, n)
+		}
+	}
+	reason := strings.Repeat("long ", 100) + "<end>"
+	s := serve(t, func(c *web.Config) {
+		must(t, c.Database.(placeless).Retry(t.Context(), 3, t0, router.CauseDied, reason, nil, t0))
+	})
+	s.wantText("/", http.StatusOK, "the runner ended with its configuration, before it had a job; another comes", "long &lt;end&gt;</td>")
+}
+
 func TestTheLastDayIsDrawn(t *testing.T) {
 	c := history(t, 4000)
 	wants(t, getPage(t, web.Handler(c), "/").Body.String(), `class="band2"`, `aria-label="Jobs that started in each of the last 24 hours`, "<summary>The numbers</summary>", ">h3</a>", "median of")
