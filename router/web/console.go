@@ -101,6 +101,7 @@ var templates = func() map[string]*template.Template {
 
 var functions = template.FuncMap{
 	"short":     short,
+	"reason":    reason,
 	"sentence":  sentence,
 	"number":    number,
 	"asset":     asset,
@@ -118,6 +119,17 @@ var functions = template.FuncMap{
 // short returns a stranger's text for a list: safe, and cut when it is long.
 func short(s string) string {
 	return router.Printable(router.Shorten(s, 120))
+}
+
+// reason returns a reason for a list: safe, and cut in its middle when it is long, as the
+// mend stands at its end.
+func reason(s string) string {
+	const first, last = 160, 240
+	runes := []rune(s)
+	if len(runes) > first+last {
+		s = string(runes[:first]) + " … " + string(runes[len(runes)-last:])
+	}
+	return router.Printable(s)
 }
 
 // sentence returns a stranger's text that begins like a sentence.

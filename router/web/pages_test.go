@@ -100,6 +100,7 @@ func TestNowSaysEachCause(t *testing.T) {
 	s := serve(t, func(c *web.Config) {
 		must(t, c.Database.(placeless).Retry(t.Context(), 3, t0, router.CauseDied, reason, nil, t0))
 	})
+	s.wantText("/jobs", http.StatusOK, "long  … ", "long &lt;end&gt;")
 	s.wantText("/", http.StatusOK, "the runner ended with its configuration, before it had a job; another comes", "long &lt;end&gt;</td>")
 }
 
