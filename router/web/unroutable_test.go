@@ -81,9 +81,12 @@ func TestUnroutableJobsAreShownByRepositoryAndLabels(t *testing.T) {
 
 func TestUnroutableJobsAreRetriedTogether(t *testing.T) {
 	a := &app{}
+	var trail *store.Store
 	s := serve(t, func(served *web.Config) {
 		served.App = mended{a}
 		unserved(t, served)
+		trail = served.Database.(placeless).Store
+		served.Audit = trail
 	})
 	for _, tt := range []struct {
 		form   url.Values
@@ -101,6 +104,19 @@ func TestUnroutableJobsAreRetriedTogether(t *testing.T) {
 		s.submit("/unroutable/retry", tt.form, tt.status)
 		if diff := cmp.Diff(tt.want, a.did); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", tt.form, diff)
+		}
+	}
+	audits, err := trail.Audits(t.Context(), 0, 100)
+	must(t, err)
+	var kept []string
+	for _, at := range audits {
+		kept = append(kept, strings.Join([]string{at.Did, at.What, at.Result}, ", "))
+	}
+	for _, want := range []string{
+		"retry, unroutable jobs: those that the rules in force would route; 3 jobs retried, ok", "retry, unroutable jobs: those like jobs/11 of acme/ml; 2 jobs retried, ok",
+	} {
+		if !slices.Contains(kept, want) {
+			t.Errorf("the audit trail has no %q: %q", want, kept)
 		}
 	}
 	a.did, a.fail = nil, &router.ConflictError{Reason: "it has changed"}
