@@ -71,6 +71,9 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 			line("  said: %s", router.Printable(t.Said))
 		}
 		line("  do: %s", router.Printable(t.Fix))
+		if len(t.Groups) == 1 {
+			line("  such as: switchyard jobs show %d", t.Groups[0].Newest)
+		}
 		if len(t.Groups) > 1 {
 			for _, g := range t.Groups[:min(len(t.Groups), router.TroubleNames)] {
 				line("  - %s: %d, such as %d", router.Printable(strings.TrimLeft(g.Rule+" "+g.Repository, " ")), g.Jobs, g.Newest)

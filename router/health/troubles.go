@@ -24,16 +24,16 @@ type kind struct {
 var kinds = map[router.Cause]kind{
 	router.CauseNomad:       {"nomad", router.Critical, "Nomad did not take their runners; they are tried again", "check that Nomad's servers are up and have a leader: nomad server members"},
 	router.CauseSilent:      {"nomad", router.Critical, "Nomad accepts requests for their runners and does not answer them", "check whether Nomad's servers are overloaded, or a proxy in front of them holds requests"},
-	router.CauseRefused:     {"nomad", router.Critical, "Nomad refuses their runners", "do what Nomad's message asks for: they are tried again by themselves"},
+	router.CauseRefused:     {"nomad", router.Critical, "Nomad refuses their runners", "do what the message says: they are tried again by themselves"},
 	router.CauseGitHub:      {"github", router.Critical, "GitHub did not register their runners; they are tried again", "wait: see githubstatus.com, and the proxy in front of GitHub if there is one"},
-	router.CauseGitHubNo:    {"github", router.Critical, "GitHub refuses to register their runners", "do what the message asks for: they are tried again within a minute or two"},
+	router.CauseGitHubNo:    {"github", router.Critical, "GitHub refuses to register their runners", "do what the message says: they are tried again within a minute or two"},
 	router.CauseGitHubLimit: {"github", router.Warning, "GitHub accepts no more registrations for now: its limit is reached", "wait, or use a GitHub App, whose limits are higher and apply to each organization"},
-	router.CauseRunner:      {"jobs", router.Warning, "their runners end before they get their configuration; they are tried again", "check that the nodes reach --public-url, and that they can pull the image: nomad alloc status of the runner says why it ended"},
-	router.CauseDied:        {"jobs", router.Warning, "their runners end after they got their configuration, and before they have a job", "check the command and the image of the jobspec: nomad alloc logs of the runner has its output"},
+	router.CauseRunner:      {"jobs", router.Warning, "their runners end before they get their configuration; they are tried again", "check --public-url, which the nodes must reach; then that they can pull the image: nomad alloc status of the runner says why it ended"},
+	router.CauseDied:        {"jobs", router.Warning, "their runners end after they got their configuration, and before they have a job", "check the command and the image of the jobspec (exit code 127: there is no such command): nomad alloc logs of the runner has its output"},
 	router.CauseOnline:      {"github", router.Warning, "their runners are online, and GitHub gives them no job", "check that the runner group allows the repository and its workflow, and that the labels are the job's; if all runners idle, see githubstatus.com"},
 	router.CauseNoNodeFits:  {"jobs", router.Warning, "no node of the cluster could ever run their runners", "ask for less, add a node that fits, or correct the rule or label"},
 	router.CauseAway:        {"jobs", router.Warning, "the nodes that could run their runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
-	router.CauseUnroutable:  {"jobs", router.Info, "nothing serves what they ask for", "correct runs-on, or add the label to the rules; then switchyard jobs retry, unless that happens by itself"},
+	router.CauseUnroutable:  {"jobs", router.Info, "nothing serves what they ask for", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
 	router.CauseLimit:       {"jobs", router.Info, "they wait for a place under their rule's limit", "wait, or raise the limit"},
 }
 
@@ -135,6 +135,9 @@ func fold(all, jobs []router.Trouble) []router.Trouble {
 		}
 		of := &all[i]
 		of.What += "; " + router.Count(t.Jobs, "job") + plural(t.Jobs, " waits", " wait") + " for it"
+		if of.Said == "" && (t.Cause == router.CauseRefused || t.Cause == router.CauseGitHubNo) {
+			of.Fix = t.Fix // the job's words are more exact
+		}
 		of.Said = cmp.Or(of.Said, t.Said)
 		of.Jobs, of.Where, of.Rules, of.Repositories, of.Labels, of.Groups = t.Jobs, t.Where, t.Rules, t.Repositories, t.Labels, t.Groups
 	}
