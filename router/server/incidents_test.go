@@ -52,6 +52,7 @@ type shop struct {
 	*routertest.World
 	db      *full
 	log     lines
+	admin   atomic.Value // string: where the router that runs now shows its metrics
 	labels  atomic.Value // []string: of the jobs that come
 	task    atomic.Value // string: what runners do: "", idle or die
 	scraper *scraper
@@ -216,6 +217,7 @@ func (s *shop) open(publicURL string) {
 			return web.Handler(web.Config{App: a, Database: s.db.Store.(webapi.Database)})
 		}
 	})
+	s.admin.Store(s.App.AdminAddr())
 }
 
 func (s *shop) restart(publicURL string) {
@@ -389,7 +391,7 @@ func (s *shop) watch(t *testing.T) *scraper {
 
 // scrape returns the metrics; "" while the router is started again.
 func (s *shop) scrape() string {
-	resp, err := httpClient.Get("http://" + s.App.AdminAddr() + "/metrics")
+	resp, err := httpClient.Get("http://" + s.admin.Load().(string) + "/metrics")
 	if err != nil {
 		return ""
 	}
