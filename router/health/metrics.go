@@ -12,7 +12,6 @@ import (
 const (
 	namedRepositories = 3         // of one cause and rule; with more, none is named
 	several           = "several" // the label's value then
-	maxTroubleSeries  = 500
 )
 
 var (
@@ -58,11 +57,8 @@ func (h *Health) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(sinceDesc, float64(t.Since.UnixMilli())/1000, string(t.Cause))
 	}
-	n := 0
-	for k, jobs := range counts {
-		if n++; n <= maxTroubleSeries {
-			gauge(troubleDesc, float64(jobs), string(k.cause), k.rule, k.repository)
-		}
+	for k, jobs := range counts { // router.TroubleGroups of each cause at most
+		gauge(troubleDesc, float64(jobs), string(k.cause), k.rule, k.repository)
 	}
 	for _, what := range []string{telemetry.WorkedDelivery, telemetry.WorkedRegistration, telemetry.WorkedClaim, telemetry.WorkedStart} {
 		at := 0.0
