@@ -145,7 +145,7 @@ func (h *Health) Status(ctx context.Context, within router.Scope) router.Status 
 		}
 	}
 	h.mu.Unlock()
-	s.Troubles = fold(slices.Concat(f.others, h.sides(now)), jobTroubles(f.jobs, f.holders, within))
+	s.Troubles = fold(slices.Concat(f.others, h.sides(now, has(f.others, router.CauseNoDelivery))), jobTroubles(f.jobs, f.holders, within))
 	slices.SortStableFunc(s.Troubles, worstFirst)
 	for _, t := range s.Troubles {
 		switch {

@@ -263,8 +263,14 @@ func plural(n int, one, many string) string {
 	return many
 }
 
-// sides returns what is wrong with Nomad, GitHub, the deliveries and the rules.
-func (h *Health) sides(now time.Time) (all []router.Trouble) {
+func has(list []router.Trouble, cause router.Cause) bool {
+	return slices.ContainsFunc(list, func(t router.Trouble) bool { return t.Cause == cause })
+}
+
+// sides returns what is wrong with Nomad, GitHub, the deliveries and the rules. quiet says
+// that deliveries are missing: without that, requests without a valid signature are
+// anybody's, and nobody is to be woken by them.
+func (h *Health) sides(now time.Time, quiet bool) (all []router.Trouble) {
 	all = append(nomadSide.troubles(h.config.Metrics.Nomad), gitHubSide.troubles(h.config.Metrics.GitHub)...)
 	add := func(cause router.Cause, severity router.Severity, since time.Time, what, said, fix string) {
 		if i := slices.IndexFunc(all, func(t router.Trouble) bool { return t.Cause == cause }); i >= 0 {
@@ -304,7 +310,7 @@ func (h *Health) sides(now time.Time) (all []router.Trouble) {
 	}
 	if n, first, last := h.config.Metrics.Worked.Unsigned(); n >= unsignedLeast && time.Since(last) < unsignedFor {
 		severity := router.Warning
-		if time.Since(h.config.Metrics.Worked.Last(telemetry.WorkedDelivery)) > quietLeast {
+		if quiet {
 			severity = router.Critical
 		}
 		add(router.CauseUnsigned, severity, first, fmt.Sprintf("%d requests to the webhook in a row have no valid signature, so their jobs are not known", n), "",
