@@ -8,24 +8,24 @@ type Cause string
 
 // The causes of jobs that wait.
 const (
-	CauseApproval    Cause = "approval"       // Held: GitHub waits for an approval, or for others of its concurrency group
-	CauseLimit       Cause = "limit"          // Held: all places under its rule's limit are taken
-	CauseQueued      Cause = "queued"         // Queued: the router decides it next
-	CauseNomad       Cause = "nomad"          // Retrying: Nomad could not take its runner
-	CauseSilent      Cause = "silent"         // Retrying: Nomad accepts requests for runners and does not answer them
-	CauseRefused     Cause = "nomad_refused"  // Retrying: Nomad refuses its runner until a person acts; or Unroutable: because of what a label asks for
-	CauseGitHub      Cause = "github"         // Retrying: GitHub did not answer as it should
-	CauseGitHubNo    Cause = "github_refused" // Retrying: GitHub refuses to register its runner until a person acts
-	CauseGitHubLimit Cause = "github_limit"   // Retrying: GitHub takes no registrations for now
-	CauseRunner      Cause = "runner"         // Retrying: its runner ended, or was stopped, without a configuration
-	CauseDied        Cause = "died"           // Retrying: its runner ended after it got its configuration
-	CauseNoJob       Cause = "no_job"         // Retrying: GitHub left its runner idle
-	CauseReplaced    Cause = "replaced"       // Retrying: its runner serves another job, or makes room for a fallback
-	CausePlacing     Cause = "placing"        // Dispatched: Nomad has its runner, and has not said more
-	CauseNoNodeFree  Cause = "no_node_free"   // Dispatched: the nodes that could run its runner are busy
-	CauseNoNodeFits  Cause = "no_node_fits"   // Dispatched: no node could ever run its runner
-	CauseAway        Cause = "out_of_service" // Dispatched: the nodes that could run its runner are out of service
-	CauseStarting    Cause = "starting"       // Dispatched: its runner has a node
+	CauseApproval      Cause = "approval"       // Held: GitHub waits for an approval, or for others of its concurrency group
+	CauseLimit         Cause = "limit"          // Held: all places under its rule's limit are taken
+	CauseQueued        Cause = "queued"         // Queued: the router decides it next
+	CauseNomad         Cause = "nomad"          // Retrying: Nomad could not take its runner
+	CauseSilent        Cause = "silent"         // Retrying: Nomad accepts requests for runners and does not answer them
+	CauseRefused       Cause = "nomad_refused"  // Retrying: Nomad refuses its runner until a person acts; or Unroutable: because of what a label asks for
+	CauseGitHub        Cause = "github"         // Retrying: GitHub did not answer as it should
+	CauseGitHubRefused Cause = "github_refused" // Retrying: GitHub refuses to register its runner until a person acts
+	CauseGitHubLimit   Cause = "github_limit"   // Retrying: GitHub takes no registrations for now
+	CauseRunner        Cause = "runner"         // Retrying: its runner ended, or was stopped, without a configuration
+	CauseDied          Cause = "died"           // Retrying: its runner ended after it got its configuration
+	CauseNoJob         Cause = "no_job"         // Retrying: GitHub left its runner idle
+	CauseReplaced      Cause = "replaced"       // Retrying: its runner serves another job, or makes room for a fallback
+	CausePlacing       Cause = "placing"        // Dispatched: Nomad has its runner, and has not said more
+	CauseNoNodeFree    Cause = "no_node_free"   // Dispatched: the nodes that could run its runner are busy
+	CauseNoNodeFits    Cause = "no_node_fits"   // Dispatched: no node could ever run its runner
+	CauseOutOfService  Cause = "out_of_service" // Dispatched: the nodes that could run its runner are out of service
+	CauseStarting      Cause = "starting"       // Dispatched: its runner has a node
 )
 
 // The causes of jobs that a runner took.
@@ -40,11 +40,11 @@ func (c Cause) Label() Cause {
 	switch c {
 	case CauseRefused, CauseSilent:
 		return CauseNomad
-	case CauseGitHubNo:
+	case CauseGitHubRefused:
 		return CauseGitHub
 	case CauseDied, CauseNoJob, CauseReplaced:
 		return CauseRunner
-	case CauseAway:
+	case CauseOutOfService:
 		return CauseNoNodeFits
 	}
 	return c

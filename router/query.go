@@ -40,8 +40,8 @@ var (
 )
 
 // Causes are all causes of jobs.
-var Causes = []Cause{CauseApproval, CauseLimit, CauseQueued, CauseNomad, CauseSilent, CauseRefused, CauseGitHub, CauseGitHubNo, CauseGitHubLimit, CauseRunner, CauseDied,
-	CauseNoJob, CauseReplaced, CausePlacing, CauseNoNodeFree, CauseNoNodeFits, CauseAway, CauseStarting, CauseRunning, CauseRunnerEnded}
+var Causes = []Cause{CauseApproval, CauseLimit, CauseQueued, CauseNomad, CauseSilent, CauseRefused, CauseGitHub, CauseGitHubRefused, CauseGitHubLimit, CauseRunner, CauseDied,
+	CauseNoJob, CauseReplaced, CausePlacing, CauseNoNodeFree, CauseNoNodeFits, CauseOutOfService, CauseStarting, CauseRunning, CauseRunnerEnded}
 
 // A SyncReport says what the sync of a repository found. Its JSON form is a contract.
 type SyncReport struct {

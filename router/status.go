@@ -74,22 +74,22 @@ type Proof struct {
 
 // Causes of troubles that are not about single jobs, or that are found by looking at them.
 const (
-	CauseStore        Cause = "store"          // the database cannot be read or written
-	CauseDisk         Cause = "disk"           // its disk is nearly full
-	CauseNomadCalls   Cause = "nomad_calls"    // calls to Nomad fail
-	CauseNomadDenies  Cause = "nomad_denies"   // Nomad does not let the token do something
-	CauseUnevaluated  Cause = "not_evaluated"  // Nomad accepts jobs and does not evaluate them
-	CauseGitHubCalls  Cause = "github_calls"   // calls to GitHub fail
-	CauseGitHubDenies Cause = "github_denies"  // GitHub refuses the login, or does not let it do something
-	CauseGitHubSilent Cause = "github_silent"  // GitHub accepts requests and does not answer them
-	CauseRules        Cause = "rules"          // newer rules were refused
-	CauseFirstSync    Cause = "first_sync"     // not all jobs are known yet
-	CauseUnsigned     Cause = "unsigned"       // requests to the webhook have no valid signature
-	CauseNoDelivery   Cause = "no_delivery"    // no delivery arrives, although some should
-	CauseLostDelivery Cause = "lost_delivery"  // GitHub lists deliveries that failed
-	CauseNothingRuns  Cause = "nothing_starts" // jobs come, and none starts
-	CauseOnline       Cause = "online"         // runners are online, and GitHub gives them no job
-	CauseUnroutable   Cause = "unroutable"     // nothing serves what jobs ask for
+	CauseStore         Cause = "store"          // the database cannot be read or written
+	CauseDisk          Cause = "disk"           // its disk is nearly full
+	CauseNomadCalls    Cause = "nomad_calls"    // calls to Nomad fail
+	CauseNomadDenies   Cause = "nomad_denies"   // Nomad does not let the token do something
+	CauseNotEvaluated  Cause = "not_evaluated"  // Nomad accepts jobs and does not evaluate them
+	CauseGitHubCalls   Cause = "github_calls"   // calls to GitHub fail
+	CauseGitHubDenies  Cause = "github_denies"  // GitHub refuses the login, or does not let it do something
+	CauseGitHubSilent  Cause = "github_silent"  // GitHub accepts requests and does not answer them
+	CauseRules         Cause = "rules"          // newer rules were refused
+	CauseFirstSync     Cause = "first_sync"     // not all jobs are known yet
+	CauseUnsigned      Cause = "unsigned"       // requests to the webhook have no valid signature
+	CauseNoDelivery    Cause = "no_delivery"    // no delivery arrives, although some should
+	CauseLostDelivery  Cause = "lost_delivery"  // GitHub lists deliveries that failed
+	CauseNothingStarts Cause = "nothing_starts" // jobs come, and none starts
+	CauseOnline        Cause = "online"         // runners are online, and GitHub gives them no job
+	CauseUnroutable    Cause = "unroutable"     // nothing serves what jobs ask for
 )
 
 // OnlineAfter is how long a runner may be online without a job until that is a trouble: GitHub

@@ -524,7 +524,7 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	why := router.CauseGitHub
 	fix, ok := errors.AsType[*router.FixError](cause)
 	if ok {
-		why = router.CauseGitHubNo
+		why = router.CauseGitHubRefused
 	}
 	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, why, cause.Error(), h.Now()); err != nil {
 		// Recover does at the next start.

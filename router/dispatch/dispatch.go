@@ -428,7 +428,7 @@ func nomadCause(err error) router.Cause {
 
 func githubCause(err error) router.Cause {
 	if errors.As(err, new(*router.FixError)) {
-		return router.CauseGitHubNo
+		return router.CauseGitHubRefused
 	}
 	return router.CauseGitHub
 }

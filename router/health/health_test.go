@@ -95,7 +95,7 @@ func TestAViewerSeesNothingOfOtherRepositories(t *testing.T) {
 		} {
 			f.jobs = append(f.jobs, trouble(cause, "secret-rule", "secret/one", 40), trouble(cause, "linux", "acme/web", 2))
 		}
-		f.jobs = append(f.jobs, trouble(router.CauseAway, "secret-rule", "secret/one", 40))
+		f.jobs = append(f.jobs, trouble(router.CauseOutOfService, "secret-rule", "secret/one", 40))
 		h := open(f)
 		f.metrics.Nomad.Called("register job", 403, 0) // is behind jobs that Nomad refuses
 		all, err := json.Marshal(h.Status(t.Context(), nil))
@@ -160,7 +160,7 @@ func TestTheWorstComesFirstThenTheNewest(t *testing.T) {
 			cause router.Cause
 			jobs  int
 		}{
-			{router.CauseUnroutable, 1}, {router.CauseNoNodeFits, 9}, {router.CauseDied, 10}, {router.CauseAway, 9}, {router.CauseRefused, 1}, {router.CauseLimit, 500},
+			{router.CauseUnroutable, 1}, {router.CauseNoNodeFits, 9}, {router.CauseDied, 10}, {router.CauseOutOfService, 9}, {router.CauseRefused, 1}, {router.CauseLimit, 500},
 		} {
 			j := trouble(x.cause, "linux", "acme/web", x.jobs)
 			j.Since = time.Now().Add(time.Duration(i-10) * time.Minute)

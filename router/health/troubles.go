@@ -22,19 +22,19 @@ type kind struct {
 }
 
 var kinds = map[router.Cause]kind{
-	router.CauseNomad:       {"nomad", router.Critical, "Nomad did not take their runners; they are tried again", "check that Nomad's servers are up and have a leader: nomad server members"},
-	router.CauseSilent:      {"nomad", router.Critical, "Nomad accepts requests for their runners and does not answer them", "check whether Nomad's servers are overloaded, or a proxy in front of them holds requests"},
-	router.CauseRefused:     {"nomad", router.Critical, "Nomad refuses their runners", "do what the message says: they are tried again by themselves"},
-	router.CauseGitHub:      {"github", router.Critical, "GitHub did not register their runners; they are tried again", "wait: see githubstatus.com, and the proxy in front of GitHub if there is one"},
-	router.CauseGitHubNo:    {"github", router.Critical, "GitHub refuses to register their runners", "do what the message says: they are tried again within a minute or two"},
-	router.CauseGitHubLimit: {"github", router.Warning, "GitHub accepts no more registrations for now: its limit is reached", "wait, or use a GitHub App, whose limits are higher and apply to each organization"},
-	router.CauseRunner:      {"jobs", router.Warning, "their runners end before they get their configuration; they are tried again", "check --public-url, which the nodes must reach; then the image: nomad alloc status of the runner says why it ended"},
-	router.CauseDied:        {"jobs", router.Warning, "their runners end after they got their configuration, and before they have a job", "check the jobspec's command and image (exit code 127: no such command); its output: nomad alloc logs"},
-	router.CauseOnline:      {"github", router.Warning, "their runners are online, and GitHub gives them no job", "check that the runner group allows the repository and its workflow, and that the labels are the job's; if all runners idle, see githubstatus.com"},
-	router.CauseNoNodeFits:  {"jobs", router.Warning, "no node of the cluster could ever run their runners", "ask for less, add a node that fits, or correct the rule or label"},
-	router.CauseAway:        {"jobs", router.Warning, "the nodes that could run their runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
-	router.CauseUnroutable:  {"jobs", router.Info, "nothing serves what they ask for", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
-	router.CauseLimit:       {"jobs", router.Info, "they wait for a place under their rule's limit", "wait, or raise the limit"},
+	router.CauseNomad:         {"nomad", router.Critical, "Nomad did not take their runners; they are tried again", "check that Nomad's servers are up and have a leader: nomad server members"},
+	router.CauseSilent:        {"nomad", router.Critical, "Nomad accepts requests for their runners and does not answer them", "check whether Nomad's servers are overloaded, or a proxy in front of them holds requests"},
+	router.CauseRefused:       {"nomad", router.Critical, "Nomad refuses their runners", "do what the message says: they are tried again by themselves"},
+	router.CauseGitHub:        {"github", router.Critical, "GitHub did not register their runners; they are tried again", "wait: see githubstatus.com, and the proxy in front of GitHub if there is one"},
+	router.CauseGitHubRefused: {"github", router.Critical, "GitHub refuses to register their runners", "do what the message says: they are tried again within a minute or two"},
+	router.CauseGitHubLimit:   {"github", router.Warning, "GitHub accepts no more registrations for now: its limit is reached", "wait, or use a GitHub App, whose limits are higher and apply to each organization"},
+	router.CauseRunner:        {"jobs", router.Warning, "their runners end before they get their configuration; they are tried again", "check --public-url, which the nodes must reach; then the image: nomad alloc status of the runner says why it ended"},
+	router.CauseDied:          {"jobs", router.Warning, "their runners end after they got their configuration, and before they have a job", "check the jobspec's command and image (exit code 127: no such command); its output: nomad alloc logs"},
+	router.CauseOnline:        {"github", router.Warning, "their runners are online, and GitHub gives them no job", "check that the runner group allows the repository and its workflow, and that the labels are the job's; if all runners idle, see githubstatus.com"},
+	router.CauseNoNodeFits:    {"jobs", router.Warning, "no node of the cluster could ever run their runners", "ask for less, add a node that fits, or correct the rule or label"},
+	router.CauseOutOfService:  {"jobs", router.Warning, "the nodes that could run their runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
+	router.CauseUnroutable:    {"jobs", router.Info, "nothing serves what they ask for", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
+	router.CauseLimit:         {"jobs", router.Info, "they wait for a place under their rule's limit", "wait, or raise the limit"},
 }
 
 // Words returns what a status says of the jobs that have a cause; "": it is no trouble of
@@ -50,7 +50,7 @@ func Check(c router.Cause) string {
 		return "first_look"
 	case router.CauseRules:
 		return "rules"
-	case router.CauseNomadCalls, router.CauseNomadDenies, router.CauseUnevaluated:
+	case router.CauseNomadCalls, router.CauseNomadDenies, router.CauseNotEvaluated:
 		return "nomad"
 	case router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent:
 		return "github"
@@ -121,7 +121,7 @@ func jobTroubles(jobs []router.JobTrouble, holders []router.LimitHolder, within 
 // behind has, of causes of jobs, the cause that is behind it when both are there.
 var behind = map[router.Cause]router.Cause{
 	router.CauseNomad: router.CauseNomadCalls, router.CauseRefused: router.CauseNomadDenies, router.CauseSilent: router.CauseSilent,
-	router.CauseGitHub: router.CauseGitHubCalls, router.CauseGitHubNo: router.CauseGitHubDenies,
+	router.CauseGitHub: router.CauseGitHubCalls, router.CauseGitHubRefused: router.CauseGitHubDenies,
 }
 
 // fold adds the troubles of jobs to those that are not about single jobs. Jobs that wait
@@ -135,7 +135,7 @@ func fold(all, jobs []router.Trouble) []router.Trouble {
 		}
 		of := &all[i]
 		of.What += "; " + router.Count(t.Jobs, "job") + plural(t.Jobs, " waits", " wait") + " for it"
-		if of.Said == "" && (t.Cause == router.CauseRefused || t.Cause == router.CauseGitHubNo) {
+		if of.Said == "" && (t.Cause == router.CauseRefused || t.Cause == router.CauseGitHubRefused) {
 			of.Fix = t.Fix // the job's words are more exact
 		}
 		of.Said = cmp.Or(of.Said, t.Said)
@@ -180,7 +180,7 @@ func where(t router.Trouble, repos int) string {
 		return fmt.Sprintf("in %d repositories, most in %s", repos, t.Repositories[0])
 	}
 	text := "in " + strings.Join(t.Repositories, ", ")
-	if len(t.Labels) > 0 && (t.Cause == router.CauseUnroutable || t.Cause == router.CauseNoNodeFits || t.Cause == router.CauseAway) {
+	if len(t.Labels) > 0 && (t.Cause == router.CauseUnroutable || t.Cause == router.CauseNoNodeFits || t.Cause == router.CauseOutOfService) {
 		text += "; the newest asks for " + strings.Join(t.Labels, ", ")
 	}
 	return text
@@ -289,7 +289,7 @@ func (h *Health) sides(now time.Time, quiet bool) (all []router.Trouble) {
 		add(router.CauseGitHubSilent, router.Critical, since, "GitHub "+router.SaysSilent(time.Since(since))+underWay(n), "", "see githubstatus.com, and any proxy on the way")
 	}
 	if d := h.config.NotEvaluating(); d > 0 {
-		add(router.CauseUnevaluated, router.Critical, now.Add(-d), "Nomad accepts jobs but does not evaluate them", "", "check whether its evaluation broker is paused (nomad operator scheduler get-config), or its servers are too busy")
+		add(router.CauseNotEvaluated, router.Critical, now.Add(-d), "Nomad accepts jobs but does not evaluate them", "", "check whether its evaluation broker is paused (nomad operator scheduler get-config), or its servers are too busy")
 	}
 	r := h.config.Rules()
 	if refused := r.Refused(); refused != "" {
@@ -430,7 +430,7 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 	}
 	if stuck := waits > 0 && f.at.Sub(last) > nothingAfter && f.at.Sub(oldest) > nothingAfter; !since(&f.stuck, stuck).IsZero() {
 		all = append(all, router.Trouble{
-			Cause: router.CauseNothingRuns, Severity: router.Critical, Since: last, Jobs: waits,
+			Cause: router.CauseNothingStarts, Severity: router.Critical, Since: last, Jobs: waits,
 			What: fmt.Sprintf("no job has started for %s, and %s", router.Coarse(f.at.Sub(last)), router.Count(waits, "job")+plural(waits, " waits", " wait")),
 			Fix:  "look at what the oldest of them waits for: switchyard jobs list",
 		})

@@ -125,7 +125,7 @@ func incidents() []incident {
 		{"the public URL is wrong", func(_ *testing.T, s *shop) { s.restart("http://127.0.0.1:1") },
 			func(_ *testing.T, s *shop) { s.restart("") }, router.CauseRunner, "jobs", "SwitchyardRunnersEndEarly"},
 		{"the only node is ineligible", func(t *testing.T, s *shop) { must(t, s.Nomad.SetEligible("node-1", false)) },
-			func(t *testing.T, s *shop) { must(t, s.Nomad.SetEligible("node-1", true)) }, router.CauseAway, "jobs", "SwitchyardNodesOutOfService"},
+			func(t *testing.T, s *shop) { must(t, s.Nomad.SetEligible("node-1", true)) }, router.CauseOutOfService, "jobs", "SwitchyardNodesOutOfService"},
 		{"Nomad's policy has lost submit-job", func(_ *testing.T, s *shop) { s.denied.Store(true) },
 			func(_ *testing.T, s *shop) { s.denied.Store(false) }, router.CauseNomadDenies, "nomad", "SwitchyardNomadRefuses"},
 		{"Nomad hangs", func(_ *testing.T, s *shop) { s.hangs.Store(true); s.Nomad.SetFault(nomadsim.Silent, 0) },
@@ -247,7 +247,7 @@ func (s *shop) page(t *testing.T, path string) string {
 // has reports whether a cause is named, or that of the jobs which it keeps waiting.
 func has(list []router.Trouble, cause router.Cause) bool {
 	return slices.ContainsFunc(list, func(t router.Trouble) bool {
-		return t.Cause == cause || cause == router.CauseGitHubDenies && t.Cause == router.CauseGitHubNo || cause == router.CauseNomadDenies && t.Cause == router.CauseRefused
+		return t.Cause == cause || cause == router.CauseGitHubDenies && t.Cause == router.CauseGitHubRefused || cause == router.CauseNomadDenies && t.Cause == router.CauseRefused
 	})
 }
 

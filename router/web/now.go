@@ -112,11 +112,11 @@ var waits = []struct {
 	state  router.JobState
 }{
 	{router.CauseNoNodeFits, "no node of the cluster could ever run the runner", router.Dispatched},
-	{router.CauseAway, "the nodes that could run the runner are out of service", router.Dispatched},
+	{router.CauseOutOfService, "the nodes that could run the runner are out of service", router.Dispatched},
 	{router.CauseRefused, "Nomad refuses the runner until what its message asks for is done", router.Retrying},
 	{router.CauseSilent, "Nomad accepts the request for the runner and does not answer it", router.Retrying},
 	{router.CauseNomad, "Nomad could not take the runner; it is asked again", router.Retrying},
-	{router.CauseGitHubNo, "GitHub refuses to register the runner until what its message asks for is done", router.Retrying},
+	{router.CauseGitHubRefused, "GitHub refuses to register the runner until what its message asks for is done", router.Retrying},
 	{router.CauseGitHub, "GitHub did not answer as it should; it is asked again", router.Retrying},
 	{router.CauseGitHubLimit, "GitHub takes no more runners for now: its limit is reached", router.Retrying},
 	{router.CauseDied, "the runner ended with its configuration, before it had a job; another comes", router.Retrying},
@@ -290,7 +290,7 @@ func (s *summary) count(open []router.OpenJobs) {
 		if n := why[w.reason]; n > 0 {
 			s.Why = append(s.Why, waitsFor{
 				Jobs: n, For: w.words, State: w.state,
-				Fleet: slices.Contains([]router.Cause{router.CauseNoNodeFits, router.CauseAway, router.CauseNoNodeFree}, w.reason),
+				Fleet: slices.Contains([]router.Cause{router.CauseNoNodeFits, router.CauseOutOfService, router.CauseNoNodeFree}, w.reason),
 			})
 		}
 	}
