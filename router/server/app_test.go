@@ -314,6 +314,9 @@ func start(t testing.TB, st Store, nomad *cluster, h *hub, change ...func(*serve
 		c.API = func(a *server.App) http.Handler { return web.Handler(web.Config{App: a, Database: st}) }
 		c.Rand = func() float64 { return 0.99 }
 	}}, change...)...)
+	if time.Now().Year() == 2000 { // in a bubble: the first sync ends before it could ask about jobs that come later
+		synctest.Wait()
+	}
 	return r
 }
 
