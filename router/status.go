@@ -15,6 +15,17 @@ type Status struct {
 	Proof    []Proof   `json:"proof"`    // never null
 }
 
+// Before returns what was changed last before a trouble began, if that was in the ten minutes
+// before it: the first thing to look at.
+func (s Status) Before(t Trouble) (c Changed, ok bool) {
+	for _, c := range s.Changes {
+		if ago := t.Since.Sub(c.At); ago >= -time.Second && ago < 10*time.Minute { // the clocks of both are read at different moments
+			return c, true
+		}
+	}
+	return Changed{}, false
+}
+
 // A Severity is how much harm a trouble does.
 type Severity string
 
@@ -31,7 +42,7 @@ type Trouble struct {
 	Severity Severity  `json:"severity"`
 	Since    time.Time `json:"since"` // when it began
 	What     string    `json:"what"`  // one sentence for people, which names no repository and no job
-	Where    string    `json:"where"` // which repositories it hits, and what their jobs ask for; "": not about single jobs
+	Where    string    `json:"where"` // which jobs it hits, and what they ask for; "": not about single jobs
 	Said     string    `json:"said"`  // what the other side, or the newest job's reason, says about it; "": nothing more
 	Fix      string    `json:"fix"`   // what to do
 

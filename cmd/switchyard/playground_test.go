@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"html"
 	"io"
@@ -29,8 +28,8 @@ type rulesOnly struct {
 	set *rules.Set
 }
 
-func (a rulesOnly) Rules() *rules.Set                                    { return a.set }
-func (rulesOnly) Status(context.Context, router.Scope) (s router.Status) { return s }
+func (a rulesOnly) Rules() *rules.Set                   { return a.set }
+func (rulesOnly) Status(router.Scope) (s router.Status) { return s }
 
 // The playground says all that `switchyard explain --all` does, and shows the Nomad job that --render prints.
 func TestThePlaygroundSaysWhatExplainDoes(t *testing.T) {

@@ -60,17 +60,26 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 	if len(s.Troubles) == 0 {
 		line("all is well")
 	}
-	for _, t := range s.Troubles {
-		text := t.What
-		if t.Where != "" {
-			text += " (" + t.Where + ")"
+	for i, t := range s.Troubles {
+		if i > 0 {
+			line("")
 		}
-		line("%s: %s", t.Severity, router.Printable(text))
-		line("  since %s (%s ago)", t.Since.UTC().Format(time.RFC3339), ago(now, t.Since))
+		line("%s: %s", t.Severity, router.Printable(t.What))
 		if t.Said != "" {
 			line("  said: %s", router.Printable(t.Said))
 		}
 		line("  do: %s", router.Printable(t.Fix))
+		before := ""
+		if c, ok := s.Before(t); ok {
+			before = ", right after this change: " + router.Printable(changed(c))
+			if later := t.Since.Sub(c.At); later >= time.Second {
+				before = fmt.Sprintf(", %s after this change: %s", ago(t.Since, c.At), router.Printable(changed(c)))
+			}
+		}
+		line("  since %s (%s ago)%s", t.Since.UTC().Format(time.RFC3339), ago(now, t.Since), before)
+		if t.Where != "" {
+			line("  hits %s", router.Printable(t.Where))
+		}
 		if len(t.Groups) == 1 {
 			line("  such as: switchyard jobs show %d", t.Groups[0].Newest)
 		}
@@ -83,11 +92,7 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 	if len(s.Changes) > 0 {
 		line("\nchanged lately")
 		for _, c := range s.Changes {
-			by := ""
-			if c.Who != "" {
-				by = ", by " + c.Who
-			}
-			line("  %s (%s ago)  %s", c.At.UTC().Format(time.RFC3339), ago(now, c.At), router.Printable(c.What+by))
+			line("  %s (%s ago)  %s", c.At.UTC().Format(time.RFC3339), ago(now, c.At), router.Printable(changed(c)))
 		}
 	}
 	line("\nworked last")
@@ -103,4 +108,11 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 		fmt.Fprintf(tw, "  %s\t%s\n", router.Printable(p.What), when)
 	}
 	return tw.Flush()
+}
+
+func changed(c router.Changed) string {
+	if c.Who == "" {
+		return c.What
+	}
+	return c.What + ", by " + c.Who
 }

@@ -18,7 +18,7 @@ import (
 const (
 	fresh      = time.Second           // for so long an answer is shown again,
 	freshShare = 10                    // and for so many times as long as it took to find, as many may ask
-	patience   = 50 * time.Millisecond // that asking may take while somebody waits for it
+	patience   = 50 * time.Millisecond // for which somebody waits for an answer that is not the first
 	readyMark  = "ready"               // the name of the mark that tests whether the database can be written
 
 	unroutableFor = router.GoneAfter // GitHub has cancelled the job by then
@@ -85,11 +85,11 @@ type Health struct {
 	config  Config
 	started time.Time
 
-	mu      sync.Mutex    // held while the database is asked, if that is quick, so that many ask once
+	mu      sync.Mutex
 	until   time.Time     // until then found is shown again
 	took    time.Duration // to find it
-	asking  bool          // in the background
-	found   found
+	asking  chan struct{} // closed when the database has been asked; nil: it is not being asked
+	found   found         // what it said last
 	changes []router.Changed
 
 	background sync.WaitGroup
@@ -126,17 +126,17 @@ func (h *Health) Changed(c router.Changed) {
 
 // Store returns why the database cannot be used ("": it can), and how many jobs are in each
 // state.
-func (h *Health) Store(ctx context.Context) (failed string, counts map[router.JobState]int) {
+func (h *Health) Store() (failed string, counts map[router.JobState]int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.refresh(ctx)
+	h.refresh()
 	return h.found.failed, h.found.counts
 }
 
 // Status returns what is wrong with what a scope may see, and with what all share.
-func (h *Health) Status(ctx context.Context, within router.Scope) router.Status {
+func (h *Health) Status(within router.Scope) router.Status {
 	h.mu.Lock()
-	h.refresh(ctx)
+	h.refresh()
 	f, now := h.found, h.config.Now()
 	s := router.Status{Status: "ok", At: f.at, Troubles: []router.Trouble{}, Changes: []router.Changed{}, Proof: []router.Proof{}}
 	for _, c := range h.changes {
@@ -147,7 +147,8 @@ func (h *Health) Status(ctx context.Context, within router.Scope) router.Status 
 	h.mu.Unlock()
 	s.Troubles = fold(slices.Concat(f.others, h.sides(now, has(f.others, router.CauseNoDelivery))), jobTroubles(f.jobs, f.holders, within))
 	slices.SortStableFunc(s.Troubles, worstFirst)
-	for _, t := range s.Troubles {
+	for i, t := range s.Troubles {
+		s.Troubles[i].Since = earlier(t.Since, now) // later: the clock was set back
 		switch {
 		case t.Cause == router.CauseStore:
 			s.Status = "not ready"
@@ -161,38 +162,48 @@ func (h *Health) Status(ctx context.Context, within router.Scope) router.Status 
 	return s
 }
 
-// refresh asks the database, unless it was asked a moment ago. If that took long the last
-// time, nobody waits for it: what was found then is shown meanwhile. h.mu is held.
-func (h *Health) refresh(ctx context.Context) {
-	began := time.Now()
-	if began.Before(h.until) || h.asking {
+// refresh asks the database, unless it was asked a moment ago. It waits for the answer if
+// there was none yet, or for a moment if the last one came quickly; else what was found then
+// is shown meanwhile. h.mu is held, but not while it waits.
+func (h *Health) refresh() {
+	if h.asking == nil && !time.Now().Before(h.until) {
+		asking, before := make(chan struct{}), h.found
+		h.asking = asking
+		h.background.Go(func() {
+			began := time.Now()
+			f := h.find(before)
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			h.found, h.took = f, time.Since(began)
+			h.until = began.Add(max(fresh, freshShare*h.took))
+			h.asking = nil
+			close(asking)
+		})
+	}
+	asking, first := h.asking, h.found.at.IsZero()
+	if asking == nil || h.took >= patience && !first {
 		return
 	}
-	keep := func(f found) {
-		h.found, h.took = f, time.Since(began)
-		h.until = began.Add(max(fresh, freshShare*h.took))
-	}
-	if h.took < patience {
-		keep(h.find(ctx, h.found))
+	h.mu.Unlock()
+	defer h.mu.Lock()
+	if first {
+		<-asking
 		return
 	}
-	h.asking = true
-	before := h.found
-	h.background.Go(func() {
-		f := h.find(ctx, before)
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		keep(f)
-		h.asking = false
-	})
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	select {
+	case <-asking:
+	case <-enough.C:
+	}
 }
 
 // Wait waits until the database is asked no more. Nobody may ask for the status from then on.
 func (h *Health) Wait() { h.background.Wait() }
 
 // find asks the database. It takes from what was found before since when something is so.
-func (h *Health) find(ctx context.Context, before found) found {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), router.StoreTimeout)
+func (h *Health) find(before found) found {
+	ctx, cancel := context.WithTimeout(context.Background(), router.StoreTimeout)
 	defer cancel()
 	f := found{at: h.config.Now(), low: before.low, stuck: before.stuck}
 	f.diskInfo, _ = h.config.Store.Disk()

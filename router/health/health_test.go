@@ -98,11 +98,11 @@ func TestAViewerSeesNothingOfOtherRepositories(t *testing.T) {
 		f.jobs = append(f.jobs, trouble(router.CauseOutOfService, "secret-rule", "secret/one", 40))
 		h := open(f)
 		f.metrics.Nomad.Called("register job", 403, 0) // is behind jobs that Nomad refuses
-		all, err := json.Marshal(h.Status(t.Context(), nil))
+		all, err := json.Marshal(h.Status(nil))
 		if err != nil || strings.Count(string(all), "secret/one") < 9 {
 			t.Fatalf("who may see all sees %s (%v)", all, err)
 		}
-		s := h.Status(t.Context(), router.Scope{"acme/*"})
+		s := h.Status(router.Scope{"acme/*"})
 		seen, err := json.Marshal(s)
 		if err != nil || strings.Contains(string(seen), "secret") || strings.Contains(string(seen), `"jobs":4`) || strings.Contains(string(seen), "null") {
 			t.Errorf("who may see acme sees %s (%v)", seen, err)
@@ -118,7 +118,7 @@ func TestAViewerSeesNothingOfOtherRepositories(t *testing.T) {
 				t.Errorf("the limit says %q", x.Said)
 			}
 		}
-		if s := h.Status(t.Context(), router.Scope{}); causes(s) != "degraded, critical nomad_denies" || s.Troubles[0].Jobs != 0 {
+		if s := h.Status(router.Scope{}); causes(s) != "degraded, critical nomad_denies" || s.Troubles[0].Jobs != 0 {
 			t.Errorf("who may see nothing sees %+v", s.Troubles)
 		}
 	})
@@ -132,7 +132,7 @@ func TestAStatusIsBounded(t *testing.T) {
 			f.jobs = append(f.jobs, j)
 			f.holders = append(f.holders, router.LimitHolder{Key: "linux", Repo: j.Repo, Jobs: 1})
 		}
-		s := open(f).Status(t.Context(), nil)
+		s := open(f).Status(nil)
 		if len(s.Troubles) != 1 {
 			t.Fatalf("the troubles are %s", causes(s))
 		}
@@ -147,7 +147,7 @@ func TestAStatusIsBounded(t *testing.T) {
 		for i := range 1000 {
 			h.Changed(router.Changed{At: time.Now(), What: fmt.Sprint(i)})
 		}
-		if changes := h.Status(t.Context(), nil).Changes; len(changes) != 20 || changes[0].What != "999" {
+		if changes := h.Status(nil).Changes; len(changes) != 20 || changes[0].What != "999" {
 			t.Errorf("it has %d changes: %+v", len(changes), changes)
 		}
 	})
@@ -167,11 +167,11 @@ func TestTheWorstComesFirstThenTheNewest(t *testing.T) {
 			f.jobs = append(f.jobs, j)
 		}
 		const want = "degraded, critical nomad_refused, critical died, warning disk, warning out_of_service, warning no_node_fits, info limit, info unroutable"
-		if diff := cmp.Diff(want, causes(open(f).Status(t.Context(), nil))); diff != "" {
+		if diff := cmp.Diff(want, causes(open(f).Status(nil))); diff != "" {
 			t.Errorf("the order is wrong:\n%s", diff)
 		}
 		f = &fake{jobs: f.jobs[:1]}
-		if got := causes(open(f).Status(t.Context(), nil)); got != "ok, info unroutable" {
+		if got := causes(open(f).Status(nil)); got != "ok, info unroutable" {
 			t.Errorf("what no operator has to act on is %s", got)
 		}
 	})
@@ -193,7 +193,7 @@ func TestADiskIsNearlyFull(t *testing.T) {
 		{"it is full", 0, gib, true},
 	} {
 		virtual(t, tt.name, func(t *testing.T) {
-			s := open(&fake{disk: router.Disk{Path: "/var/db", Free: tt.free, Total: tt.total}}).Status(t.Context(), nil)
+			s := open(&fake{disk: router.Disk{Path: "/var/db", Free: tt.free, Total: tt.total}}).Status(nil)
 			if got := causes(s); (got == "degraded, warning disk") != tt.want || !tt.want && got != "ok" {
 				t.Errorf("the status is %s", got)
 			}
@@ -221,11 +221,11 @@ func TestNothingStarts(t *testing.T) {
 			tt.open.Jobs, tt.open.Oldest = 3, time.Now()
 			h := open(&fake{open: []router.OpenJobs{tt.open}})
 			time.Sleep(10 * time.Minute)
-			if got := causes(h.Status(t.Context(), nil)); got != "ok" {
+			if got := causes(h.Status(nil)); got != "ok" {
 				t.Errorf("after ten minutes: %s", got)
 			}
 			time.Sleep(2 * time.Second)
-			if got := causes(h.Status(t.Context(), nil)); (got == "degraded, critical nothing_starts") != tt.want || !tt.want && got != "ok" {
+			if got := causes(h.Status(nil)); (got == "degraded, critical nothing_starts") != tt.want || !tt.want && got != "ok" {
 				t.Errorf("after more: %s", got)
 			}
 		})
@@ -264,7 +264,7 @@ func TestSilenceIsJudgedByTheDayOfTheWeek(t *testing.T) {
 			time.Sleep(time.Until(saturday.Add(tt.last)))
 			f.metrics.Delivered(router.DeliveryStored)
 			time.Sleep(time.Until(saturday.Add(tt.at)))
-			s := h.Status(t.Context(), nil)
+			s := h.Status(nil)
 			if got := causes(s); (got == "degraded, critical no_delivery") != tt.want || !tt.want && got != "ok" {
 				t.Fatalf("the status is %s", got)
 			}
@@ -283,14 +283,14 @@ func TestAFailingDatabaseKeepsWhatWasKnown(t *testing.T) {
 			disk:    router.Disk{Path: "/var/db", Free: 1, Total: 1 << 30},
 		}
 		h := open(f)
-		if got := causes(h.Status(t.Context(), nil)); got != "degraded, warning disk, warning died, info limit" {
+		if got := causes(h.Status(nil)); got != "degraded, warning disk, warning died, info limit" {
 			t.Fatalf("before: %s", got)
 		}
 		time.Sleep(time.Minute)
 		f.err = errors.New("no space left on device")
 		failed := time.Now()
 		for range 3 {
-			s := h.Status(t.Context(), nil)
+			s := h.Status(nil)
 			if got := causes(s); got != "not ready, critical store, warning disk, warning died, info limit" {
 				t.Fatalf("while it fails: %s", got)
 			}
@@ -300,7 +300,7 @@ func TestAFailingDatabaseKeepsWhatWasKnown(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		f.err, f.jobs, f.disk = nil, nil, router.Disk{}
-		if got := causes(h.Status(t.Context(), nil)); got != "ok" {
+		if got := causes(h.Status(nil)); got != "ok" {
 			t.Errorf("after the mend: %s", got)
 		}
 	})

@@ -1,8 +1,6 @@
 package health
 
 import (
-	"context"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"switchyard/router"
@@ -34,7 +32,7 @@ func (h *Health) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	s := h.Status(context.Background(), nil)
+	s := h.Status(nil)
 	type key struct {
 		cause            router.Cause
 		rule, repository string

@@ -13,28 +13,28 @@ import (
 	"switchyard/router/telemetry"
 )
 
-// A kind is what is known about all troubles with one cause.
+// A kind is what is known about all troubles of jobs with one cause.
 type kind struct {
 	check    string // that warns of it
 	severity router.Severity
-	what     string // after "3 jobs of rule linux: "; or all of it, if no jobs have it
+	what     string
 	fix      string
 }
 
 var kinds = map[router.Cause]kind{
-	router.CauseNomad:         {"nomad", router.Critical, "Nomad did not take their runners; they are tried again", "check that Nomad's servers are up and have a leader: nomad server members"},
-	router.CauseSilent:        {"nomad", router.Critical, "Nomad accepts requests for their runners and does not answer them", "check whether Nomad's servers are overloaded, or a proxy in front of them holds requests"},
-	router.CauseRefused:       {"nomad", router.Critical, "Nomad refuses their runners", "do what the message says: they are tried again by themselves"},
-	router.CauseGitHub:        {"github", router.Critical, "GitHub did not register their runners; they are tried again", "wait: see githubstatus.com, and the proxy in front of GitHub if there is one"},
-	router.CauseGitHubRefused: {"github", router.Critical, "GitHub refuses to register their runners", "do what the message says: they are tried again within a minute or two"},
-	router.CauseGitHubLimit:   {"github", router.Warning, "GitHub accepts no more registrations for now: its limit is reached", "wait, or use a GitHub App, whose limits are higher and apply to each organization"},
-	router.CauseRunner:        {"jobs", router.Warning, "their runners end before they get their configuration; they are tried again", "check --public-url, which the nodes must reach; then the image: nomad alloc status of the runner says why it ended"},
-	router.CauseDied:          {"jobs", router.Warning, "their runners end after they got their configuration, and before they have a job", "check the jobspec's command and image (exit code 127: no such command); its output: nomad alloc logs"},
-	router.CauseOnline:        {"github", router.Warning, "their runners are online, and GitHub gives them no job", "check that the runner group allows the repository and its workflow, and that the labels are the job's; if all runners idle, see githubstatus.com"},
-	router.CauseNoNodeFits:    {"jobs", router.Warning, "no node of the cluster could ever run their runners", "ask for less, add a node that fits, or correct the rule or label"},
-	router.CauseOutOfService:  {"jobs", router.Warning, "the nodes that could run their runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
-	router.CauseUnroutable:    {"jobs", router.Info, "nothing serves what they ask for", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
-	router.CauseLimit:         {"jobs", router.Info, "they wait for a place under their rule's limit", "wait, or raise the limit"},
+	router.CauseNomad:         {"nomad", router.Critical, "Nomad could not register runners; they are tried again", "check that Nomad's servers are up and have a leader: nomad server members"},
+	router.CauseSilent:        {"nomad", router.Critical, "Nomad accepts requests for runners and does not answer them", "check whether Nomad's servers are overloaded, or a proxy in front of them holds requests"},
+	router.CauseRefused:       {"nomad", router.Critical, "Nomad refuses to register runners", "do what Nomad says; the jobs are tried again by themselves"},
+	router.CauseGitHub:        {"github", router.Critical, "GitHub could not register runners; they are tried again", "wait: see githubstatus.com, and the proxy in front of GitHub if there is one"},
+	router.CauseGitHubRefused: {"github", router.Critical, "GitHub refuses to register runners", "do what GitHub says; the jobs are tried again within a minute or two"},
+	router.CauseGitHubLimit:   {"github", router.Warning, "GitHub registers no more runners for now, as its rate limit is used up", "wait, or use a GitHub App, whose limits are higher and apply to each organization"},
+	router.CauseRunner:        {"jobs", router.Warning, "runners end before they ask for their configuration: they do not reach --public-url, or do not start at all", "check from a node that --public-url can be reached; then the image: nomad alloc status of the runner says why it ended"},
+	router.CauseDied:          {"jobs", router.Warning, "runners end before they get a job: the command or the image of their jobspec fails", "correct the jobspec (exit code 127: no such command); the output of the runner: nomad alloc logs"},
+	router.CauseOnline:        {"github", router.Warning, "runners are online, and GitHub gives them no job: their runner group does not allow the repository, or GitHub is ill", "check that the runner group allows the repository and its workflow; see githubstatus.com"},
+	router.CauseNoNodeFits:    {"jobs", router.Warning, "no node could ever run what jobs ask for", "ask for less, add a node that fits, or correct the rule or label"},
+	router.CauseOutOfService:  {"jobs", router.Warning, "the nodes that could run the runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
+	router.CauseUnroutable:    {"jobs", router.Info, "jobs ask for what the rules do not serve", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
+	router.CauseLimit:         {"jobs", router.Info, "jobs wait for a place, as their limit is reached", "wait, or raise the limit in the rules"},
 }
 
 // Words returns what a status says of the jobs that have a cause; "": it is no trouble of
@@ -64,9 +64,16 @@ func Check(c router.Cause) string {
 
 var severities = []router.Severity{router.Critical, router.Warning, router.Info}
 
-// worstFirst orders troubles: the worst first, then the newest.
+// symptoms come of other troubles, most often.
+var symptoms = []router.Cause{router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts}
+
+// worstFirst orders troubles: the worst first, those that are no symptoms, then the newest.
 func worstFirst(a, b router.Trouble) int {
-	return cmp.Or(cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)), b.Since.Compare(a.Since), cmp.Compare(a.Cause, b.Cause))
+	return cmp.Or(
+		cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)),
+		cmp.Compare(slices.Index(symptoms, a.Cause), slices.Index(symptoms, b.Cause)),
+		b.Since.Compare(a.Since), cmp.Compare(a.Cause, b.Cause),
+	)
 }
 
 // jobTroubles returns the troubles of the jobs that a scope may see.
@@ -110,9 +117,11 @@ func jobTroubles(jobs []router.JobTrouble, holders []router.LimitHolder, within 
 		}
 		if t.Cause == router.CauseLimit {
 			t.Said = saysLimits(holders, within)
+			if len(t.Rules) == 1 {
+				t.What = "jobs wait for a place, as the limit of rule " + t.Rules[0] + " is reached"
+			}
 		}
-		t.What = fmt.Sprintf("%s: %s", who(*t, len(rules[t.Cause])), t.What)
-		t.Where = where(*t, len(repos[t.Cause]))
+		t.Where = where(*t, len(rules[t.Cause]), len(repos[t.Cause]))
 		all = append(all, *t)
 	}
 	return all
@@ -134,10 +143,6 @@ func fold(all, jobs []router.Trouble) []router.Trouble {
 			continue
 		}
 		of := &all[i]
-		of.What += "; " + router.Count(t.Jobs, "job") + plural(t.Jobs, " waits", " wait") + " for it"
-		if of.Said == "" && (t.Cause == router.CauseRefused || t.Cause == router.CauseGitHubRefused) {
-			of.Fix = t.Fix // the job's words are more exact
-		}
 		of.Said = cmp.Or(of.Said, t.Said)
 		of.Jobs, of.Where, of.Rules, of.Repositories, of.Labels, of.Groups = t.Jobs, t.Where, t.Rules, t.Repositories, t.Labels, t.Groups
 	}
@@ -162,24 +167,20 @@ func fold(all, jobs []router.Trouble) []router.Trouble {
 	return all
 }
 
-// who says how many jobs of which rules a trouble hits.
-func who(t router.Trouble, rules int) string {
-	jobs := router.Count(t.Jobs, "job")
+// where says how many jobs of which rules and repositories a trouble hits, and what they ask
+// for if that matters.
+func where(t router.Trouble, rules, repos int) string {
+	text := router.Count(t.Jobs, "job")
 	switch {
 	case rules > 2:
-		jobs += fmt.Sprintf(" of %d rules", rules)
+		text += fmt.Sprintf(" of %d rules", rules)
 	case rules > 0:
-		jobs += " of " + plural(rules, "rule", "rules") + " " + strings.Join(t.Rules, " and ")
+		text += " of " + plural(rules, "rule", "rules") + " " + strings.Join(t.Rules, " and ")
 	}
-	return jobs
-}
-
-// where says which repositories a trouble hits, and what the jobs ask for if that matters.
-func where(t router.Trouble, repos int) string {
 	if repos > 3 {
-		return fmt.Sprintf("in %d repositories, most in %s", repos, t.Repositories[0])
+		return fmt.Sprintf("%s in %d repositories, most in %s", text, repos, t.Repositories[0])
 	}
-	text := "in " + strings.Join(t.Repositories, ", ")
+	text += " in " + strings.Join(t.Repositories, ", ")
 	if len(t.Labels) > 0 && (t.Cause == router.CauseUnroutable || t.Cause == router.CauseNoNodeFits || t.Cause == router.CauseOutOfService) {
 		text += "; the newest asks for " + strings.Join(t.Labels, ", ")
 	}
@@ -334,7 +335,7 @@ func underWay(calls int) string {
 	if calls == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; %d requests are under way", calls)
+	return "; " + router.Count(calls, "request") + plural(calls, " is", " are") + " under way"
 }
 
 // A side is what is said of Nomad or GitHub.
@@ -370,11 +371,11 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 		case f.Status == router.Unreadable:
 			what = of.name + "'s answers cannot be read, as they are empty, cut off or not its own"
 		case f.Status == http.StatusUnauthorized:
-			cause, do, what = of.denies, of.allow, of.name+" refuses the login"
+			cause, do, what = of.denies, of.allow, of.name+" refuses the login (401)"
 		case f.Status == http.StatusForbidden && optional[f.Call]:
 			continue
 		case f.Status == http.StatusForbidden:
-			cause, do, what = of.denies, of.allow, of.name+" does not let the login do what is needed"
+			cause, do, what = of.denies, of.allow, of.name+" does not permit (403)"
 		case f.Status == http.StatusTooManyRequests:
 			what = of.name + " accepts no more requests for now"
 		default:
@@ -419,41 +420,39 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 	if quiet, expected := h.isQuiet(ctx, f.at); quiet > 0 {
 		all = append(all, router.Trouble{
 			Cause: router.CauseNoDelivery, Severity: router.Critical, Since: f.at.Add(-quiet),
-			What: fmt.Sprintf("no delivery has arrived for %s; on other days about %s came in this time", router.Coarse(quiet), router.Count(expected, "job")),
+			What: fmt.Sprintf("no valid delivery has arrived for %s; on other days about %s came in this time", router.Coarse(quiet), router.Count(expected, "job")),
 			Fix:  "check the webhook's recent deliveries on GitHub (Settings, Webhooks; or the App's page, Advanced), and that GitHub reaches --listen",
 		})
 	}
-	waits, oldest := h.waiting(ctx)
+	oldest := h.oldestWaiting(ctx)
 	last := h.config.Metrics.Worked.Last(telemetry.WorkedStart)
 	if last.Before(h.started) {
 		last = h.started
 	}
-	if stuck := waits > 0 && f.at.Sub(last) > nothingAfter && f.at.Sub(oldest) > nothingAfter; !since(&f.stuck, stuck).IsZero() {
+	if stuck := !oldest.IsZero() && f.at.Sub(last) > nothingAfter && f.at.Sub(oldest) > nothingAfter; !since(&f.stuck, stuck).IsZero() {
 		all = append(all, router.Trouble{
-			Cause: router.CauseNothingStarts, Severity: router.Critical, Since: last, Jobs: waits,
-			What: fmt.Sprintf("no job has started for %s, and %s", router.Coarse(f.at.Sub(last)), router.Count(waits, "job")+plural(waits, " waits", " wait")),
+			Cause: router.CauseNothingStarts, Severity: router.Critical, Since: last,
+			What: fmt.Sprintf("no job has started for %s, though jobs wait", router.Coarse(f.at.Sub(last))),
 			Fix:  "look at what the oldest of them waits for: switchyard jobs list",
 		})
 	}
 	return all
 }
 
-// waiting counts the jobs that wait for something other than a place, an approval or a free
-// node, and returns when the oldest was received.
-func (h *Health) waiting(ctx context.Context) (jobs int, oldest time.Time) {
+// oldestWaiting returns when the oldest job was received that waits for something other than
+// a place, an approval or a free node; zero: there is none.
+func (h *Health) oldestWaiting(ctx context.Context) (oldest time.Time) {
 	open, err := h.config.Store.OpenJobs(ctx, nil)
 	if err != nil {
-		return 0, time.Time{}
+		return time.Time{}
 	}
 	for _, o := range open {
-		if o.State == router.Running || o.State == router.Held || o.Cause == router.CauseNoNodeFree || o.Cause.Label() == router.CauseNoNodeFits {
-			continue
-		}
-		if jobs += o.Jobs; oldest.IsZero() || o.Oldest.Before(oldest) {
+		waits := o.State != router.Running && o.State != router.Held && o.Cause != router.CauseNoNodeFree && o.Cause.Label() != router.CauseNoNodeFits
+		if waits && (oldest.IsZero() || o.Oldest.Before(oldest)) {
 			oldest = o.Oldest
 		}
 	}
-	return jobs, oldest
+	return oldest
 }
 
 // isQuiet returns for how long no delivery has come, if the same hours brought jobs on most

@@ -225,8 +225,8 @@ func (a *App) wire(c Config) {
 	if c.Traces != nil {
 		traces = &telemetry.Traces{Provider: c.Traces, GitHub: c.GitHub, Now: c.Now}
 	}
-	a.sweeper = intake.NewSweeper(c.Store, c.GitHub, a.log, c.Now, func(ctx context.Context) bool {
-		failed, _ := a.health.Store(ctx)
+	a.sweeper = intake.NewSweeper(c.Store, c.GitHub, a.log, c.Now, func() bool {
+		failed, _ := a.health.Store()
 		return failed == ""
 	})
 	a.intake = intake.New(intake.Intake{
@@ -430,8 +430,8 @@ func (a *App) RefuseRules(r router.RefusedRules) { a.decider.Refuse(r) }
 func (a *App) KeepRules() { a.decider.Keep() }
 
 // Status says whether all is well with what a scope may see, and with what all share.
-func (a *App) Status(ctx context.Context, within router.Scope) router.Status {
-	return a.health.Status(ctx, within)
+func (a *App) Status(within router.Scope) router.Status {
+	return a.health.Status(within)
 }
 
 // RulesStatus returns which rules are in force. The result must not be changed.
@@ -472,7 +472,7 @@ func (a *App) adminHandler() http.Handler {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	}).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/readyz", a.local(func(w http.ResponseWriter, req *http.Request) {
-		r, status := readiness(req.Context(), a.health, a.decider.Status()), http.StatusOK
+		r, status := readiness(a.health, a.decider.Status()), http.StatusOK
 		if r.Status == "not ready" {
 			status = http.StatusServiceUnavailable
 		}

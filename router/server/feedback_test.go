@@ -173,7 +173,7 @@ func TestACommitSaysWhatTheStatusSays(t *testing.T) {
 		r.await(1, in(router.Retrying))
 		clock.forward(time.Minute)
 		eventually(t, "a notice", func() bool { return h.board.of(1).State == router.NoticeWaits })
-		n, list := h.board.of(1), r.App.Status(t.Context(), nil).Troubles
+		n, list := h.board.of(1), r.App.Status(nil).Troubles
 		if len(list) != 1 || list[0].Cause != router.CauseNomad {
 			t.Fatalf("the troubles are %+v", list)
 		}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"slices"
 	"time"
 
@@ -34,9 +33,9 @@ type Check struct {
 }
 
 // readiness checks everything.
-func readiness(ctx context.Context, h *health.Health, inForce router.RulesStatus) Readiness {
-	status := h.Status(ctx, nil)
-	_, counts := h.Store(ctx)
+func readiness(h *health.Health, inForce router.RulesStatus) Readiness {
+	status := h.Status(nil)
+	_, counts := h.Store()
 	r := Readiness{Status: status.Status, Jobs: counts, Rules: inForce, Troubles: slices.Clone(status.Troubles)}
 	for i := range r.Troubles { // whoever may ask here may know nothing of single jobs
 		t := &r.Troubles[i]

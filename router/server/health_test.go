@@ -108,7 +108,7 @@ func testOnlyTheStoreMakesARouterNotReady(t *testing.T) {
 		says   string
 	}{
 		{"nomad", 0, count.Nomad.Called, "Nomad cannot be reached"},
-		{"nomad", 403, count.Nomad.Called, "does not let the login"},
+		{"nomad", 403, count.Nomad.Called, "Nomad does not permit (403): read job"},
 		{"github", 401, count.GitHub.Called, "GitHub refuses the login"},
 		{"github", 503, count.GitHub.Called, "GitHub answers 503"},
 	} {

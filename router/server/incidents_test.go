@@ -231,7 +231,7 @@ func (s *shop) restart(publicURL string) {
 // status returns what is wrong, with the check of each cause.
 func (s *shop) status(t *testing.T) []router.Trouble {
 	t.Helper()
-	return s.App.Status(t.Context(), nil).Troubles
+	return s.App.Status(nil).Troubles
 }
 
 func (s *shop) page(t *testing.T, path string) string {

@@ -78,7 +78,7 @@ func TestReadinessNamesNoRepository(t *testing.T) {
 		r.await(1, in(router.Retrying))
 		r.await(2, in(router.Unroutable))
 		time.Sleep(time.Minute)
-		if list := r.App.Status(t.Context(), nil).Troubles; !has(list, router.CauseNomad) || !has(list, router.CauseUnroutable) {
+		if list := r.App.Status(nil).Troubles; !has(list, router.CauseNomad) || !has(list, router.CauseUnroutable) {
 			t.Fatalf("the troubles are %s", shown(list))
 		}
 		resp, err := httpClient.Get("http://" + r.App.AdminAddr() + "/readyz")

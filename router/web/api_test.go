@@ -75,7 +75,7 @@ func (a *app) do(what string, args ...any) error {
 	return a.fail
 }
 
-func (a *app) Status(context.Context, router.Scope) router.Status {
+func (a *app) Status(router.Scope) router.Status {
 	return router.Status{Status: "ok", At: t0, Troubles: []router.Trouble{}, Changes: []router.Changed{}, Proof: []router.Proof{}}
 }
 

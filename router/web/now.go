@@ -18,12 +18,13 @@ import (
 )
 
 const (
-	nowOldest = 10 // jobs that wait longest
-	nowRules  = 40 // rules with most to do
-	nowRepos  = 20 // repositories with most open jobs
-	nowGroups = 8  // groups of a trouble that are shown at once
-	nowHours  = 24
-	dayShare  = 20 // times as long as it took to make, the last day is shown
+	nowOldest  = 10 // jobs that wait longest
+	nowRules   = 40 // rules with most to do
+	nowRepos   = 20 // repositories with most open jobs
+	nowGroups  = 8  // groups of a trouble that are shown at once
+	nowChanges = 3  // likewise, of what changed lately
+	nowHours   = 24
+	dayShare   = 20 // times as long as it took to make, the last day is shown
 )
 
 // waitBands are the bands of queue time in the chart of the last day.
@@ -134,9 +135,9 @@ var waits = []struct {
 // A nowView is what the page shows; its times pass while a summary stays.
 type nowView struct {
 	*summary
-	Troubles []router.Trouble
-	Bands    any
-	now      time.Time
+	router.Status
+	Bands any
+	now   time.Time
 }
 
 // Groups returns the groups of a trouble, the newest first: those that are shown at once,
@@ -188,6 +189,26 @@ func (v nowView) Routed() bool {
 // Ago returns how long ago t was.
 func (v nowView) Ago(t time.Time) string { return took(v.now.Sub(t)) }
 
+// After says what a trouble began after; "": nothing.
+func (v nowView) After(t router.Trouble) string {
+	c, ok := v.Status.Before(t)
+	if !ok {
+		return ""
+	}
+	if later := t.Since.Sub(c.At); later >= time.Second {
+		return took(later) + " after this change: " + c.What
+	}
+	return "right after this change: " + c.What
+}
+
+// Latest returns the changes that are shown at once, and the others.
+func (v nowView) Latest() [][]router.Changed {
+	if len(v.Changes) <= nowChanges+1 {
+		return [][]router.Changed{v.Changes}
+	}
+	return [][]router.Changed{v.Changes[:nowChanges], v.Changes[nowChanges:]}
+}
+
 // For returns how long the job has waited.
 func (v nowView) For(w waiting) string { return took(v.now.Sub(w.Job.ReceivedAt)) }
 
@@ -209,7 +230,7 @@ func (n *nowPage) page(req *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nowView{s, n.api.Status(req.Context()).Troubles, waitBands, n.clock()}, nil
+	return nowView{s, n.api.Status(req.Context()), waitBands, n.clock()}, nil
 }
 
 func (n *nowPage) summarize(ctx context.Context, scope router.Scope) (*summary, error) {

@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -41,7 +40,7 @@ func TestNowTellsWhatWaitsAndWhy(t *testing.T) {
 // hurt is an app with two troubles.
 type hurt struct{ *app }
 
-func (hurt) Status(context.Context, router.Scope) router.Status {
+func (hurt) Status(router.Scope) router.Status {
 	return router.Status{Status: "degraded", At: t0, Troubles: []router.Trouble{
 		{Cause: router.CauseRules, Severity: router.Critical, Since: t0.Add(-time.Minute), What: "newer rules were refused: <b>unknown</b> key", Said: "rules.yaml:3:1: " + strings.Repeat("long ", 100) + "end", Fix: "correct the files"},
 		{
@@ -61,7 +60,7 @@ func TestNowShowsTrouble(t *testing.T) {
 // many is an app with a trouble of many groups, each with words of its own.
 type many struct{ *app }
 
-func (many) Status(context.Context, router.Scope) router.Status {
+func (many) Status(router.Scope) router.Status {
 	t := router.Trouble{Cause: router.CauseNomad, Severity: router.Critical, Since: t0, What: "many", Said: "runner 1 is refused", Fix: "wait", Jobs: 60}
 	for i := range 30 {
 		g := router.TroubleGroup{Rule: "linux", Repository: fmt.Sprintf("acme/r%d", i), Jobs: 2, Since: t0.Add(time.Duration(i) * time.Minute), Said: fmt.Sprintf("runner %d is refused", i)}
@@ -234,8 +233,8 @@ type well struct {
 	health *health.Health
 }
 
-func (w well) Status(ctx context.Context, within router.Scope) router.Status {
-	return w.health.Status(ctx, within)
+func (w well) Status(within router.Scope) router.Status {
+	return w.health.Status(within)
 }
 
 // BenchmarkPages measures each page at the server, with 100,000 jobs of two

@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,7 +19,7 @@ import (
 // mended is an app whose rules serve gpu by now, and not gpus.
 type mended struct{ *app }
 
-func (mended) Status(context.Context, router.Scope) router.Status {
+func (mended) Status(router.Scope) router.Status {
 	return router.Status{Status: "ok", At: t0, Troubles: []router.Trouble{{Cause: router.CauseUnroutable, Severity: router.Info, Since: t0, What: "jobs: nothing serves what they ask for", Jobs: 4}}}
 }
 

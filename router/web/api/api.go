@@ -51,7 +51,7 @@ type Config struct {
 // An App decides jobs and makes changes; *server.App is one.
 type App interface {
 	// Status says whether all is well with what a scope may see, and with what all share.
-	Status(ctx context.Context, within router.Scope) router.Status
+	Status(within router.Scope) router.Status
 
 	RulesStatus() router.RulesStatus
 	Rules() *rules.Set // in force
@@ -210,7 +210,7 @@ func WriteJSON(w http.ResponseWriter, status int, contentType string, v any) {
 
 // Status says whether all is well, for whoever ctx is of.
 func (a *API) Status(ctx context.Context) router.Status {
-	return a.config.App.Status(ctx, auth.Who(ctx).Scope)
+	return a.config.App.Status(auth.Who(ctx).Scope)
 }
 
 // VisibleJob returns a job that the principal of ctx may see.
