@@ -49,8 +49,8 @@ type Store interface {
 	NoticesDue(ctx context.Context, kind router.NoticeKind, after time.Duration, since, now time.Time, limit int) ([]router.DueNotice, error)
 
 	// TroubleOf returns the newest trouble of a job that lasts, and the reason that the job
-	// had for it; "": it has none.
-	TroubleOf(ctx context.Context, jobID int64) (cause router.Cause, reason string, err error)
+	// had for it; "": it has none. A runner that has been online since before online is one.
+	TroubleOf(ctx context.Context, jobID int64, online time.Time) (cause router.Cause, reason string, err error)
 
 	// NoticeStarted records that a job may have a notice from now on.
 	NoticeStarted(ctx context.Context, jobID int64, kind router.NoticeKind, now time.Time) error
@@ -153,7 +153,7 @@ func (f *Feedback) rate(owner router.OwnerKey) *rate.Limiter {
 
 // send puts the notice of a job on its commit.
 func (f *Feedback) send(ctx context.Context, u router.DueNotice) error {
-	cause, said, err := f.Store.TroubleOf(ctx, u.Job.ID)
+	cause, said, err := f.Store.TroubleOf(ctx, u.Job.ID, f.Now().Add(-router.OnlineAfter))
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,9 +28,14 @@ type fake struct {
 	received func(at time.Time) int // in the hour that begins then
 	since    time.Time              // of the first job
 	disk     router.Disk
+	takes    atomic.Int64 // time.Duration: to answer
 }
 
-func (f *fake) Counts(context.Context) (map[router.JobState]int, error) { return nil, nil }
+func (f *fake) Counts(context.Context) (map[router.JobState]int, error) {
+	time.Sleep(time.Duration(f.takes.Load()))
+	return nil, nil
+}
+
 func (f *fake) SetMark(context.Context, string, string) error           { return f.err }
 func (f *fake) Disk() (router.Disk, error)                              { return f.disk, nil }
 
@@ -302,6 +308,45 @@ func TestAFailingDatabaseKeepsWhatWasKnown(t *testing.T) {
 		f.err, f.jobs, f.disk = nil, nil, router.Disk{}
 		if got := causes(h.Status(nil)); got != "ok" {
 			t.Errorf("after the mend: %s", got)
+		}
+	})
+}
+
+func TestASlowDatabaseHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		h := open(f)
+		asks := func(want string, wait time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if got := causes(h.Status(nil)); got != want || time.Since(began) != wait {
+				t.Errorf("%s after %v, want %s after %v", got, time.Since(began), want, wait)
+			}
+		}
+		f.takes.Store(int64(5 * time.Second))
+		asks("ok", 5*time.Second) // there is no older answer
+		time.Sleep(time.Minute)
+		f.takes.Store(0)
+		f.jobs = []router.JobTrouble{trouble(router.CauseDied, "linux", "acme/web", 3)}
+		asks("ok", 0) // the last answer was slow: nobody waits for the next
+		synctest.Wait()
+		asks("degraded, warning died", 0)
+		time.Sleep(time.Minute)
+		f.takes.Store(int64(5 * time.Second))
+		f.jobs = nil
+		asks("degraded, warning died", 50*time.Millisecond) // the last answer was quick
+		time.Sleep(10 * time.Second)
+		asks("ok", 0)
+		h.Wait()
+	})
+}
+
+func TestNoTroubleBeginsLaterThanNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		j := trouble(router.CauseDied, "linux", "acme/web", 3)
+		j.Since = time.Now().Add(time.Hour) // the clock was set back since
+		if s := open(&fake{jobs: []router.JobTrouble{j}}).Status(nil); !s.Troubles[0].Since.Equal(time.Now()) {
+			t.Errorf("since %v, and it is %v", s.Troubles[0].Since, time.Now())
 		}
 	})
 }

@@ -16,6 +16,7 @@ import (
 const (
 	syncCalls   = 2000             // requests at most, for one repository
 	syncTimeout = 15 * time.Minute // for one repository
+	fullTries   = 7                // of a repository in a full sync; they take an hour
 	maxRepos    = 10_000           // of a full sync
 )
 
@@ -131,10 +132,18 @@ func (sy *Syncer) FirstDue(ctx context.Context) (bool, error) {
 }
 
 // Full syncs all known repositories, or those for which within is true if it is not nil.
+// Those that fail are tried again afterwards, with growing waits.
 func (sy *Syncer) Full(ctx context.Context, within func(router.Repo) bool) {
-	defer sy.Compare.At(sy.Now())
-	defer sy.First.End()
-	if err := sy.all(ctx, within); err != nil && ctx.Err() == nil {
+	failed, err := sy.all(ctx, within)
+	sy.First.End()
+	sy.Compare.At(sy.Now())
+	for try := 1; err == nil && len(failed) > 0 && try < fullTries && router.Pause(ctx, time.Minute<<(try-1)); try++ {
+		failed, err = sy.each(ctx, failed, try+1 == fullTries)
+	}
+	if err == nil && ctx.Err() == nil {
+		err = sy.Store.SetMark(ctx, FirstSyncMark, "done")
+	}
+	if err != nil && ctx.Err() == nil {
 		sy.Log.Error("cannot sync with github", "err", err, "fix", router.StoreFix(err))
 	}
 }
@@ -166,12 +175,11 @@ func (sy *Syncer) covers(h router.Hook, r router.Repo) bool {
 		h.Kind == router.HookOrganization && strings.HasPrefix(strings.ToLower(r.FullName), strings.ToLower(h.Owner)+"/")
 }
 
-// all does the work of Full. The repositories are those that Nomad has runners for, those
-// of recent jobs, and those that the App is installed for. It waits whenever GitHub's rate
-// limit is reached. Its error is the store's.
-func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error {
+// all syncs the repositories that Nomad has runners for, those of recent jobs, and those
+// that the App is installed for. It returns those that failed. Its error is the store's.
+func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) (failed []router.Repo, err error) {
 	if err := sy.Store.SetMark(ctx, FirstSyncMark, "begun"); err != nil {
-		return err
+		return nil, err
 	}
 	repos, err := sy.repositories(ctx)
 	if within != nil {
@@ -180,6 +188,12 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error 
 	if err != nil {
 		sy.Log.Warn("cannot list all repositories; jobs that wait in the others become known by their next deliveries", "err", err)
 	}
+	return sy.each(ctx, repos, false)
+}
+
+// each syncs repositories, and returns those that failed. It waits whenever GitHub's rate
+// limit is reached. last says that they are not tried again. Its error is that of ctx.
+func (sy *Syncer) each(ctx context.Context, repos []router.Repo, last bool) (failed []router.Repo, err error) {
 	var total router.SyncReport
 	for _, r := range repos {
 		repo := r.FullName
@@ -188,21 +202,25 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) error 
 		for errors.As(err, &later) {
 			sy.Log.Info("the sync continues when github takes more requests", "host", r.Host, "repo", repo, "again_at", later.At)
 			if !router.Pause(ctx, max(later.At.Sub(sy.Now()), time.Second)) {
-				return nil
+				return nil, ctx.Err()
 			}
 			report, err = sy.Sync(ctx, r.Host, repo)
 		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err == nil:
+		case last || errors.As(err, new(*router.GiveUpError)):
 			sy.Log.Throttled(slog.LevelWarn, "", "cannot sync a repository; to try again, use switchyard jobs sync", "host", r.Host, "repo", repo, "err", err)
+		default:
+			sy.Log.Throttled(slog.LevelWarn, "", "cannot sync a repository; it is tried again", "host", r.Host, "repo", repo, "err", err)
+			failed = append(failed, r)
 		}
 		total.Jobs, total.Changed, total.Calls = total.Jobs+report.Jobs, total.Changed+report.Changed, total.Calls+report.Calls
 	}
 	sy.Log.Info("synced with github, as the database was empty, or older than the deliveries that github lists",
-		"repositories", len(repos), "jobs", total.Jobs, "new", total.Changed, "calls", total.Calls)
-	return sy.Store.SetMark(ctx, FirstSyncMark, "done")
+		"repositories", len(repos)-len(failed), "failed", len(failed), "jobs", total.Jobs, "new", total.Changed, "calls", total.Calls)
+	return failed, nil
 }
 
 // repositories returns the repositories of a full sync, each once, even when it fails.

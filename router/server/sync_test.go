@@ -266,6 +266,32 @@ func testAnEmptyDatabaseIsFilledFromGitHub(t *testing.T) {
 	}
 }
 
+// A repository that cannot be read does not hold up the others, and is read later.
+func TestAFailedRepositoryIsSyncedAgain(t *testing.T) {
+	synctest.Test(t, testAFailedRepositoryIsSyncedAgain)
+}
+func testAFailedRepositoryIsSyncedAgain(t *testing.T) {
+	h := &hub{}
+	h.repos = []router.Repo{{Owner: "acme", Name: "web"}}
+	h.index.runs = map[string][]router.Delivery{"acme/web": {says(1, "queued", "self-hosted", "linux")}}
+	h.index.refuse = func(n int) error {
+		if n <= 3 {
+			return errors.New("GitHub answered 502")
+		}
+		return nil
+	}
+	r := start(t, openStore(t), &cluster{}, h)
+	readyz(t, r.App, "the end of the first sync", func(_ int, r server.Readiness) bool { return is(t, r, "first_look").Status == "ok" })
+	if n := len(h.looked()); n != 1 {
+		t.Errorf("synced %d times before the first sync ended", n)
+	}
+	time.Sleep(8 * time.Minute)
+	r.await(1, in(router.Dispatched))
+	if n := len(h.looked()); n != 4 {
+		t.Errorf("synced %d times, want 4", n)
+	}
+}
+
 func TestADatabaseWithJobsIsNotFilledAgain(t *testing.T) {
 	synctest.Test(t, testADatabaseWithJobsIsNotFilledAgain)
 }

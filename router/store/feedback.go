@@ -52,11 +52,17 @@ func (s *noticeStore) unsaid(ctx context.Context, begun bool, query string, args
 }
 
 // A trouble with no_job is that of a runner which was online.
-const troubleOfSQL = `SELECT iif(cause = 'no_job', 'online', cause), what FROM troubles WHERE job_id = ?1 ORDER BY since DESC, cause LIMIT 1`
+const troubleOfSQL = `
+SELECT cause, what FROM (
+	SELECT iif(cause = 'no_job', 'online', cause) AS cause, what, since FROM troubles WHERE job_id = ?1
+UNION ALL
+	SELECT 'online', j.reason, r.state_at FROM runners r JOIN jobs j ON j.id = r.job_id AND j.try = r.try AND j.state = 'dispatched'
+	WHERE r.job_id = ?1 AND r.ended_at = 0 AND r.state = 'online' AND r.state_at <= ?2
+) ORDER BY since DESC, cause LIMIT 1`
 
 // TroubleOf implements feedback.Store.
-func (s *noticeStore) TroubleOf(ctx context.Context, jobID int64) (cause router.Cause, reason string, err error) {
-	err = s.querier(ctx)(into(&cause, &reason), troubleOfSQL, jobID)
+func (s *noticeStore) TroubleOf(ctx context.Context, jobID int64, online time.Time) (cause router.Cause, reason string, err error) {
+	err = s.querier(ctx)(into(&cause, &reason), troubleOfSQL, jobID, millis(online))
 	if err != nil {
 		return "", "", fmt.Errorf("read what keeps job %d from its runner: %w", jobID, err)
 	}

@@ -41,7 +41,12 @@ func TestNowTellsWhatWaitsAndWhy(t *testing.T) {
 type hurt struct{ *app }
 
 func (hurt) Status(router.Scope) router.Status {
-	return router.Status{Status: "degraded", At: t0, Troubles: []router.Trouble{
+	changes := []router.Changed{{At: t0.Add(-90 * time.Second), What: "rules.yaml: <line 9>", Who: "<i>ada"}}
+	for i := range 4 {
+		changes = append(changes, router.Changed{At: t0.Add(-2 * time.Hour), What: fmt.Sprintf("older change %d", i)})
+	}
+	proof := []router.Proof{{What: "delivery", At: t0.Add(-5 * time.Second)}, {What: "claim"}}
+	return router.Status{Status: "degraded", At: t0, Changes: changes, Proof: proof, Troubles: []router.Trouble{
 		{Cause: router.CauseRules, Severity: router.Critical, Since: t0.Add(-time.Minute), What: "newer rules were refused: <b>unknown</b> key", Said: "rules.yaml:3:1: " + strings.Repeat("long ", 100) + "end", Fix: "correct the files"},
 		{
 			Cause: router.CauseNomad, Severity: router.Warning, Since: t0.Add(-time.Hour), What: "2 jobs: Nomad did not take their runners", Said: "<i>refused</i>", Fix: "wait", Jobs: 2,
@@ -51,10 +56,17 @@ func (hurt) Status(router.Scope) router.Status {
 }
 
 func TestNowShowsTrouble(t *testing.T) {
-	s := serve(t, func(c *web.Config) { c.App = hurt{&app{}} })
+	s := serve(t, func(c *web.Config) { c.App, c.Now = hurt{&app{}}, func() time.Time { return t0 } })
 	s.wantText("/", http.StatusOK, `<section class="trouble is-critical"><h2>Newer rules were refused: &lt;b&gt;unknown&lt;/b&gt; key</h2>`, "long end", "Correct the files.",
+		"<span class=\"nowrap\">critical, for 1 min</span>, 30 s after this change: rules.yaml: &lt;line 9&gt;",
+		"<span class=\"nowrap\">delivery 5.0 s ago</span>", "<span class=\"nowrap\">claim not since the start</span>",
+		"<li>rules.yaml: &lt;line 9&gt;, by &lt;i&gt;ada <span class=\"soft nowrap\">1 min 30 s ago</span></li>", "<summary>2 more</summary>", "older change 3",
 		`<section class="trouble is-warning">`, "&lt;i&gt;refused", `acme/web</bdi>: <a href="/jobs/5">1 job</a>`, "&lt;u&gt;x")
 	s.wantText("/jobs", http.StatusOK, `<div class="bar is-critical" role="status">`, `<strong>Newer rules were refused: &lt;b&gt;`, `· <a href="/">and 1 more</a>`)
+}
+
+func TestNowSaysThatAllIsWell(t *testing.T) {
+	serve(t).wantText("/", http.StatusOK, `<p class="well">All is well.</p>`)
 }
 
 // many is an app with a trouble of many groups, each with words of its own.

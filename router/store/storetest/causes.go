@@ -108,6 +108,11 @@ var causeTests = []test{
 		f.must(f.Configured(f.ctx(), r.ID, "one", 9, target, later()))
 		f.must(f.Online(f.ctx(), r.ID, T0))
 		want("it is online", router.CauseOnline) // and has been since before now
+		for since, is := range map[time.Time]router.Cause{T0: router.CauseOnline, T0.Add(-time.Second): ""} {
+			if cause, why, err := f.TroubleOf(f.ctx(), 1, since); err != nil || cause != is || (why == "") != (is == "") {
+				t.Errorf("online since %v: %q, %q (%v)", since, cause, why, err)
+			}
+		}
 		end := event(r, router.NomadEnded, T0, "node-1", "exit code 127")
 		end.End = router.EndFailed
 		f.saw(later(), end)
@@ -119,12 +124,12 @@ var causeTests = []test{
 		f.must(f.Configured(f.ctx(), r.ID, "two", 10, target, later()))
 		f.must(f.Online(f.ctx(), r.ID, later()))
 		want("the next is online", router.CauseDied, router.CauseOnline)
-		if cause, why, err := f.TroubleOf(f.ctx(), 1); err != nil || cause != router.CauseDied || !strings.Contains(why, "127") {
+		if cause, why, err := f.TroubleOf(f.ctx(), 1, T0); err != nil || cause != router.CauseDied || !strings.Contains(why, "127") {
 			t.Errorf("the newest is %s, %q (%v)", cause, why, err)
 		}
 		f.receive(inProgress(1, "two"))
 		want("the job runs")
-		if cause, why, err := f.TroubleOf(f.ctx(), 1); err != nil || cause != "" || why != "" {
+		if cause, why, err := f.TroubleOf(f.ctx(), 1, T0); err != nil || cause != "" || why != "" {
 			t.Errorf("the newest is %s, %q (%v)", cause, why, err)
 		}
 	}},
