@@ -138,7 +138,7 @@ func TestAnOutageOfGitHubCostsNextToNothing(t *testing.T) {
 				if err == nil && strings.HasPrefix(j.Reason, "ask GitHub") { // it has just been tried
 					j, err = o.Store.Job(t.Context(), ids[len(ids)-2])
 				}
-				if err != nil || j.State != router.Retrying || !strings.Contains(j.Reason, "no runner is started for it at the moment: GitHub has failed for ") {
+				if err != nil || j.State != router.Retrying || !strings.Contains(j.Reason, "(GitHub has failed for ") {
 					t.Errorf("a job is %s: %s (%v); want it to say that GitHub fails", j.State, j.Reason, err)
 				}
 				if events, err := o.Store.Timeline(t.Context(), j.ID); err != nil || len(events) > 60 {

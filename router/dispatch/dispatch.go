@@ -314,7 +314,7 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
 		log.Throttled(slog.LevelInfo, d.Rule, "github accepts no runner for a job at the moment", "err", err, "again_at", later.At)
 		if later.Failing {
-			return di.retry(ctx, j.ID, githubCause(err), later.At, fmt.Sprintf("no runner is started for it at the moment: %v", err), d)
+			return di.retry(ctx, j.ID, githubCause(err), later.At, fmt.Sprintf("%v; no runner is started meanwhile", err), d)
 		}
 		return di.retry(ctx, j.ID, router.CauseGitHubLimit, later.At, fmt.Sprintf("GitHub accepts no runner for it at the moment: %v", err), d)
 	}

@@ -105,7 +105,7 @@ type failure struct {
 
 // error returns the error for a line of waiting runners, by what has failed.
 func (f failure) error(line, what string) error {
-	err := fmt.Errorf("%s since %s: %w", what, f.since.UTC().Format(time.RFC3339), f.cause)
+	err := fmt.Errorf("%w (%s since %s)", f.cause, what, f.since.UTC().Format(time.RFC3339))
 	return &router.RetryAtError{At: f.at, Line: line, Failing: true, Err: err}
 }
 

@@ -360,7 +360,7 @@ var (
 
 // troubles returns what the answers of a side say about it.
 func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
-	said := map[router.Cause]string{} // last, so that the same is said once of several calls
+	said, others := map[router.Cause]string{}, map[router.Cause]int{} // what was said last, so that the same is said once, and of how many more calls
 	for _, f := range answers.Failing() {
 		cause, what, do := of.calls, "", of.fix
 		switch {
@@ -386,11 +386,16 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 		case i < 0:
 			all = append(all, router.Trouble{Cause: cause, Severity: router.Critical, Since: f.Since, What: what + ": " + f.Call, Fix: do})
 		case said[cause] == what:
-			all[i].What += ", " + f.Call
+			others[cause]++
 		default:
 			all[i].What += "; " + what + ": " + f.Call
 		}
 		said[cause] = what
+	}
+	for i, t := range all {
+		if n := others[t.Cause]; n > 0 {
+			all[i].What += " and " + router.Count(n, "other call")
+		}
 	}
 	return all
 }

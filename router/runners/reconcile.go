@@ -76,7 +76,7 @@ func (p *policy) mend(r router.LiveRunner, on *router.NomadJob, said string, now
 			if r.Refused != "" {
 				return loseRunner, fmt.Sprintf("its Nomad job %s ended, as %s", r.NomadJob, r.Refused), again
 			}
-			return loseRunner, fmt.Sprintf("its Nomad job %s ended before the runner asked for its configuration%s: can its node reach %s?", r.NomadJob, said, p.publicURL), again
+			return loseRunner, fmt.Sprintf("its runner did not ask %s for its configuration before its Nomad job %s ended%s: can its node reach that address?", p.publicURL, r.NomadJob, said), again
 		case !r.Needed: // a leftover
 		case waiting:
 			return askWhy, "", again

@@ -75,7 +75,7 @@ func testARunnerThatFailsIsReplacedAtOnce(t *testing.T) {
 	id := w.Queue("self-hosted", "linux")
 	w.Await(id, func(j router.Job) bool { return j.Try >= 3 })
 	first := w.Runners(id)[0]
-	if first.State != router.RunnerLost || !strings.Contains(first.Reason, "can its node reach http://127.0.0.1:1?") || !strings.Contains(first.Reason, "configuration: failed") {
+	if first.State != router.RunnerLost || !strings.Contains(first.Reason, "its runner did not ask http://127.0.0.1:1 for its configuration") || !strings.Contains(first.Reason, ": failed") {
 		t.Errorf("the first runner is %s: %s; want it lost, with Nomad's words", first.State, first.Reason)
 	}
 }

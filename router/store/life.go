@@ -359,11 +359,11 @@ func knownAgain(t *tx, id, node string, now time.Time) error {
 
 const (
 	recordUnplacedSQL = `
-UPDATE runners SET unplaced = ?2, cause = '', reason = 'Nomad has no node for it: ' || ?3, updated_at = ?4
+UPDATE runners SET unplaced = ?2, cause = '', reason = ?3, updated_at = ?4
 WHERE id = ?1 AND state = 'dispatched' AND placed_at = 0 AND ended_at = 0 RETURNING job_id, try`
 
 	jobUnplacedSQL = `
-UPDATE jobs SET updated_at = ?4, cause = ` + causeOfRunner + `, reason = 'Nomad has no node for its runner: ' || ?3 ||
+UPDATE jobs SET updated_at = ?4, cause = ` + causeOfRunner + `, reason = ?3 ||
 	iif(fallback_at > 0, '; falls back at ' || strftime('%Y-%m-%dT%H:%M:%SZ', fallback_at / 1000, 'unixepoch'), '')
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 )
@@ -374,12 +374,18 @@ func (s *runnerStore) RecordUnplaced(ctx context.Context, runnerIDs []string, u 
 	if err != nil {
 		return err
 	}
+	why := func(whose string) string {
+		if u.Never {
+			return u.Text // says that itself
+		}
+		return "Nomad has no node for " + whose + ": " + u.Text
+	}
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			var r router.Runner
-			err := t.query(into(&r.JobID, &r.Try), recordUnplacedSQL, id, string(unplaced), u.Text, millis(now))
+			err := t.query(into(&r.JobID, &r.Try), recordUnplacedSQL, id, string(unplaced), why("it"), millis(now))
 			if err == nil && r.JobID != 0 {
-				_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, u.Text, millis(now))
+				_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, why("its runner"), millis(now))
 			}
 			if err != nil {
 				return fmt.Errorf("record why runner %s has no node: %w", id, err)
