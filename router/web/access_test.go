@@ -146,6 +146,21 @@ func TestEveryPathAsksWhoMayUseIt(t *testing.T) {
 	}
 }
 
+// A profile is of all that the process does.
+func TestAProfileIsForOperatorsWhoSeeAll(t *testing.T) {
+	s := guarded(t)
+	for name, want := range map[string]int{"viewer": http.StatusForbidden, "other operator": http.StatusForbidden, "operator": http.StatusOK, "editor": http.StatusOK} {
+		for path, says := range map[string]string{"/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=1": "goroutine profile: total", "/debug/pprof/trace?seconds=0.01": "go 1."} {
+			if got := s.ask("GET", path, name); got.Code != want || strings.Contains(got.Body.String(), says) != (want == http.StatusOK) {
+				t.Errorf("GET %s by %s = %d, want %d: %.200s", path, name, got.Code, want, got.Body)
+			}
+		}
+	}
+	if got := s.ask("GET", "/debug/pprof/nothing", "operator"); got.Code != http.StatusNotFound {
+		t.Errorf("a profile that there is not = %d", got.Code)
+	}
+}
+
 // as adds the token of this name.
 func as(name string) func(*http.Request) {
 	return func(req *http.Request) { req.Header.Set("Authorization", "Bearer "+tokenOf(name)) }

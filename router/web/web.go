@@ -137,6 +137,9 @@ func (s *console) router() *mux.Router {
 	} {
 		r.Handle(path, s.guard.Only(auth.Operator, s.form(api.Audited(s.guard, do)))).Methods(http.MethodPost)
 	}
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/{name}"} {
+		r.Handle(path, s.guard.Only(auth.Operator, http.HandlerFunc(s.profile))).Methods(http.MethodGet)
+	}
 	if s.rules != nil {
 		s.rules.routes(r)
 	}
