@@ -2,6 +2,7 @@ package nomad
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -31,6 +32,33 @@ type target struct{ nomadtest.Target }
 func targets(t *testing.T, test func(t *testing.T, on target, client *Client)) {
 	t.Helper()
 	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) { test(t, target{on}, newClient(t, on.Config)) })
+}
+
+// What Nomad answers is told as it was, compressed or not; only lists are worth that.
+func TestAnswersOfNomadAreToldOf(t *testing.T) {
+	nomadtest.Targets(t, nomadsim.Config{}, func(t *testing.T, on nomadtest.Target) {
+		var mu sync.Mutex
+		var told []string
+		client := newClient(t, on.Config, func(c *Config) {
+			c.Called = func(call string, status int, _ time.Duration) {
+				mu.Lock()
+				defer mu.Unlock()
+				told = append(told, fmt.Sprint(call, " ", status))
+			}
+		})
+		r := on.Start(t, client, on.Fresh(t, router.Placement{Jobspec: "plain", Constraints: nomadtest.Unplaceable}))
+		_, _, jobsErr := client.Jobs(t.Context())
+		_, _, nodesErr := client.API().Nodes().List(nil)
+		_, endedErr := client.Ended(t.Context(), r)
+		if err := errors.Join(jobsErr, nodesErr, endedErr, client.Stop(t.Context(), r)); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if diff := cmp.Diff([]string{"register job 200", "list servers 200", "list jobs 200", "list nodes 200", "read job 200", "stop job 200"}, told); diff != "" {
+			t.Errorf("calls (-want +got):\n%s", diff)
+		}
+	})
 }
 
 func TestStartRegistersOnce(t *testing.T) {

@@ -13,6 +13,7 @@ package nomadsim
 import (
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -345,7 +346,14 @@ func (s *Server) answer(f answerFunc) http.Handler {
 		w.Header().Set("X-Nomad-KnownLeader", "true")
 		w.Header().Set("X-Nomad-LastContact", "0")
 		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(body) // a client that went away needs no answer
+		var to io.Writer = w
+		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") { // as Nomad does for all answers (2.0.5, tried 2026-11-29)
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			defer z.Close()
+			to = z
+		}
+		_, _ = to.Write(body) // a client that went away needs no answer
 	})
 }
 
