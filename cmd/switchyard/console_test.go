@@ -153,6 +153,18 @@ func (b *tab) do(actions ...chromedp.Action) {
 	}
 }
 
+// there does something with an element, again if that was made anew before it was done.
+func there(do chromedp.Action) chromedp.Action {
+	return chromedp.ActionFunc(func(ctx context.Context) error {
+		for {
+			err := do.Do(ctx)
+			if err == nil || !strings.Contains(err.Error(), "Could not find node") {
+				return err
+			}
+		}
+	})
+}
+
 func (b *tab) open(path string) {
 	b.t.Helper()
 	b.do(chromedp.Navigate(b.origin + path))
@@ -185,14 +197,17 @@ func (b *tab) until(script string) {
 }
 
 // click, press and fill are what a person does to the first element of a selector.
-func (b *tab) click(selector string) { b.t.Helper(); b.do(chromedp.Click(selector, chromedp.ByQuery)) }
+func (b *tab) click(selector string) {
+	b.t.Helper()
+	b.do(there(chromedp.Click(selector, chromedp.ByQuery)))
+}
 func (b *tab) press(selector, keys string) {
 	b.t.Helper()
-	b.do(chromedp.SendKeys(selector, keys, chromedp.ByQuery))
+	b.do(there(chromedp.SendKeys(selector, keys, chromedp.ByQuery)))
 }
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
-	b.do(chromedp.Focus(selector, chromedp.ByQuery), chromedp.ActionFunc(func(ctx context.Context) error {
+	b.do(there(chromedp.Focus(selector, chromedp.ByQuery)), chromedp.ActionFunc(func(ctx context.Context) error {
 		return chromedp.Evaluate(fmt.Sprintf(`document.querySelector(%q).select()`, selector), nil).Do(ctx)
 	}), chromedp.ActionFunc(func(ctx context.Context) error { return input.InsertText(text).Do(ctx) }))
 }

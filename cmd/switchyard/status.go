@@ -19,8 +19,9 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what is wrong, what changed lately, and what worked last",
-		Long: `Status asks a running server what is wrong, since when, whom it hits and what to
-do, the worst first; then what changed lately, and when things last worked.
+		Long: `Status asks a running server what is wrong, the worst first: what was said about
+it, what to do, since when and after which change, and whom it hits; then what
+changed lately, and when things last worked.
 
 Exit codes: 0, nothing is wrong that needs an operator; 1, something is; 2, could
 not tell.`,

@@ -31,7 +31,7 @@ var kinds = map[router.Cause]kind{
 	router.CauseRunner:        {"jobs", router.Warning, "runners end before they ask for their configuration: they do not reach --public-url, or do not start at all", "check from a node that --public-url can be reached; then the image: nomad alloc status of the runner says why it ended"},
 	router.CauseDied:          {"jobs", router.Warning, "runners end before they get a job: the command or the image of their jobspec fails", "correct the jobspec (exit code 127: no such command); the output of the runner: nomad alloc logs"},
 	router.CauseOnline:        {"github", router.Warning, "runners are online, and GitHub gives them no job: their runner group does not allow the repository, or GitHub is ill", "check that the runner group allows the repository and its workflow; see githubstatus.com"},
-	router.CauseNoNodeFits:    {"jobs", router.Warning, "no node could ever run what jobs ask for", "ask for less, add a node that fits, or correct the rule or label"},
+	router.CauseNoNodeFits:    {"jobs", router.Warning, "no node could ever serve some jobs", "ask for less, add a node that fits, or correct the rule or label"},
 	router.CauseOutOfService:  {"jobs", router.Warning, "the nodes that could run the runners are out of service", "bring them back: nomad node status; nomad node eligibility -enable NODE"},
 	router.CauseUnroutable:    {"jobs", router.Info, "jobs ask for what the rules do not serve", "correct runs-on, or add the label to the rules: the jobs are then decided again by themselves"},
 	router.CauseLimit:         {"jobs", router.Info, "jobs wait for a place, as their limit is reached", "wait, or raise the limit in the rules"},
