@@ -1,6 +1,8 @@
 package decide
 
 import (
+	"maps"
+	"slices"
 	"sync"
 
 	"switchyard/router"
@@ -14,11 +16,13 @@ type InHand struct {
 	gone map[int64]bool             // released since Read
 }
 
-// Read is called before the jobs are read that Take is then called for.
-func (h *InHand) Read() {
+// Read is called before the jobs are read that Take is then called for. It returns those
+// that are in hand, which need not be read.
+func (h *InHand) Read() []int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	clear(h.gone)
+	return slices.Collect(maps.Keys(h.jobs))
 }
 
 // Take adds a job as it was read; false when it is already there, or was since Read:

@@ -23,23 +23,21 @@ import (
 
 const (
 	maxDecided = 100         // decided jobs that wait for a sender
-	dueLeast   = 64          // handed out of a batch before the next is read, when more jobs are due
-	dueBatch   = 256         // due jobs read from the store at once
+	dueBatch   = 64          // due jobs read from the store at once
 	storePause = time.Second // after the store failed
 )
 
-// MaxSenders is the most Senders of a Dispatcher. They, as many deciders and maxDecided
-// leave room in a batch of due jobs.
+// MaxSenders is the most Senders of a Dispatcher.
 const MaxSenders = 64
 
 // A Store is what dispatch uses of the database.
 type Store interface {
-	// Due returns up to limit Queued or Retrying jobs whose DueAt has come, and when the
-	// next one falls due (zero: none known). The jobs are in turn by owner, then by
+	// Due returns up to limit Queued or Retrying jobs whose DueAt has come, without those in
+	// except, and when the next one falls due (zero: none known). The jobs are in turn by owner, then by
 	// repository; within a repository those that have been due longest come first. When
 	// more jobs are due than limit, each owner gets an equal share, the owner whose turn
 	// was last comes last, and next is not after now.
-	Due(ctx context.Context, now time.Time, limit int) (jobs []router.Job, next time.Time, err error)
+	Due(ctx context.Context, now time.Time, except []int64, limit int) (jobs []router.Job, next time.Time, err error)
 
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.
 	Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error
@@ -174,9 +172,7 @@ func (di *Dispatcher) feed(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		wait := di.Tick
-		// Jobs in hand are still due in the store, so room is left for them.
-		di.InHand.Read()
-		due, next, err := di.Store.Due(ctx, di.Now(), dueBatch)
+		due, next, err := di.Store.Due(ctx, di.Now(), di.InHand.Read(), dueBatch)
 		switch {
 		case err != nil && ctx.Err() == nil:
 			di.Log.Throttled(slog.LevelError, "", "cannot read due jobs from the database", "err", err, "fix", router.StoreFix(err))
@@ -186,15 +182,7 @@ func (di *Dispatcher) feed(ctx context.Context) {
 		}
 		more := !next.IsZero() && !next.After(di.Now())
 		given := 0
-	handing:
 		for _, j := range due {
-			if more && given >= dueLeast {
-				select {
-				case <-di.Due: // it may be another owner's job, which comes before the rest
-					break handing
-				default:
-				}
-			}
 			if !di.InHand.Take(j.ID) {
 				continue
 			}

@@ -155,7 +155,7 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 	}
 }
 
-// askGitHub asks GitHub about the newest job that waits for a silent Nomad: nothing else asks
+// askGitHub asks GitHub about the newest job that is retried while Nomad is silent: nothing else asks
 // GitHub then, so nobody would know that it fails as well.
 func (di *Dispatcher) askGitHub(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)

@@ -107,6 +107,8 @@ func (in *Intake) Learn(ctx context.Context, d router.Delivery) (changed bool, e
 	changed, err = in.Record(ctx, d)
 	if changed {
 		in.Due.Give()
+	}
+	if changed && (d.Action != "queued" || d.Waits()) { // a job that is queued needs its runner
 		in.Leftover.Of(d.Job.ID)
 	}
 	return changed, err

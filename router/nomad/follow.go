@@ -160,9 +160,9 @@ func (n observed) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	// Package api asks for compressed answers, and the transport would leave them so. For
 	// each, Nomad makes a compressor of 800 kB, which costs it as much as a registration
-	// (2.0.5, profiled 2026-11-29): lists alone are long enough to gain by it.
+	// (2.0.5, profiled 2026-11-29): long lists alone gain by it.
 	r = r.Clone(r.Context())
-	if r.Header.Del("Accept-Encoding"); !strings.HasPrefix(call, "list ") {
+	if r.Header.Del("Accept-Encoding"); !strings.HasPrefix(call, "list ") || r.URL.Query().Has("prefix") || r.URL.Query().Has("per_page") {
 		r.Header.Set("Accept-Encoding", "identity")
 	}
 	resp, err := n.Transport.RoundTrip(r)
@@ -351,6 +351,9 @@ type streamed struct {
 
 // event returns what an event means for a runner; false when nothing.
 func (s streamed) event() (e router.NomadEvent, ok bool, err error) {
+	if s.Type == "JobRegistered" && s.Topic == "Job" { // whoever registered it knows
+		return e, false, nil
+	}
 	if !slices.ContainsFunc(append(s.FilterKeys, s.Key), func(id string) bool { return runnerOf(id) != "" }) {
 		return e, false, nil
 	}

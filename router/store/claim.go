@@ -358,7 +358,7 @@ func (s *claimStore) Stopped(ctx context.Context, r router.Runner, reason string
 		if _, err := t.exec(vacateSQL, was.JobID, was.Try); err != nil {
 			return false, err
 		}
-		_, err = t.exec(requeueSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason, router.CauseRunner)
+		_, err = t.exec(requeueSQL, was.JobID, was.Try, millis(now), "it gets a new runner, as "+r.ID+" was stopped: "+reason, router.CauseReplaced)
 		return true, err
 	})
 }

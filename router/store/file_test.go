@@ -156,7 +156,7 @@ func TestDamageThatIsMetFailsTheStore(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filled(t)
 			// By what is read every few seconds.
-			met := func(s *Store) error { _, _, err := s.Due(t.Context(), time.Now(), 256); return err }
+			met := func(s *Store) error { _, _, err := s.Due(t.Context(), time.Now(), nil, 256); return err }
 			s, err := Open(t.Context(), path)
 			must(t, err)
 			must(t, met(s))

@@ -13,13 +13,16 @@ import (
 )
 
 const (
-	// Jobs in trouble by what they have in common. Those whose runner is online, and has no
+	// Jobs in trouble by what they have in common. One whose runner has waited for a node for
+	// a while does not wait for GitHub. Those whose runner is online, and has no
 	// job after a while, are found here; those whose runners GitHub gave nothing before
 	// count likewise. The newest job of each group has the highest ID.
 	troublesSQL = `
 SELECT cause, rule, host, owner, repo, count(*), min(since), max(id) FROM (
 	SELECT iif(t.cause = 'no_job', 'online', t.cause) AS cause, ` + ruleSQL + ` AS rule, j.host, j.owner, j.repo, t.since, j.id
 	FROM troubles t CROSS JOIN jobs j ON j.id = t.job_id
+	WHERE NOT (t.cause IN ('github', 'github_refused', 'github_limit') AND j.state = 'dispatched'
+		AND EXISTS (SELECT 1 FROM runners r WHERE r.job_id = j.id AND r.try = j.try AND r.placed_at = 0 AND r.created_at <= ?1))
 UNION ALL
 	SELECT 'online', ` + ruleSQL + `, j.host, j.owner, j.repo, r.state_at, j.id
 	FROM runners r INDEXED BY runners_live CROSS JOIN jobs j ON j.id = r.job_id AND j.try = r.try AND j.state = 'dispatched'
@@ -76,14 +79,14 @@ func (r reads) Troubles(ctx context.Context, within router.Scope, online, since 
 // The repositories with places under a limit that jobs wait for. The conditions are those of
 // the index jobs_limit.
 const limitHoldersSQL = `
-SELECT limit_key, host, owner, repo, sum(state <> 'held'), sum(state = 'held') FROM jobs
+SELECT limit_key, host, owner, repo, sum(state <> 'held'), sum(state = 'held'), sum(sum(state <> 'held')) OVER (PARTITION BY limit_key) FROM jobs
 WHERE ` + limited + ` AND limit_key IN (SELECT limit_key FROM jobs WHERE ` + limited + ` AND state = 'held')
 GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 6 DESC LIMIT 100`
 
 // LimitHolders implements health.Store.
 func (s *Store) LimitHolders(ctx context.Context) ([]router.LimitHolder, error) {
 	return list(s.querier(ctx), "read who has the places under limits", func(rows *sql.Rows, h *router.LimitHolder) error {
-		err := rows.Scan(&h.Key, &h.Repo.Host, &h.Repo.Owner, &h.Repo.Name, &h.Jobs, &h.Waiting)
+		err := rows.Scan(&h.Key, &h.Repo.Host, &h.Repo.Owner, &h.Repo.Name, &h.Jobs, &h.Waiting, &h.Places)
 		h.Repo.FullName = h.Repo.Owner + "/" + h.Repo.Name
 		return err
 	}, limitHoldersSQL)

@@ -14,11 +14,13 @@ import (
 )
 
 // The conditions are those of the indexes jobs_due and jobs_turn, word for word.
-// Left to itself SQLite takes the index of states and sorts.
+// Left to itself SQLite takes the index of states and sorts. The jobs that are left out are
+// a JSON array; of them no row is read.
 const (
 	dueSQL = `
-SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying') AND due_at <= ?
-ORDER BY due_at, id LIMIT ?`
+SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying') AND due_at <= ?1
+	AND id NOT IN (SELECT value FROM json_each(?2))
+ORDER BY due_at, id LIMIT ?3`
 
 	dueNextSQL = `
 SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying') AND due_at > ?
@@ -27,7 +29,8 @@ ORDER BY due_at LIMIT 1`
 	// The one at an offset, in their order.
 	dueAfterSQL = `
 SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying')
-ORDER BY due_at, id LIMIT 1 OFFSET ?`
+	AND id NOT IN (SELECT value FROM json_each(?1))
+ORDER BY due_at, id LIMIT 1 OFFSET ?2`
 
 	// Each step finds the next owner that has a job: SQLite skips the jobs of one.
 	dueOwnersSQL = `
@@ -56,6 +59,7 @@ SELECT repo, due_at FROM turn LIMIT ?4`
 	dueOfReposSQL = `
 SELECT ` + jobColumns + ` FROM (SELECT value AS of FROM json_each(?3)) CROSS JOIN jobs ON id IN (SELECT n.id FROM jobs n INDEXED BY jobs_turn
 	WHERE n.state IN ('queued', 'retrying') AND n.host = ?1 AND n.owner = ?2 AND n.repo = of AND n.due_at <= ?4
+		AND n.id NOT IN (SELECT value FROM json_each(?6))
 	ORDER BY n.due_at, n.id LIMIT ?5)`
 
 	// So many repositories of an owner are read to find one that has a due job: most have.
@@ -72,17 +76,21 @@ type turnOf struct {
 type ownerOf struct{ host, name string }
 
 // Due implements dispatch.Store.
-func (s *dispatchStore) Due(ctx context.Context, now time.Time, limit int) (due []router.Job, next time.Time, err error) {
+func (s *dispatchStore) Due(ctx context.Context, now time.Time, except []int64, limit int) (due []router.Job, next time.Time, err error) {
 	q := s.querier(ctx)
+	out, err := json.Marshal(append([]int64{}, except...)) // never null, of which nothing is not in
+	if err != nil {
+		return nil, time.Time{}, err
+	}
 	var after int64
 	scan := into(&after)
-	err = q(scan, dueAfterSQL, limit)
+	err = q(scan, dueAfterSQL, string(out), limit)
 	more := after != 0 && after <= millis(now)
 	if err == nil && more {
-		due, err = s.dueInTurn(q, now, limit)
+		due, err = s.dueInTurn(q, now, string(out), limit)
 	}
 	if err == nil && len(due) < limit {
-		due, err = dueInOrder(q, due, now, limit)
+		due, err = dueInOrder(q, due, now, string(out), limit)
 	}
 	if err == nil && !more {
 		after = 0
@@ -95,12 +103,12 @@ func (s *dispatchStore) Due(ctx context.Context, now time.Time, limit int) (due 
 }
 
 // dueInOrder adds the jobs that are due for longest until there are limit.
-func dueInOrder(q querier, due []router.Job, now time.Time, limit int) ([]router.Job, error) {
+func dueInOrder(q querier, due []router.Job, now time.Time, except string, limit int) ([]router.Job, error) {
 	have := map[int64]bool{}
 	for _, j := range due {
 		have[j.ID] = true
 	}
-	longest, err := all(q, scanJob, dueSQL, millis(now), limit)
+	longest, err := all(q, scanJob, dueSQL, millis(now), except, limit)
 	for _, j := range longest {
 		if len(due) < limit && !have[j.ID] {
 			due = append(due, j)
@@ -112,7 +120,7 @@ func dueInOrder(q querier, due []router.Job, now time.Time, limit int) ([]router
 // dueInTurn reads due jobs of which there are more than limit: of each owner as
 // many, and of each of its repositories, beginning after the one that was last. An
 // owner with many jobs so holds up none with few.
-func (s *dispatchStore) dueInTurn(q querier, now time.Time, limit int) (due []router.Job, err error) {
+func (s *dispatchStore) dueInTurn(q querier, now time.Time, except string, limit int) (due []router.Job, err error) {
 	s.turn.mu.Lock()
 	defer s.turn.mu.Unlock()
 	owners, err := all(q, func(rows *sql.Rows, o *ownerOf) error { return rows.Scan(&o.host, &o.name) }, dueOwnersSQL, s.turn.owner.host, s.turn.owner.name, limit)
@@ -135,7 +143,7 @@ func (s *dispatchStore) dueInTurn(q querier, now time.Time, limit int) (due []ro
 	repos := map[ownerOf]string{}
 	share := (limit + len(owners) - 1) / len(owners)
 	for _, o := range owners {
-		some, last, err := s.dueOf(q, o, s.turn.repo[o], now, share)
+		some, last, err := s.dueOf(q, o, s.turn.repo[o], now, except, share)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +159,7 @@ func (s *dispatchStore) dueInTurn(q querier, now time.Time, limit int) (due []ro
 
 // dueOf reads up to n due jobs of an owner, of each of its repositories as many,
 // beginning after the repository last, and returns which was last then.
-func (s *dispatchStore) dueOf(q querier, o ownerOf, last string, now time.Time, n int) (due []router.Job, _ string, err error) {
+func (s *dispatchStore) dueOf(q querier, o ownerOf, last string, now time.Time, except string, n int) (due []router.Job, _ string, err error) {
 	type first struct {
 		repo string
 		due  int64
@@ -186,7 +194,7 @@ func (s *dispatchStore) dueOf(q querier, o ownerOf, last string, now time.Time, 
 	if err != nil {
 		return nil, "", err
 	}
-	due, err = all(q, scanJob, dueOfReposSQL, o.host, o.name, string(of), millis(now), (n+len(ready)-1)/len(ready))
+	due, err = all(q, scanJob, dueOfReposSQL, o.host, o.name, string(of), millis(now), (n+len(ready)-1)/len(ready), except)
 	if err != nil {
 		return nil, "", err
 	}

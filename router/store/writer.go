@@ -1,10 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -74,9 +77,9 @@ func (w *writer) stop() error {
 }
 
 // change makes one change, of which from is the source in timelines, and returns
-// when it is durable. If ctx ends before the change is begun it is not made and
-// the error is ctx's; once begun, it is waited for, so that the caller always
-// learns what became of it.
+// when it is durable. do may be called twice, when another change fails beside it.
+// If ctx ends before the change is begun it is not made and the error is ctx's;
+// once begun, it is waited for, so that the caller always learns what became of it.
 func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -151,10 +154,9 @@ func (w *writer) gather(batch []*op) []*op {
 	return batch
 }
 
-// commit makes the changes of a batch in one transaction and answers them.
-// Each has a savepoint, so that one which fails spoils no other. If the
-// transaction itself fails, all of them fail: what they saw of each other
-// never came to be.
+// commit makes the changes of a batch in one transaction and answers them. One that
+// fails spoils no other. If the transaction itself fails, all of them fail: what they saw
+// of each other never came to be.
 func (w *writer) commit(batch []*op) {
 	err := w.fault.note(w.transaction(batch))
 	for _, o := range batch {
@@ -172,6 +174,20 @@ func (w *writer) transaction(batch []*op) (err error) {
 	if err := w.fault.err(); err != nil {
 		return w.failed(batch, err)
 	}
+	err = w.try(batch, false)
+	if errors.Is(err, errSpoilt) {
+		err = w.try(batch, true)
+	}
+	return err
+}
+
+// errSpoilt says that a change failed that had written something.
+var errSpoilt = errors.New("a change of the batch failed")
+
+// try makes the changes of a batch, each in a savepoint of its own if apart is set. Without
+// it, a change that fails after it wrote something is errSpoilt. Few do, and SQLite copies
+// each page that a savepoint changes.
+func (w *writer) try(batch []*op, apart bool) (err error) {
 	t := &tx{w: w}
 	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
 		return w.failed(batch, fmt.Errorf("begin: %w", err))
@@ -184,8 +200,16 @@ func (w *writer) transaction(batch []*op) (err error) {
 			err = w.failed(batch, err)
 		}
 	}()
+	// Their callers wait for all of them, so that their order is free.
+	switches := func(o *op) int {
+		if o.from == w.source {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(batch, func(a, b *op) int { return cmp.Or(cmp.Compare(switches(a), switches(b)), cmp.Compare(a.from, b.from)) })
 	for _, o := range batch {
-		if !o.state.CompareAndSwap(opWaiting, opBegun) {
+		if !o.state.CompareAndSwap(opWaiting, opBegun) && o.state.Load() == opAbandoned {
 			continue
 		}
 		if o.from != w.source {
@@ -194,16 +218,25 @@ func (w *writer) transaction(batch []*op) (err error) {
 			}
 			w.source = o.from
 		}
-		if _, err := t.exec("SAVEPOINT change"); err != nil {
-			return fmt.Errorf("set a savepoint: %w", err)
+		if apart {
+			if _, err := t.exec("SAVEPOINT change"); err != nil {
+				return fmt.Errorf("set a savepoint: %w", err)
+			}
 		}
-		if o.err = o.do(t); o.err != nil {
+		t.wrote = false
+		o.err = o.do(t)
+		switch {
+		case o.err != nil && apart:
 			if _, err := t.exec("ROLLBACK TO change"); err != nil {
 				return fmt.Errorf("%w (and roll back to the savepoint: %w)", o.err, err)
 			}
+		case o.err != nil && t.wrote:
+			return errSpoilt
 		}
-		if _, err := t.exec("RELEASE change"); err != nil {
-			return fmt.Errorf("release a savepoint: %w", err)
+		if apart {
+			if _, err := t.exec("RELEASE change"); err != nil {
+				return fmt.Errorf("release a savepoint: %w", err)
+			}
 		}
 	}
 	if _, err := t.exec("COMMIT"); err != nil {
@@ -223,7 +256,10 @@ func (w *writer) failed(batch []*op, err error) error {
 
 // A tx is the transaction of the batch in hand, as a change sees it. It has no
 // context: a change that was begun is finished.
-type tx struct{ w *writer }
+type tx struct {
+	w     *writer
+	wrote bool // the change in hand may have
+}
 
 func (t *tx) stmt(query string) (*sql.Stmt, error) {
 	if s, ok := t.w.stmts[query]; ok {
@@ -243,6 +279,7 @@ func (t *tx) exec(query string, args ...any) (changed int64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	t.wrote = true
 	res, err := s.ExecContext(context.Background(), args...)
 	if err != nil {
 		return 0, err
@@ -289,12 +326,13 @@ func (t *tx) query(scan func(*sql.Rows) error, query string, args ...any) error 
 	if err != nil {
 		return err
 	}
+	t.wrote = t.wrote || !strings.HasPrefix(strings.TrimSpace(query), "SELECT")
 	rows, err := s.QueryContext(context.Background(), args...)
-	if err != nil {
-		return err
+	if err == nil {
+		err = each(rows, scan)
 	}
-	err = each(rows, scan)
-	if t.w.ran != nil {
+	t.wrote = t.wrote || err != nil // SQLite may have rolled back
+	if t.w.ran != nil && err == nil {
 		t.w.ran(query)
 	}
 	return err

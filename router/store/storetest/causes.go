@@ -94,11 +94,14 @@ var causeTests = []test{
 		retry(router.CauseGitHubLimit)
 		r := f.dispatch(1)
 		github := []router.Cause{router.CauseGitHub, router.CauseGitHubRefused, router.CauseGitHubLimit}
-		want("Nomad took its runner", github...)
+		if list, err := f.Troubles(f.ctx(), nil, T0.Add(-time.Second), T0, 10); err != nil || len(list) != len(github) {
+			t.Errorf("after Nomad took its runner, the troubles are %+v (%v)", list, err)
+		}
+		want("its runner has waited for a node for a while")
 		f.must(f.RecordUnplaced(f.ctx(), []string{r.ID}, router.Unplaced{Text: "too big", Never: true}, later()))
-		want("no node fits", append(github, router.CauseNoNodeFits)...)
+		want("no node fits", router.CauseNoNodeFits)
 		f.must(f.RecordUnplaced(f.ctx(), []string{r.ID}, router.Unplaced{Text: "ineligible", Never: true, Away: true}, later()))
-		want("nodes are out of service", append(github, router.CauseOutOfService)...)
+		want("nodes are out of service", router.CauseOutOfService)
 		f.lost(r.ID, T0, "its node died", later())
 		want("the runner was lost", append(github, router.CauseOutOfService, router.CauseRunner)...)
 		r = f.dispatch(1)

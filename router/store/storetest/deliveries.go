@@ -32,7 +32,7 @@ var deliveryTests = []test{
 		f.wantState(1, router.Held)
 		f.receive(NewDelivery(1, "queued", "waiting")) // as GitHub announces a protected deployment
 		f.wantState(1, router.Held)
-		if due, _, _ := f.Due(f.ctx(), T0.Add(time.Hour), 9); len(due) != 0 {
+		if due, _, _ := f.Due(f.ctx(), T0.Add(time.Hour), nil, 9); len(due) != 0 {
 			t.Errorf("a held job is due: %+v", due)
 		}
 		d := queued(1)
@@ -264,7 +264,7 @@ var deliveryTests = []test{
 		if j := f.wantState(2, router.Held); !strings.Contains(j.Reason, "GitHub is asked whether it still queues it") {
 			t.Errorf("the reason is %q", j.Reason)
 		}
-		if due, _, _ := f.Due(f.ctx(), T0.Add(time.Hour), 9); len(due) != 1 {
+		if due, _, _ := f.Due(f.ctx(), T0.Add(time.Hour), nil, 9); len(due) != 1 {
 			t.Errorf("%d jobs are due, want job 1 alone", len(due))
 		}
 		stale, err := f.Stale(f.ctx(), T0.Add(time.Minute), 10*time.Minute, 9)
@@ -375,7 +375,7 @@ func anyOrder(t *testing.T, open func(testing.TB) Store) {
 				f.receive(d)
 			}
 			j := f.job(id)
-			due, _, err := f.Due(f.ctx(), T0, 1<<20)
+			due, _, err := f.Due(f.ctx(), T0, nil, 1<<20)
 			f.must(err)
 			return end{j.State, j.RunnerName, j.Conclusion, slices.ContainsFunc(due, func(j router.Job) bool { return j.ID == id })}
 		}

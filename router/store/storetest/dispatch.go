@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ var dispatchTests = []test{
 
 		check := func(at time.Duration, limit int, want []int64, wantNext time.Duration) {
 			t.Helper()
-			due, next, err := f.Due(f.ctx(), T0.Add(at*time.Second), limit)
+			due, next, err := f.Due(f.ctx(), T0.Add(at*time.Second), nil, limit)
 			wantDiff(t, f.ids(due, err), want)
 			if wantNext == 0 && !next.IsZero() || wantNext != 0 && !next.Equal(T0.Add(wantNext*time.Second)) {
 				t.Errorf("got next %v, want T0 + %d s", next, wantNext)
@@ -51,7 +52,7 @@ var dispatchTests = []test{
 		}
 		var later []router.Job
 		for batch := 0; ; batch++ {
-			due, next, err := f.Due(f.ctx(), T0.Add(time.Minute), 8)
+			due, next, err := f.Due(f.ctx(), T0.Add(time.Minute), nil, 8)
 			f.must(err)
 			if len(due) == 0 {
 				break
@@ -93,7 +94,7 @@ var dispatchTests = []test{
 		}
 		seen := map[string]bool{}
 		for range 4 { // of 5 each, and nothing becomes of them
-			due, _, err := f.Due(f.ctx(), T0, 5)
+			due, _, err := f.Due(f.ctx(), T0, nil, 5)
 			f.must(err)
 			for _, j := range due {
 				seen[j.Repo.Owner] = true
@@ -101,6 +102,36 @@ var dispatchTests = []test{
 		}
 		if len(seen) != 20 {
 			t.Errorf("%d of 20 owners had a turn", len(seen))
+		}
+	}},
+	{"jobs in hand are left out of those that are due", func(t *testing.T, f *fixture) {
+		for id := int64(1); id <= 6; id++ {
+			d := queued(id)
+			d.Job.Repo.Owner = []string{"acme", "beta"}[id%2]
+			f.receive(d)
+		}
+		for _, tt := range []struct {
+			except []int64
+			limit  int
+			want   []int64
+			more   bool
+		}{
+			{[]int64{1, 3}, 9, []int64{2, 4, 5, 6}, false},
+			{[]int64{1, 3, 7}, 4, []int64{2, 4, 5, 6}, false},
+			{[]int64{1, 3}, 2, []int64{2, 5}, true}, // one of each owner
+			{[]int64{1, 2, 3, 4, 5}, 2, []int64{6}, false},
+			{[]int64{1, 2, 3, 4, 5, 6}, 9, nil, false},
+		} {
+			due, next, err := f.Due(f.ctx(), T0, tt.except, tt.limit)
+			f.must(err)
+			var got []int64
+			for _, j := range due {
+				got = append(got, j.ID)
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, tt.want) || next.IsZero() == tt.more {
+				t.Errorf("%d of those but %v: %v, next at %v; want %v, more: %v", tt.limit, tt.except, got, next, tt.want, tt.more)
+			}
 		}
 	}},
 	{"a job is settled with its decision, once", func(t *testing.T, f *fixture) {
@@ -145,7 +176,7 @@ var dispatchTests = []test{
 		if j.Failures != 1 {
 			t.Errorf("got %d failures, want 1", j.Failures)
 		}
-		if due, next, _ := f.Due(f.ctx(), T0.Add(time.Hour), 9); len(due) != 0 || !next.IsZero() {
+		if due, next, _ := f.Due(f.ctx(), T0.Add(time.Hour), nil, 9); len(due) != 0 || !next.IsZero() {
 			t.Errorf("got %d due, next %v", len(due), next)
 		}
 		wantDiff(t, f.runner(1), r)

@@ -212,7 +212,7 @@ func (w *world) goOnWith() bool {
 // dispatch has the worker read a due job: then it prepares a runner, has Nomad
 // register it, and records that.
 func (w *world) dispatch() bool {
-	due, _, err := w.Due(w.ctx(), w.now, 1000)
+	due, _, err := w.Due(w.ctx(), w.now, nil, 1000)
 	w.must(err)
 	due = slices.DeleteFunc(due, func(j router.Job) bool { return w.jobs[j.ID] == nil })
 	if len(due) == 0 {
