@@ -99,7 +99,19 @@ func (j Job) Fit(d *Decision) string {
 		labels[i] = strings.ToLower(labels[i])
 	}
 	slices.Sort(labels)
-	b, err := json.Marshal([]any{TargetOf(j.Repo, p.Runner), labels, p})
+	return hash([]any{TargetOf(j.Repo, p.Runner), labels, p})
+}
+
+// Demand returns a hash of what decides which nodes could run a runner for the job, and of
+// where that came from. Jobs of different fits may have the same.
+func (j Job) Demand(d *Decision) string {
+	p := j.Placement(d)
+	p.Affinities, p.DispatchMeta, p.Task, p.Runner = nil, nil, rules.Task{}, rules.Runner{}
+	return hash([]any{d.Rule, p})
+}
+
+func hash(of []any) string {
+	b, err := json.Marshal(of)
 	if err != nil {
 		panic(err) // what a placement holds was JSON or YAML
 	}

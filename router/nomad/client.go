@@ -42,8 +42,9 @@ type Config struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error) // nil: a net.Dialer's
 
 	// Called, if not nil, is called for each request: with what it asks for, as one of
-	// a few phrases; the status of the answer, 0 if there was none and router.Unreadable
-	// if it cannot be read; and the time to its headers.
+	// a few phrases; the status of the answer, 0 if Nomad was not reached, router.TimedOut
+	// if it did not answer in time, and router.Unreadable if it cannot be read; and the time
+	// to its headers.
 	Called func(call string, status int, took time.Duration)
 
 	// Calling, if not nil, is called when a request is sent, other than for the stream of

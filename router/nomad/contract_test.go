@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,8 +56,15 @@ func TestAnswersOfNomadAreToldOf(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		if diff := cmp.Diff([]string{"register job 200", "list servers 200", "list jobs 200", "list nodes 200", "read job 200", "stop job 200"}, told); diff != "" {
-			t.Errorf("calls (-want +got):\n%s", diff)
+		for _, want := range []string{"register job 200", "list jobs 200", "list nodes 200", "read job 200", "stop job 200"} {
+			if !slices.Contains(told, want) {
+				t.Errorf("%s is not told: %q", want, told)
+			}
+		}
+		for _, call := range told {
+			if !strings.HasSuffix(call, " 200") {
+				t.Errorf("%s is told", call)
+			}
 		}
 	})
 }

@@ -1156,6 +1156,31 @@ func TestContractLists(t *testing.T) {
 	})
 }
 
+// The index of a list of nodes stays while jobs come, so that it says whether a list that
+// was kept is still right.
+func TestContractIndexOfNodes(t *testing.T) {
+	contract(t, func(t *testing.T, on cluster) {
+		index := func() (uint64, int) {
+			list, meta, err := on.Nomad.Nodes().List(&api.QueryOptions{PerPage: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return meta.LastIndex, len(list)
+		}
+		for range 20 { // an agent that has just started still changes its node
+			before, n := index()
+			if before == 0 || n > 1 {
+				t.Fatalf("index %d with %d nodes on a page", before, n)
+			}
+			on.Register(t, on.job(t, nowhere))
+			if after, _ := index(); after == before {
+				return
+			}
+		}
+		t.Error("the index changes with each job")
+	})
+}
+
 func TestContractBlockingQuery(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
 		j := on.job(t, nowhere)

@@ -206,7 +206,9 @@ func (s *cluster) turn(name string, change func(*api.Node)) (*node, error) {
 
 func (s clusterAPI) listNodes(h http.Header, r *http.Request) (any, error) {
 	list := []*api.NodeListStub{}
+	var index uint64 // of the nodes alone
 	for _, n := range s.nodes {
+		index = max(index, n.ModifyIndex)
 		if !listed(r, "", n.ID) {
 			continue
 		}
@@ -220,6 +222,7 @@ func (s clusterAPI) listNodes(h http.Header, r *http.Request) (any, error) {
 		}
 		list = append(list, stub)
 	}
+	h.Set("X-Nomad-Index", strconv.FormatUint(max(index, 1), 10))
 	return page(r, h, list, func(n *api.NodeListStub) string { return n.ID })
 }
 

@@ -342,7 +342,9 @@ func (s *Server) answer(f answerFunc) http.Handler {
 			refuse(w, status, err.Error())
 			return
 		}
-		w.Header().Set("X-Nomad-Index", strconv.FormatUint(index, 10))
+		if w.Header().Get("X-Nomad-Index") == "" {
+			w.Header().Set("X-Nomad-Index", strconv.FormatUint(index, 10))
+		}
 		w.Header().Set("X-Nomad-KnownLeader", "true")
 		w.Header().Set("X-Nomad-LastContact", "0")
 		w.Header().Set("Content-Type", "application/json")

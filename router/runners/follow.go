@@ -21,7 +21,7 @@ const (
 	whyPause   = 300 * time.Millisecond
 	whyCallers = 4   // of Nomad at the same time
 	whyFits    = 200 // fits asked about in one pass
-	whySamples = 3   // runners of one fit asked about, until Nomad says why one of them waits
+	whySamples = 10  // runners that ask the same of Nomad asked about, until it says why one of them waits
 
 	maxEnded = 1000        // ended runners in the queue of endLoop; a pass handles those beyond
 	endTries = 3           // times that Nomad is asked whether a job ended with its allocation
@@ -223,8 +223,8 @@ func (f *follower) handleEnd(ctx context.Context, r router.LiveRunner) error {
 	return nil
 }
 
-// An asker collects runners that wait for a node, by fit: what keeps one of them waiting
-// keeps all of them.
+// An asker collects runners that wait for a node, by fit: those of one fit are asked about
+// once.
 type asker struct {
 	wake chan struct{} // size 1
 
@@ -276,7 +276,7 @@ func (f *follower) explainLoop(ctx context.Context) error {
 		}
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(whyCallers)
-		for _, crowd := range f.why.take() {
+		for _, crowd := range f.alike(ctx, f.why.take()) {
 			g.Go(func() error {
 				if err := f.explain(ctx, crowd); err != nil && ctx.Err() == nil {
 					f.r.Log.Throttled(slog.LevelWarn, "", "cannot find out why runners have no node; the next sweep tries again", "runners", len(crowd), "err", err)
@@ -286,6 +286,25 @@ func (f *follower) explainLoop(ctx context.Context) error {
 		}
 		_ = g.Wait()
 	}
+}
+
+// alike joins the runners of all fits that ask the same of Nomad: why one has no node is
+// why none of them has.
+func (f *follower) alike(ctx context.Context, byFit map[string]map[string]router.LiveRunner) map[string]map[string]router.LiveRunner {
+	byDemand := map[string]map[string]router.LiveRunner{}
+	for fit, crowd := range byFit {
+		demand := fit
+		one := slices.Min(slices.Collect(maps.Keys(crowd)))
+		if j, err := f.r.Store.Job(ctx, crowd[one].JobID); err == nil && j.Decision != nil {
+			demand = j.Demand(j.Decision)
+		}
+		if byDemand[demand] == nil {
+			byDemand[demand] = crowd
+			continue
+		}
+		maps.Copy(byDemand[demand], crowd)
+	}
+	return byDemand
 }
 
 const (
@@ -356,9 +375,10 @@ func (f *follower) recordUnevaluated(ctx context.Context, list []router.Runner) 
 	return nil
 }
 
-// explain records why the runners of one fit have no node.
+// explain records why runners that ask the same of Nomad have no node.
 func (f *follower) explain(ctx context.Context, crowd map[string]router.LiveRunner) error {
 	ids := slices.Sorted(maps.Keys(crowd))
+	slices.Reverse(ids) // the newest are least likely to have a node by now
 	for _, id := range ids[:min(len(ids), whySamples)] {
 		j, err := f.r.Store.Job(ctx, crowd[id].JobID)
 		if err != nil {

@@ -16,7 +16,8 @@ import (
 // router.Nomad. It is safe for concurrent use.
 type Client struct {
 	*nomad.Client
-	nodes cache
+	nodes   cache
+	regions regions
 }
 
 // New returns a Client of the same Nomad. It makes no request.

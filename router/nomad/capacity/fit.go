@@ -147,8 +147,7 @@ const (
 )
 
 func (v verdict) count(in *router.NodeCounts) {
-	counts := map[verdict]*int{fitsNever: &in.Never, fitsAway: &in.Away, fitsIdle: &in.Idle, fitsNow: &in.Now}
-	*counts[v]++
+	*[...]*int{fitsNever: &in.Never, fitsAway: &in.Away, fitsIdle: &in.Idle, fitsNow: &in.Now}[v]++
 }
 
 // A fitting compares nodes with one job. Its answers are those of Nomad's scheduler

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -21,28 +22,80 @@ const (
 	maxNames = 5  // of nodes, pools or datacenters in a message
 )
 
-// A region is the nodes of one region, as they were when they were read.
+// A region is the nodes of one region, as they were when they were read. It is not changed.
 type region struct {
 	nodes []*api.NodeListStub
 	aside map[string]*api.Node // nodes out of service in full, the first maxAside, by ID
 }
 
-// region reads the nodes of a region, once.
+// regions keeps the nodes of each region until Nomad's index of its nodes changes: with
+// thousands of nodes a list is megabytes, and all who ask at the same time share one.
+type regions struct {
+	mu sync.Mutex
+	of map[string]*keptRegion
+}
+
+type keptRegion struct {
+	mu     sync.Mutex // held while Nomad is asked
+	region *region    // nil: none was read
+	index  uint64
+}
+
+// region returns the nodes of a region, the same ones within a survey.
 func (s *survey) region(ctx context.Context, name string) (*region, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r := s.regions[name]; r != nil {
 		return r, nil
 	}
-	query := nomad.Scope{Region: name}.Read(ctx)
-	query.Params = map[string]string{"resources": "true"}
+	r, err := s.Client.region(ctx, name)
+	if err == nil {
+		s.regions[name] = r
+	}
+	return r, err
+}
+
+func (c *Client) region(ctx context.Context, name string) (*region, error) {
+	c.regions.mu.Lock()
+	if c.regions.of == nil {
+		c.regions.of = map[string]*keptRegion{}
+	}
+	if c.regions.of[name] == nil {
+		c.regions.of[name] = &keptRegion{}
+	}
+	kept := c.regions.of[name]
+	c.regions.mu.Unlock()
+
+	kept.mu.Lock()
+	defer kept.mu.Unlock()
 	read := nomad.Call{What: "list nodes", Capability: nomad.NodeRead}
 	if name != "" {
 		read.What += " of region " + name
 	}
-	nodes, _, err := s.API().Nodes().List(query)
+	if kept.region != nil {
+		query := nomad.Scope{Region: name}.Read(ctx)
+		query.PerPage = 1
+		_, meta, err := c.API().Nodes().List(query)
+		if err != nil {
+			return nil, read.Classify(err)
+		}
+		if meta.LastIndex == kept.index {
+			return kept.region, nil
+		}
+	}
+	r, index, err := c.readRegion(ctx, name, read)
+	if err == nil {
+		kept.region, kept.index = r, index
+	}
+	return r, err
+}
+
+func (c *Client) readRegion(ctx context.Context, name string, read nomad.Call) (_ *region, index uint64, err error) {
+	query := nomad.Scope{Region: name}.Read(ctx)
+	query.Params = map[string]string{"resources": "true"}
+	nodes, meta, err := c.API().Nodes().List(query)
 	if err != nil {
-		return nil, read.Classify(err)
+		return nil, 0, read.Classify(err)
 	}
 	r := &region{nodes: nodes, aside: map[string]*api.Node{}}
 	for _, n := range nodes {
@@ -51,19 +104,18 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 		if outOfService(n) == "" || len(r.aside) == maxAside {
 			continue
 		}
-		node, _, err := s.API().Nodes().Info(n.ID, nomad.Scope{Region: name}.Read(ctx))
+		node, _, err := c.API().Nodes().Info(n.ID, nomad.Scope{Region: name}.Read(ctx))
 		switch {
 		case nomad.Status(err) == http.StatusNotFound: // gone since
 		case err != nil:
 			read.What = "read node " + n.Name
-			return nil, read.Classify(err)
+			return nil, 0, read.Classify(err)
 		default:
 			node.NodeResources = cmp.Or(node.NodeResources, &api.NodeResources{})
 			r.aside[n.ID] = node
 		}
 	}
-	s.regions[name] = r
-	return r, nil
+	return r, meta.LastIndex, nil
 }
 
 // outOfService says why Nomad places nothing on a node; "" when it does.
@@ -89,7 +141,11 @@ func (r *region) noPool(name string) problem {
 		}
 	}
 	return problem{code: NoSuchPool, say: func(r Route) string {
-		return fmt.Sprintf("there is no node pool %q%s; the nodes are in %s", name, r.from("node_pool"), names(pools))
+		text := fmt.Sprintf("there is no node pool %q%s", name, r.from("node_pool"))
+		if len(pools) > 0 {
+			text += "; the nodes are in " + names(pools)
+		}
+		return text
 	}}
 }
 

@@ -34,13 +34,13 @@ func (c *Client) CheckRules(ctx context.Context, set *rules.Set) (found rules.Di
 			}
 		}
 	}
-	dead, served := map[string]bool{}, map[string]bool{} // rules that cannot work; labels that need no finding
+	works, served := map[string]bool{}, map[string]bool{} // rules that do, by themselves or a fallback; labels that need no finding
 	for i, e := range examples {
-		dead[e.Rule] = dead[e.Rule] || e.Label == "" && against[i] != nil
+		works[e.Rule] = works[e.Rule] || e.Label == "" && against[i] == nil
 		served[e.Label] = served[e.Label] || against[i] == nil
 	}
 	for i, e := range examples {
-		if e.Label == "" || dead[e.Rule] || served[e.Label] {
+		if e.Label == "" || !works[e.Rule] || served[e.Label] {
 			continue
 		}
 		served[e.Label] = true

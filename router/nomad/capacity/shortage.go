@@ -116,7 +116,10 @@ func (s *shortage) say(r Route) string {
 	}
 	where := poolName(s.job)
 	if d := datacentersOf(s.job); !slices.Contains(d, "*") {
-		where += " and in " + strings.Join(d, ", ")
+		if where != "" {
+			where += " and"
+		}
+		where += " in " + strings.Join(d, ", ")
 	}
 	text := fmt.Sprintf("no node can serve it: of %s in service%s, %s", router.Count(s.nodes, "node"), where, strings.Join(parts, "; "))
 	if s.nodes == 0 {

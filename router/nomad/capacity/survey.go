@@ -47,8 +47,10 @@ const (
 	NotAsked         = "not-asked"           // Nomad was asked about 500 other placements, and not about this one
 )
 
-// Warnings returns the codes of findings that may be warnings.
-func Warnings() []string { return []string{EmptyPool, NoSuchDatacenter, JobspecWarns, NotAsked} }
+// Warnings returns the codes of findings that may be warnings, at a label at least.
+func Warnings() []string {
+	return []string{NoSuchRegion, NoSuchNamespace, NoSuchPool, NoSuchDatacenter, NoSuchJob, ClaimUndeclared, JobspecRefused, JobspecWarns, NoNode, EmptyPool, NotAsked}
+}
 
 // A Finding is a problem of one or more routes on this cluster.
 type Finding struct {

@@ -39,6 +39,7 @@ func newCluster(t *testing.T, config nomadsim.Config) *cluster {
 	}))
 	t.Cleanup(server.Close)
 	on.Target = nomadtest.At(t, server.URL)
+	on.Sim = sim
 	on.Client = newClient(t, on.Config)
 	return on
 }
@@ -194,7 +195,7 @@ func TestSurveyOfAMixedFleet(t *testing.T) {
 		}},
 		{"a pool without nodes", ask("linux", pool("bare"), in("osaka")), []string{`empty-pool: warning: no node can serve it now: there is none in pool "bare" (defaults); a pool that scales from zero may be empty`}},
 		{"all pools", ask("linux", pool("all"), equal("${attr.kernel.name}", "sunos", "rule sun"), in("dc1", "tokyo-*")), []string{
-			`no-node: no node can serve it: of 11 nodes in service and in dc1, tokyo-*, 11 lack ${attr.kernel.name} = sunos (rule sun); out of service: 1 down, 1 draining`,
+			`no-node: no node can serve it: of 11 nodes in service in dc1, tokyo-*, 11 lack ${attr.kernel.name} = sunos (rule sun); out of service: 1 down, 1 draining`,
 		}},
 		{"a pool that is not there", ask("linux", pool("cii")), []string{
 			`no-such-pool: there is no node pool "cii" (defaults); the nodes are in ci, default, old`,

@@ -143,6 +143,17 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(router.Unplaced{}, "At")); err != nil || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
+	// All who ask share one list of nodes while that is right.
+	read := on.regions.of[""].region
+	if _, err := on.Unplaced(t.Context(), placed(third, "linux"), r); err != nil || on.regions.of[""].region != read {
+		t.Errorf("the nodes were listed again (%v)", err)
+	}
+	if err := on.Sim.SetEligible("other", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := on.Unplaced(t.Context(), placed(third, "linux"), r); err != nil || on.regions.of[""].region == read {
+		t.Errorf("the nodes were not listed again when one had changed (%v)", err)
+	}
 	// Its event may come before the database has its Nomad job.
 	early, err := on.Unplaced(t.Context(), placed(third, "linux"), third.Runner)
 	if diff := cmp.Diff(want, early, cmpopts.IgnoreFields(router.Unplaced{}, "At")); err != nil || diff != "" {
