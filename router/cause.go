@@ -17,10 +17,10 @@ const (
 	CauseGitHub        Cause = "github"         // Retrying: GitHub did not answer as it should
 	CauseGitHubRefused Cause = "github_refused" // Retrying: GitHub refuses to register its runner until a person acts
 	CauseGitHubLimit   Cause = "github_limit"   // Retrying: GitHub takes no registrations for now
-	CauseRunner        Cause = "runner"         // Retrying: its runner ended, or was stopped, without a configuration
+	CauseRunner        Cause = "runner"         // Retrying: its runner ended without a configuration
 	CauseDied          Cause = "died"           // Retrying: its runner ended after it got its configuration
 	CauseNoJob         Cause = "no_job"         // Retrying: GitHub left its runner idle
-	CauseReplaced      Cause = "replaced"       // Retrying: its runner serves another job, or makes room for a fallback
+	CauseReplaced      Cause = "replaced"       // Retrying: its runner was stopped, serves another job, or makes room for a fallback
 	CausePlacing       Cause = "placing"        // Dispatched: Nomad has its runner, and has not said more
 	CauseNoNodeFree    Cause = "no_node_free"   // Dispatched: the nodes that could run its runner are busy
 	CauseNoNodeFits    Cause = "no_node_fits"   // Dispatched: no node could ever run its runner

@@ -125,6 +125,7 @@ type LimitHolder struct {
 	Repo    Repo
 	Jobs    int // that have a place
 	Waiting int // that wait for one
+	Places  int // that all repositories have under it
 }
 
 // A Disk is what the database's files use, and what is left on their disk, in bytes.

@@ -357,7 +357,7 @@ func TestExpressionsThatCouldRunAwayAreRefused(t *testing.T) {
 		`sortBy(labels, #)[0] == "a"`:                             `there is no function "sortBy"`,
 		`job.name matches job.branch`:                             "matches takes a pattern that is written out",
 		`job.name matches "(a?){1000}"`:                           "the pattern is too large, with what it repeats: the maximum is 1000 steps",
-		`"Private" in repo`:                                       "repo is no list",
+		`"Private" in repo`:                                       "repo is not a list",
 		`job.name` + strings.Repeat(" + job.name", 21) + ` == ""`: "an expression has at most 20 of +",
 	} {
 		_, err := cond.NewLanguage(&vocabulary{}, map[string]bool{}).Condition(expression, true)

@@ -55,7 +55,7 @@ func (l *conditionCheck) hopeless(c *cond.Condition, rule string) (found bool) {
 			if n.Param == cond.Attempt.Name {
 				of = n.Param
 			}
-			l.add(cond.ImpossibleValue, n.At, rule, "%s holds for no job: it is false for every value of %s", words.OneLine(n.Written()), of)
+			l.add(cond.ImpossibleValue, n.At, rule, "%s holds for no job: no value of %s makes it true", words.OneLine(n.Written()), of)
 		}
 	})
 	return found

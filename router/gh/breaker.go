@@ -137,6 +137,9 @@ func (b *breaker) tried(err error, now time.Time) {
 	defer b.mu.Unlock()
 	b.trying = false
 	if err != nil {
+		if b.failures == 0 { // others have succeeded since
+			b.since, b.cause = now, err
+		}
 		b.failures++
 		b.delay(firstProbe, lastProbe, now)
 	}
@@ -274,7 +277,10 @@ func (c *caller) prove(ctx context.Context, s *session) error {
 		return nil
 	}
 	s.calls.failed(err, 1, firstProbe, lastProbe, c.now())
-	f, _ := s.calls.state(c.now())
+	f, tripped := s.calls.state(c.now())
+	if !tripped { // another request has succeeded since
+		return nil
+	}
 	return c.failing(s, f)
 }
 

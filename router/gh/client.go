@@ -45,12 +45,12 @@ type Config struct {
 	BaseURL string
 
 	// Called, if not nil, is called for each request: with its method and path, without
-	// names and IDs; the status of the answer, 0 if there was none; and the time to its
-	// headers.
+	// names and IDs; the status of the answer, 0 if GitHub was not reached, and
+	// router.TimedOut if it did not answer in time; and the time to its headers.
 	Called func(call string, status int, took time.Duration)
 
-	// Calling, if not nil, is called when a request is sent; ended is called when its headers
-	// came, or it failed.
+	// Calling, if it and Called are not nil, is called when a request is sent; ended is called
+	// when its headers came, or it failed.
 	Calling func(call string) (ended func())
 
 	HTTPClient *http.Client     // nil: one with http.DefaultTransport
@@ -60,7 +60,7 @@ type Config struct {
 }
 
 // A Client implements router.GitHub for one GitHub. Its methods are safe for concurrent
-// use. Each makes one request, or one a page, besides those of an App's login.
+// use.
 type Client struct{ *registrar }
 
 var _ router.GitHub = (*Client)(nil)
@@ -457,7 +457,7 @@ func (t target) callFor(doing string) call {
 	c := call{doing: doing + t.String(), owner: t.owner, exists: "this " + t.kind() + " exists"}
 	switch {
 	case t.enterprise != "":
-		c.permission = "scope manage_runners:enterprise, as an owner of the enterprise " + t.enterprise + " has it to give"
+		c.permission = "scope manage_runners:enterprise, which an owner of the enterprise " + t.enterprise + " can give"
 	case t.organization:
 		c.permission = "organization permission Self-hosted runners (write) on " + t.owner
 	default:

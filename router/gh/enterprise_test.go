@@ -87,7 +87,7 @@ func TestAnAppHasNoEnterprise(t *testing.T) {
 	req := request("enterprise", "gha-1", "x")
 	req.Runner.Enterprise = "big-corp"
 	_, err := a.client.RunnerConfig(t.Context(), req)
-	if fix, ok := errors.AsType[*router.FixError](err); !ok || fix.Fix != "log in with a GitHub token that has the scope manage_runners:enterprise, as an owner of the enterprise big-corp has it to give" {
+	if fix, ok := errors.AsType[*router.FixError](err); !ok || fix.Fix != "log in with a GitHub token that has the scope manage_runners:enterprise, which an owner of the enterprise big-corp can give" {
 		t.Errorf("RunnerConfig = %v, want a *router.FixError that asks for a token", err)
 	}
 	if n := a.count(""); n != 0 {

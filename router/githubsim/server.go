@@ -3,8 +3,8 @@
 // jobs to the runners that connect to it. It is for the demo and for tests;
 // what it answers is checked against GitHub's own OpenAPI description.
 //
-// It differs from GitHub in this: runner groups have no policies, a runner that
-// registered itself stays forever, a job waits for a runner forever, and the
+// It differs from GitHub in this: runner groups have no policies, a runner
+// without a job stays forever, a job waits for a runner forever, and the
 // deliveries of one job arrive in order.
 package githubsim
 

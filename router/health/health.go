@@ -19,7 +19,7 @@ const (
 	fresh      = time.Second           // for so long an answer is shown again,
 	freshShare = 10                    // and for so many times as long as it took to find, as many may ask
 	patience   = 50 * time.Millisecond // for which somebody waits for an answer that is not the first
-	readyMark  = "ready"               // the name of the mark that tests whether the database can be written
+	tooOld     = time.Minute           // an answer is not shown again
 
 	unroutableFor = router.GoneAfter // GitHub has cancelled the job by then
 	maxExamples   = 20               // groups of one cause with an example
@@ -37,6 +37,9 @@ const (
 	diskLittle    = 256 << 20        // bytes that are too few, however small the disk is
 	manyJobs      = 10               // make a warning critical
 )
+
+// Mark is the name of the mark that tests whether the database can be written.
+const Mark = "ready"
 
 // A Store is what health uses of the database.
 type Store interface {
@@ -85,12 +88,13 @@ type Health struct {
 	config  Config
 	started time.Time
 
-	mu      sync.Mutex
-	until   time.Time     // until then found is shown again
-	took    time.Duration // to find it
-	asking  chan struct{} // closed when the database has been asked; nil: it is not being asked
-	found   found         // what it said last
-	changes []router.Changed
+	mu       sync.Mutex
+	until    time.Time     // until then found is shown again
+	took     time.Duration // to find it
+	asking   chan struct{} // closed when the database has been asked; nil: it is not being asked
+	found    found         // what it said last,
+	answered time.Time     // and when
+	changes  []router.Changed
 
 	background sync.WaitGroup
 }
@@ -163,8 +167,8 @@ func (h *Health) Status(within router.Scope) router.Status {
 }
 
 // refresh asks the database, unless it was asked a moment ago. It waits for the answer if
-// there was none yet, or for a moment if the last one came quickly; else what was found then
-// is shown meanwhile. h.mu is held, but not while it waits.
+// there was none yet, or none for long, or for a moment if the last one came quickly; else
+// what was found then is shown meanwhile. h.mu is held, but not while it waits.
 func (h *Health) refresh() {
 	if h.asking == nil && !time.Now().Before(h.until) {
 		asking, before := make(chan struct{}), h.found
@@ -174,13 +178,13 @@ func (h *Health) refresh() {
 			f := h.find(before)
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			h.found, h.took = f, time.Since(began)
+			h.found, h.took, h.answered = f, time.Since(began), time.Now()
 			h.until = began.Add(max(fresh, freshShare*h.took))
 			h.asking = nil
 			close(asking)
 		})
 	}
-	asking, first := h.asking, h.found.at.IsZero()
+	asking, first := h.asking, h.found.at.IsZero() || time.Since(h.answered) > tooOld
 	if asking == nil || h.took >= patience && !first {
 		return
 	}
@@ -239,7 +243,7 @@ func (f *found) ask(ctx context.Context, store Store) (err error) {
 	if f.counts, err = store.Counts(ctx); err != nil {
 		return failing("does not answer", err)
 	}
-	if err = store.SetMark(ctx, readyMark, time.Now().UTC().Format(time.RFC3339)); err != nil {
+	if err = store.SetMark(ctx, Mark, time.Now().UTC().Format(time.RFC3339)); err != nil {
 		return failing("cannot be written: check whether its disk is full"+f.diskInfo.Said(), err)
 	}
 	if f.jobs, err = store.Troubles(ctx, nil, f.at.Add(-router.OnlineAfter), f.at.Add(-unroutableFor), maxExamples); err != nil {

@@ -95,7 +95,7 @@ func trouble(cause router.Cause, rule, name string, jobs int) router.JobTrouble 
 
 func TestAViewerSeesNothingOfOtherRepositories(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fake{holders: []router.LimitHolder{{Key: "linux", Repo: repo("secret/one"), Jobs: 5}, {Key: "linux", Repo: repo("acme/web"), Jobs: 1, Waiting: 2}}}
+		f := &fake{holders: []router.LimitHolder{{Key: "linux", Repo: repo("secret/one"), Jobs: 5, Places: 6}, {Key: "linux", Repo: repo("acme/web"), Jobs: 1, Waiting: 2, Places: 6}}}
 		for _, cause := range []router.Cause{
 			router.CauseNomad, router.CauseRefused, router.CauseGitHub, router.CauseDied, router.CauseOnline, router.CauseUnroutable, router.CauseNoNodeFits, router.CauseLimit,
 		} {
@@ -285,7 +285,7 @@ func TestAFailingDatabaseKeepsWhatWasKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{
 			jobs:    []router.JobTrouble{trouble(router.CauseDied, "linux", "acme/web", 3), trouble(router.CauseLimit, "linux", "acme/web", 1)},
-			holders: []router.LimitHolder{{Key: "linux", Repo: repo("acme/web"), Jobs: 1, Waiting: 1}},
+			holders: []router.LimitHolder{{Key: "linux", Repo: repo("acme/web"), Jobs: 1, Waiting: 1, Places: 1}},
 			disk:    router.Disk{Path: "/var/db", Free: 1, Total: 1 << 30},
 		}
 		h := open(f)

@@ -43,15 +43,20 @@ func (h *Health) Collect(ch chan<- prometheus.Metric) {
 		for _, g := range t.Groups {
 			repos[g.Rule]++
 		}
+		left := t.Jobs
 		for _, g := range t.Groups {
+			left -= g.Jobs
 			k := key{t.Cause, g.Rule, g.Repository}
 			if repos[g.Rule] > namedRepositories {
 				k.repository = several
 			}
 			counts[k] += g.Jobs
 		}
-		if len(t.Groups) == 0 {
+		switch {
+		case len(t.Groups) == 0:
 			counts[key{cause: t.Cause}] = max(t.Jobs, 1)
+		case left > 0: // there are more groups
+			counts[key{t.Cause, "", several}] += left
 		}
 		gauge(sinceDesc, float64(t.Since.UnixMilli())/1000, string(t.Cause))
 	}

@@ -189,12 +189,11 @@ func where(t router.Trouble, rules, repos int) string {
 
 // saysLimits says who has the places under limits, and whose jobs wait for them.
 func saysLimits(holders []router.LimitHolder, within router.Scope) string {
-	places, keys := map[string]int{}, []string{} // all have jobs that wait, so all places are taken
+	keys := []string{}
 	for _, h := range holders {
-		if _, known := places[h.Key]; !known {
+		if !slices.Contains(keys, h.Key) {
 			keys = append(keys, h.Key)
 		}
-		places[h.Key] += h.Jobs
 	}
 	var all []string
 	more := 0
@@ -208,7 +207,7 @@ func saysLimits(holders []router.LimitHolder, within router.Scope) string {
 				more++
 				continue
 			}
-			said := h.Repo.FullName + " " + saysPlaces(h, places[key], first)
+			said := h.Repo.FullName + " " + saysPlaces(h, first)
 			if rule, counted, split := strings.Cut(key, "|"); first && (split || len(keys) > 1) {
 				if counted != "" {
 					rule += " for " + counted
@@ -225,18 +224,18 @@ func saysLimits(holders []router.LimitHolder, within router.Scope) string {
 }
 
 // saysPlaces says how many of the places a repository has, and how many of its jobs wait.
-func saysPlaces(h router.LimitHolder, places int, first bool) (text string) {
+func saysPlaces(h router.LimitHolder, first bool) (text string) {
 	switch {
 	case h.Jobs == 0 && first:
-		text = fmt.Sprintf("has no place (%d in all)", places)
+		text = fmt.Sprintf("has no place (%d in all)", h.Places)
 	case h.Jobs == 0:
 		text = "has none"
-	case h.Jobs < places:
-		text = fmt.Sprintf("has %d of %d places", h.Jobs, places)
-	case places == 1:
+	case h.Jobs < h.Places:
+		text = fmt.Sprintf("has %d of %d places", h.Jobs, h.Places)
+	case h.Places == 1:
 		text = "has the only place"
 	default:
-		text = fmt.Sprintf("has all %d places", places)
+		text = fmt.Sprintf("has all %d places", h.Places)
 	}
 	switch {
 	case h.Waiting > 0 && h.Jobs > 0:

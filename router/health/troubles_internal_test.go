@@ -28,6 +28,13 @@ func TestALimitSaysWhoHasItsPlaces(t *testing.T) {
 			"acme/a has the only place; acme/b has none and 1 job waiting; acme/c has none and 1 job waiting; acme/d has none and 1 job waiting; acme/e has none and 1 job waiting; and 1 more",
 		},
 	} {
+		places := map[string]int{}
+		for _, h := range tt.holders {
+			places[h.Key] += h.Jobs
+		}
+		for i, h := range tt.holders {
+			tt.holders[i].Places = places[h.Key]
+		}
 		if got := saysLimits(tt.holders, tt.within); got != tt.want {
 			t.Errorf("within %v:\n%s\nwant\n%s", tt.within, got, tt.want)
 		}

@@ -74,7 +74,7 @@ type Sweeper struct {
 	GitHub     router.GitHub
 	Log        *telemetry.Log
 	Now        func() time.Time
-	StoreWorks func() bool // whether the database takes writes
+	StoreWorks func(context.Context) bool // whether the database takes writes now
 
 	now       router.Hint // a sweep is due
 	refused   router.Hint // the store failed to record a delivery
@@ -103,7 +103,7 @@ type Sweeper struct {
 }
 
 // NewSweeper returns a Sweeper that has heard of no hook.
-func NewSweeper(store SweepStore, github router.GitHub, log *telemetry.Log, now func() time.Time, storeWorks func() bool) *Sweeper {
+func NewSweeper(store SweepStore, github router.GitHub, log *telemetry.Log, now func() time.Time, storeWorks func(context.Context) bool) *Sweeper {
 	return &Sweeper{Store: store, GitHub: github, Log: log, Now: now, StoreWorks: storeWorks, now: router.NewHint(), refused: router.NewHint()}
 }
 
@@ -473,7 +473,7 @@ func (sw *Sweeper) Recover(ctx context.Context) error {
 			if !router.Pause(ctx, recheckStore) { // so that the check is newer than the failure
 				return nil
 			}
-			failed = !sw.StoreWorks()
+			failed = !sw.StoreWorks(ctx)
 		}
 		for _, wait := range []time.Duration{0, lateRefusal} {
 			if !router.Pause(ctx, wait) {

@@ -195,6 +195,7 @@ func (sy *Syncer) all(ctx context.Context, within func(router.Repo) bool) (faile
 // limit is reached. last says that they are not tried again. Its error is that of ctx.
 func (sy *Syncer) each(ctx context.Context, repos []router.Repo, last bool) (failed []router.Repo, err error) {
 	var total router.SyncReport
+	synced := 0
 	for _, r := range repos {
 		repo := r.FullName
 		report, err := sy.Sync(ctx, r.Host, repo)
@@ -210,6 +211,7 @@ func (sy *Syncer) each(ctx context.Context, repos []router.Repo, last bool) (fai
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case err == nil:
+			synced++
 		case last || errors.As(err, new(*router.GiveUpError)):
 			sy.Log.Throttled(slog.LevelWarn, "", "cannot sync a repository; to try again, use switchyard jobs sync", "host", r.Host, "repo", repo, "err", err)
 		default:
@@ -219,7 +221,7 @@ func (sy *Syncer) each(ctx context.Context, repos []router.Repo, last bool) (fai
 		total.Jobs, total.Changed, total.Calls = total.Jobs+report.Jobs, total.Changed+report.Changed, total.Calls+report.Calls
 	}
 	sy.Log.Info("synced with github, as the database was empty, or older than the deliveries that github lists",
-		"repositories", len(repos)-len(failed), "failed", len(failed), "jobs", total.Jobs, "new", total.Changed, "calls", total.Calls)
+		"repositories", synced, "failed", len(repos)-synced, "jobs", total.Jobs, "new", total.Changed, "calls", total.Calls)
 	return failed, nil
 }
 

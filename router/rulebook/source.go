@@ -91,7 +91,7 @@ func (c content) changes(was content) []string {
 	lines := []string{}
 	add := func(what string, before, after []byte) {
 		if !bytes.Equal(before, after) {
-			lines = append(lines, what+": "+difference(string(before), string(after)))
+			lines = append(lines, what+": "+difference(string(before), string(after), !strings.HasPrefix(what, jobspecOf)))
 		}
 	}
 	files := func(of content) map[string][]byte {
@@ -102,7 +102,7 @@ func (c content) changes(was content) []string {
 		if of.specs != nil {
 			for _, name := range of.specs.Names() {
 				spec, _ := of.specs.Get(name)
-				all["jobspec "+name] = spec.Source
+				all[jobspecOf+name] = spec.Source
 			}
 		}
 		return all
@@ -119,8 +119,13 @@ func (c content) changes(was content) []string {
 	return lines
 }
 
-// difference says how a text was changed: its first line that differs, and how many do.
-func difference(before, after string) string {
+// jobspecOf begins the name of a jobspec. Viewers may read the rules, but no jobspec: it may
+// have secrets.
+const jobspecOf = "jobspec "
+
+// difference says how a text was changed: its first line that differs, itself only if it may
+// be shown, and how many do.
+func difference(before, after string, shown bool) string {
 	was, is := strings.Split(before, "\n"), strings.Split(after, "\n")
 	switch {
 	case before == "":
@@ -154,7 +159,10 @@ func difference(before, after string) string {
 		}
 		return "`" + router.Cut(strings.TrimSpace(lines[0]), maxChange) + "`"
 	}
-	text := fmt.Sprintf("line %d: %s → %s", first+1, show(was), show(is))
+	text := fmt.Sprintf("line %d", first+1)
+	if shown {
+		text += fmt.Sprintf(": %s → %s", show(was), show(is))
+	}
 	if n := max(len(was), len(is)) - 1; n > 0 {
 		text += fmt.Sprintf(", and %d more", n)
 	}

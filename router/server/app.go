@@ -225,9 +225,10 @@ func (a *App) wire(c Config) {
 	if c.Traces != nil {
 		traces = &telemetry.Traces{Provider: c.Traces, GitHub: c.GitHub, Now: c.Now}
 	}
-	a.sweeper = intake.NewSweeper(c.Store, c.GitHub, a.log, c.Now, func() bool {
-		failed, _ := a.health.Store()
-		return failed == ""
+	a.sweeper = intake.NewSweeper(c.Store, c.GitHub, a.log, c.Now, func(ctx context.Context) bool {
+		ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+		defer cancel()
+		return c.Store.SetMark(ctx, health.Mark, c.Now().UTC().Format(time.RFC3339)) == nil
 	})
 	a.intake = intake.New(intake.Intake{
 		Store: c.Store, GitHub: c.GitHub, Sweeper: a.sweeper, Log: a.log, Metrics: c.Metrics, Traces: traces,

@@ -123,7 +123,7 @@ var waits = []struct {
 	{router.CauseDied, "the runner ended with its configuration, before it had a job; another comes", router.Retrying},
 	{router.CauseNoJob, "the runner was online, and GitHub gave it no job; another comes", router.Retrying},
 	{router.CauseRunner, "the runner was lost; another comes", router.Retrying},
-	{router.CauseReplaced, "the runner serves another job, or makes room for a fallback; another comes", router.Retrying},
+	{router.CauseReplaced, "the runner was stopped, serves another job, or makes room for a fallback; another comes", router.Retrying},
 	{router.CauseNoNodeFree, "the nodes that could run the runner are full", router.Dispatched},
 	{router.CauseLimit, "their rule's limit: a place is free when another job ends", router.Held},
 	{router.CauseApproval, "GitHub does not let them start yet: an approval, or their concurrency group", router.Held},

@@ -117,7 +117,7 @@ func (a *API) RetryUnroutable(req *http.Request, like int64) error {
 	}
 	concerns(req, fmt.Sprintf("unroutable jobs: %s; %s retried", what, router.Count(retried, "job")))
 	if err == nil && retried == 0 {
-		return problem.New(http.StatusConflict, "no job was retried: there are no unroutable jobs any more, of %s", what)
+		return problem.New(http.StatusConflict, "no job was retried (%s): none is unroutable any more, or all have changed", what)
 	}
 	return err
 }

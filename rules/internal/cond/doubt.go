@@ -247,7 +247,7 @@ func (l *Language) never(source, operator, s string) (code, why string) {
 	case "repo.name":
 		return odd(notInName, "letters, digits and ._-")
 	case "repo.host":
-		return odd(notInHost, "the name of a host, as github.com")
+		return odd(notInHost, "letters, digits, - and dots, as in github.com")
 	case "repo.full_name":
 		owner, name, full := strings.Cut(s, "/")
 		switch {

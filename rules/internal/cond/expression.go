@@ -28,7 +28,7 @@ const (
 	maxExpression = 4096 // bytes
 	maxNodes      = 500
 	maxSums       = 20   // of +, which may put long texts together
-	maxMatches    = 1000 // size of the patterns of one expression, as patternSize has it
+	maxMatches    = 1000 // size of the patterns of one expression, as PatternSize has it
 	maxPattern    = 5000 // size of a pattern elsewhere
 
 	MaxPrograms    = 30_000  // of a set of files, 3 kB each: those of 10,000 rules with three parts that are no plain question for a label or a fact
@@ -185,7 +185,7 @@ func (v *visitor) Visit(node *ast.Node) {
 		switch {
 		case n.Operator != "in" || list == nil || !slices.Contains(envNames, list.Value):
 		case list.Value != "param" && list.Value != "labels":
-			v.refuse(n.Right, list.Value+" is no list")
+			v.refuse(n.Right, list.Value+" is not a list")
 		}
 	case *ast.MemberNode:
 		id, isID := n.Node.(*ast.IdentifierNode)
