@@ -269,7 +269,7 @@ func TestWhenTheCommitFailsAllFail(t *testing.T) {
 			if _, err := tx.w.conn.ExecContext(context.Background(), "ROLLBACK"); err != nil {
 				return err
 			}
-			return tx.query(into(), `SELECT json('{')`)
+			return tx.query(into(), `SELECT abs(-9223372036854775808)`)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
