@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 
 	"github.com/goccy/go-yaml"
@@ -90,6 +91,9 @@ func (f *serveFlags) githubs() (*gh.Instances, []webhook.Instance, error) {
 func (f *instanceForm) add(all *gh.Instances, side *telemetry.Side) (in webhook.Instance, err error) {
 	if f.URL == "" {
 		return in, errors.New("url is missing: https://HOST/api/v3/ of an Enterprise Server, https://api.TENANT.ghe.com/ or https://api.github.com/")
+	}
+	if at, err := url.Parse(f.URL); err == nil {
+		side = side.At(at.Host)
 	}
 	cfg := gh.Config{BaseURL: f.URL, Called: side.Called, Calling: side.Calling}
 	switch {

@@ -28,6 +28,7 @@ type Side struct {
 	failing  map[string]Failing
 	answered time.Time               // the last time that any call was
 	underWay map[*time.Time]struct{} // when each was made
+	others   map[string]*Side        // by host, see At
 }
 
 // A Failing is a kind of calls of which the last one failed.
@@ -49,6 +50,20 @@ func newSide(name string) *Side {
 		}, []string{"call"}),
 		calls: map[string]bool{}, failing: map[string]Failing{}, underWay: map[*time.Time]struct{}{},
 	}
+}
+
+// At returns another host of the side, such as a second GitHub. Its calls are counted
+// with the others, but it fails, and is silent, by itself.
+func (s *Side) At(host string) *Side {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.others == nil {
+		s.others = map[string]*Side{}
+	}
+	if s.others[host] == nil {
+		s.others[host] = &Side{requests: s.requests, took: s.took, calls: map[string]bool{}, failing: map[string]Failing{}, underWay: map[*time.Time]struct{}{}}
+	}
+	return s.others[host]
 }
 
 // Calling counts a call as under way until ended is called, once.
@@ -112,15 +127,32 @@ func (s *Side) Failing() (list []Failing) {
 			list = append(list, f)
 		}
 	}
+	for host, other := range s.others {
+		for _, f := range other.Failing() {
+			f.Call += " at " + host
+			list = append(list, f)
+		}
+	}
 	slices.SortFunc(list, func(a, b Failing) int { return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Call, b.Call)) })
 	return list
 }
 
 // Silent returns how many calls are under way, and since when the oldest of them is, if
-// no call was answered since; 0 if one was, or none is under way.
+// no call was answered since; 0 if one was, or none is under way. With several hosts it is
+// about the one that has been silent for longest.
 func (s *Side) Silent() (calls int, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	calls, since = s.silent()
+	for _, other := range s.others {
+		if n, from := other.Silent(); n > 0 && (calls == 0 || from.Before(since)) {
+			calls, since = n, from
+		}
+	}
+	return calls, since
+}
+
+func (s *Side) silent() (calls int, since time.Time) {
 	for began := range s.underWay {
 		if since.IsZero() || began.Before(since) {
 			since = *began
