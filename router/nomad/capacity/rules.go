@@ -8,8 +8,9 @@ import (
 )
 
 // CheckRules asks the cluster, as Survey does, about the placements that the rules can
-// choose, and returns the findings at the lines of their rules. One that only a label causes
-// is a warning at the label, unless some rule can serve the label.
+// choose, and returns the findings at the lines of their rules. What only a label causes, so
+// that no rule works with it, is a warning at the label; what is only a warning there is left
+// out.
 func (c *Client) CheckRules(ctx context.Context, set *rules.Set) (found rules.Diagnostics, err error) {
 	examples := set.Examples()
 	routes := make([]Route, len(examples))
