@@ -10,7 +10,7 @@ import (
 type Status struct {
 	Status   string    `json:"status"`   // ok, degraded or not ready
 	At       time.Time `json:"at"`       // when this was found out
-	Troubles []Trouble `json:"troubles"` // the worst first, then the newest; never null
+	Troubles []Trouble `json:"troubles"` // the worst first, then causes before what comes of them, then the newest; never null
 	Changes  []Changed `json:"changes"`  // the newest first; never null
 	Proof    []Proof   `json:"proof"`    // never null
 }

@@ -171,7 +171,12 @@ func (a *API) routes() []route {
 			return LabelList{labels}, noParameters(req)
 		}},
 		{http.MethodPost, "/explain", auth.Viewer, a.explain},
-		{http.MethodGet, "/fleet", auth.Viewer, a.showFleet},
+		{http.MethodGet, "/fleet", auth.Viewer, func(req *http.Request) (any, error) {
+			if err := noParameters(req); err != nil {
+				return nil, err
+			}
+			return a.Fleet(req.Context())
+		}},
 		{http.MethodGet, "/jobs", auth.Viewer, func(req *http.Request) (any, error) { return a.Jobs(req.Context(), req.URL.Query()) }},
 		{http.MethodGet, "/jobs/{id}", auth.Viewer, a.showJob},
 		{http.MethodPost, "/jobs/{id}/retry", auth.Operator, func(req *http.Request) (any, error) {

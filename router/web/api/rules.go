@@ -42,13 +42,6 @@ func (a *API) RulesInfo() ([]rules.LabelInfo, []rules.RuleInfo, []router.Example
 	return d.labels, d.rules, d.examples
 }
 
-func (a *API) showFleet(req *http.Request) (any, error) {
-	if err := noParameters(req); err != nil {
-		return nil, err
-	}
-	return a.Fleet(req.Context())
-}
-
 // Fleet returns Nomad's nodes and which rules they could serve.
 func (a *API) Fleet(ctx context.Context) (router.Fleet, error) {
 	if a.config.Cluster == nil {
