@@ -67,13 +67,22 @@ var severities = []router.Severity{router.Critical, router.Warning, router.Info}
 // symptoms come of other troubles, most often.
 var symptoms = []router.Cause{router.CauseNoDelivery, router.CauseLostDelivery, router.CauseNothingStarts}
 
-// worstFirst orders troubles: the worst first, those that are no symptoms, then the newest.
+// worstFirst orders troubles: the worst come first, of those the database's, then causes
+// before symptoms, then the newest.
 func worstFirst(a, b router.Trouble) int {
 	return cmp.Or(
 		cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity)),
-		cmp.Compare(slices.Index(symptoms, a.Cause), slices.Index(symptoms, b.Cause)),
+		cmp.Compare(rank(a.Cause), rank(b.Cause)),
 		b.Since.Compare(a.Since), cmp.Compare(a.Cause, b.Cause),
 	)
+}
+
+// rank returns -2 for the database, -1 for other causes, and 0 and more for symptoms.
+func rank(c router.Cause) int {
+	if c == router.CauseStore {
+		return -2
+	}
+	return slices.Index(symptoms, c)
 }
 
 // jobTroubles returns the troubles of the jobs that a scope may see.
@@ -309,12 +318,11 @@ func (h *Health) sides(now time.Time, quiet bool) (all []router.Trouble) {
 		add(router.CauseFirstSync, router.Warning, h.started, "the first sync with GitHub is under way, as the database is new, or older than the deliveries that GitHub lists: not all jobs are known yet", "", "wait")
 	}
 	if n, first, last := h.config.Metrics.Worked.Unsigned(); n >= unsignedLeast && time.Since(last) < unsignedFor {
-		severity := router.Warning
-		if quiet {
-			severity = router.Critical
+		severity, what, fix := router.Warning, "their jobs are not known", "if they are GitHub's, set the webhook's secret there to that of --webhook-secret-file"
+		if quiet { // then they are
+			severity, what, fix = router.Critical, "no other deliveries arrive: the webhook's secret is not that of --webhook-secret-file", "set the same secret on GitHub and in --webhook-secret-file"
 		}
-		add(router.CauseUnsigned, severity, first, fmt.Sprintf("%d requests to the webhook in a row have no valid signature, so their jobs are not known", n), "",
-			"set the webhook's secret on GitHub to that of --webhook-secret-file; if other deliveries arrive, these are not GitHub's")
+		add(router.CauseUnsigned, severity, first, fmt.Sprintf("%d requests to the webhook in a row have no valid signature, and %s", n, what), "", fix)
 	}
 	if n, since := h.config.Lost(); n > 0 && (time.Since(since) < lostFor || h.config.Metrics.Worked.Last(telemetry.WorkedDelivery).Before(since.Add(lostFor))) {
 		add(router.CauseLostDelivery, router.Warning, since, fmt.Sprintf("GitHub could not deliver %s; they are redelivered", router.Count(n, "event")), "",
@@ -422,9 +430,13 @@ func (h *Health) shared(ctx context.Context, f *found) (all []router.Trouble) {
 		})
 	}
 	if quiet, expected := h.isQuiet(ctx, f.at); quiet > 0 {
+		valid := ""
+		if n, _, last := h.config.Metrics.Worked.Unsigned(); n > 0 && time.Since(last) < quiet {
+			valid = "valid "
+		}
 		all = append(all, router.Trouble{
 			Cause: router.CauseNoDelivery, Severity: router.Critical, Since: f.at.Add(-quiet),
-			What: fmt.Sprintf("no valid delivery has arrived for %s; on other days about %s came in this time", router.Coarse(quiet), router.Count(expected, "job")),
+			What: fmt.Sprintf("no %sdelivery has arrived for %s; on other days about %s came in this time", valid, router.Coarse(quiet), router.Count(expected, "job")),
 			Fix:  "check the webhook's recent deliveries on GitHub (Settings, Webhooks; or the App's page, Advanced), and that GitHub reaches --listen",
 		})
 	}

@@ -36,8 +36,8 @@
 //	retrying, held, ignored, denied, unroutable                           queued                       operate   redecideSQL
 //	held, queued, retrying, dispatched, unroutable                        denied                       operate   cancelSQL
 //
-// A job that leaves its place under a limit gives it to the one that has waited
-// for it longest: releaseSQL and releaseKeySQL run in the same transaction.
+// A job that leaves its place under a limit makes the oldest due of the repository that
+// has the fewest (nextForPlace): releaseSQL and releaseKeySQL run in the same transaction.
 // Package claim settles, loses and binds as well, package dispatch redecides after
 // the rules have changed, and a delivery requeues the job whose runner GitHub gave
 // to another: see replace.
