@@ -33,10 +33,10 @@ const MaxSenders = 64
 // A Store is what dispatch uses of the database.
 type Store interface {
 	// Due returns up to limit Queued or Retrying jobs whose DueAt has come, without those in
-	// except, and when the next one falls due (zero: none known). The jobs are in turn by owner, then by
-	// repository; within a repository those that have been due longest come first. When
-	// more jobs are due than limit, each owner gets an equal share, the owner whose turn
-	// was last comes last, and next is not after now.
+	// except, which are IDs, and when the next one falls due (zero: none known). The jobs are
+	// in turn by owner, then by repository; within a repository those that have been due
+	// longest come first. When more jobs are due than limit, each owner gets an equal share,
+	// the owner whose turn was last comes last, and next is not after now.
 	Due(ctx context.Context, now time.Time, except []int64, limit int) (jobs []router.Job, next time.Time, err error)
 
 	// Settle ends a job that is still Queued or Retrying as Ignored, Denied or Unroutable.

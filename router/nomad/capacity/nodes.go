@@ -36,9 +36,9 @@ type regions struct {
 }
 
 type keptRegion struct {
-	mu     sync.Mutex // held while Nomad is asked
-	region *region    // nil: none was read
-	index  uint64
+	turn   chan struct{} // size 1; whoever has sent to it may ask Nomad, and use the rest
+	region *region       // nil: none was read
+	index  uint64        // of the list
 }
 
 // region returns the nodes of a region, the same ones within a survey.
@@ -55,19 +55,25 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 	return r, err
 }
 
+// region returns the nodes of a region, those that are kept if they are still right. It
+// waits for others who ask for them, but not after ctx has ended.
 func (c *Client) region(ctx context.Context, name string) (*region, error) {
 	c.regions.mu.Lock()
 	if c.regions.of == nil {
 		c.regions.of = map[string]*keptRegion{}
 	}
 	if c.regions.of[name] == nil {
-		c.regions.of[name] = &keptRegion{}
+		c.regions.of[name] = &keptRegion{turn: make(chan struct{}, 1)}
 	}
 	kept := c.regions.of[name]
 	c.regions.mu.Unlock()
 
-	kept.mu.Lock()
-	defer kept.mu.Unlock()
+	select {
+	case kept.turn <- struct{}{}:
+		defer func() { <-kept.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	read := nomad.Call{What: "list nodes", Capability: nomad.NodeRead}
 	if name != "" {
 		read.What += " of region " + name
@@ -90,6 +96,7 @@ func (c *Client) region(ctx context.Context, name string) (*region, error) {
 	return r, err
 }
 
+// readRegion lists the nodes of a region, and returns Nomad's index of the list.
 func (c *Client) readRegion(ctx context.Context, name string, read nomad.Call) (_ *region, index uint64, err error) {
 	query := nomad.Scope{Region: name}.Read(ctx)
 	query.Params = map[string]string{"resources": "true"}

@@ -1,6 +1,8 @@
 package capacity
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -148,6 +150,13 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	if _, err := on.Unplaced(t.Context(), placed(third, "linux"), r); err != nil || on.regions.of[""].region != read {
 		t.Errorf("the nodes were listed again (%v)", err)
 	}
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	on.regions.of[""].turn <- struct{}{} // somebody asks Nomad, for long
+	if _, err := on.region(gone, ""); !errors.Is(err, context.Canceled) {
+		t.Errorf("who went away waits for the nodes: %v", err)
+	}
+	<-on.regions.of[""].turn
 	if err := on.Sim.SetEligible("other", false); err != nil {
 		t.Fatal(err)
 	}
