@@ -26,6 +26,20 @@ func (s Status) Before(t Trouble) (c Changed, ok bool) {
 	return Changed{}, false
 }
 
+// After says which change a trouble began after, and how long after it as took writes it;
+// "": Before finds none.
+func (s Status) After(t Trouble, took func(time.Duration) string) string {
+	c, ok := s.Before(t)
+	later := t.Since.Sub(c.At)
+	switch {
+	case !ok:
+		return ""
+	case later < time.Second:
+		return "right after this change: " + c.Said()
+	}
+	return took(later) + " after this change: " + c.Said()
+}
+
 // A Severity is how much harm a trouble does.
 type Severity string
 
@@ -75,6 +89,14 @@ type Changed struct {
 	At   time.Time `json:"at"`
 	What string    `json:"what"` // one line
 	Who  string    `json:"who"`  // "": not known
+}
+
+// Said returns what was changed and, if that is known, who did.
+func (c Changed) Said() string {
+	if c.Who == "" {
+		return c.What
+	}
+	return c.What + ", by " + c.Who
 }
 
 // A Proof says when something last worked.

@@ -70,14 +70,11 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 			line("  said: %s", router.Printable(t.Said))
 		}
 		line("  do: %s", router.Printable(t.Fix))
-		before := ""
-		if c, ok := s.Before(t); ok {
-			before = ", right after this change: " + router.Printable(changed(c))
-			if later := t.Since.Sub(c.At); later >= time.Second {
-				before = fmt.Sprintf(", %s after this change: %s", ago(t.Since, c.At), router.Printable(changed(c)))
-			}
+		after := s.After(t, short)
+		if after != "" {
+			after = ", " + router.Printable(after)
 		}
-		line("  since %s (%s ago)%s", t.Since.UTC().Format(time.RFC3339), ago(now, t.Since), before)
+		line("  since %s (%s ago)%s", t.Since.UTC().Format(time.RFC3339), ago(now, t.Since), after)
 		if t.Where != "" {
 			line("  hits %s", router.Printable(t.Where))
 		}
@@ -93,7 +90,7 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 	if len(s.Changes) > 0 {
 		line("\nchanged lately")
 		for _, c := range s.Changes {
-			line("  %s (%s ago)  %s", c.At.UTC().Format(time.RFC3339), ago(now, c.At), router.Printable(changed(c)))
+			line("  %s (%s ago)  %s", c.At.UTC().Format(time.RFC3339), ago(now, c.At), router.Printable(c.Said()))
 		}
 	}
 	line("\nworked last")
@@ -109,11 +106,4 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 		fmt.Fprintf(tw, "  %s\t%s\n", router.Printable(p.What), when)
 	}
 	return tw.Flush()
-}
-
-func changed(c router.Changed) string {
-	if c.Who == "" {
-		return c.What
-	}
-	return c.What + ", by " + c.Who
 }

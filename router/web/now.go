@@ -189,17 +189,8 @@ func (v nowView) Routed() bool {
 // Ago returns how long ago t was.
 func (v nowView) Ago(t time.Time) string { return took(v.now.Sub(t)) }
 
-// After says what a trouble began after; "": nothing.
-func (v nowView) After(t router.Trouble) string {
-	c, ok := v.Status.Before(t)
-	if !ok {
-		return ""
-	}
-	if later := t.Since.Sub(c.At); later >= time.Second {
-		return took(later) + " after this change: " + c.What
-	}
-	return "right after this change: " + c.What
-}
+// After says which change a trouble began after; "": none.
+func (v nowView) After(t router.Trouble) string { return v.Status.After(t, took) }
 
 // Latest returns the changes that are shown at once, and the others.
 func (v nowView) Latest() [][]router.Changed {
