@@ -102,7 +102,6 @@ type Health struct {
 // found is what the database said.
 type found struct {
 	at       time.Time
-	failed   string // why it cannot be used; "": it can
 	counts   map[router.JobState]int
 	jobs     []router.JobTrouble
 	holders  []router.LimitHolder
@@ -128,13 +127,12 @@ func (h *Health) Changed(c router.Changed) {
 	h.changes = h.changes[:min(len(h.changes), maxChanges)]
 }
 
-// Store returns why the database cannot be used ("": it can), and how many jobs are in each
-// state.
-func (h *Health) Store() (failed string, counts map[router.JobState]int) {
+// Counts returns how many jobs are in each state; nil: the database does not say.
+func (h *Health) Counts() map[router.JobState]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.refresh()
-	return h.found.failed, h.found.counts
+	return h.found.counts
 }
 
 // Status returns what is wrong with what a scope may see, and with what all share.
@@ -216,13 +214,13 @@ func (h *Health) find(before found) found {
 		f.others = h.shared(ctx, &f)
 		return f
 	}
-	f.failed, f.failing, f.jobs, f.holders = err.Error(), before.failing, before.jobs, before.holders
+	f.failing, f.jobs, f.holders = before.failing, before.jobs, before.holders
 	if f.failing.IsZero() {
 		f.failing = f.at
 	}
 	f.others = []router.Trouble{{
 		Cause: router.CauseStore, Severity: router.Critical, Since: f.failing, What: "the database cannot be used, so no delivery is accepted",
-		Said: f.failed, Fix: router.StoreFix(err) + ". Deliveries that fail meanwhile are redelivered by themselves",
+		Said: err.Error(), Fix: router.StoreFix(err) + ". Deliveries that fail meanwhile are redelivered by themselves",
 	}}
 	for _, t := range before.others { // what was wrong before may be so still
 		if t.Cause != router.CauseStore {

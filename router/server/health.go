@@ -35,8 +35,7 @@ type Check struct {
 // readiness checks everything.
 func readiness(h *health.Health, inForce router.RulesStatus) Readiness {
 	status := h.Status(nil)
-	_, counts := h.Store()
-	r := Readiness{Status: status.Status, Jobs: counts, Rules: inForce, Troubles: slices.Clone(status.Troubles)}
+	r := Readiness{Status: status.Status, Jobs: h.Counts(), Rules: inForce, Troubles: slices.Clone(status.Troubles)}
 	for i := range r.Troubles { // whoever may ask here may know nothing of single jobs
 		t := &r.Troubles[i]
 		t.Where, t.Repositories, t.Labels, t.Groups = "", []string{}, []string{}, []router.TroubleGroup{}
