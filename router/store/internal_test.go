@@ -53,6 +53,9 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{prunableSQL, "SEARCH jobs USING INDEX jobs_completed (updated_at<?)"},
 		{prunableForeignSQL, "SEARCH jobs USING INDEX jobs_foreign (updated_at<?)"},
 		{copiesSQL, "SEARCH deliveries USING COVERING INDEX deliveries_digest (digest=?)"},
+		{endedJobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{endedRunningSQL, "SEARCH s USING INDEX jobs_runner (runner_name=?)"},
+		{runningReasonSQL, "SEARCH s USING INDEX jobs_runner (runner_name=?)"},
 	} {
 		plan := plan(t, s, tt.query)
 		if !strings.Contains(plan, tt.want) || strings.Contains(plan, "TEMP B-TREE") {
@@ -62,6 +65,19 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 			if strings.HasPrefix(line, "SCAN") && !strings.Contains(line, "USING") && !strings.Contains(line, "json_each") {
 				t.Errorf("%s\nscans: %s", tt.query, plan)
 			}
+		}
+	}
+}
+
+// They sort, or drop repeated rows of, what has not ended or ended lately.
+func TestWhatIsReadNowAndThenReadsNoHistory(t *testing.T) {
+	s := openTemp(t)
+	for query, want := range map[string]string{
+		staleSQL:   "SEARCH jobs USING INDEX jobs_state (state=?)",
+		targetsSQL: "SEARCH jobs USING INDEX jobs_completed (updated_at>?)",
+	} {
+		if plan := plan(t, s, query); !strings.Contains(plan, want) || strings.Contains(plan, "SCAN jobs") || strings.Contains(plan, "SCAN runners") {
+			t.Errorf("the plan of %s\nis %s\nwant %s", query, plan, want)
 		}
 	}
 }

@@ -102,8 +102,8 @@ WHERE id = ?1 AND ended_at <> 0 AND end_words = '' AND ?2 <> ''`
 	// The job that waits for a runner says at once that it has ended.
 	endedJobSQL = `
 UPDATE jobs SET cause = ` + causeOfRunner + `, reason = ?2, updated_at = ?3
-WHERE state = 'dispatched' AND EXISTS (
-	SELECT 1 FROM runners r WHERE r.id = ?1 AND r.job_id = jobs.id AND r.try = jobs.try AND r.ended_at <> 0 AND r.state IN ('dispatched', 'claimed', 'online'))`
+WHERE (id, try) = (SELECT job_id, try FROM runners WHERE id = ?1 AND ended_at <> 0 AND state IN ('dispatched', 'claimed', 'online'))
+	AND state = 'dispatched'`
 
 	// It has its configuration, so the next runner will probably end likewise.
 	diedSQL = `
@@ -122,8 +122,8 @@ ON CONFLICT (job_id, cause) DO NOTHING`
 	// GitHub takes minutes to notice, and does not say why. A reason that says more stays.
 	endedRunningSQL = `
 UPDATE jobs AS s SET updated_at = ?3, cause = 'runner_ended', reason = '` + whileItRan + `' || ?2
-WHERE s.state = 'running' AND s.cause = 'running' AND EXISTS (
-	SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND r.state = 'busy' AND r.name = s.runner_name AND ` + mayServe + `)`
+WHERE s.state = 'running' AND s.runner_name = (SELECT name FROM runners WHERE id = ?1 AND state = 'busy') AND s.cause = 'running'
+	AND EXISTS (SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND ` + mayServe + `)`
 
 	// A runner that is told to stop may end its job itself, and GitHub then reports the
 	// end first. A runner that is only slow to leave is stopped later than this.
@@ -143,8 +143,8 @@ WHERE id = ?1 AND ended_at = 0 AND cause = 'disconnected' RETURNING job_id, try`
 
 	runningReasonSQL = `
 UPDATE jobs AS s SET cause = 'running', reason = '` + runsOn + `' || s.runner_name || ?2, updated_at = ?3
-WHERE s.state = 'running' AND s.cause = 'running' AND EXISTS (
-	SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND r.name = s.runner_name AND ` + mayServe + `)`
+WHERE s.state = 'running' AND s.runner_name = (SELECT name FROM runners WHERE id = ?1) AND s.cause = 'running'
+	AND EXISTS (SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND ` + mayServe + `)`
 
 	claimedOnceSQL = `SELECT 1 FROM runners WHERE id = ? AND own = 0 AND state <> 'dispatched' AND (github_id <> 0 OR target <> '')`
 
@@ -625,7 +625,13 @@ func (s *runnerStore) RecordRegistered(ctx context.Context, r router.Runner, now
 	})
 }
 
-const targetsSQL = `SELECT DISTINCT target FROM runners WHERE github_id <> 0 AND target <> '' AND updated_at >= ?`
+// Runners are found by their jobs: those that have not ended, and those that did a day before or later.
+const targetsSQL = `
+SELECT DISTINCT target FROM (
+	SELECT id AS of FROM jobs INDEXED BY jobs_state WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running')
+	UNION ALL SELECT id FROM jobs INDEXED BY jobs_completed
+		WHERE state IN ('completed', 'ignored', 'denied', 'unroutable') AND updated_at >= ?1 - 24 * 3600000
+) CROSS JOIN runners ON job_id = of WHERE github_id <> 0 AND target <> '' AND updated_at >= ?1`
 
 // Targets implements runners.StrayStore.
 func (s *runnerStore) Targets(ctx context.Context, since time.Time) (targets []router.Target, err error) {

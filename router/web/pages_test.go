@@ -194,16 +194,18 @@ func pageAddresses(c web.Config, jobs []int64) (all []string) {
 	for _, id := range jobs {
 		all = append(all, "/jobs/"+strconv.FormatInt(id, 10))
 	}
-	return append(all, "/jobs?state=held,queued,retrying,dispatched", "/jobs?rule=h3", "/jobs?label=team-5", "/jobs?label=nobody", "/jobs?repo=owner-3/repository-17",
-		"/jobs?owner=nobody", "/jobs?state=completed&cursor=50000", "/runners?state=dispatched,claimed,online,busy", "/runners?state=lost", "/jobs?limit=500&label=team-1&state=held", "/labels?q=gpu", "/playground?labels=linux&event=push")
+	return append(all, "/jobs?state=held,queued,retrying,dispatched", "/jobs?rule=h3", "/jobs?label=team-5", "/jobs?label=nobody", "/jobs?repo=owner-0/repository-17",
+		"/jobs?owner=nobody", "/jobs?owner=nobody&label=linux", "/jobs?rule=h3&label=team-7", "/jobs?owner=owner-30&state=completed&label=linux", "/jobs?state=completed&cursor=5000",
+		"/jobs?since=2020-01-01T00:00:00Z", "/jobs?since=2020-01-01T00:00:00Z&rule=h3&label=team-7", "/jobs?until="+time.Now().AddDate(0, 0, -15).UTC().Format(time.RFC3339), "/runners?state=dispatched,claimed,online,busy", "/runners?state=lost", "/jobs?limit=500&label=team-1&state=held", "/labels?q=gpu", "/playground?labels=linux&event=push")
 }
 
-const historyJobs = 100_000
+// scopedAddresses are those of a team that has jobs and no runner.
+var scopedAddresses = []string{"/", "/jobs", "/jobs?state=completed", "/runners", "/runners?state=finished", "/runners?state=lost", "/runners?state=dispatched,claimed,online,busy", "/labels"}
 
 func history(t testing.TB, n int) web.Config {
 	path := filepath.Join(t.TempDir(), "history.db")
 	storetest.Create(t, path)
-	storetest.History(t, path, n, 14*24*time.Hour, time.Now())
+	storetest.History(t, path, n, 30*24*time.Hour, time.Now())
 	st := storetest.Open(t, path)
 	t.Cleanup(func() { _ = st.Close() })
 	return web.Config{App: &app{}, Database: st}
@@ -249,12 +251,19 @@ func (w well) Status(within router.Scope) router.Status {
 	return w.health.Status(within)
 }
 
-// BenchmarkPages measures each page at the server, with 100,000 jobs of two
-// weeks in the database, 1000 rules and 200 versions of them: the first time that
+// BenchmarkPages measures each page at the server, with up to a million jobs of a month
+// in the database, 1000 rules and 200 versions of them: the first time that
 // it is asked for, as nothing is kept then, and the median and the worst of the
-// others.
+// others. Those of a team are asked for by somebody who may see the team's jobs alone, and
+// nothing is kept of them.
 func BenchmarkPages(b *testing.B) {
-	c := history(b, historyJobs)
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("jobs=%d", n), func(b *testing.B) { benchmarkPages(b, n) })
+	}
+}
+
+func benchmarkPages(b *testing.B, n int) {
+	c := history(b, n)
 	c.App = well{&app{}, health.New(health.Config{
 		Store: c.Database.(health.Store), Metrics: telemetry.NewMetrics(), Now: time.Now,
 		Rules: (&app{}).RulesStatus, FirstSync: func() bool { return false }, Silent: func() time.Duration { return 0 },
@@ -268,14 +277,13 @@ func BenchmarkPages(b *testing.B) {
 		rulebook.put(router.RulesEdit{Files: []rules.File{{Name: "rules.yaml", Source: source}}, Who: "somebody", Origin: "applied"})
 	}
 	c.Rulebook = rulebook
-	for _, path := range pageAddresses(c, []int64{historyJobs - 3, historyJobs - 4, historyJobs - 5}) {
-		b.Run(strings.NewReplacer("/", "·").Replace(path), func(b *testing.B) {
-			h := web.Handler(c)
+	measure := func(name string, page func() int) {
+		b.Run(strings.NewReplacer("/", "·").Replace(name), func(b *testing.B) {
 			var times []time.Duration
 			size := 0
 			for b.Loop() {
 				began := time.Now()
-				size = getPage(b, h, path).Body.Len()
+				size = page()
 				times = append(times, time.Since(began))
 			}
 			first := times[0]
@@ -286,6 +294,15 @@ func BenchmarkPages(b *testing.B) {
 			b.ReportMetric(ms(times[len(times)-1]), "worst-ms")
 			b.ReportMetric(float64(size)/1000, "kB")
 			b.ReportMetric(0, "ns/op")
+		})
+	}
+	h := web.Handler(c)
+	for _, path := range pageAddresses(c, []int64{int64(n) - 3, int64(n) - 4, int64(n) - 5}) {
+		measure(path, func() int { return getPage(b, h, path).Body.Len() })
+	}
+	for _, path := range scopedAddresses {
+		measure("team:"+path, func() int {
+			return len(web.PageFor(c, path, router.Scope{fmt.Sprintf("owner-%d/*", storetest.HistoryOwners)}))
 		})
 	}
 }

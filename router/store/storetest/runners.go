@@ -256,6 +256,25 @@ var runnerTests = []test{
 			}
 		}
 	}},
+	{"where runners are registered is told while their jobs are open, and for a while after", func(t *testing.T, f *fixture) {
+		f.onlineNew(1)
+		_, name := f.onlineNew(2)
+		f.receive(completed(2, name, "success"))
+		r, name := f.onlineNew(3)
+		f.must(f.Configured(f.ctx(), r.ID, name, 99, router.Target{Owner: "acme"}, T0))
+		f.lost(r.ID, T0, "x", T0)
+		f.dispatchNew(4) // registered nowhere
+		for since, want := range map[time.Duration]int{-time.Hour: 2, time.Hour: 0} {
+			if targets, err := f.Targets(f.ctx(), T0.Add(since)); err != nil || len(targets) != want {
+				t.Errorf("since %v: %v, %v; want %d", since, targets, err, want)
+			}
+		}
+		f.receive(completed(1, "", "cancelled"))
+		f.receive(completed(3, "", "cancelled"))
+		if targets, err := f.Targets(f.ctx(), T0); err != nil || len(targets) != 2 {
+			t.Errorf("after their jobs: %v, %v; want 2", targets, err)
+		}
+	}},
 	{"a leftover that Nomad may never get is used for no other job", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))
 		left := f.prepare(1) // its registration is under way, or was cut off
