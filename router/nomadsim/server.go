@@ -496,7 +496,7 @@ func filter[T any](expression string, list []T) ([]T, error) {
 	if err != nil {
 		return nil, badRequest("failed to create result paginator: failed to read filter expression: %v", err)
 	}
-	var passed []T
+	passed := []T{} // Nomad answers no null
 	for _, v := range list {
 		var seen any = v
 		if j, ok := seen.(*job); ok {
