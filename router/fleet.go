@@ -7,6 +7,7 @@ import "time"
 type Fleet struct {
 	At      *time.Time    `json:"at"`      // when Nomad was asked; nil: it never answered, and all below is empty
 	Problem *FleetProblem `json:"problem"` // why this is not newer; nil: Nomad answered
+	Reading *FleetReading `json:"reading"` // of what is newer and not in this; nil: nothing is being read
 	Nodes   []Node        `json:"nodes"`   // by pool and name
 	More    int           `json:"more"`    // nodes that are left out because there are too many
 	Groups  []NodeGroup   `json:"groups"`  // nodes of one platform, class and pool
@@ -17,6 +18,12 @@ type Fleet struct {
 type FleetProblem struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason"` // one line
+}
+
+// A FleetReading says how far the reading of Nomad's nodes is.
+type FleetReading struct {
+	Read  int `json:"read"`  // nodes that are known
+	Nodes int `json:"nodes"` // all of them; 0: Nomad has not listed them yet
 }
 
 // A Node is a node of Nomad.

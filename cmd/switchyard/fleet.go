@@ -32,9 +32,13 @@ is none; 2, could not tell.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var f router.Fleet
 			err := show(cmd, &o, func(ctx context.Context) (router.Fleet, error) {
-				f = router.Fleet{}
-				err := o.ask(ctx, http.MethodGet, api.Prefix+"/fleet", nil, nil, &f)
-				return f, err
+				for {
+					f = router.Fleet{}
+					err := o.ask(ctx, http.MethodGet, api.Prefix+"/fleet", nil, nil, &f)
+					if err != nil || f.Reading == nil || f.At != nil || ctx.Err() != nil {
+						return f, err
+					}
+				} // the server waits before it answers, and gives up in the end
 			}, func(out io.Writer, f router.Fleet, columns int, now time.Time) error {
 				return writeFleet(out, f, nodes, columns, now)
 			})

@@ -302,6 +302,7 @@ type appParts struct {
 func newApp(p appParts, c server.Config) (*server.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
 	c.LocalOnly = p.access == nil
+	c.Beside = p.nomad.RefreshFleet
 	if c.Metrics == nil {
 		c.Metrics = telemetry.NewMetrics()
 	}

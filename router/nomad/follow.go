@@ -72,25 +72,36 @@ func (c *Client) Stop(ctx context.Context, r router.Runner) error {
 // which the token has list-jobs; it is a FixError if there are none.
 func (c *Client) Jobs(ctx context.Context) (jobs []router.NomadJob, index uint64, err error) {
 	list := Call{What: "list jobs", At: Scope{Namespace: api.AllNamespacesNamespace}, Capability: "list-jobs"}
-	ctx = context.WithValue(ctx, indexKey{}, &index)
 	query := url.Values{"filter": {ours}, "meta": {"true"}}
-	body, err := c.api.Raw().Response("/v1/jobs?"+query.Encode(), list.At.Read(ctx))
+	index, err = List(ctx, c, list, "/v1/jobs?"+query.Encode(), func(stub *jobStub) {
+		if j, ok := stub.job(); ok {
+			jobs = append(jobs, j)
+		}
+	})
 	if err != nil {
-		return nil, 0, list.Classify(err)
+		return nil, 0, err
+	}
+	return jobs, index, nil
+}
+
+// List calls each for the elements of a listing, one after another, as the whole is tens of
+// megabytes on a large cluster. It returns Nomad's index of the listing. Path has its query;
+// errors are classified for the call, and each may have been called before one.
+func List[T any](ctx context.Context, c *Client, call Call, path string, each func(*T)) (index uint64, err error) {
+	ctx = context.WithValue(ctx, indexKey{}, &index)
+	body, err := c.api.Raw().Response(path, call.At.Read(ctx))
+	if err != nil {
+		return 0, call.Classify(err)
 	}
 	defer body.Close()
-	// One job after another, as the whole is tens of megabytes on a large cluster.
 	in := &bounded{from: body, left: maxStub}
 	decoder := json.NewDecoder(in)
 	if _, err = decoder.Token(); err == nil {
 		for decoder.More() && err == nil {
-			var stub jobStub
+			var stub T
 			in.left = maxStub
-			if err = decoder.Decode(&stub); err != nil {
-				break
-			}
-			if j, ok := stub.job(); ok {
-				jobs = append(jobs, j)
+			if err = decoder.Decode(&stub); err == nil {
+				each(&stub)
 			}
 		}
 	}
@@ -98,9 +109,9 @@ func (c *Client) Jobs(ctx context.Context) (jobs []router.NomadJob, index uint64
 		_, err = decoder.Token() // the end of the list; without it some are missing
 	}
 	if err != nil {
-		return nil, 0, fmt.Errorf("%s: read Nomad's answer: %w", list, unfinished(err))
+		return 0, fmt.Errorf("%s: read Nomad's answer: %w", call, unfinished(err))
 	}
-	return jobs, index, nil
+	return index, nil
 }
 
 // A jobStub has what Jobs reads of a job in a listing.

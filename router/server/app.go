@@ -53,6 +53,10 @@ type Config struct {
 	// the operators' listener but /healthz, /readyz and /metrics. nil: there is none.
 	API func(*App) http.Handler
 
+	// Beside runs as long as the App, beside its own loops; it returns nil when ctx ends. nil:
+	// there is nothing.
+	Beside func(ctx context.Context) error
+
 	Listen      string // address of the public listener: webhook and claim only. Required; port 0 takes a free one
 	AdminListen string // address of the operators' listener, or unix:PATH of a socket that is made for this user alone. Required, likewise
 	PublicURL   string // where runners reach the public listener: http(s)://host[:port][/path]. "" is http:// and the listener's address
@@ -93,7 +97,8 @@ type App struct {
 	adminListen   string // as in Config
 	localOnly     bool
 	grace         time.Duration
-	webhook, api  http.Handler         // api nil: there is none
+	webhook, api  http.Handler // api nil: there is none
+	beside        func(ctx context.Context) error
 	registry      *prometheus.Registry // of this App alone, beside Config.Metrics
 	health        *health.Health
 	stopping      chan struct{} // see Stopping
@@ -186,7 +191,7 @@ func New(c Config) (*App, error) {
 		registry: prometheus.NewRegistry(), stopping: make(chan struct{}),
 		store: c.Store, metrics: c.Metrics, log: telemetry.NewLog(c.Logger, c.Now), now: c.Now, doubt: c.Doubt,
 		compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(),
-		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: &intake.FirstSync{},
+		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: &intake.FirstSync{}, beside: c.Beside,
 	}
 	var err error
 	if a.webhook, err = c.Webhook(a.receive); err != nil {
@@ -325,6 +330,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	loops := append(a.runners.Loops(), a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom, a.clock.watch,
 		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad)
+	if a.beside != nil {
+		loops = append(loops, a.beside)
+	}
 	for _, loop := range loops {
 		g.Go(func() error { return loop(ctx) })
 	}

@@ -6,10 +6,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"switchyard/router"
 	"switchyard/router/web/api"
 )
+
+// fleetFresh is for how long the page does not call its nodes old.
+const fleetFresh = time.Minute
 
 // What the page of the fleet shows at most, so that it stays small.
 const (
@@ -82,6 +86,9 @@ func (s *console) fleetPage(req *http.Request) (any, error) {
 	var err error
 	if v.Fleet, err = s.api.Fleet(req.Context()); err != nil {
 		return nil, err
+	}
+	if v.At != nil && s.config.Now().Sub(*v.At) < fleetFresh {
+		v.Reading = nil // not worth a word
 	}
 	_, list, _ := s.api.RulesInfo()
 	for _, r := range list {

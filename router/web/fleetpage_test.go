@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"switchyard/router"
 	"switchyard/router/web"
@@ -100,5 +101,23 @@ func TestALargeFleetStaysOnASmallPage(t *testing.T) {
 	page := s.get("/fleet", http.StatusOK)
 	if len(page) > 200_000 || !strings.Contains(page, "3947 more nodes") || !strings.Contains(page, "more rules: search") || !strings.Contains(page, "and 60 smaller groups") {
 		t.Errorf("the page has %d bytes, want fewer than 200,000, and what is left out", len(page))
+	}
+}
+
+// While nodes are read, the page says how far that is, and is loaded again with and without
+// scripts; of an answer that is nearly new it says nothing.
+func TestTheFleetPageSaysHowFarItIs(t *testing.T) {
+	n := &nodes{fleet: router.Fleet{Reading: &router.FleetReading{Read: 2300, Nodes: 6100}}}
+	s := serve(t, func(c *web.Config) { c.Cluster = n; c.App = ruled{&app{}, parse(t, catalogue)} })
+	const reloads = `<noscript><meta http-equiv="refresh" content="2"></noscript>`
+	wants(t, s.get("/fleet", http.StatusOK), reloads, `data-soon>Nomad's nodes are being read: 2300 of 6100 so far.</p>`)
+	n.fleet.Reading.Nodes = 0
+	wants(t, s.get("/fleet", http.StatusOK), reloads, `data-soon>Nomad's nodes are being read.</p>`)
+	at := time.Now().Add(-2 * time.Minute)
+	n.fleet.At = &at
+	wants(t, s.get("/fleet", http.StatusOK), reloads, `are being read. The data below is older.</p>`)
+	at = time.Now().Add(-time.Second)
+	if page := s.get("/fleet", http.StatusOK); strings.Contains(page, "being read") || strings.Contains(page, reloads) {
+		t.Errorf("an answer of a second ago is called old: %s", page)
 	}
 }

@@ -16,12 +16,12 @@ import (
 // router.Nomad. It is safe for concurrent use.
 type Client struct {
 	*nomad.Client
-	nodes   cache
+	fleet   fleet
 	regions regions
 }
 
 // New returns a Client of the same Nomad. It makes no request.
-func New(c *nomad.Client) *Client { return &Client{Client: c} }
+func New(c *nomad.Client) *Client { return &Client{Client: c, fleet: newFleet()} }
 
 // A Route is one placement that the rules can choose.
 type Route struct {

@@ -155,24 +155,31 @@ func (v verdict) count(in *router.NodeCounts) {
 // depend on ports, storage plugins, quotas and what Nomad itself adds to a job.
 type fitting struct {
 	*demand
-	route   Route
-	unique  bool                // a constraint is about what is unique to a node
-	classes map[[32]byte]string // what filters nodes, by class
+	route  Route
+	asks   []string         // the sizes, in words
+	unique bool             // a constraint is about what is unique to a node
+	kinds  map[*kind]string // what filters nodes of a kind
 }
 
 // newFitting returns the fitting of a job of one group.
 func newFitting(r Route, job *api.Job) *fitting {
-	f := &fitting{demand: demandOf(job, job.TaskGroups[0]), route: r, classes: map[[32]byte]string{}}
+	f := &fitting{demand: demandOf(job, job.TaskGroups[0]), route: r, kinds: map[*kind]string{}}
+	for _, s := range f.sizes {
+		f.asks = append(f.asks, s.show(s.ask)+s.from(r))
+	}
 	f.unique = slices.ContainsFunc(f.constraints, feasible.Unique)
 	return f
 }
 
 // of returns whether a node could serve the job, and why not now; "" when it can.
 func (f *fitting) of(m *machine) (verdict, string) {
-	why, known := f.classes[m.class]
-	if !known || f.unique {
-		why = f.filtered(f.route, m.Node)
-		f.classes[m.class] = why
+	why, known := f.kinds[m.kind]
+	switch {
+	case f.unique:
+		why = f.filtered(f.route, m.node(m.host))
+	case !known:
+		why = f.filtered(f.route, &m.kind.Node)
+		f.kinds[m.kind] = why
 	}
 	if why != "" {
 		return fitsNever, why
@@ -180,8 +187,8 @@ func (f *fitting) of(m *machine) (verdict, string) {
 	if why := f.tooSmall(m, usage{}, "is too small for "); why != "" {
 		return fitsNever, why
 	}
-	if why := outOfService(m.stub); why != "" {
-		return fitsAway, "is " + why
+	if m.out != "" {
+		return fitsAway, "is " + m.out
 	}
 	if why := f.tooSmall(m, m.used, "has no room now for "); why != "" {
 		return fitsIdle, why
@@ -195,33 +202,49 @@ func (f *fitting) tooSmall(m *machine, used usage, say string) string {
 		return fmt.Sprintf("%sanother allocation: it takes %d", say, most)
 	}
 	total := m.total()
-	free := map[string]int{
-		"cores": total.Cores - used.Cores, "cpu": total.CPU - used.CPU, "memory": total.MemoryMB - used.MemoryMB, "disk": total.DiskMB - used.DiskMB,
-	}
 	perCore := total.CPU
-	if n := int(m.NodeResources.Cpu.TotalCpuCores); n > 0 {
-		perCore = int(m.NodeResources.Cpu.CpuShares) / n // what Nomad counts for a reserved core
+	if m.cores > 0 {
+		perCore = m.cpu.all / m.cores // what Nomad counts for a reserved core
 	}
-	mhz := map[string]int{"cpu": 1, "cores": perCore}
-	asked := 0
+	asked := 0 // MHz
 	for _, s := range f.sizes {
-		asked += s.ask * mhz[s.of]
-	}
-	for _, s := range f.sizes {
-		if left, ok := free[s.of]; ok && left < s.ask || mhz[s.of] > 0 && free["cpu"] < asked {
-			return say + s.show(s.ask) + s.from(f.route)
+		switch s.of {
+		case "cpu":
+			asked += s.ask
+		case "cores":
+			asked += s.ask * perCore
 		}
 	}
-	taken := map[string]int{}
+	noCPU := asked > total.CPU-used.CPU
+	for i, s := range f.sizes {
+		var short bool
+		switch s.of {
+		case "cores":
+			short = noCPU || s.ask > total.Cores-used.Cores
+		case "cpu":
+			short = noCPU
+		case "memory":
+			short = s.ask > total.MemoryMB-used.MemoryMB
+		case "disk":
+			short = s.ask > total.DiskMB-used.DiskMB
+		}
+		if short {
+			return say + f.asks[i]
+		}
+	}
+	var taken map[string]int
 	for _, d := range devicesOf(f.group) {
-		i := slices.IndexFunc(m.NodeResources.Devices, func(have *api.NodeDeviceResource) bool {
+		i := slices.IndexFunc(m.devices, func(have *api.NodeDeviceResource) bool {
 			name := model(have)
 			return feasible.Suits(have, d) && feasible.Healthy(have)-used.devices[name]-taken[name] >= int(*d.Count)
 		})
 		if i < 0 {
 			return fmt.Sprintf("%s%d %s of one model%s", say, *d.Count, d.Name, f.route.deviceFrom(d.Name))
 		}
-		taken[model(m.NodeResources.Devices[i])] += int(*d.Count)
+		if taken == nil {
+			taken = map[string]int{}
+		}
+		taken[model(m.devices[i])] += int(*d.Count)
 	}
 	return ""
 }

@@ -3,16 +3,14 @@ package capacity
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
-	"net/http"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
-	"golang.org/x/sync/errgroup"
 
 	"switchyard/router"
 	"switchyard/router/feasible"
@@ -20,41 +18,133 @@ import (
 )
 
 const (
-	fleetFresh   = 10 * time.Second // how long an answer about the nodes is used
-	fleetTimeout = 10 * time.Second // for asking again
-	maxNodes     = 5000             // nodes that are described
-	nodesAtOnce  = 16               // nodes that are read at the same time
-	maxReasons   = 3                // reasons of one cell
+	fleetFresh   = 10 * time.Second       // how long an answer about the nodes is used
+	fleetWait    = 200 * time.Millisecond // for a newer answer, when there is one already
+	firstWait    = 2 * time.Second        // for the first one
+	fleetTimeout = 10 * time.Second       // for one answer of Nomad's
+	maxNodes     = 20_000                 // nodes that are described
+	maxReasons   = 3                      // reasons of one cell
 )
 
 // Fleet describes the nodes of the client's region, and which of them could serve each
-// example. It never fails: when Nomad does not answer it returns what is known, and why
-// and since when there is nothing newer. Nomad is asked at most every 10 s, by one caller
-// at a time; the others get what is known, or wait for the first answer. A node's
-// attributes are read when it changes. The caller must not change what it returns.
+// example. It never fails: it returns what is known, and if that is older than 10 s, what is
+// being done about it: RefreshFleet asks Nomad again, or Nomad failed, since when and why.
+// It waits 0.2 s for a newer answer, and 2 s for the first one. The caller must not change
+// what it returns.
 //
 // It needs node read, and read-job on all namespaces: what runs in a namespace
 // without it does not count as used.
 func (c *Client) Fleet(ctx context.Context, examples []router.Example) router.Fleet {
-	known, problem := c.nodes.now(ctx, c.readNodes)
-	if known == nil {
-		return router.Fleet{Problem: problem, Nodes: []router.Node{}, Groups: []router.NodeGroup{}, Rules: []router.RuleFleet{}}
+	known, problem, reading, done := c.fleet.ask(examples)
+	if reading != nil {
+		wait := fleetWait
+		if known == nil && problem == nil {
+			wait = firstWait
+		}
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		select {
+		case <-done:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		known, problem, reading, _ = c.fleet.ask(examples)
 	}
-	fleet := router.Fleet{At: &known.at, Problem: problem, Nodes: known.nodes, More: known.more, Groups: known.groups}
+	if known == nil {
+		return router.Fleet{Problem: problem, Reading: reading, Nodes: []router.Node{}, Groups: []router.NodeGroup{}, Rules: []router.RuleFleet{}}
+	}
+	fleet := router.Fleet{At: &known.at, Problem: problem, Reading: reading, Nodes: known.nodes, More: known.more, Groups: known.groups}
 	fleet.Rules = known.fitAll(ctx, c, examples)
 	return fleet
 }
 
-// A cache has what is known about the nodes. Its zero value is empty.
-type cache struct {
-	turn sync.Mutex // held by the caller that asks Nomad; guards read
+// RefreshFleet asks Nomad about its nodes when somebody wants to see them, at most every
+// 10 s, until ctx ends. It returns nil then.
+func (c *Client) RefreshFleet(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.fleet.wake:
+			c.refreshFleet(ctx)
+		}
+	}
+}
 
-	mu      sync.Mutex
-	asked   time.Time // when Nomad last answered, or failed to
-	known   *machines // nil: it never answered
-	problem *router.FleetProblem
+// A fleet has what is known about the nodes.
+type fleet struct {
+	wake chan struct{} // size 1; somebody wants to know
 
-	read map[string]*machine // attributes by node ID
+	mu       sync.Mutex
+	asked    time.Time // when Nomad last answered, or failed to
+	known    *machines // nil: it never answered
+	problem  *router.FleetProblem
+	reading  router.FleetReading // of what is being read
+	done     chan struct{}       // closed when that is over
+	examples []router.Example    // what was asked for last
+}
+
+func newFleet() fleet { return fleet{wake: make(chan struct{}, 1), done: make(chan struct{})} }
+
+// ask returns what is known. If that is old it asks for more; reading is not nil then, and
+// done is closed when there is more.
+func (f *fleet) ask(examples []router.Example) (known *machines, problem *router.FleetProblem, reading *router.FleetReading, done <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.examples = examples
+	if time.Since(f.asked) < fleetFresh {
+		return f.known, f.problem, nil, nil
+	}
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+	return f.known, f.problem, new(f.reading), f.done
+}
+
+// refreshFleet asks Nomad about its nodes unless what is known is new. It gives up when
+// Nomad leaves one question unanswered.
+func (c *Client) refreshFleet(ctx context.Context) {
+	f := &c.fleet
+	f.mu.Lock()
+	fresh, examples := time.Since(f.asked) < fleetFresh, f.examples
+	f.mu.Unlock()
+	if fresh {
+		return // it was asked for while it was found out
+	}
+	within, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	silent := time.AfterFunc(fleetTimeout, func() { cancel(fmt.Errorf("Nomad did not answer for %v", fleetTimeout)) })
+	defer silent.Stop()
+	found, err := c.readFleet(within, func(read, of int) {
+		silent.Reset(fleetTimeout)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.reading = router.FleetReading{Read: read, Nodes: of}
+	})
+	if err == nil {
+		found.fitAll(within, c, examples)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	if cause := context.Cause(within); cause != nil {
+		err = cause
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.asked, f.reading = time.Now(), router.FleetReading{}
+	if err == nil {
+		f.known, f.problem = found, nil
+	} else {
+		since := f.asked
+		if f.problem != nil {
+			since = f.problem.Since
+		}
+		f.problem = &router.FleetProblem{Since: since, Reason: nomad.Printable(err.Error(), maxMessage)}
+	}
+	close(f.done)
+	f.done = make(chan struct{})
 }
 
 // machines are the nodes as they were at one time.
@@ -72,9 +162,8 @@ type machines struct {
 
 // A machine is one node.
 type machine struct {
-	*api.Node
-	stub  *api.NodeListStub // newer than the node where Nomad's servers decide
-	class [32]byte          // equal for nodes that no constraint tells apart
+	*host
+	*detail
 	used  usage
 	group int
 }
@@ -86,137 +175,47 @@ type usage struct {
 	devices     map[string]int // instances, by model
 }
 
-// now returns what is known, and calls read if that is too old.
-func (b *cache) now(ctx context.Context, read func(context.Context, map[string]*machine) (*machines, error)) (*machines, *router.FleetProblem) {
-	known, problem, fresh := b.last()
-	if fresh {
-		return known, problem
-	}
-	if known == nil && problem == nil {
-		b.turn.Lock() // there is nothing to return yet
-	} else if !b.turn.TryLock() {
-		return known, problem
-	}
-	defer b.turn.Unlock()
-	if known, problem, fresh = b.last(); fresh {
-		return known, problem
-	}
-	within, cancel := context.WithTimeout(ctx, fleetTimeout)
-	defer cancel()
-	if b.read == nil {
-		b.read = map[string]*machine{}
-	}
-	found, err := read(within, b.read)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	switch {
-	case err == nil:
-		b.known, b.problem, b.asked = found, nil, time.Now()
-	case ctx.Err() != nil: // the caller went away: the next one asks again
-		if b.known == nil && b.problem == nil {
-			return nil, &router.FleetProblem{Since: time.Now(), Reason: "Nomad was not asked yet"}
-		}
-	default:
-		b.asked = time.Now()
-		since := b.asked
-		if b.problem != nil {
-			since = b.problem.Since
-		}
-		b.problem = &router.FleetProblem{Since: since, Reason: nomad.Printable(err.Error(), maxMessage)}
-	}
-	return b.known, b.problem
-}
-
-func (b *cache) last() (known *machines, problem *router.FleetProblem, fresh bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.known, b.problem, time.Since(b.asked) < fleetFresh
-}
-
-// readNodes asks Nomad for its nodes and what runs on them. read has the nodes that
-// are already known.
-func (c *Client) readNodes(ctx context.Context, read map[string]*machine) (*machines, error) {
-	stubs, _, err := c.API().Nodes().List(nomad.Scope{}.Read(ctx))
+// readFleet asks Nomad for its nodes and what runs on them. Progress is called with how
+// many of the nodes were read, whenever Nomad has answered.
+func (c *Client) readFleet(ctx context.Context, progress func(read, of int)) (*machines, error) {
+	in, err := c.region(ctx, "")
 	if err != nil {
-		return nil, nomad.Call{What: "list nodes", Capability: nomad.NodeRead}.Classify(err)
-	}
-	found := &machines{at: time.Now().UTC()}
-	slices.SortFunc(stubs, func(a, b *api.NodeListStub) int {
-		return cmp.Or(cmp.Compare(a.NodePool, b.NodePool), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
-	})
-	if found.more = max(len(stubs)-maxNodes, 0); found.more > 0 {
-		stubs = stubs[:maxNodes]
-	}
-	var mu sync.Mutex // for the maps
-	there := map[string]*machine{}
-	all, within := errgroup.WithContext(ctx)
-	all.SetLimit(nodesAtOnce)
-	var changed []*api.NodeListStub
-	for _, stub := range stubs {
-		if m := read[stub.ID]; m != nil && m.ModifyIndex == stub.ModifyIndex {
-			there[stub.ID] = &machine{Node: m.Node, class: m.class, stub: stub}
-		} else {
-			changed = append(changed, stub)
-		}
-	}
-	for _, stub := range changed {
-		all.Go(func() error {
-			node, _, err := c.API().Nodes().Info(stub.ID, nomad.Scope{}.Read(within))
-			if nomad.Status(err) == http.StatusNotFound {
-				return nil // gone since
-			}
-			if err != nil {
-				return nomad.Call{What: "read node " + stub.Name, Capability: nomad.NodeRead}.Classify(err)
-			}
-			m := newMachine(node)
-			m.stub = stub
-			mu.Lock()
-			defer mu.Unlock()
-			there[stub.ID], read[stub.ID] = m, m // kept even if another read fails
-			return nil
-		})
-	}
-	if err := all.Wait(); err != nil {
 		return nil, err
 	}
-	maps.DeleteFunc(read, func(id string, _ *machine) bool { return there[id] == nil })
-	list := nomad.Scope{Namespace: api.AllNamespacesNamespace}.Read(ctx)
-	list.Params = map[string]string{"resources": "true"}
-	list.Filter = `ClientStatus == "pending" or ClientStatus == "running" or ClientStatus == "unknown"`
-	allocations, _, err := c.API().Allocations().List(list)
-	if err != nil {
-		return nil, nomad.Call{What: "list allocations", At: nomad.Scope{Namespace: api.AllNamespacesNamespace}, Capability: "read-job"}.Classify(err)
+	found := &machines{at: time.Now().UTC()}
+	hosts := slices.SortedFunc(slices.Values(in.hosts), func(a, b *host) int {
+		return cmp.Or(cmp.Compare(a.pool, b.pool), cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id))
+	})
+	if found.more = max(len(hosts)-maxNodes, 0); found.more > 0 {
+		hosts = hosts[:maxNodes]
 	}
-	for _, a := range allocations {
+	details, err := in.details.read(ctx, c, hosts, func(known int) { progress(known, len(hosts)) })
+	if err != nil {
+		return nil, err
+	}
+	there := make(map[string]*machine, len(hosts))
+	for _, h := range hosts {
+		if d := details[h.id]; d != nil {
+			there[h.id] = &machine{host: h, detail: d}
+			found.list = append(found.list, there[h.id])
+		}
+	}
+	list := nomad.Call{What: "list allocations", At: nomad.Scope{Namespace: api.AllNamespacesNamespace}, Capability: "read-job"}
+	query := url.Values{"resources": {"true"}, "filter": {`ClientStatus == "pending" or ClientStatus == "running" or ClientStatus == "unknown"`}}
+	_, err = nomad.List(ctx, c.Client, list, "/v1/allocations?"+query.Encode(), func(a *struct {
+		NodeID             string
+		AllocatedResources *api.AllocatedResources
+	}) {
 		if m := there[a.NodeID]; m != nil {
 			m.used.add(a.AllocatedResources)
 		}
-	}
-	for _, stub := range stubs {
-		if m := there[stub.ID]; m != nil {
-			found.list = append(found.list, m)
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	found.describe()
 	return found, nil
 }
-
-// newMachine keeps what the scheduler considers.
-func newMachine(n *api.Node) *machine {
-	n.NodeResources = cmp.Or(n.NodeResources, &api.NodeResources{})
-	n.ReservedResources = cmp.Or(n.ReservedResources, &api.NodeReservedResources{})
-	n.Events, n.Links, n.DrainStrategy, n.LastDrain, n.Resources, n.Reserved = nil, nil, nil, nil, nil, nil
-	more := []any{n.HostVolumes}
-	for _, name := range slices.Sorted(maps.Keys(n.Drivers)) {
-		more = append(more, name, works(n.Drivers[name]))
-	}
-	for _, d := range n.NodeResources.Devices {
-		more = append(more, feasible.Healthy(d))
-	}
-	return &machine{Node: n, class: sha256.Sum256([]byte(feasible.Class(n, more...)))}
-}
-
-func works(d *api.DriverInfo) bool { return d != nil && d.Detected && d.Healthy }
 
 func (u *usage) add(r *api.AllocatedResources) {
 	u.allocations++
@@ -242,24 +241,15 @@ func (u *usage) add(r *api.AllocatedResources) {
 
 func model(d *api.NodeDeviceResource) string { return d.Vendor + "/" + d.Type + "/" + d.Name }
 
-// total returns what a node has for allocations.
-func (m *machine) total() router.NodeSize {
-	r, held := m.NodeResources, m.ReservedResources
-	return router.NodeSize{
-		CPU: int(r.Cpu.CpuShares - int64(held.Cpu.CpuShares)), Cores: len(r.Cpu.ReservableCpuCores),
-		MemoryMB: int(r.Memory.MemoryMB - int64(held.Memory.MemoryMB)), DiskMB: int(r.Disk.DiskMB - int64(held.Disk.DiskMB)),
-	}
-}
-
 // describe fills in the nodes and groups of router.Fleet.
 func (s *machines) describe() {
 	type alike struct{ os, arch, class, pool string }
 	groups := map[alike][]*machine{}
 	for _, m := range s.list {
-		k := alike{m.Attributes["kernel.name"], m.Attributes["cpu.arch"], m.NodeClass, m.NodePool}
+		k := alike{m.Attributes["kernel.name"], m.Attributes["cpu.arch"], m.class, m.pool}
 		groups[k] = append(groups[k], m)
 	}
-	s.nodes, s.groups = []router.Node{}, []router.NodeGroup{}
+	s.nodes, s.groups = make([]router.Node, 0, len(s.list)), []router.NodeGroup{}
 	order := slices.SortedFunc(maps.Keys(groups), func(a, b alike) int {
 		return cmp.Or(cmp.Compare(a.os, b.os), cmp.Compare(a.arch, b.arch), cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class))
 	})
@@ -267,7 +257,7 @@ func (s *machines) describe() {
 		g := router.NodeGroup{OS: k.os, Arch: k.arch, Class: k.class, Pool: k.pool, Nodes: len(groups[k])}
 		for _, m := range groups[k] {
 			m.group = i
-			if outOfService(m.stub) == "" {
+			if m.out == "" {
 				g.Ready++
 				g.Total, g.Used = sum(g.Total, m.total()), sum(g.Used, m.used.NodeSize)
 			}
@@ -276,16 +266,11 @@ func (s *machines) describe() {
 	}
 	for _, m := range s.list {
 		n := router.Node{
-			ID: m.ID, Name: m.Name, Pool: m.NodePool, Datacenter: m.Datacenter, Class: m.NodeClass,
-			OS: m.Attributes["kernel.name"], Arch: m.Attributes["cpu.arch"], State: cmp.Or(outOfService(m.stub), "ready"),
-			Group: m.group, Drivers: []string{}, Devices: []router.NodeDevice{}, Total: m.total(), Used: m.used.NodeSize, Running: m.used.allocations,
+			ID: m.id, Name: m.name, Pool: m.pool, Datacenter: m.datacenter, Class: m.class,
+			OS: m.Attributes["kernel.name"], Arch: m.Attributes["cpu.arch"], State: cmp.Or(m.out, "ready"),
+			Group: m.group, Drivers: m.drivers, Devices: []router.NodeDevice{}, Total: m.total(), Used: m.used.NodeSize, Running: m.used.allocations,
 		}
-		for _, name := range slices.Sorted(maps.Keys(m.Drivers)) {
-			if works(m.Drivers[name]) {
-				n.Drivers = append(n.Drivers, name)
-			}
-		}
-		for _, d := range m.NodeResources.Devices {
+		for _, d := range m.devices {
 			n.Devices = append(n.Devices, router.NodeDevice{Name: model(d), Total: feasible.Healthy(d), Used: m.used.devices[model(d)]})
 		}
 		s.nodes = append(s.nodes, n)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -98,11 +99,12 @@ func TestFitsAreWhatNomadPlans(t *testing.T) {
 
 func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
 	examples := shapes()
+	c.refreshFleet(t.Context())
 	fleet := c.Fleet(t.Context(), examples)
 	if fleet.Problem != nil || len(fleet.Nodes) == 0 || len(fleet.Rules) != len(examples) {
-		t.Fatalf("the fleet is %+v", fleet)
+		t.Fatalf("the fleet is %+v, %+v", fleet, fleet.Problem)
 	}
-	known, _ := c.nodes.now(t.Context(), c.readNodes)
+	known := c.fleet.known
 	seen := map[verdict]int{}
 	for i, e := range examples {
 		if p := fleet.Rules[i].Problem; p != "" {
@@ -121,18 +123,18 @@ func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
 			seen[got]++
 			got.count(&sum)
 			one := *job
-			one.Constraints = append(slices.Clone(job.Constraints), api.NewConstraint(nodeID, "=", m.ID))
+			one.Constraints = append(slices.Clone(job.Constraints), api.NewConstraint(nodeID, "=", m.id))
 			plan, _, err := nomad.Jobs().Plan(&one, false, nil)
 			if err != nil {
 				t.Fatalf("%s: plan: %v", e.Rule, err)
 			}
 			metric := plan.FailedTGAllocs[*job.TaskGroups[0].Name]
 			if (got == fitsNow) != (metric == nil) || (why == "") != (got == fitsNow) {
-				t.Errorf("%s on %s: verdict %d, %q; Nomad's plan says %+v", e.Rule, m.Name, got, why, metric)
+				t.Errorf("%s on %s: verdict %d, %q; Nomad's plan says %+v", e.Rule, m.name, got, why, metric)
 			}
 			// Nomad filters what could never do, and finds full what has no room.
 			if got == fitsIdle && metric != nil && metric.NodesExhausted == 0 {
-				t.Errorf("%s on %s: has no room, but Nomad's plan filters it: %+v", e.Rule, m.Name, metric)
+				t.Errorf("%s on %s: has no room, but Nomad's plan filters it: %+v", e.Rule, m.name, metric)
 			}
 		}
 		if diff := cmp.Diff(sum, fleet.Rules[i].NodeCounts); diff != "" {
@@ -166,6 +168,7 @@ func TestTheFleetIsDescribed(t *testing.T) {
 		{Rule: "arm", Placement: ask("arm", arm, pool("ci"), memoryOf(5<<10)).Placement},
 		{Rule: "lost", Placement: router.Placement{Jobspec: "no-such"}},
 	}
+	on.refreshFleet(t.Context())
 	got := on.Fleet(t.Context(), examples)
 	if got.At == nil || time.Since(*got.At) > time.Minute || got.Problem != nil || got.More != 0 {
 		t.Errorf("got at %v, problem %v, %d more", got.At, got.Problem, got.More)
@@ -229,13 +232,14 @@ func TestTheFleetOutlivesNomad(t *testing.T) {
 		case away.Load():
 			http.Error(w, "No cluster leader", http.StatusInternalServerError)
 			return
-		case r.URL.Path == "/v1/nodes":
+		case r.URL.Path == "/v1/nodes" && !r.URL.Query().Has("per_page"):
 			lists.Add(1)
 		case strings.HasPrefix(r.URL.Path, "/v1/node/"):
 			infos.Add(1)
 		}
 		sim.ServeHTTP(w, r)
 	}))
+	refreshing(t, c)
 	examples := []router.Example{{Rule: "r", Placement: ask("r").Placement}}
 
 	away.Store(true)
@@ -247,45 +251,128 @@ func TestTheFleetOutlivesNomad(t *testing.T) {
 	if still := c.Fleet(t.Context(), examples); still.At != nil || lists.Load() != 0 {
 		t.Error("Nomad was asked again at once")
 	}
-	stale := func() {
-		c.nodes.mu.Lock()
-		c.nodes.asked = time.Time{}
-		c.nodes.mu.Unlock()
-	}
-	stale()
 	var all sync.WaitGroup
+	renewed := renew(c)
 	for range 20 {
 		all.Go(func() { c.Fleet(t.Context(), examples) })
 	}
 	all.Wait()
+	<-renewed
 	if now := c.Fleet(t.Context(), examples); len(now.Nodes) != 8 || now.Problem != nil || now.Rules[0].Now == 0 {
 		t.Errorf("with an answer: %+v", now)
 	}
 	if lists.Load() != 1 || infos.Load() != 8 {
 		t.Errorf("%d lists and %d nodes were asked for, want 1 and 8", lists.Load(), infos.Load())
 	}
+	<-renew(c)
+	if lists.Load() != 1 || infos.Load() != 8 {
+		t.Errorf("%d lists and %d nodes were asked for when nothing had changed, want 1 and 8", lists.Load(), infos.Load())
+	}
 	if err := sim.FailNode("mac-1"); err != nil {
 		t.Fatal(err)
 	}
-	stale()
+	<-renew(c)
 	if now := c.Fleet(t.Context(), examples); infos.Load() != 9 || !slices.ContainsFunc(now.Nodes, func(n router.Node) bool { return n.Name == "mac-1" && n.State == "down" }) {
 		t.Errorf("%d nodes were read, %+v", infos.Load(), now.Nodes)
 	}
 	away.Store(true)
-	stale()
 	before := time.Now()
+	<-renew(c)
 	last := c.Fleet(t.Context(), examples)
 	if len(last.Nodes) != 8 || last.Problem == nil || last.Problem.Since.Before(before) || len(last.Rules) != 1 {
 		t.Errorf("away again: %+v", last)
 	}
-	stale()
+	<-renew(c)
 	if later := c.Fleet(t.Context(), examples); later.Problem == nil || !later.Problem.Since.Equal(last.Problem.Since) {
 		t.Errorf("away for longer: %+v, want the same time", later.Problem)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("the page was left"))
-	stale()
+	renew(c)
 	if left := c.Fleet(ctx, examples); len(left.Nodes) != 8 {
 		t.Errorf("for one who left: %+v", left)
 	}
+}
+
+// renew makes what is known of the fleet too old, and has Nomad asked; what it returns is
+// closed when Nomad has answered.
+func renew(c *Client) <-chan struct{} {
+	c.fleet.mu.Lock()
+	defer c.fleet.mu.Unlock()
+	c.fleet.asked = time.Time{}
+	select {
+	case c.fleet.wake <- struct{}{}:
+	default:
+	}
+	return c.fleet.done
+}
+
+// refreshing runs RefreshFleet until the test ends.
+func refreshing(t testing.TB, c *Client) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var runs sync.WaitGroup
+	runs.Go(func() {
+		if err := c.RefreshFleet(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); runs.Wait() })
+}
+
+// While nodes are read, whoever asks gets what is known, and how far it is.
+func TestTheFleetIsReadBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+		defer sim.Close()
+		var slow atomic.Int64 // a node's read takes so long; 0: no time
+		c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/v1/node/") {
+				select {
+				case <-time.After(time.Duration(slow.Load())):
+				case <-r.Context().Done():
+				}
+			}
+			sim.ServeHTTP(w, r)
+		}))
+		refreshing(t, c)
+		slow.Store(int64(3 * time.Second))
+		began := time.Now()
+		first := c.Fleet(t.Context(), nil)
+		if took := time.Since(began); took != firstWait || first.At != nil || first.Problem != nil {
+			t.Errorf("the first answer came after %v: %+v", took, first)
+		}
+		if diff := cmp.Diff(&router.FleetReading{Nodes: 8}, first.Reading); diff != "" {
+			t.Errorf("how far it is (-want +got):\n%s", diff)
+		}
+		if again := c.Fleet(t.Context(), nil); time.Since(began) != 3*time.Second || again.At == nil || again.Reading != nil || len(again.Nodes) != 8 {
+			t.Errorf("the second one came after %v: %+v", time.Since(began), again)
+		}
+		time.Sleep(time.Hour)
+		if err := sim.FailNode("mac-1"); err != nil {
+			t.Fatal(err)
+		}
+		began = time.Now()
+		old := c.Fleet(t.Context(), nil)
+		if took := time.Since(began); took != fleetWait || len(old.Nodes) != 8 || time.Since(*old.At) < time.Hour {
+			t.Errorf("an old answer came after %v: %+v", took, old)
+		}
+		if diff := cmp.Diff(&router.FleetReading{Read: 7, Nodes: 8}, old.Reading); diff != "" {
+			t.Errorf("how far it is (-want +got):\n%s", diff)
+		}
+		time.Sleep(3 * time.Second)
+		if now := c.Fleet(t.Context(), nil); now.Reading != nil || time.Since(*now.At) > 4*time.Second {
+			t.Errorf("later: %+v", now)
+		}
+
+		slow.Store(int64(time.Minute)) // longer than anybody waits
+		time.Sleep(time.Hour)
+		if err := sim.RestoreNode("mac-1"); err != nil {
+			t.Fatal(err)
+		}
+		c.Fleet(t.Context(), nil)
+		time.Sleep(fleetTimeout)
+		if now := c.Fleet(t.Context(), nil); now.Problem == nil || now.Problem.Reason != "Nomad did not answer for 10s" || len(now.Nodes) != 8 {
+			t.Errorf("a Nomad that does not answer: %+v", now.Problem)
+		}
+	})
 }

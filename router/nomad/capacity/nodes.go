@@ -1,8 +1,8 @@
 package capacity
 
 import (
-	"cmp"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,21 +11,99 @@ import (
 	"sync"
 
 	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
 
+	"switchyard/router"
 	"switchyard/router/feasible"
 	"switchyard/router/nomad"
 )
 
 const (
-	nodeID   = "${node.unique.id}"
-	maxAside = 50 // nodes out of service that are read one by one
-	maxNames = 5  // of nodes, pools or datacenters in a message
+	nodeID      = "${node.unique.id}"
+	nodesAtOnce = 16 // nodes that are read at the same time
+	maxAside    = 50 // nodes out of service that are read for one answer
+	maxNames    = 5  // of nodes, pools or datacenters in a message
 )
 
-// A region is the nodes of one region, as they were when they were read. It is not changed.
+// A region is the nodes of one region, as they were when they were listed.
 type region struct {
-	nodes []*api.NodeListStub
-	aside map[string]*api.Node // nodes out of service in full, the first maxAside, by ID
+	hosts   []*host
+	details *details
+	never   sync.Map // *router.Unplaced of jobs that none of them can ever run, by alike
+}
+
+// A host is what the list says of a node, as far as it is used: thousands of them are kept.
+type host struct {
+	id, name, pool, datacenter, class string
+
+	out   string // why Nomad places nothing on it: down, draining, ineligible, …; "": it is in service
+	index uint64 // Nomad's, of its last change
+
+	cores, reservable int // of its CPU; those that a job can reserve
+	cpu, memory, disk amount
+	devices           []*api.NodeDeviceResource
+}
+
+// An amount is how much a node has of something, in MHz or MiB, and what it keeps of that for itself.
+type amount struct{ all, kept int }
+
+// A listed is a node as Nomad lists it with its resources.
+type listed struct {
+	ID, Name, NodePool, Datacenter, NodeClass string
+	Status, SchedulingEligibility             string
+
+	Drain         bool
+	ModifyIndex   uint64
+	NodeResources struct {
+		Cpu     api.NodeCpuResources //nolint:revive // Nomad's name
+		Memory  api.NodeMemoryResources
+		Disk    api.NodeDiskResources
+		Devices []*api.NodeDeviceResource
+	}
+	ReservedResources api.NodeReservedResources
+}
+
+// host returns what is kept of a node. common has the texts that many nodes share, once.
+func (n *listed) host(common texts) *host {
+	have, kept := &n.NodeResources, &n.ReservedResources
+	return &host{
+		id: n.ID, name: n.Name, pool: common.of(n.NodePool), datacenter: common.of(n.Datacenter), class: common.of(n.NodeClass),
+		out: common.of(n.outOfService()), index: n.ModifyIndex,
+		cores: int(have.Cpu.TotalCpuCores), reservable: len(have.Cpu.ReservableCpuCores),
+		cpu:     amount{int(have.Cpu.CpuShares), int(kept.Cpu.CpuShares)},
+		memory:  amount{int(have.Memory.MemoryMB), int(kept.Memory.MemoryMB)},
+		disk:    amount{int(have.Disk.DiskMB), int(kept.Disk.DiskMB)},
+		devices: have.Devices,
+	}
+}
+
+// outOfService says why Nomad places nothing on a node; "" when it does.
+func (n *listed) outOfService() string {
+	switch {
+	case n.Status != "ready":
+		return n.Status // down, disconnected, initializing
+	case n.Drain:
+		return "draining"
+	case n.SchedulingEligibility != "eligible":
+		return "ineligible"
+	}
+	return ""
+}
+
+// total returns what a node has for allocations.
+func (h *host) total() router.NodeSize {
+	return router.NodeSize{CPU: h.cpu.all - h.cpu.kept, Cores: h.reservable, MemoryMB: h.memory.all - h.memory.kept, DiskMB: h.disk.all - h.disk.kept}
+}
+
+// texts has each of several texts once.
+type texts map[string]string
+
+func (t texts) of(s string) string {
+	if known, ok := t[s]; ok {
+		return known
+	}
+	t[s] = s
+	return s
 }
 
 // regions keeps the nodes of each region until Nomad's index of its nodes changes: with
@@ -35,10 +113,58 @@ type regions struct {
 	of map[string]*keptRegion
 }
 
+func (c *Client) keptRegion(name string) *keptRegion {
+	c.regions.mu.Lock()
+	defer c.regions.mu.Unlock()
+	if c.regions.of == nil {
+		c.regions.of = map[string]*keptRegion{}
+	}
+	if c.regions.of[name] == nil {
+		c.regions.of[name] = &keptRegion{turn: make(turn, 1), details: newDetails(name)}
+	}
+	return c.regions.of[name]
+}
+
+func listNodes(region string) nomad.Call {
+	list := nomad.Call{What: "list nodes", At: nomad.Scope{Region: region}, Capability: nomad.NodeRead}
+	if region != "" {
+		list.What += " of region " + region
+	}
+	return list
+}
+
+// nodesIndex returns Nomad's index of the nodes of a region, for a call that lists them.
+func (c *Client) nodesIndex(ctx context.Context, list nomad.Call) (uint64, error) {
+	query := list.At.Read(ctx)
+	query.PerPage = 1
+	_, meta, err := c.API().Nodes().List(query)
+	if err != nil {
+		return 0, list.Classify(err)
+	}
+	return meta.LastIndex, nil
+}
+
+// A turn is taken by one at a time.
+type turn chan struct{} // size 1
+
+// take waits for the turn, but not after ctx has ended. Without an error, leave ends it.
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) leave() { <-t }
+
 type keptRegion struct {
-	turn   chan struct{} // size 1; whoever has sent to it may ask Nomad, and use the rest
-	region *region       // nil: none was read
-	index  uint64        // of the list
+	turn   turn    // of who asks Nomad, and uses the rest
+	region *region // nil: none was read
+	index  uint64  // of the list
+
+	details details
 }
 
 // region returns the nodes of a region, the same ones within a survey.
@@ -58,84 +184,193 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 // region returns the nodes of a region, those that are kept if they are still right. It
 // waits for others who ask for them, but not after ctx has ended.
 func (c *Client) region(ctx context.Context, name string) (*region, error) {
-	c.regions.mu.Lock()
-	if c.regions.of == nil {
-		c.regions.of = map[string]*keptRegion{}
+	kept := c.keptRegion(name)
+	if err := kept.turn.take(ctx); err != nil {
+		return nil, err
 	}
-	if c.regions.of[name] == nil {
-		c.regions.of[name] = &keptRegion{turn: make(chan struct{}, 1)}
-	}
-	kept := c.regions.of[name]
-	c.regions.mu.Unlock()
-
-	select {
-	case kept.turn <- struct{}{}:
-		defer func() { <-kept.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	read := nomad.Call{What: "list nodes", Capability: nomad.NodeRead}
-	if name != "" {
-		read.What += " of region " + name
-	}
+	defer kept.turn.leave()
+	read := listNodes(name)
 	if kept.region != nil {
-		query := nomad.Scope{Region: name}.Read(ctx)
-		query.PerPage = 1
-		_, meta, err := c.API().Nodes().List(query)
-		if err != nil {
-			return nil, read.Classify(err)
-		}
-		if meta.LastIndex == kept.index {
+		index, err := c.nodesIndex(ctx, read)
+		switch {
+		case err != nil:
+			return nil, err
+		case index == kept.index:
 			return kept.region, nil
 		}
 	}
-	r, index, err := c.readRegion(ctx, name, read)
-	if err == nil {
-		kept.region, kept.index = r, index
-	}
-	return r, err
-}
-
-// readRegion lists the nodes of a region, and returns Nomad's index of the list.
-func (c *Client) readRegion(ctx context.Context, name string, read nomad.Call) (_ *region, index uint64, err error) {
-	query := nomad.Scope{Region: name}.Read(ctx)
-	query.Params = map[string]string{"resources": "true"}
-	nodes, meta, err := c.API().Nodes().List(query)
+	r, common := &region{details: &kept.details}, texts{}
+	index, err := nomad.List(ctx, c.Client, read, "/v1/nodes?resources=true", func(n *listed) { r.hosts = append(r.hosts, n.host(common)) })
 	if err != nil {
-		return nil, 0, read.Classify(err)
+		return nil, err
 	}
-	r := &region{nodes: nodes, aside: map[string]*api.Node{}}
-	for _, n := range nodes {
-		n.NodeResources = cmp.Or(n.NodeResources, &api.NodeResources{})
-		n.ReservedResources = cmp.Or(n.ReservedResources, &api.NodeReservedResources{})
-		if outOfService(n) == "" || len(r.aside) == maxAside {
-			continue
-		}
-		node, _, err := c.API().Nodes().Info(n.ID, nomad.Scope{Region: name}.Read(ctx))
-		switch {
-		case nomad.Status(err) == http.StatusNotFound: // gone since
-		case err != nil:
-			read.What = "read node " + n.Name
-			return nil, 0, read.Classify(err)
-		default:
-			node.NodeResources = cmp.Or(node.NodeResources, &api.NodeResources{})
-			r.aside[n.ID] = node
-		}
-	}
-	return r, meta.LastIndex, nil
+	kept.details.forget(r.hosts)
+	kept.region, kept.index = r, index
+	return r, nil
 }
 
-// outOfService says why Nomad places nothing on a node; "" when it does.
-func outOfService(n *api.NodeListStub) string {
-	switch {
-	case n.Status != "ready":
-		return n.Status // down, disconnected, initializing
-	case n.Drain:
-		return "draining"
-	case n.SchedulingEligibility != "eligible":
-		return "ineligible"
+// details are what the list does not say of the nodes of a region. Each node is read when
+// somebody asks for it, and again when it has changed.
+type details struct {
+	at   nomad.Scope
+	turn turn // of who reads nodes out of service: the next one finds them
+
+	mu     sync.Mutex
+	of     map[string]*detail // by node ID
+	kinds  map[[sha256.Size]byte]*kind
+	common texts // that several kinds may share
+}
+
+// A detail is what constraints see of one node.
+type detail struct {
+	*kind
+	index            uint64            // Nomad's, of the node's last change when it was read
+	attributes, meta map[string]string // those that are unique to it
+}
+
+// A kind is what nodes have in common that no constraint tells apart, unless it is about
+// what is unique to one. It is not changed.
+type kind struct {
+	api.Node // of one of them, without what is unique to it
+
+	drivers []string // that work, sorted
+}
+
+// A readNode is a node as Nomad shows it, as far as it is used.
+type readNode struct {
+	ID, Name, NodePool, Datacenter, NodeClass string
+
+	Attributes, Meta map[string]string
+	Drivers          map[string]*api.DriverInfo
+	HostVolumes      map[string]*struct{ ReadOnly bool }
+	NodeMaxAllocs    int
+	ModifyIndex      uint64
+	NodeResources    struct{ Devices []*api.NodeDeviceResource }
+}
+
+func newDetails(region string) details {
+	return details{at: nomad.Scope{Region: region}, turn: make(turn, 1), of: map[string]*detail{}, kinds: map[[sha256.Size]byte]*kind{}, common: texts{}}
+}
+
+// forget drops what is known of nodes that are gone, and kinds without a node.
+func (d *details) forget(hosts []*host) {
+	there := make(map[string]bool, len(hosts))
+	for _, h := range hosts {
+		there[h.id] = true
 	}
-	return ""
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.common = texts{}
+	used := map[*kind]bool{}
+	for id, known := range d.of {
+		if there[id] {
+			used[known.kind] = true
+		} else {
+			delete(d.of, id)
+		}
+	}
+	maps.DeleteFunc(d.kinds, func(_ [sha256.Size]byte, k *kind) bool { return !used[k] })
+}
+
+// read returns the details of nodes, by ID; those that are gone have none. It asks Nomad for
+// those that are new or have changed, and calls each, which may be nil, after each of them
+// and at first, with how many are known so far.
+func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(known int)) (map[string]*detail, error) {
+	found := make(map[string]*detail, len(hosts))
+	var missing []*host
+	d.mu.Lock()
+	for _, h := range hosts {
+		if known := d.of[h.id]; known != nil && known.index == h.index {
+			found[h.id] = known
+		} else {
+			missing = append(missing, h)
+		}
+	}
+	d.mu.Unlock()
+	if each == nil {
+		each = func(int) {}
+	}
+	done := len(found)
+	each(done)
+	all, ctx := errgroup.WithContext(ctx)
+	all.SetLimit(nodesAtOnce)
+	for _, h := range missing {
+		all.Go(func() error {
+			var n readNode
+			_, err := c.API().Raw().Query("/v1/node/"+h.id, &n, d.at.Read(ctx))
+			if err != nil && nomad.Status(err) != http.StatusNotFound { // gone since
+				return nomad.Call{What: "read node " + h.name, Capability: nomad.NodeRead}.Classify(err)
+			}
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if err == nil {
+				found[h.id] = d.keep(&n) // even if another read fails
+			}
+			done++
+			each(done)
+			return nil
+		})
+	}
+	return found, all.Wait()
+}
+
+// keep keeps what constraints see of a node. d.mu is held.
+func (d *details) keep(n *readNode) *detail {
+	one := &detail{index: n.ModifyIndex}
+	k := &kind{Node: api.Node{
+		Datacenter: n.Datacenter, NodeClass: n.NodeClass, NodePool: n.NodePool, NodeMaxAllocs: n.NodeMaxAllocs,
+		Drivers: map[string]*api.DriverInfo{}, HostVolumes: map[string]*api.HostVolumeInfo{}, NodeResources: &api.NodeResources{Devices: n.NodeResources.Devices},
+	}}
+	k.Attributes, one.attributes = d.common.split(n.Attributes)
+	k.Meta, one.meta = d.common.split(n.Meta)
+	for name, driver := range n.Drivers {
+		if works(driver) {
+			k.Drivers[name] = working
+			k.drivers = append(k.drivers, name)
+		}
+	}
+	slices.Sort(k.drivers)
+	for name, v := range n.HostVolumes {
+		k.HostVolumes[name] = &api.HostVolumeInfo{ReadOnly: v != nil && v.ReadOnly}
+	}
+	more := []any{k.NodeMaxAllocs, k.HostVolumes, k.drivers}
+	for _, device := range n.NodeResources.Devices {
+		more = append(more, feasible.Healthy(device))
+	}
+	class := sha256.Sum256([]byte(feasible.Class(&k.Node, more...)))
+	if one.kind = d.kinds[class]; one.kind == nil {
+		one.kind, d.kinds[class] = k, k
+	}
+	d.of[n.ID] = one
+	return one
+}
+
+// split returns what nodes have in common of their attributes or meta, and what is unique to one.
+func (t texts) split(all map[string]string) (common, unique map[string]string) {
+	common, unique = make(map[string]string, len(all)), map[string]string{}
+	for key, value := range all {
+		if strings.HasPrefix(key, "unique.") {
+			unique[t.of(key)] = value
+		} else {
+			common[t.of(key)] = t.of(value)
+		}
+	}
+	return common, unique
+}
+
+// working is a driver that works, as far as that is looked at.
+var working = &api.DriverInfo{Detected: true, Healthy: true}
+
+func works(d *api.DriverInfo) bool { return d != nil && d.Detected && d.Healthy }
+
+// node returns all that constraints see of a node.
+func (d *detail) node(h *host) *api.Node {
+	n := d.kind.Node
+	n.ID, n.Name, n.NodeResources = h.id, h.name, &api.NodeResources{Devices: h.devices}
+	n.Attributes, n.Meta = maps.Clone(n.Attributes), maps.Clone(n.Meta)
+	maps.Copy(n.Attributes, d.attributes)
+	maps.Copy(n.Meta, d.meta)
+	return &n
 }
 
 // noPool returns the problem that no node pool has this name. r is nil when the nodes are
@@ -143,8 +378,8 @@ func outOfService(n *api.NodeListStub) string {
 func (r *region) noPool(name string) problem {
 	pools := map[string]bool{}
 	if r != nil {
-		for _, n := range r.nodes {
-			pools[n.NodePool] = true
+		for _, h := range r.hosts {
+			pools[h.pool] = true
 		}
 	}
 	return problem{code: NoSuchPool, say: func(r Route) string {
@@ -157,10 +392,11 @@ func (r *region) noPool(name string) problem {
 }
 
 // pool returns the nodes in a job's node pool.
-func (r *region) pool(job *api.Job) (in []*api.NodeListStub) {
-	for _, n := range r.nodes {
-		if pool := poolOf(job); pool == api.NodePoolAll || n.NodePool == pool {
-			in = append(in, n)
+func (r *region) pool(job *api.Job) (in []*host) {
+	pool := poolOf(job)
+	for _, h := range r.hosts {
+		if pool == api.NodePoolAll || h.pool == pool {
+			in = append(in, h)
 		}
 	}
 	return in
@@ -185,17 +421,16 @@ func datacentersOf(job *api.Job) []string {
 // unknownDatacenters returns the problem that no node of a job's pool is in some of its
 // datacenters, if the pool has nodes. It is only a warning while nodes are in others.
 func (r *region) unknownDatacenters(job *api.Job) []problem {
-	nodes := r.pool(job)
-	if len(nodes) == 0 {
-		return nil
-	}
 	have := map[string]bool{}
-	for _, n := range nodes {
-		have[n.Datacenter] = true
+	for _, h := range r.pool(job) {
+		have[h.datacenter] = true
+	}
+	if len(have) == 0 {
+		return nil
 	}
 	var unknown []string
 	for _, pattern := range datacentersOf(job) {
-		if !slices.ContainsFunc(nodes, func(n *api.NodeListStub) bool { return feasible.InDatacenters([]string{pattern}, n.Datacenter) }) {
+		if !slices.ContainsFunc(slices.Collect(maps.Keys(have)), func(name string) bool { return feasible.InDatacenters([]string{pattern}, name) }) {
 			unknown = append(unknown, pattern)
 		}
 	}
@@ -228,9 +463,25 @@ func names(set map[string]bool) string {
 	return strings.Join(all, ", ")
 }
 
-// wouldDo reports whether a node that is out of service could serve a demand if it
-// were in service and idle.
-func (r *region) wouldDo(n *api.NodeListStub, d *demand) bool {
-	node := r.aside[n.ID]
-	return node != nil && fits(n, d.sizes) && d.filtered(Route{}, node) == ""
+// wouldDo returns the nodes of those out of service that could serve a demand if they were
+// in service and idle. It considers the first maxAside that are large enough.
+func (r *region) wouldDo(ctx context.Context, c *Client, out []*host, d *demand) (map[*host]bool, error) {
+	out = slices.DeleteFunc(slices.Clone(out), func(h *host) bool { return !fits(h, d.sizes) })
+	out = out[:min(len(out), maxAside)]
+	if len(out) == 0 {
+		return nil, nil
+	}
+	if err := r.details.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	known, err := r.details.read(ctx, c, out, nil)
+	r.details.turn.leave()
+	if err != nil {
+		return nil, err
+	}
+	would := map[*host]bool{}
+	for _, h := range out {
+		would[h] = known[h.id] != nil && d.filtered(Route{}, known[h.id].node(h)) == ""
+	}
+	return would, nil
 }

@@ -1,6 +1,8 @@
 package capacity
 
 import (
+	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
@@ -41,11 +43,31 @@ func TestTasksThatDoNotRunTogetherAreNotAddedUp(t *testing.T) {
 	}
 }
 
+// keep returns what is kept of nodes that were listed and read, of the last one first.
+func keep(t testing.TB, nodes ...*api.Node) (h *host, known *details) {
+	t.Helper()
+	d := newDetails("")
+	for _, n := range nodes {
+		text, err := json.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var stub listed
+		var read readNode
+		if err := errors.Join(json.Unmarshal(text, &stub), json.Unmarshal(text, &read)); err != nil {
+			t.Fatal(err)
+		}
+		h = stub.host(texts{})
+		d.keep(&read)
+	}
+	return h, &d
+}
+
 // A node that is out of service is named only when it could serve the job.
 func TestNodesThatWouldDo(t *testing.T) {
 	n := nomadsim.NewNode(nomadsim.Machine{Name: "mac-1", Kernel: "darwin", Arch: "arm64", Cores: 8, MemoryMB: 1024, Class: "mini", Meta: map[string]string{"zone": "a"}, GPUs: 1})
-	stub := &api.NodeListStub{ID: n.ID, NodeResources: n.NodeResources, ReservedResources: n.ReservedResources}
-	in := &region{aside: map[string]*api.Node{n.ID: n}}
+	h, known := keep(t, n)
+	in := &region{details: known}
 	for _, c := range []struct {
 		name   string
 		change func(*api.Job, *api.Task)
@@ -92,8 +114,8 @@ func TestNodesThatWouldDo(t *testing.T) {
 			group := api.NewTaskGroup("g", 1).AddTask(task)
 			job := api.NewBatchJob("j", "j", "global", 50).AddTaskGroup(group)
 			c.change(job, task)
-			if got := in.wouldDo(stub, demandOf(job, group)); got != c.want {
-				t.Errorf("wouldDo = %t, want %t", got, c.want)
+			if got, err := in.wouldDo(t.Context(), nil, []*host{h}, demandOf(job, group)); err != nil || got[h] != c.want {
+				t.Errorf("wouldDo = %t, %v, want %t", got[h], err, c.want)
 			}
 		})
 	}

@@ -19,12 +19,12 @@ import (
 // A shortage is why no node serves a demand: busy says it when nodes are full, say when none could ever.
 type shortage struct {
 	*demand
-	nodes      int                 // in service, in the job's pool and datacenters
-	filtered   map[string]int      // of them, by what filtered them, in Nomad's words
-	small      int                 // of them, too small even when idle
-	smallNodes []*api.NodeListStub // all those too small, filtered or not
-	wouldDo    map[string]bool     // nodes out of service that could run it, with why they are out
-	aside      map[string]int      // the others out of service, by why they are
+	nodes      int             // in service, in the job's pool and datacenters
+	filtered   map[string]int  // of them, by what filtered them, in Nomad's words
+	small      int             // of them, too small even when idle
+	smallNodes []*host         // all those too small, filtered or not
+	wouldDo    map[string]bool // nodes out of service that could run it, with why they are out
+	aside      map[string]int  // the others out of service, by why they are
 }
 
 // unplaced returns the problem of a group for which a plan found no node, if it can
@@ -40,22 +40,20 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 		demand: demandOf(job, g), nodes: m.NodesEvaluated, filtered: m.ConstraintFiltered,
 		wouldDo: map[string]bool{}, aside: map[string]int{},
 	}
-	var large []*api.NodeListStub
+	var out, large []*host
 	there := false
-	for _, n := range inPool {
-		if !feasible.InDatacenters(datacentersOf(job), n.Datacenter) {
+	for _, h := range inPool {
+		if !feasible.InDatacenters(datacentersOf(job), h.datacenter) {
 			continue
 		}
 		there = true
-		switch why := outOfService(n); {
-		case why != "" && in.wouldDo(n, short.demand):
-			short.wouldDo[fmt.Sprintf("%s (%s)", n.Name, why)] = true
-		case why != "":
-			short.aside[why]++
-		case fits(n, short.sizes):
-			large = append(large, n)
+		switch {
+		case h.out != "":
+			out = append(out, h)
+		case fits(h, short.sizes):
+			large = append(large, h)
 		default:
-			short.smallNodes = append(short.smallNodes, n)
+			short.smallNodes = append(short.smallNodes, h)
 		}
 	}
 	if !there {
@@ -72,7 +70,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 			only := api.NewConstraint(nodeID, "regexp", oneOf(large))
 			narrow := *job
 			narrow.Constraints = slices.Concat([]*api.Constraint{only}, job.Constraints)
-			plan, problems, err := s.plan(ctx, r, in, &narrow)
+			plan, problems, err := s.plan(ctx, r, &narrow)
 			if err != nil || problems != nil {
 				return problems, err
 			}
@@ -93,6 +91,17 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 	if short.small+len(short.filtered) == 0 && (short.nodes > 0 || len(large)+len(short.smallNodes) > 0) {
 		return nil, nil // the nodes are not to blame, or have just come or gone
 	}
+	would, err := in.wouldDo(ctx, s.Client, out, short.demand)
+	if err != nil {
+		return nil, err
+	}
+	for _, h := range out {
+		if would[h] {
+			short.wouldDo[fmt.Sprintf("%s (%s)", h.name, h.out)] = true
+		} else {
+			short.aside[h.out]++
+		}
+	}
 	if short.nodes == 0 {
 		return []problem{{code: EmptyPool, warning: true, away: len(short.wouldDo) > 0, say: short.say}}, nil
 	}
@@ -100,10 +109,10 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 }
 
 // oneOf returns a regular expression for the IDs of nodes.
-func oneOf(nodes []*api.NodeListStub) string {
+func oneOf(nodes []*host) string {
 	ids := make([]string, len(nodes))
-	for i, n := range nodes {
-		ids[i] = regexp.QuoteMeta(n.ID)
+	for i, h := range nodes {
+		ids[i] = regexp.QuoteMeta(h.id)
 	}
 	slices.Sort(ids)
 	return "^(" + strings.Join(ids, "|") + ")$"
@@ -163,8 +172,8 @@ func (s *shortage) tooSmall(r Route) string {
 	var have, over, apart []string
 	for _, size := range s.sizes {
 		asked, most, least := size.show(size.ask)+size.from(r), 0, math.MaxInt
-		for _, n := range s.smallNodes {
-			most, least = max(most, size.have(n)), min(least, size.have(n))
+		for _, h := range s.smallNodes {
+			most, least = max(most, size.have(h)), min(least, size.have(h))
 		}
 		if most < size.ask {
 			have, over = append(have, size.show(most)), append(over, asked)

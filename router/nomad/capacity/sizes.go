@@ -16,7 +16,7 @@ import (
 type size struct {
 	of   string // cores, cpu, memory, disk; "" for a device
 	ask  int
-	have func(*api.NodeListStub) int // of an idle node
+	have func(*host) int // of an idle node
 	show func(int) string
 	from func(Route) string
 }
@@ -25,39 +25,33 @@ type size struct {
 // least that Nomad may count (AllocatedResources.Comparable in nomad/structs,
 // v2.0.6-dev, read 2026-11-24).
 func sizes(g *api.TaskGroup) (all []size) {
-	add := func(of string, ask int, show func(int) string, have func(*api.NodeListStub) int, from func(Route) string) {
+	add := func(of string, ask int, show func(int) string, have func(*host) int, from func(Route) string) {
 		if ask != 0 {
 			all = append(all, size{of, ask, have, show, from})
 		}
 	}
 	cores := largest(g, func(r *api.Resources) *int { return r.Cores })
 	add("cores", cores, func(n int) string { return router.Count(n, "core") },
-		func(n *api.NodeListStub) int { return left(int(n.NodeResources.Cpu.TotalCpuCores), 0) },
+		func(h *host) int { return amount{all: h.cores}.left() },
 		func(r Route) string { return r.from("resources.cores") })
 	cpu := largest(g, func(r *api.Resources) *int { return r.CPU })
 	add("cpu", cpu, func(n int) string { return fmt.Sprintf("%d MHz of CPU", n) },
-		func(n *api.NodeListStub) int {
-			return left(int(n.NodeResources.Cpu.CpuShares), int(n.ReservedResources.Cpu.CpuShares))
-		},
+		func(h *host) int { return h.cpu.left() },
 		func(r Route) string { return partly(r, "resources.cpu", r.Placement.Resources.CPU, cpu) })
 	memory := largest(g, func(r *api.Resources) *int { return r.MemoryMB })
 	add("memory", memory, mebibytes(memory, "memory"),
-		func(n *api.NodeListStub) int {
-			return left(int(n.NodeResources.Memory.MemoryMB), int(n.ReservedResources.Memory.MemoryMB))
-		},
+		func(h *host) int { return h.memory.left() },
 		func(r Route) string { return partly(r, "resources.memory_mb", r.Placement.Resources.MemoryMB, memory) })
 	if g.EphemeralDisk != nil && g.EphemeralDisk.SizeMB != nil {
 		disk := *g.EphemeralDisk.SizeMB
 		add("disk", disk, mebibytes(disk, "disk"),
-			func(n *api.NodeListStub) int {
-				return left(int(n.NodeResources.Disk.DiskMB), int(n.ReservedResources.Disk.DiskMB))
-			},
+			func(h *host) int { return h.disk.left() },
 			func(r Route) string { return r.from("resources.disk_mb") })
 	}
 	for _, d := range devicesOf(g) {
 		add("", int(*d.Count), func(n int) string { return fmt.Sprintf("%d %s of one model", n, d.Name) },
-			func(n *api.NodeListStub) (most int) { // Nomad takes all from one model
-				for _, have := range n.NodeResources.Devices {
+			func(h *host) (most int) { // Nomad takes all from one model
+				for _, have := range h.devices {
 					if feasible.Named(have, d.Name) { // whatever its constraints
 						most = max(most, feasible.Healthy(have))
 					}
@@ -77,13 +71,13 @@ func partly(r Route, path string, own, all int) string {
 	return strings.TrimSuffix(r.from(path), ")") + " and the other tasks of " + r.source() + ")"
 }
 
-// left returns what a reservation leaves of a total. Nomad reports 0 for what it could
-// not find out.
-func left(total, reserved int) int {
-	if total == 0 {
+// left returns what a node has for allocations. Nomad reports 0 for what it could not find
+// out.
+func (a amount) left() int {
+	if a.all == 0 {
 		return math.MaxInt
 	}
-	return total - reserved
+	return a.all - a.kept
 }
 
 // largest returns the most that the tasks of a group use at the same time.
@@ -141,6 +135,6 @@ func mebibytes(ask int, of string) func(int) string {
 }
 
 // fits reports whether a node with nothing on it is large enough.
-func fits(n *api.NodeListStub, sizes []size) bool {
-	return !slices.ContainsFunc(sizes, func(s size) bool { return s.have(n) < s.ask })
+func fits(h *host, sizes []size) bool {
+	return !slices.ContainsFunc(sizes, func(s size) bool { return s.have(h) < s.ask })
 }

@@ -75,7 +75,7 @@ type Finding struct {
 // dispatched, dispatch-job.
 func (c *Client) Survey(ctx context.Context, routes []Route) ([]Finding, error) {
 	s := &survey{Client: c, regions: map[string]*region{}, asked: map[string]bool{}}
-	if _, err := s.region(ctx, ""); err != nil {
+	if _, err := c.nodesIndex(ctx, listNodes("")); err != nil {
 		return nil, err
 	}
 	asks := group(routes)
@@ -200,21 +200,30 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 		return problems, err
 	}
 	undeclared := claimUndeclared(r, job)
-	in, err := s.region(ctx, nomad.ScopeOf(job).Region)
-	if err != nil {
-		return nil, err
+	at := nomad.ScopeOf(job)
+	if at.Region != "" { // is it joined?
+		if _, err := s.region(ctx, at.Region); err != nil {
+			return nil, err
+		}
 	}
 	apart(job)
-	plan, problems, err := s.plan(ctx, r, in, job)
+	plan, problems, err := s.plan(ctx, r, job)
 	if err != nil || problems != nil {
 		return problems, err
 	}
 	problems = undeclared
-	if err := s.allowed(ctx, nomad.ScopeOf(job), r.Placement.Dispatch != ""); err != nil {
+	if err := s.allowed(ctx, at, r.Placement.Dispatch != ""); err != nil {
 		return nil, err
 	}
 	for _, w := range nomad.Warnings(plan.Warnings) {
 		problems = append(problems, problem{code: JobspecWarns, warning: true, say: func(r Route) string { return fmt.Sprintf("%s: Nomad warns: %s", r.source(), w) }})
+	}
+	if len(plan.FailedTGAllocs) == 0 && slices.Equal(datacentersOf(job), []string{"*"}) {
+		return problems, nil // whatever the nodes are
+	}
+	in, err := s.region(ctx, at.Region)
+	if err != nil {
+		return nil, err
 	}
 	problems = append(problems, in.unknownDatacenters(job)...)
 	for group, m := range failed(job, plan) {
@@ -296,7 +305,7 @@ func claimUndeclared(r Route, job *api.Job) []problem {
 func atFault(err error) bool { return errors.As(err, new(*router.JobspecError)) }
 
 // plan asks Nomad for a plan of a job, or why it refuses the job.
-func (s *survey) plan(ctx context.Context, r Route, in *region, job *api.Job) (*api.JobPlanResponse, []problem, error) {
+func (s *survey) plan(ctx context.Context, r Route, job *api.Job) (*api.JobPlanResponse, []problem, error) {
 	at := nomad.ScopeOf(job)
 	plan := nomad.Call{What: "plan a job of " + r.source(), At: at, Capability: "submit-job"}
 	resp, _, err := s.API().Jobs().Plan(job, false, at.Write(ctx))
@@ -325,6 +334,7 @@ func (s *survey) plan(ctx context.Context, r Route, in *region, job *api.Job) (*
 		case strings.Contains(fault, "nonexistent namespace"):
 			problems = append(problems, noNamespace(at.Namespace))
 		case strings.Contains(fault, "nonexistent node pool"):
+			in, _ := s.region(ctx, at.Region) // nil: it names no pools
 			problems = append(problems, in.noPool(*job.NodePool))
 		default:
 			fault = strings.ReplaceAll(nomad.Line(fault), "1 error occurred: * ", "") // it nests them

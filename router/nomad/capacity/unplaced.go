@@ -3,11 +3,13 @@ package capacity
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -64,12 +66,20 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	job.Version, job.CreateIndex, job.JobModifyIndex, job.Stop = nil, nil, nil, nil
 	apart(job)
 
+	alike := alike(j, job)
+	if u, err := c.never(ctx, at.Region, alike); u != nil || err != nil {
+		return u, err
+	}
 	s := &survey{Client: c, regions: map[string]*region{}}
-	in, nodesErr := s.region(ctx, at.Region)
+	var in *region
+	var nodesErr error
+	var list sync.WaitGroup // beside the plan, as either may take a second with thousands of nodes
+	list.Go(func() { in, nodesErr = s.region(ctx, at.Region) })
+	plan, problems, err := s.plan(ctx, route, job)
+	list.Wait()
 	if nodesErr != nil && !errors.As(nodesErr, new(*router.FixError)) {
 		return nil, nodesErr
 	}
-	plan, problems, err := s.plan(ctx, route, in, job)
 	if err != nil {
 		return nil, err
 	}
@@ -92,11 +102,62 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 			}
 			if never = append(never, more...); len(never) > 0 {
 				u.Never, u.Away, u.Text = true, never[0].away, nomad.Printable(never[0].say(route), maxWhy)
+				in.never.Store(alike, u)
 			}
 		}
 		return u, nil
 	}
 	return nil, nil // there is room for it now
+}
+
+// never returns why a job that asks the same can never have a node of a region; nil when that
+// is not known, or the nodes have changed since. What they run has no part in it.
+func (c *Client) never(ctx context.Context, region, alike string) (*router.Unplaced, error) {
+	kept := c.keptRegion(region)
+	if err := kept.turn.take(ctx); err != nil {
+		return nil, err
+	}
+	defer kept.turn.leave()
+	if kept.region == nil {
+		return nil, nil
+	}
+	known, ok := kept.region.never.Load(alike)
+	if !ok {
+		return nil, nil
+	}
+	index, err := c.nodesIndex(ctx, listNodes(region))
+	if err != nil || index != kept.index {
+		return nil, err
+	}
+	u := *known.(*router.Unplaced)
+	u.At = time.Now()
+	return &u, nil
+}
+
+// alike returns the same text for jobs that ask the same of nodes, and whose rules say so in
+// the same words.
+func alike(j router.Job, job *api.Job) string {
+	one := *job
+	one.Name, one.Meta, one.Payload, one.Status, one.SubmitTime, one.ModifyIndex, one.DispatchIdempotencyToken = nil, nil, nil, nil, nil, nil, nil
+	one.TaskGroups = slices.Clone(one.TaskGroups)
+	for i, g := range one.TaskGroups {
+		group := *g
+		group.Meta, group.Tasks = nil, slices.Clone(g.Tasks)
+		for k, t := range group.Tasks {
+			task := *t
+			task.Config, task.Env, task.Meta, task.Artifacts, task.Templates = nil, nil, nil, nil, nil
+			group.Tasks[k] = &task
+		}
+		one.TaskGroups[i] = &group
+	}
+	text, err := json.Marshal(one)
+	if err != nil {
+		panic(err) // it came as JSON
+	}
+	if j.Decision != nil {
+		return j.Demand(j.Decision) + string(text)
+	}
+	return string(text)
 }
 
 // whyPending says why Nomad does not process evaluations, as far as the token may know:

@@ -1,5 +1,6 @@
 // Everything works without this script. It keeps a page fresh: parts with the
-// attribute data-live and an id are replaced when the server tells of changes.
+// attribute data-live and an id are replaced when the server tells of changes, and soon while
+// something in them has data-soon.
 "use strict";
 (() => {
   const parts = () => [...document.querySelectorAll("[data-live][id]")];
@@ -57,6 +58,7 @@
       busy = false;
       stale(failed);
       if (failed) setTimeout(soon, again);
+      else if (unfinished()) soon();
     }
   }
   function soon() {
@@ -64,6 +66,8 @@
     // Not all who look ask at the same moment.
     due = setTimeout(refresh, Math.max(150 + 600 * Math.random(), last + pause - Date.now()));
   }
+  const unfinished = () => document.querySelector("[data-live] [data-soon]"); // the server is still at it
+  if (unfinished()) soon();
   if (parts().length > 0 && window.EventSource) {
     let source;
     const follow = () => {

@@ -1,0 +1,136 @@
+package capacity
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/nomad/api"
+
+	"switchyard/router"
+	"switchyard/router/nomadsim"
+	"switchyard/router/nomadsim/nomadtest"
+)
+
+// counted is a simulated Nomad whose requests are counted, and its client.
+func counted(t *testing.T, nodes []*api.Node) (c *Client, sim *nomadsim.Server, asked func() string) {
+	t.Helper()
+	sim = nomadsim.New(nomadsim.Config{Nodes: nodes})
+	t.Cleanup(sim.Close)
+	var lists, checks, reads, plans int
+	c = answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/v1/nodes" && r.URL.Query().Has("per_page"):
+			checks++
+		case r.URL.Path == "/v1/nodes":
+			lists++
+		case strings.HasPrefix(r.URL.Path, "/v1/node/"):
+			reads++
+		case strings.HasSuffix(r.URL.Path, "/plan"):
+			plans++
+		}
+		sim.ServeHTTP(w, r)
+	}))
+	return c, sim, func() string {
+		said := fmt.Sprintf("%d lists, %d checks, %d reads, %d plans", lists, checks, reads, plans)
+		lists, checks, reads, plans = 0, 0, 0, 0
+		return said
+	}
+}
+
+// Why a job can never have a node is found out once for all that ask the same, and again
+// when the nodes have changed; then those that changed are read again, and no others.
+func TestACrowdCostsOneListAndOnePlan(t *testing.T) {
+	nodes := nomadsim.LargeFleet(300) // nine of them are out of service, five of those run Linux
+	c, sim, asked := counted(t, nodes)
+	explain := func(i int, parts ...any) *router.Unplaced {
+		t.Helper()
+		r := nomadtest.Request(ask("linux", parts...).Placement)
+		r.Job.ID, r.Job.Try, r.Job.RunID = int64(i), 1, int64(i)
+		r.Runner = router.Runner{ID: r.Job.RunnerID(), JobID: r.Job.ID, Try: 1, Name: r.Job.RunnerID()}
+		r.ClaimToken = router.Secret(fmt.Sprint("token-", i))
+		if _, err := c.Start(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		u, err := c.Unplaced(t.Context(), placed(r, "linux"), r.Runner)
+		if err != nil || u == nil || !u.Never {
+			t.Fatalf("job %d: %+v, %v, want a reason why it never has a node", i, u, err)
+		}
+		return u
+	}
+	crowd := []any{pool("all"), linux, router.Constraint{Attribute: "${meta.zone}", Operator: "=", Value: "nowhere", From: "rule linux"}}
+	first := explain(1, crowd...)
+	if got, want := asked(), "1 lists, 0 checks, 9 reads, 1 plans"; got != want {
+		t.Errorf("the first one cost %s, want %s", got, want)
+	}
+	for i := range 10 {
+		again := explain(2+i, crowd...)
+		again.At = first.At
+		if diff := cmp.Diff(first, again); diff != "" {
+			t.Errorf("another one is told (-first +another):\n%s", diff)
+		}
+	}
+	if got, want := asked(), "0 lists, 10 checks, 0 reads, 0 plans"; got != want {
+		t.Errorf("ten more cost %s, want %s", got, want)
+	}
+	if other := explain(20, pool("all"), linux, coresOf(500)); strings.Contains(other.Text, "zone") {
+		t.Errorf("one that asks for something else is told %q", other.Text)
+	}
+	if got, want := asked(), "0 lists, 1 checks, 0 reads, 1 plans"; got != want {
+		t.Errorf("one that asks for something else cost %s, want %s", got, want)
+	}
+	if err := sim.FailNode(nodes[0].Name); err != nil {
+		t.Fatal(err)
+	}
+	if changed := explain(21, crowd...); changed.Evaluated != first.Evaluated-1 {
+		t.Errorf("after a node failed %d nodes are left of %d", changed.Evaluated, first.Evaluated)
+	}
+	if got, want := asked(), "1 lists, 2 checks, 1 reads, 1 plans"; got != want {
+		t.Errorf("after a node failed one cost %s, want %s", got, want)
+	}
+}
+
+// Nodes are listed only to say why some route has none.
+func TestASurveyListsNodesOnlyToExplain(t *testing.T) {
+	c, _, asked := counted(t, nomadsim.LargeFleet(300))
+	if got, err := c.Survey(t.Context(), []Route{ask("a", pool("ci")), ask("b", pool("ci"), arm)}); err != nil || got != nil {
+		t.Fatalf("Survey = %v, %v", got, err)
+	}
+	if got, want := asked(), "0 lists, 1 checks, 0 reads, 2 plans"; got != want {
+		t.Errorf("routes that all have nodes cost %s, want %s", got, want)
+	}
+	for _, routes := range [][]Route{{ask("a", in("osaka", "nowhere"), pool("ci"))}, {ask("a", pool("ci"), gpus(1))}} {
+		if got, err := c.Survey(t.Context(), routes); err != nil || len(got) != 1 {
+			t.Errorf("Survey = %v, %v, want one finding", got, err)
+		}
+	}
+	if got, want := asked(), "1 lists, 3 checks, 0 reads, 2 plans"; got != want {
+		t.Errorf("routes that do not cost %s, want %s", got, want)
+	}
+}
+
+// Nodes that no constraint tells apart share what constraints see of them; what is unique to
+// one stays its own.
+func TestNodesAlikeShareWhatIsKeptOfThem(t *testing.T) {
+	nodes := nomadsim.LargeFleet(12) // of which some are alike, such as the first three
+	h, known := keep(t, nodes...)
+	if n := len(known.kinds); n != 7 {
+		t.Errorf("%d nodes are of %d kinds, want 7", len(nodes), n)
+	}
+	last := nodes[len(nodes)-1] // it has GPUs
+	got := known.of[last.ID].node(h)
+	for what, diff := range map[string]string{
+		"attributes": cmp.Diff(last.Attributes, got.Attributes), "meta": cmp.Diff(last.Meta, got.Meta), "name": cmp.Diff(last.Name, got.Name),
+		"devices": cmp.Diff(last.NodeResources.Devices, got.NodeResources.Devices),
+	} {
+		if diff != "" {
+			t.Errorf("%s differ (-had +kept):\n%s", what, diff)
+		}
+	}
+	known.forget([]*host{h})
+	if len(known.of) != 1 || len(known.kinds) != 1 {
+		t.Errorf("of one node that is left, %d and %d kinds are kept", len(known.of), len(known.kinds))
+	}
+}
