@@ -54,7 +54,7 @@ type Server interface {
 	Close() error // called last
 
 	Job(ctx context.Context, id int64) (router.Job, error)
-	FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error)
+	SearchRunners(ctx context.Context, f router.RunnerFilter) (runners []router.Runner, from int64, err error)
 }
 
 // A Config is what a demo is made from. All of it is required.
@@ -264,7 +264,7 @@ func (f *fleet) clear(ctx context.Context, st Server) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	runners, err := st.FindRunners(ctx, router.RunnerFilter{Limit: 10_000})
+	runners, _, err := st.SearchRunners(ctx, router.RunnerFilter{Limit: 10_000})
 	if err != nil {
 		return // they are left over at worst
 	}

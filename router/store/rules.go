@@ -85,8 +85,11 @@ func (s *Store) RulesVersion(ctx context.Context, id int64) (router.KeptRules, e
 // Recent goes through the jobs of a scope that were received at since or later,
 // the newest first: by GitHub's ID, which grows. It reads as Reader.Jobs does.
 func (s *Store) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[Recorded, error] {
-	return recorded(0, func(before int64) ([]Recorded, error) {
-		f := router.JobFilter{Since: since, Within: within, Before: before, Limit: jobsPage}
-		return newest(s.asked.querier(ctx), scanRecorded, recordedColumns, func(r Recorded) int64 { return r.Job.ID }, f)
-	})
+	return func(yield func(Recorded, error) bool) {
+		s := search{q: s.asked.querier(ctx), f: router.JobFilter{Since: since, Within: within, Limit: jobsPage}}
+		recorded(0, func(before int64) ([]Recorded, error) {
+			s.f.Before = before
+			return newest(&s, scanRecorded, recordedColumns, func(r Recorded) int64 { return r.Job.ID })
+		})(yield)
+	}
 }

@@ -46,6 +46,7 @@ type listView struct {
 	States []option
 	Newest string   // where the first page is; "": this is it
 	Older  string   // where the next page is; "": this is the last
+	Partly bool     // the page has fewer than it may, as not all was searched
 	Since  []option // links
 	Any    bool     // something is filtered
 	now    time.Time
@@ -160,6 +161,7 @@ func (s *console) jobsPage(req *http.Request) (any, error) {
 	l, err := s.api.Jobs(req.Context(), withLimit(q))
 	waiting := commas([]router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched})
 	v, err := newList("/jobs", q, router.JobStates, []option{{waiting, "waiting", false}}, l.NextCursor, err, s.config.Now())
+	v.Partly = v.Older != "" && strconv.Itoa(len(l.Jobs)) != withLimit(q).Get("limit")
 	return jobsView{v, l.Jobs}, err
 }
 
@@ -173,6 +175,7 @@ func (s *console) runnersPage(req *http.Request) (any, error) {
 	l, err := s.api.Runners(req.Context(), withLimit(q))
 	live := commas([]router.RunnerState{router.RunnerDispatched, router.RunnerClaimed, router.RunnerOnline, router.RunnerBusy})
 	v, err := newList("/runners", q, router.RunnerStates, []option{{live, "live", false}}, l.NextCursor, err, s.config.Now())
+	v.Partly = v.Older != "" && strconv.Itoa(len(l.Runners)) != withLimit(q).Get("limit")
 	return runnersView{v, l.Runners}, err
 }
 

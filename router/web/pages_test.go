@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,7 @@ import (
 	"switchyard/router/store/storetest"
 	"switchyard/router/telemetry"
 	"switchyard/router/web"
+	"switchyard/router/web/api"
 	"switchyard/rules"
 )
 
@@ -144,6 +146,28 @@ func TestJobsAreFilteredByAForm(t *testing.T) {
 	s.wantText("/jobs?since=yesterday", http.StatusBadRequest, `role="alert">since &#34;yesterday&#34;: want a time such as`, `value="yesterday"`)
 	s.wantText("/runners?state=dispatched", http.StatusOK, "gha-1-1", `href="/jobs/1"`)
 	s.wantText("/runners?state=lost", http.StatusOK, "No runner is in that state")
+}
+
+// partly is a database that looked at some of the history, and found nothing.
+type partly struct{ api.Database }
+
+func (partly) SearchJobs(context.Context, router.JobFilter) ([]router.Job, int64, error) {
+	return nil, 77, nil
+}
+
+func (partly) SearchRunners(context.Context, router.RunnerFilter) ([]router.Runner, int64, error) {
+	return nil, 77, nil
+}
+
+func TestASearchThatLookedAtAPartSaysSo(t *testing.T) {
+	s := serve(t, func(c *web.Config) { c.Database = partly{c.Database} })
+	s.wantText("/jobs?rule=linux", http.StatusOK, "No job matches", `Older jobs were not searched yet. <a href="/jobs?cursor=77&amp;rule=linux">Search on</a>`)
+	s.wantText("/runners?state=lost", http.StatusOK, `Older runners were not searched yet. <a href="/runners?cursor=77-0&amp;state=lost">Search on</a>`)
+	s.wantText(api.Prefix+"/jobs?rule=linux", http.StatusOK, `"jobs":[],"next_cursor":"77"`)
+	s.wantText(api.Prefix+"/runners?state=lost", http.StatusOK, `"runners":[],"next_cursor":"77-0"`)
+	if body := serve(t).get("/jobs?rule=linux", http.StatusOK); strings.Contains(body, "not searched yet") {
+		t.Error("a search that looked at all says otherwise")
+	}
 }
 
 func TestAJobsPageHasItsLifeAndItsFunnel(t *testing.T) {

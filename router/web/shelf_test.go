@@ -22,9 +22,9 @@ type counting struct {
 	finds atomic.Int32
 }
 
-func (b *counting) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
+func (b *counting) SearchJobs(ctx context.Context, f router.JobFilter) ([]router.Job, int64, error) {
 	b.finds.Add(1)
-	return b.Store.FindJobs(ctx, f)
+	return b.Store.SearchJobs(ctx, f)
 }
 
 // While clients follow the stream, all open pages are answered by one search of the

@@ -24,9 +24,9 @@ type slow struct {
 	now, all int // questions that are being answered, and the most at once
 }
 
-func (b *slow) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error) {
+func (b *slow) SearchJobs(ctx context.Context, f router.JobFilter) ([]router.Job, int64, error) {
 	if f.Owner != "slow" {
-		return nil, nil
+		return nil, 0, nil
 	}
 	b.mu.Lock()
 	b.now++
@@ -36,7 +36,7 @@ func (b *slow) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, 
 	b.mu.Lock()
 	b.now--
 	b.mu.Unlock()
-	return nil, ctx.Err()
+	return nil, 0, ctx.Err()
 }
 
 // manyAndOne are two principals with a token each.

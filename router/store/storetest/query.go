@@ -142,7 +142,7 @@ var queryTests = []test{
 					page.Within = router.Scope{"ACME/web", "acme/*", "beta/*"}
 				}
 				return func() (ids []string) {
-					runners, err := f.FindRunners(f.ctx(), page)
+					runners, _, err := f.SearchRunners(f.ctx(), page)
 					f.must(err)
 					for _, r := range runners {
 						ids, page.BeforeJob, page.BeforeTry = append(ids, r.ID), r.JobID, r.Try

@@ -79,7 +79,13 @@ type Cluster interface {
 // A Database is what the API and the console read; *store.Store and *store.Reader are ones.
 type Database interface {
 	FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error)
-	FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error)
+
+	// SearchJobs finds the newest jobs of a filter, and SearchRunners runners, without
+	// looking at all that there are: if from is not 0, only those of jobs with the ID from and
+	// higher ones were looked at.
+	SearchJobs(ctx context.Context, f router.JobFilter) (jobs []router.Job, from int64, err error)
+	SearchRunners(ctx context.Context, f router.RunnerFilter) (runners []router.Runner, from int64, err error)
+
 	Job(ctx context.Context, id int64) (router.Job, error)
 	Runner(ctx context.Context, id string) (router.Runner, error)
 	Runners(ctx context.Context, jobID int64) ([]router.Runner, error)

@@ -54,7 +54,7 @@ type Job struct {
 // A JobList is a page of jobs, newest first.
 type JobList struct {
 	Jobs       []Job  `json:"jobs"`
-	NextCursor string `json:"next_cursor"` // cursor of the next page; "": this is the last
+	NextCursor string `json:"next_cursor"` // cursor of the next page, however many jobs this one has; "": this is the last
 }
 
 // JobOf returns a job as the API shows it.
@@ -107,11 +107,14 @@ func ListJobs(ctx context.Context, database Database, scope router.Scope, params
 	if err := p.End(); err != nil {
 		return JobList{}, err
 	}
-	jobs, err := database.FindJobs(ctx, f)
+	jobs, from, err := database.SearchJobs(ctx, f)
 	if err != nil {
 		return JobList{}, err
 	}
 	shown, next := page(jobs, f.Limit-1, JobOf, func(j router.Job) string { return strconv.FormatInt(j.ID, 10) })
+	if next == "" && from != 0 {
+		next = strconv.FormatInt(from, 10)
+	}
 	return JobList{shown, next}, nil
 }
 

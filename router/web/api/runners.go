@@ -47,7 +47,7 @@ func (r Runner) Shown() string {
 // A RunnerList is a page of runners, newest first.
 type RunnerList struct {
 	Runners    []Runner `json:"runners"`
-	NextCursor string   `json:"next_cursor"` // cursor of the next page; "": this is the last
+	NextCursor string   `json:"next_cursor"` // cursor of the next page, however many runners this one has; "": this is the last
 }
 
 func runnerOf(r router.Runner) Runner {
@@ -77,11 +77,14 @@ func ListRunners(ctx context.Context, database Database, scope router.Scope, par
 	if err := p.End(); err != nil {
 		return RunnerList{}, err
 	}
-	runners, err := database.FindRunners(ctx, f)
+	runners, from, err := database.SearchRunners(ctx, f)
 	if err != nil {
 		return RunnerList{}, err
 	}
 	shown, next := page(runners, f.Limit-1, runnerOf, func(r router.Runner) string { return fmt.Sprintf("%d-%d", r.JobID, r.Try) })
+	if next == "" && from != 0 {
+		next = fmt.Sprintf("%d-0", from)
+	}
 	return RunnerList{shown, next}, nil
 }
 

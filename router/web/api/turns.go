@@ -176,8 +176,26 @@ func (b inTurn) FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job,
 	return ask(ctx, b, func(ctx context.Context) ([]router.Job, error) { return b.database.FindJobs(ctx, f) })
 }
 
-func (b inTurn) FindRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, error) {
-	return ask(ctx, b, func(ctx context.Context) ([]router.Runner, error) { return b.database.FindRunners(ctx, f) })
+// A searched is what a search found, and from which ID on it looked.
+type searched[T any] struct {
+	found []T
+	from  int64
+}
+
+func (b inTurn) SearchJobs(ctx context.Context, f router.JobFilter) ([]router.Job, int64, error) {
+	s, err := ask(ctx, b, func(ctx context.Context) (s searched[router.Job], err error) {
+		s.found, s.from, err = b.database.SearchJobs(ctx, f)
+		return s, err
+	})
+	return s.found, s.from, err
+}
+
+func (b inTurn) SearchRunners(ctx context.Context, f router.RunnerFilter) ([]router.Runner, int64, error) {
+	s, err := ask(ctx, b, func(ctx context.Context) (s searched[router.Runner], err error) {
+		s.found, s.from, err = b.database.SearchRunners(ctx, f)
+		return s, err
+	})
+	return s.found, s.from, err
 }
 
 func (b inTurn) Job(ctx context.Context, id int64) (router.Job, error) {

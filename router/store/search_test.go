@@ -1,0 +1,95 @@
+package store_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/store/storetest"
+)
+
+// A search ends, however long the history, and the pages together have all that there is.
+func TestASearchLooksAtSoMuchAtATime(t *testing.T) {
+	const jobs = 25_000
+	path := filepath.Join(t.TempDir(), "x.db")
+	storetest.Create(t, path)
+	end := time.Now()
+	storetest.History(t, path, jobs, 30*24*time.Hour, end)
+	s := storetest.Open(t, path)
+	defer s.Close()
+	every, err := s.FindJobs(t.Context(), router.JobFilter{Limit: jobs})
+	must(t, err)
+	team := router.Scope{fmt.Sprintf("owner-%d/*", storetest.HistoryOwners)}
+
+	for _, tt := range []struct {
+		name  string
+		f     router.JobFilter
+		bound bool // the first page does not look at all
+	}{
+		{"two that many have", router.JobFilter{Label: "linux", Rule: "h0"}, true},
+		{"what many and what few have", router.JobFilter{Label: "linux", Rule: "h3"}, false},
+		{"what nobody has", router.JobFilter{Label: "linux", Owner: "nobody"}, false},
+		{"one that many have", router.JobFilter{Label: "team-7"}, false},
+		{"few by a time", router.JobFilter{Label: "linux", Since: end.Add(-time.Hour)}, false},
+		{"many by a time", router.JobFilter{Owner: "owner-0", Since: end.AddDate(0, 0, -20), Until: end.AddDate(0, 0, -17)}, false},
+		{"before a time", router.JobFilter{Until: end.AddDate(0, 0, -29)}, false},
+		{"a state of many", router.JobFilter{States: []router.JobState{router.Completed}, Label: "linux", Rule: "h0"}, true},
+		{"of a team", router.JobFilter{Within: team, States: []router.JobState{router.Completed}, Label: "linux"}, false},
+		{"causes", router.JobFilter{Causes: []router.Cause{router.CauseRunnerEnded}, Label: "linux", Rule: "h0"}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.f.Limit = jobs
+			var want []router.Job
+			for _, j := range every {
+				if has(tt.f, j) {
+					want = append(want, j)
+				}
+			}
+			var found []router.Job
+			for pages := 1; ; pages++ {
+				some, from, err := s.SearchJobs(t.Context(), tt.f)
+				must(t, err)
+				found = append(found, some...)
+				if pages == 1 && (from != 0) != tt.bound {
+					t.Errorf("the first page looks from job %d on", from)
+				}
+				if from == 0 {
+					break
+				}
+				tt.f.Before = from
+			}
+			if ids(found) != ids(want) {
+				t.Errorf("%d jobs, want %d", len(found), len(want))
+			}
+		})
+	}
+	for name, f := range map[string]router.RunnerFilter{
+		"none of a team":      {Within: team},
+		"none lost of a team": {Within: team, States: []router.RunnerState{router.RunnerLost}},
+		"lost of an owner":    {Within: router.Scope{"owner-0/*"}, States: []router.RunnerState{router.RunnerLost}},
+	} {
+		f.Limit = jobs
+		runners, from, err := s.SearchRunners(t.Context(), f)
+		if err != nil || from != 0 || (len(runners) > 0) != (name == "lost of an owner") {
+			t.Errorf("%s: %d runners from %d on, %v", name, len(runners), from, err)
+		}
+	}
+}
+
+// has reports whether a filter selects a job of storetest.History.
+func has(f router.JobFilter, j router.Job) bool {
+	return (f.Label == "" || slices.Contains(j.Labels, f.Label)) && (f.Rule == "" || j.Decision != nil && j.Decision.Rule == f.Rule) &&
+		(f.Owner == "" || j.Repo.Owner == f.Owner) && !j.ReceivedAt.Before(f.Since) && (f.Until.IsZero() || j.ReceivedAt.Before(f.Until)) &&
+		(f.States == nil || slices.Contains(f.States, j.State)) && (f.Causes == nil || slices.Contains(f.Causes, j.Cause)) && f.Within.Has(j.Repo)
+}
+
+func ids(jobs []router.Job) string {
+	var all []int64
+	for _, j := range jobs {
+		all = append(all, j.ID)
+	}
+	return fmt.Sprint(all)
+}
