@@ -165,3 +165,14 @@ const NameSuffix = 6
 func IsNameOf(name, runnerID string) bool {
 	return name == runnerID || strings.HasPrefix(name, runnerID+"-")
 }
+
+// RunnerNamed returns the ID of the runner that a name on GitHub is one of, as IsNameOf
+// would report; "" if it is that of no runner of ours.
+func RunnerNamed(name string) string {
+	parts := strings.SplitN(name, "-", 4)
+	id := strings.Join(parts[:min(len(parts), 3)], "-")
+	if _, _, ok := ParseRunnerID(id); !ok {
+		return ""
+	}
+	return id
+}

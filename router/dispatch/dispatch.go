@@ -297,6 +297,9 @@ func (di *Dispatcher) send(ctx context.Context, s sending) {
 // register does the work of send. Its errors are the store's.
 func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decision) error {
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule)
+	if found, ok := di.Runners.Adopted(j.RunnerID()); ok {
+		return di.registered(ctx, j, router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try}, di.Now(), found, d)
+	}
 	own := !di.Nomad.Claims(j.Placement(d))
 	var later *router.RetryAtError
 	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
@@ -354,11 +357,19 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 			return di.retry(ctx, j.ID, router.CauseGitHub, at, fmt.Sprintf("Nomad already has its runner %s, and GitHub has not said yet whether that is registered: %v", r.ID, err), d)
 		}
 	}
+	if err := di.registered(ctx, j, r, began, started, d); err != nil {
+		di.tokens.keep(r.ID, token)
+		return err
+	}
+	return nil
+}
+
+// registered records that Nomad has a job's runner. Its error is the store's.
+func (di *Dispatcher) registered(ctx context.Context, j router.Job, r router.Runner, began time.Time, started router.Started, d *rules.Decision) error {
 	r.NomadJob, r.NomadAt = started.NomadJob, started.At
-	storeCtx, cancel = context.WithTimeout(ctx, router.StoreTimeout)
+	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
 	if err := di.Store.Dispatched(storeCtx, r, started.ClaimToken.Hash(), d, di.Now()); err != nil {
-		di.tokens.keep(r.ID, token)
 		return fmt.Errorf("record runner %s: %w", r.ID, err)
 	}
 	if started.Existed {
@@ -370,7 +381,7 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 	if j.Cause == router.CauseRefused { // Nomad accepts this one now, so it may accept the others
 		di.retryNow(ctx, router.CauseRefused, -1)
 	}
-	log.Info("job dispatched", "nomad_job", r.NomadJob, "existed", started.Existed, "took", di.Now().Sub(began))
+	di.Log.Info("job dispatched", "job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.NomadJob, "existed", started.Existed, "took", di.Now().Sub(began))
 	return nil
 }
 

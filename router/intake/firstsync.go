@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"switchyard/router"
 )
 
 const firstWait = 5 * time.Second // for what an earlier database knew
@@ -12,19 +14,20 @@ const firstWait = 5 * time.Second // for what an earlier database knew
 // The zero value is not due. It is safe for concurrent use.
 type FirstSync struct {
 	mu       sync.Mutex
-	settling bool          // until the first comparison with Nomad after the sync
-	passed   chan struct{} // closed after the first comparison with Nomad; nil: nobody waits for that
-	done     bool          // the sync is over, and the next comparison is the last to wait for
+	settling bool              // until the first comparison with Nomad after the sync
+	listed   chan struct{}     // closed when the runners on Nomad are known; nil: nobody waits for that
+	jobs     []router.NomadJob // of Listed
+	done     bool              // the sync is over, and the next comparison is the last to wait for
 }
 
-// Begin says that a full sync is due. With start, jobs wait for the first comparison with
-// Nomad.
+// Begin says that a full sync is due. With start, jobs wait until the runners on Nomad
+// are known.
 func (e *FirstSync) Begin(start bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.settling, e.done = true, false
 	if start {
-		e.passed = make(chan struct{})
+		e.listed = make(chan struct{})
 	}
 }
 
@@ -50,29 +53,50 @@ func (e *FirstSync) Settling() bool {
 	return e.settling
 }
 
-// Compared says that the database was compared with Nomad.
-func (e *FirstSync) Compared() {
+// Listed says that those runners of a listing that the database lacks have been noted, so
+// that no other is started for their jobs. It ends Wait.
+func (e *FirstSync) Listed(jobs []router.NomadJob) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.passed != nil {
-		select {
-		case <-e.passed:
-		default:
-			close(e.passed)
-		}
+	if e.listed == nil {
+		return
 	}
+	select {
+	case <-e.listed:
+	default:
+		e.jobs = jobs
+		close(e.listed)
+	}
+}
+
+// Jobs returns the listing of the first Listed, once, for which it waits a few seconds; nil:
+// there is none.
+func (e *FirstSync) Jobs(ctx context.Context) (jobs []router.NomadJob) {
+	e.Wait(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	jobs, e.jobs = e.jobs, nil
+	return jobs
+}
+
+// Compared says that the database was compared with Nomad.
+func (e *FirstSync) Compared() {
+	e.Listed(nil)
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.done {
 		e.settling = false
 	}
 }
 
-// Wait waits for the first comparison, but only for a few seconds, because Nomad may be down.
+// Wait waits until the runners on Nomad are known, but only for a few seconds, because Nomad
+// may be down.
 func (e *FirstSync) Wait(ctx context.Context) {
-	if e.passed == nil {
+	if e.listed == nil {
 		return
 	}
 	select {
-	case <-e.passed:
+	case <-e.listed:
 	case <-ctx.Done():
 	case <-time.After(firstWait):
 	}

@@ -142,6 +142,7 @@ func (sy *Syncer) Full(ctx context.Context, within func(router.Repo) bool) {
 	}
 	if err == nil && ctx.Err() == nil {
 		err = sy.Store.SetMark(ctx, FirstSyncMark, "done")
+		sy.Compare.At(sy.Now()) // runners on Nomad whose jobs are not known by now are those of jobs that ended
 	}
 	if err != nil && ctx.Err() == nil {
 		sy.Log.Error("cannot sync with github", "err", err, "fix", router.StoreFix(err))
@@ -240,10 +241,13 @@ func (sy *Syncer) repositories(ctx context.Context) (repos []router.Repo, err er
 		}
 		return nil
 	}
-	jobs, _, nomadErr := sy.Nomad.Jobs(ctx)
 	var errs []error
-	if nomadErr != nil {
-		errs = append(errs, fmt.Errorf("list Nomad's runners: %w", nomadErr))
+	jobs := sy.First.Jobs(ctx)
+	if jobs == nil {
+		var err error
+		if jobs, _, err = sy.Nomad.Jobs(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("list Nomad's runners: %w", err))
+		}
 	}
 	for _, j := range jobs { // first, because jobs wait for their runners
 		if j.Status != "dead" {

@@ -4,25 +4,35 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/url"
 
 	"switchyard/jobspecs"
 	"switchyard/router"
 )
 
 // ClaimOf implements router.Nomad. It needs read-job.
-func (c *Client) ClaimOf(ctx context.Context, j router.NomadJob) (url string, token router.Secret, own bool, err error) {
+func (c *Client) ClaimOf(ctx context.Context, j router.NomadJob) (claimURL string, token router.Secret, own bool, err error) {
 	at := Scope(j.At)
-	job, _, err := c.api.Jobs().Info(j.ID, at.Read(ctx))
+	body, err := c.api.Raw().Response("/v1/job/"+url.PathEscape(j.ID), at.Read(ctx))
 	if Status(err) == http.StatusNotFound {
 		return "", "", false, router.ErrNotFound
 	}
 	if err != nil {
 		return "", "", false, ReadJob(j.ID, at).Classify(err)
 	}
-	text, err := json.Marshal(job)
+	defer body.Close()
+	text, err := io.ReadAll(&bounded{from: body, left: maxStub})
+	var job struct { // of the whole job, only that
+		Dispatched bool
+		Meta       map[string]string
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &job)
+	}
 	if err != nil {
-		return "", "", false, fmt.Errorf("encode job %s: %w", j.ID, err)
+		return "", "", false, fmt.Errorf("%s: read Nomad's answer: %w", ReadJob(j.ID, at), err)
 	}
 	own = job.Dispatched || job.Meta[metaRegistration] == ownRegistration || !jobspecs.Claims(text)
 	return job.Meta[MetaClaimURL], router.Secret(job.Meta[MetaClaimToken]), own, nil

@@ -30,7 +30,7 @@ const (
 
 	maxStreams = 20       // of events, where a token may not follow all namespaces at once
 	maxBatch   = 64 << 20 // bytes of the events of one change
-	maxStub    = 8 << 20  // bytes of one job in a listing; its meta may have megabytes
+	maxStub    = 8 << 20  // bytes of one job; its meta may have megabytes
 	maxEnd     = 300      // characters of how an allocation ended
 )
 

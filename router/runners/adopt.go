@@ -11,13 +11,14 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"switchyard/router"
 	"switchyard/router/intake"
 	"switchyard/rules"
 )
 
 const (
-	maxAdopt   = 1000   // unknown runners handled in one pass
 	maxForeign = 10_000 // remembered
 	rosterKept = 30 * time.Second
 )
@@ -34,34 +35,50 @@ type adopter struct {
 
 // adopt records the runners that Nomad has and the database does not, as is the case after
 // the database was deleted. It takes only those of this router, by the address at which
-// they claim, because two routers may share a Nomad. Runners that had ended and that Nomad
-// runs all the same are live again. more is true when some must be tried again soon.
+// they claim, because two routers may share a Nomad. Those of jobs that the first sync may
+// still find are left until then, or until their job is dispatched. Runners that had ended
+// and that Nomad runs all the same are live again; more is true when there are some.
 func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []router.NomadJob) (more bool, err error) {
-	orphans := map[int64]router.NomadJob{}
-	defer func() { a.orphans.set(orphans) }()
 	known := make(map[string]bool, len(live))
 	for i := range live {
 		known[live[i].ID] = true
 	}
 	unknown := map[string][]router.NomadJob{} // several when the ID is also used in other namespaces
-	var ids []string
 	for _, j := range jobs {
-		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !a.isForeign(j) && len(ids) < maxAdopt {
+		if j.Status != "dead" && !j.Stopped && !known[j.RunnerID] && !a.isForeign(j) {
 			unknown[j.RunnerID] = append(unknown[j.RunnerID], j)
-			ids = append(ids, j.RunnerID)
 		}
 	}
-	if len(ids) == 0 {
-		return false, nil
+	ids := slices.Sorted(maps.Keys(unknown))
+	var strangers map[string]bool
+	if len(ids) > 0 {
+		if strangers, err = a.r.Store.UnknownRunners(ctx, ids); err != nil {
+			return false, err
+		}
 	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	strangers, err := a.r.Store.UnknownRunners(ctx, ids)
-	if err != nil {
-		return false, err
+	var ended []router.NomadJob // the listing may be older than the end of some
+	of := map[int64][]router.NomadJob{}
+	var jobKnown, jobUnknown []int64
+	for _, id := range ids {
+		hasJob, stranger := strangers[id]
+		if !stranger {
+			ended = append(ended, unknown[id]...)
+			continue
+		}
+		jobID, _, _ := router.ParseRunnerID(id)
+		switch {
+		case of[jobID] != nil:
+		case hasJob:
+			jobKnown = append(jobKnown, jobID)
+		default:
+			jobUnknown = append(jobUnknown, jobID)
+		}
+		of[jobID] = append(of[jobID], unknown[id]...)
 	}
-	if len(strangers) < len(ids) { // the listing may be older than the end of some
-		revived, err := a.r.Store.ClearEnded(ctx, slices.Concat(slices.Collect(maps.Values(unknown))...), a.r.Now().Add(-settling), a.r.Now())
+	a.orphans.set(of)
+	a.r.First.Listed(jobs)
+	if len(ended) > 0 {
+		revived, err := a.r.Store.ClearEnded(ctx, ended, a.r.Now().Add(-settling), a.r.Now())
 		if err != nil {
 			return false, err
 		}
@@ -69,29 +86,49 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 			a.r.Log.Warn("nomad runs runners again that had ended, as it does after it lost their nodes; they are stopped", "runners", revived)
 		}
 	}
-	full := map[int64]bool{} // instances that take no more for now
-	for _, id := range strangers {
-		jobID, _, known := router.ParseRunnerID(id)
-		in := router.InstanceOf(jobID)
-		for _, j := range unknown[id] {
-			if full[in] {
-				continue // it would be the same for this one
-			}
-			switch done, err := a.adoptOne(ctx, j); {
-			case ctx.Err() != nil:
-				return false, ctx.Err()
-			case err != nil:
-				a.r.Log.Throttled(slog.LevelWarn, "", "cannot adopt a runner that was found on Nomad; the next sweep tries again", "nomad_job", j.ID, "err", err)
-				full[in] = errors.As(err, new(*router.RetryAtError))
-			case !done:
-				more = true
-				if known {
-					orphans[jobID] = j // the newest of them comes last
-				}
-			}
+	if len(jobUnknown) > 0 {
+		mark, err := a.r.Store.Mark(ctx, intake.FirstSyncMark)
+		if err != nil {
+			return false, err
+		}
+		if mark == "done" {
+			jobKnown = append(jobKnown, jobUnknown...)
 		}
 	}
-	return more, nil
+	return more, a.adoptAll(ctx, jobKnown)
+}
+
+// adoptAll adopts the orphans of jobs, a few at a time, so that they hold up nobody. Those
+// that cannot be adopted are left to the next sweep. Its error is that of ctx.
+func (a *adopter) adoptAll(ctx context.Context, jobs []int64) error {
+	var full sync.Map // the instances that take no more for now: it would be the same for others
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(passCallers)
+	for _, jobID := range jobs {
+		g.Go(func() error {
+			for _, n := range a.orphans.take(jobID) {
+				if _, is := full.Load(router.InstanceOf(jobID)); is {
+					break
+				}
+				err := a.adoptOne(ctx, n, nil)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if errors.As(err, new(*router.RetryAtError)) {
+					full.Store(router.InstanceOf(jobID), true)
+				}
+				a.warn(n, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (a *adopter) warn(n router.NomadJob, err error) {
+	if err != nil {
+		a.r.Log.Throttled(slog.LevelWarn, "", "cannot adopt a runner that was found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
+	}
 }
 
 func (a *adopter) isForeign(j router.NomadJob) bool {
@@ -100,53 +137,75 @@ func (a *adopter) isForeign(j router.NomadJob) bool {
 	return a.foreign[nomadKey{j.ID, j.At.Namespace}]
 }
 
-// orphans are the runners on Nomad whose jobs are not known yet, by job. The zero value is
-// empty. It is safe for concurrent use.
+// orphans are the runners on Nomad that the database does not have yet, by job, and those
+// that it has since. The zero value is empty. It is safe for concurrent use.
 type orphans struct {
-	mu   sync.Mutex
-	jobs map[int64]router.NomadJob
+	mu      sync.Mutex
+	jobs    map[int64][]router.NomadJob
+	adopted map[string]router.Started // by runner ID, for dispatch
 }
 
-func (o *orphans) set(jobs map[int64]router.NomadJob) {
+func (o *orphans) set(jobs map[int64][]router.NomadJob) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.jobs = jobs
+	o.jobs, o.adopted = jobs, map[string]router.Started{}
 }
 
-// take returns the runner of a job that has become known.
-func (o *orphans) take(jobID int64) (n router.NomadJob, ok bool) {
+// take returns the runners of a job that has become known.
+func (o *orphans) take(jobID int64) []router.NomadJob {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	n, ok = o.jobs[jobID]
+	list := o.jobs[jobID]
 	delete(o.jobs, jobID)
-	return n, ok
+	return list
+}
+
+func (o *orphans) add(runnerID string, s router.Started) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.adopted[runnerID] = s
+}
+
+func (o *orphans) takeAdopted(runnerID string) (s router.Started, ok bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s, ok = o.adopted[runnerID]
+	delete(o.adopted, runnerID)
+	return s, ok
 }
 
 // Adopt does what Runners.Adopt says.
 func (a *adopter) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
-	n, ok := a.orphans.take(j.ID)
-	if !ok {
-		return j, nil
+	later := false
+	for _, n := range a.orphans.take(j.ID) {
+		err := a.adoptOne(ctx, n, &j) // if it fails and is of this try, Nomad says so
+		a.warn(n, err)
+		_, try, _ := router.ParseRunnerID(n.RunnerID)
+		later = later || err == nil && try > j.Try
 	}
-	if _, err := a.adoptOne(ctx, n); err != nil {
-		a.r.Log.Throttled(slog.LevelWarn, "", "cannot adopt a runner that was found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
-		return j, nil // if it is of this try, Nomad says so
+	if !later {
+		return j, nil
 	}
 	return a.r.Store.Job(ctx, j.ID)
 }
 
-// adoptOne adopts one runner, or records that it is foreign. done is false when it must be
-// tried again.
-func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, err error) {
+// adoptOne adopts one runner, or records that it is foreign. j is its job; nil: it is read.
+func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job) error {
 	jobID, try, ok := router.ParseRunnerID(n.RunnerID)
+	if j == nil {
+		read, err := a.r.Store.Job(ctx, jobID)
+		if err != nil && !errors.Is(err, router.ErrNotFound) {
+			return err
+		}
+		if err == nil {
+			j = &read
+		}
+	}
 	// A job that is dispatched as it is has no more of ours than it declares:
 	// whose runner it is shows when its job is known.
 	parent, _, dispatched := strings.Cut(n.ID, "/dispatch-")
-	if dispatched && ok && n.JobID == 0 {
-		if _, err := a.r.Store.Job(ctx, jobID); errors.Is(err, router.ErrNotFound) {
-			mark, err := a.r.Store.Mark(ctx, intake.FirstSyncMark)
-			return mark == "done", err
-		}
+	if dispatched && ok && n.JobID == 0 && j == nil {
+		return nil
 	}
 	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
@@ -154,51 +213,53 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, e
 	unmarked := own && dispatched && url == "" && token == ""
 	switch {
 	case errors.Is(err, router.ErrNotFound):
-		return true, nil
+		return nil
 	case err != nil:
-		return false, err
+		return err
 	case unmarked && ok:
 		token = router.NewClaimToken() // nobody has it
 	case !ok || url != a.r.PublicURL+router.ClaimPath || token == "":
 		a.ignore(n, "another router started it, or this one at another address")
-		return true, nil
+		return nil
 	}
-	j, err := a.r.Store.Job(ctx, jobID)
-	if errors.Is(err, router.ErrNotFound) {
-		if done, err = a.recordEndedJob(ctx, n, jobID); err == nil && done {
-			j, err = a.r.Store.Job(ctx, jobID)
-		} else {
-			return false, err
+	if j == nil {
+		if err := a.recordEndedJob(ctx, n, jobID); err != nil {
+			return err
 		}
-	}
-	if err != nil {
-		return false, err
+		read, err := a.r.Store.Job(ctx, jobID)
+		if err != nil {
+			return err
+		}
+		j = &read
 	}
 
 	r := router.Runner{ID: n.RunnerID, JobID: jobID, Try: try, State: router.RunnerDispatched, Name: n.RunnerID, NomadJob: n.ID, NomadAt: n.At, Own: own}
 	d := j.Decision
 	if d == nil {
-		decided, err := a.r.Decider.Decide(ctx, j)
+		decided, err := a.r.Decider.Decide(ctx, *j)
 		if err != nil {
-			return false, fmt.Errorf("ask GitHub what started the run: %w", err)
+			return fmt.Errorf("ask GitHub what started the run: %w", err)
 		}
 		d = &decided
 	}
 	if unmarked && (d.Outcome != rules.Routed || d.Dispatch != parent) {
 		a.ignore(n, "the rules dispatch no such job for it")
-		return true, nil
+		return nil
 	}
 	switch home, err := a.inItsNamespace(nomadCtx, n, d); {
 	case err != nil:
-		return false, err
+		return err
 	case !home:
 		a.ignore(n, "the rules start no runner of its job in that namespace")
-		return true, nil
+		return nil
+	}
+	if d.Outcome == rules.Routed {
+		r.Fit = j.Fit(d)
 	}
 	if !own {
 		at := router.TargetOf(j.Repo, d.Runner)
 		if err := a.Recognize(ctx, &r, at); err != nil {
-			return false, err
+			return err
 		}
 		if d.Runner.Registration == "token" {
 			r.Target = at // it may be about to register itself, by its name
@@ -215,14 +276,18 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob) (done bool, e
 	defer cancelStore()
 	ok, err = a.r.Store.Adopt(storeCtx, r, token.Hash(), a.r.Now())
 	if err != nil {
-		return false, fmt.Errorf("record runner %s: %w", r.ID, err)
+		return fmt.Errorf("record runner %s: %w", r.ID, err)
 	}
-	if ok {
-		a.r.Log.Info("adopted a runner that only Nomad had", "job_id", jobID, "nomad_job", n.ID, "state", string(r.State))
+	if !ok {
+		return nil
+	}
+	a.r.Log.Info("adopted a runner that only Nomad had", "job_id", jobID, "nomad_job", n.ID, "state", string(r.State))
+	a.orphans.add(r.ID, router.Started{NomadJob: n.ID, At: n.At, ClaimToken: token, Existed: true})
+	if try != j.Try || j.State != router.Queued && j.State != router.Retrying { // else its job has it now
 		a.r.Due.Give()
 		a.r.Leftover.Of(jobID)
 	}
-	return true, nil
+	return nil
 }
 
 // ignore leaves a Nomad job alone from now on that has the ID of a runner.
@@ -263,7 +328,7 @@ func (a *adopter) inItsNamespace(ctx context.Context, n router.NomadJob, d *rout
 
 // Recognize does what Runners.Recognize says.
 func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Target) error {
-	list, err := a.rosters.get(at, a.r.Now(), func() ([]router.GitHubRunner, error) {
+	known, err := a.rosters.get(at, a.r.Now(), func() ([]router.GitHubRunner, error) {
 		ctx, cancel := context.WithTimeout(ctx, router.ListTimeout)
 		defer cancel()
 		list, err := a.r.GitHub.Runners(ctx, at)
@@ -275,9 +340,9 @@ func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Tar
 	if err != nil {
 		return fmt.Errorf("list the runners of %s on GitHub: %w", at.Owner, err)
 	}
-	if i := slices.IndexFunc(list, func(g router.GitHubRunner) bool { return router.IsNameOf(g.Name, r.ID) }); i >= 0 {
-		r.State, r.Name, r.GitHubID, r.Target = router.RunnerOnline, list[i].Name, list[i].ID, at
-		if list[i].Busy {
+	if g, ok := known[r.ID]; ok {
+		r.State, r.Name, r.GitHubID, r.Target = router.RunnerOnline, g.Name, g.ID, at
+		if g.Busy {
 			r.State = router.RunnerBusy
 		}
 	}
@@ -293,15 +358,15 @@ type rosters struct {
 }
 
 type roster struct {
-	list []router.GitHubRunner
-	at   time.Time
+	runners map[string]router.GitHubRunner // those of ours, by the runner's ID
+	at      time.Time
 }
 
-func (c *rosters) get(t router.Target, now time.Time, ask func() ([]router.GitHubRunner, error)) ([]router.GitHubRunner, error) {
+func (c *rosters) get(t router.Target, now time.Time, ask func() ([]router.GitHubRunner, error)) (map[string]router.GitHubRunner, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if r, ok := c.lists[t]; ok && now.Sub(r.at) < rosterKept {
-		return r.list, nil
+		return r.runners, nil
 	}
 	list, err := ask()
 	if err != nil {
@@ -311,21 +376,23 @@ func (c *rosters) get(t router.Target, now time.Time, ask func() ([]router.GitHu
 	if c.lists == nil {
 		c.lists = map[router.Target]roster{}
 	}
-	c.lists[t] = roster{list, now}
-	return list, nil
+	r := roster{map[string]router.GitHubRunner{}, now}
+	for _, g := range slices.Backward(list) { // of several for one, the first
+		if id := router.RunnerNamed(g.Name); id != "" {
+			r.runners[id] = g
+		}
+	}
+	c.lists[t] = r
+	return r.runners, nil
 }
 
 // recordEndedJob records a job that is not in the database and has ended, so that its
 // runner can be adopted. The first sync finds those that have not ended, with all that
 // rules ask for.
-func (a *adopter) recordEndedJob(ctx context.Context, n router.NomadJob, jobID int64) (done bool, err error) {
-	mark, err := a.r.Store.Mark(ctx, intake.FirstSyncMark)
-	if err != nil || mark != "done" {
-		return false, err
-	}
+func (a *adopter) recordEndedJob(ctx context.Context, n router.NomadJob, jobID int64) error {
 	owner, name, ok := strings.Cut(n.Repo, "/")
 	if !ok || n.JobID != router.GitHubID(jobID) {
-		return false, fmt.Errorf("its meta names job %d of %q", n.JobID, n.Repo)
+		return fmt.Errorf("its meta names job %d of %q", n.JobID, n.Repo)
 	}
 	j := router.Job{
 		ID: jobID, RunID: router.Instance{Number: router.InstanceOf(jobID)}.ID(n.RunID), Attempt: max(n.Attempt, 1),
@@ -338,13 +405,13 @@ func (a *adopter) recordEndedJob(ctx context.Context, n router.NomadJob, jobID i
 		d, err = router.Delivery{Source: router.SourceGitHub, Action: "completed", Status: router.StatusGone, Job: j, ReceivedAt: a.r.Now()}, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("ask GitHub about job %d: %w", jobID, err)
+		return fmt.Errorf("ask GitHub about job %d: %w", jobID, err)
 	}
 	if d.Action == "queued" {
-		return false, fmt.Errorf("GitHub still queues its job, which is not in the database: run switchyard jobs sync --repo %s", router.Addressed(j.Repo))
+		return fmt.Errorf("GitHub still queues its job, which is not in the database: run switchyard jobs sync --repo %s", router.Addressed(j.Repo))
 	}
 	storeCtx, cancel2 := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel2()
 	_, err = a.r.Intake.Record(storeCtx, d)
-	return err == nil, err
+	return err
 }

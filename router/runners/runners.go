@@ -65,8 +65,9 @@ type Store interface {
 	// Ended records that the Nomad jobs of runners ended or are gone.
 	Ended(ctx context.Context, runnerIDs []string, now time.Time) error
 
-	// UnknownRunners returns those of the runners that are not in the database.
-	UnknownRunners(ctx context.Context, runnerIDs []string) ([]string, error)
+	// UnknownRunners returns those of the runners that are not in the database, each with
+	// whether its job is.
+	UnknownRunners(ctx context.Context, runnerIDs []string) (jobKnown map[string]bool, err error)
 
 	// ClearEnded takes back that the Nomad jobs of Finished, Lost or Stopped runners ended,
 	// if that was recorded before the given time, and returns for how many it did.
@@ -74,7 +75,7 @@ type Store interface {
 
 	// Adopt records a runner that runs on Nomad for a known job, in the state in r, with the
 	// hash of its claim token; false when the runner is known already. A job that waits
-	// takes it for its current try, unless the job is past that try.
+	// takes it for its current try, unless the job is past that try, and has the fit in r, if that has one.
 	Adopt(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) (bool, error)
 
 	// FallbacksDue returns up to limit Dispatched jobs whose runner has no node and whose
@@ -177,10 +178,16 @@ func (rs *Runners) Pass(ctx context.Context) error {
 	return rs.reconciler.pass(ctx, nil, &next)
 }
 
-// Adopt adopts the runner that Nomad already has for a job, if there is one, before the job
+// Adopt adopts the runners that Nomad already has for a job, if there are any, before the job
 // is given another, and returns the job as it is then.
 func (rs *Runners) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
 	return rs.adopter.Adopt(ctx, j)
+}
+
+// Adopted returns, once, what Nomad would answer if it were asked for a runner that was
+// adopted just now; false when none was.
+func (rs *Runners) Adopted(runnerID string) (router.Started, bool) {
+	return rs.adopter.orphans.takeAdopted(runnerID)
 }
 
 // Recognize asks GitHub whether it knows a runner that the database does not, and sets its

@@ -73,7 +73,7 @@ INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespa
 VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6, ?7)
 ON CONFLICT (id) DO UPDATE SET own = max(own, excluded.own) WHERE runners.state = 'dispatched'`
 
-	fitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND fit <> ?2`
+	fitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND fit <> ?2 AND state IN ('queued', 'retrying')`
 
 	insertClaimSQL = `
 INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)

@@ -45,6 +45,8 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{runnerBusySQL, "(name=?)"},
 		{runnerFinishedSQL, "(name=?)"},
 		{freeRunnerSQL, "(job_id=? AND try=?)"},
+		{unknownRunnersSQL, "SEARCH runners USING PRIMARY KEY (id=?)"},
+		{unknownRunnersSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{claimedSQL, "SCAN runners USING INDEX runners_claimed"},
 		{countPlacedSQL, "SEARCH jobs USING COVERING INDEX jobs_limit (limit_key=? AND state=?)"},
 		{seenRunnerSQL, "SEARCH runners USING INDEX runners_nomad (nomad_job=?)"},

@@ -539,19 +539,33 @@ func (s *runnerStore) SetReason(ctx context.Context, runnerID, reason string, no
 	})
 }
 
+// ?1 is a JSON array of runner IDs, each with that of its job.
+const unknownRunnersSQL = `
+SELECT value ->> 0, EXISTS (SELECT 1 FROM jobs WHERE id = value ->> 1) FROM json_each(?1)
+WHERE NOT EXISTS (SELECT 1 FROM runners WHERE id = value ->> 0)`
+
 // UnknownRunners implements runners.Store.
-func (s *runnerStore) UnknownRunners(ctx context.Context, runnerIDs []string) (strangers []string, err error) {
-	query := s.querier(ctx)
-	for _, id := range runnerIDs {
-		known := false
-		if err := query(func(*sql.Rows) error { known = true; return nil }, isRunnerSQL, id); err != nil {
-			return nil, fmt.Errorf("look for runner %s: %w", id, err)
-		}
-		if !known {
-			strangers = append(strangers, id)
-		}
+func (s *runnerStore) UnknownRunners(ctx context.Context, runnerIDs []string) (map[string]bool, error) {
+	ids := make([][2]any, len(runnerIDs))
+	for i, id := range runnerIDs {
+		jobID, _, _ := router.ParseRunnerID(id)
+		ids[i] = [2]any{id, jobID}
 	}
-	return strangers, nil
+	of, err := json.Marshal(ids)
+	if err != nil {
+		return nil, err
+	}
+	jobKnown := map[string]bool{}
+	err = s.querier(ctx)(func(rows *sql.Rows) error {
+		id, known := "", false
+		err := rows.Scan(&id, &known)
+		jobKnown[id] = known
+		return err
+	}, unknownRunnersSQL, string(of))
+	if err != nil {
+		return nil, fmt.Errorf("look for runners that are not known: %w", err)
+	}
+	return jobKnown, nil
 }
 
 const clearEndedSQL = `
@@ -600,6 +614,11 @@ func (s *runnerStore) Adopt(ctx context.Context, r router.Runner, tokenHash [32]
 		}
 		if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
 			return false, err
+		}
+		if r.Fit != "" {
+			if _, err := t.exec(fitSQL, r.JobID, r.Fit); err != nil {
+				return false, err
+			}
 		}
 		cause := router.CausePlacing
 		if r.State != router.RunnerDispatched {

@@ -391,8 +391,8 @@ var lifeTests = []test{
 		if want := (map[string]bool{left.ID: true, "gha-2-1": true}); !cmp.Equal(got, want) {
 			t.Errorf("left over are %v, want %v", got, want)
 		}
-		strangers, err := f.UnknownRunners(f.ctx(), []string{old.ID, "gha-9-1", busy.ID})
-		if f.must(err); !cmp.Equal(strangers, []string{"gha-9-1"}) {
+		strangers, err := f.UnknownRunners(f.ctx(), []string{old.ID, "gha-9-1", busy.ID, "gha-1-9"})
+		if f.must(err); !cmp.Equal(strangers, map[string]bool{"gha-9-1": false, "gha-1-9": true}) {
 			t.Errorf("strangers are %v", strangers)
 		}
 		wantErr(t, errOf(f.Adopt(f.ctx(), router.Runner{ID: "gha-9-1", JobID: 9, Try: 1, State: router.RunnerDispatched, Name: "gha-9-1", NomadJob: "gha-9-1"}, Token("x"), T0)), router.ErrNotFound)
