@@ -19,17 +19,20 @@ type demand struct {
 	group       *api.TaskGroup
 	constraints []*api.Constraint // of the job, the group and its tasks
 	sizes       []size
+
+	said map[string]string // by filtered, by what filters a node in Nomad's words
 }
 
 func demandOf(job *api.Job, g *api.TaskGroup) *demand {
-	d := &demand{job, g, slices.Concat(job.Constraints, g.Constraints), sizes(g)}
+	d := &demand{job, g, slices.Concat(job.Constraints, g.Constraints), sizes(g), map[string]string{}}
 	for _, t := range g.Tasks {
 		d.constraints = append(d.constraints, t.Constraints...)
 	}
 	return d
 }
 
-// filtered says why a node cannot serve the demand, whatever its size; "" when it can.
+// filtered says why a node cannot serve the demand, whatever its size; "" when it can. The
+// route is the same in all calls.
 func (d *demand) filtered(r Route, n *api.Node) string {
 	if pool := poolOf(d.job); pool != api.NodePoolAll && n.NodePool != pool {
 		return fmt.Sprintf("is in another pool than %s%s", pool, r.from("node_pool"))
@@ -38,7 +41,10 @@ func (d *demand) filtered(r Route, n *api.Node) string {
 		return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), r.from("datacenters"))
 	}
 	if broken := feasible.Broken(n, d.constraints); broken != "" {
-		return "lacks " + d.lacks(r, broken)
+		if d.said[broken] == "" {
+			d.said[broken] = "lacks " + d.lacks(r, broken)
+		}
+		return d.said[broken]
 	}
 	for _, c := range d.constraints {
 		if _, ok := feasible.Target(n, c.LTarget); c.Operand == "distinct_property" && !ok {
