@@ -134,3 +134,13 @@ func TestNodesAlikeShareWhatIsKeptOfThem(t *testing.T) {
 		t.Errorf("of one node that is left, %d and %d kinds are kept", len(known.of), len(known.kinds))
 	}
 }
+
+func TestReasonsThatAreKeptAreNotTooMany(t *testing.T) {
+	r := &region{never: map[[32]byte]*router.Unplaced{}}
+	for i := range 3 * maxNever {
+		r.keepNever([32]byte{byte(i), byte(i >> 8)}, &router.Unplaced{})
+	}
+	if n := len(r.never); n == 0 || n > maxNever {
+		t.Errorf("%d reasons are kept, want at most %d", n, maxNever)
+	}
+}

@@ -20,7 +20,7 @@ type demand struct {
 	constraints []*api.Constraint // of the job, the group and its tasks
 	sizes       []size
 
-	said map[string]string // by filtered, by what filters a node in Nomad's words
+	said map[string]string // by filtered, by what filters a node
 }
 
 func demandOf(job *api.Job, g *api.TaskGroup) *demand {
@@ -35,16 +35,15 @@ func demandOf(job *api.Job, g *api.TaskGroup) *demand {
 // route is the same in all calls.
 func (d *demand) filtered(r Route, n *api.Node) string {
 	if pool := poolOf(d.job); pool != api.NodePoolAll && n.NodePool != pool {
-		return fmt.Sprintf("is in another pool than %s%s", pool, r.from("node_pool"))
+		return d.once("pool", func() string { return fmt.Sprintf("is in another pool than %s%s", pool, r.from("node_pool")) })
 	}
 	if in := datacentersOf(d.job); !feasible.InDatacenters(in, n.Datacenter) {
-		return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), r.from("datacenters"))
+		return d.once("datacenter", func() string {
+			return fmt.Sprintf("is in another datacenter than %s%s", strings.Join(in, ", "), r.from("datacenters"))
+		})
 	}
 	if broken := feasible.Broken(n, d.constraints); broken != "" {
-		if d.said[broken] == "" {
-			d.said[broken] = "lacks " + d.lacks(r, broken)
-		}
-		return d.said[broken]
+		return d.once(broken, func() string { return "lacks " + d.lacks(r, broken) })
 	}
 	for _, c := range d.constraints {
 		if _, ok := feasible.Target(n, c.LTarget); c.Operand == "distinct_property" && !ok {
@@ -69,6 +68,14 @@ func (d *demand) filtered(r Route, n *api.Node) string {
 		return "lacks " + d.lacks(r, "missing devices")
 	}
 	return ""
+}
+
+// once returns what say returned for the first node that was filtered so.
+func (d *demand) once(what string, say func() string) string {
+	if d.said[what] == "" {
+		d.said[what] = say()
+	}
+	return d.said[what]
 }
 
 // lacks names what filtered a node, in Nomad's words, as what the node lacks, and

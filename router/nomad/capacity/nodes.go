@@ -20,16 +20,19 @@ import (
 
 const (
 	nodeID      = "${node.unique.id}"
-	nodesAtOnce = 16 // nodes that are read at the same time
-	maxAside    = 50 // nodes out of service that are read for one answer
-	maxNames    = 5  // of nodes, pools or datacenters in a message
+	nodesAtOnce = 16   // nodes that are read at the same time
+	maxAside    = 50   // nodes out of service that are read for one answer
+	maxNames    = 5    // of nodes, pools or datacenters in a message
+	maxNever    = 1000 // reasons that are kept why jobs can never have a node
 )
 
 // A region is the nodes of one region, as they were when they were listed.
 type region struct {
 	hosts   []*host
 	details *details
-	never   sync.Map // *router.Unplaced of jobs that none of them can ever run, by alike
+
+	mu    sync.Mutex
+	never map[[sha256.Size]byte]*router.Unplaced // why jobs can never have one of them, by alike; not changed
 }
 
 // A host is what the list says of a node, as far as it is used: thousands of them are kept.
@@ -199,7 +202,7 @@ func (c *Client) region(ctx context.Context, name string) (*region, error) {
 			return kept.region, nil
 		}
 	}
-	r, common := &region{details: &kept.details}, texts{}
+	r, common := &region{details: &kept.details, never: map[[sha256.Size]byte]*router.Unplaced{}}, texts{}
 	index, err := nomad.List(ctx, c.Client, read, "/v1/nodes?resources=true", func(n *listed) { r.hosts = append(r.hosts, n.host(common)) })
 	if err != nil {
 		return nil, err
@@ -241,8 +244,8 @@ type readNode struct {
 	ID, Name, NodePool, Datacenter, NodeClass string
 
 	Attributes, Meta map[string]string
-	Drivers          map[string]*api.DriverInfo
-	HostVolumes      map[string]*struct{ ReadOnly bool }
+	Drivers          map[string]struct{ Detected, Healthy bool }
+	HostVolumes      map[string]struct{ ReadOnly bool }
 	NodeMaxAllocs    int
 	ModifyIndex      uint64
 	NodeResources    struct{ Devices []*api.NodeDeviceResource }
@@ -324,14 +327,14 @@ func (d *details) keep(n *readNode) *detail {
 	k.Attributes, one.attributes = d.common.split(n.Attributes)
 	k.Meta, one.meta = d.common.split(n.Meta)
 	for name, driver := range n.Drivers {
-		if works(driver) {
+		if driver.Detected && driver.Healthy {
 			k.Drivers[name] = working
 			k.drivers = append(k.drivers, name)
 		}
 	}
 	slices.Sort(k.drivers)
 	for name, v := range n.HostVolumes {
-		k.HostVolumes[name] = &api.HostVolumeInfo{ReadOnly: v != nil && v.ReadOnly}
+		k.HostVolumes[name] = &api.HostVolumeInfo{ReadOnly: v.ReadOnly}
 	}
 	more := []any{k.NodeMaxAllocs, k.HostVolumes, k.drivers}
 	for _, device := range n.NodeResources.Devices {

@@ -3,6 +3,7 @@ package capacity
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -102,7 +103,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 			}
 			if never = append(never, more...); len(never) > 0 {
 				u.Never, u.Away, u.Text = true, never[0].away, nomad.Printable(never[0].say(route), maxWhy)
-				in.never.Store(alike, u)
+				in.keepNever(alike, u)
 			}
 		}
 		return u, nil
@@ -112,7 +113,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 
 // never returns why a job that asks the same can never have a node of a region; nil when that
 // is not known, or the nodes have changed since. What they run has no part in it.
-func (c *Client) never(ctx context.Context, region, alike string) (*router.Unplaced, error) {
+func (c *Client) never(ctx context.Context, region string, alike [sha256.Size]byte) (*router.Unplaced, error) {
 	kept := c.keptRegion(region)
 	if err := kept.turn.take(ctx); err != nil {
 		return nil, err
@@ -121,22 +122,33 @@ func (c *Client) never(ctx context.Context, region, alike string) (*router.Unpla
 	if kept.region == nil {
 		return nil, nil
 	}
-	known, ok := kept.region.never.Load(alike)
-	if !ok {
+	kept.region.mu.Lock()
+	known := kept.region.never[alike]
+	kept.region.mu.Unlock()
+	if known == nil {
 		return nil, nil
 	}
 	index, err := c.nodesIndex(ctx, listNodes(region))
 	if err != nil || index != kept.index {
 		return nil, err
 	}
-	u := *known.(*router.Unplaced)
+	u := *known
 	u.At = time.Now()
 	return &u, nil
 }
 
-// alike returns the same text for jobs that ask the same of nodes, and whose rules say so in
+func (r *region) keepNever(alike [sha256.Size]byte, u *router.Unplaced) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.never) >= maxNever {
+		clear(r.never)
+	}
+	r.never[alike] = u
+}
+
+// alike returns the same hash for jobs that ask the same of nodes, and whose rules say so in
 // the same words.
-func alike(j router.Job, job *api.Job) string {
+func alike(j router.Job, job *api.Job) [sha256.Size]byte {
 	one := *job
 	one.Name, one.Meta, one.Payload, one.Status, one.SubmitTime, one.ModifyIndex, one.DispatchIdempotencyToken = nil, nil, nil, nil, nil, nil, nil
 	one.TaskGroups = slices.Clone(one.TaskGroups)
@@ -155,9 +167,9 @@ func alike(j router.Job, job *api.Job) string {
 		panic(err) // it came as JSON
 	}
 	if j.Decision != nil {
-		return j.Demand(j.Decision) + string(text)
+		text = append(text, j.Demand(j.Decision)...)
 	}
-	return string(text)
+	return sha256.Sum256(text)
 }
 
 // whyPending says why Nomad does not process evaluations, as far as the token may know:
