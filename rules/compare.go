@@ -56,22 +56,40 @@ type ChangedJob struct {
 const (
 	maxGroups     = 1000 // that a comparison keeps
 	groupExamples = 3    // of a group
+
+	// Jobs that are alike to both files are decided once: at most so many different ones are kept.
+	maxAlike = 20_000
 )
 
 // Compare decides each job by both files and groups those whose outcome, rule, or anything asked of
 // Nomad differs. Neither reasons, nor where a value came from, nor the order of a list count. It
 // ends at the first error of jobs, and returns that; when ctx ends, it returns the comparison of
-// the jobs so far, with the error of ctx. It decides on all processors; its memory does not grow
-// with the number of jobs.
+// the jobs so far, with the error of ctx. It decides on all processors, and jobs that differ in
+// nothing that either file asks for only once; its memory does not grow with the number of jobs.
 func Compare(ctx context.Context, before, after *Set, jobs iter.Seq2[Record, error]) (Comparison, error) {
-	c := comparer{before: before, after: after, groups: map[string]int{}}
+	c := newComparer(before, after)
+	err := c.compare(ctx, jobs)
+	return c.Comparison, err
+}
+
+func newComparer(before, after *Set) *comparer {
+	c := &comparer{before: before, after: after, groups: map[string]int{}, alike: map[string]*difference{}, facts: maps.Clone(before.facts)}
+	if c.facts == nil {
+		c.facts = map[string]bool{}
+	}
+	maps.Copy(c.facts, after.facts)
 	c.Groups = []Group{}
+	return c
+}
+
+func (c *comparer) compare(ctx context.Context, jobs iter.Seq2[Record, error]) error {
 	batch := make([]compared, 0, 256)
 	for job, err := range jobs {
 		switch {
 		case ctx.Err() != nil:
 		case err != nil:
-			return Comparison{}, err
+			c.Comparison = Comparison{}
+			return err
 		default:
 			batch = append(batch, compared{job: job})
 		}
@@ -85,12 +103,17 @@ func Compare(ctx context.Context, before, after *Set, jobs iter.Seq2[Record, err
 	}
 	c.add(ctx, batch)
 	slices.SortStableFunc(c.Groups, func(a, b Group) int { return b.Count - a.Count })
-	return c.Comparison, ctx.Err()
+	return ctx.Err()
 }
 
 // A compared is one job and what changes for it.
 type compared struct {
-	job          Record
+	job Record
+	*difference
+}
+
+// A difference is what changes for a job, and for all that are alike.
+type difference struct {
 	rule, reason string // of the new decision
 	undecided    bool
 	done         bool // it was decided
@@ -99,23 +122,49 @@ type compared struct {
 
 type comparer struct {
 	before, after *Set
-	groups        map[string]int // indexes of Groups, by what changes
+	facts         map[string]bool        // what either asks for
+	alike         map[string]*difference // by the facts of the jobs
+	decided       int                    // jobs that were decided; the others are like one of them
+	groups        map[string]int         // indexes of Groups, by what changes
 	Comparison
+}
+
+// key returns what a job has in common with those that are decided alike; "": it is decided by itself.
+func (c *comparer) key(f *Facts) string {
+	env := newEnv(f.Labels, *f)
+	if env.Long() {
+		return ""
+	}
+	return fmt.Sprintf("%t %q %s", f.Cut, f.Labels, env.Values(c.facts))
 }
 
 // add decides the jobs at once, and then counts them in their order. Those that
 // are not decided when ctx ends are not counted.
 func (c *comparer) add(ctx context.Context, batch []compared) {
+	if ctx.Err() != nil {
+		return
+	}
+	todo := make([]*compared, 0, len(batch)) // one of those that are alike
+	for i := range batch {
+		j := &batch[i]
+		key := c.key(&j.job.Facts)
+		if j.difference = c.alike[key]; j.difference == nil {
+			j.difference = &difference{}
+			if key != "" && len(c.alike) < maxAlike {
+				c.alike[key] = j.difference
+			}
+			todo = append(todo, j)
+		}
+	}
 	var wg sync.WaitGroup
-	share := len(batch)/runtime.GOMAXPROCS(0) + 1
-	for part := range slices.Chunk(batch, share) {
+	share := len(todo)/runtime.GOMAXPROCS(0) + 1
+	for part := range slices.Chunk(todo, share) {
 		wg.Go(func() {
 			var was, is Decision // once for all: they are large, and the table takes their address
-			for i := range part {
+			for _, j := range part {
 				if ctx.Err() != nil {
 					return
 				}
-				j := &part[i]
 				j.done = true
 				was, is = c.before.Decide(j.job.Facts, false), c.after.Decide(j.job.Facts, false)
 				j.rule, j.reason, j.changes = is.Rule, is.Reason, changed(&was, &is)
@@ -124,6 +173,11 @@ func (c *comparer) add(ctx context.Context, batch []compared) {
 		})
 	}
 	wg.Wait()
+	for _, j := range todo {
+		if j.done {
+			c.decided++
+		}
+	}
 	for i := range batch {
 		if batch[i].done {
 			c.count(&batch[i])

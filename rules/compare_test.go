@@ -296,3 +296,39 @@ func BenchmarkCompare(b *testing.B) {
 		}
 	})
 }
+
+// What neither file asks for makes no job another.
+func TestJobsThatAreAlikeAreDecidedOnce(t *testing.T) {
+	before := parse(t, "version: 1\nlabels: { linux: {}, gpu: {} }\nrules:\n  - { name: main, if: 'job.branch == \"main\" and has(\"linux\")', jobspec: a }\n  - { name: rest, jobspec: a }\n")
+	after := parse(t, "version: 1\nlabels: { linux: {}, gpu: {} }\nrules:\n  - { name: main, if: 'job.branch == \"main\" and has(\"linux\")', jobspec: b }\n  - { name: rest, if: repo.owner != \"x\", jobspec: a }\n")
+	const n = 3000
+	jobs := func(yield func(Record, error) bool) {
+		for i := range n {
+			f := job([]string{"linux", "gpu"}[i%2])
+			f.Repo.Name, f.Job.Name, f.Job.Workflow, f.Job.Sender, f.Job.Attempt = fmt.Sprint("r", i), fmt.Sprint("build ", i), fmt.Sprint("w", i%9), fmt.Sprint("s", i%7), i
+			f.Run = &Run{Actor: fmt.Sprint(i)}
+			f.Job.Branch, f.Repo.Owner = []string{"main", "other"}[i/2%2], []string{"x", "acme", "ACME"}[i%3]
+			if i == 5 {
+				f.Job.Sender = strings.Repeat("s", 300)
+			}
+			if !yield(Record{ID: int64(i + 1), Facts: f}, nil) {
+				return
+			}
+		}
+	}
+	c := newComparer(before, after)
+	if err := c.compare(t.Context(), jobs); err != nil {
+		t.Fatal(err)
+	}
+	if c.decided != 2*2*3+1 { // labels, branches and owners; and the one with a long text
+		t.Errorf("%d of %d jobs were decided, want 13", c.decided, c.Jobs)
+	}
+	one := newComparer(before, after)
+	one.facts = map[string]bool{"repo": true, "job": true, "run": true} // all are different
+	if err := one.compare(t.Context(), jobs); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(one.Comparison, c.Comparison); diff != "" || one.decided != n || c.Changed == 0 {
+		t.Errorf("%d were decided, %d change (-each by itself +once):\n%s", one.decided, c.Changed, diff)
+	}
+}

@@ -20,6 +20,7 @@ type Set struct {
 	rules      []rule
 	asked      map[string]bool // params that expressions ask for
 	sees       bool            // an expression may depend on labels that it does not name
+	facts      map[string]bool // what expressions ask for of repo, job and run
 	doubts     []cond.Doubt    // what Lint says of texts and numbers in expressions
 	tests      []Test
 	index      cond.Index

@@ -75,7 +75,7 @@ func Load(ctx context.Context, files ...File) (*Set, error) {
 		at := s.rules[maxRules].at
 		return nil, Diagnostics{{File: at.File, Line: at.Line, Column: at.Column, Message: fmt.Sprintf("there are %d rules; the maximum is %d", len(s.rules), maxRules)}}
 	}
-	s.asked, s.sees = c.lang.Asked, c.lang.Sees
+	s.asked, s.sees, s.facts = c.lang.Asked, c.lang.Sees, c.lang.Facts
 	s.names = s.allNames()
 	s.index = cond.NewIndex(len(s.rules), func(i int) *cond.Node { return s.rules[i].when.Root })
 	return s, nil

@@ -46,6 +46,7 @@ type Language struct {
 	doubts     []Doubt         // the same
 	Asked      map[string]bool // params that any expression asks for
 	Sees       bool            // an expression may depend on labels that it does not name
+	Facts      map[string]bool // what any expression asks for of repo, job and run: "job.branch", "run" for the whole
 	Programs   int             // that were compiled
 	Patterns   int             // size of their patterns, and of those of params
 }
@@ -123,7 +124,7 @@ func NewLanguage(v Vocabulary, mentions map[string]bool) *Language {
 	typed.Env = types.Map{
 		"labels": types.TypeOf(env.Labels), "param": params, "repo": types.TypeOf(env.Repo), "job": types.TypeOf(env.Job), "run": types.TypeOf(env.Run),
 	}.Nature()
-	return &Language{config: c, typed: &typed, vocabulary: v, mentions: mentions, Asked: map[string]bool{}}
+	return &Language{config: c, typed: &typed, vocabulary: v, mentions: mentions, Asked: map[string]bool{}, Facts: map[string]bool{}}
 }
 
 // A visitor walks an expression once before it is compiled. It passes the labels to the label
@@ -298,8 +299,13 @@ func shift(text string, from, line, column int) (int, int) {
 	return line + strings.Count(text[:from], "\n"), column
 }
 
-// see notes whether an expression with these facts may depend on labels that it does not name.
+// see notes the facts of an expression, and whether it may depend on labels that it does not name.
 func (l *Language) see(facts []string) {
+	for _, f := range facts {
+		if of, _, _ := strings.Cut(f, "."); of == "repo" || of == "job" || of == "run" {
+			l.Facts[f] = true
+		}
+	}
 	l.Sees = l.Sees || slices.Contains(facts, labelsName) || slices.Contains(facts, "param")
 }
 

@@ -1,7 +1,9 @@
 package cond
 
 import (
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/expr-lang/expr/ast"
@@ -153,3 +155,38 @@ func factText(name string, env *Env) string {
 	}
 	return s
 }
+
+// Values returns the values of those facts of a job that names selects, as Language.Facts has
+// them, in one text: it differs for jobs of which any differs. A name of the whole selects all
+// that it has.
+func (e *Env) Values(names map[string]bool) string {
+	asked := func(name string) bool {
+		of, _, _ := strings.Cut(name, ".")
+		return names[of] || names[name]
+	}
+	var b strings.Builder
+	for _, name := range allFacts {
+		if !asked(name) {
+			continue
+		}
+		switch {
+		case textFacts[name] != nil:
+			b.WriteString(strconv.Quote(textFacts[name](e)))
+		case flagFacts[name] != nil:
+			b.WriteString(strconv.FormatBool(flagFacts[name](e)))
+		default: // job.attempt, the only number
+			b.WriteString(strconv.Itoa(e.Job.Attempt))
+		}
+		b.WriteByte(' ')
+	}
+	if slices.ContainsFunc(allFacts, func(name string) bool { return strings.HasPrefix(name, "run.") && asked(name) }) {
+		b.WriteString(strconv.FormatBool(e.RunKnown))
+	}
+	return b.String()
+}
+
+// allFacts are the facts of a job besides its labels.
+var allFacts = slices.Concat(slices.Sorted(maps.Keys(textFacts)), slices.Sorted(maps.Keys(flagFacts)), []string{"job.attempt"})
+
+// Long reports whether a text of the job is so long that what an expression costs depends on it.
+func (e *Env) Long() bool { return e.longest() > MaxLabelLength }
