@@ -23,6 +23,7 @@ import (
 // A metered Nomad counts what it is asked and what it answers.
 type metered struct {
 	*Client
+	sim                           *nomadsim.Server
 	requests, lists, reads, bytes atomic.Int64
 }
 
@@ -30,7 +31,7 @@ func meteredNomad(b *testing.B, nodes int) *metered {
 	b.Helper()
 	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.LargeFleet(nodes)})
 	b.Cleanup(sim.Close)
-	m := new(metered)
+	m := &metered{sim: sim}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		m.requests.Add(1)
 		switch {
@@ -154,12 +155,18 @@ func BenchmarkUnplaced(b *testing.B) {
 		}
 		for _, c := range []struct {
 			name  string
-			cold  bool
 			crowd int
-		}{{"cold", true, 1}, {"warm", false, 1}, {"crowd=100", true, len(jobs)}} {
+		}{{"cold", 1}, {"warm", 1}, {"changed", 1}, {"crowd=100", len(jobs)}} {
 			b.Run(c.name, func(b *testing.B) {
+				turns := 0
 				m.measure(b, func() {
-					if c.cold {
+					switch {
+					case c.name == "changed": // one node
+						turns++
+						if err := m.sim.SetEligible("linux-00000", turns%2 == 0); err != nil {
+							b.Fatal(err)
+						}
+					case c.name != "warm":
 						m.regions.of = nil
 					}
 					for i := range c.crowd {

@@ -19,11 +19,13 @@ func counted(t *testing.T, nodes []*api.Node) (c *Client, sim *nomadsim.Server, 
 	t.Helper()
 	sim = nomadsim.New(nomadsim.Config{Nodes: nodes})
 	t.Cleanup(sim.Close)
-	var lists, checks, reads, plans int
+	var full, lists, checks, reads, plans int
 	c = answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/v1/nodes" && r.URL.Query().Has("per_page"):
 			checks++
+		case r.URL.Path == "/v1/nodes" && r.URL.Query().Has("resources"):
+			full++
 		case r.URL.Path == "/v1/nodes":
 			lists++
 		case strings.HasPrefix(r.URL.Path, "/v1/node/"):
@@ -34,8 +36,8 @@ func counted(t *testing.T, nodes []*api.Node) (c *Client, sim *nomadsim.Server, 
 		sim.ServeHTTP(w, r)
 	}))
 	return c, sim, func() string {
-		said := fmt.Sprintf("%d lists, %d checks, %d reads, %d plans", lists, checks, reads, plans)
-		lists, checks, reads, plans = 0, 0, 0, 0
+		said := fmt.Sprintf("%d full and %d short lists, %d checks, %d reads, %d plans", full, lists, checks, reads, plans)
+		full, lists, checks, reads, plans = 0, 0, 0, 0, 0
 		return said
 	}
 }
@@ -62,7 +64,7 @@ func TestACrowdCostsOneListAndOnePlan(t *testing.T) {
 	}
 	crowd := []any{pool("all"), linux, router.Constraint{Attribute: "${meta.zone}", Operator: "=", Value: "nowhere", From: "rule linux"}}
 	first := explain(1, crowd...)
-	if got, want := asked(), "1 lists, 0 checks, 9 reads, 1 plans"; got != want {
+	if got, want := asked(), "1 full and 0 short lists, 0 checks, 9 reads, 1 plans"; got != want {
 		t.Errorf("the first one cost %s, want %s", got, want)
 	}
 	for i := range 10 {
@@ -72,13 +74,13 @@ func TestACrowdCostsOneListAndOnePlan(t *testing.T) {
 			t.Errorf("another one is told (-first +another):\n%s", diff)
 		}
 	}
-	if got, want := asked(), "0 lists, 10 checks, 0 reads, 0 plans"; got != want {
+	if got, want := asked(), "0 full and 0 short lists, 10 checks, 0 reads, 0 plans"; got != want {
 		t.Errorf("ten more cost %s, want %s", got, want)
 	}
 	if other := explain(20, pool("all"), linux, coresOf(500)); strings.Contains(other.Text, "zone") {
 		t.Errorf("one that asks for something else is told %q", other.Text)
 	}
-	if got, want := asked(), "0 lists, 1 checks, 0 reads, 1 plans"; got != want {
+	if got, want := asked(), "0 full and 0 short lists, 1 checks, 0 reads, 1 plans"; got != want {
 		t.Errorf("one that asks for something else cost %s, want %s", got, want)
 	}
 	if err := sim.FailNode(nodes[0].Name); err != nil {
@@ -87,9 +89,48 @@ func TestACrowdCostsOneListAndOnePlan(t *testing.T) {
 	if changed := explain(21, crowd...); changed.Evaluated != first.Evaluated-1 {
 		t.Errorf("after a node failed %d nodes are left of %d", changed.Evaluated, first.Evaluated)
 	}
-	if got, want := asked(), "1 lists, 2 checks, 1 reads, 1 plans"; got != want {
+	if got, want := asked(), "0 full and 1 short lists, 2 checks, 1 reads, 1 plans"; got != want {
 		t.Errorf("after a node failed one cost %s, want %s", got, want)
 	}
+}
+
+// A list that is read again has what changed, be it few nodes or many.
+func TestNodesAreListedAgainAsTheyAre(t *testing.T) {
+	nodes := nomadsim.LargeFleet(100)
+	c, sim, asked := counted(t, nodes)
+	check := func(want string) {
+		t.Helper()
+		got, err := c.region(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if said := asked(); said != want {
+			t.Errorf("it cost %s, want %s", said, want)
+		}
+		fresh, err := New(c.Client).region(t.Context(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(fresh.hosts, got.hosts, cmp.AllowUnexported(host{}, resources{}, amount{})); diff != "" {
+			t.Errorf("the nodes differ (-as they are +as they are kept):\n%s", diff)
+		}
+		asked()
+	}
+	check("1 full and 0 short lists, 0 checks, 0 reads, 0 plans")
+	check("0 full and 0 short lists, 1 checks, 0 reads, 0 plans")
+	for _, few := range nodes[:3] {
+		if err := sim.FailNode(few.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("0 full and 1 short lists, 1 checks, 3 reads, 0 plans")
+	for _, many := range nodes[20:80] {
+		if err := sim.SetEligible(many.Name, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("1 full and 1 short lists, 1 checks, 0 reads, 0 plans")
+	check("0 full and 0 short lists, 1 checks, 0 reads, 0 plans")
 }
 
 // Nodes are listed only to say why some route has none.
@@ -98,7 +139,7 @@ func TestASurveyListsNodesOnlyToExplain(t *testing.T) {
 	if got, err := c.Survey(t.Context(), []Route{ask("a", pool("ci")), ask("b", pool("ci"), arm)}); err != nil || got != nil {
 		t.Fatalf("Survey = %v, %v", got, err)
 	}
-	if got, want := asked(), "0 lists, 1 checks, 0 reads, 2 plans"; got != want {
+	if got, want := asked(), "0 full and 0 short lists, 1 checks, 0 reads, 2 plans"; got != want {
 		t.Errorf("routes that all have nodes cost %s, want %s", got, want)
 	}
 	for _, routes := range [][]Route{{ask("a", in("osaka", "nowhere"), pool("ci"))}, {ask("a", pool("ci"), gpus(1))}} {
@@ -106,7 +147,7 @@ func TestASurveyListsNodesOnlyToExplain(t *testing.T) {
 			t.Errorf("Survey = %v, %v, want one finding", got, err)
 		}
 	}
-	if got, want := asked(), "1 lists, 3 checks, 0 reads, 2 plans"; got != want {
+	if got, want := asked(), "1 full and 0 short lists, 3 checks, 0 reads, 2 plans"; got != want {
 		t.Errorf("routes that do not cost %s, want %s", got, want)
 	}
 }

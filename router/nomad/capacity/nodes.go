@@ -21,6 +21,7 @@ import (
 const (
 	nodeID      = "${node.unique.id}"
 	nodesAtOnce = 16   // nodes that are read at the same time
+	maxChanged  = 50   // nodes that are read rather than listed with the others
 	maxAside    = 50   // nodes out of service that are read for one answer
 	maxNames    = 5    // of nodes, pools or datacenters in a message
 	maxNever    = 1000 // reasons that are kept why jobs can never have a node
@@ -42,6 +43,11 @@ type host struct {
 	out   string // why Nomad places nothing on it: down, draining, ineligible, …; "": it is in service
 	index uint64 // Nomad's, of its last change
 
+	*resources
+}
+
+// The resources of a node. They are not changed.
+type resources struct {
 	cores, reservable int // of its CPU; those that a job can reserve
 	cpu, memory, disk amount
 	devices           []*api.NodeDeviceResource
@@ -50,13 +56,19 @@ type host struct {
 // An amount is how much a node has of something, in MHz or MiB, and what it keeps of that for itself.
 type amount struct{ all, kept int }
 
-// A listed is a node as Nomad lists it with its resources.
+// A listed is a node as Nomad lists it.
 type listed struct {
 	ID, Name, NodePool, Datacenter, NodeClass string
 	Status, SchedulingEligibility             string
 
-	Drain         bool
-	ModifyIndex   uint64
+	Drain       bool
+	ModifyIndex uint64
+
+	has
+}
+
+// A has is what Nomad says of a node's resources, if it is asked to.
+type has struct {
 	NodeResources struct {
 		Cpu     api.NodeCpuResources //nolint:revive // Nomad's name
 		Memory  api.NodeMemoryResources
@@ -68,10 +80,15 @@ type listed struct {
 
 // host returns what is kept of a node. common has the texts that many nodes share, once.
 func (n *listed) host(common texts) *host {
-	have, kept := &n.NodeResources, &n.ReservedResources
 	return &host{
 		id: n.ID, name: n.Name, pool: common.of(n.NodePool), datacenter: common.of(n.Datacenter), class: common.of(n.NodeClass),
-		out: common.of(n.outOfService()), index: n.ModifyIndex,
+		out: common.of(n.outOfService()), index: n.ModifyIndex, resources: n.resources(),
+	}
+}
+
+func (n *has) resources() *resources {
+	have, kept := &n.NodeResources, &n.ReservedResources
+	return &resources{
 		cores: int(have.Cpu.TotalCpuCores), reservable: len(have.Cpu.ReservableCpuCores),
 		cpu:     amount{int(have.Cpu.CpuShares), int(kept.Cpu.CpuShares)},
 		memory:  amount{int(have.Memory.MemoryMB), int(kept.Memory.MemoryMB)},
@@ -202,14 +219,49 @@ func (c *Client) region(ctx context.Context, name string) (*region, error) {
 			return kept.region, nil
 		}
 	}
-	r, common := &region{details: &kept.details, never: map[[sha256.Size]byte]*router.Unplaced{}}, texts{}
-	index, err := nomad.List(ctx, c.Client, read, "/v1/nodes?resources=true", func(n *listed) { r.hosts = append(r.hosts, n.host(common)) })
+	hosts, index, err := kept.list(ctx, c, read)
 	if err != nil {
 		return nil, err
 	}
-	kept.details.forget(r.hosts)
-	kept.region, kept.index = r, index
-	return r, nil
+	kept.details.forget(hosts)
+	kept.region, kept.index = &region{hosts: hosts, details: &kept.details, never: map[[sha256.Size]byte]*router.Unplaced{}}, index
+	return kept.region, nil
+}
+
+// list lists the nodes of a region, and returns Nomad's index of the list. Its turn is taken.
+func (k *keptRegion) list(ctx context.Context, c *Client, read nomad.Call) (hosts []*host, index uint64, err error) {
+	common := texts{}
+	if k.region != nil { // few nodes change at a time: those are read, and the list is a third as long without resources
+		before := make(map[string]*host, len(k.region.hosts))
+		for _, h := range k.region.hosts {
+			before[h.id] = h
+		}
+		var changed []*host
+		index, err = nomad.List(ctx, c.Client, read, "/v1/nodes", func(n *listed) {
+			h := before[n.ID]
+			if h == nil || h.index != n.ModifyIndex {
+				h = n.host(common)
+				changed = append(changed, h)
+			}
+			hosts = append(hosts, h)
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(changed) <= maxChanged {
+			details, err := k.details.read(ctx, c, changed, nil)
+			for _, h := range changed {
+				if d := details[h.id]; d != nil {
+					h.resources = d.resources
+				}
+			}
+			gone := func(h *host) bool { return before[h.id] != h && details[h.id] == nil } // since it was listed
+			return slices.DeleteFunc(hosts, gone), index, err
+		}
+		hosts = nil
+	}
+	index, err = nomad.List(ctx, c.Client, read, "/v1/nodes?resources=true", func(n *listed) { hosts = append(hosts, n.host(common)) })
+	return hosts, index, err
 }
 
 // details are what the list does not say of the nodes of a region. Each node is read when
@@ -227,6 +279,7 @@ type details struct {
 // A detail is what constraints see of one node.
 type detail struct {
 	*kind
+	resources        *resources
 	index            uint64            // Nomad's, of the node's last change when it was read
 	attributes, meta map[string]string // those that are unique to it
 }
@@ -248,7 +301,8 @@ type readNode struct {
 	HostVolumes      map[string]struct{ ReadOnly bool }
 	NodeMaxAllocs    int
 	ModifyIndex      uint64
-	NodeResources    struct{ Devices []*api.NodeDeviceResource }
+
+	has
 }
 
 func newDetails(region string) details {
@@ -319,7 +373,7 @@ func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(
 
 // keep keeps what constraints see of a node. d.mu is held.
 func (d *details) keep(n *readNode) *detail {
-	one := &detail{index: n.ModifyIndex}
+	one := &detail{index: n.ModifyIndex, resources: n.resources()}
 	k := &kind{Node: api.Node{
 		Datacenter: n.Datacenter, NodeClass: n.NodeClass, NodePool: n.NodePool, NodeMaxAllocs: n.NodeMaxAllocs,
 		Drivers: map[string]*api.DriverInfo{}, HostVolumes: map[string]*api.HostVolumeInfo{}, NodeResources: &api.NodeResources{Devices: n.NodeResources.Devices},
