@@ -32,7 +32,7 @@ const (
 	pause        = 250 * time.Millisecond  // between two jobs
 	patience     = 30 * time.Second        // until a job without a node is cancelled: time to look at it
 	oncePatience = 1200 * time.Millisecond // with Once
-	timeout      = 15 * time.Second        // for the jobs of Once
+	stuckAfter   = 30 * time.Second        // without a change, Once waits for nothing more
 	updateEvery  = 40 * time.Millisecond   // between two updates of the jobs' states
 )
 

@@ -110,7 +110,7 @@ func (s *stage) once(ctx context.Context) error {
 	defer next.Stop()
 	update := time.NewTicker(updateEvery)
 	defer update.Stop()
-	late := time.NewTimer(timeout)
+	late := time.NewTimer(stuckAfter)
 	defer late.Stop()
 	left := scenes
 	for len(left) > 0 || len(s.acts) > 0 {
@@ -132,7 +132,9 @@ func (s *stage) once(ctx context.Context) error {
 				left = left[1:]
 			}
 		case <-update.C:
-			s.update(ctx)
+			if s.update(ctx) {
+				late.Reset(stuckAfter)
+			}
 			if s.fleet.real && len(left) == 0 && !slices.ContainsFunc(s.acts, func(a *act) bool { return a.waits == "" }) {
 				late.Reset(0) // only nodes that are not there are waited for
 			}
@@ -170,8 +172,9 @@ func (s *stage) forever(ctx context.Context) error {
 	}
 }
 
-// update shows what has changed since the last update and removes the jobs that ended.
-func (s *stage) update(ctx context.Context) {
+// update shows what has changed since the last update, removes the jobs that ended, and
+// reports whether there was a change.
+func (s *stage) update(ctx context.Context) (changed bool) {
 	s.acts = slices.DeleteFunc(s.acts, func(a *act) bool {
 		j, err := s.store.Job(ctx, a.id)
 		if err != nil {
@@ -190,7 +193,7 @@ func (s *stage) update(ctx context.Context) {
 			a.node, a.waits = s.fleet.where(ctx, j.RunnerID())
 		}
 		if line := a.line(j); line != a.shown {
-			a.shown = line
+			a.shown, changed = line, true
 			fmt.Fprintf(s.out, "%6.2fs  %s\n", time.Since(s.began).Seconds(), line)
 		}
 		if !slices.Contains([]router.JobState{router.Completed, router.Ignored, router.Denied, router.Unroutable}, j.State) {
@@ -205,6 +208,7 @@ func (s *stage) update(ctx context.Context) {
 		}
 		return true
 	})
+	return changed
 }
 
 func (a *act) title() string {
