@@ -66,14 +66,13 @@ const causeOfRunner = `coalesce((SELECT iif(r.state <> 'dispatched' OR r.placed_
 	iif(r.unplaced ->> '$.away', 'out_of_service', iif(r.unplaced ->> '$.never', 'no_node_fits', 'no_node_free')))) FROM runners r WHERE r.job_id = jobs.id AND r.try = jobs.try), 'starting')`
 
 const (
-	waitsForTrySQL = `SELECT 1 FROM jobs WHERE id = ? AND try = ? AND state IN ('queued', 'retrying') AND due_at <= ?`
-
 	insertRunnerSQL = `
 INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit, own)
 VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6, ?7)
 ON CONFLICT (id) DO UPDATE SET own = max(own, excluded.own) WHERE runners.state = 'dispatched'`
 
-	fitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND fit <> ?2 AND state IN ('queued', 'retrying')`
+	// It changes nothing unless the job waits for this try.
+	fitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND try = ?3 AND state IN ('queued', 'retrying') AND due_at <= ?4`
 
 	insertClaimSQL = `
 INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)
@@ -85,21 +84,15 @@ ON CONFLICT (token_hash) DO NOTHING`
 // job before it moved on.
 func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		waits, err := found(t, waitsForTrySQL, r.JobID, r.Try, millis(now))
+		waits, err := t.moveJob(r.JobID, fitSQL, r.Fit, r.Try, millis(now))
+		if err == nil && !waits {
+			err = router.ErrNotWaiting
+		}
 		if err != nil {
 			return err
 		}
-		if !waits {
-			if err := known(t, r.JobID); err != nil {
-				return err
-			}
-			return router.ErrNotWaiting
-		}
 		if _, err := t.exec(insertRunnerSQL, r.ID, r.JobID, r.Try, r.Name, millis(now), r.Fit, r.Own); err != nil {
 			return fmt.Errorf("add runner %s: %w", r.ID, err)
-		}
-		if _, err := t.exec(fitSQL, r.JobID, r.Fit); err != nil {
-			return err
 		}
 		_, err = t.exec(insertClaimSQL, tokenHash[:], r.ID)
 		return err
@@ -107,18 +100,20 @@ func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash 
 }
 
 const (
+	toDispatchSQL = `
+SELECT r.state, iif(r.placed_at = 0, '', r.node), j.fallback, j.dispatched_at, EXISTS (SELECT 1 FROM claims WHERE token_hash = ?3)
+FROM runners r JOIN jobs j ON j.id = ?2 WHERE r.id = ?1`
+
 	nomadJobSQL = `
 UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5,
 	cause = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0, '', cause),
 	reason = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0, 'Nomad has it and will find it a node', reason)
-WHERE id = ?1 RETURNING state, iif(placed_at = 0, '', node)`
+WHERE id = ?1`
 
 	dispatchedSQL = `
 UPDATE jobs SET state = 'dispatched', cause = ` + causeOfRunner + `, reason = ?3, decision = coalesce(?4, decision), updated_at = ?5,
 	dispatched_at = ?6, fallback_at = ?7, time_limit = ?8
 WHERE id = ?1 AND try = ?2 AND state IN ('queued', 'retrying')`
-
-	fallbackSQL = `SELECT fallback, dispatched_at FROM jobs WHERE id = ?`
 
 	// A job that its runner took before this was recorded keeps its state. Its
 	// decision is recorded all the same.
@@ -138,15 +133,23 @@ func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHa
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
 		var state router.RunnerState
 		var node string
-		err := t.query(into(&state, &node), nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now))
+		var fallback int
+		var dispatched int64
+		var prepared bool
+		err := t.query(into(&state, &node, &fallback, &dispatched, &prepared), toDispatchSQL, r.ID, r.JobID, tokenHash[:])
 		if err != nil {
 			return err
 		}
 		if state == "" {
 			return router.ErrNotFound
 		}
-		if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
+		if _, err := t.exec(nomadJobSQL, r.ID, r.NomadJob, r.NomadAt.Namespace, r.NomadAt.Region, millis(now)); err != nil {
 			return err
+		}
+		if !prepared {
+			if _, err := t.exec(insertClaimSQL, tokenHash[:], r.ID); err != nil {
+				return err
+			}
 		}
 		reason := fmt.Sprintf("Nomad has its runner, job %s, which has not started yet", r.NomadJob)
 		switch { // what Nomad's events, or a claim, said before
@@ -154,10 +157,6 @@ func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHa
 			reason = fmt.Sprintf("its runner, Nomad job %s, has started", r.NomadJob)
 		case node != "":
 			reason = fmt.Sprintf("its runner %s starts on node %s", r.ID, node)
-		}
-		fallback, dispatched := 0, int64(0)
-		if err := t.query(into(&fallback, &dispatched), fallbackSQL, r.JobID); err != nil {
-			return err
 		}
 		dispatched = cmp.Or(dispatched, millis(now))
 		var fallbackAt, limit int64

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -54,6 +56,10 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{fallbackDueSQL, "SEARCH jobs USING INDEX jobs_fallback (fallback_at<?)"},
 		{prunableSQL, "SEARCH jobs USING INDEX jobs_completed (updated_at<?)"},
 		{prunableForeignSQL, "SEARCH jobs USING INDEX jobs_foreign (updated_at<?)"},
+		{toDispatchSQL, "SEARCH r USING PRIMARY KEY (id=?)"},
+		{toDispatchSQL, "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"},
+		{toDispatchSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
+		{fitSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{copiesSQL, "SEARCH deliveries USING COVERING INDEX deliveries_digest (digest=?)"},
 		{endedJobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{endedRunningSQL, "SEARCH s USING INDEX jobs_runner (runner_name=?)"},
@@ -275,6 +281,54 @@ func TestAFailingChangeLeavesNothingAndSpoilsNothing(t *testing.T) {
 	}
 	if got := strings.Join(deliveries(t, w), " "); got != "a b" {
 		t.Errorf("stored %s, want a b", got)
+	}
+}
+
+// It is then not made again with the others, each apart.
+func TestAChangeThatFailsBeforeItWritesIsMadeOnce(t *testing.T) {
+	w, made := byHand(t), 0
+	errs := batch(w, func(tx *tx) error {
+		made++
+		return insert("a")(tx)
+	}, func(tx *tx) error {
+		if waits, err := tx.moveJob(7, fitSQL, "", 1, 0); waits || !errors.Is(err, router.ErrNotFound) {
+			t.Errorf("got %t, %v", waits, err)
+		}
+		return router.ErrNotFound
+	})
+	if errs[0] != nil || !errors.Is(errs[1], router.ErrNotFound) || made != 1 {
+		t.Errorf("got %v, made %d times", errs, made)
+	}
+}
+
+// Time moves on when all who want a change wait for it.
+func TestACrowdSharesItsCommits(t *testing.T) {
+	const crowd, rounds = 8, 10
+	commits := 0
+	synctest.Test(t, func(t *testing.T) {
+		s, err := Open(t.Context(), filepath.Join(t.TempDir(), "s.db"))
+		must(t, err)
+		s.writer.ran = func(query string) {
+			if query == "COMMIT" {
+				commits++
+			}
+		}
+		var all sync.WaitGroup
+		for i := range crowd {
+			all.Go(func() {
+				for j := range rounds {
+					if err := s.writer.change(t.Context(), router.SourceRouter, insert(fmt.Sprint(i, j))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		must(t, s.Close())
+	})
+	// The first who came may have waited for nobody.
+	if commits > rounds+2 {
+		t.Errorf("%d changes took %d commits, want about %d", crowd*rounds, commits, rounds)
 	}
 }
 
