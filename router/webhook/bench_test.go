@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -49,8 +50,26 @@ func body8k() (body []byte, idAt int) {
 
 // BenchmarkDelivery measures a signed delivery from the sender's request over
 // loopback to the answer 202, which means that it is on disk. Senders, HTTP
-// and the store share the process and its CPUs.
+// and the store share the process and its CPUs. Beside it, how often the same disk can
+// write a page to the end of a file and sync it.
 func BenchmarkDelivery(b *testing.B) {
+	b.Run("sync", func(b *testing.B) {
+		f, err := os.Create(filepath.Join(b.TempDir(), "file"))
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer f.Close()
+		page := make([]byte, 4096)
+		for b.Loop() {
+			if _, err := f.Write(page); err != nil {
+				b.Fatal(err)
+			}
+			if err := f.Sync(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "syncs/s")
+	})
 	for _, senders := range []int{1, 8, 32} {
 		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) { benchmarkDelivery(b, senders) })
 	}
