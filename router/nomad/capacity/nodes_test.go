@@ -3,6 +3,7 @@ package capacity
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
@@ -137,5 +138,33 @@ func TestSurveyLeavesOutWhatPasses(t *testing.T) {
 		if err != nil || got != nil {
 			t.Errorf("with %s Survey = %v, %v, want nothing", metric, got, err)
 		}
+	}
+}
+
+func TestNodesAmongOthersAreToldApartByTheirIDs(t *testing.T) {
+	var nodes, others []*host
+	for i, n := range nomadsim.LargeFleet(6100) {
+		h := &host{id: n.ID}
+		if i%3 == 0 {
+			others = append(others, h)
+		} else {
+			nodes = append(nodes, h)
+		}
+	}
+	text := among(nodes, others)
+	if len(text) > 20_000 {
+		t.Errorf("it takes %d bytes to tell %d nodes from %d others", len(text), len(nodes), len(others))
+	}
+	matches := regexp.MustCompile(text)
+	for want, hosts := range map[bool][]*host{true: nodes, false: others} {
+		for _, h := range hosts {
+			if matches.MatchString(h.id) != want {
+				t.Fatalf("of %s it says %t", h.id, !want)
+			}
+		}
+	}
+	one, two := &host{id: "a"}, &host{id: "ab"} // no IDs of Nomad, which are of one length
+	if got := among([]*host{two}, []*host{one}); got != "^(ab)" {
+		t.Errorf("among = %s, want ^(ab)", got)
 	}
 }

@@ -67,7 +67,7 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 		short.small = m.NodesExhausted
 		if len(large) > 0 {
 			// Perhaps all that passed are too small; ask about the others alone.
-			only := api.NewConstraint(nodeID, "regexp", oneOf(large))
+			only := api.NewConstraint(nodeID, "regexp", among(large, short.smallNodes))
 			narrow := *job
 			narrow.Constraints = slices.Concat([]*api.Constraint{only}, job.Constraints)
 			plan, problems, err := s.plan(ctx, r, &narrow)
@@ -108,14 +108,33 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 	return []problem{{code: NoNode, away: len(short.wouldDo) > 0, say: short.say}}, nil
 }
 
-// oneOf returns a regular expression for the IDs of nodes.
-func oneOf(nodes []*host) string {
-	ids := make([]string, len(nodes))
-	for i, h := range nodes {
-		ids[i] = regexp.QuoteMeta(h.id)
+// among returns a regular expression that matches the IDs of nodes, and none of the others,
+// by the least that they begin with: there may be thousands of them.
+func among(nodes, others []*host) string {
+	var begin []string
+	var add func(nodes, others []*host, n int)
+	add = func(nodes, others []*host, n int) { // which begin with the same n characters
+		if len(others) == 0 || n == len(nodes[0].id) {
+			begin = append(begin, regexp.QuoteMeta(nodes[0].id[:n]))
+			return
+		}
+		next := func(h *host) string { return h.id[:min(n+1, len(h.id))] }
+		apart := map[string][2][]*host{}
+		for i, hosts := range [][]*host{nodes, others} {
+			for _, h := range hosts {
+				both := apart[next(h)]
+				both[i] = append(both[i], h)
+				apart[next(h)] = both
+			}
+		}
+		for _, key := range slices.Sorted(maps.Keys(apart)) {
+			if both := apart[key]; len(both[0]) > 0 {
+				add(both[0], both[1], n+1)
+			}
+		}
 	}
-	slices.Sort(ids)
-	return "^(" + strings.Join(ids, "|") + ")$"
+	add(nodes, others, 0)
+	return "^(" + strings.Join(begin, "|") + ")"
 }
 
 func (s *shortage) say(r Route) string {
