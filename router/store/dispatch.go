@@ -72,7 +72,7 @@ VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6, ?7)
 ON CONFLICT (id) DO UPDATE SET own = max(own, excluded.own) WHERE runners.state = 'dispatched'`
 
 	// It changes nothing unless the job waits for this try.
-	fitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND try = ?3 AND state IN ('queued', 'retrying') AND due_at <= ?4`
+	prepareJobSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND try = ?3 AND state IN ('queued', 'retrying') AND due_at <= ?4`
 
 	insertClaimSQL = `
 INSERT INTO claims (token_hash, runner_id) VALUES (?, ?)
@@ -84,7 +84,7 @@ ON CONFLICT (token_hash) DO NOTHING`
 // job before it moved on.
 func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash [32]byte, now time.Time) error {
 	return s.writer.change(ctx, router.SourceRouter, func(t *tx) error {
-		waits, err := t.moveJob(r.JobID, fitSQL, r.Fit, r.Try, millis(now))
+		waits, err := t.moveJob(r.JobID, prepareJobSQL, r.Fit, r.Try, millis(now))
 		if err == nil && !waits {
 			err = router.ErrNotWaiting
 		}

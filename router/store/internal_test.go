@@ -59,7 +59,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{toDispatchSQL, "SEARCH r USING PRIMARY KEY (id=?)"},
 		{toDispatchSQL, "SEARCH j USING INTEGER PRIMARY KEY (rowid=?)"},
 		{toDispatchSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
-		{fitSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{prepareJobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{copiesSQL, "SEARCH deliveries USING COVERING INDEX deliveries_digest (digest=?)"},
 		{endedJobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{endedRunningSQL, "SEARCH s USING INDEX jobs_runner (runner_name=?)"},
@@ -291,7 +291,7 @@ func TestAChangeThatFailsBeforeItWritesIsMadeOnce(t *testing.T) {
 		made++
 		return insert("a")(tx)
 	}, func(tx *tx) error {
-		if waits, err := tx.moveJob(7, fitSQL, "", 1, 0); waits || !errors.Is(err, router.ErrNotFound) {
+		if waits, err := tx.moveJob(7, prepareJobSQL, "", 1, 0); waits || !errors.Is(err, router.ErrNotFound) {
 			t.Errorf("got %t, %v", waits, err)
 		}
 		return router.ErrNotFound

@@ -592,6 +592,8 @@ INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespa
 SELECT ?1, id, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'found on Nomad: it was started before the database was lost', ?11, ?11, ?11, fit, ?12 FROM jobs WHERE id = ?2
 ON CONFLICT DO NOTHING`
 
+	adoptedFitSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND fit <> ?2 AND state IN ('queued', 'retrying')`
+
 	adoptedTrySQL = `
 UPDATE jobs SET try = ?2, updated_at = ?3, cause = iif(state = 'queued', 'queued', iif(state = 'retrying', 'runner', ?4)),
 	reason = 'its runner was found on Nomad; waits for the router'
@@ -616,7 +618,7 @@ func (s *runnerStore) Adopt(ctx context.Context, r router.Runner, tokenHash [32]
 			return false, err
 		}
 		if r.Fit != "" {
-			if _, err := t.exec(fitSQL, r.JobID, r.Fit); err != nil {
+			if _, err := t.exec(adoptedFitSQL, r.JobID, r.Fit); err != nil {
 				return false, err
 			}
 		}
