@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,6 +32,35 @@ func TestRecentJobsAreRecords(t *testing.T) {
 	}
 	if n != 1 {
 		t.Errorf("%d records, want 1", n)
+	}
+}
+
+// BenchmarkImpact decides all jobs of a history by two files of rules that differ for some.
+func BenchmarkImpact(b *testing.B) {
+	src := "version: 1\nlabels: { self-hosted: {}, linux: {}, 'team-*': {}, 'cpu=*': {} }\nrules:\n"
+	for team := range storetest.HistoryRules {
+		src += fmt.Sprintf("  - { name: h%d, if: has(\"team-%[1]d\"), jobspec: docker-linux }\n", team)
+	}
+	src += "  - { name: rest, jobspec: docker-linux }\n"
+	before, err := rules.Load(b.Context(), rules.File{Name: "rules.yaml", Source: []byte(src)})
+	must(b, err)
+	after, err := rules.Load(b.Context(), rules.File{Name: "rules.yaml", Source: []byte(strings.Replace(src, `has("team-3")`, `has("team-3") and job.branch == "main"`, 1))})
+	must(b, err)
+	for _, n := range []int{10_000, 100_000, 1_000_000} {
+		b.Run(fmt.Sprintf("jobs=%d", n), func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "x.db")
+			storetest.Create(b, path)
+			storetest.History(b, path, n, 30*24*time.Hour, time.Now())
+			st := storetest.Open(b, path)
+			defer st.Close()
+			for b.Loop() {
+				c, err := rules.Compare(b.Context(), before, after, editedRules{nil, st}.Recent(b.Context(), time.Now().AddDate(0, 0, -31), nil))
+				if err != nil || c.Jobs != n || c.Changed == 0 {
+					b.Fatalf("%d jobs, %d change: %v", c.Jobs, c.Changed, err)
+				}
+			}
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)/float64(n)*1e6, "µs/job")
+		})
 	}
 }
 

@@ -185,6 +185,16 @@ func TestWhatOperatorsLookForHasAnIndex(t *testing.T) {
 	}
 }
 
+// Of two bounds SQLite takes one, and then walks from there: each page of a history would begin at the newest job.
+func TestASearchHasOneBoundEachWay(t *testing.T) {
+	s := search{f: router.JobFilter{Since: time.Unix(1, 0), Until: time.Unix(2, 0), Before: 50}, from: 3, times: &[2]int64{5, 100}}
+	var where condition
+	must(t, s.within(&where, "id", false))
+	if got := fmt.Sprint(where.String(), where.args); got != "id >= ? AND id <= ?[5 49]" {
+		t.Errorf("it looks at %s", got)
+	}
+}
+
 // The router waits for no question of an operator's.
 func TestOperatorsHaveConnectionsOfTheirOwn(t *testing.T) {
 	s := openTemp(t)

@@ -303,32 +303,35 @@ func (s *search) idsOf(state router.JobState, pattern string) (query string, arg
 	return "SELECT " + id + " AS id FROM " + from + " WHERE " + where.String() + " ORDER BY " + id + " DESC LIMIT ?", append(where.args, s.f.Limit), nil
 }
 
-// within adds which IDs are looked at. IDs grow with time, nearly: if many are, the times of
-// the filter bound them.
+// within adds which IDs are looked at, by one bound each way: of several SQLite takes any. IDs
+// grow with time, nearly: if many jobs are looked at, the times of the filter bound them.
 func (s *search) within(where *condition, id string, few bool) error {
+	low, high := s.from, int64(math.MaxInt64)
 	if s.f.Before != 0 {
-		where.and(id+" < ?", s.f.Before)
+		high = s.f.Before - 1
 	}
-	if s.from != 0 {
-		where.and(id+" >= ?", s.from)
-	}
-	if few || s.f.Since.IsZero() && s.f.Until.IsZero() {
-		return nil
-	}
-	if s.times == nil {
-		s.times = &[2]int64{0, math.MaxInt64}
-		if !s.f.Since.IsZero() {
-			if err := s.q(into(&s.times[0]), "SELECT coalesce(min(+id), 0) FROM jobs WHERE received_at >= ?", millis(s.f.Since)); err != nil {
-				return err
+	if !few && (!s.f.Since.IsZero() || !s.f.Until.IsZero()) {
+		if s.times == nil {
+			s.times = &[2]int64{0, math.MaxInt64}
+			if !s.f.Since.IsZero() {
+				if err := s.q(into(&s.times[0]), "SELECT coalesce(min(+id), 0) FROM jobs WHERE received_at >= ?", millis(s.f.Since)); err != nil {
+					return err
+				}
+			}
+			if !s.f.Until.IsZero() {
+				if err := s.q(into(&s.times[1]), "SELECT coalesce(max(+id), 0) FROM jobs WHERE received_at < ?", millis(s.f.Until)); err != nil {
+					return err
+				}
 			}
 		}
-		if !s.f.Until.IsZero() {
-			if err := s.q(into(&s.times[1]), "SELECT coalesce(max(+id), 0) FROM jobs WHERE received_at < ?", millis(s.f.Until)); err != nil {
-				return err
-			}
-		}
+		low, high = max(low, s.times[0]), min(high, s.times[1])
 	}
-	where.and(id+" BETWEEN ? AND ?", s.times[0], s.times[1])
+	if low != 0 {
+		where.and(id+" >= ?", low)
+	}
+	if high != math.MaxInt64 {
+		where.and(id+" <= ?", high)
+	}
 	return nil
 }
 

@@ -84,6 +84,26 @@ func (f *frame) render(w http.ResponseWriter, req *http.Request, status int, p c
 
 // answer answers with a page whose content is made.
 func (f *frame) answer(w http.ResponseWriter, req *http.Request, status int, p consolePage, c content) {
+	if page, ok := f.page(w, req, p, c); ok {
+		w.WriteHeader(status)
+		_, _ = w.Write(page) // a client that went away needs no answer
+	}
+}
+
+// begin answers with a page that shows data up to a mark in it, and returns what stands
+// behind the mark. ok is false if it answered otherwise.
+func (f *frame) begin(w http.ResponseWriter, req *http.Request, p consolePage, data any, mark string) (rest []byte, ok bool) {
+	page, ok := f.page(w, req, p, f.fill(req, p, data))
+	if !ok {
+		return nil, false
+	}
+	first, rest, _ := bytes.Cut(page, []byte(mark))
+	_, _ = w.Write(first) // likewise
+	return rest, true
+}
+
+// page makes a page and sets the header for it. If it cannot be made, it answers so.
+func (f *frame) page(w http.ResponseWriter, req *http.Request, p consolePage, c content) (page []byte, ok bool) {
 	v := view{Title: c.title, Page: p, Who: auth.Who(req.Context()), Now: f.now(), Data: c.data, Content: c.html}
 	if v.Who.Role > 0 {
 		v.Bar = barOf(f.api.Status(req.Context()), f.now())
@@ -101,12 +121,11 @@ func (f *frame) answer(w http.ResponseWriter, req *http.Request, status int, p c
 	if err != nil {
 		f.logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
 		http.Error(w, "this page could not be made; the server's log says why", http.StatusInternalServerError)
-		return
+		return nil, false
 	}
 	if n, ok := c.data.(interface{ styleNonce() string }); ok {
 		w.Header().Set("Content-Security-Policy", strings.Replace(policy, "style-src 'self'", "style-src 'self' 'nonce-"+n.styleNonce()+"'", 1))
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // a client that went away needs no answer
+	return b.Bytes(), true
 }

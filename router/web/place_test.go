@@ -2,11 +2,13 @@ package web_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -183,6 +185,80 @@ func TestACheckHasItsTime(t *testing.T) {
 		}
 	})
 }
+
+// A long book has jobs that take a while to read, and then ends with an error, if there is one.
+type long struct {
+	*book
+	err error
+}
+
+func (l long) Recent(context.Context, time.Time, router.Scope) iter.Seq2[rules.Record, error] {
+	return func(yield func(rules.Record, error) bool) {
+		for i := range 5000 {
+			time.Sleep(time.Millisecond)
+			if !yield(record(int64(i), "acme", "self-hosted", "linux"), nil) {
+				return
+			}
+		}
+		if l.err != nil {
+			yield(rules.Record{}, l.err)
+		}
+	}
+}
+
+// The page says how many jobs were looked at while they are, without a script.
+func TestAnImpactShowsHowFarItIs(t *testing.T) {
+	virtual(t, "it takes a while", func(t *testing.T) {
+		s := serveBook(t, long{book: newBook()})
+		page, _ := s.submit("/rules", draft("impact", "hash1", goodRules), http.StatusOK)
+		wants(t, page, `<p class="small soft">Jobs looked at so far: <span>999</span> <span>1`+"\u202f"+`999</span>`, "</span></p>", "<strong>5000 of 5000 jobs</strong>", `id="versions"`, "</html>")
+		if n := strings.Count(page, `id="impact"`); n != 1 || strings.Contains(page, "so many") {
+			t.Errorf("%d impacts: %s", n, page)
+		}
+	})
+	virtual(t, "each number is sent at once", func(t *testing.T) {
+		s := serveBook(t, long{book: newBook()})
+		client, server := io.Pipe()
+		go func() {
+			req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081/rules", strings.NewReader(draft("impact", "hash1", goodRules).Encode()))
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			req.Header.Set("Sec-Fetch-Site", "same-origin")
+			s.handler.ServeHTTP(piped{httptest.NewRecorder(), server}, req)
+			_ = server.Close()
+		}()
+		began := time.Now()
+		var at []string
+		seen, buf := "", make([]byte, 1<<20)
+		for {
+			n, err := client.Read(buf)
+			if seen += string(buf[:n]); strings.HasSuffix(seen, "9</span>") {
+				at = append(at, time.Since(began).Round(time.Second).String())
+			}
+			if err != nil {
+				break
+			}
+		}
+		if got := strings.Join(at, " "); got != "1s 2s 3s 4s 5s" {
+			t.Errorf("numbers came after %s", got)
+		}
+	})
+	virtual(t, "it fails", func(t *testing.T) {
+		s := serveBook(t, long{newBook(), errors.New("disk <failed>")})
+		page, _ := s.submit("/rules", draft("impact", "hash1", goodRules), http.StatusOK)
+		wants(t, page, "</span></p>", `<p class="state is-failure">`, "</html>")
+		if strings.Contains(page, "disk") || !strings.Contains(s.log.String(), "disk <failed>") {
+			t.Errorf("the log has %s", s.log.String())
+		}
+	})
+}
+
+// piped answers what it is told to.
+type piped struct {
+	*httptest.ResponseRecorder
+	to io.Writer
+}
+
+func (p piped) Write(b []byte) (int, error) { return p.to.Write(b) }
 
 func serveBook(t *testing.T, b api.Rulebook) *server {
 	s := &server{t: t, app: &app{}}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"html/template"
 	"net/http"
 	"net/url"
 	"os"
@@ -55,7 +56,8 @@ type rulesView struct {
 	Sources map[string][]byte // of the files, for excerpts
 	Refused bool              // the findings kept it from being applied
 	Impact  *api.Impact
-	NoDiff  string // why there is no impact
+	NoDiff  string        // why there is no impact
+	Looking template.HTML // stands for the impact while jobs are looked at; "": they are not
 	Changes []fileDiff
 	Theirs  *theirs // the files were changed meanwhile
 
@@ -141,19 +143,25 @@ func (r *rulesPages) routes(to *mux.Router) {
 
 // draftForm handles the buttons below the editor: check a draft, show its impact or apply it.
 func (r *rulesPages) draftForm(w http.ResponseWriter, req *http.Request) {
-	status, v, err := r.readDraftForm(req)
+	status, v, err := r.readDraftForm(w, req)
 	if err != nil {
 		r.console.fail(w, req, err)
 		return
 	}
-	if status == http.StatusSeeOther {
+	switch status {
+	case answered:
+		return
+	case http.StatusSeeOther:
 		http.Redirect(w, req, "/rules?done=applied", status)
 		return
 	}
 	r.console.frame.render(w, req, status, r.main(), v)
 }
 
-func (r *rulesPages) readDraftForm(req *http.Request) (status int, v rulesView, err error) {
+// answered is the status of a form that was answered while it was worked on.
+const answered = 0
+
+func (r *rulesPages) readDraftForm(w http.ResponseWriter, req *http.Request) (status int, v rulesView, err error) {
 	if err := req.ParseForm(); errors.Is(err, os.ErrDeadlineExceeded) {
 		return 0, v, api.TooSlow()
 	} else if err != nil {
@@ -219,14 +227,47 @@ func (r *rulesPages) readDraftForm(req *http.Request) (status int, v rulesView, 
 			v.NoDiff = "The draft has errors, so it decides nothing yet."
 			return status, v, nil
 		}
-		impact, err := r.drafts.Impact(ctx, set, v.Days)
-		v.Impact = &impact
+		status, err = r.impact(ctx, w, req, set, &v)
 		return status, v, err
 	case "apply":
 		return r.apply(ctx, req, v)
 	default:
 		return 0, v, problem.New(http.StatusBadRequest, "do %.20q: want check, impact or apply", do)
 	}
+}
+
+// impact finds the impact of a draft. If that takes a while, it answers itself: with the page up
+// to there, then each second with how many jobs were looked at, and with the rest.
+func (r *rulesPages) impact(ctx context.Context, w http.ResponseWriter, req *http.Request, set *rules.Set, v *rulesView) (status int, err error) {
+	var rest []byte
+	begun, sent := false, false
+	impact, err := r.drafts.Impact(ctx, set, v.Days, func(jobs int) {
+		if !begun {
+			looking := *v
+			looking.Looking = "<!-- so many -->"
+			begun = true
+			rest, sent = r.console.frame.begin(w, req, r.main(), looking, string(looking.Looking))
+		}
+		if sent {
+			fmt.Fprintf(w, " <span>%s</span>", router.Thousands(jobs, "\u202f"))
+			_ = http.NewResponseController(w).Flush() // without it the browser waits a little longer
+		}
+	})
+	if !begun {
+		v.Impact = &impact
+		return http.StatusOK, err
+	}
+	if v.Impact = &impact; err != nil {
+		v.Impact, v.NoDiff = nil, r.console.problemOf(req, err).Detail
+	}
+	b := bytes.NewBufferString("</p>")
+	if err := templates["rules"].ExecuteTemplate(b, "impact", v); err != nil {
+		r.console.config.Logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
+	}
+	if sent {
+		_, _ = w.Write(append(b.Bytes(), rest...)) // a client that went away needs no answer
+	}
+	return answered, nil
 }
 
 // apply puts a draft that was read from a form in force.

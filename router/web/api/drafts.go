@@ -78,7 +78,8 @@ const (
 	MaxDraft       = 12 << 20 // bytes of a request with a draft: as a form, it takes up to three times its size
 	maxDraftFiles  = 100
 	maxDraftSource = 4 << 20 // bytes of all its files
-	maxImpactJobs  = 100_000
+	maxImpactJobs  = 1_000_000
+	impactTold     = time.Second // between two numbers of how many jobs were looked at
 	MaxImpactDays  = 90
 	ImpactDays     = 7   // when nobody says
 	maxFindings    = 500 // that are answered
@@ -170,7 +171,7 @@ func (d *Drafts) diffDraft(req *http.Request) (any, error) {
 			}
 			return nil, problem.New(http.StatusUnprocessableEntity, "the draft has errors, so it decides nothing: %s", first)
 		}
-		return d.Impact(ctx, set, days)
+		return d.Impact(ctx, set, days, nil)
 	})
 }
 
@@ -230,12 +231,18 @@ func shorten(r *rules.TestReport) {
 }
 
 // Impact compares a draft with the rules in force over the jobs that the caller may see,
-// as far as there is time.
-func (d *Drafts) Impact(ctx context.Context, set *rules.Set, days int) (i Impact, err error) {
+// as far as there is time. Each second it calls looked, if that is not nil, with how many
+// jobs it has looked at.
+func (d *Drafts) Impact(ctx context.Context, set *rules.Set, days int, looked func(jobs int)) (i Impact, err error) {
 	i = Impact{Days: days, Since: d.config.Now().AddDate(0, 0, -days).UTC()}
+	told := time.Now()
 	i.Comparison, err = rules.Compare(ctx, d.config.App.Rules(), set, func(yield func(rules.Record, error) bool) {
 		n := 0
 		for r, err := range d.config.Rulebook.Recent(ctx, i.Since, auth.Who(ctx).Scope) {
+			if looked != nil && time.Since(told) >= impactTold {
+				told = time.Now()
+				looked(n)
+			}
 			if n++; n > maxImpactJobs {
 				i.Capped = true
 				return
