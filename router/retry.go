@@ -9,6 +9,8 @@ import (
 const (
 	firstWait = 250 * time.Millisecond // doubled with each failure in a row, up to LongestWait
 
+	awayWait = 5 * time.Minute // of jobs that come back as soon as Nomad takes another
+
 	longestFixWait = time.Minute // GitHubFixWait is doubled with each failure, up to this
 
 	// Between two jobs that are retried after GitHub took no registrations: it takes 180
@@ -49,6 +51,8 @@ func (b *Backoff) Retry(err error, failures int) (at time.Time, ok bool) {
 		return retryAt.At.Add(time.Duration(b.Rand() * float64(time.Second))), true
 	case errors.As(err, new(*FixError)): // a person must act
 	case errors.As(err, new(*SilentError)): // all such jobs come back as soon as Nomad answers
+	case errors.As(err, new(*AwayError)):
+		wait = awayWait
 	default:
 		if failures < 7 { // 250 ms << 7 exceeds LongestWait
 			wait = firstWait << max(failures, 0)

@@ -24,6 +24,7 @@ func TestRetry(t *testing.T) {
 		{name: "a first failure is tried again soon", err: plain, from: 125 * time.Millisecond, to: 250 * time.Millisecond},
 		{name: "the wait doubles", err: plain, failures: 3, from: time.Second, to: 2 * time.Second},
 		{name: "the wait has an end", err: plain, failures: 1000, from: 15 * time.Second, to: 30 * time.Second},
+		{name: "what waits for others to be taken waits for minutes", err: fmt.Errorf("x: %w", &router.AwayError{Err: plain}), from: 150 * time.Second, to: 300 * time.Second},
 		{name: "a fault that an operator mends is looked at again", err: fmt.Errorf("x: %w", &router.FixError{Err: plain}), from: 15 * time.Second, to: 30 * time.Second},
 		{name: "the other side's time is kept", err: fmt.Errorf("x: %w", &router.RetryAtError{At: later, Err: plain}), failures: 9, from: 17 * time.Minute, to: 17*time.Minute + time.Second},
 		{name: "a refusal is final", err: fmt.Errorf("x: %w", &router.GiveUpError{Err: plain}), never: true},

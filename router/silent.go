@@ -33,3 +33,11 @@ func Coarse(d time.Duration) string {
 	}
 	return rules.Duration(step).String()
 }
+
+// An AwayError is the failure of a request for a runner while Nomad fails all of them. The
+// job is retried when Nomad takes another, or after minutes.
+type AwayError struct{ Err error }
+
+func (e *AwayError) Error() string { return e.Err.Error() }
+
+func (e *AwayError) Unwrap() error { return e.Err }

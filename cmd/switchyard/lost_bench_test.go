@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -51,6 +52,14 @@ func (c *calls) take() map[string]int {
 	return of
 }
 
+// log logs the counts, and begins anew.
+func (c *calls) log(b *testing.B, what string) {
+	of := c.take()
+	for _, call := range slices.Sorted(maps.Keys(of)) {
+		b.Logf("%d %s: %s", of[call], what, call)
+	}
+}
+
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
@@ -70,15 +79,15 @@ func BenchmarkRegistrationAfterLoss(b *testing.B) {
 func benchmarkLoss(b *testing.B, lost int) {
 	const publicURL = "http://router.test"
 	sim := nomadsim.New(nomadsim.Config{})
-	defer sim.Close()
+	b.Cleanup(sim.Close)
 	seen := &arrivals{Handler: sim, at: map[string]time.Time{}}
 	cluster := httptest.NewServer(seen)
-	defer cluster.Close()
+	b.Cleanup(cluster.Close)
 	hub := githubsim.New(githubsim.Config{Hook: githubsim.OrganizationHook, RateLimit: 1 << 20})
-	defer hub.Close()
+	b.Cleanup(hub.Close)
 	asked, answers := &calls{of: map[string]int{}}, &calls{of: map[string]int{}}
 	octocat := httptest.NewServer(hub)
-	defer octocat.Close()
+	b.Cleanup(octocat.Close)
 
 	discard := slog.New(slog.NewJSONHandler(io.Discard, nil))
 	specs, err := jobspecs.Load("")
@@ -108,53 +117,15 @@ func benchmarkLoss(b *testing.B, lost int) {
 		must(b, err)
 	}
 
-	st, err := store.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"))
-	must(b, err)
-	defer st.Close()
-	app, err := newApp(appParts{store: st, nomad: capacity.New(client), github: github, rules: set, secrets: []router.Secret{testSecret}},
-		server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard, PublicURL: publicURL})
-	must(b, err)
-	ctx, stop := context.WithCancel(b.Context())
 	asked.take()
 	cpu := cpuTime()
-	b.ResetTimer()
-	done := make(chan error, 1)
-	go func() { done <- app.Run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			b.Error(err)
-		}
-	}()
-
-	transport := &http.Transport{MaxIdleConnsPerHost: 8}
-	defer transport.CloseIdleConnections()
-	sender := &http.Client{Transport: transport}
 	seen.left.Add(b.N)
-	sent := make([]time.Time, b.N)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range 8 {
-		wg.Go(func() {
-			for i := next.Add(1) - 1; i < int64(b.N); i = next.Add(1) - 1 {
-				sent[i] = time.Now()
-				if status := send(ctx, sender, "http://"+app.Addr()+"/webhooks/github", fmt.Sprintf("%08x-guid", uint32(i*2654435761)), payload(firstID+i, labels...)); status != http.StatusAccepted {
-					b.Errorf("answered %d", status)
-				}
-			}
-		})
-	}
-	wg.Wait()
+	b.ResetTimer()
+	st, url := benchRouter(b, client, github, set, publicURL)
+	sent := sendAll(b, url, labels...)
 	seen.left.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "registrations/s")
-	for {
-		counts, err := st.Counts(ctx)
-		must(b, err)
-		if counts[router.Dispatched] == lost+b.N {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	awaitCount(b, st, router.Dispatched, lost+b.N)
 	b.StopTimer()
 	b.ReportMetric(b.Elapsed().Seconds(), "all-s")
 	b.ReportMetric(float64((cpuTime() - cpu).Milliseconds()), "cpu-ms")
@@ -163,12 +134,116 @@ func benchmarkLoss(b *testing.B, lost int) {
 		arrived[i] = seen.at[fmt.Sprintf("gha-%d-1", firstID+int64(i))].Sub(sent[i])
 	}
 	report(b, arrived, "registration")
-	requests := asked.take()
-	for _, call := range slices.Sorted(maps.Keys(requests)) {
-		b.Logf("%d of Nomad: %s", requests[call], call)
+	asked.log(b, "of Nomad")
+	answers.log(b, "of GitHub")
+}
+
+// benchRouter runs a router with a new database until the benchmark ends, and returns that
+// and where deliveries go.
+func benchRouter(b *testing.B, client *nomad.Client, github router.GitHub, set *rules.Set, publicURL string) (st *store.Store, url string) {
+	st, err := store.Open(b.Context(), filepath.Join(b.TempDir(), "bench.db"))
+	must(b, err)
+	app, err := newApp(appParts{store: st, nomad: capacity.New(client), github: github, rules: set, secrets: []router.Secret{testSecret}},
+		server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: slog.New(slog.DiscardHandler), PublicURL: publicURL})
+	must(b, err)
+	ctx, stop := context.WithCancel(context.WithoutCancel(b.Context()))
+	done := make(chan error, 1)
+	go func() { done <- app.Run(ctx) }()
+	b.Cleanup(func() {
+		stop()
+		if err := errors.Join(<-done, st.Close()); err != nil {
+			b.Error(err)
+		}
+	})
+	return st, "http://" + app.Addr() + "/webhooks/github"
+}
+
+// sendAll sends b.N deliveries of new jobs by 8 senders, and returns when it did.
+func sendAll(b *testing.B, url string, labels ...string) []time.Time {
+	transport := &http.Transport{MaxIdleConnsPerHost: 8}
+	defer transport.CloseIdleConnections()
+	sender := &http.Client{Transport: transport}
+	sent := make([]time.Time, b.N)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for i := next.Add(1) - 1; i < int64(b.N); i = next.Add(1) - 1 {
+				sent[i] = time.Now()
+				if status := send(b.Context(), sender, url, fmt.Sprintf("%08x-guid", uint32(i*2654435761)), payload(firstID+i, labels...)); status != http.StatusAccepted {
+					b.Errorf("answered %d", status)
+				}
+			}
+		})
 	}
-	requests = answers.take()
-	for _, call := range slices.Sorted(maps.Keys(requests)) {
-		b.Logf("%d of GitHub: %s", requests[call], call)
+	wg.Wait()
+	return sent
+}
+
+// awaitCount waits until so many jobs are in a state.
+func awaitCount(b *testing.B, st *store.Store, state router.JobState, n int) {
+	for {
+		counts, err := st.Counts(b.Context())
+		must(b, err)
+		if counts[state] == n {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
+}
+
+// BenchmarkRegistrationAfterOutage measures how the jobs that came while Nomad
+// had no leader are registered once it has one, and what they cost until then:
+// CPU and requests in half a minute, after all of them have waited for as long.
+// With -benchtime 10000x it is ten thousand jobs; the newest comes when Nomad is back.
+func BenchmarkRegistrationAfterOutage(b *testing.B) {
+	sim := nomadsim.New(nomadsim.Config{})
+	b.Cleanup(sim.Close)
+	seen := &arrivals{Handler: sim, at: map[string]time.Time{}}
+	var down atomic.Bool
+	cluster := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down.Load() {
+			http.Error(w, "No cluster leader", http.StatusInternalServerError)
+			return
+		}
+		seen.ServeHTTP(w, r)
+	}))
+	b.Cleanup(cluster.Close)
+	specs, err := jobspecs.Load("")
+	must(b, err)
+	set, err := rules.Parse("rules.example.yaml", demoRules)
+	must(b, err)
+	asked := &calls{of: map[string]int{}}
+	client, err := nomad.New(nomad.Config{Jobspecs: specs, Logger: slog.New(slog.DiscardHandler), API: &api.Config{Address: cluster.URL}, Called: asked.add})
+	must(b, err)
+	github, err := gh.New(gh.Config{Token: gh.StaticToken("t")})
+	must(b, err)
+	st, url := benchRouter(b, client, github, set, "")
+	labels := []string{"self-hosted", "linux", "x64"}
+	down.Store(true)
+	began := time.Now()
+	sendAll(b, url, labels...)
+	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "answers/s")
+	awaitCount(b, st, router.Retrying, b.N)
+	time.Sleep(30 * time.Second)
+	asked.take()
+	cpu := cpuTime()
+	time.Sleep(30 * time.Second)
+	b.ReportMetric(float64((cpuTime() - cpu).Milliseconds()), "away-cpu-ms")
+	asked.log(b, "of Nomad in 30 s away")
+
+	seen.left.Add(b.N + 1)
+	b.ResetTimer()
+	down.Store(false)
+	back, newest := time.Now(), firstID+int64(b.N)
+	if status := send(b.Context(), http.DefaultClient, url, "newest", payload(newest, labels...)); status != http.StatusAccepted {
+		b.Errorf("answered %d", status)
+	}
+	b.ReportMetric(float64(time.Since(back).Milliseconds()), "newest-answer-ms")
+	seen.left.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "registrations/s")
+	awaitCount(b, st, router.Dispatched, b.N+1)
+	b.StopTimer()
+	b.ReportMetric(float64(seen.at[fmt.Sprintf("gha-%d-1", newest)].Sub(back).Milliseconds()), "newest-registration-ms")
+	asked.log(b, "of Nomad afterwards")
 }

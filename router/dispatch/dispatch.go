@@ -118,6 +118,7 @@ type Dispatcher struct {
 	jobs    chan router.Job // to the deciders; unbuffered, so that few jobs wait here while the database changes
 	decided chan sending    // size maxDecided; to the senders
 	silence silence         // of Nomad
+	outage  outage          // likewise
 	tokens  tokens
 
 	mu      sync.Mutex
@@ -291,6 +292,11 @@ func (di *Dispatcher) send(ctx context.Context, s sending) {
 		di.pauseOnError(ctx, s.job.ID, di.wait(ctx, s.job, s.decision, err))
 		return
 	}
+	if j := s.job; j.Cause == router.CauseNomad && j.Failures > 0 && di.outage.away() {
+		at, _ := di.Backoff.Retry(&router.AwayError{Err: errors.New(j.Reason)}, j.Failures)
+		di.pauseOnError(ctx, j.ID, di.retry(ctx, j.ID, j.Cause, at, j.Reason, nil))
+		return
+	}
 	di.pauseOnError(ctx, s.job.ID, di.register(ctx, s.job, s.decision))
 }
 
@@ -392,6 +398,7 @@ func (di *Dispatcher) start(ctx context.Context, r router.StartRequest) (started
 		started, err = di.Nomad.Start(ctx, r)
 		return err
 	})
+	di.outage.saw(r.Job.ID, err)
 	return started, err
 }
 
@@ -400,6 +407,9 @@ func (di *Dispatcher) failed(ctx context.Context, j router.Job, r router.Runner,
 	log := di.Log.With("job_id", j.ID, "repo", j.Repo.FullName, "rule", d.Rule, "nomad_job", r.ID, "err", cause)
 	if d, _ := di.silence.length(); d > 0 && timedOut(cause) {
 		cause = &router.SilentError{For: d}
+	}
+	if failing(cause) && di.outage.away() {
+		cause = &router.AwayError{Err: cause}
 	}
 	at, again := di.Backoff.Retry(cause, j.Failures)
 	if !again {

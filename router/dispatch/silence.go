@@ -114,8 +114,10 @@ func timedOut(err error) bool {
 
 // WatchNomad takes care of the jobs that a silent Nomad keeps waiting, until ctx ends: they
 // move to Retrying, and say why. While Nomad is silent it is asked for one runner at a
-// time; as soon as it answers, all those jobs are retried.
+// time; as soon as it answers, all those jobs are retried. Those that wait for a Nomad that
+// is away are retried in the same way.
 func (di *Dispatcher) WatchNomad(ctx context.Context) error {
+	di.retryNow(ctx, router.CauseNomad, -1) // an earlier process may have parked them
 	tick := time.NewTicker(silenceTick)
 	defer tick.Stop()
 	silent, pause, next, asked := false, silenceTick, time.Time{}, time.Time{}
@@ -151,6 +153,11 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 			di.Log.Info("nomad answers again")
 			di.retryNow(ctx, router.CauseSilent, -1)
 			di.retryNow(ctx, router.CauseNomad, -1)
+		case di.outage.back():
+			di.Log.Info("nomad takes jobs again")
+			di.retryNow(ctx, router.CauseNomad, -1)
+		case di.outage.probe():
+			di.retryNow(ctx, router.CauseNomad, 1)
 		}
 	}
 }
@@ -207,13 +214,21 @@ func (di *Dispatcher) postpone(ctx context.Context, silentFor time.Duration) {
 func (di *Dispatcher) retryNow(ctx context.Context, cause router.Cause, limit int) (n int) {
 	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	n, err := di.Store.RetryNow(ctx, cause, limit, di.Now())
-	if err != nil && ctx.Err() == nil {
-		di.Log.Throttled(slog.LevelWarn, "", "cannot retry waiting jobs at once; each is retried when it is due", "err", err)
-		return -1
+	all := limit < 0
+	if all {
+		limit = retryBatch
 	}
-	if n > 0 {
-		di.Due.Give()
+	for now := di.Now(); ; {
+		some, err := di.Store.RetryNow(ctx, cause, limit, now)
+		if err != nil && ctx.Err() == nil {
+			di.Log.Throttled(slog.LevelWarn, "", "cannot retry waiting jobs at once; each is retried when it is due", "err", err)
+			return -1
+		}
+		if some > 0 {
+			di.Due.Give()
+		}
+		if n += some; !all || some < limit {
+			return n
+		}
 	}
-	return n
 }
