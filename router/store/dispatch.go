@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -101,13 +102,13 @@ func (s *dispatchStore) Prepare(ctx context.Context, r router.Runner, tokenHash 
 
 const (
 	toDispatchSQL = `
-SELECT r.state, iif(r.placed_at = 0, '', r.node), j.fallback, j.dispatched_at, EXISTS (SELECT 1 FROM claims WHERE token_hash = ?3)
+SELECT r.state, iif(r.placed_at = 0, '', r.node), j.fallback, j.dispatched_at, coalesce(r.unplaced, ''), EXISTS (SELECT 1 FROM claims WHERE token_hash = ?3)
 FROM runners r JOIN jobs j ON j.id = ?2 WHERE r.id = ?1`
 
 	nomadJobSQL = `
 UPDATE runners SET nomad_job = ?2, namespace = ?3, region = ?4, updated_at = ?5,
 	cause = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0, '', cause),
-	reason = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0, 'Nomad has it and will find it a node', reason)
+	reason = iif(state = 'dispatched' AND placed_at = 0 AND ended_at = 0 AND unplaced IS NULL, 'Nomad has it and will find it a node', reason)
 WHERE id = ?1`
 
 	dispatchedSQL = `
@@ -135,8 +136,9 @@ func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHa
 		var node string
 		var fallback int
 		var dispatched int64
+		var unplaced string
 		var prepared bool
-		err := t.query(into(&state, &node, &fallback, &dispatched, &prepared), toDispatchSQL, r.ID, r.JobID, tokenHash[:])
+		err := t.query(into(&state, &node, &fallback, &dispatched, &unplaced, &prepared), toDispatchSQL, r.ID, r.JobID, tokenHash[:])
 		if err != nil {
 			return err
 		}
@@ -170,6 +172,14 @@ func (s *dispatchStore) Dispatched(ctx context.Context, r router.Runner, tokenHa
 		if err == nil && n == 0 && decision != nil {
 			_, err = t.exec(decisionSQL, r.JobID, decision, limit)
 		}
+		if err != nil || unplaced == "" {
+			return err
+		}
+		var u router.Unplaced // which was found before this was recorded
+		if err := json.Unmarshal([]byte(unplaced), &u); err != nil {
+			return err
+		}
+		_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, whyUnplaced(u, "its runner"), millis(now))
 		return err
 	})
 }

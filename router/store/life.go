@@ -368,24 +368,26 @@ UPDATE jobs SET updated_at = ?4, cause = ` + causeOfRunner + `, reason = ?3 ||
 WHERE id = ?1 AND try = ?2 AND state = 'dispatched'`
 )
 
+// whyUnplaced says why a runner has no node; whose is "it" or "its runner".
+func whyUnplaced(u router.Unplaced, whose string) string {
+	if u.Never {
+		return u.Text // says that itself
+	}
+	return "Nomad has no node for " + whose + ": " + u.Text
+}
+
 // RecordUnplaced implements runners.Store.
 func (s *runnerStore) RecordUnplaced(ctx context.Context, runnerIDs []string, u router.Unplaced, now time.Time) error {
 	unplaced, err := json.Marshal(u)
 	if err != nil {
 		return err
 	}
-	why := func(whose string) string {
-		if u.Never {
-			return u.Text // says that itself
-		}
-		return "Nomad has no node for " + whose + ": " + u.Text
-	}
 	return s.writer.change(ctx, router.SourceNomad, func(t *tx) error {
 		for _, id := range runnerIDs {
 			var r router.Runner
-			err := t.query(into(&r.JobID, &r.Try), recordUnplacedSQL, id, string(unplaced), why("it"), millis(now))
+			err := t.query(into(&r.JobID, &r.Try), recordUnplacedSQL, id, string(unplaced), whyUnplaced(u, "it"), millis(now))
 			if err == nil && r.JobID != 0 {
-				_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, why("its runner"), millis(now))
+				_, err = t.exec(jobUnplacedSQL, r.JobID, r.Try, whyUnplaced(u, "its runner"), millis(now))
 			}
 			if err != nil {
 				return fmt.Errorf("record why runner %s has no node: %w", id, err)

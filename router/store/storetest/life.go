@@ -236,6 +236,19 @@ var lifeTests = []test{
 			t.Errorf("one with a node has none because of %+v", r.Unplaced)
 		}
 	}},
+	{"why a runner has no node may be known before its registration is recorded", func(t *testing.T, f *fixture) {
+		f.queue(1)
+		r := f.prepare(1)
+		f.must(f.RecordUnplaced(f.ctx(), []string{r.ID}, router.Unplaced{At: T0, Text: "all are full"}, T0))
+		r.NomadJob, r.NomadAt = r.ID, router.NomadAt{Namespace: "ci"}
+		f.must(f.Dispatched(f.ctx(), r, Token(r.ID), decision(), T0))
+		if j := f.wantState(1, router.Dispatched); j.Cause != router.CauseNoNodeFree || j.Reason != "Nomad has no node for its runner: all are full" {
+			t.Errorf("the job is %s: %s", j.Cause, j.Reason)
+		}
+		if r := f.runner(1); r.Reason != "Nomad has no node for it: all are full" {
+			t.Errorf("the runner: %s", r.Reason)
+		}
+	}},
 	{"fallbacks come due while a runner waits for a node", func(t *testing.T, f *fixture) {
 		d := decision()
 		d.Fallback = []router.Fallback{
