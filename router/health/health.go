@@ -46,7 +46,8 @@ type Store interface {
 	// Counts returns how many jobs are in each state.
 	Counts(ctx context.Context) (map[router.JobState]int, error)
 
-	SetMark(ctx context.Context, name, value string) error
+	// Writable returns why changes cannot be made; nil: they can, or could be lately.
+	Writable(ctx context.Context) error
 
 	// Troubles returns the jobs that something keeps from their runners, by cause, rule and
 	// repository, those with most jobs first; with them jobs that are Unroutable and were
@@ -241,7 +242,7 @@ func (f *found) ask(ctx context.Context, store Store) (err error) {
 	if f.counts, err = store.Counts(ctx); err != nil {
 		return failing("does not answer", err)
 	}
-	if err = store.SetMark(ctx, Mark, time.Now().UTC().Format(time.RFC3339)); err != nil {
+	if err = store.Writable(ctx); err != nil {
 		return failing("cannot be written: check whether its disk is full"+f.diskInfo.Said(), err)
 	}
 	if f.jobs, err = store.Troubles(ctx, nil, f.at.Add(-router.OnlineAfter), f.at.Add(-unroutableFor), maxExamples); err != nil {

@@ -36,8 +36,8 @@ func (f *fake) Counts(context.Context) (map[router.JobState]int, error) {
 	return nil, nil
 }
 
-func (f *fake) SetMark(context.Context, string, string) error { return f.err }
-func (f *fake) Disk() (router.Disk, error)                    { return f.disk, nil }
+func (f *fake) Writable(context.Context) error { return f.err }
+func (f *fake) Disk() (router.Disk, error)     { return f.disk, nil }
 
 func (f *fake) Troubles(context.Context, router.Scope, time.Time, time.Time, int) ([]router.JobTrouble, error) {
 	return f.jobs, f.err

@@ -60,10 +60,17 @@ func (f *full) SetMark(ctx context.Context, name, value string) error {
 	if f.disk.Load() {
 		return errors.New("database or disk is full (13)")
 	}
+	return f.Store.SetMark(ctx, name, value)
+}
+
+func (f *full) Writable(ctx context.Context) error {
+	if f.disk.Load() {
+		return errors.New("database or disk is full (13)")
+	}
 	if f.gone.Load() {
 		return fmt.Errorf("write a mark: %w", &router.FixError{Fix: "restart Switchyard", Err: errors.New("the database file x.db was removed")})
 	}
-	return f.Store.SetMark(ctx, name, value)
+	return f.Store.Writable(ctx)
 }
 
 func (f *full) Receive(ctx context.Context, d router.Delivery) (bool, error) {

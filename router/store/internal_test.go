@@ -36,6 +36,7 @@ func TestQueriesUseTheirIndexes(t *testing.T) {
 		{jobSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{recordedSQL, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid>?)"},
 		{countsSQL, "SCAN jobs USING COVERING INDEX jobs_state"},
+		{openCountsSQL, "SEARCH jobs USING COVERING INDEX jobs_state (state=?)"},
 		{runnersSQL, "(job_id=?)"},
 		{claimantSQL, "SEARCH claims USING PRIMARY KEY (token_hash=?)"},
 		{claimantSQL, "SEARCH runners USING PRIMARY KEY (id=?)"},

@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strconv"
+	"sync"
+	"time"
 
 	"switchyard/router"
 )
@@ -86,11 +89,51 @@ const mayServe = `(s.id >> 48 = j.id >> 48 AND (nullif(r.target, '') ->> '$.ente
 	OR coalesce(nullif(r.target, '') ->> '$.owner', j.owner) = s.owner COLLATE NOCASE
 		AND coalesce(nullif(r.target, '') ->> '$.repo', s.repo) = s.repo COLLATE NOCASE))`
 
-const countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
+const (
+	countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`
+
+	// Of the states in which there are few jobs, mostly.
+	openCountsSQL = `SELECT state, count(*) FROM jobs WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running', 'unroutable') GROUP BY state`
+
+	// So many jobs are counted whenever somebody asks. If there are more, those that are Completed,
+	// Ignored and Denied are counted again after settledFor.
+	countedJobs = 50_000
+	settledFor  = time.Minute
+)
+
+// counted keeps how many jobs are in each state. The zero value is ready.
+type counted struct {
+	mu     sync.Mutex
+	counts map[router.JobState]int
+	until  time.Time // until then those are shown that change no more, mostly
+}
 
 // Counts implements intake.SyncStore. States without jobs are left out.
 func (s *Store) Counts(ctx context.Context) (map[router.JobState]int, error) {
-	return countBy[router.JobState](s.querier(ctx), "count jobs", countsSQL)
+	c := &s.counted
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !time.Now().Before(c.until) {
+		counts, err := countBy[router.JobState](s.querier(ctx), "count jobs", countsSQL)
+		if err != nil {
+			return nil, err
+		}
+		jobs := 0
+		for _, n := range counts {
+			jobs += n
+		}
+		if jobs > countedJobs {
+			c.counts, c.until = counts, time.Now().Add(settledFor)
+		}
+		return maps.Clone(counts), nil
+	}
+	counts, err := countBy[router.JobState](s.querier(ctx), "count jobs", openCountsSQL)
+	for _, state := range []router.JobState{router.Completed, router.Ignored, router.Denied} {
+		if n := c.counts[state]; n > 0 && err == nil {
+			counts[state] = n
+		}
+	}
+	return counts, err
 }
 
 const runnersSQL = `SELECT ` + runnerColumns + ` FROM runners WHERE job_id = ? ORDER BY try`

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"switchyard/router"
@@ -92,4 +93,67 @@ func ids(jobs []router.Job) string {
 		all = append(all, j.ID)
 	}
 	return fmt.Sprint(all)
+}
+
+// Of a long history only what has not ended is counted each time.
+func TestALongHistoryIsCountedNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "x.db")
+		storetest.Create(t, path)
+		storetest.History(t, path, 51_000, 30*24*time.Hour, time.Now())
+		s := storetest.Open(t, path)
+		defer s.Close()
+		count := func() map[router.JobState]int {
+			t.Helper()
+			counts, err := s.Counts(t.Context())
+			must(t, err)
+			return counts
+		}
+		before := count()
+		d := storetest.NewDelivery(51_000, "completed", "completed") // it was queued, or waits otherwise
+		d.ReceivedAt = time.Now()
+		_, err := s.Receive(t.Context(), d)
+		must(t, err)
+		d = storetest.NewDelivery(51_001, "queued", "queued")
+		d.ReceivedAt = time.Now()
+		_, err = s.Receive(t.Context(), d)
+		must(t, err)
+		open := func(counts map[router.JobState]int) (n int) {
+			for _, state := range []router.JobState{router.Held, router.Queued, router.Retrying, router.Dispatched, router.Running} {
+				n += counts[state]
+			}
+			return n
+		}
+		if soon := count(); open(soon) != open(before) || soon[router.Completed] != before[router.Completed] || soon[router.Denied] != before[router.Denied] {
+			t.Errorf("at once %v, after %v", soon, before)
+		}
+		time.Sleep(time.Minute)
+		if later := count(); open(later) != open(before) || later[router.Completed] != before[router.Completed]+1 {
+			t.Errorf("after a minute %v, after %v", later, before)
+		}
+	})
+}
+
+// Whether the database can be written is mostly known.
+func TestWhetherItCanBeWrittenIsWrittenRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := storetest.Open(t, filepath.Join(t.TempDir(), "x.db"))
+		defer s.Close()
+		marked := func() string {
+			t.Helper()
+			must(t, s.Writable(t.Context()))
+			mark, err := s.Mark(t.Context(), "ready")
+			must(t, err)
+			return mark
+		}
+		first := marked()
+		time.Sleep(59 * time.Minute)
+		if first == "" || marked() != first {
+			t.Errorf("marked %q, then %q", first, marked())
+		}
+		time.Sleep(time.Minute)
+		if marked() == first {
+			t.Error("it is not tried after an hour without a change")
+		}
+	})
 }

@@ -49,6 +49,7 @@ type Store struct {
 	runnerStore
 	noticeStore
 
+	counted  counted
 	path     string
 	patience time.Duration // with another process that has the file
 	lock     *sql.DB       // of the side file; nil: not held

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"time"
 
 	"switchyard/router"
 )
@@ -55,6 +56,21 @@ const setMarkSQL = `INSERT INTO marks (name, value) VALUES (?1, ?2) ON CONFLICT 
 // SetMark implements intake.SyncStore.
 func (s *Store) SetMark(ctx context.Context, name, value string) error {
 	return s.exec(ctx, router.SourceRouter, setMarkSQL, name, value)
+}
+
+// writableFor is how long after a change it is known that changes can be made.
+const writableFor = time.Hour
+
+// Writable implements health.Store. Mostly it need not write for that: not even if it is asked
+// every few seconds, and nothing else happens.
+func (s *Store) Writable(ctx context.Context) error {
+	if err := s.writer.fault.err(); err != nil {
+		return err
+	}
+	if time.Since(time.UnixMilli(s.writer.fine.Load())) < writableFor {
+		return nil
+	}
+	return s.SetMark(ctx, "ready", time.Now().UTC().Format(time.RFC3339))
 }
 
 // KeepNumbers records the number of each GitHub. It fails if one was another host's before,

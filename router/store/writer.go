@@ -30,6 +30,7 @@ type writer struct {
 	ops     chan *op
 	file    *watched // used by the goroutine only
 	fault   fault
+	fine    atomic.Int64       // when a transaction was last committed, in Unix milliseconds; 0: the last one failed, or there was none
 	source  router.Source      // in the table of that name; "" when not known; used by the goroutine only
 	ran     func(query string) // called after each statement of a change; nil but in a test; used by the goroutine only
 	closing chan struct{}      // closed by stop
@@ -167,6 +168,10 @@ func (w *writer) gather(batch []*op) []*op {
 // of each other never came to be.
 func (w *writer) commit(batch []*op) {
 	err := w.fault.note(w.transaction(batch))
+	w.fine.Store(0)
+	if err == nil {
+		w.fine.Store(time.Now().UnixMilli())
+	}
 	for _, o := range batch {
 		if o.state.Load() == opAbandoned {
 			continue
