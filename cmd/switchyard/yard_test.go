@@ -34,7 +34,7 @@ type yardConfig struct {
 	front  func(http.Handler) http.Handler // what Nomad's clients meet
 }
 
-func newYard(t *testing.T, c yardConfig) *yard {
+func newYard(t testing.TB, c yardConfig) *yard {
 	t.Helper()
 	y := &yard{rules: filepath.Join(t.TempDir(), "rules.yaml")}
 	if c.log == nil {
