@@ -154,6 +154,7 @@ func union[T, S any](q querier, scan func(*sql.Rows, *T) error, selects, order s
 type indexed struct {
 	sql    string // with a ~ before each of its columns: as a + it keeps SQLite from the index
 	args   []any
+	other  string    // in place of sql when another index is read; "": the same
 	rest   condition // what else is asked for by it
 	label  bool      // the index is job_labels
 	sorted bool      // the index is in another order
@@ -205,6 +206,7 @@ func (s *search) conditions(state router.JobState, pattern string) (by []indexed
 	}
 	if f.Rule != "" {
 		add("~(decision ->> '$.rule') = ? AND decision IS NOT NULL", f.Rule)
+		by[len(by)-1].other = strings.ReplaceAll(ruleSQL, "j.decision", "decision") + " = ?"
 	}
 	if f.Owner != "" && f.Repo == "" {
 		add("~owner = ? COLLATE NOCASE", f.Owner)
@@ -290,7 +292,7 @@ func (s *search) idsOf(state router.JobState, pattern string) (query string, arg
 		case c.label:
 			where.and("EXISTS (SELECT 1 FROM job_labels WHERE "+c.sql+" AND job_id = id)", c.args...)
 		default:
-			where.and(c.with("+"), c.args...)
+			where.and(cmp.Or(c.other, c.with("+")), c.args...)
 		}
 		if c.rest.sql != nil {
 			where.and(c.rest.String(), c.rest.args...)

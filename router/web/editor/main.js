@@ -125,6 +125,12 @@ function mark() {
   }).sort((a, b) => a.from - b.from)));
 }
 
+// received yields the text of an answer as it comes.
+async function* received(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let part; !(part = await reader.read()).done;) yield part.value;
+}
+
 // ask has the server look at the draft, and shows what its page then says.
 async function ask(what) {
   asked?.abort();
@@ -136,7 +142,13 @@ async function ask(what) {
   for (const id of parts) document.getElementById(id).setAttribute("aria-busy", "true");
   try {
     const answer = await fetch("/rules", { method: "POST", body, signal: mine.signal });
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    let text = "";
+    for await (const part of received(answer)) {
+      text += part;
+      const jobs = text.match(/Jobs looked at so far:(?: <span>[^<]*<\/span>)* <span>([^<]*)<\/span>$/)?.[1];
+      if (jobs && asked === mine) document.getElementById("impact").textContent = `Jobs looked at so far: ${jobs}`;
+    }
+    const page = new DOMParser().parseFromString(text, "text/html");
     for (const id of parts) {
       const now = page.getElementById(id), old = document.getElementById(id);
       if (now) old.replaceChildren(...now.childNodes);
