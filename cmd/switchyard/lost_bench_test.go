@@ -125,6 +125,10 @@ func benchmarkLoss(b *testing.B, lost int) {
 	sent := sendAll(b, url, labels...)
 	seen.left.Wait()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "registrations/s")
+	counts, err := st.Counts(b.Context())
+	must(b, err)
+	b.ReportMetric(float64(max(counts[router.Dispatched]-b.N, 0)), "taken-up-beside")
+	b.ReportMetric(float64((cpuTime() - cpu).Milliseconds()), "cpu-ms-beside")
 	awaitCount(b, st, router.Dispatched, lost+b.N)
 	b.StopTimer()
 	b.ReportMetric(b.Elapsed().Seconds(), "all-s")
@@ -188,7 +192,7 @@ func awaitCount(b *testing.B, st *store.Store, state router.JobState, n int) {
 		if counts[state] == n {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(100 * time.Millisecond)
 	}
 }
 
@@ -223,13 +227,13 @@ func BenchmarkRegistrationAfterOutage(b *testing.B) {
 	down.Store(true)
 	began := time.Now()
 	sendAll(b, url, labels...)
-	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "answers/s")
+	answers := float64(b.N) / time.Since(began).Seconds()
 	awaitCount(b, st, router.Retrying, b.N)
 	time.Sleep(30 * time.Second)
 	asked.take()
 	cpu := cpuTime()
 	time.Sleep(30 * time.Second)
-	b.ReportMetric(float64((cpuTime() - cpu).Milliseconds()), "away-cpu-ms")
+	away := cpuTime() - cpu
 	asked.log(b, "of Nomad in 30 s away")
 
 	seen.left.Add(b.N + 1)
@@ -244,6 +248,8 @@ func BenchmarkRegistrationAfterOutage(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "registrations/s")
 	awaitCount(b, st, router.Dispatched, b.N+1)
 	b.StopTimer()
+	b.ReportMetric(answers, "answers/s")
+	b.ReportMetric(float64(away.Milliseconds()), "away-cpu-ms")
 	b.ReportMetric(float64(seen.at[fmt.Sprintf("gha-%d-1", newest)].Sub(back).Milliseconds()), "newest-registration-ms")
 	asked.log(b, "of Nomad afterwards")
 }

@@ -75,9 +75,11 @@ func (sy *Syncer) Sync(ctx context.Context, host, repo string) (router.SyncRepor
 	var err error
 	report.Unfinished, err = sy.GitHub.Unfinished(ctx, router.Repo{Host: in.Host, Owner: owner, Name: name, FullName: repo}, syncCalls, func(d router.Delivery) error {
 		seen[d.Job.ID] = true
+		began := time.Now()
 		changed, err := sy.Intake.Learn(ctx, d)
 		if changed {
 			report.Changed++
+			router.Pause(ctx, time.Since(began)) // new jobs come first: the more there are, the longer this took
 		}
 		return err
 	})

@@ -179,11 +179,11 @@ func (c *Client) Home(ctx context.Context, p router.Placement) (router.NomadAt, 
 	if p.Dispatch != "" {
 		return router.NomadAt(parentAt(p, c.namespace)), nil
 	}
-	job, err := c.Render(ctx, router.StartRequest{Placement: p})
-	if err != nil {
+	var job struct{ Namespace, Region *string } // of the whole jobspec, only that
+	if _, err := c.decode(ctx, p, &job); err != nil {
 		return router.NomadAt{}, err
 	}
-	return router.NomadAt(ScopeOf(job)), nil
+	return router.NomadAt(ScopeOf(&api.Job{Namespace: c.namespaceOf(p, job.Namespace), Region: job.Region})), nil
 }
 
 func (c *Client) register(ctx context.Context, r router.StartRequest, job *api.Job) (router.Started, error) {

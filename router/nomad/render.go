@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"switchyard/jobspecs"
 	"switchyard/router"
 )
 
@@ -28,21 +29,10 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	if p.Dispatch != "" {
 		return nil, fmt.Errorf("rule %s dispatches the Nomad job %s as it is: there is nothing to render", r.Rule, p.Dispatch)
 	}
-	spec, ok := c.jobspecs.Load().Get(p.Jobspec)
-	if !ok {
-		return nil, &router.FixError{
-			Fix: "add it to the jobspecs, or correct the rule",
-			Err: &router.JobspecError{Err: fmt.Errorf("there is no jobspec %q", p.Jobspec)},
-		}
-	}
-	namespace := cmp.Or(p.Namespace, c.namespace)
-	parsed, err := c.parse(ctx, spec, namespace)
+	var job api.Job // decoded afresh, so that no two jobs share anything
+	spec, err := c.decode(ctx, p, &job)
 	if err != nil {
 		return nil, err
-	}
-	var job api.Job // decoded afresh, so that no two jobs share anything
-	if err := json.Unmarshal(parsed, &job); err != nil {
-		return nil, &router.FixError{Fix: "correct the file", Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s is not a Nomad job: %w", spec.Path, err)}}
 	}
 	group, task, err := runnerTask(&job)
 	if err != nil {
@@ -54,9 +44,7 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 	overlayJob(&job, r)
 	overlayGroup(group, r)
 	overlayTask(task, r)
-	if p.Namespace != "" || job.Namespace == nil || *job.Namespace == "" {
-		job.Namespace = &namespace
-	}
+	job.Namespace = c.namespaceOf(p, job.Namespace)
 	meta := jobMeta(r)
 	job.Meta = merged(job.Meta, meta)
 	for key := range meta {
@@ -64,6 +52,35 @@ func (c *Client) Render(ctx context.Context, r router.StartRequest) (*api.Job, e
 		delete(task.Meta, key)
 	}
 	return &job, nil
+}
+
+// decode decodes the parsed jobspec of a placement into job.
+func (c *Client) decode(ctx context.Context, p router.Placement, job any) (jobspecs.Jobspec, error) {
+	spec, ok := c.jobspecs.Load().Get(p.Jobspec)
+	if !ok {
+		return spec, &router.FixError{
+			Fix: "add it to the jobspecs, or correct the rule",
+			Err: &router.JobspecError{Err: fmt.Errorf("there is no jobspec %q", p.Jobspec)},
+		}
+	}
+	parsed, err := c.parse(ctx, spec, cmp.Or(p.Namespace, c.namespace))
+	if err != nil {
+		return spec, err
+	}
+	if err := json.Unmarshal(parsed, job); err != nil {
+		return spec, &router.FixError{Fix: "correct the file", Err: &router.JobspecError{Err: fmt.Errorf("jobspec %s is not a Nomad job: %w", spec.Path, err)}}
+	}
+	return spec, nil
+}
+
+// namespaceOf returns the namespace of the runners of a placement whose jobspec names one,
+// or "" or nil.
+func (c *Client) namespaceOf(p router.Placement, named *string) *string {
+	if p.Namespace == "" && named != nil && *named != "" {
+		return named
+	}
+	namespace := cmp.Or(p.Namespace, c.namespace)
+	return &namespace
 }
 
 // runnerTask returns the group and the one task that runs the runner.

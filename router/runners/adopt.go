@@ -110,8 +110,9 @@ func (a *adopter) adoptAll(ctx context.Context, jobs []int64) error {
 				if _, is := full.Load(router.InstanceOf(jobID)); is {
 					break
 				}
+				began := time.Now()
 				err := a.adoptOne(ctx, n, nil)
-				if ctx.Err() != nil {
+				if !router.Pause(ctx, time.Since(began)) { // new jobs come first: the more there are, the longer this took
 					return ctx.Err()
 				}
 				if errors.As(err, new(*router.RetryAtError)) {
