@@ -32,6 +32,7 @@ const (
 	quietLeast    = 20 * time.Second // without a delivery
 	quietExpected = 10               // jobs that came in the same time on the days before
 	quietDays     = 7                // that are compared
+	quietShare    = 20               // for a 20th of a silence the comparison stays
 	diskShare     = 20               // a 20th of the disk is little
 	diskEnough    = 2 << 30          // bytes that are enough for any database here
 	diskLittle    = 256 << 20        // bytes that are too few, however small the disk is
@@ -96,6 +97,8 @@ type Health struct {
 	found    found         // what it said last,
 	answered time.Time     // and when
 	changes  []router.Changed
+
+	silence silence // used by find only, which runs once at a time
 
 	background sync.WaitGroup
 }

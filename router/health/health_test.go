@@ -281,6 +281,39 @@ func TestSilenceIsJudgedByTheDayOfTheWeek(t *testing.T) {
 	}
 }
 
+// What a silence is compared with is counted again when it is longer by some.
+func TestALongSilenceCountsRarely(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counted := 0
+		f := &fake{since: time.Now().AddDate(0, -1, 0), received: func(time.Time) int { counted++; return 20 }}
+		h := open(f)
+		f.metrics.Delivered(router.DeliveryStored)
+		time.Sleep(10 * time.Hour)
+		quiet := func() int {
+			t.Helper()
+			counted = 0
+			for range 25 {
+				time.Sleep(time.Minute)
+				if got := causes(h.Status(nil)); got != "degraded, critical no_delivery" {
+					t.Fatalf("the status is %s", got)
+				}
+			}
+			return counted
+		}
+		if n := quiet(); n == 0 || n > 7*11 { // once, of seven days
+			t.Errorf("%d hours were counted in 25 minutes, want each once", n)
+		}
+		if quiet(); counted == 0 {
+			t.Error("they are not counted again")
+		}
+		f.metrics.Delivered(router.DeliveryStored)
+		time.Sleep(time.Second)
+		if got := causes(h.Status(nil)); got != "ok" {
+			t.Errorf("after a delivery the status is %s", got)
+		}
+	})
+}
+
 func TestAFailingDatabaseKeepsWhatWasKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{

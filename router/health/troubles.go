@@ -482,19 +482,44 @@ func (h *Health) isQuiet(ctx context.Context, now time.Time) (quiet time.Duratio
 	if quiet = now.Sub(last); quiet < quietLeast {
 		return 0, 0
 	}
+	if k := h.silence; !k.last.Equal(last) || now.Before(k.at) || now.Sub(k.at) >= k.at.Sub(last)/quietShare {
+		if expected, err := h.expected(ctx, now, quiet); err == nil {
+			h.silence = silence{last, now, expected}
+		} else {
+			h.silence = silence{}
+		}
+	}
+	if h.silence.expected < quietExpected {
+		return 0, 0
+	}
+	return quiet, h.silence.expected
+}
+
+// A silence is how many deliveries were expected since the last one. Counting them reads the
+// times of a week of jobs, so the number stays until the silence is longer by some.
+type silence struct {
+	last, at time.Time
+	expected int
+}
+
+// expected returns how many jobs the time of a silence until now brings.
+func (h *Health) expected(ctx context.Context, now time.Time, quiet time.Duration) (expected int, err error) {
 	hours := min(quiet, 24*time.Hour)
 	var days []int
 	for day := 1; day <= quietDays; day++ {
 		until := now.AddDate(0, 0, -day)
 		from := until.Add(-hours)
 		n, oldest, err := h.config.Store.Received(ctx, from, until)
-		if err != nil || oldest.IsZero() || from.Before(oldest) {
+		if err != nil {
+			return 0, err
+		}
+		if oldest.IsZero() || from.Before(oldest) {
 			break
 		}
 		days = append(days, n)
 	}
 	if len(days) == 0 {
-		return 0, 0
+		return 0, nil
 	}
 	weekBefore := days[len(days)-1]
 	whole := len(days) == quietDays
@@ -502,8 +527,5 @@ func (h *Health) isQuiet(ctx context.Context, now time.Time) (quiet time.Duratio
 	if expected = days[(len(days)-1)/2]; whole {
 		expected = min(expected, weekBefore)
 	}
-	if expected < quietExpected {
-		return 0, 0
-	}
-	return quiet, expected
+	return expected, nil
 }

@@ -21,7 +21,8 @@ import (
 
 const (
 	useDays     = 7
-	useFresh    = time.Minute            // how long counts are shown before they are made again
+	useFresh    = time.Minute            // how long counts are shown before they are made again,
+	useShare    = 50                     // and for so many times as long as it took to make them
 	useRetry    = 5 * time.Second        // from a failure to the next attempt
 	usePatience = 100 * time.Millisecond // how long a page waits for counts that are being made
 	useTimeout  = time.Minute
@@ -109,9 +110,10 @@ func (u *usage) count(ctx context.Context, scope router.Scope, set *rules.Set, o
 	began := u.now()
 	demand, err := u.demand(ctx, scope, began.Add(-useDays*24*time.Hour))
 	var use *labelUse
-	until := began.Add(useFresh)
+	var until time.Time
 	if err == nil {
 		use = countLabels(set, demand)
+		until = began.Add(max(useFresh, useShare*u.now().Sub(began)))
 	} else {
 		until = u.now().Add(useRetry)
 		u.logger.Error("cannot count the labels that jobs asked for", "err", err)

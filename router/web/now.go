@@ -24,7 +24,7 @@ const (
 	nowGroups  = 8  // groups of a trouble that are shown at once
 	nowChanges = 3  // likewise, of what changed lately
 	nowHours   = 24
-	dayShare   = 20 // times as long as it took to make, the last day is shown
+	dayShare   = 100 // times as long as it took to make, the last day is shown
 )
 
 // waitBands are the bands of queue time in the chart of the last day.
