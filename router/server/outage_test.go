@@ -87,6 +87,30 @@ func testAnOutageOfNomadCostsLittle(t *testing.T) {
 	}
 }
 
+// A restarted router does not know that Nomad was away.
+func TestJobsThatWaitedForNomadAreSentAfterARestart(t *testing.T) {
+	synctest.Test(t, testJobsThatWaitedForNomadAreSentAfterARestart)
+}
+func testJobsThatWaitedForNomadAreSentAfterARestart(t *testing.T) {
+	const jobs = 10
+	n, st := &cluster{fail: func(int) error { return errors.New("connection refused") }}, openStore(t)
+	r := start(t, st, n, &hub{})
+	for id := int64(1); id <= jobs; id++ {
+		r.deliver(delivery(id, "queued", "self-hosted", "linux"))
+	}
+	time.Sleep(time.Minute)
+	r.Stop()
+	n.fail = nil
+	began := time.Now()
+	r = start(t, st, n, &hub{})
+	for id := int64(1); id <= jobs; id++ {
+		r.await(id, in(router.Dispatched))
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("the jobs are sent %s after the start", took)
+	}
+}
+
 // Jobs that Nomad always fails hold up no other, and are not asked for more often because
 // others are accepted.
 func TestJobsThatNomadFailsHoldUpNoOther(t *testing.T) {
