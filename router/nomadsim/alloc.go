@@ -81,6 +81,7 @@ func (s *cluster) report(j *job, a *alloc, status, description string, states ma
 	defer s.mu.Unlock()
 	if !a.lost {
 		c := s.change("AllocationUpdated")
+		s.ofNodes = c.index // and no node's own: it notes when each last reported (UpdateAllocsFromClient in nomad/state, v1.8.0 and v2.0.5, read 2026-11-30)
 		c.update(a, func(a *api.Allocation) {
 			a.ClientStatus, a.ClientDescription, a.TaskStates = status, description, states
 		})

@@ -1157,27 +1157,41 @@ func TestContractLists(t *testing.T) {
 }
 
 // The index of a list of nodes stays while jobs come, so that it says whether a list that
-// was kept is still right.
+// was kept is still right. It grows when one runs, and no node has changed then.
 func TestContractIndexOfNodes(t *testing.T) {
 	contract(t, func(t *testing.T, on cluster) {
-		index := func() (uint64, int) {
-			list, meta, err := on.Nomad.Nodes().List(&api.QueryOptions{PerPage: 1})
+		list := func() (index uint64, nodes map[string]uint64) {
+			nodes = map[string]uint64{}
+			list, meta, err := on.Nomad.Nodes().List(nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return meta.LastIndex, len(list)
-		}
-		for range 20 { // an agent that has just started still changes its node
-			before, n := index()
-			if before == 0 || n > 1 {
-				t.Fatalf("index %d with %d nodes on a page", before, n)
+			for _, n := range list {
+				nodes[n.ID] = n.ModifyIndex
 			}
-			on.Register(t, on.job(t, nowhere))
-			if after, _ := index(); after == before {
-				return
+			if page, short, err := on.Nomad.Nodes().List(&api.QueryOptions{PerPage: 1}); err != nil || short.LastIndex == 0 || len(page) > 1 {
+				t.Fatalf("a page of %d nodes with %+v, %v", len(page), short, err)
 			}
+			return meta.LastIndex, nodes
 		}
-		t.Error("the index changes with each job")
+		stays := func(what string, run func(), want func(before, after uint64) bool) {
+			t.Helper()
+			for range 20 { // an agent that has just started still changes its node
+				before, nodes := list()
+				run()
+				after, then := list()
+				if want(before, after) && maps.Equal(nodes, then) {
+					return
+				}
+			}
+			t.Error(what)
+		}
+		stays("the index changes with each job", func() { on.Register(t, on.job(t, nowhere)) }, func(before, after uint64) bool { return after == before })
+		stays("the index stays when a job runs, or a node changes", func() {
+			j := on.job(t)
+			on.Register(t, j)
+			on.ended(t, *j.ID)
+		}, func(before, after uint64) bool { return after > before })
 	})
 }
 

@@ -122,7 +122,7 @@ func (s *cluster) addNode(n *api.Node) {
 		have.devices = append(have.devices, feasible.Healthy(d))
 	}
 	c := s.change("NodeRegistration")
-	n.CreateIndex, n.ModifyIndex = c.index, c.index
+	n.CreateIndex, n.ModifyIndex, s.ofNodes = c.index, c.index, c.index
 	s.nodes = append(s.nodes, have)
 	s.pools[n.NodePool] = true
 	c.publish(event{topic: "Node", key: n.ID, payload: map[string]any{"Node": n}})
@@ -198,7 +198,7 @@ func (s *cluster) turn(name string, change func(*api.Node)) (*node, error) {
 	c := s.change("NodeStreamEvent")
 	changed := *n.Node // what was given out stays as it was
 	change(&changed)
-	changed.ModifyIndex = c.index
+	changed.ModifyIndex, s.ofNodes = c.index, c.index
 	n.Node = &changed
 	c.publish(event{topic: "Node", key: n.ID, payload: map[string]any{"Node": n.Node}})
 	return n, nil
@@ -206,9 +206,7 @@ func (s *cluster) turn(name string, change func(*api.Node)) (*node, error) {
 
 func (s clusterAPI) listNodes(h http.Header, r *http.Request) (any, error) {
 	list := []*api.NodeListStub{}
-	var index uint64 // of the nodes alone
 	for _, n := range s.nodes {
-		index = max(index, n.ModifyIndex)
 		if !listed(r, "", n.ID) {
 			continue
 		}
@@ -222,7 +220,7 @@ func (s clusterAPI) listNodes(h http.Header, r *http.Request) (any, error) {
 		}
 		list = append(list, stub)
 	}
-	h.Set("X-Nomad-Index", strconv.FormatUint(max(index, 1), 10))
+	h.Set("X-Nomad-Index", strconv.FormatUint(max(s.ofNodes, 1), 10))
 	return page(r, h, list, func(n *api.NodeListStub) string { return n.ID })
 }
 

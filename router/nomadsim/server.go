@@ -127,6 +127,7 @@ type cluster struct {
 	evalsOf  map[key][]string           // by job, oldest first; outlives it
 	allocs   map[string]*alloc
 	nodes    []*node
+	ofNodes  uint64 // index of the last change of the table of nodes
 	pools    map[string]bool
 	waiting  map[string]*queue // jobs that wait for a node, by what they ask for
 	paused   bool              // nothing is evaluated

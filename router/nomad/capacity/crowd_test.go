@@ -3,8 +3,13 @@ package capacity
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hashicorp/nomad/api"
@@ -83,15 +88,88 @@ func TestACrowdCostsOneListAndOnePlan(t *testing.T) {
 	if got, want := asked(), "0 full and 0 short lists, 1 checks, 0 reads, 1 plans"; got != want {
 		t.Errorf("one that asks for something else cost %s, want %s", got, want)
 	}
+	runs := nomadtest.Request(ask("linux", pool("ci"), linux).Placement)
+	runs.Runner.ID = "gha-99-1"
+	ran, err := c.Start(t.Context(), runs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nomadtest.Await(t, "a job to have run", func() bool {
+		list, _, err := c.API().Jobs().Allocations(ran.NomadJob, false, nil)
+		return err == nil && len(list) == 1 && list[0].ClientStatus == "complete"
+	})
+	asked()
+	busy := explain(22, crowd...)
+	busy.At = first.At
+	if diff := cmp.Diff(first, busy); diff != "" {
+		t.Errorf("while others run one is told (-first +another):\n%s", diff)
+	}
+	if got, want := asked(), "0 full and 1 short lists, 1 checks, 0 reads, 0 plans"; got != want {
+		t.Errorf("while others run one cost %s, want %s", got, want)
+	}
 	if err := sim.FailNode(nodes[0].Name); err != nil {
 		t.Fatal(err)
 	}
 	if changed := explain(21, crowd...); changed.Evaluated != first.Evaluated-1 {
 		t.Errorf("after a node failed %d nodes are left of %d", changed.Evaluated, first.Evaluated)
 	}
-	if got, want := asked(), "0 full and 1 short lists, 2 checks, 1 reads, 1 plans"; got != want {
+	if got, want := asked(), "0 full and 1 short lists, 1 checks, 1 reads, 1 plans"; got != want {
 		t.Errorf("after a node failed one cost %s, want %s", got, want)
 	}
+}
+
+// A node that comes between a plan and the next list takes no part in what the plan said.
+func TestNeverIsNotKeptForNodesThatThePlanDidNotSee(t *testing.T) {
+	nodes := nomadsim.MixedFleet()
+	nodes[2].SchedulingEligibility = "ineligible" // linux-arm-1
+	sim := nomadsim.New(nomadsim.Config{Nodes: nodes})
+	defer sim.Close()
+	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/evaluations") {
+			fmt.Fprint(w, `[{"Status":"blocked"}]`)
+			return
+		}
+		sim.ServeHTTP(w, r)
+		if strings.HasSuffix(r.URL.Path, "/plan") {
+			if err := sim.SetEligible("linux-arm-1", true); err != nil {
+				t.Error(err)
+			}
+		}
+	}))
+	r := nomadtest.Request(ask("arm", linux, arm).Placement)
+	if _, err := c.Start(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := c.Unplaced(t.Context(), placed(r, "arm"), r.Runner); err != nil || u == nil || !u.Never || !u.Away {
+		t.Errorf("while the node is ineligible: %+v, %v, want that only it would do", u, err)
+	}
+	if u, err := c.Unplaced(t.Context(), placed(r, "arm"), r.Runner); err != nil || u != nil {
+		t.Errorf("with the node: %+v, %v, want none", u, err)
+	}
+}
+
+// Those who ask while the nodes are read share one more reading, which begins after they asked.
+func TestWhoeverWaitsForTheNodesSharesThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var index atomic.Int64
+		c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			time.Sleep(time.Second)
+			w.Header().Set("X-Nomad-Index", strconv.FormatInt(index.Add(1), 10))
+			fmt.Fprint(w, `[]`)
+		}))
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if _, err := c.region(t.Context(), ""); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if n := index.Load(); n != 3 {
+			t.Errorf("Nomad was asked %d times, want a list, and once more for its index and a list", n)
+		}
+	})
 }
 
 // A list that is read again has what changed, be it few nodes or many.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 	"golang.org/x/sync/errgroup"
@@ -33,7 +34,7 @@ type region struct {
 	details *details
 
 	mu    sync.Mutex
-	never map[[sha256.Size]byte]*router.Unplaced // why jobs can never have one of them, by alike; not changed
+	never map[[sha256.Size]byte]*router.Unplaced // why jobs can never have one of them, by question; not changed
 }
 
 // A host is what the list says of a node, as far as it is used: thousands of them are kept.
@@ -126,8 +127,10 @@ func (t texts) of(s string) string {
 	return s
 }
 
-// regions keeps the nodes of each region until Nomad's index of its nodes changes: with
-// thousands of nodes a list is megabytes, and all who ask at the same time share one.
+// regions keeps the nodes of each region: with thousands of nodes a list is megabytes, and
+// all who ask at the same time share one. While Nomad's index of its nodes stays, none has
+// changed. A change of the index says less: it also grows whenever a client reports on its
+// allocations (UpdateAllocsFromClient in nomad/state, v1.8.0 and v2.0.5, read 2026-11-30).
 type regions struct {
 	mu sync.Mutex
 	of map[string]*keptRegion
@@ -180,9 +183,10 @@ func (t turn) take(ctx context.Context) error {
 func (t turn) leave() { <-t }
 
 type keptRegion struct {
-	turn   turn    // of who asks Nomad, and uses the rest
-	region *region // nil: none was read
-	index  uint64  // of the list
+	turn   turn      // of who asks Nomad, and uses the rest
+	region *region   // nil: none was read
+	index  uint64    // Nomad's, when that was the state of the nodes
+	asked  time.Time // when Nomad was asked for that index
 
 	details details
 }
@@ -201,21 +205,25 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 	return r, err
 }
 
-// region returns the nodes of a region, those that are kept if they are still right. It
-// waits for others who ask for them, but not after ctx has ended.
+// region returns the nodes of a region, those that are kept if they are still right; the same
+// region is the same nodes. It waits for others who ask for them, but not after ctx has ended.
 func (c *Client) region(ctx context.Context, name string) (*region, error) {
-	kept := c.keptRegion(name)
+	kept, began := c.keptRegion(name), time.Now()
 	if err := kept.turn.take(ctx); err != nil {
 		return nil, err
 	}
 	defer kept.turn.leave()
-	read := listNodes(name)
+	if kept.asked.After(began) {
+		return kept.region, nil // somebody else asked meanwhile
+	}
+	read, asked := listNodes(name), time.Now()
 	if kept.region != nil {
 		index, err := c.nodesIndex(ctx, read)
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, err
-		case index == kept.index:
+		}
+		if index == kept.index {
+			kept.asked = asked
 			return kept.region, nil
 		}
 	}
@@ -223,12 +231,16 @@ func (c *Client) region(ctx context.Context, name string) (*region, error) {
 	if err != nil {
 		return nil, err
 	}
-	kept.details.forget(hosts)
-	kept.region, kept.index = &region{hosts: hosts, details: &kept.details, never: map[[sha256.Size]byte]*router.Unplaced{}}, index
+	kept.index, kept.asked = index, asked
+	if kept.region == nil || !slices.Equal(hosts, kept.region.hosts) {
+		kept.details.forget(hosts)
+		kept.region = &region{hosts: hosts, details: &kept.details, never: map[[sha256.Size]byte]*router.Unplaced{}}
+	}
 	return kept.region, nil
 }
 
-// list lists the nodes of a region, and returns Nomad's index of the list. Its turn is taken.
+// list lists the nodes of a region, and returns Nomad's index of the list. Those that have
+// not changed are the ones that are kept. Its turn is taken.
 func (k *keptRegion) list(ctx context.Context, c *Client, read nomad.Call) (hosts []*host, index uint64, err error) {
 	common := texts{}
 	if k.region != nil { // few nodes change at a time: those are read, and the list is a third as long without resources

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -67,20 +66,16 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	job.Version, job.CreateIndex, job.JobModifyIndex, job.Stop = nil, nil, nil, nil
 	apart(job)
 
-	alike := alike(j, job)
-	if u, err := c.never(ctx, at.Region, alike); u != nil || err != nil {
-		return u, err
-	}
 	s := &survey{Client: c, regions: map[string]*region{}}
-	var in *region
-	var nodesErr error
-	var list sync.WaitGroup // beside the plan, as either may take a second with thousands of nodes
-	list.Go(func() { in, nodesErr = s.region(ctx, at.Region) })
-	plan, problems, err := s.plan(ctx, route, job)
-	list.Wait()
-	if nodesErr != nil && !errors.As(nodesErr, new(*router.FixError)) {
-		return nil, nodesErr
+	in, err := s.region(ctx, at.Region) // before the plan, whose answer is kept while these are the nodes
+	if err != nil && !errors.As(err, new(*router.FixError)) {
+		return nil, err
 	}
+	asked := question(j, job)
+	if u := in.knownNever(asked); u != nil {
+		return u, nil
+	}
+	plan, problems, err := s.plan(ctx, route, job)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +90,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 		u.Filtered = shortages(m.ConstraintFiltered, func(what string) string { return short.from(route, what) })
 		u.Exhausted = shortages(m.DimensionExhausted, func(what string) string { return sizeFrom(route, group, what) })
 		u.Text = nomad.Printable(short.busy(route, u), maxWhy)
-		if nodesErr == nil {
+		if in != nil {
 			never := slices.DeleteFunc(in.unknownDatacenters(job), func(p problem) bool { return p.warning })
 			more, err := s.unplaced(ctx, route, in, job, group, m)
 			if err != nil {
@@ -103,7 +98,7 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 			}
 			if never = append(never, more...); len(never) > 0 {
 				u.Never, u.Away, u.Text = true, never[0].away, nomad.Printable(never[0].say(route), maxWhy)
-				in.keepNever(alike, u)
+				in.keepNever(asked, u)
 			}
 		}
 		return u, nil
@@ -111,44 +106,35 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	return nil, nil // there is room for it now
 }
 
-// never returns why a job that asks the same can never have a node of a region; nil when that
-// is not known, or the nodes have changed since. What they run has no part in it.
-func (c *Client) never(ctx context.Context, region string, alike [sha256.Size]byte) (*router.Unplaced, error) {
-	kept := c.keptRegion(region)
-	if err := kept.turn.take(ctx); err != nil {
-		return nil, err
+// knownNever returns why a job that asks the same can never have one of the nodes; nil when
+// that is not known. What they run has no part in it. r is nil when the nodes are unknown.
+func (r *region) knownNever(question [sha256.Size]byte) *router.Unplaced {
+	if r == nil {
+		return nil
 	}
-	defer kept.turn.leave()
-	if kept.region == nil {
-		return nil, nil
-	}
-	kept.region.mu.Lock()
-	known := kept.region.never[alike]
-	kept.region.mu.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	known := r.never[question]
 	if known == nil {
-		return nil, nil
-	}
-	index, err := c.nodesIndex(ctx, listNodes(region))
-	if err != nil || index != kept.index {
-		return nil, err
+		return nil
 	}
 	u := *known
 	u.At = time.Now()
-	return &u, nil
+	return &u
 }
 
-func (r *region) keepNever(alike [sha256.Size]byte, u *router.Unplaced) {
+func (r *region) keepNever(question [sha256.Size]byte, u *router.Unplaced) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.never) >= maxNever {
 		clear(r.never)
 	}
-	r.never[alike] = u
+	r.never[question] = u
 }
 
-// alike returns the same hash for jobs that ask the same of nodes, and whose rules say so in
+// question returns the same hash for jobs that ask the same of nodes, and whose rules say so in
 // the same words.
-func alike(j router.Job, job *api.Job) [sha256.Size]byte {
+func question(j router.Job, job *api.Job) [sha256.Size]byte {
 	one := *job
 	one.Name, one.Meta, one.Payload, one.Status, one.SubmitTime, one.ModifyIndex, one.DispatchIdempotencyToken = nil, nil, nil, nil, nil, nil, nil
 	one.TaskGroups = slices.Clone(one.TaskGroups)
