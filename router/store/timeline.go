@@ -58,11 +58,12 @@ func (s *Store) SetMark(ctx context.Context, name, value string) error {
 	return s.exec(ctx, router.SourceRouter, setMarkSQL, name, value)
 }
 
-// writableFor is how long after a change it is known that changes can be made.
-const writableFor = time.Hour
+// writableFor is how long after a change it is known that changes can be made. A disk that
+// fills must show within minutes, and a server that is idle must not write in most of them.
+const writableFor = 5 * time.Minute
 
-// Writable implements health.Store. Mostly it need not write for that: not even if it is asked
-// every few seconds, and nothing else happens.
+// Writable implements health.Store. It writes only if nothing else did for writableFor, or
+// the last change failed.
 func (s *Store) Writable(ctx context.Context) error {
 	if err := s.writer.fault.err(); err != nil {
 		return err

@@ -30,7 +30,8 @@ type writer struct {
 	ops     chan *op
 	file    *watched // used by the goroutine only
 	fault   fault
-	fine    atomic.Int64       // when a transaction was last committed, in Unix milliseconds; 0: the last one failed, or there was none
+	wrote   bool               // the last transaction did; used by the goroutine only
+	fine    atomic.Int64       // when one that wrote was last committed, in Unix milliseconds; 0: one has failed since, or there was none
 	source  router.Source      // in the table of that name; "" when not known; used by the goroutine only
 	ran     func(query string) // called after each statement of a change; nil but in a test; used by the goroutine only
 	closing chan struct{}      // closed by stop
@@ -168,8 +169,10 @@ func (w *writer) gather(batch []*op) []*op {
 // of each other never came to be.
 func (w *writer) commit(batch []*op) {
 	err := w.fault.note(w.transaction(batch))
-	w.fine.Store(0)
-	if err == nil {
+	switch {
+	case err != nil:
+		w.fine.Store(0)
+	case w.wrote: // SQLite writes nothing for one that changes nothing, so that is no sign
 		w.fine.Store(time.Now().UnixMilli())
 	}
 	for _, o := range batch {
@@ -221,6 +224,7 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 		return 1
 	}
 	slices.SortStableFunc(batch, func(a, b *op) int { return cmp.Or(cmp.Compare(switches(a), switches(b)), cmp.Compare(a.from, b.from)) })
+	w.wrote = false
 	for _, o := range batch {
 		if !o.state.CompareAndSwap(opWaiting, opBegun) && o.state.Load() == opAbandoned {
 			continue
@@ -238,6 +242,7 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 		}
 		t.wrote = false
 		o.err = o.do(t)
+		w.wrote = w.wrote || t.wrote && o.err == nil
 		switch {
 		case o.err != nil && apart:
 			if _, err := t.exec("ROLLBACK TO change"); err != nil {
@@ -339,10 +344,13 @@ func (t *tx) query(scan func(*sql.Rows) error, query string, args ...any) error 
 	if err != nil {
 		return err
 	}
-	t.wrote = t.wrote || !strings.HasPrefix(strings.TrimSpace(query), "SELECT")
+	changes := !strings.HasPrefix(strings.TrimSpace(query), "SELECT") // the rows that it returns
 	rows, err := s.QueryContext(context.Background(), args...)
 	if err == nil {
-		err = each(rows, scan)
+		err = each(rows, func(row *sql.Rows) error {
+			t.wrote = t.wrote || changes
+			return scan(row)
+		})
 	}
 	t.wrote = t.wrote || err != nil // SQLite may have rolled back
 	if t.w.ran != nil && err == nil {
