@@ -83,7 +83,7 @@ const (
 	// An index that has fewer jobs of what is asked for is read whole.
 	fewJobs = 2000
 
-	// Otherwise a search looks at this many of an index, the newest.
+	// Otherwise a search looks at this many of an index, those with the highest IDs.
 	searched = 20_000
 )
 
@@ -273,7 +273,7 @@ func (c indexed) from() string {
 	return "jobs"
 }
 
-// idsOf selects the IDs of the newest jobs of a filter in one state ("": any)
+// idsOf selects the highest IDs of the jobs of a filter in one state ("": any)
 // and within one pattern ("": everything).
 func (s *search) idsOf(state router.JobState, pattern string) (query string, args []any, err error) {
 	by, where := s.conditions(state, pattern)

@@ -83,7 +83,7 @@ func (s *Store) RulesVersion(ctx context.Context, id int64) (router.KeptRules, e
 }
 
 // Recent goes through the jobs of a scope that were received at since or later,
-// the newest first: by GitHub's ID, which grows. It reads as Reader.Jobs does.
+// the highest ID first: of each GitHub the newest first, that with the highest number first. It reads as Reader.Jobs does.
 func (s *Store) Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
 		s := search{q: s.asked.querier(ctx), f: router.JobFilter{Since: since, Within: within, Limit: jobsPage}}

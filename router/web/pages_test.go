@@ -161,11 +161,17 @@ func (partly) SearchRunners(context.Context, router.RunnerFilter) ([]router.Runn
 
 func TestASearchThatLookedAtAPartSaysSo(t *testing.T) {
 	s := serve(t, func(c *web.Config) { c.Database = partly{c.Database} })
-	s.wantText("/jobs?rule=linux", http.StatusOK, "No job matches", `Older jobs were not searched yet. <a href="/jobs?cursor=77&amp;rule=linux">Search on</a>`)
-	s.wantText("/runners?state=lost", http.StatusOK, `Older runners were not searched yet. <a href="/runners?cursor=77-0&amp;state=lost">Search on</a>`)
+	s.wantText("/jobs?rule=linux", http.StatusOK, "None on this page.", `Not all jobs have been searched yet. <a href="/jobs?cursor=77&amp;rule=linux">Search on</a>`)
+	s.wantText("/runners?state=lost", http.StatusOK, "None on this page.", `Not all runners have been searched yet. <a href="/runners?cursor=77-0&amp;state=lost">Search on</a>`)
+	for _, path := range []string{"/jobs", "/jobs?rule=linux&cursor=88", "/runners", "/runners?cursor=88-0&state=lost"} {
+		s.wantText(path, http.StatusOK, `<p class="none">None on this page.</p>`)
+	}
+	all := serve(t)
+	all.wantText("/jobs?rule=linux&cursor=1", http.StatusOK, "No more jobs.")
+	all.wantText("/runners?state=lost&cursor=1-0", http.StatusOK, "No more runners.")
 	s.wantText(api.Prefix+"/jobs?rule=linux", http.StatusOK, `"jobs":[],"next_cursor":"77"`)
 	s.wantText(api.Prefix+"/runners?state=lost", http.StatusOK, `"runners":[],"next_cursor":"77-0"`)
-	if body := serve(t).get("/jobs?rule=linux", http.StatusOK); strings.Contains(body, "not searched yet") {
+	if body := all.get("/jobs?rule=linux", http.StatusOK); strings.Contains(body, "searched yet") {
 		t.Error("a search that looked at all says otherwise")
 	}
 }

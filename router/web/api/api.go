@@ -80,7 +80,7 @@ type Cluster interface {
 type Database interface {
 	FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error)
 
-	// SearchJobs finds the newest jobs of a filter, and SearchRunners runners, without
+	// SearchJobs finds the jobs of a filter with the highest IDs, and SearchRunners runners, without
 	// looking at all that there are: if from is not 0, only those of jobs with the ID from and
 	// higher ones were looked at.
 	SearchJobs(ctx context.Context, f router.JobFilter) (jobs []router.Job, from int64, err error)

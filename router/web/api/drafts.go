@@ -36,7 +36,7 @@ type Rulebook interface {
 	// it cannot be done here.
 	Apply(ctx context.Context, e router.RulesEdit) error
 
-	// Recent goes through the jobs since then, the newest first.
+	// Recent goes through the jobs since then, the highest ID first.
 	Recent(ctx context.Context, since time.Time, within router.Scope) iter.Seq2[rules.Record, error]
 
 	// RulesVersions lists what is kept of the past, the newest first and without
@@ -70,7 +70,7 @@ type DraftFile struct {
 type Impact struct {
 	Days   int       `json:"days"`
 	Since  time.Time `json:"since"`
-	Capped bool      `json:"capped"` // there were more jobs, or there was no time for more: these are the newest
+	Capped bool      `json:"capped"` // there were more jobs, or there was no time for more: those with the highest IDs are counted
 	rules.Comparison
 }
 
