@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -250,6 +251,57 @@ func TestAnImpactShowsHowFarItIs(t *testing.T) {
 			t.Errorf("the log has %s", s.log.String())
 		}
 	})
+}
+
+// A client that does not read what it asked for takes its own time, not that of others.
+func TestAViewerWhoReadsNothingHoldsUpNobody(t *testing.T) {
+	virtual(t, "an editor applies meanwhile", func(t *testing.T) {
+		acc := staff()
+		handler := web.Handler(web.Config{
+			App: &app{}, Rulebook: long{book: newBook()}, AllowEdit: true, Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil },
+		})
+		ask := func(w http.ResponseWriter, name, do string) {
+			req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081/rules", strings.NewReader(draft(do, "hash1", goodRules).Encode()))
+			req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			as(name)(req)
+			handler.ServeHTTP(w, req)
+		}
+		began := time.Now()
+		var viewer time.Duration
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			ask(&unread{ResponseRecorder: httptest.NewRecorder()}, "viewer", "impact")
+			viewer = time.Since(began)
+		})
+		time.Sleep(2 * time.Second)
+		rec := httptest.NewRecorder()
+		ask(rec, "editor", "apply")
+		if took := time.Since(began); rec.Code != http.StatusSeeOther || took > 11*time.Second {
+			t.Errorf("the editor is answered %d after %v", rec.Code, took)
+		}
+		if wg.Wait(); viewer > 21*time.Second {
+			t.Errorf("the viewer is waited for for %v", viewer)
+		}
+	})
+}
+
+// unread is a client that takes nothing until its write deadline.
+type unread struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+}
+
+func (u *unread) SetWriteDeadline(at time.Time) error {
+	u.deadline = at
+	return nil
+}
+
+func (u *unread) Write([]byte) (int, error) {
+	if u.deadline.IsZero() {
+		u.deadline = time.Now().Add(75 * time.Second) // the server's
+	}
+	time.Sleep(time.Until(u.deadline))
+	return 0, os.ErrDeadlineExceeded
 }
 
 // piped answers what it is told to.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/gorilla/mux"
@@ -30,6 +31,8 @@ const (
 	shownVersions  = 10   // beside the editor
 	shownDiffLines = 1500 // of one comparison
 	shownDiffLine  = 500  // characters of one line of it
+
+	restWrite = 10 * time.Second // for the rest of a page that was begun
 )
 
 // rulesPages are the page Rules, with its forms, and the versions of the rules.
@@ -57,6 +60,7 @@ type rulesView struct {
 	Refused bool              // the findings kept it from being applied
 	Impact  *api.Impact
 	NoDiff  string        // why there is no impact
+	rest    []byte        // of a page that was answered in part
 	Looking template.HTML // stands for the impact while jobs are looked at; "": they are not
 	Changes []fileDiff
 	Theirs  *theirs // the files were changed meanwhile
@@ -149,7 +153,9 @@ func (r *rulesPages) draftForm(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	switch status {
-	case answered:
+	case begun:
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(restWrite)) // a recorder of a test has none
+		_, _ = w.Write(v.rest)                                                        // a client that went away needs no answer
 		return
 	case http.StatusSeeOther:
 		http.Redirect(w, req, "/rules?done=applied", status)
@@ -158,8 +164,8 @@ func (r *rulesPages) draftForm(w http.ResponseWriter, req *http.Request) {
 	r.console.frame.render(w, req, status, r.main(), v)
 }
 
-// answered is the status of a form that was answered while it was worked on.
-const answered = 0
+// begun is the status of a form that was answered in part while it was worked on.
+const begun = 0
 
 func (r *rulesPages) readDraftForm(w http.ResponseWriter, req *http.Request) (status int, v rulesView, err error) {
 	if err := req.ParseForm(); errors.Is(err, os.ErrDeadlineExceeded) {
@@ -236,24 +242,28 @@ func (r *rulesPages) readDraftForm(w http.ResponseWriter, req *http.Request) (st
 	}
 }
 
-// impact finds the impact of a draft. If that takes a while, it answers itself: with the page up
-// to there, then each second with how many jobs were looked at, and with the rest.
+// impact finds the impact of a draft. If that takes a while, it answers with the page up to
+// there, then each second with how many jobs were looked at, and leaves the rest in v. As others
+// wait for their turn, a client that does not read is waited for as long as ctx lasts.
 func (r *rulesPages) impact(ctx context.Context, w http.ResponseWriter, req *http.Request, set *rules.Set, v *rulesView) (status int, err error) {
+	conn := http.NewResponseController(w)
 	var rest []byte
-	begun, sent := false, false
+	late, sent := false, false
 	impact, err := r.drafts.Impact(ctx, set, v.Days, func(jobs int) {
-		if !begun {
+		if !late {
 			looking := *v
 			looking.Looking = "<!-- so many -->"
-			begun = true
+			late = true
+			until, _ := ctx.Deadline()
+			_ = conn.SetWriteDeadline(until)
 			rest, sent = r.console.frame.begin(w, req, r.main(), looking, string(looking.Looking))
 		}
 		if sent {
 			fmt.Fprintf(w, " <span>%s</span>", router.Thousands(jobs, "\u202f"))
-			_ = http.NewResponseController(w).Flush() // without it the browser waits a little longer
+			_ = conn.Flush() // without it the browser waits a little longer
 		}
 	})
-	if !begun {
+	if !late {
 		v.Impact = &impact
 		return http.StatusOK, err
 	}
@@ -265,9 +275,9 @@ func (r *rulesPages) impact(ctx context.Context, w http.ResponseWriter, req *htt
 		r.console.config.Logger.Error("a page could not be made", "path", req.URL.Path, "err", err)
 	}
 	if sent {
-		_, _ = w.Write(append(b.Bytes(), rest...)) // a client that went away needs no answer
+		v.rest = append(b.Bytes(), rest...)
 	}
-	return answered, nil
+	return begun, nil
 }
 
 // apply puts a draft that was read from a form in force.
