@@ -35,7 +35,7 @@ is none; 2, could not tell.`,
 				for {
 					f = router.Fleet{}
 					err := o.ask(ctx, http.MethodGet, api.Prefix+"/fleet", nil, nil, &f)
-					if err != nil || f.Reading == nil || f.At != nil || ctx.Err() != nil {
+					if err != nil || f.Reading == nil || ctx.Err() != nil {
 						return f, err
 					}
 				} // the server waits before it answers, and gives up in the end

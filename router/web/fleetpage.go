@@ -87,10 +87,12 @@ func (s *console) fleetPage(req *http.Request) (any, error) {
 	if v.Fleet, err = s.api.Fleet(req.Context()); err != nil {
 		return nil, err
 	}
-	if v.At != nil && s.config.Now().Sub(*v.At) < fleetFresh {
+	_, list, _ := s.api.RulesInfo()
+	if v.Reading != nil && len(v.Rules) == 0 {
+		list = nil // they are still to be compared with the nodes
+	} else if v.At != nil && s.config.Now().Sub(*v.At) < fleetFresh {
 		v.Reading = nil // not worth a word
 	}
-	_, list, _ := s.api.RulesInfo()
 	for _, r := range list {
 		told := slices.ContainsFunc(v.Rules, func(f router.RuleFleet) bool { return f.Rule == r.Name })
 		if r.Deny == "" && !told && len(v.LeftOut) < maxLeftOut {

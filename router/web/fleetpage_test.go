@@ -117,6 +117,12 @@ func TestTheFleetPageSaysHowFarItIs(t *testing.T) {
 	n.fleet.At = &at
 	wants(t, s.get("/fleet", http.StatusOK), reloads, `are being read. The data below is older.</p>`)
 	at = time.Now().Add(-time.Second)
+	page := s.get("/fleet", http.StatusOK) // the rules have just changed
+	wants(t, page, reloads, `are being read.`)
+	if strings.Contains(page, "no simple label set") {
+		t.Errorf("rules that are still to be compared are called unreachable: %s", page)
+	}
+	n.fleet.Rules = []router.RuleFleet{{Rule: "linux"}}
 	if page := s.get("/fleet", http.StatusOK); strings.Contains(page, "being read") || strings.Contains(page, reloads) {
 		t.Errorf("an answer of a second ago is called old: %s", page)
 	}

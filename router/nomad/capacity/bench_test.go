@@ -91,8 +91,8 @@ func (m *metered) measure(b *testing.B, turn func()) {
 }
 
 // gone is the context of somebody who does not wait.
-func gone(b *testing.B) context.Context {
-	ctx, cancel := context.WithCancel(b.Context())
+func gone(t testing.TB) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx
 }

@@ -148,6 +148,30 @@ func TestNeverIsNotKeptForNodesThatThePlanDidNotSee(t *testing.T) {
 	}
 }
 
+// A token that has lost node read still gets a reason.
+func TestAReasonThatIsKnownNeedsNodeRead(t *testing.T) {
+	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+	defer sim.Close()
+	var denied atomic.Bool
+	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if denied.Load() && strings.HasPrefix(r.URL.Path, "/v1/node") {
+			http.Error(w, "Permission denied", http.StatusForbidden)
+			return
+		}
+		sim.ServeHTTP(w, r)
+	}))
+	r := nomadtest.Request(ask("sun", equal("${attr.kernel.name}", "sunos", "rule sun")).Placement)
+	if _, err := c.Start(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for _, without := range []bool{false, true} {
+		denied.Store(without)
+		if u, err := c.Unplaced(t.Context(), placed(r, "sun"), r.Runner); err != nil || u == nil || u.Never == without || u.Text == "" {
+			t.Errorf("without node read %t: %+v, %v", without, u, err)
+		}
+	}
+}
+
 // Those who ask while the nodes are read share one more reading, which begins after they asked.
 func TestWhoeverWaitsForTheNodesSharesThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -160,7 +184,7 @@ func TestWhoeverWaitsForTheNodesSharesThem(t *testing.T) {
 		var all sync.WaitGroup
 		for range 20 {
 			all.Go(func() {
-				if _, err := c.region(t.Context(), ""); err != nil {
+				if _, err := c.region(t.Context(), "", func() {}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -178,14 +202,14 @@ func TestNodesAreListedAgainAsTheyAre(t *testing.T) {
 	c, sim, asked := counted(t, nodes)
 	check := func(want string) {
 		t.Helper()
-		got, err := c.region(t.Context(), "")
+		got, err := c.region(t.Context(), "", func() {})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if said := asked(); said != want {
 			t.Errorf("it cost %s, want %s", said, want)
 		}
-		fresh, err := New(c.Client).region(t.Context(), "")
+		fresh, err := New(c.Client).region(t.Context(), "", func() {})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,18 +29,14 @@ const (
 // Fleet describes the nodes of the client's region, and which of them could serve each
 // example. It never fails: it returns what is known, and if that is older than 10 s, what is
 // being done about it: RefreshFleet asks Nomad again, or Nomad failed, since when and why.
-// It waits 0.2 s for a newer answer, and 2 s for the first one. The caller must not change
-// what it returns.
+// It waits 0.2 s for a newer answer, and 2 s for the first one about the nodes or about these
+// examples, which are the same while their slice is. The caller must not change what it returns.
 //
 // It needs node read, and read-job on all namespaces: what runs in a namespace
 // without it does not count as used.
 func (c *Client) Fleet(ctx context.Context, examples []router.Example) router.Fleet {
-	known, problem, reading, done := c.fleet.ask(examples)
-	if reading != nil {
-		wait := fleetWait
-		if known == nil && problem == nil {
-			wait = firstWait
-		}
+	known, wait, done := c.fleet.ask(examples)
+	if known.Reading != nil {
 		timer := time.NewTimer(wait)
 		defer timer.Stop()
 		select {
@@ -48,14 +44,9 @@ func (c *Client) Fleet(ctx context.Context, examples []router.Example) router.Fl
 		case <-timer.C:
 		case <-ctx.Done():
 		}
-		known, problem, reading, _ = c.fleet.ask(examples)
+		known, _, _ = c.fleet.ask(examples)
 	}
-	if known == nil {
-		return router.Fleet{Problem: problem, Reading: reading, Nodes: []router.Node{}, Groups: []router.NodeGroup{}, Rules: []router.RuleFleet{}}
-	}
-	fleet := router.Fleet{At: &known.at, Problem: problem, Reading: reading, Nodes: known.nodes, More: known.more, Groups: known.groups}
-	fleet.Rules = known.fitAll(ctx, c, examples)
-	return fleet
+	return known
 }
 
 // RefreshFleet asks Nomad about its nodes when somebody wants to see them, at most every
@@ -82,82 +73,100 @@ type fleet struct {
 	reading  router.FleetReading // of what is being read
 	done     chan struct{}       // closed when that is over
 	examples []router.Example    // what was asked for last
+	fitted   []router.Example    // what the fits are of
+	fits     []router.RuleFleet  // of the known nodes
 }
 
 func newFleet() fleet { return fleet{wake: make(chan struct{}, 1), done: make(chan struct{})} }
 
-// ask returns what is known. If that is old it asks for more; reading is not nil then, and
-// done is closed when there is more.
-func (f *fleet) ask(examples []router.Example) (known *machines, problem *router.FleetProblem, reading *router.FleetReading, done <-chan struct{}) {
+func same(a, b []router.Example) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// fresh reports whether Nomad need not be asked. f.mu is held.
+func (f *fleet) fresh() bool {
+	return time.Since(f.asked) < fleetFresh && (f.known == nil || same(f.fitted, f.examples))
+}
+
+// ask returns what is known. If that is old, or of other examples, it asks for more: Reading
+// is not nil then, done is closed when there is more, and it is worth so long a wait.
+func (f *fleet) ask(examples []router.Example) (known router.Fleet, wait time.Duration, done <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.examples = examples
-	if time.Since(f.asked) < fleetFresh {
-		return f.known, f.problem, nil, nil
+	known = router.Fleet{Problem: f.problem, Nodes: []router.Node{}, Groups: []router.NodeGroup{}, Rules: []router.RuleFleet{}}
+	wait = fleetWait
+	if m := f.known; m != nil {
+		known.At, known.Nodes, known.More, known.Groups = &m.at, m.nodes, m.more, m.groups
+	}
+	switch {
+	case f.known == nil && f.problem == nil, f.known != nil && !same(f.fitted, examples):
+		wait = firstWait
+	case f.known != nil:
+		known.Rules = f.fits
+	}
+	if f.fresh() {
+		return known, 0, nil
 	}
 	select {
 	case f.wake <- struct{}{}:
 	default:
 	}
-	return f.known, f.problem, new(f.reading), f.done
+	known.Reading = new(f.reading)
+	return known, wait, f.done
 }
 
-// refreshFleet asks Nomad about its nodes unless what is known is new. It gives up when
-// Nomad leaves one question unanswered.
+// refreshFleet asks Nomad about its nodes and what was asked for last, unless what is known
+// of them is new.
 func (c *Client) refreshFleet(ctx context.Context) {
 	f := &c.fleet
 	f.mu.Lock()
-	fresh, examples := time.Since(f.asked) < fleetFresh, f.examples
+	known, fits, fitted, examples := f.known, f.fits, f.fitted, f.examples
+	old, fresh := time.Since(f.asked) >= fleetFresh, f.fresh()
 	f.mu.Unlock()
 	if fresh {
 		return // it was asked for while it was found out
 	}
-	within, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	silent := time.AfterFunc(fleetTimeout, func() { cancel(fmt.Errorf("Nomad did not answer for %v", fleetTimeout)) })
-	defer silent.Stop()
-	found, err := c.readFleet(within, func(read, of int) {
-		silent.Reset(fleetTimeout)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.reading = router.FleetReading{Read: read, Nodes: of}
-	})
-	if err == nil {
-		found.fitAll(within, c, examples)
+	var err error
+	if old {
+		var found *machines
+		if found, err = c.readFleet(ctx); err == nil {
+			known = found
+		}
+	}
+	if known != nil && (err == nil || !same(fitted, examples)) {
+		within, cancel := context.WithTimeout(ctx, fleetTimeout)
+		fits, fitted = known.fitAll(within, c, examples), examples
+		cancel()
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	if cause := context.Cause(within); cause != nil {
-		err = cause
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked, f.reading = time.Now(), router.FleetReading{}
-	if err == nil {
-		f.known, f.problem = found, nil
-	} else {
+	f.known, f.fits, f.fitted, f.reading = known, fits, fitted, router.FleetReading{}
+	if old {
+		f.asked = time.Now()
+	}
+	switch {
+	case err != nil:
 		since := f.asked
 		if f.problem != nil {
 			since = f.problem.Since
 		}
 		f.problem = &router.FleetProblem{Since: since, Reason: nomad.Printable(err.Error(), maxMessage)}
+	case old:
+		f.problem = nil
 	}
 	close(f.done)
 	f.done = make(chan struct{})
 }
 
-// machines are the nodes as they were at one time.
+// machines are the nodes as they were at one time. They are not changed.
 type machines struct {
 	at     time.Time
 	list   []*machine
 	more   int
 	nodes  []router.Node
 	groups []router.NodeGroup
-
-	mu   sync.Mutex // guards the fits, which are found once
-	of   *router.Example
-	fits []router.RuleFleet
 }
 
 // A machine is one node.
@@ -175,21 +184,35 @@ type usage struct {
 	devices     map[string]int // instances, by model
 }
 
-// readFleet asks Nomad for its nodes and what runs on them. Progress is called with how
-// many of the nodes were read, whenever Nomad has answered.
-func (c *Client) readFleet(ctx context.Context, progress func(read, of int)) (*machines, error) {
-	in, err := c.region(ctx, "")
+// readFleet asks Nomad for its nodes and what runs on them, and says how far it is whenever
+// Nomad has answered. It gives up when Nomad leaves one question unanswered.
+func (c *Client) readFleet(ctx context.Context) (found *machines, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	silent := time.AfterFunc(fleetTimeout, func() { cancel(fmt.Errorf("Nomad did not answer for %v", fleetTimeout)) })
+	defer func() {
+		silent.Stop()
+		if err != nil {
+			err = cmp.Or(context.Cause(ctx), err)
+		}
+		cancel(nil)
+	}()
+	in, err := c.region(ctx, "", func() { silent.Reset(fleetTimeout) })
 	if err != nil {
 		return nil, err
 	}
-	found := &machines{at: time.Now().UTC()}
+	found = &machines{at: time.Now().UTC()}
 	hosts := slices.SortedFunc(slices.Values(in.hosts), func(a, b *host) int {
 		return cmp.Or(cmp.Compare(a.pool, b.pool), cmp.Compare(a.name, b.name), cmp.Compare(a.id, b.id))
 	})
 	if found.more = max(len(hosts)-maxNodes, 0); found.more > 0 {
 		hosts = hosts[:maxNodes]
 	}
-	details, err := in.details.read(ctx, c, hosts, func(known int) { progress(known, len(hosts)) })
+	details, err := in.details.read(ctx, c, hosts, func(known int) {
+		silent.Reset(fleetTimeout)
+		c.fleet.mu.Lock()
+		defer c.fleet.mu.Unlock()
+		c.fleet.reading = router.FleetReading{Read: known, Nodes: len(hosts)}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -243,14 +266,14 @@ func model(d *api.NodeDeviceResource) string { return d.Vendor + "/" + d.Type + 
 
 // describe fills in the nodes and groups of router.Fleet.
 func (s *machines) describe() {
-	type alike struct{ os, arch, class, pool string }
-	groups := map[alike][]*machine{}
+	type platform struct{ os, arch, class, pool string }
+	groups := map[platform][]*machine{}
 	for _, m := range s.list {
-		k := alike{m.Attributes["kernel.name"], m.Attributes["cpu.arch"], m.class, m.pool}
+		k := platform{m.Attributes["kernel.name"], m.Attributes["cpu.arch"], m.class, m.pool}
 		groups[k] = append(groups[k], m)
 	}
 	s.nodes, s.groups = make([]router.Node, 0, len(s.list)), []router.NodeGroup{}
-	order := slices.SortedFunc(maps.Keys(groups), func(a, b alike) int {
+	order := slices.SortedFunc(maps.Keys(groups), func(a, b platform) int {
 		return cmp.Or(cmp.Compare(a.os, b.os), cmp.Compare(a.arch, b.arch), cmp.Compare(a.pool, b.pool), cmp.Compare(a.class, b.class))
 	})
 	for i, k := range order {
@@ -281,26 +304,17 @@ func sum(a, b router.NodeSize) router.NodeSize {
 	return router.NodeSize{CPU: a.CPU + b.CPU, Cores: a.Cores + b.Cores, MemoryMB: a.MemoryMB + b.MemoryMB, DiskMB: a.DiskMB + b.DiskMB}
 }
 
-// fitAll finds the fit of each example, once for the same list of them.
+// fitAll finds the fit of each example. What cannot be found out is the problem of one.
 func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Example) []router.RuleFleet {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(examples) == 0 {
-		return []router.RuleFleet{}
-	}
-	if s.of == &examples[0] && len(s.fits) == len(examples) {
-		return s.fits
-	}
 	survey := &survey{Client: c}
 	fits := make([]router.RuleFleet, len(examples))
-	whole := true
 	for i, e := range examples {
 		r := Route{Rule: e.Rule, Labels: e.Labels, Placement: e.Placement}
 		fits[i] = router.RuleFleet{Rule: e.Rule, RunsOn: e.Labels, Cells: []router.FleetCell{}}
 		job, problems, err := survey.job(ctx, r)
 		switch {
 		case err != nil:
-			fits[i].Problem, whole = nomad.Printable(err.Error(), maxMessage), false // the next call asks again
+			fits[i].Problem = nomad.Printable(err.Error(), maxMessage)
 		case problems != nil:
 			fits[i].Problem = nomad.Printable(problems[0].say(r), maxMessage)
 		case len(job.TaskGroups) != 1:
@@ -310,9 +324,6 @@ func (s *machines) fitAll(ctx context.Context, c *Client, examples []router.Exam
 		default:
 			fits[i].NodeCounts, fits[i].Cells = s.fit(r, job)
 		}
-	}
-	if whole {
-		s.of, s.fits = &examples[0], fits
 	}
 	return fits
 }

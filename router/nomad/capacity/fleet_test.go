@@ -99,6 +99,7 @@ func TestFitsAreWhatNomadPlans(t *testing.T) {
 
 func comparePlans(t *testing.T, c *Client, nomad *api.Client, realOne bool) {
 	examples := shapes()
+	c.Fleet(gone(t), examples)
 	c.refreshFleet(t.Context())
 	fleet := c.Fleet(t.Context(), examples)
 	if fleet.Problem != nil || len(fleet.Nodes) == 0 || len(fleet.Rules) != len(examples) {
@@ -168,6 +169,7 @@ func TestTheFleetIsDescribed(t *testing.T) {
 		{Rule: "arm", Placement: ask("arm", arm, pool("ci"), memoryOf(5<<10)).Placement},
 		{Rule: "lost", Placement: router.Placement{Jobspec: "no-such"}},
 	}
+	on.Fleet(gone(t), examples)
 	on.refreshFleet(t.Context())
 	got := on.Fleet(t.Context(), examples)
 	if got.At == nil || time.Since(*got.At) > time.Minute || got.Problem != nil || got.More != 0 {
@@ -275,11 +277,12 @@ func TestTheFleetOutlivesNomad(t *testing.T) {
 	if now := c.Fleet(t.Context(), examples); infos.Load() != 9 || !slices.ContainsFunc(now.Nodes, func(n router.Node) bool { return n.Name == "mac-1" && n.State == "down" }) {
 		t.Errorf("%d nodes were read, %+v", infos.Load(), now.Nodes)
 	}
+	fits := c.Fleet(t.Context(), examples).Rules
 	away.Store(true)
 	before := time.Now()
 	<-renew(c)
 	last := c.Fleet(t.Context(), examples)
-	if len(last.Nodes) != 8 || last.Problem == nil || last.Problem.Since.Before(before) || len(last.Rules) != 1 {
+	if len(last.Nodes) != 8 || last.Problem == nil || last.Problem.Since.Before(before) || &last.Rules[0] != &fits[0] {
 		t.Errorf("away again: %+v", last)
 	}
 	<-renew(c)
@@ -376,4 +379,83 @@ func TestTheFleetIsReadBehind(t *testing.T) {
 			t.Errorf("a Nomad that does not answer: %+v", now.Problem)
 		}
 	})
+}
+
+// A rule that cannot be compared costs itself alone: not the nodes that were read, not those
+// who ask, and not more than once.
+func TestARuleThatCannotBeReadCostsOnlyItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+		defer sim.Close()
+		var lists, reads atomic.Int32
+		c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch r.URL.Path {
+			case "/v1/job/silent":
+				reads.Add(1)
+				<-r.Context().Done()
+				return
+			case "/v1/nodes":
+				lists.Add(1)
+			}
+			sim.ServeHTTP(w, r)
+		}))
+		refreshing(t, c)
+		examples := []router.Example{{Rule: "plain", Placement: ask("plain").Placement}, {Rule: "silent", Placement: router.Placement{Dispatch: "silent"}}}
+		began := time.Now()
+		fleet := c.Fleet(t.Context(), examples)
+		for fleet.Reading != nil && time.Since(began) < time.Minute {
+			fleet = c.Fleet(t.Context(), examples)
+		}
+		if took := time.Since(began); took != fleetTimeout || fleet.Problem != nil || len(fleet.Nodes) != 8 {
+			t.Fatalf("after %v: %+v, %+v", took, fleet, fleet.Problem)
+		}
+		if r := fleet.Rules; len(r) != 2 || r[0].Now == 0 || !strings.Contains(r[1].Problem, "read job silent") {
+			t.Errorf("the rules are %+v", r)
+		}
+		began = time.Now()
+		again := c.Fleet(t.Context(), examples)
+		if &again.Rules[0] != &fleet.Rules[0] || !time.Now().Equal(began) || reads.Load() != 1 {
+			t.Errorf("it took %v and %d reads to tell it again", time.Since(began), reads.Load())
+		}
+		other := c.Fleet(t.Context(), examples[:1])
+		if len(other.Rules) != 1 || other.Rules[0].Now == 0 || other.Reading != nil || lists.Load() != 1 {
+			t.Errorf("for other rules it is %+v with %d lists, want one", other.Rules, lists.Load())
+		}
+	})
+}
+
+// The time for one answer of Nomad's is not that of several, nor that of a wait for others.
+func TestEachAnswerAboutTheFleetHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+		defer sim.Close()
+		c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(fleetTimeout - time.Second)
+			sim.ServeHTTP(w, r)
+		}))
+		for range 2 {
+			kept := c.keptRegion("")
+			kept.turn <- struct{}{}
+			time.AfterFunc(fleetTimeout-time.Second, kept.turn.leave)
+			c.refreshFleet(t.Context())
+			if f := c.Fleet(gone(t), nil); f.Problem != nil || len(f.Nodes) != 8 {
+				t.Errorf("of %d nodes: %+v", len(f.Nodes), f.Problem)
+			}
+			time.Sleep(time.Hour)
+			if err := errors.Join(sim.FailNode("mac-1"), sim.FailNode("mac-2")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// A node without a driver that works has an empty list of them.
+func TestANodeWithoutDriversHasNone(t *testing.T) {
+	nodes := nomadsim.MixedFleet()[:1]
+	nodes[0].Drivers = nil
+	on := newCluster(t, nomadsim.Config{Nodes: nodes})
+	on.refreshFleet(t.Context())
+	if f := on.Fleet(t.Context(), nil); len(f.Nodes) != 1 || f.Nodes[0].Drivers == nil {
+		t.Errorf("%+v", f.Nodes)
+	}
 }

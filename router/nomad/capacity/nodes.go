@@ -198,7 +198,7 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 	if r := s.regions[name]; r != nil {
 		return r, nil
 	}
-	r, err := s.Client.region(ctx, name)
+	r, err := s.Client.region(ctx, name, func() {})
 	if err == nil {
 		s.regions[name] = r
 	}
@@ -206,13 +206,15 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 }
 
 // region returns the nodes of a region, those that are kept if they are still right; the same
-// region is the same nodes. It waits for others who ask for them, but not after ctx has ended.
-func (c *Client) region(ctx context.Context, name string) (*region, error) {
+// region is the same nodes. It waits for others who ask for them, but not after ctx has ended, and
+// calls heard when it has done so, and whenever Nomad has answered and is asked again.
+func (c *Client) region(ctx context.Context, name string, heard func()) (*region, error) {
 	kept, began := c.keptRegion(name), time.Now()
 	if err := kept.turn.take(ctx); err != nil {
 		return nil, err
 	}
 	defer kept.turn.leave()
+	heard()
 	if kept.asked.After(began) {
 		return kept.region, nil // somebody else asked meanwhile
 	}
@@ -226,8 +228,9 @@ func (c *Client) region(ctx context.Context, name string) (*region, error) {
 			kept.asked = asked
 			return kept.region, nil
 		}
+		heard()
 	}
-	hosts, index, err := kept.list(ctx, c, read)
+	hosts, index, err := kept.list(ctx, c, read, heard)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +244,7 @@ func (c *Client) region(ctx context.Context, name string) (*region, error) {
 
 // list lists the nodes of a region, and returns Nomad's index of the list. Those that have
 // not changed are the ones that are kept. Its turn is taken.
-func (k *keptRegion) list(ctx context.Context, c *Client, read nomad.Call) (hosts []*host, index uint64, err error) {
+func (k *keptRegion) list(ctx context.Context, c *Client, read nomad.Call, heard func()) (hosts []*host, index uint64, err error) {
 	common := texts{}
 	if k.region != nil { // few nodes change at a time: those are read, and the list is a third as long without resources
 		before := make(map[string]*host, len(k.region.hosts))
@@ -260,8 +263,9 @@ func (k *keptRegion) list(ctx context.Context, c *Client, read nomad.Call) (host
 		if err != nil {
 			return nil, 0, err
 		}
+		heard()
 		if len(changed) <= maxChanged {
-			details, err := k.details.read(ctx, c, changed, nil)
+			details, err := k.details.read(ctx, c, changed, func(int) { heard() })
 			for _, h := range changed {
 				if d := details[h.id]; d != nil {
 					h.resources = d.resources
@@ -342,7 +346,7 @@ func (d *details) forget(hosts []*host) {
 }
 
 // read returns the details of nodes, by ID; those that are gone have none. It asks Nomad for
-// those that are new or have changed, and calls each, which may be nil, after each of them
+// those that are new or have changed, and calls each after each of them
 // and at first, with how many are known so far.
 func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(known int)) (map[string]*detail, error) {
 	found := make(map[string]*detail, len(hosts))
@@ -356,9 +360,6 @@ func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(
 		}
 	}
 	d.mu.Unlock()
-	if each == nil {
-		each = func(int) {}
-	}
 	done := len(found)
 	each(done)
 	all, ctx := errgroup.WithContext(ctx)
@@ -389,7 +390,7 @@ func (d *details) keep(n *readNode) *detail {
 	k := &kind{Node: api.Node{
 		Datacenter: n.Datacenter, NodeClass: n.NodeClass, NodePool: n.NodePool, NodeMaxAllocs: n.NodeMaxAllocs,
 		Drivers: map[string]*api.DriverInfo{}, HostVolumes: map[string]*api.HostVolumeInfo{}, NodeResources: &api.NodeResources{Devices: n.NodeResources.Devices},
-	}}
+	}, drivers: []string{}}
 	k.Attributes, one.attributes = d.common.split(n.Attributes)
 	k.Meta, one.meta = d.common.split(n.Meta)
 	for name, driver := range n.Drivers {
@@ -543,7 +544,7 @@ func (r *region) wouldDo(ctx context.Context, c *Client, out []*host, d *demand)
 	if err := r.details.turn.take(ctx); err != nil {
 		return nil, err
 	}
-	known, err := r.details.read(ctx, c, out, nil)
+	known, err := r.details.read(ctx, c, out, func(int) {})
 	r.details.turn.leave()
 	if err != nil {
 		return nil, err

@@ -256,7 +256,15 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 		if atFault(err) {
 			return nil, said(JobspecRefused, err.Error()), nil
 		}
-		return job, nil, err
+		if err != nil {
+			return nil, nil, err
+		}
+		if at := nomad.ScopeOf(job); at.Region != "" {
+			if agent, err := s.API().Agent().MembersOpts(nomad.Scope{}.Read(ctx)); err == nil && agent.ServerRegion == at.Region {
+				job.Region = nil // the client's own, by name
+			}
+		}
+		return job, nil, nil
 	}
 	job, _, err := s.Parent(ctx, ask)
 	if atFault(err) {
@@ -269,7 +277,7 @@ func (s *survey) job(ctx context.Context, r Route) (*api.Job, []problem, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	job.ID = new(surveyID)
+	job.ID, job.Region = new(surveyID), nil // it is in the client's own, whose name Nomad has filled in
 	return job, nil, nil
 }
 

@@ -3,6 +3,7 @@ package capacity
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -548,4 +549,56 @@ func told(findings []Finding) (list []string) {
 		list = append(list, f.Code+": "+warning+f.Message)
 	}
 	return list
+}
+
+// What runs in the client's own region needs no list of another, also when a jobspec names it
+// or Nomad has filled it in.
+func TestTheClientsOwnRegionByName(t *testing.T) {
+	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+	defer sim.Close()
+	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Query().Has("region"):
+			t.Errorf("%s asks for region %s", r.URL.Path, r.URL.Query().Get("region"))
+		case r.URL.Path == "/v1/agent/members":
+			fmt.Fprint(w, `{"ServerRegion":"mars"}`)
+			return
+		case r.Method == http.MethodGet && strings.HasPrefix(r.URL.Path, "/v1/job/"):
+			answer := httptest.NewRecorder()
+			sim.ServeHTTP(answer, r)
+			maps.Copy(w.Header(), answer.Header())
+			w.WriteHeader(answer.Code)
+			_, _ = strings.NewReplacer(`"Region":"global"`, `"Region":"mars"`).WriteString(w, answer.Body.String())
+			return
+		}
+		sim.ServeHTTP(w, r)
+	}))
+	parent := api.NewBatchJob("classic", "classic", "global", 50)
+	parent.ParameterizedJob = &api.ParameterizedJobConfig{}
+	parent.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(api.NewTask("t", "raw_exec").SetConfig("command", "/bin/true")))
+	if _, _, err := c.API().Jobs().Register(parent, nil); err != nil {
+		t.Fatal(err)
+	}
+	routes := []Route{ask("named", jobspec("region")), {Rule: "filled in", Placement: router.Placement{Dispatch: "classic"}}}
+	if found, err := c.Survey(t.Context(), routes); err != nil || found != nil {
+		t.Errorf("Survey = %v, %v", found, err)
+	}
+	var examples []router.Example
+	for _, r := range routes {
+		examples = append(examples, router.Example{Rule: r.Rule, Placement: r.Placement})
+	}
+	c.Fleet(gone(t), examples)
+	c.refreshFleet(t.Context())
+	for _, r := range c.Fleet(t.Context(), examples).Rules {
+		if r.Problem != "" || r.Now == 0 {
+			t.Errorf("rule %s has %d nodes now, %s", r.Rule, r.Now, r.Problem)
+		}
+	}
+	waits := nomadtest.Request(ask("filled in", equal("${attr.kernel.name}", "sunos", "rule sun")).Placement)
+	if _, err := c.Start(t.Context(), waits); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := c.Unplaced(t.Context(), placed(waits, "sun"), waits.Runner); err != nil || u == nil || !u.Never {
+		t.Errorf("Unplaced = %+v, %v", u, err)
+	}
 }

@@ -64,6 +64,9 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 	}
 	job.ID, job.ParentID, job.ParameterizedJob, job.Dispatched = new(surveyID), nil, nil, false
 	job.Version, job.CreateIndex, job.JobModifyIndex, job.Stop = nil, nil, nil, nil
+	if at.Region == "" {
+		job.Region = nil // it is in the client's own, whose name Nomad has filled in
+	}
 	apart(job)
 
 	s := &survey{Client: c, regions: map[string]*region{}}

@@ -153,7 +153,7 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	on.regions.of[""].turn <- struct{}{} // somebody asks Nomad, for long
-	if _, err := on.region(gone, ""); !errors.Is(err, context.Canceled) {
+	if _, err := on.region(gone, "", func() {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("who went away waits for the nodes: %v", err)
 	}
 	<-on.regions.of[""].turn
