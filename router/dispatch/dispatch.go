@@ -242,7 +242,7 @@ func (di *Dispatcher) decideOne(ctx context.Context, j router.Job) {
 func (di *Dispatcher) decide(ctx context.Context, j router.Job) (sending, error) {
 	j, err := di.Runners.Adopt(ctx, j)
 	if err != nil {
-		return sending{}, err
+		return sending{}, di.notAdopted(ctx, j, err)
 	}
 	deciding, s := di.Traces.Span(ctx, j, "decide", di.Now())
 	d, err := di.Decider.Decide(deciding, j)
@@ -440,6 +440,19 @@ func githubCause(err error) router.Cause {
 		return router.CauseGitHubRefused
 	}
 	return router.CauseGitHub
+}
+
+// notAdopted records that a job waits because Nomad has a runner for it that cannot be
+// adopted yet. Its error is the store's.
+func (di *Dispatcher) notAdopted(ctx context.Context, j router.Job, cause error) error {
+	if ctx.Err() != nil {
+		return nil // cut off: the next process finds the runner
+	}
+	at, ok := di.Backoff.Retry(cause, j.Failures)
+	if !ok {
+		at = di.Now().Add(router.LongestWait)
+	}
+	return di.retry(ctx, j.ID, nomadCause(cause), at, fmt.Sprintf("Nomad has a runner for it, which could not be adopted yet: %v", cause), nil)
 }
 
 // wait records that a job waits because Nomad does not answer; it was not asked for this one.

@@ -1,6 +1,7 @@
 package runners
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,19 +107,20 @@ func (a *adopter) adoptAll(ctx context.Context, jobs []int64) error {
 	g.SetLimit(passCallers)
 	for _, jobID := range jobs {
 		g.Go(func() error {
-			for _, n := range a.orphans.take(jobID) {
-				if _, is := full.Load(router.InstanceOf(jobID)); is {
-					break
-				}
-				began := time.Now()
+			if _, is := full.Load(router.InstanceOf(jobID)); is {
+				return nil
+			}
+			began := time.Now()
+			_ = a.orphans.each(ctx, jobID, func(n router.NomadJob) error {
 				err := a.adoptOne(ctx, n, nil)
-				if !router.Pause(ctx, time.Since(began)) { // new jobs come first: the more there are, the longer this took
-					return ctx.Err()
-				}
 				if errors.As(err, new(*router.RetryAtError)) {
 					full.Store(router.InstanceOf(jobID), true)
 				}
-				a.warn(n, err)
+				a.warn(ctx, n, err)
+				return err
+			})
+			if !router.Pause(ctx, time.Since(began)) { // new jobs come first: the more there are, the longer this took
+				return ctx.Err()
 			}
 			return nil
 		})
@@ -126,8 +128,11 @@ func (a *adopter) adoptAll(ctx context.Context, jobs []int64) error {
 	return g.Wait()
 }
 
-func (a *adopter) warn(n router.NomadJob, err error) {
-	if err != nil {
+// errNoJob is adoptOne's: whose runner it is shows when its job is known.
+var errNoJob = errors.New("its job is not known")
+
+func (a *adopter) warn(ctx context.Context, n router.NomadJob, err error) {
+	if err != nil && !errors.Is(err, errNoJob) && ctx.Err() == nil {
 		a.r.Log.Throttled(slog.LevelWarn, "", "cannot adopt a runner that was found on Nomad; the next sweep tries again", "nomad_job", n.ID, "err", err)
 	}
 }
@@ -143,6 +148,7 @@ func (a *adopter) isForeign(j router.NomadJob) bool {
 type orphans struct {
 	mu      sync.Mutex
 	jobs    map[int64][]router.NomadJob
+	busy    map[int64]chan struct{}   // jobs whose runners are being adopted; closed afterwards
 	adopted map[string]router.Started // by runner ID, for dispatch
 }
 
@@ -152,13 +158,52 @@ func (o *orphans) set(jobs map[int64][]router.NomadJob) {
 	o.jobs, o.adopted = jobs, map[string]router.Started{}
 }
 
-// take returns the runners of a job that has become known.
-func (o *orphans) take(jobID int64) []router.NomadJob {
+// each adopts the runners of a job, after whoever is doing so already. Those for which
+// adopt fails are kept: until they are adopted, no other is started for their job. Its
+// error is that of ctx.
+func (o *orphans) each(ctx context.Context, jobID int64, adopt func(router.NomadJob) error) error {
+	o.mu.Lock()
+	for o.busy[jobID] != nil {
+		busy := o.busy[jobID]
+		o.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		o.mu.Lock()
+	}
+	list := o.jobs[jobID]
+	if len(list) == 0 {
+		o.mu.Unlock()
+		return nil
+	}
+	if o.busy == nil {
+		o.busy = map[int64]chan struct{}{}
+	}
+	busy := make(chan struct{})
+	o.busy[jobID] = busy
+	o.mu.Unlock()
+
+	done := map[nomadKey]bool{}
+	for _, n := range list {
+		done[nomadKey{n.ID, n.At.Namespace}] = adopt(n) == nil
+	}
+
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	list := o.jobs[jobID]
-	delete(o.jobs, jobID)
-	return list
+	var left []router.NomadJob // of a later listing, if there was one meanwhile
+	for _, n := range o.jobs[jobID] {
+		if !done[nomadKey{n.ID, n.At.Namespace}] {
+			left = append(left, n)
+		}
+	}
+	if o.jobs[jobID] = left; left == nil {
+		delete(o.jobs, jobID)
+	}
+	delete(o.busy, jobID)
+	close(busy)
+	return nil
 }
 
 func (o *orphans) add(runnerID string, s router.Started) {
@@ -177,15 +222,17 @@ func (o *orphans) takeAdopted(runnerID string) (s router.Started, ok bool) {
 
 // Adopt does what Runners.Adopt says.
 func (a *adopter) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
-	later := false
-	for _, n := range a.orphans.take(j.ID) {
-		err := a.adoptOne(ctx, n, &j) // if it fails and is of this try, Nomad says so
-		a.warn(n, err)
-		_, try, _ := router.ParseRunnerID(n.RunnerID)
-		later = later || err == nil && try > j.Try
-	}
-	if !later {
-		return j, nil
+	later, failed := false, error(nil)
+	err := a.orphans.each(ctx, j.ID, func(n router.NomadJob) error {
+		err := a.adoptOne(ctx, n, &j)
+		a.warn(ctx, n, err)
+		if _, try, _ := router.ParseRunnerID(n.RunnerID); try > j.Try { // of one of this try Nomad says that it has it
+			later, failed = true, cmp.Or(failed, err)
+		}
+		return err
+	})
+	if err = cmp.Or(err, failed); err != nil || !later {
+		return j, err
 	}
 	return a.r.Store.Job(ctx, j.ID)
 }
@@ -202,11 +249,10 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job
 			j = &read
 		}
 	}
-	// A job that is dispatched as it is has no more of ours than it declares:
-	// whose runner it is shows when its job is known.
+	// A job that is dispatched as it is has no more of ours than it declares.
 	parent, _, dispatched := strings.Cut(n.ID, "/dispatch-")
 	if dispatched && ok && n.JobID == 0 && j == nil {
-		return nil
+		return errNoJob
 	}
 	nomadCtx, cancel := context.WithTimeout(ctx, router.NomadTimeout)
 	defer cancel()
