@@ -56,3 +56,13 @@ func TestWhatATokenForAllNamespacesNeeds(t *testing.T) {
 		t.Errorf("Jobs = %v, want %s", err, want)
 	}
 }
+
+// A listing is a list, and nothing else is an empty one.
+func TestAListingIsAList(t *testing.T) {
+	for answer, want := range map[string]string{"[]": "", "{}": "begins with {", `{"a":1}`: "begins with {", "null": "begins with", `"x"`: "begins with x", "[": "unexpected EOF", "": "unexpected EOF"} {
+		_, _, err := answered(t, nomadtest.Answers{"": "200 " + answer}).Jobs(t.Context())
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("for %s: %v, want %q", answer, err, want)
+		}
+	}
+}

@@ -96,7 +96,11 @@ func List[T any](ctx context.Context, c *Client, call Call, path string, each fu
 	defer body.Close()
 	in := &bounded{from: body, left: maxStub}
 	decoder := json.NewDecoder(in)
-	if _, err = decoder.Token(); err == nil {
+	begin, err := decoder.Token()
+	if err == nil && begin != json.Delim('[') {
+		err = fmt.Errorf("it begins with %v, and is no list", begin)
+	}
+	if err == nil {
 		for decoder.More() && err == nil {
 			var stub T
 			in.left = maxStub

@@ -180,7 +180,9 @@ func newFitting(r Route, job *api.Job) *fitting {
 	for _, s := range f.sizes {
 		f.asks = append(f.asks, s.show(s.ask)+s.from(r))
 	}
-	f.unique = slices.ContainsFunc(f.constraints, feasible.Unique)
+	f.unique = slices.ContainsFunc(f.constraints, feasible.Unique) || slices.ContainsFunc(devicesOf(f.group), func(d *api.RequestedDevice) bool {
+		return slices.ContainsFunc(d.Constraints, func(c *api.Constraint) bool { return c.LTarget == "${device.ids}" || c.RTarget == "${device.ids}" })
+	})
 	return f
 }
 

@@ -459,3 +459,18 @@ func TestANodeWithoutDriversHasNone(t *testing.T) {
 		t.Errorf("%+v", f.Nodes)
 	}
 }
+
+// Nodes alike but for the IDs of their devices are told apart by a rule that names one.
+func TestDevicesAreToldApartByTheirIDs(t *testing.T) {
+	gpu := func(name string) *api.Node {
+		return nomadsim.NewNode(nomadsim.Machine{Name: name, Kernel: "linux", Arch: "amd64", Cores: 4, MemoryMB: 8 << 10, GPUs: 1})
+	}
+	on := newCluster(t, nomadsim.Config{Nodes: []*api.Node{gpu("a"), gpu("b")}})
+	id := router.Device{Name: "gpu", Count: 1, Constraints: []router.Constraint{{Attribute: "${device.ids}", Operator: "set_contains", Value: "b-gpu-0"}}}
+	examples := []router.Example{{Rule: "r", Placement: ask("r", id).Placement}}
+	on.Fleet(gone(t), examples)
+	on.refreshFleet(t.Context())
+	if r := on.Fleet(t.Context(), examples).Rules[0]; r.Now != 1 || r.Never != 1 {
+		t.Errorf("%+v, want one of two nodes", r)
+	}
+}

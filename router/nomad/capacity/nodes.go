@@ -23,7 +23,7 @@ const (
 	nodeID      = "${node.unique.id}"
 	nodesAtOnce = 16   // nodes that are read at the same time
 	maxChanged  = 50   // nodes that are read rather than listed with the others
-	maxAside    = 50   // nodes out of service that are read for one answer
+	maxAside    = 50   // nodes out of service that are read for one answer, beside those that are known
 	maxNames    = 5    // of nodes, pools or datacenters in a message
 	maxNever    = 1000 // reasons that are kept why jobs can never have a node
 )
@@ -345,13 +345,11 @@ func (d *details) forget(hosts []*host) {
 	maps.DeleteFunc(d.kinds, func(_ [sha256.Size]byte, k *kind) bool { return !used[k] })
 }
 
-// read returns the details of nodes, by ID; those that are gone have none. It asks Nomad for
-// those that are new or have changed, and calls each after each of them
-// and at first, with how many are known so far.
-func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(known int)) (map[string]*detail, error) {
-	found := make(map[string]*detail, len(hosts))
-	var missing []*host
+// known returns the details of nodes that need not be read, by ID, and the other nodes.
+func (d *details) known(hosts []*host) (found map[string]*detail, missing []*host) {
+	found = make(map[string]*detail, len(hosts))
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	for _, h := range hosts {
 		if known := d.of[h.id]; known != nil && known.index == h.index {
 			found[h.id] = known
@@ -359,7 +357,14 @@ func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(
 			missing = append(missing, h)
 		}
 	}
-	d.mu.Unlock()
+	return found, missing
+}
+
+// read returns the details of nodes, by ID; those that are gone have none. It asks Nomad for
+// those that are new or have changed, and calls each after each of them
+// and at first, with how many are known so far.
+func (d *details) read(ctx context.Context, c *Client, hosts []*host, each func(known int)) (map[string]*detail, error) {
+	found, missing := d.known(hosts)
 	done := len(found)
 	each(done)
 	all, ctx := errgroup.WithContext(ctx)
@@ -534,24 +539,26 @@ func names(set map[string]bool) string {
 }
 
 // wouldDo returns the nodes of those out of service that could serve a demand if they were
-// in service and idle. It considers the first maxAside that are large enough.
-func (r *region) wouldDo(ctx context.Context, c *Client, out []*host, d *demand) (map[*host]bool, error) {
+// in service and idle. It reads at most maxAside, and returns how many it did not look at.
+func (r *region) wouldDo(ctx context.Context, c *Client, out []*host, d *demand) (would map[*host]bool, unread int, err error) {
 	out = slices.DeleteFunc(slices.Clone(out), func(h *host) bool { return !fits(h, d.sizes) })
-	out = out[:min(len(out), maxAside)]
 	if len(out) == 0 {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err := r.details.turn.take(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	known, err := r.details.read(ctx, c, out, func(int) {})
-	r.details.turn.leave()
+	defer r.details.turn.leave()
+	known, missing := r.details.known(out)
+	unread = max(len(missing)-maxAside, 0)
+	read, err := r.details.read(ctx, c, missing[unread:], func(int) {})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	would := map[*host]bool{}
+	maps.Copy(known, read)
+	would = map[*host]bool{}
 	for _, h := range out {
 		would[h] = known[h.id] != nil && d.filtered(Route{}, known[h.id].node(h)) == ""
 	}
-	return would, nil
+	return would, unread, nil
 }

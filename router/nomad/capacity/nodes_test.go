@@ -3,7 +3,10 @@ package capacity
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
@@ -115,7 +118,7 @@ func TestNodesThatWouldDo(t *testing.T) {
 			group := api.NewTaskGroup("g", 1).AddTask(task)
 			job := api.NewBatchJob("j", "j", "global", 50).AddTaskGroup(group)
 			c.change(job, task)
-			if got, err := in.wouldDo(t.Context(), nil, []*host{h}, demandOf(job, group)); err != nil || got[h] != c.want {
+			if got, _, err := in.wouldDo(t.Context(), nil, []*host{h}, demandOf(job, group)); err != nil || got[h] != c.want {
 				t.Errorf("wouldDo = %t, %v, want %t", got[h], err, c.want)
 			}
 		})
@@ -137,6 +140,71 @@ func TestSurveyLeavesOutWhatPasses(t *testing.T) {
 		}).Survey(t.Context(), []Route{{Placement: router.Placement{Jobspec: "plain"}}})
 		if err != nil || got != nil {
 			t.Errorf("with %s Survey = %v, %v, want nothing", metric, got, err)
+		}
+	}
+}
+
+// Of many nodes out of service those are read that are not known yet, some for each answer,
+// until one has looked at all.
+func TestNodesOutOfServiceAreLookedAtBitByBit(t *testing.T) {
+	machine := func(i int, arch, status string) *api.Node {
+		n := nomadsim.NewNode(nomadsim.Machine{Name: fmt.Sprint("node-", i), Kernel: "linux", Arch: arch, Cores: 4, MemoryMB: 8 << 10})
+		n.ID, n.Status = fmt.Sprintf("%08d-0000-0000-0000-000000000000", i), status // in this order
+		return n
+	}
+	nodes := []*api.Node{machine(0, "arm64", "down"), machine(1, "arm64", "down"), machine(2, "amd64", "ready")}
+	for i := range 2 * maxAside {
+		nodes = append(nodes, machine(3+i, "amd64", "down"))
+	}
+	c, _, asked := counted(t, nodes)
+	r := nomadtest.Request(ask("arm", arm).Placement)
+	if _, err := c.Start(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{
+		"; out of service: 102 down; 52 nodes out of service were not looked at",
+		"; out of service: 102 down; 2 nodes out of service were not looked at",
+		"; nodes out of service that could: node-0 (down), node-1 (down)",
+		"; nodes out of service that could: node-0 (down), node-1 (down)",
+	} {
+		u, err := c.Unplaced(t.Context(), placed(r, "arm"), r.Runner)
+		if err != nil || u == nil || !u.Never || u.Away != (i > 1) || !strings.HasSuffix(u.Text, want) {
+			t.Errorf("answer %d: %+v, %v, want %s", i, u, err, want)
+		}
+	}
+	if got, want := asked(), "1 full and 0 short lists, 3 checks, 102 reads, 3 plans"; got != want {
+		t.Errorf("they cost %s, want %s", got, want)
+	}
+}
+
+// A host volume may come to be ready, or free, while the nodes stay the same.
+func TestThatAHostVolumeIsMissingIsNotKept(t *testing.T) {
+	for _, c := range []struct {
+		mode  string
+		never bool
+	}{{"", true}, {"single-node-writer", true}, {"single-node-single-writer", false}} {
+		plans := 0
+		answers := nomadtest.Answers{
+			"GET /v1/job/gha-1-1/evaluations": `200 [{"Status":"blocked"}]`,
+			"GET /v1/job/gha-1-1": `200 {"ID":"gha-1-1","Namespace":"default","TaskGroups":[{"Name":"g","Tasks":[{"Name":"t","Driver":"raw_exec"}],
+				"Volumes":{"cache":{"Type":"host","Source":"cache","AccessMode":"` + c.mode + `"}}}]}`,
+			"GET /v1/nodes":            `200 [{"ID":"a","Name":"a","NodePool":"default","Datacenter":"dc1","Status":"ready","SchedulingEligibility":"eligible"}]`,
+			"PUT /v1/job/gha-0-0/plan": `200 {"FailedTGAllocs":{"g":{"NodesEvaluated":1,"NodesFiltered":1,"ConstraintFiltered":{"missing compatible host volumes":1}}}}`,
+		}
+		client := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/plan") {
+				plans++
+			}
+			answers.ServeHTTP(w, r)
+		}))
+		for range 2 {
+			u, err := client.Unplaced(t.Context(), router.Job{}, router.Runner{ID: "gha-1-1", NomadJob: "gha-1-1"})
+			if err != nil || u == nil || u.Never != c.never || !strings.Contains(u.Text, "host volumes") {
+				t.Errorf("mode %q: %+v, %v, want never %t", c.mode, u, err, c.never)
+			}
+		}
+		if plans != 2 {
+			t.Errorf("mode %q: %d plans, want one for each answer", c.mode, plans)
 		}
 	}
 }

@@ -25,6 +25,7 @@ type shortage struct {
 	smallNodes []*host         // all those too small, filtered or not
 	wouldDo    map[string]bool // nodes out of service that could run it, with why they are out
 	aside      map[string]int  // the others out of service, by why they are
+	unread     int             // of those, not looked at
 }
 
 // unplaced returns the problem of a group for which a plan found no node, if it can
@@ -84,14 +85,14 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 		}
 	}
 	for what := range short.filtered {
-		if strings.HasPrefix(what, "CSI ") {
-			return nil, nil // volumes and their plugins come and go
+		if strings.HasPrefix(what, "CSI ") || what == noHostVolume && exclusive(g) {
+			return nil, nil // volumes and their plugins come and go, and others hold them
 		}
 	}
 	if short.small+len(short.filtered) == 0 && (short.nodes > 0 || len(large)+len(short.smallNodes) > 0) {
 		return nil, nil // the nodes are not to blame, or have just come or gone
 	}
-	would, err := in.wouldDo(ctx, s.Client, out, short.demand)
+	would, unread, err := in.wouldDo(ctx, s.Client, out, short.demand)
 	if err != nil {
 		return nil, err
 	}
@@ -102,10 +103,27 @@ func (s *survey) unplaced(ctx context.Context, r Route, in *region, job *api.Job
 			short.aside[h.out]++
 		}
 	}
+	short.unread = unread
+	p := problem{code: NoNode, away: len(short.wouldDo) > 0, again: unread > 0 || short.filtered[noHostVolume] > 0, say: short.say}
 	if short.nodes == 0 {
-		return []problem{{code: EmptyPool, warning: true, away: len(short.wouldDo) > 0, say: short.say}}, nil
+		p.code, p.warning = EmptyPool, true
 	}
-	return []problem{{code: NoNode, away: len(short.wouldDo) > 0, say: short.say}}, nil
+	return []problem{p}, nil
+}
+
+// noHostVolume is what Nomad says of nodes without a host volume that a job asks for. Since
+// 1.10 it also says so while such a volume is not ready, or is held by another allocation that
+// has it for itself (HostVolumeChecker in scheduler/feasible, v1.10.5 and v2.0.5, read 2026-11-30).
+const noHostVolume = "missing compatible host volumes"
+
+// exclusive reports whether a group asks for a host volume for itself.
+func exclusive(g *api.TaskGroup) bool {
+	for _, v := range g.Volumes {
+		if v.Type == "host" && v.AccessMode == "single-node-single-writer" {
+			return true
+		}
+	}
+	return false
 }
 
 // among returns a regular expression that matches the IDs of nodes, and none of the others,
@@ -161,6 +179,9 @@ func (s *shortage) say(r Route) string {
 			aside = append(aside, fmt.Sprintf("%d %s", s.aside[why], why))
 		}
 		text += "; out of service: " + strings.Join(aside, ", ")
+	}
+	if s.unread > 0 {
+		text += fmt.Sprintf("; %s out of service %s not looked at", router.Count(s.unread, "node"), verb(s.unread, "was", "were"))
 	}
 	return text
 }

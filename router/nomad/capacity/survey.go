@@ -153,6 +153,7 @@ type problem struct {
 	code    string
 	warning bool
 	away    bool // of NoNode and EmptyPool: nodes out of service would do
+	again   bool // it may end, or more be known of it, while the nodes stay
 	say     func(Route) string
 }
 
@@ -202,7 +203,7 @@ func (s *survey) ask(ctx context.Context, r Route) ([]problem, error) {
 	undeclared := claimUndeclared(r, job)
 	at := nomad.ScopeOf(job)
 	if at.Region != "" { // is it joined?
-		if _, err := s.region(ctx, at.Region); err != nil {
+		if _, err := s.nodesIndex(ctx, listNodes(at.Region)); err != nil {
 			return nil, err
 		}
 	}

@@ -602,3 +602,25 @@ func TestTheClientsOwnRegionByName(t *testing.T) {
 		t.Errorf("Unplaced = %+v, %v", u, err)
 	}
 }
+
+// Whether another region is joined costs no list of its nodes.
+func TestWhetherARegionIsJoinedCostsNoList(t *testing.T) {
+	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+	defer sim.Close()
+	asked := false
+	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query := r.URL.Query()
+		if r.URL.Path == "/v1/nodes" && query.Get("region") == "mars" {
+			asked = true
+			if !query.Has("per_page") {
+				t.Error("its nodes are listed")
+			}
+		}
+		query.Del("region")
+		r.URL.RawQuery = query.Encode()
+		sim.ServeHTTP(w, r)
+	}))
+	if found, err := c.Survey(t.Context(), []Route{ask("a", jobspec("region"))}); err != nil || found != nil || !asked {
+		t.Errorf("Survey = %v, %v, and asked for the region: %t", found, err, asked)
+	}
+}

@@ -101,7 +101,9 @@ func (c *Client) Unplaced(ctx context.Context, j router.Job, r router.Runner) (*
 			}
 			if never = append(never, more...); len(never) > 0 {
 				u.Never, u.Away, u.Text = true, never[0].away, nomad.Printable(never[0].say(route), maxWhy)
-				in.keepNever(asked, u)
+				if !never[0].again {
+					in.keepNever(asked, u)
+				}
 			}
 		}
 		return u, nil
