@@ -40,7 +40,7 @@ func (o *outage) isAway() bool { return o.several && time.Since(o.since) >= away
 
 // saw takes the error of a request for a job's runner; nil: Nomad took it.
 func (o *outage) saw(jobID int64, err error) {
-	if timedOut(err) || errors.Is(err, context.Canceled) || errors.As(err, new(*router.SilentError)) {
+	if timedOut(err) || unasked(err) || errors.As(err, new(*router.SilentError)) {
 		return // no answer
 	}
 	o.mu.Lock()
@@ -76,6 +76,12 @@ func (o *outage) back() bool {
 	}
 	o.over, o.retried = false, time.Now()
 	return true
+}
+
+// unasked reports whether Nomad may not have been asked: the caller went away, or the job's
+// jobspec cannot be rendered.
+func unasked(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.As(err, new(*router.FixError)) && errors.As(err, new(*router.JobspecError))
 }
 
 // failing reports whether an answer of Nomad's is a failure that may hit any job.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 	delete(s.asked, q)
 	switch {
 	case !timedOut(err):
-		if !errors.Is(err, context.Canceled) { // else the caller went away
+		if !unasked(err) {
 			s.last, s.since = time.Now(), time.Time{}
 		}
 	case !q.at.Before(s.last) && (s.since.IsZero() || q.at.Before(s.since)):
@@ -117,13 +118,14 @@ func timedOut(err error) bool {
 // time; as soon as it answers, all those jobs are retried. Those that wait for a Nomad that
 // is away are retried in the same way.
 func (di *Dispatcher) WatchNomad(ctx context.Context) error {
-	di.retryNow(ctx, router.CauseNomad, -1) // an earlier process may have parked them
+	retry := []router.Cause{router.CauseNomad} // all jobs with these causes, at once: an earlier process may have parked some
 	tick := time.NewTicker(silenceTick)
 	defer tick.Stop()
 	silent, pause, next, asked := false, silenceTick, time.Time{}, time.Time{}
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	for {
+		retry = slices.DeleteFunc(retry, func(c router.Cause) bool { return di.retryNow(ctx, c, -1) >= 0 })
 		select {
 		case <-ctx.Done():
 			return nil
@@ -151,11 +153,10 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 		case silent:
 			silent = false
 			di.Log.Info("nomad answers again")
-			di.retryNow(ctx, router.CauseSilent, -1)
-			di.retryNow(ctx, router.CauseNomad, -1)
+			retry = []router.Cause{router.CauseSilent, router.CauseNomad}
 		case di.outage.back():
 			di.Log.Info("nomad takes jobs again")
-			di.retryNow(ctx, router.CauseNomad, -1)
+			retry = []router.Cause{router.CauseNomad}
 		case di.outage.probe():
 			di.retryNow(ctx, router.CauseNomad, 1)
 		}
@@ -210,18 +211,20 @@ func (di *Dispatcher) postpone(ctx context.Context, silentFor time.Duration) {
 }
 
 // retryNow has up to limit jobs with this cause retried at once; -1: all of them. It
-// returns how many, and -1 when the store fails.
+// returns how many, and -1 when the store fails or ctx ends.
 func (di *Dispatcher) retryNow(ctx context.Context, cause router.Cause, limit int) (n int) {
-	ctx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
-	defer cancel()
 	all := limit < 0
 	if all {
 		limit = retryBatch
 	}
 	for now := di.Now(); ; {
-		some, err := di.Store.RetryNow(ctx, cause, limit, now)
-		if err != nil && ctx.Err() == nil {
-			di.Log.Throttled(slog.LevelWarn, "", "cannot retry waiting jobs at once; each is retried when it is due", "err", err)
+		storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
+		some, err := di.Store.RetryNow(storeCtx, cause, limit, now)
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				di.Log.Throttled(slog.LevelWarn, "", "cannot retry waiting jobs at once; each is retried when it is due", "err", err)
+			}
 			return -1
 		}
 		if some > 0 {
