@@ -430,7 +430,8 @@ func (r reads) SearchRunners(ctx context.Context, f router.RunnerFilter) (runner
 	if slices.ContainsFunc(states, func(s runnerSource) bool { return s.many }) {
 		for _, pattern := range f.Within {
 			var where condition
-			sql, with := scoped(pattern)
+			_, owner, name := router.SplitScope(pattern) // the index has no host
+			sql, with := scoped(owner + "/" + name)
 			where.and(sql, with...)
 			if f.BeforeJob != 0 {
 				where.and("id <= ?", f.BeforeJob)

@@ -67,6 +67,37 @@ func TestASearchLooksAtSoMuchAtATime(t *testing.T) {
 			}
 		})
 	}
+	s.LookAt(5000)
+	for _, tt := range []struct {
+		name  string
+		f     router.RunnerFilter
+		pages int
+	}{
+		{"all of an owner", router.RunnerFilter{Within: router.Scope{"owner-0/*"}}, 3},
+		{"finished of an owner", router.RunnerFilter{Within: router.Scope{"owner-0/*"}, States: []router.RunnerState{router.RunnerFinished}}, 3},
+		{"all of an owner and a team", router.RunnerFilter{Within: append(router.Scope{"owner-0/*"}, team...)}, 3},
+		{"none of an owner on another GitHub", router.RunnerFilter{Within: router.Scope{"ghe.example/owner-0/*"}}, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.f.Limit = jobs
+			want, from, err := s.Reader().SearchRunners(t.Context(), tt.f)
+			if err != nil || from != 0 {
+				t.Fatalf("%d runners from %d on, %v", len(want), from, err)
+			}
+			var found []router.Runner
+			pages := 0
+			for from := int64(-1); from != 0; pages++ {
+				var some []router.Runner
+				some, from, err = s.SearchRunners(t.Context(), tt.f)
+				must(t, err)
+				found = append(found, some...)
+				tt.f.BeforeJob = from
+			}
+			if !slices.EqualFunc(found, want, func(a, b router.Runner) bool { return a.ID == b.ID }) || pages != tt.pages {
+				t.Errorf("%d runners on %d pages, want %d on %d", len(found), pages, len(want), tt.pages)
+			}
+		})
+	}
 	for name, f := range map[string]router.RunnerFilter{
 		"none of a team":      {Within: team},
 		"none lost of a team": {Within: team, States: []router.RunnerState{router.RunnerLost}},
