@@ -2,6 +2,7 @@ package rules
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"iter"
 	"maps"
@@ -10,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+
+	"switchyard/rules/internal/cond"
 )
 
 // A Record is one recorded job. Its JSON form is a contract.
@@ -73,7 +76,7 @@ func Compare(ctx context.Context, before, after *Set, jobs iter.Seq2[Record, err
 }
 
 func newComparer(before, after *Set) *comparer {
-	c := &comparer{before: before, after: after, groups: map[string]int{}, alike: map[string]*difference{}, facts: maps.Clone(before.facts)}
+	c := &comparer{before: before, after: after, groups: map[string]int{}, alike: map[[sha256.Size]byte]*difference{}, facts: maps.Clone(before.facts)}
 	if c.facts == nil {
 		c.facts = map[string]bool{}
 	}
@@ -108,7 +111,9 @@ func (c *comparer) compare(ctx context.Context, jobs iter.Seq2[Record, error]) e
 
 // A compared is one job and what changes for it.
 type compared struct {
-	job Record
+	job   Record
+	own   bool // it is decided itself
+	steps int  // that this may take, so that others may be like it
 	*difference
 }
 
@@ -117,25 +122,24 @@ type difference struct {
 	rule, reason string // of the new decision
 	undecided    bool
 	done         bool // it was decided
+	alone        bool // it took so many steps that a job that is alike may take too many
 	changes      []Change
 }
 
 type comparer struct {
 	before, after *Set
-	facts         map[string]bool        // what either asks for
-	alike         map[string]*difference // by the facts of the jobs
-	decided       int                    // jobs that were decided; the others are like one of them
-	groups        map[string]int         // indexes of Groups, by what changes
+	facts         map[string]bool                   // what either asks for
+	alike         map[[sha256.Size]byte]*difference // by the facts of the jobs
+	decided       int                               // jobs that were decided; the others are like one of them
+	groups        map[string]int                    // indexes of Groups, by what changes
 	Comparison
 }
 
-// key returns what a job has in common with those that are decided alike; "": it is decided by itself.
-func (c *comparer) key(f *Facts) string {
+// key returns a hash of what a job has in common with those that are decided alike, and how many
+// steps a decision may take that is one for all of them; 0: it is decided by itself.
+func (c *comparer) key(f *Facts) (key [sha256.Size]byte, steps int) {
 	env := newEnv(f.Labels, *f)
-	if env.Long() {
-		return ""
-	}
-	return fmt.Sprintf("%t %q %s", f.Cut, f.Labels, env.Values(c.facts))
+	return sha256.Sum256(fmt.Appendf(nil, "%t %q %s", f.Cut, f.Labels, env.Values(c.facts))), env.Alike()
 }
 
 // add decides the jobs at once, and then counts them in their order. Those that
@@ -144,29 +148,54 @@ func (c *comparer) add(ctx context.Context, batch []compared) {
 	if ctx.Err() != nil {
 		return
 	}
-	todo := make([]*compared, 0, len(batch)) // one of those that are alike
-	for i := range batch {
+	todo := make([]*compared, 0, len(batch))
+	decide := func(j *compared) {
+		j.difference, j.own = &difference{}, true
+		todo = append(todo, j)
+	}
+	for i := range batch { // one of those that are alike
 		j := &batch[i]
-		key := c.key(&j.job.Facts)
-		if j.difference = c.alike[key]; j.difference == nil {
-			j.difference = &difference{}
-			if key != "" && len(c.alike) < maxAlike {
-				c.alike[key] = j.difference
-			}
-			todo = append(todo, j)
+		var key [sha256.Size]byte
+		key, j.steps = c.key(&j.job.Facts)
+		if j.difference = c.alike[key]; j.difference != nil && j.steps > 0 {
+			continue
+		}
+		decide(j)
+		if j.steps > 0 && len(c.alike) < maxAlike {
+			c.alike[key] = j.difference
 		}
 	}
+	c.decide(ctx, todo)
+	todo = todo[:0]
+	for i := range batch {
+		if j := &batch[i]; j.alone && !j.own {
+			decide(j)
+		}
+	}
+	c.decide(ctx, todo)
+	for i := range batch {
+		if batch[i].done {
+			c.count(&batch[i])
+		}
+	}
+}
+
+// decide decides jobs on all processors.
+func (c *comparer) decide(ctx context.Context, todo []*compared) {
 	var wg sync.WaitGroup
 	share := len(todo)/runtime.GOMAXPROCS(0) + 1
 	for part := range slices.Chunk(todo, share) {
 		wg.Go(func() {
 			var was, is Decision // once for all: they are large, and the table takes their address
+			var before, after int
 			for _, j := range part {
 				if ctx.Err() != nil {
 					return
 				}
 				j.done = true
-				was, is = c.before.Decide(j.job.Facts, false), c.after.Decide(j.job.Facts, false)
+				was, before = c.before.decideWithin(cond.DecisionSteps, j.job.Facts, c.before.first)
+				is, after = c.after.decideWithin(cond.DecisionSteps, j.job.Facts, c.after.first)
+				j.alone = max(before, after) > j.steps
 				j.rule, j.reason, j.changes = is.Rule, is.Reason, changed(&was, &is)
 				j.undecided = was.Outcome == Undecided || is.Outcome == Undecided
 			}
@@ -176,11 +205,6 @@ func (c *comparer) add(ctx context.Context, batch []compared) {
 	for _, j := range todo {
 		if j.done {
 			c.decided++
-		}
-	}
-	for i := range batch {
-		if batch[i].done {
-			c.count(&batch[i])
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -331,4 +332,59 @@ func TestJobsThatAreAlikeAreDecidedOnce(t *testing.T) {
 	if diff := cmp.Diff(one.Comparison, c.Comparison); diff != "" || one.decided != n || c.Changed == 0 {
 		t.Errorf("%d were decided, %d change (-each by itself +once):\n%s", one.decided, c.Changed, diff)
 	}
+
+	const plain = "version: 1\nlabels: { linux: {}, gpu: {} }\nrules: [{ name: all, jobspec: a }]\n"
+	c = newComparer(parse(t, plain), parse(t, strings.Replace(plain, "jobspec: a", "jobspec: a, task: { env: { NAME: '${{ job.workflow }}' } }", 1)))
+	if err := c.compare(t.Context(), jobs); err != nil {
+		t.Fatal(err)
+	}
+	if c.Changed != n || len(c.Groups) != 9 { // one for each workflow
+		t.Errorf("a template alone asks for a fact: %d change in %d groups", c.Changed, len(c.Groups))
+	}
+}
+
+// What a decision costs depends on the longest text of a job, which nobody need ask for. One that
+// another job might not afford is its own.
+func TestJobsThatAreAlikeAffordTheSame(t *testing.T) {
+	src := costlyRules(130, `repo.full_name matches "(a?b?a?b?){80}c%d"`)
+	before, after := parse(t, src), parse(t, strings.Replace(src, "has(\"linux\"), jobspec: j", "has(\"linux\"), jobspec: other", 1))
+	short, long := job("linux"), job("linux")
+	long.Job.Name = strings.Repeat("n", MaxLabelLength)
+	for _, jobs := range [][]Facts{{short, long}, {long, short}} {
+		if c := compare(t, before, after, jobs...); c.Changed != 1 || c.Groups[0].Examples[0].Job != short.Job.Name {
+			t.Errorf("%d of %d change; want the one with short texts: %+v", c.Changed, c.Jobs, c.Groups)
+		}
+	}
+}
+
+// What is kept of jobs is small, whatever they are.
+func TestAComparisonKeepsNoLabels(t *testing.T) {
+	s := parse(t, "version: 1\nlabels: { '*': {} }\nrules: [{ name: all, if: has(\"x\"), jobspec: j }]\n")
+	c := newComparer(s, s)
+	heap := func() int64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	const jobs, label = 2000, 200
+	before := heap()
+	err := c.compare(t.Context(), func(yield func(Record, error) bool) {
+		for i := range jobs {
+			f := job()
+			for j := range 40 {
+				f.Labels = append(f.Labels, fmt.Sprintf("%d-%s%d", i, strings.Repeat("a", label), j))
+			}
+			if !yield(Record{Facts: f}, nil) {
+				return
+			}
+		}
+	})
+	if err != nil || len(c.alike) != jobs {
+		t.Fatalf("%d kinds of jobs, %v", len(c.alike), err)
+	}
+	if kept := (heap() - before) / jobs; kept > 10*label {
+		t.Errorf("%d bytes are kept of a job", kept)
+	}
+	runtime.KeepAlive(c)
 }

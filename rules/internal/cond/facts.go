@@ -188,5 +188,13 @@ func (e *Env) Values(names map[string]bool) string {
 // allFacts are the facts of a job besides its labels.
 var allFacts = slices.Concat(slices.Sorted(maps.Keys(textFacts)), slices.Sorted(maps.Keys(flagFacts)), []string{"job.attempt"})
 
-// Long reports whether a text of the job is so long that what an expression costs depends on it.
-func (e *Env) Long() bool { return e.longest() > MaxLabelLength }
+// Alike returns how many steps a decision for the job may take so that none takes more than
+// DecisionSteps for a job with the same labels and facts that are asked for: what an expression
+// costs depends on the longest text of the job, asked for or not. 0: the job has a longer one than
+// others may have.
+func (e *Env) Alike() (steps int) {
+	if e.longest() > MaxLabelLength {
+		return 0
+	}
+	return DecisionSteps * e.longest() / MaxLabelLength / 2 // the shares of a text in Steps are rounded down
+}

@@ -2,15 +2,27 @@ package cond
 
 import (
 	"reflect"
-	"slices"
 	"testing"
 )
 
 func TestEachFactOfAJobHasAValue(t *testing.T) {
-	for of, v := range map[string]any{"repo": Repo{}, "job": Job{}, "run": Run{}} {
-		for field := range reflect.TypeOf(v).Fields() {
-			if name := of + "." + field.Tag.Get("expr"); !slices.Contains(allFacts, name) {
-				t.Errorf("%s is not among the facts of a job", name)
+	for i, of := range []string{"repo", "job", "run"} {
+		var env Env
+		part := reflect.ValueOf([]any{&env.Repo, &env.Job, &env.Run}[i]).Elem()
+		for n := range part.NumField() {
+			name := of + "." + part.Type().Field(n).Tag.Get("expr")
+			one, all := map[string]bool{name: true}, map[string]bool{of: true}
+			oneBefore, allBefore := env.Values(one), env.Values(all)
+			switch field := part.Field(n); field.Kind() {
+			case reflect.String:
+				field.SetString("x")
+			case reflect.Bool:
+				field.SetBool(true)
+			default:
+				field.SetInt(7)
+			}
+			if env.Values(one) == oneBefore || env.Values(all) == allBefore {
+				t.Errorf("jobs that differ in %s have the same values", name)
 			}
 		}
 	}
