@@ -53,8 +53,8 @@ type Config struct {
 	// the operators' listener but /healthz, /readyz and /metrics. nil: there is none.
 	API func(*App) http.Handler
 
-	// Beside runs as long as the App, beside its own loops; it returns nil when ctx ends. nil:
-	// there is nothing.
+	// Beside runs as long as the App, beside its own loops, and returns nil when ctx ends: what
+	// reads Nomad's nodes for the Fleet page. nil: nothing does.
 	Beside func(ctx context.Context) error
 
 	Listen      string // address of the public listener: webhook and claim only. Required; port 0 takes a free one

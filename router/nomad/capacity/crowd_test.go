@@ -1,8 +1,10 @@
 package capacity
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -233,6 +235,59 @@ func TestNodesAreListedAgainAsTheyAre(t *testing.T) {
 	}
 	check("1 full and 1 short lists, 1 checks, 0 reads, 0 plans")
 	check("0 full and 0 short lists, 1 checks, 0 reads, 0 plans")
+}
+
+// Nodes that come or go between two lists, or between a list and the read of one, are the
+// only ones that differ, and nothing is kept of those that went.
+func TestNodesThatComeAndGo(t *testing.T) {
+	all := nomadsim.MixedFleet()
+	var there []*api.Node
+	index, gone, full := 0, "", 0
+	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Nomad-Index", strconv.Itoa(index))
+		var answer any = there
+		if id, one := strings.CutPrefix(r.URL.Path, "/v1/node/"); one {
+			i := slices.IndexFunc(there, func(n *api.Node) bool { return n.ID == id && id != gone })
+			if i < 0 {
+				http.Error(w, "node not found", http.StatusNotFound)
+				return
+			}
+			answer = there[i]
+		} else if r.URL.Query().Has("resources") {
+			full++
+		}
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
+			t.Error(err)
+		}
+	}))
+	for _, step := range []struct {
+		there []*api.Node
+		gone  string // when it is read
+		want  string
+	}{
+		{all[:3], "", "linux-1 linux-2 linux-arm-1"},
+		{all[1:4], "", "linux-2 linux-arm-1 linux-gpu-1"},
+		{all[1:5], all[4].ID, "linux-2 linux-arm-1 linux-gpu-1"},
+		{all[3:4], "", "linux-gpu-1"},
+	} {
+		there, gone = step.there, step.gone
+		index++
+		in, err := c.region(t.Context(), "", func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		known, err := in.details.read(t.Context(), c, in.hosts, func(int) {})
+		var names []string
+		for _, h := range in.hosts {
+			names = append(names, h.name)
+		}
+		if got := strings.Join(names, " "); err != nil || got != step.want || len(known) != len(in.hosts) || len(in.details.of) != len(in.hosts) {
+			t.Errorf("it has %s, %d read and %d kept (%v), want %s", got, len(known), len(in.details.of), err, step.want)
+		}
+	}
+	if full != 1 {
+		t.Errorf("%d lists with resources, want 1", full)
+	}
 }
 
 // Nodes are listed only to say why some route has none.

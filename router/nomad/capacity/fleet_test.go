@@ -225,76 +225,79 @@ func TestTheFleetIsDescribed(t *testing.T) {
 // Nomad is asked by one at a time; away, the last answer stands, with since
 // when and why; back, it is asked for what changed alone.
 func TestTheFleetOutlivesNomad(t *testing.T) {
-	sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
-	defer sim.Close()
-	var away atomic.Bool
-	var lists, infos atomic.Int32
-	c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case away.Load():
-			http.Error(w, "No cluster leader", http.StatusInternalServerError)
-			return
-		case r.URL.Path == "/v1/nodes" && !r.URL.Query().Has("per_page"):
-			lists.Add(1)
-		case strings.HasPrefix(r.URL.Path, "/v1/node/"):
-			infos.Add(1)
-		}
-		sim.ServeHTTP(w, r)
-	}))
-	refreshing(t, c)
-	examples := []router.Example{{Rule: "r", Placement: ask("r").Placement}}
+	synctest.Test(t, func(t *testing.T) {
+		sim := nomadsim.New(nomadsim.Config{Nodes: nomadsim.MixedFleet()})
+		defer sim.Close()
+		var away atomic.Bool
+		var lists, infos atomic.Int32
+		c := answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case away.Load():
+				http.Error(w, "No cluster leader", http.StatusInternalServerError)
+				return
+			case r.URL.Path == "/v1/nodes" && !r.URL.Query().Has("per_page"):
+				lists.Add(1)
+			case strings.HasPrefix(r.URL.Path, "/v1/node/"):
+				infos.Add(1)
+			}
+			sim.ServeHTTP(w, r)
+		}))
+		refreshing(t, c)
+		examples := []router.Example{{Rule: "r", Placement: ask("r").Placement}}
 
-	away.Store(true)
-	first := c.Fleet(t.Context(), examples)
-	if first.At != nil || first.Problem == nil || !strings.Contains(first.Problem.Reason, "No cluster leader") || first.Nodes == nil || first.Rules == nil {
-		t.Errorf("without an answer ever: %+v", first)
-	}
-	away.Store(false)
-	if still := c.Fleet(t.Context(), examples); still.At != nil || lists.Load() != 0 {
-		t.Error("Nomad was asked again at once")
-	}
-	var all sync.WaitGroup
-	renewed := renew(c)
-	for range 20 {
-		all.Go(func() { c.Fleet(t.Context(), examples) })
-	}
-	all.Wait()
-	<-renewed
-	if now := c.Fleet(t.Context(), examples); len(now.Nodes) != 8 || now.Problem != nil || now.Rules[0].Now == 0 {
-		t.Errorf("with an answer: %+v", now)
-	}
-	if lists.Load() != 1 || infos.Load() != 8 {
-		t.Errorf("%d lists and %d nodes were asked for, want 1 and 8", lists.Load(), infos.Load())
-	}
-	<-renew(c)
-	if lists.Load() != 1 || infos.Load() != 8 {
-		t.Errorf("%d lists and %d nodes were asked for when nothing had changed, want 1 and 8", lists.Load(), infos.Load())
-	}
-	if err := sim.FailNode("mac-1"); err != nil {
-		t.Fatal(err)
-	}
-	<-renew(c)
-	if now := c.Fleet(t.Context(), examples); infos.Load() != 9 || !slices.ContainsFunc(now.Nodes, func(n router.Node) bool { return n.Name == "mac-1" && n.State == "down" }) {
-		t.Errorf("%d nodes were read, %+v", infos.Load(), now.Nodes)
-	}
-	fits := c.Fleet(t.Context(), examples).Rules
-	away.Store(true)
-	before := time.Now()
-	<-renew(c)
-	last := c.Fleet(t.Context(), examples)
-	if len(last.Nodes) != 8 || last.Problem == nil || last.Problem.Since.Before(before) || &last.Rules[0] != &fits[0] {
-		t.Errorf("away again: %+v", last)
-	}
-	<-renew(c)
-	if later := c.Fleet(t.Context(), examples); later.Problem == nil || !later.Problem.Since.Equal(last.Problem.Since) {
-		t.Errorf("away for longer: %+v, want the same time", later.Problem)
-	}
-	ctx, cancel := context.WithCancelCause(t.Context())
-	cancel(errors.New("the page was left"))
-	renew(c)
-	if left := c.Fleet(ctx, examples); len(left.Nodes) != 8 {
-		t.Errorf("for one who left: %+v", left)
-	}
+		away.Store(true)
+		first := c.Fleet(t.Context(), examples)
+		if first.At != nil || first.Problem == nil || !strings.Contains(first.Problem.Reason, "No cluster leader") || first.Nodes == nil || first.Rules == nil {
+			t.Errorf("without an answer ever: %+v", first)
+		}
+		away.Store(false)
+		if still := c.Fleet(t.Context(), examples); still.At != nil || lists.Load() != 0 {
+			t.Error("Nomad was asked again at once")
+		}
+		var all sync.WaitGroup
+		renewed := renew(c)
+		for range 20 {
+			all.Go(func() { c.Fleet(t.Context(), examples) })
+		}
+		all.Wait()
+		<-renewed
+		if now := c.Fleet(t.Context(), examples); len(now.Nodes) != 8 || now.Problem != nil || now.Rules[0].Now == 0 {
+			t.Errorf("with an answer: %+v", now)
+		}
+		if lists.Load() != 1 || infos.Load() != 8 {
+			t.Errorf("%d lists and %d nodes were asked for, want 1 and 8", lists.Load(), infos.Load())
+		}
+		<-renew(c)
+		if lists.Load() != 1 || infos.Load() != 8 {
+			t.Errorf("%d lists and %d nodes were asked for when nothing had changed, want 1 and 8", lists.Load(), infos.Load())
+		}
+		if err := sim.FailNode("mac-1"); err != nil {
+			t.Fatal(err)
+		}
+		<-renew(c)
+		if now := c.Fleet(t.Context(), examples); infos.Load() != 9 || !slices.ContainsFunc(now.Nodes, func(n router.Node) bool { return n.Name == "mac-1" && n.State == "down" }) {
+			t.Errorf("%d nodes were read, %+v", infos.Load(), now.Nodes)
+		}
+		fits := c.Fleet(t.Context(), examples).Rules
+		away.Store(true)
+		before := time.Now()
+		<-renew(c)
+		last := c.Fleet(t.Context(), examples)
+		if len(last.Nodes) != 8 || last.Problem == nil || last.Problem.Since.Before(before) || &last.Rules[0] != &fits[0] {
+			t.Errorf("away again: %+v", last)
+		}
+		time.Sleep(time.Second)
+		<-renew(c)
+		if later := c.Fleet(t.Context(), examples); later.Problem == nil || !later.Problem.Since.Equal(last.Problem.Since) {
+			t.Errorf("away for longer: %+v, want the same time", later.Problem)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errors.New("the page was left"))
+		renew(c)
+		if left := c.Fleet(ctx, examples); len(left.Nodes) != 8 {
+			t.Errorf("for one who left: %+v", left)
+		}
+	})
 }
 
 // renew makes what is known of the fleet too old, and has Nomad asked; what it returns is

@@ -57,7 +57,7 @@ type resources struct {
 // An amount is how much a node has of something, in MHz or MiB, and what it keeps of that for itself.
 type amount struct{ all, kept int }
 
-// A listed is a node as Nomad lists it.
+// A listed node is one as Nomad lists it.
 type listed struct {
 	ID, Name, NodePool, Datacenter, NodeClass string
 	Status, SchedulingEligibility             string
@@ -68,7 +68,7 @@ type listed struct {
 	has
 }
 
-// A has is what Nomad says of a node's resources, if it is asked to.
+// has is what Nomad says a node has, if it is asked for resources.
 type has struct {
 	NodeResources struct {
 		Cpu     api.NodeCpuResources //nolint:revive // Nomad's name
@@ -183,10 +183,10 @@ func (t turn) take(ctx context.Context) error {
 func (t turn) leave() { <-t }
 
 type keptRegion struct {
-	turn   turn      // of who asks Nomad, and uses the rest
-	region *region   // nil: none was read
-	index  uint64    // Nomad's, when that was the state of the nodes
-	asked  time.Time // when Nomad was asked for that index
+	turn  turn      // of who asks Nomad, and uses the rest
+	last  *region   // that was read; nil: none
+	index uint64    // Nomad's, when that was the state of the nodes
+	asked time.Time // when Nomad was asked for that index
 
 	details details
 }
@@ -216,17 +216,17 @@ func (c *Client) region(ctx context.Context, name string, heard func()) (*region
 	defer kept.turn.leave()
 	heard()
 	if kept.asked.After(began) {
-		return kept.region, nil // somebody else asked meanwhile
+		return kept.last, nil // somebody else asked meanwhile
 	}
 	read, asked := listNodes(name), time.Now()
-	if kept.region != nil {
+	if kept.last != nil {
 		index, err := c.nodesIndex(ctx, read)
 		if err != nil {
 			return nil, err
 		}
 		if index == kept.index {
 			kept.asked = asked
-			return kept.region, nil
+			return kept.last, nil
 		}
 		heard()
 	}
@@ -235,20 +235,20 @@ func (c *Client) region(ctx context.Context, name string, heard func()) (*region
 		return nil, err
 	}
 	kept.index, kept.asked = index, asked
-	if kept.region == nil || !slices.Equal(hosts, kept.region.hosts) {
+	if kept.last == nil || !slices.Equal(hosts, kept.last.hosts) {
 		kept.details.forget(hosts)
-		kept.region = &region{hosts: hosts, details: &kept.details, never: map[[sha256.Size]byte]*router.Unplaced{}}
+		kept.last = &region{hosts: hosts, details: &kept.details, never: map[[sha256.Size]byte]*router.Unplaced{}}
 	}
-	return kept.region, nil
+	return kept.last, nil
 }
 
 // list lists the nodes of a region, and returns Nomad's index of the list. Those that have
 // not changed are the ones that are kept. Its turn is taken.
 func (k *keptRegion) list(ctx context.Context, c *Client, read nomad.Call, heard func()) (hosts []*host, index uint64, err error) {
 	common := texts{}
-	if k.region != nil { // few nodes change at a time: those are read, and the list is a third as long without resources
-		before := make(map[string]*host, len(k.region.hosts))
-		for _, h := range k.region.hosts {
+	if k.last != nil { // few nodes change at a time: those are read, and the list is a third as long without resources
+		before := make(map[string]*host, len(k.last.hosts))
+		for _, h := range k.last.hosts {
 			before[h.id] = h
 		}
 		var changed []*host

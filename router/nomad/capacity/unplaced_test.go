@@ -146,8 +146,8 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 	// All who ask share one list of nodes while that is right.
-	read := on.regions.of[""].region
-	if _, err := on.Unplaced(t.Context(), placed(third, "linux"), r); err != nil || on.regions.of[""].region != read {
+	read := on.regions.of[""].last
+	if _, err := on.Unplaced(t.Context(), placed(third, "linux"), r); err != nil || on.regions.of[""].last != read {
 		t.Errorf("the nodes were listed again (%v)", err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
@@ -160,7 +160,7 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	if err := on.Sim.SetEligible("other", false); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := on.Unplaced(t.Context(), placed(third, "linux"), r); err != nil || on.regions.of[""].region == read {
+	if _, err := on.Unplaced(t.Context(), placed(third, "linux"), r); err != nil || on.regions.of[""].last == read {
 		t.Errorf("the nodes were not listed again when one had changed (%v)", err)
 	}
 	// Its event may come before the database has its Nomad job.
