@@ -415,9 +415,6 @@ func (c *registrar) Admit(ctx context.Context, a router.Admission) error {
 			return &router.RetryAtError{At: c.now().Add(lastProbe), Line: c.Host() + " no token", Failing: true, Err: err}
 		}
 	}
-	if err := c.room(t); err != nil {
-		return err
-	}
 	logins := c.logins(t)
 	for _, s := range logins {
 		if err := c.reach(ctx, s); err != nil && s.calls.answered.Load() {
@@ -438,6 +435,10 @@ func (c *registrar) Admit(ctx context.Context, a router.Admission) error {
 		if f, ok := b.start(now); !ok {
 			return c.refusing(p, f)
 		}
+	}
+	// After the breakers: a runner that has to wait for room for a moment only is started.
+	if err := c.room(t); err != nil {
+		return err
 	}
 	for _, s := range logins {
 		if !s.calls.trust(now) {

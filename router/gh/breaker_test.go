@@ -88,6 +88,19 @@ func TestALoginThatFailsIsProbed(t *testing.T) {
 	}
 }
 
+// A runner may start when there will be room for it in a moment, but not while its
+// registration would fail: then hundreds would start at once.
+func TestALimitDoesNotHideThatRegistrationsFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAppTest(t, githubsim.Config{}, func(cfg *gh.Config) { cfg.Limits.Points = 15 }, "acme")
+		a.SetFaults(githubsim.Faults{ErrorRate: 1, Status: 503, Path: "generate-jitconfig"})
+		for range 3 { // five points each
+			_ = a.claim(t.Context(), "acme", "")
+		}
+		a.held(acme, "GitHub has failed for installation")
+	})
+}
+
 // Registrations that fail while all else is answered are tried by one runner at a time.
 func TestRegistrationsThatFailAreTriedByOneRunnerAtATime(t *testing.T) {
 	for name, tt := range map[string]struct {
