@@ -156,7 +156,7 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 			retry = []router.Cause{router.CauseSilent, router.CauseNomad}
 		case di.outage.back():
 			di.Log.Info("nomad takes jobs again")
-			retry = []router.Cause{router.CauseNomad}
+			retry = append(retry, router.CauseNomad)
 		case di.outage.probe():
 			di.retryNow(ctx, router.CauseNomad, 1)
 		}

@@ -21,7 +21,9 @@ import (
 
 const (
 	maxForeign = 10_000 // remembered
-	rosterKept = 30 * time.Second
+
+	rosterKept      = 30 * time.Second // after GitHub's answer
+	rosterErrorKept = 5 * time.Second  // likewise, if it is an error
 )
 
 // An adopter records runners that only Nomad has.
@@ -375,7 +377,7 @@ func (a *adopter) inItsNamespace(ctx context.Context, n router.NomadJob, d *rout
 
 // Recognize does what Runners.Recognize says.
 func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Target) error {
-	known, err := a.rosters.get(at, a.r.Now(), func() ([]router.GitHubRunner, error) {
+	known, err := a.rosters.get(at, func() ([]router.GitHubRunner, error) {
 		ctx, cancel := context.WithTimeout(ctx, router.ListTimeout)
 		defer cancel()
 		list, err := a.r.GitHub.Runners(ctx, at)
@@ -397,40 +399,49 @@ func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Tar
 }
 
 // rosters remembers GitHub's lists of runners for some seconds, which is recent enough for
-// runners that come from an earlier database. It is safe for concurrent use; the zero value
-// is ready.
+// runners that come from an earlier database. It uses the monotonic clock. It is safe for
+// concurrent use; the zero value is ready.
 type rosters struct {
-	mu    sync.Mutex // held while GitHub is asked, so that it is asked once
-	lists map[router.Target]roster
+	mu    sync.Mutex
+	lists map[router.Target]*roster
 }
 
 type roster struct {
+	asked   chan struct{}                  // closed when GitHub has answered
 	runners map[string]router.GitHubRunner // those of ours, by the runner's ID
-	at      time.Time
+	err     error
+	until   time.Time // when it is forgotten; zero: there is no answer yet. rosters.mu guards it
 }
 
-func (c *rosters) get(t router.Target, now time.Time, ask func() ([]router.GitHubRunner, error)) (map[string]router.GitHubRunner, error) {
+func (c *rosters) get(t router.Target, ask func() ([]router.GitHubRunner, error)) (map[string]router.GitHubRunner, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r, ok := c.lists[t]; ok && now.Sub(r.at) < rosterKept {
-		return r.runners, nil
-	}
-	list, err := ask()
-	if err != nil {
-		return nil, err
-	}
-	maps.DeleteFunc(c.lists, func(_ router.Target, r roster) bool { return now.Sub(r.at) >= rosterKept })
+	maps.DeleteFunc(c.lists, func(_ router.Target, r *roster) bool { return !r.until.IsZero() && time.Until(r.until) <= 0 })
 	if c.lists == nil {
-		c.lists = map[router.Target]roster{}
+		c.lists = map[router.Target]*roster{}
 	}
-	r := roster{map[string]router.GitHubRunner{}, now}
+	if r := c.lists[t]; r != nil {
+		c.mu.Unlock()
+		<-r.asked
+		return r.runners, r.err
+	}
+	r := &roster{asked: make(chan struct{}), runners: map[string]router.GitHubRunner{}}
+	c.lists[t] = r
+	c.mu.Unlock()
+	list, err := ask()
 	for _, g := range slices.Backward(list) { // of several for one, the first
 		if id := router.RunnerNamed(g.Name); id != "" {
 			r.runners[id] = g
 		}
 	}
-	c.lists[t] = r
-	return r.runners, nil
+	kept := rosterKept
+	if r.err = err; err != nil {
+		kept = rosterErrorKept
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r.until = time.Now().Add(kept)
+	close(r.asked)
+	return r.runners, r.err
 }
 
 // recordEndedJob records a job that is not in the database and has ended, so that its
