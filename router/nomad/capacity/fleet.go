@@ -188,7 +188,7 @@ type usage struct {
 // Nomad has answered. It gives up when Nomad leaves one question unanswered.
 func (c *Client) readFleet(ctx context.Context) (found *machines, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	silent := time.AfterFunc(fleetTimeout, func() { cancel(fmt.Errorf("Nomad did not answer for %v", fleetTimeout)) })
+	silent := time.AfterFunc(fleetTimeout, func() { cancel(fmt.Errorf("no answer came from Nomad for %v", fleetTimeout)) })
 	defer func() {
 		silent.Stop()
 		if err != nil {

@@ -378,7 +378,7 @@ func TestTheFleetIsReadBehind(t *testing.T) {
 		}
 		c.Fleet(t.Context(), nil)
 		time.Sleep(fleetTimeout)
-		if now := c.Fleet(t.Context(), nil); now.Problem == nil || now.Problem.Reason != "Nomad did not answer for 10s" || len(now.Nodes) != 8 {
+		if now := c.Fleet(t.Context(), nil); now.Problem == nil || now.Problem.Reason != "no answer came from Nomad for 10s" || len(now.Nodes) != 8 {
 			t.Errorf("a Nomad that does not answer: %+v", now.Problem)
 		}
 	})
