@@ -26,8 +26,10 @@ func counted(t *testing.T, nodes []*api.Node) (c *Client, sim *nomadsim.Server, 
 	t.Helper()
 	sim = nomadsim.New(nomadsim.Config{Nodes: nodes})
 	t.Cleanup(sim.Close)
+	var mu sync.Mutex
 	var full, lists, checks, reads, plans int
 	c = answered(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
 		switch {
 		case r.URL.Path == "/v1/nodes" && r.URL.Query().Has("per_page"):
 			checks++
@@ -40,9 +42,12 @@ func counted(t *testing.T, nodes []*api.Node) (c *Client, sim *nomadsim.Server, 
 		case strings.HasSuffix(r.URL.Path, "/plan"):
 			plans++
 		}
+		mu.Unlock()
 		sim.ServeHTTP(w, r)
 	}))
 	return c, sim, func() string {
+		mu.Lock()
+		defer mu.Unlock()
 		said := fmt.Sprintf("%d full and %d short lists, %d checks, %d reads, %d plans", full, lists, checks, reads, plans)
 		full, lists, checks, reads, plans = 0, 0, 0, 0, 0
 		return said
