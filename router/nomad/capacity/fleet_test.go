@@ -438,8 +438,8 @@ func TestEachAnswerAboutTheFleetHasItsTime(t *testing.T) {
 		}))
 		for range 2 {
 			kept := c.keptRegion("")
-			kept.turn <- struct{}{}
-			time.AfterFunc(fleetTimeout-time.Second, kept.turn.leave)
+			kept.turn.TryAcquire(1)
+			time.AfterFunc(fleetTimeout-time.Second, func() { kept.turn.Release(1) })
 			c.refreshFleet(t.Context())
 			if f := c.Fleet(gone(t), nil); f.Problem != nil || len(f.Nodes) != 8 {
 				t.Errorf("of %d nodes: %+v", len(f.Nodes), f.Problem)

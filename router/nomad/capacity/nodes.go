@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/router"
 	"switchyard/router/feasible"
@@ -143,7 +144,7 @@ func (c *Client) keptRegion(name string) *keptRegion {
 		c.regions.of = map[string]*keptRegion{}
 	}
 	if c.regions.of[name] == nil {
-		c.regions.of[name] = &keptRegion{turn: make(turn, 1), details: newDetails(name)}
+		c.regions.of[name] = &keptRegion{turn: semaphore.NewWeighted(1), details: newDetails(name)}
 	}
 	return c.regions.of[name]
 }
@@ -167,26 +168,11 @@ func (c *Client) nodesIndex(ctx context.Context, list nomad.Call) (uint64, error
 	return meta.LastIndex, nil
 }
 
-// A turn is taken by one at a time.
-type turn chan struct{} // size 1
-
-// take waits for the turn, but not after ctx has ended. Without an error, leave ends it.
-func (t turn) take(ctx context.Context) error {
-	select {
-	case t <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (t turn) leave() { <-t }
-
 type keptRegion struct {
-	turn  turn      // of who asks Nomad, and uses the rest
-	last  *region   // that was read; nil: none
-	index uint64    // Nomad's, when that was the state of the nodes
-	asked time.Time // when Nomad was asked for that index
+	turn  *semaphore.Weighted // of who asks Nomad, and uses the rest
+	last  *region             // that was read; nil: none
+	index uint64              // Nomad's, when that was the state of the nodes
+	asked time.Time           // when Nomad was asked for that index
 
 	details details
 }
@@ -210,10 +196,10 @@ func (s *survey) region(ctx context.Context, name string) (*region, error) {
 // calls heard when it has done so, and whenever Nomad has answered and is asked again.
 func (c *Client) region(ctx context.Context, name string, heard func()) (*region, error) {
 	kept, began := c.keptRegion(name), time.Now()
-	if err := kept.turn.take(ctx); err != nil {
+	if err := kept.turn.Acquire(ctx, 1); err != nil {
 		return nil, err
 	}
-	defer kept.turn.leave()
+	defer kept.turn.Release(1)
 	heard()
 	if kept.asked.After(began) {
 		return kept.last, nil // somebody else asked meanwhile
@@ -284,7 +270,7 @@ func (k *keptRegion) list(ctx context.Context, c *Client, read nomad.Call, heard
 // somebody asks for it, and again when it has changed.
 type details struct {
 	at   nomad.Scope
-	turn turn // of who reads nodes out of service: the next one finds them
+	turn *semaphore.Weighted // of who reads nodes out of service: the next one finds them
 
 	mu     sync.Mutex
 	of     map[string]*detail // by node ID
@@ -322,7 +308,7 @@ type readNode struct {
 }
 
 func newDetails(region string) details {
-	return details{at: nomad.Scope{Region: region}, turn: make(turn, 1), of: map[string]*detail{}, kinds: map[[sha256.Size]byte]*kind{}, common: texts{}}
+	return details{at: nomad.Scope{Region: region}, turn: semaphore.NewWeighted(1), of: map[string]*detail{}, kinds: map[[sha256.Size]byte]*kind{}, common: texts{}}
 }
 
 // forget drops what is known of nodes that are gone, and kinds without a node.
@@ -545,10 +531,10 @@ func (r *region) wouldDo(ctx context.Context, c *Client, out []*host, d *demand)
 	if len(out) == 0 {
 		return nil, 0, nil
 	}
-	if err := r.details.turn.take(ctx); err != nil {
+	if err := r.details.turn.Acquire(ctx, 1); err != nil {
 		return nil, 0, err
 	}
-	defer r.details.turn.leave()
+	defer r.details.turn.Release(1)
 	known, missing := r.details.known(out)
 	unread = max(len(missing)-maxAside, 0)
 	read, err := r.details.read(ctx, c, missing[unread:], func(int) {})

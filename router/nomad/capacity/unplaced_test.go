@@ -152,11 +152,11 @@ func TestUnplacedOnAMixedFleet(t *testing.T) {
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	on.regions.of[""].turn <- struct{}{} // somebody asks Nomad, for long
+	on.regions.of[""].turn.TryAcquire(1) // somebody asks Nomad, for long
 	if _, err := on.region(gone, "", func() {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("who went away waits for the nodes: %v", err)
 	}
-	<-on.regions.of[""].turn
+	on.regions.of[""].turn.Release(1)
 	if err := on.Sim.SetEligible("other", false); err != nil {
 		t.Fatal(err)
 	}
