@@ -16,6 +16,7 @@ import (
 
 	"github.com/bradleyfalzon/ghinstallation/v2"
 	"github.com/google/go-github/v60/github"
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/router"
 )
@@ -83,15 +84,15 @@ type app struct {
 // An owner is an organization or user that the App may be installed for.
 type owner struct {
 	installation atomic.Pointer[installation] // nil: not known
-	turn         turn                         // to look it up; guards refusals
+	turn         *semaphore.Weighted          // to look it up; guards refusals
 	refusals     map[string]refusal           // by target, as one repository may be left out of an installation
 }
 
 type installation struct {
 	id      int64
 	session *session
-	turn    turn    // to fetch a token; guards refusal
-	refusal refusal // of a token
+	turn    *semaphore.Weighted // to fetch a token; guards refusal
+	refusal refusal             // of a token
 }
 
 // A refusal is an error that is returned again until a time.
@@ -117,20 +118,6 @@ func refused(err error, now time.Time) refusal {
 }
 
 func (r refusal) stands(now time.Time) bool { return now.Before(r.until) }
-
-// A turn is a lock that a caller waits for no longer than its context lasts.
-type turn chan struct{}
-
-func (t turn) take(ctx context.Context) error {
-	select {
-	case t <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (t turn) give() { <-t }
 
 func newApp(cfg App, c *caller) *app {
 	a := &app{App: cfg, client: c, owners: map[string]*owner{}, installations: map[int64]*installation{}}
@@ -172,17 +159,17 @@ func (a *app) installation(ctx context.Context, t target) (*installation, error)
 	name := strings.ToLower(t.owner)
 	o := a.owners[name]
 	if o == nil {
-		o = &owner{turn: make(turn, 1), refusals: map[string]refusal{}}
+		o = &owner{turn: semaphore.NewWeighted(1), refusals: map[string]refusal{}}
 		a.owners[name] = o
 	}
 	a.mu.Unlock()
 	if in := o.installation.Load(); in != nil {
 		return in, nil
 	}
-	if err := o.turn.take(ctx); err != nil {
+	if err := o.turn.Acquire(ctx, 1); err != nil {
 		return nil, fmt.Errorf("wait for the installation of %s for %s: %w", a, t, err)
 	}
-	defer o.turn.give()
+	defer o.turn.Release(1)
 	if in := o.installation.Load(); in != nil {
 		return in, nil
 	}
@@ -231,7 +218,7 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	defer a.mu.Unlock()
 	in := a.installations[found.GetID()]
 	if in == nil {
-		in = &installation{id: found.GetID(), turn: make(turn, 1)}
+		in = &installation{id: found.GetID(), turn: semaphore.NewWeighted(1)}
 		in.session = a.client.newSession(fmt.Sprintf("installation %d of %s", in.id, a), nil)
 		in.session.app, in.session.forget = a, func() { a.forget(in) }
 		in.session.refresh = func(ctx context.Context) error { return a.refresh(ctx, in, t.owner) }
@@ -258,10 +245,10 @@ func (a *app) refresh(ctx context.Context, in *installation, owner string) error
 		return nil
 	}
 	doing := fmt.Sprintf("get a token of %s for its installation for %s", a, owner)
-	if err := in.turn.take(ctx); err != nil {
+	if err := in.turn.Acquire(ctx, 1); err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
-	defer in.turn.give()
+	defer in.turn.Release(1)
 	now := a.client.now()
 	switch {
 	case s.fresh(now):

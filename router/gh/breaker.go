@@ -258,10 +258,10 @@ func (c *caller) ping(ctx context.Context, s *session, timeout time.Duration) er
 
 // prove asks GitHub once for all callers that start runners on trust.
 func (c *caller) prove(ctx context.Context, s *session) error {
-	if err := s.probing.take(ctx); err != nil {
+	if err := s.probing.Acquire(ctx, 1); err != nil {
 		return err
 	}
-	defer s.probing.give()
+	defer s.probing.Release(1)
 	if f, tripped := s.calls.state(c.now()); tripped {
 		return c.failing(s, f)
 	}

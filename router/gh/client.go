@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-github/v60/github"
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/router"
 )
@@ -99,7 +100,7 @@ type session struct {
 	forget func() // makes the next caller look up the installation again; nil without app
 
 	calls, registers breaker                     // of all its requests, and of registrations of runners
-	probing          turn                        // to find out whether GitHub answers
+	probing          *semaphore.Weighted         // to find out whether GitHub answers
 	probe            string                      // the path of the smallest request that it may make
 	refresh          func(context.Context) error // gets a token if it has no good one; nil without app
 
@@ -229,7 +230,7 @@ func (c *caller) tokenSession() (*session, error) {
 // newSession returns a session whose requests go through next, which adds the
 // credentials; nil: they get the session's token.
 func (c *caller) newSession(login string, next http.RoundTripper) *session {
-	s := &session{login: login, budget: newBudget(c.limits), probing: make(turn, 1), probe: "rate_limit"}
+	s := &session{login: login, budget: newBudget(c.limits), probing: semaphore.NewWeighted(1), probe: "rate_limit"}
 	if next == nil {
 		next = roundTrip(func(req *http.Request) (*http.Response, error) {
 			s.mu.Lock()

@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/google/go-github/v60/github"
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/router"
 )
@@ -29,7 +30,7 @@ type registrations struct {
 }
 
 type registration struct {
-	turn    turn // guards the rest
+	turn    *semaphore.Weighted // guards the rest
 	token   router.Secret
 	expires time.Time
 	groups  map[int64]string // names by ID
@@ -44,7 +45,7 @@ func (r *registrations) of(t target) *registration {
 		r.by = map[target]*registration{}
 	}
 	if r.by[t] == nil {
-		r.by[t] = &registration{turn: make(turn, 1), groups: map[int64]string{}}
+		r.by[t] = &registration{turn: semaphore.NewWeighted(1), groups: map[int64]string{}}
 	}
 	return r.by[t]
 }
@@ -71,10 +72,10 @@ func (c *registrar) registrationToken(ctx context.Context, r router.ConfigReques
 		return router.Registration{}, &router.GiveUpError{Err: err}
 	}
 	reg := c.registrations.of(t)
-	if err := reg.turn.take(ctx); err != nil {
+	if err := reg.turn.Acquire(ctx, 1); err != nil {
 		return router.Registration{}, fmt.Errorf("wait for a registration token of %s: %w", t, err)
 	}
-	defer reg.turn.give()
+	defer reg.turn.Release(1)
 	group, known := reg.groups[r.Runner.Group]
 	if !known && r.Runner.Group != defaultGroup {
 		if group, err = c.groupName(ctx, t, r.Runner.Group); err != nil {
