@@ -8,27 +8,28 @@ import (
 	"switchyard/router"
 )
 
-const firstWait = 5 * time.Second // for what an earlier database knew
+const firstWait = 5 * time.Second // for Nomad's first listing
 
 // A FirstSync is the full sync that is due at the start when the database is new or too old.
-// The zero value is not due. It is safe for concurrent use.
+// Whether or not it is due, jobs wait for the first listing of Nomad, because the database
+// may be a copy that lacks runners. It is made by NewFirstSync and safe for concurrent use.
 type FirstSync struct {
+	listed chan struct{} // closed when the runners on Nomad are known
+
 	mu       sync.Mutex
 	settling bool              // until the first comparison with Nomad after the sync
-	listed   chan struct{}     // closed when the runners on Nomad are known; nil: nobody waits for that
-	jobs     []router.NomadJob // of Listed
+	jobs     []router.NomadJob // of Listed, if the sync is due
 	done     bool              // the sync is over, and the next comparison is the last to wait for
 }
 
-// Begin says that a full sync is due. With start, jobs wait until the runners on Nomad
-// are known.
-func (e *FirstSync) Begin(start bool) {
+// NewFirstSync returns a FirstSync that is not due.
+func NewFirstSync() *FirstSync { return &FirstSync{listed: make(chan struct{})} }
+
+// Begin says that a full sync is due.
+func (e *FirstSync) Begin() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.settling, e.done = true, false
-	if start {
-		e.listed = make(chan struct{})
-	}
 }
 
 // End says that the sync is over.
@@ -58,13 +59,12 @@ func (e *FirstSync) Settling() bool {
 func (e *FirstSync) Listed(jobs []router.NomadJob) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.listed == nil {
-		return
-	}
 	select {
 	case <-e.listed:
 	default:
-		e.jobs = jobs
+		if e.settling {
+			e.jobs = jobs
+		}
 		close(e.listed)
 	}
 }
@@ -92,9 +92,6 @@ func (e *FirstSync) Compared() {
 // Wait waits until the runners on Nomad are known, but only for a few seconds, because Nomad
 // may be down.
 func (e *FirstSync) Wait(ctx context.Context) {
-	if e.listed == nil {
-		return
-	}
 	select {
 	case <-e.listed:
 	case <-ctx.Done():

@@ -161,7 +161,7 @@ func (sy *Syncer) SyncUnread(ctx context.Context) error {
 		if !u.all && len(u.hooks) == 0 {
 			return nil
 		}
-		sy.First.Begin(false)
+		sy.First.Begin()
 		sy.Full(ctx, func(r router.Repo) bool {
 			return u.all || slices.ContainsFunc(u.hooks, func(h router.Hook) bool { return sy.covers(h, r) })
 		})

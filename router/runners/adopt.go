@@ -36,12 +36,12 @@ type adopter struct {
 	foreign map[nomadKey]bool // Nomad jobs that are not ours, though their IDs are those of runners
 }
 
-// adopt records the runners that Nomad has and the database does not, as is the case after
-// the database was deleted. It takes only those of this router, by the address at which
-// they claim, because two routers may share a Nomad. Those of jobs that the first sync may
-// still find are left until then, or until their job is dispatched. Runners that had ended
-// and that Nomad runs all the same are live again; more is true when there are some.
-func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []router.NomadJob) (more bool, err error) {
+// note notes the runners that Nomad has and the database does not, as is the case after the
+// database was deleted, so that no other is started for their jobs. It returns the jobs
+// whose runners are to be adopted now; those that the first sync may still find are left
+// until then, or until their job is dispatched. Runners that had ended and that Nomad runs
+// all the same are live again; more is true when there are some.
+func (a *adopter) note(ctx context.Context, live []router.LiveRunner, jobs []router.NomadJob) (now []int64, more bool, err error) {
 	known := make(map[string]bool, len(live))
 	for i := range live {
 		known[live[i].ID] = true
@@ -56,7 +56,7 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 	var strangers map[string]bool
 	if len(ids) > 0 {
 		if strangers, err = a.r.Store.UnknownRunners(ctx, ids); err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
 	var ended []router.NomadJob // the listing may be older than the end of some
@@ -83,7 +83,7 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 	if len(ended) > 0 {
 		revived, err := a.r.Store.ClearEnded(ctx, ended, a.r.Now().Add(-settling), a.r.Now())
 		if err != nil {
-			return false, err
+			return nil, false, err
 		}
 		if more = revived > 0; more {
 			a.r.Log.Warn("nomad runs runners again that had ended, as it does after it lost their nodes; they are stopped", "runners", revived)
@@ -92,13 +92,13 @@ func (a *adopter) adopt(ctx context.Context, live []router.LiveRunner, jobs []ro
 	if len(jobUnknown) > 0 {
 		mark, err := a.r.Store.Mark(ctx, intake.FirstSyncMark)
 		if err != nil {
-			return false, err
+			return nil, false, err
 		}
 		if mark == "done" {
 			jobKnown = append(jobKnown, jobUnknown...)
 		}
 	}
-	return more, a.adoptAll(ctx, jobKnown)
+	return jobKnown, more, nil
 }
 
 // adoptAll adopts the orphans of jobs, a few at a time, so that they hold up nobody. Those
@@ -239,7 +239,8 @@ func (a *adopter) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
 	return a.r.Store.Job(ctx, j.ID)
 }
 
-// adoptOne adopts one runner, or records that it is foreign. j is its job; nil: it is read.
+// adoptOne adopts one runner, or records that it is foreign: by the address at which runners
+// claim, because two routers may share a Nomad. j is its job; nil: it is read.
 func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job) error {
 	jobID, try, ok := router.ParseRunnerID(n.RunnerID)
 	if j == nil {

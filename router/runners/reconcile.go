@@ -296,10 +296,14 @@ func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *tim
 	if next.Before(soonest) {
 		*next = soonest
 	}
+	orphaned, more, err := c.r.adopter.note(ctx, live, jobs) // first, as dispatch waits for it
+	if err != nil {
+		return err
+	}
 	if err := c.doAll(ctx, todo); err != nil {
 		return err
 	}
-	more, err := c.r.adopter.adopt(ctx, live, jobs)
+	err = c.r.adopter.adoptAll(ctx, orphaned)
 	c.r.First.Compared()
 	if more && soonest.Before(*next) {
 		*next = soonest

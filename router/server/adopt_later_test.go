@@ -17,6 +17,7 @@ type (
 	adoptCluster struct {
 		*cluster
 		before func(context.Context) error // ClaimOf
+		list   time.Duration               // that Jobs takes
 	}
 	adoptHub struct {
 		*hub
@@ -31,6 +32,11 @@ func (c adoptCluster) ClaimOf(ctx context.Context, j router.NomadJob) (string, r
 	return c.cluster.ClaimOf(ctx, j)
 }
 
+func (c adoptCluster) Jobs(ctx context.Context) ([]router.NomadJob, uint64, error) {
+	router.Pause(ctx, c.list)
+	return c.cluster.Jobs(ctx)
+}
+
 func (h adoptHub) Runners(context.Context, router.Target) ([]router.GitHubRunner, error) {
 	return nil, h.before()
 }
@@ -43,7 +49,10 @@ func TestAJobWhoseRunnerIsOfALaterTryGetsNoOther(t *testing.T) {
 		claimOf func(ctx context.Context, began time.Time) error
 		runners func(began time.Time) error
 		waits   string // the reason of each job in the meantime, if it has one
+		due     bool   // the jobs are due when the process starts
+		list    time.Duration
 	}{
+		"it is due before Nomad has listed its runners": {due: true, list: 3 * time.Second},
 		"a comparison is adopting it when its job falls due": {
 			claimOf: func(ctx context.Context, began time.Time) error {
 				if time.Since(began) < time.Second {
@@ -85,6 +94,9 @@ func TestAJobWhoseRunnerIsOfALaterTryGetsNoOther(t *testing.T) {
 				n.jobs[j.RunnerID()] = router.StartRequest{Job: j, ClaimURL: url + router.ClaimPath, ClaimToken: router.Secret(j.RunnerID())}
 			}
 			r.Stop()
+			if tc.due {
+				time.Sleep(time.Until(limit.At))
+			}
 
 			began := time.Now()
 			var started atomic.Int64
@@ -94,7 +106,7 @@ func TestAJobWhoseRunnerIsOfALaterTryGetsNoOther(t *testing.T) {
 					return nil
 				}
 				return tc.claimOf(ctx, began)
-			}}
+			}, tc.list}
 			h := adoptHub{&hub{}, func() error {
 				if tc.runners == nil {
 					return nil

@@ -191,7 +191,7 @@ func New(c Config) (*App, error) {
 		registry: prometheus.NewRegistry(), stopping: make(chan struct{}),
 		store: c.Store, metrics: c.Metrics, log: telemetry.NewLog(c.Logger, c.Now), now: c.Now, doubt: c.Doubt,
 		compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(),
-		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: &intake.FirstSync{}, beside: c.Beside,
+		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: intake.NewFirstSync(), beside: c.Beside,
 	}
 	var err error
 	if a.webhook, err = c.Webhook(a.receive); err != nil {
@@ -318,7 +318,7 @@ func (a *App) Run(ctx context.Context) error {
 	a.sweeper.Start(latest, compares)
 	full = full || compares && away > intake.Listed // GitHub no longer lists all deliveries since then
 	if full {
-		a.first.Begin(true)
+		a.first.Begin()
 	}
 	defer a.health.Wait()
 	g, ctx := errgroup.WithContext(ctx)
