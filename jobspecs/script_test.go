@@ -129,7 +129,7 @@ func byToken(t *testing.T, jobspec, claim string) task {
 // waitFor waits for a text in the file at out.
 func waitFor(t *testing.T, cmd *exec.Cmd, out, want string) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !strings.Contains(text(t, out), want); time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !strings.Contains(text(t, out), want); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) {
 			_ = cmd.Process.Kill()
 			t.Fatalf("no %q comes:\n%s", want, text(t, out))

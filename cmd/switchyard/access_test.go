@@ -62,7 +62,7 @@ func TestTheAccessFileIsReadAgain(t *testing.T) {
 	must(t, err)
 	become := func(want, logged string) {
 		t.Helper()
-		for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		for end := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 			acc, err := access()
 			must(t, err)
 			if acc.Tokens[0].Name == want && strings.Contains(log.String(), logged) {

@@ -61,7 +61,7 @@ func TestACopyOfTheDatabaseIsRestoredAsTheREADMESays(t *testing.T) {
 	served := func(ids []int64) {
 		t.Helper()
 		for _, id := range ids {
-			for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+			for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 				if j, _ := hub.Job(id); j.Conclusion == "success" {
 					break
 				}

@@ -180,7 +180,7 @@ func value[T any](b *tab, script string) (v T) {
 // until waits for a script to be true.
 func (b *tab) until(script string) {
 	b.t.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		var is bool
 		err := chromedp.Run(b.ctx, chromedp.Evaluate("!!("+script+")", &is)) // fails while a page is left for another
 		if is {

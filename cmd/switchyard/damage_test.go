@@ -29,7 +29,7 @@ func (p *process) db() string {
 // readyz asks the process until it answers with a status.
 func (p *process) readyz(status int) (r server.Readiness) {
 	p.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		resp, err := http.Get(p.admin + "/readyz")
 		if err != nil {
 			p.t.Fatalf("%v; the log:\n%s", err, p.log.String())

@@ -61,7 +61,7 @@ func TestOtherGitHubsAreServedToo(t *testing.T) {
 		second, _ := hubs[1].Job(ids[1])
 		return first.Conclusion == "success" && second.Conclusion == "success"
 	}
-	for deadline := time.Now().Add(time.Minute); !done() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(5 * time.Minute); !done() && time.Now().Before(deadline); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	second, _ := hubs[1].Job(ids[1])

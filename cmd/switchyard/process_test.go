@@ -92,7 +92,7 @@ func (p *process) start() {
 	p.cmd.Env = p.env
 	p.cmd.Stderr = &p.log
 	must(p.t, p.cmd.Start())
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if resp, err := http.Get(p.admin + "/readyz"); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -246,7 +246,7 @@ func TestKillInABurstLosesNothingAndDoublesNothing(t *testing.T) {
 		must(t, err)
 		return idsIn(body)
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(5 * time.Minute)
 	for len(list()) < jobs && time.Now().Before(deadline) {
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -308,7 +308,7 @@ func TestAnOutageOfNomadLosesNothing(t *testing.T) {
 			_, _, err := nomad.Jobs().Info(fmt.Sprintf("gha-%d-1", id), nil)
 			return err == nil
 		}
-		for id, deadline := first, time.Now().Add(60*time.Second); id < first+jobs; {
+		for id, deadline := first, time.Now().Add(5*time.Minute); id < first+jobs; {
 			switch {
 			case registered(id):
 				id++

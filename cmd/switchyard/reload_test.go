@@ -60,7 +60,7 @@ func (p *process) get(path string) []byte {
 // awaitRules polls until the status is as ok wants it.
 func (p *process) awaitRules(ok func(router.RulesStatus) bool) router.RulesStatus {
 	p.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		s := p.rulesStatus()
 		if ok(s) {
 			return s
@@ -261,7 +261,7 @@ func TestServeTakesUpNewJobspecs(t *testing.T) {
 	if status := send(t.Context(), http.DefaultClient, p.url, "1", payload(1, "self-hosted", "linux")); status != http.StatusAccepted {
 		t.Fatalf("the delivery was answered %d", status)
 	}
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(string(p.get("/readyz")), `"dispatched":1`); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(string(p.get("/readyz")), `"dispatched":1`); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("no runner was started from the new jobspec: %s", p.get("/readyz"))
 		}
@@ -303,7 +303,7 @@ func TestServeTakesUpRulesWithoutNomad(t *testing.T) {
 		}
 	}
 	defer stop()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if resp, err := http.Get(p.admin + "/healthz"); err == nil {
 			resp.Body.Close()
 			break

@@ -69,7 +69,7 @@ func TestADeliveryBecomesTheOneJobThatExplainShows(t *testing.T) {
 		}
 		wg.Wait()
 		var got *api.Job
-		for deadline := time.Now().Add(time.Minute); got == nil; time.Sleep(20 * time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Minute); got == nil; time.Sleep(20 * time.Millisecond) {
 			if got, _, err = client.Jobs().Info(name, nil); err != nil && time.Now().After(deadline) {
 				t.Fatalf("Nomad has no job %s: %v; the log:\n%s", name, err, p.log.String())
 			}

@@ -70,7 +70,7 @@ func TestWebhookSecretsAreRotatedWhileItRuns(t *testing.T) {
 	}
 	become := func(secret string, status int) {
 		t.Helper()
-		for end := time.Now().Add(time.Minute); deliver(secret) != status; time.Sleep(20 * time.Millisecond) {
+		for end := time.Now().Add(5 * time.Minute); deliver(secret) != status; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatalf("deliveries with %q are not answered %d; the log:\n%s", secret, status, p.log.String())
 			}

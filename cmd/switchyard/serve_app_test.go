@@ -64,7 +64,7 @@ func TestAGitHubAppServesWhoInstalledIt(t *testing.T) {
 		beta, _ := github.Job(ids["beta"])
 		return acme.Conclusion == "success" && beta.Conclusion == "success"
 	}
-	for deadline := time.Now().Add(time.Minute); !done() && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(5 * time.Minute); !done() && time.Now().Before(deadline); {
 		time.Sleep(20 * time.Millisecond)
 	}
 	p.stop()

@@ -95,7 +95,7 @@ func TestTheServerSendsTraces(t *testing.T) {
 	if status := send(t.Context(), http.DefaultClient, p.url, "guid-1", payload(4711, "self-hosted", "linux")); status != http.StatusAccepted {
 		t.Fatalf("the delivery is answered with %d", status)
 	}
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(string(p.get("/readyz")), `"retrying":1`); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !strings.Contains(string(p.get("/readyz")), `"retrying":1`); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the job is not tried again: %s", p.get("/readyz"))
 		}

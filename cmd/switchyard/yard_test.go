@@ -92,7 +92,7 @@ func (y *yard) queue(spec githubsim.JobSpec, want router.JobState) int64 {
 // until waits for a check to pass.
 func (y *yard) until(check func() error) {
 	y.T.Helper()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		err := check()
 		if err == nil {
 			return

@@ -68,7 +68,7 @@ func followed(t *testing.T, client *Client, index uint64) <-chan router.NomadEve
 // next waits for the next event of a Nomad job.
 func next(t *testing.T, events <-chan router.NomadEvent, job string) router.NomadEvent {
 	t.Helper()
-	timeout := time.After(time.Minute)
+	timeout := time.After(5 * time.Minute)
 	for {
 		select {
 		case e := <-events:
@@ -267,7 +267,7 @@ func TestContractJobs(t *testing.T) {
 		}
 
 		var wrong string
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 			list, index, err := client.Jobs(t.Context())
 			if err != nil || index == 0 {
 				t.Fatalf("Jobs = %d jobs at %d, %v", len(list), index, err)
@@ -509,7 +509,7 @@ func TestContractFollowAfterARestart(t *testing.T) {
 		select {
 		case err := <-ended:
 			t.Logf("Follow ended: %v", err)
-		case <-time.After(time.Minute):
+		case <-time.After(5 * time.Minute):
 			t.Fatal("Follow goes on over a restart")
 		}
 		var jobs []router.NomadJob

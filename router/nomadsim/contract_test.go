@@ -99,13 +99,13 @@ func task(j *api.Job) *api.Task       { return j.TaskGroups[0].Tasks[0] }
 func wait(t *testing.T, what string, done func() (saw any, ok bool)) {
 	t.Helper()
 	var saw any
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		var ok bool
 		if saw, ok = done(); ok {
 			return
 		}
 	}
-	t.Fatalf("not within a minute: %s; saw %+v", what, saw)
+	t.Fatalf("not within 5 minutes: %s; saw %+v", what, saw)
 }
 
 // ended waits for a job's only allocation to end.

@@ -84,7 +84,7 @@ func (y *yard) queue(takes time.Duration) int64 {
 // runner awaits the first runner of a job as ok wants it.
 func (y *yard) runner(id int64, what string, ok func(router.Runner) bool) (r router.Runner) {
 	y.T.Helper()
-	eventually(y.T, what, func() bool {
+	nomadtest.Await(y.T, what, func() bool {
 		list := y.Runners(id)
 		if len(list) > 0 {
 			r = list[0]

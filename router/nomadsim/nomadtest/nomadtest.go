@@ -192,7 +192,7 @@ func prepare(dir, config string) (addr string, err error) {
 	return fmt.Sprintf("http://127.0.0.1:%d", ports[0]), os.WriteFile(filepath.Join(dir, "agent.hcl"), []byte(text), 0o600)
 }
 
-// launch runs the agent of a directory and waits until ok, for a minute at most. end
+// launch runs the agent of a directory and waits until ok, for 5 minutes at most. end
 // ends the agent.
 func launch(program, dir, mode string, ok func() bool) (end func(), err error) {
 	cmd := exec.Command("sh", "-c", watch, program, dir, mode)
@@ -208,14 +208,14 @@ func launch(program, dir, mode string, ok func() bool) (end func(), err error) {
 		_ = hold.Close()
 		_ = cmd.Wait() // how it ended is in its log
 	}
-	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if ok() {
 			return end, nil
 		}
 	}
 	log, _ := os.ReadFile(filepath.Join(dir, "log"))
 	end()
-	return nil, fmt.Errorf("it is not ready after a minute; its log:\n%s", log)
+	return nil, fmt.Errorf("it is not ready after 5 minutes; its log:\n%s", log)
 }
 
 // environment is ours without what would mislead an agent: it reads NOMAD_ADDR

@@ -192,12 +192,12 @@ func (on Target) Runs(t *testing.T, client interface {
 	})
 }
 
-// Await waits until done, for a minute at most.
+// Await waits until done, for 5 minutes at most.
 func Await(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s", what)
+			t.Fatalf("not within 5 minutes: %s", what)
 		}
 	}
 }
