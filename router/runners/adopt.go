@@ -378,7 +378,7 @@ func (a *adopter) inItsNamespace(ctx context.Context, n router.NomadJob, d *rout
 
 // Recognize does what Runners.Recognize says.
 func (a *adopter) Recognize(ctx context.Context, r *router.Runner, at router.Target) error {
-	known, err := a.rosters.get(at, func() ([]router.GitHubRunner, error) {
+	known, err := a.rosters.get(ctx, at, func() ([]router.GitHubRunner, error) {
 		ctx, cancel := context.WithTimeout(ctx, router.ListTimeout)
 		defer cancel()
 		list, err := a.r.GitHub.Runners(ctx, at)
@@ -408,22 +408,32 @@ type rosters struct {
 }
 
 type roster struct {
-	asked   chan struct{}                  // closed when GitHub has answered
+	asked   chan struct{}                  // closed when GitHub has answered, or who asked was stopped
 	runners map[string]router.GitHubRunner // those of ours, by the runner's ID
 	err     error
 	until   time.Time // when it is forgotten; zero: there is no answer yet. rosters.mu guards it
 }
 
-func (c *rosters) get(t router.Target, ask func() ([]router.GitHubRunner, error)) (map[string]router.GitHubRunner, error) {
+// get returns GitHub's list for a target, by ask unless it is remembered or under way. When
+// the ctx of the caller that asks ends, that is no answer: another one that waits asks again.
+func (c *rosters) get(ctx context.Context, t router.Target, ask func() ([]router.GitHubRunner, error)) (map[string]router.GitHubRunner, error) {
 	c.mu.Lock()
 	maps.DeleteFunc(c.lists, func(_ router.Target, r *roster) bool { return !r.until.IsZero() && time.Until(r.until) <= 0 })
 	if c.lists == nil {
 		c.lists = map[router.Target]*roster{}
 	}
-	if r := c.lists[t]; r != nil {
+	for r := c.lists[t]; r != nil; r = c.lists[t] {
 		c.mu.Unlock()
-		<-r.asked
-		return r.runners, r.err
+		select {
+		case <-r.asked:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		c.mu.Lock()
+		if !r.until.IsZero() {
+			c.mu.Unlock()
+			return r.runners, r.err
+		}
 	}
 	r := &roster{asked: make(chan struct{}), runners: map[string]router.GitHubRunner{}}
 	c.lists[t] = r
@@ -440,7 +450,11 @@ func (c *rosters) get(t router.Target, ask func() ([]router.GitHubRunner, error)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r.until = time.Now().Add(kept)
+	if err != nil && ctx.Err() != nil {
+		delete(c.lists, t)
+	} else {
+		r.until = time.Now().Add(kept)
+	}
 	close(r.asked)
 	return r.runners, r.err
 }

@@ -1,6 +1,7 @@
 package runners
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"testing"
@@ -20,7 +21,7 @@ func TestAListOfRunnersIsAskedForOnce(t *testing.T) {
 		asked := 0
 		fails := error(nil)
 		get := func() error {
-			got, err := c.get(slow, func() ([]router.GitHubRunner, error) {
+			got, err := c.get(t.Context(), slow, func() ([]router.GitHubRunner, error) {
 				asked++
 				time.Sleep(takes)
 				return []router.GitHubRunner{{ID: 7, Name: "gha-1-1-abcdef"}}, fails
@@ -41,7 +42,7 @@ func TestAListOfRunnersIsAskedForOnce(t *testing.T) {
 			}
 			synctest.Wait()
 			began := time.Now()
-			if _, err := c.get(other, func() ([]router.GitHubRunner, error) { return nil, nil }); err != nil || time.Since(began) > 0 {
+			if _, err := c.get(t.Context(), other, func() ([]router.GitHubRunner, error) { return nil, nil }); err != nil || time.Since(began) > 0 {
 				t.Errorf("another's list took %s, %v", time.Since(began), err)
 			}
 			all.Wait()
@@ -60,6 +61,45 @@ func TestAListOfRunnersIsAskedForOnce(t *testing.T) {
 		time.Sleep(rosterErrorKept)
 		if crowd(); asked != 3 {
 			t.Errorf("after an error GitHub was asked %d times, want once", asked-2)
+		}
+	})
+}
+
+// Who asks for a list may be stopped: those that wait for it ask again, and nobody gets his
+// error. Who waits for it may be stopped, too.
+func TestAListOfRunnersOutlivesWhoAskedForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c rosters
+		var all sync.WaitGroup
+		asked := 0
+		get := func(ctx context.Context, want error) {
+			all.Go(func() {
+				_, err := c.get(ctx, router.Target{Owner: "acme"}, func() ([]router.GitHubRunner, error) {
+					asked++
+					if !router.Pause(ctx, time.Minute) {
+						return nil, ctx.Err()
+					}
+					return nil, nil
+				})
+				if !errors.Is(err, want) {
+					t.Errorf("the error is %v, want %v", err, want)
+				}
+			})
+			synctest.Wait()
+		}
+		asks, stopAsks := context.WithCancel(t.Context())
+		waits, stopWaits := context.WithCancel(t.Context())
+		began := time.Now()
+		get(asks, context.Canceled)
+		get(waits, context.Canceled)
+		for range 16 {
+			get(t.Context(), nil)
+		}
+		stopWaits()
+		stopAsks()
+		all.Wait()
+		if took := time.Since(began); asked != 2 || took != time.Minute {
+			t.Errorf("GitHub was asked %d times in %s, want twice in a minute", asked, took)
 		}
 	})
 }
