@@ -310,10 +310,11 @@ func (di *Dispatcher) register(ctx context.Context, j router.Job, d *rules.Decis
 	var later *router.RetryAtError
 	if err := di.ready(ctx, j, j.Placement(d).Runner, own); errors.As(err, &later) {
 		log.Throttled(slog.LevelInfo, d.Rule, "github accepts no runner for a job at the moment", "err", err, "again_at", later.At)
+		reason := fmt.Sprintf("GitHub accepts no runner for it at the moment: %v", err)
 		if later.Failing {
-			return di.retry(ctx, j.ID, githubCause(err), later.At, fmt.Sprintf("%v; no runner is started meanwhile", err), d)
+			reason = fmt.Sprintf("%v; no runner is started meanwhile", err)
 		}
-		return di.retry(ctx, j.ID, router.CauseGitHubLimit, later.At, fmt.Sprintf("GitHub accepts no runner for it at the moment: %v", err), d)
+		return di.retry(ctx, j.ID, githubCause(err), later.At, reason, d)
 	}
 	r := router.Runner{ID: j.RunnerID(), JobID: j.ID, Try: j.Try, State: router.RunnerDispatched, Name: j.RunnerID(), Fit: j.Fit(d), Own: own}
 	token := di.tokens.take(r.ID)
@@ -436,7 +437,11 @@ func nomadCause(err error) router.Cause {
 }
 
 func githubCause(err error) router.Cause {
-	if errors.As(err, new(*router.FixError)) {
+	later, ok := errors.AsType[*router.RetryAtError](err)
+	switch {
+	case ok && !later.Failing:
+		return router.CauseGitHubLimit
+	case errors.As(err, new(*router.FixError)):
 		return router.CauseGitHubRefused
 	}
 	return router.CauseGitHub
@@ -448,11 +453,15 @@ func (di *Dispatcher) notAdopted(ctx context.Context, j router.Job, cause error)
 	if ctx.Err() != nil {
 		return nil // cut off: the next process finds the runner
 	}
-	at, ok := di.Backoff.Retry(cause, j.Failures)
+	retry, why := di.Backoff.Retry, nomadCause(cause)
+	if errors.As(cause, new(*runners.GitHubError)) {
+		retry, why = di.Backoff.RetryGitHub, githubCause(cause)
+	}
+	at, ok := retry(cause, j.Failures)
 	if !ok {
 		at = di.Now().Add(router.LongestWait)
 	}
-	return di.retry(ctx, j.ID, nomadCause(cause), at, fmt.Sprintf("Nomad has a runner for it, which could not be adopted yet: %v", cause), nil)
+	return di.retry(ctx, j.ID, why, at, fmt.Sprintf("Nomad has a runner for it, which could not be adopted yet: %v", cause), nil)
 }
 
 // wait records that a job waits because Nomad does not answer; it was not asked for this one.

@@ -222,6 +222,13 @@ func (o *orphans) takeAdopted(runnerID string) (s router.Started, ok bool) {
 	return s, ok
 }
 
+// A GitHubError is Adopt's: GitHub did not say what is needed to adopt a runner. Dispatch
+// branches on it.
+type GitHubError struct{ Err error }
+
+func (e *GitHubError) Error() string { return e.Err.Error() }
+func (e *GitHubError) Unwrap() error { return e.Err }
+
 // Adopt does what Runners.Adopt says.
 func (a *adopter) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
 	later, failed := false, error(nil)
@@ -236,7 +243,11 @@ func (a *adopter) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
 	if err = cmp.Or(err, failed); err != nil || !later {
 		return j, err
 	}
-	return a.r.Store.Job(ctx, j.ID)
+	now, err := a.r.Store.Job(ctx, j.ID)
+	if err != nil {
+		return j, err
+	}
+	return now, nil
 }
 
 // adoptOne adopts one runner, or records that it is foreign: by the address at which runners
@@ -288,7 +299,7 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job
 	if d == nil {
 		decided, err := a.r.Decider.Decide(ctx, *j)
 		if err != nil {
-			return fmt.Errorf("ask GitHub what started the run: %w", err)
+			return &GitHubError{fmt.Errorf("ask GitHub what started the run: %w", err)}
 		}
 		d = &decided
 	}
@@ -309,7 +320,7 @@ func (a *adopter) adoptOne(ctx context.Context, n router.NomadJob, j *router.Job
 	if !own {
 		at := router.TargetOf(j.Repo, d.Runner)
 		if err := a.Recognize(ctx, &r, at); err != nil {
-			return err
+			return &GitHubError{err}
 		}
 		if d.Runner.Registration == "token" {
 			r.Target = at // it may be about to register itself, by its name

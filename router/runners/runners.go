@@ -180,7 +180,8 @@ func (rs *Runners) Pass(ctx context.Context) error {
 
 // Adopt adopts the runners that Nomad already has for a job, if there are any, before the job
 // is given another, and returns the job as it is then. It fails when Nomad may have one of a
-// later try that cannot be adopted yet: the job must get no other until it can.
+// later try that cannot be adopted yet: the job must get no other until it can. Then it returns
+// j, and a *GitHubError if that is because of GitHub.
 func (rs *Runners) Adopt(ctx context.Context, j router.Job) (router.Job, error) {
 	return rs.adopter.Adopt(ctx, j)
 }

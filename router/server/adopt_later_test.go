@@ -3,7 +3,6 @@ package server_test
 import (
 	"context"
 	"errors"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -48,8 +47,9 @@ func TestAJobWhoseRunnerIsOfALaterTryGetsNoOther(t *testing.T) {
 	for name, tc := range map[string]struct {
 		claimOf func(ctx context.Context, began time.Time) error
 		runners func(began time.Time) error
-		waits   string // the reason of each job in the meantime, if it has one
-		due     bool   // the jobs are due when the process starts
+		waits   string       // what each job's reason ends with in the meantime, if it waits for long
+		cause   router.Cause // with waits
+		due     bool         // the jobs are due when the process starts
 		list    time.Duration
 	}{
 		"it is due before Nomad has listed its runners": {due: true, list: 3 * time.Second},
@@ -76,7 +76,18 @@ func TestAJobWhoseRunnerIsOfALaterTryGetsNoOther(t *testing.T) {
 				}
 				return nil
 			},
-			waits: "Nomad has a runner for it, which could not be adopted yet: connection refused",
+			waits: "connection refused",
+			cause: router.CauseNomad,
+		},
+		"GitHub does not say whether it is registered": {
+			runners: func(began time.Time) error {
+				if time.Since(began) < 90*time.Second {
+					return errors.New("502 Bad Gateway")
+				}
+				return nil
+			},
+			waits: "list the runners of acme on GitHub: 502 Bad Gateway",
+			cause: router.CauseGitHub,
 		},
 	} {
 		virtual(t, name, func(t *testing.T) {
@@ -117,7 +128,12 @@ func TestAJobWhoseRunnerIsOfALaterTryGetsNoOther(t *testing.T) {
 			if tc.waits != "" {
 				time.Sleep(time.Minute)
 				for id := int64(1); id <= jobs; id++ {
-					r.await(id, func(j router.Job) bool { return j.State == router.Retrying && strings.Contains(j.Reason, tc.waits) })
+					j := r.await(id, func(j router.Job) bool {
+						return j.State == router.Retrying && j.Reason == "Nomad has a runner for it, which could not be adopted yet: "+tc.waits
+					})
+					if j.Cause != tc.cause {
+						t.Errorf("job %d waits because of %q, want %q", id, j.Cause, tc.cause)
+					}
 				}
 			}
 			for id := int64(1); id <= jobs; id++ {

@@ -173,6 +173,26 @@ func testALookUpThatWaitsForAPersonIsMadeLater(t *testing.T) {
 	}
 }
 
+func TestALookUpThatALimitHoldsIsMadeAtItsEnd(t *testing.T) {
+	synctest.Test(t, testALookUpThatALimitHoldsIsMadeAtItsEnd)
+}
+func testALookUpThatALimitHoldsIsMadeAtItsEnd(t *testing.T) {
+	until := time.Now().Add(20 * time.Second)
+	h := &hub{run: func(n int, id int64) (rules.Run, error) {
+		if n == 1 {
+			return rules.Run{}, &router.RetryAtError{At: until, Err: errors.New("GitHub's rate limit is reached")}
+		}
+		return forks(n, id)
+	}}
+	r := start(t, openStore(t), &cluster{}, h, forkRules(t))
+	r.deliver(ofRun(delivery(1, "queued", "self-hosted", "linux"), 7))
+	if j := r.await(1, in(router.Retrying)); j.Cause != router.CauseGitHubLimit || j.DueAt.Sub(until).Abs() > time.Second {
+		t.Errorf("it waits because of %q until %s, want %q until %s", j.Cause, j.DueAt, router.CauseGitHubLimit, until)
+	}
+	time.Sleep(time.Until(until))
+	r.await(1, in(router.Dispatched))
+}
+
 func TestALookUpThatGitHubRefusesForGoodEndsTheJob(t *testing.T) {
 	synctest.Test(t, testALookUpThatGitHubRefusesForGoodEndsTheJob)
 }
