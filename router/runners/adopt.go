@@ -31,6 +31,7 @@ type adopter struct {
 	r       *Runners
 	orphans orphans
 	rosters rosters
+	tried   map[int64]bool // jobs whose orphans adoptAll has tried since it last tried all
 
 	mu      sync.Mutex
 	foreign map[nomadKey]bool // Nomad jobs that are not ours, though their IDs are those of runners
@@ -102,12 +103,22 @@ func (a *adopter) note(ctx context.Context, live []router.LiveRunner, jobs []rou
 }
 
 // adoptAll adopts the orphans of jobs, a few at a time, so that they hold up nobody. Those
-// that cannot be adopted are left to the next sweep. Its error is that of ctx.
-func (a *adopter) adoptAll(ctx context.Context, jobs []int64) error {
+// that cannot be adopted are left to the next sweep. After one Sweep it stops, as the rest of
+// a pass waits for it; then all is false, and the next call goes on with those that are left.
+// It is called by one pass at a time. Its error is that of ctx.
+func (a *adopter) adoptAll(ctx context.Context, jobs []int64) (all bool, err error) {
 	var full sync.Map // the instances that take no more for now: it would be the same for others
+	began := time.Now()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(passCallers)
 	for _, jobID := range jobs {
+		if a.tried[jobID] {
+			continue
+		}
+		if time.Since(began) >= a.r.Sweep {
+			return false, g.Wait()
+		}
+		a.tried[jobID] = true
 		g.Go(func() error {
 			if _, is := full.Load(router.InstanceOf(jobID)); is {
 				return nil
@@ -127,7 +138,8 @@ func (a *adopter) adoptAll(ctx context.Context, jobs []int64) error {
 			return nil
 		})
 	}
-	return g.Wait()
+	clear(a.tried)
+	return true, g.Wait()
 }
 
 // errNoJob is adoptOne's: whose runner it is shows when its job is known.

@@ -303,9 +303,11 @@ func (c *reconciler) pass(ctx context.Context, jobs []router.NomadJob, next *tim
 	if err := c.doAll(ctx, todo); err != nil {
 		return err
 	}
-	err = c.r.adopter.adoptAll(ctx, orphaned)
-	c.r.First.Compared()
-	if more && soonest.Before(*next) {
+	all, err := c.r.adopter.adoptAll(ctx, orphaned)
+	if all {
+		c.r.First.Compared()
+	}
+	if (more || !all) && soonest.Before(*next) {
 		*next = soonest
 	}
 	return err

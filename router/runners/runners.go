@@ -143,7 +143,7 @@ func New(rs *Runners) *Runners {
 	rs.policy = policy{doubt: rs.Doubt, idle: rs.Idle, sweep: rs.Sweep, publicURL: rs.PublicURL}
 	rs.follower = &follower{r: rs, listings: make(chan []router.NomadJob, 1), why: asker{wake: router.NewHint()}}
 	rs.reconciler = &reconciler{r: rs}
-	rs.adopter = &adopter{r: rs, foreign: map[nomadKey]bool{}}
+	rs.adopter = &adopter{r: rs, tried: map[int64]bool{}, foreign: map[nomadKey]bool{}}
 	rs.ended = make(chan router.LiveRunner, maxEnded)
 	rs.started = map[string]bool{}
 	return rs
