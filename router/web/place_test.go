@@ -285,6 +285,35 @@ func TestAViewerWhoReadsNothingHoldsUpNobody(t *testing.T) {
 	})
 }
 
+// The answers to checked and refused drafts are sent while they have their slots.
+func TestAnswersThatNobodyReadsHoldUpNoDraft(t *testing.T) {
+	virtual(t, "both slots are taken", func(t *testing.T) {
+		acc := staff()
+		handler := web.Handler(web.Config{App: &app{}, Rulebook: newBook(), Logger: slog.New(slog.DiscardHandler), Access: func() (*auth.Access, error) { return acc, nil }})
+		ask := func(w http.ResponseWriter, name, path, content, body string) {
+			req := httptest.NewRequest(http.MethodPost, "http://127.0.0.1:8081"+path, strings.NewReader(body))
+			req.Header.Set("Content-Type", content)
+			as(name)(req)
+			handler.ServeHTTP(w, req)
+		}
+		began := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			ask(&unread{ResponseRecorder: httptest.NewRecorder()}, "viewer", "/rules", "application/x-www-form-urlencoded", draft("check", "hash1", goodRules).Encode())
+		})
+		wg.Go(func() {
+			ask(&unread{ResponseRecorder: httptest.NewRecorder()}, "operator", api.Prefix+"/diff", "application/json", `{"files": [{"name": "rules.yaml", "source": "rules: 1"}]}`)
+		})
+		time.Sleep(time.Second)
+		rec := httptest.NewRecorder()
+		ask(rec, "editor", api.Prefix+"/check", "application/json", someDraft)
+		if took := time.Since(began); rec.Code != http.StatusOK || took != 10*time.Second {
+			t.Errorf("the editor is answered %d after %v, want 200 after 10s", rec.Code, took)
+		}
+		wg.Wait()
+	})
+}
+
 // unread is a client that takes nothing until its write deadline.
 type unread struct {
 	*httptest.ResponseRecorder

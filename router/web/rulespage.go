@@ -31,8 +31,6 @@ const (
 	shownVersions  = 10   // beside the editor
 	shownDiffLines = 1500 // of one comparison
 	shownDiffLine  = 500  // characters of one line of it
-
-	restWrite = 10 * time.Second // for the rest of a page that was begun
 )
 
 // rulesPages are the page Rules, with its forms, and the versions of the rules.
@@ -154,8 +152,8 @@ func (r *rulesPages) draftForm(w http.ResponseWriter, req *http.Request) {
 	}
 	switch status {
 	case begun:
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(restWrite)) // a recorder of a test has none
-		_, _ = w.Write(v.rest)                                                        // a client that went away needs no answer
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(api.WritingDraft)) // a recorder of a test has none
+		_, _ = w.Write(v.rest)                                                               // a client that went away needs no answer
 		return
 	case http.StatusSeeOther:
 		http.Redirect(w, req, "/rules?done=applied", status)

@@ -19,6 +19,7 @@ const (
 	draftRetry   = 5 * time.Second  // when to try again
 	readingDraft = 10 * time.Second // 4 MiB at 3.5 Mbit/s, and what is usual, 100 kB, over any line
 	checkTimeout = 10 * time.Second // for loading, checking, testing and comparing one: 10,000 rules take a third
+	WritingDraft = 10 * time.Second // the answer
 )
 
 // slots bound how many drafts are read and checked at once, which takes memory and
@@ -104,7 +105,7 @@ func (d *Drafts) Start(ctx context.Context) (within context.Context, done func()
 }
 
 // WithSlot lets requests with a draft through one after the other, each when it
-// has its slot, and bounds how long they are read.
+// has its slot, and bounds how long they are read, and how long their answers are sent.
 func (d *Drafts) WithSlot(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		done, err := d.slots.take(req.Context(), auth.Who(req.Context()).Name)
@@ -119,9 +120,20 @@ func (d *Drafts) WithSlot(next http.Handler) http.Handler {
 		_ = conn.SetReadDeadline(time.Now().Add(readingDraft))
 		// Past its end the deadline would cut off who waits for the answer.
 		req.Body = &draftBody{req.Body, func() { _ = conn.SetReadDeadline(time.Time{}) }}
-		next.ServeHTTP(w, req)
+		next.ServeHTTP(draftWriter{w}, req)
 	})
 }
+
+// A draftWriter bounds how long an answer is sent, from when its status is written.
+type draftWriter struct{ http.ResponseWriter }
+
+func (w draftWriter) WriteHeader(status int) {
+	_ = http.NewResponseController(w.ResponseWriter).SetWriteDeadline(time.Now().Add(WritingDraft)) // a recorder of a test has none
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.NewResponseController.
+func (w draftWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 // A draftBody is a body that says when it was read.
 type draftBody struct {
