@@ -21,6 +21,7 @@ import (
 	"switchyard/router/web"
 	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
+	"switchyard/router/web/problem"
 	"switchyard/rules"
 )
 
@@ -174,6 +175,15 @@ func TestACheckHasItsTime(t *testing.T) {
 	virtual(t, "an impact without a job", func(t *testing.T) {
 		s := serveBook(t, patient{newBook(), 1})
 		s.call("POST", "/diff", http.StatusServiceUnavailable, asJSON(drafted(goodRules)))
+	})
+	virtual(t, "an impact for which the check leaves no time", func(t *testing.T) {
+		s := serveBook(t, patient{book: newBook()})
+		p := decode[problem.Details](t, s.call("POST", "/diff", http.StatusServiceUnavailable, asJSON(drafted(goodRules))))
+		if !strings.Contains(p.Detail, "used up its 10s, and no job was decided") {
+			t.Errorf("the API says %s", p.Detail)
+		}
+		page, _ := s.submit("/rules", draft("impact", "hash1", goodRules), http.StatusOK)
+		wants(t, page, "takes more than 10s: it was not fully checked", "Checking the draft took all its time, so no job was decided by it.")
 	})
 	virtual(t, "nobody waits", func(t *testing.T) {
 		s := serveBook(t, patient{book: newBook()})

@@ -212,7 +212,7 @@ func (r *rulesPages) readDraftForm(w http.ResponseWriter, req *http.Request) (st
 	defer done()
 	status = http.StatusOK
 	if v.Base != hash {
-		v.Theirs = r.theirs(req, v.Base, hash, now, v.Versions)
+		v.Theirs = r.theirs(req, v.Base, hash, now)
 	}
 	v.Changes = diffFiles(now, v.Files)
 
@@ -229,6 +229,9 @@ func (r *rulesPages) readDraftForm(w http.ResponseWriter, req *http.Request) (st
 		}
 		if set == nil {
 			v.NoDiff = "The draft has errors, so it decides nothing yet."
+			if ctx.Err() != nil {
+				v.NoDiff = "Checking the draft took all its time, so no job was decided by it."
+			}
 			return status, v, nil
 		}
 		status, err = r.impact(ctx, w, req, set, &v)
@@ -303,7 +306,7 @@ func (r *rulesPages) apply(ctx context.Context, req *http.Request, v rulesView) 
 		if err != nil {
 			return 0, v, err
 		}
-		v.Theirs, v.Changes = r.theirs(req, v.Base, hash, now, v.Versions), diffFiles(now, v.Files)
+		v.Theirs, v.Changes = r.theirs(req, v.Base, hash, now), diffFiles(now, v.Files)
 		return http.StatusConflict, v, nil
 	case errors.As(err, &refused):
 		v.Refused, v.Check = true, &router.RulesCheck{Findings: refused.Faults}
@@ -323,8 +326,10 @@ func (r *rulesPages) mayApply(req *http.Request) error {
 	return nil
 }
 
-func (r *rulesPages) theirs(req *http.Request, base, hash string, now []rules.File, versions []router.KeptRules) *theirs {
+// theirs describes how the files changed from base to now, as far as the versions can be read.
+func (r *rulesPages) theirs(req *http.Request, base, hash string, now []rules.File) *theirs {
 	t := &theirs{Hash: hash}
+	versions, _ := r.rulebook.RulesVersions(req.Context()) // without them there is less to show
 	for _, v := range versions {
 		if v.Hash == hash && t.Newest == nil {
 			t.Newest = &v

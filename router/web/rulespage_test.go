@@ -287,6 +287,16 @@ func TestADraftIsAppliedUnlessTheRulesChangedMeanwhile(t *testing.T) {
 	wants(t, page, "rules.yaml cannot be written here")
 }
 
+// The page lists fewer versions than are kept.
+func TestADraftManyVersionsBehindShowsWhatChanged(t *testing.T) {
+	s, b := serveRules(t, true)
+	for range 15 {
+		b.put(router.RulesEdit{Files: []rules.File{{Name: "rules.yaml", Source: []byte(strings.Replace(goodRules, "all", "theirs", 1))}}})
+	}
+	page, _ := s.submit("/rules", draft("apply", "hash1", goodRules+"# mine\n"), http.StatusConflict)
+	wants(t, page, "The rules were changed meanwhile", `<span class="del">-  - { name: all`, `<span class="add">&#43;  - { name: theirs`)
+}
+
 func TestAnEarlierVersionIsOneClickBack(t *testing.T) {
 	s, b := serveRules(t, true)
 	s.submit("/rules", draft("apply", "hash1", strings.Replace(goodRules, "all", "next", 1)), http.StatusSeeOther)

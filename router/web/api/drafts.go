@@ -164,7 +164,10 @@ func (d *Drafts) diffDraft(req *http.Request) (any, error) {
 		return nil, problem.New(http.StatusBadRequest, "days %d: want a number from 1 to %d", days, MaxImpactDays)
 	}
 	return d.checked(req.Context(), body.Draft, func(ctx context.Context, c router.RulesCheck, set *rules.Set) (any, error) {
-		if set == nil {
+		switch {
+		case set == nil && ctx.Err() != nil:
+			return nil, noTime()
+		case set == nil:
 			first := "it cannot be loaded"
 			if len(c.Findings) > 0 {
 				first = c.Findings[0].String()
@@ -256,11 +259,16 @@ func (d *Drafts) Impact(ctx context.Context, set *rules.Set, days int, looked fu
 	case errors.Is(err, context.DeadlineExceeded) && i.Jobs > 0:
 		i.Capped, err = true, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		err = problem.Later(http.StatusServiceUnavailable, draftRetry, "checking the draft used up its %v, and no job was decided by it", checkTimeout)
+		err = noTime()
 	case errors.Is(err, context.Canceled):
 		err = problem.Canceled()
 	}
 	return i, err
+}
+
+// noTime returns the error of an impact when the check of its draft has left no time for it.
+func noTime() error {
+	return problem.Later(http.StatusServiceUnavailable, draftRetry, "checking the draft used up its %v, and no job was decided by it", checkTimeout)
 }
 
 // A Completion is what an editor of the rules can offer.
