@@ -25,6 +25,8 @@ import (
 	"switchyard/rules"
 )
 
+const lockPoll = 50 * time.Millisecond // while a reload is under way
+
 // Nomad checks jobspecs and uses those in force; *nomad.Client implements it.
 type Nomad interface {
 	// ValidateWith asks Nomad whether it accepts a jobspec of specs. An error that is its
@@ -168,7 +170,11 @@ func (b *Book) Jobspecs() []string {
 // force. After a crash the server starts with what is on the disk: each file is the old or the
 // new one, never a mixture.
 func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
-	b.mu.Lock()
+	for !b.mu.TryLock() { // a reload may take a minute, and other drafts wait for this one
+		if !router.Pause(ctx, lockPoll) {
+			return &router.ConflictError{Reason: "the server is reading changed rules at the moment: try again when that is done"}
+		}
+	}
 	defer b.mu.Unlock()
 	began := time.Now()
 	now, err := b.read()
@@ -209,7 +215,10 @@ func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 		}
 		return &router.RulesRefusedError{Faults: faults}
 	}
-	if err := ctx.Err(); err != nil {
+	switch err := ctx.Err(); {
+	case errors.Is(err, context.DeadlineExceeded):
+		return &router.ConflictError{Reason: "Nomad takes too long to check the jobspecs, so the draft is not put in force: try again when it answers"}
+	case err != nil:
 		return err // nobody waits for the answer
 	}
 	if err := b.remember(ctx, now, router.KeptRules{Origin: fileChanged}); err != nil {

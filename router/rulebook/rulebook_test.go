@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -80,6 +82,57 @@ func contentOf(t *testing.T, path string) string {
 	text, err := os.ReadFile(path)
 	must(t, err)
 	return string(text)
+}
+
+// slowNomad checks a jobspec until it has no more time.
+type slowNomad struct{ asked chan struct{} }
+
+func (n slowNomad) ValidateWith(ctx context.Context, _ *jobspecs.Set, _ string) ([]string, error) {
+	n.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (slowNomad) Use(*jobspecs.Set) {}
+
+const routeAll = "version: 1\nlabels: { linux: {} }\nrules:\n  - { name: all, jobspec: docker-linux }\n"
+
+// Other drafts wait for one that is applied, so that does not wait for a reload.
+func TestADraftIsNotAppliedDuringAReload(t *testing.T) {
+	b, app := newRulebook(t, "rules.yaml", map[string]string{"rules.yaml": denyAll("first")})
+	nomad := slowNomad{make(chan struct{})}
+	b.nomad = nomad
+	replace(t, b.rules, routeAll)
+	ctx, stop := context.WithCancel(t.Context())
+	var reload sync.WaitGroup
+	reload.Go(func() { b.refresh(ctx, fileChanged) })
+	defer reload.Wait()
+	defer stop()
+	<-nomad.asked
+
+	applied := make(chan error, 1)
+	go func() {
+		over, cancel := context.WithTimeout(t.Context(), 0)
+		defer cancel()
+		applied <- b.Apply(over, router.RulesEdit{Base: b.base(t), Files: []rules.File{file("rules.yaml", denyAll("second"))}})
+	}()
+	routertest.Eventually(t, "Apply ends with its time", func() bool { return len(applied) > 0 })
+	if err := <-applied; err == nil || !strings.HasPrefix(err.Error(), "the server is reading changed rules") || !errors.As(err, new(*router.ConflictError)) || app.reloads != 0 {
+		t.Errorf("Apply = %v, want a conflict", err)
+	}
+}
+
+func TestADraftThatNomadHasNoTimeToCheckIsNotApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, app := newRulebook(t, "rules.yaml", map[string]string{"rules.yaml": denyAll("first")})
+		b.nomad = slowNomad{make(chan struct{}, 1)}
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		err := b.Apply(ctx, router.RulesEdit{Base: b.base(t), Files: []rules.File{file("rules.yaml", routeAll)}})
+		if err == nil || !strings.HasPrefix(err.Error(), "Nomad takes too long to check the jobspecs") || !errors.As(err, new(*router.ConflictError)) || app.reloads != 0 {
+			t.Errorf("Apply = %v, want a conflict", err)
+		}
+	})
 }
 
 func TestADraftIsAppliedOnceAndItsPastIsKept(t *testing.T) {
