@@ -540,3 +540,20 @@ func TestTheAccessFileOfTheREADME(t *testing.T) {
 		t.Errorf("ParseAccess = %+v, %v", acc, err)
 	}
 }
+
+// Who sees some repositories is not told that there are no jobs.
+func TestAnEmptyPageSaysOfWhoseRepositories(t *testing.T) {
+	var c web.Config
+	serve(t, func(served *web.Config) { c = *served })
+	for path, want := range map[string]string{
+		"/jobs":    "No job of the repositories that you may see was reported yet.",
+		"/runners": "No runner was started yet for the repositories that you may see.",
+	} {
+		if body := web.PageFor(c, path, router.Scope{"beta/*"}); !strings.Contains(body, want) || strings.Contains(body, "webhook") {
+			t.Errorf("%s has no %q: %s", path, want, body)
+		}
+		if body := web.PageFor(c, path, nil); strings.Contains(body, "that you may see") {
+			t.Errorf("%s has a scope for who sees everything: %s", path, body)
+		}
+	}
+}

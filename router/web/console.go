@@ -83,6 +83,9 @@ func (v view) May(role string) bool {
 	return v.Who.Role >= map[string]auth.Role{"viewer": auth.Viewer, "operator": auth.Operator, "editor": auth.Editor}[role]
 }
 
+// Scoped reports whether the principal sees the jobs of some repositories only.
+func (v view) Scoped() bool { return v.Who.Scope != nil }
+
 var templates = func() map[string]*template.Template {
 	names, err := fs.Glob(files, "templates/*.html")
 	if err != nil {
