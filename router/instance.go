@@ -34,6 +34,10 @@ func GitHubID(id int64) int64 { return id & MaxGitHubID }
 // InstanceOf returns the number of the instance that an ID in the database belongs to.
 func InstanceOf(id int64) int64 { return id >> idBits }
 
+// FirstID returns the lowest ID that the instance can have which an ID in the database
+// belongs to. It is 0 for the first instance.
+func FirstID(id int64) int64 { return id &^ MaxGitHubID }
+
 // An OwnerKey identifies an owner of repositories, who may have a namesake on another
 // instance. It is comparable.
 type OwnerKey struct{ Host, Owner string }

@@ -22,8 +22,8 @@ func jobsListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List the jobs, newest first",
 		Long: `List shows the jobs of a running server, newest first, with the state of each
-and the reason for it. With --db it reads a database file instead, which a server
-may be using.
+and the reason for it; of several GitHubs, those of one after the other. With --db
+it reads a database file instead, which a server may be using.
 
 Exit codes: 0, listed; 2, failed.`,
 		Example: "  switchyard jobs list --state queued,retrying,dispatched --repo acme/web",

@@ -76,7 +76,8 @@ type Store interface {
 	// database: its state in r, its name and ID on GitHub, and its target.
 	RecordRegistered(ctx context.Context, r router.Runner, now time.Time) error
 
-	// FindJobs returns the jobs that a filter selects, newest first: by ID, which grows.
+	// FindJobs returns the jobs that a filter selects, newest first; of several GitHubs, those
+	// of one after the other: by ID, the highest first.
 	FindJobs(ctx context.Context, f router.JobFilter) ([]router.Job, error)
 
 	// Redecide moves a job that was decided, waits for a place under a limit, or is

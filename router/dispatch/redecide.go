@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	redecideMost  = 2000 // the newest unroutable jobs, tried after the rules changed
+	redecideMost  = 2000 // the newest unroutable jobs of each GitHub, tried after the rules changed
 	redecideBatch = 200  // read from the store at once
 
 	// Between two times that Nomad is asked for a job which it refused: doubled each
@@ -73,17 +73,25 @@ func (di *Dispatcher) Redecide(ctx context.Context) error {
 	}
 }
 
-// redecide decides the newest Unroutable jobs again that GitHub may still queue. Its error
-// is the store's.
+// redecide decides the newest Unroutable jobs of each GitHub again that may still be queued
+// there. Its error is the store's.
 func (di *Dispatcher) redecide(ctx context.Context) error {
 	set, begun, asks := di.Decider.Rules(), 0, true
 	f := router.JobFilter{States: []router.JobState{router.Unroutable}, Since: di.Now().Add(-router.GoneAfter), Limit: redecideBatch}
-	for range redecideMost / redecideBatch {
+	seen := map[int64]int{} // by GitHub
+	for more := true; more; {
 		jobs, err := di.Store.FindJobs(ctx, f)
 		if err != nil {
 			return err
 		}
+		more = len(jobs) == redecideBatch
 		for _, j := range jobs {
+			in := router.InstanceOf(j.ID)
+			if seen[in]++; seen[in] > redecideMost {
+				f.Before = router.FirstID(j.ID)
+				more = f.Before > 0
+				break
+			}
 			if f.Before = j.ID; !mayServe(set, j) {
 				continue
 			}
@@ -99,9 +107,6 @@ func (di *Dispatcher) redecide(ctx context.Context) error {
 				begun++
 				di.Due.Give()
 			}
-		}
-		if len(jobs) < redecideBatch {
-			break
 		}
 	}
 	if begun > 0 {

@@ -163,17 +163,22 @@ func (di *Dispatcher) WatchNomad(ctx context.Context) error {
 	}
 }
 
-// askGitHub asks GitHub about the newest job that is retried while Nomad is silent: nothing else asks
-// GitHub then, so nobody would know that it fails as well.
+// askGitHub asks each GitHub about its newest job that is retried while Nomad is silent: nothing
+// else asks GitHub then, so nobody would know that it fails as well.
 func (di *Dispatcher) askGitHub(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
-	defer cancel()
-	jobs, err := di.Store.FindJobs(ctx, router.JobFilter{States: []router.JobState{router.Retrying}, Limit: 1})
-	if err == nil && len(jobs) > 0 {
-		_, err = di.Intake.Ask(ctx, jobs[0])
-	}
-	if err != nil && ctx.Err() == nil {
-		di.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job still waits, while nomad does not answer", "err", err)
+	f := router.JobFilter{States: []router.JobState{router.Retrying}, Limit: 1}
+	for more := true; more; more = f.Before > 0 {
+		asking, cancel := context.WithTimeout(ctx, router.GitHubTimeout)
+		jobs, err := di.Store.FindJobs(asking, f)
+		f.Before = 0
+		if err == nil && len(jobs) > 0 {
+			f.Before = router.FirstID(jobs[0].ID)
+			_, err = di.Intake.Ask(asking, jobs[0])
+		}
+		if err != nil && asking.Err() == nil {
+			di.Log.Throttled(slog.LevelWarn, "", "github did not say whether a job still waits, while nomad does not answer", "err", err)
+		}
+		cancel()
 	}
 }
 

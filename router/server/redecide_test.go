@@ -3,6 +3,7 @@ package server_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -97,6 +98,34 @@ func TestJobsThatNothingCouldServeAreDecidedAgainWhenTheRulesChange(t *testing.T
 			}
 		})
 	}
+}
+
+// unroutableStore has more unroutable jobs of GitHub 1 than are decided again.
+type unroutableStore struct{ Store }
+
+func (s unroutableStore) FindJobs(ctx context.Context, f router.JobFilter) (jobs []router.Job, err error) {
+	in := router.Instance{Number: 1}
+	if f.Before == 0 {
+		f.Before = in.ID(1_000_000)
+	}
+	if !slices.Equal(f.States, []router.JobState{router.Unroutable}) || f.Before <= in.ID(0) {
+		return s.Store.FindJobs(ctx, f)
+	}
+	for id := f.Before - 1; len(jobs) < f.Limit; id-- {
+		jobs = append(jobs, router.Job{ID: id, Labels: []string{"self-hosted", "mac"}})
+	}
+	return jobs, nil
+}
+
+// However many jobs of one GitHub stay unroutable, those of another are decided again.
+func TestUnroutableJobsOfEachGitHubAreDecidedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, unroutableStore{openStore(t)}, &cluster{}, &hub{}, func(c *server.Config) { c.Rules = parsed(t, faultyRules) })
+		r.deliver(delivery(1, "queued", "self-hosted", "linux"))
+		r.await(1, in(router.Unroutable))
+		r.App.Reload(parsed(t, mendedRules), router.RulesVersion{Origin: "file changed"})
+		r.await(1, in(router.Dispatched))
+	})
 }
 
 func containsEvent(line []router.Event, from router.Source, what string) bool {

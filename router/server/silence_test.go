@@ -2,9 +2,11 @@ package server_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -118,5 +120,34 @@ func testASilentNomadIsAskedForOneRunnerAtATime(t *testing.T) {
 		if err != nil || len(line) > 10 {
 			t.Errorf("job %d has %d events, %v", id, len(line), err)
 		}
+	}
+}
+
+// While Nomad is silent nothing else asks GitHub, so each GitHub is asked about a job.
+func TestEachGitHubIsAskedWhileNomadIsSilent(t *testing.T) {
+	synctest.Test(t, testEachGitHubIsAskedWhileNomadIsSilent)
+}
+func testEachGitHubIsAskedWhileNomadIsSilent(t *testing.T) {
+	var mu sync.Mutex
+	asked := map[int64]bool{} // by GitHub
+	h := &hub{job: func(id int64) (router.Delivery, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		asked[router.InstanceOf(id)] = true
+		return router.Delivery{}, errors.New("502 Bad Gateway")
+	}}
+	n := hanging{&cluster{}, make(chan context.Context, 1000)}
+	r := start(t, openStore(t), n.cluster, h, func(c *server.Config) { c.Nomad, c.Tick = n, 5*time.Second })
+	for number := range int64(3) {
+		for id := int64(1); id <= 2; id++ {
+			r.deliver(delivery(router.Instance{Number: number}.ID(id), "queued", "self-hosted", "linux"))
+		}
+	}
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) != 3 {
+		t.Errorf("of 3 GitHubs these were asked: %v", asked)
 	}
 }

@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -75,6 +76,46 @@ func TestUnroutableJobsAreShownByRepositoryAndLabels(t *testing.T) {
 	}
 	if body := web.PageFor(c, "/", router.Scope{"acme/web"}); strings.Contains(body, "acme/ml") || strings.Contains(body, "/unroutable/retry") || !strings.Contains(body, `/jobs/14"`) {
 		t.Errorf("a viewer of acme/web sees: %s", body)
+	}
+}
+
+// crowded is a database with unroutable jobs, the highest ID first.
+type crowded struct {
+	placeless
+	jobs []router.Job
+}
+
+func (b crowded) FindJobs(_ context.Context, f router.JobFilter) (found []router.Job, err error) {
+	for _, j := range b.jobs {
+		if (f.Before == 0 || j.ID < f.Before) && len(found) < f.Limit {
+			found = append(found, j)
+		}
+	}
+	return found, nil
+}
+
+// All IDs of one GitHub are higher than those of another.
+func TestManyUnroutableJobsHideNoneOfAnotherGitHub(t *testing.T) {
+	s := serve(t, func(c *web.Config) {
+		var jobs []router.Job
+		for i := range int64(1000) {
+			in, at, repo := router.Instance{Number: 2}, t0.Add(-time.Hour), fmt.Sprint("many", i%50)
+			switch {
+			case i == 999:
+				in, at, repo = router.Instance{}, t0.Add(-time.Minute), "first"
+			case i >= 600:
+				in, at, repo = router.Instance{Number: 1}, t0.Add(-2*time.Minute), "second"
+			}
+			jobs = append(jobs, router.Job{
+				ID: in.ID(1000 - i), State: router.Unroutable, ReceivedAt: at, UpdatedAt: at, Labels: []string{"gpu"}, Repo: router.Repo{Owner: "acme", Name: repo, FullName: "acme/" + repo},
+			})
+		}
+		c.App, c.Database, c.Now = mended{&app{}}, crowded{c.Database.(placeless), jobs}, func() time.Time { return t0 }
+	})
+	body := s.get("/", http.StatusOK)
+	first, second := strings.Index(body, `<bdi>acme/first</bdi>: <a href="/jobs/1">1 job</a>`), strings.Index(body, `<bdi>acme/second</bdi>: <a href="/jobs/281474976711056">199 jobs</a>`)
+	if first < 0 || second < first {
+		t.Errorf("the newest groups, of the first and the second GitHub, are at %d and %d: %s", first, second, body)
 	}
 }
 

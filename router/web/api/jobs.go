@@ -51,7 +51,7 @@ type Job struct {
 	CompletedAt  *time.Time      `json:"completed_at"`
 }
 
-// A JobList is a page of jobs, newest first.
+// A JobList is a page of jobs, newest first; of several GitHubs, those of one after the other.
 type JobList struct {
 	Jobs       []Job  `json:"jobs"`
 	NextCursor string `json:"next_cursor"` // cursor of the next page, however many jobs this one has; "": this is the last

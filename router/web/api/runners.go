@@ -44,7 +44,8 @@ func (r Runner) Shown() string {
 	return string(r.State)
 }
 
-// A RunnerList is a page of runners, newest first.
+// A RunnerList is a page of runners, newest job first; of several GitHubs, those of
+// one after the other.
 type RunnerList struct {
 	Runners    []Runner `json:"runners"`
 	NextCursor string   `json:"next_cursor"` // cursor of the next page, however many runners this one has; "": this is the last

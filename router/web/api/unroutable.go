@@ -54,15 +54,25 @@ func (a *API) Unroutable(ctx context.Context) (groups []UnroutableGroup, more bo
 	return groups, more, nil
 }
 
+// unroutable returns the newest unroutable jobs of Unroutable.
 func (a *API) unroutable(ctx context.Context) (jobs []router.Job, more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, ReadTimeout)
 	defer cancel()
-	jobs, err = a.Database.FindJobs(ctx, router.JobFilter{
+	f := router.JobFilter{
 		States: []router.JobState{router.Unroutable}, Within: auth.Who(ctx).Scope, Since: a.config.Now().Add(-router.GoneAfter), Limit: MaxRetried + 1,
-	})
-	if err != nil {
-		return nil, false, err
 	}
+	for other := true; other; other = f.Before > 0 { // each GitHub, as their IDs do not compare
+		found, err := a.Database.FindJobs(ctx, f)
+		if err != nil {
+			return nil, false, err
+		}
+		f.Before = 0
+		if len(found) > 0 {
+			f.Before = router.FirstID(found[0].ID)
+		}
+		jobs = append(jobs, slices.DeleteFunc(found, func(j router.Job) bool { return j.ID < f.Before })...)
+	}
+	slices.SortStableFunc(jobs, func(a, b router.Job) int { return b.ReceivedAt.Compare(a.ReceivedAt) })
 	return jobs[:min(len(jobs), MaxRetried)], len(jobs) > MaxRetried, nil
 }
 
