@@ -200,7 +200,7 @@ func (s *search) conditions(state router.JobState, pattern string) (by []indexed
 	if f.Label != "" {
 		add(fmt.Sprintf("label = lower(substr(?, 1, %d))", labelKey), f.Label)
 		one := &by[len(by)-1]
-		if one.label = true; len(f.Label) > labelKey {
+		if one.label = true; len(f.Label) >= labelKey {
 			one.rest.and("EXISTS (SELECT 1 FROM json_each(labels) WHERE value = ? COLLATE NOCASE)", f.Label)
 		}
 	}

@@ -96,6 +96,7 @@ var queryTests = []test{
 			"until":                           {router.JobFilter{Until: T0.Add(3 * time.Minute)}, "2 1"},
 			"since the future":                {router.JobFilter{Since: T0.Add(time.Hour)}, ""},
 			"a label that is long":            {router.JobFilter{Label: strings.Repeat("L", 64) + "ong"}, "5"},
+			"a label that others begin with":  {router.JobFilter{Label: strings.Repeat("L", 64)}, ""},
 			"the label of a job that is gone": {router.JobFilter{Label: "gone"}, ""},
 			"a scope":                         {router.JobFilter{Within: router.Scope{"beta/app"}}, "12 10 8 6 4 2"},
 			"a wide scope":                    {router.JobFilter{Within: router.Scope{"Acme/*", "beta/APP", "beta/*"}, Before: 10}, "9 8 7 6 5 4 3 2 1"},
