@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/jobspecs"
 	"switchyard/router/nomad"
@@ -109,7 +110,7 @@ func TestWhatAServerStartsWith(t *testing.T) {
 				client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set), API: &api.Config{Address: cluster.URL}})
 				must(t, err)
 				app, log := &recorder{began: time.Now()}, new(bytes.Buffer)
-				return &Book{source: w.source, nomad: client, log: slog.New(slog.NewJSONHandler(log, nil)), keep: st.KeepRules, marks: st}, app, log
+				return &Book{turn: semaphore.NewWeighted(1), source: w.source, nomad: client, log: slog.New(slog.NewJSONHandler(log, nil)), keep: st.KeepRules, marks: st}, app, log
 			}
 			c.good(t, w)
 			r, _, _ := server()

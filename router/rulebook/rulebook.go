@@ -16,16 +16,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/jobspecs"
 	"switchyard/router"
 	"switchyard/rules"
 )
-
-const lockPoll = 50 * time.Millisecond // while a reload is under way
 
 // Nomad checks jobspecs and uses those in force; *nomad.Client implements it.
 type Nomad interface {
@@ -65,7 +64,7 @@ type Book struct {
 
 	judged atomic.Pointer[string] // hash of the content that is or was checked last
 
-	mu          sync.Mutex // of what follows, and held while files are written
+	turn        *semaphore.Weighted // of Apply and refresh; guards what follows, and the files while they are written
 	inForce     content
 	current     string // hash of it
 	refused     string // hash, or error, of what was refused last; "": nothing newer
@@ -74,7 +73,7 @@ type Book struct {
 
 // New returns a Book that has read no files yet.
 func New(c Config) *Book {
-	return &Book{source: source{c.Rules, c.JobspecDir}, nomad: c.Nomad, log: c.Logger, keep: c.Keep, marks: c.Marks}
+	return &Book{source: source{c.Rules, c.JobspecDir}, nomad: c.Nomad, log: c.Logger, keep: c.Keep, marks: c.Marks, turn: semaphore.NewWeighted(1)}
 }
 
 // Bind makes app the one that rules are put in force by, and tells it what was refused at the
@@ -170,12 +169,10 @@ func (b *Book) Jobspecs() []string {
 // force. After a crash the server starts with what is on the disk: each file is the old or the
 // new one, never a mixture.
 func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
-	for !b.mu.TryLock() { // a reload may take a minute, and other drafts wait for this one
-		if !router.Pause(ctx, lockPoll) {
-			return &router.ConflictError{Reason: "the server is reading changed rules at the moment: try again when that is done"}
-		}
+	if b.turn.Acquire(ctx, 1) != nil { // a reload may take a minute, and other drafts wait for this one
+		return &router.ConflictError{Reason: "the server is reading changed rules at the moment: try again when that is done"}
 	}
-	defer b.mu.Unlock()
+	defer b.turn.Release(1)
 	began := time.Now()
 	now, err := b.read()
 	if err != nil {

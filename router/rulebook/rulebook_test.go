@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/jobspecs"
 	"switchyard/router"
@@ -45,7 +46,7 @@ func newRulebook(t *testing.T, path string, files map[string]string) (kept, *inF
 	client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
 	must(t, err)
 	app := new(inForceNow)
-	r := &Book{source: source{rules: filepath.Join(dir, path)}, app: app, nomad: client, keep: st.KeepRules, log: slog.New(slog.DiscardHandler)}
+	r := &Book{turn: semaphore.NewWeighted(1), source: source{rules: filepath.Join(dir, path)}, app: app, nomad: client, keep: st.KeepRules, log: slog.New(slog.DiscardHandler)}
 	must(t, errOf(r.Start(t.Context())))
 	return kept{r, st}, app
 }

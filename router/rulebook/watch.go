@@ -141,8 +141,10 @@ var errJudgeAtMost = fmt.Errorf("loading and testing them takes more than %v", j
 
 // refresh reads the source and puts it in force if it is new and good.
 func (b *Book) refresh(ctx context.Context, origin string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	if b.turn.Acquire(ctx, 1) != nil {
+		return // a newer version has come, or the server stops
+	}
+	defer b.turn.Release(1)
 	began := time.Now()
 	c, err := b.read()
 	key := c.hash

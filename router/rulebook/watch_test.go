@@ -18,6 +18,7 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/semaphore"
 
 	"switchyard/jobspecs"
 	"switchyard/router"
@@ -136,7 +137,7 @@ func inLoop(t *testing.T, f func(t *testing.T, l *loopTest)) {
 			events: make(chan fsnotify.Event), errs: make(chan error), hup: make(chan os.Signal),
 		}
 		write(t, l.path, denyAll("first"))
-		l.Book = &Book{source: source{rules: l.path}, app: &l.recorder, log: slog.New(slog.NewTextHandler(&l.log, nil))}
+		l.Book = &Book{turn: semaphore.NewWeighted(1), source: source{rules: l.path}, app: &l.recorder, log: slog.New(slog.NewTextHandler(&l.log, nil))}
 		client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
 		must(t, err)
 		l.nomad = client
