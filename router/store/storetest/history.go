@@ -81,7 +81,7 @@ INSERT INTO events (at, job_id, source, state, what) SELECT completed_at, id, 'w
 
 // History fills the database file at path, which a store made and closed, with jobs 1 to n of the time from end-over to end, each with its runner.
 // The newest 5,000 have events, those before have none: a page reads one job's, and they are
-// most of a database. Of the newest, 500 have not ended. A million jobs take 1.6 GB and a minute.
+// most of a database. Of the newest, 500 have not ended. A million jobs take 1.6 GB and 80 s of a processor.
 func History(t testing.TB, path string, n int, over time.Duration, end time.Time) {
 	t.Helper()
 	must := func(err error) {
