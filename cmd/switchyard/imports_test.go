@@ -51,7 +51,8 @@ var mayImport = map[string][]string{
 
 // What only tests import: conformance suites import what they test against.
 var testOnly = map[string][]string{
-	"switchyard/router/store/storetest":    {"router", "router/server", "router/store", "router/web", "router/web/api", "rules"},
+	"switchyard/router/store/postgrestest": {},
+	"switchyard/router/store/storetest":    {"router", "router/server", "router/store", "router/store/postgrestest", "router/web", "router/web/api", "rules"},
 	"switchyard/router/nomadsim/nomadtest": {"router", "router/nomadsim"},
 
 	"switchyard/router/githubsim/githubtest": {},

@@ -46,7 +46,7 @@ Exit codes: 0, written; 2, failed.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&db, "db", "switchyard.db", "the server's database `file`")
+	fl.StringVar(&db, "db", "switchyard.db", "the server's `database`: a file, or a URL postgres://…")
 	fl.StringVar(&since, "since", "", "only jobs received since then: a `time` such as 36h, 30d, 2026-11-01 or 2026-11-01T08:00:00Z")
 	fl.StringVar(&output, "output", "", "`file` to write, which only its owner can read (standard output)")
 	return cmd

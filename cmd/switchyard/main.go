@@ -71,7 +71,7 @@ which runner serves each job, and starts that runner on Nomad.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), rulesCommand(), jobsCommand(), runnersCommand(), fleetCommand(), auditCommand(), tokenCommand(), backupCommand(),
+	root.AddCommand(serveCommand(), checkCommand(), testCommand(), explainCommand(), diffCommand(), statusCommand(), rulesCommand(), jobsCommand(), runnersCommand(), fleetCommand(), auditCommand(), tokenCommand(), backupCommand(), dbCommand(),
 		schemaCommand(), demoCommand(), versionCommand())
 	showFlagsInOrder(root)
 

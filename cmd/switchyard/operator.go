@@ -67,7 +67,7 @@ func (o *operator) tokenFlag(fl *pflag.FlagSet) {
 func (o *operator) showFlags(fl *pflag.FlagSet, again string) {
 	fl.BoolVar(&o.watched, "watch", false, again+" when something changes, until interrupted")
 	o.flags(fl)
-	fl.StringVar(&o.db, "db", "", "read this database `file` instead of asking a server")
+	fl.StringVar(&o.db, "db", "", "read this `database` instead of asking a server: a file, or a URL postgres://…")
 }
 
 func (o *operator) check() error { return checkFormat(o.format, "text", "json") }

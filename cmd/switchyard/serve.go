@@ -128,7 +128,7 @@ Listening
   --public-url URL              where runners reach --listen (required)
   --claim-from-node             claims only from the runner's node (no NAT)
 State, logs, and traces (to OTEL_EXPORTER_OTLP_ENDPOINT)
-  --db FILE                     SQLite database (switchyard.db)
+  --db DATABASE                 SQLite file (switchyard.db), or postgres://…
   --check-db                    check all of it for damage before serving
   --keep DURATION               keep ended jobs this long, at least 72h (720h)
   --grace DURATION              time to finish work at a stop (20s)

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -82,7 +81,7 @@ type World struct {
 	Client   *capacity.Client // of that Nomad
 	API      *api.Client      // of that Nomad
 	NomadURL string
-	Database string // path of it
+	Database string // its name
 	Addr     string // where the router listens, from the first Start on; in memory, before
 	Rules    *rules.Set
 	Metrics  *telemetry.Metrics
@@ -110,7 +109,7 @@ func New(t testing.TB, c Config) *World {
 		config: c, deliver: true, Run: c.Cluster.Run,
 	}
 	if w.Database == "" {
-		w.Database = filepath.Join(t.TempDir(), "test.db")
+		w.Database = storetest.Name(t)
 	}
 	if w.Net == nil {
 		w.Net = new(testnet.Net)

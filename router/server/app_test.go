@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -322,7 +321,7 @@ func start(t testing.TB, st Store, nomad *cluster, h *hub, change ...func(*serve
 
 func openStore(t *testing.T) *store.Store {
 	t.Helper()
-	st := storetest.Open(t, filepath.Join(t.TempDir(), "test.db"))
+	st := storetest.Open(t, storetest.Name(t))
 	t.Cleanup(func() {
 		if err := st.Close(); err != nil {
 			t.Error(err)

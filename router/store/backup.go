@@ -12,6 +12,9 @@ import (
 // readable by its owner only. A server may be using the database: the copy is
 // what was committed when Backup began, whole or not there at all.
 func Backup(ctx context.Context, path, to string) (err error) {
+	if IsPostgres(path) {
+		return errors.New("a PostgreSQL database is backed up by its own tools: use pg_dump, or switchyard db copy to copy it to a file")
+	}
 	r, err := OpenReadOnly(ctx, path)
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ ORDER BY q.placed_at > 0, j.received_at, j.id LIMIT 1`
 
 	// A runner that claims is followed like any other, whatever its rule says.
 	claimRunnerSQL = `
-UPDATE runners SET state = ?2, updated_at = ?3, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, ?4, reason), own = 0
+UPDATE runners SET state = ?2, updated_at = ?3, cause = iif(ended_at = 0, '', cause), reason = iif(ended_at = 0, ?4, reason), own = false
 WHERE id = ?1 AND state = 'dispatched'`
 )
 
@@ -195,7 +195,7 @@ const (
 	// A runner that is not registered on Nomad cannot serve another job, as whoever
 	// registers it has only its own job in hand. One that brings its own registration
 	// may have a job once it has a node.
-	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND (own = 0 OR placed_at = 0) AND ` + leftover
+	reusableSQL = `SELECT ` + runnerColumns + ` FROM runners r WHERE id = ? AND nomad_job <> '' AND (NOT own OR placed_at = 0) AND ` + leftover
 )
 
 // Leftovers implements runners.Store.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"switchyard/router"
@@ -56,6 +57,9 @@ UPDATE jobs SET due_at = ?3, failures = 0, updated_at = ?3 WHERE id IN (
 
 // RetryNow implements dispatch.Store.
 func (s *dispatchStore) RetryNow(ctx context.Context, cause router.Cause, limit int, now time.Time) (n int, err error) {
+	if limit < 0 {
+		limit = math.MaxInt
+	}
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
 		n, err := t.exec(retryNowSQL, cause, limit, millis(now))
 		return int(n), err
@@ -70,7 +74,7 @@ const (
 	insertRunnerSQL = `
 INSERT INTO runners (id, job_id, try, state, name, github_id, nomad_job, namespace, region, created_at, updated_at, state_at, fit, own)
 VALUES (?1, ?2, ?3, 'dispatched', ?4, 0, '', '', '', ?5, ?5, ?5, ?6, ?7)
-ON CONFLICT (id) DO UPDATE SET own = max(own, excluded.own) WHERE runners.state = 'dispatched'`
+ON CONFLICT (id) DO UPDATE SET own = runners.own OR excluded.own WHERE runners.state = 'dispatched'`
 
 	// It changes nothing unless the job waits for this try.
 	prepareJobSQL = `UPDATE jobs SET fit = ?2 WHERE id = ?1 AND try = ?3 AND state IN ('queued', 'retrying') AND due_at <= ?4`

@@ -1,6 +1,8 @@
 // Package store owns the router's durable state in SQL: deliveries, jobs,
-// runners and claims, in one SQLite file. Its methods are the Stores of the
-// other packages, which document them.
+// runners and claims, in one SQLite file, or in PostgreSQL. Its methods are the
+// Stores of the other packages, which document them. Statements are written for
+// SQLite; postgresText writes them for PostgreSQL, and its schema has the
+// functions that SQLite has besides.
 //
 // One goroutine writes. It puts the changes that wait at the moment into one
 // transaction, so that many share the cost of one sync to disk and one alone

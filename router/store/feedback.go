@@ -13,7 +13,7 @@ const (
 	// Jobs whose notice is out of date, those that run or ended first.
 	changedNoticesSQL = `
 SELECT ` + jobColumns + `, said_kind, said_id FROM jobs
-JOIN (SELECT job_id, kind AS said_kind, github_id AS said_id, state AS said_state, said FROM feedback WHERE due_at IS NOT NULL AND due_at <= ?1)
+JOIN (SELECT job_id, kind AS said_kind, github_id AS said_id, state AS said_state, said FROM feedback WHERE due_at IS NOT NULL AND due_at <= ?1) AS f
 	ON job_id = id
 WHERE said_state <> state OR said <> reason
 ORDER BY state NOT IN ('running', 'completed'), id LIMIT ?2`
@@ -58,7 +58,7 @@ SELECT cause, what FROM (
 UNION ALL
 	SELECT 'online', j.reason, r.state_at FROM runners r JOIN jobs j ON j.id = r.job_id AND j.try = r.try AND j.state = 'dispatched'
 	WHERE r.job_id = ?1 AND r.ended_at = 0 AND r.state = 'online' AND r.state_at <= ?2
-) ORDER BY since DESC, cause LIMIT 1`
+) AS t ORDER BY since DESC, cause LIMIT 1`
 
 // TroubleOf implements feedback.Store.
 func (s *noticeStore) TroubleOf(ctx context.Context, jobID int64, online time.Time) (cause router.Cause, reason string, err error) {

@@ -146,7 +146,7 @@ UPDATE jobs AS s SET cause = 'running', reason = '` + runsOn + `' || s.runner_na
 WHERE s.state = 'running' AND s.runner_name = (SELECT name FROM runners WHERE id = ?1) AND s.cause = 'running'
 	AND EXISTS (SELECT 1 FROM runners r JOIN jobs j ON j.id = r.job_id WHERE r.id = ?1 AND ` + mayServe + `)`
 
-	claimedOnceSQL = `SELECT 1 FROM runners WHERE id = ? AND own = 0 AND state <> 'dispatched' AND (github_id <> 0 OR target <> '')`
+	claimedOnceSQL = `SELECT 1 FROM runners WHERE id = ? AND NOT own AND state <> 'dispatched' AND (github_id <> 0 OR target <> '')`
 
 	runnerReasonSQL = `UPDATE runners SET cause = '', reason = ?2, updated_at = ?3 WHERE id = ?1`
 
@@ -541,17 +541,21 @@ func (s *runnerStore) SetReason(ctx context.Context, runnerID, reason string, no
 	})
 }
 
-// ?1 is a JSON array of runner IDs, each with that of its job.
+// ?1 is a JSON array of the IDs of runners, each with that of its job.
 const unknownRunnersSQL = `
-SELECT value ->> 0, EXISTS (SELECT 1 FROM jobs WHERE id = value ->> 1) FROM json_each(?1)
-WHERE NOT EXISTS (SELECT 1 FROM runners WHERE id = value ->> 0)`
+SELECT value ->> '$.runner', EXISTS (SELECT 1 FROM jobs WHERE id = CAST(value ->> '$.job' AS BIGINT)) FROM json_each(?1)
+WHERE NOT EXISTS (SELECT 1 FROM runners WHERE id = value ->> '$.runner')`
 
 // UnknownRunners implements runners.Store.
 func (s *runnerStore) UnknownRunners(ctx context.Context, runnerIDs []string) (map[string]bool, error) {
-	ids := make([][2]any, len(runnerIDs))
-	for i, id := range runnerIDs {
-		jobID, _, _ := router.ParseRunnerID(id)
-		ids[i] = [2]any{id, jobID}
+	type id struct {
+		Runner string `json:"runner"`
+		Job    int64  `json:"job"`
+	}
+	ids := make([]id, len(runnerIDs))
+	for i, runnerID := range runnerIDs {
+		jobID, _, _ := router.ParseRunnerID(runnerID)
+		ids[i] = id{runnerID, jobID}
 	}
 	of, err := json.Marshal(ids)
 	if err != nil {
@@ -654,7 +658,7 @@ SELECT DISTINCT target FROM (
 	SELECT id AS of FROM jobs INDEXED BY jobs_state WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running')
 	UNION ALL SELECT id FROM jobs INDEXED BY jobs_completed
 		WHERE state IN ('completed', 'ignored', 'denied', 'unroutable') AND updated_at >= ?1 - 24 * 3600000
-) CROSS JOIN runners ON job_id = of WHERE github_id <> 0 AND target <> '' AND updated_at >= ?1`
+) AS recent CROSS JOIN runners ON job_id = of WHERE github_id <> 0 AND target <> '' AND updated_at >= ?1`
 
 // Targets implements runners.StrayStore.
 func (s *runnerStore) Targets(ctx context.Context, since time.Time) (targets []router.Target, err error) {

@@ -45,7 +45,7 @@ WHERE id = (
 	// place now, or there would be a runner more than the limit for each of those.
 	givePlaceSQL = `
 UPDATE jobs SET limit_key = '' WHERE id = ?1 AND state = 'retrying' AND limit_key <> ''
-	AND (SELECT count(*) FROM jobs p WHERE p.limit_key = jobs.limit_key AND ` + placed + `) > decision ->> '$.limit.running'`
+	AND (SELECT count(*) FROM jobs p WHERE p.limit_key = jobs.limit_key AND ` + placed + `) > CAST(decision ->> '$.limit.running' AS BIGINT)`
 
 	releaseAllSQL = `
 UPDATE jobs SET state = 'queued', limit_key = '', due_at = ?1, updated_at = ?1, cause = 'queued', reason = 'its limit is checked again'

@@ -15,13 +15,13 @@ UPDATE hooks SET heard_at = max(heard_at, ?5) WHERE kind = ?1 AND id = ?2 AND ow
 
 	newHookSQL = `
 INSERT INTO hooks (kind, id, owner, repo, swept, newest, cursor, heard_at, proved)
-SELECT ?1, ?2, ?3, ?4, ?6, 0, '', ?5, 0
+SELECT ?1, ?2, ?3, ?4, ?6, 0, '', ?5, false
 WHERE (SELECT count(*) FROM hooks WHERE NOT proved AND kind = ?1 AND owner = ?3 COLLATE NOCASE AND repo = ?4 COLLATE NOCASE AND id >> 48 = ?2 >> 48) < ?7
 ON CONFLICT (kind, id) DO NOTHING`
 
 	fewerHooksSQL = `
 DELETE FROM hooks WHERE (kind, id) IN (
-	SELECT kind, id FROM hooks WHERE kind <> 'integration' ORDER BY heard_at DESC, kind, id LIMIT -1 OFFSET ?)`
+	SELECT kind, id FROM hooks WHERE kind <> 'integration' ORDER BY heard_at DESC, kind, id LIMIT 1000000 OFFSET ?)`
 )
 
 // RecordHook implements intake.SweepStore.
@@ -90,7 +90,7 @@ func (s *intakeStore) Swept(ctx context.Context, h router.HookSweep, lost []rout
 }
 
 const (
-	arrivedSQL = `DELETE FROM redeliveries WHERE sent_at < ? OR guid IN (SELECT id FROM deliveries)`
+	arrivedSQL = `DELETE FROM redeliveries WHERE sent_at < ? OR guid IN (SELECT r.guid FROM redeliveries r JOIN deliveries d ON d.id = r.guid)`
 
 	// First those of jobs that ended or run: what is queued is not started then
 	// for nothing.
@@ -177,7 +177,7 @@ func (s *intakeStore) Latest(ctx context.Context) (time.Time, error) {
 	return fromMillis(at), nil
 }
 
-const reposSQL = `SELECT host, owner, repo FROM jobs WHERE received_at >= ? GROUP BY host, lower(owner), lower(repo) LIMIT ?`
+const reposSQL = `SELECT host, min(owner), min(repo) FROM jobs WHERE received_at >= ? GROUP BY host, lower(owner), lower(repo) LIMIT ?`
 
 // Repos implements intake.SyncStore.
 func (s *intakeStore) Repos(ctx context.Context, since time.Time, limit int) ([]router.Repo, error) {

@@ -39,8 +39,9 @@ func (r reads) OpenJobs(ctx context.Context, within router.Scope) ([]router.Open
 // openReposSQL reads the jobs that have not ended, and no others.
 const (
 	openReposSQL = `
-SELECT host, owner, repo, sum(state IN ('held', 'queued', 'retrying')), sum(state = 'dispatched' AND cause <> 'starting'), sum(state = 'dispatched' AND cause = 'starting'),
-	sum(state = 'running'), coalesce(min(iif(state = 'running', NULL, received_at)), 0)
+SELECT host, owner, repo, count(*) FILTER (WHERE state IN ('held', 'queued', 'retrying')), count(*) FILTER (WHERE state = 'dispatched' AND cause <> 'starting'),
+	count(*) FILTER (WHERE state = 'dispatched' AND cause = 'starting'), count(*) FILTER (WHERE state = 'running'),
+	coalesce(min(received_at) FILTER (WHERE state <> 'running'), 0)
 FROM jobs INDEXED BY jobs_state WHERE state IN ('held', 'queued', 'retrying', 'dispatched', 'running') AND `
 
 	openReposGroups = ` GROUP BY 1, 2, 3 ORDER BY count(*) DESC, 4 DESC, 1, 2, 3 LIMIT ?`
@@ -68,6 +69,12 @@ func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, er
 
 // Size implements telemetry.Counter.
 func (s *Store) Size() (main, wal int64, err error) {
+	if s.postgres != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), router.StoreTimeout)
+		defer cancel()
+		err = s.read.QueryRowContext(ctx, "SELECT pg_database_size(current_database())").Scan(&main)
+		return main, 0, err
+	}
 	file, err := os.Stat(s.path)
 	if err != nil {
 		return 0, 0, err

@@ -157,7 +157,7 @@ func TestAFileIsOpenOnce(t *testing.T) {
 		if again, err := store.Open(t.Context(), path); err == nil {
 			again.Close()
 			t.Error("it was opened twice")
-		} else if want := "open database " + path + ": another switchyard uses it: stop that first, or name another file"; err.Error() != want {
+		} else if want := "open database " + path + ": another switchyard uses it: stop that first, or name another database"; err.Error() != want {
 			t.Errorf("got error %q, want %q", err, want)
 		}
 		if _, err := s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued")); err != nil {

@@ -13,7 +13,7 @@ const (
 
 	redecideSQL = `
 UPDATE jobs SET state = 'queued', cause = 'queued', reason = ?2, due_at = ?3, updated_at = ?3, failures = 0, cancelled_at = 0,
-	try = try + ` + tryIsTaken + `,
+	try = try + iif(` + tryIsTaken + `, 1, 0),
 	limit_key = iif(state IN ('queued', 'retrying'), limit_key, ''),
 	fit = iif(state IN ('queued', 'retrying'), fit, ''),
 	fallback = iif(state IN ('queued', 'retrying'), fallback, 0),

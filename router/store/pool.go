@@ -11,6 +11,7 @@ import (
 // concurrent use.
 type pool struct {
 	*sql.DB
+	adapt func(query string, args []any) (string, []any) // as the database takes them; nil: as they are
 	mu    sync.Mutex
 	stmts map[string]*sql.Stmt // by SQL text
 }
@@ -42,6 +43,9 @@ func (p *pool) stmt(ctx context.Context, query string) (*sql.Stmt, error) {
 }
 
 func (p *pool) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if p.adapt != nil {
+		query, args = p.adapt(query, args)
+	}
 	s, err := p.stmt(ctx, query)
 	if err != nil {
 		return nil, err
@@ -55,6 +59,9 @@ func (p *pool) query(ctx context.Context, query string, args ...any) (*sql.Rows,
 func (p *pool) querier(ctx context.Context) querier {
 	return func(scan func(*sql.Rows) error, query string, args ...any) error {
 		rows, err := p.query(ctx, query, args...)
+		for try := 0; try < readers && p.adapt != nil && brokenConn(err) && ctx.Err() == nil; try++ { // each of them may have been
+			rows, err = p.query(ctx, query, args...)
+		}
 		if err != nil {
 			return err
 		}

@@ -136,7 +136,7 @@ func union[T, S any](q querier, scan func(*sql.Rows, *T) error, selects, order s
 				if err != nil {
 					return nil, err
 				}
-				of, args = append(of, "SELECT id FROM ("+sql+")"), append(args, with...)
+				of, args = append(of, "SELECT id FROM ("+sql+") AS few"), append(args, with...)
 			}
 			found, err := all(q, scan, selects+` WHERE id IN (`+strings.Join(of, " UNION ALL ")+`) ORDER BY `+order+` LIMIT ?`, append(args, limit)...)
 			if err != nil {
@@ -250,7 +250,7 @@ func (s *search) few(c indexed) (few bool, err error) {
 		return few, nil
 	}
 	n := 0
-	if err := s.q(into(&n), "SELECT count(*) FROM (SELECT 1 FROM "+c.from()+" WHERE "+c.with("")+" LIMIT ?)", append(c.args, fewJobs)...); err != nil {
+	if err := s.q(into(&n), "SELECT count(*) FROM (SELECT 1 FROM "+c.from()+" WHERE "+c.with("")+" LIMIT ?) AS few", append(c.args, fewJobs)...); err != nil {
 		return false, err
 	}
 	if s.sizes == nil {
@@ -413,7 +413,7 @@ func (r reads) SearchRunners(ctx context.Context, f router.RunnerFilter) (runner
 		case router.RunnerLost, router.RunnerStopped:
 			source := runnerSource{"runners INDEXED BY runners_given_up", "state IN ('lost', 'stopped')" + is, false}
 			n := 0
-			if err := q(into(&n), "SELECT count(*) FROM (SELECT 1 FROM "+source.from+" WHERE "+source.where+" LIMIT ?)", fewJobs); err != nil {
+			if err := q(into(&n), "SELECT count(*) FROM (SELECT 1 FROM "+source.from+" WHERE "+source.where+" LIMIT ?) AS few", fewJobs); err != nil {
 				return nil, 0, err
 			}
 			if n == fewJobs && f.Within != nil {
@@ -456,7 +456,7 @@ func (r reads) SearchRunners(ctx context.Context, f router.RunnerFilter) (runner
 		if pattern != "" {
 			sql, with := scoped(pattern)
 			if state.many {
-				table, order = "(SELECT id AS of, owner, repo, host FROM jobs) CROSS JOIN "+table+" ON job_id = of", "of"
+				table, order = "(SELECT id AS of, owner, repo, host FROM jobs) AS j CROSS JOIN "+table+" ON job_id = of", "of"
 				if f.BeforeJob != 0 {
 					where.and("of <= ?", f.BeforeJob)
 				}

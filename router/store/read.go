@@ -86,8 +86,8 @@ func (r reads) Job(ctx context.Context, id int64) (router.Job, error) {
 // have given it job s. Its name alone does not say: another instance, or anyone
 // in a repository of theirs, may have a runner of that name.
 const mayServe = `(s.id >> 48 = j.id >> 48 AND (nullif(r.target, '') ->> '$.enterprise' IS NOT NULL
-	OR coalesce(nullif(r.target, '') ->> '$.owner', j.owner) = s.owner COLLATE NOCASE
-		AND coalesce(nullif(r.target, '') ->> '$.repo', s.repo) = s.repo COLLATE NOCASE))`
+	OR lower(coalesce(nullif(r.target, '') ->> '$.owner', j.owner)) = lower(s.owner)
+		AND lower(coalesce(nullif(r.target, '') ->> '$.repo', s.repo)) = lower(s.repo)))`
 
 const (
 	countsSQL = `SELECT state, count(*) FROM jobs GROUP BY state`

@@ -29,6 +29,13 @@ type Reader struct {
 // fails when the file is missing, is no database of Switchyard, or has another
 // schema than this version's. The caller must call Close.
 func OpenReadOnly(ctx context.Context, path string) (*Reader, error) {
+	if IsPostgres(path) {
+		r, err := openReadOnlyPostgres(ctx, path)
+		if err != nil {
+			return nil, fmt.Errorf("open the database in PostgreSQL: %w", err)
+		}
+		return r, nil
+	}
 	r, err := openReadOnly(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
@@ -87,10 +94,12 @@ func (r *Reader) check(ctx context.Context) error {
 	}
 	_, old, err := schema(ctx, r.db.DB)
 	if old {
-		return errors.New("its schema is of an older version of Switchyard; let this version's serve open it once, or export its jobs with that version")
+		return errOldSchema
 	}
 	return err
 }
+
+var errOldSchema = errors.New("its schema is of an older version of Switchyard; let this version's serve open it once, or export its jobs with that version")
 
 // logged reports whether the file has a log beside it: a process uses it, or
 // the last one did not end well.
@@ -141,7 +150,7 @@ const jobsPage = 500
 // The decision is not taken whole: to decode it takes longer than all the rest. It begins with
 // the outcome, and few have a run.
 const recordedColumns = `id, run_id, attempt, host, owner, repo, private, visibility, fork, name, workflow, branch, sender, labels, url,
-	received_at, coalesce(substr(decision, 13, instr(substr(decision, 13, 20), '"') - 1), ''), iif(instr(decision, '"run":'), decision ->> '$.run', NULL)`
+	received_at, coalesce(substr(decision, 13, instr(substr(decision, 13, 20), '"') - 1), ''), iif(instr(decision, '"run":') > 0, decision ->> '$.run', NULL)`
 
 const recordedSQL = `SELECT ` + recordedColumns + ` FROM jobs WHERE id > ?1 AND received_at >= ?2 ORDER BY id LIMIT ?3`
 

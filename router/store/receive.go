@@ -13,7 +13,7 @@ import (
 
 const (
 	deliverySQL = `
-INSERT INTO deliveries (id, job_id, action, received_at, digest) VALUES (?, ?, ?, ?, nullif(?, x''))
+INSERT INTO deliveries (id, job_id, action, received_at, digest) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (id) DO NOTHING`
 
 	copiesSQL = `SELECT count(*) FROM deliveries WHERE digest = ?`
@@ -52,7 +52,7 @@ WHERE id = ?1 AND queued_at <= ?3
 
 	receiveQueuedSQL = insertJobSQL + `UPDATE
 	SET state = excluded.state, cause = excluded.cause, reason = excluded.reason, due_at = excluded.due_at, updated_at = excluded.updated_at,
-		queued_at = excluded.queued_at, try = jobs.try + ` + tryIsTaken + `
+		queued_at = excluded.queued_at, try = jobs.try + iif(` + tryIsTaken + `, 1, 0)
 	WHERE jobs.state = 'held' AND jobs.limit_key = ''`
 
 	stillQueuedSQL = `UPDATE jobs SET queued_at = ?2 WHERE id = ?1 AND queued_at < ?2`
@@ -84,8 +84,10 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 	now := millis(d.ReceivedAt)
 	if d.ID != "" {
 		copies := 0
+		var digest any // NULL
 		if d.Digest != "" {
-			if err := t.query(into(&copies), copiesSQL, []byte(d.Digest)); err != nil {
+			digest = []byte(d.Digest)
+			if err := t.query(into(&copies), copiesSQL, digest); err != nil {
 				return false, err
 			}
 		}
@@ -93,7 +95,7 @@ func receive(t *tx, d router.Delivery) (changed bool, err error) {
 			_, err := t.exec(arrivedTwiceSQL, d.ID)
 			return false, err
 		}
-		if n, err := t.exec(deliverySQL, d.ID, d.Job.ID, d.Action, now, []byte(d.Digest)); n == 0 || copies > 0 || err != nil {
+		if n, err := t.exec(deliverySQL, d.ID, d.Job.ID, d.Action, now, digest); n == 0 || copies > 0 || err != nil {
 			return false, err
 		}
 	}

@@ -25,7 +25,7 @@ const (
 DELETE FROM rules_versions WHERE id IN (
 	SELECT id FROM (
 		SELECT id, row_number() OVER newest AS n, sum(length(files)) OVER newest AS bytes FROM rules_versions WINDOW newest AS (ORDER BY id DESC)
-	) WHERE n > 1 AND (n > ?1 OR bytes > ?2))`
+	) AS v WHERE n > 1 AND (n > ?1 OR bytes > ?2))`
 
 	listVersionsSQL = `SELECT id, at, hash, who, origin, note, '' FROM rules_versions ORDER BY id DESC LIMIT 200`
 	oneVersionSQL   = `SELECT id, at, hash, who, origin, note, files FROM rules_versions WHERE id = ?1`

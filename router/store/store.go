@@ -35,12 +35,12 @@ const (
 
 var (
 	errClosed = errors.New("the store is closed") // what a Store answers after Close
-	errInUse  = errors.New("another switchyard uses it: stop that first, or name another file")
+	errInUse  = errors.New("another switchyard uses it: stop that first, or name another database")
 )
 
-// A Store is the database in one SQLite file. Its methods are those of its parts,
+// A Store is the database in one SQLite file, or in PostgreSQL. Its methods are those of its parts,
 // which are named for the packages that use them. It is safe for concurrent use by
-// one process; Open refuses the file to a second.
+// one process; Open refuses the database to a second.
 type Store struct {
 	*db
 	intakeStore
@@ -59,7 +59,8 @@ type Store struct {
 	sync     string        // PRAGMA synchronous
 	write    *sql.DB       // one connection, held by the writer
 	read     *pool
-	asked    *Reader // for operators
+	asked    *Reader   // for operators
+	postgres *postgres // nil: the database is a file
 	close    sync.Once
 }
 
@@ -85,7 +86,8 @@ type (
 	noticeStore struct{ *db }
 )
 
-// Open opens the database file at path and brings its schema up to date. A
+// Open opens the database file at path and brings its schema up to date; a path that is
+// the URL of a PostgreSQL database opens that, see IsPostgres, without the options. A
 // missing file is created, readable by its owner only; its directory must
 // exist. It fails, and changes nothing, when the file is not a database, is
 // another program's, was written by a newer version of Switchyard, or is open
@@ -97,6 +99,13 @@ type (
 // Whole. One that turns out to be so later, or is removed, replaced or overwritten,
 // is used no more: all methods then fail with a *router.FixError.
 func Open(ctx context.Context, path string, options ...Option) (*Store, error) {
+	if IsPostgres(path) {
+		s, err := openPostgres(ctx, path)
+		if err != nil {
+			return nil, fmt.Errorf("open the database in PostgreSQL: %w", err)
+		}
+		return s, nil
+	}
 	s, err := open(ctx, path, options...)
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
@@ -129,11 +138,7 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 	if abs, err = filepath.EvalSymlinks(abs); err != nil {
 		return nil, err
 	}
-	d := &db{}
-	s := &Store{
-		db: d, intakeStore: intakeStore{d}, dispatchStore: dispatchStore{db: d}, claimStore: claimStore{d}, runnerStore: runnerStore{d}, noticeStore: noticeStore{d},
-		path: abs, bound: checkClean, patience: lockPatience, sync: "FULL",
-	}
+	s := newStore(abs)
 	defer func() {
 		if err != nil {
 			_ = s.Close()
@@ -197,6 +202,15 @@ func open(ctx context.Context, path string, options ...Option) (_ *Store, err er
 		return nil, errors.Join(explain(err), file.close())
 	}
 	return s, nil
+}
+
+// newStore returns a Store that is not open.
+func newStore(path string) *Store {
+	d := &db{}
+	return &Store{
+		db: d, intakeStore: intakeStore{d}, dispatchStore: dispatchStore{db: d}, claimStore: claimStore{d}, runnerStore: runnerStore{d}, noticeStore: noticeStore{d},
+		path: path, bound: checkClean, patience: lockPatience, sync: "FULL",
+	}
 }
 
 // openReaders opens connections that only read.
@@ -345,12 +359,17 @@ func schema(ctx context.Context, db *sql.DB) (p *goose.Provider, old bool, err e
 	if err != nil {
 		return nil, false, err
 	}
+	return versions(ctx, p)
+}
+
+// versions reports whether a schema is older than this version's, and refuses a newer one.
+func versions(ctx context.Context, p *goose.Provider) (_ *goose.Provider, old bool, err error) {
 	has, knows, err := p.GetVersions(ctx)
 	if err != nil {
 		return nil, false, fmt.Errorf("read its schema version: %w", err)
 	}
 	if has > knows {
-		return nil, false, fmt.Errorf("it was written by a newer version of Switchyard (schema %d, this version knows %d); run that version, or name another file", has, knows)
+		return nil, false, fmt.Errorf("it was written by a newer version of Switchyard (schema %d, this version knows %d); run that version, or name another database", has, knows)
 	}
 	return p, has < knows, nil
 }

@@ -11,7 +11,8 @@ import (
 
 const timelineSQL = `
 SELECT at, coalesce(job_id, 0), coalesce(runner_id, ''), source, state, what FROM events
-WHERE job_id = ?1 OR runner_id IN (SELECT id FROM runners WHERE job_id = ?1)
+WHERE id IN (SELECT id FROM events WHERE job_id = ?1
+	UNION ALL SELECT e.id FROM runners r JOIN events e ON e.runner_id = r.id WHERE r.job_id = ?1)
 ORDER BY id`
 
 // Timeline implements server.Store.

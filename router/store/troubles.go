@@ -79,7 +79,7 @@ func (r reads) Troubles(ctx context.Context, within router.Scope, online, since 
 // The repositories with places under a limit that jobs wait for. The conditions are those of
 // the index jobs_limit.
 const limitHoldersSQL = `
-SELECT limit_key, host, owner, repo, sum(state <> 'held'), sum(state = 'held'), sum(sum(state <> 'held')) OVER (PARTITION BY limit_key) FROM jobs
+SELECT limit_key, host, owner, repo, count(*) FILTER (WHERE state <> 'held'), count(*) FILTER (WHERE state = 'held'), sum(count(*) FILTER (WHERE state <> 'held')) OVER (PARTITION BY limit_key) FROM jobs
 WHERE ` + limited + ` AND limit_key IN (SELECT limit_key FROM jobs WHERE ` + limited + ` AND state = 'held')
 GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 6 DESC LIMIT 100`
 
@@ -110,6 +110,8 @@ func (s *Store) Disk() (d router.Disk, err error) {
 		return router.Disk{Path: s.path}, err
 	}
 	d = router.Disk{Path: s.path, Used: main + wal}
-	d.Free, d.Total, err = diskSpace(filepath.Dir(s.path))
+	if s.postgres == nil { // else its disk is another machine's
+		d.Free, d.Total, err = diskSpace(filepath.Dir(s.path))
+	}
 	return d, err
 }

@@ -19,7 +19,7 @@ import (
 const (
 	dueSQL = `
 SELECT ` + jobColumns + ` FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying') AND due_at <= ?1
-	AND id NOT IN (SELECT value FROM json_each(?2))
+	AND id NOT IN (SELECT CAST(value AS BIGINT) FROM json_each(?2))
 ORDER BY due_at, id LIMIT ?3`
 
 	dueNextSQL = `
@@ -29,14 +29,14 @@ ORDER BY due_at LIMIT 1`
 	// The one at an offset, in their order.
 	dueAfterSQL = `
 SELECT due_at FROM jobs INDEXED BY jobs_due WHERE state IN ('queued', 'retrying')
-	AND id NOT IN (SELECT value FROM json_each(?1))
+	AND id NOT IN (SELECT CAST(value AS BIGINT) FROM json_each(?1))
 ORDER BY due_at, id LIMIT 1 OFFSET ?2`
 
 	// Each step finds the next owner that has a job: SQLite skips the jobs of one.
 	dueOwnersSQL = `
 WITH RECURSIVE turn (id, host, owner) AS (
 	SELECT * FROM (SELECT id, host, owner FROM jobs INDEXED BY jobs_turn
-		WHERE state IN ('queued', 'retrying') AND (host, owner) > (?1, ?2) ORDER BY host, owner LIMIT 1)
+		WHERE state IN ('queued', 'retrying') AND (host, owner) > (?1, ?2) ORDER BY host, owner LIMIT 1) AS first
 	UNION ALL
 	SELECT j.id, j.host, j.owner FROM turn t CROSS JOIN jobs j ON j.id = coalesce(
 		(SELECT n.id FROM jobs n INDEXED BY jobs_turn
@@ -49,7 +49,7 @@ SELECT host, owner FROM turn LIMIT ?3`
 	dueReposSQL = `
 WITH RECURSIVE turn (id, repo, due_at) AS (
 	SELECT * FROM (SELECT id, repo, due_at FROM jobs INDEXED BY jobs_turn
-		WHERE state IN ('queued', 'retrying') AND host = ?1 AND owner = ?2 AND repo > ?3 ORDER BY repo, due_at, id LIMIT 1)
+		WHERE state IN ('queued', 'retrying') AND host = ?1 AND owner = ?2 AND repo > ?3 ORDER BY repo, due_at, id LIMIT 1) AS first
 	UNION ALL
 	SELECT j.id, j.repo, j.due_at FROM turn t CROSS JOIN jobs j ON j.id = (SELECT n.id FROM jobs n INDEXED BY jobs_turn
 		WHERE n.state IN ('queued', 'retrying') AND n.host = ?1 AND n.owner = ?2 AND n.repo > t.repo ORDER BY n.repo, n.due_at, n.id LIMIT 1))
@@ -57,9 +57,9 @@ SELECT repo, due_at FROM turn LIMIT ?4`
 
 	// As many of each of some repositories, which are a JSON array.
 	dueOfReposSQL = `
-SELECT ` + jobColumns + ` FROM (SELECT value AS of FROM json_each(?3)) CROSS JOIN jobs ON id IN (SELECT n.id FROM jobs n INDEXED BY jobs_turn
+SELECT ` + jobColumns + ` FROM (SELECT value AS of FROM json_each(?3)) AS repos CROSS JOIN jobs ON id IN (SELECT n.id FROM jobs n INDEXED BY jobs_turn
 	WHERE n.state IN ('queued', 'retrying') AND n.host = ?1 AND n.owner = ?2 AND n.repo = of AND n.due_at <= ?4
-		AND n.id NOT IN (SELECT value FROM json_each(?6))
+		AND n.id NOT IN (SELECT CAST(value AS BIGINT) FROM json_each(?6))
 	ORDER BY n.due_at, n.id LIMIT ?5)`
 
 	// So many repositories of an owner are read to find one that has a due job: most have.

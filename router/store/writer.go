@@ -25,17 +25,22 @@ const gathering = 500 * time.Microsecond
 
 // A writer makes all changes, in one goroutine on one connection.
 type writer struct {
-	conn    *sql.Conn
-	stmts   map[string]*sql.Stmt // by SQL text; used by the goroutine only
-	ops     chan *op
-	file    *watched // used by the goroutine only
-	fault   fault
-	wrote   bool               // the last transaction did; used by the goroutine only
-	fine    atomic.Int64       // when one that wrote was last committed, in Unix milliseconds; 0: one has failed since, or there was none
-	source  router.Source      // in the table of that name; "" when not known; used by the goroutine only
-	ran     func(query string) // called after each statement of a change; nil but in a test; used by the goroutine only
-	closing chan struct{}      // closed by stop
-	stopped chan struct{}      // closed when the goroutine has ended
+	db       *sql.DB
+	conn     *sql.Conn                                      // nil: it was lost
+	backend  string                                         // that of the last connection, in PostgreSQL
+	postgres *postgres                                      // nil: the database is a file
+	adapt    func(query string, args []any) (string, []any) // as the database takes them; nil: as they are
+	id       string                                         // of the transaction in hand, in PostgreSQL
+	stmts    map[string]*sql.Stmt                           // by SQL text; used by the goroutine only
+	ops      chan *op
+	file     *watched // used by the goroutine only
+	fault    fault
+	wrote    bool               // the last transaction did; used by the goroutine only
+	fine     atomic.Int64       // when one that wrote was last committed, in Unix milliseconds; 0: one has failed since, or there was none
+	source   router.Source      // in the table of that name; "" when not known; used by the goroutine only
+	ran      func(query string) // called after each statement of a change; nil but in a test; used by the goroutine only
+	closing  chan struct{}      // closed by stop
+	stopped  chan struct{}      // closed when the goroutine has ended
 }
 
 // An op is one change that a caller waits for.
@@ -56,31 +61,41 @@ const (
 
 // startWriter takes db's connection and starts the goroutine; stop ends it.
 func startWriter(ctx context.Context, db *sql.DB, file *watched) (*writer, error) {
-	conn, err := db.Conn(ctx)
-	if err != nil {
+	w := newWriter(db, file)
+	if err := w.connect(ctx); err != nil {
 		return nil, err
 	}
-	w := &writer{
-		conn:    conn,
+	go w.run()
+	return w, nil
+}
+
+func newWriter(db *sql.DB, file *watched) *writer {
+	return &writer{
+		db:      db,
 		stmts:   map[string]*sql.Stmt{},
 		file:    file,
 		ops:     make(chan *op, maxBatch),
 		closing: make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	go w.run()
-	return w, nil
 }
 
 // stop ends the goroutine after the batch in hand and gives the connection back.
 func (w *writer) stop() error {
 	close(w.closing)
 	<-w.stopped
+	if w.postgres != nil { // it need not be there to be left
+		w.disconnect()
+		return nil
+	}
 	var errs []error
 	for _, s := range w.stmts {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, w.conn.Close())...)
+	if w.conn != nil {
+		errs = append(errs, w.conn.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // change makes one change, of which from is the source in timelines, and returns
@@ -134,6 +149,9 @@ func (w *writer) run() {
 			w.watch()
 			w.commit(batch)
 			clear(batch)
+			if w.file == nil {
+				continue
+			}
 			if w.file.busy = len(w.ops) > 0; !w.file.busy {
 				w.file.rest()
 			}
@@ -143,7 +161,7 @@ func (w *writer) run() {
 
 // watch looks at whether the file is still the one that was opened.
 func (w *writer) watch() {
-	if w.fault.err() != nil {
+	if w.file == nil || w.fault.err() != nil {
 		return
 	}
 	if e := w.file.changed(); e != nil {
@@ -168,7 +186,11 @@ func (w *writer) gather(batch []*op) []*op {
 // fails spoils no other. If the transaction itself fails, all of them fail: what they saw
 // of each other never came to be.
 func (w *writer) commit(batch []*op) {
-	err := w.fault.note(w.transaction(batch))
+	note := w.fault.note
+	if w.postgres != nil {
+		note = w.postgres.fault
+	}
+	err := note(w.transaction(batch))
 	switch {
 	case err != nil:
 		w.fine.Store(0)
@@ -179,7 +201,7 @@ func (w *writer) commit(batch []*op) {
 		if o.state.Load() == opAbandoned {
 			continue
 		}
-		if o.err = w.fault.note(o.err); err != nil {
+		if o.err = note(o.err); err != nil {
 			o.err = err
 		}
 		close(o.done)
@@ -205,13 +227,17 @@ var errSpoilt = errors.New("a change of the batch failed")
 // each page that a savepoint changes.
 func (w *writer) try(batch []*op, apart bool) (err error) {
 	t := &tx{w: w}
-	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+	if err := w.begin(t); err != nil {
 		return w.failed(batch, fmt.Errorf("begin: %w", err))
 	}
 	defer func() {
 		if err != nil {
 			// Fails when SQLite has rolled back by itself, which is as good.
-			_, _ = t.exec("ROLLBACK")
+			if w.conn != nil {
+				if _, err := t.exec("ROLLBACK"); err != nil && w.postgres != nil {
+					w.disconnect()
+				}
+			}
 			w.source = ""
 			err = w.failed(batch, err)
 		}
@@ -230,7 +256,7 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 			continue
 		}
 		if o.from != w.source {
-			if _, err := t.exec("UPDATE source SET name = ?", o.from); err != nil {
+			if err := w.setSource(t, o.from); err != nil {
 				return fmt.Errorf("set the source: %w", err)
 			}
 			w.source = o.from
@@ -257,10 +283,49 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 			}
 		}
 	}
-	if _, err := t.exec("COMMIT"); err != nil {
+	return w.end(t)
+}
+
+// begin begins a transaction.
+func (w *writer) begin(t *tx) error {
+	if w.postgres == nil {
+		_, err := t.exec("BEGIN IMMEDIATE")
+		return err
+	}
+	w.source, w.id = "", ""
+	for try := 0; ; try++ {
+		err := w.reconnect()
+		if err == nil {
+			_, err = t.exec("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")
+		}
+		if err == nil || try == 2 || !brokenConn(err) {
+			return err
+		}
+		w.disconnect() // it was cut off while nothing was being written, as the pool's others may have been
+	}
+}
+
+// setSource says who makes the changes that follow.
+func (w *writer) setSource(t *tx, from router.Source) error {
+	if w.postgres == nil {
+		_, err := t.exec("UPDATE source SET name = ?", from)
+		return err
+	}
+	return t.query(into(new(any), new(any), &w.id),
+		"SELECT pg_advisory_xact_lock(CAST(?1 AS int), hashtext(current_schema()))::text, set_config('switchyard.source', ?2, true), pg_current_xact_id()::text", changesLock, from)
+}
+
+// end commits a transaction.
+func (w *writer) end(t *tx) error {
+	_, err := t.exec("COMMIT")
+	switch {
+	case err == nil:
+		return nil
+	case w.postgres == nil || w.id == "":
 		return fmt.Errorf("commit: %w", err)
 	}
-	return nil
+	w.disconnect()
+	return w.became(w.id, err)
 }
 
 // failed marks the ops that were not begun as begun, so that they are answered with
@@ -279,29 +344,45 @@ type tx struct {
 	wrote bool // the change in hand may have
 }
 
-func (t *tx) stmt(query string) (*sql.Stmt, error) {
-	if s, ok := t.w.stmts[query]; ok {
-		return s, nil
+// bounded returns a context for a statement. SQLite's ends with it; PostgreSQL's may be on
+// the other side of a network that swallows it.
+func (t *tx) bounded() (context.Context, context.CancelFunc) {
+	if t.w.postgres == nil {
+		return context.Background(), func() {}
 	}
-	s, err := t.w.conn.PrepareContext(context.Background(), query)
+	return context.WithTimeout(context.Background(), changeTimeout)
+}
+
+// stmt returns the statement of a query, and the arguments as that takes them.
+func (t *tx) stmt(ctx context.Context, query string, args []any) (*sql.Stmt, []any, error) {
+	if t.w.adapt != nil {
+		query, args = t.w.adapt(query, args)
+	}
+	if s, ok := t.w.stmts[query]; ok {
+		return s, args, nil
+	}
+	s, err := t.w.conn.PrepareContext(ctx, query)
 	if err != nil {
-		return nil, err
+		t.wrote = true // PostgreSQL has aborted the transaction
+		return nil, nil, err
 	}
 	t.w.stmts[query] = s
-	return s, nil
+	return s, args, nil
 }
 
 // exec runs a statement, which must be a constant, and returns how many rows it changed.
 func (t *tx) exec(query string, args ...any) (changed int64, err error) {
-	s, err := t.stmt(query)
+	ctx, cancel := t.bounded()
+	defer cancel()
+	s, args, err := t.stmt(ctx, query, args)
 	if err != nil {
 		return 0, err
 	}
-	res, err := s.ExecContext(context.Background(), args...)
+	res, err := s.ExecContext(ctx, args...)
 	if err == nil {
 		changed, err = res.RowsAffected()
 	}
-	t.wrote = t.wrote || changed > 0 || err != nil // SQLite may have rolled back
+	t.wrote = t.wrote || changed > 0 || err != nil // the database may have rolled back
 	if err == nil && t.w.ran != nil {
 		t.w.ran(query)
 	}
@@ -340,19 +421,21 @@ func (t *tx) runnerOf(id, query string, args ...any) (r router.Runner, err error
 
 // query calls scan for each row of a statement, which must be a constant.
 func (t *tx) query(scan func(*sql.Rows) error, query string, args ...any) error {
-	s, err := t.stmt(query)
+	ctx, cancel := t.bounded()
+	defer cancel()
+	s, args, err := t.stmt(ctx, query, args)
 	if err != nil {
 		return err
 	}
 	changes := !strings.HasPrefix(strings.TrimSpace(query), "SELECT") // the rows that it returns
-	rows, err := s.QueryContext(context.Background(), args...)
+	rows, err := s.QueryContext(ctx, args...)
 	if err == nil {
 		err = each(rows, func(row *sql.Rows) error {
 			t.wrote = t.wrote || changes
 			return scan(row)
 		})
 	}
-	t.wrote = t.wrote || err != nil // SQLite may have rolled back
+	t.wrote = t.wrote || err != nil // the database may have rolled back
 	if t.w.ran != nil && err == nil {
 		t.w.ran(query)
 	}

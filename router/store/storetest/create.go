@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"switchyard/router/store"
+	"switchyard/router/store/postgrestest"
 )
 
 // Create puts a new SQLite database at path, as store.Open makes it of a missing
@@ -24,11 +25,21 @@ func Create(t testing.TB, path string) {
 	}
 }
 
-// Open opens the SQLite database at path, a new one if there is none, and does not wait
-// for the disk. Who opens it closes it.
+// Name returns the name of a new, empty database for a test of more than the store: that of a
+// SQLite file, or the URL of a PostgreSQL database if SWITCHYARD_TEST_DB is postgres.
+func Name(t testing.TB) string {
+	t.Helper()
+	if os.Getenv("SWITCHYARD_TEST_DB") == "postgres" {
+		return postgrestest.URL(t)
+	}
+	return filepath.Join(t.TempDir(), "test.db")
+}
+
+// Open opens the database with this name, a new one if the file is missing, and does not
+// wait for the disk. Who opens it closes it.
 func Open(t testing.TB, path string) *store.Store {
 	t.Helper()
-	if _, err := os.Stat(path); err != nil {
+	if _, err := os.Stat(path); err != nil && !store.IsPostgres(path) {
 		Create(t, path)
 	}
 	s, err := store.Open(t.Context(), path, store.Unsynced)

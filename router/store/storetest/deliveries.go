@@ -25,7 +25,9 @@ var deliveryTests = []test{
 		want := d.Job
 		want.State, want.Cause, want.Reason, want.Try = router.Queued, router.CauseQueued, f.job(1).Reason, 1
 		want.DueAt, want.ReceivedAt, want.UpdatedAt = T0, T0, T0
-		wantDiff(t, f.wantState(1, router.Queued), want)
+		got := f.wantState(1, router.Queued)
+		got.Name = strings.ReplaceAll(got.Name, "\ufffd", "\x00") // which PostgreSQL does not keep
+		wantDiff(t, got, want)
 	}},
 	{"a job that waits for an approval is held until it is queued", func(t *testing.T, f *fixture) {
 		f.receive(NewDelivery(1, "waiting", "waiting"))

@@ -1,0 +1,44 @@
+package store
+
+import (
+	"strings"
+	"testing"
+
+	"switchyard/router"
+	"switchyard/router/store/postgrestest"
+)
+
+// The database ends the connection after a change was made and before it is committed.
+func TestAChangeThatIsNotCommittedFailsAndTheNextOneDoesNot(t *testing.T) {
+	s, err := Open(t.Context(), postgrestest.URL(t))
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	err = s.writer.change(t.Context(), router.SourceRouter, func(tx *tx) error {
+		_, err := tx.exec(setMarkSQL, "a", "1")
+		postgrestest.Exec(t, "SELECT pg_terminate_backend("+strings.Fields(s.writer.backend)[0]+")")
+		return err
+	})
+	if err == nil {
+		t.Error("a change whose transaction was ended is said to be made")
+	}
+	must(t, s.SetMark(t.Context(), "b", "2"))
+	for name, want := range map[string]string{"a": "", "b": "2"} {
+		if got, err := s.Mark(t.Context(), name); got != want || err != nil {
+			t.Errorf("mark %s = %q, %v, want %q", name, got, err, want)
+		}
+	}
+}
+
+func TestStatementsAsPostgreSQLTakesThem(t *testing.T) {
+	for query, want := range map[string]string{
+		"SELECT a FROM jobs INDEXED BY jobs_due WHERE b = ? AND c = ?5 AND d = ?":      "SELECT a FROM jobs WHERE b = $1::bigint AND c = $5 AND d = $6::boolean",
+		"WHERE owner = ? COLLATE NOCASE AND +host = ? COLLATE NOCASE":                  `WHERE lower(owner) = lower($1::bigint) AND lower(host) = lower($2::text COLLATE "C")`,
+		"SELECT max(a), max(b, min(c, 2)), min(max(a, (b)), 3) FROM t":                 "SELECT max(a), greatest(b, least(c, 2)), least(greatest(a, (b)), 3) FROM t",
+		"j.decision ->> '$.rule', u ->> '$.away', d ->> '$.limit.running'":             "rule_of(j.decision), u::json ->> 'away', d::json #>> '{limit,running}'",
+		"SELECT coalesce(min(+id), 0) FROM (a) CROSS JOIN b ON (c) WHERE +cause = 'x'": "SELECT coalesce(min(+id), 0) FROM (a) JOIN b ON (c) WHERE cause = 'x'",
+	} {
+		if got := postgresText(query, []any{int64(1), "x", []byte{1}, router.Queued, nil, true}); got != want {
+			t.Errorf("%s\nbecame %s\nwant   %s", query, got, want)
+		}
+	}
+}

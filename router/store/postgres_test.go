@@ -1,0 +1,112 @@
+package store_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/router/store/postgrestest"
+	"switchyard/router/store/storetest"
+)
+
+func TestPostgreSQLIsAStore(t *testing.T) {
+	postgrestest.URL(t) // skips
+	storetest.Run(t, func(t testing.TB) storetest.Store {
+		s, err := store.Open(t.Context(), postgrestest.URL(t))
+		must(t, err)
+		t.Cleanup(func() { must(t, s.Close()) })
+		return s
+	})
+}
+
+func openPostgres(t *testing.T, url string) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), url)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+// received reports whether a job is in the database, asked by a connection of its own.
+func received(t *testing.T, s *store.Store, id int64) bool {
+	t.Helper()
+	_, err := s.Job(t.Context(), id)
+	if err != nil && !errors.Is(err, router.ErrNotFound) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func TestAConnectionThatIsCutLosesAndDoublesNothing(t *testing.T) {
+	proxy := postgrestest.NewProxy(t, postgrestest.URL(t))
+	s := openPostgres(t, proxy.URL)
+	queue := func(id int64) error {
+		return errOf(s.Receive(t.Context(), storetest.NewDelivery(id, "queued", "queued")))
+	}
+	must(t, queue(1))
+	proxy.Cut() // while nothing is being written
+	must(t, queue(2))
+	proxy.CutNextCommit() // what became of it is found out
+	must(t, queue(3))
+	for id := int64(1); id <= 3; id++ {
+		if !received(t, s, id) {
+			t.Errorf("job %d is not in the database, though its delivery was taken", id)
+		}
+		if line, err := s.Timeline(t.Context(), id); err != nil || len(line) != 1 {
+			t.Errorf("job %d has the timeline %v, %v, want one event", id, line, err)
+		}
+	}
+
+	proxy.Refuse(true)
+	if err := queue(4); err == nil {
+		t.Error("a delivery was taken while the database is away")
+	}
+	if err := s.Writable(t.Context()); err == nil {
+		t.Error("the database can be written while it is away")
+	}
+	proxy.Refuse(false)
+	if received(t, s, 4) {
+		t.Error("a delivery that was refused is in the database")
+	}
+	must(t, queue(4)) // at once
+	must(t, s.Writable(t.Context()))
+}
+
+func TestPostgreSQLIsUsedByOneServer(t *testing.T) {
+	url := postgrestest.URL(t)
+	s := openPostgres(t, url)
+	if _, err := store.Open(t.Context(), url); err == nil || !strings.Contains(err.Error(), "another switchyard uses it") {
+		t.Errorf("a second server: %v", err)
+	}
+	must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued"))))
+}
+
+// A NUL is in no text of PostgreSQL's, and a stranger may send one anywhere.
+func TestANULLosesNoDelivery(t *testing.T) {
+	s := openPostgres(t, postgrestest.URL(t))
+	d := storetest.NewDelivery(1, "queued", "queued")
+	d.Job.Name, d.Job.Labels = "a\x00b", []string{"\x00\x00", `c:\u0000`, "x\\\x00"}
+	must(t, errOf(s.Receive(t.Context(), d)))
+	j, err := s.Job(t.Context(), 1)
+	must(t, err)
+	want := []string{"\ufffd\ufffd", `c:\u0000`, "x\\\ufffd"}
+	if j.Name != "a\ufffdb" || !slices.Equal(j.Labels, want) {
+		t.Errorf("name %q, labels %q, want %q", j.Name, j.Labels, want)
+	}
+}
+
+// An error names the database, and no secret.
+func TestAnErrorOfPostgreSQLHasNoPassword(t *testing.T) {
+	postgrestest.URL(t)
+	for _, url := range []string{
+		"postgres://u:s3cret@127.0.0.1:1/db", "postgres://u:s3cret@127.0.0.1:x/db", "postgres://u:s3cret@127.0.0.1/db?sslmode=no", "postgres://u:s3cret@/db?host=/missing",
+	} {
+		_, err := store.Open(t.Context(), url)
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+// Package postgrestest owns the PostgreSQL that tests run against.
+package postgrestest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// cluster is the one of this test process.
+var cluster struct {
+	once sync.Once
+	url  *url.URL // of a database that superusers may use
+	err  error
+	made atomic.Int64 // schemas
+	hold io.Closer    // the cluster's standard input: not closed before this process ends
+}
+
+// URL returns the URL of a new, empty schema, which is dropped when the test ends: in
+// the cluster that SWITCHYARD_POSTGRES names (of a superuser), or else in one that is
+// started from the PostgreSQL that is installed, once for the whole test process. Without
+// either the test is skipped, or fails if CI is set. Safe for concurrent use.
+func URL(t testing.TB) string {
+	t.Helper()
+	cluster.once.Do(func() { cluster.url, cluster.err = find() })
+	switch {
+	case cluster.err != nil:
+		t.Fatalf("start PostgreSQL: %v", cluster.err)
+	case cluster.url == nil && os.Getenv("CI") != "":
+		t.Fatal("there is no PostgreSQL: install it, or set SWITCHYARD_POSTGRES to the URL of a cluster")
+	case cluster.url == nil:
+		t.Skip("there is no PostgreSQL: install it, or set SWITCHYARD_POSTGRES to the URL of a cluster")
+	}
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), cluster.made.Add(1))
+	Exec(t, "CREATE SCHEMA "+name) // a database of its own would take ten times as long
+	t.Cleanup(func() { Exec(t, "DROP SCHEMA "+name+" CASCADE") })
+	u := *cluster.url
+	q := u.Query()
+	q.Set("search_path", name)
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// Exec runs a statement as a superuser.
+func Exec(t testing.TB, statement string) {
+	t.Helper()
+	ctx := context.Background() // also after the test
+	conn, err := pgx.Connect(ctx, cluster.url.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.Exec(ctx, statement); err != nil {
+		t.Fatalf("%s: %v", statement, err)
+	}
+}
+
+// find returns the URL of a cluster; nil: there is none.
+func find() (*url.URL, error) {
+	if u := os.Getenv("SWITCHYARD_POSTGRES"); u != "" {
+		return url.Parse(u)
+	}
+	bin := binaries()
+	if bin == "" {
+		return nil, nil
+	}
+	return start(bin)
+}
+
+// binaries returns the folder of the newest PostgreSQL that is installed: on PATH, or where
+// Debian has them; "" when there is none.
+func binaries() string {
+	if path, err := exec.LookPath("initdb"); err == nil {
+		return filepath.Dir(path)
+	}
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
+	slices.SortFunc(found, func(a, b string) int { return version(a) - version(b) })
+	if len(found) == 0 {
+		return ""
+	}
+	return filepath.Dir(found[len(found)-1])
+}
+
+func version(path string) int {
+	n, _ := strconv.Atoi(strings.Split(path, "/")[4])
+	return n
+}
+
+// watch runs a cluster until its standard input ends, as it does when this process ends,
+// however that comes. Its durability is of no use here and costs seconds.
+const watch = `
+trap 'kill -QUIT $server; wait $server; rm -rf "$1"' EXIT
+"$0/initdb" -D "$1/data" -U postgres -A trust --no-sync --no-instructions >"$1/log" 2>&1 || exit 1
+"$0/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=500 >>"$1/log" 2>&1 &
+server=$!
+until grep -q 'ready to accept connections' "$1/log"; do kill -0 $server || exit 1; sleep 0.1; done
+echo ready
+cat >/dev/null
+`
+
+// start starts a cluster on a socket in a temporary folder.
+func start(bin string) (*url.URL, error) {
+	dir, err := os.MkdirTemp("", "postgrestest-") // short: the path of a socket has 107 bytes at most
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("sh", "-c", watch, bin, dir)
+	if err := unprivileged(cmd, dir); err != nil {
+		return nil, err
+	}
+	if cluster.hold, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	if _, err := fmt.Fscanln(out, new(string)); err != nil {
+		log, _ := os.ReadFile(filepath.Join(dir, "log"))
+		return nil, fmt.Errorf("%w; its log:\n%s", err, log)
+	}
+	return &url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}, nil
+}

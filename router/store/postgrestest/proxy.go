@@ -1,0 +1,136 @@
+package postgrestest
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// A Proxy stands between a Switchyard and its database, and fails as networks do. It is safe
+// for concurrent use.
+type Proxy struct {
+	URL string // of the database, by the proxy
+
+	t      testing.TB
+	listen net.Listener
+	server string // its socket
+
+	mu      sync.Mutex
+	refuses bool
+	deaf    bool // the next answer that says COMMIT is not passed on
+	conns   map[net.Conn]bool
+}
+
+// NewProxy returns a proxy for the database with a URL of URL's. It ends with the test.
+func NewProxy(t testing.TB, database string) *Proxy {
+	t.Helper()
+	u, err := url.Parse(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{t: t, server: filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432"), conns: map[net.Conn]bool{}}
+	if p.listen, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	host, port, _ := net.SplitHostPort(p.listen.Addr().String())
+	q := u.Query()
+	q.Set("host", host)
+	q.Set("port", port)
+	q.Set("sslmode", "disable")
+	u.RawQuery = q.Encode()
+	p.URL = u.String()
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := p.listen.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() { p.serve(c) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = p.listen.Close()
+		p.Cut()
+		running.Wait()
+	})
+	return p
+}
+
+// Cut closes all connections.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		_ = c.Close()
+	}
+}
+
+// Refuse sets whether new connections are closed at once. It cuts those that there are.
+func (p *Proxy) Refuse(refuse bool) {
+	p.mu.Lock()
+	p.refuses = refuse
+	p.mu.Unlock()
+	if refuse {
+		p.Cut()
+	}
+}
+
+// CutNextCommit has the proxy cut a connection when the database has committed its next
+// transaction, before the answer is passed on.
+func (p *Proxy) CutNextCommit() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.deaf = true
+}
+
+func (p *Proxy) serve(client net.Conn) {
+	server, err := net.Dial("unix", p.server)
+	if err != nil {
+		_ = client.Close()
+		return
+	}
+	p.mu.Lock()
+	refuses := p.refuses
+	p.conns[client], p.conns[server] = true, true
+	p.mu.Unlock()
+	if refuses {
+		_ = client.Close()
+	}
+	var both sync.WaitGroup
+	both.Go(func() {
+		_, _ = io.Copy(server, client)
+		_ = server.Close()
+	})
+	both.Go(func() {
+		_, _ = io.Copy(answers{p, client}, server)
+		_ = client.Close()
+		_ = server.Close()
+	})
+	both.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.conns, client)
+	delete(p.conns, server)
+}
+
+// answers passes on what the database says.
+type answers struct {
+	p      *Proxy
+	client net.Conn
+}
+
+func (a answers) Write(b []byte) (int, error) {
+	a.p.mu.Lock()
+	cut := a.p.deaf && bytes.Contains(b, []byte("COMMIT\x00"))
+	a.p.deaf = a.p.deaf && !cut
+	a.p.mu.Unlock()
+	if cut {
+		return 0, io.ErrClosedPipe
+	}
+	return a.client.Write(b)
+}
