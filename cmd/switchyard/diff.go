@@ -47,7 +47,7 @@ Exit codes: 0, no job changes; 1, some do; 2, could not tell.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVar(&f.history, "history", "", "`file` of recorded jobs (required); - for JSON lines on standard input")
+	fl.StringVar(&f.history, "history", "", "`file` of recorded jobs, or a database (required); - for JSON lines on standard input")
 	fl.StringVar(&f.format, "format", "text", "text, json, or github: annotations for a pull request's check")
 	jobspecsFlag(fl, &f.specDir, "`directory` of your own jobspecs that NEW may use, besides the built-in ones")
 	return cmd
@@ -101,11 +101,16 @@ const stdinName = "standard input"
 // sqliteMagic begins every SQLite file: https://www.sqlite.org/fileformat.html.
 const sqliteMagic = "SQLite format 3\x00"
 
-// readHistory yields the recorded jobs of a file, or of stdin when name is "-".
+// readHistory yields the recorded jobs of a file, of a database in PostgreSQL, or of stdin when
+// name is "-".
 func readHistory(ctx context.Context, name string, stdin io.Reader) iter.Seq2[rules.Record, error] {
 	return func(yield func(rules.Record, error) bool) {
 		if name == "-" {
 			rulebook.Records(ctx, stdinName, stdin)(yield)
+			return
+		}
+		if store.IsPostgres(name) {
+			readDatabase(ctx, name, yield)
 			return
 		}
 		f, err := os.Open(name)

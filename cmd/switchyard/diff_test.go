@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"switchyard/router/store"
+	"switchyard/router/store/postgrestest"
 	"switchyard/rules"
 )
 
@@ -26,6 +27,32 @@ func TestTheDatabaseOfARunningServerIsCompared(t *testing.T) {
 	example := "../../rules.example.yaml"
 	if code := run(t.Context(), []string{"diff", example, example, "--history", db}, nil, &out, &stderr); code != exitYes || out.String() != "None of 3 recorded jobs changes.\n" {
 		t.Errorf("exit code %d: %s%s", code, out.String(), stderr.String())
+	}
+}
+
+// What a file has, the database in PostgreSQL that it was copied to has as well.
+func TestTheCommandsReadADatabaseInPostgreSQL(t *testing.T) {
+	url, db := postgrestest.URL(t), filepath.Join(t.TempDir(), "x.db")
+	must(t, makeDatabase(db))
+	command := func(args ...string) string {
+		t.Helper()
+		var out, stderr bytes.Buffer
+		if code := run(t.Context(), args, nil, &out, &stderr); code != exitYes {
+			t.Fatalf("%v: exit code %d: %s", args, code, stderr.String())
+		}
+		return out.String()
+	}
+	command("db", "copy", "--from", db, "--to", url)
+	example := "../../rules.example.yaml"
+	for _, args := range [][]string{
+		{"diff", example, example, "--history"}, {"jobs", "export", "--db"}, {"jobs", "list", "--format", "json", "--db"}, {"runners", "list", "--format", "json", "--db"},
+	} {
+		if want, got := command(append(args, db)...), command(append(args, url)...); want != got || want == "" {
+			t.Errorf("%v says of PostgreSQL\n%s\nof the file\n%s", args, got, want)
+		}
+	}
+	if got := command("db", "check", "--db", url); !strings.Contains(got, ": PostgreSQL ") || !strings.Contains(got, " 3 jobs, ") || strings.Contains(got, "wrong") {
+		t.Errorf("check says %s", got)
 	}
 }
 
