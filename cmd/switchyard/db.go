@@ -89,7 +89,7 @@ Exit codes: 0, nothing is wrong; 1, something is; 2, failed.`,
 				return err
 			}
 			w := cmd.OutOrStdout()
-			fmt.Fprintf(w, "%s: %s, schema %d, %s, %s, %s\n", in.Name, in.Engine, in.Schema, router.Bytes(in.Size), router.Count(int(in.Jobs), "job"), router.Count(int(in.Runners), "runner"))
+			fmt.Fprintf(w, "%s: %s, schema %d, %s, %s, %s\n", in.Name, in.Engine, in.Schema, router.Bytes(in.Size), router.Count(in.Jobs, "job"), router.Count(in.Runners, "runner"))
 			if !in.Oldest.IsZero() {
 				fmt.Fprintf(w, "the oldest job was received at %s, the newest at %s\n", in.Oldest.Format(time.RFC3339), in.Newest.Format(time.RFC3339))
 			}

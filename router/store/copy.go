@@ -193,14 +193,11 @@ func (c copiedTable) scan(rows *sql.Rows, row *[]any) error {
 		return err
 	}
 	for i, v := range *row {
-		switch v := v.(type) {
-		case bool:
+		switch b, is := v.(bool); {
+		case is && !b:
 			(*row)[i] = int64(0)
-			if v {
-				(*row)[i] = int64(1)
-			}
-		case []byte: // the driver's own
-			(*row)[i] = slices.Clone(v)
+		case is:
+			(*row)[i] = int64(1)
 		}
 	}
 	return nil
@@ -241,7 +238,14 @@ func sum(h hash.Hash, rows [][]any) error {
 // which also has new rows numbered after the last.
 func (t *tx) withoutTriggers() (restore func() error, err error) {
 	if t.w.postgres != nil {
-		return t.switchTriggers("ENABLE"), t.switchTriggers("DISABLE")()
+		return func() error {
+			for _, table := range []string{"events", "audit"} {
+				if err := t.query(into(new(any)), "SELECT setval(pg_get_serial_sequence('"+table+"', 'id'), coalesce((SELECT max(id) FROM "+table+"), 0) + 1, false)"); err != nil {
+					return err
+				}
+			}
+			return t.switchTriggers("ENABLE")
+		}, t.switchTriggers("DISABLE")
 	}
 	type trigger struct{ name, sql string }
 	triggers, err := all(t.query, func(rows *sql.Rows, t *trigger) error { return rows.Scan(&t.name, &t.sql) },
@@ -261,20 +265,13 @@ func (t *tx) withoutTriggers() (restore func() error, err error) {
 	}, err
 }
 
-func (t *tx) switchTriggers(how string) func() error {
-	return func() error {
-		for _, table := range []string{"jobs", "runners"} {
-			if _, err := t.exec("ALTER TABLE " + table + " " + how + " TRIGGER USER"); err != nil {
-				return err
-			}
+func (t *tx) switchTriggers(how string) error {
+	for _, table := range []string{"jobs", "runners"} {
+		if _, err := t.exec("ALTER TABLE " + table + " " + how + " TRIGGER USER"); err != nil {
+			return err
 		}
-		for _, table := range []string{"events", "audit"} {
-			if err := t.query(into(new(any)), "SELECT setval(pg_get_serial_sequence('"+table+"', 'id'), coalesce((SELECT max(id) FROM "+table+"), 0) + 1, false)"); err != nil {
-				return err
-			}
-		}
-		return nil
 	}
+	return nil
 }
 
 // exists fails when the database with this name is a file that is missing.

@@ -12,7 +12,7 @@ type Inspection struct {
 	Engine         string // SQLite or PostgreSQL, with its version
 	Schema         int64  // the version of its schema
 	Size           int64  // bytes
-	Jobs, Runners  int64
+	Jobs, Runners  int
 	Oldest, Newest time.Time // the jobs received first and last; zero: there are none
 	Wrong          []string  // what should not be so, for people
 }

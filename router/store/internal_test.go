@@ -316,11 +316,11 @@ func TestAChangeThatFailsBeforeItWritesIsMadeOnce(t *testing.T) {
 func TestACrowdSharesItsCommits(t *testing.T) {
 	const rounds = 10
 	// The first who came may have waited for nobody.
-	if commits, _ := crowded(t, 3*few, rounds); commits > rounds+2 {
-		t.Errorf("%d changes took %d commits, want about %d", 3*few*rounds, commits, rounds)
+	if commits, _ := crowded(t, 3*gatherAfter, rounds); commits > rounds+2 {
+		t.Errorf("%d changes took %d commits, want about %d", 3*gatherAfter*rounds, commits, rounds)
 	}
-	if _, waited := crowded(t, few, rounds); waited != 0 {
-		t.Errorf("%d at a time waited %v for others", few, waited)
+	if _, waited := crowded(t, gatherAfter, rounds); waited != 0 {
+		t.Errorf("%d at a time waited %v for others", gatherAfter, waited)
 	}
 }
 

@@ -39,7 +39,7 @@ const (
 	// schema, as others may have a Switchyard of their own.
 	serverLock = changesLock + 1
 
-	changeTimeout = 30 * time.Second // of a transaction of changes
+	changeTimeout = 30 * time.Second // of a statement of a change, and of a connection for it
 	resolveFor    = 10 * time.Second // how long the writer asks what became of a transaction whose commit was cut off
 )
 
@@ -126,14 +126,14 @@ func checkPostgres(ctx context.Context, conn *sql.Conn) error {
 	var encoding string
 	var tables, ours int
 	err := conn.QueryRowContext(ctx, `
-SELECT current_setting('server_encoding'), count(*), count(*) FILTER (WHERE table_name IN ('goose_db_version', 'jobs', 'runners', 'deliveries'))
-FROM information_schema.tables WHERE table_schema = current_schema()`).Scan(&encoding, &tables, &ours)
+SELECT current_setting('server_encoding'), count(*), count(*) FILTER (WHERE table_name IN ('jobs', 'runners', 'deliveries'))
+FROM information_schema.tables WHERE table_schema = current_schema() AND table_name <> 'goose_db_version'`).Scan(&encoding, &tables, &ours)
 	switch {
 	case err != nil:
 		return err
 	case encoding != "UTF8":
 		return fmt.Errorf("its encoding is %s: make it with the encoding UTF8", encoding)
-	case tables > 0 && ours < 4:
+	case tables > 0 && ours < 3:
 		return errors.New("it has tables of another program; give Switchyard a database, or a schema, of its own")
 	}
 	return nil

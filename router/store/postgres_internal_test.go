@@ -29,6 +29,30 @@ func TestAChangeThatIsNotCommittedFailsAndTheNextOneDoesNot(t *testing.T) {
 	}
 }
 
+func TestASchemaOfAnotherProgramIsRefusedAndOneThatWasBegunIsNot(t *testing.T) {
+	url := postgrestest.URL(t)
+	p, err := parsePostgres(url)
+	must(t, err)
+	db := p.open(1, false)
+	defer db.Close()
+	_, _, err = postgresSchema(t.Context(), db) // makes the table of versions, as a start does that ends there
+	must(t, err)
+	s, err := Open(t.Context(), url)
+	must(t, err)
+	must(t, s.Close())
+
+	other := postgrestest.URL(t)
+	p, err = parsePostgres(other)
+	must(t, err)
+	theirs := p.open(1, false)
+	defer theirs.Close()
+	_, err = theirs.ExecContext(t.Context(), "CREATE TABLE theirs (id int)")
+	must(t, err)
+	if _, err := Open(t.Context(), other); err == nil || !strings.Contains(err.Error(), "tables of another program") {
+		t.Errorf("a schema with another program's table: %v", err)
+	}
+}
+
 func TestStatementsAsPostgreSQLTakesThem(t *testing.T) {
 	for query, want := range map[string]string{
 		"SELECT a FROM jobs INDEXED BY jobs_due WHERE b = ? AND c = ?5 AND d = ?":      "SELECT a FROM jobs WHERE b = $1::bigint AND c = $5 AND d = $6::boolean",

@@ -19,11 +19,11 @@ import (
 const maxBatch = 256
 
 // gathering is how long a batch waits for more changes when the last one had more than
-// few: those who waited for that come back at about the same time, and a commit costs the
+// gatherAfter: those who waited for that come back at about the same time, and a commit costs the
 // same for one of them as for all. Fewer lose more by the wait than they gain.
 const (
-	gathering = 500 * time.Microsecond
-	few       = 8
+	gathering   = 500 * time.Microsecond
+	gatherAfter = 8
 )
 
 // A writer makes all changes, in one goroutine on one connection.
@@ -145,7 +145,7 @@ func (w *writer) run() {
 		case <-tick.C:
 			w.watch()
 		case o := <-w.ops:
-			if len(batch) > few { // the last one
+			if len(batch) > gatherAfter { // the last one
 				time.Sleep(gathering)
 			}
 			batch = w.gather(append(batch[:0], o))

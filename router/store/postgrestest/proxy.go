@@ -5,9 +5,11 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // A Proxy stands between a Switchyard and its database, and fails as networks do. It is safe
@@ -15,9 +17,8 @@ import (
 type Proxy struct {
 	URL string // of the database, by the proxy
 
-	t      testing.TB
-	listen net.Listener
-	server string // its socket
+	listen          net.Listener
+	network, server string // where the database listens
 
 	mu      sync.Mutex
 	refuses bool
@@ -32,7 +33,12 @@ func NewProxy(t testing.TB, database string) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{t: t, server: filepath.Join(u.Query().Get("host"), ".s.PGSQL.5432"), conns: map[net.Conn]bool{}}
+	config, err := pgx.ParseConfig(database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{conns: map[net.Conn]bool{}}
+	p.network, p.server = pgconn.NetworkAddress(config.Host, config.Port)
 	if p.listen, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +95,7 @@ func (p *Proxy) CutNextCommit() {
 }
 
 func (p *Proxy) serve(client net.Conn) {
-	server, err := net.Dial("unix", p.server)
+	server, err := net.Dial(p.network, p.server)
 	if err != nil {
 		_ = client.Close()
 		return
