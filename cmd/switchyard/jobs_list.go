@@ -23,7 +23,7 @@ func jobsListCommand() *cobra.Command {
 		Short: "List the jobs, newest first",
 		Long: `List shows the jobs of a running server, newest first, with the state of each
 and the reason for it; of several GitHubs, those of one after the other. With --db
-it reads a database file instead, which a server may be using.
+it reads a database instead, which a server may be using.
 
 Exit codes: 0, listed; 2, failed.`,
 		Example: "  switchyard jobs list --state queued,retrying,dispatched --repo acme/web",

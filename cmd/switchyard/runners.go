@@ -28,7 +28,7 @@ func runnersListCommand() *cobra.Command {
 		Short: "List the runners, newest first",
 		Long: `List shows the runners that a running server started, newest first, with the
 state of each and the reason for it; of several GitHubs, those of one after the
-other. With --db it reads a database file instead, which a server may be using.
+other. With --db it reads a database instead, which a server may be using.
 
 Exit codes: 0, listed; 2, failed.`,
 		Example: "  switchyard runners list --state dispatched,claimed,online,busy",

@@ -61,8 +61,8 @@ type Copied struct {
 }
 
 // Copy copies all of the database named from, a file or a URL, to the one named to, which
-// must have no rows; a missing file is created. No server may use either of them. It is one
-// transaction: when Copy fails, or the process ends, to is as empty as before. What was
+// must have no rows; a missing file is created. No server may use either of them. The schema
+// of from is brought up to date first. The copy is one transaction: when Copy fails, or the process ends, to is as empty as before. What was
 // written is read again and compared. said, which may be nil, is called now and then, with
 // how many rows of a table were written.
 func Copy(ctx context.Context, from, to string, said func(table string, rows int64)) (copied []Copied, err error) {

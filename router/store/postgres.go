@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"reflect"
 	"regexp"
@@ -88,16 +87,7 @@ func (p *postgres) open(n int, readOnly bool) *sql.DB {
 
 // postgresSchema is schema for PostgreSQL.
 func postgresSchema(ctx context.Context, db *sql.DB) (p *goose.Provider, old bool, err error) {
-	dir, err := fs.Sub(postgresMigrations, "postgres")
-	if err != nil {
-		return nil, false, err
-	}
-	p, err = goose.NewProvider(goose.DialectPostgres, db, dir,
-		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return nil, false, err
-	}
-	return versions(ctx, p)
+	return versions(ctx, db, goose.DialectPostgres, postgresMigrations, "postgres")
 }
 
 // migratePostgres brings the schema up to date, of which conn has a connection. Meanwhile

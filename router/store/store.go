@@ -350,20 +350,19 @@ func migrate(ctx context.Context, db *sql.DB) error {
 // schema reports whether the schema is older than this version's, and refuses
 // a newer one.
 func schema(ctx context.Context, db *sql.DB) (p *goose.Provider, old bool, err error) {
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return nil, false, err
-	}
-	p, err = goose.NewProvider(goose.DialectSQLite3, db, dir,
-		goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return nil, false, err
-	}
-	return versions(ctx, p)
+	return versions(ctx, db, goose.DialectSQLite3, migrations, "migrations")
 }
 
-// versions reports whether a schema is older than this version's, and refuses a newer one.
-func versions(ctx context.Context, p *goose.Provider) (_ *goose.Provider, old bool, err error) {
+// versions is schema for a dialect, whose migrations are in a folder of files.
+func versions(ctx context.Context, db *sql.DB, dialect goose.Dialect, files fs.FS, folder string) (p *goose.Provider, old bool, err error) {
+	dir, err := fs.Sub(files, folder)
+	if err != nil {
+		return nil, false, err
+	}
+	p, err = goose.NewProvider(dialect, db, dir, goose.WithLogger(goose.NopLogger()), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, false, err
+	}
 	has, knows, err := p.GetVersions(ctx)
 	if err != nil {
 		return nil, false, fmt.Errorf("read its schema version: %w", err)
