@@ -18,11 +18,11 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"switchyard/router"
 	"switchyard/router/githubsim"
 	"switchyard/router/nomadsim"
 	"switchyard/router/routertest"
 	"switchyard/router/server"
-	"switchyard/router/store"
 )
 
 var (
@@ -208,8 +208,14 @@ func (c *chaos) run(t *testing.T, jobs int, key *rsa.PrivateKey) {
 
 func (c *chaos) began(hub *githubsim.Server) time.Time { return hub.Jobs()[0].CreatedAt }
 
+// A jobReader reads what the router knows of jobs.
+type jobReader interface {
+	Job(ctx context.Context, id int64) (router.Job, error)
+	Timeline(ctx context.Context, jobID int64) ([]router.Event, error)
+}
+
 // unfinished are the jobs and runners that have not come to their end.
-func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Server, st *store.Store) (open []string) {
+func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Server, st jobReader) (open []string) {
 	for _, j := range hub.Jobs() {
 		if j.Status == "completed" {
 			continue
@@ -234,7 +240,7 @@ func (c *chaos) unfinished(t *testing.T, ctx context.Context, hub *githubsim.Ser
 	return open
 }
 
-func timeline(t *testing.T, st *store.Store, jobID int64) (text string) {
+func timeline(t *testing.T, st jobReader, jobID int64) (text string) {
 	events, err := st.Timeline(t.Context(), jobID)
 	must(t, err)
 	for _, e := range events {
@@ -250,7 +256,7 @@ func (c *chaos) nomadJobs(t *testing.T) []*api.JobListStub {
 }
 
 // verdict checks how it ended, and says how much went wrong.
-func (c *chaos) verdict(t *testing.T, hub *githubsim.Server, st *store.Store) {
+func (c *chaos) verdict(t *testing.T, hub *githubsim.Server, st jobReader) {
 	ended := map[string]int{}
 	byRunner := map[string]int64{}
 	waits, slow := []time.Duration{}, []githubsim.Job{}

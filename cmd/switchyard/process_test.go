@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,13 +35,15 @@ const testSecret = "the webhook's secret"
 // A process is the real program in a process of its own, with simulators
 // beside it.
 type process struct {
-	t     testing.TB
-	args  []string
-	env   []string
-	cmd   *exec.Cmd
-	log   bytes.Buffer
-	url   string // of the webhook
-	admin string
+	t       testing.TB
+	program string // "": switchyard
+	args    []string
+	env     []string
+	cmd     *exec.Cmd
+	log     bytes.Buffer
+	listen  string // the address for the webhook and claims
+	url     string // of the webhook
+	admin   string
 }
 
 // newProcess prepares serve against the Nomad at nomadURL; every start of it
@@ -55,7 +58,7 @@ func newProcess(t testing.TB, nomadURL, githubURL string) *process {
 	}
 	listen, admin := freePort(t), freePort(t)
 	p := &process{
-		t: t, url: "http://" + listen + "/webhooks/github", admin: "http://" + admin,
+		t: t, listen: listen, url: "http://" + listen + "/webhooks/github", admin: "http://" + admin,
 		args: []string{
 			"serve", "--rules", file("rules.yaml", string(demoRules)), "--db", filepath.Join(dir, "switchyard.db"),
 			"--listen", listen, "--admin-listen", admin, "--public-url", "http://" + listen,
@@ -86,7 +89,7 @@ func freePort(t testing.TB) string {
 // start runs the program and waits until it is ready.
 func (p *process) start() {
 	p.t.Helper()
-	program, err := exec.LookPath("switchyard") // testscript puts the test's own program there
+	program, err := exec.LookPath(cmp.Or(p.program, "switchyard")) // testscript puts the test's own program there
 	must(p.t, err)
 	p.cmd = exec.Command(program, p.args...)
 	p.cmd.Env = p.env

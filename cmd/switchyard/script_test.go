@@ -21,13 +21,23 @@ import (
 
 	"switchyard/router"
 	"switchyard/router/nomadsim"
+	"switchyard/router/server"
 	"switchyard/router/store"
 	"switchyard/rules"
 )
 
 // The program itself is what scripts and crash tests run.
+// hurried is the name of a program that waits for less time than switchyard.
+const hurried = "switchyard-hurried"
+
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"switchyard": main})
+	testscript.Main(m, map[string]func(){"switchyard": main, hurried: func() {
+		tune = func(c *server.Config) {
+			c.Tick, c.Sweep, c.Doubt, c.Idle = time.Second, 5*time.Second, 4*time.Second, 8*time.Second
+			c.Deliveries, c.Recheck, c.Feedback = 5*time.Second, 20*time.Second, time.Second
+		}
+		main()
+	}})
 }
 
 func TestScripts(t *testing.T) {

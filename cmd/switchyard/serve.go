@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -163,6 +164,9 @@ func flagsFromEnv(flags *pflag.FlagSet) error {
 	return errors.Join(errs...)
 }
 
+// tune changes the configuration of the server; only tests set it.
+var tune = func(*server.Config) {}
+
 func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	logger, err := newLogger(stderr, f.logFormat, f.logLevel)
 	if err != nil {
@@ -243,6 +247,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if traces != nil { // a nil pointer would be a non-nil interface
 		config.Traces = traces
 	}
+	tune(&config)
 	app, err := newApp(parts, config)
 	if err != nil {
 		return err
@@ -303,6 +308,9 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 	c.Store, c.Nomad, c.GitHub, c.Rules = p.store, p.nomad, p.github, p.rules
 	c.LocalOnly = p.access == nil
 	c.Beside = p.nomad.RefreshFleet
+	if p.store.Shared() {
+		c.Replicas, c.Name = p.store, replicaName()
+	}
 	if c.Metrics == nil {
 		c.Metrics = telemetry.NewMetrics()
 	}
@@ -321,6 +329,15 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 		return web.Handler(w)
 	}
 	return server.New(c)
+}
+
+// replicaName returns a name of this process that no other replica has.
+func replicaName() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "replica"
+	}
+	return host + "/" + cmp.Or(os.Getenv("NOMAD_SHORT_ALLOC_ID"), strconv.Itoa(os.Getpid()))
 }
 
 // webhookSecrets returns the secrets of the flags' GitHub, and a function that reads

@@ -41,6 +41,9 @@ const (
 	jobAsks      = 3   // jobs that GitHub is asked about in one claim
 )
 
+// Longest is how long a claim takes at most, from when its token is spent.
+const Longest = claimTimeout + router.StoreTimeout
+
 // A Store is what claims use of the database.
 type Store interface {
 	Settle(ctx context.Context, jobID int64, to router.JobState, cause router.Cause, reason string, d *router.Decision, now time.Time) error
@@ -138,7 +141,7 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	}
 	// From here on the work is finished even if the client goes away, because the
 	// token is spent.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), claimTimeout+router.StoreTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), Longest)
 	defer cancel()
 	c, err := h.Store.Claim(ctx, router.Secret(token).Hash(), h.Now())
 	if err != nil {

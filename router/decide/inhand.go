@@ -16,6 +16,13 @@ type InHand struct {
 	gone map[int64]bool             // released since Read
 }
 
+// Clear removes all jobs. Nobody may work on any.
+func (h *InHand) Clear() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.jobs, h.gone = nil, nil
+}
+
 // Read is called before the jobs are read that Take is then called for. It returns those
 // that are in hand, which need not be read.
 func (h *InHand) Read() []int64 {

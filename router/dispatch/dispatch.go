@@ -87,7 +87,7 @@ type Store interface {
 }
 
 // A Dispatcher takes due jobs from the database, has them decided, and starts their
-// runners. There is one per database. It is made by New and safe for concurrent use; its
+// runners. One per database runs. It is made by New and safe for concurrent use; its
 // exported fields are set before, and are required.
 type Dispatcher struct {
 	Store   Store
@@ -128,9 +128,21 @@ type Dispatcher struct {
 
 // New returns a Dispatcher whose exported fields are those of di.
 func New(di *Dispatcher) *Dispatcher {
-	di.jobs, di.decided = make(chan router.Job), make(chan sending, maxDecided)
-	di.sending, di.tokens.of = map[int64]sending{}, map[string]router.Secret{}
+	di.Restart()
 	return di
+}
+
+// Restart forgets what is only known while this process leads, and makes di ready to Run once
+// more. None of its loops may run.
+func (di *Dispatcher) Restart() {
+	di.jobs, di.decided = make(chan router.Job), make(chan sending, maxDecided)
+	di.InHand.Clear()
+	di.mu.Lock()
+	defer di.mu.Unlock()
+	di.sending = map[int64]sending{}
+	di.silence.reset()
+	di.outage.reset()
+	di.tokens.reset()
 }
 
 // SilentFor returns how long Nomad has answered no request; 0: it answers.

@@ -100,6 +100,12 @@ func (s *silence) ask(ctx context.Context, do func(context.Context) error) error
 	return err
 }
 
+func (s *silence) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last, s.since = time.Time{}, time.Time{}
+}
+
 // forget ends the silence. Call it when nobody waits for an answer any longer.
 func (s *silence) forget() {
 	s.mu.Lock()

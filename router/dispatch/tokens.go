@@ -15,6 +15,12 @@ type tokens struct {
 	of map[string]router.Secret
 }
 
+func (t *tokens) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.of = map[string]router.Secret{}
+}
+
 // take returns a claim token for a runner: that of an earlier attempt, which may have
 // reached Nomad after all, else a new one.
 func (t *tokens) take(runnerID string) router.Secret {

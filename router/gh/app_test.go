@@ -70,27 +70,14 @@ func newAppTest(t *testing.T, cfg githubsim.Config, change func(*gh.Config), own
 	for _, owner := range owners {
 		a.Install(owner)
 	}
-	a.login(change)
-	return a
-}
-
-// login makes the Client.
-func (a *appTest) login(change func(*gh.Config)) {
 	c := gh.Config{App: &gh.App{ID: appID, Key: key}, HTTPClient: &http.Client{Transport: a}}
 	if change != nil {
 		change(&c)
 	}
-	var err error
 	if a.client, err = gh.New(c); err != nil {
-		a.t.Fatal(err)
+		t.Fatal(err)
 	}
-}
-
-// replica returns an appTest with another Client, of the same GitHub.
-func (a *appTest) replica(change func(*gh.Config)) *appTest {
-	other := &appTest{t: a.t, Server: a.Server, api: a.api}
-	other.login(change)
-	return other
+	return a
 }
 
 func (a *appTest) RoundTrip(req *http.Request) (*http.Response, error) {

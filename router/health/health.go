@@ -82,6 +82,7 @@ type Config struct {
 	Silent        func() time.Duration                     // for how long Nomad has answered no request for a runner; 0: it answers
 	NotEvaluating func() time.Duration                     // for how long Nomad evaluates no jobs; 0: it does
 	Lost          func() (deliveries int, since time.Time) // that the last sweep to find any found to have failed, and when
+	Replicas      func(now time.Time) []router.Trouble     // what is wrong with the replicas; without replicas nothing is
 }
 
 // A Health finds out whether Switchyard is well. It is made by New and safe for

@@ -68,7 +68,8 @@ func open(f *fake) *health.Health {
 		Store: f, Metrics: f.metrics, Now: time.Now,
 		Rules: func() router.RulesStatus { return router.RulesStatus{} }, FirstSync: func() bool { return false },
 		Silent: func() time.Duration { return 0 }, NotEvaluating: func() time.Duration { return 0 },
-		Lost: func() (int, time.Time) { return 0, time.Time{} },
+		Lost:     func() (int, time.Time) { return 0, time.Time{} },
+		Replicas: func(time.Time) []router.Trouble { return nil },
 	}, "started")
 }
 

@@ -48,8 +48,10 @@ func Check(c router.Cause) string {
 		return "store"
 	case router.CauseFirstSync:
 		return "first_look"
-	case router.CauseRules:
+	case router.CauseRules, router.CauseRulesDiffer:
 		return "rules"
+	case router.CauseNoLeader:
+		return "leader"
 	case router.CauseNomadCalls, router.CauseNomadDenies, router.CauseNotEvaluated:
 		return "nomad"
 	case router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent:
@@ -281,6 +283,7 @@ func has(list []router.Trouble, cause router.Cause) bool {
 // anybody's, and nobody is to be woken by them.
 func (h *Health) sides(now time.Time, quiet bool) (all []router.Trouble) {
 	all = append(nomadSide.troubles(h.config.Metrics.Nomad), gitHubSide.troubles(h.config.Metrics.GitHub)...)
+	all = append(all, h.config.Replicas(now)...)
 	add := func(cause router.Cause, severity router.Severity, since time.Time, what, said, fix string) {
 		if i := slices.IndexFunc(all, func(t router.Trouble) bool { return t.Cause == cause }); i >= 0 {
 			all[i].What, all[i].Since = what, earlier(all[i].Since, since)

@@ -14,9 +14,8 @@ const firstWait = 5 * time.Second // for Nomad's first listing
 // Whether or not it is due, jobs wait for the first listing of Nomad, because the database
 // may be a copy that lacks runners. It is made by NewFirstSync and safe for concurrent use.
 type FirstSync struct {
-	listed chan struct{} // closed when the runners on Nomad are known
-
 	mu       sync.Mutex
+	listed   chan struct{}     // closed when the runners on Nomad are known
 	settling bool              // until the first comparison with Nomad after the sync
 	jobs     []router.NomadJob // of Listed, if the sync is due
 	done     bool              // the sync is over, and the next comparison is the last to wait for
@@ -24,6 +23,20 @@ type FirstSync struct {
 
 // NewFirstSync returns a FirstSync that is not due.
 func NewFirstSync() *FirstSync { return &FirstSync{listed: make(chan struct{})} }
+
+// Restart makes it as NewFirstSync does: this process becomes the leader.
+func (e *FirstSync) Restart() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.listed, e.settling, e.jobs, e.done = make(chan struct{}), false, nil, false
+}
+
+// Show makes UnderWay and Settling say what the leader says, while another process leads.
+func (e *FirstSync) Show(underWay, settling bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.settling, e.done = settling, !underWay
+}
 
 // Begin says that a full sync is due.
 func (e *FirstSync) Begin() {
@@ -92,8 +105,11 @@ func (e *FirstSync) Compared() {
 // Wait waits until the runners on Nomad are known, but only for a few seconds, because Nomad
 // may be down.
 func (e *FirstSync) Wait(ctx context.Context) {
+	e.mu.Lock()
+	listed := e.listed
+	e.mu.Unlock()
 	select {
-	case <-e.listed:
+	case <-listed:
 	case <-ctx.Done():
 	case <-time.After(firstWait):
 	}

@@ -119,11 +119,12 @@ func (sw *Sweeper) Sooner() <-chan struct{} { return sw.now }
 
 // Start says when the database last recorded anything (zero: never), and whether it must be
 // compared with what GitHub delivered since, as it may be an old copy. It is called before
-// Sweep; deliveries may come meanwhile.
+// the first Sweep of this process, and of each term that it leads; deliveries may come meanwhile.
 func (sw *Sweeper) Start(latest time.Time, compares bool) {
 	sw.mu.Lock()
 	defer sw.mu.Unlock()
 	sw.latest, sw.compares, sw.unread = latest, compares, make(chan unread, 1)
+	sw.sweep, sw.compared, sw.read, sw.unreached, sw.told = 0, nil, false, nil, false
 }
 
 // An unread says for which hooks the comparison at the start was not possible.
@@ -479,10 +480,16 @@ func (sw *Sweeper) Recover(ctx context.Context) error {
 			if !router.Pause(ctx, wait) {
 				return nil
 			}
-			sw.recovered.Store(true)
-			sw.now.Give()
+			sw.Again()
 		}
 	}
+}
+
+// Again makes a sweep due at once, which looks at all hooks and redelivers whatever is to be
+// redelivered: the store takes deliveries again.
+func (sw *Sweeper) Again() {
+	sw.recovered.Store(true)
+	sw.now.Give()
 }
 
 // redeliver asks GitHub to redeliver what is due. It ends when GitHub takes no more requests

@@ -73,20 +73,21 @@ type Config struct {
 // A World is a router between GitHub and Nomad. Its methods fail its test, and are
 // safe for concurrent use.
 type World struct {
-	T        testing.TB
-	Net      *testnet.Net
-	GitHub   *githubsim.Server
-	Nomad    *nomadsim.Server
-	Hub      *gh.Client       // of that GitHub
-	Client   *capacity.Client // of that Nomad
-	API      *api.Client      // of that Nomad
-	NomadURL string
-	Database string // its name
-	Addr     string // where the router listens, from the first Start on; in memory, before
-	Rules    *rules.Set
-	Metrics  *telemetry.Metrics
-	App      *server.App  // the last one that was started
-	Store    *store.Store // of that; nil when the Config had one
+	T         testing.TB
+	Net       *testnet.Net
+	GitHub    *githubsim.Server
+	Nomad     *nomadsim.Server
+	Hub       *gh.Client       // of that GitHub
+	Client    *capacity.Client // of that Nomad
+	API       *api.Client      // of that Nomad
+	NomadURL  string
+	GitHubURL string // of the simulated one
+	Database  string // its name
+	Addr      string // where the router listens, from the first Start on; in memory, before
+	Rules     *rules.Set
+	Metrics   *telemetry.Metrics
+	App       *server.App  // the last one that was started
+	Store     *store.Store // of that; nil when the Config had one
 	// Receive is what the webhook calls for each delivery.
 	Receive func(context.Context, router.Delivery) error
 	Stop    func() // of the router and its database; nil while there is none
@@ -152,7 +153,8 @@ func (w *World) newGitHub(sim githubsim.Config, client gh.Config) {
 	sim.WebhookURL, sim.Secret, sim.Client = door+"/webhooks/github", Secret, w.Net.Client()
 	w.GitHub = githubsim.New(sim)
 	t.Cleanup(w.GitHub.Close)
-	client.BaseURL, client.HTTPClient = w.Net.Serve(t, w.GitHub), w.Net.Client()
+	w.GitHubURL = w.Net.Serve(t, w.GitHub)
+	client.BaseURL, client.HTTPClient = w.GitHubURL, w.Net.Client()
 	client.Called, client.Calling = w.Metrics.GitHub.Called, w.Metrics.GitHub.Calling
 	t.Cleanup(client.HTTPClient.CloseIdleConnections)
 	var err error

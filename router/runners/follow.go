@@ -175,6 +175,9 @@ func (rs *Runners) HasEnded(r router.LiveRunner) {
 	}
 }
 
+// Unhandled returns the queue of HasEnded, for whoever takes from it while endLoop does not run.
+func (rs *Runners) Unhandled() <-chan router.LiveRunner { return rs.ended }
+
 // endLoop handles runners whose allocation has ended, until ctx ends. It asks Nomad and
 // GitHub about them, which the recording of events does not wait for.
 func (f *follower) endLoop(ctx context.Context) error {

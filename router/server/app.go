@@ -37,7 +37,12 @@ import (
 
 // A Config is what an App is made from.
 type Config struct {
-	Store  Store         // required; the caller closes it after Run
+	Store Store // required; the caller closes it after Run
+
+	// Replicas are the other processes that serve from Store. nil: there may be none.
+	Replicas Replicas
+	Name     string // of this process among them
+
 	Nomad  router.Nomad  // required
 	GitHub router.GitHub // required
 	Rules  *rules.Set    // required; in force until Reload
@@ -102,6 +107,9 @@ type App struct {
 	registry      *prometheus.Registry // of this App alone, beside Config.Metrics
 	health        *health.Health
 	stopping      chan struct{} // see Stopping
+	replicas      Replicas      // nil: there may be none
+	replica       replica       // this process among them
+	publicURL     string        // as in Config
 
 	store   Store
 	metrics *telemetry.Metrics
@@ -110,6 +118,8 @@ type App struct {
 	doubt   time.Duration
 
 	clock    *clock
+	due      router.Hint
+	leftover *router.JobHint
 	compare  router.TimeHint
 	limits   router.Hint
 	newRules router.Hint
@@ -124,7 +134,8 @@ type App struct {
 	claims     *claim.Handler
 	operator   *operate.Operator
 	strays     *runners.Strays
-	duties     []duty
+	duties     []duty // of the leader
+	ownDuties  []duty // of each replica
 }
 
 // A duty is done at intervals.
@@ -190,7 +201,8 @@ func New(c Config) (*App, error) {
 		adminListen: c.AdminListen, localOnly: c.LocalOnly, grace: c.Grace,
 		registry: prometheus.NewRegistry(), stopping: make(chan struct{}),
 		store: c.Store, metrics: c.Metrics, log: telemetry.NewLog(c.Logger, c.Now), now: c.Now, doubt: c.Doubt,
-		compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(),
+		replicas: c.Replicas, replica: replica{name: c.Name, began: c.Now(), led: c.Now()},
+		due: router.NewHint(), leftover: router.NewJobHint(), compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(),
 		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: intake.NewFirstSync(), beside: c.Beside,
 	}
 	var err error
@@ -210,9 +222,10 @@ func New(c Config) (*App, error) {
 	if c.PublicURL == "" {
 		c.PublicURL = "http://" + a.Addr()
 	}
+	a.publicURL = c.PublicURL
 	a.wire(c)
-	a.registry.MustRegister(a.decider.Metrics(), a.health, gateMetrics{a.public, a.admin},
-		telemetry.NewDatabaseMetrics(c.Store, func() []string { return a.Rules().Rules() }))
+	a.registry.MustRegister(a.decider.Metrics(), a.health, gateMetrics{a.public, a.admin}, replicaMetrics{&a.replica, c.Replicas == nil},
+		ofLeader{telemetry.NewDatabaseMetrics(c.Store, func() []string { return a.Rules().Rules() }), func() bool { return c.Replicas == nil || a.replica.term() != 0 }})
 	if github, ok := c.GitHub.(interface{ Budget() []router.Budget }); ok {
 		a.registry.MustRegister(telemetry.NewGitHubMetrics(github))
 	}
@@ -224,7 +237,7 @@ func New(c Config) (*App, error) {
 
 // wire makes the rooms from a complete Config.
 func (a *App) wire(c Config) {
-	due, leftover, inHand := router.NewHint(), router.NewJobHint(), &decide.InHand{}
+	due, leftover, inHand := a.due, a.leftover, &decide.InHand{}
 	sure, backoff := router.NewClock(c.Now), &router.Backoff{Now: c.Now, Rand: c.Rand}
 	var traces *telemetry.Traces
 	if c.Traces != nil {
@@ -271,7 +284,12 @@ func (a *App) wire(c Config) {
 	version, _ := telemetry.Version()
 	a.health = health.New(health.Config{
 		Store: c.Store, Metrics: c.Metrics, Now: c.Now, Rules: a.decider.Status, FirstSync: a.first.UnderWay,
-		Silent: a.dispatcher.SilentFor, NotEvaluating: a.runners.NotEvaluating, Lost: a.sweeper.Lost,
+		Silent: a.silent, NotEvaluating: a.notEvaluating, Lost: a.lost, Replicas: func(now time.Time) []router.Trouble {
+			if c.Replicas == nil {
+				return nil
+			}
+			return a.replica.troubles(now)
+		},
 	}, "Switchyard "+version+" started")
 	changed(a.health, c.RulesVersion, c.Now())
 	history := &pruner{store: c.Store, log: a.log, clock: sure, keep: c.Keep}
@@ -281,10 +299,13 @@ func (a *App) wire(c Config) {
 		{c.Recheck / 10, a.intake.Recheck, "cannot ask github about jobs that nobody serves", nil},
 		{c.Recheck / 10, commits.CancelRuns, "cannot cancel runs that nothing can serve", nil},
 		{c.Feedback, commits.Update, "cannot update notices on commits", nil},
-		{claim.LostEvery, a.claims.RemoveLost, "cannot remove runners that github registered without saying so", nil},
 		{c.Sweep, strays.Remove, "cannot remove dead runners from github", nil},
 		{pruneEvery, history.prune, "cannot delete old history", nil},
 	}
+	if c.Replicas != nil { // one that ended may have left claims unanswered
+		a.duties = append(a.duties, duty{recoverEvery, func(ctx context.Context) error { return a.recover(ctx, c.Now().Add(-claim.Longest)) }, "cannot recover interrupted claims", nil})
+	}
+	a.ownDuties = []duty{{claim.LostEvery, a.claims.RemoveLost, "cannot remove runners that github registered without saying so", nil}}
 }
 
 // Addr returns the address of the public listener.
@@ -307,18 +328,16 @@ func (a *App) Close() error { return errors.Join(a.public.Close(), a.admin.Close
 // Run serves until ctx ends, then stops within Grace, finishing what is under way. It returns
 // nil in that case, and otherwise the error that ended it. It must be called once.
 func (a *App) Run(ctx context.Context) error {
-	latest, full, err := a.takeUp(ctx)
-	if ctx.Err() != nil {
-		return a.Close()
-	}
-	if err != nil {
-		return errors.Join(err, a.Close())
-	}
-	compares, away := !full && !latest.IsZero(), a.now().Sub(latest)
-	a.sweeper.Start(latest, compares)
-	full = full || compares && away > intake.Listed // GitHub no longer lists all deliveries since then
-	if full {
-		a.first.Begin()
+	lead := a.replicate
+	if a.replicas == nil {
+		taken, err := a.takeUp(ctx, a.now().Add(clockStep))
+		if ctx.Err() != nil {
+			return a.Close()
+		}
+		if err != nil {
+			return errors.Join(err, a.Close())
+		}
+		lead = func(ctx context.Context) error { return a.lead(ctx, taken) }
 	}
 	defer a.health.Wait()
 	g, ctx := errgroup.WithContext(ctx)
@@ -328,50 +347,80 @@ func (a *App) Run(ctx context.Context) error {
 	public.Handle(router.ClaimPath, a.claims).Methods(http.MethodGet)
 	g.Go(func() error { return a.serve(ctx, a.public, public, publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
-	loops := append(a.runners.Loops(), a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom, a.clock.watch,
-		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad)
+	loops := []func(context.Context) error{lead, a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom}
 	if a.beside != nil {
 		loops = append(loops, a.beside)
 	}
+	a.start(ctx, g, loops, a.ownDuties)
+	return g.Wait()
+}
+
+// start starts loops, and duties, in a group.
+func (a *App) start(ctx context.Context, g *errgroup.Group, loops []func(context.Context) error, duties []duty) {
 	for _, loop := range loops {
 		g.Go(func() error { return loop(ctx) })
 	}
-	for _, d := range a.duties {
+	for _, d := range duties {
 		g.Go(func() error { return a.do(ctx, d) })
 	}
-	if full {
+}
+
+// lead does what one process must do alone, until ctx ends.
+func (a *App) lead(ctx context.Context, t taken) error {
+	g, ctx := errgroup.WithContext(ctx)
+	a.start(ctx, g, append(a.runners.Loops(), a.clock.watch,
+		a.dispatcher.Run, a.dispatcher.Relimit, a.dispatcher.Redecide, a.dispatcher.WatchNomad), a.duties)
+	if t.full {
 		g.Go(func() error {
 			a.first.Wait(ctx)
 			a.syncer.Full(ctx, nil)
 			return nil
 		})
-	} else if compares && away >= syncAfter {
+	} else if t.compares && t.away >= syncAfter {
 		g.Go(func() error { return a.syncer.SyncUnread(ctx) })
 	}
 	return g.Wait()
 }
 
-// takeUp takes up the database as the last process left it. It returns when that last
-// recorded anything, and whether the first sync is due.
-func (a *App) takeUp(ctx context.Context) (latest time.Time, full bool, err error) {
+// taken is how the last process left the database.
+type taken struct {
+	full     bool          // a full sync is due
+	compares bool          // the database is compared with what GitHub delivered
+	away     time.Duration // for how long nothing has been recorded
+}
+
+// takeUp takes up the database as the last process left it, with the claims of until and before.
+func (a *App) takeUp(ctx context.Context, until time.Time) (t taken, err error) {
 	// Before anything is written.
-	if latest, err = a.store.Latest(ctx); err != nil {
-		return latest, false, fmt.Errorf("read when the database last changed: %w", err)
+	latest, err := a.store.Latest(ctx)
+	if err != nil {
+		return t, fmt.Errorf("read when the database last changed: %w", err)
 	}
 	if err := a.clock.before(ctx); err != nil {
-		return latest, false, fmt.Errorf("compare the clock with the database: %w", err)
+		return t, fmt.Errorf("compare the clock with the database: %w", err)
 	}
-	n, err := a.store.Recover(ctx, a.now(), a.now().Add(a.doubt))
-	if err != nil {
-		return latest, false, fmt.Errorf("recover interrupted claims: %w", err)
+	if err := a.recover(ctx, until); err != nil {
+		return t, fmt.Errorf("recover interrupted claims: %w", err)
 	}
+	if t.full, err = a.syncer.FirstDue(ctx); err != nil {
+		return t, fmt.Errorf("read whether the database is empty: %w", err)
+	}
+	t.compares, t.away = !t.full && !latest.IsZero(), a.now().Sub(latest)
+	a.sweeper.Start(latest, t.compares)
+	t.full = t.full || t.compares && t.away > intake.Listed // GitHub no longer lists all deliveries since then
+	if t.full {
+		a.first.Begin()
+	}
+	return t, nil
+}
+
+// recover recovers the claims that were interrupted at until or before.
+func (a *App) recover(ctx context.Context, until time.Time) error {
+	n, err := a.store.Recover(ctx, until, a.now().Add(a.doubt), a.now())
 	if n > 0 {
-		a.log.Warn("runners were being configured when the last process ended; their jobs are retried", "runners", n)
+		a.log.Warn("runners were being configured by a process that ended; their jobs are retried", "runners", n)
 	}
-	if full, err = a.syncer.FirstDue(ctx); err != nil {
-		return latest, false, fmt.Errorf("read whether the database is empty: %w", err)
-	}
-	return latest, full, nil
+	return err
 }
 
 // syncAfter is for how long nothing must have been recorded for a start to sync what GitHub
@@ -481,7 +530,7 @@ func (a *App) adminHandler() http.Handler {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	}).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/readyz", a.local(func(w http.ResponseWriter, req *http.Request) {
-		r, status := readiness(a.health, a.decider.Status()), http.StatusOK
+		r, status := readiness(a.health, a.decider.Status(), a.Replicas()), http.StatusOK
 		if r.Status == "not ready" {
 			status = http.StatusServiceUnavailable
 		}

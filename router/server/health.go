@@ -21,21 +21,36 @@ type Readiness struct {
 	Jobs   map[router.JobState]int `json:"jobs,omitempty"` // how many are in each state; null when the store does not say
 	Rules  router.RulesStatus      `json:"rules"`
 
+	Replicas []ReadyReplica `json:"replicas,omitempty"` // that serve from the database, the oldest first; none if only this one may
+
 	Troubles []router.Trouble `json:"troubles"` // as in router.Status, without what is about single jobs
 }
 
 // A Check is the state of one thing.
 type Check struct {
-	Name   string    `json:"name"`             // store, first_look, nomad, github, deliveries, disk, jobs or rules
+	Name   string    `json:"name"`             // store, leader, first_look, nomad, github, deliveries, disk, jobs or rules
 	Status string    `json:"status"`           // ok, warning or failed
 	Reason string    `json:"reason,omitempty"` // one sentence
 	Since  time.Time `json:"since,omitzero"`
 }
 
+// A ReadyReplica is a replica, as /readyz shows it.
+type ReadyReplica struct {
+	Name      string    `json:"name"`
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"`
+	RulesHash string    `json:"rules_hash"` // of the rules in force there
+	Leads     bool      `json:"leads"`
+	Self      bool      `json:"self"` // it answers this request
+}
+
 // readiness checks everything.
-func readiness(h *health.Health, inForce router.RulesStatus) Readiness {
+func readiness(h *health.Health, inForce router.RulesStatus, replicas []router.Replica) Readiness {
 	status := h.Status(nil)
 	r := Readiness{Status: status.Status, Jobs: h.Counts(), Rules: inForce, Troubles: slices.Clone(status.Troubles)}
+	for _, one := range replicas {
+		r.Replicas = append(r.Replicas, ReadyReplica{one.Name, one.Version, one.StartedAt, one.RulesHash, one.Leads, one.Self})
+	}
 	for i := range r.Troubles { // whoever may ask here may know nothing of single jobs
 		t := &r.Troubles[i]
 		t.Where, t.Repositories, t.Labels, t.Groups = "", []string{}, []string{}, []router.TroubleGroup{}
@@ -44,7 +59,7 @@ func readiness(h *health.Health, inForce router.RulesStatus) Readiness {
 		}
 	}
 	r.Rules.Who, r.Rules.Changes = "", []string{} // whoever may ask here may not read the rules
-	for _, name := range []string{"store", "first_look", "nomad", "github", "deliveries", "disk", "jobs", "rules"} {
+	for _, name := range []string{"store", "leader", "first_look", "nomad", "github", "deliveries", "disk", "jobs", "rules"} {
 		check := Check{Name: name, Status: "ok"}
 		for _, t := range status.Troubles { // the worst first
 			if health.Check(t.Cause) != name || t.Severity == router.Info {

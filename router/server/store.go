@@ -31,11 +31,12 @@ type Store interface {
 	telemetry.Counter
 	health.Store
 
-	// Recover gives up, as Lost does, the runners that were claimed when the last process
-	// ended, and returns how many. A job whose runner GitHub had not configured is due at
-	// once. A job whose runner may have been given its configuration is due at doubt: if that
-	// runner lives, GitHub will have said by then that it took a job.
-	Recover(ctx context.Context, now, doubt time.Time) (int, error)
+	// Recover gives up, as Lost does, the runners that have been Claimed since until or
+	// longer, as the process ended that answered them, and returns how many. A job whose
+	// runner GitHub had not configured is due at once. A job whose runner may have been given
+	// its configuration is due at doubt: if that runner lives, GitHub will have said by then
+	// that it took a job.
+	Recover(ctx context.Context, until, doubt, now time.Time) (int, error)
 
 	// Rewind sets times that lie after now to now, because the clock was set back: those of
 	// jobs and runners that have not ended, with since when they wait, and of what is to be

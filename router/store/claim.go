@@ -317,7 +317,7 @@ WHERE id = ?1 AND try = ?2 AND ` + waits
 
 	isRunnerSQL = `SELECT 1 FROM runners WHERE id = ?`
 
-	claimedSQL = `SELECT id, github_id FROM runners WHERE state = 'claimed'`
+	claimedSQL = `SELECT id, github_id FROM runners WHERE state = 'claimed' AND state_at <= ?`
 )
 
 // Lost implements runners.Store. A runner that GitHub gave a job meanwhile, or
@@ -364,9 +364,9 @@ func (s *claimStore) Stopped(ctx context.Context, r router.Runner, reason string
 }
 
 // Recover implements server.Store.
-func (s *claimStore) Recover(ctx context.Context, now, doubt time.Time) (n int, err error) {
+func (s *claimStore) Recover(ctx context.Context, until, doubt, now time.Time) (n int, err error) {
 	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (int, error) {
-		claimed, err := all(t.query, func(rows *sql.Rows, r *router.Runner) error { return rows.Scan(&r.ID, &r.GitHubID) }, claimedSQL)
+		claimed, err := all(t.query, func(rows *sql.Rows, r *router.Runner) error { return rows.Scan(&r.ID, &r.GitHubID) }, claimedSQL, millis(until))
 		if err != nil {
 			return 0, err
 		}

@@ -69,12 +69,12 @@ func Copy(ctx context.Context, from, to string, said func(table string, rows int
 	if err := exists(from); err != nil {
 		return nil, err
 	}
-	source, err := Open(ctx, from)
+	source, err := Open(ctx, from, Alone)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, source.Close()) }()
-	target, err := Open(ctx, to)
+	target, err := Open(ctx, to, Alone)
 	if err != nil {
 		return nil, err
 	}

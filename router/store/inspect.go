@@ -33,7 +33,7 @@ func Inspect(ctx context.Context, name string) (in Inspection, err error) {
 	if err := exists(name); err != nil {
 		return in, err
 	}
-	s, err := Open(ctx, name, CheckAll)
+	s, err := Open(ctx, name, Alone, CheckAll)
 	if err != nil {
 		return in, err
 	}

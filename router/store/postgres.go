@@ -34,9 +34,12 @@ const (
 	// change reads stays as it is until it is committed; readers wait for nobody.
 	changesLock = applicationID
 
-	// Who holds this one is the only Switchyard that uses the database. Both are those of a
-	// schema, as others may have a Switchyard of their own.
+	// Who serves from the database shares this one; who needs it alone has it alone.
 	serverLock = changesLock + 1
+
+	// The leader of the replicas holds this one. All are those of a schema, as others may have
+	// a Switchyard of their own.
+	leaderLock = serverLock + 1
 
 	changeTimeout = 30 * time.Second // of a statement of a change, and of a connection for it
 	resolveFor    = 10 * time.Second // how long the writer asks what became of a transaction whose commit was cut off
@@ -72,7 +75,7 @@ func parsePostgres(url string) (*postgres, error) {
 
 // open returns a pool of connections, of which n at most are open.
 func (p *postgres) open(n int, readOnly bool) *sql.DB {
-	set := "SET jit = off; SET idle_in_transaction_session_timeout = '60s'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+	set := "SET jit = off; SET idle_in_transaction_session_timeout = '5s'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 	if readOnly {
 		set += "; SET default_transaction_read_only = on"
 	}
@@ -272,12 +275,15 @@ func (t *texts) text(query string, args []any) string {
 }
 
 // openPostgres is open for PostgreSQL.
-func openPostgres(ctx context.Context, url string) (_ *Store, err error) {
+func openPostgres(ctx context.Context, url string, options ...Option) (_ *Store, err error) {
 	p, err := parsePostgres(url)
 	if err != nil {
 		return nil, err
 	}
 	s := newStore(p.name)
+	for _, o := range options {
+		o(s)
+	}
 	s.postgres = p
 	defer func() {
 		if err != nil {
@@ -289,7 +295,7 @@ func openPostgres(ctx context.Context, url string) (_ *Store, err error) {
 	s.reads.querier, s.asked.reads.querier = p.guard(s.read), p.guard(s.asked.db)
 	s.whole = true
 	w := newWriter(s.write, nil)
-	w.postgres, w.adapt = p, p.texts.adapt
+	w.postgres, w.adapt, w.alone = p, p.texts.adapt, s.alone
 	if err := w.connect(ctx); err != nil {
 		return nil, err
 	}
@@ -302,12 +308,16 @@ func openPostgres(ctx context.Context, url string) (_ *Store, err error) {
 	return s, nil
 }
 
-// claimServer makes sure that no other Switchyard uses the database, for as long as the
-// connection lasts. It waits for one that is about to end.
-func claimServer(ctx context.Context, conn *sql.Conn) error {
+// claimServer makes sure, for as long as the connection lasts, that nobody needs the database
+// alone, or that no other Switchyard uses it. It waits for one that is about to end.
+func claimServer(ctx context.Context, conn *sql.Conn, alone bool) error {
+	lock := "SELECT pg_try_advisory_lock_shared($1, hashtext(current_schema()))"
+	if alone {
+		lock = "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))"
+	}
 	for waited := time.Duration(0); ; waited += lockPause {
 		var ours bool
-		err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1, hashtext(current_schema()))", serverLock).Scan(&ours)
+		err := conn.QueryRowContext(ctx, lock, serverLock).Scan(&ours)
 		if err != nil || ours {
 			return err
 		}
@@ -331,7 +341,7 @@ func (w *writer) connect(ctx context.Context) error {
 		if w.backend != "" {
 			_, _ = conn.ExecContext(ctx, endBackend, w.backend)
 		}
-		err = claimServer(ctx, conn)
+		err = claimServer(ctx, conn, w.alone)
 		if err == nil {
 			err = conn.QueryRowContext(ctx, "SELECT pid || ' ' || backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&w.backend)
 		}
@@ -404,7 +414,7 @@ func (p *postgres) fault(err error) error {
 		case e.Code == "53100":
 			fix = "free space on the disk of the PostgreSQL server"
 		case e.Code == "53300":
-			fix = "let PostgreSQL take more connections: Switchyard needs ten (max_connections, or the limit of its role)"
+			fix = "let PostgreSQL take more connections: each Switchyard needs eleven (max_connections, or the limit of its role)"
 		case e.Code == "25006":
 			fix = "name the server that takes changes: this one is read-only, as a standby is"
 		case e.Code == "42501":

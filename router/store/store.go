@@ -39,8 +39,8 @@ var (
 )
 
 // A Store is the database in one SQLite file, or in PostgreSQL. Its methods are those of its parts,
-// which are named for the packages that use them. It is safe for concurrent use by
-// one process; Open refuses the database to a second.
+// which are named for the packages that use them. It is safe for concurrent use. A
+// file is one process's, and Open refuses it to a second.
 type Store struct {
 	*db
 	intakeStore
@@ -61,6 +61,7 @@ type Store struct {
 	read     *pool
 	asked    *Reader   // for operators
 	postgres *postgres // nil: the database is a file
+	alone    bool      // nobody else may use that
 	close    sync.Once
 }
 
@@ -87,8 +88,8 @@ type (
 )
 
 // Open opens the database file at path and brings its schema up to date; a path that is
-// the URL of a PostgreSQL database opens that, see IsPostgres, without the options. A
-// missing file is created, readable by its owner only; its directory must
+// the URL of a PostgreSQL database opens that, see IsPostgres, which several processes
+// may have open. A missing file is created, readable by its owner only; its directory must
 // exist. It fails, and changes nothing, when the file is not a database, is
 // another program's, was written by a newer version of Switchyard, or is open
 // already, here or in another process. SQLite keeps two more files beside it
@@ -100,7 +101,7 @@ type (
 // is used no more: all methods then fail with a *router.FixError.
 func Open(ctx context.Context, path string, options ...Option) (*Store, error) {
 	if IsPostgres(path) {
-		s, err := openPostgres(ctx, path)
+		s, err := openPostgres(ctx, path, options...)
 		if err != nil {
 			return nil, fmt.Errorf("open the database in PostgreSQL: %w", err)
 		}
@@ -115,6 +116,10 @@ func Open(ctx context.Context, path string, options ...Option) (*Store, error) {
 
 // An Option changes how Open opens.
 type Option func(*Store)
+
+// Alone has Open refuse a PostgreSQL database that another Switchyard has open, which then
+// cannot open it either.
+func Alone(s *Store) { s.alone = true }
 
 // CheckAll has Open look for damage in all of the file, however long that takes.
 func CheckAll(s *Store) { s.bound = 0 }

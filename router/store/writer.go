@@ -33,7 +33,9 @@ type writer struct {
 	backend  string                                         // that of the last connection, in PostgreSQL
 	postgres *postgres                                      // nil: the database is a file
 	adapt    func(query string, args []any) (string, []any) // as the database takes them; nil: as they are
+	alone    bool                                           // no other process may use the database
 	id       string                                         // of the transaction in hand, in PostgreSQL
+	epoch    int64                                          // likewise: of the leader, from the first change of the transaction on
 	stmts    map[string]*sql.Stmt                           // by SQL text; used by the goroutine only
 	ops      chan *op
 	file     *watched // used by the goroutine only
@@ -49,6 +51,7 @@ type writer struct {
 // An op is one change that a caller waits for.
 type op struct {
 	from  router.Source
+	term  int64 // the leader's in which the change may be made; 0: any
 	do    func(*tx) error
 	state atomic.Int32
 	err   error         // of do or of the commit; set before done is closed
@@ -109,7 +112,7 @@ func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	o := &op{from: from, do: do, done: make(chan struct{})}
+	o := &op{from: from, term: router.Term(ctx), do: do, done: make(chan struct{})}
 	select {
 	case w.ops <- o:
 	case <-ctx.Done():
@@ -264,6 +267,10 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 			}
 			w.source = o.from
 		}
+		if o.term != 0 && o.term != w.epoch {
+			o.err = router.ErrNotLeader
+			continue
+		}
 		if apart {
 			if _, err := t.exec("SAVEPOINT change"); err != nil {
 				return fmt.Errorf("set a savepoint: %w", err)
@@ -308,14 +315,15 @@ func (w *writer) begin(t *tx) error {
 	}
 }
 
-// setSource says who makes the changes that follow.
+// setSource says who makes the changes that follow. In PostgreSQL it first waits until nobody
+// else makes any.
 func (w *writer) setSource(t *tx, from router.Source) error {
 	if w.postgres == nil {
 		_, err := t.exec("UPDATE source SET name = ?", from)
 		return err
 	}
-	return t.query(into(new(any), new(any), &w.id),
-		"SELECT pg_advisory_xact_lock(CAST(?1 AS int), hashtext(current_schema()))::text, set_config('switchyard.source', ?2, true), pg_current_xact_id()::text", changesLock, from)
+	return t.query(into(new(any), new(any), &w.id, &w.epoch),
+		"SELECT pg_advisory_xact_lock(CAST(?1 AS int), hashtext(current_schema()))::text, set_config('switchyard.source', ?2, true), pg_current_xact_id()::text, leader_epoch()", changesLock, from)
 }
 
 // end commits a transaction.

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -207,6 +208,27 @@ func (w *Worked) delivered(outcome string) {
 			w.first = w.newest
 		}
 		w.unsigned++
+	}
+}
+
+// All returns when everything worked last that has since the start.
+func (w *Worked) All() map[string]time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.last)
+}
+
+// Heard takes what All returned in another process.
+func (w *Worked) Heard(last map[string]time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, what := range []string{WorkedDelivery, WorkedRegistration, WorkedClaim, WorkedStart} {
+		if at := last[what]; at.After(w.last[what]) {
+			if w.last == nil {
+				w.last = map[string]time.Time{}
+			}
+			w.last[what] = at
+		}
 	}
 }
 

@@ -3,7 +3,6 @@ package postgrestest
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"io"
 	"net/url"
@@ -29,26 +28,11 @@ var cluster struct {
 	hold io.Closer    // the cluster's standard input: not closed before this process ends
 }
 
-// URL returns the URL of a new, empty schema and of a role that owns it and may do nothing
-// else. Both are dropped when the test ends. They are in the cluster that
-// SWITCHYARD_POSTGRES names (the URL of a superuser), or else in one that is started from the PostgreSQL
-// that is installed, once for the whole test process. Without either the test is skipped,
-// or fails if CI is set. Safe for concurrent use.
+// URL returns the URL of a new, empty schema, which is dropped when the test ends: in
+// the cluster that SWITCHYARD_POSTGRES names (of a superuser), or else in one that is
+// started from the PostgreSQL that is installed, once for the whole test process. Without
+// either the test is skipped, or fails if CI is set. Safe for concurrent use.
 func URL(t testing.TB) string {
-	t.Helper()
-	u := *superuser(t)
-	name, password := fmt.Sprintf("test_%d_%d", os.Getpid(), cluster.made.Add(1)), rand.Text()
-	Exec(t, fmt.Sprintf("CREATE ROLE %[1]s LOGIN PASSWORD '%[2]s'; CREATE SCHEMA AUTHORIZATION %[1]s", name, password)) // a database of its own would take ten times as long
-	t.Cleanup(func() { Exec(t, fmt.Sprintf("DROP SCHEMA %[1]s CASCADE; DROP ROLE %[1]s", name)) })
-	u.User = url.UserPassword(name, password)
-	q := u.Query()
-	q.Set("search_path", name)
-	u.RawQuery = q.Encode()
-	return u.String()
-}
-
-// superuser returns the URL of a superuser.
-func superuser(t testing.TB) *url.URL {
 	t.Helper()
 	cluster.once.Do(func() { cluster.url, cluster.err = find() })
 	switch {
@@ -59,24 +43,21 @@ func superuser(t testing.TB) *url.URL {
 	case cluster.url == nil:
 		t.Skip("there is no PostgreSQL: install it, or set SWITCHYARD_POSTGRES to the URL of a cluster")
 	}
-	return cluster.url
+	name := fmt.Sprintf("test_%d_%d", os.Getpid(), cluster.made.Add(1))
+	Exec(t, "CREATE SCHEMA "+name) // a database of its own would take ten times as long
+	t.Cleanup(func() { Exec(t, "DROP SCHEMA "+name+" CASCADE") })
+	u := *cluster.url
+	q := u.Query()
+	q.Set("search_path", name)
+	u.RawQuery = q.Encode()
+	return u.String()
 }
 
-// Exec runs a statement as a superuser. It skips or fails as URL does.
+// Exec runs a statement as a superuser.
 func Exec(t testing.TB, statement string) {
 	t.Helper()
-	ExecIn(t, "", statement)
-}
-
-// ExecIn does the same in a database, "" is that of URL.
-func ExecIn(t testing.TB, database, statement string) {
-	t.Helper()
 	ctx := context.Background() // also after the test
-	u := *superuser(t)
-	if database != "" {
-		u.Path = "/" + database
-	}
-	conn, err := pgx.Connect(ctx, u.String())
+	conn, err := pgx.Connect(ctx, cluster.url.String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +76,9 @@ func find() (*url.URL, error) {
 	if bin == "" {
 		return nil, nil
 	}
-	return start(bin)
+	u, in, _, err := start(bin)
+	cluster.hold = in
+	return u, err
 }
 
 // binaries returns the folder of the newest PostgreSQL that is installed: on PATH, or where
@@ -118,40 +101,84 @@ func version(path string) int {
 }
 
 // watch runs a cluster until its standard input ends, as it does when this process ends,
-// however that comes. Its durability is of no use here and costs seconds.
+// however that comes, and starts it again for each line there. Its durability is of no use
+// here and costs seconds.
 const watch = `
 trap 'kill -QUIT $server; wait $server; rm -rf "$1"' EXIT
 "$0/initdb" -D "$1/data" -U postgres -A trust --no-sync --no-instructions >"$1/log" 2>&1 || exit 1
-"$0/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=500 >>"$1/log" 2>&1 &
-server=$!
-until grep -q 'ready to accept connections' "$1/log"; do kill -0 $server || exit 1; sleep 0.1; done
-echo ready
-cat >/dev/null
+serve() {
+	"$0/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=500 >"$1/log" 2>&1 &
+	server=$!
+	until grep -q 'ready to accept connections' "$1/log"; do kill -0 $server || exit 1; sleep 0.1; done
+	echo ready
+}
+serve "$1"
+while read -r line; do kill -QUIT $server; wait $server; serve "$1"; done
 `
 
-// start starts a cluster on a socket in a temporary folder.
-func start(bin string) (*url.URL, error) {
+// A Cluster is a PostgreSQL of a test's own, which it may start again.
+type Cluster struct {
+	URL string // of a database that superusers may use
+
+	in  io.WriteCloser
+	out io.Reader
+}
+
+// NewCluster starts a cluster, which ends with the test. Without an installed PostgreSQL the
+// test is skipped, or fails if CI is set.
+func NewCluster(t testing.TB) *Cluster {
+	t.Helper()
+	bin := binaries()
+	switch {
+	case bin == "" && os.Getenv("CI") != "":
+		t.Fatal("there is no PostgreSQL: install it")
+	case bin == "":
+		t.Skip("there is no PostgreSQL: install it")
+	}
+	u, in, out, err := start(bin)
+	if err != nil {
+		t.Fatalf("start PostgreSQL: %v", err)
+	}
+	t.Cleanup(func() { _ = in.Close() })
+	return &Cluster{u.String(), in, out}
+}
+
+// Restart ends the cluster as kill -QUIT does, and starts it again. It returns when the
+// cluster takes connections.
+func (c *Cluster) Restart(t testing.TB) {
+	t.Helper()
+	_, err := io.WriteString(c.in, "\n")
+	if err == nil {
+		_, err = fmt.Fscanln(c.out, new(string))
+	}
+	if err != nil {
+		t.Errorf("start PostgreSQL again: %v", err)
+	}
+}
+
+// start starts a cluster on a socket in a temporary folder, and again for each line that is
+// written to in; when it takes connections it says so in out.
+func start(bin string) (u *url.URL, in io.WriteCloser, out io.Reader, err error) {
 	dir, err := os.MkdirTemp("", "postgrestest-") // short: the path of a socket has 107 bytes at most
 	if err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	cmd := exec.Command("sh", "-c", watch, bin, dir)
 	if err := unprivileged(cmd, dir); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
-	if cluster.hold, err = cmd.StdinPipe(); err != nil {
-		return nil, err
+	if in, err = cmd.StdinPipe(); err != nil {
+		return nil, nil, nil, err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
+	if out, err = cmd.StdoutPipe(); err != nil {
+		return nil, nil, nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, err
+		return nil, nil, nil, err
 	}
 	if _, err := fmt.Fscanln(out, new(string)); err != nil {
 		log, _ := os.ReadFile(filepath.Join(dir, "log"))
-		return nil, fmt.Errorf("%w; its log:\n%s", err, log)
+		return nil, nil, nil, fmt.Errorf("%w; its log:\n%s", err, log)
 	}
-	return &url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}, nil
+	return &url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}, in, out, nil
 }

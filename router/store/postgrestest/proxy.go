@@ -22,7 +22,9 @@ type Proxy struct {
 
 	mu      sync.Mutex
 	refuses bool
-	deaf    bool // the next answer that says COMMIT is not passed on
+	frozen  bool
+	thaws   sync.Cond // of mu
+	deaf    bool      // the next answer that says COMMIT is not passed on
 	conns   map[net.Conn]bool
 }
 
@@ -38,6 +40,7 @@ func NewProxy(t testing.TB, database string) *Proxy {
 		t.Fatal(err)
 	}
 	p := &Proxy{conns: map[net.Conn]bool{}}
+	p.thaws.L = &p.mu
 	p.network, p.server = pgconn.NetworkAddress(config.Host, config.Port)
 	if p.listen, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -61,6 +64,7 @@ func NewProxy(t testing.TB, database string) *Proxy {
 	})
 	t.Cleanup(func() {
 		_ = p.listen.Close()
+		p.Freeze(false)
 		p.Cut()
 		running.Wait()
 	})
@@ -86,6 +90,15 @@ func (p *Proxy) Refuse(refuse bool) {
 	}
 }
 
+// Freeze sets whether nothing is passed on, either way, though all connections stay, as when
+// a machine or a network goes away without a word.
+func (p *Proxy) Freeze(frozen bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frozen = frozen
+	p.thaws.Broadcast()
+}
+
 // CutNextCommit has the proxy cut a connection when the database has committed its next
 // transaction, before the answer is passed on.
 func (p *Proxy) CutNextCommit() {
@@ -109,7 +122,7 @@ func (p *Proxy) serve(client net.Conn) {
 	}
 	var both sync.WaitGroup
 	both.Go(func() {
-		_, _ = io.Copy(server, client)
+		_, _ = io.Copy(questions{p, server}, client)
 		_ = server.Close()
 	})
 	both.Go(func() {
@@ -124,6 +137,21 @@ func (p *Proxy) serve(client net.Conn) {
 	delete(p.conns, server)
 }
 
+// questions passes on what the database is told.
+type questions struct {
+	p      *Proxy
+	server net.Conn
+}
+
+func (q questions) Write(b []byte) (int, error) {
+	q.p.mu.Lock()
+	for q.p.frozen {
+		q.p.thaws.Wait()
+	}
+	q.p.mu.Unlock()
+	return q.server.Write(b)
+}
+
 // answers passes on what the database says.
 type answers struct {
 	p      *Proxy
@@ -132,6 +160,9 @@ type answers struct {
 
 func (a answers) Write(b []byte) (int, error) {
 	a.p.mu.Lock()
+	for a.p.frozen {
+		a.p.thaws.Wait()
+	}
 	cut := a.p.deaf && bytes.Contains(b, []byte("COMMIT\x00"))
 	a.p.deaf = a.p.deaf && !cut
 	a.p.mu.Unlock()

@@ -238,7 +238,7 @@ var claimTests = []test{
 		doubtful := f.dispatch(5) // crashed while it was answered
 		f.claim(doubtful)
 		f.must(f.Configured(f.ctx(), doubtful.ID, "doubtful", 99, target, T0))
-		n, err := f.Recover(f.ctx(), T0.Add(time.Second), T0.Add(time.Minute))
+		n, err := f.Recover(f.ctx(), T0.Add(time.Second), T0.Add(time.Minute), T0.Add(time.Second))
 		f.must(err)
 		if n != 3 {
 			t.Errorf("Recover gave up %d runners, want 3", n)
@@ -255,7 +255,7 @@ var claimTests = []test{
 			}
 		}
 		f.wantState(4, router.Dispatched)
-		if n, err := f.Recover(f.ctx(), T0, T0); n != 0 || err != nil {
+		if n, err := f.Recover(f.ctx(), T0, T0, T0); n != 0 || err != nil {
 			t.Errorf("a second Recover gave up %d, %v", n, err)
 		}
 	}},

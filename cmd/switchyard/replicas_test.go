@@ -1,0 +1,355 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"switchyard/router"
+	"switchyard/router/githubsim"
+	"switchyard/router/nomadsim"
+	"switchyard/router/routertest"
+	"switchyard/router/server"
+	"switchyard/router/store"
+	"switchyard/router/store/postgrestest"
+	"switchyard/router/testnet"
+)
+
+// A balancer stands before replicas, as users have one: it sends each request to the next
+// replica in turn, and to another when that does not take the connection.
+type balancer struct {
+	*httptest.Server
+	next atomic.Int64
+
+	mu    sync.Mutex
+	hosts []string
+}
+
+func newBalancer(t testing.TB) *balancer {
+	b := &balancer{}
+	transport := &http.Transport{MaxIdleConnsPerHost: 64}
+	b.Server = httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.Out.URL.Scheme = "http" },
+		ErrorLog:  log.New(io.Discard, "", 0), // of replicas that were killed
+		Transport: roundTripper(func(req *http.Request) (*http.Response, error) { return b.send(transport, req) }),
+	})
+	t.Cleanup(transport.CloseIdleConnections)
+	t.Cleanup(b.Close)
+	return b
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
+
+func (b *balancer) send(next http.RoundTripper, req *http.Request) (resp *http.Response, err error) {
+	b.mu.Lock()
+	hosts := slices.Clone(b.hosts)
+	b.mu.Unlock()
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("no replica is there")
+	}
+	first := int(b.next.Add(1))
+	req.URL.Host = hosts[first%len(hosts)]
+	return next.RoundTrip(req)
+}
+
+// set sets the replicas that get requests.
+func (b *balancer) set(replicas ...*process) {
+	var hosts []string
+	for _, p := range replicas {
+		hosts = append(hosts, p.listen)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hosts = hosts
+}
+
+// replicas are processes that serve from one database, and what is around them.
+type replicas struct {
+	t     *testing.T
+	front *balancer
+	all   []*process
+	sim   *nomadsim.Server
+	nomad *registrations
+	jobs  atomic.Int64
+}
+
+// newReplicas starts n of them; without nodes the runners wait, so that none is tried again.
+func newReplicas(t *testing.T, n int, database string) *replicas {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("the tests send signals that Windows does not have")
+	}
+	r := &replicas{t: t, front: newBalancer(t), sim: nomadsim.New(nomadsim.Config{})}
+	t.Cleanup(r.sim.Close)
+	r.nomad = &registrations{Handler: r.sim}
+	cluster := httptest.NewServer(r.nomad)
+	t.Cleanup(cluster.Close)
+	for range n {
+		p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
+		p.args = append(p.args, "--db", database, "--public-url", r.front.URL)
+		r.all = append(r.all, p)
+		p.start()
+	}
+	r.front.set(r.all...)
+	return r
+}
+
+// leader waits until one of the replicas says that it leads, and returns it.
+func (r *replicas) leader() *process {
+	r.t.Helper()
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for _, p := range r.all {
+			if p.cmd != nil && p.leads() {
+				return p
+			}
+		}
+	}
+	for _, p := range r.all {
+		r.t.Logf("the log of %s:\n%s", p.admin, p.log.String())
+	}
+	r.t.Fatal("no replica leads")
+	return nil
+}
+
+// leads reports whether a process says that it leads.
+func (p *process) leads() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // it may be frozen
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.admin+"/readyz", nil)
+	must(p.t, err)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return false
+	}
+	defer resp.Body.Close()
+	var ready server.Readiness
+	body, _ := io.ReadAll(resp.Body)
+	_ = json.Unmarshal(body, &ready)
+	return slices.ContainsFunc(ready.Replicas, func(one server.ReadyReplica) bool { return one.Self && one.Leads })
+}
+
+// queue delivers a job by the balancer, and returns its ID.
+func (r *replicas) queue() int64 {
+	r.t.Helper()
+	id := r.jobs.Add(1)
+	if status := send(r.t.Context(), http.DefaultClient, r.front.URL+"/webhooks/github", fmt.Sprintf("guid-%d", id), payload(id, "self-hosted", "linux", "x64")); status != http.StatusAccepted {
+		r.t.Fatalf("delivery %d was answered %d", id, status)
+	}
+	return id
+}
+
+// registered waits until Nomad has a job's runner.
+func (r *replicas) registered(id int64) {
+	r.t.Helper()
+	name := fmt.Sprintf("gha-%d-1", id)
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		rec := httptest.NewRecorder()
+		r.sim.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/v1/job/"+name, nil))
+		if rec.Code == http.StatusOK {
+			return
+		}
+	}
+	for _, p := range r.all {
+		r.t.Logf("the log of %s:\n%s", p.admin, p.log.String())
+	}
+	r.t.Fatalf("Nomad has no job %s", name)
+}
+
+// once fails unless each job that was queued has been registered once.
+func (r *replicas) once() {
+	r.t.Helper()
+	if got, want := r.nomad.taken.Load(), r.jobs.Load(); got != want {
+		r.t.Errorf("Nomad took %d registrations for %d jobs", got, want)
+	}
+}
+
+func (r *replicas) without(gone *process) []*process {
+	return slices.DeleteFunc(slices.Clone(r.all), func(p *process) bool { return p == gone })
+}
+
+func TestAnotherReplicaLeadsWhenTheLeaderIsKilled(t *testing.T) {
+	t.Parallel()
+	r := newReplicas(t, 2, postgrestest.URL(t))
+	for range 3 {
+		r.registered(r.queue())
+		leader := r.leader()
+		r.front.set(r.without(leader)...)
+		leader.kill()
+		began := time.Now()
+		r.registered(r.queue())
+		t.Logf("the next registration came %s after the leader was killed", time.Since(began).Round(time.Millisecond))
+		leader.start()
+		r.front.set(r.all...)
+	}
+	r.once()
+}
+
+func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
+	t.Parallel()
+	r := newReplicas(t, 2, postgrestest.URL(t))
+	for range 3 {
+		r.registered(r.queue())
+		leader := r.leader()
+		r.front.set(r.without(leader)...)
+		began := time.Now()
+		must(t, leader.cmd.Process.Signal(syscall.SIGINT))
+		r.registered(r.queue())
+		t.Logf("the next registration came %s after the leader was told to stop", time.Since(began).Round(time.Millisecond))
+		must(t, leader.cmd.Wait())
+		leader.cmd = nil
+		leader.start()
+		r.front.set(r.all...)
+	}
+	r.once()
+}
+
+func TestALeaderThatWasFrozenDoesNoHarm(t *testing.T) {
+	t.Parallel()
+	r := newReplicas(t, 2, postgrestest.URL(t))
+	r.registered(r.queue())
+	leader := r.leader()
+	r.front.set(r.without(leader)...)
+	must(t, leader.cmd.Process.Signal(syscall.SIGSTOP))
+	r.registered(r.queue()) // the other leads
+	must(t, leader.cmd.Process.Signal(syscall.SIGCONT))
+	r.front.set(leader)
+	for range 20 {
+		r.registered(r.queue())
+	}
+	for deadline := time.Now().Add(5 * time.Minute); leader.leads(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the one that was frozen goes on saying that it leads")
+		}
+	}
+	r.once()
+}
+
+var (
+	replicaJobs = flag.Int("replicas.jobs", 100, "jobs of TestChaosOfReplicas; 5000 take minutes")
+	replicaSeed = flag.Uint64("replicas.seed", 0, "its seed; 0: a new one")
+	replicaRate = flag.Int("replicas.rate", 20, "jobs a second")
+)
+
+// Whichever replica is killed, and however often the database or the way to it fails, each job
+// is served once or cancelled, and nothing is left over.
+func TestChaosOfReplicas(t *testing.T) {
+	t.Parallel()
+	seed := cmp.Or(*replicaSeed, rand.Uint64())
+	t.Logf("%d jobs, seed %d: go test ./cmd/switchyard -run TestChaosOfReplicas -replicas.seed %[2]d -replicas.jobs %[1]d", *replicaJobs, seed)
+	database := postgrestest.NewCluster(t)
+	front := newBalancer(t)
+	w := routertest.New(t, routertest.Config{
+		Rules: chaosRules, Network: &testnet.Net{Loopback: true}, Hub: githubsim.Config{RandSeed: seed}, Cluster: nomadsim.Config{Nodes: chaosFleet()},
+	})
+	w.Addr = strings.TrimPrefix(front.URL, "http://")
+	rulesFile := filepath.Join(t.TempDir(), "rules.yaml")
+	must(t, os.WriteFile(rulesFile, []byte(chaosRules), 0o600))
+	secretFile := filepath.Join(t.TempDir(), "secret")
+	must(t, os.WriteFile(secretFile, []byte(routertest.Secret), 0o600))
+	r := &replicas{t: t, front: front}
+	var proxies []*postgrestest.Proxy
+	for range 3 {
+		proxy := postgrestest.NewProxy(t, database.URL)
+		p := newProcess(t, w.NomadURL, w.GitHubURL)
+		p.program = hurried
+		p.args = append(p.args, "--db", proxy.URL, "--public-url", front.URL, "--rules", rulesFile, "--webhook-secret-file", secretFile)
+		r.all, proxies = append(r.all, p), append(proxies, proxy)
+		p.start()
+	}
+	front.set(r.all...)
+
+	ctx, stop := context.WithCancel(t.Context())
+	var trouble sync.WaitGroup
+	random := rand.New(rand.NewPCG(seed, 1))
+	var kills, leaders, cuts atomic.Int64
+	trouble.Go(func() {
+		for router.Pause(ctx, 2*time.Second+time.Duration(random.Int64N(int64(2*time.Second)))) {
+			p := r.all[random.IntN(len(r.all))]
+			if random.Float64() < 0.6 {
+				p = r.leader()
+			}
+			if kills.Add(1); p.leads() {
+				leaders.Add(1)
+			}
+			p.kill()
+			time.Sleep(time.Duration(random.Int64N(int64(time.Second))))
+			p.start()
+		}
+	})
+	trouble.Go(func() {
+		random := rand.New(rand.NewPCG(seed, 2))
+		for router.Pause(ctx, time.Duration(random.Int64N(int64(4*time.Second)))) {
+			cuts.Add(1)
+			switch proxy := proxies[random.IntN(len(proxies))]; random.IntN(2) {
+			case 0:
+				proxy.Cut()
+			default:
+				proxy.CutNextCommit()
+			}
+		}
+	})
+	arrivals := time.Duration(*replicaJobs) * time.Second / time.Duration(*replicaRate)
+	for i := range 2 {
+		trouble.Go(func() {
+			if router.Pause(ctx, arrivals*time.Duration(i+1)/3) {
+				database.Restart(t)
+			}
+		})
+	}
+	sets, jobs := labelSets(), rand.New(rand.NewPCG(seed, 3))
+	var queuing sync.WaitGroup
+	for i := range *replicaJobs {
+		spec := githubsim.JobSpec{
+			Owner: "acme", Repo: fmt.Sprintf("repo-%d", jobs.IntN(20)), Private: true, Labels: sets[jobs.IntN(len(sets))],
+			Duration: time.Duration(jobs.Int64N(int64(2 * time.Second))),
+		}
+		cancels := jobs.Float64() < 0.05
+		queuing.Go(func() {
+			time.Sleep(time.Duration(i) * arrivals / time.Duration(*replicaJobs))
+			id := w.GitHub.Queue(t.Context(), spec)
+			if cancels {
+				time.Sleep(time.Second)
+				_ = w.GitHub.Cancel(id) // it may have ended
+			}
+		})
+	}
+	queuing.Wait()
+	stop()
+	trouble.Wait()
+	t.Logf("%d kills, of which %d of the leader; %d cuts of a connection to the database, which was started again twice", kills.Load(), leaders.Load(), cuts.Load())
+
+	st, err := store.OpenReadOnly(t.Context(), database.URL)
+	must(t, err)
+	defer st.Close()
+	c := &chaos{World: w, seed: seed}
+	var open []string
+	for deadline := time.Now().Add(10 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
+		if open = c.unfinished(t, t.Context(), w.GitHub, st); len(open) == 0 {
+			break
+		}
+	}
+	for _, o := range open[:min(len(open), 20)] {
+		t.Error(o)
+	}
+	c.verdict(t, w.GitHub, st)
+}

@@ -1,0 +1,350 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"switchyard/router"
+	"switchyard/router/claim"
+	"switchyard/router/telemetry"
+)
+
+// Replicas are the processes that serve from one database, as the database has them know of
+// each other.
+type Replicas interface {
+	// Join makes this process one of them until ctx ends, and returns when what Lead began has
+	// ended. Its error is nil, or a *router.FixError: this process is not like the others.
+	Join(ctx context.Context, m router.Member) error
+
+	// Tell has the others Hear a hint.
+	Tell(ctx context.Context, hint string) error
+}
+
+// What replicas tell each other. A hint that is lost costs a tick.
+const (
+	hintDue      = "due"       // a job may be due
+	hintLeftover = "leftover " // and the ID of a job: its runners may be left over
+	hintCompare  = "compare"   // the database is to be compared with Nomad
+	hintSweep    = "sweep"     // the database takes deliveries again
+)
+
+const (
+	tellTimeout  = time.Second
+	recoverEvery = 10 * time.Second
+	cutOffAfter  = 5 * time.Second // without a look at the others
+	noLeader     = 5 * time.Second // after which that is a trouble
+	differAfter  = 2 * time.Minute // in which replicas load new rules
+)
+
+// A replica is this process among the replicas.
+type replica struct {
+	name  string
+	began time.Time
+
+	mu      sync.Mutex
+	epoch   int64            // of the term that this process leads; 0: it does not lead
+	all     []router.Replica // as they were seen last, the oldest first
+	seen    time.Time        // when that was
+	leader  string           // who led when a leader was seen last; "": none was
+	led     time.Time        // when that was; at first, when this process began
+	changes int              // of the leader, seen
+	differ  time.Time        // since when the rules in force differ; zero: they do not
+}
+
+// Replicas returns the processes that serve from the database, as this one saw them last, the
+// oldest first; nil: only this one may.
+func (a *App) Replicas() []router.Replica {
+	a.replica.mu.Lock()
+	defer a.replica.mu.Unlock()
+	all := slices.Clone(a.replica.all)
+	for i := range all {
+		if all[i].Self { // which is known sooner
+			all[i].Leads = a.replica.epoch != 0
+		}
+	}
+	return all
+}
+
+// term returns the number of the term that this process leads; 0: it does not lead.
+func (r *replica) term() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.epoch
+}
+
+// replicate takes part among the replicas until ctx ends.
+func (a *App) replicate(ctx context.Context) error {
+	stop := a.forward(ctx)
+	defer func() { stop() }()
+	return a.replicas.Join(ctx, router.Member{
+		Facts: a.facts,
+		Seen:  a.sees,
+		Hear:  a.hears,
+		Lost: func(err error) {
+			a.log.Throttled(slog.LevelWarn, "", "this replica cannot take part at the moment; it tries again", "err", err, "fix", router.StoreFix(err))
+		},
+		Lead: func(term context.Context) error {
+			stop()
+			defer func() { stop = a.forward(ctx) }()
+			return a.leadTerm(term)
+		},
+	})
+}
+
+// leadTerm does what one replica must do alone, until its term ends.
+func (a *App) leadTerm(ctx context.Context) error {
+	a.first.Restart()
+	a.dispatcher.Restart()
+	a.replica.mu.Lock()
+	a.replica.epoch = router.Term(ctx)
+	a.replica.mu.Unlock()
+	defer func() {
+		a.replica.mu.Lock()
+		defer a.replica.mu.Unlock()
+		a.replica.epoch = 0
+	}()
+	a.log.Info("this replica leads now", "epoch", router.Term(ctx))
+	defer a.log.Info("this replica no longer leads", "epoch", router.Term(ctx))
+	taken, err := a.takeUp(ctx, a.now().Add(-claim.Longest)) // claims of other replicas may be under way
+	if err != nil {
+		return err
+	}
+	return a.lead(ctx, taken)
+}
+
+// forward tells the leader what this process has hints of, until stop is called.
+func (a *App) forward(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			hints := []string{}
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.due:
+				hints = append(hints, hintDue)
+			case <-a.leftover.C:
+				for _, id := range a.leftover.Take() {
+					hints = append(hints, hintLeftover+strconv.FormatInt(id, 10))
+				}
+			case <-a.compare:
+				hints = append(hints, hintCompare)
+			case <-a.runners.Unhandled():
+				hints = append(hints, hintCompare)
+			case <-a.sweeper.Sooner():
+				hints = append(hints, hintSweep)
+			}
+			for _, h := range hints {
+				within, cancel := context.WithTimeout(ctx, tellTimeout)
+				if err := a.replicas.Tell(within, h); err != nil && ctx.Err() == nil {
+					a.log.Debug("the leader was not told; it finds out at its next tick", "hint", h, "err", err)
+				}
+				cancel()
+			}
+		}
+	})
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// hears takes a hint of another replica.
+func (a *App) hears(hint string) {
+	if a.replica.term() == 0 {
+		return
+	}
+	id, leftover := strings.CutPrefix(hint, hintLeftover)
+	switch {
+	case leftover:
+		jobID, _ := strconv.ParseInt(id, 10, 64) // 0: all jobs
+		a.leftover.Of(jobID)
+	case hint == hintDue:
+		a.due.Give()
+	case hint == hintCompare:
+		a.compare.At(a.now())
+	case hint == hintSweep:
+		a.sweeper.Again()
+	}
+}
+
+// facts returns what the other replicas are to know of this one.
+func (a *App) facts() router.Replica {
+	version, _ := telemetry.Version()
+	r := router.Replica{
+		Name: a.replica.name, Version: version, StartedAt: a.replica.began, PublicURL: a.publicURL,
+		RulesHash: a.decider.Status().Hash, Worked: a.metrics.Worked.All(),
+	}
+	if epoch := a.replica.term(); epoch != 0 {
+		since := func(d time.Duration) time.Time {
+			if d == 0 {
+				return time.Time{}
+			}
+			return a.now().Add(-d).Truncate(time.Second)
+		}
+		r.Leading = &router.Leading{
+			Epoch: epoch, SilentSince: since(a.dispatcher.SilentFor()), NotEvaluatedSince: since(a.runners.NotEvaluating()),
+			Syncing: a.first.UnderWay(), Settling: a.first.Settling(),
+		}
+		r.Leading.Lost, r.Leading.LostAt = a.sweeper.Lost()
+	}
+	return r
+}
+
+// sees takes what the replicas are, and what they say.
+func (a *App) sees(all []router.Replica) {
+	leader, hashes := "", map[string]bool{}
+	for _, r := range all {
+		hashes[r.RulesHash] = true
+		if r.Leads {
+			leader = r.Name
+		}
+		if r.Leads && !r.Self && r.Leading != nil {
+			a.first.Show(r.Leading.Syncing, r.Leading.Settling)
+		}
+		if !r.Self {
+			a.metrics.Worked.Heard(r.Worked)
+		}
+	}
+	a.replica.mu.Lock()
+	defer a.replica.mu.Unlock()
+	now := a.now()
+	a.replica.all, a.replica.seen = all, now
+	if leader != "" {
+		if a.replica.leader != "" && a.replica.leader != leader {
+			a.replica.changes++
+			a.log.Info("another replica leads now", "leader", leader, "before", a.replica.leader)
+		}
+		a.replica.leader, a.replica.led = leader, now
+	}
+	switch {
+	case len(hashes) < 2:
+		a.replica.differ = time.Time{}
+	case a.replica.differ.IsZero():
+		a.replica.differ = now
+	}
+}
+
+// leading returns what the leader says; nil: this process leads, or there is no leader.
+func (a *App) leading() *router.Leading {
+	for _, r := range a.Replicas() {
+		if r.Leads && !r.Self {
+			return r.Leading
+		}
+	}
+	return nil
+}
+
+// silent returns for how long Nomad has been silent, to whoever leads.
+func (a *App) silent() time.Duration {
+	if l := a.leading(); l != nil {
+		return a.ago(l.SilentSince)
+	}
+	return a.dispatcher.SilentFor()
+}
+
+// notEvaluating returns for how long Nomad has evaluated no jobs of whoever leads.
+func (a *App) notEvaluating() time.Duration {
+	if l := a.leading(); l != nil {
+		return a.ago(l.NotEvaluatedSince)
+	}
+	return a.runners.NotEvaluating()
+}
+
+// lost returns what the last sweep of whoever leads found.
+func (a *App) lost() (deliveries int, at time.Time) {
+	if l := a.leading(); l != nil {
+		return l.Lost, l.LostAt
+	}
+	return a.sweeper.Lost()
+}
+
+func (a *App) ago(t time.Time) time.Duration {
+	if t.IsZero() {
+		return 0
+	}
+	return max(a.now().Sub(t), 0)
+}
+
+// troubles returns what is wrong with the replicas.
+func (r *replica) troubles(now time.Time) (all []router.Trouble) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if cut := now.Sub(cmp.Or(r.seen, r.began)); cut > cutOffAfter {
+		all = append(all, router.Trouble{
+			Cause: router.CauseNoLeader, Severity: router.Critical, Since: now.Add(-cut), What: "this replica has no connection to the database by which it knows the others, and may lead",
+			Fix: "the log says why; it is made again by itself when PostgreSQL takes connections",
+		})
+	} else if gone := now.Sub(r.led); gone > noLeader {
+		all = append(all, router.Trouble{
+			Cause: router.CauseNoLeader, Severity: router.Critical, Since: r.led, What: "no replica leads, so no runner is started",
+			Fix: "look into the logs of the replicas for why none can lead; if that is of no use, start them again",
+		})
+	}
+	if !r.differ.IsZero() && now.Sub(r.differ) > differAfter {
+		said := ""
+		for _, one := range r.all {
+			said += fmt.Sprintf("; %s has %.12s", one.Name, one.RulesHash)
+		}
+		all = append(all, router.Trouble{
+			Cause: router.CauseRulesDiffer, Severity: router.Warning, Since: r.differ, What: "the replicas have different rules in force; those of the leader decide",
+			Said: strings.TrimPrefix(said, "; "), Fix: "give all replicas the same files: switchyard rules status says what each refused",
+		})
+	}
+	return all
+}
+
+var (
+	leaderDesc  = prometheus.NewDesc("switchyard_leader", "1 if this replica leads, else 0. A server whose database is a file always leads.", nil, nil)
+	epochDesc   = prometheus.NewDesc("switchyard_leader_epoch", "The number of the term that this replica leads; 0: it does not lead, or its database is a file.", nil, nil)
+	changesDesc = prometheus.NewDesc("switchyard_leader_changes_total", "How often this replica saw another replica become the leader than the one before.", nil, nil)
+	countDesc   = prometheus.NewDesc("switchyard_replicas", "The replicas that serve from the database.", nil, nil)
+)
+
+// replicaMetrics show this process among the replicas.
+type replicaMetrics struct {
+	*replica
+	alone bool
+}
+
+// Describe implements prometheus.Collector.
+func (m replicaMetrics) Describe(ch chan<- *prometheus.Desc) { prometheus.DescribeByCollect(m, ch) }
+
+// Collect implements prometheus.Collector.
+func (m replicaMetrics) Collect(ch chan<- prometheus.Metric) {
+	m.mu.Lock()
+	leads, epoch, changes, count := m.epoch != 0 || m.alone, m.epoch, m.changes, len(m.all)
+	m.mu.Unlock()
+	one := func(d *prometheus.Desc, kind prometheus.ValueType, v float64) {
+		ch <- prometheus.MustNewConstMetric(d, kind, v)
+	}
+	is := map[bool]float64{true: 1}
+	one(leaderDesc, prometheus.GaugeValue, is[leads])
+	one(epochDesc, prometheus.GaugeValue, float64(epoch))
+	one(changesDesc, prometheus.CounterValue, float64(changes))
+	one(countDesc, prometheus.GaugeValue, float64(max(count, 1)))
+}
+
+// ofLeader shows metrics only while this process leads: those of the database are the same on
+// all replicas, and would be added up.
+type ofLeader struct {
+	prometheus.Collector
+	leads func() bool
+}
+
+// Collect implements prometheus.Collector.
+func (m ofLeader) Collect(ch chan<- prometheus.Metric) {
+	if m.leads() {
+		m.Collector.Collect(ch)
+	}
+}
