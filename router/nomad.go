@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -56,6 +57,19 @@ type Nomad interface {
 	// the runner yet; nil when the runner has a node, or does not wait for one. Safe for
 	// concurrent use.
 	Unplaced(ctx context.Context, j Job, r Runner) (*Unplaced, error)
+}
+
+// A NomadCluster identifies the region of a Nomad cluster whose agent answers, by the IDs
+// of the keys that sign its workload identities. The zero value is not known.
+type NomadCluster struct {
+	Keys []string `json:"keys,omitempty"` // sorted
+}
+
+// Same reports whether two answers came from one region of one cluster, or may have: one
+// that is not known may have come from any. As keys are replaced now and then, both must be
+// recent, of the last few minutes; ask again before relying on false.
+func (c NomadCluster) Same(other NomadCluster) bool {
+	return len(c.Keys) == 0 || len(other.Keys) == 0 || slices.ContainsFunc(c.Keys, func(key string) bool { return slices.Contains(other.Keys, key) })
 }
 
 // NomadAt is where a Nomad job is.

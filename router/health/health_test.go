@@ -384,3 +384,18 @@ func TestNoTroubleBeginsLaterThanNow(t *testing.T) {
 		}
 	})
 }
+
+func TestACallThatIsNotNeededMayBeDenied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		h := open(f)
+		f.metrics.Nomad.Called("list keys", 403, 0)
+		if s := h.Status(nil); len(s.Troubles) != 0 {
+			t.Errorf("the troubles are %s", causes(s))
+		}
+		f.metrics.Nomad.Called("list jobs", 403, 0)
+		if s := h.Status(nil); len(s.Troubles) != 1 {
+			t.Errorf("once a needed call is denied, the troubles are %s", causes(s))
+		}
+	})
+}

@@ -412,7 +412,7 @@ func (of side) troubles(answers *telemetry.Side) (all []router.Trouble) {
 
 // optional are calls that Switchyard works without, though it says less then.
 var optional = map[string]bool{
-	"read scheduler configuration": true, "list servers": true, "list nodes": true, "read node": true, "list namespaces": true,
+	"read scheduler configuration": true, "list servers": true, "list keys": true, "list nodes": true, "read node": true, "list namespaces": true,
 }
 
 // shared returns what is wrong with what all share, as the database shows it.

@@ -29,6 +29,8 @@ func callName(method, path string) string {
 		return "read job"
 	case path == "/v1/operator/scheduler/configuration":
 		return "read scheduler configuration"
+	case path == keysPath:
+		return "list keys"
 	case path == "/v1/agent/members":
 		return "list servers"
 	case first == "node", first == "allocation", first == "evaluation":

@@ -27,6 +27,7 @@ func TestCallsHaveFewNames(t *testing.T) {
 		{"GET", "/v1/event/stream"}:                "follow events",
 		{"GET", "/v1/nodes"}:                       "list nodes",
 		{"GET", "/v1/agent/members"}:               "list servers",
+		{"GET", "/.well-known/jwks.json"}:          "list keys",
 		{"GET", "/v1/node/0a1b"}:                   "read node",
 		{"GET", "/v1/<script>/" + "\x1b[31m/evil"}: "other",
 	} {

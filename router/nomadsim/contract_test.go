@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -1450,5 +1451,50 @@ func TestContractQueue(t *testing.T) {
 				}
 			}
 		}
+	})
+}
+
+// The public keys of workload identities are served without a token; a key that was
+// replaced is still listed.
+func TestContractKeys(t *testing.T) {
+	contract(t, func(t *testing.T, on cluster) {
+		list := func() (keys []map[string]string) {
+			t.Helper()
+			wait(t, "a key", func() (any, bool) {
+				var found struct{ Keys []map[string]string }
+				meta, err := on.Nomad.Raw().Query("/.well-known/jwks.json", &found, nil)
+				if err != nil || found.Keys == nil || meta.LastIndex == 0 || !meta.KnownLeader {
+					t.Fatalf("answered %+v, %+v, %v", found, meta, err)
+				}
+				keys = found.Keys
+				return keys, len(keys) > 0
+			})
+			return keys
+		}
+		ids := func(keys []map[string]string) (ids []string) {
+			for _, key := range keys {
+				ids = append(ids, key["kid"])
+			}
+			slices.Sort(ids)
+			return ids
+		}
+		before := list()
+		for _, key := range before {
+			modulus, err := base64.RawURLEncoding.DecodeString(key["n"])
+			if err != nil || len(modulus) != 256 || len(key["kid"]) != 36 {
+				t.Errorf("key %v, want an ID and 256 bytes", key)
+			}
+			delete(key, "n")
+			wantDiff(t, "key", map[string]string{"use": "sig", "kty": "RSA", "kid": key["kid"], "alg": "RS256", "e": "AQAB"}, key)
+		}
+		added, _, err := on.Nomad.Keyring().Rotate(nil, nil)
+		if err != nil || added.State != api.RootKeyStateActive {
+			t.Fatalf("rotated to %+v, %v", added, err)
+		}
+		want := append(ids(before), added.KeyID)
+		slices.Sort(want)
+		wantDiff(t, "keys", want, ids(list()))
+		_, err = on.Nomad.Raw().Query("/.well-known/jwks.json", new(any), &api.QueryOptions{Region: "nowhere"})
+		wantStatus(t, err, 500, "No path to region")
 	})
 }

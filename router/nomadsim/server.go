@@ -129,6 +129,7 @@ type cluster struct {
 	nodes    []*node
 	ofNodes  uint64 // index of the last change of the table of nodes
 	pools    map[string]bool
+	keys     []signingKey
 	waiting  map[string]*queue // jobs that wait for a node, by what they ask for
 	paused   bool              // nothing is evaluated
 	pending  []pending         // evaluations that wait for that to end
@@ -156,6 +157,7 @@ func New(cfg Config) *Server {
 		jobs: map[key]*job{}, evals: map[string]*api.Evaluation{}, evalsOf: map[key][]string{}, allocs: map[string]*alloc{},
 		pools: map[string]bool{"all": true, "default": true}, waiting: map[string]*queue{},
 	}}
+	s.keys = []signingKey{newSigningKey()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	for _, n := range cfg.Nodes {
 		s.addNode(n)
@@ -302,6 +304,8 @@ func (s *Server) routes() http.Handler {
 	handle("/namespace/{id}", "GET", all.getNamespace)
 	handle("/operator/scheduler/configuration", "GET", all.getScheduler)
 	handle("/operator/scheduler/configuration", "PUT POST", all.setScheduler)
+	handle("/operator/keyring/rotate", "PUT POST", all.rotateKeys)
+	m.Handle("/.well-known/jwks.json", s.answer(all.listKeys)).Methods(http.MethodGet)
 	handle("/regions", "GET", func(http.Header, *http.Request) (any, error) { return []string{region}, nil })
 	handle("/status/leader", "GET", func(http.Header, *http.Request) (any, error) { return "127.0.0.1:4647", nil })
 	handle("/agent/self", "GET", func(http.Header, *http.Request) (any, error) {
