@@ -71,7 +71,7 @@ type Store interface {
 	// Claimed to Online, and stays where it is if it has gone further.
 	Online(ctx context.Context, runnerID string, now time.Time) error
 
-	Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
+	Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
 
 	Runner(ctx context.Context, id string) (router.Runner, error)
 }
@@ -505,7 +505,7 @@ func (h *Handler) unanswered(ctx context.Context, c router.Claimed, cause error)
 	at := h.Now().Add(h.Doubt)
 	log.Throttled(slog.LevelWarn, rule, "a runner's connection broke while it was sent its configuration; its job is retried unless the runner comes online", "err", cause, "again_at", at)
 	reason := "the connection of its runner broke while it was sent its configuration: it has time to come online"
-	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, router.CauseRunner, reason, h.Now()); err != nil {
+	if _, err := h.Store.Lost(ctx, router.Runner{ID: c.Runner.ID}, at, router.CauseRunner, reason, h.Now()); err != nil {
 		log.Throttled(slog.LevelError, "", "cannot record a lost runner", "err", err) // Recover does at the next start
 	}
 	h.Metrics.Retried(router.CauseRunner)
@@ -529,7 +529,7 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	if ok {
 		why = router.CauseGitHubRefused
 	}
-	if _, err := h.Store.Lost(ctx, c.Runner.ID, at, why, cause.Error(), h.Now()); err != nil {
+	if _, err := h.Store.Lost(ctx, router.Runner{ID: c.Runner.ID}, at, why, cause.Error(), h.Now()); err != nil {
 		// Recover does at the next start.
 		log.Throttled(slog.LevelError, "", "cannot record a lost runner", "store_err", err)
 		return "the router cannot record the claim now"

@@ -461,7 +461,7 @@ func (c *reconciler) act(ctx context.Context, r router.LiveRunner, what mending,
 		if r.GitHubID != 0 || r.State == router.RunnerOnline {
 			cause = router.CauseDied
 		}
-		lost, err := c.r.Store.Lost(storeCtx, r.ID, at, cause, why, c.r.Now())
+		lost, err := c.r.Store.Lost(storeCtx, r.Runner, at, cause, why, c.r.Now())
 		if err != nil {
 			return fmt.Errorf("record lost runner %s: %w", r.ID, err)
 		}
@@ -582,7 +582,7 @@ func (c *reconciler) giveUpIdle(ctx context.Context, r router.LiveRunner, j rout
 	why := fmt.Sprintf("GitHub gave its runner no job in %s, although the job is still queued: %s", rules.Duration(c.r.Idle), usualCauses(j))
 	storeCtx, cancel := context.WithTimeout(ctx, router.StoreTimeout)
 	defer cancel()
-	lost, err := c.r.Store.Lost(storeCtx, r.ID, at, router.CauseNoJob, why, c.r.Now())
+	lost, err := c.r.Store.Lost(storeCtx, router.Runner{ID: r.ID}, at, router.CauseNoJob, why, c.r.Now())
 	if err != nil {
 		return fmt.Errorf("record runner %s, which got no job: %w", r.ID, err)
 	}

@@ -34,7 +34,7 @@ type (
 func (allStore) Stopped(context.Context, router.Runner, string, time.Time) (bool, error) {
 	return true, nil
 }
-func (allStore) Lost(context.Context, string, time.Time, router.Cause, string, time.Time) (bool, error) {
+func (allStore) Lost(context.Context, router.Runner, time.Time, router.Cause, string, time.Time) (bool, error) {
 	return true, nil
 }
 func (allStore) Requeue(context.Context, string, string, time.Time) (bool, error) { return true, nil }

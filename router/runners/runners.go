@@ -22,8 +22,8 @@ import (
 type Store interface {
 	// Lost gives up a runner that has no job of GitHub's. If its own job still waits, that
 	// becomes Retrying with the next try, due at at. It reports whether there was anything
-	// to give up.
-	Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
+	// to give up: not when the runner has left the state in r; "" is any.
+	Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error)
 
 	// Leftovers returns the runners that are Dispatched, Claimed or Online and that no job
 	// waits for: those of one job, or of all jobs when jobID is 0.

@@ -82,8 +82,8 @@ func (s crashingStore) Online(ctx context.Context, id string, now time.Time) err
 	return s.step(func() error { return s.Store.Online(ctx, id, now) })
 }
 
-func (s crashingStore) Lost(ctx context.Context, id string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
-	err = s.step(func() error { lost, err = s.Store.Lost(ctx, id, at, cause, reason, now); return err })
+func (s crashingStore) Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
+	err = s.step(func() error { lost, err = s.Store.Lost(ctx, r, at, cause, reason, now); return err })
 	return lost, err
 }
 
@@ -234,7 +234,7 @@ func TestNoCrashLeavesARunnerIdle(t *testing.T) {
 					before.Stop()
 					if tc.needed {
 						nomad.end("gha-2-1")
-						must(t, errOf(st.Lost(t.Context(), "gha-2-1", time.Now().Add(time.Hour), router.CauseRunner, "its node died", time.Now())))
+						must(t, errOf(st.Lost(t.Context(), router.Runner{ID: "gha-2-1"}, time.Now().Add(time.Hour), router.CauseRunner, "its node died", time.Now())))
 					}
 
 					c := &crash{left: n, after: after}

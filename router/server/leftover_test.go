@@ -106,7 +106,7 @@ func TestLeftoverRunners(t *testing.T) {
 		r := start(t, st, nomad, &hub{})
 		r.online(1)
 		r.online(2)
-		lost, err := st.Lost(t.Context(), "gha-2-1", time.Now().Add(time.Hour), router.CauseRunner, "its node died", time.Now())
+		lost, err := st.Lost(t.Context(), router.Runner{ID: "gha-2-1"}, time.Now().Add(time.Hour), router.CauseRunner, "its node died", time.Now())
 		if err != nil || !lost {
 			t.Fatal(lost, err)
 		}

@@ -252,8 +252,8 @@ func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
 // dispatched again if it were due.
 type slowLostStore struct{ Store }
 
-func (s slowLostStore) Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (bool, error) {
-	lost, err := s.Store.Lost(ctx, runnerID, at, cause, reason, now)
+func (s slowLostStore) Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (bool, error) {
+	lost, err := s.Store.Lost(ctx, r, at, cause, reason, now)
 	time.Sleep(time.Second)
 	return lost, err
 }

@@ -309,7 +309,7 @@ func knownRunner(t *tx, id string) error {
 const (
 	runnerLostSQL = `
 UPDATE runners SET state = 'lost', updated_at = ?2, cause = ?4, cause_text = ?3, reason = ?3
-WHERE id = ?1 AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
+WHERE id = ?1 AND ?5 IN ('', state) AND state IN ('dispatched', 'claimed', 'online') RETURNING job_id, try`
 
 	retryAfterLossSQL = `
 UPDATE jobs SET state = 'retrying', try = try + 1, failures = failures + 1, due_at = ?3, cause = ?6, reason = ?4, updated_at = ?5
@@ -322,12 +322,12 @@ WHERE id = ?1 AND try = ?2 AND ` + waits
 
 // Lost implements runners.Store. A runner that GitHub gave a job meanwhile, or
 // that ended, is left as it is.
-func (s *claimStore) Lost(ctx context.Context, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
-	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) { return lose(t, runnerID, at, cause, reason, now) })
+func (s *claimStore) Lost(ctx context.Context, r router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
+	return changed(ctx, s.db, router.SourceRouter, func(t *tx) (bool, error) { return lose(t, r, at, cause, reason, now) })
 }
 
-func lose(t *tx, runnerID string, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
-	r, err := t.runnerOf(runnerID, runnerLostSQL, millis(now), reason, cause)
+func lose(t *tx, given router.Runner, at time.Time, cause router.Cause, reason string, now time.Time) (lost bool, err error) {
+	r, err := t.runnerOf(given.ID, runnerLostSQL, millis(now), reason, cause, given.State)
 	if err != nil || r.JobID == 0 {
 		return false, err
 	}
@@ -375,7 +375,7 @@ func (s *claimStore) Recover(ctx context.Context, until, doubt, now time.Time) (
 			if r.GitHubID != 0 {
 				at, reason = doubt, "the router ended while it answered the runner, which may have started: it is given time to show itself"
 			}
-			if _, err := lose(t, r.ID, at, router.CauseRunner, reason, now); err != nil {
+			if _, err := lose(t, r, at, router.CauseRunner, reason, now); err != nil {
 				return 0, err
 			}
 		}

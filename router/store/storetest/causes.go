@@ -41,7 +41,7 @@ var causeTests = []test{
 		want(1, router.Dispatched, router.CauseStarting)          // as it has a node
 		f.must(f.Configured(f.ctx(), r.ID, "one", 9, target, T0)) // says more of it
 		want(1, router.Dispatched, router.CauseStarting)
-		f.must(errOf(f.Lost(f.ctx(), r.ID, T0.Add(time.Minute), router.CauseNoJob, "idle", T0)))
+		f.must(errOf(f.Lost(f.ctx(), router.Runner{ID: r.ID}, T0.Add(time.Minute), router.CauseNoJob, "idle", T0)))
 		want(1, router.Retrying, router.CauseNoJob)
 		f.must(f.Settle(f.ctx(), 1, router.Unroutable, router.CauseRefused, "no", nil, T0))
 		want(1, router.Unroutable, router.CauseRefused)
@@ -120,7 +120,7 @@ var causeTests = []test{
 		end.End = router.EndFailed
 		f.saw(later(), end)
 		want("it ended", router.CauseDied, router.CauseOnline)
-		_, err := f.Lost(f.ctx(), r.ID, T0, router.CauseNoJob, "idle", later())
+		_, err := f.Lost(f.ctx(), router.Runner{ID: r.ID}, T0, router.CauseNoJob, "idle", later())
 		f.must(err)
 		r = f.dispatch(1)
 		f.claim(r)

@@ -210,6 +210,18 @@ var claimTests = []test{
 		f.wantState(1, router.Completed)
 		f.wantRunner(1, r.ID, router.RunnerLost)
 	}},
+	{"a runner that has left the state in which it was to be given up is not lost", func(t *testing.T, f *fixture) {
+		r := f.dispatchNew(1)
+		f.claim(r) // after a comparison with Nomad read it as dispatched
+		if lost, err := f.Lost(f.ctx(), router.Runner{ID: r.ID, State: router.RunnerDispatched}, T0, router.CauseRunner, "it never claimed", T0); lost || err != nil {
+			t.Errorf("Lost = %v, %v", lost, err)
+		}
+		f.wantState(1, router.Dispatched)
+		f.wantRunner(1, r.ID, router.RunnerClaimed)
+		if lost, err := f.Lost(f.ctx(), router.Runner{ID: r.ID, State: router.RunnerClaimed}, T0, router.CauseRunner, "it ended", T0); !lost || err != nil {
+			t.Errorf("Lost = %v, %v", lost, err)
+		}
+	}},
 	{"an online runner can be lost, a busy one cannot", func(t *testing.T, f *fixture) {
 		f.queue(1, 2)
 		online, _ := f.online(1)

@@ -155,7 +155,7 @@ var dispatchTests = []test{
 		wantErr(t, f.Prepare(ctx, r, Token("x"), T0), router.ErrNotFound)
 		wantErr(t, f.Dispatched(ctx, r, Token("x"), nil, T0), router.ErrNotFound)
 		wantErr(t, f.Configured(ctx, r.ID, "x", 1, router.Target{}, T0), router.ErrNotFound)
-		wantErr(t, errOf(f.Lost(ctx, r.ID, T0, router.CauseRunner, "x", T0)), router.ErrNotFound)
+		wantErr(t, errOf(f.Lost(ctx, router.Runner{ID: r.ID}, T0, router.CauseRunner, "x", T0)), router.ErrNotFound)
 	}},
 	{"each retry counts a failure and keeps the decision it is not given", func(t *testing.T, f *fixture) {
 		f.receive(queued(1))

@@ -124,7 +124,7 @@ var queryTests = []test{
 			f.receive(queued(id))
 			f.online(id)
 		}
-		f.must(errOf(f.Lost(f.ctx(), "gha-2-1", T0, router.CauseRunner, "gone", T0)))
+		f.must(errOf(f.Lost(f.ctx(), router.Runner{ID: "gha-2-1"}, T0, router.CauseRunner, "gone", T0)))
 		f.online(2)
 		for name, tt := range map[string]struct {
 			states []router.RunnerState

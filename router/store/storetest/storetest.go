@@ -265,7 +265,7 @@ func (f *fixture) claim(r router.Runner) router.Claimed {
 
 func (f *fixture) lost(runnerID string, at time.Time, reason string, now time.Time) (lost bool) {
 	f.t.Helper()
-	lost, err := f.Lost(f.ctx(), runnerID, at, router.CauseRunner, reason, now)
+	lost, err := f.Lost(f.ctx(), router.Runner{ID: runnerID}, at, router.CauseRunner, reason, now)
 	f.must(err)
 	return lost
 }

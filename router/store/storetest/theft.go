@@ -388,7 +388,7 @@ func (w *world) die() bool {
 	delete(w.runners, idle[id])
 	w.deaths++
 	w.later(func() {
-		_, err := w.Lost(w.ctx(), id, w.now.Add(10*time.Second), router.CauseRunner, "its Nomad job ended", w.now)
+		_, err := w.Lost(w.ctx(), router.Runner{ID: id}, w.now.Add(10*time.Second), router.CauseRunner, "its Nomad job ended", w.now)
 		w.must(err)
 	})
 	return true
