@@ -41,9 +41,9 @@ func agent(t *testing.T) *api.Client {
 
 // parse has Nomad parse HCL. Fields that are not set are left out: which ones
 // there are differs between versions of Nomad.
-func parse(t *testing.T, client *api.Client, hcl []byte) []byte {
+func parse(t *testing.T, client *api.Client, hcl []byte, variables ...string) []byte {
 	t.Helper()
-	body, err := json.Marshal(api.JobsParseRequest{JobHCL: string(hcl)})
+	body, err := json.Marshal(api.JobsParseRequest{JobHCL: string(hcl), Variables: strings.Join(variables, "\n")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestParsedFormsAreWhatNomadAnswers(t *testing.T) {
 func TestNomadValidatesEachFile(t *testing.T) {
 	client := agent(t)
 	files, err := filepath.Glob("*.nomad.hcl")
-	if err != nil || len(files) != 4 {
+	if err != nil || len(files) != 6 {
 		t.Fatalf("files %v, %v", files, err)
 	}
 	for _, file := range files {

@@ -1,0 +1,292 @@
+# Switchyard itself, as replicas on the Nomad cluster that runs its runners, with their database in PostgreSQL. For one
+# machine, switchyard.nomad.hcl is simpler.
+#
+# 1. A role and a database in PostgreSQL 13 or later: see router/store/README.md, "PostgreSQL". To try it without one,
+#    run postgres-sample.nomad.hcl.
+#
+# 2. The secrets, the rules and the access file, in one Nomad variable that only this job may read. Give the GitHub App's
+#    ID and key, or github_token=@github.token instead. db_ca is the CA of PostgreSQL's certificate; leave it out if the nodes
+#    trust that anyway. The first line prints the token for your console: without one, every workflow that reaches
+#    the node's loopback address could stop runners.
+#
+#      (echo tokens:; switchyard token ada --role editor) > access.yaml
+#      nomad var put nomad/jobs/switchyard-ha access=@access.yaml db_password=@db.password db_ca=@ca.pem \
+#        webhook_secret=@webhook.secret github_app_id=123456 github_app_key=@app.pem rules=@my.yaml
+#
+# 3. With ACLs on (turn them on: a workflow can reach the Nomad API of its node), give the job its permissions:
+#
+#      nomad acl policy apply -namespace default -job switchyard-ha switchyard-ha policy.hcl
+#
+#    with policy.hcl from install.md, "Nomad's token".
+#
+# 4. nomad job run -var binary=https://… -var public_url=https://ci.example.com \
+#      -var db=postgres://switchyard@db.example.com/switchyard switchyard-ha.nomad.hcl
+#
+# public_url is that of the load balancer in front of the replicas: see README.md, "Several replicas".
+
+variable "binary" {
+  description = "URL of your build of cmd/switchyard, for Linux. Append ?checksum=sha256:… to have Nomad verify it."
+  type        = string
+  default     = "https://downloads.example.com/switchyard-linux-amd64"
+}
+
+variable "replicas" {
+  description = "How many there are. Two survive the loss of a node; three survive it during an update, too."
+  type        = number
+  default     = 2
+}
+
+variable "distinct_hosts" {
+  description = "Each replica on a node of its own. An update then needs one node more than there are replicas."
+  type        = bool
+  default     = true
+}
+
+variable "public_url" {
+  description = "URL of the load balancer, for webhooks and claims. GitHub and all Nomad clients must reach it."
+  type        = string
+  default     = "https://switchyard.example.com"
+}
+
+variable "port" {
+  description = "Port of the webhook and the claim on each node. 0: one that Nomad chooses, and that the load balancer reads from the service."
+  type        = number
+  default     = 0
+}
+
+variable "tags" {
+  description = "Tags of the service, for a load balancer that takes its settings from them."
+  type        = list(string)
+  default     = []
+}
+
+variable "db" {
+  description = "URL of the database, without a password."
+  type        = string
+  default     = "postgres://switchyard@postgres.example.com/switchyard"
+}
+
+variable "sslmode" {
+  description = "verify-full: encrypted, and the server's certificate is checked. require: encrypted only. disable: neither, as for postgres-sample."
+  type        = string
+  default     = "verify-full"
+}
+
+job "switchyard-ha" {
+  datacenters = ["*"]
+
+  constraint {
+    attribute = "${attr.kernel.name}"
+    value     = "linux"
+  }
+
+  constraint {
+    operator = "distinct_hosts"
+    value    = var.distinct_hosts
+  }
+
+  spread {
+    attribute = "${node.datacenter}"
+  }
+
+  group "switchyard" {
+    count = var.replicas
+
+    # One more replica has to be ready before the others are replaced, one by one. If one does not become ready, Nomad
+    # goes back to the old version.
+    update {
+      canary           = 1
+      auto_promote     = true
+      max_parallel     = 1
+      min_healthy_time = "10s"
+      healthy_deadline = "2m"
+      auto_revert      = true
+    }
+
+    # It exits by itself only on a configuration fault, or when it cannot reach its database at the start; Nomad restarts it
+    # every 15 s until that is fixed.
+    restart {
+      attempts = 4
+      interval = "1m"
+      delay    = "15s"
+      mode     = "delay"
+    }
+
+    shutdown_delay = "5s" # a load balancer that finds the service in Nomad learns of the stop first
+
+    network {
+      port "public" {
+        static = var.port
+      }
+      port "admin" {}
+    }
+
+    service {
+      name     = "switchyard-ha"
+      port     = "public"
+      provider = "nomad"
+      tags     = var.tags
+    }
+
+    # Health checks use the admin listener, which only its node can reach; the Nomad client that checks it runs there too.
+    service {
+      name     = "switchyard-ha-admin"
+      port     = "admin"
+      address  = "127.0.0.1"
+      provider = "nomad"
+
+      check {
+        name     = "alive"
+        type     = "http"
+        path     = "/healthz"
+        interval = "10s"
+        timeout  = "3s"
+        check_restart {
+          limit = 6
+          grace = "60s"
+        }
+      }
+      check {
+        name     = "ready"
+        type     = "http"
+        path     = "/readyz"
+        interval = "10s"
+        timeout  = "5s"
+      }
+    }
+
+    task "switchyard" {
+      # exec gives each task a chroot with the node's /usr and more, which takes Nomad some seconds. If no other exec task
+      # of the node needs more, chroot_env { "/etc" = "/etc" } in the client's settings is enough.
+      # As a container instead: driver = "docker", config { image = …, args = ["serve"], network_mode = "host" }, no artifact;
+      # the uid of the secrets below is then that of the image's user.
+      driver = "exec"
+
+      config {
+        command = "${NOMAD_TASK_DIR}/switchyard"
+        args    = ["serve"]
+      }
+
+      artifact {
+        source      = var.binary
+        destination = "local/switchyard"
+        mode        = "file"
+      }
+
+      # This job's own token, and this node's Nomad API through a socket that only the task has. For another Nomad, set
+      # NOMAD_ADDR to it, drop this block, and add NOMAD_TOKEN by a template with env = true.
+      identity {
+        env = true
+      }
+
+      env {
+        NOMAD_ADDR                     = "unix://${NOMAD_SECRETS_DIR}/api.sock"
+        SWITCHYARD_LISTEN              = ":${NOMAD_PORT_public}"
+        SWITCHYARD_ADMIN_LISTEN        = "127.0.0.1:${NOMAD_PORT_admin}"
+        SWITCHYARD_ACCESS              = "${NOMAD_SECRETS_DIR}/access.yaml"
+        SWITCHYARD_PUBLIC_URL          = var.public_url
+        SWITCHYARD_DB                  = var.db
+        SWITCHYARD_RULES               = "${NOMAD_TASK_DIR}/rules.yaml"
+        SWITCHYARD_WEBHOOK_SECRET_FILE = "${NOMAD_SECRETS_DIR}/webhook.secret"
+        PGSSLMODE                      = var.sslmode
+        PGPASSFILE                     = "${NOMAD_SECRETS_DIR}/pgpass"
+      }
+
+      # Changed rules need no restart: each replica reloads them itself, and keeps the old ones if the new ones are bad.
+      template {
+        destination = "local/rules.yaml"
+        change_mode = "noop"
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .rules }}{{ end -}}
+        EOT
+      }
+
+      template {
+        destination = "secrets/access.yaml"
+        change_mode = "noop" # likewise
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .access }}{{ end -}}
+        EOT
+      }
+
+      # A secret that everybody on the node may read is refused. To use Vault instead, see README.md, "Several replicas".
+      template {
+        destination = "secrets/webhook.secret"
+        change_mode = "noop" # likewise
+        perms       = "400"
+        uid         = 65534 # nobody, the user of exec tasks
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .webhook_secret }}{{ end -}}
+        EOT
+      }
+
+      # The database's password, for every host, port, database and role, and its CA. They are read at the start, so a new one
+      # restarts the replicas: at times that splay sets apart.
+      template {
+        destination = "secrets/pgpass"
+        splay       = "2m"
+        perms       = "400"
+        uid         = 65534
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" -}}
+          *:*:*:*:{{ .db_password.Value | trimSpace | replaceAll "\\" "\\\\" | replaceAll ":" "\\:" }}
+          {{- end }}
+        EOT
+      }
+      template {
+        destination = "secrets/db-ca.pem"
+        splay       = "2m"
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .db_ca }}{{ end -}}
+        EOT
+      }
+
+      # That there is a CA, if the variable has one, and the login at GitHub: the App or the token, whichever it has.
+      template {
+        destination = "secrets/env"
+        env         = true
+        splay       = "2m"
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" }}
+          {{- if .db_ca.Value }}
+          PGSSLROOTCERT={{ env "NOMAD_SECRETS_DIR" }}/db-ca.pem
+          {{- end }}
+          {{- if .github_app_id.Value }}
+          SWITCHYARD_GITHUB_APP_ID={{ .github_app_id }}
+          SWITCHYARD_GITHUB_APP_KEY_FILE={{ env "NOMAD_SECRETS_DIR" }}/app.pem
+          {{- else }}
+          SWITCHYARD_GITHUB_TOKEN_FILE={{ env "NOMAD_SECRETS_DIR" }}/github.token
+          {{- end }}{{ end }}
+        EOT
+      }
+      template {
+        destination = "secrets/app.pem"
+        change_mode = "noop" # Switchyard reads it again when it changes
+        perms       = "400"
+        uid         = 65534
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .github_app_key }}{{ end -}}
+        EOT
+      }
+      template {
+        destination = "secrets/github.token"
+        change_mode = "noop" # likewise
+        perms       = "400"
+        uid         = 65534
+        data        = <<-EOT
+          {{- with nomadVar "nomad/jobs/switchyard-ha" }}{{ .github_token }}{{ end -}}
+        EOT
+      }
+
+      # Longer than --grace, the time in which it finishes its work.
+      kill_timeout = "30s"
+
+      # Switchyard stays within nine tenths of the memory. 512 is enough for 64 MiB of bodies from strangers, the largest
+      # possible draft of rules, and ten thousand rules in force, all at once.
+      resources {
+        cpu    = 500
+        memory = 512
+      }
+    }
+  }
+}
