@@ -2,6 +2,9 @@ package store_test
 
 import (
 	"errors"
+	"fmt"
+	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +23,50 @@ func TestPostgreSQLIsAStore(t *testing.T) {
 		t.Cleanup(func() { must(t, s.Close()) })
 		return s
 	})
+}
+
+// The README's statements make a role that may do no more than it must, and that is enough.
+func TestTheRoleOfTheREADMEIsEnough(t *testing.T) {
+	u, err := url.Parse(postgrestest.URL(t))
+	must(t, err)
+	readme, err := os.ReadFile("README.md")
+	must(t, err)
+	_, statements, ok := strings.Cut(string(readme), "```sql\n")
+	statements, _, closed := strings.Cut(statements, "```\n")
+	if !ok || !closed {
+		t.Fatal("the README has no statements")
+	}
+	name := "readme_" + u.User.Username()
+	statements = strings.NewReplacer("switchyard", name, "…", "s3cret").Replace(statements)
+	database := ""
+	t.Cleanup(func() {
+		postgrestest.Exec(t, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		postgrestest.Exec(t, "DROP ROLE IF EXISTS "+name)
+	})
+	for statement := range strings.Lines(statements) {
+		if connect, ok := strings.CutPrefix(statement, `\connect `); ok {
+			database = strings.TrimSpace(connect)
+			continue
+		}
+		postgrestest.ExecIn(t, database, statement)
+	}
+	q := u.Query()
+	q.Del("search_path")
+	of := func(role string) string {
+		u.User, u.Path, u.RawQuery = url.UserPassword(role, "s3cret"), "/"+name, q.Encode()
+		return u.String()
+	}
+	s, err := store.Open(t.Context(), of(name))
+	must(t, err)
+	must(t, errOf(s.Receive(t.Context(), storetest.NewDelivery(1, "queued", "queued"))))
+	must(t, s.Close())
+	postgrestest.ExecIn(t, name, fmt.Sprintf("SELECT FROM %[1]s.jobs; DROP OWNED BY %[1]s", name))
+
+	postgrestest.ExecIn(t, name, fmt.Sprintf("REVOKE ALL ON SCHEMA public FROM PUBLIC; GRANT USAGE ON SCHEMA public TO %[1]s; GRANT CONNECT ON DATABASE %[1]s TO %[1]s", name))
+	_, err = store.Open(t.Context(), of(name))
+	if fix, ok := errors.AsType[*router.FixError](err); !ok || !strings.Contains(fix.Fix, "make Switchyard's role the owner") {
+		t.Errorf("without a schema of its own: %v", err)
+	}
 }
 
 func openPostgres(t *testing.T, url string) *store.Store {

@@ -3,6 +3,7 @@ package postgrestest
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"net/url"
@@ -28,11 +29,26 @@ var cluster struct {
 	hold io.Closer    // the cluster's standard input: not closed before this process ends
 }
 
-// URL returns the URL of a new, empty schema, which is dropped when the test ends: in
-// the cluster that SWITCHYARD_POSTGRES names (of a superuser), or else in one that is
-// started from the PostgreSQL that is installed, once for the whole test process. Without
-// either the test is skipped, or fails if CI is set. Safe for concurrent use.
+// URL returns the URL of a new, empty schema and of a role that owns it and may do nothing
+// else. Both are dropped when the test ends. They are in the cluster that
+// SWITCHYARD_POSTGRES names (the URL of a superuser), or else in one that is started from the PostgreSQL
+// that is installed, once for the whole test process. Without either the test is skipped,
+// or fails if CI is set. Safe for concurrent use.
 func URL(t testing.TB) string {
+	t.Helper()
+	u := *superuser(t)
+	name, password := fmt.Sprintf("test_%d_%d", os.Getpid(), cluster.made.Add(1)), rand.Text()
+	Exec(t, fmt.Sprintf("CREATE ROLE %[1]s LOGIN PASSWORD '%[2]s'; CREATE SCHEMA AUTHORIZATION %[1]s", name, password)) // a database of its own would take ten times as long
+	t.Cleanup(func() { Exec(t, fmt.Sprintf("DROP SCHEMA %[1]s CASCADE; DROP ROLE %[1]s", name)) })
+	u.User = url.UserPassword(name, password)
+	q := u.Query()
+	q.Set("search_path", name)
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// superuser returns the URL of a superuser.
+func superuser(t testing.TB) *url.URL {
 	t.Helper()
 	cluster.once.Do(func() { cluster.url, cluster.err = find() })
 	switch {
@@ -43,21 +59,24 @@ func URL(t testing.TB) string {
 	case cluster.url == nil:
 		t.Skip("there is no PostgreSQL: install it, or set SWITCHYARD_POSTGRES to the URL of a cluster")
 	}
-	name := fmt.Sprintf("test_%d_%d", os.Getpid(), cluster.made.Add(1))
-	Exec(t, "CREATE SCHEMA "+name) // a database of its own would take ten times as long
-	t.Cleanup(func() { Exec(t, "DROP SCHEMA "+name+" CASCADE") })
-	u := *cluster.url
-	q := u.Query()
-	q.Set("search_path", name)
-	u.RawQuery = q.Encode()
-	return u.String()
+	return cluster.url
 }
 
-// Exec runs a statement as a superuser.
+// Exec runs a statement as a superuser. It skips or fails as URL does.
 func Exec(t testing.TB, statement string) {
 	t.Helper()
+	ExecIn(t, "", statement)
+}
+
+// ExecIn does the same in a database, "" is that of URL.
+func ExecIn(t testing.TB, database, statement string) {
+	t.Helper()
 	ctx := context.Background() // also after the test
-	conn, err := pgx.Connect(ctx, cluster.url.String())
+	u := *superuser(t)
+	if database != "" {
+		u.Path = "/" + database
+	}
+	conn, err := pgx.Connect(ctx, u.String())
 	if err != nil {
 		t.Fatal(err)
 	}
