@@ -121,7 +121,7 @@ func (r refusal) stands(now time.Time) bool { return now.Before(r.until) }
 
 func newApp(cfg App, c *caller) *app {
 	a := &app{App: cfg, client: c, owners: map[string]*owner{}, installations: map[int64]*installation{}}
-	a.session = c.newSession(a.String(), roundTrip(func(req *http.Request) (*http.Response, error) {
+	a.session = c.newSession(a.String(), appLogin(a.ID), roundTrip(func(req *http.Request) (*http.Response, error) {
 		key, err := a.Key()
 		if err != nil {
 			return nil, &router.FixError{Fix: "give Switchyard a private key of " + a.String() + " that it can read", Err: &loginError{fmt.Errorf("read the key of %s: %w", a, err)}}
@@ -219,7 +219,7 @@ func (a *app) lookUp(ctx context.Context, t target) (*installation, error) {
 	in := a.installations[found.GetID()]
 	if in == nil {
 		in = &installation{id: found.GetID(), turn: semaphore.NewWeighted(1)}
-		in.session = a.client.newSession(fmt.Sprintf("installation %d of %s", in.id, a), nil)
+		in.session = a.client.newSession(fmt.Sprintf("installation %d of %s", in.id, a), installationLogin(a.ID, in.id), nil)
 		in.session.app, in.session.forget = a, func() { a.forget(in) }
 		in.session.refresh = func(ctx context.Context) error { return a.refresh(ctx, in, t.owner) }
 		a.installations[in.id] = in

@@ -70,14 +70,27 @@ func newAppTest(t *testing.T, cfg githubsim.Config, change func(*gh.Config), own
 	for _, owner := range owners {
 		a.Install(owner)
 	}
+	a.login(change)
+	return a
+}
+
+// login makes the Client.
+func (a *appTest) login(change func(*gh.Config)) {
 	c := gh.Config{App: &gh.App{ID: appID, Key: key}, HTTPClient: &http.Client{Transport: a}}
 	if change != nil {
 		change(&c)
 	}
+	var err error
 	if a.client, err = gh.New(c); err != nil {
-		t.Fatal(err)
+		a.t.Fatal(err)
 	}
-	return a
+}
+
+// replica returns an appTest with another Client, of the same GitHub.
+func (a *appTest) replica(change func(*gh.Config)) *appTest {
+	other := &appTest{t: a.t, Server: a.Server, api: a.api}
+	other.login(change)
+	return other
 }
 
 func (a *appTest) RoundTrip(req *http.Request) (*http.Response, error) {

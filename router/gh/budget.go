@@ -95,17 +95,18 @@ func withAsked(ctx context.Context, a asked) context.Context {
 // A budget counts how many requests one login may still make. Its zero value is not
 // usable; see newBudget.
 type budget struct {
-	limits Limits
+	limits *sharedLimits
+	blocks *blocks
+	login  string // in blocks
 
 	mu        sync.Mutex
-	until     time.Time         // GitHub asked for no requests before
 	primary   map[string]*quota // by resource
 	endpoints map[string]*spent // by endpoint
 	inFlight  int               // requests
 }
 
-func newBudget(l Limits) *budget {
-	return &budget{limits: l, primary: map[string]*quota{}, endpoints: map[string]*spent{}}
+func newBudget(l *sharedLimits, b *blocks, login string) *budget {
+	return &budget{limits: l, blocks: b, login: login, primary: map[string]*quota{}, endpoints: map[string]*spent{}}
 }
 
 // A quota is what GitHub last said about a primary limit.
@@ -149,8 +150,8 @@ func (b *budget) admit(s *spending, now time.Time) (at time.Time, short string) 
 // short returns what is short for a request, and until when. b.mu is held.
 func (b *budget) short(s *spending, now time.Time) (at time.Time, short string) {
 	keepPrimary, keepSecondary := s.priority.share()
-	if now.Before(b.until) {
-		return b.until, "GitHub's rate limit is reached"
+	if until := b.blocks.until(b.login); now.Before(until) {
+		return until, "GitHub's rate limit is reached"
 	}
 	e := b.endpoints[s.endpoint]
 	resource := core
@@ -163,16 +164,17 @@ func (b *budget) short(s *spending, now time.Time) (at time.Time, short string) 
 		}
 		return q.reset, fmt.Sprintf("what is left of GitHub's rate limit (%s, %d of %d) is kept for claims", resource, q.remaining, q.limit)
 	}
-	if most := b.limits.Points; most >= 0 && e != nil {
+	if most := b.limits.part(b.limits.Points); most >= 0 && e != nil {
 		if at := e.points.room(s.points, most-most*keepSecondary/100, pointsSpan, now); !at.IsZero() {
-			return at, fmt.Sprintf("GitHub takes no more than %d points a minute at %s", most, s.endpoint)
+			return at, fmt.Sprintf("GitHub takes no more than %d points a minute at %s%s", b.limits.Points, s.endpoint, b.limits.divided(b.limits.Points))
 		}
 	}
-	if most := b.limits.Concurrent; most >= 0 && b.inFlight >= most-most*keepSecondary/100 {
+	if most := b.limits.part(b.limits.Concurrent); most >= 0 && b.inFlight >= most-most*keepSecondary/100 {
+		at := now.Add(inFlightLater)
 		if s.priority == claim {
-			return now.Add(inFlightPause), "as many requests as GitHub takes are under way"
+			at = now.Add(inFlightPause)
 		}
-		return now.Add(inFlightLater), "as many requests as GitHub takes are under way"
+		return at, "as many requests as GitHub takes are under way" + b.limits.divided(b.limits.Concurrent)
 	}
 	return time.Time{}, ""
 }
@@ -238,22 +240,13 @@ func (b *budget) answered(s *spending, h http.Header, now time.Time) {
 	b.endpoint(s.endpoint, now).resource = resource
 }
 
-// block keeps requests back until at.
-func (b *budget) block(at time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if at.After(b.until) {
-		b.until = at
-	}
-}
-
 // figures returns the current figures.
 func (b *budget) figures(login string, now time.Time) router.Budget {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := router.Budget{Login: login, InFlight: b.inFlight}
-	if now.Before(b.until) {
-		f.BlockedUntil = b.until
+	if until := b.blocks.until(b.login); now.Before(until) {
+		f.BlockedUntil = until
 	}
 	for _, name := range slices.Sorted(maps.Keys(b.primary)) {
 		if q := b.primary[name]; now.Before(q.reset) {
@@ -265,7 +258,7 @@ func (b *budget) figures(login string, now time.Time) router.Budget {
 
 // registered counts the registrations of runners by target.
 type registered struct {
-	most int // in registrationSpan; negative: any
+	limits *sharedLimits
 
 	mu sync.Mutex
 	by map[target]*window
@@ -284,7 +277,7 @@ func (r *registered) take(t target, now time.Time, admit func() (time.Time, stri
 			return at, short
 		}
 	}
-	if r.most >= 0 {
+	if r.limits.Registrations >= 0 {
 		t = t.lower()
 		if r.by[t] == nil {
 			maps.DeleteFunc(r.by, func(_ target, w *window) bool { return w.sum(registrationSpan, now) == 0 })
@@ -298,13 +291,14 @@ func (r *registered) take(t target, now time.Time, admit func() (time.Time, stri
 // short is "" when one more runner may be registered in t. r.mu is held.
 func (r *registered) short(t target, now time.Time) (at time.Time, short string) {
 	w := r.by[t.lower()]
-	if r.most < 0 || w == nil {
+	most := r.limits.part(r.limits.Registrations)
+	if most < 0 || w == nil {
 		return time.Time{}, ""
 	}
-	if at = w.room(1, r.most, registrationSpan, now); at.IsZero() {
+	if at = w.room(1, most, registrationSpan, now); at.IsZero() {
 		return at, ""
 	}
-	return at, fmt.Sprintf("GitHub takes no more than %d registrations of runners in 5 minutes in %s", r.most, t)
+	return at, fmt.Sprintf("GitHub takes no more than %d registrations of runners in 5 minutes in %s%s", r.limits.Registrations, t, r.limits.divided(r.limits.Registrations))
 }
 
 // later returns the error for what is short until at.

@@ -290,16 +290,29 @@ func TestWhateverIsAskedNoLimitOfGitHubsIsReached(t *testing.T) {
 	for seed := range uint64(8) {
 		synctest.Test(t, func(t *testing.T) {
 			limits := gh.Limits{Points: 60, Registrations: 25}
-			a := newAppTest(t, githubsim.Config{RateLimit: 400, Points: limits.Points, Registrations: limits.Registrations}, func(c *gh.Config) { c.Limits = limits })
+			change := func(c *gh.Config) { c.Limits = limits }
+			primary := 400
+			if seed%2 == 1 {
+				primary = 1e6 // that of several replicas is known from answers alone
+			}
+			a := newAppTest(t, githubsim.Config{RateLimit: primary, Points: limits.Points, Registrations: limits.Registrations}, change)
 			a.api = a.Server // unchecked, as there are thousands of requests
 			a.Install("acme")
-			a.want("acme", "web", "none") // the primary limit is known from the first answer on
+			replicas := []*appTest{a}
+			if seed%2 == 1 {
+				replicas = append(replicas, a.replica(change), a.replica(change))
+			}
+			for _, r := range replicas {
+				r.client.Share(len(replicas))
+				r.want("acme", "web", "none") // the primary limit is known from the first answer on
+			}
 			chance := mathrand.New(mathrand.NewPCG(seed, 0))
 			var done, later atomic.Int32
 			var wg sync.WaitGroup
 			for range 1000 {
 				time.Sleep(time.Duration(chance.IntN(8)) * unit(chance))
 				what, claim := chance.IntN(5), chance.IntN(2) == 0
+				a := replicas[chance.IntN(len(replicas))]
 				wg.Go(func() {
 					ctx, err := t.Context(), error(nil)
 					if claim {

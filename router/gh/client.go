@@ -83,8 +83,9 @@ type caller struct {
 	timeout time.Duration
 	now     func() time.Time
 
-	limits     Limits
+	limits     sharedLimits
 	registered registered
+	blocks     blocks
 
 	mu  sync.Mutex
 	cur *session // for the last of token's tokens; nil at first
@@ -130,11 +131,11 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	limits := cfg.Limits.withDefaults(base.Host)
 	c := &caller{
 		token: cfg.Token, base: base, timeout: cmp.Or(cfg.Timeout, defaultTimeout), now: cfg.Now,
-		limits: limits, registered: registered{most: limits.Registrations, by: map[target]*window{}},
+		limits: sharedLimits{Limits: cfg.Limits.withDefaults(base.Host)}, blocks: blocks{by: map[string]time.Time{}},
 	}
+	c.registered = registered{limits: &c.limits, by: map[target]*window{}}
 	if cfg.HTTPClient != nil {
 		c.http = *cfg.HTTPClient
 	}
@@ -221,16 +222,17 @@ func (c *caller) tokenSession() (*session, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cur == nil || c.cur.token != token {
-		c.cur = c.newSession("the GitHub token", nil)
+		c.cur = c.newSession("the GitHub token", tokenLogin(token), nil)
 		c.cur.token = token
 	}
 	return c.cur, nil
 }
 
 // newSession returns a session whose requests go through next, which adds the
-// credentials; nil: they get the session's token.
-func (c *caller) newSession(login string, next http.RoundTripper) *session {
-	s := &session{login: login, budget: newBudget(c.limits), probing: semaphore.NewWeighted(1), probe: "rate_limit"}
+// credentials; nil: they get the session's token. To people the login is name, and to
+// other replicas id.
+func (c *caller) newSession(name, id string, next http.RoundTripper) *session {
+	s := &session{login: name, budget: newBudget(&c.limits, &c.blocks, c.Host()+"/"+id), probing: semaphore.NewWeighted(1), probe: "rate_limit"}
 	if next == nil {
 		next = roundTrip(func(req *http.Request) (*http.Response, error) {
 			s.mu.Lock()

@@ -89,7 +89,7 @@ func (s *session) refused(err error, resp *github.Response, doing string, now ti
 	if at, primary, ok := limitedUntil(err, resp, now); ok {
 		// The budget has the primary limit that GitHub names; the others stand.
 		if !primary || resp.Header.Get("X-RateLimit-Resource") == "" {
-			s.budget.block(at)
+			s.budget.blocks.block(s.budget.login, at, now)
 		}
 		return 0, limitError(at)
 	}
@@ -150,10 +150,8 @@ func limitError(at time.Time) error {
 
 // blocked returns a *router.RetryAtError while GitHub asked for no requests.
 func (s *session) blocked(now time.Time) error {
-	s.budget.mu.Lock()
-	defer s.budget.mu.Unlock()
-	if now.Before(s.budget.until) {
-		return limitError(s.budget.until)
+	if until := s.budget.blocks.until(s.budget.login); now.Before(until) {
+		return limitError(until)
 	}
 	return nil
 }
