@@ -29,3 +29,14 @@ func TestAPoolKeepsItsStatements(t *testing.T) {
 		t.Errorf("%d statements are kept, want %d", n, maxStmts)
 	}
 }
+
+func TestThePoolsTellWhoIsAsked(t *testing.T) {
+	s := openTemp(t)
+	conn, err := s.asked.db.Conn(t.Context())
+	must(t, err)
+	defer conn.Close()
+	pools := s.Pools()
+	if len(pools) != 2 || pools["operators"].InUse != 1 || pools["router"].InUse != 0 {
+		t.Errorf("an operator's question is in progress: %+v", pools)
+	}
+}

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -33,6 +34,8 @@ type Metrics struct {
 
 	registered, placed, claimed, running *prometheus.HistogramVec // by rule
 
+	commits, changes prometheus.Histogram
+
 	Nomad, GitHub *Side
 	Worked        *Worked
 }
@@ -62,6 +65,15 @@ func NewMetrics() *Metrics {
 		claimed:    since("claim", "a runner claims for it"),
 		running:    since("start", "GitHub says that a runner has begun with it"),
 
+		commits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "switchyard_database_commit_seconds", Help: "Time that a transaction of changes took, with its commit.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+		changes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "switchyard_database_commit_changes", Help: "Changes that shared a transaction.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 9),
+		}),
+
 		Nomad: newSide("nomad"), GitHub: newSide("github"), Worked: &Worked{},
 	}
 	for _, outcome := range []string{router.DeliveryStored, router.DeliveryKnown, router.DeliveryNotStored, router.DeliveryPing, router.DeliveryIgnored, router.DeliveryUnsigned, router.DeliveryMalformed, router.DeliveryTooLarge, router.DeliveryBusy} {
@@ -73,7 +85,7 @@ func NewMetrics() *Metrics {
 	for _, cause := range []router.Cause{router.CauseNomad, router.CauseGitHub, router.CauseGitHubLimit, router.CauseRunner} {
 		m.retries.WithLabelValues(string(cause))
 	}
-	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.registered, m.placed, m.claimed, m.running,
+	m.registry.MustRegister(m.deliveries, m.decisions, m.retries, m.thefts, m.overruled, m.registered, m.placed, m.claimed, m.running, m.commits, m.changes,
 		m.Nomad.requests, m.Nomad.took, m.GitHub.requests, m.GitHub.took, buildInfo(),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -83,6 +95,12 @@ func NewMetrics() *Metrics {
 func (m *Metrics) Delivered(outcome string) {
 	m.deliveries.WithLabelValues(outcome).Inc()
 	m.Worked.delivered(outcome)
+}
+
+// Committed records a transaction of the database: how many changes shared it, and how long it took.
+func (m *Metrics) Committed(changes int, took time.Duration) {
+	m.commits.Observe(took.Seconds())
+	m.changes.Observe(float64(changes))
 }
 
 // Registry returns the registry of these metrics.
@@ -162,6 +180,9 @@ type Counter interface {
 	OpenJobs(ctx context.Context, within router.Scope) ([]router.OpenJobs, error)
 	LiveRunners(ctx context.Context) (map[router.RunnerState]int, error)
 	Size() (main, wal int64, err error)
+
+	// Pools returns the connections that read, by who asks.
+	Pools() map[string]sql.DBStats
 }
 
 // databaseMetrics shows what the store counts.
@@ -182,16 +203,19 @@ func NewDatabaseMetrics(store Counter, rules func() []string) prometheus.Collect
 }
 
 var (
-	jobsWaiting   = prometheus.NewDesc("switchyard_jobs_waiting", "Jobs that wait, by rule and by why. Each rule in force has no_node_free, be it 0.", []string{"rule", "reason"}, nil)
-	jobsOldest    = prometheus.NewDesc("switchyard_jobs_waiting_oldest_timestamp_seconds", "When the oldest of them was received.", []string{"rule", "reason"}, nil)
-	jobsRunning   = prometheus.NewDesc("switchyard_jobs_running", "Jobs that run, by rule.", []string{"rule"}, nil)
-	runnersLive   = prometheus.NewDesc("switchyard_runners", "Runners that may be alive on Nomad, by state.", []string{"state"}, nil)
-	databaseBytes = prometheus.NewDesc("switchyard_database_bytes", "Size of the database's file (main) and of its write-ahead log (wal).", []string{"file"}, nil)
+	jobsWaiting    = prometheus.NewDesc("switchyard_jobs_waiting", "Jobs that wait, by rule and by why. Each rule in force has no_node_free, be it 0.", []string{"rule", "reason"}, nil)
+	jobsOldest     = prometheus.NewDesc("switchyard_jobs_waiting_oldest_timestamp_seconds", "When the oldest of them was received.", []string{"rule", "reason"}, nil)
+	jobsRunning    = prometheus.NewDesc("switchyard_jobs_running", "Jobs that run, by rule.", []string{"rule"}, nil)
+	runnersLive    = prometheus.NewDesc("switchyard_runners", "Runners that may be alive on Nomad, by state.", []string{"state"}, nil)
+	databaseBytes  = prometheus.NewDesc("switchyard_database_bytes", "Size of the database's file (main) and of its write-ahead log (wal).", []string{"file"}, nil)
+	databaseConns  = prometheus.NewDesc("switchyard_database_connections", "Connections to the database that read, by who asks and what they do.", []string{"pool", "state"}, nil)
+	databaseWaits  = prometheus.NewDesc("switchyard_database_connection_waits_total", "Times that a question waited for one of them.", []string{"pool"}, nil)
+	databaseWaited = prometheus.NewDesc("switchyard_database_connection_wait_seconds_total", "How long questions waited for one of them.", []string{"pool"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (b *databaseMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, databaseBytes} {
+	for _, d := range []*prometheus.Desc{jobsWaiting, jobsOldest, jobsRunning, runnersLive, databaseBytes, databaseConns, databaseWaits, databaseWaited} {
 		ch <- d
 	}
 }
@@ -216,6 +240,9 @@ func (b *databaseMetrics) Collect(ch chan<- prometheus.Metric) {
 func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		shown = append(shown, prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...))
+	}
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		shown = append(shown, prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...))
 	}
 	missing := func(d *prometheus.Desc, err error) {
 		shown = append(shown, prometheus.NewInvalidMetric(d, fmt.Errorf("ask the store: %w", err)))
@@ -265,6 +292,12 @@ func (b *databaseMetrics) count(ctx context.Context) (shown []prometheus.Metric)
 	} else {
 		gauge(databaseBytes, float64(main), "main")
 		gauge(databaseBytes, float64(wal), "wal")
+	}
+	for pool, p := range b.store.Pools() {
+		gauge(databaseConns, float64(p.InUse), pool, "in_use")
+		gauge(databaseConns, float64(p.Idle), pool, "idle")
+		counter(databaseWaits, float64(p.WaitCount), pool)
+		counter(databaseWaited, p.WaitDuration.Seconds(), pool)
 	}
 	return shown
 }
