@@ -89,7 +89,7 @@ func (y *yard) runner(id int64, what string, ok func(router.Runner) bool) (r rou
 		if len(list) > 0 {
 			r = list[0]
 		}
-		return len(list) > 0 && ok(r)
+		return len(list) > 0 && r.NomadJob != "" && ok(r) // an event may overtake the record of the registration
 	})
 	return r
 }
