@@ -15,9 +15,11 @@ type Replica struct {
 	PublicURL string    `json:"public_url"` // where runners reach it, by a load balancer or not: the same for all
 	RulesHash string    `json:"rules_hash"` // of the rules in force there
 
-	Worked map[string]time.Time `json:"worked"` // when something worked last, as in Proof
-	Leads  bool                 `json:"-"`      // it is the leader
-	Self   bool                 `json:"-"`      // it is this process
+	Worked  map[string]time.Time `json:"worked"`            // when something worked last, as in Proof
+	Nomad   NomadCluster         `json:"nomad"`             // that it starts runners on
+	Blocked map[string]time.Time `json:"blocked,omitempty"` // until when GitHub asked for no requests, by login
+	Leads   bool                 `json:"-"`                 // it is the leader
+	Self    bool                 `json:"-"`                 // it is this process
 
 	Leading *Leading `json:"leading,omitempty"` // what only the leader knows; nil: it does not lead, or has just begun
 }

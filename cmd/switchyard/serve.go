@@ -314,6 +314,7 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 	if c.Metrics == nil {
 		c.Metrics = telemetry.NewMetrics()
 	}
+	p.store.OnCommit(c.Metrics.Committed)
 	c.Webhook = func(receive func(context.Context, router.Delivery) error) (http.Handler, error) {
 		return webhook.Handler(webhook.Config{Secrets: p.secrets, Reread: p.reread, Host: p.host, More: p.more, Logger: c.Logger, Counted: c.Metrics.Delivered}, receive)
 	}

@@ -110,6 +110,8 @@ type App struct {
 	replicas      Replicas      // nil: there may be none
 	replica       replica       // this process among them
 	publicURL     string        // as in Config
+	cluster       cluster       // Config.Nomad; nil: it does not say which it is
+	limited       limited       // Config.GitHub; nil: it has no limits
 
 	store   Store
 	metrics *telemetry.Metrics
@@ -223,6 +225,8 @@ func New(c Config) (*App, error) {
 		c.PublicURL = "http://" + a.Addr()
 	}
 	a.publicURL = c.PublicURL
+	a.cluster, _ = c.Nomad.(cluster)
+	a.limited, _ = c.GitHub.(limited)
 	a.wire(c)
 	a.registry.MustRegister(a.decider.Metrics(), a.health, gateMetrics{a.public, a.admin}, replicaMetrics{&a.replica, c.Replicas == nil},
 		ofLeader{telemetry.NewDatabaseMetrics(c.Store, func() []string { return a.Rules().Rules() }), func() bool { return c.Replicas == nil || a.replica.term() != 0 }})
@@ -348,6 +352,9 @@ func (a *App) Run(ctx context.Context) error {
 	g.Go(func() error { return a.serve(ctx, a.public, public, publicHead) })
 	g.Go(func() error { return a.serve(ctx, a.admin, a.adminHandler(), adminHead) })
 	loops := []func(context.Context) error{lead, a.sweeper.Recover, a.intake.CheckWaiting, a.strays.MakeRoom}
+	if a.replicas != nil && a.cluster != nil {
+		loops = append(loops, a.identify)
+	}
 	if a.beside != nil {
 		loops = append(loops, a.beside)
 	}

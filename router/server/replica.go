@@ -29,6 +29,18 @@ type Replicas interface {
 	Tell(ctx context.Context, hint string) error
 }
 
+// A limited is a GitHub whose limits the replicas keep together; gh's clients implement it.
+type limited interface {
+	Share(replicas int)                // this process may use its part of each limit
+	Blocked() map[string]time.Time     // until when GitHub asked for no requests, by login
+	Block(logins map[string]time.Time) // the same, as another replica was told
+}
+
+// A cluster is a Nomad that says which it is; nomad's client implements it.
+type cluster interface {
+	Cluster(ctx context.Context) (router.NomadCluster, error)
+}
+
 // What replicas tell each other. A hint that is lost costs a tick.
 const (
 	hintDue      = "due"       // a job may be due
@@ -38,11 +50,12 @@ const (
 )
 
 const (
-	tellTimeout  = time.Second
-	recoverEvery = 10 * time.Second
-	cutOffAfter  = 5 * time.Second // without a look at the others
-	noLeader     = 5 * time.Second // after which that is a trouble
-	differAfter  = 2 * time.Minute // in which replicas load new rules
+	tellTimeout   = time.Second
+	recoverEvery  = 10 * time.Second
+	identifyEvery = time.Minute     // between two questions which cluster Nomad is
+	cutOffAfter   = 5 * time.Second // without a look at the others
+	noLeader      = 5 * time.Second // after which that is a trouble
+	differAfter   = 2 * time.Minute // in which replicas load new rules
 )
 
 // A replica is this process among the replicas.
@@ -58,6 +71,7 @@ type replica struct {
 	led     time.Time        // when that was; at first, when this process began
 	changes int              // of the leader, seen
 	differ  time.Time        // since when the rules in force differ; zero: they do not
+	nomad   router.NomadCluster
 }
 
 // Replicas returns the processes that serve from the database, as this one saw them last, the
@@ -98,6 +112,25 @@ func (a *App) replicate(ctx context.Context) error {
 			return a.leadTerm(term)
 		},
 	})
+}
+
+// identify asks Nomad which cluster it is, until ctx ends.
+func (a *App) identify(ctx context.Context) error {
+	for {
+		wait := recoverEvery
+		asking, cancel := context.WithTimeout(ctx, router.NomadTimeout)
+		cluster, err := a.cluster.Cluster(asking)
+		cancel()
+		if err == nil {
+			wait = identifyEvery
+			a.replica.mu.Lock()
+			a.replica.nomad = cluster
+			a.replica.mu.Unlock()
+		}
+		if !router.Pause(ctx, wait) {
+			return nil
+		}
+	}
 }
 
 // leadTerm does what one replica must do alone, until its term ends.
@@ -185,6 +218,12 @@ func (a *App) facts() router.Replica {
 		Name: a.replica.name, Version: version, StartedAt: a.replica.began, PublicURL: a.publicURL,
 		RulesHash: a.decider.Status().Hash, Worked: a.metrics.Worked.All(),
 	}
+	a.replica.mu.Lock()
+	r.Nomad = a.replica.nomad
+	a.replica.mu.Unlock()
+	if a.limited != nil {
+		r.Blocked = a.limited.Blocked()
+	}
 	if epoch := a.replica.term(); epoch != 0 {
 		since := func(d time.Duration) time.Time {
 			if d == 0 {
@@ -204,6 +243,9 @@ func (a *App) facts() router.Replica {
 // sees takes what the replicas are, and what they say.
 func (a *App) sees(all []router.Replica) {
 	leader, hashes := "", map[string]bool{}
+	if a.limited != nil {
+		a.limited.Share(len(all))
+	}
 	for _, r := range all {
 		hashes[r.RulesHash] = true
 		if r.Leads {
@@ -212,8 +254,12 @@ func (a *App) sees(all []router.Replica) {
 		if r.Leads && !r.Self && r.Leading != nil {
 			a.first.Show(r.Leading.Syncing, r.Leading.Settling)
 		}
-		if !r.Self {
-			a.metrics.Worked.Heard(r.Worked)
+		if r.Self {
+			continue
+		}
+		a.metrics.Worked.Heard(r.Worked)
+		if a.limited != nil {
+			a.limited.Block(r.Blocked)
 		}
 	}
 	a.replica.mu.Lock()

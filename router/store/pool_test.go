@@ -3,8 +3,10 @@ package store
 import (
 	"database/sql"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Statements are kept up to a bound, whoever asks first, and all are answered.
@@ -38,5 +40,21 @@ func TestThePoolsTellWhoIsAsked(t *testing.T) {
 	pools := s.Pools()
 	if len(pools) != 2 || pools["operators"].InUse != 1 || pools["router"].InUse != 0 {
 		t.Errorf("an operator's question is in progress: %+v", pools)
+	}
+}
+
+func TestEachCommitIsTold(t *testing.T) {
+	s := openTemp(t)
+	must(t, s.SetMark(t.Context(), "a", "1"))
+	var told []int
+	s.OnCommit(func(changes int, took time.Duration) {
+		if told = append(told, changes); took < 0 {
+			t.Errorf("it took %v", took)
+		}
+	})
+	must(t, s.SetMark(t.Context(), "a", "2"))
+	must(t, s.SetMark(t.Context(), "a", "3"))
+	if !slices.Equal(told, []int{1, 1}) {
+		t.Errorf("told of commits of %v changes, want 1 and 1", told)
 	}
 }

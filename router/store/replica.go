@@ -278,13 +278,19 @@ func (p *seat) look(ctx context.Context) error {
 
 // odd returns an *oddError if a replica cannot work beside one that is there already.
 func odd(r, older router.Replica) error {
-	if r.PublicURL == older.PublicURL {
-		return nil
+	switch {
+	case r.PublicURL != older.PublicURL:
+		return &oddError{&router.FixError{
+			Fix: "start all replicas with the same --public-url, that of their load balancer, or give this one a database of its own",
+			Err: fmt.Errorf("the database is in use by the replica %s, whose runners reach it at %s, not at %s", older.Name, older.PublicURL, r.PublicURL),
+		}}
+	case !r.Nomad.Same(older.Nomad):
+		return &oddError{&router.FixError{
+			Fix: "set NOMAD_ADDR to the same cluster, or give this replica a database of its own",
+			Err: fmt.Errorf("the database is in use by the replica %s, which starts runners on another Nomad cluster, or in another of its regions", older.Name),
+		}}
 	}
-	return &oddError{&router.FixError{
-		Fix: "start all replicas with the same --public-url, that of their load balancer, or give this one a database of its own",
-		Err: fmt.Errorf("the database is in use by the replica %s, whose runners reach it at %s, not at %s", older.Name, older.PublicURL, r.PublicURL),
-	}}
+	return nil
 }
 
 // listen waits for what others tell, or until ctx or the term ends, for a while at most.

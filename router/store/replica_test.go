@@ -39,9 +39,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 }
 
 // join makes a replica with this name.
-func join(t *testing.T, url, name, publicURL string) *member {
+func join(t *testing.T, url, name, publicURL string, keys ...string) *member {
 	t.Helper()
-	m := &member{store: openPostgres(t, url), facts: router.Replica{Name: name, PublicURL: publicURL}, begun: make(chan context.Context, 10), heard: make(chan string, 10), left: make(chan struct{})}
+	m := &member{store: openPostgres(t, url), facts: router.Replica{Name: name, PublicURL: publicURL, Nomad: router.NomadCluster{Keys: keys}}, begun: make(chan context.Context, 10), heard: make(chan string, 10), left: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	var err error
 	go func() {
@@ -166,6 +166,20 @@ func TestAReplicaWithAnotherPublicURLIsRefused(t *testing.T) {
 		t.Errorf("it was refused with %v", fix)
 	}
 	one.sees(t, "one*")
+}
+
+func TestAReplicaOfAnotherNomadClusterIsRefused(t *testing.T) {
+	url := postgrestest.URL(t)
+	one := join(t, url, "one", "http://here", "key of one", "key of both")
+	<-one.begun
+	two := join(t, url, "two", "http://here", "key of both", "newer key")
+	two.sees(t, "one*", "two")
+	three := join(t, url, "three", "http://here", "another cluster's")
+	<-three.left
+	fix, ok := errors.AsType[*router.FixError](three.stop())
+	if !ok || !strings.Contains(fix.Error(), "another Nomad cluster") {
+		t.Errorf("it was refused with %v", fix)
+	}
 }
 
 func TestADatabaseThatIsNeededAloneHasNoReplicas(t *testing.T) {

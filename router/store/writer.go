@@ -46,6 +46,8 @@ type writer struct {
 	ran      func(query string) // called after each statement of a change; nil but in a test; used by the goroutine only
 	closing  chan struct{}      // closed by stop
 	stopped  chan struct{}      // closed when the goroutine has ended
+
+	told atomic.Pointer[func(changes int, took time.Duration)] // see OnCommit; nil: nobody is
 }
 
 // An op is one change that a caller waits for.
@@ -196,7 +198,11 @@ func (w *writer) commit(batch []*op) {
 	if w.postgres != nil {
 		note = w.postgres.fault
 	}
+	began := time.Now()
 	err := note(w.transaction(batch))
+	if told := w.told.Load(); told != nil && err == nil {
+		(*told)(len(batch), time.Since(began))
+	}
 	switch {
 	case err != nil:
 		w.fine.Store(0)
