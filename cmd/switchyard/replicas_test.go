@@ -175,9 +175,12 @@ func (r *replicas) registered(id int64) {
 	r.t.Fatalf("Nomad has no job %s", name)
 }
 
-// once fails unless each job that was queued has been registered once.
+// once fails unless each job that was queued has been registered once. It stops the replicas.
 func (r *replicas) once() {
 	r.t.Helper()
+	for _, p := range r.all {
+		p.stop() // what they have in hand is finished
+	}
 	if got, want := r.nomad.taken.Load(), r.jobs.Load(); got != want {
 		r.t.Errorf("Nomad took %d registrations for %d jobs", got, want)
 	}
