@@ -33,6 +33,8 @@ type Config struct {
 
 	Audit AuditTrail // nil: what people do is only logged
 
+	Sessions auth.SessionStore // of those who log in; nil: they end with this process
+
 	Rulebook  api.Rulebook // nil: there are no files of rules to read or try
 	AllowEdit bool         // an editor may apply drafts
 
@@ -82,7 +84,7 @@ type console struct {
 func newConsole(c Config) *console {
 	s := &console{config: c}
 	s.guard = auth.New(auth.Config{
-		Access: c.Access, Audit: c.Audit, Background: background,
+		Access: c.Access, Audit: c.Audit, Sessions: c.Sessions, Background: background,
 		Fail: s.fail, LoginPage: s.loginPage, Logger: c.Logger, Now: c.Now,
 	})
 	s.api = api.New(api.Config{

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	"golang.org/x/time/rate"
 
 	"switchyard/router"
 	"switchyard/router/web/problem"
@@ -61,6 +62,8 @@ type Principal struct {
 	Role  Role
 	Scope router.Scope // the repositories they see; nil: all
 	In    bool         // they are logged in with a session, which can be ended
+
+	unread error // what a request that needs a role is answered with: nobody knows who makes it
 }
 
 const (
@@ -93,6 +96,8 @@ type Config struct {
 		Audit(ctx context.Context, a router.Audit) error
 	}
 
+	Sessions SessionStore // nil: of this process
+
 	// Background reports whether an open page made the request by itself, so
 	// that it keeps nobody logged in. Required.
 	Background func(*http.Request) bool
@@ -107,18 +112,21 @@ type Config struct {
 // A Guard decides who makes each request and whether they may. It is safe for
 // concurrent use.
 type Guard struct {
-	config       Config
-	sessions     sessions
-	logins       *logins
-	wrongTokens  *budget
-	refusalQuota *quota
-	sessionQuota *quota
+	config          Config
+	logins          logins
+	sessionFailures rate.Sometimes // how often the log says that the SessionStore fails
+	wrongTokens     *budget
+	refusalQuota    *quota
+	sessionQuota    *quota
 }
 
-// New returns a Guard without sessions.
+// New returns a Guard.
 func New(c Config) *Guard {
+	if c.Sessions == nil {
+		c.Sessions = newMemory()
+	}
 	return &Guard{
-		config: c, logins: newLogins(),
+		config: c, logins: logins{failures: rate.Sometimes{Interval: time.Minute}}, sessionFailures: rate.Sometimes{Interval: time.Minute},
 		wrongTokens: &budget{every: wrongTokenEvery, burst: 10, allEvery: 100 * time.Millisecond, allBurst: 200}, // by address
 		// Of strangers, at most 8,640 a day are recorded.
 		refusalQuota: &quota{budget: &budget{every: time.Minute, burst: 10, allEvery: 10 * time.Second, allBurst: 100}},
@@ -151,6 +159,8 @@ func (g *Guard) Only(role Role, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		p := Who(req.Context())
 		switch {
+		case p.unread != nil:
+			g.config.Fail(w, req, p.unread)
 		case p.Role >= role:
 			next.ServeHTTP(w, req)
 		case p.Role != 0:
@@ -196,7 +206,7 @@ func (g *Guard) identify(req *http.Request, used bool) (Principal, error) {
 	}
 	header := req.Header.Get("Authorization")
 	if header == "" {
-		return g.sessions.principal(req, access, g.config.Now(), used), nil
+		return g.session(req, access, used), nil
 	}
 	scheme, token, _ := strings.Cut(header, " ")
 	t := access.token(token)

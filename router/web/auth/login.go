@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
+	"switchyard/router"
 	"switchyard/router/web/problem"
 )
 
@@ -68,19 +69,25 @@ func (g *Guard) logIn(w http.ResponseWriter, req *http.Request) {
 		g.showLogin(w, req, http.StatusUnauthorized, failed)
 		return
 	}
-	g.begin(w, req, session{token: t.SHA256}, t.principal(), localPath(req.PostFormValue("next")))
+	g.begin(w, req, router.Session{Token: t.SHA256}, t.principal(), localPath(req.PostFormValue("next")))
 }
 
 // begin logs p in and sends the browser on.
-func (g *Guard) begin(w http.ResponseWriter, req *http.Request, s session, p Principal, next string) {
-	g.sessions.begin(w, req, s, g.config.Now())
+func (g *Guard) begin(w http.ResponseWriter, req *http.Request, s router.Session, p Principal, next string) {
+	if err := g.beginSession(w, req, s); err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
 	g.recordLogIn(req, p, ResultOK)
 	http.Redirect(w, req, next, http.StatusSeeOther)
 }
 
 // logOut ends the session.
 func (g *Guard) logOut(w http.ResponseWriter, req *http.Request) {
-	g.sessions.end(w, req)
+	if err := g.endSession(w, req); err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
 	g.recordWithin(g.sessionQuota, req, Who(req.Context()), "log out", "", ResultOK, "out")
 	http.Redirect(w, req, loginPath, http.StatusSeeOther)
 }
@@ -121,8 +128,13 @@ func (g *Guard) startOIDC(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	p := pendingLogin{State: rand.Text(), Issuer: o.Issuer, Nonce: rand.Text(), Verifier: oauth2.GenerateVerifier(), Next: []byte(localPath(req.FormValue("next"))), Begun: g.config.Now()}
+	seal, err := g.loginSeal(req)
+	if err != nil {
+		g.config.Fail(w, req, err)
+		return
+	}
 	// The cookie binds the answer to the browser that asked.
-	http.SetCookie(w, newCookie(req, stateName, g.logins.cookie(p), int(oidcPending/time.Second)))
+	http.SetCookie(w, newCookie(req, stateName, p.cookie(seal), int(router.LoginPending/time.Second)))
 	http.Redirect(w, req, config.AuthCodeURL(p.State, oidc.Nonce(p.Nonce), oauth2.S256ChallengeOption(p.Verifier)), http.StatusSeeOther)
 }
 
@@ -144,7 +156,12 @@ func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
 	cookie, err := req.Cookie(cookieName(req, stateName))
 	p, ok := pendingLogin{}, false
 	if err == nil {
-		p, ok = g.logins.pending(cookie.Value, req.FormValue("state"), g.config.Now())
+		seal, err := g.loginSeal(req)
+		if err != nil {
+			g.config.Fail(w, req, err)
+			return
+		}
+		p, ok = pending(seal, cookie.Value, req.FormValue("state"), g.config.Now())
 	}
 	ok = ok && p.Issuer == o.Issuer
 	http.SetCookie(w, newCookie(req, stateName, "", -1))
@@ -165,7 +182,14 @@ func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
 		g.providerFailed(w, req, err)
 		return
 	}
-	if !g.logins.finished.add(p.State, g.config.Now()) {
+	storeCtx, cancelStore := context.WithTimeout(req.Context(), router.StoreTimeout)
+	defer cancelStore()
+	first, err := g.config.Sessions.FinishLogin(storeCtx, p.State, g.config.Now())
+	if err != nil {
+		g.config.Fail(w, req, g.sessionFailed(req, err, notLoggedIn))
+		return
+	}
+	if !first {
 		g.showLogin(w, req, http.StatusBadRequest, "This login is already finished. Start again.")
 		return
 	}
@@ -177,8 +201,8 @@ func (g *Guard) oidcCallback(w http.ResponseWriter, req *http.Request) {
 	is := access.person(who)
 	if is.Role == 0 {
 		g.recordLogIn(req, is, "none of the groups has a role")
-		g.showLogin(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. Roles are set in the server's --access file.", is.Name, len(who.groups)))
+		g.showLogin(w, req, http.StatusForbidden, fmt.Sprintf("%s is in %d groups, none of which has a role here. Roles are set in the server's --access file.", is.Name, len(who.Groups)))
 		return
 	}
-	g.begin(w, req, session{person: who}, is, string(p.Next))
+	g.begin(w, req, router.Session{Person: who}, is, string(p.Next))
 }

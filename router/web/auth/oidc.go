@@ -5,13 +5,11 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/mail"
 	"slices"
@@ -29,8 +27,6 @@ import (
 
 const (
 	oidcTimeout  = 10 * time.Second
-	oidcPending  = 10 * time.Minute // for the login at the provider
-	maxFinished  = 10_000           // logins of so long that are remembered
 	maxGroups    = 1000
 	maxGroup     = 256      // bytes of a group's name
 	maxSubject   = 255      // https://openid.net/specs/openid-connect-core-1_0.html#IDToken, read 2026-11
@@ -40,28 +36,27 @@ const (
 	stateName    = "switchyard-login"
 )
 
-// logins are those at an OpenID Connect provider. A login under way is kept by
-// its browser, in a cookie that only this process can make and read: somebody
-// who begins many takes nothing from others. Safe for concurrent use.
+// logins are those at an OpenID Connect provider.
 type logins struct {
-	seal     cipher.AEAD
-	finished finished
 	provider providerCache
 	failures rate.Sometimes // how often the log says that somebody could not log in
 }
 
-func newLogins() *logins {
-	key := make([]byte, 32)
-	_, _ = rand.Read(key) // it never fails: https://pkg.go.dev/crypto/rand#Read
+// loginSeal returns what seals logins under way. One is kept by its browser, in a cookie that
+// only those who share the SessionStore can make and read: somebody who begins many takes
+// nothing from others.
+func (g *Guard) loginSeal(req *http.Request) (cipher.AEAD, error) {
+	ctx, cancel := context.WithTimeout(req.Context(), router.StoreTimeout)
+	defer cancel()
+	key, err := g.config.Sessions.LoginKey(ctx)
+	if err != nil {
+		return nil, g.sessionFailed(req, err, "the login cannot begin or end: its key is in the database, which does not answer")
+	}
 	block, err := aes.NewCipher(key)
 	if err != nil {
-		panic(err) // there are keys of that size
+		return nil, err
 	}
-	seal, err := cipher.NewGCMWithRandomNonce(block)
-	if err != nil {
-		panic(err) // AES has blocks of the size that it wants
-	}
-	return &logins{seal: seal, failures: rate.Sometimes{Interval: time.Minute}}
+	return cipher.NewGCMWithRandomNonce(block)
 }
 
 // A pendingLogin is one under way, as its cookie holds it.
@@ -75,49 +70,25 @@ type pendingLogin struct {
 }
 
 // cookie returns a login under way for a browser to keep.
-func (l *logins) cookie(p pendingLogin) string {
+func (p pendingLogin) cookie(seal cipher.AEAD) string {
 	text, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // all of it can be JSON
 	}
-	return base64.RawURLEncoding.EncodeToString(l.seal.Seal(nil, nil, text, nil))
+	return base64.RawURLEncoding.EncodeToString(seal.Seal(nil, nil, text, nil))
 }
 
 // pending reads what cookie made, if it is of this state and not too old.
-func (l *logins) pending(cookie, state string, now time.Time) (p pendingLogin, ok bool) {
+func pending(seal cipher.AEAD, cookie, state string, now time.Time) (p pendingLogin, ok bool) {
 	sealed, err := base64.RawURLEncoding.DecodeString(cookie)
 	if err != nil {
 		return p, false
 	}
-	text, err := l.seal.Open(nil, nil, sealed, nil)
+	text, err := seal.Open(nil, nil, sealed, nil)
 	if err != nil || json.Unmarshal(text, &p) != nil {
 		return p, false
 	}
-	return p, subtle.ConstantTimeCompare([]byte(p.State), []byte(state)) == 1 && now.Sub(p.Begun).Abs() <= oidcPending
-}
-
-// finished remembers the logins that the provider confirmed, so that each counts
-// once. The zero value is ready.
-type finished struct {
-	mu      sync.Mutex
-	byState map[string]time.Time
-}
-
-// add reports whether the login was not finished yet.
-func (f *finished) add(state string, now time.Time) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, again := f.byState[state]; again {
-		return false
-	}
-	if len(f.byState) >= maxFinished {
-		maps.DeleteFunc(f.byState, func(_ string, at time.Time) bool { return now.Sub(at) > oidcPending })
-	}
-	if f.byState == nil || len(f.byState) >= maxFinished {
-		f.byState = map[string]time.Time{} // the provider, too, takes each code once
-	}
-	f.byState[state] = now
-	return true
+	return p, subtle.ConstantTimeCompare([]byte(p.State), []byte(state)) == 1 && now.Sub(p.Begun).Abs() <= router.LoginPending
 }
 
 // A providerCache keeps what the provider said of itself. The zero value is ready.
@@ -187,17 +158,8 @@ func (l *logins) config(ctx context.Context, o *OIDC) (*oidc.Provider, *oauth2.C
 	}, nil
 }
 
-// A person is who logged in by OpenID Connect. Issuer and subject say who that
-// is; what a person may choose at the provider says nothing.
-type person struct {
-	issuer, subject string
-	email           string // that the provider has verified; "": none, or it is not what names people
-	name            string // as the person may have chosen; ""
-	groups          []string
-}
-
 // exchange turns the provider's code into who that is.
-func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code string) (is person, err error) {
+func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code string) (is router.Person, err error) {
 	provider, config, err := l.config(ctx, o)
 	if err != nil {
 		return is, err
@@ -229,19 +191,19 @@ func (l *logins) exchange(ctx context.Context, o *OIDC, p pendingLogin, code str
 	if strings.TrimSpace(token.Subject) == "" || len(token.Subject) > maxSubject {
 		return is, fmt.Errorf("the ID token of a login has no subject (sub) of at most %d bytes, so it does not say who that is", maxSubject)
 	}
-	is = person{issuer: o.Issuer, subject: router.Printable(token.Subject)}
+	is = router.Person{Issuer: o.Issuer, Subject: router.Printable(token.Subject)}
 	named := cmp.Or(o.NameClaim, emailClaim)
 	if named != emailClaim {
-		is.name = text(named)
+		is.Name = text(named)
 	} else if email := text(emailClaim); verified(claims["email_verified"]) && plainEmail(email) {
-		is.email = email
+		is.Email = email
 	}
-	is.name = router.Printable(router.Shorten(strings.TrimSpace(cmp.Or(strings.TrimSpace(is.name), text("preferred_username"))), maxPerson))
-	if json.Unmarshal(claims[cmp.Or(o.GroupsClaim, "groups")], &is.groups) != nil {
-		is.groups = nil // the token has none
+	is.Name = router.Printable(router.Shorten(strings.TrimSpace(cmp.Or(strings.TrimSpace(is.Name), text("preferred_username"))), maxPerson))
+	if json.Unmarshal(claims[cmp.Or(o.GroupsClaim, "groups")], &is.Groups) != nil {
+		is.Groups = nil // the token has none
 	}
-	is.groups = slices.DeleteFunc(is.groups, func(g string) bool { return len(g) > maxGroup }) // a session keeps them
-	is.groups = slices.Clip(is.groups[:min(len(is.groups), maxGroups)])
+	is.Groups = slices.DeleteFunc(is.Groups, func(g string) bool { return len(g) > maxGroup }) // a session keeps them
+	is.Groups = slices.Clip(is.Groups[:min(len(is.Groups), maxGroups)])
 	return is, nil
 }
 
@@ -263,16 +225,16 @@ func plainEmail(s string) bool {
 const subjectMark = "(subject "
 
 // person returns the principal of a person, by what the file says now.
-func (acc *Access) person(is person) Principal {
-	if acc.OIDC == nil || acc.OIDC.Issuer != is.issuer {
+func (acc *Access) person(is router.Person) Principal {
+	if acc.OIDC == nil || acc.OIDC.Issuer != is.Issuer {
 		return Principal{} // groups of another provider mean nothing here
 	}
-	p := acc.OIDC.principal(is.groups)
-	p.By = is.issuer + " " + is.subject
-	p.Name = is.email
-	token := func(t Token) bool { return strings.EqualFold(t.Name, is.email) }
-	if is.email == "" || slices.ContainsFunc(acc.Tokens, token) {
-		p.Name = strings.TrimSpace(cmp.Or(is.email, is.name) + " " + subjectMark + is.subject + ")")
+	p := acc.OIDC.principal(is.Groups)
+	p.By = is.Issuer + " " + is.Subject
+	p.Name = is.Email
+	token := func(t Token) bool { return strings.EqualFold(t.Name, is.Email) }
+	if is.Email == "" || slices.ContainsFunc(acc.Tokens, token) {
+		p.Name = strings.TrimSpace(cmp.Or(is.Email, is.Name) + " " + subjectMark + is.Subject + ")")
 	}
 	return p
 }

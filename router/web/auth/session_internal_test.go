@@ -1,42 +1,39 @@
 package auth
 
 import (
-	"net/http"
-	"net/http/httptest"
+	"errors"
 	"testing"
 	"time"
+
+	"switchyard/router"
 )
 
 // Whoever logs in again and again ends sessions of their own.
 func TestNobodyEndsTheSessionsOfOthers(t *testing.T) {
-	acc := &Access{
-		Tokens: []Token{{Name: "a", SHA256: Hash{1}, Role: Viewer}},
-		OIDC:   &OIDC{Issuer: "https://login.example", Roles: []GroupRole{{Group: "all", Role: Viewer}}},
+	const issuer = "https://login.example"
+	m, now, n := newMemory(), time.Now(), 0
+	begin := func(s router.Session) [32]byte {
+		n++
+		cookie := [32]byte{byte(n), byte(n >> 8)}
+		s.Begun, s.Used = now, now
+		if err := m.BeginSession(t.Context(), cookie, s); err != nil {
+			t.Error(err)
+		}
+		return cookie
 	}
-	mona := session{person: person{issuer: "https://login.example", subject: "1", groups: []string{"all"}}}
-	other := session{person: person{issuer: "https://login.example", subject: "2", groups: []string{"all"}}}
-	var s sessions
-	begin := func(one session, at time.Time) *http.Request {
-		rec := httptest.NewRecorder()
-		s.begin(rec, httptest.NewRequest(http.MethodGet, "/", nil), one, at)
-		req := httptest.NewRequest(http.MethodGet, "/", nil)
-		req.AddCookie(rec.Result().Cookies()[0])
-		return req
-	}
-	now := time.Now()
-	of := []*http.Request{begin(session{token: Hash{1}}, now), begin(other, now)}
-	first := begin(mona, now)
-	for range maxOwn + 10 {
+	mona := router.Session{Person: router.Person{Issuer: issuer, Subject: "1"}}
+	of := [][32]byte{begin(router.Session{Token: Hash{1}}), begin(router.Session{Person: router.Person{Issuer: issuer, Subject: "2"}})}
+	first := begin(mona)
+	for range router.MaxOwnSessions + 10 {
 		now = now.Add(time.Second)
-		begin(mona, now)
+		begin(mona)
 	}
-	last := begin(mona, now)
-	for _, req := range append(of, last) {
-		if p := s.principal(req, acc, now, true); p.Role != Viewer {
-			t.Errorf("a session was ended by those of somebody else: %+v", p)
+	for _, cookie := range append(of, begin(mona)) {
+		if _, err := m.Session(t.Context(), cookie, now, true); err != nil {
+			t.Errorf("a session was ended by those of somebody else: %v", err)
 		}
 	}
-	if p := s.principal(first, acc, now, true); p.Role != 0 || len(s.by) != maxOwn+2 {
-		t.Errorf("the oldest of %d sessions is %+v", len(s.by), p)
+	if _, err := m.Session(t.Context(), first, now, true); !errors.Is(err, router.ErrNotFound) || len(m.sessions) != router.MaxOwnSessions+2 {
+		t.Errorf("the oldest of %d sessions: %v", len(m.sessions), err)
 	}
 }
