@@ -5,6 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +15,9 @@ import (
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/routertest"
+	"switchyard/router/store/postgrestest"
+	"switchyard/router/testnet"
 	"switchyard/router/web/auth"
 )
 
@@ -44,6 +50,30 @@ func TestATokenIsMadeForTheAccessFile(t *testing.T) {
 	}
 	if code := run(t.Context(), []string{"token", "x", "--repos", "acme"}, nil, &out, &errs); code != exitUnknown || !strings.Contains(errs.String(), `repository "acme": want owner/name`) {
 		t.Errorf("a wrong repository = %d: %s", code, errs.String())
+	}
+}
+
+func TestPeopleStayLoggedInWhenTheServerRestartsOverPostgreSQL(t *testing.T) {
+	acc := &auth.Access{Tokens: []auth.Token{{Name: "vera", SHA256: sha256.Sum256([]byte("only a look")), Role: auth.Viewer}}}
+	w := routertest.New(t, routertest.Config{
+		Rules: string(demoRules), Network: &testnet.Net{Loopback: true}, Logger: slog.New(slog.DiscardHandler), Database: postgrestest.URL(t),
+		New: wired(appParts{access: func() (*auth.Access, error) { return acc, nil }}),
+	})
+	w.Start()
+	jar, err := cookiejar.New(nil)
+	must(t, err)
+	browser := &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer browser.CloseIdleConnections()
+	in, err := browser.PostForm("http://"+w.App.AdminAddr()+"/login", url.Values{"token": {"only a look"}})
+	must(t, err)
+	in.Body.Close()
+	w.Stop()
+	w.Start()
+	page, err := browser.Get("http://" + w.App.AdminAddr() + "/jobs")
+	must(t, err)
+	page.Body.Close()
+	if in.StatusCode != http.StatusSeeOther || page.StatusCode != http.StatusOK {
+		t.Errorf("log in = %d; after a restart GET /jobs = %d, want 200", in.StatusCode, page.StatusCode)
 	}
 }
 

@@ -323,6 +323,9 @@ func newApp(p appParts, c server.Config) (*server.App, error) {
 	}
 	c.API = func(app *server.App) http.Handler {
 		w := web.Config{App: app, Database: p.store.Reader(), Rulebook: p.rulebook, AllowEdit: p.allowEdit, Access: p.access, Audit: p.store, Connections: app.Connections(), Logger: c.Logger, Now: c.Now}
+		if shared := p.store.Sessions(); shared != nil { // a nil pointer would be a non-nil interface
+			w.Sessions = shared
+		}
 		if at := p.nomad.API().Address(); strings.HasPrefix(at, "http") {
 			w.NomadUI = strings.TrimSuffix(at, "/")
 		}

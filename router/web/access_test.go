@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/mux"
 
 	"switchyard/router"
+	"switchyard/router/store/postgrestest"
 	"switchyard/router/web"
 	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
@@ -191,10 +192,19 @@ func cookies(from *httptest.ResponseRecorder) func(*http.Request) {
 }
 
 func TestALogInLastsUntilItsEnd(t *testing.T) {
+	t.Run("in this process", func(t *testing.T) { logInLasts(t, nil, func() {}) })
+	t.Run("in PostgreSQL", func(t *testing.T) {
+		st := openPostgres(t, postgrestest.URL(t))
+		logInLasts(t, st.Sessions(), func() { must(t, st.SetMark(t.Context(), "settled", "")) }) // after what was recorded in the background
+	})
+}
+
+func logInLasts(t *testing.T, sessions auth.SessionStore, settle func()) {
 	acc, now := staff(), t0
 	s := guarded(t, func(c *web.Config) {
 		c.Access = func() (*auth.Access, error) { return acc, nil }
 		c.Now = func() time.Time { return now }
+		c.Sessions = sessions
 	})
 	wrong := s.ask("POST", "/login", "", form("token", "nobody's", "next", "/jobs"))
 	if wrong.Code != http.StatusUnauthorized || len(wrong.Result().Cookies()) != 0 || !strings.Contains(wrong.Body.String(), "not one of the server") {
@@ -214,6 +224,7 @@ func TestALogInLastsUntilItsEnd(t *testing.T) {
 		if rec.Code != want {
 			t.Errorf("GET / = %d, want %d", rec.Code, want)
 		}
+		settle()
 		return rec.Body.String()
 	}
 	if body := get(http.StatusOK); !strings.Contains(body, "Log out") {

@@ -6,13 +6,81 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"switchyard/router"
+	"switchyard/router/store"
+	"switchyard/router/store/postgrestest"
 	"switchyard/router/web"
 )
+
+// openPostgres opens a database in PostgreSQL, which others may have open.
+func openPostgres(t *testing.T, url string) *store.Store {
+	t.Helper()
+	st, err := store.Open(t.Context(), url)
+	must(t, err)
+	t.Cleanup(func() { must(t, st.Close()) })
+	return st
+}
+
+// replica is a console like another, with the sessions of a database.
+func replica(t *testing.T, c web.Config, url string) *server {
+	c.Sessions = openPostgres(t, url).Sessions()
+	return &server{t: t, handler: web.Handler(c)}
+}
+
+func TestWhoLogsInAtOneReplicaIsInAtAll(t *testing.T) {
+	db := postgrestest.URL(t)
+	var c web.Config
+	a := guarded(t, func(served *web.Config) { served.Sessions = openPostgres(t, db).Sessions(); c = *served })
+	b := replica(t, c, db)
+	in := a.ask("POST", "/login", "", form("token", tokenOf("operator"), "next", "/jobs"))
+	for name, s := range map[string]*server{"another replica": b, "one that starts later": replica(t, c, db)} {
+		if got := s.ask("GET", "/jobs", "", cookies(in)); got.Code != http.StatusOK || !strings.Contains(got.Body.String(), "<span>operator</span>") {
+			t.Errorf("at %s GET /jobs = %d %s", name, got.Code, got.Body)
+		}
+	}
+	if got := b.ask("POST", "/logout", "", form(), cookies(in)); got.Code != http.StatusSeeOther {
+		t.Errorf("log out = %d %s", got.Code, got.Body)
+	}
+	if got := a.ask("GET", "/jobs", "", cookies(in)); got.Code != http.StatusSeeOther {
+		t.Errorf("after the log-out at another replica GET /jobs = %d, want the login", got.Code)
+	}
+}
+
+func TestALogInByOpenIDConnectEndsAtAnyReplicaAndOnce(t *testing.T) {
+	db := postgrestest.URL(t)
+	var c web.Config
+	p, a := withOIDC(t, func(served *web.Config) { served.Sessions = openPostgres(t, db).Sessions(); c = *served })
+	b := replica(t, c, db)
+	person := map[string]any{"email": "mona@acme.example", "email_verified": true, "groups": []string{"web", "größe"}}
+	p.claims = person
+	begun := a.ask("GET", "/login/oidc?next=/jobs", "")
+	at, err := url.Parse(begun.Header().Get("Location"))
+	must(t, err)
+	back := func(s *server) *httptest.ResponseRecorder {
+		p.codes["c"] = at.Query()
+		return s.ask("GET", "/login/callback?"+url.Values{"state": {at.Query().Get("state")}, "code": {"c"}}.Encode(), "", cookies(begun))
+	}
+	in := back(b)
+	if in.Code != http.StatusSeeOther || in.Header().Get("Location") != "/jobs" {
+		t.Fatalf("the callback at another replica = %d to %q: %s", in.Code, in.Header().Get("Location"), in.Body)
+	}
+	if got := a.ask("GET", "/jobs", "", cookies(in)); got.Code != http.StatusOK || !strings.Contains(got.Body.String(), "<span>mona@acme.example</span>") {
+		t.Errorf("where the login began GET /jobs = %d %s", got.Code, got.Body)
+	}
+	if got := a.ask("POST", "/api/v1/jobs/1/retry", "", cookies(in)); got.Code != http.StatusOK {
+		t.Errorf("where the login began a retry = %d %s", got.Code, got.Body)
+	}
+	for name, s := range map[string]*server{"the replica that began it": a, "the one that finished it": b, "a third": replica(t, c, db)} {
+		if got := back(s); got.Code != http.StatusBadRequest || !strings.Contains(got.Body.String(), "already finished") {
+			t.Errorf("the same login again at %s = %d %s", name, got.Code, got.Body)
+		}
+	}
+}
 
 // faulty sessions have one, of the viewer; what has an error fails with that.
 type faulty struct{ read, begin, end, finish, key error }
