@@ -13,6 +13,40 @@ type Status struct {
 	Troubles []Trouble `json:"troubles"` // the worst first, then causes before what comes of them, then the newest; never null
 	Changes  []Changed `json:"changes"`  // the newest first; never null
 	Proof    []Proof   `json:"proof"`    // never null
+
+	Replicas []StatusReplica `json:"replicas,omitempty"` // that serve from the database, the oldest first; none if only this process may
+}
+
+// A StatusReplica is a replica, as a Status and /readyz show it.
+type StatusReplica struct {
+	Name      string    `json:"name"`
+	Version   string    `json:"version"`
+	StartedAt time.Time `json:"started_at"`
+	RulesHash string    `json:"rules_hash"` // of the rules in force there
+	Leads     bool      `json:"leads"`
+	Self      bool      `json:"self"` // it says this
+}
+
+// SaysReplicas names the replica that says so, and the one that leads; "": there are none.
+func SaysReplicas(all []StatusReplica) string {
+	self, leader := "", ""
+	for _, r := range all {
+		if r.Self {
+			self = r.Name
+		}
+		if r.Leads {
+			leader = r.Name
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return ""
+	case leader == "":
+		return self + "; no replica leads"
+	case leader == self:
+		return self + ", which leads"
+	}
+	return self + "; " + leader + " leads"
 }
 
 // Before returns what was changed last before a trouble began, if that was in the ten minutes

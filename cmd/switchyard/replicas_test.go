@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -145,7 +146,31 @@ func (p *process) leads() bool {
 	var ready server.Readiness
 	body, _ := io.ReadAll(resp.Body)
 	_ = json.Unmarshal(body, &ready)
-	return slices.ContainsFunc(ready.Replicas, func(one server.ReadyReplica) bool { return one.Self && one.Leads })
+	return slices.ContainsFunc(ready.Replicas, func(one router.StatusReplica) bool { return one.Self && one.Leads })
+}
+
+// says waits until a process says on its console that the leader leads.
+func (r *replicas) says(p, leader *process) {
+	r.t.Helper()
+	host, err := os.Hostname()
+	must(r.t, err)
+	want := fmt.Sprintf("%s/%d; %s/%d leads", host, p.cmd.Process.Pid, host, leader.cmd.Process.Pid)
+	if p == leader {
+		want = fmt.Sprintf("%s/%d, which leads", host, p.cmd.Process.Pid)
+	}
+	var said bytes.Buffer
+	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		resp, err := http.Get(p.admin)
+		must(r.t, err)
+		said.Reset()
+		_, err = said.ReadFrom(resp.Body)
+		must(r.t, err)
+		resp.Body.Close()
+		if strings.Contains(said.String(), want) {
+			return
+		}
+	}
+	r.t.Fatalf("the console does not say %q: %s", want, said.String())
 }
 
 // queue delivers a job by the balancer, and returns its ID.
@@ -196,6 +221,9 @@ func TestAnotherReplicaLeadsWhenTheLeaderIsKilled(t *testing.T) {
 	for range 3 {
 		r.registered(r.queue())
 		leader := r.leader()
+		for _, p := range r.all {
+			r.says(p, leader)
+		}
 		r.front.set(r.without(leader)...)
 		leader.kill()
 		began := time.Now()

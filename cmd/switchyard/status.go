@@ -87,6 +87,9 @@ func writeStatus(w io.Writer, s router.Status, now time.Time) error {
 			}
 		}
 	}
+	if says := router.SaysReplicas(s.Replicas); says != "" {
+		line("\nasked %s", router.Printable(says))
+	}
 	if len(s.Changes) > 0 {
 		line("\nchanged lately")
 		for _, c := range s.Changes {

@@ -496,7 +496,9 @@ func (a *App) KeepRules() { a.decider.Keep() }
 
 // Status says whether all is well with what a scope may see, and with what all share.
 func (a *App) Status(within router.Scope) router.Status {
-	return a.health.Status(within)
+	s := a.health.Status(within)
+	s.Replicas = a.statusReplicas()
+	return s
 }
 
 // RulesStatus returns which rules are in force. The result must not be changed.
@@ -537,7 +539,7 @@ func (a *App) adminHandler() http.Handler {
 		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
 	}).Methods(http.MethodGet, http.MethodHead)
 	r.Handle("/readyz", a.local(func(w http.ResponseWriter, req *http.Request) {
-		r, status := readiness(a.health, a.decider.Status(), a.Replicas()), http.StatusOK
+		r, status := readiness(a.health, a.decider.Status(), a.statusReplicas()), http.StatusOK
 		if r.Status == "not ready" {
 			status = http.StatusServiceUnavailable
 		}

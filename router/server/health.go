@@ -21,7 +21,7 @@ type Readiness struct {
 	Jobs   map[router.JobState]int `json:"jobs,omitempty"` // how many are in each state; null when the store does not say
 	Rules  router.RulesStatus      `json:"rules"`
 
-	Replicas []ReadyReplica `json:"replicas,omitempty"` // that serve from the database, the oldest first; none if only this one may
+	Replicas []router.StatusReplica `json:"replicas,omitempty"` // as in router.Status
 
 	Troubles []router.Trouble `json:"troubles"` // as in router.Status, without what is about single jobs
 }
@@ -34,23 +34,10 @@ type Check struct {
 	Since  time.Time `json:"since,omitzero"`
 }
 
-// A ReadyReplica is a replica, as /readyz shows it.
-type ReadyReplica struct {
-	Name      string    `json:"name"`
-	Version   string    `json:"version"`
-	StartedAt time.Time `json:"started_at"`
-	RulesHash string    `json:"rules_hash"` // of the rules in force there
-	Leads     bool      `json:"leads"`
-	Self      bool      `json:"self"` // it answers this request
-}
-
 // readiness checks everything.
-func readiness(h *health.Health, inForce router.RulesStatus, replicas []router.Replica) Readiness {
+func readiness(h *health.Health, inForce router.RulesStatus, replicas []router.StatusReplica) Readiness {
 	status := h.Status(nil)
-	r := Readiness{Status: status.Status, Jobs: h.Counts(), Rules: inForce, Troubles: slices.Clone(status.Troubles)}
-	for _, one := range replicas {
-		r.Replicas = append(r.Replicas, ReadyReplica{one.Name, one.Version, one.StartedAt, one.RulesHash, one.Leads, one.Self})
-	}
+	r := Readiness{Status: status.Status, Jobs: h.Counts(), Rules: inForce, Replicas: replicas, Troubles: slices.Clone(status.Troubles)}
 	for i := range r.Troubles { // whoever may ask here may know nothing of single jobs
 		t := &r.Troubles[i]
 		t.Where, t.Repositories, t.Labels, t.Groups = "", []string{}, []string{}, []router.TroubleGroup{}

@@ -88,6 +88,13 @@ func (a *App) Replicas() []router.Replica {
 	return all
 }
 
+func (a *App) statusReplicas() (all []router.StatusReplica) {
+	for _, r := range a.Replicas() {
+		all = append(all, router.StatusReplica{Name: r.Name, Version: r.Version, StartedAt: r.StartedAt, RulesHash: r.RulesHash, Leads: r.Leads, Self: r.Self})
+	}
+	return all
+}
+
 // term returns the number of the term that this process leads; 0: it does not lead.
 func (r *replica) term() int64 {
 	r.mu.Lock()

@@ -70,6 +70,8 @@ type view struct {
 	Now   time.Time
 	Bar   *bar // nil: nothing is wrong
 
+	Replicas string // which answers, and which leads; "": there are none
+
 	Data    any
 	Content template.HTML // the block content, made of it
 }

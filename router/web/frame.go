@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"switchyard/router"
 	"switchyard/router/web/api"
 	"switchyard/router/web/auth"
 )
@@ -106,7 +107,8 @@ func (f *frame) begin(w http.ResponseWriter, req *http.Request, p consolePage, d
 func (f *frame) page(w http.ResponseWriter, req *http.Request, p consolePage, c content) (page []byte, ok bool) {
 	v := view{Title: c.title, Page: p, Who: auth.Who(req.Context()), Now: f.now(), Data: c.data, Content: c.html}
 	if v.Who.Role > 0 {
-		v.Bar = barOf(f.api.Status(req.Context()), f.now())
+		status := f.api.Status(req.Context())
+		v.Bar, v.Replicas = barOf(status, f.now()), router.SaysReplicas(status.Replicas)
 	}
 	for _, other := range f.pages {
 		if other.nav && v.Who.Role >= other.role {
