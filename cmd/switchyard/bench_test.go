@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,6 +31,7 @@ import (
 	"switchyard/router/nomadsim"
 	"switchyard/router/server"
 	"switchyard/router/store"
+	"switchyard/router/store/postgrestest"
 	"switchyard/rules"
 )
 
@@ -82,6 +85,48 @@ func (a *arrivals) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func BenchmarkRegistration(b *testing.B) {
 	for _, senders := range []int{1, 8, 32} {
 		b.Run(fmt.Sprintf("senders=%d", senders), func(b *testing.B) { benchmarkRegistration(b, senders, 0, nil) })
+	}
+}
+
+// BenchmarkReplicas is the same on SQLite, and on PostgreSQL with one replica and more. They
+// share the process, too. SWITCHYARD_POSTGRES names a PostgreSQL that waits for the disk; the
+// one that is started without it does not.
+func BenchmarkReplicas(b *testing.B) {
+	for _, senders := range []int{1, 8, 32} {
+		b.Run(fmt.Sprintf("sqlite/senders=%d", senders), func(b *testing.B) { benchmarkRegistration(b, senders, 0, nil) })
+		for _, replicas := range []int{1, 2, 3} {
+			b.Run(fmt.Sprintf("postgres/replicas=%d/senders=%d", replicas, senders), func(b *testing.B) {
+				benchmarkReplicas(b, postgrestest.URL(b), replicas, senders, 0, nil)
+			})
+		}
+	}
+}
+
+// BenchmarkFailOver measures how long no runner is started when the leader of three replicas
+// is killed, and when it is stopped: from then until a delivery that is sent at once to
+// another is registered on the simulated Nomad.
+func BenchmarkFailOver(b *testing.B) {
+	for how, end := range map[string]func(*process){"killed": (*process).kill, "stopped": func(p *process) { _ = p.cmd.Process.Signal(os.Interrupt) }} {
+		b.Run(how, func(b *testing.B) {
+			r := newReplicas(b, 3, postgrestest.URL(b))
+			var took []time.Duration
+			for range b.N {
+				r.registered(r.queue())
+				leader := r.leader()
+				r.front.set(r.without(leader)...)
+				time.Sleep(time.Duration(rand.Int64N(int64(time.Second)))) // anywhere between two looks
+				began := time.Now()
+				end(leader)
+				r.registered(r.queue())
+				took = append(took, time.Since(began))
+				leader.kill()
+				leader.start()
+				r.front.set(r.all...)
+			}
+			slices.Sort(took)
+			b.ReportMetric(float64(took[len(took)/2].Milliseconds()), "p50-ms")
+			b.ReportMetric(float64(took[len(took)-1].Milliseconds()), "max-ms")
+		})
 	}
 }
 
@@ -191,6 +236,16 @@ func view(ctx context.Context, client *http.Client, admin string) {
 // benchmarkRegistration sends b.N deliveries. busy, if not nil, begins what happens
 // beside them until its context ends; before is called with the database's path.
 func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy func(ctx context.Context, admin string, wg *sync.WaitGroup), before ...func(*testing.B, string)) {
+	path := filepath.Join(b.TempDir(), "bench.db")
+	for _, do := range before {
+		do(b, path)
+	}
+	benchmarkReplicas(b, path, 1, senders, every, busy)
+}
+
+// benchmarkReplicas is benchmarkRegistration with replicas on a database, to which deliveries
+// are sent in turn.
+func benchmarkReplicas(b *testing.B, database string, replicas, senders int, every time.Duration, busy func(ctx context.Context, admin string, wg *sync.WaitGroup)) {
 	sim := nomadsim.New(nomadsim.Config{})
 	defer sim.Close()
 	seen := &arrivals{Handler: sim, at: map[string]time.Time{}}
@@ -206,25 +261,32 @@ func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy 
 	must(b, err)
 	github, err := gh.New(gh.Config{Token: gh.StaticToken("t")})
 	must(b, err)
-	path := filepath.Join(b.TempDir(), "bench.db")
-	for _, do := range before {
-		do(b, path)
-	}
-	st, err := store.Open(b.Context(), path)
-	must(b, err)
-	defer st.Close()
-	app, err := newApp(appParts{store: st, nomad: capacity.New(client), github: github, rules: set, secrets: []router.Secret{testSecret}},
-		server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard})
-	must(b, err)
 	ctx, stop := context.WithCancel(b.Context())
-	done := make(chan error, 1)
-	go func() { done <- app.Run(ctx) }()
-	defer func() {
-		stop()
-		if err := <-done; err != nil {
-			b.Error(err)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	var urls []string
+	var app *server.App
+	for range replicas {
+		st, err := store.Open(b.Context(), database)
+		must(b, err)
+		config := server.Config{Listen: "127.0.0.1:0", AdminListen: "127.0.0.1:0", Logger: discard}
+		if len(urls) > 0 {
+			config.PublicURL = strings.TrimSuffix(urls[0], "/webhooks/github")
 		}
-	}()
+		app, err = newApp(appParts{store: st, nomad: capacity.New(client), github: github, rules: set, secrets: []router.Secret{testSecret}}, config)
+		must(b, err)
+		urls = append(urls, "http://"+app.Addr()+"/webhooks/github")
+		running.Go(func() {
+			defer st.Close()
+			if err := app.Run(ctx); err != nil {
+				b.Error(err)
+			}
+		})
+		for st.Shared() && len(app.Replicas()) < len(urls) { // it is one of them
+			time.Sleep(time.Millisecond)
+		}
+	}
 
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -234,7 +296,6 @@ func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy 
 		busy(watched, "http://"+app.AdminAddr(), &watching)
 	}
 
-	url := "http://" + app.Addr() + "/webhooks/github"
 	transport := &http.Transport{MaxIdleConnsPerHost: senders}
 	defer transport.CloseIdleConnections()
 	sender := &http.Client{Transport: transport}
@@ -256,7 +317,7 @@ func benchmarkRegistration(b *testing.B, senders int, every time.Duration, busy 
 				}
 				time.Sleep(every)
 				sent[i] = time.Now()
-				if status := send(ctx, sender, url, fmt.Sprintf("%08x-guid", uint32(i*2654435761)), bodies[i]); status != http.StatusAccepted {
+				if status := send(ctx, sender, urls[i%int64(replicas)], fmt.Sprintf("%08x-guid", uint32(i*2654435761)), bodies[i]); status != http.StatusAccepted {
 					b.Errorf("answered %d", status)
 				}
 				answered[i] = time.Now()

@@ -86,7 +86,7 @@ func (b *balancer) set(replicas ...*process) {
 
 // replicas are processes that serve from one database, and what is around them.
 type replicas struct {
-	t     *testing.T
+	t     testing.TB
 	front *balancer
 	all   []*process
 	sim   *nomadsim.Server
@@ -95,7 +95,7 @@ type replicas struct {
 }
 
 // newReplicas starts n of them; without nodes the runners wait, so that none is tried again.
-func newReplicas(t *testing.T, n int, database string) *replicas {
+func newReplicas(t testing.TB, n int, database string) *replicas {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("the tests send signals that Windows does not have")
@@ -176,11 +176,17 @@ func (r *replicas) says(p, leader *process) {
 // queue delivers a job by the balancer, and returns its ID.
 func (r *replicas) queue() int64 {
 	r.t.Helper()
-	id := r.jobs.Add(1)
-	if status := send(r.t.Context(), http.DefaultClient, r.front.URL+"/webhooks/github", fmt.Sprintf("guid-%d", id), payload(id, "self-hosted", "linux", "x64")); status != http.StatusAccepted {
+	id, status := r.deliver()
+	if status != http.StatusAccepted {
 		r.t.Fatalf("delivery %d was answered %d", id, status)
 	}
 	return id
+}
+
+// deliver delivers a job by the balancer, and returns its ID and the status of the answer.
+func (r *replicas) deliver() (id int64, status int) {
+	id = r.jobs.Add(1)
+	return id, send(r.t.Context(), http.DefaultClient, r.front.URL+"/webhooks/github", fmt.Sprintf("guid-%d", id), payload(id, "self-hosted", "linux", "x64"))
 }
 
 // registered waits until Nomad has a job's runner.
@@ -251,6 +257,45 @@ func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
 		leader.start()
 		r.front.set(r.all...)
 	}
+	r.once()
+}
+
+// As a rolling update does: each replica is taken out of the balancer, stopped, and started
+// again, while deliveries come.
+func TestARollingUpdateRefusesNoDelivery(t *testing.T) {
+	t.Parallel()
+	r := newReplicas(t, 3, postgrestest.URL(t))
+	updated := make(chan struct{})
+	var sending sync.WaitGroup
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	sending.Go(func() {
+		for {
+			select {
+			case <-updated:
+				return
+			case <-tick.C:
+			}
+			sending.Go(func() {
+				if id, status := r.deliver(); status != http.StatusAccepted {
+					t.Errorf("delivery %d was answered %d", id, status)
+				}
+			})
+		}
+	})
+	for _, p := range r.all {
+		r.front.set(r.without(p)...)
+		p.stop()
+		p.start()
+		r.front.set(r.all...)
+	}
+	close(updated)
+	sending.Wait()
+	last := r.jobs.Load()
+	for id := int64(1); id <= last; id++ {
+		r.registered(id)
+	}
+	t.Logf("%d deliveries were answered 202", last)
 	r.once()
 }
 
