@@ -17,7 +17,8 @@ const (
 // Cluster asks Nomad which cluster it is. The answer is not known, and no error, when
 // there are no keys yet, as in the first moments of a new cluster, or when they are not
 // served: Nomad always does, but a proxy in front of it may not. Any other failure, such as
-// that of a client agent without a server, is classified as for Start.
+// Nomad having no leader, is classified as for Start. ctx needs a deadline: a client agent
+// that has not registered with a server yet does not answer (2.0.5, tried 2026-11-30).
 //
 // Nomad serves the public keys of workload identities on every agent and asks for no token,
 // whether or not an OIDC issuer is configured; the answer comes from a server of the
@@ -31,7 +32,7 @@ const (
 //
 // Read in the sources of 1.8.0 to 2.0.5, 2026-11-30: command/agent/http.go,
 // command/agent/keyring_endpoint.go (JWKSRequest), nomad/keyring_endpoint.go (ListPublic),
-// nomad/leader.go (initializeKeyring), nomad/core_sched.go (rootKeyGC).
+// nomad/leader.go (initializeKeyring), nomad/core_sched.go (rootKeyGC), client/rpc.go (RPC).
 func (c *Client) Cluster(ctx context.Context) (router.NomadCluster, error) {
 	var found struct {
 		Keys []struct {
