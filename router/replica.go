@@ -21,6 +21,8 @@ type Replica struct {
 	Leads   bool                 `json:"-"`                 // it is the leader
 	Self    bool                 `json:"-"`                 // it is this process
 
+	Ahead time.Duration `json:"-"` // by how much this process\'s clock is ahead of the database\'s; 0 for the others
+
 	Leading *Leading `json:"leading,omitempty"` // what only the leader knows; nil: it does not lead, or has just begun
 }
 
@@ -38,6 +40,7 @@ type Leading struct {
 // A Member is how a process takes part among the replicas. All of it is required; the
 // functions must be safe for concurrent use, and all but Lead return soon.
 type Member struct {
+	Now   func() time.Time    // this process's clock
 	Facts func() Replica      // what the others are to know of it; called about once a second
 	Seen  func(all []Replica) // called about once a second with all that are there, the oldest first
 	Hear  func(hint string)   // called with what another told; "": nothing
@@ -48,6 +51,10 @@ type Member struct {
 	// carries the term, without which the database would take changes of two leaders.
 	Lead func(ctx context.Context) error
 }
+
+// MostAhead is by how much the clock of a replica may differ from the database's: what one
+// replica records as due, another takes up.
+const MostAhead = 5 * time.Second
 
 // ErrNotLeader says that a change was refused because another replica leads since.
 var ErrNotLeader = errors.New("another replica leads now")

@@ -155,6 +155,7 @@ const (
 	CauseNoDelivery    Cause = "no_delivery"    // no delivery arrives, although some should
 	CauseLostDelivery  Cause = "lost_delivery"  // GitHub lists deliveries that failed
 	CauseNothingStarts Cause = "nothing_starts" // jobs come, and none starts
+	CauseClock         Cause = "clock"          // the clock of this replica is not that of the database
 	CauseNoLeader      Cause = "no_leader"      // no replica leads, or this one does not know
 	CauseRulesDiffer   Cause = "rules_differ"   // the replicas have different rules
 	CauseOnline        Cause = "online"         // runners are online, and GitHub gives them no job

@@ -157,7 +157,7 @@ func (h *Health) Status(within router.Scope) router.Status {
 	for i, t := range s.Troubles {
 		s.Troubles[i].Since = earlier(t.Since, now) // later: the clock was set back
 		switch {
-		case t.Cause == router.CauseStore:
+		case t.Cause == router.CauseStore, t.Cause == router.CauseClock:
 			s.Status = "not ready"
 		case t.Severity != router.Info && s.Status == "ok":
 			s.Status = "degraded"

@@ -52,6 +52,8 @@ func Check(c router.Cause) string {
 		return "rules"
 	case router.CauseNoLeader:
 		return "leader"
+	case router.CauseClock:
+		return "clock"
 	case router.CauseNomadCalls, router.CauseNomadDenies, router.CauseNotEvaluated:
 		return "nomad"
 	case router.CauseGitHubCalls, router.CauseGitHubDenies, router.CauseGitHubSilent:

@@ -28,7 +28,7 @@ type Readiness struct {
 
 // A Check is the state of one thing.
 type Check struct {
-	Name   string    `json:"name"`             // store, leader, first_look, nomad, github, deliveries, disk, jobs or rules
+	Name   string    `json:"name"`             // store, clock, leader, first_look, nomad, github, deliveries, disk, jobs or rules
 	Status string    `json:"status"`           // ok, warning or failed
 	Reason string    `json:"reason,omitempty"` // one sentence
 	Since  time.Time `json:"since,omitzero"`
@@ -46,7 +46,7 @@ func readiness(h *health.Health, inForce router.RulesStatus, replicas []router.S
 		}
 	}
 	r.Rules.Who, r.Rules.Changes = "", []string{} // whoever may ask here may not read the rules
-	for _, name := range []string{"store", "leader", "first_look", "nomad", "github", "deliveries", "disk", "jobs", "rules"} {
+	for _, name := range []string{"store", "clock", "leader", "first_look", "nomad", "github", "deliveries", "disk", "jobs", "rules"} {
 		check := Check{Name: name, Status: "ok"}
 		for _, t := range status.Troubles { // the worst first
 			if health.Check(t.Cause) != name || t.Severity == router.Info {
@@ -54,7 +54,10 @@ func readiness(h *health.Health, inForce router.RulesStatus, replicas []router.S
 			}
 			check.Status, check.Reason, check.Since = "warning", t.What, t.Since
 			if name == "store" {
-				check.Status, check.Reason = "failed", t.Said
+				check.Reason = t.Said
+			}
+			if name == "store" || name == "clock" {
+				check.Status = "failed"
 			}
 			if r.Reason == "" || name == "store" {
 				r.Reason = check.Reason

@@ -72,6 +72,8 @@ type replica struct {
 	changes int              // of the leader, seen
 	differ  time.Time        // since when the rules in force differ; zero: they do not
 	nomad   router.NomadCluster
+	wrong   time.Time     // since when the clock is wrong; zero: it is not
+	ahead   time.Duration // by how much
 }
 
 // Replicas returns the processes that serve from the database, as this one saw them last, the
@@ -107,6 +109,7 @@ func (a *App) replicate(ctx context.Context) error {
 	stop := a.forward(ctx)
 	defer func() { stop() }()
 	return a.replicas.Join(ctx, router.Member{
+		Now:   a.now,
 		Facts: a.facts,
 		Seen:  a.sees,
 		Hear:  a.hears,
@@ -249,7 +252,7 @@ func (a *App) facts() router.Replica {
 
 // sees takes what the replicas are, and what they say.
 func (a *App) sees(all []router.Replica) {
-	leader, hashes := "", map[string]bool{}
+	leader, hashes, ahead := "", map[string]bool{}, time.Duration(0)
 	if a.limited != nil {
 		a.limited.Share(len(all))
 	}
@@ -262,6 +265,7 @@ func (a *App) sees(all []router.Replica) {
 			a.first.Show(r.Leading.Syncing, r.Leading.Settling)
 		}
 		if r.Self {
+			ahead = r.Ahead
 			continue
 		}
 		a.metrics.Worked.Heard(r.Worked)
@@ -279,6 +283,12 @@ func (a *App) sees(all []router.Replica) {
 			a.log.Info("another replica leads now", "leader", leader, "before", a.replica.leader)
 		}
 		a.replica.leader, a.replica.led = leader, now
+	}
+	switch a.replica.ahead = ahead; {
+	case ahead.Abs() <= router.MostAhead:
+		a.replica.wrong = time.Time{}
+	case a.replica.wrong.IsZero():
+		a.replica.wrong = now
 	}
 	switch {
 	case len(hashes) < 2:
@@ -344,6 +354,13 @@ func (r *replica) troubles(now time.Time) (all []router.Trouble) {
 			Fix: "look into the logs of the replicas for why none can lead; if that is of no use, start them again",
 		})
 	}
+	if !r.wrong.IsZero() {
+		all = append(all, router.Trouble{
+			Cause: router.CauseClock, Severity: router.Critical, Since: r.wrong,
+			What: fmt.Sprintf("the clock of this replica is %s the database's, so that what it records would be due at the wrong time", saysAhead(r.ahead)),
+			Fix:  "correct the clock of its machine, or of the database's: run NTP on both",
+		})
+	}
 	if !r.differ.IsZero() && now.Sub(r.differ) > differAfter {
 		said := ""
 		for _, one := range r.all {
@@ -355,6 +372,13 @@ func (r *replica) troubles(now time.Time) (all []router.Trouble) {
 		})
 	}
 	return all
+}
+
+func saysAhead(d time.Duration) string {
+	if d < 0 {
+		return router.Coarse(-d) + " behind"
+	}
+	return router.Coarse(d) + " ahead of"
 }
 
 var (

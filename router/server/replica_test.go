@@ -89,6 +89,10 @@ func testReadinessSaysWhatIsWrongWithTheReplicas(t *testing.T) {
 		"no leader": {func(self router.Replica) []router.Replica {
 			return []router.Replica{self, {Name: "other", RulesHash: self.RulesHash}}
 		}, []router.Cause{router.CauseNoLeader}},
+		"a wrong clock": {func(self router.Replica) []router.Replica {
+			self.Ahead = time.Minute
+			return []router.Replica{self, {Name: "other", RulesHash: self.RulesHash, Leads: true}}
+		}, []router.Cause{router.CauseClock}},
 		"other rules": {func(self router.Replica) []router.Replica {
 			return []router.Replica{self, {Name: "other", RulesHash: "of others", Leads: true}}
 		}, []router.Cause{router.CauseRulesDiffer}},
@@ -116,7 +120,7 @@ func testReadinessSaysWhatIsWrongWithTheReplicas(t *testing.T) {
 		for _, one := range ready.Troubles {
 			got = append(got, one.Cause)
 		}
-		if !slices.Equal(got, tt.want) || resp.StatusCode != http.StatusOK {
+		if !slices.Equal(got, tt.want) || (resp.StatusCode == http.StatusOK) == (name == "a wrong clock") {
 			t.Errorf("%s: %d, troubles %+v, want %v", name, resp.StatusCode, ready.Troubles, tt.want)
 		}
 	}

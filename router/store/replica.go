@@ -64,6 +64,7 @@ type seat struct {
 	conn    *pgx.Conn
 	backend string // as in replicas
 	said    string // what the row there says
+	odd     bool   // the clock is too far from the database's for this process to lead
 
 	// Of the term that this process began, which may outlast the connection.
 	term   context.Context // ends when Lead has returned; nil: there is none
@@ -176,7 +177,7 @@ func (p *seat) elect(ctx context.Context) error {
 			return err
 		}
 	}
-	if ctx.Err() != nil || time.Now().Before(p.again) {
+	if ctx.Err() != nil || p.odd || time.Now().Before(p.again) {
 		return nil
 	}
 	ours := false
@@ -213,7 +214,7 @@ func (s *Store) begin(ctx context.Context, name string) (int64, error) {
 }
 
 const lookSQL = `
-SELECT r.backend, r.said, l.pid IS NOT NULL, l.pid IS NOT NULL AND a.state = 'idle' AND a.state_change < clock_timestamp() - interval '` + silentLeader + `'
+SELECT clock_timestamp(), r.backend, r.said, l.pid IS NOT NULL, l.pid IS NOT NULL AND a.state = 'idle' AND a.state_change < clock_timestamp() - interval '` + silentLeader + `'
 FROM replicas r JOIN pg_stat_activity a ON a.pid || ' ' || a.backend_start = r.backend
 LEFT JOIN pg_locks l ON l.pid = a.pid AND l.locktype = 'advisory' AND l.granted AND l.classid::bigint = $1
 	AND l.objid::bigint = (hashtext(current_schema())::bigint & 4294967295) AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -234,16 +235,18 @@ func (p *seat) look(ctx context.Context) error {
 		}
 		p.said = said
 	}
+	began := time.Now()
 	rows, err := p.conn.Query(within, lookSQL, leaderLock)
 	if err != nil {
 		return err
 	}
 	type row struct {
+		now           time.Time
 		backend, said string
 		leads, silent bool
 	}
 	list, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (one row, err error) {
-		err = r.Scan(&one.backend, &one.said, &one.leads, &one.silent)
+		err = r.Scan(&one.now, &one.backend, &one.said, &one.leads, &one.silent)
 		return one, err
 	})
 	if err != nil {
@@ -257,6 +260,8 @@ func (p *seat) look(ctx context.Context) error {
 		all[i].Leads, all[i].Self = r.leads, r.backend == p.backend
 		if all[i].Self {
 			self = i
+			all[i].Ahead = p.ahead(r.now, began)
+			p.odd = all[i].Ahead.Abs() > router.MostAhead
 		}
 		if r.silent && !all[i].Self {
 			if _, err := p.conn.Exec(within, endBackend, r.backend); err != nil {
@@ -274,6 +279,13 @@ func (p *seat) look(ctx context.Context) error {
 	}
 	p.member.Seen(all)
 	return nil
+}
+
+// ahead returns by how much this process's clock is ahead of the database's, which said now
+// in a statement that began then and has ended.
+func (p *seat) ahead(now, began time.Time) time.Duration {
+	wall := p.member.Now().Add(-time.Since(began) / 2)
+	return wall.Sub(now)
 }
 
 // odd returns an *oddError if a replica cannot work beside one that is there already.

@@ -24,8 +24,9 @@ type member struct {
 	left  chan struct{} // closed when Join has returned
 	stop  func() error  // leaves, and returns what Join did
 
-	mu   sync.Mutex
-	seen []router.Replica
+	mu    sync.Mutex
+	seen  []router.Replica
+	ahead time.Duration // its clock
 }
 
 // eventually waits until ok is true.
@@ -47,6 +48,11 @@ func join(t *testing.T, url, name, publicURL string, keys ...string) *member {
 	go func() {
 		defer close(m.left)
 		err = m.store.Join(ctx, router.Member{
+			Now: func() time.Time {
+				m.mu.Lock()
+				defer m.mu.Unlock()
+				return time.Now().Add(m.ahead)
+			},
 			Facts: func() router.Replica { return m.facts },
 			Seen: func(all []router.Replica) {
 				m.mu.Lock()
@@ -166,6 +172,32 @@ func TestAReplicaWithAnotherPublicURLIsRefused(t *testing.T) {
 		t.Errorf("it was refused with %v", fix)
 	}
 	one.sees(t, "one*")
+}
+
+func TestAReplicaWhoseClockIsWrongDoesNotLead(t *testing.T) {
+	url := postgrestest.URL(t)
+	one := join(t, url, "one", "http://here")
+	<-one.begun
+	two := join(t, url, "two", "http://here")
+	two.set(-time.Minute)
+	eventually(t, "two knows that its clock is wrong", func() bool {
+		two.mu.Lock()
+		defer two.mu.Unlock()
+		return len(two.seen) == 2 && two.seen[1].Ahead < -50*time.Second && two.seen[1].Ahead > -70*time.Second
+	})
+	must(t, one.stop())
+	two.sees(t, "two")
+	three := join(t, url, "three", "http://here")
+	<-three.begun
+	two.set(0)
+	must(t, three.stop())
+	<-two.begun
+}
+
+func (m *member) set(ahead time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ahead = ahead
 }
 
 func TestAReplicaOfAnotherNomadClusterIsRefused(t *testing.T) {
