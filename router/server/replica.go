@@ -146,7 +146,7 @@ func (a *App) identify(ctx context.Context) error {
 // leadTerm does what one replica must do alone, until its term ends.
 func (a *App) leadTerm(ctx context.Context) error {
 	a.first.Restart()
-	a.dispatcher.Restart()
+	defer a.dispatcher.Restart() // for the next term
 	a.replica.mu.Lock()
 	a.replica.epoch = router.Term(ctx)
 	a.replica.mu.Unlock()
