@@ -335,7 +335,7 @@ func TestChaosOfReplicas(t *testing.T) {
 	database := postgrestest.NewCluster(t)
 	front := newBalancer(t)
 	w := routertest.New(t, routertest.Config{
-		Rules: chaosRules, Network: &testnet.Net{Loopback: true}, Hub: githubsim.Config{RandSeed: seed}, Cluster: nomadsim.Config{Nodes: chaosFleet()},
+		Rules: chaosRules, Network: &testnet.Net{Loopback: true}, Hub: githubsim.Config{RandSeed: seed, RateLimit: 5000 + 20**replicaJobs}, Cluster: nomadsim.Config{Nodes: chaosFleet()},
 	})
 	w.Addr = strings.TrimPrefix(front.URL, "http://")
 	rulesFile := filepath.Join(t.TempDir(), "rules.yaml")
