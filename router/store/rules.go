@@ -11,8 +11,9 @@ import (
 	"switchyard/router"
 )
 
-// How many versions of the rules are kept, and how many bytes of their files together.
-// The newest is kept whatever its size.
+// How many versions of the rules are kept, and how many bytes of their files together. The
+// newest is kept whatever its size, and so is the newest that no editor applied: what came after
+// it counts instead of those files.
 const (
 	keptVersions     = 200
 	keptVersionBytes = 64 << 20
@@ -25,9 +26,10 @@ const (
 DELETE FROM rules_versions WHERE id IN (
 	SELECT id FROM (
 		SELECT id, row_number() OVER newest AS n, sum(length(files)) OVER newest AS bytes FROM rules_versions WINDOW newest AS (ORDER BY id DESC)
-	) AS v WHERE n > 1 AND (n > ?1 OR bytes > ?2))`
+	) AS v WHERE n > 1 AND (n > ?1 OR bytes > ?2)
+) AND id <> coalesce((SELECT max(id) FROM rules_versions WHERE origin NOT IN ('applied', 'put back')), 0)`
 
-	listVersionsSQL = `SELECT id, at, hash, who, origin, note, '' FROM rules_versions ORDER BY id DESC LIMIT 200`
+	listVersionsSQL = `SELECT id, at, hash, who, origin, note, '' FROM rules_versions ORDER BY id DESC`
 	oneVersionSQL   = `SELECT id, at, hash, who, origin, note, files FROM rules_versions WHERE id = ?1`
 )
 
@@ -35,21 +37,48 @@ DELETE FROM rules_versions WHERE id IN (
 // are those of the newest that is kept: then it returns that one's. Versions
 // that are too many are forgotten, the oldest first.
 func (s *Store) KeepRules(ctx context.Context, v router.KeptRules) (id int64, err error) {
-	files, err := json.Marshal(v.Files)
-	if err != nil {
-		return 0, fmt.Errorf("keep the rules: %w", err)
-	}
-	id, err = changed(ctx, s.db, router.SourceOperator, func(t *tx) (id int64, err error) {
-		var newest string
-		err = t.query(into(&id, &newest), newestVersionSQL)
-		if err != nil || newest == v.Hash {
-			return id, err
+	return s.keepRules(ctx, -1, v)
+}
+
+// KeepRulesAfter does what KeepRules does, with one version after the other, if the newest that
+// is kept has the ID newest; 0: none is kept. Else the error is router.ErrRulesChanged, and it
+// keeps none of them.
+func (s *Store) KeepRulesAfter(ctx context.Context, newest int64, versions ...router.KeptRules) error {
+	_, err := s.keepRules(ctx, newest, versions...)
+	return err
+}
+
+// keepRules keeps versions after the newest, which must have the ID after unless that is negative.
+func (s *Store) keepRules(ctx context.Context, after int64, versions ...router.KeptRules) (int64, error) {
+	files := make([]string, len(versions))
+	for i, v := range versions {
+		text, err := json.Marshal(v.Files)
+		if err != nil {
+			return 0, fmt.Errorf("keep the rules: %w", err)
 		}
-		id++
-		if _, err = t.exec(insertVersionSQL, id, millis(v.At), v.Hash, v.Who, v.Origin, v.Note, string(files)); err != nil {
+		files[i] = string(text)
+	}
+	id, err := changed(ctx, s.db, router.SourceOperator, func(t *tx) (id int64, err error) {
+		var newest string
+		if err = t.query(into(&id, &newest), newestVersionSQL); err != nil {
 			return 0, err
 		}
-		_, err = t.exec(pruneVersionsSQL, keptVersions, keptVersionBytes)
+		if after >= 0 && id != after {
+			return 0, router.ErrRulesChanged
+		}
+		last := id
+		for i, v := range versions {
+			if v.Hash == newest {
+				continue
+			}
+			id, newest = id+1, v.Hash
+			if _, err = t.exec(insertVersionSQL, id, millis(v.At), v.Hash, v.Who, v.Origin, v.Note, files[i]); err != nil {
+				return 0, err
+			}
+		}
+		if id > last {
+			_, err = t.exec(pruneVersionsSQL, keptVersions, keptVersionBytes)
+		}
 		return id, err
 	})
 	if err != nil {

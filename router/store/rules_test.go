@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"switchyard/router"
+	"switchyard/router/store"
 	"switchyard/router/store/storetest"
 	"switchyard/rules"
 )
@@ -56,6 +58,62 @@ func TestVersionsOfTheRulesAreKept(t *testing.T) {
 	keep(version(211, strings.Repeat("x", 48<<20)), 211)
 	if list, err = st.RulesVersions(t.Context()); err != nil || len(list) != 1 {
 		t.Errorf("beside a large one %d versions are kept, %v", len(list), err)
+	}
+}
+
+// Of many who keep versions after the same one, one does.
+func TestOneOfManyKeepsRulesAfterAVersion(t *testing.T) {
+	name := storetest.Name(t)
+	st := storetest.Open(t, name)
+	defer st.Close()
+	stores := []*store.Store{st}
+	if st.Shared() {
+		other := storetest.Open(t, name)
+		defer other.Close()
+		stores = append(stores, other)
+	}
+	must(t, st.KeepRulesAfter(t.Context(), 0, version(1, "a")))
+	must(t, st.KeepRulesAfter(t.Context(), 1, version(1, "a"))) // the same again
+	if err := st.KeepRulesAfter(t.Context(), 0, version(2, "b")); !errors.Is(err, router.ErrRulesChanged) {
+		t.Errorf("after one that is not the newest: %v", err)
+	}
+	const many = 10
+	errs := make([]error, many)
+	var all sync.WaitGroup
+	for i := range many {
+		all.Go(func() {
+			errs[i] = stores[i%len(stores)].KeepRulesAfter(t.Context(), 1, version(2, "b"), version(10+i, "c"))
+		})
+	}
+	all.Wait()
+	won := -1
+	for i, err := range errs {
+		switch {
+		case err == nil && won < 0:
+			won = i
+		case !errors.Is(err, router.ErrRulesChanged):
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	kept, err := st.RulesVersions(t.Context())
+	if err != nil || len(kept) != 3 || kept[1].Hash != "hash2" || kept[0].Hash != fmt.Sprint("hash", 10+won) {
+		t.Errorf("%d won, and these are kept: %+v, %v", won, kept, err)
+	}
+}
+
+// However often editors apply rules, the files that they began with are known.
+func TestTheFilesBelowWhatWasAppliedAreKept(t *testing.T) {
+	st := storetest.Open(t, storetest.Name(t))
+	defer st.Close()
+	began := version(1, "x")
+	began.Origin = "start"
+	must(t, errOf(st.KeepRules(t.Context(), began)))
+	for n := 2; n <= 205; n++ {
+		must(t, errOf(st.KeepRules(t.Context(), version(n, "x"))))
+	}
+	kept, err := st.RulesVersions(t.Context())
+	if err != nil || len(kept) != 201 || kept[199].ID != 6 || kept[200].ID != 1 {
+		t.Fatalf("%d versions are listed, %v", len(kept), err)
 	}
 }
 
