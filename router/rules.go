@@ -49,6 +49,9 @@ type KeptRules struct {
 	Files  []rules.File
 }
 
+// Applied reports whether an editor made this version, of the one before it.
+func (v KeptRules) Applied() bool { return v.Origin == "applied" || v.Origin == "put back" }
+
 // RefusedRules is a newer version that did not come into force.
 type RefusedRules struct {
 	Hash        string            `json:"hash"` // "" when they could not be read

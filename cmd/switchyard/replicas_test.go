@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -13,8 +14,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -94,8 +97,9 @@ type replicas struct {
 	jobs  atomic.Int64
 }
 
-// newReplicas starts n of them; without nodes the runners wait, so that none is tried again.
-func newReplicas(t testing.TB, n int, database string) *replicas {
+// newReplicas starts n of them, with more arguments; without nodes the runners wait, so that none
+// is tried again.
+func newReplicas(t testing.TB, n int, database string, more ...string) *replicas {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("the tests send signals that Windows does not have")
@@ -107,7 +111,7 @@ func newReplicas(t testing.TB, n int, database string) *replicas {
 	t.Cleanup(cluster.Close)
 	for range n {
 		p := newProcess(t, cluster.URL, "http://127.0.0.1:1")
-		p.args = append(p.args, "--db", database, "--public-url", r.front.URL)
+		p.args = append(append(p.args, "--db", database, "--public-url", r.front.URL), more...)
 		r.all = append(r.all, p)
 		p.start()
 	}
@@ -428,4 +432,74 @@ func TestChaosOfReplicas(t *testing.T) {
 		t.Error(o)
 	}
 	c.verdict(t, w.GitHub, st)
+}
+
+var baseOfDraft = regexp.MustCompile(`name="base" value="([0-9a-f]{64})"`)
+
+// apply applies a draft at a replica's console.
+func (p *process) apply(rules string) (status int, page string) {
+	p.t.Helper()
+	base := baseOfDraft.FindSubmatch(p.get("/rules"))
+	if base == nil {
+		p.t.Fatalf("the console shows no draft")
+	}
+	form := url.Values{"base": {string(base[1])}, "name": {"rules.yaml"}, "source": {rules}, "days": {"7"}, "do": {"apply"}, "note": {"why not"}}
+	client := http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodPost, p.admin+"/rules", strings.NewReader(form.Encode()))
+	must(p.t, err)
+	req.Header.Set("Authorization", "Bearer "+editorToken)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := client.Do(req)
+	must(p.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(p.t, err)
+	return resp.StatusCode, string(body)
+}
+
+const editorToken = "a token of an editor"
+
+// What an editor applies at one replica decides at all of them, whatever their files say.
+func TestReplicasDecideByWhatAnEditorApplied(t *testing.T) {
+	t.Parallel()
+	access := filepath.Join(t.TempDir(), "access.yaml")
+	must(t, os.WriteFile(access, fmt.Appendf(nil, "tokens:\n  - { name: ada, sha256: %x, role: editor }\n", sha256.Sum256([]byte(editorToken))), 0o600))
+	r := newReplicas(t, 2, postgrestest.URL(t), "--access", access, "--allow-edit")
+	leader := r.leader()
+	other := r.without(leader)[0]
+	applied := func(rules int) func(s router.RulesStatus) bool {
+		return func(s router.RulesStatus) bool { return s.Origin == "applied" && s.Who == "ada" && s.Rules == rules }
+	}
+	began := time.Now()
+	if status, page := other.apply(twoRules); status != http.StatusSeeOther {
+		t.Fatalf("applying was answered %d:\n%s", status, page)
+	}
+	other.awaitRules(applied(2))
+	leader.awaitRules(applied(2))
+	t.Logf("it was in force at the other replica %s after it was sent", time.Since(began).Round(time.Millisecond))
+	if a, b := leader.rulesStatus(), other.rulesStatus(); a.Hash != b.Hash {
+		t.Errorf("the replicas have different rules in force: %+v and %+v", a, b)
+	}
+
+	const denied = "version: 1\nlabels: { self-hosted: {}, linux: {}, x64: {} }\nrules:\n  - { name: none, deny: not today }\n"
+	if status, page := leader.apply(denied); status != http.StatusSeeOther {
+		t.Fatalf("applying was answered %d:\n%s", status, page)
+	}
+	other.awaitRules(applied(1))
+	job := r.queue()
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		var shown struct{ Job struct{ State string } }
+		text := other.get(fmt.Sprintf("/api/v1/jobs/%d", job))
+		must(t, json.Unmarshal(text, &shown))
+		if shown.Job.State == "denied" {
+			break
+		}
+		if shown.Job.State != "queued" || time.Now().After(deadline) {
+			t.Fatalf("the job is not denied: %s", text)
+		}
+	}
+
+	other.kill()
+	other.start() // with the files that it had at first
+	other.awaitRules(applied(1))
 }

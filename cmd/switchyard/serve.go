@@ -233,7 +233,11 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	if err := st.KeepNumbers(ctx, instances); err != nil {
 		return fmt.Errorf("--github-instances: %w", err)
 	}
-	book := rulebook.New(rulebook.Config{Rules: f.rules, JobspecDir: f.specDir, Nomad: client, Logger: logger, Keep: st.KeepRules, Marks: st})
+	files := rulebook.Config{Rules: f.rules, JobspecDir: f.specDir, Nomad: client, Logger: logger, Keep: st.KeepRules, Marks: st}
+	if st.Shared() {
+		files.Keep, files.Shared = nil, st
+	}
+	book := rulebook.New(files)
 	started, err := startRules(ctx, book, stderr)
 	if err != nil {
 		return err
@@ -242,7 +246,7 @@ func (f *serveFlags) serve(ctx context.Context, stderr io.Writer) error {
 	config := server.Config{
 		Listen: f.listen, AdminListen: f.adminListen, PublicURL: f.publicURL,
 		Metrics: metrics, Logger: logger, Senders: f.senders, Grace: f.grace, Keep: f.keep, ClaimFromNode: f.claimFromNode,
-		RulesVersion: started.Version,
+		RulesVersion: started.Version, RulesApplied: book.Reread,
 	}
 	if traces != nil { // a nil pointer would be a non-nil interface
 		config.Traces = traces

@@ -1,6 +1,7 @@
 package rulebook
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -75,8 +76,8 @@ func (b *Book) lastGood(ctx context.Context) (content, *rules.Set, error) {
 	if err != nil {
 		return none, nil, err
 	}
-	c := b.content(slices.DeleteFunc(slices.Clone(good.Files), func(f rules.File) bool { return IsTests(f.Name) }),
-		slices.DeleteFunc(slices.Clone(good.Files), func(f rules.File) bool { return !IsTests(f.Name) }), specs)
+	files, tests := split(good.Files)
+	c := b.content(files, tests, specs)
 	set, faults, err := c.load(ctx)
 	if err == nil && len(faults) > 0 {
 		err = faults
@@ -113,7 +114,12 @@ func (b *Book) Start(ctx context.Context) (Started, error) {
 	var set *rules.Set
 	refused := router.RefusedRules{Origin: start}
 	c, err := b.read()
-	key, origin := c.hash, start
+	if err == nil {
+		if c, err = b.take(ctx, c, start); err != nil {
+			return Started{}, err
+		}
+	}
+	key, origin := c.hash, cmp.Or(c.kept.Origin, start)
 	if err == nil {
 		refused.Hash = c.hash
 		b.record(ctx, c, router.KeptRules{Origin: start})
@@ -141,6 +147,7 @@ func (b *Book) Start(ctx context.Context) (Started, error) {
 		}
 	}
 	v := c.version(origin)
+	v.Who = c.kept.Who
 	if last, _, err := b.lastGood(ctx); err == nil && !bad {
 		v.Changes = c.changes(last)
 	}

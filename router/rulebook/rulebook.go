@@ -50,6 +50,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Keep       func(context.Context, router.KeptRules) (int64, error) // keeps a version; nil: none is kept
 	Marks      Marks                                                  // nil: no good version is remembered for the next start
+	Shared     Versions                                               // keeps the versions instead of Keep, for all replicas; nil: no other has this database
 }
 
 // A Book is the files of the rules. It is made by New, and safe for concurrent use once Bind
@@ -62,9 +63,13 @@ type Book struct {
 	marks Marks
 	app   App
 
+	shared Versions
+	told   router.Hint // that another replica has applied rules
+
 	judged atomic.Pointer[string] // hash of the content that is or was checked last
 
 	turn        *semaphore.Weighted // of Apply and refresh; guards what follows, and the files while they are written
+	own         string              // hash of the text of the files, as take saw them last; "": never
 	inForce     content
 	current     string // hash of it
 	refused     string // hash, or error, of what was refused last; "": nothing newer
@@ -73,7 +78,10 @@ type Book struct {
 
 // New returns a Book that has read no files yet.
 func New(c Config) *Book {
-	return &Book{source: source{c.Rules, c.JobspecDir}, nomad: c.Nomad, log: c.Logger, keep: c.Keep, marks: c.Marks, turn: semaphore.NewWeighted(1)}
+	return &Book{
+		source: source{c.Rules, c.JobspecDir}, nomad: c.Nomad, log: c.Logger, keep: c.Keep, marks: c.Marks, shared: c.Shared,
+		told: router.NewHint(), turn: semaphore.NewWeighted(1),
+	}
 }
 
 // Bind makes app the one that rules are put in force by, and tells it what was refused at the
@@ -95,24 +103,20 @@ func named(files []rules.File) []rules.File {
 }
 
 // Files implements the console's interface.
-func (b *Book) Files() ([]rules.File, string, error) {
+func (b *Book) Files(ctx context.Context) ([]rules.File, string, error) {
 	c, err := b.read()
 	if err != nil {
 		return nil, "", &router.ConflictError{Reason: err.Error()} // for the editor of them
+	}
+	if c, _, err = b.counts(ctx, c); err != nil {
+		return nil, "", err
 	}
 	return named(slices.Concat(c.files, c.tests)), c.text, nil
 }
 
 // draft returns the content that the source would have with these files.
 func (b *Book) draft(files []rules.File) (content, error) {
-	var of, tests []rules.File
-	for _, f := range files {
-		if IsTests(f.Name) {
-			tests = append(tests, f)
-		} else {
-			of = append(of, f)
-		}
-	}
+	of, tests := split(files)
 	for _, list := range [][]rules.File{of, tests} { // as a directory has them
 		slices.SortFunc(list, func(a, b rules.File) int { return strings.Compare(a.Name, b.Name) })
 	}
@@ -167,19 +171,26 @@ func (b *Book) Jobspecs() []string {
 // Apply implements the console's interface. The earlier files are kept before they are
 // overwritten, and no refresh happens between the writing and the change of the rules in
 // force. After a crash the server starts with what is on the disk: each file is the old or the
-// new one, never a mixture.
+// new one, never a mixture. With replicas no file is written, as each has its own.
 func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 	if b.turn.Acquire(ctx, 1) != nil { // a reload may take a minute, and other drafts wait for this one
 		return &router.ConflictError{Reason: "the server is reading changed rules at the moment: try again when that is done"}
 	}
 	defer b.turn.Release(1)
 	began := time.Now()
-	now, err := b.read()
-	if err != nil {
-		return &router.ConflictError{Reason: "the rules' files cannot be read now: " + err.Error()}
+	read := func() (content, error) {
+		c, err := b.read()
+		if err != nil {
+			return c, &router.ConflictError{Reason: "the rules' files cannot be read now: " + err.Error()}
+		}
+		if c, _, err = b.counts(ctx, c); err == nil && c.text != a.Base {
+			err = router.ErrRulesChanged
+		}
+		return c, err
 	}
-	if now.text != a.Base {
-		return router.ErrRulesChanged
+	now, err := read()
+	if err != nil {
+		return err
 	}
 	next, err := b.draft(a.Files)
 	if err != nil {
@@ -221,22 +232,36 @@ func (b *Book) Apply(ctx context.Context, a router.RulesEdit) error {
 	if err := b.remember(ctx, now, router.KeptRules{Origin: fileChanged}); err != nil {
 		return err // nothing is overwritten that cannot be put back
 	}
+	v := router.KeptRules{Who: a.Who, Origin: a.Origin, Note: a.Note}
+	if b.shared != nil {
+		now, err := read() // again, as below
+		if err != nil {
+			return err
+		}
+		if err := b.shared.KeepRulesAfter(ctx, now.last, keptOf(now, router.KeptRules{Origin: fileChanged}), keptOf(next, v)); err != nil {
+			return err
+		}
+		b.enforce(ctx, next, set, a.Origin, a.Who, began)
+		b.app.TellRules(context.WithoutCancel(ctx))
+		return nil
+	}
 	// Somebody may have edited the files while the draft was checked.
 	unchanged := func() error {
-		switch c, err := b.read(); {
-		case err != nil:
-			return &router.ConflictError{Reason: "the rules' files cannot be read now: " + err.Error()}
-		case c.text != a.Base:
-			return router.ErrRulesChanged
-		}
-		return nil
+		_, err := read()
+		return err
 	}
 	if err := writeFiles(changes, was, unchanged); err != nil {
 		return err
 	}
-	b.record(context.WithoutCancel(ctx), next, router.KeptRules{Who: a.Who, Origin: a.Origin, Note: a.Note})
+	b.record(context.WithoutCancel(ctx), next, v)
 	b.enforce(ctx, next, set, a.Origin, a.Who, began)
 	return nil
+}
+
+// keptOf returns content as a version that is kept.
+func keptOf(c content, v router.KeptRules) router.KeptRules {
+	v.At, v.Hash, v.Files = time.Now(), c.text, named(slices.Concat(c.files, c.tests))
+	return v
 }
 
 // remember keeps a version of the rules.
@@ -244,8 +269,7 @@ func (b *Book) remember(ctx context.Context, c content, v router.KeptRules) erro
 	if b.keep == nil {
 		return nil
 	}
-	v.At, v.Hash, v.Files = time.Now(), c.text, named(slices.Concat(c.files, c.tests))
-	_, err := b.keep(ctx, v)
+	_, err := b.keep(ctx, keptOf(c, v))
 	return err
 }
 

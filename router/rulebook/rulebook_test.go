@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -58,6 +59,7 @@ type inForceNow struct {
 	reloads int
 	refused router.RefusedRules
 	version router.RulesVersion
+	told    atomic.Int32
 }
 
 func (a *inForceNow) Reload(set *rules.Set, v router.RulesVersion) {
@@ -68,12 +70,13 @@ func (a *inForceNow) Reload(set *rules.Set, v router.RulesVersion) {
 }
 func (a *inForceNow) RefuseRules(r router.RefusedRules) { a.refused = r }
 func (a *inForceNow) KeepRules()                        {}
+func (a *inForceNow) TellRules(context.Context)         { a.told.Add(1) }
 
 func file(name, text string) rules.File { return rules.File{Name: name, Source: []byte(text)} }
 
 func (b kept) base(t *testing.T) string {
 	t.Helper()
-	_, hash, err := b.Files()
+	_, hash, err := b.Files(t.Context())
 	must(t, err)
 	return hash
 }

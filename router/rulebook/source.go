@@ -35,6 +35,9 @@ type content struct {
 	specs *jobspecs.Set
 	text  string // hex SHA-256 of the names and bytes of files and tests
 	hash  string // hex SHA-256 of these, and of the jobspecs if any is the operator's own
+
+	kept router.KeptRules // that counts instead of the files, without its own; no ID: the files count
+	last int64            // ID of the newest that was kept then, if replicas share the versions
 }
 
 func (s source) read() (content, error) {
@@ -74,6 +77,18 @@ func (s source) content(files, tests []rules.File, specs *jobspecs.Set) content 
 		}
 	}
 	return content{files: files, tests: tests, specs: specs, text: text, hash: hex.EncodeToString(h.Sum(nil))}
+}
+
+// split returns the files of rules, and those of tests.
+func split(files []rules.File) (of, tests []rules.File) {
+	for _, f := range files {
+		if IsTests(f.Name) {
+			tests = append(tests, f)
+		} else {
+			of = append(of, f)
+		}
+	}
+	return of, tests
 }
 
 func (c content) version(origin string) router.RulesVersion {

@@ -1,6 +1,7 @@
 package rulebook
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ type App interface {
 	Reload(*rules.Set, router.RulesVersion)
 	RefuseRules(router.RefusedRules)
 	KeepRules()
+	TellRules(ctx context.Context) // tells the other replicas that rules were applied
 }
 
 // Run puts new rules in force as the files change, until ctx ends. hup makes it read them at
@@ -55,8 +57,8 @@ func (b *Book) Run(ctx context.Context, hup <-chan os.Signal) {
 	b.loop(ctx, w.Events, w.Errors, hup, func() watched { return b.watch(w) })
 }
 
-// loop refreshes the rules: at once, when relevant events have settled, on a signal, and every
-// minute. watch is called before each refresh, so that no change is missed between the two.
+// loop refreshes the rules: at once, when relevant events have settled, on a signal, when another
+// replica has applied rules, and every minute. watch is called before each refresh, so that no change is missed between the two.
 func (b *Book) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-chan error, hup <-chan os.Signal, watch func() watched) {
 	tick := time.NewTicker(reread)
 	defer tick.Stop()
@@ -92,12 +94,13 @@ func (b *Book) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-ch
 			continue
 		case <-hup:
 			origin = hangup
+		case <-b.told:
 		case <-settled.C:
 		case <-tick.C:
 		}
 		first = time.Time{}
 		on = watch()
-		if ended != nil && origin == fileChanged && !b.newer() {
+		if ended != nil && origin == fileChanged && !b.newer(ctx) {
 			continue
 		}
 		// A version that takes long must not delay a newer one.
@@ -116,8 +119,11 @@ func (b *Book) loop(ctx context.Context, events <-chan fsnotify.Event, errs <-ch
 }
 
 // newer reports whether the source differs from what is being checked.
-func (b *Book) newer() bool {
+func (b *Book) newer(ctx context.Context) bool {
 	c, err := b.read()
+	if err == nil {
+		c, _, err = b.counts(ctx, c)
+	}
 	hash := b.judged.Load()
 	return err != nil || hash == nil || c.hash != *hash
 }
@@ -147,6 +153,15 @@ func (b *Book) refresh(ctx context.Context, origin string) {
 	defer b.turn.Release(1)
 	began := time.Now()
 	c, err := b.read()
+	if err == nil {
+		var unknown error
+		if c, unknown = b.take(ctx, c, origin); unknown != nil {
+			if ctx.Err() == nil {
+				b.log.Warn("the rules are not read again at the moment", "err", unknown)
+			}
+			return
+		}
+	}
 	key := c.hash
 	if err != nil {
 		key = err.Error()
@@ -164,7 +179,7 @@ func (b *Book) refresh(ctx context.Context, origin string) {
 	case key == b.refused && origin != hangup:
 		return
 	}
-	refused := router.RefusedRules{Hash: c.hash, Origin: origin}
+	refused := router.RefusedRules{Hash: c.hash, Origin: cmp.Or(c.kept.Origin, origin)}
 	b.judged.Store(&c.hash)
 	var set *rules.Set
 	if err == nil {
@@ -183,7 +198,7 @@ func (b *Book) refresh(ctx context.Context, origin string) {
 		b.refuse(refused, err)
 		return
 	}
-	b.enforce(ctx, c, set, origin, "", began)
+	b.enforce(ctx, c, set, refused.Origin, c.kept.Who, began)
 }
 
 // judge loads content and has Nomad check the jobspecs that it uses. The faults that it

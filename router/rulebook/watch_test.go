@@ -116,7 +116,8 @@ func (r *recorder) Reload(set *rules.Set, v router.RulesVersion) {
 func (r *recorder) RefuseRules(f router.RefusedRules) {
 	r.note("%s: refused: %s: %v", f.Origin, f.Reason, f.Diagnostics)
 }
-func (r *recorder) KeepRules() { r.note("keep") }
+func (r *recorder) KeepRules()                { r.note("keep") }
+func (r *recorder) TellRules(context.Context) { r.note("tell") }
 
 // loopTest runs a Book's loop on a file, with events made by hand.
 type loopTest struct {
@@ -137,7 +138,7 @@ func inLoop(t *testing.T, f func(t *testing.T, l *loopTest)) {
 			events: make(chan fsnotify.Event), errs: make(chan error), hup: make(chan os.Signal),
 		}
 		write(t, l.path, denyAll("first"))
-		l.Book = &Book{turn: semaphore.NewWeighted(1), source: source{rules: l.path}, app: &l.recorder, log: slog.New(slog.NewTextHandler(&l.log, nil))}
+		l.Book = &Book{told: router.NewHint(), turn: semaphore.NewWeighted(1), source: source{rules: l.path}, app: &l.recorder, log: slog.New(slog.NewTextHandler(&l.log, nil))}
 		client, err := nomad.New(nomad.Config{Jobspecs: new(jobspecs.Set)})
 		must(t, err)
 		l.nomad = client
@@ -219,6 +220,14 @@ func TestWhenTheRulesAreRead(t *testing.T) {
 			l.hup <- syscall.SIGHUP
 			l.check(t, "0s SIGHUP: second")
 		})
+	})
+}
+
+func TestTheRulesAreReadWhenAnotherReplicaHasAppliedSome(t *testing.T) {
+	inLoop(t, func(t *testing.T, l *loopTest) {
+		write(t, l.path, denyAll("second"))
+		l.Reread()
+		l.check(t, "0s file changed: second")
 	})
 }
 
@@ -375,7 +384,7 @@ func TestLinksOutOfTheRulesDirectoryAreFaults(t *testing.T) {
 				must(t, os.Symlink(to, filepath.Join(dir, name)))
 			}
 			want := filepath.Join(dir, tc.Fault) + ":1:1: a link that "
-			files, _, err := b.Files()
+			files, _, err := b.Files(t.Context())
 			if err == nil || !strings.Contains(err.Error(), want) || files != nil {
 				t.Errorf("Files = %v, %v, want %s", files, err, want)
 			}

@@ -49,6 +49,10 @@ type Config struct {
 
 	RulesVersion router.RulesVersion // of Rules; an empty Origin is "start"
 
+	// RulesApplied is called when another replica says that rules were applied there; it
+	// returns at once. nil: nobody wants to know.
+	RulesApplied func()
+
 	// Webhook makes the handler of POST /webhooks/github; it calls receive for
 	// each delivery that is checked and decoded, and answers after it returns.
 	// Required.
@@ -108,6 +112,7 @@ type App struct {
 	health        *health.Health
 	stopping      chan struct{} // see Stopping
 	replicas      Replicas      // nil: there may be none
+	rulesApplied  func()        // as in Config
 	replica       replica       // this process among them
 	publicURL     string        // as in Config
 	cluster       cluster       // Config.Nomad; nil: it does not say which it is
@@ -203,7 +208,7 @@ func New(c Config) (*App, error) {
 		adminListen: c.AdminListen, localOnly: c.LocalOnly, grace: c.Grace,
 		registry: prometheus.NewRegistry(), stopping: make(chan struct{}),
 		store: c.Store, metrics: c.Metrics, log: telemetry.NewLog(c.Logger, c.Now), now: c.Now, doubt: c.Doubt,
-		replicas: c.Replicas, replica: replica{name: c.Name, began: c.Now(), led: c.Now()},
+		replicas: c.Replicas, rulesApplied: c.RulesApplied, replica: replica{name: c.Name, began: c.Now(), led: c.Now()},
 		due: router.NewHint(), leftover: router.NewJobHint(), compare: make(router.TimeHint, 1), limits: router.NewHint(), newRules: router.NewHint(),
 		decider: decide.New(c.GitHub, c.Now, c.Rules, v), first: intake.NewFirstSync(), beside: c.Beside,
 	}

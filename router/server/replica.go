@@ -47,6 +47,7 @@ const (
 	hintLeftover = "leftover " // and the ID of a job: its runners may be left over
 	hintCompare  = "compare"   // the database is to be compared with Nomad
 	hintSweep    = "sweep"     // the database takes deliveries again
+	hintRules    = "rules"     // an editor has applied rules; for all, not only for the leader
 )
 
 const (
@@ -188,11 +189,7 @@ func (a *App) forward(ctx context.Context) (stop func()) {
 				hints = append(hints, hintSweep)
 			}
 			for _, h := range hints {
-				within, cancel := context.WithTimeout(ctx, tellTimeout)
-				if err := a.replicas.Tell(within, h); err != nil && ctx.Err() == nil {
-					a.log.Debug("the leader was not told; it finds out at its next tick", "hint", h, "err", err)
-				}
-				cancel()
+				a.tell(ctx, h)
 			}
 		}
 	})
@@ -202,8 +199,26 @@ func (a *App) forward(ctx context.Context) (stop func()) {
 	}
 }
 
+func (a *App) tell(ctx context.Context, hint string) {
+	within, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	if err := a.replicas.Tell(within, hint); err != nil && ctx.Err() == nil {
+		a.log.Debug("the other replicas were not told; they find out at their next tick", "hint", hint, "err", err)
+	}
+}
+
+// TellRules tells the other replicas that an editor applied rules here.
+func (a *App) TellRules(ctx context.Context) {
+	if a.replicas != nil {
+		a.tell(ctx, hintRules)
+	}
+}
+
 // hears takes a hint of another replica.
 func (a *App) hears(hint string) {
+	if hint == hintRules && a.rulesApplied != nil {
+		a.rulesApplied()
+	}
 	if a.replica.term() == 0 {
 		return
 	}

@@ -95,7 +95,7 @@ func (v rulesView) AllTests() int {
 // newRulesView returns the data of the page for the files as they are.
 func (r *rulesPages) newRulesView(req *http.Request) (rulesView, error) {
 	v := rulesView{Status: r.console.config.App.RulesStatus(), Days: api.ImpactDays, MayApply: r.mayApply(req) == nil, AllowEdit: r.console.config.AllowEdit, Nonce: rand.Text()}
-	files, hash, err := r.rulebook.Files()
+	files, hash, err := r.rulebook.Files(req.Context())
 	if err != nil {
 		v.Fault = err.Error()
 	}
@@ -302,7 +302,7 @@ func (r *rulesPages) apply(ctx context.Context, req *http.Request, v rulesView) 
 	case err == nil:
 		return http.StatusSeeOther, v, nil
 	case errors.Is(err, router.ErrRulesChanged):
-		now, hash, err := r.rulebook.Files()
+		now, hash, err := r.rulebook.Files(req.Context())
 		if err != nil {
 			return 0, v, err
 		}
@@ -354,7 +354,7 @@ func fileNamed(files []rules.File, name string) *rules.File {
 
 // download answers with one file as it is.
 func (r *rulesPages) download(w http.ResponseWriter, req *http.Request) {
-	files, _, err := r.rulebook.Files()
+	files, _, err := r.rulebook.Files(req.Context())
 	if err != nil {
 		r.console.fail(w, req, err)
 		return
@@ -395,7 +395,7 @@ func (r *rulesPages) versionPage(req *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	files, hash, err := r.rulebook.Files()
+	files, hash, err := r.rulebook.Files(req.Context())
 	if err != nil {
 		files = nil // the version is still worth showing
 	}

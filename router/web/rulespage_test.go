@@ -50,7 +50,7 @@ func (b *book) put(a router.RulesEdit) {
 	b.versions = append([]router.KeptRules{{ID: id, At: t0, Hash: fmt.Sprint("hash", id), Who: a.Who, Origin: a.Origin, Note: a.Note, Files: a.Files}}, b.versions...)
 }
 
-func (b *book) Files() ([]rules.File, string, error) {
+func (b *book) Files(context.Context) ([]rules.File, string, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.files, b.versions[0].Hash, nil

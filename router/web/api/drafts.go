@@ -23,15 +23,16 @@ import (
 // A Rulebook has the rules files, for people to read, check and change. A
 // file is named without its directory. Its input is untrusted, but bounded.
 type Rulebook interface {
-	// Files returns the files as they are now, in force or not: the rules, then
-	// their tests. The hash is of their names and contents.
-	Files() (files []rules.File, hash string, err error)
+	// Files returns the files as they are now, in force or not, or what editors made of
+	// them if replicas share the database: the rules, then their tests. The hash is of their
+	// names and contents.
+	Files(ctx context.Context) (files []rules.File, hash string, err error)
 
 	// Check says what it would be to have these files. set is nil when they
 	// cannot be loaded.
 	Check(ctx context.Context, files []rules.File) (c router.RulesCheck, set *rules.Set, err error)
 
-	// Apply writes the files and puts them in force, both or neither. The error
+	// Apply writes the files, or keeps them for all replicas, and puts them in force, both or neither. The error
 	// is router.ErrRulesChanged, a *router.RulesRefusedError or a *router.ConflictError when
 	// it cannot be done here.
 	Apply(ctx context.Context, e router.RulesEdit) error
