@@ -24,6 +24,8 @@ job "postgres-sample" {
       size   = 1000 # MB
     }
 
+    shutdown_delay = "2s"
+
     network {
       port "postgres" {
         static = 5432 # so that the URL stays the same

@@ -92,15 +92,16 @@ job "switchyard-ha" {
   group "switchyard" {
     count = var.replicas
 
-    # One more replica has to be ready before the others are replaced, one by one. If one does not become ready, Nomad
-    # goes back to the old version.
+    # One more replica has to be ready before the others are replaced, one by one. If one is not ready in time, Nomad goes
+    # back to the old version.
     update {
-      canary           = 1
-      auto_promote     = true
-      max_parallel     = 1
-      min_healthy_time = "10s"
-      healthy_deadline = "2m"
-      auto_revert      = true
+      canary            = 1
+      auto_promote      = true
+      max_parallel      = 1
+      min_healthy_time  = "10s"
+      healthy_deadline  = "2m"
+      progress_deadline = "5m"
+      auto_revert       = true
     }
 
     # It exits by itself only on a configuration fault, or when it cannot reach its database at the start; Nomad restarts it

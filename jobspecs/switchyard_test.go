@@ -24,7 +24,7 @@ echo "app=$app token=$token"
 for f in webhook.secret "$(basename "$SWITCHYARD_GITHUB_APP_KEY_FILE$SWITCHYARD_GITHUB_TOKEN_FILE")"; do ls -ln "$f" | cut -c1-10; cat "$f"; echo; done
 cat "$SWITCHYARD_RULES" "$SWITCHYARD_ACCESS"
 [ -n "$PGPASSFILE" ] || exit 0
-echo "db=$SWITCHYARD_DB mode=$PGSSLMODE ca=$(cat "${PGSSLROOTCERT:-/dev/null}")"
+echo "db=$SWITCHYARD_DB mode=$PGSSLMODE ca=$(test -z "$PGSSLROOTCERT" || cat "$PGSSLROOTCERT")"
 ls -ln "$PGPASSFILE" | cut -c1-10; cat "$PGPASSFILE"
 `
 	const app = "app=123456,app.pem token=\n-r--------\ns3cret\n-r--------\n-----BEGIN\nkey\n-----END\nversion: 1\ntokens:\n"
@@ -123,7 +123,7 @@ func TestReplicasAreReplacedOneByOne(t *testing.T) {
 	}, job.Constraints); d != "" {
 		t.Errorf("constraints (-want +got):\n%s", d)
 	}
-	if u := group.Update; *u.Canary != 1 || !*u.AutoPromote || *u.MaxParallel != 1 || !*u.AutoRevert || *u.MinHealthyTime <= 0 {
+	if u := group.Update; *u.Canary != 1 || !*u.AutoPromote || *u.MaxParallel != 1 || !*u.AutoRevert || *u.MinHealthyTime <= 0 || *u.ProgressDeadline > 5*time.Minute {
 		t.Errorf("update = %+v", u)
 	}
 	if *group.ShutdownDelay <= 0 {
