@@ -485,10 +485,16 @@ func (h *Handler) configure(ctx context.Context, c *router.Claimed) (answer rout
 		if gone != nil && r.GitHubID != 0 {
 			h.lostAnswers.add(lostAnswer{target: r.Target, name: r.Name, jobID: c.Job.ID, due: h.Now().Add(LostEvery)})
 		}
-		return "", errors.Join(fmt.Errorf("record the configuration of runner %s: %w", r.ID, err), gone)
+		return "", &unrecordedError{fmt.Sprintf("record the configuration of runner %s: %v", r.ID, errors.Join(err, gone))}
 	}
 	return answer, nil
 }
+
+// An unrecordedError says that the database did not record what GitHub answered. It wraps
+// nothing: it is neither GitHub's failure nor mended by what would mend the database.
+type unrecordedError struct{ text string }
+
+func (e *unrecordedError) Error() string { return e.text }
 
 // ruleOf returns the rule of a job; "": none is known.
 func ruleOf(j router.Job) string {
@@ -526,8 +532,11 @@ func (h *Handler) unconfigured(ctx context.Context, c router.Claimed, cause erro
 	}
 	why := router.CauseGitHub
 	fix, ok := errors.AsType[*router.FixError](cause)
-	if ok {
+	switch {
+	case ok:
 		why = router.CauseGitHubRefused
+	case errors.As(cause, new(*unrecordedError)):
+		why = router.CauseRunner
 	}
 	if _, err := h.Store.Lost(ctx, router.Runner{ID: c.Runner.ID}, at, why, cause.Error(), h.Now()); err != nil {
 		// Recover does at the next start.

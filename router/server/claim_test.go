@@ -300,3 +300,30 @@ func testAClaimByRegistrationToken(t *testing.T) {
 	r.deliver(taken(1, "in_progress", "gha-1-1"))
 	eventually(t, "it is busy", runnerIn(t, st, 1, "gha-1-1", router.RunnerBusy))
 }
+
+// unrecording is a database that does not record what GitHub answered.
+type unrecording struct{ Store }
+
+func (unrecording) Configured(context.Context, string, string, int64, router.Target, time.Time) error {
+	return &router.FixError{Fix: "check that PostgreSQL runs", Err: errors.New("unexpected EOF")}
+}
+
+// What the database failed to record is not blamed on GitHub, whose refusals keep a job
+// waiting for long.
+func TestAConfigurationThatIsNotRecordedIsNotBlamedOnGitHub(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := unrecording{openStore(t)}
+		r := start(t, st, &cluster{placed: func(router.Runner) (router.Allocation, error) {
+			return router.Allocation{Status: "running", Desired: "run"}, nil
+		}}, &hub{}, slow)
+		got := r.dispatch(1)
+		if status, body := r.Claim(got.ClaimToken); status != http.StatusServiceUnavailable {
+			t.Errorf("claim = %d %q, want 503", status, body)
+		}
+		j, err := st.Job(t.Context(), 1)
+		must(t, err)
+		if j.State == router.Retrying && j.Cause != router.CauseRunner || j.DueAt.Sub(time.Now()) > 10*time.Second {
+			t.Errorf("the job is %s (%s, %q) and due in %v", j.State, j.Cause, j.Reason, time.Until(j.DueAt))
+		}
+	})
+}
