@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"switchyard/rules"
@@ -24,6 +25,14 @@ type RulesStatus struct {
 	RulesVersion
 	Rules int           `json:"rules"` // how many
 	Error *RefusedRules `json:"error"` // nil: there are no newer ones
+
+	Replicas []StatusReplica `json:"replicas,omitempty"` // as in Status; /readyz has them beside it
+}
+
+// Differ reports whether replicas have different rules or jobspecs in force. For a second or two
+// after a change they do.
+func (s RulesStatus) Differ() bool {
+	return slices.ContainsFunc(s.Replicas, func(r StatusReplica) bool { return r.RulesHash != s.Replicas[0].RulesHash })
 }
 
 // Refused returns a sentence that says why newer rules were refused; "": they were not.

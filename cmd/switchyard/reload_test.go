@@ -96,6 +96,28 @@ rules:
   - { name: macos, if: has("macos"), jobspec: raw-exec-macos }
 `
 
+func TestRulesStatusSaysThatReplicasDiffer(t *testing.T) {
+	status := router.RulesStatus{
+		RulesVersion: router.RulesVersion{Hash: "0123456789abcdef", LoadedAt: time.Now(), Origin: "start"},
+		Replicas: []router.StatusReplica{
+			{Name: "n1/7", RulesHash: "0123456789abcdef", Self: true}, {Name: "n2/\x1b7", RulesHash: "fedcba9876543210", Leads: true},
+		},
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(status) }))
+	defer s.Close()
+	p := &process{t: t, admin: s.URL}
+	code, out := p.askStatus()
+	for _, want := range []string{"n1/7 has 0123456789ab\n", `n2/\x1b7 has fedcba987654, which leads` + "\n", "differ    the replicas have different rules or jobspecs in force; those of the leader decide\n"} {
+		if code != exitNo || !strings.Contains(out, want) {
+			t.Errorf("rules status = %d, want 1 and %q:\n%s", code, want, out)
+		}
+	}
+	status.Replicas[1].RulesHash = status.Hash
+	if code, out := p.askStatus(); code != exitYes || strings.Contains(out, "differ") {
+		t.Errorf("rules status of the same rules = %d:\n%s", code, out)
+	}
+}
+
 func TestServeTakesUpANewFile(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "etc")

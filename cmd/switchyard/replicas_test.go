@@ -457,7 +457,7 @@ func (p *process) apply(rules string) (status int, page string) {
 	return resp.StatusCode, string(body)
 }
 
-const editorToken = "a token of an editor"
+const editorToken = "token-of-an-editor"
 
 // What an editor applies at one replica decides at all of them, whatever their files say.
 func TestReplicasDecideByWhatAnEditorApplied(t *testing.T) {
@@ -496,6 +496,18 @@ func TestReplicasDecideByWhatAnEditorApplied(t *testing.T) {
 		}
 		if shown.Job.State != "queued" || time.Now().After(deadline) {
 			t.Fatalf("the job is not denied: %s", text)
+		}
+	}
+
+	tokenFile := filepath.Join(t.TempDir(), "token")
+	must(t, os.WriteFile(tokenFile, []byte(editorToken), 0o600))
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(50 * time.Millisecond) { // they see each other once a second
+		code, out := other.askStatus("--token-file", tokenFile)
+		if code == exitYes && strings.Count(out, "\nreplica ") == 2 && strings.Count(out, ", which leads") == 1 {
+			break
+		}
+		if code == exitUnknown || time.Now().After(deadline) {
+			t.Fatalf("rules status = %d:\n%s", code, out)
 		}
 	}
 

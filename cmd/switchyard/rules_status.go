@@ -23,10 +23,10 @@ func rulesStatusCommand() *cobra.Command {
 		Short: "Show which rules a running server has in force",
 		Long: `Status asks a running server which rules are in force, since when, who applied
 them, what they and the jobspecs change, and whether and why newer ones were
-refused.
+refused. If there are replicas, it shows which rules each has in force.
 
-Exit codes: 0, the newest rules are in force; 1, newer ones were refused;
-2, could not tell.`,
+Exit codes: 0, the newest rules are in force; 1, newer ones were refused, or
+replicas have different ones; 2, could not tell.`,
 		Example: "  switchyard rules status --server http://127.0.0.1:8081",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -49,7 +49,7 @@ Exit codes: 0, the newest rules are in force; 1, newer ones were refused;
 			} else {
 				err = writeRulesStatus(cmd.OutOrStdout(), status)
 			}
-			if err == nil && status.Error != nil {
+			if err == nil && (status.Error != nil || status.Differ()) {
 				err = errNo
 			}
 			return err
@@ -80,6 +80,16 @@ func writeRulesStatus(w io.Writer, s router.RulesStatus) error {
 	fmt.Fprintf(tw, "rules\t%d\n", s.Rules)
 	for _, f := range s.Files {
 		fmt.Fprintf(tw, "file\t%s\n", router.Printable(f))
+	}
+	for _, r := range s.Replicas {
+		leads := ""
+		if r.Leads {
+			leads = ", which leads"
+		}
+		fmt.Fprintf(tw, "replica\t%s has %s%s\n", router.Printable(r.Name), shortHash(r.RulesHash), leads)
+	}
+	if s.Differ() {
+		fmt.Fprintf(tw, "differ\tthe replicas have different rules or jobspecs in force; those of the leader decide\n")
 	}
 	if e := s.Error; e != nil {
 		fmt.Fprintf(tw, "refused\t%s\n", shortHash(e.Hash))

@@ -507,7 +507,11 @@ func (a *App) Status(within router.Scope) router.Status {
 }
 
 // RulesStatus returns which rules are in force. The result must not be changed.
-func (a *App) RulesStatus() router.RulesStatus { return a.decider.Status() }
+func (a *App) RulesStatus() router.RulesStatus {
+	s := a.decider.Status()
+	s.Replicas = a.statusReplicas()
+	return s
+}
 
 // Rules returns the rules in force.
 func (a *App) Rules() *rules.Set { return a.decider.Rules() }

@@ -85,7 +85,7 @@ func (a *App) Replicas() []router.Replica {
 	all := slices.Clone(a.replica.all)
 	for i := range all {
 		if all[i].Self { // which is known sooner
-			all[i].Leads = a.replica.epoch != 0
+			all[i].Leads, all[i].RulesHash = a.replica.epoch != 0, a.decider.Status().Hash
 		}
 	}
 	return all
@@ -383,7 +383,7 @@ func (r *replica) troubles(now time.Time) (all []router.Trouble) {
 		}
 		all = append(all, router.Trouble{
 			Cause: router.CauseRulesDiffer, Severity: router.Warning, Since: r.differ, What: "the replicas have different rules in force; those of the leader decide",
-			Said: strings.TrimPrefix(said, "; "), Fix: "give all replicas the same files: switchyard rules status says what each refused",
+			Said: strings.TrimPrefix(said, "; "), Fix: "give all replicas the same rules and jobspecs: switchyard rules status, asked of each by --server, says what that one refused",
 		})
 	}
 	return all

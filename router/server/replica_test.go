@@ -111,6 +111,9 @@ func testReadinessSaysWhatIsWrongWithTheReplicas(t *testing.T) {
 			}
 			time.Sleep(time.Second)
 		}
+		if s := w.App.RulesStatus(); s.Differ() != (name == "other rules") || len(s.Replicas) != 2 {
+			t.Errorf("%s: the rules are %+v", name, s)
+		}
 		resp, err := w.Net.Once().Get("http://" + w.App.AdminAddr() + "/readyz")
 		must(t, err)
 		var ready server.Readiness
