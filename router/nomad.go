@@ -165,7 +165,7 @@ type Allocation struct {
 // An Admission describes a runner that is about to be started on Nomad.
 type Admission struct {
 	Target Target
-	Group  int64
+	Group  RunnerGroup
 	Own    bool // it brings its own registration
 }
 

@@ -60,7 +60,6 @@ func TestWhatPeopleTypeFirst(t *testing.T) {
 		{"an image in a rule", labels + "rules:\n  - name: r\n    §image: x\n    jobspec: j\n", `task: { config: { image: … } }`},
 		{"memory in a rule", labels + "rules:\n  - name: r\n    §memory: 4GiB\n    jobspec: j\n", `resources: { memory: … }`},
 		{"labels as a list", "version: 1\nlabels: §[self-hosted, linux]\n" + rest, `labels: { linux: {}, gpu: { devices: [nvidia/gpu] } }`},
-		{"the name of a runner group", labels + "defaults: { runner: { group: §gpu-runners } }\n" + rest, `"gpu-runners" is a name: write the ID of the runner group, a number`},
 		{"one datacenter", labels + "defaults: { datacenters: §dc1 }\n" + rest, `must be a list, not a text: write [dc1]`},
 		{"one device", labels + "defaults: { devices: §nvidia/gpu }\n" + rest, `write [nvidia/gpu]`},
 		{"one constraint", labels + "defaults:\n  constraints: §${attr.kernel.name} = linux\n" + rest, `write ['${attr.kernel.name} = linux']`},

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"encoding/json"
+	"strconv"
 	"strings"
 	"time"
 
@@ -161,10 +163,47 @@ type Task struct {
 
 // Runner says how the runner is registered on GitHub.
 type Runner struct {
-	Scope        string `json:"scope"`                // repository, organization or enterprise
-	Enterprise   string `json:"enterprise,omitempty"` // its slug, as in GitHub's addresses; "" in the other scopes
-	Group        int64  `json:"group"`                // runner group ID; 1 is GitHub's Default
-	Registration string `json:"registration"`         // jit: a configuration for each runner; token: a registration token, shared until it ends; own: it brings its own, and never claims
+	Scope        string      `json:"scope"`                // repository, organization or enterprise
+	Enterprise   string      `json:"enterprise,omitempty"` // its slug, as in GitHub's addresses; "" in the other scopes
+	Group        RunnerGroup `json:"group"`                // DefaultGroup unless something names another
+	Registration string      `json:"registration"`         // jit: a configuration for each runner; token: a registration token, shared until it ends; own: it brings its own, and never claims
+}
+
+// A RunnerGroup is a runner group on GitHub by its ID, in digits, or else by its name. In JSON it
+// is a number or a text, and "", no group, is 0.
+type RunnerGroup string
+
+// DefaultGroup is GitHub's group Default.
+const DefaultGroup RunnerGroup = "1"
+
+// ID returns the group's ID; 0: it is known by its name alone.
+func (g RunnerGroup) ID() int64 {
+	id, err := strconv.ParseInt(string(g), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return id
+}
+
+// Open reports whether GitHub lets all repositories use the group until someone says otherwise.
+func (g RunnerGroup) Open() bool { return g == DefaultGroup || strings.EqualFold(string(g), "Default") }
+
+// MarshalJSON writes the ID, or else the name, UnmarshalJSON reads either.
+func (g RunnerGroup) MarshalJSON() ([]byte, error) {
+	if id := g.ID(); id != 0 || g == "" {
+		return strconv.AppendInt(nil, id, 10), nil
+	}
+	return json.Marshal(string(g))
+}
+func (g *RunnerGroup) UnmarshalJSON(b []byte) error {
+	var id int64
+	if err := json.Unmarshal(b, &id); err != nil {
+		return json.Unmarshal(b, (*string)(g))
+	}
+	if *g = ""; id != 0 {
+		*g = RunnerGroup(strconv.FormatInt(id, 10))
+	}
+	return nil
 }
 
 // A Duration is written as in a rules file, in JSON as well: "5m".

@@ -29,7 +29,7 @@ type field struct {
 	fields []*field
 
 	// Of one value.
-	of         func(*Placement) any // points to it: a *string, *int or *int64
+	of         func(*Placement) any // points to it: a *string, *int or *RunnerGroup
 	kind       fieldKind
 	least, top int      // of a number
 	words      []string // that a text may be; nil: pattern says it
@@ -168,8 +168,8 @@ var placementFields = completed([]*field{
 				rows: func(*Placement, func(what, value, from string)) {}, // scope has it in its row, as it has the group
 			},
 			{
-				key: "group", word: "runner group", of: func(p *Placement) any { return &p.Runner.Group }, kind: aWhole, least: 1, top: maxGroup, read: boxed(groupID),
-				doc: "ID of a runner group; 1, GitHub's Default, when left out", example: "3",
+				key: "group", word: "runner group", of: func(p *Placement) any { return &p.Runner.Group }, read: boxed(readGroup),
+				doc: "a runner group by its ID, a number, or by its name; 1, GitHub's Default, when left out", example: "gpu-runners",
 				rows: func(*Placement, func(what, value, from string)) {},
 			},
 			{
@@ -191,7 +191,7 @@ var (
 	cpu, cores        = at("resources.cpu"), at("resources.cores")
 	memory, memoryMax = at("resources.memory"), at("resources.memory_max")
 
-	runnerScope, runnerEnterprise, runnerRegistration = at("runner.scope"), at("runner.enterprise"), at("runner.registration")
+	runnerScope, runnerEnterprise, runnerGroup, runnerRegistration = at("runner.scope"), at("runner.enterprise"), at("runner.group"), at("runner.registration")
 )
 
 // placementKeys are the keys of a placement in any section, placementParts what a test can expect of one.
@@ -300,19 +300,19 @@ func (f *field) show(v any) string {
 
 // number returns the field's number in a placement.
 func (f *field) number(p *Placement) int {
-	switch at := f.of(p).(type) {
-	case *int:
+	if at, ok := f.of(p).(*int); ok {
 		return *at
-	case *int64:
-		return int(*at)
 	}
 	return 0
 }
 
 // text returns the field's text in a placement, a number in digits; "" when it is not set.
 func (f *field) text(p *Placement) string {
-	if at, ok := f.of(p).(*string); ok {
+	switch at := f.of(p).(type) {
+	case *string:
 		return *at
+	case *RunnerGroup:
+		return string(*at)
 	}
 	if n := f.number(p); n != 0 {
 		return strconv.Itoa(n)
@@ -327,8 +327,8 @@ func (f *field) put(p *Placement, v any) {
 		*at = v.(string)
 	case *int:
 		*at = v.(int)
-	case *int64:
-		*at = int64(v.(int))
+	case *RunnerGroup:
+		*at = RunnerGroup(v.(string))
 	}
 }
 
@@ -572,7 +572,7 @@ func runnerRows(p *Placement, row func(what, value, from string)) {
 	if p.Runner.Scope == "enterprise" {
 		who = "enterprise " + p.Runner.Enterprise
 	}
-	row("runner", fmt.Sprintf("%s, group %d", who, p.Runner.Group), p.From["runner.scope"])
+	row("runner", fmt.Sprintf("%s, group %s", who, p.Runner.Group), p.From["runner.scope"])
 }
 
 func registrationRows(p *Placement, row func(what, value, from string)) {

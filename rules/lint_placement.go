@@ -191,7 +191,7 @@ func sameRequest(a, b Placement) bool {
 // shown is a job that it takes, nil when none is known.
 func (l *placementCheck) groups(ru *rule, shown *Facts) {
 	if shown != nil {
-		if p, err := l.merged(ru, *shown); err != nil && p.Runner.Scope == "repository" && p.Runner.Group != 1 {
+		if p, err := l.merged(ru, *shown); err != nil && p.Runner.Scope == "repository" && p.Runner.Group != DefaultGroup {
 			l.add("repository-group", ru.at, ru.name, "no runner of rule %s can be registered: %v", ru.name, err)
 			return
 		}
@@ -207,7 +207,7 @@ func (l *placementCheck) groups(ru *rule, shown *Facts) {
 			continue
 		}
 		if p, _ := l.merged(ru, unlabelled); p.Runner.Scope == "repository" || p.From["runner.group"] == builtIn {
-			l.add("no-group", cmp.Or(ru.when.At, ru.at), ru.name, "rule %s takes jobs without labels, which ask for a runner group alone (runs-on: { group: … }), and names no group: add runner: { scope: organization, group: ID }, or ask for a label", ru.name)
+			l.add("no-group", cmp.Or(ru.when.At, ru.at), ru.name, "rule %s takes jobs without labels, which ask for a runner group alone (runs-on: { group: … }), and names no group: add runner: { scope: organization, group: NAME }, or ask for a label", ru.name)
 			return
 		}
 	}

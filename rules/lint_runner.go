@@ -49,7 +49,7 @@ func (l *runnerCheck) denied() {
 	var runners []shared
 	for i, f := range l.shown {
 		// GitHub's Default group, 1, is open to all repositories until someone says otherwise; another was made to be narrower.
-		if d, ok := l.placed(i, f); ok && d.Runner.Scope != "repository" && d.Runner.Group == 1 {
+		if d, ok := l.placed(i, f); ok && d.Runner.Scope != "repository" && d.Runner.Group.Open() {
 			runners = append(runners, shared{i, *f, d.Runner})
 		}
 	}

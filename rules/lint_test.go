@@ -51,7 +51,7 @@ func TestLintFindsEachFaultAtItsPlace(t *testing.T) {
 		name, src string
 		want      string // of the message
 	}{
-		{"jobs without labels, and no group", "version: 1\nscope: len(labels) == 0 or has(\"self-hosted\")\nlabels: { self-hosted: {}, linux: {} }\ndefaults: { runner: { scope: organization } }\nrules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux }\n  - { name: any, jobspec: docker-linux, if: ‹no-group›§len(labels) == 0 }\n", "names no group: add runner: { scope: organization, group: ID }"},
+		{"jobs without labels, and no group", "version: 1\nscope: len(labels) == 0 or has(\"self-hosted\")\nlabels: { self-hosted: {}, linux: {} }\ndefaults: { runner: { scope: organization } }\nrules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux }\n  - { name: any, jobspec: docker-linux, if: ‹no-group›§len(labels) == 0 }\n", "names no group: add runner: { scope: organization, group: NAME }"},
 		{"jobs without labels of some repositories, and no group", "version: 1\nscope: 'true'\nlabels: { linux: {} }\nrules:\n  - { name: linux, if: has(\"linux\"), jobspec: docker-linux }\n  - { name: own, jobspec: docker-linux, if: ‹no-group›§repo.owner == \"initech\" }\n", "takes jobs without labels"},
 		{"a group of a repository", "version: 1\nlabels: { self-hosted: {}, linux: {} }\nrules:\n  - ‹repository-group›§{ name: linux, if: has(\"linux\"), jobspec: docker-linux, runner: { group: 7 } }\n", "runner group 7 (rule linux) is one of an organization"},
 		{"a default group of a repository", "version: 1\nlabels: { self-hosted: {}, linux: {} }\ndefaults: { runner: { group: 7 } }\nrules:\n  - ‹repository-group›§{ name: linux, if: has(\"linux\"), jobspec: docker-linux }\n", "runner group 7 (defaults)"},

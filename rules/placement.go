@@ -412,10 +412,10 @@ func (m *merger) finish(most func(size *field) limit) error {
 		p.Runner.Scope, p.From["runner.scope"] = "repository", builtIn
 	}
 	if p.Runner.Scope == "repository" && p.From["runner.group"] == "defaults" && p.From["runner.scope"] != builtIn && p.From["runner.scope"] != "defaults" {
-		p.Runner.Group = 0 // a default that this rule has no use for
+		p.Runner.Group = "" // a default that this rule has no use for
 	}
-	if p.Runner.Group == 0 {
-		p.Runner.Group, p.From["runner.group"] = 1, builtIn
+	if p.Runner.Group == "" {
+		p.Runner.Group, p.From["runner.group"] = DefaultGroup, builtIn
 	}
 	if p.Runner.Registration == "" {
 		p.Runner.Registration, p.From["runner.registration"] = "jit", builtIn

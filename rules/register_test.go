@@ -36,7 +36,7 @@ rules:
 		{"organization", nil, ""},
 		{"organization", []string{}, ""},
 		{"enterprise, enterprise: acme", nil, ""},
-		{"repository", nil, "a job without labels asks for a runner group alone, and runners of a repository are in none: give its rule runner: { scope: organization, group: ID }"},
+		{"repository", nil, "a job without labels asks for a runner group alone, and runners of a repository are in none: give its rule runner: { scope: organization, group: NAME }"},
 		{"organization", []string{"self-hosted", "linux", "grp"}, ""},
 		{"repository", []string{"self-hosted", "linux", "grp"}, "runner group 7 (label grp) is one of an organization, and runners of a repository (runner.scope: defaults) are in none: add scope: organization"},
 		{"organization", []string{"self-hosted", "linux", "grp", "repo"}, "runner group 7 (label grp)"},
@@ -82,7 +82,7 @@ rules:
 	}
 	f.Repo.Name, f.Labels = "web", nil
 	d := s.Decide(f, false)
-	if d.Outcome != Routed || len(d.Fallback) != 2 || !strings.Contains(d.Fallback[0].Reason, "runner group 3") || d.Fallback[1].Reason != "" || d.Fallback[1].Placement.Runner.Group != 4 {
+	if d.Outcome != Routed || len(d.Fallback) != 2 || !strings.Contains(d.Fallback[0].Reason, "runner group 3") || d.Fallback[1].Reason != "" || d.Fallback[1].Placement.Runner.Group != "4" {
 		t.Errorf("got %s %+v", d.Outcome, d.Fallback)
 	}
 }

@@ -170,10 +170,10 @@ func registrable(labels []string, p *Placement) error {
 	switch {
 	case p.Dispatch != "":
 		return nil
-	case r.Scope == "repository" && r.Group != 1:
-		return fmt.Errorf("runner group %d (%s) is one of an organization, and runners of a repository (runner.scope: %s) are in none: add scope: organization, or leave the group out", r.Group, p.From["runner.group"], p.From["runner.scope"])
+	case r.Scope == "repository" && r.Group != DefaultGroup:
+		return fmt.Errorf("runner group %s (%s) is one of an organization, and runners of a repository (runner.scope: %s) are in none: add scope: organization, or leave the group out", r.Group, p.From["runner.group"], p.From["runner.scope"])
 	case r.Scope == "repository" && len(labels) == 0:
-		return errors.New("a job without labels asks for a runner group alone, and runners of a repository are in none: give its rule runner: { scope: organization, group: ID }")
+		return errors.New("a job without labels asks for a runner group alone, and runners of a repository are in none: give its rule runner: { scope: organization, group: NAME }")
 	case r.Registration == "token":
 		return tokenLabels(labels)
 	}

@@ -282,6 +282,19 @@ func (e *expected) reason(n ast.Node) {
 	})
 }
 
+// group adds that the runner registers in the group at n. 0 is none.
+func (e *expected) group(n ast.Node) {
+	v := readText(&e.r.valueReader, n, runnerGroup.name(), func(v any) (string, error) {
+		if v == "0" || v == "" {
+			return "", nil
+		}
+		return readGroup(v)
+	}, true)
+	if v.set {
+		addValue(e, n, runnerGroup.name(), v.literal, strings.Clone, func(d *Decision) string { return runnerGroup.text(&d.Placement) })
+	}
+}
+
 // number adds that get gives the number at n, if there is one. 0 is none.
 func (e *expected) number(n ast.Node, what string, as func(any) (any, error), show func(any) string, get func(*Decision) int) {
 	v := readText(&e.r.valueReader, n, what, func(v any) (any, error) {
@@ -371,6 +384,8 @@ func (e *expected) field(f *field, n ast.Node) {
 				e.field(sub, n)
 			}
 		}
+	case f == runnerGroup:
+		e.group(n)
 	case f.kind == aString:
 		e.text(n, f.name(), func(d *Decision) string { return f.text(&d.Placement) })
 	default:

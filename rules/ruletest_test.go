@@ -220,7 +220,7 @@ func everything() Decision {
 			Resources:   Resources{2000, 2, 4096, 8192, 1024},
 			NodePool:    "ci", Datacenters: []string{"dc1", "dc-*"}, Namespace: "runners", Priority: 50,
 			Task:   Task{Env: map[string]string{"A": "${{ b }}", "E": ""}, Config: map[string]any{"image": "x", "ports": []any{1.5, true, map[string]any{"a": "b"}}}},
-			Runner: Runner{"enterprise", "acme", 7, "token"},
+			Runner: Runner{"enterprise", "acme", "7", "token"},
 		}
 	}
 	return Decision{

@@ -445,7 +445,7 @@ func TestTheSchemaRefusesFilesThatDoNotLoad(t *testing.T) {
 		{"an unroutable with an unknown action", "version: 1\nunroutable: { after: 10m, action: retry }\nrules: [{ name: r, jobspec: j }]"},
 		{"a feedback without a kind", "version: 1\nfeedback: { after: 10s }\nrules: [{ name: r, jobspec: j }]"},
 		{"a feedback of an unknown kind", "version: 1\nfeedback: { kind: comment }\nrules: [{ name: r, jobspec: j }]"},
-		{"a group by name", head + rule + "runner: { group: Default } }"},
+		{"a list of groups", head + rule + "runner: { group: [Default] } }"},
 		{"a limit without a number", head + rule + "limit: { per: owner } }"},
 		{"a limit per something else", head + rule + "limit: { running: 1, per: team } }"},
 		{"no jobs at once", head + rule + "limit: { running: 0 } }"},

@@ -5,8 +5,10 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"switchyard/rules/internal/cond"
 	"switchyard/rules/internal/words"
@@ -63,15 +65,24 @@ func wholeBetween(least, most int) func(any) (int, error) {
 	}
 }
 
-const maxGroup = math.MaxInt32 // ID of a runner group
+const (
+	maxGroup     = math.MaxInt32 // ID of a runner group
+	maxGroupName = 128           // characters
+)
 
-// groupID reads the ID of a runner group.
-func groupID(v any) (int, error) {
-	n, err := wholeBetween(1, maxGroup)(v)
-	if s, ok := v.(string); ok && err != nil && strings.IndexFunc(s, unicode.IsLetter) >= 0 {
-		err = fmt.Errorf("%s is a name: write the ID of the runner group, a number, as it stands in the address of its page on GitHub", words.Quote(s))
+// readGroup reads the name of a runner group, or its ID. What has no letter must be an ID.
+func readGroup(v any) (string, error) {
+	s, err := cond.AsText(v)
+	switch {
+	case err != nil:
+		return "", err
+	case strings.IndexFunc(s, unicode.IsLetter) < 0:
+		id, err := wholeBetween(1, maxGroup)(v)
+		return strconv.Itoa(id), err
+	case utf8.RuneCountInString(s) > maxGroupName || strings.TrimSpace(s) != s || strings.ContainsFunc(s, unicode.IsControl):
+		return "", fmt.Errorf("%s is not a valid name of a runner group", words.Quote(s))
 	}
-	return n, err
+	return s, nil
 }
 
 func between(n int, err error, least, most int) (int, error) {

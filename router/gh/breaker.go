@@ -288,7 +288,7 @@ func (c *caller) prove(ctx context.Context, s *session) error {
 // group only.
 type place struct {
 	target
-	group int64
+	group router.RunnerGroup
 }
 
 // places has the breakers of places whose registrations GitHub refused. The zero value
@@ -423,6 +423,11 @@ func (c *registrar) Admit(ctx context.Context, a router.Admission) error {
 	}
 	if err := c.held(p, a.Own, c.now()); err != nil {
 		return err
+	}
+	if !a.Own {
+		if err := c.hasGroup(ctx, p); err != nil {
+			return err
+		}
 	}
 	// What is due is tried by this runner alone.
 	now := c.now()

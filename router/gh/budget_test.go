@@ -22,7 +22,7 @@ import (
 var acme = router.Target{Owner: "acme"}
 
 // in is a runner in the default group of a place.
-func in(t router.Target) router.Admission { return router.Admission{Target: t, Group: 1} }
+func in(t router.Target) router.Admission { return router.Admission{Target: t, Group: "1"} }
 
 // wantLater checks that a request is kept back until at, within the second.
 func wantLater(t *testing.T, err error, at time.Time, says string) {

@@ -70,6 +70,7 @@ var _ router.GitHub = (*Client)(nil)
 type registrar struct {
 	*caller
 	registrations registrations
+	groups        groupLists
 	places        places
 }
 
@@ -333,13 +334,38 @@ func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (r
 	if err != nil {
 		return router.RunnerConfig{}, &router.GiveUpError{Err: err}
 	}
-	var cfg github.JITRunnerConfig
-	code, lost := 0, false
+	p := place{t.lower(), r.Runner.Group}
+	group, err := c.groupID(router.ForClaim(ctx), t, r.Runner.Group)
+	if err != nil {
+		return router.RunnerConfig{}, c.registeredIn(p, err)
+	}
+	cfg, code, err := c.jitConfig(ctx, t, r, group)
+	if (code == http.StatusNotFound || code == http.StatusUnprocessableEntity) && r.Runner.Group.ID() == 0 { // the group may be another by now
+		c.groups.put(t, groupList{})
+		switch again, gone := c.groupID(router.ForClaim(ctx), t, r.Runner.Group); {
+		case gone != nil:
+			err = gone
+		case again != group:
+			cfg, code, err = c.jitConfig(ctx, t, r, again)
+		}
+	}
+	if code == http.StatusConflict {
+		err = fmt.Errorf("%w (%w)", router.ErrNameTaken, err)
+	}
+	if err = c.registeredIn(p, err); err != nil {
+		return router.RunnerConfig{}, err
+	}
+	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
+}
+
+// jitConfig makes the request of RunnerConfig, and returns the status of the answer, too.
+func (c *registrar) jitConfig(ctx context.Context, t target, r router.ConfigRequest, group int64) (cfg github.JITRunnerConfig, code int, err error) {
+	lost := false
 	of := t.call()
 	of.asked, of.jobWaits = asked{priority: claim, registers: &t}, true
 	err = c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodPost, t.path()+"/generate-jitconfig", &github.GenerateJITConfigRequest{
-			Name: r.Name, RunnerGroupID: r.Runner.Group, WorkFolder: github.String(workFolder), Labels: r.Labels,
+			Name: r.Name, RunnerGroupID: group, WorkFolder: github.String(workFolder), Labels: r.Labels,
 		}, &cfg)
 		if code = status(resp); err == nil {
 			err = checkConfig(&cfg)
@@ -352,13 +378,7 @@ func (c *registrar) RunnerConfig(ctx context.Context, r router.ConfigRequest) (r
 	if lost {
 		err = &router.UnansweredError{Err: err}
 	}
-	if code == http.StatusConflict {
-		err = fmt.Errorf("%w (%w)", router.ErrNameTaken, err)
-	}
-	if err = c.registeredIn(place{t.lower(), r.Runner.Group}, err); err != nil {
-		return router.RunnerConfig{}, err
-	}
-	return router.RunnerConfig{GitHubID: cfg.GetRunner().GetID(), JIT: router.Secret(cfg.GetEncodedJITConfig())}, nil
+	return cfg, code, err
 }
 
 // Run returns what the rules see of a workflow run.

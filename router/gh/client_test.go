@@ -59,7 +59,7 @@ func simulated(t *testing.T, cfg githubsim.Config) (*gh.Client, *githubsim.Serve
 func request(scope, name string, labels ...string) router.ConfigRequest {
 	return router.ConfigRequest{
 		Repo:   rules.Repo{Owner: "acme", Name: "web"},
-		Runner: rules.Runner{Scope: scope, Group: 1},
+		Runner: rules.Runner{Scope: scope, Group: "1"},
 		Name:   name,
 		Labels: labels,
 	}
@@ -100,7 +100,7 @@ func TestTheRequestIsGitHubs(t *testing.T) {
 				answer(w, http.StatusCreated, `{"runner": {"id": 23}, "encoded_jit_config": "eyJ9"}`)
 			}), func(cfg *gh.Config) { cfg.BaseURL += "/api/v3" })
 			req := request(tt.scope, "gha-1-1", "Self-Hosted", "a, b", "${x}")
-			req.Runner.Group = 7
+			req.Runner.Group = "7"
 			cfg, err := c.RunnerConfig(t.Context(), req)
 			if err != nil {
 				t.Fatalf("RunnerConfig: %v", err)
@@ -170,7 +170,7 @@ func TestAnswersOfTheSimulatedGitHubAreSorted(t *testing.T) {
 			"fix", "Administration (write) on acme/none"},
 		{"an unknown organization", token, change(func(r *router.ConfigRequest) { r.Repo.Owner, r.Runner.Scope = "none", "organization" }),
 			"fix", "Self-hosted runners (write) on none"},
-		{"an unknown runner group", token, change(func(r *router.ConfigRequest) { r.Runner.Group = 99 }), "fix", "runner group"},
+		{"an unknown runner group", token, change(func(r *router.ConfigRequest) { r.Runner.Group = "99" }), "fix", "runner group"},
 		{"no labels", token, request("repository", "new"), "give up", "labels"},
 		{"a blank label", token, request("repository", "new", " "), "give up", "blank"},
 	} {

@@ -18,9 +18,9 @@ func TestATokenServesAllScopes(t *testing.T) {
 		target router.Target
 		runner rules.Runner
 	}{
-		{router.Target{Owner: "acme", Repo: "web"}, rules.Runner{Scope: "repository", Group: 1}},
-		{router.Target{Owner: "acme"}, rules.Runner{Scope: "organization", Group: 7}},
-		{router.Target{Enterprise: "big-corp"}, rules.Runner{Scope: "enterprise", Enterprise: "big-corp", Group: 7}},
+		{router.Target{Owner: "acme", Repo: "web"}, rules.Runner{Scope: "repository", Group: "1"}},
+		{router.Target{Owner: "acme"}, rules.Runner{Scope: "organization", Group: "7"}},
+		{router.Target{Enterprise: "big-corp"}, rules.Runner{Scope: "enterprise", Enterprise: "big-corp", Group: "7"}},
 	} {
 		t.Run(tt.runner.Scope, func(t *testing.T) {
 			s := githubsim.New(githubsim.Config{Token: token, Enterprise: "big-corp", Groups: map[int64]string{1: "Default", 7: "big iron"}})

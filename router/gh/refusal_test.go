@@ -35,10 +35,14 @@ var methods = []struct {
 	}, `{"token": "T", "expires_at": "2100-01-01T00:00:00Z"}`, 201, nil},
 	{"RegistrationToken for a group", func(ctx context.Context, c *gh.Client) error {
 		r := request("organization", "gha-1", "x")
-		r.Runner.Group = 7
+		r.Runner.Group = "7"
 		_, err := c.RegistrationToken(ctx, r)
 		return err
 	}, `{"id": 7, "name": "iron", "token": "T", "expires_at": "2100-01-01T00:00:00Z"}`, 200, nil},
+	{"RunnerConfig for a group by its name", func(ctx context.Context, c *gh.Client) error {
+		_, err := c.RunnerConfig(ctx, inGroup("iron", "gha-1"))
+		return err
+	}, `{"runner_groups": [{"id": 7, "name": "iron"}], "runner": {"id": 1}, "encoded_jit_config": "abc"}`, 201, map[int]string{400: "fix", 422: "fix"}},
 	{"Run", func(ctx context.Context, c *gh.Client) error {
 		_, err := c.Run(ctx, rules.Repo{Owner: "acme", Name: "web"}, 7)
 		return err

@@ -17,10 +17,9 @@ import (
 )
 
 const (
-	defaultGroup = 1                // the ID of the group Default, as in GitHub's examples
-	maxGroup     = 128              // characters of a runner group's name
-	maxRegToken  = 1 << 10          // bytes of one registration token; they have about 30
-	tokenLeft    = 15 * time.Minute // that a token must last: a node may pull an image before its runner registers
+	maxGroup    = 128              // characters of a runner group's name
+	maxRegToken = 1 << 10          // bytes of one registration token; they have about 30
+	tokenLeft   = 15 * time.Minute // that a token must last: a node may pull an image before its runner registers
 )
 
 // registrations has the registration tokens of runners, by target.
@@ -65,23 +64,20 @@ func (c *registrar) registrationToken(ctx context.Context, r router.ConfigReques
 	if err == nil {
 		err = checkLabels(r.Labels)
 	}
-	if err == nil && r.Runner.Group != defaultGroup && t.repo != "" {
-		err = fmt.Errorf("a repository has no runner groups, and so no group %d", r.Runner.Group)
-	}
 	if err != nil {
 		return router.Registration{}, &router.GiveUpError{Err: err}
+	}
+	if r.Runner.Group != router.DefaultGroup && t.repo != "" {
+		return router.Registration{}, noGroups(r.Runner.Group)
 	}
 	reg := c.registrations.of(t)
 	if err := reg.turn.Acquire(ctx, 1); err != nil {
 		return router.Registration{}, fmt.Errorf("wait for a registration token of %s: %w", t, err)
 	}
 	defer reg.turn.Release(1)
-	group, known := reg.groups[r.Runner.Group]
-	if !known && r.Runner.Group != defaultGroup {
-		if group, err = c.groupName(ctx, t, r.Runner.Group); err != nil {
-			return router.Registration{}, err
-		}
-		reg.groups[r.Runner.Group] = group
+	group, err := c.nameOfGroup(ctx, t, reg, r.Runner.Group)
+	if err != nil {
+		return router.Registration{}, err
 	}
 	if now := c.now(); now.After(reg.expires.Add(-tokenLeft)) {
 		if reg.refusal.stands(now) {
@@ -120,6 +116,25 @@ func (c *registrar) newRegistration(ctx context.Context, t target, reg *registra
 	return nil
 }
 
+// nameOfGroup returns the name of a runner group that config.sh is given; "" for GitHub's
+// default one. reg.turn is held.
+func (c *registrar) nameOfGroup(ctx context.Context, t target, reg *registration, group router.RunnerGroup) (string, error) {
+	id := group.ID()
+	if id == 0 {
+		g, err := c.groupNamed(router.ForClaim(ctx), t, group)
+		return g.Name, err
+	}
+	name, known := reg.groups[id]
+	if known || group == router.DefaultGroup {
+		return name, nil
+	}
+	name, err := c.groupName(ctx, t, id)
+	if err == nil {
+		reg.groups[id] = name
+	}
+	return name, err
+}
+
 // groupName requests the name of a runner group:
 // https://docs.github.com/en/rest/actions/self-hosted-runner-groups (read 2026-11-25).
 func (c *registrar) groupName(ctx context.Context, t target, id int64) (string, error) {
@@ -132,7 +147,7 @@ func (c *registrar) groupName(ctx context.Context, t target, id int64) (string, 
 	of.exists = "the rule's runner group exists there"
 	err := c.ask(ctx, t, of, func(ctx context.Context, api *github.Client) (*github.Response, error) {
 		resp, err := send(ctx, api, http.MethodGet, fmt.Sprintf("%s/actions/runner-groups/%d", t.base(), id), nil, &found)
-		if err == nil && (found.ID != id || found.Name == "" || router.Cut(found.Name, maxGroup) != found.Name || strings.ContainsFunc(found.Name, unicode.IsControl)) {
+		if err == nil && (found.ID != id || !validGroupName(found.Name)) {
 			err = errors.New("GitHub's answer lacks the name of the runner group")
 		}
 		return resp, err

@@ -39,7 +39,7 @@ func TestARegistrationTokenIsSharedUntilItNearlyExpires(t *testing.T) {
 	ask := func(want router.Secret) {
 		t.Helper()
 		req := request("organization", "gha-1-1", "self-hosted", "linux")
-		req.Runner.Group = 7
+		req.Runner.Group = "7"
 		got, err := c.RegistrationToken(t.Context(), req)
 		if err != nil {
 			t.Errorf("RegistrationToken = %v", err)
@@ -71,7 +71,7 @@ func TestWhatConfigShWouldReadOtherwiseIsRefused(t *testing.T) {
 		}
 	}
 	req := request("repository", "gha-1", "x")
-	req.Runner.Group = 7
+	req.Runner.Group = "7"
 	if _, err := c.RegistrationToken(t.Context(), req); kind(err) != "give up" {
 		t.Errorf("RegistrationToken with a repository's runner group = %s: %v, want give up", kind(err), err)
 	}

@@ -3,7 +3,6 @@ package githubsim
 import (
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -48,8 +47,8 @@ func (s *floor) Register(r Registration) (config string, err error) {
 		return "", errors.New("a registration needs a name and labels")
 	}
 	group := int64(0)
-	for id, name := range s.cfg.Groups {
-		if strings.EqualFold(name, r.Group) || r.Group == "" && id == 1 {
+	for id, g := range s.groups {
+		if strings.EqualFold(g.Name, r.Group) || r.Group == "" && id == 1 {
 			group = id
 		}
 	}
@@ -91,18 +90,4 @@ func (s rest) createRegistrationToken(w http.ResponseWriter, _ *http.Request, sc
 	expires := s.cfg.Now().Add(tokenLifetime).Truncate(time.Second)
 	s.registrationTokens[token] = registrationToken{sc, expires}
 	answer(w, http.StatusCreated, object{"token": token, "expires_at": stamp(expires)})
-}
-
-func (s rest) getRunnerGroup(w http.ResponseWriter, r *http.Request, sc scope) {
-	id := pathID(r)
-	name := s.cfg.Groups[id]
-	if name == "" {
-		notFound(w)
-		return
-	}
-	answer(w, http.StatusOK, object{
-		"id": id, "name": name, "visibility": "all", "default": id == 1, "inherited": false, "allows_public_repositories": false,
-		"runners_url":             fmt.Sprintf("%s/%s/actions/runner-groups/%d/runners", apiURL, sc.path(), id),
-		"restricted_to_workflows": false, "selected_workflows": []string{}, "workflow_restrictions_read_only": false,
-	})
 }

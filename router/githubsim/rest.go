@@ -37,6 +37,7 @@ func (s *Server) routes() http.Handler {
 		api.HandleFunc("POST "+runners+"/generate-jitconfig", s.scoped(permission, rest.generateJIT))
 		api.HandleFunc("POST "+runners+"/registration-token", s.scoped(permission, rest.createRegistrationToken))
 		if scope != "/repos/{owner}/{repo}" {
+			api.HandleFunc("GET "+scope+"/actions/runner-groups", s.scoped(permission, rest.listRunnerGroups))
 			api.HandleFunc("GET "+scope+"/actions/runner-groups/{id}", s.scoped(permission, rest.getRunnerGroup))
 		}
 		api.HandleFunc("GET "+runners, s.scoped(permission, rest.listRunners))
@@ -215,7 +216,7 @@ func (s rest) generateJIT(w http.ResponseWriter, r *http.Request, sc scope) {
 	case len(faults) > 0:
 		invalid(w, "Validation Failed", faults...)
 		return
-	case s.cfg.Groups[req.GroupID] == "":
+	case s.groups[req.GroupID].Name == "":
 		notFound(w)
 		return
 	}
@@ -346,11 +347,10 @@ func runObject(jobs []*job) object {
 	if j.Head != "" {
 		head.Owner, head.User, head.Fork = j.Head, true, true
 	}
-	path := ".github/workflows/" + strings.ToLower(strings.ReplaceAll(j.Workflow, " ", "-")) + ".yml"
 	return object{
 		"id": j.RunID, "node_id": nodeID("WorkflowRun", j.RunID), "name": j.Workflow, "display_title": j.Name,
 		"check_suite_id": j.RunID, "check_suite_node_id": nodeID("CheckSuite", j.RunID),
-		"head_branch": j.Branch, "head_sha": SHA(j.RunID), "path": path,
+		"head_branch": j.Branch, "head_sha": SHA(j.RunID), "path": workflowPath(j.Workflow),
 		"run_number": 1, "run_attempt": 1, "referenced_workflows": []object{},
 		"event": j.Event, "status": status, "conclusion": orNull(conclusion), "workflow_id": workflow,
 		"url": api, "html_url": fmt.Sprintf("%s/%s/%s/actions/runs/%d", webURL, j.Owner, j.Repo, j.RunID),
@@ -366,6 +366,11 @@ func runObject(jobs []*job) object {
 		},
 		"repository": repository(j.JobSpec), "head_repository": repository(head),
 	}
+}
+
+// workflowPath returns the path of a workflow's file in its repository.
+func workflowPath(name string) string {
+	return ".github/workflows/" + strings.ToLower(strings.ReplaceAll(name, " ", "-")) + ".yml"
 }
 
 // runState returns the state of a run from its jobs.

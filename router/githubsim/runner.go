@@ -174,16 +174,19 @@ func (s *floor) offer(j *job) {
 func (s *floor) assign(j *job, r *runner) {
 	s.idle = slices.DeleteFunc(s.idle, func(i *runner) bool { return i == r })
 	r.job = j
-	s.start(j, r.id, r.name, r.groupID, s.cfg.Groups[r.groupID])
+	s.start(j, r.id, r.name, r.groupID, s.groups[r.groupID].Name)
 	close(r.assigned)
 }
 
 // fits reports whether GitHub may give the job to the runner: it is in the
 // runner's repository, organization or enterprise, the runner is in the group
-// that the job asks for, and has all its labels. It may have more:
+// that the job asks for, its group lets the job in, and it has all the job's labels. It may have more:
 // https://docs.github.com/en/actions/reference/runners/self-hosted-runners (read 2026-11-24).
 func (s *floor) fits(r *runner, j *job) bool {
-	if j.Group != "" && (r.scope.repo != "" || !strings.EqualFold(s.cfg.Groups[r.groupID], j.Group)) {
+	if j.Group != "" && (r.scope.repo != "" || !strings.EqualFold(s.groups[r.groupID].Name, j.Group)) {
+		return false
+	}
+	if r.scope.repo == "" && !s.groups[r.groupID].takes(j) {
 		return false
 	}
 	if r.scope.enterprise == "" && (!strings.EqualFold(r.scope.owner, j.Owner) || r.scope.repo != "" && !strings.EqualFold(r.scope.repo, j.Repo)) {
@@ -221,7 +224,7 @@ func (s *floor) encodeJIT(r *runner, workFolder string) string {
 	return file(object{
 		".runner": file(object{
 			"AgentId": fmt.Sprint(r.id), "AgentName": r.name, "Ephemeral": "True", "DisableUpdate": "False",
-			"PoolId": fmt.Sprint(r.groupID), "PoolName": s.cfg.Groups[r.groupID],
+			"PoolId": fmt.Sprint(r.groupID), "PoolName": s.groups[r.groupID].Name,
 			"GitHubUrl": url, "ServerUrl": "https://pipelines.actions.githubusercontent.com/", "WorkFolder": workFolder,
 		}),
 		".credentials": file(object{

@@ -3,7 +3,7 @@
 // jobs to the runners that connect to it. It is for the demo and for tests;
 // what it answers is checked against GitHub's own OpenAPI description.
 //
-// It differs from GitHub in this: runner groups have no policies, a runner
+// It differs from GitHub in this: all owners have the same runner groups, a runner
 // without a job stays forever, a job waits for a runner forever, and the
 // deliveries of one job arrive in order.
 package githubsim
@@ -31,7 +31,7 @@ type Config struct {
 	Token     string           // the bearer token that the REST API takes; "": any, or none, unless there is an App
 	App       *App             // may log in; nil: none
 	RateLimit int              // REST requests an hour: with Token, of the App itself, and of each installation; 0: 5000
-	Groups    map[int64]string // runner groups by ID; nil: 1, "Default"
+	Groups    map[int64]string // names of runner groups by ID, which take all jobs, see SetGroup; nil: 1, "Default"
 
 	Enterprise    string // the slug of the one that all owners belong to, for Token alone; "": none
 	Points        int    // of the secondary limit, a minute, for the callers of RateLimit and by endpoint; 0: any
@@ -95,6 +95,7 @@ type state struct {
 	reads          map[int64]int    // by run
 	queued         []*job           // without a runner; oldest first
 	runners        map[int64]*runner
+	groups         map[int64]Group
 	byJIT          map[string]*runner // by encoded configuration; runners that are gone stay
 	idle           []*runner          // online without a job
 	deliveries     []*delivery        // by ID, from 1
@@ -136,6 +137,10 @@ func New(cfg Config) *Server {
 	if cfg.Groups == nil {
 		cfg.Groups = map[int64]string{1: "Default"}
 	}
+	groups := make(map[int64]Group, len(cfg.Groups))
+	for id, name := range cfg.Groups {
+		groups[id] = Group{Name: name}
+	}
 	base, stop := context.WithCancel(context.Background())
 	at := &floor{&hooks{&gate{&state{
 		cfg: cfg, closing: base.Done(),
@@ -144,7 +149,7 @@ func New(cfg Config) *Server {
 		},
 		senders: make(chan struct{}, cfg.Senders), lastID: max(cfg.FirstID, 1) - 1, rand: rand.New(rand.NewPCG(cfg.RandSeed, 0)),
 		repos: map[string]Repo{}, orgs: map[string]bool{}, jobs: map[int64]*job{}, runs: map[int64][]*job{}, reads: map[int64]int{},
-		runners: map[int64]*runner{}, byJIT: map[string]*runner{}, limits: map[int64]*limit{}, asked: map[string]uint64{},
+		runners: map[int64]*runner{}, groups: groups, byJIT: map[string]*runner{}, limits: map[int64]*limit{}, asked: map[string]uint64{},
 		points: map[string]*recent{}, registrations: map[scope]*recent{}, registrationTokens: map[string]registrationToken{},
 		installations: map[int64]*installed{}, installedFor: map[string]*installed{}, appTokens: map[string]appToken{},
 	}}}}

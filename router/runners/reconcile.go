@@ -603,7 +603,7 @@ func usualCauses(j router.Job) string {
 		if runner.Scope == "enterprise" {
 			where = "enterprise " + runner.Enterprise
 		}
-		group = fmt.Sprintf("runner group %d of %s does not allow %s or its workflow (Settings, Actions, Runner groups)", runner.Group, where, j.Repo.FullName)
+		group = fmt.Sprintf("runner group %s of %s does not allow %s or its workflow (Settings, Actions, Runner groups)", runner.Group, where, j.Repo.FullName)
 	}
 	return "the usual causes are that " + group + ", that the job's labels are not those of the runner, or that the App or token is of another scope than the job"
 }

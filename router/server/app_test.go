@@ -389,7 +389,7 @@ func testAQueuedJobGetsOneRunner(t *testing.T) {
 		t.Fatalf("claim = %d %q after %d questions to GitHub, want 200 and the configuration", status, body, len(asks))
 	}
 	want := router.ConfigRequest{
-		Repo: d.Job.Repo, Runner: rules.Runner{Scope: "organization", Group: 7, Registration: "jit"},
+		Repo: d.Job.Repo, Runner: rules.Runner{Scope: "organization", Group: "7", Registration: "jit"},
 		Name: asks[0].Name, Labels: []string{"self-hosted", "Linux"},
 	}
 	if diff := cmp.Diff(want, asks[0]); diff != "" {

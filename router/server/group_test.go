@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"switchyard/router"
 	"switchyard/router/githubsim"
@@ -53,6 +54,64 @@ func testAJobThatAsksForAGroupAloneIsServed(t *testing.T) {
 			t.Errorf("%s: it ran in group %q, started %v", registration, j.RunnerGroupName, w.Started())
 		}
 	}
+}
+
+const namedGroupRules = `
+scope: len(labels) == 0 or has("self-hosted")
+rules:
+  - { name: group, if: len(labels) == 0, jobspec: docker-linux, runner: { scope: organization, group: GPU-Runners } }
+  - { name: linux, if: has("linux"), jobspec: docker-linux }
+`
+
+// A rule names a runner group as people do. GitHub is asked for its ID once, and again when
+// that is gone, because somebody has made the group anew.
+func TestARunnerRegistersInTheGroupThatItsRuleNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, namedGroupRules)
+		w.GitHub.SetGroup(8, githubsim.Group{Name: "gpu-runners"})
+		w.Start()
+		run := func(group int64) {
+			t.Helper()
+			id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Group: "gpu-runners"})
+			if j := w.Await(id, in(router.Completed)); j.Conclusion != "success" || j.Try != 1 || j.Decision.Runner.Group != "GPU-Runners" {
+				t.Errorf("it ended as %q at try %d in group %q", j.Conclusion, j.Try, j.Decision.Runner.Group)
+			}
+			if j, _ := w.GitHub.Job(id); j.RunnerGroupID != group {
+				t.Errorf("it ran in group %d, want %d", j.RunnerGroupID, group)
+			}
+		}
+		run(8)
+		w.GitHub.RemoveGroup(8)
+		w.GitHub.SetGroup(9, githubsim.Group{Name: "gpu-runners"})
+		run(9)
+	})
+}
+
+// A group that does not exist is a mistake that somebody can mend, in the rules or on GitHub.
+func TestAJobWaitsForAGroupThatDoesNotExist(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, strings.Replace(namedGroupRules, "GPU-Runners", "gpu-runers", 1))
+		w.GitHub.SetGroup(8, githubsim.Group{Name: "gpu-runners"})
+		w.Start()
+		id := w.GitHub.Queue(t.Context(), githubsim.JobSpec{Owner: "acme", Repo: "web", Private: true, Group: "gpu-runers"})
+		j := w.Await(id, in(router.Retrying))
+		const want = `organization acme has no runner group "gpu-runers"; it has gpu-runners, gpu, Default: name one that exists in the rule, or create it on GitHub`
+		if j.Cause != router.CauseGitHubRefused || !strings.HasPrefix(j.Reason, want) {
+			t.Errorf("it waits as %s: %s; want %s", j.Cause, j.Reason, want)
+		}
+		time.Sleep(time.Hour)
+		if n := len(w.Started()); n != 0 {
+			t.Errorf("%d runners were started for a group that does not exist", n)
+		}
+		other := w.Queue("self-hosted", "linux")
+		if j := w.Await(other, in(router.Completed)); j.Try != 1 {
+			t.Errorf("a job of another rule ended at try %d", j.Try)
+		}
+		w.GitHub.SetGroup(11, githubsim.Group{Name: "gpu-runers"})
+		if j := w.Await(id, in(router.Completed)); j.Conclusion != "success" || len(w.Runners(id)) != 1 {
+			t.Errorf("with the group it ended as %q, with %d runners", j.Conclusion, len(w.Runners(id)))
+		}
+	})
 }
 
 // What GitHub would refuse is known before a node is spent on it.

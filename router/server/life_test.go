@@ -389,7 +389,7 @@ func testDeadRunnersAreRemovedFromGitHub(t *testing.T) {
 	// One is another's; of the other GitHub answered 502 and yet made it.
 	for _, name := range []string{"gha-9-2-abcdef", "gha-1001-1-abcdef"} {
 		if _, err := w.Hub.RunnerConfig(t.Context(), router.ConfigRequest{
-			Repo: rules.Repo{Owner: "acme", Name: "web"}, Runner: rules.Runner{Scope: "repository", Group: 1}, Name: name, Labels: []string{"self-hosted", "none"},
+			Repo: rules.Repo{Owner: "acme", Name: "web"}, Runner: rules.Runner{Scope: "repository", Group: "1"}, Name: name, Labels: []string{"self-hosted", "none"},
 		}); err != nil {
 			t.Fatal(err)
 		}

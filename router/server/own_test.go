@@ -63,7 +63,7 @@ func hourly(c *server.Config) { c.Tick, c.Feedback = 2*time.Minute, time.Hour } 
 // connect does what a runner does, from config.sh with a token of its own to the
 // end of its job. It gives it a name that nobody knows.
 func (y *yard) connect(ctx context.Context, labels ...string) error {
-	reg, err := y.Hub.RegistrationToken(ctx, router.ConfigRequest{Repo: router.Repo{Owner: "acme", Name: "web", FullName: "acme/web"}, Runner: rules.Runner{Scope: "repository", Group: 1}, Labels: labels})
+	reg, err := y.Hub.RegistrationToken(ctx, router.ConfigRequest{Repo: router.Repo{Owner: "acme", Name: "web", FullName: "acme/web"}, Runner: rules.Runner{Scope: "repository", Group: "1"}, Labels: labels})
 	if err != nil {
 		return err
 	}

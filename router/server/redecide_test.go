@@ -243,8 +243,8 @@ func testWhatGitHubRefusedIsAskedForAgain(t *testing.T) {
 	synctest.Wait()
 	r.await(1, in(router.Unroutable))
 	r.App.Reload(parsed(t, strings.Replace(testRules, "group: 7", "group: 8", 1)), router.RulesVersion{Origin: "file changed"})
-	if j := r.await(1, in(router.Dispatched)); j.Decision.Runner.Group != 8 || j.Try != 2 {
-		t.Errorf("it is dispatched for group %d at try %d", j.Decision.Runner.Group, j.Try)
+	if j := r.await(1, in(router.Dispatched)); j.Decision.Runner.Group != "8" || j.Try != 2 {
+		t.Errorf("it is dispatched for group %s at try %d", j.Decision.Runner.Group, j.Try)
 	}
 }
 

@@ -49,7 +49,7 @@ func testAJobInHandKeepsItsDecision(t *testing.T) {
 	if j := r.await(1, in(router.Dispatched)); j.Decision.Rule != "linux" {
 		t.Errorf("the job in hand was decided by rule %q, want the old one", j.Decision.Rule)
 	}
-	if asks := r.hub.asked(); len(asks) != 1 || asks[0].Runner.Group != 7 {
+	if asks := r.hub.asked(); len(asks) != 1 || asks[0].Runner.Group != "7" {
 		t.Errorf("GitHub was asked for %+v, want one runner in the old rule's group 7", asks)
 	}
 	r.deliver(delivery(2, "queued", "self-hosted", "linux"))
@@ -114,8 +114,8 @@ func TestReloadsUnderLoadAreAtomic(t *testing.T) {
 		j := r.await(id, in(router.Dispatched))
 		asked, _ := r.nomad.job(j.RunnerID())
 		d := j.Decision
-		if asked.Rule != d.Rule || asked.Placement.Jobspec != d.Rule || d.Runner.Group != map[string]int64{"a": 1, "b": 2}[d.Rule] {
-			t.Errorf("job %d: rule %q on Nomad with jobspec %q, and %q in group %d in the database; want all of one set",
+		if asked.Rule != d.Rule || asked.Placement.Jobspec != d.Rule || d.Runner.Group != map[string]rules.RunnerGroup{"a": "1", "b": "2"}[d.Rule] {
+			t.Errorf("job %d: rule %q on Nomad with jobspec %q, and %q in group %s in the database; want all of one set",
 				id, asked.Rule, asked.Placement.Jobspec, d.Rule, d.Runner.Group)
 		}
 	}
