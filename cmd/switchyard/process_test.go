@@ -40,6 +40,8 @@ type process struct {
 	args    []string
 	env     []string
 	cmd     *exec.Cmd
+	ended   chan error // receives how it ended
+	again   bool       // it is started again when it ends at its start, as Nomad does
 	log     bytes.Buffer
 	listen  string // the address for the webhook and claims
 	url     string // of the webhook
@@ -91,11 +93,25 @@ func (p *process) start() {
 	p.t.Helper()
 	program, err := exec.LookPath(cmp.Or(p.program, "switchyard")) // testscript puts the test's own program there
 	must(p.t, err)
-	p.cmd = exec.Command(program, p.args...)
-	p.cmd.Env = p.env
-	p.cmd.Stderr = &p.log
-	must(p.t, p.cmd.Start())
+	run := func() {
+		cmd := exec.Command(program, p.args...)
+		cmd.Env, cmd.Stderr = p.env, &p.log
+		must(p.t, cmd.Start())
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		p.cmd, p.ended = cmd, ended
+	}
+	run()
 	for deadline := time.Now().Add(5 * time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		select {
+		case err := <-p.ended:
+			if p.ended <- err; !p.again {
+				deadline = time.Time{}
+				continue
+			}
+			run()
+		default:
+		}
 		if resp, err := http.Get(p.admin + "/readyz"); err == nil {
 			resp.Body.Close()
 			if resp.StatusCode == http.StatusOK {
@@ -111,7 +127,7 @@ func (p *process) start() {
 func (p *process) kill() {
 	if p.cmd != nil {
 		_ = p.cmd.Process.Kill()
-		_ = p.cmd.Wait()
+		<-p.ended
 		p.cmd = nil
 	}
 }
@@ -120,7 +136,7 @@ func (p *process) kill() {
 func (p *process) stop() {
 	p.t.Helper()
 	_ = p.cmd.Process.Signal(os.Interrupt)
-	if err := p.cmd.Wait(); err != nil {
+	if err := <-p.ended; err != nil {
 		p.t.Errorf("the stopped program: %v; its log:\n%s", err, p.log.String())
 	}
 	p.cmd = nil

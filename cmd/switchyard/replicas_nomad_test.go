@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -56,6 +57,11 @@ func TestTheJobOfReplicasSurvivesTheLossOfOne(t *testing.T) {
 	first := time.Now().UnixMilli() * 100 // a real agent may live through many runs
 	const jobs = 200
 	t.Cleanup(func() {
+		_, _, _ = nomad.Jobs().Deregister(name, false, nil)
+		nomadtest.Await(t, "the replicas have ended", func() bool { // the agent leaves what runs when it ends itself
+			allocs, _, err := nomad.Jobs().Allocations(name, true, nil)
+			return err == nil && !slices.ContainsFunc(allocs, func(a *api.AllocationListStub) bool { return a.ClientStatus == "running" })
+		})
 		_, _, _ = nomad.Jobs().Deregister(name, true, nil)
 		for id := first; id < first+jobs; id++ {
 			_, _, _ = nomad.Jobs().Deregister(fmt.Sprintf("gha-%d-1", id), true, nil)

@@ -6,11 +6,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -68,12 +70,23 @@ func (b *balancer) send(next http.RoundTripper, req *http.Request) (resp *http.R
 	b.mu.Lock()
 	hosts := slices.Clone(b.hosts)
 	b.mu.Unlock()
-	if len(hosts) == 0 {
-		return nil, fmt.Errorf("no replica is there")
+	body, err := io.ReadAll(req.Body)
+	if err != nil {
+		return nil, err
 	}
+	err = errors.New("no replica is there")
 	first := int(b.next.Add(1))
-	req.URL.Host = hosts[first%len(hosts)]
-	return next.RoundTrip(req)
+	for i := range hosts {
+		again := req.Clone(req.Context())
+		again.URL.Host, again.Body = hosts[(first+i)%len(hosts)], io.NopCloser(bytes.NewReader(body))
+		if resp, err = next.RoundTrip(again); err == nil {
+			return resp, nil
+		}
+		if dial, ok := errors.AsType[*net.OpError](err); !ok || dial.Op != "dial" {
+			return nil, err // it may have taken the request
+		}
+	}
+	return nil, err
 }
 
 // set sets the replicas that get requests.
@@ -253,11 +266,10 @@ func TestALeaderThatIsStoppedHandsOver(t *testing.T) {
 		leader := r.leader()
 		r.front.set(r.without(leader)...)
 		began := time.Now()
-		must(t, leader.cmd.Process.Signal(syscall.SIGINT))
+		must(t, leader.cmd.Process.Signal(os.Interrupt))
 		r.registered(r.queue())
 		t.Logf("the next registration came %s after the leader was told to stop", time.Since(began).Round(time.Millisecond))
-		must(t, leader.cmd.Wait())
-		leader.cmd = nil
+		leader.stop()
 		leader.start()
 		r.front.set(r.all...)
 	}
@@ -351,7 +363,7 @@ func TestChaosOfReplicas(t *testing.T) {
 	for range 3 {
 		proxy := postgrestest.NewProxy(t, database.URL)
 		p := newProcess(t, w.NomadURL, w.GitHubURL)
-		p.program = hurried
+		p.program, p.again = hurried, true
 		p.args = append(p.args, "--db", proxy.URL, "--public-url", front.URL, "--rules", rulesFile, "--webhook-secret-file", secretFile)
 		r.all, proxies = append(r.all, p), append(proxies, proxy)
 		p.start()

@@ -75,7 +75,7 @@ func parsePostgres(url string) (*postgres, error) {
 
 // open returns a pool of connections, of which n at most are open.
 func (p *postgres) open(n int, readOnly bool) *sql.DB {
-	set := "SET jit = off; SET idle_in_transaction_session_timeout = '5s'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
+	set := "SET jit = off; SET idle_in_transaction_session_timeout = '15s'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3"
 	if !readOnly { // its statements find rows by their keys, and planning each costs as much as running it
 		set += "; SET plan_cache_mode = force_generic_plan"
 	}
