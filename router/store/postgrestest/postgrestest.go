@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -71,12 +72,17 @@ func Exec(t testing.TB, statement string) {
 // ExecIn does the same in a database, "" is that of URL.
 func ExecIn(t testing.TB, database, statement string) {
 	t.Helper()
-	ctx := context.Background() // also after the test
 	u := *superuser(t)
 	if database != "" {
 		u.Path = "/" + database
 	}
-	conn, err := pgx.Connect(ctx, u.String())
+	execAt(t, u.String(), statement)
+}
+
+func execAt(t testing.TB, url, statement string) {
+	t.Helper()
+	ctx := context.Background() // also after the test
+	conn, err := pgx.Connect(ctx, url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,15 +101,21 @@ func find() (*url.URL, error) {
 	if bin == "" {
 		return nil, nil
 	}
-	u, in, _, err := start(bin)
-	cluster.hold = in
-	return u, err
+	c, err := start(bin, "")
+	if err != nil {
+		return nil, err
+	}
+	cluster.hold = c.in
+	return url.Parse(c.URL)
 }
 
 // binaries returns the folder of the newest PostgreSQL that is installed: on PATH, or where
 // Debian has them; "" when there is none.
 func binaries() string {
 	if path, err := exec.LookPath("initdb"); err == nil {
+		if real, err := filepath.EvalSymlinks(path); err == nil { // all are there
+			path = real
+		}
 		return filepath.Dir(path)
 	}
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
@@ -120,25 +132,37 @@ func version(path string) int {
 }
 
 // watch runs a cluster until its standard input ends, as it does when this process ends,
-// however that comes, and starts it again for each line there. Its durability is of no use
-// here and costs seconds.
+// however that comes. For each line there it stops it, and starts it again if that says start.
+// It is a copy of the one in $2, if that is not empty. Members of guarded need a password. Its
+// durability is of no use here and costs seconds.
 const watch = `
 trap 'kill -QUIT $server; wait $server; rm -rf "$1"' EXIT
-"$0/initdb" -D "$1/data" -U postgres -A trust --no-sync --no-instructions >"$1/log" 2>&1 || exit 1
+trap exit HUP INT TERM
+if [ "$2" ]; then
+	"$0/pg_basebackup" -h "$2" -U postgres -D "$1/data" -R -c fast --no-sync >"$1/log" 2>&1 || exit 1
+else
+	"$0/initdb" -D "$1/data" -U postgres -A trust --no-sync --no-instructions >"$1/log" 2>&1 || exit 1
+	sed -i '1i local all +guarded scram-sha-256' "$1/data/pg_hba.conf"
+fi
 serve() {
 	"$0/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=500 >"$1/log" 2>&1 &
 	server=$!
-	until grep -q 'ready to accept connections' "$1/log"; do kill -0 $server || exit 1; sleep 0.1; done
+	until grep -q 'ready to accept' "$1/log"; do kill -0 $server || exit 1; sleep 0.1; done
 	echo ready
 }
 serve "$1"
-while read -r line; do kill -QUIT $server; wait $server; serve "$1"; done
+while read -r line; do
+	kill -QUIT $server
+	wait $server
+	if [ "$line" = start ]; then serve "$1"; else echo stopped; fi
+done
 `
 
-// A Cluster is a PostgreSQL of a test's own, which it may start again.
+// A Cluster is a PostgreSQL of a test's own, which it may stop and start again.
 type Cluster struct {
 	URL string // of a database that superusers may use
 
+	dir string
 	in  io.WriteCloser
 	out io.Reader
 }
@@ -147,6 +171,12 @@ type Cluster struct {
 // test is skipped, or fails if CI is set.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
+	return newCluster(t, "")
+}
+
+// newCluster starts a cluster; a standby of the one in a folder, if that is not "".
+func newCluster(t testing.TB, of string) *Cluster {
+	t.Helper()
 	bin := binaries()
 	switch {
 	case bin == "" && os.Getenv("CI") != "":
@@ -154,50 +184,97 @@ func NewCluster(t testing.TB) *Cluster {
 	case bin == "":
 		t.Skip("there is no PostgreSQL: install it")
 	}
-	u, in, out, err := start(bin)
+	c, err := start(bin, of)
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
-	t.Cleanup(func() { _ = in.Close() })
-	return &Cluster{u.String(), in, out}
+	t.Cleanup(func() { _ = c.in.Close() })
+	return c
 }
 
 // Restart ends the cluster as kill -QUIT does, and starts it again. It returns when the
 // cluster takes connections.
 func (c *Cluster) Restart(t testing.TB) {
 	t.Helper()
-	_, err := io.WriteString(c.in, "\n")
+	c.tell(t, "start")
+}
+
+// Stop ends the cluster as kill -QUIT does.
+func (c *Cluster) Stop(t testing.TB) {
+	t.Helper()
+	c.tell(t, "stop")
+}
+
+func (c *Cluster) tell(t testing.TB, what string) {
+	t.Helper()
+	_, err := fmt.Fprintln(c.in, what)
 	if err == nil {
 		_, err = fmt.Fscanln(c.out, new(string))
 	}
 	if err != nil {
-		t.Errorf("start PostgreSQL again: %v", err)
+		t.Errorf("%s PostgreSQL: %v", what, err)
 	}
 }
 
-// start starts a cluster on a socket in a temporary folder, and again for each line that is
-// written to in; when it takes connections it says so in out.
-func start(bin string) (u *url.URL, in io.WriteCloser, out io.Reader, err error) {
+// Exec runs a statement as a superuser.
+func (c *Cluster) Exec(t testing.TB, statement string) {
+	t.Helper()
+	execAt(t, c.URL, statement)
+}
+
+// Standby starts a standby of the cluster. From then on a commit waits until the standby has
+// it, too.
+func (c *Cluster) Standby(t testing.TB) *Cluster {
+	t.Helper()
+	s := newCluster(t, c.dir)
+	c.Exec(t, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+	c.Exec(t, "SELECT pg_reload_conf()")
+	conn, err := pgx.Connect(t.Context(), c.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	for waits := false; !waits; time.Sleep(10 * time.Millisecond) {
+		if err := conn.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_replication WHERE sync_state = 'sync')").Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// StartAsStandby starts a cluster again that was stopped, as a standby.
+func (c *Cluster) StartAsStandby(t testing.TB) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(c.dir, "data", "standby.signal"), nil, 0o644); err != nil {
+		t.Error(err)
+	}
+	c.tell(t, "start")
+}
+
+// start starts a cluster on a socket in a temporary folder, see watch.
+func start(bin, of string) (c *Cluster, err error) {
 	dir, err := os.MkdirTemp("", "postgrestest-") // short: the path of a socket has 107 bytes at most
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	cmd := exec.Command("sh", "-c", watch, bin, dir)
+	u := url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}
+	c = &Cluster{URL: u.String(), dir: dir}
+	cmd := exec.Command("sh", "-c", watch, bin, dir, of)
 	if err := unprivileged(cmd, dir); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	if in, err = cmd.StdinPipe(); err != nil {
-		return nil, nil, nil, err
+	if c.in, err = cmd.StdinPipe(); err != nil {
+		return nil, err
 	}
-	if out, err = cmd.StdoutPipe(); err != nil {
-		return nil, nil, nil, err
+	if c.out, err = cmd.StdoutPipe(); err != nil {
+		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
-	if _, err := fmt.Fscanln(out, new(string)); err != nil {
+	if _, err := fmt.Fscanln(c.out, new(string)); err != nil {
 		log, _ := os.ReadFile(filepath.Join(dir, "log"))
-		return nil, nil, nil, fmt.Errorf("%w; its log:\n%s", err, log)
+		return nil, fmt.Errorf("%w; its log:\n%s", err, log)
 	}
-	return &url.URL{Scheme: "postgres", User: url.User("postgres"), Path: "/postgres", RawQuery: url.Values{"host": {dir}}.Encode()}, in, out, nil
+	return c, nil
 }

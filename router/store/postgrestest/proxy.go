@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,7 +25,8 @@ type Proxy struct {
 	refuses bool
 	frozen  bool
 	thaws   sync.Cond // of mu
-	deaf    bool      // the next answer that says COMMIT is not passed on
+	delay   time.Duration
+	deaf    bool // the next answer that says COMMIT is not passed on
 	conns   map[net.Conn]bool
 }
 
@@ -99,6 +101,25 @@ func (p *Proxy) Freeze(frozen bool) {
 	p.thaws.Broadcast()
 }
 
+// Delay sets for how long each piece of data is kept before it is passed on, either way.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
+// hold waits for as long as nothing may be passed on. p.mu is held, but not while it waits.
+func (p *Proxy) hold() {
+	if d := p.delay; d > 0 {
+		p.mu.Unlock()
+		time.Sleep(d)
+		p.mu.Lock()
+	}
+	for p.frozen {
+		p.thaws.Wait()
+	}
+}
+
 // CutNextCommit has the proxy cut a connection when the database has committed its next
 // transaction, before the answer is passed on.
 func (p *Proxy) CutNextCommit() {
@@ -145,9 +166,7 @@ type questions struct {
 
 func (q questions) Write(b []byte) (int, error) {
 	q.p.mu.Lock()
-	for q.p.frozen {
-		q.p.thaws.Wait()
-	}
+	q.p.hold()
 	q.p.mu.Unlock()
 	return q.server.Write(b)
 }
@@ -160,9 +179,7 @@ type answers struct {
 
 func (a answers) Write(b []byte) (int, error) {
 	a.p.mu.Lock()
-	for a.p.frozen {
-		a.p.thaws.Wait()
-	}
+	a.p.hold()
 	cut := a.p.deaf && bytes.Contains(b, []byte("COMMIT\x00"))
 	a.p.deaf = a.p.deaf && !cut
 	a.p.mu.Unlock()
