@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"time"
 
 	"switchyard/router"
 )
@@ -67,10 +68,12 @@ func (s *Store) LiveRunners(ctx context.Context) (map[router.RunnerState]int, er
 	return countBy[router.RunnerState](s.querier(ctx), "count runners", liveRunnersSQL)
 }
 
+const sizeTimeout = 2 * time.Second // PostgreSQL reads the sizes of files
+
 // Size implements telemetry.Counter.
 func (s *Store) Size() (main, wal int64, err error) {
 	if s.postgres != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), router.StoreTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), sizeTimeout)
 		defer cancel()
 		err = s.read.QueryRowContext(ctx, "SELECT pg_database_size(current_database())").Scan(&main)
 		return main, 0, err

@@ -41,8 +41,13 @@ const (
 	// a Switchyard of their own.
 	leaderLock = serverLock + 1
 
-	changeTimeout = 30 * time.Second // of a statement of a change, and of a connection for it
-	resolveFor    = 10 * time.Second // how long the writer asks what became of a transaction whose commit was cut off
+	connectTimeout = 3 * time.Second  // to each server that the URL names, unless that says otherwise
+	pingAfter      = time.Second      // for which a connection has done nothing
+	pingTimeout    = 2 * time.Second  // of one before it is used again: others can be made
+	beginTimeout   = 10 * time.Second // to connect to any of them; and for others to finish their changes
+	changeTimeout  = 4 * time.Second  // of a statement of a change
+	changeFor      = time.Second      // no more changes are begun in a transaction, so that the first need not wait for the last if the database is slow
+	resolveFor     = 4 * time.Second  // how long the writer asks what became of a transaction whose commit was cut off
 )
 
 // IsPostgres reports whether the name of a database is that of one in PostgreSQL: a URL.
@@ -52,6 +57,7 @@ func IsPostgres(name string) bool {
 
 // A postgres makes connections to a PostgreSQL database.
 type postgres struct {
+	url    string
 	config *pgx.ConnConfig
 	name   string // for people: without the password
 	texts  texts
@@ -60,9 +66,17 @@ type postgres struct {
 // parsePostgres reads a URL of libpq's form; what it lacks comes from the environment
 // (PGHOST, PGPASSWORD, PGSSLMODE and the like) and the password file.
 func parsePostgres(url string) (*postgres, error) {
-	config, err := pgx.ParseConfig(url)
+	config, err := postgresConfig(url)
 	if err != nil {
 		return nil, err // without the password: https://pkg.go.dev/github.com/jackc/pgx/v5/pgconn#ParseConfigError
+	}
+	return &postgres{url: url, config: config, name: fmt.Sprintf("%s on %s", config.Database, config.Host)}, nil
+}
+
+func postgresConfig(url string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, err
 	}
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "switchyard"
@@ -70,7 +84,20 @@ func parsePostgres(url string) (*postgres, error) {
 	if config.ValidateConnect == nil { // of several servers, not a standby
 		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsPrimary
 	}
-	return &postgres{config: config, name: fmt.Sprintf("%s on %s", config.Database, config.Host)}, nil
+	if config.ConnectTimeout == 0 { // of several servers, the first may be gone without a word
+		config.ConnectTimeout = connectTimeout
+	}
+	return config, nil
+}
+
+// fresh returns how to make the next connection: the password, or a certificate, may have been
+// replaced.
+func (p *postgres) fresh() *pgx.ConnConfig {
+	config, err := postgresConfig(p.url)
+	if err != nil { // while a file is being replaced
+		return p.config.Copy()
+	}
+	return config
 }
 
 // open returns a pool of connections, of which n at most are open.
@@ -82,7 +109,17 @@ func (p *postgres) open(n int, readOnly bool) *sql.DB {
 	if readOnly {
 		set += "; SET default_transaction_read_only = on"
 	}
-	db := stdlib.OpenDB(*p.config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+	db := stdlib.OpenDB(*p.config, stdlib.OptionBeforeConnect(func(_ context.Context, c *pgx.ConnConfig) error {
+		*c = *p.fresh()
+		return nil
+	}), stdlib.OptionShouldPing(func(ctx context.Context, c stdlib.ShouldPingParams) bool {
+		if c.IdleDuration < pingAfter {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+		defer cancel()
+		return c.Conn.Ping(ctx) != nil // pinged again it fails at once, and is closed
+	}), stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 		_, err := c.PgConn().Exec(ctx, set).ReadAll()
 		return err
 	}))
@@ -331,8 +368,9 @@ func claimServer(ctx context.Context, conn *sql.Conn, alone bool) error {
 }
 
 // endBackend ends what is left of a connection of ours, which the database may not have
-// noticed the end of.
-const endBackend = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid || ' ' || backend_start = $1"
+// noticed the end of. It leaves one that waits for a standby to have what it committed: ended,
+// that would count as committed, though a failover may lose it.
+const endBackend = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid || ' ' || backend_start = $1 AND wait_event IS DISTINCT FROM 'SyncRep'"
 
 // connect takes a connection, unless the writer has one.
 func (w *writer) connect(ctx context.Context) error {
@@ -359,9 +397,9 @@ func (w *writer) connect(ctx context.Context) error {
 	return nil
 }
 
-// reconnect is connect, for changeTimeout at most.
+// reconnect is connect, for beginTimeout at most.
 func (w *writer) reconnect() error {
-	ctx, cancel := context.WithTimeout(context.Background(), changeTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), beginTimeout)
 	defer cancel()
 	return w.connect(ctx)
 }
@@ -408,18 +446,24 @@ func (w *writer) became(id string, err error) error {
 // is nothing.
 func (p *postgres) fault(err error) error {
 	e, answered := errors.AsType[*pgconn.PgError](err)
-	if errors.As(err, new(*router.FixError)) || !answered && !brokenConn(err) {
+	slow := errors.Is(err, context.DeadlineExceeded)
+	if errors.As(err, new(*router.FixError)) || !answered && !slow && !brokenConn(err) {
 		return err
 	}
 	fix := "check that PostgreSQL runs, and that it can be reached from here"
-	if answered { // https://www.postgresql.org/docs/current/errcodes-appendix.html (read 2026-11-30)
+	switch {
+	case errors.Is(err, pgconn.ErrStandbyConnection), errors.Is(err, pgconn.ErrReadOnlyConnection):
+		fix = fixReadOnly
+	case slow && !answered && !errors.As(err, new(*pgconn.ConnectError)):
+		fix = "check why PostgreSQL does not answer in time: what it is busy with, and the network between"
+	case answered: // https://www.postgresql.org/docs/current/errcodes-appendix.html (read 2026-11-30)
 		switch {
 		case e.Code == "53100":
 			fix = "free space on the disk of the PostgreSQL server"
 		case e.Code == "53300":
 			fix = "let PostgreSQL take more connections: each Switchyard needs eleven (max_connections, or the limit of its role)"
-		case e.Code == "25006":
-			fix = "name the server that takes changes: this one is read-only, as a standby is"
+		case e.Code == readOnlyCode:
+			fix = fixReadOnly
 		case e.Code == "42501":
 			fix = "make Switchyard's role the owner of its database, or of the schema that is first in its search_path"
 		case e.Code == "3D000":
@@ -433,6 +477,11 @@ func (p *postgres) fault(err error) error {
 	}
 	return &router.FixError{Fix: fix, Err: fmt.Errorf("PostgreSQL (%s): %w", p.name, err)}
 }
+
+// A server that is read-only refuses changes with this code.
+const readOnlyCode = "25006"
+
+const fixReadOnly = "promote a standby, or name the server that takes changes: this one is read-only"
 
 // openReadOnlyPostgres is openReadOnly for PostgreSQL.
 func openReadOnlyPostgres(ctx context.Context, url string) (_ *Reader, err error) {

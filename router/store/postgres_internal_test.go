@@ -1,8 +1,11 @@
 package store
 
 import (
+	"errors"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"switchyard/router"
 	"switchyard/router/store/postgrestest"
@@ -64,5 +67,81 @@ func TestStatementsAsPostgreSQLTakesThem(t *testing.T) {
 		if got := postgresText(query, []any{int64(1), "x", []byte{1}, router.Queued, nil, true}); got != want {
 			t.Errorf("%s\nbecame %s\nwant   %s", query, got, want)
 		}
+	}
+}
+
+// While the database is slow the first of many changes does not wait for the last.
+func TestASlowTransactionTakesNoMoreChanges(t *testing.T) {
+	s, err := Open(t.Context(), postgrestest.URL(t))
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	release, begun, answered := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var all sync.WaitGroup
+	change := func(do func()) {
+		if err := s.writer.change(t.Context(), router.SourceRouter, func(*tx) error {
+			do()
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+	}
+	all.Go(func() {
+		change(func() {
+			close(begun)
+			<-release
+		})
+	})
+	<-begun
+	all.Go(func() {
+		change(func() { time.Sleep(changeFor + changeFor/10) })
+		close(answered)
+	})
+	for len(s.writer.ops) < 1 {
+		time.Sleep(time.Millisecond)
+	}
+	all.Go(func() {
+		change(func() {
+			select {
+			case <-answered:
+			case <-time.After(4 * time.Second): // PostgreSQL ends an idle transaction after 5
+				t.Error("the second change was begun before the first was answered")
+			}
+		})
+	})
+	for len(s.writer.ops) < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	all.Wait()
+}
+
+// A connection may lead to a server that takes changes no longer, while others can be made to
+// one that does.
+func TestAConnectionThatIsReadOnlyIsGivenUp(t *testing.T) {
+	s, err := Open(t.Context(), postgrestest.URL(t))
+	must(t, err)
+	defer func() { must(t, s.Close()) }()
+	must(t, s.SetMark(t.Context(), "a", "1"))
+	backend := func() (pid int) {
+		must(t, s.writer.change(t.Context(), router.SourceRouter, func(tx *tx) error {
+			return tx.query(into(&pid), "SELECT pg_backend_pid()")
+		}))
+		return pid
+	}
+	before := backend()
+	for _, statement := range []string{
+		`CREATE FUNCTION standby() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'cannot execute INSERT in a read-only transaction' USING ERRCODE = '25006'; END $$`,
+		`CREATE TRIGGER standby BEFORE INSERT ON marks FOR EACH ROW EXECUTE FUNCTION standby()`,
+	} {
+		_, err := s.write.ExecContext(t.Context(), statement)
+		must(t, err)
+	}
+	for _, err := range []error{s.SetMark(t.Context(), "a", "2"), s.Writable(t.Context())} {
+		if fix, ok := errors.AsType[*router.FixError](err); !ok || fix.Fix != fixReadOnly {
+			t.Errorf("a read-only server is said to be: %v", err)
+		}
+	}
+	if after := backend(); after == before {
+		t.Error("the writer keeps a connection that is read-only")
 	}
 }

@@ -104,13 +104,13 @@ func (p *seat) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	config := p.s.postgres.config.Copy()
+	config := p.s.postgres.fresh()
 	config.OnNotification = func(c *pgconn.PgConn, n *pgconn.Notification) {
 		if n.PID != c.PID() {
 			p.member.Hear(n.Payload)
 		}
 	}
-	within, cancel := context.WithTimeout(ctx, watchTimeout)
+	within, cancel := context.WithTimeout(ctx, beginTimeout)
 	defer cancel()
 	conn, err := pgx.ConnectConfig(within, config)
 	if err != nil {

@@ -63,11 +63,18 @@ func (s *Store) SetMark(ctx context.Context, name, value string) error {
 // fills must show within minutes, and a server that is idle must not write in most of them.
 const writableFor = 5 * time.Minute
 
+// refusedFor is how long the database counts as not writable when it has refused a change:
+// another one, of fewer bytes, may be made all the while.
+const refusedFor = 5 * time.Second
+
 // Writable implements health.Store. It writes only if nothing else did for writableFor, or
 // the last change failed.
 func (s *Store) Writable(ctx context.Context) error {
 	if err := s.writer.fault.err(); err != nil {
 		return err
+	}
+	if r := s.writer.refused.Load(); r != nil && time.Since(r.at) < refusedFor {
+		return r.err
 	}
 	if time.Since(time.UnixMilli(s.writer.fine.Load())) < writableFor {
 		return nil

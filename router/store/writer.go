@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"switchyard/router"
 )
 
@@ -40,8 +42,9 @@ type writer struct {
 	ops      chan *op
 	file     *watched // used by the goroutine only
 	fault    fault
-	wrote    bool               // the last transaction did; used by the goroutine only
-	fine     atomic.Int64       // when one that wrote was last committed, in Unix milliseconds; 0: one has failed since, or there was none
+	wrote    bool         // the last transaction did; used by the goroutine only
+	fine     atomic.Int64 // when one that wrote was last committed, in Unix milliseconds; 0: one has failed since, or there was none
+	refused  atomic.Pointer[refusal]
 	source   router.Source      // in the table of that name; "" when not known; used by the goroutine only
 	ran      func(query string) // called after each statement of a change; nil but in a test; used by the goroutine only
 	closing  chan struct{}      // closed by stop
@@ -58,6 +61,13 @@ type op struct {
 	state atomic.Int32
 	err   error         // of do or of the commit; set before done is closed
 	done  chan struct{} // closed when the change is durable, or has failed
+}
+
+// A refusal is an error by which PostgreSQL refused one change and not the transaction, such
+// as that the disk has no room for one more page.
+type refusal struct {
+	err error // a *router.FixError
+	at  time.Time
 }
 
 // The states of an op: the one that moves it away from opWaiting owns it.
@@ -118,7 +128,7 @@ func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) er
 	select {
 	case w.ops <- o:
 	case <-ctx.Done():
-		return ctx.Err()
+		return w.late(ctx)
 	case <-w.stopped:
 		return errClosed
 	}
@@ -127,7 +137,7 @@ func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) er
 	case <-o.done:
 		return o.err
 	case <-ctx.Done():
-		cause = ctx.Err()
+		cause = w.late(ctx)
 	case <-w.stopped:
 		cause = errClosed
 	}
@@ -136,6 +146,14 @@ func (w *writer) change(ctx context.Context, from router.Source, do func(*tx) er
 	}
 	<-o.done
 	return o.err
+}
+
+// late returns the error of a change that was not begun in time.
+func (w *writer) late(ctx context.Context) error {
+	if w.postgres == nil {
+		return ctx.Err()
+	}
+	return w.postgres.fault(ctx.Err())
 }
 
 func (w *writer) run() {
@@ -154,8 +172,10 @@ func (w *writer) run() {
 				time.Sleep(gathering)
 			}
 			batch = w.gather(append(batch[:0], o))
-			w.watch()
-			w.commit(batch)
+			for rest := batch; len(rest) > 0; {
+				w.watch()
+				rest = w.commit(rest)
+			}
 			clear(batch)
 			if w.file == nil {
 				continue
@@ -192,8 +212,8 @@ func (w *writer) gather(batch []*op) []*op {
 
 // commit makes the changes of a batch in one transaction and answers them. One that
 // fails spoils no other. If the transaction itself fails, all of them fail: what they saw
-// of each other never came to be.
-func (w *writer) commit(batch []*op) {
+// of each other never came to be. It returns those that another transaction must make.
+func (w *writer) commit(batch []*op) (rest []*op) {
 	note := w.fault.note
 	if w.postgres != nil {
 		note = w.postgres.fault
@@ -210,14 +230,24 @@ func (w *writer) commit(batch []*op) {
 		w.fine.Store(time.Now().UnixMilli())
 	}
 	for _, o := range batch {
-		if o.state.Load() == opAbandoned {
+		switch o.state.Load() {
+		case opAbandoned:
+			continue
+		case opWaiting:
+			rest = append(rest, o)
 			continue
 		}
 		if o.err = note(o.err); err != nil {
 			o.err = err
+		} else if w.postgres != nil && errors.As(o.err, new(*router.FixError)) {
+			w.refused.Store(&refusal{o.err, time.Now()})
+			if e, ok := errors.AsType[*pgconn.PgError](o.err); ok && e.Code == readOnlyCode { // the server is another's standby now
+				w.disconnect()
+			}
 		}
 		close(o.done)
 	}
+	return rest
 }
 
 func (w *writer) transaction(batch []*op) (err error) {
@@ -238,8 +268,8 @@ var errSpoilt = errors.New("a change of the batch failed")
 // it, a change that fails after it wrote something is errSpoilt. Few do, and SQLite copies
 // each page that a savepoint changes.
 func (w *writer) try(batch []*op, apart bool) (err error) {
-	t := &tx{w: w}
-	if err := w.begin(t); err != nil {
+	t := &tx{w: w, patience: changeTimeout}
+	if err := w.begin(t, batch[0].from); err != nil {
 		return w.failed(batch, fmt.Errorf("begin: %w", err))
 	}
 	defer func() {
@@ -263,7 +293,11 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 	}
 	slices.SortStableFunc(batch, func(a, b *op) int { return cmp.Or(cmp.Compare(switches(a), switches(b)), cmp.Compare(a.from, b.from)) })
 	w.wrote = false
+	began := time.Now()
 	for _, o := range batch {
+		if w.postgres != nil && time.Since(began) > changeFor && o.state.Load() == opWaiting {
+			continue
+		}
 		if !o.state.CompareAndSwap(opWaiting, opBegun) && o.state.Load() == opAbandoned {
 			continue
 		}
@@ -290,6 +324,8 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 			if _, err := t.exec("ROLLBACK TO change"); err != nil {
 				return fmt.Errorf("%w (and roll back to the savepoint: %w)", o.err, err)
 			}
+		case o.err != nil && w.postgres != nil && errors.Is(o.err, context.DeadlineExceeded): // whoever waits would do so as long again
+			return o.err
 		case o.err != nil && t.wrote:
 			return errSpoilt
 		}
@@ -302,8 +338,9 @@ func (w *writer) try(batch []*op, apart bool) (err error) {
 	return w.end(t)
 }
 
-// begin begins a transaction.
-func (w *writer) begin(t *tx) error {
+// begin begins a transaction. In PostgreSQL it waits until nobody else makes changes, and from
+// is the source of the first.
+func (w *writer) begin(t *tx, from router.Source) error {
 	if w.postgres == nil {
 		_, err := t.exec("BEGIN IMMEDIATE")
 		return err
@@ -314,10 +351,19 @@ func (w *writer) begin(t *tx) error {
 		if err == nil {
 			_, err = t.exec("BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE")
 		}
-		if err == nil || try == 2 || !brokenConn(err) {
+		if err == nil {
+			t.patience = beginTimeout
+			err = w.setSource(t, from)
+			t.patience = changeTimeout
+		}
+		if err == nil {
+			w.source = from
+			return nil
+		}
+		w.disconnect()
+		if try == 2 || !brokenConn(err) { // else it was cut off while nothing was being written, as the pool's others may have been
 			return err
 		}
-		w.disconnect() // it was cut off while nothing was being written, as the pool's others may have been
 	}
 }
 
@@ -357,8 +403,9 @@ func (w *writer) failed(batch []*op, err error) error {
 // A tx is the transaction of the batch in hand, as a change sees it. It has no
 // context: a change that was begun is finished.
 type tx struct {
-	w     *writer
-	wrote bool // the change in hand may have
+	w        *writer
+	wrote    bool          // the change in hand may have
+	patience time.Duration // with a statement, in PostgreSQL
 }
 
 // bounded returns a context for a statement. SQLite's ends with it; PostgreSQL's may be on
@@ -367,7 +414,7 @@ func (t *tx) bounded() (context.Context, context.CancelFunc) {
 	if t.w.postgres == nil {
 		return context.Background(), func() {}
 	}
-	return context.WithTimeout(context.Background(), changeTimeout)
+	return context.WithTimeout(context.Background(), t.patience)
 }
 
 // stmt returns the statement of a query, and the arguments as that takes them.
