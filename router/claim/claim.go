@@ -33,6 +33,7 @@ const (
 	claimTimeout = 25 * time.Second // for all calls to GitHub of one claim; under the server's write timeout
 
 	checkTimeout = 5 * time.Second // for all checks before the token is spent
+	spendTimeout = 4 * time.Second // for the database to begin to spend it
 	askTimeout   = 4 * time.Second // for GitHub's part of them, which a claim can do without
 	recordWait   = time.Second     // for the registration to be recorded, when the claim comes first
 	patience     = 5 * time.Second // for a token to become known, while a new database is filled
@@ -143,7 +144,9 @@ func (h *Handler) ServeHTTP(rw http.ResponseWriter, req *http.Request) {
 	// token is spent.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(req.Context()), Longest)
 	defer cancel()
-	c, err := h.Store.Claim(ctx, router.Secret(token).Hash(), h.Now())
+	spending, done := context.WithTimeout(ctx, spendTimeout)
+	c, err := h.Store.Claim(spending, router.Secret(token).Hash(), h.Now())
+	done()
 	if err != nil {
 		h.refuse(rw, c, req.RemoteAddr, err)
 		return

@@ -251,6 +251,26 @@ func testAClaimWhileNomadIsSilentEndsInTime(t *testing.T) {
 	}
 }
 
+// stuckStore is a database that spends no token.
+type stuckStore struct{ Store }
+
+func (stuckStore) Claim(ctx context.Context, _ [32]byte, _ time.Time) (router.Claimed, error) {
+	<-ctx.Done()
+	return router.Claimed{}, ctx.Err()
+}
+
+func TestAClaimThatTheDatabaseCannotRecordEndsInTime(t *testing.T) {
+	synctest.Test(t, testAClaimThatTheDatabaseCannotRecordEndsInTime)
+}
+func testAClaimThatTheDatabaseCannotRecordEndsInTime(t *testing.T) {
+	r := start(t, stuckStore{openStore(t)}, &cluster{}, &hub{})
+	token := r.dispatch(1).ClaimToken
+	began := time.Now()
+	if status, body := r.Claim(token); status != http.StatusServiceUnavailable || time.Since(began) > 9*time.Second {
+		t.Errorf("claim = %d %q after %v, want 503 within 9 s", status, body, time.Since(began))
+	}
+}
+
 // tokens is a GitHub that hands out registration tokens.
 type tokens struct{ *hub }
 

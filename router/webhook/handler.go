@@ -31,6 +31,11 @@ const (
 
 	signaturePrefix = "sha256="
 
+	// For a delivery to be stored, or refused: GitHub waits 10 s for the answer, and what the
+	// database has begun by then may take 4 s more.
+	// https://docs.github.com/en/webhooks/using-webhooks/best-practices-for-using-webhooks (2026-11-24)
+	storeWithin = 5 * time.Second
+
 	digestBytes = 16 // of a signature: without the secret nobody can make two bodies with the same digest
 )
 
@@ -177,7 +182,9 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	if err := h.receive(r.Context(), d); err != nil {
+	ctx, cancel := context.WithTimeout(r.Context(), storeWithin)
+	defer cancel()
+	if err := h.receive(ctx, d); err != nil {
 		if r.Context().Err() != nil {
 			h.left.Do(func() {
 				log.Warn("the sender went away before its delivery was stored; others within the same minute are not logged. GitHub is asked to redeliver them when storing works", "err", err)

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -339,4 +340,24 @@ func TestSecretsAreChecked(t *testing.T) {
 			}
 		})
 	}
+}
+
+// GitHub gives up an answer after 10 s. A database that is stuck gets half of that.
+func TestADeliveryThatCannotBeStoredIsAnsweredInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, err := webhook.Handler(webhook.Config{Secrets: []router.Secret{secret}, Logger: slog.New(slog.DiscardHandler)}, func(ctx context.Context, _ router.Delivery) error {
+			<-ctx.Done()
+			return ctx.Err()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, request(queued))
+		want(t, w, http.StatusServiceUnavailable, "could not be stored")
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("it is answered after %v", took)
+		}
+	})
 }
