@@ -183,6 +183,9 @@ func (h *Health) refresh() {
 			defer h.mu.Unlock()
 			h.found, h.took, h.answered = f, time.Since(began), time.Now()
 			h.until = began.Add(max(fresh, freshShare*h.took))
+			if !f.failing.IsZero() { // it must show when it is over
+				h.until = h.answered.Add(fresh)
+			}
 			h.asking = nil
 			close(asking)
 		})

@@ -399,3 +399,25 @@ func TestACallThatIsNotNeededMayBeDenied(t *testing.T) {
 		}
 	})
 }
+
+// A database that did not answer in time is asked again soon, not after a multiple of that time.
+func TestTheEndOfAnOutageShowsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{}
+		h := open(f)
+		f.takes.Store(int64(router.StoreTimeout))
+		f.err = context.DeadlineExceeded
+		if got := causes(h.Status(nil)); got != "not ready, critical store" {
+			t.Fatalf("while it does not answer: %s", got)
+		}
+		f.takes.Store(0)
+		f.err = nil
+		time.Sleep(2 * time.Second)
+		h.Status(nil) // asks
+		synctest.Wait()
+		if got := causes(h.Status(nil)); got != "ok" {
+			t.Errorf("when it answers again: %s", got)
+		}
+		h.Wait()
+	})
+}

@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	countAge   = time.Second // counts of the store are shown again for so long at least,
-	countShare = 10          // and for that many times as long as counting took, as anybody may ask
-	maxCalls   = 100         // names of calls to one side; others are "other"
+	countAge     = time.Second // counts of the store are shown again for so long at least,
+	countTimeout = 5 * time.Second
+	countShare   = 10  // and for that many times as long as counting took, as anybody may ask
+	maxCalls     = 100 // names of calls to one side; others are "other"
 )
 
 // Metrics are what Prometheus is shown. No label has a stranger's text as its value: they are
@@ -225,10 +226,12 @@ func (b *databaseMetrics) Collect(ch chan<- prometheus.Metric) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if began := time.Now(); !began.Before(b.until) {
-		ctx, cancel := context.WithTimeout(context.Background(), router.StoreTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), countTimeout)
 		defer cancel()
 		b.shown = b.count(ctx)
-		b.until = began.Add(max(countAge, countShare*time.Since(began)))
+		if b.until = began.Add(max(countAge, countShare*time.Since(began))); ctx.Err() != nil { // it must show when it is over
+			b.until = time.Now().Add(countAge)
+		}
 	}
 	for _, m := range b.shown {
 		ch <- m
